@@ -1,0 +1,251 @@
+//! The charge protocol as pure functions: what an answer does to an attempt, and what a late one does to history.
+//! The driver, every store, and the exhaustive model call these; no I/O, no clock, no randomness.
+
+use std::time::Duration;
+
+use crate::charge::key::Key;
+use crate::invoice::{AttemptState, AttentionReason, InvoiceState};
+
+/// Whether the provider executes a key at most once and echoes it; setting `PAYMENT_PROVIDER_IDEMPOTENCY`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idempotency {
+    /// It does not: each attempt is sent at most once, and doubt waits for a person.
+    None,
+    /// It does: doubt is resent under the same key until the answer is definite.
+    Keys,
+}
+
+/// What one delivery's answer means; `provider::answer` decides it. See the table in `docs/decisions.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AnswerClass {
+    /// The provider charged this key.
+    Charged,
+    /// The provider refused this key.
+    Refused,
+    /// The provider calls the request invalid.
+    Invalid,
+    /// The provider holds a tombstone for this key.
+    Voided,
+    /// The provider knows this key with other data.
+    KeyReused,
+    /// The endpoint is wrong, not the invoice. `took_nothing`: the status itself says that nothing was executed
+    /// (401, 403, 404, 405, 412), rather than some page of a proxy.
+    EndpointWrong {
+        /// Whether the request is known not to have been executed.
+        took_nothing: bool,
+    },
+    /// The request may or may not have been executed.
+    InDoubt,
+    /// No byte of the request was written, or the provider marked it as not executed.
+    NotSent,
+}
+
+impl AnswerClass {
+    /// Every class, for tables and the model.
+    pub const ALL: &'static [Self] = &[
+        Self::Charged,
+        Self::Refused,
+        Self::Invalid,
+        Self::Voided,
+        Self::KeyReused,
+        Self::EndpointWrong { took_nothing: true },
+        Self::EndpointWrong { took_nothing: false },
+        Self::InDoubt,
+        Self::NotSent,
+    ];
+}
+
+/// What is to be recorded of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Final: charged.
+    Charged,
+    /// Final: refused.
+    Refused,
+    /// Final: invalid; a person must mend the invoice.
+    Rejected,
+    /// Final: voided.
+    Voided,
+    /// Open: may have been executed. Claimable again after a while, unless a person is needed.
+    InDoubt(Option<AttentionReason>),
+    /// Open as before, and this send did not count: it is taken off `sends`.
+    NotSent,
+}
+
+impl Outcome {
+    /// The attempt's next state; `None` leaves it as it is.
+    #[must_use]
+    pub fn attempt(self) -> Option<AttemptState> {
+        match self {
+            Self::Charged => Some(AttemptState::Charged),
+            Self::Refused => Some(AttemptState::Refused),
+            Self::Rejected => Some(AttemptState::Rejected),
+            Self::Voided => Some(AttemptState::Voided),
+            Self::InDoubt(_) => Some(AttemptState::InDoubt),
+            Self::NotSent => None,
+        }
+    }
+
+    /// The invoice's next state.
+    #[must_use]
+    pub fn invoice(self) -> InvoiceState {
+        match self {
+            Self::Charged => InvoiceState::Paid,
+            Self::Refused | Self::Voided => InvoiceState::Pending,
+            Self::Rejected | Self::InDoubt(Some(_)) => InvoiceState::Attention,
+            Self::InDoubt(None) | Self::NotSent => InvoiceState::Charging,
+        }
+    }
+
+    /// Why a person is needed; `None` when none is.
+    #[must_use]
+    pub fn attention(self) -> Option<AttentionReason> {
+        match self {
+            Self::Rejected => Some(AttentionReason::Rejected),
+            Self::InDoubt(reason) => reason,
+            _ => None,
+        }
+    }
+}
+
+/// One outcome to be recorded under its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// Which attempt.
+    pub key: Key,
+    /// What is to be recorded.
+    pub outcome: Outcome,
+    /// How long nobody is to claim it again, if it stays open.
+    pub again_in: Duration,
+}
+
+/// What the sender knew of an attempt when it sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The state at the claim.
+    pub state: AttemptState,
+    /// Requests that may have left, this one included.
+    pub sends: u32,
+}
+
+impl Sent {
+    /// Whether an earlier copy of this request may be alive: then "not sent" says nothing of that copy.
+    #[must_use]
+    pub fn is_resend(self) -> bool {
+        self.sends > 1 || self.state == AttemptState::InDoubt
+    }
+}
+
+/// Whether a claimed attempt may be sent at all; if not, it is recorded as this.
+#[must_use]
+pub fn may_send(idempotency: Idempotency, sent: Sent) -> Result<(), Outcome> {
+    match idempotency {
+        Idempotency::Keys => Ok(()),
+        Idempotency::None if sent.is_resend() => Err(in_doubt(idempotency)),
+        Idempotency::None => Ok(()),
+    }
+}
+
+/// What an answer does to the attempt that was sent.
+#[must_use]
+pub fn on_answer(idempotency: Idempotency, sent: Sent, class: AnswerClass) -> Outcome {
+    let doubt = in_doubt(idempotency);
+    match class {
+        AnswerClass::Charged => Outcome::Charged,
+        AnswerClass::Refused => Outcome::Refused,
+        AnswerClass::Voided => Outcome::Voided,
+        AnswerClass::KeyReused => Outcome::InDoubt(Some(AttentionReason::KeyReused)),
+        AnswerClass::Invalid | AnswerClass::NotSent | AnswerClass::EndpointWrong { .. }
+            if sent.is_resend() =>
+        {
+            doubt
+        }
+        AnswerClass::Invalid => Outcome::Rejected,
+        AnswerClass::NotSent | AnswerClass::EndpointWrong { took_nothing: true } => Outcome::NotSent,
+        AnswerClass::EndpointWrong { took_nothing: false } | AnswerClass::InDoubt => doubt,
+    }
+}
+
+fn in_doubt(idempotency: Idempotency) -> Outcome {
+    match idempotency {
+        Idempotency::Keys => Outcome::InDoubt(None),
+        Idempotency::None => Outcome::InDoubt(Some(AttentionReason::InDoubtWithoutKeys)),
+    }
+}
+
+/// A settlement that met an attempt which was final already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Conflict {
+    /// Charged, though it was recorded as not charged: recorded as CHARGED. The invoice becomes PAID, or goes to
+    /// ATTENTION when another attempt of it is open or charged.
+    ChargedLate,
+    /// Not charged, though it was recorded otherwise: nothing is overwritten, the invoice goes to ATTENTION.
+    Contradiction,
+}
+
+/// What a settlement does to an attempt in a final state; `None`: nothing, it agrees or says nothing new.
+#[must_use]
+pub fn on_final(stored: AttemptState, outcome: Outcome) -> Option<Conflict> {
+    match outcome.attempt() {
+        Some(wanted) if wanted == stored => None,
+        None | Some(AttemptState::Intent | AttemptState::InDoubt) => None,
+        Some(AttemptState::Charged) => Some(Conflict::ChargedLate),
+        Some(AttemptState::Refused | AttemptState::Rejected | AttemptState::Voided) => {
+            Some(Conflict::Contradiction)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Sent = Sent { state: AttemptState::Intent, sends: 1 };
+    const AGAIN: Sent = Sent { state: AttemptState::Intent, sends: 2 };
+    const DOUBTED: Sent = Sent { state: AttemptState::InDoubt, sends: 2 };
+
+    #[test]
+    fn doubt_only_ends_by_charged_refused_or_voided() {
+        for &class in AnswerClass::ALL {
+            for sent in [AGAIN, DOUBTED] {
+                let outcome = on_answer(Idempotency::Keys, sent, class);
+                let ends = matches!(outcome, Outcome::Charged | Outcome::Refused | Outcome::Voided);
+                let may_end =
+                    matches!(class, AnswerClass::Charged | AnswerClass::Refused | AnswerClass::Voided);
+                assert_eq!(ends, may_end, "{class:?} on {sent:?} gives {outcome:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_keys_nothing_is_sent_twice() {
+        assert_eq!(may_send(Idempotency::None, FIRST), Ok(()));
+        for sent in [AGAIN, DOUBTED] {
+            let parked = Outcome::InDoubt(Some(AttentionReason::InDoubtWithoutKeys));
+            assert_eq!(may_send(Idempotency::None, sent), Err(parked));
+            assert_eq!(may_send(Idempotency::Keys, sent), Ok(()));
+        }
+        let doubt = on_answer(Idempotency::None, FIRST, AnswerClass::InDoubt);
+        assert_eq!(doubt.invoice(), InvoiceState::Attention);
+    }
+
+    #[test]
+    fn a_first_send_that_never_left_is_taken_back() {
+        assert_eq!(on_answer(Idempotency::None, FIRST, AnswerClass::NotSent), Outcome::NotSent);
+        let wrong = AnswerClass::EndpointWrong { took_nothing: true };
+        assert_eq!(on_answer(Idempotency::Keys, FIRST, wrong), Outcome::NotSent);
+        assert_eq!(on_answer(Idempotency::Keys, FIRST, AnswerClass::Invalid), Outcome::Rejected);
+    }
+
+    #[test]
+    fn a_charge_is_accepted_from_any_state_and_nothing_else_overwrites_a_final_one() {
+        use AttemptState::{Charged, Refused, Rejected, Voided};
+        for stored in [Refused, Rejected, Voided] {
+            assert_eq!(on_final(stored, Outcome::Charged), Some(Conflict::ChargedLate));
+        }
+        assert_eq!(on_final(Charged, Outcome::Charged), None);
+        assert_eq!(on_final(Charged, Outcome::Refused), Some(Conflict::Contradiction));
+        assert_eq!(on_final(Charged, Outcome::InDoubt(None)), None);
+        assert_eq!(on_final(Charged, Outcome::NotSent), None);
+    }
+}

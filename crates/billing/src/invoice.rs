@@ -1,0 +1,259 @@
+//! What billing charges for: customers, invoices, attempts and runs, and the words for their states.
+//! Plain data: knows no store, no wire and no clock.
+
+use std::fmt;
+
+use crate::money::{Currency, Money};
+
+/// Numbers a customer; given by the source, at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CustomerId(pub i64);
+
+/// Numbers an invoice in this store; old routes show it. A restore may reuse it, so no key derives from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InvoiceId(pub i64);
+
+/// Numbers a run in this store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub i64);
+
+/// The source's own name of an invoice: unique, immutable, 1 to [`Reference::LEN_MAX`] bytes of printable text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reference(String);
+
+/// Why a text is no reference.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a reference has 1 to {} bytes, no control characters and no space at either end",
+    Reference::LEN_MAX
+)]
+pub struct BadReference;
+
+impl Reference {
+    /// The longest reference, in bytes.
+    pub const LEN_MAX: usize = 200;
+
+    /// Checks the text.
+    pub fn new(text: impl Into<String>) -> Result<Self, BadReference> {
+        let text = text.into();
+        let fits = !text.is_empty() && text.len() <= Self::LEN_MAX;
+        if fits && text.trim() == text && !text.chars().any(char::is_control) {
+            Ok(Self(text))
+        } else {
+            Err(BadReference)
+        }
+    }
+
+    /// The text as the source gave it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One enum of states with its words in SQL and JSON.
+macro_rules! states {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// Every state.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The word in SQL and JSON.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// The state that a word names.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)* _ => None }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+    };
+}
+
+states! {
+    /// Where an invoice stands. On the old wires everything that is not PAID reads PENDING.
+    InvoiceState {
+        /// Nothing is under way; the next run attempts it.
+        Pending = "PENDING",
+        /// One attempt is open.
+        Charging = "CHARGING",
+        /// Charged, imported as paid, or resolved as charged.
+        Paid = "PAID",
+        /// A person must decide; see `attention_reason`.
+        Attention = "ATTENTION",
+    }
+}
+
+states! {
+    /// Where an attempt stands. INTENT and IN_DOUBT are open; the others are final.
+    AttemptState {
+        /// Journaled; the request may or may not have left.
+        Intent = "INTENT",
+        /// The provider charged this key.
+        Charged = "CHARGED",
+        /// The provider refused this key: definitively not charged.
+        Refused = "REFUSED",
+        /// The provider called the request invalid on its first send: not charged.
+        Rejected = "REJECTED",
+        /// A request left and no definite answer came.
+        InDoubt = "IN_DOUBT",
+        /// The provider holds a tombstone for this key: not charged, and never will be.
+        Voided = "VOIDED",
+    }
+}
+
+impl AttemptState {
+    /// Whether the outcome is still to be learnt.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Intent | Self::InDoubt)
+    }
+}
+
+states! {
+    /// How an invoice came to be PAID.
+    PaidBy {
+        /// By a charge of ours; a CHARGED ledger row must back it.
+        Charge = "charge",
+        /// The source said so (also the demo's seeded ones).
+        Import = "import",
+        /// A person said so.
+        Resolve = "resolve",
+    }
+}
+
+states! {
+    /// Whether a run goes on.
+    RunState {
+        /// Unfinished; at most one per store.
+        Running = "running",
+        /// Finished.
+        Finished = "finished",
+    }
+}
+
+states! {
+    /// Why an invoice waits for a person.
+    AttentionReason {
+        /// May have been charged, and the provider keeps no keys to ask again with.
+        InDoubtWithoutKeys = "in-doubt-without-keys",
+        /// The provider called the request invalid.
+        Rejected = "rejected",
+        /// The provider knows the key with other data.
+        KeyReused = "key-reused",
+        /// The provider's answer contradicts one that was recorded.
+        Contradiction = "contradiction",
+        /// A charge came to light for an attempt that had been closed as not charged.
+        ChargedLate = "charged-late",
+    }
+}
+
+/// Who pays. An invoice's currency is its customer's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Customer {
+    /// Its number.
+    pub id: CustomerId,
+    /// Its currency.
+    pub currency: Currency,
+}
+
+/// A row of `invoices`. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invoice {
+    /// Its number here.
+    pub id: InvoiceId,
+    /// Its name at the source.
+    pub reference: Reference,
+    /// Who pays.
+    pub customer_id: CustomerId,
+    /// How much.
+    pub money: Money,
+    /// Where it stands.
+    pub state: InvoiceState,
+    /// How it came to be PAID; `None` when it is not.
+    pub paid_by: Option<PaidBy>,
+    /// Why a person is needed; `None` when none is.
+    pub attention_reason: Option<AttentionReason>,
+    /// When it was recorded.
+    pub created_at: i64,
+    /// When it last changed.
+    pub updated_at: i64,
+}
+
+/// A row of `attempts` with its invoice's reference. A resend reads only this, never the invoice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Names the charge to the provider.
+    pub key: crate::charge::key::Key,
+    /// Which invoice.
+    pub invoice_id: InvoiceId,
+    /// The invoice's reference.
+    pub reference: Reference,
+    /// 1, 2, 3 …; n+1 exists only when n is definitively not charged.
+    pub number: u32,
+    /// Who pays, as of the claim.
+    pub customer_id: CustomerId,
+    /// How much, as of the claim.
+    pub money: Money,
+    /// Where it stands.
+    pub state: AttemptState,
+    /// How many requests may have left for this key, this one included.
+    pub sends: u32,
+    /// The run that made it.
+    pub run_id: RunId,
+    /// Until when its claimer may send; afterwards anyone may claim it. Milliseconds since the Unix epoch.
+    pub lease_until: i64,
+    /// When it was journaled.
+    pub created_at: i64,
+    /// When it became final.
+    pub settled_at: Option<i64>,
+}
+
+/// What a run has done so far; columns of `runs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunCounters {
+    /// Invoices that were not PAID when the run began.
+    pub total: i64,
+    /// Attempts that were claimed for sending, fresh or again.
+    pub attempted: i64,
+    /// Settled as CHARGED.
+    pub paid: i64,
+    /// Settled as REFUSED or VOIDED.
+    pub refused: i64,
+    /// Settled as REJECTED.
+    pub rejected: i64,
+    /// Attempts that this run brought in doubt and that still are.
+    pub in_doubt: i64,
+    /// Claims that were given back unsent.
+    pub not_sent: i64,
+}
+
+/// A row of `runs`. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Its number.
+    pub id: RunId,
+    /// Whether it goes on.
+    pub state: RunState,
+    /// When it began.
+    pub started_at: i64,
+    /// When it ended.
+    pub finished_at: Option<i64>,
+    /// Until when its driver holds it; afterwards any replica adopts it.
+    pub lease_until: i64,
+    /// What it has done so far.
+    pub counters: RunCounters,
+}

@@ -1,0 +1,7 @@
+//! The billing service: charges each invoice as often as it should be charged, and proves it.
+//! Depends on `chassis` only; knows no other service's code.
+
+pub mod charge;
+pub mod invoice;
+pub mod money;
+pub mod store;

@@ -1,0 +1,3 @@
+//! Placeholder until the service stands.
+
+fn main() {}

@@ -1,0 +1,221 @@
+//! The store contract: every durable fact of billing, and the conditional steps between them.
+//! Knows no SQL and no HTTP; SQLite (and later PostgreSQL) stand behind it and pass one contract suite.
+//!
+//! Time is the store's own (a database's clock, or the clock that SQLite's store was given): callers name
+//! durations, never instants. Each method is one durable transaction: when it returns `Ok`, the fact is on disk.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::charge::key::{DeploymentId, Key};
+use crate::charge::transition::{Conflict, Settlement};
+use crate::invoice::{
+    Attempt, AttemptState, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
+};
+use crate::money::Money;
+
+pub mod sqlite;
+
+/// What a store fails with; business results are values.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Not reachable, full, locked by another process, closed, or overloaded: try again later.
+    #[error("the store cannot be used")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The data breaks an invariant of ours; a person must look.
+    #[error("the store holds what it must not: {0}")]
+    Corrupt(String),
+}
+
+/// A store's answer.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The most rows that one call takes or returns.
+pub const BATCH_MAX: usize = 1000;
+
+/// Invoices by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// PENDING.
+    pub pending: i64,
+    /// CHARGING.
+    pub charging: i64,
+    /// PAID.
+    pub paid: i64,
+    /// ATTENTION.
+    pub attention: i64,
+}
+
+impl Counts {
+    /// Whether nothing is left to pay, as the old pay calls ask. True for a store without invoices.
+    #[must_use]
+    pub fn all_paid(&self) -> bool {
+        self.pending + self.charging + self.attention == 0
+    }
+}
+
+/// An invoice to be imported; already validated for shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportRow {
+    /// Its name at the source.
+    pub reference: Reference,
+    /// Who pays; made with the row's currency when unknown.
+    pub customer_id: CustomerId,
+    /// How much.
+    pub money: Money,
+    /// `true` for `status` PAID: needs no charge.
+    pub paid: bool,
+}
+
+/// How an import treats what it finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportMode {
+    /// Tell what would happen; change nothing.
+    pub dry_run: bool,
+    /// Change a known invoice whose data differ, if no attempt of it is open or charged.
+    pub update: bool,
+}
+
+/// What became of one imported row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Imported {
+    /// New here.
+    Created,
+    /// Known with the same data.
+    Unchanged,
+    /// Known with other data, now these.
+    Updated,
+    /// Known with other data, and `update` was not asked for.
+    Differs,
+    /// Known with other data, and an attempt is open or charged, or it is PAID.
+    Locked,
+    /// The customer has this other currency.
+    CurrencyMismatch(crate::money::Currency),
+}
+
+/// What became of one settlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Recorded.
+    Applied,
+    /// The same outcome stood there already.
+    Same,
+    /// Another outcome stood there; see [`Conflict`]. The invoice is in ATTENTION now.
+    Conflict(Conflict),
+    /// No attempt has this key.
+    Unknown,
+}
+
+/// A person's word on an open attempt, kept for ever in `resolutions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// Which attempt.
+    pub key: Key,
+    /// `true`: the provider charged it; `false`: it did not and never will (voided, or no request can be alive).
+    pub charged: bool,
+    /// Why the person is sure.
+    pub reason: String,
+    /// Who.
+    pub actor: String,
+}
+
+/// What became of a resolution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolved {
+    /// Recorded, with its audit row.
+    Applied,
+    /// The attempt is final already, in this state; nothing changed.
+    Final(AttemptState),
+    /// No attempt has this key.
+    Unknown,
+}
+
+/// The durable side of billing.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The deployment's id: written at the first migration, travels with a backup.
+    async fn deployment(&self) -> Result<DeploymentId>;
+
+    /// The provider ledger that this store has settled with; `None` before the first keyed answer.
+    async fn ledger_id(&self) -> Result<Option<String>>;
+
+    /// Remembers the ledger, if none was remembered; answers the remembered one.
+    async fn remember_ledger(&self, ledger_id: &str) -> Result<String>;
+
+    /// Customers with `id > after`, by id, at most `limit`.
+    async fn customers(&self, after: CustomerId, limit: usize) -> Result<Vec<Customer>>;
+
+    /// One customer.
+    async fn customer(&self, id: CustomerId) -> Result<Option<Customer>>;
+
+    /// Invoices with `id > after` (and in `state`, if given), by id, at most `limit`.
+    async fn invoices(
+        &self,
+        state: Option<InvoiceState>,
+        after: InvoiceId,
+        limit: usize,
+    ) -> Result<Vec<Invoice>>;
+
+    /// One invoice by its number.
+    async fn invoice(&self, id: InvoiceId) -> Result<Option<Invoice>>;
+
+    /// One invoice by its reference.
+    async fn invoice_by_reference(&self, reference: &Reference) -> Result<Option<Invoice>>;
+
+    /// Attempts after (invoice, number), in that order, at most `limit`.
+    async fn attempts(&self, after: (InvoiceId, u32), limit: usize) -> Result<Vec<Attempt>>;
+
+    /// One attempt.
+    async fn attempt(&self, key: &Key) -> Result<Option<Attempt>>;
+
+    /// Invoices by state, counted as of one moment; cheap at any size.
+    async fn counts(&self) -> Result<Counts>;
+
+    /// Starts a run, or joins the unfinished one (`true`). Sets the lease only of a run that it starts.
+    async fn open_run(&self, lease: Duration) -> Result<(Run, bool)>;
+
+    /// Takes over the unfinished run if its lease has ended.
+    async fn adopt_run(&self, lease: Duration) -> Result<Option<Run>>;
+
+    /// Prolongs the lease; `false` when the run is finished.
+    async fn renew_run(&self, run: RunId, lease: Duration) -> Result<bool>;
+
+    /// Finishes the run; `false` when it was finished already.
+    async fn finish_run(&self, run: RunId) -> Result<bool>;
+
+    /// One run.
+    async fn run(&self, run: RunId) -> Result<Option<Run>>;
+
+    /// Journals the next attempt of up to `limit` PENDING invoices with `id > after` that this run has not
+    /// attempted, by id: invoice to CHARGING, attempt INTENT with `sends` 1, leased. Counts `attempted`.
+    async fn claim_pending(
+        &self,
+        run: RunId,
+        after: InvoiceId,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<Attempt>>;
+
+    /// Leases up to `limit` open attempts whose lease has ended, oldest lease first, of invoices that are
+    /// CHARGING (those in ATTENTION wait for a person): `sends` grows by one.
+    async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>>;
+
+    /// When the next open attempt of a CHARGING invoice may be claimed: `Some(ZERO)` for now, `None` for none.
+    async fn next_open_in(&self) -> Result<Option<Duration>>;
+
+    /// Ends the leases of all open attempts and of the unfinished run: for the one process that holds the store,
+    /// at start. Answers how many attempts are open. A store shared by replicas does nothing and answers 0.
+    async fn recover(&self) -> Result<u64>;
+
+    /// Records settlements, each `WHERE key = ? AND state IN ('INTENT', 'IN_DOUBT')`, together with the invoice
+    /// and the run's counters; answers one [`Settled`] each, in order.
+    async fn settle(&self, run: Option<RunId>, settlements: &[Settlement]) -> Result<Vec<Settled>>;
+
+    /// Imports one batch of at most [`BATCH_MAX`] rows, in order; answers one [`Imported`] each.
+    /// Rows with a problem change nothing; the others are recorded.
+    async fn import(&self, rows: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>>;
+
+    /// Records a person's word: attempt CHARGED or VOIDED, invoice PAID (by resolve) or PENDING, audit row.
+    async fn resolve(&self, resolution: &Resolution) -> Result<Resolved>;
+}
