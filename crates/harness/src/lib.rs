@@ -1,0 +1,14 @@
+//! What tests of several processes share: real services on free ports in a folder of their own, a plain HTTP
+//! client, waiting for predicates, and a look into the stores from outside.
+//! Knows the services by their settings and wires only; links none of their code. No shipped binary has it.
+
+pub mod http;
+pub mod ledger;
+pub mod process;
+pub mod services;
+pub mod wait;
+
+pub use http::Answer;
+pub use process::Process;
+pub use services::{Builder, Services};
+pub use wait::{size, wait_until};

@@ -1,0 +1,267 @@
+//! Both services side by side, as a test wants them: billing charges through payments.
+//! Knows names of settings; judges nothing.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::http;
+use crate::process::{Process, Spec, run_by};
+use crate::wait::{pause, wait_for};
+
+/// How often a run's progress is asked for.
+const PROGRESS_EVERY: Duration = Duration::from_millis(10);
+
+/// Billing and payments, running; both end with SIGKILL, and their folder goes, when this is dropped.
+#[derive(Debug)]
+pub struct Services {
+    /// The billing service.
+    pub billing: Process,
+    /// The payment service.
+    pub payments: Process,
+    dir: TempDir,
+}
+
+/// A URL of services that run elsewhere (containers, a cluster), for tests that only talk to them:
+/// `BILLING_URL` or `PAYMENTS_URL`. `None`: the test starts its own.
+#[must_use]
+pub fn given_url(variable: &str) -> Option<String> {
+    let url = std::env::var_os(variable)?.into_string().ok()?;
+    let url = url.trim_end_matches('/');
+    (!url.is_empty()).then(|| url.to_owned())
+}
+
+/// How they are to be started.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    billing: Spec,
+    payments: Spec,
+    provider_path: String,
+    dir: Option<PathBuf>,
+}
+
+impl Services {
+    /// Both with defaults, provider keys on. Tests pass `env!("CARGO_BIN_EXE_tinjis")`.
+    #[must_use]
+    #[track_caller]
+    pub fn start(tinjis: impl AsRef<Path>) -> Self {
+        Self::of(tinjis).start()
+    }
+
+    /// Both as `tinjis run` starts them. Tests pass `env!("CARGO_BIN_EXE_tinjis")`.
+    #[must_use]
+    pub fn of(tinjis: impl AsRef<Path>) -> Builder {
+        Builder::new(run_by(&tinjis, "billing"), run_by(&tinjis, "payments"))
+    }
+
+    /// Billing's business URL.
+    #[must_use]
+    pub fn billing_url(&self) -> String {
+        self.billing.url()
+    }
+
+    /// Payments' business URL.
+    #[must_use]
+    pub fn payments_url(&self) -> String {
+        self.payments.url()
+    }
+
+    /// SIGKILL to billing.
+    pub fn kill_billing(&mut self) {
+        self.billing.kill();
+    }
+
+    /// SIGKILL to payments.
+    pub fn kill_payments(&mut self) {
+        self.payments.kill();
+    }
+
+    /// SIGTERM to billing; answers how it ended.
+    #[track_caller]
+    pub fn stop_billing(&mut self) -> ExitStatus {
+        self.billing.stop()
+    }
+
+    /// SIGTERM to payments; answers how it ended.
+    #[track_caller]
+    pub fn stop_payments(&mut self) -> ExitStatus {
+        self.payments.stop()
+    }
+
+    /// The folder that holds both stores and logs.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Imports this many PENDING invoices `{prefix}1 …` over 100 customers, each currency in turn.
+    ///
+    /// # Panics
+    /// When one is refused.
+    #[track_caller]
+    pub fn import(&self, prefix: &str, count: usize) {
+        /// Rows of one request; about 80 bytes each, well under the limit of a body.
+        const ROWS: usize = 5000;
+        const CURRENCIES: [&str; 5] = ["EUR", "USD", "DKK", "SEK", "GBP"];
+        let url = format!("{}/v1/imports", self.billing_url());
+        let all: Vec<usize> = (1..=count).collect();
+        for part in all.chunks(ROWS) {
+            let mut rows = String::new();
+            for number in part {
+                let customer = number % 100 + 1;
+                let currency = CURRENCIES[customer % CURRENCIES.len()];
+                let amount = format!("{}.{:02}", number % 490 + 10, number % 100);
+                rows.push_str(&format!(
+                    "{{\"reference\":\"{prefix}{number}\",\"customer_id\":{customer},\
+                     \"currency\":\"{currency}\",\"amount\":\"{amount}\"}}\n"
+                ));
+            }
+            let answer =
+                http::call("POST", &url, &[("Content-Type", "application/x-ndjson")], rows.as_bytes());
+            assert_eq!(answer.status, 200, "import: {}", answer.text());
+        }
+        let db = self.billing.db();
+        let like = format!("SELECT count(*) FROM invoices WHERE reference GLOB '{prefix}*'");
+        let known = crate::ledger::ask(&db, &like);
+        assert_eq!(usize::try_from(known).ok(), Some(count), "each row was imported");
+    }
+
+    /// `POST /rest/v1/invoices/pay` until it answers `true`; a 503 or no answer only means: again. Answers how often.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    #[track_caller]
+    pub fn pay_until_true(&self, within: Duration) -> usize {
+        let url = format!("{}/rest/v1/invoices/pay", self.billing_url());
+        let mut calls = 0;
+        wait_for("pay to answer true", within, || {
+            calls += 1;
+            let answer = http::try_call("POST", &url, &[], b"").ok()?;
+            (answer.status == 200 && answer.body == b"true").then_some(())
+        });
+        calls
+    }
+
+    /// Starts or joins a run by `POST /v1/runs` and answers its URL.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[must_use]
+    #[track_caller]
+    pub fn start_run(&self) -> String {
+        let answer = http::call("POST", &format!("{}/v1/runs", self.billing_url()), &[], b"");
+        assert_eq!(answer.status, 202, "a run starts: {}", answer.text());
+        let location = answer.header("location").expect("a started run has a Location");
+        format!("{}{location}", self.billing_url())
+    }
+
+    /// Waits until the run is finished and answers its last progress.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    #[must_use]
+    #[track_caller]
+    pub fn wait_run(&self, run_url: &str, within: Duration) -> serde_json::Value {
+        wait_for("a run to finish", within, || {
+            let run = http::get(run_url).json();
+            if run["state"] == "finished" {
+                return Some(run);
+            }
+            pause(PROGRESS_EVERY);
+            None
+        })
+    }
+}
+
+impl Builder {
+    /// Both by their programs with first arguments, such as the thin binaries.
+    #[must_use]
+    pub fn new(billing: Vec<OsString>, payments: Vec<OsString>) -> Self {
+        let spec = |program, name| Spec {
+            program,
+            flags: Vec::new(),
+            env: BTreeMap::new(),
+            nofile: None,
+            dir: PathBuf::new(),
+            name,
+        };
+        let mut billing = spec(billing, "billing");
+        billing.env.insert("PAYMENT_PROVIDER_IDEMPOTENCY".to_owned(), "keys".to_owned());
+        Self { billing, payments: spec(payments, "payments"), provider_path: String::new(), dir: None }
+    }
+
+    /// Flags of billing; they beat what the harness sets by variables.
+    #[must_use]
+    pub fn billing_flags<S: Into<String>>(mut self, flags: impl IntoIterator<Item = S>) -> Self {
+        self.billing.flags.extend(flags.into_iter().map(Into::into));
+        self
+    }
+
+    /// Flags of payments; they beat what the harness sets by variables.
+    #[must_use]
+    pub fn payments_flags<S: Into<String>>(mut self, flags: impl IntoIterator<Item = S>) -> Self {
+        self.payments.flags.extend(flags.into_iter().map(Into::into));
+        self
+    }
+
+    /// A variable of billing; an empty one counts as unset.
+    #[must_use]
+    pub fn billing_env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.billing.env.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// A variable of payments; an empty one counts as unset.
+    #[must_use]
+    pub fn payments_env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.payments.env.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Charges go to this path of payments, such as `/payments/pay`; none by default.
+    #[must_use]
+    pub fn provider_path(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.provider_path);
+        self
+    }
+
+    /// Both start under `ulimit -n`, soft and hard.
+    #[must_use]
+    pub fn nofile(mut self, limit: u64) -> Self {
+        self.billing.nofile = Some(limit);
+        self.payments.nofile = Some(limit);
+        self
+    }
+
+    /// The folder for stores and logs is made in this one: a benchmark's must be on a real disk.
+    #[must_use]
+    pub fn inside(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// Starts payments, then billing that charges there, and waits until both are ready.
+    ///
+    /// # Panics
+    /// When one does not become ready; the message ends with its log.
+    #[must_use]
+    #[track_caller]
+    pub fn start(mut self) -> Services {
+        let dir = match &self.dir {
+            Some(parent) => tempfile::tempdir_in(parent),
+            None => tempfile::tempdir(),
+        };
+        let dir = dir.expect("a folder can be made");
+        self.payments.dir = dir.path().to_owned();
+        self.billing.dir = dir.path().to_owned();
+        let payments = Process::start(self.payments);
+        let endpoint = format!("{}{}", payments.url(), self.provider_path);
+        self.billing.env.entry("PAYMENT_PROVIDER_ENDPOINT".to_owned()).or_insert(endpoint);
+        let billing = Process::start(self.billing);
+        Services { billing, payments, dir }
+    }
+}

@@ -1,0 +1,63 @@
+//! Waiting for a predicate with a deadline, and the sizes that make a proof small or full.
+//! Knows no service.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How often a predicate is asked.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Asks until the predicate holds; the panic at the deadline says what was waited for.
+///
+/// # Panics
+/// When the deadline passes.
+#[track_caller]
+pub fn wait_until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < within, "waited {within:?} in vain for: {what}");
+        pause(POLL);
+    }
+}
+
+/// Asks until there is an answer; the panic at the deadline says what was waited for.
+///
+/// # Panics
+/// When the deadline passes.
+#[track_caller]
+pub fn wait_for<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < within, "waited {within:?} in vain for: {what}");
+        pause(POLL);
+    }
+}
+
+/// Rests between two looks at a predicate, or for a random moment that a proof wants; never instead of a predicate.
+pub fn pause(length: Duration) {
+    let until = Instant::now() + length;
+    // A parked thread may wake early, so the clock decides.
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
+    }
+}
+
+/// A proof's size: the variable's number, or else this one.
+///
+/// # Panics
+/// When the variable is set to something that is no number.
+#[must_use]
+#[track_caller]
+pub fn size(variable: &str, or_else: usize) -> usize {
+    match std::env::var_os(variable).filter(|text| !text.is_empty()) {
+        None => or_else,
+        Some(text) => match text.to_str().and_then(|text| text.replace('_', "").parse().ok()) {
+            Some(number) => number,
+            None => panic!("{variable} must be a number, not {}", text.display()),
+        },
+    }
+}
