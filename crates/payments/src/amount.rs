@@ -1,0 +1,250 @@
+//! Amounts as the wire spells them: exact decimal text to minor units, rounded only where an old route asks for it.
+//! Pure; no float holds a digit, and knows neither JSON nor routes.
+
+use std::cmp::Ordering;
+
+/// The most minor units of one amount, either sign.
+pub const AMOUNT_MINOR_MAX: i64 = 1_000_000_000_000_000;
+
+/// The longest spelling of a number; a float written out exactly has fewer than 60 digits before its exponent.
+pub const NUMBER_LEN_MAX: usize = 400;
+
+/// Decimals of every currency.
+const MINOR_PLACES: i32 = 2;
+
+/// Powers of ten beyond this say nothing that a ledger could hold.
+const EXPONENT_MAX: i32 = 1_000_000;
+
+/// Digits that fit an `i64` whatever they are.
+const DIGITS_MAX: i32 = 18;
+
+/// A decimal number exactly as it was written: `± 0.d₁d₂… × 10^point`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decimal {
+    negative: bool,
+    /// Without zeros at either end; empty for zero.
+    digits: Vec<u8>,
+    point: i32,
+}
+
+/// What is cut off when a number is scaled to an integer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    Nothing,
+    Something(Ordering),
+}
+
+/// Why a number is no amount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAmount {
+    /// More than [`AMOUNT_MINOR_MAX`].
+    #[error("the amount is too large")]
+    TooLarge,
+    /// Has more than two decimals, where rounding is not allowed.
+    #[error("the amount has more than two decimals")]
+    TooPrecise,
+}
+
+impl Decimal {
+    /// Parses a number in JSON's grammar; `None` for anything else, also for one that is absurdly long.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > NUMBER_LEN_MAX {
+            return None;
+        }
+        let (negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+        let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, parse_exponent(exponent)?),
+            None => (rest, 0),
+        };
+        let (whole, fraction) = match mantissa.split_once('.') {
+            Some((whole, fraction)) if is_digits(fraction) => (whole, fraction),
+            Some(_) => return None,
+            None => (mantissa, ""),
+        };
+        if !is_digits(whole) || (whole.len() > 1 && whole.starts_with('0')) {
+            return None;
+        }
+        let all = whole.bytes().chain(fraction.bytes()).map(|digit| digit - b'0');
+        let zeros = all.clone().take_while(|&digit| digit == 0).count();
+        let mut digits: Vec<u8> = all.skip(zeros).collect();
+        while digits.last() == Some(&0) {
+            digits.pop();
+        }
+        let point = i32::try_from(whole.len()).ok()? - i32::try_from(zeros).ok()? + exponent;
+        Some(Self { negative, digits, point })
+    }
+
+    /// Whether the number is exactly zero.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.digits.is_empty()
+    }
+
+    /// Whether the number is below zero; minus zero is not.
+    #[must_use]
+    pub fn is_negative(&self) -> bool {
+        self.negative && !self.is_zero()
+    }
+
+    /// Hundredths, if there are no smaller digits.
+    pub fn minor_exact(&self) -> Result<i64, BadAmount> {
+        match self.scaled(MINOR_PLACES).ok_or(BadAmount::TooLarge)? {
+            (minor, Rest::Nothing) => self.signed_minor(minor),
+            (_, Rest::Something(_)) => Err(BadAmount::TooPrecise),
+        }
+    }
+
+    /// Hundredths, rounded half to even.
+    pub fn minor_rounded(&self) -> Result<i64, BadAmount> {
+        let (minor, rest) = self.scaled(MINOR_PLACES).ok_or(BadAmount::TooLarge)?;
+        let up = match rest {
+            Rest::Nothing | Rest::Something(Ordering::Less) => false,
+            Rest::Something(Ordering::Equal) => minor % 2 == 1,
+            Rest::Something(Ordering::Greater) => true,
+        };
+        self.signed_minor(minor + i64::from(up))
+    }
+
+    /// The number times `10^places` with what is smaller cut off, if it is not negative and has at most 18 digits.
+    #[must_use]
+    pub fn truncated(&self, places: i32) -> Option<i64> {
+        if self.is_negative() { None } else { self.scaled(places).map(|(scaled, _)| scaled) }
+    }
+
+    fn signed_minor(&self, minor: i64) -> Result<i64, BadAmount> {
+        if minor > AMOUNT_MINOR_MAX {
+            return Err(BadAmount::TooLarge);
+        }
+        Ok(if self.negative { -minor } else { minor })
+    }
+
+    /// The magnitude times `10^places`: its integer part, and what the rest is against one half.
+    fn scaled(&self, places: i32) -> Option<(i64, Rest)> {
+        if self.is_zero() {
+            return Some((0, Rest::Nothing));
+        }
+        let kept = self.point + places;
+        if kept > DIGITS_MAX {
+            return None;
+        }
+        let Ok(kept) = usize::try_from(kept) else {
+            return Some((0, Rest::Something(Ordering::Less)));
+        };
+        let digit = |at: usize| i64::from(self.digits.get(at).copied().unwrap_or(0));
+        let integer = (0..kept).fold(0, |sum, at| sum * 10 + digit(at));
+        let rest = match self.digits.get(kept..) {
+            None | Some([]) => Rest::Nothing,
+            Some([5]) => Rest::Something(Ordering::Equal),
+            Some([first, ..]) if *first >= 5 => Rest::Something(Ordering::Greater),
+            Some(_) => Rest::Something(Ordering::Less),
+        };
+        Some((integer, rest))
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn parse_exponent(text: &str) -> Option<i32> {
+    let (sign, digits) = match text.strip_prefix(['+', '-']) {
+        Some(digits) if text.starts_with('-') => (-1, digits),
+        Some(digits) => (1, digits),
+        None => (1, text),
+    };
+    let size = |text: &str| text.parse().unwrap_or(EXPONENT_MAX).min(EXPONENT_MAX);
+    is_digits(digits).then(|| sign * size(digits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rounded(text: &str) -> Result<i64, BadAmount> {
+        Decimal::parse(text).unwrap().minor_rounded()
+    }
+
+    #[test]
+    fn spellings_of_one_number_are_one_amount() {
+        for text in ["12.15", "12.150", "1215e-2", "0.1215E2", "0.1215e+02", "12.1500000000"] {
+            assert_eq!(Decimal::parse(text).unwrap().minor_exact(), Ok(1215), "{text}");
+        }
+        assert_eq!(rounded("186"), Ok(18600));
+        assert_eq!(rounded("337.5"), Ok(33750));
+        assert_eq!(rounded("-0.00"), Ok(0));
+        assert_eq!(rounded("0e999999999999999"), Ok(0));
+    }
+
+    #[test]
+    fn halves_go_to_the_even_hundredth() {
+        let table = [
+            ("0.005", 0),
+            ("0.015", 2),
+            ("0.025", 2),
+            ("0.0250000001", 3),
+            ("1.005", 100),
+            ("0.995", 100),
+            ("0.0049999", 0),
+            ("0.0051", 1),
+            ("-0.015", -2),
+            ("1e-400000000", 0),
+            ("0.1000000000000000055511151231257827021181583404541015625", 10),
+        ];
+        for (text, minor) in table {
+            assert_eq!(rounded(text), Ok(minor), "{text}");
+        }
+    }
+
+    #[test]
+    fn more_than_two_decimals_are_seen_by_value_and_not_by_length() {
+        assert_eq!(Decimal::parse("1.001").unwrap().minor_exact(), Err(BadAmount::TooPrecise));
+        assert_eq!(Decimal::parse("1e-3").unwrap().minor_exact(), Err(BadAmount::TooPrecise));
+        assert_eq!(Decimal::parse("1.250").unwrap().minor_exact(), Ok(125));
+    }
+
+    #[test]
+    fn huge_numbers_are_refused() {
+        assert_eq!(rounded("10000000000000"), Ok(AMOUNT_MINOR_MAX));
+        for text in ["10000000000000.01", "1e16", "1e999999999999", "999999999999999999999999"] {
+            assert_eq!(rounded(text), Err(BadAmount::TooLarge), "{text}");
+        }
+        assert_eq!(Decimal::parse(&"9".repeat(NUMBER_LEN_MAX + 1)), None);
+    }
+
+    #[test]
+    fn what_json_calls_no_number_is_none() {
+        for text in
+            ["", "-", "+1", "01", "1.", ".5", "1e", "1e+", "NaN", "Infinity", "0x1", "1_0", " 1", "1 ", "١"]
+        {
+            assert_eq!(Decimal::parse(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn minor_units_come_back_from_their_own_text(minor in -AMOUNT_MINOR_MAX..=AMOUNT_MINOR_MAX) {
+            let sign = if minor < 0 { "-" } else { "" };
+            let text = format!("{sign}{}.{:02}", minor.abs() / 100, minor.abs() % 100);
+            let number = Decimal::parse(&text).unwrap();
+            prop_assert_eq!(number.minor_exact(), Ok(minor));
+            prop_assert_eq!(number.minor_rounded(), Ok(minor));
+        }
+
+        #[test]
+        fn rounding_agrees_with_integer_arithmetic(thousandths in 0_i64..10_000_000_000) {
+            let text = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+            let (whole, rest) = (thousandths / 10, thousandths % 10);
+            let up = rest > 5 || (rest == 5 && whole % 2 == 1);
+            prop_assert_eq!(rounded(&text), Ok(whole + i64::from(up)));
+        }
+
+        #[test]
+        fn no_text_panics(text in "[-+0-9.eE]{0,40}") {
+            if let Some(number) = Decimal::parse(&text) {
+                let _ = (number.minor_rounded(), number.minor_exact(), number.truncated(18));
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Seeded decisions: the same seed and the same subject always give the same draw, on any machine and in any order.
+//! Pure; knows no request and no fault.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::amount::Decimal;
+
+/// From which every draw follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed(pub u64);
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Of what a draw is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject<'a> {
+    /// A keyed request: every delivery of the key draws the same.
+    Key(&'a str),
+    /// An unkeyed request that names its reference: each delivery draws for itself.
+    Reference(&'a str),
+    /// An unkeyed request without a reference, by its fingerprint: each delivery draws for itself.
+    Fingerprint(&'a str),
+}
+
+/// One delivery of a subject, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery<'a> {
+    /// Of what.
+    pub subject: Subject<'a>,
+    /// Its number, from 1; without effect on the draws of a key.
+    pub nth: u32,
+}
+
+impl Delivery<'_> {
+    /// A number that looks random and follows from seed, purpose and delivery.
+    #[must_use]
+    pub fn draw(self, seed: Seed, purpose: &str) -> u64 {
+        let (kind, text, nth) = match self.subject {
+            Subject::Key(text) => (b'k', text, 0),
+            Subject::Reference(text) => (b'r', text, self.nth),
+            Subject::Fingerprint(text) => (b'f', text, self.nth),
+        };
+        let mut hash = Sha256::new();
+        hash.update(seed.0.to_be_bytes());
+        hash.update(purpose.as_bytes());
+        hash.update([0, kind]);
+        hash.update(nth.to_be_bytes());
+        hash.update(text.as_bytes());
+        let digest = hash.finalize();
+        digest.iter().take(8).fold(0, |sum, &byte| (sum << 8) | u64::from(byte))
+    }
+}
+
+/// A part of all draws, from none to every one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Draws below this hit; 2^64 for all.
+    threshold: u128,
+}
+
+impl Share {
+    /// Every draw.
+    pub const ALL: Self = Self { threshold: 1 << 64 };
+
+    const PLACES: i32 = 12;
+    const ONE: u128 = 1_000_000_000_000;
+
+    /// Parses a decimal number from 0 to 1.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let scaled = u128::try_from(Decimal::parse(text)?.truncated(Self::PLACES)?).ok()?;
+        (scaled <= Self::ONE).then_some(Self { threshold: (scaled << 64) / Self::ONE })
+    }
+
+    /// Whether a draw is within.
+    #[must_use]
+    pub fn holds(self, draw: u64) -> bool {
+        u128::from(draw) < self.threshold
+    }
+}
+
+/// Charged or refused: a function of the seed and the key, so that a resend agrees with the first delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Odds {
+    /// The seed of the service.
+    pub seed: Seed,
+    /// The share of charges that succeed.
+    pub success: Share,
+}
+
+impl Odds {
+    /// Whether this delivery is charged.
+    #[must_use]
+    pub fn charges(self, delivery: Delivery<'_>) -> bool {
+        self.success.holds(delivery.draw(self.seed, "charge"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn odds(rate: &str) -> Odds {
+        Odds { seed: Seed(8213), success: Share::parse(rate).unwrap() }
+    }
+
+    fn charged(odds: Odds, subjects: &[String], nth: u32) -> usize {
+        let delivery = |text| Delivery { subject: Subject::Reference(text), nth };
+        subjects.iter().filter(|text| odds.charges(delivery(text))).count()
+    }
+
+    #[test]
+    fn a_share_is_a_number_from_0_to_1() {
+        for text in ["0", "1", "0.5", "0.05", "1.0", "5e-1"] {
+            assert!(Share::parse(text).is_some(), "{text}");
+        }
+        for text in ["-0.1", "1.01", "2", "50%", "", "half", "1e30"] {
+            assert!(Share::parse(text).is_none(), "{text}");
+        }
+        assert_eq!(Share::parse("1"), Some(Share::ALL));
+    }
+
+    #[test]
+    fn none_and_all_have_no_exception() {
+        for draw in [0, 1, u64::MAX / 2, u64::MAX] {
+            assert!(Share::ALL.holds(draw));
+            assert!(!Share::parse("0").unwrap().holds(draw));
+        }
+    }
+
+    #[test]
+    fn about_the_asked_share_is_charged() {
+        let subjects: Vec<String> = (0..4000).map(|n| format!("I{n}")).collect();
+        for (rate, around) in [("0.5", 2000), ("0.05", 200), ("0.9", 3600)] {
+            let count = charged(odds(rate), &subjects, 1);
+            assert!(count.abs_diff(around) < 150, "{rate}: {count}");
+        }
+    }
+
+    #[test]
+    fn a_key_draws_the_same_at_each_delivery_and_a_reference_does_not() {
+        let keyed = |nth| Delivery { subject: Subject::Key("k"), nth }.draw(Seed(1), "charge");
+        let unkeyed = |nth| Delivery { subject: Subject::Reference("k"), nth }.draw(Seed(1), "charge");
+        assert_eq!(keyed(1), keyed(2));
+        assert_ne!(unkeyed(1), unkeyed(2));
+        assert_ne!(keyed(1), unkeyed(1));
+    }
+
+    #[test]
+    fn a_seed_gives_these_draws_in_every_version() {
+        let draw = |seed| Delivery { subject: Subject::Key("bca1897f"), nth: 1 }.draw(Seed(seed), "charge");
+        assert_eq!([draw(8213), draw(8214)], [8_544_684_421_867_786_859, 3_354_323_033_061_776_281]);
+    }
+}

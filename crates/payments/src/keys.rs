@@ -1,0 +1,133 @@
+//! Keys, fingerprints, and what a known key says to one more delivery. Pure; knows no store and no status codes.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::ledger::{Entry, Row, State};
+
+/// The name under which a request is executed at most once: 1 to [`Key::LEN_MAX`] visible ASCII characters, no quote.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+impl Key {
+    /// The longest key.
+    pub const LEN_MAX: usize = 64;
+
+    /// A key as a header or a path spells it, bare or in one pair of double quotes; `None` if that is no key.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+        let is_key = (1..=Self::LEN_MAX).contains(&bare.len())
+            && bare.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
+        is_key.then(|| Self(bare.to_owned()))
+    }
+
+    /// The bare key.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a request asks for, in 32 hex digits: the same key must come with the same fingerprint.
+/// Empty on a tombstone of a key that no request came with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// Bytes of SHA-256 that are kept.
+    const BYTES: usize = 16;
+
+    /// Over customer, minor units and currency: the currency last, as the only part of no fixed length.
+    #[must_use]
+    pub fn new(customer_id: i64, currency: &str, amount_minor: i64) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(customer_id.to_be_bytes());
+        hash.update(amount_minor.to_be_bytes());
+        hash.update(currency.as_bytes());
+        Self(hex(&hash.finalize()[..Self::BYTES]))
+    }
+
+    /// The fingerprint of a stored row.
+    #[must_use]
+    pub fn from_store(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Lower-case hex digits of some bytes.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// What a key that the ledger knows says to one more request with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The same request: the recorded decision is the answer.
+    Replay,
+    /// The key belongs to another account, of which nothing is told.
+    Foreign,
+    /// The key was voided and will never be charged.
+    Voided,
+    /// The key came with other data before.
+    Reused,
+}
+
+/// Holds a request against the row that has its key.
+#[must_use]
+pub fn judge(row: &Row, entry: &Entry) -> Known {
+    if row.account != entry.account {
+        Known::Foreign
+    } else if row.state == State::Voided {
+        Known::Voided
+    } else if row.fingerprint != entry.fingerprint {
+        Known::Reused
+    } else {
+        Known::Replay
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_bare_or_quoted() {
+        assert_eq!(Key::parse("\"abc\""), Key::parse("abc"));
+        assert_eq!(Key::parse("abc").unwrap().as_str(), "abc");
+        assert!(Key::parse(&"k".repeat(Key::LEN_MAX)).is_some());
+    }
+
+    #[test]
+    fn what_is_empty_long_or_unprintable_is_no_key() {
+        for text in ["", "\"\"", "\"", "a b", "a\"b", "\"a", "a\n", "ä", &"k".repeat(Key::LEN_MAX + 1)] {
+            assert_eq!(Key::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_sees_each_of_its_parts() {
+        let first = Fingerprint::new(1, "EUR", 1215);
+        assert_eq!(first, Fingerprint::new(1, "EUR", 1215));
+        assert_eq!(first.as_str().len(), 32);
+        for other in [(2, "EUR", 1215), (1, "USD", 1215), (1, "EUR", 1216), (1, "", 1215)] {
+            assert_ne!(first, Fingerprint::new(other.0, other.1, other.2), "{other:?}");
+        }
+    }
+}

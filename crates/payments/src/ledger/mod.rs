@@ -1,0 +1,172 @@
+//! The ledger contract: every decision that was ever taken, durable before it is told, one per key for ever.
+//! Knows no SQL and no HTTP; SQLite (and later PostgreSQL) stand behind it and pass one contract suite.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::keys::{Fingerprint, Key};
+
+pub mod sqlite;
+
+/// The most rows of one page.
+pub const PAGE_MAX: usize = 1000;
+
+/// What a ledger fails with; business results are values.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The request never reached the store: nothing was recorded.
+    #[error("the ledger takes no more work now")]
+    Overloaded,
+    /// Not reachable, full, locked by another process, or broken: whether it was recorded may be unknown.
+    #[error("the ledger cannot be used")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The data breaks an invariant of ours; a person must look.
+    #[error("the ledger holds what it must not: {0}")]
+    Corrupt(String),
+}
+
+/// A ledger's answer.
+pub type Result<T> = std::result::Result<T, LedgerError>;
+
+/// Names one ledger; a restored copy gets a new one, because it may have forgotten keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerId(pub Uuid);
+
+impl fmt::Display for LedgerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// Position of a row: grows with each row, is never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub i64);
+
+/// What was decided for a key or a request; final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// The customer was charged.
+    Charged,
+    /// The customer was not charged, and will not be under this key.
+    Refused,
+    /// A tombstone: nothing was charged, and nothing will be under this key.
+    Voided,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Charged, Self::Refused, Self::Voided];
+
+    /// The word in SQL, JSON and metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Charged => "CHARGED",
+            Self::Refused => "REFUSED",
+            Self::Voided => "VOIDED",
+        }
+    }
+
+    /// The state of this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+}
+
+/// The decision for one execution, to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key; `None` when the caller gave none and is not protected against repetition.
+    pub key: Option<Key>,
+    /// Who asked.
+    pub account: String,
+    /// What was asked.
+    pub fingerprint: Fingerprint,
+    /// The caller's own name of what is paid.
+    pub reference: Option<String>,
+    /// Whom to charge; 0 where the caller's route does not say.
+    pub customer_id: i64,
+    /// In what; empty when an old client sent an object.
+    pub currency: String,
+    /// How much, in hundredths.
+    pub amount_minor: i64,
+    /// What was decided.
+    pub state: State,
+    /// By which route it came.
+    pub route: String,
+}
+
+/// One row of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its position.
+    pub seq: Seq,
+    /// See [`Entry::key`].
+    pub key: Option<Key>,
+    /// See [`Entry::account`].
+    pub account: String,
+    /// See [`Entry::fingerprint`]; empty on a tombstone.
+    pub fingerprint: Fingerprint,
+    /// See [`Entry::reference`].
+    pub reference: Option<String>,
+    /// See [`Entry::customer_id`].
+    pub customer_id: i64,
+    /// See [`Entry::currency`].
+    pub currency: String,
+    /// See [`Entry::amount_minor`].
+    pub amount_minor: i64,
+    /// See [`Entry::state`].
+    pub state: State,
+    /// See [`Entry::route`].
+    pub route: String,
+    /// When, in ms since the epoch.
+    pub created_at_ms: i64,
+}
+
+/// What became of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is a row now.
+    New(Seq),
+    /// The key has this row already; nothing was recorded. [`crate::keys::judge`] says what that means.
+    Known(Row),
+}
+
+/// Rows in order of `seq`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// At most as many as were asked for.
+    pub rows: Vec<Row>,
+    /// Whether there are rows after these.
+    pub more: bool,
+}
+
+/// The durable side of the payment service. Each method is one durable transaction: when it returns `Ok`, the fact
+/// is on disk. Implementations keep two promises that callers rely on: a key has one row, whoever races; and a page
+/// never passes over a row that becomes visible later.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    /// The ledger's id, written at the first migration.
+    async fn id(&self) -> Result<LedgerId>;
+
+    /// Gives a restored ledger a new id.
+    async fn renew_id(&self) -> Result<LedgerId>;
+
+    /// Records an execution, or answers the row that has its key already.
+    async fn record(&self, entry: Entry) -> Result<Recorded>;
+
+    /// The row of a key, whoever's it is.
+    async fn row(&self, key: &Key) -> Result<Option<Row>>;
+
+    /// The account's rows with `seq > after`, at most `limit` (and [`PAGE_MAX`]).
+    async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page>;
+
+    /// Makes sure that the key has a row, a tombstone if there was none, and answers it.
+    async fn void(&self, account: &str, key: &Key) -> Result<Row>;
+
+    /// Whether the ledger can be used now.
+    async fn ready(&self) -> Result<()>;
+}
