@@ -37,6 +37,13 @@ pub fn wait_for<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option
     }
 }
 
+/// What a call gives, and how long it took.
+pub fn timed<T>(call: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let result = call();
+    (result, start.elapsed())
+}
+
 /// Rests between two looks at a predicate, or for a random moment that a proof wants; never instead of a predicate.
 pub fn pause(length: Duration) {
     let until = Instant::now() + length;

@@ -137,7 +137,6 @@ impl Sent {
 }
 
 /// Whether a claimed attempt may be sent at all; if not, it is recorded as this.
-#[must_use]
 pub fn may_send(idempotency: Idempotency, sent: Sent) -> Result<(), Outcome> {
     match idempotency {
         Idempotency::Keys => Ok(()),
