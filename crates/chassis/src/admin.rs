@@ -1,0 +1,228 @@
+//! The admin port: is it alive, is it ready, what are its figures, what does it log.
+//! Must not know the business routes; the kubelet and Prometheus call here without any credential.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{StatusCode, header};
+
+use crate::shutdown::Shutdown;
+use crate::telemetry::{LogHandle, LogLevel, Metrics, TEXT_FORMAT, Telemetry};
+
+/// Why not to send requests, while there is a reason. Clones share it.
+#[derive(Clone)]
+pub struct Readiness(Arc<Conditions>);
+
+struct Conditions {
+    shutdown: Shutdown,
+    held: Mutex<Vec<Arc<str>>>,
+    checks: Mutex<Vec<(&'static str, Check)>>,
+}
+
+type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Keeps a service not ready until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it says that the condition is met"]
+pub struct Hold {
+    conditions: Readiness,
+    reason: Arc<str>,
+}
+
+impl Readiness {
+    /// Ready until something is held, a check fails or the shutdown begins.
+    #[must_use]
+    pub fn new(shutdown: &Shutdown) -> Self {
+        let (held, checks) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Conditions { shutdown: shutdown.clone(), held, checks }))
+    }
+
+    /// Not ready, for this reason, until the answer is dropped.
+    pub fn hold(&self, reason: impl Into<String>) -> Hold {
+        let reason: Arc<str> = reason.into().into();
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&reason));
+        Hold { conditions: self.clone(), reason }
+    }
+
+    /// Asked at each look; must answer from memory, never wait. Never ask another service here.
+    pub fn check(&self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+        self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push((name, Arc::new(check)));
+    }
+
+    /// Every reason not to be ready; none when ready.
+    #[must_use]
+    pub fn unmet(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.0.shutdown.is_draining() {
+            reasons.push("draining".to_owned());
+        }
+        let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        reasons.extend(held.iter().map(ToString::to_string));
+        // Cloned out, so that no check runs under the lock.
+        let checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        reasons.extend(
+            checks.iter().filter_map(|(name, check)| check().err().map(|why| format!("{name}: {why}"))),
+        );
+        reasons
+    }
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Readiness").field(&self.0.held).finish()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut held = self.conditions.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|reason| !Arc::ptr_eq(reason, &self.reason));
+    }
+}
+
+/// `/livez`, `/readyz`, `/metrics` and `/log-level`.
+pub fn admin_router(telemetry: &Telemetry, readiness: Readiness, log: LogHandle) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready).with_state(readiness))
+        .route("/metrics", get(metrics).with_state(telemetry.metrics.clone()))
+        .route("/log-level", get(level).put(set_level).with_state(log))
+}
+
+async fn ready(State(readiness): State<Readiness>) -> Response {
+    let reasons = readiness.unmet();
+    if reasons.is_empty() {
+        return "ok\n".into_response();
+    }
+    let text = reasons.iter().map(|reason| format!("{reason}\n")).collect::<String>();
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+async fn metrics(State(metrics): State<Metrics>) -> Response {
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], metrics.render()).into_response()
+}
+
+async fn level(State(log): State<LogHandle>) -> String {
+    format!("{}\n", log.level())
+}
+
+async fn set_level(State(log): State<LogHandle>, body: String) -> Response {
+    match body.parse::<LogLevel>() {
+        Ok(level) => {
+            tracing::info!(log.level = %level, "Log level changed");
+            log.set_level(level.clone());
+            format!("{level}\n").into_response()
+        }
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use axum::body::Body;
+    use http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::telemetry::{LogConfig, LogFormat, init_logs};
+
+    struct House {
+        router: Router,
+        readiness: Readiness,
+        shutdown: Shutdown,
+    }
+
+    fn house() -> House {
+        let shutdown = Shutdown::new();
+        let readiness = Readiness::new(&shutdown);
+        let config =
+            LogConfig { format: LogFormat::Json, level: "off".parse().unwrap(), service: "shop".to_owned() };
+        let router =
+            admin_router(&Telemetry::new("shop", "1.2.3", "abc"), readiness.clone(), init_logs(&config));
+        House { router, readiness, shutdown }
+    }
+
+    impl House {
+        async fn call(&self, method: &str, path: &str, body: &'static str) -> (u16, String, String) {
+            let request = Request::builder().method(method).uri(path).body(Body::from(body)).unwrap();
+            let response = self.router.clone().oneshot(request).await.unwrap();
+            let media =
+                response.headers().get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap());
+            let (status, media) = (response.status().as_u16(), media.to_owned());
+            let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+            (status, media, String::from_utf8(body.to_vec()).unwrap())
+        }
+
+        async fn ready(&self) -> (u16, String) {
+            let (status, _, body) = self.call("GET", "/readyz", "").await;
+            (status, body)
+        }
+    }
+
+    #[tokio::test]
+    async fn ready_only_when_every_hold_is_dropped() {
+        let house = house();
+        let (store, recovery) = (house.readiness.hold("store"), house.readiness.hold("recovery"));
+        assert_eq!(house.ready().await, (503, "store\nrecovery\n".to_owned()));
+        drop(store);
+        assert_eq!(house.ready().await, (503, "recovery\n".to_owned()));
+        drop(recovery);
+        assert_eq!(house.ready().await, (200, "ok\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn two_holds_for_the_same_reason_are_two() {
+        let house = house();
+        let (one, _two) = (house.readiness.hold("store"), house.readiness.hold("store"));
+        drop(one);
+        assert_eq!(house.ready().await, (503, "store\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_failing_check_shows_its_reason_while_it_fails() {
+        let house = house();
+        let broken = Arc::new(AtomicBool::new(true));
+        let look = Arc::clone(&broken);
+        house
+            .readiness
+            .check("disk", move || if look.load(Ordering::SeqCst) { Err("full".into()) } else { Ok(()) });
+        assert_eq!(house.ready().await, (503, "disk: full\n".to_owned()));
+        broken.store(false, Ordering::SeqCst);
+        assert_eq!(house.ready().await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_draining_service_is_alive_and_not_ready() {
+        let house = house();
+        house.shutdown.trigger();
+        assert_eq!(house.ready().await, (503, "draining\n".to_owned()));
+        assert_eq!(house.call("GET", "/livez", "").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn metrics_come_in_the_text_format() {
+        let (status, media, body) = house().call("GET", "/metrics", "").await;
+        assert_eq!((status, media.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
+        assert!(body.contains("build_info{"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn the_log_level_is_read_and_changed() {
+        let house = house();
+        let (status, _, body) = house.call("PUT", "/log-level", "loud").await;
+        assert_eq!((status, body.contains("none of off, error")), (400, true), "{body}");
+        assert_eq!(house.call("PUT", "/log-level", "error\n").await.2, "error\n");
+        assert_eq!(house.call("GET", "/log-level", "").await.2, "error\n");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_path_is_not_found() {
+        assert_eq!(house().call("GET", "/rest/health", "").await.0, 404);
+    }
+}

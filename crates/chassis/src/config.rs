@@ -1,0 +1,10 @@
+//! Settings: flags and variables parsed into real types before anything is opened, all mistakes in one message.
+//! Must not know what a service does with them.
+
+mod args;
+mod problems;
+mod values;
+
+pub use args::{load, parse_or_exit_code};
+pub use problems::{ConfigError, EXIT_USAGE, Problems};
+pub use values::{Common, CommonArgs, CommonDefaults, DatabaseUrl, Secret, TokenSource, unquote};

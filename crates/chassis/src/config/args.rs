@@ -1,0 +1,215 @@
+//! From the words of a command line to arguments: prints help and version, collects every usage mistake.
+//! Must not know any setting's meaning; values are checked by whoever resolves them.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ErrorKind};
+use clap::{Arg, Command, Error};
+
+use super::problems::{EXIT_USAGE, Problems};
+
+/// How many wrong words of one command line are told; more of them are one mistake.
+const MISTAKES_MAX: usize = 20;
+
+/// From argv (program name first) to a valid configuration: prints help or version, or ALL mistakes at once,
+/// unknown flags and bad values alike.
+///
+/// # Errors
+/// The code to exit with: 0 after help or version, [`EXIT_USAGE`] after mistakes.
+pub fn load<A: clap::Parser, C>(
+    args: impl IntoIterator<Item = OsString>,
+    resolve: impl FnOnce(A, &mut Problems) -> Option<C>,
+) -> Result<C, ExitCode> {
+    let mut problems = Problems::new();
+    let parsed = parse::<A>(args.into_iter().collect(), &mut problems)?;
+    let config = parsed.and_then(|parsed| resolve(parsed, &mut problems));
+    match (problems.finish(), config) {
+        (Ok(()), Some(config)) => Ok(config),
+        (Err(mistakes), _) => Err(refuse(&mistakes.to_string())),
+        (Ok(()), None) => Err(refuse("the settings are wrong, and nobody said which")),
+    }
+}
+
+/// Parses argv (program name first) alone; for commands whose arguments need no further check.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse_or_exit_code<A: clap::Parser>(args: impl IntoIterator<Item = OsString>) -> Result<A, ExitCode> {
+    load(args, |parsed: A, _| Some(parsed))
+}
+
+fn refuse(message: &str) -> ExitCode {
+    // Nobody is left to tell when even standard error is closed; the exit code says it all the same.
+    let _closed = writeln!(std::io::stderr().lock(), "error: {message}\n\nFor the manual, try --help.");
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Parses, and after each mistake again without the word that was wrong, so that every mistake is found.
+/// `None` when the mistakes left nothing to go on with.
+fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> Result<Option<A>, ExitCode> {
+    let mut value_of_removed_flag = None;
+    for _ in 0..MISTAKES_MAX {
+        let error = match attempt::<A>(&args) {
+            Ok(parsed) => return Ok(Some(parsed)),
+            Err(error) => error,
+        };
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            // Nobody reads a help that cannot be printed.
+            let _closed = error.print();
+            return Err(ExitCode::SUCCESS);
+        }
+        let wrong = wrong_word(&error).and_then(|word| position(&args, &word));
+        if wrong.is_none() || wrong != value_of_removed_flag {
+            problems.note(first_lines(&error));
+        }
+        let Some(index) = wrong else { return Ok(None) };
+        let word = args.remove(index);
+        value_of_removed_flag = takes_next_word(&word).then_some(index);
+    }
+    Ok(None)
+}
+
+fn attempt<A: clap::Parser>(args: &[OsString]) -> Result<A, Error> {
+    let command = without_empty_variables(A::command(), &|name| std::env::var_os(name));
+    A::from_arg_matches(&command.try_get_matches_from(args)?)
+}
+
+/// An empty variable counts as unset, also for subcommands. Values of variables are never shown by `--help`.
+fn without_empty_variables(command: Command, read: &dyn Fn(&OsStr) -> Option<OsString>) -> Command {
+    let is_empty = |arg: &Arg| arg.get_env().and_then(read).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| {
+            let arg = arg.hide_env_values(true);
+            if is_empty(&arg) { arg.env(Resettable::<clap::builder::OsStr>::Reset) } else { arg }
+        })
+        .mut_subcommands(|subcommand| without_empty_variables(subcommand, read))
+}
+
+/// The word of the command line that an error is about.
+fn wrong_word(error: &Error) -> Option<String> {
+    let said = error.get(ContextKind::InvalidArg).or_else(|| error.get(ContextKind::InvalidSubcommand))?;
+    Some(said.to_string().split_whitespace().next()?.to_owned())
+}
+
+fn position(args: &[OsString], word: &str) -> Option<usize> {
+    let is_it = |arg: &OsString| {
+        let arg = arg.to_string_lossy();
+        arg == word || arg.split_once('=').is_some_and(|(flag, _)| flag == word)
+    };
+    args.iter().skip(1).position(is_it).map(|index| index + 1)
+}
+
+/// True for `--flag`, whose value may be the next word; that word is not a mistake of its own.
+fn takes_next_word(word: &OsStr) -> bool {
+    let word = word.to_string_lossy();
+    word.starts_with('-') && !word.contains('=')
+}
+
+/// What is wrong and the tip, without the usage lines.
+fn first_lines(error: &Error) -> String {
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let what = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let more: Vec<&str> =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more")).collect();
+    if more.is_empty() { what } else { format!("{what} ({})", more.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "kiosk", version = "1.2.3", about = "Sells papers")]
+    struct Args {
+        /// Address to listen on
+        #[arg(long, env = "KIOSK_LISTEN_OF_THIS_TEST", help_heading = "Addresses")]
+        listen: Option<String>,
+        /// Papers in stock
+        #[arg(long)]
+        stock: Option<String>,
+        #[command(subcommand)]
+        command: Option<Sub>,
+    }
+
+    #[derive(Debug, clap::Subcommand)]
+    enum Sub {
+        /// Looks whether it lives
+        Healthcheck,
+    }
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    fn mistakes_of(line: &str) -> String {
+        let mut problems = Problems::new();
+        if let Some(args) = parse::<Args>(words(line), &mut problems).unwrap() {
+            problems.take("--stock (STOCK)", args.stock.as_deref().unwrap_or("0").parse::<u8>());
+        }
+        problems.finish().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn unknown_flags_and_bad_values_come_in_one_message() {
+        let message = mistakes_of("kiosk --listne 127.0.0.1:1 --stock many --colour=red");
+        assert!(message.starts_with("3 mistakes"), "{message}");
+        for part in ["'--listne'", "--listen", "'--colour'", "--stock (STOCK): invalid digit"] {
+            assert!(message.contains(part), "{part} in {message}");
+        }
+    }
+
+    #[test]
+    fn a_flag_without_its_value_does_not_hide_the_other_mistakes() {
+        let message = mistakes_of("kiosk --colour red --listen --stock many");
+        for part in ["'--colour'", "'--listen", "--stock (STOCK)"] {
+            assert!(message.contains(part), "{part} in {message}");
+        }
+    }
+
+    #[test]
+    fn a_flag_given_twice_is_a_mistake() {
+        let message = mistakes_of("kiosk --stock 1 --stock 2");
+        assert!(message.contains("--stock"), "{message}");
+    }
+
+    #[test]
+    fn an_unknown_subcommand_is_a_mistake() {
+        let message = mistakes_of("kiosk healthchekc");
+        assert!(message.contains("healthchekc"), "{message}");
+    }
+
+    #[test]
+    fn mistakes_exit_with_64_and_help_and_version_with_0() {
+        let code = |line: &str| format!("{:?}", parse_or_exit_code::<Args>(words(line)).unwrap_err());
+        assert_eq!(code("kiosk --nothing"), format!("{:?}", ExitCode::from(64)));
+        assert_eq!(code("kiosk --help"), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(code("kiosk --version"), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(code("kiosk --colour red --help"), format!("{:?}", ExitCode::from(64)));
+    }
+
+    #[test]
+    fn what_is_right_is_parsed() {
+        let args: Args = parse_or_exit_code(words("kiosk --listen here --stock=3 healthcheck")).unwrap();
+        assert_eq!((args.listen.as_deref(), args.stock.as_deref()), (Some("here"), Some("3")));
+        assert!(matches!(args.command, Some(Sub::Healthcheck)));
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset_and_help_shows_no_values() {
+        use clap::CommandFactory;
+        let env_of = |value: &'static str| {
+            let command = without_empty_variables(Args::command(), &move |_| Some(value.into()));
+            let listen = command.get_arguments().find(|arg| arg.get_id() == "listen").unwrap().clone();
+            assert!(listen.is_hide_env_values_set());
+            listen.get_env().map(OsStr::to_owned)
+        };
+        assert_eq!(env_of(""), None);
+        assert_eq!(env_of("127.0.0.1:1"), Some("KIOSK_LISTEN_OF_THIS_TEST".into()));
+    }
+}

@@ -1,0 +1,252 @@
+//! The settings that every service has, from raw text to real types.
+//! Must not know which service it is: defaults come in as values.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::problems::Problems;
+use crate::telemetry::{LogConfig, LogFormat, LogLevel};
+
+/// A text that no log, error or `Debug` may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Strips one pair of literal quotes, which some compose files leave around a value.
+#[must_use]
+pub fn unquote(text: &str) -> &str {
+    let stripped = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    stripped('"').or_else(|| stripped('\'')).unwrap_or(text)
+}
+
+/// Where the data lies.
+#[derive(Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// A SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database; the URL may hold a password.
+    Postgres(Secret),
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(Self::Postgres(Secret::new(text)));
+        }
+        let rest = text.strip_prefix("sqlite:").ok_or("is neither sqlite:PATH nor postgres://…")?;
+        let path = rest.strip_prefix("//").unwrap_or(rest);
+        if path.is_empty() || path == ":memory:" {
+            return Err("sqlite: needs the path of a file".to_owned());
+        }
+        Ok(Self::Sqlite(path.into()))
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            // Host and database name only: user, password and parameters may all be secrets.
+            Self::Postgres(url) => {
+                let place = url.expose().split_once("://").map_or("", |(_, rest)| rest);
+                let place = place.split(['?', '#']).next().unwrap_or_default();
+                let place = place.rsplit_once('@').map_or(place, |(_, host)| host);
+                write!(f, "postgres://{place}")
+            }
+        }
+    }
+}
+
+/// Where the tokens that callers present (and that billing sends) come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenSource {
+    /// One token, given as the variable of old.
+    Value(Secret),
+    /// A file with one token a line, read again when it changes.
+    File(PathBuf),
+}
+
+/// Flags and variables of every service, as text; [`CommonArgs::resolve`] checks them.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct CommonArgs {
+    /// Address of the business port
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS:PORT", help_heading = "Addresses")]
+    pub listen: Option<String>,
+    /// Address of the admin port: /livez, /readyz, /metrics, /log-level
+    #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT", help_heading = "Addresses")]
+    pub admin_listen: Option<String>,
+    /// Where the data lies: sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", help_heading = "Data")]
+    pub database_url: Option<String>,
+    /// One log line per event as json or text [default: json; text on a terminal]
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", help_heading = "Logs")]
+    pub log_format: Option<String>,
+    /// What is logged: off, error, warn, info, debug or trace; also per room, as info,chassis=debug [default: info]
+    #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL", help_heading = "Logs")]
+    pub log_level: Option<String>,
+    /// Name of this workload in logs and metrics
+    #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME", help_heading = "Logs")]
+    pub service_name: Option<String>,
+    /// The token between billing and payments; the file is safer
+    #[arg(long, env = "PAYMENTS_API_TOKEN", value_name = "TOKEN", help_heading = "Callers")]
+    pub payments_api_token: Option<String>,
+    /// File with one token a line, read again when it changes
+    #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
+    pub payments_api_token_file: Option<String>,
+}
+
+/// What a service takes when nothing is set.
+#[derive(Clone, Copy, Debug)]
+pub struct CommonDefaults {
+    /// Name of the service: `service.name` unless the workload says otherwise.
+    pub service: &'static str,
+    /// Business address.
+    pub listen: &'static str,
+    /// Admin address.
+    pub admin_listen: &'static str,
+    /// Database URL.
+    pub database_url: &'static str,
+}
+
+impl CommonDefaults {
+    /// Writes these defaults into a command's help: call it from `#[command(mut_args = …)]` of the service's arguments.
+    #[must_use]
+    pub fn describe(&self, arg: clap::Arg) -> clap::Arg {
+        let default = match arg.get_id().as_str() {
+            "listen" => self.listen,
+            "admin_listen" => self.admin_listen,
+            "database_url" => self.database_url,
+            "service_name" => self.service,
+            _ => return arg,
+        };
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        arg.help(format!("{help} [default: {default}]"))
+    }
+}
+
+/// Checked settings of every service.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// Business address.
+    pub listen: SocketAddr,
+    /// Admin address.
+    pub admin_listen: SocketAddr,
+    /// Where the data lies.
+    pub database_url: DatabaseUrl,
+    /// How and what is logged, and under which name.
+    pub log: LogConfig,
+    /// Tokens, if any are configured.
+    pub tokens: Option<TokenSource>,
+}
+
+impl CommonArgs {
+    /// Checks every setting and records each mistake; `None` when there was one.
+    pub fn resolve(&self, defaults: &CommonDefaults, problems: &mut Problems) -> Option<Common> {
+        let listen = address(problems, "--listen (LISTEN)", given(&self.listen).unwrap_or(defaults.listen));
+        let admin_listen = address(
+            problems,
+            "--admin-listen (ADMIN_LISTEN)",
+            given(&self.admin_listen).unwrap_or(defaults.admin_listen),
+        );
+        let url = given(&self.database_url).unwrap_or(defaults.database_url);
+        let database_url = problems.take("--database-url (DATABASE_URL)", url.parse());
+        let log = self.resolve_log(defaults, problems);
+        let tokens = self.resolve_tokens(problems);
+        let common = Common {
+            listen: listen?,
+            admin_listen: admin_listen?,
+            database_url: database_url?,
+            log: log?,
+            tokens: tokens.ok()?,
+        };
+        if common.listen == common.admin_listen && common.listen.port() != 0 {
+            problems.add(
+                "--admin-listen (ADMIN_LISTEN)",
+                "is the address of --listen; each needs a port of its own",
+            );
+            return None;
+        }
+        Some(common)
+    }
+
+    fn resolve_log(&self, defaults: &CommonDefaults, problems: &mut Problems) -> Option<LogConfig> {
+        let terminal = std::io::stdout().is_terminal();
+        let format = match given(&self.log_format) {
+            Some(text) => problems.take("--log-format (LOG_FORMAT)", text.parse()),
+            None => Some(if terminal { LogFormat::Text } else { LogFormat::Json }),
+        };
+        let level = given(&self.log_level).unwrap_or("info");
+        let level = problems.take("--log-level (LOG_LEVEL)", level.parse::<LogLevel>());
+        let service = given(&self.service_name).unwrap_or(defaults.service).to_owned();
+        Some(LogConfig { format: format?, level: level?, service })
+    }
+
+    /// `Err` when a mistake was recorded.
+    fn resolve_tokens(&self, problems: &mut Problems) -> Result<Option<TokenSource>, ()> {
+        const SETTING: &str = "--payments-api-token-file (PAYMENTS_API_TOKEN_FILE)";
+        let value = given(&self.payments_api_token).map(unquote).filter(|token| !token.is_empty());
+        let source = match (value, given(&self.payments_api_token_file)) {
+            (Some(_), Some(_)) => {
+                problems.add(
+                    SETTING,
+                    "--payments-api-token (PAYMENTS_API_TOKEN) is given too; give one of the two",
+                );
+                return Err(());
+            }
+            (Some(token), None) => TokenSource::Value(Secret::new(token)),
+            (None, Some(path)) => TokenSource::File(path.into()),
+            (None, None) => return Ok(None),
+        };
+        match crate::caller::Tokens::read(&source) {
+            Ok(_) => Ok(Some(source)),
+            Err(error) => {
+                problems.add(
+                    if value.is_some() { "--payments-api-token (PAYMENTS_API_TOKEN)" } else { SETTING },
+                    error,
+                );
+                Err(())
+            }
+        }
+    }
+}
+
+/// An empty text counts as not given.
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+fn address(problems: &mut Problems, setting: &str, text: &str) -> Option<SocketAddr> {
+    let parsed = text
+        .parse()
+        .map_err(|_| format!("\"{text}\" is no address and port, as 127.0.0.1:8000 or [::]:8000 is"));
+    problems.take(setting, parsed)
+}

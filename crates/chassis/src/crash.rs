@@ -1,0 +1,110 @@
+//! Named points where a test kills the process as a power cut would. Exists only with debug assertions:
+//! a release binary holds neither the calls nor the names. Must not know what the points mean.
+//!
+//! `TINJIS_CRASH=K5:3` kills this process by SIGKILL at the third hit of K5; `TINJIS_CRASH_HITS=FILE` gets the
+//! name of each hit, one a line, so that a test can count that the point was really reached.
+
+/// Marks a point to die at: `crash_point!("K5")`. Nothing at all without debug assertions.
+#[macro_export]
+macro_rules! crash_point {
+    ($name:literal) => {{
+        #[cfg(debug_assertions)]
+        $crate::crash::hit($name);
+    }};
+}
+
+#[cfg(debug_assertions)]
+pub use armed::hit;
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::fs::{File, OpenOptions};
+    use std::io::Write;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// What the environment asked for, read once.
+    struct Plan {
+        point: Option<Point>,
+        hits: Option<File>,
+    }
+
+    struct Point {
+        name: String,
+        nth: u64,
+        seen: AtomicU64,
+    }
+
+    impl Point {
+        /// Reads `name:nth`; a plan that cannot be read must not pass for "nothing to do".
+        fn parse(text: &str) -> Self {
+            let (name, nth) = text.rsplit_once(':').unwrap_or((text, "1"));
+            let nth =
+                nth.parse().ok().filter(|nth| *nth > 0).expect("TINJIS_CRASH is name:nth, nth from 1 on");
+            Self { name: name.to_owned(), nth, seen: AtomicU64::new(0) }
+        }
+
+        /// True at exactly the nth hit of this point.
+        fn is_due(&self, name: &str) -> bool {
+            self.name == name && self.seen.fetch_add(1, Ordering::SeqCst) + 1 == self.nth
+        }
+    }
+
+    static PLAN: OnceLock<Plan> = OnceLock::new();
+
+    /// Counts a hit and dies when it is the one that was asked for. Use [`crash_point!`](crate::crash_point).
+    pub fn hit(name: &str) {
+        let plan = PLAN.get_or_init(read_plan);
+        if let Some(mut hits) = plan.hits.as_ref() {
+            hits.write_all(format!("{name}\n").as_bytes()).expect("the file of crash hits can be written");
+        }
+        if plan.point.as_ref().is_some_and(|point| point.is_due(name)) {
+            die();
+        }
+    }
+
+    fn read_plan() -> Plan {
+        let text = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        Plan {
+            point: text("TINJIS_CRASH").map(|value| Point::parse(&value.to_string_lossy())),
+            hits: text("TINJIS_CRASH_HITS").map(|path| {
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .expect("TINJIS_CRASH_HITS can be opened")
+            }),
+        }
+    }
+
+    fn die() -> ! {
+        let own = rustix::process::getpid();
+        rustix::process::kill_process(own, rustix::process::Signal::KILL).expect("a process may kill itself");
+        loop {
+            std::thread::park();
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_point_is_due_at_its_nth_hit_only() {
+            let point = Point::parse("K5:3");
+            let due: Vec<bool> = ["K5", "K4", "K5", "K5", "K5"].map(|name| point.is_due(name)).into();
+            assert_eq!(due, [false, false, false, true, false]);
+        }
+
+        #[test]
+        fn a_point_without_a_number_is_due_at_once() {
+            assert!(Point::parse("K1").is_due("K1"));
+        }
+
+        #[test]
+        #[should_panic(expected = "nth from 1 on")]
+        fn a_plan_that_cannot_be_read_stops_the_process() {
+            Point::parse("K1:soon");
+        }
+    }
+}

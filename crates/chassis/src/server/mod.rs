@@ -1,0 +1,2 @@
+//! The accept loop: connections with deadlines and limits in front of a router.
+//! Must not know what the routes mean.

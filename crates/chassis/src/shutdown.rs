@@ -1,0 +1,221 @@
+//! Ends a service softly, then hard: not ready, stop accepting, finish the tracked tasks, give up.
+//! Must not know what the tasks do.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::telemetry::TraceContext;
+
+/// How long tracked tasks may finish what they began before the hard stop.
+pub const GRACE: Duration = Duration::from_secs(25);
+
+/// How long a task may take to notice the hard stop before it is left behind.
+const HARD_GRACE: Duration = Duration::from_secs(1);
+
+/// One service's way to its end. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Shutdown(Arc<Stages>);
+
+#[derive(Debug)]
+struct Stages {
+    draining: CancellationToken,
+    stop_accepting: CancellationToken,
+    hard: CancellationToken,
+    tracker: TaskTracker,
+    notice: Duration,
+    grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shutdown {
+    /// No drain notice (nobody balances load over loopback) and the usual grace.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_timings(Duration::ZERO, GRACE)
+    }
+
+    /// `notice`: from "not ready" to "stop accepting", for load balancers to follow. `grace`: from there to hard.
+    #[must_use]
+    pub fn with_timings(notice: Duration, grace: Duration) -> Self {
+        Self(Arc::new(Stages {
+            draining: CancellationToken::new(),
+            stop_accepting: CancellationToken::new(),
+            hard: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+            notice,
+            grace,
+        }))
+    }
+
+    /// The first SIGINT or SIGTERM triggers, a second one is the hard stop. Listens from this call on.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with signals.
+    pub fn on_signals(&self) {
+        let listen = |kind| signal(kind).expect("the runtime of a service handles signals");
+        let (mut interrupt, mut terminate) =
+            (listen(SignalKind::interrupt()), listen(SignalKind::terminate()));
+        let shutdown = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let name = tokio::select! {
+                    _ = interrupt.recv() => "SIGINT",
+                    _ = terminate.recv() => "SIGTERM",
+                    () = shutdown.hard() => return,
+                };
+                if shutdown.is_draining() {
+                    tracing::warn!(signal = name, "Second signal: stopping at once");
+                    shutdown.0.stop_accepting.cancel();
+                    shutdown.0.hard.cancel();
+                } else {
+                    tracing::info!(signal = name, "Draining");
+                    shutdown.trigger();
+                }
+            }
+        });
+    }
+
+    /// Begins the end, once; later calls change nothing. Needs a tokio runtime around it.
+    pub fn trigger(&self) {
+        if self.0.draining.is_cancelled() {
+            return;
+        }
+        self.0.draining.cancel();
+        let stages = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            tokio::time::sleep(stages.notice).await;
+            stages.stop_accepting.cancel();
+            stages.tracker.close();
+            let _over_time = tokio::time::timeout(stages.grace, stages.tracker.wait()).await;
+            stages.hard.cancel();
+        });
+    }
+
+    /// Resolves when the service is not ready any more: claim nothing new.
+    pub async fn draining(&self) {
+        self.0.draining.cancelled().await;
+    }
+
+    /// Resolves when no connection is to be accepted any more.
+    pub async fn stop_accepting(&self) {
+        self.0.stop_accepting.cancelled().await;
+    }
+
+    /// Resolves when every tracked task has ended or the grace is over: drop what you hold.
+    pub async fn hard(&self) {
+        self.0.hard.cancelled().await;
+    }
+
+    /// True from the trigger on.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.is_cancelled()
+    }
+
+    /// Where tasks that must finish before the process ends are counted.
+    #[must_use]
+    pub fn tracker(&self) -> &TaskTracker {
+        &self.0.tracker
+    }
+
+    /// Runs a task that must finish before the process ends; its log lines carry its name and the current trace.
+    pub fn spawn<F>(&self, name: &'static str, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let span = tracing::info_span!("task", task = name);
+        self.0.tracker.spawn(TraceContext::inherit(task).instrument(span))
+    }
+
+    /// Waits for the end; answers how many tracked tasks were left behind.
+    pub async fn finished(&self) -> usize {
+        self.hard().await;
+        let _over_time = tokio::time::timeout(HARD_GRACE, self.0.tracker.wait()).await;
+        self.0.tracker.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn without_tasks_the_end_comes_after_the_notice() {
+        let shutdown = Shutdown::with_timings(Duration::from_secs(5), GRACE);
+        let began = Instant::now();
+        assert!(!shutdown.is_draining());
+        shutdown.trigger();
+        assert!(shutdown.is_draining());
+        shutdown.draining().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        shutdown.stop_accepting().await;
+        assert_eq!(began.elapsed().as_secs(), 5);
+        assert_eq!(shutdown.finished().await, 0);
+        assert_eq!(began.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tracked_task_holds_the_end_back_until_it_is_done() {
+        let shutdown = Shutdown::new();
+        let began = Instant::now();
+        let work = shutdown.clone();
+        let task = shutdown.spawn("work", async move {
+            work.draining().await;
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            "committed"
+        });
+        shutdown.trigger();
+        assert_eq!(shutdown.finished().await, 0);
+        assert_eq!(began.elapsed().as_secs(), 7);
+        assert_eq!(task.await.unwrap(), "committed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_never_ends_is_left_behind_after_the_grace() {
+        let shutdown = Shutdown::new();
+        let began = Instant::now();
+        shutdown.spawn("stuck", std::future::pending::<()>());
+        shutdown.trigger();
+        shutdown.hard().await;
+        assert_eq!(began.elapsed().as_secs(), GRACE.as_secs());
+        assert_eq!(shutdown.finished().await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_trigger_changes_nothing() {
+        let shutdown = Shutdown::with_timings(Duration::from_secs(5), GRACE);
+        let began = Instant::now();
+        shutdown.trigger();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        shutdown.trigger();
+        shutdown.stop_accepting().await;
+        assert_eq!(began.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test]
+    async fn the_first_signal_drains_and_the_second_stops_at_once() {
+        let shutdown = Shutdown::with_timings(GRACE, GRACE);
+        shutdown.on_signals();
+        shutdown.spawn("stuck", std::future::pending::<()>());
+        let own = rustix::process::getpid();
+        rustix::process::kill_process(own, rustix::process::Signal::TERM).unwrap();
+        shutdown.draining().await;
+        rustix::process::kill_process(own, rustix::process::Signal::TERM).unwrap();
+        shutdown.hard().await;
+    }
+}

@@ -1,0 +1,129 @@
+//! Rate, errors and duration of every request, by matched route, and the trace that its task belongs to.
+//! Must not know any route; a path never becomes a label.
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use http::Method;
+use prometheus::{HistogramVec, IntCounterVec};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::{Telemetry, TraceContext};
+use crate::clock::Random;
+
+/// Label of requests that no route matched.
+const UNMATCHED: &str = "unmatched";
+
+#[derive(Clone)]
+struct Observer {
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    random: Random,
+}
+
+/// Wraps all routes that the router has by now: counts and times each request, continues or begins its trace.
+/// Call it last, and once a service.
+pub fn observe<S: Clone + Send + Sync + 'static>(router: Router<S>, telemetry: &Telemetry) -> Router<S> {
+    let metrics = &telemetry.metrics;
+    let observer = Observer {
+        requests: metrics.counters(
+            "http_requests_total",
+            "Requests answered",
+            &["route", "method", "status"],
+        ),
+        durations: metrics.seconds(
+            "http_request_duration_seconds",
+            "Time from the request's head to the head of its answer",
+            &["route", "method"],
+        ),
+        random: telemetry.random().clone(),
+    };
+    router.layer(from_fn_with_state(observer, watch))
+}
+
+async fn watch(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = method_label(request.method());
+    let context = TraceContext::of_request(request.headers(), &observer.random);
+    request.extensions_mut().insert(context);
+    let span = tracing::debug_span!("request", http.method = method, http.path = request.uri().path());
+    let response = context.scope(next.run(request)).instrument(span).await;
+
+    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+    let elapsed = began.elapsed();
+    observer.requests.with_label_values(&[route, method, response.status().as_str()]).inc();
+    observer.durations.with_label_values(&[route, method]).observe(elapsed.as_secs_f64());
+    response
+}
+
+/// Clients choose their methods; labels are ours.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use http::StatusCode;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn shop() -> (Router, Telemetry) {
+        let telemetry = Telemetry::new("shop", "1", "a");
+        let trace =
+            || async { TraceContext::current().map_or_else(String::new, |context| context.trace_id()) };
+        let routes = Router::new()
+            .route("/papers/{id}", get(|| async { StatusCode::IM_A_TEAPOT }))
+            .route("/trace", get(trace))
+            .fallback(|| async { StatusCode::NOT_FOUND });
+        (observe(routes, &telemetry), telemetry)
+    }
+
+    async fn call(router: &Router, method: &str, path: &str) -> String {
+        let request =
+            Request::builder().method(method).uri(path).header("traceparent", GIVEN).body(Body::empty());
+        let response = router.clone().oneshot(request.unwrap()).await.unwrap();
+        String::from_utf8(axum::body::to_bytes(response.into_body(), 4096).await.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn requests_are_counted_by_route_pattern_method_and_status() {
+        let (router, telemetry) = shop();
+        call(&router, "GET", "/papers/1").await;
+        call(&router, "GET", "/papers/2").await;
+        call(&router, "DELETE", "/papers/2").await;
+        call(&router, "BREW", "/coffee").await;
+        let text = String::from_utf8(telemetry.metrics.render()).unwrap();
+        for line in [
+            r#"http_requests_total{method="GET",route="/papers/{id}",status="418"} 2"#,
+            r#"http_requests_total{method="DELETE",route="/papers/{id}",status="405"} 1"#,
+            r#"http_requests_total{method="other",route="unmatched",status="404"} 1"#,
+            r#"http_request_duration_seconds_count{method="GET",route="/papers/{id}"} 2"#,
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        assert!(!text.contains("coffee"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_handler_runs_in_the_trace_of_its_request() {
+        let (router, _) = shop();
+        assert_eq!(call(&router, "GET", "/trace").await, "4bf92f3577b34da6a3ce929d0e0e4736");
+    }
+}

@@ -1,0 +1,95 @@
+//! What is logged: one level for all, or one per room of the code. Pure.
+//! Must not know how lines look or where they go.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+
+/// `debug`, or a level and exceptions from it: `info,chassis::client=debug`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLevel {
+    text: String,
+    base: LevelFilter,
+    rooms: Vec<(String, LevelFilter)>,
+}
+
+impl LogLevel {
+    /// The filter that lets just this through.
+    pub(super) fn targets(&self) -> Targets {
+        Targets::new().with_default(self.base).with_targets(self.rooms.clone())
+    }
+}
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (mut base, mut rooms) = (LevelFilter::INFO, Vec::new());
+        for part in text.trim().split(',').map(str::trim) {
+            match part.split_once('=') {
+                Some((room, level)) if !room.trim().is_empty() => {
+                    rooms.push((room.trim().to_owned(), level_of(level.trim())?));
+                }
+                Some(_) => return Err(format!("\"{part}\" names no room before its =")),
+                None => base = level_of(part)?,
+            }
+        }
+        Ok(Self { text: text.trim().to_owned(), base, rooms })
+    }
+}
+
+fn level_of(text: &str) -> Result<LevelFilter, String> {
+    let known = ["off", "error", "warn", "info", "debug", "trace"];
+    let level =
+        known.iter().find(|level| text.eq_ignore_ascii_case(level)).and_then(|level| level.parse().ok());
+    level.ok_or_else(|| format!("\"{text}\" is none of {}", known.join(", ")))
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    fn level(text: &str) -> LogLevel {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_word_is_the_level_of_all_rooms() {
+        let targets = level(" WARN\n").targets();
+        assert!(targets.would_enable("billing", &Level::WARN));
+        assert!(!targets.would_enable("billing", &Level::INFO));
+    }
+
+    #[test]
+    fn a_room_may_have_a_level_of_its_own() {
+        let targets = level("warn,chassis::client=debug").targets();
+        assert!(targets.would_enable("chassis::client::pool", &Level::DEBUG));
+        assert!(!targets.would_enable("chassis::server", &Level::INFO));
+    }
+
+    #[test]
+    fn off_is_off() {
+        assert!(!level("off").targets().would_enable("billing", &Level::ERROR));
+    }
+
+    #[test]
+    fn a_typing_error_is_no_level() {
+        for text in ["", "debgu", "info,", "chassis=loud", "=debug", "info;debug"] {
+            assert!(text.parse::<LogLevel>().is_err(), "{text}");
+        }
+        assert_eq!(
+            "debgu".parse::<LogLevel>().unwrap_err(),
+            "\"debgu\" is none of off, error, warn, info, debug, trace"
+        );
+    }
+}

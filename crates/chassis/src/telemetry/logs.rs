@@ -1,0 +1,284 @@
+//! One line on standard output per event, JSON or text, with the fields of its spans and its trace id.
+//! Must not know who reads it, nor the meaning of any field.
+
+mod line;
+
+use std::io::Write;
+use std::panic::PanicHookInfo;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
+
+use self::line::{Fields, Line};
+use super::{LogLevel, TraceContext};
+use crate::clock::Clock;
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One flat JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            other => Err(format!("\"{other}\" is neither json nor text")),
+        }
+    }
+}
+
+/// How and what is logged, and under which name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// What is logged at the start; changeable on the admin port.
+    pub level: LogLevel,
+    /// The workload's name: `service.name` of every line.
+    pub service: String,
+}
+
+/// Changes what is logged while the service runs. Clones act on the same log.
+#[derive(Clone, Debug)]
+pub struct LogHandle {
+    filter: Arc<dyn Filter>,
+    level: Arc<Mutex<LogLevel>>,
+}
+
+/// A reloadable filter of some subscriber; which one, only the place that built it knows.
+trait Filter: Send + Sync + std::fmt::Debug {
+    /// False when the subscriber is gone.
+    fn replace(&self, targets: Targets) -> bool;
+}
+
+impl<S> Filter for reload::Handle<Targets, S>
+where
+    Self: Send + Sync + std::fmt::Debug,
+{
+    fn replace(&self, targets: Targets) -> bool {
+        self.reload(targets).is_ok()
+    }
+}
+
+impl LogHandle {
+    /// What is logged now.
+    #[must_use]
+    pub fn level(&self) -> LogLevel {
+        self.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Logs this from now on.
+    pub fn set_level(&self, level: LogLevel) {
+        if self.filter.replace(level.targets()) {
+            *self.level.lock().unwrap_or_else(PoisonError::into_inner) = level;
+        }
+    }
+}
+
+/// Sets the process's log up, once; a later call answers the handle of the first. Panics are logged as events too.
+pub fn init_logs(config: &LogConfig) -> LogHandle {
+    static FIRST: OnceLock<LogHandle> = OnceLock::new();
+    let set_up = || {
+        let (subscriber, handle) = subscriber(config, std::io::stdout);
+        // A process that has a subscriber already (a test, say) keeps it.
+        if tracing::subscriber::set_global_default(subscriber).is_ok() {
+            std::panic::set_hook(Box::new(log_panic));
+        }
+        handle
+    };
+    FIRST.get_or_init(set_up).clone()
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let payload = info.payload();
+    let message = payload.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic");
+    let location = info.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    tracing::error!(panic.location = location, panic.thread = thread, "Panic: {message}");
+}
+
+fn subscriber<W>(config: &LogConfig, writer: W) -> (impl Subscriber + Send + Sync + use<W>, LogHandle)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (filter, reload) = reload::Layer::new(config.level.targets());
+    let lines =
+        Lines { format: config.format, service: config.service.clone(), clock: Clock::system(), writer };
+    let handle = LogHandle { filter: Arc::new(reload), level: Arc::new(Mutex::new(config.level.clone())) };
+    (tracing_subscriber::registry().with(filter).with(lines), handle)
+}
+
+/// Writes a line per event.
+struct Lines<W> {
+    format: LogFormat,
+    service: String,
+    clock: Clock,
+    writer: W,
+}
+
+impl<S, W> Layer<S> for Lines<W>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + 'static,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        // Innermost first: what the event itself says wins.
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(outer) = span.extensions().get::<Fields>() {
+                fields.add_missing(outer);
+            }
+        }
+        let line = Line {
+            time: self.clock.now(),
+            level: *event.metadata().level(),
+            target: event.metadata().target(),
+            service: &self.service,
+            trace_id: TraceContext::current().map(|context| context.trace_id()),
+            fields,
+        };
+        let text = match self.format {
+            LogFormat::Json => line.json(),
+            LogFormat::Text => line.text(),
+        };
+        // Nobody reads a log that cannot be written, and a service must not stop for that.
+        let _closed = self.writer.make_writer().write_all(text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::subscriber::with_default;
+
+    use super::*;
+
+    const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn printed(format: LogFormat, level: &str, events: impl FnOnce(&LogHandle)) -> Vec<String> {
+        let paper = Paper::default();
+        let config = LogConfig { format, level: level.parse().unwrap(), service: "antaeus".to_owned() };
+        let made = paper.clone();
+        let (subscriber, handle) = subscriber(&config, move || made.clone());
+        with_default(subscriber, || events(&handle));
+        let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(ToOwned::to_owned).collect()
+    }
+
+    fn json(line: &str) -> serde_json::Value {
+        serde_json::from_str(line).unwrap()
+    }
+
+    #[test]
+    fn an_event_is_one_flat_json_line_with_the_fields_of_its_spans() {
+        let lines = printed(LogFormat::Json, "info", |_| {
+            let run =
+                tracing::info_span!("run", run.id = "7", invoice.id = 1, attempt.key = tracing::field::Empty);
+            run.record("attempt.key", "bca1");
+            run.in_scope(|| tracing::info!(invoice.id = 2, ok = true, "Paid \"one\"\nof two"));
+        });
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let line = json(&lines[0]);
+        assert_eq!(line["message"], "Paid \"one\"\nof two");
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["service.name"], "antaeus");
+        assert_eq!(line["target"], "chassis::telemetry::logs::tests");
+        assert_eq!(line["run.id"], "7");
+        assert_eq!(line["attempt.key"], "bca1");
+        assert_eq!(line["invoice.id"], 2);
+        assert_eq!(line["ok"], true);
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(lines[0].matches("invoice.id").count(), 1);
+    }
+
+    #[test]
+    fn a_field_of_ours_is_not_overwritten_by_a_field_of_an_event() {
+        let lines = printed(LogFormat::Json, "info", |_| tracing::info!(level = 3, "Lift"));
+        assert_eq!(lines[0].matches("\"level\":").count(), 1, "{lines:?}");
+        assert_eq!(json(&lines[0])["level"], "INFO");
+        assert_eq!(json(&lines[0])["field.level"], 3);
+    }
+
+    #[tokio::test]
+    async fn lines_written_for_a_request_carry_its_trace_id() {
+        let paper = Paper::default();
+        let made = paper.clone();
+        let config = LogConfig {
+            format: LogFormat::Json,
+            level: "info".parse().unwrap(),
+            service: "antaeus".to_owned(),
+        };
+        let (subscriber, _) = subscriber(&config, move || made.clone());
+        let _guard = tracing::subscriber::set_default(subscriber);
+        tracing::info!("outside");
+        TraceContext::parse(GIVEN).unwrap().scope(async { tracing::info!("inside") }).await;
+        let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+        let (outside, inside) = text.trim().split_once('\n').unwrap();
+        assert_eq!(json(outside).get("trace_id"), None);
+        assert_eq!(json(inside)["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    }
+
+    #[test]
+    fn text_is_one_line_for_people() {
+        let lines = printed(LogFormat::Text, "info", |_| {
+            tracing::warn!(invoice.id = 2, reason = "no money", "Refused");
+        });
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains(" WARN Refused invoice.id=2 reason=\"no money\""), "{lines:?}");
+    }
+
+    #[test]
+    fn the_level_decides_and_can_be_changed() {
+        let lines = printed(LogFormat::Json, "warn", |handle| {
+            tracing::info!("before");
+            handle.set_level("debug".parse().unwrap());
+            tracing::debug!("after");
+            assert_eq!(handle.level().to_string(), "debug");
+        });
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert_eq!(json(&lines[0])["message"], "after");
+    }
+}

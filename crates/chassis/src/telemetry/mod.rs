@@ -1,0 +1,60 @@
+//! What a service tells about itself: logs, metrics, trace ids. Nothing here is global but the log itself.
+//! Must not know any business metric; services register theirs.
+
+mod http;
+mod level;
+mod logs;
+mod metrics;
+mod trace;
+
+pub use http::observe;
+pub use level::LogLevel;
+pub use logs::{LogConfig, LogFormat, LogHandle, init_logs};
+pub use metrics::{Metrics, TEXT_FORMAT};
+pub use trace::{TRACEPARENT, TraceContext};
+
+use prometheus::Registry;
+
+use crate::clock::Random;
+
+/// The metrics of one service in this process, and where its trace ids come from. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// Where counters, gauges and histograms are registered.
+    pub metrics: Metrics,
+    service: &'static str,
+    random: Random,
+}
+
+impl Telemetry {
+    /// Its own registry with the process's figures and `build_info{version,revision}`.
+    #[must_use]
+    pub fn new(service: &'static str, version: &str, revision: &str) -> Self {
+        Self { metrics: Metrics::new(version, revision), service, random: Random::system() }
+    }
+
+    /// The same, with trace ids drawn from a seed.
+    #[must_use]
+    pub fn with_random(mut self, random: Random) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// Name of the service.
+    #[must_use]
+    pub fn service(&self) -> &'static str {
+        self.service
+    }
+
+    /// Where span and trace ids are drawn.
+    #[must_use]
+    pub fn random(&self) -> &Random {
+        &self.random
+    }
+
+    /// The registry itself.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        self.metrics.registry()
+    }
+}
