@@ -4,4 +4,5 @@
 pub mod charge;
 pub mod invoice;
 pub mod money;
+pub mod provider;
 pub mod store;

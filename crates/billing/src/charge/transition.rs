@@ -34,6 +34,9 @@ pub enum AnswerClass {
         /// Whether the request is known not to have been executed.
         took_nothing: bool,
     },
+    /// The provider executed the request and showed no key, though it is said to keep keys: asking it again
+    /// might charge again.
+    Unkeyed,
     /// The request may or may not have been executed.
     InDoubt,
     /// No byte of the request was written, or the provider marked it as not executed.
@@ -50,6 +53,7 @@ impl AnswerClass {
         Self::KeyReused,
         Self::EndpointWrong { took_nothing: true },
         Self::EndpointWrong { took_nothing: false },
+        Self::Unkeyed,
         Self::InDoubt,
         Self::NotSent,
     ];
@@ -154,6 +158,7 @@ pub fn on_answer(idempotency: Idempotency, sent: Sent, class: AnswerClass) -> Ou
         AnswerClass::Refused => Outcome::Refused,
         AnswerClass::Voided => Outcome::Voided,
         AnswerClass::KeyReused => Outcome::InDoubt(Some(AttentionReason::KeyReused)),
+        AnswerClass::Unkeyed => in_doubt(Idempotency::None),
         AnswerClass::Invalid | AnswerClass::NotSent | AnswerClass::EndpointWrong { .. }
             if sent.is_resend() =>
         {
@@ -226,6 +231,14 @@ mod tests {
         }
         let doubt = on_answer(Idempotency::None, FIRST, AnswerClass::InDoubt);
         assert_eq!(doubt.invoice(), InvoiceState::Attention);
+    }
+
+    #[test]
+    fn a_provider_that_shows_no_key_is_not_asked_again() {
+        for sent in [FIRST, AGAIN] {
+            let parked = Outcome::InDoubt(Some(AttentionReason::InDoubtWithoutKeys));
+            assert_eq!(on_answer(Idempotency::Keys, sent, AnswerClass::Unkeyed), parked);
+        }
     }
 
     #[test]

@@ -1,0 +1,589 @@
+//! What an answer means: the whole table, as one pure function over status, headers and body.
+//! "Where do we decide what a 503 means?" Here. Knows no HTTP library, no store and no clock.
+//!
+//! The rule behind the rows: only an answer that can have but one meaning is definite; everything else is doubt,
+//! and doubt is settled by the same key later or by a person, never by a guess.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+
+use crate::charge::transition::{AnswerClass, Idempotency};
+
+/// What was asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The `Idempotency-Key` that was sent.
+    pub key: &'a str,
+    /// The `id` in the body that was sent.
+    pub reference: &'a str,
+    /// What we believe of the provider.
+    pub idempotency: Idempotency,
+    /// The ledger that this store has settled with before.
+    pub ledger: Option<&'a str>,
+}
+
+/// What was heard.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard<'a> {
+    /// The status.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: Option<&'a str>,
+    /// The whole body.
+    pub body: &'a [u8],
+    /// `Idempotency-Key` of the answer.
+    pub key: Option<&'a str>,
+    /// `Ledger-Id` of the answer.
+    pub ledger: Option<&'a str>,
+    /// Whether `Not-Executed: true` stood there.
+    pub not_executed: bool,
+}
+
+/// A class, and the row of the table that gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What it means for the attempt.
+    pub class: AnswerClass,
+    /// Why.
+    pub reason: Reason,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
+        /// Which row of the table an answer fell into; for logs and metrics.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// The stable word for it.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// `result` is true.
+    ResultTrue = "result-true",
+    /// The id that was sent came back, and no `result`.
+    IdEchoed = "id-echoed",
+    /// `result` is false.
+    ResultFalse = "result-false",
+    /// 402 with the id that was sent and an error.
+    PaymentRefused = "payment-refused",
+    /// A validation message that we know.
+    Validation = "validation",
+    /// Our ledger holds a tombstone for the key.
+    KeyVoided = "key-voided",
+    /// Our ledger knows the key with other data.
+    KeyReused = "key-reused",
+    /// Our ledger is at work on the key.
+    KeyInFlight = "key-in-flight",
+    /// Our ledger knows the key as another account's.
+    KeyForeign = "key-foreign",
+    /// Our ledger is not the one that was expected.
+    LedgerMismatch = "ledger-mismatch",
+    /// 429 or 503 with the not-executed mark.
+    MarkedNotExecuted = "marked-not-executed",
+    /// 401 or 403.
+    Credentials = "credentials",
+    /// 404, 405 or 412.
+    NoSuchRoute = "no-such-route",
+    /// A page for people instead of an answer.
+    TextPage = "text-page",
+    /// 3xx: never followed.
+    Redirect = "redirect",
+    /// 5xx, 429 or 408 without a mark.
+    Unavailable = "unavailable",
+    /// Another status, or a body that says nothing that we know.
+    OtherStatus = "other-status",
+    /// Not JSON, a field twice or of a wrong type, or none that matters.
+    Unreadable = "unreadable",
+    /// The parts of the answer contradict each other.
+    Contradictory = "contradictory",
+    /// Another id came back than was sent.
+    OtherId = "other-id",
+    /// A definite answer without the key, though the provider is said to keep keys.
+    NoEcho = "no-echo",
+    /// An answer to another key.
+    OtherEcho = "other-echo",
+    /// A definite answer from another ledger than before.
+    OtherLedger = "other-ledger",
+    /// A definite answer that names no ledger, though one was named before.
+    NoLedger = "no-ledger",
+    /// No connection, or none on which a byte could be written.
+    NotConnected = "not-connected",
+    /// Bytes left and no readable answer came in time.
+    NoAnswer = "no-answer",
+}
+
+/// Statuses that say of themselves that nothing was executed, and that the endpoint or the credentials are wrong.
+const TOOK_NOTHING: [u16; 5] = [401, 403, 404, 405, 412];
+
+/// Prefix of the problem types of our own payment service.
+const PROBLEM_PREFIX: &str = "urn:tinjis:problem:";
+
+/// How the validation messages of every known provider begin, in lower case.
+const VALIDATION_PREFIXES: [&str; 5] = [
+    "invalid request",
+    "invalid value",
+    "missing parameter",
+    "failed to process payment request parameters",
+    "could not retrieve payment ",
+];
+
+/// What an answer means.
+#[must_use]
+pub fn judge(asked: &Asked<'_>, heard: &Heard<'_>) -> Verdict {
+    let (class, reason) = content(asked, heard);
+    let (class, reason) = trusted(asked, heard, class).unwrap_or((class, reason));
+    Verdict { class, reason }
+}
+
+type Row = (AnswerClass, Reason);
+
+const WRONG: AnswerClass = AnswerClass::EndpointWrong { took_nothing: true };
+const WRONG_MAYBE_TAKEN: AnswerClass = AnswerClass::EndpointWrong { took_nothing: false };
+
+/// What status and body say, whoever sent them.
+fn content(asked: &Asked<'_>, heard: &Heard<'_>) -> Row {
+    let fields = serde_json::from_slice::<Fields>(heard.body).ok();
+    let says_charged = fields.as_ref().is_some_and(|fields| fields.result == Field::Is(true));
+    match heard.status {
+        200 | 201 if !heard.is_problem() => success(asked, heard.status, fields.as_ref()),
+        _ if says_charged => (AnswerClass::InDoubt, Reason::Contradictory),
+        429 | 503 if heard.not_executed => (AnswerClass::NotSent, Reason::MarkedNotExecuted),
+        300..=399 => (AnswerClass::InDoubt, Reason::Redirect),
+        408 | 429 | 500..=599 => (AnswerClass::InDoubt, Reason::Unavailable),
+        400..=499 => {
+            let problem =
+                fields.as_ref().filter(|_| heard.is_problem()).and_then(|f| problem(heard.status, f));
+            problem.unwrap_or_else(|| client_error(asked, heard, fields.as_ref()))
+        }
+        _ => (AnswerClass::InDoubt, Reason::OtherStatus),
+    }
+}
+
+/// 200 and 201.
+fn success(asked: &Asked<'_>, status: u16, fields: Option<&Fields>) -> Row {
+    let Some(fields) = fields else { return (AnswerClass::InDoubt, Reason::Unreadable) };
+    match (&fields.result, &fields.id) {
+        (Field::Is(true), _) if fields.error != Field::Absent => {
+            (AnswerClass::InDoubt, Reason::Contradictory)
+        }
+        (Field::Is(true), _) => (AnswerClass::Charged, Reason::ResultTrue),
+        (Field::Is(false), _) => (AnswerClass::Refused, Reason::ResultFalse),
+        (Field::Absent, Field::Is(id)) if id != asked.reference => (AnswerClass::InDoubt, Reason::OtherId),
+        (Field::Absent, Field::Is(_)) if status == 200 && fields.error == Field::Absent => {
+            (AnswerClass::Charged, Reason::IdEchoed)
+        }
+        _ => (AnswerClass::InDoubt, Reason::Unreadable),
+    }
+}
+
+/// A problem of our own payment service; `None` if it is none that we know.
+fn problem(status: u16, fields: &Fields) -> Option<Row> {
+    let Field::Is(name) = &fields.problem else { return None };
+    if fields.result != Field::Absent {
+        return Some((AnswerClass::InDoubt, Reason::Contradictory));
+    }
+    match (name.strip_prefix(PROBLEM_PREFIX)?, status) {
+        ("key-voided", 410) => Some((AnswerClass::Voided, Reason::KeyVoided)),
+        ("key-reused", 422) => Some((AnswerClass::KeyReused, Reason::KeyReused)),
+        ("key-in-flight", 409) => Some((AnswerClass::InDoubt, Reason::KeyInFlight)),
+        ("key-foreign", 403) => Some((WRONG, Reason::KeyForeign)),
+        ("ledger-mismatch", 412) => Some((WRONG, Reason::LedgerMismatch)),
+        ("validation", 400 | 422) => Some((AnswerClass::Invalid, Reason::Validation)),
+        _ => None,
+    }
+}
+
+/// 4xx but 408 and 429.
+fn client_error(asked: &Asked<'_>, heard: &Heard<'_>, fields: Option<&Fields>) -> Row {
+    let status = heard.status;
+    if TOOK_NOTHING.contains(&status) {
+        let reason = if matches!(status, 401 | 403) { Reason::Credentials } else { Reason::NoSuchRoute };
+        return (WRONG, reason);
+    }
+    let Some(fields) = fields else {
+        return match status {
+            409 => (AnswerClass::InDoubt, Reason::OtherStatus),
+            _ if heard.is_text() => (WRONG_MAYBE_TAKEN, Reason::TextPage),
+            _ => (AnswerClass::InDoubt, Reason::Unreadable),
+        };
+    };
+    match (status, &fields.result, &fields.id) {
+        (_, Field::Unclear, _) => (AnswerClass::InDoubt, Reason::Unreadable),
+        (402 | 422, Field::Is(false), _) => (AnswerClass::Refused, Reason::ResultFalse),
+        (402, Field::Absent, Field::Is(id)) if id != asked.reference => {
+            (AnswerClass::InDoubt, Reason::OtherId)
+        }
+        (402, Field::Absent, Field::Is(_)) if matches!(fields.error, Field::Is(_)) => {
+            (AnswerClass::Refused, Reason::PaymentRefused)
+        }
+        (400 | 422, _, _) if fields.is_validation() => (AnswerClass::Invalid, Reason::Validation),
+        _ => (AnswerClass::InDoubt, Reason::OtherStatus),
+    }
+}
+
+/// Whether the sender may say something definite at all; `Some` replaces what it said.
+fn trusted(asked: &Asked<'_>, heard: &Heard<'_>, class: AnswerClass) -> Option<Row> {
+    let executed = matches!(class, AnswerClass::Charged | AnswerClass::Refused);
+    let definite = matches!(class, AnswerClass::Voided | AnswerClass::KeyReused | AnswerClass::Invalid);
+    if !executed && !definite {
+        return None;
+    }
+    match heard.key.map(bare) {
+        Some(echo) if echo != asked.key => return Some((WRONG_MAYBE_TAKEN, Reason::OtherEcho)),
+        None if asked.idempotency == Idempotency::Keys => {
+            let class = if executed { AnswerClass::Unkeyed } else { WRONG_MAYBE_TAKEN };
+            return Some((class, Reason::NoEcho));
+        }
+        _ => {}
+    }
+    match (asked.ledger, heard.ledger) {
+        (Some(before), Some(now)) if before != now => Some((WRONG_MAYBE_TAKEN, Reason::OtherLedger)),
+        (Some(_), None) if asked.idempotency == Idempotency::Keys => {
+            Some((WRONG_MAYBE_TAKEN, Reason::NoLedger))
+        }
+        _ => None,
+    }
+}
+
+/// A key without the quotes that the header's draft standard puts around it.
+fn bare(key: &str) -> &str {
+    key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key)
+}
+
+impl Heard<'_> {
+    fn media_type(&self) -> String {
+        let whole = self.content_type.unwrap_or_default();
+        whole.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+
+    fn is_problem(&self) -> bool {
+        self.media_type() == "application/problem+json"
+    }
+
+    fn is_text(&self) -> bool {
+        let media_type = self.media_type();
+        media_type.starts_with("text/") || media_type == "application/xhtml+xml"
+    }
+}
+
+/// A field that matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Field<T> {
+    /// Not there; texts for people also when null or empty.
+    #[default]
+    Absent,
+    /// Once, with a value of the right type.
+    Is(T),
+    /// Twice, or with a value that we cannot read.
+    Unclear,
+}
+
+impl<T> Field<T> {
+    fn set(&mut self, value: Option<T>) {
+        *self = match (&self, value) {
+            (Self::Absent, Some(value)) => Self::Is(value),
+            _ => Self::Unclear,
+        };
+    }
+}
+
+/// The fields of a JSON object that matter, their names in any case.
+#[derive(Debug, Default)]
+struct Fields {
+    result: Field<bool>,
+    id: Field<String>,
+    error: Field<String>,
+    message: Field<String>,
+    problem: Field<String>,
+}
+
+impl Fields {
+    fn is_validation(&self) -> bool {
+        [&self.error, &self.message].into_iter().any(|field| {
+            let Field::Is(text) = field else { return false };
+            let text = text.to_ascii_lowercase();
+            VALIDATION_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+        })
+    }
+
+    fn set(&mut self, name: &str, value: Value) {
+        match name {
+            "result" => self.result.set(truth(&value)),
+            "id" => self.id.set(text(value)),
+            _ if value.is_null() || value == "" => {}
+            "error" => self.error.set(text(value)),
+            "message" => self.message.set(text(value)),
+            _ => self.problem.set(text(value)),
+        }
+    }
+}
+
+fn truth(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(truth) => Some(*truth),
+        Value::String(word) if word.eq_ignore_ascii_case("true") => Some(true),
+        Value::String(word) if word.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    let name = name.to_ascii_lowercase();
+                    if ["result", "id", "error", "message", "type"].contains(&name.as_str()) {
+                        fields.set(&name, map.next_value().map_err(de::Error::custom)?);
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use AnswerClass::{
+        Charged, EndpointWrong, InDoubt, Invalid, KeyReused, NotSent, Refused, Unkeyed, Voided,
+    };
+
+    use super::*;
+
+    const KEY: &str = "bca1897f57e947286a9d2dcb4be588f1";
+    const WRONG: AnswerClass = EndpointWrong { took_nothing: true };
+    const WRONG_MAYBE_TAKEN: AnswerClass = EndpointWrong { took_nothing: false };
+    const JSON: &str = "application/json";
+    const PROBLEM: &str = "application/problem+json";
+    const HTML: &str = "text/html; charset=utf-8";
+
+    /// What the provider sends beside status and body; `Keyed` is our own service.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Mark {
+        Keyed,
+        NotExecuted,
+    }
+    use Mark::{Keyed, NotExecuted};
+
+    fn verdict(status: u16, content_type: &str, body: &str, mark: Mark) -> Verdict {
+        let asked =
+            Asked { key: KEY, reference: "I1", idempotency: Idempotency::Keys, ledger: Some("ledger") };
+        let heard = Heard {
+            status,
+            content_type: Some(content_type),
+            body: body.as_bytes(),
+            key: Some(KEY),
+            ledger: Some("ledger"),
+            not_executed: mark == NotExecuted,
+        };
+        judge(&asked, &heard)
+    }
+
+    type Case = (u16, &'static str, &'static str, Mark, AnswerClass, &'static str);
+
+    /// The table of the design, row by row. Columns: status, content type, body, mark; class, reason.
+    #[rustfmt::skip]
+    const TABLE: &[Case] = &[
+        // Problems of our own ledger.
+        (410, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided"}"#, Keyed, Voided, "key-voided"),
+        (422, PROBLEM, r#"{"type":"urn:tinjis:problem:key-reused"}"#, Keyed, KeyReused, "key-reused"),
+        (409, PROBLEM, r#"{"type":"urn:tinjis:problem:key-in-flight"}"#, Keyed, InDoubt, "key-in-flight"),
+        (403, PROBLEM, r#"{"type":"urn:tinjis:problem:key-foreign"}"#, Keyed, WRONG, "key-foreign"),
+        (412, PROBLEM, r#"{"type":"urn:tinjis:problem:ledger-mismatch"}"#, Keyed, WRONG, "ledger-mismatch"),
+        (400, PROBLEM, r#"{"type":"urn:tinjis:problem:validation"}"#, Keyed, Invalid, "validation"),
+        (422, PROBLEM, r#"{"type":"urn:tinjis:problem:validation"}"#, Keyed, Invalid, "validation"),
+        (410, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided","result":false}"#, Keyed, InDoubt, "contradictory"),
+        (410, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided","result":true}"#, Keyed, InDoubt, "contradictory"),
+        (410, JSON, r#"{"type":"urn:tinjis:problem:key-voided"}"#, Keyed, InDoubt, "other-status"),
+        (422, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided"}"#, Keyed, InDoubt, "other-status"),
+        (500, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided"}"#, Keyed, InDoubt, "unavailable"),
+        (200, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided"}"#, Keyed, InDoubt, "other-status"),
+        (422, PROBLEM, r#"{"type":"about:blank"}"#, Keyed, InDoubt, "other-status"),
+        (403, PROBLEM, r#"{"type":"about:blank"}"#, Keyed, WRONG, "credentials"),
+        // Charged.
+        (200, JSON, r#"{"result":true}"#, Keyed, Charged, "result-true"),
+        (200, JSON, r#"{"result":"true"}"#, Keyed, Charged, "result-true"),
+        (200, JSON, r#"{"result":"TRUE"}"#, Keyed, Charged, "result-true"),
+        (200, JSON, r#"{"Result":"True","more":{"result":false}}"#, Keyed, Charged, "result-true"),
+        (200, "text/plain", r#"{"result":"true"}"#, Keyed, Charged, "result-true"),
+        (201, JSON, r#"{"id":"0123456789abcdef0123","result":true}"#, Keyed, Charged, "result-true"),
+        (200, JSON, r#"{"id":"I1"}"#, Keyed, Charged, "id-echoed"),
+        (200, JSON, r#"{"id":"I1","error":null}"#, Keyed, Charged, "id-echoed"),
+        (200, JSON, r#"{"result":true,"error":""}"#, Keyed, Charged, "result-true"),
+        // Refused.
+        (200, JSON, r#"{"result":false}"#, Keyed, Refused, "result-false"),
+        (200, JSON, r#"{"result":"False"}"#, Keyed, Refused, "result-false"),
+        (201, JSON, r#"{"result":false}"#, Keyed, Refused, "result-false"),
+        (402, JSON, r#"{"result":false}"#, Keyed, Refused, "result-false"),
+        (422, JSON, r#"{"result":false,"message":"cannot process payment"}"#, Keyed, Refused, "result-false"),
+        (402, JSON, r#"{"id":"I1","error":"refused"}"#, Keyed, Refused, "payment-refused"),
+        // Invalid.
+        (400, JSON, r#"{"error":"Invalid Request","result":"false"}"#, Keyed, Invalid, "validation"),
+        (400, JSON, r#"{"error":"Invalid Request. Missing or faulty fields","result":"false"}"#, Keyed, Invalid, "validation"),
+        (400, "text/plain", r#"{"error":"Invalid Request","result":"false"}"#, Keyed, Invalid, "validation"),
+        (400, JSON, r#"{"result":false,"message":"missing parameter"}"#, Keyed, Invalid, "validation"),
+        (400, JSON, r#"{"result":false,"message":"invalid value"}"#, Keyed, Invalid, "validation"),
+        (400, JSON, r#"{"error":"failed to process payment request parameters"}"#, Keyed, Invalid, "validation"),
+        (400, JSON, r#"{"error":"could not retrieve payment id"}"#, Keyed, Invalid, "validation"),
+        (422, JSON, r#"{"error":"invalid value"}"#, Keyed, Invalid, "validation"),
+        // The endpoint is wrong.
+        (401, JSON, r#"{"error":"who are you"}"#, Keyed, WRONG, "credentials"),
+        (403, "text/plain", "Forbidden\n", Keyed, WRONG, "credentials"),
+        (403, JSON, r#"{"result":false}"#, Keyed, WRONG, "credentials"),
+        (404, JSON, "\"not found\"", Keyed, WRONG, "no-such-route"),
+        (404, HTML, "<html>", Keyed, WRONG, "no-such-route"),
+        (405, JSON, "", Keyed, WRONG, "no-such-route"),
+        (412, JSON, "", Keyed, WRONG, "no-such-route"),
+        (400, HTML, "<html>", Keyed, WRONG_MAYBE_TAKEN, "text-page"),
+        (402, "text/plain", "pay me", Keyed, WRONG_MAYBE_TAKEN, "text-page"),
+        (413, HTML, "<html>", Keyed, WRONG_MAYBE_TAKEN, "text-page"),
+        // Not executed.
+        (429, PROBLEM, r#"{"type":"about:blank"}"#, NotExecuted, NotSent, "marked-not-executed"),
+        (503, JSON, "", NotExecuted, NotSent, "marked-not-executed"),
+        (503, JSON, r#"{"result":true}"#, NotExecuted, InDoubt, "contradictory"),
+        (500, JSON, "", NotExecuted, InDoubt, "unavailable"),
+        // In doubt.
+        (429, JSON, "", Keyed, InDoubt, "unavailable"),
+        (429, HTML, "<html>", Keyed, InDoubt, "unavailable"),
+        (503, JSON, r#"{"result":false}"#, Keyed, InDoubt, "unavailable"),
+        (500, JSON, r#"{"result":false}"#, Keyed, InDoubt, "unavailable"),
+        (502, HTML, "<html>", Keyed, InDoubt, "unavailable"),
+        (408, HTML, "<html>", Keyed, InDoubt, "unavailable"),
+        (409, JSON, r#"{"result":false}"#, Keyed, InDoubt, "other-status"),
+        (409, HTML, "<html>", Keyed, InDoubt, "other-status"),
+        (301, HTML, "", Keyed, InDoubt, "redirect"),
+        (307, JSON, r#"{"result":false}"#, Keyed, InDoubt, "redirect"),
+        (304, JSON, "", Keyed, InDoubt, "redirect"),
+        (202, JSON, r#"{"result":true}"#, Keyed, InDoubt, "contradictory"),
+        (204, JSON, "", Keyed, InDoubt, "other-status"),
+        (402, JSON, "{}", Keyed, InDoubt, "other-status"),
+        (402, JSON, r#"{"id":"I1"}"#, Keyed, InDoubt, "other-status"),
+        (402, JSON, r#"{"id":"I2","error":"refused"}"#, Keyed, InDoubt, "other-id"),
+        (402, JSON, r#"{"result":true}"#, Keyed, InDoubt, "contradictory"),
+        (400, JSON, r#"{"result":true}"#, Keyed, InDoubt, "contradictory"),
+        (400, JSON, r#"{"result":"true","error":"Invalid Request"}"#, Keyed, InDoubt, "contradictory"),
+        (400, JSON, r#"{"result":false}"#, Keyed, InDoubt, "other-status"),
+        (400, JSON, r#"{"error":"the bank is closed"}"#, Keyed, InDoubt, "other-status"),
+        (400, JSON, "", Keyed, InDoubt, "unreadable"),
+        (404, JSON, r#"{"result":true}"#, Keyed, InDoubt, "contradictory"),
+        (418, JSON, "{}", Keyed, InDoubt, "other-status"),
+        // Bodies that do not say one thing.
+        (200, JSON, "", Keyed, InDoubt, "unreadable"),
+        (200, JSON, "{}", Keyed, InDoubt, "unreadable"),
+        (200, JSON, "true", Keyed, InDoubt, "unreadable"),
+        (200, JSON, r#"[{"result":true}]"#, Keyed, InDoubt, "unreadable"),
+        (200, JSON, r#"{"result":true"#, Keyed, InDoubt, "unreadable"),
+        (200, JSON, r#"{"result":true}{"result":true}"#, Keyed, InDoubt, "unreadable"),
+        (200, JSON, r#"{"result":true,"result":true}"#, Keyed, InDoubt, "unreadable"),
+        (200, JSON, r#"{"result":true,"Result":false}"#, Keyed, InDoubt, "unreadable"),
+        (200, JSON, r#"{"result":1}"#, Keyed, InDoubt, "unreadable"),
+        (200, JSON, r#"{"result":"yes"}"#, Keyed, InDoubt, "unreadable"),
+        (200, JSON, r#"{"result":null,"id":"I1"}"#, Keyed, InDoubt, "unreadable"),
+        (200, JSON, r#"{"result":true,"error":"or not"}"#, Keyed, InDoubt, "contradictory"),
+        (200, JSON, r#"{"id":"I2"}"#, Keyed, InDoubt, "other-id"),
+        (200, JSON, r#"{"id":"I1","id":"I1"}"#, Keyed, InDoubt, "unreadable"),
+        (200, JSON, r#"{"id":"I1","error":"refused"}"#, Keyed, InDoubt, "unreadable"),
+        (200, JSON, r#"{"id":1}"#, Keyed, InDoubt, "unreadable"),
+        (201, JSON, r#"{"id":"I1"}"#, Keyed, InDoubt, "unreadable"),
+        (200, HTML, "<html>", Keyed, InDoubt, "unreadable"),
+        (422, JSON, r#"{"result":"no"}"#, Keyed, InDoubt, "unreadable"),
+    ];
+
+    #[test]
+    fn every_row_of_the_table_holds() {
+        for &(status, content_type, body, mark, class, reason) in TABLE {
+            let found = verdict(status, content_type, body, mark);
+            assert_eq!((found.class, found.reason.word()), (class, reason), "{status} {content_type} {body}");
+        }
+    }
+
+    #[test]
+    fn a_deeply_nested_body_or_a_huge_number_breaks_nothing() {
+        let nest = format!("{}1{}", "[".repeat(20_000), "]".repeat(20_000));
+        let beside = format!(r#"{{"x":{nest},"result":true}}"#);
+        assert_eq!(verdict(200, JSON, &beside, Keyed).class, Charged);
+        assert_eq!(verdict(200, JSON, &format!(r#"{{"result":{nest}}}"#), Keyed).class, InDoubt);
+        assert_eq!(verdict(200, JSON, r#"{"result":1e999}"#, Keyed).class, InDoubt);
+    }
+
+    const CHARGED: &str = r#"{"result":true}"#;
+    const REFUSED: &str = r#"{"result":false}"#;
+    const INVALID: &str = r#"{"error":"Invalid Request"}"#;
+
+    fn from(idempotency: Idempotency, status: u16, body: &str, key: Option<&str>) -> (AnswerClass, Reason) {
+        let asked = Asked { key: KEY, reference: "I1", idempotency, ledger: None };
+        let body = body.as_bytes();
+        let heard = Heard { status, content_type: Some(JSON), body, key, ledger: None, not_executed: false };
+        let Verdict { class, reason } = judge(&asked, &heard);
+        (class, reason)
+    }
+
+    #[test]
+    fn with_keys_a_definite_answer_shows_its_key() {
+        let keys = Idempotency::Keys;
+        let quoted = format!("\"{KEY}\"");
+        assert_eq!(from(keys, 200, CHARGED, Some(&quoted)), (Charged, Reason::ResultTrue));
+        assert_eq!(from(keys, 200, CHARGED, None), (Unkeyed, Reason::NoEcho));
+        assert_eq!(from(keys, 200, REFUSED, None), (Unkeyed, Reason::NoEcho));
+        assert_eq!(from(keys, 400, INVALID, None), (WRONG_MAYBE_TAKEN, Reason::NoEcho));
+        assert_eq!(from(keys, 200, CHARGED, Some("other")), (WRONG_MAYBE_TAKEN, Reason::OtherEcho));
+        assert_eq!(from(keys, 503, "", None), (InDoubt, Reason::Unavailable));
+    }
+
+    #[test]
+    fn without_keys_no_echo_is_asked_for_but_a_wrong_one_is_doubt() {
+        let none = Idempotency::None;
+        assert_eq!(from(none, 200, CHARGED, None), (Charged, Reason::ResultTrue));
+        assert_eq!(from(none, 200, REFUSED, Some(KEY)), (Refused, Reason::ResultFalse));
+        assert_eq!(from(none, 200, CHARGED, Some("other")), (WRONG_MAYBE_TAKEN, Reason::OtherEcho));
+    }
+
+    #[test]
+    fn another_ledger_says_nothing_definite() {
+        let ask = |idempotency, before, now| {
+            let asked = Asked { key: KEY, reference: "I1", idempotency, ledger: before };
+            let body = REFUSED.as_bytes();
+            let key = Some(KEY);
+            let heard =
+                Heard { status: 200, content_type: None, body, key, ledger: now, not_executed: false };
+            judge(&asked, &heard).reason
+        };
+        let (none, keys) = (Idempotency::None, Idempotency::Keys);
+        assert_eq!(ask(keys, None, Some("a")), Reason::ResultFalse);
+        assert_eq!(ask(keys, Some("a"), Some("a")), Reason::ResultFalse);
+        assert_eq!(ask(keys, Some("a"), Some("b")), Reason::OtherLedger);
+        assert_eq!(ask(none, Some("a"), Some("b")), Reason::OtherLedger);
+        assert_eq!(ask(keys, Some("a"), None), Reason::NoLedger);
+        assert_eq!(ask(none, Some("a"), None), Reason::ResultFalse);
+    }
+}
