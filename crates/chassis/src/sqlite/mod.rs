@@ -1,0 +1,224 @@
+//! One SQLite file behind one writer thread: many callers' jobs share one durable commit, reads go to a small pool.
+//! Knows no table of any service: jobs and migrations are handed in.
+
+mod migrate;
+mod place;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::clock::Clock;
+
+pub use migrate::{Migration, schema_version};
+
+/// Jobs that wait for the writer; further callers wait for room.
+pub const QUEUE_MAX: usize = 4096;
+
+/// Read-only connections, each two file descriptors: with 1,000 clients those are scarce.
+pub const READERS_MAX: usize = 2;
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const STATEMENTS_CACHED_MAX: usize = 128;
+/// Pages of the write-ahead log before it is copied into the database: 16 MiB, so that random keys of many commits
+/// meet on one page before that page is written and synced a second time.
+const WAL_PAGES: u32 = 4096;
+const WAL_BYTES_KEPT: u32 = 64 << 20;
+/// Negative: kibibytes instead of pages.
+const WRITER_CACHE_KIB: i32 = -16_384;
+const READER_CACHE_KIB: i32 = -2_048;
+
+/// What a database fails with.
+#[derive(Debug, thiserror::Error)]
+pub enum SqliteError {
+    /// The file cannot be used at all; the text says why and what to do.
+    #[error("{0}")]
+    Place(String),
+    /// The schema is not one that this program may use.
+    #[error("{0}")]
+    Schema(String),
+    /// SQLite could not open or prepare the file.
+    #[error("cannot open the database {path}")]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// This job failed and left nothing behind; others of its commit are not concerned.
+    #[error("the database refused a statement")]
+    Job(#[source] rusqlite::Error),
+    /// The commit that this job was part of failed: nothing of it is kept.
+    #[error("the database could not commit")]
+    Commit(#[source] Arc<rusqlite::Error>),
+    /// The database is closed, or this job panicked and was undone.
+    #[error("the database is closed, or the job died")]
+    Closed,
+}
+
+/// An open database. Dropping it waits until the writer has finished what was queued.
+#[derive(Debug)]
+pub struct Sqlite {
+    path: PathBuf,
+    jobs: Option<mpsc::Sender<Box<dyn writer::Job>>>,
+    writer: Option<JoinHandle<()>>,
+    readers: Arc<Readers>,
+    _lock: place::Lock,
+}
+
+#[derive(Debug)]
+struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Sqlite {
+    /// Locks and opens the file (made if missing), brings its schema up to date and starts the writer thread.
+    ///
+    /// # Errors
+    /// When another process holds the file, it lies on a network file system, its schema is from an incompatible
+    /// later program, or SQLite cannot use it.
+    pub fn open(path: &Path, migrations: &'static [Migration], clock: &Clock) -> Result<Self, SqliteError> {
+        place::refuse_network(path)?;
+        let lock = place::Lock::take(path)?;
+        let failed = |source| SqliteError::Open { path: path.to_owned(), source };
+        let mut connection = open_writer(path).map_err(failed)?;
+        migrate::apply(&mut connection, migrations, clock)?;
+
+        let (jobs, queue) = mpsc::channel(QUEUE_MAX);
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        let writer = std::thread::Builder::new()
+            .name(format!("sql-{file_name}"))
+            .spawn(move || writer::run(&connection, queue))
+            .map_err(|error| SqliteError::Place(format!("cannot start the database's thread: {error}")))?;
+        let readers = Readers {
+            path: path.to_owned(),
+            idle: Mutex::new(Vec::new()),
+            permits: Arc::new(Semaphore::new(READERS_MAX)),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            jobs: Some(jobs),
+            writer: Some(writer),
+            readers: Arc::new(readers),
+            _lock: lock,
+        })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs a job on the writer thread, inside a transaction that it shares with other jobs: it must not begin or
+    /// end one, must not block, and sees what earlier jobs wrote. `Ok` means that its writes are on disk.
+    /// A caller that stops waiting does not undo or cancel its job.
+    ///
+    /// # Errors
+    /// The job's own error (it alone is undone), or the failed commit's.
+    pub async fn write<T, F>(&self, job: F) -> Result<T, SqliteError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or(SqliteError::Closed)?;
+        let task: Box<dyn writer::Job> = Box::new(writer::Task::new(job, reply));
+        jobs.send(task).await.map_err(|_| SqliteError::Closed)?;
+        answer.await.map_err(|_| SqliteError::Closed)?
+    }
+
+    /// Runs a job on a read-only connection, on a thread that may block: all its statements see one moment.
+    ///
+    /// # Errors
+    /// The job's own error.
+    pub async fn read<T, F>(&self, job: F) -> Result<T, SqliteError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let readers = Arc::clone(&self.readers);
+        let permit = Arc::clone(&readers.permits).acquire_owned().await.map_err(|_| SqliteError::Closed)?;
+        let reading = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let connection = readers.take()?;
+            let snapshot = connection.unchecked_transaction().map_err(SqliteError::Job)?;
+            let answer = job(&snapshot).map_err(SqliteError::Job);
+            drop(snapshot);
+            readers.put(connection);
+            answer
+        });
+        reading.await.map_err(|_| SqliteError::Closed)?
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.readers.permits.close();
+        self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.jobs = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!(path = %self.path.display(), "the database's writer thread died");
+        }
+    }
+}
+
+impl Readers {
+    fn take(&self) -> Result<Connection, SqliteError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(connection) => Ok(connection),
+            None => open_reader(&self.path)
+                .map_err(|source| SqliteError::Open { path: self.path.clone(), source }),
+        }
+    }
+
+    fn put(&self, connection: Connection) {
+        if !self.permits.is_closed() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+    }
+}
+
+fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED_MAX);
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
+    Ok(connection)
+}
+
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED_MAX);
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", READER_CACHE_KIB)?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests;

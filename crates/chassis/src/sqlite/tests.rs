@@ -1,0 +1,259 @@
+//! What callers of the database rely on, each as a sentence.
+
+use std::sync::mpsc as std_mpsc;
+
+use rusqlite::params;
+use tempfile::TempDir;
+
+use super::*;
+
+static SCHEMA: [Migration; 1] = [Migration {
+    name: "first",
+    sql: "CREATE TABLE parent (id INTEGER PRIMARY KEY) STRICT;
+          CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE,
+              parent INTEGER REFERENCES parent(id) DEFERRABLE INITIALLY DEFERRED) STRICT;",
+    breaks_older: false,
+}];
+
+fn open(folder: &TempDir) -> Sqlite {
+    Sqlite::open(&folder.path().join("test.db"), &SCHEMA, &Clock::system()).unwrap()
+}
+
+fn insert(connection: &Connection, text: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("INSERT INTO note (text) VALUES (?1)")?.execute([text]).map(drop)
+}
+
+async fn texts(database: &Sqlite) -> Vec<String> {
+    let all = database.read(|connection| {
+        let mut statement = connection.prepare_cached("SELECT text FROM note ORDER BY id")?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        rows.collect()
+    });
+    all.await.unwrap()
+}
+
+/// Holds the writer inside a job until the sender speaks or is dropped, so that later jobs queue up behind it.
+async fn hold(database: &Arc<Sqlite>) -> std_mpsc::Sender<()> {
+    let (release, held) = std_mpsc::channel::<()>();
+    let (entered, inside) = tokio::sync::oneshot::channel();
+    let database = Arc::clone(database);
+    tokio::spawn(async move {
+        let job = move |_: &Connection| {
+            let _ = entered.send(());
+            let _ = held.recv();
+            Ok(())
+        };
+        database.write(job).await
+    });
+    inside.await.unwrap();
+    release
+}
+
+async fn queued(database: &Sqlite, jobs: usize) {
+    let sender = database.jobs.as_ref().unwrap();
+    while QUEUE_MAX - sender.capacity() < jobs {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_reopening() {
+    let folder = TempDir::new().unwrap();
+    let database = open(&folder);
+    database.write(|connection| insert(connection, "kept")).await.unwrap();
+    assert_eq!(texts(&database).await, ["kept"]);
+    drop(database);
+    assert_eq!(texts(&open(&folder)).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn a_failing_job_undoes_itself_and_no_other_of_its_commit() {
+    let folder = TempDir::new().unwrap();
+    let database = Arc::new(open(&folder));
+    let release = hold(&database).await;
+    let jobs: Vec<_> = ["a", "b", "a", "c"]
+        .into_iter()
+        .map(|text| {
+            let database = Arc::clone(&database);
+            tokio::spawn(async move {
+                let job = move |connection: &Connection| {
+                    insert(connection, &format!("first of {text} {}", connection.last_insert_rowid()))?;
+                    insert(connection, text)
+                };
+                database.write(job).await
+            })
+        })
+        .collect();
+    queued(&database, jobs.len()).await;
+    drop(release);
+    let mut failed = 0;
+    for job in jobs {
+        match job.await.unwrap() {
+            Ok(()) => {}
+            Err(SqliteError::Job(_)) => failed += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(failed, 1);
+    let texts = texts(&database).await;
+    assert_eq!(texts.len(), 6, "{texts:?}");
+}
+
+#[tokio::test]
+async fn a_failed_commit_fails_every_job_of_it_and_not_the_next() {
+    let folder = TempDir::new().unwrap();
+    let database = Arc::new(open(&folder));
+    let release = hold(&database).await;
+    let good = tokio::spawn({
+        let database = Arc::clone(&database);
+        async move { database.write(|connection| insert(connection, "lost with the other")).await }
+    });
+    queued(&database, 1).await;
+    let orphan = tokio::spawn({
+        let database = Arc::clone(&database);
+        let sql = "INSERT INTO note (text, parent) VALUES ('orphan', 404)";
+        async move { database.write(move |connection| connection.execute(sql, [])).await }
+    });
+    queued(&database, 2).await;
+    drop(release);
+    assert!(matches!(good.await.unwrap(), Err(SqliteError::Commit(_))));
+    assert!(matches!(orphan.await.unwrap(), Err(SqliteError::Commit(_))));
+    database.write(|connection| insert(connection, "after")).await.unwrap();
+    assert_eq!(texts(&database).await, ["after"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_to_the_callers_and_the_writer_lives_on() {
+    let folder = TempDir::new().unwrap();
+    let database = open(&folder);
+    let limit = |pages: u32| {
+        move |connection: &Connection| {
+            connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get::<_, u32>(0))
+        }
+    };
+    database.write(|connection| insert(connection, "before")).await.unwrap();
+    database.write(limit(1)).await.unwrap();
+    let large = |connection: &Connection| insert(connection, &"x".repeat(1 << 20));
+    let error = database.write(large).await.unwrap_err();
+    assert!(matches!(error, SqliteError::Job(_)), "{error:?}");
+    database.write(limit(u32::MAX - 1)).await.unwrap();
+    database.write(|connection| insert(connection, "after")).await.unwrap();
+    assert_eq!(texts(&database).await, ["before", "after"]);
+}
+
+#[tokio::test]
+async fn a_panicking_job_is_undone_and_the_writer_lives_on() {
+    let folder = TempDir::new().unwrap();
+    let database = open(&folder);
+    let job = |connection: &Connection| -> rusqlite::Result<()> {
+        insert(connection, "undone")?;
+        panic!("a broken invariant");
+    };
+    assert!(matches!(database.write(job).await, Err(SqliteError::Closed)));
+    database.write(|connection| insert(connection, "after")).await.unwrap();
+    assert_eq!(texts(&database).await, ["after"]);
+}
+
+#[tokio::test]
+async fn dropping_finishes_what_was_queued() {
+    let folder = TempDir::new().unwrap();
+    let database = Arc::new(open(&folder));
+    let release = hold(&database).await;
+    let sender = database.jobs.clone().unwrap();
+    for number in 0..1000 {
+        let (reply, _gone) = oneshot::channel();
+        let job = move |connection: &Connection| insert(connection, &number.to_string());
+        sender.try_send(Box::new(writer::Task::new(job, reply))).ok().unwrap();
+    }
+    drop((sender, release));
+    while Arc::strong_count(&database) > 1 {
+        tokio::task::yield_now().await;
+    }
+    drop(Arc::into_inner(database).unwrap());
+    assert_eq!(texts(&open(&folder)).await.len(), 1000);
+}
+
+#[tokio::test]
+async fn a_second_holder_of_the_file_is_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let first = open(&folder);
+    let error = Sqlite::open(first.path(), &SCHEMA, &Clock::system()).unwrap_err();
+    assert!(error.to_string().contains("is in use: another process holds"), "{error}");
+    drop(first);
+    open(&folder);
+}
+
+#[tokio::test]
+async fn a_read_sees_one_moment_and_cannot_write() {
+    let folder = TempDir::new().unwrap();
+    let database = Arc::new(open(&folder));
+    let (go_on, wait) = std_mpsc::channel::<()>();
+    let (entered, inside) = oneshot::channel();
+    let reading = tokio::spawn({
+        let database = Arc::clone(&database);
+        async move {
+            let count = |connection: &Connection| {
+                connection.query_row("SELECT count(*) FROM note", [], |row| row.get::<_, i64>(0))
+            };
+            let job = move |connection: &Connection| {
+                let before = count(connection)?;
+                let _ = entered.send(());
+                let _ = wait.recv();
+                Ok((before, count(connection)?))
+            };
+            database.read(job).await
+        }
+    });
+    inside.await.unwrap();
+    database.write(|connection| insert(connection, "meanwhile")).await.unwrap();
+    go_on.send(()).unwrap();
+    assert_eq!(reading.await.unwrap().unwrap(), (0, 0));
+    assert!(database.read(|connection| insert(connection, "no")).await.is_err());
+    assert_eq!(texts(&database).await, ["meanwhile"]);
+}
+
+fn reopened_with(folder: &TempDir, migrations: &'static [Migration]) -> Result<Sqlite, SqliteError> {
+    Sqlite::open(&folder.path().join("test.db"), migrations, &Clock::system())
+}
+
+async fn add_step(database: &Sqlite, breaks_older: bool) {
+    let add = move |connection: &Connection| {
+        let sql = "INSERT INTO migrations VALUES (2, 'of a later program', ?1, 0)";
+        connection.execute(sql, params![breaks_older])
+    };
+    database.write(add).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_only_if_it_says_so() {
+    let folder = TempDir::new().unwrap();
+    add_step(&open(&folder), false).await;
+    let database = reopened_with(&folder, &SCHEMA).unwrap();
+    assert_eq!(database.read(schema_version).await.unwrap(), 2);
+    database
+        .write(|connection| connection.execute("DELETE FROM migrations WHERE version = 2", []))
+        .await
+        .unwrap();
+    add_step(&database, true).await;
+    drop(database);
+    let error = reopened_with(&folder, &SCHEMA).unwrap_err();
+    assert!(error.to_string().contains("newer program"), "{error}");
+}
+
+#[tokio::test]
+async fn a_schema_of_another_service_is_refused_and_a_failing_step_leaves_nothing() {
+    static OTHER: [Migration; 1] = [Migration { name: "other", sql: "", breaks_older: false }];
+    static BROKEN: [Migration; 2] = [
+        Migration { name: "first", sql: SCHEMA[0].sql, breaks_older: false },
+        Migration { name: "broken", sql: "CREATE TABLE half (id INTEGER); SELECT no", breaks_older: false },
+    ];
+    let folder = TempDir::new().unwrap();
+    drop(open(&folder));
+    let error = reopened_with(&folder, &OTHER).unwrap_err();
+    assert!(error.to_string().contains("not the same service?"), "{error}");
+    assert!(reopened_with(&folder, &BROKEN).is_err());
+    let half = "SELECT count(*) FROM sqlite_schema WHERE name = 'half'";
+    let database = open(&folder);
+    let count = database.read(move |connection| connection.query_row(half, [], |row| row.get::<_, i64>(0)));
+    assert_eq!(count.await.unwrap(), 0);
+}

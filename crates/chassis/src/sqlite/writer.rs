@@ -1,0 +1,131 @@
+//! The writer thread: takes queued jobs, runs each in a savepoint of one transaction, commits, and only then answers.
+//! Knows no job's meaning.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, ffi};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::SqliteError;
+
+/// Jobs of one commit at most.
+const BATCH_MAX: usize = 512;
+
+/// A commit takes no further job after this long, so that one caller's large job does not hold up another's answer.
+const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
+
+/// One queued job, with its caller's type hidden.
+pub(super) trait Job: Send {
+    /// Runs once; `false` when it failed and its writes must go.
+    fn run(&mut self, connection: &Connection) -> bool;
+    /// Tells the caller, after the commit; `failure` is what became of a commit that failed.
+    fn answer(self: Box<Self>, failure: Option<&Arc<rusqlite::Error>>);
+}
+
+/// A job, its result once it ran, and where the caller waits.
+pub(super) struct Task<T, F> {
+    job: Option<F>,
+    result: Option<rusqlite::Result<T>>,
+    reply: oneshot::Sender<Result<T, SqliteError>>,
+}
+
+impl<T, F> Task<T, F> {
+    pub(super) fn new(job: F, reply: oneshot::Sender<Result<T, SqliteError>>) -> Self {
+        Self { job: Some(job), result: None, reply }
+    }
+}
+
+impl<T, F> Job for Task<T, F>
+where
+    T: Send,
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+{
+    fn run(&mut self, connection: &Connection) -> bool {
+        let Some(job) = self.job.take() else { return false };
+        self.result = Some(job(connection));
+        matches!(self.result, Some(Ok(_)))
+    }
+
+    fn answer(self: Box<Self>, failure: Option<&Arc<rusqlite::Error>>) {
+        let answer = match (failure, self.result) {
+            (_, Some(Err(error))) => Err(SqliteError::Job(error)),
+            (None, Some(Ok(value))) => Ok(value),
+            (Some(error), _) => Err(SqliteError::Commit(Arc::clone(error))),
+            (None, None) => Err(SqliteError::Closed),
+        };
+        // A caller that stopped waiting is no concern: its job is done either way.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// Serves the queue until every sender is gone and it is empty.
+pub(super) fn run(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+    let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(BATCH_MAX);
+    while let Some(first) = queue.blocking_recv() {
+        let failure = commit_batch(connection, first, &mut queue, &mut batch).err().map(Arc::new);
+        if let Some(error) = &failure {
+            tracing::error!(%error, jobs = batch.len(), "a commit failed; its callers are told");
+            // SQLite may have ended the transaction itself; then this says so and changes nothing.
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+        for job in batch.drain(..) {
+            job.answer(failure.as_ref());
+        }
+    }
+}
+
+/// Fills `batch` with the jobs that ran, whether or not the commit succeeds.
+fn commit_batch(
+    connection: &Connection,
+    first: Box<dyn Job>,
+    queue: &mut mpsc::Receiver<Box<dyn Job>>,
+    batch: &mut Vec<Box<dyn Job>>,
+) -> rusqlite::Result<()> {
+    let began = Instant::now();
+    batch.push(first);
+    execute(connection, "BEGIN IMMEDIATE")?;
+    loop {
+        if let Some(job) = batch.last_mut() {
+            run_in_savepoint(connection, job.as_mut())?;
+        }
+        if batch.len() >= BATCH_MAX || began.elapsed() >= BATCH_TIME_MAX {
+            break;
+        }
+        match queue.try_recv() {
+            Ok(job) => batch.push(job),
+            Err(_) => break,
+        }
+    }
+    execute(connection, "COMMIT")
+}
+
+fn run_in_savepoint(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<()> {
+    execute(connection, "SAVEPOINT job")?;
+    let ran = catch_unwind(AssertUnwindSafe(|| job.run(connection)));
+    if connection.is_autocommit() {
+        return Err(transaction_lost());
+    }
+    match ran {
+        Ok(true) => execute(connection, "RELEASE job"),
+        failed => {
+            if failed.is_err() {
+                tracing::error!("a database job panicked; it is undone");
+            }
+            execute(connection, "ROLLBACK TO job")?;
+            execute(connection, "RELEASE job")
+        }
+    }
+}
+
+/// Disk full and I/O errors make SQLite roll the whole transaction back, earlier jobs of it included.
+fn transaction_lost() -> rusqlite::Error {
+    let what = "another write of the same commit failed and took the transaction with it";
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ABORT_ROLLBACK), Some(what.to_owned()))
+}
+
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
