@@ -235,7 +235,7 @@ pub struct RunCounters {
     pub refused: i64,
     /// Settled as REJECTED.
     pub rejected: i64,
-    /// Attempts that this run brought in doubt and that still are.
+    /// Attempts that this run made and that are in doubt now, whoever sent them last.
     pub in_doubt: i64,
     /// Claims that were given back unsent.
     pub not_sent: i64,

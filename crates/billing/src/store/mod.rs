@@ -127,6 +127,9 @@ pub enum Resolved {
     Applied,
     /// The attempt is final already, in this state; nothing changed.
     Final(AttemptState),
+    /// `charged` was said, but another attempt of the same invoice is CHARGED already; nothing changed. The second
+    /// charge is to be paid back first, then said to be not charged.
+    OtherCharged,
     /// No attempt has this key.
     Unknown,
 }
