@@ -54,6 +54,9 @@ pub enum ResolveError {
     /// The provider says that this key is charged: the word is wrong.
     #[error("the provider has charged this key")]
     ChargedThere,
+    /// Another attempt of the same invoice is charged already: a second charge is paid back, not recorded.
+    #[error("another attempt of this invoice is charged already; pay this one back, then say not charged")]
+    OtherCharged,
     /// The provider could not be asked to void the key, or its answer cannot be relied on.
     #[error("the provider did not void this key: {0}")]
     NotVoided(String),
@@ -95,6 +98,7 @@ impl Engine {
             Resolved::Applied => ResolveOutcome::Applied,
             Resolved::Final(state) => ResolveOutcome::Final(state),
             Resolved::Unknown => ResolveOutcome::Unknown,
+            Resolved::OtherCharged => return Err(ResolveError::OtherCharged),
         })
     }
 }
