@@ -14,7 +14,7 @@ macro_rules! crash_point {
 }
 
 #[cfg(debug_assertions)]
-pub use armed::hit;
+pub use armed::{hit, is_planned};
 
 #[cfg(debug_assertions)]
 mod armed {
@@ -61,6 +61,12 @@ mod armed {
         if plan.point.as_ref().is_some_and(|point| point.is_due(name)) {
             die();
         }
+    }
+
+    /// Whether the process is to die at this point: for a point that changes what is done before it.
+    #[must_use]
+    pub fn is_planned(name: &str) -> bool {
+        PLAN.get_or_init(read_plan).point.as_ref().is_some_and(|point| point.name == name)
     }
 
     fn read_plan() -> Plan {

@@ -2,6 +2,7 @@
 //! Must not know any service, its routes, its tables or its words.
 
 pub mod admin;
+mod alarm;
 pub mod caller;
 pub mod client;
 pub mod clock;

@@ -1,2 +1,208 @@
-//! The HTTP client: one call on one connection, exact about whether a byte has left.
-//! Must not know who is called or what an answer means; never retries, redirects or reads a proxy.
+//! The HTTP client: one call on one connection, exact about whether a byte has left. Must not know who is called
+//! or what an answer means. Never retries, redirects or reads a proxy's setting.
+//!
+//! What looks like a retry and is none: a kept connection that is found dead before any byte of a request was
+//! written to it is replaced. A request of which a byte was written is never written again.
+
+mod connect;
+mod counted;
+mod exchange;
+mod failure;
+mod pool;
+
+pub use connect::{Connect, Stream, Tcp};
+pub use failure::{Cause, Failure};
+
+use crate::clock::Random;
+use crate::telemetry::{TRACEPARENT, TraceContext};
+use bytes::Bytes;
+use exchange::{Allowed, Exclusive, Undone};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::Full;
+use pool::Pool;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// To resolve a name and connect.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a whole call.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+/// That a connection is kept unused.
+pub const IDLE: Duration = Duration::from_secs(30);
+/// Open connections.
+pub const POOL_MAX: usize = 256;
+/// Of an answer's body.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+const HTTP_PORT: u16 = 80;
+
+/// The limits and deadlines of a client.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// To resolve a name and connect, all of its addresses together.
+    pub connect_timeout: Duration,
+    /// For a whole call: waiting for a connection, connecting, sending, the whole answer.
+    pub deadline: Duration,
+    /// That a connection is kept unused; shorter than any server's.
+    pub idle: Duration,
+    /// Open connections, used and kept together.
+    pub pool_max: usize,
+    /// Of an answer's body; a larger one is [`Cause::TooLarge`].
+    pub body_bytes_max: usize,
+    /// Names the spans of outgoing calls.
+    pub random: Random,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: CONNECT_TIMEOUT,
+            deadline: DEADLINE,
+            idle: IDLE,
+            pool_max: POOL_MAX,
+            body_bytes_max: BODY_BYTES_MAX,
+            random: Random::system(),
+        }
+    }
+}
+
+/// Calls over HTTP/1.1. Clones share the connections.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    config: ClientConfig,
+    connect: Box<dyn Connect>,
+    pool: Arc<Pool>,
+    places: Semaphore,
+}
+
+impl Client {
+    /// A client over plain TCP.
+    #[must_use]
+    pub fn new(config: ClientConfig) -> Self {
+        Self::with_connect(config, Tcp)
+    }
+
+    /// A client over connections made by `connect`.
+    #[must_use]
+    pub fn with_connect(config: ClientConfig, connect: impl Connect) -> Self {
+        let pool = Arc::new(Pool::new(config.idle));
+        let places = Semaphore::new(config.pool_max);
+        Self(Arc::new(Inner { config, connect: Box::new(connect), pool, places }))
+    }
+
+    /// Sends one request, whose URI is absolute, and reads the whole answer, whatever its status. A future
+    /// dropped before its end may have sent.
+    ///
+    /// # Errors
+    /// [`Failure::NotSent`] when no byte of the request reached the kernel, else [`Failure::Unknown`].
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Failure> {
+        let config = &self.0.config;
+        let allowed = Allowed {
+            deadline: Instant::now() + config.deadline,
+            total: config.deadline,
+            body_bytes_max: config.body_bytes_max,
+        };
+        let authority = authority(request.uri()).map_err(|what| Failure::NotSent(Cause::Request(what)))?;
+        let request = self.0.dress(request, &authority).map(Full::new);
+        let _place = tokio::time::timeout_at(allowed.deadline, self.0.places.acquire())
+            .await
+            .map_err(|_| Failure::NotSent(Cause::Busy(config.deadline)))?
+            .expect("the semaphore is never closed");
+        let (connection, answer) = self.0.exchange(request, &authority, allowed).await?;
+        self.0.keep(authority, connection);
+        Ok(answer)
+    }
+}
+
+impl Inner {
+    async fn exchange(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        authority: &Authority,
+        allowed: Allowed,
+    ) -> Result<(Exclusive, Response<Bytes>), Failure> {
+        while let Some(mut kept) = self.pool.take(authority) {
+            if !kept.is_usable() {
+                continue;
+            }
+            match kept.exchange(request, allowed).await {
+                Ok(answer) => return Ok((kept, answer)),
+                Err(Undone::Failed(failure)) => return Err(failure),
+                Err(Undone::Untouched(untouched)) => request = *untouched,
+            }
+        }
+        let mut fresh = self.connect(authority, allowed).await.map_err(Failure::NotSent)?;
+        match fresh.exchange(request, allowed).await {
+            Ok(answer) => Ok((fresh, answer)),
+            Err(Undone::Failed(failure)) => Err(failure),
+            Err(Undone::Untouched(_)) => {
+                let gone = std::io::ErrorKind::ConnectionAborted.into();
+                Err(Failure::NotSent(Cause::Connect(gone)))
+            }
+        }
+    }
+
+    async fn connect(&self, authority: &Authority, allowed: Allowed) -> Result<Exclusive, Cause> {
+        self.pool.keep_at_most(self.places.available_permits());
+        let deadline = allowed.deadline.min(Instant::now() + self.config.connect_timeout);
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let port = authority.port_u16().unwrap_or(HTTP_PORT);
+        let stream = tokio::time::timeout_at(deadline, self.connect.connect(host, port, deadline))
+            .await
+            .map_err(|_| Cause::ConnectLate(self.config.connect_timeout))?
+            .map_err(Cause::Connect)?;
+        let connection = Exclusive::new(stream).await.map_err(Cause::Connection)?;
+        crate::crash_point!("client-connected");
+        Ok(connection)
+    }
+
+    /// Keeps a connection whose exchange is complete on both sides.
+    fn keep(&self, authority: Authority, mut connection: Exclusive) {
+        if connection.is_usable() {
+            self.pool.put(authority, connection);
+        }
+    }
+
+    /// Brings a request into the form that goes over the wire.
+    fn dress(&self, mut request: Request<Bytes>, authority: &Authority) -> Request<Bytes> {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        let has_no_length = request.body().is_empty() && request.method() == Method::POST;
+        let headers = request.headers_mut();
+        if has_no_length {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        if !headers.contains_key(header::HOST) {
+            let host = HeaderValue::try_from(authority.as_str()).expect("an authority is visible ASCII");
+            headers.insert(header::HOST, host);
+        }
+        if !headers.contains_key(TRACEPARENT) {
+            let context = TraceContext::outgoing(&self.config.random);
+            headers.insert(TRACEPARENT, context.header_value());
+        }
+        request
+    }
+}
+
+fn authority(uri: &Uri) -> Result<Authority, &'static str> {
+    let authority = uri.authority().ok_or("its URI is not absolute")?;
+    if uri.scheme() != Some(&Scheme::HTTP) {
+        return Err("its scheme is not http");
+    }
+    if authority.as_str().contains('@') {
+        return Err("its URI holds credentials");
+    }
+    Ok(authority.clone())
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}

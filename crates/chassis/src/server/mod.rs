@@ -1,2 +1,208 @@
-//! The accept loop: connections with deadlines and limits in front of a router.
-//! Must not know what the routes mean.
+//! The accept loop: HTTP/1.1 with a limit or a deadline on everything a client could hold on to, and a drain in
+//! which no received request goes unanswered. Knows no route and no service.
+//!
+//! A connection beyond the limit waits in the kernel's queue; the one idle for longest makes room for it.
+
+mod body;
+mod call;
+mod drive;
+mod limits;
+mod metrics;
+mod roster;
+mod state;
+mod wire;
+
+pub use limits::{Limits, Shed};
+pub use metrics::ServerMetrics;
+
+use crate::shutdown::Shutdown;
+use axum::Router;
+use http::HeaderName;
+use roster::Roster;
+use state::{CLOSE, DRAIN, HARD, RESET, State};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// Marks an answer whose request was not executed.
+pub const NOT_EXECUTED: HeaderName = HeaderName::from_static("not-executed");
+
+/// The pause after an accept that failed for want of something, doubled up to the second figure.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// A handler's handle of the connection that its request came on: a request extension.
+#[derive(Clone, Debug)]
+pub struct Connection(Arc<State>);
+
+impl Connection {
+    /// The other side's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.0.peer
+    }
+
+    /// Drops the connection without an answer, or without the rest of one.
+    pub fn close(&self) {
+        self.0.ask(CLOSE);
+    }
+
+    /// As [`Self::close`], by RST: the other side sees an error, not an end.
+    pub fn reset(&self) {
+        self.0.ask(RESET);
+    }
+
+    /// Sends only the first `bytes` bytes of this call's answer, its head included, then closes.
+    pub fn close_after_bytes(&self, bytes: u64) {
+        self.0.limit_answer(bytes);
+    }
+
+    /// This call takes a body of up to `bytes_max` bytes, whose deadline counts from its last progress. To be
+    /// said before the body is read.
+    pub fn expect_long_body(&self, bytes_max: u64) {
+        self.0.expect_long_body(bytes_max);
+    }
+}
+
+/// Serves a router on a listener.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    metrics: ServerMetrics,
+}
+
+impl Server {
+    /// Nothing is accepted before [`Self::serve`].
+    pub fn new(listener: TcpListener, router: Router, limits: Limits) -> Self {
+        Self { listener, router, limits, metrics: ServerMetrics::new() }
+    }
+
+    /// Counts into these figures.
+    #[must_use]
+    pub fn metrics(mut self, metrics: ServerMetrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Accepts until told to stop, then closes idle connections, lets busy ones finish their answer, and returns
+    /// when all are gone: by themselves or hard.
+    pub async fn serve(self, shutdown: Shutdown) {
+        // Holds the hard stop back until the last answer is written.
+        let _serving = shutdown.tracker().token();
+        let connections_max = limits::affordable(self.limits.connections_max);
+        let epoch = Instant::now();
+        let shared = Arc::new(call::Shared {
+            router: self.router,
+            limits: self.limits,
+            metrics: self.metrics,
+            in_flight: Arc::default(),
+        });
+        let mut accepting = Accepting {
+            listener: self.listener,
+            slots: Arc::new(Semaphore::new(connections_max)),
+            roster: Roster::default(),
+            shared,
+            tasks: TaskTracker::new(),
+            epoch,
+        };
+        tokio::select! {
+            () = shutdown.stop_accepting() => {}
+            () = accepting.run() => {}
+        }
+        accepting.drain(shutdown).await;
+    }
+}
+
+struct Accepting {
+    listener: TcpListener,
+    slots: Arc<Semaphore>,
+    roster: Roster,
+    shared: Arc<call::Shared>,
+    tasks: TaskTracker,
+    epoch: Instant,
+}
+
+impl Accepting {
+    async fn run(&mut self) {
+        let mut pause = ACCEPT_PAUSE;
+        loop {
+            match self.listener.accept().await {
+                Ok((tcp, peer)) => {
+                    pause = ACCEPT_PAUSE;
+                    let slot = self.slot().await;
+                    self.spawn(tcp, peer, slot);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    self.shared.metrics.accept_failed();
+                    tracing::warn!(%error, "cannot accept connections for now");
+                    self.roster.make_room(self.now_ms());
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// A free slot, made free if need be. Meanwhile the other newcomers wait in the kernel's queue.
+    async fn slot(&self) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(slot) = self.slots.clone().try_acquire_owned() {
+                return slot;
+            }
+            self.roster.make_room(self.now_ms());
+            let slot = self.slots.clone().acquire_owned();
+            if let Ok(slot) = tokio::time::timeout(ACCEPT_PAUSE_MAX, slot).await {
+                return slot.expect("the semaphore is never closed");
+            }
+        }
+    }
+
+    fn spawn(&self, tcp: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+        let stream = match wire::establish(tcp) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a connection was gone at once");
+                return;
+            }
+        };
+        let state = Arc::new(State::new(peer));
+        let entry = self.roster.enter(state.clone());
+        let (shared, epoch) = (self.shared.clone(), self.epoch);
+        shared.metrics.opened();
+        self.tasks.spawn(async move {
+            let end = drive::connection(stream, shared.clone(), state, epoch).await;
+            shared.metrics.closed(end);
+            drop((entry, slot));
+        });
+    }
+
+    async fn drain(self, shutdown: Shutdown) {
+        drop(self.listener);
+        self.roster.ask_all(DRAIN);
+        self.tasks.close();
+        tokio::select! {
+            () = self.tasks.wait() => {}
+            () = shutdown.hard() => {
+                self.roster.ask_all(HARD);
+                self.tasks.wait().await;
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Whether only the connection at hand is lost, and the next accept can be tried at once.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

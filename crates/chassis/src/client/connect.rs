@@ -1,0 +1,78 @@
+//! How bytes get connected: TCP here; TLS and a simulated network have their place beside it. Knows no HTTP.
+
+use futures_util::future::BoxFuture;
+use socket2::SockRef;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// A connected stream of bytes.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Whether the other side has closed, or sent what nobody asked for: asked of the system now, so that a
+    /// connection that was idle is not given a request in vain.
+    fn is_stale(&self) -> bool;
+}
+
+/// Makes connections.
+pub trait Connect: Send + Sync + 'static {
+    /// Connects to a host (a name or an address without brackets), giving up by itself at the deadline at the
+    /// latest; the client gives up then in any case.
+    fn connect<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        deadline: Instant,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>>;
+}
+
+/// Plain TCP: every address that the name resolves to, one after the other, each with its share of the time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tcp;
+
+impl Connect for Tcp {
+    fn connect<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        deadline: Instant,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let tcp = match host.parse::<IpAddr>() {
+                Ok(address) => TcpStream::connect((address, port)).await?,
+                Err(_) => {
+                    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+                    first_connected(&addresses, deadline).await?
+                }
+            };
+            tcp.set_nodelay(true)?;
+            Ok(Box::new(tcp) as Box<dyn Stream>)
+        })
+    }
+}
+
+async fn first_connected(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (tried, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let parts = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        match tokio::time::timeout(left / parts, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
+
+impl Stream for TcpStream {
+    fn is_stale(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        match SockRef::from(self).peek(&mut byte) {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a call has no answer, divided by the only question that matters: can the other side have got any of it.
+//! Must not know what the caller does about it.
+
+use std::io;
+use std::time::Duration;
+
+/// A call without a whole answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Not one byte of this request was handed to the kernel: the other side cannot have executed it.
+    #[error("not sent")]
+    NotSent(#[source] Cause),
+    /// Some of it may have arrived: whether it was executed is not known.
+    #[error("no answer")]
+    Unknown(#[source] Cause),
+}
+
+impl Failure {
+    /// What went wrong.
+    #[must_use]
+    pub fn cause(&self) -> &Cause {
+        match self {
+            Self::NotSent(cause) | Self::Unknown(cause) => cause,
+        }
+    }
+
+    /// Whether not one byte has left.
+    #[must_use]
+    pub fn is_not_sent(&self) -> bool {
+        matches!(self, Self::NotSent(_))
+    }
+}
+
+/// What went wrong with a call.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The request cannot be sent by this client.
+    #[error("the request cannot be sent: {0}")]
+    Request(&'static str),
+    /// All connections stayed busy for the whole time of the call.
+    #[error("no connection came free within {0:?}")]
+    Busy(Duration),
+    /// The name was not resolved, or no address took the connection.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// No address took the connection in time.
+    #[error("not connected within {0:?}")]
+    ConnectLate(Duration),
+    /// The time of the whole call is over.
+    #[error("not answered within {0:?}")]
+    Late(Duration),
+    /// The answer is larger than allowed.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The connection ended, or what came is not HTTP.
+    #[error("the connection failed: {0}")]
+    Connection(#[source] hyper::Error),
+}

@@ -1,0 +1,97 @@
+//! One call: admitted or shed, run behind a guard against panics, and its answer replaced when the body broke a
+//! limit. Knows no route.
+
+use super::Connection;
+use super::body::{AnswerBody, InFlight, RequestBody};
+use super::limits::Limits;
+use super::metrics::ServerMetrics;
+use super::state::{BodyFailure, Phase, State};
+use crate::problem::Problem;
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use std::any::Any;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use tower::Service;
+
+/// What all connections of a server share.
+pub(super) struct Shared {
+    pub(super) router: Router,
+    pub(super) limits: Limits,
+    pub(super) metrics: ServerMetrics,
+    pub(super) in_flight: Arc<AtomicUsize>,
+}
+
+/// Answers one request of a connection.
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    state: Arc<State>,
+    request: Request<Incoming>,
+) -> Result<http::Response<AnswerBody>, Infallible> {
+    let (mut head, incoming) = request.into_parts();
+    let has_body = !incoming.is_end_stream();
+    state.begin_call(has_body, shared.limits.body_bytes_max);
+    let Some(place) = InFlight::take(&shared.in_flight, shared.limits.in_flight_max) else {
+        shared.metrics.shed();
+        drop(incoming);
+        state.end_body(false);
+        state.enter(Phase::Answer);
+        return Ok(shared.limits.shed.answer(&head).map(|inner| AnswerBody { inner, _place: None }));
+    };
+    head.extensions.insert(Connection(state.clone()));
+    let body = match has_body {
+        true => Body::new(RequestBody::new(incoming, state.clone())),
+        false => Body::empty(),
+    };
+    let request = Request::from_parts(head, body);
+    let response = run(&shared, request).await;
+    if state.is_severed() {
+        // The driver sees the same mark and drops the connection.
+        std::future::pending::<()>().await;
+    }
+    let response = match state.seen_body_failure() {
+        None => response,
+        Some(failure) => {
+            shared.metrics.refused_body(failure);
+            refused_body(failure)
+        }
+    };
+    state.enter(Phase::Answer);
+    Ok(response.map(|inner| AnswerBody { inner, _place: Some(place) }))
+}
+
+/// Calls the router; a panic costs this one call only.
+async fn run(shared: &Shared, request: Request<Body>) -> Response {
+    let mut router = shared.router.clone();
+    match AssertUnwindSafe(async move { router.call(request).await }).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(panic) => {
+            tracing::error!(panic = panic_message(&*panic), "a handler panicked");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text")
+}
+
+/// The last answer on its connection: the rest of its request will not be read.
+fn refused_body(failure: BodyFailure) -> Response {
+    let status = match failure {
+        BodyFailure::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        BodyFailure::Late => StatusCode::REQUEST_TIMEOUT,
+    };
+    let mut response = Problem { detail: failure.to_string(), ..Problem::new(status) }.into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}

@@ -1,0 +1,207 @@
+//! Drives one connection from its first byte to its end: polls HTTP, keeps the deadline of the present phase,
+//! obeys the drain and the handler. Knows no bytes and no routes.
+
+use super::body::AnswerBody;
+use super::call::{self, Shared};
+use super::limits::Limits;
+use super::state::{BodyFailure, CLOSE, DRAIN, HARD, Phase, RESET, State};
+use super::wire::{Stream, Wire};
+use crate::alarm::Alarm;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a client may go on sending after our last answer.
+const CLOSING: Duration = Duration::from_secs(2);
+/// What is buffered of one connection each way; a body passes through in such pieces.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// HTTP or the client ended it.
+    Over,
+    /// HTTP could not go on: a bad head, a client gone in the middle.
+    Broken,
+    /// The deadline of this phase passed.
+    Expired(Phase),
+    /// The client does not take its answer.
+    WriteStall,
+    /// A handler asked for it.
+    Severed,
+    /// The server is shutting down.
+    Drained,
+}
+
+impl End {
+    /// The label in the figures; none for the ordinary end.
+    pub(super) fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Over => None,
+            Self::Broken => Some("broken"),
+            Self::Expired(Phase::FirstByte) => Some("first_byte_late"),
+            Self::Expired(Phase::Head) => Some("header_late"),
+            Self::Expired(Phase::Idle) => Some("idle"),
+            Self::Expired(_) => Some("closing_late"),
+            Self::WriteStall => Some("write_stall"),
+            Self::Severed => Some("handler"),
+            Self::Drained => Some("drained"),
+        }
+    }
+}
+
+/// The clock of a connection: the deadline of its phase, taken anew only when the phase moved.
+struct Watch {
+    epoch: Instant,
+    turn: Option<u32>,
+    alarm: Alarm,
+}
+
+impl Watch {
+    fn poll(&mut self, cx: &mut Context<'_>, state: &State, limits: &Limits) -> Poll<()> {
+        let turn = state.turn();
+        if self.turn != Some(turn) {
+            self.turn = Some(turn);
+            let now = Instant::now();
+            let since = u64::try_from((now - self.epoch).as_millis()).unwrap_or(u64::MAX);
+            state.since_ms.store(since, Relaxed);
+            self.alarm.set(time_allowed(state, limits).map(|allowed| now + allowed));
+        }
+        self.alarm.poll(cx)
+    }
+}
+
+fn time_allowed(state: &State, limits: &Limits) -> Option<Duration> {
+    if state.is_write_blocked() {
+        return Some(limits.write_stall);
+    }
+    match state.phase() {
+        Phase::FirstByte => Some(limits.first_byte),
+        Phase::Idle => Some(limits.idle),
+        Phase::Head => Some(limits.header),
+        Phase::Body | Phase::LongBody => Some(limits.body),
+        Phase::Call | Phase::Answer => None,
+        Phase::Closing => Some(CLOSING),
+    }
+}
+
+/// Serves one connection to its end.
+pub(super) async fn connection(
+    stream: Stream,
+    shared: Arc<Shared>,
+    state: Arc<State>,
+    epoch: Instant,
+) -> End {
+    let mut watch = Watch { epoch, turn: None, alarm: Alarm::default() };
+    // Until a byte comes, a connection holds no buffer.
+    let first = std::future::poll_fn(|cx| poll_first_byte(cx, &stream, &shared, &state, &mut watch));
+    if let Some(end) = first.await {
+        return end;
+    }
+    let mut http = http1(&shared.limits).serve_connection(
+        TokioIo::new(Wire::new(stream, state.clone())),
+        service_fn(|request: Request<Incoming>| call::answer(shared.clone(), state.clone(), request)),
+    );
+    let mut draining = false;
+    std::future::poll_fn(|cx| poll_http(cx, &mut http, &shared, &state, &mut watch, &mut draining)).await
+}
+
+fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_headers(limits.headers_max)
+        .max_header_size(limits.header_bytes_max)
+        .max_buf_size(limits.header_bytes_max.max(BUFFER_BYTES_MAX))
+        .writev(false);
+    builder
+}
+
+fn poll_first_byte(
+    cx: &mut Context<'_>,
+    stream: &Stream,
+    shared: &Shared,
+    state: &State,
+    watch: &mut Watch,
+) -> Poll<Option<End>> {
+    state.driver.register(cx.waker());
+    if stream.poll_read_ready(cx).is_ready() {
+        return Poll::Ready(None);
+    }
+    if state.asked() & (DRAIN | HARD) != 0 {
+        return Poll::Ready(Some(End::Drained));
+    }
+    watch.poll(cx, state, &shared.limits).map(|()| Some(End::Expired(Phase::FirstByte)))
+}
+
+/// HTTP as this driver needs it, whatever the type of its service.
+trait Http: Future<Output = hyper::Result<()>> + Unpin {
+    fn finish_and_close(self: Pin<&mut Self>);
+}
+
+impl<S> Http for http1::Connection<TokioIo<Wire>, S>
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+{
+    fn finish_and_close(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+fn poll_http(
+    cx: &mut Context<'_>,
+    http: &mut impl Http,
+    shared: &Shared,
+    state: &State,
+    watch: &mut Watch,
+    draining: &mut bool,
+) -> Poll<End> {
+    state.driver.register(cx.waker());
+    loop {
+        if let Poll::Ready(result) = Pin::new(&mut *http).poll(cx) {
+            return Poll::Ready(over(result, state, *draining));
+        }
+        let asked = state.asked();
+        if asked & (CLOSE | RESET) != 0 {
+            return Poll::Ready(End::Severed);
+        }
+        if asked & HARD != 0 {
+            return Poll::Ready(End::Drained);
+        }
+        if asked & DRAIN != 0 && !*draining {
+            *draining = true;
+            Pin::new(&mut *http).finish_and_close();
+            continue;
+        }
+        if watch.poll(cx, state, &shared.limits).is_pending() {
+            return Poll::Pending;
+        }
+        match state.phase() {
+            _ if state.is_write_blocked() => return Poll::Ready(End::WriteStall),
+            Phase::Body | Phase::LongBody => state.fail_body(BodyFailure::Late),
+            phase => return Poll::Ready(End::Expired(phase)),
+        }
+    }
+}
+
+fn over(result: hyper::Result<()>, state: &State, draining: bool) -> End {
+    match result {
+        _ if state.is_severed() => End::Severed,
+        Ok(()) if draining => End::Drained,
+        Ok(()) => End::Over,
+        Err(error) => {
+            tracing::debug!(peer = %state.peer, %error, "a connection broke");
+            End::Broken
+        }
+    }
+}

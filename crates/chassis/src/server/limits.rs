@@ -1,0 +1,129 @@
+//! Every limit and deadline of the accept loop, each with its default, and how many connections this process
+//! can afford. Knows nothing of what is served.
+
+use crate::problem::Problem;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Open connections of one server, unless the process has fewer file descriptors.
+const CONNECTIONS_MAX: usize = 4096;
+/// Calls whose answer is not yet written.
+const IN_FLIGHT_MAX: usize = 1024;
+/// From the accept to the first byte.
+const FIRST_BYTE: Duration = Duration::from_secs(60);
+/// From the first byte of a head to its end.
+const HEADER: Duration = Duration::from_secs(60);
+/// From the end of a head to the end of its body.
+const BODY: Duration = Duration::from_secs(60);
+/// Between an answer and the next request: longer than any known client keeps a connection, so that it is
+/// always the client who closes and no request meets a closing server.
+const IDLE: Duration = Duration::from_secs(360);
+/// While the client takes not one byte of its answer.
+const WRITE_STALL: Duration = Duration::from_secs(60);
+/// Request line and header lines together.
+const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Header lines.
+const HEADERS_MAX: usize = 100;
+/// A request's body, unless its handler asked for a long one.
+const BODY_BYTES_MAX: u64 = 1024 * 1024;
+/// File descriptors kept back for what else a process opens: an admin call, a call to another service.
+const DESCRIPTORS_KEPT_BACK: usize = 4;
+
+/// The limits and deadlines of one server.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open connections; a further one waits in the kernel's queue. Lowered at start to what the process can
+    /// open.
+    pub connections_max: usize,
+    /// Calls whose answer is not yet written; a further one is answered by `shed`.
+    pub in_flight_max: usize,
+    /// From the accept to the first byte.
+    pub first_byte: Duration,
+    /// From the first byte of a head to its end.
+    pub header: Duration,
+    /// From the end of a head to the end of its body; see [`super::Connection::expect_long_body`].
+    pub body: Duration,
+    /// Between an answer and the first byte of the next request.
+    pub idle: Duration,
+    /// While the client takes not one byte of its answer.
+    pub write_stall: Duration,
+    /// Request line and header lines together; more is 431.
+    pub header_bytes_max: usize,
+    /// Header lines; more is 431.
+    pub headers_max: usize,
+    /// A request's body; more is 413.
+    pub body_bytes_max: u64,
+    /// What a call beyond `in_flight_max` is answered.
+    pub shed: Shed,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_MAX,
+            in_flight_max: IN_FLIGHT_MAX,
+            first_byte: FIRST_BYTE,
+            header: HEADER,
+            body: BODY,
+            idle: IDLE,
+            write_stall: WRITE_STALL,
+            header_bytes_max: HEADER_BYTES_MAX,
+            headers_max: HEADERS_MAX,
+            body_bytes_max: BODY_BYTES_MAX,
+            shed: Shed::default(),
+        }
+    }
+}
+
+/// How a call is answered that was not executed because too many are in flight.
+#[derive(Clone)]
+pub struct Shed(Arc<dyn Fn(&Parts) -> Response + Send + Sync>);
+
+impl Shed {
+    /// Chooses the answer by the request's head. `Retry-After` and `Not-Executed` are added to each.
+    pub fn new(answer: impl Fn(&Parts) -> Response + Send + Sync + 'static) -> Self {
+        Self(Arc::new(answer))
+    }
+
+    /// The default answer: 503 as `application/problem+json`.
+    pub fn problem() -> Response {
+        let detail = "Too many requests in flight: not executed".to_owned();
+        Problem { detail, ..Problem::new(StatusCode::SERVICE_UNAVAILABLE) }.into_response()
+    }
+
+    pub(super) fn answer(&self, head: &Parts) -> Response {
+        let mut response = (self.0)(head);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response.headers_mut().insert(super::NOT_EXECUTED, HeaderValue::from_static("true"));
+        response
+    }
+}
+
+impl Default for Shed {
+    fn default() -> Self {
+        Self::new(|_| Self::problem())
+    }
+}
+
+impl fmt::Debug for Shed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shed")
+    }
+}
+
+/// `wanted`, or what this process can still open now if that is less; at least one.
+pub(super) fn affordable(wanted: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let free = limit.saturating_sub(open_descriptors()).saturating_sub(DESCRIPTORS_KEPT_BACK);
+    wanted.min(free).max(1)
+}
+
+/// How many descriptors are open, not counting the one that reads the folder.
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1))
+}

@@ -1,0 +1,234 @@
+//! What the driver, the wire, the call and the handler's handle of one connection know together: its phase, what
+//! was asked of it, and how its body ended. Atomics only; it decides nothing.
+
+use futures_util::task::AtomicWaker;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Where a connection stands; each phase has its own deadline or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// No byte came yet.
+    FirstByte,
+    /// Between an answer and the next request.
+    Idle,
+    /// A head has begun.
+    Head,
+    /// The head is whole, the body is not.
+    Body,
+    /// As `Body`, but the deadline counts from the last progress.
+    LongBody,
+    /// The handler has all it needs.
+    Call,
+    /// The handler has answered.
+    Answer,
+    /// Our side is shut; what the client still sends is thrown away, so that it can read the answer.
+    Closing,
+}
+
+impl Phase {
+    const ALL: [Self; 8] = [
+        Self::FirstByte,
+        Self::Idle,
+        Self::Head,
+        Self::Body,
+        Self::LongBody,
+        Self::Call,
+        Self::Answer,
+        Self::Closing,
+    ];
+}
+
+/// Why a body could not be read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BodyFailure {
+    #[error("the body is larger than allowed")]
+    TooLarge,
+    #[error("the body did not come in time")]
+    Late,
+}
+
+/// Finish what is under way, then close.
+pub(super) const DRAIN: u32 = 1;
+/// End at once.
+pub(super) const HARD: u32 = 2;
+/// A handler wants no answer to be sent.
+pub(super) const CLOSE: u32 = 4;
+/// As `CLOSE`, by RST.
+pub(super) const RESET: u32 = 8;
+
+const NOT_LIMITED: u64 = u64::MAX;
+const INTACT: u8 = 0;
+const TOO_LARGE: u8 = 1;
+const LATE: u8 = 2;
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) peer: SocketAddr,
+    /// The task that drives the connection.
+    pub(super) driver: AtomicWaker,
+    /// The task that waits for the body, if another one.
+    pub(super) reader: AtomicWaker,
+    /// Milliseconds since the server's start at which the phase was last seen to change.
+    pub(super) since_ms: AtomicU64,
+    phase: AtomicU8,
+    /// Counts phases and progress, so that the driver knows when to take the time again.
+    turn: AtomicU32,
+    asked: AtomicU32,
+    write_blocked: AtomicBool,
+    body_bytes_max: AtomicU64,
+    body_failure: AtomicU8,
+    /// The handler saw the failure: whatever it answers, it cannot have had the body.
+    body_failure_seen: AtomicBool,
+    body_whole: AtomicBool,
+    answer_bytes_left: AtomicU64,
+}
+
+impl State {
+    pub(super) fn new(peer: SocketAddr) -> Self {
+        Self {
+            peer,
+            driver: AtomicWaker::new(),
+            reader: AtomicWaker::new(),
+            since_ms: AtomicU64::new(0),
+            phase: AtomicU8::new(Phase::FirstByte as u8),
+            turn: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
+            write_blocked: AtomicBool::new(false),
+            body_bytes_max: AtomicU64::new(0),
+            body_failure: AtomicU8::new(INTACT),
+            body_failure_seen: AtomicBool::new(false),
+            body_whole: AtomicBool::new(true),
+            answer_bytes_left: AtomicU64::new(NOT_LIMITED),
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        Phase::ALL[usize::from(self.phase.load(Relaxed))]
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+        self.progress();
+    }
+
+    /// The present phase counts from now.
+    pub(super) fn progress(&self) {
+        self.turn.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn turn(&self) -> u32 {
+        self.turn.load(Relaxed)
+    }
+
+    pub(super) fn asked(&self) -> u32 {
+        self.asked.load(Relaxed)
+    }
+
+    /// No more byte may be written.
+    pub(super) fn is_severed(&self) -> bool {
+        self.asked() & (CLOSE | RESET) != 0
+    }
+
+    pub(super) fn ask(&self, what: u32) {
+        self.asked.fetch_or(what, Relaxed);
+        self.driver.wake();
+    }
+
+    pub(super) fn set_write_blocked(&self, blocked: bool) {
+        if self.write_blocked.load(Relaxed) != blocked {
+            self.write_blocked.store(blocked, Relaxed);
+            self.progress();
+        }
+    }
+
+    pub(super) fn is_write_blocked(&self) -> bool {
+        self.write_blocked.load(Relaxed)
+    }
+
+    /// A head is whole and its call begins.
+    pub(super) fn begin_call(&self, has_body: bool, body_bytes_max: u64) {
+        self.body_bytes_max.store(body_bytes_max, Relaxed);
+        self.body_failure.store(INTACT, Relaxed);
+        self.body_failure_seen.store(false, Relaxed);
+        self.body_whole.store(!has_body, Relaxed);
+        self.answer_bytes_left.store(NOT_LIMITED, Relaxed);
+        self.enter(if has_body { Phase::Body } else { Phase::Call });
+    }
+
+    pub(super) fn expect_long_body(&self, bytes_max: u64) {
+        self.body_bytes_max.store(bytes_max, Relaxed);
+        if self.phase() == Phase::Body {
+            self.enter(Phase::LongBody);
+            self.driver.wake();
+        }
+    }
+
+    pub(super) fn body_bytes_max(&self) -> u64 {
+        self.body_bytes_max.load(Relaxed)
+    }
+
+    /// Nothing more of the body is awaited; `whole` if all of it came.
+    pub(super) fn end_body(&self, whole: bool) {
+        if whole {
+            self.body_whole.store(true, Relaxed);
+        }
+        if matches!(self.phase(), Phase::Body | Phase::LongBody) {
+            self.enter(Phase::Call);
+        }
+    }
+
+    pub(super) fn is_body_whole(&self) -> bool {
+        self.body_whole.load(Relaxed)
+    }
+
+    pub(super) fn fail_body(&self, failure: BodyFailure) {
+        let code = if failure == BodyFailure::TooLarge { TOO_LARGE } else { LATE };
+        self.body_failure.store(code, Relaxed);
+        self.end_body(false);
+        self.reader.wake();
+    }
+
+    /// Tells the handler's side of the body that it failed.
+    pub(super) fn see_body_failure(&self) -> Option<BodyFailure> {
+        let failure = self.body_failure()?;
+        self.body_failure_seen.store(true, Relaxed);
+        Some(failure)
+    }
+
+    /// The failure, if the handler saw it.
+    pub(super) fn seen_body_failure(&self) -> Option<BodyFailure> {
+        if self.body_failure_seen.load(Relaxed) { self.body_failure() } else { None }
+    }
+
+    fn body_failure(&self) -> Option<BodyFailure> {
+        match self.body_failure.load(Relaxed) {
+            INTACT => None,
+            TOO_LARGE => Some(BodyFailure::TooLarge),
+            _ => Some(BodyFailure::Late),
+        }
+    }
+
+    pub(super) fn limit_answer(&self, bytes: u64) {
+        self.answer_bytes_left.store(bytes, Relaxed);
+    }
+
+    /// How many bytes may be written now.
+    pub(super) fn answer_bytes_left(&self) -> usize {
+        usize::try_from(self.answer_bytes_left.load(Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    /// Counts what was written; at the end of a limited answer the connection is severed.
+    pub(super) fn count_written(&self, bytes: usize) {
+        let left = self.answer_bytes_left.load(Relaxed);
+        if left == NOT_LIMITED {
+            return;
+        }
+        let left = left.saturating_sub(bytes as u64);
+        self.answer_bytes_left.store(left, Relaxed);
+        if left == 0 {
+            self.ask(CLOSE);
+        }
+    }
+}

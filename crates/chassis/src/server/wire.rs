@@ -1,0 +1,113 @@
+//! The bytes of one connection, below HTTP: sees the first byte of a head, a write that stalls and the limit of
+//! an answer, and closes so that the last answer arrives. Sets phases; takes no time and decides no deadline.
+
+use super::state::{Phase, State};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// What everything above the accept loop reads and writes.
+pub(super) type Stream = TcpStream;
+
+/// The accept step: a connection of the listener becomes the stream that HTTP is spoken on. TLS has its place
+/// here and nowhere else.
+pub(super) fn establish(tcp: TcpStream) -> io::Result<Stream> {
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+/// A read on the way out throws away this much at once.
+const DISCARD_BYTES: usize = 4096;
+
+pub(super) struct Wire {
+    stream: Stream,
+    state: Arc<State>,
+    shut: bool,
+}
+
+impl Wire {
+    pub(super) fn new(stream: Stream, state: Arc<State>) -> Self {
+        Self { stream, state, shut: false }
+    }
+
+    /// HTTP reads only when it wants a head or a body. With the call answered, it is the next head.
+    fn note_read(&self, bytes: usize) {
+        match (self.state.phase(), bytes) {
+            (Phase::Answer | Phase::Idle | Phase::FirstByte, 1..) => self.state.enter(Phase::Head),
+            (Phase::Answer, 0) => self.state.enter(Phase::Idle),
+            (Phase::LongBody, 1..) => self.state.progress(),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.state.asked() & super::state::RESET != 0
+            && let Err(error) = self.stream.set_zero_linger()
+        {
+            tracing::debug!(%error, "the connection cannot be reset, it is closed");
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.note_read(buf.filled().len() - before);
+        result
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.state.is_severed() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let allowed = buf.len().min(self.state.answer_bytes_left());
+        let result = Pin::new(&mut self.stream).poll_write(cx, &buf[..allowed]);
+        self.state.set_write_blocked(result.is_pending());
+        if let Poll::Ready(Ok(bytes)) = result {
+            self.state.count_written(bytes);
+        }
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Shuts our side. If the client may still be sending, waits for its end: a close with unread bytes would be
+    /// a reset and could destroy the answer on its way.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shut {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.shut = true;
+        }
+        let phase = self.state.phase();
+        let mut unread = phase == Phase::Closing || phase == Phase::Head || !self.state.is_body_whole();
+        let mut discarded = [0; DISCARD_BYTES];
+        loop {
+            let mut buf = ReadBuf::new(&mut discarded);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => unread = true,
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending if unread => {
+                    if phase != Phase::Closing {
+                        self.state.enter(Phase::Closing);
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Pending => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
