@@ -130,7 +130,6 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::telemetry::{LogConfig, LogFormat, init_logs};
 
     struct House {
         router: Router,
@@ -141,10 +140,8 @@ mod tests {
     fn house() -> House {
         let shutdown = Shutdown::new();
         let readiness = Readiness::new(&shutdown);
-        let config =
-            LogConfig { format: LogFormat::Json, level: "off".parse().unwrap(), service: "shop".to_owned() };
-        let router =
-            admin_router(&Telemetry::new("shop", "1.2.3", "abc"), readiness.clone(), init_logs(&config));
+        let telemetry = Telemetry::new("shop", "1.2.3", "abc");
+        let router = admin_router(&telemetry, readiness.clone(), LogHandle::detached("off"));
         House { router, readiness, shutdown }
     }
 

@@ -98,3 +98,81 @@ async fn ask(address: SocketAddr) -> std::io::Result<bool> {
     stream.read_exact(&mut status).await?;
     Ok(status == OK)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers one request with `status`, the way an admin port does.
+    async fn admin(status: &'static str) -> SocketAddr {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            assert!(head.starts_with(b"GET /readyz HTTP/1.1\r\n"));
+            stream
+                .write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes())
+                .await
+                .unwrap();
+        });
+        address
+    }
+
+    async fn asked(address: SocketAddr) -> String {
+        let code = tokio::task::spawn_blocking(move || healthcheck(address)).await.unwrap();
+        format!("{code:?}")
+    }
+
+    fn code(code: ExitCode) -> String {
+        format!("{code:?}")
+    }
+
+    #[tokio::test]
+    async fn a_ready_service_is_healthy_and_one_that_is_not_ready_is_not() {
+        assert_eq!(asked(admin("200 OK").await).await, code(ExitCode::SUCCESS));
+        assert_eq!(asked(admin("503 Service Unavailable").await).await, code(ExitCode::FAILURE));
+    }
+
+    #[tokio::test]
+    async fn a_service_that_listens_on_all_addresses_is_asked_on_this_machine() {
+        let mut address = admin("200 OK").await;
+        address.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        assert_eq!(asked(address).await, code(ExitCode::SUCCESS));
+        assert_eq!(reachable("[::]:8001".parse().unwrap()), "[::1]:8001".parse().unwrap());
+        assert_eq!(reachable("10.0.0.1:8001".parse().unwrap()), "10.0.0.1:8001".parse().unwrap());
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_not_healthy() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        assert_eq!(asked(address).await, code(ExitCode::FAILURE));
+    }
+
+    #[tokio::test]
+    async fn a_service_that_never_answers_is_not_healthy() {
+        let silent = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(asked(silent.local_addr().unwrap()).await, code(ExitCode::FAILURE));
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_is_named() {
+        let holder = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let taken = holder.local_addr().unwrap();
+        let error = bind(taken).unwrap_err();
+        assert!(format!("{error:#}").contains(&taken.to_string()), "{error:#}");
+    }
+
+    #[test]
+    fn the_soft_limit_of_open_files_becomes_the_hard_one() {
+        let limit = raise_open_files();
+        let now = getrlimit(Resource::Nofile);
+        assert_eq!(now.current, now.maximum);
+        assert_eq!(now.current.unwrap_or(u64::MAX), limit);
+    }
+}

@@ -94,8 +94,9 @@ impl Shutdown {
         }
         self.0.draining.cancel();
         let stages = Arc::clone(&self.0);
+        let noticed = tokio::time::Instant::now() + stages.notice;
         tokio::spawn(async move {
-            tokio::time::sleep(stages.notice).await;
+            tokio::time::sleep_until(noticed).await;
             stages.stop_accepting.cancel();
             stages.tracker.close();
             let _over_time = tokio::time::timeout(stages.grace, stages.tracker.wait()).await;

@@ -57,6 +57,9 @@ fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> R
             Err(error) => error,
         };
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            if !problems.is_empty() {
+                return Ok(None);
+            }
             // Nobody reads a help that cannot be printed.
             let _closed = error.print();
             return Err(ExitCode::SUCCESS);

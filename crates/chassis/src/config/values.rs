@@ -96,7 +96,7 @@ pub enum TokenSource {
 }
 
 /// Flags and variables of every service, as text; [`CommonArgs::resolve`] checks them.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Default, clap::Args)]
 pub struct CommonArgs {
     /// Address of the business port
     #[arg(long, env = "LISTEN", value_name = "ADDRESS:PORT", help_heading = "Addresses")]
@@ -122,6 +122,13 @@ pub struct CommonArgs {
     /// File with one token a line, read again when it changes
     #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     pub payments_api_token_file: Option<String>,
+}
+
+/// Holds a token and perhaps a database password, so it shows nothing.
+impl fmt::Debug for CommonArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommonArgs").finish_non_exhaustive()
+    }
 }
 
 /// What a service takes when nothing is set.
@@ -249,4 +256,153 @@ fn address(problems: &mut Problems, setting: &str, text: &str) -> Option<SocketA
         .parse()
         .map_err(|_| format!("\"{text}\" is no address and port, as 127.0.0.1:8000 or [::]:8000 is"));
     problems.take(setting, parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    const DEFAULTS: CommonDefaults = CommonDefaults {
+        service: "billing",
+        listen: "127.0.0.1:8000",
+        admin_listen: "127.0.0.1:8001",
+        database_url: "sqlite:./billing.db",
+    };
+
+    #[derive(Parser)]
+    #[command(name = "billing", mut_args(|arg| DEFAULTS.describe(arg)))]
+    struct Args {
+        #[command(flatten)]
+        common: CommonArgs,
+    }
+
+    fn resolve(change: impl FnOnce(&mut CommonArgs)) -> Result<Common, String> {
+        let (mut args, mut problems) = (CommonArgs::default(), Problems::new());
+        change(&mut args);
+        let common = args.resolve(&DEFAULTS, &mut problems);
+        problems.finish().map_err(|error| error.to_string())?;
+        Ok(common.unwrap())
+    }
+
+    fn text(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn nothing_set_is_the_defaults_and_empty_is_nothing() {
+        for empty in [None, text("")] {
+            let common = resolve(|args| {
+                args.listen = empty.clone();
+                args.database_url = empty.clone();
+                args.log_level = empty.clone();
+                args.payments_api_token = empty.clone();
+                args.payments_api_token_file = empty.clone();
+            });
+            let common = common.unwrap();
+            assert_eq!(common.listen, "127.0.0.1:8000".parse().unwrap());
+            assert_eq!(common.admin_listen, "127.0.0.1:8001".parse().unwrap());
+            assert_eq!(common.database_url, DatabaseUrl::Sqlite("./billing.db".into()));
+            assert_eq!(
+                (common.log.level.to_string().as_str(), common.log.service.as_str()),
+                ("info", "billing")
+            );
+            assert_eq!(common.tokens, None);
+        }
+    }
+
+    #[test]
+    fn every_bad_value_is_named_with_its_flag_and_its_variable() {
+        let message = resolve(|args| {
+            args.listen = text("8000");
+            args.admin_listen = text("localhost");
+            args.database_url = text("mysql://x");
+            args.log_format = text("xml");
+            args.log_level = text("loud");
+            args.payments_api_token_file = text("/nowhere/tokens");
+        });
+        let message = message.unwrap_err();
+        assert!(message.starts_with("6 mistakes"), "{message}");
+        for setting in [
+            "--listen (LISTEN): \"8000\"",
+            "--admin-listen (ADMIN_LISTEN)",
+            "--database-url (DATABASE_URL)",
+            "--log-format (LOG_FORMAT)",
+            "--log-level (LOG_LEVEL): \"loud\" is none of off,",
+            "--payments-api-token-file (PAYMENTS_API_TOKEN_FILE): /nowhere/tokens cannot be read",
+        ] {
+            assert!(message.contains(setting), "{setting} in {message}");
+        }
+    }
+
+    #[test]
+    fn one_address_for_both_ports_is_a_mistake() {
+        let message = resolve(|args| args.admin_listen = text("127.0.0.1:8000")).unwrap_err();
+        assert!(message.contains("a port of its own"), "{message}");
+    }
+
+    #[test]
+    fn two_free_ports_on_one_address_are_none() {
+        let common = resolve(|args| {
+            args.listen = text("127.0.0.1:0");
+            args.admin_listen = text("127.0.0.1:0");
+        });
+        assert!(common.is_ok());
+    }
+
+    #[test]
+    fn a_token_and_a_token_file_together_are_a_mistake() {
+        let message = resolve(|args| {
+            args.payments_api_token = text("TestToken");
+            args.payments_api_token_file = text("/dev/null");
+        });
+        assert!(message.unwrap_err().contains("give one of the two"));
+    }
+
+    #[test]
+    fn quotes_that_a_compose_file_left_are_stripped_once() {
+        let common = resolve(|args| args.payments_api_token = text("\"TestToken\"")).unwrap();
+        assert_eq!(common.tokens, Some(TokenSource::Value(Secret::new("TestToken"))));
+        for (given, stripped) in
+            [("'a'", "a"), ("\"'a'\"", "'a'"), ("\"a", "\"a"), ("\"", "\""), ("\"\"", "")]
+        {
+            assert_eq!(unquote(given), stripped, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_database_url_is_a_file_or_postgres() {
+        let parse = |text: &str| text.parse::<DatabaseUrl>();
+        assert_eq!(parse("sqlite:/data/billing.db"), Ok(DatabaseUrl::Sqlite("/data/billing.db".into())));
+        assert_eq!(parse("sqlite:///data/billing.db"), Ok(DatabaseUrl::Sqlite("/data/billing.db".into())));
+        assert!(matches!(parse("postgresql://host/billing"), Ok(DatabaseUrl::Postgres(_))));
+        for wrong in ["", "billing.db", "sqlite:", "sqlite::memory:", "mysql://host"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_debug_output_shows_a_secret() {
+        let url = "postgres://biller:pa@ss@db:5432/billing?password=other";
+        let common = resolve(|args| {
+            args.database_url = text(url);
+            args.payments_api_token = text("TestToken");
+        });
+        let shown = format!("{:?}", common.unwrap());
+        assert!(shown.contains("postgres://db:5432/billing"), "{shown}");
+        for secret in ["pa@ss", "ss@", "biller", "other", "TestToken"] {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
+    }
+
+    #[test]
+    fn help_groups_the_settings_and_shows_the_defaults_of_the_service() {
+        let help = Args::command().term_width(200).render_long_help().to_string();
+        for part in ["Addresses:", "Data:", "Logs:", "Callers:", "[env: LISTEN", "[default: 127.0.0.1:8000]"]
+        {
+            assert!(help.contains(part), "{part} in {help}");
+        }
+        assert!(Args::try_parse_from(["billing", "--listen", "x"]).unwrap().common.listen.is_some());
+    }
 }

@@ -89,6 +89,22 @@ impl LogHandle {
     }
 }
 
+#[cfg(test)]
+impl LogHandle {
+    /// Changes nothing but what it answers itself.
+    pub(crate) fn detached(level: &str) -> Self {
+        #[derive(Debug)]
+        struct Nowhere;
+        impl Filter for Nowhere {
+            fn replace(&self, _: Targets) -> bool {
+                true
+            }
+        }
+        let level = level.parse().expect("a test names a level that exists");
+        Self { filter: Arc::new(Nowhere), level: Arc::new(Mutex::new(level)) }
+    }
+}
+
 /// Sets the process's log up, once; a later call answers the handle of the first. Panics are logged as events too.
 pub fn init_logs(config: &LogConfig) -> LogHandle {
     static FIRST: OnceLock<LogHandle> = OnceLock::new();
@@ -96,7 +112,10 @@ pub fn init_logs(config: &LogConfig) -> LogHandle {
         let (subscriber, handle) = subscriber(config, std::io::stdout);
         // A process that has a subscriber already (a test, say) keeps it.
         if tracing::subscriber::set_global_default(subscriber).is_ok() {
-            std::panic::set_hook(Box::new(log_panic));
+            let unlogged = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                if tracing::enabled!(tracing::Level::ERROR) { log_panic(info) } else { unlogged(info) }
+            }));
         }
         handle
     };
