@@ -7,6 +7,9 @@ use std::time::Duration;
 use crate::invoice::{AttemptState, RunId};
 use crate::store::{Resolution, Resolved, Store, StoreError};
 
+pub mod backoff;
+pub mod breaker;
+pub mod budget;
 pub mod key;
 pub mod transition;
 

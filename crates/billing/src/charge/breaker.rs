@@ -1,0 +1,328 @@
+//! The breaker: whether it makes sense to call the provider at all, learnt from what the last calls met.
+//! Knows no provider, no attempt and no clock: signals and the moment come in.
+//!
+//! An engine begins *unproven*: one call at a time until one is answered, so that a wrong setting meets one invoice
+//! and not a whole window of them. Once a provider has charged without showing our key, the breaker is *latched*:
+//! nothing more is sent until a person has changed the setting and started the service again.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chassis::clock::Random;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Calls in a row without an answer, or answered as unavailable, that open it.
+pub const FAILURES_MAX: u32 = 10;
+/// Validation answers in a row that open it: so many bad invoices in a row are one bad client.
+pub const INVALID_MAX: u32 = 20;
+/// Failed calls in a row after which an unproven provider is tried in parallel, so that a slow one is not waited
+/// for ten times over.
+const UNPROVEN_FAILURES_MAX: u32 = 3;
+/// Failed probes after which a run gives up.
+pub const PROBES_MAX: u32 = 3;
+/// Ceiling of the pause before the first probe; doubled with each failed one.
+const COOL_DOWN_FIRST: Duration = Duration::from_millis(500);
+/// Ceiling of every later pause.
+const COOL_DOWN_MAX: Duration = Duration::from_secs(30);
+
+/// What a call met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// An answer about the invoice.
+    Good,
+    /// No answer, or one that says "unavailable".
+    Failure,
+    /// A validation answer.
+    Invalid,
+    /// The endpoint or the credentials are wrong.
+    Wrong,
+    /// The provider charges without showing the key.
+    Unkeyed,
+}
+
+/// Whether a call may be made now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Yes.
+    Go,
+    /// Yes, and it is the one that decides.
+    Probe,
+    /// No.
+    No,
+}
+
+/// What a claimer is to expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// Calls may be made.
+    Clear,
+    /// One call may be made from this moment on.
+    ProbeAt(Instant),
+    /// The deciding call is under way.
+    Probing,
+    /// Nothing until a person acts.
+    Latched,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Unproven { failures: u32, probing: bool },
+    Closed { failures: u32, invalid: u32 },
+    Open { probe_at: Instant, failed_probes: u32, probing: bool },
+    Latched,
+}
+
+/// The breaker of one provider; shared by all runs of an engine.
+#[derive(Debug)]
+pub struct Breaker {
+    state: Mutex<State>,
+    changed: Notify,
+    random: Random,
+}
+
+impl Breaker {
+    /// A breaker that knows nothing of the provider yet.
+    #[must_use]
+    pub fn unproven(random: Random) -> Self {
+        let state = Mutex::new(State::Unproven { failures: 0, probing: false });
+        Self { state, changed: Notify::new(), random }
+    }
+
+    /// Asks for a call; a `Probe` must be [reported](Self::report) or [given back](Self::cancel_probe).
+    #[must_use]
+    pub fn admit(&self, now: Instant) -> Admission {
+        match &mut *self.lock() {
+            State::Closed { .. } => Admission::Go,
+            State::Unproven { probing, .. } if !*probing => {
+                *probing = true;
+                Admission::Probe
+            }
+            State::Open { probe_at, probing, .. } if !*probing && now >= *probe_at => {
+                *probing = true;
+                Admission::Probe
+            }
+            _ => Admission::No,
+        }
+    }
+
+    /// What to expect.
+    #[must_use]
+    pub fn outlook(&self, now: Instant) -> Outlook {
+        match *self.lock() {
+            State::Closed { .. } => Outlook::Clear,
+            State::Unproven { probing: true, .. } | State::Open { probing: true, .. } => Outlook::Probing,
+            State::Unproven { .. } => Outlook::ProbeAt(now),
+            State::Open { probe_at, .. } => Outlook::ProbeAt(probe_at),
+            State::Latched => Outlook::Latched,
+        }
+    }
+
+    /// Whether no call is made now, except a probe.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(*self.lock(), State::Open { .. } | State::Latched)
+    }
+
+    /// Whether a run should stop trying.
+    #[must_use]
+    pub fn gives_up(&self) -> bool {
+        match *self.lock() {
+            State::Open { failed_probes, .. } => failed_probes >= PROBES_MAX,
+            State::Latched => true,
+            State::Closed { .. } | State::Unproven { .. } => false,
+        }
+    }
+
+    /// A person asks: an open breaker may probe at once, and has all its probes again. A latched one stays so.
+    pub fn rearm(&self, now: Instant) {
+        if let State::Open { probe_at, failed_probes, .. } = &mut *self.lock() {
+            *probe_at = now;
+            *failed_probes = 0;
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// A probe that was admitted and not made.
+    pub fn cancel_probe(&self) {
+        if let State::Unproven { probing, .. } | State::Open { probing, .. } = &mut *self.lock() {
+            *probing = false;
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Takes in what a call met; `true` when this call opened the breaker.
+    pub fn report(&self, admission: Admission, signal: Signal, now: Instant) -> bool {
+        let mut state = self.lock();
+        let was_open = matches!(*state, State::Open { .. } | State::Latched);
+        *state = self.next(*state, admission, signal, now);
+        let opened = !was_open && matches!(*state, State::Open { .. } | State::Latched);
+        drop(state);
+        self.changed.notify_waiters();
+        opened
+    }
+
+    /// Returns after the next change; take it before looking, so that none is missed.
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    fn next(&self, state: State, admission: Admission, signal: Signal, now: Instant) -> State {
+        let is_probe = admission == Admission::Probe;
+        match (state, signal) {
+            (State::Latched, _) | (_, Signal::Unkeyed) => State::Latched,
+            // The last calls of a window that was in flight when it opened change nothing.
+            (State::Open { .. }, _) if !is_probe => state,
+            (State::Open { .. } | State::Unproven { .. }, Signal::Good) => {
+                State::Closed { failures: 0, invalid: 0 }
+            }
+            (State::Open { .. } | State::Unproven { .. }, Signal::Invalid) => {
+                State::Closed { failures: 0, invalid: 1 }
+            }
+            (State::Open { failed_probes, .. }, Signal::Failure | Signal::Wrong) => {
+                self.open(now, failed_probes.saturating_add(1))
+            }
+            (_, Signal::Wrong) => self.open(now, 0),
+            (State::Unproven { failures, .. }, Signal::Failure) => match failures + 1 {
+                failures @ UNPROVEN_FAILURES_MAX.. => State::Closed { failures, invalid: 0 },
+                failures => State::Unproven { failures, probing: false },
+            },
+            (State::Closed { .. }, Signal::Good) => State::Closed { failures: 0, invalid: 0 },
+            (State::Closed { failures, invalid }, Signal::Failure) => match failures + 1 {
+                FAILURES_MAX.. => self.open(now, 0),
+                failures => State::Closed { failures, invalid },
+            },
+            (State::Closed { invalid, .. }, Signal::Invalid) => match invalid + 1 {
+                INVALID_MAX.. => self.open(now, 0),
+                invalid => State::Closed { failures: 0, invalid },
+            },
+        }
+    }
+
+    /// Open, with half of the pause fixed and half drawn.
+    fn open(&self, now: Instant, failed_probes: u32) -> State {
+        let ceiling = COOL_DOWN_FIRST.saturating_mul(1 << failed_probes.min(16)).min(COOL_DOWN_MAX);
+        let pause = ceiling / 2 + self.random.jitter(ceiling / 2);
+        State::Open { probe_at: now + pause, failed_probes, probing: false }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed() -> Breaker {
+        let breaker = Breaker::unproven(Random::seeded(1));
+        assert!(!breaker.report(breaker.admit(Instant::now()), Signal::Good, Instant::now()));
+        breaker
+    }
+
+    fn send(breaker: &Breaker, signal: Signal) -> bool {
+        let admission = breaker.admit(Instant::now());
+        assert_ne!(admission, Admission::No);
+        breaker.report(admission, signal, Instant::now())
+    }
+
+    async fn until_a_probe_is_due(breaker: &Breaker) {
+        let Outlook::ProbeAt(at) = breaker.outlook(Instant::now()) else { panic!("no probe to come") };
+        tokio::time::sleep_until(at).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn until_it_is_proven_calls_go_one_at_a_time() {
+        let breaker = Breaker::unproven(Random::seeded(1));
+        assert_eq!(breaker.admit(Instant::now()), Admission::Probe);
+        assert_eq!(breaker.admit(Instant::now()), Admission::No);
+        assert_eq!(breaker.outlook(Instant::now()), Outlook::Probing);
+        assert!(!breaker.report(Admission::Probe, Signal::Good, Instant::now()));
+        assert_eq!(breaker.admit(Instant::now()), Admission::Go);
+        assert_eq!(breaker.admit(Instant::now()), Admission::Go);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_lost_first_answers_do_not_open_it() {
+        let breaker = Breaker::unproven(Random::seeded(1));
+        for _ in 0..FAILURES_MAX - 1 {
+            assert!(!send(&breaker, Signal::Failure));
+        }
+        assert!(send(&breaker, Signal::Failure));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_open_it_only_in_a_row() {
+        let breaker = closed();
+        for _ in 0..3 {
+            for _ in 0..FAILURES_MAX - 1 {
+                assert!(!send(&breaker, Signal::Failure));
+            }
+            assert!(!send(&breaker, Signal::Good));
+        }
+        for _ in 0..INVALID_MAX - 1 {
+            assert!(!send(&breaker, Signal::Invalid));
+        }
+        assert!(send(&breaker, Signal::Invalid));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_endpoint_opens_it_at_once_and_a_good_probe_closes_it() {
+        let breaker = closed();
+        assert!(send(&breaker, Signal::Wrong));
+        assert!(breaker.is_open());
+        assert_eq!(breaker.admit(Instant::now()), Admission::No);
+        until_a_probe_is_due(&breaker).await;
+        assert_eq!(breaker.admit(Instant::now()), Admission::Probe);
+        assert_eq!(breaker.admit(Instant::now()), Admission::No);
+        breaker.report(Admission::Probe, Signal::Good, Instant::now());
+        assert_eq!(breaker.outlook(Instant::now()), Outlook::Clear);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_three_failed_probes_a_run_gives_up_within_four_seconds_and_a_person_may_ask_again() {
+        let breaker = closed();
+        let begun = Instant::now();
+        send(&breaker, Signal::Wrong);
+        for _ in 0..PROBES_MAX {
+            assert!(!breaker.gives_up());
+            until_a_probe_is_due(&breaker).await;
+            send(&breaker, Signal::Failure);
+        }
+        assert!(breaker.gives_up());
+        let took = begun.elapsed();
+        assert!(Duration::from_millis(1750) <= took && took <= Duration::from_millis(3500), "{took:?}");
+        breaker.rearm(Instant::now());
+        assert!(!breaker.gives_up());
+        assert_eq!(breaker.admit(Instant::now()), Admission::Probe);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_answers_of_the_window_do_not_close_it() {
+        let breaker = closed();
+        let early = breaker.admit(Instant::now());
+        send(&breaker, Signal::Wrong);
+        breaker.report(early, Signal::Good, Instant::now());
+        assert!(breaker.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_shows_no_key_latches_it() {
+        let breaker = closed();
+        assert!(send(&breaker, Signal::Unkeyed));
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        breaker.rearm(Instant::now());
+        assert_eq!(breaker.admit(Instant::now()), Admission::No);
+        assert_eq!(breaker.outlook(Instant::now()), Outlook::Latched);
+        assert!(breaker.gives_up());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_not_made_is_given_back() {
+        let breaker = Breaker::unproven(Random::seeded(1));
+        assert_eq!(breaker.admit(Instant::now()), Admission::Probe);
+        breaker.cancel_probe();
+        assert_eq!(breaker.admit(Instant::now()), Admission::Probe);
+    }
+}

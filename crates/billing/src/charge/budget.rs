@@ -1,0 +1,95 @@
+//! The retry budget: a token bucket that first sends fill and resends empty, so that resends stay a fraction of
+//! the work however much is in doubt. Knows no attempt and no clock: the moment comes in.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+/// Thousandths of a token: one resend.
+const RESEND: u64 = 1000;
+/// What one first send pays in: half a resend, so that one call in three may be a resend.
+const FIRST_SEND: u64 = 500;
+/// What a second without first sends pays in: 50 resends.
+const REFILL_PER_SECOND: u64 = 50 * RESEND;
+/// The most that is saved up; also what an engine begins with, so that a crash's open attempts are resent at once.
+const CAPACITY: u64 = 1000 * RESEND;
+
+/// The bucket; shared by all runs of an engine.
+#[derive(Debug)]
+pub struct Budget {
+    level: Mutex<Level>,
+}
+
+#[derive(Debug)]
+struct Level {
+    saved: u64,
+    at: Instant,
+}
+
+impl Budget {
+    /// A full bucket.
+    #[must_use]
+    pub fn full(now: Instant) -> Self {
+        Self { level: Mutex::new(Level { saved: CAPACITY, at: now }) }
+    }
+
+    /// Pays in for first sends.
+    pub fn first_sends(&self, count: usize) {
+        let paid = FIRST_SEND.saturating_mul(u64::try_from(count).unwrap_or(u64::MAX));
+        let mut level = self.lock();
+        level.saved = level.saved.saturating_add(paid).min(CAPACITY);
+    }
+
+    /// How many resends may be made now, at most `wanted`; they are paid for.
+    pub fn take(&self, wanted: usize, now: Instant) -> usize {
+        let mut level = self.lock();
+        let passed_ms = u64::try_from(now.saturating_duration_since(level.at).as_millis()).unwrap_or(u64::MAX);
+        let refill = passed_ms.saturating_mul(REFILL_PER_SECOND) / 1000;
+        if refill > 0 {
+            level.at = now;
+            level.saved = level.saved.saturating_add(refill).min(CAPACITY);
+        }
+        let affordable = usize::try_from(level.saved / RESEND).unwrap_or(usize::MAX).min(wanted);
+        level.saved -= RESEND * u64::try_from(affordable).unwrap_or(0);
+        affordable
+    }
+
+    /// Gives back what was taken and not used.
+    pub fn give_back(&self, count: usize) {
+        let unused = RESEND.saturating_mul(u64::try_from(count).unwrap_or(0));
+        let mut level = self.lock();
+        level.saved = level.saved.saturating_add(unused).min(CAPACITY);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Level> {
+        self.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn resends_are_a_fraction_of_first_sends_once_the_savings_are_spent() {
+        let budget = Budget::full(Instant::now());
+        assert_eq!(budget.take(5000, Instant::now()), 1000);
+        assert_eq!(budget.take(1, Instant::now()), 0);
+        budget.first_sends(100);
+        assert_eq!(budget.take(5000, Instant::now()), 50);
+        budget.give_back(10);
+        assert_eq!(budget.take(5000, Instant::now()), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_refills_it_up_to_its_capacity() {
+        let budget = Budget::full(Instant::now());
+        assert_eq!(budget.take(1000, Instant::now()), 1000);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(budget.take(1000, Instant::now()), 100);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(budget.take(usize::MAX, Instant::now()), 1000);
+    }
+}
