@@ -43,7 +43,8 @@ impl Budget {
     /// How many resends may be made now, at most `wanted`; they are paid for.
     pub fn take(&self, wanted: usize, now: Instant) -> usize {
         let mut level = self.lock();
-        let passed_ms = u64::try_from(now.saturating_duration_since(level.at).as_millis()).unwrap_or(u64::MAX);
+        let passed_ms =
+            u64::try_from(now.saturating_duration_since(level.at).as_millis()).unwrap_or(u64::MAX);
         let refill = passed_ms.saturating_mul(REFILL_PER_SECOND) / 1000;
         if refill > 0 {
             level.at = now;

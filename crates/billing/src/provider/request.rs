@@ -1,7 +1,6 @@
 //! What is sent to the provider: one body that every known provider reads, and its headers' names.
 //! Pure; knows no connection.
 
-
 /// Header: the key of the charge, in request and answer.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Header of an answer: the ledger that gave it.
