@@ -2,6 +2,8 @@
 //! Depends on `chassis` only; knows no other service's code.
 
 pub mod charge;
+pub mod demo_data;
+pub mod http;
 pub mod invoice;
 pub mod money;
 pub mod provider;

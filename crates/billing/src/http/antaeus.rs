@@ -1,0 +1,112 @@
+//! The routes of Antaeus, byte for byte: customers, invoices, and a pay call that answers a bare boolean.
+//! Knows what its clients read; not how a charge is made, nor the rules of `/v1`.
+
+use std::fmt::Write as _;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::StatusCode;
+
+use super::error::{log_failure, not_found, old_failure};
+use super::list::List;
+use super::{AppState, json, path, pay};
+use crate::invoice::{Customer, CustomerId, Invoice, InvoiceId, InvoiceState};
+
+/// What every answer of these routes is sent as.
+pub(super) const CONTENT_TYPE: &str = "application/json";
+
+/// `GET /rest/health`.
+pub(super) async fn health() -> Response {
+    json(StatusCode::OK, CONTENT_TYPE, "\"ok\"")
+}
+
+/// `GET /rest/v1/customers`: all of them, by id.
+pub(super) async fn customers(State(state): State<AppState>) -> Response {
+    let list = List {
+        content_type: CONTENT_TYPE,
+        fetch: |store, after, limit| store.customers(CustomerId(after), limit),
+        id: |customer: &Customer| customer.id.0,
+        write: write_customer,
+    };
+    list.answer(state.store).await.unwrap_or_else(|error| old_failure(&error))
+}
+
+/// `GET /rest/v1/customers/{id}`.
+pub(super) async fn customer(
+    State(state): State<AppState>,
+    id: Result<Path<String>, PathRejection>,
+) -> Response {
+    let Some(id) = id.ok().and_then(|Path(text)| path::id(&text)) else { return not_found() };
+    match state.store.customer(CustomerId(id)).await {
+        Ok(found) => one(found.as_ref(), write_customer),
+        Err(error) => old_failure(&error),
+    }
+}
+
+/// `GET /rest/v1/invoices`: all of them, by id.
+pub(super) async fn invoices(State(state): State<AppState>) -> Response {
+    let list = List {
+        content_type: CONTENT_TYPE,
+        fetch: |store, after, limit| store.invoices(None, InvoiceId(after), limit),
+        id: |invoice: &Invoice| invoice.id.0,
+        write: write_invoice,
+    };
+    list.answer(state.store).await.unwrap_or_else(|error| old_failure(&error))
+}
+
+/// `GET /rest/v1/invoices/{id}`.
+pub(super) async fn invoice(
+    State(state): State<AppState>,
+    id: Result<Path<String>, PathRejection>,
+) -> Response {
+    let Some(id) = id.ok().and_then(|Path(text)| path::id(&text)) else { return not_found() };
+    match state.store.invoice(InvoiceId(id)).await {
+        Ok(found) => one(found.as_ref(), write_invoice),
+        Err(error) => old_failure(&error),
+    }
+}
+
+/// `POST /rest/v1/invoices/pay`: whether every invoice is paid now. Never an object: a script executes the body.
+pub(super) async fn pay(State(state): State<AppState>) -> Response {
+    match pay::pay(&state, pay::ANTAEUS_WAIT).await {
+        Ok(paid) => bare(StatusCode::OK, paid.all),
+        Err(error) => {
+            log_failure(&error);
+            bare(StatusCode::SERVICE_UNAVAILABLE, false)
+        }
+    }
+}
+
+/// A bare JSON boolean.
+pub(super) fn bare(status: StatusCode, value: bool) -> Response {
+    json(status, CONTENT_TYPE, if value { "true" } else { "false" })
+}
+
+fn one<T>(found: Option<&T>, write: fn(&mut String, &T)) -> Response {
+    let Some(row) = found else { return not_found() };
+    let mut text = String::new();
+    write(&mut text, row);
+    json(StatusCode::OK, CONTENT_TYPE, text)
+}
+
+fn write_customer(out: &mut String, customer: &Customer) {
+    write!(out, r#"{{"id":{},"currency":"{}"}}"#, customer.id.0, customer.currency)
+        .expect("a String takes any text");
+}
+
+fn write_invoice(out: &mut String, invoice: &Invoice) {
+    let status = match invoice.state {
+        InvoiceState::Paid => "PAID",
+        InvoiceState::Pending | InvoiceState::Charging | InvoiceState::Attention => "PENDING",
+    };
+    write!(
+        out,
+        r#"{{"id":{},"customerId":{},"amount":{{"value":{},"currency":"{}"}},"status":"{status}"}}"#,
+        invoice.id.0,
+        invoice.customer_id.0,
+        invoice.money.amount(),
+        invoice.money.currency,
+    )
+    .expect("a String takes any text");
+}

@@ -1,0 +1,90 @@
+//! Whole tables as one JSON array, a page at a time, so that memory does not grow with the table.
+//! Knows no route and no SQL: a list is told how to fetch a page and how to write a row.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt};
+use http::header;
+
+use super::error::log_failure;
+use crate::store::{self, Store};
+
+/// Rows of one page; a table with fewer is sent whole, with its length.
+const PAGE_ROWS: usize = 500;
+
+/// Fetches the rows after an id, in order, at most so many.
+type Fetch<T> = for<'a> fn(&'a dyn Store, i64, usize) -> BoxFuture<'a, store::Result<Vec<T>>>;
+
+/// How one table is listed.
+pub(super) struct List<T> {
+    /// What the array is sent as.
+    pub(super) content_type: &'static str,
+    /// Fetches one page.
+    pub(super) fetch: Fetch<T>,
+    /// The id that the next page starts after.
+    pub(super) id: fn(&T) -> i64,
+    /// Appends one row as JSON.
+    pub(super) write: fn(&mut String, &T),
+}
+
+/// The part of a list that is still to be sent.
+struct Rest<T> {
+    store: Arc<dyn Store>,
+    list: List<T>,
+    after: i64,
+}
+
+impl<T: Send + 'static> List<T> {
+    /// The whole table. A failure of the first page is the caller's to answer; a later one breaks the connection
+    /// off, so that a list cut short never looks complete.
+    pub(super) async fn answer(self, store: Arc<dyn Store>) -> store::Result<Response> {
+        let rows = (self.fetch)(store.as_ref(), i64::MIN, PAGE_ROWS).await?;
+        let mut text = String::from("[");
+        self.append(&mut text, &rows);
+        let headers = [(header::CONTENT_TYPE, self.content_type)];
+        let body = match rows.last() {
+            Some(last) if rows.len() >= PAGE_ROWS => {
+                let after = (self.id)(last);
+                drop(rows);
+                let rest = Rest { store, list: self, after };
+                let first = stream::iter([Ok(Bytes::from(text))]);
+                Body::from_stream(first.chain(stream::try_unfold(Some(rest), next_chunk)))
+            }
+            _ => {
+                text.push(']');
+                Body::from(text)
+            }
+        };
+        Ok((headers, body).into_response())
+    }
+
+    fn append(&self, text: &mut String, rows: &[T]) {
+        for (index, row) in rows.iter().enumerate() {
+            if index > 0 {
+                text.push(',');
+            }
+            (self.write)(text, row);
+        }
+    }
+}
+
+async fn next_chunk<T: Send + 'static>(
+    rest: Option<Rest<T>>,
+) -> store::Result<Option<(Bytes, Option<Rest<T>>)>> {
+    let Some(mut rest) = rest else { return Ok(None) };
+    let fetched = (rest.list.fetch)(rest.store.as_ref(), rest.after, PAGE_ROWS).await;
+    let rows = fetched.inspect_err(log_failure)?;
+    let Some(last) = rows.last() else { return Ok(Some((Bytes::from_static(b"]"), None))) };
+    rest.after = (rest.list.id)(last);
+    let mut text = String::from(",");
+    rest.list.append(&mut text, &rows);
+    if rows.len() >= PAGE_ROWS {
+        return Ok(Some((Bytes::from(text), Some(rest))));
+    }
+    text.push(']');
+    Ok(Some((Bytes::from(text), None)))
+}

@@ -1,0 +1,108 @@
+//! The routes of the billing service, all in one table: both old systems and `/v1` on one port.
+//! Assigns every status code; knows the store and the engine by their contracts only.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any, get, post};
+use http::{StatusCode, header};
+use tower::ServiceExt;
+
+use crate::charge::Engine;
+use crate::store::Store;
+
+mod antaeus;
+mod error;
+mod invoice_app;
+mod list;
+mod operator;
+mod path;
+mod pay;
+mod v1;
+
+pub use operator::OperatorGuard;
+
+/// Antaeus' pay call.
+const ANTAEUS_PAY: &str = "/rest/v1/invoices/pay";
+
+/// The invoice-app's pay call.
+const INVOICE_APP_PAY: &str = "/invoices/pay";
+
+/// What the routes share; clones share it.
+#[derive(Clone)]
+pub struct AppState {
+    /// Plain reads and imports.
+    pub store: Arc<dyn Store>,
+    /// Everything that charges.
+    pub engine: Engine,
+    /// Who may write through `/v1`.
+    pub operators: OperatorGuard,
+}
+
+/// The router table.
+pub fn router(state: AppState) -> Router {
+    // A path under /rest that the table does not know is looked up once more, in the table's spelling.
+    let table = antaeus_routes(any(nothing)).fallback(nothing).with_state(state.clone());
+    let respell = move |request: Request| respelled(table.clone(), request);
+    antaeus_routes(any(respell.clone()))
+        .route("/healthz", any(nothing).get(invoice_app::healthz))
+        .route("/invoices", any(nothing).get(invoice_app::invoices))
+        .route(INVOICE_APP_PAY, any(nothing).post(invoice_app::pay))
+        .merge(v1_routes(&state))
+        .fallback(respell)
+        .with_state(state)
+}
+
+/// The routes of Antaeus; `other` answers other methods.
+fn antaeus_routes(other: MethodRouter<AppState>) -> Router<AppState> {
+    let at = || other.clone();
+    Router::new()
+        .route("/rest/health", at().get(antaeus::health))
+        .route("/rest/v1/customers", at().get(antaeus::customers))
+        .route("/rest/v1/customers/{id}", at().get(antaeus::customer))
+        .route("/rest/v1/invoices", at().get(antaeus::invoices))
+        .route(ANTAEUS_PAY, at().post(antaeus::pay))
+        .route("/rest/v1/invoices/{id}", at().get(antaeus::invoice))
+}
+
+/// The new API; what writes stands behind the operator guard.
+fn v1_routes(state: &AppState) -> Router<AppState> {
+    let writing = Router::new()
+        .route("/v1/attempts/{key}/resolve", post(v1::attempts::resolve))
+        .route("/v1/imports", post(v1::imports::create))
+        .route("/v1/runs", post(v1::runs::start))
+        .route_layer(from_fn_with_state(state.operators.clone(), operator::guard));
+    Router::new()
+        .route("/v1/attempts", get(v1::attempts::list))
+        .route("/v1/deployment", get(v1::deployment))
+        .route("/v1/invoices", get(v1::invoices::list))
+        .route("/v1/invoices/{reference}", get(v1::invoices::one))
+        .route("/v1/runs/{id}", get(v1::runs::one))
+        .merge(writing)
+        .method_not_allowed_fallback(v1::wrong_method)
+}
+
+async fn nothing() -> Response {
+    error::not_found()
+}
+
+async fn respelled(table: Router, mut request: Request) -> Response {
+    if let Some(uri) = path::respelled(request.uri()) {
+        *request.uri_mut() = uri;
+        return table.oneshot(request).await.unwrap_or_else(|never| match never {});
+    }
+    if is_v1(request.uri().path()) { v1::unknown_path().into_response() } else { error::not_found() }
+}
+
+fn is_v1(path: &str) -> bool {
+    path == "/v1" || path.starts_with("/v1/")
+}
+
+/// A small answer with its length.
+fn json(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
+    (status, [(header::CONTENT_TYPE, content_type)], body.into()).into_response()
+}

@@ -1,0 +1,169 @@
+//! `/v1/attempts`: the journal in the order of its invoices, and a person's word on an open attempt.
+//! Knows what a decision needs to be recorded, not what it does to an invoice.
+
+use std::str::FromStr;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::response::Response;
+use chassis::problem::{FieldError, Problem};
+use http::{StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+
+use super::page::{Page, Params, answer, time};
+use super::unknown;
+use crate::charge::key::Key;
+use crate::charge::{ResolveError, ResolveOutcome};
+use crate::http::AppState;
+use crate::http::error::problem_of;
+use crate::invoice::{Attempt, AttemptState, InvoiceId};
+use crate::store::Resolution;
+
+/// The longest reason and the longest actor, in bytes.
+const WORDS_BYTES_MAX: usize = 1000;
+
+/// An attempt as `/v1` shows it: the columns of its row, and its invoice's reference.
+#[derive(Serialize)]
+struct AttemptItem {
+    key: String,
+    invoice_id: i64,
+    reference: String,
+    number: u32,
+    customer_id: i64,
+    currency: &'static str,
+    amount_minor: i64,
+    state: &'static str,
+    sends: u32,
+    run_id: i64,
+    lease_until: String,
+    created_at: String,
+    settled_at: Option<String>,
+}
+
+impl AttemptItem {
+    fn of(attempt: &Attempt) -> Self {
+        Self {
+            key: attempt.key.to_string(),
+            invoice_id: attempt.invoice_id.0,
+            reference: attempt.reference.as_str().to_owned(),
+            number: attempt.number,
+            customer_id: attempt.customer_id.0,
+            currency: attempt.money.currency.code(),
+            amount_minor: attempt.money.amount_minor,
+            state: attempt.state.word(),
+            sends: attempt.sends,
+            run_id: attempt.run_id.0,
+            lease_until: time(attempt.lease_until),
+            created_at: time(attempt.created_at),
+            settled_at: attempt.settled_at.map(time),
+        }
+    }
+}
+
+/// Where a page of attempts starts, written `invoice.number`.
+struct Cursor(InvoiceId, u32);
+
+impl FromStr for Cursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (invoice, number) = text.split_once('.').ok_or(())?;
+        Ok(Self(InvoiceId(invoice.parse().map_err(drop)?), number.parse().map_err(drop)?))
+    }
+}
+
+/// `GET /v1/attempts?after=&limit=`, by invoice and number.
+pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, Problem> {
+    let mut params = Params::of(&uri);
+    let Cursor(invoice, number) = params.after().unwrap_or(Cursor(InvoiceId(i64::MIN), 0));
+    let limit = params.limit();
+    params.finish()?;
+    let rows = state.store.attempts((invoice, number), limit).await.map_err(|error| problem_of(&error))?;
+    let cursor = |attempt: &Attempt| format!("{}.{}", attempt.invoice_id.0, attempt.number);
+    Ok(answer(StatusCode::OK, &Page::new(&rows, limit, AttemptItem::of, cursor)))
+}
+
+/// The body of a resolve call.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Decision {
+    decision: Word,
+    reason: String,
+    actor: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Charged,
+    NotCharged,
+}
+
+/// `POST /v1/attempts/{key}/resolve`: records a person's word on an open attempt; 200 with the attempt.
+pub(in crate::http) async fn resolve(
+    State(state): State<AppState>,
+    key: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let key = key.ok().and_then(|Path(text)| Key::parse(&text)).ok_or_else(|| unknown("attempt"))?;
+    let body = body.map_err(|error| Problem::new(error.status()).detail("the body could not be read"))?;
+    let resolution = resolution(key.clone(), &body)?;
+    let charged = resolution.charged;
+    let outcome = state.engine.resolve(resolution).await.map_err(refusal)?;
+    match outcome {
+        ResolveOutcome::Unknown => return Err(unknown("attempt")),
+        ResolveOutcome::Final(state) if charged != (state == AttemptState::Charged) => {
+            let detail = format!("the attempt is {state} already; nothing was changed");
+            return Err(conflict("attempt-final", "The attempt is final").detail(detail));
+        }
+        ResolveOutcome::Final(_) | ResolveOutcome::Applied => {}
+    }
+    let attempt = state.store.attempt(&key).await.map_err(|error| problem_of(&error))?;
+    Ok(answer(StatusCode::OK, &AttemptItem::of(&attempt.ok_or_else(|| unknown("attempt"))?)))
+}
+
+fn resolution(key: Key, body: &[u8]) -> Result<Resolution, Problem> {
+    let decision: Decision = serde_json::from_slice(body).map_err(|error| {
+        let detail = format!("the body must be {{\"decision\",\"reason\",\"actor\"}}: {error}");
+        Problem::validation(Vec::new()).detail(detail)
+    })?;
+    let errors: Vec<FieldError> = [("reason", &decision.reason), ("actor", &decision.actor)]
+        .into_iter()
+        .filter(|(_, words)| words.trim().is_empty() || words.len() > WORDS_BYTES_MAX)
+        .map(|(field, _)| FieldError::new(field, format!("must have 1 to {WORDS_BYTES_MAX} bytes")))
+        .collect();
+    if !errors.is_empty() {
+        return Err(Problem::validation(errors));
+    }
+    let charged = matches!(decision.decision, Word::Charged);
+    Ok(Resolution { key, charged, reason: decision.reason, actor: decision.actor })
+}
+
+fn conflict(name: &str, title: &'static str) -> Problem {
+    Problem::named(StatusCode::CONFLICT, name, title)
+}
+
+/// Why the engine did not take a person's word, as the person is told.
+fn refusal(error: ResolveError) -> Problem {
+    match error {
+        ResolveError::Store(error) => problem_of(&error),
+        ResolveError::ReasonMissing => {
+            Problem::validation(vec![FieldError::new("reason", "is needed where no key can be voided")])
+        }
+        ResolveError::TooEarly(left) => {
+            let detail = format!("a request may still be alive; ask again in {} s", left.as_secs() + 1);
+            conflict("attempt-alive", "The attempt may still be executed").detail(detail)
+        }
+        ResolveError::ChargedThere => conflict("attempt-charged", "The provider has charged this attempt")
+            .detail("the ledger holds a charge under this key; decide `charged`"),
+        ResolveError::OtherCharged => conflict("invoice-charged", "The invoice is charged already").detail(
+            "another attempt of this invoice is charged: pay this one back, then decide `not_charged`",
+        ),
+        ResolveError::NotVoided(cause) => {
+            tracing::error!(cause, "the provider did not void a key");
+            Problem::named(StatusCode::BAD_GATEWAY, "key-not-voided", "The provider did not void the key")
+                .detail("nothing was changed; see the log, and try again")
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The new API: rows as the store has them, pages with cursors, problem+json for whatever goes wrong.
+//! Knows no old route and no SQL; names and shapes are public and change only by addition.
+
+use axum::extract::State;
+use axum::response::Response;
+use chassis::problem::Problem;
+use http::StatusCode;
+use serde::Serialize;
+
+use super::AppState;
+use super::error::problem_of;
+use crate::store;
+
+pub(super) mod attempts;
+pub(super) mod imports;
+pub(super) mod invoices;
+mod ndjson;
+mod page;
+mod row;
+pub(super) mod runs;
+
+/// What `GET /v1/deployment` shows.
+#[derive(Serialize)]
+struct Deployment {
+    deployment_id: String,
+    ledger_id: Option<String>,
+    counts: CountsItem,
+}
+
+/// Invoices by state.
+#[derive(Serialize)]
+struct CountsItem {
+    pending: i64,
+    charging: i64,
+    paid: i64,
+    attention: i64,
+}
+
+/// `GET /v1/deployment`: which store this is, which ledger it settles with, and how its invoices stand.
+pub(super) async fn deployment(State(state): State<AppState>) -> Result<Response, Problem> {
+    let read = async || -> store::Result<Deployment> {
+        let counts = state.store.counts().await?;
+        Ok(Deployment {
+            deployment_id: state.store.deployment().await?.0.to_string(),
+            ledger_id: state.store.ledger_id().await?,
+            counts: CountsItem {
+                pending: counts.pending,
+                charging: counts.charging,
+                paid: counts.paid,
+                attention: counts.attention,
+            },
+        })
+    };
+    let shown = read().await.map_err(|error| problem_of(&error))?;
+    Ok(page::answer(StatusCode::OK, &shown))
+}
+
+/// No route of this API has this path.
+pub(super) fn unknown_path() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND).detail("no route has this path")
+}
+
+/// The path is known, the method is not; the router adds `Allow`.
+pub(super) async fn wrong_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED).detail("this path takes other methods; see Allow")
+}
+
+/// No such row.
+fn unknown(what: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND).detail(format!("no {what} has this name"))
+}

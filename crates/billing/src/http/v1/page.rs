@@ -1,0 +1,176 @@
+//! Query parameters of `/v1`: pages, filters and switches; every mistake is named in one answer.
+//! Knows no route and no store.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use axum::response::{IntoResponse, Response};
+use chassis::problem::{FieldError, Problem};
+use http::{StatusCode, Uri, header};
+use serde::Serialize;
+
+use crate::store::BATCH_MAX;
+
+/// Items of a page when none were asked for.
+const LIMIT_DEFAULT: usize = 100;
+
+/// The parameters of one request, taken one by one; what is left at the end was not known.
+pub(super) struct Params<'a> {
+    left: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    errors: Vec<FieldError>,
+}
+
+impl<'a> Params<'a> {
+    /// Reads the query.
+    pub(super) fn of(uri: &'a Uri) -> Self {
+        let query = uri.query().unwrap_or_default().as_bytes();
+        Self { left: form_urlencoded::parse(query).collect(), errors: Vec::new() }
+    }
+
+    /// The one value of a parameter; an empty one counts as absent.
+    fn take(&mut self, name: &str) -> Option<Cow<'a, str>> {
+        let mut values = self.left.extract_if(.., |(key, _)| key == name).map(|(_, value)| value);
+        let value = values.next();
+        if values.next().is_some() {
+            drop(values);
+            self.wrong(name, "is given more than once");
+            return None;
+        }
+        drop(values);
+        value.filter(|value| !value.is_empty())
+    }
+
+    /// `limit`, or its default.
+    pub(super) fn limit(&mut self) -> usize {
+        let Some(text) = self.take("limit") else { return LIMIT_DEFAULT };
+        match text.parse() {
+            Ok(limit) if (1..=BATCH_MAX).contains(&limit) => limit,
+            _ => {
+                self.wrong("limit", format!("must be a whole number from 1 to {BATCH_MAX}"));
+                LIMIT_DEFAULT
+            }
+        }
+    }
+
+    /// `after`, if given: a cursor of this list.
+    pub(super) fn after<C: FromStr>(&mut self) -> Option<C> {
+        let text = self.take("after")?;
+        let cursor = text.parse().ok();
+        if cursor.is_none() {
+            self.wrong("after", "must be the `next` of an earlier page of this list");
+        }
+        cursor
+    }
+
+    /// A parameter that names one of a few things.
+    pub(super) fn choice<T>(&mut self, name: &str, of: fn(&str) -> Option<T>, allowed: &str) -> Option<T> {
+        let text = self.take(name)?;
+        let choice = of(&text);
+        if choice.is_none() {
+            self.wrong(name, format!("must be one of {allowed}"));
+        }
+        choice
+    }
+
+    /// A switch, off when absent.
+    pub(super) fn switch(&mut self, name: &str) -> bool {
+        let of = |text: &str| match text {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        };
+        self.choice(name, of, "true, false, 1 and 0").unwrap_or(false)
+    }
+
+    /// Fails with every mistake, unknown parameters included: a switch that is misspelt must not do its opposite.
+    pub(super) fn finish(mut self) -> Result<(), Problem> {
+        for (name, _) in std::mem::take(&mut self.left) {
+            self.wrong(&name, "is not a parameter of this route");
+        }
+        if self.errors.is_empty() { Ok(()) } else { Err(Problem::validation(self.errors)) }
+    }
+
+    fn wrong(&mut self, field: &str, message: impl Into<String>) {
+        self.errors.push(FieldError::new(field, message));
+    }
+}
+
+/// One page of a list.
+#[derive(Serialize)]
+pub(super) struct Page<T> {
+    /// The rows.
+    items: Vec<T>,
+    /// Where the next page starts; `null` at the end.
+    next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A page of these rows; a full one may have a successor, after its last row.
+    pub(super) fn new<R>(rows: &[R], limit: usize, item: fn(&R) -> T, cursor: fn(&R) -> String) -> Self {
+        let next = if rows.len() < limit { None } else { rows.last().map(cursor) };
+        Self { items: rows.iter().map(item).collect(), next }
+    }
+}
+
+/// A JSON answer.
+pub(super) fn answer<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    let text = serde_json::to_vec(body).expect("rows are plain text and numbers, which JSON always holds");
+    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// A time as RFC 3339 in UTC with milliseconds.
+pub(super) fn time(ms: i64) -> String {
+    let since = std::time::Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    let time = std::time::UNIX_EPOCH.checked_add(since).filter(|_| since < YEAR_10000);
+    humantime::format_rfc3339_millis(time.unwrap_or(std::time::UNIX_EPOCH)).to_string()
+}
+
+/// RFC 3339 writes years with four digits.
+const YEAR_10000: std::time::Duration = std::time::Duration::from_secs(253_402_300_800);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fields at fault when a list's three parameters and a switch are read from this query.
+    fn faults(query: &str) -> Vec<String> {
+        let uri: Uri = format!("/v1/things?{query}").parse().unwrap();
+        let mut params = Params::of(&uri);
+        params.limit();
+        params.after::<i64>();
+        params.choice("state", |word| (word == "PAID").then_some(()), "PAID");
+        params.switch("dry_run");
+        match params.finish() {
+            Ok(()) => Vec::new(),
+            Err(problem) => problem.errors.into_iter().map(|error| error.field).collect(),
+        }
+    }
+
+    #[test]
+    fn good_parameters_pass_and_empty_ones_count_as_absent() {
+        for query in ["", "limit=1&after=-7", "limit=1000", "after=&limit=&state=", "state=PAID&dry_run=1"] {
+            assert_eq!(faults(query), [""; 0], "{query}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_named_in_one_answer() {
+        assert_eq!(faults("limit=0"), ["limit"]);
+        assert_eq!(faults("limit=1001"), ["limit"]);
+        assert_eq!(
+            faults("limit=x&after=%20&state=paid&dry_run=yes"),
+            ["limit", "after", "state", "dry_run"]
+        );
+        assert_eq!(faults("limit=1&limit=2"), ["limit"]);
+        assert_eq!(faults("dry_rum=true"), ["dry_rum"]);
+    }
+
+    #[test]
+    fn times_are_utc_with_milliseconds_and_never_panic() {
+        assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
+        for odd in [i64::MIN, -1, i64::MAX, 253_402_300_800_000] {
+            assert_eq!(time(odd), "1970-01-01T00:00:00.000Z");
+        }
+    }
+}

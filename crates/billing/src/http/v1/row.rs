@@ -1,0 +1,199 @@
+//! One line of an import: from JSON text to a row that is valid by itself, or to its first mistake. Pure.
+//! Knows no other rows and no store.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::invoice::{CustomerId, Reference};
+use crate::money::{Amount, BadAmount, Currency, Money};
+use crate::store::ImportRow;
+
+/// What is wrong with a line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// The line's reference, if it has a good one.
+    pub(super) reference: Option<String>,
+    /// Which field; `line` for the line as a whole.
+    pub(super) field: &'static str,
+    /// What is wrong with it and what is allowed.
+    pub(super) message: String,
+}
+
+/// The fields as they came, each judged by itself.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields<'a> {
+    #[serde(borrow, default)]
+    reference: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    customer_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    currency: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    amount: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    status: Option<&'a RawValue>,
+}
+
+type Mistake = (&'static str, String);
+
+/// Reads one line.
+pub(super) fn parse(line: &[u8]) -> Result<ImportRow, Fault> {
+    let fault = |reference: Option<&Reference>, (field, message): Mistake| Fault {
+        reference: reference.map(|reference| reference.as_str().to_owned()),
+        field,
+        message,
+    };
+    let fields = fields(line).map_err(|mistake| fault(None, mistake))?;
+    let reference = reference(fields.reference).map_err(|mistake| fault(None, mistake))?;
+    let row = |reference: &Reference| {
+        Ok(ImportRow {
+            reference: reference.clone(),
+            customer_id: customer_id(fields.customer_id)?,
+            money: Money { currency: currency(fields.currency)?, amount_minor: amount(fields.amount)? },
+            paid: paid(fields.status)?,
+        })
+    };
+    row(&reference).map_err(|mistake| fault(Some(&reference), mistake))
+}
+
+fn fields(line: &[u8]) -> Result<Fields<'_>, Mistake> {
+    let whole = |message: String| ("line", message);
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err(whole("must be a JSON object".to_owned()));
+    }
+    serde_json::from_slice(line).map_err(|error| {
+        let text = error.to_string();
+        let what = text.split(" at line ").next().unwrap_or(&text);
+        whole(format!("{what}, at column {}", error.column()))
+    })
+}
+
+fn reference(raw: Option<&RawValue>) -> Result<Reference, Mistake> {
+    let text = text("reference", raw)?;
+    Reference::new(text).map_err(|error| ("reference", error.to_string()))
+}
+
+fn customer_id(raw: Option<&RawValue>) -> Result<CustomerId, Mistake> {
+    // Old clients read ids as 32-bit integers.
+    let id = given("customer_id", raw)?.get().parse::<i32>().ok().filter(|id| *id >= 1);
+    let range = || ("customer_id", format!("must be a whole number from 1 to {}", i32::MAX));
+    id.map(|id| CustomerId(id.into())).ok_or_else(range)
+}
+
+fn currency(raw: Option<&RawValue>) -> Result<Currency, Mistake> {
+    let known = || format!("must be one of {}", Currency::KNOWN.map(Currency::code).join(", "));
+    Currency::from_code(&text("currency", raw)?).ok_or_else(|| ("currency", known()))
+}
+
+fn amount(raw: Option<&RawValue>) -> Result<i64, Mistake> {
+    let raw = given("amount", raw)?;
+    let digits = if raw.get().starts_with('"') { text("amount", Some(raw))? } else { raw.get().to_owned() };
+    let amount: Amount = digits.parse().map_err(|error: BadAmount| ("amount", error.to_string()))?;
+    if amount.minor() < 0 { Err(("amount", "must not be below 0".to_owned())) } else { Ok(amount.minor()) }
+}
+
+fn paid(raw: Option<&RawValue>) -> Result<bool, Mistake> {
+    let Some(raw) = raw else { return Ok(false) };
+    match text("status", Some(raw))?.as_str() {
+        "PENDING" => Ok(false),
+        "PAID" => Ok(true),
+        _ => Err(("status", "must be PENDING or PAID".to_owned())),
+    }
+}
+
+fn given<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, Mistake> {
+    raw.ok_or_else(|| (field, "is missing".to_owned()))
+}
+
+fn text(field: &'static str, raw: Option<&RawValue>) -> Result<String, Mistake> {
+    serde_json::from_str(given(field, raw)?.get()).map_err(|_| (field, "must be text".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str =
+        r#"{"reference":"A/1","customer_id":7,"currency":"SEK","amount":"145.4","status":"PAID"}"#;
+
+    /// The good line with one field's text replaced by another; the field, and the start of the message.
+    fn mistake(from: &str, to: &str) -> (&'static str, String) {
+        assert!(GOOD.contains(from), "{from} is in the good line");
+        let fault = parse(GOOD.replace(from, to).as_bytes()).unwrap_err();
+        (fault.field, fault.message)
+    }
+
+    #[test]
+    fn a_good_line_is_a_row() {
+        let row = parse(GOOD.as_bytes()).unwrap();
+        assert_eq!(row.reference.as_str(), "A/1");
+        assert_eq!(row.customer_id, CustomerId(7));
+        assert_eq!(row.money, Money { amount_minor: 14_540, currency: Currency::Sek });
+        assert!(row.paid);
+    }
+
+    #[test]
+    fn status_is_pending_by_default_and_an_amount_may_be_a_number() {
+        let line = br#" {"amount":0.07,"currency":"EUR","customer_id":1,"reference":"B","status":null} "#;
+        let row = parse(line).unwrap();
+        assert!(!row.paid);
+        assert_eq!(row.money.amount_minor, 7);
+    }
+
+    #[test]
+    fn each_field_is_judged_by_its_name() {
+        for (from, to, field) in [
+            (r#""A/1""#, r#""""#, "reference"),
+            (r#""A/1""#, "12", "reference"),
+            (r#""reference":"A/1","#, "", "reference"),
+            (":7,", ":0,", "customer_id"),
+            (":7,", ":2147483648,", "customer_id"),
+            (":7,", r#":"7","#, "customer_id"),
+            (":7,", ":7.0,", "customer_id"),
+            ("SEK", "NOK", "currency"),
+            (r#""SEK""#, "{}", "currency"),
+            (r#""145.4""#, r#""145.404""#, "amount"),
+            (r#""145.4""#, r#""-1.00""#, "amount"),
+            (r#""145.4""#, "1e2", "amount"),
+            (r#""145.4""#, r#""NaN""#, "amount"),
+            (r#""145.4""#, "true", "amount"),
+            (r#""145.4""#, "null", "amount"),
+            ("PAID", "paid", "status"),
+        ] {
+            assert_eq!(mistake(from, to).0, field, "{from} as {to}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_object_of_known_fields_is_at_fault_as_a_whole() {
+        let deep = "[".repeat(10_000);
+        for line in [
+            "nonsense",
+            "[]",
+            r#"["A",1,"EUR","1"]"#,
+            r#"{"reference":"A""#,
+            r#"{"reference":"A"} {}"#,
+            r#"{"reference":"A","reference":"B"}"#,
+            r#"{"refrence":"A"}"#,
+            "{\"reference\":\"\u{7}\"}",
+            &format!(r#"{{"amount":{deep}"#),
+        ] {
+            let fault = parse(line.as_bytes()).unwrap_err();
+            assert_eq!((fault.field, fault.reference), ("line", None), "{line:.40}");
+        }
+        assert_eq!(parse(b"{\"reference\":\"\xff\"}").unwrap_err().field, "line");
+        let message = parse(br#"{"refrence":"A"}"#).unwrap_err().message;
+        assert!(
+            message.starts_with("unknown field `refrence`") && message.ends_with("at column 11"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_fault_behind_the_reference_names_it() {
+        let fault = parse(GOOD.replace("SEK", "NOK").as_bytes()).unwrap_err();
+        assert_eq!(fault.reference.as_deref(), Some("A/1"));
+        assert_eq!(fault.message, "must be one of EUR, USD, DKK, SEK, GBP");
+    }
+}

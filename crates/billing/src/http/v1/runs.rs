@@ -1,0 +1,85 @@
+//! `/v1/runs`: start or join a run, and follow its progress.
+//! Knows what a run shows, not how it charges.
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use chassis::problem::Problem;
+use http::{StatusCode, header};
+use serde::Serialize;
+
+use super::page::{answer, time};
+use super::unknown;
+use crate::http::AppState;
+use crate::http::error::problem_of;
+use crate::invoice::{Run, RunId};
+use crate::store::{self, StoreError};
+
+/// A run as `/v1` shows it.
+#[derive(Serialize)]
+struct RunItem {
+    id: i64,
+    state: &'static str,
+    joined: bool,
+    started_at: String,
+    finished_at: Option<String>,
+    total: i64,
+    attempted: i64,
+    paid: i64,
+    refused: i64,
+    rejected: i64,
+    in_doubt: i64,
+    not_sent: i64,
+    all_paid: bool,
+}
+
+impl RunItem {
+    fn of(run: &Run, joined: bool, all_paid: bool) -> Self {
+        let counters = run.counters;
+        Self {
+            id: run.id.0,
+            state: run.state.word(),
+            joined,
+            started_at: time(run.started_at),
+            finished_at: run.finished_at.map(time),
+            total: counters.total,
+            attempted: counters.attempted,
+            paid: counters.paid,
+            refused: counters.refused,
+            rejected: counters.rejected,
+            in_doubt: counters.in_doubt,
+            not_sent: counters.not_sent,
+            all_paid,
+        }
+    }
+}
+
+/// `POST /v1/runs`: starts a run, or joins the unfinished one; 202 and where to look.
+pub(in crate::http) async fn start(State(state): State<AppState>) -> Result<Response, Problem> {
+    let begin = async || {
+        let started = state.engine.pay().await?;
+        let Some(item) = read(&state, started.run, started.joined).await? else {
+            return Err(StoreError::Corrupt(format!("run {} is gone as soon as it began", started.run.0)));
+        };
+        Ok(item)
+    };
+    let item = begin().await.map_err(|error: StoreError| problem_of(&error))?;
+    let location = [(header::LOCATION, format!("/v1/runs/{}", item.id))];
+    Ok((location, answer(StatusCode::ACCEPTED, &item)).into_response())
+}
+
+/// `GET /v1/runs/{id}`.
+pub(in crate::http) async fn one(
+    State(state): State<AppState>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let id = id.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(|| unknown("run"))?;
+    let found = read(&state, RunId(id), false).await.map_err(|error| problem_of(&error))?;
+    Ok(answer(StatusCode::OK, &found.ok_or_else(|| unknown("run"))?))
+}
+
+async fn read(state: &AppState, id: RunId, joined: bool) -> store::Result<Option<RunItem>> {
+    let Some(run) = state.store.run(id).await? else { return Ok(None) };
+    let all_paid = state.store.counts().await?.all_paid();
+    Ok(Some(RunItem::of(&run, joined, all_paid)))
+}
