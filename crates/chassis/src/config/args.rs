@@ -50,7 +50,8 @@ fn refuse(message: &str) -> ExitCode {
 /// Parses, and after each mistake again without the word that was wrong, so that every mistake is found.
 /// `None` when the mistakes left nothing to go on with.
 fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> Result<Option<A>, ExitCode> {
-    let mut value_of_removed_flag = None;
+    // Where the value of a flag stands that was removed: no mistake of its own.
+    let mut left_over = None;
     for _ in 0..MISTAKES_MAX {
         let error = match attempt::<A>(&args) {
             Ok(parsed) => return Ok(Some(parsed)),
@@ -64,13 +65,15 @@ fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> R
             let _closed = error.print();
             return Err(ExitCode::SUCCESS);
         }
-        let wrong = wrong_word(&error).and_then(|word| position(&args, &word));
-        if wrong.is_none() || wrong != value_of_removed_flag {
+        let wrong = wrong_word(&error).and_then(|word| position(&args, &word, left_over));
+        if wrong.is_none() || wrong != left_over {
             problems.note(first_lines(&error));
         }
         let Some(index) = wrong else { return Ok(None) };
         let word = args.remove(index);
-        value_of_removed_flag = takes_next_word(&word).then_some(index);
+        let value_follows =
+            takes_next_word(&word) && args.get(index).is_some_and(|next| !takes_next_word(next));
+        left_over = value_follows.then_some(index);
     }
     Ok(None)
 }
@@ -97,15 +100,16 @@ fn wrong_word(error: &Error) -> Option<String> {
     Some(said.to_string().split_whitespace().next()?.to_owned())
 }
 
-fn position(args: &[OsString], word: &str) -> Option<usize> {
+fn position(args: &[OsString], word: &str, left_over: Option<usize>) -> Option<usize> {
     let is_it = |arg: &OsString| {
         let arg = arg.to_string_lossy();
         arg == word || arg.split_once('=').is_some_and(|(flag, _)| flag == word)
     };
-    args.iter().skip(1).position(is_it).map(|index| index + 1)
+    let at_left_over = left_over.filter(|index| args.get(*index).is_some_and(is_it));
+    at_left_over.or_else(|| args.iter().skip(1).position(is_it).map(|index| index + 1))
 }
 
-/// True for `--flag`, whose value may be the next word; that word is not a mistake of its own.
+/// True for `--flag`, whose value may be the next word.
 fn takes_next_word(word: &OsStr) -> bool {
     let word = word.to_string_lossy();
     word.starts_with('-') && !word.contains('=')
@@ -171,6 +175,15 @@ mod tests {
     fn a_flag_without_its_value_does_not_hide_the_other_mistakes() {
         let message = mistakes_of("kiosk --colour red --listen --stock many");
         for part in ["'--colour'", "'--listen", "--stock (STOCK)"] {
+            assert!(message.contains(part), "{part} in {message}");
+        }
+    }
+
+    #[test]
+    fn the_value_of_an_unknown_flag_is_no_mistake_of_its_own_and_hides_none() {
+        let message = mistakes_of("kiosk --stock 5 --colour 5 --listen --size");
+        assert!(message.starts_with("3 mistakes"), "{message}");
+        for part in ["'--colour'", "'--listen", "'--size'"] {
             assert!(message.contains(part), "{part} in {message}");
         }
     }
