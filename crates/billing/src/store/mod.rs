@@ -190,6 +190,9 @@ pub trait Store: Send + Sync + 'static {
     /// One run.
     async fn run(&self, run: RunId) -> Result<Option<Run>>;
 
+    /// The unfinished run, if there is one.
+    async fn unfinished_run(&self) -> Result<Option<Run>>;
+
     /// Journals the next attempt of up to `limit` PENDING invoices with `id > after` that this run has not
     /// attempted, by id: invoice to CHARGING, attempt INTENT with `sends` 1, leased. Counts `attempted`.
     async fn claim_pending(
