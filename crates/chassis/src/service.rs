@@ -5,15 +5,28 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use axum::Router;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::config::Common;
+use crate::server::{Limits, Server, ServerMetrics};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Telemetry;
 
 /// Connections that the kernel may hold until we accept them.
 const BACKLOG: u32 = 4096;
+
+/// Connections and calls of the admin port: a few probes, scrapes and people.
+const ADMIN_MAX: usize = 32;
+
+/// Bytes of a request's body on the admin port: a log level.
+const ADMIN_BODY_BYTES_MAX: u64 = 4096;
+
+/// How long the last answers on the admin port may take once everything else has ended.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
 /// How long the whole health check may take.
 const HEALTHCHECK: Duration = Duration::from_secs(2);
@@ -53,6 +66,49 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.listen(BACKLOG)
     };
     listen().with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Serves both ports until the shutdown has run its course; the admin port answers until the very end. Shows the
+/// business port's connection figures in `telemetry`; wrap the router in [`crate::telemetry::observe`] before.
+///
+/// # Errors
+/// When tracked tasks had to be left behind at the hard stop.
+pub async fn serve(
+    listeners: Listeners,
+    business: Router,
+    admin: Router,
+    limits: Limits,
+    shutdown: Shutdown,
+    telemetry: &Telemetry,
+) -> anyhow::Result<()> {
+    let open_files_max = raise_open_files();
+    let (listen, admin_listen) = listeners.addresses()?;
+    tracing::info!(listen = %listen, admin.listen = %admin_listen, open_files_max, "Listening");
+
+    let admin_shutdown = Shutdown::with_timings(Duration::ZERO, ADMIN_GRACE);
+    let admin = Server::new(listeners.admin, admin, admin_limits()).serve(admin_shutdown.clone());
+    let admin = tokio::spawn(admin);
+
+    let metrics = ServerMetrics::new();
+    metrics.register(telemetry.registry()).context("a service serves its business port once")?;
+    Server::new(listeners.business, business, limits).metrics(metrics).serve(shutdown.clone()).await;
+    let left_behind = shutdown.finished().await;
+
+    admin_shutdown.trigger();
+    admin.await.context("the admin port ended before its time")?;
+    ensure!(left_behind == 0, "{left_behind} tasks did not end in time and were left behind");
+    tracing::info!("Ended");
+    Ok(())
+}
+
+fn admin_limits() -> Limits {
+    let limits = Limits::default();
+    Limits {
+        connections_max: ADMIN_MAX,
+        in_flight_max: ADMIN_MAX,
+        body_bytes_max: ADMIN_BODY_BYTES_MAX,
+        ..limits
+    }
 }
 
 /// Raises the soft limit of open files to the hard one; answers the limit that holds now.
@@ -101,7 +157,94 @@ async fn ask(address: SocketAddr) -> std::io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use axum::routing::get;
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+
     use super::*;
+    use crate::admin::{Readiness, admin_router};
+    use crate::telemetry::LogHandle;
+
+    /// A running service with one route that answers when it is told to.
+    struct Shop {
+        business: SocketAddr,
+        admin: SocketAddr,
+        shutdown: Shutdown,
+        entered: Arc<Notify>,
+        go_on: Arc<Notify>,
+        served: JoinHandle<anyhow::Result<()>>,
+    }
+
+    fn open_shop(shutdown: Shutdown) -> Shop {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listeners = Listeners { business: bind(any).unwrap(), admin: bind(any).unwrap() };
+        let (business, admin) = listeners.addresses().unwrap();
+        let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (enter, go) = (Arc::clone(&entered), Arc::clone(&go_on));
+        let slow = move || async move {
+            enter.notify_one();
+            go.notified().await;
+            "sold"
+        };
+        let telemetry = Telemetry::new("shop", "1", "a");
+        let router = Router::new().route("/slow", get(slow));
+        let admin_routes = admin_router(&telemetry, Readiness::new(&shutdown), LogHandle::detached("off"));
+        let told = shutdown.clone();
+        let served = tokio::spawn(async move {
+            serve(listeners, router, admin_routes, Limits::default(), told, &telemetry).await
+        });
+        Shop { business, admin, shutdown, entered, go_on, served }
+    }
+
+    async fn fetch(address: SocketAddr, path: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn a_drain_finishes_the_call_in_flight_while_the_admin_port_says_not_ready() {
+        let shop = open_shop(Shutdown::new());
+        assert!(fetch(shop.admin, "/readyz").await.unwrap().starts_with("HTTP/1.1 200"));
+        let business = shop.business;
+        let call = tokio::spawn(async move { fetch(business, "/slow").await });
+        shop.entered.notified().await;
+
+        shop.shutdown.trigger();
+        assert!(fetch(shop.admin, "/readyz").await.unwrap().ends_with("draining\n"));
+        assert!(fetch(shop.admin, "/livez").await.unwrap().starts_with("HTTP/1.1 200"));
+        assert!(fetch(shop.admin, "/metrics").await.unwrap().contains("http_connections_open 1"));
+        shop.go_on.notify_one();
+        assert!(call.await.unwrap().unwrap().ends_with("sold"));
+
+        shop.served.await.unwrap().unwrap();
+        assert!(fetch(shop.business, "/slow").await.is_err());
+        assert!(fetch(shop.admin, "/livez").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_tracked_task_ends_before_the_service_does() {
+        let shop = open_shop(Shutdown::new());
+        let shutdown = shop.shutdown.clone();
+        let run = shop.shutdown.spawn("run", async move { shutdown.stop_accepting().await });
+        shop.shutdown.trigger();
+        shop.served.await.unwrap().unwrap();
+        assert!(run.is_finished());
+    }
+
+    #[tokio::test]
+    async fn a_task_left_behind_is_an_error() {
+        let shop = open_shop(Shutdown::with_timings(Duration::ZERO, Duration::from_millis(20)));
+        shop.shutdown.spawn("stuck", std::future::pending::<()>());
+        shop.shutdown.trigger();
+        let error = shop.served.await.unwrap().unwrap_err().to_string();
+        assert!(error.starts_with("1 tasks"), "{error}");
+    }
 
     /// Answers one request with `status`, the way an admin port does.
     async fn admin(status: &'static str) -> SocketAddr {
