@@ -2,4 +2,7 @@
 //! Knows nothing of stores and runs; `charge` calls it and never sees HTTP.
 
 pub mod answer;
-pub mod request;
+mod client;
+mod request;
+
+pub use client::{Answer, Client, ProviderConfig, Void};

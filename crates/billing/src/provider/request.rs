@@ -1,13 +1,95 @@
-//! What is sent to the provider: one body that every known provider reads, and its headers' names.
-//! Pure; knows no connection.
+//! What is sent to the provider: one body that every known provider reads, and the names of its headers.
+//! Pure; knows no connection and no answer.
 
-/// Header: the key of the charge, in request and answer.
-pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// Header of an answer: the ledger that gave it.
-pub const LEDGER_ID: &str = "ledger-id";
-/// Header of a request: the only ledger that may execute it.
-pub const EXPECT_LEDGER: &str = "expect-ledger";
-/// Header of an answer: `true` when nothing was executed.
-pub const NOT_EXECUTED: &str = "not-executed";
-/// Header of a request: the old static credential.
-pub const X_TOKEN: &str = "x-token";
+use http::HeaderName;
+use serde::Serialize;
+
+use crate::invoice::Attempt;
+use crate::money::Amount;
+
+/// The key of the charge, in request and answer.
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// In an answer: the ledger that gave it.
+pub(super) const LEDGER_ID: HeaderName = HeaderName::from_static("ledger-id");
+/// In a request: the only ledger that may execute it.
+pub(super) const EXPECT_LEDGER: HeaderName = HeaderName::from_static("expect-ledger");
+/// In an answer: `true` when nothing was executed.
+pub(super) const NOT_EXECUTED: HeaderName = HeaderName::from_static("not-executed");
+/// In a request: the credential.
+pub(super) const X_TOKEN: HeaderName = HeaderName::from_static("x-token");
+
+/// One body for every known provider: each ignores what it does not know.
+#[derive(Serialize)]
+struct Body<'a> {
+    id: &'a str,
+    invoice_id: i64,
+    customer_id: i64,
+    currency: &'a str,
+    value: Amount,
+}
+
+/// The body of a charge; the same for every delivery of an attempt.
+pub(super) fn body(attempt: &Attempt) -> Vec<u8> {
+    let body = Body {
+        id: attempt.reference.as_str(),
+        invoice_id: attempt.invoice_id.0,
+        customer_id: attempt.customer_id.0,
+        currency: attempt.money.currency.code(),
+        value: attempt.money.amount(),
+    };
+    serde_json::to_vec(&body).expect("texts and numbers make JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::charge::key::{DeploymentId, Key};
+    use crate::invoice::{AttemptState, CustomerId, InvoiceId, Reference, RunId};
+    use crate::money::{Currency, Money};
+
+    fn attempt(reference: &str, amount_minor: i64) -> Attempt {
+        let reference = Reference::new(reference).unwrap();
+        Attempt {
+            key: Key::new(DeploymentId(Uuid::nil()), &reference, 1),
+            invoice_id: InvoiceId(7),
+            reference,
+            number: 1,
+            customer_id: CustomerId(3),
+            money: Money { amount_minor, currency: Currency::Eur },
+            state: AttemptState::Intent,
+            sends: 1,
+            run_id: RunId(1),
+            lease_until: 0,
+            created_at: 0,
+            settled_at: None,
+        }
+    }
+
+    fn text(attempt: &Attempt) -> String {
+        String::from_utf8(body(attempt)).unwrap()
+    }
+
+    #[test]
+    fn the_body_is_what_every_known_provider_reads() {
+        let expected = r#"{"id":"I1","invoice_id":7,"customer_id":3,"currency":"EUR","value":12.15}"#;
+        assert_eq!(text(&attempt("I1", 1215)), expected);
+    }
+
+    #[test]
+    fn amounts_keep_every_digit() {
+        for (minor, value) in [(14_540, "145.40"), (5, "0.05"), (999_999_999_999_999, "9999999999999.99")] {
+            let body = text(&attempt("I1", minor));
+            assert!(body.ends_with(&format!(r#""value":{value}}}"#)), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_reference_cannot_break_out_of_its_field() {
+        let body = text(&attempt(r#"a","value":0,"b":""#, 100));
+        let read: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(read["id"], r#"a","value":0,"b":""#);
+        assert_eq!(read.as_object().unwrap().len(), 5);
+    }
+}

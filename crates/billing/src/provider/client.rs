@@ -1,0 +1,256 @@
+//! The call itself: one attempt out, one verdict back. Sends nothing twice, except that a refused credential is
+//! replaced by the next one of the token file: such an answer says that nothing was executed.
+//! Knows no store, no run and no lease.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chassis::caller::{Token, Tokens};
+use chassis::client::Failure;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use serde::Deserialize;
+
+use super::answer::{Asked, Heard, Reason, Verdict, judge};
+use super::request::{self, EXPECT_LEDGER, IDEMPOTENCY_KEY, LEDGER_ID, NOT_EXECUTED, X_TOKEN};
+use crate::charge::key::Key;
+use crate::charge::transition::{AnswerClass, Idempotency};
+use crate::invoice::Attempt;
+
+/// Credentials that one call tries: the one that worked last, and the one after it.
+const CREDENTIALS_MAX: usize = 2;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Where and how charges are sent.
+#[derive(Clone, Debug)]
+pub struct ProviderConfig {
+    /// The whole URL that charges are POSTed to, as it stands.
+    pub endpoint: Uri,
+    /// What we believe of the provider.
+    pub idempotency: Idempotency,
+    /// The credentials to show, if any.
+    pub tokens: Option<Tokens>,
+    /// For one request, connecting included.
+    pub deadline: Duration,
+}
+
+/// Calls the provider. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: chassis::client::Client,
+    config: Arc<ProviderConfig>,
+    /// Which line of the token file worked last.
+    token: Arc<AtomicUsize>,
+}
+
+/// What came of one delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What it means.
+    pub verdict: Verdict,
+    /// Whether the provider answered at all.
+    pub answered: bool,
+    /// The status, if it did.
+    pub status: Option<u16>,
+    /// The ledger that it named.
+    pub ledger: Option<String>,
+    /// Why there is no answer, for the log.
+    pub failure: Option<String>,
+}
+
+/// What came of asking the provider to void a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Void {
+    /// This key is not charged and never will be.
+    NotCharged,
+    /// This key is charged.
+    Charged,
+    /// Nothing is known; why.
+    Unknown(String),
+}
+
+impl Client {
+    /// A client that makes its own connections.
+    #[must_use]
+    pub fn new(http: chassis::client::Client, config: ProviderConfig) -> Self {
+        Self { http, config: Arc::new(config), token: Arc::default() }
+    }
+
+    /// What the provider is believed to do with keys.
+    #[must_use]
+    pub fn idempotency(&self) -> Idempotency {
+        self.config.idempotency
+    }
+
+    /// The longest that one [`Self::charge`] takes.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.config.deadline * u32::try_from(CREDENTIALS_MAX).unwrap_or(u32::MAX)
+    }
+
+    /// Delivers an attempt. `ledger`: the only ledger that may execute it, if one is remembered.
+    pub async fn charge(&self, attempt: &Attempt, ledger: Option<&str>) -> Answer {
+        let body = Bytes::from(request::body(attempt));
+        let first = self.token.load(Ordering::Relaxed);
+        let mut answer = self.deliver(attempt, ledger, body.clone(), first).await;
+        for nth in 1..self.credentials() {
+            if answer.verdict.reason != Reason::Credentials {
+                break;
+            }
+            answer = self.deliver(attempt, ledger, body.clone(), first + nth).await;
+            if answer.answered && answer.verdict.reason != Reason::Credentials {
+                self.prefer(first, first + nth);
+            }
+        }
+        answer
+    }
+
+    async fn deliver(&self, attempt: &Attempt, ledger: Option<&str>, body: Bytes, token: usize) -> Answer {
+        let uri = self.config.endpoint.clone();
+        let request = self.request(uri, &attempt.key, ledger, body, token);
+        match self.http.send(request).await {
+            Ok(response) => self.heard(attempt, ledger, &response),
+            Err(failure) => not_heard(&failure),
+        }
+    }
+
+    /// Remembers which credential worked; the first of many calls that learn it at once decides.
+    fn prefer(&self, was: usize, now: usize) {
+        if self.token.compare_exchange(was, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::warn!("The provider refused the token in use and took the next one of the file");
+        }
+    }
+
+    fn heard(&self, attempt: &Attempt, ledger: Option<&str>, response: &Response<Bytes>) -> Answer {
+        let headers = response.headers();
+        let asked = Asked {
+            key: attempt.key.as_str(),
+            reference: attempt.reference.as_str(),
+            idempotency: self.config.idempotency,
+            ledger,
+        };
+        let heard = Heard {
+            status: response.status().as_u16(),
+            content_type: only(headers, &header::CONTENT_TYPE),
+            body: response.body(),
+            key: only(headers, &IDEMPOTENCY_KEY),
+            ledger: only(headers, &LEDGER_ID),
+            not_executed: only(headers, &NOT_EXECUTED).is_some_and(|mark| mark.eq_ignore_ascii_case("true")),
+        };
+        Answer {
+            verdict: judge(&asked, &heard),
+            answered: true,
+            status: Some(heard.status),
+            ledger: heard.ledger.map(ToOwned::to_owned),
+            failure: None,
+        }
+    }
+
+    /// Asks the provider to make sure that this key is never charged.
+    pub async fn void(&self, key: &Key, ledger: Option<&str>) -> Void {
+        let mut parts = self.config.endpoint.clone().into_parts();
+        parts.path_and_query = format!("/v1/ledger/{key}/void").parse().ok();
+        let Ok(uri) = Uri::from_parts(parts) else { return Void::Unknown("the endpoint is no URL".into()) };
+        let first = self.token.load(Ordering::Relaxed);
+        let mut said = Void::Unknown("the provider was not asked".into());
+        for nth in 0..self.credentials() {
+            let request = self.request(uri.clone(), key, ledger, Bytes::new(), first + nth);
+            let response = match self.http.send(request).await {
+                Ok(response) => response,
+                Err(failure) => return Void::Unknown(describe(&failure)),
+            };
+            said = void_answer(key, ledger, &response);
+            if response.status() != http::StatusCode::FORBIDDEN {
+                break;
+            }
+        }
+        said
+    }
+
+    fn request(
+        &self,
+        uri: Uri,
+        key: &Key,
+        ledger: Option<&str>,
+        body: Bytes,
+        token: usize,
+    ) -> Request<Bytes> {
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.insert(header::CONTENT_TYPE, JSON);
+        headers.insert(header::ACCEPT, JSON);
+        insert(headers, IDEMPOTENCY_KEY, key.as_str());
+        if let Some(ledger) = ledger {
+            insert(headers, EXPECT_LEDGER, ledger);
+        }
+        let tokens = self.tokens();
+        if !tokens.is_empty() {
+            insert(headers, X_TOKEN, tokens[token % tokens.len()].secret.expose());
+        }
+        request
+    }
+
+    /// How many credentials one call may try.
+    fn credentials(&self) -> usize {
+        self.tokens().len().clamp(1, CREDENTIALS_MAX)
+    }
+
+    fn tokens(&self) -> Arc<[Token]> {
+        self.config.tokens.as_ref().map_or_else(|| Arc::new([]) as Arc<[Token]>, Tokens::current)
+    }
+}
+
+/// A header that stands there once. Twice or not readable is as good as a wrong one.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?.to_str().unwrap_or("?");
+    Some(if values.next().is_some() { "?" } else { first })
+}
+
+/// A text that no header can hold is left out: the provider then refuses, and nothing is charged.
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    match HeaderValue::from_bytes(text.as_bytes()) {
+        Ok(mut value) => {
+            value.set_sensitive(name == X_TOKEN);
+            headers.insert(name, value);
+        }
+        Err(_) => tracing::error!(header = name.as_str(), "This text cannot be sent in a header"),
+    }
+}
+
+fn not_heard(failure: &Failure) -> Answer {
+    let (class, reason) = match failure {
+        Failure::NotSent(_) => (AnswerClass::NotSent, Reason::NotConnected),
+        Failure::Unknown(_) => (AnswerClass::InDoubt, Reason::NoAnswer),
+    };
+    let failure = Some(describe(failure));
+    Answer { verdict: Verdict { class, reason }, answered: false, status: None, ledger: None, failure }
+}
+
+fn describe(failure: &Failure) -> String {
+    format!("{failure}: {}", failure.cause())
+}
+
+/// A ledger row, as far as it matters.
+#[derive(Deserialize)]
+struct Row {
+    key: String,
+    state: String,
+}
+
+fn void_answer(key: &Key, ledger: Option<&str>, response: &Response<Bytes>) -> Void {
+    let named = only(response.headers(), &LEDGER_ID);
+    if ledger.is_some() && named != ledger {
+        return Void::Unknown("the answer comes from another ledger".into());
+    }
+    let row = serde_json::from_slice::<Row>(response.body()).ok().filter(|row| row.key == key.as_str());
+    match (response.status().as_u16(), row) {
+        (200, Some(row)) if matches!(row.state.as_str(), "VOIDED" | "REFUSED") => Void::NotCharged,
+        (409, _) => Void::Charged,
+        (status, _) => Void::Unknown(format!("it answered {status}")),
+    }
+}
