@@ -1,0 +1,122 @@
+//! That documents name only what exists, and stay short enough to be read.
+
+use crate::tree::{File, file, files, none, root};
+
+/// What a document may hold at most, in lines.
+const LENGTHS: &[(&str, usize)] = &[("README.md", 150), ("ARCHITECTURE.md", 200)];
+
+/// Endings that make a bare word the name of a file.
+const ENDINGS: &[&str] = &[".rs", ".md", ".toml", ".lua", ".sh", ".yml", ".yaml"];
+
+#[test]
+fn documents_are_short() {
+    let long = LENGTHS.iter().map(|(path, max)| (path, file(path).text.lines().count(), max));
+    let long: Vec<String> = long
+        .filter(|(_, lines, max)| lines > max)
+        .map(|(path, lines, max)| format!("{path}: {lines} lines, at most {max}"))
+        .collect();
+    none("too long to be read", &long);
+}
+
+#[test]
+fn every_path_that_a_document_names_exists() {
+    let mut documents = files("docs", &[".md"]);
+    documents.extend(["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(file));
+    let mut findings = Vec::new();
+    for document in &documents {
+        for (number, path) in paths(document) {
+            if !exists(&path) {
+                findings.push(format!("{}:{number}: `{path}`", document.path));
+            }
+        }
+    }
+    none("a document names what is not there", &findings);
+}
+
+#[test]
+fn every_path_that_a_comment_names_exists() {
+    let mut findings = Vec::new();
+    for source in files("crates", &[".rs"]) {
+        for (number, line) in source.text.lines().enumerate() {
+            let Some((_, comment)) = line.split_once("//") else { continue };
+            for word in comment.split(|c: char| c.is_whitespace() || "`(),;".contains(c)) {
+                let word = word.trim_end_matches(['.', ':']);
+                let is_ours =
+                    ["docs/", "crates/", "scripts/", "deploy/"].iter().any(|top| word.starts_with(top));
+                if is_ours && !exists(word) {
+                    findings.push(format!("{}:{}: {word}", source.path, number + 1));
+                }
+            }
+        }
+    }
+    none("a comment names what is not there", &findings);
+}
+
+#[test]
+fn every_make_target_that_a_document_names_exists() {
+    let makefile = file("Makefile").text;
+    let has = |target: &str| makefile.lines().any(|line| line.starts_with(&format!("{target}:")));
+    let mut findings = Vec::new();
+    for path in
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/contract.md", "docs/decisions.md", ".ci/run"]
+    {
+        let document = file(path);
+        for (number, line) in document.text.lines().enumerate() {
+            for (at, _) in line.match_indices("make ") {
+                let opened = line[..at].chars().next_back();
+                let target: String =
+                    line[at + 5..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+                let is_command = opened == Some('`') || (path == ".ci/run" && opened == Some(' '));
+                if is_command && !target.is_empty() && !has(&target) {
+                    findings.push(format!("{path}:{}: make {target}", number + 1));
+                }
+            }
+        }
+    }
+    none("a document names a command that is not there", &findings);
+}
+
+#[test]
+fn every_make_target_says_what_it_does() {
+    let makefile = file("Makefile").text;
+    let phony = makefile.lines().filter_map(|line| line.strip_prefix(".PHONY: "));
+    let silent = phony.filter(|target| {
+        !makefile.lines().any(|line| line.starts_with(&format!("{target}:")) && line.contains(" ## "))
+    });
+    none("a target without a word in `make help`", &silent.map(str::to_owned).collect::<Vec<_>>());
+}
+
+/// Words in backquotes that are paths of this repository, with their line.
+fn paths(document: &File) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (index, line) in document.text.lines().enumerate() {
+        for word in line.split('`').skip(1).step_by(2) {
+            let word = word.split(':').next().unwrap_or_default();
+            let plain = word.chars().all(|c| c.is_alphanumeric() || "/._-".contains(c));
+            let top = word.split('/').next().unwrap_or_default();
+            let in_folder = word.contains('/') && !top.is_empty() && root().join(top).exists();
+            let is_file = !word.contains('/') && ENDINGS.iter().any(|ending| word.ends_with(ending));
+            if plain && (in_folder || is_file) {
+                found.push((index + 1, word.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// Whether a path, or a bare name at the root or anywhere in the crates, is there.
+fn exists(path: &str) -> bool {
+    root().join(path).exists()
+        || (!path.contains('/')
+            && files("crates", ENDINGS).iter().any(|file| file.path.ends_with(&format!("/{path}"))))
+}
+
+#[test]
+fn the_search_for_paths_can_fail() {
+    let text =
+        "see `crates/none.rs`, `docs/contract.md`, `POST /x/y`, `a/b`, `gone.rs`, `README.md:3`".to_owned();
+    let document = File { path: "x.md".to_owned(), text };
+    let found: Vec<String> = paths(&document).into_iter().map(|(_, path)| path).collect();
+    assert_eq!(found, ["crates/none.rs", "docs/contract.md", "gone.rs", "README.md"]);
+    assert!(!exists("crates/none.rs") && !exists("gone.rs") && exists("docs/contract.md"));
+}
