@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 /// What the two stores say together.
@@ -32,10 +33,7 @@ pub struct Verdict {
 #[must_use]
 #[track_caller]
 pub fn judge(billing_db: &Path, payments_db: &Path) -> Verdict {
-    let store = open(billing_db);
-    store
-        .execute("ATTACH DATABASE ?1 AS p", [payments_db.to_str().expect("a test's path is UTF-8")])
-        .expect("the ledger can be attached");
+    let store = open_both(billing_db, payments_db);
     Verdict {
         invoices: number(&store, "SELECT count(*) FROM invoices"),
         paid: number(&store, "SELECT count(*) FROM invoices WHERE state = 'PAID'"),
@@ -81,12 +79,38 @@ pub fn ask(db: &Path, query: &str) -> i64 {
     number(&open(db), query)
 }
 
+/// Open attempts of billing whose charge stands in the ledger already: what a careless biller charges again.
+///
+/// # Panics
+/// When a store cannot be read.
+#[must_use]
+#[track_caller]
+pub fn charged_and_unsettled(billing_db: &Path, payments_db: &Path) -> i64 {
+    let store = open_both(billing_db, payments_db);
+    number(
+        &store,
+        "SELECT count(*) FROM attempts a JOIN p.ledger l ON l.key = a.key
+         WHERE a.state IN ('INTENT', 'IN_DOUBT') AND l.state = 'CHARGED'",
+    )
+}
+
+#[track_caller]
+fn open_both(billing_db: &Path, payments_db: &Path) -> Connection {
+    let store = open(billing_db);
+    store
+        .execute("ATTACH DATABASE ?1 AS p", [payments_db.to_str().expect("a test's path is UTF-8")])
+        .expect("the ledger can be attached");
+    store
+}
+
 #[track_caller]
 fn open(db: &Path) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let store = Connection::open_with_flags(db, flags).expect("the store can be opened from outside");
     store.busy_timeout(Duration::from_secs(10)).expect("a timeout can be set");
     store.execute_batch("PRAGMA query_only = ON").expect("it can be opened for reading only");
+    // A look after a kill must leave the write-ahead log as the kill left it.
+    store.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("it can be left as it is");
     store
 }
 

@@ -11,4 +11,4 @@ pub mod wait;
 pub use http::Answer;
 pub use process::Process;
 pub use services::{Builder, Services};
-pub use wait::{size, timed, wait_until};
+pub use wait::{Dice, size, timed, wait_until};

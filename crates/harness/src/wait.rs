@@ -68,3 +68,31 @@ pub fn size(variable: &str, or_else: usize) -> usize {
         },
     }
 }
+
+/// Random numbers that a seed repeats: moments and choices of a proof.
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// From the variable `SEED`, else from the process id.
+    #[must_use]
+    pub fn thrown() -> Self {
+        let or_else = usize::try_from(std::process::id()).unwrap_or_default();
+        Self(u64::try_from(size("SEED", or_else)).unwrap_or_default())
+    }
+
+    /// What to set `SEED` to for the same numbers from here on.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.0
+    }
+
+    /// A number from 0 to `below` - 1; 0 when `below` is 0. The step is SplitMix64.
+    pub fn below(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)).checked_rem(below).unwrap_or_default()
+    }
+}

@@ -1,0 +1,136 @@
+//! Proof: a thousand connections that say nothing, or say it very slowly, harm nobody else, and are not cut off
+//! before their time; also when the process may open 1,024 files only. `make idle` is the release build's.
+//! Knows the services from outside only.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use harness::http::{self, Connection};
+use harness::process::raise_own_nofile;
+use harness::{Services, size};
+use tokio::time::Instant;
+
+/// Answers that others are to get meanwhile, of each service, half over a kept connection, half over fresh ones.
+const ANSWERS: usize = 1000;
+/// 99 of 100 answers come within this.
+const P99_MAX: Duration = Duration::from_millis(100);
+/// The others' calls are spread over at least this, so that slow ones have the time to be cut off wrongly.
+const ROUNDS: usize = 20;
+
+/// What the others call.
+struct Call {
+    method: &'static str,
+    path: &'static str,
+    body: &'static str,
+}
+
+const BILLING: Call = Call { method: "GET", path: "/rest/v1/invoices/1", body: "" };
+const PAYMENTS: Call =
+    Call { method: "POST", path: "/", body: r#"{"customer_id":1,"currency":"USD","value":1.25}"# };
+
+#[test]
+fn a_thousand_idle_and_slow_connections_harm_nobody() {
+    let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).billing_flags(["--demo=antaeus"]).start();
+    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING));
+    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS));
+}
+
+#[test]
+fn a_thousand_idle_and_slow_connections_harm_nobody_with_1024_files() {
+    let services =
+        Services::of(env!("CARGO_BIN_EXE_tinjis")).billing_flags(["--demo=antaeus"]).nofile(1024).start();
+    println!(
+        "ulimit -n 1024; open before the first connection: billing {}, payments {}",
+        services.billing.open_files(),
+        services.payments.open_files()
+    );
+    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING));
+    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS));
+}
+
+/// Answers what was measured, as a line.
+fn hold_and_ask(name: &str, address: SocketAddr, call: &Call) -> String {
+    raise_own_nofile();
+    let count = size("IDLE_CONNECTIONS", 1000);
+    let request = format!(
+        "{} {} HTTP/1.1\r\nHost: slow\r\nContent-Length: {}\r\n\r\n{}",
+        call.method,
+        call.path,
+        call.body.len(),
+        call.body
+    );
+    let mut idle: Vec<TcpStream> = (0..count / 2).map(|_| connect(address)).collect();
+    let mut slow: Vec<TcpStream> = (count / 2..count).map(|_| connect(address)).collect();
+    let mut latencies = Vec::with_capacity(ANSWERS);
+    let mut kept = Connection::open(&address.to_string()).expect("one more connection is let in");
+    for round in 0..ROUNDS {
+        for stream in &mut slow {
+            stream.write_all(&request.as_bytes()[round..=round]).expect("a slow connection is open");
+        }
+        for ask in 0..ANSWERS / ROUNDS {
+            latencies.push(measured(address, &mut kept, ask % 2 == 0, call));
+        }
+    }
+    let p99 = percentile(&mut latencies, 99);
+    let report = format!(
+        "{name}: {} connections held, {} answers meanwhile, p50 {:?}, p99 {p99:?}, slowest {:?}",
+        idle.len() + slow.len(),
+        latencies.len(),
+        percentile(&mut latencies, 50),
+        percentile(&mut latencies, 100)
+    );
+    assert!(p99 < P99_MAX, "{name}: p99 {p99:?}");
+    let open = idle.iter_mut().filter_map(still_open).count();
+    assert_eq!(open, idle.len(), "{name}: idle connections are still open");
+    finish_all(name, slow, &request.as_bytes()[ROUNDS..]);
+    finish_all(name, idle, request.as_bytes());
+    report
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("a connection is let in");
+    stream.set_nodelay(true).expect("small pieces leave at once");
+    stream
+}
+
+fn measured(address: SocketAddr, kept: &mut Connection, fresh: bool, call: &Call) -> Duration {
+    let start = Instant::now();
+    let body = call.body.as_bytes();
+    let answer = if fresh {
+        http::try_call(
+            call.method,
+            &format!("http://{address}{}", call.path),
+            &[("Connection", "close")],
+            body,
+        )
+    } else {
+        kept.call(call.method, call.path, &[], body)
+    };
+    let answer = answer.expect("others are answered");
+    assert_eq!(answer.status, 200, "others are served: {}", answer.text());
+    start.elapsed()
+}
+
+/// `Some` when nothing came and nothing ended.
+fn still_open(stream: &mut TcpStream) -> Option<()> {
+    stream.set_nonblocking(true).expect("it can be asked without waiting");
+    let nothing = matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).expect("it can wait again");
+    nothing.then_some(())
+}
+
+/// The best proof that a connection was open: it sends the rest of its request and is answered.
+fn finish_all(name: &str, streams: Vec<TcpStream>, rest: &[u8]) {
+    for mut stream in streams {
+        stream.write_all(rest).expect("a held connection takes the rest");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).expect("a held connection is answered");
+        assert_eq!(&status, b"HTTP/1.1 200", "{name}: a held connection is served in the end");
+    }
+}
+
+fn percentile(latencies: &mut [Duration], percent: usize) -> Duration {
+    latencies.sort_unstable();
+    latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)]
+}

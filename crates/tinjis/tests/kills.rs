@@ -1,0 +1,125 @@
+//! Proof: billing, or payments, is killed with SIGKILL at random moments of runs, started again, and paid until all
+//! is paid: nobody is charged twice, nothing is lost. Small here; `make kills` is the full size.
+//! Knows the services from outside only.
+
+use std::io::Write;
+use std::time::Duration;
+
+use harness::ledger::{Verdict, ask, charged_and_unsettled, judge};
+use harness::wait::{pause, wait_until};
+use harness::{Dice, Process, Services, size};
+
+/// However long a machine takes, a run makes progress within this.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
+/// However long a machine takes, a round is paid within this.
+const PAID_WITHIN: Duration = Duration::from_secs(300);
+/// A share of refusals, so that second attempts are part of the proof.
+const SUCCESS_RATE: &str = "--success-rate=0.9";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Billing,
+    Payments,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    rounds: usize,
+    kills: usize,
+    idle_kills: usize,
+    open: i64,
+    unsettled: i64,
+}
+
+#[test]
+fn billing_killed_at_random_moments_charges_every_invoice_once() {
+    prove(Victim::Billing);
+}
+
+#[test]
+fn payments_killed_at_random_moments_charge_every_invoice_once() {
+    prove(Victim::Payments);
+}
+
+fn prove(victim: Victim) {
+    let (kills_wanted, invoices) = (size("KILLS", 3), size("KILL_INVOICES", 2000));
+    let mut dice = Dice::thrown();
+    let seed = dice.seed();
+    let mut services =
+        Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags([SUCCESS_RATE, "--seed=1"]).start();
+    let mut tally = Tally::default();
+    while tally.kills < kills_wanted {
+        tally.rounds += 1;
+        services.import(&format!("R{}-", tally.rounds), invoices);
+        let _run = services.start_run();
+        while tally.kills < kills_wanted
+            && kill_in_mid_run(&mut services, victim, invoices, &mut dice, &mut tally)
+        {
+            // The next moment of the same round.
+        }
+        services.pay_until_true(PAID_WITHIN);
+        let verdict = judge(&services.billing.db(), &services.payments.db());
+        report(victim, &tally, &verdict, seed);
+        let all = i64::try_from(tally.rounds * invoices).expect("a proof is smaller than 2^63");
+        let wanted = Verdict { invoices: all, paid: all, charges: all, ..Verdict::default() };
+        assert_eq!(verdict, wanted, "SEED={seed}: each invoice is charged once, and known to be");
+    }
+    assert!(tally.open > 0, "kills hit open attempts");
+}
+
+/// Waits for a random progress and kills. `false` when the round was over before.
+fn kill_in_mid_run(
+    services: &mut Services,
+    victim: Victim,
+    invoices: usize,
+    dice: &mut Dice,
+    tally: &mut Tally,
+) -> bool {
+    let db = services.billing.db();
+    let unpaid = || ask(&db, "SELECT count(*) FROM invoices WHERE state <> 'PAID'");
+    let part = u64::try_from(invoices / 4).expect("a proof is smaller than 2^64");
+    let target = unpaid() - i64::try_from(dice.below(part)).expect("a proof is smaller than 2^63");
+    if target <= 0 {
+        return false;
+    }
+    // A run may end above the target, with the rest refused once: then the round is over too.
+    let running = || ask(&db, "SELECT count(*) FROM runs WHERE state = 'running'");
+    wait_until("a run to make progress", PROGRESS_WITHIN, || unpaid() <= target || running() == 0);
+    pause(Duration::from_micros(dice.below(5000)));
+    if running() == 0 {
+        return false;
+    }
+    let process: &mut Process =
+        if victim == Victim::Billing { &mut services.billing } else { &mut services.payments };
+    process.kill();
+    let open = ask(&db, "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')");
+    if open == 0 {
+        tally.idle_kills += 1;
+    } else {
+        tally.kills += 1;
+        tally.open += open;
+        tally.unsettled += charged_and_unsettled(&db, &services.payments.db());
+    }
+    let process: &mut Process =
+        if victim == Victim::Billing { &mut services.billing } else { &mut services.payments };
+    pause(Duration::from_millis(dice.below(200)));
+    process.start_again();
+    true
+}
+
+fn report(victim: Victim, tally: &Tally, verdict: &Verdict, seed: u64) {
+    let line = format!(
+        "{victim:?}: {} kills in {} rounds ({} more hit nothing open), {} attempts open, {} of them charged already; \
+         {} invoices, {} charges, double {}, lost {}; SEED={seed}\n",
+        tally.kills,
+        tally.rounds,
+        tally.idle_kills,
+        tally.open,
+        tally.unsettled,
+        verdict.invoices,
+        verdict.charges,
+        verdict.double,
+        verdict.lost,
+    );
+    std::io::stdout().write_all(line.as_bytes()).expect("the report can be written");
+}
