@@ -2,6 +2,7 @@
 //! Knows no SQL and no HTTP; SQLite (and later PostgreSQL) stand behind it and pass one contract suite.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -16,9 +17,6 @@ pub const PAGE_MAX: usize = 1000;
 /// What a ledger fails with; business results are values.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The request never reached the store: nothing was recorded.
-    #[error("the ledger takes no more work now")]
-    Overloaded,
     /// Not reachable, full, locked by another process, or broken: whether it was recorded may be unknown.
     #[error("the ledger cannot be used")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -96,7 +94,7 @@ pub struct Entry {
     /// What was decided.
     pub state: State,
     /// By which route it came.
-    pub route: String,
+    pub route: &'static str,
 }
 
 /// One row of the ledger.
@@ -156,7 +154,7 @@ pub trait Ledger: Send + Sync + 'static {
     async fn renew_id(&self) -> Result<LedgerId>;
 
     /// Records an execution, or answers the row that has its key already.
-    async fn record(&self, entry: Entry) -> Result<Recorded>;
+    async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded>;
 
     /// The row of a key, whoever's it is.
     async fn row(&self, key: &Key) -> Result<Option<Row>>;

@@ -1,1 +1,185 @@
-//! The ledger in SQLite.
+//! The ledger in one SQLite file: a charge is one INSERT, whose UNIQUE key finds every repetition.
+//! Knows no HTTP; what a repeated key means is decided by the caller.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chassis::clock::{Clock, Random};
+use chassis::crash_point;
+use chassis::sqlite::{Migration, Sqlite, SqliteError};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
+use uuid::Uuid;
+
+use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State};
+use crate::keys::{Fingerprint, Key};
+
+/// The schema, step by step; steps are only ever appended.
+const MIGRATIONS: &[Migration] =
+    &[Migration { name: "ledger", sql: include_str!("sqlite/0001_ledger.sql"), breaks_older: true }];
+
+/// What a tombstone says of the route that it came by.
+const VOID_ROUTE: &str = "/v1/ledger/{key}/void";
+
+const INSERT: &str = "INSERT INTO ledger \
+    (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, created_at) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (key) DO NOTHING";
+
+const BY_KEY: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
+    state, route, created_at FROM ledger WHERE key = ?1";
+
+const PAGE: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
+    state, route, created_at FROM ledger WHERE seq > ?1 AND account = ?2 ORDER BY seq LIMIT ?3";
+
+/// A ledger in an open SQLite file.
+#[derive(Debug)]
+pub struct SqliteLedger {
+    sqlite: Sqlite,
+    clock: Clock,
+    random: Random,
+}
+
+impl SqliteLedger {
+    /// Opens the file, brings its schema up to date, and names the ledger if it has no name yet.
+    ///
+    /// # Errors
+    /// When the file cannot be used; the source says why.
+    pub async fn open(path: &Path, clock: Clock, random: Random) -> Result<Self> {
+        let sqlite = Sqlite::open(path, MIGRATIONS, &clock).map_err(unavailable)?;
+        let ledger = Self { sqlite, clock, random };
+        let id = ledger.random.uuid().hyphenated().to_string();
+        let name = "INSERT INTO ledger_meta (ledger_id) VALUES (?1) ON CONFLICT DO NOTHING";
+        ledger.sqlite.write(move |sql| sql.execute(name, [id])).await.map_err(unavailable)?;
+        Ok(ledger)
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    async fn id(&self) -> Result<LedgerId> {
+        let read = |sql: &Connection| {
+            sql.query_row("SELECT ledger_id FROM ledger_meta", [], |row| row.get::<_, String>(0))
+        };
+        let text = self.sqlite.read(read).await.map_err(unavailable)?;
+        let id = Uuid::parse_str(&text).map_err(|_| LedgerError::Corrupt(format!("ledger_id {text:?}")))?;
+        Ok(LedgerId(id))
+    }
+
+    async fn renew_id(&self) -> Result<LedgerId> {
+        let id = self.random.uuid();
+        let text = id.hyphenated().to_string();
+        let renew = move |sql: &Connection| sql.execute("UPDATE ledger_meta SET ledger_id = ?1", [text]);
+        match self.sqlite.write(renew).await.map_err(unavailable)? {
+            1 => Ok(LedgerId(id)),
+            rows => Err(LedgerError::Corrupt(format!("ledger_meta has {rows} rows"))),
+        }
+    }
+
+    async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded> {
+        let entry = Arc::clone(entry);
+        let clock = self.clock.clone();
+        self.sqlite.write(move |sql| record(sql, &entry, clock.now_ms())).await.map_err(unavailable)
+    }
+
+    async fn row(&self, key: &Key) -> Result<Option<Row>> {
+        let key = key.clone();
+        self.sqlite.read(move |sql| by_key(sql, &key)).await.map_err(unavailable)
+    }
+
+    async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page> {
+        let account = account.to_owned();
+        let limit = limit.min(PAGE_MAX);
+        let read = move |sql: &Connection| page(sql, &account, after, limit);
+        self.sqlite.read(read).await.map_err(unavailable)
+    }
+
+    async fn void(&self, account: &str, key: &Key) -> Result<Row> {
+        let tombstone = Entry {
+            key: Some(key.clone()),
+            account: account.to_owned(),
+            fingerprint: Fingerprint::from_store(String::new()),
+            reference: None,
+            customer_id: 0,
+            currency: String::new(),
+            amount_minor: 0,
+            state: State::Voided,
+            route: VOID_ROUTE,
+        };
+        let key = key.clone();
+        let clock = self.clock.clone();
+        let void = move |sql: &Connection| {
+            record(sql, &tombstone, clock.now_ms())?;
+            by_key(sql, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+        };
+        self.sqlite.write(void).await.map_err(unavailable)
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.id().await.map(drop)
+    }
+}
+
+fn unavailable(error: SqliteError) -> LedgerError {
+    LedgerError::Unavailable(Box::new(error))
+}
+
+fn record(sql: &Connection, entry: &Entry, now_ms: i64) -> rusqlite::Result<Recorded> {
+    let inserted = sql.prepare_cached(INSERT)?.execute(params![
+        entry.key.as_ref().map(Key::as_str),
+        entry.account,
+        entry.fingerprint.as_str(),
+        entry.reference,
+        entry.customer_id,
+        entry.currency,
+        entry.amount_minor,
+        entry.state.word(),
+        entry.route,
+        now_ms,
+    ])?;
+    crash_point!("P2");
+    if inserted == 1 {
+        return Ok(Recorded::New(Seq(sql.last_insert_rowid())));
+    }
+    let key = entry.key.as_ref().ok_or(rusqlite::Error::StatementChangedRows(inserted))?;
+    by_key(sql, key)?.map(Recorded::Known).ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+fn by_key(sql: &Connection, key: &Key) -> rusqlite::Result<Option<Row>> {
+    sql.prepare_cached(BY_KEY)?.query_row([key.as_str()], read_row).optional()
+}
+
+fn page(sql: &Connection, account: &str, after: Seq, limit: usize) -> rusqlite::Result<Page> {
+    let one_more = i64::try_from(limit + 1).expect("a page's length fits an i64");
+    let mut statement = sql.prepare_cached(PAGE)?;
+    let found = statement.query_map(params![after.0, account, one_more], read_row)?;
+    let mut rows = found.collect::<rusqlite::Result<Vec<Row>>>()?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    Ok(Page { rows, more })
+}
+
+fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+    let state: String = row.get(8)?;
+    Ok(Row {
+        seq: Seq(row.get(0)?),
+        key: row.get::<_, Option<String>>(1)?.map(|text| read_key(&text)).transpose()?,
+        account: row.get(2)?,
+        fingerprint: Fingerprint::from_store(row.get(3)?),
+        reference: row.get(4)?,
+        customer_id: row.get(5)?,
+        currency: row.get(6)?,
+        amount_minor: row.get(7)?,
+        state: State::from_word(&state).ok_or_else(|| unreadable(8, &format!("state {state:?}")))?,
+        route: row.get(9)?,
+        created_at_ms: row.get(10)?,
+    })
+}
+
+fn read_key(text: &str) -> rusqlite::Result<Key> {
+    Key::parse(text).ok_or_else(|| unreadable(1, &format!("key {text:?}")))
+}
+
+fn unreadable(column: usize, what: &str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
+}

@@ -1,0 +1,275 @@
+//! What happens to one delivery: is its key in flight, does a fault hit it, is it charged, what does the ledger say.
+//! Decides everything and tells it as values; knows no SQL, no route's words and no status codes.
+
+use std::collections::HashMap;
+use std::collections::hash_map;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chassis::caller::Account;
+use chassis::crash_point;
+use chassis::shutdown::Shutdown;
+use chassis::telemetry::TraceContext;
+use tracing::Instrument;
+
+use crate::faults::Faults;
+use crate::faults::draw::{Odds, Subject};
+use crate::faults::script::Fault;
+use crate::keys::{Fingerprint, Key, Known, judge};
+use crate::ledger::{Entry, Ledger, Recorded, Row, Seq, State};
+use crate::metrics::Counters;
+
+/// What a request asks for, read off any of the wires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Whom to charge; 0 where the route does not say.
+    pub customer_id: i64,
+    /// In what; empty when an old client sent an object.
+    pub currency: String,
+    /// How much, in hundredths.
+    pub amount_minor: i64,
+    /// The caller's own name of what is paid.
+    pub reference: Option<String>,
+}
+
+/// One delivery of a request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who asks.
+    pub account: Account,
+    /// Under which key, if any.
+    pub key: Option<Key>,
+    /// For what.
+    pub charge: Charge,
+    /// By which route.
+    pub route: &'static str,
+}
+
+/// What is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was decided, now or (`replayed`) at an earlier delivery.
+    Decided {
+        /// The row that holds the decision.
+        seq: Seq,
+        /// Charged, or refused.
+        charged: bool,
+        /// Whether this delivery executed nothing.
+        replayed: bool,
+    },
+    /// Nothing was executed, because a fault script wants it so.
+    Nothing,
+    /// Another delivery of the key is being executed: ask again.
+    KeyInFlight,
+    /// The key belongs to another account.
+    KeyForeign,
+    /// The key was voided.
+    KeyVoided,
+    /// The key came with other data before.
+    KeyReused,
+    /// The ledger failed: whether it was executed is unknown.
+    Unavailable,
+}
+
+/// What a fault script does to the telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoil {
+    /// The connection is reset.
+    Reset,
+    /// The connection is closed without an answer.
+    Lose,
+    /// The answer is 500.
+    Fail,
+    /// The answer's body is cut off.
+    CutOff,
+    /// The answer comes after so long.
+    Hold(Duration),
+}
+
+/// An answer, and what becomes of it on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What is to be told.
+    pub answer: Answer,
+    /// What a fault does to it.
+    pub spoil: Option<Spoil>,
+}
+
+impl From<Answer> for Told {
+    fn from(answer: Answer) -> Self {
+        Self { answer, spoil: None }
+    }
+}
+
+/// Takes decisions and keeps them. Clones share everything.
+#[derive(Clone)]
+pub struct Charger(Arc<Desk>);
+
+struct Desk {
+    ledger: Arc<dyn Ledger>,
+    odds: Odds,
+    faults: Faults,
+    counters: Counters,
+    in_flight: Arc<InFlight>,
+    shutdown: Shutdown,
+}
+
+impl Charger {
+    /// A charger over this ledger.
+    #[must_use]
+    pub fn new(
+        ledger: Arc<dyn Ledger>,
+        odds: Odds,
+        faults: Faults,
+        counters: Counters,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self(Arc::new(Desk { ledger, odds, faults, counters, in_flight: Arc::default(), shutdown }))
+    }
+
+    /// Executes one delivery, or repeats what was decided for its key. Runs as a task of its own: who stops waiting
+    /// changes nothing, and a shutdown waits for it.
+    pub async fn charge(&self, request: Request) -> Told {
+        let pass = match &request.key {
+            Some(key) => match InFlight::enter(&self.0.in_flight, key, &request.account) {
+                Ok(pass) => Some(pass),
+                Err(answer) => return answer.into(),
+            },
+            None => None,
+        };
+        let desk = Arc::clone(&self.0);
+        let task = async move {
+            let told = desk.execute(request).await;
+            drop(pass);
+            told
+        };
+        let task = TraceContext::inherit(task).in_current_span();
+        self.0.shutdown.tracker().spawn(task).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a charge died; whether it was recorded is unknown");
+            Answer::Unavailable.into()
+        })
+    }
+}
+
+impl Desk {
+    async fn execute(&self, request: Request) -> Told {
+        let Request { account, key, charge, route } = request;
+        let fingerprint = Fingerprint::new(charge.customer_id, &charge.currency, charge.amount_minor);
+        let delivery = self.faults.deliver(subject(key.as_ref(), &charge, &fingerprint));
+        let fault = self.faults.strike(delivery, charge.customer_id, charge.amount_minor);
+        let charged = fault != Some(Fault::Refuse) && self.odds.charges(delivery);
+        let nth = delivery.nth;
+        if let Some(fault) = fault {
+            self.counters.struck(fault);
+            tracing::info!(fault = fault.word(), key = key.as_ref().map(Key::as_str), "Fault");
+        }
+        match fault {
+            Some(Fault::Latency(wait)) => tokio::time::sleep(wait).await,
+            Some(Fault::ErrorBefore) => return Told { answer: Answer::Nothing, spoil: Some(Spoil::Fail) },
+            Some(Fault::Reset) => return Told { answer: Answer::Nothing, spoil: Some(Spoil::Reset) },
+            _ => {}
+        }
+        let entry = Arc::new(Entry {
+            key: key.filter(|_| fault != Some(Fault::ForgetKey)),
+            account: account.as_str().to_owned(),
+            fingerprint,
+            reference: charge.reference,
+            customer_id: charge.customer_id,
+            currency: charge.currency,
+            amount_minor: charge.amount_minor,
+            state: if charged { State::Charged } else { State::Refused },
+            route,
+        });
+        let answer = self.record(&entry).await;
+        if fault == Some(Fault::Duplicate) {
+            self.record(&entry).await;
+        }
+        // A replay at what looks like a key's first delivery: the fault took effect before a restart.
+        let is_late = nth == 1 && matches!(answer, Answer::Decided { replayed: true, .. });
+        let spoil = fault.and_then(spoil).filter(|_| !is_late);
+        Told { answer, spoil }
+    }
+
+    async fn record(&self, entry: &Arc<Entry>) -> Answer {
+        crash_point!("P1");
+        let answer = match self.ledger.record(entry).await {
+            Ok(Recorded::New(seq)) => {
+                self.counters.executed(entry.state);
+                Answer::Decided { seq, charged: entry.state == State::Charged, replayed: false }
+            }
+            Ok(Recorded::Known(row)) => self.repeat(&row, entry),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the ledger failed");
+                Answer::Unavailable
+            }
+        };
+        crash_point!("P4");
+        answer
+    }
+
+    fn repeat(&self, row: &Row, entry: &Entry) -> Answer {
+        match judge(row, entry) {
+            Known::Replay => {
+                self.counters.replayed();
+                Answer::Decided { seq: row.seq, charged: row.state == State::Charged, replayed: true }
+            }
+            Known::Foreign => Answer::KeyForeign,
+            Known::Voided => Answer::KeyVoided,
+            Known::Reused => Answer::KeyReused,
+        }
+    }
+}
+
+fn subject<'a>(key: Option<&'a Key>, charge: &'a Charge, fingerprint: &'a Fingerprint) -> Subject<'a> {
+    match (key, &charge.reference) {
+        (Some(key), _) => Subject::Key(key.as_str()),
+        (None, Some(reference)) => Subject::Reference(reference),
+        (None, None) => Subject::Fingerprint(fingerprint.as_str()),
+    }
+}
+
+/// What is left of a fault once the charge is recorded.
+fn spoil(fault: Fault) -> Option<Spoil> {
+    match fault {
+        Fault::ErrorAfter => Some(Spoil::Fail),
+        Fault::ReplyLost => Some(Spoil::Lose),
+        Fault::Malformed => Some(Spoil::CutOff),
+        Fault::Hold(wait) => Some(Spoil::Hold(wait)),
+        Fault::Refuse
+        | Fault::Latency(_)
+        | Fault::ErrorBefore
+        | Fault::Reset
+        | Fault::Duplicate
+        | Fault::ForgetKey => None,
+    }
+}
+
+/// The keys that are being executed in this process, and whose they are. Bounded by the server's calls in flight.
+#[derive(Debug, Default)]
+struct InFlight(Mutex<HashMap<Key, Account>>);
+
+/// Takes its key out again when dropped, however the execution ends.
+#[derive(Debug)]
+struct Pass {
+    keys: Arc<InFlight>,
+    key: Key,
+}
+
+impl InFlight {
+    fn enter(keys: &Arc<Self>, key: &Key, account: &Account) -> Result<Pass, Answer> {
+        match keys.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()) {
+            hash_map::Entry::Occupied(entry) if entry.get() != account => Err(Answer::KeyForeign),
+            hash_map::Entry::Occupied(_) => Err(Answer::KeyInFlight),
+            hash_map::Entry::Vacant(entry) => {
+                entry.insert(account.clone());
+                Ok(Pass { keys: Arc::clone(keys), key: key.clone() })
+            }
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.keys.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}

@@ -1,0 +1,211 @@
+//! Settings of the payment service: flags and variables to real types, every mistake in one message.
+//! Opens nothing but the files that settings name.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use chassis::config::{Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, load};
+
+use crate::faults::draw::{Seed, Share};
+use crate::faults::script::Script;
+
+/// Where the service stands when nothing is said.
+pub const DEFAULTS: CommonDefaults = CommonDefaults {
+    service: "payments",
+    listen: "127.0.0.1:9000",
+    admin_listen: "127.0.0.1:9001",
+    database_url: "sqlite:./payments.db",
+};
+
+/// The share of charges that succeed when nothing is said.
+const SUCCESS_RATE: &str = "0.5";
+
+const FAULTS: &str = "--faults (FAULTS)";
+
+/// The payment service: charges or refuses, keeps every decision, and executes a key once
+#[derive(Debug, clap::Parser)]
+#[command(name = "payments", version, mut_args = |arg| DEFAULTS.describe(arg))]
+pub struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// true serves callers without a token also on an address that is not loopback [default: false]
+    #[arg(long, env = "ALLOW_ANONYMOUS", value_name = "BOOL", help_heading = "Callers",
+          num_args = 0..=1, default_missing_value = "true")]
+    allow_anonymous: Option<String>,
+    /// Share of charges that succeed, from 0 to 1 [default: 0.5]
+    #[arg(long, env = "SUCCESS_RATE", value_name = "SHARE", help_heading = "Decisions")]
+    success_rate: Option<String>,
+    /// Number from which charged, refused and every fault follow [default: the script's, else random and logged]
+    #[arg(long, env = "SEED", value_name = "NUMBER", help_heading = "Decisions")]
+    seed: Option<String>,
+    /// Script of faults in TOML, never for production [default: none]
+    #[arg(long, env = "FAULTS", value_name = "FILE", help_heading = "Decisions")]
+    faults: Option<String>,
+    /// What to do; serve, if nothing is said
+    #[command(subcommand)]
+    command: Option<Sub>,
+}
+
+#[derive(Clone, Copy, Debug, clap::Subcommand)]
+enum Sub {
+    /// Bring the database's schema up to date and end
+    Migrate,
+    /// Ask the running service whether it is ready: exit code 0 or 1
+    Healthcheck,
+    /// Give a ledger that was restored from a backup a new id, so that callers notice
+    NewLedgerId,
+}
+
+/// What a start of the program is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Serve until told to stop.
+    Serve,
+    /// Bring the schema up to date.
+    Migrate,
+    /// Ask the running service how it is.
+    Healthcheck,
+    /// Rename a restored ledger.
+    NewLedgerId,
+}
+
+/// Checked settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What every service has.
+    pub common: Common,
+    /// What to do.
+    pub command: Command,
+    /// The share of charges that succeed.
+    pub success_rate: Share,
+    /// From which everything follows; `None` draws one.
+    pub seed: Option<Seed>,
+    /// The faults to do.
+    pub script: Script,
+}
+
+impl Config {
+    /// Reads argv (program name first) and the environment.
+    ///
+    /// # Errors
+    /// The code to exit with, after help, version or all mistakes were printed.
+    pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
+        load(args, |args: Args, problems| args.resolve(problems))
+    }
+}
+
+impl Args {
+    fn resolve(self, problems: &mut Problems) -> Option<Config> {
+        let command = match self.command {
+            None => Command::Serve,
+            Some(Sub::Migrate) => Command::Migrate,
+            Some(Sub::Healthcheck) => Command::Healthcheck,
+            Some(Sub::NewLedgerId) => Command::NewLedgerId,
+        };
+        let common = self.common.resolve(&DEFAULTS, problems);
+        let anonymous = self.allow_anonymous.as_deref().filter(|text| !text.is_empty()).unwrap_or("false");
+        let anonymous = problems.take("--allow-anonymous (ALLOW_ANONYMOUS)", boolean(anonymous));
+        let success_rate = self.success_rate.as_deref().unwrap_or(SUCCESS_RATE);
+        let success_rate = problems.take("--success-rate (SUCCESS_RATE)", share(success_rate));
+        let seed = self.seed.as_deref().map(|text| problems.take("--seed (SEED)", seed(text)));
+        let script = match &self.faults {
+            Some(path) => problems.take(FAULTS, read_script(path)),
+            None => Some(Script::default()),
+        };
+        let (common, anonymous, script) = (common?, anonymous?, script?);
+        if let DatabaseUrl::Postgres(_) = common.database_url {
+            problems
+                .add("--database-url (DATABASE_URL)", "this version keeps its ledger in sqlite:PATH only");
+        }
+        if command == Command::Serve
+            && common.tokens.is_none()
+            && !anonymous
+            && !common.listen.ip().is_loopback()
+        {
+            problems.add(
+                "--payments-api-token (PAYMENTS_API_TOKEN)",
+                "is missing, and --listen is not loopback: anybody could charge. Set a token, or say \
+                 --allow-anonymous (ALLOW_ANONYMOUS=true)",
+            );
+        }
+        let seed = seed.unwrap_or(script.seed);
+        Some(Config { common, command, success_rate: success_rate?, seed, script })
+    }
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" => Ok(true),
+        "false" | "0" | "no" => Ok(false),
+        _ => Err(format!("\"{text}\" is neither true nor false")),
+    }
+}
+
+fn share(text: &str) -> Result<Share, String> {
+    Share::parse(text).ok_or_else(|| format!("\"{text}\" is no number from 0 to 1"))
+}
+
+fn seed(text: &str) -> Result<Seed, String> {
+    text.parse().map(Seed).map_err(|_| format!("\"{text}\" is no whole number from 0 to {}", u64::MAX))
+}
+
+fn read_script(path: &str) -> Result<Script, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    Script::parse(&text).map_err(|error| format!("{path}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn resolve(words: &[&str]) -> Result<Config, String> {
+        let mut problems = Problems::new();
+        let words = ["payments"].iter().chain(words);
+        let config = Args::try_parse_from(words).map_err(|error| error.to_string())?.resolve(&mut problems);
+        problems.finish().map_err(|error| error.to_string())?;
+        Ok(config.unwrap())
+    }
+
+    #[test]
+    fn without_words_it_serves_on_loopback_and_refuses_half() {
+        let config = resolve(&[]).unwrap();
+        assert_eq!(config.command, Command::Serve);
+        assert_eq!(config.common.listen.to_string(), "127.0.0.1:9000");
+        assert_eq!(Some(config.success_rate), Share::parse("0.5"));
+        assert_eq!(config.seed, None);
+    }
+
+    #[test]
+    fn nobody_serves_strangers_by_accident() {
+        let open = ["--listen", "0.0.0.0:9000"];
+        let refused = resolve(&open).unwrap_err();
+        assert!(refused.contains("--allow-anonymous"), "{refused}");
+        assert!(resolve(&[&open[..], &["--payments-api-token", "TestToken"]].concat()).is_ok());
+        assert!(resolve(&[&open[..], &["--allow-anonymous"]].concat()).is_ok());
+        assert!(resolve(&[&open[..], &["--allow-anonymous=true"]].concat()).is_ok());
+        assert!(resolve(&[&open[..], &["--allow-anonymous=false"]].concat()).is_err());
+        assert!(resolve(&[&open[..], &["migrate"]].concat()).is_ok());
+        assert!(resolve(&["--listen", "[::1]:9000"]).is_ok());
+    }
+
+    #[test]
+    fn all_mistakes_come_at_once() {
+        let words =
+            ["--success-rate", "1.5", "--seed", "x", "--faults", "/nowhere/at-all.toml", "--listen", "9000"];
+        let mistakes = resolve(&words).unwrap_err();
+        for setting in ["--success-rate", "--seed", "--faults", "--listen"] {
+            assert!(mistakes.contains(setting), "{setting} is not in {mistakes}");
+        }
+    }
+
+    #[test]
+    fn the_flag_beats_the_seed_of_the_script() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("faults.toml");
+        std::fs::write(&path, "seed = 8213").unwrap();
+        let path = path.to_str().unwrap();
+        assert_eq!(resolve(&["--faults", path]).unwrap().seed, Some(Seed(8213)));
+        assert_eq!(resolve(&["--faults", path, "--seed", "7"]).unwrap().seed, Some(Seed(7)));
+    }
+}

@@ -1,0 +1,246 @@
+//! What all old routes share: one delivery from head to answer, with key, ledger check, faults and echo.
+//! Knows no route's words: each hands in how it reads a body and how it tells a decision.
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use chassis::caller::Account;
+use chassis::problem::{FieldError, Problem};
+use chassis::server::Connection;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use uuid::Uuid;
+
+use super::{App, half};
+use crate::amount::{BadAmount, Decimal};
+use crate::charge::{self, Answer, Charge, Spoil, Told};
+use crate::keys::Key;
+use crate::ledger::{LedgerId, Seq};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const EXPECT_LEDGER: HeaderName = HeaderName::from_static("expect-ledger");
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
+
+/// A charge's body; real ones have some hundred bytes. The server's own limit comes first.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// How much of a body the log shows.
+const LOGGED_BYTES_MAX: usize = 2048;
+
+/// One old route.
+pub(super) struct Wire {
+    /// Its path.
+    pub(super) route: &'static str,
+    /// Of all its own answers.
+    pub(super) content_type: &'static str,
+    /// Reads a request.
+    pub(super) read: fn(&Inbound<'_>) -> Result<Charge, Invalid>,
+    /// Tells a decision.
+    pub(super) tell: fn(&Decision<'_>) -> (StatusCode, String),
+}
+
+/// What a route reads.
+pub(super) struct Inbound<'a> {
+    pub(super) body: &'a [u8],
+    pub(super) query: Option<&'a str>,
+    /// Keyed amounts must be exact; old clients' are rounded.
+    exact: bool,
+}
+
+/// What a route tells.
+pub(super) struct Decision<'a> {
+    pub(super) charged: bool,
+    pub(super) seq: Seq,
+    pub(super) ledger_id: LedgerId,
+    pub(super) reference: Option<&'a str>,
+}
+
+/// Why a request is not valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Invalid {
+    /// In the route's own words.
+    Wire(&'static str),
+    /// A keyed amount has more than two decimals.
+    TooPrecise,
+}
+
+impl Inbound<'_> {
+    /// Minor units of a number; `too_large` is how the route calls one that no ledger holds.
+    pub(super) fn amount(&self, value: &Decimal, too_large: Invalid) -> Result<i64, Invalid> {
+        let minor = if self.exact { value.minor_exact() } else { value.minor_rounded() };
+        minor.map_err(|bad| match bad {
+            BadAmount::TooLarge => too_large,
+            BadAmount::TooPrecise => Invalid::TooPrecise,
+        })
+    }
+}
+
+/// Takes one delivery; every keyed answer echoes its key.
+pub(super) async fn deliver(app: &App, wire: &'static Wire, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let key = match read_key(&head.headers) {
+        Ok(key) => key,
+        Err(problem) => return problem.into_response(),
+    };
+    let echo = key.as_ref().map(|key| HeaderValue::from_str(key.as_str()).expect("a key is visible ASCII"));
+    let mut response = match admit(app, wire, &head, key, body).await {
+        Ok(request) => execute(app, wire, &head, request).await,
+        Err(refusal) => refusal,
+    };
+    if let Some(echo) = echo {
+        response.headers_mut().insert(IDEMPOTENCY_KEY, echo);
+    }
+    response
+}
+
+/// Everything that is decided before anything is executed.
+async fn admit(
+    app: &App,
+    wire: &'static Wire,
+    head: &Parts,
+    key: Option<Key>,
+    body: Body,
+) -> Result<charge::Request, Response> {
+    if !is_expected(&head.headers, app.0.ledger_id) {
+        let problem = Problem::named(
+            StatusCode::PRECONDITION_FAILED,
+            "ledger-mismatch",
+            "This is another ledger than the caller expects; nothing was executed",
+        );
+        return Err(problem.into_response());
+    }
+    let body = axum::body::to_bytes(body, BODY_BYTES_MAX)
+        .await
+        .map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE).into_response())?;
+    let shown = &body[..body.len().min(LOGGED_BYTES_MAX)];
+    tracing::debug!("{}", String::from_utf8_lossy(shown));
+    let inbound = Inbound { body: &body, query: head.uri.query(), exact: key.is_some() };
+    let charge = (wire.read)(&inbound).map_err(|invalid| match invalid {
+        Invalid::Wire(body) => answer(wire, StatusCode::BAD_REQUEST, body),
+        Invalid::TooPrecise => {
+            let error = FieldError::new("value", "has more than two decimals; with a key nothing is rounded");
+            Problem::validation(vec![error]).into_response()
+        }
+    })?;
+    let account =
+        head.extensions.get::<Account>().cloned().expect("the guard lets no one in without an account");
+    Ok(charge::Request { account, key, charge, route: wire.route })
+}
+
+async fn execute(app: &App, wire: &'static Wire, head: &Parts, request: charge::Request) -> Response {
+    let reference = request.charge.reference.clone();
+    let Told { answer, spoil } = app.0.charger.charge(request).await;
+    let response = match answer {
+        Answer::Decided { seq, charged, replayed } => {
+            let ledger_id = app.0.ledger_id;
+            let reference = reference.as_deref();
+            let (status, body) = (wire.tell)(&Decision { charged, seq, ledger_id, reference });
+            decided(wire, status, body, replayed, spoil)
+        }
+        Answer::Nothing => Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
+        Answer::KeyInFlight => {
+            let problem = Problem::named(
+                StatusCode::CONFLICT,
+                "key-in-flight",
+                "Another delivery of this key is being executed",
+            );
+            ([(header::RETRY_AFTER, RETRY_AFTER_S)], problem).into_response()
+        }
+        Answer::KeyForeign => foreign(),
+        Answer::KeyVoided => {
+            Problem::named(StatusCode::GONE, "key-voided", "This key was voided and will never be charged")
+                .into_response()
+        }
+        Answer::KeyReused => Problem::named(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "key-reused",
+            "This key came with another customer, currency or amount before",
+        )
+        .into_response(),
+        Answer::Unavailable => unavailable(),
+    };
+    spoilt(app, head, response, spoil).await
+}
+
+/// The answer for a decision. Its body is cut in two where a fault wants it.
+fn decided(
+    wire: &Wire,
+    status: StatusCode,
+    mut body: String,
+    replayed: bool,
+    spoil: Option<Spoil>,
+) -> Response {
+    let mut response = if spoil == Some(Spoil::CutOff) {
+        body.truncate(body.len() / 2);
+        answer(wire, StatusCode::OK, body)
+    } else {
+        answer(wire, status, body)
+    };
+    if replayed {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// What a fault leaves of an answer.
+async fn spoilt(app: &App, head: &Parts, response: Response, spoil: Option<Spoil>) -> Response {
+    let connection = head.extensions.get::<Connection>();
+    match spoil {
+        None | Some(Spoil::CutOff) => return response,
+        Some(Spoil::Hold(wait)) => {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = app.0.shutdown.draining() => {}
+            }
+            return response;
+        }
+        Some(Spoil::Fail) => {}
+        Some(Spoil::Lose) => connection.into_iter().for_each(Connection::close),
+        Some(Spoil::Reset) => connection.into_iter().for_each(Connection::reset),
+    }
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+}
+
+/// An answer in a route's own words.
+fn answer(wire: &Wire, status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(half::body(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(wire.content_type));
+    response
+}
+
+/// The answer for a key of another account: nothing but that.
+pub(super) fn foreign() -> Response {
+    Problem::named(StatusCode::FORBIDDEN, "key-foreign", "This key belongs to another account")
+        .into_response()
+}
+
+/// The answer when the ledger failed. Not marked as not executed: a failed commit may be known only later.
+pub(super) fn unavailable() -> Response {
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("the ledger cannot be used");
+    ([(header::RETRY_AFTER, RETRY_AFTER_S)], problem).into_response()
+}
+
+fn is_expected(headers: &HeaderMap, ledger_id: LedgerId) -> bool {
+    let is_ours = |value: &HeaderValue| {
+        value.to_str().ok().and_then(|text| Uuid::parse_str(text.trim()).ok()) == Some(ledger_id.0)
+    };
+    headers.get_all(EXPECT_LEDGER).iter().all(is_ours)
+}
+
+fn read_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    let key = value.to_str().ok().and_then(Key::parse).filter(|_| given.next().is_none());
+    match key {
+        Some(key) => Ok(Some(key)),
+        None => Err(bad_key("Idempotency-Key")),
+    }
+}
+
+/// A key that is none; `field` is where it stood.
+pub(super) fn bad_key(field: &str) -> Problem {
+    let rule = format!("is not one key of 1 to {} visible ASCII characters without quotes", Key::LEN_MAX);
+    Problem::validation(vec![FieldError::new(field, rule)])
+}

@@ -1,0 +1,76 @@
+//! The wires: every route of three old systems and of the ledger, on one port and on one screen.
+//! Knows no SQL and decides no charge; only this room names status codes.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use chassis::caller::Callers;
+use chassis::shutdown::Shutdown;
+use http::HeaderValue;
+
+use crate::charge::Charger;
+use crate::ledger::{Ledger, LedgerId};
+
+mod antaeus;
+mod challenge;
+mod deliver;
+mod fields;
+mod guard;
+mod half;
+mod health;
+mod provider;
+mod v1;
+
+/// What the routes work with. Clones share it.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+struct Parts {
+    charger: Charger,
+    ledger: Arc<dyn Ledger>,
+    ledger_id: LedgerId,
+    ledger_id_header: HeaderValue,
+    callers: Callers,
+    shutdown: Shutdown,
+}
+
+impl App {
+    /// Routes over this charger and its ledger.
+    #[must_use]
+    pub fn new(
+        charger: Charger,
+        ledger: Arc<dyn Ledger>,
+        ledger_id: LedgerId,
+        callers: Callers,
+        shutdown: Shutdown,
+    ) -> Self {
+        let ledger_id_header =
+            HeaderValue::from_str(&ledger_id.to_string()).expect("a uuid is a sound header value");
+        Self(Arc::new(Parts { charger, ledger, ledger_id, ledger_id_header, callers, shutdown }))
+    }
+}
+
+/// Every route. All but the open ones ask for a token, if one is configured; each answer names the ledger.
+pub fn router(app: App) -> Router {
+    let guarded = Router::new()
+        .route("/", post(antaeus::pay))
+        .route("//", post(antaeus::pay))
+        .route("/payments", post(challenge::pay))
+        .route("/payments/", post(challenge::pay))
+        .route("/payments/pay", post(provider::pay))
+        .route("/payments/pay/", post(provider::pay))
+        .route("/v1/ledger", get(v1::page))
+        .route("/v1/ledger/{key}", get(v1::row))
+        .route("/v1/ledger/{key}/void", post(v1::void))
+        .route_layer(from_fn_with_state(app.clone(), guard::authenticate));
+    let open = Router::new()
+        .route("/ping", get(health::ping))
+        .route("/health", get(health::health))
+        .route("/healthz", get(health::healthz))
+        .fallback(health::unknown_path);
+    let ledger_id = app.0.ledger_id_header.clone();
+    let names_ledger = from_fn(move |request, next| guard::name_ledger(ledger_id.clone(), request, next));
+    guarded.merge(open).layer(names_ledger).with_state(app)
+}

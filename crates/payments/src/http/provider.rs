@@ -1,0 +1,54 @@
+//! `POST /payments/pay`, as the payment-provider had it: the answer is the id that was sent.
+//! It had no word for "refused"; ours is 402. Knows no other wire.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde::Serialize;
+
+use super::App;
+use super::deliver::{Decision, Inbound, Invalid, Wire, deliver};
+use super::fields::{self, Currency, Fields};
+use crate::amount::Decimal;
+use crate::charge::Charge;
+
+const WIRE: Wire =
+    Wire { route: "/payments/pay", content_type: "application/json; charset=utf-8", read, tell };
+
+const UNREADABLE: Invalid = Invalid::Wire(r#"{"error":"failed to process payment request parameters"}"#);
+const NO_ID: Invalid = Invalid::Wire(r#"{"error":"could not retrieve payment id"}"#);
+const NO_VALUE: Invalid = Invalid::Wire(r#"{"error":"could not retrieve payment value"}"#);
+const NO_CURRENCY: Invalid = Invalid::Wire(r#"{"error":"could not retrieve payment currency"}"#);
+
+/// `POST /payments/pay`
+pub(super) async fn pay(State(app): State<App>, request: Request) -> Response {
+    deliver(&app, &WIRE, request).await
+}
+
+fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
+    let fields = Fields::parse(inbound.body).map_err(|_| UNREADABLE)?;
+    let id = fields.id.map(fields::text).transpose().map_err(|_| UNREADABLE)?;
+    let currency = fields.currency.map(fields::currency).transpose().map_err(|_| UNREADABLE)?;
+    let customer_id = fields.customer_id.map(fields::integer).transpose().map_err(|_| UNREADABLE)?;
+    let value = fields.value.map(|raw| Decimal::parse(raw.get()).ok_or(UNREADABLE)).transpose()?;
+    let id = id.filter(|id| !id.is_empty()).ok_or(NO_ID)?;
+    // A payment of less than nothing is none; the original let it through.
+    let value = value.filter(|value| !value.is_zero() && !value.is_negative()).ok_or(NO_VALUE)?;
+    let amount_minor = inbound.amount(&value, UNREADABLE)?;
+    let currency = currency.and_then(Currency::stored).ok_or(NO_CURRENCY)?;
+    Ok(Charge { customer_id: customer_id.unwrap_or(0), currency, amount_minor, reference: Some(id) })
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+}
+
+fn tell(decision: &Decision<'_>) -> (StatusCode, String) {
+    let error = (!decision.charged).then_some("payment was refused");
+    let status = if decision.charged { StatusCode::OK } else { StatusCode::PAYMENT_REQUIRED };
+    let told = Told { id: decision.reference.unwrap_or_default(), error };
+    (status, serde_json::to_string(&told).expect("a struct of texts is JSON"))
+}

@@ -1,0 +1,156 @@
+//! The ledger as others may read it: a page, one key, and a key's tombstone. A caller sees its own account only.
+//! Executes no charge; fields are named as the columns.
+
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::extract::{Extension, Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use chassis::caller::Account;
+use chassis::problem::{FieldError, Problem};
+use http::StatusCode;
+use serde::Serialize;
+
+use super::App;
+use super::deliver::{bad_key, foreign, unavailable};
+use crate::keys::Key;
+use crate::ledger::{LedgerError, PAGE_MAX, Row, Seq, State as RowState};
+
+/// Rows of a page when the caller does not say.
+const LIMIT_DEFAULT: usize = 100;
+
+/// One row as JSON.
+#[derive(Serialize)]
+struct Item<'a> {
+    seq: i64,
+    key: Option<&'a str>,
+    account: &'a str,
+    fingerprint: &'a str,
+    reference: Option<&'a str>,
+    customer_id: i64,
+    currency: &'a str,
+    amount_minor: i64,
+    state: &'static str,
+    route: &'a str,
+    created_at: String,
+}
+
+impl<'a> Item<'a> {
+    fn new(row: &'a Row) -> Self {
+        let created_at = SystemTime::UNIX_EPOCH + Duration::from_millis(row.created_at_ms.unsigned_abs());
+        Self {
+            seq: row.seq.0,
+            key: row.key.as_ref().map(Key::as_str),
+            account: &row.account,
+            fingerprint: row.fingerprint.as_str(),
+            reference: row.reference.as_deref(),
+            customer_id: row.customer_id,
+            currency: &row.currency,
+            amount_minor: row.amount_minor,
+            state: row.state.word(),
+            route: &row.route,
+            created_at: humantime::format_rfc3339_millis(created_at).to_string(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    ledger_id: String,
+    items: Vec<Item<'a>>,
+    next: Option<i64>,
+}
+
+/// `GET /v1/ledger?after=&limit=`
+pub(super) async fn page(
+    State(app): State<App>,
+    Extension(account): Extension<Account>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let (after, limit) = match read_query(query.as_deref().unwrap_or_default()) {
+        Ok(asked) => asked,
+        Err(problem) => return problem.into_response(),
+    };
+    let page = match app.0.ledger.page(account.as_str(), after, limit).await {
+        Ok(page) => page,
+        Err(error) => return failed(&error),
+    };
+    let next = page.rows.last().map(|row| row.seq.0).filter(|_| page.more);
+    let items = page.rows.iter().map(Item::new).collect();
+    Json(List { ledger_id: app.0.ledger_id.to_string(), items, next }).into_response()
+}
+
+/// `GET /v1/ledger/{key}`
+pub(super) async fn row(
+    State(app): State<App>,
+    Extension(account): Extension<Account>,
+    Path(key): Path<String>,
+) -> Response {
+    let Some(key) = Key::parse(&key) else { return bad_key("key").into_response() };
+    match app.0.ledger.row(&key).await {
+        Ok(Some(row)) if row.account == account.as_str() => Json(Item::new(&row)).into_response(),
+        Ok(Some(_)) => foreign(),
+        Ok(None) => Problem::new(StatusCode::NOT_FOUND).detail("the ledger has no such key").into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+/// `POST /v1/ledger/{key}/void`: after 200 the key is not charged and never will be. The row that stands there is
+/// told: VOIDED, or REFUSED as it was before.
+pub(super) async fn void(
+    State(app): State<App>,
+    Extension(account): Extension<Account>,
+    Path(key): Path<String>,
+) -> Response {
+    let Some(key) = Key::parse(&key) else { return bad_key("key").into_response() };
+    match app.0.ledger.void(account.as_str(), &key).await {
+        Ok(row) if row.account != account.as_str() => foreign(),
+        Ok(row) if row.state == RowState::Charged => {
+            Problem::new(StatusCode::CONFLICT).detail("the key was charged").into_response()
+        }
+        Ok(row) => Json(Item::new(&row)).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &LedgerError) -> Response {
+    tracing::error!(error = error as &dyn std::error::Error, "the ledger failed");
+    unavailable()
+}
+
+fn read_query(query: &str) -> Result<(Seq, usize), Problem> {
+    let (mut after, mut limit) = (Some(0), Some(LIMIT_DEFAULT));
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "after" => after = value.parse().ok().filter(|seq: &i64| *seq >= 0),
+            "limit" => limit = value.parse().ok().filter(|rows| (1..=PAGE_MAX).contains(rows)),
+            _ => {}
+        }
+    }
+    match (after, limit) {
+        (Some(after), Some(limit)) => Ok((Seq(after), limit)),
+        _ => {
+            let after = after.is_none().then(|| FieldError::new("after", "is no cursor of this list"));
+            let rule = || FieldError::new("limit", format!("is not from 1 to {PAGE_MAX}"));
+            Err(Problem::validation(after.into_iter().chain(limit.is_none().then(rule)).collect()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_100_rows_from_the_start_unless_asked_otherwise() {
+        assert_eq!(read_query(""), Ok((Seq(0), 100)));
+        assert_eq!(read_query("limit=7&after=12&other=x"), Ok((Seq(12), 7)));
+    }
+
+    #[test]
+    fn a_cursor_or_limit_that_is_none_is_named() {
+        for (query, errors) in [("after=-1", 1), ("limit=0", 1), ("limit=1001&after=x", 2), ("limit=", 1)] {
+            assert_eq!(read_query(query).unwrap_err().errors.len(), errors, "{query}");
+        }
+    }
+}
