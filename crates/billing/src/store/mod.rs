@@ -15,6 +15,7 @@ use crate::invoice::{
 };
 use crate::money::Money;
 
+pub mod plan;
 pub mod sqlite;
 
 /// What a store fails with; business results are values.

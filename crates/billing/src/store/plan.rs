@@ -1,0 +1,275 @@
+//! What a settlement or a person's word does to the facts that a store holds: attempt, invoice, run counters.
+//! Pure, and shared by every database, so that none of them decides anything itself. Knows no SQL.
+
+use crate::charge::transition::{Conflict, Outcome, on_final};
+use crate::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy};
+use crate::store::{Resolved, Settled};
+
+/// `lease_until` of an attempt that waits for a person, so that looking for due ones never passes it:
+/// 9999-12-31T23:59:59.999Z, the last instant that RFC 3339 can write.
+pub const LEASE_NEVER: i64 = 253_402_300_799_999;
+
+/// The facts at hand when word of an attempt arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// The attempt's state.
+    pub attempt: AttemptState,
+    /// Its invoice's state.
+    pub invoice: InvoiceState,
+    /// What is known of other attempts of the invoice; none matters while the invoice is CHARGING.
+    pub others: Others,
+}
+
+/// Other attempts of the same invoice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Others {
+    /// One is open.
+    pub open: bool,
+    /// One is CHARGED.
+    pub charged: bool,
+}
+
+impl Standing {
+    /// Whether [`Others`] can matter: an attempt that is open while its invoice is CHARGING is the only one that is
+    /// open or charged.
+    #[must_use]
+    pub fn needs_others(attempt: AttemptState, invoice: InvoiceState) -> bool {
+        !(attempt.is_open() && invoice == InvoiceState::Charging)
+    }
+}
+
+/// Where an invoice is to stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvoicePlan {
+    /// Its state.
+    pub state: InvoiceState,
+    /// Set exactly when PAID.
+    pub paid_by: Option<PaidBy>,
+    /// Set exactly when ATTENTION.
+    pub attention: Option<AttentionReason>,
+}
+
+impl InvoicePlan {
+    const fn paid(by: PaidBy) -> Self {
+        Self { state: InvoiceState::Paid, paid_by: Some(by), attention: None }
+    }
+
+    const fn attention(reason: AttentionReason) -> Self {
+        Self { state: InvoiceState::Attention, paid_by: None, attention: Some(reason) }
+    }
+
+    const fn plain(state: InvoiceState) -> Self {
+        Self { state, paid_by: None, attention: None }
+    }
+}
+
+/// What to write and what to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The attempt's next state; `None` leaves it.
+    pub attempt: Option<AttemptState>,
+    /// Whether one send is taken back.
+    pub unsend: bool,
+    /// Where the invoice is to stand; `None` leaves it.
+    pub invoice: Option<InvoicePlan>,
+    /// What the caller is told.
+    pub settled: Settled,
+}
+
+impl Plan {
+    fn nothing(settled: Settled) -> Self {
+        Self { attempt: None, unsend: false, invoice: None, settled }
+    }
+
+    /// Whether an attempt that stays open waits for a person now.
+    #[must_use]
+    pub fn parks(&self, standing: Standing) -> bool {
+        let invoice = self.invoice.map_or(standing.invoice, |plan| plan.state);
+        invoice == InvoiceState::Attention
+    }
+}
+
+/// What recording an outcome comes to.
+#[must_use]
+pub fn settle(standing: Standing, outcome: Outcome) -> Plan {
+    if standing.attempt.is_open() { settle_open(standing, outcome) } else { settle_final(standing, outcome) }
+}
+
+fn settle_open(standing: Standing, outcome: Outcome) -> Plan {
+    if outcome == Outcome::Charged && standing.others.charged {
+        return second_charge(Some(AttemptState::InDoubt));
+    }
+    let invoice = match outcome {
+        Outcome::Charged => Some(InvoicePlan::paid(PaidBy::Charge)),
+        // Still open: what waits for a person goes on waiting, for the reason that came first.
+        Outcome::NotSent => None,
+        Outcome::InDoubt(_) if standing.invoice == InvoiceState::Attention => None,
+        Outcome::InDoubt(None) => None,
+        Outcome::InDoubt(Some(reason)) => Some(InvoicePlan::attention(reason)),
+        // This one took nothing; an earlier one did after all, late. So the invoice is paid, once.
+        Outcome::Refused | Outcome::Rejected | Outcome::Voided if standing.others.charged => {
+            Some(InvoicePlan::paid(PaidBy::Charge))
+        }
+        Outcome::Refused | Outcome::Voided => Some(InvoicePlan::plain(InvoiceState::Pending)),
+        Outcome::Rejected => Some(InvoicePlan::attention(AttentionReason::Rejected)),
+    };
+    Plan {
+        attempt: outcome.attempt(),
+        unsend: outcome == Outcome::NotSent,
+        invoice,
+        settled: Settled::Applied,
+    }
+}
+
+fn settle_final(standing: Standing, outcome: Outcome) -> Plan {
+    match on_final(standing.attempt, outcome) {
+        None => Plan::nothing(Settled::Same),
+        Some(Conflict::ChargedLate) if standing.others.charged => second_charge(None),
+        Some(Conflict::ChargedLate) => {
+            // PAID by import or by a person's word, and charged besides: somebody has to pay back.
+            let paid_elsewhere = standing.invoice == InvoiceState::Paid;
+            let invoice = if standing.others.open || paid_elsewhere {
+                InvoicePlan::attention(AttentionReason::ChargedLate)
+            } else {
+                InvoicePlan::paid(PaidBy::Charge)
+            };
+            Plan {
+                attempt: Some(AttemptState::Charged),
+                unsend: false,
+                invoice: Some(invoice),
+                settled: Settled::Conflict(Conflict::ChargedLate),
+            }
+        }
+        Some(Conflict::Contradiction) => Plan {
+            invoice: (standing.invoice != InvoiceState::Attention)
+                .then_some(InvoicePlan::attention(AttentionReason::Contradiction)),
+            ..Plan::nothing(Settled::Conflict(Conflict::Contradiction))
+        },
+    }
+}
+
+/// Two attempts of one invoice are charged. The store's unique index keeps the first; this one is not recorded as
+/// charged (an open one stays open, in doubt), and a person is called.
+fn second_charge(attempt: Option<AttemptState>) -> Plan {
+    Plan {
+        attempt,
+        unsend: false,
+        invoice: Some(InvoicePlan::attention(AttentionReason::ChargedLate)),
+        settled: Settled::Conflict(Conflict::ChargedLate),
+    }
+}
+
+/// What a person's word on an attempt comes to: the attempt's and the invoice's next state, or why not.
+pub fn resolve(standing: Standing, charged: bool) -> Result<(AttemptState, InvoicePlan), Resolved> {
+    if !standing.attempt.is_open() {
+        return Err(Resolved::Final(standing.attempt));
+    }
+    match (charged, standing.others.charged) {
+        (true, true) => Err(Resolved::OtherCharged),
+        (true, false) => Ok((AttemptState::Charged, InvoicePlan::paid(PaidBy::Resolve))),
+        (false, true) => Ok((AttemptState::Voided, InvoicePlan::paid(PaidBy::Charge))),
+        (false, false) => Ok((AttemptState::Voided, InvoicePlan::plain(InvoiceState::Pending))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTCOMES: [Outcome; 8] = [
+        Outcome::Charged,
+        Outcome::Refused,
+        Outcome::Rejected,
+        Outcome::Voided,
+        Outcome::InDoubt(None),
+        Outcome::InDoubt(Some(AttentionReason::KeyReused)),
+        Outcome::InDoubt(Some(AttentionReason::InDoubtWithoutKeys)),
+        Outcome::NotSent,
+    ];
+
+    fn standings() -> Vec<Standing> {
+        let mut all = Vec::new();
+        for &attempt in AttemptState::ALL {
+            for &invoice in InvoiceState::ALL {
+                for (open, charged) in [(false, false), (false, true), (true, false), (true, true)] {
+                    all.push(Standing { attempt, invoice, others: Others { open, charged } });
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn no_second_charge_of_an_invoice_is_ever_recorded() {
+        for standing in standings().into_iter().filter(|standing| standing.others.charged) {
+            for outcome in OUTCOMES {
+                assert_ne!(settle(standing, outcome).attempt, Some(AttemptState::Charged), "{standing:?}");
+            }
+            assert!(!matches!(resolve(standing, true), Ok((AttemptState::Charged, _))));
+        }
+    }
+
+    #[test]
+    fn an_invoice_goes_back_to_pending_only_when_nothing_of_it_is_open_or_charged() {
+        for standing in standings() {
+            for outcome in OUTCOMES {
+                let plan = settle(standing, outcome);
+                if plan.invoice.is_some_and(|invoice| invoice.state == InvoiceState::Pending) {
+                    let attempt = plan.attempt.unwrap_or(standing.attempt);
+                    assert!(
+                        !attempt.is_open() && attempt != AttemptState::Charged && !standing.others.charged
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_final_attempt_changes_only_into_charged() {
+        for standing in standings().into_iter().filter(|standing| !standing.attempt.is_open()) {
+            for outcome in OUTCOMES {
+                let plan = settle(standing, outcome);
+                assert!(matches!(plan.attempt, None | Some(AttemptState::Charged)));
+                assert!(plan.attempt.is_none() || outcome == Outcome::Charged);
+                assert!(!plan.unsend);
+            }
+        }
+    }
+
+    #[test]
+    fn while_an_attempt_stays_open_what_waits_for_a_person_goes_on_waiting() {
+        for standing in standings() {
+            for outcome in [Outcome::InDoubt(None), Outcome::NotSent] {
+                assert_eq!(settle(standing, outcome).invoice, None, "{standing:?} {outcome:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_usual_outcomes_stand_as_the_protocol_names_them() {
+        let usual = Standing {
+            attempt: AttemptState::Intent,
+            invoice: InvoiceState::Charging,
+            others: Others::default(),
+        };
+        for outcome in OUTCOMES {
+            let plan = settle(usual, outcome);
+            assert_eq!(plan.attempt, outcome.attempt());
+            assert_eq!(plan.invoice.map_or(usual.invoice, |invoice| invoice.state), outcome.invoice());
+            assert_eq!(plan.invoice.and_then(|invoice| invoice.attention), outcome.attention());
+            assert_eq!(plan.settled, Settled::Applied);
+        }
+    }
+
+    #[test]
+    fn a_late_charge_of_an_invoice_paid_elsewhere_calls_a_person() {
+        let standing = Standing {
+            attempt: AttemptState::Refused,
+            invoice: InvoiceState::Paid,
+            others: Others::default(),
+        };
+        let plan = settle(standing, Outcome::Charged);
+        assert_eq!(plan.attempt, Some(AttemptState::Charged));
+        assert_eq!(plan.invoice.and_then(|invoice| invoice.attention), Some(AttentionReason::ChargedLate));
+    }
+}

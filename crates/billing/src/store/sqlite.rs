@@ -1,1 +1,0 @@
-//! SQLite behind the store contract.

@@ -1,0 +1,123 @@
+//! Rows of SQLite as billing's own types; a word that no type has is an error of the row, never a default.
+
+use std::fmt::Display;
+
+use rusqlite::types::Type;
+use rusqlite::{Error, Row};
+
+use crate::charge::key::Key;
+use crate::invoice::{
+    Attempt, AttemptState, AttentionReason, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy,
+    Reference, Run, RunCounters, RunId, RunState,
+};
+use crate::money::{Currency, Money};
+
+pub(super) const CUSTOMER: &str = "id, currency";
+
+pub(super) fn customer(row: &Row<'_>) -> rusqlite::Result<Customer> {
+    Ok(Customer { id: CustomerId(row.get(0)?), currency: word(row, 1, Currency::from_code)? })
+}
+
+pub(super) const INVOICE: &str = "id, reference, customer_id, currency, amount_minor, state, paid_by, \
+     attention_reason, created_at, updated_at";
+
+pub(super) fn invoice(row: &Row<'_>) -> rusqlite::Result<Invoice> {
+    Ok(Invoice {
+        id: InvoiceId(row.get(0)?),
+        reference: reference(row, 1)?,
+        customer_id: CustomerId(row.get(2)?),
+        money: money(row, 3)?,
+        state: word(row, 5, InvoiceState::from_word)?,
+        paid_by: optional_word(row, 6, PaidBy::from_word)?,
+        attention_reason: optional_word(row, 7, AttentionReason::from_word)?,
+        created_at: row.get(8)?,
+        updated_at: row.get(9)?,
+    })
+}
+
+/// Of `attempts AS a JOIN invoices AS i`.
+pub(super) const ATTEMPT: &str = "a.key, a.invoice_id, i.reference, a.number, a.customer_id, a.currency, \
+     a.amount_minor, a.state, a.sends, a.run_id, a.lease_until, a.created_at, a.settled_at";
+
+pub(super) fn attempt(row: &Row<'_>) -> rusqlite::Result<Attempt> {
+    Ok(Attempt {
+        key: word(row, 0, Key::parse)?,
+        invoice_id: InvoiceId(row.get(1)?),
+        reference: reference(row, 2)?,
+        number: row.get(3)?,
+        customer_id: CustomerId(row.get(4)?),
+        money: money(row, 5)?,
+        state: word(row, 7, AttemptState::from_word)?,
+        sends: row.get(8)?,
+        run_id: RunId(row.get(9)?),
+        lease_until: row.get(10)?,
+        created_at: row.get(11)?,
+        settled_at: row.get(12)?,
+    })
+}
+
+pub(super) const RUN: &str = "id, state, started_at, finished_at, lease_until, total, attempted, paid, refused, \
+     rejected, in_doubt, not_sent";
+
+pub(super) fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
+    Ok(Run {
+        id: RunId(row.get(0)?),
+        state: word(row, 1, RunState::from_word)?,
+        started_at: row.get(2)?,
+        finished_at: row.get(3)?,
+        lease_until: row.get(4)?,
+        counters: RunCounters {
+            total: row.get(5)?,
+            attempted: row.get(6)?,
+            paid: row.get(7)?,
+            refused: row.get(8)?,
+            rejected: row.get(9)?,
+            in_doubt: row.get(10)?,
+            not_sent: row.get(11)?,
+        },
+    })
+}
+
+/// Currency at `column`, minor units at the next.
+pub(super) fn money(row: &Row<'_>, column: usize) -> rusqlite::Result<Money> {
+    let currency = word(row, column, Currency::from_code)?;
+    Ok(Money { amount_minor: row.get(column + 1)?, currency })
+}
+
+pub(super) fn reference(row: &Row<'_>, column: usize) -> rusqlite::Result<Reference> {
+    let text: String = row.get(column)?;
+    Reference::new(text).map_err(|error| broken(column, error))
+}
+
+pub(super) fn word<T>(
+    row: &Row<'_>,
+    column: usize,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> rusqlite::Result<T> {
+    let text = row.get_ref(column)?.as_str()?;
+    parse(text).ok_or_else(|| broken(column, format!("no such word here: {text:?}")))
+}
+
+fn optional_word<T>(
+    row: &Row<'_>,
+    column: usize,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> rusqlite::Result<Option<T>> {
+    match row.get_ref(column)?.as_str_or_null()? {
+        None => Ok(None),
+        Some(text) => {
+            let parsed = parse(text);
+            parsed.map(Some).ok_or_else(|| broken(column, format!("no such word here: {text:?}")))
+        }
+    }
+}
+
+/// The data breaks an invariant; becomes [`StoreError::Corrupt`](crate::store::StoreError::Corrupt).
+pub(super) fn broken(column: usize, what: impl Display) -> Error {
+    Error::FromSqlConversionFailure(column, Type::Text, what.to_string().into())
+}
+
+/// A conditional statement must have touched exactly one row.
+pub(super) fn one_row(changed: usize, what: &'static str) -> rusqlite::Result<()> {
+    if changed == 1 { Ok(()) } else { Err(broken(0, format!("{what}: {changed} rows instead of one"))) }
+}

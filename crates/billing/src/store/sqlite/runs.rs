@@ -1,0 +1,40 @@
+//! Runs in SQLite: at most one is unfinished, which a partial unique index holds besides.
+
+use rusqlite::{Connection, params};
+
+use super::{Lease, counts, one, rows};
+use crate::invoice::{Run, RunId};
+
+pub(super) fn open(connection: &Connection, lease: Lease) -> rusqlite::Result<(Run, bool)> {
+    let unfinished = format!("SELECT {} FROM runs WHERE state = 'running'", rows::RUN);
+    if let Some(run) = one(connection, &unfinished, [], rows::run)? {
+        return Ok((run, true));
+    }
+    let counts = counts(connection)?;
+    let total = counts.pending + counts.charging + counts.attention;
+    let sql = format!(
+        "INSERT INTO runs (state, started_at, lease_until, total) VALUES ('running', ?1, ?2, ?3) RETURNING {}",
+        rows::RUN
+    );
+    let started =
+        connection.prepare_cached(&sql)?.query_row(params![lease.now, lease.until, total], rows::run)?;
+    Ok((started, false))
+}
+
+pub(super) fn adopt(connection: &Connection, lease: Lease) -> rusqlite::Result<Option<Run>> {
+    let sql = format!(
+        "UPDATE runs SET lease_until = ?2 WHERE state = 'running' AND lease_until <= ?1 RETURNING {}",
+        rows::RUN
+    );
+    one(connection, &sql, params![lease.now, lease.until], rows::run)
+}
+
+pub(super) fn renew(connection: &Connection, run: RunId, lease: Lease) -> rusqlite::Result<bool> {
+    let sql = "UPDATE runs SET lease_until = ?2 WHERE id = ?1 AND state = 'running'";
+    Ok(connection.prepare_cached(sql)?.execute(params![run.0, lease.until])? == 1)
+}
+
+pub(super) fn finish(connection: &Connection, run: RunId, now: i64) -> rusqlite::Result<bool> {
+    let sql = "UPDATE runs SET state = 'finished', finished_at = ?2 WHERE id = ?1 AND state = 'running'";
+    Ok(connection.prepare_cached(sql)?.execute(params![run.0, now])? == 1)
+}

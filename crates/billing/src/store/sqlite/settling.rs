@@ -1,0 +1,211 @@
+//! Settlements and resolutions in SQLite: reads what stands, asks `store::plan`, writes, and checks each row count.
+
+use chassis::crash_point;
+use rusqlite::{Connection, params};
+
+use super::{later, one, rows};
+use crate::charge::key::Key;
+use crate::charge::transition::{Conflict, Outcome, Settlement};
+use crate::invoice::{AttemptState, InvoiceState, PaidBy, RunId};
+use crate::store::plan::{self, InvoicePlan, LEASE_NEVER, Others, Plan, Standing};
+use crate::store::{Resolution, Resolved, Settled};
+
+pub(super) fn settle(
+    connection: &Connection,
+    run: Option<RunId>,
+    settlements: &[Settlement],
+    now: i64,
+) -> rusqlite::Result<Vec<Settled>> {
+    let mut tally = Tally::default();
+    let mut settled = Vec::with_capacity(settlements.len());
+    for settlement in settlements {
+        settled.push(settle_one(connection, settlement, now, &mut tally)?);
+    }
+    tally.record(connection, run)?;
+    crash_point!("K8");
+    Ok(settled)
+}
+
+fn settle_one(
+    connection: &Connection,
+    settlement: &Settlement,
+    now: i64,
+    tally: &mut Tally,
+) -> rusqlite::Result<Settled> {
+    let Some(found) = find(connection, &settlement.key)? else { return Ok(Settled::Unknown) };
+    let plan = plan::settle(found.standing, settlement.outcome);
+    let state = plan.attempt.unwrap_or(found.standing.attempt);
+    if state.is_open() && found.standing.attempt.is_open() {
+        let again_at = later(now, settlement.again_in);
+        keep_open(connection, &found, state, &plan, again_at)?;
+    } else if let Some(state) = plan.attempt {
+        close(connection, &found, state, now)?;
+    }
+    if let Some(invoice) = plan.invoice {
+        set_invoice(connection, &found, invoice, now)?;
+    }
+    tally.count(connection, &found, &plan, settlement.outcome)?;
+    Ok(plan.settled)
+}
+
+/// An attempt as it stands, with what is needed to write it.
+struct Found {
+    rowid: i64,
+    invoice: i64,
+    run: i64,
+    standing: Standing,
+}
+
+fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
+    let sql = "SELECT a.rowid, a.invoice_id, a.run_id, a.state, i.state
+         FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1";
+    let found = one(connection, sql, [key.as_str()], |row| {
+        let standing = Standing {
+            attempt: rows::word(row, 3, AttemptState::from_word)?,
+            invoice: rows::word(row, 4, InvoiceState::from_word)?,
+            others: Others::default(),
+        };
+        Ok(Found { rowid: row.get(0)?, invoice: row.get(1)?, run: row.get(2)?, standing })
+    })?;
+    let Some(mut found) = found else { return Ok(None) };
+    if Standing::needs_others(found.standing.attempt, found.standing.invoice) {
+        found.standing.others = others(connection, &found)?;
+    }
+    Ok(Some(found))
+}
+
+fn others(connection: &Connection, found: &Found) -> rusqlite::Result<Others> {
+    let open =
+        "SELECT 1 FROM attempts WHERE invoice_id = ?1 AND state IN ('INTENT', 'IN_DOUBT') AND rowid <> ?2";
+    let charged = "SELECT 1 FROM attempts WHERE invoice_id = ?1 AND state = 'CHARGED' AND rowid <> ?2";
+    let exists =
+        |sql| connection.prepare_cached(sql).and_then(|mut query| query.exists([found.invoice, found.rowid]));
+    Ok(Others { open: exists(open)?, charged: exists(charged)? })
+}
+
+fn keep_open(
+    connection: &Connection,
+    found: &Found,
+    state: AttemptState,
+    plan: &Plan,
+    again_at: i64,
+) -> rusqlite::Result<()> {
+    let lease_until = if plan.parks(found.standing) { LEASE_NEVER } else { again_at };
+    let sql = "UPDATE attempts SET state = ?2, sends = max(sends - ?3, 0), lease_until = ?4
+         WHERE rowid = ?1 AND state IN ('INTENT', 'IN_DOUBT')";
+    let changed = connection.prepare_cached(sql)?.execute(params![
+        found.rowid,
+        state.word(),
+        plan.unsend,
+        lease_until
+    ])?;
+    rows::one_row(changed, "an attempt that is kept open is open")
+}
+
+/// From the very state that was read: open, or, for a late charge, the final one that it corrects.
+fn close(connection: &Connection, found: &Found, state: AttemptState, now: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE attempts SET state = ?2, settled_at = ?3 WHERE rowid = ?1 AND state = ?4";
+    let from = found.standing.attempt.word();
+    let changed = connection.prepare_cached(sql)?.execute(params![found.rowid, state.word(), now, from])?;
+    rows::one_row(changed, "an attempt that is settled stands as it was read")
+}
+
+fn set_invoice(
+    connection: &Connection,
+    found: &Found,
+    invoice: InvoicePlan,
+    now: i64,
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE invoices SET state = ?2, paid_by = ?3, attention_reason = ?4, updated_at = ?5
+         WHERE id = ?1 AND state = ?6";
+    let changed = connection.prepare_cached(sql)?.execute(params![
+        found.invoice,
+        invoice.state.word(),
+        invoice.paid_by.map(PaidBy::word),
+        invoice.attention.map(crate::invoice::AttentionReason::word),
+        now,
+        found.standing.invoice.word(),
+    ])?;
+    rows::one_row(changed, "an invoice that is settled stands as it was read")
+}
+
+/// What a batch adds to the counters of the run that settles it.
+#[derive(Default)]
+struct Tally {
+    paid: i64,
+    refused: i64,
+    rejected: i64,
+    not_sent: i64,
+}
+
+impl Tally {
+    fn count(
+        &mut self,
+        connection: &Connection,
+        found: &Found,
+        plan: &Plan,
+        outcome: Outcome,
+    ) -> rusqlite::Result<()> {
+        if !matches!(plan.settled, Settled::Applied | Settled::Conflict(Conflict::ChargedLate)) {
+            return Ok(());
+        }
+        match plan.attempt {
+            Some(AttemptState::Charged) => self.paid += 1,
+            Some(AttemptState::Refused | AttemptState::Voided) => self.refused += 1,
+            Some(AttemptState::Rejected) => self.rejected += 1,
+            None if outcome == Outcome::NotSent => self.not_sent += 1,
+            _ => {}
+        }
+        count_doubt(connection, found, plan.attempt)
+    }
+
+    fn record(self, connection: &Connection, run: Option<RunId>) -> rusqlite::Result<()> {
+        let Some(run) = run else { return Ok(()) };
+        let sql = "UPDATE runs SET paid = paid + ?2, refused = refused + ?3, rejected = rejected + ?4,
+             not_sent = not_sent + ?5 WHERE id = ?1";
+        let changed = connection.prepare_cached(sql)?.execute([
+            run.0,
+            self.paid,
+            self.refused,
+            self.rejected,
+            self.not_sent,
+        ])?;
+        rows::one_row(changed, "settlements belong to a run")
+    }
+}
+
+/// Doubt is counted at the run that made the attempt, whoever settles it.
+fn count_doubt(connection: &Connection, found: &Found, next: Option<AttemptState>) -> rusqlite::Result<()> {
+    let was = found.standing.attempt == AttemptState::InDoubt;
+    let is = next.unwrap_or(found.standing.attempt) == AttemptState::InDoubt;
+    if was == is {
+        return Ok(());
+    }
+    let sql = "UPDATE runs SET in_doubt = in_doubt + ?2 WHERE id = ?1";
+    let changed = connection.prepare_cached(sql)?.execute([found.run, if is { 1 } else { -1 }])?;
+    rows::one_row(changed, "an attempt belongs to a run")
+}
+
+pub(super) fn resolve(
+    connection: &Connection,
+    resolution: &Resolution,
+    now: i64,
+) -> rusqlite::Result<Resolved> {
+    let Some(found) = find(connection, &resolution.key)? else { return Ok(Resolved::Unknown) };
+    let (state, invoice) = match plan::resolve(found.standing, resolution.charged) {
+        Ok(plan) => plan,
+        Err(answer) => return Ok(answer),
+    };
+    close(connection, &found, state, now)?;
+    set_invoice(connection, &found, invoice, now)?;
+    count_doubt(connection, &found, Some(state))?;
+    let sql = "INSERT INTO resolutions (key, charged, reason, actor, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+    connection.prepare_cached(sql)?.execute(params![
+        resolution.key.as_str(),
+        resolution.charged,
+        resolution.reason,
+        resolution.actor,
+        now
+    ])?;
+    Ok(Resolved::Applied)
+}
