@@ -35,7 +35,7 @@ pub(super) const CANDIDATES: &str = "
     SELECT id, reference, customer_id, currency, amount_minor FROM invoices INDEXED BY invoices_unpaid
     WHERE state = 'PENDING' AND state <> 'PAID' AND id > ?1 ORDER BY id LIMIT ?2";
 
-const LAST_ATTEMPT: &str =
+pub(super) const LAST_ATTEMPT: &str =
     "SELECT number, run_id FROM attempts WHERE invoice_id = ?1 ORDER BY number DESC LIMIT 1";
 
 pub(super) fn fresh(connection: &Connection, claim: Fresh) -> rusqlite::Result<Claimed> {

@@ -293,6 +293,10 @@ impl Store for SqliteStore {
         self.write(move |connection| runs::finish(connection, run, now)).await
     }
 
+    async fn unfinished_run(&self) -> Result<Option<Run>> {
+        self.read(runs::unfinished).await
+    }
+
     async fn run(&self, run: RunId) -> Result<Option<Run>> {
         let sql = format!("SELECT {} FROM runs WHERE id = ?1", rows::RUN);
         self.read(move |connection| one(connection, &sql, [run.0], rows::run)).await
@@ -360,3 +364,6 @@ impl Store for SqliteStore {
         self.write(move |connection| settling::resolve(connection, &resolution, now)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,13 @@ use rusqlite::{Connection, params};
 use super::{Lease, counts, one, rows};
 use crate::invoice::{Run, RunId};
 
+pub(super) fn unfinished(connection: &Connection) -> rusqlite::Result<Option<Run>> {
+    let sql = format!("SELECT {} FROM runs WHERE state = 'running'", rows::RUN);
+    one(connection, &sql, [], rows::run)
+}
+
 pub(super) fn open(connection: &Connection, lease: Lease) -> rusqlite::Result<(Run, bool)> {
-    let unfinished = format!("SELECT {} FROM runs WHERE state = 'running'", rows::RUN);
-    if let Some(run) = one(connection, &unfinished, [], rows::run)? {
+    if let Some(run) = unfinished(connection)? {
         return Ok((run, true));
     }
     let counts = counts(connection)?;

@@ -56,10 +56,11 @@ struct Found {
     standing: Standing,
 }
 
-fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
-    let sql = "SELECT a.rowid, a.invoice_id, a.run_id, a.state, i.state
+pub(super) const FIND: &str = "SELECT a.rowid, a.invoice_id, a.run_id, a.state, i.state
          FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1";
-    let found = one(connection, sql, [key.as_str()], |row| {
+
+fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
+    let found = one(connection, FIND, [key.as_str()], |row| {
         let standing = Standing {
             attempt: rows::word(row, 3, AttemptState::from_word)?,
             invoice: rows::word(row, 4, InvoiceState::from_word)?,

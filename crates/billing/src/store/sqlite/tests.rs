@@ -1,0 +1,155 @@
+//! What is SQLite's own in the store: plans of the hot statements, the deployment, hand-typed statements, kills.
+
+use std::time::Duration;
+
+use rusqlite::params;
+use tempfile::TempDir;
+
+use super::*;
+use crate::charge::transition::Outcome;
+use crate::money::{Currency, Money};
+
+const LEASE: Duration = Duration::from_secs(15);
+
+async fn open(folder: &TempDir) -> SqliteStore {
+    let path = folder.path().join("billing.db");
+    SqliteStore::open(&path, None, Clock::system(), &Random::seeded(8213)).await.unwrap()
+}
+
+fn row(number: usize) -> ImportRow {
+    ImportRow {
+        reference: Reference::new(format!("I{number}")).unwrap(),
+        customer_id: CustomerId(1),
+        money: Money { amount_minor: 1215, currency: Currency::Eur },
+        paid: false,
+    }
+}
+
+async fn import(store: &SqliteStore, count: usize) {
+    let all: Vec<_> = (1..=count).map(row).collect();
+    for batch in all.chunks(BATCH_MAX) {
+        let imported = store.import(batch, ImportMode::default()).await.unwrap();
+        assert!(imported.iter().all(|one| *one == Imported::Created));
+    }
+}
+
+fn settlement(attempt: &Attempt, outcome: Outcome) -> Settlement {
+    Settlement { key: attempt.key.clone(), outcome, again_in: Duration::ZERO }
+}
+
+#[tokio::test]
+async fn an_invoice_is_imported_claimed_and_settled() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder).await;
+    import(&store, 3).await;
+    let (run, joined) = store.open_run(LEASE).await.unwrap();
+    assert!(!joined);
+    let claimed = store.claim_pending(run.id, InvoiceId(0), 2, LEASE).await.unwrap();
+    assert_eq!(claimed.len(), 2);
+    let settlements = [settlement(&claimed[0], Outcome::Charged), settlement(&claimed[1], Outcome::Refused)];
+    assert_eq!(store.settle(Some(run.id), &settlements).await.unwrap(), [Settled::Applied, Settled::Applied]);
+    let counts = store.counts().await.unwrap();
+    assert_eq!(counts, Counts { pending: 2, charging: 0, paid: 1, attention: 0 });
+    let counters = store.run(run.id).await.unwrap().unwrap().counters;
+    assert_eq!((counters.total, counters.attempted, counters.paid, counters.refused), (3, 2, 1, 1));
+    let rest = store.claim_pending(run.id, InvoiceId(0), 10, LEASE).await.unwrap();
+    assert_eq!(rest.iter().map(|attempt| attempt.invoice_id).collect::<Vec<_>>(), [InvoiceId(3)]);
+}
+
+#[tokio::test]
+async fn a_deployment_keeps_its_id_and_refuses_another() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("billing.db");
+    let own = DeploymentId(Uuid::from_u128(7));
+    let reopen = async |given| SqliteStore::open(&path, given, Clock::system(), &Random::system()).await;
+    assert_eq!(reopen(Some(own)).await.unwrap().deployment().await.unwrap(), own);
+    assert_eq!(reopen(None).await.unwrap().deployment().await.unwrap(), own);
+    let other = reopen(Some(DeploymentId(Uuid::from_u128(8)))).await.unwrap_err();
+    assert!(matches!(other, OpenError::OtherDeployment { .. }), "{other}");
+}
+
+/// Lines of EXPLAIN QUERY PLAN.
+async fn plan_of(store: &SqliteStore, sql: &'static str) -> Vec<String> {
+    let job = move |connection: &Connection| {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+        let parameters = vec![1_i64; statement.parameter_count()];
+        let lines = statement.query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))?;
+        lines.collect()
+    };
+    store.read(job).await.unwrap()
+}
+
+#[tokio::test]
+async fn no_hot_statement_scans_or_sorts() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder).await;
+    let update = "UPDATE attempts SET state = 'CHARGED' WHERE rowid = ?1 AND state IN ('INTENT', 'IN_DOUBT')";
+    for sql in
+        [claims::CANDIDATES, claims::LAST_ATTEMPT, claims::DUE, claims::NEXT_DUE, settling::FIND, update]
+    {
+        let plan = plan_of(&store, sql).await;
+        let slow = |line: &String| line.contains("SCAN") || line.contains("TEMP B-TREE");
+        assert!(!plan.is_empty() && !plan.iter().any(slow), "{sql}: {plan:?}");
+    }
+}
+
+#[tokio::test]
+async fn counts_are_those_of_counting_even_after_statements_typed_by_hand() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder).await;
+    import(&store, 10).await;
+    let by_hand = "UPDATE invoices SET state = 'ATTENTION', attention_reason = 'rejected' WHERE id <= 4;
+         UPDATE invoices SET state = 'PAID', paid_by = 'import', attention_reason = NULL WHERE id <= 1;
+         DELETE FROM invoices WHERE id > 8;";
+    store.write(move |connection| connection.execute_batch(by_hand)).await.unwrap();
+    let counts = store.counts().await.unwrap();
+    assert_eq!(counts, Counts { pending: 4, charging: 0, paid: 1, attention: 3 });
+}
+
+#[tokio::test]
+async fn a_second_open_or_charged_attempt_of_an_invoice_is_refused_by_the_file_itself() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder).await;
+    import(&store, 1).await;
+    let (run, _) = store.open_run(LEASE).await.unwrap();
+    let claimed = store.claim_pending(run.id, InvoiceId(0), 1, LEASE).await.unwrap();
+    let second = |key: &'static str| {
+        move |connection: &Connection| {
+            connection.execute(
+                "INSERT INTO attempts SELECT ?1, invoice_id, number + 1, customer_id, currency, amount_minor, state,
+                 sends, run_id, lease_until, created_at, settled_at FROM attempts",
+                params![key],
+            )
+        }
+    };
+    for state in ["open", "charged"] {
+        let error = store.write(second("0123456789abcdef0123456789abcdef")).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt(_)), "{state}: {error}");
+        store.settle(None, &[settlement(&claimed[0], Outcome::Charged)]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn words_that_no_type_has_are_corruption_and_no_default() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder).await;
+    import(&store, 1).await;
+    let by_hand = "UPDATE invoices SET currency = 'XXX'";
+    store.write(move |connection| connection.execute_batch(by_hand)).await.unwrap();
+    assert!(matches!(store.invoice(InvoiceId(1)).await, Err(StoreError::Corrupt(_))));
+}
+
+#[tokio::test]
+async fn a_run_that_goes_on_passes_what_it_refused_in_bounded_steps() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder).await;
+    import(&store, 12_000).await;
+    let (run, _) = store.open_run(LEASE).await.unwrap();
+    let refused = "INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends,
+         run_id, lease_until, created_at, settled_at)
+         SELECT printf('%032x', id), id, 1, 1, 'EUR', 1215, 'REFUSED', 1, 1, 0, 0, 0 FROM invoices WHERE id < 12000";
+    store.write(move |connection| connection.execute_batch(refused)).await.unwrap();
+    let claimed = store.claim_pending(run.id, InvoiceId(0), 100, LEASE).await.unwrap();
+    assert_eq!(claimed.iter().map(|attempt| attempt.invoice_id).collect::<Vec<_>>(), [InvoiceId(12_000)]);
+    assert!(store.claim_pending(run.id, InvoiceId(0), 100, LEASE).await.unwrap().is_empty());
+}
