@@ -41,6 +41,14 @@ pub struct Spec {
     pub name: &'static str,
 }
 
+impl Spec {
+    /// This program, with nothing but what the harness sets.
+    #[must_use]
+    pub fn new(program: Vec<OsString>, name: &'static str, dir: impl Into<PathBuf>) -> Self {
+        Self { program, flags: Vec::new(), env: BTreeMap::new(), nofile: None, dir: dir.into(), name }
+    }
+}
+
 /// A process; ended with SIGKILL when dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -59,8 +67,7 @@ impl Process {
     #[track_caller]
     pub fn start(spec: Spec) -> Self {
         for _ in 0..STARTS_MAX {
-            let mut process =
-                Self { listen: free_address(), admin: free_address(), child: None, spec: spec.clone() };
+            let mut process = Self::new(spec.clone());
             process.spawn();
             if process.wait_ready().is_ok() {
                 return process;
@@ -68,6 +75,12 @@ impl Process {
         }
         let log = fs::read_to_string(spec.dir.join(format!("{}.log", spec.name))).unwrap_or_default();
         panic!("{} did not become ready in {STARTS_MAX} starts:\n{log}", spec.name);
+    }
+
+    /// On free ports of 127.0.0.1, not started yet.
+    #[must_use]
+    pub fn new(spec: Spec) -> Self {
+        Self { listen: free_address(), admin: free_address(), child: None, spec }
     }
 
     /// Spawns the process and does not wait for anything.

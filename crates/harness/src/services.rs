@@ -1,7 +1,6 @@
 //! Both services side by side, as a test wants them: billing charges through payments.
 //! Knows names of settings; judges nothing.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -181,17 +180,14 @@ impl Builder {
     /// Both by their programs with first arguments, such as the thin binaries.
     #[must_use]
     pub fn new(billing: Vec<OsString>, payments: Vec<OsString>) -> Self {
-        let spec = |program, name| Spec {
-            program,
-            flags: Vec::new(),
-            env: BTreeMap::new(),
-            nofile: None,
-            dir: PathBuf::new(),
-            name,
-        };
-        let mut billing = spec(billing, "billing");
+        let mut billing = Spec::new(billing, "billing", "");
         billing.env.insert("PAYMENT_PROVIDER_IDEMPOTENCY".to_owned(), "keys".to_owned());
-        Self { billing, payments: spec(payments, "payments"), provider_path: String::new(), dir: None }
+        Self {
+            billing,
+            payments: Spec::new(payments, "payments", ""),
+            provider_path: String::new(),
+            dir: None,
+        }
     }
 
     /// Flags of billing; they beat what the harness sets by variables.

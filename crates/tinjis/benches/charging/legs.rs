@@ -1,0 +1,191 @@
+//! One leg of the benchmark: fresh services, one way of charging, what it cost, and the ledger counted.
+//! Knows no goal.
+
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use harness::http::Connection;
+use harness::ledger::{ask, charged_keys};
+use harness::wait::{timed, wait_until};
+use harness::{Services, http};
+use rusqlite::params;
+
+/// Requests that wrk keeps in flight, and billing too.
+const IN_FLIGHT: u64 = 64;
+/// The loop charges one of this many: it is slow, and its rate does not depend on the number.
+const LOOP_SHARE: usize = 50;
+/// However long a machine takes, a run of any size ends within this.
+const RUN_WITHIN: Duration = Duration::from_secs(900);
+
+/// One way of charging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leg {
+    /// The load generator against the endpoint that billing uses.
+    Wrk,
+    /// Billing.
+    PayRun,
+    /// One after the other, each with a commit of its own.
+    Loop,
+}
+
+impl Leg {
+    /// All, in the order of the first round.
+    pub(crate) const ALL: [Self; 3] = [Self::Wrk, Self::PayRun, Self::Loop];
+
+    /// As the table calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Wrk => "wrk -t2 -c64, a fresh key each",
+            Self::PayRun => "billing's pay run, 64 in flight",
+            Self::Loop => "loop, one FULL commit each",
+        }
+    }
+}
+
+/// What a leg gave. CPU is per charge, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    pub(crate) per_second: u64,
+    pub(crate) cpu_billing_us: Option<u64>,
+    pub(crate) cpu_payments_us: u64,
+    pub(crate) peak_billing_kib: Option<u64>,
+    pub(crate) peak_payments_kib: u64,
+    pub(crate) keys: i64,
+}
+
+/// Runs a leg on services and stores of its own.
+pub(crate) fn run(leg: Leg, invoices: usize) -> io::Result<Measured> {
+    // Below the build's folder, which is on a disk: on a memory file system a FULL commit costs nothing.
+    let services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
+        .payments_flags(["--success-rate=1", "--seed=1", "--log-level=warn"])
+        .billing_flags(["--log-level=warn"])
+        .inside(env!("CARGO_TARGET_TMPDIR"))
+        .start();
+    match leg {
+        Leg::Wrk => wrk(&services, invoices),
+        Leg::PayRun => Ok(pay_run(&services, invoices)),
+        Leg::Loop => naive_loop(&services, invoices.div_ceil(LOOP_SHARE)),
+    }
+}
+
+fn pay_run(services: &Services, invoices: usize) -> Measured {
+    services.import("B", invoices);
+    let before = (services.billing.cpu_ms(), services.payments.cpu_ms());
+    let (run, took) = timed(|| {
+        let url = services.start_run();
+        services.wait_run(&url, RUN_WITHIN)
+    });
+    let cpu = (services.billing.cpu_ms() - before.0, services.payments.cpu_ms() - before.1);
+    let charged = count(invoices);
+    assert_eq!(run["paid"].as_u64(), Some(charged), "the run paid all: {run}");
+    let paid = ask(&services.billing.db(), "SELECT count(*) FROM invoices WHERE state = 'PAID'");
+    assert_eq!(u64::try_from(paid).ok(), Some(charged), "billing knows that all are paid");
+    let figures = measured(services, charged, took, cpu.1);
+    assert_eq!(u64::try_from(figures.keys).ok(), Some(charged), "one charge an invoice");
+    Measured {
+        cpu_billing_us: Some(cpu.0 * 1000 / charged),
+        peak_billing_kib: Some(services.billing.rss_peak_kib()),
+        ..figures
+    }
+}
+
+fn wrk(services: &Services, invoices: usize) -> io::Result<Measured> {
+    // Long enough for about as many charges as the other leg.
+    let seconds = (invoices / 20_000).clamp(1, 30);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/charging/charge.lua");
+    let before = services.payments.cpu_ms();
+    let output = Command::new("wrk")
+        .args(["-t2", "-c64", &format!("-d{seconds}s"), "-s"])
+        .arg(script)
+        .arg(services.payments_url() + "/")
+        .arg("--")
+        .arg(format!("{:016x}", std::process::id()))
+        .output()
+        .map_err(|error| {
+            io::Error::new(error.kind(), format!("wrk cannot be run ({error}); is it installed?"))
+        })?;
+    let cpu = services.payments.cpu_ms() - before;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = |name: &str| -> u64 {
+        let found = said.split_whitespace().find_map(|word| word.strip_prefix(name));
+        found.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("wrk says {name}: {said}"))
+    };
+    let (charged, errors) = (number("charged="), number("errors="));
+    assert_eq!(errors, 0, "wrk saw no errors: {said}");
+    let figures = measured(services, charged, Duration::from_micros(number("in_us=")), cpu);
+    let keys = u64::try_from(figures.keys).unwrap_or_default();
+    // What was in flight when wrk stopped is in the ledger, and wrk did not count it.
+    assert!((charged..=charged + IN_FLIGHT).contains(&keys), "{charged} answers, {keys} keys in the ledger");
+    Ok(figures)
+}
+
+/// As everybody writes it first, but with a key: select one, POST, commit, and again.
+fn naive_loop(services: &Services, invoices: usize) -> io::Result<Measured> {
+    let store = rusqlite::Connection::open(services.dir().join("loop.db")).map_err(io::Error::other)?;
+    prepare(&store, invoices).map_err(io::Error::other)?;
+    let payments = services.payments.address().to_string();
+    let mut connection = Connection::open(&payments)?;
+    let before = services.payments.cpu_ms();
+    let (charged, took) = timed(|| -> io::Result<u64> {
+        let mut charged = 0;
+        while let Some(id) = next(&store).map_err(io::Error::other)? {
+            let key = format!("{id:032x}");
+            let body = format!(
+                r#"{{"id":"L{id}","invoice_id":{id},"customer_id":1,"currency":"EUR","value":12.15}}"#
+            );
+            let headers = [("Content-Type", "application/json"), ("Idempotency-Key", &key)];
+            let answer = connection.call("POST", "/", &headers, body.as_bytes())?;
+            assert_eq!(answer.text(), r#"{"result":"true"}"#);
+            store
+                .prepare_cached("UPDATE invoices SET state = 'PAID' WHERE id = ?1")
+                .and_then(|mut statement| statement.execute(params![id]))
+                .map_err(io::Error::other)?;
+            charged += 1;
+        }
+        Ok(charged)
+    });
+    let charged = charged?;
+    let figures = measured(services, charged, took, services.payments.cpu_ms() - before);
+    assert_eq!(u64::try_from(figures.keys).ok(), Some(count(invoices)), "one charge an invoice");
+    Ok(figures)
+}
+
+fn prepare(store: &rusqlite::Connection, invoices: usize) -> rusqlite::Result<()> {
+    store.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+         CREATE TABLE invoices(id INTEGER PRIMARY KEY, state TEXT NOT NULL);
+         CREATE INDEX pending ON invoices(id) WHERE state = 'PENDING';
+         BEGIN",
+    )?;
+    for id in 1..=count(invoices) {
+        let mut insert = store.prepare_cached("INSERT INTO invoices VALUES (?1, 'PENDING')")?;
+        insert.execute(params![i64::try_from(id).unwrap_or_default()])?;
+    }
+    store.execute_batch("COMMIT")
+}
+
+fn next(store: &rusqlite::Connection) -> rusqlite::Result<Option<i64>> {
+    let mut select = store.prepare_cached("SELECT min(id) FROM invoices WHERE state = 'PENDING'")?;
+    select.query_row([], |row| row.get(0))
+}
+
+fn measured(services: &Services, charged: u64, took: Duration, cpu_payments_ms: u64) -> Measured {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+    // What was in flight is in the ledger once payments are idle again.
+    let url = format!("{}/ping", services.payments_url());
+    wait_until("payments to be idle", RUN_WITHIN, || http::get(&url).status == 200);
+    Measured {
+        per_second: charged * 1_000_000 / micros,
+        cpu_billing_us: None,
+        cpu_payments_us: cpu_payments_ms * 1000 / charged.max(1),
+        peak_billing_kib: None,
+        peak_payments_kib: services.payments.rss_peak_kib(),
+        keys: charged_keys(&services.payments.db()),
+    }
+}
+
+fn count(invoices: usize) -> u64 {
+    u64::try_from(invoices).unwrap_or(u64::MAX)
+}

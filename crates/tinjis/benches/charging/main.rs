@@ -1,0 +1,127 @@
+//! Charges a second, side by side in one run: billing's pay run, wrk against the same endpoint of payments with its
+//! ledger on, and the loop that everybody writes first. Alternating rounds, medians, and the ledger counted after
+//! each leg. Exit 1 when a goal is missed. Knows the services from outside only.
+
+mod legs;
+mod start;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use harness::size;
+
+use crate::legs::{Leg, Measured};
+
+/// Times that every leg runs; figures are medians.
+const ROUNDS: usize = 3;
+/// Of what wrk gets from the same endpoint, in hundredths, at least this.
+const OF_WRK_MIN: u64 = 55;
+/// Times the loop's rate, in hundredths, at least this.
+const OF_LOOP_MIN: u64 = 1500;
+
+fn main() -> io::Result<ExitCode> {
+    if std::env::args().any(|argument| argument == "--list") {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let invoices = size("BENCH_INVOICES", 100_000);
+    let goals = std::env::var_os("BENCH_GOALS").is_none_or(|text| text != "off");
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "{} invoices a leg, {ROUNDS} rounds, medians; success rate 1, SQLite with FULL",
+        grouped(invoices)
+    )?;
+    let mut results: Vec<(Leg, Vec<Measured>)> = Leg::ALL.map(|leg| (leg, Vec::new())).into();
+    for round in 0..ROUNDS {
+        for step in 0..results.len() {
+            let turn = (round + step) % results.len();
+            let (leg, measured) = &mut results[turn];
+            let figures = legs::run(*leg, invoices)?;
+            writeln!(out, "  round {}: {:<34} {:>8}/s", round + 1, leg.name(), grouped(figures.per_second))?;
+            measured.push(figures);
+        }
+    }
+    let medians: Vec<(Leg, Measured)> =
+        results.into_iter().map(|(leg, measured)| (leg, median(measured))).collect();
+    table(&mut out, &medians)?;
+    let met = compare(&mut out, &medians)?;
+    start::report(&mut out)?;
+    if met || !goals {
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(out, "MISSED: at least one goal")?;
+    Ok(ExitCode::FAILURE)
+}
+
+/// The round in the middle by rate.
+fn median(mut measured: Vec<Measured>) -> Measured {
+    measured.sort_by_key(|figures| figures.per_second);
+    measured.swap_remove(measured.len() / 2)
+}
+
+fn table(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<()> {
+    writeln!(
+        out,
+        "\n{:<34} {:>10} {:>12} {:>12} {:>10} {:>10} {:>10}",
+        "", "charges/s", "CPU billing", "CPU payments", "peak bill.", "peak pay.", "keys"
+    )?;
+    for (leg, figures) in medians {
+        let cpu = |micros: Option<u64>| micros.map_or("–".to_owned(), |micros| format!("{micros} µs"));
+        writeln!(
+            out,
+            "{:<34} {:>10} {:>12} {:>12} {:>10} {:>10} {:>10}",
+            leg.name(),
+            grouped(figures.per_second),
+            cpu(figures.cpu_billing_us),
+            cpu(Some(figures.cpu_payments_us)),
+            figures.peak_billing_kib.map_or("–".to_owned(), mebibytes),
+            mebibytes(figures.peak_payments_kib),
+            figures.keys,
+        )?;
+    }
+    writeln!(out, "CPU is per charge. keys: distinct CHARGED keys in the ledger, as many as were charged.\n")
+}
+
+/// Prints both ratios; whether both goals are met.
+fn compare(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<bool> {
+    let rate = |wanted: Leg| {
+        let found = medians.iter().find(|(leg, _)| *leg == wanted);
+        found.map_or(1, |(_, figures)| figures.per_second.max(1))
+    };
+    let mut all = true;
+    for (than, leg, min) in [("wrk", Leg::Wrk, OF_WRK_MIN), ("the loop", Leg::Loop, OF_LOOP_MIN)] {
+        let ratio = rate(Leg::PayRun) * 100 / rate(leg);
+        let met = ratio >= min;
+        all &= met;
+        let verdict = if met { "met" } else { "MISSED" };
+        writeln!(
+            out,
+            "pay run ÷ {than:<9} {:>7}   goal ≥ {:>5}   {verdict}",
+            hundredths(ratio),
+            hundredths(min)
+        )?;
+    }
+    Ok(all)
+}
+
+fn hundredths(number: u64) -> String {
+    format!("{}.{:02}", number / 100, number % 100)
+}
+
+/// KiB as MiB with one decimal.
+fn mebibytes(kib: u64) -> String {
+    format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024)
+}
+
+/// `100,000`.
+fn grouped(number: impl TryInto<u64>) -> String {
+    let digits = number.try_into().unwrap_or_default().to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
