@@ -9,6 +9,8 @@ use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
+use chassis::server::Shed;
+use http::request::Parts;
 use http::{StatusCode, header};
 use tower::ServiceExt;
 
@@ -98,6 +100,17 @@ async fn respelled(table: Router, mut request: Request) -> Response {
     if is_v1(request.uri().path()) { v1::unknown_path().into_response() } else { error::not_found() }
 }
 
+/// What a call is answered that was not executed because too many are in flight; for `chassis::server::Shed`.
+#[must_use]
+pub fn shed(head: &Parts) -> Response {
+    let spelled = path::respelled(&head.uri);
+    match spelled.as_ref().unwrap_or(&head.uri).path() {
+        ANTAEUS_PAY | INVOICE_APP_PAY => antaeus::bare(StatusCode::SERVICE_UNAVAILABLE, false),
+        path if is_v1(path) => Shed::problem(),
+        _ => error::unavailable(),
+    }
+}
+
 fn is_v1(path: &str) -> bool {
     path == "/v1" || path.starts_with("/v1/")
 }
@@ -105,4 +118,35 @@ fn is_v1(path: &str) -> bool {
 /// A small answer with its length.
 fn json(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
     (status, [(header::CONTENT_TYPE, content_type)], body.into()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+
+    use super::*;
+
+    async fn shed_answer(path: &str) -> (u16, String, String) {
+        let head = Request::builder().method("POST").uri(path).body(Body::empty()).unwrap().into_parts().0;
+        let (head, body) = shed(&head).into_parts();
+        let body = to_bytes(body, 4096).await.unwrap();
+        let content_type = head.headers[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        (head.status.as_u16(), content_type, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_pay_call_that_is_shed_is_answered_false_however_it_is_spelled() {
+        for path in ["/rest/v1/invoices/pay", "/Rest/V1/Invoices/Pay/", "/invoices/pay"] {
+            let bare = (503, "application/json".to_owned(), "false".to_owned());
+            assert_eq!(shed_answer(path).await, bare, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn other_calls_that_are_shed_are_told_in_the_words_of_their_api() {
+        let old = (503, "application/json".to_owned(), "\"unavailable\"".to_owned());
+        assert_eq!(shed_answer("/rest/v1/invoices").await, old);
+        let (status, content_type, _) = shed_answer("/v1/runs").await;
+        assert_eq!((status, content_type.as_str()), (503, "application/problem+json"));
+    }
 }

@@ -1,11 +1,13 @@
 //! `/v1/imports`: invoices in, one JSON object a line, in batches, so that memory does not grow with the body.
 //! Knows the rules of a row; not how rows are kept, nor what other formats the command line reads.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use chassis::problem::Problem;
+use chassis::server::Connection;
 use futures_util::StreamExt;
 use http::{StatusCode, Uri};
 use serde::Serialize;
@@ -19,6 +21,9 @@ use crate::store::{BATCH_MAX, ImportMode, ImportRow, Imported, Store, StoreError
 
 /// Faults that are listed; all are counted.
 const LISTED_MAX: usize = 100;
+
+/// The longest body; it is never held as a whole.
+const BODY_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
 /// The byte order mark that some editors put before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -62,9 +67,13 @@ struct Intake<'a> {
 /// `POST /v1/imports?dry_run=&update=`: 200 with what was done, also when lines were at fault.
 pub(in crate::http) async fn create(
     State(state): State<AppState>,
+    connection: Option<Extension<Connection>>,
     uri: Uri,
     body: Body,
 ) -> Result<Response, Problem> {
+    if let Some(Extension(connection)) = connection {
+        connection.expect_long_body(BODY_BYTES_MAX);
+    }
     let mut params = Params::of(&uri);
     let mode = ImportMode { dry_run: params.switch("dry_run"), update: params.switch("update") };
     params.finish()?;
@@ -99,7 +108,10 @@ impl Intake<'_> {
         if let Some(line) = lines.finish() {
             self.take(line).await?;
         }
-        self.flush().await
+        self.flush().await?;
+        // The store's faults come a batch later than those of the lines themselves.
+        self.report.errors.sort_by_key(|fault| fault.line);
+        Ok(())
     }
 
     async fn take(&mut self, line: Line) -> Result<(), Stopped> {

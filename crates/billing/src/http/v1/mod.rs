@@ -24,6 +24,7 @@ pub(super) mod runs;
 struct Deployment {
     deployment_id: String,
     ledger_id: Option<String>,
+    unfinished_run: Option<i64>,
     counts: CountsItem,
 }
 
@@ -36,13 +37,15 @@ struct CountsItem {
     attention: i64,
 }
 
-/// `GET /v1/deployment`: which store this is, which ledger it settles with, and how its invoices stand.
+/// `GET /v1/deployment`: which store this is, which ledger it settles with, whether a run goes on, and how its
+/// invoices stand.
 pub(super) async fn deployment(State(state): State<AppState>) -> Result<Response, Problem> {
     let read = async || -> store::Result<Deployment> {
         let counts = state.store.counts().await?;
         Ok(Deployment {
             deployment_id: state.store.deployment().await?.0.to_string(),
             ledger_id: state.store.ledger_id().await?,
+            unfinished_run: state.store.unfinished_run().await?.map(|run| run.id.0),
             counts: CountsItem {
                 pending: counts.pending,
                 charging: counts.charging,

@@ -1,0 +1,18 @@
+//! The routes of billing, driven through the real router over a real SQLite store in a folder of its own.
+
+#[cfg(test)]
+mod antaeus;
+#[cfg(test)]
+mod demo_data;
+#[cfg(test)]
+mod imports;
+#[cfg(test)]
+mod invoice_app;
+#[cfg(test)]
+mod lists;
+#[cfg(test)]
+mod operators;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod v1;

@@ -1,0 +1,149 @@
+//! A billing service without its sockets: the real router over a real store, and calls that read as sentences.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use billing::charge::Engine;
+use billing::charge::key::DeploymentId;
+use billing::demo_data::{self, Demo};
+use billing::http::{AppState, OperatorGuard, router};
+use billing::store::Store;
+use billing::store::sqlite::SqliteStore;
+use chassis::caller::Callers;
+use chassis::clock::{Clock, Random};
+use http::{HeaderMap, Request, header};
+use serde_json::Value;
+use tempfile::TempDir;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+/// Body of each 404 of an old route.
+pub(crate) const NOT_FOUND: &str = "\"not found\"";
+
+/// The deployment of every store here.
+pub(crate) const DEPLOYMENT: &str = "00000000-0000-4000-8000-000000000001";
+
+/// What every clock here shows at first.
+pub(crate) const START: &str = "2023-11-14T22:13:20.000Z";
+const START_MS: i64 = 1_700_000_000_000;
+
+/// One service.
+pub(crate) struct Billing {
+    pub(crate) store: Arc<dyn Store>,
+    router: Router,
+    folder: TempDir,
+}
+
+/// One answer, read to its end.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Billing {
+    /// Over an empty store.
+    pub(crate) async fn empty() -> Self {
+        Self::guarded(Callers::from_source(None).unwrap(), "127.0.0.1:8000").await
+    }
+
+    /// Over a store with these lines imported.
+    pub(crate) async fn with(lines: &str) -> Self {
+        let billing = Self::empty().await;
+        let report = billing.call("POST", "/v1/imports", lines).await.json();
+        assert_eq!(report["errors_total"], 0, "{report}");
+        billing
+    }
+
+    /// Over a store with this demo.
+    pub(crate) async fn demo(demo: Demo) -> Self {
+        let billing = Self::empty().await;
+        demo_data::load(billing.store.as_ref(), demo, &Random::seeded(8213)).await.unwrap();
+        billing
+    }
+
+    /// Over an empty store, for a listener at this address.
+    pub(crate) async fn guarded(operators: Callers, listener: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let deployment = DeploymentId(Uuid::parse_str(DEPLOYMENT).unwrap());
+        let path = folder.path().join("billing.db");
+        let clock = Clock::simulated(START_MS);
+        let store = SqliteStore::open(&path, Some(deployment), clock, &Random::seeded(1)).await.unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let operators = OperatorGuard::new(operators, listener.parse().unwrap());
+        let engine = Engine::new(Arc::clone(&store));
+        let router = router(AppState { store: Arc::clone(&store), engine, operators });
+        Self { store, router, folder }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, "").await
+    }
+
+    pub(crate) async fn call(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.send(method, path, Body::from(body.to_owned())).await
+    }
+
+    pub(crate) async fn send(&self, method: &str, path: &str, body: Body) -> Answer {
+        let request = Request::builder().method(method).uri(path).body(body).unwrap();
+        Answer::read(self.router.clone().oneshot(request).await.unwrap()).await
+    }
+
+    pub(crate) async fn with_headers(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let request = Request::builder().method(method).uri(path);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        Answer::read(self.router.clone().oneshot(request).await.unwrap()).await
+    }
+
+    /// An answer whose body is still to be read.
+    pub(crate) async fn answer(&self, method: &str, path: &str) -> Response {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Runs a statement behind the service's back.
+    pub(crate) fn spoil(&self, sql: &str) {
+        let path: PathBuf = self.folder.path().join("billing.db");
+        rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
+    }
+}
+
+impl Answer {
+    async fn read(response: Response) -> Self {
+        let (head, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        Self {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: String::from_utf8(body.to_vec()).unwrap(),
+        }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        self.headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    pub(crate) fn content_type(&self) -> String {
+        self.header(header::CONTENT_TYPE.as_str()).unwrap_or_default()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// Holds the whole answer to these bytes.
+    pub(crate) fn is(&self, status: u16, content_type: &str, body: &str) {
+        let answer = (self.status, self.content_type(), self.body.clone());
+        assert_eq!(answer, (status, content_type.to_owned(), body.to_owned()));
+    }
+}
