@@ -24,7 +24,7 @@ use pool::Pool;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// To resolve a name and connect.
@@ -110,10 +110,7 @@ impl Client {
         };
         let authority = authority(request.uri()).map_err(|what| Failure::NotSent(Cause::Request(what)))?;
         let request = self.0.dress(request, &authority).map(Full::new);
-        let _place = tokio::time::timeout_at(allowed.deadline, self.0.places.acquire())
-            .await
-            .map_err(|_| Failure::NotSent(Cause::Busy(config.deadline)))?
-            .expect("the semaphore is never closed");
+        let _place = self.0.place(allowed).await.map_err(Failure::NotSent)?;
         let (connection, answer) = self.0.exchange(request, &authority, allowed).await?;
         self.0.keep(authority, connection);
         Ok(answer)
@@ -121,6 +118,15 @@ impl Client {
 }
 
 impl Inner {
+    /// A place among the open connections.
+    async fn place(&self, allowed: Allowed) -> Result<SemaphorePermit<'_>, Cause> {
+        if let Ok(place) = self.places.try_acquire() {
+            return Ok(place);
+        }
+        let place = tokio::time::timeout_at(allowed.deadline, self.places.acquire()).await;
+        Ok(place.map_err(|_| Cause::Busy(allowed.total))?.expect("the semaphore is never closed"))
+    }
+
     async fn exchange(
         &self,
         mut request: Request<Full<Bytes>>,

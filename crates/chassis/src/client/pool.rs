@@ -70,11 +70,6 @@ impl Pool {
         *is_watched
     }
 
-    #[cfg(test)]
-    pub(super) fn count(&self) -> usize {
-        self.lock().count
-    }
-
     fn lock(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().expect("nothing panics with the pool locked")
     }

@@ -22,6 +22,8 @@ const BODY: Duration = Duration::from_secs(60);
 /// Between an answer and the next request: longer than any known client keeps a connection, so that it is
 /// always the client who closes and no request meets a closing server.
 const IDLE: Duration = Duration::from_secs(360);
+/// Before an idle connection is asked to make room for a new one at the limit.
+const IDLE_MIN: Duration = Duration::from_secs(5);
 /// While the client takes not one byte of its answer.
 const WRITE_STALL: Duration = Duration::from_secs(60);
 /// Request line and header lines together.
@@ -49,6 +51,8 @@ pub struct Limits {
     pub body: Duration,
     /// Between an answer and the first byte of the next request.
     pub idle: Duration,
+    /// At the limit of connections, the one idle for longest makes room for a new one, but not before this.
+    pub idle_min: Duration,
     /// While the client takes not one byte of its answer.
     pub write_stall: Duration,
     /// Request line and header lines together; more is 431.
@@ -70,6 +74,7 @@ impl Default for Limits {
             header: HEADER,
             body: BODY,
             idle: IDLE,
+            idle_min: IDLE_MIN,
             write_stall: WRITE_STALL,
             header_bytes_max: HEADER_BYTES_MAX,
             headers_max: HEADERS_MAX,

@@ -142,7 +142,7 @@ impl Accepting {
                 Err(error) => {
                     self.shared.metrics.accept_failed();
                     tracing::warn!(%error, "cannot accept connections for now");
-                    self.roster.make_room(self.now_ms());
+                    self.make_room();
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                 }
@@ -156,7 +156,7 @@ impl Accepting {
             if let Ok(slot) = self.slots.clone().try_acquire_owned() {
                 return slot;
             }
-            self.roster.make_room(self.now_ms());
+            self.make_room();
             let slot = self.slots.clone().acquire_owned();
             if let Ok(slot) = tokio::time::timeout(ACCEPT_PAUSE_MAX, slot).await {
                 return slot.expect("the semaphore is never closed");
@@ -196,8 +196,9 @@ impl Accepting {
         }
     }
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn make_room(&self) {
+        let Some(idle) = self.epoch.elapsed().checked_sub(self.shared.limits.idle_min) else { return };
+        self.roster.make_room(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));
     }
 }
 

@@ -6,9 +6,6 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Only a connection idle for this long makes room for a new one.
-const IDLE_MS_MIN: u64 = 5_000;
-
 #[derive(Clone, Default)]
 pub(super) struct Roster(Arc<Mutex<Entries>>);
 
@@ -39,13 +36,13 @@ impl Roster {
         }
     }
 
-    /// Asks the connection that has been idle for longest since an answer to close. One that meanwhile has a
-    /// request answers it first.
-    pub(super) fn make_room(&self, now_ms: u64) {
+    /// Asks the connection that has been idle for longest since an answer to close, if that is long enough. One
+    /// that meanwhile has a request answers it first.
+    pub(super) fn make_room(&self, idle_since_ms_max: u64) {
         let entries = self.lock();
         let idle = entries.open.values().filter(|state| {
-            let idle_ms = now_ms.saturating_sub(state.since_ms.load(Relaxed));
-            state.phase() == Phase::Idle && state.asked() == 0 && idle_ms >= IDLE_MS_MIN
+            let is_due = state.since_ms.load(Relaxed) <= idle_since_ms_max;
+            is_due && state.phase() == Phase::Idle && state.asked() == 0
         });
         if let Some(state) = idle.min_by_key(|state| state.since_ms.load(Relaxed)) {
             state.ask(DRAIN);

@@ -1,0 +1,249 @@
+//! Each limit and each deadline of the server, one at a time.
+
+use crate::support::{Running, get, millis, patiently, post, start, until};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Request};
+use axum::routing::{get as on_get, post as on_post};
+use bytes::Bytes;
+use chassis::server::{Connection, Limits};
+use http_body_util::BodyExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+const ENDED: &str = "http_connections_ended_total";
+
+fn echo() -> Router {
+    Router::new().route("/", on_get(|| async { "hello" }).post(|body: Bytes| async move { body }))
+}
+
+async fn with(limits: Limits) -> Running {
+    start(echo(), limits).await
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_nothing_ends_at_its_deadline() {
+    let server = with(Limits { first_byte: millis(100), ..Limits::default() }).await;
+    let began = Instant::now();
+    assert_eq!(server.connect().await.rest().await, "");
+    assert!(began.elapsed() >= millis(100));
+    server.until_figure(ENDED, "first_byte_late", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_head_sent_byte_by_byte_ends_at_its_deadline() {
+    let server = with(Limits { header: millis(200), ..Limits::default() }).await;
+    let began = Instant::now();
+    let (mut read, mut write) = server.connect().await.0.into_split();
+    let sender = tokio::spawn(async move {
+        for byte in "GET / HTTP/1.1\r\nx: ".bytes().chain(std::iter::repeat(b'y')) {
+            if write.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(millis(10)).await;
+        }
+    });
+    assert_eq!(patiently(read.read(&mut [0; 1])).await.unwrap_or(0), 0);
+    assert!(began.elapsed() >= millis(200));
+    assert_eq!(server.figure(ENDED, "header_late"), 1.0);
+    sender.abort();
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends_at_its_deadline_counted_from_its_last_answer() {
+    let server = with(Limits { idle: millis(200), ..Limits::default() }).await;
+    let mut peer = server.connect().await;
+    let mut last = Instant::now();
+    for _ in 0..3 {
+        tokio::time::sleep(millis(50)).await;
+        last = Instant::now();
+        peer.send(&get("/")).await;
+        peer.answer().await;
+    }
+    assert_eq!(peer.rest().await, "");
+    assert!(last.elapsed() >= millis(200));
+    server.until_figure(ENDED, "idle", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_slow_body_is_answered_408_and_the_connection_ends() {
+    let server = with(Limits { body: millis(100), ..Limits::default() }).await;
+    let mut peer = server.connect().await;
+    peer.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\nhalf").await;
+    let answer = peer.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("connection: close\r\n"), "{answer}");
+    assert_eq!(peer.rest().await, "");
+    assert_eq!(server.figure(ENDED, "body_late"), 1.0);
+}
+
+#[tokio::test]
+async fn a_body_that_says_it_is_too_large_is_answered_413_while_it_is_still_being_sent() {
+    let server = with(Limits { body_bytes_max: 1000, ..Limits::default() }).await;
+    let mut peer = server.connect().await;
+    // More than the kernel's buffers hold: had the server closed with bytes unread, the answer would be lost.
+    peer.send(&post("/", &"x".repeat(8 * 1024 * 1024))).await;
+    peer.shut().await;
+    let answer = peer.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("connection: close\r\n"), "{answer}");
+    assert!(answer.contains("content-type: application/problem+json\r\n"), "{answer}");
+    assert_eq!(server.figure(ENDED, "body_too_large"), 1.0);
+}
+
+#[tokio::test]
+async fn a_body_that_grows_too_large_in_chunks_is_answered_413() {
+    let server = with(Limits { body_bytes_max: 1000, ..Limits::default() }).await;
+    let chunk = format!("1f4\r\n{}\r\n", "x".repeat(500));
+    let head = "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+    let fits = server.ask(&format!("{head}{chunk}{chunk}0\r\n\r\n")).await;
+    assert!(fits.starts_with("HTTP/1.1 200 "), "{fits}");
+    let over = server.ask(&format!("{head}{chunk}{chunk}1\r\ny\r\n0\r\n\r\n")).await;
+    assert!(over.starts_with("HTTP/1.1 413 "), "{over}");
+}
+
+#[tokio::test]
+async fn a_body_of_exactly_the_limit_is_taken() {
+    let server = with(Limits { body_bytes_max: 1000, ..Limits::default() }).await;
+    assert!(server.ask(&post("/", &"x".repeat(1000))).await.starts_with("HTTP/1.1 200 "));
+    assert!(server.ask(&post("/", &"x".repeat(1001))).await.starts_with("HTTP/1.1 413 "));
+}
+
+#[tokio::test]
+async fn a_body_that_no_handler_reads_is_no_fault() {
+    let server = with(Limits { body_bytes_max: 10, ..Limits::default() }).await;
+    let answer = server.ask("GET / HTTP/1.1\r\ncontent-length: 100\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_long_body_is_taken_by_a_handler_that_expects_it_as_long_as_it_goes_on() {
+    let count = |request: Request| async move {
+        let own = request.extensions().get::<Connection>().unwrap().clone();
+        own.expect_long_body(100);
+        let mut body = request.into_body();
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+        }
+        bytes.to_string()
+    };
+    let limits = Limits { body_bytes_max: 10, body: millis(150), ..Limits::default() };
+    let server = start(Router::new().route("/", on_post(count)), limits).await;
+    let mut peer = server.connect().await;
+    peer.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\n\r\n").await;
+    for _ in 0..10 {
+        tokio::time::sleep(millis(40)).await;
+        peer.send("0123456789").await;
+    }
+    assert!(peer.answer().await.ends_with("\r\n\r\n100"));
+    peer.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\n\r\nthe end").await;
+    assert!(peer.rest().await.starts_with("HTTP/1.1 408 "));
+    assert!(server.ask(&post("/", &"x".repeat(101))).await.starts_with("HTTP/1.1 413 "));
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_or_has_too_many_lines_is_answered_431() {
+    let server = with(Limits { header_bytes_max: 4096, headers_max: 10, ..Limits::default() }).await;
+    let head = |lines: String| format!("GET / HTTP/1.1\r\n{lines}\r\n");
+    let large = server.ask(&head(format!("x: {}\r\n", "y".repeat(5000)))).await;
+    assert!(large.starts_with("HTTP/1.1 431 "), "{large}");
+    let many = server.ask(&head("x: y\r\n".repeat(11))).await;
+    assert!(many.starts_with("HTTP/1.1 431 "), "{many}");
+    let fits = server.ask(&head(format!("{}z: {}\r\n", "x: y\r\n".repeat(9), "y".repeat(3900)))).await;
+    assert!(fits.starts_with("HTTP/1.1 200 "), "{fits}");
+    server.until_figure(ENDED, "broken", 2.0).await;
+}
+
+/// A body without end that says when it was dropped.
+fn endless(dropped: Arc<AtomicBool>) -> Body {
+    struct OnDrop(Arc<AtomicBool>);
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            self.0.store(true, SeqCst);
+        }
+    }
+    let on_drop = OnDrop(dropped);
+    let pieces = std::iter::repeat_with(move || {
+        let _kept = &on_drop;
+        Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 16 * 1024]))
+    });
+    Body::from_stream(futures_util::stream::iter(pieces))
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_is_given_up() {
+    let dropped = Arc::new(AtomicBool::new(false));
+    let flag = dropped.clone();
+    let router = Router::new().route("/", on_get(move || async move { endless(flag) }));
+    let server = start(router, Limits { write_stall: millis(150), ..Limits::default() }).await;
+    let mut peer = server.connect().await;
+    peer.send(&get("/")).await;
+    server.until_figure(ENDED, "write_stall", 1.0).await;
+    until(|| dropped.load(SeqCst)).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_its_answer_slowly_is_served() {
+    let router = Router::new().route("/", on_get(|| async { "x".repeat(12 * 1024 * 1024) }));
+    let server = start(router, Limits { write_stall: Duration::from_secs(5), ..Limits::default() }).await;
+    let mut peer = server.connect().await;
+    peer.send(&get("/")).await;
+    peer.shut().await;
+    tokio::time::sleep(millis(100)).await;
+    assert!(peer.rest().await.len() > 12 * 1024 * 1024);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_until_one_leaves() {
+    let server = with(Limits { connections_max: 2, ..Limits::default() }).await;
+    let (mut one, two) = (server.connect().await, server.connect().await);
+    one.send(&get("/")).await;
+    one.answer().await;
+    let mut waiting = server.connect().await;
+    waiting.send(&get("/")).await;
+    let early = tokio::time::timeout(millis(100), waiting.0.peek(&mut [0; 1])).await;
+    assert!(early.is_err(), "it was served beyond the limit");
+    drop(two);
+    assert!(waiting.answer().await.ends_with("hello"));
+    one.send(&get("/")).await;
+    assert!(one.answer().await.ends_with("hello"), "the others noticed nothing");
+}
+
+#[tokio::test]
+async fn at_the_limit_the_connection_idle_for_longest_makes_room() {
+    let limits = Limits { connections_max: 3, idle_min: millis(50), ..Limits::default() };
+    let server = with(limits).await;
+    let silent = server.connect().await;
+    let (mut older, mut newer) = (server.connect().await, server.connect().await);
+    for peer in [&mut older, &mut newer] {
+        peer.send(&get("/")).await;
+        peer.answer().await;
+        tokio::time::sleep(millis(10)).await;
+    }
+    let mut fresh = server.connect().await;
+    fresh.send(&get("/")).await;
+    assert!(fresh.answer().await.ends_with("hello"));
+    assert_eq!(older.rest().await, "");
+    newer.send(&get("/")).await;
+    assert!(newer.answer().await.ends_with("hello"));
+    assert_eq!(server.figure("http_connections_open", ""), 3.0);
+    drop(silent);
+}
+
+#[tokio::test]
+async fn calls_that_are_being_answered_never_make_room() {
+    let slow = |_: Extension<Connection>| async {
+        tokio::time::sleep(millis(300)).await;
+        "slow"
+    };
+    let limits = Limits { connections_max: 1, idle_min: Duration::ZERO, ..Limits::default() };
+    let server = start(echo().route("/slow", on_get(slow)), limits).await;
+    let mut busy = server.connect().await;
+    busy.send(&get("/slow")).await;
+    let mut waiting = server.connect().await;
+    waiting.send(&get("/")).await;
+    assert!(busy.answer().await.ends_with("slow"));
+    assert!(waiting.answer().await.ends_with("hello"));
+}

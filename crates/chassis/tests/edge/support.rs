@@ -1,0 +1,131 @@
+//! A running server, and a client that speaks bytes.
+
+use axum::Router;
+use chassis::server::{Limits, Server, ServerMetrics};
+use chassis::shutdown::Shutdown;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Far more than anything here takes: a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) metrics: prometheus::Registry,
+    pub(crate) task: JoinHandle<()>,
+}
+
+pub(crate) async fn start(router: Router, limits: Limits) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = Shutdown::new();
+    let (figures, metrics) = (ServerMetrics::new(), prometheus::Registry::new());
+    figures.register(&metrics).unwrap();
+    let server = Server::new(listener, router, limits).metrics(figures);
+    let task = tokio::spawn(server.serve(shutdown.clone()));
+    Running { address, shutdown, metrics, task }
+}
+
+impl Running {
+    pub(crate) async fn connect(&self) -> Peer {
+        Peer(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// The whole answer to one request on a connection of its own.
+    pub(crate) async fn ask(&self, request: &str) -> String {
+        let mut peer = self.connect().await;
+        peer.send(request).await;
+        peer.shut().await;
+        peer.rest().await
+    }
+
+    /// The sum of a figure over its labels that contain `label`.
+    pub(crate) fn figure(&self, name: &str, label: &str) -> f64 {
+        let families = self.metrics.gather();
+        let family = families.iter().filter(|family| family.name() == name);
+        let metrics = family.flat_map(prometheus::proto::MetricFamily::get_metric);
+        let labelled = metrics
+            .filter(|metric| label.is_empty() || metric.get_label().iter().any(|pair| pair.value() == label));
+        labelled.map(|metric| metric.get_counter().get_value().max(metric.get_gauge().get_value())).sum()
+    }
+
+    pub(crate) async fn until_figure(&self, name: &str, label: &str, wanted: f64) {
+        until(|| self.figure(name, label) >= wanted).await;
+    }
+}
+
+pub(crate) struct Peer(pub(crate) TcpStream);
+
+impl Peer {
+    pub(crate) async fn send(&mut self, text: &str) {
+        self.0.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) async fn shut(&mut self) {
+        self.0.shutdown().await.unwrap();
+    }
+
+    /// One answer: its head, and its body by `content-length`.
+    pub(crate) async fn answer(&mut self) -> String {
+        patiently(async {
+            let mut text = String::new();
+            while !text.contains("\r\n\r\n") {
+                self.more(&mut text).await;
+            }
+            let (head, _) = text.split_once("\r\n\r\n").unwrap();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let whole = head.len() + 4 + length.map_or(0, |length| length.parse::<usize>().unwrap());
+            while text.len() < whole {
+                self.more(&mut text).await;
+            }
+            assert_eq!(text.len(), whole, "more than one answer: {text}");
+            text
+        })
+        .await
+    }
+
+    async fn more(&mut self, text: &mut String) {
+        let mut buf = [0; 4096];
+        let bytes = self.0.read(&mut buf).await.unwrap();
+        assert_ne!(bytes, 0, "the connection ended after {text:?}");
+        text.push_str(std::str::from_utf8(&buf[..bytes]).unwrap());
+    }
+
+    /// Everything up to the end of the connection.
+    pub(crate) async fn rest(&mut self) -> String {
+        let mut text = Vec::new();
+        patiently(self.0.read_to_end(&mut text)).await.unwrap();
+        String::from_utf8(text).unwrap()
+    }
+}
+
+pub(crate) async fn patiently<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it happens within the patience of the test")
+}
+
+/// Waits for something to become true.
+pub(crate) async fn until(is_so: impl Fn() -> bool) {
+    let looks = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    patiently(looks).await;
+}
+
+pub(crate) fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")
+}
+
+pub(crate) fn post(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+pub(crate) fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}

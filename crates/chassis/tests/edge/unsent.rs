@@ -1,0 +1,252 @@
+//! Calls of the client of which not one byte has left, and what happens to kept connections.
+
+use crate::sent::request;
+use crate::support::{millis, patiently, start, until};
+use axum::Router;
+use axum::routing::post as on_post;
+use bytes::Bytes;
+use chassis::client::{Cause, Client, ClientConfig, Connect, Failure, Stream};
+use chassis::server::Limits;
+use futures_util::future::BoxFuture;
+use http::Request;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+fn not_sent(result: Result<http::Response<Bytes>, Failure>) -> Cause {
+    match result {
+        Err(Failure::NotSent(cause)) => cause,
+        other => panic!("not unsent: {other:?}"),
+    }
+}
+
+fn nowhere() -> SocketAddr {
+    "127.0.0.1:9".parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_not_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let cause = not_sent(Client::new(ClientConfig::default()).send(request(address, "/", "x")).await);
+    assert!(
+        matches!(&cause, Cause::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused),
+        "{cause:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_exist_is_not_sent() {
+    let request = Request::post("http://nobody.invalid/").body(Bytes::new()).unwrap();
+    let cause = not_sent(Client::new(ClientConfig::default()).send(request).await);
+    assert!(matches!(cause, Cause::Connect(_) | Cause::ConnectLate(_)), "{cause:?}");
+}
+
+#[tokio::test]
+async fn every_address_of_a_name_is_tried() {
+    // `localhost` may resolve to ::1 first, where nobody listens.
+    let server = start(Router::new().route("/", on_post(|| async {})), Limits::default()).await;
+    let uri = format!("http://localhost:{}/", server.address.port());
+    let request = Request::post(uri).body(Bytes::new()).unwrap();
+    Client::new(ClientConfig::default()).send(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_this_client_cannot_send_is_not_sent() {
+    for uri in ["https://localhost/", "/", "http://name:secret@localhost/"] {
+        let request = Request::post(uri).body(Bytes::new()).unwrap();
+        let cause = not_sent(Client::new(ClientConfig::default()).send(request).await);
+        assert!(matches!(cause, Cause::Request(_)), "{uri}: {cause:?}");
+    }
+}
+
+/// A network that behaves as its number says.
+#[derive(Clone, Copy)]
+enum Wire {
+    NeverConnects,
+    TakesNothing,
+    FailsAtOnce,
+    FailsAfterBytes(usize),
+}
+
+impl Connect for Wire {
+    fn connect<'a>(
+        &'a self,
+        _host: &'a str,
+        _port: u16,
+        _deadline: Instant,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            if matches!(self, Self::NeverConnects) {
+                std::future::pending::<()>().await;
+            }
+            Ok(Box::new(*self) as Box<dyn Stream>)
+        })
+    }
+}
+
+impl Stream for Wire {
+    fn is_stale(&self) -> bool {
+        false
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match *self {
+            Self::FailsAtOnce => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Self::FailsAfterBytes(bytes) => {
+                *self = Self::FailsAtOnce;
+                Poll::Ready(Ok(bytes.min(buf.len())))
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn quick() -> ClientConfig {
+    ClientConfig { connect_timeout: millis(60), deadline: millis(120), ..ClientConfig::default() }
+}
+
+#[tokio::test]
+async fn a_black_hole_is_not_sent_once_the_connect_deadline_is_over() {
+    let began = Instant::now();
+    let cause =
+        not_sent(Client::with_connect(quick(), Wire::NeverConnects).send(request(nowhere(), "/", "x")).await);
+    assert!(matches!(cause, Cause::ConnectLate(_)), "{cause:?}");
+    assert!(began.elapsed() >= millis(60));
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_no_byte_is_not_sent_at_the_deadline() {
+    let cause =
+        not_sent(Client::with_connect(quick(), Wire::TakesNothing).send(request(nowhere(), "/", "x")).await);
+    assert!(matches!(cause, Cause::Late(_)), "{cause:?}");
+}
+
+#[tokio::test]
+async fn a_write_that_fails_before_the_first_byte_is_not_sent_and_after_it_is_unknown() {
+    let client = Client::with_connect(quick(), Wire::FailsAtOnce);
+    let cause = not_sent(client.send(request(nowhere(), "/", "x")).await);
+    assert!(matches!(cause, Cause::Connection(_)), "{cause:?}");
+    let client = Client::with_connect(quick(), Wire::FailsAfterBytes(1));
+    let result = client.send(request(nowhere(), "/", "x")).await;
+    assert!(matches!(result, Err(Failure::Unknown(Cause::Connection(_)))), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_call_that_finds_all_connections_busy_is_not_sent() {
+    let server =
+        start(Router::new().route("/", on_post(std::future::pending::<()>)), Limits::default()).await;
+    let client = Client::new(ClientConfig { pool_max: 1, deadline: millis(150), ..ClientConfig::default() });
+    let mut held = pin!(client.send(request(server.address, "/", "x")));
+    tokio::select! {
+        biased;
+        answer = &mut held => panic!("answered: {answer:?}"),
+        () = until(|| server.figure("http_connections_open", "") == 1.0) => {}
+    }
+    let cause = not_sent(client.send(request(server.address, "/", "x")).await);
+    assert!(matches!(cause, Cause::Busy(_)), "{cause:?}");
+}
+
+/// Answers one request on each connection, then closes it: softly, or by a reset.
+async fn closes_after_one(reset: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let mut buf = [0; 1024];
+            assert!(tcp.read(&mut buf).await.unwrap() > 0);
+            tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            if reset {
+                tcp.set_zero_linger().unwrap();
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_server_closed_is_replaced_before_a_byte_is_written() {
+    for reset in [false, true] {
+        let address = closes_after_one(reset).await;
+        let client = Client::new(ClientConfig::default());
+        for _ in 0..5 {
+            let answer = client.send(request(address, "/", "x")).await;
+            // A reset may overtake the answer that was just written; that is the server's doing.
+            if !reset {
+                answer.unwrap();
+            }
+            // The close is on its way; a real pause between two calls is longer.
+            tokio::time::sleep(millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_says_unasked_is_not_taken_for_the_next_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        for body in ["one", "two"] {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let mut buf = [0; 1024];
+            assert!(tcp.read(&mut buf).await.unwrap() > 0);
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{body}");
+            tcp.write_all(answer.as_bytes()).await.unwrap();
+            tokio::time::sleep(millis(5)).await;
+            tcp.write_all(answer.replace(body, "bad").as_bytes()).await.unwrap();
+            kept.push(tcp);
+        }
+    });
+    let client = Client::new(ClientConfig::default());
+    for body in ["one", "two"] {
+        assert_eq!(client.send(request(address, "/", "x")).await.unwrap().into_body(), body);
+        tokio::time::sleep(millis(40)).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_that_nobody_uses_are_closed() {
+    let server = start(Router::new().route("/", on_post(|| async {})), Limits::default()).await;
+    let client = Client::new(ClientConfig { idle: millis(80), ..ClientConfig::default() });
+    let two = tokio::join!(
+        client.send(request(server.address, "/", "x")),
+        client.send(request(server.address, "/", "x"))
+    );
+    assert!(two.0.is_ok() && two.1.is_ok());
+    assert_eq!(server.figure("http_connections_open", ""), 2.0);
+    until(|| server.figure("http_connections_open", "") == 0.0).await;
+}
+
+#[tokio::test]
+async fn connections_to_one_host_make_room_for_those_to_another() {
+    let router = || Router::new().route("/", on_post(|| async {}));
+    let (one, other) = (start(router(), Limits::default()).await, start(router(), Limits::default()).await);
+    let client = Client::new(ClientConfig { pool_max: 1, ..ClientConfig::default() });
+    client.send(request(one.address, "/", "x")).await.unwrap();
+    client.send(request(other.address, "/", "x")).await.unwrap();
+    until(|| one.figure("http_connections_open", "") == 0.0).await;
+    patiently(client.send(request(other.address, "/", "x"))).await.unwrap();
+    assert_eq!(other.figure("http_connections_open", ""), 1.0);
+}
