@@ -13,6 +13,8 @@ mod lists;
 #[cfg(test)]
 mod operators;
 #[cfg(test)]
+mod sockets;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod v1;

@@ -33,7 +33,7 @@ const START_MS: i64 = 1_700_000_000_000;
 /// One service.
 pub(crate) struct Billing {
     pub(crate) store: Arc<dyn Store>,
-    router: Router,
+    pub(crate) router: Router,
     folder: TempDir,
 }
 

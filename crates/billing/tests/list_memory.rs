@@ -1,0 +1,75 @@
+//! Memory while a long table is listed to many clients. Alone in its process, whose peak it reads.
+
+#[cfg(test)]
+mod alone {
+    use std::sync::Arc;
+
+    use billing::charge::Engine;
+    use billing::http::{AppState, OperatorGuard, router};
+    use billing::store::Store;
+    use billing::store::sqlite::SqliteStore;
+    use chassis::caller::Callers;
+    use chassis::clock::{Clock, Random};
+    use chassis::server::{Limits, Server};
+    use chassis::shutdown::Shutdown;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::JoinSet;
+
+    const INVOICES: usize = 100_000;
+    const CLIENTS: usize = 8;
+    const GROWTH_KIB_MAX: u64 = 32 * 1024;
+
+    const FILL: &str = "
+        INSERT INTO customers VALUES (1, 'EUR');
+        INSERT INTO invoices (reference, customer_id, currency, amount_minor, state, created_at, updated_at)
+        WITH RECURSIVE n(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 100000)
+        SELECT 'invoice-' || n, 1, 'EUR', n, 'PENDING', 0, 0 FROM n";
+
+    /// The most memory that this process has held since the last call, in KiB.
+    fn peak_kib() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_hundred_thousand_invoices_are_listed_to_eight_clients_within_32_mib() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("billing.db");
+        let store = SqliteStore::open(&path, None, Clock::system(), &Random::seeded(1)).await.unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let operators = OperatorGuard::new(Callers::from_source(None).unwrap(), address);
+        let state = AppState { store: Arc::clone(&store), engine: Engine::new(store), operators };
+        tokio::spawn(Server::new(listener, router(state), Limits::default()).serve(Shutdown::new()));
+
+        peak_kib();
+        let before = peak_kib();
+        let mut clients = JoinSet::new();
+        for _ in 0..CLIENTS {
+            clients.spawn(async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let request = b"GET /rest/v1/invoices HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+                stream.write_all(request).await.unwrap();
+                let (mut piece, mut objects) = ([0; 16 * 1024], 0);
+                loop {
+                    let read = stream.read(&mut piece).await.unwrap();
+                    if read == 0 {
+                        return objects;
+                    }
+                    // One brace for the invoice, one for its amount.
+                    objects += piece[..read].iter().filter(|byte| **byte == b'{').count();
+                }
+            });
+        }
+        while let Some(objects) = clients.join_next().await {
+            assert_eq!(objects.unwrap(), 2 * INVOICES);
+        }
+        let growth = peak_kib().saturating_sub(before);
+        assert!(growth <= GROWTH_KIB_MAX, "the lists took {growth} KiB");
+    }
+}

@@ -1,0 +1,89 @@
+//! What only a real connection shows: long bodies, a list that breaks off, and memory that does not grow with a list.
+
+use std::net::SocketAddr;
+
+use chassis::server::{Limits, Server};
+use chassis::shutdown::Shutdown;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::Billing;
+
+/// A body's limit on every other route.
+const ONE_MIB: usize = 1024 * 1024;
+
+fn lines(count: u32) -> String {
+    (1..=count)
+        .map(|n| format!(r#"{{"reference":"R{n}","customer_id":1,"currency":"EUR","amount":"1.00"}}"#) + "\n")
+        .collect()
+}
+
+/// Serves it on a free port until the test's runtime ends.
+async fn listen(billing: &Billing) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::new(listener, billing.router.clone(), Limits::default());
+    tokio::spawn(server.serve(Shutdown::new()));
+    address
+}
+
+/// Sends these bytes and reads until the connection ends, however it ends.
+async fn exchange(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (mut reader, mut writer) = stream.split();
+    let mut answer = Vec::new();
+    let send = async {
+        // An early answer may close the connection before all is written.
+        let _ = writer.write_all(request.as_bytes()).await;
+    };
+    let receive = async {
+        let _ = reader.read_to_end(&mut answer).await;
+    };
+    tokio::join!(send, receive);
+    String::from_utf8(answer).unwrap()
+}
+
+fn request(head: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "{head} HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test]
+async fn an_import_may_be_longer_than_other_bodies() {
+    let billing = Billing::empty().await;
+    let address = listen(&billing).await;
+    let body = lines(20_000);
+    assert!(body.len() > ONE_MIB);
+    let answer = exchange(address, &request("POST /v1/imports", &body)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:.200}");
+    assert!(answer.contains(r#""created":20000,"#), "{answer:.400}");
+    let resolve = "POST /v1/attempts/bca1897f57e947286a9d2dcb4be588f1/resolve";
+    let answer = exchange(address, &request(resolve, &body)).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer:.200}");
+}
+
+/// ANT-23 ANT-24
+#[tokio::test]
+async fn a_small_list_has_its_length_and_any_host_is_served() {
+    let billing = Billing::with(&lines(1)).await;
+    let answer = exchange(listen(&billing).await, &request("GET /rest/v1/customers", "")).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body, r#"[{"id":1,"currency":"EUR"}]"#);
+    assert!(head.to_ascii_lowercase().contains(&format!("content-length: {}", body.len())), "{head}");
+}
+
+#[tokio::test]
+async fn a_long_list_ends_with_its_last_chunk_and_one_cut_short_does_not() {
+    let billing = Billing::with(&lines(1200)).await;
+    let address = listen(&billing).await;
+    let whole = exchange(address, &request("GET /rest/v1/invoices", "")).await;
+    assert!(whole.ends_with("]\r\n0\r\n\r\n"), "the list ends as a list");
+    assert_eq!(whole.matches("\"customerId\"").count(), 1200);
+    billing.spoil("UPDATE invoices SET currency = 'XXX' WHERE id = 700");
+    let cut = exchange(address, &request("GET /rest/v1/invoices", "")).await;
+    assert!(cut.starts_with("HTTP/1.1 200 "), "{cut:.200}");
+    assert_eq!(cut.matches("\"customerId\"").count(), 500);
+    assert!(!cut.ends_with("0\r\n\r\n") && !cut.contains(']'), "a list cut short must not look complete");
+}
