@@ -172,7 +172,9 @@ fn services_link_chassis_and_no_other_service() {
         ("harness", &["billing", "payments", "chassis", "tinjis"]),
     ] {
         let manifest = file(&format!("crates/{service}/Cargo.toml"));
-        for line in manifest.text.lines() {
+        // Its tests may start whole services from outside.
+        let shipped = manifest.text.split("[dev-dependencies]").next().unwrap_or_default();
+        for line in shipped.lines() {
             let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
             if others.contains(&name) {
                 findings.push(format!("{}: {line}", manifest.path));

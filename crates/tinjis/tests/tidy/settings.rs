@@ -86,7 +86,7 @@ fn setting(entry: &str) -> Option<Setting> {
     let flag = words[at].trim_end_matches(',').to_owned();
     let mut rest = words[at + 1..].join(" ");
     if rest.starts_with(['<', '[']) && !rest.starts_with("[env") {
-        let end = rest.find(['>', ']'])?;
+        let end = rest.find(if rest.starts_with('[') { ']' } else { '>' })?;
         rest = rest[end + 1..].trim().to_owned();
     }
     let variable = bracket(&mut rest, "[env: ").map(|text| text.trim_end_matches('=').to_owned());
