@@ -41,15 +41,29 @@ pub enum Signal {
     Unkeyed,
 }
 
-/// Whether a call may be made now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// Yes.
-    Go,
-    /// Yes, and it is the one that decides.
-    Probe,
-    /// No.
-    No,
+/// Leave to make one call. Dropped without a report, it is as if it had never been given.
+#[derive(Debug)]
+#[must_use = "report what the call met"]
+pub struct Permit<'a> {
+    breaker: &'a Breaker,
+    /// Whether this is the one call that decides.
+    probe: bool,
+}
+
+impl Permit<'_> {
+    /// Takes in what the call met; `true` when this opened the breaker.
+    pub fn report(mut self, signal: Signal, now: Instant) -> bool {
+        let probe = std::mem::take(&mut self.probe);
+        self.breaker.report(probe, signal, now)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if self.probe {
+            self.breaker.cancel_probe();
+        }
+    }
 }
 
 /// What a claimer is to expect.
@@ -89,21 +103,21 @@ impl Breaker {
         Self { state, changed: Notify::new(), random }
     }
 
-    /// Asks for a call; a `Probe` must be [reported](Self::report) or [given back](Self::cancel_probe).
-    #[must_use]
-    pub fn admit(&self, now: Instant) -> Admission {
-        match &mut *self.lock() {
-            State::Closed { .. } => Admission::Go,
+    /// Leave to make a call now, if it makes sense.
+    pub fn admit(&self, now: Instant) -> Option<Permit<'_>> {
+        let probe = match &mut *self.lock() {
+            State::Closed { .. } => false,
             State::Unproven { probing, .. } if !*probing => {
                 *probing = true;
-                Admission::Probe
+                true
             }
             State::Open { probe_at, probing, .. } if !*probing && now >= *probe_at => {
                 *probing = true;
-                Admission::Probe
+                true
             }
-            _ => Admission::No,
-        }
+            _ => return None,
+        };
+        Some(Permit { breaker: self, probe })
     }
 
     /// What to expect.
@@ -143,19 +157,17 @@ impl Breaker {
         self.changed.notify_waiters();
     }
 
-    /// A probe that was admitted and not made.
-    pub fn cancel_probe(&self) {
+    fn cancel_probe(&self) {
         if let State::Unproven { probing, .. } | State::Open { probing, .. } = &mut *self.lock() {
             *probing = false;
         }
         self.changed.notify_waiters();
     }
 
-    /// Takes in what a call met; `true` when this call opened the breaker.
-    pub fn report(&self, admission: Admission, signal: Signal, now: Instant) -> bool {
+    fn report(&self, probe: bool, signal: Signal, now: Instant) -> bool {
         let mut state = self.lock();
         let was_open = matches!(*state, State::Open { .. } | State::Latched);
-        *state = self.next(*state, admission, signal, now);
+        *state = self.next(*state, probe, signal, now);
         let opened = !was_open && matches!(*state, State::Open { .. } | State::Latched);
         drop(state);
         self.changed.notify_waiters();
@@ -167,12 +179,11 @@ impl Breaker {
         self.changed.notified()
     }
 
-    fn next(&self, state: State, admission: Admission, signal: Signal, now: Instant) -> State {
-        let is_probe = admission == Admission::Probe;
+    fn next(&self, state: State, probe: bool, signal: Signal, now: Instant) -> State {
         match (state, signal) {
             (State::Latched, _) | (_, Signal::Unkeyed) => State::Latched,
             // The last calls of a window that was in flight when it opened change nothing.
-            (State::Open { .. }, _) if !is_probe => state,
+            (State::Open { .. }, _) if !probe => state,
             (State::Open { .. } | State::Unproven { .. }, Signal::Good) => {
                 State::Closed { failures: 0, invalid: 0 }
             }
@@ -217,14 +228,16 @@ mod tests {
 
     fn closed() -> Breaker {
         let breaker = Breaker::unproven(Random::seeded(1));
-        assert!(!breaker.report(breaker.admit(Instant::now()), Signal::Good, Instant::now()));
+        assert!(!send(&breaker, Signal::Good));
         breaker
     }
 
     fn send(breaker: &Breaker, signal: Signal) -> bool {
-        let admission = breaker.admit(Instant::now());
-        assert_ne!(admission, Admission::No);
-        breaker.report(admission, signal, Instant::now())
+        breaker.admit(Instant::now()).expect("a call is allowed").report(signal, Instant::now())
+    }
+
+    fn is_allowed(breaker: &Breaker) -> bool {
+        breaker.admit(Instant::now()).is_some()
     }
 
     async fn until_a_probe_is_due(breaker: &Breaker) {
@@ -235,12 +248,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn until_it_is_proven_calls_go_one_at_a_time() {
         let breaker = Breaker::unproven(Random::seeded(1));
-        assert_eq!(breaker.admit(Instant::now()), Admission::Probe);
-        assert_eq!(breaker.admit(Instant::now()), Admission::No);
+        let first = breaker.admit(Instant::now()).unwrap();
+        assert!(!is_allowed(&breaker));
         assert_eq!(breaker.outlook(Instant::now()), Outlook::Probing);
-        assert!(!breaker.report(Admission::Probe, Signal::Good, Instant::now()));
-        assert_eq!(breaker.admit(Instant::now()), Admission::Go);
-        assert_eq!(breaker.admit(Instant::now()), Admission::Go);
+        assert!(!first.report(Signal::Good, Instant::now()));
+        let _one = breaker.admit(Instant::now()).unwrap();
+        assert!(is_allowed(&breaker));
     }
 
     #[tokio::test(start_paused = true)]
@@ -272,11 +285,11 @@ mod tests {
         let breaker = closed();
         assert!(send(&breaker, Signal::Wrong));
         assert!(breaker.is_open());
-        assert_eq!(breaker.admit(Instant::now()), Admission::No);
+        assert!(!is_allowed(&breaker));
         until_a_probe_is_due(&breaker).await;
-        assert_eq!(breaker.admit(Instant::now()), Admission::Probe);
-        assert_eq!(breaker.admit(Instant::now()), Admission::No);
-        breaker.report(Admission::Probe, Signal::Good, Instant::now());
+        let probe = breaker.admit(Instant::now()).unwrap();
+        assert!(!is_allowed(&breaker));
+        probe.report(Signal::Good, Instant::now());
         assert_eq!(breaker.outlook(Instant::now()), Outlook::Clear);
     }
 
@@ -295,15 +308,15 @@ mod tests {
         assert!(Duration::from_millis(1750) <= took && took <= Duration::from_millis(3500), "{took:?}");
         breaker.rearm(Instant::now());
         assert!(!breaker.gives_up());
-        assert_eq!(breaker.admit(Instant::now()), Admission::Probe);
+        assert!(is_allowed(&breaker));
     }
 
     #[tokio::test(start_paused = true)]
     async fn late_answers_of_the_window_do_not_close_it() {
         let breaker = closed();
-        let early = breaker.admit(Instant::now());
+        let early = breaker.admit(Instant::now()).unwrap();
         send(&breaker, Signal::Wrong);
-        breaker.report(early, Signal::Good, Instant::now());
+        early.report(Signal::Good, Instant::now());
         assert!(breaker.is_open());
     }
 
@@ -313,7 +326,7 @@ mod tests {
         assert!(send(&breaker, Signal::Unkeyed));
         tokio::time::advance(Duration::from_secs(3600)).await;
         breaker.rearm(Instant::now());
-        assert_eq!(breaker.admit(Instant::now()), Admission::No);
+        assert!(!is_allowed(&breaker));
         assert_eq!(breaker.outlook(Instant::now()), Outlook::Latched);
         assert!(breaker.gives_up());
     }
@@ -321,8 +334,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_is_not_made_is_given_back() {
         let breaker = Breaker::unproven(Random::seeded(1));
-        assert_eq!(breaker.admit(Instant::now()), Admission::Probe);
-        breaker.cancel_probe();
-        assert_eq!(breaker.admit(Instant::now()), Admission::Probe);
+        drop(breaker.admit(Instant::now()).unwrap());
+        assert!(is_allowed(&breaker));
     }
 }

@@ -1,17 +1,49 @@
 //! The charge engine: claim and journal, call, settle; never the other way round.
 //! Imports no HTTP and no SQL crate: the provider and the store stand behind their rooms.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::clock::{Clock, Random};
+use chassis::crash_point;
+use chassis::shutdown::Shutdown;
+use chassis::telemetry::Metrics;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
 use crate::invoice::{AttemptState, RunId};
-use crate::store::{Resolution, Resolved, Store, StoreError};
+use crate::provider;
+use crate::store::{Resolution, Store, StoreError};
+use breaker::Breaker;
+use budget::Budget;
+use deliver::Ledger;
+use engine::Shared;
+use figures::Figures;
+use run::Runs;
 
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
+mod deliver;
+mod driver;
+mod engine;
+mod figures;
+mod keeper;
 pub mod key;
+mod record;
+mod resolve;
+mod run;
 pub mod transition;
+
+pub use keeper::RUN_LEASE;
+pub use resolve::REQUEST_LIFE_MAX;
+
+/// How long a claimed attempt is this process's own; several deadlines of a call.
+pub const LEASE: Duration = Duration::from_secs(60);
+
+/// Between two looks at a run that another process drives.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// A run that a pay call started, or the unfinished one that it joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,43 +97,107 @@ pub enum ResolveError {
     NotVoided(String),
 }
 
-/// The engine's handle; clones share one engine.
-#[derive(Clone)]
-pub struct Engine {
-    store: Arc<dyn Store>,
+/// How the engine charges; what is believed of the provider is [`provider::ProviderConfig`]'s.
+#[derive(Clone, Copy, Debug)]
+pub struct ChargeSettings {
+    /// Calls under way at once.
+    pub in_flight_max: NonZeroUsize,
+    /// How long a claimed attempt is this process's own; must leave room for a call and its queue.
+    pub lease: Duration,
 }
 
-/// How long a run stays this process's own without a renewal.
-pub const RUN_LEASE: Duration = Duration::from_secs(15);
+/// What an engine is made of.
+pub struct EngineParts {
+    /// Where everything durable is.
+    pub store: Arc<dyn Store>,
+    /// Who is called.
+    pub provider: provider::Client,
+    /// How.
+    pub settings: ChargeSettings,
+    /// Tells how old a request may be.
+    pub clock: Clock,
+    /// Jitter.
+    pub random: Random,
+    /// Where the engine's figures are shown.
+    pub metrics: Metrics,
+    /// When to stop.
+    pub shutdown: Shutdown,
+}
+
+/// The engine's handle; clones share one engine.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
 
 impl Engine {
-    /// An engine over a store.
-    #[must_use]
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+    /// Recovers what a crash left open, adopts an unfinished run, and keeps settling until the shutdown.
+    pub async fn start(parts: EngineParts) -> Result<Self, StoreError> {
+        let EngineParts { store, provider, settings, clock, random, metrics, shutdown } = parts;
+        let open = store.recover().await?;
+        crash_point!("K10");
+        if open > 0 {
+            tracing::info!(attempts = open, "Attempts were left open; each is settled under its own key");
+        }
+        let ledger = Ledger::new(store.ledger_id().await?);
+        let shared = Arc::new(Shared {
+            figures: Figures::new(&metrics),
+            breaker: Breaker::unproven(random.clone()),
+            budget: Budget::full(Instant::now()),
+            in_flight: Semaphore::new(settings.in_flight_max.get()),
+            runs: Runs::default(),
+            wake: Notify::new(),
+            ledger,
+            store,
+            provider,
+            settings,
+            clock,
+            random,
+            shutdown,
+        });
+        shared.shutdown.spawn("keeper", Arc::clone(&shared).keep());
+        shared.shutdown.spawn("figures", Arc::clone(&shared).keep_counting());
+        Ok(Self(shared))
     }
 
     /// Starts a run or joins the unfinished one. The run is a task of its own: a caller that hangs up cancels nothing.
     pub async fn pay(&self) -> Result<Started, StoreError> {
-        let (run, joined) = self.store.open_run(RUN_LEASE).await?;
-        Ok(Started { run: run.id, joined })
+        let shared = Arc::clone(&self.0);
+        let start = async move {
+            let (run, joined) = shared.store.open_run(RUN_LEASE).await?;
+            if joined {
+                shared.wake.notify_one();
+            } else {
+                shared.breaker.rearm(Instant::now());
+                shared.begin(run.id);
+            }
+            Ok(Started { run: run.id, joined })
+        };
+        // Also the start is a task of its own, so that no run is opened that nobody drives.
+        self.0.shutdown.spawn("pay", start).await.expect("starting a run does not panic")
     }
 
     /// Waits until the run has ended or `at_most` has passed.
     pub async fn wait(&self, run: RunId, at_most: Duration) -> Result<Waited, StoreError> {
-        let _ = at_most;
-        let finished = self.store.run(run).await?.is_some_and(|run| run.finished_at.is_some());
-        Ok(Waited { finished, reached: true })
+        if let Some(progress) = self.0.runs.find(run) {
+            return Ok(progress.wait(at_most).await);
+        }
+        let late = Instant::now() + at_most;
+        loop {
+            let Some(run) = self.0.store.run(run).await? else {
+                return Ok(Waited { finished: true, reached: true });
+            };
+            let (finished, counters) = (run.finished_at.is_some(), run.counters);
+            let answered = counters.paid + counters.refused + counters.rejected > 0;
+            let reached = answered || finished && counters.attempted == 0;
+            if finished || Instant::now() + WATCH_EVERY > late {
+                return Ok(Waited { finished, reached });
+            }
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
     }
 
     /// Takes a person's word on an open attempt. "Not charged" is taken only after the provider has voided the key,
     /// or, without keys, once no request can be alive, and with a reason.
     pub async fn resolve(&self, resolution: Resolution) -> Result<ResolveOutcome, ResolveError> {
-        Ok(match self.store.resolve(&resolution).await? {
-            Resolved::Applied => ResolveOutcome::Applied,
-            Resolved::Final(state) => ResolveOutcome::Final(state),
-            Resolved::Unknown => ResolveOutcome::Unknown,
-            Resolved::OtherCharged => return Err(ResolveError::OtherCharged),
-        })
+        self.0.resolve(&resolution).await
     }
 }

@@ -1,0 +1,173 @@
+//! One claimed attempt through its call: may it be sent, what was heard, what is to be recorded.
+//! Records nothing itself and claims nothing.
+
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use chassis::crash_point;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::backoff;
+use super::breaker::Signal;
+use super::engine::Shared;
+use super::run::Progress;
+use super::transition::{AnswerClass, Outcome, Sent, Settlement, may_send, on_answer};
+use crate::invoice::Attempt;
+use crate::provider::Answer;
+use crate::provider::answer::{Reason, Verdict};
+
+/// How long an attempt rests that was given back because the provider is not called now.
+const UNSENT_PAUSE: Duration = Duration::from_millis(200);
+/// The pause after a call that was not taken is drawn as after so many sends.
+const NOT_TAKEN: u32 = 2;
+
+/// A claimed attempt on its way to a worker.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) attempt: Attempt,
+    /// The end of our lease, by our own clock; counted from before the claim, so that it is never too late.
+    pub(super) lease_ends: Instant,
+    /// Its place among those that are claimed and not yet settled.
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// What is to be recorded of it.
+#[derive(Debug)]
+pub(super) struct Learnt {
+    pub(super) settlement: Settlement,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// The ledger that this store settles with, as far as this process knows.
+#[derive(Debug, Default)]
+pub(super) struct Ledger(RwLock<Option<String>>);
+
+impl Ledger {
+    pub(super) fn new(remembered: Option<String>) -> Self {
+        Self(RwLock::new(remembered))
+    }
+
+    pub(super) fn remembered(&self) -> Option<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, ledger: &str) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(ledger.to_owned());
+    }
+}
+
+impl Shared {
+    /// Sends a claimed attempt, if it may be sent, and says what is to be recorded.
+    pub(super) async fn deliver(&self, job: Job, progress: &Progress) -> Learnt {
+        let Job { attempt, lease_ends, place } = job;
+        let (outcome, again_in) = self.outcome(&attempt, lease_ends, progress).await;
+        Learnt { settlement: Settlement { key: attempt.key, outcome, again_in }, place }
+    }
+
+    async fn outcome(
+        &self,
+        attempt: &Attempt,
+        lease_ends: Instant,
+        progress: &Progress,
+    ) -> (Outcome, Duration) {
+        let idempotency = self.provider.idempotency();
+        let sent = Sent { state: attempt.state, sends: attempt.sends };
+        if let Err(parked) = may_send(idempotency, sent) {
+            return (parked, Duration::ZERO);
+        }
+        let _slot = self.in_flight.acquire().await.expect("the semaphore is never closed");
+        if self.shutdown.is_draining() || Instant::now() + self.provider.deadline() > lease_ends {
+            return (Outcome::NotSent, Duration::ZERO);
+        }
+        let Some(permit) = self.breaker.admit(Instant::now()) else {
+            return (Outcome::NotSent, self.random.jitter(UNSENT_PAUSE));
+        };
+        progress.called();
+        let ledger = self.ledger.remembered();
+        let answer = self.provider.charge(attempt, ledger.as_deref()).await;
+        crash_point!("K7");
+        if answer.answered {
+            progress.answered();
+        }
+        let verdict = match ledger {
+            Some(_) => answer.verdict,
+            None => self.first_of_its_ledger(&answer).await,
+        };
+        let opened = permit.report(signal(verdict), Instant::now());
+        self.tell(attempt, &answer, verdict, opened);
+        let outcome = on_answer(idempotency, sent, verdict.class);
+        let again_in = match outcome {
+            Outcome::InDoubt(None) => backoff::pause(&self.random, attempt.sends),
+            Outcome::NotSent => backoff::pause(&self.random, NOT_TAKEN),
+            _ => Duration::ZERO,
+        };
+        (outcome, again_in)
+    }
+
+    /// Remembers the first ledger that answers, before its answer counts.
+    async fn first_of_its_ledger(&self, answer: &Answer) -> Verdict {
+        let (verdict, Some(ledger)) = (answer.verdict, answer.ledger.as_deref()) else {
+            return answer.verdict;
+        };
+        if !is_definite(verdict.class) {
+            return verdict;
+        }
+        let remembering = self.insist("remember the ledger", || self.store.remember_ledger(ledger));
+        let Some(remembered) = remembering.await else {
+            return Verdict { class: AnswerClass::InDoubt, reason: Reason::OtherLedger };
+        };
+        self.ledger.remember(&remembered);
+        if remembered == ledger {
+            return verdict;
+        }
+        Verdict { class: AnswerClass::EndpointWrong { took_nothing: false }, reason: Reason::OtherLedger }
+    }
+
+    fn tell(&self, attempt: &Attempt, answer: &Answer, verdict: Verdict, opened: bool) {
+        tracing::debug!(
+            invoice.id = attempt.invoice_id.0,
+            attempt.key = attempt.key.as_str(),
+            attempt.sends = attempt.sends,
+            answer = verdict.reason.word(),
+            status = answer.status,
+            failure = answer.failure,
+            "Called the provider"
+        );
+        self.figures.breaker_open.set(i64::from(self.breaker.is_open()));
+        if verdict.reason == Reason::NoEcho {
+            tracing::error!(
+                invoice.id = attempt.invoice_id.0,
+                attempt.key = attempt.key.as_str(),
+                "The provider does not echo Idempotency-Key, so it cannot be asked twice. Nothing more is sent. \
+                 Set PAYMENT_PROVIDER_IDEMPOTENCY=none, or let the header pass, and start again"
+            );
+        } else if opened {
+            tracing::error!(
+                answer = verdict.reason.word(),
+                status = answer.status,
+                failure = answer.failure,
+                "The breaker is open: the provider is only probed until it answers as it should"
+            );
+        }
+    }
+}
+
+fn is_definite(class: AnswerClass) -> bool {
+    use AnswerClass::{Charged, Invalid, KeyReused, Refused, Voided};
+    matches!(class, Charged | Refused | Voided | Invalid | KeyReused)
+}
+
+/// What an answer tells the breaker.
+fn signal(verdict: Verdict) -> Signal {
+    match verdict.class {
+        AnswerClass::Charged | AnswerClass::Refused | AnswerClass::Voided | AnswerClass::KeyReused => {
+            Signal::Good
+        }
+        AnswerClass::Invalid => Signal::Invalid,
+        AnswerClass::EndpointWrong { .. } => Signal::Wrong,
+        AnswerClass::Unkeyed => Signal::Unkeyed,
+        AnswerClass::InDoubt if verdict.reason == Reason::KeyInFlight => Signal::Good,
+        AnswerClass::InDoubt | AnswerClass::NotSent => Signal::Failure,
+    }
+}

@@ -1,0 +1,282 @@
+//! Drives a run: claims in batches, hands to workers, lets a recorder settle behind them, and knows when it is done.
+//! Knows no answer and no outcome; claims nothing more once the service drains.
+//!
+//! With keys it claims ahead, so that a commit is shared by hundreds of attempts. Without keys it claims only what
+//! is sent at once, so that a crash leaves as few attempts as possible of which nobody knows whether they were sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::crash_point;
+use chassis::telemetry::TraceContext;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::breaker::Outlook;
+use super::deliver::{Job, Learnt};
+use super::engine::Shared;
+use super::record::{RECORD_MAX, record};
+use super::run::Progress;
+use super::transition::Idempotency;
+use crate::invoice::{Attempt, InvoiceId, RunId};
+
+/// Attempts of one claim, with keys.
+const CLAIM_MAX: usize = 256;
+/// How often a run that has fresh invoices left looks for open attempts that are due.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long a run goes on for what is in doubt after its last step forward.
+const TAIL: Duration = Duration::from_secs(10);
+/// The shortest rest of a run that waits for what is in doubt.
+const REST: Duration = Duration::from_millis(10);
+
+/// How driving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nothing is left that this run should do now.
+    Done,
+    /// The service drains.
+    Interrupted,
+}
+
+/// Sends everything that is due for a run, or without one what is left open; returns when all is settled.
+pub(super) async fn drive(shared: &Arc<Shared>, run: Option<RunId>, progress: &Arc<Progress>) -> Ended {
+    let (jobs, claimed) = mpsc::channel(CLAIM_MAX);
+    let (learnt, outcomes) = mpsc::channel(RECORD_MAX);
+    let claimed = Arc::new(Mutex::new(claimed));
+    let mut tasks = JoinSet::new();
+    for _ in 0..shared.settings.in_flight_max.get() {
+        let (shared, progress) = (Arc::clone(shared), Arc::clone(progress));
+        let worker = work(shared, progress, Arc::clone(&claimed), learnt.clone());
+        tasks.spawn(TraceContext::inherit(worker).in_current_span());
+    }
+    drop(learnt);
+    tasks.spawn(record(Arc::clone(shared), run, Arc::clone(progress), outcomes).in_current_span());
+    let ended = Claimer::new(shared, run, progress, jobs).claim_all().await;
+    // The claimer has dropped its sender: workers end when the queue is empty, the recorder when they have ended.
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(panic) = ended {
+            tracing::error!(error = &panic as &dyn std::error::Error, "A task of a run has ended badly");
+        }
+    }
+    ended
+}
+
+async fn work(
+    shared: Arc<Shared>,
+    progress: Arc<Progress>,
+    claimed: Arc<Mutex<Receiver<Job>>>,
+    learnt: Sender<Learnt>,
+) {
+    loop {
+        let job = claimed.lock().await.recv().await;
+        let Some(job) = job else { return };
+        let outcome = shared.deliver(job, &progress).await;
+        if learnt.send(outcome).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What to do next.
+enum Next {
+    Claim { at_most: usize, places: OwnedSemaphorePermit },
+    LookAgain,
+    End(Ended),
+}
+
+struct Claimer<'a> {
+    shared: &'a Shared,
+    run: Option<RunId>,
+    progress: &'a Progress,
+    jobs: Sender<Job>,
+    /// A place for each attempt that is claimed and not yet settled.
+    places: Arc<Semaphore>,
+    places_max: usize,
+    /// The last invoice that this run has claimed; the run ends where ids end.
+    after: InvoiceId,
+    fresh_left: bool,
+    look_at: Instant,
+}
+
+impl<'a> Claimer<'a> {
+    fn new(shared: &'a Shared, run: Option<RunId>, progress: &'a Progress, jobs: Sender<Job>) -> Self {
+        let in_flight_max = shared.settings.in_flight_max.get();
+        let places_max = match shared.provider.idempotency() {
+            Idempotency::Keys => in_flight_max + 2 * CLAIM_MAX,
+            Idempotency::None => in_flight_max,
+        };
+        let places = Arc::new(Semaphore::new(places_max));
+        let (after, look_at) = (InvoiceId(i64::MIN), Instant::now());
+        Self { shared, run, progress, jobs, places, places_max, after, fresh_left: run.is_some(), look_at }
+    }
+
+    async fn claim_all(mut self) -> Ended {
+        loop {
+            match self.next().await {
+                Next::End(ended) => {
+                    if ended == Ended::Interrupted {
+                        crash_point!("K14");
+                    }
+                    return ended;
+                }
+                Next::LookAgain => {}
+                Next::Claim { at_most, places } => {
+                    let lease_ends = Instant::now() + self.shared.settings.lease;
+                    let attempts = self.claim(at_most).await;
+                    if attempts.is_empty() {
+                        drop(places);
+                        if let Some(ended) = self.rest().await {
+                            return ended;
+                        }
+                        continue;
+                    }
+                    crash_point!("K2");
+                    if !self.hand_over(attempts, places, lease_ends).await {
+                        return Ended::Interrupted;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at the service, the breaker and the free places.
+    async fn next(&self) -> Next {
+        let shutdown = &self.shared.shutdown;
+        if shutdown.is_draining() {
+            return Next::End(Ended::Interrupted);
+        }
+        let breaker = &self.shared.breaker;
+        let changed = breaker.changed();
+        let now = Instant::now();
+        let outlook = breaker.outlook(now);
+        if self.run.is_some() && breaker.gives_up() || outlook == Outlook::Latched {
+            self.progress.give_up();
+            return Next::End(Ended::Done);
+        }
+        let claim = async {
+            match outlook {
+                Outlook::Clear => self.claim_many().await,
+                // Outside a run nothing waits for a provider that is not known to answer.
+                Outlook::Probing if self.run.is_none() => Next::End(Ended::Done),
+                Outlook::ProbeAt(at) if self.run.is_none() && at > now => Next::End(Ended::Done),
+                Outlook::Probing => {
+                    changed.await;
+                    Next::LookAgain
+                }
+                Outlook::ProbeAt(at) => self.claim_probe(at).await,
+                Outlook::Latched => Next::End(Ended::Done),
+            }
+        };
+        tokio::select! {
+            next = claim => next,
+            () = shutdown.draining() => Next::End(Ended::Interrupted),
+        }
+    }
+
+    async fn claim_many(&self) -> Next {
+        let wanted = match self.shared.provider.idempotency() {
+            Idempotency::Keys => CLAIM_MAX,
+            Idempotency::None => 1,
+        };
+        let mut places = self.take_places(wanted).await;
+        if self.shared.provider.idempotency() == Idempotency::None {
+            let more = self.places.available_permits().min(CLAIM_MAX);
+            let more = u32::try_from(more).unwrap_or(0);
+            if let Ok(more) = Arc::clone(&self.places).try_acquire_many_owned(more) {
+                places.merge(more);
+            }
+        }
+        Next::Claim { at_most: places.num_permits(), places }
+    }
+
+    /// One attempt, once everything before it is settled.
+    async fn claim_probe(&self, at: Instant) -> Next {
+        tokio::time::sleep_until(at).await;
+        let mut places = self.take_places(self.places_max).await;
+        let Outlook::ProbeAt(_) = self.shared.breaker.outlook(Instant::now()) else { return Next::LookAgain };
+        let place = places.split(1).expect("all places are at least one");
+        Next::Claim { at_most: 1, places: place }
+    }
+
+    async fn take_places(&self, count: usize) -> OwnedSemaphorePermit {
+        let count = u32::try_from(count).expect("places are counted in hundreds");
+        Arc::clone(&self.places).acquire_many_owned(count).await.expect("the semaphore is never closed")
+    }
+
+    /// What is in doubt first, then fresh invoices.
+    async fn claim(&mut self, at_most: usize) -> Vec<Attempt> {
+        let now = Instant::now();
+        if !self.fresh_left || now >= self.look_at {
+            let open = self.claim_open(at_most, now).await;
+            if !open.is_empty() {
+                return open;
+            }
+            self.look_at = now + LOOK_AGAIN;
+        }
+        let (Some(run), true) = (self.run, self.fresh_left) else { return Vec::new() };
+        let Shared { store, settings, budget, .. } = self.shared;
+        let claim = || store.claim_pending(run, self.after, at_most, settings.lease);
+        let fresh = self.shared.insist_until_drain("claim", claim).await.unwrap_or_default();
+        budget.first_sends(fresh.len());
+        self.fresh_left = fresh.len() >= at_most;
+        if let Some(last) = fresh.last() {
+            self.after = last.invoice_id;
+            self.progress.forward();
+        }
+        fresh
+    }
+
+    async fn claim_open(&self, at_most: usize, now: Instant) -> Vec<Attempt> {
+        let Shared { store, settings, budget, .. } = self.shared;
+        let affordable = budget.take(at_most, now);
+        if affordable == 0 {
+            return Vec::new();
+        }
+        let claim = || store.claim_open(self.run, affordable, settings.lease);
+        let open = self.shared.insist_until_drain("claim again", claim).await.unwrap_or_default();
+        budget.give_back(affordable.saturating_sub(open.len()));
+        open
+    }
+
+    /// `false` when nobody is left to take them.
+    async fn hand_over(
+        &self,
+        attempts: Vec<Attempt>,
+        mut places: OwnedSemaphorePermit,
+        lease_ends: Instant,
+    ) -> bool {
+        for attempt in attempts {
+            let place = places.split(1).expect("no more is claimed than there are places");
+            if self.jobs.send(Job { attempt, lease_ends, place }).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Nothing could be claimed: waits until all is settled, then for what is in doubt; `Some` when there is
+    /// nothing to wait for.
+    async fn rest(&mut self) -> Option<Ended> {
+        if self.fresh_left {
+            return None;
+        }
+        drop(self.take_places(self.places_max).await);
+        if self.shared.shutdown.is_draining() {
+            return Some(Ended::Interrupted);
+        }
+        let store = &self.shared.store;
+        let next = self.shared.insist_until_drain("look ahead", || store.next_open_in()).await;
+        let Some(Some(next_in)) = next else { return Some(Ended::Done) };
+        let (next_at, tail_ends) = (Instant::now() + next_in, self.progress.went_forward_at() + TAIL);
+        if self.run.is_none() && !next_in.is_zero() || next_at >= tail_ends {
+            return Some(Ended::Done);
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(next_at.max(Instant::now() + REST)) => None,
+            () = self.shared.shutdown.draining() => Some(Ended::Interrupted),
+        }
+    }
+}

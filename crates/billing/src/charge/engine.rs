@@ -1,0 +1,85 @@
+//! What all tasks of an engine share, and its patience with the store.
+//! Decides nothing about attempts and runs.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::clock::{Clock, Random};
+use chassis::shutdown::Shutdown;
+use tokio::sync::{Notify, Semaphore};
+
+use super::ChargeSettings;
+use super::breaker::Breaker;
+use super::budget::Budget;
+use super::deliver::Ledger;
+use super::figures::Figures;
+use super::run::Runs;
+use crate::provider;
+use crate::store::{self, Store};
+
+/// The first pause after the store has failed.
+const STORE_PAUSE: Duration = Duration::from_millis(50);
+/// The longest one.
+const STORE_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// One engine.
+pub(super) struct Shared {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) provider: provider::Client,
+    pub(super) settings: ChargeSettings,
+    pub(super) clock: Clock,
+    pub(super) random: Random,
+    pub(super) shutdown: Shutdown,
+    pub(super) figures: Figures,
+    pub(super) breaker: Breaker,
+    pub(super) budget: Budget,
+    /// One permit for each call that may be under way.
+    pub(super) in_flight: Semaphore,
+    pub(super) ledger: Ledger,
+    pub(super) runs: Runs,
+    /// Wakes the keeper: a run has ended, or one is to be adopted.
+    pub(super) wake: Notify,
+}
+
+impl Shared {
+    /// Repeats a step of the store until it succeeds; `None` when the hard stop came first.
+    pub(super) async fn insist<T, F>(&self, what: &str, step: impl Fn() -> F) -> Option<T>
+    where
+        F: Future<Output = store::Result<T>>,
+    {
+        self.repeat(what, step, || self.shutdown.hard()).await
+    }
+
+    /// As [`Self::insist`], but not repeated once the service drains: for steps that begin something.
+    pub(super) async fn insist_until_drain<T, F>(&self, what: &str, step: impl Fn() -> F) -> Option<T>
+    where
+        F: Future<Output = store::Result<T>>,
+    {
+        self.repeat(what, step, || self.shutdown.draining()).await
+    }
+
+    /// A step that has begun is waited for: what it did must be known.
+    async fn repeat<T, F, S>(&self, what: &str, step: impl Fn() -> F, stop: impl Fn() -> S) -> Option<T>
+    where
+        F: Future<Output = store::Result<T>>,
+        S: Future<Output = ()>,
+    {
+        let mut pause = STORE_PAUSE;
+        loop {
+            match step().await {
+                Ok(done) => return Some(done),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(step = what, error, "The store fails; trying again");
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stop() => return None,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(STORE_PAUSE_MAX);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! A person's word on an attempt in doubt: what must be true before it is believed.
+//! Knows no route and no operator; the store keeps the audit row.
+
+use std::time::Duration;
+
+use chassis::crash_point;
+
+use super::engine::Shared;
+use super::transition::Idempotency;
+use super::{ResolveError, ResolveOutcome};
+use crate::invoice::Attempt;
+use crate::provider::Void;
+use crate::store::{Resolution, Resolved};
+
+/// How long after the last moment at which it can have been sent a request may still be executed somewhere: as long
+/// as TCP keeps resending bytes that nobody acknowledges, which on Linux is about 15 minutes.
+pub const REQUEST_LIFE_MAX: Duration = Duration::from_secs(16 * 60);
+
+impl Shared {
+    pub(super) async fn resolve(&self, resolution: &Resolution) -> Result<ResolveOutcome, ResolveError> {
+        let Some(attempt) = self.store.attempt(&resolution.key).await? else {
+            return Ok(ResolveOutcome::Unknown);
+        };
+        if !attempt.state.is_open() {
+            return Ok(ResolveOutcome::Final(attempt.state));
+        }
+        if !resolution.charged {
+            self.ensure_not_charged(&attempt, resolution).await?;
+        }
+        match self.store.resolve(resolution).await? {
+            Resolved::Applied => Ok(ResolveOutcome::Applied),
+            Resolved::Final(state) => Ok(ResolveOutcome::Final(state)),
+            Resolved::Unknown => Ok(ResolveOutcome::Unknown),
+            Resolved::OtherCharged => Err(ResolveError::OtherCharged),
+        }
+    }
+
+    async fn ensure_not_charged(
+        &self,
+        attempt: &Attempt,
+        resolution: &Resolution,
+    ) -> Result<(), ResolveError> {
+        if self.provider.idempotency() == Idempotency::Keys {
+            let said = self.provider.void(&attempt.key, self.ledger.remembered().as_deref()).await;
+            crash_point!("K11");
+            return match said {
+                Void::NotCharged => Ok(()),
+                Void::Charged => Err(ResolveError::ChargedThere),
+                Void::Unknown(why) => Err(ResolveError::NotVoided(why)),
+            };
+        }
+        if resolution.reason.trim().is_empty() {
+            return Err(ResolveError::ReasonMissing);
+        }
+        match dead_in(attempt, self.clock.now_ms()) {
+            Duration::ZERO => Ok(()),
+            wait => Err(ResolveError::TooEarly(wait)),
+        }
+    }
+}
+
+/// How long until no request for this attempt can be alive. Its lease was set or ended at or after its last send.
+fn dead_in(attempt: &Attempt, now_ms: i64) -> Duration {
+    let life_ms = i64::try_from(REQUEST_LIFE_MAX.as_millis()).unwrap_or(i64::MAX);
+    let dead_at = attempt.lease_until.max(attempt.created_at).saturating_add(life_ms);
+    Duration::from_millis(u64::try_from(dead_at.saturating_sub(now_ms)).unwrap_or(0))
+}
