@@ -1,10 +1,13 @@
 //! Memory while a long table is listed to many clients. Alone in its process, whose peak it reads.
 
 #[cfg(test)]
+#[path = "routes/engine.rs"]
+mod engine;
+
+#[cfg(test)]
 mod alone {
     use std::sync::Arc;
 
-    use billing::charge::Engine;
     use billing::http::{AppState, OperatorGuard, router};
     use billing::store::Store;
     use billing::store::sqlite::SqliteStore;
@@ -15,6 +18,8 @@ mod alone {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::JoinSet;
+
+    use crate::engine;
 
     const INVOICES: usize = 100_000;
     const CLIENTS: usize = 8;
@@ -44,7 +49,7 @@ mod alone {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let operators = OperatorGuard::new(Callers::from_source(None).unwrap(), address);
-        let state = AppState { store: Arc::clone(&store), engine: Engine::new(store), operators };
+        let state = AppState { store: Arc::clone(&store), engine: engine::engine(store).await, operators };
         tokio::spawn(Server::new(listener, router(state), Limits::default()).serve(Shutdown::new()));
 
         peak_kib();

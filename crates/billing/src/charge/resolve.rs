@@ -10,6 +10,7 @@ use super::transition::Idempotency;
 use super::{ResolveError, ResolveOutcome};
 use crate::invoice::Attempt;
 use crate::provider::Void;
+use crate::store::plan::LEASE_NEVER;
 use crate::store::{Resolution, Resolved};
 
 /// How long after the last moment at which it can have been sent a request may still be executed somewhere: as long
@@ -52,16 +53,21 @@ impl Shared {
         if resolution.reason.trim().is_empty() {
             return Err(ResolveError::ReasonMissing);
         }
-        match dead_in(attempt, self.clock.now_ms()) {
+        let invoice = self.store.invoice(attempt.invoice_id).await?;
+        let parked_at = invoice.map_or(i64::MIN, |invoice| invoice.updated_at);
+        match dead_in(attempt, parked_at, self.clock.now_ms()) {
             Duration::ZERO => Ok(()),
             wait => Err(ResolveError::TooEarly(wait)),
         }
     }
 }
 
-/// How long until no request for this attempt can be alive. Its lease was set or ended at or after its last send.
-fn dead_in(attempt: &Attempt, now_ms: i64) -> Duration {
+/// How long until no request for this attempt can be alive. Its lease was set or ended at or after its last send;
+/// one that waits for a person has a lease without end, and was parked after its last send.
+fn dead_in(attempt: &Attempt, parked_at: i64, now_ms: i64) -> Duration {
     let life_ms = i64::try_from(REQUEST_LIFE_MAX.as_millis()).unwrap_or(i64::MAX);
-    let dead_at = attempt.lease_until.max(attempt.created_at).saturating_add(life_ms);
-    Duration::from_millis(u64::try_from(dead_at.saturating_sub(now_ms)).unwrap_or(0))
+    let lease_until = if attempt.lease_until >= LEASE_NEVER { i64::MIN } else { attempt.lease_until };
+    let sent_before = attempt.created_at.max(parked_at).max(lease_until);
+    let left_ms = sent_before.saturating_add(life_ms).saturating_sub(now_ms);
+    Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))
 }

@@ -5,6 +5,8 @@ mod antaeus;
 #[cfg(test)]
 mod demo_data;
 #[cfg(test)]
+mod engine;
+#[cfg(test)]
 mod imports;
 #[cfg(test)]
 mod invoice_app;

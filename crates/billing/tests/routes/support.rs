@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::engine;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use billing::charge::Engine;
 use billing::charge::key::DeploymentId;
 use billing::demo_data::{self, Demo};
 use billing::http::{AppState, OperatorGuard, router};
@@ -74,7 +74,7 @@ impl Billing {
         let store = SqliteStore::open(&path, Some(deployment), clock, &Random::seeded(1)).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let operators = OperatorGuard::new(operators, listener.parse().unwrap());
-        let engine = Engine::new(Arc::clone(&store));
+        let engine = engine::engine(Arc::clone(&store)).await;
         let router = router(AppState { store: Arc::clone(&store), engine, operators });
         Self { store, router, folder }
     }
