@@ -24,7 +24,7 @@ const FAULTS: &str = "--faults (FAULTS)";
 
 /// The payment service: charges or refuses, keeps every decision, and executes a key once
 #[derive(Debug, clap::Parser)]
-#[command(name = "payments", version, mut_args = |arg| DEFAULTS.describe(arg))]
+#[command(name = "payments", version, mut_args = |arg| DEFAULTS.describe(arg).global(true))]
 pub struct Args {
     #[command(flatten)]
     common: CommonArgs,

@@ -79,7 +79,10 @@ impl Ledger for SqliteLedger {
     async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded> {
         let entry = Arc::clone(entry);
         let clock = self.clock.clone();
-        self.sqlite.write(move |sql| record(sql, &entry, clock.now_ms())).await.map_err(unavailable)
+        let recorded = self.sqlite.write(move |sql| record(sql, &entry, clock.now_ms())).await;
+        // On disk, and nobody knows yet.
+        crash_point!("P3");
+        recorded.map_err(unavailable)
     }
 
     async fn row(&self, key: &Key) -> Result<Option<Row>> {

@@ -1,0 +1,11 @@
+//! The payment service as one real process on a real SQLite file, seen from its ports only.
+//! What old clients see is in `wires`; everything that is new beside it has a file of its own.
+
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
+mod crash;
+mod faults;
+mod keys;
+mod ledger;
+mod site;
+mod wires;
