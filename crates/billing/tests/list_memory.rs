@@ -8,6 +8,7 @@ mod engine;
 mod alone {
     use std::sync::Arc;
 
+    use billing::charge::transition::Idempotency;
     use billing::http::{AppState, OperatorGuard, router};
     use billing::store::Store;
     use billing::store::sqlite::SqliteStore;
@@ -49,7 +50,9 @@ mod alone {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let operators = OperatorGuard::new(Callers::from_source(None).unwrap(), address);
-        let state = AppState { store: Arc::clone(&store), engine: engine::engine(store).await, operators };
+        let engine =
+            engine::engine(Arc::clone(&store), Clock::system(), engine::NOBODY, Idempotency::Keys).await;
+        let state = AppState { store, engine, operators };
         tokio::spawn(Server::new(listener, router(state), Limits::default()).serve(Shutdown::new()));
 
         peak_kib();

@@ -1,4 +1,4 @@
-//! A real engine whose provider is not there: for tests of routes, which need a run and no charge.
+//! A real engine over a store, with a provider behind a URL or none at all.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,20 +12,27 @@ use chassis::client::ClientConfig;
 use chassis::clock::{Clock, Random};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
-use http::Uri;
 
-pub(crate) async fn engine(store: Arc<dyn Store>) -> Engine {
-    let provider = ProviderConfig {
-        endpoint: Uri::from_static("http://127.0.0.1:1"),
-        idempotency: Idempotency::Keys,
-        tokens: None,
-        deadline: Duration::from_secs(1),
-    };
+/// A provider that is not there.
+pub(crate) const NOBODY: &str = "http://127.0.0.1:1";
+
+/// Calls under way at once.
+const IN_FLIGHT_MAX: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+
+pub(crate) async fn engine(
+    store: Arc<dyn Store>,
+    clock: Clock,
+    endpoint: &str,
+    idempotency: Idempotency,
+) -> Engine {
+    let deadline = Duration::from_secs(2);
+    let provider =
+        ProviderConfig { endpoint: endpoint.parse().unwrap(), idempotency, tokens: None, deadline };
     let parts = EngineParts {
         store,
         provider: Client::new(chassis::client::Client::new(ClientConfig::default()), provider),
-        settings: ChargeSettings { in_flight_max: NonZeroUsize::MIN, lease: LEASE },
-        clock: Clock::system(),
+        settings: ChargeSettings { in_flight_max: IN_FLIGHT_MAX, lease: LEASE },
+        clock,
         random: Random::seeded(1),
         metrics: Telemetry::new("billing", "0", "test").metrics,
         shutdown: Shutdown::new(),

@@ -15,6 +15,10 @@ mod lists;
 #[cfg(test)]
 mod operators;
 #[cfg(test)]
+mod pay;
+#[cfg(test)]
+mod provider;
+#[cfg(test)]
 mod sockets;
 #[cfg(test)]
 mod support;

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::engine;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use billing::charge::key::DeploymentId;
+use billing::charge::transition::Idempotency;
 use billing::demo_data::{self, Demo};
 use billing::http::{AppState, OperatorGuard, router};
 use billing::store::Store;
@@ -19,6 +19,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
 use uuid::Uuid;
+
+use crate::engine::{self, NOBODY};
 
 /// Body of each 404 of an old route.
 pub(crate) const NOT_FOUND: &str = "\"not found\"";
@@ -67,14 +69,29 @@ impl Billing {
 
     /// Over an empty store, for a listener at this address.
     pub(crate) async fn guarded(operators: Callers, listener: &str) -> Self {
+        let operators = OperatorGuard::new(operators, listener.parse().unwrap());
+        Self::build(operators, NOBODY, Idempotency::None).await
+    }
+
+    /// Over a store with these lines imported, with a provider behind this URL.
+    pub(crate) async fn charging(lines: &str, endpoint: &str, idempotency: Idempotency) -> Self {
+        let operators = Callers::from_source(None).unwrap();
+        let operators = OperatorGuard::new(operators, "127.0.0.1:8000".parse().unwrap());
+        let billing = Self::build(operators, endpoint, idempotency).await;
+        let report = billing.call("POST", "/v1/imports", lines).await.json();
+        assert_eq!(report["errors_total"], 0, "{report}");
+        billing
+    }
+
+    async fn build(operators: OperatorGuard, endpoint: &str, idempotency: Idempotency) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let deployment = DeploymentId(Uuid::parse_str(DEPLOYMENT).unwrap());
         let path = folder.path().join("billing.db");
         let clock = Clock::simulated(START_MS);
-        let store = SqliteStore::open(&path, Some(deployment), clock, &Random::seeded(1)).await.unwrap();
+        let random = Random::seeded(1);
+        let store = SqliteStore::open(&path, Some(deployment), clock.clone(), &random).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
-        let operators = OperatorGuard::new(operators, listener.parse().unwrap());
-        let engine = engine::engine(Arc::clone(&store)).await;
+        let engine = engine::engine(Arc::clone(&store), clock, endpoint, idempotency).await;
         let router = router(AppState { store: Arc::clone(&store), engine, operators });
         Self { store, router, folder }
     }
