@@ -10,6 +10,7 @@ use chassis::caller::Account;
 use chassis::crash_point;
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::TraceContext;
+use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::faults::Faults;
@@ -18,6 +19,9 @@ use crate::faults::script::Fault;
 use crate::keys::{Fingerprint, Key, Known, judge};
 use crate::ledger::{Entry, Ledger, Recorded, Row, Seq, State};
 use crate::metrics::Counters;
+
+/// Executions under way at most. A client that hangs up leaves its call, but not its execution.
+pub const EXECUTIONS_MAX: usize = 4096;
 
 /// What a request asks for, read off any of the wires.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub enum Answer {
     },
     /// Nothing was executed, because a fault script wants it so.
     Nothing,
+    /// Nothing was executed, because too much is being executed already.
+    Overloaded,
     /// Another delivery of the key is being executed: ask again.
     KeyInFlight,
     /// The key belongs to another account.
@@ -111,6 +117,7 @@ struct Desk {
     faults: Faults,
     counters: Counters,
     in_flight: Arc<InFlight>,
+    executions: Arc<Semaphore>,
     shutdown: Shutdown,
 }
 
@@ -124,12 +131,16 @@ impl Charger {
         counters: Counters,
         shutdown: Shutdown,
     ) -> Self {
-        Self(Arc::new(Desk { ledger, odds, faults, counters, in_flight: Arc::default(), shutdown }))
+        let (in_flight, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX)));
+        Self(Arc::new(Desk { ledger, odds, faults, counters, in_flight, executions, shutdown }))
     }
 
     /// Executes one delivery, or repeats what was decided for its key. Runs as a task of its own: who stops waiting
     /// changes nothing, and a shutdown waits for it.
     pub async fn charge(&self, request: Request) -> Told {
+        let Ok(permit) = Arc::clone(&self.0.executions).try_acquire_owned() else {
+            return Answer::Overloaded.into();
+        };
         let pass = match &request.key {
             Some(key) => match InFlight::enter(&self.0.in_flight, key, &request.account) {
                 Ok(pass) => Some(pass),
@@ -140,7 +151,7 @@ impl Charger {
         let desk = Arc::clone(&self.0);
         let task = async move {
             let told = desk.execute(request).await;
-            drop(pass);
+            drop((pass, permit));
             told
         };
         let task = TraceContext::inherit(task).in_current_span();
@@ -271,5 +282,62 @@ impl InFlight {
 impl Drop for Pass {
     fn drop(&mut self) {
         self.keys.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::draw::{Seed, Share};
+    use crate::faults::script::Script;
+    use crate::ledger::sqlite::SqliteLedger;
+    use chassis::clock::{Clock, Random};
+    use chassis::telemetry::Telemetry;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+    use tempfile::TempDir;
+
+    /// A charger over a real ledger, and the folder that it lies in.
+    async fn charger(script: &str) -> (Charger, TempDir) {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("payments.db");
+        let ledger = SqliteLedger::open(&path, Clock::system(), Random::seeded(1)).await.unwrap();
+        let odds = Odds { seed: Seed(1), success: Share::ALL };
+        let faults = Faults::new(Seed(1), Script::parse(script).unwrap());
+        let counters = Counters::new(&Telemetry::new("payments", "0", "0").metrics);
+        (Charger::new(Arc::new(ledger), odds, faults, counters, Shutdown::new()), dir)
+    }
+
+    fn request(key: Option<&str>) -> Request {
+        let charge =
+            Charge { customer_id: 1, currency: "EUR".to_owned(), amount_minor: 100, reference: None };
+        Request { account: Account::default(), key: key.and_then(Key::parse), charge, route: "/" }
+    }
+
+    #[tokio::test]
+    async fn executions_that_nobody_waits_for_are_bounded() {
+        let (charger, _dir) = charger("[[rule]]\nfault = \"latency\"\nlatency_ms = 3600000").await;
+        for _ in 0..EXECUTIONS_MAX {
+            let mut call = pin!(charger.charge(request(None)));
+            assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert_eq!(charger.charge(request(None)).await.answer, Answer::Overloaded);
+        assert_eq!(charger.charge(request(Some("k"))).await.answer, Answer::Overloaded);
+        assert!(charger.0.in_flight.0.lock().unwrap().is_empty(), "an overload holds no key");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_dropped_half_way_is_executed_and_frees_its_key() {
+        let (charger, _dir) = charger("").await;
+        {
+            let mut call = pin!(charger.charge(request(Some("k"))));
+            assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        let seen = charger.charge(request(Some("k"))).await.answer;
+        assert_eq!(seen, Answer::KeyInFlight, "the dropped call is still being executed");
+        charger.0.shutdown.tracker().close();
+        charger.0.shutdown.tracker().wait().await;
+        let seen = charger.charge(request(Some("k"))).await.answer;
+        assert_eq!(seen, Answer::Decided { seq: Seq(1), charged: true, replayed: true });
     }
 }

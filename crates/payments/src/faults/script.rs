@@ -36,7 +36,8 @@ pub enum Fault {
     Malformed,
     /// Executes twice, as if a network had doubled the delivery.
     Duplicate,
-    /// Executes, then keeps the answer back for so long or until the client is gone.
+    /// Executes, then keeps the answer back for so long or until the service is being stopped. A client that has
+    /// hung up looks like one that only ended its request, and is held all the same.
     Hold(Duration),
     /// Executes and records it without its key, so that a resend is executed again: a broken provider.
     ForgetKey,

@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use chassis::caller::Account;
 use chassis::problem::{FieldError, Problem};
-use chassis::server::Connection;
+use chassis::server::{Connection, NOT_EXECUTED};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use uuid::Uuid;
@@ -139,6 +139,7 @@ async fn execute(app: &App, wire: &'static Wire, head: &Parts, request: charge::
             decided(wire, status, body, replayed, spoil)
         }
         Answer::Nothing => Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
+        Answer::Overloaded => ([(NOT_EXECUTED, "true")], unavailable()).into_response(),
         Answer::KeyInFlight => {
             let problem = Problem::named(
                 StatusCode::CONFLICT,
@@ -218,7 +219,7 @@ pub(super) fn foreign() -> Response {
 
 /// The answer when the ledger failed. Not marked as not executed: a failed commit may be known only later.
 pub(super) fn unavailable() -> Response {
-    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("the ledger cannot be used");
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("the ledger cannot be used now");
     ([(header::RETRY_AFTER, RETRY_AFTER_S)], problem).into_response()
 }
 

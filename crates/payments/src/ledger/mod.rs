@@ -164,7 +164,4 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Makes sure that the key has a row, a tombstone if there was none, and answers it.
     async fn void(&self, account: &str, key: &Key) -> Result<Row>;
-
-    /// Whether the ledger can be used now.
-    async fn ready(&self) -> Result<()>;
 }

@@ -117,10 +117,6 @@ impl Ledger for SqliteLedger {
         };
         self.sqlite.write(void).await.map_err(unavailable)
     }
-
-    async fn ready(&self) -> Result<()> {
-        self.id().await.map(drop)
-    }
 }
 
 fn unavailable(error: SqliteError) -> LedgerError {
