@@ -196,6 +196,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Journals the next attempt of up to `limit` PENDING invoices with `id > after` that this run has not
     /// attempted, by id: invoice to CHARGING, attempt INTENT with `sends` 1, leased. Counts `attempted`.
+    /// Empty means that none is left after `after`, or that the run is finished.
     async fn claim_pending(
         &self,
         run: RunId,

@@ -3,7 +3,7 @@
 use chassis::crash_point;
 use rusqlite::{Connection, params};
 
-use super::{Lease, list, one, rows};
+use super::{Lease, list, one, rows, runs};
 use crate::charge::key::{DeploymentId, Key};
 use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, Reference, RunId};
 use crate::money::Money;
@@ -40,6 +40,9 @@ pub(super) const LAST_ATTEMPT: &str =
 
 pub(super) fn fresh(connection: &Connection, claim: Fresh) -> rusqlite::Result<Claimed> {
     let mut claimed = Claimed { attempts: Vec::new(), go_on_after: None };
+    if !runs::is_running(connection, claim.run)? {
+        return Ok(claimed);
+    }
     let mut seen = 0;
     let mut candidates = connection.prepare_cached(CANDIDATES)?;
     let mut found = candidates.query(params![claim.after.0, SCAN_MAX])?;

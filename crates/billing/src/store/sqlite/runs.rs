@@ -10,6 +10,11 @@ pub(super) fn unfinished(connection: &Connection) -> rusqlite::Result<Option<Run
     one(connection, &sql, [], rows::run)
 }
 
+pub(super) fn is_running(connection: &Connection, run: RunId) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM runs WHERE id = ?1 AND state = 'running'";
+    connection.prepare_cached(sql)?.exists([run.0])
+}
+
 pub(super) fn open(connection: &Connection, lease: Lease) -> rusqlite::Result<(Run, bool)> {
     if let Some(run) = unfinished(connection)? {
         return Ok((run, true));

@@ -1,0 +1,13 @@
+//! The store contract as one suite: a fixture opens (and opens again) a store of some kind, the suite does the rest.
+//! Knows no SQL; each kind of store passes the same cases and the same walk against the model.
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod kill;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod walk;

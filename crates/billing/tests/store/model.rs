@@ -1,0 +1,343 @@
+//! The store contract once more, as a few maps in memory that any store must agree with.
+//! Written from the contract's words; shares no code with a store, nor with `store::plan`.
+
+use std::collections::BTreeMap;
+
+use billing::charge::key::Key;
+use billing::charge::transition::{Conflict, Outcome};
+use billing::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy, RunCounters};
+use billing::money::{Currency, Money};
+use billing::store::{Counts, ImportMode, ImportRow, Imported, Resolved, Settled};
+
+use crate::fixture::DEPLOYMENT;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelInvoice {
+    pub reference: String,
+    pub customer: i64,
+    pub money: Money,
+    pub state: InvoiceState,
+    pub paid_by: Option<PaidBy>,
+    pub attention: Option<AttentionReason>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelAttempt {
+    pub invoice: usize,
+    pub number: u32,
+    pub customer: i64,
+    pub money: Money,
+    pub state: AttemptState,
+    pub sends: u32,
+    pub run: usize,
+    pub lease_until: i64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ModelRun {
+    pub finished: bool,
+    pub lease_until: i64,
+    pub counters: RunCounters,
+}
+
+/// Invoice and run numbers are places in the lists, from 1.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub customers: BTreeMap<i64, Currency>,
+    pub invoices: Vec<ModelInvoice>,
+    pub attempts: BTreeMap<Key, ModelAttempt>,
+    pub runs: Vec<ModelRun>,
+    pub now: i64,
+    pub resolutions: usize,
+}
+
+impl Model {
+    pub fn counts(&self) -> Counts {
+        let count = |state| self.invoices.iter().filter(|invoice| invoice.state == state).count() as i64;
+        Counts {
+            pending: count(InvoiceState::Pending),
+            charging: count(InvoiceState::Charging),
+            paid: count(InvoiceState::Paid),
+            attention: count(InvoiceState::Attention),
+        }
+    }
+
+    /// The unfinished run's number.
+    pub fn running(&self) -> Option<usize> {
+        self.runs.iter().position(|run| !run.finished).map(|place| place + 1)
+    }
+
+    fn has(&self, invoice: usize, except: Option<&Key>, states: &[AttemptState]) -> bool {
+        let of_invoice = self.attempts.iter().filter(|(_, attempt)| attempt.invoice == invoice);
+        of_invoice.into_iter().any(|(key, attempt)| Some(key) != except && states.contains(&attempt.state))
+    }
+
+    pub fn import(&mut self, rows: &[ImportRow], mode: ImportMode) -> Vec<Imported> {
+        let mut scratch = self.clone();
+        let answers = rows.iter().map(|row| scratch.import_one(row, mode.update)).collect();
+        if !mode.dry_run {
+            *self = scratch;
+        }
+        answers
+    }
+
+    fn import_one(&mut self, row: &ImportRow, update: bool) -> Imported {
+        let customer = row.customer_id.0;
+        if let Some(&currency) = self.customers.get(&customer)
+            && currency != row.money.currency
+        {
+            return Imported::CurrencyMismatch(currency);
+        }
+        let new = ModelInvoice {
+            reference: row.reference.as_str().to_owned(),
+            customer,
+            money: row.money,
+            state: if row.paid { InvoiceState::Paid } else { InvoiceState::Pending },
+            paid_by: row.paid.then_some(PaidBy::Import),
+            attention: None,
+        };
+        let place = self.invoices.iter().position(|invoice| invoice.reference == new.reference);
+        let Some(place) = place else {
+            self.customers.insert(customer, row.money.currency);
+            self.invoices.push(new);
+            return Imported::Created;
+        };
+        let old = &self.invoices[place];
+        let status_differs = match old.paid_by {
+            None => row.paid,
+            Some(PaidBy::Import) => !row.paid,
+            Some(PaidBy::Charge | PaidBy::Resolve) => false,
+        };
+        if !status_differs && old.customer == customer && old.money == row.money {
+            return Imported::Unchanged;
+        }
+        let open_or_charged = [AttemptState::Intent, AttemptState::InDoubt, AttemptState::Charged];
+        if old.state == InvoiceState::Paid || self.has(place + 1, None, &open_or_charged) {
+            return Imported::Locked;
+        }
+        if !update {
+            return Imported::Differs;
+        }
+        self.customers.insert(customer, row.money.currency);
+        self.invoices[place] = new;
+        Imported::Updated
+    }
+
+    pub fn open_run(&mut self, lease_ms: i64) -> (usize, bool) {
+        if let Some(run) = self.running() {
+            return (run, true);
+        }
+        let total = self.invoices.iter().filter(|invoice| invoice.state != InvoiceState::Paid).count() as i64;
+        let counters = RunCounters { total, ..RunCounters::default() };
+        self.runs.push(ModelRun { finished: false, lease_until: self.now + lease_ms, counters });
+        (self.runs.len(), false)
+    }
+
+    /// Places of the invoices that a fresh claim takes, and their keys.
+    pub fn claim_pending(&mut self, run: usize, after: i64, limit: usize, lease_ms: i64) -> Vec<Key> {
+        let mut keys = Vec::new();
+        if self.runs[run - 1].finished {
+            return keys;
+        }
+        for number in 1..=self.invoices.len() {
+            let invoice = &self.invoices[number - 1];
+            let attempts: Vec<_> =
+                self.attempts.values().filter(|attempt| attempt.invoice == number).collect();
+            let tried = attempts.iter().any(|attempt| attempt.run == run);
+            if keys.len() == limit
+                || invoice.state != InvoiceState::Pending
+                || number as i64 <= after
+                || tried
+            {
+                continue;
+            }
+            let attempt = ModelAttempt {
+                invoice: number,
+                number: attempts.len() as u32 + 1,
+                customer: invoice.customer,
+                money: invoice.money,
+                state: AttemptState::Intent,
+                sends: 1,
+                run,
+                lease_until: self.now + lease_ms,
+            };
+            let reference = billing::invoice::Reference::new(invoice.reference.clone()).unwrap();
+            let key = Key::new(DEPLOYMENT, &reference, attempt.number);
+            self.invoices[number - 1].state = InvoiceState::Charging;
+            self.runs[run - 1].counters.attempted += 1;
+            self.attempts.insert(key.clone(), attempt);
+            keys.push(key);
+        }
+        keys
+    }
+
+    /// Open attempts of CHARGING invoices.
+    pub fn resendable(&self) -> Vec<(i64, Key)> {
+        let mut due: Vec<_> = self
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| attempt.state.is_open())
+            .filter(|(_, attempt)| self.invoices[attempt.invoice - 1].state == InvoiceState::Charging)
+            .map(|(key, attempt)| (attempt.lease_until, key.clone()))
+            .collect();
+        due.sort();
+        due
+    }
+
+    pub fn lease_again(&mut self, run: Option<usize>, key: &Key, lease_ms: i64) {
+        let now = self.now;
+        let attempt = self.attempts.get_mut(key).unwrap();
+        attempt.sends += 1;
+        attempt.lease_until = now + lease_ms;
+        if let Some(run) = run {
+            self.runs[run - 1].counters.attempted += 1;
+        }
+    }
+
+    pub fn recover(&mut self) -> u64 {
+        let now = self.now;
+        let mut open = 0;
+        for attempt in self.attempts.values_mut().filter(|attempt| attempt.state.is_open()) {
+            open += 1;
+            attempt.lease_until = attempt.lease_until.min(now);
+        }
+        if let Some(run) = self.running() {
+            let lease = &mut self.runs[run - 1].lease_until;
+            *lease = (*lease).min(now);
+        }
+        open
+    }
+
+    pub fn settle(&mut self, run: Option<usize>, key: &Key, outcome: Outcome, again_in_ms: i64) -> Settled {
+        let Some(attempt) = self.attempts.get(key).cloned() else { return Settled::Unknown };
+        let other_charged = self.has(attempt.invoice, Some(key), &[AttemptState::Charged]);
+        let other_open = self.has(attempt.invoice, Some(key), &[AttemptState::Intent, AttemptState::InDoubt]);
+        let wanted = outcome.attempt();
+        if !attempt.state.is_open() {
+            return match wanted {
+                Some(AttemptState::Charged) if attempt.state != AttemptState::Charged => {
+                    self.charged_late(run, key, &attempt, other_open, other_charged)
+                }
+                Some(AttemptState::Refused | AttemptState::Rejected | AttemptState::Voided)
+                    if wanted != Some(attempt.state) =>
+                {
+                    let invoice = &mut self.invoices[attempt.invoice - 1];
+                    if invoice.state != InvoiceState::Attention {
+                        call_person(invoice, AttentionReason::Contradiction);
+                    }
+                    Settled::Conflict(Conflict::Contradiction)
+                }
+                _ => Settled::Same,
+            };
+        }
+        let now = self.now;
+        let stored = self.attempts.get_mut(key).unwrap();
+        stored.lease_until = now + again_in_ms;
+        match outcome {
+            Outcome::NotSent => {
+                stored.sends = stored.sends.saturating_sub(1);
+                self.count(run, |counters| counters.not_sent += 1);
+            }
+            Outcome::InDoubt(reason) => {
+                self.set_attempt(key, AttemptState::InDoubt);
+                let invoice = &mut self.invoices[attempt.invoice - 1];
+                if let (Some(reason), InvoiceState::Charging) = (reason, invoice.state) {
+                    call_person(invoice, reason);
+                }
+            }
+            Outcome::Charged if other_charged => {
+                self.set_attempt(key, AttemptState::InDoubt);
+                call_person(&mut self.invoices[attempt.invoice - 1], AttentionReason::ChargedLate);
+                return Settled::Conflict(Conflict::ChargedLate);
+            }
+            Outcome::Charged => {
+                self.set_attempt(key, AttemptState::Charged);
+                pay(&mut self.invoices[attempt.invoice - 1], PaidBy::Charge);
+                self.count(run, |counters| counters.paid += 1);
+            }
+            Outcome::Refused | Outcome::Voided | Outcome::Rejected => {
+                self.set_attempt(key, wanted.unwrap());
+                let invoice = &mut self.invoices[attempt.invoice - 1];
+                if other_charged {
+                    pay(invoice, PaidBy::Charge);
+                } else if outcome == Outcome::Rejected {
+                    call_person(invoice, AttentionReason::Rejected);
+                } else {
+                    free(invoice);
+                }
+                self.count(run, |counters| match outcome {
+                    Outcome::Rejected => counters.rejected += 1,
+                    _ => counters.refused += 1,
+                });
+            }
+        }
+        Settled::Applied
+    }
+
+    fn charged_late(
+        &mut self,
+        run: Option<usize>,
+        key: &Key,
+        attempt: &ModelAttempt,
+        other_open: bool,
+        other_charged: bool,
+    ) -> Settled {
+        let was_paid = self.invoices[attempt.invoice - 1].state == InvoiceState::Paid;
+        if !other_charged {
+            self.set_attempt(key, AttemptState::Charged);
+            self.count(run, |counters| counters.paid += 1);
+        }
+        let invoice = &mut self.invoices[attempt.invoice - 1];
+        if other_open || other_charged || was_paid {
+            call_person(invoice, AttentionReason::ChargedLate);
+        } else {
+            pay(invoice, PaidBy::Charge);
+        }
+        Settled::Conflict(Conflict::ChargedLate)
+    }
+
+    pub fn resolve(&mut self, key: &Key, charged: bool) -> Resolved {
+        let Some(attempt) = self.attempts.get(key).cloned() else { return Resolved::Unknown };
+        if !attempt.state.is_open() {
+            return Resolved::Final(attempt.state);
+        }
+        let other_charged = self.has(attempt.invoice, Some(key), &[AttemptState::Charged]);
+        if charged && other_charged {
+            return Resolved::OtherCharged;
+        }
+        self.set_attempt(key, if charged { AttemptState::Charged } else { AttemptState::Voided });
+        let invoice = &mut self.invoices[attempt.invoice - 1];
+        match (charged, other_charged) {
+            (true, _) => pay(invoice, PaidBy::Resolve),
+            (false, true) => pay(invoice, PaidBy::Charge),
+            (false, false) => free(invoice),
+        }
+        self.resolutions += 1;
+        Resolved::Applied
+    }
+
+    fn count(&mut self, run: Option<usize>, count: impl FnOnce(&mut RunCounters)) {
+        if let Some(run) = run {
+            count(&mut self.runs[run - 1].counters);
+        }
+    }
+
+    fn set_attempt(&mut self, key: &Key, state: AttemptState) {
+        let attempt = self.attempts.get_mut(key).unwrap();
+        let doubt = |state| i64::from(state == AttemptState::InDoubt);
+        self.runs[attempt.run - 1].counters.in_doubt += doubt(state) - doubt(attempt.state);
+        attempt.state = state;
+    }
+}
+
+fn pay(invoice: &mut ModelInvoice, by: PaidBy) {
+    (invoice.state, invoice.paid_by, invoice.attention) = (InvoiceState::Paid, Some(by), None);
+}
+
+fn free(invoice: &mut ModelInvoice) {
+    (invoice.state, invoice.paid_by, invoice.attention) = (InvoiceState::Pending, None, None);
+}
+
+fn call_person(invoice: &mut ModelInvoice, reason: AttentionReason) {
+    (invoice.state, invoice.paid_by, invoice.attention) = (InvoiceState::Attention, None, Some(reason));
+}

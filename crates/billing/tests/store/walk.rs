@@ -1,0 +1,298 @@
+//! Random walks through the contract: each step is taken by the store and by the model, then everything is compared.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use billing::charge::key::Key;
+use billing::charge::transition::{Outcome, Settlement};
+use billing::invoice::{AttemptState, AttentionReason, CustomerId, InvoiceId, InvoiceState, RunId, RunState};
+use billing::money::{Currency, Money};
+use billing::store::{ImportMode, ImportRow, Resolution, Store};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::fixture::{Fixture, SqliteFixture, reference};
+use crate::model::Model;
+
+const LEASE_MS: u64 = 5_000;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Import { rows: Vec<ImportRow>, mode: ImportMode },
+    OpenRun,
+    AdoptRun,
+    RenewRun,
+    FinishRun,
+    ClaimPending { after: i64, limit: usize },
+    ClaimOpen { in_run: bool, limit: usize },
+    Settle { in_run: bool, words: Vec<(usize, Outcome, u64)> },
+    Resolve { which: usize, charged: bool },
+    Pass { time_ms: u64 },
+    Recover,
+    Reopen,
+}
+
+fn an_import_row() -> impl Strategy<Value = ImportRow> {
+    let currency = prop_oneof![9 => Just(Currency::Eur), 1 => Just(Currency::Dkk)];
+    let amount = prop_oneof![8 => Just(1215), 1 => Just(1216)];
+    (1..10_u32, 1..3_i64, currency, amount, prop::bool::weighted(0.1)).prop_map(
+        |(number, customer, currency, amount_minor, paid)| ImportRow {
+            reference: reference(&format!("I{number}")),
+            customer_id: CustomerId(customer),
+            money: Money { amount_minor, currency },
+            paid,
+        },
+    )
+}
+
+fn an_outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        4 => Just(Outcome::Charged),
+        4 => Just(Outcome::Refused),
+        1 => Just(Outcome::Rejected),
+        1 => Just(Outcome::Voided),
+        3 => Just(Outcome::InDoubt(None)),
+        1 => Just(Outcome::InDoubt(Some(AttentionReason::InDoubtWithoutKeys))),
+        1 => Just(Outcome::InDoubt(Some(AttentionReason::KeyReused))),
+        2 => Just(Outcome::NotSent),
+    ]
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    let words = vec((0..40_usize, an_outcome(), prop_oneof![Just(0), Just(700)]), 1..6);
+    let mode = (prop::bool::weighted(0.2), prop::bool::weighted(0.4))
+        .prop_map(|(dry_run, update)| ImportMode { dry_run, update });
+    prop_oneof![
+        3 => (vec(an_import_row(), 1..8), mode).prop_map(|(rows, mode)| Step::Import { rows, mode }),
+        4 => Just(Step::OpenRun),
+        1 => Just(Step::AdoptRun),
+        1 => Just(Step::RenewRun),
+        2 => Just(Step::FinishRun),
+        6 => (0..3_i64, 1..6_usize).prop_map(|(after, limit)| Step::ClaimPending { after, limit }),
+        3 => (any::<bool>(), 1..6_usize).prop_map(|(in_run, limit)| Step::ClaimOpen { in_run, limit }),
+        8 => (any::<bool>(), words).prop_map(|(in_run, words)| Step::Settle { in_run, words }),
+        2 => (0..40_usize, any::<bool>()).prop_map(|(which, charged)| Step::Resolve { which, charged }),
+        3 => prop_oneof![Just(500), Just(LEASE_MS), Just(60_000)].prop_map(|time_ms| Step::Pass { time_ms }),
+        1 => Just(Step::Recover),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+struct Walk<F> {
+    fixture: F,
+    store: Option<Arc<dyn Store>>,
+    model: Model,
+}
+
+impl<F: Fixture> Walk<F> {
+    async fn new(fixture: F) -> Self {
+        let store = Some(fixture.open().await);
+        let model = Model { now: fixture.now_ms(), ..Model::default() };
+        Self { fixture, store, model }
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.store.as_deref().unwrap()
+    }
+
+    /// The attempt that a random number stands for, newest first; now and then one that nobody knows.
+    fn key(&self, which: usize) -> Key {
+        let unknown = Key::parse("0123456789abcdef0123456789abcdef").unwrap();
+        let mut keys: Vec<_> = self.model.attempts.iter().map(|(key, attempt)| (attempt.run, key)).collect();
+        keys.sort_by(|one, other| other.cmp(one));
+        keys.get(which % (keys.len() + 1)).map_or(unknown, |(_, key)| (*key).clone())
+    }
+
+    async fn step(&mut self, step: &Step) {
+        let lease = Duration::from_millis(LEASE_MS);
+        let lease_ms = LEASE_MS as i64;
+        let running = self.model.running();
+        let run_id = |run: usize| RunId(run as i64);
+        match step {
+            Step::Import { rows, mode } => {
+                let answers = self.store().import(rows, *mode).await.unwrap();
+                assert_eq!(answers, self.model.import(rows, *mode));
+            }
+            Step::OpenRun => {
+                let (run, joined) = self.store().open_run(lease).await.unwrap();
+                assert_eq!((run.id.0 as usize, joined), self.model.open_run(lease_ms));
+            }
+            Step::AdoptRun => {
+                let adopted = self.store().adopt_run(lease).await.unwrap();
+                let due = running.filter(|run| self.model.runs[run - 1].lease_until <= self.model.now);
+                assert_eq!(adopted.map(|run| run.id), due.map(run_id));
+                if let Some(run) = due {
+                    self.model.runs[run - 1].lease_until = self.model.now + lease_ms;
+                }
+            }
+            Step::RenewRun => {
+                for (place, run) in self.model.runs.iter_mut().enumerate() {
+                    let renewed = self.store.as_ref().unwrap().renew_run(run_id(place + 1), lease).await;
+                    assert_eq!(renewed.unwrap(), !run.finished);
+                    run.lease_until = if run.finished { run.lease_until } else { self.model.now + lease_ms };
+                }
+            }
+            Step::FinishRun => {
+                for (place, run) in self.model.runs.iter_mut().enumerate() {
+                    let finished = self.store.as_ref().unwrap().finish_run(run_id(place + 1)).await.unwrap();
+                    assert_eq!(finished, !run.finished);
+                    run.finished = true;
+                }
+            }
+            Step::ClaimPending { after, limit } => {
+                // Without an unfinished run the last one asks, and gets nothing.
+                let run = running.unwrap_or(self.model.runs.len());
+                if run == 0 {
+                    return;
+                }
+                let claimed =
+                    self.store().claim_pending(run_id(run), InvoiceId(*after), *limit, lease).await.unwrap();
+                let claimed: Vec<_> = claimed.into_iter().map(|attempt| attempt.key).collect();
+                assert_eq!(claimed, self.model.claim_pending(run, *after, *limit, lease_ms));
+            }
+            Step::ClaimOpen { in_run, limit } => self.claim_open(running.filter(|_| *in_run), *limit).await,
+            Step::Settle { in_run, words } => self.settle(running.filter(|_| *in_run), words).await,
+            Step::Resolve { which, charged } => {
+                let resolution = Resolution {
+                    key: self.key(*which),
+                    charged: *charged,
+                    reason: "asked the bank".to_owned(),
+                    actor: "an operator".to_owned(),
+                };
+                let resolved = self.store().resolve(&resolution).await.unwrap();
+                assert_eq!(resolved, self.model.resolve(&resolution.key, *charged));
+            }
+            Step::Pass { time_ms } => {
+                self.fixture.pass(Duration::from_millis(*time_ms)).await;
+                self.model.now = self.fixture.now_ms();
+            }
+            Step::Recover => {
+                assert_eq!(self.store().recover().await.unwrap(), self.model.recover());
+            }
+            Step::Reopen => {
+                self.store = None;
+                self.store = Some(self.fixture.open().await);
+            }
+        }
+    }
+
+    /// Which of several equally due attempts are taken is the store's choice; that they are due, and the oldest, is not.
+    async fn claim_open(&mut self, run: Option<usize>, limit: usize) {
+        let lease = Duration::from_millis(LEASE_MS);
+        let mut due = self.model.resendable();
+        due.retain(|(lease_until, _)| *lease_until <= self.model.now);
+        let claimed = self.store().claim_open(run.map(|run| RunId(run as i64)), limit, lease).await.unwrap();
+        assert_eq!(claimed.len(), due.len().min(limit));
+        let latest = due.get(claimed.len().saturating_sub(1)).map(|(lease_until, _)| *lease_until);
+        for attempt in claimed {
+            let was = self.model.attempts[&attempt.key].lease_until;
+            assert!(Some(was) <= latest && due.contains(&(was, attempt.key.clone())));
+            self.model.lease_again(run, &attempt.key, LEASE_MS as i64);
+            assert_eq!(attempt.sends, self.model.attempts[&attempt.key].sends);
+        }
+    }
+
+    async fn settle(&mut self, run: Option<usize>, words: &[(usize, Outcome, u64)]) {
+        let settlements: Vec<_> = words
+            .iter()
+            .map(|(which, outcome, again_in_ms)| Settlement {
+                key: self.key(*which),
+                outcome: *outcome,
+                again_in: Duration::from_millis(*again_in_ms),
+            })
+            .collect();
+        let answers = self.store().settle(run.map(|run| RunId(run as i64)), &settlements).await.unwrap();
+        let expected: Vec<_> = settlements
+            .iter()
+            .zip(words)
+            .map(|(settlement, (_, outcome, again_in_ms))| {
+                self.model.settle(run, &settlement.key, *outcome, *again_in_ms as i64)
+            })
+            .collect();
+        assert_eq!(answers, expected, "{settlements:?}");
+    }
+
+    async fn compare(&self) {
+        self.compare_invoices().await;
+        self.compare_attempts().await;
+        for (place, expected) in self.model.runs.iter().enumerate() {
+            let run = self.store().run(RunId(place as i64 + 1)).await.unwrap().unwrap();
+            assert_eq!(run.state == RunState::Finished, expected.finished);
+            assert_eq!(run.lease_until, expected.lease_until);
+            assert_eq!(run.counters, expected.counters);
+        }
+        let unfinished = self.store().unfinished_run().await.unwrap();
+        assert_eq!(unfinished.map(|run| run.id.0), self.model.running().map(|run| run as i64));
+        assert_eq!(self.store().counts().await.unwrap(), self.model.counts());
+        let due = self.model.resendable().first().map(|(lease_until, _)| lease_until - self.model.now);
+        let due = due.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+        assert_eq!(self.store().next_open_in().await.unwrap(), due);
+    }
+
+    async fn compare_invoices(&self) {
+        let invoices = self.store().invoices(None, InvoiceId(0), 1000).await.unwrap();
+        assert_eq!(invoices.len(), self.model.invoices.len());
+        for (place, (invoice, expected)) in invoices.iter().zip(&self.model.invoices).enumerate() {
+            assert_eq!(invoice.id, InvoiceId(place as i64 + 1));
+            assert_eq!(invoice.reference.as_str(), expected.reference);
+            assert_eq!((invoice.customer_id.0, invoice.money), (expected.customer, expected.money));
+            assert_eq!(invoice.state, expected.state);
+            assert_eq!((invoice.paid_by, invoice.attention_reason), (expected.paid_by, expected.attention));
+        }
+        for &state in InvoiceState::ALL {
+            let of_state = self.store().invoices(Some(state), InvoiceId(0), 1000).await.unwrap();
+            let expected: Vec<_> = invoices.iter().filter(|invoice| invoice.state == state).collect();
+            assert_eq!(of_state.iter().collect::<Vec<_>>(), expected);
+        }
+    }
+
+    async fn compare_attempts(&self) {
+        let attempts = self.store().attempts((InvoiceId(0), 0), 1000).await.unwrap();
+        assert_eq!(attempts.len(), self.model.attempts.len());
+        assert!(attempts.is_sorted_by_key(|attempt| (attempt.invoice_id, attempt.number)));
+        let (mut open, mut charged) = (Vec::new(), Vec::new());
+        for attempt in &attempts {
+            let expected = &self.model.attempts[&attempt.key];
+            let place = (attempt.invoice_id.0 as usize, attempt.number, attempt.run_id.0 as usize);
+            assert_eq!(place, (expected.invoice, expected.number, expected.run));
+            assert_eq!((attempt.customer_id.0, attempt.money), (expected.customer, expected.money));
+            assert_eq!((attempt.state, attempt.sends), (expected.state, expected.sends), "{attempt:?}");
+            assert_eq!(attempt.settled_at.is_some(), !expected.state.is_open());
+            let invoice = self.model.invoices[expected.invoice - 1].state;
+            if expected.state.is_open() && invoice == InvoiceState::Charging {
+                assert_eq!(attempt.lease_until, expected.lease_until);
+            }
+            if attempt.state.is_open() {
+                open.push(attempt.invoice_id);
+                assert!(matches!(invoice, InvoiceState::Charging | InvoiceState::Attention));
+            }
+            if attempt.state == AttemptState::Charged {
+                charged.push(attempt.invoice_id);
+                assert!(matches!(invoice, InvoiceState::Paid | InvoiceState::Attention));
+            }
+        }
+        for mut guarded in [open, charged] {
+            let all = guarded.len();
+            guarded.dedup();
+            assert_eq!(guarded.len(), all, "one open and one charged attempt an invoice at most");
+        }
+    }
+}
+
+async fn walk(fixture: impl Fixture, steps: &[Step]) {
+    let mut walk = Walk::new(fixture).await;
+    for step in steps {
+        walk.step(step).await;
+        walk.compare().await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_walk_through_sqlite_agrees_with_the_model(steps in vec(a_step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async { walk(SqliteFixture::new(), &steps).await });
+    }
+}
