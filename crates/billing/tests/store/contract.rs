@@ -9,7 +9,8 @@ use billing::money::{Currency, Money};
 use billing::store::{Counts, Imported, Resolution, Resolved, Settled, Store};
 
 use crate::fixture::{
-    DEPLOYMENT, DRY, Fixture, LEASE, PLAIN, SqliteFixture, UPDATE, claimed, imported, row, run, settle,
+    DEPLOYMENT, DRY, Fixture, LEASE, LEASE_MS, PLAIN, SqliteFixture, UPDATE, claimed, imported, row, run,
+    settle,
 };
 
 /// Each case as a test of its own, per kind of store.
@@ -232,7 +233,7 @@ async fn a_run_is_joined_while_it_is_unfinished_and_adopted_when_its_lease_has_e
     assert_eq!(store.adopt_run(LEASE).await.unwrap(), None);
     fixture.pass(LEASE).await;
     let adopted = store.adopt_run(LEASE).await.unwrap().unwrap();
-    assert_eq!(adopted.lease_until, first.lease_until + LEASE.as_millis() as i64);
+    assert_eq!(adopted.lease_until, first.lease_until + LEASE_MS);
     assert_eq!(store.adopt_run(LEASE).await.unwrap(), None);
     assert_eq!(store.unfinished_run().await.unwrap(), Some(adopted));
     assert!(store.renew_run(first.id, LEASE).await.unwrap());
@@ -254,7 +255,7 @@ async fn a_claim_is_journaled_before_it_is_answered(fixture: impl Fixture) {
     assert_eq!(first.key, Key::new(DEPLOYMENT, &first.reference, 1));
     assert_eq!((first.state, first.sends, first.run_id), (AttemptState::Intent, 1, run.id));
     assert_eq!(first.money, Money { amount_minor: 1215, currency: Currency::Eur });
-    assert_eq!(first.lease_until, fixture.now_ms() + LEASE.as_millis() as i64);
+    assert_eq!(first.lease_until, fixture.now_ms() + LEASE_MS);
     drop(store);
     let store = fixture.open().await;
     for attempt in claimed {

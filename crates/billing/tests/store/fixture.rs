@@ -16,11 +16,12 @@ use chassis::clock::{Clock, Random};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-pub const LEASE: Duration = Duration::from_secs(15);
-pub const DEPLOYMENT: DeploymentId = DeploymentId(Uuid::from_u128(8213));
+pub(crate) const LEASE_MS: i64 = 15_000;
+pub(crate) const LEASE: Duration = Duration::from_millis(LEASE_MS.unsigned_abs());
+pub(crate) const DEPLOYMENT: DeploymentId = DeploymentId(Uuid::from_u128(8213));
 
 /// One kind of store on one fresh database.
-pub trait Fixture {
+pub(crate) trait Fixture {
     /// Opens the database; the store opened before has been dropped.
     fn open(&self) -> impl Future<Output = Arc<dyn Store>>;
     /// Lets time pass for the store.
@@ -30,17 +31,17 @@ pub trait Fixture {
 }
 
 /// SQLite in a temporary folder, on simulated time. Needs a runtime whose time is paused.
-pub struct SqliteFixture {
+pub(crate) struct SqliteFixture {
     folder: TempDir,
     clock: Clock,
 }
 
 impl SqliteFixture {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: TempDir::new().unwrap(), clock: Clock::simulated(1_700_000_000_000) }
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("billing.db")
     }
 }
@@ -61,12 +62,12 @@ impl Fixture for SqliteFixture {
     }
 }
 
-pub fn reference(text: &str) -> Reference {
+pub(crate) fn reference(text: &str) -> Reference {
     Reference::new(text).unwrap()
 }
 
 /// `row("I1", 12_15)`: customer 1, EUR, unpaid.
-pub fn row(name: &str, amount_minor: i64) -> ImportRow {
+pub(crate) fn row(name: &str, amount_minor: i64) -> ImportRow {
     ImportRow {
         reference: reference(name),
         customer_id: CustomerId(1),
@@ -75,12 +76,12 @@ pub fn row(name: &str, amount_minor: i64) -> ImportRow {
     }
 }
 
-pub const PLAIN: ImportMode = ImportMode { dry_run: false, update: false };
-pub const UPDATE: ImportMode = ImportMode { dry_run: false, update: true };
-pub const DRY: ImportMode = ImportMode { dry_run: true, update: false };
+pub(crate) const PLAIN: ImportMode = ImportMode { dry_run: false, update: false };
+pub(crate) const UPDATE: ImportMode = ImportMode { dry_run: false, update: true };
+pub(crate) const DRY: ImportMode = ImportMode { dry_run: true, update: false };
 
 /// I1, I2, … of 12.15 EUR each.
-pub async fn imported(store: &dyn Store, count: usize) {
+pub(crate) async fn imported(store: &dyn Store, count: usize) {
     let rows: Vec<_> = (1..=count).map(|number| row(&format!("I{number}"), 1215)).collect();
     for batch in rows.chunks(1000) {
         let answers = store.import(batch, PLAIN).await.unwrap();
@@ -88,19 +89,19 @@ pub async fn imported(store: &dyn Store, count: usize) {
     }
 }
 
-pub async fn run(store: &dyn Store) -> Run {
+pub(crate) async fn run(store: &dyn Store) -> Run {
     store.open_run(LEASE).await.unwrap().0
 }
 
 /// Claims the first PENDING invoices of a run.
-pub async fn claimed(store: &dyn Store, run: &Run, count: usize) -> Vec<Attempt> {
+pub(crate) async fn claimed(store: &dyn Store, run: &Run, count: usize) -> Vec<Attempt> {
     let attempts = store.claim_pending(run.id, InvoiceId(0), count, LEASE).await.unwrap();
     assert_eq!(attempts.len(), count);
     attempts
 }
 
 /// Settles one attempt, claimable again at once if it stays open.
-pub async fn settle(store: &dyn Store, run: Option<&Run>, key: &Key, outcome: Outcome) -> Settled {
+pub(crate) async fn settle(store: &dyn Store, run: Option<&Run>, key: &Key, outcome: Outcome) -> Settled {
     let settlement = Settlement { key: key.clone(), outcome, again_in: Duration::ZERO };
     let mut answers = store.settle(run.map(|run| run.id), &[settlement]).await.unwrap();
     assert_eq!(answers.len(), 1);

@@ -12,47 +12,47 @@ use billing::store::{Counts, ImportMode, ImportRow, Imported, Resolved, Settled}
 use crate::fixture::DEPLOYMENT;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelInvoice {
-    pub reference: String,
-    pub customer: i64,
-    pub money: Money,
-    pub state: InvoiceState,
-    pub paid_by: Option<PaidBy>,
-    pub attention: Option<AttentionReason>,
+pub(crate) struct ModelInvoice {
+    pub(crate) reference: String,
+    pub(crate) customer: i64,
+    pub(crate) money: Money,
+    pub(crate) state: InvoiceState,
+    pub(crate) paid_by: Option<PaidBy>,
+    pub(crate) attention: Option<AttentionReason>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelAttempt {
-    pub invoice: usize,
-    pub number: u32,
-    pub customer: i64,
-    pub money: Money,
-    pub state: AttemptState,
-    pub sends: u32,
-    pub run: usize,
-    pub lease_until: i64,
+pub(crate) struct ModelAttempt {
+    pub(crate) invoice: usize,
+    pub(crate) number: u32,
+    pub(crate) customer: i64,
+    pub(crate) money: Money,
+    pub(crate) state: AttemptState,
+    pub(crate) sends: u32,
+    pub(crate) run: usize,
+    pub(crate) lease_until: i64,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct ModelRun {
-    pub finished: bool,
-    pub lease_until: i64,
-    pub counters: RunCounters,
+pub(crate) struct ModelRun {
+    pub(crate) finished: bool,
+    pub(crate) lease_until: i64,
+    pub(crate) counters: RunCounters,
 }
 
 /// Invoice and run numbers are places in the lists, from 1.
 #[derive(Clone, Debug, Default)]
-pub struct Model {
-    pub customers: BTreeMap<i64, Currency>,
-    pub invoices: Vec<ModelInvoice>,
-    pub attempts: BTreeMap<Key, ModelAttempt>,
-    pub runs: Vec<ModelRun>,
-    pub now: i64,
-    pub resolutions: usize,
+pub(crate) struct Model {
+    pub(crate) customers: BTreeMap<i64, Currency>,
+    pub(crate) invoices: Vec<ModelInvoice>,
+    pub(crate) attempts: BTreeMap<Key, ModelAttempt>,
+    pub(crate) runs: Vec<ModelRun>,
+    pub(crate) now: i64,
+    pub(crate) resolutions: usize,
 }
 
 impl Model {
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let count = |state| self.invoices.iter().filter(|invoice| invoice.state == state).count() as i64;
         Counts {
             pending: count(InvoiceState::Pending),
@@ -63,7 +63,7 @@ impl Model {
     }
 
     /// The unfinished run's number.
-    pub fn running(&self) -> Option<usize> {
+    pub(crate) fn running(&self) -> Option<usize> {
         self.runs.iter().position(|run| !run.finished).map(|place| place + 1)
     }
 
@@ -72,7 +72,7 @@ impl Model {
         of_invoice.into_iter().any(|(key, attempt)| Some(key) != except && states.contains(&attempt.state))
     }
 
-    pub fn import(&mut self, rows: &[ImportRow], mode: ImportMode) -> Vec<Imported> {
+    pub(crate) fn import(&mut self, rows: &[ImportRow], mode: ImportMode) -> Vec<Imported> {
         let mut scratch = self.clone();
         let answers = rows.iter().map(|row| scratch.import_one(row, mode.update)).collect();
         if !mode.dry_run {
@@ -123,7 +123,7 @@ impl Model {
         Imported::Updated
     }
 
-    pub fn open_run(&mut self, lease_ms: i64) -> (usize, bool) {
+    pub(crate) fn open_run(&mut self, lease_ms: i64) -> (usize, bool) {
         if let Some(run) = self.running() {
             return (run, true);
         }
@@ -134,7 +134,7 @@ impl Model {
     }
 
     /// Places of the invoices that a fresh claim takes, and their keys.
-    pub fn claim_pending(&mut self, run: usize, after: i64, limit: usize, lease_ms: i64) -> Vec<Key> {
+    pub(crate) fn claim_pending(&mut self, run: usize, after: i64, limit: usize, lease_ms: i64) -> Vec<Key> {
         let mut keys = Vec::new();
         if self.runs[run - 1].finished {
             return keys;
@@ -153,7 +153,7 @@ impl Model {
             }
             let attempt = ModelAttempt {
                 invoice: number,
-                number: attempts.len() as u32 + 1,
+                number: u32::try_from(attempts.len() + 1).unwrap(),
                 customer: invoice.customer,
                 money: invoice.money,
                 state: AttemptState::Intent,
@@ -172,7 +172,7 @@ impl Model {
     }
 
     /// Open attempts of CHARGING invoices.
-    pub fn resendable(&self) -> Vec<(i64, Key)> {
+    pub(crate) fn resendable(&self) -> Vec<(i64, Key)> {
         let mut due: Vec<_> = self
             .attempts
             .iter()
@@ -184,7 +184,7 @@ impl Model {
         due
     }
 
-    pub fn lease_again(&mut self, run: Option<usize>, key: &Key, lease_ms: i64) {
+    pub(crate) fn lease_again(&mut self, run: Option<usize>, key: &Key, lease_ms: i64) {
         let now = self.now;
         let attempt = self.attempts.get_mut(key).unwrap();
         attempt.sends += 1;
@@ -194,7 +194,7 @@ impl Model {
         }
     }
 
-    pub fn recover(&mut self) -> u64 {
+    pub(crate) fn recover(&mut self) -> u64 {
         let now = self.now;
         let mut open = 0;
         for attempt in self.attempts.values_mut().filter(|attempt| attempt.state.is_open()) {
@@ -208,7 +208,13 @@ impl Model {
         open
     }
 
-    pub fn settle(&mut self, run: Option<usize>, key: &Key, outcome: Outcome, again_in_ms: i64) -> Settled {
+    pub(crate) fn settle(
+        &mut self,
+        run: Option<usize>,
+        key: &Key,
+        outcome: Outcome,
+        again_in_ms: i64,
+    ) -> Settled {
         let Some(attempt) = self.attempts.get(key).cloned() else { return Settled::Unknown };
         let other_charged = self.has(attempt.invoice, Some(key), &[AttemptState::Charged]);
         let other_open = self.has(attempt.invoice, Some(key), &[AttemptState::Intent, AttemptState::InDoubt]);
@@ -296,7 +302,7 @@ impl Model {
         Settled::Conflict(Conflict::ChargedLate)
     }
 
-    pub fn resolve(&mut self, key: &Key, charged: bool) -> Resolved {
+    pub(crate) fn resolve(&mut self, key: &Key, charged: bool) -> Resolved {
         let Some(attempt) = self.attempts.get(key).cloned() else { return Resolved::Unknown };
         if !attempt.state.is_open() {
             return Resolved::Final(attempt.state);

@@ -3,9 +3,10 @@
 use chassis::crash_point;
 use rusqlite::{Connection, params};
 
+use super::counts::Moves;
 use super::{Lease, list, one, rows, runs};
 use crate::charge::key::{DeploymentId, Key};
-use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, Reference, RunId};
+use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, InvoiceState, Reference, RunId};
 use crate::money::Money;
 use crate::store::plan::LEASE_NEVER;
 
@@ -74,6 +75,9 @@ pub(super) fn fresh(connection: &Connection, claim: Fresh) -> rusqlite::Result<C
     for attempt in &claimed.attempts {
         journal(connection, attempt)?;
     }
+    let mut moves = Moves::default();
+    moves.change(InvoiceState::Pending, InvoiceState::Charging, claimed.attempts.len() as i64);
+    moves.record(connection)?;
     count_attempted(connection, Some(claim.run), claimed.attempts.len())?;
     crash_point!("K1");
     Ok(claimed)

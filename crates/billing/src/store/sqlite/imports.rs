@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, params};
 
+use super::counts::Moves;
 use super::{one, rows};
 use crate::invoice::{CustomerId, Invoice, InvoiceState, PaidBy};
 use crate::money::Currency;
@@ -16,8 +17,19 @@ pub(super) fn import(
     mode: ImportMode,
     now: i64,
 ) -> rusqlite::Result<Vec<Imported>> {
-    let mut import = Import { connection, mode, now, customers: HashMap::new(), invoices: HashMap::new() };
-    batch.iter().map(|row| import.row(row)).collect()
+    let mut import = Import {
+        connection,
+        mode,
+        now,
+        customers: HashMap::new(),
+        invoices: HashMap::new(),
+        moves: Moves::default(),
+    };
+    let imported = batch.iter().map(|row| import.row(row)).collect();
+    if !mode.dry_run {
+        import.moves.record(connection)?;
+    }
+    imported
 }
 
 /// One batch under way, with what it has read or written so far.
@@ -28,10 +40,12 @@ struct Import<'a> {
     customers: HashMap<CustomerId, Option<Currency>>,
     /// Written or to be written in this batch, by reference.
     invoices: HashMap<&'a str, &'a ImportRow>,
+    moves: Moves,
 }
 
 /// What stands under a reference.
 struct Known {
+    state: InvoiceState,
     same: bool,
     /// An attempt is open or charged, or it is PAID.
     locked: bool,
@@ -46,12 +60,19 @@ impl<'a> Import<'a> {
             }
             _ => {}
         }
+        let state = if row.paid { InvoiceState::Paid } else { InvoiceState::Pending };
         let imported = match self.known(row)? {
-            None => Imported::Created,
             Some(Known { same: true, .. }) => return Ok(Imported::Unchanged),
             Some(Known { locked: true, .. }) => return Ok(Imported::Locked),
             Some(_) if !self.mode.update => return Ok(Imported::Differs),
-            Some(_) => Imported::Updated,
+            Some(known) => {
+                self.moves.change(known.state, state, 1);
+                Imported::Updated
+            }
+            None => {
+                self.moves.create(state);
+                Imported::Created
+            }
         };
         if customer.is_none() {
             self.customers.insert(row.customer_id, Some(row.money.currency));
@@ -75,14 +96,15 @@ impl<'a> Import<'a> {
 
     fn known(&self, row: &ImportRow) -> rusqlite::Result<Option<Known>> {
         if let Some(earlier) = self.invoices.get(row.reference.as_str()) {
-            return Ok(Some(Known { same: *earlier == row, locked: earlier.paid }));
+            let state = if earlier.paid { InvoiceState::Paid } else { InvoiceState::Pending };
+            return Ok(Some(Known { state, same: *earlier == row, locked: earlier.paid }));
         }
         let sql = format!("SELECT {} FROM invoices WHERE reference = ?1", rows::INVOICE);
         let stored = one(self.connection, &sql, [row.reference.as_str()], rows::invoice)?;
         let Some(stored) = stored else { return Ok(None) };
         let same = is_same(row, &stored);
         let locked = !same && (stored.state == InvoiceState::Paid || self.has_attempt(&stored)?);
-        Ok(Some(Known { same, locked }))
+        Ok(Some(Known { state: stored.state, same, locked }))
     }
 
     fn has_attempt(&self, invoice: &Invoice) -> rusqlite::Result<bool> {

@@ -2,6 +2,7 @@
 //! Each method is one job; what a settlement means is decided in `store::plan`, not here.
 
 mod claims;
+mod counts;
 mod imports;
 mod rows;
 mod runs;
@@ -67,7 +68,7 @@ impl SqliteStore {
     ) -> std::result::Result<Self, OpenError> {
         let database = Sqlite::open(path, &schema::MIGRATIONS, &clock)?;
         let first = deployment.map_or_else(|| random.uuid(), |given| given.0);
-        let stored = database.write(move |connection| name_deployment(connection, first)).await?;
+        let stored = database.write(move |connection| prepare(connection, first)).await?;
         match deployment {
             Some(given) if given.0 != stored => Err(OpenError::OtherDeployment { stored, given: given.0 }),
             _ => Ok(Self { database, deployment: DeploymentId(stored), clock }),
@@ -108,7 +109,9 @@ fn later(now: i64, by: Duration) -> i64 {
     now.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)).min(super::plan::LEASE_NEVER - 1)
 }
 
-fn name_deployment(connection: &Connection, first: Uuid) -> rusqlite::Result<Uuid> {
+/// On the writer, before any other job.
+fn prepare(connection: &Connection, first: Uuid) -> rusqlite::Result<Uuid> {
+    counts::take_over(connection)?;
     connection.execute(
         "INSERT INTO deployment (id) SELECT ?1 WHERE NOT EXISTS (SELECT * FROM deployment)",
         [first.to_string()],
@@ -178,22 +181,6 @@ fn invoices(
             list(connection, &sql, params![state.word(), after.0, limit], rows::invoice)
         }
     }
-}
-
-fn counts(connection: &Connection) -> rusqlite::Result<Counts> {
-    let mut counts = Counts::default();
-    let mut statement = connection.prepare_cached("SELECT state, invoices FROM invoice_counts")?;
-    let mut found = statement.query([])?;
-    while let Some(row) = found.next()? {
-        let count = row.get(1)?;
-        match rows::word(row, 0, InvoiceState::from_word)? {
-            InvoiceState::Pending => counts.pending = count,
-            InvoiceState::Charging => counts.charging = count,
-            InvoiceState::Paid => counts.paid = count,
-            InvoiceState::Attention => counts.attention = count,
-        }
-    }
-    Ok(counts)
 }
 
 fn remember_ledger(connection: &Connection, ledger_id: &str) -> rusqlite::Result<String> {
@@ -270,7 +257,7 @@ impl Store for SqliteStore {
     }
 
     async fn counts(&self) -> Result<Counts> {
-        self.read(counts).await
+        self.read(counts::read).await
     }
 
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {

@@ -19,7 +19,7 @@ pub(super) fn open(connection: &Connection, lease: Lease) -> rusqlite::Result<(R
     if let Some(run) = unfinished(connection)? {
         return Ok((run, true));
     }
-    let counts = counts(connection)?;
+    let counts = counts::read(connection)?;
     let total = counts.pending + counts.charging + counts.attention;
     let sql = format!(
         "INSERT INTO runs (state, started_at, lease_until, total) VALUES ('running', ?1, ?2, ?3) RETURNING {}",

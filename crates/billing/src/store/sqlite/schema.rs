@@ -7,8 +7,8 @@ pub(super) static MIGRATIONS: [Migration; 1] =
     [Migration { name: "billing", sql: BILLING, breaks_older: false }];
 
 /// `invoices_unpaid` serves the claims and the lists by state: PAID rows, which are most, are not in it.
-/// `attempts_open` and `attempts_charged` are the last guard of charging once. `invoice_counts` is kept by triggers,
-/// so that a statement typed by hand keeps it too.
+/// `attempts_open` and `attempts_charged` are the last guard of charging once. The triggers keep
+/// `invoice_counts` when statements are typed by hand; the store's writer counts itself.
 const BILLING: &str = "
 CREATE TABLE deployment (
     id TEXT NOT NULL,

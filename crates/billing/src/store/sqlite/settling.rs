@@ -3,6 +3,7 @@
 use chassis::crash_point;
 use rusqlite::{Connection, params};
 
+use super::counts::Moves;
 use super::{later, one, rows};
 use crate::charge::key::Key;
 use crate::charge::transition::{Conflict, Outcome, Settlement};
@@ -43,6 +44,7 @@ fn settle_one(
     }
     if let Some(invoice) = plan.invoice {
         set_invoice(connection, &found, invoice, now)?;
+        tally.moves.change(found.standing.invoice, invoice.state, 1);
     }
     tally.count(connection, &found, &plan, settlement.outcome)?;
     Ok(plan.settled)
@@ -130,13 +132,14 @@ fn set_invoice(
     rows::one_row(changed, "an invoice that is settled stands as it was read")
 }
 
-/// What a batch adds to the counters of the run that settles it.
+/// What a batch adds to the counters of the run that settles it, and to the counts of invoices.
 #[derive(Default)]
 struct Tally {
     paid: i64,
     refused: i64,
     rejected: i64,
     not_sent: i64,
+    moves: Moves,
 }
 
 impl Tally {
@@ -161,6 +164,7 @@ impl Tally {
     }
 
     fn record(self, connection: &Connection, run: Option<RunId>) -> rusqlite::Result<()> {
+        self.moves.record(connection)?;
         let Some(run) = run else { return Ok(()) };
         let sql = "UPDATE runs SET paid = paid + ?2, refused = refused + ?3, rejected = rejected + ?4,
              not_sent = not_sent + ?5 WHERE id = ?1";
@@ -199,6 +203,9 @@ pub(super) fn resolve(
     };
     close(connection, &found, state, now)?;
     set_invoice(connection, &found, invoice, now)?;
+    let mut moves = Moves::default();
+    moves.change(found.standing.invoice, invoice.state, 1);
+    moves.record(connection)?;
     count_doubt(connection, &found, Some(state))?;
     let sql = "INSERT INTO resolutions (key, charged, reason, actor, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
     connection.prepare_cached(sql)?.execute(params![
