@@ -1,0 +1,248 @@
+//! JSON calls to one service: its address, a token if it wants one, and answers as types.
+//! Knows no route; one call is one request, nothing is tried again here.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chassis::client::{Client, ClientConfig, Failure};
+use chassis::config::Secret;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// For one call; a batch of an import may wait for a busy disk.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The largest answer: a page of 1,000 items with the longest references stays below.
+const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Where a service is: `http://host:port`, perhaps with a path before its routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BaseUrl(String);
+
+impl FromStr for BaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| format!("{why}, as http://127.0.0.1:8000 has, not {text:?}");
+        let text = text.trim_end_matches('/');
+        let uri: Uri = text.parse().map_err(|_| wrong("must be a URL"))?;
+        match (uri.scheme_str(), uri.authority(), uri.query()) {
+            (Some("https"), ..) => Err(wrong("must begin with http://")),
+            (Some("http"), Some(authority), None) if !authority.as_str().contains('@') => {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(wrong("must have a scheme and a host, and nothing after the path")),
+        }
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a call has no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// No answer at all.
+    #[error("{url} is not reachable: {}", .failure.cause())]
+    NotReachable {
+        /// What was called.
+        url: String,
+        /// Why.
+        #[source]
+        failure: Failure,
+    },
+    /// An answer that says no.
+    #[error("{url} answered {status}{detail}")]
+    Refused {
+        /// What was called.
+        url: String,
+        /// Such as 403.
+        status: StatusCode,
+        /// Its own words.
+        detail: String,
+    },
+    /// An answer that is not what this route gives: another service, or another version.
+    #[error("{url} did not answer as this version of the service does: {why}")]
+    Strange {
+        /// What was called.
+        url: String,
+        /// What is strange.
+        why: String,
+    },
+}
+
+/// The part of a problem (RFC 9457) that a person reads.
+#[derive(Deserialize)]
+struct ProblemText {
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    detail: String,
+}
+
+/// How a service wants to be shown a token.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scheme {
+    /// Billing's writing routes: `Authorization: Bearer`.
+    Bearer,
+    /// The payment service: `X-Token`.
+    XToken,
+}
+
+/// One service.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    client: Client,
+    base: BaseUrl,
+    token: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Api {
+    pub(crate) fn new(base: BaseUrl) -> Self {
+        let config =
+            ClientConfig { deadline: DEADLINE, body_bytes_max: BODY_BYTES_MAX, ..ClientConfig::default() };
+        Self { client: Client::new(config), base, token: None }
+    }
+
+    /// Shows this token with each call.
+    pub(crate) fn with_token(mut self, scheme: Scheme, token: &Secret) -> anyhow::Result<Self> {
+        let (name, text) = match scheme {
+            Scheme::Bearer => (header::AUTHORIZATION, format!("Bearer {}", token.expose())),
+            Scheme::XToken => (HeaderName::from_static("x-token"), token.expose().to_owned()),
+        };
+        let mut value =
+            HeaderValue::try_from(text).map_err(|_| anyhow::anyhow!("a token must be visible ASCII"))?;
+        value.set_sensitive(true);
+        self.token = Some((name, value));
+        Ok(self)
+    }
+
+    pub(crate) fn base(&self) -> &BaseUrl {
+        &self.base
+    }
+
+    /// GET of something that must be there.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        let answer = self.call(Method::GET, path, None, Bytes::new()).await?;
+        self.read(path, &answer)
+    }
+
+    /// GET of something that may not be there.
+    pub(crate) async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, CallError> {
+        match self.call(Method::GET, path, None, Bytes::new()).await {
+            Ok(answer) => self.read(path, &answer).map(Some),
+            Err(CallError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// GET of text.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, CallError> {
+        let answer = self.call(Method::GET, path, None, Bytes::new()).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// POST of a body of this media type.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        media_type: &'static str,
+        body: Bytes,
+    ) -> Result<T, CallError> {
+        let answer = self.call(Method::POST, path, Some(media_type), body).await?;
+        self.read(path, &answer)
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: Option<&'static str>,
+        body: Bytes,
+    ) -> Result<Bytes, CallError> {
+        let url = self.url(path);
+        let mut request = Request::builder().method(method).uri(&url);
+        if let Some(media_type) = media_type {
+            request = request.header(header::CONTENT_TYPE, media_type);
+        }
+        if let Some((name, value)) = &self.token {
+            request = request.header(name, value);
+        }
+        let strange = |why: String| CallError::Strange { url: url.clone(), why };
+        let request = request.body(body).map_err(|error| strange(error.to_string()))?;
+        let answer = self.client.send(request).await;
+        let answer = answer.map_err(|failure| CallError::NotReachable { url: url.clone(), failure })?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer.into_body());
+        }
+        let said = serde_json::from_slice::<ProblemText>(answer.body()).ok();
+        let said = said.map(|problem| if problem.detail.is_empty() { problem.title } else { problem.detail });
+        let detail = said.filter(|text| !text.is_empty()).map(|text| format!(": {text}")).unwrap_or_default();
+        Err(CallError::Refused { url, status, detail })
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &str, answer: &Bytes) -> Result<T, CallError> {
+        let strange =
+            |error: serde_json::Error| CallError::Strange { url: self.url(path), why: error.to_string() };
+        serde_json::from_slice(answer).map_err(strange)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+}
+
+/// A text as one segment of a path.
+pub(crate) fn segment(text: &str) -> String {
+    use fmt::Write;
+    text.bytes().fold(String::with_capacity(text.len()), |mut path, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
+            path.push(char::from(byte));
+        } else {
+            // A dot too: a segment of dots only would be resolved away.
+            let _ = write!(path, "%{byte:02X}");
+        }
+        path
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_has_a_scheme_and_a_host() {
+        for (text, kept) in [
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("http://billing/", "http://billing"),
+            ("http://proxy/billing//", "http://proxy/billing"),
+        ] {
+            assert_eq!(text.parse::<BaseUrl>().unwrap().to_string(), kept);
+        }
+        for text in [
+            "",
+            "127.0.0.1:8000",
+            "localhost:8000",
+            "https://x",
+            "http://u:p@x",
+            "ftp://x",
+            "http://x?y",
+            "/x",
+        ] {
+            assert!(text.parse::<BaseUrl>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn any_reference_is_one_segment() {
+        assert_eq!(segment("I-1_a~"), "I-1_a~");
+        assert_eq!(segment("../a b/ä%"), "%2E%2E%2Fa%20b%2F%C3%A4%25");
+    }
+}

@@ -1,0 +1,118 @@
+//! How far a command has come: a bar or a spinner on a terminal, plain lines elsewhere. On standard error.
+//! Knows no command; must not be where a result is written.
+
+use std::cell::Cell;
+use std::fmt::Display;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
+
+use crate::output;
+
+/// How often a plain line is written at most.
+const PLAIN_EVERY: Duration = Duration::from_secs(2);
+
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Progress of one thing.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    label: &'static str,
+    total: Cell<u64>,
+    said: Cell<Option<Instant>>,
+}
+
+impl Progress {
+    /// Of a known length. `template` is indicatif's, for terminals.
+    pub(crate) fn bar(label: &'static str, total: u64, template: &str) -> Self {
+        let progress = Self::of(label, total, template);
+        if let Some(bar) = &progress.bar {
+            bar.set_message(label);
+        }
+        progress
+    }
+
+    /// Of unknown length: steps with names.
+    pub(crate) fn spinner(label: &'static str) -> Self {
+        let progress = Self::of(label, 0, "{spinner} {msg}");
+        if let Some(bar) = &progress.bar {
+            bar.enable_steady_tick(TICK);
+        }
+        progress
+    }
+
+    fn of(label: &'static str, total: u64, template: &str) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let bar = is_terminal.then(|| {
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style)
+        });
+        Self { bar, label, total: Cell::new(total), said: Cell::new(None) }
+    }
+
+    /// The total became known or changed.
+    pub(crate) fn total(&self, total: u64) {
+        self.total.set(total);
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+        }
+    }
+
+    /// So far, with a few words.
+    pub(crate) fn at(&self, position: u64, words: impl Display) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(position);
+            bar.set_message(words.to_string());
+        } else if self.may_speak() {
+            let percent = position * 100 / self.total.get().max(1);
+            output::note(format_args!("{}: {percent} % {words}", self.label));
+        }
+    }
+
+    /// The next step begins.
+    pub(crate) fn step(&self, words: impl Display) {
+        match &self.bar {
+            Some(bar) => bar.set_message(words.to_string()),
+            None => output::note(format_args!("{}: {words}", self.label)),
+        }
+    }
+
+    /// Writes a line of the result without tearing the bar.
+    pub(crate) fn result(&self, line: impl Display) {
+        self.aside(|| output::result(&line));
+    }
+
+    /// Writes a line for whoever watches without tearing the bar.
+    pub(crate) fn note(&self, line: impl Display) {
+        self.aside(|| output::note(&line));
+    }
+
+    fn aside(&self, write: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn may_speak(&self) -> bool {
+        let now = Instant::now();
+        let may = self.said.get().is_none_or(|said| now.duration_since(said) >= PLAIN_EVERY);
+        if may {
+            self.said.set(Some(now));
+        }
+        may
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
