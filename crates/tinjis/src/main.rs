@@ -1,3 +1,52 @@
-//! Placeholder until the service stands.
+//! The command line: demo, pay, import, verify, and both services in one binary.
+//! Only starts what `cli` names; knows no wire.
 
-fn main() {}
+mod cli;
+mod demo;
+mod http;
+mod import;
+mod output;
+mod pay;
+mod progress;
+mod run;
+mod verify;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use cli::Command;
+
+/// Exit code when a command could not do its work.
+const FAILED: u8 = 2;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = run::service(&args) {
+        return code;
+    }
+    let command = match cli::parse(args) {
+        Ok(command) => command,
+        Err(code) => return code,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(execute(command)));
+    done.map_or_else(
+        |error| {
+            output::error(&error);
+            ExitCode::from(FAILED)
+        },
+        ExitCode::from,
+    )
+}
+
+async fn execute(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Demo(options) => demo::command(options).await,
+        Command::Pay { billing } => pay::command(&billing).await,
+        Command::Import { billing, options } => import::command(billing, &options).await,
+        Command::Verify { billing, payments, json } => verify::command(billing, payments, json).await,
+        Command::NaiveBiller { invoices, paid, provider } => {
+            demo::naive::bill(&invoices, &paid, &provider).await
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! The words of the command line, from text to checked types, all mistakes in one message.
+//! Opens nothing but the token files that it names; runs nothing.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use chassis::caller::Tokens;
+use chassis::config::{Problems, Secret, TokenSource, load, unquote};
+
+use crate::http::{Api, BaseUrl, Scheme};
+use crate::{demo, import};
+
+const BILLING_DEFAULT: &str = "http://127.0.0.1:8000";
+const PAYMENTS_DEFAULT: &str = "http://127.0.0.1:9000";
+
+/// Charges each invoice once, and proves it: a billing service, a payment service and what runs them.
+#[derive(Debug, clap::Parser)]
+#[command(name = "tinjis", version, arg_required_else_help = false)]
+struct Args {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Sub {
+    /// Run both services, charge invoices, kill billing in the middle, and check that nobody was charged twice
+    Demo(DemoArgs),
+    /// Start a run that charges every unpaid invoice, or join the one under way, and follow it
+    Pay(PayArgs),
+    /// Bring invoices from a file into billing: .csv, .json or .ndjson
+    Import(ImportArgs),
+    /// Check billing against the provider's ledger: exit code 0 right, 1 wrong, 2 could not look
+    Verify(VerifyArgs),
+    /// Run one service in this process: `run billing …` or `run payments …`, with the service's own settings
+    #[command(hide = true)]
+    Run,
+    /// The demo's own counterexample
+    #[command(hide = true)]
+    NaiveBiller(NaiveArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct DemoArgs {
+    /// Number from which invoices, refusals and faults follow [default: random]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<String>,
+    /// How many invoices are charged under faults [default: 1000]
+    #[arg(long, value_name = "NUMBER")]
+    invoices: Option<String>,
+    /// Kill nobody
+    #[arg(long)]
+    no_kill: bool,
+    /// Leave the services running, and print their addresses and a few curl lines
+    #[arg(long)]
+    keep: bool,
+    /// For tests: the provider forgets keys, and the demo must notice
+    #[arg(long, hide = true)]
+    forget_key: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct BillingArgs {
+    /// Where billing is [default: http://127.0.0.1:8000]
+    #[arg(long, value_name = "URL")]
+    billing: Option<String>,
+    /// File whose first line is an operator's token, for a billing that asks for one
+    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE")]
+    operator_token_file: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct PayArgs {
+    #[command(flatten)]
+    billing: BillingArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ImportArgs {
+    /// The invoices: columns or fields reference, customer_id, currency, amount, and perhaps status
+    file: PathBuf,
+    #[command(flatten)]
+    billing: BillingArgs,
+    /// Check everything, write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Leave bad rows out and write the others
+    #[arg(long)]
+    skip_bad: bool,
+    /// Change known invoices whose data differ, if no attempt of them is open or charged
+    #[arg(long)]
+    update: bool,
+}
+
+#[derive(clap::Args)]
+struct VerifyArgs {
+    /// Where billing is [default: http://127.0.0.1:8000]
+    #[arg(long, value_name = "URL")]
+    billing: Option<String>,
+    /// Where the payment service is [default: http://127.0.0.1:9000]
+    #[arg(long, value_name = "URL")]
+    payments: Option<String>,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+    /// The payment service's token; the file is safer
+    #[arg(long, env = "PAYMENTS_API_TOKEN", value_name = "TOKEN")]
+    payments_api_token: Option<String>,
+    /// File whose first line is the payment service's token
+    #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE")]
+    payments_api_token_file: Option<String>,
+}
+
+impl std::fmt::Debug for VerifyArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifyArgs").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct NaiveArgs {
+    #[arg(long)]
+    invoices: PathBuf,
+    #[arg(long)]
+    paid: PathBuf,
+    #[arg(long)]
+    provider: String,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Demo(demo::Options),
+    Pay { billing: Api },
+    Import { billing: Api, options: import::Options },
+    Verify { billing: Api, payments: Api, json: bool },
+    NaiveBiller { invoices: PathBuf, paid: PathBuf, provider: BaseUrl },
+}
+
+/// From argv, program name first, to a command; or the code to exit with after help or all mistakes.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, ExitCode> {
+    load(args, |args: Args, problems| args.command.resolve(problems))
+}
+
+impl Sub {
+    fn resolve(self, problems: &mut Problems) -> Option<Command> {
+        match self {
+            Self::Demo(args) => args.resolve(problems).map(Command::Demo),
+            Self::Pay(args) => args.billing.resolve(problems).map(|billing| Command::Pay { billing }),
+            Self::Import(args) => args.resolve(problems),
+            Self::Verify(args) => args.resolve(problems),
+            Self::Run => {
+                problems.add("run", "which service: billing or payments");
+                None
+            }
+            Self::NaiveBiller(NaiveArgs { invoices, paid, provider }) => {
+                let provider = problems.take("--provider", provider.parse())?;
+                Some(Command::NaiveBiller { invoices, paid, provider })
+            }
+        }
+    }
+}
+
+impl DemoArgs {
+    fn resolve(&self, problems: &mut Problems) -> Option<demo::Options> {
+        let seed = self.seed.as_deref().map(|text| problems.take("--seed", number(text, 0..=u64::MAX)));
+        let invoices =
+            self.invoices.as_deref().map(|text| problems.take("--invoices", number(text, demo::INVOICES)));
+        Some(demo::Options {
+            seed: seed.map_or(Some(None), |seed| seed.map(Some))?,
+            invoices: invoices.unwrap_or(Some(demo::INVOICES_DEFAULT))?,
+            kill: !self.no_kill,
+            keep: self.keep,
+            forget_key: self.forget_key,
+        })
+    }
+}
+
+impl BillingArgs {
+    fn resolve(&self, problems: &mut Problems) -> Option<Api> {
+        let base = url(problems, "--billing", self.billing.as_deref(), BILLING_DEFAULT);
+        const SETTING: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
+        let source = given(self.operator_token_file.as_deref()).map(|path| TokenSource::File(path.into()));
+        service(problems, SETTING, base, Scheme::Bearer, source)
+    }
+}
+
+impl ImportArgs {
+    fn resolve(self, problems: &mut Problems) -> Option<Command> {
+        let billing = self.billing.resolve(problems);
+        let format = import::Format::of(&self.file);
+        if format.is_none() {
+            problems.add("FILE", format_args!("{} must end in .csv, .json or .ndjson", self.file.display()));
+        }
+        let Self { file, dry_run, skip_bad, update, .. } = self;
+        let options = import::Options { file, format: format?, dry_run, skip_bad, update };
+        Some(Command::Import { billing: billing?, options })
+    }
+}
+
+impl VerifyArgs {
+    fn resolve(&self, problems: &mut Problems) -> Option<Command> {
+        let billing = url(problems, "--billing", self.billing.as_deref(), BILLING_DEFAULT);
+        let base = url(problems, "--payments", self.payments.as_deref(), PAYMENTS_DEFAULT);
+        let token = given(self.payments_api_token.as_deref()).map(unquote).map(Secret::new);
+        let file = given(self.payments_api_token_file.as_deref());
+        let mut setting = "--payments-api-token-file (PAYMENTS_API_TOKEN_FILE)";
+        let source = match (token, file) {
+            (Some(_), Some(_)) => {
+                problems.add(
+                    setting,
+                    "--payments-api-token (PAYMENTS_API_TOKEN) is given too; give one of the two",
+                );
+                return None;
+            }
+            (Some(token), None) => {
+                setting = "--payments-api-token (PAYMENTS_API_TOKEN)";
+                Some(TokenSource::Value(token))
+            }
+            (None, file) => file.map(|path| TokenSource::File(path.into())),
+        };
+        let payments = service(problems, setting, base, Scheme::XToken, source);
+        Some(Command::Verify { billing: Api::new(billing?), payments: payments?, json: self.json })
+    }
+}
+
+/// An empty text counts as not given.
+fn given(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn url(problems: &mut Problems, setting: &str, text: Option<&str>, default: &str) -> Option<BaseUrl> {
+    problems.take(setting, BaseUrl::from_str(given(text).unwrap_or(default)))
+}
+
+fn service(
+    problems: &mut Problems,
+    setting: &str,
+    base: Option<BaseUrl>,
+    scheme: Scheme,
+    source: Option<TokenSource>,
+) -> Option<Api> {
+    let tokens = match source {
+        Some(source) => Some(problems.take(setting, Tokens::new(source))?.current()),
+        None => None,
+    };
+    let api = Api::new(base?);
+    match tokens.as_deref().and_then(|tokens| tokens.first()) {
+        Some(token) => problems.take(setting, api.with_token(scheme, &token.secret)),
+        None => Some(api),
+    }
+}
+
+fn number(text: &str, allowed: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
+    let number = text.replace(['_', ','], "").parse().ok().filter(|number| allowed.contains(number));
+    number.ok_or_else(|| {
+        format!("must be a whole number from {} to {}, not {text:?}", allowed.start(), allowed.end())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    /// The command, or all mistakes.
+    fn parsed(words: &str) -> Result<Command, String> {
+        let words = std::iter::once("tinjis").chain(words.split_whitespace());
+        let args = Args::try_parse_from(words).map_err(|error| error.to_string())?;
+        let mut problems = Problems::new();
+        let command = args.command.resolve(&mut problems);
+        problems.finish().map_err(|error| error.to_string())?;
+        Ok(command.unwrap())
+    }
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn all_mistakes_of_a_command_come_in_one_message() {
+        let mistakes = parsed("import invoices.xls --billing localhost:8000").unwrap_err();
+        assert!(mistakes.contains("--billing") && mistakes.contains("must end in .csv"), "{mistakes}");
+        let mistakes = parsed("demo --seed x --invoices 3").unwrap_err();
+        assert!(mistakes.contains("--seed") && mistakes.contains("--invoices"), "{mistakes}");
+        let mistakes = parsed("verify --billing x --payments https://y").unwrap_err();
+        assert!(mistakes.contains("--billing") && mistakes.contains("--payments"), "{mistakes}");
+    }
+
+    #[test]
+    fn numbers_may_be_grouped() {
+        let Command::Demo(options) = parsed("demo --seed 8213 --invoices 10_000").unwrap() else { panic!() };
+        assert_eq!((options.seed, options.invoices), (Some(8213), 10_000));
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let command = parsed("verify --payments-api-token VerySecret").unwrap();
+        assert!(!format!("{command:?}").contains("VerySecret"));
+    }
+}

@@ -1,0 +1,193 @@
+//! The three legs of the demo: the old pay call once, the naive loop, and the same with Tinjis.
+//! Each measures and answers figures; printing and judging figures is the parent's.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::process::{self, Service, rest, wait_for};
+use super::seeded::World;
+use crate::http::Api;
+use crate::import::Sender;
+use crate::pay::Run;
+use crate::progress::Progress;
+use crate::verify::{Billing, Report, verify};
+
+/// Share of charges that succeed in the legs with faults: high, so that a few rounds pay all.
+const SUCCESS_RATE: &str = "0.9";
+
+/// Runs until everything must be PAID.
+const ROUNDS_MAX: u32 = 40;
+
+/// How long one leg may wait for anything.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// What the first leg saw.
+#[derive(Debug)]
+pub(super) struct PaidOnce {
+    pub(super) invoices: usize,
+    pub(super) before: usize,
+    pub(super) after: usize,
+    pub(super) answer: bool,
+}
+
+#[derive(Deserialize)]
+struct OldInvoice {
+    status: String,
+}
+
+/// Billing with the data of old, and one pay call over the old route.
+pub(super) async fn pay_once(dir: &Path, world: &World) -> anyhow::Result<PaidOnce> {
+    let seed = world.seed.to_string();
+    let payments = Service::start("payments", dir, &[("--seed", seed)]).await?;
+    let demo = ("--demo", "antaeus".to_owned());
+    let billing = start_billing(dir, world, &payments, Some(demo)).await?;
+    let api = billing.api();
+    let (invoices, before) = paid(&api).await?;
+    let answer = api.post("/rest/v1/invoices/pay", "application/json", Bytes::new()).await?;
+    let (_, after) = paid(&api).await?;
+    Ok(PaidOnce { invoices, before, after, answer })
+}
+
+async fn paid(billing: &Api) -> anyhow::Result<(usize, usize)> {
+    let invoices: Vec<OldInvoice> = billing.get("/rest/v1/invoices").await?;
+    let paid = invoices.iter().filter(|invoice| invoice.status == "PAID").count();
+    Ok((invoices.len(), paid))
+}
+
+async fn start_billing(
+    dir: &Path,
+    world: &World,
+    payments: &Service,
+    more: Option<(&str, String)>,
+) -> anyhow::Result<Service> {
+    let mut settings = vec![
+        ("--payment-provider-endpoint", payments.url()),
+        ("--payment-provider-idempotency", "keys".to_owned()),
+        ("--deployment-id", world.deployment_id.to_string()),
+    ];
+    settings.extend(more);
+    Service::start("billing", dir, &settings).await
+}
+
+async fn start_faulty_payments(dir: &Path, world: &World, forget_key: bool) -> anyhow::Result<Service> {
+    let script = dir.join("faults.toml");
+    fs::write(&script, world.faults(forget_key))?;
+    let settings = [("--faults", script.display().to_string()), ("--success-rate", SUCCESS_RATE.to_owned())];
+    Service::start("payments", dir, &settings).await
+}
+
+/// How many answers the provider has kept back so far.
+async fn held(payments: &Api) -> anyhow::Result<u32> {
+    const METRIC: &str = "payments_faults_total{fault=\"hold\"} ";
+    let metrics = payments.text("/metrics").await?;
+    let value = metrics.lines().find_map(|line| line.strip_prefix(METRIC));
+    value.map_or(Ok(0), |value| value.parse()).context("a counter is a whole number")
+}
+
+/// The loop without keys: killed wherever an answer is held back, started again, until it thinks that all is paid.
+pub(super) async fn naive(dir: &Path, world: &World, progress: &Progress) -> anyhow::Result<Report> {
+    let payments = start_faulty_payments(dir, world, false).await?;
+    let (invoices, paid, log) = (dir.join("invoices.ndjson"), dir.join("paid.ndjson"), dir.join("naive.log"));
+    let bodies: String = world.bodies().map(|body| body + "\n").collect();
+    fs::write(&invoices, bodies)?;
+    let start = || process::naive(&invoices, &paid, &payments.url(), &log);
+    let mut biller = start()?;
+    let admin = payments.admin_api();
+    for kill in 1..=world.kills {
+        wait_for("an answer to be held back", WITHIN, async || {
+            if let Some(status) = biller.ended()? {
+                bail!("the naive biller ended early: {status}");
+            }
+            Ok((held(&admin).await? >= kill).then_some(()))
+        })
+        .await?;
+        biller.kill()?;
+        progress.step(format_args!("a retry loop without keys: kill {kill} of {}", world.kills));
+        biller = start()?;
+    }
+    let status = wait_for("the naive biller to end", WITHIN, async || biller.ended()).await?;
+    if !status.success() {
+        bail!("the naive biller failed: {status}");
+    }
+    let marked = fs::read_to_string(&paid).context("the naive biller marked nothing")?;
+    Ok(verify(&Billing::List(world.naive_books(&marked)), payments.api()).await?)
+}
+
+/// What the leg with Tinjis leaves behind.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) billing: Service,
+    pub(super) payments: Service,
+    pub(super) report: Report,
+    pub(super) kills: u32,
+}
+
+/// The same invoices and faults through our billing, killed in mid-run, until all are PAID.
+pub(super) async fn tinjis(
+    dir: &Path,
+    world: &World,
+    forget_key: bool,
+    progress: &Progress,
+) -> anyhow::Result<Kept> {
+    let payments = start_faulty_payments(dir, world, forget_key).await?;
+    let mut billing = start_billing(dir, world, &payments, None).await?;
+    let mut sender = Sender::new(billing.api(), false, false);
+    for row in &world.invoices {
+        sender.row(row).await?;
+    }
+    sender.flush().await?;
+    let created = sender.counts.created;
+    if created != world.invoices.len() as u64 {
+        bail!("{created} of {} invoices were imported: {:?}", world.invoices.len(), sender.faults);
+    }
+    let mut kills = 0;
+    let mut all_paid = false;
+    for round in 1..=ROUNDS_MAX {
+        progress.step(format_args!("the same with Tinjis: round {round}"));
+        all_paid = one_round(&mut billing, &payments, world, &mut kills, progress).await?;
+        if all_paid {
+            break;
+        }
+    }
+    if !all_paid {
+        bail!("not all invoices are PAID after {ROUNDS_MAX} runs");
+    }
+    progress.step("verify");
+    let report = verify(&Billing::Service(billing.api()), payments.api()).await?;
+    Ok(Kept { billing, payments, report, kills })
+}
+
+/// One run to its end, through kills; answers whether all invoices are PAID.
+async fn one_round(
+    billing: &mut Service,
+    payments: &Service,
+    world: &World,
+    kills: &mut u32,
+    progress: &Progress,
+) -> anyhow::Result<bool> {
+    let admin = payments.admin_api();
+    let api = billing.api();
+    let mut run = Run::start(&api).await?;
+    let deadline = Instant::now() + WITHIN;
+    while !run.is_finished() {
+        if Instant::now() >= deadline {
+            bail!("a run did not end within {} s", WITHIN.as_secs());
+        }
+        if *kills < world.kills && held(&admin).await? > *kills {
+            *kills += 1;
+            progress.step(format_args!("the same with Tinjis: kill {kills} of {}", world.kills));
+            billing.kill_and_restart().await?;
+            // Joins the run that the kill interrupted.
+            run = Run::start(&api).await?;
+        }
+        rest().await;
+        run = run.look(&api).await?;
+    }
+    Ok(run.all_paid)
+}

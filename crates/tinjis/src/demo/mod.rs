@@ -1,0 +1,186 @@
+//! `demo`: both services as real processes, invoices charged, processes killed, answers lost, and a checker that can
+//! fail. Prints what was measured; every figure with `double` and `lost` follows from the seed alone.
+//! Must not know how a service works inside.
+
+mod legs;
+pub(crate) mod naive;
+mod process;
+mod seeded;
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use anyhow::Context;
+use chassis::clock::Random;
+use tokio::signal::unix::{SignalKind, signal};
+
+use legs::{Kept, PaidOnce};
+use seeded::{LOST_PERCENT, World};
+
+use crate::output::{self, grouped};
+use crate::progress::Progress;
+use crate::verify::{Kind, Report, VerifyVerdict};
+
+/// Invoices that the legs with faults charge.
+pub(crate) const INVOICES_DEFAULT: u64 = 1000;
+pub(crate) const INVOICES: RangeInclusive<u64> = 20..=100_000;
+
+/// Times that a process is killed in each leg with faults.
+const KILLS: u32 = 3;
+
+/// Random seeds stay short, so that they can be typed.
+const SEED_MAX: u64 = 10_000;
+
+/// Columns of the result.
+const WIDTH: usize = 38;
+
+/// Exit code when a line is not as it must be.
+const WRONG: u8 = 1;
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) seed: Option<u64>,
+    pub(crate) invoices: u64,
+    pub(crate) kill: bool,
+    pub(crate) keep: bool,
+    pub(crate) forget_key: bool,
+}
+
+/// The `demo` command.
+pub(crate) async fn command(options: Options) -> anyhow::Result<u8> {
+    let seed = options.seed.unwrap_or_else(|| Random::system().below(SEED_MAX));
+    let world = World::new(seed, options.invoices, if options.kill { KILLS } else { 0 });
+    let dir = tempfile::Builder::new().prefix("tinjis-demo-").tempdir().context("a folder for the demo")?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Whatever ends this, children end with the future that holds them.
+    let done = tokio::select! {
+        done = show(&options, &world, dir.path()) => done,
+        _ = terminate.recv() => anyhow::bail!("ended by a signal; all processes of the demo are ended"),
+        _ = interrupt.recv() => anyhow::bail!("ended by Ctrl-C; all processes of the demo are ended"),
+    };
+    match done {
+        Ok((code, kept)) => {
+            if options.keep {
+                keep(kept, dir.keep());
+            }
+            Ok(code)
+        }
+        Err(error) => {
+            process::log_tails(dir.path()).iter().for_each(output::note);
+            Err(error)
+        }
+    }
+}
+
+async fn show(options: &Options, world: &World, dir: &Path) -> anyhow::Result<(u8, Kept)> {
+    let progress = Progress::spinner("demo");
+    let leg = |name: &str| -> anyhow::Result<std::path::PathBuf> {
+        let dir = dir.join(name);
+        std::fs::create_dir(&dir)?;
+        Ok(dir)
+    };
+    progress.step("10 invoices, pay once");
+    let once = legs::pay_once(&leg("once")?, world).await.context("in the step \"pay once\"")?;
+    progress.result(once_line(&once));
+    progress.result(heading(options));
+
+    progress.step("a retry loop without keys");
+    let naive = legs::naive(&leg("naive")?, world, &progress).await;
+    let naive = naive.context("in the step \"a retry loop without keys\"")?;
+    progress.result(naive_line(&naive));
+
+    let kept = legs::tinjis(&leg("tinjis")?, world, options.forget_key, &progress).await;
+    let kept = kept.context("in the step \"the same with Tinjis\"")?;
+    progress.result(tinjis_line(&kept.report));
+    progress.result(again_line(options, world.seed));
+
+    let complaints = complaints(&naive, &kept, world);
+    complaints.iter().for_each(|line| progress.note(line));
+    Ok((if complaints.is_empty() { 0 } else { WRONG }, kept))
+}
+
+/// Why the demo fails although it ran.
+fn complaints(naive: &Report, kept: &Kept, world: &World) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if naive.judgement.count(Kind::Double) == 0 {
+        complaints.push("the loop without keys charged nobody twice: too few invoices to see it".to_owned());
+    }
+    if kept.kills != world.kills {
+        complaints.push(format!("only {} of {} kills took place", kept.kills, world.kills));
+    }
+    let judgement = &kept.report.judgement;
+    let all = world.invoices.len() as u64;
+    let is_whole = judgement.invoices == all && judgement.paid == all && judgement.in_doubt == 0;
+    if kept.report.verdict != VerifyVerdict::Ok || !is_whole {
+        complaints.push("Tinjis failed its own check:".to_owned());
+        complaints.extend(kept.report.lines());
+    }
+    complaints
+}
+
+fn once_line(once: &PaidOnce) -> String {
+    let PaidOnce { invoices, before, after, answer } = once;
+    let head = format!("{invoices} invoices, pay once");
+    format!("{head:WIDTH$}{before} → {after} PAID   answer {answer}   (the provider refuses about half)")
+}
+
+fn heading(options: &Options) -> String {
+    let invoices = grouped(options.invoices);
+    let kills = if options.kill { format!(", {KILLS} kills by SIGKILL") } else { String::new() };
+    format!("{invoices} invoices{kills}, {LOST_PERCENT} % of answers lost")
+}
+
+fn naive_line(report: &Report) -> String {
+    figures("  a retry loop without keys", report).trim_end().to_owned()
+}
+
+fn tinjis_line(report: &Report) -> String {
+    let figures = figures("  the same with Tinjis", report);
+    let in_doubt = format!("in doubt {}", grouped(report.judgement.in_doubt));
+    let invoices = grouped(report.judgement.invoices);
+    let verified = match report.verdict {
+        VerifyVerdict::Ok => format!("verified: {invoices} invoices against the ledger"),
+        VerifyVerdict::Wrong => format!("WRONG: {invoices} invoices against the ledger"),
+        VerifyVerdict::Unknown => "not verified".to_owned(),
+    };
+    format!("{figures}{in_doubt:15}{verified}")
+}
+
+fn figures(head: &str, report: &Report) -> String {
+    let double = format!("double {}", grouped(report.judgement.count(Kind::Double)));
+    let lost = format!("lost {}", grouped(report.judgement.count(Kind::Lost)));
+    format!("{head:WIDTH$}{double:12} {lost:8} ")
+}
+
+fn again_line(options: &Options, seed: u64) -> String {
+    let mut command = format!("tinjis demo --seed {seed}");
+    if options.invoices != INVOICES_DEFAULT {
+        command.push_str(&format!(" --invoices {}", options.invoices));
+    }
+    if !options.kill {
+        command.push_str(" --no-kill");
+    }
+    format!("seed {seed}; again: {command}")
+}
+
+/// Lets the services of the last leg run on, and says how to talk to them and how to end them.
+fn keep(mut kept: Kept, dir: std::path::PathBuf) {
+    kept.billing.detach();
+    kept.payments.detach();
+    let (billing, payments) = (kept.billing.url(), kept.payments.url());
+    for line in [
+        String::new(),
+        format!("billing  {billing}   (process {}, data and logs in {})", kept.billing.id(), dir.display()),
+        format!("payments {payments}   (process {})", kept.payments.id()),
+        format!("  curl {billing}/rest/v1/invoices/1"),
+        format!("  curl -X POST {billing}/rest/v1/invoices/pay"),
+        format!("  curl '{billing}/v1/attempts?limit=3'"),
+        format!("  curl '{payments}/v1/ledger?limit=3'"),
+        format!("  tinjis verify --billing {billing} --payments {payments}"),
+        format!("to end them: kill {} {}", kept.billing.id(), kept.payments.id()),
+    ] {
+        output::result(line);
+    }
+}

@@ -1,0 +1,50 @@
+//! The biller that everybody writes first: read, charge, mark as paid, and try again when no answer came.
+//! A process of the demo, to be killed like ours; no mode of the product, and no part of it may use this.
+
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use bytes::Bytes;
+use chassis::client::{Client, ClientConfig};
+use http::Request;
+
+use crate::http::BaseUrl;
+
+/// How often it tries one invoice before it gives up.
+const TRIES_MAX: usize = 100;
+
+/// Charges each line of `invoices` (a request's body each) that is not a line of `paid`, until none is left.
+pub(crate) async fn bill(invoices: &Path, paid: &Path, provider: &BaseUrl) -> anyhow::Result<u8> {
+    let client = Client::new(ClientConfig::default());
+    let mut marks = OpenOptions::new().create(true).append(true).open(paid)?;
+    loop {
+        let done = fs::read_to_string(paid)?;
+        let done: HashSet<&str> = done.lines().collect();
+        let all = fs::read_to_string(invoices)?;
+        let open: Vec<&str> = all.lines().filter(|line| !done.contains(line)).collect();
+        if open.is_empty() {
+            return Ok(0);
+        }
+        for invoice in open {
+            if charge(&client, provider, invoice).await? {
+                writeln!(marks, "{invoice}")?;
+            }
+        }
+    }
+}
+
+/// Whether the provider charged it; without an answer, asks again.
+async fn charge(client: &Client, provider: &BaseUrl, invoice: &str) -> anyhow::Result<bool> {
+    for _ in 0..TRIES_MAX {
+        let body = Bytes::from(invoice.to_owned());
+        let request = Request::post(format!("{provider}/")).header("Content-Type", "application/json");
+        if let Ok(answer) = client.send(request.body(body)?).await
+            && answer.status().is_success()
+        {
+            return Ok(answer.body().as_ref() == br#"{"result":"true"}"#);
+        }
+    }
+    anyhow::bail!("the provider gives no answer")
+}

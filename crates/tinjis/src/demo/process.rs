@@ -1,0 +1,235 @@
+//! The demo's children: this same binary as a service or as the naive biller, ended by its id whatever happens.
+//! Knows that services have two ports, a database and a log; knows nothing that they do.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use chassis::clock::Random;
+use tokio::time::Instant;
+
+use crate::http::{Api, BaseUrl};
+
+/// How long a child may take to become ready, or to end.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often a predicate is asked.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Lines of a child's log that are shown when something fails.
+const TAIL_LINES: usize = 15;
+
+/// Ports to choose from: below those that the kernel gives to outgoing connections, so that nobody takes one while
+/// its service is being restarted.
+const PORT_FIRST: u16 = 12_000;
+const PORTS: u16 = 18_000;
+
+/// Asks until there is an answer; the error at the deadline says what was waited for.
+pub(super) async fn wait_for<T>(
+    what: &str,
+    within: Duration,
+    mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(answer) = ask().await? {
+            return Ok(answer);
+        }
+        if Instant::now() >= deadline {
+            bail!("waited {} s in vain for {what}", within.as_secs());
+        }
+        rest().await;
+    }
+}
+
+/// Between two looks at a predicate.
+pub(super) async fn rest() {
+    tokio::time::sleep(POLL).await;
+}
+
+/// A running child; killed when dropped.
+#[derive(Debug)]
+pub(super) struct Running {
+    child: Child,
+    log: PathBuf,
+    detached: bool,
+}
+
+impl Running {
+    /// Starts this binary with these words, in a process group of its own, so that Ctrl-C reaches the demo alone,
+    /// and without this process's settings.
+    fn start(words: &[OsString], log: &Path) -> anyhow::Result<Self> {
+        let out = OpenOptions::new().create(true).append(true).open(log)?;
+        let err: File = out.try_clone()?;
+        let program = std::env::current_exe().context("this program's own file is not known")?;
+        let child = Command::new(program)
+            .args(words)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .process_group(0)
+            .spawn()
+            .context("a child process could not be started")?;
+        Ok(Self { child, log: log.to_owned(), detached: false })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.detached {
+            // It may be gone already.
+            let _ = self.kill();
+        }
+    }
+}
+
+/// One service of ours as a child.
+#[derive(Debug)]
+pub(super) struct Service {
+    name: &'static str,
+    words: Vec<OsString>,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    running: Running,
+}
+
+impl Service {
+    /// Starts `tinjis run NAME` with its data and log in `dir`, and waits until it is ready.
+    pub(super) async fn start(
+        name: &'static str,
+        dir: &Path,
+        settings: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
+        let [listen, admin] = free_addresses();
+        let database = format!("sqlite:{}", dir.join(format!("{name}.db")).display());
+        let mut words: Vec<OsString> = vec!["run".into(), name.into()];
+        let mut set = |flag: &str, value: &str| words.extend([flag.into(), value.into()]);
+        set("--listen", &listen.to_string());
+        set("--admin-listen", &admin.to_string());
+        set("--database-url", &database);
+        set("--log-format", "text");
+        settings.iter().for_each(|(flag, value)| set(flag, value));
+        let running = Running::start(&words, &dir.join(format!("{name}.log")))?;
+        let mut service = Self { name, words, listen, admin, running };
+        service.ready().await?;
+        Ok(service)
+    }
+
+    /// SIGKILL, then the same again on the same ports and data.
+    pub(super) async fn kill_and_restart(&mut self) -> anyhow::Result<()> {
+        self.running.kill()?;
+        self.running = Running::start(&self.words, &self.running.log)?;
+        self.ready().await
+    }
+
+    async fn ready(&mut self) -> anyhow::Result<()> {
+        let admin = self.admin_api();
+        let name = self.name;
+        let running = &mut self.running;
+        wait_for(&format!("{name} to be ready"), READY_WITHIN, async || {
+            if let Some(status) = running.ended()? {
+                bail!("{name} ended by itself: {status}");
+            }
+            Ok(admin.text("/readyz").await.ok())
+        })
+        .await?;
+        Ok(())
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
+    pub(super) fn api(&self) -> Api {
+        api(self.listen)
+    }
+
+    pub(super) fn admin_api(&self) -> Api {
+        api(self.admin)
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.running.id()
+    }
+
+    /// Goes on without the demo.
+    pub(super) fn detach(&mut self) {
+        self.running.detached = true;
+    }
+}
+
+fn api(address: SocketAddr) -> Api {
+    let base: BaseUrl = format!("http://{address}").parse().expect("an address makes a URL");
+    Api::new(base)
+}
+
+/// The naive biller as a child.
+pub(super) fn naive(invoices: &Path, paid: &Path, provider: &str, log: &Path) -> anyhow::Result<Running> {
+    let words: [OsString; 7] = [
+        "naive-biller".into(),
+        "--invoices".into(),
+        invoices.into(),
+        "--paid".into(),
+        paid.into(),
+        "--provider".into(),
+        provider.into(),
+    ];
+    Running::start(&words, log)
+}
+
+/// Addresses on loopback that nobody listens on.
+fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    let random = Random::system();
+    // All are held until all are found, so that they differ.
+    let held: [TcpListener; N] = std::array::from_fn(|_| {
+        loop {
+            let step = u16::try_from(random.below(PORTS.into())).unwrap_or_default();
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", PORT_FIRST + step)) {
+                return listener;
+            }
+        }
+    });
+    held.map(|listener| listener.local_addr().expect("a bound socket has an address"))
+}
+
+/// The last lines of every log in a folder and its folders.
+pub(super) fn log_tails(dir: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            lines.extend(log_tails(&path));
+        } else if path.extension().is_some_and(|ending| ending == "log") {
+            let text = fs::read(&path).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let all: Vec<&str> = text.lines().collect();
+            lines.push(format!("--- the end of {}", path.display()));
+            lines.extend(all[all.len().saturating_sub(TAIL_LINES)..].iter().map(ToString::to_string));
+        }
+    }
+    lines
+}

@@ -1,0 +1,135 @@
+//! What follows from the demo's seed: the deployment, the invoices and the provider's faults. Pure.
+//! Starts nothing.
+
+use std::fmt::Write;
+
+use billing::invoice::Reference;
+use billing::money::{Amount, Currency};
+use chassis::clock::Random;
+use uuid::Uuid;
+
+use crate::import::Row;
+use crate::verify::facts::{InvoiceFact, InvoiceState, PaidBy};
+
+/// Customers that the invoices are spread over.
+const CUSTOMERS: u64 = 100;
+
+/// Amounts, in hundredths.
+const AMOUNT_MINOR_MIN: u64 = 1000;
+const AMOUNT_MINOR_MAX: u64 = 50_000;
+
+/// Share of answers that are lost after the charge, in percent.
+pub(super) const LOST_PERCENT: u32 = 5;
+
+/// One world, the same for every demo of this seed.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) deployment_id: Uuid,
+    pub(super) invoices: Vec<Row>,
+    /// How many charges are held back, each for a kill.
+    pub(super) kills: u32,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, invoices: u64, kills: u32) -> Self {
+        let random = Random::seeded(seed);
+        let deployment_id = random.uuid();
+        let invoices = (1..=invoices).map(|number| invoice(seed, number, &random)).collect();
+        Self { seed, deployment_id, invoices, kills }
+    }
+
+    /// The provider's faults: some answers are lost, and at even distances one is kept back until somebody dies.
+    pub(super) fn faults(&self, forget_key: bool) -> String {
+        let mut script = format!("seed = {}\n", self.seed);
+        let parts = u64::from(self.kills) + 1;
+        for kill in 1..parts {
+            let nth = self.invoices.len() as u64 * kill / parts;
+            let _ = write!(script, "\n[[rule]]\nfault = \"hold\"\nnth = {}\n", nth.max(kill));
+        }
+        let _ = write!(script, "\n[[rule]]\nfault = \"reply-lost\"\nshare = 0.{LOST_PERCENT:02}\n");
+        if forget_key {
+            script.push_str("\n[[rule]]\nfault = \"forget-key\"\ntimes = 1000\n");
+        }
+        script
+    }
+
+    /// The bodies that the naive biller sends, a line each: what ours sends, without a key.
+    pub(super) fn bodies(&self) -> impl Iterator<Item = String> {
+        (1..).zip(&self.invoices).map(|(number, row): (u64, _)| {
+            let Row { reference, customer_id, currency, amount, .. } = row;
+            format!(
+                r#"{{"id":"{}","invoice_id":{number},"customer_id":{customer_id},"currency":"{currency}","value":{amount}}}"#,
+                reference.as_str()
+            )
+        })
+    }
+
+    /// The naive biller's books, for the judge: `paid` are the bodies that it marked.
+    pub(super) fn naive_books(&self, paid: &str) -> Vec<InvoiceFact> {
+        let paid: std::collections::HashSet<&str> = paid.lines().collect();
+        (1..)
+            .zip(self.invoices.iter().zip(self.bodies()))
+            .map(|(id, (row, body))| {
+                let is_paid = paid.contains(body.as_str());
+                InvoiceFact {
+                    id,
+                    reference: row.reference.as_str().to_owned(),
+                    customer_id: row.customer_id.into(),
+                    currency: row.currency.code().to_owned(),
+                    amount_minor: row.amount.minor(),
+                    state: if is_paid { InvoiceState::Paid } else { InvoiceState::Pending },
+                    paid_by: is_paid.then_some(PaidBy::Charge),
+                }
+            })
+            .collect()
+    }
+}
+
+fn invoice(seed: u64, number: u64, random: &Random) -> Row {
+    let customer = number % CUSTOMERS;
+    let currencies = Currency::KNOWN.len() as u64;
+    let currency = usize::try_from(customer % currencies).ok().and_then(|at| Currency::KNOWN.get(at));
+    let minor = AMOUNT_MINOR_MIN + random.below(AMOUNT_MINOR_MAX - AMOUNT_MINOR_MIN);
+    Row {
+        line: number,
+        reference: Reference::new(format!("D{seed}-{number:05}"))
+            .expect("digits and letters are a reference"),
+        customer_id: i32::try_from(customer + 1).expect("there are few customers"),
+        currency: *currency.expect("the remainder is below the length"),
+        amount: i64::try_from(minor)
+            .ok()
+            .and_then(|minor| Amount::from_minor(minor).ok())
+            .expect("amounts are small"),
+        paid: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_world_and_another_seed_another() {
+        let (one, same, other) = (World::new(8213, 20, 3), World::new(8213, 20, 3), World::new(8214, 20, 3));
+        assert_eq!((one.deployment_id, &one.invoices), (same.deployment_id, &same.invoices));
+        assert_ne!(one.deployment_id, other.deployment_id);
+        assert_ne!(one.invoices, other.invoices);
+    }
+
+    #[test]
+    fn a_body_holds_what_a_row_says() {
+        let world = World::new(1, 1, 0);
+        let body: serde_json::Value = serde_json::from_str(&world.bodies().next().unwrap()).unwrap();
+        assert_eq!(body["id"], "D1-00001");
+        assert_eq!(body["value"].to_string().parse::<Amount>().unwrap(), world.invoices[0].amount);
+    }
+
+    #[test]
+    fn kills_stand_at_even_distances() {
+        let script = World::new(1, 1000, 3).faults(false);
+        for nth in ["nth = 250", "nth = 500", "nth = 750", "share = 0.05"] {
+            assert!(script.contains(nth), "{script}");
+        }
+    }
+}

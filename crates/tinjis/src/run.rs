@@ -1,0 +1,18 @@
+//! `tinjis run billing …` and `tinjis run payments …`: the services' own programs behind one binary, so that the demo
+//! and system tests can kill real processes. Hands all words through; knows no setting.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the service that argv names, if it names one.
+pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
+    let [_, run, service, words @ ..] = args else { return None };
+    if run != "run" {
+        return None;
+    }
+    let words = std::iter::once(service.clone()).chain(words.iter().cloned());
+    match service.to_str()? {
+        "payments" => Some(payments::run(words)),
+        _ => None,
+    }
+}
