@@ -49,5 +49,5 @@ pub(super) fn log_failure(error: &StoreError) {
     let causes: String = std::iter::successors(std::error::Error::source(error), |cause| cause.source())
         .map(|cause| format!(": {cause}"))
         .collect();
-    tracing::error!("{error}{causes}");
+    tracing::error!(error = format!("{error}{causes}"), "The store fails");
 }

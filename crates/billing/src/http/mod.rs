@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
@@ -73,9 +73,11 @@ fn antaeus_routes(other: MethodRouter<AppState>) -> Router<AppState> {
 
 /// The new API; what writes stands behind the operator guard.
 fn v1_routes(state: &AppState) -> Router<AppState> {
+    let short = DefaultBodyLimit::max(v1::attempts::RESOLVE_BODY_BYTES_MAX);
+    let places = from_fn_with_state(v1::imports::Places::default(), v1::imports::place);
     let writing = Router::new()
-        .route("/v1/attempts/{key}/resolve", post(v1::attempts::resolve))
-        .route("/v1/imports", post(v1::imports::create))
+        .route("/v1/attempts/{key}/resolve", post(v1::attempts::resolve).layer(short))
+        .route("/v1/imports", post(v1::imports::create).route_layer(places))
         .route("/v1/runs", post(v1::runs::start))
         .route_layer(from_fn_with_state(state.operators.clone(), operator::guard));
     Router::new()

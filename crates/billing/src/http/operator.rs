@@ -48,7 +48,7 @@ pub(super) async fn guard(State(guard): State<OperatorGuard>, request: Request, 
     if guard.admits(request.headers()) {
         return next.run(request).await;
     }
-    tracing::warn!(path = request.uri().path(), "a write without an operator token was refused");
+    tracing::warn!("A write without an operator token was refused");
     let detail =
         "this route writes: send `Authorization: Bearer` with an operator token (--operator-token-file)";
     Problem::new(StatusCode::FORBIDDEN).detail(detail).into_response()

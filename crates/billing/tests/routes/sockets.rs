@@ -88,3 +88,31 @@ async fn a_long_list_ends_with_its_last_chunk_and_one_cut_short_does_not() {
     assert!(cut.matches("\"customerId\"").count() <= 500);
     assert!(!cut.ends_with("0\r\n\r\n") && !cut.contains(']'), "a list cut short must not look complete");
 }
+
+#[tokio::test]
+async fn imports_have_places_and_give_them_back() {
+    let billing = Billing::empty().await;
+    let address = listen(&billing).await;
+    let slow = "POST /v1/imports HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
+    let mut waiting = Vec::new();
+    for _ in 0..16 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(slow.as_bytes()).await.unwrap();
+        // "100 Continue": the handler has begun to read the body.
+        let mut go_on = [0; 12];
+        stream.read_exact(&mut go_on).await.unwrap();
+        assert_eq!(&go_on, b"HTTP/1.1 100");
+        waiting.push(stream);
+    }
+    let refused = exchange(address, &request("POST /v1/imports", &lines(1))).await;
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused:.200}");
+    let mut last = waiting.pop().unwrap();
+    last.write_all(b"\n\n\n\n\n\n\n\n\n").await.unwrap();
+    let mut answer = String::new();
+    while !answer.contains("HTTP/1.1 200 ") {
+        answer.push(char::from(last.read_u8().await.unwrap()));
+    }
+    while exchange(address, &request("POST /v1/imports", &lines(1))).await.starts_with("HTTP/1.1 503 ") {
+        tokio::task::yield_now().await;
+    }
+}

@@ -20,6 +20,9 @@ use crate::http::error::problem_of;
 use crate::invoice::{Attempt, AttemptState, InvoiceId};
 use crate::store::Resolution;
 
+/// The longest body of a resolve call, in bytes.
+pub(in crate::http) const RESOLVE_BODY_BYTES_MAX: usize = 16 * 1024;
+
 /// The longest reason and the longest actor, in bytes.
 const WORDS_BYTES_MAX: usize = 1000;
 
@@ -161,7 +164,7 @@ fn refusal(error: ResolveError) -> Problem {
             "another attempt of this invoice is charged: pay this one back, then decide `not_charged`",
         ),
         ResolveError::NotVoided(cause) => {
-            tracing::error!(cause, "the provider did not void a key");
+            tracing::error!(cause, "The provider did not void a key");
             Problem::named(StatusCode::BAD_GATEWAY, "key-not-voided", "The provider did not void the key")
                 .detail("nothing was changed; see the log, and try again")
         }

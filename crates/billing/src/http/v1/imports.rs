@@ -1,16 +1,20 @@
 //! `/v1/imports`: invoices in, one JSON object a line, in batches, so that memory does not grow with the body.
 //! Knows the rules of a row; not how rows are kept, nor what other formats the command line reads.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::State;
-use axum::response::Response;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use chassis::problem::Problem;
 use chassis::server::Connection;
 use futures_util::StreamExt;
-use http::{StatusCode, Uri};
+use http::{StatusCode, Uri, header};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::ndjson::{LINE_BYTES_MAX, Line, Lines};
 use super::page::{Params, answer};
@@ -25,8 +29,31 @@ const LISTED_MAX: usize = 100;
 /// The longest body; it is never held as a whole.
 const BODY_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
+/// Imports at once; each holds one batch of rows.
+const IMPORTS_MAX: usize = 16;
+
 /// The byte order mark that some editors put before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Who may import now.
+#[derive(Clone)]
+pub(in crate::http) struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(IMPORTS_MAX)))
+    }
+}
+
+/// Lets an import through if a place is free; else 503, before its body is read.
+pub(in crate::http) async fn place(State(places): State<Places>, request: Request, next: Next) -> Response {
+    if let Ok(_place) = places.0.try_acquire() {
+        return next.run(request).await;
+    }
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE)
+        .detail(format!("{IMPORTS_MAX} imports are under way; try again later"));
+    ([(header::RETRY_AFTER, "1")], problem).into_response()
+}
 
 /// What an import did, or would do.
 #[derive(Default, Serialize)]
@@ -88,7 +115,7 @@ pub(in crate::http) async fn create(
         Ok(()) => Ok(answer(StatusCode::OK, &intake.report)),
         Err(Stopped::Store(error)) => Err(problem_of(&error)),
         Err(Stopped::Body(error)) => {
-            tracing::info!(%error, "an import's body ended early");
+            tracing::info!(%error, "The body of an import ended early");
             let detail = "the body ended early; what came before was taken, so import the same again";
             Err(Problem::new(StatusCode::BAD_REQUEST).detail(detail))
         }
