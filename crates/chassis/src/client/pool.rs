@@ -15,7 +15,6 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Idle {
     connections: HashMap<Authority, Vec<Exclusive>>,
-    count: usize,
     /// A task looks after connections that idle for too long.
     is_watched: bool,
 }
@@ -27,10 +26,7 @@ impl Pool {
 
     /// The connection used last, unless it has idled for too long (then so have all others).
     pub(super) fn take(&self, authority: &Authority) -> Option<Exclusive> {
-        let mut idle = self.lock();
-        let connection = idle.connections.get_mut(authority)?.pop()?;
-        idle.count -= 1;
-        drop(idle);
+        let connection = self.lock().connections.get_mut(authority)?.pop()?;
         (connection.idle_since.elapsed() < self.idle_for_max).then_some(connection)
     }
 
@@ -38,7 +34,6 @@ impl Pool {
         connection.idle_since = Instant::now();
         let mut idle = self.lock();
         idle.connections.entry(authority).or_default().push(connection);
-        idle.count += 1;
         if !std::mem::replace(&mut idle.is_watched, true) {
             tokio::spawn(watch(Arc::downgrade(self), self.idle_for_max));
         }
@@ -47,27 +42,23 @@ impl Pool {
     /// Drops idle connections until at most so many are left.
     pub(super) fn keep_at_most(&self, count_max: usize) {
         let mut idle = self.lock();
-        let Idle { connections, count, .. } = &mut *idle;
-        connections.retain(|_, of_one| {
-            let surplus = count.saturating_sub(count_max).min(of_one.len());
-            of_one.drain(..surplus);
-            *count -= surplus;
-            !of_one.is_empty()
-        });
+        let mut surplus = idle.connections.values().map(Vec::len).sum::<usize>().saturating_sub(count_max);
+        for of_one in idle.connections.values_mut() {
+            let dropped = surplus.min(of_one.len());
+            of_one.drain(..dropped);
+            surplus -= dropped;
+        }
     }
 
     /// Drops what has idled for too long; false when nothing is left.
     fn drop_expired(&self) -> bool {
         let mut idle = self.lock();
-        let Idle { connections, count, is_watched } = &mut *idle;
-        connections.retain(|_, of_one| {
-            let before = of_one.len();
+        idle.connections.retain(|_, of_one| {
             of_one.retain(|connection| connection.idle_since.elapsed() < self.idle_for_max);
-            *count -= before - of_one.len();
             !of_one.is_empty()
         });
-        *is_watched = !connections.is_empty();
-        *is_watched
+        idle.is_watched = !idle.connections.is_empty();
+        idle.is_watched
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {

@@ -42,7 +42,7 @@ impl Roster {
         let entries = self.lock();
         let idle = entries.open.values().filter(|state| {
             let is_due = state.since_ms.load(Relaxed) <= idle_since_ms_max;
-            is_due && state.phase() == Phase::Idle && state.asked() == 0
+            is_due && state.phase() == Phase::Idle
         });
         if let Some(state) = idle.min_by_key(|state| state.since_ms.load(Relaxed)) {
             state.ask(DRAIN);

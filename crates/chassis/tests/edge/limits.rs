@@ -80,6 +80,16 @@ async fn a_slow_body_is_answered_408_and_the_connection_ends() {
 }
 
 #[tokio::test]
+async fn a_slow_body_ends_in_time_for_a_handler_that_reads_it_in_a_task_of_its_own() {
+    let read = |body: Body| async { tokio::spawn(body.collect()).await.unwrap().is_ok().to_string() };
+    let limits = Limits { body: millis(100), ..Limits::default() };
+    let server = start(Router::new().route("/", on_post(read)), limits).await;
+    let mut peer = server.connect().await;
+    peer.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\nhalf").await;
+    assert!(peer.answer().await.starts_with("HTTP/1.1 408 "));
+}
+
+#[tokio::test]
 async fn a_body_that_says_it_is_too_large_is_answered_413_while_it_is_still_being_sent() {
     let server = with(Limits { body_bytes_max: 1000, ..Limits::default() }).await;
     let mut peer = server.connect().await;
@@ -90,6 +100,14 @@ async fn a_body_that_says_it_is_too_large_is_answered_413_while_it_is_still_bein
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("connection: close\r\n"), "{answer}");
     assert!(answer.contains("content-type: application/problem+json\r\n"), "{answer}");
     assert_eq!(server.figure(ENDED, "body_too_large"), 1.0);
+}
+
+#[tokio::test]
+async fn a_body_that_says_it_is_too_large_is_refused_before_any_of_it_comes() {
+    let server = with(Limits { body_bytes_max: 1000, ..Limits::default() }).await;
+    let mut peer = server.connect().await;
+    peer.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 1001\r\n\r\n").await;
+    assert!(peer.answer().await.starts_with("HTTP/1.1 413 "));
 }
 
 #[tokio::test]

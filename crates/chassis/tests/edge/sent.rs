@@ -3,7 +3,7 @@
 use crate::support::{millis, patiently, start, until};
 use axum::Router;
 use axum::extract::Extension;
-use axum::routing::{get as on_get, post as on_post};
+use axum::routing::post as on_post;
 use bytes::Bytes;
 use chassis::client::{Cause, Client, ClientConfig, Failure};
 use chassis::server::{Connection, Limits};
@@ -202,13 +202,23 @@ async fn an_answer_larger_than_allowed_is_unknown_and_says_so() {
 }
 
 #[tokio::test]
-async fn an_answer_that_closes_is_the_last_on_its_connection() {
-    let close = || async { [(header::CONNECTION, "close")] };
-    let server = start(Router::new().route("/", on_get(close).post(close)), Limits::default()).await;
+async fn an_answer_that_closes_is_the_last_on_its_connection_and_it_is_closed_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        for _ in 0..2 {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            assert!(tcp.read(&mut [0; 1024]).await.unwrap() > 0);
+            let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            tcp.write_all(answer).await.unwrap();
+            assert_eq!(patiently(tcp.read(&mut [0; 1])).await.unwrap(), 0);
+        }
+    });
     let client = client();
-    for _ in 0..3 {
-        client.send(request(server.address, "/", "x")).await.unwrap();
+    for _ in 0..2 {
+        client.send(request(address, "/", "x")).await.unwrap();
     }
+    patiently(server).await.unwrap();
 }
 
 #[tokio::test]

@@ -65,13 +65,15 @@ async fn a_request_that_this_client_cannot_send_is_not_sent() {
     }
 }
 
-/// A network that behaves as its number says.
+/// A network that behaves as its name says.
 #[derive(Clone, Copy)]
 enum Wire {
     NeverConnects,
     TakesNothing,
     FailsAtOnce,
     FailsAfterBytes(usize),
+    AwaitsOne,
+    AnswersOne,
 }
 
 impl Connect for Wire {
@@ -97,8 +99,17 @@ impl Stream for Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !matches!(*self, Self::AnswersOne) {
+            return Poll::Pending;
+        }
+        *self = Self::FailsAtOnce;
+        buf.put_slice(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -109,6 +120,10 @@ impl AsyncWrite for Wire {
             Self::FailsAfterBytes(bytes) => {
                 *self = Self::FailsAtOnce;
                 Poll::Ready(Ok(bytes.min(buf.len())))
+            }
+            Self::AwaitsOne => {
+                *self = Self::AnswersOne;
+                Poll::Ready(Ok(buf.len()))
             }
             _ => Poll::Pending,
         }
@@ -151,6 +166,14 @@ async fn a_write_that_fails_before_the_first_byte_is_not_sent_and_after_it_is_un
     let client = Client::with_connect(quick(), Wire::FailsAfterBytes(1));
     let result = client.send(request(nowhere(), "/", "x")).await;
     assert!(matches!(result, Err(Failure::Unknown(Cause::Connection(_)))), "{result:?}");
+}
+
+#[tokio::test]
+async fn bytes_of_an_earlier_request_on_the_connection_do_not_count() {
+    let client = Client::with_connect(quick(), Wire::AwaitsOne);
+    client.send(request(nowhere(), "/", "x")).await.unwrap();
+    let cause = not_sent(client.send(request(nowhere(), "/", "x")).await);
+    assert!(matches!(cause, Cause::Connection(_)), "{cause:?}");
 }
 
 #[tokio::test]
@@ -200,6 +223,32 @@ async fn a_kept_connection_that_the_server_closed_is_replaced_before_a_byte_is_w
             tokio::time::sleep(millis(20)).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_close_that_the_runtime_has_not_heard_of_yet_is_noticed_too() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (close, is_to_close) = std::sync::mpsc::channel::<()>();
+    let (closed, is_closed) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut tcp, _) = listener.accept().unwrap();
+            assert!(io::Read::read(&mut tcp, &mut [0; 1024]).unwrap() > 0);
+            io::Write::write_all(&mut tcp, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+            is_to_close.recv().unwrap();
+            drop(tcp);
+            closed.send(()).unwrap();
+        }
+    });
+    let client = Client::new(ClientConfig::default());
+    client.send(request(address, "/", "x")).await.unwrap();
+    // From here on the only thread of the runtime is blocked: it does not hear of the close.
+    close.send(()).unwrap();
+    is_closed.recv().unwrap();
+    assert!(is_closed.recv_timeout(millis(30)).is_err());
+    client.send(request(address, "/", "x")).await.unwrap();
+    close.send(()).unwrap();
 }
 
 #[tokio::test]
