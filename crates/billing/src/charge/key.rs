@@ -27,7 +27,10 @@ impl Key {
         hash.update(number.to_be_bytes());
         hash.update(reference.as_str().as_bytes());
         let digest = hash.finalize();
-        Self(digest.iter().take(Self::LEN / 2).map(|byte| format!("{byte:02x}")).collect())
+        let digit =
+            |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("half a byte is one hex digit");
+        let digits = digest.iter().take(Self::LEN / 2).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+        Self(digits.collect())
     }
 
     /// A key as a store, a path or a header spells it; `None` if that is no key.
