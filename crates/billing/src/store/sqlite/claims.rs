@@ -1,7 +1,7 @@
 //! Claims in SQLite: journal the next attempt of a PENDING invoice, or lease an open attempt again.
 
 use chassis::crash_point;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::counts::Moves;
 use super::{Lease, list, one, rows, runs};
@@ -45,6 +45,7 @@ pub(super) fn fresh(connection: &Connection, claim: Fresh) -> rusqlite::Result<C
         return Ok(claimed);
     }
     let mut seen = 0;
+    let mut last_attempt = connection.prepare_cached(LAST_ATTEMPT)?;
     let mut candidates = connection.prepare_cached(CANDIDATES)?;
     let mut found = candidates.query(params![claim.after.0, SCAN_MAX])?;
     while claimed.attempts.len() < claim.limit {
@@ -52,9 +53,9 @@ pub(super) fn fresh(connection: &Connection, claim: Fresh) -> rusqlite::Result<C
         seen += 1;
         let invoice = InvoiceId(row.get(0)?);
         claimed.go_on_after = Some(invoice);
-        let last = one(connection, LAST_ATTEMPT, [invoice.0], |row| {
-            Ok((row.get::<_, u32>(0)?, RunId(row.get(1)?)))
-        })?;
+        let last = last_attempt
+            .query_row([invoice.0], |row| Ok((row.get::<_, u32>(0)?, RunId(row.get(1)?))))
+            .optional()?;
         let number = match last {
             Some((_, run)) if run == claim.run => continue,
             Some((number, _)) => number + 1,
@@ -72,9 +73,7 @@ pub(super) fn fresh(connection: &Connection, claim: Fresh) -> rusqlite::Result<C
     if seen < SCAN_MAX {
         claimed.go_on_after = None;
     }
-    for attempt in &claimed.attempts {
-        journal(connection, attempt)?;
-    }
+    journal(connection, &claimed.attempts)?;
     let mut moves = Moves::default();
     moves.change(InvoiceState::Pending, InvoiceState::Charging, claimed.attempts.len() as i64);
     moves.record(connection)?;
@@ -109,25 +108,32 @@ impl Candidate {
     }
 }
 
-fn journal(connection: &Connection, attempt: &Attempt) -> rusqlite::Result<()> {
-    let insert =
-        "INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends,
-         run_id, lease_until, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'INTENT', 1, ?7, ?8, ?9)";
-    connection.prepare_cached(insert)?.execute(params![
-        attempt.key.as_str(),
-        attempt.invoice_id.0,
-        attempt.number,
-        attempt.customer_id.0,
-        attempt.money.currency.code(),
-        attempt.money.amount_minor,
-        attempt.run_id.0,
-        attempt.lease_until,
-        attempt.created_at,
-    ])?;
-    let update =
-        "UPDATE invoices SET state = 'CHARGING', updated_at = ?2 WHERE id = ?1 AND state = 'PENDING'";
-    let changed = connection.prepare_cached(update)?.execute([attempt.invoice_id.0, attempt.created_at])?;
-    rows::one_row(changed, "an invoice that is claimed is PENDING")
+const INSERT: &str = "
+    INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends, run_id,
+        lease_until, created_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'INTENT', 1, ?7, ?8, ?9)";
+
+const TAKE: &str =
+    "UPDATE invoices SET state = 'CHARGING', updated_at = ?2 WHERE id = ?1 AND state = 'PENDING'";
+
+fn journal(connection: &Connection, attempts: &[Attempt]) -> rusqlite::Result<()> {
+    let (mut insert, mut take) = (connection.prepare_cached(INSERT)?, connection.prepare_cached(TAKE)?);
+    for attempt in attempts {
+        insert.execute(params![
+            attempt.key.as_str(),
+            attempt.invoice_id.0,
+            attempt.number,
+            attempt.customer_id.0,
+            attempt.money.currency.code(),
+            attempt.money.amount_minor,
+            attempt.run_id.0,
+            attempt.lease_until,
+            attempt.created_at,
+        ])?;
+        let changed = take.execute([attempt.invoice_id.0, attempt.created_at])?;
+        rows::one_row(changed, "an invoice that is claimed is PENDING")?;
+    }
+    Ok(())
 }
 
 /// Due open attempts by lease; those in ATTENTION wait for a person.

@@ -9,6 +9,7 @@ pub(super) static MIGRATIONS: [Migration; 1] =
 /// `invoices_unpaid` serves the claims and the lists by state: PAID rows, which are most, are not in it.
 /// `attempts_open` and `attempts_charged` are the last guard of charging once. The triggers keep
 /// `invoice_counts` when statements are typed by hand; the store's writer counts itself.
+/// The checks of states are no `IN (…)`: SQLite builds a temporary table for that, anew in each statement.
 const BILLING: &str = "
 CREATE TABLE deployment (
     id TEXT NOT NULL,
@@ -27,7 +28,8 @@ CREATE TABLE invoices (
     customer_id INTEGER NOT NULL REFERENCES customers (id),
     currency TEXT NOT NULL,
     amount_minor INTEGER NOT NULL CHECK (amount_minor BETWEEN -1000000000000000 AND 1000000000000000),
-    state TEXT NOT NULL CHECK (state IN ('PENDING', 'CHARGING', 'PAID', 'ATTENTION')),
+    state TEXT NOT NULL
+        CHECK (state = 'PENDING' OR state = 'CHARGING' OR state = 'PAID' OR state = 'ATTENTION'),
     paid_by TEXT CHECK ((paid_by IS NOT NULL) = (state = 'PAID')),
     attention_reason TEXT CHECK ((attention_reason IS NOT NULL) = (state = 'ATTENTION')),
     created_at INTEGER NOT NULL,
@@ -75,7 +77,8 @@ CREATE TABLE attempts (
     currency TEXT NOT NULL,
     amount_minor INTEGER NOT NULL,
     state TEXT NOT NULL
-        CHECK (state IN ('INTENT', 'CHARGED', 'REFUSED', 'REJECTED', 'IN_DOUBT', 'VOIDED')),
+        CHECK (state = 'INTENT' OR state = 'CHARGED' OR state = 'REFUSED' OR state = 'REJECTED'
+            OR state = 'IN_DOUBT' OR state = 'VOIDED'),
     sends INTEGER NOT NULL CHECK (sends >= 0),
     run_id INTEGER NOT NULL REFERENCES runs (id),
     lease_until INTEGER NOT NULL,

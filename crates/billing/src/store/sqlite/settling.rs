@@ -1,13 +1,13 @@
 //! Settlements and resolutions in SQLite: reads what stands, asks `store::plan`, writes, and checks each row count.
 
 use chassis::crash_point;
-use rusqlite::{Connection, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::counts::Moves;
-use super::{later, one, rows};
+use super::{later, rows};
 use crate::charge::key::Key;
 use crate::charge::transition::{Conflict, Outcome, Settlement};
-use crate::invoice::{AttemptState, InvoiceState, PaidBy, RunId};
+use crate::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy, RunId};
 use crate::store::plan::{self, InvoicePlan, LEASE_NEVER, Others, Plan, Standing};
 use crate::store::{Resolution, Resolved, Settled};
 
@@ -17,10 +17,11 @@ pub(super) fn settle(
     settlements: &[Settlement],
     now: i64,
 ) -> rusqlite::Result<Vec<Settled>> {
+    let mut book = Book::open(connection)?;
     let mut tally = Tally::default();
     let mut settled = Vec::with_capacity(settlements.len());
     for settlement in settlements {
-        settled.push(settle_one(connection, settlement, now, &mut tally)?);
+        settled.push(settle_one(&mut book, settlement, now, &mut tally)?);
     }
     tally.record(connection, run)?;
     crash_point!("K8");
@@ -28,25 +29,25 @@ pub(super) fn settle(
 }
 
 fn settle_one(
-    connection: &Connection,
+    book: &mut Book<'_>,
     settlement: &Settlement,
     now: i64,
     tally: &mut Tally,
 ) -> rusqlite::Result<Settled> {
-    let Some(found) = find(connection, &settlement.key)? else { return Ok(Settled::Unknown) };
+    let Some(found) = book.find(&settlement.key)? else { return Ok(Settled::Unknown) };
     let plan = plan::settle(found.standing, settlement.outcome);
     let state = plan.attempt.unwrap_or(found.standing.attempt);
     if state.is_open() && found.standing.attempt.is_open() {
         let again_at = later(now, settlement.again_in);
-        keep_open(connection, &found, state, &plan, again_at)?;
+        keep_open(book.connection, &found, state, &plan, again_at)?;
     } else if let Some(state) = plan.attempt {
-        close(connection, &found, state, now)?;
+        book.close(&found, state, now)?;
     }
     if let Some(invoice) = plan.invoice {
-        set_invoice(connection, &found, invoice, now)?;
+        book.set_invoice(&found, invoice, now)?;
         tally.moves.change(found.standing.invoice, invoice.state, 1);
     }
-    tally.count(connection, &found, &plan, settlement.outcome)?;
+    tally.count(book.connection, &found, &plan, settlement.outcome)?;
     Ok(plan.settled)
 }
 
@@ -58,23 +59,67 @@ struct Found {
     standing: Standing,
 }
 
-pub(super) const FIND: &str = "SELECT a.rowid, a.invoice_id, a.run_id, a.state, i.state
-         FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1";
+/// One job's statements, prepared once.
+struct Book<'c> {
+    connection: &'c Connection,
+    find: CachedStatement<'c>,
+    close: CachedStatement<'c>,
+    set_invoice: CachedStatement<'c>,
+}
 
-fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
-    let found = one(connection, FIND, [key.as_str()], |row| {
-        let standing = Standing {
-            attempt: rows::word(row, 3, AttemptState::from_word)?,
-            invoice: rows::word(row, 4, InvoiceState::from_word)?,
-            others: Others::default(),
-        };
-        Ok(Found { rowid: row.get(0)?, invoice: row.get(1)?, run: row.get(2)?, standing })
-    })?;
-    let Some(mut found) = found else { return Ok(None) };
-    if Standing::needs_others(found.standing.attempt, found.standing.invoice) {
-        found.standing.others = others(connection, &found)?;
+pub(super) const FIND: &str = "SELECT a.rowid, a.invoice_id, a.run_id, a.state, i.state
+     FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1";
+
+const CLOSE: &str = "UPDATE attempts SET state = ?2, settled_at = ?3 WHERE rowid = ?1 AND state = ?4";
+
+const SET_INVOICE: &str =
+    "UPDATE invoices SET state = ?2, paid_by = ?3, attention_reason = ?4, updated_at = ?5
+     WHERE id = ?1 AND state = ?6";
+
+impl<'c> Book<'c> {
+    fn open(connection: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            connection,
+            find: connection.prepare_cached(FIND)?,
+            close: connection.prepare_cached(CLOSE)?,
+            set_invoice: connection.prepare_cached(SET_INVOICE)?,
+        })
     }
-    Ok(Some(found))
+
+    fn find(&mut self, key: &Key) -> rusqlite::Result<Option<Found>> {
+        let found = self.find.query_row([key.as_str()], |row| {
+            let standing = Standing {
+                attempt: rows::word(row, 3, AttemptState::from_word)?,
+                invoice: rows::word(row, 4, InvoiceState::from_word)?,
+                others: Others::default(),
+            };
+            Ok(Found { rowid: row.get(0)?, invoice: row.get(1)?, run: row.get(2)?, standing })
+        });
+        let Some(mut found) = found.optional()? else { return Ok(None) };
+        if Standing::needs_others(found.standing.attempt, found.standing.invoice) {
+            found.standing.others = others(self.connection, &found)?;
+        }
+        Ok(Some(found))
+    }
+
+    /// From the very state that was read: open, or, for a late charge, the final one that it corrects.
+    fn close(&mut self, found: &Found, state: AttemptState, now: i64) -> rusqlite::Result<()> {
+        let from = found.standing.attempt.word();
+        let changed = self.close.execute(params![found.rowid, state.word(), now, from])?;
+        rows::one_row(changed, "an attempt that is settled stands as it was read")
+    }
+
+    fn set_invoice(&mut self, found: &Found, invoice: InvoicePlan, now: i64) -> rusqlite::Result<()> {
+        let changed = self.set_invoice.execute(params![
+            found.invoice,
+            invoice.state.word(),
+            invoice.paid_by.map(PaidBy::word),
+            invoice.attention.map(AttentionReason::word),
+            now,
+            found.standing.invoice.word(),
+        ])?;
+        rows::one_row(changed, "an invoice that is settled stands as it was read")
+    }
 }
 
 fn others(connection: &Connection, found: &Found) -> rusqlite::Result<Others> {
@@ -103,33 +148,6 @@ fn keep_open(
         lease_until
     ])?;
     rows::one_row(changed, "an attempt that is kept open is open")
-}
-
-/// From the very state that was read: open, or, for a late charge, the final one that it corrects.
-fn close(connection: &Connection, found: &Found, state: AttemptState, now: i64) -> rusqlite::Result<()> {
-    let sql = "UPDATE attempts SET state = ?2, settled_at = ?3 WHERE rowid = ?1 AND state = ?4";
-    let from = found.standing.attempt.word();
-    let changed = connection.prepare_cached(sql)?.execute(params![found.rowid, state.word(), now, from])?;
-    rows::one_row(changed, "an attempt that is settled stands as it was read")
-}
-
-fn set_invoice(
-    connection: &Connection,
-    found: &Found,
-    invoice: InvoicePlan,
-    now: i64,
-) -> rusqlite::Result<()> {
-    let sql = "UPDATE invoices SET state = ?2, paid_by = ?3, attention_reason = ?4, updated_at = ?5
-         WHERE id = ?1 AND state = ?6";
-    let changed = connection.prepare_cached(sql)?.execute(params![
-        found.invoice,
-        invoice.state.word(),
-        invoice.paid_by.map(PaidBy::word),
-        invoice.attention.map(crate::invoice::AttentionReason::word),
-        now,
-        found.standing.invoice.word(),
-    ])?;
-    rows::one_row(changed, "an invoice that is settled stands as it was read")
 }
 
 /// What a batch adds to the counters of the run that settles it, and to the counts of invoices.
@@ -196,13 +214,14 @@ pub(super) fn resolve(
     resolution: &Resolution,
     now: i64,
 ) -> rusqlite::Result<Resolved> {
-    let Some(found) = find(connection, &resolution.key)? else { return Ok(Resolved::Unknown) };
+    let mut book = Book::open(connection)?;
+    let Some(found) = book.find(&resolution.key)? else { return Ok(Resolved::Unknown) };
     let (state, invoice) = match plan::resolve(found.standing, resolution.charged) {
         Ok(plan) => plan,
         Err(answer) => return Ok(answer),
     };
-    close(connection, &found, state, now)?;
-    set_invoice(connection, &found, invoice, now)?;
+    book.close(&found, state, now)?;
+    book.set_invoice(&found, invoice, now)?;
     let mut moves = Moves::default();
     moves.change(found.standing.invoice, invoice.state, 1);
     moves.record(connection)?;
