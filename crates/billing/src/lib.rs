@@ -1,10 +1,155 @@
 //! The billing service: charges each invoice as often as it should be charged, and proves it.
 //! Depends on `chassis` only; knows no other service's code.
 
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use chassis::admin::{Readiness, admin_router};
+use chassis::caller::{Callers, Tokens};
+use chassis::client::{ClientConfig, DEADLINE};
+use chassis::clock::{Clock, Random};
+use chassis::config::DatabaseUrl;
+use chassis::server::{Limits, Shed};
+use chassis::service::{self, Listeners};
+use chassis::shutdown::Shutdown;
+use chassis::telemetry::{LogHandle, Telemetry, init_logs, observe};
+
+use crate::charge::{ChargeSettings, Engine, EngineParts, LEASE};
+use crate::config::{Command, Config};
+use crate::http::{AppState, OperatorGuard};
+use crate::provider::ProviderConfig;
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+
 pub mod charge;
+pub mod config;
 pub mod demo_data;
 pub mod http;
 pub mod invoice;
 pub mod money;
 pub mod provider;
 pub mod store;
+
+/// Of which source this is, if the build says so.
+const REVISION: &str = match option_env!("TINJIS_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// The whole program: argv (program name first) to exit code. Also behind `tinjis run billing`.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let config = match Config::load(args) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    if config.command == Command::Healthcheck {
+        return service::healthcheck(config.common.admin_listen);
+    }
+    let log = init_logs(&config.common.log);
+    match start(config, log) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match config.command {
+            Command::Serve => {
+                let shutdown = Shutdown::new();
+                shutdown.on_signals();
+                launch(config, log, shutdown).await
+            }
+            Command::Migrate => {
+                let deployment = open_store(&config).await?.deployment().await?;
+                tracing::info!(deployment.id = %deployment.0, "The schema is up to date");
+                Ok(())
+            }
+            Command::Healthcheck => Ok(()),
+        }
+    })
+}
+
+/// Binds both ports and serves until shut down.
+///
+/// # Errors
+/// When a port or the store cannot be had.
+pub async fn launch(config: Config, log: LogHandle, shutdown: Shutdown) -> anyhow::Result<()> {
+    let listeners = Listeners::bind(&config.common).await?;
+    serve(listeners, config, log, shutdown).await
+}
+
+/// Serves on these ports until shut down.
+///
+/// # Errors
+/// When the store cannot be opened.
+pub async fn serve(
+    listeners: Listeners,
+    config: Config,
+    log: LogHandle,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let (listen, _) = listeners.addresses()?;
+    let telemetry = Telemetry::new("billing", env!("CARGO_PKG_VERSION"), REVISION);
+    let store = open_store(&config).await?;
+    let invented = demo_data::load(store.as_ref(), config.demo, &Random::system()).await?;
+    if invented > 0 {
+        tracing::warn!(invoices = invented, "The store was empty and holds invented invoices now");
+    }
+    let deployment = store.deployment().await?;
+    tracing::info!(
+        deployment.id = %deployment.0,
+        endpoint = %config.endpoint,
+        idempotency = ?config.idempotency,
+        "Charging goes to this provider"
+    );
+    let engine = engine(&config, Arc::clone(&store), &telemetry, &shutdown).await?;
+    let operators = OperatorGuard::new(Callers::from_source(config.operators)?, listen);
+    let routes = observe(http::router(AppState { store, engine, operators }), &telemetry);
+    let readiness = Readiness::new(&shutdown);
+    let admin = admin_router(&telemetry, readiness, log);
+    let limits = Limits { shed: Shed::new(http::shed), ..Limits::default() };
+    service::serve(listeners, routes, admin, limits, shutdown, &telemetry).await
+}
+
+async fn engine(
+    config: &Config,
+    store: Arc<dyn Store>,
+    telemetry: &Telemetry,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Engine> {
+    let provider = ProviderConfig {
+        endpoint: config.endpoint.clone(),
+        idempotency: config.idempotency,
+        tokens: config.common.tokens.clone().map(Tokens::new).transpose()?,
+        deadline: DEADLINE,
+    };
+    let calls =
+        ClientConfig { pool_max: config.in_flight_max.get(), deadline: DEADLINE, ..ClientConfig::default() };
+    let parts = EngineParts {
+        store,
+        provider: provider::Client::new(chassis::client::Client::new(calls), provider),
+        settings: ChargeSettings { in_flight_max: config.in_flight_max, lease: LEASE },
+        clock: Clock::system(),
+        random: Random::system(),
+        metrics: telemetry.metrics.clone(),
+        shutdown: shutdown.clone(),
+    };
+    Ok(Engine::start(parts).await?)
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    let DatabaseUrl::Sqlite(path) = &config.common.database_url else {
+        anyhow::bail!("this version keeps its data in SQLite only");
+    };
+    let store = SqliteStore::open(path, config.deployment, Clock::system(), &Random::system())
+        .await
+        .with_context(|| format!("cannot open the store {}", path.display()))?;
+    Ok(Arc::new(store))
+}

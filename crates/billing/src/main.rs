@@ -1,3 +1,7 @@
-//! Placeholder until the service stands.
+//! The billing service's own binary. Everything is in the library, which the command line links too.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    billing::run(std::env::args_os())
+}

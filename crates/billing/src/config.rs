@@ -1,0 +1,359 @@
+//! Settings of the billing service: flags and variables to real types, every mistake in one message.
+//! Opens nothing but the files that settings name.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use ::http::Uri;
+use ::http::uri::{PathAndQuery, Scheme};
+use chassis::caller::Callers;
+use chassis::config::{
+    Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, TokenSource, load, unquote,
+};
+use uuid::Uuid;
+
+use crate::charge::key::DeploymentId;
+use crate::charge::transition::Idempotency;
+use crate::demo_data::Demo;
+
+/// Where the service stands when nothing is said.
+pub const DEFAULTS: CommonDefaults = CommonDefaults {
+    service: "billing",
+    listen: "127.0.0.1:8000",
+    admin_listen: "127.0.0.1:8001",
+    database_url: "sqlite:./billing.db",
+};
+
+/// Where charges go when nothing is said.
+const ENDPOINT: &str = "http://localhost:9000";
+/// Calls under way at once, when nothing is said.
+const IN_FLIGHT_MAX: &str = "64";
+/// The most that may be said: each is a connection.
+const IN_FLIGHT_LIMIT: usize = 1024;
+/// What the provider's URL means when it has no path, if it comes from one of the invoice-app's variables.
+const INVOICE_APP_PATH: &str = "/payments/pay";
+/// The variables of the invoice-app: a whole URL, and the base URL of a ConfigMap.
+const INVOICE_APP_VARIABLES: [&str; 2] = ["PAYMENT_PROVIDER_URL", "payment-provider-url"];
+
+const ENDPOINT_SETTING: &str = "--payment-provider-endpoint (PAYMENT_PROVIDER_ENDPOINT)";
+
+/// The billing service: charges each invoice as often as it should be charged, and proves it
+#[derive(Debug, clap::Parser)]
+#[command(name = "billing", version, mut_args = |arg| DEFAULTS.describe(arg).global(true))]
+pub struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Invented invoices for an empty store: none, antaeus or invoice-app [default: none]
+    #[arg(long, env = "DEMO", value_name = "DEMO", help_heading = "Data")]
+    demo: Option<String>,
+    /// Names this store's keys; a rebuilt store is given the id of the lost one [default: the store's own]
+    #[arg(long, env = "DEPLOYMENT_ID", value_name = "UUID", help_heading = "Data")]
+    deployment_id: Option<String>,
+    /// Whole URL that charges are POSTed to; also PAYMENT_PROVIDER_URL or payment-provider-url, where no path means
+    /// /payments/pay [default: http://localhost:9000]
+    #[arg(long, env = "PAYMENT_PROVIDER_ENDPOINT", value_name = "URL", help_heading = "Provider")]
+    payment_provider_endpoint: Option<String>,
+    /// keys only if the provider executes an Idempotency-Key once and echoes it; else none: nothing is sent twice
+    /// [default: none]
+    #[arg(long, env = "PAYMENT_PROVIDER_IDEMPOTENCY", value_name = "NONE|KEYS", help_heading = "Provider")]
+    payment_provider_idempotency: Option<String>,
+    /// Charges under way at once, from 1 to 1024 [default: 64]
+    #[arg(long, env = "IN_FLIGHT_MAX", value_name = "NUMBER", help_heading = "Provider")]
+    in_flight_max: Option<String>,
+    /// File with one token a line of those who may write through /v1 from elsewhere [default: nobody may]
+    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
+    operator_token_file: Option<String>,
+    /// What to do; serve, if nothing is said
+    #[command(subcommand)]
+    command: Option<Sub>,
+}
+
+#[derive(Clone, Copy, Debug, clap::Subcommand)]
+enum Sub {
+    /// Bring the database's schema up to date and end
+    Migrate,
+    /// Ask the running service whether it is ready: exit code 0 or 1
+    Healthcheck,
+}
+
+/// What a start of the program is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Serve until told to stop.
+    Serve,
+    /// Bring the schema up to date.
+    Migrate,
+    /// Ask the running service how it is.
+    Healthcheck,
+}
+
+/// Checked settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What every service has.
+    pub common: Common,
+    /// What to do.
+    pub command: Command,
+    /// Invented invoices for an empty store.
+    pub demo: Demo,
+    /// The deployment that the store must be, if one is given.
+    pub deployment: Option<DeploymentId>,
+    /// Where charges are POSTed to, as it stands.
+    pub endpoint: Uri,
+    /// What the provider does with keys.
+    pub idempotency: Idempotency,
+    /// Charges under way at once.
+    pub in_flight_max: NonZeroUsize,
+    /// Tokens of operators, if any.
+    pub operators: Option<TokenSource>,
+}
+
+impl Config {
+    /// Reads argv (program name first) and the environment.
+    ///
+    /// # Errors
+    /// The code to exit with, after help, version or all mistakes were printed.
+    pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
+        // clap cannot bind several variables to one flag, so the invoice-app's are read here.
+        let variables = INVOICE_APP_VARIABLES.map(std::env::var_os);
+        load(args, |args: Args, problems| args.resolve(variables, problems))
+    }
+}
+
+impl Args {
+    fn resolve(self, invoice_app: [Option<OsString>; 2], problems: &mut Problems) -> Option<Config> {
+        let command = match self.command {
+            None => Command::Serve,
+            Some(Sub::Migrate) => Command::Migrate,
+            Some(Sub::Healthcheck) => Command::Healthcheck,
+        };
+        let common = self.common.resolve(&DEFAULTS, problems);
+        if let Some(Common { database_url: DatabaseUrl::Postgres(_), .. }) = &common {
+            problems.add("--database-url (DATABASE_URL)", "this version keeps its data in sqlite:PATH only");
+        }
+        let demo = problems.take("--demo (DEMO)", given(&self.demo).unwrap_or("none").parse());
+        let deployment = given(&self.deployment_id).map(deployment).transpose();
+        let deployment = problems.take("--deployment-id (DEPLOYMENT_ID)", deployment);
+        let endpoint = endpoint(given(&self.payment_provider_endpoint), invoice_app, problems);
+        let idempotency = idempotency(given(&self.payment_provider_idempotency).unwrap_or("none"));
+        let idempotency =
+            problems.take("--payment-provider-idempotency (PAYMENT_PROVIDER_IDEMPOTENCY)", idempotency);
+        let in_flight_max = in_flight_max(given(&self.in_flight_max).unwrap_or(IN_FLIGHT_MAX));
+        let in_flight_max = problems.take("--in-flight-max (IN_FLIGHT_MAX)", in_flight_max);
+        let operators = given(&self.operator_token_file).map(|path| TokenSource::File(path.into()));
+        if let Err(error) = Callers::from_source(operators.clone()) {
+            problems.add("--operator-token-file (OPERATOR_TOKEN_FILE)", error);
+        }
+        Some(Config {
+            common: common?,
+            command,
+            demo: demo?,
+            deployment: deployment?,
+            endpoint: endpoint?,
+            idempotency: idempotency?,
+            in_flight_max: in_flight_max?,
+            operators,
+        })
+    }
+}
+
+/// An empty text counts as not given.
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+fn deployment(text: &str) -> Result<DeploymentId, String> {
+    let uuid = Uuid::try_parse(text);
+    uuid.map(DeploymentId)
+        .map_err(|_| format!("\"{text}\" is no uuid, as 00000000-0000-4000-8000-000000000001 is"))
+}
+
+fn idempotency(text: &str) -> Result<Idempotency, String> {
+    match text {
+        "none" => Ok(Idempotency::None),
+        "keys" => Ok(Idempotency::Keys),
+        _ => Err(format!("\"{text}\" is neither none nor keys")),
+    }
+}
+
+fn in_flight_max(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse::<NonZeroUsize>().ok().filter(|number| number.get() <= IN_FLIGHT_LIMIT);
+    number.ok_or_else(|| format!("\"{text}\" is no whole number from 1 to {IN_FLIGHT_LIMIT}"))
+}
+
+/// Three sources of one setting; those that are given must mean the same.
+fn endpoint(whole: Option<&str>, invoice_app: [Option<OsString>; 2], problems: &mut Problems) -> Option<Uri> {
+    let whole = whole.map(|text| (ENDPOINT_SETTING, endpoint_url(text)));
+    let by_name = INVOICE_APP_VARIABLES.into_iter().zip(invoice_app).filter_map(|(name, value)| {
+        let text = value.filter(|value| !value.is_empty())?;
+        let text = text.into_string().map_err(|_| "is not UTF-8".to_owned());
+        Some((name, text.and_then(|text| endpoint_url(&text)).map(with_invoice_app_path)))
+    });
+    let mut found: Option<(&str, Uri)> = None;
+    let mut sound = true;
+    for (setting, url) in whole.into_iter().chain(by_name) {
+        let Some(url) = problems.take(setting, url) else {
+            sound = false;
+            continue;
+        };
+        match &found {
+            Some((first, other)) if *other != url => {
+                problems.add(setting, format!("differs from {first}; give one of the two"));
+                sound = false;
+            }
+            Some(_) => {}
+            None => found = Some((setting, url)),
+        }
+    }
+    let url = found.map_or_else(|| Uri::from_static(ENDPOINT), |(_, url)| url);
+    sound.then_some(url)
+}
+
+fn endpoint_url(text: &str) -> Result<Uri, String> {
+    let text = unquote(text);
+    if text.contains('@') {
+        return Err("must not hold credentials; the token has a setting of its own".to_owned());
+    }
+    let no_url = || format!("\"{text}\" is no URL with a scheme, as {ENDPOINT} is");
+    let url = text.parse::<Uri>().map_err(|_| no_url())?;
+    match url.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP => Ok(url),
+        Some(_) if text.contains("://") => {
+            Err(format!("\"{text}\" has a scheme that this version does not call; it calls http://"))
+        }
+        _ => Err(no_url()),
+    }
+}
+
+fn with_invoice_app_path(url: Uri) -> Uri {
+    if !matches!(url.path(), "" | "/") || url.query().is_some() {
+        return url;
+    }
+    let mut parts = url.into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static(INVOICE_APP_PATH));
+    Uri::from_parts(parts).expect("a URL stays one with another path")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn resolve_with(words: &[&str], url: Option<&str>, hyphens: Option<&str>) -> Result<Config, String> {
+        let mut problems = Problems::new();
+        let args =
+            Args::try_parse_from(["billing"].iter().chain(words)).map_err(|error| error.to_string())?;
+        let config = args.resolve([url, hyphens].map(|value| value.map(OsString::from)), &mut problems);
+        problems.finish().map_err(|error| error.to_string())?;
+        Ok(config.unwrap())
+    }
+
+    fn resolve(words: &[&str]) -> Result<Config, String> {
+        resolve_with(words, None, None)
+    }
+
+    fn endpoint_of(flag: Option<&str>, url: Option<&str>, hyphens: Option<&str>) -> Result<String, String> {
+        let words: Vec<&str> =
+            flag.into_iter().flat_map(|url| ["--payment-provider-endpoint", url]).collect();
+        resolve_with(&words, url, hyphens).map(|config| config.endpoint.to_string())
+    }
+
+    #[test]
+    fn without_words_it_is_careful() {
+        let config = resolve(&[]).unwrap();
+        assert_eq!(config.command, Command::Serve);
+        assert_eq!(config.common.listen.to_string(), "127.0.0.1:8000");
+        assert_eq!(config.common.admin_listen.to_string(), "127.0.0.1:8001");
+        assert_eq!(config.endpoint, "http://localhost:9000");
+        assert_eq!(config.idempotency, Idempotency::None);
+        assert_eq!(config.demo, Demo::None);
+        assert_eq!(config.in_flight_max.get(), 64);
+        assert_eq!((config.deployment, config.operators), (None, None));
+    }
+
+    #[test]
+    fn the_endpoint_is_used_as_it_stands() {
+        for url in ["http://payments:3000/payments", "http://payments:3000/payments/", "http://a/?b=c"] {
+            assert_eq!(endpoint_of(Some(url), None, None).as_deref(), Ok(url));
+        }
+        assert_eq!(
+            endpoint_of(Some("\"http://payments:9000/\""), None, None).unwrap(),
+            "http://payments:9000/"
+        );
+    }
+
+    #[test]
+    fn only_the_variables_of_the_invoice_app_get_its_path() {
+        let pay = "http://payment-provider:8082/payments/pay";
+        for base in ["http://payment-provider:8082", "http://payment-provider:8082/", pay] {
+            assert_eq!(endpoint_of(None, Some(base), None).as_deref(), Ok(pay));
+            assert_eq!(endpoint_of(None, None, Some(base)).as_deref(), Ok(pay));
+        }
+        assert_eq!(endpoint_of(None, Some("http://a/charge"), None).as_deref(), Ok("http://a/charge"));
+        assert_eq!(endpoint_of(Some("http://a"), None, None).as_deref(), Ok("http://a/"));
+    }
+
+    #[test]
+    fn sources_that_differ_are_a_mistake() {
+        let pay = "http://provider:8082/payments/pay";
+        assert_eq!(endpoint_of(Some(pay), Some(pay), Some("http://provider:8082")).as_deref(), Ok(pay));
+        assert_eq!(endpoint_of(None, Some(""), Some("")).as_deref(), Ok("http://localhost:9000/"));
+        for (flag, url, hyphens) in [
+            (Some("http://provider:8082"), Some("http://provider:8082"), None),
+            (Some("http://a"), None, Some("http://b")),
+            (None, Some("http://a"), Some("http://b")),
+        ] {
+            let mistake = endpoint_of(flag, url, hyphens).unwrap_err();
+            assert!(mistake.contains("differs from"), "{mistake}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_plain_url_is_a_mistake() {
+        for url in ["localhost:9000", "payments", "/payments", "http://", "https://a", "ftp://a", "http:/a"] {
+            let mistake = endpoint_of(Some(url), None, None).unwrap_err();
+            assert!(mistake.contains(ENDPOINT_SETTING), "{url}: {mistake}");
+        }
+        let mistake = endpoint_of(None, None, Some("http://user:password@a")).unwrap_err();
+        assert!(mistake.contains("payment-provider-url") && !mistake.contains("password"), "{mistake}");
+    }
+
+    #[test]
+    fn all_mistakes_come_at_once() {
+        let words = [
+            ["--demo", "all"],
+            ["--deployment-id", "1"],
+            ["--payment-provider-endpoint", "localhost"],
+            ["--payment-provider-idempotency", "maybe"],
+            ["--in-flight-max", "0"],
+            ["--operator-token-file", "/nowhere/at-all"],
+            ["--listen", "8000"],
+            ["--database-url", "mysql://a"],
+        ];
+        let mistakes = resolve(&words.concat()).unwrap_err();
+        for [setting, _] in words {
+            assert!(mistakes.contains(setting), "{setting} is not in {mistakes}");
+        }
+        assert!(mistakes.starts_with("8 mistakes"), "{mistakes}");
+    }
+
+    #[test]
+    fn what_is_said_is_taken() {
+        let uuid = "00000000-0000-4000-8000-000000000001";
+        let words = [
+            ["--demo", "invoice-app"],
+            ["--deployment-id", uuid],
+            ["--payment-provider-idempotency", "keys"],
+            ["--in-flight-max", "1"],
+        ];
+        let config = resolve(&words.concat()).unwrap();
+        assert_eq!(config.demo, Demo::InvoiceApp);
+        assert_eq!(config.deployment, Some(DeploymentId(Uuid::parse_str(uuid).unwrap())));
+        assert_eq!(config.idempotency, Idempotency::Keys);
+        assert_eq!(config.in_flight_max.get(), 1);
+        assert_eq!(resolve(&["migrate"]).unwrap().command, Command::Migrate);
+        assert_eq!(resolve(&["healthcheck"]).unwrap().command, Command::Healthcheck);
+    }
+}
