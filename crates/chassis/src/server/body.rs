@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 
 /// What the handler reads.
 pub(super) struct RequestBody {
@@ -40,7 +40,12 @@ impl Body for RequestBody {
         if let Some(failure) = self.state.see_body_failure() {
             return Poll::Ready(Some(Err(failure.into())));
         }
-        let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(cx)) else {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            self.state.await_body();
+            return Poll::Pending;
+        };
+        self.state.feed_body();
+        let Some(frame) = frame else {
             self.state.end_body(true);
             return Poll::Ready(None);
         };
@@ -67,8 +72,11 @@ impl Body for RequestBody {
 }
 
 impl Drop for RequestBody {
+    /// A body that came with its head is whole, even if the handler did not want it.
     fn drop(&mut self) {
-        self.state.end_body(false);
+        let cx = &mut Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(Ok(_))) = Pin::new(&mut self.incoming).poll_frame(cx) {}
+        self.state.end_body(self.incoming.is_end_stream());
     }
 }
 

@@ -40,10 +40,9 @@ pub(super) async fn answer(
     state.begin_call(has_body, shared.limits.body_bytes_max);
     let Some(place) = InFlight::take(&shared.in_flight, shared.limits.in_flight_max) else {
         shared.metrics.shed();
-        drop(incoming);
-        state.end_body(false);
-        state.enter(Phase::Answer);
-        return Ok(shared.limits.shed.answer(&head).map(|inner| AnswerBody { inner, _place: None }));
+        drop(RequestBody::new(incoming, state.clone()));
+        let response = finish(&state, shared.limits.shed.answer(&head));
+        return Ok(response.map(|inner| AnswerBody { inner, _place: None }));
     };
     head.extensions.insert(Connection(state.clone()));
     let body = match has_body {
@@ -59,8 +58,16 @@ pub(super) async fn answer(
             refused_body(failure)
         }
     };
+    Ok(finish(&state, response).map(|inner| AnswerBody { inner, _place: Some(place) }))
+}
+
+/// Says in the answer when it is the last one: what is left of the request's body will not be read.
+fn finish(state: &State, mut response: Response) -> Response {
+    if !state.is_body_whole() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     state.enter(Phase::Answer);
-    Ok(response.map(|inner| AnswerBody { inner, _place: Some(place) }))
+    response
 }
 
 /// Calls the router; a panic costs this one call only.
@@ -81,13 +88,10 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text")
 }
 
-/// The last answer on its connection: the rest of its request will not be read.
 fn refused_body(failure: BodyFailure) -> Response {
     let status = match failure {
         BodyFailure::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         BodyFailure::Late => StatusCode::REQUEST_TIMEOUT,
     };
-    let mut response = Problem { detail: failure.to_string(), ..Problem::new(status) }.into_response();
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
+    Problem { detail: failure.to_string(), ..Problem::new(status) }.into_response()
 }

@@ -61,8 +61,8 @@ impl Connection {
         self.0.limit_answer(bytes);
     }
 
-    /// This call takes a body of up to `bytes_max` bytes, whose deadline counts from its last progress. To be
-    /// said before the body is read.
+    /// This call takes a body of up to `bytes_max` bytes, whose deadline runs anew each time the handler waits for
+    /// more of it. To be said before the body is read.
     pub fn expect_long_body(&self, bytes_max: u64) {
         self.0.expect_long_body(bytes_max);
     }

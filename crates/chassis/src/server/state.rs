@@ -17,9 +17,9 @@ pub(super) enum Phase {
     Head,
     /// The head is whole, the body is not.
     Body,
-    /// As `Body`, but the deadline counts from the last progress.
+    /// A handler waits for more of a long body.
     LongBody,
-    /// The handler has all it needs.
+    /// The handler is at work and waits for nothing of ours.
     Call,
     /// The handler has answered.
     Answer,
@@ -78,6 +78,7 @@ pub(super) struct State {
     asked: AtomicU32,
     write_blocked: AtomicBool,
     body_bytes_max: AtomicU64,
+    body_is_long: AtomicBool,
     body_failure: AtomicU8,
     /// The handler saw the failure: whatever it answers, it cannot have had the body.
     body_failure_seen: AtomicBool,
@@ -97,6 +98,7 @@ impl State {
             asked: AtomicU32::new(0),
             write_blocked: AtomicBool::new(false),
             body_bytes_max: AtomicU64::new(0),
+            body_is_long: AtomicBool::new(false),
             body_failure: AtomicU8::new(INTACT),
             body_failure_seen: AtomicBool::new(false),
             body_whole: AtomicBool::new(true),
@@ -150,6 +152,7 @@ impl State {
     /// A head is whole and its call begins.
     pub(super) fn begin_call(&self, has_body: bool, body_bytes_max: u64) {
         self.body_bytes_max.store(body_bytes_max, Relaxed);
+        self.body_is_long.store(false, Relaxed);
         self.body_failure.store(INTACT, Relaxed);
         self.body_failure_seen.store(false, Relaxed);
         self.body_whole.store(!has_body, Relaxed);
@@ -157,11 +160,27 @@ impl State {
         self.enter(if has_body { Phase::Body } else { Phase::Call });
     }
 
+    /// From now on the deadline of this call's body runs only while the handler waits for more of it.
     pub(super) fn expect_long_body(&self, bytes_max: u64) {
         self.body_bytes_max.store(bytes_max, Relaxed);
+        self.body_is_long.store(true, Relaxed);
         if self.phase() == Phase::Body {
+            self.enter(Phase::Call);
+        }
+    }
+
+    /// The handler asked for more of the body and there is none yet.
+    pub(super) fn await_body(&self) {
+        if self.body_is_long.load(Relaxed) && self.phase() == Phase::Call {
             self.enter(Phase::LongBody);
             self.driver.wake();
+        }
+    }
+
+    /// The handler got what it asked for.
+    pub(super) fn feed_body(&self) {
+        if self.phase() == Phase::LongBody {
+            self.enter(Phase::Call);
         }
     }
 

@@ -38,7 +38,6 @@ impl Wire {
         match (self.state.phase(), bytes) {
             (Phase::Answer | Phase::Idle | Phase::FirstByte, 1..) => self.state.enter(Phase::Head),
             (Phase::Answer, 0) => self.state.enter(Phase::Idle),
-            (Phase::LongBody, 1..) => self.state.progress(),
             _ => {}
         }
     }

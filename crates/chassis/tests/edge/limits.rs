@@ -129,10 +129,43 @@ async fn a_body_of_exactly_the_limit_is_taken() {
 }
 
 #[tokio::test]
-async fn a_body_that_no_handler_reads_is_no_fault() {
-    let server = with(Limits { body_bytes_max: 10, ..Limits::default() }).await;
-    let answer = server.ask("GET / HTTP/1.1\r\ncontent-length: 100\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+async fn after_a_body_that_no_handler_read_the_connection_goes_on_or_its_answer_says_that_it_does_not() {
+    let router = Router::new().route("/", on_post(|| async { "unread" }));
+    for in_flight_max in [1, 0] {
+        let limits = Limits { body_bytes_max: 10, in_flight_max, ..Limits::default() };
+        let server = start(router.clone(), limits).await;
+        let mut peer = server.connect().await;
+        for _ in 0..2 {
+            peer.send(&post("/", &"x".repeat(100))).await;
+            let answer = peer.answer().await;
+            assert!(!answer.contains("connection: close"), "{answer}");
+        }
+        peer.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\n\r\n").await;
+        let answer = peer.answer().await;
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        peer.send(&"x".repeat(100)).await;
+        peer.shut().await;
+        assert_eq!(peer.rest().await, "");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_is_slow_itself_does_not_cost_its_client_the_long_body() {
+    let slow = |request: Request| async move {
+        request.extensions().get::<Connection>().unwrap().expect_long_body(100);
+        tokio::time::sleep(millis(200)).await;
+        let mut body = request.into_body();
+        let first = body.frame().await.unwrap().is_ok();
+        tokio::time::sleep(millis(200)).await;
+        format!("{first} {}", body.collect().await.is_ok())
+    };
+    let limits = Limits { body: millis(100), ..Limits::default() };
+    let server = start(Router::new().route("/", on_post(slow)), limits).await;
+    let mut peer = server.connect().await;
+    peer.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\n01234").await;
+    tokio::time::sleep(millis(100)).await;
+    peer.send("56789").await;
+    assert!(peer.answer().await.ends_with("\r\n\r\ntrue true"));
 }
 
 #[tokio::test]
