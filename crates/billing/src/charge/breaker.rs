@@ -187,10 +187,9 @@ impl Breaker {
             (State::Open { .. } | State::Unproven { .. }, Signal::Good) => {
                 State::Closed { failures: 0, invalid: 0 }
             }
-            (State::Open { .. } | State::Unproven { .. }, Signal::Invalid) => {
-                State::Closed { failures: 0, invalid: 1 }
-            }
-            (State::Open { failed_probes, .. }, Signal::Failure | Signal::Wrong) => {
+            (State::Unproven { .. }, Signal::Invalid) => State::Closed { failures: 0, invalid: 1 },
+            // Bad invoices may be what opened it: one more of them proves nothing.
+            (State::Open { failed_probes, .. }, Signal::Failure | Signal::Wrong | Signal::Invalid) => {
                 self.open(now, failed_probes.saturating_add(1))
             }
             (_, Signal::Wrong) => self.open(now, 0),
@@ -309,6 +308,17 @@ mod tests {
         breaker.rearm(Instant::now());
         assert!(!breaker.gives_up());
         assert!(is_allowed(&breaker));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_more_bad_invoice_does_not_close_it() {
+        let breaker = closed();
+        for _ in 0..INVALID_MAX {
+            send(&breaker, Signal::Invalid);
+        }
+        until_a_probe_is_due(&breaker).await;
+        send(&breaker, Signal::Invalid);
+        assert!(breaker.is_open());
     }
 
     #[tokio::test(start_paused = true)]

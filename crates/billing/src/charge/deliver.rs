@@ -17,7 +17,7 @@ use crate::invoice::Attempt;
 use crate::provider::Answer;
 use crate::provider::answer::{Reason, Verdict};
 
-/// How long an attempt rests that was given back because the provider is not called now.
+/// How long an attempt rests that was given back because it could not be sent now.
 const UNSENT_PAUSE: Duration = Duration::from_millis(200);
 /// The pause after a call that was not taken is drawn as after so many sends.
 const NOT_TAKEN: u32 = 2;
@@ -77,10 +77,11 @@ impl Shared {
             return (parked, Duration::ZERO);
         }
         let _slot = self.in_flight.acquire().await.expect("the semaphore is never closed");
-        if self.shutdown.is_draining() || Instant::now() + self.provider.deadline() > lease_ends {
+        if self.shutdown.is_draining() {
             return (Outcome::NotSent, Duration::ZERO);
         }
-        let Some(permit) = self.breaker.admit(Instant::now()) else {
+        let in_time = Instant::now() + self.provider.deadline() <= lease_ends;
+        let Some(permit) = in_time.then(|| self.breaker.admit(Instant::now())).flatten() else {
             return (Outcome::NotSent, self.random.jitter(UNSENT_PAUSE));
         };
         progress.called();

@@ -1,0 +1,50 @@
+//! SIGTERM in the middle of a run: what is under way is finished, what is claimed and not sent is given back.
+
+use billing::invoice::{AttemptState, InvoiceState, RunState};
+
+use crate::provider::{Provider, Reply};
+use crate::support::{House, Plan, until};
+
+#[tokio::test]
+async fn a_drain_finishes_calls_gives_back_the_rest_and_the_next_process_goes_on() {
+    let provider = Provider::start(|delivery| match delivery.invoice {
+        1 => Reply::charged(),
+        _ => Reply::charged().held(),
+    })
+    .await;
+    let house = House::with(700).await;
+    let billing = house.open(&provider.url, Plan::keys().in_flight_max(4)).await;
+    let started = billing.engine.pay().await.unwrap();
+    until("four calls are under way", async || provider.deliveries().len() == 5).await;
+    billing.shutdown.trigger();
+    provider.release();
+    billing.stop().await;
+
+    let sent = provider.deliveries().len();
+    assert!(sent < 20, "{sent} were sent, though it drained");
+    assert_eq!(usize::try_from(house.count(InvoiceState::Paid).await).unwrap(), sent);
+    for attempt in house.attempts().await {
+        let expected = if attempt.state == AttemptState::Charged { 1 } else { 0 };
+        assert_eq!(attempt.sends, expected, "{attempt:?}");
+    }
+    assert_eq!(house.store.run(started.run).await.unwrap().unwrap().state, RunState::Running);
+
+    let _next = house.open(&provider.url, Plan::keys()).await;
+    until("all are paid", async || house.count(InvoiceState::Paid).await == 700).await;
+    assert_eq!(provider.deliveries().len(), 700);
+}
+
+#[tokio::test]
+async fn a_waiting_caller_is_released_by_a_drain() {
+    let provider = Provider::start(|_| Reply::charged().held()).await;
+    let house = House::with(2).await;
+    let billing = house.open(&provider.url, Plan::none()).await;
+    let started = billing.engine.pay().await.unwrap();
+    until("a call is under way", async || !provider.deliveries().is_empty()).await;
+    let engine = billing.engine.clone();
+    let waiting = tokio::spawn(async move { engine.wait(started.run, crate::support::LONG).await.unwrap() });
+    billing.shutdown.trigger();
+    provider.release();
+    billing.stop().await;
+    assert!(!waiting.await.unwrap().finished);
+}

@@ -1,0 +1,158 @@
+//! With keys: doubt is resent under the same key, and nothing else is.
+
+use std::collections::BTreeSet;
+
+use billing::invoice::{AttemptState, AttentionReason, InvoiceState};
+
+use crate::provider::{LEDGER, Provider, Reply};
+use crate::support::{Billing, House, Plan, until};
+
+async fn house(invoices: usize, provider: &Provider) -> (House, Billing) {
+    let house = House::with(invoices).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    (house, billing)
+}
+
+#[tokio::test]
+async fn every_invoice_is_charged_once() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let (house, billing) = house(1000, &provider).await;
+    let (run, _) = billing.pay().await;
+    assert_eq!(house.count(InvoiceState::Paid).await, 1000);
+    let keys: BTreeSet<String> = provider.deliveries().into_iter().map(|delivery| delivery.key).collect();
+    assert_eq!((keys.len(), provider.deliveries().len()), (1000, 1000));
+    let counters = house.counters(run).await;
+    assert_eq!((counters.total, counters.attempted, counters.paid), (1000, 1000, 1000));
+    assert_eq!(billing.metric("billing_attempts_total{outcome=\"charged\"}"), 1000);
+    assert!(provider.under_way_max() <= 8, "{}", provider.under_way_max());
+}
+
+#[tokio::test]
+async fn a_lost_reply_is_retried_with_the_same_key_and_the_same_body() {
+    let provider = Provider::start(|delivery| match delivery.nth {
+        1 => Reply::charged().lost(),
+        _ => Reply::charged(),
+    })
+    .await;
+    let (house, billing) = house(2, &provider).await;
+    billing.pay().await;
+    assert_eq!(house.count(InvoiceState::Paid).await, 2);
+    let deliveries = provider.deliveries();
+    assert_eq!(deliveries.len(), 4);
+    for delivery in deliveries.iter().filter(|delivery| delivery.nth == 2) {
+        let first = deliveries.iter().find(|first| first.key == delivery.key).unwrap();
+        assert_eq!(first.body, delivery.body);
+    }
+    assert_eq!(house.attempts().await.iter().map(|attempt| attempt.sends).collect::<Vec<_>>(), [2, 2]);
+}
+
+#[tokio::test]
+async fn a_run_tries_a_refused_invoice_once_and_the_next_run_takes_a_new_key() {
+    let provider = Provider::start(|_| Reply::refused()).await;
+    let (house, billing) = house(3, &provider).await;
+    let (run, waited) = billing.pay().await;
+    assert!(waited.reached);
+    assert_eq!(provider.invoices(), [1, 2, 3]);
+    assert_eq!(house.counters(run).await.refused, 3);
+    assert_eq!(house.count(InvoiceState::Pending).await, 3);
+    provider.now(|_| Reply::charged());
+    billing.pay().await;
+    let keys: BTreeSet<String> = provider.deliveries().into_iter().map(|delivery| delivery.key).collect();
+    assert_eq!((provider.invoices().len(), keys.len()), (6, 6));
+    assert_eq!(house.count(InvoiceState::Paid).await, 3);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_open_is_resent_under_its_own_key() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let house = House::with(5).await;
+    let claimed = house.crash_after_claim(3).await;
+    let _billing = house.open(&provider.url, Plan::keys()).await;
+    until("all are paid", async || house.count(InvoiceState::Paid).await == 5).await;
+    let sent: BTreeSet<String> = provider.deliveries().into_iter().map(|delivery| delivery.key).collect();
+    assert!(claimed.iter().all(|attempt| sent.contains(attempt.key.as_str())));
+    assert_eq!((sent.len(), provider.deliveries().len()), (5, 5));
+}
+
+#[tokio::test]
+async fn doubt_that_outlives_its_run_is_settled_without_anybody_asking() {
+    let provider = Provider::start(|_| Reply::new(409, "")).await;
+    let house = House::with(1).await;
+    let attempts = house.crash_after_claim(1).await;
+    house.store.finish_run(attempts[0].run_id).await.unwrap();
+    let _billing = house.open(&provider.url, Plan::keys()).await;
+    until("it was asked about", async || !provider.deliveries().is_empty()).await;
+    provider.now(|_| Reply::charged());
+    until("it is paid", async || house.count(InvoiceState::Paid).await == 1).await;
+    assert!(provider.deliveries().iter().all(|delivery| delivery.key == attempts[0].key.as_str()));
+}
+
+#[tokio::test]
+async fn a_provider_that_shows_no_key_is_called_once_and_never_again() {
+    let provider = Provider::start(|_| Reply::charged().without_echo()).await;
+    let (house, billing) = house(100, &provider).await;
+    let (_, waited) = billing.pay().await;
+    assert!(waited.reached);
+    assert_eq!(provider.deliveries().len(), 1);
+    let invoice = house.invoice(1).await;
+    assert_eq!(invoice.state, InvoiceState::Attention);
+    assert_eq!(invoice.attention_reason, Some(AttentionReason::InDoubtWithoutKeys));
+    assert_eq!(house.states().await[0], AttemptState::InDoubt);
+    assert_eq!(billing.metric("billing_breaker_open"), 1);
+    let (_, waited) = billing.pay().await;
+    assert!(!waited.reached);
+    assert_eq!(provider.deliveries().len(), 1);
+}
+
+#[tokio::test]
+async fn the_first_ledger_is_remembered_and_only_it_is_believed() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let (house, billing) = house(1, &provider).await;
+    billing.pay().await;
+    assert_eq!(house.store.ledger_id().await.unwrap().as_deref(), Some(LEDGER));
+    assert_eq!(provider.deliveries()[0].expect_ledger, None);
+    house.import(&["I2".to_owned()]).await;
+    provider.now(|_| Reply::refused().of_ledger("another"));
+    billing.pay().await;
+    assert_eq!(provider.deliveries()[1].expect_ledger.as_deref(), Some(LEDGER));
+    assert_eq!(house.states().await, [AttemptState::Charged, AttemptState::InDoubt]);
+    assert_eq!(billing.metric("billing_breaker_open"), 1);
+}
+
+#[tokio::test]
+async fn a_key_known_with_other_data_waits_for_a_person() {
+    let problem = r#"{"type":"urn:tinjis:problem:key-reused"}"#;
+    let provider = Provider::start(move |_| Reply::new(422, problem).problem()).await;
+    let (house, billing) = house(1, &provider).await;
+    billing.pay().await;
+    assert_eq!(house.invoice(1).await.attention_reason, Some(AttentionReason::KeyReused));
+    billing.pay().await;
+    assert_eq!(provider.deliveries().len(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_cancels_nothing() {
+    let provider = Provider::start(|_| Reply::charged().held()).await;
+    let (house, billing) = house(3, &provider).await;
+    let engine = billing.engine.clone();
+    let call = tokio::spawn(async move { engine.pay().await });
+    until("a charge is under way", async || !provider.deliveries().is_empty()).await;
+    call.abort();
+    provider.release();
+    until("all are paid", async || house.count(InvoiceState::Paid).await == 3).await;
+    assert_eq!(provider.invoices(), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn two_callers_share_one_run() {
+    let provider = Provider::start(|_| Reply::charged().held()).await;
+    let (house, billing) = house(8, &provider).await;
+    let (one, two) = tokio::join!(billing.engine.pay(), billing.engine.pay());
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(one.run, two.run);
+    assert!(one.joined != two.joined);
+    provider.release();
+    billing.pay().await;
+    assert_eq!(provider.invoices(), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(house.count(InvoiceState::Paid).await, 8);
+}

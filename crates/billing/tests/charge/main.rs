@@ -1,0 +1,16 @@
+//! The charge engine over a real SQLite store, charging at a provider on a real socket that answers as told.
+
+#[cfg(test)]
+mod drain;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod none;
+#[cfg(test)]
+mod provider;
+#[cfg(test)]
+mod resolve;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod trouble;

@@ -1,0 +1,219 @@
+//! A payment provider on a real socket: it answers as a test says, and remembers every delivery.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Extension, Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use chassis::server::{Connection, Limits, Server};
+use chassis::shutdown::Shutdown;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// The ledger that answers, unless a test says otherwise.
+pub(crate) const LEDGER: &str = "11111111-1111-4111-8111-111111111111";
+
+/// One request for one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    pub(crate) key: String,
+    pub(crate) invoice: u64,
+    /// 1 for the first request with this key.
+    pub(crate) nth: usize,
+    pub(crate) body: String,
+    pub(crate) token: Option<String>,
+    pub(crate) expect_ledger: Option<String>,
+}
+
+/// How a delivery ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    status: u16,
+    body: String,
+    content_type: &'static str,
+    echo: bool,
+    ledger: Option<&'static str>,
+    not_executed: bool,
+    lost: bool,
+    held: bool,
+}
+
+impl Reply {
+    pub(crate) fn new(status: u16, body: &str) -> Self {
+        let (body, content_type, ledger) = (body.to_owned(), "application/json", Some(LEDGER));
+        Self { status, body, content_type, echo: true, ledger, not_executed: false, lost: false, held: false }
+    }
+
+    pub(crate) fn charged() -> Self {
+        Self::new(200, r#"{"result":"true"}"#)
+    }
+
+    pub(crate) fn refused() -> Self {
+        Self::new(200, r#"{"result":"false"}"#)
+    }
+
+    pub(crate) fn without_echo(self) -> Self {
+        Self { echo: false, ..self }
+    }
+
+    pub(crate) fn of_ledger(self, ledger: &'static str) -> Self {
+        Self { ledger: Some(ledger), ..self }
+    }
+
+    pub(crate) fn not_executed(self) -> Self {
+        Self { not_executed: true, ..self }
+    }
+
+    pub(crate) fn problem(self) -> Self {
+        Self { content_type: "application/problem+json", ..self }
+    }
+
+    /// The connection ends instead.
+    pub(crate) fn lost(self) -> Self {
+        Self { lost: true, ..self }
+    }
+
+    /// Given only after [`Provider::release`].
+    pub(crate) fn held(self) -> Self {
+        Self { held: true, ..self }
+    }
+}
+
+type Script = Arc<dyn Fn(&Delivery) -> Reply + Send + Sync>;
+
+/// One provider; it ends with the test's runtime.
+#[derive(Clone)]
+pub(crate) struct Provider {
+    pub(crate) url: String,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    script: Mutex<Script>,
+    deliveries: Mutex<Vec<Delivery>>,
+    voided: Mutex<HashMap<String, u16>>,
+    under_way: AtomicUsize,
+    under_way_max: AtomicUsize,
+    gate: Semaphore,
+}
+
+impl Provider {
+    pub(crate) async fn start(script: impl Fn(&Delivery) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/charge", listener.local_addr().unwrap());
+        let inner = Arc::new(Inner {
+            script: Mutex::new(Arc::new(script)),
+            deliveries: Mutex::default(),
+            voided: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            under_way_max: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+        });
+        let provider = Self { url, inner };
+        let router = Router::new()
+            .route("/charge", post(charge))
+            .route("/v1/ledger/{key}/void", post(void))
+            .with_state(provider.clone());
+        tokio::spawn(Server::new(listener, router, Limits::default()).serve(Shutdown::new()));
+        provider
+    }
+
+    /// From now on it answers so.
+    pub(crate) fn now(&self, script: impl Fn(&Delivery) -> Reply + Send + Sync + 'static) {
+        *self.inner.script.lock().unwrap() = Arc::new(script);
+    }
+
+    /// Every delivery so far, in order.
+    pub(crate) fn deliveries(&self) -> Vec<Delivery> {
+        self.inner.deliveries.lock().unwrap().clone()
+    }
+
+    /// The invoices delivered so far, sorted.
+    pub(crate) fn invoices(&self) -> Vec<u64> {
+        let mut invoices: Vec<u64> = self.deliveries().iter().map(|delivery| delivery.invoice).collect();
+        invoices.sort_unstable();
+        invoices
+    }
+
+    /// The most deliveries that were ever under way at once.
+    pub(crate) fn under_way_max(&self) -> usize {
+        self.inner.under_way_max.load(Ordering::SeqCst)
+    }
+
+    /// Gives all held replies, and holds none any more.
+    pub(crate) fn release(&self) {
+        self.inner.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// What a void of this key is answered.
+    pub(crate) fn voids(&self, key: &str, status: u16) {
+        self.inner.voided.lock().unwrap().insert(key.to_owned(), status);
+    }
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+}
+
+async fn charge(
+    State(provider): State<Provider>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let inner = &provider.inner;
+    let read: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let key = header(&headers, "idempotency-key").unwrap();
+    let delivery = {
+        let mut deliveries = inner.deliveries.lock().unwrap();
+        let nth = deliveries.iter().filter(|earlier| earlier.key == key).count() + 1;
+        let delivery = Delivery {
+            nth,
+            invoice: read["invoice_id"].as_u64().unwrap(),
+            body: String::from_utf8(body.to_vec()).unwrap(),
+            token: header(&headers, "x-token"),
+            expect_ledger: header(&headers, "expect-ledger"),
+            key,
+        };
+        deliveries.push(delivery.clone());
+        delivery
+    };
+    let under_way = inner.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+    inner.under_way_max.fetch_max(under_way, Ordering::SeqCst);
+    let script = Arc::clone(&*inner.script.lock().unwrap());
+    let reply = script(&delivery);
+    if reply.held {
+        drop(inner.gate.acquire().await.unwrap());
+    }
+    inner.under_way.fetch_sub(1, Ordering::SeqCst);
+    if reply.lost {
+        connection.close();
+    }
+    let mut response = (StatusCode::from_u16(reply.status).unwrap(), reply.body).into_response();
+    let headers = response.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static(reply.content_type));
+    if reply.echo {
+        headers.insert("idempotency-key", delivery.key.parse().unwrap());
+    }
+    if let Some(ledger) = reply.ledger {
+        headers.insert("ledger-id", HeaderValue::from_static(ledger));
+    }
+    if reply.not_executed {
+        headers.insert("not-executed", HeaderValue::from_static("true"));
+    }
+    response
+}
+
+async fn void(State(provider): State<Provider>, Path(key): Path<String>) -> Response {
+    let status = provider.inner.voided.lock().unwrap().get(&key).copied().unwrap_or(503);
+    let state = if status == 409 { "CHARGED" } else { "VOIDED" };
+    let body = format!(r#"{{"key":"{key}","state":"{state}"}}"#);
+    let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
+    response.headers_mut().insert("ledger-id", HeaderValue::from_static(LEDGER));
+    response
+}

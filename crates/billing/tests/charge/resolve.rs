@@ -1,0 +1,64 @@
+//! A person's word on an attempt in doubt.
+
+use std::time::Duration;
+
+use billing::charge::{REQUEST_LIFE_MAX, ResolveError, ResolveOutcome};
+use billing::invoice::{AttemptState, InvoiceState};
+use billing::store::Resolution;
+
+use crate::provider::{Provider, Reply};
+use crate::support::{Billing, House, Plan};
+
+fn word(house: &billing::invoice::Attempt, charged: bool, reason: &str) -> Resolution {
+    Resolution { key: house.key.clone(), charged, reason: reason.to_owned(), actor: "anna".to_owned() }
+}
+
+async fn in_doubt(plan: Plan, provider: &Provider) -> (House, Billing, billing::invoice::Attempt) {
+    let house = House::with(1).await;
+    let billing = house.open(&provider.url, plan).await;
+    billing.engine.pay().await.unwrap();
+    crate::support::until("it is in doubt", async || house.states().await == [AttemptState::InDoubt]).await;
+    let attempt = house.attempts().await.remove(0);
+    (house, billing, attempt)
+}
+
+#[tokio::test]
+async fn not_charged_is_believed_only_once_the_key_is_void() {
+    let provider = Provider::start(|_| Reply::new(409, "")).await;
+    let (house, billing, attempt) = in_doubt(Plan::keys(), &provider).await;
+    let resolve = async || billing.engine.resolve(word(&attempt, false, "seen")).await;
+    assert!(matches!(resolve().await, Err(ResolveError::NotVoided(_))));
+    provider.voids(attempt.key.as_str(), 409);
+    assert!(matches!(resolve().await, Err(ResolveError::ChargedThere)));
+    assert_eq!(house.states().await, [AttemptState::InDoubt]);
+    provider.voids(attempt.key.as_str(), 200);
+    assert!(matches!(resolve().await, Ok(ResolveOutcome::Applied)));
+    assert_eq!(house.states().await[0], AttemptState::Voided);
+    assert!(matches!(resolve().await, Ok(ResolveOutcome::Final(AttemptState::Voided))));
+}
+
+#[tokio::test]
+async fn charged_is_believed_at_once() {
+    let provider = Provider::start(|_| Reply::new(409, "")).await;
+    let (house, billing, attempt) = in_doubt(Plan::none(), &provider).await;
+    let outcome = billing.engine.resolve(word(&attempt, true, "")).await.unwrap();
+    assert_eq!(outcome, ResolveOutcome::Applied);
+    assert_eq!(house.count(InvoiceState::Paid).await, 1);
+}
+
+#[tokio::test]
+async fn without_keys_not_charged_waits_until_no_request_can_be_alive() {
+    let provider = Provider::start(|_| Reply::charged().lost()).await;
+    let (house, billing, attempt) = in_doubt(Plan::none(), &provider).await;
+    let resolve = async |reason| billing.engine.resolve(word(&attempt, false, reason)).await;
+    assert!(matches!(resolve(" ").await, Err(ResolveError::ReasonMissing)));
+    let Err(ResolveError::TooEarly(left)) = resolve("not in the books").await else { panic!("too soon") };
+    assert!(left <= REQUEST_LIFE_MAX && left > REQUEST_LIFE_MAX - Duration::from_secs(60), "{left:?}");
+    let earlier = i64::try_from(REQUEST_LIFE_MAX.as_millis()).unwrap();
+    house.spoil(&format!(
+        "UPDATE attempts SET created_at = created_at - {earlier}; UPDATE invoices SET updated_at = updated_at - {earlier}"
+    ));
+    assert!(matches!(resolve("not in the books").await, Ok(ResolveOutcome::Applied)));
+    assert_eq!(house.states().await, [AttemptState::Voided]);
+    assert_eq!(house.count(InvoiceState::Pending).await, 1);
+}

@@ -1,0 +1,108 @@
+//! A provider or a store in trouble: the breaker, the budget, the lease, and outcomes that are never lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use billing::charge::breaker::{INVALID_MAX, PROBES_MAX};
+use billing::invoice::{AttemptState, InvoiceState};
+use chassis::caller::Tokens;
+use chassis::config::TokenSource;
+
+use crate::provider::{Provider, Reply};
+use crate::support::{House, Plan, until};
+
+#[tokio::test]
+async fn a_wrong_endpoint_is_not_the_invoices_fault() {
+    let provider = Provider::start(|_| Reply::new(404, "no")).await;
+    let house = House::with(500).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    let (run, waited) = billing.pay().await;
+    assert!(waited.reached);
+    assert_eq!(provider.deliveries().len(), 1 + usize::try_from(PROBES_MAX).unwrap());
+    assert_eq!(house.count(InvoiceState::Attention).await, 0);
+    assert!(house.states().await.iter().all(|state| *state == AttemptState::Intent));
+    assert_eq!(house.counters(run).await.paid, 0);
+    assert_eq!(billing.metric("billing_breaker_open"), 1);
+    provider.now(|_| Reply::charged());
+    billing.pay().await;
+    assert_eq!(house.count(InvoiceState::Paid).await, 500);
+    assert_eq!(billing.metric("billing_breaker_open"), 0);
+}
+
+#[tokio::test]
+async fn many_bad_invoices_in_a_row_are_one_bad_client() {
+    let provider = Provider::start(|_| Reply::new(400, r#"{"error":"Invalid Request"}"#)).await;
+    let house = House::with(500).await;
+    let billing = house.open(&provider.url, Plan::keys().in_flight_max(1)).await;
+    billing.pay().await;
+    let rejected = i64::from(INVALID_MAX + PROBES_MAX);
+    assert_eq!(house.count(InvoiceState::Attention).await, rejected);
+    assert_eq!(house.attempts().await.iter().filter(|a| a.state == AttemptState::Rejected).count(), 23);
+}
+
+#[tokio::test]
+async fn a_call_marked_as_not_executed_counts_as_not_sent() {
+    let provider = Provider::start(|delivery| match delivery.nth {
+        1 => Reply::new(503, "").not_executed(),
+        _ => Reply::charged(),
+    })
+    .await;
+    let house = House::with(2).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    billing.pay().await;
+    assert_eq!(house.count(InvoiceState::Paid).await, 2);
+    assert!(house.attempts().await.iter().all(|attempt| attempt.sends == 1));
+}
+
+#[tokio::test]
+async fn the_next_line_of_the_token_file_is_tried_when_one_is_refused() {
+    let provider = Provider::start(|delivery| match delivery.token.as_deref() {
+        Some("new") => Reply::charged(),
+        _ => Reply::new(403, "Forbidden\n"),
+    })
+    .await;
+    let house = House::with(20).await;
+    let file = house.folder.path().join("tokens");
+    std::fs::write(&file, "old\nnew\n").unwrap();
+    let tokens = Tokens::new(TokenSource::File(file)).unwrap();
+    let plan = Plan { tokens: Some(tokens), ..Plan::keys() };
+    let billing = house.open(&provider.url, plan).await;
+    billing.pay().await;
+    assert_eq!(house.count(InvoiceState::Paid).await, 20);
+    let refused = provider.deliveries().iter().filter(|d| d.token.as_deref() == Some("old")).count();
+    assert_eq!(refused, 1);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_that_could_outlive_its_lease() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let house = House::with(3).await;
+    let plan = Plan { lease: Duration::from_secs(1), ..Plan::keys() };
+    let billing = house.open(&provider.url, plan).await;
+    let started = billing.engine.pay().await.unwrap();
+    until("claims were given back", async || house.counters(started.run).await.not_sent > 0).await;
+    assert_eq!(provider.deliveries().len(), 0);
+    billing.stop().await;
+    assert!(house.attempts().await.iter().all(|attempt| attempt.sends == 0));
+}
+
+#[tokio::test]
+async fn an_outcome_is_kept_until_the_store_takes_it() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let provider = Provider::start(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Reply::charged()
+    })
+    .await;
+    let house = House::with(1).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    house.spoil("CREATE TRIGGER no BEFORE UPDATE ON attempts BEGIN SELECT RAISE(FAIL, 'disk full'); END");
+    billing.engine.pay().await.unwrap();
+    until("it is charged there", async || seen.load(Ordering::SeqCst) > 0).await;
+    assert_eq!(house.count(InvoiceState::Paid).await, 0);
+    house.spoil("DROP TRIGGER no");
+    until("it is paid here", async || house.count(InvoiceState::Paid).await == 1).await;
+    assert_eq!(provider.deliveries().len(), 1);
+}
