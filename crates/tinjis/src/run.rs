@@ -12,6 +12,7 @@ pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
     }
     let words = std::iter::once(service.clone()).chain(words.iter().cloned());
     match service.to_str()? {
+        "billing" => Some(billing::run(words)),
         "payments" => Some(payments::run(words)),
         _ => None,
     }
