@@ -18,7 +18,7 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use tower::Service;
 
 /// What all connections of a server share.
@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) metrics: ServerMetrics,
     pub(super) in_flight: Arc<AtomicUsize>,
+    /// A newcomer waits for a place.
+    pub(super) is_crowded: AtomicBool,
 }
 
 /// Answers one request of a connection.
@@ -41,7 +43,7 @@ pub(super) async fn answer(
     let Some(place) = InFlight::take(&shared.in_flight, shared.limits.in_flight_max) else {
         shared.metrics.shed();
         drop(RequestBody::new(incoming, state.clone()));
-        let response = finish(&state, shared.limits.shed.answer(&head));
+        let response = finish(&shared, &state, shared.limits.shed.answer(&head));
         return Ok(response.map(|inner| AnswerBody { inner, _place: None }));
     };
     head.extensions.insert(Connection(state.clone()));
@@ -58,12 +60,13 @@ pub(super) async fn answer(
             refused_body(failure)
         }
     };
-    Ok(finish(&state, response).map(|inner| AnswerBody { inner, _place: Some(place) }))
+    Ok(finish(&shared, &state, response).map(|inner| AnswerBody { inner, _place: Some(place) }))
 }
 
-/// Says in the answer when it is the last one: what is left of the request's body will not be read.
-fn finish(state: &State, mut response: Response) -> Response {
-    if !state.is_body_whole() {
+/// Says in the answer when it is the last one: what is left of the request's body will not be read, or another
+/// connection waits for this place.
+fn finish(shared: &Shared, state: &State, mut response: Response) -> Response {
+    if !state.is_body_whole() || shared.is_crowded.load(Relaxed) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     state.enter(Phase::Answer);

@@ -1,7 +1,8 @@
 //! The accept loop: HTTP/1.1 with a limit or a deadline on everything a client could hold on to, and a drain in
 //! which no received request goes unanswered. Knows no route and no service.
 //!
-//! A connection beyond the limit waits in the kernel's queue; the one idle for longest makes room for it.
+//! A connection beyond the limit waits in the kernel's queue. While one waits, each answer is the last on its
+//! connection, and the connection idle for longest is closed: nobody holds a place for nothing.
 
 mod body;
 mod call;
@@ -23,6 +24,7 @@ use state::{CLOSE, DRAIN, HARD, RESET, State};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,6 +37,9 @@ pub const NOT_EXECUTED: HeaderName = HeaderName::from_static("not-executed");
 /// The pause after an accept that failed for want of something, doubled up to the second figure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// How long a newcomer at the limit waits for the turn of a busy connection before an idle one is asked to go.
+const TURN_PAUSE: Duration = Duration::from_millis(20);
 
 /// A handler's handle of the connection that its request came on: a request extension.
 #[derive(Clone, Debug)]
@@ -102,6 +107,7 @@ impl Server {
             limits: self.limits,
             metrics: self.metrics,
             in_flight: Arc::default(),
+            is_crowded: AtomicBool::new(false),
         });
         let mut accepting = Accepting {
             listener: self.listener,
@@ -150,18 +156,22 @@ impl Accepting {
         }
     }
 
-    /// A free slot, made free if need be. Meanwhile the other newcomers wait in the kernel's queue.
+    /// A free slot, made free if need be: first by those whose answer is written, then by the idle. Meanwhile the
+    /// other newcomers wait in the kernel's queue.
     async fn slot(&self) -> OwnedSemaphorePermit {
-        loop {
-            if let Ok(slot) = self.slots.clone().try_acquire_owned() {
-                return slot;
-            }
-            self.make_room();
-            let slot = self.slots.clone().acquire_owned();
-            if let Ok(slot) = tokio::time::timeout(ACCEPT_PAUSE_MAX, slot).await {
-                return slot.expect("the semaphore is never closed");
-            }
+        if let Ok(slot) = self.slots.clone().try_acquire_owned() {
+            return slot;
         }
+        self.shared.is_crowded.store(true, Relaxed);
+        let slot = loop {
+            let slot = self.slots.clone().acquire_owned();
+            match tokio::time::timeout(TURN_PAUSE, slot).await {
+                Ok(slot) => break slot.expect("the semaphore is never closed"),
+                Err(_) => self.make_room(),
+            }
+        };
+        self.shared.is_crowded.store(false, Relaxed);
+        slot
     }
 
     fn spawn(&self, tcp: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {

@@ -1,6 +1,6 @@
 //! Each limit and each deadline of the server, one at a time.
 
-use crate::support::{Running, get, millis, patiently, post, start, until};
+use crate::support::{Peer, Running, get, millis, patiently, post, start, until};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Request};
@@ -9,9 +9,10 @@ use bytes::Bytes;
 use chassis::server::{Connection, Limits};
 use http_body_util::BodyExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 const ENDED: &str = "http_connections_ended_total";
@@ -260,6 +261,44 @@ async fn connections_beyond_the_limit_wait_until_one_leaves() {
     assert!(waiting.answer().await.ends_with("hello"));
     one.send(&get("/")).await;
     assert!(one.answer().await.ends_with("hello"), "the others noticed nothing");
+}
+
+#[tokio::test]
+async fn at_the_limit_busy_clients_take_turns() {
+    let server = with(Limits { connections_max: 2, ..Limits::default() }).await;
+    let silent = server.connect().await;
+    let mut clients = tokio::task::JoinSet::new();
+    let address = server.address;
+    let (began, waiting) = (Instant::now(), Arc::new(AtomicUsize::new(8)));
+    for _ in 0..8 {
+        let waiting = waiting.clone();
+        clients.spawn(async move {
+            let (mut peer, mut answers) = (None, 0);
+            // Each goes on until all have had their share: nobody leaves early and frees a place.
+            while waiting.load(SeqCst) > 0 {
+                let mut own = match peer.take() {
+                    Some(own) => own,
+                    None => Peer(TcpStream::connect(address).await.unwrap()),
+                };
+                own.send(&get("/")).await;
+                if own.answer().await.contains("connection: close") {
+                    assert_eq!(own.rest().await, "");
+                } else {
+                    peer = Some(own);
+                }
+                answers += 1;
+                if answers == 25 {
+                    waiting.fetch_sub(1, SeqCst);
+                }
+            }
+        });
+    }
+    while let Some(client) = patiently(clients.join_next()).await {
+        client.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "they waited for idle connections to go");
+    until(|| server.figure("http_connections_open", "") == 1.0).await;
+    drop(silent);
 }
 
 #[tokio::test]
