@@ -36,13 +36,13 @@ impl Roster {
         }
     }
 
-    /// Asks the connection that has been idle for longest since an answer to close, if that is long enough. One
-    /// that meanwhile has a request answers it first.
+    /// Asks the connection that has been idle for longest, since an answer or since it was opened and said nothing,
+    /// to close, if that is long enough. One that meanwhile has a request answers it first.
     pub(super) fn make_room(&self, idle_since_ms_max: u64) {
         let entries = self.lock();
         let idle = entries.open.values().filter(|state| {
             let is_due = state.since_ms.load(Relaxed) <= idle_since_ms_max;
-            is_due && state.phase() == Phase::Idle
+            is_due && matches!(state.phase(), Phase::FirstByte | Phase::Idle)
         });
         if let Some(state) = idle.min_by_key(|state| state.since_ms.load(Relaxed)) {
             state.ask(DRAIN);

@@ -70,7 +70,7 @@ pub(super) struct State {
     pub(super) driver: AtomicWaker,
     /// The task that waits for the body, if another one.
     pub(super) reader: AtomicWaker,
-    /// Milliseconds since the server's start at which the phase was last seen to change.
+    /// Milliseconds since the server's start at which the phase was last seen to change; at first far ahead.
     pub(super) since_ms: AtomicU64,
     phase: AtomicU8,
     /// Counts phases and progress, so that the driver knows when to take the time again.
@@ -92,7 +92,7 @@ impl State {
             peer,
             driver: AtomicWaker::new(),
             reader: AtomicWaker::new(),
-            since_ms: AtomicU64::new(0),
+            since_ms: AtomicU64::new(u64::MAX),
             phase: AtomicU8::new(Phase::FirstByte as u8),
             turn: AtomicU32::new(0),
             asked: AtomicU32::new(0),

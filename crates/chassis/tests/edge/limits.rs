@@ -303,9 +303,8 @@ async fn at_the_limit_busy_clients_take_turns() {
 
 #[tokio::test]
 async fn at_the_limit_the_connection_idle_for_longest_makes_room() {
-    let limits = Limits { connections_max: 3, idle_min: millis(50), ..Limits::default() };
+    let limits = Limits { connections_max: 2, idle_min: millis(50), ..Limits::default() };
     let server = with(limits).await;
-    let silent = server.connect().await;
     let (mut older, mut newer) = (server.connect().await, server.connect().await);
     for peer in [&mut older, &mut newer] {
         peer.send(&get("/")).await;
@@ -318,8 +317,22 @@ async fn at_the_limit_the_connection_idle_for_longest_makes_room() {
     assert_eq!(older.rest().await, "");
     newer.send(&get("/")).await;
     assert!(newer.answer().await.ends_with("hello"));
-    assert_eq!(server.figure("http_connections_open", ""), 3.0);
-    drop(silent);
+    assert_eq!(server.figure("http_connections_open", ""), 2.0);
+}
+
+#[tokio::test]
+async fn at_the_limit_a_silent_connection_makes_room_and_a_slow_one_does_not() {
+    let limits = Limits { connections_max: 2, idle_min: millis(50), ..Limits::default() };
+    let server = with(limits).await;
+    let mut slow = server.connect().await;
+    slow.send("GET / HTTP/1.1\r\n").await;
+    let mut silent = server.connect().await;
+    let mut fresh = server.connect().await;
+    fresh.send(&get("/")).await;
+    assert!(fresh.answer().await.ends_with("hello"));
+    assert_eq!(silent.rest().await, "");
+    slow.send("host: test\r\n\r\n").await;
+    assert!(slow.answer().await.ends_with("hello"));
 }
 
 #[tokio::test]
