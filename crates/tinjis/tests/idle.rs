@@ -1,5 +1,6 @@
 //! Proof: a thousand connections that say nothing, or say it very slowly, harm nobody else, and are not cut off
-//! before their time; also when the process may open 1,024 files only. `make idle` is the release build's.
+//! before their time; also when the process may open 1,024 files only, where a few silent ones make room.
+//! `make idle` is the release build's.
 //! Knows the services from outside only.
 
 use std::io::{ErrorKind, Read, Write};
@@ -17,6 +18,8 @@ const ANSWERS: usize = 1000;
 const P99_MAX: Duration = Duration::from_millis(100);
 /// The others' calls are spread over at least this, so that slow ones have the time to be cut off wrongly.
 const ROUNDS: usize = 20;
+/// So many silent connections may make room when a process has hardly more files than connections.
+const ROOM: usize = 8;
 
 /// What the others call.
 struct Call {
@@ -32,8 +35,8 @@ const PAYMENTS: Call =
 #[test]
 fn a_thousand_idle_and_slow_connections_harm_nobody() {
     let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).billing_flags(["--demo=antaeus"]).start();
-    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING));
-    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS));
+    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING, 0));
+    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS, 0));
 }
 
 #[test]
@@ -45,12 +48,12 @@ fn a_thousand_idle_and_slow_connections_harm_nobody_with_1024_files() {
         services.billing.open_files(),
         services.payments.open_files()
     );
-    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING));
-    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS));
+    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING, ROOM));
+    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS, ROOM));
 }
 
 /// Answers what was measured, as a line.
-fn hold_and_ask(name: &str, address: SocketAddr, call: &Call) -> String {
+fn hold_and_ask(name: &str, address: SocketAddr, call: &Call, room: usize) -> String {
     raise_own_nofile();
     let count = size("IDLE_CONNECTIONS", 1000);
     let request = format!(
@@ -77,19 +80,19 @@ fn hold_and_ask(name: &str, address: SocketAddr, call: &Call) -> String {
         }
     }
     let p99 = percentile(&mut latencies, 99);
-    let report = format!(
-        "{name}: {} connections held, {} answers meanwhile, p50 {:?}, p99 {p99:?}, slowest {:?}",
-        idle.len() + slow.len(),
+    assert!(p99 < P99_MAX, "{name}: p99 {p99:?}");
+    let held = idle.len() + slow.len();
+    idle.retain_mut(still_open);
+    let gone = held - idle.len() - slow.len();
+    assert!(gone <= room, "{name}: {gone} idle connections were closed");
+    finish_all(name, slow, &request.as_bytes()[ROUNDS..]);
+    finish_all(name, idle, request.as_bytes());
+    format!(
+        "{name}: {held} connections held, {gone} silent ones made room, {} answers meanwhile, p50 {:?}, p99 {p99:?}, slowest {:?}",
         latencies.len(),
         percentile(&mut latencies, 50),
         percentile(&mut latencies, 100)
-    );
-    assert!(p99 < P99_MAX, "{name}: p99 {p99:?}");
-    let open = idle.iter_mut().filter_map(still_open).count();
-    assert_eq!(open, idle.len(), "{name}: idle connections are still open");
-    finish_all(name, slow, &request.as_bytes()[ROUNDS..]);
-    finish_all(name, idle, request.as_bytes());
-    report
+    )
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
@@ -111,12 +114,12 @@ fn measured(address: SocketAddr, kept: Option<&mut Connection>, call: &Call) -> 
     start.elapsed()
 }
 
-/// `Some` when nothing came and nothing ended.
-fn still_open(stream: &mut TcpStream) -> Option<()> {
+/// Whether nothing came and nothing ended.
+fn still_open(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).expect("it can be asked without waiting");
     let nothing = matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
     stream.set_nonblocking(false).expect("it can wait again");
-    nothing.then_some(())
+    nothing
 }
 
 /// The best proof that a connection was open: it sends the rest of its request and is answered.
