@@ -72,19 +72,19 @@ pub(crate) async fn command(billing: Api, options: &Options) -> anyhow::Result<u
         return Ok(BAD_ROWS);
     }
     if options.dry_run {
-        output::result(summary("would be", &would.counts, checked.same, bad));
+        output::result(summary("would be ", &would.counts, checked.same, bad));
         return Ok(0);
     }
     let done = send(&billing, options, &checked, false).await?;
     let bad = checked.bad + done.bad;
-    output::result(summary("were", &done.counts, checked.same, bad));
+    output::result(summary("", &done.counts, checked.same, bad));
     Ok(if bad > 0 && !options.skip_bad { BAD_ROWS } else { 0 })
 }
 
-fn summary(verb: &str, counts: &Counts, same: u64, bad: u64) -> String {
+fn summary(would_be: &str, counts: &Counts, same: u64, bad: u64) -> String {
     let Counts { created, unchanged, updated } = *counts;
     let [created, unchanged, updated, bad] = [created, unchanged + same, updated, bad].map(grouped);
-    format!("{created} created, {unchanged} unchanged, {updated} updated, {bad} bad rows {verb} left out")
+    format!("{would_be}{created} created, {unchanged} unchanged, {updated} updated; {bad} bad rows left out")
 }
 
 /// Reads the whole file and tells every mistake that it holds by itself.

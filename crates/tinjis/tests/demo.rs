@@ -1,0 +1,96 @@
+//! `tinjis demo` as a newcomer types it: passes, says the same for the same seed, and fails when the provider forgets
+//! keys. Knows the command line only.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use harness::wait::wait_until;
+
+const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
+
+/// Few enough for a build without optimisation, enough for the loop without keys to charge somebody twice.
+const FEW: &str = "--invoices=200";
+
+fn demo(flags: &[&str]) -> Output {
+    Command::new(TINJIS).arg("demo").args(flags).env_clear().output().expect("the demo can be started")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("it says text")
+}
+
+/// The lines of the result that the seed fixes.
+fn fixed(output: &Output) -> Vec<String> {
+    text(&output.stdout).lines().filter(|line| line.contains("double")).map(str::to_owned).collect()
+}
+
+/// The number after a word.
+fn figure(line: &str, word: &str) -> u64 {
+    let after = line.split(word).nth(1).unwrap_or_else(|| panic!("{word} in {line}"));
+    let number = after.split_whitespace().next().unwrap_or_default().replace(',', "");
+    number.parse().unwrap_or_else(|_| panic!("no number after {word} in {line}"))
+}
+
+#[test]
+fn the_demo_passes_and_a_seed_fixes_its_figures() {
+    let (first, again) = std::thread::scope(|scope| {
+        let again = scope.spawn(|| demo(&["--seed=8213", FEW]));
+        (demo(&["--seed=8213", FEW]), again.join().unwrap())
+    });
+    for output in [&first, &again] {
+        assert_eq!(output.status.code(), Some(0), "{}\n{}", text(&output.stdout), text(&output.stderr));
+        let said = text(&output.stdout);
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), 5, "{said}");
+        assert!(lines[0].starts_with("10 invoices, pay once") && lines[0].contains("2 → "), "{said}");
+        assert_eq!(lines[1], "200 invoices, 3 kills by SIGKILL, 5 % of answers lost");
+        assert!(figure(lines[2], "double ") > 0 && figure(lines[2], "lost ") == 0, "{said}");
+        let ours = ["double ", "lost ", "in doubt "].map(|word| figure(lines[3], word));
+        assert_eq!(ours, [0, 0, 0], "{said}");
+        assert!(lines[3].ends_with("verified: 200 invoices against the ledger"), "{said}");
+        assert_eq!(lines[4], "seed 8213; again: tinjis demo --seed 8213 --invoices 200");
+    }
+    assert_eq!(fixed(&first), fixed(&again));
+}
+
+#[test]
+fn a_provider_that_forgets_keys_makes_the_demo_fail() {
+    let output = demo(&["--seed=8213", FEW, "--forget-key"]);
+    assert_eq!(output.status.code(), Some(1), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    let lines = fixed(&output);
+    assert!(figure(&lines[1], "double ") > 0, "{lines:?}");
+    assert!(lines[1].contains("WRONG"), "{lines:?}");
+}
+
+#[test]
+fn without_kills_answers_are_lost_all_the_same() {
+    let output = demo(&["--seed=1", FEW, "--no-kill"]);
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).contains("200 invoices, 5 % of answers lost"));
+    assert!(text(&output.stdout).contains("tinjis demo --seed 1 --invoices 200 --no-kill"));
+}
+
+#[test]
+fn what_is_kept_runs_on_until_it_is_ended() {
+    let output = demo(&["--seed=2", FEW, "--no-kill", "--keep"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}\n{}", text(&output.stderr));
+    let billing = said.lines().find(|line| line.starts_with("billing ")).unwrap();
+    let url = billing.split_whitespace().nth(1).unwrap();
+    assert_eq!(harness::http::get(&format!("{url}/rest/health")).text(), "\"ok\"");
+    let end = said.lines().find_map(|line| line.strip_prefix("to end them: kill ")).unwrap();
+    let ended = Command::new("kill").args(end.split_whitespace()).status().unwrap();
+    assert!(ended.success());
+    wait_until("billing to be gone", Duration::from_secs(60), || {
+        harness::http::try_call("GET", &format!("{url}/rest/health"), &[], b"").is_err()
+    });
+}
+
+#[test]
+fn wrong_flags_are_all_told_with_exit_code_64() {
+    let output = demo(&["--seed=many", "--invoices=1", "--nokill"]);
+    assert_eq!(output.status.code(), Some(64));
+    for part in ["--seed", "--invoices", "--nokill"] {
+        assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
+    }
+}
