@@ -85,13 +85,14 @@ pub async fn serve(
     let (listen, admin_listen) = listeners.addresses()?;
     tracing::info!(listen = %listen, admin.listen = %admin_listen, open_files_max, "Listening");
 
+    let metrics = ServerMetrics::new();
+    metrics.register(telemetry.registry()).context("a service serves its business port once")?;
+    let business = Server::new(listeners.business, business, limits).metrics(metrics);
     let admin_shutdown = Shutdown::with_timings(Duration::ZERO, ADMIN_GRACE);
     let admin = Server::new(listeners.admin, admin, admin_limits()).serve(admin_shutdown.clone());
     let admin = tokio::spawn(admin);
 
-    let metrics = ServerMetrics::new();
-    metrics.register(telemetry.registry()).context("a service serves its business port once")?;
-    Server::new(listeners.business, business, limits).metrics(metrics).serve(shutdown.clone()).await;
+    business.serve(shutdown.clone()).await;
     let left_behind = shutdown.finished().await;
 
     admin_shutdown.trigger();

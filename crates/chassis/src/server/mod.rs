@@ -83,8 +83,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Nothing is accepted before [`Self::serve`].
-    pub fn new(listener: TcpListener, router: Router, limits: Limits) -> Self {
+    /// Nothing is accepted before [`Self::serve`]. Lowers the limit of connections to what the process can still
+    /// open now: to be called once all that a service keeps open is open, and before any server accepts.
+    pub fn new(listener: TcpListener, router: Router, mut limits: Limits) -> Self {
+        limits.connections_max = limits::affordable(limits.connections_max);
         Self { listener, router, limits, metrics: ServerMetrics::new() }
     }
 
@@ -100,7 +102,7 @@ impl Server {
     pub async fn serve(self, shutdown: Shutdown) {
         // Holds the hard stop back until the last answer is written.
         let _serving = shutdown.tracker().token();
-        let connections_max = limits::affordable(self.limits.connections_max);
+        let connections_max = self.limits.connections_max;
         let epoch = Instant::now();
         let shared = Arc::new(call::Shared {
             router: self.router,
