@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use billing::charge::key::Key;
-use billing::charge::transition::{Conflict, Outcome};
+use billing::charge::transition::{Conflict, Outcome, Settlement};
 use billing::invoice::{AttemptState, AttentionReason, CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy};
 use billing::money::{Currency, Money};
 use billing::store::{Counts, Imported, Resolution, Resolved, Settled, Store};
@@ -41,6 +41,7 @@ cases! {
     a_claim_is_journaled_before_it_is_answered,
     a_run_attempts_an_invoice_once_and_the_next_run_again_under_the_next_key,
     an_open_attempt_is_leased_to_one_claimer_at_a_time,
+    the_oldest_lease_is_claimed_first,
     an_attempt_given_back_unsent_may_be_sent_at_once_as_if_for_the_first_time,
     what_waits_for_a_person_is_not_claimed,
     recovery_ends_every_lease,
@@ -302,6 +303,23 @@ async fn an_open_attempt_is_leased_to_one_claimer_at_a_time(fixture: impl Fixtur
     assert_eq!(store.run(run.id).await.unwrap().unwrap().counters.attempted, 4);
 }
 
+async fn the_oldest_lease_is_claimed_first(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 3).await;
+    let run = run(&*store).await;
+    let attempts = claimed(&*store, &run, 3).await;
+    for (attempt, again_in) in attempts.iter().zip([3, 1, 2]) {
+        let again_in = Duration::from_secs(again_in);
+        let settlement = Settlement { key: attempt.key.clone(), outcome: Outcome::InDoubt(None), again_in };
+        store.settle(Some(run.id), &[settlement]).await.unwrap();
+    }
+    fixture.pass(LEASE).await;
+    for oldest in [&attempts[1], &attempts[2], &attempts[0]] {
+        let again = store.claim_open(None, 1, LEASE).await.unwrap();
+        assert_eq!(again.iter().map(|attempt| &attempt.key).collect::<Vec<_>>(), [&oldest.key]);
+    }
+}
+
 async fn an_attempt_given_back_unsent_may_be_sent_at_once_as_if_for_the_first_time(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 1).await;
@@ -324,12 +342,17 @@ async fn what_waits_for_a_person_is_not_claimed(fixture: impl Fixture) {
     let parked = Outcome::InDoubt(Some(AttentionReason::InDoubtWithoutKeys));
     settle(&*store, Some(&run), &attempt.key, parked).await;
     assert_eq!(state(&*store, 1).await, attention(AttentionReason::InDoubtWithoutKeys));
+    let lease_until = store.attempt(&attempt.key).await.unwrap().unwrap().lease_until;
     assert_eq!(store.recover().await.unwrap(), 1);
+    assert_eq!(store.attempt(&attempt.key).await.unwrap().unwrap().lease_until, lease_until);
     fixture.pass(LEASE * 10).await;
     assert_eq!(store.next_open_in().await.unwrap(), None);
     assert!(store.claim_open(None, 9, LEASE).await.unwrap().is_empty());
-    for outcome in [Outcome::InDoubt(None), Outcome::NotSent] {
+    let other_reason = Outcome::InDoubt(Some(AttentionReason::KeyReused));
+    for outcome in [Outcome::InDoubt(None), other_reason, Outcome::NotSent] {
         settle(&*store, None, &attempt.key, outcome).await;
+        let parked = store.attempt(&attempt.key).await.unwrap().unwrap();
+        assert_eq!(parked.lease_until, lease_until);
         assert_eq!(state(&*store, 1).await, attention(AttentionReason::InDoubtWithoutKeys));
         assert!(store.claim_open(None, 9, LEASE).await.unwrap().is_empty());
     }
@@ -397,6 +420,8 @@ async fn a_late_charge_beside_an_open_attempt_calls_a_person_and_never_counts_tw
         let late = Settled::Conflict(Conflict::ChargedLate);
         assert_eq!(settle(&*store, None, &first.key, Outcome::Charged).await, late);
         assert_eq!(state(&*store, id.0).await, attention(AttentionReason::ChargedLate));
+        fixture.pass(LEASE).await;
+        assert!(store.claim_open(None, 9, LEASE).await.unwrap().is_empty());
         let settled = settle(&*store, Some(&second_run), &second.key, outcome).await;
         assert_eq!(settled, if outcome == Outcome::Charged { late } else { Settled::Applied });
         assert_eq!(state(&*store, id.0).await, expected);
