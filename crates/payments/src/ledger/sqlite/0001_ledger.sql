@@ -8,7 +8,7 @@ CREATE TABLE ledger (
     customer_id INTEGER NOT NULL,
     currency TEXT NOT NULL,
     amount_minor INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('CHARGED', 'REFUSED', 'VOIDED')),
+    state TEXT NOT NULL CHECK (state = 'CHARGED' OR state = 'REFUSED' OR state = 'VOIDED'),
     route TEXT NOT NULL,
     created_at INTEGER NOT NULL
 ) STRICT;
