@@ -54,6 +54,15 @@ fn the_demo_passes_and_a_seed_fixes_its_figures() {
 }
 
 #[test]
+fn the_readme_shows_what_its_seed_prints() {
+    let output = demo(&["--seed=8213"]);
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = std::fs::read_to_string(readme).expect("README.md is there");
+    let said = text(&output.stdout);
+    assert!(readme.contains(said.trim_end()), "README.md should show:\n{said}");
+}
+
+#[test]
 fn a_provider_that_forgets_keys_makes_the_demo_fail() {
     let output = demo(&["--seed=8213", FEW, "--forget-key"]);
     assert_eq!(output.status.code(), Some(1), "{}\n{}", text(&output.stdout), text(&output.stderr));

@@ -132,7 +132,9 @@ fn table(billing: &[Setting], payments: &[Setting]) -> String {
 
 fn row(service: &str, setting: &Setting) -> String {
     let variable = setting.variable.as_ref().map_or("–".to_owned(), |name| format!("`{name}`"));
-    let default = setting.default.clone().unwrap_or_else(|| "–".to_owned());
+    // A bare address would become a link.
+    let quoted = |text: &String| if text.contains("://") { format!("`{text}`") } else { text.clone() };
+    let default = setting.default.as_ref().map_or("–".to_owned(), quoted);
     let help = setting.help.replace('|', "\\|").replace('<', "\\<");
     format!("| {service} | `{}` | {variable} | {default} | {help} |", setting.flag)
 }
