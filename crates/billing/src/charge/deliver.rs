@@ -130,6 +130,7 @@ impl Shared {
             invoice.id = attempt.invoice_id.0,
             attempt.key = attempt.key.as_str(),
             attempt.sends = attempt.sends,
+            run.id = attempt.run_id.0,
             answer = verdict.reason.word(),
             status = answer.status,
             failure = answer.failure,

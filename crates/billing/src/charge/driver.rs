@@ -5,6 +5,7 @@
 //! is sent at once, so that a crash leaves as few attempts as possible of which nobody knows whether they were sent.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chassis::crash_point;
@@ -18,13 +19,15 @@ use tracing::Instrument;
 use super::breaker::Outlook;
 use super::deliver::{Job, Learnt};
 use super::engine::Shared;
-use super::record::{RECORD_MAX, record};
+use super::record::{RECORD_MAX, Recorder};
 use super::run::Progress;
 use super::transition::Idempotency;
 use crate::invoice::{Attempt, InvoiceId, RunId};
 
 /// Attempts of one claim, with keys.
 const CLAIM_MAX: usize = 256;
+/// Such claims that may be unsettled, besides what is under way: one is sent, one waits, one is recorded.
+const CLAIMS_AHEAD: usize = 3;
 /// How often a run that has fresh invoices left looks for open attempts that are due.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a run goes on for what is in doubt after its last step forward.
@@ -50,11 +53,15 @@ pub(super) async fn drive(shared: &Arc<Shared>, run: Option<RunId>, progress: &A
     for _ in 0..shared.settings.in_flight_max.get() {
         let (shared, progress) = (Arc::clone(shared), Arc::clone(progress));
         let worker = work(shared, progress, Arc::clone(&claimed), learnt.clone());
-        tasks.spawn(TraceContext::inherit(worker).in_current_span());
+        // Without the span of this task: it would be entered and left at each poll of each worker.
+        tasks.spawn(TraceContext::inherit(worker));
     }
     drop(learnt);
-    tasks.spawn(record(Arc::clone(shared), run, Arc::clone(progress), outcomes).in_current_span());
-    let ended = Claimer::new(shared, run, progress, jobs).claim_all().await;
+    let out = Arc::new(AtomicUsize::new(0));
+    let recorder =
+        Recorder { shared: Arc::clone(shared), run, progress: Arc::clone(progress), out: Arc::clone(&out) };
+    tasks.spawn(recorder.record(outcomes).in_current_span());
+    let ended = Claimer::new(shared, run, progress, jobs, out).claim_all().await;
     // The claimer has dropped its sender: workers end when the queue is empty, the recorder when they have ended.
     while let Some(ended) = tasks.join_next().await {
         if let Err(panic) = ended {
@@ -92,6 +99,8 @@ struct Claimer<'a> {
     run: Option<RunId>,
     progress: &'a Progress,
     jobs: Sender<Job>,
+    /// Attempts that are claimed and have not come back.
+    out: Arc<AtomicUsize>,
     /// A place for each attempt that is claimed and not yet settled.
     places: Arc<Semaphore>,
     places_max: usize,
@@ -102,15 +111,32 @@ struct Claimer<'a> {
 }
 
 impl<'a> Claimer<'a> {
-    fn new(shared: &'a Shared, run: Option<RunId>, progress: &'a Progress, jobs: Sender<Job>) -> Self {
+    fn new(
+        shared: &'a Shared,
+        run: Option<RunId>,
+        progress: &'a Progress,
+        jobs: Sender<Job>,
+        out: Arc<AtomicUsize>,
+    ) -> Self {
         let in_flight_max = shared.settings.in_flight_max.get();
         let places_max = match shared.provider.idempotency() {
-            Idempotency::Keys => in_flight_max + 2 * CLAIM_MAX,
+            Idempotency::Keys => in_flight_max + CLAIMS_AHEAD * CLAIM_MAX,
             Idempotency::None => in_flight_max,
         };
         let places = Arc::new(Semaphore::new(places_max));
         let (after, look_at) = (InvoiceId(i64::MIN), Instant::now());
-        Self { shared, run, progress, jobs, places, places_max, after, fresh_left: run.is_some(), look_at }
+        Self {
+            shared,
+            run,
+            progress,
+            jobs,
+            out,
+            places,
+            places_max,
+            after,
+            fresh_left: run.is_some(),
+            look_at,
+        }
     }
 
     async fn claim_all(mut self) -> Ended {
@@ -248,6 +274,7 @@ impl<'a> Claimer<'a> {
         mut places: OwnedSemaphorePermit,
         lease_ends: Instant,
     ) -> bool {
+        self.out.fetch_add(attempts.len(), Ordering::AcqRel);
         for attempt in attempts {
             let place = places.split(1).expect("no more is claimed than there are places");
             if self.jobs.send(Job { attempt, lease_ends, place }).await.is_err() {

@@ -2,35 +2,69 @@
 //! Makes no call and claims nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use chassis::crash_point;
 use tokio::sync::mpsc::Receiver;
+use tokio::time::Instant;
 
 use super::deliver::Learnt;
 use super::engine::Shared;
 use super::run::Progress;
-use super::transition::{Outcome, Settlement};
+use super::transition::{Idempotency, Outcome, Settlement};
 use crate::invoice::RunId;
 use crate::store::{self, Settled, StoreError};
 
 /// The most settlements of one step.
 pub(super) const RECORD_MAX: usize = 512;
+/// With keys, this many are waited for before a step, so that commits are few.
+const RECORD_AT_LEAST: usize = 256;
+/// And at most this long; meanwhile a crash makes them be asked for again, by their keys.
+const LINGER: Duration = Duration::from_millis(20);
 
-/// Settles until every worker is gone.
-pub(super) async fn record(
-    shared: Arc<Shared>,
-    run: Option<RunId>,
-    progress: Arc<Progress>,
-    mut learnt: Receiver<Learnt>,
-) {
-    let mut batch = Vec::with_capacity(RECORD_MAX);
-    while learnt.recv_many(&mut batch, RECORD_MAX).await > 0 {
-        let (settlements, places): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|learnt| (learnt.settlement, learnt.place)).unzip();
-        if !shared.settle(run, &settlements, &progress).await {
-            return;
+/// What a recorder works for.
+pub(super) struct Recorder {
+    pub(super) shared: Arc<Shared>,
+    pub(super) run: Option<RunId>,
+    pub(super) progress: Arc<Progress>,
+    /// Attempts that are claimed and have not come back.
+    pub(super) out: Arc<AtomicUsize>,
+}
+
+impl Recorder {
+    /// Settles until every worker is gone.
+    pub(super) async fn record(self, mut learnt: Receiver<Learnt>) {
+        let mut batch = Vec::with_capacity(RECORD_MAX);
+        while self.gather(&mut learnt, &mut batch).await {
+            let (settlements, places): (Vec<_>, Vec<_>) =
+                batch.drain(..).map(|learnt| (learnt.settlement, learnt.place)).unzip();
+            if !self.shared.settle(self.run, &settlements, &self.progress).await {
+                return;
+            }
+            drop(places);
         }
-        drop(places);
+    }
+
+    /// Fills the batch; `false` when nothing more comes.
+    async fn gather(&self, learnt: &mut Receiver<Learnt>, batch: &mut Vec<Learnt>) -> bool {
+        let come = learnt.recv_many(batch, RECORD_MAX).await;
+        let mut still_out = self.back(come);
+        let enough = Instant::now() + LINGER;
+        let lingers = self.shared.provider.idempotency() == Idempotency::Keys;
+        while lingers && still_out > 0 && batch.len() < RECORD_AT_LEAST {
+            let more = learnt.recv_many(batch, RECORD_MAX - batch.len());
+            match tokio::time::timeout_at(enough, more).await {
+                Ok(0) | Err(_) => break,
+                Ok(come) => still_out = self.back(come),
+            }
+        }
+        !batch.is_empty()
+    }
+
+    /// Notes that so many have come back; answers how many are still out.
+    fn back(&self, come: usize) -> usize {
+        self.out.fetch_sub(come, Ordering::AcqRel).saturating_sub(come)
     }
 }
 
