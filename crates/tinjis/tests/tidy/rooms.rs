@@ -193,7 +193,9 @@ fn no_shipped_binary_links_the_harness() {
 
 #[test]
 fn every_file_is_at_most_as_long_as_one_can_hold_in_mind() {
-    let long = rust().into_iter().map(|file| (file.lines().count(), file.path));
+    // Suites of cases may be longer: each case is read alone.
+    let rooms = rust().into_iter().filter(|file| !file.path.contains("/tests/"));
+    let long = rooms.map(|file| (file.lines().count(), file.path));
     let long: Vec<String> = long
         .filter(|(lines, _)| *lines > LINES_MAX)
         .map(|(lines, path)| format!("{path}: {lines} lines without tests, at most {LINES_MAX}"))

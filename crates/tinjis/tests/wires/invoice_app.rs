@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::foreign::{Foreign, answer};
-use crate::site::{Site, invoice_app, own, seen, shown};
+use crate::site::{Site, invoice_app, invoice_app_at_success_rate, own, seen, shown};
 
 const JSON: &str = "application/json; charset=utf-8";
 
@@ -41,7 +41,7 @@ fn health_is_status_ok() {
 /// INV-06
 #[test]
 fn a_refused_invoice_stays_unpaid() {
-    let site = Site::of(invoice_app().payments_flags(["--success-rate", "0"]));
+    let site = Site::of(invoice_app_at_success_rate("0"));
     assert_eq!(seen(&site.call("POST", "/invoices/pay", &[], "")), shown(200, JSON, "{}"));
     assert_eq!(site.get("/invoices").text(), list(false));
 }

@@ -106,11 +106,16 @@ pub(crate) fn antaeus() -> Builder {
     own().billing_flags(["--demo", "antaeus"])
 }
 
-/// Settings of the invoice-app environment.
+/// Settings of the invoice-app environment: a provider that refuses nothing.
 pub(crate) fn invoice_app() -> Builder {
+    invoice_app_at_success_rate("1")
+}
+
+/// The same with another share of charges that succeed.
+pub(crate) fn invoice_app_at_success_rate(share: &str) -> Builder {
     own()
         .billing_flags(["--demo", "invoice-app"])
-        .payments_flags(["--success-rate", "1"])
+        .payments_flags(["--success-rate", share])
         .provider_path("/payments/pay")
 }
 
