@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::http::{Api, CallError};
@@ -73,13 +74,14 @@ impl Run {
 
 /// The `pay` command.
 pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
+    // Before there is a run, so that no Ctrl-C finds nobody who could say that it goes on.
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let run = Run::start(billing).await?;
     let verb = if run.joined { "joined" } else { "started" };
     output::note(format_args!("{verb} run {} on {}", run.id, billing.base()));
     let watched = tokio::select! {
         watched = watch(billing, run) => Some(watched?),
-        // Without a handler for it, nothing but the run's end ends the watch.
-        Ok(()) = tokio::signal::ctrl_c() => None,
+        _ = interrupt.recv() => None,
     };
     let Some(run) = watched else {
         output::note("the run goes on in billing; `tinjis pay` joins it again");

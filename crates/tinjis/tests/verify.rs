@@ -212,6 +212,23 @@ fn each_spoilt_row_is_found_and_its_reference_is_named() {
 }
 
 #[test]
+fn a_run_under_way_is_no_fault() {
+    let services = Services::of(tinjis()).payments_flags(["--success-rate=0.9", "--seed=7"]).start();
+    services.import("R", 3000);
+    let run = services.start_run();
+    let mut looks = 0;
+    while harness::http::get(&run).json()["state"] == "running" {
+        let (output, json) = verify(&services);
+        assert!(output.status.success(), "{json}");
+        looks += 1;
+    }
+    assert!(looks > 0, "the run was too short to be looked at");
+    let (output, json) = verify(&services);
+    assert!(output.status.success(), "{json}");
+    assert_eq!((json["open"].as_u64(), json["in_doubt"].as_u64()), (Some(0), Some(0)), "{json}");
+}
+
+#[test]
 fn who_cannot_look_says_so_with_exit_code_2() {
     let services = Services::start(tinjis());
     let output = Command::new(tinjis())

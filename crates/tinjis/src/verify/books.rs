@@ -77,6 +77,8 @@ const PAID_BY_CHARGE: u8 = 3;
 const PAID_BY_IMPORT: u8 = 4;
 const PAID_BY_RESOLVE: u8 = 5;
 const STATE: u8 = 0b0000_0111;
+/// A CHARGED row of it stood in the ledger before billing was read.
+const SETTLED: u8 = 1 << 3;
 /// An attempt is open.
 const OPEN: u8 = 1 << 4;
 /// An attempt is in doubt.
@@ -119,8 +121,17 @@ impl Entry {
         self.charges > 0 && (self.state & CHARGED == 0 || self.state & KEYED != 0)
     }
 
+    /// Whether a CHARGED row of it is so old that billing must know.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.state & SETTLED != 0
+    }
+
     pub(crate) fn mark_keyed(&mut self) {
         self.state |= KEYED;
+    }
+
+    pub(crate) fn mark_settled(&mut self) {
+        self.state |= SETTLED;
     }
 }
 

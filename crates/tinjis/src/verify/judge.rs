@@ -114,7 +114,7 @@ pub(crate) fn judge(
     invoices.into_iter().for_each(|invoice| reading.invoice(&invoice));
     let mut reading = reading.end();
     attempts.into_iter().for_each(|attempt| reading.attempt(&attempt));
-    let mut reading = reading.end();
+    let mut reading = reading.end(i64::MAX);
     rows.into_iter().for_each(|row| reading.row(&row));
     reading.judgement(run)
 }
@@ -129,7 +129,10 @@ pub(crate) struct Attempts(Case);
 
 /// The judge while ledger rows come in.
 #[derive(Debug)]
-pub(crate) struct Rows(Case);
+pub(crate) struct Rows {
+    case: Case,
+    settled: i64,
+}
 
 impl Invoices {
     /// Makes room for this many.
@@ -157,15 +160,18 @@ impl Attempts {
         }
     }
 
-    pub(crate) fn end(mut self) -> Rows {
+    /// `settled` is the last place of the ledger before billing was read: what stands behind it may be newer than
+    /// what billing said, so it backs a payment and makes a double, but does not accuse billing of not knowing it.
+    pub(crate) fn end(mut self, settled: i64) -> Rows {
         self.0.books.index_attempts();
-        Rows(self.0)
+        Rows { case: self.0, settled }
     }
 }
 
 impl Rows {
     pub(crate) fn row(&mut self, row: &LedgerRow) {
-        let case = &mut self.0;
+        let case = &mut self.case;
+        let is_settled = row.seq <= self.settled;
         let charged = row.state == RowState::Charged;
         if charged {
             case.charges += 1;
@@ -191,7 +197,7 @@ impl Rows {
                 }
                 None => {
                     let slot = by_name();
-                    if row.state != RowState::Voided {
+                    if row.state != RowState::Voided && is_settled {
                         let name = row.reference.clone().unwrap_or_default();
                         case.find(Subject::of(slot, name, row.seq), Kind::UnknownKey, trace);
                     }
@@ -201,6 +207,9 @@ impl Rows {
         };
         if let Some(slot) = slot.filter(|_| charged) {
             case.charge(slot, row.seq);
+            if is_settled {
+                case.books.entry_mut(slot).mark_settled();
+            }
             let invoice = case.books.entry(slot).data();
             case.compare_row(slot, invoice, row, trace);
         }
@@ -208,7 +217,7 @@ impl Rows {
 
     /// The end of both streams.
     pub(crate) fn judgement(self, run: bool) -> Judgement {
-        self.0.judgement(run)
+        self.case.judgement(run)
     }
 }
 
@@ -350,7 +359,7 @@ impl Case {
         }
         let wrong = [
             (Kind::Double, entry.charges >= 2),
-            (Kind::Lost, entry.charges > 0 && !entry.is_paid() && !entry.is_open()),
+            (Kind::Lost, entry.is_settled() && !entry.is_paid() && !entry.is_open()),
             (Kind::Unbacked, entry.is_paid_by_charge() && !entry.is_backed()),
             (Kind::InDoubt, in_doubt && !run),
         ];

@@ -42,11 +42,14 @@ pub(crate) async fn command(billing: Api, payments: Api, json: bool) -> anyhow::
 /// Reads both sides, judges, and looks at each finding again.
 pub(crate) async fn verify(billing: &Billing, payments: Api) -> Result<Report, CallError> {
     let ledger = LedgerApi(payments);
-    let (known, attempts) = match billing {
-        Billing::Service(api) => read_service(&BillingApi(api.clone())).await?,
-        Billing::List(list) => (None, read_list(list)),
+    let (known, mut rows) = match billing {
+        Billing::Service(api) => {
+            let settled = ledger.last_seq().await?;
+            let (known, attempts) = read_service(&BillingApi(api.clone())).await?;
+            (Some(known), attempts.end(settled))
+        }
+        Billing::List(list) => (None, read_list(list).end(i64::MAX)),
     };
-    let mut rows = attempts.end();
     let mut ledger_id = None;
     let mut after = None;
     loop {
@@ -100,7 +103,7 @@ fn doubts(report: &mut Report, settled_with: Option<String>, unseen: u64) {
     }
 }
 
-async fn read_service(billing: &BillingApi) -> Result<(Option<source::Deployment>, Attempts), CallError> {
+async fn read_service(billing: &BillingApi) -> Result<(source::Deployment, Attempts), CallError> {
     let known = billing.deployment().await?;
     let room = usize::try_from(known.counts.all()).unwrap_or_default();
     let mut invoices = Invoices::with_room(room);
@@ -119,7 +122,7 @@ async fn read_service(billing: &BillingApi) -> Result<(Option<source::Deployment
         page.items.iter().for_each(|attempt| attempts.attempt(attempt));
         after = page.next;
         if after.is_none() {
-            return Ok((Some(known), attempts));
+            return Ok((known, attempts));
         }
     }
 }

@@ -110,6 +110,29 @@ impl LedgerApi {
         self.0.get(&page("/v1/ledger", after, PAGE)).await
     }
 
+    /// The last place of the ledger, or one shortly behind it; by halving, because the list only goes forward.
+    pub(crate) async fn last_seq(&self) -> Result<i64, CallError> {
+        let is_behind_all = async |seq: i64| {
+            let path = page("/v1/ledger", Some(&Cursor::Number(seq)), 1);
+            let page: Page<LedgerRow> = self.0.get(&path).await?;
+            Ok::<_, CallError>(page.items.is_empty())
+        };
+        let mut high = 1;
+        while !is_behind_all(high).await? {
+            high = high.saturating_mul(2);
+        }
+        let mut low = high / 2;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_behind_all(middle).await? {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(high)
+    }
+
     pub(crate) async fn row(&self, key: &str) -> Result<Option<LedgerRow>, CallError> {
         self.0.find(&format!("/v1/ledger/{}", segment(key))).await
     }

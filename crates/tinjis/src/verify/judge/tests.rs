@@ -265,6 +265,27 @@ fn findings_are_all_counted_and_a_bounded_number_is_named() {
 }
 
 #[test]
+fn what_came_to_the_ledger_after_billing_was_read_backs_and_doubles_but_does_not_accuse() {
+    let judge = |world: World, settled| {
+        let mut reading = Invoices::default();
+        world.invoices.iter().for_each(|invoice| reading.invoice(invoice));
+        let mut reading = reading.end();
+        world.attempts.iter().for_each(|attempt| reading.attempt(attempt));
+        let mut reading = reading.end(settled);
+        world.rows.iter().for_each(|row| reading.row(row));
+        reading.judgement(true).counts
+    };
+    let paid_since = World { attempts: Vec::new(), ..World::right() };
+    assert_eq!(judge(paid_since, 0), BTreeMap::new());
+    let charged_since = || World { invoices: vec![invoice(1, InvoiceState::Pending)], ..World::right() };
+    assert_eq!(judge(charged_since(), 0), BTreeMap::new());
+    assert_eq!(judge(charged_since(), 1), BTreeMap::from([(Kind::Lost, 1)]));
+    let mut doubled_since = World::right();
+    doubled_since.rows.push(row(2, None, 1, RowState::Charged));
+    assert_eq!(judge(doubled_since, 1), BTreeMap::from([(Kind::Double, 1)]));
+}
+
+#[test]
 fn the_memory_for_many_invoices_is_what_we_say() {
     const MANY: u32 = 50_000;
     let mut reading = Invoices::default();
@@ -276,7 +297,7 @@ fn the_memory_for_many_invoices_is_what_we_say() {
     for id in 0..MANY {
         reading.attempt(&attempt(i64::from(id), id, AttemptState::Charged));
     }
-    let bytes = reading.end().0.books.bytes();
+    let bytes = reading.end(i64::MAX).case.books.bytes();
     assert!(bytes <= BYTES_PER_INVOICE_MAX * MANY as usize, "{bytes} bytes");
 }
 
