@@ -1,10 +1,10 @@
 //! `tinjis demo` as a newcomer types it: passes, says the same for the same seed, and fails when the provider forgets
 //! keys. Knows the command line only.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use harness::wait::wait_until;
+use harness::wait::{wait_for, wait_until};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 
@@ -88,11 +88,54 @@ fn what_is_kept_runs_on_until_it_is_ended() {
     let url = billing.split_whitespace().nth(1).unwrap();
     assert_eq!(harness::http::get(&format!("{url}/rest/health")).text(), "\"ok\"");
     let end = said.lines().find_map(|line| line.strip_prefix("to end them: kill ")).unwrap();
-    let ended = Command::new("kill").args(end.split_whitespace()).status().unwrap();
-    assert!(ended.success());
+    let (ids, remove) = end.split_once("; rm -r ").unwrap();
+    assert!(Command::new("kill").args(ids.split_whitespace()).status().unwrap().success());
     wait_until("billing to be gone", Duration::from_secs(60), || {
         harness::http::try_call("GET", &format!("{url}/rest/health"), &[], b"").is_err()
     });
+    std::fs::remove_dir_all(remove).unwrap();
+}
+
+/// Runs the demo in a folder for temporary files of its own, as `sh` runs this script with it as `$@`.
+fn demo_by(script: &str, temporary: &std::path::Path) -> std::process::Child {
+    Command::new("/bin/sh")
+        .args(["-c", script, "sh", TINJIS, "demo", FEW])
+        .env_clear()
+        .env("TMPDIR", temporary)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a shell can be started")
+}
+
+#[test]
+fn a_demo_that_fails_says_in_which_step_and_leaves_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    // A file may have 4 KiB: no store can be made.
+    let output = demo_by("ulimit -f 8; exec \"$@\"", temporary.path()).wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("in the step \"pay once\": payments ended by itself"), "{said}");
+    assert!(said.contains("--- the end of "), "{said}");
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn ctrl_c_ends_every_process_of_the_demo() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut child = demo_by("exec \"$@\"", temporary.path());
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let ids = wait_for("the demo to have processes", Duration::from_secs(60), || {
+        let ids = std::fs::read_to_string(&children).unwrap_or_default();
+        (!ids.is_empty()).then_some(ids)
+    });
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let status = wait_for("the demo to end", Duration::from_secs(60), || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(2));
+    for id in ids.split_whitespace() {
+        assert!(!std::path::Path::new(&format!("/proc/{id}")).exists(), "process {id} runs on");
+    }
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
 
 #[test]

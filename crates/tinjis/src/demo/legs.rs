@@ -108,7 +108,7 @@ pub(super) async fn naive(dir: &Path, world: &World, progress: &Progress) -> any
         })
         .await?;
         biller.kill()?;
-        progress.step(format_args!("a retry loop without keys: kill {kill} of {}", world.kills));
+        progress.step(format_args!("without keys: kill {kill} of {}", world.kills));
         biller = start()?;
     }
     let status = wait_for("the naive biller to end", WITHIN, async || biller.ended()).await?;
@@ -149,7 +149,7 @@ pub(super) async fn tinjis(
     let mut kills = 0;
     let mut all_paid = false;
     for round in 1..=ROUNDS_MAX {
-        progress.step(format_args!("the same with Tinjis: round {round}"));
+        progress.step(format_args!("with Tinjis: round {round}"));
         all_paid = one_round(&mut billing, &payments, world, &mut kills, progress).await?;
         if all_paid {
             break;
@@ -158,7 +158,7 @@ pub(super) async fn tinjis(
     if !all_paid {
         bail!("not all invoices are PAID after {ROUNDS_MAX} runs");
     }
-    progress.step("verify");
+    progress.step("with Tinjis: verify");
     let report = verify(&Billing::Service(billing.api()), payments.api()).await?;
     Ok(Kept { billing, payments, report, kills })
 }
@@ -181,7 +181,7 @@ async fn one_round(
         }
         if *kills < world.kills && held(&admin).await? > *kills {
             *kills += 1;
-            progress.step(format_args!("the same with Tinjis: kill {kills} of {}", world.kills));
+            progress.step(format_args!("with Tinjis: kill {kills} of {}", world.kills));
             billing.kill_and_restart().await?;
             // Joins the run that the kill interrupted.
             run = Run::start(&api).await?;

@@ -86,12 +86,14 @@ async fn show(options: &Options, world: &World, dir: &Path) -> anyhow::Result<(u
     progress.result(once_line(&once));
     progress.result(heading(options));
 
-    progress.step("a retry loop without keys");
-    let naive = legs::naive(&leg("naive")?, world, &progress).await;
+    // Side by side, each with a provider of its own: both mostly wait for a disk.
+    let (naive_dir, tinjis_dir) = (leg("naive")?, leg("tinjis")?);
+    let (naive, kept) = tokio::join!(
+        legs::naive(&naive_dir, world, &progress),
+        legs::tinjis(&tinjis_dir, world, options.forget_key, &progress)
+    );
     let naive = naive.context("in the step \"a retry loop without keys\"")?;
     progress.result(naive_line(&naive));
-
-    let kept = legs::tinjis(&leg("tinjis")?, world, options.forget_key, &progress).await;
     let kept = kept.context("in the step \"the same with Tinjis\"")?;
     progress.result(tinjis_line(&kept.report));
     progress.result(again_line(options, world.seed));
@@ -179,7 +181,7 @@ fn keep(mut kept: Kept, dir: std::path::PathBuf) {
         format!("  curl '{billing}/v1/attempts?limit=3'"),
         format!("  curl '{payments}/v1/ledger?limit=3'"),
         format!("  tinjis verify --billing {billing} --payments {payments}"),
-        format!("to end them: kill {} {}", kept.billing.id(), kept.payments.id()),
+        format!("to end them: kill {} {}; rm -r {}", kept.billing.id(), kept.payments.id(), dir.display()),
     ] {
         output::result(line);
     }

@@ -19,7 +19,7 @@ use crate::http::{Api, BaseUrl};
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often a predicate is asked.
-const POLL: Duration = Duration::from_millis(2);
+const POLL: Duration = Duration::from_millis(4);
 
 /// Lines of a child's log that are shown when something fails.
 const TAIL_LINES: usize = 15;
