@@ -159,11 +159,9 @@ pub fn on_answer(idempotency: Idempotency, sent: Sent, class: AnswerClass) -> Ou
         AnswerClass::Voided => Outcome::Voided,
         AnswerClass::KeyReused => Outcome::InDoubt(Some(AttentionReason::KeyReused)),
         AnswerClass::Unkeyed => in_doubt(Idempotency::None),
-        AnswerClass::Invalid | AnswerClass::NotSent | AnswerClass::EndpointWrong { .. }
-            if sent.is_resend() =>
-        {
-            doubt
-        }
+        AnswerClass::NotSent | AnswerClass::EndpointWrong { .. } if sent.is_resend() => doubt,
+        // It stays open, since an earlier copy may have been taken; but asking again would go on for ever.
+        AnswerClass::Invalid if sent.is_resend() => Outcome::InDoubt(Some(AttentionReason::Rejected)),
         AnswerClass::Invalid => Outcome::Rejected,
         AnswerClass::NotSent | AnswerClass::EndpointWrong { took_nothing: true } => Outcome::NotSent,
         AnswerClass::EndpointWrong { took_nothing: false } | AnswerClass::InDoubt => doubt,
@@ -187,15 +185,16 @@ pub enum Conflict {
     Contradiction,
 }
 
-/// What a settlement does to an attempt in a final state; `None`: nothing, it agrees or says nothing new.
+/// What a settlement does to an attempt in a final state; `None`: nothing, it agrees or says nothing new. REFUSED,
+/// REJECTED and VOIDED agree: each says that this key was not charged, and a person's void may come before the refusal.
 #[must_use]
 pub fn on_final(stored: AttemptState, outcome: Outcome) -> Option<Conflict> {
+    let charged = stored == AttemptState::Charged;
     match outcome.attempt() {
-        Some(wanted) if wanted == stored => None,
         None | Some(AttemptState::Intent | AttemptState::InDoubt) => None,
-        Some(AttemptState::Charged) => Some(Conflict::ChargedLate),
+        Some(AttemptState::Charged) => (!charged).then_some(Conflict::ChargedLate),
         Some(AttemptState::Refused | AttemptState::Rejected | AttemptState::Voided) => {
-            Some(Conflict::Contradiction)
+            charged.then_some(Conflict::Contradiction)
         }
     }
 }
@@ -242,6 +241,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_invalid_when_sent_again_stays_open_and_calls_a_person() {
+        for sent in [AGAIN, DOUBTED] {
+            let outcome = on_answer(Idempotency::Keys, sent, AnswerClass::Invalid);
+            assert_eq!(outcome.attempt(), Some(AttemptState::InDoubt));
+            assert_eq!(outcome.invoice(), InvoiceState::Attention);
+        }
+    }
+
+    #[test]
     fn a_first_send_that_never_left_is_taken_back() {
         assert_eq!(on_answer(Idempotency::None, FIRST, AnswerClass::NotSent), Outcome::NotSent);
         let wrong = AnswerClass::EndpointWrong { took_nothing: true };
@@ -259,5 +267,15 @@ mod tests {
         assert_eq!(on_final(Charged, Outcome::Refused), Some(Conflict::Contradiction));
         assert_eq!(on_final(Charged, Outcome::InDoubt(None)), None);
         assert_eq!(on_final(Charged, Outcome::NotSent), None);
+    }
+
+    #[test]
+    fn two_ways_of_not_being_charged_do_not_contradict_each_other() {
+        use AttemptState::{Refused, Rejected, Voided};
+        for stored in [Refused, Rejected, Voided] {
+            for outcome in [Outcome::Refused, Outcome::Rejected, Outcome::Voided] {
+                assert_eq!(on_final(stored, outcome), None, "{outcome:?} on {stored}");
+            }
+        }
     }
 }

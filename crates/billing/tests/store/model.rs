@@ -225,7 +225,7 @@ impl Model {
                     self.charged_late(run, key, &attempt, other_open, other_charged)
                 }
                 Some(AttemptState::Refused | AttemptState::Rejected | AttemptState::Voided)
-                    if wanted != Some(attempt.state) =>
+                    if attempt.state == AttemptState::Charged =>
                 {
                     let invoice = &mut self.invoices[attempt.invoice - 1];
                     if invoice.state != InvoiceState::Attention {
