@@ -8,7 +8,7 @@ use chassis::crash_point;
 use super::engine::Shared;
 use super::transition::Idempotency;
 use super::{ResolveError, ResolveOutcome};
-use crate::invoice::Attempt;
+use crate::invoice::{Attempt, InvoiceState};
 use crate::provider::Void;
 use crate::store::plan::LEASE_NEVER;
 use crate::store::{Resolution, Resolved};
@@ -54,8 +54,10 @@ impl Shared {
             return Err(ResolveError::ReasonMissing);
         }
         let invoice = self.store.invoice(attempt.invoice_id).await?;
-        let parked_at = invoice.map_or(i64::MIN, |invoice| invoice.updated_at);
-        match dead_in(attempt, parked_at, self.clock.now_ms()) {
+        // One that does not wait for a person can be claimed, and sent, between this look and the word.
+        let parked = invoice.filter(|invoice| invoice.state == InvoiceState::Attention);
+        let Some(invoice) = parked else { return Err(ResolveError::TooEarly(REQUEST_LIFE_MAX)) };
+        match dead_in(attempt, invoice.updated_at, self.clock.now_ms()) {
             Duration::ZERO => Ok(()),
             wait => Err(ResolveError::TooEarly(wait)),
         }
