@@ -1,8 +1,9 @@
 //! Records what was learnt: many settlements in one durable step, none ever lost while the process lives.
 //! Makes no call and claims nothing.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chassis::crash_point;
@@ -71,16 +72,26 @@ impl Recorder {
 impl Shared {
     /// `false` when the hard stop came first; a restart then learns the outcome again, by its key.
     async fn settle(&self, run: Option<RunId>, settlements: &[Settlement], progress: &Progress) -> bool {
+        let tried = AtomicBool::new(false);
         let settled = self.insist("settle", || async {
-            match self.store.settle(run, settlements).await {
+            // A try that failed may have taken hold. To take a send back twice would hide another one, which may have
+            // been executed; everything else may be recorded again.
+            let now = if tried.swap(true, Ordering::Relaxed) {
+                let again = settlements.iter().filter(|one| one.outcome != Outcome::NotSent);
+                Cow::Owned(again.cloned().collect::<Vec<_>>())
+            } else {
+                Cow::Borrowed(settlements)
+            };
+            let settled = match self.store.settle(run, &now).await {
                 // One bad row must not hold back the others.
-                Err(StoreError::Corrupt(_)) => self.one_by_one(run, settlements).await,
+                Err(StoreError::Corrupt(_)) => self.one_by_one(run, &now).await,
                 other => other,
-            }
+            };
+            settled.map(|settled| (now, settled))
         });
-        let Some(settled) = settled.await else { return false };
+        let Some((recorded, settled)) = settled.await else { return false };
         crash_point!("K9");
-        for (settlement, settled) in settlements.iter().zip(settled) {
+        for (settlement, settled) in recorded.iter().zip(settled) {
             self.count(run, settlement, &settled, progress);
         }
         true
