@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use indicatif::HumanDuration;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -18,7 +19,7 @@ const EVERY: Duration = Duration::from_millis(200);
 /// How long billing may be away in mid-run, as for a restart.
 const AWAY_MAX: Duration = Duration::from_secs(15);
 
-const TEMPLATE: &str = "[{bar:30}] {pos}/{len}  {per_sec}  {msg}  {eta} left";
+const TEMPLATE: &str = "[{bar:30}] {pos}/{len}  {msg}";
 
 /// Exit codes.
 const ALL_PAID: u8 = 0;
@@ -72,6 +73,28 @@ impl Run {
     }
 }
 
+/// How fast a run goes since we watch it; one that was joined has gone on for long.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    from: u64,
+}
+
+impl Pace {
+    /// What there is to say now.
+    fn words(&self, run: &Run) -> String {
+        let elapsed_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        let done = run.done().saturating_sub(self.from);
+        let rate = done.saturating_mul(1000) / elapsed_ms;
+        let left = run.total.saturating_sub(run.done());
+        let time_left = match left.saturating_mul(elapsed_ms).checked_div(done) {
+            Some(ms) => format!("{} left", HumanDuration(Duration::from_millis(ms))),
+            None => String::new(),
+        };
+        format!("{}/s  {}  {time_left}", grouped(rate), run.words())
+    }
+}
+
 /// The `pay` command.
 pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
     // Before there is a run, so that no Ctrl-C finds nobody who could say that it goes on.
@@ -100,9 +123,10 @@ async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = Instant::now();
+    let pace = Pace { since: seen, from: run.done() };
     while !run.is_finished() {
         progress.total(run.total.max(run.done()));
-        progress.at(run.done(), run.words());
+        progress.at(run.done(), pace.words(&run));
         ticks.tick().await;
         match run.look(billing).await {
             Ok(now) => {

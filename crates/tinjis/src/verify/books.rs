@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::facts::{AttemptFact, InvoiceFact, InvoiceState, PaidBy};
+use super::facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, PaidBy};
 
 /// What an invoice with one attempt may cost at most, with a reference of 20 bytes and growing vectors.
 #[cfg(test)]
@@ -66,27 +66,30 @@ pub(crate) struct Entry {
     pub(crate) found: u16,
     /// CHARGED rows that name it.
     pub(crate) charges: u16,
+    /// The state's number, and marks.
+    state: u16,
     currency: u8,
-    state: u8,
 }
 
-const PENDING: u8 = 0;
-const CHARGING: u8 = 1;
-const ATTENTION: u8 = 2;
-const PAID_BY_CHARGE: u8 = 3;
-const PAID_BY_IMPORT: u8 = 4;
-const PAID_BY_RESOLVE: u8 = 5;
-const STATE: u8 = 0b0000_0111;
+const PENDING: u16 = 0;
+const CHARGING: u16 = 1;
+const ATTENTION: u16 = 2;
+const PAID_BY_CHARGE: u16 = 3;
+const PAID_BY_IMPORT: u16 = 4;
+const PAID_BY_RESOLVE: u16 = 5;
+const STATE: u16 = 0b0000_0111;
 /// A CHARGED row of it stood in the ledger before billing was read.
-const SETTLED: u8 = 1 << 3;
+const SETTLED: u16 = 1 << 3;
 /// An attempt is open.
-const OPEN: u8 = 1 << 4;
+const OPEN: u16 = 1 << 4;
 /// An attempt is in doubt.
-const IN_DOUBT: u8 = 1 << 5;
+const IN_DOUBT: u16 = 1 << 5;
+/// A request for an open attempt may have left.
+const SENT: u16 = 1 << 8;
 /// An attempt is CHARGED.
-const CHARGED: u8 = 1 << 6;
+const CHARGED: u16 = 1 << 6;
 /// A CHARGED row has a key of it.
-const KEYED: u8 = 1 << 7;
+const KEYED: u16 = 1 << 7;
 
 impl Entry {
     pub(crate) fn data(&self) -> Data {
@@ -110,10 +113,15 @@ impl Entry {
         self.state & OPEN != 0
     }
 
-    /// Whether nobody knows if it was charged. CHARGING without an open attempt is such a case too: something is
-    /// missing from the journal.
+    /// Whether an attempt is IN_DOUBT.
     pub(crate) fn is_in_doubt(&self) -> bool {
-        self.state & IN_DOUBT != 0 || (self.state & STATE == CHARGING && !self.is_open())
+        self.state & IN_DOUBT != 0
+    }
+
+    /// Whether nobody knows if it was charged, once no run is at work. CHARGING without an open attempt is such a
+    /// case too: something is missing from the journal.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.is_in_doubt() || self.state & SENT != 0 || (self.state & STATE == CHARGING && !self.is_open())
     }
 
     /// Whether CHARGED rows back it: by key, when its journal says CHARGED.
@@ -215,15 +223,14 @@ impl Books {
         let key = key_bytes(&fact.key)?;
         self.attempts.push(Known { key, slot });
         let entry = found.ok().map(|at| &mut self.entries[at])?;
-        if fact.state.is_open() {
-            entry.state |= OPEN;
-        }
-        if fact.is_in_doubt() {
-            entry.state |= IN_DOUBT;
-        }
-        if fact.state == super::facts::AttemptState::Charged {
-            entry.state |= CHARGED;
-        }
+        let marks = match fact.state {
+            AttemptState::Intent if fact.sends > 0 => OPEN | SENT,
+            AttemptState::Intent => OPEN,
+            AttemptState::InDoubt => OPEN | SENT | IN_DOUBT,
+            AttemptState::Charged => CHARGED,
+            AttemptState::Refused | AttemptState::Rejected | AttemptState::Voided => 0,
+        };
+        entry.state |= marks;
         if entry.data() != data {
             self.other.insert(key, data);
         }

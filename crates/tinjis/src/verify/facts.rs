@@ -93,17 +93,6 @@ pub(crate) struct AttemptFact {
     pub(crate) sends: i64,
 }
 
-impl AttemptFact {
-    /// Whether money may have moved without anybody knowing: a request may have left and its fate is open.
-    pub(crate) fn is_in_doubt(&self) -> bool {
-        match self.state {
-            AttemptState::InDoubt => true,
-            AttemptState::Intent => self.sends > 0,
-            _ => false,
-        }
-    }
-}
-
 /// The ledger's word for a row's state.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "UPPERCASE")]

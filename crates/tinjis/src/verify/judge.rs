@@ -346,7 +346,7 @@ impl Case {
 
     fn judge_invoice(&mut self, slot: Slot, run: bool, judgement: &mut Judgement) {
         let entry = self.books.entry(slot);
-        let in_doubt = entry.is_in_doubt();
+        let in_doubt = if run { entry.is_in_doubt() } else { entry.is_unknown() };
         judgement.invoices += 1;
         judgement.paid += u64::from(entry.is_paid());
         judgement.imported_paid += u64::from(entry.is_paid_by_import());

@@ -160,7 +160,10 @@ impl Report {
             lines.push(format!("  {name}: paid {paid}, charged {charged}"));
         }
         if self.run {
-            lines.push("  a run is unfinished: what is open is no fault".to_owned());
+            lines.push(
+                "  a run is unfinished: what is open is no fault, and the ledger was read after billing"
+                    .to_owned(),
+            );
         }
         lines.extend(judgement.findings.iter().take(SHOWN_MAX).map(finding_line));
         let more = judgement.findings_total().saturating_sub(SHOWN_MAX as u64);

@@ -120,6 +120,18 @@ const RULES: &[Rule] = &[
         never: &["axum", "hyper", "StatusCode", "crate::http"],
         why: "the ledger knows no wire",
     },
+    Rule {
+        room: "crates/tinjis/src/verify/judge.rs",
+        except: &[],
+        never: &["tokio", "chassis", "crate::http", "crate::output", "std::fs", "async"],
+        why: "the judge is one pure function",
+    },
+    Rule {
+        room: "crates/tinjis/src/",
+        except: &["crates/tinjis/src/demo/", "crates/tinjis/src/main.rs"],
+        never: &["naive::"],
+        why: "the naive biller is the demo's counterexample and no mode of the product",
+    },
 ];
 
 #[test]

@@ -256,6 +256,20 @@ fn a_double_names_its_keys_and_every_place_in_the_ledger() {
 }
 
 #[test]
+fn while_a_run_is_at_work_only_what_it_calls_in_doubt_is_counted_so() {
+    let in_doubt = |state, run| {
+        let mut world = World { run, ..World::right() };
+        world.invoices[0] = invoice(1, InvoiceState::Charging);
+        world.attempts[0].state = state;
+        let judgement = world.judge();
+        (judgement.in_doubt, judgement.open, judgement.is_right())
+    };
+    assert_eq!(in_doubt(AttemptState::Intent, true), (0, 1, true));
+    assert_eq!(in_doubt(AttemptState::InDoubt, true), (1, 1, true));
+    assert_eq!(in_doubt(AttemptState::Intent, false), (1, 1, false));
+}
+
+#[test]
 fn findings_are_all_counted_and_a_bounded_number_is_named() {
     let count = i64::try_from(SUSPECTS_MAX).unwrap() + 5;
     let invoices = (1..=count).map(|id| invoice(id, InvoiceState::Paid));
@@ -316,8 +330,10 @@ fn obvious(world: &World) -> BTreeMap<Kind, u64> {
         let open = journal.iter().any(|a| a.state.is_open());
         let journal_charged = journal.iter().any(|a| a.state == AttemptState::Charged);
         let keyed = world.rows.iter().any(|row| row.state == RowState::Charged && journaled(row));
-        let doubt =
-            journal.iter().any(|a| a.is_in_doubt()) || (invoice.state == InvoiceState::Charging && !open);
+        let doubt = journal
+            .iter()
+            .any(|a| a.state == AttemptState::InDoubt || (a.state == AttemptState::Intent && a.sends > 0))
+            || (invoice.state == InvoiceState::Charging && !open);
         let unknown = |row: &LedgerRow| {
             row.key.is_some() && !foreign(row) && named(row) && row.state != RowState::Voided
         };
