@@ -52,6 +52,15 @@ pub(super) async fn rest() {
     tokio::time::sleep(POLL).await;
 }
 
+/// This very program, also when a newer build has taken the place of its file since.
+fn own_program() -> anyhow::Result<PathBuf> {
+    const RUNNING: &str = "/proc/self/exe";
+    if Path::new(RUNNING).exists() {
+        return Ok(RUNNING.into());
+    }
+    std::env::current_exe().context("this program's own file is not known")
+}
+
 /// A running child; killed when dropped.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -66,8 +75,8 @@ impl Running {
     fn start(words: &[OsString], log: &Path) -> anyhow::Result<Self> {
         let out = OpenOptions::new().create(true).append(true).open(log)?;
         let err: File = out.try_clone()?;
-        let program = std::env::current_exe().context("this program's own file is not known")?;
-        let child = Command::new(program)
+        let child = Command::new(own_program()?)
+            .arg0("tinjis")
             .args(words)
             .env_clear()
             .stdin(Stdio::null())
