@@ -102,14 +102,7 @@ async fn admit(
     key: Option<Key>,
     body: Body,
 ) -> Result<charge::Request, Response> {
-    if !is_expected(&head.headers, app.0.ledger_id) {
-        let problem = Problem::named(
-            StatusCode::PRECONDITION_FAILED,
-            "ledger-mismatch",
-            "This is another ledger than the caller expects; nothing was executed",
-        );
-        return Err(problem.into_response());
-    }
+    check_ledger(app, &head.headers).map_err(IntoResponse::into_response)?;
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX)
         .await
         .map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE).into_response())?;
@@ -223,11 +216,19 @@ pub(super) fn unavailable() -> Response {
     ([(header::RETRY_AFTER, RETRY_AFTER_S)], problem).into_response()
 }
 
-fn is_expected(headers: &HeaderMap, ledger_id: LedgerId) -> bool {
+/// Refuses a caller that expects another ledger, before anything is executed.
+pub(super) fn check_ledger(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     let is_ours = |value: &HeaderValue| {
-        value.to_str().ok().and_then(|text| Uuid::parse_str(text.trim()).ok()) == Some(ledger_id.0)
+        value.to_str().ok().and_then(|text| Uuid::parse_str(text.trim()).ok()) == Some(app.0.ledger_id.0)
     };
-    headers.get_all(EXPECT_LEDGER).iter().all(is_ours)
+    if headers.get_all(EXPECT_LEDGER).iter().all(is_ours) {
+        return Ok(());
+    }
+    Err(Problem::named(
+        StatusCode::PRECONDITION_FAILED,
+        "ledger-mismatch",
+        "This is another ledger than the caller expects; nothing was executed",
+    ))
 }
 
 fn read_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {

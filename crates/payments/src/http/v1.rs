@@ -8,11 +8,11 @@ use axum::extract::{Extension, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use chassis::caller::Account;
 use chassis::problem::{FieldError, Problem};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
 use super::App;
-use super::deliver::{bad_key, foreign, unavailable};
+use super::deliver::{bad_key, check_ledger, foreign, unavailable};
 use crate::keys::Key;
 use crate::ledger::{LedgerError, PAGE_MAX, Row, Seq, State as RowState};
 
@@ -96,12 +96,16 @@ pub(super) async fn row(
 }
 
 /// `POST /v1/ledger/{key}/void`: after 200 the key is not charged and never will be. The row that stands there is
-/// told: VOIDED, or REFUSED as it was before.
+/// told: VOIDED, or REFUSED as it was before. A tombstone in another ledger than the caller expects would stop nothing.
 pub(super) async fn void(
     State(app): State<App>,
     Extension(account): Extension<Account>,
     Path(key): Path<String>,
+    headers: HeaderMap,
 ) -> Response {
+    if let Err(mismatch) = check_ledger(&app, &headers) {
+        return mismatch.into_response();
+    }
     let Some(key) = Key::parse(&key) else { return bad_key("key").into_response() };
     match app.0.ledger.void(account.as_str(), &key).await {
         Ok(row) if row.account != account.as_str() => foreign(),

@@ -117,6 +117,18 @@ fn another_ledger_than_expected_executes_nothing() {
 }
 
 #[test]
+fn a_key_is_not_voided_in_another_ledger_than_expected() {
+    let site = willing().start();
+    let id = site.get("/v1/ledger").json()["ledger_id"].as_str().unwrap().to_owned();
+    let other = [("Expect-Ledger", "00000000-0000-4000-8000-000000000001")];
+    let answer = site.post("/v1/ledger/k/void", &other, "");
+    assert_eq!(problem(&answer), (412, "ledger-mismatch".to_owned()));
+    assert_eq!(answer.header("ledger-id"), Some(id.as_str()));
+    assert_eq!(site.ask("SELECT count(*) FROM ledger"), 0);
+    assert_eq!(site.post("/v1/ledger/k/void", &[("Expect-Ledger", &id)], "").status, 200);
+}
+
+#[test]
 fn tokens_of_one_account_share_its_keys_and_other_accounts_see_nothing() {
     let (site, _tokens) = with_two_accounts();
     let first = site.post("/", &keyed("k", "token-a"), GOOD);
