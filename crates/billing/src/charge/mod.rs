@@ -195,8 +195,9 @@ impl Engine {
         }
     }
 
-    /// Takes a person's word on an open attempt. "Not charged" is taken only after the provider has voided the key,
-    /// or, without keys, once no request can be alive, and with a reason.
+    /// Takes a person's word on an attempt. "Not charged" of an open one is taken only after the provider has voided
+    /// the key, or, without keys, once no request can be alive, and with a reason. A word on a final one may end the
+    /// waiting of its invoice.
     pub async fn resolve(&self, resolution: Resolution) -> Result<ResolveOutcome, ResolveError> {
         self.0.resolve(&resolution).await
     }

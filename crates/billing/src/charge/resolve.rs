@@ -22,10 +22,8 @@ impl Shared {
         let Some(attempt) = self.store.attempt(&resolution.key).await? else {
             return Ok(ResolveOutcome::Unknown);
         };
-        if !attempt.state.is_open() {
-            return Ok(ResolveOutcome::Final(attempt.state));
-        }
-        if !resolution.charged {
+        // Of a final attempt only its invoice may still wait for a person; the store knows.
+        if attempt.state.is_open() && !resolution.charged {
             self.ensure_not_charged(&attempt, resolution).await?;
         }
         match self.store.resolve(resolution).await? {

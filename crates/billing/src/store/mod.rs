@@ -108,7 +108,7 @@ pub enum Settled {
     Unknown,
 }
 
-/// A person's word on an open attempt, kept for ever in `resolutions`.
+/// A person's word on an attempt, kept for ever in `resolutions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolution {
     /// Which attempt.
@@ -126,7 +126,7 @@ pub struct Resolution {
 pub enum Resolved {
     /// Recorded, with its audit row.
     Applied,
-    /// The attempt is final already, in this state; nothing changed.
+    /// The attempt is final already, in this state, and the word ends no waiting; nothing changed.
     Final(AttemptState),
     /// `charged` was said, but another attempt of the same invoice is CHARGED already; nothing changed. The second
     /// charge is to be paid back first, then said to be not charged.
@@ -224,6 +224,9 @@ pub trait Store: Send + Sync + 'static {
     /// Rows with a problem change nothing; the others are recorded.
     async fn import(&self, rows: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>>;
 
-    /// Records a person's word: attempt CHARGED or VOIDED, invoice PAID (by resolve) or PENDING, audit row.
+    /// Records a person's word, with its audit row. Of an open attempt: attempt CHARGED or VOIDED, invoice PAID (by
+    /// resolve, or by charge when another attempt is CHARGED) or PENDING. A final attempt stays as it is; if its invoice
+    /// is in ATTENTION and none of its attempts is open, "not charged" of a REJECTED one makes the invoice PENDING, and
+    /// "charged" of the CHARGED one makes it PAID (by resolve).
     async fn resolve(&self, resolution: &Resolution) -> Result<Resolved>;
 }

@@ -159,16 +159,34 @@ fn second_charge(attempt: Option<AttemptState>) -> Plan {
     }
 }
 
-/// What a person's word on an attempt comes to: the attempt's and the invoice's next state, or why not.
-pub fn resolve(standing: Standing, charged: bool) -> Result<(AttemptState, InvoicePlan), Resolved> {
+/// What a person's word on an attempt comes to: the attempt's next state (`None` leaves it) and the invoice's, or why
+/// not.
+pub fn resolve(standing: Standing, charged: bool) -> Result<(Option<AttemptState>, InvoicePlan), Resolved> {
     if !standing.attempt.is_open() {
-        return Err(Resolved::Final(standing.attempt));
+        return resolve_final(standing, charged)
+            .map(|invoice| (None, invoice))
+            .ok_or(Resolved::Final(standing.attempt));
     }
     match (charged, standing.others.charged) {
         (true, true) => Err(Resolved::OtherCharged),
-        (true, false) => Ok((AttemptState::Charged, InvoicePlan::paid(PaidBy::Resolve))),
-        (false, true) => Ok((AttemptState::Voided, InvoicePlan::paid(PaidBy::Charge))),
-        (false, false) => Ok((AttemptState::Voided, InvoicePlan::plain(InvoiceState::Pending))),
+        (true, false) => Ok((Some(AttemptState::Charged), InvoicePlan::paid(PaidBy::Resolve))),
+        (false, true) => Ok((Some(AttemptState::Voided), InvoicePlan::paid(PaidBy::Charge))),
+        (false, false) => Ok((Some(AttemptState::Voided), InvoicePlan::plain(InvoiceState::Pending))),
+    }
+}
+
+/// A person's word on a final attempt changes nothing of it, but ends the waiting of its invoice: what was rejected may
+/// be tried again, what is charged is acknowledged. While another attempt is open, that one is to be decided first.
+fn resolve_final(standing: Standing, charged: bool) -> Option<InvoicePlan> {
+    if standing.invoice != InvoiceState::Attention || standing.others.open {
+        return None;
+    }
+    match (standing.attempt, charged) {
+        (AttemptState::Rejected, false) if !standing.others.charged => {
+            Some(InvoicePlan::plain(InvoiceState::Pending))
+        }
+        (AttemptState::Charged, true) => Some(InvoicePlan::paid(PaidBy::Resolve)),
+        _ => None,
     }
 }
 
@@ -205,7 +223,7 @@ mod tests {
             for outcome in OUTCOMES {
                 assert_ne!(settle(standing, outcome).attempt, Some(AttemptState::Charged), "{standing:?}");
             }
-            assert!(!matches!(resolve(standing, true), Ok((AttemptState::Charged, _))));
+            assert!(!matches!(resolve(standing, true), Ok((Some(AttemptState::Charged), _))));
         }
     }
 
@@ -220,6 +238,23 @@ mod tests {
                         !attempt.is_open() && attempt != AttemptState::Charged && !standing.others.charged
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_waits_for_a_person_has_a_word_that_ends_it() {
+        use AttemptState::{Charged, Rejected};
+        for (attempt, word, ends) in
+            [(Rejected, false, InvoiceState::Pending), (Charged, true, InvoiceState::Paid)]
+        {
+            let alone = Standing { attempt, invoice: InvoiceState::Attention, others: Others::default() };
+            assert_eq!(resolve(alone, word).map(|(next, invoice)| (next, invoice.state)), Ok((None, ends)));
+            assert_eq!(resolve(alone, !word), Err(Resolved::Final(attempt)));
+            let beside_an_open_one = Standing { others: Others { open: true, charged: false }, ..alone };
+            assert_eq!(resolve(beside_an_open_one, word), Err(Resolved::Final(attempt)));
+            for invoice in [InvoiceState::Pending, InvoiceState::Charging, InvoiceState::Paid] {
+                assert_eq!(resolve(Standing { invoice, ..alone }, word), Err(Resolved::Final(attempt)));
             }
         }
     }

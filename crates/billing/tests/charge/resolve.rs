@@ -62,3 +62,19 @@ async fn without_keys_not_charged_waits_until_no_request_can_be_alive() {
     assert_eq!(house.states().await, [AttemptState::Voided]);
     assert_eq!(house.count(InvoiceState::Pending).await, 1);
 }
+
+#[tokio::test]
+async fn a_rejected_invoice_is_tried_again_under_a_new_key_once_a_person_says_so() {
+    let provider = Provider::start(|_| Reply::new(400, r#"{"error":"Invalid Request"}"#)).await;
+    let house = House::with(1).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    billing.pay().await;
+    assert_eq!(house.states().await, [AttemptState::Rejected]);
+    provider.now(|_| Reply::charged());
+    let attempt = house.attempts().await.remove(0);
+    let outcome = billing.engine.resolve(word(&attempt, false, "they know the customer now")).await;
+    assert!(matches!(outcome, Ok(ResolveOutcome::Applied)));
+    billing.pay().await;
+    assert_eq!(house.states().await, [AttemptState::Rejected, AttemptState::Charged]);
+    assert_eq!(house.count(InvoiceState::Paid).await, 1);
+}

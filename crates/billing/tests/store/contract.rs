@@ -51,6 +51,7 @@ cases! {
     a_contradiction_overwrites_nothing_and_calls_a_person,
     doubt_is_counted_at_the_run_that_made_the_attempt,
     a_person_s_word_ends_an_open_attempt,
+    a_person_s_word_ends_the_waiting_after_a_final_attempt,
     edits_of_an_invoice_do_not_reach_its_open_attempt,
 }
 
@@ -502,6 +503,37 @@ async fn a_person_s_word_ends_an_open_attempt(fixture: impl Fixture) {
     }
     assert_eq!(state(&*store, 1).await, paid(PaidBy::Resolve));
     assert_eq!(state(&*store, 2).await, PENDING);
+}
+
+async fn a_person_s_word_ends_the_waiting_after_a_final_attempt(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 2).await;
+    let first = run(&*store).await;
+    let attempts = claimed(&*store, &first, 2).await;
+    settle(&*store, Some(&first), &attempts[0].key, Outcome::Rejected).await;
+    settle(&*store, Some(&first), &attempts[1].key, Outcome::Charged).await;
+    settle(&*store, Some(&first), &attempts[1].key, Outcome::Refused).await;
+    store.finish_run(first.id).await.unwrap();
+    for (attempt, charged, stands) in
+        [(&attempts[0], false, AttemptState::Rejected), (&attempts[1], true, AttemptState::Charged)]
+    {
+        let word = |charged| Resolution {
+            key: attempt.key.clone(),
+            charged,
+            reason: "the customer was unknown there".to_owned(),
+            actor: "an operator".to_owned(),
+        };
+        assert_eq!(store.resolve(&word(!charged)).await.unwrap(), Resolved::Final(stands));
+        assert_eq!(store.resolve(&word(charged)).await.unwrap(), Resolved::Applied);
+        assert_eq!(store.resolve(&word(charged)).await.unwrap(), Resolved::Final(stands));
+        assert_eq!(store.attempt(&attempt.key).await.unwrap().unwrap().state, stands);
+    }
+    assert_eq!(state(&*store, 1).await, PENDING);
+    assert_eq!(state(&*store, 2).await, paid(PaidBy::Resolve));
+    let second = run(&*store).await;
+    let again = claimed(&*store, &second, 1).await.remove(0);
+    assert_eq!((again.invoice_id, again.number), (InvoiceId(1), 2));
+    assert_ne!(again.key, attempts[0].key);
 }
 
 async fn edits_of_an_invoice_do_not_reach_its_open_attempt(fixture: impl Fixture) {

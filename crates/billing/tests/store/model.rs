@@ -304,10 +304,19 @@ impl Model {
 
     pub(crate) fn resolve(&mut self, key: &Key, charged: bool) -> Resolved {
         let Some(attempt) = self.attempts.get(key).cloned() else { return Resolved::Unknown };
-        if !attempt.state.is_open() {
-            return Resolved::Final(attempt.state);
-        }
         let other_charged = self.has(attempt.invoice, Some(key), &[AttemptState::Charged]);
+        if !attempt.state.is_open() {
+            let any_open = self.has(attempt.invoice, None, &[AttemptState::Intent, AttemptState::InDoubt]);
+            let invoice = &mut self.invoices[attempt.invoice - 1];
+            let waits = invoice.state == InvoiceState::Attention && !any_open;
+            match (attempt.state, charged) {
+                (AttemptState::Charged, true) if waits => pay(invoice, PaidBy::Resolve),
+                (AttemptState::Rejected, false) if waits && !other_charged => free(invoice),
+                (state, _) => return Resolved::Final(state),
+            }
+            self.resolutions += 1;
+            return Resolved::Applied;
+        }
         if charged && other_charged {
             return Resolved::OtherCharged;
         }

@@ -103,7 +103,7 @@ enum Word {
     NotCharged,
 }
 
-/// `POST /v1/attempts/{key}/resolve`: records a person's word on an open attempt; 200 with the attempt.
+/// `POST /v1/attempts/{key}/resolve`: records a person's word on an attempt; 200 with the attempt.
 pub(in crate::http) async fn resolve(
     State(state): State<AppState>,
     key: Result<Path<String>, PathRejection>,

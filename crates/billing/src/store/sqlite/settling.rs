@@ -220,12 +220,14 @@ pub(super) fn resolve(
         Ok(plan) => plan,
         Err(answer) => return Ok(answer),
     };
-    book.close(&found, state, now)?;
+    if let Some(state) = state {
+        book.close(&found, state, now)?;
+    }
     book.set_invoice(&found, invoice, now)?;
     let mut moves = Moves::default();
     moves.change(found.standing.invoice, invoice.state, 1);
     moves.record(connection)?;
-    count_doubt(connection, &found, Some(state))?;
+    count_doubt(connection, &found, state)?;
     let sql = "INSERT INTO resolutions (key, charged, reason, actor, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
     connection.prepare_cached(sql)?.execute(params![
         resolution.key.as_str(),
