@@ -11,7 +11,6 @@ use chassis::caller::{Callers, Tokens};
 use chassis::client::{ClientConfig, DEADLINE};
 use chassis::clock::{Clock, Random};
 use chassis::config::DatabaseUrl;
-use chassis::server::{Limits, Shed};
 use chassis::service::{self, Listeners};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::{LogHandle, Telemetry, init_logs, observe};
@@ -114,8 +113,7 @@ pub async fn serve(
     let routes = observe(http::router(AppState { store, engine, operators }), &telemetry);
     let readiness = Readiness::new(&shutdown);
     let admin = admin_router(&telemetry, readiness, log);
-    let limits = Limits { shed: Shed::new(http::shed), ..Limits::default() };
-    service::serve(listeners, routes, admin, limits, shutdown, &telemetry).await
+    service::serve(listeners, routes, admin, http::limits(), shutdown, &telemetry).await
 }
 
 async fn engine(

@@ -18,13 +18,18 @@ pub(super) fn old_failure(error: &StoreError) -> Response {
     log_failure(error);
     match error {
         StoreError::Unavailable(_) => unavailable(),
-        StoreError::Corrupt(_) => json(status(error), antaeus::CONTENT_TYPE, "\"internal error\""),
+        StoreError::Corrupt(_) => internal(),
     }
 }
 
 /// Nothing can be served now, on an old route other than pay.
 pub(super) fn unavailable() -> Response {
     json(StatusCode::SERVICE_UNAVAILABLE, antaeus::CONTENT_TYPE, "\"unavailable\"")
+}
+
+/// Something is broken here, on an old route other than pay.
+pub(super) fn internal() -> Response {
+    json(StatusCode::INTERNAL_SERVER_ERROR, antaeus::CONTENT_TYPE, "\"internal error\"")
 }
 
 /// A store's failure, on a `/v1` route.

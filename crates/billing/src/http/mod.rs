@@ -9,9 +9,9 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
-use chassis::server::Shed;
+use chassis::server::{Limits, Panicked, Shed};
 use http::request::Parts;
-use http::{StatusCode, header};
+use http::{StatusCode, Uri, header};
 use tower::ServiceExt;
 
 use crate::charge::Engine;
@@ -102,14 +102,29 @@ async fn respelled(table: Router, mut request: Request) -> Response {
     if is_v1(request.uri().path()) { v1::unknown_path().into_response() } else { error::not_found() }
 }
 
-/// What a call is answered that was not executed because too many are in flight; for `chassis::server::Shed`.
+/// The limits of the business port, with the words of the routes for a call that is shed and for one that panicked.
 #[must_use]
-pub fn shed(head: &Parts) -> Response {
-    let spelled = path::respelled(&head.uri);
-    match spelled.as_ref().unwrap_or(&head.uri).path() {
+pub fn limits() -> Limits {
+    Limits { shed: Shed::new(shed), panicked: Panicked::new(panicked), ..Limits::default() }
+}
+
+/// What a call is answered that was not executed because too many are in flight.
+fn shed(head: &Parts) -> Response {
+    in_words_of(&head.uri, Shed::problem, error::unavailable)
+}
+
+/// What a call is answered whose handler panicked.
+fn panicked(uri: &Uri) -> Response {
+    in_words_of(uri, Panicked::problem, error::internal)
+}
+
+/// Neither the handler nor its answer is to be had: a pay call answers `false` however it is spelled.
+fn in_words_of(uri: &Uri, v1: fn() -> Response, old: fn() -> Response) -> Response {
+    let spelled = path::respelled(uri);
+    match spelled.as_ref().unwrap_or(uri).path() {
         ANTAEUS_PAY | INVOICE_APP_PAY => antaeus::bare(StatusCode::SERVICE_UNAVAILABLE, false),
-        path if is_v1(path) => Shed::problem(),
-        _ => error::unavailable(),
+        path if is_v1(path) => v1(),
+        _ => old(),
     }
 }
 
@@ -125,22 +140,33 @@ fn json(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, to_bytes};
+    use chassis::server::Server;
+    use chassis::shutdown::Shutdown;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
-    async fn shed_answer(path: &str) -> (u16, String, String) {
-        let head = Request::builder().method("POST").uri(path).body(Body::empty()).unwrap().into_parts().0;
-        let (head, body) = shed(&head).into_parts();
+    async fn read(answer: Response) -> (u16, String, String) {
+        let (head, body) = answer.into_parts();
         let body = to_bytes(body, 4096).await.unwrap();
         let content_type = head.headers[header::CONTENT_TYPE].to_str().unwrap().to_owned();
         (head.status.as_u16(), content_type, String::from_utf8(body.to_vec()).unwrap())
     }
 
+    async fn shed_answer(path: &str) -> (u16, String, String) {
+        let head = Request::builder().method("POST").uri(path).body(Body::empty()).unwrap().into_parts().0;
+        read(shed(&head)).await
+    }
+
+    fn bare_false() -> (u16, String, String) {
+        (503, "application/json".to_owned(), "false".to_owned())
+    }
+
     #[tokio::test]
     async fn a_pay_call_that_is_shed_is_answered_false_however_it_is_spelled() {
         for path in ["/rest/v1/invoices/pay", "/Rest/V1/Invoices/Pay/", "/invoices/pay"] {
-            let bare = (503, "application/json".to_owned(), "false".to_owned());
-            assert_eq!(shed_answer(path).await, bare, "{path}");
+            assert_eq!(shed_answer(path).await, bare_false(), "{path}");
         }
     }
 
@@ -150,5 +176,35 @@ mod tests {
         assert_eq!(shed_answer("/rest/v1/invoices").await, old);
         let (status, content_type, _) = shed_answer("/v1/runs").await;
         assert_eq!((status, content_type.as_str()), (503, "application/problem+json"));
+    }
+
+    /// ANT-15
+    #[tokio::test]
+    async fn a_pay_call_that_panics_is_answered_false_and_others_in_the_words_of_their_api() {
+        async fn panics() {
+            panic!("a broken invariant");
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = Shutdown::new();
+        let server = Server::new(listener, Router::new().fallback(panics), limits());
+        let serving = tokio::spawn(server.serve(shutdown.clone()));
+        for (path, status, end) in [
+            ("/rest/v1/invoices/pay", 503, "\r\n\r\nfalse"),
+            ("/REST/v1/invoices/pay/", 503, "\r\n\r\nfalse"),
+            ("/invoices/pay", 503, "\r\n\r\nfalse"),
+            ("/invoices", 500, "\r\n\r\n\"internal error\""),
+            ("/v1/runs", 500, "\"status\":500}"),
+        ] {
+            let mut peer = TcpStream::connect(address).await.unwrap();
+            let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            peer.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            peer.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+            assert!(answer.ends_with(end), "{path}: {answer}");
+        }
+        shutdown.trigger();
+        serving.await.unwrap();
     }
 }

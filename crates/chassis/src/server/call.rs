@@ -76,12 +76,13 @@ fn finish(shared: &Shared, state: &State, mut response: Response) -> Response {
 /// Calls the router; a panic costs this one call only.
 async fn run(shared: &Shared, request: Request<Body>) -> Response {
     let mut router = shared.router.clone();
+    let uri = request.uri().clone();
     match AssertUnwindSafe(async move { router.call(request).await }).catch_unwind().await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(panic) => {
             tracing::error!(panic = panic_message(&*panic), "a handler panicked");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+            shared.limits.panicked.answer(&uri)
         }
     }
 }

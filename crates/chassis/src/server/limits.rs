@@ -4,7 +4,7 @@
 use crate::problem::Problem;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Uri, header};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +63,8 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// What a call beyond `in_flight_max` is answered.
     pub shed: Shed,
+    /// What a call is answered whose handler panicked.
+    pub panicked: Panicked,
 }
 
 impl Default for Limits {
@@ -80,6 +82,7 @@ impl Default for Limits {
             headers_max: HEADERS_MAX,
             body_bytes_max: BODY_BYTES_MAX,
             shed: Shed::default(),
+            panicked: Panicked::default(),
         }
     }
 }
@@ -117,6 +120,38 @@ impl Default for Shed {
 impl fmt::Debug for Shed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Shed")
+    }
+}
+
+/// How a call is answered whose handler panicked: it may have been executed, or half.
+#[derive(Clone)]
+pub struct Panicked(Arc<dyn Fn(&Uri) -> Response + Send + Sync>);
+
+impl Panicked {
+    /// Chooses the answer by what was asked for.
+    pub fn new(answer: impl Fn(&Uri) -> Response + Send + Sync + 'static) -> Self {
+        Self(Arc::new(answer))
+    }
+
+    /// The default answer: 500 as `application/problem+json`.
+    pub fn problem() -> Response {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+    }
+
+    pub(super) fn answer(&self, uri: &Uri) -> Response {
+        (self.0)(uri)
+    }
+}
+
+impl Default for Panicked {
+    fn default() -> Self {
+        Self::new(|_| Self::problem())
+    }
+}
+
+impl fmt::Debug for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Panicked")
     }
 }
 

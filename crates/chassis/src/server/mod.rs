@@ -13,7 +13,7 @@ mod roster;
 mod state;
 mod wire;
 
-pub use limits::{Limits, Shed};
+pub use limits::{Limits, Panicked, Shed};
 pub use metrics::ServerMetrics;
 
 use crate::shutdown::Shutdown;
