@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::clock::Clock;
 
@@ -21,8 +21,11 @@ pub use migrate::{Migration, schema_version};
 /// Jobs that wait for the writer; further callers wait for room.
 pub const QUEUE_MAX: usize = 4096;
 
-/// Read-only connections, each two file descriptors: with 1,000 clients those are scarce.
+/// Read-only connections for any read, each two file descriptors: with 1,000 clients those are scarce.
 pub const READERS_MAX: usize = 2;
+
+/// Read-only connections that only short reads may use, so that lists to many clients hold up no count.
+const SHORT_READERS_MAX: usize = 1;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENTS_CACHED_MAX: usize = 128;
@@ -69,6 +72,7 @@ pub struct Sqlite {
     jobs: Option<mpsc::Sender<Box<dyn writer::Job>>>,
     writer: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
+    short_readers: Arc<Readers>,
     _lock: place::Lock,
 }
 
@@ -98,16 +102,15 @@ impl Sqlite {
             .name(format!("sql-{file_name}"))
             .spawn(move || writer::run(&connection, queue))
             .map_err(|error| SqliteError::Place(format!("cannot start the database's thread: {error}")))?;
-        let readers = Readers {
-            path: path.to_owned(),
-            idle: Mutex::new(Vec::new()),
-            permits: Arc::new(Semaphore::new(READERS_MAX)),
-        };
+        // Opened now, so that the server counts its descriptors when it asks how many connections it can afford.
+        let short_readers = Readers::new(path, SHORT_READERS_MAX);
+        short_readers.put(open_reader(path).map_err(failed)?);
         Ok(Self {
             path: path.to_owned(),
             jobs: Some(jobs),
             writer: Some(writer),
-            readers: Arc::new(readers),
+            readers: Arc::new(Readers::new(path, READERS_MAX)),
+            short_readers: Arc::new(short_readers),
             _lock: lock,
         })
     }
@@ -145,8 +148,38 @@ impl Sqlite {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let readers = Arc::clone(&self.readers);
-        let permit = Arc::clone(&readers.permits).acquire_owned().await.map_err(|_| SqliteError::Closed)?;
+        let permit = self.readers.permit().await?;
+        Self::read_with(Arc::clone(&self.readers), permit, job).await
+    }
+
+    /// As [`Self::read`], for what takes a few rows by an index: has a connection that other reads never take.
+    ///
+    /// # Errors
+    /// The job's own error.
+    pub async fn read_short<T, F>(&self, job: F) -> Result<T, SqliteError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let free = [&self.short_readers, &self.readers]
+            .into_iter()
+            .find_map(|readers| Some((readers, Arc::clone(&readers.permits).try_acquire_owned().ok()?)));
+        let (readers, permit) = match free {
+            Some(free) => free,
+            None => (&self.short_readers, self.short_readers.permit().await?),
+        };
+        Self::read_with(Arc::clone(readers), permit, job).await
+    }
+
+    async fn read_with<T, F>(
+        readers: Arc<Readers>,
+        permit: OwnedSemaphorePermit,
+        job: F,
+    ) -> Result<T, SqliteError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let connection = readers.take()?;
@@ -162,8 +195,8 @@ impl Sqlite {
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
-        self.readers.permits.close();
-        self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.readers.close();
+        self.short_readers.close();
         self.jobs = None;
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
@@ -174,6 +207,20 @@ impl Drop for Sqlite {
 }
 
 impl Readers {
+    fn new(path: &Path, max: usize) -> Self {
+        let permits = Arc::new(Semaphore::new(max));
+        Self { path: path.to_owned(), idle: Mutex::new(Vec::new()), permits }
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, SqliteError> {
+        Arc::clone(&self.permits).acquire_owned().await.map_err(|_| SqliteError::Closed)
+    }
+
+    fn close(&self) {
+        self.permits.close();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn take(&self) -> Result<Connection, SqliteError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {

@@ -212,6 +212,37 @@ async fn a_read_sees_one_moment_and_cannot_write() {
     assert_eq!(texts(&database).await, ["meanwhile"]);
 }
 
+#[tokio::test]
+async fn reads_that_take_long_hold_up_no_short_one() {
+    let folder = TempDir::new().unwrap();
+    let database = Arc::new(open(&folder));
+    let (release, held) = std_mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let (entered, mut inside) = mpsc::channel(READERS_MAX);
+    let long = (0..READERS_MAX + 5).map(|_| {
+        let (database, held, entered) = (Arc::clone(&database), Arc::clone(&held), entered.clone());
+        tokio::spawn(async move {
+            let job = move |_: &Connection| {
+                let _ = entered.try_send(());
+                let _ = held.lock().unwrap().recv();
+                Ok(())
+            };
+            database.read(job).await
+        })
+    });
+    let long: Vec<_> = long.collect();
+    for _ in 0..READERS_MAX {
+        inside.recv().await.unwrap();
+    }
+    let one = |connection: &Connection| connection.query_row("SELECT 1", [], |row| row.get::<_, i64>(0));
+    let short = tokio::time::timeout(Duration::from_secs(20), database.read_short(one)).await;
+    assert_eq!(short.expect("it waits for no long one").unwrap(), 1);
+    drop(release);
+    for long in long {
+        long.await.unwrap().unwrap();
+    }
+}
+
 fn reopened_with(folder: &TempDir, migrations: &'static [Migration]) -> Result<Sqlite, SqliteError> {
     Sqlite::open(&folder.path().join("test.db"), migrations, &Clock::system())
 }

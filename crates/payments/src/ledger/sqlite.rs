@@ -61,7 +61,7 @@ impl Ledger for SqliteLedger {
         let read = |sql: &Connection| {
             sql.query_row("SELECT ledger_id FROM ledger_meta", [], |row| row.get::<_, String>(0))
         };
-        let text = self.sqlite.read(read).await.map_err(unavailable)?;
+        let text = self.sqlite.read_short(read).await.map_err(unavailable)?;
         let id = Uuid::parse_str(&text).map_err(|_| LedgerError::Corrupt(format!("ledger_id {text:?}")))?;
         Ok(LedgerId(id))
     }
@@ -87,7 +87,7 @@ impl Ledger for SqliteLedger {
 
     async fn row(&self, key: &Key) -> Result<Option<Row>> {
         let key = key.clone();
-        self.sqlite.read(move |sql| by_key(sql, &key)).await.map_err(unavailable)
+        self.sqlite.read_short(move |sql| by_key(sql, &key)).await.map_err(unavailable)
     }
 
     async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page> {

@@ -83,6 +83,15 @@ impl SqliteStore {
         self.database.read(job).await.map_err(store_error)
     }
 
+    /// For a few rows: does not wait behind lists.
+    async fn read_short<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.database.read_short(job).await.map_err(store_error)
+    }
+
     async fn write<T, F>(&self, job: F) -> Result<T>
     where
         T: Send + 'static,
@@ -196,7 +205,7 @@ impl Store for SqliteStore {
 
     async fn ledger_id(&self) -> Result<Option<String>> {
         let sql = "SELECT ledger_id FROM deployment";
-        self.read(move |connection| connection.query_row(sql, [], |row| row.get(0))).await
+        self.read_short(move |connection| connection.query_row(sql, [], |row| row.get(0))).await
     }
 
     async fn remember_ledger(&self, ledger_id: &str) -> Result<String> {
@@ -212,7 +221,7 @@ impl Store for SqliteStore {
 
     async fn customer(&self, id: CustomerId) -> Result<Option<Customer>> {
         let sql = format!("SELECT {} FROM customers WHERE id = ?1", rows::CUSTOMER);
-        self.read(move |connection| one(connection, &sql, [id.0], rows::customer)).await
+        self.read_short(move |connection| one(connection, &sql, [id.0], rows::customer)).await
     }
 
     async fn invoices(
@@ -226,13 +235,13 @@ impl Store for SqliteStore {
 
     async fn invoice(&self, id: InvoiceId) -> Result<Option<Invoice>> {
         let sql = format!("SELECT {} FROM invoices WHERE id = ?1", rows::INVOICE);
-        self.read(move |connection| one(connection, &sql, [id.0], rows::invoice)).await
+        self.read_short(move |connection| one(connection, &sql, [id.0], rows::invoice)).await
     }
 
     async fn invoice_by_reference(&self, reference: &Reference) -> Result<Option<Invoice>> {
         let sql = format!("SELECT {} FROM invoices WHERE reference = ?1", rows::INVOICE);
         let reference = reference.clone();
-        self.read(move |connection| one(connection, &sql, [reference.as_str()], rows::invoice)).await
+        self.read_short(move |connection| one(connection, &sql, [reference.as_str()], rows::invoice)).await
     }
 
     async fn attempts(&self, after: (InvoiceId, u32), limit: usize) -> Result<Vec<Attempt>> {
@@ -253,11 +262,11 @@ impl Store for SqliteStore {
             rows::ATTEMPT
         );
         let key = key.clone();
-        self.read(move |connection| one(connection, &sql, [key.as_str()], rows::attempt)).await
+        self.read_short(move |connection| one(connection, &sql, [key.as_str()], rows::attempt)).await
     }
 
     async fn counts(&self) -> Result<Counts> {
-        self.read(counts::read).await
+        self.read_short(counts::read).await
     }
 
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {
@@ -281,12 +290,12 @@ impl Store for SqliteStore {
     }
 
     async fn unfinished_run(&self) -> Result<Option<Run>> {
-        self.read(runs::unfinished).await
+        self.read_short(runs::unfinished).await
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {
         let sql = format!("SELECT {} FROM runs WHERE id = ?1", rows::RUN);
-        self.read(move |connection| one(connection, &sql, [run.0], rows::run)).await
+        self.read_short(move |connection| one(connection, &sql, [run.0], rows::run)).await
     }
 
     async fn claim_pending(
@@ -321,7 +330,7 @@ impl Store for SqliteStore {
 
     async fn next_open_in(&self) -> Result<Option<Duration>> {
         let now = self.clock.now_ms();
-        let due = self.read(claims::next_due).await?;
+        let due = self.read_short(claims::next_due).await?;
         Ok(due.map(|due| Duration::from_millis(u64::try_from(due - now).unwrap_or(0))))
     }
 
