@@ -73,6 +73,10 @@ contract: ## ids of docs/contract.md that no test names: none
 
 ## Prove, at full size; `make test` runs the same code small
 
+.PHONY: model
+model: ## the exhaustive model: every interleaving of faults over the production protocol, and its broken variants
+	cargo run --release --locked --package model
+
 .PHONY: kills
 kills: ## kill -9 of billing, then of payments, 20 times each in runs of 20,000 invoices
 	KILLS=$(or $(KILLS),20) KILL_INVOICES=$(or $(KILL_INVOICES),20000) \

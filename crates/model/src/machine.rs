@@ -1,0 +1,404 @@
+//! Every step that any part of the world can take from one state. What an answer does to an attempt, and what may be
+//! sent, is asked of the production functions. Modelled, as the engine's driver has it: claim, send, hear, remember
+//! the ledger, settle; each replica has one call at a time, and a pause is any other step in between.
+
+use billing::charge::key::{DeploymentId, Key};
+use billing::charge::transition::{AnswerClass, Outcome, Sent, may_send, on_answer};
+use billing::invoice::{AttemptState, Reference};
+use billing::store::Settled;
+use uuid::Uuid;
+
+use crate::answers::{Answers, NO_ANSWER, Said, Word, names_ledger};
+use crate::faults::Fault;
+use crate::protocol::{Bounds, Expects, KeyRule, Leases, OnDoubt, Protocol, SettlesBy};
+use crate::provider;
+use crate::store::{self, index};
+use crate::world::{
+    ATTEMPTS_MAX, Call, Decision, Head, INVOICES_MAX, Job, KEYS_MAX, Learnt, Lease, REPLICAS_MAX, Replica,
+    Request, World,
+};
+
+/// What a step counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nature {
+    /// What goes on when nothing goes wrong, and when nothing goes wrong any more.
+    Regular,
+    /// Free of charge, yet nothing that one may wait for.
+    Choice,
+    /// A fault, or a person's act.
+    Fault(Fault),
+}
+
+/// One step, as far as words need it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    Claim(usize, Job),
+    ClaimAgain(usize, Job),
+    Send(usize),
+    GiveBack(usize),
+    Hear(usize, Word),
+    SendCopy(usize),
+    TimeOut(usize),
+    Settle(usize, Outcome, Effect),
+    Crash(usize),
+    EndLease(usize, usize),
+    Arrive(Request),
+    DropCopy(Request),
+    LoseCommit,
+    BackUp,
+    Restore,
+    Decide(usize, usize),
+    SayNotCharged(u8, u8),
+    SayCharged(usize, usize),
+    Edit(usize),
+    ChangeCredential,
+    MendCredential,
+    ReplaceLedger,
+    ForgetKey(usize, usize),
+}
+
+/// What became of a settlement, without its details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Recorded,
+    Same,
+    Conflict,
+    Unknown,
+}
+
+/// A step, what it counts as, and where it leads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Next {
+    pub(crate) step: Step,
+    pub(crate) nature: Nature,
+    pub(crate) world: World,
+}
+
+/// A protocol within bounds.
+pub(crate) struct Machine {
+    pub(crate) protocol: Protocol,
+    pub(crate) bounds: Bounds,
+    answers: Answers,
+    /// The keys of the production rule, by invoice and attempt, each the number of its text.
+    derived: [[u8; ATTEMPTS_MAX]; INVOICES_MAX],
+}
+
+impl Machine {
+    /// Makes the tables that the steps look into.
+    pub(crate) fn new(protocol: Protocol, bounds: Bounds) -> Self {
+        let derived = std::array::from_fn(derive);
+        Self { protocol, bounds, answers: Answers::new(&protocol), derived }
+    }
+
+    /// Where everything begins: with and without a first amount that the provider calls invalid.
+    pub(crate) fn roots(&self) -> Vec<World> {
+        let mut invalid = World::NEW;
+        invalid.provider.invalid[0] = true;
+        vec![World::NEW, invalid]
+    }
+
+    /// Every step from here.
+    pub(crate) fn steps(&self, world: &World, out: &mut Vec<Next>) {
+        out.clear();
+        for at in 0..self.bounds.replicas {
+            match world.replicas[at].call {
+                Call::Idle => self.claim(world, at, out),
+                Call::Claimed(job) => self.send(world, at, job, out),
+                Call::Waiting(job, head) => self.wait(world, at, job, head, out),
+                Call::Learnt(job, learnt) => self.settle(world, at, job, learnt, out),
+            }
+            self.crash(world, at, out);
+        }
+        self.leases(world, out);
+        self.copies(world, out);
+        self.outside(world, out);
+        self.people(world, out);
+        // A commit that changed nothing is none: what came before it can still be lost.
+        for next in out.iter_mut().filter(|next| next.world.store == world.store) {
+            next.world.before = world.before;
+        }
+    }
+
+    /// The world after one more fault of this kind, if it may still happen.
+    pub(crate) fn fault(&self, world: &World, kind: Fault) -> Option<World> {
+        let may = self.bounds.faults.has(kind) && world.faults < self.bounds.faults_max;
+        may.then(|| World { faults: world.faults + 1, ..*world })
+    }
+
+    /// Marks what the store is about to do as its newest commit.
+    pub(crate) fn committing(&self, world: &mut World) {
+        if self.bounds.faults.has(Fault::CommitLost) {
+            world.before = world.store;
+        }
+    }
+
+    fn claim(&self, world: &World, at: usize, out: &mut Vec<Next>) {
+        for invoice in 0..self.bounds.invoices {
+            let mut next = *world;
+            self.committing(&mut next);
+            let drawn = &mut next.drawn[invoice];
+            let draw = |number: usize| match self.protocol.keys {
+                KeyRule::Derived => Some(self.derived[invoice][number]),
+                KeyRule::Journaled | KeyRule::PerTry => draw_key(drawn),
+            };
+            if let Some(job) = store::claim(&mut next.store, invoice, draw) {
+                next.replicas[at].call = Call::Claimed(job);
+                out.push(Next { step: Step::Claim(at, job), nature: Nature::Regular, world: next });
+            }
+            for attempt in 0..ATTEMPTS_MAX {
+                self.claim_again(world, at, invoice, attempt, out);
+            }
+        }
+    }
+
+    fn claim_again(&self, world: &World, at: usize, invoice: usize, attempt: usize, out: &mut Vec<Next>) {
+        let mut next = *world;
+        self.committing(&mut next);
+        let Some(mut job) = store::claim_again(&mut next.store, invoice, attempt) else { return };
+        if self.protocol.keys == KeyRule::PerTry {
+            let Some(key) = draw_key(&mut next.drawn[invoice]) else { return };
+            job.key = key;
+            if let Some(attempt) = &mut next.store.invoices[invoice].attempts[attempt] {
+                attempt.key = key;
+            }
+        }
+        if self.protocol.resends_invoice {
+            job.amount = next.store.invoices[invoice].amount;
+        }
+        next.replicas[at].call = Call::Claimed(job);
+        out.push(Next { step: Step::ClaimAgain(at, job), nature: Nature::Regular, world: next });
+    }
+
+    fn send(&self, world: &World, at: usize, job: Job, out: &mut Vec<Next>) {
+        let mut next = *world;
+        next.replicas[at].call = match may_send(self.protocol.idempotency, sent(job)) {
+            Err(_) => Call::Learnt(job, Learnt::NotAllowed),
+            Ok(()) => {
+                let expects = world.replicas[at].ledger.filter(|_| self.protocol.expects != Expects::Nothing);
+                Call::Waiting(job, Head { credential: world.provider.credential, expects })
+            }
+        };
+        out.push(Next { step: Step::Send(at), nature: Nature::Regular, world: next });
+        if let Some(mut next) = self.fault(world, Fault::GivenBack) {
+            next.replicas[at].call = Call::Learnt(job, Learnt::Unsent);
+            let nature = Nature::Fault(Fault::GivenBack);
+            out.push(Next { step: Step::GiveBack(at), nature, world: next });
+        }
+    }
+
+    fn wait(&self, world: &World, at: usize, job: Job, head: Head, out: &mut Vec<Next>) {
+        let request = job.request(head);
+        let ledger = world.provider.ledger;
+        for (said, after) in provider::deliver(&self.protocol, &world.provider, &request) {
+            let mut next = *world;
+            next.provider = after;
+            for &word in self.answers.genuine(said, head.expects, ledger) {
+                let names = names_ledger(self.protocol.idempotency, word.class);
+                self.hear(next, at, job, word, names.then_some(ledger), Nature::Regular, out);
+            }
+            let executed = matches!(said, Said::Charged | Said::Refused);
+            if !executed {
+                continue;
+            }
+            for &word in self.answers.spoilt(head.expects, ledger) {
+                self.mishear(&next, at, job, word, Fault::AnswerSpoilt, out);
+            }
+            self.mishear(&next, at, job, NO_ANSWER, Fault::AnswerLost, out);
+        }
+        for &word in self.answers.not_taken(head.expects, ledger) {
+            self.mishear(world, at, job, word, Fault::NotTaken, out);
+        }
+        for &word in self.answers.genuine(Said::KeyInFlight, head.expects, ledger) {
+            self.mishear(world, at, job, word, Fault::KeyInFlight, out);
+        }
+        self.mishear(world, at, job, NO_ANSWER, Fault::RequestLost, out);
+        self.strand(world, at, job, &request, out);
+    }
+
+    /// The request goes on without its sender, or twice.
+    fn strand(&self, world: &World, at: usize, job: Job, request: &Request, out: &mut Vec<Next>) {
+        let copies = |next: &mut World| next.copies[usize::from(request.invoice)] |= request.place();
+        if let Some(mut next) = self.fault(world, Fault::RequestDelayed) {
+            copies(&mut next);
+            next.replicas[at].call = Call::Learnt(job, Learnt::Answer(NO_ANSWER.class));
+            let nature = Nature::Fault(Fault::RequestDelayed);
+            out.push(Next { step: Step::TimeOut(at), nature, world: next });
+        }
+        if let Some(mut next) = self.fault(world, Fault::RequestDuplicated) {
+            copies(&mut next);
+            let nature = Nature::Fault(Fault::RequestDuplicated);
+            out.push(Next { step: Step::SendCopy(at), nature, world: next });
+        }
+    }
+
+    fn mishear(&self, world: &World, at: usize, job: Job, word: Word, kind: Fault, out: &mut Vec<Next>) {
+        if let Some(next) = self.fault(world, kind) {
+            self.hear(next, at, job, word, None, Nature::Fault(kind), out);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one step, each of another kind")]
+    fn hear(
+        &self,
+        mut next: World,
+        at: usize,
+        job: Job,
+        word: Word,
+        names: Option<u8>,
+        nature: Nature,
+        out: &mut Vec<Next>,
+    ) {
+        let mut class = word.class;
+        if let (None, Some(named), Expects::Remembered) =
+            (next.replicas[at].ledger, names, self.protocol.expects)
+        {
+            if next.store.ledger.is_none() {
+                self.committing(&mut next);
+                next.store.ledger = Some(named);
+            }
+            next.replicas[at].ledger = next.store.ledger;
+            if next.store.ledger != Some(named) {
+                class = AnswerClass::EndpointWrong { took_nothing: false };
+            }
+        }
+        next.replicas[at].call = Call::Learnt(job, Learnt::Answer(class));
+        let step = Step::Hear(at, Word { class, ..word });
+        out.push(Next { step, nature, world: next });
+    }
+
+    fn settle(&self, world: &World, at: usize, job: Job, learnt: Learnt, out: &mut Vec<Next>) {
+        let outcome = self.outcome(world, job, learnt);
+        let mut next = *world;
+        let settled = self.record(&mut next, job, outcome);
+        let step = Step::Settle(at, outcome, settled);
+        let after = World { replicas: idle(next.replicas, at), ..next };
+        out.push(Next { step, nature: Nature::Regular, world: after });
+        // The engine records everything again but "not sent", which would take back somebody else's send.
+        let again = outcome != Outcome::NotSent || self.protocol.unsends_again;
+        if let Some(next) = self.fault(&next, Fault::CommitUnheard).filter(|_| again) {
+            out.push(Next { step, nature: Nature::Fault(Fault::CommitUnheard), world: next });
+        }
+    }
+
+    /// What is to be recorded, by the production functions; the broken variants differ here.
+    fn outcome(&self, world: &World, job: Job, learnt: Learnt) -> Outcome {
+        let idempotency = self.protocol.idempotency;
+        let class = match learnt {
+            Learnt::Unsent => return Outcome::NotSent,
+            Learnt::NotAllowed => {
+                return may_send(idempotency, sent(job)).expect_err("it was not allowed when it was claimed");
+            }
+            Learnt::Answer(class) => class,
+        };
+        let outcome = on_answer(idempotency, sent(job), class);
+        let doubt = matches!(outcome, Outcome::InDoubt(_));
+        match self.protocol.on_doubt {
+            OnDoubt::NewKey if doubt => Outcome::Refused,
+            OnDoubt::LookUp if doubt => {
+                let head = Head { credential: 0, expects: None };
+                match provider::row(&world.provider, &job.request(head)).map(|row| row.decision) {
+                    Some(Decision::Charged) => Outcome::Charged,
+                    Some(Decision::Refused) => Outcome::Refused,
+                    Some(Decision::Voided) | None => Outcome::Voided,
+                }
+            }
+            _ => outcome,
+        }
+    }
+
+    fn record(&self, next: &mut World, job: Job, outcome: Outcome) -> Effect {
+        self.committing(next);
+        let invoice = &mut next.store.invoices[usize::from(job.invoice)];
+        let at = match self.protocol.settles_by {
+            SettlesBy::Key => store::find(invoice, job.key),
+            SettlesBy::Invoice => {
+                let open = invoice.known().find(|(_, attempt)| attempt.state.is_open());
+                open.or(invoice.known().last()).map(|(at, _)| at)
+            }
+        };
+        match at.map_or(Settled::Unknown, |at| store::settle(invoice, at, outcome)) {
+            Settled::Applied => Effect::Recorded,
+            Settled::Same => Effect::Same,
+            Settled::Unknown => Effect::Unknown,
+            Settled::Conflict(_) => {
+                next.conflict = true;
+                Effect::Conflict
+            }
+        }
+    }
+
+    fn crash(&self, world: &World, at: usize, out: &mut Vec<Next>) {
+        let Some(mut next) = self.fault(world, Fault::Crash) else { return };
+        let replica = next.replicas[at];
+        if replica.call == Call::Idle && replica.ledger == next.store.ledger {
+            return;
+        }
+        restart(&mut next, at);
+        if self.protocol.leases == Leases::EndByRecovery {
+            self.committing(&mut next);
+            store::recover(&mut next.store);
+        }
+        out.push(Next { step: Step::Crash(at), nature: Nature::Fault(Fault::Crash), world: next });
+    }
+
+    /// A lease that ends by time is no fault once its holder is gone.
+    fn leases(&self, world: &World, out: &mut Vec<Next>) {
+        if self.protocol.leases != Leases::EndByTime {
+            return;
+        }
+        for invoice in 0..self.bounds.invoices {
+            for (at, attempt) in world.store.invoices[invoice].known() {
+                if !attempt.state.is_open() || attempt.lease != Lease::Held {
+                    continue;
+                }
+                let held = |job: Job| (job.invoice, job.attempt) == (index(invoice), index(at));
+                let held = world.replicas.iter().any(|replica| replica.call.job().is_some_and(held));
+                let next = if held { self.fault(world, Fault::LeaseEnds) } else { Some(*world) };
+                let Some(mut next) = next else { continue };
+                let nature = if held { Nature::Fault(Fault::LeaseEnds) } else { Nature::Regular };
+                if let Some(attempt) = &mut next.store.invoices[invoice].attempts[at] {
+                    attempt.lease = Lease::Due;
+                }
+                out.push(Next { step: Step::EndLease(invoice, at), nature, world: next });
+            }
+        }
+    }
+}
+
+/// What the production functions are told of a claimed attempt.
+fn sent(job: Job) -> Sent {
+    let state = if job.in_doubt { AttemptState::InDoubt } else { AttemptState::Intent };
+    Sent { state, sends: u32::from(job.sends) }
+}
+
+/// A process begins anew; what it had sent goes on without it.
+pub(crate) fn restart(next: &mut World, at: usize) {
+    if let Call::Waiting(job, head) = next.replicas[at].call {
+        let request = job.request(head);
+        next.copies[usize::from(request.invoice)] |= request.place();
+    }
+    next.replicas[at].call = Call::Idle;
+    next.replicas[at].ledger = next.store.ledger;
+}
+
+fn idle(mut replicas: [Replica; REPLICAS_MAX], at: usize) -> [Replica; REPLICAS_MAX] {
+    replicas[at].call = Call::Idle;
+    replicas
+}
+
+fn draw_key(drawn: &mut u8) -> Option<u8> {
+    let key = *drawn;
+    (usize::from(key) < KEYS_MAX).then(|| {
+        *drawn += 1;
+        key
+    })
+}
+
+/// The production keys of an invoice's attempts. Two that were equal would get one number.
+fn derive(invoice: usize) -> [u8; ATTEMPTS_MAX] {
+    let reference = Reference::new(format!("I{}", invoice + 1)).expect("I1 and I2 are references");
+    let deployment = DeploymentId(Uuid::nil());
+    let number = |at: usize| u32::from(index(at)) + 1;
+    let texts: [Key; ATTEMPTS_MAX] = std::array::from_fn(|at| Key::new(deployment, &reference, number(at)));
+    std::array::from_fn(|at| index(texts.iter().position(|key| *key == texts[at]).unwrap_or(at)))
+}

@@ -1,0 +1,265 @@
+//! Steps that no replica takes: late copies, the disk, backups, the provider's ledger, and people.
+//! Modelled: a person's "not charged" as the engine's `resolve` has it: a void first, or, without keys, a look that no
+//! request can be alive; then the word, with anything in between.
+
+use billing::charge::transition::Idempotency;
+use billing::invoice::{AttemptState, InvoiceState};
+
+use crate::faults::Fault;
+use crate::machine::{Machine, Nature, Next, Step, restart};
+use crate::protocol::{Keeps, Leases, Protocol};
+use crate::provider;
+use crate::store::{self, index};
+use crate::world::{Call, Decision, Head, Invoice, KEYS_MAX, PLACES, Request, Store, World};
+
+impl Machine {
+    /// Requests that nobody waits for arrive after all, or never.
+    pub(crate) fn copies(&self, world: &World, out: &mut Vec<Next>) {
+        for invoice in 0..self.bounds.invoices {
+            if world.copies[invoice] == 0 {
+                continue;
+            }
+            for place in (0..PLACES).filter(|place| world.copies[invoice] >> place & 1 == 1) {
+                let request = Request::at(index(invoice), place);
+                let without = |mut next: World| {
+                    next.copies[invoice] &= !request.place();
+                    next
+                };
+                for (_, after) in provider::deliver(&self.protocol, &world.provider, &request) {
+                    let mut next = without(*world);
+                    next.provider = after;
+                    out.push(Next { step: Step::Arrive(request), nature: Nature::Regular, world: next });
+                }
+                if let Some(next) = self.fault(world, Fault::CopyLost) {
+                    let nature = Nature::Fault(Fault::CopyLost);
+                    out.push(Next { step: Step::DropCopy(request), nature, world: without(next) });
+                }
+            }
+        }
+    }
+
+    /// What happens to the disk, to the backup and at the provider.
+    pub(crate) fn outside(&self, world: &World, out: &mut Vec<Next>) {
+        self.disk(world, out);
+        self.ledger(world, out);
+        for invoice in 0..self.bounds.invoices {
+            self.edits(world, invoice, out);
+        }
+        if world.provider.credential == 0 {
+            if let Some(mut next) = self.fault(world, Fault::Credential) {
+                next.provider.credential = 1;
+                let nature = Nature::Fault(Fault::Credential);
+                out.push(Next { step: Step::ChangeCredential, nature, world: next });
+            }
+        } else {
+            let mut next = *world;
+            next.provider.credential = 0;
+            out.push(Next { step: Step::MendCredential, nature: Nature::Regular, world: next });
+        }
+    }
+
+    fn disk(&self, world: &World, out: &mut Vec<Next>) {
+        if world.before != world.store
+            && self.bounds.faults.has(Fault::CommitLost)
+            && let Some(mut next) = self.fault(world, Fault::CommitLost)
+        {
+            next.store = next.before;
+            next.went_back = true;
+            // A store inside the process loses a commit only when the whole machine dies.
+            if self.protocol.leases == Leases::EndByRecovery {
+                self.restart_all(&mut next);
+            }
+            let nature = Nature::Fault(Fault::CommitLost);
+            out.push(Next { step: Step::LoseCommit, nature, world: next });
+        }
+        let Some(mut next) = self.fault(world, Fault::Restore) else { return };
+        match next.backup {
+            None if !next.went_back => {
+                let next = World { backup: Some(world.store), ..*world };
+                out.push(Next { step: Step::BackUp, nature: Nature::Choice, world: next });
+            }
+            Some(backup)
+                if backup != next.store
+                    && (self.protocol.edits_unrepaired || keeps_edits(world, &backup)) =>
+            {
+                next.store = backup;
+                next.before = backup;
+                next.backup = None;
+                next.went_back = true;
+                next.person = None;
+                self.restart_all(&mut next);
+                let nature = Nature::Fault(Fault::Restore);
+                out.push(Next { step: Step::Restore, nature, world: next });
+            }
+            _ => {}
+        }
+    }
+
+    fn restart_all(&self, next: &mut World) {
+        for at in 0..self.bounds.replicas {
+            restart(next, at);
+        }
+        if self.protocol.leases == Leases::EndByRecovery {
+            store::recover(&mut next.store);
+            next.before = next.store;
+        }
+    }
+
+    fn ledger(&self, world: &World, out: &mut Vec<Next>) {
+        if world.provider.ledger == 0
+            && (self.protocol.replaced_early || all_expect_a_ledger(world, self.bounds.replicas))
+            && let Some(mut next) = self.fault(world, Fault::LedgerReplaced)
+        {
+            next.provider.ledger = 1;
+            next.provider.rows = World::NEW.provider.rows;
+            let nature = Nature::Fault(Fault::LedgerReplaced);
+            out.push(Next { step: Step::ReplaceLedger, nature, world: next });
+        }
+        for (invoice, rows) in world.provider.rows.iter().enumerate() {
+            for key in (0..KEYS_MAX).filter(|key| rows[*key].is_some()) {
+                if let Some(mut next) = self.fault(world, Fault::KeyForgotten) {
+                    next.provider.rows[invoice][key] = None;
+                    let nature = Nature::Fault(Fault::KeyForgotten);
+                    out.push(Next { step: Step::ForgetKey(invoice, key), nature, world: next });
+                }
+            }
+        }
+    }
+
+    fn edits(&self, world: &World, invoice: usize, out: &mut Vec<Next>) {
+        let row = &world.store.invoices[invoice];
+        if store::may_edit(row)
+            && (!world.went_back || self.protocol.edits_unrepaired)
+            && let Some(mut next) = self.fault(world, Fault::Edited)
+        {
+            self.committing(&mut next);
+            store::edit(&mut next.store.invoices[invoice]);
+            let nature = Nature::Fault(Fault::Edited);
+            out.push(Next { step: Step::Edit(invoice), nature, world: next });
+        }
+        if row.amount == 0
+            && row.any(|attempt| attempt.state.is_open())
+            && let Some(mut next) = self.fault(world, Fault::EditedByHand)
+        {
+            self.committing(&mut next);
+            next.store.invoices[invoice].amount = 1;
+            let nature = Nature::Fault(Fault::EditedByHand);
+            out.push(Next { step: Step::Edit(invoice), nature, world: next });
+        }
+    }
+
+    /// What a person says of open attempts, and of final ones whose invoice waits for a person.
+    pub(crate) fn people(&self, world: &World, out: &mut Vec<Next>) {
+        if let Some((invoice, attempt)) = world.person {
+            let mut next = *world;
+            next.person = None;
+            self.committing(&mut next);
+            store::resolve(&mut next.store.invoices[usize::from(invoice)], usize::from(attempt), false);
+            let step = Step::SayNotCharged(invoice, attempt);
+            out.push(Next { step, nature: Nature::Regular, world: next });
+        }
+        for invoice in 0..self.bounds.invoices {
+            for (at, attempt) in world.store.invoices[invoice].known() {
+                let waits = is_parked(world, index(invoice));
+                if !attempt.state.is_open() && !waits {
+                    continue;
+                }
+                let expects = world.store.ledger;
+                let head = Head { credential: world.provider.credential, expects };
+                let (key, amount) = (attempt.key, attempt.amount);
+                let request = Request { invoice: index(invoice), key, amount, head };
+                self.decide(world, at, &request, out);
+                if is_charged(world, &request) {
+                    self.say_charged(world, invoice, at, out);
+                }
+            }
+        }
+    }
+
+    /// A person makes sure that an attempt is not charged.
+    fn decide(&self, world: &World, at: usize, request: &Request, out: &mut Vec<Next>) {
+        if world.person.is_some() {
+            return;
+        }
+        let Some(mut next) = self.fault(world, Fault::SaidNotCharged) else { return };
+        let state = world.store.invoices[usize::from(request.invoice)].attempts[at].map(|one| one.state);
+        let sure = match (self.protocol.believes_at_once, self.protocol.idempotency) {
+            // Of a final attempt nobody is asked: the word is of its invoice.
+            _ if !state.is_some_and(AttemptState::is_open) => true,
+            (true, _) => !is_charged(world, request),
+            (false, Idempotency::Keys) => {
+                provider::void(&self.protocol, &mut next.provider, request) == Some(true)
+            }
+            (false, Idempotency::None) => {
+                let parked = self.protocol.believes_unparked || is_parked(world, request.invoice);
+                parked && !is_charged(world, request) && !is_alive(world, at, request)
+            }
+        };
+        if sure {
+            next.person = Some((request.invoice, index(at)));
+            let nature = Nature::Fault(Fault::SaidNotCharged);
+            out.push(Next { step: Step::Decide(usize::from(request.invoice), at), nature, world: next });
+        }
+    }
+
+    fn say_charged(&self, world: &World, invoice: usize, at: usize, out: &mut Vec<Next>) {
+        let Some(mut next) = self.fault(world, Fault::SaidCharged) else { return };
+        self.committing(&mut next);
+        store::resolve(&mut next.store.invoices[invoice], at, true);
+        let nature = Nature::Fault(Fault::SaidCharged);
+        out.push(Next { step: Step::SayCharged(invoice, at), nature, world: next });
+    }
+}
+
+/// Whether no edit lies between the backup and now.
+fn keeps_edits(world: &World, backup: &Store) -> bool {
+    let amounts = |store: &Store| store.invoices.map(|invoice| invoice.amount);
+    amounts(&world.store) == amounts(backup)
+}
+
+fn is_charged(world: &World, request: &Request) -> bool {
+    provider::row(&world.provider, request).is_some_and(|row| row.decision == Decision::Charged)
+}
+
+/// Whether an invoice waits for a person, so that no attempt of it is claimed meanwhile.
+fn is_parked(world: &World, invoice: u8) -> bool {
+    world.store.invoices[usize::from(invoice)].state == InvoiceState::Attention
+}
+
+/// Whether a request for this attempt is under way or about to be.
+fn is_alive(world: &World, at: usize, request: &Request) -> bool {
+    let ours = |job: crate::world::Job| (job.invoice, job.attempt) == (request.invoice, index(at));
+    let sending = world.replicas.iter().any(|replica| match replica.call {
+        Call::Claimed(job) | Call::Waiting(job, _) => ours(job),
+        Call::Idle | Call::Learnt(..) => false,
+    });
+    let copies = world.copies[usize::from(request.invoice)];
+    let under_way = (0..PLACES)
+        .any(|place| copies >> place & 1 == 1 && Request::at(request.invoice, place).key == request.key);
+    sending || under_way
+}
+
+/// Whether every request that is alive or can still be made names the ledger that it expects.
+fn all_expect_a_ledger(world: &World, replicas: usize) -> bool {
+    let stores = [Some(world.store), Some(world.before), world.backup];
+    let replicas = world.replicas.iter().take(replicas).all(|replica| {
+        let names = !matches!(replica.call, Call::Waiting(_, head) if head.expects.is_none());
+        names && replica.ledger.is_some()
+    });
+    let copies = (0_u8..).zip(world.copies).all(|(invoice, copies)| {
+        (0..PLACES)
+            .all(|place| copies >> place & 1 == 0 || Request::at(invoice, place).head.expects.is_some())
+    });
+    stores.iter().flatten().all(|store| store.ledger.is_some()) && replicas && copies
+}
+
+/// Whether an invoice waits for something that no step of anybody here brings: a ledger that somebody must vouch for,
+/// or a key that stands under another account.
+pub(crate) fn waits_outside(protocol: &Protocol, world: &World, at: usize, invoice: &Invoice) -> bool {
+    let foreign = |key: u8| {
+        let row = world.provider.rows[at][usize::from(key)];
+        let shown = world.provider.credential;
+        protocol.keeps == Keeps::KeysOfTwoAccounts && row.is_some_and(|row| row.credential != shown)
+    };
+    world.provider.ledger == 1 || invoice.any(|attempt| attempt.state.is_open() && foreign(attempt.key))
+}

@@ -1,0 +1,142 @@
+//! The payment service as the model runs it: one delivery, decided by the production rule for known keys.
+//! Modelled: that a delivery is one durable step, in the order ledger check, validation, key, decision.
+//! Knows no billing.
+
+use payments::keys::{Fingerprint, Key, Known, judge};
+use payments::ledger::{Entry, Row as LedgerRow, Seq, State};
+
+use crate::answers::Said;
+use crate::protocol::{Keeps, Protocol};
+use crate::world::{Decision, Provider, Request, Row};
+
+/// What may come of one delivery: what is said, and what stands then.
+pub(crate) type Execution = (Said, Provider);
+
+/// One delivery of a request; two ways when the provider is free to charge or to refuse.
+pub(crate) fn deliver(protocol: &Protocol, provider: &Provider, request: &Request) -> Vec<Execution> {
+    if request.head.expects.is_some_and(|expected| expected != provider.ledger) {
+        return vec![(Said::LedgerMismatch, *provider)];
+    }
+    if request.amount == 0 && provider.invalid[usize::from(request.invoice)] {
+        return vec![(Said::Invalid, *provider)];
+    }
+    let known = match (protocol.keeps, row(provider, request)) {
+        (Keeps::Nothing, _) | (_, None) => None,
+        (Keeps::KeysByCredential, Some(row)) if row.credential != request.head.credential => None,
+        (_, known) => known,
+    };
+    match known {
+        Some(row) => vec![(repeat(protocol, row, request), *provider)],
+        None => vec![decide(provider, request, true), decide(provider, request, false)],
+    }
+}
+
+/// The row of the request's key.
+pub(crate) fn row(provider: &Provider, request: &Request) -> Option<Row> {
+    provider.rows[usize::from(request.invoice)][usize::from(request.key)]
+}
+
+fn decide(provider: &Provider, request: &Request, charged: bool) -> Execution {
+    let mut provider = *provider;
+    let stands = row(&provider, request).is_some_and(|row| row.decision == Decision::Charged);
+    let decision = if charged || stands { Decision::Charged } else { Decision::Refused };
+    let row = Row { decision, amount: request.amount, credential: request.head.credential };
+    provider.rows[usize::from(request.invoice)][usize::from(request.key)] = Some(row);
+    if charged {
+        provider.charge(request.invoice);
+    }
+    (if charged { Said::Charged } else { Said::Refused }, provider)
+}
+
+/// What the production rule says to one more delivery of a known key.
+fn repeat(protocol: &Protocol, row: Row, request: &Request) -> Said {
+    let same_account =
+        protocol.keeps != Keeps::KeysOfTwoAccounts || row.credential == request.head.credential;
+    match known(row.decision, same_account, row.amount == request.amount) {
+        Known::Foreign => Said::KeyForeign,
+        Known::Voided => Said::KeyVoided,
+        Known::Reused => Said::KeyReused,
+        Known::Replay if row.decision == Decision::Charged => Said::Charged,
+        Known::Replay => Said::Refused,
+    }
+}
+
+/// Asks the production rule, once for each case.
+fn known(decision: Decision, same_account: bool, same_amount: bool) -> Known {
+    static CASES: std::sync::OnceLock<Vec<Known>> = std::sync::OnceLock::new();
+    let cases = CASES.get_or_init(|| {
+        let decisions = [Decision::Charged, Decision::Refused, Decision::Voided];
+        let all = decisions.into_iter().flat_map(|decision| {
+            [(false, false), (false, true), (true, false), (true, true)].map(|(account, amount)| {
+                let (row, entry) = case(decision, account, amount);
+                judge(&row, &entry)
+            })
+        });
+        all.collect()
+    });
+    let at = match decision {
+        Decision::Charged => 0,
+        Decision::Refused => 1,
+        Decision::Voided => 2,
+    };
+    cases[at * 4 + usize::from(same_account) * 2 + usize::from(same_amount)]
+}
+
+fn case(decision: Decision, same_account: bool, same_amount: bool) -> (LedgerRow, Entry) {
+    let state = match decision {
+        Decision::Charged => State::Charged,
+        Decision::Refused => State::Refused,
+        Decision::Voided => State::Voided,
+    };
+    let key = Key::parse("bca1897f57e947286a9d2dcb4be588f1");
+    let asked = Fingerprint::new(1, "EUR", 1215);
+    let entry = Entry {
+        key: key.clone(),
+        account: "antaeus".to_owned(),
+        fingerprint: asked.clone(),
+        reference: Some("I1".to_owned()),
+        customer_id: 1,
+        currency: "EUR".to_owned(),
+        amount_minor: 1215,
+        state: State::Charged,
+        route: "/",
+    };
+    let row = LedgerRow {
+        seq: Seq(1),
+        key,
+        account: if same_account { "antaeus" } else { "other" }.to_owned(),
+        fingerprint: if same_amount { asked } else { Fingerprint::new(1, "EUR", 1216) },
+        reference: Some("I1".to_owned()),
+        customer_id: 1,
+        currency: "EUR".to_owned(),
+        amount_minor: 1215,
+        state,
+        route: "/".to_owned(),
+        created_at_ms: 0,
+    };
+    (row, entry)
+}
+
+/// A void: `None` when the provider does not do it, else whether the key stands as not charged now.
+pub(crate) fn void(protocol: &Protocol, provider: &mut Provider, request: &Request) -> Option<bool> {
+    if request.head.expects.is_some_and(|expected| expected != provider.ledger) {
+        return None;
+    }
+    match row(provider, request) {
+        Some(row)
+            if protocol.keeps == Keeps::KeysOfTwoAccounts && row.credential != request.head.credential =>
+        {
+            None
+        }
+        Some(row) => Some(row.decision != Decision::Charged),
+        None => {
+            let tombstone = Row {
+                decision: Decision::Voided,
+                amount: request.amount,
+                credential: request.head.credential,
+            };
+            provider.rows[usize::from(request.invoice)][usize::from(request.key)] = Some(tombstone);
+            Some(true)
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Runs the cases, a few at a time, and prints the table: what was searched, how far, what was found, and how often
+//! each kind of fault and each class of answer occurred. Knows no step.
+
+use std::io::{Write, stderr, stdout};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use billing::charge::transition::AnswerClass;
+use chassis::clock::Clock;
+
+use crate::cases::{Case, Size, broken, sound};
+use crate::faults::Fault;
+use crate::machine::Machine;
+use crate::search::{Report, Tally, search};
+use crate::words;
+
+/// Searches that run at once; each holds its own states.
+const AT_ONCE: usize = 2;
+
+/// The sound cases of the full size reach at least so many states together.
+const STATES_MIN: usize = 1_000_000;
+
+struct Done {
+    report: Report,
+    ms: i64,
+}
+
+impl Done {
+    fn is_right(&self, case: &Case) -> bool {
+        self.report.found.as_ref().map(|found| found.wrong) == case.breaks
+    }
+}
+
+/// Runs every case (or those whose name holds `only`) and prints what came of them; `true` if all is as it must be.
+pub(crate) fn run(size: Size, only: Option<&str>) -> anyhow::Result<bool> {
+    let mut cases = sound(size);
+    cases.extend(broken());
+    cases.retain(|case| only.is_none_or(|part| case.name.contains(part)));
+    let done = search_all(&cases);
+    let mut out = stdout().lock();
+    let mut right = table(&mut out, &cases, &done)?;
+    if only.is_none() {
+        right &= tally(&mut out, &done)?;
+        right &= enough(&mut out, size, &cases, &done)?;
+    }
+    Ok(right)
+}
+
+/// The model itself failed.
+pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
+    let _lost = writeln!(stderr(), "the model could not finish: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn search_all(cases: &[Case]) -> Vec<Done> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, Done)>> = Mutex::new(Vec::new());
+    let work = || {
+        while let Some((at, case)) = {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            cases.get(at).map(|case| (at, case))
+        } {
+            let clock = Clock::system();
+            let began = clock.now_ms();
+            let report = search(&Machine::new(case.protocol, case.bounds), case.breaks);
+            let ms = clock.now_ms() - began;
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((at, Done { report, ms }));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(work);
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, done)| done).collect()
+}
+
+fn table(out: &mut impl Write, cases: &[Case], done: &[Done]) -> anyhow::Result<bool> {
+    writeln!(out, "{:<43} {:<32} {:>10} {:>5} {:>8}", "case", "verdict", "states", "depth", "seconds")?;
+    let mut right = true;
+    for (case, done) in cases.iter().zip(done) {
+        let found = done.report.found.as_ref().map(|found| found.wrong.words());
+        let verdict = match (found, case.breaks.map(|wrong| wrong.words())) {
+            (None, None) => "holds".to_owned(),
+            (Some(found), Some(_)) => format!("caught: {found}"),
+            (Some(found), None) => format!("BROKEN: {found}"),
+            (None, Some(wanted)) => format!("NOT CAUGHT: {wanted}"),
+        };
+        right &= done.is_right(case);
+        let (states, depth) = (done.report.states, done.report.depth);
+        let seconds = format!("{}.{:03}", done.ms / 1000, done.ms % 1000);
+        writeln!(out, "{:<43} {verdict:<32} {states:>10} {depth:>5} {seconds:>8}", case.name)?;
+    }
+    for (case, done) in cases.iter().zip(done) {
+        if let Some(found) = &done.report.found {
+            writeln!(out, "\n{}: the shortest way", case.name)?;
+            for line in words::tell(found) {
+                writeln!(out, "  {line}")?;
+            }
+        }
+    }
+    Ok(right)
+}
+
+/// Prints how often each thing occurred in all cases together; `false` if one never did.
+fn tally(out: &mut impl Write, done: &[Done]) -> anyhow::Result<bool> {
+    let mut sum = Tally::new();
+    done.iter().for_each(|done| sum.add(&done.report.tally));
+    writeln!(out, "\nfaults and acts of people, steps searched")?;
+    for (fault, count) in Fault::ALL.iter().zip(&sum.faults) {
+        writeln!(out, "  {:<38} {count:>12}", fault.words())?;
+    }
+    writeln!(out, "classes of answers heard, steps searched")?;
+    for (class, count) in AnswerClass::ALL.iter().zip(&sum.classes) {
+        writeln!(out, "  {:<38} {count:>12}", format!("{class:?}"))?;
+    }
+    let all = sum.faults.iter().chain(&sum.classes).all(|count| *count > 0);
+    if !all {
+        writeln!(out, "WRONG: something of the above never occurred")?;
+    }
+    Ok(all)
+}
+
+fn enough(out: &mut impl Write, size: Size, cases: &[Case], done: &[Done]) -> anyhow::Result<bool> {
+    let states = |broken: bool| -> usize {
+        let of = cases.iter().zip(done).filter(|(case, _)| case.breaks.is_some() == broken);
+        of.map(|(_, done)| done.report.states).sum()
+    };
+    let caught = cases.iter().zip(done).filter(|(case, done)| case.breaks.is_some() && done.is_right(case));
+    let (sound, broken) = (states(false), cases.iter().filter(|case| case.breaks.is_some()).count());
+    writeln!(
+        out,
+        "\nstates of the sound protocols {sound}; variants and limits caught {} of {broken}",
+        caught.count()
+    )?;
+    let enough = size == Size::Small || sound >= STATES_MIN;
+    if !enough {
+        writeln!(out, "WRONG: fewer than {STATES_MIN} states")?;
+    }
+    Ok(enough)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_protocol_holds_and_every_broken_variant_is_caught() {
+        assert!(run(Size::Small, None).unwrap());
+    }
+}

@@ -1,0 +1,465 @@
+//! One state of the whole world: billing's store, its replicas, the wire, the provider, a person, the faults so far.
+//! Plain data; knows no step. Packed into a few words, since a search holds millions.
+
+use billing::charge::transition::AnswerClass;
+use billing::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy};
+
+use crate::bits::{Codec, Reader, Writer};
+
+/// The most invoices of a search.
+pub(crate) const INVOICES_MAX: usize = 2;
+/// The most replicas of a search.
+pub(crate) const REPLICAS_MAX: usize = 3;
+/// Attempts that an invoice may have: the second one exists only when the first is not charged.
+pub(crate) const ATTEMPTS_MAX: usize = 2;
+/// Keys that an invoice's requests may go under; the sound rule needs one for each attempt.
+pub(crate) const KEYS_MAX: usize = 4;
+/// Sends are counted up to here; the count then sticks, so that it never claims fewer than there were.
+pub(crate) const SENDS_MAX: u8 = 3;
+/// Charges of an invoice are counted up to here.
+const CHARGES_MAX: u8 = 3;
+
+/// Places in a set of copies: see [`Request::place`].
+pub(crate) const PLACES: u8 = 48;
+
+/// Words of a packed world.
+pub(crate) const WORDS: usize = 7;
+
+/// A world in as little room as is easy.
+pub(crate) type Packed = [u64; WORDS];
+
+/// Who may claim an open attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lease {
+    /// Nobody yet.
+    Held,
+    /// Anybody.
+    Due,
+    /// Nobody: a person decides.
+    Never,
+}
+
+/// An attempt as the store holds it. Its number is its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) state: AttemptState,
+    pub(crate) sends: u8,
+    pub(crate) lease: Lease,
+    pub(crate) key: u8,
+    pub(crate) amount: u8,
+}
+
+/// An invoice as the store holds it. `amount` 0 is the first, 1 the edited one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Invoice {
+    pub(crate) state: InvoiceState,
+    pub(crate) paid_by: Option<PaidBy>,
+    pub(crate) reason: Option<AttentionReason>,
+    pub(crate) amount: u8,
+    pub(crate) attempts: [Option<Attempt>; ATTEMPTS_MAX],
+}
+
+/// Billing's store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Store {
+    pub(crate) invoices: [Invoice; INVOICES_MAX],
+    /// The provider's ledger that it has settled with.
+    pub(crate) ledger: Option<u8>,
+}
+
+/// An attempt as a replica claimed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub(crate) invoice: u8,
+    pub(crate) attempt: u8,
+    pub(crate) in_doubt: bool,
+    pub(crate) sends: u8,
+    pub(crate) key: u8,
+    pub(crate) amount: u8,
+}
+
+/// What a request carries besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) credential: u8,
+    pub(crate) expects: Option<u8>,
+}
+
+/// A request on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) invoice: u8,
+    pub(crate) key: u8,
+    pub(crate) amount: u8,
+    pub(crate) head: Head,
+}
+
+/// What a replica knows of its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Learnt {
+    /// An answer, or that there is none, in its class.
+    Answer(AnswerClass),
+    /// It was not sent.
+    Unsent,
+    /// It must not be sent.
+    NotAllowed,
+}
+
+/// What a replica is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Idle,
+    Claimed(Job),
+    Waiting(Job, Head),
+    Learnt(Job, Learnt),
+}
+
+/// One billing process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Replica {
+    pub(crate) call: Call,
+    /// The ledger that it expects; read from the store at start.
+    pub(crate) ledger: Option<u8>,
+}
+
+/// What the provider decided for a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Charged,
+    Refused,
+    Voided,
+}
+
+/// A row of the provider's ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) decision: Decision,
+    pub(crate) amount: u8,
+    pub(crate) credential: u8,
+}
+
+/// The payment service, and the bank behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Provider {
+    pub(crate) rows: [[Option<Row>; KEYS_MAX]; INVOICES_MAX],
+    /// How often the customer was charged, whatever the ledger remembers.
+    pub(crate) charges: [u8; INVOICES_MAX],
+    /// Which ledger it has; 1 after it was replaced.
+    pub(crate) ledger: u8,
+    /// Which credential billing shows now.
+    pub(crate) credential: u8,
+    /// Whether the first amount of an invoice is one that it calls invalid.
+    pub(crate) invalid: [bool; INVOICES_MAX],
+}
+
+/// The whole world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct World {
+    pub(crate) store: Store,
+    /// The store before its newest commit.
+    pub(crate) before: Store,
+    pub(crate) backup: Option<Store>,
+    pub(crate) replicas: [Replica; REPLICAS_MAX],
+    /// Copies of requests that nobody waits for, as sets: see [`Request::place`].
+    pub(crate) copies: [u64; INVOICES_MAX],
+    pub(crate) provider: Provider,
+    /// The invoice and attempt of which a person is sure that it is not charged, and is about to say so.
+    pub(crate) person: Option<(u8, u8)>,
+    /// Random keys drawn so far.
+    pub(crate) drawn: [u8; INVOICES_MAX],
+    pub(crate) faults: u8,
+    /// The store has gone back in time: a restore, or a commit that was lost.
+    pub(crate) went_back: bool,
+    pub(crate) conflict: bool,
+}
+
+impl Invoice {
+    const NEW: Self = Self {
+        state: InvoiceState::Pending,
+        paid_by: None,
+        reason: None,
+        amount: 0,
+        attempts: [None; ATTEMPTS_MAX],
+    };
+
+    /// The attempts that exist, with their places.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (usize, &Attempt)> {
+        self.attempts.iter().enumerate().filter_map(|(at, attempt)| Some((at, attempt.as_ref()?)))
+    }
+
+    /// Whether any attempt stands like this.
+    pub(crate) fn any(&self, is: impl Fn(&Attempt) -> bool) -> bool {
+        self.known().any(|(_, attempt)| is(attempt))
+    }
+}
+
+impl Store {
+    const NEW: Self = Self { invoices: [Invoice::NEW; INVOICES_MAX], ledger: None };
+}
+
+impl Request {
+    /// Its bit in a set of copies.
+    pub(crate) fn place(&self) -> u64 {
+        let expects = self.head.expects.map_or(0, |ledger| ledger + 1);
+        1 << (self.key | self.amount << 2 | self.head.credential << 3 | expects << 4)
+    }
+
+    /// The copy at this place.
+    pub(crate) fn at(invoice: u8, place: u8) -> Self {
+        let expects = (place >> 4).checked_sub(1);
+        let head = Head { credential: place >> 3 & 1, expects };
+        Self { invoice, key: place & 3, amount: place >> 2 & 1, head }
+    }
+}
+
+impl Job {
+    /// The request that it makes.
+    pub(crate) fn request(self, head: Head) -> Request {
+        Request { invoice: self.invoice, key: self.key, amount: self.amount, head }
+    }
+}
+
+impl Call {
+    /// The attempt that it is about.
+    pub(crate) fn job(self) -> Option<Job> {
+        match self {
+            Self::Idle => None,
+            Self::Claimed(job) | Self::Waiting(job, _) | Self::Learnt(job, _) => Some(job),
+        }
+    }
+}
+
+impl Provider {
+    const NEW: Self = Self {
+        rows: [[None; KEYS_MAX]; INVOICES_MAX],
+        charges: [0; INVOICES_MAX],
+        ledger: 0,
+        credential: 0,
+        invalid: [false; INVOICES_MAX],
+    };
+
+    /// The customer is charged.
+    pub(crate) fn charge(&mut self, invoice: u8) {
+        let charges = &mut self.charges[usize::from(invoice)];
+        *charges = CHARGES_MAX.min(*charges + 1);
+    }
+}
+
+impl World {
+    /// The beginning: nothing was tried yet.
+    pub(crate) const NEW: Self = Self {
+        store: Store::NEW,
+        before: Store::NEW,
+        backup: None,
+        replicas: [Replica { call: Call::Idle, ledger: None }; REPLICAS_MAX],
+        copies: [0; INVOICES_MAX],
+        provider: Provider::NEW,
+        person: None,
+        drawn: [0; INVOICES_MAX],
+        faults: 0,
+        went_back: false,
+        conflict: false,
+    };
+
+    /// Packs it.
+    pub(crate) fn pack(mut self) -> Packed {
+        let mut writer = Writer::default();
+        self.visit(&mut writer);
+        writer.words
+    }
+
+    /// Unpacks it.
+    pub(crate) fn unpack(words: &Packed) -> Self {
+        let mut world = Self::NEW;
+        world.visit(&mut Reader::new(words));
+        world
+    }
+
+    fn visit(&mut self, codec: &mut impl Codec) {
+        self.store.visit(codec);
+        self.before.visit(codec);
+        codec.option(&mut self.backup, Store::NEW, Store::visit);
+        for replica in &mut self.replicas {
+            replica.visit(codec);
+        }
+        for copies in &mut self.copies {
+            codec.word(copies);
+        }
+        self.provider.visit(codec);
+        codec.option(&mut self.person, (0, 0), |(invoice, attempt), codec| {
+            codec.bits(invoice, 1);
+            codec.bits(attempt, 1);
+        });
+        for drawn in &mut self.drawn {
+            codec.bits(drawn, 3);
+        }
+        codec.bits(&mut self.faults, 4);
+        codec.flag(&mut self.went_back);
+        codec.flag(&mut self.conflict);
+    }
+}
+
+const NO_ATTEMPT: Attempt =
+    Attempt { state: AttemptState::Intent, sends: 0, lease: Lease::Held, key: 0, amount: 0 };
+const LEASES: [Lease; 3] = [Lease::Held, Lease::Due, Lease::Never];
+const DECISIONS: [Decision; 3] = [Decision::Charged, Decision::Refused, Decision::Voided];
+const NO_JOB: Job = Job { invoice: 0, attempt: 0, in_doubt: false, sends: 0, key: 0, amount: 0 };
+const NO_HEAD: Head = Head { credential: 0, expects: None };
+
+impl Store {
+    fn visit(&mut self, codec: &mut impl Codec) {
+        for invoice in &mut self.invoices {
+            invoice.visit(codec);
+        }
+        ledger(&mut self.ledger, codec);
+    }
+}
+
+impl Invoice {
+    fn visit(&mut self, codec: &mut impl Codec) {
+        codec.one_of(&mut self.state, InvoiceState::ALL);
+        codec.option(&mut self.paid_by, PaidBy::Charge, |by, codec| codec.one_of(by, PaidBy::ALL));
+        codec.option(&mut self.reason, AttentionReason::Rejected, |reason, codec| {
+            codec.one_of(reason, AttentionReason::ALL);
+        });
+        codec.bits(&mut self.amount, 1);
+        for attempt in &mut self.attempts {
+            codec.option(attempt, NO_ATTEMPT, |attempt, codec| {
+                codec.one_of(&mut attempt.state, AttemptState::ALL);
+                codec.bits(&mut attempt.sends, 2);
+                codec.one_of(&mut attempt.lease, &LEASES);
+                codec.bits(&mut attempt.key, 2);
+                codec.bits(&mut attempt.amount, 1);
+            });
+        }
+    }
+}
+
+impl Replica {
+    fn visit(&mut self, codec: &mut impl Codec) {
+        ledger(&mut self.ledger, codec);
+        let mut phase = match self.call {
+            Call::Idle => 0,
+            Call::Claimed(_) => 1,
+            Call::Waiting(..) => 2,
+            Call::Learnt(..) => 3,
+        };
+        codec.bits(&mut phase, 2);
+        if phase == 0 {
+            self.call = Call::Idle;
+            return;
+        }
+        let mut job = self.call.job().unwrap_or(NO_JOB);
+        job.visit(codec);
+        self.call = match phase {
+            1 => Call::Claimed(job),
+            2 => {
+                let mut head = if let Call::Waiting(_, head) = self.call { head } else { NO_HEAD };
+                codec.bits(&mut head.credential, 1);
+                ledger(&mut head.expects, codec);
+                Call::Waiting(job, head)
+            }
+            _ => {
+                let mut learnt =
+                    if let Call::Learnt(_, learnt) = self.call { learnt } else { Learnt::Unsent };
+                learnt.visit(codec);
+                Call::Learnt(job, learnt)
+            }
+        };
+    }
+}
+
+impl Job {
+    fn visit(&mut self, codec: &mut impl Codec) {
+        codec.bits(&mut self.invoice, 1);
+        codec.bits(&mut self.attempt, 1);
+        codec.flag(&mut self.in_doubt);
+        codec.bits(&mut self.sends, 2);
+        codec.bits(&mut self.key, 2);
+        codec.bits(&mut self.amount, 1);
+    }
+}
+
+impl Learnt {
+    fn visit(&mut self, codec: &mut impl Codec) {
+        let mut kind = match self {
+            Self::Answer(_) => 0,
+            Self::Unsent => 1,
+            Self::NotAllowed => 2,
+        };
+        codec.bits(&mut kind, 2);
+        let mut class = if let Self::Answer(class) = *self { class } else { AnswerClass::InDoubt };
+        if kind == 0 {
+            codec.one_of(&mut class, AnswerClass::ALL);
+        }
+        *self = match kind {
+            0 => Self::Answer(class),
+            1 => Self::Unsent,
+            _ => Self::NotAllowed,
+        };
+    }
+}
+
+impl Provider {
+    fn visit(&mut self, codec: &mut impl Codec) {
+        let row = Row { decision: Decision::Charged, amount: 0, credential: 0 };
+        for slot in self.rows.iter_mut().flatten() {
+            codec.option(slot, row, |row, codec| {
+                codec.one_of(&mut row.decision, &DECISIONS);
+                codec.bits(&mut row.amount, 1);
+                codec.bits(&mut row.credential, 1);
+            });
+        }
+        for charges in &mut self.charges {
+            codec.bits(charges, 2);
+        }
+        codec.bits(&mut self.ledger, 1);
+        codec.bits(&mut self.credential, 1);
+        for invalid in &mut self.invalid {
+            codec.flag(invalid);
+        }
+    }
+}
+
+fn ledger(ledger: &mut Option<u8>, codec: &mut impl Codec) {
+    codec.option(ledger, 0, |ledger, codec| codec.bits(ledger, 1));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_world_is_unpacked_unchanged() {
+        let job = Job { invoice: 1, attempt: 1, in_doubt: true, sends: 3, key: 3, amount: 1 };
+        let head = Head { credential: 1, expects: Some(1) };
+        let mut world = World::NEW;
+        let attempt =
+            Attempt { state: AttemptState::Voided, sends: 3, lease: Lease::Never, key: 3, amount: 1 };
+        world.store.invoices[1] = Invoice {
+            state: InvoiceState::Attention,
+            paid_by: Some(PaidBy::Resolve),
+            reason: Some(AttentionReason::ChargedLate),
+            amount: 1,
+            attempts: [Some(attempt); ATTEMPTS_MAX],
+        };
+        world.store.ledger = Some(1);
+        world.backup = Some(world.store);
+        world.replicas[0].call = Call::Waiting(job, head);
+        world.replicas[1].call = Call::Learnt(job, Learnt::Answer(AnswerClass::NotSent));
+        world.replicas[2].call = Call::Claimed(job);
+        world.copies[1] = job.request(head).place();
+        world.provider.rows[1][3] = Some(Row { decision: Decision::Voided, amount: 1, credential: 1 });
+        world.provider.charge(1);
+        world.person = Some((1, 1));
+        (world.faults, world.went_back, world.conflict) = (9, true, true);
+        assert_eq!(World::unpack(&world.pack()), world);
+    }
+
+    #[test]
+    fn each_request_has_a_place_of_its_own() {
+        for place in 0..PLACES {
+            assert_eq!(Request::at(0, place).place(), 1 << place);
+        }
+    }
+}
