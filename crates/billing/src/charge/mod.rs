@@ -80,8 +80,8 @@ pub enum ResolveError {
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// "Not charged" needs a typed reason where no key can be voided.
-    #[error("without keys, \"not charged\" needs a reason")]
+    /// "Not charged" needs a typed reason where the key cannot be voided.
+    #[error("where the key cannot be voided, \"not charged\" needs a reason")]
     ReasonMissing,
     /// A request for this attempt may still be alive somewhere; ask again after so long.
     #[error("a request may still be alive for {} s; ask again then", .0.as_secs())]
@@ -196,8 +196,8 @@ impl Engine {
     }
 
     /// Takes a person's word on an attempt. "Not charged" of an open one is taken only after the provider has voided
-    /// the key, or, without keys, once no request can be alive, and with a reason. A word on a final one may end the
-    /// waiting of its invoice.
+    /// the key, or, with a reason, without keys once no request can be alive, or of a second charge of the invoice, which
+    /// can only be paid back. A word on a final one may end the waiting of its invoice.
     pub async fn resolve(&self, resolution: Resolution) -> Result<ResolveOutcome, ResolveError> {
         self.0.resolve(&resolution).await
     }

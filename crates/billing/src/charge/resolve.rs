@@ -8,10 +8,10 @@ use chassis::crash_point;
 use super::engine::Shared;
 use super::transition::Idempotency;
 use super::{ResolveError, ResolveOutcome};
-use crate::invoice::{Attempt, InvoiceState};
+use crate::invoice::{Attempt, AttemptState, InvoiceState};
 use crate::provider::Void;
 use crate::store::plan::LEASE_NEVER;
-use crate::store::{Resolution, Resolved};
+use crate::store::{BATCH_MAX, Resolution, Resolved, StoreError};
 
 /// How long after the last moment at which it can have been sent a request may still be executed somewhere: as long
 /// as TCP keeps resending bytes that nobody acknowledges, which on Linux is about 15 minutes.
@@ -44,13 +44,13 @@ impl Shared {
             crash_point!("K11");
             return match said {
                 Void::NotCharged => Ok(()),
+                // A second charge cannot be voided, only paid back; the ledger goes on showing it.
+                Void::Charged if self.is_other_charged(attempt).await? => has_reason(resolution),
                 Void::Charged => Err(ResolveError::ChargedThere),
                 Void::Unknown(why) => Err(ResolveError::NotVoided(why)),
             };
         }
-        if resolution.reason.trim().is_empty() {
-            return Err(ResolveError::ReasonMissing);
-        }
+        has_reason(resolution)?;
         let invoice = self.store.invoice(attempt.invoice_id).await?;
         // One that does not wait for a person can be claimed, and sent, between this look and the word.
         let parked = invoice.filter(|invoice| invoice.state == InvoiceState::Attention);
@@ -60,6 +60,29 @@ impl Shared {
             wait => Err(ResolveError::TooEarly(wait)),
         }
     }
+
+    /// Whether another attempt of the same invoice is CHARGED.
+    async fn is_other_charged(&self, attempt: &Attempt) -> Result<bool, StoreError> {
+        let mut after = (attempt.invoice_id, 0);
+        loop {
+            let page = self.store.attempts(after, BATCH_MAX).await?;
+            let of_invoice = page.iter().take_while(|other| other.invoice_id == attempt.invoice_id);
+            if of_invoice
+                .clone()
+                .any(|other| other.state == AttemptState::Charged && other.key != attempt.key)
+            {
+                return Ok(true);
+            }
+            match page.last() {
+                Some(last) if last.invoice_id == attempt.invoice_id => after = (last.invoice_id, last.number),
+                _ => return Ok(false),
+            }
+        }
+    }
+}
+
+fn has_reason(resolution: &Resolution) -> Result<(), ResolveError> {
+    if resolution.reason.trim().is_empty() { Err(ResolveError::ReasonMissing) } else { Ok(()) }
 }
 
 /// How long until no request for this attempt can be alive. Its lease was set or ended at or after its last send;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use billing::charge::transition::{Outcome, Settlement};
 use billing::charge::{REQUEST_LIFE_MAX, ResolveError, ResolveOutcome};
-use billing::invoice::{AttemptState, InvoiceState};
+use billing::invoice::{AttemptState, InvoiceState, PaidBy};
 use billing::store::Resolution;
 
 use crate::provider::{Provider, Reply};
-use crate::support::{Billing, House, Plan};
+use crate::support::{Billing, House, Plan, until};
 
 fn word(house: &billing::invoice::Attempt, charged: bool, reason: &str) -> Resolution {
     Resolution { key: house.key.clone(), charged, reason: reason.to_owned(), actor: "anna".to_owned() }
@@ -17,7 +18,7 @@ async fn in_doubt(plan: Plan, provider: &Provider) -> (House, Billing, billing::
     let house = House::with(1).await;
     let billing = house.open(&provider.url, plan).await;
     billing.engine.pay().await.unwrap();
-    crate::support::until("it is in doubt", async || house.states().await == [AttemptState::InDoubt]).await;
+    until("it is in doubt", async || house.states().await == [AttemptState::InDoubt]).await;
     let attempt = house.attempts().await.remove(0);
     (house, billing, attempt)
 }
@@ -77,4 +78,27 @@ async fn a_rejected_invoice_is_tried_again_under_a_new_key_once_a_person_says_so
     billing.pay().await;
     assert_eq!(house.states().await, [AttemptState::Rejected, AttemptState::Charged]);
     assert_eq!(house.count(InvoiceState::Paid).await, 1);
+}
+
+#[tokio::test]
+async fn a_second_charge_is_taken_as_not_charged_once_it_is_paid_back() {
+    let provider = Provider::start(|_| Reply::refused()).await;
+    let house = House::with(1).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    billing.pay().await;
+    provider.now(|_| Reply::new(409, ""));
+    billing.engine.pay().await.unwrap();
+    let refused_and_in_doubt = [AttemptState::Refused, AttemptState::InDoubt];
+    until("the second is in doubt", async || house.states().await == refused_and_in_doubt).await;
+    let attempts = house.attempts().await;
+    let late =
+        Settlement { key: attempts[0].key.clone(), outcome: Outcome::Charged, again_in: Duration::ZERO };
+    house.store.settle(None, &[late]).await.unwrap();
+    provider.voids(attempts[1].key.as_str(), 409);
+    let resolve = async |charged, reason| billing.engine.resolve(word(&attempts[1], charged, reason)).await;
+    assert!(matches!(resolve(true, "seen").await, Err(ResolveError::OtherCharged)));
+    assert!(matches!(resolve(false, " ").await, Err(ResolveError::ReasonMissing)));
+    assert!(matches!(resolve(false, "paid back").await, Ok(ResolveOutcome::Applied)));
+    assert_eq!(house.states().await, [AttemptState::Charged, AttemptState::Voided]);
+    assert_eq!(house.invoice(1).await.paid_by, Some(PaidBy::Charge));
 }
