@@ -196,7 +196,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Journals the next attempt of up to `limit` PENDING invoices with `id > after` that this run has not
     /// attempted, by id: invoice to CHARGING, attempt INTENT with `sends` 1, leased. Counts `attempted`.
-    /// Empty means that none is left after `after`, or that the run is finished.
+    /// Fewer than `limit` say nothing; empty means that none is left after `after`, or that the run is finished. An
+    /// invoice whose rows break an invariant is logged and passed over.
     async fn claim_pending(
         &self,
         run: RunId,
@@ -206,7 +207,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Attempt>>;
 
     /// Leases up to `limit` open attempts whose lease has ended, oldest lease first, of invoices that are
-    /// CHARGING (those in ATTENTION wait for a person): `sends` grows by one.
+    /// CHARGING (those in ATTENTION wait for a person): `sends` grows by one. A row that breaks an invariant is logged, leased
+    /// and left out.
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>>;
 
     /// When the next open attempt of a CHARGING invoice may be claimed: `Some(ZERO)` for now, `None` for none.

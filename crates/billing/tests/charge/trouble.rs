@@ -10,7 +10,7 @@ use chassis::caller::Tokens;
 use chassis::config::TokenSource;
 
 use crate::provider::{Provider, Reply};
-use crate::support::{House, Plan, until};
+use crate::support::{House, LONG, Plan, until};
 
 #[tokio::test]
 async fn a_wrong_endpoint_is_not_the_invoices_fault() {
@@ -105,4 +105,25 @@ async fn an_outcome_is_kept_until_the_store_takes_it() {
     house.spoil("DROP TRIGGER no");
     until("it is paid here", async || house.count(InvoiceState::Paid).await == 1).await;
     assert_eq!(provider.deliveries().len(), 1);
+}
+
+#[tokio::test]
+async fn a_spoilt_row_is_passed_over_and_the_others_are_charged() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let house = House::with(10).await;
+    house.crash_after_claim(2).await;
+    house.spoil(
+        "UPDATE attempts SET currency = 'XXX' WHERE invoice_id = 1;
+         UPDATE invoices SET currency = 'XXX' WHERE id = 4;
+         INSERT INTO attempts SELECT printf('%032x', 7), 7, 1, customer_id, currency, amount_minor, state, sends, run_id,
+             lease_until, created_at, settled_at FROM attempts WHERE invoice_id = 2",
+    );
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    let started = billing.engine.pay().await.unwrap();
+    assert!(billing.engine.wait(started.run, LONG).await.unwrap().finished);
+    assert_eq!(provider.invoices(), [2, 3, 5, 6, 8, 9, 10]);
+    assert_eq!(house.count(InvoiceState::Paid).await, 7);
+    house.spoil("UPDATE invoices SET currency = 'EUR' WHERE id = 4");
+    billing.pay().await;
+    assert_eq!(house.invoice(4).await.state, InvoiceState::Paid);
 }

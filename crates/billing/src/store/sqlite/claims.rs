@@ -1,10 +1,10 @@
 //! Claims in SQLite: journal the next attempt of a PENDING invoice, or lease an open attempt again.
 
 use chassis::crash_point;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::counts::Moves;
-use super::{Lease, list, one, rows, runs};
+use super::{Lease, is_corrupt, list, one, rows, runs};
 use crate::charge::key::{DeploymentId, Key};
 use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, InvoiceState, Reference, RunId};
 use crate::money::Money;
@@ -61,19 +61,19 @@ pub(super) fn fresh(connection: &Connection, claim: Fresh) -> rusqlite::Result<C
             Some((number, _)) => number + 1,
             None => 1,
         };
-        let invoice = Candidate {
-            id: invoice,
-            reference: rows::reference(row, 1)?,
-            customer_id: CustomerId(row.get(2)?),
-            money: rows::money(row, 3)?,
-        };
-        claimed.attempts.push(invoice.attempt(number, claim));
+        let attempt = Candidate::read(row, invoice).map(|candidate| candidate.attempt(number, claim));
+        match attempt {
+            Ok(attempt) => claimed.attempts.push(attempt),
+            Err(error) => pass_over(invoice, error)?,
+        }
     }
     drop(found);
-    if seen < SCAN_MAX {
+    let found_any = !claimed.attempts.is_empty();
+    claimed.attempts = journal(connection, claimed.attempts)?;
+    let all_spoilt = found_any && claimed.attempts.is_empty();
+    if seen < SCAN_MAX && !all_spoilt {
         claimed.go_on_after = None;
     }
-    journal(connection, &claimed.attempts)?;
     let mut moves = Moves::default();
     moves.change(InvoiceState::Pending, InvoiceState::Charging, claimed.attempts.len() as i64);
     moves.record(connection)?;
@@ -90,6 +90,15 @@ struct Candidate {
 }
 
 impl Candidate {
+    fn read(row: &Row<'_>, id: InvoiceId) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id,
+            reference: rows::reference(row, 1)?,
+            customer_id: CustomerId(row.get(2)?),
+            money: rows::money(row, 3)?,
+        })
+    }
+
     fn attempt(self, number: u32, claim: Fresh) -> Attempt {
         Attempt {
             key: Key::new(claim.deployment, &self.reference, number),
@@ -116,10 +125,12 @@ const INSERT: &str = "
 const TAKE: &str =
     "UPDATE invoices SET state = 'CHARGING', updated_at = ?2 WHERE id = ?1 AND state = 'PENDING'";
 
-fn journal(connection: &Connection, attempts: &[Attempt]) -> rusqlite::Result<()> {
+/// Answers those that could be written.
+fn journal(connection: &Connection, attempts: Vec<Attempt>) -> rusqlite::Result<Vec<Attempt>> {
     let (mut insert, mut take) = (connection.prepare_cached(INSERT)?, connection.prepare_cached(TAKE)?);
+    let mut written = Vec::with_capacity(attempts.len());
     for attempt in attempts {
-        insert.execute(params![
+        let inserted = insert.execute(params![
             attempt.key.as_str(),
             attempt.invoice_id.0,
             attempt.number,
@@ -129,11 +140,16 @@ fn journal(connection: &Connection, attempts: &[Attempt]) -> rusqlite::Result<()
             attempt.run_id.0,
             attempt.lease_until,
             attempt.created_at,
-        ])?;
+        ]);
+        if let Err(error) = inserted {
+            pass_over(attempt.invoice_id, error)?;
+            continue;
+        }
         let changed = take.execute([attempt.invoice_id.0, attempt.created_at])?;
         rows::one_row(changed, "an invoice that is claimed is PENDING")?;
+        written.push(attempt);
     }
-    Ok(())
+    Ok(written)
 }
 
 /// Due open attempts by lease; those in ATTENTION wait for a person.
@@ -159,11 +175,38 @@ pub(super) fn open(
     for rowid in due {
         let changed = connection.prepare_cached(update)?.execute([rowid, lease.until])?;
         rows::one_row(changed, "an attempt that is claimed is open")?;
-        attempts.push(connection.prepare_cached(&select)?.query_row([rowid], rows::attempt)?);
+        match connection.prepare_cached(&select)?.query_row([rowid], rows::attempt) {
+            Ok(attempt) => attempts.push(attempt),
+            Err(error) => leave(connection, rowid, error)?,
+        }
     }
     count_attempted(connection, run, attempts.len())?;
     crash_point!("K1");
     Ok(attempts)
+}
+
+/// One invoice that cannot be claimed must not hold back the others.
+fn pass_over(invoice: InvoiceId, error: rusqlite::Error) -> rusqlite::Result<()> {
+    if !is_corrupt(&error) {
+        return Err(error);
+    }
+    let error = &error as &dyn std::error::Error;
+    tracing::error!(
+        invoice.id = invoice.0,
+        error,
+        "This invoice cannot be claimed: a person must mend its rows"
+    );
+    Ok(())
+}
+
+/// As [`pass_over`], of an open attempt: it is not sent, and is looked at again when its new lease has ended.
+fn leave(connection: &Connection, rowid: i64, error: rusqlite::Error) -> rusqlite::Result<()> {
+    if !is_corrupt(&error) {
+        return Err(error);
+    }
+    let sql = "UPDATE attempts SET sends = sends - 1 WHERE rowid = ?1 RETURNING invoice_id";
+    let invoice: i64 = connection.prepare_cached(sql)?.query_row([rowid], |row| row.get(0))?;
+    pass_over(InvoiceId(invoice), error)
 }
 
 fn count_attempted(connection: &Connection, run: Option<RunId>, count: usize) -> rusqlite::Result<()> {

@@ -133,16 +133,15 @@ fn prepare(connection: &Connection, first: Uuid) -> rusqlite::Result<Uuid> {
 /// Data that break an invariant are the store's fault; all else may pass.
 fn store_error(error: SqliteError) -> StoreError {
     match &error {
-        SqliteError::Job(
-            source @ (rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..)
-            | rusqlite::Error::InvalidColumnType(..)),
-        ) => StoreError::Corrupt(source.to_string()),
-        SqliteError::Job(source) if source.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            StoreError::Corrupt(source.to_string())
-        }
+        SqliteError::Job(source) if is_corrupt(source) => StoreError::Corrupt(source.to_string()),
         _ => StoreError::Unavailable(Box::new(error)),
     }
+}
+
+fn is_corrupt(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+    matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..))
+        || error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
 fn list<T>(
