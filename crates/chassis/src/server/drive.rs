@@ -34,7 +34,7 @@ pub(super) enum End {
     Broken,
     /// The deadline of this phase passed.
     Expired(Phase),
-    /// The client does not take its answer.
+    /// The client does not take its answer, or hardly.
     WriteStall,
     /// A handler asked for it.
     Severed,
@@ -64,6 +64,35 @@ struct Watch {
     epoch: Instant,
     turn: Option<u32>,
     alarm: Alarm,
+    stall: Stall,
+}
+
+/// How long a client that is behind has kept us waiting for room to write.
+#[derive(Default)]
+struct Stall {
+    blocked_since: Option<Instant>,
+    waited: Duration,
+    /// Bytes written when the waiting was last counted from nothing.
+    written: u64,
+}
+
+impl Stall {
+    /// Notes how things stand now; what is left of the time allowed, while we wait for room.
+    fn left(&mut self, state: &State, limits: &Limits, now: Instant) -> Option<Duration> {
+        if let Some(since) = self.blocked_since.take() {
+            self.waited += now - since;
+        }
+        let (is_blocked, written) = (state.is_write_blocked(), state.bytes_written());
+        let is_over = !is_blocked && state.phase() != Phase::Answer;
+        if is_over || written - self.written >= limits.write_bytes_min {
+            (self.waited, self.written) = (Duration::ZERO, written);
+        }
+        if !is_blocked {
+            return None;
+        }
+        self.blocked_since = Some(now);
+        Some(limits.write_stall.saturating_sub(self.waited))
+    }
 }
 
 impl Watch {
@@ -74,17 +103,15 @@ impl Watch {
             let now = Instant::now();
             let since = u64::try_from((now - self.epoch).as_millis()).unwrap_or(u64::MAX);
             state.since_ms.store(since, Relaxed);
-            self.alarm.set(time_allowed(state, limits).map(|allowed| now + allowed));
+            let allowed = self.stall.left(state, limits, now).or_else(|| time_allowed(state.phase(), limits));
+            self.alarm.set(allowed.map(|allowed| now + allowed));
         }
         self.alarm.poll(cx)
     }
 }
 
-fn time_allowed(state: &State, limits: &Limits) -> Option<Duration> {
-    if state.is_write_blocked() {
-        return Some(limits.write_stall);
-    }
-    match state.phase() {
+fn time_allowed(phase: Phase, limits: &Limits) -> Option<Duration> {
+    match phase {
         Phase::FirstByte => Some(limits.first_byte),
         Phase::Idle => Some(limits.idle),
         Phase::Head => Some(limits.header),
@@ -101,7 +128,7 @@ pub(super) async fn connection(
     state: Arc<State>,
     epoch: Instant,
 ) -> End {
-    let mut watch = Watch { epoch, turn: None, alarm: Alarm::default() };
+    let mut watch = Watch { epoch, turn: None, alarm: Alarm::default(), stall: Stall::default() };
     // Until a byte comes, a connection holds no buffer.
     let first = std::future::poll_fn(|cx| poll_first_byte(cx, &stream, &shared, &state, &mut watch));
     if let Some(end) = first.await {

@@ -24,8 +24,10 @@ const BODY: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(360);
 /// Before an idle connection is asked to make room for a new one at the limit.
 const IDLE_MIN: Duration = Duration::from_secs(5);
-/// While the client takes not one byte of its answer.
+/// What a client may keep us waiting for room for its answer before it has taken [`WRITE_BYTES_MIN`] more.
 const WRITE_STALL: Duration = Duration::from_secs(60);
+/// About 17 KiB/s: an answer counts as in flight until it is written, and those places are for all clients.
+const WRITE_BYTES_MIN: u64 = 1024 * 1024;
 /// Request line and header lines together.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Header lines.
@@ -53,8 +55,11 @@ pub struct Limits {
     pub idle: Duration,
     /// At the limit of connections, the one idle for longest makes room for a new one, but not before this.
     pub idle_min: Duration,
-    /// While the client takes not one byte of its answer.
+    /// How long in all we wait for room to write before the client has taken `write_bytes_min` more of its answer;
+    /// the time that a handler takes to make more is not counted.
     pub write_stall: Duration,
+    /// See `write_stall`: together the least rate of a client that is behind.
+    pub write_bytes_min: u64,
     /// Request line and header lines together; more is 431.
     pub header_bytes_max: usize,
     /// Header lines; more is 431.
@@ -78,6 +83,7 @@ impl Default for Limits {
             idle: IDLE,
             idle_min: IDLE_MIN,
             write_stall: WRITE_STALL,
+            write_bytes_min: WRITE_BYTES_MIN,
             header_bytes_max: HEADER_BYTES_MAX,
             headers_max: HEADERS_MAX,
             body_bytes_max: BODY_BYTES_MAX,

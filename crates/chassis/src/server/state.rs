@@ -84,6 +84,7 @@ pub(super) struct State {
     body_failure_seen: AtomicBool,
     body_whole: AtomicBool,
     answer_bytes_left: AtomicU64,
+    bytes_written: AtomicU64,
 }
 
 impl State {
@@ -103,6 +104,7 @@ impl State {
             body_failure_seen: AtomicBool::new(false),
             body_whole: AtomicBool::new(true),
             answer_bytes_left: AtomicU64::new(NOT_LIMITED),
+            bytes_written: AtomicU64::new(0),
         }
     }
 
@@ -143,6 +145,11 @@ impl State {
             self.write_blocked.store(blocked, Relaxed);
             self.progress();
         }
+    }
+
+    /// On this connection so far.
+    pub(super) fn bytes_written(&self) -> u64 {
+        self.bytes_written.load(Relaxed)
     }
 
     pub(super) fn is_write_blocked(&self) -> bool {
@@ -240,6 +247,7 @@ impl State {
 
     /// Counts what was written; at the end of a limited answer the connection is severed.
     pub(super) fn count_written(&self, bytes: usize) {
+        self.bytes_written.fetch_add(bytes as u64, Relaxed);
         let left = self.answer_bytes_left.load(Relaxed);
         if left == NOT_LIMITED {
             return;

@@ -247,6 +247,45 @@ async fn a_client_that_takes_its_answer_slowly_is_served() {
     assert!(peer.rest().await.len() > 12 * 1024 * 1024);
 }
 
+/// Takes `bytes` of an answer every 20 ms until it ends.
+async fn sip(peer: &mut Peer, bytes: usize) -> usize {
+    let (mut taken, mut piece) = (0, vec![0; bytes]);
+    loop {
+        let mut filled = 0;
+        while filled < bytes {
+            match peer.0.read(&mut piece[filled..]).await {
+                Ok(0) | Err(_) => return taken + filled,
+                Ok(more) => filled += more,
+            }
+        }
+        taken += filled;
+        tokio::time::sleep(millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_hardly_takes_its_answer_is_given_up() {
+    let router = Router::new().route("/", on_get(|| async { endless(Arc::default()) }));
+    let limits = Limits { write_stall: millis(300), write_bytes_min: 1 << 40, ..Limits::default() };
+    let server = start(router, limits).await;
+    let mut peer = server.connect().await;
+    peer.send(&get("/")).await;
+    patiently(sip(&mut peer, 1 << 20)).await;
+    assert_eq!(server.figure(ENDED, "write_stall"), 1.0);
+}
+
+#[tokio::test]
+async fn a_client_that_is_behind_and_keeps_to_the_least_rate_is_served() {
+    const BYTES: usize = 64 << 20;
+    let router = Router::new().route("/", on_get(|| async { "x".repeat(BYTES) }));
+    let limits = Limits { write_stall: millis(400), write_bytes_min: 64 * 1024, ..Limits::default() };
+    let server = start(router, limits).await;
+    let mut peer = server.connect().await;
+    peer.send(&get("/")).await;
+    peer.shut().await;
+    assert!(patiently(sip(&mut peer, 1 << 20)).await > BYTES);
+}
+
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_until_one_leaves() {
     let server = with(Limits { connections_max: 2, ..Limits::default() }).await;
