@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use http::StatusCode;
 
@@ -68,8 +68,11 @@ pub(super) async fn invoice(
 }
 
 /// `POST /rest/v1/invoices/pay`: whether every invoice is paid now. Never an object: a script executes the body.
-pub(super) async fn pay(State(state): State<AppState>) -> Response {
-    match pay::pay(&state, pay::ANTAEUS_WAIT).await {
+pub(super) async fn pay(
+    State(state): State<AppState>,
+    Extension(waiting): Extension<pay::Waiting>,
+) -> Response {
+    match pay::pay(&state, &waiting, pay::ANTAEUS_WAIT).await {
         Ok(paid) => bare(StatusCode::OK, paid.all),
         Err(error) => {
             log_failure(&error);

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::Response;
 use http::StatusCode;
 
@@ -31,8 +31,11 @@ pub(super) async fn invoices(State(state): State<AppState>) -> Response {
 }
 
 /// `POST /invoices/pay`: `{}`, also when some were refused; 502 only when nobody could be reached.
-pub(super) async fn pay(State(state): State<AppState>) -> Response {
-    match pay::pay(&state, pay::INVOICE_APP_WAIT).await {
+pub(super) async fn pay(
+    State(state): State<AppState>,
+    Extension(waiting): Extension<pay::Waiting>,
+) -> Response {
+    match pay::pay(&state, &waiting, pay::INVOICE_APP_WAIT).await {
         Ok(paid) if paid.reached || paid.all => json(StatusCode::OK, CONTENT_TYPE, "{}"),
         Ok(_) => {
             let body = r#"{"Error":"the payment provider could not be reached"}"#;

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
+use axum::{Extension, Router};
 use chassis::server::{Limits, Panicked, Shed};
 use http::request::Parts;
 use http::{StatusCode, Uri, header};
@@ -48,26 +48,27 @@ pub struct AppState {
 /// The router table.
 pub fn router(state: AppState) -> Router {
     // A path under /rest that the table does not know is looked up once more, in the table's spelling.
-    let table = antaeus_routes(any(nothing)).fallback(nothing).with_state(state.clone());
+    let waiting = Extension(pay::Waiting::default());
+    let table = antaeus_routes(any(nothing), &waiting).fallback(nothing).with_state(state.clone());
     let respell = move |request: Request| respelled(table.clone(), request);
-    antaeus_routes(any(respell.clone()))
+    antaeus_routes(any(respell.clone()), &waiting)
         .route("/healthz", any(nothing).get(invoice_app::healthz))
         .route("/invoices", any(nothing).get(invoice_app::invoices))
-        .route(INVOICE_APP_PAY, any(nothing).post(invoice_app::pay))
+        .route(INVOICE_APP_PAY, any(nothing).post(invoice_app::pay).layer(waiting))
         .merge(v1_routes(&state))
         .fallback(respell)
         .with_state(state)
 }
 
 /// The routes of Antaeus; `other` answers other methods.
-fn antaeus_routes(other: MethodRouter<AppState>) -> Router<AppState> {
+fn antaeus_routes(other: MethodRouter<AppState>, waiting: &Extension<pay::Waiting>) -> Router<AppState> {
     let at = || other.clone();
     Router::new()
         .route("/rest/health", at().get(antaeus::health))
         .route("/rest/v1/customers", at().get(antaeus::customers))
         .route("/rest/v1/customers/{id}", at().get(antaeus::customer))
         .route("/rest/v1/invoices", at().get(antaeus::invoices))
-        .route(ANTAEUS_PAY, at().post(antaeus::pay))
+        .route(ANTAEUS_PAY, at().post(antaeus::pay).layer(waiting.clone()))
         .route("/rest/v1/invoices/{id}", at().get(antaeus::invoice))
 }
 

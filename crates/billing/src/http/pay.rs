@@ -1,8 +1,10 @@
 //! What both old pay calls share: start or join a run, wait for it a while, say whether all is paid.
 //! Knows no wire form of the answer, and nothing of how a run works.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::AppState;
@@ -17,6 +19,19 @@ pub(super) const INVOICE_APP_WAIT: Duration = Duration::from_secs(30);
 /// What the store may take on top of the wait before it counts as unusable.
 const STORE_GRACE: Duration = Duration::from_millis(750);
 
+/// Pay calls that wait for a run at once. Each holds one of the places of calls in flight, which are for all routes.
+const WAITING_MAX: usize = 256;
+
+/// The places of pay calls that wait; clones share them.
+#[derive(Clone)]
+pub(super) struct Waiting(Arc<Semaphore>);
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(WAITING_MAX)))
+    }
+}
+
 /// How things stood when the call stopped waiting. The run goes on regardless.
 pub(super) struct Paid {
     /// Whether no invoice in the store is other than PAID.
@@ -25,15 +40,19 @@ pub(super) struct Paid {
     pub(super) reached: bool,
 }
 
-/// Starts or joins a run and waits for its end, at most this long.
-pub(super) async fn pay(state: &AppState, at_most: Duration) -> store::Result<Paid> {
+/// Starts or joins a run and waits for its end, at most this long; with too many waiting already, not at all.
+pub(super) async fn pay(state: &AppState, waiting: &Waiting, at_most: Duration) -> store::Result<Paid> {
     let began = Instant::now();
     let work = async {
         let started = state.engine.pay().await?;
-        let left = at_most.saturating_sub(began.elapsed());
-        let waited = state.engine.wait(started.run, left).await?;
+        // Who does not wait cannot say that nobody is to be reached.
+        let mut reached = true;
+        if let Ok(_place) = waiting.0.try_acquire() {
+            let left = at_most.saturating_sub(began.elapsed());
+            reached = state.engine.wait(started.run, left).await?.reached;
+        }
         let all = state.store.counts().await?.all_paid();
-        Ok(Paid { all, reached: waited.reached })
+        Ok(Paid { all, reached })
     };
     timeout_at(began + at_most + STORE_GRACE, work)
         .await

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use billing::charge::transition::Idempotency;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -87,6 +89,25 @@ async fn a_provider_that_is_not_there_is_false_in_time_and_502_for_the_invoice_a
     app.is(502, APP_JSON, r#"{"Error":"the payment provider could not be reached"}"#);
     assert!(began.elapsed() < PAY_WITHIN, "{:?}", began.elapsed());
     assert_eq!(billing.get("/invoices").await.body.matches("\"IsPaid\":false").count(), 2);
+}
+
+/// Of these, the service lets 256 wait.
+const MANY: usize = 266;
+
+#[tokio::test]
+async fn with_too_many_pay_calls_waiting_a_further_one_joins_the_run_and_is_answered_at_once() {
+    let billing = Billing::charging(&lines(2), NOBODY, Idempotency::Keys).await;
+    let path = |n: usize| if n.is_multiple_of(2) { PAY } else { "/invoices/pay" };
+    let mut calls: FuturesUnordered<_> = (0..MANY).map(|n| billing.call("POST", path(n), "")).collect();
+    for _ in 256..MANY {
+        let answer = calls.next().await.unwrap();
+        assert!(matches!(answer.body.as_str(), "false" | "{}"), "{}", answer.body);
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(billing.get("/v1/runs/1").await.json()["state"], "running");
+    let waited: Vec<_> = calls.collect().await;
+    assert!(waited.iter().any(|answer| answer.status == 502), "nobody waited for the run");
+    assert_eq!(billing.get("/v1/runs/2").await.status, 404, "all joined one run");
 }
 
 #[tokio::test]
