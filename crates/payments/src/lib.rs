@@ -49,13 +49,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         return service::healthcheck(config.common.admin_listen);
     }
     let log = init_logs(&config.common.log);
-    match start(config, log) {
+    let code = match start(config, log.clone()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    log.flush();
+    code
 }
 
 fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {

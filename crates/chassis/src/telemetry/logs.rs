@@ -2,8 +2,8 @@
 //! Must not know who reads it, nor the meaning of any field.
 
 mod line;
+mod queue;
 
-use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 
 use self::line::{Fields, Line};
+use self::queue::Queue;
 use super::{LogLevel, TraceContext};
 use crate::clock::Clock;
 
@@ -27,6 +27,15 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+impl LogFormat {
+    fn print(self, line: &Line<'_>) -> String {
+        match self {
+            Self::Json => line.json(),
+            Self::Text => line.text(),
+        }
+    }
 }
 
 impl FromStr for LogFormat {
@@ -57,6 +66,7 @@ pub struct LogConfig {
 pub struct LogHandle {
     filter: Arc<dyn Filter>,
     level: Arc<Mutex<LogLevel>>,
+    queue: Option<Arc<Queue>>,
 }
 
 /// A reloadable filter of some subscriber; which one, only the place that built it knows.
@@ -87,6 +97,13 @@ impl LogHandle {
             *self.level.lock().unwrap_or_else(PoisonError::into_inner) = level;
         }
     }
+
+    /// Waits until what was logged is written, for two seconds at most: to be called before the process ends.
+    pub fn flush(&self) {
+        if let Some(queue) = &self.queue {
+            queue.flush();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,25 +118,52 @@ impl LogHandle {
             }
         }
         let level = level.parse().expect("a test names a level that exists");
-        Self { filter: Arc::new(Nowhere), level: Arc::new(Mutex::new(level)) }
+        Self { filter: Arc::new(Nowhere), level: Arc::new(Mutex::new(level)), queue: None }
     }
 }
 
 /// Sets the process's log up, once; a later call answers the handle of the first. Panics are logged as events too.
+///
+/// # Panics
+/// When the process cannot start a single thread.
 pub fn init_logs(config: &LogConfig) -> LogHandle {
     static FIRST: OnceLock<LogHandle> = OnceLock::new();
-    let set_up = || {
-        let (subscriber, handle) = subscriber(config, std::io::stdout);
-        // A process that has a subscriber already (a test, say) keeps it.
-        if tracing::subscriber::set_global_default(subscriber).is_ok() {
-            let unlogged = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |info| {
-                if tracing::enabled!(tracing::Level::ERROR) { log_panic(info) } else { unlogged(info) }
-            }));
-        }
-        handle
+    FIRST.get_or_init(|| set_up(config)).clone()
+}
+
+fn set_up(config: &LogConfig) -> LogHandle {
+    let (format, service) = (config.format, config.service.clone());
+    let dropped = move |lines| dropped_line(format, &service, lines);
+    let queue = Queue::start(std::io::stdout(), dropped).expect("a process may start a thread");
+    let own = Arc::clone(&queue);
+    let (subscriber, mut handle) = subscriber(config, move |line: &str| own.put(line));
+    handle.queue = Some(Arc::clone(&queue));
+    // A process that has a subscriber already (a test, say) keeps it.
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        let unlogged = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if tracing::enabled!(tracing::Level::ERROR) {
+                log_panic(info);
+                // The process may be about to end.
+                queue.flush();
+            } else {
+                unlogged(info);
+            }
+        }));
+    }
+    handle
+}
+
+fn dropped_line(format: LogFormat, service: &str, lines: u64) -> String {
+    let line = Line {
+        time: Clock::system().now(),
+        level: tracing::Level::WARN,
+        target: module_path!(),
+        service,
+        trace_id: None,
+        fields: Fields::new("Log lines were dropped: nobody took them in time", "log.lines_dropped", lines),
     };
-    FIRST.get_or_init(set_up).clone()
+    format.print(&line)
 }
 
 fn log_panic(info: &PanicHookInfo<'_>) {
@@ -131,29 +175,29 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     tracing::error!(panic.location = location, panic.thread = thread, "Panic: {message}");
 }
 
-fn subscriber<W>(config: &LogConfig, writer: W) -> (impl Subscriber + Send + Sync + use<W>, LogHandle)
+fn subscriber<P>(config: &LogConfig, put: P) -> (impl Subscriber + Send + Sync + use<P>, LogHandle)
 where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    P: Fn(&str) + Send + Sync + 'static,
 {
     let (filter, reload) = reload::Layer::new(config.level.targets());
-    let lines =
-        Lines { format: config.format, service: config.service.clone(), clock: Clock::system(), writer };
-    let handle = LogHandle { filter: Arc::new(reload), level: Arc::new(Mutex::new(config.level.clone())) };
+    let lines = Lines { format: config.format, service: config.service.clone(), clock: Clock::system(), put };
+    let level = Arc::new(Mutex::new(config.level.clone()));
+    let handle = LogHandle { filter: Arc::new(reload), level, queue: None };
     (tracing_subscriber::registry().with(filter).with(lines), handle)
 }
 
-/// Writes a line per event.
-struct Lines<W> {
+/// Puts a line out per event.
+struct Lines<P> {
     format: LogFormat,
     service: String,
     clock: Clock,
-    writer: W,
+    put: P,
 }
 
-impl<S, W> Layer<S> for Lines<W>
+impl<S, P> Layer<S> for Lines<P>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
-    W: for<'a> MakeWriter<'a> + 'static,
+    P: Fn(&str) + 'static,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let mut fields = Fields::default();
@@ -188,12 +232,7 @@ where
             trace_id: TraceContext::current().map(|context| context.trace_id()),
             fields,
         };
-        let text = match self.format {
-            LogFormat::Json => line.json(),
-            LogFormat::Text => line.text(),
-        };
-        // Nobody reads a log that cannot be written, and a service must not stop for that.
-        let _closed = self.writer.make_writer().write_all(text.as_bytes());
+        (self.put)(&self.format.print(&line));
     }
 }
 
@@ -206,25 +245,25 @@ mod tests {
     const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<Vec<u8>>>);
+    struct Paper(Arc<Mutex<String>>);
 
-    impl Write for Paper {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
+    impl Paper {
+        fn put(&self) -> impl Fn(&str) + Send + Sync + 'static {
+            let own = self.clone();
+            move |line: &str| own.0.lock().unwrap().push_str(line)
         }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
+
+        fn text(&self) -> String {
+            self.0.lock().unwrap().clone()
         }
     }
 
     fn printed(format: LogFormat, level: &str, events: impl FnOnce(&LogHandle)) -> Vec<String> {
         let paper = Paper::default();
         let config = LogConfig { format, level: level.parse().unwrap(), service: "antaeus".to_owned() };
-        let made = paper.clone();
-        let (subscriber, handle) = subscriber(&config, move || made.clone());
+        let (subscriber, handle) = subscriber(&config, paper.put());
         with_default(subscriber, || events(&handle));
-        let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(ToOwned::to_owned).collect()
+        paper.text().lines().map(ToOwned::to_owned).collect()
     }
 
     fn json(line: &str) -> serde_json::Value {
@@ -264,20 +303,25 @@ mod tests {
     #[tokio::test]
     async fn lines_written_for_a_request_carry_its_trace_id() {
         let paper = Paper::default();
-        let made = paper.clone();
         let config = LogConfig {
             format: LogFormat::Json,
             level: "info".parse().unwrap(),
             service: "antaeus".to_owned(),
         };
-        let (subscriber, _) = subscriber(&config, move || made.clone());
+        let (subscriber, _) = subscriber(&config, paper.put());
         let _guard = tracing::subscriber::set_default(subscriber);
         tracing::info!("outside");
         TraceContext::parse(GIVEN).unwrap().scope(async { tracing::info!("inside") }).await;
-        let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+        let text = paper.text();
         let (outside, inside) = text.trim().split_once('\n').unwrap();
         assert_eq!(json(outside).get("trace_id"), None);
         assert_eq!(json(inside)["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    }
+
+    #[test]
+    fn dropped_lines_are_told_in_a_line() {
+        let line = json(&dropped_line(LogFormat::Json, "antaeus", 7));
+        assert_eq!((&line["level"], &line["log.lines_dropped"]), (&"WARN".into(), &7.into()));
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub(super) struct Fields {
 }
 
 impl Fields {
+    /// A message and one figure.
+    pub(super) fn new(message: &str, name: &'static str, value: u64) -> Self {
+        Self { message: message.to_owned(), others: vec![(name, value.into())] }
+    }
+
     /// Takes over what is not yet there.
     pub(super) fn add_missing(&mut self, outer: &Self) {
         for (name, value) in &outer.others {
