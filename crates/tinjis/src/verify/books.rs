@@ -2,7 +2,7 @@
 //! Holds and finds; judges nothing and reads from nowhere.
 //!
 //! Memory: 48 bytes, 4 of index and the reference's own length for an invoice, 24 bytes for an attempt; vectors
-//! double as they grow. A million invoices with one attempt each stay under [`BYTES_PER_INVOICE_MAX`] each.
+//! double as they grow. A million invoices with one attempt each stay under `BYTES_PER_INVOICE_MAX` each.
 
 use std::collections::HashMap;
 
