@@ -247,7 +247,7 @@ impl<'a> Claimer<'a> {
         let claim = || store.claim_pending(run, self.after, at_most, settings.lease);
         let fresh = self.shared.insist_until_drain("claim", claim).await.unwrap_or_default();
         budget.first_sends(fresh.len());
-        self.fresh_left = fresh.len() >= at_most;
+        self.fresh_left = !fresh.is_empty();
         if let Some(last) = fresh.last() {
             self.after = last.invoice_id;
             self.progress.forward();

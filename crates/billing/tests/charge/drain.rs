@@ -1,6 +1,7 @@
 //! SIGTERM in the middle of a run: what is under way is finished, what is claimed and not sent is given back.
 
-use billing::invoice::{AttemptState, InvoiceState, RunState};
+use billing::invoice::{AttemptState, InvoiceState, RunId, RunState};
+use billing::store::sqlite::SCAN_MAX;
 
 use crate::provider::{Provider, Reply};
 use crate::support::{House, Plan, until};
@@ -47,4 +48,22 @@ async fn a_waiting_caller_is_released_by_a_drain() {
     provider.release();
     billing.stop().await;
     assert!(!waiting.await.unwrap().finished);
+}
+
+#[tokio::test]
+async fn an_adopted_run_goes_on_beyond_what_one_claim_looks_at() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let house = House::with(1).await;
+    house.crash_after_claim(1).await;
+    let (refused, all) = (SCAN_MAX - 100, SCAN_MAX + 400);
+    house.spoil(&format!(
+        "WITH RECURSIVE number(n) AS (VALUES (2) UNION ALL SELECT n + 1 FROM number WHERE n < {all})
+         INSERT INTO invoices SELECT n, 'I' || n, 1, 'EUR', 1215, 'PENDING', NULL, NULL, 0, 0 FROM number;
+         INSERT INTO attempts SELECT printf('%032x', id), id, 1, 1, 'EUR', 1215, 'REFUSED', 1, 1, 0, 0, 0
+         FROM invoices WHERE id BETWEEN 2 AND {refused}"
+    ));
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    billing.pay().await;
+    assert_eq!(house.count(InvoiceState::Paid).await, all - refused + 1);
+    assert_eq!(house.store.run(RunId(2)).await.unwrap(), None);
 }

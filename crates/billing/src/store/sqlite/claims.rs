@@ -12,7 +12,7 @@ use crate::store::plan::LEASE_NEVER;
 
 /// PENDING invoices that one job looks at: a run that goes on after a restart passes those that it has refused
 /// already, and must not hold the writer up meanwhile.
-const SCAN_MAX: i64 = 10_000;
+pub const SCAN_MAX: i64 = 10_000;
 
 /// What a fresh claim needs to know.
 #[derive(Clone, Copy)]

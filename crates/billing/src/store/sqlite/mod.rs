@@ -9,6 +9,8 @@ mod runs;
 mod schema;
 mod settling;
 
+pub use claims::SCAN_MAX;
+
 use std::path::Path;
 use std::time::Duration;
 
