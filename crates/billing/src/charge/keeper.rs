@@ -11,8 +11,9 @@ use super::breaker::Outlook;
 use super::driver::{Ended, drive};
 use super::engine::Shared;
 use super::run::Progress;
-use super::transition::Idempotency;
+use super::transition::{Idempotency, Outcome, Sent, Settlement, may_send};
 use crate::invoice::{Run, RunId};
+use crate::store::{self, BATCH_MAX};
 
 /// How long a run stays this process's own without a renewal.
 pub const RUN_LEASE: Duration = Duration::from_secs(15);
@@ -104,6 +105,33 @@ impl Shared {
                 () = self.shutdown.draining() => {}
             }
         }
+    }
+
+    /// Without keys, at start: what may have been sent is not sent again and waits for a person, from now on rather than
+    /// from the next run. Needs no provider.
+    pub(super) async fn park_leftovers(&self) -> store::Result<()> {
+        let mut unsent = Vec::new();
+        loop {
+            let open = self.store.claim_open(None, BATCH_MAX, self.settings.lease).await?;
+            if open.is_empty() {
+                break;
+            }
+            let mut parked = Vec::new();
+            for attempt in open {
+                let sent = Sent { state: attempt.state, sends: attempt.sends };
+                let held = may_send(Idempotency::None, sent);
+                let (list, outcome) = match held {
+                    Ok(()) => (&mut unsent, Outcome::NotSent),
+                    Err(outcome) => (&mut parked, outcome),
+                };
+                list.push(Settlement { key: attempt.key, outcome, again_in: Duration::ZERO });
+            }
+            self.settle(None, &parked, &Progress::new()).await;
+        }
+        for unsent in unsent.chunks(BATCH_MAX) {
+            self.settle(None, unsent, &Progress::new()).await;
+        }
+        Ok(())
     }
 
     /// Sends what is due and belongs to nobody; answers when to look again.

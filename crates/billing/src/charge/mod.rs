@@ -21,6 +21,7 @@ use deliver::Ledger;
 use engine::Shared;
 use figures::Figures;
 use run::Runs;
+use transition::Idempotency;
 
 pub mod backoff;
 pub mod breaker;
@@ -153,6 +154,9 @@ impl Engine {
             random,
             shutdown,
         });
+        if shared.provider.idempotency() == Idempotency::None {
+            shared.park_leftovers().await?;
+        }
         shared.shutdown.spawn("keeper", Arc::clone(&shared).keep());
         shared.shutdown.spawn("figures", Arc::clone(&shared).keep_counting());
         Ok(Self(shared))

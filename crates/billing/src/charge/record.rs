@@ -71,7 +71,12 @@ impl Recorder {
 
 impl Shared {
     /// `false` when the hard stop came first; a restart then learns the outcome again, by its key.
-    async fn settle(&self, run: Option<RunId>, settlements: &[Settlement], progress: &Progress) -> bool {
+    pub(super) async fn settle(
+        &self,
+        run: Option<RunId>,
+        settlements: &[Settlement],
+        progress: &Progress,
+    ) -> bool {
         let tried = AtomicBool::new(false);
         let settled = self.insist("settle", || async {
             // A try that failed may have taken hold. To take a send back twice would hide another one, which may have

@@ -65,3 +65,20 @@ async fn a_provider_that_was_not_reached_took_nothing() {
     billing.pay().await;
     assert_eq!(house.count(InvoiceState::Paid).await, 2);
 }
+
+#[tokio::test]
+async fn what_a_crash_left_open_outside_a_run_waits_for_a_person_from_the_start_on_without_a_provider() {
+    let house = House::with(5).await;
+    let claimed = house.crash_after_claim(4).await;
+    house.spoil("UPDATE attempts SET sends = 0 WHERE invoice_id > 2");
+    house.store.finish_run(claimed[0].run_id).await.unwrap();
+    let _billing = house.open("http://127.0.0.1:1/", Plan::none()).await;
+    for id in [1, 2] {
+        let reason = house.invoice(id).await.attention_reason;
+        assert_eq!(reason, Some(AttentionReason::InDoubtWithoutKeys));
+    }
+    assert_eq!(house.count(InvoiceState::Charging).await, 2);
+    for attempt in &house.attempts().await[2..] {
+        assert_eq!((attempt.state, attempt.sends), (AttemptState::Intent, 0));
+    }
+}
