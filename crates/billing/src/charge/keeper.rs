@@ -26,6 +26,20 @@ const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(50);
 /// How often the invoices are counted for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(2);
 
+/// Lets go of a run however its driver ends, also by a panic: who waits is released, and the keeper may take it up.
+struct LettingGo<'a> {
+    shared: &'a Shared,
+    progress: &'a Progress,
+    finished: bool,
+}
+
+impl Drop for LettingGo<'_> {
+    fn drop(&mut self) {
+        self.progress.end(self.finished);
+        self.shared.wake.notify_one();
+    }
+}
+
 impl Shared {
     /// Drives a run as a task of its own, unless this process does already.
     pub(super) fn begin(self: &Arc<Self>, run: RunId) {
@@ -35,20 +49,19 @@ impl Shared {
     }
 
     async fn see_through(self: Arc<Self>, run: RunId, progress: Arc<Progress>) {
+        let mut letting_go = LettingGo { shared: &self, progress: &progress, finished: false };
         tracing::info!(run.id = run.0, "Run started");
         let ended = tokio::select! {
             biased;
             ended = drive(&self, Some(run), &progress) => ended,
             () = self.renew(run) => Ended::Interrupted,
         };
-        let mut finished = false;
         if ended == Ended::Done {
-            finished = self.insist("finish the run", || self.store.finish_run(run)).await.is_some();
+            let finished = self.insist("finish the run", || self.store.finish_run(run)).await;
+            letting_go.finished = finished.is_some();
         }
         self.count_invoices().await;
-        self.tell_end(run, finished).await;
-        progress.end(finished);
-        self.wake.notify_one();
+        self.tell_end(run, letting_go.finished).await;
     }
 
     /// Prolongs the lease for as long as it is polled; does not end by itself.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod faulty;
+#[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod none;
@@ -10,6 +12,8 @@ mod none;
 mod provider;
 #[cfg(test)]
 mod resolve;
+#[cfg(test)]
+mod runs;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

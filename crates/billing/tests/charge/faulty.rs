@@ -1,0 +1,118 @@
+//! A real store whose next steps of one kind fail, panic or wait, as a test says.
+//! Knows no engine.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use billing::charge::key::{DeploymentId, Key};
+use billing::charge::transition::Settlement;
+use billing::invoice::{
+    Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
+};
+use billing::store::{
+    Counts, ImportMode, ImportRow, Imported, Resolution, Resolved, Result, Settled, Store, StoreError,
+};
+use tokio::sync::Semaphore;
+
+/// What the steps meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The store cannot be used.
+    Fails,
+    /// The next such step panics, later ones do not.
+    PanicsOnce,
+    /// Such steps wait until [`Faulty::mend`].
+    Waits,
+}
+
+pub(crate) struct Faulty {
+    inner: Arc<dyn Store>,
+    fault: Mutex<Option<(&'static str, Fault)>>,
+    hits: AtomicUsize,
+    gate: Semaphore,
+}
+
+impl Faulty {
+    pub(crate) fn over(inner: &Arc<dyn Store>) -> Arc<Self> {
+        let (fault, hits, gate) = (Mutex::default(), AtomicUsize::new(0), Semaphore::new(0));
+        Arc::new(Self { inner: Arc::clone(inner), fault, hits, gate })
+    }
+
+    /// From now on this step, by the name of its method, meets this.
+    pub(crate) fn spoil(&self, step: &'static str, fault: Fault) {
+        *self.fault.lock().unwrap() = Some((step, fault));
+    }
+
+    /// No more faults; who waits goes on.
+    pub(crate) fn mend(&self) {
+        *self.fault.lock().unwrap() = None;
+        self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// How many steps have met a fault.
+    pub(crate) fn hits(&self) -> usize {
+        self.hits.load(Ordering::SeqCst)
+    }
+
+    async fn meet(&self, step: &str) -> Result<()> {
+        let fault = {
+            let mut fault = self.fault.lock().unwrap();
+            let due = fault.filter(|(name, _)| *name == step).map(|(_, due)| due);
+            if due == Some(Fault::PanicsOnce) {
+                *fault = None;
+            }
+            due
+        };
+        self.hits.fetch_add(usize::from(fault.is_some()), Ordering::SeqCst);
+        match fault {
+            None => Ok(()),
+            Some(Fault::Fails) => Err(StoreError::Unavailable("told to fail".into())),
+            Some(Fault::PanicsOnce) => panic!("told to panic"),
+            Some(Fault::Waits) => {
+                drop(self.gate.acquire().await.unwrap());
+                Ok(())
+            }
+        }
+    }
+}
+
+macro_rules! pass_on {
+    ($($step:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl Store for Faulty {
+            $(async fn $step(&self, $($name: $type),*) -> Result<$answer> {
+                self.meet(stringify!($step)).await?;
+                self.inner.$step($($name),*).await
+            })*
+        }
+    };
+}
+
+pass_on! {
+    deployment() -> DeploymentId;
+    ledger_id() -> Option<String>;
+    remember_ledger(ledger_id: &str) -> String;
+    customers(after: CustomerId, limit: usize) -> Vec<Customer>;
+    customer(id: CustomerId) -> Option<Customer>;
+    invoices(state: Option<InvoiceState>, after: InvoiceId, limit: usize) -> Vec<Invoice>;
+    invoice(id: InvoiceId) -> Option<Invoice>;
+    invoice_by_reference(reference: &Reference) -> Option<Invoice>;
+    attempts(after: (InvoiceId, u32), limit: usize) -> Vec<Attempt>;
+    attempt(key: &Key) -> Option<Attempt>;
+    counts() -> Counts;
+    open_run(lease: Duration) -> (Run, bool);
+    adopt_run(lease: Duration) -> Option<Run>;
+    renew_run(run: RunId, lease: Duration) -> bool;
+    finish_run(run: RunId) -> bool;
+    run(run: RunId) -> Option<Run>;
+    unfinished_run() -> Option<Run>;
+    claim_pending(run: RunId, after: InvoiceId, limit: usize, lease: Duration) -> Vec<Attempt>;
+    claim_open(run: Option<RunId>, limit: usize, lease: Duration) -> Vec<Attempt>;
+    next_open_in() -> Option<Duration>;
+    recover() -> u64;
+    settle(run: Option<RunId>, settlements: &[Settlement]) -> Vec<Settled>;
+    import(rows: &[ImportRow], mode: ImportMode) -> Vec<Imported>;
+    resolve(resolution: &Resolution) -> Resolved;
+}
