@@ -296,7 +296,12 @@ impl<'a> Claimer<'a> {
         }
         let store = &self.shared.store;
         let next = self.shared.insist_until_drain("look ahead", || store.next_open_in()).await;
-        let Some(Some(next_in)) = next else { return Some(Ended::Done) };
+        let next_in = match next {
+            // The store failed until the service drained: nobody knows whether something is left.
+            None => return Some(Ended::Interrupted),
+            Some(None) => return Some(Ended::Done),
+            Some(Some(next_in)) => next_in,
+        };
         let (next_at, tail_ends) = (Instant::now() + next_in, self.progress.went_forward_at() + TAIL);
         if self.run.is_none() && !next_in.is_zero() || next_at >= tail_ends {
             return Some(Ended::Done);

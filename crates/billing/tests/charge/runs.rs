@@ -33,3 +33,17 @@ async fn a_run_whose_driver_panics_is_taken_up_again() {
     until("the run is finished", async || state(&house, started.run).await == RunState::Finished).await;
     assert_eq!(house.count(InvoiceState::Paid).await, 3);
 }
+
+#[tokio::test]
+async fn a_run_is_not_finished_when_the_store_fails_until_the_service_drains() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let (house, faulty) = faulty(1).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    faulty.spoil("next_open_in", Fault::Fails);
+    let started = billing.engine.pay().await.unwrap();
+    until("the invoice is paid", async || house.count(InvoiceState::Paid).await == 1).await;
+    let before = faulty.hits();
+    until("the driver looks ahead", async || faulty.hits() > before).await;
+    billing.stop().await;
+    assert_eq!(state(&house, started.run).await, RunState::Running);
+}
