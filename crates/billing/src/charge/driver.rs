@@ -242,6 +242,7 @@ impl<'a> Claimer<'a> {
             }
             self.look_at = now + LOOK_AGAIN;
         }
+        self.fresh_left |= self.progress.was_joined();
         let (Some(run), true) = (self.run, self.fresh_left) else { return Vec::new() };
         let Shared { store, settings, budget, .. } = self.shared;
         let claim = || store.claim_pending(run, self.after, at_most, settings.lease);
@@ -290,7 +291,10 @@ impl<'a> Claimer<'a> {
         if self.fresh_left {
             return None;
         }
-        drop(self.take_places(self.places_max).await);
+        tokio::select! {
+            all = self.take_places(self.places_max) => drop(all),
+            () = self.progress.joining() => return None,
+        }
         if self.shared.shutdown.is_draining() {
             return Some(Ended::Interrupted);
         }
@@ -308,6 +312,7 @@ impl<'a> Claimer<'a> {
         }
         tokio::select! {
             () = tokio::time::sleep_until(next_at.max(Instant::now() + REST)) => None,
+            () = self.progress.joining() => None,
             () = self.shared.shutdown.draining() => Some(Ended::Interrupted),
         }
     }

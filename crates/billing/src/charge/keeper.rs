@@ -7,6 +7,7 @@ use std::time::Duration;
 use chassis::crash_point;
 use tokio::time::Instant;
 
+use super::Started;
 use super::breaker::Outlook;
 use super::driver::{Ended, drive};
 use super::engine::Shared;
@@ -41,6 +42,26 @@ impl Drop for LettingGo<'_> {
 }
 
 impl Shared {
+    /// Starts a run, or joins the unfinished one and makes it look once more; one that is being finished is waited for.
+    pub(super) async fn start_or_join(self: &Arc<Self>) -> store::Result<Started> {
+        loop {
+            let (run, joined) = self.store.open_run(RUN_LEASE).await?;
+            if !joined {
+                self.breaker.rearm(Instant::now());
+                self.begin(run.id);
+                return Ok(Started { run: run.id, joined });
+            }
+            if let Some(progress) = self.runs.find(run.id)
+                && !progress.join()
+                && progress.over().await
+            {
+                continue;
+            }
+            self.wake.notify_one();
+            return Ok(Started { run: run.id, joined });
+        }
+    }
+
     /// Drives a run as a task of its own, unless this process does already.
     pub(super) fn begin(self: &Arc<Self>, run: RunId) {
         let Some(progress) = self.runs.begin(run) else { return };
@@ -51,10 +72,16 @@ impl Shared {
     async fn see_through(self: Arc<Self>, run: RunId, progress: Arc<Progress>) {
         let mut letting_go = LettingGo { shared: &self, progress: &progress, finished: false };
         tracing::info!(run.id = run.0, "Run started");
-        let ended = tokio::select! {
-            biased;
-            ended = drive(&self, Some(run), &progress) => ended,
-            () = self.renew(run) => Ended::Interrupted,
+        let ended = loop {
+            let ended = tokio::select! {
+                biased;
+                ended = drive(&self, Some(run), &progress) => ended,
+                () = self.renew(run) => Ended::Interrupted,
+            };
+            // Who joined at the last moment may know of new invoices.
+            if ended == Ended::Interrupted || progress.close() {
+                break ended;
+            }
         };
         if ended == Ended::Done {
             let finished = self.insist("finish the run", || self.store.finish_run(run)).await;

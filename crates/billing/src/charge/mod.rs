@@ -162,19 +162,10 @@ impl Engine {
         Ok(Self(shared))
     }
 
-    /// Starts a run or joins the unfinished one. The run is a task of its own: a caller that hangs up cancels nothing.
+    /// Starts a run or joins the unfinished one, which then looks at every invoice that is PENDING now. The run is a task of its own: a caller that hangs up cancels nothing.
     pub async fn pay(&self) -> Result<Started, StoreError> {
         let shared = Arc::clone(&self.0);
-        let start = async move {
-            let (run, joined) = shared.store.open_run(RUN_LEASE).await?;
-            if joined {
-                shared.wake.notify_one();
-            } else {
-                shared.breaker.rearm(Instant::now());
-                shared.begin(run.id);
-            }
-            Ok(Started { run: run.id, joined })
-        };
+        let start = async move { shared.start_or_join().await };
         // Also the start is a task of its own, so that no run is opened that nobody drives.
         self.0.shutdown.spawn("pay", start).await.expect("starting a run does not panic")
     }

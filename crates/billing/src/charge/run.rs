@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,19 @@ pub(super) struct Progress {
     over: CancellationToken,
     /// Milliseconds from `began` to the last step forward.
     forward_ms: AtomicU64,
+    joined: Mutex<Joined>,
+    joining: Notify,
+}
+
+/// Whether somebody joined who may know of invoices that the driver has not seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joined {
+    /// Nobody since the driver looked.
+    No,
+    /// The driver is to look once more.
+    Yes,
+    /// Too late: the run is being finished.
+    Closed,
 }
 
 impl Progress {
@@ -38,7 +52,53 @@ impl Progress {
             finished: AtomicBool::new(false),
             over: CancellationToken::new(),
             forward_ms: AtomicU64::new(0),
+            joined: Mutex::new(Joined::No),
+            joining: Notify::new(),
         }
+    }
+
+    /// Asks for another look at fresh invoices; `false` when the run is being finished already.
+    pub(super) fn join(&self) -> bool {
+        let mut joined = self.lock();
+        if *joined == Joined::Closed {
+            return false;
+        }
+        *joined = Joined::Yes;
+        self.joining.notify_one();
+        true
+    }
+
+    /// Whether somebody has joined since this was asked last.
+    pub(super) fn was_joined(&self) -> bool {
+        let mut joined = self.lock();
+        let was = *joined == Joined::Yes;
+        if was {
+            *joined = Joined::No;
+        }
+        was
+    }
+
+    /// Nobody can join any more; `false` when somebody has since this or [`Self::was_joined`] was asked last.
+    pub(super) fn close(&self) -> bool {
+        let mut joined = self.lock();
+        let closes = *joined != Joined::Yes;
+        *joined = if closes { Joined::Closed } else { Joined::No };
+        closes
+    }
+
+    /// Returns when somebody joins; now and then without a reason.
+    pub(super) async fn joining(&self) {
+        self.joining.notified().await;
+    }
+
+    /// Returns when the driver has let go of it: whether it is finished.
+    pub(super) async fn over(&self) -> bool {
+        self.over.cancelled().await;
+        self.finished.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Joined> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn called(&self) {
@@ -148,6 +208,18 @@ mod tests {
         progress.answered();
         progress.end(true);
         assert_eq!(waiting.await.unwrap(), Waited { finished: true, reached: true });
+    }
+
+    #[test]
+    fn who_joins_is_seen_or_comes_too_late() {
+        let progress = Progress::new();
+        assert!(!progress.was_joined());
+        assert!(progress.join());
+        assert!(progress.was_joined() && !progress.was_joined());
+        assert!(progress.join());
+        assert!(!progress.close());
+        assert!(progress.close());
+        assert!(!progress.join());
     }
 
     #[tokio::test]

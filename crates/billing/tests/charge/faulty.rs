@@ -31,13 +31,15 @@ pub(crate) struct Faulty {
     inner: Arc<dyn Store>,
     fault: Mutex<Option<(&'static str, Fault)>>,
     hits: AtomicUsize,
+    steps: Mutex<Vec<String>>,
     gate: Semaphore,
 }
 
 impl Faulty {
     pub(crate) fn over(inner: &Arc<dyn Store>) -> Arc<Self> {
-        let (fault, hits, gate) = (Mutex::default(), AtomicUsize::new(0), Semaphore::new(0));
-        Arc::new(Self { inner: Arc::clone(inner), fault, hits, gate })
+        let (fault, steps) = (Mutex::default(), Mutex::default());
+        let (hits, gate) = (AtomicUsize::new(0), Semaphore::new(0));
+        Arc::new(Self { inner: Arc::clone(inner), fault, hits, steps, gate })
     }
 
     /// From now on this step, by the name of its method, meets this.
@@ -56,7 +58,13 @@ impl Faulty {
         self.hits.load(Ordering::SeqCst)
     }
 
+    /// How often this step was asked for.
+    pub(crate) fn asked(&self, step: &str) -> usize {
+        self.steps.lock().unwrap().iter().filter(|asked| *asked == step).count()
+    }
+
     async fn meet(&self, step: &str) -> Result<()> {
+        self.steps.lock().unwrap().push(step.to_owned());
         let fault = {
             let mut fault = self.fault.lock().unwrap();
             let due = fault.filter(|(name, _)| *name == step).map(|(_, due)| due);

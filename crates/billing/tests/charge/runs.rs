@@ -47,3 +47,53 @@ async fn a_run_is_not_finished_when_the_store_fails_until_the_service_drains() {
     billing.stop().await;
     assert_eq!(state(&house, started.run).await, RunState::Running);
 }
+
+#[tokio::test]
+async fn a_run_that_waits_for_doubt_takes_the_invoices_that_came_before_a_caller_joined() {
+    let in_flight = r#"{"type":"urn:tinjis:problem:key-in-flight"}"#;
+    let provider = Provider::start(move |delivery| match delivery.invoice {
+        1 => Reply::new(409, in_flight).problem(),
+        _ => Reply::charged(),
+    })
+    .await;
+    let house = House::with(2).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    let started = billing.engine.pay().await.unwrap();
+    until("only doubt is left", async || provider.deliveries().len() > 3).await;
+    house.import(&["I3".to_owned()]).await;
+    let joined = billing.engine.pay().await.unwrap();
+    assert!(joined.joined && joined.run == started.run);
+    until("the new one is paid", async || house.invoice(3).await.state == InvoiceState::Paid).await;
+    assert_eq!(house.attempts().await[2].run_id, started.run);
+}
+
+#[tokio::test]
+async fn a_caller_that_comes_while_a_run_is_being_finished_starts_the_next_one() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let (house, faulty) = faulty(1).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    faulty.spoil("finish_run", Fault::Waits);
+    let first = billing.engine.pay().await.unwrap();
+    until("it is being finished", async || faulty.hits() == 1).await;
+    house.import(&["I2".to_owned()]).await;
+    let engine = billing.engine.clone();
+    let second = tokio::spawn(async move { engine.pay().await.unwrap() });
+    until("the second has asked", async || faulty.asked("open_run") == 2).await;
+    faulty.mend();
+    let second = second.await.unwrap();
+    assert!(billing.engine.wait(second.run, LONG).await.unwrap().finished);
+    assert!(!second.joined && second.run != first.run);
+    assert_eq!(house.count(InvoiceState::Paid).await, 2);
+}
+
+#[tokio::test]
+async fn a_caller_that_joins_a_run_which_gives_up_does_not_keep_it_going() {
+    let provider = Provider::start(|_| Reply::new(404, "no")).await;
+    let (house, faulty) = faulty(1).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    let started = billing.engine.pay().await.unwrap();
+    until("it is probing", async || provider.deliveries().len() > 1).await;
+    assert!(billing.engine.pay().await.unwrap().joined);
+    assert!(billing.engine.wait(started.run, LONG).await.unwrap().finished);
+    assert_eq!(faulty.asked("finish_run"), 1);
+}
