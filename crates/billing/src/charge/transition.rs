@@ -15,7 +15,7 @@ pub enum Idempotency {
     Keys,
 }
 
-/// What one delivery's answer means; `provider::answer` decides it. See the table in `docs/decisions.md`.
+/// What one delivery's answer means; `provider::answer` decides it, by its table in crates/billing/src/provider/answer.rs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AnswerClass {
     /// The provider charged this key.

@@ -173,3 +173,17 @@ pub(super) fn affordable(wanted: usize) -> usize {
 fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Java's HTTP libraries keep an idle connection for up to this.
+    const OLD_CLIENTS_KEEP: Duration = Duration::from_secs(300);
+
+    /// PAY-21
+    #[test]
+    fn an_idle_connection_is_kept_for_longer_than_old_clients_keep_theirs() {
+        assert!(Limits::default().idle > OLD_CLIENTS_KEEP);
+    }
+}

@@ -86,6 +86,39 @@ fn every_make_target_says_what_it_does() {
     none("a target without a word in `make help`", &silent.map(str::to_owned).collect::<Vec<_>>());
 }
 
+/// Each table with its columns, as `CREATE TABLE name (column TYPE …, …)` says it, a column a line or all in one.
+fn tables(sql: &str) -> Vec<String> {
+    let starts = sql.match_indices("CREATE TABLE ").map(|(at, start)| &sql[at + start.len()..]);
+    let read = |text: &str| {
+        let (name, rest) = text.split_once(" (")?;
+        let (columns, _) = rest.split_once(") STRICT")?;
+        let lines = columns.split('\n').map(str::trim);
+        let columns = lines.filter_map(|line| line.split_once(' ').map(|(column, _)| column));
+        let columns: Vec<&str> = columns.filter(|word| word.chars().all(is_of_column)).collect();
+        Some(format!("{}({})", name.trim_start_matches("IF NOT EXISTS "), columns.join(", ")))
+    };
+    starts.filter_map(read).collect()
+}
+
+fn is_of_column(c: char) -> bool {
+    c.is_ascii_lowercase() || c == '_'
+}
+
+#[test]
+fn the_stores_tables_and_the_faults_are_in_the_document_that_publishes_them() {
+    let document = file("docs/api.md").text;
+    let sources = [
+        "crates/billing/src/store/sqlite/schema.rs",
+        "crates/payments/src/ledger/sqlite/0001_ledger.sql",
+        "crates/chassis/src/sqlite/migrate.rs",
+    ];
+    let tables: Vec<String> = sources.iter().flat_map(|path| tables(&file(path).text)).collect();
+    assert!(tables.len() >= 10, "{tables:?}");
+    let faults = payments::faults::script::Fault::WORDS.map(|word| format!("| `{word}` |"));
+    let missing = tables.iter().map(|table| format!("`{table}`")).chain(faults);
+    none("docs/api.md does not say", &missing.filter(|text| !document.contains(text)).collect::<Vec<_>>());
+}
+
 /// Words in backquotes that are paths of this repository, with their line.
 fn paths(document: &File) -> Vec<(usize, String)> {
     let mut found = Vec::new();

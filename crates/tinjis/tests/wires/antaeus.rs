@@ -297,7 +297,7 @@ fn any_host_is_served() {
     assert_eq!(seen(&answer), json("\"ok\""));
 }
 
-/// ANT-24
+/// ANT-24, ANT-29
 #[test]
 fn small_answers_have_a_length_and_no_newline() {
     let site = Site::antaeus();
