@@ -92,6 +92,11 @@ scale: ## one pay call with 200,000 pending invoices, and the calls after it
 	SCALE_INVOICES=$(or $(SCALE_INVOICES),200000) \
 	  cargo test --release --locked --package tinjis --test scale -- --nocapture --test-threads 1
 
+.PHONY: import
+import: ## an import of 1,000,000 rows within 64 MiB of the command's memory, and of billing's
+	IMPORT_ROWS=$(or $(IMPORT_ROWS),1000000) \
+	  cargo test --release --locked --package tinjis --test import -- --nocapture memory_stays_bounded
+
 .PHONY: bench
 bench: ## charges a second beside wrk and a plain loop; exit 1 below the goals
 	cargo bench --locked --package tinjis --bench charging

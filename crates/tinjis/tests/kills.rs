@@ -13,6 +13,8 @@ use harness::{Dice, Process, Services, size};
 const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
 /// However long a machine takes, a round is paid within this.
 const PAID_WITHIN: Duration = Duration::from_secs(300);
+/// How many kills are a proof; `make kills` makes so many.
+const KILLS_FULL: usize = 20;
 /// A share of refusals, so that second attempts are part of the proof.
 const SUCCESS_RATE: &str = "--success-rate=0.9";
 
@@ -64,7 +66,10 @@ fn prove(victim: Victim) {
         let wanted = Verdict { invoices: all, paid: all, charges: all, ..Verdict::default() };
         assert_eq!(verdict, wanted, "SEED={seed}: each invoice is charged once, and known to be");
     }
-    assert!(tally.open > 0, "kills hit open attempts");
+    // A few kills may all miss the moments between a charge and its settlement; so many do not.
+    if kills_wanted >= KILLS_FULL {
+        assert!(tally.unsettled > 0, "SEED={seed}: no kill hit a charge that was not settled yet");
+    }
 }
 
 /// Waits for a random progress and kills. `false` when the round was over before.

@@ -38,8 +38,11 @@ pub(crate) fn report(out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     for name in ["billing", "payments", "tinjis"] {
-        if let Some(binary) = dist(name) {
-            writeln!(out, "{name:<9} {} static", mebibytes(binary.metadata()?.len() / 1024))?;
+        match dist(name) {
+            Some(binary) => {
+                writeln!(out, "{name:<9} {} static", mebibytes(binary.metadata()?.len() / 1024))?;
+            }
+            None => writeln!(out, "{name:<9} size left out: `make dist` was not run")?,
         }
     }
     Ok(())
