@@ -81,7 +81,7 @@ pub enum Outlook {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    Unproven { failures: u32, probing: bool },
+    Unproven { failures: u32, invalid: u32, probing: bool },
     Closed { failures: u32, invalid: u32 },
     Open { probe_at: Instant, failed_probes: u32, probing: bool },
     Latched,
@@ -99,7 +99,7 @@ impl Breaker {
     /// A breaker that knows nothing of the provider yet.
     #[must_use]
     pub fn unproven(random: Random) -> Self {
-        let state = Mutex::new(State::Unproven { failures: 0, probing: false });
+        let state = Mutex::new(State::Unproven { failures: 0, invalid: 0, probing: false });
         Self { state, changed: Notify::new(), random }
     }
 
@@ -187,15 +187,19 @@ impl Breaker {
             (State::Open { .. } | State::Unproven { .. }, Signal::Good) => {
                 State::Closed { failures: 0, invalid: 0 }
             }
-            (State::Unproven { .. }, Signal::Invalid) => State::Closed { failures: 0, invalid: 1 },
+            // It may be one bad invoice or a wrong setting: the next one tells.
+            (State::Unproven { invalid, .. }, Signal::Invalid) => match invalid + 1 {
+                INVALID_MAX.. => self.open(now, 0),
+                invalid => State::Unproven { failures: 0, invalid, probing: false },
+            },
             // Bad invoices may be what opened it: one more of them proves nothing.
             (State::Open { failed_probes, .. }, Signal::Failure | Signal::Wrong | Signal::Invalid) => {
                 self.open(now, failed_probes.saturating_add(1))
             }
             (_, Signal::Wrong) => self.open(now, 0),
-            (State::Unproven { failures, .. }, Signal::Failure) => match failures + 1 {
-                failures @ UNPROVEN_FAILURES_MAX.. => State::Closed { failures, invalid: 0 },
-                failures => State::Unproven { failures, probing: false },
+            (State::Unproven { failures, invalid, .. }, Signal::Failure) => match failures + 1 {
+                failures @ UNPROVEN_FAILURES_MAX.. => State::Closed { failures, invalid },
+                failures => State::Unproven { failures, invalid, probing: false },
             },
             (State::Closed { .. }, Signal::Good) => State::Closed { failures: 0, invalid: 0 },
             (State::Closed { failures, invalid }, Signal::Failure) => match failures + 1 {
@@ -253,6 +257,17 @@ mod tests {
         assert!(!first.report(Signal::Good, Instant::now()));
         let _one = breaker.admit(Instant::now()).unwrap();
         assert!(is_allowed(&breaker));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_validation_answer_proves_nothing_and_many_open_it() {
+        let breaker = Breaker::unproven(Random::seeded(1));
+        for _ in 0..INVALID_MAX - 1 {
+            assert!(!send(&breaker, Signal::Invalid));
+            let _one = breaker.admit(Instant::now()).unwrap();
+            assert!(!is_allowed(&breaker));
+        }
+        assert!(send(&breaker, Signal::Invalid));
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,7 +34,7 @@ async fn a_wrong_endpoint_is_not_the_invoices_fault() {
 async fn many_bad_invoices_in_a_row_are_one_bad_client() {
     let provider = Provider::start(|_| Reply::new(400, r#"{"error":"Invalid Request"}"#)).await;
     let house = House::with(500).await;
-    let billing = house.open(&provider.url, Plan::keys().in_flight_max(1)).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
     billing.pay().await;
     let rejected = i64::from(INVALID_MAX + PROBES_MAX);
     assert_eq!(house.count(InvoiceState::Attention).await, rejected);
