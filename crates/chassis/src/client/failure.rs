@@ -31,6 +31,15 @@ impl Failure {
     }
 }
 
+impl Cause {
+    /// Whether this process, or the machine, may open no more files just now.
+    pub(super) fn is_want_of_files(&self) -> bool {
+        let Self::Connect(error) = self else { return false };
+        let wants = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(rustix::io::Errno::raw_os_error);
+        error.raw_os_error().is_some_and(|code| wants.contains(&code))
+    }
+}
+
 /// What went wrong with a call.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {

@@ -35,6 +35,8 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 pub const IDLE: Duration = Duration::from_secs(30);
 /// Open connections.
 pub const POOL_MAX: usize = 256;
+/// Until a call that found no file for its connection looks again, if none is given back before.
+const FILES_AGAIN_IN: Duration = Duration::from_millis(20);
 /// Of an answer's body.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -133,17 +135,27 @@ impl Inner {
         authority: &Authority,
         allowed: Allowed,
     ) -> Result<(Exclusive, Response<Bytes>), Failure> {
-        while let Some(mut kept) = self.pool.take(authority) {
-            if !kept.is_usable() {
-                continue;
+        let mut fresh = loop {
+            while let Some(mut kept) = self.pool.take(authority) {
+                if !kept.is_usable() {
+                    continue;
+                }
+                match kept.exchange(request, allowed).await {
+                    Ok(answer) => return Ok((kept, answer)),
+                    Err(Undone::Failed(failure)) => return Err(failure),
+                    Err(Undone::Untouched(untouched)) => request = *untouched,
+                }
             }
-            match kept.exchange(request, allowed).await {
-                Ok(answer) => return Ok((kept, answer)),
-                Err(Undone::Failed(failure)) => return Err(failure),
-                Err(Undone::Untouched(untouched)) => request = *untouched,
+            match self.connect(authority, allowed).await {
+                Ok(fresh) => break fresh,
+                // That this process may open no more files is no fault of the other side's: others' calls end soon,
+                // and nothing of this one has left.
+                Err(cause) if cause.is_want_of_files() && Instant::now() < allowed.deadline => {
+                    self.pool.wait_for_kept(FILES_AGAIN_IN).await;
+                }
+                Err(cause) => return Err(Failure::NotSent(cause)),
             }
-        }
-        let mut fresh = self.connect(authority, allowed).await.map_err(Failure::NotSent)?;
+        };
         match fresh.exchange(request, allowed).await {
             Ok(answer) => Ok((fresh, answer)),
             Err(Undone::Failed(failure)) => Err(failure),

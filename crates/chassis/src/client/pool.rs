@@ -5,11 +5,13 @@ use http::uri::Authority;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(super) struct Pool {
     idle_for_max: Duration,
     idle: Mutex<Idle>,
+    kept: Notify,
 }
 
 #[derive(Default)]
@@ -21,7 +23,7 @@ struct Idle {
 
 impl Pool {
     pub(super) fn new(idle_for_max: Duration) -> Self {
-        Self { idle_for_max, idle: Mutex::default() }
+        Self { idle_for_max, idle: Mutex::default(), kept: Notify::new() }
     }
 
     /// The connection used last, unless it has idled for too long (then so have all others).
@@ -37,6 +39,13 @@ impl Pool {
         if !std::mem::replace(&mut idle.is_watched, true) {
             tokio::spawn(watch(Arc::downgrade(self), self.idle_for_max));
         }
+        drop(idle);
+        self.kept.notify_waiters();
+    }
+
+    /// Waits until a connection is given back, but no longer than this.
+    pub(super) async fn wait_for_kept(&self, at_most: Duration) {
+        let _nothing_came = tokio::time::timeout(at_most, self.kept.notified()).await;
     }
 
     /// Drops idle connections until at most so many are left.

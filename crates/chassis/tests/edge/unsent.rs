@@ -5,13 +5,14 @@ use crate::support::{millis, patiently, start, until};
 use axum::Router;
 use axum::routing::post as on_post;
 use bytes::Bytes;
-use chassis::client::{Cause, Client, ClientConfig, Connect, Failure, Stream};
+use chassis::client::{Cause, Client, ClientConfig, Connect, Failure, Stream, Tcp};
 use chassis::server::Limits;
 use futures_util::future::BoxFuture;
 use http::Request;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpListener;
@@ -189,6 +190,38 @@ async fn a_call_that_finds_all_connections_busy_is_not_sent() {
     }
     let cause = not_sent(client.send(request(server.address, "/", "x")).await);
     assert!(matches!(cause, Cause::Busy(_)), "{cause:?}");
+}
+
+/// Finds no file for its first connections, as under a low `ulimit -n`; then plain TCP.
+struct NoFiles {
+    left: AtomicUsize,
+}
+
+impl Connect for NoFiles {
+    fn connect<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        deadline: Instant,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        let one_less = |left: usize| left.checked_sub(1);
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            return Box::pin(async { Err(rustix::io::Errno::MFILE.into()) });
+        }
+        Tcp.connect(host, port, deadline)
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_finds_no_file_for_its_connection_waits_for_one_within_its_deadline() {
+    let server = start(Router::new().route("/", on_post(|| async { "ok" })), Limits::default()).await;
+    let config = || ClientConfig { deadline: millis(2000), ..ClientConfig::default() };
+    let soon = Client::with_connect(config(), NoFiles { left: AtomicUsize::new(3) });
+    assert_eq!(soon.send(request(server.address, "/", "x")).await.unwrap().body(), "ok");
+    let never = NoFiles { left: AtomicUsize::new(usize::MAX) };
+    let never = Client::with_connect(ClientConfig { deadline: millis(100), ..config() }, never);
+    let cause = not_sent(never.send(request(server.address, "/", "x")).await);
+    assert!(matches!(cause, Cause::Connect(_)), "{cause:?}");
 }
 
 /// Answers one request on each connection, then closes it: softly, or by a reset.
