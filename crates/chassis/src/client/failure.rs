@@ -23,12 +23,6 @@ impl Failure {
             Self::NotSent(cause) | Self::Unknown(cause) => cause,
         }
     }
-
-    /// Whether not one byte has left.
-    #[must_use]
-    pub fn is_not_sent(&self) -> bool {
-        matches!(self, Self::NotSent(_))
-    }
 }
 
 impl Cause {
