@@ -98,7 +98,10 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let (listen, _) = listeners.addresses()?;
     let telemetry = Telemetry::new("billing", env!("CARGO_PKG_VERSION"), REVISION);
+    let readiness = Readiness::new(&shutdown);
     let store = open_store(&config).await?;
+    readiness.check("store", store.is_writable());
+    let store: Arc<dyn Store> = store;
     let invented = demo_data::load(store.as_ref(), config.demo, &Random::system()).await?;
     if invented > 0 {
         tracing::warn!(invoices = invented, "The store was empty and holds invented invoices now");
@@ -113,7 +116,6 @@ pub async fn serve(
     let engine = engine(&config, Arc::clone(&store), &telemetry, &shutdown).await?;
     let operators = OperatorGuard::new(Callers::from_source(config.operators)?, listen);
     let routes = observe(http::router(AppState { store, engine, operators }), &telemetry);
-    let readiness = Readiness::new(&shutdown);
     let admin = admin_router(&telemetry, readiness, log);
     service::serve(listeners, routes, admin, http::limits(), shutdown, &telemetry).await
 }
@@ -144,7 +146,7 @@ async fn engine(
     Ok(Engine::start(parts).await?)
 }
 
-async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_store(config: &Config) -> anyhow::Result<Arc<SqliteStore>> {
     let DatabaseUrl::Sqlite(path) = &config.common.database_url else {
         anyhow::bail!("this version keeps its data in SQLite only");
     };

@@ -103,7 +103,10 @@ pub async fn serve(
     log: LogHandle,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
+    let readiness = Readiness::new(&shutdown);
     let ledger = open_ledger(&config).await?;
+    readiness.check("ledger", ledger.is_writable());
+    let ledger: Arc<dyn Ledger> = ledger;
     let ledger_id = ledger.id().await?;
     let telemetry = Telemetry::new("payments", env!("CARGO_PKG_VERSION"), REVISION);
     let callers = Callers::from_source(config.common.tokens.clone())?;
@@ -118,12 +121,11 @@ pub async fn serve(
     let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
     let app = App::new(charger, ledger, ledger_id, callers, shutdown.clone());
     let routes = observe(http::router(app), &telemetry);
-    let readiness = Readiness::new(&shutdown);
     let admin = admin_router(&telemetry, readiness, log);
     service::serve(listeners, routes, admin, Limits::default(), shutdown, &telemetry).await
 }
 
-async fn open_ledger(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
+async fn open_ledger(config: &Config) -> anyhow::Result<Arc<SqliteLedger>> {
     let DatabaseUrl::Sqlite(path) = &config.common.database_url else {
         anyhow::bail!("this version keeps its ledger in SQLite only");
     };

@@ -24,14 +24,6 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS migrations (
     applied_at INTEGER NOT NULL
 ) STRICT";
 
-/// The version of the schema; 0 for a database without one.
-///
-/// # Errors
-/// SQLite's.
-pub fn schema_version(connection: &Connection) -> rusqlite::Result<u32> {
-    connection.query_row("SELECT coalesce(max(version), 0) FROM migrations", [], |row| row.get(0))
-}
-
 /// Applies what is missing; refuses a schema that contradicts the list.
 pub(super) fn apply(
     connection: &mut Connection,

@@ -1,6 +1,7 @@
 //! One SQLite file behind one writer thread: many callers' jobs share one durable commit, reads go to a small pool.
 //! Knows no table of any service: jobs and migrations are handed in.
 
+mod health;
 mod migrate;
 mod place;
 mod writer;
@@ -14,9 +15,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use self::health::Health;
 use crate::clock::Clock;
 
-pub use migrate::{Migration, schema_version};
+pub use migrate::Migration;
 
 /// Jobs that wait for the writer; further callers wait for room.
 pub const QUEUE_MAX: usize = 4096;
@@ -73,6 +75,7 @@ pub struct Sqlite {
     writer: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
     short_readers: Arc<Readers>,
+    health: Arc<Health>,
     _lock: place::Lock,
 }
 
@@ -97,10 +100,12 @@ impl Sqlite {
         migrate::apply(&mut connection, migrations, clock)?;
 
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
+        let health = Arc::new(Health::default());
+        let watched = Arc::clone(&health);
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         let writer = std::thread::Builder::new()
             .name(format!("sql-{file_name}"))
-            .spawn(move || writer::run(&connection, queue))
+            .spawn(move || writer::run(&connection, queue, &watched))
             .map_err(|error| SqliteError::Place(format!("cannot start the database's thread: {error}")))?;
         // Opened now, so that the server counts its descriptors when it asks how many connections it can afford.
         let short_readers = Readers::new(path, SHORT_READERS_MAX);
@@ -111,8 +116,17 @@ impl Sqlite {
             writer: Some(writer),
             readers: Arc::new(Readers::new(path, READERS_MAX)),
             short_readers: Arc::new(short_readers),
+            health,
             _lock: lock,
         })
+    }
+
+    /// Whether the last commit succeeded, from memory: for a readiness check. While it did not, a write that changes
+    /// nothing is tried now and then, so that a disk with room again is noticed.
+    pub fn is_writable(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
+        let jobs = self.jobs.as_ref().map(mpsc::Sender::downgrade);
+        let health = Arc::clone(&self.health);
+        move || health.look(jobs.as_ref().and_then(mpsc::WeakSender::upgrade).as_ref())
     }
 
     /// The file.

@@ -142,6 +142,26 @@ async fn a_full_disk_is_an_error_to_the_callers_and_the_writer_lives_on() {
 }
 
 #[tokio::test]
+async fn a_database_is_not_writable_from_a_failed_commit_to_the_next_that_succeeds() {
+    let folder = TempDir::new().unwrap();
+    let database = open(&folder);
+    let is_writable = database.is_writable();
+    assert_eq!(is_writable(), Ok(()));
+    let orphan = "INSERT INTO note (text, parent) VALUES ('orphan', 404)";
+    let orphan = database.write(move |connection| connection.execute(orphan, [])).await;
+    assert!(matches!(orphan, Err(SqliteError::Commit(_))));
+    assert!(is_writable().is_err());
+    // Looking was enough: nobody else writes.
+    let again = async {
+        while is_writable().is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), again).await.expect("it is tried again");
+    drop(database);
+}
+
+#[tokio::test]
 async fn a_panicking_job_is_undone_and_the_writer_lives_on() {
     let folder = TempDir::new().unwrap();
     let database = open(&folder);
@@ -260,7 +280,10 @@ async fn a_newer_schema_is_refused_only_if_it_says_so() {
     let folder = TempDir::new().unwrap();
     add_step(&open(&folder), false).await;
     let database = reopened_with(&folder, &SCHEMA).unwrap();
-    assert_eq!(database.read(schema_version).await.unwrap(), 2);
+    let version = "SELECT max(version) FROM migrations";
+    let version =
+        database.read(move |connection| connection.query_row(version, [], |row| row.get::<_, u32>(0)));
+    assert_eq!(version.await.unwrap(), 2);
     database
         .write(|connection| connection.execute("DELETE FROM migrations WHERE version = 2", []))
         .await

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::SqliteError;
+use super::health::Health;
 
 /// Jobs of one commit at most.
 const BATCH_MAX: usize = 512;
@@ -62,10 +63,11 @@ where
 }
 
 /// Serves the queue until every sender is gone and it is empty.
-pub(super) fn run(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+pub(super) fn run(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>, health: &Health) {
     let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(BATCH_MAX);
     while let Some(first) = queue.blocking_recv() {
         let failure = commit_batch(connection, first, &mut queue, &mut batch).err().map(Arc::new);
+        health.committed(failure.is_some());
         if let Some(error) = &failure {
             tracing::error!(%error, jobs = batch.len(), "a commit failed; its callers are told");
             // SQLite may have ended the transaction itself; then this says so and changes nothing.

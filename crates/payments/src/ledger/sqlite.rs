@@ -53,6 +53,11 @@ impl SqliteLedger {
         ledger.sqlite.write(move |sql| sql.execute(name, [id])).await.map_err(unavailable)?;
         Ok(ledger)
     }
+
+    /// Whether it takes writes, from memory: for a readiness check.
+    pub fn is_writable(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
+        self.sqlite.is_writable()
+    }
 }
 
 #[async_trait]

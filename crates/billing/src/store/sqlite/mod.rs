@@ -77,6 +77,11 @@ impl SqliteStore {
         }
     }
 
+    /// Whether it takes writes, from memory: for a readiness check.
+    pub fn is_writable(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
+        self.database.is_writable()
+    }
+
     async fn read<T, F>(&self, job: F) -> Result<T>
     where
         T: Send + 'static,
