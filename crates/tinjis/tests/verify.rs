@@ -172,6 +172,34 @@ const SPOILS: &[Spoil] = &[
         field: "/lost",
         named: "SELECT reference FROM invoices WHERE id = 7",
     },
+    Spoil {
+        what: "a charged invoice said to be imported as PAID",
+        billing: Some("UPDATE invoices SET paid_by = 'import' WHERE id = 9"),
+        payments: None,
+        field: "/double",
+        named: "SELECT reference FROM invoices WHERE id = 9",
+    },
+    Spoil {
+        what: "a charge that names another invoice than its key",
+        billing: None,
+        payments: Some(
+            "UPDATE ledger SET reference = (SELECT reference FROM ledger ORDER BY seq DESC LIMIT 1)
+             WHERE seq = (SELECT min(seq) FROM ledger WHERE state = 'CHARGED')",
+        ),
+        field: "/mismatch/unknown_key",
+        named: FIRST_CHARGED,
+    },
+    Spoil {
+        what: "a charged attempt said to be refused",
+        billing: Some(
+            "UPDATE attempts SET state = 'REFUSED' WHERE key =
+                 (SELECT min(key) FROM attempts WHERE state = 'CHARGED')",
+        ),
+        payments: None,
+        field: "/mismatch/unbacked",
+        named: "SELECT reference FROM invoices WHERE id = (SELECT invoice_id FROM attempts WHERE key =
+            (SELECT min(key) FROM attempts WHERE state = 'CHARGED'))",
+    },
 ];
 
 #[test]
@@ -203,6 +231,12 @@ fn each_spoilt_row_is_found_and_its_reference_is_named() {
             assert!(output.status.success(), "copies that nobody touched are right: {json}");
         });
         scope.spawn(|| {
+            let other = "UPDATE deployment SET id = '00000000-0000-4000-8000-000000000009'";
+            let (output, json) = judged(&world, Some(other), None);
+            assert_eq!(output.status.code(), Some(1), "no key is of another deployment: {json}");
+            assert_eq!(json.pointer("/mismatch/unknown_key").and_then(Value::as_u64), Some(40), "{json}");
+        });
+        scope.spawn(|| {
             let other = "UPDATE ledger_meta SET ledger_id = '00000000-0000-4000-8000-000000000009'";
             let (output, json) = judged(&world, None, Some(other));
             assert_eq!(output.status.code(), Some(2), "another ledger proves nothing: {json}");
@@ -232,11 +266,13 @@ fn a_run_under_way_is_no_fault() {
 fn who_cannot_look_says_so_with_exit_code_2() {
     let services = Services::start(tinjis());
     let output = Command::new(tinjis())
-        .args(["verify", "--billing", &services.billing_url(), "--payments", "http://127.0.0.1:9"])
+        .args(["verify", "--json", "--billing", &services.billing_url(), "--payments", "http://127.0.0.1:9"])
         .env_clear()
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&json["verdict"], &json["findings_total"]), (&"unknown".into(), &0.into()), "{json}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("http://127.0.0.1:9/v1/ledger") && said.contains("not reachable"), "{said}");
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use uuid::Uuid;
 
 use super::judge::{Finding, Judgement, judge};
 use super::source::{BillingApi, LedgerApi};
@@ -23,6 +24,7 @@ pub(super) async fn look_again(
     billing: &BillingApi,
     ledger: &LedgerApi,
     judgement: &mut Judgement,
+    deployment: Option<Uuid>,
 ) -> Result<u64, CallError> {
     let named = u64::try_from(judgement.findings.len()).unwrap_or(u64::MAX);
     let unseen = judgement.findings_total().saturating_sub(named);
@@ -34,7 +36,8 @@ pub(super) async fn look_again(
             tokio::time::sleep(BETWEEN).await;
         }
         let run = billing.deployment().await?.unfinished_run.is_some();
-        let confirmed = confirm(billing, ledger, std::mem::take(&mut judgement.findings), run).await?;
+        let findings = std::mem::take(&mut judgement.findings);
+        let confirmed = confirm(billing, ledger, findings, run, deployment).await?;
         for (kind, count) in confirmed.gone {
             let counted = judgement.counts.entry(kind).or_default();
             *counted = counted.saturating_sub(count);
@@ -54,6 +57,7 @@ async fn confirm(
     ledger: &LedgerApi,
     findings: Vec<Finding>,
     run: bool,
+    deployment: Option<Uuid>,
 ) -> Result<Confirmed, CallError> {
     let mut subjects: BTreeMap<(String, Option<i64>), Vec<Finding>> = BTreeMap::new();
     for finding in findings {
@@ -62,7 +66,7 @@ async fn confirm(
         subjects.entry((finding.reference.clone(), alone)).or_default().push(finding);
     }
     let looks = subjects.into_values().map(|findings| async move {
-        let now = one(billing, ledger, &findings, run).await?;
+        let now = one(billing, ledger, &findings, run, deployment).await?;
         Ok::<_, CallError>(findings.into_iter().map(move |finding| (now.count(finding.kind) > 0, finding)))
     });
     let looked: Vec<_> = stream::iter(looks).buffered(ABREAST).try_collect().await?;
@@ -84,6 +88,7 @@ async fn one(
     ledger: &LedgerApi,
     findings: &[Finding],
     run: bool,
+    deployment: Option<Uuid>,
 ) -> Result<Judgement, CallError> {
     let reference = findings.first().map(|finding| finding.reference.as_str()).unwrap_or_default();
     let invoice = if reference.is_empty() { None } else { billing.invoice(reference).await? };
@@ -107,5 +112,5 @@ async fn one(
             rows.insert(seq, row);
         }
     }
-    Ok(judge(invoice, attempts, rows.into_values(), run))
+    Ok(judge(invoice, attempts, rows.into_values(), run, deployment))
 }

@@ -6,6 +6,9 @@
 
 use std::collections::HashMap;
 
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
 use super::facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, PaidBy};
 
 /// What an invoice with one attempt may cost at most, with a reference of 20 bytes and growing vectors.
@@ -42,6 +45,15 @@ pub(crate) fn key_bytes(text: &str) -> Option<KeyBytes> {
 /// A key as text.
 pub(crate) fn key_text(bytes: &KeyBytes) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The key that an attempt must have; worked out here anew, because a judge takes nobody's word for it.
+pub(crate) fn key_of(deployment: Uuid, number: u32, reference: &str) -> KeyBytes {
+    let hash =
+        Sha256::new().chain_update(deployment).chain_update(number.to_be_bytes()).chain_update(reference);
+    let mut bytes = KeyBytes::default();
+    bytes.iter_mut().zip(hash.finalize()).for_each(|(byte, digest)| *byte = digest);
+    bytes
 }
 
 /// Who pays how much of what, with the currency as a number of this verification's own table.
@@ -86,10 +98,12 @@ const OPEN: u16 = 1 << 4;
 const IN_DOUBT: u16 = 1 << 5;
 /// A request for an open attempt may have left.
 const SENT: u16 = 1 << 8;
-/// An attempt is CHARGED.
-const CHARGED: u16 = 1 << 6;
-/// A CHARGED row has a key of it.
+/// A CHARGED row has the key of an attempt that is CHARGED.
 const KEYED: u16 = 1 << 7;
+/// It has attempts.
+const JOURNALED: u16 = 1 << 9;
+/// A CHARGED row has a key of its journal, whatever the journal says of it.
+const OURS: u16 = 1 << 10;
 
 impl Entry {
     pub(crate) fn data(&self) -> Data {
@@ -124,9 +138,15 @@ impl Entry {
         self.is_in_doubt() || self.state & SENT != 0 || (self.state & STATE == CHARGING && !self.is_open())
     }
 
-    /// Whether CHARGED rows back it: by key, when its journal says CHARGED.
+    /// Whether CHARGED rows back it: by the key of a CHARGED attempt, unless it has no journal at all.
     pub(crate) fn is_backed(&self) -> bool {
-        self.charges > 0 && (self.state & CHARGED == 0 || self.state & KEYED != 0)
+        self.charges > 0 && (self.state & JOURNALED == 0 || self.state & KEYED != 0)
+    }
+
+    /// Whether money moved twice for it: two charges, or one of ours for what was paid elsewhere. A charge without a
+    /// key may be the very payment that was imported.
+    pub(crate) fn is_paid_twice(&self) -> bool {
+        self.charges >= 2 || (self.is_paid_by_import() && self.state & OURS != 0)
     }
 
     /// Whether a CHARGED row of it is so old that billing must know.
@@ -134,8 +154,9 @@ impl Entry {
         self.state & SETTLED != 0
     }
 
-    pub(crate) fn mark_keyed(&mut self) {
-        self.state |= KEYED;
+    /// A CHARGED row has the key of an attempt.
+    pub(crate) fn mark_keyed(&mut self, attempt_is_charged: bool) {
+        self.state |= if attempt_is_charged { OURS | KEYED } else { OURS };
     }
 
     pub(crate) fn mark_settled(&mut self) {
@@ -148,6 +169,15 @@ impl Entry {
 struct Known {
     key: KeyBytes,
     slot: u32,
+    is_charged: bool,
+}
+
+/// What a key stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) slot: Slot,
+    pub(crate) data: Data,
+    pub(crate) is_charged: bool,
 }
 
 /// An attempt that names no invoice.
@@ -221,16 +251,18 @@ impl Books {
         let found = self.entries.binary_search_by_key(&fact.invoice_id, |entry| entry.id);
         let slot = found.ok().and_then(|slot| u32::try_from(slot).ok()).unwrap_or(NO_SLOT);
         let key = key_bytes(&fact.key)?;
-        self.attempts.push(Known { key, slot });
+        let is_charged = fact.state == AttemptState::Charged;
+        self.attempts.push(Known { key, slot, is_charged });
         let entry = found.ok().map(|at| &mut self.entries[at])?;
         let marks = match fact.state {
             AttemptState::Intent if fact.sends > 0 => OPEN | SENT,
             AttemptState::Intent => OPEN,
             AttemptState::InDoubt => OPEN | SENT | IN_DOUBT,
-            AttemptState::Charged => CHARGED,
-            AttemptState::Refused | AttemptState::Rejected | AttemptState::Voided => 0,
+            AttemptState::Charged | AttemptState::Refused | AttemptState::Rejected | AttemptState::Voided => {
+                0
+            }
         };
-        entry.state |= marks;
+        entry.state |= JOURNALED | marks;
         if entry.data() != data {
             self.other.insert(key, data);
         }
@@ -243,11 +275,12 @@ impl Books {
     }
 
     /// The invoice and the data that a key stands for.
-    pub(crate) fn by_key(&self, key: &KeyBytes) -> Option<(Slot, Data)> {
+    pub(crate) fn by_key(&self, key: &KeyBytes) -> Option<Sent> {
         let at = self.attempts.binary_search_by_key(key, |known| known.key).ok()?;
-        let slot = Slot(self.attempts[at].slot);
-        let entry = self.entries.get(self.attempts[at].slot as usize)?;
-        Some((slot, self.other.get(key).copied().unwrap_or_else(|| entry.data())))
+        let Known { slot, is_charged, .. } = self.attempts[at];
+        let entry = self.entries.get(slot as usize)?;
+        let data = self.other.get(key).copied().unwrap_or_else(|| entry.data());
+        Some(Sent { slot: Slot(slot), data, is_charged })
     }
 
     /// The invoice with this reference.
@@ -310,5 +343,16 @@ impl Books {
             + self.texts.capacity()
             + self.by_reference.capacity() * size_of::<u32>()
             + self.attempts.capacity() * size_of::<Known>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_vector_holds() {
+        let deployment = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+        assert_eq!(key_text(&key_of(deployment, 1, "I1")), "bca1897f57e947286a9d2dcb4be588f1");
     }
 }

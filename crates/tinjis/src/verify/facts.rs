@@ -80,6 +80,8 @@ pub(crate) struct AttemptFact {
     pub(crate) key: String,
     /// Which invoice.
     pub(crate) invoice_id: i64,
+    /// Which of its attempts; its key follows from it.
+    pub(crate) number: u32,
     /// Who pays.
     pub(crate) customer_id: i64,
     /// Of what.

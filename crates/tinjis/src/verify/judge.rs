@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
+use uuid::Uuid;
 
-use super::books::{Books, Data, Slot, key_bytes, key_text};
+use super::books::{Books, Data, Sent, Slot, key_bytes, key_of, key_text};
 use super::facts::{AttemptFact, AttemptState, InvoiceFact, LedgerRow, RowState};
 
 /// The most findings that are kept with their names; all are counted.
@@ -21,7 +22,7 @@ const UNSAID: i64 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
-    /// Two or more CHARGED rows.
+    /// Two or more CHARGED rows, or one of ours for an invoice that was imported as PAID.
     Double,
     /// CHARGED, and the invoice neither PAID nor open.
     Lost,
@@ -33,7 +34,7 @@ pub(crate) enum Kind {
     Customer,
     /// PAID by charge without a CHARGED row, or without the one its journal names.
     Unbacked,
-    /// A row under a key that billing's journal does not have.
+    /// A row under a key that its reference's journal does not have, or an attempt under a key that is not its own.
     UnknownKey,
     /// A request may have left, nobody knows what became of it, and no run is asking.
     InDoubt,
@@ -103,16 +104,17 @@ impl Judgement {
 }
 
 /// Judges two streams: billing's (invoices, then attempts) and the ledger's. `run` tells that a run is unfinished,
-/// so that what is open is no fault.
+/// so that what is open is no fault; of `deployment` are the keys.
 pub(crate) fn judge(
     invoices: impl IntoIterator<Item = InvoiceFact>,
     attempts: impl IntoIterator<Item = AttemptFact>,
     rows: impl IntoIterator<Item = LedgerRow>,
     run: bool,
+    deployment: Option<Uuid>,
 ) -> Judgement {
     let mut reading = Invoices::default();
     invoices.into_iter().for_each(|invoice| reading.invoice(&invoice));
-    let mut reading = reading.end();
+    let mut reading = reading.end(deployment);
     attempts.into_iter().for_each(|attempt| reading.attempt(&attempt));
     let mut reading = reading.end(i64::MAX);
     rows.into_iter().for_each(|row| reading.row(&row));
@@ -125,7 +127,10 @@ pub(crate) struct Invoices(Case);
 
 /// The judge while attempts come in.
 #[derive(Debug)]
-pub(crate) struct Attempts(Case);
+pub(crate) struct Attempts {
+    case: Case,
+    deployment: Option<Uuid>,
+}
 
 /// The judge while ledger rows come in.
 #[derive(Debug)]
@@ -144,27 +149,36 @@ impl Invoices {
         self.0.books.invoice(fact);
     }
 
-    pub(crate) fn end(mut self) -> Attempts {
+    /// `deployment` is what the keys are made of; without one, nobody made keys.
+    pub(crate) fn end(mut self, deployment: Option<Uuid>) -> Attempts {
         self.0.books.index_invoices();
-        Attempts(self.0)
+        Attempts { case: self.0, deployment }
     }
 }
 
 impl Attempts {
     pub(crate) fn attempt(&mut self, fact: &AttemptFact) {
-        let Some((slot, data)) = self.0.books.attempt(fact) else { return };
+        let case = &mut self.case;
+        let Some((slot, data)) = case.books.attempt(fact) else { return };
+        let trace = Trace { key: Some(&fact.key), seq: None };
+        if let Some(deployment) = self.deployment {
+            let own = key_of(deployment, fact.number, &case.books.reference(slot));
+            if key_bytes(&fact.key) != Some(own) {
+                case.find(Subject::Invoice(slot), Kind::UnknownKey, trace);
+            }
+        }
         // While it is open or charged, its invoice must not be edited.
         if fact.state.is_open() || fact.state == AttemptState::Charged {
-            let invoice = self.0.books.entry(slot).data();
-            self.0.compare(Subject::Invoice(slot), invoice, data, Trace { key: Some(&fact.key), seq: None });
+            let invoice = case.books.entry(slot).data();
+            case.compare(Subject::Invoice(slot), invoice, data, trace);
         }
     }
 
     /// `settled` is the last place of the ledger before billing was read: what stands behind it may be newer than
     /// what billing said, so it backs a payment and makes a double, but does not accuse billing of not knowing it.
     pub(crate) fn end(mut self, settled: i64) -> Rows {
-        self.0.books.index_attempts();
-        Rows { case: self.0, settled }
+        self.case.books.index_attempts();
+        Rows { case: self.case, settled }
     }
 }
 
@@ -185,13 +199,17 @@ impl Rows {
         let slot = match row.key.as_deref() {
             None => by_name(),
             Some(key) => match key_bytes(key).and_then(|bytes| case.books.by_key(&bytes)) {
-                Some((slot, sent)) => {
+                Some(Sent { slot, data, is_charged }) => {
                     // A tombstone has no data of its own.
                     if row.state != RowState::Voided {
-                        case.compare_row(slot, sent, row, trace);
+                        case.compare_row(slot, data, row, trace);
+                        let own = case.books.reference(slot);
+                        if row.reference.as_ref().is_some_and(|named| *named != own) {
+                            case.find(Subject::Invoice(slot), Kind::UnknownKey, trace);
+                        }
                     }
                     if charged {
-                        case.books.entry_mut(slot).mark_keyed();
+                        case.books.entry_mut(slot).mark_keyed(is_charged);
                     }
                     Some(slot)
                 }
@@ -358,7 +376,7 @@ impl Case {
             judgement.sums.entry(code).or_default().paid_minor += i128::from(data.amount_minor);
         }
         let wrong = [
-            (Kind::Double, entry.charges >= 2),
+            (Kind::Double, entry.is_paid_twice()),
             (Kind::Lost, entry.is_settled() && !entry.is_paid() && !entry.is_open()),
             (Kind::Unbacked, entry.is_paid_by_charge() && !entry.is_backed()),
             (Kind::InDoubt, in_doubt && !run),

@@ -82,6 +82,18 @@ struct SumJson<'a> {
 }
 
 impl Report {
+    /// Nobody could look.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            verdict: Verdict::Unknown,
+            deployment_id: None,
+            ledger_id: None,
+            run: false,
+            judgement: Judgement::default(),
+            remarks: Vec::new(),
+        }
+    }
+
     /// One line of JSON.
     pub(crate) fn json(&self) -> String {
         let judgement = &self.judgement;

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::facts::{AttemptFact, InvoiceFact, LedgerRow};
 use crate::http::{Api, CallError, segment};
@@ -25,6 +26,13 @@ pub(crate) struct Deployment {
     pub(crate) counts: Counts,
     /// The unfinished run.
     pub(crate) unfinished_run: Option<i64>,
+}
+
+impl Deployment {
+    /// What its keys are made of.
+    pub(crate) fn uuid(&self) -> Option<Uuid> {
+        self.deployment_id.parse().ok()
+    }
 }
 
 /// Invoices by state.

@@ -36,6 +36,7 @@ fn attempt(invoice_id: i64, key_number: u32, state: AttemptState) -> AttemptFact
     AttemptFact {
         key: key(key_number),
         invoice_id,
+        number: 1,
         customer_id: 1,
         currency: "EUR".to_owned(),
         amount_minor: 1215,
@@ -67,7 +68,7 @@ impl World {
     }
 
     fn judge(self) -> Judgement {
-        judge(self.invoices, self.attempts, self.rows, self.run)
+        judge(self.invoices, self.attempts, self.rows, self.run, None)
     }
 
     /// Kinds found, each of which must name this reference.
@@ -122,6 +123,21 @@ const SPOILED: &[Spoiled] = &[
         "a key that is not of our form",
         |w| w.rows[0].key = Some("abc".to_owned()),
         &[Kind::Unbacked, Kind::UnknownKey],
+    ),
+    (
+        "imported as PAID, and charged by us",
+        |w| w.invoices[0].paid_by = Some(PaidBy::Import),
+        &[Kind::Double],
+    ),
+    (
+        "the ledger names another reference than the key's",
+        |w| w.rows[0].reference = Some("I2".to_owned()),
+        &[Kind::UnknownKey],
+    ),
+    (
+        "the charged attempt turned into a refused one",
+        |w| w.attempts[0].state = AttemptState::Refused,
+        &[Kind::Unbacked],
     ),
     (
         "a refused attempt deleted",
@@ -195,6 +211,14 @@ fn what_is_no_fault_is_not_found() {
             w.attempts.clear();
             w.rows.clear();
         }),
+        ("PAID by import, charged without a key by what charged before", |w| {
+            w.invoices[0].paid_by = Some(PaidBy::Import);
+            w.attempts.clear();
+            w.rows[0].key = None;
+        }),
+        ("PAID by a person's word, and charged indeed", |w| {
+            w.invoices[0].paid_by = Some(PaidBy::Resolve);
+        }),
         ("PAID by a person's word", |w| {
             w.invoices[0].paid_by = Some(PaidBy::Resolve);
             w.rows.clear();
@@ -245,6 +269,22 @@ fn a_charge_that_billing_never_heard_of_is_found() {
 }
 
 #[test]
+fn an_attempt_under_the_key_of_another_deployment_is_found() {
+    let [own, other] = ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]
+        .map(|id| id.parse::<Uuid>().unwrap());
+    let mut world = World::right();
+    let key = key_text(&key_of(own, 1, "I1"));
+    world.attempts[0].key.clone_from(&key);
+    world.rows[0].key = Some(key);
+    for (deployment, kinds) in [(own, &[][..]), (other, &[Kind::UnknownKey])] {
+        let (invoices, attempts, rows) = (world.invoices.clone(), world.attempts.clone(), world.rows.clone());
+        let judgement = judge(invoices, attempts, rows, false, Some(deployment));
+        let found: Vec<Kind> = judgement.findings.iter().map(|finding| finding.kind).collect();
+        assert_eq!(found, kinds, "{deployment}");
+    }
+}
+
+#[test]
 fn a_double_names_its_keys_and_every_place_in_the_ledger() {
     let mut world = World::right();
     world.rows.push(row(5, None, 1, RowState::Charged));
@@ -273,7 +313,7 @@ fn while_a_run_is_at_work_only_what_it_calls_in_doubt_is_counted_so() {
 fn findings_are_all_counted_and_a_bounded_number_is_named() {
     let count = i64::try_from(SUSPECTS_MAX).unwrap() + 5;
     let invoices = (1..=count).map(|id| invoice(id, InvoiceState::Paid));
-    let judgement = judge(invoices, [], [], false);
+    let judgement = judge(invoices, [], [], false, None);
     assert_eq!(judgement.count(Kind::Unbacked), u64::try_from(count).unwrap());
     assert_eq!(judgement.findings.len(), SUSPECTS_MAX);
 }
@@ -283,7 +323,7 @@ fn what_came_to_the_ledger_after_billing_was_read_backs_and_doubles_but_does_not
     let judge = |world: World, settled| {
         let mut reading = Invoices::default();
         world.invoices.iter().for_each(|invoice| reading.invoice(invoice));
-        let mut reading = reading.end();
+        let mut reading = reading.end(None);
         world.attempts.iter().for_each(|attempt| reading.attempt(attempt));
         let mut reading = reading.end(settled);
         world.rows.iter().for_each(|row| reading.row(row));
@@ -307,7 +347,7 @@ fn the_memory_for_many_invoices_is_what_we_say() {
         let reference = format!("reference-{id:010}");
         reading.invoice(&InvoiceFact { reference, ..invoice(i64::from(id), InvoiceState::Paid) });
     }
-    let mut reading = reading.end();
+    let mut reading = reading.end(None);
     for id in 0..MANY {
         reading.attempt(&attempt(i64::from(id), id, AttemptState::Charged));
     }
@@ -328,8 +368,12 @@ fn obvious(world: &World) -> BTreeMap<Kind, u64> {
         let charges = world.rows.iter().filter(charged).count();
         let paid = invoice.state == InvoiceState::Paid;
         let open = journal.iter().any(|a| a.state.is_open());
-        let journal_charged = journal.iter().any(|a| a.state == AttemptState::Charged);
-        let keyed = world.rows.iter().any(|row| row.state == RowState::Charged && journaled(row));
+        let keyed = world.rows.iter().any(|row| {
+            let is_its = |a: &&&AttemptFact| row.key.as_ref() == Some(&a.key);
+            row.state == RowState::Charged
+                && journal.iter().find(is_its).is_some_and(|a| a.state == AttemptState::Charged)
+        });
+        let misnamed = |row: &LedgerRow| row.state != RowState::Voided && journaled(row) && !named(row);
         let doubt = journal
             .iter()
             .any(|a| a.state == AttemptState::InDoubt || (a.state == AttemptState::Intent && a.sends > 0))
@@ -351,8 +395,8 @@ fn obvious(world: &World) -> BTreeMap<Kind, u64> {
         for (kind, found) in [
             (Kind::Double, charges > 1),
             (Kind::Lost, charges > 0 && !paid && !open),
-            (Kind::Unbacked, paid && (charges == 0 || (journal_charged && !keyed))),
-            (Kind::UnknownKey, world.rows.iter().any(unknown)),
+            (Kind::Unbacked, paid && (charges == 0 || (!journal.is_empty() && !keyed))),
+            (Kind::UnknownKey, world.rows.iter().any(|row| unknown(row) || misnamed(row))),
             (Kind::Amount, other_amount),
             (Kind::InDoubt, doubt && !world.run),
         ] {
