@@ -68,8 +68,32 @@ impl Run {
     }
 
     fn words(&self) -> String {
-        let [paid, refused, in_doubt] = [self.paid, self.refused, self.in_doubt].map(grouped);
-        format!("paid {paid}, refused {refused}, in doubt {in_doubt}")
+        let mut words = format!("paid {}, refused {}", grouped(self.paid), grouped(self.refused));
+        // Without keys a doubt goes to a person at once: a zero here would say that there is none.
+        for (count, what) in [(self.rejected, "rejected"), (self.in_doubt, "in doubt")] {
+            if count > 0 {
+                words.push_str(&format!(", {what} {}", grouped(count)));
+            }
+        }
+        words
+    }
+}
+
+/// How all of billing's invoices stand: what a run gave up is no longer in its own figures.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Counts {
+    pending: u64,
+    charging: u64,
+    attention: u64,
+}
+
+impl Counts {
+    async fn look(billing: &Api) -> Result<Self, CallError> {
+        #[derive(Deserialize)]
+        struct Deployment {
+            counts: Counts,
+        }
+        billing.get("/v1/deployment").await.map(|Deployment { counts }| counts)
     }
 }
 
@@ -111,10 +135,12 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
         return Ok(NOT_ALL_PAID);
     };
     output::result(format_args!("run {}: {}", run.id, run.words()));
-    for line in advice(&run) {
-        output::result(line);
+    if run.all_paid {
+        output::result("all invoices are PAID");
+        return Ok(ALL_PAID);
     }
-    Ok(if run.all_paid { ALL_PAID } else { NOT_ALL_PAID })
+    advice(&run, Counts::look(billing).await?).iter().for_each(output::result);
+    Ok(NOT_ALL_PAID)
 }
 
 /// Asks until the run is finished.
@@ -142,29 +168,34 @@ async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
     Ok(run)
 }
 
-/// What to do next.
-fn advice(run: &Run) -> Vec<String> {
-    if run.all_paid {
-        return vec!["all invoices are PAID".to_owned()];
-    }
+/// What to do next about what is not PAID.
+fn advice(run: &Run, counts: Counts) -> Vec<String> {
+    let Counts { pending, charging, attention } = counts;
     let mut lines = Vec::new();
-    if run.refused > 0 {
-        let refused = grouped(run.refused);
+    let refused = run.refused.min(pending);
+    if refused > 0 {
+        let refused = grouped(refused);
         lines
             .push(format!("{refused} were refused and are PENDING again: `tinjis pay` tries each once more"));
     }
-    if run.in_doubt > 0 {
-        let in_doubt = grouped(run.in_doubt);
+    if pending > refused {
+        let left = grouped(pending - refused);
+        lines.push(format!("{left} are PENDING, not charged: see billing's log, then `tinjis pay` again"));
+    }
+    if charging > 0 {
+        let charging = grouped(charging);
         lines.push(format!(
-            "{in_doubt} are in doubt: with provider keys, billing asks again by itself; without, a person decides"
+            "{charging} are CHARGING, perhaps charged: billing goes on by itself; see /v1/invoices?state=CHARGING"
         ));
     }
-    if run.rejected > 0 {
-        let rejected = grouped(run.rejected);
-        lines.push(format!("{rejected} were rejected as invalid: see /v1/invoices?state=ATTENTION"));
+    if attention > 0 {
+        let attention = grouped(attention);
+        lines.push(format!(
+            "{attention} are in ATTENTION, where a person decides: see /v1/invoices?state=ATTENTION"
+        ));
     }
     if lines.is_empty() {
-        lines.push("not all invoices are PAID: see /v1/invoices?state=PENDING, and billing's log".to_owned());
+        lines.push("all invoices are PAID by now".to_owned());
     }
     lines
 }
@@ -173,19 +204,29 @@ fn advice(run: &Run) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn run(json: &str) -> Run {
-        serde_json::from_str(json).unwrap()
-    }
-
     #[test]
-    fn a_finished_run_tells_what_to_do_next() {
-        let finished = run(
+    fn a_finished_run_tells_what_to_do_next_about_what_is_left() {
+        let mut run: Run = serde_json::from_str(
             r#"{"id":1,"state":"finished","joined":false,"total":9,"attempted":9,"paid":5,"refused":3,"rejected":1,
                 "in_doubt":0,"not_sent":0,"all_paid":false,"started_at":"","finished_at":null}"#,
-        );
-        assert!(finished.is_finished());
-        let lines = advice(&finished);
-        assert!(lines[0].starts_with("3 were refused"), "{lines:?}");
-        assert!(lines[1].starts_with("1 were rejected"), "{lines:?}");
+        )
+        .unwrap();
+        assert!(run.is_finished());
+        let said: [(u64, [u64; 3], &[&str]); 6] = [
+            (3, [3, 0, 0], &["3 were refused"]),
+            (3, [4, 0, 0], &["3 were refused", "1 are PENDING"]),
+            (3, [1, 0, 0], &["1 were refused"]),
+            (0, [0, 2, 0], &["2 are CHARGING"]),
+            (0, [0, 0, 55], &["55 are in ATTENTION"]),
+            (0, [0, 0, 0], &["all invoices are PAID by now"]),
+        ];
+        for (refused, [pending, charging, attention], beginnings) in said {
+            run.refused = refused;
+            let lines = advice(&run, Counts { pending, charging, attention });
+            assert_eq!(lines.len(), beginnings.len(), "{lines:?}");
+            for (line, beginning) in lines.iter().zip(beginnings) {
+                assert!(line.starts_with(beginning), "{lines:?}");
+            }
+        }
     }
 }
