@@ -20,6 +20,8 @@ pub(crate) struct CsvRows<R> {
     record: ByteRecord,
     /// Bytes handed to the parser since the last record ended.
     since: Rc<Cell<usize>>,
+    /// All bytes handed to the parser, once there are no more.
+    all: Rc<Cell<Option<u64>>>,
     /// For each of [`COLUMNS`], its place in a record.
     places: [Option<usize>; COLUMNS.len()],
     width: usize,
@@ -30,11 +32,14 @@ pub(crate) type Record<'a> = (u64, Result<Values<'a>, Fault>);
 
 /// A reader that refuses to feed one endless record (a quote that is never closed would swallow the file into
 /// memory), and that ends every line with one line feed, so that lines can be counted: the parser stops between the
-/// two bytes of CRLF. No column may hold a line break, so no value changes by this.
+/// two bytes of CRLF. No column may hold a line break, so no value changes by this. One more line feed comes last: only
+/// a record whose quote is not closed reaches so far.
 #[derive(Debug)]
 struct Leash<R> {
     inner: R,
     since: Rc<Cell<usize>>,
+    all: Rc<Cell<Option<u64>>>,
+    count: u64,
     after_return: bool,
     last: u8,
 }
@@ -50,12 +55,17 @@ impl<R: Read> Read for Leash<R> {
         }
         loop {
             let count = self.inner.read(buffer)?;
-            if count == 0 && self.last != b'\n' && !buffer.is_empty() {
+            if count == 0 && self.all.get().is_none() && !buffer.is_empty() {
+                self.count += 1;
+                if self.last == b'\n' {
+                    self.all.set(Some(self.count));
+                }
                 buffer[0] = b'\n';
                 self.last = b'\n';
                 return Ok(1);
             }
             let kept = self.with_line_feeds(&mut buffer[..count]);
+            self.count += kept as u64;
             if kept > 0 || count == 0 {
                 self.since.set(self.since.get() + kept);
                 return Ok(kept);
@@ -88,11 +98,13 @@ impl<R: Read> CsvRows<R> {
     /// Reads the header.
     pub(crate) fn open(inner: R) -> Result<Self, Fault> {
         let since = Rc::new(Cell::new(0));
-        let leash = Leash { inner, since: since.clone(), after_return: false, last: b'\n' };
+        let all = Rc::new(Cell::new(None));
+        let (handed, whole) = (since.clone(), all.clone());
+        let leash = Leash { inner, since: handed, all: whole, count: 0, after_return: false, last: b'\n' };
         let reader =
             ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(BUFFER).from_reader(leash);
         let record = ByteRecord::new();
-        let mut rows = Self { reader, record, since, places: [None; COLUMNS.len()], width: 0 };
+        let mut rows = Self { reader, record, since, all, places: [None; COLUMNS.len()], width: 0 };
         if !rows.read()? {
             return Err(Fault::row(1, "the file is empty; a header row with column names is needed"));
         }
@@ -131,9 +143,13 @@ impl<R: Read> CsvRows<R> {
 
     /// Where the record began: each of its lines has ended by now. (Its own position is before empty lines.)
     fn line(&self) -> u64 {
+        self.reader.position().line().saturating_sub(self.breaks() + 1)
+    }
+
+    /// Line breaks inside the record's values.
+    fn breaks(&self) -> u64 {
         let breaks = self.record.as_slice().iter().filter(|byte| **byte == b'\n').count();
-        let lines = u64::try_from(breaks).unwrap_or_default() + 1;
-        self.reader.position().line().saturating_sub(lines)
+        u64::try_from(breaks).unwrap_or_default()
     }
 
     fn read(&mut self) -> Result<bool, Fault> {
@@ -147,6 +163,10 @@ impl<R: Read> CsvRows<R> {
                 other => Fault::row(line, format!("is no CSV: {other:?}")),
             })?;
         self.since.set(0);
+        if read && self.all.get() == Some(self.reader.position().byte()) {
+            let line = self.reader.position().line().saturating_sub(self.breaks());
+            return Err(Fault::row(line, "has a quote that is not closed before the file ends"));
+        }
         Ok(read)
     }
 }
@@ -268,5 +288,24 @@ mod tests {
         let fault = rows[1].1.as_ref().unwrap_err();
         assert_eq!(fault.line, 3);
         assert!(fault.reason.contains(TOO_LONG), "{fault:?}");
+    }
+
+    #[test]
+    fn a_quote_that_is_open_at_the_end_is_told_with_the_line_where_its_row_began() {
+        for (rest, good, line) in [
+            ("\"open", 0, 2),
+            ("\"open,1,EUR,1\n", 0, 2),
+            ("I1,1,EUR,1\n\n\"open,1,EUR,1\r\nmore,1,EUR,1\r\n", 1, 4),
+            ("I1,1,EUR,1\n\"x\ny\",1,EUR,\"1", 1, 3),
+        ] {
+            let rows = read(format!("{HEADER}{rest}"));
+            assert_eq!(rows.len(), good + 1, "{rest:?}: {rows:?}");
+            let fault = rows[good].1.as_ref().unwrap_err();
+            assert_eq!(fault.line, line, "{rest:?}: {fault:?}");
+            assert!(fault.reason.contains("not closed before"), "{rest:?}: {fault:?}");
+        }
+        assert_eq!(CsvRows::open(&b"reference,\"customer"[..]).unwrap_err().line, 1);
+        assert_eq!(read(format!("{HEADER}\"x\n\",1,EUR,1")), [(2, text("x\n"))]);
+        assert_eq!(read(format!("{HEADER}I1,1,EUR,\"x\n\"\n")), [(2, text("I1"))]);
     }
 }

@@ -22,11 +22,12 @@ pub(crate) struct Piece {
 pub(crate) struct NdjsonRows<R> {
     inner: R,
     line: u64,
+    is_empty: bool,
 }
 
 impl<R: BufRead> NdjsonRows<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, line: 0 }
+        Self { inner, line: 0, is_empty: true }
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Piece>, Fault> {
@@ -37,10 +38,15 @@ impl<R: BufRead> NdjsonRows<R> {
             let mut text = Vec::new();
             let limit = ROW_BYTES_MAX as u64 + 1;
             let count = (&mut self.inner).take(limit).read_until(b'\n', &mut text).map_err(fault)?;
+            if count == 0 && self.is_empty {
+                return Err(Fault::row(1, "the file is empty; an object a line is needed"));
+            }
             if count == 0 {
                 return Ok(None);
             }
+            self.is_empty &= text.iter().all(u8::is_ascii_whitespace);
             if count > ROW_BYTES_MAX && text.last() != Some(&b'\n') {
+                self.is_empty = false;
                 self.inner.skip_until(b'\n').map_err(fault)?;
                 return Ok(Some(Piece { line, text: None }));
             }
@@ -56,6 +62,8 @@ impl<R: BufRead> NdjsonRows<R> {
 pub(crate) struct ArrayRows<R> {
     inner: R,
     line: u64,
+    /// Bytes of this line so far.
+    column: u64,
     place: Place,
 }
 
@@ -75,16 +83,30 @@ struct Inside {
     depth: usize,
     in_string: bool,
     escaped: bool,
+    is_begun: bool,
+    /// Nothing more can be of it.
+    is_over: bool,
 }
 
 impl Inside {
+    /// Whether this byte can only be of another element, so that a comma is missing before it.
+    fn is_astray(&self, byte: u8) -> bool {
+        let begins = self.is_begun && matches!(byte, b'"' | b'[' | b'{');
+        let follows = self.is_over && !byte.is_ascii_whitespace() && !matches!(byte, b',' | b']');
+        self.depth == 0 && !self.in_string && (begins || follows)
+    }
+
     /// Whether this byte ends the element (and is not of it).
     fn is_end(&mut self, byte: u8) -> bool {
+        self.is_begun = true;
         if self.in_string {
             match byte {
                 _ if self.escaped => self.escaped = false,
                 b'\\' => self.escaped = true,
-                b'"' => self.in_string = false,
+                b'"' => {
+                    self.in_string = false;
+                    self.is_over = self.depth == 0;
+                }
                 _ => {}
             }
             return false;
@@ -93,8 +115,11 @@ impl Inside {
             b',' | b']' if self.depth == 0 => return true,
             b'"' => self.in_string = true,
             b'[' | b'{' => self.depth += 1,
-            b']' | b'}' => self.depth = self.depth.saturating_sub(1),
-            _ => {}
+            b']' | b'}' => {
+                self.depth = self.depth.saturating_sub(1);
+                self.is_over = self.depth == 0;
+            }
+            _ => self.is_over |= self.depth == 0 && byte.is_ascii_whitespace(),
         }
         false
     }
@@ -102,7 +127,7 @@ impl Inside {
 
 impl<R: BufRead> ArrayRows<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, line: 1, place: Place::Start }
+        Self { inner, line: 1, column: 0, place: Place::Start }
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Piece>, Fault> {
@@ -139,6 +164,10 @@ impl<R: BufRead> ArrayRows<R> {
             byte = self
                 .byte()?
                 .ok_or_else(|| Fault::row(line, "the file ends in the middle of this element"))?;
+            if inside.is_astray(byte) {
+                let column = format!("byte {}", self.column);
+                return Err(Fault::new(self.line, column, "a comma or ] is expected here"));
+            }
         }
         if byte == b']' {
             self.end()?;
@@ -174,7 +203,11 @@ impl<R: BufRead> ArrayRows<R> {
         if byte.is_some() {
             self.inner.consume(1);
         }
-        self.line += u64::from(byte == Some(b'\n'));
+        self.column += 1;
+        if byte == Some(b'\n') {
+            self.line += 1;
+            self.column = 0;
+        }
         Ok(byte)
     }
 
@@ -277,6 +310,33 @@ mod tests {
             assert_eq!(fault.line, line, "{file:?}: {fault:?}");
             assert!(fault.reason.contains(part), "{file:?}: {fault:?}");
         }
+    }
+
+    #[test]
+    fn a_missing_comma_breaks_the_file_and_names_the_byte() {
+        for (file, line, column) in [
+            (r#"[{"a":1} {"b":2}]"#, 1, "byte 10"),
+            (r#"[{"a":1}{"b":2}]"#, 1, "byte 9"),
+            ("[{},\n {}\n  {}]", 3, "byte 3"),
+            ("[1 2]", 1, "byte 4"),
+            ("[1\"a\"]", 1, "byte 3"),
+            ("[\"a\" \"b\"]", 1, "byte 6"),
+            ("[{}}]", 1, "byte 4"),
+        ] {
+            let fault = array(file).unwrap_err();
+            assert_eq!((fault.line, &*fault.column), (line, column), "{file:?}: {fault:?}");
+            assert!(fault.reason.contains("comma"), "{file:?}: {fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_lines_without_any_is_empty() {
+        for file in ["", "\n", " \r\n\n"] {
+            let fault = NdjsonRows::new(file.as_bytes()).next().unwrap_err();
+            assert!(fault.reason.contains("empty"), "{file:?}: {fault:?}");
+        }
+        let mut rows = NdjsonRows::new(&b"1\n\n"[..]);
+        assert!(rows.next().unwrap().is_some() && rows.next().unwrap().is_none());
     }
 
     #[test]

@@ -65,10 +65,8 @@ pub(crate) async fn command(billing: Api, options: &Options) -> anyhow::Result<u
     let would = send(&billing, options, &checked, true).await?;
     let bad = checked.bad + would.bad;
     if bad > 0 && !options.skip_bad {
-        let rows = grouped(bad);
-        output::note(format_args!(
-            "nothing was written: {rows} bad rows; mend them, or leave them out by --skip-bad"
-        ));
+        let rows = bad_rows(bad);
+        output::note(format_args!("nothing was written: {rows}; mend or leave out by --skip-bad"));
         return Ok(BAD_ROWS);
     }
     if options.dry_run {
@@ -83,8 +81,14 @@ pub(crate) async fn command(billing: Api, options: &Options) -> anyhow::Result<u
 
 fn summary(would_be: &str, counts: &Counts, same: u64, bad: u64) -> String {
     let Counts { created, unchanged, updated } = *counts;
-    let [created, unchanged, updated, bad] = [created, unchanged + same, updated, bad].map(grouped);
-    format!("{would_be}{created} created, {unchanged} unchanged, {updated} updated; {bad} bad rows left out")
+    let [created, unchanged, updated] = [created, unchanged + same, updated].map(grouped);
+    let bad = bad_rows(bad);
+    format!("{would_be}{created} created, {unchanged} unchanged, {updated} updated; {bad} left out")
+}
+
+fn bad_rows(count: u64) -> String {
+    let noun = if count == 1 { "bad row" } else { "bad rows" };
+    format!("{} {noun}", grouped(count))
 }
 
 /// Reads the whole file and tells every mistake that it holds by itself.
@@ -172,5 +176,16 @@ fn open(options: &Options) -> anyhow::Result<file::Opened> {
 fn tell(progress: &Progress, faults: &[Fault]) {
     for Fault { line, column, reason } in faults {
         progress.note(format_args!("line {line}, column {column}: {reason}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bad_row_is_one() {
+        let said = [0, 1, 2, 1000].map(bad_rows);
+        assert_eq!(said, ["0 bad rows", "1 bad row", "2 bad rows", "1,000 bad rows"]);
     }
 }
