@@ -121,21 +121,36 @@ fn a_demo_that_fails_says_in_which_step_and_leaves_nothing() {
 }
 
 #[test]
-fn ctrl_c_ends_every_process_of_the_demo() {
-    let temporary = tempfile::tempdir().unwrap();
-    let mut child = demo_by("exec \"$@\"", temporary.path());
-    let children = format!("/proc/{0}/task/{0}/children", child.id());
-    let ids = wait_for("the demo to have processes", Duration::from_secs(60), || {
-        let ids = std::fs::read_to_string(&children).unwrap_or_default();
-        (!ids.is_empty()).then_some(ids)
-    });
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let status = wait_for("the demo to end", Duration::from_secs(60), || child.try_wait().unwrap());
-    assert_eq!(status.code(), Some(2));
-    for id in ids.split_whitespace() {
-        assert!(!std::path::Path::new(&format!("/proc/{id}")).exists(), "process {id} runs on");
+fn each_signal_that_ends_the_demo_ends_its_processes_too() {
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut child = demo_by("exec \"$@\"", temporary.path());
+        let children = format!("/proc/{0}/task/{0}/children", child.id());
+        let ids = wait_for("the demo to have processes", Duration::from_secs(60), || {
+            let ids = std::fs::read_to_string(&children).unwrap_or_default();
+            (!ids.is_empty()).then_some(ids)
+        });
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        let status = wait_for("the demo to end", Duration::from_secs(60), || child.try_wait().unwrap());
+        assert_eq!(status.code(), Some(2), "{signal}");
+        for id in ids.split_whitespace() {
+            assert!(
+                !std::path::Path::new(&format!("/proc/{id}")).exists(),
+                "process {id} runs on after {signal}"
+            );
+        }
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
     }
-    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_command_that_is_missing_or_unknown_is_told_without_naming_hidden_ones() {
+    for words in [&[][..], &["naive-bille"], &["ru"]] {
+        let output = Command::new(TINJIS).args(words).env_clear().output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{said}");
+        assert!(!said.contains("naive-biller") && !said.contains("run"), "{said}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::builder::Resettable;
-use clap::error::{ContextKind, ErrorKind};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Error};
 
 use super::problems::{EXIT_USAGE, Problems};
@@ -80,7 +80,25 @@ fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> R
 
 fn attempt<A: clap::Parser>(args: &[OsString]) -> Result<A, Error> {
     let command = without_empty_variables(A::command(), &|name| std::env::var_os(name));
-    A::from_arg_matches(&command.try_get_matches_from(args)?)
+    let hidden: Vec<String> = command
+        .get_subcommands()
+        .filter(|subcommand| subcommand.is_hide_set())
+        .map(|subcommand| subcommand.get_name().to_owned())
+        .collect();
+    let matches = command.try_get_matches_from(args).map_err(|error| without_hidden(error, &hidden))?;
+    A::from_arg_matches(&matches)
+}
+
+/// An error that names no subcommand which `--help` hides.
+fn without_hidden(mut error: Error, hidden: &[String]) -> Error {
+    for kind in [ContextKind::ValidSubcommand, ContextKind::SuggestedSubcommand] {
+        let Some(ContextValue::Strings(names)) = error.remove(kind) else { continue };
+        let shown: Vec<String> = names.into_iter().filter(|name| !hidden.contains(name)).collect();
+        if !shown.is_empty() {
+            error.insert(kind, ContextValue::Strings(shown));
+        }
+    }
+    error
 }
 
 /// An empty variable counts as unset, also for subcommands. Values of variables are never shown by `--help`.

@@ -54,9 +54,11 @@ pub(crate) async fn command(options: Options) -> anyhow::Result<u8> {
     let dir = tempfile::Builder::new().prefix("tinjis-demo-").tempdir().context("a folder for the demo")?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     // Whatever ends this, children end with the future that holds them.
     let done = tokio::select! {
         done = show(&options, &world, dir.path()) => done,
+        _ = hangup.recv() => anyhow::bail!("the terminal is gone; all processes of the demo are ended"),
         _ = terminate.recv() => anyhow::bail!("ended by a signal; all processes of the demo are ended"),
         _ = interrupt.recv() => anyhow::bail!("ended by Ctrl-C; all processes of the demo are ended"),
     };
