@@ -53,8 +53,7 @@ pub(crate) enum CallError {
     NotReachable {
         /// What was called.
         url: String,
-        /// Why.
-        #[source]
+        /// Why; told above, so it is no source that would tell it again.
         failure: Failure,
     },
     /// An answer that says no.
@@ -238,6 +237,15 @@ mod tests {
         ] {
             assert!(text.parse::<BaseUrl>().is_err(), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_is_not_reachable_is_told_once() {
+        let api = Api::new("http://127.0.0.1:9".parse().unwrap());
+        let error = anyhow::Error::from(api.text("/x").await.unwrap_err());
+        let said = format!("{error:#}");
+        assert_eq!(said.matches("cannot connect").count(), 1, "{said}");
+        assert_eq!(said.matches("refused").count(), 1, "{said}");
     }
 
     #[test]
