@@ -83,6 +83,11 @@ impl Process {
         Self { listen: free_address(), admin: free_address(), child: None, spec }
     }
 
+    /// A variable of its next starts; an empty one counts as unset.
+    pub fn set_env(&mut self, name: &str, value: impl Into<String>) {
+        self.spec.env.insert(name.to_owned(), value.into());
+    }
+
     /// Spawns the process and does not wait for anything.
     ///
     /// # Panics

@@ -62,6 +62,9 @@ pub(super) async fn drive(shared: &Arc<Shared>, run: Option<RunId>, progress: &A
         Recorder { shared: Arc::clone(shared), run, progress: Arc::clone(progress), out: Arc::clone(&out) };
     tasks.spawn(recorder.record(outcomes).in_current_span());
     let ended = Claimer::new(shared, run, progress, jobs, out).claim_all().await;
+    if ended == Ended::Interrupted {
+        crash_point!("K14");
+    }
     // The claimer has dropped its sender: workers end when the queue is empty, the recorder when they have ended.
     while let Some(ended) = tasks.join_next().await {
         if let Err(panic) = ended {
@@ -142,12 +145,7 @@ impl<'a> Claimer<'a> {
     async fn claim_all(mut self) -> Ended {
         loop {
             match self.next().await {
-                Next::End(ended) => {
-                    if ended == Ended::Interrupted {
-                        crash_point!("K14");
-                    }
-                    return ended;
-                }
+                Next::End(ended) => return ended,
                 Next::LookAgain => {}
                 Next::Claim { at_most, places } => {
                     let lease_ends = Instant::now() + self.shared.settings.lease;
