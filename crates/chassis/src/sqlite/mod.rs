@@ -93,6 +93,7 @@ impl Sqlite {
     /// When another process holds the file, it lies on a network file system, its schema is from an incompatible
     /// later program, or SQLite cannot use it.
     pub fn open(path: &Path, migrations: &'static [Migration], clock: &Clock) -> Result<Self, SqliteError> {
+        let path = &place::real(path)?;
         place::refuse_network(path)?;
         let lock = place::Lock::take(path)?;
         let failed = |source| SqliteError::Open { path: path.to_owned(), source };

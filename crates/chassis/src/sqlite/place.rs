@@ -1,10 +1,45 @@
 //! Where a database may lie: not on a network file system, and in one process at a time.
 //! Opens no database.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::SqliteError;
+
+/// How long a held lock is asked for again: a process that was just killed, or a child between fork and exec, lets
+/// go within moments.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// Between two tries.
+const LOCK_AGAIN: Duration = Duration::from_millis(10);
+
+/// The file that a path means: one lock for all of its names.
+///
+/// # Errors
+/// When it has further names that no path tells (hard links).
+pub(super) fn real(database: &Path) -> Result<PathBuf, SqliteError> {
+    let Ok(real) = fs::canonicalize(database) else { return Ok(database.to_owned()) };
+    if is_linked(&real) {
+        return Err(SqliteError::Place(format!(
+            "{} has another name (a hard link), under which a second process could open it; remove that one",
+            database.display()
+        )));
+    }
+    Ok(real)
+}
+
+#[cfg(unix)]
+fn is_linked(file: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(file).is_ok_and(|data| data.is_file() && data.nlink() > 1)
+}
+
+#[cfg(not(unix))]
+fn is_linked(_file: &Path) -> bool {
+    false
+}
 
 /// The lock file beside the database, held until dropped or until the process ends, however it ends.
 #[derive(Debug)]
@@ -22,7 +57,13 @@ impl Lock {
         let file = opened.map_err(|error| {
             SqliteError::Place(format!("cannot make the lock file {}: {error}", path.display()))
         })?;
-        match file.try_lock() {
+        let start = Instant::now();
+        let mut tried = file.try_lock();
+        while matches!(tried, Err(TryLockError::WouldBlock)) && start.elapsed() < LOCK_WAIT {
+            std::thread::park_timeout(LOCK_AGAIN);
+            tried = file.try_lock();
+        }
+        match tried {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(SqliteError::Place(format!(
                 "{} is in use: another process holds {}; stop it, or give this one a database of its own",

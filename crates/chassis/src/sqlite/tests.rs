@@ -193,6 +193,21 @@ async fn dropping_finishes_what_was_queued() {
     assert_eq!(texts(&open(&folder)).await.len(), 1000);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn another_name_of_the_file_is_no_way_around_its_lock() {
+    let folder = TempDir::new().unwrap();
+    let (alias, twin) = (folder.path().join("alias.db"), folder.path().join("twin.db"));
+    let first = open(&folder);
+    std::os::unix::fs::symlink(first.path(), &alias).unwrap();
+    let error = Sqlite::open(&alias, &SCHEMA, &Clock::system()).unwrap_err();
+    assert!(error.to_string().contains("is in use"), "{error}");
+    std::fs::hard_link(first.path(), &twin).unwrap();
+    drop(first);
+    let error = Sqlite::open(&twin, &SCHEMA, &Clock::system()).unwrap_err();
+    assert!(error.to_string().contains("hard link"), "{error}");
+}
+
 #[tokio::test]
 async fn a_second_holder_of_the_file_is_refused_by_name() {
     let folder = TempDir::new().unwrap();
