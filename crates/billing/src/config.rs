@@ -13,9 +13,9 @@ use chassis::config::{
 };
 use uuid::Uuid;
 
-use crate::charge::key::DeploymentId;
-use crate::charge::transition::Idempotency;
 use crate::demo_data::Demo;
+use crate::protocol::key::DeploymentId;
+use crate::protocol::transition::Idempotency;
 
 /// Where the service stands when nothing is said.
 pub const DEFAULTS: CommonDefaults = CommonDefaults {

@@ -197,7 +197,7 @@ pub struct Invoice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Names the charge to the provider.
-    pub key: crate::charge::key::Key,
+    pub key: crate::protocol::key::Key,
     /// Which invoice.
     pub invoice_id: InvoiceId,
     /// The invoice's reference.

@@ -28,6 +28,7 @@ pub mod demo_data;
 pub mod http;
 pub mod invoice;
 pub mod money;
+pub mod protocol;
 pub mod provider;
 pub mod store;
 

@@ -8,8 +8,8 @@ mod engine;
 mod alone {
     use std::sync::Arc;
 
-    use billing::charge::transition::Idempotency;
     use billing::http::{AppState, OperatorGuard, router};
+    use billing::protocol::transition::Idempotency;
     use billing::store::Store;
     use billing::store::sqlite::SqliteStore;
     use chassis::caller::Callers;

@@ -2,9 +2,9 @@
 //! load shedders and closed ports put in their place, each judged once by the production table.
 //! Knows no state; what the provider has to say is handed in.
 
-use billing::charge::key::{DeploymentId, Key};
-use billing::charge::transition::{AnswerClass, Idempotency};
 use billing::invoice::Reference;
+use billing::protocol::key::{DeploymentId, Key};
+use billing::protocol::transition::{AnswerClass, Idempotency};
 use billing::provider::answer::{Asked, Heard, judge};
 use uuid::Uuid;
 

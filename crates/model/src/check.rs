@@ -1,8 +1,8 @@
 //! What must hold: in every state, and in those where nothing is left to happen once faults have stopped.
 //! Knows no step.
 
-use billing::charge::transition::Idempotency;
 use billing::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy};
+use billing::protocol::transition::Idempotency;
 
 use crate::machine::Machine;
 use crate::outside::waits_outside;

@@ -2,9 +2,9 @@
 //! sent, is asked of the production functions. Modelled, as the engine's driver has it: claim, send, hear, remember
 //! the ledger, settle; each replica has one call at a time, and a pause is any other step in between.
 
-use billing::charge::key::{DeploymentId, Key};
-use billing::charge::transition::{AnswerClass, Outcome, Sent, may_send, on_answer};
 use billing::invoice::{AttemptState, Reference};
+use billing::protocol::key::{DeploymentId, Key};
+use billing::protocol::transition::{AnswerClass, Outcome, Sent, may_send, on_answer};
 use billing::store::Settled;
 use uuid::Uuid;
 

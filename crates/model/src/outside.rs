@@ -2,8 +2,8 @@
 //! Modelled: a person's "not charged" as the engine's `resolve` has it: a void first, or, without keys, a look that no
 //! request can be alive; then the word, with anything in between.
 
-use billing::charge::transition::Idempotency;
 use billing::invoice::{AttemptState, InvoiceState};
+use billing::protocol::transition::Idempotency;
 
 use crate::faults::Fault;
 use crate::machine::{Machine, Nature, Next, Step, restart};

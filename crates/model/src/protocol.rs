@@ -1,7 +1,7 @@
 //! A protocol as the model runs it: the production functions, and at named places what a broken variant does instead.
 //! A variant lives here only; production code has no switch for it.
 
-use billing::charge::transition::Idempotency;
+use billing::protocol::transition::Idempotency;
 
 use crate::faults::Faults;
 

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use billing::charge::transition::AnswerClass;
+use billing::protocol::transition::AnswerClass;
 use chassis::clock::Clock;
 
 use crate::cases::{Case, Size, broken, sound};

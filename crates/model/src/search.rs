@@ -1,7 +1,7 @@
 //! The search: every state within bounds, nearest first, each checked; then, from every state, what happens once
 //! faults have stopped, on every path. The first thing wrong is the nearest one, and its path the shortest.
 
-use billing::charge::transition::AnswerClass;
+use billing::protocol::transition::AnswerClass;
 
 use crate::check;
 use crate::faults::Fault;

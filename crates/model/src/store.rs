@@ -2,8 +2,8 @@
 //! transaction, and which rows a claim, a recovery or an import may touch. Called, not modelled: what a settlement or a
 //! person's word does (`store::plan`, which every database calls too).
 
-use billing::charge::transition::Outcome;
 use billing::invoice::{AttemptState, InvoiceState};
+use billing::protocol::transition::Outcome;
 use billing::store::plan::{self, InvoicePlan, Others, Standing};
 use billing::store::{Resolved, Settled};
 

@@ -1,7 +1,7 @@
 //! A path in words, a line a step, for people who have not read the model.
 //! Decides nothing.
 
-use billing::charge::transition::Outcome;
+use billing::protocol::transition::Outcome;
 
 use crate::machine::{Effect, Nature, Next, Step};
 use crate::search::Found;

@@ -1,8 +1,8 @@
 //! One state of the whole world: billing's store, its replicas, the wire, the provider, a person, the faults so far.
 //! Plain data; knows no step. Packed into a few words, since a search holds millions.
 
-use billing::charge::transition::AnswerClass;
 use billing::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy};
+use billing::protocol::transition::AnswerClass;
 
 use crate::bits::{Codec, Reader, Writer};
 

@@ -12,8 +12,8 @@ use super::backoff;
 use super::breaker::Signal;
 use super::engine::Shared;
 use super::run::Progress;
-use super::transition::{AnswerClass, Outcome, Sent, Settlement, may_send, on_answer};
 use crate::invoice::Attempt;
+use crate::protocol::transition::{AnswerClass, Outcome, Sent, Settlement, may_send, on_answer};
 use crate::provider::Answer;
 use crate::provider::answer::{Reason, Verdict};
 

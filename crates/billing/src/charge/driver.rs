@@ -21,8 +21,8 @@ use super::deliver::{Job, Learnt};
 use super::engine::Shared;
 use super::record::{RECORD_MAX, Recorder};
 use super::run::Progress;
-use super::transition::Idempotency;
 use crate::invoice::{Attempt, InvoiceId, RunId};
+use crate::protocol::transition::Idempotency;
 
 /// Attempts of one claim, with keys.
 const CLAIM_MAX: usize = 256;

@@ -3,8 +3,8 @@
 use chassis::telemetry::Metrics;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::transition::Outcome;
 use crate::invoice::InvoiceState;
+use crate::protocol::transition::Outcome;
 use crate::store::Counts;
 
 /// What the engine counts and shows.

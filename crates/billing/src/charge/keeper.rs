@@ -12,8 +12,8 @@ use super::breaker::Outlook;
 use super::driver::{Ended, drive};
 use super::engine::Shared;
 use super::run::Progress;
-use super::transition::{Idempotency, Outcome, Sent, Settlement, may_send};
 use crate::invoice::{Run, RunId};
+use crate::protocol::transition::{Idempotency, Outcome, Sent, Settlement, may_send};
 use crate::store::{self, BATCH_MAX};
 
 /// How long a run stays this process's own without a renewal.

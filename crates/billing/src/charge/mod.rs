@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::invoice::{AttemptState, RunId};
+use crate::protocol::transition::Idempotency;
 use crate::provider;
 use crate::store::{Resolution, Store, StoreError};
 use breaker::Breaker;
@@ -21,7 +22,6 @@ use deliver::Ledger;
 use engine::Shared;
 use figures::Figures;
 use run::Runs;
-use transition::Idempotency;
 
 pub mod backoff;
 pub mod breaker;
@@ -31,11 +31,9 @@ mod driver;
 mod engine;
 mod figures;
 mod keeper;
-pub mod key;
 mod record;
 mod resolve;
 mod run;
-pub mod transition;
 
 pub use keeper::RUN_LEASE;
 pub use resolve::REQUEST_LIFE_MAX;

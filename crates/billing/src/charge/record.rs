@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::deliver::Learnt;
 use super::engine::Shared;
 use super::run::Progress;
-use super::transition::{Idempotency, Outcome, Settlement};
 use crate::invoice::RunId;
+use crate::protocol::transition::{Idempotency, Outcome, Settlement};
 use crate::store::{self, Settled, StoreError};
 
 /// The most settlements of one step.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use chassis::crash_point;
 
 use super::engine::Shared;
-use super::transition::Idempotency;
 use super::{ResolveError, ResolveOutcome};
 use crate::invoice::{Attempt, AttemptState, InvoiceState};
+use crate::protocol::transition::Idempotency;
 use crate::provider::Void;
 use crate::store::plan::LEASE_NEVER;
 use crate::store::{BATCH_MAX, Resolution, Resolved, StoreError};

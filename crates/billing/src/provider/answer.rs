@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::charge::transition::{AnswerClass, Idempotency};
+use crate::protocol::transition::{AnswerClass, Idempotency};
 
 /// What was asked.
 #[derive(Clone, Copy, Debug)]

@@ -14,9 +14,9 @@ use serde::Deserialize;
 
 use super::answer::{Asked, Heard, Reason, Verdict, judge};
 use super::request::{self, EXPECT_LEDGER, IDEMPOTENCY_KEY, LEDGER_ID, NOT_EXECUTED, X_TOKEN};
-use crate::charge::key::Key;
-use crate::charge::transition::{AnswerClass, Idempotency};
 use crate::invoice::Attempt;
+use crate::protocol::key::Key;
+use crate::protocol::transition::{AnswerClass, Idempotency};
 
 /// Credentials that one call tries: the one that worked last, and the one after it.
 const CREDENTIALS_MAX: usize = 2;

@@ -45,9 +45,9 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::charge::key::{DeploymentId, Key};
     use crate::invoice::{AttemptState, CustomerId, InvoiceId, Reference, RunId};
     use crate::money::{Currency, Money};
+    use crate::protocol::key::{DeploymentId, Key};
 
     fn attempt(reference: &str, amount_minor: i64) -> Attempt {
         let reference = Reference::new(reference).unwrap();

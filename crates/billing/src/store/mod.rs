@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::charge::key::{DeploymentId, Key};
-use crate::charge::transition::{Conflict, Settlement};
 use crate::invoice::{
     Attempt, AttemptState, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
 };
 use crate::money::Money;
+use crate::protocol::key::{DeploymentId, Key};
+use crate::protocol::transition::{Conflict, Settlement};
 
 pub mod plan;
 pub mod sqlite;

@@ -1,8 +1,8 @@
 //! What a settlement or a person's word does to the facts that a store holds: attempt, invoice, run counters.
 //! Pure, and shared by every database, so that none of them decides anything itself. Knows no SQL.
 
-use crate::charge::transition::{Conflict, Outcome, on_final};
 use crate::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy};
+use crate::protocol::transition::{Conflict, Outcome, on_final};
 use crate::store::{Resolved, Settled};
 
 /// `lease_until` of an attempt that waits for a person, so that looking for due ones never passes it:

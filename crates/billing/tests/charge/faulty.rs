@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use billing::charge::key::{DeploymentId, Key};
-use billing::charge::transition::Settlement;
 use billing::invoice::{
     Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
 };
+use billing::protocol::key::{DeploymentId, Key};
+use billing::protocol::transition::Settlement;
 use billing::store::{
     Counts, ImportMode, ImportRow, Imported, Resolution, Resolved, Result, Settled, Store, StoreError,
 };

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use billing::charge::transition::{Outcome, Settlement};
 use billing::charge::{REQUEST_LIFE_MAX, ResolveError, ResolveOutcome};
 use billing::invoice::{AttemptState, InvoiceState, PaidBy};
+use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::Resolution;
 
 use crate::provider::{Provider, Reply};

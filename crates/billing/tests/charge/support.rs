@@ -5,12 +5,12 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use billing::charge::transition::Idempotency;
 use billing::charge::{ChargeSettings, Engine, EngineParts, LEASE, Waited};
 use billing::invoice::{
     Attempt, AttemptState, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, RunCounters, RunId,
 };
 use billing::money::{Currency, Money};
+use billing::protocol::transition::Idempotency;
 use billing::provider::{Client, ProviderConfig};
 use billing::store::sqlite::SqliteStore;
 use billing::store::{ImportMode, ImportRow, Store};

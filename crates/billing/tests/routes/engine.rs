@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use billing::charge::transition::Idempotency;
 use billing::charge::{ChargeSettings, Engine, EngineParts, LEASE};
+use billing::protocol::transition::Idempotency;
 use billing::provider::{Client, ProviderConfig};
 use billing::store::Store;
 use chassis::client::ClientConfig;

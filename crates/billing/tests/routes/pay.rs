@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use billing::charge::transition::Idempotency;
+use billing::protocol::transition::Idempotency;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value;

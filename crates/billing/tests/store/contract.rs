@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use billing::charge::key::Key;
-use billing::charge::transition::{Conflict, Outcome, Settlement};
 use billing::invoice::{AttemptState, AttentionReason, CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy};
 use billing::money::{Currency, Money};
+use billing::protocol::key::Key;
+use billing::protocol::transition::{Conflict, Outcome, Settlement};
 use billing::store::{Counts, Imported, Resolution, Resolved, Settled, Store};
 
 use crate::fixture::{

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use billing::charge::key::{DeploymentId, Key};
-use billing::charge::transition::{Outcome, Settlement};
 use billing::invoice::{Attempt, CustomerId, InvoiceId, Reference, Run};
 use billing::money::{Currency, Money};
+use billing::protocol::key::{DeploymentId, Key};
+use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::sqlite::SqliteStore;
 use billing::store::{ImportMode, ImportRow, Imported, Settled, Store};
 use chassis::clock::{Clock, Random};

@@ -5,9 +5,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use billing::charge::key::Key;
-use billing::charge::transition::{Outcome, Settlement};
 use billing::invoice::{AttemptState, InvoiceId, InvoiceState};
+use billing::protocol::key::Key;
+use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::sqlite::SqliteStore;
 use billing::store::{Counts, Store};
 use chassis::clock::{Clock, Random};

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use billing::charge::key::Key;
-use billing::charge::transition::{Conflict, Outcome};
 use billing::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy, RunCounters};
 use billing::money::{Currency, Money};
+use billing::protocol::key::Key;
+use billing::protocol::transition::{Conflict, Outcome};
 use billing::store::{Counts, ImportMode, ImportRow, Imported, Resolved, Settled};
 
 use crate::fixture::DEPLOYMENT;

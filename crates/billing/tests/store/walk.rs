@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use billing::charge::key::Key;
-use billing::charge::transition::{Outcome, Settlement};
 use billing::invoice::{AttemptState, AttentionReason, CustomerId, InvoiceId, InvoiceState, RunId, RunState};
 use billing::money::{Currency, Money};
+use billing::protocol::key::Key;
+use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::{ImportMode, ImportRow, Resolution, Store};
 use proptest::collection::vec;
 use proptest::prelude::*;

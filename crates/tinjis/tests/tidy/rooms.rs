@@ -58,13 +58,14 @@ const RULES: &[Rule] = &[
         why: "the engine imports no HTTP and no SQL crate",
     },
     Rule {
-        room: "crates/billing/src/charge/transition.rs",
+        room: "crates/billing/src/protocol/",
         except: &[],
         never: &[
             "async",
             "tokio",
             "crate::store",
             "crate::provider",
+            "crate::charge",
             "chassis",
             "rand",
             "SystemTime",
@@ -75,14 +76,14 @@ const RULES: &[Rule] = &[
     Rule {
         room: "crates/billing/src/provider/",
         except: &[],
-        never: &["axum", "rusqlite", "crate::http", "crate::store"],
+        never: &["axum", "rusqlite", "crate::http", "crate::store", "crate::charge"],
         why: "the provider's room knows neither the store nor our own routes",
     },
     Rule {
         room: "crates/billing/src/store/",
         except: &[],
-        never: &["axum", "hyper", "crate::http", "crate::provider", "crate::config"],
-        why: "a store knows no wire",
+        never: &["axum", "hyper", "crate::http", "crate::provider", "crate::config", "crate::charge"],
+        why: "a store knows no wire and no engine",
     },
     Rule {
         room: "crates/billing/src/store/mod.rs",

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::page::{Page, Params, answer, time};
 use super::unknown;
-use crate::charge::key::Key;
 use crate::charge::{ResolveError, ResolveOutcome};
 use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::invoice::{Attempt, AttemptState, InvoiceId};
+use crate::protocol::key::Key;
 use crate::store::Resolution;
 
 /// The longest body of a resolve call, in bytes.

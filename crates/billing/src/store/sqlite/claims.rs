@@ -5,9 +5,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::counts::Moves;
 use super::{Lease, is_corrupt, list, one, rows, runs};
-use crate::charge::key::{DeploymentId, Key};
 use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, InvoiceState, Reference, RunId};
 use crate::money::Money;
+use crate::protocol::key::{DeploymentId, Key};
 use crate::store::plan::LEASE_NEVER;
 
 /// PENDING invoices that one job looks at: a run that goes on after a restart passes those that it has refused

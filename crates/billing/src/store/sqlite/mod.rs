@@ -20,11 +20,11 @@ use chassis::sqlite::{Sqlite, SqliteError};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params};
 use uuid::Uuid;
 
-use crate::charge::key::{DeploymentId, Key};
-use crate::charge::transition::Settlement;
 use crate::invoice::{
     Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
 };
+use crate::protocol::key::{DeploymentId, Key};
+use crate::protocol::transition::Settlement;
 use crate::store::{
     BATCH_MAX, Counts, ImportMode, ImportRow, Imported, Resolution, Resolved, Result, Settled, Store,
     StoreError,

@@ -5,12 +5,12 @@ use std::fmt::Display;
 use rusqlite::types::Type;
 use rusqlite::{Error, Row};
 
-use crate::charge::key::Key;
 use crate::invoice::{
     Attempt, AttemptState, AttentionReason, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy,
     Reference, Run, RunCounters, RunId, RunState,
 };
 use crate::money::{Currency, Money};
+use crate::protocol::key::Key;
 
 pub(super) const CUSTOMER: &str = "id, currency";
 

@@ -5,9 +5,9 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::counts::Moves;
 use super::{later, rows};
-use crate::charge::key::Key;
-use crate::charge::transition::{Conflict, Outcome, Settlement};
 use crate::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy, RunId};
+use crate::protocol::key::Key;
+use crate::protocol::transition::{Conflict, Outcome, Settlement};
 use crate::store::plan::{self, InvoicePlan, LEASE_NEVER, Others, Plan, Standing};
 use crate::store::{Resolution, Resolved, Settled};
 

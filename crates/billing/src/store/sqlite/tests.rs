@@ -6,8 +6,8 @@ use rusqlite::params;
 use tempfile::TempDir;
 
 use super::*;
-use crate::charge::transition::Outcome;
 use crate::money::{Currency, Money};
+use crate::protocol::transition::Outcome;
 
 const LEASE: Duration = Duration::from_secs(15);
 

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::charge::key::Key;
 use crate::invoice::{AttemptState, AttentionReason, InvoiceState};
+use crate::protocol::key::Key;
 
 /// Whether the provider executes a key at most once and echoes it; setting `PAYMENT_PROVIDER_IDEMPOTENCY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
