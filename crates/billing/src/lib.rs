@@ -13,7 +13,7 @@ use chassis::clock::{Clock, Random};
 use chassis::config::DatabaseUrl;
 use chassis::service::{self, Listeners};
 use chassis::shutdown::Shutdown;
-use chassis::telemetry::{LogHandle, Telemetry, init_logs, observe};
+use chassis::telemetry::{LogHandle, Telemetry, observe};
 
 use crate::charge::{ChargeSettings, Engine, EngineParts, LEASE};
 use crate::config::{Command, Config};
@@ -47,35 +47,24 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if config.command == Command::Healthcheck {
         return service::healthcheck(config.common.admin_listen);
     }
-    let log = init_logs(&config.common.log);
-    let code = match start(config, log.clone()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    };
-    log.flush();
-    code
+    let log = config.common.log.clone();
+    service::program(&log, |log| start(config, log))
 }
 
-fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        match config.command {
-            Command::Serve => {
-                let shutdown = Shutdown::new();
-                shutdown.on_signals();
-                launch(config, log, shutdown).await
-            }
-            Command::Migrate => {
-                let deployment = open_store(&config).await?.deployment().await?;
-                tracing::info!(deployment.id = %deployment.0, "The schema is up to date");
-                Ok(())
-            }
-            Command::Healthcheck => Ok(()),
+async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
+    match config.command {
+        Command::Serve => {
+            let shutdown = Shutdown::new();
+            shutdown.on_signals();
+            launch(config, log, shutdown).await
         }
-    })
+        Command::Migrate => {
+            let deployment = open_store(&config).await?.deployment().await?;
+            tracing::info!(deployment.id = %deployment.0, "The schema is up to date");
+            Ok(())
+        }
+        Command::Healthcheck => Ok(()),
+    }
 }
 
 /// Binds both ports and serves until shut down.

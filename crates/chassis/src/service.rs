@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use crate::config::Common;
 use crate::server::{Limits, Server, ServerMetrics};
 use crate::shutdown::Shutdown;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{LogConfig, LogHandle, Telemetry, init_logs};
 
 /// Connections that the kernel may hold until we accept them.
 const BACKLOG: u32 = 4096;
@@ -118,6 +118,22 @@ pub fn raise_open_files() -> u64 {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let current = if setrlimit(Resource::Nofile, raised).is_ok() { raised.current } else { limit.current };
     current.unwrap_or(u64::MAX)
+}
+
+/// Runs a program's work to its end: logs, a runtime, and an exit code. An error is logged and is a failure.
+pub fn program<Work>(log: &LogConfig, work: impl FnOnce(LogHandle) -> Work) -> ExitCode
+where
+    Work: Future<Output = anyhow::Result<()>>,
+{
+    let log = init_logs(log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done =
+        runtime.context("cannot start the runtime").and_then(|runtime| runtime.block_on(work(log.clone())));
+    if let Err(error) = &done {
+        tracing::error!("{error:#}");
+    }
+    log.flush();
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Asks a running service's admin port whether it is ready: exit code 0, or 1 when it is not, does not answer within
