@@ -26,13 +26,15 @@ pub(crate) enum Leg {
     Wrk,
     /// Billing.
     PayRun,
-    /// One after the other, each with a commit of its own.
+    /// One after the other, each with a commit of its own, SQLite as it comes: rollback journal, FULL.
     Loop,
+    /// The same with a write-ahead log: what a careful writer of that loop would get.
+    LoopWal,
 }
 
 impl Leg {
     /// All, in the order of the first round.
-    pub(crate) const ALL: [Self; 3] = [Self::Wrk, Self::PayRun, Self::Loop];
+    pub(crate) const ALL: [Self; 4] = [Self::Wrk, Self::PayRun, Self::Loop, Self::LoopWal];
 
     /// As the table calls it.
     pub(crate) fn name(self) -> &'static str {
@@ -40,6 +42,7 @@ impl Leg {
             Self::Wrk => "wrk -t2 -c64, a fresh key each",
             Self::PayRun => "billing's pay run, 64 in flight",
             Self::Loop => "loop, one FULL commit each",
+            Self::LoopWal => "the same loop, with a WAL",
         }
     }
 }
@@ -66,7 +69,8 @@ pub(crate) fn run(leg: Leg, invoices: usize) -> io::Result<Measured> {
     match leg {
         Leg::Wrk => wrk(&services, invoices),
         Leg::PayRun => Ok(pay_run(&services, invoices)),
-        Leg::Loop => naive_loop(&services, invoices.div_ceil(LOOP_SHARE)),
+        Leg::Loop => naive_loop(&services, invoices.div_ceil(LOOP_SHARE), "DELETE"),
+        Leg::LoopWal => naive_loop(&services, invoices.div_ceil(LOOP_SHARE), "WAL"),
     }
 }
 
@@ -122,9 +126,9 @@ fn wrk(services: &Services, invoices: usize) -> io::Result<Measured> {
 }
 
 /// As everybody writes it first, but with a key: select one, POST, commit, and again.
-fn naive_loop(services: &Services, invoices: usize) -> io::Result<Measured> {
+fn naive_loop(services: &Services, invoices: usize, journal: &str) -> io::Result<Measured> {
     let store = rusqlite::Connection::open(services.dir().join("loop.db")).map_err(io::Error::other)?;
-    prepare(&store, invoices).map_err(io::Error::other)?;
+    prepare(&store, invoices, journal).map_err(io::Error::other)?;
     let payments = services.payments.address().to_string();
     let mut connection = Connection::open(&payments)?;
     let before = services.payments.cpu_ms();
@@ -152,10 +156,11 @@ fn naive_loop(services: &Services, invoices: usize) -> io::Result<Measured> {
     Ok(figures)
 }
 
-fn prepare(store: &rusqlite::Connection, invoices: usize) -> rusqlite::Result<()> {
+fn prepare(store: &rusqlite::Connection, invoices: usize, journal: &str) -> rusqlite::Result<()> {
+    store.pragma_update(None, "journal_mode", journal)?;
+    store.pragma_update(None, "synchronous", "FULL")?;
     store.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-         CREATE TABLE invoices(id INTEGER PRIMARY KEY, state TEXT NOT NULL);
+        "CREATE TABLE invoices(id INTEGER PRIMARY KEY, state TEXT NOT NULL);
          CREATE INDEX pending ON invoices(id) WHERE state = 'PENDING';
          BEGIN",
     )?;
