@@ -35,6 +35,21 @@ async fn a_run_whose_driver_panics_is_taken_up_again() {
 }
 
 #[tokio::test]
+async fn an_outcome_is_kept_until_the_store_takes_it() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let (house, faulty) = faulty(1).await;
+    let billing = house.open(&provider.url, Plan::keys()).await;
+    faulty.spoil("settle", Fault::Fails);
+    let started = billing.engine.pay().await.unwrap();
+    until("the store refuses the outcome again and again", async || faulty.asked("settle") > 1).await;
+    assert_eq!(house.count(InvoiceState::Paid).await, 0);
+    faulty.mend();
+    assert!(billing.engine.wait(started.run, LONG).await.unwrap().finished);
+    assert_eq!(house.count(InvoiceState::Paid).await, 1);
+    assert_eq!(provider.deliveries().len(), 1);
+}
+
+#[tokio::test]
 async fn a_run_is_not_finished_when_the_store_fails_until_the_service_drains() {
     let provider = Provider::start(|_| Reply::charged()).await;
     let (house, faulty) = faulty(1).await;

@@ -1,7 +1,5 @@
 //! A provider or a store in trouble: the breaker, the budget, the lease, and outcomes that are never lost.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use billing::charge::breaker::{INVALID_MAX, PROBES_MAX};
@@ -85,26 +83,6 @@ async fn nothing_is_sent_that_could_outlive_its_lease() {
     assert_eq!(provider.deliveries().len(), 0);
     billing.stop().await;
     assert!(house.attempts().await.iter().all(|attempt| attempt.sends == 0));
-}
-
-#[tokio::test]
-async fn an_outcome_is_kept_until_the_store_takes_it() {
-    let seen = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&seen);
-    let provider = Provider::start(move |_| {
-        count.fetch_add(1, Ordering::SeqCst);
-        Reply::charged()
-    })
-    .await;
-    let house = House::with(1).await;
-    let billing = house.open(&provider.url, Plan::keys()).await;
-    house.spoil("CREATE TRIGGER no BEFORE UPDATE ON attempts BEGIN SELECT RAISE(FAIL, 'disk full'); END");
-    billing.engine.pay().await.unwrap();
-    until("it is charged there", async || seen.load(Ordering::SeqCst) > 0).await;
-    assert_eq!(house.count(InvoiceState::Paid).await, 0);
-    house.spoil("DROP TRIGGER no");
-    until("it is paid here", async || house.count(InvoiceState::Paid).await == 1).await;
-    assert_eq!(provider.deliveries().len(), 1);
 }
 
 #[tokio::test]
