@@ -111,7 +111,7 @@ fn die_at(services: &mut Services, point: &str, nth: usize, way: Way) -> usize {
         services.billing.spawn();
     } else {
         services.billing.start_again();
-        let _run = services.start_run();
+        ask_for_run(services);
     }
     let status = match way {
         Way::Stop => {
@@ -129,6 +129,11 @@ fn die_at(services: &mut Services, point: &str, nth: usize, way: Way) -> usize {
     services.billing.set_env("TINJIS_CRASH_HITS", "");
     let reached = std::fs::read_to_string(hits).unwrap_or_default();
     reached.lines().filter(|line| *line == point).count()
+}
+
+/// Billing may die before it can answer.
+fn ask_for_run(services: &Services) {
+    let _lost = http::try_call("POST", &format!("{}/v1/runs", services.billing_url()), &[], b"");
 }
 
 fn death(services: &mut Services, point: &str) -> ExitStatus {
