@@ -9,8 +9,9 @@ use ::http::Uri;
 use ::http::uri::{PathAndQuery, Scheme};
 use chassis::caller::Callers;
 use chassis::config::{
-    Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, TokenSource, load, unquote,
+    Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, TokenSource, client_tls, load, unquote,
 };
+use chassis::tls::ClientFiles;
 use uuid::Uuid;
 
 use crate::demo_data::Demo;
@@ -61,6 +62,15 @@ pub struct Args {
     /// Charges under way at once, from 1 to 1024 [default: 64]
     #[arg(long, env = "IN_FLIGHT_MAX", value_name = "NUMBER", help_heading = "Provider")]
     in_flight_max: Option<String>,
+    /// Authorities in PEM that a provider over https is trusted by, or its own certificate; read again when it changes
+    #[arg(long, env = "PROVIDER_CA", value_name = "FILE", help_heading = "Provider")]
+    provider_ca: Option<String>,
+    /// Certificate in PEM that billing shows to the provider, read again when it changes [default: none]
+    #[arg(long, env = "PROVIDER_CERT", value_name = "FILE", help_heading = "Provider")]
+    provider_cert: Option<String>,
+    /// Key of that certificate in PEM, read again when it changes
+    #[arg(long, env = "PROVIDER_KEY", value_name = "FILE", help_heading = "Provider")]
+    provider_key: Option<String>,
     /// File with one token a line of those who may write through /v1 from elsewhere [default: nobody may]
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     operator_token_file: Option<String>,
@@ -101,6 +111,8 @@ pub struct Config {
     pub deployment: Option<DeploymentId>,
     /// Where charges are POSTed to, as it stands.
     pub endpoint: Uri,
+    /// Whom billing trusts and what it shows, if the provider is called over TLS.
+    pub provider_tls: Option<ClientFiles>,
     /// What the provider does with keys.
     pub idempotency: Idempotency,
     /// Charges under way at once.
@@ -136,6 +148,7 @@ impl Args {
         let deployment = given(&self.deployment_id).map(deployment).transpose();
         let deployment = problems.take("--deployment-id (DEPLOYMENT_ID)", deployment);
         let endpoint = endpoint(given(&self.payment_provider_endpoint), invoice_app, problems);
+        let provider_tls = endpoint.as_ref().map(|endpoint| self.provider_tls(endpoint, problems));
         let idempotency = idempotency(given(&self.payment_provider_idempotency).unwrap_or("none"));
         let idempotency =
             problems.take("--payment-provider-idempotency (PAYMENT_PROVIDER_IDEMPOTENCY)", idempotency);
@@ -151,10 +164,34 @@ impl Args {
             demo: demo?,
             deployment: deployment?,
             endpoint: endpoint?,
+            provider_tls: provider_tls?.ok()?,
             idempotency: idempotency?,
             in_flight_max: in_flight_max?,
             operators,
         })
+    }
+}
+
+/// A mistake was recorded.
+struct Mistaken;
+
+impl Args {
+    /// What calls over TLS need. Without an https endpoint nothing of it is used, and saying it is a mistake.
+    fn provider_tls(&self, endpoint: &Uri, problems: &mut Problems) -> Result<Option<ClientFiles>, Mistaken> {
+        const CA: &str = "--provider-ca (PROVIDER_CA)";
+        const CERT: &str = "--provider-cert (PROVIDER_CERT)";
+        const KEY: &str = "--provider-key (PROVIDER_KEY)";
+        let settings = [(CA, &self.provider_ca), (CERT, &self.provider_cert), (KEY, &self.provider_key)];
+        if endpoint.scheme() == Some(&Scheme::HTTPS) {
+            let [ca, cert, key] = settings;
+            return client_tls(ca, cert, key, problems).map(Some).ok_or(Mistaken);
+        }
+        let said = settings.into_iter().filter(|(_, path)| given(path).is_some());
+        let said: Vec<&str> = said.map(|(setting, _)| setting).collect();
+        for setting in &said {
+            problems.add(setting, format!("is given, but {endpoint} is not called over TLS; say https://"));
+        }
+        if said.is_empty() { Ok(None) } else { Err(Mistaken) }
     }
 }
 
@@ -218,9 +255,9 @@ fn endpoint_url(text: &str) -> Result<Uri, String> {
     let no_url = || format!("\"{text}\" is no URL with a scheme, as {ENDPOINT} is");
     let url = text.parse::<Uri>().map_err(|_| no_url())?;
     match url.scheme() {
-        Some(scheme) if *scheme == Scheme::HTTP => Ok(url),
+        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => Ok(url),
         Some(_) if text.contains("://") => {
-            Err(format!("\"{text}\" has a scheme that this version does not call; it calls http://"))
+            Err(format!("\"{text}\" has a scheme that is not called; http:// and https:// are"))
         }
         _ => Err(no_url()),
     }
@@ -312,12 +349,28 @@ mod tests {
 
     #[test]
     fn what_is_no_plain_url_is_a_mistake() {
-        for url in ["localhost:9000", "payments", "/payments", "http://", "https://a", "ftp://a", "http:/a"] {
+        for url in ["localhost:9000", "payments", "/payments", "http://", "ftp://a", "http:/a"] {
             let mistake = endpoint_of(Some(url), None, None).unwrap_err();
             assert!(mistake.contains(ENDPOINT_SETTING), "{url}: {mistake}");
         }
         let mistake = endpoint_of(None, None, Some("http://user:password@a")).unwrap_err();
         assert!(mistake.contains("payment-provider-url") && !mistake.contains("password"), "{mistake}");
+    }
+
+    #[test]
+    fn a_provider_over_https_needs_somebody_to_trust_and_plain_http_nobody() {
+        let https = ["--payment-provider-endpoint", "https://payments:9000"];
+        let mistakes = resolve(&https).unwrap_err();
+        assert!(mistakes.contains("--provider-ca (PROVIDER_CA): is missing"), "{mistakes}");
+        let paths = [
+            ["--provider-ca", "/nowhere/ca"],
+            ["--provider-cert", "/nowhere/c"],
+            ["--provider-key", "/nowhere/k"],
+        ];
+        let mistakes = resolve(&[&https[..], &paths.concat()].concat()).unwrap_err();
+        assert!(mistakes.starts_with("3 mistakes"), "{mistakes}");
+        let mistakes = resolve(&paths.concat()).unwrap_err();
+        assert!(mistakes.starts_with("3 mistakes") && mistakes.contains("not called over TLS"), "{mistakes}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use chassis::config::DatabaseUrl;
 use chassis::service::{self, Listeners};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::{LogHandle, Telemetry, observe};
+use chassis::tls::{TlsConnect, TlsMetrics};
 
 use crate::charge::{ChargeSettings, Engine, EngineParts, LEASE};
 use crate::config::{Command, Config};
@@ -103,15 +104,32 @@ pub async fn serve(
         idempotency = ?config.idempotency,
         "Charging goes to this provider"
     );
-    let engine = engine(&config, Arc::clone(&store), &telemetry, &shutdown).await?;
+    let tls = TlsMetrics::new(&telemetry.metrics);
+    let listeners = listeners.secure(config.common.tls.as_ref(), &tls)?;
+    let calls = calls(&config, &tls)?;
+    let engine = engine(&config, calls, Arc::clone(&store), &telemetry, &shutdown).await?;
     let operators = OperatorGuard::new(Callers::from_source(config.operators)?, listen);
     let routes = observe(http::router(AppState { store, engine, operators }), &telemetry);
     let admin = admin_router(&telemetry, readiness, log);
     service::serve(listeners, routes, admin, http::limits(), shutdown, &telemetry).await
 }
 
+/// What calls the provider: over TLS or not, as its URL says.
+fn calls(config: &Config, tls: &TlsMetrics) -> anyhow::Result<chassis::client::Client> {
+    let limits =
+        ClientConfig { pool_max: config.in_flight_max.get(), deadline: DEADLINE, ..ClientConfig::default() };
+    Ok(match &config.provider_tls {
+        None => chassis::client::Client::new(limits),
+        Some(files) => {
+            let connect = TlsConnect::open(files.clone(), Clock::system(), tls)?;
+            chassis::client::Client::with_connect(limits, connect)
+        }
+    })
+}
+
 async fn engine(
     config: &Config,
+    calls: chassis::client::Client,
     store: Arc<dyn Store>,
     telemetry: &Telemetry,
     shutdown: &Shutdown,
@@ -122,11 +140,9 @@ async fn engine(
         tokens: config.common.tokens.clone().map(Tokens::new).transpose()?,
         deadline: DEADLINE,
     };
-    let calls =
-        ClientConfig { pool_max: config.in_flight_max.get(), deadline: DEADLINE, ..ClientConfig::default() };
     let parts = EngineParts {
         store,
-        provider: provider::Client::new(chassis::client::Client::new(calls), provider),
+        provider: provider::Client::new(calls, provider),
         settings: ChargeSettings { in_flight_max: config.in_flight_max, lease: LEASE },
         clock: Clock::system(),
         random: Random::system(),

@@ -3,8 +3,10 @@
 
 mod args;
 mod problems;
+mod tls;
 mod values;
 
 pub use args::{load, parse_or_exit_code};
 pub use problems::{ConfigError, EXIT_USAGE, Problems};
+pub use tls::{TlsArgs, client_tls};
 pub use values::{Common, CommonArgs, CommonDefaults, DatabaseUrl, Secret, TokenSource, unquote};

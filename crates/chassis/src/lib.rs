@@ -14,3 +14,4 @@ pub mod service;
 pub mod shutdown;
 pub mod sqlite;
 pub mod telemetry;
+pub mod tls;

@@ -11,10 +11,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use crate::clock::Clock;
 use crate::config::Common;
 use crate::server::{Limits, Server, ServerMetrics};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogConfig, LogHandle, Telemetry, init_logs};
+use crate::tls::{ServerFiles, ServerTls, TlsMetrics};
 
 /// Connections that the kernel may hold until we accept them.
 const BACKLOG: u32 = 4096;
@@ -38,6 +40,9 @@ pub struct Listeners {
     pub business: TcpListener,
     /// Admin port.
     pub admin: TcpListener,
+    /// What is spoken on the business port; without, plain HTTP. The admin port is always plain: the kubelet and
+    /// Prometheus have no certificate.
+    pub tls: Option<ServerTls>,
 }
 
 impl Listeners {
@@ -46,7 +51,16 @@ impl Listeners {
     /// # Errors
     /// When an address is taken or not ours; names it.
     pub async fn bind(common: &Common) -> anyhow::Result<Self> {
-        Ok(Self { business: bind(common.listen)?, admin: bind(common.admin_listen)? })
+        Ok(Self { business: bind(common.listen)?, admin: bind(common.admin_listen)?, tls: None })
+    }
+
+    /// Speaks TLS on the business port, by these files if any.
+    ///
+    /// # Errors
+    /// When something is wrong with the files.
+    pub fn secure(self, files: Option<&ServerFiles>, metrics: &TlsMetrics) -> anyhow::Result<Self> {
+        let open = |files: &ServerFiles| ServerTls::open(files.clone(), Clock::system(), metrics);
+        Ok(Self { tls: files.map(open).transpose()?, ..self })
     }
 
     /// The addresses really bound: business and admin.
@@ -83,11 +97,12 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let open_files_max = raise_open_files();
     let (listen, admin_listen) = listeners.addresses()?;
-    tracing::info!(listen = %listen, admin.listen = %admin_listen, open_files_max, "Listening");
+    let tls = listeners.tls.is_some();
+    tracing::info!(listen = %listen, admin.listen = %admin_listen, tls, open_files_max, "Listening");
 
     let metrics = ServerMetrics::new();
     metrics.register(telemetry.registry()).context("a service serves its business port once")?;
-    let business = Server::new(listeners.business, business, limits).metrics(metrics);
+    let business = Server::new(listeners.business, business, limits).metrics(metrics).tls(listeners.tls);
     let admin_shutdown = Shutdown::with_timings(Duration::ZERO, ADMIN_GRACE);
     let admin = Server::new(listeners.admin, admin, admin_limits()).serve(admin_shutdown.clone());
     let admin = tokio::spawn(admin);
@@ -196,7 +211,7 @@ mod tests {
 
     fn open_shop(shutdown: Shutdown) -> Shop {
         let any = "127.0.0.1:0".parse().unwrap();
-        let listeners = Listeners { business: bind(any).unwrap(), admin: bind(any).unwrap() };
+        let listeners = Listeners { business: bind(any).unwrap(), admin: bind(any).unwrap(), tls: None };
         let (business, admin) = listeners.addresses().unwrap();
         let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (enter, go) = (Arc::clone(&entered), Arc::clone(&go_on));

@@ -117,14 +117,16 @@ impl Args {
             problems
                 .add("--database-url (DATABASE_URL)", "this version keeps its ledger in sqlite:PATH only");
         }
+        let proves_clients = common.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
         if command == Command::Serve
             && common.tokens.is_none()
+            && !proves_clients
             && !anonymous
             && !common.listen.ip().is_loopback()
         {
             problems.add(
                 "--payments-api-token (PAYMENTS_API_TOKEN)",
-                "is missing, and --listen is not loopback: anybody could charge. Set a token, or say \
+                "is missing, and --listen is not loopback: anybody could charge. Set a token or --tls-client-ca, or say \
                  --allow-anonymous (ALLOW_ANONYMOUS=true)",
             );
         }

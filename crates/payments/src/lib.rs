@@ -14,6 +14,7 @@ use chassis::server::Limits;
 use chassis::service::{self, Listeners};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::{LogHandle, Telemetry, observe};
+use chassis::tls::TlsMetrics;
 
 use crate::charge::Charger;
 use crate::config::{Command, Config};
@@ -98,6 +99,7 @@ pub async fn serve(
     let ledger: Arc<dyn Ledger> = ledger;
     let ledger_id = ledger.id().await?;
     let telemetry = Telemetry::new("payments", env!("CARGO_PKG_VERSION"), REVISION);
+    let listeners = listeners.secure(config.common.tls.as_ref(), &TlsMetrics::new(&telemetry.metrics))?;
     let callers = Callers::from_source(config.common.tokens.clone())?;
     let seed = config.seed.unwrap_or_else(|| Seed(Random::system().u64()));
     tracing::info!(%seed, ledger.id = %ledger_id, "Every decision follows from this seed");

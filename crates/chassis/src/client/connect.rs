@@ -1,4 +1,4 @@
-//! How bytes get connected: TCP here; TLS and a simulated network have their place beside it. Knows no HTTP.
+//! How bytes get connected: TCP here, TLS in a room of its own, a simulated network in tests. Knows no HTTP.
 
 use futures_util::future::BoxFuture;
 use socket2::SockRef;
@@ -26,6 +26,16 @@ pub trait Connect: Send + Sync + 'static {
         port: u16,
         deadline: Instant,
     ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>>;
+
+    /// Whether it speaks TLS: then only `https` is called, else only `http`.
+    fn is_tls(&self) -> bool {
+        false
+    }
+
+    /// Rises when what connections are made with has changed: none of an earlier generation is used again.
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 /// Plain TCP: every address that the name resolves to, one after the other, each with its share of the time.
@@ -39,17 +49,22 @@ impl Connect for Tcp {
         port: u16,
         deadline: Instant,
     ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
-        Box::pin(async move {
-            let tcp = match host.parse::<IpAddr>() {
-                Ok(address) => TcpStream::connect((address, port)).await?,
-                Err(_) => {
-                    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
-                    first_connected(&addresses, deadline).await?
-                }
-            };
-            tcp.set_nodelay(true)?;
-            Ok(Box::new(tcp) as Box<dyn Stream>)
-        })
+        Box::pin(async move { Ok(Box::new(Self::dial(host, port, deadline).await?) as Box<dyn Stream>) })
+    }
+}
+
+impl Tcp {
+    /// A connection to the first address of the host that takes one.
+    pub(crate) async fn dial(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
+        let tcp = match host.parse::<IpAddr>() {
+            Ok(address) => TcpStream::connect((address, port)).await?,
+            Err(_) => {
+                let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+                first_connected(&addresses, deadline).await?
+            }
+        };
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
     }
 }
 

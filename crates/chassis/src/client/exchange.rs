@@ -46,18 +46,20 @@ pub(super) struct Exclusive {
     tally: Arc<Tally>,
     alarm: Alarm,
     over: bool,
+    /// Of what it was connected with.
+    pub(super) generation: u64,
     pub(super) idle_since: Instant,
 }
 
 impl Exclusive {
-    pub(super) async fn new(stream: Box<dyn Stream>) -> hyper::Result<Self> {
+    pub(super) async fn new(stream: Box<dyn Stream>, generation: u64) -> hyper::Result<Self> {
         let tally = Arc::new(Tally::default());
         let io = TokioIo::new(Counted::new(stream, tally.clone()));
         let mut builder = http1::Builder::new();
         builder.writev(false).max_buf_size(BUFFER_BYTES_MAX);
         let (sender, connection) = builder.handshake(io).await?;
         let (alarm, idle_since) = (Alarm::default(), Instant::now());
-        Ok(Self { sender, connection, tally, alarm, over: false, idle_since })
+        Ok(Self { sender, connection, tally, alarm, over: false, generation, idle_since })
     }
 
     /// Whether a request may be put on this connection, as far as can be known now.

@@ -41,6 +41,7 @@ const FILES_AGAIN_IN: Duration = Duration::from_millis(20);
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 
 /// The limits and deadlines of a client.
 #[derive(Clone, Debug)]
@@ -110,7 +111,8 @@ impl Client {
             total: config.deadline,
             body_bytes_max: config.body_bytes_max,
         };
-        let authority = authority(request.uri()).map_err(|what| Failure::NotSent(Cause::Request(what)))?;
+        let authority = authority(request.uri(), self.0.connect.is_tls())
+            .map_err(|what| Failure::NotSent(Cause::Request(what)))?;
         let request = self.0.dress(request, &authority).map(Full::new);
         let _place = self.0.place(allowed).await.map_err(Failure::NotSent)?;
         let (connection, answer) = self.0.exchange(request, &authority, allowed).await?;
@@ -137,7 +139,7 @@ impl Inner {
     ) -> Result<(Exclusive, Response<Bytes>), Failure> {
         let mut fresh = loop {
             while let Some(mut kept) = self.pool.take(authority) {
-                if !kept.is_usable() {
+                if kept.generation != self.connect.generation() || !kept.is_usable() {
                     continue;
                 }
                 match kept.exchange(request, allowed).await {
@@ -170,19 +172,22 @@ impl Inner {
         self.pool.keep_at_most(self.places.available_permits());
         let deadline = allowed.deadline.min(Instant::now() + self.config.connect_timeout);
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let port = authority.port_u16().unwrap_or(HTTP_PORT);
+        let default_port = if self.connect.is_tls() { HTTPS_PORT } else { HTTP_PORT };
+        let port = authority.port_u16().unwrap_or(default_port);
+        // Asked before connecting: a change in between makes the connection older than it is, which harms nobody.
+        let generation = self.connect.generation();
         let stream = tokio::time::timeout_at(deadline, self.connect.connect(host, port, deadline))
             .await
             .map_err(|_| Cause::ConnectLate(self.config.connect_timeout))?
             .map_err(Cause::Connect)?;
-        let connection = Exclusive::new(stream).await.map_err(Cause::Connection)?;
+        let connection = Exclusive::new(stream, generation).await.map_err(Cause::Connection)?;
         crate::crash_point!("client-connected");
         Ok(connection)
     }
 
     /// Keeps a connection whose exchange is complete on both sides.
     fn keep(&self, authority: Authority, mut connection: Exclusive) {
-        if connection.is_usable() {
+        if connection.generation == self.connect.generation() && connection.is_usable() {
             self.pool.put(authority, connection);
         }
     }
@@ -208,10 +213,12 @@ impl Inner {
     }
 }
 
-fn authority(uri: &Uri) -> Result<Authority, &'static str> {
+fn authority(uri: &Uri, is_tls: bool) -> Result<Authority, &'static str> {
     let authority = uri.authority().ok_or("its URI is not absolute")?;
-    if uri.scheme() != Some(&Scheme::HTTP) {
-        return Err("its scheme is not http");
+    match is_tls {
+        true if uri.scheme() != Some(&Scheme::HTTPS) => return Err("its scheme is not https"),
+        false if uri.scheme() != Some(&Scheme::HTTP) => return Err("its scheme is not http"),
+        _ => {}
     }
     if authority.as_str().contains('@') {
         return Err("its URI holds credentials");

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::problems::Problems;
+use super::tls::TlsArgs;
 use crate::telemetry::{LogConfig, LogFormat, LogLevel};
+use crate::tls::ServerFiles;
 
 /// A text that no log, error or `Debug` may show.
 #[derive(Clone, PartialEq, Eq)]
@@ -122,6 +124,8 @@ pub struct CommonArgs {
     /// File with one token a line, read again when it changes
     #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     pub payments_api_token_file: Option<String>,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// Holds a token and perhaps a database password, so it shows nothing.
@@ -173,6 +177,8 @@ pub struct Common {
     pub log: LogConfig,
     /// Tokens, if any are configured.
     pub tokens: Option<TokenSource>,
+    /// What the business port shows and whom it lets in, if it speaks TLS.
+    pub tls: Option<ServerFiles>,
 }
 
 impl CommonArgs {
@@ -188,12 +194,14 @@ impl CommonArgs {
         let database_url = problems.take("--database-url (DATABASE_URL)", url.parse());
         let log = self.resolve_log(defaults, problems);
         let tokens = self.resolve_tokens(problems);
+        let tls = self.tls.resolve(problems);
         let common = Common {
             listen: listen?,
             admin_listen: admin_listen?,
             database_url: database_url?,
             log: log?,
             tokens: tokens.ok()?,
+            tls: tls.ok()?,
         };
         if common.listen == common.admin_listen && common.listen.port() != 0 {
             problems.add(

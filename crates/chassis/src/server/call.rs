@@ -5,8 +5,10 @@ use super::Connection;
 use super::body::{AnswerBody, InFlight, RequestBody};
 use super::limits::Limits;
 use super::metrics::ServerMetrics;
+use super::roster::HalfOpen;
 use super::state::{BodyFailure, Phase, State};
 use crate::problem::Problem;
+use crate::tls::ServerTls;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -24,6 +26,8 @@ use tower::Service;
 /// What all connections of a server share.
 pub(super) struct Shared {
     pub(super) router: Router,
+    pub(super) tls: Option<ServerTls>,
+    pub(super) half_open: HalfOpen,
     pub(super) limits: Limits,
     pub(super) metrics: ServerMetrics,
     pub(super) in_flight: Arc<AtomicUsize>,
@@ -47,6 +51,9 @@ pub(super) async fn answer(
         return Ok(response.map(|inner| AnswerBody { inner, _place: None }));
     };
     head.extensions.insert(Connection(state.clone()));
+    if let Some(name) = state.peer_name.get() {
+        head.extensions.insert(name.clone());
+    }
     let body = match has_body {
         true => Body::new(RequestBody::new(incoming, state.clone())),
         false => Body::empty(),
@@ -63,10 +70,10 @@ pub(super) async fn answer(
     Ok(finish(&shared, &state, response).map(|inner| AnswerBody { inner, _place: Some(place) }))
 }
 
-/// Says in the answer when it is the last one: what is left of the request's body will not be read, or another
-/// connection waits for this place.
+/// Says in the answer when it is the last one: what is left of the request's body will not be read, another
+/// connection waits for this place, or the connection is old.
 fn finish(shared: &Shared, state: &State, mut response: Response) -> Response {
-    if !state.is_body_whole() || shared.is_crowded.load(Relaxed) {
+    if !state.is_body_whole() || shared.is_crowded.load(Relaxed) || state.is_aged() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     state.enter(Phase::Answer);

@@ -7,17 +7,19 @@ use super::limits::Limits;
 use super::state::{BodyFailure, CLOSE, DRAIN, HARD, Phase, RESET, State};
 use super::wire::{Stream, Wire};
 use crate::alarm::Alarm;
+use crate::tls::{Refusal, ServerTls};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// How long a client may go on sending after our last answer.
@@ -36,6 +38,8 @@ pub(super) enum End {
     Expired(Phase),
     /// The client does not take its answer, or hardly.
     WriteStall,
+    /// No TLS was agreed upon; counted with its reason by whoever refused.
+    Refused,
     /// A handler asked for it.
     Severed,
     /// The server is shutting down.
@@ -46,9 +50,10 @@ impl End {
     /// The label in the figures; none for the ordinary end.
     pub(super) fn reason(self) -> Option<&'static str> {
         match self {
-            Self::Over => None,
+            Self::Over | Self::Refused => None,
             Self::Broken => Some("broken"),
             Self::Expired(Phase::FirstByte) => Some("first_byte_late"),
+            Self::Expired(Phase::Handshake) => Some("handshake_late"),
             Self::Expired(Phase::Head) => Some("header_late"),
             Self::Expired(Phase::Idle) => Some("idle"),
             Self::Expired(_) => Some("closing_late"),
@@ -113,6 +118,7 @@ impl Watch {
 fn time_allowed(phase: Phase, limits: &Limits) -> Option<Duration> {
     match phase {
         Phase::FirstByte => Some(limits.first_byte),
+        Phase::Handshake => Some(limits.handshake),
         Phase::Idle => Some(limits.idle),
         Phase::Head => Some(limits.header),
         Phase::Body | Phase::LongBody => Some(limits.body),
@@ -123,23 +129,68 @@ fn time_allowed(phase: Phase, limits: &Limits) -> Option<Duration> {
 
 /// Serves one connection to its end.
 pub(super) async fn connection(
-    stream: Stream,
+    tcp: TcpStream,
     shared: Arc<Shared>,
     state: Arc<State>,
     epoch: Instant,
 ) -> End {
     let mut watch = Watch { epoch, turn: None, alarm: Alarm::default(), stall: Stall::default() };
     // Until a byte comes, a connection holds no buffer.
-    let first = std::future::poll_fn(|cx| poll_first_byte(cx, &stream, &shared, &state, &mut watch));
+    let first = std::future::poll_fn(|cx| poll_first_byte(cx, &tcp, &shared, &state, &mut watch));
     if let Some(end) = first.await {
         return end;
     }
+    let stream = match &shared.tls {
+        None => Stream::Plain(tcp),
+        Some(tls) => match handshake(tls, tcp, &shared, &state, &mut watch).await {
+            Ok(stream) => stream,
+            Err(end) => return end,
+        },
+    };
     let mut http = http1(&shared.limits).serve_connection(
         TokioIo::new(Wire::new(stream, state.clone())),
         service_fn(|request: Request<Incoming>| call::answer(shared.clone(), state.clone(), request)),
     );
     let mut draining = false;
     std::future::poll_fn(|cx| poll_http(cx, &mut http, &shared, &state, &mut watch, &mut draining)).await
+}
+
+/// Agrees on TLS within its time; what the certificate proves is known to the connection from then on.
+async fn handshake(
+    tls: &ServerTls,
+    tcp: TcpStream,
+    shared: &Shared,
+    state: &Arc<State>,
+    watch: &mut Watch,
+) -> Result<Stream, End> {
+    state.enter(Phase::Handshake);
+    let _half_open = shared.half_open.enter(state.clone());
+    let mut accepted = pin!(tls.accept(tcp));
+    let accepted = std::future::poll_fn(|cx| {
+        state.driver.register(cx.waker());
+        if let Poll::Ready(accepted) = accepted.as_mut().poll(cx) {
+            return Poll::Ready(accepted.ok_or(End::Refused));
+        }
+        match state.asked() {
+            asked if asked & CLOSE != 0 => {
+                tls.refuse(Refusal::HandshakeTimeout, &"too many are under way, and this is the oldest");
+                return Poll::Ready(Err(End::Expired(Phase::Handshake)));
+            }
+            asked if asked & (DRAIN | HARD) != 0 => return Poll::Ready(Err(End::Drained)),
+            _ => {}
+        }
+        watch.poll(cx, state, &shared.limits).map(|()| {
+            tls.refuse(Refusal::HandshakeTimeout, &"not finished in time");
+            Err(End::Expired(Phase::Handshake))
+        })
+    });
+    let (stream, name) = accepted.await?;
+    if let Some(name) = name {
+        state.peer_name.set(name).expect("a connection shakes hands once");
+    }
+    state.aged_at.set(Instant::now() + shared.limits.tls_age).expect("a connection shakes hands once");
+    state.enter(Phase::FirstByte);
+    Ok(Stream::Tls(Box::new(stream)))
 }
 
 fn http1(limits: &Limits) -> http1::Builder {
@@ -156,13 +207,13 @@ fn http1(limits: &Limits) -> http1::Builder {
 
 fn poll_first_byte(
     cx: &mut Context<'_>,
-    stream: &Stream,
+    tcp: &TcpStream,
     shared: &Shared,
     state: &State,
     watch: &mut Watch,
 ) -> Poll<Option<End>> {
     state.driver.register(cx.waker());
-    if stream.poll_read_ready(cx).is_ready() {
+    if tcp.poll_read_ready(cx).is_ready() {
         return Poll::Ready(None);
     }
     if state.asked() & (DRAIN | HARD) != 0 {

@@ -15,6 +15,12 @@ const CONNECTIONS_MAX: usize = 4096;
 const IN_FLIGHT_MAX: usize = 1024;
 /// From the accept to the first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(60);
+/// From the first byte of a TLS handshake to its end.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes under way.
+const HANDSHAKES_MAX: usize = 1024;
+/// Until a connection over TLS is to be made anew.
+const TLS_AGE: Duration = Duration::from_secs(600);
 /// From the first byte of a head to its end.
 const HEADER: Duration = Duration::from_secs(60);
 /// From the end of a head to the end of its body.
@@ -47,6 +53,12 @@ pub struct Limits {
     pub in_flight_max: usize,
     /// From the accept to the first byte.
     pub first_byte: Duration,
+    /// From the first byte of a TLS handshake to its end.
+    pub handshake: Duration,
+    /// TLS handshakes under way; for a further one the oldest gives way, since a sound one takes milliseconds.
+    pub handshakes_max: usize,
+    /// After this a connection over TLS ends with its next answer, so that nobody stays who would not be let in now.
+    pub tls_age: Duration,
     /// From the first byte of a head to its end.
     pub header: Duration,
     /// From the end of a head to the end of its body; see [`super::Connection::expect_long_body`].
@@ -78,6 +90,9 @@ impl Default for Limits {
             connections_max: CONNECTIONS_MAX,
             in_flight_max: IN_FLIGHT_MAX,
             first_byte: FIRST_BYTE,
+            handshake: HANDSHAKE,
+            handshakes_max: HANDSHAKES_MAX,
+            tls_age: TLS_AGE,
             header: HEADER,
             body: BODY,
             idle: IDLE,

@@ -17,9 +17,10 @@ pub use limits::{Limits, Panicked, Shed};
 pub use metrics::ServerMetrics;
 
 use crate::shutdown::Shutdown;
+use crate::tls::ServerTls;
 use axum::Router;
 use http::HeaderName;
-use roster::Roster;
+use roster::{HalfOpen, Roster};
 use state::{CLOSE, DRAIN, HARD, RESET, State};
 use std::io;
 use std::net::SocketAddr;
@@ -80,6 +81,7 @@ pub struct Server {
     router: Router,
     limits: Limits,
     metrics: ServerMetrics,
+    tls: Option<ServerTls>,
 }
 
 impl Server {
@@ -87,7 +89,7 @@ impl Server {
     /// open now: to be called once all that a service keeps open is open, and before any server accepts.
     pub fn new(listener: TcpListener, router: Router, mut limits: Limits) -> Self {
         limits.connections_max = limits::affordable(limits.connections_max);
-        Self { listener, router, limits, metrics: ServerMetrics::new() }
+        Self { listener, router, limits, metrics: ServerMetrics::new(), tls: None }
     }
 
     /// Counts into these figures.
@@ -95,6 +97,12 @@ impl Server {
     pub fn metrics(mut self, metrics: ServerMetrics) -> Self {
         self.metrics = metrics;
         self
+    }
+
+    /// Speaks TLS on every connection, and nothing else.
+    #[must_use]
+    pub fn tls(self, tls: Option<ServerTls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Accepts until told to stop, then closes idle connections, lets busy ones finish their answer, and returns
@@ -106,6 +114,8 @@ impl Server {
         let epoch = Instant::now();
         let shared = Arc::new(call::Shared {
             router: self.router,
+            tls: self.tls,
+            half_open: HalfOpen::new(self.limits.handshakes_max),
             limits: self.limits,
             metrics: self.metrics,
             in_flight: Arc::default(),
@@ -177,19 +187,16 @@ impl Accepting {
     }
 
     fn spawn(&self, tcp: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
-        let stream = match wire::establish(tcp) {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::debug!(%peer, %error, "a connection was gone at once");
-                return;
-            }
-        };
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "a connection was gone at once");
+            return;
+        }
         let state = Arc::new(State::new(peer));
         let entry = self.roster.enter(state.clone());
         let (shared, epoch) = (self.shared.clone(), self.epoch);
         shared.metrics.opened();
         self.tasks.spawn(async move {
-            let end = drive::connection(stream, shared.clone(), state, epoch).await;
+            let end = drive::connection(tcp, shared.clone(), state, epoch).await;
             shared.metrics.closed(end);
             drop((entry, slot));
         });

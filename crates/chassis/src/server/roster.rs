@@ -1,8 +1,8 @@
 //! The open connections of one server: all can be told something, and the one idle for longest asked to go. Does
 //! not count them: that is the accept loop's semaphore.
 
-use super::state::{DRAIN, Phase, State};
-use std::collections::HashMap;
+use super::state::{CLOSE, DRAIN, Phase, State};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -51,6 +51,48 @@ impl Roster {
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().expect("nothing panics with the roster locked")
+    }
+}
+
+/// The handshakes under way, the oldest first.
+pub(super) struct HalfOpen {
+    count_max: usize,
+    under_way: Mutex<(u64, BTreeMap<u64, Arc<State>>)>,
+}
+
+/// Counts a handshake until dropped.
+pub(super) struct HalfOpened<'a> {
+    id: u64,
+    among: &'a HalfOpen,
+}
+
+impl HalfOpen {
+    pub(super) fn new(count_max: usize) -> Self {
+        Self { count_max, under_way: Mutex::default() }
+    }
+
+    /// Takes one more; beyond the limit the oldest is asked to go.
+    pub(super) fn enter(&self, state: Arc<State>) -> HalfOpened<'_> {
+        let mut under_way = self.lock();
+        under_way.0 += 1;
+        let id = under_way.0;
+        if under_way.1.len() >= self.count_max
+            && let Some((_, oldest)) = under_way.1.pop_first()
+        {
+            oldest.ask(CLOSE);
+        }
+        under_way.1.insert(id, state);
+        HalfOpened { id, among: self }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Arc<State>>)> {
+        self.under_way.lock().expect("nothing panics with the handshakes locked")
+    }
+}
+
+impl Drop for HalfOpened<'_> {
+    fn drop(&mut self) {
+        self.among.lock().1.remove(&self.id);
     }
 }
 

@@ -1,9 +1,12 @@
 //! What the driver, the wire, the call and the handler's handle of one connection know together: its phase, what
 //! was asked of it, and how its body ended. Atomics only; it decides nothing.
 
+use crate::tls::PeerName;
 use futures_util::task::AtomicWaker;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use tokio::time::Instant;
 
 /// Where a connection stands; each phase has its own deadline or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 pub(super) enum Phase {
     /// No byte came yet.
     FirstByte,
+    /// TLS is being agreed upon.
+    Handshake,
     /// Between an answer and the next request.
     Idle,
     /// A head has begun.
@@ -28,8 +33,9 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::FirstByte,
+        Self::Handshake,
         Self::Idle,
         Self::Head,
         Self::Body,
@@ -66,6 +72,10 @@ const LATE: u8 = 2;
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) peer: SocketAddr,
+    /// Whom the other side's certificate proves, once it has.
+    pub(super) peer_name: OnceLock<PeerName>,
+    /// From when on an answer is the last one, whoever proved what.
+    pub(super) aged_at: OnceLock<Instant>,
     /// The task that drives the connection.
     pub(super) driver: AtomicWaker,
     /// The task that waits for the body, if another one.
@@ -91,6 +101,8 @@ impl State {
     pub(super) fn new(peer: SocketAddr) -> Self {
         Self {
             peer,
+            peer_name: OnceLock::new(),
+            aged_at: OnceLock::new(),
             driver: AtomicWaker::new(),
             reader: AtomicWaker::new(),
             since_ms: AtomicU64::new(u64::MAX),
@@ -106,6 +118,11 @@ impl State {
             answer_bytes_left: AtomicU64::new(NOT_LIMITED),
             bytes_written: AtomicU64::new(0),
         }
+    }
+
+    /// Whether this connection is to be made anew, with what is trusted then.
+    pub(super) fn is_aged(&self) -> bool {
+        self.aged_at.get().is_some_and(|at| Instant::now() >= *at)
     }
 
     pub(super) fn phase(&self) -> Phase {

@@ -8,15 +8,48 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// What everything above the accept loop reads and writes.
-pub(super) type Stream = TcpStream;
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
 
-/// The accept step: a connection of the listener becomes the stream that HTTP is spoken on. TLS has its place
-/// here and nowhere else.
-pub(super) fn establish(tcp: TcpStream) -> io::Result<Stream> {
-    tcp.set_nodelay(true)?;
-    Ok(tcp)
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            // Requests say how long they are, so that an end without a farewell cuts off nothing unnoticed.
+            Self::Tls(tls) => match Pin::new(tls).poll_read(cx, buf) {
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    Poll::Ready(Ok(()))
+                }
+                other => other,
+            },
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
 }
 
 /// A read on the way out throws away this much at once.
@@ -46,7 +79,7 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.state.asked() & super::state::RESET != 0
-            && let Err(error) = self.stream.set_zero_linger()
+            && let Err(error) = self.stream.tcp().set_zero_linger()
         {
             tracing::debug!(%error, "the connection cannot be reset, it is closed");
         }
@@ -60,7 +93,7 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let result = self.stream.poll_read(cx, buf);
         self.note_read(buf.filled().len() - before);
         result
     }
@@ -72,7 +105,7 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let allowed = buf.len().min(self.state.answer_bytes_left());
-        let result = Pin::new(&mut self.stream).poll_write(cx, &buf[..allowed]);
+        let result = self.stream.poll_write(cx, &buf[..allowed]);
         self.state.set_write_blocked(result.is_pending());
         if let Poll::Ready(Ok(bytes)) = result {
             self.state.count_written(bytes);
@@ -81,14 +114,18 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let Stream::Tls(tls) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        // TLS takes what is written into a buffer of its own: a client that reads nothing is seen here.
+        let result = Pin::new(tls).poll_flush(cx);
+        self.state.set_write_blocked(result.is_pending());
+        result
     }
 
     /// Shuts our side. If the client may still be sending, waits for its end: a close with unread bytes would be
     /// a reset and could destroy the answer on its way.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            ready!(self.stream.poll_shutdown(cx))?;
             self.shut = true;
         }
         let phase = self.state.phase();
@@ -96,7 +133,7 @@ impl AsyncWrite for Wire {
         let mut discarded = [0; DISCARD_BYTES];
         loop {
             let mut buf = ReadBuf::new(&mut discarded);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+            match self.stream.poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => unread = true,
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending if unread => {

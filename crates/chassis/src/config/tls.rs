@@ -1,0 +1,108 @@
+//! The settings of TLS, both ways: paths in, checked material out, every mistake in the files told at the start.
+//! Must not know which service it is or whom it calls.
+
+use super::problems::Problems;
+use crate::clock::Clock;
+use crate::tls::{Allowed, ClientFiles, ClientRules, ServerFiles, Source};
+
+const CERT: &str = "--tls-cert (TLS_CERT)";
+const KEY: &str = "--tls-key (TLS_KEY)";
+const CLIENT_CA: &str = "--tls-client-ca (TLS_CLIENT_CA)";
+const ALLOWED: &str = "--tls-allowed-clients (TLS_ALLOWED_CLIENTS)";
+
+/// Flags and variables of the business port's TLS, as text.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct TlsArgs {
+    /// Certificate of the business port in PEM, its chain after it, read again when it changes [default: plain HTTP]
+    #[arg(long, env = "TLS_CERT", value_name = "FILE", help_heading = "TLS")]
+    tls_cert: Option<String>,
+    /// Key of the certificate in PEM, read again when it changes
+    #[arg(long, env = "TLS_KEY", value_name = "FILE", help_heading = "TLS")]
+    tls_key: Option<String>,
+    /// Authorities in PEM whose clients are let in, and nobody else; read again when it changes [default: anybody]
+    #[arg(long, env = "TLS_CLIENT_CA", value_name = "FILE", help_heading = "TLS")]
+    tls_client_ca: Option<String>,
+    /// Names of clients that are let in, exact URIs or DNS names, separated by commas
+    #[arg(long, env = "TLS_ALLOWED_CLIENTS", value_name = "NAMES", help_heading = "TLS")]
+    tls_allowed_clients: Option<String>,
+}
+
+impl TlsArgs {
+    /// Checks the settings and the files that they name; `Err` when a mistake was recorded.
+    pub(super) fn resolve(&self, problems: &mut Problems) -> Result<Option<ServerFiles>, ()> {
+        let certificate = source(&self.tls_cert, CERT);
+        let key = source(&self.tls_key, KEY);
+        let ca = source(&self.tls_client_ca, CLIENT_CA);
+        let names = self.tls_allowed_clients.as_deref().filter(|text| !text.is_empty());
+        let mut is_sound = true;
+        let mut wrong = |setting, what: &str| {
+            problems.add(setting, what);
+            is_sound = false;
+        };
+        if key.is_some() && certificate.is_none() {
+            wrong(CERT, "is missing, and --tls-key is given");
+        }
+        if certificate.is_some() && key.is_none() {
+            wrong(KEY, "is missing, and --tls-cert is given");
+        }
+        if ca.is_some() && (certificate.is_none() && key.is_none()) {
+            wrong(CERT, "is missing, and --tls-client-ca is given");
+        }
+        if ca.is_some() && names.is_none() {
+            wrong(ALLOWED, "is missing, and --tls-client-ca is given: say whom to let in");
+        }
+        if names.is_some() && ca.is_none() {
+            wrong(CLIENT_CA, "is missing, and --tls-allowed-clients is given");
+        }
+        let allowed = names.map(Allowed::parse).transpose();
+        let allowed = allowed.map_err(|error| wrong(ALLOWED, &error.to_string()));
+        let clients = ca.zip(allowed.ok().flatten());
+        let clients = clients.map(|(ca, allowed)| ClientRules {
+            ca,
+            allowed,
+            is_required: true,
+            must_name_usage: true,
+        });
+        let files = certificate.zip(key).map(|(certificate, key)| ServerFiles { certificate, key, clients });
+        for mistake in files.iter().flat_map(|files| files.check(&Clock::system())) {
+            wrong(mistake.setting, &mistake.what);
+        }
+        if is_sound { Ok(files) } else { Err(()) }
+    }
+}
+
+/// Checks what a client over TLS trusts and shows, each with its setting; the trust must be given. `None` when a
+/// mistake was recorded.
+pub fn client_tls(
+    ca: (&'static str, &Option<String>),
+    cert: (&'static str, &Option<String>),
+    key: (&'static str, &Option<String>),
+    problems: &mut Problems,
+) -> Option<ClientFiles> {
+    let trusted = source(ca.1, ca.0);
+    let (certificate, its_key) = (source(cert.1, cert.0), source(key.1, key.0));
+    let mut is_sound = true;
+    let mut wrong = |setting, what: &str| {
+        problems.add(setting, what);
+        is_sound = false;
+    };
+    if trusted.is_none() {
+        wrong(ca.0, "is missing, and the URL begins with https: say whom to trust");
+    }
+    if certificate.is_some() && its_key.is_none() {
+        wrong(key.0, "is missing, and its certificate is given");
+    }
+    if its_key.is_some() && certificate.is_none() {
+        wrong(cert.0, "is missing, and its key is given");
+    }
+    let files = ClientFiles { trusted, system_too: false, identity: certificate.zip(its_key) };
+    for mistake in files.check(&Clock::system()) {
+        wrong(mistake.setting, &mistake.what);
+    }
+    is_sound.then_some(files)
+}
+
+fn source(path: &Option<String>, setting: &'static str) -> Option<Source> {
+    let path = path.as_deref().filter(|path| !path.is_empty())?;
+    Some(Source { setting, path: path.into() })
+}

@@ -1,0 +1,324 @@
+//! The client's side: connects, verifies the server's name, shows a certificate of its own. TLS 1.2 and 1.3.
+//! Must not know HTTP. A connection stands only when the server has taken our certificate, so that a refusal is
+//! never mistaken for a request that may have arrived.
+
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme,
+};
+use socket2::SockRef;
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::live::{Built, Live, Looked, Material, check};
+use super::material::{Facts, Mistake, Mistakes, Source, Trusted, identity, trusted};
+use super::metrics::TlsMetrics;
+use super::{Time, provider};
+use crate::client::{Connect, Stream, Tcp};
+use crate::clock::Clock;
+
+/// Where systems keep the authorities that they trust; the first that is there counts.
+const SYSTEM_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// How long a server may take to say that it takes our certificate. It says so by a session ticket; one that sends
+/// none is believed after this.
+const SETTLE: Duration = Duration::from_millis(250);
+/// Of plain text in one record: such a piece arrives whole or cannot be read at all.
+const RECORD_BYTES_MAX: usize = 16 * 1024;
+
+/// Whom a client trusts and what it shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// Authorities, old and new during a change; or certificates of servers, which are trusted as they stand.
+    pub trusted: Option<Source>,
+    /// Whether the authorities of this system are trusted too.
+    pub system_too: bool,
+    /// Its own certificate with its chain, and the key.
+    pub identity: Option<(Source, Source)>,
+}
+
+impl ClientFiles {
+    /// Every mistake in the files as they lie there now.
+    #[must_use]
+    pub fn check(&self, clock: &Clock) -> Vec<Mistake> {
+        check(self, clock)
+    }
+}
+
+impl Material for ClientFiles {
+    type Config = Arc<ClientConfig>;
+
+    fn sources(&self) -> Vec<&Source> {
+        let own = self.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+        own.chain(&self.trusted).collect()
+    }
+
+    fn build(&self, contents: &[Vec<u8>], clock: &Clock) -> Result<Built<Self::Config>, Vec<Mistake>> {
+        let provider = provider();
+        let own = self.identity.as_ref().map(|(certificate, key)| {
+            identity((certificate, &contents[0]), (key, &contents[1]), &provider, clock)
+        });
+        let trust = match (&self.trusted, contents.last()) {
+            (Some(source), Some(pem)) => trusted(pem).map(Some).map_err(|error| source.mistake(&error)),
+            _ => Ok(None),
+        };
+        let (own, trust) = match (own.transpose(), trust) {
+            (Ok(own), Ok(trust)) => (own, trust),
+            (own, trust) => {
+                return Err(own.err().into_iter().flatten().chain(trust.err()).collect());
+            }
+        };
+        let mut expiries = Vec::new();
+        expiries.extend(trust.as_ref().map(|trust| ("server_ca", trust.expires)));
+        expiries.extend(own.as_ref().map(|own| ("client", own.expires)));
+        let config = (|| {
+            let verifier = Arc::new(Verifier::new(trust, self.system_too, &provider)?);
+            let builder = ClientConfig::builder_with_details(provider, Arc::new(Time(clock.clone())))
+                .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+                .dangerous()
+                .with_custom_certificate_verifier(verifier);
+            Ok::<_, Error>(match own {
+                None => builder.with_no_client_auth(),
+                Some(own) => builder
+                    .with_client_cert_resolver(Arc::new(SingleCertAndKey::from((*own.certified).clone()))),
+            })
+        })();
+        let config = config.map_err(|error| {
+            let setting = self.sources().first().map_or("TLS", |source| source.setting);
+            vec![Mistake { setting, what: format!("cannot be used: {error}") }]
+        })?;
+        Ok(Built { config: Arc::new(config), expiries })
+    }
+}
+
+/// Connects over TLS, by files that may change: to be given to [`crate::client::Client::with_connect`]. Clones share
+/// it.
+#[derive(Clone, Debug)]
+pub struct TlsConnect {
+    live: Live<ClientFiles>,
+    shows_certificate: bool,
+}
+
+impl TlsConnect {
+    /// Reads the files and looks after them from then on. Needs a tokio runtime around it.
+    ///
+    /// # Errors
+    /// When something is wrong with the files.
+    pub fn open(files: ClientFiles, clock: Clock, metrics: &TlsMetrics) -> Result<Self, Mistakes> {
+        let shows_certificate = files.identity.is_some();
+        Ok(Self { live: Live::open(files, clock, metrics.clone())?, shows_certificate })
+    }
+
+    /// Looks at the files now, instead of within some seconds.
+    pub fn look(&self) -> Looked {
+        self.live.look()
+    }
+}
+
+impl Connect for TlsConnect {
+    fn connect<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        deadline: Instant,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let name = ServerName::try_from(host.to_owned())
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+            let tcp = Tcp::dial(host, port, deadline).await?;
+            let config = self.live.current().config.clone();
+            let mut stream = TlsConnector::from(config).connect(name, tcp).await?;
+            let version = stream.get_ref().1.protocol_version();
+            if self.shows_certificate && version == Some(ProtocolVersion::TLSv1_3) {
+                settle(&mut stream).await?;
+            }
+            Ok(Box::new(Secured(stream)) as Box<dyn Stream>)
+        })
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+
+    fn generation(&self) -> u64 {
+        self.live.current().generation
+    }
+}
+
+/// In TLS 1.3 a client is done before the server has looked at its certificate. Waits for a word of the server.
+async fn settle(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    let word = std::future::poll_fn(|cx| {
+        let heard = match Pin::new(&mut *stream).poll_fill_buf(cx) {
+            Poll::Ready(Ok([])) => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+            Poll::Ready(Ok(_)) => Some(Ok(())),
+            Poll::Ready(Err(error)) => Some(Err(error)),
+            Poll::Pending => None,
+        };
+        match heard {
+            Some(result) => Poll::Ready(result),
+            None if stream.get_ref().1.tls13_tickets_received() > 0 => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    });
+    tokio::time::timeout(SETTLE, word).await.unwrap_or(Ok(()))
+}
+
+struct Secured(TlsStream<TcpStream>);
+
+impl Stream for Secured {
+    fn is_stale(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        match SockRef::from(self.0.get_ref().0).peek(&mut byte) {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Secured {
+    /// One record at most: a write that fails has then brought nothing that the other side could read.
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let piece = &buf[..buf.len().min(RECORD_BYTES_MAX)];
+        Pin::new(&mut self.0).poll_write(cx, piece)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Verifies a server: the very certificate that is trusted as it stands, or a chain to a trusted authority. Name,
+/// time and usage count either way.
+struct Verifier {
+    pinned: Vec<CertificateDer<'static>>,
+    chains: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn new(trust: Option<Trusted>, system_too: bool, provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
+        let (mut roots, pinned) = match trust {
+            Some(trust) => (trust.roots, trust.pinned),
+            None => (rustls::RootCertStore::empty(), Vec::new()),
+        };
+        if system_too {
+            let system = SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read(path).ok());
+            roots
+                .roots
+                .extend(system.and_then(|pem| trusted(&pem).ok()).into_iter().flat_map(|t| t.roots.roots));
+        }
+        let chains = match roots.is_empty() {
+            true => None,
+            false => Some(
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                    .build()
+                    .map_err(|error| Error::General(error.to_string()))?,
+            ),
+        };
+        Ok(Self { pinned, chains, provider: provider.clone() })
+    }
+
+    fn verify_pinned(
+        leaf: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let facts = Facts::of(leaf).map_err(|_| CertificateError::BadEncoding)?;
+        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if seconds > facts.not_after {
+            return Err(CertificateError::Expired.into());
+        }
+        if seconds < facts.not_before {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if facts.names_usages && !facts.is_for_servers {
+            return Err(CertificateError::InvalidPurpose.into());
+        }
+        let parsed = webpki::EndEntityCert::try_from(leaf).map_err(|_| CertificateError::BadEncoding)?;
+        parsed.verify_is_valid_for_subject_name(name).map_err(|_| CertificateError::NotValidForName)?;
+        Ok(ServerCertVerified::assertion())
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("pinned", &self.pinned.len()).finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.pinned.iter().any(|pinned| pinned == end_entity) {
+            return Self::verify_pinned(end_entity, server_name, now);
+        }
+        match &self.chains {
+            Some(chains) => {
+                chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
+            None => Err(CertificateError::UnknownIssuer.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,112 @@
+//! The figures of TLS: reloads, expiry, and who was refused for which reason. Knows no files and no connections.
+
+use prometheus::{IntCounterVec, IntGaugeVec};
+
+use crate::telemetry::Metrics;
+
+/// Why a connection was refused before it became one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The client showed no certificate, and one is needed.
+    NoCertificate,
+    /// Nobody that is trusted signed it.
+    UnknownCa,
+    /// It is too old.
+    Expired,
+    /// It is too young.
+    NotYetValid,
+    /// It has no name, or one that is not let in.
+    WrongName,
+    /// It has more names than one.
+    SeveralNames,
+    /// It is not meant for clients.
+    WrongUsage,
+    /// What came is not TLS.
+    Plaintext,
+    /// The handshake was not finished in time.
+    HandshakeTimeout,
+    /// Anything else: a version or suite that we do not speak, a client that refused us, a broken handshake.
+    Other,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::NoCertificate,
+        Self::UnknownCa,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::WrongName,
+        Self::SeveralNames,
+        Self::WrongUsage,
+        Self::Plaintext,
+        Self::HandshakeTimeout,
+        Self::Other,
+    ];
+
+    /// Its label in `tls_refusals_total`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::UnknownCa => "unknown_ca",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::WrongName => "wrong_name",
+            Self::SeveralNames => "several_names",
+            Self::WrongUsage => "wrong_usage",
+            Self::Plaintext => "plaintext",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The figures of one service's TLS, both ways. Clones share them.
+#[derive(Clone, Debug)]
+pub struct TlsMetrics {
+    reloads: IntCounterVec,
+    expiry: IntGaugeVec,
+    refusals: IntCounterVec,
+}
+
+impl TlsMetrics {
+    /// Shows them in a service's metrics; to be made once a service.
+    #[must_use]
+    pub fn new(metrics: &Metrics) -> Self {
+        let figures = Self {
+            reloads: metrics.counters(
+                "tls_reloads_total",
+                "Changed TLS material that was taken (ok) or refused (bad)",
+                &["result"],
+            ),
+            expiry: metrics.gauges(
+                "tls_certificate_expiry_seconds",
+                "When the first certificate of this role expires, in seconds since 1970",
+                &["of"],
+            ),
+            refusals: metrics.counters("tls_refusals_total", "Handshakes refused, by reason", &["reason"]),
+        };
+        for result in ["ok", "bad"] {
+            figures.reloads.with_label_values(&[result]).inc_by(0);
+        }
+        for reason in Refusal::ALL {
+            figures.refusals.with_label_values(&[reason.label()]).inc_by(0);
+        }
+        figures
+    }
+
+    pub(super) fn reloaded(&self, is_good: bool) {
+        self.reloads.with_label_values(&[if is_good { "ok" } else { "bad" }]).inc();
+    }
+
+    pub(super) fn expiries(&self, expiries: &[(&'static str, i64)]) {
+        for (of, seconds) in expiries {
+            self.expiry.with_label_values(&[of]).set(*seconds);
+        }
+    }
+
+    pub(crate) fn refused(&self, reason: Refusal) {
+        self.refusals.with_label_values(&[reason.label()]).inc();
+    }
+}

@@ -1,0 +1,41 @@
+//! TLS both ways by rustls and aws-lc-rs: material from files that change while connections are served, the name
+//! that a certificate proves, and who is let in. Must not know any service, nor HTTP.
+
+mod client;
+mod live;
+mod material;
+mod metrics;
+mod name;
+mod server;
+
+pub use client::{ClientFiles, TlsConnect};
+pub use live::{LOOK_EVERY, Looked};
+pub use material::{Mistake, Mistakes, Source};
+pub use metrics::{Refusal, TlsMetrics};
+pub use name::{Allowed, NameError, PeerName};
+pub use server::{ClientRules, ServerFiles, ServerTls};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
+
+use crate::clock::Clock;
+
+/// The one provider of cryptography; given to each configuration, never taken from the process.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Our clock as the TLS library asks for the time.
+#[derive(Debug)]
+struct Time(Clock);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = Duration::from_millis(u64::try_from(self.0.now_ms()).ok()?);
+        Some(UnixTime::since_unix_epoch(since))
+    }
+}

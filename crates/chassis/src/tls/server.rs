@@ -1,0 +1,287 @@
+//! The server's side: which certificate it shows, whom it lets in, and why somebody was refused. TLS 1.3 only.
+//! Must not know HTTP, and takes no decision on what a caller may do.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, HandshakeKind, OtherError,
+    SignatureScheme,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::live::{Built, Live, Looked, Material, check};
+use super::material::{Facts, Mistake, Mistakes, Source, identity, trusted};
+use super::metrics::{Refusal, TlsMetrics};
+use super::name::{Allowed, NameError, PeerName};
+use super::{Time, provider};
+use crate::clock::Clock;
+
+/// The first byte of every TLS connection.
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// What a server shows and whom it lets in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerFiles {
+    /// Its certificate and what leads to an authority, the certificate first.
+    pub certificate: Source,
+    /// The key of the certificate.
+    pub key: Source,
+    /// Whom it lets in; without, everybody.
+    pub clients: Option<ClientRules>,
+}
+
+/// Which certificates of clients are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRules {
+    /// Authorities, old and new during a change.
+    pub ca: Source,
+    /// The names that are let in.
+    pub allowed: Allowed,
+    /// Whether a client without a certificate is refused.
+    pub is_required: bool,
+    /// Whether a certificate that names no usage at all is refused, and not only one that names others.
+    pub must_name_usage: bool,
+}
+
+impl ServerFiles {
+    /// Every mistake in the files as they lie there now.
+    #[must_use]
+    pub fn check(&self, clock: &Clock) -> Vec<Mistake> {
+        check(self, clock)
+    }
+}
+
+pub(super) struct ServerSide {
+    config: Arc<ServerConfig>,
+    door: Option<Arc<Door>>,
+}
+
+impl Material for ServerFiles {
+    type Config = ServerSide;
+
+    fn sources(&self) -> Vec<&Source> {
+        let ca = self.clients.as_ref().map(|clients| &clients.ca);
+        [&self.certificate, &self.key].into_iter().chain(ca).collect()
+    }
+
+    fn build(&self, contents: &[Vec<u8>], clock: &Clock) -> Result<Built<ServerSide>, Vec<Mistake>> {
+        let provider = provider();
+        let own = identity((&self.certificate, &contents[0]), (&self.key, &contents[1]), &provider, clock);
+        let door = self.clients.as_ref().map(|rules| Door::open(rules, &contents[2], &provider));
+        let (own, door) = match (own, door.transpose()) {
+            (Ok(own), Ok(door)) => (own, door),
+            (own, door) => {
+                return Err(own.err().into_iter().flatten().chain(door.err()).collect());
+            }
+        };
+        let unusable = |error: &dyn fmt::Display| {
+            vec![Mistake { setting: self.certificate.setting, what: format!("cannot be used: {error}") }]
+        };
+        let mut expiries = vec![("server", own.expires)];
+        let builder = ServerConfig::builder_with_details(provider, Arc::new(Time(clock.clone())))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| unusable(&error))?;
+        let (builder, door) = match door {
+            None => (builder.with_no_client_auth(), None),
+            Some((door, expires)) => {
+                expiries.push(("client_ca", expires));
+                let door = Arc::new(door);
+                (builder.with_client_cert_verifier(door.clone()), Some(door))
+            }
+        };
+        let mut config =
+            builder.with_cert_resolver(Arc::new(SingleCertAndKey::from((*own.certified).clone())));
+        // Of this configuration alone: no ticket outlives a change of what is trusted.
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| unusable(&error))?;
+        Ok(Built { config: ServerSide { config: Arc::new(config), door }, expiries })
+    }
+}
+
+/// TLS of a listener, by files that may change. Clones share it.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    live: Live<ServerFiles>,
+    metrics: TlsMetrics,
+}
+
+impl ServerTls {
+    /// Reads the files and looks after them from then on. Needs a tokio runtime around it.
+    ///
+    /// # Errors
+    /// When something is wrong with the files.
+    pub fn open(files: ServerFiles, clock: Clock, metrics: &TlsMetrics) -> Result<Self, Mistakes> {
+        Ok(Self { live: Live::open(files, clock, metrics.clone())?, metrics: metrics.clone() })
+    }
+
+    /// Looks at the files now, instead of within some seconds.
+    pub fn look(&self) -> Looked {
+        self.live.look()
+    }
+
+    /// Shakes hands: the stream, and whom the other side's certificate proves. `None` when there is no such
+    /// connection, which was counted unless the other side just went away.
+    pub(crate) async fn accept(&self, tcp: TcpStream) -> Option<(TlsStream<TcpStream>, Option<PeerName>)> {
+        let mut first = [0];
+        match tcp.peek(&mut first).await {
+            Ok(0) | Err(_) => return None,
+            Ok(_) if first[0] != HANDSHAKE_RECORD => {
+                self.refuse(Refusal::Plaintext, &"it does not begin as TLS does");
+                return None;
+            }
+            Ok(_) => {}
+        }
+        let side = self.live.current();
+        let accepted = TlsAcceptor::from(side.config.config.clone()).accept(tcp).await;
+        let accepted = accepted.map_err(|error| (reason(&error), error.to_string()));
+        let named = accepted.and_then(|stream| match side.config.peer_name(&stream) {
+            Ok(name) => Ok((stream, name)),
+            Err(error) => Err((reason_of(&error), error.to_string())),
+        });
+        named.map_err(|(why, error)| self.refuse(why, &error)).ok()
+    }
+
+    /// Counts a handshake that ends here.
+    pub(crate) fn refuse(&self, why: Refusal, error: &dyn fmt::Display) {
+        self.metrics.refused(why);
+        tracing::debug!(reason = why.label(), %error, "a connection was refused");
+    }
+}
+
+impl ServerSide {
+    /// The name of a connection that stands. A resumed one is looked at as closely as a new one.
+    fn peer_name(&self, stream: &TlsStream<TcpStream>) -> Result<Option<PeerName>, Error> {
+        let session = stream.get_ref().1;
+        let Some(door) = &self.door else { return Ok(None) };
+        let Some((leaf, between)) = session.peer_certificates().and_then(<[_]>::split_first) else {
+            return Ok(None);
+        };
+        if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+            let now = self.config.time_provider.current_time().ok_or(Error::FailedToGetCurrentTime)?;
+            door.verify_client_cert(leaf, between, now)?;
+        }
+        door.admit(leaf).map(Some)
+    }
+}
+
+/// Decides on a client's certificate: a chain to an authority, one name, on the list, meant for clients.
+#[derive(Debug)]
+struct Door {
+    chains: Arc<dyn ClientCertVerifier>,
+    allowed: Allowed,
+    is_required: bool,
+    must_name_usage: bool,
+}
+
+impl Door {
+    fn open(rules: &ClientRules, ca: &[u8], provider: &Arc<CryptoProvider>) -> Result<(Self, i64), Mistake> {
+        let trusted = trusted(ca).map_err(|error| rules.ca.mistake(&error))?;
+        let chains = WebPkiClientVerifier::builder_with_provider(Arc::new(trusted.roots), provider.clone());
+        let chains = chains.build().map_err(|_| Mistake {
+            setting: rules.ca.setting,
+            what: format!("{} holds no certificate of an authority", rules.ca.path.display()),
+        })?;
+        let door = Self {
+            chains,
+            allowed: rules.allowed.clone(),
+            is_required: rules.is_required,
+            must_name_usage: rules.must_name_usage,
+        };
+        Ok((door, trusted.expires))
+    }
+
+    fn admit(&self, leaf: &CertificateDer<'_>) -> Result<PeerName, Error> {
+        let facts = Facts::of(leaf).map_err(|_| CertificateError::BadEncoding)?;
+        if !facts.is_for_clients && (facts.names_usages || self.must_name_usage) {
+            return Err(refused(Refusal::WrongUsage));
+        }
+        let name = PeerName::of(leaf).map_err(|error| match error {
+            NameError::Several(_) => refused(Refusal::SeveralNames),
+            _ => refused(Refusal::WrongName),
+        })?;
+        if self.allowed.admits(&name) { Ok(name) } else { Err(refused(Refusal::WrongName)) }
+    }
+}
+
+impl ClientCertVerifier for Door {
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chains.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chains.verify_client_cert(end_entity, intermediates, now)?;
+        self.admit(end_entity).map(|_| verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+        self.chains.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, Error> {
+        self.chains.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+/// Our own reason, on its way through the TLS library.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.label())]
+struct Refused(Refusal);
+
+fn refused(why: Refusal) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Refused(why)))))
+}
+
+fn reason(error: &io::Error) -> Refusal {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    inner.map_or(Refusal::Other, reason_of)
+}
+
+fn reason_of(error: &Error) -> Refusal {
+    use CertificateError as Certificate;
+    let certificate = match error {
+        Error::NoCertificatesPresented => return Refusal::NoCertificate,
+        Error::InvalidCertificate(certificate) => certificate,
+        _ => return Refusal::Other,
+    };
+    match certificate {
+        Certificate::UnknownIssuer | Certificate::BadSignature => Refusal::UnknownCa,
+        Certificate::Expired | Certificate::ExpiredContext { .. } => Refusal::Expired,
+        Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => Refusal::NotYetValid,
+        Certificate::InvalidPurpose | Certificate::InvalidPurposeContext { .. } => Refusal::WrongUsage,
+        Certificate::Other(other) => {
+            other.0.downcast_ref::<Refused>().map_or(Refusal::Other, |refused| refused.0)
+        }
+        _ => Refusal::Other,
+    }
+}

@@ -1,0 +1,117 @@
+//! What a change of files does to a running server and to a running client.
+
+use crate::authority::Authority;
+use crate::site::{NAME, Site, put, server_files};
+use chassis::clock::Clock;
+use chassis::server::Limits;
+use chassis::telemetry::Telemetry;
+use chassis::tls::{Looked, Refusal, ServerTls, TlsMetrics};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_new_leaf_is_served_and_a_broken_one_changes_nothing_but_a_figure() {
+    let site = Site::open().await;
+    let folder = site.folder.path();
+    let client = site.client(Some(&site.authority.client(NAME)));
+    assert_eq!(site.ask(&client).await.unwrap(), NAME);
+    assert_eq!(site.tls.look(), Looked::Same);
+
+    let next = site.authority.server();
+    fs::write(folder.join("server.pem"), &next.certificate).unwrap();
+    assert_eq!(site.tls.look(), Looked::Bad, "the key is still the old one");
+    assert_eq!(site.tls.look(), Looked::Bad);
+    assert_eq!(site.figure("tls_reloads_total{result=\"bad\"}"), 1, "told once for one content");
+    assert!(site.ask(&site.client(None)).await.is_err());
+    assert_eq!(site.ask(&client).await.unwrap(), NAME);
+
+    fs::write(folder.join("server.key"), &next.key).unwrap();
+    assert_eq!(site.tls.look(), Looked::Published);
+    assert_eq!(site.figure("tls_reloads_total{result=\"ok\"}"), 1);
+    assert_eq!(site.ask(&client).await.unwrap(), NAME);
+    for broken in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "nonsense"] {
+        fs::write(folder.join("client-ca.pem"), broken).unwrap();
+        assert_eq!(site.tls.look(), Looked::Bad);
+    }
+    fs::remove_file(folder.join("client-ca.pem")).unwrap();
+    assert_eq!(site.tls.look(), Looked::Bad);
+    assert_eq!(site.figure("tls_reloads_total{result=\"bad\"}"), 5);
+    let fresh = site.client(Some(&site.authority.client(NAME)));
+    assert_eq!(site.ask(&fresh).await.unwrap(), NAME);
+}
+
+#[tokio::test]
+async fn an_authority_is_replaced_by_way_of_both_and_the_old_one_is_refused_afterwards() {
+    let site = Site::open().await;
+    let bundle = site.folder.path().join("client-ca.pem");
+    let (old, new) = (&site.authority, Authority::new("second"));
+    let (of_old, of_new) = (old.client(NAME), new.client(NAME));
+
+    let resuming = site.client(Some(&of_old));
+    assert_eq!(site.ask(&resuming).await.unwrap(), NAME);
+    fs::write(&bundle, old.pem() + &new.pem()).unwrap();
+    assert_eq!(site.tls.look(), Looked::Published);
+    assert_eq!(site.ask(&site.client(Some(&of_old))).await.unwrap(), NAME);
+    assert_eq!(site.ask(&site.client(Some(&of_new))).await.unwrap(), NAME);
+
+    fs::write(&bundle, new.pem()).unwrap();
+    assert_eq!(site.tls.look(), Looked::Published);
+    let again = site.client(Some(&of_old));
+    assert!(site.ask(&again).await.is_err());
+    site.until(|site| site.refusals(Refusal::UnknownCa) == 1).await;
+    assert_eq!(site.ask(&site.client(Some(&of_new))).await.unwrap(), NAME);
+}
+
+#[tokio::test]
+async fn an_old_connection_ends_with_its_next_answer() {
+    let site = Site::open_with(Limits { tls_age: Duration::ZERO, ..Limits::default() }).await;
+    let client = site.client(Some(&site.authority.client(NAME)));
+    let uri = format!("https://localhost:{}/who", site.address.port());
+    let request = http::Request::get(uri).body(bytes::Bytes::new()).unwrap();
+    let answer = client.send(request).await.unwrap();
+    assert_eq!(answer.headers()[http::header::CONNECTION], "close");
+}
+
+#[tokio::test]
+async fn a_swap_of_the_mounted_folder_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let authority = Authority::new("mounted");
+    for (version, pair) in [("..1", authority.server()), ("..2", authority.server())] {
+        fs::create_dir(root.join(version)).unwrap();
+        put(&root.join(version), "server", &pair);
+        fs::write(root.join(version).join("client-ca.pem"), authority.pem()).unwrap();
+    }
+    symlink("..1", root.join("..data")).unwrap();
+    for file in ["server.pem", "server.key", "client-ca.pem"] {
+        symlink(format!("..data/{file}"), root.join(file)).unwrap();
+    }
+    let telemetry = Telemetry::new("shop", "1", "a");
+    let metrics = TlsMetrics::new(&telemetry.metrics);
+    let tls = ServerTls::open(server_files(root, NAME), Clock::system(), &metrics).unwrap();
+    assert_eq!(tls.look(), Looked::Same);
+    symlink("..2", root.join("..data_tmp")).unwrap();
+    fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
+    assert_eq!(tls.look(), Looked::Published);
+}
+
+#[tokio::test]
+async fn every_mistake_in_the_files_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = server_files(folder.path(), NAME);
+    assert_eq!(files.check(&Clock::system()).len(), 3, "none of the three files is there");
+    let authority = Authority::new("a");
+    put(folder.path(), "server", &authority.server());
+    fs::write(folder.path().join("client-ca.pem"), authority.client(NAME).certificate).unwrap();
+    let mistakes = files.check(&Clock::system());
+    assert!(mistakes[0].what.contains("no certificate of an authority"), "{mistakes:?}");
+    fs::write(folder.path().join("client-ca.pem"), authority.pem()).unwrap();
+    assert!(files.check(&Clock::system()).is_empty());
+    fs::write(folder.path().join("server.key"), authority.server().key).unwrap();
+    let mistakes = files.check(&Clock::system());
+    assert!(mistakes[0].what.contains("is not the key of the certificate"), "{mistakes:?}");
+    let old = authority.client_but(NAME, crate::authority::expired);
+    put(folder.path(), "server", &old);
+    assert!(files.check(&Clock::system())[0].what.contains("expired on 2020-01-01"));
+}
