@@ -148,8 +148,29 @@ impl Sqlite {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
+        self.queue(Box::new(writer::Task::new(job, reply)), answer).await
+    }
+
+    /// As [`Self::write`], for a job that writes by one statement and fails only when that does: SQLite undoes such a
+    /// one by itself, so that it costs no savepoint. If it panics, its whole commit fails.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn write_one_statement<T, F>(&self, job: F) -> Result<T, SqliteError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.queue(Box::new(writer::Task::one_statement(job, reply)), answer).await
+    }
+
+    async fn queue<T>(
+        &self,
+        task: Box<dyn writer::Job>,
+        answer: oneshot::Receiver<Result<T, SqliteError>>,
+    ) -> Result<T, SqliteError> {
         let jobs = self.jobs.as_ref().ok_or(SqliteError::Closed)?;
-        let task: Box<dyn writer::Job> = Box::new(writer::Task::new(job, reply));
         jobs.send(task).await.map_err(|_| SqliteError::Closed)?;
         answer.await.map_err(|_| SqliteError::Closed)?
     }

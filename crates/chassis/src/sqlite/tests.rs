@@ -100,6 +100,50 @@ async fn a_failing_job_undoes_itself_and_no_other_of_its_commit() {
 }
 
 #[tokio::test]
+async fn a_failing_first_job_undoes_itself_and_the_others_of_its_commit_stay() {
+    let folder = TempDir::new().unwrap();
+    let database = Arc::new(open(&folder));
+    database.write(|connection| insert(connection, "known")).await.unwrap();
+    let release = hold(&database).await;
+    let twice = tokio::spawn({
+        let database = Arc::clone(&database);
+        let job = |connection: &Connection| {
+            insert(connection, "undone")?;
+            insert(connection, "known")
+        };
+        async move { database.write(job).await }
+    });
+    queued(&database, 1).await;
+    let other = tokio::spawn({
+        let database = Arc::clone(&database);
+        async move { database.write(|connection| insert(connection, "other")).await }
+    });
+    queued(&database, 2).await;
+    // Longer than a commit takes further jobs: both come into the next one, the failing one first.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(release);
+    assert!(matches!(twice.await.unwrap(), Err(SqliteError::Job(_))));
+    other.await.unwrap().unwrap();
+    assert_eq!(texts(&database).await, ["known", "other"]);
+}
+
+#[tokio::test]
+async fn a_failing_statement_undoes_itself_and_a_panic_after_one_fails_its_commit() {
+    let folder = TempDir::new().unwrap();
+    let database = open(&folder);
+    database.write_one_statement(|connection| insert(connection, "known")).await.unwrap();
+    let again = database.write_one_statement(|connection| insert(connection, "known")).await;
+    assert!(matches!(again, Err(SqliteError::Job(_))));
+    let job = |connection: &Connection| -> rusqlite::Result<()> {
+        insert(connection, "undone")?;
+        panic!("a broken invariant");
+    };
+    assert!(matches!(database.write_one_statement(job).await, Err(SqliteError::Commit(_))));
+    database.write_one_statement(|connection| insert(connection, "after")).await.unwrap();
+    assert_eq!(texts(&database).await, ["known", "after"]);
+}
+
+#[tokio::test]
 async fn a_failed_commit_fails_every_job_of_it_and_not_the_next() {
     let folder = TempDir::new().unwrap();
     let database = Arc::new(open(&folder));

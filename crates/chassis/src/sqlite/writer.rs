@@ -1,5 +1,8 @@
-//! The writer thread: takes queued jobs, runs each in a savepoint of one transaction, commits, and only then answers.
+//! The writer thread: takes queued jobs, runs each so that it can be undone alone, commits, and only then answers.
 //! Knows no job's meaning.
+//!
+//! A savepoint has its price: SQLite copies each page that is changed in it. With random keys that is a page or more
+//! for each row, so a job that can be undone without one has none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,6 +25,8 @@ const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
 pub(super) trait Job: Send {
     /// Runs once; `false` when it failed and its writes must go.
     fn run(&mut self, connection: &Connection) -> bool;
+    /// Whether it writes by one statement, which SQLite itself undoes when it fails.
+    fn is_one_statement(&self) -> bool;
     /// Tells the caller, after the commit; `failure` is what became of a commit that failed.
     fn answer(self: Box<Self>, failure: Option<&Arc<rusqlite::Error>>);
 }
@@ -29,13 +34,18 @@ pub(super) trait Job: Send {
 /// A job, its result once it ran, and where the caller waits.
 pub(super) struct Task<T, F> {
     job: Option<F>,
+    one_statement: bool,
     result: Option<rusqlite::Result<T>>,
     reply: oneshot::Sender<Result<T, SqliteError>>,
 }
 
 impl<T, F> Task<T, F> {
     pub(super) fn new(job: F, reply: oneshot::Sender<Result<T, SqliteError>>) -> Self {
-        Self { job: Some(job), result: None, reply }
+        Self { job: Some(job), one_statement: false, result: None, reply }
+    }
+
+    pub(super) fn one_statement(job: F, reply: oneshot::Sender<Result<T, SqliteError>>) -> Self {
+        Self { one_statement: true, ..Self::new(job, reply) }
     }
 }
 
@@ -48,6 +58,10 @@ where
         let Some(job) = self.job.take() else { return false };
         self.result = Some(job(connection));
         matches!(self.result, Some(Ok(_)))
+    }
+
+    fn is_one_statement(&self) -> bool {
+        self.one_statement
     }
 
     fn answer(self: Box<Self>, failure: Option<&Arc<rusqlite::Error>>) {
@@ -90,8 +104,13 @@ fn commit_batch(
     batch.push(first);
     execute(connection, "BEGIN IMMEDIATE")?;
     loop {
+        let is_first = batch.len() == 1;
         if let Some(job) = batch.last_mut() {
-            run_in_savepoint(connection, job.as_mut())?;
+            match job.is_one_statement() {
+                true => run_statement(connection, job.as_mut())?,
+                false if is_first => run_first(connection, job.as_mut())?,
+                false => run_in_savepoint(connection, job.as_mut())?,
+            }
         }
         if batch.len() >= BATCH_MAX || began.elapsed() >= BATCH_TIME_MAX {
             break;
@@ -104,22 +123,52 @@ fn commit_batch(
     execute(connection, "COMMIT")
 }
 
-fn run_in_savepoint(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<()> {
-    execute(connection, "SAVEPOINT job")?;
+/// What became of a job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ran {
+    Well,
+    Badly,
+    Panicked,
+}
+
+fn run_job(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<Ran> {
     let ran = catch_unwind(AssertUnwindSafe(|| job.run(connection)));
     if connection.is_autocommit() {
         return Err(transaction_lost());
     }
-    match ran {
-        Ok(true) => execute(connection, "RELEASE job"),
-        failed => {
-            if failed.is_err() {
-                tracing::error!("a database job panicked; it is undone");
-            }
-            execute(connection, "ROLLBACK TO job")?;
-            execute(connection, "RELEASE job")
-        }
+    if ran.is_err() {
+        tracing::error!("a database job panicked; it is undone");
     }
+    Ok(match ran {
+        Ok(true) => Ran::Well,
+        Ok(false) => Ran::Badly,
+        Err(_) => Ran::Panicked,
+    })
+}
+
+/// What it wrote before a panic, nobody knows: its commit is given up.
+fn run_statement(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<()> {
+    match run_job(connection, job)? {
+        Ran::Well | Ran::Badly => Ok(()),
+        Ran::Panicked => Err(transaction_lost()),
+    }
+}
+
+/// Nothing else is in the transaction yet: it can go as a whole.
+fn run_first(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<()> {
+    if run_job(connection, job)? == Ran::Well {
+        return Ok(());
+    }
+    execute(connection, "ROLLBACK")?;
+    execute(connection, "BEGIN IMMEDIATE")
+}
+
+fn run_in_savepoint(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<()> {
+    execute(connection, "SAVEPOINT job")?;
+    if run_job(connection, job)? != Ran::Well {
+        execute(connection, "ROLLBACK TO job")?;
+    }
+    execute(connection, "RELEASE job")
 }
 
 /// Disk full and I/O errors make SQLite roll the whole transaction back, earlier jobs of it included.

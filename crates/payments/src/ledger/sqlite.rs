@@ -84,7 +84,7 @@ impl Ledger for SqliteLedger {
     async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded> {
         let entry = Arc::clone(entry);
         let clock = self.clock.clone();
-        let recorded = self.sqlite.write(move |sql| record(sql, &entry, clock.now_ms())).await;
+        let recorded = self.sqlite.write_one_statement(move |sql| record(sql, &entry, clock.now_ms())).await;
         // On disk, and nobody knows yet.
         crash_point!("P3");
         recorded.map_err(unavailable)
