@@ -72,7 +72,11 @@ impl Listeners {
     }
 }
 
-fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Listens on an address; port 0 takes a free one. Needs a tokio runtime around it.
+///
+/// # Errors
+/// When the address is taken or not ours; names it.
+pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;

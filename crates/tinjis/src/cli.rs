@@ -33,7 +33,7 @@ enum Sub {
     Import(ImportArgs),
     /// Check billing against the provider's ledger: exit code 0 right, 1 wrong, 2 could not look
     Verify(VerifyArgs),
-    /// Run one service in this process: `run billing …` or `run payments …`, with the service's own settings
+    /// Run one service in this process: `run billing …`, payments, pinger or ponger, with the service's own settings
     #[command(hide = true)]
     Run,
     /// The demo's own counterexample
@@ -151,7 +151,7 @@ impl Sub {
             Self::Import(args) => args.resolve(problems),
             Self::Verify(args) => args.resolve(problems),
             Self::Run => {
-                problems.add("run", "which service: billing or payments");
+                problems.add("run", "which service: billing, payments, pinger or ponger");
                 None
             }
             Self::NaiveBiller(NaiveArgs { invoices, paid, provider }) => {

@@ -1,4 +1,4 @@
-//! `tinjis run billing …` and `tinjis run payments …`: the services' own programs behind one binary, so that the demo
+//! `tinjis run SERVICE …`: the programs of billing, payments, pinger and ponger behind one binary, so that the demo
 //! and system tests can kill real processes. Hands all words through; knows no setting.
 
 use std::ffi::OsString;
@@ -14,6 +14,8 @@ pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
     match service.to_str()? {
         "billing" => Some(billing::run(words)),
         "payments" => Some(payments::run(words)),
+        "pinger" => Some(pingpong::pinger::run(words)),
+        "ponger" => Some(pingpong::ponger::run(words)),
         _ => None,
     }
 }

@@ -7,4 +7,6 @@ mod charging;
 mod foreign;
 mod invoice_app;
 mod payments;
+mod ping_certs;
+mod pings;
 mod site;

@@ -1,0 +1,151 @@
+//! Settings of the ping pair: a file with keys in any case, checked as a whole before anything is opened.
+//! Must not know what is served; opens nothing but the files that it names.
+
+mod file;
+mod pinger;
+mod ponger;
+mod yaml;
+
+pub use pinger::{PingerConfig, Target};
+pub use ponger::PongerConfig;
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chassis::config::{Problems, load};
+use chassis::service;
+use chassis::telemetry::{LogConfig, LogFormat};
+use chassis::tls::Source;
+use tokio::net::TcpListener;
+
+use file::Settings;
+
+/// Where probes and figures are, when the file says nothing.
+const METRICS_PORT: u16 = 2112;
+const METRICS_ENDPOINT: &str = "/metrics";
+
+/// What both programs are told on the command line.
+#[derive(Clone, Debug, clap::Args)]
+struct CommonArgs {
+    /// Configuration file: YAML, or JSON if its name ends in .json
+    #[arg(short = 'c', long = "config", env = "CONFIG", value_name = "FILE", default_value = "config.yaml")]
+    config: PathBuf,
+    /// One log line per event as json or text [default: json; text on a terminal]
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// What is logged: off, error, warn, info, debug or trace [default: info]
+    #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Name of this workload in logs [default: the program's name]
+    #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME")]
+    service_name: Option<String>,
+}
+
+/// What both programs have.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// How and what is logged.
+    pub log: LogConfig,
+    /// Probes and figures.
+    pub metrics: MetricsConfig,
+    /// What the file says and nobody reads; told once in the log.
+    pub unread: Vec<String>,
+}
+
+/// Where probes and figures are.
+#[derive(Clone, Debug)]
+pub struct MetricsConfig {
+    /// The address.
+    pub address: SocketAddr,
+    /// Where the figures are, beside `/metrics`.
+    pub endpoint: String,
+    /// Whether the port was said; one that was not may be another if it is taken.
+    pub is_said: bool,
+}
+
+impl Common {
+    /// Tells what was in the file for nobody.
+    pub(crate) fn tell(&self) {
+        if !self.unread.is_empty() {
+            tracing::warn!(keys = self.unread.join(", "), "The configuration has keys that nobody reads");
+        }
+    }
+}
+
+impl MetricsConfig {
+    /// Binds the port. One that was not asked for is no reason not to start when it is taken.
+    pub(crate) fn bind(&self) -> anyhow::Result<TcpListener> {
+        let bound = service::bind(self.address);
+        if self.is_said || bound.is_ok() {
+            return bound;
+        }
+        let listener = service::bind(SocketAddr::new(self.address.ip(), 0))?;
+        let address = listener.local_addr()?;
+        tracing::warn!(%address, "The usual port for metrics is taken; a free one serves them");
+        Ok(listener)
+    }
+}
+
+/// Reads the command line and the file that it names.
+fn read<A: clap::Parser, C>(
+    args: impl IntoIterator<Item = OsString>,
+    common: impl FnOnce(A) -> CommonArgs,
+    service: &str,
+    resolve: impl FnOnce(&mut Settings, &mut Problems) -> Option<C>,
+) -> Result<(Common, C), ExitCode> {
+    load(args, |args: A, problems| {
+        let args = common(args);
+        let log = args.log(service, problems);
+        let settings = Settings::read(&args.config);
+        let mut settings = problems.take("-c (CONFIG)", settings)?;
+        let config = resolve(&mut settings, problems);
+        let metrics = metrics(&mut settings, problems);
+        Some((Common { log: log?, metrics: metrics?, unread: settings.left() }, config?))
+    })
+}
+
+impl CommonArgs {
+    fn log(&self, service: &str, problems: &mut Problems) -> Option<LogConfig> {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let terminal = if std::io::stdout().is_terminal() { LogFormat::Text } else { LogFormat::Json };
+        let format = given(&self.log_format).map_or(Ok(terminal), |text| text.parse());
+        let format = problems.take("--log-format (LOG_FORMAT)", format);
+        let level = given(&self.log_level).unwrap_or_else(|| "info".to_owned()).parse();
+        let level = problems.take("--log-level (LOG_LEVEL)", level);
+        let service = given(&self.service_name).unwrap_or_else(|| service.to_owned());
+        Some(LogConfig { format: format?, level: level?, service })
+    }
+}
+
+fn metrics(settings: &mut Settings, problems: &mut Problems) -> Option<MetricsConfig> {
+    let said = settings.text("metrics.port", problems);
+    let is_said = said.is_some();
+    let port = said.map_or(Some(METRICS_PORT), |text| problems.take("metrics.port", port(&text)));
+    let ip = address(settings, "metrics.address", problems);
+    let endpoint = settings.text("metrics.endpoint", problems);
+    let endpoint = endpoint.unwrap_or_else(|| METRICS_ENDPOINT.to_owned());
+    let is_path = endpoint.starts_with('/')
+        && endpoint.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.".contains(c));
+    if !is_path {
+        problems.add("metrics.endpoint", format!("\"{endpoint}\" is no plain path, as /metrics is"));
+        return None;
+    }
+    Some(MetricsConfig { address: SocketAddr::new(ip?, port?), endpoint, is_said })
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("\"{text}\" is no port, from 0 to 65535"))
+}
+
+/// All addresses, as these programs ever did, unless said otherwise.
+fn address(settings: &mut Settings, key: &'static str, problems: &mut Problems) -> Option<IpAddr> {
+    let Some(text) = settings.text(key, problems) else { return Some(Ipv4Addr::UNSPECIFIED.into()) };
+    problems.take(key, text.parse().map_err(|_| format!("\"{text}\" is no IP address")))
+}
+
+fn source(settings: &mut Settings, key: &'static str, problems: &mut Problems) -> Option<Source> {
+    Some(Source { setting: key, path: settings.text(key, problems)?.into() })
+}

@@ -1,0 +1,145 @@
+//! The pinger's settings. Must not know how it asks.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chassis::clock::Clock;
+use chassis::config::Problems;
+use chassis::tls::ClientFiles;
+use http::Uri;
+use http::uri::Scheme;
+
+use super::file::Settings;
+use super::{Common, CommonArgs, read, source};
+
+const URL: &str = "ponger.url";
+const CERTIFICATE: &str = "ponger.clientCert";
+const KEY: &str = "ponger.clientKey";
+
+/// Pauses are drawn from zero to this, as they ever were.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// For one ping, connecting included.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The most of either that may be said.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// The pinger: pings for ever, and tells how it went
+#[derive(Debug, clap::Parser)]
+#[command(name = "pinger", version)]
+struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// Checked settings.
+#[derive(Clone, Debug)]
+pub struct PingerConfig {
+    /// What both programs have.
+    pub common: Common,
+    /// What is asked.
+    pub target: Target,
+}
+
+/// What is asked, and how often.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The whole URL of a ping.
+    pub url: Uri,
+    /// Whom the pinger trusts and what it shows, over https.
+    pub tls: Option<ClientFiles>,
+    /// Certificates are named, and the URL begins with http all the same.
+    pub leaves_tls_unused: bool,
+    /// Pauses are uniform from zero to this.
+    pub interval: Duration,
+    /// For one ping.
+    pub timeout: Duration,
+}
+
+impl PingerConfig {
+    /// Reads argv (program name first), the environment and the file.
+    ///
+    /// # Errors
+    /// The code to exit with, after help, version or all mistakes were printed.
+    pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
+        let (common, target) = read(args, |args: Args| args.common, "pinger", resolve)?;
+        Ok(Self { common, target })
+    }
+}
+
+fn resolve(settings: &mut Settings, problems: &mut Problems) -> Option<Target> {
+    let url = match settings.text(URL, problems) {
+        Some(text) => problems.take(URL, ping_url(&text)),
+        None => {
+            problems.add(URL, "is missing");
+            None
+        }
+    };
+    let trusted = source(settings, "ponger.acceptCert", problems);
+    let certificate = source(settings, CERTIFICATE, problems);
+    let key = source(settings, KEY, problems);
+    let interval = duration(settings, "ponger.interval", INTERVAL, problems);
+    let timeout = duration(settings, "ponger.timeout", TIMEOUT, problems);
+    for (setting, is_missing, other) in [
+        (CERTIFICATE, certificate.is_none() && key.is_some(), KEY),
+        (KEY, key.is_none() && certificate.is_some(), CERTIFICATE),
+    ] {
+        if is_missing {
+            problems.add(setting, format!("is missing, and {other} is given"));
+            return None;
+        }
+    }
+    let names_tls = trusted.is_some() || certificate.is_some();
+    let files = ClientFiles { trusted, system_too: true, identity: certificate.zip(key) };
+    let mistakes = files.check(&Clock::system());
+    mistakes.iter().for_each(|mistake| problems.add(mistake.setting, &mistake.what));
+    if !mistakes.is_empty() {
+        return None;
+    }
+    let url = url?;
+    let is_tls = url.scheme() == Some(&Scheme::HTTPS);
+    let (tls, leaves_tls_unused) = (is_tls.then_some(files), names_tls && !is_tls);
+    Some(Target { url, tls, leaves_tls_unused, interval: interval?, timeout: timeout? })
+}
+
+/// `{url}/ping`, whether the URL ends in a slash or not.
+fn ping_url(text: &str) -> Result<Uri, String> {
+    let no_url = || format!("\"{text}\" is no URL with a scheme, as https://pong:8080 is");
+    if text.contains(['@', '?', '#']) {
+        return Err("must be a plain URL, without credentials and query".to_owned());
+    }
+    let url: Uri = format!("{}/ping", text.trim_end_matches('/')).parse().map_err(|_| no_url())?;
+    let is_known = [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)].contains(&url.scheme());
+    if is_known && url.host().is_some_and(|host| !host.is_empty()) { Ok(url) } else { Err(no_url()) }
+}
+
+/// Milliseconds, or a text such as `250ms` or `2s`.
+fn duration(
+    settings: &mut Settings,
+    key: &'static str,
+    otherwise: Duration,
+    problems: &mut Problems,
+) -> Option<Duration> {
+    let Some(text) = settings.text(key, problems) else { return Some(otherwise) };
+    let parsed = match text.parse() {
+        Ok(millis) => Some(Duration::from_millis(millis)),
+        Err(_) => humantime::parse_duration(&text).ok(),
+    };
+    let parsed = parsed.filter(|duration| *duration <= LONGEST);
+    problems.take(key, parsed.ok_or_else(|| format!("\"{text}\" is no time up to an hour, as 1000 or 1s is")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_at_the_end_of_the_url_makes_no_difference() {
+        for url in ["https://pong:8080", "https://pong:8080/", "https://pong:8080//"] {
+            assert_eq!(ping_url(url).unwrap(), "https://pong:8080/ping");
+        }
+        for wrong in ["pong:8080", "ftp://pong", "https://", "https://a@pong", ""] {
+            assert!(ping_url(wrong).is_err(), "{wrong}");
+        }
+    }
+}

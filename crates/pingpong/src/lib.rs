@@ -1,0 +1,28 @@
+//! The ping pair: a pinger that asks for ever, and a ponger that answers, with certificates as users make them.
+//! Depends on `chassis` only; knows no other service's code.
+
+pub mod config;
+pub mod pinger;
+pub mod ponger;
+
+use chassis::admin::{Readiness, admin_router};
+use chassis::telemetry::{LogHandle, Telemetry};
+
+/// Of which source this is, if the build says so.
+const REVISION: &str = match option_env!("TINJIS_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// Probes and figures; the figures also where the configuration wants them.
+fn admin(telemetry: &Telemetry, readiness: Readiness, log: LogHandle, endpoint: &str) -> axum::Router {
+    let router = admin_router(telemetry, readiness, log);
+    if ["/metrics", "/livez", "/readyz", "/log-level"].contains(&endpoint) {
+        return router;
+    }
+    let metrics = telemetry.metrics.clone();
+    let page = move || async move {
+        ([(http::header::CONTENT_TYPE, chassis::telemetry::TEXT_FORMAT)], metrics.render())
+    };
+    router.route(endpoint, axum::routing::get(page))
+}

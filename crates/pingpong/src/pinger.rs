@@ -1,0 +1,141 @@
+//! The pinger: one ping after the other on a kept connection, with random pauses, for ever; a ping that fails is told
+//! and ends nothing. Knows nobody who answers.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use chassis::admin::Readiness;
+use chassis::client::{Cause, Client, ClientConfig, Failure};
+use chassis::clock::{Clock, Random};
+use chassis::server::{Limits, Server};
+use chassis::service;
+use chassis::shutdown::Shutdown;
+use chassis::telemetry::{LogHandle, Metrics, Telemetry};
+use chassis::tls::{TlsConnect, TlsMetrics};
+use http::{Request, StatusCode};
+use prometheus::{Histogram, IntCounterVec};
+use tokio::time::Instant;
+
+use crate::config::{PingerConfig, Target};
+use crate::{REVISION, admin};
+
+/// How a ping went, as labels of the figures.
+const RESULTS: [&str; 6] = ["success", "not_connected", "timeout", "no_answer", "wrong_status", "wrong_body"];
+
+/// The whole program: argv (program name first) to exit code. Also behind `tinjis run pinger`.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let config = match PingerConfig::load(args) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let log = config.common.log.clone();
+    service::program(&log, |log| start(config, log))
+}
+
+async fn start(config: PingerConfig, log: LogHandle) -> anyhow::Result<()> {
+    let shutdown = Shutdown::new();
+    shutdown.on_signals();
+    let telemetry = Telemetry::new("pinger", env!("CARGO_PKG_VERSION"), REVISION);
+    let metrics = &config.common.metrics;
+    let listener = metrics.bind()?;
+    let readiness = Readiness::new(&shutdown);
+    let admin = admin(&telemetry, readiness, log, &metrics.endpoint);
+    config.common.tell();
+    if config.target.leaves_tls_unused {
+        tracing::warn!("Certificates are configured, but the URL begins with http: pings go in plain text");
+    }
+    let pinger = Pinger::new(config.target, &telemetry.metrics)?;
+    let admin = tokio::spawn(Server::new(listener, admin, Limits::default()).serve(shutdown.clone()));
+    tokio::select! {
+        () = pinger.ping_for_ever(&shutdown) => {}
+        () = shutdown.hard() => {}
+    }
+    admin.await?;
+    tracing::info!("Ended");
+    Ok(())
+}
+
+struct Pinger {
+    target: Target,
+    client: Client,
+    random: Random,
+    results: IntCounterVec,
+    took: Histogram,
+}
+
+impl Pinger {
+    fn new(target: Target, metrics: &Metrics) -> anyhow::Result<Self> {
+        let limits = ClientConfig {
+            connect_timeout: target.timeout,
+            deadline: target.timeout,
+            pool_max: 1,
+            ..ClientConfig::default()
+        };
+        let figures = TlsMetrics::new(metrics);
+        let client = match &target.tls {
+            None => Client::new(limits),
+            Some(files) => {
+                Client::with_connect(limits, TlsConnect::open(files.clone(), Clock::system(), &figures)?)
+            }
+        };
+        let results = metrics.counters("ping_requests_total", "Pings sent, by how they went", &["result"]);
+        for result in RESULTS {
+            results.with_label_values(&[result]).inc_by(0);
+        }
+        let took = metrics.seconds("ping_duration_seconds", "From a ping to its pong", &[]);
+        let took = took.with_label_values::<&str>(&[]);
+        Ok(Self { target, client, random: Random::system(), results, took })
+    }
+
+    async fn ping_for_ever(&self, shutdown: &Shutdown) {
+        tracing::info!(url = %self.target.url, "Starting to ping");
+        while !shutdown.is_draining() {
+            let result = self.ping().await;
+            self.results.with_label_values(&[result]).inc();
+            tokio::select! {
+                () = tokio::time::sleep(self.random.jitter(self.target.interval)) => {}
+                () = shutdown.draining() => {}
+            }
+        }
+    }
+
+    /// One ping; its label in the figures.
+    async fn ping(&self) -> &'static str {
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = self.target.url.clone();
+        let began = Instant::now();
+        let answer = self.client.send(request).await;
+        if !matches!(answer, Err(Failure::NotSent(_))) {
+            tracing::info!("Sent ping");
+        }
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => {
+                tracing::warn!("Request failed: {failure}: {}", failure.cause());
+                return label(&failure);
+            }
+        };
+        self.took.observe(began.elapsed().as_secs_f64());
+        if answer.status() != StatusCode::OK {
+            tracing::warn!("Request failed: the answer is {}", answer.status());
+            return "wrong_status";
+        }
+        if answer.body().trim_ascii() != b"pong" {
+            tracing::warn!("Request failed: the answer is no pong");
+            return "wrong_body";
+        }
+        tracing::info!("Got pong");
+        "success"
+    }
+}
+
+fn label(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Unknown(Cause::Late(_)) | Failure::NotSent(Cause::ConnectLate(_) | Cause::Late(_)) => {
+            "timeout"
+        }
+        Failure::NotSent(_) => "not_connected",
+        Failure::Unknown(_) => "no_answer",
+    }
+}

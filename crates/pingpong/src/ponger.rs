@@ -1,0 +1,65 @@
+//! The ponger: every request of `/ping`, by whatever method, is a pong. Knows nobody who asks.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use chassis::admin::Readiness;
+use chassis::server::Limits;
+use chassis::service::{self, Listeners};
+use chassis::shutdown::Shutdown;
+use chassis::telemetry::{LogHandle, Telemetry, observe};
+use chassis::tls::{PeerName, TlsMetrics};
+use http::{StatusCode, header};
+use prometheus::IntCounterVec;
+
+use crate::config::PongerConfig;
+use crate::{REVISION, admin};
+
+/// The whole program: argv (program name first) to exit code. Also behind `tinjis run ponger`.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let config = match PongerConfig::load(args) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let log = config.common.log.clone();
+    service::program(&log, |log| start(config, log))
+}
+
+async fn start(config: PongerConfig, log: LogHandle) -> anyhow::Result<()> {
+    let shutdown = Shutdown::new();
+    shutdown.on_signals();
+    let telemetry = Telemetry::new("ponger", env!("CARGO_PKG_VERSION"), REVISION);
+    let (business, metrics) = (service::bind(config.listen)?, &config.common.metrics);
+    let listeners = Listeners { business, admin: metrics.bind()?, tls: None };
+    let listeners = listeners.secure(config.tls.as_ref(), &TlsMetrics::new(&telemetry.metrics))?;
+    config.common.tell();
+    if config.leaves_tls_unused {
+        tracing::warn!("Certificates are configured, but protocol is http: pings come in plain text");
+    }
+    let readiness = Readiness::new(&shutdown);
+    let admin = admin(&telemetry, readiness, log, &metrics.endpoint);
+    let routes = observe(routes(&telemetry), &telemetry);
+    service::serve(listeners, routes, admin, Limits::default(), shutdown, &telemetry).await
+}
+
+fn routes(telemetry: &Telemetry) -> Router {
+    let pings =
+        telemetry.metrics.counters("ping_requests_total", "Pings received, by how they went", &["result"]);
+    pings.with_label_values(&["success"]).inc_by(0);
+    Router::new().fallback(answer).with_state(pings)
+}
+
+/// One path, so no table of them: slashes before it are as good as one.
+async fn answer(State(pings): State<IntCounterVec>, request: Request) -> Response {
+    let path = request.uri().path();
+    if path.trim_start_matches('/') != "ping" {
+        return (StatusCode::NOT_FOUND, "not found\n").into_response();
+    }
+    pings.with_label_values(&["success"]).inc();
+    let peer = request.extensions().get::<PeerName>().map(PeerName::as_str);
+    tracing::info!(peer.name = peer, "Received {} /ping", request.method());
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "pong").into_response()
+}
