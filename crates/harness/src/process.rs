@@ -290,13 +290,14 @@ fn status_kib(pid: u32, field: &str) -> u64 {
     line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Raises this process's own file limit to what it may have, for tests that hold a thousand connections.
-pub fn raise_own_nofile() {
+/// Raises this process's own file limit to what it may have, for tests that hold a thousand connections; answers it.
+pub fn raise_own_nofile() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // What cannot be raised shows when a connection fails.
     let _ = setrlimit(Resource::Nofile, limit);
+    limit.maximum.unwrap_or(u64::MAX)
 }
 
 /// An address that nobody listens on: below the ports that the kernel gives to outgoing connections.

@@ -18,6 +18,8 @@ const ANSWERS: usize = 1000;
 const P99_MAX: Duration = Duration::from_millis(100);
 /// The others' calls are spread over at least this, so that slow ones have the time to be cut off wrongly.
 const ROUNDS: usize = 20;
+/// With so many files nobody needs to make room; a shell may allow fewer, to us and to the services that we start.
+const FILES_ENOUGH: u64 = 2048;
 /// So many silent connections may make room when a process has hardly more files than connections.
 const ROOM: usize = 8;
 
@@ -35,8 +37,9 @@ const PAYMENTS: Call =
 #[test]
 fn a_thousand_idle_and_slow_connections_harm_nobody() {
     let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).billing_flags(["--demo=antaeus"]).start();
-    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING, 0));
-    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS, 0));
+    let room = if raise_own_nofile() < FILES_ENOUGH { ROOM } else { 0 };
+    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING, room));
+    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS, room));
 }
 
 #[test]
@@ -54,7 +57,7 @@ fn a_thousand_idle_and_slow_connections_harm_nobody_with_1024_files() {
 
 /// Answers what was measured, as a line.
 fn hold_and_ask(name: &str, address: SocketAddr, call: &Call, room: usize) -> String {
-    raise_own_nofile();
+    let _limit = raise_own_nofile();
     let count = size("IDLE_CONNECTIONS", 1000);
     let request = format!(
         "{} {} HTTP/1.1\r\nHost: slow\r\nContent-Length: {}\r\n\r\n{}",

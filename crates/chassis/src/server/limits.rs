@@ -28,8 +28,9 @@ const BODY: Duration = Duration::from_secs(60);
 /// Between an answer and the next request: longer than any known client keeps a connection, so that it is
 /// always the client who closes and no request meets a closing server.
 const IDLE: Duration = Duration::from_secs(360);
-/// Before an idle connection is asked to make room for a new one at the limit.
-const IDLE_MIN: Duration = Duration::from_secs(30);
+/// Before an idle connection is asked to make room for a new one at the limit. The new one waits so long, and the one
+/// that goes has had the time to say what it came for.
+const IDLE_MIN: Duration = Duration::from_secs(2);
 /// What a client may keep us waiting for room for its answer before it has taken [`WRITE_BYTES_MIN`] more.
 const WRITE_STALL: Duration = Duration::from_secs(60);
 /// About 17 KiB/s: an answer counts as in flight until it is written, and those places are for all clients.
