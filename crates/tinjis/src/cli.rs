@@ -52,6 +52,9 @@ struct DemoArgs {
     /// Kill nobody
     #[arg(long)]
     no_kill: bool,
+    /// Every connection by mutual TLS, with fresh certificates that change in mid-run
+    #[arg(long)]
+    mtls: bool,
     /// Leave the services running, and print their addresses and a few curl lines
     #[arg(long)]
     keep: bool,
@@ -126,6 +129,8 @@ struct NaiveArgs {
     paid: PathBuf,
     #[arg(long)]
     provider: String,
+    #[arg(long)]
+    pki: Option<PathBuf>,
 }
 
 /// What is to be done.
@@ -135,7 +140,7 @@ pub(crate) enum Command {
     Pay { billing: Api },
     Import { billing: Api, options: import::Options },
     Verify { billing: Api, payments: Api, json: bool },
-    NaiveBiller { invoices: PathBuf, paid: PathBuf, provider: BaseUrl },
+    NaiveBiller { invoices: PathBuf, paid: PathBuf, provider: String, pki: Option<PathBuf> },
 }
 
 /// From argv, program name first, to a command; or the code to exit with after help or all mistakes.
@@ -154,9 +159,8 @@ impl Sub {
                 problems.add("run", "which service: billing, payments, pinger or ponger");
                 None
             }
-            Self::NaiveBiller(NaiveArgs { invoices, paid, provider }) => {
-                let provider = problems.take("--provider", provider.parse())?;
-                Some(Command::NaiveBiller { invoices, paid, provider })
+            Self::NaiveBiller(NaiveArgs { invoices, paid, provider, pki }) => {
+                Some(Command::NaiveBiller { invoices, paid, provider, pki })
             }
         }
     }
@@ -171,6 +175,7 @@ impl DemoArgs {
             seed: seed.map_or(Some(None), |seed| seed.map(Some))?,
             invoices: invoices.unwrap_or(Some(demo::INVOICES_DEFAULT))?,
             kill: !self.no_kill,
+            mtls: self.mtls,
             keep: self.keep,
             forget_key: self.forget_key,
         })

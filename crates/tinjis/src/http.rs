@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chassis::client::{Client, ClientConfig, Failure};
 use chassis::config::Secret;
+use chassis::tls::TlsConnect;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -36,6 +37,13 @@ impl FromStr for BaseUrl {
             }
             _ => Err(wrong("must have a scheme and a host, and nothing after the path")),
         }
+    }
+}
+
+impl BaseUrl {
+    /// A service on this machine that is called over TLS, by the name that its certificate has.
+    pub(crate) fn secure(host: &str, port: u16) -> Self {
+        Self(format!("https://{host}:{port}"))
     }
 }
 
@@ -94,6 +102,10 @@ pub(crate) enum Scheme {
     XToken,
 }
 
+fn limits() -> ClientConfig {
+    ClientConfig { deadline: DEADLINE, body_bytes_max: BODY_BYTES_MAX, ..ClientConfig::default() }
+}
+
 /// One service.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
@@ -104,9 +116,12 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(base: BaseUrl) -> Self {
-        let config =
-            ClientConfig { deadline: DEADLINE, body_bytes_max: BODY_BYTES_MAX, ..ClientConfig::default() };
-        Self { client: Client::new(config), base, token: None }
+        Self { client: Client::new(limits()), base, token: None }
+    }
+
+    /// A service over TLS.
+    pub(crate) fn over_tls(base: BaseUrl, connect: TlsConnect) -> Self {
+        Self { client: Client::with_connect(limits(), connect), base, token: None }
     }
 
     /// Shows this token with each call.

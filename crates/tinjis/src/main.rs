@@ -45,8 +45,8 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Pay { billing } => pay::command(&billing).await,
         Command::Import { billing, options } => import::command(billing, &options).await,
         Command::Verify { billing, payments, json } => verify::command(billing, payments, json).await,
-        Command::NaiveBiller { invoices, paid, provider } => {
-            demo::naive::bill(&invoices, &paid, &provider).await
+        Command::NaiveBiller { invoices, paid, provider, pki } => {
+            demo::naive::bill(&invoices, &paid, &provider, pki.as_deref()).await
         }
     }
 }

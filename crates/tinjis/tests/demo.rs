@@ -72,6 +72,16 @@ fn a_provider_that_forgets_keys_makes_the_demo_fail() {
 }
 
 #[test]
+fn over_mutual_tls_it_says_the_same_and_certificates_change_in_mid_run() {
+    let output = demo(&["--seed=8213", FEW, "--mtls"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}\n{}", text(&output.stderr));
+    assert!(said.contains("lost, mutual TLS, certificates changed in mid-run"), "{said}");
+    assert!(fixed(&output)[1].ends_with("verified: 200 invoices against the ledger"), "{said}");
+    assert_eq!(fixed(&output), fixed(&demo(&["--seed=8213", FEW])));
+}
+
+#[test]
 fn without_kills_answers_are_lost_all_the_same() {
     let output = demo(&["--seed=1", FEW, "--no-kill"]);
     assert_eq!(output.status.code(), Some(0), "{}\n{}", text(&output.stdout), text(&output.stderr));

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::pki::Pki;
 use super::process::{self, Service, rest, wait_for};
 use super::seeded::World;
 use crate::http::Api;
@@ -42,12 +43,12 @@ struct OldInvoice {
 }
 
 /// Billing with the data of old, and one pay call over the old route.
-pub(super) async fn pay_once(dir: &Path, world: &World) -> anyhow::Result<PaidOnce> {
+pub(super) async fn pay_once(dir: &Path, world: &World, pki: Option<&Pki>) -> anyhow::Result<PaidOnce> {
     let seed = world.seed.to_string();
-    let payments = Service::start("payments", dir, &[("--seed", seed)]).await?;
+    let payments = Service::start("payments", dir, pki, &[("--seed", seed)]).await?;
     let demo = ("--demo", "antaeus".to_owned());
-    let billing = start_billing(dir, world, &payments, Some(demo)).await?;
-    let api = billing.api();
+    let billing = start_billing(dir, world, &payments, pki, Some(demo)).await?;
+    let api = billing.api()?;
     let (invoices, before) = paid(&api).await?;
     let answer = api.post("/rest/v1/invoices/pay", "application/json", Bytes::new()).await?;
     let (_, after) = paid(&api).await?;
@@ -64,6 +65,7 @@ async fn start_billing(
     dir: &Path,
     world: &World,
     payments: &Service,
+    pki: Option<&Pki>,
     more: Option<(&str, String)>,
 ) -> anyhow::Result<Service> {
     let mut settings = vec![
@@ -72,14 +74,20 @@ async fn start_billing(
         ("--deployment-id", world.deployment_id.to_string()),
     ];
     settings.extend(more);
-    Service::start("billing", dir, &settings).await
+    settings.extend(pki.map(Pki::provider_settings).into_iter().flatten());
+    Service::start("billing", dir, pki, &settings).await
 }
 
-async fn start_faulty_payments(dir: &Path, world: &World, forget_key: bool) -> anyhow::Result<Service> {
+async fn start_faulty_payments(
+    dir: &Path,
+    world: &World,
+    pki: Option<&Pki>,
+    forget_key: bool,
+) -> anyhow::Result<Service> {
     let script = dir.join("faults.toml");
     fs::write(&script, world.faults(forget_key))?;
     let settings = [("--faults", script.display().to_string()), ("--success-rate", SUCCESS_RATE.to_owned())];
-    Service::start("payments", dir, &settings).await
+    Service::start("payments", dir, pki, &settings).await
 }
 
 /// How many answers the provider has kept back so far.
@@ -91,12 +99,17 @@ async fn held(payments: &Api) -> anyhow::Result<u32> {
 }
 
 /// The loop without keys: killed wherever an answer is held back, started again, until it thinks that all is paid.
-pub(super) async fn naive(dir: &Path, world: &World, progress: &Progress) -> anyhow::Result<Report> {
-    let payments = start_faulty_payments(dir, world, false).await?;
+pub(super) async fn naive(
+    dir: &Path,
+    world: &World,
+    pki: Option<&Pki>,
+    progress: &Progress,
+) -> anyhow::Result<Report> {
+    let payments = start_faulty_payments(dir, world, pki, false).await?;
     let (invoices, paid, log) = (dir.join("invoices.ndjson"), dir.join("paid.ndjson"), dir.join("naive.log"));
     let bodies: String = world.bodies().map(|body| body + "\n").collect();
     fs::write(&invoices, bodies)?;
-    let start = || process::naive(&invoices, &paid, &payments.url(), &log);
+    let start = || process::naive([&invoices, &paid, &log], &payments.url(), pki);
     let mut biller = start()?;
     let admin = payments.admin_api();
     for kill in 1..=world.kills {
@@ -116,7 +129,7 @@ pub(super) async fn naive(dir: &Path, world: &World, progress: &Progress) -> any
         bail!("the naive biller failed: {status}");
     }
     let marked = fs::read_to_string(&paid).context("the naive biller marked nothing")?;
-    Ok(verify(&Billing::List(world.naive_books(&marked)), payments.api()).await?)
+    Ok(verify(&Billing::List(world.naive_books(&marked)), payments.api()?).await?)
 }
 
 /// What the leg with Tinjis leaves behind.
@@ -126,18 +139,21 @@ pub(super) struct Kept {
     pub(super) payments: Service,
     pub(super) report: Report,
     pub(super) kills: u32,
+    /// Whether all certificates changed in mid-run.
+    pub(super) certificates_changed: bool,
 }
 
 /// The same invoices and faults through our billing, killed in mid-run, until all are PAID.
 pub(super) async fn tinjis(
     dir: &Path,
     world: &World,
+    pki: Option<&Pki>,
     forget_key: bool,
     progress: &Progress,
 ) -> anyhow::Result<Kept> {
-    let payments = start_faulty_payments(dir, world, forget_key).await?;
-    let mut billing = start_billing(dir, world, &payments, None).await?;
-    let mut sender = Sender::new(billing.api(), false, false);
+    let payments = start_faulty_payments(dir, world, pki, forget_key).await?;
+    let mut billing = start_billing(dir, world, &payments, pki, None).await?;
+    let mut sender = Sender::new(billing.api()?, false, false);
     for row in &world.invoices {
         sender.row(row).await?;
     }
@@ -146,11 +162,11 @@ pub(super) async fn tinjis(
     if created != world.invoices.len() as u64 {
         bail!("{created} of {} invoices were imported: {:?}", world.invoices.len(), sender.faults);
     }
-    let mut kills = 0;
+    let mut so_far = SoFar { kills: 0, certificates_changed: false };
     let mut all_paid = false;
     for round in 1..=ROUNDS_MAX {
         progress.step(format_args!("with Tinjis: round {round}"));
-        all_paid = one_round(&mut billing, &payments, world, &mut kills, progress).await?;
+        all_paid = one_round(&mut billing, &payments, world, pki, &mut so_far, progress).await?;
         if all_paid {
             break;
         }
@@ -159,8 +175,23 @@ pub(super) async fn tinjis(
         bail!("not all invoices are PAID after {ROUNDS_MAX} runs");
     }
     progress.step("with Tinjis: verify");
-    let report = verify(&Billing::Service(billing.api()), payments.api()).await?;
-    Ok(Kept { billing, payments, report, kills })
+    let report = verify(&Billing::Service(billing.api()?), payments.api()?).await?;
+    let SoFar { kills, certificates_changed } = so_far;
+    Ok(Kept { billing, payments, report, kills, certificates_changed })
+}
+
+/// What befell the services so far.
+struct SoFar {
+    kills: u32,
+    certificates_changed: bool,
+}
+
+/// Everybody gets new certificates while the run goes on, and both services have taken them. Billing takes what it
+/// shows as a server and as a client each by itself.
+async fn change_certificates(pki: &Pki, billing: &Service, payments: &Service) -> anyhow::Result<()> {
+    pki.change()?;
+    payments.changed(1).await?;
+    billing.changed(2).await
 }
 
 /// One run to its end, through kills; answers whether all invoices are PAID.
@@ -168,20 +199,30 @@ async fn one_round(
     billing: &mut Service,
     payments: &Service,
     world: &World,
-    kills: &mut u32,
+    pki: Option<&Pki>,
+    so_far: &mut SoFar,
     progress: &Progress,
 ) -> anyhow::Result<bool> {
     let admin = payments.admin_api();
-    let api = billing.api();
+    let api = billing.api()?;
     let mut run = Run::start(&api).await?;
     let deadline = Instant::now() + WITHIN;
     while !run.is_finished() {
         if Instant::now() >= deadline {
             bail!("a run did not end within {} s", WITHIN.as_secs());
         }
-        if *kills < world.kills && held(&admin).await? > *kills {
-            *kills += 1;
-            progress.step(format_args!("with Tinjis: kill {kills} of {}", world.kills));
+        let is_held = so_far.kills < world.kills && held(&admin).await? > so_far.kills;
+        if let Some(pki) = pki
+            && !so_far.certificates_changed
+            && (is_held || world.kills == 0)
+        {
+            progress.step("with Tinjis: all certificates change");
+            change_certificates(pki, billing, payments).await?;
+            so_far.certificates_changed = true;
+        }
+        if is_held {
+            so_far.kills += 1;
+            progress.step(format_args!("with Tinjis: kill {} of {}", so_far.kills, world.kills));
             billing.kill_and_restart().await?;
             // Joins the run that the kill interrupted.
             run = Run::start(&api).await?;

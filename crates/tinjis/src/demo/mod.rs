@@ -4,6 +4,7 @@
 
 mod legs;
 pub(crate) mod naive;
+mod pki;
 mod process;
 mod seeded;
 
@@ -15,6 +16,7 @@ use chassis::clock::Random;
 use tokio::signal::unix::{SignalKind, signal};
 
 use legs::{Kept, PaidOnce};
+use pki::Pki;
 use seeded::{LOST_PERCENT, World};
 
 use crate::output::{self, grouped};
@@ -43,6 +45,7 @@ pub(crate) struct Options {
     pub(crate) seed: Option<u64>,
     pub(crate) invoices: u64,
     pub(crate) kill: bool,
+    pub(crate) mtls: bool,
     pub(crate) keep: bool,
     pub(crate) forget_key: bool,
 }
@@ -83,16 +86,18 @@ async fn show(options: &Options, world: &World, dir: &Path) -> anyhow::Result<(u
         std::fs::create_dir(&dir)?;
         Ok(dir)
     };
+    let pki = if options.mtls { Some(Pki::make(leg("pki")?)?) } else { None };
+    let pki = pki.as_ref();
     progress.step("10 invoices, pay once");
-    let once = legs::pay_once(&leg("once")?, world).await.context("in the step \"pay once\"")?;
+    let once = legs::pay_once(&leg("once")?, world, pki).await.context("in the step \"pay once\"")?;
     progress.result(once_line(&once));
     progress.result(heading(options));
 
     // Side by side, each with a provider of its own: both mostly wait for a disk.
     let (naive_dir, tinjis_dir) = (leg("naive")?, leg("tinjis")?);
     let (naive, kept) = tokio::join!(
-        legs::naive(&naive_dir, world, &progress),
-        legs::tinjis(&tinjis_dir, world, options.forget_key, &progress)
+        legs::naive(&naive_dir, world, pki, &progress),
+        legs::tinjis(&tinjis_dir, world, pki, options.forget_key, &progress)
     );
     let naive = naive.context("in the step \"a retry loop without keys\"")?;
     progress.result(naive_line(&naive));
@@ -100,7 +105,10 @@ async fn show(options: &Options, world: &World, dir: &Path) -> anyhow::Result<(u
     progress.result(tinjis_line(&kept.report));
     progress.result(again_line(options, world.seed));
 
-    let complaints = complaints(&naive, &kept, world);
+    let mut complaints = complaints(&naive, &kept, world);
+    if options.mtls && !kept.certificates_changed {
+        complaints.push("the certificates did not change in mid-run".to_owned());
+    }
     complaints.iter().for_each(|line| progress.note(line));
     Ok((if complaints.is_empty() { 0 } else { WRONG }, kept))
 }
@@ -133,7 +141,8 @@ fn once_line(once: &PaidOnce) -> String {
 fn heading(options: &Options) -> String {
     let invoices = grouped(options.invoices);
     let kills = if options.kill { format!(", {KILLS} kills by SIGKILL") } else { String::new() };
-    format!("{invoices} invoices{kills}, {LOST_PERCENT} % of answers lost")
+    let mtls = if options.mtls { ", mutual TLS, certificates changed in mid-run" } else { "" };
+    format!("{invoices} invoices{kills}, {LOST_PERCENT} % of answers lost{mtls}")
 }
 
 fn naive_line(report: &Report) -> String {
@@ -166,6 +175,9 @@ fn again_line(options: &Options, seed: u64) -> String {
     if !options.kill {
         command.push_str(" --no-kill");
     }
+    if options.mtls {
+        command.push_str(" --mtls");
+    }
     format!("seed {seed}; again: {command}")
 }
 
@@ -174,17 +186,20 @@ fn keep(mut kept: Kept, dir: std::path::PathBuf) {
     kept.billing.detach();
     kept.payments.detach();
     let (billing, payments) = (kept.billing.url(), kept.payments.url());
-    for line in [
+    let curl = kept.billing.curl_words();
+    let mut lines = vec![
         String::new(),
         format!("billing  {billing}   (process {}, data and logs in {})", kept.billing.id(), dir.display()),
         format!("payments {payments}   (process {})", kept.payments.id()),
-        format!("  curl {billing}/rest/v1/invoices/1"),
-        format!("  curl -X POST {billing}/rest/v1/invoices/pay"),
-        format!("  curl '{billing}/v1/attempts?limit=3'"),
-        format!("  curl '{payments}/v1/ledger?limit=3'"),
-        format!("  tinjis verify --billing {billing} --payments {payments}"),
-        format!("to end them: kill {} {}; rm -r {}", kept.billing.id(), kept.payments.id(), dir.display()),
-    ] {
-        output::result(line);
+        format!("  curl {curl}{billing}/rest/v1/invoices/1"),
+        format!("  curl {curl}-X POST {billing}/rest/v1/invoices/pay"),
+        format!("  curl {curl}'{billing}/v1/attempts?limit=3'"),
+        format!("  curl {curl}'{payments}/v1/ledger?limit=3'"),
+    ];
+    if curl.is_empty() {
+        lines.push(format!("  tinjis verify --billing {billing} --payments {payments}"));
     }
+    let ids = [kept.billing.id(), kept.payments.id()];
+    lines.push(format!("to end them: kill {} {}; rm -r {}", ids[0], ids[1], dir.display()));
+    lines.iter().for_each(output::result);
 }

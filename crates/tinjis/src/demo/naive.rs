@@ -10,14 +10,20 @@ use bytes::Bytes;
 use chassis::client::{Client, ClientConfig};
 use http::Request;
 
-use crate::http::BaseUrl;
-
 /// How often it tries one invoice before it gives up.
 const TRIES_MAX: usize = 100;
 
 /// Charges each line of `invoices` (a request's body each) that is not a line of `paid`, until none is left.
-pub(crate) async fn bill(invoices: &Path, paid: &Path, provider: &BaseUrl) -> anyhow::Result<u8> {
-    let client = Client::new(ClientConfig::default());
+pub(crate) async fn bill(
+    invoices: &Path,
+    paid: &Path,
+    provider: &str,
+    pki: Option<&Path>,
+) -> anyhow::Result<u8> {
+    let client = match pki {
+        None => Client::new(ClientConfig::default()),
+        Some(folder) => Client::with_connect(ClientConfig::default(), super::pki::connect(folder)?),
+    };
     let mut marks = OpenOptions::new().create(true).append(true).open(paid)?;
     loop {
         let done = fs::read_to_string(paid)?;
@@ -36,7 +42,7 @@ pub(crate) async fn bill(invoices: &Path, paid: &Path, provider: &BaseUrl) -> an
 }
 
 /// Whether the provider charged it; without an answer, asks again.
-async fn charge(client: &Client, provider: &BaseUrl, invoice: &str) -> anyhow::Result<bool> {
+async fn charge(client: &Client, provider: &str, invoice: &str) -> anyhow::Result<bool> {
     for _ in 0..TRIES_MAX {
         let body = Bytes::from(invoice.to_owned());
         let request = Request::post(format!("{provider}/")).header("Content-Type", "application/json");

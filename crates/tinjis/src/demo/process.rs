@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use chassis::clock::Random;
 use tokio::time::Instant;
 
+use super::pki::{HOST, Pki};
 use crate::http::{Api, BaseUrl};
 
 /// How long a child may take to become ready, or to end.
@@ -122,6 +123,7 @@ pub(super) struct Service {
     listen: SocketAddr,
     admin: SocketAddr,
     running: Running,
+    pki: Option<Pki>,
 }
 
 impl Service {
@@ -129,6 +131,7 @@ impl Service {
     pub(super) async fn start(
         name: &'static str,
         dir: &Path,
+        pki: Option<&Pki>,
         settings: &[(&str, String)],
     ) -> anyhow::Result<Self> {
         let [listen, admin] = free_addresses();
@@ -140,8 +143,9 @@ impl Service {
         set("--database-url", &database);
         set("--log-format", "text");
         settings.iter().for_each(|(flag, value)| set(flag, value));
+        pki.map(Pki::server_settings).iter().flatten().for_each(|(flag, value)| set(flag, value));
         let running = Running::start(&words, &dir.join(format!("{name}.log")))?;
-        let mut service = Self { name, words, listen, admin, running };
+        let mut service = Self { name, words, listen, admin, running, pki: pki.cloned() };
         service.ready().await?;
         Ok(service)
     }
@@ -168,11 +172,30 @@ impl Service {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://{}", self.listen)
+        match &self.pki {
+            None => format!("http://{}", self.listen),
+            Some(_) => BaseUrl::secure(HOST, self.listen.port()).to_string(),
+        }
     }
 
-    pub(super) fn api(&self) -> Api {
-        api(self.listen)
+    pub(super) fn api(&self) -> anyhow::Result<Api> {
+        Ok(match &self.pki {
+            None => api(self.listen),
+            Some(pki) => Api::over_tls(BaseUrl::secure(HOST, self.listen.port()), pki.connect()?),
+        })
+    }
+
+    /// Waits until it shows and trusts what was changed in the files.
+    pub(super) async fn changed(&self, times: i64) -> anyhow::Result<()> {
+        const METRIC: &str = "tls_reloads_total{result=\"ok\"} ";
+        let admin = self.admin_api();
+        wait_for(&format!("{} to take new certificates", self.name), READY_WITHIN, async || {
+            let metrics = admin.text("/metrics").await?;
+            let taken = metrics.lines().find_map(|line| line.strip_prefix(METRIC));
+            Ok(taken.and_then(|taken| taken.parse::<i64>().ok()).filter(|taken| *taken >= times))
+        })
+        .await
+        .map(|_| ())
     }
 
     pub(super) fn admin_api(&self) -> Api {
@@ -181,6 +204,11 @@ impl Service {
 
     pub(super) fn id(&self) -> u32 {
         self.running.id()
+    }
+
+    /// What curl must show, if anything.
+    pub(super) fn curl_words(&self) -> String {
+        self.pki.as_ref().map(Pki::curl_words).unwrap_or_default()
     }
 
     /// Goes on without the demo.
@@ -195,8 +223,12 @@ fn api(address: SocketAddr) -> Api {
 }
 
 /// The naive biller as a child.
-pub(super) fn naive(invoices: &Path, paid: &Path, provider: &str, log: &Path) -> anyhow::Result<Running> {
-    let words: [OsString; 7] = [
+pub(super) fn naive(
+    [invoices, paid, log]: [&Path; 3],
+    provider: &str,
+    pki: Option<&Pki>,
+) -> anyhow::Result<Running> {
+    let mut words: Vec<OsString> = vec![
         "naive-biller".into(),
         "--invoices".into(),
         invoices.into(),
@@ -205,6 +237,9 @@ pub(super) fn naive(invoices: &Path, paid: &Path, provider: &str, log: &Path) ->
         "--provider".into(),
         provider.into(),
     ];
+    if let Some(pki) = pki {
+        words.extend(["--pki".into(), pki.folder().into()]);
+    }
     Running::start(&words, log)
 }
 
