@@ -82,6 +82,11 @@ kills: ## kill -9 of billing, then of payments, 20 times each in runs of 20,000 
 	KILLS=$(or $(KILLS),20) KILL_INVOICES=$(or $(KILL_INVOICES),20000) \
 	  cargo test --release --locked --package tinjis --test kills -- --nocapture --test-threads 1
 
+.PHONY: prove-rotation
+prove-rotation: ## certificates and authorities of all four services change under 100,000 requests without a retry: none fails
+	ROTATION_REQUESTS=$(or $(ROTATION_REQUESTS),100000) \
+	  cargo test --release --locked --package tinjis --test rotation -- --nocapture
+
 .PHONY: idle
 idle: ## 1,000 idle and slow connections, and others answered meanwhile, also under ulimit -n 1024
 	IDLE_CONNECTIONS=$(or $(IDLE_CONNECTIONS),1000) \

@@ -1,0 +1,165 @@
+//! Requests without an end and without a retry: by our client at all three servers, and pay runs that make billing
+//! charge. Counts, and keeps what failed.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chassis::client::{Client, ClientConfig};
+use chassis::clock::Clock;
+use chassis::telemetry::Telemetry;
+use chassis::tls::{ClientFiles, Source, TlsConnect, TlsMetrics};
+use harness::wait_until;
+use http::{Method, Request};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::mount::Mount;
+use crate::site::Site;
+
+/// Callers of each server.
+const CALLERS: usize = 3;
+/// Invoices of one pay run.
+const INVOICES: usize = 100;
+const DONE_WITHIN: Duration = Duration::from_secs(600);
+
+pub(crate) struct Load {
+    runtime: Runtime,
+    shared: Arc<Shared>,
+    tasks: Vec<JoinHandle<()>>,
+    folder: std::path::PathBuf,
+}
+
+struct Shared {
+    client: Client,
+    done: AtomicUsize,
+    stop: AtomicBool,
+    failures: Mutex<Vec<String>>,
+}
+
+fn client(trusted: std::path::PathBuf, folder: &std::path::Path) -> Client {
+    let source = |path| Source { setting: "the load", path };
+    let files = ClientFiles {
+        trusted: Some(source(trusted)),
+        system_too: false,
+        identity: Some((source(folder.join("client.pem")), source(folder.join("client.key")))),
+    };
+    let telemetry = Telemetry::new("load", "", "");
+    let connect = TlsConnect::open(files, Clock::system(), &TlsMetrics::new(&telemetry.metrics));
+    let config = ClientConfig { deadline: Duration::from_secs(60), ..ClientConfig::default() };
+    Client::with_connect(config, connect.expect("the mount is sound"))
+}
+
+impl Load {
+    pub(crate) fn start(mount: &Mount, site: &Site) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let folder = mount.folder().to_owned();
+        let (urls, billing) = (site.urls(), site.urls()[0].replace("/rest/health", ""));
+        let shared = runtime.block_on(async {
+            Arc::new(Shared {
+                client: client(folder.join("ca.pem"), &folder),
+                done: AtomicUsize::new(0),
+                stop: AtomicBool::new(false),
+                failures: Mutex::default(),
+            })
+        });
+        let mut tasks: Vec<JoinHandle<()>> = Vec::new();
+        for url in urls {
+            for _ in 0..CALLERS {
+                let (shared, url) = (shared.clone(), url.clone());
+                tasks.push(runtime.spawn(async move {
+                    while !shared.stop.load(Relaxed) {
+                        shared.call(Method::GET, url.clone(), Bytes::new()).await;
+                    }
+                }));
+            }
+        }
+        let runs = shared.clone();
+        tasks.push(runtime.spawn(async move { pay(&runs, &billing).await }));
+        Self { runtime, shared, tasks, folder }
+    }
+
+    pub(crate) fn done(&self) -> usize {
+        self.shared.done.load(Relaxed)
+    }
+
+    pub(crate) fn failed(&self) -> usize {
+        self.shared.failures.lock().expect("no caller panics").len()
+    }
+
+    pub(crate) fn until(&self, requests: usize) {
+        wait_until("requests to be answered", DONE_WITHIN, || self.done() >= requests || self.failed() > 0);
+    }
+
+    /// Waits until so many more are answered, whatever was before.
+    pub(crate) fn until_another(&self, requests: usize) {
+        self.until(self.done() + requests.max(100));
+    }
+
+    /// Whether both servers of a payment show just this certificate: a client that trusts nothing else is answered.
+    pub(crate) fn is_trusted(&self, site: &Site, certificate: &str) -> bool {
+        let pinned = self.folder.join("pinned.pem");
+        harness::certs::replace(&pinned, certificate);
+        let urls = site.urls();
+        self.runtime.block_on(async {
+            let client = client(pinned, &self.folder);
+            for url in urls {
+                let request = Request::get(url).body(Bytes::new()).expect("a request");
+                if client.send(request).await.is_err() {
+                    return false;
+                }
+            }
+            true
+        })
+    }
+
+    /// Stops; how many requests were answered, and what failed.
+    pub(crate) fn end(self) -> (usize, Vec<String>) {
+        self.shared.stop.store(true, Relaxed);
+        for task in self.tasks {
+            self.runtime.block_on(task).expect("no caller panics");
+        }
+        let failures = self.shared.failures.lock().expect("no caller panics").clone();
+        (self.shared.done.load(Relaxed), failures)
+    }
+}
+
+impl Shared {
+    /// One request; nothing is tried again.
+    async fn call(&self, method: Method, url: String, body: Bytes) -> Option<Bytes> {
+        let request = Request::builder().method(method).uri(&url).body(body).expect("a request");
+        let failure = match self.client.send(request).await {
+            Ok(answer) if answer.status().is_success() => {
+                self.done.fetch_add(1, Relaxed);
+                return Some(answer.into_body());
+            }
+            Ok(answer) => format!("{url}: {}", answer.status()),
+            Err(failure) => format!("{url}: {failure}: {}", failure.cause()),
+        };
+        self.failures.lock().expect("no caller panics").push(failure);
+        None
+    }
+}
+
+/// Imports a few invoices and lets billing charge them, over and over.
+async fn pay(shared: &Shared, billing: &str) {
+    for round in 0.. {
+        let invoices: String = (0..INVOICES)
+            .map(|nth| {
+                format!("{{\"reference\":\"R{round}-{nth}\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":\"1.25\"}}\n")
+            })
+            .collect();
+        shared.call(Method::POST, format!("{billing}/v1/imports"), Bytes::from(invoices)).await;
+        while let Some(answer) =
+            shared.call(Method::POST, format!("{billing}/rest/v1/invoices/pay"), Bytes::new()).await
+        {
+            if answer.as_ref() == b"true" {
+                break;
+            }
+        }
+        if shared.stop.load(Relaxed) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Proof: leaves, then authorities (old, both, new), change on all four services while requests go on without a retry,
+//! and none fails; a broken file in between changes nothing but a figure; the old authority is refused afterwards.
+//! Small here; `make prove-rotation` is the full size. Knows the services from outside only.
+#![cfg(test)]
+
+mod load;
+mod mount;
+mod site;
+
+use std::time::Duration;
+
+use harness::{size, wait_until};
+
+use load::Load;
+use mount::Mount;
+use site::Site;
+
+/// However long a machine takes, a change is taken within this.
+const TAKEN_WITHIN: Duration = Duration::from_secs(60);
+
+#[test]
+fn certificates_and_authorities_change_under_load_and_no_request_fails() {
+    let requests = size("ROTATION_REQUESTS", 2_000);
+    let mount = Mount::new();
+    let site = Site::start(&mount);
+    let load = Load::start(&mount, &site);
+    load.until_another(requests / 8);
+    let first_leaf = mount.server_leaf();
+    assert!(load.is_trusted(&site, &first_leaf), "the leaf that is mounted is the one that is shown");
+
+    let mut steps = 0;
+    let mut change = |what: &str, how: &dyn Fn()| {
+        how();
+        steps += 1;
+        wait_until(&format!("every service to take: {what}"), TAKEN_WITHIN, || site.has_taken(steps));
+        load.until_another(requests / 8);
+        println!("  {what:40} {:>8} requests, {} failed", load.done(), load.failed());
+    };
+    change("new leaves", &|| mount.new_leaves());
+    assert!(!load.is_trusted(&site, &first_leaf) && load.is_trusted(&site, &mount.server_leaf()));
+    change("old and new authority", &|| mount.trust_both());
+    change("leaves of the new authority", &|| mount.new_leaves_of_new());
+    change("the new authority alone", &|| mount.trust_new());
+
+    mount.break_leaf();
+    wait_until("every server to refuse the broken file", TAKEN_WITHIN, || site.has_refused_a_file());
+    load.until_another(requests / 8);
+    println!("  {:40} {:>8} requests, {} failed", "a broken file", load.done(), load.failed());
+    mount.mend_leaf();
+
+    for url in site.urls() {
+        assert!(!mount.is_let_in_by_old(&url), "{url} lets in who the old authority signed");
+        assert!(mount.is_let_in(&url), "{url} lets in who the new authority signed");
+    }
+    load.until(requests);
+    let (done, failures) = load.end();
+    let (charges, sent_again) = site.charges();
+    let pings = site.pings();
+    println!("  {done} requests, {charges} charges, {pings} pings: {} failed", failures.len());
+    assert_eq!(failures, Vec::<String>::new());
+    assert_eq!(sent_again, 0, "charges that were sent more than once");
+    assert!(charges > 0 && pings > 0 && done >= requests);
+    assert_eq!(site.other_outcomes(), Vec::<String>::new());
+}

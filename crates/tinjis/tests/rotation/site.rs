@@ -1,0 +1,136 @@
+//! All four services over mutual TLS, and what they say of themselves. Knows settings and figures.
+
+use std::fs;
+
+use harness::Process;
+use harness::ledger::ask;
+use harness::process::{Spec, run_by};
+use tempfile::TempDir;
+
+use crate::mount::{CLIENT, Mount};
+
+const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
+
+pub(crate) struct Site {
+    pub(crate) billing: Process,
+    pub(crate) payments: Process,
+    ponger: Process,
+    pinger: Process,
+    _folder: TempDir,
+}
+
+impl Site {
+    pub(crate) fn start(mount: &Mount) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spec = |name| {
+            let mut spec = Spec::new(run_by(TINJIS, name), name, folder.path());
+            let mut set = |name: &str, value: &str| spec.env.insert(name.to_owned(), value.to_owned());
+            set("LOG_LEVEL", "warn");
+            if matches!(name, "billing" | "payments") {
+                set("TLS_CERT", &mount.text("server.pem"));
+                set("TLS_KEY", &mount.text("server.key"));
+                set("TLS_CLIENT_CA", &mount.text("ca.pem"));
+                set("TLS_ALLOWED_CLIENTS", CLIENT);
+            }
+            spec
+        };
+        let mut payments = spec("payments");
+        payments.flags = ["--success-rate", "1"].map(ToOwned::to_owned).into();
+        let payments = Process::start(payments);
+        let mut billing = spec("billing");
+        for (name, value) in [
+            ("PAYMENT_PROVIDER_ENDPOINT", format!("https://localhost:{}", payments.address().port())),
+            ("PAYMENT_PROVIDER_IDEMPOTENCY", "keys".to_owned()),
+            ("PROVIDER_CA", mount.text("ca.pem")),
+            ("PROVIDER_CERT", mount.text("client.pem")),
+            ("PROVIDER_KEY", mount.text("client.key")),
+        ] {
+            billing.env.insert(name.to_owned(), value);
+        }
+        let billing = Process::start(billing);
+        let ponger = Self::of_pair(spec("ponger"), |port| {
+            format!(
+                "service:\n  port: {port}\n  address: 127.0.0.1\n  tlsCertificate: {}\n  tlsPrivateKey: {}\n  \
+                 clientCA: {}\n  allowedClients: ['{CLIENT}']\n",
+                mount.text("server.pem"),
+                mount.text("server.key"),
+                mount.text("ca.pem")
+            )
+        });
+        let pong = ponger.address().port();
+        let pinger = Self::of_pair(spec("pinger"), |_| {
+            format!(
+                "ponger:\n  url: https://localhost:{pong}\n  acceptCert: {}\n  clientCert: {}\n  clientKey: {}\n  \
+                 interval: 5ms\n",
+                mount.text("ca.pem"),
+                mount.text("client.pem"),
+                mount.text("client.key")
+            )
+        });
+        Self { billing, payments, ponger, pinger, _folder: folder }
+    }
+
+    /// Pinger or ponger, which have a file instead of variables.
+    fn of_pair(mut spec: Spec, configuration: impl Fn(u16) -> String) -> Process {
+        let file = spec.dir.join(format!("{}.yaml", spec.name));
+        spec.flags = vec!["-c".to_owned(), file.display().to_string()];
+        let mut process = Process::new(spec);
+        let (_, admin) =
+            process.admin_url().rsplit_once(':').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a port");
+        let metrics = format!("metrics:\n  port: {admin}\n  address: 127.0.0.1\n");
+        fs::write(file, configuration(process.address().port()) + &metrics).expect("a file");
+        process.start_again();
+        process
+    }
+
+    fn all(&self) -> [(&Process, i64); 4] {
+        // How many sets of material each has: billing has one as a server and one as a client.
+        [(&self.billing, 2), (&self.payments, 1), (&self.ponger, 1), (&self.pinger, 1)]
+    }
+
+    /// Whether every service has taken so many changes.
+    pub(crate) fn has_taken(&self, changes: i64) -> bool {
+        self.all()
+            .iter()
+            .all(|(process, sets)| process.metric(&["tls_reloads_total", "\"ok\""]) >= changes * sets)
+    }
+
+    /// Whether every server has told of a file that it cannot use.
+    pub(crate) fn has_refused_a_file(&self) -> bool {
+        [&self.billing, &self.payments, &self.ponger]
+            .iter()
+            .all(|process| process.metric(&["tls_reloads_total", "\"bad\""]) == 1)
+    }
+
+    /// A page of each server that an old client may ask for.
+    pub(crate) fn urls(&self) -> [String; 3] {
+        let url = |process: &Process, path| format!("https://localhost:{}{path}", process.address().port());
+        [url(&self.billing, "/rest/health"), url(&self.payments, "/ping"), url(&self.ponger, "/ping")]
+    }
+
+    /// Charges that billing made, and how many of them were sent more than once.
+    pub(crate) fn charges(&self) -> (i64, i64) {
+        let db = self.billing.db();
+        (
+            ask(&db, "SELECT count(*) FROM attempts WHERE state = 'CHARGED'"),
+            ask(&db, "SELECT count(*) FROM attempts WHERE sends <> 1 OR state <> 'CHARGED'"),
+        )
+    }
+
+    pub(crate) fn pings(&self) -> i64 {
+        self.pinger.metric(&["ping_requests_total", "\"success\""])
+    }
+
+    /// Every figure of a charge or a ping that went otherwise than well.
+    pub(crate) fn other_outcomes(&self) -> Vec<String> {
+        let page = |process: &Process| harness::http::get(&format!("{}/metrics", process.admin_url())).text();
+        let pages = page(&self.billing) + &page(&self.pinger);
+        let figures = pages.lines().filter(|line| {
+            ["billing_attempts_total{", "ping_requests_total{"].iter().any(|name| line.starts_with(name))
+        });
+        let bad = figures.filter(|line| {
+            !["\"charged\"", "\"success\""].iter().any(|good| line.contains(good)) && !line.ends_with(" 0")
+        });
+        bad.map(ToOwned::to_owned).collect()
+    }
+}
