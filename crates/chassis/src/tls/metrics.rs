@@ -68,6 +68,7 @@ pub struct TlsMetrics {
     reloads: IntCounterVec,
     expiry: IntGaugeVec,
     refusals: IntCounterVec,
+    handshakes: IntCounterVec,
 }
 
 impl TlsMetrics {
@@ -86,9 +87,17 @@ impl TlsMetrics {
                 &["of"],
             ),
             refusals: metrics.counters("tls_refusals_total", "Handshakes refused, by reason", &["reason"]),
+            handshakes: metrics.counters(
+                "tls_handshakes_total",
+                "Connections let in, after a full handshake or a resumed one",
+                &["kind"],
+            ),
         };
         for result in ["ok", "bad"] {
             figures.reloads.with_label_values(&[result]).inc_by(0);
+        }
+        for kind in ["full", "resumed"] {
+            figures.handshakes.with_label_values(&[kind]).inc_by(0);
         }
         for reason in Refusal::ALL {
             figures.refusals.with_label_values(&[reason.label()]).inc_by(0);
@@ -104,6 +113,10 @@ impl TlsMetrics {
         for (of, seconds) in expiries {
             self.expiry.with_label_values(&[of]).set(*seconds);
         }
+    }
+
+    pub(super) fn let_in(&self, is_resumed: bool) {
+        self.handshakes.with_label_values(&[if is_resumed { "resumed" } else { "full" }]).inc();
     }
 
     pub(crate) fn refused(&self, reason: Refusal) {

@@ -143,7 +143,10 @@ impl ServerTls {
         let accepted = TlsAcceptor::from(side.config.config.clone()).accept(tcp).await;
         let accepted = accepted.map_err(|error| (reason(&error), error.to_string()));
         let named = accepted.and_then(|stream| match side.config.peer_name(&stream) {
-            Ok(name) => Ok((stream, name)),
+            Ok(name) => {
+                self.metrics.let_in(is_resumed(&stream));
+                Ok((stream, name))
+            }
             Err(error) => Err((reason_of(&error), error.to_string())),
         });
         named.map_err(|(why, error)| self.refuse(why, &error)).ok()
@@ -164,12 +167,16 @@ impl ServerSide {
         let Some((leaf, between)) = session.peer_certificates().and_then(<[_]>::split_first) else {
             return Ok(None);
         };
-        if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+        if is_resumed(stream) {
             let now = self.config.time_provider.current_time().ok_or(Error::FailedToGetCurrentTime)?;
             door.verify_client_cert(leaf, between, now)?;
         }
         door.admit(leaf).map(Some)
     }
+}
+
+fn is_resumed(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
 }
 
 /// Decides on a client's certificate: a chain to an authority, one name, on the list, meant for clients.

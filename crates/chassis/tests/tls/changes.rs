@@ -63,6 +63,42 @@ async fn an_authority_is_replaced_by_way_of_both_and_the_old_one_is_refused_afte
     assert_eq!(site.ask(&site.client(Some(&of_new))).await.unwrap(), NAME);
 }
 
+/// A server that ends each connection with its answer, so that a client resumes its session at once.
+async fn short_lived() -> Site {
+    Site::open_with(Limits { tls_age: Duration::ZERO, ..Limits::default() }).await
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_but_not_beyond_a_change_of_authority() {
+    let site = short_lived().await;
+    let client = site.client(Some(&site.authority.client(NAME)));
+    for _ in 0..3 {
+        assert_eq!(site.ask(&client).await.unwrap(), NAME, "the name is known on a resumed connection too");
+    }
+    assert_eq!(site.figure("tls_handshakes_total{kind=\"full\"}"), 1);
+    assert_eq!(site.figure("tls_handshakes_total{kind=\"resumed\"}"), 2);
+    fs::write(site.folder.path().join("client-ca.pem"), Authority::new("another").pem()).unwrap();
+    assert_eq!(site.tls.look(), Looked::Published);
+    assert!(site.ask(&client).await.is_err());
+    site.until(|site| site.refusals(Refusal::UnknownCa) == 1).await;
+    assert_eq!(site.figure("tls_handshakes_total{kind=\"resumed\"}"), 2);
+}
+
+#[tokio::test]
+async fn a_session_is_not_resumed_beyond_the_end_of_its_certificate() {
+    let site = short_lived().await;
+    let now = u64::try_from(Clock::system().now_ms() / 1000).unwrap();
+    let soon = site.authority.client_but(NAME, |params| {
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now + 2);
+    });
+    let client = site.client(Some(&soon));
+    let asks = async { while site.ask(&client).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(20), asks).await.expect("it is refused once it has expired");
+    site.until(|site| site.refusals(Refusal::Expired) == 1).await;
+    assert_eq!(site.figure("tls_handshakes_total{kind=\"full\"}"), 1);
+    assert!(site.figure("tls_handshakes_total{kind=\"resumed\"}") > 0);
+}
+
 #[tokio::test]
 async fn an_old_connection_ends_with_its_next_answer() {
     let site = Site::open_with(Limits { tls_age: Duration::ZERO, ..Limits::default() }).await;
