@@ -10,6 +10,7 @@ use chassis::caller::Tokens;
 use chassis::config::{Problems, Secret, TokenSource, load, unquote};
 
 use crate::http::{Api, BaseUrl, Scheme};
+use crate::reach::TlsArgs;
 use crate::{demo, import};
 
 const BILLING_DEFAULT: &str = "http://127.0.0.1:8000";
@@ -71,6 +72,8 @@ struct BillingArgs {
     /// File whose first line is an operator's token, for a billing that asks for one
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE")]
     operator_token_file: Option<String>,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -113,6 +116,8 @@ struct VerifyArgs {
     /// File whose first line is the payment service's token
     #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE")]
     payments_api_token_file: Option<String>,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 impl std::fmt::Debug for VerifyArgs {
@@ -187,7 +192,8 @@ impl BillingArgs {
         let base = url(problems, "--billing", self.billing.as_deref(), BILLING_DEFAULT);
         const SETTING: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
         let source = given(self.operator_token_file.as_deref()).map(|path| TokenSource::File(path.into()));
-        service(problems, SETTING, base, Scheme::Bearer, source)
+        let api = base.and_then(|base| self.tls.api(base, problems));
+        service(problems, SETTING, api, Scheme::Bearer, source)
     }
 }
 
@@ -225,8 +231,10 @@ impl VerifyArgs {
             }
             (None, file) => file.map(|path| TokenSource::File(path.into())),
         };
-        let payments = service(problems, setting, base, Scheme::XToken, source);
-        Some(Command::Verify { billing: Api::new(billing?), payments: payments?, json: self.json })
+        let billing = billing.and_then(|base| self.tls.api(base, problems));
+        let payments = base.and_then(|base| self.tls.api(base, problems));
+        let payments = service(problems, setting, payments, Scheme::XToken, source);
+        Some(Command::Verify { billing: billing?, payments: payments?, json: self.json })
     }
 }
 
@@ -242,7 +250,7 @@ fn url(problems: &mut Problems, setting: &str, text: Option<&str>, default: &str
 fn service(
     problems: &mut Problems,
     setting: &str,
-    base: Option<BaseUrl>,
+    api: Option<Api>,
     scheme: Scheme,
     source: Option<TokenSource>,
 ) -> Option<Api> {
@@ -250,7 +258,7 @@ fn service(
         Some(source) => Some(problems.take(setting, Tokens::new(source))?.current()),
         None => None,
     };
-    let api = Api::new(base?);
+    let api = api?;
     match tokens.as_deref().and_then(|tokens| tokens.first()) {
         Some(token) => problems.take(setting, api.with_token(scheme, &token.secret)),
         None => Some(api),
@@ -290,8 +298,10 @@ mod tests {
         assert!(mistakes.contains("--billing") && mistakes.contains("must end in .csv"), "{mistakes}");
         let mistakes = parsed("demo --seed x --invoices 3").unwrap_err();
         assert!(mistakes.contains("--seed") && mistakes.contains("--invoices"), "{mistakes}");
-        let mistakes = parsed("verify --billing x --payments https://y").unwrap_err();
+        let mistakes = parsed("verify --billing x --payments ftp://y").unwrap_err();
         assert!(mistakes.contains("--billing") && mistakes.contains("--payments"), "{mistakes}");
+        let mistakes = parsed("verify --billing x --payments https://y").unwrap_err();
+        assert!(mistakes.contains("--billing") && mistakes.contains("--ca: is missing"), "{mistakes}");
     }
 
     #[test]

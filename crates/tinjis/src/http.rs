@@ -31,8 +31,7 @@ impl FromStr for BaseUrl {
         let text = text.trim_end_matches('/');
         let uri: Uri = text.parse().map_err(|_| wrong("must be a URL"))?;
         match (uri.scheme_str(), uri.authority(), uri.query()) {
-            (Some("https"), ..) => Err(wrong("must begin with http://")),
-            (Some("http"), Some(authority), None) if !authority.as_str().contains('@') => {
+            (Some("http" | "https"), Some(authority), None) if !authority.as_str().contains('@') => {
                 Ok(Self(text.to_owned()))
             }
             _ => Err(wrong("must have a scheme and a host, and nothing after the path")),
@@ -41,6 +40,11 @@ impl FromStr for BaseUrl {
 }
 
 impl BaseUrl {
+    /// Whether it is called over TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+
     /// A service on this machine that is called over TLS, by the name that its certificate has.
     pub(crate) fn secure(host: &str, port: u16) -> Self {
         Self(format!("https://{host}:{port}"))
@@ -236,20 +240,12 @@ mod tests {
         for (text, kept) in [
             ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
             ("http://billing/", "http://billing"),
+            ("https://billing/", "https://billing"),
             ("http://proxy/billing//", "http://proxy/billing"),
         ] {
             assert_eq!(text.parse::<BaseUrl>().unwrap().to_string(), kept);
         }
-        for text in [
-            "",
-            "127.0.0.1:8000",
-            "localhost:8000",
-            "https://x",
-            "http://u:p@x",
-            "ftp://x",
-            "http://x?y",
-            "/x",
-        ] {
+        for text in ["", "127.0.0.1:8000", "localhost:8000", "http://u:p@x", "ftp://x", "http://x?y", "/x"] {
             assert!(text.parse::<BaseUrl>().is_err(), "{text}");
         }
     }

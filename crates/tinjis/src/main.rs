@@ -8,6 +8,7 @@ mod import;
 mod output;
 mod pay;
 mod progress;
+mod reach;
 mod run;
 mod verify;
 

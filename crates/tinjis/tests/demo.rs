@@ -73,12 +73,25 @@ fn a_provider_that_forgets_keys_makes_the_demo_fail() {
 
 #[test]
 fn over_mutual_tls_it_says_the_same_and_certificates_change_in_mid_run() {
-    let output = demo(&["--seed=8213", FEW, "--mtls"]);
+    let output = demo(&["--seed=8213", FEW, "--mtls", "--keep"]);
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{said}\n{}", text(&output.stderr));
     assert!(said.contains("lost, mutual TLS, certificates changed in mid-run"), "{said}");
     assert!(fixed(&output)[1].ends_with("verified: 200 invoices against the ledger"), "{said}");
     assert_eq!(fixed(&output), fixed(&demo(&["--seed=8213", FEW])));
+    let verify = |words: &str| {
+        Command::new(TINJIS).arg("verify").args(words.split_whitespace()).env_clear().output().unwrap()
+    };
+    let kept = said.lines().find_map(|line| line.strip_prefix("  tinjis verify ")).unwrap();
+    assert_eq!(verify(kept).status.code(), Some(0), "the line that it prints works: {kept}");
+    let without = kept.split_once("--billing").unwrap().1;
+    let refused = verify(&format!("--billing {without}"));
+    assert_eq!(refused.status.code(), Some(64), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("--ca: is missing"), "{}", text(&refused.stderr));
+    let end = said.lines().find_map(|line| line.strip_prefix("to end them: kill ")).unwrap();
+    let (ids, remove) = end.split_once("; rm -r ").unwrap();
+    assert!(Command::new("kill").args(ids.split_whitespace()).status().unwrap().success());
+    std::fs::remove_dir_all(remove).unwrap();
 }
 
 #[test]

@@ -32,6 +32,7 @@ use super::metrics::TlsMetrics;
 use super::{Time, provider};
 use crate::client::{Connect, Stream, Tcp};
 use crate::clock::Clock;
+use crate::telemetry::Telemetry;
 
 /// Where systems keep the authorities that they trust; the first that is there counts.
 const SYSTEM_BUNDLES: [&str; 4] = [
@@ -127,6 +128,16 @@ impl TlsConnect {
     pub fn open(files: ClientFiles, clock: Clock, metrics: &TlsMetrics) -> Result<Self, Mistakes> {
         let shows_certificate = files.identity.is_some();
         Ok(Self { live: Live::open(files, clock, metrics.clone())?, shows_certificate })
+    }
+
+    /// For a program that ends soon: what the files hold now, without figures.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn once(files: ClientFiles, clock: Clock) -> Result<Self, Mistakes> {
+        let shows_certificate = files.identity.is_some();
+        let unseen = TlsMetrics::new(&Telemetry::new("", "", "").metrics);
+        Ok(Self { live: Live::once(files, clock, unseen)?, shows_certificate })
     }
 
     /// Looks at the files now, instead of within some seconds.

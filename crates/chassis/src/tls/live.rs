@@ -72,14 +72,19 @@ type Contents = Result<Vec<Vec<u8>>, Vec<Mistake>>;
 impl<M: Material> Live<M> {
     /// Builds what the files hold now and looks after them from then on.
     pub(super) fn open(material: M, clock: Clock, metrics: TlsMetrics) -> Result<Self, Mistakes> {
+        let live = Self::once(material, clock, metrics)?;
+        tokio::spawn(watch(Arc::downgrade(&live.0)));
+        Ok(live)
+    }
+
+    /// Builds what the files hold now, and leaves it at that.
+    pub(super) fn once(material: M, clock: Clock, metrics: TlsMetrics) -> Result<Self, Mistakes> {
         let (published, built) = read_and_build(&material, &clock);
         let built = built.map_err(Mistakes)?;
         metrics.expiries(&built.expiries);
         let current = RwLock::new(Arc::new(Published { config: built.config, generation: 0 }));
         let seen = Mutex::new(Seen { published, bad: None });
-        let inner = Arc::new(Inner { material, clock, metrics, current, seen });
-        tokio::spawn(watch(Arc::downgrade(&inner)));
-        Ok(Self(inner))
+        Ok(Self(Arc::new(Inner { material, clock, metrics, current, seen })))
     }
 
     pub(super) fn current(&self) -> Arc<Published<M::Config>> {

@@ -196,9 +196,8 @@ fn keep(mut kept: Kept, dir: std::path::PathBuf) {
         format!("  curl {curl}'{billing}/v1/attempts?limit=3'"),
         format!("  curl {curl}'{payments}/v1/ledger?limit=3'"),
     ];
-    if curl.is_empty() {
-        lines.push(format!("  tinjis verify --billing {billing} --payments {payments}"));
-    }
+    let shown = curl.replace("--cacert", "--ca");
+    lines.push(format!("  tinjis verify {shown}--billing {billing} --payments {payments}"));
     let ids = [kept.billing.id(), kept.payments.id()];
     lines.push(format!("to end them: kill {} {}; rm -r {}", ids[0], ids[1], dir.display()));
     lines.iter().for_each(output::result);

@@ -1,0 +1,32 @@
+//! How a command reaches a service: plainly, or over https by `--ca`, `--cert` and `--key`. Knows no route.
+
+use chassis::clock::Clock;
+use chassis::config::{Problems, client_tls};
+use chassis::tls::TlsConnect;
+
+use crate::http::{Api, BaseUrl};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TlsArgs {
+    /// Authorities in PEM that services over https are trusted by
+    #[arg(long, value_name = "FILE")]
+    ca: Option<String>,
+    /// Certificate in PEM that is shown to services over https
+    #[arg(long, value_name = "FILE")]
+    cert: Option<String>,
+    /// Key of that certificate in PEM
+    #[arg(long, value_name = "FILE")]
+    key: Option<String>,
+}
+
+impl TlsArgs {
+    /// The service there; `None` when a mistake was recorded.
+    pub(crate) fn api(&self, base: BaseUrl, problems: &mut Problems) -> Option<Api> {
+        if !base.is_secure() {
+            return Some(Api::new(base));
+        }
+        let files = client_tls(("--ca", &self.ca), ("--cert", &self.cert), ("--key", &self.key), problems)?;
+        let connect = problems.take("--ca", TlsConnect::once(files, Clock::system()))?;
+        Some(Api::over_tls(base, connect))
+    }
+}
