@@ -5,6 +5,7 @@
 mod authority;
 mod changes;
 mod clients;
+mod edges;
 mod foreign;
 mod refused;
 mod site;

@@ -2,12 +2,12 @@
 
 use crate::authority::{Authority, Pair};
 use axum::Router;
-use axum::extract::Request;
-use axum::routing::any;
+use axum::extract::{Path as AxumPath, Request};
+use axum::routing::{any, get};
 use bytes::Bytes;
-use chassis::client::{Client, ClientConfig, Failure};
+use chassis::client::{Client, ClientConfig, Connect as _, Failure, Stream};
 use chassis::clock::Clock;
-use chassis::server::{Limits, Server};
+use chassis::server::{Limits, Server, ServerMetrics};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
 use chassis::tls::{
@@ -71,7 +71,9 @@ impl Site {
         let tls = ServerTls::open(files, Clock::system(), &metrics).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::new(listener, routes(), limits).tls(Some(tls.clone()));
+        let figures = ServerMetrics::new();
+        figures.register(telemetry.registry()).unwrap();
+        let server = Server::new(listener, routes(), limits).metrics(figures).tls(Some(tls.clone()));
         tokio::spawn(server.serve(Shutdown::new()));
         Self { folder, address, tls, telemetry, authority }
     }
@@ -94,6 +96,19 @@ impl Site {
             identity: shows.map(|_| pair_of(folder, "client")),
         };
         Client::with_connect(ClientConfig::default(), connect_at(files, clock))
+    }
+
+    /// A connection of its own, over which a test speaks HTTP by the byte.
+    pub(crate) async fn bytes(&self) -> Box<dyn Stream> {
+        let _writes_the_files = self.client(Some(&self.authority.client(NAME)));
+        let folder = self.folder.path();
+        let files = ClientFiles {
+            trusted: Some(source(folder.join("provider-ca.pem"))),
+            system_too: false,
+            identity: Some(pair_of(folder, "client")),
+        };
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        connect(files).connect("localhost", self.address.port(), deadline).await.unwrap()
     }
 
     pub(crate) async fn ask(&self, client: &Client) -> Result<String, Failure> {
@@ -142,5 +157,6 @@ fn routes() -> Router {
         let name = request.extensions().get::<PeerName>().map(|name| name.as_str().to_owned());
         name.unwrap_or_else(|| "nobody".to_owned())
     };
-    Router::new().route("/who", any(who))
+    let large = |AxumPath(kib): AxumPath<usize>| async move { vec![b'x'; kib * 1024] };
+    Router::new().route("/who", any(who)).route("/large/{kib}", get(large))
 }
