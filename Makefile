@@ -87,6 +87,11 @@ prove-rotation: ## certificates and authorities of all four services change unde
 	ROTATION_REQUESTS=$(or $(ROTATION_REQUESTS),100000) \
 	  cargo test --release --locked --package tinjis --test rotation -- --nocapture
 
+.PHONY: drill
+drill: ## billing is backed up in mid-run, charges on, dies, is restored, repaired from the ledger, and pays the rest
+	DRILL_INVOICES=$(or $(DRILL_INVOICES),20000) \
+	  cargo test --release --locked --package tinjis --test restore -- --nocapture --test-threads 1
+
 .PHONY: idle
 idle: ## 1,000 idle and slow connections, and others answered meanwhile, also under ulimit -n 1024
 	IDLE_CONNECTIONS=$(or $(IDLE_CONNECTIONS),1000) \

@@ -101,9 +101,11 @@ struct ImportArgs {
 
 #[derive(clap::Args)]
 struct VerifyArgs {
-    /// Where billing is [default: http://127.0.0.1:8000]
-    #[arg(long, value_name = "URL")]
-    billing: Option<String>,
+    #[command(flatten)]
+    billing: BillingArgs,
+    /// First tell billing what the ledger says, row by row: after billing was restored from a backup
+    #[arg(long)]
+    repair: bool,
     /// Where the payment service is [default: http://127.0.0.1:9000]
     #[arg(long, value_name = "URL")]
     payments: Option<String>,
@@ -116,8 +118,6 @@ struct VerifyArgs {
     /// File whose first line is the payment service's token
     #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE")]
     payments_api_token_file: Option<String>,
-    #[command(flatten)]
-    tls: TlsArgs,
 }
 
 impl std::fmt::Debug for VerifyArgs {
@@ -144,7 +144,7 @@ pub(crate) enum Command {
     Demo(demo::Options),
     Pay { billing: Api },
     Import { billing: Api, options: import::Options },
-    Verify { billing: Api, payments: Api, json: bool },
+    Verify { billing: Api, payments: Api, json: bool, repair: bool },
     NaiveBiller { invoices: PathBuf, paid: PathBuf, provider: String, pki: Option<PathBuf> },
 }
 
@@ -212,7 +212,7 @@ impl ImportArgs {
 
 impl VerifyArgs {
     fn resolve(&self, problems: &mut Problems) -> Option<Command> {
-        let billing = url(problems, "--billing", self.billing.as_deref(), BILLING_DEFAULT);
+        let billing = self.billing.resolve(problems);
         let base = url(problems, "--payments", self.payments.as_deref(), PAYMENTS_DEFAULT);
         let token = given(self.payments_api_token.as_deref()).map(unquote).map(Secret::new);
         let file = given(self.payments_api_token_file.as_deref());
@@ -231,10 +231,10 @@ impl VerifyArgs {
             }
             (None, file) => file.map(|path| TokenSource::File(path.into())),
         };
-        let billing = billing.and_then(|base| self.tls.api(base, problems));
-        let payments = base.and_then(|base| self.tls.api(base, problems));
+        let payments = base.and_then(|base| self.billing.tls.api(base, problems));
         let payments = service(problems, setting, payments, Scheme::XToken, source);
-        Some(Command::Verify { billing: billing?, payments: payments?, json: self.json })
+        let Self { json, repair, .. } = *self;
+        Some(Command::Verify { billing: billing?, payments: payments?, json, repair })
     }
 }
 

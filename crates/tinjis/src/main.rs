@@ -45,7 +45,12 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Demo(options) => demo::command(options).await,
         Command::Pay { billing } => pay::command(&billing).await,
         Command::Import { billing, options } => import::command(billing, &options).await,
-        Command::Verify { billing, payments, json } => verify::command(billing, payments, json).await,
+        Command::Verify { billing, payments, json, repair } => {
+            if repair {
+                verify::repair::command(&billing, &payments).await?;
+            }
+            verify::command(billing, payments, json).await
+        }
         Command::NaiveBiller { invoices, paid, provider, pki } => {
             demo::naive::bill(&invoices, &paid, &provider, pki.as_deref()).await
         }

@@ -52,7 +52,7 @@ impl Ledger {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn remember(&self, ledger: &str) {
+    pub(super) fn remember(&self, ledger: &str) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(ledger.to_owned());
     }
 }

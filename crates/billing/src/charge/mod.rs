@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::invoice::{AttemptState, RunId};
 use crate::protocol::transition::Idempotency;
 use crate::provider;
-use crate::store::{Resolution, Store, StoreError};
+use crate::store::{LedgerFact, Repaired, Resolution, Store, StoreError};
 use breaker::Breaker;
 use budget::Budget;
 use deliver::Ledger;
@@ -32,6 +32,7 @@ mod engine;
 mod figures;
 mod keeper;
 mod record;
+mod repair;
 mod resolve;
 mod run;
 
@@ -71,6 +72,17 @@ pub enum ResolveOutcome {
     Final(AttemptState),
     /// No attempt has this key.
     Unknown,
+}
+
+/// Why the ledger's word is not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// This store has settled with another ledger: what is missing in this one proves nothing, and neither does the rest.
+    #[error("this store settles with ledger {0}")]
+    OtherLedger(String),
 }
 
 /// Why a person's word is not taken.
@@ -193,5 +205,11 @@ impl Engine {
     /// can only be paid back. A word on a final one may end the waiting of its invoice.
     pub async fn resolve(&self, resolution: Resolution) -> Result<ResolveOutcome, ResolveError> {
         self.0.resolve(&resolution).await
+    }
+
+    /// Takes in what the provider's ledger says of keys: settles attempts that are open here, and writes those that a
+    /// store restored from a backup has forgotten. Sends nothing. A store that remembers no ledger remembers this one.
+    pub async fn repair(&self, ledger_id: &str, facts: &[LedgerFact]) -> Result<Vec<Repaired>, RepairError> {
+        self.0.repair(ledger_id, facts).await
     }
 }

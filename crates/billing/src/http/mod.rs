@@ -75,10 +75,12 @@ fn antaeus_routes(other: MethodRouter<AppState>, waiting: &Extension<pay::Waitin
 /// The new API; what writes stands behind the operator guard.
 fn v1_routes(state: &AppState) -> Router<AppState> {
     let short = DefaultBodyLimit::max(v1::attempts::RESOLVE_BODY_BYTES_MAX);
+    let pages = DefaultBodyLimit::max(v1::repairs::BODY_BYTES_MAX);
     let places = from_fn_with_state(v1::imports::Places::default(), v1::imports::place);
     let writing = Router::new()
         .route("/v1/attempts/{key}/resolve", post(v1::attempts::resolve).layer(short))
         .route("/v1/imports", post(v1::imports::create).route_layer(places))
+        .route("/v1/repairs", post(v1::repairs::create).layer(pages))
         .route("/v1/runs", post(v1::runs::start))
         .route_layer(from_fn_with_state(state.operators.clone(), operator::guard));
     Router::new()
@@ -86,6 +88,7 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/deployment", get(v1::deployment))
         .route("/v1/invoices", get(v1::invoices::list))
         .route("/v1/invoices/{reference}", get(v1::invoices::one))
+        .route("/v1/resolutions", get(v1::resolutions::list))
         .route("/v1/runs/{id}", get(v1::runs::one))
         .merge(writing)
         .method_not_allowed_fallback(v1::wrong_method)

@@ -13,7 +13,7 @@ use crate::invoice::{
 };
 use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
-use crate::protocol::transition::{Conflict, Settlement};
+use crate::protocol::transition::{Conflict, Outcome, Settlement};
 
 pub mod plan;
 pub mod sqlite;
@@ -135,6 +135,57 @@ pub enum Resolved {
     Unknown,
 }
 
+/// One row of `resolutions`, as it is shown: a word that was taken, and what it changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolutionRow {
+    /// Its position: grows with each row.
+    pub id: i64,
+    /// What was said, of which attempt, why, and by whom.
+    pub resolution: Resolution,
+    /// Of which invoice.
+    pub reference: Reference,
+    /// The attempt before and after; `None` in rows older than these columns.
+    pub attempt: Option<(AttemptState, AttemptState)>,
+    /// The invoice before and after; as above.
+    pub invoice: Option<(InvoiceState, InvoiceState)>,
+    /// When, in milliseconds since the Unix epoch.
+    pub created_at: i64,
+}
+
+/// A row of the provider's ledger, as a repair tells it. The ledger's word on a key is final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerFact {
+    /// The key.
+    pub key: Key,
+    /// What the request named; a tombstone of an unknown key names nothing.
+    pub reference: Option<Reference>,
+    /// Whom the row says; `None` where its route does not say.
+    pub customer_id: Option<CustomerId>,
+    /// What the row says; `None` for what is no amount of ours.
+    pub money: Option<Money>,
+    /// CHARGED, REFUSED or VOIDED; nothing else is a ledger's word.
+    pub outcome: Outcome,
+}
+
+/// What became of one fact of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repaired {
+    /// The attempt stood so already.
+    Known,
+    /// The attempt was open and is settled now.
+    Settled,
+    /// The store had no such attempt, though its key is this deployment's: it has it now, settled.
+    Adopted,
+    /// Another outcome stood there, or the row has other data than the invoice: the invoice waits for a person.
+    Conflict,
+    /// No key of ours: another deployment's, or another system's.
+    Unknown,
+}
+
+/// How far past the last attempt that a store knows of an invoice a repair looks for a key's number: attempts that
+/// left no row in the ledger (rejected ones) may lie between.
+pub const REPAIR_NUMBERS_MAX: u32 = 100;
+
 /// The durable side of billing.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -231,4 +282,14 @@ pub trait Store: Send + Sync + 'static {
     /// is in ATTENTION and none of its attempts is open, "not charged" of a REJECTED one makes the invoice PENDING, and
     /// "charged" of the CHARGED one makes it PAID (by resolve).
     async fn resolve(&self, resolution: &Resolution) -> Result<Resolved>;
+
+    /// Words that were taken, with `id > after`, by id, at most `limit`.
+    async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>>;
+
+    /// Takes in what the provider's ledger says, at most [`BATCH_MAX`] rows in the ledger's order; answers one
+    /// [`Repaired`] each. A known key is settled as by [`Store::settle`]. An unknown one is adopted when it is the key
+    /// of its reference's attempt number n, n up to [`REPAIR_NUMBERS_MAX`] past the last that is known: the attempt is
+    /// written as final, with the row's customer and amount, and the invoice follows by `plan::adopt`. It belongs to
+    /// the latest run, or to a finished one made for it. Repeating a repair changes nothing.
+    async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>>;
 }

@@ -159,6 +159,35 @@ fn second_charge(attempt: Option<AttemptState>) -> Plan {
     }
 }
 
+/// An attempt that only the ledger knew is written as final, once: its state, and where its invoice is to stand, if
+/// elsewhere than now. `invoice` is the invoice's state, `others` are all attempts that the store has of it, `as_invoiced`
+/// tells whether the ledger's row has the invoice's customer and amount. `None`: it is no ledger's word.
+#[must_use]
+pub fn adopt(
+    invoice: InvoiceState,
+    others: Others,
+    as_invoiced: bool,
+    outcome: Outcome,
+) -> Option<(AttemptState, Option<InvoicePlan>)> {
+    match outcome {
+        Outcome::Refused => Some((AttemptState::Refused, None)),
+        Outcome::Voided => Some((AttemptState::Voided, None)),
+        Outcome::Charged => {
+            // As if it had been closed as not charged and a late charge came to light; it is the first word on it.
+            let standing = Standing { attempt: AttemptState::Refused, invoice, others };
+            let late = settle_final(standing, outcome);
+            let plan = match late.invoice {
+                Some(plan) if plan.state == InvoiceState::Paid && !as_invoiced => {
+                    Some(InvoicePlan::attention(AttentionReason::KeyReused))
+                }
+                plan => plan,
+            };
+            Some((late.attempt.unwrap_or(AttemptState::Refused), plan))
+        }
+        Outcome::Rejected | Outcome::InDoubt(_) | Outcome::NotSent => None,
+    }
+}
+
 /// What a person's word on an attempt comes to: the attempt's next state (`None` leaves it) and the invoice's, or why
 /// not.
 pub fn resolve(standing: Standing, charged: bool) -> Result<(Option<AttemptState>, InvoicePlan), Resolved> {

@@ -10,4 +10,6 @@ mod kill;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod repairs;
+#[cfg(test)]
 mod walk;

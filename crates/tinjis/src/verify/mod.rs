@@ -5,6 +5,7 @@ mod again;
 mod books;
 pub(crate) mod facts;
 pub(crate) mod judge;
+pub(crate) mod repair;
 mod report;
 mod source;
 

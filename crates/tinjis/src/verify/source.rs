@@ -10,7 +10,7 @@ use super::facts::{AttemptFact, InvoiceFact, LedgerRow};
 use crate::http::{Api, CallError, segment};
 
 /// Items of a page: the most that the services give.
-const PAGE: usize = 1000;
+pub(super) const PAGE: usize = 1000;
 
 /// The most attempts of one invoice that are looked at again.
 const ATTEMPTS_MAX: usize = 100;
@@ -153,7 +153,7 @@ impl LedgerApi {
     }
 }
 
-fn page(list: &str, after: Option<&Cursor>, limit: usize) -> String {
+pub(super) fn page(list: &str, after: Option<&Cursor>, limit: usize) -> String {
     let after = after.map(|cursor| format!("&after={}", segment(&cursor.to_string()))).unwrap_or_default();
     format!("{list}?limit={limit}{after}")
 }

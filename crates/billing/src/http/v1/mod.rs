@@ -16,6 +16,8 @@ pub(super) mod imports;
 pub(super) mod invoices;
 mod ndjson;
 mod page;
+pub(super) mod repairs;
+pub(super) mod resolutions;
 mod row;
 pub(super) mod runs;
 

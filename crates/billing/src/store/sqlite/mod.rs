@@ -4,6 +4,7 @@
 mod claims;
 mod counts;
 mod imports;
+mod repairs;
 mod rows;
 mod runs;
 mod schema;
@@ -26,8 +27,8 @@ use crate::invoice::{
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::{
-    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, Resolution, Resolved, Result, Settled, Store,
-    StoreError,
+    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerFact, Repaired, Resolution, ResolutionRow,
+    Resolved, Result, Settled, Store, StoreError,
 };
 
 /// Billing's facts in one SQLite file.
@@ -364,6 +365,22 @@ impl Store for SqliteStore {
         let resolution = resolution.clone();
         let now = self.clock.now_ms();
         self.write(move |connection| settling::resolve(connection, &resolution, now)).await
+    }
+
+    async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
+        let sql = format!(
+            "SELECT {} FROM resolutions AS r JOIN attempts AS a ON a.key = r.key
+             JOIN invoices AS i ON i.id = a.invoice_id WHERE r.id > ?1 ORDER BY r.id LIMIT ?2",
+            rows::RESOLUTION
+        );
+        let limit = limit.min(BATCH_MAX) as i64;
+        self.read(move |connection| list(connection, &sql, params![after, limit], rows::resolution)).await
+    }
+
+    async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {
+        let facts = facts.to_vec();
+        let (deployment, now) = (self.deployment, self.clock.now_ms());
+        self.write(move |connection| repairs::repair(connection, deployment, &facts, now)).await
     }
 }
 

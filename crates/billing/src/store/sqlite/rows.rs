@@ -11,6 +11,7 @@ use crate::invoice::{
 };
 use crate::money::{Currency, Money};
 use crate::protocol::key::Key;
+use crate::store::{Resolution, ResolutionRow};
 
 pub(super) const CUSTOMER: &str = "id, currency";
 
@@ -75,6 +76,28 @@ pub(super) fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
             in_doubt: row.get(10)?,
             not_sent: row.get(11)?,
         },
+    })
+}
+
+/// Of `resolutions AS r JOIN attempts AS a JOIN invoices AS i`.
+pub(super) const RESOLUTION: &str = "r.id, r.key, r.charged, r.reason, r.actor, i.reference, r.attempt_from, \
+     r.attempt_to, r.invoice_from, r.invoice_to, r.created_at";
+
+pub(super) fn resolution(row: &Row<'_>) -> rusqlite::Result<ResolutionRow> {
+    let attempt = |column| optional_word(row, column, AttemptState::from_word);
+    let invoice = |column| optional_word(row, column, InvoiceState::from_word);
+    Ok(ResolutionRow {
+        id: row.get(0)?,
+        resolution: Resolution {
+            key: word(row, 1, Key::parse)?,
+            charged: row.get(2)?,
+            reason: row.get(3)?,
+            actor: row.get(4)?,
+        },
+        reference: reference(row, 5)?,
+        attempt: attempt(6)?.zip(attempt(7)?),
+        invoice: invoice(8)?.zip(invoice(9)?),
+        created_at: row.get(10)?,
     })
 }
 

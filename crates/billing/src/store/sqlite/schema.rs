@@ -3,8 +3,10 @@
 use chassis::sqlite::Migration;
 
 /// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 1] =
-    [Migration { name: "billing", sql: BILLING, breaks_older: false }];
+pub(super) static MIGRATIONS: [Migration; 2] = [
+    Migration { name: "billing", sql: BILLING, breaks_older: false },
+    Migration { name: "resolutions", sql: RESOLUTIONS, breaks_older: false },
+];
 
 /// `invoices_unpaid` serves the claims and the lists by state: PAID rows, which are most, are not in it.
 /// `attempts_open` and `attempts_charged` are the last guard of charging once. The triggers keep
@@ -98,4 +100,12 @@ CREATE TABLE resolutions (
     actor TEXT NOT NULL,
     created_at INTEGER NOT NULL
 ) STRICT;
+";
+
+/// What a word changed; rows of an older version say nothing of it.
+const RESOLUTIONS: &str = "
+ALTER TABLE resolutions ADD COLUMN attempt_from TEXT;
+ALTER TABLE resolutions ADD COLUMN attempt_to TEXT;
+ALTER TABLE resolutions ADD COLUMN invoice_from TEXT;
+ALTER TABLE resolutions ADD COLUMN invoice_to TEXT;
 ";

@@ -28,7 +28,7 @@ pub(super) fn settle(
     Ok(settled)
 }
 
-fn settle_one(
+pub(super) fn settle_one(
     book: &mut Book<'_>,
     settlement: &Settlement,
     now: i64,
@@ -60,7 +60,7 @@ struct Found {
 }
 
 /// One job's statements, prepared once.
-struct Book<'c> {
+pub(super) struct Book<'c> {
     connection: &'c Connection,
     find: CachedStatement<'c>,
     close: CachedStatement<'c>,
@@ -72,12 +72,12 @@ pub(super) const FIND: &str = "SELECT a.rowid, a.invoice_id, a.run_id, a.state, 
 
 const CLOSE: &str = "UPDATE attempts SET state = ?2, settled_at = ?3 WHERE rowid = ?1 AND state = ?4";
 
-const SET_INVOICE: &str =
+pub(super) const SET_INVOICE: &str =
     "UPDATE invoices SET state = ?2, paid_by = ?3, attention_reason = ?4, updated_at = ?5
      WHERE id = ?1 AND state = ?6";
 
 impl<'c> Book<'c> {
-    fn open(connection: &'c Connection) -> rusqlite::Result<Self> {
+    pub(super) fn open(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             connection,
             find: connection.prepare_cached(FIND)?,
@@ -123,11 +123,15 @@ impl<'c> Book<'c> {
 }
 
 fn others(connection: &Connection, found: &Found) -> rusqlite::Result<Others> {
+    others_of(connection, found.invoice, found.rowid)
+}
+
+/// Attempts of an invoice other than this one.
+pub(super) fn others_of(connection: &Connection, invoice: i64, rowid: i64) -> rusqlite::Result<Others> {
     let open =
         "SELECT 1 FROM attempts WHERE invoice_id = ?1 AND state IN ('INTENT', 'IN_DOUBT') AND rowid <> ?2";
     let charged = "SELECT 1 FROM attempts WHERE invoice_id = ?1 AND state = 'CHARGED' AND rowid <> ?2";
-    let exists =
-        |sql| connection.prepare_cached(sql).and_then(|mut query| query.exists([found.invoice, found.rowid]));
+    let exists = |sql| connection.prepare_cached(sql).and_then(|mut query| query.exists([invoice, rowid]));
     Ok(Others { open: exists(open)?, charged: exists(charged)? })
 }
 
@@ -152,12 +156,12 @@ fn keep_open(
 
 /// What a batch adds to the counters of the run that settles it, and to the counts of invoices.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     paid: i64,
     refused: i64,
     rejected: i64,
     not_sent: i64,
-    moves: Moves,
+    pub(super) moves: Moves,
 }
 
 impl Tally {
@@ -181,7 +185,7 @@ impl Tally {
         count_doubt(connection, found, plan.attempt)
     }
 
-    fn record(self, connection: &Connection, run: Option<RunId>) -> rusqlite::Result<()> {
+    pub(super) fn record(self, connection: &Connection, run: Option<RunId>) -> rusqlite::Result<()> {
         self.moves.record(connection)?;
         let Some(run) = run else { return Ok(()) };
         let sql = "UPDATE runs SET paid = paid + ?2, refused = refused + ?3, rejected = rejected + ?4,
@@ -228,13 +232,18 @@ pub(super) fn resolve(
     moves.change(found.standing.invoice, invoice.state, 1);
     moves.record(connection)?;
     count_doubt(connection, &found, state)?;
-    let sql = "INSERT INTO resolutions (key, charged, reason, actor, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT INTO resolutions (key, charged, reason, actor, created_at, attempt_from, attempt_to,
+         invoice_from, invoice_to) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     connection.prepare_cached(sql)?.execute(params![
         resolution.key.as_str(),
         resolution.charged,
         resolution.reason,
         resolution.actor,
-        now
+        now,
+        found.standing.attempt.word(),
+        state.unwrap_or(found.standing.attempt).word(),
+        found.standing.invoice.word(),
+        invoice.state.word(),
     ])?;
     Ok(Resolved::Applied)
 }

@@ -1,0 +1,28 @@
+//! The provider's ledger told to the store, after a restore or when a run left something in doubt.
+//! Knows no route and no key's making; the store decides what a row of the ledger changes.
+
+use super::RepairError;
+use super::engine::Shared;
+use crate::store::{LedgerFact, Repaired};
+
+impl Shared {
+    pub(super) async fn repair(
+        &self,
+        ledger_id: &str,
+        facts: &[LedgerFact],
+    ) -> Result<Vec<Repaired>, RepairError> {
+        let remembered = self.store.remember_ledger(ledger_id).await?;
+        self.ledger.remember(&remembered);
+        if remembered != ledger_id {
+            return Err(RepairError::OtherLedger(remembered));
+        }
+        let repaired = self.store.repair(facts).await?;
+        for (fact, _) in facts.iter().zip(&repaired).filter(|(_, became)| **became == Repaired::Conflict) {
+            tracing::warn!(
+                attempt.key = fact.key.as_str(),
+                "The ledger contradicts what stands here: the invoice waits for a person"
+            );
+        }
+        Ok(repaired)
+    }
+}

@@ -1,0 +1,124 @@
+//! Repairs in SQLite: what the provider's ledger says of a key, taken in by a store that may have forgotten it.
+//! What it means is decided in `store::plan`; nothing is sent from here.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::settling::{Book, SET_INVOICE, Tally, others_of, settle_one};
+use super::{one, rows};
+use crate::invoice::{AttentionReason, Invoice, PaidBy};
+use crate::protocol::key::{DeploymentId, Key};
+use crate::protocol::transition::Settlement;
+use crate::store::plan::{self, InvoicePlan};
+use crate::store::{LedgerFact, REPAIR_NUMBERS_MAX, Repaired, Settled};
+
+/// No attempt has this row.
+const NO_ROW: i64 = -1;
+
+pub(super) fn repair(
+    connection: &Connection,
+    deployment: DeploymentId,
+    facts: &[LedgerFact],
+    now: i64,
+) -> rusqlite::Result<Vec<Repaired>> {
+    let mut book = Book::open(connection)?;
+    let mut tally = Tally::default();
+    let mut repaired = Vec::with_capacity(facts.len());
+    for fact in facts {
+        let settlement =
+            Settlement { key: fact.key.clone(), outcome: fact.outcome, again_in: std::time::Duration::ZERO };
+        repaired.push(match settle_one(&mut book, &settlement, now, &mut tally)? {
+            Settled::Applied => Repaired::Settled,
+            Settled::Same => Repaired::Known,
+            Settled::Conflict(_) => Repaired::Conflict,
+            Settled::Unknown => adopt(connection, deployment, fact, now, &mut tally)?,
+        });
+    }
+    tally.record(connection, None)?;
+    Ok(repaired)
+}
+
+/// Writes the attempt that the store has forgotten, if the key is one of ours.
+fn adopt(
+    connection: &Connection,
+    deployment: DeploymentId,
+    fact: &LedgerFact,
+    now: i64,
+    tally: &mut Tally,
+) -> rusqlite::Result<Repaired> {
+    let Some((invoice, number)) = owner(connection, deployment, fact)? else { return Ok(Repaired::Unknown) };
+    let as_invoiced = fact.money == Some(invoice.money)
+        && fact.customer_id.is_none_or(|customer| customer == invoice.customer_id);
+    let others = others_of(connection, invoice.id.0, NO_ROW)?;
+    let Some((state, plan)) = plan::adopt(invoice.state, others, as_invoiced, fact.outcome) else {
+        return Ok(Repaired::Unknown);
+    };
+    let (customer, money) =
+        (fact.customer_id.unwrap_or(invoice.customer_id), fact.money.unwrap_or(invoice.money));
+    let sql =
+        "INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends,
+             run_id, lease_until, created_at, settled_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9, ?9, ?9)";
+    connection.prepare_cached(sql)?.execute(params![
+        fact.key.as_str(),
+        invoice.id.0,
+        number,
+        customer.0,
+        money.currency.code(),
+        money.amount_minor,
+        state.word(),
+        a_run(connection, now)?,
+        now,
+    ])?;
+    let Some(plan) = plan.filter(|plan| plan.state != invoice.state) else { return Ok(Repaired::Adopted) };
+    set_invoice(connection, &invoice, plan, now)?;
+    tally.moves.change(invoice.state, plan.state, 1);
+    Ok(if plan.attention.is_some() { Repaired::Conflict } else { Repaired::Adopted })
+}
+
+/// Whose attempt this is, and which: found by making the keys anew, as they were made when it was sent.
+fn owner(
+    connection: &Connection,
+    deployment: DeploymentId,
+    fact: &LedgerFact,
+) -> rusqlite::Result<Option<(Invoice, u32)>> {
+    let Some(reference) = &fact.reference else { return Ok(None) };
+    let sql = format!("SELECT {} FROM invoices WHERE reference = ?1", rows::INVOICE);
+    let Some(invoice) = one(connection, &sql, [reference.as_str()], rows::invoice)? else { return Ok(None) };
+    let sql = "SELECT max(number) FROM attempts WHERE invoice_id = ?1";
+    let last: Option<u32> = connection.prepare_cached(sql)?.query_row([invoice.id.0], |row| row.get(0))?;
+    let numbers = 1..=last.unwrap_or(0).saturating_add(REPAIR_NUMBERS_MAX);
+    let mut numbers = numbers.filter(|&number| Key::new(deployment, reference, number) == fact.key);
+    Ok(numbers.next().map(|number| (invoice, number)))
+}
+
+/// An attempt belongs to a run.
+fn a_run(connection: &Connection, now: i64) -> rusqlite::Result<i64> {
+    let last = connection
+        .prepare_cached("SELECT id FROM runs ORDER BY id DESC LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    if let Some(run) = last {
+        return Ok(run);
+    }
+    let sql =
+        "INSERT INTO runs (state, started_at, finished_at, lease_until) VALUES ('finished', ?1, ?1, ?1)";
+    connection.prepare_cached(sql)?.execute([now])?;
+    Ok(connection.last_insert_rowid())
+}
+
+fn set_invoice(
+    connection: &Connection,
+    invoice: &Invoice,
+    plan: InvoicePlan,
+    now: i64,
+) -> rusqlite::Result<()> {
+    let changed = connection.prepare_cached(SET_INVOICE)?.execute(params![
+        invoice.id.0,
+        plan.state.word(),
+        plan.paid_by.map(PaidBy::word),
+        plan.attention.map(AttentionReason::word),
+        now,
+        invoice.state.word(),
+    ])?;
+    rows::one_row(changed, "an invoice that is repaired stands as it was read")
+}

@@ -1,0 +1,142 @@
+//! What a store does with the word of the provider's ledger, after it was restored from a backup.
+//! A part of the suite: each case takes any fixture.
+
+use billing::invoice::{AttemptState, AttentionReason, CustomerId, InvoiceId, InvoiceState, PaidBy};
+use billing::money::{Currency, Money};
+use billing::protocol::key::Key;
+use billing::protocol::transition::Outcome;
+use billing::store::{LedgerFact, REPAIR_NUMBERS_MAX, Repaired, Resolution, Store};
+
+use crate::fixture::{DEPLOYMENT, Fixture, SqliteFixture, claimed, imported, reference, run};
+
+fn fact(name: &str, number: u32, outcome: Outcome) -> LedgerFact {
+    LedgerFact {
+        key: Key::new(DEPLOYMENT, &reference(name), number),
+        reference: Some(reference(name)),
+        customer_id: Some(CustomerId(1)),
+        money: Some(Money { amount_minor: 1215, currency: Currency::Eur }),
+        outcome,
+    }
+}
+
+async fn stands(store: &dyn Store, id: i64) -> (InvoiceState, Option<PaidBy>, Option<AttentionReason>) {
+    let invoice = store.invoice(InvoiceId(id)).await.unwrap().unwrap();
+    (invoice.state, invoice.paid_by, invoice.attention_reason)
+}
+
+const PAID: (InvoiceState, Option<PaidBy>, Option<AttentionReason>) =
+    (InvoiceState::Paid, Some(PaidBy::Charge), None);
+
+async fn forgotten_attempts_are_known_again_and_the_next_has_the_next_number(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 3).await;
+    let ledger = [
+        fact("I1", 1, Outcome::Refused),
+        fact("I1", 2, Outcome::Charged),
+        fact("I2", 1, Outcome::Refused),
+        fact("I3", 1, Outcome::Voided),
+    ];
+    assert_eq!(store.repair(&ledger).await.unwrap(), [Repaired::Adopted; 4]);
+    assert_eq!(
+        store.repair(&ledger).await.unwrap(),
+        [Repaired::Known; 4],
+        "a repair repeated changes nothing"
+    );
+    assert_eq!(stands(&*store, 1).await, PAID);
+    assert_eq!(stands(&*store, 2).await.0, InvoiceState::Pending);
+    let counts = store.counts().await.unwrap();
+    assert_eq!((counts.pending, counts.charging, counts.paid, counts.attention), (2, 0, 1, 0));
+    let run = run(&*store).await;
+    let next = claimed(&*store, &run, 2).await;
+    assert_eq!(
+        next.iter().map(|attempt| (attempt.invoice_id.0, attempt.number)).collect::<Vec<_>>(),
+        [(2, 2), (3, 2)]
+    );
+}
+
+async fn open_attempts_are_settled_by_their_key(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 2).await;
+    let run = run(&*store).await;
+    claimed(&*store, &run, 2).await;
+    let ledger =
+        [fact("I1", 1, Outcome::Charged), fact("I2", 1, Outcome::Refused), fact("I2", 2, Outcome::Charged)];
+    let became = [Repaired::Settled, Repaired::Settled, Repaired::Adopted];
+    assert_eq!(store.repair(&ledger).await.unwrap(), became);
+    assert_eq!((stands(&*store, 1).await, stands(&*store, 2).await), (PAID, PAID));
+}
+
+async fn keys_of_others_stay_unknown(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 1).await;
+    let other = LedgerFact { key: fact("I2", 1, Outcome::Charged).key, ..fact("I1", 1, Outcome::Charged) };
+    let far = fact("I1", REPAIR_NUMBERS_MAX + 1, Outcome::Charged);
+    let nameless = LedgerFact { reference: None, ..fact("I1", 1, Outcome::Voided) };
+    let ledger = [other, far, nameless, fact("not imported", 1, Outcome::Charged)];
+    assert_eq!(store.repair(&ledger).await.unwrap(), [Repaired::Unknown; 4]);
+    assert_eq!(stands(&*store, 1).await.0, InvoiceState::Pending);
+}
+
+async fn a_forgotten_charge_of_other_data_calls_a_person(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 1).await;
+    let money = Money { amount_minor: 99, currency: Currency::Eur };
+    let other = LedgerFact { money: Some(money), ..fact("I1", 1, Outcome::Charged) };
+    assert_eq!(store.repair(&[other]).await.unwrap(), [Repaired::Conflict]);
+    assert_eq!(stands(&*store, 1).await.2, Some(AttentionReason::KeyReused));
+    let attempt = store.attempts((InvoiceId(0), 0), 1).await.unwrap().remove(0);
+    assert_eq!((attempt.state, attempt.money), (AttemptState::Charged, money));
+}
+
+async fn a_forgotten_charge_beside_an_open_attempt_calls_a_person(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 1).await;
+    let run = run(&*store).await;
+    claimed(&*store, &run, 1).await;
+    let became = store.repair(&[fact("I1", 2, Outcome::Charged)]).await.unwrap();
+    assert_eq!(became, [Repaired::Conflict]);
+    assert_eq!(stands(&*store, 1).await.2, Some(AttentionReason::ChargedLate));
+}
+
+async fn words_are_kept_with_what_they_changed(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 2).await;
+    let run = run(&*store).await;
+    for (attempt, charged) in claimed(&*store, &run, 2).await.iter().zip([true, false]) {
+        let (reason, actor) = ("the bank's list".to_owned(), "an operator".to_owned());
+        store.resolve(&Resolution { key: attempt.key.clone(), charged, reason, actor }).await.unwrap();
+    }
+    let words = store.resolutions(0, 10).await.unwrap();
+    let changed = words.iter().map(|word| (word.reference.as_str(), word.attempt, word.invoice));
+    let (open, charging) = (AttemptState::Intent, InvoiceState::Charging);
+    assert_eq!(
+        changed.collect::<Vec<_>>(),
+        [
+            ("I1", Some((open, AttemptState::Charged)), Some((charging, InvoiceState::Paid))),
+            ("I2", Some((open, AttemptState::Voided)), Some((charging, InvoiceState::Pending))),
+        ]
+    );
+    assert_eq!(store.resolutions(words[0].id, 10).await.unwrap(), words[1..]);
+}
+
+macro_rules! cases {
+    ($($case:ident,)*) => {
+        mod sqlite {
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $case() {
+                    super::$case(super::SqliteFixture::new()).await;
+                }
+            )*
+        }
+    };
+}
+
+cases! {
+    forgotten_attempts_are_known_again_and_the_next_has_the_next_number,
+    open_attempts_are_settled_by_their_key,
+    keys_of_others_stay_unknown,
+    a_forgotten_charge_of_other_data_calls_a_person,
+    a_forgotten_charge_beside_an_open_attempt_calls_a_person,
+    words_are_kept_with_what_they_changed,
+}
