@@ -32,7 +32,7 @@ async fn curl(site: &Site, shows: &Pair) -> Option<Output> {
 }
 
 #[tokio::test]
-async fn curl_is_let_in_with_its_certificate_and_refused_with_anothers() {
+async fn curl_is_let_in_with_its_certificate_and_refused_with_foreign() {
     let site = Site::open().await;
     let Some(output) = curl(&site, &site.authority.client(NAME)).await else { return };
     assert_eq!(String::from_utf8_lossy(&output.stdout), NAME, "{output:?}");
@@ -70,7 +70,7 @@ async fn java(site: &Site, shows: &Pair) -> Option<Output> {
 }
 
 #[tokio::test]
-async fn java_is_let_in_with_its_certificate_and_refused_with_anothers() {
+async fn java_is_let_in_with_its_certificate_and_refused_with_foreign() {
     let site = Site::open().await;
     let Some(output) = java(&site, &site.authority.client(NAME)).await else { return };
     assert_eq!(String::from_utf8_lossy(&output.stdout), NAME, "{output:?}");
