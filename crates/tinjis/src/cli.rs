@@ -11,7 +11,7 @@ use chassis::config::{Problems, Secret, TokenSource, load, unquote};
 
 use crate::http::{Api, BaseUrl, Scheme};
 use crate::reach::TlsArgs;
-use crate::{demo, import};
+use crate::{demo, import, resolve};
 
 const BILLING_DEFAULT: &str = "http://127.0.0.1:8000";
 const PAYMENTS_DEFAULT: &str = "http://127.0.0.1:9000";
@@ -34,6 +34,8 @@ enum Sub {
     Import(ImportArgs),
     /// Check billing against the provider's ledger: exit code 0 right, 1 wrong, 2 could not look
     Verify(VerifyArgs),
+    /// Show what waits for a person, decide it by key or by reason, or show what was decided
+    Resolve(ResolveArgs),
     /// Run one service in this process: `run billing …`, payments, pinger or ponger, with the service's own settings
     #[command(hide = true)]
     Run,
@@ -127,6 +129,33 @@ impl std::fmt::Debug for VerifyArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct ResolveArgs {
+    /// The attempt to decide, by its key; without one, see --reason-is
+    #[arg(value_name = "KEY")]
+    attempt: Option<String>,
+    #[command(flatten)]
+    billing: BillingArgs,
+    /// Everything that waits for this reason, such as in-doubt-without-keys
+    #[arg(long, value_name = "REASON")]
+    reason_is: Option<String>,
+    /// What is true: charged, or not-charged
+    #[arg(long, value_name = "charged|not-charged")]
+    decision: Option<String>,
+    /// How you know; kept for ever
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+    /// Who you are; kept for ever
+    #[arg(long, value_name = "NAME")]
+    actor: Option<String>,
+    /// Show what would be decided, and decide nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Show every decision that was taken
+    #[arg(long)]
+    log: bool,
+}
+
+#[derive(Debug, clap::Args)]
 struct NaiveArgs {
     #[arg(long)]
     invoices: PathBuf,
@@ -144,6 +173,7 @@ pub(crate) enum Command {
     Demo(demo::Options),
     Pay { billing: Api },
     Import { billing: Api, options: import::Options },
+    Resolve { billing: Api, what: resolve::What },
     Verify { billing: Api, payments: Api, json: bool, repair: bool },
     NaiveBiller { invoices: PathBuf, paid: PathBuf, provider: String, pki: Option<PathBuf> },
 }
@@ -160,6 +190,7 @@ impl Sub {
             Self::Pay(args) => args.billing.resolve(problems).map(|billing| Command::Pay { billing }),
             Self::Import(args) => args.resolve(problems),
             Self::Verify(args) => args.resolve(problems),
+            Self::Resolve(args) => args.resolve(problems),
             Self::Run => {
                 problems.add("run", "which service: billing, payments, pinger or ponger");
                 None
@@ -236,6 +267,47 @@ impl VerifyArgs {
         let Self { json, repair, .. } = *self;
         Some(Command::Verify { billing: billing?, payments: payments?, json, repair })
     }
+}
+
+impl ResolveArgs {
+    fn resolve(self, problems: &mut Problems) -> Option<Command> {
+        let billing = self.billing.resolve(problems);
+        let what = if self.log { Some(resolve::What::Log) } else { self.what(problems) };
+        Some(Command::Resolve { billing: billing?, what: what? })
+    }
+
+    fn what(&self, problems: &mut Problems) -> Option<resolve::What> {
+        let (key, reason) = (given(self.attempt.as_deref()), given(self.reason_is.as_deref()));
+        let which = match (key, reason) {
+            (Some(_), Some(_)) => {
+                problems.add("--reason-is", "a key is given too; give one of the two");
+                return None;
+            }
+            (Some(key), None) => resolve::Which::Key(key.to_owned()),
+            (None, Some(reason)) => resolve::Which::Reason(reason.to_owned()),
+            (None, None) => resolve::Which::All,
+        };
+        let Some(decision) = given(self.decision.as_deref()) else {
+            return Some(resolve::What::List(which));
+        };
+        let charged = problems.take("--decision", resolve::charged(decision));
+        if matches!(which, resolve::Which::All) {
+            problems.add("--decision", "of what: give a key or --reason-is");
+            return None;
+        }
+        let why = required(problems, "--why", self.why.as_deref());
+        let actor = required(problems, "--actor", self.actor.as_deref());
+        let word = resolve::Word { charged: charged?, reason: why?, actor: actor? };
+        Some(resolve::What::Decide { which, word, dry_run: self.dry_run })
+    }
+}
+
+fn required(problems: &mut Problems, setting: &str, text: Option<&str>) -> Option<String> {
+    let text = text.filter(|text| !text.trim().is_empty()).map(str::to_owned);
+    if text.is_none() {
+        problems.add(setting, "must be given with --decision");
+    }
+    text
 }
 
 /// An empty text counts as not given.

@@ -9,6 +9,7 @@ mod output;
 mod pay;
 mod progress;
 mod reach;
+mod resolve;
 mod run;
 mod verify;
 
@@ -45,6 +46,7 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Demo(options) => demo::command(options).await,
         Command::Pay { billing } => pay::command(&billing).await,
         Command::Import { billing, options } => import::command(billing, &options).await,
+        Command::Resolve { billing, what } => resolve::command(&billing, what).await,
         Command::Verify { billing, payments, json, repair } => {
             if repair {
                 verify::repair::command(&billing, &payments).await?;

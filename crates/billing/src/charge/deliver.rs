@@ -62,6 +62,7 @@ impl Shared {
     pub(super) async fn deliver(&self, job: Job, progress: &Progress) -> Learnt {
         let Job { attempt, lease_ends, place } = job;
         let (outcome, again_in) = self.outcome(&attempt, lease_ends, progress).await;
+        tell_parked(&attempt, outcome);
         Learnt { settlement: Settlement { key: attempt.key, outcome, again_in }, place }
     }
 
@@ -153,6 +154,17 @@ impl Shared {
             );
         }
     }
+}
+
+/// From here on only a person ends it: `tinjis resolve`.
+pub(super) fn tell_parked(attempt: &Attempt, outcome: Outcome) {
+    let Some(reason) = outcome.attention() else { return };
+    tracing::warn!(
+        invoice.id = attempt.invoice_id.0,
+        attempt.key = attempt.key.as_str(),
+        reason = reason.word(),
+        "The invoice waits for a person"
+    );
 }
 
 fn is_definite(class: AnswerClass) -> bool {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Started;
 use super::breaker::Outlook;
+use super::deliver::tell_parked;
 use super::driver::{Ended, drive};
 use super::engine::Shared;
 use super::run::Progress;
@@ -160,6 +161,9 @@ impl Shared {
             for attempt in open {
                 let sent = Sent { state: attempt.state, sends: attempt.sends };
                 let held = may_send(Idempotency::None, sent);
+                if let Err(outcome) = held {
+                    tell_parked(&attempt, outcome);
+                }
                 let (list, outcome) = match held {
                     Ok(()) => (&mut unsent, Outcome::NotSent),
                     Err(outcome) => (&mut parked, outcome),

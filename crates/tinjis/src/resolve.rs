@@ -1,0 +1,253 @@
+//! `resolve`: shows what waits for a person, and takes a person's word to billing, one key after the other.
+//! Knows billing's routes; what a word needs to be believed is billing's to judge.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::http::{Api, CallError, segment};
+use crate::output::{amount, grouped, note, result};
+use crate::verify::facts::AttemptState;
+
+/// Items of a page: the most that billing gives.
+const PAGE: usize = 1000;
+/// The most attempts of one invoice that are looked at.
+const ATTEMPTS_MAX: usize = 1000;
+/// Exit code when something was refused.
+const REFUSED: u8 = 1;
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// Show what waits.
+    List(Which),
+    /// Show what was decided.
+    Log,
+    /// Decide.
+    Decide { which: Which, word: Word, dry_run: bool },
+}
+
+/// Of which attempts.
+#[derive(Debug)]
+pub(crate) enum Which {
+    /// This one, wherever it stands.
+    Key(String),
+    /// Those of invoices that wait for this reason.
+    Reason(String),
+    /// Those of all that waits.
+    All,
+}
+
+/// A person's word.
+#[derive(Debug)]
+pub(crate) struct Word {
+    pub(crate) charged: bool,
+    pub(crate) reason: String,
+    pub(crate) actor: String,
+}
+
+/// `charged` or `not-charged`.
+pub(crate) fn charged(text: &str) -> Result<bool, String> {
+    match text {
+        "charged" => Ok(true),
+        "not-charged" => Ok(false),
+        _ => Err(format!("must be charged or not-charged, not {text:?}")),
+    }
+}
+
+#[derive(Deserialize)]
+struct Page<T> {
+    items: Vec<T>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Invoice {
+    id: i64,
+    reference: String,
+    attention_reason: Option<String>,
+}
+
+#[derive(Clone, Deserialize)]
+struct Attempt {
+    key: String,
+    invoice_id: i64,
+    reference: String,
+    currency: String,
+    amount_minor: i64,
+    state: AttemptState,
+    created_at: String,
+}
+
+#[derive(Deserialize)]
+struct Decided {
+    key: String,
+    reference: String,
+    decision: String,
+    attempt_from: Option<String>,
+    attempt_to: Option<String>,
+    invoice_from: Option<String>,
+    invoice_to: Option<String>,
+    reason: String,
+    actor: String,
+    created_at: String,
+}
+
+/// An invoice that waits, and the attempt that a word would be about.
+struct Waiting {
+    reason: String,
+    reference: String,
+    attempt: Option<Attempt>,
+}
+
+/// The `resolve` command.
+pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
+    match what {
+        What::Log => log(billing).await?,
+        What::List(which) => show(&waiting(billing, &which, None).await?),
+        What::Decide { which: Which::Key(key), word, dry_run: false } => {
+            return Ok(decide(billing, &[key], &word).await?);
+        }
+        What::Decide { which, word, dry_run } => {
+            let found = waiting(billing, &which, Some(word.charged)).await?;
+            if dry_run {
+                show(&found);
+                note("nothing was decided: --dry-run");
+                return Ok(0);
+            }
+            let keys: Vec<String> =
+                found.into_iter().filter_map(|waits| waits.attempt).map(|attempt| attempt.key).collect();
+            return Ok(decide(billing, &keys, &word).await?);
+        }
+    }
+    Ok(0)
+}
+
+/// Says the word of each; one that is refused stops no other.
+async fn decide(billing: &Api, keys: &[String], word: &Word) -> Result<u8, CallError> {
+    let decision = if word.charged { "charged" } else { "not_charged" };
+    let body = json!({ "decision": decision, "reason": word.reason, "actor": word.actor });
+    let body = Bytes::from(body.to_string());
+    let mut refused = 0;
+    for key in keys {
+        let path = format!("/v1/attempts/{}/resolve", segment(key));
+        match billing.post::<Attempt>(&path, "application/json", body.clone()).await {
+            Ok(attempt) => result(format_args!("{key}  {}  {:?}", attempt.reference, attempt.state)),
+            Err(CallError::Refused { detail, status, .. }) => {
+                refused += 1;
+                note(format_args!("{key}  refused: {status}{detail}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    note(format_args!(
+        "decided {decision}: {}, refused: {}",
+        grouped((keys.len() - refused) as i64),
+        refused
+    ));
+    Ok(if refused > 0 { REFUSED } else { 0 })
+}
+
+fn show(found: &[Waiting]) {
+    let mut groups: BTreeMap<&str, Vec<&Waiting>> = BTreeMap::new();
+    for waits in found {
+        groups.entry(&waits.reason).or_default().push(waits);
+    }
+    for (reason, group) in &groups {
+        result(format_args!("{reason}: {}", grouped(group.len() as i64)));
+        for waits in group {
+            match &waits.attempt {
+                None => result(format_args!("  {}  no attempt", waits.reference)),
+                Some(attempt) => result(format_args!(
+                    "  {}  {}  {} {}  {:?} since {}",
+                    attempt.key,
+                    waits.reference,
+                    amount(attempt.amount_minor.into()),
+                    attempt.currency,
+                    attempt.state,
+                    attempt.created_at
+                )),
+            }
+        }
+    }
+    if groups.is_empty() {
+        result("nothing waits for a person");
+    }
+}
+
+async fn log(billing: &Api) -> Result<(), CallError> {
+    let mut after = None;
+    loop {
+        let page: Page<Decided> = billing.get(&list("/v1/resolutions?", after.as_deref())).await?;
+        for word in &page.items {
+            let change = |from: &Option<String>, to: &Option<String>| match (from, to) {
+                (Some(from), Some(to)) => format!("{from} -> {to}"),
+                _ => "unknown".to_owned(),
+            };
+            result(format_args!(
+                "{}  {}  {}  {}  {}  attempt {}  invoice {}  {}",
+                word.created_at,
+                word.actor,
+                word.decision,
+                word.key,
+                word.reference,
+                change(&word.attempt_from, &word.attempt_to),
+                change(&word.invoice_from, &word.invoice_to),
+                word.reason
+            ));
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// What waits, with the attempt that decides it: the open one; else, for `charged`, the CHARGED one; else the last.
+async fn waiting(billing: &Api, which: &Which, charged: Option<bool>) -> Result<Vec<Waiting>, CallError> {
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let path = list("/v1/invoices?state=ATTENTION&", after.as_deref());
+        let page: Page<Invoice> = billing.get(&path).await?;
+        for invoice in page.items {
+            let reason = invoice.attention_reason.unwrap_or_default();
+            if matches!(which, Which::Reason(wanted) if *wanted != reason) {
+                continue;
+            }
+            let attempts = attempts_of(billing, invoice.id).await?;
+            if let Which::Key(key) = which {
+                let named = attempts.into_iter().find(|attempt| attempt.key == *key);
+                found.extend(named.map(|attempt| Waiting {
+                    reason,
+                    reference: invoice.reference,
+                    attempt: Some(attempt),
+                }));
+                continue;
+            }
+            let open = attempts.iter().find(|attempt| attempt.state.is_open());
+            let named = || attempts.iter().find(|attempt| attempt.state == AttemptState::Charged);
+            let decides = open.or_else(|| if charged == Some(true) { named() } else { None });
+            let attempt = decides.or(attempts.last()).cloned();
+            found.push(Waiting { reason, reference: invoice.reference, attempt });
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+async fn attempts_of(billing: &Api, invoice: i64) -> Result<Vec<Attempt>, CallError> {
+    let path = format!("/v1/attempts?limit={ATTEMPTS_MAX}&after={invoice}%2E0");
+    let mut page: Page<Attempt> = billing.get(&path).await?;
+    page.items.retain(|attempt| attempt.invoice_id == invoice);
+    Ok(page.items)
+}
+
+fn list(path: &str, after: Option<&str>) -> String {
+    let after = after.map(|after| format!("&after={}", segment(after))).unwrap_or_default();
+    format!("{path}limit={PAGE}{after}")
+}

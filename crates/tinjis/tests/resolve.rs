@@ -1,0 +1,96 @@
+//! `tinjis resolve`: what waits for a person is shown, decided and remembered; with a provider without keys under lost
+//! replies nobody is charged twice. Knows the services from outside only.
+
+use std::process::Command;
+use std::time::Duration;
+
+use harness::Services;
+use harness::ledger::ask;
+use rusqlite::Connection;
+
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Exit code, standard output and standard error.
+fn resolve(services: &Services, words: &[&str]) -> (Option<i32>, String, String) {
+    let billing = services.billing_url();
+    let output = Command::new(env!("CARGO_BIN_EXE_tinjis"))
+        .args(["resolve", "--billing", &billing])
+        .args(words)
+        .env_clear()
+        .output()
+        .expect("the command can be started");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// The time that a request may live goes by: 16 minutes and a little.
+const TIME_GOES_BY: &str = "UPDATE attempts SET created_at = created_at - 1000000;
+    UPDATE invoices SET updated_at = updated_at - 1000000;";
+
+#[test]
+fn without_keys_under_lost_replies_nobody_is_charged_twice_and_resolve_clears_what_is_in_doubt() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = dir.path().join("faults.toml");
+    std::fs::write(&faults, "seed = 5\n[[rule]]\nfault = \"reply-lost\"\nshare = 0.2\n").unwrap();
+    let services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
+        .billing_env("PAYMENT_PROVIDER_IDEMPOTENCY", "none")
+        .payments_flags(["--success-rate=1".to_owned(), format!("--faults={}", faults.display())])
+        .start();
+    services.import("N", 200);
+    let (billing, ledger) = (services.billing.db(), services.payments.db());
+    let left = "SELECT count(*) FROM invoices WHERE state IN ('PENDING', 'CHARGING')";
+    harness::wait::wait_until("nothing is left but doubt", WITHIN, || {
+        let run = services.start_run();
+        let _ended = services.wait_run(&run, WITHIN);
+        ask(&billing, left) == 0
+    });
+    let doubtful = ask(&billing, "SELECT count(*) FROM invoices WHERE state = 'ATTENTION'");
+    assert!(doubtful > 0, "no reply was lost");
+    let twice = "SELECT count(*) FROM (SELECT 1 FROM ledger WHERE state = 'CHARGED' GROUP BY reference HAVING count(*) > 1)";
+    assert_eq!(ask(&ledger, twice), 0);
+    let parked = services.billing.log().lines().filter(|line| line.contains("waits for a person")).count();
+    assert_eq!(i64::try_from(parked).unwrap(), doubtful, "each is told in the log");
+
+    let (code, shown, _) = resolve(&services, &[]);
+    assert_eq!(code, Some(0));
+    assert!(shown.starts_with(&format!("in-doubt-without-keys: {doubtful}\n")), "{shown}");
+    let key = shown.split_whitespace().nth(2).unwrap().to_owned();
+    let word = ["--why", "the bank's list", "--actor", "ann"];
+    let not_charged =
+        [&["--reason-is", "in-doubt-without-keys", "--decision", "not-charged"][..], &word].concat();
+    let (code, _, said) = resolve(&services, &[&not_charged[..], &["--dry-run"]].concat());
+    assert_eq!((code, ask(&billing, "SELECT count(*) FROM resolutions")), (Some(0), 0), "{said}");
+    let (code, _, said) = resolve(&services, &not_charged);
+    assert_eq!(code, Some(1), "a request may be alive: {said}");
+    assert!(said.contains("ask again in"), "{said}");
+    let (code, out, said) = resolve(&services, &[&[&key, "--decision", "charged"][..], &word].concat());
+    assert_eq!(code, Some(0), "{out} {said}");
+    Connection::open(&billing).unwrap().execute_batch(TIME_GOES_BY).unwrap();
+    let charged = [&["--reason-is", "in-doubt-without-keys", "--decision", "charged"][..], &word].concat();
+    let (code, _, said) = resolve(&services, &charged);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(ask(&billing, "SELECT count(*) FROM invoices WHERE state <> 'PAID'"), 0);
+    assert_eq!(resolve(&services, &[]).1, "nothing waits for a person\n");
+    let (_, log, _) = resolve(&services, &["--log"]);
+    assert_eq!(i64::try_from(log.lines().count()).unwrap(), doubtful, "{log}");
+    assert!(
+        log.lines().all(|line| line.contains("ann  charged") && line.contains("ATTENTION -> PAID")),
+        "{log}"
+    );
+    assert_eq!(ask(&ledger, twice), 0);
+}
+
+#[test]
+fn mistakes_are_told_together_and_a_service_that_is_not_there_is_exit_code_2() {
+    let resolve = |words: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_tinjis")).arg("resolve").args(words).env_clear().output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = resolve(&["k", "--decision", "perhaps"]);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(["--decision", "--why", "--actor"].iter().all(|flag| said.contains(flag)), "{said}");
+    assert_eq!(resolve(&["--decision", "charged", "--why", "x", "--actor", "y"]).0, Some(64));
+    assert_eq!(resolve(&["--billing", "http://127.0.0.1:9"]).0, Some(2));
+}
