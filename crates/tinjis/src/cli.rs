@@ -150,6 +150,9 @@ struct ResolveArgs {
     /// Show what would be decided, and decide nothing
     #[arg(long)]
     dry_run: bool,
+    /// Settle with this ledger from now on: the provider's was replaced or restored, and you know what it lacks
+    #[arg(long, value_name = "UUID")]
+    accept_ledger: Option<String>,
     /// Show every decision that was taken
     #[arg(long)]
     log: bool,
@@ -277,6 +280,12 @@ impl ResolveArgs {
     }
 
     fn what(&self, problems: &mut Problems) -> Option<resolve::What> {
+        if let Some(ledger_id) = given(self.accept_ledger.as_deref()) {
+            let why = required(problems, "--why", self.why.as_deref());
+            let actor = required(problems, "--actor", self.actor.as_deref());
+            let ledger_id = ledger_id.to_owned();
+            return Some(resolve::What::AcceptLedger { ledger_id, reason: why?, actor: actor? });
+        }
         let (key, reason) = (given(self.attempt.as_deref()), given(self.reason_is.as_deref()));
         let which = match (key, reason) {
             (Some(_), Some(_)) => {
@@ -305,7 +314,7 @@ impl ResolveArgs {
 fn required(problems: &mut Problems, setting: &str, text: Option<&str>) -> Option<String> {
     let text = text.filter(|text| !text.trim().is_empty()).map(str::to_owned);
     if text.is_none() {
-        problems.add(setting, "must be given with --decision");
+        problems.add(setting, "must be given with a decision");
     }
     text
 }

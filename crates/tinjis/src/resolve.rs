@@ -25,6 +25,8 @@ pub(crate) enum What {
     List(Which),
     /// Show what was decided.
     Log,
+    /// Let billing settle with another ledger.
+    AcceptLedger { ledger_id: String, reason: String, actor: String },
     /// Decide.
     Decide { which: Which, word: Word, dry_run: bool },
 }
@@ -95,6 +97,12 @@ struct Decided {
     created_at: String,
 }
 
+#[derive(Deserialize)]
+struct Accepted {
+    ledger_from: Option<String>,
+    ledger_to: String,
+}
+
 /// An invoice that waits, and the attempt that a word would be about.
 struct Waiting {
     reason: String,
@@ -106,6 +114,22 @@ struct Waiting {
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     match what {
         What::Log => log(billing).await?,
+        What::AcceptLedger { ledger_id, reason, actor } => {
+            let body = json!({ "ledger_id": ledger_id, "reason": reason, "actor": actor }).to_string();
+            return match billing.post::<Accepted>("/v1/ledger/accept", "application/json", body.into()).await
+            {
+                Ok(Accepted { ledger_from, ledger_to }) => {
+                    let former = ledger_from.as_deref().unwrap_or("none");
+                    result(format_args!("ledger {former} -> {ledger_to}"));
+                    Ok(0)
+                }
+                Err(CallError::Refused { detail, status, .. }) => {
+                    note(format_args!("refused: {status}{detail}"));
+                    Ok(REFUSED)
+                }
+                Err(error) => Err(error.into()),
+            };
+        }
         What::List(which) => show(&waiting(billing, &which, None).await?),
         What::Decide { which: Which::Key(key), word, dry_run: false } => {
             return Ok(decide(billing, &[key], &word).await?);

@@ -94,3 +94,27 @@ fn mistakes_are_told_together_and_a_service_that_is_not_there_is_exit_code_2() {
     assert_eq!(resolve(&["--decision", "charged", "--why", "x", "--actor", "y"]).0, Some(64));
     assert_eq!(resolve(&["--billing", "http://127.0.0.1:9"]).0, Some(2));
 }
+
+#[test]
+fn a_replaced_ledger_is_refused_until_a_person_accepts_it() {
+    let mut services =
+        Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags(["--success-rate=1"]).start();
+    services.import("L", 3);
+    services.pay_until_true(WITHIN);
+    services.stop_payments();
+    let (new, ledger) = ("00000000-0000-4000-8000-000000000009", services.payments.db());
+    let renewed = Connection::open(&ledger).unwrap().execute("UPDATE ledger_meta SET ledger_id = ?1", [new]);
+    assert_eq!(renewed, Ok(1));
+    services.payments.start_again();
+    services.import("M", 3);
+    let run = services.start_run();
+    let _ended = services.wait_run(&run, WITHIN);
+    assert_eq!(ask(&ledger, "SELECT count(*) FROM ledger"), 3, "nothing is charged there");
+    let word = ["--accept-ledger", new, "--why", "restored, nothing lost", "--actor", "ann"];
+    let (code, out, said) = resolve(&services, &word);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.ends_with(&format!("-> {new}\n")), "{out}");
+    services.pay_until_true(WITHIN);
+    assert_eq!(ask(&ledger, "SELECT count(*) FROM ledger WHERE state = 'CHARGED'"), 6);
+    assert_eq!(ask(&services.billing.db(), "SELECT count(*) FROM ledger_acceptances WHERE actor = 'ann'"), 1);
+}

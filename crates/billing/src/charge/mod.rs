@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::invoice::{AttemptState, RunId};
 use crate::protocol::transition::Idempotency;
 use crate::provider;
-use crate::store::{LedgerFact, Repaired, Resolution, Store, StoreError};
+use crate::store::{LedgerAcceptance, LedgerFact, Repaired, Resolution, Store, StoreError};
 use breaker::Breaker;
 use budget::Budget;
 use deliver::Ledger;
@@ -205,6 +205,11 @@ impl Engine {
     /// can only be paid back. A word on a final one may end the waiting of its invoice.
     pub async fn resolve(&self, resolution: Resolution) -> Result<ResolveOutcome, ResolveError> {
         self.0.resolve(&resolution).await
+    }
+
+    /// Settles with this ledger from now on, on a person's word; answers the former. Its keys may be fewer.
+    pub async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>, StoreError> {
+        self.0.accept_ledger(acceptance).await
     }
 
     /// Takes in what the provider's ledger says of keys: settles attempts that are open here, and writes those that a

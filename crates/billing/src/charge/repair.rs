@@ -3,9 +3,24 @@
 
 use super::RepairError;
 use super::engine::Shared;
-use crate::store::{LedgerFact, Repaired};
+use crate::store::{LedgerAcceptance, LedgerFact, Repaired, StoreError};
 
 impl Shared {
+    pub(super) async fn accept_ledger(
+        &self,
+        acceptance: &LedgerAcceptance,
+    ) -> Result<Option<String>, StoreError> {
+        let former = self.store.accept_ledger(acceptance).await?;
+        self.ledger.remember(&acceptance.ledger_id);
+        tracing::warn!(
+            ledger.former = former.as_deref(),
+            ledger.id = acceptance.ledger_id,
+            actor = acceptance.actor,
+            "A person accepted another ledger"
+        );
+        Ok(former)
+    }
+
     pub(super) async fn repair(
         &self,
         ledger_id: &str,

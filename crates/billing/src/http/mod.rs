@@ -80,6 +80,7 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
     let writing = Router::new()
         .route("/v1/attempts/{key}/resolve", post(v1::attempts::resolve).layer(short))
         .route("/v1/imports", post(v1::imports::create).route_layer(places))
+        .route("/v1/ledger/accept", post(v1::ledgers::accept))
         .route("/v1/repairs", post(v1::repairs::create).layer(pages))
         .route("/v1/runs", post(v1::runs::start))
         .route_layer(from_fn_with_state(state.operators.clone(), operator::guard));

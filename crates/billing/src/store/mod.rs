@@ -135,6 +135,17 @@ pub enum Resolved {
     Unknown,
 }
 
+/// A person's word that the provider's ledger was replaced, kept for ever in `ledger_acceptances`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerAcceptance {
+    /// The ledger to settle with from now on.
+    pub ledger_id: String,
+    /// Why the person is sure.
+    pub reason: String,
+    /// Who.
+    pub actor: String,
+}
+
 /// One row of `resolutions`, as it is shown: a word that was taken, and what it changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolutionRow {
@@ -282,6 +293,10 @@ pub trait Store: Send + Sync + 'static {
     /// is in ATTENTION and none of its attempts is open, "not charged" of a REJECTED one makes the invoice PENDING, and
     /// "charged" of the CHARGED one makes it PAID (by resolve).
     async fn resolve(&self, resolution: &Resolution) -> Result<Resolved>;
+
+    /// Remembers this ledger instead of the one that was remembered, with its audit row; answers the former. The one
+    /// that is remembered already changes nothing and leaves no row.
+    async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>>;
 
     /// Words that were taken, with `id > after`, by id, at most `limit`.
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>>;

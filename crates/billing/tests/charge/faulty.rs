@@ -12,8 +12,8 @@ use billing::invoice::{
 use billing::protocol::key::{DeploymentId, Key};
 use billing::protocol::transition::Settlement;
 use billing::store::{
-    Counts, ImportMode, ImportRow, Imported, LedgerFact, Repaired, Resolution, ResolutionRow, Resolved,
-    Result, Settled, Store, StoreError,
+    Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, Repaired, Resolution,
+    ResolutionRow, Resolved, Result, Settled, Store, StoreError,
 };
 use tokio::sync::Semaphore;
 
@@ -124,6 +124,7 @@ pass_on! {
     settle(run: Option<RunId>, settlements: &[Settlement]) -> Vec<Settled>;
     import(rows: &[ImportRow], mode: ImportMode) -> Vec<Imported>;
     resolve(resolution: &Resolution) -> Resolved;
+    accept_ledger(acceptance: &LedgerAcceptance) -> Option<String>;
     resolutions(after: i64, limit: usize) -> Vec<ResolutionRow>;
     repair(facts: &[LedgerFact]) -> Vec<Repaired>;
 }

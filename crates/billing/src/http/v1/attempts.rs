@@ -24,7 +24,7 @@ use crate::store::Resolution;
 pub(in crate::http) const RESOLVE_BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// The longest reason and the longest actor, in bytes.
-const WORDS_BYTES_MAX: usize = 1000;
+pub(super) const WORDS_BYTES_MAX: usize = 1000;
 
 /// An attempt as `/v1` shows it: the columns of its row, and its invoice's reference.
 #[derive(Serialize)]

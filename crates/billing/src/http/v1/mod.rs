@@ -14,6 +14,7 @@ use crate::store;
 pub(super) mod attempts;
 pub(super) mod imports;
 pub(super) mod invoices;
+pub(super) mod ledgers;
 mod ndjson;
 mod page;
 pub(super) mod repairs;

@@ -27,8 +27,8 @@ use crate::invoice::{
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::{
-    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerFact, Repaired, Resolution, ResolutionRow,
-    Resolved, Result, Settled, Store, StoreError,
+    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, Repaired, Resolution,
+    ResolutionRow, Resolved, Result, Settled, Store, StoreError,
 };
 
 /// Billing's facts in one SQLite file.
@@ -365,6 +365,12 @@ impl Store for SqliteStore {
         let resolution = resolution.clone();
         let now = self.clock.now_ms();
         self.write(move |connection| settling::resolve(connection, &resolution, now)).await
+    }
+
+    async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>> {
+        let acceptance = acceptance.clone();
+        let now = self.clock.now_ms();
+        self.write(move |connection| repairs::accept_ledger(connection, &acceptance, now)).await
     }
 
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {

@@ -9,7 +9,7 @@ use crate::invoice::{AttentionReason, Invoice, PaidBy};
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::plan::{self, InvoicePlan};
-use crate::store::{LedgerFact, REPAIR_NUMBERS_MAX, Repaired, Settled};
+use crate::store::{LedgerAcceptance, LedgerFact, REPAIR_NUMBERS_MAX, Repaired, Settled};
 
 /// No attempt has this row.
 const NO_ROW: i64 = -1;
@@ -35,6 +35,24 @@ pub(super) fn repair(
     }
     tally.record(connection, None)?;
     Ok(repaired)
+}
+
+pub(super) fn accept_ledger(
+    connection: &Connection,
+    acceptance: &LedgerAcceptance,
+    now: i64,
+) -> rusqlite::Result<Option<String>> {
+    let LedgerAcceptance { ledger_id, reason, actor } = acceptance;
+    let former: Option<String> =
+        connection.query_row("SELECT ledger_id FROM deployment", [], |row| row.get(0))?;
+    if former.as_ref() != Some(ledger_id) {
+        let changed = connection.execute("UPDATE deployment SET ledger_id = ?1", [ledger_id])?;
+        rows::one_row(changed, "a store has one deployment")?;
+        let sql = "INSERT INTO ledger_acceptances (ledger_from, ledger_to, reason, actor, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5)";
+        connection.execute(sql, params![former, ledger_id, reason, actor, now])?;
+    }
+    Ok(former)
 }
 
 /// Writes the attempt that the store has forgotten, if the key is one of ours.

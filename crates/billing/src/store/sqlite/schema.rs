@@ -3,9 +3,10 @@
 use chassis::sqlite::Migration;
 
 /// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 2] = [
+pub(super) static MIGRATIONS: [Migration; 3] = [
     Migration { name: "billing", sql: BILLING, breaks_older: false },
     Migration { name: "resolutions", sql: RESOLUTIONS, breaks_older: false },
+    Migration { name: "ledger acceptances", sql: LEDGER_ACCEPTANCES, breaks_older: false },
 ];
 
 /// `invoices_unpaid` serves the claims and the lists by state: PAID rows, which are most, are not in it.
@@ -108,4 +109,16 @@ ALTER TABLE resolutions ADD COLUMN attempt_from TEXT;
 ALTER TABLE resolutions ADD COLUMN attempt_to TEXT;
 ALTER TABLE resolutions ADD COLUMN invoice_from TEXT;
 ALTER TABLE resolutions ADD COLUMN invoice_to TEXT;
+";
+
+/// Who decided that a replaced ledger is the one to settle with.
+const LEDGER_ACCEPTANCES: &str = "
+CREATE TABLE ledger_acceptances (
+    id INTEGER PRIMARY KEY,
+    ledger_from TEXT,
+    ledger_to TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
 ";
