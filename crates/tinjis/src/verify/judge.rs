@@ -18,6 +18,9 @@ const SEQS_MAX: usize = 16;
 /// The ledger's customer of a request by a route that names none.
 const UNSAID: i64 = 0;
 
+/// Attempts of an invoice that billing has forgotten are looked for up to this number.
+const OWN_NUMBERS_MAX: u32 = 100;
+
 /// What can be wrong with a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +80,8 @@ pub(crate) struct Judgement {
     pub(crate) charges: u64,
     /// Of these without a key.
     pub(crate) unkeyed: u64,
+    /// Rows of other deployments under the same account; in no other figure.
+    pub(crate) foreign: u64,
     /// Invoices with an open attempt.
     pub(crate) open: u64,
     /// Invoices of which nobody knows whether they were charged.
@@ -137,6 +142,8 @@ pub(crate) struct Attempts {
 pub(crate) struct Rows {
     case: Case,
     settled: i64,
+    deployment: Option<Uuid>,
+    foreign: u64,
 }
 
 impl Invoices {
@@ -178,12 +185,16 @@ impl Attempts {
     /// what billing said, so it backs a payment and makes a double, but does not accuse billing of not knowing it.
     pub(crate) fn end(mut self, settled: i64) -> Rows {
         self.case.books.index_attempts();
-        Rows { case: self.case, settled }
+        Rows { case: self.case, settled, deployment: self.deployment, foreign: 0 }
     }
 }
 
 impl Rows {
     pub(crate) fn row(&mut self, row: &LedgerRow) {
+        if self.is_foreign(row) {
+            self.foreign += 1;
+            return;
+        }
         let case = &mut self.case;
         let is_settled = row.seq <= self.settled;
         let charged = row.state == RowState::Charged;
@@ -233,9 +244,22 @@ impl Rows {
         }
     }
 
+    /// Whether it is another deployment's: it names no invoice of ours, and its key is none that we would have made for
+    /// that name. A row that names one of ours is judged whoever made its key, for it may be a second charge.
+    fn is_foreign(&self, row: &LedgerRow) -> bool {
+        let books = &self.case.books;
+        let (Some(deployment), Some(name)) = (self.deployment, row.reference.as_deref()) else {
+            return false;
+        };
+        let Some(key) = row.key.as_deref().and_then(key_bytes) else { return false };
+        books.by_key(&key).is_none()
+            && books.by_reference(name).is_none()
+            && (1..=OWN_NUMBERS_MAX).all(|number| key_of(deployment, number, name) != key)
+    }
+
     /// The end of both streams.
     pub(crate) fn judgement(self, run: bool) -> Judgement {
-        self.case.judgement(run)
+        Judgement { foreign: self.foreign, ..self.case.judgement(run) }
     }
 }
 

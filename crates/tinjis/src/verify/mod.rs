@@ -84,6 +84,10 @@ pub(crate) async fn verify(billing: &Billing, payments: Api) -> Result<Report, C
         judgement,
         remarks: Vec::new(),
     };
+    if report.judgement.foreign > 0 {
+        let text = format!("{} rows of the ledger are of other deployments", report.judgement.foreign);
+        report.remarks.push(text);
+    }
     doubts(&mut report, known.and_then(|known| known.ledger_id), unseen);
     Ok(report)
 }

@@ -455,3 +455,28 @@ proptest! {
         prop_assert_eq!(judgement.counts, expected);
     }
 }
+
+#[test]
+fn rows_of_another_deployment_accuse_nobody_unless_they_name_an_invoice_of_ours() {
+    let [own, other] = ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]
+        .map(|id| id.parse::<Uuid>().unwrap());
+    let mut world = World::right();
+    let text = |deployment, number, name| Some(key_text(&key_of(deployment, number, name)));
+    world.attempts[0].key = text(own, 1, "I1").unwrap();
+    world.rows[0].key = text(own, 1, "I1");
+    for (key, named, kinds, foreign) in [
+        (text(other, 1, "I9"), 9, &[][..], 1),
+        // Ours, of an invoice that was forgotten.
+        (text(own, 2, "I9"), 9, &[Kind::UnknownKey], 0),
+        // Of an invoice that is ours too: charged twice.
+        (text(other, 1, "I1"), 1, &[Kind::Double, Kind::UnknownKey], 0),
+    ] {
+        let mut rows = world.rows.clone();
+        rows.push(LedgerRow { key, ..row(2, Some(9), named, RowState::Charged) });
+        let (invoices, attempts) = (world.invoices.clone(), world.attempts.clone());
+        let judgement = judge(invoices, attempts, rows, false, Some(own));
+        let found: Vec<Kind> =
+            judgement.counts.iter().filter(|(_, count)| **count > 0).map(|(kind, _)| *kind).collect();
+        assert_eq!((&found[..], judgement.foreign), (kinds, foreign), "I{named}");
+    }
+}
