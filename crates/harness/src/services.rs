@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::certs::{Authority, replace};
 use crate::http;
 use crate::process::{Process, Spec, run_by};
 use crate::wait::{pause, wait_for};
@@ -41,6 +42,7 @@ pub struct Builder {
     payments: Spec,
     provider_path: String,
     dir: Option<PathBuf>,
+    mutual_tls: bool,
 }
 
 impl Services {
@@ -187,6 +189,7 @@ impl Builder {
             payments: Spec::new(payments, "payments", ""),
             provider_path: String::new(),
             dir: None,
+            mutual_tls: false,
         }
     }
 
@@ -240,6 +243,13 @@ impl Builder {
         self
     }
 
+    /// Billing charges over mutual TLS, with fresh certificates; its own routes stay plain.
+    #[must_use]
+    pub fn mutual_tls(mut self) -> Self {
+        self.mutual_tls = true;
+        self
+    }
+
     /// Starts payments, then billing that charges there, and waits until both are ready.
     ///
     /// # Panics
@@ -254,10 +264,37 @@ impl Builder {
         let dir = dir.expect("a folder can be made");
         self.payments.dir = dir.path().to_owned();
         self.billing.dir = dir.path().to_owned();
+        if self.mutual_tls {
+            certify(dir.path(), &mut self.billing, &mut self.payments);
+        }
         let payments = Process::start(self.payments);
-        let endpoint = format!("{}{}", payments.url(), self.provider_path);
+        let base = match self.mutual_tls {
+            true => format!("https://localhost:{}", payments.address().port()),
+            false => payments.url(),
+        };
+        let endpoint = format!("{base}{}", self.provider_path);
         self.billing.env.entry("PAYMENT_PROVIDER_ENDPOINT".to_owned()).or_insert(endpoint);
         let billing = Process::start(self.billing);
         Services { billing, payments, dir }
     }
+}
+
+/// Makes an authority, and with it who payments are and whom they let in.
+fn certify(folder: &Path, billing: &mut Spec, payments: &mut Spec) {
+    const CLIENT: &str = "spiffe://test/billing";
+    let authority = Authority::new("both sides");
+    let ca = folder.join("ca.pem");
+    replace(&ca, &authority.pem());
+    let (server, server_key) = authority.server("localhost").write(folder, "server");
+    let (client, client_key) = authority.client(CLIENT).write(folder, "client");
+    let set = |spec: &mut Spec, name: &str, path: &Path| {
+        spec.env.insert(name.to_owned(), path.display().to_string());
+    };
+    set(payments, "TLS_CERT", &server);
+    set(payments, "TLS_KEY", &server_key);
+    set(payments, "TLS_CLIENT_CA", &ca);
+    payments.env.insert("TLS_ALLOWED_CLIENTS".to_owned(), CLIENT.to_owned());
+    set(billing, "PROVIDER_CA", &ca);
+    set(billing, "PROVIDER_CERT", &client);
+    set(billing, "PROVIDER_KEY", &client_key);
 }

@@ -26,6 +26,8 @@ pub(crate) enum Leg {
     Wrk,
     /// Billing.
     PayRun,
+    /// Billing over mutual TLS, on connections that are kept.
+    PayRunTls,
     /// One after the other, each with a commit of its own, SQLite as it comes: rollback journal, FULL.
     Loop,
     /// The same with a write-ahead log: what a careful writer of that loop would get.
@@ -34,13 +36,14 @@ pub(crate) enum Leg {
 
 impl Leg {
     /// All, in the order of the first round.
-    pub(crate) const ALL: [Self; 4] = [Self::Wrk, Self::PayRun, Self::Loop, Self::LoopWal];
+    pub(crate) const ALL: [Self; 5] = [Self::Wrk, Self::PayRun, Self::PayRunTls, Self::Loop, Self::LoopWal];
 
     /// As the table calls it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Wrk => "wrk -t2 -c64, a fresh key each",
             Self::PayRun => "billing's pay run, 64 in flight",
+            Self::PayRunTls => "the same over mutual TLS",
             Self::Loop => "loop, one FULL commit each",
             Self::LoopWal => "the same loop, with a WAL",
         }
@@ -61,14 +64,14 @@ pub(crate) struct Measured {
 /// Runs a leg on services and stores of its own.
 pub(crate) fn run(leg: Leg, invoices: usize) -> io::Result<Measured> {
     // Below the build's folder, which is on a disk: on a memory file system a FULL commit costs nothing.
-    let services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
+    let builder = Services::of(env!("CARGO_BIN_EXE_tinjis"))
         .payments_flags(["--success-rate=1", "--seed=1", "--log-level=warn"])
         .billing_flags(["--log-level=warn"])
-        .inside(env!("CARGO_TARGET_TMPDIR"))
-        .start();
+        .inside(env!("CARGO_TARGET_TMPDIR"));
+    let services = if leg == Leg::PayRunTls { builder.mutual_tls() } else { builder }.start();
     match leg {
         Leg::Wrk => wrk(&services, invoices),
-        Leg::PayRun => Ok(pay_run(&services, invoices)),
+        Leg::PayRun | Leg::PayRunTls => Ok(pay_run(&services, invoices)),
         Leg::Loop => naive_loop(&services, invoices.div_ceil(LOOP_SHARE), "DELETE"),
         Leg::LoopWal => naive_loop(&services, invoices.div_ceil(LOOP_SHARE), "WAL"),
     }
@@ -179,7 +182,7 @@ fn next(store: &rusqlite::Connection) -> rusqlite::Result<Option<i64>> {
 fn measured(services: &Services, charged: u64, took: Duration, cpu_payments_ms: u64) -> Measured {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
     // What was in flight is in the ledger once payments are idle again.
-    let url = format!("{}/ping", services.payments_url());
+    let url = format!("{}/livez", services.payments.admin_url());
     wait_until("payments to be idle", RUN_WITHIN, || http::get(&url).status == 200);
     Measured {
         per_second: charged * 1_000_000 / micros,
