@@ -24,7 +24,7 @@ use crate::store::Resolution;
 pub(in crate::http) const RESOLVE_BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// The longest reason and the longest actor, in bytes.
-pub(super) const WORDS_BYTES_MAX: usize = 1000;
+const WORDS_BYTES_MAX: usize = 1000;
 
 /// An attempt as `/v1` shows it: the columns of its row, and its invoice's reference.
 #[derive(Serialize)]
@@ -131,14 +131,7 @@ fn resolution(key: Key, body: &[u8]) -> Result<Resolution, Problem> {
         let detail = format!("the body must be {{\"decision\",\"reason\",\"actor\"}}: {error}");
         Problem::validation(Vec::new()).detail(detail)
     })?;
-    let errors: Vec<FieldError> = [("reason", &decision.reason), ("actor", &decision.actor)]
-        .into_iter()
-        .filter(|(_, words)| words.trim().is_empty() || words.len() > WORDS_BYTES_MAX)
-        .map(|(field, _)| FieldError::new(field, format!("must have 1 to {WORDS_BYTES_MAX} bytes")))
-        .collect();
-    if !errors.is_empty() {
-        return Err(Problem::validation(errors));
-    }
+    words_fit(&decision.reason, &decision.actor)?;
     let charged = matches!(decision.decision, Word::Charged);
     Ok(Resolution { key, charged, reason: decision.reason, actor: decision.actor })
 }
@@ -169,4 +162,14 @@ fn refusal(error: ResolveError) -> Problem {
                 .detail("nothing was changed; see the log, and try again")
         }
     }
+}
+
+/// Whether a person's word can be recorded: why, and who.
+pub(super) fn words_fit(reason: &str, actor: &str) -> Result<(), Problem> {
+    let errors: Vec<FieldError> = [("reason", reason), ("actor", actor)]
+        .into_iter()
+        .filter(|(_, words)| words.trim().is_empty() || words.len() > WORDS_BYTES_MAX)
+        .map(|(field, _)| FieldError::new(field, format!("must have 1 to {WORDS_BYTES_MAX} bytes")))
+        .collect();
+    if errors.is_empty() { Ok(()) } else { Err(Problem::validation(errors)) }
 }

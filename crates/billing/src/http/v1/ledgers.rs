@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::attempts::WORDS_BYTES_MAX;
+use super::attempts::words_fit;
 use super::page::answer;
 use crate::http::AppState;
 use crate::http::error::problem_of;
@@ -42,14 +42,7 @@ pub(in crate::http) async fn accept(
     })?;
     let ledger_id = Uuid::parse_str(&asked.ledger_id)
         .map_err(|_| Problem::validation(vec![FieldError::new("ledger_id", "must be a UUID")]))?;
-    let errors: Vec<FieldError> = [("reason", &asked.reason), ("actor", &asked.actor)]
-        .into_iter()
-        .filter(|(_, words)| words.trim().is_empty() || words.len() > WORDS_BYTES_MAX)
-        .map(|(field, _)| FieldError::new(field, format!("must have 1 to {WORDS_BYTES_MAX} bytes")))
-        .collect();
-    if !errors.is_empty() {
-        return Err(Problem::validation(errors));
-    }
+    words_fit(&asked.reason, &asked.actor)?;
     let ledger_id = ledger_id.to_string();
     let acceptance = LedgerAcceptance { ledger_id, reason: asked.reason, actor: asked.actor };
     let former = state.engine.accept_ledger(&acceptance).await.map_err(|error| problem_of(&error))?;
