@@ -96,6 +96,9 @@ impl Shared {
             Some(_) => answer.verdict,
             None => self.first_of_its_ledger(&answer).await,
         };
+        if matches!(verdict.reason, Reason::LedgerMismatch | Reason::OtherLedger) {
+            self.read_ledger().await;
+        }
         let opened = permit.report(signal(verdict), Instant::now());
         self.tell(attempt, &answer, verdict, opened);
         let outcome = on_answer(idempotency, sent, verdict.class);

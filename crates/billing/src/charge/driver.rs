@@ -21,7 +21,7 @@ use super::deliver::{Job, Learnt};
 use super::engine::Shared;
 use super::record::{RECORD_MAX, Recorder};
 use super::run::Progress;
-use crate::invoice::{Attempt, InvoiceId, RunId};
+use crate::invoice::{Attempt, InvoiceId, RunCounters, RunId};
 use crate::protocol::transition::Idempotency;
 
 /// Attempts of one claim, with keys.
@@ -111,6 +111,8 @@ struct Claimer<'a> {
     after: InvoiceId,
     fresh_left: bool,
     look_at: Instant,
+    /// What the run had done when it was looked at last.
+    counted: Option<RunCounters>,
 }
 
 impl<'a> Claimer<'a> {
@@ -139,6 +141,7 @@ impl<'a> Claimer<'a> {
             after,
             fresh_left: run.is_some(),
             look_at,
+            counted: None,
         }
     }
 
@@ -283,6 +286,19 @@ impl<'a> Claimer<'a> {
         true
     }
 
+    /// When to look again for what is open: another process may settle it before its lease ends, and what others do is
+    /// a step forward of the run too.
+    async fn or_another_settles(&mut self, next_in: Duration) -> Duration {
+        let (Some(run), true) = (self.run, self.shared.store.is_shared()) else { return next_in };
+        if let Ok(Some(run)) = self.shared.store.run(run).await
+            && self.counted != Some(run.counters)
+        {
+            self.counted = Some(run.counters);
+            self.progress.forward();
+        }
+        next_in.min(LOOK_AGAIN)
+    }
+
     /// Nothing could be claimed: waits until all is settled, then for what is in doubt; `Some` when there is
     /// nothing to wait for.
     async fn rest(&mut self) -> Option<Ended> {
@@ -302,7 +318,7 @@ impl<'a> Claimer<'a> {
             // The store failed until the service drained: nobody knows whether something is left.
             None => return Some(Ended::Interrupted),
             Some(None) => return Some(Ended::Done),
-            Some(Some(next_in)) => next_in,
+            Some(Some(next_in)) => self.or_another_settles(next_in).await,
         };
         let (next_at, tail_ends) = (Instant::now() + next_in, self.progress.went_forward_at() + TAIL);
         if self.run.is_none() && !next_in.is_zero() || next_at >= tail_ends {

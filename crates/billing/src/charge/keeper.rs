@@ -13,7 +13,7 @@ use super::deliver::tell_parked;
 use super::driver::{Ended, drive};
 use super::engine::Shared;
 use super::run::Progress;
-use crate::invoice::{Run, RunId};
+use crate::invoice::{Run, RunId, RunState};
 use crate::protocol::transition::{Idempotency, Outcome, Sent, Settlement, may_send};
 use crate::store::{self, BATCH_MAX};
 
@@ -23,10 +23,14 @@ pub const RUN_LEASE: Duration = Duration::from_secs(15);
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// How often the keeper looks for work at least.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// And at a store that others use too: soon enough to share a run that one of them has started.
+const LOOK_AT_OTHERS_EVERY: Duration = Duration::from_secs(1);
+/// How long a process that cannot reach the provider looks whether another one can, before it finishes their run.
+const OTHERS_WITHIN: Duration = Duration::from_secs(1);
 /// How often it looks at most.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(50);
-/// How often the invoices are counted for the metrics.
-const COUNT_EVERY: Duration = Duration::from_secs(2);
+/// How often the invoices are counted for the metrics, and the ledger is read that another process may have accepted.
+const LOOK_AROUND_EVERY: Duration = Duration::from_secs(2);
 
 /// Lets go of a run however its driver ends, also by a panic: who waits is released, and the keeper may take it up.
 struct LettingGo<'a> {
@@ -43,24 +47,20 @@ impl Drop for LettingGo<'_> {
 }
 
 impl Shared {
-    /// Starts a run, or joins the unfinished one and makes it look once more; one that is being finished is waited for.
+    /// Starts a run, or joins the unfinished one, which then looks once more before it ends. One that another process
+    /// drives is shared from now on.
     pub(super) async fn start_or_join(self: &Arc<Self>) -> store::Result<Started> {
-        loop {
-            let (run, joined) = self.store.open_run(RUN_LEASE).await?;
-            if !joined {
+        let (run, joined) = self.store.open_run(RUN_LEASE).await?;
+        match self.runs.find(run.id).filter(|progress| progress.is_driven()) {
+            Some(progress) => progress.join(),
+            None if !joined || self.store.is_shared() => {
                 self.breaker.rearm(Instant::now());
                 self.begin(run.id);
-                return Ok(Started { run: run.id, joined });
             }
-            if let Some(progress) = self.runs.find(run.id)
-                && !progress.join()
-                && progress.over().await
-            {
-                continue;
-            }
-            self.wake.notify_one();
-            return Ok(Started { run: run.id, joined });
+            None => {}
         }
+        self.wake.notify_one();
+        Ok(Started { run: run.id, joined })
     }
 
     /// Drives a run as a task of its own, unless this process does already.
@@ -73,23 +73,64 @@ impl Shared {
     async fn see_through(self: Arc<Self>, run: RunId, progress: Arc<Progress>) {
         let mut letting_go = LettingGo { shared: &self, progress: &progress, finished: false };
         tracing::info!(run.id = run.0, "Run started");
-        let ended = loop {
-            let ended = tokio::select! {
-                biased;
-                ended = drive(&self, Some(run), &progress) => ended,
-                () = self.renew(run) => Ended::Interrupted,
-            };
-            // Who joined at the last moment may know of new invoices.
-            if ended == Ended::Interrupted || progress.close() {
-                break ended;
-            }
+        letting_go.finished = tokio::select! {
+            biased;
+            finished = self.drive_to_the_end(run, &progress) => finished,
+            () = self.renew(run) => false,
         };
-        if ended == Ended::Done {
-            let finished = self.insist("finish the run", || self.store.finish_run(run)).await;
-            letting_go.finished = finished.is_some();
-        }
-        self.count_invoices().await;
+        self.look_around().await;
         self.tell_end(run, letting_go.finished).await;
+    }
+
+    /// Drives until there is nothing left of what was there when somebody joined last, then finishes; `false` when the
+    /// run is left to others, or to a later start.
+    async fn drive_to_the_end(self: &Arc<Self>, run: RunId, progress: &Arc<Progress>) -> bool {
+        loop {
+            let Some(before) = self.insist_until_drain("read the run", || self.store.run(run)).await else {
+                return false;
+            };
+            if !before.as_ref().is_some_and(|run| run.state == RunState::Running) {
+                return true;
+            }
+            if drive(self, Some(run), progress).await == Ended::Interrupted {
+                return false;
+            }
+            let gave_up = progress.gave_up();
+            if gave_up && self.others_go_on(run).await {
+                return false;
+            }
+            // Who cannot reach the provider does not look again, whoever has joined.
+            let seen = match before {
+                Some(before) if !gave_up => before.joins,
+                _ => match self.insist("read the run", || self.store.run(run)).await {
+                    Some(Some(now)) => now.joins,
+                    _ => return false,
+                },
+            };
+            match self.insist("finish the run", || self.store.finish_run(run, seen)).await {
+                Some(true) => return true,
+                // Somebody has joined meanwhile, or another process was first.
+                Some(false) => {}
+                None => return false,
+            }
+        }
+    }
+
+    /// Whether other processes get on with the run, though this one cannot.
+    async fn others_go_on(&self, run: RunId) -> bool {
+        if !self.store.is_shared() {
+            return false;
+        }
+        let settled = async || match self.store.run(run).await {
+            Ok(Some(Run { counters, .. })) => counters.paid + counters.refused + counters.rejected,
+            _ => 0,
+        };
+        let before = settled().await;
+        tokio::select! {
+            () = tokio::time::sleep(OTHERS_WITHIN) => {}
+            () = self.shutdown.draining() => {}
+        }
+        settled().await != before
     }
 
     /// Prolongs the lease for as long as it is polled; does not end by itself.
@@ -127,11 +168,16 @@ impl Shared {
         );
     }
 
-    /// Until the service drains: adopts the unfinished run when its driver is gone; with keys, settles what is left
-    /// open outside runs.
+    /// Until the service drains: adopts the unfinished run when its driver is gone, or shares it with who drives it;
+    /// with keys, settles what is left open outside runs.
     pub(super) async fn keep(self: Arc<Self>) {
         while !self.shutdown.is_draining() {
-            match self.store.adopt_run(RUN_LEASE).await {
+            let shares = self.store.is_shared() && !self.breaker.gives_up();
+            let unfinished = match shares {
+                true => self.store.unfinished_run().await,
+                false => self.store.adopt_run(RUN_LEASE).await,
+            };
+            match unfinished {
                 Ok(Some(run)) => self.begin(run.id),
                 Ok(None) => {}
                 Err(error) => {
@@ -140,8 +186,9 @@ impl Shared {
                 }
             }
             let next_in = self.settle_leftovers().await;
+            let look_every = if self.store.is_shared() { LOOK_AT_OTHERS_EVERY } else { LOOK_EVERY };
             tokio::select! {
-                () = tokio::time::sleep(next_in.clamp(LOOK_AT_MOST_EVERY, LOOK_EVERY)) => {}
+                () = tokio::time::sleep(next_in.clamp(LOOK_AT_MOST_EVERY, look_every)) => {}
                 () = self.wake.notified() => {}
                 () = self.shutdown.draining() => {}
             }
@@ -200,20 +247,21 @@ impl Shared {
         Duration::ZERO
     }
 
-    /// Keeps the figures of the invoices fresh, until the hard stop.
-    pub(super) async fn keep_counting(self: Arc<Self>) {
+    /// Keeps what is shown and known of the store fresh, until the service drains.
+    pub(super) async fn keep_looking(self: Arc<Self>) {
         loop {
-            self.count_invoices().await;
+            self.look_around().await;
             tokio::select! {
-                () = tokio::time::sleep(COUNT_EVERY) => {}
+                () = tokio::time::sleep(LOOK_AROUND_EVERY) => {}
                 () = self.shutdown.draining() => return,
             }
         }
     }
 
-    async fn count_invoices(&self) {
+    async fn look_around(&self) {
         if let Ok(counts) = self.store.counts().await {
             self.figures.invoices(counts);
         }
+        self.read_ledger().await;
     }
 }

@@ -168,7 +168,7 @@ impl Engine {
             shared.park_leftovers().await?;
         }
         shared.shutdown.spawn("keeper", Arc::clone(&shared).keep());
-        shared.shutdown.spawn("figures", Arc::clone(&shared).keep_counting());
+        shared.shutdown.spawn("figures", Arc::clone(&shared).keep_looking());
         Ok(Self(shared))
     }
 
@@ -182,10 +182,13 @@ impl Engine {
 
     /// Waits until the run has ended or `at_most` has passed.
     pub async fn wait(&self, run: RunId, at_most: Duration) -> Result<Waited, StoreError> {
-        if let Some(progress) = self.0.runs.find(run) {
-            return Ok(progress.wait(at_most).await);
-        }
         let late = Instant::now() + at_most;
+        if let Some(progress) = self.0.runs.find(run) {
+            let waited = progress.wait(at_most).await;
+            if waited.finished || !self.0.store.is_shared() {
+                return Ok(waited);
+            }
+        }
         loop {
             let Some(run) = self.0.store.run(run).await? else {
                 return Ok(Waited { finished: true, reached: true });

@@ -40,4 +40,12 @@ impl Shared {
         }
         Ok(repaired)
     }
+
+    /// What the store remembers: another process may have been the first that was answered, or was told of another
+    /// ledger by a person.
+    pub(super) async fn read_ledger(&self) {
+        if let Ok(Some(ledger)) = self.store.ledger_id().await {
+            self.ledger.remember(&ledger);
+        }
+    }
 }

@@ -27,19 +27,9 @@ pub(super) struct Progress {
     over: CancellationToken,
     /// Milliseconds from `began` to the last step forward.
     forward_ms: AtomicU64,
-    joined: Mutex<Joined>,
+    /// Somebody joined who may know of invoices that the driver has not seen.
+    joined: AtomicBool,
     joining: Notify,
-}
-
-/// Whether somebody joined who may know of invoices that the driver has not seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Joined {
-    /// Nobody since the driver looked.
-    No,
-    /// The driver is to look once more.
-    Yes,
-    /// Too late: the run is being finished.
-    Closed,
 }
 
 impl Progress {
@@ -52,53 +42,25 @@ impl Progress {
             finished: AtomicBool::new(false),
             over: CancellationToken::new(),
             forward_ms: AtomicU64::new(0),
-            joined: Mutex::new(Joined::No),
+            joined: AtomicBool::new(false),
             joining: Notify::new(),
         }
     }
 
-    /// Asks for another look at fresh invoices; `false` when the run is being finished already.
-    pub(super) fn join(&self) -> bool {
-        let mut joined = self.lock();
-        if *joined == Joined::Closed {
-            return false;
-        }
-        *joined = Joined::Yes;
+    /// Asks for another look at fresh invoices, now. That none is missed is held by the run's `joins` in the store.
+    pub(super) fn join(&self) {
+        self.joined.store(true, Ordering::Relaxed);
         self.joining.notify_one();
-        true
     }
 
     /// Whether somebody has joined since this was asked last.
     pub(super) fn was_joined(&self) -> bool {
-        let mut joined = self.lock();
-        let was = *joined == Joined::Yes;
-        if was {
-            *joined = Joined::No;
-        }
-        was
-    }
-
-    /// Nobody can join any more; `false` when somebody has since this or [`Self::was_joined`] was asked last.
-    pub(super) fn close(&self) -> bool {
-        let mut joined = self.lock();
-        let closes = *joined != Joined::Yes;
-        *joined = if closes { Joined::Closed } else { Joined::No };
-        closes
+        self.joined.swap(false, Ordering::Relaxed)
     }
 
     /// Returns when somebody joins; now and then without a reason.
     pub(super) async fn joining(&self) {
         self.joining.notified().await;
-    }
-
-    /// Returns when the driver has let go of it: whether it is finished.
-    pub(super) async fn over(&self) -> bool {
-        self.over.cancelled().await;
-        self.finished.load(Ordering::Relaxed)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Joined> {
-        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn called(&self) {
@@ -114,6 +76,11 @@ impl Progress {
         self.gave_up.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the provider was left alone.
+    pub(super) fn gave_up(&self) -> bool {
+        self.gave_up.load(Ordering::Relaxed)
+    }
+
     /// Something became definite, or was tried for the first time.
     pub(super) fn forward(&self) {
         let passed_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -125,6 +92,11 @@ impl Progress {
         self.began + Duration::from_millis(self.forward_ms.load(Ordering::Relaxed))
     }
 
+    /// Whether a driver of this process holds it.
+    pub(super) fn is_driven(&self) -> bool {
+        !self.over.is_cancelled()
+    }
+
     /// The driver has let go of it: finished, or only interrupted.
     pub(super) fn end(&self, finished: bool) {
         self.finished.store(finished, Ordering::Relaxed);
@@ -133,8 +105,7 @@ impl Progress {
 
     fn waited(&self) -> Waited {
         let finished = self.over.is_cancelled() && self.finished.load(Ordering::Relaxed);
-        let nothing_to_call =
-            finished && self.calls.load(Ordering::Relaxed) == 0 && !self.gave_up.load(Ordering::Relaxed);
+        let nothing_to_call = finished && self.calls.load(Ordering::Relaxed) == 0 && !self.gave_up();
         Waited { finished, reached: self.answered.load(Ordering::Relaxed) || nothing_to_call }
     }
 
@@ -154,7 +125,7 @@ impl Runs {
     /// Takes a run into this process; `None` if it is driven here already.
     pub(super) fn begin(&self, run: RunId) -> Option<Arc<Progress>> {
         let mut known = self.lock();
-        if known.iter().any(|(id, progress)| *id == run && !progress.over.is_cancelled()) {
+        if known.iter().any(|(id, progress)| *id == run && progress.is_driven()) {
             return None;
         }
         let progress = Arc::new(Progress::new());
@@ -172,7 +143,7 @@ impl Runs {
 
     /// Whether a run is driven here now.
     pub(super) fn is_any(&self) -> bool {
-        self.lock().iter().any(|(_, progress)| !progress.over.is_cancelled())
+        self.lock().iter().any(|(_, progress)| progress.is_driven())
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(RunId, Arc<Progress>)>> {
@@ -211,15 +182,11 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_is_seen_or_comes_too_late() {
+    fn who_joins_is_seen_once() {
         let progress = Progress::new();
         assert!(!progress.was_joined());
-        assert!(progress.join());
+        progress.join();
         assert!(progress.was_joined() && !progress.was_joined());
-        assert!(progress.join());
-        assert!(!progress.close());
-        assert!(progress.close());
-        assert!(!progress.join());
     }
 
     #[tokio::test]

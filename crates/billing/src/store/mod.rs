@@ -193,6 +193,14 @@ pub enum Repaired {
     Unknown,
 }
 
+impl Repaired {
+    /// Whether the store holds something now that it did not.
+    #[must_use]
+    pub fn changed(self) -> bool {
+        matches!(self, Self::Settled | Self::Adopted | Self::Conflict)
+    }
+}
+
 /// How far past the last attempt that a store knows of an invoice a repair looks for a key's number: attempts that
 /// left no row in the ledger (rejected ones) may lie between.
 pub const REPAIR_NUMBERS_MAX: u32 = 100;
@@ -238,7 +246,11 @@ pub trait Store: Send + Sync + 'static {
     /// Invoices by state, counted as of one moment; cheap at any size.
     async fn counts(&self) -> Result<Counts>;
 
-    /// Starts a run, or joins the unfinished one (`true`). Sets the lease only of a run that it starts.
+    /// Whether other processes use this store at the same time. One that they do not share is held by one process.
+    fn is_shared(&self) -> bool;
+
+    /// Starts a run, or joins the unfinished one (`true`), whose `joins` grow. Sets the lease only of a run that it
+    /// starts.
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)>;
 
     /// Takes over the unfinished run if its lease has ended.
@@ -247,8 +259,9 @@ pub trait Store: Send + Sync + 'static {
     /// Prolongs the lease; `false` when the run is finished.
     async fn renew_run(&self, run: RunId, lease: Duration) -> Result<bool>;
 
-    /// Finishes the run; `false` when it was finished already.
-    async fn finish_run(&self, run: RunId) -> Result<bool>;
+    /// Finishes the run, unless somebody has joined it since it had these `joins`; `false` then, or when it was
+    /// finished already.
+    async fn finish_run(&self, run: RunId, joins: i64) -> Result<bool>;
 
     /// One run.
     async fn run(&self, run: RunId) -> Result<Option<Run>>;
@@ -305,6 +318,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`Repaired`] each. A known key is settled as by [`Store::settle`]. An unknown one is adopted when it is the key
     /// of its reference's attempt number n, n up to [`REPAIR_NUMBERS_MAX`] past the last that is known: the attempt is
     /// written as final, with the row's customer and amount, and the invoice follows by `plan::adopt`. It belongs to
-    /// the latest run, or to a finished one made for it. Repeating a repair changes nothing.
+    /// the latest run, or to a finished one made for it. Repeating a repair changes nothing; one that changes something
+    /// joins the unfinished run, so that its driver looks again.
     async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>>;
 }

@@ -30,6 +30,7 @@ pub(crate) enum Fault {
 
 pub(crate) struct Faulty {
     inner: Arc<dyn Store>,
+    shared: bool,
     fault: Mutex<Option<(&'static str, Fault)>>,
     hits: AtomicUsize,
     steps: Mutex<Vec<String>>,
@@ -38,9 +39,18 @@ pub(crate) struct Faulty {
 
 impl Faulty {
     pub(crate) fn over(inner: &Arc<dyn Store>) -> Arc<Self> {
+        Self::new(inner, inner.is_shared())
+    }
+
+    /// Says that other processes use it too.
+    pub(crate) fn shared(inner: &Arc<dyn Store>) -> Arc<Self> {
+        Self::new(inner, true)
+    }
+
+    fn new(inner: &Arc<dyn Store>, shared: bool) -> Arc<Self> {
         let (fault, steps) = (Mutex::default(), Mutex::default());
         let (hits, gate) = (AtomicUsize::new(0), Semaphore::new(0));
-        Arc::new(Self { inner: Arc::clone(inner), fault, hits, steps, gate })
+        Arc::new(Self { inner: Arc::clone(inner), shared, fault, hits, steps, gate })
     }
 
     /// From now on this step, by the name of its method, meets this.
@@ -91,6 +101,10 @@ macro_rules! pass_on {
     ($($step:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {
         #[async_trait]
         impl Store for Faulty {
+            fn is_shared(&self) -> bool {
+                self.shared
+            }
+
             $(async fn $step(&self, $($name: $type),*) -> Result<$answer> {
                 self.meet(stringify!($step)).await?;
                 self.inner.$step($($name),*).await
@@ -114,7 +128,7 @@ pass_on! {
     open_run(lease: Duration) -> (Run, bool);
     adopt_run(lease: Duration) -> Option<Run>;
     renew_run(run: RunId, lease: Duration) -> bool;
-    finish_run(run: RunId) -> bool;
+    finish_run(run: RunId, joins: i64) -> bool;
     run(run: RunId) -> Option<Run>;
     unfinished_run() -> Option<Run>;
     claim_pending(run: RunId, after: InvoiceId, limit: usize, lease: Duration) -> Vec<Attempt>;

@@ -79,7 +79,7 @@ async fn doubt_that_outlives_its_run_is_settled_without_anybody_asking() {
     let provider = Provider::start(|_| Reply::new(409, "")).await;
     let house = House::with(1).await;
     let attempts = house.crash_after_claim(1).await;
-    house.store.finish_run(attempts[0].run_id).await.unwrap();
+    house.store.finish_run(attempts[0].run_id, 0).await.unwrap();
     let _billing = house.open(&provider.url, Plan::keys()).await;
     until("it was asked about", async || !provider.deliveries().is_empty()).await;
     provider.now(|_| Reply::charged());

@@ -11,6 +11,8 @@ mod none;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod resolve;
 #[cfg(test)]
 mod runs;

@@ -71,7 +71,7 @@ async fn what_a_crash_left_open_outside_a_run_waits_for_a_person_from_the_start_
     let house = House::with(5).await;
     let claimed = house.crash_after_claim(4).await;
     house.spoil("UPDATE attempts SET sends = 0 WHERE invoice_id > 2");
-    house.store.finish_run(claimed[0].run_id).await.unwrap();
+    house.store.finish_run(claimed[0].run_id, 0).await.unwrap();
     let _billing = house.open("http://127.0.0.1:1/", Plan::none()).await;
     for id in [1, 2] {
         let reason = house.invoice(id).await.attention_reason;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use billing::invoice::{AttemptState, AttentionReason, CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy};
+use billing::invoice::{
+    AttemptState, AttentionReason, CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy, Run,
+};
 use billing::money::{Currency, Money};
 use billing::protocol::key::Key;
 use billing::protocol::transition::{Conflict, Outcome, Settlement};
@@ -215,7 +217,7 @@ async fn a_rejected_invoice_is_tried_again_once_its_data_are_mended(fixture: imp
     let attempt = claimed(&*store, &first, 1).await.remove(0);
     settle(&*store, Some(&first), &attempt.key, Outcome::Rejected).await;
     assert_eq!(state(&*store, 1).await, attention(AttentionReason::Rejected));
-    store.finish_run(first.id).await.unwrap();
+    store.finish_run(first.id, first.joins).await.unwrap();
     let second = run(&*store).await;
     assert!(store.claim_pending(second.id, InvoiceId(0), 9, LEASE).await.unwrap().is_empty());
     assert_eq!(store.import(&[row("I1", 1300)], UPDATE).await.unwrap(), [Imported::Updated]);
@@ -231,7 +233,7 @@ async fn a_run_is_joined_while_it_is_unfinished_and_adopted_when_its_lease_has_e
     let (first, joined) = store.open_run(LEASE).await.unwrap();
     assert_eq!((joined, first.counters.total, first.finished_at), (false, 3, None));
     let (again, joined) = store.open_run(LEASE * 2).await.unwrap();
-    assert_eq!((again, joined), (first.clone(), true));
+    assert_eq!((again.clone(), joined), (Run { joins: 1, ..first.clone() }, true));
     assert_eq!(store.adopt_run(LEASE).await.unwrap(), None);
     fixture.pass(LEASE).await;
     let adopted = store.adopt_run(LEASE).await.unwrap().unwrap();
@@ -239,8 +241,9 @@ async fn a_run_is_joined_while_it_is_unfinished_and_adopted_when_its_lease_has_e
     assert_eq!(store.adopt_run(LEASE).await.unwrap(), None);
     assert_eq!(store.unfinished_run().await.unwrap(), Some(adopted));
     assert!(store.renew_run(first.id, LEASE).await.unwrap());
-    assert!(store.finish_run(first.id).await.unwrap());
-    assert!(!store.finish_run(first.id).await.unwrap());
+    assert!(!store.finish_run(first.id, first.joins).await.unwrap(), "somebody has joined since");
+    assert!(store.finish_run(first.id, again.joins).await.unwrap());
+    assert!(!store.finish_run(first.id, again.joins).await.unwrap());
     assert!(!store.renew_run(first.id, LEASE).await.unwrap());
     assert!(store.run(first.id).await.unwrap().unwrap().finished_at.is_some());
     let (second, joined) = store.open_run(LEASE).await.unwrap();
@@ -280,7 +283,7 @@ async fn a_run_attempts_an_invoice_once_and_the_next_run_again_under_the_next_ke
         settle(&*store, Some(&run), &attempt.key, Outcome::Refused).await;
         assert_eq!(state(&*store, 1).await, PENDING);
         assert!(store.claim_pending(run.id, InvoiceId(0), 9, LEASE).await.unwrap().is_empty());
-        store.finish_run(run.id).await.unwrap();
+        store.finish_run(run.id, run.joins).await.unwrap();
     }
     keys.dedup();
     assert_eq!(keys.len(), 3);
@@ -415,7 +418,7 @@ async fn a_late_charge_beside_an_open_attempt_calls_a_person_and_never_counts_tw
         let first_run = run(&*store).await;
         let first = claimed(&*store, &first_run, 1).await.remove(0);
         settle(&*store, Some(&first_run), &first.key, Outcome::Refused).await;
-        store.finish_run(first_run.id).await.unwrap();
+        store.finish_run(first_run.id, first_run.joins).await.unwrap();
         let second_run = run(&*store).await;
         let second = claimed(&*store, &second_run, 1).await.remove(0);
         let late = Settled::Conflict(Conflict::ChargedLate);
@@ -426,7 +429,7 @@ async fn a_late_charge_beside_an_open_attempt_calls_a_person_and_never_counts_tw
         let settled = settle(&*store, Some(&second_run), &second.key, outcome).await;
         assert_eq!(settled, if outcome == Outcome::Charged { late } else { Settled::Applied });
         assert_eq!(state(&*store, id.0).await, expected);
-        store.finish_run(second_run.id).await.unwrap();
+        store.finish_run(second_run.id, second_run.joins).await.unwrap();
         if outcome == Outcome::Charged {
             paid_back(&*store, &second.key).await;
             assert_eq!(state(&*store, id.0).await, paid(PaidBy::Charge));
@@ -473,7 +476,7 @@ async fn doubt_is_counted_at_the_run_that_made_the_attempt(fixture: impl Fixture
         settle(&*store, Some(&first), &attempt.key, Outcome::InDoubt(None)).await;
         assert_eq!(store.run(first.id).await.unwrap().unwrap().counters.in_doubt, 1);
     }
-    store.finish_run(first.id).await.unwrap();
+    store.finish_run(first.id, first.joins).await.unwrap();
     let second = run(&*store).await;
     store.claim_open(Some(second.id), 1, LEASE).await.unwrap();
     settle(&*store, Some(&second), &attempt.key, Outcome::Charged).await;
@@ -513,7 +516,7 @@ async fn a_person_s_word_ends_the_waiting_after_a_final_attempt(fixture: impl Fi
     settle(&*store, Some(&first), &attempts[0].key, Outcome::Rejected).await;
     settle(&*store, Some(&first), &attempts[1].key, Outcome::Charged).await;
     settle(&*store, Some(&first), &attempts[1].key, Outcome::Refused).await;
-    store.finish_run(first.id).await.unwrap();
+    store.finish_run(first.id, first.joins).await.unwrap();
     for (attempt, charged, stands) in
         [(&attempts[0], false, AttemptState::Rejected), (&attempts[1], true, AttemptState::Charged)]
     {

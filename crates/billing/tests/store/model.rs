@@ -37,6 +37,7 @@ pub(crate) struct ModelAttempt {
 pub(crate) struct ModelRun {
     pub(crate) finished: bool,
     pub(crate) lease_until: i64,
+    pub(crate) joins: i64,
     pub(crate) counters: RunCounters,
 }
 
@@ -125,11 +126,12 @@ impl Model {
 
     pub(crate) fn open_run(&mut self, lease_ms: i64) -> (usize, bool) {
         if let Some(run) = self.running() {
+            self.runs[run - 1].joins += 1;
             return (run, true);
         }
         let total = self.invoices.iter().filter(|invoice| invoice.state != InvoiceState::Paid).count() as i64;
         let counters = RunCounters { total, ..RunCounters::default() };
-        self.runs.push(ModelRun { finished: false, lease_until: self.now + lease_ms, counters });
+        self.runs.push(ModelRun { finished: false, lease_until: self.now + lease_ms, joins: 0, counters });
         (self.runs.len(), false)
     }
 

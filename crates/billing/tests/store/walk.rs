@@ -178,7 +178,9 @@ impl<F: Fixture> Walk<F> {
             }
             Step::FinishRun => {
                 for (run, number) in self.model.runs.iter_mut().zip(1..) {
-                    assert_eq!(store.finish_run(run_id(number)).await.unwrap(), !run.finished);
+                    let (id, joins) = (run_id(number), run.joins);
+                    assert!(!store.finish_run(id, joins + 1).await.unwrap(), "it has other joins");
+                    assert_eq!(store.finish_run(id, joins).await.unwrap(), !run.finished);
                     run.finished = true;
                 }
             }
@@ -231,7 +233,7 @@ impl<F: Fixture> Walk<F> {
         for (place, expected) in self.model.runs.iter().enumerate() {
             let run = self.store().run(run_id(place + 1)).await.unwrap().unwrap();
             assert_eq!(run.state == RunState::Finished, expected.finished);
-            assert_eq!(run.lease_until, expected.lease_until);
+            assert_eq!((run.lease_until, run.joins), (expected.lease_until, expected.joins));
             assert_eq!(run.counters, expected.counters);
         }
         let unfinished = self.store().unfinished_run().await.unwrap();

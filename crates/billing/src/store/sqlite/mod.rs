@@ -276,6 +276,10 @@ impl Store for SqliteStore {
         self.read_short(counts::read).await
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {
         let lease = self.lease(lease);
         self.write(move |connection| runs::open(connection, lease)).await
@@ -291,9 +295,9 @@ impl Store for SqliteStore {
         self.write(move |connection| runs::renew(connection, run, lease)).await
     }
 
-    async fn finish_run(&self, run: RunId) -> Result<bool> {
+    async fn finish_run(&self, run: RunId, joins: i64) -> Result<bool> {
         let now = self.clock.now_ms();
-        self.write(move |connection| runs::finish(connection, run, now)).await
+        self.write(move |connection| runs::finish(connection, run, joins, now)).await
     }
 
     async fn unfinished_run(&self) -> Result<Option<Run>> {

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::settling::{Book, SET_INVOICE, Tally, others_of, settle_one};
-use super::{one, rows};
+use super::{one, rows, runs};
 use crate::invoice::{AttentionReason, Invoice, PaidBy};
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
@@ -34,6 +34,9 @@ pub(super) fn repair(
         });
     }
     tally.record(connection, None)?;
+    if repaired.iter().any(|became| became.changed()) {
+        runs::join(connection)?;
+    }
     Ok(repaired)
 }
 

@@ -57,8 +57,8 @@ pub(super) fn attempt(row: &Row<'_>) -> rusqlite::Result<Attempt> {
     })
 }
 
-pub(super) const RUN: &str = "id, state, started_at, finished_at, lease_until, total, attempted, paid, refused, \
-     rejected, in_doubt, not_sent";
+pub(super) const RUN: &str = "id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, \
+     refused, rejected, in_doubt, not_sent";
 
 pub(super) fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
     Ok(Run {
@@ -67,14 +67,15 @@ pub(super) fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
         started_at: row.get(2)?,
         finished_at: row.get(3)?,
         lease_until: row.get(4)?,
+        joins: row.get(5)?,
         counters: RunCounters {
-            total: row.get(5)?,
-            attempted: row.get(6)?,
-            paid: row.get(7)?,
-            refused: row.get(8)?,
-            rejected: row.get(9)?,
-            in_doubt: row.get(10)?,
-            not_sent: row.get(11)?,
+            total: row.get(6)?,
+            attempted: row.get(7)?,
+            paid: row.get(8)?,
+            refused: row.get(9)?,
+            rejected: row.get(10)?,
+            in_doubt: row.get(11)?,
+            not_sent: row.get(12)?,
         },
     })
 }

@@ -16,7 +16,7 @@ pub(super) fn is_running(connection: &Connection, run: RunId) -> rusqlite::Resul
 }
 
 pub(super) fn open(connection: &Connection, lease: Lease) -> rusqlite::Result<(Run, bool)> {
-    if let Some(run) = unfinished(connection)? {
+    if let Some(run) = join(connection)? {
         return Ok((run, true));
     }
     let counts = counts::read(connection)?;
@@ -28,6 +28,12 @@ pub(super) fn open(connection: &Connection, lease: Lease) -> rusqlite::Result<(R
     let started =
         connection.prepare_cached(&sql)?.query_row(params![lease.now, lease.until, total], rows::run)?;
     Ok((started, false))
+}
+
+/// Makes the driver of the unfinished run look again before it ends.
+pub(super) fn join(connection: &Connection) -> rusqlite::Result<Option<Run>> {
+    let sql = format!("UPDATE runs SET joins = joins + 1 WHERE state = 'running' RETURNING {}", rows::RUN);
+    one(connection, &sql, [], rows::run)
 }
 
 pub(super) fn adopt(connection: &Connection, lease: Lease) -> rusqlite::Result<Option<Run>> {
@@ -43,7 +49,8 @@ pub(super) fn renew(connection: &Connection, run: RunId, lease: Lease) -> rusqli
     Ok(connection.prepare_cached(sql)?.execute(params![run.0, lease.until])? == 1)
 }
 
-pub(super) fn finish(connection: &Connection, run: RunId, now: i64) -> rusqlite::Result<bool> {
-    let sql = "UPDATE runs SET state = 'finished', finished_at = ?2 WHERE id = ?1 AND state = 'running'";
-    Ok(connection.prepare_cached(sql)?.execute(params![run.0, now])? == 1)
+pub(super) fn finish(connection: &Connection, run: RunId, joins: i64, now: i64) -> rusqlite::Result<bool> {
+    let sql = "UPDATE runs SET state = 'finished', finished_at = ?3
+         WHERE id = ?1 AND joins = ?2 AND state = 'running'";
+    Ok(connection.prepare_cached(sql)?.execute(params![run.0, joins, now])? == 1)
 }

@@ -3,10 +3,11 @@
 use chassis::sqlite::Migration;
 
 /// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 3] = [
+pub(super) static MIGRATIONS: [Migration; 4] = [
     Migration { name: "billing", sql: BILLING, breaks_older: false },
     Migration { name: "resolutions", sql: RESOLUTIONS, breaks_older: false },
     Migration { name: "ledger acceptances", sql: LEDGER_ACCEPTANCES, breaks_older: false },
+    Migration { name: "run joins", sql: RUN_JOINS, breaks_older: false },
 ];
 
 /// `invoices_unpaid` serves the claims and the lists by state: PAID rows, which are most, are not in it.
@@ -121,4 +122,9 @@ CREATE TABLE ledger_acceptances (
     actor TEXT NOT NULL,
     created_at INTEGER NOT NULL
 ) STRICT;
+";
+
+/// Who joined a run is looked for once more before it ends.
+const RUN_JOINS: &str = "
+ALTER TABLE runs ADD COLUMN joins INTEGER NOT NULL DEFAULT 0;
 ";
