@@ -5,6 +5,7 @@ mod cli;
 mod demo;
 mod http;
 mod import;
+mod load;
 mod output;
 mod pay;
 mod progress;

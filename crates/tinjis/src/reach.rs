@@ -1,5 +1,6 @@
 //! How a command reaches a service: plainly, or over https by `--ca`, `--cert` and `--key`. Knows no route.
 
+use chassis::client::{Client, ClientConfig};
 use chassis::clock::Clock;
 use chassis::config::{Problems, client_tls};
 use chassis::tls::TlsConnect;
@@ -25,8 +26,24 @@ impl TlsArgs {
         if !base.is_secure() {
             return Some(Api::new(base));
         }
+        self.connect(problems).map(|connect| Api::over_tls(base, connect))
+    }
+
+    /// A client with these limits, over TLS or not; `None` when a mistake was recorded.
+    pub(crate) fn client(
+        &self,
+        is_secure: bool,
+        config: ClientConfig,
+        problems: &mut Problems,
+    ) -> Option<Client> {
+        match is_secure {
+            false => Some(Client::new(config)),
+            true => self.connect(problems).map(|connect| Client::with_connect(config, connect)),
+        }
+    }
+
+    fn connect(&self, problems: &mut Problems) -> Option<TlsConnect> {
         let files = client_tls(("--ca", &self.ca), ("--cert", &self.cert), ("--key", &self.key), problems)?;
-        let connect = problems.take("--ca", TlsConnect::once(files, Clock::system()))?;
-        Some(Api::over_tls(base, connect))
+        problems.take("--ca", TlsConnect::once(files, Clock::system()))
     }
 }

@@ -1,8 +1,11 @@
 //! `tinjis run SERVICE …`: the programs of billing, payments, pinger and ponger behind one binary, so that the demo
-//! and system tests can kill real processes. Hands all words through; knows no setting.
+//! and system tests can kill real processes; and beside them what tests of a deployment run in pods.
+//! Hands all words through; knows no setting.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+
+use crate::load;
 
 /// Runs the service that argv names, if it names one.
 pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
@@ -16,6 +19,7 @@ pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
         "payments" => Some(payments::run(words)),
         "pinger" => Some(pingpong::pinger::run(words)),
         "ponger" => Some(pingpong::ponger::run(words)),
+        "load" => Some(load::run(words)),
         _ => None,
     }
 }

@@ -1,0 +1,252 @@
+//! `tinjis run load`: many requests to one URL from one client, and one line of JSON about them. For tests of
+//! deployments: what a client sees while pods come and go. Sends nothing twice; knows no route and no Kubernetes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chassis::client::{Client, ClientConfig, Failure};
+use chassis::config::{Problems, load};
+use futures_util::future::join_all;
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::output;
+use crate::reach::TlsArgs;
+
+/// Exit codes: every request was answered with success; one was not; the load could not begin.
+const ALL_ANSWERED: u8 = 0;
+const SOME_FAILED: u8 = 1;
+const NOT_BEGUN: u8 = 2;
+
+/// For one request.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Requests in flight at the same time, at most.
+const IN_FLIGHT_MAX: u16 = 256;
+/// Failures that are told in words; all are counted.
+const FAILURES_TOLD_MAX: usize = 10;
+/// Different answers that are told apart.
+const ANSWERS_MAX: usize = 64;
+
+/// Sends requests to one URL and prints one line of JSON; exit code 0 if every answer was a success, 1 if not.
+/// SIGTERM ends it early, after the requests in flight.
+#[derive(Debug, clap::Parser)]
+#[command(name = "tinjis run load")]
+struct Args {
+    /// What is asked
+    #[arg(long, value_name = "URL")]
+    url: String,
+    /// How many requests at least
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+    requests: u64,
+    /// For how many seconds at least
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    seconds: u64,
+    /// How many in flight at the same time
+    #[arg(long, value_name = "NUMBER", default_value_t = 8)]
+    in_flight: u16,
+    /// Milliseconds of rest after each answer, for each of those in flight
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    rest_ms: u64,
+    /// POST instead of GET
+    #[arg(long)]
+    post: bool,
+    /// Body in JSON; implies --post
+    #[arg(long, value_name = "JSON")]
+    body: Option<String>,
+    /// A new connection for each request
+    #[arg(long)]
+    fresh: bool,
+    /// File whose first line is sent as X-Token
+    #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE")]
+    payments_api_token_file: Option<String>,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+/// What is to be sent, and how often.
+struct Load {
+    client: Client,
+    fresh: bool,
+    method: Method,
+    uri: Uri,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+    requests: u64,
+    least: Duration,
+    in_flight: u16,
+    rest: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    url: String,
+    requests: u64,
+    ok: u64,
+    failed: u64,
+    statuses: BTreeMap<u16, u64>,
+    not_sent: u64,
+    no_answer: u64,
+    distinct_answers: usize,
+    slowest_ms: u128,
+    elapsed_ms: u128,
+    stopped: bool,
+    failures: Vec<String>,
+    #[serde(skip)]
+    answers: BTreeSet<Vec<u8>>,
+}
+
+/// The whole subcommand, from its words on.
+pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::error(&error.into());
+            return ExitCode::from(NOT_BEGUN);
+        }
+    };
+    runtime.block_on(async {
+        match load(words, Args::resolve) {
+            Err(code) => code,
+            Ok(load) => load.drive().await.map_or_else(
+                |error| {
+                    output::error(&error);
+                    ExitCode::from(NOT_BEGUN)
+                },
+                |report| report.tell(),
+            ),
+        }
+    })
+}
+
+impl Args {
+    fn resolve(self, problems: &mut Problems) -> Option<Load> {
+        let uri = self.url.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some() && uri.host().is_some());
+        if uri.is_none() {
+            problems.add("--url", "must be a URL such as http://antaeus-service:8000/rest/health");
+        }
+        if self.in_flight == 0 || self.in_flight > IN_FLIGHT_MAX {
+            problems.add("--in-flight", format_args!("must be from 1 to {IN_FLIGHT_MAX}"));
+            return None;
+        }
+        let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        if let Some(path) = self.payments_api_token_file.as_deref().filter(|path| !path.is_empty()) {
+            const SETTING: &str = "--payments-api-token-file (PAYMENTS_API_TOKEN_FILE)";
+            let token = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
+            let token = problems.take(SETTING, token)?;
+            let token = HeaderValue::try_from(token.lines().next().unwrap_or_default().trim());
+            let mut token = problems.take(SETTING, token)?;
+            token.set_sensitive(true);
+            headers.push((HeaderName::from_static("x-token"), token));
+        }
+        let uri = uri?;
+        let is_secure = uri.scheme_str() == Some("https");
+        let config = ClientConfig { deadline: DEADLINE, ..ClientConfig::default() };
+        let client = self.tls.client(is_secure, config, problems)?;
+        let method = if self.post || self.body.is_some() { Method::POST } else { Method::GET };
+        Some(Load {
+            client,
+            fresh: self.fresh,
+            method,
+            uri,
+            headers,
+            body: self.body.unwrap_or_default().into(),
+            requests: self.requests,
+            least: Duration::from_secs(self.seconds),
+            in_flight: self.in_flight,
+            rest: Duration::from_millis(self.rest_ms),
+        })
+    }
+}
+
+impl Load {
+    async fn drive(&self) -> anyhow::Result<Report> {
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let report = RefCell::new(Report { url: self.uri.to_string(), ..Report::default() });
+        let (begun, stop) = (Cell::new(0), Cell::new(false));
+        let since = Instant::now();
+        let workers = (0..self.in_flight).map(|_| self.work(since, &begun, &stop, &report));
+        let mut workers = pin!(join_all(workers));
+        tokio::select! {
+            _ = &mut workers => {}
+            () = async { tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} } } => {
+                stop.set(true);
+                workers.await;
+            }
+        }
+        let mut report = report.take();
+        report.elapsed_ms = since.elapsed().as_millis();
+        report.distinct_answers = report.answers.len();
+        report.stopped = stop.get();
+        Ok(report)
+    }
+
+    async fn work(&self, since: Instant, begun: &Cell<u64>, stop: &Cell<bool>, report: &RefCell<Report>) {
+        while !stop.get() && (begun.get() < self.requests || since.elapsed() < self.least) {
+            begun.set(begun.get() + 1);
+            let sent = Instant::now();
+            let answer = self.send().await;
+            report.borrow_mut().note(answer, sent.elapsed());
+            tokio::time::sleep(self.rest).await;
+        }
+    }
+
+    async fn send(&self) -> Result<Response<Bytes>, Failure> {
+        let mut request = Request::new(self.body.clone());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        request.headers_mut().extend(self.headers.iter().cloned());
+        if self.fresh {
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.client.send(request).await
+    }
+}
+
+impl Report {
+    fn note(&mut self, answer: Result<Response<Bytes>, Failure>, took: Duration) {
+        self.requests += 1;
+        if self.requests == 1 {
+            output::note("load: the first request is over");
+        }
+        self.slowest_ms = self.slowest_ms.max(took.as_millis());
+        let failure = match answer {
+            Ok(answer) => {
+                *self.statuses.entry(answer.status().as_u16()).or_default() += 1;
+                if answer.status().is_success() {
+                    self.ok += 1;
+                    if self.answers.len() < ANSWERS_MAX {
+                        self.answers.insert(Sha256::digest(answer.body()).to_vec());
+                    }
+                    return;
+                }
+                format!("status {}", answer.status())
+            }
+            Err(failure) => {
+                match failure {
+                    Failure::NotSent(_) => self.not_sent += 1,
+                    Failure::Unknown(_) => self.no_answer += 1,
+                }
+                format!("{failure}: {}", failure.cause())
+            }
+        };
+        self.failed += 1;
+        if self.failures.len() < FAILURES_TOLD_MAX {
+            self.failures.push(failure);
+        }
+    }
+
+    fn tell(&self) -> ExitCode {
+        output::result(serde_json::to_string(self).unwrap_or_default());
+        ExitCode::from(if self.failed == 0 { ALL_ANSWERED } else { SOME_FAILED })
+    }
+}
