@@ -17,6 +17,7 @@ pub struct Clock(Source);
 enum Source {
     System,
     Simulated { start_ms: i64, origin: Instant },
+    Elsewhere { start_ms: i64, elapsed: fn() -> Duration },
 }
 
 impl Clock {
@@ -32,6 +33,12 @@ impl Clock {
         Self(Source::Simulated { start_ms, origin: Instant::now() })
     }
 
+    /// Starts at `start_ms` and goes on as `elapsed` says: for a simulation whose hosts each have a time of their own.
+    #[must_use]
+    pub fn elsewhere(start_ms: i64, elapsed: fn() -> Duration) -> Self {
+        Self(Source::Elsewhere { start_ms, elapsed })
+    }
+
     /// Milliseconds since 1970, UTC.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
@@ -41,6 +48,7 @@ impl Clock {
                 whole_ms(since)
             }
             Source::Simulated { start_ms, origin } => start_ms.saturating_add(whole_ms(origin.elapsed())),
+            Source::Elsewhere { start_ms, elapsed } => start_ms.saturating_add(whole_ms(elapsed())),
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) tls: Option<ServerTls>,
     pub(super) half_open: HalfOpen,
     pub(super) limits: Limits,
+    /// Whether answers carry the machine's own date.
+    pub(super) is_dated: bool,
     pub(super) metrics: ServerMetrics,
     pub(super) in_flight: Arc<AtomicUsize>,
     /// A newcomer waits for a place.

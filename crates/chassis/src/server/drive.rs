@@ -4,6 +4,7 @@
 use super::body::AnswerBody;
 use super::call::{self, Shared};
 use super::limits::Limits;
+use super::socket::Socket;
 use super::state::{BodyFailure, CLOSE, DRAIN, HARD, Phase, RESET, State};
 use super::wire::{Stream, Wire};
 use crate::alarm::Alarm;
@@ -129,25 +130,27 @@ fn time_allowed(phase: Phase, limits: &Limits) -> Option<Duration> {
 
 /// Serves one connection to its end.
 pub(super) async fn connection(
-    tcp: TcpStream,
+    socket: Socket,
     shared: Arc<Shared>,
     state: Arc<State>,
     epoch: Instant,
 ) -> End {
     let mut watch = Watch { epoch, turn: None, alarm: Alarm::default(), stall: Stall::default() };
     // Until a byte comes, a connection holds no buffer.
-    let first = std::future::poll_fn(|cx| poll_first_byte(cx, &tcp, &shared, &state, &mut watch));
+    let first = std::future::poll_fn(|cx| poll_first_byte(cx, &socket, &shared, &state, &mut watch));
     if let Some(end) = first.await {
         return end;
     }
-    let stream = match &shared.tls {
-        None => Stream::Plain(tcp),
-        Some(tls) => match handshake(tls, tcp, &shared, &state, &mut watch).await {
+    let stream = match (&shared.tls, socket) {
+        (None, socket) => Stream::Plain(socket),
+        (Some(tls), Socket::Tcp(tcp)) => match handshake(tls, tcp, &shared, &state, &mut watch).await {
             Ok(stream) => stream,
             Err(end) => return end,
         },
+        // Nobody asks for TLS within a simulation.
+        (Some(_), Socket::Given(_)) => return End::Refused,
     };
-    let mut http = http1(&shared.limits).serve_connection(
+    let mut http = http1(&shared).serve_connection(
         TokioIo::new(Wire::new(stream, state.clone())),
         service_fn(|request: Request<Incoming>| call::answer(shared.clone(), state.clone(), request)),
     );
@@ -193,11 +196,13 @@ async fn handshake(
     Ok(Stream::Tls(Box::new(stream)))
 }
 
-fn http1(limits: &Limits) -> http1::Builder {
+fn http1(shared: &Shared) -> http1::Builder {
+    let limits = &shared.limits;
     let mut builder = http1::Builder::new();
     builder
         .half_close(true)
         .header_read_timeout(None)
+        .auto_date_header(shared.is_dated)
         .max_headers(limits.headers_max)
         .max_header_size(limits.header_bytes_max)
         .max_buf_size(limits.header_bytes_max.max(BUFFER_BYTES_MAX))
@@ -207,13 +212,13 @@ fn http1(limits: &Limits) -> http1::Builder {
 
 fn poll_first_byte(
     cx: &mut Context<'_>,
-    tcp: &TcpStream,
+    socket: &Socket,
     shared: &Shared,
     state: &State,
     watch: &mut Watch,
 ) -> Poll<Option<End>> {
     state.driver.register(cx.waker());
-    if tcp.poll_read_ready(cx).is_ready() {
+    if socket.poll_read_ready(cx).is_ready() {
         return Poll::Ready(None);
     }
     if state.asked() & (DRAIN | HARD) != 0 {

@@ -10,24 +10,27 @@ mod drive;
 mod limits;
 mod metrics;
 mod roster;
+mod socket;
 mod state;
 mod wire;
 
 pub use limits::{Limits, Panicked, Shed};
 pub use metrics::ServerMetrics;
+pub use socket::{Duplex, Listen};
 
 use crate::shutdown::Shutdown;
 use crate::tls::ServerTls;
 use axum::Router;
 use http::HeaderName;
 use roster::{HalfOpen, Roster};
+use socket::{Listener, Socket};
 use state::{CLOSE, DRAIN, HARD, RESET, State};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -77,7 +80,7 @@ impl Connection {
 /// Serves a router on a listener.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    listener: Listener,
     router: Router,
     limits: Limits,
     metrics: ServerMetrics,
@@ -89,6 +92,15 @@ impl Server {
     /// open now: to be called once all that a service keeps open is open, and before any server accepts.
     pub fn new(listener: TcpListener, router: Router, mut limits: Limits) -> Self {
         limits.connections_max = limits::affordable(limits.connections_max);
+        Self::over(Listener::Tcp(listener), router, limits)
+    }
+
+    /// As [`Self::new`], on connections that are handed in.
+    pub fn given(listen: Box<dyn Listen>, router: Router, limits: Limits) -> Self {
+        Self::over(Listener::Given(listen), router, limits)
+    }
+
+    fn over(listener: Listener, router: Router, limits: Limits) -> Self {
         Self { listener, router, limits, metrics: ServerMetrics::new(), tls: None }
     }
 
@@ -117,6 +129,8 @@ impl Server {
             tls: self.tls,
             half_open: HalfOpen::new(self.limits.handshakes_max),
             limits: self.limits,
+            // A network that is handed in has a time of its own.
+            is_dated: matches!(self.listener, Listener::Tcp(_)),
             metrics: self.metrics,
             in_flight: Arc::default(),
             is_crowded: AtomicBool::new(false),
@@ -130,6 +144,7 @@ impl Server {
             epoch,
         };
         tokio::select! {
+            biased;
             () = shutdown.stop_accepting() => {}
             () = accepting.run() => {}
         }
@@ -138,7 +153,7 @@ impl Server {
 }
 
 struct Accepting {
-    listener: TcpListener,
+    listener: Listener,
     slots: Arc<Semaphore>,
     roster: Roster,
     shared: Arc<call::Shared>,
@@ -151,10 +166,10 @@ impl Accepting {
         let mut pause = ACCEPT_PAUSE;
         loop {
             match self.listener.accept().await {
-                Ok((tcp, peer)) => {
+                Ok((socket, peer)) => {
                     pause = ACCEPT_PAUSE;
                     let slot = self.slot().await;
-                    self.spawn(tcp, peer, slot);
+                    self.spawn(socket, peer, slot);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -186,8 +201,8 @@ impl Accepting {
         slot
     }
 
-    fn spawn(&self, tcp: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
-        if let Err(error) = tcp.set_nodelay(true) {
+    fn spawn(&self, socket: Socket, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+        if let Err(error) = socket.set_nodelay() {
             tracing::debug!(%peer, %error, "a connection was gone at once");
             return;
         }
@@ -196,7 +211,7 @@ impl Accepting {
         let (shared, epoch) = (self.shared.clone(), self.epoch);
         shared.metrics.opened();
         self.tasks.spawn(async move {
-            let end = drive::connection(tcp, shared.clone(), state, epoch).await;
+            let end = drive::connection(socket, shared.clone(), state, epoch).await;
             shared.metrics.closed(end);
             drop((entry, slot));
         });
@@ -207,6 +222,7 @@ impl Accepting {
         self.roster.ask_all(DRAIN);
         self.tasks.close();
         tokio::select! {
+            biased;
             () = self.tasks.wait() => {}
             () = shutdown.hard() => {
                 self.roster.ask_all(HARD);

@@ -1,6 +1,7 @@
 //! The bytes of one connection, below HTTP: sees the first byte of a head, a write that stalls and the limit of
 //! an answer, and closes so that the last answer arrives. Sets phases; takes no time and decides no deadline.
 
+use super::socket::Socket;
 use super::state::{Phase, State};
 use std::io;
 use std::pin::Pin;
@@ -12,21 +13,22 @@ use tokio_rustls::server::TlsStream;
 
 /// What everything above the accept loop reads and writes.
 pub(super) enum Stream {
-    Plain(TcpStream),
+    Plain(Socket),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    /// Makes closing it a reset.
+    fn set_reset(&self) -> io::Result<()> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Plain(socket) => socket.set_reset(),
+            Self::Tls(tls) => tls.get_ref().0.set_zero_linger(),
         }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             // Requests say how long they are, so that an end without a farewell cuts off nothing unnoticed.
             Self::Tls(tls) => match Pin::new(tls).poll_read(cx, buf) {
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -39,14 +41,14 @@ impl Stream {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
         }
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
@@ -79,7 +81,7 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.state.asked() & super::state::RESET != 0
-            && let Err(error) = self.stream.tcp().set_zero_linger()
+            && let Err(error) = self.stream.set_reset()
         {
             tracing::debug!(%error, "the connection cannot be reset, it is closed");
         }

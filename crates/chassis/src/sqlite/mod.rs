@@ -1,43 +1,29 @@
-//! One SQLite file behind one writer thread: many callers' jobs share one durable commit, reads go to a small pool.
+//! A SQLite database behind one contract: a write is one durable job, a read sees one moment.
 //! Knows no table of any service: jobs and migrations are handed in.
 
+mod disk;
+mod file;
 mod health;
 mod migrate;
 mod place;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use self::health::Health;
+use self::file::File;
 use crate::clock::Clock;
 
+pub use disk::Disk;
+pub use file::{QUEUE_MAX, READERS_MAX};
 pub use migrate::Migration;
-
-/// Jobs that wait for the writer; further callers wait for room.
-pub const QUEUE_MAX: usize = 4096;
-
-/// Read-only connections for any read, each two file descriptors: with 1,000 clients those are scarce.
-pub const READERS_MAX: usize = 2;
-
-/// Read-only connections that only short reads may use, so that lists to many clients hold up no count.
-const SHORT_READERS_MAX: usize = 1;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENTS_CACHED_MAX: usize = 128;
-/// Pages of the write-ahead log before it is copied into the database: 16 MiB, so that random keys of many commits
-/// meet on one page before that page is written and synced a second time.
-const WAL_PAGES: u32 = 4096;
-const WAL_BYTES_KEPT: u32 = 64 << 20;
-/// Negative: kibibytes instead of pages.
-const WRITER_CACHE_KIB: i32 = -16_384;
-const READER_CACHE_KIB: i32 = -2_048;
 
 /// What a database fails with.
 #[derive(Debug, thiserror::Error)]
@@ -67,23 +53,15 @@ pub enum SqliteError {
     Closed,
 }
 
-/// An open database. Dropping it waits until the writer has finished what was queued.
+/// An open database. Dropping it waits until what was queued is done.
 #[derive(Debug)]
-pub struct Sqlite {
-    path: PathBuf,
-    jobs: Option<mpsc::Sender<Box<dyn writer::Job>>>,
-    writer: Option<JoinHandle<()>>,
-    readers: Arc<Readers>,
-    short_readers: Arc<Readers>,
-    health: Arc<Health>,
-    _lock: place::Lock,
-}
+pub struct Sqlite(Kept);
 
+/// Where a database is.
 #[derive(Debug)]
-struct Readers {
-    path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
-    permits: Arc<Semaphore>,
+enum Kept {
+    InFile(File),
+    OnDisk(Disk),
 }
 
 impl Sqlite {
@@ -93,51 +71,27 @@ impl Sqlite {
     /// When another process holds the file, it lies on a network file system, its schema is from an incompatible
     /// later program, or SQLite cannot use it.
     pub fn open(path: &Path, migrations: &'static [Migration], clock: &Clock) -> Result<Self, SqliteError> {
-        let path = &place::real(path)?;
-        place::refuse_network(path)?;
-        let lock = place::Lock::take(path)?;
-        let failed = |source| SqliteError::Open { path: path.to_owned(), source };
-        let mut connection = open_writer(path).map_err(failed)?;
-        migrate::apply(&mut connection, migrations, clock)?;
+        File::open(path, migrations, clock).map(Kept::InFile).map(Self)
+    }
 
-        let (jobs, queue) = mpsc::channel(QUEUE_MAX);
-        let health = Arc::new(Health::default());
-        let watched = Arc::clone(&health);
-        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-        let writer = std::thread::Builder::new()
-            .name(format!("sql-{file_name}"))
-            .spawn(move || writer::run(&connection, queue, &watched))
-            .map_err(|error| SqliteError::Place(format!("cannot start the database's thread: {error}")))?;
-        // Opened now, so that the server counts its descriptors when it asks how many connections it can afford.
-        let short_readers = Readers::new(path, SHORT_READERS_MAX);
-        short_readers.put(open_reader(path).map_err(failed)?);
-        Ok(Self {
-            path: path.to_owned(),
-            jobs: Some(jobs),
-            writer: Some(writer),
-            readers: Arc::new(Readers::new(path, READERS_MAX)),
-            short_readers: Arc::new(short_readers),
-            health,
-            _lock: lock,
-        })
+    /// The database of a simulation.
+    #[must_use]
+    pub fn on(disk: &Disk) -> Self {
+        Self(Kept::OnDisk(disk.clone()))
     }
 
     /// Whether the last commit succeeded, from memory: for a readiness check. While it did not, a write that changes
     /// nothing is tried now and then, so that a disk with room again is noticed.
     pub fn is_writable(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
-        let jobs = self.jobs.as_ref().map(mpsc::Sender::downgrade);
-        let health = Arc::clone(&self.health);
-        move || health.look(jobs.as_ref().and_then(mpsc::WeakSender::upgrade).as_ref())
+        let look = match &self.0 {
+            Kept::InFile(file) => Some(file.is_writable()),
+            Kept::OnDisk(_) => None,
+        };
+        move || look.as_ref().map_or(Ok(()), |look| look())
     }
 
-    /// The file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Runs a job on the writer thread, inside a transaction that it shares with other jobs: it must not begin or
-    /// end one, must not block, and sees what earlier jobs wrote. `Ok` means that its writes are on disk.
+    /// Runs a job inside a transaction that it may share with other jobs: it must not begin or end one, must not
+    /// block, and sees what earlier jobs wrote. `Ok` means that its writes are on disk.
     /// A caller that stops waiting does not undo or cancel its job.
     ///
     /// # Errors
@@ -147,8 +101,10 @@ impl Sqlite {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        self.queue(Box::new(writer::Task::new(job, reply)), answer).await
+        match &self.0 {
+            Kept::InFile(file) => file.write(job).await,
+            Kept::OnDisk(disk) => disk.write(job).await,
+        }
     }
 
     /// As [`Self::write`], for a job that writes by one statement and fails only when that does: SQLite undoes such a
@@ -161,21 +117,13 @@ impl Sqlite {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        self.queue(Box::new(writer::Task::one_statement(job, reply)), answer).await
+        match &self.0 {
+            Kept::InFile(file) => file.write_one_statement(job).await,
+            Kept::OnDisk(disk) => disk.write(job).await,
+        }
     }
 
-    async fn queue<T>(
-        &self,
-        task: Box<dyn writer::Job>,
-        answer: oneshot::Receiver<Result<T, SqliteError>>,
-    ) -> Result<T, SqliteError> {
-        let jobs = self.jobs.as_ref().ok_or(SqliteError::Closed)?;
-        jobs.send(task).await.map_err(|_| SqliteError::Closed)?;
-        answer.await.map_err(|_| SqliteError::Closed)?
-    }
-
-    /// Runs a job on a read-only connection, on a thread that may block: all its statements see one moment.
+    /// Runs a job that only reads, on a thread that may block: all its statements see one moment.
     ///
     /// # Errors
     /// The job's own error.
@@ -184,8 +132,10 @@ impl Sqlite {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let permit = self.readers.permit().await?;
-        Self::read_with(Arc::clone(&self.readers), permit, job).await
+        match &self.0 {
+            Kept::InFile(file) => file.read(job).await,
+            Kept::OnDisk(disk) => disk.read(job).await,
+        }
     }
 
     /// As [`Self::read`], for what takes a few rows by an index: has a connection that other reads never take.
@@ -197,95 +147,11 @@ impl Sqlite {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let free = [&self.short_readers, &self.readers]
-            .into_iter()
-            .find_map(|readers| Some((readers, Arc::clone(&readers.permits).try_acquire_owned().ok()?)));
-        let (readers, permit) = match free {
-            Some(free) => free,
-            None => (&self.short_readers, self.short_readers.permit().await?),
-        };
-        Self::read_with(Arc::clone(readers), permit, job).await
-    }
-
-    async fn read_with<T, F>(
-        readers: Arc<Readers>,
-        permit: OwnedSemaphorePermit,
-        job: F,
-    ) -> Result<T, SqliteError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        let reading = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let connection = readers.take()?;
-            let snapshot = connection.unchecked_transaction().map_err(SqliteError::Job)?;
-            let answer = job(&snapshot).map_err(SqliteError::Job);
-            drop(snapshot);
-            readers.put(connection);
-            answer
-        });
-        reading.await.map_err(|_| SqliteError::Closed)?
-    }
-}
-
-impl Drop for Sqlite {
-    fn drop(&mut self) {
-        self.readers.close();
-        self.short_readers.close();
-        self.jobs = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!(path = %self.path.display(), "the database's writer thread died");
+        match &self.0 {
+            Kept::InFile(file) => file.read_short(job).await,
+            Kept::OnDisk(disk) => disk.read(job).await,
         }
     }
-}
-
-impl Readers {
-    fn new(path: &Path, max: usize) -> Self {
-        let permits = Arc::new(Semaphore::new(max));
-        Self { path: path.to_owned(), idle: Mutex::new(Vec::new()), permits }
-    }
-
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, SqliteError> {
-        Arc::clone(&self.permits).acquire_owned().await.map_err(|_| SqliteError::Closed)
-    }
-
-    fn close(&self) {
-        self.permits.close();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    fn take(&self) -> Result<Connection, SqliteError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        match idle {
-            Some(connection) => Ok(connection),
-            None => open_reader(&self.path)
-                .map_err(|source| SqliteError::Open { path: self.path.clone(), source }),
-        }
-    }
-
-    fn put(&self, connection: Connection) {
-        if !self.permits.is_closed() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        }
-    }
-}
-
-fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let connection = configured(Connection::open_with_flags(path, flags)?)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB)?;
-    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
-    connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
-    Ok(connection)
 }
 
 fn configured(connection: Connection) -> rusqlite::Result<Connection> {
@@ -297,14 +163,3 @@ fn configured(connection: Connection) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(connection)
 }
-
-fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let connection = configured(Connection::open_with_flags(path, flags)?)?;
-    connection.pragma_update(None, "cache_size", READER_CACHE_KIB)?;
-    Ok(connection)
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,7 @@
 //! What callers of the database rely on, each as a sentence.
 
 use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
 
 use rusqlite::params;
 use tempfile::TempDir;
@@ -15,15 +16,15 @@ static SCHEMA: [Migration; 1] = [Migration {
     breaks_older: false,
 }];
 
-fn open(folder: &TempDir) -> Sqlite {
-    Sqlite::open(&folder.path().join("test.db"), &SCHEMA, &Clock::system()).unwrap()
+fn open(folder: &TempDir) -> File {
+    File::open(&folder.path().join("test.db"), &SCHEMA, &Clock::system()).unwrap()
 }
 
 fn insert(connection: &Connection, text: &str) -> rusqlite::Result<()> {
     connection.prepare_cached("INSERT INTO note (text) VALUES (?1)")?.execute([text]).map(drop)
 }
 
-async fn texts(database: &Sqlite) -> Vec<String> {
+async fn texts(database: &File) -> Vec<String> {
     let all = database.read(|connection| {
         let mut statement = connection.prepare_cached("SELECT text FROM note ORDER BY id")?;
         let rows = statement.query_map([], |row| row.get(0))?;
@@ -33,7 +34,7 @@ async fn texts(database: &Sqlite) -> Vec<String> {
 }
 
 /// Holds the writer inside a job until the sender speaks or is dropped, so that later jobs queue up behind it.
-async fn hold(database: &Arc<Sqlite>) -> std_mpsc::Sender<()> {
+async fn hold(database: &Arc<File>) -> std_mpsc::Sender<()> {
     let (release, held) = std_mpsc::channel::<()>();
     let (entered, inside) = tokio::sync::oneshot::channel();
     let database = Arc::clone(database);
@@ -49,7 +50,7 @@ async fn hold(database: &Arc<Sqlite>) -> std_mpsc::Sender<()> {
     release
 }
 
-async fn queued(database: &Sqlite, jobs: usize) {
+async fn queued(database: &File, jobs: usize) {
     let sender = database.jobs.as_ref().unwrap();
     while QUEUE_MAX - sender.capacity() < jobs {
         tokio::task::yield_now().await;
@@ -243,12 +244,12 @@ async fn another_name_of_the_file_is_no_way_around_its_lock() {
     let folder = TempDir::new().unwrap();
     let (alias, twin) = (folder.path().join("alias.db"), folder.path().join("twin.db"));
     let first = open(&folder);
-    std::os::unix::fs::symlink(first.path(), &alias).unwrap();
-    let error = Sqlite::open(&alias, &SCHEMA, &Clock::system()).unwrap_err();
+    std::os::unix::fs::symlink(&first.path, &alias).unwrap();
+    let error = File::open(&alias, &SCHEMA, &Clock::system()).unwrap_err();
     assert!(error.to_string().contains("is in use"), "{error}");
-    std::fs::hard_link(first.path(), &twin).unwrap();
+    std::fs::hard_link(&first.path, &twin).unwrap();
     drop(first);
-    let error = Sqlite::open(&twin, &SCHEMA, &Clock::system()).unwrap_err();
+    let error = File::open(&twin, &SCHEMA, &Clock::system()).unwrap_err();
     assert!(error.to_string().contains("hard link"), "{error}");
 }
 
@@ -256,7 +257,7 @@ async fn another_name_of_the_file_is_no_way_around_its_lock() {
 async fn a_second_holder_of_the_file_is_refused_by_name() {
     let folder = TempDir::new().unwrap();
     let first = open(&folder);
-    let error = Sqlite::open(first.path(), &SCHEMA, &Clock::system()).unwrap_err();
+    let error = File::open(&first.path, &SCHEMA, &Clock::system()).unwrap_err();
     assert!(error.to_string().contains("is in use: another process holds"), "{error}");
     drop(first);
     open(&folder);
@@ -322,11 +323,11 @@ async fn reads_that_take_long_hold_up_no_short_one() {
     }
 }
 
-fn reopened_with(folder: &TempDir, migrations: &'static [Migration]) -> Result<Sqlite, SqliteError> {
-    Sqlite::open(&folder.path().join("test.db"), migrations, &Clock::system())
+fn reopened_with(folder: &TempDir, migrations: &'static [Migration]) -> Result<File, SqliteError> {
+    File::open(&folder.path().join("test.db"), migrations, &Clock::system())
 }
 
-async fn add_step(database: &Sqlite, breaks_older: bool) {
+async fn add_step(database: &File, breaks_older: bool) {
     let add = move |connection: &Connection| {
         let sql = "INSERT INTO migrations VALUES (2, 'of a later program', ?1, 0)";
         connection.execute(sql, params![breaks_older])
