@@ -77,6 +77,11 @@ contract: ## ids of docs/contract.md that no test names: none
 model: ## the exhaustive model: every interleaving of faults over the production protocol, and its broken variants
 	cargo run --release --locked --package model
 
+.PHONY: sim
+sim: ## the simulation: 2,000 seeds, a process each; SIM_FIRST and SIM_SEEDS choose others
+	SIM_SEEDS=$(or $(SIM_SEEDS),2000) SIM_FIRST=$(or $(SIM_FIRST),1) \
+	  cargo test --release --locked --package sim --test simulation -- --nocapture
+
 .PHONY: kills
 kills: ## kill -9 of billing, then of payments, 20 times each in runs of 20,000 invoices
 	KILLS=$(or $(KILLS),20) KILL_INVOICES=$(or $(KILL_INVOICES),20000) \

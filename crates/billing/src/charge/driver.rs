@@ -198,6 +198,7 @@ impl<'a> Claimer<'a> {
             }
         };
         tokio::select! {
+            biased;
             next = claim => next,
             () = shutdown.draining() => Next::End(Ended::Interrupted),
         }
@@ -306,6 +307,7 @@ impl<'a> Claimer<'a> {
             return None;
         }
         tokio::select! {
+            biased;
             all = self.take_places(self.places_max) => drop(all),
             () = self.progress.joining() => return None,
         }
@@ -325,6 +327,7 @@ impl<'a> Claimer<'a> {
             return Some(Ended::Done);
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep_until(next_at.max(Instant::now() + REST)) => None,
             () = self.progress.joining() => None,
             () = self.shared.shutdown.draining() => Some(Ended::Interrupted),

@@ -127,6 +127,7 @@ impl Shared {
         };
         let before = settled().await;
         tokio::select! {
+            biased;
             () = tokio::time::sleep(OTHERS_WITHIN) => {}
             () = self.shutdown.draining() => {}
         }
@@ -188,6 +189,7 @@ impl Shared {
             let next_in = self.settle_leftovers().await;
             let look_every = if self.store.is_shared() { LOOK_AT_OTHERS_EVERY } else { LOOK_EVERY };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(next_in.clamp(LOOK_AT_MOST_EVERY, look_every)) => {}
                 () = self.wake.notified() => {}
                 () = self.shutdown.draining() => {}
@@ -252,6 +254,7 @@ impl Shared {
         loop {
             self.look_around().await;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(LOOK_AROUND_EVERY) => {}
                 () = self.shutdown.draining() => return,
             }

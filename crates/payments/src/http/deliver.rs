@@ -184,6 +184,7 @@ async fn spoilt(app: &App, head: &Parts, response: Response, spoil: Option<Spoil
         None | Some(Spoil::CutOff) => return response,
         Some(Spoil::Hold(wait)) => {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = app.0.shutdown.draining() => {}
             }

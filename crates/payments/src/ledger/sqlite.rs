@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chassis::clock::{Clock, Random};
 use chassis::crash_point;
-use chassis::sqlite::{Migration, Sqlite, SqliteError};
+use chassis::sqlite::{Disk, Migration, Sqlite, SqliteError};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 use uuid::Uuid;
@@ -46,7 +46,26 @@ impl SqliteLedger {
     /// # Errors
     /// When the file cannot be used; the source says why.
     pub async fn open(path: &Path, clock: Clock, random: Random) -> Result<Self> {
-        let sqlite = Sqlite::open(path, MIGRATIONS, &clock).map_err(unavailable)?;
+        Self::over(Sqlite::open(path, MIGRATIONS, &clock).map_err(unavailable)?, clock, random).await
+    }
+
+    /// A fresh database for a simulation; `latency` draws how long its writes take.
+    ///
+    /// # Errors
+    /// When the schema cannot be made.
+    pub fn disk(clock: &Clock, latency: Random) -> Result<Disk> {
+        Disk::new(MIGRATIONS, clock, latency).map_err(unavailable)
+    }
+
+    /// The ledger on a simulation's disk.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn on(disk: &Disk, clock: Clock, random: Random) -> Result<Self> {
+        Self::over(Sqlite::on(disk), clock, random).await
+    }
+
+    async fn over(sqlite: Sqlite, clock: Clock, random: Random) -> Result<Self> {
         let ledger = Self { sqlite, clock, random };
         let id = ledger.random.uuid().hyphenated().to_string();
         let name = "INSERT INTO ledger_meta (ledger_id) VALUES (?1) ON CONFLICT DO NOTHING";

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::clock::{Clock, Random};
-use chassis::sqlite::{Sqlite, SqliteError};
+use chassis::sqlite::{Disk, Sqlite, SqliteError};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params};
 use uuid::Uuid;
 
@@ -37,6 +37,8 @@ pub struct SqliteStore {
     database: Sqlite,
     deployment: DeploymentId,
     clock: Clock,
+    /// Whether other processes work with the same data: only in a simulation.
+    is_shared: bool,
 }
 
 /// Why the file cannot serve as this installation's store.
@@ -69,12 +71,42 @@ impl SqliteStore {
         clock: Clock,
         random: &Random,
     ) -> std::result::Result<Self, OpenError> {
-        let database = Sqlite::open(path, &schema::MIGRATIONS, &clock)?;
+        Self::over(Sqlite::open(path, &schema::MIGRATIONS, &clock)?, deployment, clock, random).await
+    }
+
+    /// A fresh database for a simulation; `latency` draws how long its writes take.
+    ///
+    /// # Errors
+    /// When the schema cannot be made.
+    pub fn disk(clock: &Clock, latency: Random) -> std::result::Result<Disk, SqliteError> {
+        Disk::new(&schema::MIGRATIONS, clock, latency)
+    }
+
+    /// The store on a simulation's disk, alone or as one of several replicas.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn on(
+        disk: &Disk,
+        is_shared: bool,
+        clock: Clock,
+        random: &Random,
+    ) -> std::result::Result<Self, OpenError> {
+        let store = Self::over(Sqlite::on(disk), None, clock, random).await?;
+        Ok(Self { is_shared, ..store })
+    }
+
+    async fn over(
+        database: Sqlite,
+        deployment: Option<DeploymentId>,
+        clock: Clock,
+        random: &Random,
+    ) -> std::result::Result<Self, OpenError> {
         let first = deployment.map_or_else(|| random.uuid(), |given| given.0);
         let stored = database.write(move |connection| prepare(connection, first)).await?;
         match deployment {
             Some(given) if given.0 != stored => Err(OpenError::OtherDeployment { stored, given: given.0 }),
-            _ => Ok(Self { database, deployment: DeploymentId(stored), clock }),
+            _ => Ok(Self { database, deployment: DeploymentId(stored), clock, is_shared: false }),
         }
     }
 
@@ -277,7 +309,7 @@ impl Store for SqliteStore {
     }
 
     fn is_shared(&self) -> bool {
-        false
+        self.is_shared
     }
 
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {
@@ -346,6 +378,9 @@ impl Store for SqliteStore {
     }
 
     async fn recover(&self) -> Result<u64> {
+        if self.is_shared {
+            return Ok(0);
+        }
         let now = self.clock.now_ms();
         self.write(move |connection| claims::recover(connection, now)).await
     }

@@ -101,7 +101,7 @@ async fn counts_are_those_of_counting_even_after_statements_typed_by_hand() {
     let by_hand = "UPDATE invoices SET state = 'ATTENTION', attention_reason = 'rejected' WHERE id <= 4;
          UPDATE invoices SET state = 'PAID', paid_by = 'import', attention_reason = NULL WHERE id <= 1;
          DELETE FROM invoices WHERE id > 8;";
-    Connection::open(store.database.path()).unwrap().execute_batch(by_hand).unwrap();
+    Connection::open(folder.path().join("billing.db")).unwrap().execute_batch(by_hand).unwrap();
     let expected = Counts { pending: 4, charging: 0, paid: 1, attention: 3 };
     assert_eq!(store.counts().await.unwrap(), expected);
     let recounted = "SELECT count(*) FROM invoice_counts AS c

@@ -1,0 +1,200 @@
+//! The hosts: billing replicas, payment replicas and a caller who pays again and again, all real but for the network
+//! under them and the disk behind them. Knows no fault and no verdict.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use billing::charge::{ChargeSettings, Engine, EngineParts};
+use billing::http::{AppState, OperatorGuard};
+use billing::invoice::{CustomerId, Reference};
+use billing::money::{Currency, Money};
+use billing::protocol::transition::Idempotency;
+use billing::provider::{self, ProviderConfig};
+use billing::store::sqlite::SqliteStore;
+use billing::store::{ImportMode, ImportRow, Store};
+use bytes::Bytes;
+use chassis::caller::Callers;
+use chassis::client::{Client, ClientConfig};
+use chassis::clock::{Clock, Random};
+use chassis::server::{Limits, Server};
+use chassis::shutdown::Shutdown;
+use chassis::sqlite::Disk;
+use chassis::telemetry::{Telemetry, observe};
+use http::{Method, Request};
+use payments::charge::Charger;
+use payments::faults::Faults;
+use payments::faults::draw::{Odds, Seed, Share};
+use payments::faults::script::Script;
+use payments::http::App;
+use payments::ledger::Ledger;
+use payments::ledger::sqlite::SqliteLedger;
+use payments::metrics::Counters;
+
+use crate::network::{Door, Network};
+use crate::plan::Plan;
+
+/// Where a simulated world's time begins: any moment will do.
+const EPOCH_MS: i64 = 1_700_000_000_000;
+const BILLING_PORT: u16 = 8000;
+const PAYMENTS_PORT: u16 = 9000;
+/// Of one call to the provider; short, so that many happen.
+const CALL_DEADLINE: Duration = Duration::from_secs(2);
+/// Longer than two calls.
+const LEASE: Duration = Duration::from_secs(6);
+/// The caller's pause between two pay calls at most.
+const PAY_PAUSE_MAX: Duration = Duration::from_secs(3);
+/// How many of 100 keys are charged rather than refused.
+const SUCCESS_RATE: &str = "0.85";
+
+/// How long a supervisor waits before it starts a process again.
+const START_AGAIN_IN: Duration = Duration::from_millis(300);
+const IN_FLIGHT_MAX: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
+
+type Outcome = turmoil::Result;
+
+/// What survives every crash.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) clock: Clock,
+    pub(crate) billing: Disk,
+    pub(crate) ledger: Disk,
+    random: Random,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan, random: &Random) -> Self {
+        let clock = Clock::elsewhere(EPOCH_MS, || turmoil::sim_elapsed().unwrap_or_default());
+        let latency = || Random::seeded(random.u64());
+        let billing = SqliteStore::disk(&clock, latency()).expect("the schema is sound");
+        let ledger = SqliteLedger::disk(&clock, latency()).expect("the schema is sound");
+        Self { plan, clock, billing, ledger, random: latency() }
+    }
+
+    pub(crate) async fn store(&self) -> Result<SqliteStore, Box<dyn std::error::Error>> {
+        let is_shared = self.plan.billings > 1;
+        Ok(SqliteStore::on(&self.billing, is_shared, self.clock.clone(), &self.random).await?)
+    }
+
+    pub(crate) async fn books(&self) -> Result<SqliteLedger, Box<dyn std::error::Error>> {
+        Ok(SqliteLedger::on(&self.ledger, self.clock.clone(), self.random.clone()).await?)
+    }
+
+    /// Writes the invoices, before anything is faulty.
+    pub(crate) async fn fill(&self) -> Outcome {
+        let row = |n: usize| ImportRow {
+            reference: Reference::new(format!("S{n}")).expect("a sound reference"),
+            customer_id: CustomerId(1),
+            money: Money { amount_minor: 1000 + n as i64, currency: Currency::Eur },
+            paid: false,
+        };
+        let rows: Vec<ImportRow> = (1..=self.plan.invoices).map(row).collect();
+        self.store().await?.import(&rows, ImportMode::default()).await?;
+        self.books().await?;
+        Ok(())
+    }
+
+    /// The nth billing process, started again whenever it cannot start, as a supervisor does.
+    pub(crate) async fn keep_billing(self, n: usize) -> Outcome {
+        while let Err(error) = self.run_billing(n).await {
+            tracing::warn!(n, %error, "billing ended");
+            tokio::time::sleep(START_AGAIN_IN).await;
+        }
+        Ok(())
+    }
+
+    /// The nth payment process; as above.
+    pub(crate) async fn keep_payments(self, n: usize) -> Outcome {
+        while let Err(error) = self.run_payments().await {
+            tracing::warn!(n, %error, "payments ended");
+            tokio::time::sleep(START_AGAIN_IN).await;
+        }
+        Ok(())
+    }
+
+    async fn run_billing(&self, n: usize) -> Outcome {
+        let random = Random::seeded(self.random.u64());
+        let store: Arc<dyn Store> = Arc::new(self.store().await?);
+        let (shutdown, telemetry) = (Shutdown::new(), telemetry("billing", &random));
+        let provider = format!("http://{}:{PAYMENTS_PORT}/", payments_name(n % self.plan.payments));
+        let provider = ProviderConfig {
+            endpoint: provider.parse().expect("a sound URL"),
+            idempotency: self.plan.idempotency,
+            tokens: None,
+            deadline: CALL_DEADLINE,
+        };
+        let parts = EngineParts {
+            store: Arc::clone(&store),
+            provider: provider::Client::new(client(&random), provider),
+            settings: ChargeSettings { in_flight_max: IN_FLIGHT_MAX, lease: LEASE },
+            clock: self.clock.clone(),
+            random: random.clone(),
+            metrics: telemetry.metrics.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let engine = Engine::start(parts).await?;
+        let listener = "127.0.0.1:8000".parse().expect("a sound address");
+        let operators = OperatorGuard::new(Callers::new(None), listener);
+        let routes = billing::http::router(AppState { store, engine, operators });
+        let door = Box::new(Door::open(BILLING_PORT).await?);
+        Server::given(door, observe(routes, &telemetry), billing::http::limits()).serve(shutdown).await;
+        Ok(())
+    }
+
+    async fn run_payments(&self) -> Outcome {
+        let random = Random::seeded(self.random.u64());
+        let (shutdown, telemetry) = (Shutdown::new(), telemetry("payments", &random));
+        let ledger: Arc<dyn Ledger> = Arc::new(self.books().await?);
+        let ledger_id = ledger.id().await?;
+        let seed = Seed(self.plan.seed);
+        let odds = Odds { seed, success: Share::parse(SUCCESS_RATE).expect("a sound share") };
+        let faults = Faults::new(seed, Script::parse(&self.plan.script)?);
+        let counters = Counters::new(&telemetry.metrics);
+        let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
+        let app = App::new(charger, ledger, ledger_id, Callers::new(None), shutdown.clone());
+        let routes = observe(payments::http::router(app), &telemetry);
+        let door = Box::new(Door::open(PAYMENTS_PORT).await?);
+        Server::given(door, routes, Limits::default()).serve(shutdown).await;
+        Ok(())
+    }
+
+    /// Calls pay of one billing after the other, for ever; what is answered does not matter.
+    pub(crate) async fn run_caller(self) -> Outcome {
+        let random = Random::seeded(self.random.u64());
+        let client = client(&random);
+        loop {
+            let n = usize::try_from(random.below(self.plan.billings as u64)).unwrap_or(0);
+            let url = format!("http://{}:{BILLING_PORT}/rest/v1/invoices/pay", billing_name(n));
+            let call = Request::builder().method(Method::POST).uri(url).body(Bytes::new())?;
+            let answered = client.send(call).await.map(|answer| answer.status().as_u16());
+            tracing::debug!(n, answered = ?answered.ok(), "pay");
+            tokio::time::sleep(random.jitter(PAY_PAUSE_MAX)).await;
+        }
+    }
+}
+
+pub(crate) fn billing_name(n: usize) -> String {
+    format!("billing-{n}")
+}
+
+pub(crate) fn payments_name(n: usize) -> String {
+    format!("payments-{n}")
+}
+
+fn telemetry(service: &'static str, random: &Random) -> Telemetry {
+    Telemetry::new(service, "0", "simulation").with_random(random.clone())
+}
+
+fn client(random: &Random) -> Client {
+    let config = ClientConfig { deadline: CALL_DEADLINE, random: random.clone(), ..ClientConfig::default() };
+    Client::with_connect(config, Network)
+}
+
+/// What is believed of the provider, in words.
+pub(crate) fn word(idempotency: Idempotency) -> &'static str {
+    match idempotency {
+        Idempotency::Keys => "keys",
+        Idempotency::None => "none",
+    }
+}
