@@ -2,11 +2,13 @@
 //! Must not know what a service does with them.
 
 mod args;
+mod database;
 mod problems;
 mod tls;
 mod values;
 
 pub use args::{load, parse_or_exit_code};
+pub use database::DatabaseUrl;
 pub use problems::{ConfigError, EXIT_USAGE, Problems};
 pub use tls::{TlsArgs, client_tls};
-pub use values::{Common, CommonArgs, CommonDefaults, DatabaseUrl, Secret, TokenSource, unquote};
+pub use values::{Common, CommonArgs, CommonDefaults, Secret, TokenSource, unquote};

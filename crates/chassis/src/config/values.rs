@@ -5,8 +5,8 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
+use super::database::{DatabaseArgs, DatabaseUrl};
 use super::problems::Problems;
 use super::tls::TlsArgs;
 use crate::telemetry::{LogConfig, LogFormat, LogLevel};
@@ -48,46 +48,6 @@ pub fn unquote(text: &str) -> &str {
     stripped('"').or_else(|| stripped('\'')).unwrap_or(text)
 }
 
-/// Where the data lies.
-#[derive(Clone, PartialEq, Eq)]
-pub enum DatabaseUrl {
-    /// A SQLite file.
-    Sqlite(PathBuf),
-    /// A PostgreSQL database; the URL may hold a password.
-    Postgres(Secret),
-}
-
-impl FromStr for DatabaseUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return Ok(Self::Postgres(Secret::new(text)));
-        }
-        let rest = text.strip_prefix("sqlite:").ok_or("is neither sqlite:PATH nor postgres://…")?;
-        let path = rest.strip_prefix("//").unwrap_or(rest);
-        if path.is_empty() || path == ":memory:" {
-            return Err("sqlite: needs the path of a file".to_owned());
-        }
-        Ok(Self::Sqlite(path.into()))
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            // Host and database name only: user, password and parameters may all be secrets.
-            Self::Postgres(url) => {
-                let place = url.expose().split_once("://").map_or("", |(_, rest)| rest);
-                let place = place.split(['?', '#']).next().unwrap_or_default();
-                let place = place.rsplit_once('@').map_or(place, |(_, host)| host);
-                write!(f, "postgres://{place}")
-            }
-        }
-    }
-}
-
 /// Where the tokens that callers present (and that billing sends) come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {
@@ -106,9 +66,8 @@ pub struct CommonArgs {
     /// Address of the admin port: /livez, /readyz, /metrics, /log-level
     #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT", help_heading = "Addresses")]
     pub admin_listen: Option<String>,
-    /// Where the data lies: sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", help_heading = "Data")]
-    pub database_url: Option<String>,
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// One log line per event as json or text [default: json; text on a terminal]
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", help_heading = "Logs")]
     pub log_format: Option<String>,
@@ -190,8 +149,7 @@ impl CommonArgs {
             "--admin-listen (ADMIN_LISTEN)",
             given(&self.admin_listen).unwrap_or(defaults.admin_listen),
         );
-        let url = given(&self.database_url).unwrap_or(defaults.database_url);
-        let database_url = problems.take("--database-url (DATABASE_URL)", url.parse());
+        let database_url = self.database.resolve(defaults, problems);
         let log = self.resolve_log(defaults, problems);
         let tokens = self.resolve_tokens(problems);
         let tls = self.tls.resolve(problems);
@@ -255,7 +213,7 @@ impl CommonArgs {
 }
 
 /// An empty text counts as not given.
-fn given(text: &Option<String>) -> Option<&str> {
+pub(super) fn given(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
 }
 
@@ -303,7 +261,7 @@ mod tests {
         for empty in [None, text("")] {
             let common = resolve(|args| {
                 args.listen = empty.clone();
-                args.database_url = empty.clone();
+                args.database.database_url = empty.clone();
                 args.log_level = empty.clone();
                 args.payments_api_token = empty.clone();
                 args.payments_api_token_file = empty.clone();
@@ -325,7 +283,7 @@ mod tests {
         let message = resolve(|args| {
             args.listen = text("8000");
             args.admin_listen = text("localhost");
-            args.database_url = text("mysql://x");
+            args.database.database_url = text("mysql://x");
             args.log_format = text("xml");
             args.log_level = text("loud");
             args.payments_api_token_file = text("/nowhere/tokens");
@@ -380,26 +338,15 @@ mod tests {
     }
 
     #[test]
-    fn a_database_url_is_a_file_or_postgres() {
-        let parse = |text: &str| text.parse::<DatabaseUrl>();
-        assert_eq!(parse("sqlite:/data/billing.db"), Ok(DatabaseUrl::Sqlite("/data/billing.db".into())));
-        assert_eq!(parse("sqlite:///data/billing.db"), Ok(DatabaseUrl::Sqlite("/data/billing.db".into())));
-        assert!(matches!(parse("postgresql://host/billing"), Ok(DatabaseUrl::Postgres(_))));
-        for wrong in ["", "billing.db", "sqlite:", "sqlite::memory:", "mysql://host"] {
-            assert!(parse(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
     fn no_debug_output_shows_a_secret() {
-        let url = "postgres://biller:pa@ss@db:5432/billing?password=other";
+        let url = "postgres://biller:pa%40ss@db:5432/billing?password=other";
         let common = resolve(|args| {
-            args.database_url = text(url);
+            args.database.database_url = text(url);
             args.payments_api_token = text("TestToken");
         });
         let shown = format!("{:?}", common.unwrap());
         assert!(shown.contains("postgres://db:5432/billing"), "{shown}");
-        for secret in ["pa@ss", "ss@", "biller", "other", "TestToken"] {
+        for secret in ["pa%40ss", "pa@ss", "biller", "other", "TestToken"] {
             assert!(!shown.contains(secret), "{secret} in {shown}");
         }
     }

@@ -5,17 +5,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::SqliteError;
 use crate::clock::Clock;
-
-/// One step of a schema. Its version is its place in the list, from 1; steps are only ever appended.
-#[derive(Debug)]
-pub struct Migration {
-    /// Recorded with the version, and compared: a list that was reordered is refused.
-    pub name: &'static str,
-    /// Statements, run in one transaction.
-    pub sql: &'static str,
-    /// Whether programs that do not know this step must not use the database any more.
-    pub breaks_older: bool,
-}
+use crate::schema::{Applied, Migration, check};
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS migrations (
     version INTEGER PRIMARY KEY,
@@ -32,7 +22,7 @@ pub(super) fn apply(
 ) -> Result<(), SqliteError> {
     connection.execute_batch(TABLE).map_err(SqliteError::Job)?;
     let applied = applied(connection).map_err(SqliteError::Job)?;
-    let known = check(&applied, migrations)?;
+    let known = check(&applied, migrations).map_err(SqliteError::Schema)?;
     for (version, migration) in (1..).zip(migrations).skip(known) {
         apply_one(connection, version, migration, clock).map_err(SqliteError::Job)?;
         tracing::info!(version, name = migration.name, "schema migrated");
@@ -56,12 +46,6 @@ fn apply_one(
     transaction.commit()
 }
 
-struct Applied {
-    version: u32,
-    name: String,
-    breaks_older: bool,
-}
-
 fn applied(connection: &Connection) -> rusqlite::Result<Vec<Applied>> {
     let mut statement =
         connection.prepare("SELECT version, name, breaks_older FROM migrations ORDER BY version")?;
@@ -69,28 +53,4 @@ fn applied(connection: &Connection) -> rusqlite::Result<Vec<Applied>> {
         Ok(Applied { version: row.get(0)?, name: row.get(1)?, breaks_older: row.get(2)? })
     })?;
     rows.collect()
-}
-
-/// How many steps of the list the database has.
-fn check(applied: &[Applied], migrations: &[Migration]) -> Result<usize, SqliteError> {
-    for step in applied {
-        let known = (1..).zip(migrations).find(|(version, _)| *version == step.version);
-        match known {
-            Some((_, known)) if known.name == step.name => {}
-            Some((_, known)) => {
-                return Err(SqliteError::Schema(format!(
-                    "the database's schema step {} is {:?}, this program's is {:?}: not the same service?",
-                    step.version, step.name, known.name
-                )));
-            }
-            None if step.breaks_older => {
-                return Err(SqliteError::Schema(format!(
-                    "the database was made incompatible by a newer program (schema step {}, {:?}): use that one",
-                    step.version, step.name
-                )));
-            }
-            None => {}
-        }
-    }
-    Ok(applied.len())
 }

@@ -18,9 +18,9 @@ use rusqlite::config::DbConfig;
 use self::file::File;
 use crate::clock::Clock;
 
+pub use crate::schema::Migration;
 pub use disk::Disk;
 pub use file::{QUEUE_MAX, READERS_MAX};
-pub use migrate::Migration;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENTS_CACHED_MAX: usize = 128;

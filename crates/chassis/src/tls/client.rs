@@ -144,6 +144,11 @@ impl TlsConnect {
     pub fn look(&self) -> Looked {
         self.live.look()
     }
+
+    /// For another protocol than HTTP: by what the files hold now.
+    pub(crate) fn connector(&self) -> TlsConnector {
+        TlsConnector::from(self.live.current().config.clone())
+    }
 }
 
 impl Connect for TlsConnect {
@@ -157,8 +162,7 @@ impl Connect for TlsConnect {
             let name = ServerName::try_from(host.to_owned())
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
             let tcp = Tcp::dial(host, port, deadline).await?;
-            let config = self.live.current().config.clone();
-            let mut stream = TlsConnector::from(config).connect(name, tcp).await?;
+            let mut stream = self.connector().connect(name, tcp).await?;
             let version = stream.get_ref().1.protocol_version();
             if self.shows_certificate && version == Some(ProtocolVersion::TLSv1_3) {
                 settle(&mut stream).await?;

@@ -1,0 +1,216 @@
+//! One connection: dialled over plain TCP, TLS or a socket, with a pause between failed tries that everybody shares.
+//! Knows no statement. TLS is the house's own; the file of authorities may change while connections stand.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use futures_util::future::BoxFuture;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect as TlsHandshake, TlsStream};
+use tokio_postgres::{CancelToken, Client, Config, NoTls, Socket};
+use tokio_rustls::TlsConnector;
+
+use super::error::PgError;
+use crate::clock::Random;
+use crate::tls::TlsConnect;
+
+/// The first pause after a failed try to connect; it doubles with each.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// The longest: how long after the database's return it may go unnoticed.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long the server may take to be told that nobody waits for a statement any more.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Makes connections for a pool.
+pub(super) struct Dialler {
+    config: Config,
+    tls: Option<TlsConnect>,
+    random: Random,
+    pause: Mutex<Pause>,
+}
+
+/// Until when nobody dials, because nobody was there.
+#[derive(Debug, Default)]
+struct Pause {
+    length: Duration,
+    until: Option<Instant>,
+}
+
+impl Dialler {
+    pub(super) fn new(config: Config, tls: Option<TlsConnect>, random: Random) -> Self {
+        Self { config, tls, random, pause: Mutex::default() }
+    }
+
+    /// How long to wait before it makes sense to dial.
+    fn paused_for(&self) -> Option<Duration> {
+        let pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        pause.until?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+
+    fn dialled(&self, is_there: bool) {
+        let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_there {
+            *pause = Pause::default();
+        } else if pause.until.is_none_or(|until| until <= Instant::now()) {
+            pause.length = (pause.length * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
+            let jittered = pause.length / 2 + self.random.jitter(pause.length / 2);
+            pause.until = Some(Instant::now() + jittered);
+        }
+    }
+}
+
+impl fmt::Debug for Dialler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialler").finish_non_exhaustive()
+    }
+}
+
+impl Manager for Dialler {
+    type Type = Connection;
+    type Error = PgError;
+
+    async fn create(&self) -> Result<Connection, PgError> {
+        if let Some(left) = self.paused_for() {
+            tokio::time::sleep(left).await;
+        }
+        let dialled = match &self.tls {
+            None => open(&self.config, NoTls, None).await,
+            Some(tls) => open(&self.config, Secure(tls.clone()), Some(tls.clone())).await,
+        };
+        self.dialled(dialled.is_ok());
+        dialled.map_err(PgError::from)
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<PgError> {
+        if connection.client.is_closed() { Err(RecycleError::message("closed")) } else { Ok(()) }
+    }
+}
+
+/// An open connection. Dropping it closes it, whatever is under way on it.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    tls: Option<TlsConnect>,
+    driver: JoinHandle<()>,
+}
+
+impl Connection {
+    /// Tells the server, on a connection of its own, that nobody waits for the statement under way: its locks go.
+    pub(super) fn cancel(&self) {
+        let token: CancelToken = self.client.cancel_token();
+        let tls = self.tls.clone();
+        tokio::spawn(async move {
+            let told = async {
+                match tls {
+                    None => token.cancel_query(NoTls).await,
+                    Some(tls) => token.cancel_query(Secure(tls)).await,
+                }
+            };
+            if !matches!(tokio::time::timeout(CANCEL_TIMEOUT, told).await, Ok(Ok(()))) {
+                tracing::warn!("the database could not be told that a statement is not waited for any more");
+            }
+        });
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Without this a statement that hangs would hold the connection for ever.
+        self.driver.abort();
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+async fn open<T>(
+    config: &Config,
+    make: T,
+    tls: Option<TlsConnect>,
+) -> Result<Connection, tokio_postgres::Error>
+where
+    T: MakeTlsConnect<Socket> + Send,
+    T::TlsConnect: Send,
+    T::Stream: Send + 'static,
+    <T::TlsConnect as TlsHandshake<Socket>>::Future: Send,
+{
+    let (client, connection) = config.connect(make).await?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to the database ended");
+        }
+    });
+    Ok(Connection { client, tls, driver })
+}
+
+/// Speaks TLS by what the files hold at that moment.
+#[derive(Clone)]
+struct Secure(TlsConnect);
+
+struct Handshake {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+struct Secured(tokio_rustls::client::TlsStream<Socket>);
+
+impl MakeTlsConnect<Socket> for Secure {
+    type Stream = Secured;
+    type TlsConnect = Handshake;
+    type Error = rustls::pki_types::InvalidDnsNameError;
+
+    fn make_tls_connect(&mut self, domain: &str) -> Result<Handshake, Self::Error> {
+        let name = ServerName::try_from(domain.to_owned())?;
+        Ok(Handshake { connector: self.0.connector(), name })
+    }
+}
+
+impl TlsHandshake<Socket> for Handshake {
+    type Stream = Secured;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Secured>>;
+
+    fn connect(self, stream: Socket) -> Self::Future {
+        Box::pin(async move { self.connector.connect(self.name, stream).await.map(Secured) })
+    }
+}
+
+impl TlsStream for Secured {
+    fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding::none()
+    }
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

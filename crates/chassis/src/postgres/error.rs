@@ -1,0 +1,108 @@
+//! What PostgreSQL fails with, by what a caller can do about it. Knows no table and no service.
+
+use std::error::Error;
+
+use tokio_postgres::error::{DbError, SqlState};
+
+/// What a database fails with. Unless the variant says otherwise, nothing of the statement or transaction is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum PgError {
+    /// Not reachable, shutting down, read-only or too slow.
+    #[error("the database cannot be used")]
+    Unavailable(#[source] Source),
+    /// Every connection was in use for as long as one waits for one.
+    #[error("no connection to the database was free in time")]
+    Busy,
+    /// The commit was sent and its answer never came: kept or not, nobody knows. Read back what was written, by key.
+    #[error("the database's answer to a commit was lost")]
+    InDoubt(#[source] Source),
+    /// Others wrote the same rows, each time it was tried.
+    #[error("others were faster at the same rows, each time")]
+    Conflict(#[source] Source),
+    /// A constraint of the schema refused it.
+    #[error("the constraint {name} refused it")]
+    Constraint {
+        /// As the schema names it; empty where the server does not say.
+        name: String,
+        /// What the server said.
+        source: Source,
+    },
+    /// The schema is not one that this program may use.
+    #[error("{0}")]
+    Schema(String),
+    /// The server refused the statement: it, its types or our rights are wrong.
+    #[error("the database refused a statement")]
+    Refused(#[source] Source),
+    /// A row, or the server's storage, holds what it must not.
+    #[error("the database holds what it must not: {0}")]
+    Corrupt(String),
+}
+
+/// What lies behind an error.
+pub type Source = Box<dyn Error + Send + Sync>;
+
+/// A database's answer.
+pub type Result<T> = std::result::Result<T, PgError>;
+
+impl PgError {
+    /// Whether doing the same again from the start may help, and cannot do harm.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Conflict(_))
+    }
+
+    /// Whether the connection that said so must not be used again.
+    pub(super) fn spoils_connection(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::InDoubt(_) | Self::Corrupt(_))
+    }
+
+    /// The same, of a statement that may have committed: without the server's own word nobody knows.
+    pub(super) fn of_commit(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error().map(is_definite) {
+            Some(true) => error.into(),
+            _ => Self::InDoubt(error.into()),
+        }
+    }
+
+    /// The same, of a wait that was given up.
+    pub(super) fn too_slow(may_have_committed: bool, what: &str, limit: std::time::Duration) -> Self {
+        let source = format!("{what} took longer than {limit:?}").into();
+        if may_have_committed { Self::InDoubt(source) } else { Self::Unavailable(source) }
+    }
+}
+
+/// Whether the server says by this that it undid everything. One that is going down may do so after the commit.
+fn is_definite(error: &DbError) -> bool {
+    error.severity() == "ERROR" && !matches!(class(error.code()), "57" | "08")
+}
+
+impl From<tokio_postgres::Error> for PgError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(said) = error.as_db_error() else {
+            // No word of the server: the connection broke, or never came to be.
+            return Self::Unavailable(error.into());
+        };
+        let code = said.code();
+        match class(code) {
+            "23" => Self::Constraint {
+                name: said.constraint().unwrap_or_default().to_owned(),
+                source: error.into(),
+            },
+            "XX" => Self::Corrupt(error.to_string()),
+            // Connection, login, resources, operator, system.
+            "08" | "28" | "53" | "57" | "58" => Self::Unavailable(error.into()),
+            _ if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code) => {
+                Self::Conflict(error.into())
+            }
+            _ if [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::LOCK_NOT_AVAILABLE].contains(code) => {
+                Self::Unavailable(error.into())
+            }
+            // Such as a database that is not there yet.
+            "3D" => Self::Unavailable(error.into()),
+            _ => Self::Refused(error.into()),
+        }
+    }
+}
+
+fn class(code: &SqlState) -> &str {
+    code.code().get(..2).unwrap_or_default()
+}

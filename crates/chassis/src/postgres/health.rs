@@ -1,0 +1,110 @@
+//! Whether the database can be used now: looked at in the background, answered from memory. It is of no use below
+//! the schema that is needed, as a standby, or when it forgets commits in a crash. Knows no step's meaning.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_postgres::types::Type;
+
+use super::migrate::{applied, table};
+use super::{Inner, Lane, PgError, Postgres, Result, get};
+use crate::schema::check;
+
+/// How often a usable database is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often one is looked at that is of no use, and how long trouble may go unnoticed.
+const LOOK_SOON: Duration = Duration::from_millis(250);
+
+const LOOK: &str = "SELECT current_setting('synchronous_commit'), current_setting('fsync'), \
+    pg_is_in_recovery(), to_regclass($1) IS NOT NULL";
+
+/// What the last look found; `None` before the first.
+pub(super) type State = Option<std::result::Result<(), String>>;
+
+#[derive(Debug)]
+pub(super) struct Health(watch::Sender<State>);
+
+impl Health {
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::new(None))
+    }
+
+    pub(super) fn states(&self) -> watch::Receiver<State> {
+        self.0.subscribe()
+    }
+
+    fn note(&self, found: std::result::Result<(), String>) {
+        let before = self.0.send_replace(Some(found.clone()));
+        match (before, found) {
+            (Some(Ok(())) | None, Err(why)) => tracing::warn!(why, "The database cannot be used"),
+            (Some(Err(_)), Ok(())) => tracing::info!("The database can be used again"),
+            _ => {}
+        }
+    }
+}
+
+/// What a look found, for a person.
+pub(super) fn verdict(state: &State) -> std::result::Result<(), String> {
+    state.clone().unwrap_or_else(|| Err("not looked at yet".to_owned()))
+}
+
+/// Looks until the database is dropped.
+pub(super) async fn watch(inner: Weak<Inner>) {
+    let mut warned = false;
+    loop {
+        let Some(inner) = inner.upgrade() else { return };
+        let database = Postgres(inner);
+        match look(&database, &mut warned).await {
+            // A pool that is in use is no sign of trouble.
+            Err(PgError::Busy) => {}
+            Ok(found) => database.0.health.note(found),
+            Err(error) => database.0.health.note(Err(told(&error))),
+        }
+        let pause = if database.is_usable()().is_ok() { LOOK_EVERY } else { LOOK_SOON };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = database.0.trouble.notified() => tokio::time::sleep(LOOK_SOON).await,
+        }
+    }
+}
+
+/// With the reason behind it, which names no secret.
+fn told(error: &PgError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(reason) = source {
+        text = format!("{text}: {reason}");
+        source = reason.source();
+    }
+    text
+}
+
+async fn look(database: &Postgres, warned: &mut bool) -> Result<std::result::Result<(), String>> {
+    let schema = database.0.schema;
+    let table = table(schema.service);
+    let rows = database.read(Lane::Claim, LOOK, &[(&table, Type::TEXT)]).await?;
+    let [row] = rows.as_slice() else {
+        return Err(PgError::Corrupt(format!("a look answered {} rows", rows.len())));
+    };
+    let (commit, fsync): (&str, &str) = (get(row, 0)?, get(row, 1)?);
+    if fsync == "off" && !std::mem::replace(warned, true) {
+        tracing::warn!("The database runs with fsync = off: a power cut loses what it answered");
+    }
+    if commit == "off" {
+        return Ok(Err("it runs with synchronous_commit = off: a crash loses what it answered".to_owned()));
+    }
+    if get(row, 2)? {
+        return Ok(Err("it is a standby and takes no writes".to_owned()));
+    }
+    let steps = if get(row, 3)? { applied(database).await? } else { Vec::new() };
+    let needed = schema.steps.len();
+    Ok(match check(&steps, schema.steps) {
+        Err(why) => Err(why),
+        Ok(found) if found < needed => Err(format!(
+            "its schema is at step {found}, and this program needs step {needed}: run `{} migrate`",
+            schema.service
+        )),
+        Ok(_) => Ok(()),
+    })
+}

@@ -1,0 +1,249 @@
+//! PostgreSQL behind two small pools: transactions that are tried again when that is safe, statements without names
+//! or session state (any pooler may stand between), errors by what a caller can do. Knows no table of any service:
+//! statements and migrations are handed in. Time is the database's own.
+
+mod connect;
+mod error;
+mod health;
+mod migrate;
+mod settings;
+mod transaction;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{Object, Pool, PoolError, TimeoutType};
+use tokio::sync::Notify;
+use tokio_postgres::types::FromSql;
+
+use self::connect::{Connection, Dialler};
+use self::health::Health;
+use crate::clock::{Clock, Random};
+use crate::schema::Migration;
+use crate::tls::{Mistakes, TlsConnect, TlsMetrics};
+
+pub use error::{PgError, Result, Source};
+pub use settings::{
+    CONNECT_TIMEOUT, CONNECTIONS_LEAST, CONNECTIONS_LIMIT, CONNECTIONS_MAX, PostgresSettings,
+};
+pub use tokio_postgres::Row;
+pub use tokio_postgres::types::{ToSql, Type};
+pub use transaction::Tx;
+
+/// How long one waits for a free connection.
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one statement may take, locks included; then it is cancelled and its connection given up.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a transaction is begun before its error is told.
+pub const TRIES_MAX: u32 = 5;
+/// The longest pause before the first further try; it doubles with each.
+const PAUSE_FIRST: Duration = Duration::from_millis(10);
+/// SQL for now, in milliseconds since the Unix epoch: the moment of the statement, not of its transaction's begin.
+pub const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+/// One parameter, with the type that the statement sees.
+pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// Which connections a statement takes, so that what may wait holds up nothing that must not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// May wait for locks or read long: claims, lists, looks.
+    Claim,
+    /// Short writes by key that others wait for.
+    Record,
+}
+
+/// The schema that a service needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema {
+    /// Names the table of versions, so that two services may share a database.
+    pub service: &'static str,
+    /// Its steps, in order.
+    pub steps: &'static [Migration],
+}
+
+/// A database. Clones share everything.
+#[derive(Clone)]
+pub struct Postgres(Arc<Inner>);
+
+struct Inner {
+    shown: String,
+    schema: Schema,
+    random: Random,
+    claim: Pool<Dialler>,
+    record: Pool<Dialler>,
+    health: Health,
+    trouble: Notify,
+}
+
+impl Postgres {
+    /// Gets ready to connect, and looks after the database's state from then on; connects to nothing yet, so that a
+    /// service starts before its database. With `metrics`, the file of authorities is read again when it changes.
+    /// Needs a tokio runtime around it.
+    ///
+    /// # Errors
+    /// When something is wrong with the file of authorities.
+    pub fn open(
+        settings: &PostgresSettings,
+        schema: Schema,
+        metrics: Option<&TlsMetrics>,
+        random: Random,
+    ) -> std::result::Result<Self, Mistakes> {
+        let tls = settings.tls.clone().map(|files| match metrics {
+            Some(metrics) => TlsConnect::open(files, Clock::system(), metrics),
+            None => TlsConnect::once(files, Clock::system()),
+        });
+        let tls = tls.transpose()?;
+        let claims = (settings.connections_max / 4).max(1);
+        let pool = |size| {
+            let dialler = Dialler::new(settings.config.clone(), tls.clone(), random.clone());
+            Pool::builder(dialler)
+                .max_size(size)
+                .runtime(Runtime::Tokio1)
+                .wait_timeout(Some(ACQUIRE_TIMEOUT))
+                .create_timeout(Some(ACQUIRE_TIMEOUT))
+                .recycle_timeout(Some(ACQUIRE_TIMEOUT))
+                .build()
+                .expect("a pool with timeouts has a runtime")
+        };
+        let record = pool(settings.connections_max.saturating_sub(claims).max(1));
+        let inner = Inner {
+            shown: format!("{settings:?}"),
+            schema,
+            claim: pool(claims),
+            record,
+            random,
+            health: Health::new(),
+            trouble: Notify::new(),
+        };
+        let inner = Arc::new(inner);
+        tokio::spawn(health::watch(Arc::downgrade(&inner)));
+        Ok(Self(inner))
+    }
+
+    /// Whether the database was usable at the last look, from memory: for a readiness check. It is not below the
+    /// schema that this program needs.
+    pub fn is_usable(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
+        let states = self.0.health.states();
+        move || health::verdict(&states.borrow())
+    }
+
+    /// Waits until the database is usable, however long that takes.
+    pub async fn wait_until_usable(&self) {
+        let mut states = self.0.health.states();
+        // Closed only when this database is dropped, and it is borrowed here.
+        let _usable = states.wait_for(|state| health::verdict(state).is_ok()).await;
+    }
+
+    /// Runs a job inside one transaction (READ COMMITTED) and commits it: `Ok` means that it is on the server's disk.
+    /// It is begun anew, up to [`TRIES_MAX`] times, when the connection broke before the commit was sent or others
+    /// wrote the same rows: the job must change nothing outside. Its clone of the transaction ends with it.
+    ///
+    /// # Errors
+    /// The job's own, and everything was undone; or [`PgError::InDoubt`].
+    pub async fn transaction<T, F, Fut>(&self, lane: Lane, job: F) -> Result<T>
+    where
+        T: Send,
+        F: Fn(Tx) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T>> + Send,
+    {
+        let job = &job;
+        self.again(|| async move {
+            let tx = Tx::begin(self.acquire(lane).await?).await?;
+            let done = job(tx.clone()).await;
+            tx.end(done).await
+        })
+        .await
+    }
+
+    /// One statement that changes nothing, tried again when the connection broke.
+    ///
+    /// # Errors
+    /// As the server says.
+    pub async fn read(&self, lane: Lane, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+        self.again(|| async move {
+            let connection = self.acquire(lane).await?;
+            transaction::alone(connection, sql, params, false).await
+        })
+        .await
+    }
+
+    /// One statement that is a transaction of its own: `Ok` means that it is on the server's disk.
+    ///
+    /// # Errors
+    /// As the server says; [`PgError::InDoubt`] when no answer came: it may be kept.
+    pub async fn write(&self, lane: Lane, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+        self.again(|| async move {
+            let connection = self.acquire(lane).await?;
+            transaction::alone(connection, sql, params, true).await
+        })
+        .await
+    }
+
+    /// Brings the schema up to date; several may at once. Answers the version that the database has then.
+    ///
+    /// # Errors
+    /// When the database cannot be used, or holds another service's or an incompatible later schema.
+    pub async fn migrate(&self) -> Result<usize> {
+        migrate::apply(self).await
+    }
+
+    async fn again<T, Fut>(&self, attempt: impl Fn() -> Fut + Send) -> Result<T>
+    where
+        Fut: Future<Output = Result<T>> + Send,
+    {
+        let mut tries = 1;
+        loop {
+            let error = match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            if error.spoils_connection() {
+                self.0.trouble.notify_one();
+            }
+            if !error.is_passing() || tries == TRIES_MAX {
+                return Err(error);
+            }
+            tracing::debug!(error = &error as &dyn std::error::Error, tries, "tried again");
+            tokio::time::sleep(self.0.random.jitter(PAUSE_FIRST * 2_u32.pow(tries))).await;
+            tries += 1;
+        }
+    }
+
+    async fn acquire(&self, lane: Lane) -> Result<Object<Dialler>> {
+        let pool = match lane {
+            Lane::Claim => &self.0.claim,
+            Lane::Record => &self.0.record,
+        };
+        pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            PoolError::Timeout(TimeoutType::Wait) => PgError::Busy,
+            PoolError::Timeout(_) => PgError::too_slow(false, "a connection", ACQUIRE_TIMEOUT),
+            other => PgError::Unavailable(other.into()),
+        })
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Postgres").field(&self.0.shown).finish()
+    }
+}
+
+/// A column's value.
+///
+/// # Errors
+/// [`PgError::Corrupt`] when it is none of this type.
+pub fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
+    row.try_get(column).map_err(|error| {
+        let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        PgError::Corrupt(format!("{error} {reason}"))
+    })
+}
+
+/// Gives up a connection: the pool makes a new one when it needs it.
+fn discard(connection: Object<Dialler>) -> Connection {
+    Object::take(connection)
+}

@@ -1,0 +1,81 @@
+//! The steps of a schema, and what a database that already took some of them means for a program that knows others.
+//! Knows no database and no step's meaning.
+
+/// One step of a schema. Its version is its place in the list, from 1; steps are only ever appended.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// Recorded with the version, and compared: a list that was reordered is refused.
+    pub name: &'static str,
+    /// Statements, run in one transaction.
+    pub sql: &'static str,
+    /// Whether programs that do not know this step must not use the database any more.
+    pub breaks_older: bool,
+}
+
+/// A step that the database has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub(crate) version: u32,
+    pub(crate) name: String,
+    pub(crate) breaks_older: bool,
+}
+
+/// How many steps the database has: fewer than the list must be migrated, more are a later program's and no harm.
+///
+/// # Errors
+/// When it is another service's database, or a later program made it unusable for this one.
+pub(crate) fn check(applied: &[Applied], migrations: &[Migration]) -> Result<usize, String> {
+    for step in applied {
+        let known = (1..).zip(migrations).find(|(version, _)| *version == step.version);
+        match known {
+            Some((_, known)) if known.name == step.name => {}
+            Some((_, known)) => {
+                return Err(format!(
+                    "the database's schema step {} is {:?}, this program's is {:?}: not the same service?",
+                    step.version, step.name, known.name
+                ));
+            }
+            None if step.breaks_older => {
+                return Err(format!(
+                    "the database was made incompatible by a newer program (schema step {}, {:?}): use that one",
+                    step.version, step.name
+                ));
+            }
+            None => {}
+        }
+    }
+    Ok(applied.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEPS: [Migration; 2] = [
+        Migration { name: "one", sql: "", breaks_older: true },
+        Migration { name: "two", sql: "", breaks_older: false },
+    ];
+
+    fn applied(names: &[(&str, bool)]) -> Vec<Applied> {
+        let step = |(version, (name, breaks_older)): (u32, &(&str, bool))| Applied {
+            version,
+            name: (*name).to_owned(),
+            breaks_older: *breaks_older,
+        };
+        (1..).zip(names).map(step).collect()
+    }
+
+    #[test]
+    fn fewer_and_more_steps_are_counted() {
+        assert_eq!(check(&[], &STEPS), Ok(0));
+        assert_eq!(check(&applied(&[("one", true)]), &STEPS), Ok(1));
+        assert_eq!(check(&applied(&[("one", true), ("two", false), ("later", false)]), &STEPS), Ok(3));
+    }
+
+    #[test]
+    fn another_list_or_a_later_break_is_refused() {
+        assert!(check(&applied(&[("other", true)]), &STEPS).unwrap_err().contains("not the same service"));
+        let later = applied(&[("one", true), ("two", false), ("later", true)]);
+        assert!(check(&later, &STEPS).unwrap_err().contains("newer program"));
+    }
+}
