@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::migrate::{self, Migration};
+use super::{Migration, migrate};
 use super::{SqliteError, configured};
 use crate::clock::{Clock, Random};
 

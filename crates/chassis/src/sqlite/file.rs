@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::health::Health;
-use super::migrate::{self, Migration};
+use super::{Migration, migrate};
 use super::{SqliteError, configured, place, writer};
 use crate::clock::Clock;
 
