@@ -5,11 +5,13 @@
 pub mod certs;
 pub mod http;
 pub mod ledger;
+pub mod postgres;
 pub mod process;
 pub mod services;
 pub mod wait;
 
 pub use http::Answer;
+pub use postgres::Database;
 pub use process::Process;
 pub use services::{Builder, Services};
 pub use wait::{Dice, size, timed, wait_until};

@@ -95,6 +95,21 @@ impl Process {
     #[track_caller]
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.spec.name);
+        self.child = Some(self.run(None));
+    }
+
+    /// Runs one of its subcommands, such as `migrate`, with the same settings to its end.
+    ///
+    /// # Panics
+    /// When it fails; the message ends with its log.
+    #[track_caller]
+    pub fn run_to_end(&self, subcommand: &str) {
+        let status = self.run(Some(subcommand)).wait().expect("a child can be waited for");
+        assert!(status.success(), "{} {subcommand}: {status}:\n{}", self.spec.name, self.log());
+    }
+
+    #[track_caller]
+    fn run(&self, subcommand: Option<&str>) -> Child {
         let log =
             File::options().create(true).append(true).open(self.log_path()).expect("a log can be written");
         let mut command = match self.spec.nofile {
@@ -112,6 +127,7 @@ impl Process {
         let child = command
             .args(&self.spec.program[1..])
             .args(&self.spec.flags)
+            .args(subcommand)
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             .env("LISTEN", self.listen.to_string())
@@ -124,7 +140,7 @@ impl Process {
             .stdout(log.try_clone().expect("a log can be shared"))
             .stderr(log)
             .spawn();
-        self.child = Some(child.expect("the program can be started"));
+        child.expect("the program can be started")
     }
 
     /// Starts it again after a kill or a stop, on the same ports and store, and waits until it is ready.
@@ -301,7 +317,7 @@ pub fn raise_own_nofile() -> u64 {
 }
 
 /// An address that nobody listens on: below the ports that the kernel gives to outgoing connections.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
     /// Coprime to `COUNT`, so that all ports come up, and far, so that two processes seldom meet.

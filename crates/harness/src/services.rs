@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::certs::{Authority, replace};
 use crate::http;
+use crate::postgres::Sql;
 use crate::process::{Process, Spec, run_by};
 use crate::wait::{pause, wait_for};
 
@@ -23,6 +24,7 @@ pub struct Services {
     pub billing: Process,
     /// The payment service.
     pub payments: Process,
+    database: Option<String>,
     dir: TempDir,
 }
 
@@ -42,6 +44,7 @@ pub struct Builder {
     payments: Spec,
     provider_path: String,
     dir: Option<PathBuf>,
+    database: Option<String>,
     mutual_tls: bool,
 }
 
@@ -93,6 +96,32 @@ impl Services {
         self.payments.stop()
     }
 
+    /// One number out of billing's store, asked of the store and not of the service.
+    ///
+    /// # Panics
+    /// When the query fails.
+    #[must_use]
+    #[track_caller]
+    pub fn ask_billing(&self, query: &str) -> i64 {
+        match &self.database {
+            Some(url) => Sql::to(url).ask(query),
+            None => crate::ledger::ask(&self.billing.db(), query),
+        }
+    }
+
+    /// One number out of payments' ledger.
+    ///
+    /// # Panics
+    /// When the query fails.
+    #[must_use]
+    #[track_caller]
+    pub fn ask_payments(&self, query: &str) -> i64 {
+        match &self.database {
+            Some(url) => Sql::to(url).ask(query),
+            None => crate::ledger::ask(&self.payments.db(), query),
+        }
+    }
+
     /// The folder that holds both stores and logs.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -125,9 +154,8 @@ impl Services {
                 http::call("POST", &url, &[("Content-Type", "application/x-ndjson")], rows.as_bytes());
             assert_eq!(answer.status, 200, "import: {}", answer.text());
         }
-        let db = self.billing.db();
-        let like = format!("SELECT count(*) FROM invoices WHERE reference GLOB '{prefix}*'");
-        let known = crate::ledger::ask(&db, &like);
+        let known =
+            self.ask_billing(&format!("SELECT count(*) FROM invoices WHERE reference LIKE '{prefix}%'"));
         assert_eq!(usize::try_from(known).ok(), Some(count), "each row was imported");
     }
 
@@ -189,6 +217,7 @@ impl Builder {
             payments: Spec::new(payments, "payments", ""),
             provider_path: String::new(),
             dir: None,
+            database: None,
             mutual_tls: false,
         }
     }
@@ -243,6 +272,16 @@ impl Builder {
         self
     }
 
+    /// Both keep their data in this PostgreSQL database, which is brought up to date first.
+    #[must_use]
+    pub fn database(mut self, url: &str) -> Self {
+        for spec in [&mut self.billing, &mut self.payments] {
+            spec.env.insert("DATABASE_URL".to_owned(), url.to_owned());
+        }
+        self.database = Some(url.to_owned());
+        self
+    }
+
     /// Billing charges over mutual TLS, with fresh certificates; its own routes stay plain.
     #[must_use]
     pub fn mutual_tls(mut self) -> Self {
@@ -267,6 +306,10 @@ impl Builder {
         if self.mutual_tls {
             certify(dir.path(), &mut self.billing, &mut self.payments);
         }
+        if self.database.is_some() {
+            Process::new(self.payments.clone()).run_to_end("migrate");
+            Process::new(self.billing.clone()).run_to_end("migrate");
+        }
         let payments = Process::start(self.payments);
         let base = match self.mutual_tls {
             true => format!("https://localhost:{}", payments.address().port()),
@@ -275,7 +318,7 @@ impl Builder {
         let endpoint = format!("{base}{}", self.provider_path);
         self.billing.env.entry("PAYMENT_PROVIDER_ENDPOINT".to_owned()).or_insert(endpoint);
         let billing = Process::start(self.billing);
-        Services { billing, payments, dir }
+        Services { billing, payments, database: self.database, dir }
     }
 }
 

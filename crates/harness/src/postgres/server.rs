@@ -1,0 +1,278 @@
+//! A PostgreSQL server from the binaries that are installed, on a free port of loopback and a socket, in a folder of
+//! its own. Ends with whoever started it, also when that is killed. Knows no database in it.
+
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use super::leave_out;
+use super::sql::Sql;
+use crate::process::free_address;
+use crate::wait::{pause, wait_until};
+
+/// Where Debian puts the servers, one folder a version.
+const DEBIAN: &str = "/usr/lib/postgresql";
+/// A server takes connections within this, also when it repairs itself first.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// The server refuses to run as root; the first of these that the machine knows runs it then.
+const USERS: [&str; 2] = ["postgres", "nobody"];
+/// Who owns the databases.
+const ROLE: &str = "tinjis";
+
+/// Holds the server and ends with it. A line on standard input stops it at once; the end of input removes its folder
+/// too, which is how it ends when the test's process is killed.
+const KEEPER: &str = r#"
+exec 3<&0
+"$@" </dev/null 3<&- &
+pid=$!
+{ word=; read -r word <&3 || true; [ -n "$word" ] || : >"$KEPT/gone"; kill -QUIT "$pid"; } 2>/dev/null &
+reader=$!
+wait "$pid"
+kill "$reader" 2>/dev/null
+if [ -e "$KEPT/gone" ]; then rm -rf "$KEPT"; fi
+"#;
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    dir: PathBuf,
+    bin: PathBuf,
+    address: SocketAddr,
+    settings: Vec<String>,
+    user: Option<(u32, u32)>,
+    keeper: Mutex<Option<Child>>,
+}
+
+impl Server {
+    /// A new one; `None` where PostgreSQL is not installed, and `what` is left out.
+    ///
+    /// # Panics
+    /// When it is not installed in CI, or does not start.
+    #[must_use]
+    #[track_caller]
+    pub fn start(what: &str) -> Option<Self> {
+        Self::start_with(what, &[])
+    }
+
+    /// As [`Self::start`], with settings such as `fsync=off`; they beat the harness's.
+    #[must_use]
+    #[track_caller]
+    pub fn start_with(what: &str, settings: &[&str]) -> Option<Self> {
+        let Some(bin) = installed() else {
+            leave_out(what, format_args!("no PostgreSQL server under {DEBIAN} or in PATH"));
+            return None;
+        };
+        let dir =
+            tempfile::Builder::new().prefix("tinjis-pg-").tempdir().expect("a folder can be made").keep();
+        let user = rustix::process::getuid().is_root().then(unprivileged);
+        if let Some((uid, gid)) = user {
+            chown(&dir, Some(uid), Some(gid)).expect("root may give a folder away");
+        }
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let server = Self { dir, bin, address: free_address(), settings, user, keeper: Mutex::default() };
+        server.init();
+        server.start_again();
+        Some(server)
+    }
+
+    fn init(&self) {
+        let made = self
+            .command(&self.bin.join("initdb"))
+            .args([
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+                "--username",
+                ROLE,
+                "--pgdata",
+            ])
+            .arg(self.data())
+            .output()
+            .expect("initdb can be started");
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// Starts it again on the same data, after [`Self::kill`] or [`Self::stop`], and waits until it takes connections.
+    ///
+    /// # Panics
+    /// When it runs already or does not start.
+    #[track_caller]
+    pub fn start_again(&self) {
+        self.spawn();
+        let what = "PostgreSQL to take connections";
+        wait_until(what, READY_WITHIN, || {
+            if self.has_ended() {
+                // What a killed one left in shared memory may take a moment to go.
+                self.spawn();
+                pause(Duration::from_millis(50));
+            }
+            Sql::try_to(&self.url("postgres")).is_ok()
+        });
+    }
+
+    fn spawn(&self) {
+        let log = fs::File::options().create(true).append(true).open(self.log_path());
+        let log = log.expect("a log can be written");
+        let mut command = self.command(Path::new("/bin/sh"));
+        command.args(["-c", KEEPER, "keeper"]).arg(self.bin.join("postgres"));
+        command.arg("-D").arg(self.data());
+        let port = format!("port={}", self.address.port());
+        let socket = format!("unix_socket_directories={}", self.dir.display());
+        let own = [port.as_str(), socket.as_str(), "listen_addresses=127.0.0.1", "max_connections=300"];
+        for setting in own.into_iter().chain(self.settings.iter().map(String::as_str)) {
+            command.args(["-c", setting]);
+        }
+        let child = command
+            .env("KEPT", &self.dir)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().expect("a log can be shared"))
+            .stderr(log)
+            .spawn();
+        *self.keeper() = Some(child.expect("a shell can be started"));
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").current_dir(&self.dir);
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// SIGKILL to the postmaster, by its id, and waits until it is gone: what it had not written out is lost.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[track_caller]
+    pub fn kill(&self) {
+        let pid = Pid::from_raw(self.pid()).expect("a process id is positive");
+        rustix::process::kill_process(pid, Signal::KILL).expect("it can be killed");
+        self.end(b"keep\n");
+    }
+
+    /// Stops it as an operator does in a hurry: connections are cut, and what is committed is written out.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[track_caller]
+    pub fn stop(&self) {
+        let pid = Pid::from_raw(self.pid()).expect("a process id is positive");
+        rustix::process::kill_process(pid, Signal::INT).expect("it can be signalled");
+        let path = self.data().join("postmaster.pid");
+        wait_until("PostgreSQL to stop", READY_WITHIN, || !path.exists());
+        self.end(b"keep\n");
+    }
+
+    /// The postmaster's process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        let text = fs::read_to_string(self.data().join("postmaster.pid")).expect("it runs");
+        text.lines().next().and_then(|line| line.parse().ok()).expect("the first line is its id")
+    }
+
+    /// Of a database, over TCP.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{ROLE}@{}/{database}", self.address)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The folder of its data, as `pg_dump`, `pg_basebackup` or a certificate would need it.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A program that comes with it, such as `pg_dump`.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
+    /// Everything that it has said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("server.log")
+    }
+
+    fn keeper(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut keeper = self.keeper();
+        keeper.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
+    /// Tells the keeper to end, and waits until it has. Nothing said means that the folder goes too.
+    fn end(&self, word: &[u8]) {
+        if let Some(mut keeper) = self.keeper().take() {
+            if let Some(mut input) = keeper.stdin.take() {
+                // A keeper that is gone needs no word.
+                let _ = input.write_all(word);
+            }
+            let _ = keeper.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end(b"");
+        // Left over only when it was not running.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The folder of the latest server's programs.
+fn installed() -> Option<PathBuf> {
+    let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
+    let mut found: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter(|(_, bin)| is_server(bin))
+        .collect();
+    found.sort_unstable();
+    let in_path = || std::env::split_paths(&std::env::var_os("PATH")?).find(|bin| is_server(bin));
+    found.pop().map(|(_, bin)| bin).or_else(in_path)
+}
+
+fn is_server(bin: &Path) -> bool {
+    ["postgres", "initdb"].iter().all(|program| bin.join(program).exists())
+}
+
+fn unprivileged() -> (u32, u32) {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let ids = |name: &&str| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    USERS.iter().find_map(ids).unwrap_or((65_534, 65_534))
+}
