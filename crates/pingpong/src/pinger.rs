@@ -29,6 +29,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if config.common.is_healthcheck {
+        return service::healthcheck(config.common.metrics.address);
+    }
     let log = config.common.log.clone();
     service::program(&log, |log| start(config, log))
 }

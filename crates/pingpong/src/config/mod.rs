@@ -42,6 +42,15 @@ struct CommonArgs {
     /// Name of this workload in logs [default: the program's name]
     #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME")]
     service_name: Option<String>,
+    /// What to do; serve, if nothing is said
+    #[command(subcommand)]
+    command: Option<Sub>,
+}
+
+#[derive(Clone, Copy, Debug, clap::Subcommand)]
+enum Sub {
+    /// Ask the running program whether it is ready: exit code 0 or 1
+    Healthcheck,
 }
 
 /// What both programs have.
@@ -53,6 +62,8 @@ pub struct Common {
     pub metrics: MetricsConfig,
     /// What the file says and nobody reads; told once in the log.
     pub unread: Vec<String>,
+    /// Only the running program is asked how it is.
+    pub is_healthcheck: bool,
 }
 
 /// Where probes and figures are.
@@ -103,7 +114,9 @@ fn read<A: clap::Parser, C>(
         let mut settings = problems.take("-c (CONFIG)", settings)?;
         let config = resolve(&mut settings, problems);
         let metrics = metrics(&mut settings, problems);
-        Some((Common { log: log?, metrics: metrics?, unread: settings.left() }, config?))
+        let is_healthcheck = matches!(args.command, Some(Sub::Healthcheck));
+        let common = Common { log: log?, metrics: metrics?, unread: settings.left(), is_healthcheck };
+        Some((common, config?))
     })
 }
 

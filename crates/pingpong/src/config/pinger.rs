@@ -26,7 +26,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The pinger: pings for ever, and tells how it went
 #[derive(Debug, clap::Parser)]
-#[command(name = "pinger", version)]
+#[command(name = "pinger", version, mut_args = |arg| arg.global(true))]
 struct Args {
     #[command(flatten)]
     common: CommonArgs,

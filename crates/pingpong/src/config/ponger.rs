@@ -19,7 +19,7 @@ const PROTOCOL: &str = "service.protocol";
 
 /// The ponger: answers every ping with a pong
 #[derive(Debug, clap::Parser)]
-#[command(name = "ponger", version)]
+#[command(name = "ponger", version, mut_args = |arg| arg.global(true))]
 struct Args {
     #[command(flatten)]
     common: CommonArgs,
