@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Runs each packed image as strictly as a cluster would: read-only, nobody's user, no capability, no new privileges.
+# A service must become healthy by its own HEALTHCHECK; a command must print its version. Ends what it started.
+#
+#   images-check.sh TAG
+set -euo pipefail
+
+tag=$1
+work=$(mktemp -d)
+started=()
+end() {
+  for id in "${started[@]}"; do docker rm --force --volumes "$id" >/dev/null; done
+  rm -rf "$work"
+}
+trap end EXIT
+
+strict=(--read-only --user 65532 --cap-drop ALL --security-opt no-new-privileges)
+
+cat >"$work/ponger.yaml" <<'YAML'
+service:
+  port: 8080
+YAML
+cat >"$work/pinger.yaml" <<'YAML'
+ponger:
+  url: http://127.0.0.1:8080
+YAML
+chmod -R a+rX "$work"
+
+# service NAME DOCKER-ARGS...: starts it and waits until its own health check says so.
+service() {
+  local name=$1 id health
+  shift
+  id=$(docker run --detach "${strict[@]}" "$@" "tinjis/$name:$tag")
+  started+=("$id")
+  for _ in {1..100}; do
+    health=$(docker inspect --format '{{.State.Status}} {{.State.Health.Status}}' "$id")
+    case $health in
+      'running healthy')
+        printf '%-10s healthy, uid %s\n' "$name" "$(docker inspect --format '{{.Config.User}}' "$id")"
+        return
+        ;;
+      exited*) break ;;
+    esac
+    read -rt 0.2 <> <(:) || true
+  done
+  echo "images-check: $name is $health" >&2
+  docker logs "$id" >&2
+  exit 1
+}
+
+service billing --volume /data
+service payments --volume /data --env PAYMENTS_API_TOKEN=TestToken
+service ponger --volume "$work/ponger.yaml:/config.yaml:ro"
+service pinger --volume "$work/pinger.yaml:/config.yaml:ro"
+printf '%-10s %s\n' tinjis "$(docker run --rm "${strict[@]}" "tinjis/tinjis:$tag" --version)"

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Packs binaries that were built on this host into images, tags them, writes each as a tar, and prints sizes.
+# Needs a Docker daemon, and no registry. Knows nothing of clusters.
+#
+#   images.sh BINARIES OUT VERSION REVISION
+set -euo pipefail
+
+binaries=$1 out=$2 version=$3 revision=$4
+programs=(billing payments pinger ponger tinjis)
+bytes_max=$((10 * 1024 * 1024))
+dockerfile=$(dirname "$0")/../Dockerfile
+
+docker version --format '{{.Server.Version}}' >/dev/null 2>&1 || {
+  echo "images: no Docker daemon answers. Start one (dockerd), or point DOCKER_HOST at one." >&2
+  exit 1
+}
+
+context=$out/context
+rm -rf "$context"
+mkdir -p "$context/data"
+for program in "${programs[@]}"; do
+  ldd "$binaries/$program" 2>&1 | grep -qE 'statically linked|not a dynamic executable' || {
+    echo "images: $binaries/$program is not static; 'make dist' makes it so" >&2
+    exit 1
+  }
+  cp "$binaries/$program" "$context/"
+done
+
+# The tag tells binaries apart, so that a deployment of other binaries is a rollout.
+content=$(cd "$context" && sha256sum "${programs[@]}" | sha256sum | cut -c1-8)
+tag=$version-$revision-$content
+
+too_big=0
+for program in "${programs[@]}"; do
+  names=("tinjis/$program:$tag" "tinjis/$program:$version")
+  case $program in pinger | ponger) names+=("$program:latest") ;; esac # the ping pair's users' names
+  DOCKER_BUILDKIT=0 docker build --quiet --file "$dockerfile" --target "packed-$program" \
+    --build-arg "VERSION=$version" --build-arg "REVISION=$revision" "${names[@]/#/--tag=}" "$context" 2>/dev/null >/dev/null
+  docker save --output "$out/$program.tar" "${names[@]}"
+  bytes=$(docker image inspect --format '{{.Size}}' "${names[0]}")
+  printf '%-10s %5.1f MB  %s\n' "$program" "$(awk "BEGIN { print $bytes / 1e6 }")" "${names[*]}"
+  if ((bytes > bytes_max)); then too_big=1; fi
+done
+echo "$tag" >"$out/tag"
+if ((too_big)); then
+  echo "images: an image is over $((bytes_max / 1048576)) MiB" >&2
+  exit 1
+fi
