@@ -6,31 +6,129 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 OUT := $(or $(CARGO_TARGET_DIR),target)
-DIST_TARGET := x86_64-unknown-linux-gnu
+DIST_TARGET ?= x86_64-unknown-linux-gnu
+# Static; functions that are alike are one, relocations are packed: a tenth of the size.
+DIST_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,--icf=all -C link-arg=-Wl,-z,pack-relative-relocs
+DIST := $(OUT)/$(DIST_TARGET)/dist
 SERVICES := billing payments
+PROGRAMS := $(SERVICES) pinger ponger tinjis
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 DENY_VERSION := 0.20.2
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ## Build
 
 .PHONY: build
-build: ## release binaries of everything, and a look that no crash point and no trial is in them
+build: ## release binaries of everything, and a look that no crash point is in them
 	cargo build --release --workspace --locked
 	@for binary in tinjis $(SERVICES); do \
-	  if grep -qE "TINJIS_(CRASH|TRIAL)" "$(OUT)/release/$$binary"; then \
-	    echo "$$binary: a release binary must hold no crash point and no trial" >&2; exit 1; \
+	  if grep -q TINJIS_CRASH "$(OUT)/release/$$binary"; then \
+	    echo "$$binary: a release binary must hold no crash point" >&2; exit 1; \
 	  fi; \
 	done
 
 .PHONY: dist
-dist: ## static binaries for images, with their sizes
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile dist --target $(DIST_TARGET) --workspace --locked
-	@cd "$(OUT)/$(DIST_TARGET)/dist" && for binary in $(SERVICES) tinjis; do \
-	  printf '%-10s %6d KiB  %s\n' "$$binary" "$$(( $$(stat -c %s "$$binary") / 1024 ))" "$$(file -b "$$binary" | cut -d, -f1-4)"; \
+dist: ## static binaries for images, with their sizes; DIST_OUT=FOLDER copies them there
+	RUSTFLAGS="$(DIST_FLAGS)" TINJIS_REVISION="$(REVISION)" cargo build --profile dist --locked \
+	  --target $(DIST_TARGET) --package billing --package payments --package pingpong --package tinjis
+	@cd "$(DIST)" && for program in $(PROGRAMS); do \
+	  printf '%-10s %6d KiB\n' "$$program" "$$(( $$(stat -c %s "$$program") / 1024 ))"; \
 	done
+	@if [[ -n "$(DIST_OUT)" ]]; then mkdir -p "$(DIST_OUT)" && cp $(PROGRAMS:%="$(DIST)/%") "$(DIST_OUT)"; fi
+
+.PHONY: images
+images: dist ## an image per program from those binaries, under 10 MB each; needs a Docker daemon and no registry
+	@deploy/scripts/images.sh "$(DIST)" "$(OUT)/images" $(VERSION) $(REVISION)
+
+.PHONY: images-check
+images-check: ## each image runs read-only, as nobody, without a capability, and is healthy
+	@deploy/scripts/images-check.sh "$$(cat "$(OUT)/images/tag")"
+
+.PHONY: images-more
+images-more: ## PostgreSQL and Prometheus from Debian's packages, under the tags that compose and development name
+	@deploy/scripts/images-more.sh "$(OUT)/images" $(or $(MORE),postgres prometheus)
+
+.PHONY: compose-test
+compose-test: ## what users of docker-compose type, on each profile; PROFILES names some of: plain invoice-app ping-pong metrics
+	@deploy/scripts/compose-test.sh $(PROFILES)
+
+.PHONY: push
+push: ## tags the images for REGISTRY=host/path and pushes them; does nothing without it
+	@if [[ -z "$(REGISTRY)" ]]; then echo "not pushed: REGISTRY=host/path says where to"; exit 0; fi; \
+	for program in $(PROGRAMS); do \
+	  docker tag "tinjis/$$program:$(VERSION)" "$(REGISTRY)/$$program:$(VERSION)" && docker push "$(REGISTRY)/$$program:$(VERSION)"; \
+	done
+
+## Deploy, to whatever cluster KUBECONFIG points at
+
+# tinjis, invoice-app, ping-pong, staging or production.
+ENV ?= invoice-app
+ENVS := $(sort $(patsubst deploy/envs/%/releases,%,$(wildcard deploy/envs/*/releases)))
+KUBECTL ?= kubectl
+HELM ?= helm
+# The command that takes image tars to the nodes; `none` where the nodes pull.
+IMAGE_LOAD ?= kind load image-archive
+CLUSTER := KUBECTL="$(KUBECTL)" HELM="$(HELM)" IMAGE_LOAD="$(IMAGE_LOAD)" IMAGES="$(abspath $(OUT)/images)" VERSION="$(VERSION)"
+
+# Images are made when there are none; `make images` makes them anew.
+$(OUT)/images/tag:
+	@$(MAKE) images
+
+.PHONY: deploy
+deploy: $(if $(filter none,$(IMAGE_LOAD)),,$(OUT)/images/tag) ## installs ENV and waits until it is up; says why when it is not
+	@$(CLUSTER) deploy/scripts/cluster.sh deploy $(ENV)
+
+.PHONY: test
+test: ## looks at the deployed ENV from outside, as its users do
+	@$(CLUSTER) deploy/scripts/test.sh $(ENV)
+
+.PHONY: check-manifests
+check-manifests: ## what `make deploy` would create, as a client's dry run
+	@$(CLUSTER) deploy/scripts/cluster.sh check $(ENV)
+
+.PHONY: reset
+reset: ## ENV with fresh data
+	@$(CLUSTER) deploy/scripts/cluster.sh reset $(ENV)
+
+.PHONY: destroy
+destroy: ## takes ENV away, with its data
+	@$(CLUSTER) deploy/scripts/cluster.sh destroy $(ENV)
+
+.PHONY: challenge
+challenge: ## from nothing to all paid on the first environment, timed, and cleaned up; KEEP=1 leaves it
+	@$(CLUSTER) deploy/scripts/challenge.sh
+
+.PHONY: run-local-kube-with-ping-pong-app
+run-local-kube-with-ping-pong-app: create-k3d-cluster ## the ping pair, on a local cluster that is made if KUBECONFIG names none
+	@$(MAKE) deploy ENV=ping-pong
+	@$(MAKE) test ENV=ping-pong
+
+.PHONY: create-k3d-cluster
+create-k3d-cluster: ## a local cluster of k3d, context k3d-cluster; nothing where KUBECONFIG is set
+	@if [[ -n "$$KUBECONFIG" ]]; then echo "using the cluster of KUBECONFIG=$$KUBECONFIG"; \
+	else k3d cluster get cluster >/dev/null 2>&1 || k3d cluster create cluster; fi
+
+.PHONY: delete-local-kube-cluster
+delete-local-kube-cluster: ## that cluster is gone
+	k3d cluster delete cluster
+
+.PHONY: build-pinger
+build-pinger: images ## the image pinger:latest
+
+.PHONY: build-ponger
+build-ponger: images ## the image ponger:latest
+
+.PHONY: render
+render: ## deploy/envs/*/rendered.yaml, from the chart and the values
+	@$(CLUSTER) deploy/scripts/render.sh $(ENVS)
+
+.PHONY: render-check
+render-check: render ## every rendered file is current
+	@git diff --exit-code -- 'deploy/envs/*/rendered.yaml'
 
 ## Look
 
@@ -40,8 +138,8 @@ demo: ## both services charge, are killed and judged, in under 20 s once built
 
 ## Hold
 
-.PHONY: test
-test: ## every test
+.PHONY: test-code
+test-code: ## every test of the code; `make test` looks at what is deployed
 	cargo test --workspace --locked
 
 .PHONY: check
@@ -71,7 +169,7 @@ docs: ## the API's pages; a warning is an error
 contract: ## ids of docs/contract.md that no test names: none
 	cargo test --locked --package tinjis --test contract -- --nocapture
 
-## Prove, at full size; `make test` runs the same code small
+## Prove, at full size; `make test-code` runs the same code small
 
 .PHONY: model
 model: ## the exhaustive model: every interleaving of faults over the production protocol, and its broken variants
@@ -86,16 +184,6 @@ sim: ## the simulation: 2,000 seeds, a process each; SIM_FIRST and SIM_SEEDS cho
 kills: ## kill -9 of billing, then of payments, 20 times each in runs of 20,000 invoices
 	KILLS=$(or $(KILLS),20) KILL_INVOICES=$(or $(KILL_INVOICES),20000) \
 	  cargo test --release --locked --package tinjis --test kills -- --nocapture --test-threads 1
-
-.PHONY: faults
-faults: ## each way in which a network treats calls badly, alone and mixed at 20 % of calls, over 10,000 invoices
-	FAULT_INVOICES=$(or $(FAULT_INVOICES),10000) \
-	  cargo test --profile prove --locked --package tinjis --test faults -- --nocapture --test-threads 1
-
-.PHONY: kill-points
-kill-points: ## billing and payments killed at each named point, at its first, second and a random hit
-	KILL_HITS=$(or $(KILL_HITS),3) \
-	  cargo test --profile prove --locked --package tinjis --test kill_points -- --nocapture --test-threads 1
 
 .PHONY: prove-rotation
 prove-rotation: ## certificates and authorities of all four services change under 100,000 requests without a retry: none fails

@@ -17,4 +17,3 @@ pub mod shutdown;
 pub mod sqlite;
 pub mod telemetry;
 pub mod tls;
-pub mod trial;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use chassis::clock::Random;
-use chassis::trial::paced;
 
 /// Ceiling of the first pause.
 const FIRST: Duration = Duration::from_millis(200);
@@ -18,7 +17,7 @@ fn ceiling(sends: u32) -> Duration {
 /// The pause after so many sends.
 #[must_use]
 pub fn pause(random: &Random, sends: u32) -> Duration {
-    random.jitter(paced(ceiling(sends)))
+    random.jitter(ceiling(sends))
 }
 
 #[cfg(test)]

@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# Puts an environment on whatever cluster KUBECONFIG points at, waits in sight, and takes it away again when asked.
+#
+#   cluster.sh check|deploy|wait|reset|destroy ENV
+#
+# KUBECTL: the client. IMAGE_LOAD: the command that takes image tars to the nodes; `none` where nodes pull. IMAGES: the
+# folder of those tars. VERSION: the tag in rendered.yaml. TIMEOUT: seconds that anything may take to come up.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+verb=$1 env=$2
+read -ra kubectl <<<"${KUBECTL:-kubectl}"
+read -ra image_load <<<"${IMAGE_LOAD:-kind load image-archive}"
+rendered=envs/$env/rendered.yaml
+timeout=${TIMEOUT:-120}
+
+die() {
+  printf '%s\n' "$*" >&2
+  exit 1
+}
+[[ -r $rendered ]] || die "There is no environment \"$env\"; there are:$(cd envs && printf ' %s' */releases | sed 's|/releases||g')"
+
+k() { "${kubectl[@]}" "$@"; }
+
+# kinds REGEX, without REGEX: the environment's objects of these kinds, or all others.
+kinds() { select_kinds 1 "$1"; }
+without() { select_kinds 0 "$1"; }
+select_kinds() {
+  awk -v wanted="$1" -v kinds="^($2)$" '
+    function place(  kind) {
+      kind = doc; sub(/^(.*\n)?kind: */, "", kind); sub(/\n.*/, "", kind)
+      if (doc ~ /(^|\n)kind: / && (kind ~ kinds) == wanted) printf "---\n%s", doc
+    }
+    /^---/ { place(); doc = ""; next }
+    { doc = doc $0 "\n" }
+    END { place() }' < <(manifests)
+}
+
+# The rendered file, with the tag of the images that were loaded.
+manifests() { sed "s|\(image: tinjis/[a-z]*\):$VERSION\$|\1:$tag|" "$rendered"; }
+
+tag=$VERSION
+if [[ ${image_load[0]} != none && -r ${IMAGES:-}/tag ]]; then tag=$(<"$IMAGES/tag"); fi
+
+namespaces() { awk '/^kind: Namespace/ { wanted = 1 } wanted && /^  name:/ { print $2; wanted = 0 }' "$rendered"; }
+
+load_images() {
+  local name tar tars=()
+  if [[ ${image_load[0]} == none ]]; then return; fi
+  while read -r name; do
+    tar=$IMAGES/$(basename "${name%:*}").tar
+    if [[ -r $tar ]]; then tars+=("$tar"); else echo "The nodes pull $name: there is no $tar"; fi
+  done < <(sed -n 's/^ *image: *//p' "$rendered" | sort -u)
+  if grep -q '^kind: Job' "$rendered" || [[ -r $IMAGES/tinjis.tar ]]; then tars+=("$IMAGES/tinjis.tar"); fi
+  for tar in "${tars[@]}"; do
+    "${image_load[@]}" "$tar" >/dev/null || die "${image_load[*]} $tar failed. IMAGE_LOAD names the command for your cluster: docs/clusters.md"
+  done
+  echo "${#tars[@]} images loaded, $tag"
+}
+
+# Certificates of the ping pair, by the users' own openssl, when nobody has brought others.
+make_certificates() {
+  if [[ $env != ping-pong ]] || k --namespace ping-pong get secret ponger-tls pinger-tls >/dev/null 2>&1; then return; fi
+  local work name
+  work=$(mktemp -d)
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj '/CN=ping-pong' \
+    -keyout "$work/ca.key" -out "$work/ca.crt" 2>/dev/null
+  for name in ponger:pong pinger:pinger; do
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=${name#*:}" \
+      -keyout "$work/tls.key" -out "$work/tls.csr" 2>/dev/null
+    openssl x509 -req -in "$work/tls.csr" -CA "$work/ca.crt" -CAkey "$work/ca.key" -CAcreateserial -days 365 \
+      -extfile <(printf 'subjectAltName=DNS:%s\nextendedKeyUsage=serverAuth,clientAuth\n' "${name#*:}") -out "$work/tls.crt" 2>/dev/null
+    k --namespace ping-pong create secret generic "${name%:*}-tls" \
+      --from-file="$work/tls.crt" --from-file="$work/tls.key" --from-file="$work/ca.crt"
+  done
+  rm -rf "$work"
+}
+
+# Why something did not come up: the pods that are not ready, what the cluster says of them, and their last words.
+explain() {
+  local namespace=$1 pod
+  echo "--- pods of $namespace" >&2
+  k --namespace "$namespace" get pods --output wide >&2 || true
+  k --namespace "$namespace" get pods --no-headers | awk '{ split($2, ready, "/"); if (ready[1] != ready[2] && $3 != "Completed") print $1 }' |
+    while read -r pod; do
+      echo "--- events of $pod" >&2
+      k --namespace "$namespace" get events --field-selector "involvedObject.name=$pod" --sort-by=.lastTimestamp \
+        --output 'custom-columns=REASON:.reason,MESSAGE:.message' --no-headers | tail -n 10 >&2
+      echo "--- log of $pod" >&2
+      k --namespace "$namespace" logs --all-containers --tail 20 "$pod" >&2 || true
+      k --namespace "$namespace" logs --all-containers --tail 20 --previous "$pod" 2>/dev/null >&2 || true
+    done
+  echo "--- what else $namespace complains about" >&2
+  k --namespace "$namespace" get events --field-selector type=Warning --sort-by=.lastTimestamp \
+    --output 'custom-columns=OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message' --no-headers | tail -n 8 >&2
+}
+
+# wait_for KIND: until all of the environment's objects of this kind are up.
+wait_for() {
+  local kind=$1 namespace name
+  for namespace in $(namespaces); do
+    kinds "$kind" | k get --namespace "$namespace" --filename - --output name 2>/dev/null | while read -r name; do
+      if [[ $kind == Job ]]; then
+        echo "Waiting for $name"
+        k --namespace "$namespace" wait --for=condition=complete --timeout="${timeout}s" "$name" </dev/null
+      else
+        k --namespace "$namespace" rollout status --timeout="${timeout}s" "$name" </dev/null
+      fi || {
+        explain "$namespace"
+        exit 1
+      }
+    done || die "$env is not up: $namespace, see above"
+  done
+}
+
+wait_for_all() { for kind in StatefulSet Job Deployment; do wait_for "$kind"; done; }
+
+check() { manifests | k apply --dry-run=client --filename -; }
+
+deploy() {
+  load_images
+  if grep -q '^kind: Job' "$rendered"; then
+    # The schema first: pods of the new version come when it is there.
+    without 'Job|Deployment' | k apply --filename -
+    wait_for StatefulSet
+    kinds Job | k delete --ignore-not-found --filename - >/dev/null
+    kinds Job | k apply --filename -
+    wait_for Job
+    kinds Deployment | k apply --filename -
+  elif [[ $env == ping-pong ]]; then
+    without Deployment | k apply --filename -
+    make_certificates
+    kinds Deployment | k apply --filename -
+  else
+    manifests | k apply --filename -
+  fi
+  wait_for_all
+  for namespace in $(namespaces); do k --namespace "$namespace" get pods; done
+}
+
+# delete: what comes in; nothing, if nothing comes in.
+delete() {
+  local objects
+  objects=$(cat)
+  if [[ -n $objects ]]; then k delete --ignore-not-found --timeout="${timeout}s" --filename - <<<"$objects"; fi
+}
+
+destroy() {
+  local kind last='Deployment|StatefulSet|Job|Service|Secret|ConfigMap|PersistentVolumeClaim|NetworkPolicy'
+  for kind in Deployment 'StatefulSet|Job' Service 'Secret|ConfigMap|PersistentVolumeClaim' NetworkPolicy; do
+    kinds "$kind" | delete
+  done
+  without "Namespace|$last" | delete
+  kinds Namespace | delete
+}
+
+# A fresh start: the data goes, and what stands on it; the rest stays.
+reset() {
+  local namespace
+  for namespace in $(namespaces); do
+    k --namespace "$namespace" delete deployment,statefulset,job --all
+    k --namespace "$namespace" delete persistentvolumeclaim --all --timeout="${timeout}s"
+  done
+  deploy
+}
+
+case $verb in
+  check | deploy | reset | destroy) "$verb" ;;
+  wait) wait_for_all ;;
+  *) die "$verb: check, deploy, wait, reset or destroy" ;;
+esac

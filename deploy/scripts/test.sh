@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Looks at a deployed environment from outside, as its users do: health, invoices, a pay call, and what it changed.
+#
+#   test.sh ENV
+#
+# The way in: a port-forward that runs already, else the Ingress, else the NodePort, else a port-forward of its own.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+env=$1
+read -ra kubectl <<<"${KUBECTL:-kubectl}"
+k() { "${kubectl[@]}" "$@"; }
+body=$(mktemp)
+forward=
+end() {
+  rm -f "$body"
+  if [[ -n $forward ]]; then kill "$forward" 2>/dev/null || true; fi
+}
+trap end EXIT
+
+say() { printf '► %s\n' "$*"; }
+good() { printf ' ✔ %s\n' "$*"; }
+bad() {
+  printf ' ✘ %s\n' "$*" >&2
+  exit 1
+}
+
+# answers WANTED-STATUS CURL-ARGS...: the body goes to $body.
+answers() {
+  local wanted=$1 status
+  shift
+  status=$(curl --silent --show-error --max-time 40 --output "$body" --write-out '%{http_code}' "$@") || status=unreachable
+  [[ $status == "$wanted" ]] || bad "$* answered [$status], not [$wanted]: $(head -c 300 "$body")"
+}
+reachable() { curl --silent --fail --max-time 3 --output /dev/null "$@"; }
+
+# find_way NAMESPACE SERVICE PORT HEALTH [HOST]: sets `base` and `host`.
+find_way() {
+  local namespace=$1 service=$2 port=$3 health=$4 ingress=${5:-} address node
+  host=()
+  base=http://127.0.0.1:$port
+  if pgrep --full "port-forward.*$service" >/dev/null && reachable "$base$health"; then
+    good "port-forward to $service, $base"
+    return
+  fi
+  if [[ -n $ingress ]] && k --namespace "$namespace" get ingress antaeus-ingress >/dev/null 2>&1; then
+    for address in "$ingress" "$(k get nodes --output 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')"; do
+      base=http://$address host=(--header "Host: $ingress")
+      if reachable "${host[@]}" "$base$health"; then
+        good "Ingress: antaeus-ingress on host $ingress, $base"
+        return
+      fi
+    done
+    host=()
+  fi
+  node=$(k --namespace "$namespace" get services --output 'jsonpath={range .items[?(@.spec.type=="NodePort")]}{.spec.ports[0].nodePort}{"\n"}{end}' | head -n 1)
+  for address in $(k get nodes --output 'jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}') 127.0.0.1; do
+    base=http://$address:$node
+    if [[ -n $node ]] && reachable "$base$health"; then
+      good "NodePort $node, $base"
+      return
+    fi
+  done
+  k --namespace "$namespace" port-forward "service/$service" ":$port" >"$body" 2>&1 &
+  forward=$!
+  for _ in {1..50}; do
+    base=http://127.0.0.1:$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\).*/\1/p' "$body")
+    if [[ $base != *: ]] && reachable "$base$health"; then
+      good "a port-forward of this test's own, $base"
+      return
+    fi
+    read -rt 0.2 <> <(:) || true
+  done
+  bad "nobody answers for $service: no port-forward, no Ingress, no NodePort, and a port-forward of our own fails: $(<"$body")"
+}
+
+show() {
+  say "Testing $base$1 ..."
+  answers 200 "${host[@]}" "$base$1"
+  printf '  ---\n  %s\n  ---\n' "$(<"$body")"
+}
+
+wait_ready() {
+  say "Waiting up to ${TIMEOUT:-120}s for $env to be ready..."
+  scripts/cluster.sh wait "$env" | sed 's/^/  /'
+}
+
+# count TEXT: how often it is in the body.
+count() { { grep -oF -- "$1" "$body" || true; } | wc -l; }
+
+distribution() {
+  answers 200 "${host[@]}" "$base/rest/v1/invoices"
+  paid=$(count '"status":"PAID"')
+  pending=$(count '"status":"PENDING"')
+  printf '  Invoices PAID=%d & PENDING=%d\n' "$paid" "$pending"
+}
+
+of_tinjis() {
+  local before name
+  say 'Starting tests'
+  wait_ready
+  for name in antaeus payments; do
+    printf '  %s\n' "$(k --namespace payments get pods --selector "app=$name" --output \
+      'jsonpath={.items[0].metadata.name} using {.items[0].spec.containers[0].image} is available on port {.items[0].spec.containers[0].ports[0].containerPort}')"
+  done
+  say 'Testing accessibility...'
+  find_way payments antaeus-service 8000 /rest/health antaeus.local
+  for path in /rest/health /rest/v1/Customers /rest/v1/Customers/1 /rest/v1/invoices /rest/v1/invoices/1; do show "$path"; done
+  say 'Testing Payments: Show distribution of INVOICE_STATUS'
+  distribution
+  before=$paid
+  say 'Testing Payments: Making a payment call'
+  answers 200 "${host[@]}" -X POST "$base/rest/v1/invoices/pay"
+  case $(<"$body") in
+    true) good 'Returned true, all invoices are paid' ;;
+    false) good 'Returned false, not all invoices paid successfully' ;;
+    *) bad "the pay call returned $(<"$body")" ;;
+  esac
+  distribution
+  ((paid >= before)) || bad "$before invoices were PAID, and now $paid are"
+  ((before == paid + pending || paid > before)) || say 'Every charge was refused this time; the provider does so'
+}
+
+of_invoice-app() {
+  local first unpaid
+  wait_ready
+  find_way invoice-app invoice-app 8081 /healthz
+  show /invoices
+  unpaid=$(count '"IsPaid":false')
+  say "$unpaid of 3 invoices are unpaid; paying"
+  ((unpaid == 3)) || say 'they were paid before; make reset ENV=invoice-app starts afresh'
+  answers 200 -X POST "$base/invoices/pay"
+  answers 200 "$base/invoices"
+  first=$(<"$body")
+  (($(count '"IsPaid":true') == 3)) || bad "not all three are paid: $first"
+  for _ in {1..100}; do
+    answers 200 --no-keepalive --header 'Connection: close' "$base/invoices"
+    [[ $(<"$body") == "$first" ]] || bad "replicas disagree: $(<"$body") and $first"
+  done
+  good 'SUCCESS: all invoices are paid, and 100 new connections to three replicas agree'
+}
+
+of_ping-pong() {
+  wait_ready
+  for _ in {1..50}; do
+    if k --namespace ping-pong logs deployment/pinger --tail 20 >"$body" 2>&1 && grep -q 'Got pong' "$body"; then
+      k --namespace ping-pong logs deployment/ponger --all-pods --tail 1 2>/dev/null | tail -n 3 || true
+      tail -n 2 "$body"
+      good 'the pinger gets its pongs, over mutual TLS'
+      return
+    fi
+    read -rt 0.2 <> <(:) || true
+  done
+  bad "the pinger gets no pong: $(tail -n 5 "$body")"
+}
+
+declare -F "of_$env" >/dev/null || bad "what to look at in $env is not written here"
+"of_$env"
+echo '✔ All Tests Done'
