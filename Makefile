@@ -23,11 +23,11 @@ help: ## this list
 ## Build
 
 .PHONY: build
-build: ## release binaries of everything, and a look that no crash point is in them
+build: ## release binaries of everything, and a look that no crash point and no trial is in them
 	cargo build --release --workspace --locked
 	@for binary in tinjis $(SERVICES); do \
-	  if grep -q TINJIS_CRASH "$(OUT)/release/$$binary"; then \
-	    echo "$$binary: a release binary must hold no crash point" >&2; exit 1; \
+	  if grep -qE "TINJIS_(CRASH|TRIAL)" "$(OUT)/release/$$binary"; then \
+	    echo "$$binary: a release binary must hold no crash point and no trial" >&2; exit 1; \
 	  fi; \
 	done
 
@@ -184,6 +184,16 @@ sim: ## the simulation: 2,000 seeds, a process each; SIM_FIRST and SIM_SEEDS cho
 kills: ## kill -9 of billing, then of payments, 20 times each in runs of 20,000 invoices
 	KILLS=$(or $(KILLS),20) KILL_INVOICES=$(or $(KILL_INVOICES),20000) \
 	  cargo test --release --locked --package tinjis --test kills -- --nocapture --test-threads 1
+
+.PHONY: faults
+faults: ## each way in which a network treats calls badly, alone and mixed at 20 % of calls, over 10,000 invoices
+	FAULT_INVOICES=$(or $(FAULT_INVOICES),10000) \
+	  cargo test --profile prove --locked --package tinjis --test faults -- --nocapture --test-threads 1
+
+.PHONY: kill-points
+kill-points: ## billing and payments killed at each named point, at its first, second and a random hit
+	KILL_HITS=$(or $(KILL_HITS),3) \
+	  cargo test --profile prove --locked --package tinjis --test kill_points -- --nocapture --test-threads 1
 
 .PHONY: prove-rotation
 prove-rotation: ## certificates and authorities of all four services change under 100,000 requests without a retry: none fails

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use chassis::admin::{Readiness, admin_router};
 use chassis::caller::{Callers, Tokens};
-use chassis::client::{ClientConfig, DEADLINE};
+use chassis::client::{CONNECT_TIMEOUT, ClientConfig, DEADLINE};
 use chassis::clock::{Clock, Random};
 use chassis::config::DatabaseUrl;
 use chassis::service::{self, Listeners};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::{LogHandle, Telemetry, observe};
 use chassis::tls::{TlsConnect, TlsMetrics};
+use chassis::trial::paced;
 
 use crate::charge::{ChargeSettings, Engine, EngineParts, LEASE};
 use crate::config::{Command, Config};
@@ -116,8 +117,12 @@ pub async fn serve(
 
 /// What calls the provider: over TLS or not, as its URL says.
 fn calls(config: &Config, tls: &TlsMetrics) -> anyhow::Result<chassis::client::Client> {
-    let limits =
-        ClientConfig { pool_max: config.in_flight_max.get(), deadline: DEADLINE, ..ClientConfig::default() };
+    let limits = ClientConfig {
+        pool_max: config.in_flight_max.get(),
+        connect_timeout: paced(CONNECT_TIMEOUT),
+        deadline: paced(DEADLINE),
+        ..ClientConfig::default()
+    };
     Ok(match &config.provider_tls {
         None => chassis::client::Client::new(limits),
         Some(files) => {
@@ -138,12 +143,12 @@ async fn engine(
         endpoint: config.endpoint.clone(),
         idempotency: config.idempotency,
         tokens: config.common.tokens.clone().map(Tokens::new).transpose()?,
-        deadline: DEADLINE,
+        deadline: paced(DEADLINE),
     };
     let parts = EngineParts {
         store,
         provider: provider::Client::new(calls, provider),
-        settings: ChargeSettings { in_flight_max: config.in_flight_max, lease: LEASE },
+        settings: ChargeSettings { in_flight_max: config.in_flight_max, lease: paced(LEASE) },
         clock: Clock::system(),
         random: Random::system(),
         metrics: telemetry.metrics.clone(),

@@ -45,7 +45,10 @@ impl Clock {
         match &self.0 {
             Source::System => {
                 let since = system_time().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-                whole_ms(since)
+                let now_ms = whole_ms(since);
+                #[cfg(debug_assertions)]
+                let now_ms = crate::trial::wall_ms(now_ms);
+                now_ms
             }
             Source::Simulated { start_ms, origin } => start_ms.saturating_add(whole_ms(origin.elapsed())),
             Source::Elsewhere { start_ms, elapsed } => start_ms.saturating_add(whole_ms(elapsed())),

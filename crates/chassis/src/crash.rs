@@ -2,7 +2,8 @@
 //! a release binary holds neither the calls nor the names. Must not know what the points mean.
 //!
 //! `TINJIS_CRASH=K5:3` kills this process by SIGKILL at the third hit of K5; `TINJIS_CRASH_HITS=FILE` gets the
-//! name of each hit, one a line, so that a test can count that the point was really reached.
+//! name of each hit, one a line, so that a test can count that the point was really reached. Hits that stand in the
+//! file at the start count, so that the third start dies at the third hit of a point that each start has once.
 
 /// Marks a point to die at: `crash_point!("K5")`. Nothing at all without debug assertions.
 #[macro_export]
@@ -44,6 +45,12 @@ mod armed {
             Self { name: name.to_owned(), nth, seen: AtomicU64::new(0) }
         }
 
+        /// Takes up the count where earlier processes left it.
+        fn after(self, hits: &str) -> Self {
+            let before = hits.lines().filter(|name| *name == self.name).count();
+            Self { seen: AtomicU64::new(u64::try_from(before).unwrap_or(u64::MAX)), ..self }
+        }
+
         /// True at exactly the nth hit of this point.
         fn is_due(&self, name: &str) -> bool {
             self.name == name && self.seen.fetch_add(1, Ordering::SeqCst) + 1 == self.nth
@@ -71,9 +78,11 @@ mod armed {
 
     fn read_plan() -> Plan {
         let text = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let hits = text("TINJIS_CRASH_HITS");
+        let before = hits.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
         Plan {
-            point: text("TINJIS_CRASH").map(|value| Point::parse(&value.to_string_lossy())),
-            hits: text("TINJIS_CRASH_HITS").map(|path| {
+            point: text("TINJIS_CRASH").map(|value| Point::parse(&value.to_string_lossy()).after(&before)),
+            hits: hits.map(|path| {
                 OpenOptions::new()
                     .create(true)
                     .append(true)
@@ -105,6 +114,12 @@ mod armed {
         #[test]
         fn a_point_without_a_number_is_due_at_once() {
             assert!(Point::parse("K1").is_due("K1"));
+        }
+
+        #[test]
+        fn hits_of_earlier_processes_count() {
+            let point = Point::parse("K5:3").after("K5\nK4\n");
+            assert_eq!(["K5", "K5", "K5"].map(|name| point.is_due(name)), [false, true, false]);
         }
 
         #[test]

@@ -7,11 +7,14 @@ pub mod http;
 pub mod ledger;
 pub mod postgres;
 pub mod process;
+pub mod proof;
+pub mod proxy;
 pub mod services;
 pub mod wait;
 
 pub use http::Answer;
 pub use postgres::Database;
 pub use process::Process;
+pub use proof::Proof;
 pub use services::{Builder, Services};
 pub use wait::{Dice, size, timed, wait_until};

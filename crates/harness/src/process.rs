@@ -155,6 +155,35 @@ impl Process {
         }
     }
 
+    /// As [`Self::start_again`]; an error is how it ended before it was ready.
+    ///
+    /// # Panics
+    /// When it neither becomes ready nor ends.
+    #[track_caller]
+    pub fn try_start(&mut self) -> Result<(), ExitStatus> {
+        self.spawn();
+        let url = format!("{}/readyz", self.admin_url());
+        let ended = wait_for("a service to be ready, or to end", READY_WITHIN, || {
+            if http::try_call("GET", &url, &[], b"").is_ok_and(|answer| answer.status == 200) {
+                return Some(None);
+            }
+            self.ended().map(Some)
+        });
+        match ended {
+            None => Ok(()),
+            Some(status) => {
+                self.child = None;
+                Err(status)
+            }
+        }
+    }
+
+    /// Whether it was started and has not been seen to end.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     fn wait_ready(&mut self) -> Result<(), &'static str> {
         let url = format!("{}/readyz", self.admin_url());
         let child = self.child.as_mut().ok_or("was not started")?;

@@ -81,6 +81,12 @@ impl Dice {
         Self(u64::try_from(size("SEED", or_else)).unwrap_or_default())
     }
 
+    /// The numbers of this seed.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// What to set `SEED` to for the same numbers from here on.
     #[must_use]
     pub fn seed(&self) -> u64 {

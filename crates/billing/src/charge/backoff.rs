@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chassis::clock::Random;
+use chassis::trial::paced;
 
 /// Ceiling of the first pause.
 const FIRST: Duration = Duration::from_millis(200);
@@ -17,7 +18,7 @@ fn ceiling(sends: u32) -> Duration {
 /// The pause after so many sends.
 #[must_use]
 pub fn pause(random: &Random, sends: u32) -> Duration {
-    random.jitter(ceiling(sends))
+    random.jitter(paced(ceiling(sends)))
 }
 
 #[cfg(test)]

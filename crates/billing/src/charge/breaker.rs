@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chassis::clock::Random;
+use chassis::trial::paced;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -217,7 +218,7 @@ impl Breaker {
     fn open(&self, now: Instant, failed_probes: u32) -> State {
         let ceiling = COOL_DOWN_FIRST.saturating_mul(1 << failed_probes.min(16)).min(COOL_DOWN_MAX);
         let pause = ceiling / 2 + self.random.jitter(ceiling / 2);
-        State::Open { probe_at: now + pause, failed_probes, probing: false }
+        State::Open { probe_at: now + paced(pause), failed_probes, probing: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use chassis::crash_point;
 use chassis::telemetry::TraceContext;
+use chassis::trial::paced;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -322,7 +323,7 @@ impl<'a> Claimer<'a> {
             Some(None) => return Some(Ended::Done),
             Some(Some(next_in)) => self.or_another_settles(next_in).await,
         };
-        let (next_at, tail_ends) = (Instant::now() + next_in, self.progress.went_forward_at() + TAIL);
+        let (next_at, tail_ends) = (Instant::now() + next_in, self.progress.went_forward_at() + paced(TAIL));
         if self.run.is_none() && !next_in.is_zero() || next_at >= tail_ends {
             return Some(Ended::Done);
         }

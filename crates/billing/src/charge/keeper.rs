@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::crash_point;
+use chassis::trial::paced;
 use tokio::time::Instant;
 
 use super::Started;
@@ -50,7 +51,7 @@ impl Shared {
     /// Starts a run, or joins the unfinished one, which then looks once more before it ends. One that another process
     /// drives is shared from now on.
     pub(super) async fn start_or_join(self: &Arc<Self>) -> store::Result<Started> {
-        let (run, joined) = self.store.open_run(RUN_LEASE).await?;
+        let (run, joined) = self.store.open_run(paced(RUN_LEASE)).await?;
         match self.runs.find(run.id).filter(|progress| progress.is_driven()) {
             Some(progress) => progress.join(),
             None if !joined || self.store.is_shared() => {
@@ -137,9 +138,9 @@ impl Shared {
     /// Prolongs the lease for as long as it is polled; does not end by itself.
     async fn renew(&self, run: RunId) {
         loop {
-            tokio::time::sleep(RENEW_EVERY).await;
+            tokio::time::sleep(paced(RENEW_EVERY)).await;
             crash_point!("K12");
-            match self.store.renew_run(run, RUN_LEASE).await {
+            match self.store.renew_run(run, paced(RUN_LEASE)).await {
                 Ok(true) => {}
                 // Attempts have leases and keys of their own: going on harms nobody.
                 Ok(false) => tracing::warn!(run.id = run.0, "The run was finished by another process"),
@@ -176,7 +177,7 @@ impl Shared {
             let shares = self.store.is_shared() && !self.breaker.gives_up();
             let unfinished = match shares {
                 true => self.store.unfinished_run().await,
-                false => self.store.adopt_run(RUN_LEASE).await,
+                false => self.store.adopt_run(paced(RUN_LEASE)).await,
             };
             match unfinished {
                 Ok(Some(run)) => self.begin(run.id),
@@ -190,7 +191,7 @@ impl Shared {
             let look_every = if self.store.is_shared() { LOOK_AT_OTHERS_EVERY } else { LOOK_EVERY };
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(next_in.clamp(LOOK_AT_MOST_EVERY, look_every)) => {}
+                () = tokio::time::sleep(next_in.clamp(paced(LOOK_AT_MOST_EVERY), paced(look_every))) => {}
                 () = self.wake.notified() => {}
                 () = self.shutdown.draining() => {}
             }
@@ -230,20 +231,20 @@ impl Shared {
     /// Sends what is due and belongs to nobody; answers when to look again.
     async fn settle_leftovers(self: &Arc<Self>) -> Duration {
         if self.provider.idempotency() == Idempotency::None || self.runs.is_any() {
-            return LOOK_EVERY;
+            return paced(LOOK_EVERY);
         }
         let probe_in = match self.breaker.outlook(Instant::now()) {
             Outlook::Clear => Duration::ZERO,
             Outlook::ProbeAt(at) => at.saturating_duration_since(Instant::now()),
-            Outlook::Probing | Outlook::Latched => LOOK_EVERY,
+            Outlook::Probing | Outlook::Latched => paced(LOOK_EVERY),
         };
         if !probe_in.is_zero() {
             return probe_in;
         }
         match self.store.next_open_in().await {
             Ok(Some(Duration::ZERO)) => {}
-            Ok(next_in) => return next_in.unwrap_or(LOOK_EVERY),
-            Err(_) => return LOOK_EVERY,
+            Ok(next_in) => return next_in.unwrap_or(paced(LOOK_EVERY)),
+            Err(_) => return paced(LOOK_EVERY),
         }
         drive(self, None, &Arc::new(Progress::new())).await;
         Duration::ZERO

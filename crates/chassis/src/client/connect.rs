@@ -59,13 +59,22 @@ impl Tcp {
         let tcp = match host.parse::<IpAddr>() {
             Ok(address) => TcpStream::connect((address, port)).await?,
             Err(_) => {
-                let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+                let addresses = lookup(host, port).await?;
                 first_connected(&addresses, deadline).await?
             }
         };
         tcp.set_nodelay(true)?;
         Ok(tcp)
     }
+}
+
+async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    #[cfg(debug_assertions)]
+    if crate::trial::is_nameless(host) {
+        crate::crash_point!("client-no-name");
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address: a trial wants it so"));
+    }
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
 async fn first_connected(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {

@@ -178,8 +178,9 @@ impl Inner {
         let generation = self.connect.generation();
         let stream = tokio::time::timeout_at(deadline, self.connect.connect(host, port, deadline))
             .await
-            .map_err(|_| Cause::ConnectLate(self.config.connect_timeout))?
-            .map_err(Cause::Connect)?;
+            .map_err(|_| Cause::ConnectLate(self.config.connect_timeout))
+            .and_then(|connected| connected.map_err(Cause::Connect))
+            .inspect_err(mark)?;
         let connection = Exclusive::new(stream, generation).await.map_err(Cause::Connection)?;
         crate::crash_point!("client-connected");
         Ok(connection)
@@ -210,6 +211,20 @@ impl Inner {
             headers.insert(TRACEPARENT, context.header_value());
         }
         request
+    }
+}
+
+/// Points at which proofs count that a connection could not be had.
+fn mark(cause: &Cause) {
+    match cause {
+        Cause::ConnectLate(_) => crate::crash_point!("client-connect-late"),
+        Cause::Connect(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            crate::crash_point!("client-connect-late");
+        }
+        Cause::Connect(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            crate::crash_point!("client-refused");
+        }
+        _ => {}
     }
 }
 

@@ -1,0 +1,148 @@
+//! The matrix itself: every fault alone, then seeded mixes of all of them, then a provider without keys.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use harness::proof::{Verified, progress};
+use harness::proxy::{Fault, Plan};
+use harness::wait::{pause, wait_until};
+use harness::{Dice, Proof, http, size};
+
+use crate::outage::{Outage, cycle};
+use crate::site::{Site, TINJIS, WITHIN, plain};
+
+/// Of a hundred calls.
+const PERCENT: u64 = 20;
+/// Between two runs while a first outage is waited for.
+const NEXT_RUN: Duration = Duration::from_millis(20);
+/// Mixes, each with a seed of its own.
+const MIXES: usize = 2;
+/// Of fewer invoices too few calls are faulty for every kind to come up; they are only a look.
+const INVOICES_MIN: usize = 1000;
+/// Alone, a fault meets a tenth of the invoices of a mix.
+const ALONE: usize = 10;
+/// What no one can know of a provider without keys: that the network doubled a request, or swapped two answers.
+const NEEDS_KEYS: [Fault; 2] = [Fault::Repeated, Fault::OtherAnswer];
+
+#[test]
+fn each_fault_alone_and_all_of_them_mixed_charge_every_invoice_once() {
+    let proof = Proof::of("fault matrix, SQLite");
+    let invoices = size("FAULT_INVOICES", 300);
+    let seed = Dice::thrown().seed();
+    let site = Site::start(plain(), seed);
+    let is_small = invoices < INVOICES_MIN;
+    if !is_small {
+        each_alone(&site, invoices / ALONE);
+    }
+    let mixes = if is_small { 1 } else { MIXES };
+    for mix in 1..=mixes {
+        leg(&site, &format!("mix-{mix}"), Plan::mix(&Fault::ALL, PERCENT), &Outage::ALL, invoices);
+    }
+    let verified = site.assert_all_paid("after all", &[]);
+    let counts = site.counts();
+    if !is_small {
+        assert_none_is_missing(
+            &counts,
+            Fault::ALL.map(Fault::word).into_iter().chain(Outage::ALL.map(Outage::word)),
+        );
+    }
+    let struck: u64 = counts.values().sum();
+    let how_many = format!(
+        "{} kinds alone, {mixes} mixes; {} invoices, {struck} faults, SEED={seed}",
+        counts.len(),
+        verified.number("invoices")
+    );
+    progress(&format!("{counts:?}"));
+    proof.end(&how_many, verified.number("double"), verified.number("lost"));
+}
+
+fn each_alone(site: &Site, invoices: usize) {
+    for fault in Fault::ALL {
+        leg(site, fault.word(), Plan::only(fault, PERCENT), &[], invoices);
+    }
+    for outage in Outage::ALL {
+        leg(site, outage.word(), Plan::default(), &[outage], invoices);
+    }
+}
+
+/// Imports, charges while things go wrong, lets them end, and looks.
+fn leg(site: &Site, name: &str, plan: Plan, outages: &[Outage], invoices: usize) {
+    let struck_before = site.counts();
+    site.services.import(&format!("{name}-"), invoices);
+    site.proxy.follow(plan);
+    let paid = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _outages = scope.spawn(|| cycle(site, outages, || !paid.load(Ordering::SeqCst)));
+        let _over = Over(&paid);
+        if outages.is_empty() {
+            site.services.pay_until_true(WITHIN);
+        } else {
+            // The outage comes first.
+            let struck = || site.counts() != struck_before;
+            wait_until("the first outage strikes", WITHIN, || {
+                let _busy =
+                    http::try_call("POST", &format!("{}/v1/runs", site.services.billing_url()), &[], b"");
+                pause(NEXT_RUN);
+                struck()
+            });
+            site.services.pay_until_true(WITHIN);
+        }
+    });
+    site.recover();
+    let verified = site.assert_all_paid(name, &[]);
+    progress(&format!("{name}: {} invoices so far are paid", verified.number("paid")));
+}
+
+/// Ends the outages, also when a leg fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[track_caller]
+fn assert_none_is_missing<'a>(counts: &BTreeMap<&str, u64>, words: impl Iterator<Item = &'a str>) {
+    let missing: Vec<&str> = words.filter(|word| counts.get(word).copied().unwrap_or(0) == 0).collect();
+    assert!(missing.is_empty(), "never took effect: {missing:?} in {counts:?}");
+}
+
+#[test]
+fn without_keys_no_fault_charges_twice_and_what_is_doubtful_waits_for_a_person() {
+    let proof = Proof::of("faults without keys, SQLite");
+    let invoices = size("FAULT_INVOICES", 300);
+    let seed = Dice::thrown().seed();
+    let site = Site::start(plain().billing_env("PAYMENT_PROVIDER_IDEMPOTENCY", "none"), seed);
+    let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| !NEEDS_KEYS.contains(fault)).collect();
+    site.services.import("none-", invoices);
+    let unkeyed = Plan { strips_keys: true, ..Plan::mix(&faults, PERCENT) };
+    site.proxy.follow(unkeyed.clone());
+    let left = |state| {
+        let url = format!("{}/v1/invoices?state={state}&limit=1", site.services.billing_url());
+        http::get(&url).json()["items"].as_array().map_or(0, Vec::len)
+    };
+    wait_until("nothing is left but doubt", WITHIN, || {
+        let run = site.services.start_run();
+        let _ended = site.services.wait_run(&run, WITHIN);
+        left("PENDING") + left("CHARGING") == 0
+    });
+    site.proxy.settle(WITHIN);
+    let verified = Verified::of(TINJIS, &site.services, &[]);
+    let counts = site.counts();
+    if invoices >= INVOICES_MIN {
+        assert_none_is_missing(&counts, faults.iter().map(|fault| fault.word()));
+    }
+    assert_eq!(
+        (verified.number("double"), left("CHARGING"), left("PENDING")),
+        (0, 0, 0),
+        "{}",
+        verified.json
+    );
+    let waiting = verified.number("invoices") - verified.number("paid");
+    assert!(waiting > 0 && verified.number("charges") > verified.number("paid"), "{}", verified.json);
+    let struck: u64 = counts.values().sum();
+    let how_many = format!("{invoices} invoices, {struck} faults, {waiting} wait for a person, SEED={seed}");
+    proof.end(&how_many, verified.number("double"), 0);
+}

@@ -1,0 +1,72 @@
+//! Both services with the fault proxy between them, ten times as quick as in production.
+//! Knows settings and routes; judges by `tinjis verify`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use harness::proof::Verified;
+use harness::proxy::{Pace, Plan, Proxy};
+use harness::{Builder, Services};
+
+use crate::outage::Trials;
+
+pub(crate) const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
+/// Every deadline, lease and pause of billing is divided by this.
+const TEMPO: u32 = 10;
+/// As billing's call deadline, at that tempo.
+pub(crate) const PACE: Pace = Pace { call_timeout: Duration::from_secs(1), delay: Duration::from_secs(6) };
+/// However long a machine takes, a leg is done within this.
+pub(crate) const WITHIN: Duration = Duration::from_secs(120);
+
+pub(crate) struct Site {
+    pub(crate) services: Services,
+    pub(crate) proxy: Proxy,
+    pub(crate) trials: Trials,
+    _folder: tempfile::TempDir,
+}
+
+/// Services as they are to be.
+pub(crate) fn plain() -> Builder {
+    Services::of(TINJIS).payments_flags(["--success-rate=0.9", "--seed=3"])
+}
+
+impl Site {
+    pub(crate) fn start(builder: Builder, seed: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let trials = Trials::within(folder.path());
+        let proxy = Proxy::start(seed, PACE);
+        let path = |path: &PathBuf| path.to_str().expect("a test's path is UTF-8").to_owned();
+        let services = builder
+            .billing_env("PAYMENT_PROVIDER_ENDPOINT", proxy.url())
+            .billing_env("TINJIS_TRIAL_TEMPO", TEMPO.to_string())
+            .billing_env("TINJIS_TRIAL_NAMES", path(&trials.names))
+            .billing_env("TINJIS_TRIAL_CLOCK", path(&trials.clock))
+            .billing_env("TINJIS_CRASH_HITS", path(&trials.hits))
+            .start();
+        proxy.lead_to(services.payments.address());
+        Self { services, proxy, trials, _folder: folder }
+    }
+
+    /// From now on nothing goes wrong; returns when nothing is left of what did, and all is paid.
+    #[track_caller]
+    pub(crate) fn recover(&self) {
+        self.proxy.follow(Plan::default());
+        self.proxy.settle(WITHIN);
+        self.services.pay_until_true(WITHIN);
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_all_paid(&self, context: &str, flags: &[&str]) -> Verified {
+        let verified = Verified::of(TINJIS, &self.services, flags);
+        verified.assert_all_paid(context);
+        verified
+    }
+
+    /// How often each fault took effect so far, by its word.
+    pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = self.trials.counts();
+        counts.extend(self.proxy.counts().into_iter().map(|(fault, count)| (fault.word(), count)));
+        counts
+    }
+}

@@ -1,0 +1,305 @@
+//! Kill matrix: billing at each of K1 to K14, payments at each of P1 to P5, killed at the first, the second and a
+//! random hit, started again, and everything paid: nobody is charged twice, nothing is lost; a point that is never
+//! reached fails. Small here; `make kill-points` is the full size. Knows the services from outside only, and the names
+//! of the points. Release builds have no such points.
+#![cfg(debug_assertions)]
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use harness::ledger::{Verdict, ask, judge};
+use harness::wait::{pause, wait_until};
+use harness::{Dice, Process, Proof, Services, http, size};
+
+/// However long a machine takes, a point is reached and a round is paid within this.
+const WITHIN: Duration = Duration::from_secs(60);
+/// Leases are a second long and calls may take a sixth of one: an attempt's lease is a minute in production.
+const TEMPO: &str = "60";
+/// Plain invoices of a round; where needed, one whose answer is held back comes before them.
+const INVOICES: usize = 40;
+/// Answers to this customer's first deliveries are held back.
+const HELD: usize = 901;
+const FAULTS: &str = "
+    [[rule]]
+    fault = \"hold\"
+    customer_id = 901
+    latency_ms = 700
+";
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Billing,
+    Payments,
+}
+
+/// How the victim is brought to a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// A start on no store at all.
+    NewStore,
+    /// A start that finds attempts open.
+    Restart,
+    /// A run.
+    Run,
+    /// A run that lasts until its lease is renewed.
+    LongRun,
+    /// A person's word while the call is under way.
+    Resolve,
+    /// SIGTERM in a run.
+    Stop,
+}
+
+use Victim::{Billing, Payments};
+use Way::{LongRun, NewStore, Resolve, Restart, Run, Stop};
+
+/// Each point: its number, its name in the code, who dies there, the way, and up to which hit the random one is drawn.
+/// New stores come first: they forget what was charged.
+const POINTS: [(&str, &str, Victim, Way, u64); 19] = [
+    ("K13", "migration", Billing, NewStore, 4),
+    ("K1", "K1", Billing, Run, 6),
+    ("K2", "K2", Billing, Run, 6),
+    ("K3", "client-connected", Billing, Run, 40),
+    ("K4", "client-half-request", Billing, Run, 40),
+    ("K5", "client-request-sent", Billing, Run, 60),
+    ("K6", "client-half-answer", Billing, Run, 40),
+    ("K7", "K7", Billing, Run, 60),
+    ("K8", "K8", Billing, Run, 6),
+    ("K9", "K9", Billing, Run, 6),
+    ("K10", "K10", Billing, Restart, 4),
+    ("K11", "K11", Billing, Resolve, 4),
+    ("K12", "K12", Billing, LongRun, 4),
+    ("K14", "K14", Billing, Stop, 4),
+    ("P1", "P1", Payments, Run, 60),
+    ("P2", "P2", Payments, Run, 60),
+    ("P3", "P3", Payments, Run, 60),
+    ("P4", "P4", Payments, Run, 60),
+    ("P5", "P5", Payments, Run, 60),
+];
+
+/// What goes before a point's hit: so many rounds at most.
+const ROUNDS_MAX: usize = 60;
+
+struct Matrix {
+    services: Services,
+    imported: i64,
+    rounds: usize,
+}
+
+#[test]
+fn killed_at_each_named_point_every_invoice_is_charged_once() {
+    let proof = Proof::of("kill matrix, SQLite");
+    let (mut dice, hits) = (Dice::thrown(), size("KILL_HITS", 1));
+    let seed = dice.seed();
+    let folder = tempfile::tempdir().unwrap();
+    let faults = folder.path().join("faults.toml");
+    fs::write(&faults, FAULTS).unwrap();
+    let flags =
+        [format!("--faults={}", faults.display()), "--success-rate=0.9".to_owned(), "--seed=1".to_owned()];
+    let services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
+        .payments_flags(flags)
+        .billing_env("TINJIS_TRIAL_TEMPO", TEMPO)
+        .start();
+    let mut matrix = Matrix { services, imported: 0, rounds: 0 };
+    let (mut kills, mut verdict) = (0, Verdict::default());
+    for (number, point, victim, way, drawn_from) in POINTS {
+        let random = 3 + usize::try_from(dice.below(drawn_from)).unwrap_or_default();
+        // Small: one of the three, in turn.
+        let all = [1, 2, random];
+        let chosen = if hits >= all.len() { &all[..] } else { &all[kills % all.len()..][..1] };
+        for &nth in chosen {
+            matrix.die_at(point, nth, victim, way);
+            matrix.services.pay_until_true(WITHIN);
+            verdict = matrix.judge();
+            let all = matrix.imported;
+            let wanted = Verdict { invoices: all, paid: all, charges: all, ..Verdict::default() };
+            assert_eq!(
+                verdict, wanted,
+                "SEED={seed}: after {number} ({point}), hit {nth}: each is charged once"
+            );
+            kills += 1;
+        }
+    }
+    let counts = (u64::try_from(verdict.double).unwrap(), u64::try_from(verdict.lost).unwrap());
+    let points = POINTS.len();
+    proof.end(
+        &format!("{kills} kills at {points} points, {} invoices, SEED={seed}", verdict.invoices),
+        counts.0,
+        counts.1,
+    );
+}
+
+impl Matrix {
+    fn victim(&mut self, victim: Victim) -> &mut Process {
+        match victim {
+            Victim::Billing => &mut self.services.billing,
+            Victim::Payments => &mut self.services.payments,
+        }
+    }
+
+    fn judge(&self) -> Verdict {
+        judge(&self.services.billing.db(), &self.services.payments.db())
+    }
+
+    /// Kills the victim at this hit of the point, however many starts that takes, and starts it once more.
+    fn die_at(&mut self, point: &'static str, nth: usize, victim: Victim, way: Way) {
+        let hits = self.services.dir().join(format!("{point}-{nth}.hits"));
+        let process = self.victim(victim);
+        process.kill();
+        process.set_env("TINJIS_CRASH", format!("{point}:{nth}"));
+        process.set_env("TINJIS_CRASH_HITS", hits.to_str().expect("a test's path is UTF-8"));
+        if way == Way::NewStore {
+            self.forget_stores();
+        }
+        let mut rounds = 0;
+        while !self.is_dead_after(victim, way) {
+            rounds += 1;
+            assert!(
+                rounds < ROUNDS_MAX,
+                "{point}: hit {nth} was not reached in {rounds} rounds: {}",
+                reached(&hits, point)
+            );
+        }
+        assert_eq!(
+            reached(&hits, point),
+            nth,
+            "{point}: dead at another hit than the one that was asked for"
+        );
+        let process = self.victim(victim);
+        process.set_env("TINJIS_CRASH", "");
+        process.set_env("TINJIS_CRASH_HITS", "");
+        if way == Way::NewStore {
+            self.forget_stores();
+        }
+        self.victim(victim).start_again();
+    }
+
+    /// One round on the way; whether the victim died of it, by SIGKILL.
+    fn is_dead_after(&mut self, victim: Victim, way: Way) -> bool {
+        self.rounds += 1;
+        if way == Way::NewStore {
+            return self.is_dead_after_new_store();
+        }
+        let process = self.victim(victim);
+        if !process.is_running() && is_dead_at_start(process) {
+            return true;
+        }
+        self.import(way);
+        self.ask_for_run();
+        match way {
+            Way::Restart => {
+                self.wait_for_open(victim);
+                self.services.billing.kill();
+                is_dead_at_start(&mut self.services.billing)
+            }
+            Way::Stop => {
+                self.wait_for_open(victim);
+                let died = self.services.billing.stop().signal() == Some(9);
+                died || is_dead_at_start(&mut self.services.billing)
+            }
+            Way::Resolve => {
+                self.say_not_charged();
+                self.is_dead_after_run(victim)
+            }
+            _ => self.is_dead_after_run(victim),
+        }
+    }
+
+    fn is_dead_after_new_store(&mut self) -> bool {
+        self.services.billing.kill();
+        let is_new = !self.services.billing.db().exists();
+        let died = is_dead_at_start(&mut self.services.billing);
+        // The next round begins on a new store again, unless this one was left half made.
+        if !died && is_new {
+            self.services.billing.kill();
+            self.forget_stores();
+        }
+        died
+    }
+
+    /// Waits until the run is over, or the victim.
+    fn is_dead_after_run(&mut self, victim: Victim) -> bool {
+        let running = "SELECT count(*) FROM runs WHERE state = 'running'";
+        let db = self.services.billing.db();
+        wait_until("a run to end, or the victim", WITHIN, || {
+            self.victim(victim).ended().is_some() || ask(&db, running) == 0
+        });
+        let Some(status) = self.victim(victim).ended() else { return false };
+        assert_eq!(status.signal(), Some(9), "it dies by SIGKILL");
+        self.victim(victim).kill();
+        true
+    }
+
+    fn import(&mut self, way: Way) {
+        let round = self.rounds;
+        if matches!(way, Way::Restart | Way::Resolve | Way::Stop | Way::LongRun) {
+            let row = format!(
+                "{{\"reference\":\"held-{round}\",\"customer_id\":{HELD},\"currency\":\"EUR\",\"amount\":\"12.15\"}}\n"
+            );
+            let url = format!("{}/v1/imports", self.services.billing_url());
+            let answer =
+                http::call("POST", &url, &[("Content-Type", "application/x-ndjson")], row.as_bytes());
+            assert_eq!(answer.status, 200, "import: {}", answer.text());
+            self.imported += 1;
+        }
+        self.services.import(&format!("R{round}-"), INVOICES);
+        self.imported += i64::try_from(INVOICES).expect("a round is smaller than 2^63");
+    }
+
+    /// Billing may die before it can answer.
+    fn ask_for_run(&self) {
+        let _lost = http::try_call("POST", &format!("{}/v1/runs", self.services.billing_url()), &[], b"");
+    }
+
+    /// Waits for an open attempt, or the victim's end.
+    fn wait_for_open(&mut self, victim: Victim) {
+        let db = self.services.billing.db();
+        let open = "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')";
+        wait_until("an attempt to be open", WITHIN, || {
+            ask(&db, open) > 0 || self.victim(victim).ended().is_some()
+        });
+    }
+
+    /// Of each open attempt; a refusal of the word, and an answer lost with the process, are as good.
+    fn say_not_charged(&mut self) {
+        self.wait_for_open(Victim::Billing);
+        let word = br#"{"decision":"not_charged","reason":"looked it up","actor":"anna"}"#;
+        let base = format!("{}/v1/attempts", self.services.billing_url());
+        let held = format!(
+            "SELECT coalesce(min(invoice_id), 0) FROM attempts WHERE customer_id = {HELD} AND state IN ('INTENT', 'IN_DOUBT')"
+        );
+        let invoice = ask(&self.services.billing.db(), &held);
+        let page = http::try_call("GET", &format!("{base}?after={invoice}.0&limit=1"), &[], b"");
+        let Ok(page) = page else { return };
+        let Some(key) = page.json()["items"][0]["key"].as_str().map(ToOwned::to_owned) else { return };
+        let headers = [("Content-Type", "application/json")];
+        let _lost = http::try_call("POST", &format!("{base}/{key}/resolve"), &headers, word);
+        pause(Duration::from_millis(1));
+    }
+
+    /// Nothing was charged before this.
+    fn forget_stores(&mut self) {
+        assert_eq!(self.imported, 0, "a store that charged must not be forgotten");
+        for end in ["", "-wal", "-shm"] {
+            let file = format!("{}{end}", self.services.billing.db().display());
+            let _missing = fs::remove_file(file);
+        }
+    }
+}
+
+/// Starts it; whether it died before it was ready.
+fn is_dead_at_start(process: &mut Process) -> bool {
+    match process.try_start() {
+        Ok(()) => false,
+        Err(status) => {
+            assert_eq!(status.signal(), Some(9), "it dies by SIGKILL: {}", process.log());
+            true
+        }
+    }
+}
+
+fn reached(hits: &PathBuf, point: &str) -> usize {
+    fs::read_to_string(hits).unwrap_or_default().lines().filter(|line| *line == point).count()
+}
