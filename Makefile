@@ -200,6 +200,10 @@ prove-rotation: ## certificates and authorities of all four services change unde
 	ROTATION_REQUESTS=$(or $(ROTATION_REQUESTS),100000) \
 	  cargo test --release --locked --package tinjis --test rotation -- --nocapture
 
+.PHONY: prove-callers
+prove-callers: ## who is not to be let in is refused for the reason that is counted, next to a twin that is let in
+	cargo test --locked --package tinjis --test callers -- --nocapture --test-threads 1
+
 .PHONY: drill
 drill: ## billing is backed up in mid-run, charges on, dies, is restored, repaired from the ledger, and pays the rest
 	DRILL_INVOICES=$(or $(DRILL_INVOICES),20000) \

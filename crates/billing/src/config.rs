@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use ::http::Uri;
 use ::http::uri::{PathAndQuery, Scheme};
-use chassis::caller::Callers;
+use chassis::caller::Tokens;
 use chassis::config::{
     Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, TokenSource, client_tls, load, unquote,
 };
@@ -71,6 +71,10 @@ pub struct Args {
     /// Key of that certificate in PEM, read again when it changes
     #[arg(long, env = "PROVIDER_KEY", value_name = "FILE", help_heading = "Provider")]
     provider_key: Option<String>,
+    /// File with a signed token, such as a ServiceAccount's, that billing shows to the provider; read again when it
+    /// changes [default: none]
+    #[arg(long, env = "PROVIDER_TOKEN_FILE", value_name = "FILE", help_heading = "Provider")]
+    provider_token_file: Option<String>,
     /// File with one token a line of those who may write through /v1 from elsewhere [default: nobody may]
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     operator_token_file: Option<String>,
@@ -113,6 +117,8 @@ pub struct Config {
     pub endpoint: Uri,
     /// Whom billing trusts and what it shows, if the provider is called over TLS.
     pub provider_tls: Option<ClientFiles>,
+    /// The signed token that the provider is shown, if any.
+    pub provider_token: Option<TokenSource>,
     /// What the provider does with keys.
     pub idempotency: Idempotency,
     /// Charges under way at once.
@@ -149,15 +155,15 @@ impl Args {
         let deployment = problems.take("--deployment-id (DEPLOYMENT_ID)", deployment);
         let endpoint = endpoint(given(&self.payment_provider_endpoint), invoice_app, problems);
         let provider_tls = endpoint.as_ref().map(|endpoint| self.provider_tls(endpoint, problems));
+        let provider_token =
+            token_file(&self.provider_token_file, "--provider-token-file (PROVIDER_TOKEN_FILE)", problems);
         let idempotency = idempotency(given(&self.payment_provider_idempotency).unwrap_or("none"));
         let idempotency =
             problems.take("--payment-provider-idempotency (PAYMENT_PROVIDER_IDEMPOTENCY)", idempotency);
         let in_flight_max = in_flight_max(given(&self.in_flight_max).unwrap_or(IN_FLIGHT_MAX));
         let in_flight_max = problems.take("--in-flight-max (IN_FLIGHT_MAX)", in_flight_max);
-        let operators = given(&self.operator_token_file).map(|path| TokenSource::File(path.into()));
-        if let Err(error) = Callers::from_source(operators.clone()) {
-            problems.add("--operator-token-file (OPERATOR_TOKEN_FILE)", error);
-        }
+        let operators =
+            token_file(&self.operator_token_file, "--operator-token-file (OPERATOR_TOKEN_FILE)", problems);
         Some(Config {
             common: common?,
             command,
@@ -165,6 +171,7 @@ impl Args {
             deployment: deployment?,
             endpoint: endpoint?,
             provider_tls: provider_tls?.ok()?,
+            provider_token,
             idempotency: idempotency?,
             in_flight_max: in_flight_max?,
             operators,
@@ -198,6 +205,13 @@ impl Args {
 /// An empty text counts as not given.
 fn given(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
+}
+
+/// A file of tokens, which must be of use now.
+fn token_file(path: &Option<String>, setting: &str, problems: &mut Problems) -> Option<TokenSource> {
+    let source = TokenSource::File(given(path)?.into());
+    problems.take(setting, Tokens::new(source.clone()))?;
+    Some(source)
 }
 
 fn deployment(text: &str) -> Result<DeploymentId, String> {

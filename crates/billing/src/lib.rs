@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use chassis::admin::{Readiness, admin_router};
-use chassis::caller::{Callers, Tokens};
+use chassis::caller::{CallerMetrics, Callers, Tokens};
 use chassis::client::{CONNECT_TIMEOUT, ClientConfig, DEADLINE};
 use chassis::clock::{Clock, Random};
 use chassis::config::DatabaseUrl;
@@ -109,7 +109,10 @@ pub async fn serve(
     let listeners = listeners.secure(config.common.tls.as_ref(), &tls)?;
     let calls = calls(&config, &tls)?;
     let engine = engine(&config, calls, Arc::clone(&store), &telemetry, &shutdown).await?;
-    let operators = OperatorGuard::new(Callers::from_source(config.operators)?, listen);
+    let operators = OperatorGuard::new(
+        Callers::by_token(config.operators, Some(CallerMetrics::new(&telemetry.metrics)))?,
+        listen,
+    );
     let routes = observe(http::router(AppState { store, engine, operators }), &telemetry);
     let admin = admin_router(&telemetry, readiness, log);
     service::serve(listeners, routes, admin, http::limits(), shutdown, &telemetry).await
@@ -143,6 +146,7 @@ async fn engine(
         endpoint: config.endpoint.clone(),
         idempotency: config.idempotency,
         tokens: config.common.tokens.clone().map(Tokens::new).transpose()?,
+        bearer: config.provider_token.clone().map(Tokens::new).transpose()?,
         deadline: paced(DEADLINE),
     };
     let parts = EngineParts {

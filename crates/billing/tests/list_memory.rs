@@ -49,7 +49,7 @@ mod alone {
         let store: Arc<dyn Store> = Arc::new(store);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let operators = OperatorGuard::new(Callers::from_source(None).unwrap(), address);
+        let operators = OperatorGuard::new(Callers::by_token(None, None).unwrap(), address);
         let engine =
             engine::engine(Arc::clone(&store), Clock::system(), engine::NOBODY, Idempotency::Keys).await;
         let state = AppState { store, engine, operators };

@@ -2,12 +2,14 @@
 //! Must not know what a service does with them.
 
 mod args;
+mod callers;
 mod database;
 mod problems;
 mod tls;
 mod values;
 
 pub use args::{load, parse_or_exit_code};
+pub use callers::CallerArgs;
 pub use database::DatabaseUrl;
 pub use problems::{ConfigError, EXIT_USAGE, Problems};
 pub use tls::{TlsArgs, client_tls};

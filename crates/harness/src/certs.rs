@@ -14,6 +14,17 @@ use rcgen::{
 #[derive(Debug)]
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
+/// Any certificate at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Of a URI if it holds `://`, an address if it begins with `ip:`, a mail address if it holds `@`, else of a host.
+    pub names: Vec<String>,
+    /// The years in which it begins and ends.
+    pub years: (i32, i32),
+    /// To act as a client, as a server.
+    pub usages: (bool, bool),
+}
+
 /// A certificate with its key, both in PEM.
 #[derive(Clone, Debug)]
 pub struct Pair {
@@ -70,6 +81,15 @@ impl Authority {
         self.sign(params(&[name], ExtendedKeyUsagePurpose::ClientAuth))
     }
 
+    /// Whatever is wanted, sound or not.
+    ///
+    /// # Panics
+    /// Never, with names in ASCII.
+    #[must_use]
+    pub fn leaf(&self, wanted: &Leaf) -> Pair {
+        self.sign(wanted.params())
+    }
+
     fn sign(&self, params: CertificateParams) -> Pair {
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.signed_by(&key, &self.0).expect("an authority signs");
@@ -77,13 +97,52 @@ impl Authority {
     }
 }
 
+impl Leaf {
+    /// A sound client of this one name.
+    #[must_use]
+    pub fn client(name: &str) -> Self {
+        Self { names: vec![name.to_owned()], years: (2000, 2100), usages: (true, false) }
+    }
+
+    /// The same, signed by itself.
+    ///
+    /// # Panics
+    /// Never, with names in ASCII.
+    #[must_use]
+    pub fn self_signed(&self) -> Pair {
+        let key = KeyPair::generate().expect("a key can be made");
+        let certificate = self.params().self_signed(&key).expect("it signs itself");
+        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    fn params(&self) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = self.names.iter().map(|name| san(name)).collect();
+        params.not_before = date_time_ymd(self.years.0, 1, 1);
+        params.not_after = date_time_ymd(self.years.1, 1, 1);
+        let (client, server) = self.usages;
+        let usages = [
+            client.then_some(ExtendedKeyUsagePurpose::ClientAuth),
+            server.then_some(ExtendedKeyUsagePurpose::ServerAuth),
+        ];
+        params.extended_key_usages = usages.into_iter().flatten().collect();
+        params
+    }
+}
+
+fn san(name: &str) -> SanType {
+    let text = |text: &str| text.try_into().expect("a test's names are ASCII");
+    match name.strip_prefix("ip:") {
+        Some(address) => SanType::IpAddress(address.parse().expect("a test's addresses are addresses")),
+        None if name.contains("://") => SanType::URI(text(name)),
+        None if name.contains('@') => SanType::Rfc822Name(text(name)),
+        None => SanType::DnsName(text(name)),
+    }
+}
+
 fn params(names: &[&str], usage: ExtendedKeyUsagePurpose) -> CertificateParams {
     let mut params = CertificateParams::default();
-    let name = |name: &&str| {
-        let text = (*name).try_into().expect("a test's names are ASCII");
-        if name.contains("://") { SanType::URI(text) } else { SanType::DnsName(text) }
-    };
-    params.subject_alt_names = names.iter().map(name).collect();
+    params.subject_alt_names = names.iter().map(|name| san(name)).collect();
     params.extended_key_usages = vec![usage];
     params
 }

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// How long an answer may take: longer than the longest pay call.
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What came back.
 #[derive(Clone, Debug)]
@@ -112,8 +112,8 @@ pub fn raw(address: impl ToSocketAddrs, bytes: &[u8]) -> io::Result<Vec<u8>> {
 
 /// A kept connection.
 #[derive(Debug)]
-pub struct Connection {
-    stream: BufReader<TcpStream>,
+pub struct Connection<S = TcpStream> {
+    stream: BufReader<S>,
     host: String,
 }
 
@@ -124,17 +124,25 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
-        Ok(Self { stream: BufReader::with_capacity(64 * 1024, stream), host: host.to_owned() })
+        Ok(Self::over(stream, host))
     }
 
     /// This side's address.
     pub fn local(&self) -> io::Result<SocketAddr> {
         self.stream.get_ref().local_addr()
     }
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// Speaks over a stream that stands.
+    pub fn over(stream: S, host: &str) -> Self {
+        Self { stream: BufReader::with_capacity(64 * 1024, stream), host: host.to_owned() }
+    }
 
     /// Writes bytes as they stand, for a request in pieces.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.get_mut().write_all(bytes)
+        self.stream.get_mut().write_all(bytes)?;
+        self.stream.get_mut().flush()
     }
 
     /// One call; the connection may be used again. Always sends a Content-Length, except with GET and HEAD.

@@ -4,11 +4,13 @@
 
 pub mod certs;
 pub mod http;
+pub mod issuer;
 pub mod ledger;
 pub mod postgres;
 pub mod process;
 pub mod proof;
 pub mod proxy;
+pub mod secure;
 pub mod services;
 pub mod wait;
 

@@ -4,7 +4,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use chassis::config::{Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, load};
+use chassis::caller::CallerRules;
+use chassis::config::{CallerArgs, Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, load};
 
 use crate::faults::draw::{Seed, Share};
 use crate::faults::script::Script;
@@ -28,7 +29,9 @@ const FAULTS: &str = "--faults (FAULTS)";
 pub struct Args {
     #[command(flatten)]
     common: CommonArgs,
-    /// true serves callers without a token also on an address that is not loopback [default: false]
+    #[command(flatten)]
+    callers: CallerArgs,
+    /// true serves callers who prove nothing also on an address that is not loopback [default: false]
     #[arg(long, env = "ALLOW_ANONYMOUS", value_name = "BOOL", help_heading = "Callers",
           num_args = 0..=1, default_missing_value = "true")]
     allow_anonymous: Option<String>,
@@ -74,6 +77,8 @@ pub enum Command {
 pub struct Config {
     /// What every service has.
     pub common: Common,
+    /// Who may call.
+    pub callers: CallerRules,
     /// What to do.
     pub command: Command,
     /// The share of charges that succeed.
@@ -112,26 +117,22 @@ impl Args {
             Some(path) => problems.take(FAULTS, read_script(path)),
             None => Some(Script::default()),
         };
-        let (common, anonymous, script) = (common?, anonymous?, script?);
+        let (mut common, anonymous, script) = (common?, anonymous?, script?);
+        let callers = self.callers.resolve(&mut common, problems)?;
         if let DatabaseUrl::Postgres(_) = common.database_url {
             problems
                 .add("--database-url (DATABASE_URL)", "this version keeps its ledger in sqlite:PATH only");
         }
-        let proves_clients = common.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
-        if command == Command::Serve
-            && common.tokens.is_none()
-            && !proves_clients
-            && !anonymous
-            && !common.listen.ip().is_loopback()
-        {
+        let is_open = callers.tokens.is_none() && callers.certificates.is_none() && callers.jwt.is_none();
+        if command == Command::Serve && is_open && !anonymous && !common.listen.ip().is_loopback() {
             problems.add(
                 "--payments-api-token (PAYMENTS_API_TOKEN)",
-                "is missing, and --listen is not loopback: anybody could charge. Set a token or --tls-client-ca, or say \
-                 --allow-anonymous (ALLOW_ANONYMOUS=true)",
+                "is missing, and --listen is not loopback: anybody could charge. Set a token, --jwt-audience or \
+                 --tls-client-ca, or say --allow-anonymous (ALLOW_ANONYMOUS=true)",
             );
         }
         let seed = seed.unwrap_or(script.seed);
-        Some(Config { common, command, success_rate: success_rate?, seed, script })
+        Some(Config { common, callers, command, success_rate: success_rate?, seed, script })
     }
 }
 

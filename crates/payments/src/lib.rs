@@ -99,8 +99,9 @@ pub async fn serve(
     let ledger: Arc<dyn Ledger> = ledger;
     let ledger_id = ledger.id().await?;
     let telemetry = Telemetry::new("payments", env!("CARGO_PKG_VERSION"), REVISION);
-    let listeners = listeners.secure(config.common.tls.as_ref(), &TlsMetrics::new(&telemetry.metrics))?;
-    let callers = Callers::from_source(config.common.tokens.clone())?;
+    let tls = TlsMetrics::new(&telemetry.metrics);
+    let listeners = listeners.secure(config.common.tls.as_ref(), &tls)?;
+    let callers = Callers::open(config.callers, &Clock::system(), &tls, &telemetry.metrics)?;
     let seed = config.seed.unwrap_or_else(|| Seed(Random::system().u64()));
     tracing::info!(%seed, ledger.id = %ledger_id, "Every decision follows from this seed");
     if !config.script.rules.is_empty() {

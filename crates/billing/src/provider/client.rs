@@ -32,6 +32,8 @@ pub struct ProviderConfig {
     pub idempotency: Idempotency,
     /// The credentials to show, if any.
     pub tokens: Option<Tokens>,
+    /// The signed token to show besides, if any: the first of its file.
+    pub bearer: Option<Tokens>,
     /// For one request, connecting included.
     pub deadline: Duration,
 }
@@ -191,6 +193,10 @@ impl Client {
         if !tokens.is_empty() {
             insert(headers, X_TOKEN, tokens[token % tokens.len()].secret.expose());
         }
+        if let Some(signed) = self.config.bearer.as_ref().and_then(|tokens| tokens.current().first().cloned())
+        {
+            insert(headers, header::AUTHORIZATION, &format!("Bearer {}", signed.secret.expose()));
+        }
         request
     }
 
@@ -215,7 +221,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     match HeaderValue::from_bytes(text.as_bytes()) {
         Ok(mut value) => {
-            value.set_sensitive(name == X_TOKEN);
+            value.set_sensitive(name == X_TOKEN || name == header::AUTHORIZATION);
             headers.insert(name, value);
         }
         Err(_) => tracing::error!(header = name.as_str(), "This text cannot be sent in a header"),

@@ -101,6 +101,7 @@ impl House {
             endpoint: url.parse().unwrap(),
             idempotency: plan.idempotency,
             tokens: plan.tokens,
+            bearer: None,
             deadline: Duration::from_secs(5),
         };
         let calls = ClientConfig { deadline: provider.deadline, ..ClientConfig::default() };

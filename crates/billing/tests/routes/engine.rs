@@ -26,8 +26,13 @@ pub(crate) async fn engine(
     idempotency: Idempotency,
 ) -> Engine {
     let deadline = Duration::from_secs(2);
-    let provider =
-        ProviderConfig { endpoint: endpoint.parse().unwrap(), idempotency, tokens: None, deadline };
+    let provider = ProviderConfig {
+        endpoint: endpoint.parse().unwrap(),
+        idempotency,
+        tokens: None,
+        bearer: None,
+        deadline,
+    };
     let parts = EngineParts {
         store,
         provider: Client::new(chassis::client::Client::new(ClientConfig::default()), provider),

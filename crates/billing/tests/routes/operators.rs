@@ -5,12 +5,30 @@ use chassis::config::{Secret, TokenSource};
 
 use crate::support::Billing;
 
-const WRITES: [&str; 3] =
-    ["/v1/runs", "/v1/imports", "/v1/attempts/bca1897f57e947286a9d2dcb4be588f1/resolve"];
+const WRITES: [&str; 5] = [
+    "/v1/runs",
+    "/v1/imports",
+    "/v1/repairs",
+    "/v1/ledger/accept",
+    "/v1/attempts/bca1897f57e947286a9d2dcb4be588f1/resolve",
+];
 const READS: [&str; 4] = ["/v1/invoices", "/v1/attempts", "/v1/deployment", "/v1/invoices/R"];
 
 fn tokens() -> Callers {
-    Callers::from_source(Some(TokenSource::Value(Secret::new("operator-1")))).unwrap()
+    Callers::by_token(Some(TokenSource::Value(Secret::new("operator-1"))), None).unwrap()
+}
+
+/// A route that is added to the table and forgotten here is found.
+#[test]
+fn every_route_that_writes_is_tried_here() {
+    let table = include_str!("../../src/http/mod.rs");
+    let writing = table.lines().filter(|line| line.contains(".route(\"/v1/") && !line.contains(", get("));
+    let paths: Vec<&str> = writing.filter_map(|line| line.split('"').nth(1)).collect();
+    assert_eq!(paths.len(), WRITES.len(), "{paths:?}");
+    for path in paths {
+        let (head, tail) = path.split_once("{key}").unwrap_or((path, ""));
+        assert!(WRITES.iter().any(|known| known.starts_with(head) && known.ends_with(tail)), "{path}");
+    }
 }
 
 async fn refuses(billing: &Billing, headers: &[(&str, &str)]) {
@@ -31,7 +49,7 @@ async fn admits(billing: &Billing, headers: &[(&str, &str)]) {
 
 #[tokio::test]
 async fn loopback_without_tokens_is_open_but_not_to_web_pages() {
-    let billing = Billing::guarded(Callers::from_source(None).unwrap(), "127.0.0.1:8000").await;
+    let billing = Billing::guarded(Callers::by_token(None, None).unwrap(), "127.0.0.1:8000").await;
     admits(&billing, &[]).await;
     admits(&billing, &[("authorization", "Bearer anything")]).await;
     refuses(&billing, &[("origin", "http://example.com")]).await;
@@ -40,7 +58,7 @@ async fn loopback_without_tokens_is_open_but_not_to_web_pages() {
 #[tokio::test]
 async fn any_other_address_without_tokens_takes_no_writes() {
     for address in ["0.0.0.0:8000", "[::]:8000", "192.0.2.1:8000"] {
-        let billing = Billing::guarded(Callers::from_source(None).unwrap(), address).await;
+        let billing = Billing::guarded(Callers::by_token(None, None).unwrap(), address).await;
         refuses(&billing, &[]).await;
         refuses(&billing, &[("authorization", "Bearer operator-1")]).await;
     }

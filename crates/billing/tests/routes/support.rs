@@ -49,7 +49,7 @@ pub(crate) struct Answer {
 impl Billing {
     /// Over an empty store.
     pub(crate) async fn empty() -> Self {
-        Self::guarded(Callers::from_source(None).unwrap(), "127.0.0.1:8000").await
+        Self::guarded(Callers::by_token(None, None).unwrap(), "127.0.0.1:8000").await
     }
 
     /// Over a store with these lines imported.
@@ -75,7 +75,7 @@ impl Billing {
 
     /// Over a store with these lines imported, with a provider behind this URL.
     pub(crate) async fn charging(lines: &str, endpoint: &str, idempotency: Idempotency) -> Self {
-        let operators = Callers::from_source(None).unwrap();
+        let operators = Callers::by_token(None, None).unwrap();
         let operators = OperatorGuard::new(operators, "127.0.0.1:8000".parse().unwrap());
         let billing = Self::build(operators, endpoint, idempotency).await;
         let report = billing.call("POST", "/v1/imports", lines).await.json();

@@ -2,8 +2,9 @@
 //! Must not know which service it is or whom it calls.
 
 use super::problems::Problems;
+use crate::caller::Accounts;
 use crate::clock::Clock;
-use crate::tls::{Allowed, ClientFiles, ClientRules, ServerFiles, Source};
+use crate::tls::{Allowed, ClientFiles, ClientRules, PeerName, ServerFiles, Source};
 
 const CERT: &str = "--tls-cert (TLS_CERT)";
 const KEY: &str = "--tls-key (TLS_KEY)";
@@ -22,14 +23,14 @@ pub struct TlsArgs {
     /// Authorities in PEM whose clients are let in, and nobody else; read again when it changes [default: anybody]
     #[arg(long, env = "TLS_CLIENT_CA", value_name = "FILE", help_heading = "TLS")]
     tls_client_ca: Option<String>,
-    /// Names of clients that are let in, exact URIs or DNS names, separated by commas
+    /// Names of clients that are let in, exact URIs or DNS names, each perhaps with =ACCOUNT, separated by commas
     #[arg(long, env = "TLS_ALLOWED_CLIENTS", value_name = "NAMES", help_heading = "TLS")]
     tls_allowed_clients: Option<String>,
 }
 
 impl TlsArgs {
     /// Checks the settings and the files that they name; `Err` when a mistake was recorded.
-    pub(super) fn resolve(&self, problems: &mut Problems) -> Result<Option<ServerFiles>, ()> {
+    pub(super) fn resolve(&self, problems: &mut Problems) -> Result<Option<Secured>, ()> {
         let certificate = source(&self.tls_cert, CERT);
         let key = source(&self.tls_key, KEY);
         let ca = source(&self.tls_client_ca, CLIENT_CA);
@@ -54,10 +55,9 @@ impl TlsArgs {
         if names.is_some() && ca.is_none() {
             wrong(CLIENT_CA, "is missing, and --tls-allowed-clients is given");
         }
-        let allowed = names.map(Allowed::parse).transpose();
-        let allowed = allowed.map_err(|error| wrong(ALLOWED, &error.to_string()));
-        let clients = ca.zip(allowed.ok().flatten());
-        let clients = clients.map(|(ca, allowed)| ClientRules {
+        let allowed = names.map(allowed).transpose().map_err(|error| wrong(ALLOWED, &error));
+        let (allowed, accounts) = allowed.ok().flatten().unzip();
+        let clients = ca.zip(allowed).map(|(ca, allowed)| ClientRules {
             ca,
             allowed,
             is_required: true,
@@ -67,8 +67,19 @@ impl TlsArgs {
         for mistake in files.iter().flat_map(|files| files.check(&Clock::system())) {
             wrong(mistake.setting, &mistake.what);
         }
-        if is_sound { Ok(files) } else { Err(()) }
+        if is_sound { Ok(files.map(|files| (files, accounts))) } else { Err(()) }
     }
+}
+
+/// What a port shows and whom it lets in, and the accounts of their names.
+type Secured = (ServerFiles, Option<Accounts>);
+
+/// A list of names as it is compared, and the accounts that they stand for.
+fn allowed(text: &str) -> Result<(Allowed, Accounts), String> {
+    let accounts = Accounts::parse(text).map_err(|error| error.to_string())?;
+    let allowed = Allowed::list(accounts.names()).map_err(|error| error.to_string())?;
+    let spelled = |name: &str| PeerName::parse(name).ok().map(|name| name.as_str().to_owned());
+    Ok((allowed, accounts.spelled(spelled)))
 }
 
 /// Checks what a client over TLS trusts and shows, each with its setting; the trust must be given. `None` when a

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::database::{DatabaseArgs, DatabaseUrl};
 use super::problems::Problems;
 use super::tls::TlsArgs;
+use crate::caller::Accounts;
 use crate::telemetry::{LogConfig, LogFormat, LogLevel};
 use crate::tls::ServerFiles;
 
@@ -138,6 +139,8 @@ pub struct Common {
     pub tokens: Option<TokenSource>,
     /// What the business port shows and whom it lets in, if it speaks TLS.
     pub tls: Option<ServerFiles>,
+    /// The accounts of those whose certificate lets them in.
+    pub certificates: Option<Accounts>,
 }
 
 impl CommonArgs {
@@ -153,13 +156,15 @@ impl CommonArgs {
         let log = self.resolve_log(defaults, problems);
         let tokens = self.resolve_tokens(problems);
         let tls = self.tls.resolve(problems);
+        let (tls, certificates) = tls.ok()?.unzip();
         let common = Common {
             listen: listen?,
             admin_listen: admin_listen?,
             database_url: database_url?,
             log: log?,
             tokens: tokens.ok()?,
-            tls: tls.ok()?,
+            tls,
+            certificates: certificates.flatten(),
         };
         if common.listen == common.admin_listen && common.listen.port() != 0 {
             problems.add(

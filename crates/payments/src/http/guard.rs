@@ -1,10 +1,16 @@
 //! Who may come in, decided on the head of a request alone, and the ledger's name on every answer.
 //! Knows no route's meaning.
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderName, HeaderValue, StatusCode};
+use chassis::caller::{Presented, bearer};
+use chassis::problem::Problem;
+use chassis::server::NOT_EXECUTED;
+use chassis::tls::PeerName;
+use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::App;
 
@@ -14,16 +20,41 @@ const TOKEN: HeaderName = HeaderName::from_static("x-token");
 /// Names the ledger in each answer.
 const LEDGER_ID: HeaderName = HeaderName::from_static("ledger-id");
 
-/// Lets a request with a good token pass, with its account; all refusals look alike.
+/// Lets a request pass that proves its caller, with the account; all refusals look alike.
 pub(super) async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let presented = request.headers().get(TOKEN).map(|value| value.to_str().unwrap_or_default());
-    let Some(account) = app.0.callers.authenticate(presented) else {
-        tracing::info!("Unauthenticated user");
-        return (StatusCode::FORBIDDEN, "Forbidden\n").into_response();
-    };
-    tracing::info!("Authenticated user {account}");
-    request.extensions_mut().insert(account);
-    next.run(request).await
+    let headers = request.headers();
+    let mut tokens = headers.get_all(TOKEN).iter();
+    // Two of them are one too many, and prove nobody.
+    let token = tokens.next().map(|value| value.to_str().ok().filter(|_| tokens.next().is_none()));
+    let token = token.map(Option::unwrap_or_default);
+    let name = request.extensions().get::<PeerName>();
+    let presented = Presented { name, bearer: bearer(headers), token };
+    match app.0.callers.admit(&presented).await {
+        Ok(account) => {
+            tracing::info!("Authenticated user {account}");
+            request.extensions_mut().insert(account);
+            next.run(request).await
+        }
+        Err((why, Some(wait))) => {
+            tracing::warn!(reason = why.label(), "An account calls more often than it may");
+            too_often(wait)
+        }
+        Err((why, None)) => {
+            tracing::info!(reason = why.label(), "Unauthenticated user");
+            (StatusCode::FORBIDDEN, "Forbidden\n").into_response()
+        }
+    }
+}
+
+/// Nothing was executed, and the same call may come again.
+fn too_often(wait: Duration) -> Response {
+    let seconds = HeaderValue::from(wait.as_secs().max(1));
+    let problem =
+        Problem::new(StatusCode::TOO_MANY_REQUESTS).detail("this account calls more often than it may");
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    response.headers_mut().insert(NOT_EXECUTED, HeaderValue::from_static("true"));
+    response
 }
 
 /// Adds the ledger's name to an answer.

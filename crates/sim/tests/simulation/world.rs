@@ -122,6 +122,7 @@ impl World {
             endpoint: provider.parse().expect("a sound URL"),
             idempotency: self.plan.idempotency,
             tokens: None,
+            bearer: None,
             deadline: CALL_DEADLINE,
         };
         let parts = EngineParts {
@@ -135,7 +136,7 @@ impl World {
         };
         let engine = Engine::start(parts).await?;
         let listener = "127.0.0.1:8000".parse().expect("a sound address");
-        let operators = OperatorGuard::new(Callers::new(None), listener);
+        let operators = OperatorGuard::new(Callers::by_token(None, None)?, listener);
         let routes = billing::http::router(AppState { store, engine, operators });
         let door = Box::new(Door::open(BILLING_PORT).await?);
         Server::given(door, observe(routes, &telemetry), billing::http::limits()).serve(shutdown).await;
@@ -152,7 +153,7 @@ impl World {
         let faults = Faults::new(seed, Script::parse(&self.plan.script)?);
         let counters = Counters::new(&telemetry.metrics);
         let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
-        let app = App::new(charger, ledger, ledger_id, Callers::new(None), shutdown.clone());
+        let app = App::new(charger, ledger, ledger_id, Callers::by_token(None, None)?, shutdown.clone());
         let routes = observe(payments::http::router(app), &telemetry);
         let door = Box::new(Door::open(PAYMENTS_PORT).await?);
         Server::given(door, routes, Limits::default()).serve(shutdown).await;

@@ -1,5 +1,5 @@
-//! Who is calling: tokens from a variable or a live file, compared in constant time, mapped to accounts.
-//! Must not know any route, header or status.
+//! Static tokens from a variable or a live file, compared in constant time, each standing for an account.
+//! Must not know how a token travels, nor what else proves a caller.
 
 use std::fmt;
 use std::io::Read;
@@ -11,10 +11,8 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tokio::time::Instant;
 
+use super::Account;
 use crate::config::{Secret, TokenSource};
-
-/// Account of every token that names none, and of callers without a token where none is asked for.
-pub const DEFAULT_ACCOUNT: &str = "antaeus";
 
 /// How often a token file is looked at, at most.
 const REREAD: Duration = Duration::from_secs(1);
@@ -22,30 +20,6 @@ const REREAD: Duration = Duration::from_secs(1);
 /// Size of a token file and number of its tokens.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 const TOKENS_MAX: usize = 256;
-
-/// Whom a charge is booked for: several credentials, old and new, may stand for one account.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Account(String);
-
-impl Account {
-    /// Its name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Default for Account {
-    fn default() -> Self {
-        Self(DEFAULT_ACCOUNT.to_owned())
-    }
-}
-
-impl fmt::Display for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// One line of a token file.
 #[derive(Clone, PartialEq, Eq)]
@@ -66,7 +40,7 @@ impl Token {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         let text = words.next()?;
-        let account = words.next().map_or_else(Account::default, |name| Account(name.to_owned()));
+        let account = words.next().map_or_else(Account::default, Account::named);
         Some(Self::new(text, account))
     }
 }
@@ -147,6 +121,22 @@ impl Tokens {
         Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The account of this token; nothing when it is wrong. Takes the same time whichever line matches and also when
+    /// none does.
+    #[must_use]
+    pub fn account(&self, presented: &str) -> Option<Account> {
+        let tokens = self.current();
+        let presented = digest(presented);
+        let (mut found, mut at) = (Choice::from(0), 0_u64);
+        for (index, token) in (0_u64..).zip(tokens.iter()) {
+            let same = token.digest.ct_eq(&presented);
+            at.conditional_assign(&index, same);
+            found |= same;
+        }
+        let token = usize::try_from(at).ok().and_then(|at| tokens.get(at));
+        token.filter(|_| bool::from(found)).map(|token| token.account.clone())
+    }
+
     fn reread(&self, path: &Path, watch: &mut Watch) {
         match read_file(path) {
             Ok(tokens) => {
@@ -197,49 +187,6 @@ fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
-/// Decides who a caller is. Clones share the tokens.
-#[derive(Clone, Debug)]
-pub struct Callers(Option<Tokens>);
-
-impl Callers {
-    /// Callers who must present one of these tokens.
-    #[must_use]
-    pub fn new(tokens: Option<Tokens>) -> Self {
-        Self(tokens)
-    }
-
-    /// Reads the configured source; without one everybody passes.
-    ///
-    /// # Errors
-    /// When the source cannot be read or holds no token.
-    pub fn from_source(source: Option<TokenSource>) -> Result<Self, TokenError> {
-        source.map(Tokens::new).transpose().map(Self)
-    }
-
-    /// The account of whoever presents this token; nothing when it is wrong or missing. Takes the same time
-    /// whichever line matches and also when none does.
-    #[must_use]
-    pub fn authenticate(&self, presented: Option<&str>) -> Option<Account> {
-        let Some(tokens) = &self.0 else { return Some(Account::default()) };
-        let tokens = tokens.current();
-        let presented = digest(presented.unwrap_or_default());
-        let (mut found, mut at) = (Choice::from(0), 0_u64);
-        for (index, token) in (0_u64..).zip(tokens.iter()) {
-            let same = token.digest.ct_eq(&presented);
-            at.conditional_assign(&index, same);
-            found |= same;
-        }
-        let token = usize::try_from(at).ok().and_then(|at| tokens.get(at));
-        token.filter(|_| bool::from(found)).map(|token| token.account.clone())
-    }
-
-    /// True when everybody passes because no token is configured.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.0.is_none()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -252,72 +199,61 @@ mod tests {
         TokenSource::File(path)
     }
 
-    fn name(account: Option<Account>) -> Option<String> {
-        account.map(|account| account.to_string())
-    }
-
-    #[test]
-    fn without_a_token_configured_everybody_is_antaeus() {
-        let callers = Callers::from_source(None).unwrap();
-        assert!(callers.is_open());
-        for presented in [None, Some(""), Some("tokenunspecified")] {
-            assert_eq!(name(callers.authenticate(presented)).as_deref(), Some("antaeus"));
-        }
+    fn name(tokens: &Tokens, presented: &str) -> Option<String> {
+        tokens.account(presented).map(|account| account.to_string())
     }
 
     #[test]
     fn the_one_value_passes_and_nothing_else_does() {
-        let callers = Callers::from_source(Some(TokenSource::Value(Secret::new("TestToken")))).unwrap();
-        assert!(!callers.is_open());
-        assert_eq!(name(callers.authenticate(Some("TestToken"))).as_deref(), Some("antaeus"));
-        for presented in [None, Some(""), Some("testtoken"), Some("TestToken "), Some("TestToke")] {
-            assert_eq!(callers.authenticate(presented), None, "{presented:?}");
+        let tokens = Tokens::new(TokenSource::Value(Secret::new("TestToken"))).unwrap();
+        assert_eq!(name(&tokens, "TestToken").as_deref(), Some("antaeus"));
+        for presented in ["", "testtoken", "TestToken ", "TestToke"] {
+            assert_eq!(name(&tokens, presented), None, "{presented:?}");
         }
     }
 
     #[test]
     fn each_line_of_a_file_is_a_token_and_may_name_an_account() {
         let dir = tempfile::tempdir().unwrap();
-        let callers = Callers::from_source(Some(file(&dir, "new\n\n  old  \r\nshop corner-shop\n"))).unwrap();
-        let account = |token| name(callers.authenticate(Some(token)));
-        assert_eq!(account("new").as_deref(), Some("antaeus"));
-        assert_eq!(account("old").as_deref(), Some("antaeus"));
-        assert_eq!(account("shop").as_deref(), Some("corner-shop"));
-        assert_eq!(account(""), None);
-        assert_eq!(account("corner-shop"), None);
+        let tokens = Tokens::new(file(&dir, "new\n\n  old  \r\nshop corner-shop\n")).unwrap();
+        assert_eq!(name(&tokens, "new").as_deref(), Some("antaeus"));
+        assert_eq!(name(&tokens, "old").as_deref(), Some("antaeus"));
+        assert_eq!(name(&tokens, "shop").as_deref(), Some("corner-shop"));
+        assert_eq!(name(&tokens, ""), None);
+        assert_eq!(name(&tokens, "corner-shop"), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_changed_file_is_read_again_after_a_second() {
         let dir = tempfile::tempdir().unwrap();
-        let callers = Callers::from_source(Some(file(&dir, "old"))).unwrap();
+        let tokens = Tokens::new(file(&dir, "old")).unwrap();
         file(&dir, "new");
-        assert!(callers.authenticate(Some("old")).is_some());
+        assert!(tokens.account("old").is_some());
         tokio::time::advance(REREAD).await;
-        assert!(callers.authenticate(Some("new")).is_some());
-        assert!(callers.authenticate(Some("old")).is_none());
+        assert!(tokens.account("new").is_some());
+        assert!(tokens.account("old").is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_vanished_or_empty_file_keeps_the_old_tokens() {
         let dir = tempfile::tempdir().unwrap();
-        let callers = Callers::from_source(Some(file(&dir, "old"))).unwrap();
+        let tokens = Tokens::new(file(&dir, "old")).unwrap();
         file(&dir, " \n\n");
         tokio::time::advance(REREAD).await;
-        assert!(callers.authenticate(Some("old")).is_some());
+        assert!(tokens.account("old").is_some());
         fs::remove_file(dir.path().join("tokens")).unwrap();
         tokio::time::advance(REREAD).await;
-        assert!(callers.authenticate(Some("old")).is_some());
+        assert!(tokens.account("old").is_some());
         file(&dir, "new");
         tokio::time::advance(REREAD).await;
-        assert!(callers.authenticate(Some("new")).is_some());
-        assert!(callers.authenticate(Some("old")).is_none());
+        assert!(tokens.account("new").is_some());
+        assert!(tokens.account("old").is_none());
     }
 
     #[test]
     fn a_file_of_no_use_is_refused_at_the_start() {
         let dir = tempfile::tempdir().unwrap();
-        let refusal = |source| Callers::from_source(Some(source)).unwrap_err().to_string();
+        let refusal = |source| Tokens::new(source).unwrap_err().to_string();
         assert!(refusal(file(&dir, "\n")).ends_with("holds no token"));
         assert!(refusal(TokenSource::File(dir.path().join("none"))).contains("cannot be read"));
         assert!(refusal(TokenSource::File(dir.path().into())).contains("not a regular file"));
@@ -326,7 +262,7 @@ mod tests {
 
     #[test]
     fn no_debug_output_shows_a_token() {
-        let callers = Callers::from_source(Some(TokenSource::Value(Secret::new("TestToken")))).unwrap();
-        assert!(!format!("{callers:?}").contains("TestToken"));
+        let tokens = Tokens::new(TokenSource::Value(Secret::new("TestToken"))).unwrap();
+        assert!(!format!("{tokens:?} {:?}", tokens.current()).contains("TestToken"));
     }
 }

@@ -1,0 +1,14 @@
+//! Where a signed token, or an operator's, stands in a request's head: the one header that this room knows.
+//! Must not know what is done with it.
+
+use http::{HeaderMap, header};
+
+/// The token of `Authorization: Bearer TOKEN`; `None` when there is none, or more than one such header.
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let only = values.next().is_none();
+    (only && scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim())
+}

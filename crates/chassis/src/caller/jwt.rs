@@ -1,0 +1,145 @@
+//! Reads a signed token and decides whether it proves somebody: RS256 or ES256, our issuer, our audience, a subject of
+//! the list, in its time. Must not know where keys come from, nor how a token travels.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::accounts::{Account, Accounts};
+use super::keyset::{Algorithm, Key};
+use super::refusal::Refusal;
+
+/// Longer than any token that an API server makes.
+pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// How far two clocks may stand apart.
+pub const LEEWAY_SECONDS: i64 = 30;
+
+/// What a token must say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtRules {
+    /// Who issued it.
+    pub issuer: String,
+    /// For whom it was issued: for us.
+    pub audience: String,
+    /// Who may have got it, each with its account.
+    pub subjects: Accounts,
+}
+
+/// A token taken apart, and nothing of it believed.
+#[derive(Debug)]
+pub(super) struct Unverified<'a> {
+    pub(super) algorithm: Algorithm,
+    pub(super) kid: String,
+    signed: &'a str,
+    claims: &'a str,
+    signature: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    #[serde(default)]
+    crit: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: Option<String>,
+    aud: Option<Audience>,
+    sub: Option<String>,
+    exp: i64,
+    nbf: Option<i64>,
+    iat: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// Whom a token proves, and while when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Proven {
+    pub(super) account: Account,
+    pub(super) window: Window,
+}
+
+/// In seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    from: i64,
+    to: i64,
+}
+
+impl Window {
+    pub(super) fn check(self, now: i64) -> Result<(), Refusal> {
+        if now >= self.to.saturating_add(LEEWAY_SECONDS) {
+            return Err(Refusal::JwtExpired);
+        }
+        if now < self.from.saturating_sub(LEEWAY_SECONDS) {
+            return Err(Refusal::JwtNotYetValid);
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Unverified<'a> {
+    /// Takes a compact token apart. A header that must be understood and is not, is not taken.
+    pub(super) fn read(token: &'a str) -> Result<Self, Refusal> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Refusal::JwtMalformed);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::JwtMalformed)?;
+        let (header, claims) = signed.split_once('.').ok_or(Refusal::JwtMalformed)?;
+        let header: Header = json(header)?;
+        if header.crit.is_some() || claims.contains('.') {
+            return Err(Refusal::JwtMalformed);
+        }
+        let algorithm = Algorithm::named(&header.alg).ok_or(Refusal::JwtAlgorithm)?;
+        let kid = header.kid.ok_or(Refusal::JwtUnknownKey)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Refusal::JwtMalformed)?;
+        Ok(Self { algorithm, kid, signed, claims, signature })
+    }
+
+    /// Whom it proves, if this is the key that it names. Nothing of the claims is read before the signature holds.
+    pub(super) fn verify(&self, key: &Key, rules: &JwtRules, now: i64) -> Result<Proven, Refusal> {
+        if key.algorithm() != self.algorithm {
+            return Err(Refusal::JwtAlgorithm);
+        }
+        if !key.has_signed(self.signed.as_bytes(), &self.signature) {
+            return Err(Refusal::JwtSignature);
+        }
+        let claims: Claims = json(self.claims)?;
+        if claims.iss.as_deref() != Some(&rules.issuer) {
+            return Err(Refusal::JwtIssuer);
+        }
+        let is_for_us = match &claims.aud {
+            Some(Audience::One(audience)) => *audience == rules.audience,
+            Some(Audience::Several(audiences)) => audiences.contains(&rules.audience),
+            None => false,
+        };
+        if !is_for_us {
+            return Err(Refusal::JwtAudience);
+        }
+        let account = claims.sub.as_deref().and_then(|subject| rules.subjects.of(subject));
+        let account = account.ok_or(Refusal::JwtSubject)?.clone();
+        // Without a beginning it begins when it was issued.
+        let from = claims.nbf.or(claims.iat).unwrap_or(i64::MIN);
+        let window = Window { from, to: claims.exp };
+        window.check(now)?;
+        Ok(Proven { account, window })
+    }
+}
+
+fn json<T: DeserializeOwned>(part: &str) -> Result<T, Refusal> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::JwtMalformed)?;
+    serde_json::from_slice(&bytes).map_err(|_| Refusal::JwtMalformed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Signed tokens, one property at a time: what proves a subject, and which reason each other one is refused for.
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::caller::keyset::KeySet;
+
+const NOW: i64 = 1_800_000_000;
+const SUBJECT: &str = "system:serviceaccount:antaeus:antaeus";
+
+struct Issuer {
+    key: EcdsaKeyPair,
+    set: KeySet,
+}
+
+fn issuer() -> Issuer {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+    let encode = |bytes| URL_SAFE_NO_PAD.encode(bytes);
+    let set = json!({"keys": [
+        {"kty": "EC", "crv": "P-256", "kid": "k1", "use": "sig", "x": encode(x), "y": encode(y)},
+        {"kty": "EC", "crv": "P-256", "kid": "k2", "use": "enc", "x": encode(x), "y": encode(y)},
+        {"kty": "oct", "kid": "k3", "k": "c2VjcmV0"},
+    ]});
+    Issuer { key, set: KeySet::read(set.to_string().as_bytes()).unwrap() }
+}
+
+fn rules() -> JwtRules {
+    JwtRules {
+        issuer: "https://issuer".to_owned(),
+        audience: "payments".to_owned(),
+        subjects: Accounts::parse(&format!("{SUBJECT}, shop=corner-shop")).unwrap(),
+    }
+}
+
+fn header() -> Value {
+    json!({"alg": "ES256", "kid": "k1"})
+}
+
+fn claims() -> Value {
+    json!({"iss": "https://issuer", "aud": ["payments"], "sub": SUBJECT, "exp": NOW + 600, "nbf": NOW, "iat": NOW})
+}
+
+impl Issuer {
+    fn token(&self, header: &Value, claims: &Value) -> String {
+        let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let signed = format!("{}.{}", part(header), part(claims));
+        let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn judge(&self, token: &str) -> Result<Proven, Refusal> {
+        let unverified = Unverified::read(token)?;
+        let key = self.set.find(&unverified.kid).ok_or(Refusal::JwtUnknownKey)?;
+        unverified.verify(key, &rules(), NOW)
+    }
+
+    fn with(&self, change: impl Fn(&mut Value)) -> Result<Proven, Refusal> {
+        let mut claims = claims();
+        change(&mut claims);
+        self.judge(&self.token(&header(), &claims))
+    }
+}
+
+#[test]
+fn a_sound_token_proves_its_subject_s_account() {
+    let issuer = issuer();
+    assert_eq!(issuer.with(|_| {}).unwrap().account, Account::default());
+    assert_eq!(issuer.with(|claims| claims["sub"] = json!("shop")).unwrap().account.as_str(), "corner-shop");
+    assert!(issuer.with(|claims| claims["aud"] = json!("payments")).is_ok());
+}
+
+#[test]
+fn each_claim_that_is_not_ours_has_its_reason() {
+    let issuer = issuer();
+    for (claim, value, why) in [
+        ("iss", json!("https://issuer/"), Refusal::JwtIssuer),
+        ("iss", Value::Null, Refusal::JwtIssuer),
+        ("aud", json!(["others"]), Refusal::JwtAudience),
+        ("aud", json!([]), Refusal::JwtAudience),
+        ("aud", Value::Null, Refusal::JwtAudience),
+        ("sub", json!("system:serviceaccount:antaeus:default"), Refusal::JwtSubject),
+        ("sub", Value::Null, Refusal::JwtSubject),
+        ("exp", json!(NOW - LEEWAY_SECONDS), Refusal::JwtExpired),
+        ("nbf", json!(NOW + LEEWAY_SECONDS + 1), Refusal::JwtNotYetValid),
+        ("exp", Value::Null, Refusal::JwtMalformed),
+        ("exp", json!("2100-01-01"), Refusal::JwtMalformed),
+    ] {
+        assert_eq!(issuer.with(|claims| claims[claim] = value.clone()), Err(why), "{claim} {value}");
+    }
+}
+
+#[test]
+fn two_clocks_may_stand_a_leeway_apart() {
+    let issuer = issuer();
+    assert!(issuer.with(|claims| claims["exp"] = json!(NOW - LEEWAY_SECONDS + 1)).is_ok());
+    assert!(issuer.with(|claims| claims["nbf"] = json!(NOW + LEEWAY_SECONDS)).is_ok());
+}
+
+#[test]
+fn a_header_cannot_choose_how_it_is_verified() {
+    let issuer = issuer();
+    for (field, value, why) in [
+        ("alg", json!("none"), Refusal::JwtAlgorithm),
+        ("alg", json!("HS256"), Refusal::JwtAlgorithm),
+        ("alg", json!("RS256"), Refusal::JwtAlgorithm),
+        ("kid", json!("k2"), Refusal::JwtUnknownKey),
+        ("kid", json!("k3"), Refusal::JwtUnknownKey),
+        ("kid", Value::Null, Refusal::JwtUnknownKey),
+        ("crit", json!(["exp"]), Refusal::JwtMalformed),
+    ] {
+        let mut header = header();
+        header[field] = value.clone();
+        assert_eq!(issuer.judge(&issuer.token(&header, &claims())), Err(why), "{field} {value}");
+    }
+}
+
+#[test]
+fn what_is_no_token_or_was_changed_proves_nobody() {
+    let issuer = issuer();
+    let token = issuer.token(&header(), &claims());
+    let parts: Vec<&str> = token.split('.').collect();
+    let other = issuer.token(&header(), &json!({"sub": "shop"}));
+    let other = other.split('.').nth(1).unwrap();
+    for (text, why) in [
+        (String::new(), Refusal::JwtMalformed),
+        ("..".to_owned(), Refusal::JwtMalformed),
+        (format!("{}.{}", parts[0], parts[1]), Refusal::JwtMalformed),
+        (format!("{token}.x"), Refusal::JwtMalformed),
+        (format!("{token}="), Refusal::JwtMalformed),
+        (format!("{}.{}.", parts[0], parts[1]), Refusal::JwtSignature),
+        (format!("{}.{other}.{}", parts[0], parts[2]), Refusal::JwtSignature),
+        ("x".repeat(TOKEN_BYTES_MAX + 1), Refusal::JwtMalformed),
+    ] {
+        assert_eq!(issuer.judge(&text), Err(why), "{text}");
+    }
+    assert!(issuer.judge(&token).is_ok());
+}

@@ -1,0 +1,121 @@
+//! Why a caller was refused, and how often. Callers are never told: the reason is for the figures and the log.
+//! Knows no credential.
+
+use prometheus::IntCounterVec;
+
+use crate::telemetry::Metrics;
+
+/// Why a caller was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing was shown that could prove anybody.
+    NoCredential,
+    /// Each proof is needed, and there was no certificate.
+    NoCertificate,
+    /// Its name stands for nobody here.
+    CertificateUnknown,
+    /// Each proof is needed, and there was no static token.
+    NoToken,
+    /// No line of the file is this token.
+    TokenUnknown,
+    /// Each proof is needed, and there was no signed token.
+    NoJwt,
+    /// It is no signed token, or too long.
+    JwtMalformed,
+    /// It is signed by no algorithm that is taken, or by another than its key is for.
+    JwtAlgorithm,
+    /// Nobody knows the key that it names.
+    JwtUnknownKey,
+    /// The signature is not that of the key that it names.
+    JwtSignature,
+    /// Somebody else issued it.
+    JwtIssuer,
+    /// It is meant for somebody else.
+    JwtAudience,
+    /// Its subject stands for nobody here.
+    JwtSubject,
+    /// It is too old.
+    JwtExpired,
+    /// It is too young.
+    JwtNotYetValid,
+    /// Two proofs, and each for another account.
+    AccountsDiffer,
+    /// Sound, but more calls than one account may make.
+    RateLimited,
+    /// A web page sent it.
+    Origin,
+    /// No credential is configured, and the listener is not on loopback.
+    Closed,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::NoCredential,
+        Self::NoCertificate,
+        Self::CertificateUnknown,
+        Self::NoToken,
+        Self::TokenUnknown,
+        Self::NoJwt,
+        Self::JwtMalformed,
+        Self::JwtAlgorithm,
+        Self::JwtUnknownKey,
+        Self::JwtSignature,
+        Self::JwtIssuer,
+        Self::JwtAudience,
+        Self::JwtSubject,
+        Self::JwtExpired,
+        Self::JwtNotYetValid,
+        Self::AccountsDiffer,
+        Self::RateLimited,
+        Self::Origin,
+        Self::Closed,
+    ];
+
+    /// Its label in `caller_refusals_total`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoCredential => "no_credential",
+            Self::NoCertificate => "certificate_missing",
+            Self::CertificateUnknown => "certificate_unknown",
+            Self::NoToken => "token_missing",
+            Self::TokenUnknown => "token_unknown",
+            Self::NoJwt => "jwt_missing",
+            Self::JwtMalformed => "jwt_malformed",
+            Self::JwtAlgorithm => "jwt_algorithm",
+            Self::JwtUnknownKey => "jwt_unknown_key",
+            Self::JwtSignature => "jwt_signature",
+            Self::JwtIssuer => "jwt_issuer",
+            Self::JwtAudience => "jwt_audience",
+            Self::JwtSubject => "jwt_subject",
+            Self::JwtExpired => "jwt_expired",
+            Self::JwtNotYetValid => "jwt_not_yet_valid",
+            Self::AccountsDiffer => "accounts_differ",
+            Self::RateLimited => "rate_limited",
+            Self::Origin => "origin",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// How many were refused, by reason. Clones share the figures.
+#[derive(Clone, Debug)]
+pub struct CallerMetrics(IntCounterVec);
+
+impl CallerMetrics {
+    /// Shows them in a service's metrics; to be made once a service.
+    #[must_use]
+    pub fn new(metrics: &Metrics) -> Self {
+        let refusals =
+            metrics.counters("caller_refusals_total", "Calls refused for who called, by reason", &["reason"]);
+        for refusal in Refusal::ALL {
+            refusals.with_label_values(&[refusal.label()]).inc_by(0);
+        }
+        Self(refusals)
+    }
+
+    pub(super) fn refused(&self, refusal: Refusal) {
+        self.0.with_label_values(&[refusal.label()]).inc();
+    }
+}

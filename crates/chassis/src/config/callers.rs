@@ -1,0 +1,209 @@
+//! The settings of who may call: which proofs, whose signed tokens, how often. Text in, checked rules out.
+//! Must not know which service it is, nor which header carries what.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use http::Uri;
+use http::uri::Scheme;
+
+use super::problems::Problems;
+use super::values::Common;
+use crate::caller::{Accounts, CallerRules, JwtRules, KeySource, Proof, RATE_MAX};
+use crate::clock::Clock;
+
+const PROOF: &str = "--caller-proof (CALLER_PROOF)";
+const RATE: &str = "--caller-rate-max (CALLER_RATE_MAX)";
+const ISSUER: &str = "--jwt-issuer (JWT_ISSUER)";
+const SUBJECTS: &str = "--jwt-subjects (JWT_SUBJECTS)";
+const JWKS_URL: &str = "--jwt-jwks-url (JWT_JWKS_URL)";
+const CREDENTIALS: &str = "--jwt-credentials (JWT_CREDENTIALS)";
+
+/// What a pod finds in a cluster.
+const ISSUER_DEFAULT: &str = "https://kubernetes.default.svc.cluster.local";
+const JWKS_URL_DEFAULT: &str = "https://kubernetes.default.svc/openid/v1/jwks";
+const CREDENTIALS_DEFAULT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Flags and variables of who may call, as text.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct CallerArgs {
+    /// Proofs that a caller needs of certificate, signed token and token, as far as each is set: any or all
+    /// [default: any]
+    #[arg(long, env = "CALLER_PROOF", value_name = "ANY|ALL", help_heading = "Callers")]
+    caller_proof: Option<String>,
+    /// Calls a second of one account, a second's worth at once; more is 429 [default: 50000]
+    #[arg(long, env = "CALLER_RATE_MAX", value_name = "NUMBER", help_heading = "Callers")]
+    caller_rate_max: Option<String>,
+    /// Audience of the signed tokens (Authorization: Bearer) that are taken [default: none are]
+    #[arg(long, env = "JWT_AUDIENCE", value_name = "NAME", help_heading = "Callers")]
+    jwt_audience: Option<String>,
+    /// Subjects of signed tokens that are let in, as SUBJECT or SUBJECT=ACCOUNT, separated by commas
+    #[arg(long, env = "JWT_SUBJECTS", value_name = "SUBJECTS", help_heading = "Callers")]
+    jwt_subjects: Option<String>,
+    /// Who issues signed tokens [default: https://kubernetes.default.svc.cluster.local]
+    #[arg(long, env = "JWT_ISSUER", value_name = "NAME", help_heading = "Callers")]
+    jwt_issuer: Option<String>,
+    /// Where the issuer's keys are [default: https://kubernetes.default.svc/openid/v1/jwks]
+    #[arg(long, env = "JWT_JWKS_URL", value_name = "URL", help_heading = "Callers")]
+    jwt_jwks_url: Option<String>,
+    /// Folder with ca.crt, and perhaps token, that the keys are fetched with
+    /// [default: /var/run/secrets/kubernetes.io/serviceaccount]
+    #[arg(long, env = "JWT_CREDENTIALS", value_name = "FOLDER", help_heading = "Callers")]
+    jwt_credentials: Option<String>,
+}
+
+impl CallerArgs {
+    /// Checks the settings and the files that they name, together with what every service has; `None` when a mistake
+    /// was recorded. Where a certificate is only one of several proofs, the handshake no longer asks for it.
+    pub fn resolve(&self, common: &mut Common, problems: &mut Problems) -> Option<CallerRules> {
+        let proof = problems.take(PROOF, proof(given(&self.caller_proof).unwrap_or("any")));
+        let rate = given(&self.caller_rate_max).map_or(Ok(RATE_MAX), rate);
+        let rate_max = problems.take(RATE, rate);
+        let jwt = self.jwt(problems);
+        let (proof, rate_max, jwt) = (proof?, rate_max?, jwt.ok()?);
+        let clients = common.tls.as_mut().and_then(|tls| tls.clients.as_mut());
+        if let Some(clients) = clients {
+            let is_one_of_several = jwt.is_some() || common.tokens.is_some();
+            clients.is_required = proof == Proof::All || !is_one_of_several;
+        }
+        Some(CallerRules {
+            proof,
+            certificates: common.certificates.clone(),
+            jwt,
+            tokens: common.tokens.clone(),
+            rate_max: Some(rate_max),
+        })
+    }
+
+    /// `Err` when a mistake was recorded.
+    fn jwt(&self, problems: &mut Problems) -> Result<Option<(JwtRules, KeySource)>, ()> {
+        let Some(audience) = given(&self.jwt_audience) else { return self.no_jwt(problems) };
+        let issuer = given(&self.jwt_issuer).unwrap_or(ISSUER_DEFAULT).to_owned();
+        let subjects = match given(&self.jwt_subjects) {
+            Some(text) => Accounts::parse(text).map_err(|error| error.to_string()),
+            None => Err("is missing, and --jwt-audience is given: say whom to let in".to_owned()),
+        };
+        let subjects = problems.take(SUBJECTS, subjects);
+        let url = problems.take(JWKS_URL, jwks_url(given(&self.jwt_jwks_url).unwrap_or(JWKS_URL_DEFAULT)));
+        let credentials = PathBuf::from(given(&self.jwt_credentials).unwrap_or(CREDENTIALS_DEFAULT));
+        let (Some(subjects), Some(url)) = (subjects, url) else { return Err(()) };
+        let source = KeySource { url, credentials };
+        let mistakes = source.files(CREDENTIALS).check(&Clock::system());
+        for mistake in &mistakes {
+            problems.add(mistake.setting, &mistake.what);
+        }
+        let rules = JwtRules { issuer, audience: audience.to_owned(), subjects };
+        if mistakes.is_empty() { Ok(Some((rules, source))) } else { Err(()) }
+    }
+
+    /// Without an audience no signed token is taken, and whatever else is said of them is a mistake.
+    fn no_jwt(&self, problems: &mut Problems) -> Result<Option<(JwtRules, KeySource)>, ()> {
+        let settings = [
+            (ISSUER, &self.jwt_issuer),
+            (SUBJECTS, &self.jwt_subjects),
+            (JWKS_URL, &self.jwt_jwks_url),
+            (CREDENTIALS, &self.jwt_credentials),
+        ];
+        let said = settings.into_iter().filter(|(_, value)| given(value).is_some());
+        let said: Vec<&str> = said.map(|(setting, _)| setting).collect();
+        for setting in &said {
+            problems.add(setting, "is given, but no --jwt-audience: say for whom tokens must be issued");
+        }
+        if said.is_empty() { Ok(None) } else { Err(()) }
+    }
+}
+
+/// An empty text counts as not given.
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+fn proof(text: &str) -> Result<Proof, String> {
+    match text {
+        "any" => Ok(Proof::Any),
+        "all" => Ok(Proof::All),
+        _ => Err(format!("\"{text}\" is neither any nor all")),
+    }
+}
+
+fn rate(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("\"{text}\" is no whole number from 1 to {}", u32::MAX))
+}
+
+fn jwks_url(text: &str) -> Result<Uri, String> {
+    let wrong = || format!("\"{text}\" is no URL over https, as {JWKS_URL_DEFAULT} is");
+    let url = text.parse::<Uri>().map_err(|_| wrong())?;
+    if url.scheme() == Some(&Scheme::HTTPS) && !text.contains('@') { Ok(url) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::{CommonArgs, CommonDefaults};
+
+    const DEFAULTS: CommonDefaults = CommonDefaults {
+        service: "shop",
+        listen: "127.0.0.1:0",
+        admin_listen: "127.0.0.1:0",
+        database_url: "sqlite:./shop.db",
+    };
+
+    #[derive(Parser)]
+    struct Args {
+        #[command(flatten)]
+        common: CommonArgs,
+        #[command(flatten)]
+        callers: CallerArgs,
+    }
+
+    fn resolve(words: &[&str]) -> Result<CallerRules, String> {
+        let args = Args::try_parse_from(["shop"].iter().chain(words)).unwrap();
+        let mut problems = Problems::new();
+        let mut common = args.common.resolve(&DEFAULTS, &mut problems).unwrap();
+        let rules = args.callers.resolve(&mut common, &mut problems);
+        problems.finish().map_err(|error| error.to_string())?;
+        Ok(rules.unwrap())
+    }
+
+    fn authority() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        std::fs::write(folder.path().join("ca.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+        folder
+    }
+
+    #[test]
+    fn without_words_one_proof_is_enough_and_no_signed_token_is_taken() {
+        let rules = resolve(&[]).unwrap();
+        assert_eq!((rules.proof, rules.jwt, rules.rate_max), (Proof::Any, None, Some(RATE_MAX)));
+    }
+
+    #[test]
+    fn an_audience_and_subjects_are_enough_in_a_pod() {
+        let folder = authority();
+        let credentials = folder.path().to_str().unwrap();
+        let words = ["--jwt-audience", "payments", "--jwt-subjects", "system:serviceaccount:antaeus:antaeus"];
+        let (rules, source) =
+            resolve(&[&words[..], &["--jwt-credentials", credentials]].concat()).unwrap().jwt.unwrap();
+        assert_eq!(rules.issuer, ISSUER_DEFAULT);
+        assert_eq!(source.url, JWKS_URL_DEFAULT);
+        let mistakes = resolve(&[&words[..], &["--jwt-credentials", "/nowhere"]].concat()).unwrap_err();
+        assert!(mistakes.contains(CREDENTIALS) && mistakes.contains("/nowhere/ca.crt"), "{mistakes}");
+    }
+
+    #[test]
+    fn every_mistake_is_told() {
+        let words = ["--caller-proof", "some", "--caller-rate-max", "0", "--jwt-issuer", "x"];
+        let mistakes = resolve(&words).unwrap_err();
+        for setting in [PROOF, RATE, ISSUER] {
+            assert!(mistakes.contains(setting), "{setting} in {mistakes}");
+        }
+        let words = ["--jwt-audience", "payments", "--jwt-jwks-url", "http://keys/"];
+        let mistakes = resolve(&words).unwrap_err();
+        assert!(mistakes.contains(SUBJECTS) && mistakes.contains(JWKS_URL), "{mistakes}");
+    }
+}

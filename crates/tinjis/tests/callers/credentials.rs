@@ -1,0 +1,78 @@
+//! Several credentials are one account: a change of credentials never changes whose key it is. And billing as a caller
+//! that proves itself by a signed token alone, which is replaced while it runs. Knows both services' settings.
+
+use std::time::Duration;
+
+use harness::Services;
+use harness::certs::replace;
+use harness::http::Answer;
+
+use crate::shown::{Attempt, CLIENT, Jwt};
+use crate::site::{At, Site};
+use crate::table::{Table, route};
+
+/// However long a machine takes.
+const PAID_WITHIN: Duration = Duration::from_secs(60);
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// A charge under one key by a token is the same charge by a certificate and by a signed token; another account's
+/// is not. Nothing of it is charged twice.
+pub(crate) fn change(table: &mut Table<'_>) {
+    let at = At::Any;
+    let tls = Attempt::bare().over_tls().but(|a| a.key = Some(KEY));
+    let call = |table: &Table<'_>, attempt: &Attempt| -> Answer {
+        table.make(at, route(at), attempt).expect("an answer")
+    };
+    let first = call(table, &tls.clone().token("new-token"));
+    assert_eq!((first.status, first.header("idempotency-replayed")), (200, None), "{}", first.text());
+    table.charged(at);
+    let next_key = Jwt::of(table.site, "next");
+    for (what, attempt) in
+        [("certificate", tls.clone().certified(CLIENT)), ("signed token", tls.clone().signed(next_key))]
+    {
+        let again = call(table, &attempt);
+        assert_eq!((again.status, &again.body), (200, &first.body), "by {what}");
+        assert_eq!(again.header("idempotency-replayed"), Some("true"), "by {what}");
+    }
+    let foreign = call(table, &tls.token("shop-token"));
+    assert_eq!(foreign.status, 403);
+    assert!(foreign.text().contains("key-foreign"), "{}", foreign.text());
+    println!("  one key by token, certificate and signed token: one charge; another account is refused");
+}
+
+/// Payments take nothing but a signed token; billing shows one, and another after its file was replaced, while the
+/// key of the first is taken out of the set.
+pub(crate) fn billing_shows_a_signed_token_and_its_successor(site: &Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = folder.path().join("token");
+    let show = |key| replace(&token, &Jwt::of(site, key).text(site));
+    show("p256");
+    let mut services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
+        .billing_env("PROVIDER_TOKEN_FILE", token.display().to_string())
+        .payments_flags(["--success-rate", "1"]);
+    for (name, value) in site.jwt_settings() {
+        services = services.payments_env(name, value);
+    }
+    let services = services.start();
+    let refused = || services.payments.metric(&["caller_refusals_total"]);
+    services.import("A", 20);
+    services.pay_until_true(PAID_WITHIN);
+    show("rsa");
+    services.import("B", 20);
+    services.pay_until_true(PAID_WITHIN);
+    assert_eq!(refused(), 0);
+    replace(&token, "not-a-signed-token");
+    let mut more = 0;
+    harness::wait_until("payments to refuse what is no signed token", PAID_WITHIN, || {
+        // Those that are charged before the file is read again are paid.
+        more += 1;
+        services.import(&format!("C{more}-"), 1);
+        let _run = services.wait_run(&services.start_run(), PAID_WITHIN);
+        refused() > 0
+    });
+    show("rsa");
+    services.pay_until_true(PAID_WITHIN);
+    let charges = harness::ledger::ask(&services.payments.db(), "SELECT count(*) FROM ledger");
+    assert_eq!(charges, 40 + more, "each was charged once");
+}

@@ -1,0 +1,37 @@
+//! Proof: whoever is not to be let in is refused for the reason that the server counts, and next to it is an attempt
+//! that differs in one property and succeeds. `make prove-callers` prints the table; it runs whole in every test run.
+//! Knows the services from outside only.
+#![cfg(test)]
+
+mod credentials;
+mod handshakes;
+mod jwts;
+mod operators;
+mod shown;
+mod site;
+mod table;
+mod tokens;
+
+use site::Site;
+use table::Table;
+
+/// Fewer would mean that some were lost.
+const ATTEMPTS_MIN: usize = 60;
+
+#[test]
+fn each_attempt_is_refused_for_its_reason_and_its_twin_succeeds() {
+    let site = Site::start();
+    let mut table = Table::new(&site);
+    handshakes::attempts(&mut table);
+    tokens::attempts(&mut table);
+    jwts::attempts(&mut table);
+    operators::attempts(&mut table);
+    credentials::change(&mut table);
+    let refused = table.end();
+    assert!(refused >= ATTEMPTS_MIN, "{refused} attempts, of at least {ATTEMPTS_MIN}");
+}
+
+#[test]
+fn billing_proves_itself_by_a_signed_token_that_is_replaced_while_it_runs() {
+    credentials::billing_shows_a_signed_token_and_its_successor(&Site::of(&[]));
+}

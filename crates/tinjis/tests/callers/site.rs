@@ -1,0 +1,210 @@
+//! The servers under attack, each with other settings, and who may call them. Knows settings and nothing of the code.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use chassis::clock::Clock;
+use harness::Process;
+use harness::certs::{Authority, replace};
+use harness::issuer::{SigningKey, key_set};
+use harness::process::{Spec, run_by};
+use harness::secure::Page;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::shown::{AUDIENCE, CLIENT, HOST, ISSUER, SHOP, SHOP_SUBJECT, SUBJECT};
+
+const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
+
+/// A server, by what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum At {
+    /// Payments: a certificate.
+    Mutual,
+    /// Ponger: a certificate.
+    Ponger,
+    /// Billing: a certificate.
+    Billing,
+    /// Payments without TLS: a token or a signed one.
+    Plain,
+    /// Payments over TLS: certificate, token or signed token.
+    Any,
+    /// Payments over TLS: all three.
+    All,
+    /// Payments: a token, and few calls.
+    Rated,
+    /// Billing's writing routes: an operator's token.
+    Operators,
+    /// Billing's writing routes on loopback: nobody's.
+    Loopback,
+}
+
+pub(crate) struct Site {
+    pub(crate) ours: Authority,
+    pub(crate) another: Authority,
+    pub(crate) keys: Page,
+    signing: BTreeMap<&'static str, SigningKey>,
+    servers: BTreeMap<At, Process>,
+    folder: TempDir,
+    clock: Clock,
+}
+
+impl Site {
+    /// Every server.
+    pub(crate) fn start() -> Self {
+        use At::{All, Any, Billing, Loopback, Mutual, Operators, Plain, Rated};
+        let mut site = Self::of(&[Mutual, Plain, Any, All, Rated, Operators, Loopback, Billing]);
+        let ponger = site.ponger();
+        site.servers.insert(At::Ponger, ponger);
+        site
+    }
+
+    /// These servers, and who may call them.
+    pub(crate) fn of(servers: &[At]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (ours, another) = (Authority::new("ours"), Authority::new("another"));
+        let signing = [
+            ("rsa", SigningKey::rsa("k-rsa")),
+            ("p256", SigningKey::p256("k-p256")),
+            ("next", SigningKey::rsa("k-next")),
+            ("stranger", SigningKey::rsa("k-rsa")),
+            ("stranger on p256", SigningKey::p256("k-p256")),
+        ];
+        let signing = BTreeMap::from(signing);
+        let keys = Page::serve(&ours, first_set(&signing));
+        let mut site =
+            Self { ours, another, keys, signing, servers: BTreeMap::new(), folder, clock: Clock::system() };
+        site.write_files();
+        for at in servers {
+            let process = Process::start(site.spec(*at));
+            site.servers.insert(*at, process);
+        }
+        site
+    }
+
+    pub(crate) fn server(&self, at: At) -> &Process {
+        &self.servers[&at]
+    }
+
+    pub(crate) fn key(&self, name: &str) -> &SigningKey {
+        &self.signing[name]
+    }
+
+    /// Seconds since 1970.
+    pub(crate) fn now(&self) -> i64 {
+        self.clock.now_ms() / 1000
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join(file)
+    }
+
+    fn text(&self, file: &str) -> String {
+        self.path(file).display().to_string()
+    }
+
+    /// The lines of the token file; the services read it again by themselves.
+    pub(crate) fn write_tokens(&self, lines: &str) {
+        replace(&self.path("tokens"), lines);
+    }
+
+    /// The API server changes its keys: only the next one is left.
+    pub(crate) fn replace_keys(&self) {
+        self.keys.set(Some(key_set(&[self.key("next").jwk()])));
+    }
+
+    fn write_files(&self) {
+        replace(&self.path("ca.pem"), &self.ours.pem());
+        self.ours.server("localhost").write(self.folder.path(), "server");
+        self.write_tokens("new-token\nold-token\nshop-token corner-shop\n");
+        replace(&self.path("operators"), "operator-new\noperator-old\n");
+        fs::create_dir(self.path("account")).expect("a folder");
+        replace(&self.path("account/ca.crt"), &self.ours.pem());
+        replace(&self.path("account/token"), "the-pod-s-own-token\n");
+    }
+
+    /// What makes payments take signed tokens.
+    pub(crate) fn jwt_settings(&self) -> [(&'static str, String); 5] {
+        [
+            ("JWT_AUDIENCE", AUDIENCE.to_owned()),
+            ("JWT_ISSUER", ISSUER.to_owned()),
+            ("JWT_SUBJECTS", format!("{SUBJECT},{SHOP_SUBJECT}=corner-shop")),
+            ("JWT_JWKS_URL", self.keys.url()),
+            ("JWT_CREDENTIALS", self.text("account")),
+        ]
+    }
+
+    fn spec(&self, at: At) -> Spec {
+        let is_billing = matches!(at, At::Billing | At::Operators | At::Loopback);
+        let program = run_by(TINJIS, if is_billing { "billing" } else { "payments" });
+        let mut spec = Spec::new(program, name(at), self.folder.path());
+        let mut set = |name: &str, value: String| spec.env.insert(name.to_owned(), value);
+        set("LOG_LEVEL", "warn".to_owned());
+        if matches!(at, At::Mutual | At::Any | At::All | At::Billing) {
+            set("TLS_CERT", self.text("server.pem"));
+            set("TLS_KEY", self.text("server.key"));
+            set("TLS_CLIENT_CA", self.text("ca.pem"));
+            set("TLS_ALLOWED_CLIENTS", format!("{CLIENT},{HOST},{SHOP}=corner-shop"));
+        }
+        if matches!(at, At::Plain | At::Any | At::All | At::Rated) {
+            set("PAYMENTS_API_TOKEN_FILE", self.text("tokens"));
+        }
+        if matches!(at, At::Plain | At::Any | At::All) {
+            for (name, value) in self.jwt_settings() {
+                set(name, value);
+            }
+        }
+        match at {
+            At::All => drop(set("CALLER_PROOF", "all".to_owned())),
+            At::Rated => drop(set("CALLER_RATE_MAX", "1".to_owned())),
+            At::Operators => drop(set("OPERATOR_TOKEN_FILE", self.text("operators"))),
+            _ => {}
+        }
+        if !is_billing {
+            set("SUCCESS_RATE", "1".to_owned());
+        }
+        spec
+    }
+
+    fn ponger(&self) -> Process {
+        let mut spec = Spec::new(run_by(TINJIS, "ponger"), "ponger", self.folder.path());
+        spec.flags = vec!["-c".to_owned(), self.text("ponger.yaml")];
+        let mut process = Process::new(spec);
+        let admin = process.admin_url().rsplit_once(':').map(|(_, port)| port.to_owned()).expect("a port");
+        let configuration = format!(
+            "service:\n  port: {}\n  address: 127.0.0.1\n  tlsCertificate: {}\n  tlsPrivateKey: {}\n  clientCA: {}\n  \
+             allowedClients: ['{CLIENT}', '{HOST}']\nmetrics:\n  port: {admin}\n  address: 127.0.0.1\n",
+            process.address().port(),
+            self.text("server.pem"),
+            self.text("server.key"),
+            self.text("ca.pem")
+        );
+        fs::write(self.path("ponger.yaml"), configuration).expect("a file");
+        process.start_again();
+        process
+    }
+}
+
+/// Both keys that sign, and two that are not for signing.
+fn first_set(signing: &BTreeMap<&'static str, SigningKey>) -> String {
+    let mut for_encryption: Value = signing["rsa"].jwk();
+    for_encryption["kid"] = json!("k-enc");
+    for_encryption["use"] = json!("enc");
+    let secret = json!({ "kty": "oct", "kid": "k-oct", "alg": "HS256", "k": "c2VjcmV0" });
+    key_set(&[signing["rsa"].jwk(), signing["p256"].jwk(), for_encryption, secret])
+}
+
+fn name(at: At) -> &'static str {
+    match at {
+        At::Mutual => "mutual",
+        At::Ponger => "ponger",
+        At::Billing => "billing",
+        At::Plain => "plain",
+        At::Any => "any",
+        At::All => "all",
+        At::Rated => "rated",
+        At::Operators => "operators",
+        At::Loopback => "loopback",
+    }
+}

@@ -1,0 +1,216 @@
+//! Makes attempts in pairs, reads the server's counters around each, and prints a line of the table. Knows no reason.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use harness::http::{Answer, Connection, try_call};
+use harness::secure::Dialer;
+use harness::{timed, wait_until};
+
+use crate::shown::{Attempt, Signer, Wire};
+use crate::site::{At, Site};
+
+/// A refusal is counted within this.
+const COUNTED_WITHIN: Duration = Duration::from_secs(10);
+/// Two kinds of refusal stand no further apart than this in the middle: nothing is to be learned from their times.
+const SAME_CLASS: Duration = Duration::from_millis(5);
+/// A charge as every billing program sends it.
+const CHARGE: &[u8] = br#"{"customer_id":1,"currency":"USD","value":1.25}"#;
+
+pub(crate) struct Table<'a> {
+    pub(crate) site: &'a Site,
+    refused: usize,
+    /// How every refusal of payments looks.
+    look: Option<Look>,
+    /// Charges that were to be executed.
+    charges: BTreeMap<At, i64>,
+}
+
+/// Status, headers and body.
+type Look = (u16, Vec<(String, String)>, String);
+
+type Counters = BTreeMap<String, i64>;
+
+impl<'a> Table<'a> {
+    pub(crate) fn new(site: &'a Site) -> Self {
+        println!("\n  {:9} {:17} {:60} {}", "server", "refused for", "differs from its twin in", "attempt");
+        Self { site, refused: 0, look: None, charges: BTreeMap::new() }
+    }
+
+    /// The twin succeeds; the other one differs in one property and is refused for this reason.
+    #[track_caller]
+    pub(crate) fn pair(&mut self, at: At, what: &str, twin: &Attempt, other: &Attempt, reason: &str) {
+        self.pair_on(at, route(at), what, twin, other, reason);
+    }
+
+    /// The same on another route.
+    #[track_caller]
+    pub(crate) fn pair_on(
+        &mut self,
+        at: At,
+        route: (&str, &str),
+        what: &str,
+        twin: &Attempt,
+        other: &Attempt,
+        reason: &str,
+    ) {
+        let differences = twin.differences(other);
+        assert_eq!(differences.len(), 1, "{what}: {differences:?}");
+        self.succeeds(at, route, what, twin);
+        self.is_refused(at, route, what, other, reason);
+        println!("  {:9} {reason:17} {:60} {what}", format!("{at:?}"), shorten(&differences[0]));
+    }
+
+    #[track_caller]
+    pub(crate) fn succeeds(&mut self, at: At, route: (&str, &str), what: &str, attempt: &Attempt) {
+        let before = self.counters(at);
+        let answer = self.make(at, route, attempt);
+        let answer = answer.unwrap_or_else(|error| panic!("{what}: its twin had no answer: {error}"));
+        let is_write = matches!(at, At::Operators | At::Loopback);
+        // An operator's call that is let in may still ask for what is not there.
+        let is_good = if is_write { answer.status != 403 } else { answer.status == 200 };
+        assert!(is_good, "{what}: its twin was answered {} {}", answer.status, answer.text());
+        assert_eq!(before, self.counters(at), "{what}: its twin was counted as refused");
+        if route.1 == "/" {
+            *self.charges.entry(at).or_default() += 1;
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn is_refused(
+        &mut self,
+        at: At,
+        route: (&str, &str),
+        what: &str,
+        attempt: &Attempt,
+        reason: &str,
+    ) {
+        let before = self.counters(at);
+        let answer = self.make(at, route, attempt);
+        if let Ok(answer) = answer {
+            let (is_limit, is_own) = (reason == "rate_limited", matches!(at, At::Operators | At::Loopback));
+            let wanted = if is_limit { 429 } else { 403 };
+            assert_eq!(answer.status, wanted, "{what}: {}", answer.text());
+            if !is_limit && !is_own {
+                let look = (answer.status, looks(&answer), answer.text());
+                let first = self.look.get_or_insert(look.clone());
+                assert_eq!(*first, look, "{what}: refusals look alike");
+                assert_eq!(look.2, "Forbidden\n");
+            }
+        }
+        let mut wanted = before;
+        let counted = wanted.iter_mut().find(|(series, _)| series.ends_with(&format!("\"{reason}\"}}")));
+        *counted.unwrap_or_else(|| panic!("{what}: no counter has {reason}")).1 += 1;
+        let is_counted = || self.counters(at) == wanted;
+        if !is_counted() {
+            wait_until(&format!("{what}: to be counted as {reason} alone"), COUNTED_WITHIN, is_counted);
+        }
+        self.refused += 1;
+    }
+
+    /// Every series of refusals that the server shows, with the label `reason` last.
+    fn counters(&self, at: At) -> Counters {
+        let page = harness::http::get(&format!("{}/metrics", self.site.server(at).admin_url())).text();
+        let names = ["tls_refusals_total{", "caller_refusals_total{"];
+        let lines = page.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+        let series = lines.filter_map(|line| line.rsplit_once(' '));
+        // "other" and such stand in both; the handshake's are told apart by their name.
+        series.map(|(series, value)| (series.to_owned(), value.parse().unwrap_or(-1))).collect()
+    }
+
+    /// How long refusals of two reasons take, in the middle.
+    #[track_caller]
+    pub(crate) fn take_the_same_time(&mut self, at: At, attempts: &[(&str, Attempt)]) {
+        /// Of each.
+        const CALLS: usize = 21;
+        let mut middles = Vec::new();
+        for (reason, attempt) in attempts {
+            let headers = self.headers(attempt);
+            let url = format!("{}{}", self.site.server(at).url(), route(at).1);
+            let mut times: Vec<Duration> = (0..CALLS)
+                .map(|_| timed(|| try_call(route(at).0, &url, &borrowed(&headers), CHARGE)))
+                .map(|(answer, time)| answer.map_or(Duration::MAX, |_| time))
+                .collect();
+            times.sort();
+            middles.push(times[CALLS / 2]);
+            println!("  {:9} {reason:17} in the middle after {:?}", format!("{at:?}"), times[CALLS / 2]);
+        }
+        let (least, most) = (middles.iter().min().expect("some"), middles.iter().max().expect("some"));
+        assert!(*most - *least < SAME_CLASS, "refusals take from {least:?} to {most:?}");
+    }
+
+    fn headers(&self, attempt: &Attempt) -> Vec<(&'static str, String)> {
+        let mut headers = Vec::new();
+        for text in &attempt.authorization {
+            headers.push(("Authorization", format!("{} {}", attempt.scheme, text.text(self.site))));
+        }
+        headers.extend(attempt.tokens.iter().map(|text| ("X-Token", text.text(self.site))));
+        headers.extend(attempt.origin.map(|origin| ("Origin", origin.to_owned())));
+        headers.extend(attempt.key.map(|key| ("Idempotency-Key", key.to_owned())));
+        headers
+    }
+
+    pub(crate) fn make(&self, at: At, route: (&str, &str), attempt: &Attempt) -> std::io::Result<Answer> {
+        let (method, path) = route;
+        let headers = self.headers(attempt);
+        let headers = borrowed(&headers);
+        let body = if method == "POST" { CHARGE } else { b"" };
+        let server = self.site.server(at);
+        if attempt.wire == Wire::Plain {
+            return try_call(method, &format!("{}{path}", server.url()), &headers, body);
+        }
+        let shows = attempt.certificate.as_ref().map(|shown| match shown.signer {
+            Signer::Ours => self.site.ours.leaf(&shown.leaf),
+            Signer::Another => self.site.another.leaf(&shown.leaf),
+            Signer::Itself => shown.leaf.self_signed(),
+        });
+        let trusted = self.site.ours.pem();
+        let dialer = match attempt.wire {
+            Wire::Tls12 => Dialer::of_1_2(&trusted, shows.as_ref()),
+            _ => Dialer::new(&trusted, shows.as_ref()),
+        };
+        let mut connection: Connection<_> = dialer.open(server.address(), "localhost")?;
+        connection.call(method, path, &headers, body)
+    }
+
+    /// One charge more that is to stand in the ledger.
+    pub(crate) fn charged(&mut self, at: At) {
+        *self.charges.entry(at).or_default() += 1;
+    }
+
+    /// Nothing that was refused was executed. Answers how many attempts were refused.
+    pub(crate) fn end(self) -> usize {
+        for (at, charges) in &self.charges {
+            let in_ledger = harness::ledger::ask(&self.site.server(*at).db(), "SELECT count(*) FROM ledger");
+            assert_eq!(in_ledger, *charges, "{at:?}: charges that nobody was to make, or that are missing");
+        }
+        println!("  {} attempts refused, each for its reason; each twin succeeded", self.refused);
+        self.refused
+    }
+}
+
+fn borrowed<'a>(headers: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+/// Headers that tell one answer from another.
+fn looks(answer: &Answer) -> Vec<(String, String)> {
+    let told = answer.headers.iter().filter(|(name, _)| !matches!(name.as_str(), "date" | "ledger-id"));
+    told.cloned().collect()
+}
+
+pub(crate) fn route(at: At) -> (&'static str, &'static str) {
+    match at {
+        At::Ponger => ("GET", "/ping"),
+        At::Billing => ("GET", "/rest/health"),
+        At::Operators | At::Loopback => ("POST", "/v1/runs"),
+        _ => ("POST", "/"),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(58) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
