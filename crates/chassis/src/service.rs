@@ -99,23 +99,50 @@ pub async fn serve(
     shutdown: Shutdown,
     telemetry: &Telemetry,
 ) -> anyhow::Result<()> {
+    serve_when(listeners, async { Ok(business) }, admin, limits, shutdown, telemetry).await
+}
+
+/// As [`serve`], with a business port that is served as soon as its routes are there, such as after the database is:
+/// the admin port answers meanwhile, and a shutdown need not wait for it.
+///
+/// # Errors
+/// As [`serve`], and when the routes fail to be made.
+pub async fn serve_when(
+    listeners: Listeners,
+    business: impl Future<Output = anyhow::Result<Router>>,
+    admin: Router,
+    limits: Limits,
+    shutdown: Shutdown,
+    telemetry: &Telemetry,
+) -> anyhow::Result<()> {
     let open_files_max = raise_open_files();
     let (listen, admin_listen) = listeners.addresses()?;
     let tls = listeners.tls.is_some();
-    tracing::info!(listen = %listen, admin.listen = %admin_listen, tls, open_files_max, "Listening");
-
-    let metrics = ServerMetrics::new();
-    metrics.register(telemetry.registry()).context("a service serves its business port once")?;
-    let business = Server::new(listeners.business, business, limits).metrics(metrics).tls(listeners.tls);
     let admin_shutdown = Shutdown::with_timings(Duration::ZERO, ADMIN_GRACE);
     let admin = Server::new(listeners.admin, admin, admin_limits()).serve(admin_shutdown.clone());
     let admin = tokio::spawn(admin);
 
-    business.serve(shutdown.clone()).await;
-    let left_behind = shutdown.finished().await;
+    let business = tokio::select! {
+        made = business => made.map(Some),
+        () = shutdown.draining() => Ok(None),
+    };
+    let served = match business {
+        Ok(Some(router)) => {
+            tracing::info!(listen = %listen, admin.listen = %admin_listen, tls, open_files_max, "Listening");
+            let metrics = ServerMetrics::new();
+            metrics.register(telemetry.registry()).context("a service serves its business port once")?;
+            let business =
+                Server::new(listeners.business, router, limits).metrics(metrics).tls(listeners.tls);
+            business.serve(shutdown.clone()).await;
+            Ok(shutdown.finished().await)
+        }
+        Ok(None) => Ok(0),
+        Err(error) => Err(error),
+    };
 
     admin_shutdown.trigger();
     admin.await.context("the admin port ended before its time")?;
+    let left_behind = served?;
     ensure!(left_behind == 0, "{left_behind} tasks did not end in time and were left behind");
     tracing::info!("Ended");
     Ok(())

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use chassis::caller::CallerRules;
-use chassis::config::{CallerArgs, Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, load};
+use chassis::config::{CallerArgs, Common, CommonArgs, CommonDefaults, Problems, load};
 
 use crate::faults::draw::{Seed, Share};
 use crate::faults::script::Script;
@@ -119,10 +119,6 @@ impl Args {
         };
         let (mut common, anonymous, script) = (common?, anonymous?, script?);
         let callers = self.callers.resolve(&mut common, problems)?;
-        if let DatabaseUrl::Postgres(_) = common.database_url {
-            problems
-                .add("--database-url (DATABASE_URL)", "this version keeps its ledger in sqlite:PATH only");
-        }
         let is_open = callers.tokens.is_none() && callers.certificates.is_none() && callers.jwt.is_none();
         if command == Command::Serve && is_open && !anonymous && !common.listen.ip().is_loopback() {
             problems.add(

@@ -2,6 +2,7 @@
 //! Depends on `chassis` only; knows no other service's code.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use chassis::admin::{Readiness, admin_router};
 use chassis::caller::Callers;
 use chassis::clock::{Clock, Random};
 use chassis::config::DatabaseUrl;
+use chassis::postgres::{Postgres, PostgresSettings};
 use chassis::server::Limits;
 use chassis::service::{self, Listeners};
 use chassis::shutdown::Shutdown;
@@ -22,6 +24,7 @@ use crate::faults::Faults;
 use crate::faults::draw::{Odds, Seed};
 use crate::http::App;
 use crate::ledger::Ledger;
+use crate::ledger::postgres::{self, PostgresLedger};
 use crate::ledger::sqlite::SqliteLedger;
 use crate::metrics::Counters;
 
@@ -60,13 +63,14 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
             shutdown.on_signals();
             launch(config, log, shutdown).await
         }
-        Command::Migrate => {
-            let id = open_ledger(&config).await?.id().await?;
-            tracing::info!(ledger.id = %id, "The schema is up to date");
-            Ok(())
-        }
+        Command::Migrate => migrate(&config).await,
         Command::NewLedgerId => {
-            let id = open_ledger(&config).await?.renew_id().await?;
+            let id = match &config.common.database_url {
+                DatabaseUrl::Sqlite(path) => open_sqlite(path).await?.renew_id().await?,
+                DatabaseUrl::Postgres(settings) => {
+                    postgres::renew_id(&connect(settings, None)?, &Random::system()).await?
+                }
+            };
             tracing::info!(ledger.id = %id, "The ledger has a new id");
             Ok(())
         }
@@ -93,36 +97,80 @@ pub async fn serve(
     log: LogHandle,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let readiness = Readiness::new(&shutdown);
-    let ledger = open_ledger(&config).await?;
-    readiness.check("ledger", ledger.is_writable());
-    let ledger: Arc<dyn Ledger> = ledger;
-    let ledger_id = ledger.id().await?;
     let telemetry = Telemetry::new("payments", env!("CARGO_PKG_VERSION"), REVISION);
     let tls = TlsMetrics::new(&telemetry.metrics);
     let listeners = listeners.secure(config.common.tls.as_ref(), &tls)?;
     let callers = Callers::open(config.callers, &Clock::system(), &tls, &telemetry.metrics)?;
     let seed = config.seed.unwrap_or_else(|| Seed(Random::system().u64()));
-    tracing::info!(%seed, ledger.id = %ledger_id, "Every decision follows from this seed");
     if !config.script.rules.is_empty() {
         tracing::warn!(rules = config.script.rules.len(), "A fault script is in force");
     }
     let odds = Odds { seed, success: config.success_rate };
     let faults = Faults::new(seed, config.script);
     let counters = Counters::new(&telemetry.metrics);
-    let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
-    let app = App::new(charger, ledger, ledger_id, callers, shutdown.clone());
-    let routes = observe(http::router(app), &telemetry);
-    let admin = admin_router(&telemetry, readiness, log);
-    service::serve(listeners, routes, admin, Limits::default(), shutdown, &telemetry).await
+    let readiness = Readiness::new(&shutdown);
+    let opening = readiness.hold("opening the ledger");
+    let admin = admin_router(&telemetry, readiness.clone(), log);
+    let routes = async {
+        let ledger = open_ledger(&config.common.database_url, &tls, &readiness, &shutdown).await?;
+        let ledger_id = ledger.id().await?;
+        tracing::info!(%seed, ledger.id = %ledger_id, "Every decision follows from this seed");
+        let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
+        let app = App::new(charger, ledger, ledger_id, callers, shutdown.clone());
+        drop(opening);
+        Ok(observe(http::router(app), &telemetry))
+    };
+    service::serve_when(listeners, routes, admin, Limits::default(), shutdown.clone(), &telemetry).await
 }
 
-async fn open_ledger(config: &Config) -> anyhow::Result<Arc<SqliteLedger>> {
-    let DatabaseUrl::Sqlite(path) = &config.common.database_url else {
-        anyhow::bail!("this version keeps its ledger in SQLite only");
-    };
-    let ledger = SqliteLedger::open(path, Clock::system(), Random::system())
+async fn migrate(config: &Config) -> anyhow::Result<()> {
+    match &config.common.database_url {
+        DatabaseUrl::Sqlite(path) => {
+            let id = open_sqlite(path).await?.id().await?;
+            tracing::info!(ledger.id = %id, "The schema is up to date");
+        }
+        DatabaseUrl::Postgres(settings) => {
+            let version = connect(settings, None)?.migrate().await.context("cannot migrate the database")?;
+            tracing::info!(version, "The schema is up to date");
+        }
+    }
+    Ok(())
+}
+
+/// The ledger, watched by readiness. With PostgreSQL it takes as long as the database takes to be usable.
+async fn open_ledger(
+    url: &DatabaseUrl,
+    tls: &TlsMetrics,
+    readiness: &Readiness,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Arc<dyn Ledger>> {
+    match url {
+        DatabaseUrl::Sqlite(path) => {
+            let ledger = open_sqlite(path).await?;
+            readiness.check("ledger", ledger.is_writable());
+            Ok(Arc::new(ledger))
+        }
+        DatabaseUrl::Postgres(settings) => {
+            let database = connect(settings, Some(tls))?;
+            readiness.check("database", database.is_usable());
+            let ledger = PostgresLedger::open(database, &Random::system()).await?;
+            let (renamed, shutdown) = (ledger.renamed(), shutdown.clone());
+            tokio::spawn(async move {
+                renamed.await;
+                tracing::error!("The ledger has a new id: this process ends, to be started again with it");
+                shutdown.trigger();
+            });
+            Ok(Arc::new(ledger))
+        }
+    }
+}
+
+async fn open_sqlite(path: &Path) -> anyhow::Result<SqliteLedger> {
+    SqliteLedger::open(path, Clock::system(), Random::system())
         .await
-        .with_context(|| format!("cannot open the ledger {}", path.display()))?;
-    Ok(Arc::new(ledger))
+        .with_context(|| format!("cannot open the ledger {}", path.display()))
+}
+
+fn connect(settings: &PostgresSettings, tls: Option<&TlsMetrics>) -> anyhow::Result<Postgres> {
+    Ok(Postgres::open(settings, postgres::SCHEMA, tls, Random::system())?)
 }

@@ -1,31 +1,70 @@
 //! What every ledger promises, held against a model that is too simple to be wrong. A further backend joins by
-//! one more function that opens it; knows no SQL.
+//! one more function that opens it; knows no SQL. What one of them promises beyond that is told at the end.
 
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use chassis::clock::{Clock, Random};
+use chassis::postgres::{Postgres, PostgresSettings};
+use harness::Database;
 use payments::keys::{Fingerprint, Key, Known, judge};
+use payments::ledger::postgres::{PostgresLedger, SCHEMA};
 use payments::ledger::sqlite::SqliteLedger;
 use payments::ledger::{Entry, Ledger, Recorded, Row, Seq, State};
 use proptest::prelude::*;
 
-type Opened = Pin<Box<dyn Future<Output = Arc<dyn Ledger>>>>;
+type Opened<'a> = Pin<Box<dyn Future<Output = Arc<dyn Ledger>> + 'a>>;
 
-/// Opens the ledger that lies at a place, again and again.
-type Open = fn(&Path) -> Opened;
+/// A place for one ledger, which can be opened again and again.
+trait Place {
+    fn open(&self) -> Opened<'_>;
+}
 
-fn sqlite(dir: &Path) -> Opened {
-    let path = dir.join("payments.db");
-    Box::pin(async move {
-        let clock = Clock::simulated(1_700_000_000_000);
-        let ledger = SqliteLedger::open(&path, clock, Random::seeded(8213)).await;
-        Arc::new(ledger.expect("a ledger in a fresh folder")) as Arc<dyn Ledger>
-    })
+struct InSqlite(tempfile::TempDir);
+
+impl InSqlite {
+    fn fresh() -> Self {
+        Self(tempfile::tempdir().expect("a fresh folder"))
+    }
+}
+
+impl Place for InSqlite {
+    fn open(&self) -> Opened<'_> {
+        Box::pin(async {
+            let clock = Clock::simulated(1_700_000_000_000);
+            let ledger =
+                SqliteLedger::open(&self.0.path().join("payments.db"), clock, Random::seeded(8213)).await;
+            Arc::new(ledger.expect("a ledger in a fresh folder")) as Arc<dyn Ledger>
+        })
+    }
+}
+
+struct InPostgres(Database);
+
+impl InPostgres {
+    /// `None` where there is no server, which was said.
+    fn fresh() -> Option<Self> {
+        Database::fresh("the ledger's contract on PostgreSQL").map(Self)
+    }
+
+    fn connect(&self) -> Postgres {
+        let settings = PostgresSettings::parse(self.0.url(), None, 8, "payments").expect("a sound URL");
+        Postgres::open(&settings, SCHEMA, None, Random::system()).expect("no files to be wrong")
+    }
+}
+
+impl Place for InPostgres {
+    fn open(&self) -> Opened<'_> {
+        Box::pin(async {
+            let database = self.connect();
+            database.migrate().await.expect("a fresh database");
+            let ledger = PostgresLedger::open(database, &Random::system()).await;
+            Arc::new(ledger.expect("a ledger in a fresh database")) as Arc<dyn Ledger>
+        })
+    }
 }
 
 /// One step of a story.
@@ -75,8 +114,9 @@ impl Model {
         self.0.iter().find(|row| row.key.as_ref() == Some(key))
     }
 
-    fn push(&mut self, entry: &Entry) -> Seq {
-        let seq = Seq(i64::try_from(self.0.len()).unwrap() + 1);
+    /// Positions grow; nobody promises that none is left out.
+    fn push(&mut self, entry: &Entry, seq: Seq) {
+        assert!(self.0.last().is_none_or(|last| last.seq < seq), "{seq:?} after {:?}", self.0.last());
         self.0.push(Row {
             seq,
             key: entry.key.clone(),
@@ -90,12 +130,11 @@ impl Model {
             route: entry.route.to_owned(),
             created_at_ms: 0,
         });
-        seq
     }
 
-    fn void(&mut self, key: &Key, account: &str) -> Row {
+    fn void(&mut self, key: &Key, account: &str, seq: Seq) -> Row {
         if self.of(key).is_none() {
-            self.push(&Entry {
+            let tombstone = Entry {
                 key: Some(key.clone()),
                 account: account.to_owned(),
                 fingerprint: Fingerprint::from_store(String::new()),
@@ -105,7 +144,8 @@ impl Model {
                 amount_minor: 0,
                 state: State::Voided,
                 route: "/v1/ledger/{key}/void",
-            });
+            };
+            self.push(&tombstone, seq);
         }
         self.of(key).expect("it was just put there").clone()
     }
@@ -123,7 +163,7 @@ async fn apply(ledger: &Arc<dyn Ledger>, model: &mut Model, step: &Step) {
             let entry = entry(key, account, data, charged);
             let known = entry.key.as_ref().and_then(|key| model.of(key)).cloned();
             match (ledger.record(&entry).await.unwrap(), known) {
-                (Recorded::New(seq), None) => assert_eq!(seq, model.push(&entry)),
+                (Recorded::New(seq), None) => model.push(&entry, seq),
                 (Recorded::Known(row), Some(known)) => assert_eq!(timeless(row), known),
                 other => panic!("{step:?}: {other:?}"),
             }
@@ -131,7 +171,8 @@ async fn apply(ledger: &Arc<dyn Ledger>, model: &mut Model, step: &Step) {
         Step::Void { key, account } => {
             let (key, account) = (key_named(key), ACCOUNTS[usize::from(account)]);
             let row = timeless(ledger.void(account, &key).await.unwrap());
-            assert_eq!(row, model.void(&key, account));
+            let seq = row.seq;
+            assert_eq!(row, model.void(&key, account, seq));
         }
         Step::Reopen => {}
     }
@@ -157,18 +198,17 @@ async fn assert_same(ledger: &Arc<dyn Ledger>, model: &Model) {
     }
 }
 
-fn holds_for(open: Open, steps: &[Step]) {
+fn holds_for(place: &dyn Place, steps: &[Step]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let dir = tempfile::tempdir().unwrap();
-        let mut ledger = open(dir.path()).await;
+        let mut ledger = place.open().await;
         let id = ledger.id().await.unwrap();
         let mut model = Model::default();
         for step in steps {
             apply(&ledger, &mut model, step).await;
             if matches!(step, Step::Reopen) {
                 drop(ledger);
-                ledger = open(dir.path()).await;
+                ledger = place.open().await;
                 assert_eq!(ledger.id().await.unwrap(), id);
             }
         }
@@ -181,7 +221,7 @@ proptest! {
 
     #[test]
     fn a_ledger_does_what_the_model_does(steps in proptest::collection::vec(step(), 1..40)) {
-        holds_for(sqlite, &steps);
+        holds_for(&InSqlite::fresh(), &steps);
     }
 
     /// The rules of replay, reuse, void and account, for any row and any request with its key.
@@ -191,7 +231,7 @@ proptest! {
     ) {
         let mut model = Model::default();
         let first = Entry { state: State::ALL[state], ..(*entry(Some(0), account, data, true)).clone() };
-        model.push(&first);
+        model.push(&first, Seq(1));
         let verdict = judge(&model.0[0], &entry(Some(0), other, another, true));
         let expected = match () {
             () if account != other => Known::Foreign,
@@ -203,13 +243,12 @@ proptest! {
     }
 }
 
-async fn race(open: Open) {
-    let dir = tempfile::tempdir().unwrap();
-    let ledger = open(dir.path()).await;
+/// Through one opening or several: replicas of a service have one each.
+async fn race(ledgers: &[Arc<dyn Ledger>]) {
     for round in 0..20 {
         let racers: Vec<_> = (0..8)
             .map(|racer| {
-                let ledger = Arc::clone(&ledger);
+                let ledger = Arc::clone(&ledgers[racer % ledgers.len()]);
                 tokio::spawn(async move {
                     if racer == 7 {
                         let row = ledger.void(ACCOUNTS[0], &key_named(round)).await.unwrap();
@@ -231,21 +270,100 @@ async fn race(open: Open) {
         }
         assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{seen:?}");
     }
-    assert_eq!(ledger.page(ACCOUNTS[0], Seq(0), 1000).await.unwrap().rows.len(), 20);
+    assert_eq!(ledgers[0].page(ACCOUNTS[0], Seq(0), 1000).await.unwrap().rows.len(), 20);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whoever_races_for_a_key_sees_one_row() {
-    race(sqlite).await;
+    race(&[InSqlite::fresh().open().await]).await;
+    let Some(place) = InPostgres::fresh() else { return };
+    race(&[place.open().await]).await;
 }
 
 #[tokio::test]
 async fn a_new_name_is_another_one_and_stays() {
-    let dir = tempfile::tempdir().unwrap();
-    let ledger = sqlite(dir.path()).await;
-    let before = ledger.id().await.unwrap();
-    let after = ledger.renew_id().await.unwrap();
-    assert_ne!(before, after);
-    drop(ledger);
-    assert_eq!(sqlite(dir.path()).await.id().await.unwrap(), after);
+    let mut places: Vec<Box<dyn Place>> = vec![Box::new(InSqlite::fresh())];
+    places.extend(InPostgres::fresh().map(|place| Box::new(place) as Box<dyn Place>));
+    for place in places {
+        let ledger = place.open().await;
+        let before = ledger.id().await.unwrap();
+        let after = ledger.renew_id().await.unwrap();
+        assert_ne!(before, after);
+        drop(ledger);
+        assert_eq!(place.open().await.id().await.unwrap(), after);
+    }
+}
+
+#[test]
+fn a_ledger_in_postgres_does_what_the_model_does() {
+    /// Each has a database of its own, which takes a while.
+    const CASES: u32 = 8;
+    if InPostgres::fresh().is_none() {
+        return;
+    }
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(CASES));
+    let story = proptest::collection::vec(step(), 1..40);
+    let done = runner.run(&story, |steps| {
+        holds_for(&InPostgres::fresh().expect("there was one before"), &steps);
+        Ok(())
+    });
+    done.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn three_replicas_that_race_for_a_key_see_one_row() {
+    let Some(place) = InPostgres::fresh() else { return };
+    race(&[place.open().await, place.open().await, place.open().await]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_page_passes_over_a_row_that_becomes_visible_later() {
+    const WRITERS: u8 = 8;
+    const ROWS: usize = 150;
+    let Some(place) = InPostgres::fresh() else { return };
+    let ledgers = [place.open().await, place.open().await, place.open().await];
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let ledger = Arc::clone(&ledgers[usize::from(writer) % ledgers.len()]);
+            tokio::spawn(async move {
+                for _ in 0..ROWS {
+                    ledger.record(&entry(None, 0, 0, true)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut seen = Vec::new();
+    let all = ROWS * usize::from(WRITERS);
+    while seen.len() < all {
+        let is_over = writers.iter().all(tokio::task::JoinHandle::is_finished);
+        let after = seen.last().copied().unwrap_or(Seq(0));
+        let page = ledgers[0].page(ACCOUNTS[0], after, 1000).await.unwrap();
+        seen.extend(page.rows.iter().map(|row| row.seq));
+        assert!(seen.len() == all || !is_over, "a reader saw {} of {all} rows", seen.len());
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_took_a_ledger_for_another_writes_nothing_more_and_is_told() {
+    let Some(place) = InPostgres::fresh() else { return };
+    let database = place.connect();
+    database.migrate().await.unwrap();
+    let ledger = PostgresLedger::open(database, &Random::system()).await.unwrap();
+    ledger.record(&entry(Some(0), 0, 0, true)).await.unwrap();
+    payments::ledger::postgres::renew_id(&place.connect(), &Random::system()).await.unwrap();
+    ledger.record(&entry(Some(1), 0, 0, true)).await.unwrap_err();
+    ledger.renamed().await;
+    assert_eq!(place.0.ask("SELECT count(*) FROM ledger"), 1);
+}
+
+#[tokio::test]
+async fn an_entry_that_the_database_cannot_hold_takes_no_other_with_it() {
+    let Some(place) = InPostgres::fresh() else { return };
+    let ledger = place.open().await;
+    let bad = Arc::new(Entry { currency: "E\0R".to_owned(), ..(*entry(Some(0), 0, 0, true)).clone() });
+    let good: Vec<Arc<Entry>> = (1..40).map(|key| entry(Some(key), 0, 0, true)).collect();
+    let all: Vec<_> = std::iter::once(bad).chain(good).collect();
+    let recorded = futures_util::future::join_all(all.iter().map(|entry| ledger.record(entry))).await;
+    let refused: Vec<bool> = recorded.iter().map(Result::is_err).collect();
+    assert!(refused[0] && !refused[1..].contains(&true), "{refused:?}");
 }

@@ -52,8 +52,8 @@ fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
     let value = Decimal::parse(&value).filter(|value| !value.is_negative()).ok_or(INVALID)?;
     let amount_minor = inbound.amount(&value, INVALID)?;
     let reference = parameters.id.map(Cow::into_owned);
-    let is_long = |text: &str| text.len() > TEXT_LEN_MAX;
-    if is_long(&currency) || reference.as_deref().is_some_and(is_long) {
+    let is_unfit = |text: &str| text.len() > TEXT_LEN_MAX || text.contains('\0');
+    if is_unfit(&currency) || reference.as_deref().is_some_and(is_unfit) {
         return Err(INVALID);
     }
     Ok(Charge { customer_id, currency, amount_minor, reference })

@@ -137,16 +137,16 @@ pub(super) fn integer(field: &RawValue) -> Result<i64, WrongType> {
 /// A text.
 ///
 /// # Errors
-/// For any other type, and beyond [`TEXT_LEN_MAX`].
+/// For any other type, beyond [`TEXT_LEN_MAX`], and with a NUL, which PostgreSQL has no place for.
 pub(super) fn text(field: &RawValue) -> Result<String, WrongType> {
     let text: String = serde_json::from_str(field.get()).map_err(|_| WrongType)?;
-    if text.len() <= TEXT_LEN_MAX { Ok(text) } else { Err(WrongType) }
+    if text.len() <= TEXT_LEN_MAX && !text.contains('\0') { Ok(text) } else { Err(WrongType) }
 }
 
 /// A currency: a text, or any object, which is the empty text.
 ///
 /// # Errors
-/// For any other type, and beyond [`TEXT_LEN_MAX`].
+/// For any other type, beyond [`TEXT_LEN_MAX`], and with a NUL, which PostgreSQL has no place for.
 pub(super) fn currency(field: &RawValue) -> Result<Currency, WrongType> {
     if field.get().starts_with('{') { Ok(Currency::Object) } else { text(field).map(Currency::Text) }
 }
@@ -264,7 +264,14 @@ mod tests {
         assert_eq!(read("\"€\\u0041\"").unwrap().stored(), Some("€A".to_owned()));
         assert_eq!(read("{\"a\":1}").unwrap().stored(), Some(String::new()));
         assert_eq!(read("\"\"").unwrap().stored(), None);
-        for text in ["1", "true", "[]", "\"\\ud800\"", &format!("\"{}\"", "x".repeat(TEXT_LEN_MAX + 1))] {
+        for text in [
+            "1",
+            "true",
+            "[]",
+            "\"\\ud800\"",
+            "\"a\\u0000\"",
+            &format!("\"{}\"", "x".repeat(TEXT_LEN_MAX + 1)),
+        ] {
             assert_eq!(read(text), Err(WrongType), "{text}");
         }
     }

@@ -1,5 +1,5 @@
 //! The ledger contract: every decision that was ever taken, durable before it is told, one per key for ever.
-//! Knows no SQL and no HTTP; SQLite (and later PostgreSQL) stand behind it and pass one contract suite.
+//! Knows no SQL and no HTTP; SQLite and PostgreSQL stand behind it and pass one contract suite.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::keys::{Fingerprint, Key};
 
+pub mod postgres;
 pub mod sqlite;
 
 /// The most rows of one page.

@@ -1,0 +1,182 @@
+//! The ledger in PostgreSQL, for several processes at once: the UNIQUE key decides between them, callers of one
+//! process share statements. Knows no HTTP; what a repeated key means is decided by the caller.
+
+mod rows;
+mod scribe;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chassis::clock::Random;
+use chassis::crash_point;
+use chassis::postgres::{Lane, PgError, Postgres, Schema, Type, get};
+use chassis::schema::Migration;
+use uuid::Uuid;
+
+use self::rows::{BY_KEYS, PAGE, read_row};
+use self::scribe::{Scribe, Writer};
+use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State};
+use crate::keys::{Fingerprint, Key};
+
+/// The schema, step by step; steps are only ever appended.
+pub const SCHEMA: Schema = Schema {
+    service: "payments",
+    steps: &[Migration { name: "ledger", sql: include_str!("0001_ledger.sql"), breaks_older: true }],
+};
+
+/// What a tombstone says of the route that it came by.
+const VOID_ROUTE: &str = "/v1/ledger/{key}/void";
+
+/// How long an opening that found the database gone waits before it looks again.
+const OPEN_PAUSE: Duration = Duration::from_millis(250);
+
+/// A ledger in a PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresLedger {
+    database: Postgres,
+    id: LedgerId,
+    scribe: Scribe,
+}
+
+impl PostgresLedger {
+    /// Waits until the database can be used, however long that takes, and names the ledger if it has no name yet.
+    ///
+    /// # Errors
+    /// When the ledger is not one.
+    pub async fn open(database: Postgres, random: &Random) -> Result<Self> {
+        loop {
+            database.wait_until_usable().await;
+            match name(&database, random).await {
+                Ok(id) => {
+                    let scribe = Scribe::new(Writer { database: database.clone(), id });
+                    return Ok(Self { database, id, scribe });
+                }
+                Err(error @ (PgError::Unavailable(_) | PgError::Busy | PgError::InDoubt(_))) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the ledger cannot be opened yet"
+                    );
+                    tokio::time::sleep(OPEN_PAUSE).await;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    /// Whether it takes writes, from memory: for a readiness check.
+    pub fn is_writable(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
+        self.database.is_usable()
+    }
+
+    /// Ends when somebody has given the ledger another id: what this process says of it is wrong from then on.
+    pub fn renamed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.scribe.renamed()
+    }
+}
+
+async fn name(database: &Postgres, random: &Random) -> std::result::Result<LedgerId, PgError> {
+    let first = random.uuid().hyphenated().to_string();
+    let insert = "INSERT INTO ledger_meta (ledger_id) VALUES ($1) ON CONFLICT DO NOTHING";
+    database.write(Lane::Record, insert, &[(&first, Type::TEXT)]).await?;
+    read_id(database).await
+}
+
+async fn read_id(database: &Postgres) -> std::result::Result<LedgerId, PgError> {
+    let rows = database.read(Lane::Claim, "SELECT ledger_id FROM ledger_meta", &[]).await?;
+    let [row] = rows.as_slice() else {
+        return Err(PgError::Corrupt(format!("ledger_meta has {} rows", rows.len())));
+    };
+    let text: &str = get(row, 0)?;
+    let id = Uuid::parse_str(text).map_err(|_| PgError::Corrupt(format!("ledger_id {text:?}")))?;
+    Ok(LedgerId(id))
+}
+
+/// Gives the ledger in this database a new id; processes that serve it end then, to be started again.
+///
+/// # Errors
+/// When it could not be written, or nobody knows whether it was.
+pub async fn renew_id(database: &Postgres, random: &Random) -> Result<LedgerId> {
+    let id = LedgerId(random.uuid());
+    let renew = "UPDATE ledger_meta SET ledger_id = $1 RETURNING ledger_id";
+    let rows = database.write(Lane::Record, renew, &[(&id.to_string(), Type::TEXT)]).await.map_err(failed)?;
+    match rows.len() {
+        1 => Ok(id),
+        rows => Err(LedgerError::Corrupt(format!("ledger_meta has {rows} rows"))),
+    }
+}
+
+#[async_trait]
+impl Ledger for PostgresLedger {
+    async fn id(&self) -> Result<LedgerId> {
+        Ok(self.id)
+    }
+
+    async fn renew_id(&self) -> Result<LedgerId> {
+        renew_id(&self.database, &Random::system()).await
+    }
+
+    async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded> {
+        let recorded = self.scribe.record(Arc::clone(entry)).await;
+        // On disk, and nobody knows yet.
+        crash_point!("P3");
+        recorded
+    }
+
+    async fn row(&self, key: &Key) -> Result<Option<Row>> {
+        let keys = [key.as_str()];
+        let rows = self.database.read(Lane::Claim, BY_KEYS, &[(&keys.as_slice(), Type::TEXT_ARRAY)]).await;
+        rows.map_err(failed)?.first().map(read_row).transpose().map_err(failed)
+    }
+
+    async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page> {
+        let limit = limit.min(PAGE_MAX);
+        let bound = scribe::settled(&self.database).await.map_err(failed)?;
+        let one_more = i64::try_from(limit + 1).expect("a page's length fits an i64");
+        let asked = [
+            (&after.0 as _, Type::INT8),
+            (&bound as _, Type::INT8),
+            (&account as _, Type::TEXT),
+            (&one_more as _, Type::INT8),
+        ];
+        let found = self.database.read(Lane::Claim, PAGE, &asked).await.map_err(failed)?;
+        let mut rows =
+            found.iter().map(read_row).collect::<std::result::Result<Vec<Row>, _>>().map_err(failed)?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        Ok(Page { rows, more })
+    }
+
+    async fn void(&self, account: &str, key: &Key) -> Result<Row> {
+        let tombstone = Entry {
+            key: Some(key.clone()),
+            account: account.to_owned(),
+            fingerprint: Fingerprint::from_store(String::new()),
+            reference: None,
+            customer_id: 0,
+            currency: String::new(),
+            amount_minor: 0,
+            state: State::Voided,
+            route: VOID_ROUTE,
+        };
+        match self.scribe.record(Arc::new(tombstone)).await? {
+            Recorded::Known(row) => Ok(row),
+            Recorded::New(_) => {
+                self.row(key).await?.ok_or_else(|| LedgerError::Corrupt(format!("no row has key {key}")))
+            }
+        }
+    }
+}
+
+fn failed(error: PgError) -> LedgerError {
+    match error {
+        PgError::Corrupt(what) => LedgerError::Corrupt(what),
+        other => LedgerError::Unavailable(Box::new(other)),
+    }
+}
+
+/// With the reason behind it.
+fn told(error: &PgError) -> String {
+    let reason = std::error::Error::source(error).map(|source| format!(": {source}"));
+    format!("{error}{}", reason.unwrap_or_default())
+}

@@ -1,0 +1,34 @@
+//! Columns to rows, and the statements that read them. Writes nothing.
+
+use chassis::postgres::{PgError, Row as SqlRow, get};
+
+use crate::keys::{Fingerprint, Key};
+use crate::ledger::{Row, Seq, State};
+
+/// The rows of some keys, in no order.
+pub(super) const BY_KEYS: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
+    amount_minor, state, route, created_at FROM ledger WHERE key = ANY($1)";
+
+/// Rows after a position, up to another.
+pub(super) const PAGE: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
+    amount_minor, state, route, created_at FROM ledger WHERE seq > $1 AND seq <= $2 AND account = $3 \
+    ORDER BY seq LIMIT $4";
+
+pub(super) fn read_row(row: &SqlRow) -> Result<Row, PgError> {
+    let state: &str = get(row, 8)?;
+    let key: Option<&str> = get(row, 1)?;
+    let key = key.map(|text| Key::parse(text).ok_or_else(|| PgError::Corrupt(format!("key {text:?}"))));
+    Ok(Row {
+        seq: Seq(get(row, 0)?),
+        key: key.transpose()?,
+        account: get(row, 2)?,
+        fingerprint: Fingerprint::from_store(get(row, 3)?),
+        reference: get(row, 4)?,
+        customer_id: get(row, 5)?,
+        currency: get(row, 6)?,
+        amount_minor: get(row, 7)?,
+        state: State::from_word(state).ok_or_else(|| PgError::Corrupt(format!("state {state:?}")))?,
+        route: get(row, 9)?,
+        created_at_ms: get(row, 10)?,
+    })
+}

@@ -1,0 +1,302 @@
+//! Group commit: entries that come together become one statement, and one fsync of the database. An answer that was
+//! lost is found again by key. Knows the ledger's columns; decides nothing about a charge.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use chassis::crash_point;
+use chassis::postgres::{Lane, NOW_MS, Param, PgError, Postgres, Type, get};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use super::failed;
+use super::rows::{BY_KEYS, read_row};
+use crate::keys::Key;
+use crate::ledger::{Entry, LedgerError, LedgerId, Recorded, Result, Row, Seq};
+
+/// Entries of one statement.
+const BATCH_MAX: usize = 512;
+/// Statements under way at once: while one is written out, the next gathers.
+const WRITERS: usize = 3;
+/// Entries that wait; further callers wait for room.
+const QUEUE_MAX: usize = 4096;
+/// How often keyed entries are written again whose answer was lost.
+const TRIES_MAX: u32 = 3;
+/// Writers pass this gate together, a page waits until those are through that draw positions: so that it never
+/// passes over a row that becomes visible later.
+const GATE: i64 = 0x7469_6e6a_6973;
+
+/// Takes entries and answers what became of them.
+#[derive(Debug)]
+pub(super) struct Scribe {
+    queue: mpsc::Sender<Waiting>,
+    renamed: watch::Receiver<bool>,
+}
+
+struct Waiting {
+    entry: Arc<Entry>,
+    reply: oneshot::Sender<Result<Recorded>>,
+}
+
+/// Writes batches into one ledger, as long as it keeps its id.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    pub(super) database: Postgres,
+    pub(super) id: LedgerId,
+}
+
+impl Scribe {
+    /// Its tasks end when it is dropped and what was queued is written.
+    pub(super) fn new(writer: Writer) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
+        let (rename, renamed) = watch::channel(false);
+        let (waiting, rename) = (Arc::new(Mutex::new(waiting)), Arc::new(rename));
+        for _ in 0..WRITERS {
+            tokio::spawn(write_all(writer.clone(), Arc::clone(&waiting), Arc::clone(&rename)));
+        }
+        Self { queue, renamed }
+    }
+
+    pub(super) async fn record(&self, entry: Arc<Entry>) -> Result<Recorded> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || LedgerError::Unavailable("the ledger's writers have ended".into());
+        self.queue.send(Waiting { entry, reply }).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    pub(super) fn renamed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut renamed = self.renamed.clone();
+        async move {
+            if renamed.wait_for(|renamed| *renamed).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+async fn write_all(
+    writer: Writer,
+    waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>,
+    rename: Arc<watch::Sender<bool>>,
+) {
+    loop {
+        let mut batch = Vec::new();
+        if waiting.lock().await.recv_many(&mut batch, BATCH_MAX).await == 0 {
+            return;
+        }
+        let (entries, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|waiting| (waiting.entry, waiting.reply)).unzip();
+        let results = writer.write(&entries).await;
+        if results.iter().any(|result| matches!(result, Err(LedgerError::Corrupt(_)))) {
+            let renamed = super::read_id(&writer.database).await.is_ok_and(|id| id != writer.id);
+            rename.send_if_modified(|known| renamed && !std::mem::replace(known, true));
+        }
+        for (reply, result) in replies.into_iter().zip(results) {
+            // A caller that left does not change what was recorded.
+            let _left = reply.send(result);
+        }
+    }
+}
+
+impl Writer {
+    /// One result each, in order.
+    async fn write(&self, entries: &[Arc<Entry>]) -> Vec<Result<Recorded>> {
+        match self.insert(entries).await {
+            Ok(recorded) => recorded.into_iter().map(Ok).collect(),
+            Err(PgError::InDoubt(source)) => self.find_again(entries, source).await,
+            // One that the database cannot hold must not take the others with it.
+            Err(PgError::Refused(_) | PgError::Constraint { .. }) if entries.len() > 1 => {
+                let mut results = Vec::with_capacity(entries.len());
+                for entry in entries {
+                    results.push(Box::pin(self.write(std::slice::from_ref(entry))).await.remove(0));
+                }
+                results
+            }
+            Err(error) => spread(&error, entries.len()),
+        }
+    }
+
+    /// After a lost answer: a keyed entry is written again, and finds itself if it was kept. Of one without a key
+    /// nobody knows.
+    async fn find_again(
+        &self,
+        entries: &[Arc<Entry>],
+        source: chassis::postgres::Source,
+    ) -> Vec<Result<Recorded>> {
+        let keyed: Vec<Arc<Entry>> = entries.iter().filter(|entry| entry.key.is_some()).cloned().collect();
+        let mut error = PgError::InDoubt(source);
+        let mut found = None;
+        for _ in 0..TRIES_MAX {
+            if keyed.is_empty() {
+                break;
+            }
+            match self.insert(&keyed).await {
+                Ok(recorded) => {
+                    found = Some(recorded.into_iter());
+                    break;
+                }
+                Err(other) => error = other,
+            }
+        }
+        let mut results = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let again = entry.key.as_ref().and_then(|_| found.as_mut()?.next());
+            results.push(match again {
+                Some(Recorded::Known(row)) if is_of(&row, entry) => Ok(Recorded::New(row.seq)),
+                Some(recorded) => Ok(recorded),
+                None => Err(unknown(&error)),
+            });
+        }
+        results
+    }
+
+    /// One statement for all, and a look at those whose key was known.
+    async fn insert(&self, entries: &[Arc<Entry>]) -> std::result::Result<Vec<Recorded>, PgError> {
+        let statement = Statement::of(self.id, entries);
+        let rows = statement.run(&self.database).await?;
+        if rows.len() != entries.len() {
+            return Err(PgError::Corrupt(
+                "the ledger has another id than when this process started".to_owned(),
+            ));
+        }
+        let mut drawn = Vec::with_capacity(rows.len());
+        for row in &rows {
+            drawn.push((Seq(get(row, 0)?), get::<bool>(row, 1)?));
+        }
+        let missed = entries.iter().zip(&drawn).filter(|(_, (_, is_new))| !is_new);
+        let missed: HashSet<&str> =
+            missed.filter_map(|(entry, _)| Some(entry.key.as_ref()?.as_str())).collect();
+        let known = self.known(&missed).await?;
+        let recorded = entries.iter().zip(drawn).map(|(entry, (seq, is_new))| {
+            if is_new {
+                return Ok(Recorded::New(seq));
+            }
+            let row = entry.key.as_ref().and_then(|key| known.get(key));
+            let row = row.ok_or_else(|| PgError::Corrupt("a known key has no row".to_owned()))?;
+            Ok(Recorded::Known(row.clone()))
+        });
+        recorded.collect()
+    }
+
+    async fn known(&self, keys: &HashSet<&str>) -> std::result::Result<HashMap<Key, Row>, PgError> {
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let keys: Vec<&str> = keys.iter().copied().collect();
+        // A statement of its own: it sees what others committed while the first one waited for them.
+        let rows = self.database.read(Lane::Record, BY_KEYS, &[(&keys, Type::TEXT_ARRAY)]).await?;
+        let rows = rows.iter().map(|row| {
+            let row = read_row(row)?;
+            let key = row.key.clone().ok_or_else(|| PgError::Corrupt("a row without its key".to_owned()))?;
+            Ok((key, row))
+        });
+        rows.collect()
+    }
+}
+
+/// The columns of a batch. Of an entry whose key was known, or stands in the batch before it, nothing is kept.
+struct Statement<'a> {
+    ledger_id: String,
+    keys: Vec<Option<&'a str>>,
+    accounts: Vec<&'a str>,
+    fingerprints: Vec<&'a str>,
+    references: Vec<Option<&'a str>>,
+    customers: Vec<i64>,
+    currencies: Vec<&'a str>,
+    amounts: Vec<i64>,
+    states: Vec<&'a str>,
+    routes: Vec<&'a str>,
+}
+
+impl<'a> Statement<'a> {
+    fn of(id: LedgerId, entries: &'a [Arc<Entry>]) -> Self {
+        let all = || entries.iter();
+        Self {
+            ledger_id: id.to_string(),
+            keys: all().map(|entry| entry.key.as_ref().map(Key::as_str)).collect(),
+            accounts: all().map(|entry| entry.account.as_str()).collect(),
+            fingerprints: all().map(|entry| entry.fingerprint.as_str()).collect(),
+            references: all().map(|entry| entry.reference.as_deref()).collect(),
+            customers: all().map(|entry| entry.customer_id).collect(),
+            currencies: all().map(|entry| entry.currency.as_str()).collect(),
+            amounts: all().map(|entry| entry.amount_minor).collect(),
+            states: all().map(|entry| entry.state.word()).collect(),
+            routes: all().map(|entry| entry.route).collect(),
+        }
+    }
+
+    async fn run(&self, database: &Postgres) -> std::result::Result<Vec<chassis::postgres::Row>, PgError> {
+        let sql = format!(
+            "WITH gate AS MATERIALIZED ( \
+               SELECT pg_advisory_xact_lock_shared({GATE}) FROM ledger_meta WHERE ledger_id = $1 \
+             ), input AS MATERIALIZED ( \
+               SELECT nextval('ledger_positions') AS seq, given.* FROM gate, \
+                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY AS given \
+                 (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, place) \
+             ), inserted AS ( \
+               INSERT INTO ledger (seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
+                 state, route, created_at) \
+               SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, \
+                 {NOW_MS} FROM input ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING seq \
+             ) SELECT input.seq, inserted.seq IS NOT NULL FROM input LEFT JOIN inserted USING (seq) ORDER BY place"
+        );
+        let params: [Param<'_>; 10] = [
+            (&self.ledger_id, Type::TEXT),
+            (&self.keys, Type::TEXT_ARRAY),
+            (&self.accounts, Type::TEXT_ARRAY),
+            (&self.fingerprints, Type::TEXT_ARRAY),
+            (&self.references, Type::TEXT_ARRAY),
+            (&self.customers, Type::INT8_ARRAY),
+            (&self.currencies, Type::TEXT_ARRAY),
+            (&self.amounts, Type::INT8_ARRAY),
+            (&self.states, Type::TEXT_ARRAY),
+            (&self.routes, Type::TEXT_ARRAY),
+        ];
+        #[cfg(debug_assertions)]
+        if chassis::crash::is_planned("P2") {
+            // The statement is a transaction of its own: to die inside of it, it needs one around.
+            let (sql, params) = (sql.as_str(), params.as_slice());
+            return database
+                .transaction(Lane::Record, |tx| async move {
+                    let rows = tx.query(sql, params).await?;
+                    crash_point!("P2");
+                    Ok(rows)
+                })
+                .await;
+        }
+        database.write(Lane::Record, &sql, &params).await
+    }
+}
+
+/// The last position below which every row is either visible or will never be.
+pub(super) async fn settled(database: &Postgres) -> std::result::Result<i64, PgError> {
+    database
+        .transaction(Lane::Claim, |tx| async move {
+            tx.query(&format!("SELECT pg_advisory_xact_lock({GATE})"), &[]).await?;
+            let rows = tx.query("SELECT last_value FROM ledger_positions", &[]).await?;
+            match rows.as_slice() {
+                [row] => get(row, 0),
+                rows => Err(PgError::Corrupt(format!("ledger_positions has {} rows", rows.len()))),
+            }
+        })
+        .await
+}
+
+/// Whether a row is what this entry would have become.
+fn is_of(row: &Row, entry: &Entry) -> bool {
+    row.account == entry.account
+        && row.fingerprint == entry.fingerprint
+        && row.state == entry.state
+        && row.route == entry.route
+}
+
+fn spread(error: &PgError, count: usize) -> Vec<Result<Recorded>> {
+    (0..count).map(|_| Err(unknown(error))).collect()
+}
+
+/// The same error, told to one of several callers.
+fn unknown(error: &PgError) -> LedgerError {
+    match error {
+        PgError::Corrupt(what) => LedgerError::Corrupt(what.clone()),
+        other => failed(PgError::Unavailable(super::told(other).into())),
+    }
+}
