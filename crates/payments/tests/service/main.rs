@@ -7,5 +7,6 @@ mod crash;
 mod faults;
 mod keys;
 mod ledger;
+mod replicas;
 mod site;
 mod wires;
