@@ -196,9 +196,14 @@ kill-points: ## billing and payments killed at each named point, at its first, s
 	  cargo test --profile prove --locked --package tinjis --test kill_points -- --nocapture --test-threads 1
 
 .PHONY: prove-rotation
-prove-rotation: ## certificates and authorities of all four services change under 100,000 requests without a retry: none fails
+prove-rotation: ## certificates, authorities and tokens of all four services change under 100,000 requests without a retry: none fails
 	ROTATION_REQUESTS=$(or $(ROTATION_REQUESTS),100000) \
-	  cargo test --release --locked --package tinjis --test rotation -- --nocapture
+	  cargo test --release --locked --package tinjis --test rotation -- --nocapture change_under_load
+
+.PHONY: prove-pings
+prove-pings: ## a minute of pings over mutual TLS while the certificates of both sides change: none fails
+	PING_SECONDS=$(or $(PING_SECONDS),60) \
+	  cargo test --release --locked --package tinjis --test rotation -- --nocapture no_ping_fails
 
 .PHONY: prove-callers
 prove-callers: ## who is not to be let in is refused for the reason that is counted, next to a twin that is let in

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::mount::Mount;
 use crate::site::Site;
+use crate::tokens::Shown;
 
 /// Callers of each server.
 const CALLERS: usize = 3;
@@ -36,6 +37,8 @@ struct Shared {
     done: AtomicUsize,
     stop: AtomicBool,
     failures: Mutex<Vec<String>>,
+    /// What callers prove themselves by, besides their certificate.
+    shown: Mutex<Shown>,
 }
 
 fn client(trusted: std::path::PathBuf, folder: &std::path::Path) -> Client {
@@ -52,16 +55,17 @@ fn client(trusted: std::path::PathBuf, folder: &std::path::Path) -> Client {
 }
 
 impl Load {
-    pub(crate) fn start(mount: &Mount, site: &Site) -> Self {
+    pub(crate) fn start(mount: &Mount, site: &Site, shown: Shown) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let folder = mount.folder().to_owned();
-        let (urls, billing) = (site.urls(), site.urls()[0].replace("/rest/health", ""));
+        let (urls, billing) = (site.calls(), site.urls()[0].replace("/rest/health", ""));
         let shared = runtime.block_on(async {
             Arc::new(Shared {
                 client: client(folder.join("ca.pem"), &folder),
                 done: AtomicUsize::new(0),
                 stop: AtomicBool::new(false),
                 failures: Mutex::default(),
+                shown: Mutex::new(shown),
             })
         });
         let mut tasks: Vec<JoinHandle<()>> = Vec::new();
@@ -78,6 +82,18 @@ impl Load {
         let runs = shared.clone();
         tasks.push(runtime.spawn(async move { pay(&runs, &billing).await }));
         Self { runtime, shared, tasks, folder }
+    }
+
+    /// Callers show this from now on.
+    pub(crate) fn show(&self, shown: Shown) {
+        *self.shared.shown.lock().expect("no caller panics") = shown;
+    }
+
+    /// What payments answer who shows this.
+    pub(crate) fn status(&self, site: &Site, shown: &Shown) -> u16 {
+        let request = shown.request(Method::GET, &site.calls()[1], Bytes::new());
+        let answer = self.runtime.block_on(self.shared.client.send(request));
+        answer.map_or(0, |answer| answer.status().as_u16())
     }
 
     pub(crate) fn done(&self) -> usize {
@@ -128,7 +144,7 @@ impl Load {
 impl Shared {
     /// One request; nothing is tried again.
     async fn call(&self, method: Method, url: String, body: Bytes) -> Option<Bytes> {
-        let request = Request::builder().method(method).uri(&url).body(body).expect("a request");
+        let request = self.shown.lock().expect("no caller panics").request(method, &url, body);
         let failure = match self.client.send(request).await {
             Ok(answer) if answer.status().is_success() => {
                 self.done.fetch_add(1, Relaxed);

@@ -1,11 +1,13 @@
-//! Proof: leaves, then authorities (old, both, new), change on all four services while requests go on without a retry,
+//! Proof: leaves, authorities (old, both, new), then tokens change on all four services while requests go on without a retry,
 //! and none fails; a broken file in between changes nothing but a figure; the old authority is refused afterwards.
 //! Small here; `make prove-rotation` is the full size. Knows the services from outside only.
 #![cfg(test)]
 
 mod load;
 mod mount;
+mod pings;
 mod site;
+mod tokens;
 
 use std::time::Duration;
 
@@ -14,16 +16,18 @@ use harness::{size, wait_until};
 use load::Load;
 use mount::Mount;
 use site::Site;
+use tokens::Tokens;
 
 /// However long a machine takes, a change is taken within this.
 const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 
 #[test]
-fn certificates_and_authorities_change_under_load_and_no_request_fails() {
+fn certificates_authorities_and_tokens_change_under_load_and_no_request_fails() {
     let requests = size("ROTATION_REQUESTS", 2_000);
     let mount = Mount::new();
-    let site = Site::start(&mount);
-    let load = Load::start(&mount, &site);
+    let tokens = Tokens::new();
+    let site = Site::start(&mount, &tokens);
+    let load = Load::start(&mount, &site, tokens.old());
     load.until_another(requests / 8);
     let first_leaf = mount.server_leaf();
     assert!(load.is_trusted(&site, &first_leaf), "the leaf that is mounted is the one that is shown");
@@ -41,6 +45,7 @@ fn certificates_and_authorities_change_under_load_and_no_request_fails() {
     change("old and new authority", &|| mount.trust_both());
     change("leaves of the new authority", &|| mount.new_leaves_of_new());
     change("the new authority alone", &|| mount.trust_new());
+    change_tokens(&tokens, &site, &load, requests / 8);
 
     mount.break_leaf();
     wait_until("every server to refuse the broken file", TAKEN_WITHIN, || site.has_refused_a_file());
@@ -61,4 +66,24 @@ fn certificates_and_authorities_change_under_load_and_no_request_fails() {
     assert_eq!(sent_again, 0, "charges that were sent more than once");
     assert!(charges > 0 && pings > 0 && done >= requests);
     assert_eq!(site.other_outcomes(), Vec::<String>::new());
+}
+
+/// The receiver takes both, the sender shows the new one, the receiver takes it alone.
+fn change_tokens(tokens: &Tokens, site: &Site, load: &Load, requests: usize) {
+    let step = |what: &str, read: (usize, usize)| {
+        wait_until(&format!("services to read: {what}"), TAKEN_WITHIN, || site.token_files_read() == read);
+        load.until_another(requests);
+        println!("  {what:40} {:>8} requests, {} failed", load.done(), load.failed());
+    };
+    assert_eq!(load.status(site, &tokens.old()), 200);
+    tokens.take_both();
+    step("old and new token, old and new key", (1, 1));
+    tokens.show_new();
+    load.show(tokens.new_ones());
+    step("the new token, signed by the new key", (1, 3));
+    tokens.take_new();
+    step("the new token alone", (2, 4));
+    assert_eq!(site.refused(), 0, "callers that were refused");
+    assert_eq!(load.status(site, &tokens.new_ones()), 200);
+    assert_eq!(load.status(site, &tokens.old()), 403, "the old token is taken for ever");
 }

@@ -8,47 +8,31 @@ use harness::process::{Spec, run_by};
 use tempfile::TempDir;
 
 use crate::mount::{CLIENT, Mount};
+use crate::tokens::Tokens;
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 
 pub(crate) struct Site {
     pub(crate) billing: Process,
     pub(crate) payments: Process,
-    ponger: Process,
-    pinger: Process,
+    pair: Pair,
     _folder: TempDir,
 }
 
-impl Site {
-    pub(crate) fn start(mount: &Mount) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let spec = |name| {
-            let mut spec = Spec::new(run_by(TINJIS, name), name, folder.path());
-            let mut set = |name: &str, value: &str| spec.env.insert(name.to_owned(), value.to_owned());
-            set("LOG_LEVEL", "warn");
-            if matches!(name, "billing" | "payments") {
-                set("TLS_CERT", &mount.text("server.pem"));
-                set("TLS_KEY", &mount.text("server.key"));
-                set("TLS_CLIENT_CA", &mount.text("ca.pem"));
-                set("TLS_ALLOWED_CLIENTS", CLIENT);
-            }
-            spec
-        };
-        let mut payments = spec("payments");
-        payments.flags = ["--success-rate", "1"].map(ToOwned::to_owned).into();
-        let payments = Process::start(payments);
-        let mut billing = spec("billing");
-        for (name, value) in [
-            ("PAYMENT_PROVIDER_ENDPOINT", format!("https://localhost:{}", payments.address().port())),
-            ("PAYMENT_PROVIDER_IDEMPOTENCY", "keys".to_owned()),
-            ("PROVIDER_CA", mount.text("ca.pem")),
-            ("PROVIDER_CERT", mount.text("client.pem")),
-            ("PROVIDER_KEY", mount.text("client.key")),
-        ] {
-            billing.env.insert(name.to_owned(), value);
-        }
-        let billing = Process::start(billing);
-        let ponger = Self::of_pair(spec("ponger"), |port| {
+/// Pinger and ponger.
+pub(crate) struct Pair {
+    pub(crate) ponger: Process,
+    pub(crate) pinger: Process,
+}
+
+impl Pair {
+    /// Over mutual TLS, in a folder of their own.
+    pub(crate) fn start(mount: &Mount, folder: &TempDir) -> Self {
+        Self::of(mount, &|name| Spec::new(run_by(TINJIS, name), name, folder.path()))
+    }
+
+    fn of(mount: &Mount, spec: &dyn Fn(&'static str) -> Spec) -> Self {
+        let ponger = Self::one(spec("ponger"), |port| {
             format!(
                 "service:\n  port: {port}\n  address: 127.0.0.1\n  tlsCertificate: {}\n  tlsPrivateKey: {}\n  \
                  clientCA: {}\n  allowedClients: ['{CLIENT}']\n",
@@ -58,7 +42,7 @@ impl Site {
             )
         });
         let pong = ponger.address().port();
-        let pinger = Self::of_pair(spec("pinger"), |_| {
+        let pinger = Self::one(spec("pinger"), |_| {
             format!(
                 "ponger:\n  url: https://localhost:{pong}\n  acceptCert: {}\n  clientCert: {}\n  clientKey: {}\n  \
                  interval: 5ms\n",
@@ -67,11 +51,11 @@ impl Site {
                 mount.text("client.key")
             )
         });
-        Self { billing, payments, ponger, pinger, _folder: folder }
+        Self { ponger, pinger }
     }
 
     /// Pinger or ponger, which have a file instead of variables.
-    fn of_pair(mut spec: Spec, configuration: impl Fn(u16) -> String) -> Process {
+    fn one(mut spec: Spec, configuration: impl Fn(u16) -> String) -> Process {
         let file = spec.dir.join(format!("{}.yaml", spec.name));
         spec.flags = vec!["-c".to_owned(), file.display().to_string()];
         let mut process = Process::new(spec);
@@ -83,9 +67,59 @@ impl Site {
         process
     }
 
+    /// Whether both have taken so many changes.
+    pub(crate) fn has_taken(&self, changes: i64) -> bool {
+        [&self.ponger, &self.pinger]
+            .iter()
+            .all(|process| process.metric(&["tls_reloads_total", "\"ok\""]) >= changes)
+    }
+
+    pub(crate) fn pings(&self) -> i64 {
+        self.pinger.metric(&["ping_requests_total", "\"success\""])
+    }
+}
+
+impl Site {
+    pub(crate) fn start(mount: &Mount, tokens: &Tokens) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spec = |name| {
+            let mut spec = Spec::new(run_by(TINJIS, name), name, folder.path());
+            let mut set = |name: &str, value: &str| spec.env.insert(name.to_owned(), value.to_owned());
+            // A file of tokens that is read again says so, and nothing else does.
+            set("LOG_LEVEL", "warn,chassis::caller=info");
+            if matches!(name, "billing" | "payments") {
+                set("TLS_CERT", &mount.text("server.pem"));
+                set("TLS_KEY", &mount.text("server.key"));
+                set("TLS_CLIENT_CA", &mount.text("ca.pem"));
+                set("TLS_ALLOWED_CLIENTS", CLIENT);
+            }
+            spec
+        };
+        let mut payments = spec("payments");
+        payments.flags = ["--success-rate", "1"].map(ToOwned::to_owned).into();
+        payments.env.extend(tokens.payments_settings());
+        let payments = Process::start(payments);
+        let mut billing = spec("billing");
+        for (name, value) in [
+            ("PAYMENT_PROVIDER_ENDPOINT", format!("https://localhost:{}", payments.address().port())),
+            ("PAYMENT_PROVIDER_IDEMPOTENCY", "keys".to_owned()),
+            ("PROVIDER_CA", mount.text("ca.pem")),
+            ("PAYMENTS_API_TOKEN_FILE", tokens.text("billing-tokens")),
+            ("PROVIDER_TOKEN_FILE", tokens.text("billing-jwt")),
+            ("OPERATOR_TOKEN_FILE", tokens.text("operator-tokens")),
+            ("PROVIDER_CERT", mount.text("client.pem")),
+            ("PROVIDER_KEY", mount.text("client.key")),
+        ] {
+            billing.env.insert(name.to_owned(), value);
+        }
+        let billing = Process::start(billing);
+        let pair = Pair::of(mount, &spec);
+        Self { billing, payments, pair, _folder: folder }
+    }
+
     fn all(&self) -> [(&Process, i64); 4] {
         // How many sets of material each has: billing has one as a server and one as a client.
-        [(&self.billing, 2), (&self.payments, 1), (&self.ponger, 1), (&self.pinger, 1)]
+        [(&self.billing, 2), (&self.payments, 1), (&self.pair.ponger, 1), (&self.pair.pinger, 1)]
     }
 
     /// Whether every service has taken so many changes.
@@ -97,7 +131,7 @@ impl Site {
 
     /// Whether every server has told of a file that it cannot use.
     pub(crate) fn has_refused_a_file(&self) -> bool {
-        [&self.billing, &self.payments, &self.ponger]
+        [&self.billing, &self.payments, &self.pair.ponger]
             .iter()
             .all(|process| process.metric(&["tls_reloads_total", "\"bad\""]) == 1)
     }
@@ -105,7 +139,24 @@ impl Site {
     /// A page of each server that an old client may ask for.
     pub(crate) fn urls(&self) -> [String; 3] {
         let url = |process: &Process, path| format!("https://localhost:{}{path}", process.address().port());
-        [url(&self.billing, "/rest/health"), url(&self.payments, "/ping"), url(&self.ponger, "/ping")]
+        [url(&self.billing, "/rest/health"), url(&self.payments, "/ping"), url(&self.pair.ponger, "/ping")]
+    }
+
+    /// What callers ask of each server, by whatever it asks of them.
+    pub(crate) fn calls(&self) -> [String; 3] {
+        let [billing, payments, ponger] = self.urls();
+        [billing, payments.replace("/ping", "/v1/ledger?limit=1"), ponger]
+    }
+
+    /// How often payments and billing have read files of tokens again.
+    pub(crate) fn token_files_read(&self) -> (usize, usize) {
+        let times = |process: &Process| process.log().matches("was read again").count();
+        (times(&self.payments), times(&self.billing))
+    }
+
+    /// Callers that payments and billing refused.
+    pub(crate) fn refused(&self) -> i64 {
+        self.payments.metric(&["caller_refusals_total"]) + self.billing.metric(&["caller_refusals_total"])
     }
 
     /// Charges that billing made, and how many of them were sent more than once.
@@ -118,13 +169,13 @@ impl Site {
     }
 
     pub(crate) fn pings(&self) -> i64 {
-        self.pinger.metric(&["ping_requests_total", "\"success\""])
+        self.pair.pings()
     }
 
     /// Every figure of a charge or a ping that went otherwise than well.
     pub(crate) fn other_outcomes(&self) -> Vec<String> {
         let page = |process: &Process| harness::http::get(&format!("{}/metrics", process.admin_url())).text();
-        let pages = page(&self.billing) + &page(&self.pinger);
+        let pages = page(&self.billing) + &page(&self.pair.pinger);
         let figures = pages.lines().filter(|line| {
             ["billing_attempts_total{", "ping_requests_total{"].iter().any(|name| line.starts_with(name))
         });
