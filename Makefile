@@ -56,11 +56,38 @@ images-more: ## PostgreSQL and Prometheus from Debian's packages, under the tags
 compose-test: ## what users of docker-compose type, on each profile; PROFILES names some of: plain invoice-app ping-pong metrics
 	@deploy/scripts/compose-test.sh $(PROFILES)
 
+.PHONY: sbom
+sbom: ## what each image is made of, as CycloneDX, from the lock file; needs jq
+	@mkdir -p "$(OUT)/sbom" && cargo metadata --format-version 1 --locked >"$(OUT)/sbom/metadata.json"
+	@for program in billing payments pingpong tinjis; do \
+	  jq --arg program "$$program" -f deploy/scripts/sbom.jq "$(OUT)/sbom/metadata.json" >"$(OUT)/sbom/$$program.cdx.json" && \
+	  printf '%-10s %4d crates  %s\n' "$$program" "$$(jq '.components | length' "$(OUT)/sbom/$$program.cdx.json")" "$(OUT)/sbom/$$program.cdx.json"; \
+	done; rm "$(OUT)/sbom/metadata.json"
+
+.PHONY: login
+login: ## to the registry of REGISTRY=host/path, as REGISTRY_USER by REGISTRY_PASSWORD
+	@printf '%s' "$$REGISTRY_PASSWORD" | docker login --username "$$REGISTRY_USER" --password-stdin "$(firstword $(subst /, ,$(REGISTRY)))"
+
+# With ARCH the tag ends in it, and `make push-lists` joins the platforms.
+PUSHED = $(REGISTRY)/$$program:$(VERSION)$(addprefix -,$(ARCH))
+
 .PHONY: push
 push: ## tags the images for REGISTRY=host/path and pushes them; does nothing without it
 	@if [[ -z "$(REGISTRY)" ]]; then echo "not pushed: REGISTRY=host/path says where to"; exit 0; fi; \
-	for program in $(PROGRAMS); do \
-	  docker tag "tinjis/$$program:$(VERSION)" "$(REGISTRY)/$$program:$(VERSION)" && docker push "$(REGISTRY)/$$program:$(VERSION)"; \
+	for program in $(PROGRAMS); do docker tag "tinjis/$$program:$(VERSION)" "$(PUSHED)" && docker push "$(PUSHED)"; done
+
+.PHONY: push-lists
+push-lists: ## one name for both platforms
+	@for program in $(PROGRAMS); do \
+	  docker manifest create "$(PUSHED)" "$(PUSHED)-amd64" "$(PUSHED)-arm64" && docker manifest push "$(PUSHED)"; \
+	done
+
+.PHONY: sign
+sign: ## signs the pushed images, with their SBOM beside them; needs cosign and an identity
+	@for program in $(PROGRAMS); do \
+	  case $$program in pinger | ponger) sbom=pingpong ;; *) sbom=$$program ;; esac; \
+	  cosign sign --yes --recursive "$(PUSHED)" && \
+	  cosign attest --yes --type cyclonedx --predicate "$(OUT)/sbom/$$sbom.cdx.json" "$(PUSHED)"; \
 	done
 
 ## Deploy, to whatever cluster KUBECONFIG points at
@@ -102,6 +129,10 @@ destroy: ## takes ENV away, with its data
 challenge: ## from nothing to all paid on the first environment, timed, and cleaned up; KEEP=1 leaves it
 	@$(CLUSTER) deploy/scripts/challenge.sh
 
+.PHONY: create-kind-cluster
+create-kind-cluster: ## a local cluster of kind
+	kind create cluster --wait 120s
+
 .PHONY: run-local-kube-with-ping-pong-app
 run-local-kube-with-ping-pong-app: create-k3d-cluster ## the ping pair, on a local cluster that is made if KUBECONFIG names none
 	@$(MAKE) deploy ENV=ping-pong
@@ -122,9 +153,18 @@ build-pinger: images ## the image pinger:latest
 .PHONY: build-ponger
 build-ponger: images ## the image ponger:latest
 
+.PHONY: runasnonroot
+runasnonroot: $(OUT)/images/tag ## the bug of docs/the-runasnonroot-bug.md on a cluster: its cause, the wrong fix and the right one
+	@$(CLUSTER) deploy/scripts/runasnonroot.sh
+
 .PHONY: render
 render: ## deploy/envs/*/rendered.yaml, from the chart and the values
 	@$(CLUSTER) deploy/scripts/render.sh $(ENVS)
+
+.PHONY: chart
+chart: ## lints the chart, with each environment's values
+	@$(HELM) lint --strict deploy/chart $(addprefix --values ,$(firstword $(wildcard deploy/envs/*/*.values.yaml)))
+	@for values in deploy/envs/*/*.values.yaml; do $(HELM) template service deploy/chart --values "$$values" >/dev/null || exit 1; done
 
 .PHONY: render-check
 render-check: render ## every rendered file is current
