@@ -222,6 +222,30 @@ impl Process {
         status
     }
 
+    /// SIGSTOP: it stands still until [`Self::go_on`].
+    ///
+    /// # Panics
+    /// When it is not running.
+    #[track_caller]
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Panics
+    /// When it is not running.
+    #[track_caller]
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    #[track_caller]
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("only a running service can be signalled");
+        rustix::process::kill_process(Pid::from_child(child), signal).expect("it can be signalled");
+    }
+
     /// How it ended, if it did by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().ok().flatten()

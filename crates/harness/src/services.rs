@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::certs::{Authority, replace};
 use crate::http;
+use crate::ledger::Verdict;
 use crate::postgres::Sql;
 use crate::process::{Process, Spec, run_by};
 use crate::wait::{pause, wait_for};
@@ -126,6 +127,16 @@ impl Services {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Compares both stores, asked past the services.
+    #[must_use]
+    #[track_caller]
+    pub fn judge(&self) -> Verdict {
+        match &self.database {
+            Some(url) => crate::postgres::judge(url),
+            None => crate::ledger::judge(&self.billing.db(), &self.payments.db()),
+        }
     }
 
     /// Imports this many PENDING invoices `{prefix}1 …` over 100 customers, each currency in turn.

@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use harness::ledger::{Verdict, ask, judge};
+use harness::ledger::Verdict;
 use harness::wait::{pause, wait_until};
 use harness::{Dice, Process, Proof, Services, http, size};
 
@@ -27,6 +27,13 @@ const FAULTS: &str = "
     customer_id = 901
     latency_ms = 700
 ";
+
+/// Every charge takes a while.
+const ALL_HELD: &str = "[[rule]]\nfault = \"latency\"\nlatency_ms = 300\n";
+/// So many attempts at least are open when billing is killed.
+const OPEN_MIN: i64 = 5;
+/// A sixth of an attempt's lease, and less than a run's.
+const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +138,35 @@ fn killed_at_each_named_point_every_invoice_is_charged_once() {
     );
 }
 
+#[test]
+fn what_a_crash_left_open_is_settled_at_once_after_a_start() {
+    let proof = Proof::of("recovery at start, SQLite");
+    let kills = size("RECOVERIES", 2);
+    let folder = tempfile::tempdir().unwrap();
+    let faults = folder.path().join("faults.toml");
+    fs::write(&faults, ALL_HELD).unwrap();
+    // Time is not shortened: the leases of a minute must not be waited for.
+    let mut services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
+        .payments_flags([format!("--faults={}", faults.display()), "--success-rate=1".to_owned()])
+        .start();
+    let open = "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')";
+    let mut left_open = 0;
+    for round in 1..=kills {
+        services.import(&format!("C{round}-"), INVOICES);
+        let _run = services.start_run();
+        wait_until("attempts to be open", WITHIN, || services.ask_billing(open) >= OPEN_MIN);
+        services.billing.kill();
+        left_open += services.ask_billing(open);
+        services.billing.start_again();
+        wait_until("what was open to be settled", SETTLED_WITHIN, || services.ask_billing(open) == 0);
+    }
+    services.pay_until_true(WITHIN);
+    let verdict = services.judge();
+    let all = verdict.invoices;
+    assert_eq!(verdict, Verdict { invoices: all, paid: all, charges: all, ..Verdict::default() });
+    proof.end(&format!("{kills} kills, {left_open} attempts left open, {all} invoices"), 0, 0);
+}
+
 impl Matrix {
     fn victim(&mut self, victim: Victim) -> &mut Process {
         match victim {
@@ -140,7 +176,7 @@ impl Matrix {
     }
 
     fn judge(&self) -> Verdict {
-        judge(&self.services.billing.db(), &self.services.payments.db())
+        self.services.judge()
     }
 
     /// Kills the victim at this hit of the point, however many starts that takes, and starts it once more.
@@ -222,9 +258,8 @@ impl Matrix {
     /// Waits until the run is over, or the victim.
     fn is_dead_after_run(&mut self, victim: Victim) -> bool {
         let running = "SELECT count(*) FROM runs WHERE state = 'running'";
-        let db = self.services.billing.db();
         wait_until("a run to end, or the victim", WITHIN, || {
-            self.victim(victim).ended().is_some() || ask(&db, running) == 0
+            self.victim(victim).ended().is_some() || self.services.ask_billing(running) == 0
         });
         let Some(status) = self.victim(victim).ended() else { return false };
         assert_eq!(status.signal(), Some(9), "it dies by SIGKILL");
@@ -255,10 +290,9 @@ impl Matrix {
 
     /// Waits for an open attempt, or the victim's end.
     fn wait_for_open(&mut self, victim: Victim) {
-        let db = self.services.billing.db();
         let open = "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')";
         wait_until("an attempt to be open", WITHIN, || {
-            ask(&db, open) > 0 || self.victim(victim).ended().is_some()
+            self.services.ask_billing(open) > 0 || self.victim(victim).ended().is_some()
         });
     }
 
@@ -270,7 +304,7 @@ impl Matrix {
         let held = format!(
             "SELECT coalesce(min(invoice_id), 0) FROM attempts WHERE customer_id = {HELD} AND state IN ('INTENT', 'IN_DOUBT')"
         );
-        let invoice = ask(&self.services.billing.db(), &held);
+        let invoice = self.services.ask_billing(&held);
         let page = http::try_call("GET", &format!("{base}?after={invoice}.0&limit=1"), &[], b"");
         let Ok(page) = page else { return };
         let Some(key) = page.json()["items"][0]["key"].as_str().map(ToOwned::to_owned) else { return };

@@ -102,26 +102,31 @@ impl Database {
     #[must_use]
     #[track_caller]
     pub fn judge(&self) -> Verdict {
-        Verdict {
-            invoices: self.ask("SELECT count(*) FROM invoices"),
-            paid: self.ask("SELECT count(*) FROM invoices WHERE state = 'PAID'"),
-            charges: self.ask("SELECT count(*) FROM ledger WHERE state = 'CHARGED'"),
-            double: self.ask(
-                "SELECT count(*) FROM (SELECT reference FROM ledger WHERE state = 'CHARGED'
-                 GROUP BY reference HAVING count(*) > 1) doubles",
-            ),
-            lost: self.ask(
-                "SELECT count(DISTINCT l.reference) FROM ledger l
-                 LEFT JOIN invoices i ON i.reference = l.reference AND i.state = 'PAID'
-                 WHERE l.state = 'CHARGED' AND i.id IS NULL",
-            ),
-            unbacked: self.ask(
-                "SELECT count(*) FROM invoices i WHERE i.state = 'PAID' AND i.paid_by = 'charge'
-                 AND i.reference NOT IN (SELECT reference FROM ledger
-                     WHERE state = 'CHARGED' AND reference IS NOT NULL)",
-            ),
-            open: self.ask("SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')"),
-        }
+        judge(&self.url)
+    }
+}
+
+/// Compares what both services keep in the database at this URL.
+///
+/// # Panics
+/// When a table cannot be read.
+#[must_use]
+#[track_caller]
+pub fn judge(url: &str) -> Verdict {
+    let ask = |query| Sql::to(url).ask(query);
+    Verdict {
+        invoices: ask("SELECT count(*) FROM invoices"),
+        paid: ask("SELECT count(*) FROM invoices WHERE state = 'PAID'"),
+        charges: ask("SELECT count(*) FROM ledger WHERE state = 'CHARGED'"),
+        double: ask("SELECT count(*) FROM (SELECT reference FROM ledger WHERE state = 'CHARGED'
+             GROUP BY reference HAVING count(*) > 1) doubles"),
+        lost: ask("SELECT count(DISTINCT l.reference) FROM ledger l
+             LEFT JOIN invoices i ON i.reference = l.reference AND i.state = 'PAID'
+             WHERE l.state = 'CHARGED' AND i.id IS NULL"),
+        unbacked: ask("SELECT count(*) FROM invoices i WHERE i.state = 'PAID' AND i.paid_by = 'charge'
+             AND i.reference NOT IN (SELECT reference FROM ledger
+                 WHERE state = 'CHARGED' AND reference IS NOT NULL)"),
+        open: ask("SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')"),
     }
 }
 

@@ -1,0 +1,205 @@
+//! Order: of every charge, the journal's page with its key is written and flushed to the disk before the first byte of
+//! its request leaves. Read off the system calls, so that a store that only says so is caught.
+//! Knows the services from outside only, and strace.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use harness::proof::Verified;
+use harness::wait::wait_until;
+use harness::{Proof, Services, size};
+use rustix::process::{Pid, Signal, kill_process};
+
+const WITHIN: Duration = Duration::from_secs(60);
+/// Longer than a page of a log with its frame, so that no key is cut off.
+const TEXT_BYTES: &str = "70000";
+const CALLS: &str = "trace=write,pwrite64,pwritev,writev,sendto,sendmsg,fsync,fdatasync";
+
+#[test]
+fn the_journal_is_on_the_disk_before_a_charge_leaves() {
+    let Some(()) = strace_or_left_out() else { return };
+    let proof = Proof::of("durability order, SQLite");
+    let invoices = size("ORDER_INVOICES", 40);
+    let mut services = Services::start(env!("CARGO_BIN_EXE_tinjis"));
+    services.import("D", invoices);
+    let trace = services.dir().join("trace");
+    let mut strace = attach(&[services.billing.pid()], &trace);
+    services.pay_until_true(WITHIN);
+    let verified = Verified::of(env!("CARGO_BIN_EXE_tinjis"), &services, &[]);
+    verified.assert_all_paid("under strace");
+    services.stop_billing();
+    kill_process(Pid::from_child(&strace), Signal::INT).expect("strace can be ended");
+    strace.wait().expect("strace can be waited for");
+    let trace = fs::read_to_string(trace).expect("a trace is text");
+    let sent =
+        check(&trace, |file| file.ends_with("billing.db-wal")).unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert!(sent >= invoices, "{sent} charges were seen to leave, of {invoices}");
+    proof.end(
+        &format!("{sent} charges: written, flushed, then sent"),
+        verified.number("double"),
+        verified.number("lost"),
+    );
+}
+
+/// `None` where there is no strace: that is said, and in CI it is a failure.
+fn strace_or_left_out() -> Option<()> {
+    let found = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if found.is_ok_and(|status| status.success()) {
+        return Some(());
+    }
+    let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    assert!(!in_ci, "the order on the disk must not be left out in CI: install strace");
+    eprintln!("\nLEFT OUT: the order on the disk: install strace\n");
+    None
+}
+
+/// Watches these processes and what they start; returns when it does.
+fn attach(pids: &[u32], trace: &Path) -> Child {
+    let said = trace.with_extension("said");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-y", "-s", TEXT_BYTES, "-e", CALLS, "-e", "signal=none", "-o"]).arg(trace);
+    for pid in pids {
+        command.args(["-p", &pid.to_string()]);
+    }
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(&said).expect("a file can be made"))
+        .spawn()
+        .expect("strace can be started");
+    wait_until("strace to watch", WITHIN, || {
+        fs::read_to_string(&said).unwrap_or_default().matches("attached").count() >= pids.len()
+    });
+    child
+}
+
+/// How far a key has come on its way to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Journaled {
+    Written,
+    Flushed,
+}
+
+/// Goes through a trace in its order; answers how many charges left, each after its key was flushed.
+fn check(trace: &str, is_journal: impl Fn(&str) -> bool) -> Result<usize, String> {
+    let mut keys: HashMap<String, Journaled> = HashMap::new();
+    let mut pages: Vec<String> = Vec::new();
+    // Calls under way by process: what they flush, and how much was written when they began.
+    let mut under_way: HashMap<&str, usize> = HashMap::new();
+    let mut sent: Vec<String> = Vec::new();
+    for line in trace.lines() {
+        let Some((pid, call)) = line.split_once(char::is_whitespace) else { continue };
+        let call = call.trim_start();
+        let name = call.split('(').next().unwrap_or_default();
+        let file =
+            call.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or("", |(file, _)| file);
+        let flush = |pages: &[String], until: usize, keys: &mut HashMap<String, Journaled>| {
+            for page in &pages[..until] {
+                for key in keys_in(page) {
+                    keys.insert(key, Journaled::Flushed);
+                }
+            }
+        };
+        match name {
+            "write" | "pwrite64" | "pwritev" | "writev" if is_journal(file) => {
+                for key in keys_in(call) {
+                    keys.entry(key).or_insert(Journaled::Written);
+                }
+                pages.push(call.to_owned());
+            }
+            "fsync" | "fdatasync" if is_journal(file) => match call.contains("<unfinished") {
+                true => {
+                    under_way.insert(pid, pages.len());
+                }
+                false => flush(&pages, pages.len(), &mut keys),
+            },
+            _ if call.starts_with("<... fsync resumed") || call.starts_with("<... fdatasync resumed") => {
+                if let Some(until) = under_way.remove(pid) {
+                    flush(&pages, until, &mut keys);
+                }
+            }
+            "write" | "writev" | "sendto" | "sendmsg" => {
+                let Some(key) = sent_key(call) else { continue };
+                match keys.get(&key) {
+                    Some(Journaled::Flushed) => sent.push(key),
+                    found => return Err(format!("the request of {key} left when its journal was {found:?}")),
+                }
+            }
+            _ => {}
+        }
+    }
+    sent.sort_unstable();
+    sent.dedup();
+    Ok(sent.len())
+}
+
+/// The key of a request that a call writes.
+fn sent_key(call: &str) -> Option<String> {
+    let lower = call.to_ascii_lowercase();
+    if !lower.contains("\"post /") {
+        return None;
+    }
+    let (_, rest) = lower.split_once("idempotency-key: ")?;
+    rest.get(..KEY_DIGITS).map(ToOwned::to_owned)
+}
+
+const KEY_DIGITS: usize = 32;
+
+/// Every run of 32 or more hex digits: a key may stand directly after or before another text.
+fn keys_in(text: &str) -> Vec<String> {
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let bytes = text.as_bytes();
+    let mut keys = Vec::new();
+    let mut start = 0;
+    while start < bytes.len() {
+        let length = bytes[start..].iter().take_while(|byte| is_hex(**byte)).count();
+        for at in start..(start + length + 1).saturating_sub(KEY_DIGITS) {
+            keys.push(text[at..at + KEY_DIGITS].to_owned());
+        }
+        start += length + 1;
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "bca1897f57e947286a9d2dcb4be588f1";
+
+    fn wal(file: &str) -> bool {
+        file.ends_with("-wal")
+    }
+
+    fn lines(order: &[&str]) -> String {
+        let line = |what: &&str| match *what {
+            "write" => format!("7 pwrite64(14</b.db-wal>, \"\\0{KEY}\\1\", 4096, 24) = 4096\n"),
+            "flush" => "7 fdatasync(14</b.db-wal>) = 0\n".to_owned(),
+            "begin" => "7 fsync(14</b.db-wal> <unfinished ...>\n".to_owned(),
+            "end" => "7 <... fsync resumed>) = 0\n".to_owned(),
+            _ => format!(
+                "8 sendto(20<socket:[1]>, \"POST / HTTP/1.1\\r\\nidempotency-key: {KEY}\\r\\n\", 99) = 99\n"
+            ),
+        };
+        order.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_charge_that_leaves_before_its_journal_is_flushed_is_caught() {
+        assert_eq!(check(&lines(&["write", "flush", "send"]), wal), Ok(1));
+        assert_eq!(check(&lines(&["write", "begin", "end", "send"]), wal), Ok(1));
+        for order in [
+            &["send"][..],
+            &["write", "send"],
+            &["write", "send", "flush"],
+            &["flush", "write", "send"],
+            &["begin", "write", "end", "send"],
+            &["write", "begin", "send", "end"],
+        ] {
+            assert!(check(&lines(order), wal).is_err(), "{order:?}");
+        }
+    }
+}

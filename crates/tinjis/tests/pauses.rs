@@ -1,0 +1,61 @@
+//! Pauses: billing is stopped by SIGSTOP in mid-run until its leases have ended, then goes on by SIGCONT with calls
+//! that nobody waits for any more; each invoice is charged once all the same. Small here; `make pauses` is the full size.
+//! Knows the services from outside only; builds with debug assertions only, where leases are short.
+#![cfg(debug_assertions)]
+
+use std::time::Duration;
+
+use harness::proof::{Verified, progress};
+use harness::wait::{pause, wait_until};
+use harness::{Builder, Dice, Proof, Services, size};
+
+/// However long a machine takes, a round is paid within this.
+const WITHIN: Duration = Duration::from_secs(60);
+/// Leases of a second.
+const TEMPO: &str = "60";
+/// Longer than an attempt's lease and a run's, at that tempo.
+const PAUSED: Duration = Duration::from_millis(1200);
+const INVOICES: usize = 40;
+/// Some charges are refused, so that second attempts are there to be confused with first ones; some take a while.
+const FAULTS: &str = "seed = 9\n[[rule]]\nfault = \"latency\"\nshare = 0.3\nlatency_ms = 100\n";
+const OPEN: &str = "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')";
+
+#[test]
+fn billing_paused_past_its_leases_charges_every_invoice_once() {
+    prove("pauses, SQLite", |builder| builder);
+}
+
+fn prove(name: &str, on: impl FnOnce(Builder) -> Builder) {
+    let proof = Proof::of(name);
+    let (pauses, mut dice) = (size("PAUSES", 3), Dice::thrown());
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let faults = folder.path().join("faults.toml");
+    std::fs::write(&faults, FAULTS).expect("a script can be written");
+    let builder = Services::of(env!("CARGO_BIN_EXE_tinjis"))
+        .payments_flags([format!("--faults={}", faults.display()), "--success-rate=0.8".to_owned()])
+        .billing_env("TINJIS_TRIAL_TEMPO", TEMPO);
+    let services = on(builder).start();
+    let (mut struck, mut open) = (0, 0);
+    while struck < pauses {
+        services.import(&format!("P{struck}-{}-", dice.below(1 << 40)), INVOICES);
+        let _run = services.start_run();
+        wait_until("an attempt to be open", WITHIN, || services.ask_billing(OPEN) > 0);
+        pause(Duration::from_millis(dice.below(40)));
+        services.billing.pause();
+        let left_open = services.ask_billing(OPEN);
+        pause(PAUSED);
+        services.billing.go_on();
+        services.pay_until_true(WITHIN);
+        // One that hit nothing open is no proof.
+        if left_open > 0 {
+            struck += 1;
+            open += left_open;
+            progress(&format!("{name}: {struck} of {pauses}"));
+        }
+    }
+    let verified = Verified::of(env!("CARGO_BIN_EXE_tinjis"), &services, &[]);
+    verified.assert_all_paid("after all pauses");
+    let how_many =
+        format!("{pauses} pauses, {open} attempts open in them, {} invoices", verified.number("invoices"));
+    proof.end(&how_many, verified.number("double"), verified.number("lost"));
+}
