@@ -225,6 +225,21 @@ kills: ## kill -9 of billing, then of payments, 20 times each in runs of 20,000 
 	KILLS=$(or $(KILLS),20) KILL_INVOICES=$(or $(KILL_INVOICES),20000) \
 	  cargo test --release --locked --package tinjis --test kills -- --nocapture --test-threads 1
 
+.PHONY: prove
+prove: ## every proof, small, and one table of them; FULL=1 is the full size
+	cargo build --locked --package harness --bin prove
+	PROVE_OUT="$(OUT)/prove" "$(OUT)/debug/prove" $(if $(filter-out 0,$(FULL)),full)
+
+.PHONY: prove-mutants
+prove-mutants: ## the protocol broken on purpose in a copy, a patch at a time: the named proof must notice each
+	cargo build --locked --package harness --bin prove
+	PROVE_OUT="$(OUT)/prove" "$(OUT)/debug/prove" mutants
+
+.PHONY: pauses
+pauses: ## billing stopped past its leases in mid-run, and let go on, 50 times
+	PAUSES=$(or $(PAUSES),50) \
+	  cargo test --profile prove --locked --package tinjis --test pauses -- --nocapture
+
 .PHONY: faults
 faults: ## each way in which a network treats calls badly, alone and mixed at 20 % of calls, over 10,000 invoices
 	FAULT_INVOICES=$(or $(FAULT_INVOICES),10000) \

@@ -44,6 +44,9 @@ pub(crate) fn run(size: Size, only: Option<&str>) -> anyhow::Result<bool> {
     if only.is_none() {
         right &= tally(&mut out, &done)?;
         right &= enough(&mut out, size, &cases, &done)?;
+        if right && size == Size::Full {
+            leave_row(&cases, &done)?;
+        }
     }
     Ok(right)
 }
@@ -142,6 +145,22 @@ fn enough(out: &mut impl Write, size: Size, cases: &[Case], done: &[Done]) -> an
         writeln!(out, "WRONG: fewer than {STATES_MIN} states")?;
     }
     Ok(enough)
+}
+
+/// The row of `make prove`, as every proof leaves one.
+fn leave_row(cases: &[Case], done: &[Done]) -> anyhow::Result<()> {
+    let Some(folder) = std::env::var_os("PROVE_OUT").filter(|folder| !folder.is_empty()) else {
+        return Ok(());
+    };
+    let states: usize = done.iter().map(|done| done.report.states).sum();
+    let caught = cases.iter().filter(|case| case.breaks.is_some()).count();
+    let took_ms = done.iter().map(|done| done.ms).sum::<i64>() / AT_ONCE as i64;
+    let row = format!(
+        "{{\"what\":\"model\",\"how_many\":\"{states} states, {caught} variants caught\",\"double\":0,\
+         \"lost\":0,\"took_ms\":{took_ms}}}\n"
+    );
+    std::fs::write(std::path::Path::new(&folder).join("model.json"), row)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use harness::ledger::{ask, charged_keys, judge};
 use harness::wait::wait_until;
-use harness::{Services, size};
+use harness::{Proof, Services, size};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -52,6 +52,7 @@ fn restore(backup: &Path, db: &Path) {
 
 #[test]
 fn billing_restored_from_a_backup_learns_what_it_has_forgotten_and_charges_nobody_twice() {
+    let proof = Proof::of("restore drill, SQLite");
     let invoices = size("DRILL_INVOICES", 1500);
     let mut services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
         .payments_flags(["--success-rate=0.8", "--seed=11"])
@@ -92,7 +93,9 @@ fn billing_restored_from_a_backup_learns_what_it_has_forgotten_and_charges_nobod
     assert_eq!(code, Some(0), "{json}");
     let verdict = judge(&db, &ledger);
     assert_eq!((json["double"].as_u64(), json["lost"].as_u64()), (Some(0), Some(0)), "{verdict:?}");
-    println!("drill: {forgotten} charges forgotten by the backup, double 0, lost 0");
+    let how_many = format!("{forgotten} charges forgotten by the backup, {} invoices", verdict.invoices);
+    let figure = |name: &str| json[name].as_u64().unwrap_or(u64::MAX);
+    proof.end(&how_many, figure("double"), figure("lost"));
 }
 
 #[test]

@@ -1,0 +1,124 @@
+//! The proofs: each a command with its sizes, small for every change and full for a release. Prints nothing of theirs
+//! but the rows that they leave; the rest is in a log each.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::run::{cargo, tail};
+use crate::say;
+use crate::table::{Row, print, take};
+
+type Variables = &'static [(&'static str, &'static str)];
+
+/// A proof, or several in one program.
+struct Part {
+    name: &'static str,
+    /// After `cargo`, without a profile.
+    args: &'static [&'static str],
+    /// For it to be quick, whatever the size: `--release`, or else the tests' own build.
+    is_release: bool,
+    small: Variables,
+    full: Variables,
+}
+
+const fn test(name: &'static str, args: &'static [&'static str], small: Variables, full: Variables) -> Part {
+    Part { name, args, is_release: false, small, full }
+}
+
+/// In the order of the table.
+const PARTS: [Part; 7] = [
+    Part { name: "model", args: &["run", "-p", "model"], is_release: true, small: &[], full: &[] },
+    Part {
+        name: "simulation",
+        args: &["test", "-p", "sim", "--test", "simulation", "--", "nobody"],
+        is_release: true,
+        small: &[("SIM_SEEDS", "60")],
+        full: &[("SIM_SEEDS", "2000")],
+    },
+    test(
+        "kill matrix",
+        &["test", "-p", "tinjis", "--test", "kill_points", "--", "--test-threads", "1"],
+        &[("KILL_HITS", "3")],
+        &[("KILL_HITS", "3"), ("RECOVERIES", "20")],
+    ),
+    test(
+        "fault matrix",
+        &["test", "-p", "tinjis", "--test", "faults", "--", "--test-threads", "1"],
+        &[("FAULT_INVOICES", "1000")],
+        &[("FAULT_INVOICES", "10000")],
+    ),
+    test(
+        "pauses",
+        &["test", "-p", "tinjis", "--test", "pauses", "--", "--test-threads", "1"],
+        &[("PAUSES", "5")],
+        &[("PAUSES", "50")],
+    ),
+    test(
+        "durability order",
+        &["test", "-p", "tinjis", "--test", "durability", "--", "--test-threads", "1"],
+        &[],
+        &[("ORDER_INVOICES", "500")],
+    ),
+    test(
+        "restore drill",
+        &["test", "-p", "tinjis", "--test", "restore", "--", "--test-threads", "1"],
+        &[("DRILL_INVOICES", "5000")],
+        &[("DRILL_INVOICES", "20000")],
+    ),
+];
+
+/// Runs them all and prints the table; `false` when one is red.
+pub(crate) fn prove(is_full: bool) -> io::Result<bool> {
+    let folder = out()?;
+    let mut rows = Vec::new();
+    let mut all_right = true;
+    let _old = take(&folder)?;
+    for part in &PARTS {
+        say(&format!("-- {}", part.name));
+        let (of_part, is_right) = run(part, is_full, &folder)?;
+        for row in &of_part {
+            say(&format!("   {}: {}; double {}, lost {}", row.what, row.how_many, row.double, row.lost));
+        }
+        all_right &= is_right;
+        rows.extend(of_part);
+    }
+    say(&format!("\n{}", print(&rows)));
+    Ok(all_right)
+}
+
+fn run(part: &Part, is_full: bool, folder: &Path) -> io::Result<(Vec<Row>, bool)> {
+    let (command, rest) = part.args.split_first().expect("a part has a command");
+    let mut args = vec![*command, "--locked"];
+    match (part.is_release, is_full) {
+        (true, _) => args.push("--release"),
+        (false, true) => args.extend(["--profile", "prove"]),
+        (false, false) => {}
+    }
+    args.extend(rest);
+    let log = folder.join(format!("{}.log", part.name.replace(' ', "-")));
+    let out = folder.to_str().ok_or_else(|| io::Error::other("the folder's name is no text"))?;
+    let mut variables = vec![("PROVE_OUT", out)];
+    variables.extend(if is_full { part.full } else { part.small });
+    let ended = cargo(Path::new("."), &args, &variables, &log)?;
+    let mut rows = take(folder)?;
+    if !ended.is_ok || rows.is_empty() {
+        say(&format!("   RED; the end of {}:\n{}", log.display(), tail(&log)));
+        rows.push(Row::red(part.name, ended.took));
+    }
+    let is_right = ended.is_ok && rows.iter().all(Row::is_right);
+    Ok((rows, is_right))
+}
+
+/// Where lines and logs go: `PROVE_OUT`, which make sets.
+pub(crate) fn out() -> io::Result<PathBuf> {
+    let folder = std::env::var_os("PROVE_OUT").map_or_else(|| PathBuf::from("target/prove"), PathBuf::from);
+    fs::create_dir_all(&folder)?;
+    fs::canonicalize(folder)
+}
+
+/// For messages.
+pub(crate) fn seconds(took: Duration) -> String {
+    format!("{}.{} s", took.as_secs(), took.subsec_millis() / 100)
+}
