@@ -11,10 +11,11 @@ use chassis::config::{Problems, Secret, TokenSource, load, unquote};
 
 use crate::http::{Api, BaseUrl, Scheme};
 use crate::reach::TlsArgs;
-use crate::{demo, import, resolve};
+use crate::{demo, doctor, import, resolve};
 
 const BILLING_DEFAULT: &str = "http://127.0.0.1:8000";
 const PAYMENTS_DEFAULT: &str = "http://127.0.0.1:9000";
+const KUBECTL_DEFAULT: &str = "kubectl";
 
 /// Charges each invoice once, and proves it: a billing service, a payment service and what runs them.
 #[derive(Debug, clap::Parser)]
@@ -36,6 +37,8 @@ enum Sub {
     Verify(VerifyArgs),
     /// Show what waits for a person, decide it by key or by reason, or show what was decided
     Resolve(ResolveArgs),
+    /// Try whether an environment on Kubernetes is as closed as it should be: exit code 0 it is, 1 it is not, 2 cannot tell
+    Doctor(DoctorArgs),
     /// Run one service in this process: `run billing …`, payments, pinger or ponger, with the service's own settings
     #[command(hide = true)]
     Run,
@@ -159,6 +162,48 @@ struct ResolveArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct DoctorArgs {
+    /// What is expected, in TOML, such as deploy/envs/production/doctor.toml
+    expectations: PathBuf,
+    /// Image of this program, which the probes run
+    #[arg(long, env = "DOCTOR_IMAGE", value_name = "IMAGE")]
+    image: Option<String>,
+    /// How to call kubectl, which finds the cluster; not needed in a pod
+    #[arg(long, env = "KUBECTL", value_name = "PROGRAM")]
+    kubectl: Option<String>,
+    /// Write a JUnit report to this file
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Write everything as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Evict no pod: disruption budgets are not tried
+    #[arg(long)]
+    no_evictions: bool,
+}
+
+impl DoctorArgs {
+    fn resolve(self, problems: &mut Problems) -> Option<Command> {
+        let expectations = problems.take("EXPECTATIONS", doctor::expectations(&self.expectations));
+        let image = self.image.filter(|image| !image.is_empty());
+        if image.is_none() {
+            problems.add("--image (DOCTOR_IMAGE)", "must be given: the probes run it");
+        }
+        Some(Command::Doctor(Box::new(doctor::Options {
+            expectations: expectations?,
+            image: image?,
+            kubectl: self
+                .kubectl
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| KUBECTL_DEFAULT.to_owned()),
+            junit: self.junit,
+            json: self.json,
+            evictions: !self.no_evictions,
+        })))
+    }
+}
+
+#[derive(Debug, clap::Args)]
 struct NaiveArgs {
     #[arg(long)]
     invoices: PathBuf,
@@ -178,6 +223,7 @@ pub(crate) enum Command {
     Import { billing: Api, options: import::Options },
     Resolve { billing: Api, what: resolve::What },
     Verify { billing: Api, payments: Api, json: bool, repair: bool },
+    Doctor(Box<doctor::Options>),
     NaiveBiller { invoices: PathBuf, paid: PathBuf, provider: String, pki: Option<PathBuf> },
 }
 
@@ -194,6 +240,7 @@ impl Sub {
             Self::Import(args) => args.resolve(problems),
             Self::Verify(args) => args.resolve(problems),
             Self::Resolve(args) => args.resolve(problems),
+            Self::Doctor(args) => args.resolve(problems),
             Self::Run => {
                 problems.add("run", "which service: billing, payments, pinger or ponger");
                 None

@@ -3,6 +3,7 @@
 
 mod cli;
 mod demo;
+mod doctor;
 mod http;
 mod import;
 mod load;
@@ -54,6 +55,7 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
             }
             verify::command(billing, payments, json).await
         }
+        Command::Doctor(options) => doctor::command(*options).await,
         Command::NaiveBiller { invoices, paid, provider, pki } => {
             demo::naive::bill(&invoices, &paid, &provider, pki.as_deref()).await
         }

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::load;
+use crate::{doctor, load};
 
 /// Runs the service that argv names, if it names one.
 pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
@@ -19,6 +19,7 @@ pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
         "payments" => Some(payments::run(words)),
         "pinger" => Some(pingpong::pinger::run(words)),
         "ponger" => Some(pingpong::ponger::run(words)),
+        "probe" => Some(doctor::probe::run(words)),
         "load" => Some(load::run(words)),
         _ => None,
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 /// A connected stream of bytes.
@@ -93,10 +93,20 @@ async fn first_connected(addresses: &[SocketAddr], deadline: Instant) -> io::Res
 
 impl Stream for TcpStream {
     fn is_stale(&self) -> bool {
-        let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(self).peek(&mut byte) {
-            Ok(_) => true,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        }
+        has_ended(&SockRef::from(self))
+    }
+}
+
+impl Stream for UnixStream {
+    fn is_stale(&self) -> bool {
+        has_ended(&SockRef::from(self))
+    }
+}
+
+fn has_ended(socket: &SockRef<'_>) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    match socket.peek(&mut byte) {
+        Ok(_) => true,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
     }
 }

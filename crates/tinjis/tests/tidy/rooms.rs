@@ -140,6 +140,24 @@ const RULES: &[Rule] = &[
         why: "the judge is one pure function",
     },
     Rule {
+        room: "crates/tinjis/src/doctor/judge.rs",
+        except: &[],
+        never: &["tokio", "chassis", "serde_json", "crate::output", "std::fs", "async"],
+        why: "the doctor's judge is one pure function",
+    },
+    Rule {
+        room: "crates/tinjis/src/doctor/plan.rs",
+        except: &[],
+        never: &["tokio", "chassis", "crate::output", "std::fs", "async"],
+        why: "what is tried is planned before anything is tried",
+    },
+    Rule {
+        room: "crates/tinjis/src/doctor/",
+        except: &[],
+        never: &["billing::", "payments::", "pingpong::"],
+        why: "the doctor looks from outside",
+    },
+    Rule {
         room: "crates/tinjis/src/",
         except: &["crates/tinjis/src/demo/", "crates/tinjis/src/main.rs"],
         never: &["naive::"],
