@@ -246,6 +246,16 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_the_environments_can_be_read() {
+        for text in [
+            include_str!("../../../../deploy/envs/production/doctor.toml"),
+            include_str!("../../../../deploy/envs/staging/doctor.toml"),
+        ] {
+            assert_eq!(Expectations::parse(text).map(|read| read.workloads.len()), Ok(2));
+        }
+    }
+
+    #[test]
     fn everybody_is_who_is_free_to_call() {
         let open = format!("{GOOD}\n[[path]]\nfrom = \"everybody\"\nto = \"a\"\nport = 8000");
         let mut expectations = Expectations::parse(&open).unwrap();
