@@ -113,6 +113,11 @@ deploy: $(if $(filter none,$(IMAGE_LOAD)),,$(OUT)/images/tag) ## installs ENV an
 test: ## looks at the deployed ENV from outside, as its users do
 	@$(CLUSTER) deploy/scripts/test.sh $(ENV)
 
+.PHONY: doctor
+doctor: ## whether the deployed ENV is as closed as its doctor.toml says; DOCTOR="..." adds flags
+	@KUBECTL="$(KUBECTL)" cargo run --quiet --release --locked --package tinjis -- doctor deploy/envs/$(ENV)/doctor.toml \
+	  --image "$(or $(DOCTOR_IMAGE),tinjis/tinjis:$(VERSION))" $(DOCTOR)
+
 .PHONY: check-manifests
 check-manifests: ## what `make deploy` would create, as a client's dry run
 	@$(CLUSTER) deploy/scripts/cluster.sh check $(ENV)
