@@ -8,9 +8,7 @@ use std::process::ExitCode;
 use ::http::Uri;
 use ::http::uri::{PathAndQuery, Scheme};
 use chassis::caller::Tokens;
-use chassis::config::{
-    Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, TokenSource, client_tls, load, unquote,
-};
+use chassis::config::{Common, CommonArgs, CommonDefaults, Problems, TokenSource, client_tls, load, unquote};
 use chassis::tls::ClientFiles;
 use uuid::Uuid;
 
@@ -147,9 +145,6 @@ impl Args {
             Some(Sub::Healthcheck) => Command::Healthcheck,
         };
         let common = self.common.resolve(&DEFAULTS, problems);
-        if let Some(Common { database_url: DatabaseUrl::Postgres(_), .. }) = &common {
-            problems.add("--database-url (DATABASE_URL)", "this version keeps its data in sqlite:PATH only");
-        }
         let demo = problems.take("--demo (DEMO)", given(&self.demo).unwrap_or("none").parse());
         let deployment = given(&self.deployment_id).map(deployment).transpose();
         let deployment = problems.take("--deployment-id (DEPLOYMENT_ID)", deployment);

@@ -5,12 +5,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
 use chassis::admin::{Readiness, admin_router};
 use chassis::caller::{CallerMetrics, Callers, Tokens};
 use chassis::client::{CONNECT_TIMEOUT, ClientConfig, DEADLINE};
 use chassis::clock::{Clock, Random};
-use chassis::config::DatabaseUrl;
 use chassis::service::{self, Listeners};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::{LogHandle, Telemetry, observe};
@@ -20,9 +18,9 @@ use chassis::trial::paced;
 use crate::charge::{ChargeSettings, Engine, EngineParts, LEASE};
 use crate::config::{Command, Config};
 use crate::http::{AppState, OperatorGuard};
+use crate::open::Opened;
 use crate::provider::ProviderConfig;
 use crate::store::Store;
-use crate::store::sqlite::SqliteStore;
 
 pub mod charge;
 pub mod config;
@@ -30,6 +28,7 @@ pub mod demo_data;
 pub mod http;
 pub mod invoice;
 pub mod money;
+mod open;
 pub mod protocol;
 pub mod provider;
 pub mod store;
@@ -61,7 +60,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
             launch(config, log, shutdown).await
         }
         Command::Migrate => {
-            let deployment = open_store(&config).await?.deployment().await?;
+            let deployment = open::migrate(&config).await?.store.deployment().await?;
             tracing::info!(deployment.id = %deployment.0, "The schema is up to date");
             Ok(())
         }
@@ -91,9 +90,11 @@ pub async fn serve(
     let (listen, _) = listeners.addresses()?;
     let telemetry = Telemetry::new("billing", env!("CARGO_PKG_VERSION"), REVISION);
     let readiness = Readiness::new(&shutdown);
-    let store = open_store(&config).await?;
-    readiness.check("store", store.is_writable());
-    let store: Arc<dyn Store> = store;
+    let tls = TlsMetrics::new(&telemetry.metrics);
+    let Some(Opened { store, is_usable }) = open::open(&config, &tls, &shutdown).await? else {
+        return Ok(());
+    };
+    readiness.check("store", is_usable);
     let invented = demo_data::load(store.as_ref(), config.demo, &Random::system()).await?;
     if invented > 0 {
         tracing::warn!(invoices = invented, "The store was empty and holds invented invoices now");
@@ -105,7 +106,6 @@ pub async fn serve(
         idempotency = ?config.idempotency,
         "Charging goes to this provider"
     );
-    let tls = TlsMetrics::new(&telemetry.metrics);
     let listeners = listeners.secure(config.common.tls.as_ref(), &tls)?;
     let calls = calls(&config, &tls)?;
     let engine = engine(&config, calls, Arc::clone(&store), &telemetry, &shutdown).await?;
@@ -159,14 +159,4 @@ async fn engine(
         shutdown: shutdown.clone(),
     };
     Ok(Engine::start(parts).await?)
-}
-
-async fn open_store(config: &Config) -> anyhow::Result<Arc<SqliteStore>> {
-    let DatabaseUrl::Sqlite(path) = &config.common.database_url else {
-        anyhow::bail!("this version keeps its data in SQLite only");
-    };
-    let store = SqliteStore::open(path, config.deployment, Clock::system(), &Random::system())
-        .await
-        .with_context(|| format!("cannot open the store {}", path.display()))?;
-    Ok(Arc::new(store))
 }

@@ -1,5 +1,5 @@
 //! The store contract: every durable fact of billing, and the conditional steps between them.
-//! Knows no SQL and no HTTP; SQLite (and later PostgreSQL) stand behind it and pass one contract suite.
+//! Knows no SQL and no HTTP; SQLite and PostgreSQL stand behind it and pass one contract suite.
 //!
 //! Time is the store's own (a database's clock, or the clock that SQLite's store was given): callers name
 //! durations, never instants. Each method is one durable transaction: when it returns `Ok`, the fact is on disk.
@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::invoice::{
     Attempt, AttemptState, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
@@ -15,7 +16,10 @@ use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::{Conflict, Outcome, Settlement};
 
+pub mod imports;
 pub mod plan;
+pub mod postgres;
+pub mod sheet;
 pub mod sqlite;
 
 /// What a store fails with; business results are values.
@@ -27,6 +31,19 @@ pub enum StoreError {
     /// The data breaks an invariant of ours; a person must look.
     #[error("the store holds what it must not: {0}")]
     Corrupt(String),
+}
+
+/// The store was made for another installation: keys would not match what was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the store belongs to deployment {stored}, not to {given}: leave --deployment-id (DEPLOYMENT_ID) out, \
+     or use that deployment's store"
+)]
+pub struct OtherDeployment {
+    /// The stored one.
+    pub stored: Uuid,
+    /// The one of the settings.
+    pub given: Uuid,
 }
 
 /// A store's answer.

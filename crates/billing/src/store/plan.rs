@@ -89,6 +89,41 @@ impl Plan {
     }
 }
 
+/// What settlements add to the counters of the run that settles them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// CHARGED, once each.
+    pub paid: i64,
+    /// REFUSED or VOIDED.
+    pub refused: i64,
+    /// REJECTED.
+    pub rejected: i64,
+    /// Given back unsent.
+    pub not_sent: i64,
+}
+
+impl Counted {
+    /// Counts what a word came to.
+    pub fn add(&mut self, plan: &Plan, outcome: Outcome) {
+        if !matches!(plan.settled, Settled::Applied | Settled::Conflict(Conflict::ChargedLate)) {
+            return;
+        }
+        match plan.attempt {
+            Some(AttemptState::Charged) => self.paid += 1,
+            Some(AttemptState::Refused | AttemptState::Voided) => self.refused += 1,
+            Some(AttemptState::Rejected) => self.rejected += 1,
+            None if outcome == Outcome::NotSent => self.not_sent += 1,
+            _ => {}
+        }
+    }
+}
+
+/// What an attempt in this state adds to the `in_doubt` of the run that made it, whoever settles it.
+#[must_use]
+pub fn doubt(attempt: AttemptState) -> i64 {
+    i64::from(attempt == AttemptState::InDoubt)
+}
+
 /// What recording an outcome comes to.
 #[must_use]
 pub fn settle(standing: Standing, outcome: Outcome) -> Plan {

@@ -11,8 +11,8 @@ use billing::protocol::transition::{Conflict, Outcome, Settlement};
 use billing::store::{Counts, Imported, Resolution, Resolved, Settled, Store};
 
 use crate::fixture::{
-    DEPLOYMENT, DRY, Fixture, LEASE, LEASE_MS, PLAIN, SqliteFixture, UPDATE, claimed, imported, row, run,
-    settle,
+    DEPLOYMENT, DRY, Fixture, LEASE, LEASE_MS, PLAIN, PostgresFixture, SqliteFixture, UPDATE, claimed,
+    imported, row, run, settle,
 };
 
 /// Each case as a test of its own, per kind of store.
@@ -23,6 +23,16 @@ macro_rules! cases {
                 #[tokio::test(start_paused = true)]
                 async fn $case() {
                     super::$case(super::SqliteFixture::new()).await;
+                }
+            )*
+        }
+
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let Some(fixture) = super::PostgresFixture::new().await else { return };
+                    super::$case(fixture).await;
                 }
             )*
         }
@@ -338,7 +348,7 @@ async fn an_attempt_given_back_unsent_may_be_sent_at_once_as_if_for_the_first_ti
     assert_eq!(store.run(run.id).await.unwrap().unwrap().counters.not_sent, 1);
 }
 
-async fn what_waits_for_a_person_is_not_claimed(fixture: impl Fixture) {
+async fn what_waits_for_a_person_is_not_claimed<F: Fixture>(fixture: F) {
     let store = fixture.open().await;
     imported(&*store, 1).await;
     let run = run(&*store).await;
@@ -347,7 +357,7 @@ async fn what_waits_for_a_person_is_not_claimed(fixture: impl Fixture) {
     settle(&*store, Some(&run), &attempt.key, parked).await;
     assert_eq!(state(&*store, 1).await, attention(AttentionReason::InDoubtWithoutKeys));
     let lease_until = store.attempt(&attempt.key).await.unwrap().unwrap().lease_until;
-    assert_eq!(store.recover().await.unwrap(), 1);
+    assert_eq!(store.recover().await.unwrap(), u64::from(!F::SHARED));
     assert_eq!(store.attempt(&attempt.key).await.unwrap().unwrap().lease_until, lease_until);
     fixture.pass(LEASE * 10).await;
     assert_eq!(store.next_open_in().await.unwrap(), None);
@@ -364,7 +374,8 @@ async fn what_waits_for_a_person_is_not_claimed(fixture: impl Fixture) {
     assert_eq!(state(&*store, 1).await, paid(PaidBy::Charge));
 }
 
-async fn recovery_ends_every_lease(fixture: impl Fixture) {
+/// Of a store that only this process uses; leases of another process end by themselves.
+async fn recovery_ends_every_lease<F: Fixture>(fixture: F) {
     let store = fixture.open().await;
     imported(&*store, 3).await;
     let run = run(&*store).await;
@@ -372,7 +383,13 @@ async fn recovery_ends_every_lease(fixture: impl Fixture) {
     settle(&*store, Some(&run), &attempts[0].key, Outcome::InDoubt(None)).await;
     drop(store);
     let store = fixture.open().await;
-    assert_eq!(store.recover().await.unwrap(), 2);
+    if F::SHARED {
+        assert_eq!(store.recover().await.unwrap(), 0);
+        assert_eq!(store.adopt_run(LEASE).await.unwrap(), None);
+        fixture.pass(LEASE).await;
+    } else {
+        assert_eq!(store.recover().await.unwrap(), 2);
+    }
     assert_eq!(store.adopt_run(LEASE).await.unwrap().unwrap().id, run.id);
     let again = store.claim_open(Some(run.id), 9, LEASE).await.unwrap();
     assert_eq!(again.len(), 2);

@@ -1,27 +1,34 @@
-//! Where stores under test come from, and builders of what they are given.
-//! A PostgreSQL fixture stands beside the SQLite one and runs the same suite.
+//! Where stores under test come from, and builders of what they are given. SQLite and PostgreSQL run the same suite.
 
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use billing::invoice::{Attempt, CustomerId, InvoiceId, Reference, Run};
 use billing::money::{Currency, Money};
 use billing::protocol::key::{DeploymentId, Key};
 use billing::protocol::transition::{Outcome, Settlement};
+use billing::store::postgres::{PostgresStore, SCHEMA};
 use billing::store::sqlite::SqliteStore;
 use billing::store::{ImportMode, ImportRow, Imported, Settled, Store};
 use chassis::clock::{Clock, Random};
+use chassis::postgres::{Postgres, PostgresSettings};
+use harness::Database;
 use tempfile::TempDir;
 use uuid::Uuid;
 
 pub(crate) const LEASE_MS: i64 = 15_000;
 pub(crate) const LEASE: Duration = Duration::from_millis(LEASE_MS.unsigned_abs());
+/// When every store's time begins.
+pub(crate) const START_MS: i64 = 1_700_000_000_000;
 pub(crate) const DEPLOYMENT: DeploymentId = DeploymentId(Uuid::from_u128(8213));
 
 /// One kind of store on one fresh database.
 pub(crate) trait Fixture {
+    /// Whether several processes use such a store, so that none recovers what another holds.
+    const SHARED: bool;
     /// Opens the database; the store opened before has been dropped.
     fn open(&self) -> impl Future<Output = Arc<dyn Store>>;
     /// Lets time pass for the store.
@@ -38,7 +45,7 @@ pub(crate) struct SqliteFixture {
 
 impl SqliteFixture {
     pub(crate) fn new() -> Self {
-        Self { folder: TempDir::new().unwrap(), clock: Clock::simulated(1_700_000_000_000) }
+        Self { folder: TempDir::new().unwrap(), clock: Clock::simulated(START_MS) }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -47,6 +54,8 @@ impl SqliteFixture {
 }
 
 impl Fixture for SqliteFixture {
+    const SHARED: bool = false;
+
     async fn open(&self) -> Arc<dyn Store> {
         let random = Random::seeded(8213);
         let opened = SqliteStore::open(&self.path(), Some(DEPLOYMENT), self.clock.clone(), &random).await;
@@ -59,6 +68,64 @@ impl Fixture for SqliteFixture {
 
     fn now_ms(&self) -> i64 {
         self.clock.now_ms()
+    }
+}
+
+/// PostgreSQL, in a database of its own whose clock stands still until it is told otherwise.
+pub(crate) struct PostgresFixture {
+    pub(crate) database: Database,
+    settings: PostgresSettings,
+    now_ms: AtomicI64,
+}
+
+/// What tests with PostgreSQL are, where there is none.
+const PART: &str = "billing's store on PostgreSQL";
+
+/// Says so loudly if it is not.
+pub(crate) fn is_postgres_there() -> bool {
+    Database::fresh(PART).is_some()
+}
+
+/// The store's only clock, in a test's hands.
+const CLOCK: &str = "
+    CREATE TABLE test_clock (ms bigint NOT NULL);
+    INSERT INTO test_clock VALUES (1700000000000);
+    CREATE OR REPLACE FUNCTION billing_now_ms() RETURNS bigint LANGUAGE sql VOLATILE
+        AS $$ SELECT ms FROM test_clock $$";
+
+impl PostgresFixture {
+    /// `None` where there is no PostgreSQL, which is said loudly.
+    pub(crate) async fn new() -> Option<Self> {
+        let database = Database::fresh(PART)?;
+        let settings = PostgresSettings::parse(database.url(), None, 4, "billing").unwrap();
+        let fixture = Self { database, settings, now_ms: AtomicI64::new(START_MS) };
+        fixture.connect().migrate().await.unwrap();
+        fixture.database.run(CLOCK);
+        Some(fixture)
+    }
+
+    /// As the store does.
+    pub(crate) fn connect(&self) -> Postgres {
+        Postgres::open(&self.settings, SCHEMA, None, Random::system()).unwrap()
+    }
+}
+
+impl Fixture for PostgresFixture {
+    const SHARED: bool = true;
+
+    async fn open(&self) -> Arc<dyn Store> {
+        let opened = PostgresStore::open(self.connect(), Some(DEPLOYMENT), Uuid::nil()).await;
+        Arc::new(opened.unwrap())
+    }
+
+    async fn pass(&self, time: Duration) {
+        let passed = i64::try_from(time.as_millis()).unwrap();
+        self.now_ms.fetch_add(passed, Ordering::SeqCst);
+        self.database.run(&format!("UPDATE test_clock SET ms = ms + {passed}"));
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.now_ms.load(Ordering::SeqCst)
     }
 }
 

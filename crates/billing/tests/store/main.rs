@@ -12,4 +12,6 @@ mod model;
 #[cfg(test)]
 mod repairs;
 #[cfg(test)]
+mod steps;
+#[cfg(test)]
 mod walk;

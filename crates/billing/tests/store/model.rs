@@ -10,6 +10,7 @@ use billing::protocol::transition::{Conflict, Outcome};
 use billing::store::{Counts, ImportMode, ImportRow, Imported, Resolved, Settled};
 
 use crate::fixture::DEPLOYMENT;
+use crate::steps::Told;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModelInvoice {
@@ -50,6 +51,10 @@ pub(crate) struct Model {
     pub(crate) runs: Vec<ModelRun>,
     pub(crate) now: i64,
     pub(crate) resolutions: usize,
+    /// Other processes use the store too.
+    pub(crate) shared: bool,
+    /// What the last step was told.
+    pub(crate) told: Told,
 }
 
 impl Model {
@@ -135,6 +140,23 @@ impl Model {
         (self.runs.len(), false)
     }
 
+    /// Of each run: whether it goes on, and its joins.
+    pub(crate) fn known_runs(&self) -> Vec<(bool, i64)> {
+        self.runs.iter().map(|run| (!run.finished, run.joins)).collect()
+    }
+
+    pub(crate) fn adopt_run(&mut self, lease_ms: i64) -> Option<usize> {
+        let now = self.now;
+        let run = self.running().filter(|run| self.runs[run - 1].lease_until <= now)?;
+        self.runs[run - 1].lease_until = now + lease_ms;
+        Some(run)
+    }
+
+    pub(crate) fn renew_runs(&mut self, lease_ms: i64) {
+        let until = self.now + lease_ms;
+        self.runs.iter_mut().filter(|run| !run.finished).for_each(|run| run.lease_until = until);
+    }
+
     /// Places of the invoices that a fresh claim takes, and their keys.
     pub(crate) fn claim_pending(&mut self, run: usize, after: i64, limit: usize, lease_ms: i64) -> Vec<Key> {
         let mut keys = Vec::new();
@@ -186,7 +208,18 @@ impl Model {
         due
     }
 
-    pub(crate) fn lease_again(&mut self, run: Option<usize>, key: &Key, lease_ms: i64) {
+    /// The oldest leases that have ended, so many at least, and all that are as old as the last of them.
+    pub(crate) fn claim_open(&mut self, run: Option<usize>, limit: usize, lease_ms: i64) -> Vec<Key> {
+        let mut due = self.resendable();
+        due.retain(|(lease_until, _)| *lease_until <= self.now);
+        let last = due.get(limit - 1).or(due.last()).map(|(lease_until, _)| *lease_until);
+        due.retain(|(lease_until, _)| Some(*lease_until) <= last);
+        let keys: Vec<Key> = due.into_iter().map(|(_, key)| key).collect();
+        keys.iter().for_each(|key| self.lease_again(run, key, lease_ms));
+        keys
+    }
+
+    fn lease_again(&mut self, run: Option<usize>, key: &Key, lease_ms: i64) {
         let now = self.now;
         let attempt = self.attempts.get_mut(key).unwrap();
         attempt.sends += 1;

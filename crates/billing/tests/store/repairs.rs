@@ -7,7 +7,9 @@ use billing::protocol::key::Key;
 use billing::protocol::transition::Outcome;
 use billing::store::{LedgerFact, REPAIR_NUMBERS_MAX, Repaired, Resolution, Store};
 
-use crate::fixture::{DEPLOYMENT, Fixture, SqliteFixture, claimed, imported, reference, run};
+use crate::fixture::{
+    DEPLOYMENT, Fixture, PostgresFixture, SqliteFixture, claimed, imported, reference, run,
+};
 
 fn fact(name: &str, number: u32, outcome: Outcome) -> LedgerFact {
     LedgerFact {
@@ -126,6 +128,16 @@ macro_rules! cases {
                 #[tokio::test(start_paused = true)]
                 async fn $case() {
                     super::$case(super::SqliteFixture::new()).await;
+                }
+            )*
+        }
+
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let Some(fixture) = super::PostgresFixture::new().await else { return };
+                    super::$case(fixture).await;
                 }
             )*
         }

@@ -100,13 +100,13 @@ const RULES: &[Rule] = &[
     Rule {
         room: "crates/billing/src/store/mod.rs",
         except: &[],
-        never: &["rusqlite", "chassis::sqlite"],
+        never: &["rusqlite", "chassis::sqlite", "chassis::postgres"],
         why: "the store contract knows no SQL",
     },
     Rule {
         room: "crates/billing/src/http/",
         except: &[],
-        never: &["rusqlite", "crate::store::sqlite"],
+        never: &["rusqlite", "crate::store::sqlite", "crate::store::postgres"],
         why: "routes reach the store by its contract",
     },
     Rule {

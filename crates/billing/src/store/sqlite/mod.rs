@@ -27,8 +27,8 @@ use crate::invoice::{
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::{
-    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, Repaired, Resolution,
-    ResolutionRow, Resolved, Result, Settled, Store, StoreError,
+    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, OtherDeployment,
+    Repaired, Resolution, ResolutionRow, Resolved, Result, Settled, Store, StoreError,
 };
 
 /// Billing's facts in one SQLite file.
@@ -47,17 +47,9 @@ pub enum OpenError {
     /// The file, its place or its schema.
     #[error(transparent)]
     Database(#[from] SqliteError),
-    /// The store was made for another installation: keys would not match what was sent.
-    #[error(
-        "the store belongs to deployment {stored}, not to {given}: leave --deployment-id (DEPLOYMENT_ID) out, \
-         or use that deployment's store"
-    )]
-    OtherDeployment {
-        /// The stored one.
-        stored: Uuid,
-        /// The one of the settings.
-        given: Uuid,
-    },
+    /// Another installation's.
+    #[error(transparent)]
+    OtherDeployment(#[from] OtherDeployment),
 }
 
 impl SqliteStore {
@@ -105,7 +97,7 @@ impl SqliteStore {
         let first = deployment.map_or_else(|| random.uuid(), |given| given.0);
         let stored = database.write(move |connection| prepare(connection, first)).await?;
         match deployment {
-            Some(given) if given.0 != stored => Err(OpenError::OtherDeployment { stored, given: given.0 }),
+            Some(given) if given.0 != stored => Err(OtherDeployment { stored, given: given.0 }.into()),
             _ => Ok(Self { database, deployment: DeploymentId(stored), clock, is_shared: false }),
         }
     }

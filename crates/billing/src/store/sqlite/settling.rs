@@ -7,8 +7,8 @@ use super::counts::Moves;
 use super::{later, rows};
 use crate::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy, RunId};
 use crate::protocol::key::Key;
-use crate::protocol::transition::{Conflict, Outcome, Settlement};
-use crate::store::plan::{self, InvoicePlan, LEASE_NEVER, Others, Plan, Standing};
+use crate::protocol::transition::Settlement;
+use crate::store::plan::{self, Counted, InvoicePlan, LEASE_NEVER, Others, Plan, Standing};
 use crate::store::{Resolution, Resolved, Settled};
 
 pub(super) fn settle(
@@ -47,7 +47,8 @@ pub(super) fn settle_one(
         book.set_invoice(&found, invoice, now)?;
         tally.moves.change(found.standing.invoice, invoice.state, 1);
     }
-    tally.count(book.connection, &found, &plan, settlement.outcome)?;
+    tally.counted.add(&plan, settlement.outcome);
+    count_doubt(book.connection, &found, plan.attempt)?;
     Ok(plan.settled)
 }
 
@@ -157,34 +158,11 @@ fn keep_open(
 /// What a batch adds to the counters of the run that settles it, and to the counts of invoices.
 #[derive(Default)]
 pub(super) struct Tally {
-    paid: i64,
-    refused: i64,
-    rejected: i64,
-    not_sent: i64,
+    counted: Counted,
     pub(super) moves: Moves,
 }
 
 impl Tally {
-    fn count(
-        &mut self,
-        connection: &Connection,
-        found: &Found,
-        plan: &Plan,
-        outcome: Outcome,
-    ) -> rusqlite::Result<()> {
-        if !matches!(plan.settled, Settled::Applied | Settled::Conflict(Conflict::ChargedLate)) {
-            return Ok(());
-        }
-        match plan.attempt {
-            Some(AttemptState::Charged) => self.paid += 1,
-            Some(AttemptState::Refused | AttemptState::Voided) => self.refused += 1,
-            Some(AttemptState::Rejected) => self.rejected += 1,
-            None if outcome == Outcome::NotSent => self.not_sent += 1,
-            _ => {}
-        }
-        count_doubt(connection, found, plan.attempt)
-    }
-
     pub(super) fn record(self, connection: &Connection, run: Option<RunId>) -> rusqlite::Result<()> {
         self.moves.record(connection)?;
         let Some(run) = run else { return Ok(()) };
@@ -192,10 +170,10 @@ impl Tally {
              not_sent = not_sent + ?5 WHERE id = ?1";
         let changed = connection.prepare_cached(sql)?.execute([
             run.0,
-            self.paid,
-            self.refused,
-            self.rejected,
-            self.not_sent,
+            self.counted.paid,
+            self.counted.refused,
+            self.counted.rejected,
+            self.counted.not_sent,
         ])?;
         rows::one_row(changed, "settlements belong to a run")
     }
@@ -203,13 +181,12 @@ impl Tally {
 
 /// Doubt is counted at the run that made the attempt, whoever settles it.
 fn count_doubt(connection: &Connection, found: &Found, next: Option<AttemptState>) -> rusqlite::Result<()> {
-    let was = found.standing.attempt == AttemptState::InDoubt;
-    let is = next.unwrap_or(found.standing.attempt) == AttemptState::InDoubt;
-    if was == is {
+    let more = plan::doubt(next.unwrap_or(found.standing.attempt)) - plan::doubt(found.standing.attempt);
+    if more == 0 {
         return Ok(());
     }
     let sql = "UPDATE runs SET in_doubt = in_doubt + ?2 WHERE id = ?1";
-    let changed = connection.prepare_cached(sql)?.execute([found.run, if is { 1 } else { -1 }])?;
+    let changed = connection.prepare_cached(sql)?.execute([found.run, more])?;
     rows::one_row(changed, "an attempt belongs to a run")
 }
 

@@ -65,7 +65,7 @@ async fn a_deployment_keeps_its_id_and_refuses_another() {
     assert_eq!(reopen(Some(own)).await.unwrap().deployment().await.unwrap(), own);
     assert_eq!(reopen(None).await.unwrap().deployment().await.unwrap(), own);
     let other = reopen(Some(DeploymentId(Uuid::from_u128(8)))).await.unwrap_err();
-    assert!(matches!(other, OpenError::OtherDeployment { .. }), "{other}");
+    assert!(matches!(other, OpenError::OtherDeployment(_)), "{other}");
 }
 
 /// Lines of EXPLAIN QUERY PLAN.
