@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::Router;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -166,11 +166,19 @@ pub fn raise_open_files() -> u64 {
     current.unwrap_or(u64::MAX)
 }
 
+/// Makes sure that no copy of this process' memory, which holds keys and tokens, is left on a disk when it aborts, and
+/// that no other process of the same user reads it. To be called first.
+pub fn keep_memory_private() {
+    // Nothing is lost where the system does not know how.
+    let _unknown = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
 /// Runs a program's work to its end: logs, a runtime, and an exit code. An error is logged and is a failure.
 pub fn program<Work>(log: &LogConfig, work: impl FnOnce(LogHandle) -> Work) -> ExitCode
 where
     Work: Future<Output = anyhow::Result<()>>,
 {
+    keep_memory_private();
     let log = init_logs(log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done =

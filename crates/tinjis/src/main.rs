@@ -18,12 +18,14 @@ mod verify;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use chassis::service::keep_memory_private;
 use cli::Command;
 
 /// Exit code when a command could not do its work.
 const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
+    keep_memory_private();
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some(code) = run::service(&args) {
         return code;

@@ -131,9 +131,12 @@ fn rate(text: &str) -> Result<NonZeroU32, String> {
 }
 
 fn jwks_url(text: &str) -> Result<Uri, String> {
+    if text.contains('@') {
+        return Err("must not hold credentials; those of the folder are shown".to_owned());
+    }
     let wrong = || format!("\"{text}\" is no URL over https, as {JWKS_URL_DEFAULT} is");
     let url = text.parse::<Uri>().map_err(|_| wrong())?;
-    if url.scheme() == Some(&Scheme::HTTPS) && !text.contains('@') { Ok(url) } else { Err(wrong()) }
+    if url.scheme() == Some(&Scheme::HTTPS) { Ok(url) } else { Err(wrong()) }
 }
 
 #[cfg(test)]
