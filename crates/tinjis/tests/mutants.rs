@@ -1,5 +1,6 @@
 //! Each patch that breaks the protocol on purpose still applies to the code as it is, and names a proof that exists.
 //! Whether the proofs notice them is shown by `make prove-mutants`.
+#![cfg(test)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
