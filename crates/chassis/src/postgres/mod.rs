@@ -26,16 +26,13 @@ use crate::tls::{Mistakes, TlsConnect, TlsMetrics};
 
 pub use error::{PgError, Result, Source};
 pub use settings::{
-    CONNECT_TIMEOUT, CONNECTIONS_LEAST, CONNECTIONS_LIMIT, CONNECTIONS_MAX, PostgresSettings,
+    ACQUIRE_TIMEOUT, CONNECT_TIMEOUT, CONNECTIONS_LEAST, CONNECTIONS_LIMIT, CONNECTIONS_MAX,
+    PostgresSettings, STATEMENT_TIMEOUT,
 };
 pub use tokio_postgres::Row;
 pub use tokio_postgres::types::{ToSql, Type};
 pub use transaction::Tx;
 
-/// How long one waits for a free connection.
-pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one statement may take, locks included; then it is cancelled and its connection given up.
-pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a transaction is begun before its error is told.
 pub const TRIES_MAX: u32 = 5;
 /// The longest pause before the first further try; it doubles with each.
@@ -72,6 +69,8 @@ struct Inner {
     shown: String,
     schema: Schema,
     random: Random,
+    acquire_timeout: Duration,
+    statement_timeout: Duration,
     claim: Pool<Dialler>,
     record: Pool<Dialler>,
     health: Health,
@@ -102,16 +101,18 @@ impl Postgres {
             Pool::builder(dialler)
                 .max_size(size)
                 .runtime(Runtime::Tokio1)
-                .wait_timeout(Some(ACQUIRE_TIMEOUT))
-                .create_timeout(Some(ACQUIRE_TIMEOUT))
-                .recycle_timeout(Some(ACQUIRE_TIMEOUT))
+                .wait_timeout(Some(settings.acquire_timeout))
+                .create_timeout(Some(settings.acquire_timeout))
+                .recycle_timeout(Some(settings.acquire_timeout))
                 .build()
                 .expect("a pool with timeouts has a runtime")
         };
         let record = pool(settings.connections_max.saturating_sub(claims).max(1));
         let inner = Inner {
-            shown: format!("{settings:?}"),
+            shown: settings.shown.clone(),
             schema,
+            acquire_timeout: settings.acquire_timeout,
+            statement_timeout: settings.statement_timeout,
             claim: pool(claims),
             record,
             random,
@@ -151,7 +152,7 @@ impl Postgres {
     {
         let job = &job;
         self.again(|| async move {
-            let tx = Tx::begin(self.acquire(lane).await?).await?;
+            let tx = Tx::begin(self.acquire(lane).await?, self.0.statement_timeout).await?;
             let done = job(tx.clone()).await;
             tx.end(done).await
         })
@@ -165,7 +166,7 @@ impl Postgres {
     pub async fn read(&self, lane: Lane, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         self.again(|| async move {
             let connection = self.acquire(lane).await?;
-            transaction::alone(connection, sql, params, false).await
+            transaction::alone(connection, sql, params, false, self.0.statement_timeout).await
         })
         .await
     }
@@ -177,7 +178,7 @@ impl Postgres {
     pub async fn write(&self, lane: Lane, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         self.again(|| async move {
             let connection = self.acquire(lane).await?;
-            transaction::alone(connection, sql, params, true).await
+            transaction::alone(connection, sql, params, true, self.0.statement_timeout).await
         })
         .await
     }
@@ -220,7 +221,7 @@ impl Postgres {
         pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             PoolError::Timeout(TimeoutType::Wait) => PgError::Busy,
-            PoolError::Timeout(_) => PgError::too_slow(false, "a connection", ACQUIRE_TIMEOUT),
+            PoolError::Timeout(_) => PgError::too_slow(false, "a connection", self.0.acquire_timeout),
             other => PgError::Unavailable(other.into()),
         })
     }

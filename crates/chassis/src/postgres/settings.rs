@@ -11,6 +11,10 @@ use crate::tls::{ClientFiles, Source};
 
 /// How long one server may take to take us, when the URL does not say.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long one waits for a free connection.
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one statement may take, locks included; then it is cancelled and its connection given up.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// After how long of silence the kernel asks whether the server is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 /// After how long the kernel gives up on bytes that nobody acknowledges: a failed-over server says nothing.
@@ -29,7 +33,9 @@ pub struct PostgresSettings {
     pub(super) config: Config,
     pub(super) tls: Option<ClientFiles>,
     pub(super) connections_max: usize,
-    shown: String,
+    pub(super) acquire_timeout: Duration,
+    pub(super) statement_timeout: Duration,
+    pub(super) shown: String,
 }
 
 impl PostgresSettings {
@@ -73,7 +79,20 @@ impl PostgresSettings {
         complete(&mut config, service);
         let tls = wants_tls.then(|| ClientFiles { system_too: ca.is_none(), trusted: ca, identity: None });
         let shown = show(&config);
-        Ok(Self { config, tls, connections_max, shown })
+        Ok(Self {
+            config,
+            tls,
+            connections_max,
+            acquire_timeout: ACQUIRE_TIMEOUT,
+            statement_timeout: STATEMENT_TIMEOUT,
+            shown,
+        })
+    }
+
+    /// The same database with other limits than [`ACQUIRE_TIMEOUT`] and [`STATEMENT_TIMEOUT`].
+    #[must_use]
+    pub fn limited(self, acquire_timeout: Duration, statement_timeout: Duration) -> Self {
+        Self { acquire_timeout, statement_timeout, ..self }
     }
 
     /// What TLS needs, if it is spoken.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use deadpool::managed::Object;
 use tokio::time::timeout;
@@ -10,7 +11,7 @@ use tokio_postgres::Row;
 
 use super::connect::Dialler;
 use super::error::{PgError, Result};
-use super::{Param, STATEMENT_TIMEOUT, discard};
+use super::{Param, discard};
 
 /// An open transaction, for the job that was given to [`super::Postgres::transaction`].
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct Tx(Arc<Session>);
 struct Session {
     /// `None` only while it is dropped.
     connection: Option<Object<Dialler>>,
+    /// Of each statement.
+    limit: Duration,
     /// Until the server has said that it ended.
     is_open: AtomicBool,
     /// A statement failed: PostgreSQL would answer a COMMIT kindly, and undo everything.
@@ -27,9 +30,10 @@ struct Session {
 }
 
 impl Tx {
-    pub(super) async fn begin(connection: Object<Dialler>) -> Result<Self> {
+    pub(super) async fn begin(connection: Object<Dialler>, limit: Duration) -> Result<Self> {
         let session = Session {
             connection: Some(connection),
+            limit,
             is_open: AtomicBool::new(true),
             has_failed: AtomicBool::new(false),
             is_undone: AtomicBool::new(false),
@@ -111,13 +115,13 @@ impl Tx {
         statement: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
         commits: bool,
     ) -> Result<T> {
-        let done = match timeout(STATEMENT_TIMEOUT, statement).await {
+        let done = match timeout(self.0.limit, statement).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) if commits => PgError::of_commit(error),
             Ok(Err(error)) => error.into(),
             Err(_) => {
                 self.0.connection()?.cancel();
-                PgError::too_slow(commits, "a statement", STATEMENT_TIMEOUT)
+                PgError::too_slow(commits, "a statement", self.0.limit)
             }
         };
         self.0.fail();
@@ -162,16 +166,17 @@ pub(super) async fn alone(
     sql: &str,
     params: &[Param<'_>],
     writes: bool,
+    limit: Duration,
 ) -> Result<Vec<Row>> {
     let mut lent = Lent(Some(connection));
     let Some(connection) = &lent.0 else { return Err(PgError::Busy) };
-    let done = match timeout(STATEMENT_TIMEOUT, connection.client.query_typed(sql, params)).await {
+    let done = match timeout(limit, connection.client.query_typed(sql, params)).await {
         Ok(Ok(rows)) => Ok(rows),
         Ok(Err(error)) if writes => Err(PgError::of_commit(error)),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => {
             connection.cancel();
-            Err(PgError::too_slow(writes, "a statement", STATEMENT_TIMEOUT))
+            Err(PgError::too_slow(writes, "a statement", limit))
         }
     };
     if !done.as_ref().is_err_and(PgError::spoils_connection) {

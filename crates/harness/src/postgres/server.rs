@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal};
 
 use super::leave_out;
 use super::sql::Sql;
+use crate::certs::Pair;
 use crate::process::free_address;
 use crate::wait::{pause, wait_until};
 
@@ -59,13 +60,14 @@ impl Server {
     #[must_use]
     #[track_caller]
     pub fn start(what: &str) -> Option<Self> {
-        Self::start_with(what, &[])
+        Self::start_with(what, &[], None)
     }
 
-    /// As [`Self::start`], with settings such as `fsync=off`; they beat the harness's.
+    /// As [`Self::start`], with settings such as `fsync=off`, which beat the harness's; and speaking TLS by this
+    /// certificate.
     #[must_use]
     #[track_caller]
-    pub fn start_with(what: &str, settings: &[&str]) -> Option<Self> {
+    pub fn start_with(what: &str, settings: &[&str], tls: Option<&Pair>) -> Option<Self> {
         let Some(bin) = installed() else {
             leave_out(what, format_args!("no PostgreSQL server under {DEBIAN} or in PATH"));
             return None;
@@ -76,7 +78,17 @@ impl Server {
         if let Some((uid, gid)) = user {
             chown(&dir, Some(uid), Some(gid)).expect("root may give a folder away");
         }
-        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        if let Some(pair) = tls {
+            let (certificate, key) = pair.write(&dir, "server");
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("a key can be hidden");
+            for path in [&certificate, &key] {
+                chown(path, user.map(|(uid, _)| uid), None).expect("root may give a file away");
+            }
+            settings.push("ssl=on".to_owned());
+            settings.push(format!("ssl_cert_file={}", certificate.display()));
+            settings.push(format!("ssl_key_file={}", key.display()));
+        }
         let server = Self { dir, bin, address: free_address(), settings, user, keeper: Mutex::default() };
         server.init();
         server.start_again();

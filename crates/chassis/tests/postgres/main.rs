@@ -1,0 +1,276 @@
+//! What the room promises, on a real server: what is kept and what is not, who is tried again, what is in doubt, and
+//! what a slow, dying, strange or standby database is called.
+
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use chassis::clock::Random;
+use chassis::postgres::{
+    ACQUIRE_TIMEOUT, Lane, PgError, Postgres, PostgresSettings, Result, STATEMENT_TIMEOUT, Schema, Tx, Type,
+    get,
+};
+use chassis::schema::Migration;
+use chassis::tls;
+use harness::Database;
+use harness::certs::{Authority, replace};
+use harness::postgres::Server;
+use tokio::sync::Barrier;
+
+const STEPS: &[Migration] = &[Migration {
+    name: "rows",
+    sql: "CREATE TABLE rows (id bigint PRIMARY KEY, n bigint)",
+    breaks_older: false,
+}];
+const WITHIN: Duration = Duration::from_secs(30);
+
+fn schema(steps: &'static [Migration]) -> Schema {
+    Schema { service: "shop", steps }
+}
+
+fn settings(url: &str) -> PostgresSettings {
+    PostgresSettings::parse(url, None, 8, "shop").unwrap()
+}
+
+fn connect(settings: &PostgresSettings, steps: &'static [Migration]) -> Postgres {
+    Postgres::open(settings, schema(steps), None, Random::seeded(1)).unwrap()
+}
+
+/// A migrated database with two rows; `None` where there is no server.
+async fn open(what: &str) -> Option<(Database, Postgres)> {
+    let database = Database::fresh(what)?;
+    let postgres = connect(&settings(database.url()), STEPS);
+    assert_eq!(postgres.migrate().await.unwrap(), 1);
+    database.run("INSERT INTO rows VALUES (1, 0), (2, 0)");
+    Some((database, postgres))
+}
+
+async fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let until = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(WITHIN, until).await.is_ok(), "waited in vain for: {what}");
+}
+
+const ADD: &str = "UPDATE rows SET n = n + 1 WHERE id = $1";
+
+#[tokio::test]
+async fn a_transaction_is_kept_unless_it_failed_was_undone_or_was_dropped() {
+    let Some((database, postgres)) = open("transactions").await else { return };
+    let sum = || database.ask("SELECT sum(n)::bigint FROM rows");
+    let add = |tx: Tx| async move { tx.execute(ADD, &[(&1_i64, Type::INT8)]).await };
+    assert_eq!(postgres.transaction(Lane::Record, add).await.unwrap(), 1);
+    assert_eq!(sum(), 1);
+
+    let undone = |tx: Tx| async move {
+        tx.undo();
+        add(tx).await
+    };
+    assert_eq!(postgres.transaction(Lane::Record, undone).await.unwrap(), 1);
+    let fails = |tx: Tx| async move {
+        add(tx).await?;
+        Err::<(), _>(PgError::Corrupt("on purpose".to_owned()))
+    };
+    assert!(matches!(postgres.transaction(Lane::Record, fails).await, Err(PgError::Corrupt(_))));
+    let goes_on = |tx: Tx| async move {
+        add(tx.clone()).await?;
+        let _ignored = tx.query("SELECT 1 / 0", &[]).await;
+        Ok(())
+    };
+    assert!(matches!(postgres.transaction(Lane::Record, goes_on).await, Err(PgError::Refused(_))));
+    let hangs = |tx: Tx| async move {
+        add(tx).await?;
+        std::future::pending::<Result<()>>().await
+    };
+    let dropped = postgres.transaction(Lane::Record, hangs);
+    assert!(tokio::time::timeout(Duration::from_millis(300), dropped).await.is_err());
+    // The dropped one's lock has gone with its connection.
+    assert_eq!(postgres.transaction(Lane::Record, add).await.unwrap(), 1);
+    assert_eq!(sum(), 2);
+}
+
+#[tokio::test]
+async fn two_who_lock_each_other_out_are_tried_again_and_both_succeed() {
+    let Some((database, postgres)) = open("a deadlock").await else { return };
+    let (barrier, tries) = (Arc::new(Barrier::new(2)), Arc::new(AtomicUsize::new(0)));
+    let both = [[1_i64, 2], [2, 1]].map(|ids| {
+        let (postgres, barrier, tries) = (postgres.clone(), Arc::clone(&barrier), Arc::clone(&tries));
+        tokio::spawn(async move {
+            let job = |tx: Tx| {
+                let (barrier, tries) = (Arc::clone(&barrier), Arc::clone(&tries));
+                async move {
+                    tx.execute(ADD, &[(&ids[0], Type::INT8)]).await?;
+                    if tries.fetch_add(1, Ordering::SeqCst) < 2 {
+                        barrier.wait().await;
+                    }
+                    tx.execute(ADD, &[(&ids[1], Type::INT8)]).await
+                }
+            };
+            postgres.transaction(Lane::Record, job).await
+        })
+    });
+    for one in both {
+        assert_eq!(one.await.unwrap().unwrap(), 1);
+    }
+    assert_eq!(tries.load(Ordering::SeqCst), 3, "one of them was tried again");
+    assert_eq!(database.ask("SELECT sum(n)::bigint FROM rows"), 4);
+}
+
+const END_OTHERS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%pg_sleep%'";
+
+#[tokio::test]
+async fn what_breaks_before_the_commit_is_begun_anew_and_a_statement_without_an_answer_is_in_doubt() {
+    let Some((database, postgres)) = open("broken connections").await else { return };
+    let database = Arc::new(database);
+    let tries = AtomicUsize::new(0);
+    let job = |tx: Tx| {
+        let (first, database) = (tries.fetch_add(1, Ordering::SeqCst) == 0, Arc::clone(&database));
+        async move {
+            tx.execute(ADD, &[(&1_i64, Type::INT8)]).await?;
+            if first {
+                let end = tokio::task::spawn_blocking(move || {
+                    database.ask(
+                        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                        WHERE datname = current_database() AND pid <> pg_backend_pid()",
+                    )
+                });
+                assert!(end.await.unwrap() >= 1);
+            }
+            tx.execute(ADD, &[(&2_i64, Type::INT8)]).await
+        }
+    };
+    assert_eq!(postgres.transaction(Lane::Record, job).await.unwrap(), 1);
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
+    assert_eq!(database.ask("SELECT sum(n)::bigint FROM rows"), 2);
+
+    let slow = "UPDATE rows SET n = 9 WHERE id = 1 AND (SELECT pg_sleep(60)) IS NOT NULL";
+    let writing = tokio::spawn({
+        let postgres = postgres.clone();
+        async move { postgres.write(Lane::Record, slow, &[]).await }
+    });
+    wait_until("the statement to be ended", || database.ask(END_OTHERS) == 1).await;
+    assert!(matches!(writing.await.unwrap(), Err(PgError::InDoubt(_))));
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_cancelled_on_the_server_too() {
+    let Some((database, _)) = open("slow statements").await else { return };
+    let hasty = settings(database.url()).limited(ACQUIRE_TIMEOUT, Duration::from_millis(500));
+    let postgres = connect(&hasty, STEPS);
+    let job = |tx: Tx| async move { tx.query("SELECT pg_sleep(60)", &[]).await };
+    assert!(matches!(postgres.transaction(Lane::Claim, job).await, Err(PgError::Unavailable(_))));
+    let written = postgres.write(Lane::Record, "SELECT pg_sleep(60)", &[]).await;
+    assert!(matches!(written, Err(PgError::InDoubt(_))), "{written:?}");
+    let sleeping =
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'";
+    wait_until("nobody to sleep", || database.ask(sleeping) == 0).await;
+}
+
+#[tokio::test]
+async fn a_lane_in_use_is_busy_and_holds_up_no_other() {
+    let Some((database, _)) = open("two lanes").await else { return };
+    let narrow = PostgresSettings::parse(database.url(), None, 2, "shop").unwrap();
+    let postgres = connect(&narrow.limited(Duration::from_millis(300), STATEMENT_TIMEOUT), STEPS);
+    let taken = AtomicUsize::new(0);
+    let hangs = |_tx: Tx| {
+        taken.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<Result<()>>()
+    };
+    let mut holding = std::pin::pin!(postgres.transaction(Lane::Claim, hangs));
+    let second = async {
+        wait_until("the lane to be taken", || taken.load(Ordering::SeqCst) == 1).await;
+        let busy = postgres.read(Lane::Claim, "SELECT 1", &[]).await;
+        assert!(matches!(busy, Err(PgError::Busy)), "{busy:?}");
+        assert_eq!(postgres.read(Lane::Record, "SELECT 1", &[]).await.unwrap().len(), 1);
+    };
+    tokio::select! {
+        _ = &mut holding => panic!("it hangs"),
+        () = second => {}
+    }
+}
+
+#[tokio::test]
+async fn errors_are_told_by_what_can_be_done() {
+    let Some((database, postgres)) = open("classes of errors").await else { return };
+    let twice = postgres.write(Lane::Record, "INSERT INTO rows VALUES (1, 0)", &[]).await;
+    assert!(matches!(&twice, Err(PgError::Constraint { name, .. }) if name == "rows_pkey"), "{twice:?}");
+    let wrong = postgres.write(Lane::Record, "SELECT nothing", &[]).await;
+    assert!(matches!(wrong, Err(PgError::Refused(_))), "{wrong:?}");
+    let row = postgres.read(Lane::Claim, "SELECT 1::bigint", &[]).await.unwrap();
+    assert!(matches!(get::<&str>(&row[0], 0), Err(PgError::Corrupt(_))));
+
+    database.run(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', \
+        current_database()); END $$",
+    );
+    let standby = connect(&settings(database.url()), STEPS);
+    let read_only = standby.write(Lane::Record, "INSERT INTO rows VALUES (3, 0)", &[]).await;
+    assert!(matches!(read_only, Err(PgError::Unavailable(_))), "{read_only:?}");
+    let nowhere = connect(&settings("postgres://u@127.0.0.1:1/d"), STEPS);
+    assert!(matches!(nowhere.read(Lane::Claim, "SELECT 1", &[]).await, Err(PgError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_database_that_forgets_commits_is_of_no_use() {
+    let Some((database, postgres)) = open("synchronous_commit").await else { return };
+    postgres.wait_until_usable().await;
+    database.run(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', \
+        current_database()); END $$",
+    );
+    let forgetful = connect(&settings(database.url()), STEPS);
+    let is_usable = forgetful.is_usable();
+    wait_until("a word", || is_usable().is_err_and(|why| why.contains("synchronous_commit"))).await;
+}
+
+#[tokio::test]
+async fn a_step_that_fails_leaves_nothing_and_another_services_schema_is_refused() {
+    const BROKEN: &[Migration] = &[
+        STEPS[0],
+        Migration {
+            name: "broken",
+            sql: "CREATE TABLE more (n bigint); SELECT nothing",
+            breaks_older: false,
+        },
+    ];
+    const OTHER: &[Migration] = &[Migration { name: "others", sql: "", breaks_older: false }];
+    let Some((database, _)) = open("migrations").await else { return };
+    let url = settings(database.url());
+    let broken = connect(&url, BROKEN).migrate().await;
+    assert!(matches!(broken, Err(PgError::Refused(_))), "{broken:?}");
+    assert_eq!(database.ask("SELECT count(*) FROM pg_tables WHERE tablename = 'more'"), 0);
+    let below = connect(&url, BROKEN);
+    let is_usable = below.is_usable();
+    wait_until("a word on the schema", || is_usable().is_err_and(|why| why.contains("needs step 2"))).await;
+    let other = connect(&url, OTHER).migrate().await;
+    assert!(matches!(other, Err(PgError::Schema(_))), "{other:?}");
+}
+
+#[tokio::test]
+async fn over_tls_the_server_proves_who_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, stranger) = (Authority::new("ours"), Authority::new("another"));
+    let pair = authority.server("localhost");
+    let Some(server) = Server::start_with("TLS to the database", &[], Some(&pair)) else { return };
+    let url = format!("postgres://tinjis@localhost:{}/postgres?sslmode=verify-full", server.address().port());
+    let ca = dir.path().join("ca.pem");
+    let trust = |url: &str, authority: &Authority| {
+        replace(&ca, &authority.pem());
+        let source = tls::Source { setting: "--database-ca", path: ca.clone() };
+        PostgresSettings::parse(url, Some(source), 4, "shop").unwrap()
+    };
+    let ask = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let rows = connect(&trust(&url, &authority), STEPS).read(Lane::Claim, ask, &[]).await.unwrap();
+    assert!(get::<bool>(&rows[0], 0).unwrap());
+
+    let refused = connect(&trust(&url, &stranger), STEPS).read(Lane::Claim, ask, &[]).await;
+    assert!(matches!(refused, Err(PgError::Unavailable(_))), "{refused:?}");
+    let by_address = url.replace("localhost", "127.0.0.1");
+    let refused = connect(&trust(&by_address, &authority), STEPS).read(Lane::Claim, ask, &[]).await;
+    assert!(matches!(refused, Err(PgError::Unavailable(_))), "{refused:?}");
+}
