@@ -245,6 +245,11 @@ pauses: ## billing stopped past its leases in mid-run, and let go on, 50 times
 	PAUSES=$(or $(PAUSES),50) \
 	  cargo test --profile prove --locked --package tinjis --test pauses -- --nocapture
 
+.PHONY: replicas
+replicas: ## three of each service on one PostgreSQL; the database is killed in mid-run of 20,000 invoices
+	REPLICAS_INVOICES=$(or $(REPLICAS_INVOICES),20000) RESTART_INVOICES=$(or $(RESTART_INVOICES),20000) \
+	  cargo test --profile prove --locked --package tinjis --test replicas -- --nocapture --test-threads 1
+
 .PHONY: faults
 faults: ## each way in which a network treats calls badly, alone and mixed at 20 % of calls, over 10,000 invoices
 	FAULT_INVOICES=$(or $(FAULT_INVOICES),10000) \

@@ -72,9 +72,18 @@ impl Verified {
     #[must_use]
     #[track_caller]
     pub fn of(tinjis: &str, services: &Services, flags: &[&str]) -> Self {
-        let (billing, payments) = (services.billing_url(), services.payments_url());
+        Self::between(tinjis, (&services.billing_url(), &services.payments_url()), flags)
+    }
+
+    /// The same, between a billing and a payments by their URLs.
+    ///
+    /// # Panics
+    /// When it gives no object.
+    #[must_use]
+    #[track_caller]
+    pub fn between(tinjis: &str, (billing, payments): (&str, &str), flags: &[&str]) -> Self {
         let output = Command::new(tinjis)
-            .args(["verify", "--json", "--billing", &billing, "--payments", &payments])
+            .args(["verify", "--json", "--billing", billing, "--payments", payments])
             .args(flags)
             .env_clear()
             .output()

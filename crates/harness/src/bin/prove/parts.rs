@@ -30,7 +30,7 @@ const fn test(name: &'static str, args: &'static [&'static str], small: Variable
 }
 
 /// In the order of the table.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part {
         name: "model",
         args: &["run", "-p", "model"],
@@ -52,7 +52,7 @@ const PARTS: [Part; 8] = [
         args: &["test", "-p", "billing", "--test", "store"],
         is_release: false,
         small: &[],
-        full: &[],
+        full: &[("STORE_WALKS", "200")],
         plain: Some("every walk agrees with the model of a store"),
     },
     test(
@@ -72,6 +72,12 @@ const PARTS: [Part; 8] = [
         &["test", "-p", "tinjis", "--test", "pauses", "--", "--test-threads", "1"],
         &[("PAUSES", "5")],
         &[("PAUSES", "50")],
+    ),
+    test(
+        "replicas",
+        &["test", "-p", "tinjis", "--test", "replicas", "--", "--test-threads", "1"],
+        &[],
+        &[("REPLICAS_INVOICES", "20000"), ("RESTART_INVOICES", "20000"), ("RESTARTS", "3")],
     ),
     test(
         "durability order",
