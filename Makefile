@@ -118,6 +118,11 @@ doctor: ## whether the deployed ENV is as closed as its doctor.toml says; DOCTOR
 	@KUBECTL="$(KUBECTL)" cargo run --quiet --release --locked --package tinjis -- doctor deploy/envs/$(ENV)/doctor.toml \
 	  --image "$(or $(DOCTOR_IMAGE),tinjis/tinjis:$(VERSION))" $(DOCTOR)
 
+.PHONY: doctor-job
+doctor-job: ## the same as a Job in the cluster, taken away at its end
+	@KUBECTL="$(KUBECTL)" deploy/scripts/doctor-job.sh deploy/envs/$(ENV)/doctor.toml \
+	  "$(or $(DOCTOR_IMAGE),tinjis/tinjis:$(VERSION))"
+
 .PHONY: check-manifests
 check-manifests: ## what `make deploy` would create, as a client's dry run
 	@$(CLUSTER) deploy/scripts/cluster.sh check $(ENV)

@@ -16,8 +16,9 @@ mod task;
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chassis::clock::Random;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::output;
 use crate::progress::Progress;
@@ -60,7 +61,10 @@ pub(crate) async fn command(mut options: Options) -> anyhow::Result<u8> {
     let run = format!("{:06x}", Random::system().below(1 << 24));
     let kit = Kit { run: run.clone(), image: options.image.clone() };
     let ground = Ground { kube: &kube, kit, namespace: format!("tinjis-doctor-{run}") };
-    let examined = examine(&ground, &options, &progress).await;
+    let examined = tokio::select! {
+        examined = examine(&ground, &options, &progress) => examined,
+        stopped = stopped() => stopped.and_then(|()| bail!("stopped")),
+    };
     progress.step("taking its pods back");
     let cleaned = clean(&kube, &namespaces).await;
     let (judgement, facts) = examined?;
@@ -72,6 +76,15 @@ pub(crate) async fn command(mut options: Options) -> anyhow::Result<u8> {
         Verdict::Red => 1,
         Verdict::CannotTell => 2,
     })
+}
+
+/// Ctrl-C, or the end of a Job: what was made is taken back all the same.
+async fn stopped() -> anyhow::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    }
 }
 
 fn source_namespaces(options: &Options) -> impl Iterator<Item = &str> {

@@ -235,13 +235,7 @@ impl Ground<'_> {
         body: Option<&Value>,
     ) -> anyhow::Result<Seen> {
         let answer = self.kube.call(who, method.clone(), path, body).await?;
-        let result = match answer.status {
-            // So authorization speaks; admission, which comes later, has other words.
-            403 if answer.message().contains(" cannot ") => Got::Refused,
-            403 => Got::Unknown,
-            200..=299 | 404 | 409 | 422 => Got::Passed,
-            _ => Got::Unknown,
-        };
+        let result = permission(answer.status, answer.message());
         let said = if result == Got::Passed { "" } else { answer.message() };
         Ok(Seen::new(id, result, format_args!("{} {said}", answer.status)))
     }
@@ -355,6 +349,18 @@ impl Ground<'_> {
     }
 }
 
+/// What the API server's answer says of the right to ask so.
+fn permission(status: u16, message: &str) -> Got {
+    match status {
+        // The doctor itself may not speak for others: nothing is learnt about them.
+        403 if message.contains("cannot impersonate") => Got::Unknown,
+        // So authorization speaks; admission, which comes later, has other words.
+        403 if message.contains(" cannot ") => Got::Refused,
+        200..=299 | 404 | 409 | 422 => Got::Passed,
+        _ => Got::Unknown,
+    }
+}
+
 /// Takes away whatever a doctor has left: probes and certificates in these namespaces, and its own namespaces.
 pub(super) async fn clean(kube: &Kube, namespaces: &[&str]) -> anyhow::Result<()> {
     let mark = format!("labelSelector={MARK}");
@@ -384,5 +390,25 @@ pub(super) async fn clean(kube: &Kube, namespaces: &[&str]) -> anyhow::Result<()
             bail!("{left} of the doctor's pods and namespaces do not go away");
         }
         sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_authorizations_own_words_are_a_refusal() {
+        for (status, message, wanted) in [
+            (403, "secrets is forbidden: User \"u\" cannot get resource \"secrets\"", Got::Refused),
+            (403, "users \"u\" is forbidden: User \"me\" cannot impersonate resource", Got::Unknown),
+            (403, "denied by the admission policy", Got::Unknown),
+            (404, "deployments.apps \"x\" not found", Got::Passed),
+            (200, "", Got::Passed),
+            (429, "slow down", Got::Unknown),
+            (500, "", Got::Unknown),
+        ] {
+            assert_eq!(permission(status, message), wanted, "{status} {message}");
+        }
     }
 }

@@ -149,10 +149,9 @@ pub(super) fn stations(expectations: &Expectations, facts: &Facts, own: &str) ->
         let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
         all.push(station(found.name.clone(), &found.namespace, labels.collect(), Some(found.name.clone())));
     }
-    // A namespace that is not there has nobody in it.
-    let there = expectations.sources.iter().filter(|source| facts.namespaces.contains_key(&source.namespace));
+    let sources = expectations.sources.iter();
     all.extend(
-        there.map(|source| station(source.name.clone(), &source.namespace, source.labels.clone(), None)),
+        sources.map(|source| station(source.name.clone(), &source.namespace, source.labels.clone(), None)),
     );
     let neighbours = expectations.namespaces();
     all.extend(
@@ -337,4 +336,89 @@ fn evictions(workload: &str, facts: &Facts) -> Vec<Trial> {
 /// For the words of a report.
 pub(super) fn expected(trial: &Trial) -> &'static str {
     if trial.hope { "allowed" } else { "refused" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::facts::{Found, Listeners, Service};
+    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    fn found(name: &str, ports: [u16; 2]) -> Found {
+        Found {
+            name: name.to_owned(),
+            namespace: name.to_owned(),
+            account: name.to_owned(),
+            replicas: 3,
+            template: json!({"metadata": {"labels": {"app": name}}}),
+            selector: Value::Null,
+            ports: ports.to_vec(),
+            asked: Some(ports[1]),
+            pod: Some((format!("{name}-1"), vec!["10.0.0.1".to_owned(), "fd00::1".to_owned()])),
+            services: vec![Service {
+                name: name.to_owned(),
+                addresses: vec!["10.96.0.1".to_owned(), "fd96::1".to_owned()],
+                port: 80,
+                target: ports[0],
+            }],
+            policy: Some(name.to_owned()),
+        }
+    }
+
+    /// All of production's expectations, on two workloads with both address families.
+    fn planned() -> Vec<Trial> {
+        let text = include_str!("../../../../deploy/envs/production/doctor.toml");
+        let expectations = Expectations::parse(text).unwrap();
+        let facts = Facts {
+            workloads: vec![found("antaeus", [8000, 8001]), found("payments", [9000, 9001])],
+            secrets: vec![("payments".to_owned(), "payments-token".to_owned())],
+            api_server: vec!["10.96.0.1".to_owned()],
+            listeners: Listeners { open: vec!["10.0.0.8".to_owned()], closed: vec!["10.0.0.9".to_owned()] },
+            ..Facts::default()
+        };
+        let stations = stations(&expectations, &facts, "own");
+        plan(&expectations, &facts, &stations, &json!({"metadata": {}, "spec": {"containers": [{}]}}))
+    }
+
+    #[test]
+    fn every_refusal_has_an_allowed_twin_that_is_tried_too() {
+        let trials = planned();
+        let allowed: BTreeSet<&str> =
+            trials.iter().filter(|trial| trial.hope).map(|trial| trial.id.as_str()).collect();
+        let refusals: Vec<&Trial> = trials.iter().filter(|trial| !trial.hope).collect();
+        assert!(refusals.len() > 60, "{}", refusals.len());
+        for trial in refusals {
+            assert!(trial.twin.as_deref().is_some_and(|twin| allowed.contains(twin)), "{trial:?}");
+            assert!(!trial.look_at.is_empty(), "{trial:?}");
+        }
+    }
+
+    #[test]
+    fn every_topic_is_planned_and_no_two_trials_have_one_name() {
+        let trials = planned();
+        let topics: BTreeSet<Topic> = trials.iter().map(|trial| trial.topic).collect();
+        assert_eq!(topics.len(), 9, "{topics:?}");
+        let ids: BTreeSet<&str> = trials.iter().map(|trial| trial.id.as_str()).collect();
+        assert_eq!(ids.len(), trials.len());
+    }
+
+    #[test]
+    fn both_address_families_are_tried_and_only_named_paths_are_open() {
+        let trials = planned();
+        let hope = |who: &str, what: &str| {
+            let found = trials.iter().find(|trial| trial.who == who && trial.what == what);
+            found.unwrap_or_else(|| panic!("{who} -> {what}")).hope
+        };
+        for host in ["10.0.0.1:9000", "[fd00::1]:9000"] {
+            let what = format!("payments pod {host}");
+            assert!(hope("antaeus", &what));
+            for who in ["payments", "stranger", "neighbour.antaeus", "neighbour.payments", "prometheus"] {
+                assert!(!hope(who, &what), "{who}");
+            }
+        }
+        assert!(hope("antaeus", "service payments [fd96::1]:80"), "by the port behind it");
+        assert!(hope("prometheus", "payments pod 10.0.0.1:9001"));
+        assert!(!hope("antaeus", "the API server 10.96.0.1:443"));
+    }
 }

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use chassis::client::{Client, ClientConfig};
 use chassis::clock::Clock;
 use chassis::config::{Problems, load};
 use chassis::tls::{ClientFiles, Source, TlsConnect};
 use futures_util::future::join_all;
-use http::{HeaderName, HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SanType};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -162,11 +163,8 @@ impl Args {
                 Client::with_connect(config, TlsConnect::once(self.files(call.fault)?, Clock::system())?)
             }
         };
-        Ok(match client.send(request.body(bytes::Bytes::new())?).await {
-            Ok(answer) => {
-                let said: String = String::from_utf8_lossy(answer.body()).chars().take(SAID_CHARS).collect();
-                (class(answer.status(), call.fault), format!("{} {}", answer.status().as_u16(), said.trim()))
-            }
+        Ok(match client.send(request.body(Bytes::new())?).await {
+            Ok(answer) => (class(answer.status(), call.fault), said(&answer)),
             // It was connected before, so this is the other side's word, or our own about its certificate.
             Err(failure) => (Got::Refused, failure.cause().to_string()),
         })
@@ -231,6 +229,16 @@ impl Args {
         }
         Ok(paths)
     }
+}
+
+/// A refusal in its own words; what is served to us is nobody's business in a report.
+fn said(answer: &Response<Bytes>) -> String {
+    let status = answer.status();
+    if status.is_success() {
+        return format!("{} and {} bytes", status.as_u16(), answer.body().len());
+    }
+    let words: String = String::from_utf8_lossy(answer.body()).chars().take(SAID_CHARS).collect();
+    format!("{} {}", status.as_u16(), words.trim())
 }
 
 /// What an answer says of permission.

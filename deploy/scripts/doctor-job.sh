@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The doctor as a Job in the cluster: its words, then its exit code, then nothing of it is left.
+#
+#   doctor-job.sh EXPECTATIONS IMAGE
+set -euo pipefail
+
+expectations=$1 image=$2
+folder=$(dirname "$0")/../doctor
+namespace=tinjis-doctors
+read -ra kubectl <<<"${KUBECTL:-kubectl}"
+k() { "${kubectl[@]}" --namespace "$namespace" "$@"; }
+manifests() { sed "s|IMAGE\$|$image|; s|value: IMAGE}|value: \"$image\"}|" "$folder/job.yaml"; }
+away() { manifests | k delete --ignore-not-found --wait --filename - >/dev/null; }
+trap away EXIT
+
+away
+k create namespace "$namespace" >/dev/null
+k create configmap doctor --from-file="doctor.toml=$expectations" >/dev/null
+manifests | k apply --filename - >/dev/null 2>&1
+k wait --for=condition=Ready pod --selector app.kubernetes.io/name=doctor --timeout=60s >/dev/null
+k logs --follow job/doctor
+k wait --for=jsonpath='{.status.containerStatuses[0].state.terminated.reason}' pod \
+  --selector app.kubernetes.io/name=doctor --timeout=60s >/dev/null
+code=$(k get pod --selector app.kubernetes.io/name=doctor \
+  --output 'jsonpath={.items[0].status.containerStatuses[0].state.terminated.exitCode}')
+exit "$code"
