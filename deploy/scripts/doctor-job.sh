@@ -9,8 +9,8 @@ folder=$(dirname "$0")/../doctor
 namespace=tinjis-doctors
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
 k() { "${kubectl[@]}" --namespace "$namespace" "$@"; }
-manifests() { sed "s|IMAGE\$|$image|; s|value: IMAGE}|value: \"$image\"}|" "$folder/job.yaml"; }
-away() { manifests | k delete --ignore-not-found --wait --filename - >/dev/null; }
+manifests() { sed "s|tinjis/tinjis:[0-9.]*|$image|" "$folder/job.yaml"; }
+away() { manifests | k delete --ignore-not-found --wait --filename - >/dev/null 2>&1; }
 trap away EXIT
 
 away
