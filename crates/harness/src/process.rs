@@ -104,8 +104,14 @@ impl Process {
     /// When it fails; the message ends with its log.
     #[track_caller]
     pub fn run_to_end(&self, subcommand: &str) {
-        let status = self.run(Some(subcommand)).wait().expect("a child can be waited for");
+        let status = self.try_run(subcommand);
         assert!(status.success(), "{} {subcommand}: {status}:\n{}", self.spec.name, self.log());
+    }
+
+    /// As [`Self::run_to_end`]; answers how it ended.
+    #[track_caller]
+    pub fn try_run(&self, subcommand: &str) -> ExitStatus {
+        self.run(Some(subcommand)).wait().expect("a child can be waited for")
     }
 
     #[track_caller]

@@ -25,6 +25,10 @@ pub struct Services {
     pub billing: Process,
     /// The payment service.
     pub payments: Process,
+    /// Further replicas of billing on the same database.
+    pub more_billing: Vec<Process>,
+    /// Further replicas of payments on the same database.
+    pub more_payments: Vec<Process>,
     database: Option<String>,
     dir: TempDir,
 }
@@ -47,6 +51,7 @@ pub struct Builder {
     dir: Option<PathBuf>,
     database: Option<String>,
     mutual_tls: bool,
+    replicas: usize,
 }
 
 impl Services {
@@ -176,14 +181,20 @@ impl Services {
     /// When that takes too long.
     #[track_caller]
     pub fn pay_until_true(&self, within: Duration) -> usize {
-        let url = format!("{}/rest/v1/invoices/pay", self.billing_url());
         let mut calls = 0;
         wait_for("pay to answer true", within, || {
             calls += 1;
-            let answer = http::try_call("POST", &url, &[], b"").ok()?;
-            (answer.status == 200 && answer.body == b"true").then_some(())
+            self.is_all_paid().then_some(())
         });
         calls
+    }
+
+    /// One `POST /rest/v1/invoices/pay`: whether it answered `true`.
+    #[must_use]
+    pub fn is_all_paid(&self) -> bool {
+        let url = format!("{}/rest/v1/invoices/pay", self.billing_url());
+        let answer = http::try_call("POST", &url, &[], b"");
+        answer.is_ok_and(|answer| answer.status == 200 && answer.body == b"true")
     }
 
     /// Starts or joins a run by `POST /v1/runs` and answers its URL.
@@ -230,6 +241,7 @@ impl Builder {
             dir: None,
             database: None,
             mutual_tls: false,
+            replicas: 1,
         }
     }
 
@@ -265,6 +277,13 @@ impl Builder {
     #[must_use]
     pub fn provider_path(mut self, path: &str) -> Self {
         path.clone_into(&mut self.provider_path);
+        self
+    }
+
+    /// So many of each, on one PostgreSQL database; SQLite takes one.
+    #[must_use]
+    pub fn replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
         self
     }
 
@@ -321,15 +340,18 @@ impl Builder {
             Process::new(self.payments.clone()).run_to_end("migrate");
             Process::new(self.billing.clone()).run_to_end("migrate");
         }
-        let payments = Process::start(self.payments);
+        let replicas = |spec: &Spec| (1..self.replicas).map(|_| Process::start(spec.clone())).collect();
+        let payments = Process::start(self.payments.clone());
+        let more_payments = replicas(&self.payments);
         let base = match self.mutual_tls {
             true => format!("https://localhost:{}", payments.address().port()),
             false => payments.url(),
         };
         let endpoint = format!("{base}{}", self.provider_path);
         self.billing.env.entry("PAYMENT_PROVIDER_ENDPOINT".to_owned()).or_insert(endpoint);
+        let more_billing = replicas(&self.billing);
         let billing = Process::start(self.billing);
-        Services { billing, payments, database: self.database, dir }
+        Services { billing, payments, more_billing, more_payments, database: self.database, dir }
     }
 }
 

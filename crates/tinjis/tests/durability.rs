@@ -6,8 +6,10 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use harness::postgres::{Database, Server};
 use harness::proof::Verified;
 use harness::wait::wait_until;
 use harness::{Proof, Services, size};
@@ -21,12 +23,36 @@ const CALLS: &str = "trace=write,pwrite64,pwritev,writev,sendto,sendmsg,fsync,fd
 #[test]
 fn the_journal_is_on_the_disk_before_a_charge_leaves() {
     let Some(()) = strace_or_left_out() else { return };
-    let proof = Proof::of("durability order, SQLite");
+    let services = Services::start(env!("CARGO_BIN_EXE_tinjis"));
+    prove(Proof::of("durability order, SQLite"), services, &[], |file| file.ends_with("billing.db-wal"));
+}
+
+#[test]
+fn the_servers_log_is_on_the_disk_before_a_charge_leaves_on_postgres() {
+    let Some(()) = strace_or_left_out() else { return };
+    let what = "the order on PostgreSQL's disk";
+    let Some(server) = Server::start(what) else { return };
+    let server = Arc::new(server);
+    let database = Database::of(&server);
+    let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).database(database.url()).start();
+    let pids = family(server.pid().unsigned_abs());
+    let is_log = |file: &str| file.contains("/pg_wal/");
+    prove(Proof::of("durability order, PostgreSQL"), services, &pids, is_log);
+}
+
+/// A process and those that it has started: of PostgreSQL, the one that serves and one for each connection.
+fn family(parent: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    [parent].into_iter().chain(children.split_whitespace().filter_map(|pid| pid.parse().ok())).collect()
+}
+
+/// Pays under strace, together with those who write the journal for billing, and looks at the order.
+fn prove(proof: Proof, mut services: Services, writers: &[u32], is_journal: impl Fn(&str) -> bool) {
     let invoices = size("ORDER_INVOICES", 40);
-    let mut services = Services::start(env!("CARGO_BIN_EXE_tinjis"));
     services.import("D", invoices);
     let trace = services.dir().join("trace");
-    let mut strace = attach(&[services.billing.pid()], &trace);
+    let pids = [&[services.billing.pid()], writers].concat();
+    let mut strace = attach(&pids, &trace);
     services.pay_until_true(WITHIN);
     let verified = Verified::of(env!("CARGO_BIN_EXE_tinjis"), &services, &[]);
     verified.assert_all_paid("under strace");
@@ -34,8 +60,7 @@ fn the_journal_is_on_the_disk_before_a_charge_leaves() {
     kill_process(Pid::from_child(&strace), Signal::INT).expect("strace can be ended");
     strace.wait().expect("strace can be waited for");
     let trace = fs::read_to_string(trace).expect("a trace is text");
-    let sent =
-        check(&trace, |file| file.ends_with("billing.db-wal")).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let sent = check(&trace, is_journal).unwrap_or_else(|wrong| panic!("{wrong}"));
     assert!(sent >= invoices, "{sent} charges were seen to leave, of {invoices}");
     proof.end(
         &format!("{sent} charges: written, flushed, then sent"),

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::ledger::Verdict;
+use harness::postgres::Database;
 use harness::wait::{pause, wait_until};
 use harness::{Dice, Process, Proof, Services, http, size};
 
@@ -91,25 +92,38 @@ const ROUNDS_MAX: usize = 60;
 
 struct Matrix {
     services: Services,
+    database: Option<Database>,
     imported: i64,
     rounds: usize,
 }
 
 #[test]
 fn killed_at_each_named_point_every_invoice_is_charged_once() {
-    let proof = Proof::of("kill matrix, SQLite");
+    prove(Proof::of("kill matrix, SQLite"), None);
+}
+
+#[test]
+fn killed_at_each_named_point_on_postgres_every_invoice_is_charged_once() {
+    let Some(database) = Database::fresh("the kill matrix") else { return };
+    prove(Proof::of("kill matrix, PostgreSQL"), Some(database));
+}
+
+fn prove(proof: Proof, database: Option<Database>) {
     let (mut dice, hits) = (Dice::thrown(), size("KILL_HITS", 1));
     let seed = dice.seed();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder can be made");
     let faults = folder.path().join("faults.toml");
-    fs::write(&faults, FAULTS).unwrap();
+    fs::write(&faults, FAULTS).expect("a script can be written");
     let flags =
         [format!("--faults={}", faults.display()), "--success-rate=0.9".to_owned(), "--seed=1".to_owned()];
     let services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
         .payments_flags(flags)
-        .billing_env("TINJIS_TRIAL_TEMPO", TEMPO)
-        .start();
-    let mut matrix = Matrix { services, imported: 0, rounds: 0 };
+        .billing_env("TINJIS_TRIAL_TEMPO", TEMPO);
+    let services = match &database {
+        Some(database) => services.database(database.url()).start(),
+        None => services.start(),
+    };
+    let mut matrix = Matrix { services, database, imported: 0, rounds: 0 };
     let (mut kills, mut verdict) = (0, Verdict::default());
     for (number, point, victim, way, drawn_from) in POINTS {
         let random = 3 + usize::try_from(dice.below(drawn_from)).unwrap_or_default();
@@ -129,12 +143,12 @@ fn killed_at_each_named_point_every_invoice_is_charged_once() {
             kills += 1;
         }
     }
-    let counts = (u64::try_from(verdict.double).unwrap(), u64::try_from(verdict.lost).unwrap());
+    let figure = |count: i64| u64::try_from(count).unwrap_or(u64::MAX);
     let points = POINTS.len();
     proof.end(
         &format!("{kills} kills at {points} points, {} invoices, SEED={seed}", verdict.invoices),
-        counts.0,
-        counts.1,
+        figure(verdict.double),
+        figure(verdict.lost),
     );
 }
 
@@ -142,7 +156,7 @@ fn killed_at_each_named_point_every_invoice_is_charged_once() {
 fn what_a_crash_left_open_is_settled_at_once_after_a_start() {
     let proof = Proof::of("recovery at start, SQLite");
     let kills = size("RECOVERIES", 2);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder can be made");
     let faults = folder.path().join("faults.toml");
     fs::write(&faults, ALL_HELD).unwrap();
     // Time is not shortened: the leases of a minute must not be waited for.
@@ -208,6 +222,7 @@ impl Matrix {
         process.set_env("TINJIS_CRASH_HITS", "");
         if way == Way::NewStore {
             self.forget_stores();
+            self.make_stores();
         }
         self.victim(victim).start_again();
     }
@@ -244,6 +259,14 @@ impl Matrix {
     }
 
     fn is_dead_after_new_store(&mut self) -> bool {
+        if self.database.is_some() {
+            // Here a schema is made by a job.
+            let died = self.services.billing.try_run("migrate").signal() == Some(9);
+            if !died {
+                self.forget_stores();
+            }
+            return died;
+        }
         self.services.billing.kill();
         let is_new = !self.services.billing.db().exists();
         let died = is_dead_at_start(&mut self.services.billing);
@@ -316,9 +339,24 @@ impl Matrix {
     /// Nothing was charged before this.
     fn forget_stores(&mut self) {
         assert_eq!(self.imported, 0, "a store that charged must not be forgotten");
+        if let Some(database) = &self.database {
+            self.services.payments.kill();
+            database.run("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+        }
         for end in ["", "-wal", "-shm"] {
             let file = format!("{}{end}", self.services.billing.db().display());
             let _missing = fs::remove_file(file);
+        }
+    }
+}
+
+impl Matrix {
+    /// What a new database needs before the services start.
+    fn make_stores(&mut self) {
+        if self.database.is_some() {
+            self.services.billing.run_to_end("migrate");
+            self.services.payments.run_to_end("migrate");
+            self.services.payments.start_again();
         }
     }
 }

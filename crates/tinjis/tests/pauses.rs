@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use harness::postgres::Database;
 use harness::proof::{Verified, progress};
 use harness::wait::{pause, wait_until};
 use harness::{Builder, Dice, Proof, Services, size};
@@ -23,6 +24,12 @@ const OPEN: &str = "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_
 #[test]
 fn billing_paused_past_its_leases_charges_every_invoice_once() {
     prove("pauses, SQLite", |builder| builder);
+}
+
+#[test]
+fn one_of_three_replicas_on_postgres_paused_past_its_leases_charges_nobody_twice() {
+    let Some(database) = Database::fresh("pauses") else { return };
+    prove("pauses, PostgreSQL", |builder| builder.database(database.url()).replicas(3));
 }
 
 fn prove(name: &str, on: impl FnOnce(Builder) -> Builder) {

@@ -57,7 +57,7 @@ struct Line {
 struct Shared {
     pace: Pace,
     seed: u64,
-    upstream: Mutex<Option<SocketAddr>>,
+    upstream: Mutex<Vec<SocketAddr>>,
     plan: Mutex<Plan>,
     door: Mutex<Door>,
     lines: Mutex<Vec<Arc<Line>>>,
@@ -106,9 +106,9 @@ impl Proxy {
         Self { address, shared }
     }
 
-    /// Where requests go.
-    pub fn lead_to(&self, provider: SocketAddr) {
-        *lock(&self.shared.upstream) = Some(provider);
+    /// Where requests go, in turn.
+    pub fn lead_to(&self, providers: Vec<SocketAddr>) {
+        *lock(&self.shared.upstream) = providers;
     }
 
     /// Its URL by the name of this machine, so that a name must be resolved.
@@ -161,7 +161,10 @@ impl Drop for Proxy {
 
 impl Shared {
     fn upstream(&self) -> io::Result<SocketAddr> {
-        lock(&self.upstream).ok_or_else(|| io::ErrorKind::NotConnected.into())
+        let providers = lock(&self.upstream);
+        let turn = usize::try_from(self.turn()).unwrap_or_default();
+        let at = turn.checked_rem(providers.len()).ok_or(io::ErrorKind::NotConnected)?;
+        Ok(providers[at])
     }
 
     fn plan(&self) -> Plan {

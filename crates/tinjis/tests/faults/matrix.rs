@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use harness::postgres::Database;
 use harness::proof::{Verified, progress};
 use harness::proxy::{Fault, Plan};
 use harness::wait::{pause, wait_until};
-use harness::{Dice, Proof, http, size};
+use harness::{Builder, Dice, Proof, http, size};
 
 use crate::outage::{Outage, cycle};
 use crate::site::{Site, TINJIS, WITHIN, plain};
@@ -27,10 +28,19 @@ const NEEDS_KEYS: [Fault; 2] = [Fault::Repeated, Fault::OtherAnswer];
 
 #[test]
 fn each_fault_alone_and_all_of_them_mixed_charge_every_invoice_once() {
-    let proof = Proof::of("fault matrix, SQLite");
+    prove(Proof::of("fault matrix, SQLite"), plain());
+}
+
+#[test]
+fn the_same_with_three_replicas_of_each_on_postgres() {
+    let Some(database) = Database::fresh("the fault matrix") else { return };
+    prove(Proof::of("fault matrix, PostgreSQL"), plain().database(database.url()).replicas(3));
+}
+
+fn prove(proof: Proof, services: Builder) {
     let invoices = size("FAULT_INVOICES", 300);
     let seed = Dice::thrown().seed();
-    let site = Site::start(plain(), seed);
+    let site = Site::start(services, seed);
     let is_small = invoices < INVOICES_MIN;
     if !is_small {
         each_alone(&site, invoices / ALONE);
@@ -111,10 +121,20 @@ fn assert_none_is_missing<'a>(counts: &BTreeMap<&str, u64>, words: impl Iterator
 
 #[test]
 fn without_keys_no_fault_charges_twice_and_what_is_doubtful_waits_for_a_person() {
-    let proof = Proof::of("faults without keys, SQLite");
+    prove_without_keys(Proof::of("faults without keys, SQLite"), plain());
+}
+
+#[test]
+fn the_same_without_keys_with_three_replicas_of_each_on_postgres() {
+    let Some(database) = Database::fresh("faults without keys") else { return };
+    let services = plain().database(database.url()).replicas(3);
+    prove_without_keys(Proof::of("faults without keys, PostgreSQL"), services);
+}
+
+fn prove_without_keys(proof: Proof, services: Builder) {
     let invoices = size("FAULT_INVOICES", 300);
     let seed = Dice::thrown().seed();
-    let site = Site::start(plain().billing_env("PAYMENT_PROVIDER_IDEMPOTENCY", "none"), seed);
+    let site = Site::start(services.billing_env("PAYMENT_PROVIDER_IDEMPOTENCY", "none"), seed);
     let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| !NEEDS_KEYS.contains(fault)).collect();
     site.services.import("none-", invoices);
     let unkeyed = Plan { strips_keys: true, ..Plan::mix(&faults, PERCENT) };

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use harness::proof::Verified;
 use harness::proxy::{Pace, Plan, Proxy};
-use harness::{Builder, Services};
+use harness::wait::wait_until;
+use harness::{Builder, Process, Services};
 
 use crate::outage::Trials;
 
@@ -44,7 +45,8 @@ impl Site {
             .billing_env("TINJIS_TRIAL_CLOCK", path(&trials.clock))
             .billing_env("TINJIS_CRASH_HITS", path(&trials.hits))
             .start();
-        proxy.lead_to(services.payments.address());
+        let replicas = [&services.payments].into_iter().chain(&services.more_payments);
+        proxy.lead_to(replicas.map(Process::address).collect());
         Self { services, proxy, trials, _folder: folder }
     }
 
@@ -53,7 +55,11 @@ impl Site {
     pub(crate) fn recover(&self) {
         self.proxy.follow(Plan::default());
         self.proxy.settle(WITHIN);
-        self.services.pay_until_true(WITHIN);
+        let attention = "SELECT count(*) FROM invoices WHERE state = 'ATTENTION'";
+        wait_until("everything to be paid", WITHIN, || {
+            assert_eq!(self.services.ask_billing(attention), 0, "nothing of this needs a person");
+            self.services.is_all_paid()
+        });
     }
 
     #[track_caller]

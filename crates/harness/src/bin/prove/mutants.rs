@@ -38,10 +38,10 @@ pub(crate) fn prove() -> io::Result<bool> {
         cargo(&copy.folder, &args, &variables, &out.join(log))
     };
     let mut right = true;
-    let mut table = format!("{:<42} {:<62} {:<16} seconds\n", "broken", "proof", "verdict");
+    let mut table = format!("{:<52} {:<62} {:<16} seconds\n", "broken", "proof", "verdict");
     let mut row = |what: &str, proof: &str, verdict: &str, took: Duration| {
-        say(&format!("-- {what}: {verdict}, {}", seconds(took)));
-        table += &format!("{what:<42} {proof:<62} {verdict:<16} {}\n", took.as_secs());
+        say(&format!("-- {what}: {proof}: {verdict}, {}", seconds(took)));
+        table += &format!("{what:<52} {proof:<62} {verdict:<16} {}\n", took.as_secs());
     };
     for proof in mutants.iter().map(|mutant| mutant.proof.as_str()).collect::<BTreeSet<_>>() {
         let ended = look(proof, "mutants-none.log")?;
