@@ -18,7 +18,6 @@ use chassis::trial::paced;
 use crate::charge::{ChargeSettings, Engine, EngineParts, LEASE};
 use crate::config::{Command, Config};
 use crate::http::{AppState, OperatorGuard};
-use crate::open::Opened;
 use crate::provider::ProviderConfig;
 use crate::store::Store;
 
@@ -60,7 +59,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
             launch(config, log, shutdown).await
         }
         Command::Migrate => {
-            let deployment = open::migrate(&config).await?.store.deployment().await?;
+            let deployment = open::migrate(&config).await?.deployment().await?;
             tracing::info!(deployment.id = %deployment.0, "The schema is up to date");
             Ok(())
         }
@@ -90,32 +89,32 @@ pub async fn serve(
     let (listen, _) = listeners.addresses()?;
     let telemetry = Telemetry::new("billing", env!("CARGO_PKG_VERSION"), REVISION);
     let readiness = Readiness::new(&shutdown);
+    let opening = readiness.hold("opening the store");
     let tls = TlsMetrics::new(&telemetry.metrics);
-    let Some(Opened { store, is_usable }) = open::open(&config, &tls, &shutdown).await? else {
-        return Ok(());
-    };
-    readiness.check("store", is_usable);
-    let invented = demo_data::load(store.as_ref(), config.demo, &Random::system()).await?;
-    if invented > 0 {
-        tracing::warn!(invoices = invented, "The store was empty and holds invented invoices now");
-    }
-    let deployment = store.deployment().await?;
-    tracing::info!(
-        deployment.id = %deployment.0,
-        endpoint = %config.endpoint,
-        idempotency = ?config.idempotency,
-        "Charging goes to this provider"
-    );
     let listeners = listeners.secure(config.common.tls.as_ref(), &tls)?;
     let calls = calls(&config, &tls)?;
-    let engine = engine(&config, calls, Arc::clone(&store), &telemetry, &shutdown).await?;
-    let operators = OperatorGuard::new(
-        Callers::by_token(config.operators, Some(CallerMetrics::new(&telemetry.metrics)))?,
-        listen,
-    );
-    let routes = observe(http::router(AppState { store, engine, operators }), &telemetry);
-    let admin = admin_router(&telemetry, readiness, log);
-    service::serve(listeners, routes, admin, http::limits(), shutdown, &telemetry).await
+    let admin = admin_router(&telemetry, readiness.clone(), log);
+    let routes = async {
+        let store = open::open(&config, &tls, &readiness).await?;
+        let invented = demo_data::load(store.as_ref(), config.demo, &Random::system()).await?;
+        if invented > 0 {
+            tracing::warn!(invoices = invented, "The store was empty and holds invented invoices now");
+        }
+        let deployment = store.deployment().await?;
+        tracing::info!(
+            deployment.id = %deployment.0,
+            endpoint = %config.endpoint,
+            idempotency = ?config.idempotency,
+            "Charging goes to this provider"
+        );
+        let engine = engine(&config, calls, Arc::clone(&store), &telemetry, &shutdown).await?;
+        let operators = CallerMetrics::new(&telemetry.metrics);
+        let operators = Callers::by_token(config.operators.clone(), Some(operators))?;
+        let operators = OperatorGuard::new(operators, listen);
+        drop(opening);
+        Ok(observe(http::router(AppState { store, engine, operators }), &telemetry))
+    };
+    service::serve_when(listeners, routes, admin, http::limits(), shutdown.clone(), &telemetry).await
 }
 
 /// What calls the provider: over TLS or not, as its URL says.
