@@ -3,13 +3,13 @@
 //! outside only. `make drill` is the full size.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::ledger::{ask, charged_keys, judge};
+use harness::proof::Verified;
 use harness::wait::wait_until;
-use harness::{Proof, Services, size};
+use harness::{Database, Proof, Services, size};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -33,69 +33,119 @@ fn verify(services: &Services, flags: &[&str]) -> (Option<i32>, Value, String) {
     (output.status.code(), json, said)
 }
 
-/// As a backup does while the service runs.
-fn back_up(db: &Path, to: &Path) {
-    let to = to.to_str().expect("a test's path is UTF-8");
-    let store = Connection::open(db).expect("a store can be opened");
-    store.execute("VACUUM INTO ?1", [to]).expect("a store can be copied");
+/// What each database has for it.
+enum Backup {
+    /// A copy of the file.
+    File(PathBuf),
+    /// What `pg_dump` wrote of billing's tables; the ledger is in the same database and stays.
+    Dump(PathBuf, String),
 }
 
-/// Puts the backup in the place of what was lost, its log too.
-fn restore(backup: &Path, db: &Path) {
-    for end in ["-wal", "-shm"] {
-        let mut beside = db.as_os_str().to_owned();
-        beside.push(end);
-        let _none = fs::remove_file(beside);
+/// Payments' own: not billing's to restore.
+const LEDGER: [&str; 3] = ["public.ledger", "public.ledger_meta", "public.ledger_positions"];
+
+impl Backup {
+    /// As a backup does while the service runs.
+    fn take(services: &Services, database: Option<&Database>) -> Self {
+        let Some(database) = database else {
+            let to = services.dir().join("backup.db");
+            let store = Connection::open(services.billing.db()).expect("a store can be opened");
+            let name = to.to_str().expect("a test's path is UTF-8");
+            store.execute("VACUUM INTO ?1", [name]).expect("a store can be copied");
+            return Self::File(to);
+        };
+        let to = services.dir().join("backup.sql");
+        let mut dump = Command::new("pg_dump");
+        dump.args(["--clean", "--if-exists", "--no-owner", "--table=public.*", "--dbname", database.url()]);
+        dump.args(LEDGER.map(|table| format!("--exclude-table={table}"))).arg("--file").arg(&to);
+        succeed(&mut dump);
+        Self::Dump(to, database.url().to_owned())
     }
-    fs::copy(backup, db).expect("a backup can be put back");
+
+    /// Puts it in the place of what was lost.
+    fn restore(&self, services: &Services) {
+        match self {
+            Self::File(file) => {
+                let db = services.billing.db();
+                for end in ["-wal", "-shm"] {
+                    let mut beside = db.as_os_str().to_owned();
+                    beside.push(end);
+                    let _none = fs::remove_file(beside);
+                }
+                fs::copy(file, db).expect("a backup can be put back");
+            }
+            Self::Dump(file, url) => {
+                let mut psql = Command::new("psql");
+                psql.args(["--quiet", "--no-psqlrc", "--single-transaction", "--set=ON_ERROR_STOP=1"]);
+                succeed(psql.args(["--dbname", url, "--file"]).arg(file));
+            }
+        }
+    }
 }
+
+fn succeed(command: &mut Command) {
+    let output = command.output().expect("the programs of PostgreSQL are there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+const CHARGES: &str = "SELECT count(DISTINCT key) FROM ledger WHERE state = 'CHARGED'";
+const KNOWN: &str = "SELECT count(*) FROM attempts WHERE state = 'CHARGED'";
 
 #[test]
 fn billing_restored_from_a_backup_learns_what_it_has_forgotten_and_charges_nobody_twice() {
-    let proof = Proof::of("restore drill, SQLite");
+    drill(Proof::of("restore drill, SQLite"), None);
+}
+
+#[test]
+fn the_same_with_a_dump_of_postgres() {
+    let Some(database) = Database::fresh("the restore drill") else { return };
+    drill(Proof::of("restore drill, PostgreSQL"), Some(database));
+}
+
+fn drill(proof: Proof, database: Option<Database>) {
     let invoices = size("DRILL_INVOICES", 1500);
-    let mut services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
-        .payments_flags(["--success-rate=0.8", "--seed=11"])
-        .start();
+    let services =
+        Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags(["--success-rate=0.8", "--seed=11"]);
+    let mut services = match &database {
+        Some(database) => services.database(database.url()).start(),
+        None => services.start(),
+    };
     services.import("R", invoices);
     let _run = services.start_run();
-    let (ledger, db) = (services.payments.db(), services.billing.db());
-    wait_until("the run is under way", WITHIN, || charged_keys(&ledger) > 20);
-    let backup = services.dir().join("backup.db");
-    back_up(&db, &backup);
+    wait_until("the run is under way", WITHIN, || services.ask_payments(CHARGES) > 20);
+    let backup = Backup::take(&services, database.as_ref());
+    // The backup knows no more than this.
+    let known = services.ask_billing(KNOWN);
     // What is imported after the backup is forgotten whole.
     services.import("S", invoices / 10);
     let _joined = services.start_run();
-    let known = ask(&backup, "SELECT count(*) FROM attempts WHERE state = 'CHARGED'");
-    let forgotten = || charged_keys(&ledger) - known;
-    wait_until("charges lie between", WITHIN, || forgotten() >= FORGOTTEN_MIN);
+    let forgotten = |services: &Services| services.ask_payments(CHARGES) - known;
+    wait_until("charges lie between", WITHIN, || forgotten(&services) >= FORGOTTEN_MIN);
     services.kill_billing();
-    restore(&backup, &db);
+    backup.restore(&services);
 
     services.billing.set_env("PAYMENT_PROVIDER_ENDPOINT", NOWHERE);
     services.billing.start_again();
-    let (charged, forgotten) = (charged_keys(&ledger), forgotten());
+    let (charged, forgotten) = (services.ask_payments(CHARGES), forgotten(&services));
     assert!(forgotten >= FORGOTTEN_MIN, "{forgotten}");
     // In another order than before: numbers change, references do not.
     services.import("S", invoices / 10);
     let (_, json, said) = verify(&services, &["--repair"]);
     assert_eq!((&json["double"], &json["lost"]), (&0.into(), &0.into()), "{json} {said}");
     assert_eq!(json["mismatch"]["unknown_key"], 0, "nothing is forgotten any more: {json} {said}");
-    assert_eq!(charged_keys(&ledger), charged, "nothing was charged meanwhile");
-    let paid = ask(&db, "SELECT count(*) FROM invoices WHERE state = 'PAID'");
+    assert_eq!(services.ask_payments(CHARGES), charged, "nothing was charged meanwhile");
+    let paid = services.ask_billing("SELECT count(*) FROM invoices WHERE state = 'PAID'");
     assert_eq!(paid, charged, "each charge is known: {said}");
 
     services.kill_billing();
     services.billing.set_env("PAYMENT_PROVIDER_ENDPOINT", services.payments_url());
     services.billing.start_again();
     services.pay_until_true(WITHIN);
-    let (code, json, _) = verify(&services, &[]);
-    assert_eq!(code, Some(0), "{json}");
-    let verdict = judge(&db, &ledger);
-    assert_eq!((json["double"].as_u64(), json["lost"].as_u64()), (Some(0), Some(0)), "{verdict:?}");
-    let how_many = format!("{forgotten} charges forgotten by the backup, {} invoices", verdict.invoices);
-    let figure = |name: &str| json[name].as_u64().unwrap_or(u64::MAX);
-    proof.end(&how_many, figure("double"), figure("lost"));
+    let verified = Verified::of(env!("CARGO_BIN_EXE_tinjis"), &services, &[]);
+    verified.assert_all_paid("after the repair");
+    let how_many =
+        format!("{forgotten} charges forgotten by the backup, {} invoices", verified.number("invoices"));
+    proof.end(&how_many, verified.number("double"), verified.number("lost"));
 }
 
 #[test]

@@ -30,7 +30,7 @@ const fn test(name: &'static str, args: &'static [&'static str], small: Variable
 }
 
 /// In the order of the table.
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 10] = [
     Part {
         name: "model",
         args: &["run", "-p", "model"],
@@ -78,6 +78,12 @@ const PARTS: [Part; 9] = [
         &["test", "-p", "tinjis", "--test", "replicas", "--", "--test-threads", "1"],
         &[],
         &[("REPLICAS_INVOICES", "20000"), ("RESTART_INVOICES", "20000"), ("RESTARTS", "3")],
+    ),
+    test(
+        "rolling restart",
+        &["test", "-p", "tinjis", "--test", "rolling", "--", "--test-threads", "1"],
+        &[],
+        &[("ROLLING_INVOICES", "5000"), ("ROLLING_ROUNDS", "5")],
     ),
     test(
         "durability order",
