@@ -108,6 +108,9 @@ pub(super) struct CallRule {
     /// Whether a certificate is demanded.
     #[serde(default)]
     pub(super) certificate: bool,
+    /// The name in the caller's certificate (URI or DNS), so that one of another authority has it too.
+    #[serde(default)]
+    pub(super) name: Option<String>,
     /// Whether a token is demanded.
     #[serde(default)]
     pub(super) token: bool,

@@ -194,7 +194,7 @@ fn calls(rule: &CallRule, facts: &Facts) -> Vec<Trial> {
     let address = facts.workload(to).and_then(|found| found.services.first()?.addresses.first().cloned());
     let trial = |fault: Fault, what: String, look_at: String| {
         let address = address.clone().filter(|_| fault == Fault::ServerName);
-        let call = Call { path: rule.path.clone(), fault, address };
+        let call = Call { path: rule.path.clone(), fault, name: rule.name.clone(), address };
         let action = Action::Probe { station: from.clone(), what: What::Call(call) };
         Trial::new(Topic::Callers, from, &what, fault == Fault::None, look_at, action)
     };

@@ -159,14 +159,12 @@ impl Args {
         let config = ClientConfig { deadline: TRY, ..ClientConfig::default() };
         let client = match is_plain {
             true => Client::new(config),
-            false => {
-                Client::with_connect(config, TlsConnect::once(self.files(call.fault)?, Clock::system())?)
-            }
+            false => Client::with_connect(config, TlsConnect::once(self.files(call)?, Clock::system())?),
         };
         Ok(match client.send(request.body(Bytes::new())?).await {
             Ok(answer) => (class(answer.status(), call.fault), said(&answer)),
             // It was connected before, so this is the other side's word, or our own about its certificate.
-            Err(failure) => (Got::Refused, failure.cause().to_string()),
+            Err(failure) => (Got::Refused, told(failure.cause())),
         })
     }
 
@@ -187,12 +185,13 @@ impl Args {
         })
     }
 
-    fn files(&self, fault: Fault) -> anyhow::Result<ClientFiles> {
+    fn files(&self, call: &Call) -> anyhow::Result<ClientFiles> {
+        let fault = call.fault;
         let source = |setting: &'static str, path: &Path| Source { setting, path: path.to_owned() };
         let ca = self.ca.as_deref().context("PROVIDER_CA is not set in this pod")?;
         let own = self.cert.as_deref().zip(self.key.as_deref());
         let other = match fault {
-            Fault::OtherAuthority | Fault::ServerAuthority => Some(self.stranger()?),
+            Fault::OtherAuthority | Fault::ServerAuthority => Some(self.stranger(call)?),
             _ => None,
         };
         let identity = match (fault, &other, self.other_name.as_slice()) {
@@ -214,11 +213,14 @@ impl Args {
         })
     }
 
-    /// A certificate that signed itself, for the very names of the right one as far as they are known: none here.
-    fn stranger(&self) -> anyhow::Result<(PathBuf, PathBuf)> {
+    /// A certificate that signed itself, for the very name of the right one: only its authority is wrong.
+    fn stranger(&self, call: &Call) -> anyhow::Result<(PathBuf, PathBuf)> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::DnsName("stranger.invalid".try_into()?)];
+        params.subject_alt_names = vec![match call.name.as_deref().unwrap_or("stranger.invalid") {
+            uri if uri.contains("://") => SanType::URI(uri.try_into()?),
+            dns => SanType::DnsName(dns.try_into()?),
+        }];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let cert = params.self_signed(&key)?;
         let paths = (self.scratch.join("stranger.pem"), self.scratch.join("stranger.key"));
@@ -239,6 +241,20 @@ fn said(answer: &Response<Bytes>) -> String {
     }
     let words: String = String::from_utf8_lossy(answer.body()).chars().take(SAID_CHARS).collect();
     format!("{} {}", status.as_u16(), words.trim())
+}
+
+/// An error with those beneath it that say more.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut beneath = error.source();
+    while let Some(error) = beneath {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        beneath = error.source();
+    }
+    text
 }
 
 /// What an answer says of permission.

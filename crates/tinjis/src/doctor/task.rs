@@ -31,6 +31,9 @@ pub(super) struct Call {
     /// Path and query; asks, and changes nothing.
     pub(super) path: String,
     pub(super) fault: Fault,
+    /// The name in the right certificate, for [`Fault::OtherAuthority`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
     /// Another address of the same server, for [`Fault::ServerName`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) address: Option<String>,
