@@ -64,6 +64,9 @@ pub(super) struct Workload {
     pub(super) namespace: String,
     #[serde(default)]
     pub(super) kind: Kind,
+    /// Whether it may ask for names.
+    #[serde(default = "yes")]
+    pub(super) names: bool,
     /// The NetworkPolicy that guards it and bounds what it calls; missed by its name when it is not there.
     #[serde(default)]
     pub(super) policy: Option<String>,
@@ -125,6 +128,10 @@ pub(super) struct Issuer {
     pub(super) name: String,
     #[serde(default = "cluster_issuer")]
     pub(super) kind: String,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn cluster_issuer() -> String {
@@ -250,12 +257,15 @@ mod tests {
 
     #[test]
     fn the_files_of_the_environments_can_be_read() {
-        for text in [
+        let files = [
+            include_str!("../../../../deploy/envs/invoice-app/doctor.toml"),
+            include_str!("../../../../deploy/envs/ping-pong/doctor.toml"),
             include_str!("../../../../deploy/envs/production/doctor.toml"),
             include_str!("../../../../deploy/envs/staging/doctor.toml"),
-        ] {
-            assert_eq!(Expectations::parse(text).map(|read| read.workloads.len()), Ok(2));
-        }
+            include_str!("../../../../deploy/envs/tinjis/doctor.toml"),
+        ];
+        let workloads = files.map(|text| Expectations::parse(text).map(|read| read.workloads.len()));
+        assert_eq!(workloads, [Ok(3), Ok(2), Ok(2), Ok(2), Ok(2)]);
     }
 
     #[test]

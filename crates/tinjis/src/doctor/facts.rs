@@ -49,6 +49,8 @@ pub(super) struct Found {
     /// A pod that is ready, with its addresses.
     pub(super) pod: Option<(String, Vec<String>)>,
     pub(super) services: Vec<Service>,
+    /// Whether it may ask for names.
+    pub(super) names: bool,
     /// Name of the policy that it should have.
     pub(super) policy: Option<String>,
 }
@@ -178,8 +180,21 @@ fn read(workload: &Workload, object: &Value, pods: &[Value], services: &[Value])
     let account = template["spec"]["serviceAccountName"].as_str().unwrap_or("default").to_owned();
     let replicas = object["status"]["replicas"].as_u64().unwrap_or(0);
     let (name, namespace) = (workload.name.clone(), workload.namespace.clone());
-    let policy = workload.policy.clone();
-    Found { name, namespace, account, replicas, template, selector, ports, asked, pod, services, policy }
+    let (names, policy) = (workload.names, workload.policy.clone());
+    Found {
+        name,
+        namespace,
+        account,
+        replicas,
+        template,
+        selector,
+        ports,
+        asked,
+        pod,
+        services,
+        names,
+        policy,
+    }
 }
 
 fn service_ports(service: &Value, container: &Value) -> Vec<Service> {
@@ -255,6 +270,7 @@ mod tests {
             name: "payments".into(),
             namespace: "two".into(),
             kind: Kind::Deployment,
+            names: true,
             policy: None,
         };
         let labels = json!({"app": "payments"});

@@ -219,7 +219,10 @@ impl Proxy {
     async fn start(kubectl: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("a private folder")?;
         let socket = folder.path().join("api");
-        let child = Command::new(kubectl)
+        // Perhaps with flags, as in `kubectl --context mine`.
+        let mut words = kubectl.split_whitespace();
+        let child = Command::new(words.next().unwrap_or("kubectl"))
+            .args(words)
             .arg("proxy")
             .arg(format!("--unix-socket={}", socket.display()))
             .stdin(Stdio::null())

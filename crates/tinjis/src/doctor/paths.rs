@@ -157,13 +157,23 @@ pub(super) fn egress(expectations: &Expectations, facts: &Facts, stations: &[Sta
         }
         trials.push(free);
     }
+    let resolve = |station: &str| Action::Probe {
+        station: station.to_owned(),
+        what: What::Resolve { name: KNOWN_NAME.to_owned() },
+    };
+    let look_at = "nobody can ask for names";
+    let free = Trial::new(Topic::Egress, STRANGER, "names", true, look_at, resolve(STRANGER));
     for found in &facts.workloads {
-        let what = What::Resolve { name: KNOWN_NAME.to_owned() };
-        let action = Action::Probe { station: found.name.clone(), what };
         let missing = facts.missing_policy(found);
-        let look_at = missing.unwrap_or("its policy must let it ask for names, by UDP and TCP".to_owned());
-        trials.push(Trial::new(Topic::Egress, &found.name, "names", true, look_at, action));
+        let look_at = missing.unwrap_or_else(|| match found.names {
+            true => "its policy must let it ask for names, by UDP and TCP".to_owned(),
+            false => "its policy lets it ask for names".to_owned(),
+        });
+        let action = resolve(&found.name);
+        let trial = Trial::new(Topic::Egress, &found.name, "names", found.names, look_at, action);
+        trials.push(trial.beside(free.id.clone()));
     }
+    trials.push(free);
     trials
 }
 

@@ -362,6 +362,7 @@ mod tests {
                 port: 80,
                 target: ports[0],
             }],
+            names: true,
             policy: Some(name.to_owned()),
         }
     }

@@ -285,6 +285,7 @@ mod tests {
             asked: None,
             pod: None,
             services: Vec::new(),
+            names: true,
             policy: None,
         };
         let labels = BTreeMap::from([
