@@ -4,7 +4,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use chassis::crash_point;
 use chassis::postgres::{Lane, NOW_MS, Param, PgError, Postgres, Type, get};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
@@ -258,7 +257,7 @@ impl<'a> Statement<'a> {
             return database
                 .transaction(Lane::Record, |tx| async move {
                     let rows = tx.query(sql, params).await?;
-                    crash_point!("P2");
+                    chassis::crash_point!("P2");
                     Ok(rows)
                 })
                 .await;
