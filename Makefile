@@ -270,6 +270,11 @@ prove-rotation: ## certificates, authorities and tokens of all four services cha
 	ROTATION_REQUESTS=$(or $(ROTATION_REQUESTS),100000) \
 	  cargo test --release --locked --package tinjis --test rotation -- --nocapture change_under_load
 
+.PHONY: hostile
+hostile: ## sslscan on each business port, and a thousand slow connections of each kind over TLS while others are answered
+	HOSTILE_SECONDS=$(or $(HOSTILE_SECONDS),30) \
+	  cargo test --release --locked --package tinjis --test hostile -- --nocapture --test-threads 1
+
 .PHONY: prove-pings
 prove-pings: ## a minute of pings over mutual TLS while the certificates of both sides change: none fails
 	PING_SECONDS=$(or $(PING_SECONDS),60) \

@@ -73,6 +73,19 @@ impl Dialer {
         Self(Arc::new(config))
     }
 
+    /// The first bytes of a handshake.
+    ///
+    /// # Panics
+    /// Never: a vector takes them.
+    #[must_use]
+    pub fn client_hello(&self) -> Vec<u8> {
+        let name = ServerName::try_from("localhost").expect("a sound name");
+        let mut session = ClientConnection::new(self.0.clone(), name).expect("a session can begin");
+        let mut hello = Vec::new();
+        session.write_tls(&mut hello).expect("a vector takes it");
+        hello
+    }
+
     /// Connects and begins the handshake, which ends with the first call.
     pub fn open(&self, address: SocketAddr, name: &str) -> io::Result<Secured> {
         let tcp = TcpStream::connect(address)?;
