@@ -3,6 +3,7 @@
 //! Knows the services by their settings and wires only; links none of their code. No shipped binary has it.
 
 pub mod certs;
+pub mod fuzz;
 pub mod http;
 pub mod issuer;
 pub mod ledger;

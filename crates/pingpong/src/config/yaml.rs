@@ -173,4 +173,13 @@ mod tests {
             assert!(why.starts_with(line), "{text:?}: {why}");
         }
     }
+
+    /// Whatever a file holds: no panic.
+    #[test]
+    fn fuzz_configuration_files() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
+        harness::fuzz::Corpus::read("configuration files", corpus).run(|input| {
+            let _said = std::str::from_utf8(input).map(parse);
+        });
+    }
 }

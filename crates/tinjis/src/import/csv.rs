@@ -308,4 +308,22 @@ mod tests {
         assert_eq!(read(format!("{HEADER}\"x\n\",1,EUR,1")), [(2, text("x\n"))]);
         assert_eq!(read(format!("{HEADER}I1,1,EUR,\"x\n\"\n")), [(2, text("I1"))]);
     }
+
+    /// Whatever a file holds: no panic, and it ends.
+    #[test]
+    fn fuzz_csv_files() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/src/import/corpus");
+        harness::fuzz::Corpus::read("files to import", corpus).run(|input| {
+            if let Ok(mut rows) = CsvRows::open(input) {
+                while let Ok(Some((line, values))) = rows.next() {
+                    let _row = values.map(|values| crate::import::row::row(line, &values));
+                }
+            }
+            let mut pieces = crate::import::json::ArrayRows::new(input);
+            while let Ok(Some(piece)) = pieces.next() {
+                let _row =
+                    crate::import::json::values(&piece).map(|values| crate::import::row::row(1, &values));
+            }
+        });
+    }
 }

@@ -138,3 +138,49 @@ fn what_is_no_token_or_was_changed_proves_nobody() {
     }
     assert!(issuer.judge(&token).is_ok());
 }
+
+/// Whatever is presented: no panic, and nobody is proven but by the very token that was signed.
+#[test]
+fn fuzz_signed_tokens() {
+    let issuer = issuer();
+    let mut header = header();
+    header["typ"] = json!("JWT");
+    let sound = [issuer.token(&super::tests::header(), &claims()), issuer.token(&header, &claims())];
+    let mut entries: Vec<Vec<u8>> = sound.iter().map(|token| token.clone().into_bytes()).collect();
+    entries.extend([&b"eyJhbGciOiJub25lIn0.e30."[..], b"..", b"a.b.c"].map(<[u8]>::to_vec));
+    harness::fuzz::Corpus::of("signed tokens", entries).run(|input| {
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        if issuer.judge(text).is_ok() {
+            assert!(sound.iter().any(|token| token == text), "{text} is taken");
+        }
+    });
+}
+
+/// The claims and the header as JSON before they are signed, and a set of keys: no panic.
+#[test]
+fn fuzz_claims_and_sets_of_keys() {
+    let issuer = issuer();
+    let set = json!({"keys": [
+        {"kty": "RSA", "kid": "r", "n": URL_SAFE_NO_PAD.encode([255; 256]), "e": "AQAB", "alg": "RS256"},
+        {"kty": "EC", "crv": "P-256", "kid": "e", "x": URL_SAFE_NO_PAD.encode([1; 32]), "y": URL_SAFE_NO_PAD.encode([2; 32])},
+    ]});
+    let entries =
+        [claims().to_string(), header().to_string(), set.to_string(), "shop=corner-shop, a b=c".to_owned()];
+    let entries = entries.map(String::into_bytes).to_vec();
+    let signed = |header: &[u8], claims: &[u8]| {
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signature = issuer.key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    };
+    let (sound_header, sound_claims) = (header().to_string(), claims().to_string());
+    harness::fuzz::Corpus::of("claims, headers, sets of keys", entries).run(|input| {
+        let _set = KeySet::read(input);
+        let _accounts = std::str::from_utf8(input).map(Accounts::parse);
+        let _by_header = issuer.judge(&signed(input, sound_claims.as_bytes()));
+        let proven = issuer.judge(&signed(sound_header.as_bytes(), input));
+        assert!(
+            proven.is_err() || String::from_utf8_lossy(input).contains("payments"),
+            "without our audience"
+        );
+    });
+}

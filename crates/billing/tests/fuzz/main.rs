@@ -1,0 +1,114 @@
+//! Nearly right requests to every route of billing, and nearly right answers of a provider: none breaks billing, and none
+//! that is not a success is taken for a charge. Runs for a moment here, `make fuzz` is the full size.
+#![cfg(test)]
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use billing::charge::{ChargeSettings, Engine, EngineParts, LEASE};
+use billing::http::{AppState, OperatorGuard};
+use billing::protocol::transition::{AnswerClass, Idempotency};
+use billing::provider::answer::{Asked, Heard, judge};
+use billing::provider::{Client, ProviderConfig};
+use billing::store::Store;
+use billing::store::sqlite::SqliteStore;
+use chassis::caller::Callers;
+use chassis::client::ClientConfig;
+use chassis::clock::{Clock, Random};
+use chassis::shutdown::Shutdown;
+use chassis::telemetry::Telemetry;
+use harness::fuzz::{Corpus, quick_folder};
+use http::Request;
+use tower::ServiceExt;
+
+const KEY: &str = "bca1897f57e947286a9d2dcb4be588f1";
+
+fn corpus(name: &'static str, folder: &str) -> Corpus {
+    Corpus::read(name, Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz").join(folder))
+}
+
+/// With a provider that is not there.
+async fn router(path: &Path) -> Router {
+    let (clock, random) = (Clock::system(), Random::seeded(1));
+    let store: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(path, None, clock.clone(), &random).await.unwrap());
+    let provider = ProviderConfig {
+        endpoint: "http://127.0.0.1:1".parse().unwrap(),
+        idempotency: Idempotency::Keys,
+        tokens: None,
+        bearer: None,
+        deadline: Duration::from_secs(1),
+    };
+    let parts = EngineParts {
+        store: Arc::clone(&store),
+        provider: Client::new(chassis::client::Client::new(ClientConfig::default()), provider),
+        settings: ChargeSettings { in_flight_max: NonZeroUsize::new(8).unwrap(), lease: LEASE },
+        clock,
+        random,
+        metrics: Telemetry::new("billing", "0", "test").metrics.clone(),
+        shutdown: Shutdown::new(),
+    };
+    let engine = Engine::start(parts).await.unwrap();
+    let operators =
+        OperatorGuard::new(Callers::by_token(None, None).unwrap(), "127.0.0.1:8000".parse().unwrap());
+    billing::http::router(AppState { store, engine, operators })
+}
+
+/// The first line's words, and the rest.
+fn split(input: &[u8]) -> Option<(Vec<&str>, &[u8])> {
+    let at = input.iter().position(|byte| *byte == b'\n')?;
+    Some((std::str::from_utf8(&input[..at]).ok()?.split(' ').collect(), &input[at + 1..]))
+}
+
+#[test]
+fn fuzz_requests_to_every_route() {
+    let folder = quick_folder();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let router = runtime.block_on(router(&folder.path().join("billing.db")));
+    corpus("billing's requests", "bodies").run(|input| {
+        let Some((words, body)) = split(input) else { return };
+        let [method, path, ..] = words[..] else { return };
+        let request = Request::builder().method(method).uri(path).body(Body::from(body.to_vec()));
+        // Pay calls wait for a provider that is not there.
+        let Some(request) = request.ok().filter(|_| !path.contains("pay") && path != "/v1/runs") else {
+            return;
+        };
+        let answer = runtime.block_on(router.clone().oneshot(request)).unwrap();
+        assert!(answer.status().as_u16() < 500, "{}", answer.status());
+    });
+}
+
+#[test]
+fn fuzz_answers_of_a_provider() {
+    corpus("a provider's answers", "answers").run(|input| {
+        let Some((words, body)) = split(input) else { return };
+        let [status, content_type, key, ledger, mark] = words[..] else { return };
+        let Ok(status) = status.parse() else { return };
+        let given = |word| Some(word).filter(|word| *word != "-");
+        let heard = Heard {
+            status,
+            content_type: given(content_type),
+            body,
+            key: given(key),
+            ledger: given(ledger),
+            not_executed: mark == "true",
+        };
+        for idempotency in [Idempotency::Keys, Idempotency::None] {
+            let asked = Asked { key: KEY, reference: "I1", idempotency, ledger: Some("L1") };
+            let class = judge(&asked, &heard).class;
+            if class == AnswerClass::Charged {
+                assert!(matches!(status, 200 | 201), "{status} is taken for a charge");
+                assert!(
+                    std::str::from_utf8(body).is_ok_and(|text| text.contains("true") || text.contains("I1"))
+                );
+            }
+            if class == AnswerClass::Charged && idempotency == Idempotency::Keys {
+                assert_eq!((heard.key, heard.ledger), (Some(KEY), Some("L1")), "another's charge");
+            }
+        }
+    });
+}
