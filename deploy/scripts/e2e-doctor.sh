@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # The doctor's part of e2e.sh, which sources it: green as production stands, red for each thing that is opened, by
-# its name.
+# its name. It sets tag and out, too.
+# shellcheck disable=SC2154
 
 # doctor_says EXIT WORDS WHAT: what the doctor must say of production now.
 doctor_says() {
