@@ -39,13 +39,21 @@ pub struct Plan {
     pub payments_flags: Vec<String>,
     /// Variables of each billing.
     pub billing_env: Vec<(String, String)>,
+    /// The folder for logs and a SQLite ledger is made in this one: a benchmark's must be on a real disk.
+    pub inside: Option<PathBuf>,
 }
 
 impl Plan {
     /// Three of each.
     #[must_use]
     pub fn three_of_each() -> Self {
-        Self { billings: 3, payments: Some(3), payments_flags: Vec::new(), billing_env: Vec::new() }
+        Self::of(3, Some(3))
+    }
+
+    /// So many billings and payments.
+    #[must_use]
+    pub fn of(billings: usize, payments: Option<usize>) -> Self {
+        Self { billings, payments, payments_flags: Vec::new(), billing_env: Vec::new(), inside: None }
     }
 
     /// Flags of each payments.
@@ -71,7 +79,11 @@ impl Replicas {
     #[must_use]
     #[track_caller]
     pub fn start(tinjis: impl AsRef<Path>, database: &Database, plan: &Plan) -> Self {
-        let dir = tempfile::tempdir().expect("a folder can be made");
+        let dir = match &plan.inside {
+            Some(parent) => tempfile::tempdir_in(parent),
+            None => tempfile::tempdir(),
+        };
+        let dir = dir.expect("a folder can be made");
         let spec = |service, name, on_database: bool| {
             let mut spec = Spec::new(run_by(&tinjis, service), name, dir.path());
             if on_database {

@@ -26,18 +26,13 @@ fn tinjis() -> &'static str {
 }
 
 fn verify(replicas: &Replicas, billing: usize, payments: usize) -> Verified {
-    let (billing, payments) =
-        (replicas.billings[billing].url(), replicas.payments[payments % replicas.payments.len()].url());
+    let (billing, payments) = (replicas.billings[billing].url(), replicas.payments[payments].url());
     Verified::between(tinjis(), (&billing, &payments), &[])
 }
 
 /// Some charges are refused and some answers take a while, so that a run lasts and has second attempts.
 fn plan() -> Plan {
-    Plan { payments: None, ..Plan::three_of_each() }.payments_flags([
-        "--success-rate=0.8",
-        "--seed=5",
-        "--log-level=warn",
-    ])
+    Plan::three_of_each().payments_flags(["--success-rate=0.8", "--seed=5", "--log-level=warn"])
 }
 
 #[test]
@@ -58,6 +53,8 @@ fn three_replicas_of_each_share_a_run_and_verify_judges_between_any_two_of_them(
         assert!(MISMATCHES.iter().all(|kind| found.json["mismatch"][kind] == 0), "{}", found.json);
         assert_eq!(found.number("charges"), invoices as u64);
     }
+    let judged = replicas.judge();
+    assert_eq!((judged.double, judged.lost, judged.unbacked, judged.open), (0, 0, 0, 0), "{judged:?}");
     each_charged(&replicas);
     wrong_and_unknown_are_told(&replicas, &database);
     proof.end(&format!("{invoices} invoices, {calls} pay calls at three"), 0, 0);
@@ -116,6 +113,8 @@ fn a_database_that_is_killed_in_mid_run_costs_no_charge_and_no_process() {
     assert_eq!(replicas.ask_billing(OPEN), 0);
     let found = verify(&replicas, 1, 1);
     found.assert_all_paid("after the database was killed");
+    let judged = replicas.judge();
+    assert_eq!((judged.double, judged.lost, judged.unbacked), (0, 0, 0), "{judged:?}");
     proof.end(
         &format!("{kills} kills, {invoices} invoices, {calls} pay calls"),
         found.number("double"),

@@ -114,6 +114,7 @@ struct Claimer<'a> {
     look_at: Instant,
     /// What the run had done when it was looked at last.
     counted: Option<RunCounters>,
+    looked_again: bool,
 }
 
 impl<'a> Claimer<'a> {
@@ -143,6 +144,7 @@ impl<'a> Claimer<'a> {
             fresh_left: run.is_some(),
             look_at,
             counted: None,
+            looked_again: false,
         }
     }
 
@@ -288,6 +290,15 @@ impl<'a> Claimer<'a> {
         true
     }
 
+    /// Once, where others claim too: what one of them held when we passed it is PENDING still if that one died.
+    fn looks_again(&mut self) -> bool {
+        let looks = self.run.is_some() && self.shared.store.is_shared() && !self.looked_again;
+        if looks {
+            (self.looked_again, self.fresh_left, self.after) = (true, true, InvoiceId(i64::MIN));
+        }
+        looks
+    }
+
     /// When to look again for what is open: another process may settle it before its lease ends, and what others do is
     /// a step forward of the run too.
     async fn or_another_settles(&mut self, next_in: Duration) -> Duration {
@@ -320,6 +331,7 @@ impl<'a> Claimer<'a> {
         let next_in = match next {
             // The store failed until the service drained: nobody knows whether something is left.
             None => return Some(Ended::Interrupted),
+            Some(None) if self.looks_again() => return None,
             Some(None) => return Some(Ended::Done),
             Some(Some(next_in)) => self.or_another_settles(next_in).await,
         };

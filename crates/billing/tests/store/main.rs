@@ -10,6 +10,8 @@ mod kill;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod repairs;
 #[cfg(test)]
 mod steps;

@@ -12,12 +12,14 @@ use harness::wait::{timed, wait_until};
 use harness::{Services, http};
 use rusqlite::params;
 
+use crate::replicas;
+
 /// Requests that wrk keeps in flight, and billing too.
 const IN_FLIGHT: u64 = 64;
 /// The loop charges one of this many: it is slow, and its rate does not depend on the number.
 const LOOP_SHARE: usize = 50;
 /// However long a machine takes, a run of any size ends within this.
-const RUN_WITHIN: Duration = Duration::from_secs(900);
+pub(crate) const RUN_WITHIN: Duration = Duration::from_secs(900);
 
 /// One way of charging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +34,28 @@ pub(crate) enum Leg {
     Loop,
     /// The same with a write-ahead log: what a careful writer of that loop would get.
     LoopWal,
+    /// Billing on PostgreSQL.
+    Postgres,
+    /// Three billings on one PostgreSQL.
+    PostgresThree,
 }
 
 impl Leg {
     /// All, in the order of the first round.
-    pub(crate) const ALL: [Self; 5] = [Self::Wrk, Self::PayRun, Self::PayRunTls, Self::Loop, Self::LoopWal];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Wrk,
+        Self::PayRun,
+        Self::PayRunTls,
+        Self::Loop,
+        Self::LoopWal,
+        Self::Postgres,
+        Self::PostgresThree,
+    ];
+
+    /// Whether it needs PostgreSQL.
+    pub(crate) fn is_on_postgres(self) -> bool {
+        matches!(self, Self::Postgres | Self::PostgresThree)
+    }
 
     /// As the table calls it.
     pub(crate) fn name(self) -> &'static str {
@@ -46,6 +65,8 @@ impl Leg {
             Self::PayRunTls => "the same over mutual TLS",
             Self::Loop => "loop, one FULL commit each",
             Self::LoopWal => "the same loop, with a WAL",
+            Self::Postgres => "pay run on PostgreSQL, 1 replica",
+            Self::PostgresThree => "pay run on PostgreSQL, 3 replicas",
         }
     }
 }
@@ -59,10 +80,15 @@ pub(crate) struct Measured {
     pub(crate) peak_billing_kib: Option<u64>,
     pub(crate) peak_payments_kib: u64,
     pub(crate) keys: i64,
+    /// Of PostgreSQL's write-ahead log, a charge.
+    pub(crate) wal_bytes: Option<u64>,
 }
 
 /// Runs a leg on services and stores of its own.
 pub(crate) fn run(leg: Leg, invoices: usize) -> io::Result<Measured> {
+    if leg.is_on_postgres() {
+        return replicas::run(if leg == Leg::Postgres { 1 } else { 3 }, invoices);
+    }
     // Below the build's folder, which is on a disk: on a memory file system a FULL commit costs nothing.
     let builder = Services::of(env!("CARGO_BIN_EXE_tinjis"))
         .payments_flags(["--success-rate=1", "--seed=1", "--log-level=warn"])
@@ -74,6 +100,7 @@ pub(crate) fn run(leg: Leg, invoices: usize) -> io::Result<Measured> {
         Leg::PayRun | Leg::PayRunTls => Ok(pay_run(&services, invoices)),
         Leg::Loop => naive_loop(&services, invoices.div_ceil(LOOP_SHARE), "DELETE"),
         Leg::LoopWal => naive_loop(&services, invoices.div_ceil(LOOP_SHARE), "WAL"),
+        Leg::Postgres | Leg::PostgresThree => Err(io::Error::other("a leg on PostgreSQL has no file")),
     }
 }
 
@@ -191,9 +218,10 @@ fn measured(services: &Services, charged: u64, took: Duration, cpu_payments_ms: 
         peak_billing_kib: None,
         peak_payments_kib: services.payments.rss_peak_kib(),
         keys: charged_keys(&services.payments.db()),
+        wal_bytes: None,
     }
 }
 
-fn count(invoices: usize) -> u64 {
+pub(crate) fn count(invoices: usize) -> u64 {
     u64::try_from(invoices).unwrap_or(u64::MAX)
 }

@@ -3,6 +3,7 @@
 //! counted after each leg. Exit 1 when a goal is missed. Knows the services from outside only.
 
 mod legs;
+mod replicas;
 mod start;
 
 use std::io::{self, Write};
@@ -16,6 +17,8 @@ use crate::legs::{Leg, Measured};
 const ROUNDS: usize = 3;
 /// Of what wrk gets from the same endpoint, in hundredths, at least this.
 const OF_WRK_MIN: u64 = 55;
+/// On PostgreSQL, of what wrk gets, in hundredths, at least this.
+const POSTGRES_OF_WRK_MIN: u64 = 45;
 /// Times the loop's rate, in hundredths, at least this.
 const OF_LOOP_MIN: u64 = 1500;
 /// Of what the plain pay run gets, in hundredths, the one over mutual TLS at least this.
@@ -33,7 +36,9 @@ fn main() -> io::Result<ExitCode> {
         "{} invoices a leg, {ROUNDS} rounds, medians; success rate 1, SQLite with FULL",
         grouped(invoices)
     )?;
-    let mut results: Vec<(Leg, Vec<Measured>)> = Leg::ALL.map(|leg| (leg, Vec::new())).into();
+    let on_postgres = replicas::can_run();
+    let legs = Leg::ALL.into_iter().filter(|leg| on_postgres || !leg.is_on_postgres());
+    let mut results: Vec<(Leg, Vec<Measured>)> = legs.map(|leg| (leg, Vec::new())).collect();
     for round in 0..ROUNDS {
         for step in 0..results.len() {
             let turn = (round + step) % results.len();
@@ -64,14 +69,14 @@ fn median(mut measured: Vec<Measured>) -> Measured {
 fn table(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<()> {
     writeln!(
         out,
-        "\n{:<34} {:>10} {:>12} {:>12} {:>10} {:>10} {:>10}",
-        "", "charges/s", "CPU billing", "CPU payments", "peak bill.", "peak pay.", "keys"
+        "\n{:<34} {:>10} {:>12} {:>12} {:>10} {:>10} {:>10} {:>9}",
+        "", "charges/s", "CPU billing", "CPU payments", "peak bill.", "peak pay.", "keys", "WAL"
     )?;
     for (leg, figures) in medians {
         let cpu = |micros: Option<u64>| micros.map_or("–".to_owned(), |micros| format!("{micros} µs"));
         writeln!(
             out,
-            "{:<34} {:>10} {:>12} {:>12} {:>10} {:>10} {:>10}",
+            "{:<34} {:>10} {:>12} {:>12} {:>10} {:>10} {:>10} {:>9}",
             leg.name(),
             grouped(figures.per_second),
             cpu(figures.cpu_billing_us),
@@ -79,9 +84,13 @@ fn table(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<()> {
             figures.peak_billing_kib.map_or("–".to_owned(), mebibytes),
             mebibytes(figures.peak_payments_kib),
             figures.keys,
+            figures.wal_bytes.map_or("–".to_owned(), |bytes| format!("{bytes} B")),
         )?;
     }
-    writeln!(out, "CPU is per charge. keys: distinct CHARGED keys in the ledger, as many as were charged.\n")
+    writeln!(
+        out,
+        "CPU and WAL are per charge; peaks are of the largest process. keys: distinct CHARGED keys in the ledger, as many as were charged.\n"
+    )
 }
 
 /// Prints the ratios; whether all goals are met.
@@ -95,7 +104,13 @@ fn compare(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<bool
         ("pay run ÷ wrk", Leg::PayRun, Leg::Wrk, OF_WRK_MIN),
         ("pay run ÷ the loop", Leg::PayRun, Leg::Loop, OF_LOOP_MIN),
         ("mutual TLS ÷ plain", Leg::PayRunTls, Leg::PayRun, TLS_OF_PLAIN_MIN),
+        ("PostgreSQL ÷ wrk", Leg::Postgres, Leg::Wrk, POSTGRES_OF_WRK_MIN),
+        ("3 replicas ÷ wrk", Leg::PostgresThree, Leg::Wrk, POSTGRES_OF_WRK_MIN),
     ] {
+        if !medians.iter().any(|(measured, _)| *measured == leg) {
+            writeln!(out, "{what:<19}    left out: no PostgreSQL")?;
+            continue;
+        }
         let ratio = rate(leg) * 100 / rate(than);
         let met = ratio >= min;
         all &= met;

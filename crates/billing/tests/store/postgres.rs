@@ -1,0 +1,122 @@
+//! What is PostgreSQL's own in the store: several processes at once, guards, counts of statements typed by hand.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use billing::invoice::{Attempt, InvoiceId};
+use billing::protocol::transition::{Outcome, Settlement};
+use billing::store::{Counts, Imported, Store, StoreError};
+use tokio::task::JoinSet;
+
+use crate::fixture::{Fixture, LEASE, PLAIN, PostgresFixture, UPDATE, claimed, imported, row, run};
+
+const DEADLOCKS: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+
+fn settlement(attempt: &Attempt, outcome: Outcome) -> Settlement {
+    Settlement { key: attempt.key.clone(), outcome, again_in: Duration::ZERO }
+}
+
+/// One of several processes in one run: claims and settles until nothing is left, and refuses some.
+async fn work(store: Arc<dyn Store>, nth: usize) -> Vec<Attempt> {
+    let run = store.open_run(LEASE).await.unwrap().0;
+    let (mut after, mut mine) = (InvoiceId(0), Vec::new());
+    loop {
+        let claimed = store.claim_pending(run.id, after, 7 + nth, LEASE).await.unwrap();
+        let Some(last) = claimed.last() else { return mine };
+        after = last.invoice_id;
+        // In another order than they were claimed in, as answers come.
+        let outcome = |attempt: &Attempt| match attempt.invoice_id.0 % 5 {
+            0 => Outcome::Refused,
+            _ => Outcome::Charged,
+        };
+        let settlements: Vec<_> =
+            claimed.iter().rev().map(|attempt| settlement(attempt, outcome(attempt))).collect();
+        store.settle(Some(run.id), &settlements).await.unwrap();
+        mine.extend(claimed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_processes_claim_each_invoice_once_and_never_wait_for_each_other_in_a_ring() {
+    let Some(fixture) = PostgresFixture::new().await else { return };
+    let first = fixture.open().await;
+    imported(&*first, 1_000).await;
+    let run = run(&*first).await;
+    let mut tasks = JoinSet::new();
+    for nth in 0..6 {
+        tasks.spawn(work(fixture.open().await, nth));
+    }
+    // A file that comes again meanwhile, in another order.
+    let again: Vec<_> = (1..=1_000).rev().map(|number| row(&format!("I{number}"), 1215)).collect();
+    first.import(&again, UPDATE).await.unwrap();
+    let all: Vec<Attempt> = tasks.join_all().await.into_iter().flatten().collect();
+    let keys: BTreeSet<_> = all.iter().map(|attempt| &attempt.key).collect();
+    // One that an import held just then is left for the end of a run.
+    let rest = work(fixture.open().await, 100).await;
+    assert_eq!((keys.len(), all.len() + rest.len()), (all.len(), 1_000));
+    assert_eq!(first.counts().await.unwrap(), Counts { pending: 200, paid: 800, ..Counts::default() });
+    let counters = first.run(run.id).await.unwrap().unwrap().counters;
+    assert_eq!((counters.attempted, counters.paid, counters.refused), (1_000, 800, 200));
+    assert_eq!(fixture.database.ask(DEADLOCKS), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_imports_of_the_same_rows_in_another_order_make_each_invoice_once() {
+    let Some(fixture) = PostgresFixture::new().await else { return };
+    let there: Vec<_> = (1..=500).map(|number| row(&format!("I{number}"), 1215)).collect();
+    let back: Vec<_> = there.iter().rev().cloned().collect();
+    let (one, other) = (fixture.open().await, fixture.open().await);
+    let (one, other) = tokio::join!(one.import(&there, PLAIN), other.import(&back, PLAIN));
+    let made = one.unwrap().into_iter().chain(other.unwrap());
+    assert_eq!(made.filter(|row| *row == Imported::Created).count(), 500);
+    assert_eq!(fixture.database.ask("SELECT count(*) FROM invoices"), 500);
+    assert_eq!(fixture.database.ask(DEADLOCKS), 0);
+}
+
+#[tokio::test]
+async fn counts_are_those_of_counting_even_after_statements_typed_by_hand() {
+    let Some(fixture) = PostgresFixture::new().await else { return };
+    let store = fixture.open().await;
+    imported(&*store, 10).await;
+    fixture.database.run(
+        "UPDATE invoices SET state = 'ATTENTION', attention_reason = 'rejected' WHERE id <= 4;
+         UPDATE invoices SET state = 'PAID', paid_by = 'import', attention_reason = NULL WHERE id <= 1;
+         DELETE FROM invoices WHERE id > 8",
+    );
+    let expected = Counts { pending: 4, charging: 0, paid: 1, attention: 3 };
+    assert_eq!(store.counts().await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_second_open_or_charged_attempt_of_an_invoice_is_refused_by_the_database_itself() {
+    let Some(fixture) = PostgresFixture::new().await else { return };
+    let store = fixture.open().await;
+    imported(&*store, 1).await;
+    let run = run(&*store).await;
+    let first = claimed(&*store, &run, 1).await.remove(0);
+    let second =
+        "INSERT INTO attempts SELECT '0123456789abcdef0123456789abcdef', invoice_id, number + 1, customer_id,
+         currency, amount_minor, state, sends, run_id, lease_until, created_at, settled_at FROM attempts";
+    let refused = || harness::postgres::Sql::to(fixture.database.url()).rows(second).unwrap_err();
+    assert!(refused().contains("attempts_open"));
+    store.settle(None, &[settlement(&first, Outcome::Charged)]).await.unwrap();
+    assert!(refused().contains("attempts_charged"));
+}
+
+#[tokio::test]
+async fn an_invoice_whose_rows_are_spoilt_is_passed_over_and_holds_nobody_up() {
+    let Some(fixture) = PostgresFixture::new().await else { return };
+    let store = fixture.open().await;
+    imported(&*store, 3).await;
+    let run = run(&*store).await;
+    claimed(&*store, &run, 1).await;
+    // PENDING beside an open attempt, and a currency that no type has.
+    fixture.database.run(
+        "UPDATE invoices SET state = 'PENDING' WHERE id = 1; UPDATE invoices SET currency = 'XXX' WHERE id = 2;
+         UPDATE attempts SET run_id = 99",
+    );
+    let rest = store.claim_pending(run.id, InvoiceId(0), 9, LEASE).await.unwrap();
+    assert_eq!(rest.iter().map(|attempt| attempt.invoice_id.0).collect::<Vec<_>>(), [3]);
+    assert!(matches!(store.invoice(InvoiceId(2)).await, Err(StoreError::Corrupt(_))));
+}

@@ -1,0 +1,63 @@
+//! The legs on PostgreSQL: one billing, or several that share the run, on one database. Knows no goal.
+
+use std::io;
+use std::path::Path;
+
+use harness::process::Process;
+use harness::replicas::Plan;
+use harness::wait::{timed, wait_for};
+use harness::{Database, Replicas, http};
+
+use crate::legs::{Measured, RUN_WITHIN, count};
+
+const WAL: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint";
+const PAID: &str = "SELECT count(*) FROM invoices WHERE state = 'PAID'";
+const CHARGED_KEYS: &str = "SELECT count(DISTINCT key) FROM ledger WHERE state = 'CHARGED'";
+
+/// Whether there is a PostgreSQL to measure.
+pub(crate) fn can_run() -> bool {
+    Database::fresh("the benchmark's legs on PostgreSQL").is_some()
+}
+
+/// A run of this many invoices by so many billings, begun at the first.
+pub(crate) fn run(billings: usize, invoices: usize) -> io::Result<Measured> {
+    let database = Database::fresh("the benchmark's legs on PostgreSQL");
+    let database = database.ok_or_else(|| io::Error::other("PostgreSQL is gone"))?;
+    let plan = Plan {
+        inside: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned()),
+        ..Plan::of(billings, Some(billings))
+    };
+    let plan = plan
+        .payments_flags(["--success-rate=1", "--seed=1", "--log-level=warn"])
+        .billing_env("LOG_LEVEL", "warn");
+    let replicas = Replicas::start(env!("CARGO_BIN_EXE_tinjis"), &database, &plan);
+    replicas.import("B", invoices);
+    let before = (cpu_ms(&replicas.billings), cpu_ms(&replicas.payments), database.ask(WAL));
+    let (run, took) = timed(|| {
+        let url = replicas.start_run(0);
+        wait_for("a run to finish", RUN_WITHIN, || {
+            let run = http::get(&url).json();
+            (run["state"] == "finished").then_some(run)
+        })
+    });
+    let charged = count(invoices);
+    assert_eq!(run["paid"].as_u64(), Some(charged), "the run paid all: {run}");
+    assert_eq!(u64::try_from(database.ask(PAID)).ok(), Some(charged), "billing knows that all are paid");
+    let keys = replicas.ask_payments(CHARGED_KEYS);
+    assert_eq!(u64::try_from(keys).ok(), Some(charged), "one charge an invoice");
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+    let peak = |all: &[Process]| all.iter().map(Process::rss_peak_kib).max().unwrap_or_default();
+    Ok(Measured {
+        per_second: charged * 1_000_000 / micros,
+        cpu_billing_us: Some((cpu_ms(&replicas.billings) - before.0) * 1000 / charged),
+        cpu_payments_us: (cpu_ms(&replicas.payments) - before.1) * 1000 / charged,
+        peak_billing_kib: Some(peak(&replicas.billings)),
+        peak_payments_kib: peak(&replicas.payments),
+        keys,
+        wal_bytes: u64::try_from(database.ask(WAL) - before.2).ok().map(|bytes| bytes / charged),
+    })
+}
+
+fn cpu_ms(all: &[Process]) -> u64 {
+    all.iter().map(Process::cpu_ms).sum()
+}
