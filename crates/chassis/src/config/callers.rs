@@ -40,11 +40,21 @@ pub struct CallerArgs {
     /// Subjects of signed tokens that are let in, as SUBJECT or SUBJECT=ACCOUNT, separated by commas
     #[arg(long, env = "JWT_SUBJECTS", value_name = "SUBJECTS", help_heading = "Callers")]
     jwt_subjects: Option<String>,
-    /// Who issues signed tokens [default: https://kubernetes.default.svc.cluster.local]
-    #[arg(long, env = "JWT_ISSUER", value_name = "NAME", help_heading = "Callers")]
+    #[arg(
+        long,
+        env = "JWT_ISSUER",
+        value_name = "NAME",
+        help_heading = "Callers",
+        help = "Who issues signed tokens [default: https://kubernetes.default.svc.cluster.local]"
+    )]
     jwt_issuer: Option<String>,
-    /// Where the issuer's keys are [default: https://kubernetes.default.svc/openid/v1/jwks]
-    #[arg(long, env = "JWT_JWKS_URL", value_name = "URL", help_heading = "Callers")]
+    #[arg(
+        long,
+        env = "JWT_JWKS_URL",
+        value_name = "URL",
+        help_heading = "Callers",
+        help = "Where the issuer's keys are [default: https://kubernetes.default.svc/openid/v1/jwks]"
+    )]
     jwt_jwks_url: Option<String>,
     /// Folder with ca.crt, and perhaps token, that the keys are fetched with
     /// [default: /var/run/secrets/kubernetes.io/serviceaccount]
