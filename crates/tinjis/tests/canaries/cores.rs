@@ -56,8 +56,10 @@ fn an_aborted_service_leaves_no_core() {
         let any = "127.0.0.1:0";
         let variables = [("PAYMENTS_API_TOKEN", token.as_str()), ("LISTEN", any), ("ADMIN_LISTEN", any)];
         let child = start(&folder, &[program, "run", service], &variables);
-        let ready = if service == "pinger" { "Starting to ping" } else { "istening" };
-        wait_until("a service to be at work", STARTED_WITHIN, || log(folder.path()).contains(ready));
+        let ready = if service == "pinger" { "starting to ping" } else { "listening" };
+        wait_until("a service to be at work", STARTED_WITHIN, || {
+            log(folder.path()).to_lowercase().contains(ready)
+        });
         let status = abort(child);
         assert!(!status.core_dumped(), "{service} left a core: {status:?}");
         fs::remove_file(key).expect("the key that lies there by right");
