@@ -136,7 +136,8 @@ pub async fn serve_when(
             business.serve(shutdown.clone()).await;
             Ok(shutdown.finished().await)
         }
-        Ok(None) => Ok(0),
+        // Told to end before it began: what is tracked already is waited for all the same.
+        Ok(None) => Ok(shutdown.finished().await),
         Err(error) => Err(error),
     };
 
