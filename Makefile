@@ -135,6 +135,22 @@ reset: ## ENV with fresh data
 destroy: ## takes ENV away, with its data
 	@$(CLUSTER) deploy/scripts/cluster.sh destroy $(ENV)
 
+.PHONY: prerequisites
+prerequisites: ## what production expects of its cluster, for one of your own: a small database, Secrets, an authority
+	@$(CLUSTER) deploy/scripts/prerequisites.sh
+
+.PHONY: prerequisites-gone
+prerequisites-gone: ## takes them away
+	@$(CLUSTER) deploy/scripts/prerequisites.sh remove
+
+# What e2e runs; production is left out, aloud, where cert-manager is missing.
+E2E ?= tinjis ping-pong invoice-app production
+.PHONY: e2e
+e2e: $(OUT)/images/tag ## every environment on the cluster of KUBECONFIG, from nothing to nothing; a verdict a line; needs jq
+	@mkdir -p "$(OUT)/e2e"
+	@$(CLUSTER) OUT="$(abspath $(OUT)/e2e)" TINJIS="$(abspath $(DIST)/tinjis)" CARGO_TARGET_DIR="$(abspath $(OUT))" \
+	  deploy/scripts/e2e.sh $(E2E) 2>&1 | tee "$(OUT)/e2e/log"
+
 .PHONY: challenge
 challenge: ## from nothing to all paid on the first environment, timed, and cleaned up; KEEP=1 leaves it
 	@$(CLUSTER) deploy/scripts/challenge.sh

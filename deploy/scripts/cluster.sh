@@ -97,20 +97,21 @@ explain() {
 
 # wait_for KIND: until all of the environment's objects of this kind are up.
 wait_for() {
-  local kind=$1 namespace name
-  for namespace in $(namespaces); do
-    kinds "$kind" | k get --namespace "$namespace" --filename - --output name 2>/dev/null | while read -r name; do
-      if [[ $kind == Job ]]; then
-        echo "Waiting for $name"
-        k --namespace "$namespace" wait --for=condition=complete --timeout="${timeout}s" "$name" </dev/null
+  local objects namespace name
+  objects=$(kinds "$1")
+  if [[ -z $objects ]]; then return; fi
+  k get --filename - --no-headers --output custom-columns=S:.metadata.namespace,N:.metadata.name <<<"$objects" |
+    while read -r namespace name; do
+      if [[ $1 == Job ]]; then
+        echo "Waiting for $namespace/$name"
+        k --namespace "$namespace" wait --for=condition=complete --timeout="${timeout}s" "$1/$name" </dev/null
       else
-        k --namespace "$namespace" rollout status --timeout="${timeout}s" "$name" </dev/null
+        k --namespace "$namespace" rollout status --timeout="${timeout}s" "$1/$name" </dev/null
       fi || {
         explain "$namespace"
-        exit 1
+        die "$env is not up: $namespace/$name, see above"
       }
-    done || die "$env is not up: $namespace, see above"
-  done
+    done
 }
 
 wait_for_all() { for kind in StatefulSet Job Deployment; do wait_for "$kind"; done; }

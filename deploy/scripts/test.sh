@@ -61,7 +61,7 @@ find_way() {
       return
     fi
   done
-  k --namespace "$namespace" port-forward "service/$service" ":$port" >"$body" 2>&1 &
+  "${kubectl[@]}" --namespace "$namespace" port-forward "service/$service" ":$port" >"$body" 2>&1 &
   forward=$!
   for _ in {1..50}; do
     base=http://127.0.0.1:$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\).*/\1/p' "$body")

@@ -1,0 +1,261 @@
+#!/usr/bin/env bash
+# Every environment on a real cluster, from nothing to nothing: installed, looked at from outside, rolled over and
+# robbed of pods under load, judged, and taken away without a trace. Each verdict is a line; the first red one ends it.
+#
+#   e2e.sh ENV...
+set -euo pipefail
+
+cd "$(dirname "$0")/../.."
+read -ra kubectl <<<"${KUBECTL:-kubectl}"
+k() { "${kubectl[@]}" "$@"; }
+tag=$(<"$IMAGES/tag")
+out=${OUT:?}
+mkdir -p "$out"
+requests_min=1000
+ready_max=3
+verdicts=0
+
+verdict() {
+  verdicts=$((verdicts + 1))
+  printf '✔ %s\n' "$*"
+}
+red() {
+  printf '✘ %s\n' "$*" >&2
+  exit 1
+}
+step() { printf '\n== %s (%d s)\n' "$*" $SECONDS; }
+
+# everything: whatever the cluster holds, but what comes and goes by itself, and what E2E_OTHERS (a pattern of kind,
+# namespace and name) says is of others who work there meanwhile.
+everything() {
+  k api-resources --verbs=list,delete --output name | grep -vE '^(events|leases|endpoints|endpointslices|componentstatuses|podmetrics|nodemetrics|certificaterequests|ciliumendpoints)(\.|$)' |
+    while read -r kind; do k get "$kind" --all-namespaces --no-headers --output custom-columns=N:.metadata.namespace,A:.metadata.name 2>/dev/null | awk -v kind="$kind" '{ print kind, $1, $2 }'; done |
+    grep -vE '^(pods|replicasets\.apps|serviceaccounts|configmaps|controllerrevisions.*) kube-system ' |
+    grep -vE "${E2E_OTHERS:-^$}" | sort
+}
+
+# pods NAMESPACE NAME: name and UID of each pod of a workload that is not on its way out.
+pods() {
+  k --namespace "$1" get pods --selector "app.kubernetes.io/name=$2,app.kubernetes.io/instance=$2" --output json |
+    jq --raw-output '.items[] | select(.metadata.deletionTimestamp == null) | "\(.metadata.name) \(.metadata.uid)"' | sort
+}
+
+# metrics NAMESPACE POD PORT: the figures of a pod.
+metrics() { k get --raw "/api/v1/namespaces/$1/pods/$2:$3/proxy/metrics"; }
+
+# looked_at NAMESPACE NAME ADMIN: each pod is of the revision under test, and was ready soon after it started.
+looked_at() {
+  local pod seconds revision=${tag#*-}
+  revision=${revision%-*}
+  while read -r pod _; do
+    metrics "$1" "$pod" "$3" | grep -q "^build_info{.*revision=\"$revision\"" || red "$pod is not of revision $revision"
+    seconds=$(k --namespace "$1" get pod "$pod" --output json | jq '
+      (.status.conditions[] | select(.type == "Ready") | .lastTransitionTime | fromdate)
+      - (.status.containerStatuses[0].state.running.startedAt | fromdate)')
+    ((seconds <= ready_max)) || red "$pod took $seconds s from its start until it was ready"
+    printf '  %s, revision %s, ready after %s s\n' "$pod" "$revision" "$seconds"
+  done < <(pods "$1" "$2")
+  verdict "$2: every pod reports the revision under test and was ready in under $ready_max s"
+}
+
+# way NAMESPACE OF PORT: lets this test's own pods of the namespace call a workload, and the workload's names be asked.
+way() {
+  k --namespace "$1" apply --filename - >/dev/null <<YAML
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: e2e-way-in}
+spec:
+  podSelector: {matchLabels: {app.kubernetes.io/name: $2, app.kubernetes.io/instance: $2}}
+  policyTypes: [Ingress]
+  ingress: [{from: [{podSelector: {matchLabels: {tinjis/e2e: client}}}], ports: [{port: $3, protocol: TCP}]}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: e2e-way-out}
+spec:
+  podSelector: {matchLabels: {tinjis/e2e: client}}
+  policyTypes: [Egress]
+  egress:
+    - to: [{podSelector: {matchLabels: {app.kubernetes.io/name: $2, app.kubernetes.io/instance: $2}}}]
+    - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}]
+      ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+YAML
+}
+
+# load NAMESPACE OF PORT PATH SECONDS [ARG...]: a client pod in the background that calls a workload's Service.
+load() {
+  local namespace=$1 of=$2 port=$3 url=http://${SERVICE:-$2}:$3$4 seconds=$5 args
+  shift 5
+  args=$(printf '"%s", ' run load --url "$url" --requests "$requests_min" --seconds "$seconds" --rest-ms 50 --in-flight 4 --fresh "$@")
+  way "$namespace" "$of" "$port"
+  k --namespace "$namespace" apply --filename - >/dev/null <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: e2e-load, labels: {tinjis/e2e: client}}
+spec:
+  restartPolicy: Never
+  automountServiceAccountToken: false
+  securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: RuntimeDefault}}
+  containers:
+    - name: load
+      image: tinjis/tinjis:$tag
+      imagePullPolicy: IfNotPresent
+      args: [${args%, }]
+      resources: {requests: {cpu: 50m, memory: 32Mi}, limits: {cpu: "1", memory: 128Mi}}
+      securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+YAML
+  k --namespace "$namespace" wait --for=condition=Ready pod/e2e-load --timeout=60s >/dev/null
+}
+
+# load_ends NAMESPACE WHAT: waits for it; none may have failed.
+load_ends() {
+  local said
+  k --namespace "$1" wait --for=jsonpath='{.status.phase}'=Succeeded pod/e2e-load --timeout=180s >/dev/null || true
+  said=$(k --namespace "$1" logs e2e-load | tail -n 1)
+  printf '  %s\n' "$said"
+  jq --exit-status ".failed == 0 and .requests >= $requests_min" <<<"$said" >/dev/null || red "$2: requests failed"
+  k --namespace "$1" delete pod e2e-load >/dev/null
+  k --namespace "$1" delete networkpolicy e2e-way-in e2e-way-out >/dev/null
+  verdict "$2: 0 of $(jq .requests <<<"$said") requests failed"
+}
+
+# rolled NAMESPACE NAME: a rolling update, then a pod deleted; every pod is another one afterwards.
+rolled() {
+  local before after pod
+  before=$(pods "$1" "$2")
+  k --namespace "$1" rollout restart "deployment/$2"
+  k --namespace "$1" rollout status "deployment/$2" --timeout=180s >/dev/null
+  pod=$(pods "$1" "$2" | head -n 1 | cut -d' ' -f1)
+  k --namespace "$1" delete pod "$pod" --wait=false
+  k --namespace "$1" rollout status "deployment/$2" --timeout=180s >/dev/null
+  after=$(pods "$1" "$2")
+  printf '  before:\n%s\n  after:\n%s\n' "$before" "$after" | sed 's/^\([^ ]\)/    \1/'
+  [[ -z $(comm -12 <(cut -d' ' -f2 <<<"$before" | sort) <(cut -d' ' -f2 <<<"$after" | sort)) ]] || red "$2: a pod outlived its rollout"
+}
+
+# evicted NAMESPACE NAME: of two evictions at once the budget lets one through.
+evicted() {
+  local pod said got=()
+  k --namespace "$1" rollout status "deployment/$2" --timeout=120s >/dev/null
+  for pod in $(pods "$1" "$2" | cut -d' ' -f1 | head -n 2); do
+    said=$(k create --raw "/api/v1/namespaces/$1/pods/$pod/eviction" --filename - 2>&1 <<JSON || true
+{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"$pod","namespace":"$1"}}
+JSON
+    )
+    case $said in
+      *'"Success"'*) got+=(allowed) ;;
+      *'disruption budget'*) got+=(refused) ;;
+      *) got+=("$said") ;;
+    esac
+  done
+  [[ ${got[*]} == 'allowed refused' ]] || red "$2: evictions were ${got[*]}"
+  k --namespace "$1" rollout status "deployment/$2" --timeout=120s >/dev/null
+  verdict "$2: of two evictions one was allowed, and one refused by the budget"
+}
+
+# forward NAMESPACE SERVICE PORT: a port-forward in the background; sets `port`.
+forwards=()
+forward() {
+  "${kubectl[@]}" --namespace "$1" port-forward "service/$2" ":$3" >"$out/forward.$2" 2>&1 &
+  forwards+=($!)
+  for _ in {1..100}; do
+    port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\).*/\1/p' "$out/forward.$2")
+    if [[ -n $port ]]; then return; fi
+    read -rt 0.2 <> <(:) || true
+  done
+  red "no port-forward to $2: $(<"$out/forward.$2")"
+}
+
+of_tinjis() {
+  looked_at payments antaeus 8001
+  looked_at payments payments 9001
+  SERVICE=antaeus-service load payments antaeus 8000 /rest/v1/invoices 1
+  load_ends payments 'a client pod asks Antaeus for its invoices'
+  make reset ENV=tinjis >/dev/null
+  make test ENV=tinjis | grep 'Invoices PAID=2 & PENDING=8' >/dev/null || red 'reset did not bring the first invoices back'
+  verdict 'reset: two PAID and eight PENDING again'
+}
+
+of_ping-pong() {
+  local pod failed
+  looked_at ping-pong ponger 2112
+  looked_at ping-pong pinger 2112
+  rolled ping-pong ponger
+  pod=$(pods ping-pong pinger | cut -d' ' -f1)
+  failed=$(metrics ping-pong "$pod" 2112 | awk '/^ping_requests_total\{/ && !/success/ { sum += $NF } END { print sum + 0 }')
+  ((failed == 0)) || red "$failed pings failed while every ponger was replaced"
+  verdict "no ping failed while every ponger was replaced, $(metrics ping-pong "$pod" 2112 | awk '/^ping_requests_total\{.*success/ { print $NF }') went well"
+  evicted ping-pong ponger
+}
+
+of_invoice-app() {
+  local billing payments
+  looked_at invoice-app invoice-app 8001
+  looked_at invoice-app payment-provider 9001
+  load invoice-app invoice-app 8081 /invoices 45
+  rolled invoice-app invoice-app
+  rolled invoice-app payment-provider
+  load_ends invoice-app 'both services are replaced, and pods deleted'
+  evicted invoice-app invoice-app
+  forward invoice-app invoice-app 8081
+  billing=$port
+  forward invoice-app payment-provider 8082
+  payments=$port
+  "$TINJIS" verify --json --billing "http://127.0.0.1:$billing" --payments "http://127.0.0.1:$payments" --payments-api-token TestToken |
+    tee "$out/verify.json" | jq --exit-status '.verdict == "ok" and .charges == 3' >/dev/null || red "verify: $(<"$out/verify.json")"
+  verdict 'verify: three invoices, three charges'
+}
+
+# shellcheck disable=SC1091
+. deploy/scripts/e2e-production.sh
+# shellcheck disable=SC1091
+. deploy/scripts/e2e-doctor.sh
+
+end() {
+  local status=$?
+  if ((${#forwards[@]})); then kill "${forwards[@]}" 2>/dev/null || true; fi
+  ((status == 0)) || printf '\ne2e: RED after %d s\n' $SECONDS >&2
+}
+trap end EXIT
+
+# prepared ENV: what the environment expects of its cluster; fails where it cannot be had.
+prepared() {
+  case $1 in
+    staging | production) make prerequisites ;;
+  esac
+}
+
+# gone ENV: taken away again, with nothing left.
+gone() {
+  local left deadline=$((SECONDS + 60))
+  make destroy "ENV=$1" >/dev/null
+  case $1 in
+    staging | production) make prerequisites-gone >/dev/null ;;
+  esac
+  while :; do
+    everything >"$out/after"
+    left=$(comm -13 "$out/before" "$out/after")
+    if [[ -z $left ]]; then break; fi
+    ((SECONDS < deadline)) || red "$1 left behind: $left"
+    read -rt 1 <> <(:) || true
+  done
+  verdict "$1 is gone, and left nothing behind: $(wc -l <"$out/after") objects as before"
+}
+
+printf 'images %s on %s\n' "$tag" "$(k version --output json | jq --raw-output '.serverVersion.gitVersion')"
+for env in "$@"; do
+  step "$env"
+  if [[ $env == staging || $env == production ]] && ! k get customresourcedefinition clusterissuers.cert-manager.io >/dev/null 2>&1; then
+    echo "NOT RUN: $env asks cert-manager for certificates, and this cluster has none"
+    continue
+  fi
+  everything >"$out/before"
+  prepared "$env"
+  make deploy "ENV=$env"
+  if grep -q "^of_$env()" deploy/scripts/test.sh; then make test "ENV=$env"; fi
+  "of_$env"
+  if ((${#forwards[@]})); then kill "${forwards[@]}" 2>/dev/null || true; fi
+  forwards=()
+  gone "$env"
+done
+printf '\ne2e: green, %d verdicts in %d s\n' "$verdicts" $SECONDS

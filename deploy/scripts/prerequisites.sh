@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# What staging and production expect of their cluster, for a cluster of one's own: a small database, the Secrets and
+# an authority. What is there already is left alone. Needs cert-manager.
+#
+#   prerequisites.sh            make them
+#   prerequisites.sh remove     take them away
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+read -ra kubectl <<<"${KUBECTL:-kubectl}"
+read -ra image_load <<<"${IMAGE_LOAD:-kind load image-archive}"
+k() { "${kubectl[@]}" "$@"; }
+
+k get customresourcedefinition clusterissuers.cert-manager.io >/dev/null 2>&1 || {
+  echo 'prerequisites: cert-manager is not on this cluster; production asks it for certificates' >&2
+  exit 2
+}
+
+if [[ ${1:-} == remove ]]; then
+  k delete --ignore-not-found --filename envs/base/issuer.yaml
+  k --namespace cert-manager delete secret tinjis-authority --ignore-not-found
+  k delete namespace databases --ignore-not-found
+  exit
+fi
+
+# secret NAMESPACE NAME KEY VALUE
+secret() {
+  k --namespace "$1" get secret "$2" >/dev/null 2>&1 || k --namespace "$1" create secret generic "$2" --from-literal="$3=$4"
+}
+random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+
+if [[ ${image_load[0]} != none && -r $IMAGES/postgres.tar ]]; then "${image_load[@]}" "$IMAGES/postgres.tar" >/dev/null; fi
+for namespace in databases antaeus payments; do
+  k get namespace "$namespace" >/dev/null 2>&1 || k create --save-config namespace "$namespace"
+done
+k label namespace databases --overwrite pod-security.kubernetes.io/enforce=restricted >/dev/null
+k apply --filename envs/base/postgres.yaml --filename envs/base/issuer.yaml
+password=$(k --namespace databases get secret postgres --output 'jsonpath={.data.POSTGRES_PASSWORD}' | base64 --decode)
+secret antaeus database DATABASE_URL "postgres://postgres:$password@postgres.databases.svc/invoices"
+secret payments database DATABASE_URL "postgres://postgres:$password@postgres.databases.svc/payments"
+token=$(k --namespace antaeus get secret payments-token --output 'jsonpath={.data.token}' 2>/dev/null | base64 --decode || true)
+token=${token:-$(random)}
+secret antaeus payments-token token "$token"
+secret payments payments-token token "$token"
+secret antaeus operator-token token "$(random)"
+k --namespace databases rollout status statefulset/postgres --timeout="${TIMEOUT:-120}s"
+k wait --for=condition=Ready clusterissuer/tinjis --timeout=60s
