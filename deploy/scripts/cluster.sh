@@ -22,6 +22,17 @@ die() {
 
 k() { "${kubectl[@]}" "$@"; }
 
+# A cluster and its client, before anything that needs them.
+look_around() {
+  local said
+  command -v "${kubectl[0]}" >/dev/null || die "There is no ${kubectl[0]} here; KUBECTL names another client."
+  said=$(k version --request-timeout=10s 2>&1) ||
+    die "No cluster answers where ${KUBECONFIG:-the current context of ~/.kube/config} points; docs/clusters.md says how to get one. $(tail -n 1 <<<"$said")"
+  if [[ $verb == deploy || $verb == reset ]] && ! command -v "${image_load[0]}" >/dev/null && [[ ${image_load[0]} != none ]]; then
+    die "There is no ${image_load[0]} here to bring images to the nodes; IMAGE_LOAD names the command for your cluster: docs/clusters.md"
+  fi
+}
+
 # kinds REGEX, without REGEX: the environment's objects of these kinds, or all others.
 kinds() { select_kinds 1 "$1"; }
 without() { select_kinds 0 "$1"; }
@@ -114,7 +125,7 @@ wait_for() {
     done
 }
 
-wait_for_all() { for kind in StatefulSet Job Deployment; do wait_for "$kind"; done; }
+wait_for_all() { for kind in StatefulSet Deployment; do wait_for "$kind"; done; }
 
 check() { manifests | k apply --dry-run=client --filename -; }
 
@@ -128,15 +139,18 @@ deploy() {
     kinds Job | k apply --filename -
     wait_for Job
     kinds Deployment | k apply --filename -
+    wait_for Deployment
   elif [[ $env == ping-pong ]]; then
     without Deployment | k apply --filename -
     make_certificates
     kinds Deployment | k apply --filename -
+    wait_for Deployment
   else
     manifests | k apply --filename -
+    wait_for_all
   fi
-  wait_for_all
   for namespace in $(namespaces); do k --namespace "$namespace" get pods; done
+  echo "$env is up"
 }
 
 # delete: what comes in; nothing, if nothing comes in.
@@ -165,6 +179,7 @@ reset() {
   deploy
 }
 
+look_around
 case $verb in
   check | deploy | reset | destroy) "$verb" ;;
   wait) wait_for_all ;;
