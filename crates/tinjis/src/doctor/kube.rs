@@ -1,6 +1,7 @@
 //! Calls to the API server, as ourselves or as somebody else: JSON in and out. From a laptop through `kubectl proxy`
 //! on a socket in a private folder, in a pod with the ServiceAccount's token. Knows no check.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -227,6 +228,8 @@ impl Proxy {
             .arg(format!("--unix-socket={}", socket.display()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            // Ctrl-C goes to the whole group of a terminal; the proxy is needed until all is taken back.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot run {kubectl} (KUBECTL)"))?;
         let mut proxy = Self { child, socket, _folder: folder };

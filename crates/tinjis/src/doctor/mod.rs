@@ -1,6 +1,7 @@
 //! `doctor`: whether an environment on Kubernetes is as closed as it should be, tried and not read. Makes pods for
 //! it, takes them back, and exits 0 when all is as expected, 1 when something is open, 2 when nobody can tell.
 
+mod clean;
 mod expect;
 mod facts;
 mod judge;
@@ -15,18 +16,21 @@ mod report;
 mod task;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use chassis::clock::Random;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::output;
 use crate::progress::Progress;
+use clean::clean;
 pub(crate) use expect::Expectations;
 use facts::Facts;
 use judge::{Judgement, Verdict, judge};
 use kube::Kube;
-use observe::{Ground, clean};
+use observe::Ground;
 use plan::{Trial, plan, stations};
 use pods::Kit;
 
@@ -52,6 +56,7 @@ pub(crate) async fn command(mut options: Options) -> anyhow::Result<u8> {
     if !options.evictions {
         options.expectations.evictions.clear();
     }
+    let begun = Instant::now();
     let progress = Progress::spinner("doctor");
     progress.step("asking the API server");
     let kube = Kube::open(&options.kubectl).await?;
@@ -65,12 +70,20 @@ pub(crate) async fn command(mut options: Options) -> anyhow::Result<u8> {
         examined = examine(&ground, &options, &progress) => examined,
         stopped = stopped() => stopped.and_then(|()| bail!("stopped")),
     };
-    progress.step("taking its pods back");
-    let cleaned = clean(&kube, &namespaces).await;
-    let (judgement, facts) = examined?;
+    let why = if examined.is_ok() { "" } else { "it cannot go on: " };
+    progress.step(format_args!("{why}taking its pods back"));
+    let cleaned = clean(&kube, &namespaces).await.context("taking the doctor's own pods back");
     drop(progress);
-    report(&judgement, &facts, &options)?;
-    cleaned.context("the doctor's own pods")?;
+    let (judgement, facts) = match examined {
+        Ok(examined) => examined,
+        Err(error) => {
+            // Both are told; the first is why it ends.
+            let _told = cleaned.inspect_err(crate::output::error);
+            return Err(error);
+        }
+    };
+    report(&judgement, &facts, &options, begun.elapsed())?;
+    cleaned?;
     Ok(match judgement.verdict {
         Verdict::Green => 0,
         Verdict::Red => 1,
@@ -78,12 +91,14 @@ pub(crate) async fn command(mut options: Options) -> anyhow::Result<u8> {
     })
 }
 
-/// Ctrl-C, or the end of a Job: what was made is taken back all the same.
+/// Ctrl-C, the end of a Job, a terminal that is closed: what was made is taken back all the same.
 async fn stopped() -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
     }
 }
 
@@ -104,7 +119,7 @@ async fn examine(
     let stations = stations(expectations, &facts, &ground.namespace);
     let trials = plan(expectations, &facts, &stations, &ground.kit.unplaced());
     progress.step(format_args!("{} trials from {} places", trials.len(), stations.len()));
-    let mut seen = ground.probes(expectations, &facts, &stations, &trials).await?;
+    let mut seen = ground.probes(expectations, &facts, &stations, &trials, progress).await;
     progress.step("asking as each team and each account");
     seen.extend(ground.asks(&trials).await);
     // Last, and without the probes: those have the labels that a disruption budget counts.
@@ -132,16 +147,16 @@ async fn name_grants(ground: &Ground<'_>, judgement: &mut Judgement) -> anyhow::
     Ok(())
 }
 
-fn report(judgement: &Judgement, facts: &Facts, options: &Options) -> anyhow::Result<()> {
+fn report(judgement: &Judgement, facts: &Facts, options: &Options, took: Duration) -> anyhow::Result<()> {
     let environment = &options.expectations.environment;
     let families: Vec<&str> = facts.families().into_iter().collect();
-    output::result(report::table(judgement, environment, &families.join(" and ")).trim_end());
+    output::result(report::table(judgement, environment, &families.join(" and "), took).trim_end());
     let mut files = Vec::new();
     if let Some(path) = &options.junit {
         files.push((path, report::junit(judgement, environment)));
     }
     if let Some(path) = &options.json {
-        files.push((path, format!("{:#}\n", report::json(judgement, environment, &families))));
+        files.push((path, format!("{:#}\n", report::json(judgement, environment, &families, took))));
     }
     for (path, text) in files {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;

@@ -1,11 +1,12 @@
 //! Runs the trials: probes from pods, requests to the API server, evictions; and takes everything back. What was seen
 //! is written down, and judged elsewhere.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -17,13 +18,12 @@ use super::plan::{Action, Station, Trial};
 use super::pods::{self, Kit, MARK};
 use super::rbac::grants;
 use super::task::{Result as Got, Seen, Task};
+use crate::progress::Progress;
 
 /// Until a pod must have started, or ended.
 const POD_WITHIN: Duration = Duration::from_secs(90);
 /// Until the pods of a workload must be whole again after an eviction.
 const WHOLE_WITHIN: Duration = Duration::from_secs(90);
-/// Until a namespace must be gone.
-const GONE_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// What was seen, by the id of the trial.
@@ -95,17 +95,24 @@ impl Ground<'_> {
                 return Ok(pod);
             }
             if Instant::now() > deadline {
-                let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
-                bail!(
-                    "pod {namespace}/{name} is {} after {} s {} {}",
-                    text(&pod["status"]["phase"]),
-                    POD_WITHIN.as_secs(),
-                    text(&waiting["reason"]),
-                    text(&waiting["message"]),
-                );
+                let why = self.why(namespace, name, &pod).await;
+                let phase = text(&pod["status"]["phase"]);
+                bail!("pod {namespace}/{name} is {phase} after {} s: {why}", POD_WITHIN.as_secs());
             }
             sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Why a pod is not what it should be: the cluster's last words about it.
+    async fn why(&self, namespace: &str, name: &str, pod: &Value) -> String {
+        let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+        let mut words = vec![text(&waiting["reason"]), text(&waiting["message"])];
+        let events =
+            format!("/api/v1/namespaces/{namespace}/events?fieldSelector=involvedObject.name%3D{name}");
+        let events = self.kube.list(&events).await.unwrap_or_default();
+        words.extend(events.last().map(|event| text(&event["message"])));
+        words.retain(|word| !word.is_empty());
+        words.join(" ")
     }
 
     /// What probes in their places see.
@@ -115,7 +122,8 @@ impl Ground<'_> {
         facts: &Facts,
         stations: &[Station],
         trials: &[Trial],
-    ) -> anyhow::Result<AllSeen> {
+        progress: &Progress,
+    ) -> AllSeen {
         let mut tasks: BTreeMap<&str, Vec<Task>> = BTreeMap::new();
         for trial in trials {
             if let Action::Probe { station, what } = &trial.action {
@@ -123,14 +131,22 @@ impl Ground<'_> {
                 tasks.entry(station).or_default().push(task);
             }
         }
+        let (of, spoken) = (tasks.len(), Cell::new(0_usize));
         let runs = stations.iter().filter_map(|station| {
             let tasks = tasks.get(station.name.as_str())?;
             let found = station.workload.as_deref().and_then(|name| facts.workload(name));
             let call = expectations.calls.iter().find(|call| call.from == station.name);
-            Some(self.probe(station, found, tasks, call.and_then(|call| call.issuer.as_ref())))
+            let probe = self.probe(station, found, tasks, call.and_then(|call| call.issuer.as_ref()));
+            let spoken = &spoken;
+            Some(async move {
+                let seen = probe.await;
+                spoken.set(spoken.get() + 1);
+                progress.step(format_args!("{} of {of} places tried: {}", spoken.get(), station.name));
+                seen
+            })
         });
         let seen = join_all(runs).await.into_iter().flatten();
-        Ok(seen.map(|seen| (seen.id.clone(), seen)).collect())
+        seen.map(|seen| (seen.id.clone(), seen)).collect()
     }
 
     /// One probe. Whatever keeps it from speaking is what is seen of all its trials.
@@ -358,38 +374,6 @@ fn permission(status: u16, message: &str) -> Got {
         403 if message.contains(" cannot ") => Got::Refused,
         200..=299 | 404 | 409 | 422 => Got::Passed,
         _ => Got::Unknown,
-    }
-}
-
-/// Takes away whatever a doctor has left: probes and certificates in these namespaces, and its own namespaces.
-pub(super) async fn clean(kube: &Kube, namespaces: &[&str]) -> anyhow::Result<()> {
-    let mark = format!("labelSelector={MARK}");
-    for namespace in namespaces {
-        let core = format!("/api/v1/namespaces/{namespace}");
-        let certificates = format!("/apis/cert-manager.io/v1/namespaces/{namespace}/certificates");
-        kube.delete(&format!("{certificates}?{mark}")).await?;
-        kube.delete(&format!("{core}/secrets?{mark}")).await?;
-        kube.delete(&format!("{core}/pods?{mark}")).await?;
-    }
-    let own = kube.list(&format!("/api/v1/namespaces?{mark}")).await?;
-    try_join_all(own.iter().map(|namespace| {
-        let path = format!("/api/v1/namespaces/{}", text(&namespace["metadata"]["name"]));
-        async move { kube.delete(&path).await }
-    }))
-    .await?;
-    let deadline = Instant::now() + GONE_WITHIN;
-    loop {
-        let mut left = kube.list(&format!("/api/v1/namespaces?{mark}")).await?.len();
-        for namespace in namespaces {
-            left += kube.list(&format!("/api/v1/namespaces/{namespace}/pods?{mark}")).await?.len();
-        }
-        if left == 0 {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!("{left} of the doctor's pods and namespaces do not go away");
-        }
-        sleep(LOOK_EVERY).await;
     }
 }
 

@@ -184,6 +184,10 @@ fn egress_of(facts: &Facts, station: &Station) -> String {
     }
     let policies = facts.policies_of(&station.namespace, &serde_json::json!(station.labels), "Egress");
     match policies.as_slice() {
+        [] if station.workload.is_none() => format!(
+            "namespace {} has no NetworkPolicy that denies to all: {} is free to call",
+            station.namespace, station.name
+        ),
         [] => {
             format!("no NetworkPolicy in namespace {} bounds what {} calls", station.namespace, station.name)
         }

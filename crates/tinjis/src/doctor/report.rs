@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -30,18 +31,19 @@ impl Verdict {
 }
 
 /// The table, and beneath it what is not as it should be and what it comes to.
-pub(super) fn table(judgement: &Judgement, environment: &str, families: &str) -> String {
+pub(super) fn table(judgement: &Judgement, environment: &str, families: &str, took: Duration) -> String {
     let width = |column: fn(&Judged) -> &str| {
         judgement.rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0)
     };
     let (who, what) = (width(|row| &row.trial.who), width(|row| &row.trial.what));
     let mut text = String::new();
     for row in &judgement.rows {
-        let evidence: String = row.evidence.replace('\n', " ").chars().take(EVIDENCE_CHARS).collect();
+        let evidence: String = row.evidence.trim().replace('\n', " ").chars().take(EVIDENCE_CHARS).collect();
         let trial = &row.trial;
+        let unlike = twin_of(judgement, row).map_or(String::new(), |twin| format!("; unlike {twin}"));
         let _ = writeln!(
             text,
-            "{:<3}  {:<12}  {:<who$}  {:<what$}  {}  {evidence}",
+            "{:<3}  {:<12}  {:<who$}  {:<what$}  {}  {evidence}{unlike}",
             row.verdict.word(),
             trial.topic.name(),
             trial.who,
@@ -73,9 +75,10 @@ pub(super) fn table(judgement: &Judgement, environment: &str, families: &str) ->
     let of = |verdict| counts.get(&verdict).copied().unwrap_or(0);
     let _ = write!(
         text,
-        "\n{environment}: {}; {} tried over {families}, {} as it should be, {} not told, {} red\n",
+        "\n{environment}: {}; {} tried over {families} in {} s, {} as it should be, {} not told, {} red\n",
         judgement.verdict.name(),
         judgement.rows.len(),
+        took.as_secs(),
         of(Verdict::Green),
         of(Verdict::CannotTell),
         of(Verdict::Red),
@@ -84,6 +87,13 @@ pub(super) fn table(judgement: &Judgement, environment: &str, families: &str) ->
         let _ = writeln!(text, "{NOT_ENFORCED}");
     }
     text
+}
+
+/// The allowed twin of a refusal in a word or two: who it is, or what, where it is the same one.
+fn twin_of<'j>(judgement: &'j Judgement, row: &Judged) -> Option<&'j str> {
+    let twin = judgement.rows.iter().find(|other| Some(&other.trial.id) == row.trial.twin.as_ref())?;
+    let (twin, trial) = (&twin.trial, &row.trial);
+    (!trial.hope).then_some(if twin.who == trial.who { &twin.what } else { &twin.who })
 }
 
 /// What to look at, each once, the commonest first: one policy that is away shows in many rows.
@@ -99,7 +109,7 @@ fn causes(judgement: &Judgement) -> String {
     if text.is_empty() { text } else { format!("\n{text}") }
 }
 
-pub(super) fn json(judgement: &Judgement, environment: &str, families: &[&str]) -> Value {
+pub(super) fn json(judgement: &Judgement, environment: &str, families: &[&str], took: Duration) -> Value {
     let rows = judgement.rows.iter().map(|row| {
         let trial = &row.trial;
         json!({
@@ -113,6 +123,7 @@ pub(super) fn json(judgement: &Judgement, environment: &str, families: &[&str]) 
         "verdict": judgement.verdict.name(),
         "cni_enforces_network_policy": judgement.cni_enforces,
         "address_families": families,
+        "seconds": took.as_secs(),
         "trials": rows.collect::<Vec<_>>(),
     })
 }
@@ -184,14 +195,14 @@ mod tests {
     use crate::doctor::task::{Result as Got, Seen};
 
     fn judgement() -> Judgement {
-        let row = |verdict, hope, reason: &str| Judged {
+        let row = |verdict, who: &str, reason: &str| Judged {
             trial: Trial {
-                id: "network: a -> b".to_owned(),
+                id: format!("network: {who} -> b"),
                 topic: Topic::Network,
-                who: "a".to_owned(),
+                who: who.to_owned(),
                 what: "b <9000>".to_owned(),
-                hope,
-                twin: None,
+                hope: who == "caller",
+                twin: Some("network: caller -> b".to_owned()),
                 look_at: String::new(),
                 is_up: false,
                 action: Action::Known(Seen::new("", Got::Passed, "")),
@@ -201,20 +212,29 @@ mod tests {
             reason: reason.to_owned(),
         };
         let rows = vec![
-            row(Verdict::Green, true, ""),
-            row(Verdict::CannotTell, false, "the twin fails"),
-            row(Verdict::Red, false, "no NetworkPolicy guards b"),
+            row(Verdict::Green, "caller", ""),
+            row(Verdict::CannotTell, "a", "the twin fails"),
+            row(Verdict::Red, "c", "no NetworkPolicy guards b"),
         ];
         Judgement { rows, verdict: Verdict::Red, cni_enforces: Some(false) }
     }
 
     #[test]
     fn the_table_ends_with_what_is_wrong_and_what_to_look_at() {
-        let text = table(&judgement(), "production", "IPv4");
-        let wanted = ["no NetworkPolicy guards b", "3 tried", "1 not told, 1 red", NOT_ENFORCED];
+        let text = table(&judgement(), "production", "IPv4", Duration::from_secs(7));
+        let wanted =
+            ["no NetworkPolicy guards b", "3 tried over IPv4 in 7 s", "1 not told, 1 red", NOT_ENFORCED];
         for part in wanted {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn a_refusal_stands_beside_its_twin_in_the_table() {
+        let text = table(&judgement(), "production", "IPv4", Duration::ZERO);
+        let rows: Vec<&str> = text.lines().take(3).collect();
+        assert!(rows[1].ends_with("s; unlike caller") && rows[2].ends_with("s; unlike caller"), "{text}");
+        assert!(rows[0].ends_with("in 3 s"), "one who is let in needs none: {text}");
     }
 
     #[test]
@@ -226,7 +246,7 @@ mod tests {
 
     #[test]
     fn json_holds_everything() {
-        let value = json(&judgement(), "production", &["IPv4"]);
+        let value = json(&judgement(), "production", &["IPv4"], Duration::from_secs(7));
         assert_eq!(value["trials"].as_array().unwrap().len(), 3);
         assert_eq!(
             (&value["verdict"], &value["cni_enforces_network_policy"]),
