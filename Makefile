@@ -113,15 +113,23 @@ deploy: $(if $(filter none,$(IMAGE_LOAD)),,$(OUT)/images/tag) ## installs ENV an
 test: ## looks at the deployed ENV from outside, as its users do
 	@$(CLUSTER) deploy/scripts/test.sh $(ENV)
 
+# The program, or one that is built already; what its probes run: as `make deploy` loads it.
+TINJIS ?= cargo run --quiet --release --locked --package tinjis --
+DOCTOR_IMAGE ?= tinjis/tinjis:$(or $(if $(filter none,$(IMAGE_LOAD)),,$(shell cat "$(OUT)/images/tag" 2>/dev/null)),$(VERSION))
+
 .PHONY: doctor
 doctor: ## whether the deployed ENV is as closed as its doctor.toml says; DOCTOR="..." adds flags
-	@KUBECTL="$(KUBECTL)" cargo run --quiet --release --locked --package tinjis -- doctor deploy/envs/$(ENV)/doctor.toml \
-	  --image "$(or $(DOCTOR_IMAGE),tinjis/tinjis:$(VERSION))" $(DOCTOR)
+	@KUBECTL="$(KUBECTL)" $(TINJIS) doctor deploy/envs/$(ENV)/doctor.toml --image "$(DOCTOR_IMAGE)" $(DOCTOR)
 
 .PHONY: doctor-job
 doctor-job: ## the same as a Job in the cluster, taken away at its end
-	@KUBECTL="$(KUBECTL)" deploy/scripts/doctor-job.sh deploy/envs/$(ENV)/doctor.toml \
-	  "$(or $(DOCTOR_IMAGE),tinjis/tinjis:$(VERSION))"
+	@KUBECTL="$(KUBECTL)" deploy/scripts/doctor-job.sh deploy/envs/$(ENV)/doctor.toml "$(DOCTOR_IMAGE)"
+
+.PHONY: e2e-doctor
+e2e-doctor: ## the doctor on the deployed production: green, red for each thing that is opened, all put right; needs jq
+	@mkdir -p "$(OUT)/e2e"
+	@KUBECTL="$(KUBECTL)" TINJIS="$(TINJIS)" IMAGE="$(DOCTOR_IMAGE)" OUT="$(abspath $(OUT)/e2e)" \
+	  deploy/scripts/e2e-doctor.sh
 
 .PHONY: check-manifests
 check-manifests: ## what `make deploy` would create, as a client's dry run

@@ -1,37 +1,141 @@
-# shellcheck shell=bash
-# The doctor's part of e2e.sh, which sources it: green as production stands, red for each thing that is opened, by
-# its name. It sets tag and out, too.
+#!/usr/bin/env bash
+# The doctor on production: green as it stands, red for each thing that is opened, by its name, and `cannot tell` when
+# a twin fails that should be let in. Each thing is put right again before the next, and before the verdict.
+#
+#   e2e-doctor.sh       on production as it is deployed; e2e.sh sources it instead and calls `doctored`
+#
+# KUBECTL: the client. TINJIS: the program. IMAGE: of the probes. OUT: where reports go.
 # shellcheck disable=SC2154
 
-# doctor_says EXIT WORDS WHAT: what the doctor must say of production now.
-doctor_says() {
-  local code=0
-  "$TINJIS" doctor deploy/envs/production/doctor.toml --image "tinjis/tinjis:$tag" --no-evictions \
-    --junit "$out/doctor.xml" --json "$out/doctor.json" >"$out/doctor" 2>&1 || code=$?
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+  set -euo pipefail
+  cd "$(dirname "$0")/../.."
+  read -ra kubectl <<<"${KUBECTL:-kubectl}"
+  k() { "${kubectl[@]}" "$@"; }
+  verdict() { printf '✔ %s\n' "$*"; }
+  red() {
+    printf '✘ %s\n' "$*" >&2
+    exit 1
+  }
+  out=${OUT:?}
+fi
+
+read -ra program <<<"${TINJIS:?}"
+doctor_image() { echo "${IMAGE:-tinjis/tinjis:$tag}"; }
+
+# doctor [ARG...]: the doctor on production, its words in a file; sets `code`.
+doctor() {
+  code=0
+  "${program[@]}" doctor deploy/envs/production/doctor.toml --image "$(doctor_image)" "$@" >"$out/doctor" 2>&1 || code=$?
+}
+
+# says EXIT WORDS WHAT: what the doctor must have said.
+says() {
   if [[ $code != "$1" ]] || ! grep -qF "$2" "$out/doctor"; then
     red "the doctor, $3: exit $code, and not \"$2\": $(grep -vE '^(ok|doctor:)' "$out/doctor" | tail -n 40)"
   fi
-  verdict "the doctor, $3: exit $code, \"$2\""
+  verdict "the doctor, $3: exit $code, $(grep -F "$2" "$out/doctor" | tail -n 1)"
+}
+
+# with WHAT EXIT WORDS: breaks WHAT, asks the doctor, mends it whatever he says, and only then looks at what he said.
+with() {
+  "break_$1"
+  doctor --no-evictions
+  "mend_$1"
+  says "$2" "$3" "with $4"
+}
+
+whole() {
+  local name
+  for name in payments antaeus; do k --namespace "$name" rollout status "deployment/$name" --timeout=120s >/dev/null; done
+}
+
+# kept KIND NAMESPACE NAME: an object as it can be made again.
+kept() {
+  k --namespace "$2" get "$1" "$3" --output json |
+    jq 'del(.metadata.uid, .metadata.resourceVersion, .metadata.creationTimestamp, .metadata.generation, .metadata.managedFields, .status)'
+}
+
+break_policy() {
+  kept networkpolicy payments payments >"$out/policy.json"
+  k --namespace payments delete networkpolicy payments >/dev/null
+}
+mend_policy() { k --namespace payments create --filename "$out/policy.json" >/dev/null; }
+
+# Without the policy that denies to all, too, payments is not shut but open.
+break_policies() {
+  kept networkpolicy payments default-deny >"$out/default-deny.json"
+  k --namespace payments delete networkpolicy default-deny >/dev/null
+  break_policy
+}
+mend_policies() {
+  mend_policy
+  k --namespace payments create --filename "$out/default-deny.json" >/dev/null
+}
+
+break_role() {
+  kept role payments team >"$out/role.json"
+  k --namespace payments patch role team --type=json --patch \
+    '[{"op": "add", "path": "/rules/-", "value": {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}}]' >/dev/null
+}
+mend_role() { k --namespace payments replace --filename "$out/role.json" >/dev/null; }
+
+break_binding() { k --namespace payments create rolebinding e2e-widened --role=team --group=team-antaeus >/dev/null; }
+mend_binding() { k --namespace payments delete rolebinding e2e-widened >/dev/null; }
+
+break_mtls() {
+  k --namespace payments set env deployment/payments TLS_CLIENT_CA- TLS_ALLOWED_CLIENTS- >/dev/null
+  whole
+}
+mend_mtls() {
+  k --namespace payments rollout undo deployment/payments >/dev/null
+  whole
+}
+
+# Antaeus with a token that payments do not know: nobody is let in, so no refusal says anything.
+break_twin() {
+  kept secret antaeus payments-token >"$out/token.json"
+  k --namespace antaeus patch secret payments-token --type=merge --patch '{"stringData": {"token": "not-the-token-of-payments"}}' >/dev/null
+}
+mend_twin() {
+  k --namespace antaeus replace --filename "$out/token.json" >/dev/null
+  rm "$out/token.json"
+}
+
+# Ctrl-C in the middle, as a terminal sends it, to all that runs in it: nothing of the doctor's stays.
+interrupted() {
+  local doctor left status=0
+  # With job control it is a group of its own, as on a terminal, and does not ignore Ctrl-C.
+  set -m
+  "${program[@]}" doctor deploy/envs/production/doctor.toml --image "$(doctor_image)" --no-evictions >"$out/doctor" 2>&1 &
+  set +m
+  doctor=$!
+  for _ in {1..600}; do
+    if grep -q 'trials from' "$out/doctor"; then break; fi
+    read -rt 0.2 <> <(:) || true
+  done
+  [[ -n $(k get pods --all-namespaces --selector tinjis.io/doctor --output name) ]] || red "the doctor made no pod: $(<"$out/doctor")"
+  kill -INT -- "-$doctor"
+  wait "$doctor" || status=$?
+  left=$(k get pods,secrets,namespaces --all-namespaces --selector tinjis.io/doctor --output name)
+  [[ $status == 2 && -z $left ]] || red "the doctor, interrupted: exit $status, and it left \"$left\": $(<"$out/doctor")"
+  verdict 'the doctor, interrupted: exit 2, and nothing of it is left'
 }
 
 doctored() {
-  doctor_says 0 'production: green' 'production as it stands'
-
-  k --namespace payments get networkpolicy payments --output json |
-    jq '{apiVersion, kind, metadata: {name: .metadata.name, labels: .metadata.labels, annotations: .metadata.annotations}, spec}' >"$out/policy.json"
-  k --namespace payments delete networkpolicy payments >/dev/null
-  doctor_says 1 'networkpolicy payments/payments is not there' 'with a NetworkPolicy deleted'
-  k --namespace payments create --filename "$out/policy.json" >/dev/null
-
-  k --namespace payments create rolebinding e2e-widened --role=team --group=team-antaeus >/dev/null
-  doctor_says 1 'RoleBinding payments/e2e-widened' 'with a Role given to the other team'
-  k --namespace payments delete rolebinding e2e-widened >/dev/null
-
-  k --namespace payments set env deployment/payments TLS_CLIENT_CA- TLS_ALLOWED_CLIENTS- >/dev/null
-  k --namespace payments rollout status deployment/payments --timeout=120s >/dev/null
-  doctor_says 1 'mutual TLS is off' 'with mutual TLS off'
-  k --namespace payments rollout undo deployment/payments >/dev/null
-  k --namespace payments rollout status deployment/payments --timeout=120s >/dev/null
-
-  doctor_says 0 'production: green' 'all put right again'
+  whole
+  doctor --junit "$out/doctor.xml" --json "$out/doctor.json"
+  says 0 'production: green' 'production as it stands, evictions too'
+  cp "$out/doctor" "$out/doctor.green"
+  with policy 1 'look at: shut: networkpolicy payments/payments is not there' 'its NetworkPolicy deleted'
+  with policies 1 'look at: networkpolicy payments/payments is not there' 'each NetworkPolicy of payments deleted'
+  with role 1 'Role payments/team by RoleBinding payments/team' 'the Role of the team widened'
+  with binding 1 'Role payments/team by RoleBinding payments/e2e-widened' 'the Role given to the other team'
+  with mtls 1 'look at: payments serves callers without a certificate: mutual TLS is off' 'mutual TLS off'
+  with twin 2 'production: cannot tell' 'a token that lets nobody in'
+  interrupted
+  doctor --no-evictions
+  says 0 'production: green' 'all put right again'
 }
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then doctored; fi
