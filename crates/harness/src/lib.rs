@@ -2,6 +2,8 @@
 //! client, waiting for predicates, and a look into the stores from outside.
 //! Knows the services by their settings and wires only; links none of their code. No shipped binary has it.
 
+pub mod absent;
+pub mod backup;
 pub mod certs;
 pub mod fuzz;
 pub mod http;

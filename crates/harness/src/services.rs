@@ -11,12 +11,14 @@ use tempfile::TempDir;
 use crate::certs::{Authority, replace};
 use crate::http;
 use crate::ledger::Verdict;
-use crate::postgres::Sql;
+use crate::postgres::{Database, Sql};
 use crate::process::{Process, Spec, run_by};
 use crate::wait::{pause, wait_for};
 
 /// How often a run's progress is asked for.
 const PROGRESS_EVERY: Duration = Duration::from_millis(10);
+/// So long a service may be writing to its SQLite file.
+const BUSY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Billing and payments, running; both end with SIGKILL, and their folder goes, when this is dropped.
 #[derive(Debug)]
@@ -126,6 +128,20 @@ impl Services {
             Some(url) => Sql::to(url).ask(query),
             None => crate::ledger::ask(&self.payments.db(), query),
         }
+    }
+
+    /// Statements on billing's store, past the service, separated by semicolons.
+    ///
+    /// # Panics
+    /// When one fails.
+    #[track_caller]
+    pub fn run_billing(&self, statements: &str) {
+        let Some(url) = &self.database else {
+            let store = rusqlite::Connection::open(self.billing.db()).expect("a store can be opened");
+            store.busy_timeout(BUSY_WITHIN).expect("a store can be waited for");
+            return store.execute_batch(statements).expect("the statements are right");
+        };
+        Sql::to(url).run(statements);
     }
 
     /// The folder that holds both stores and logs.
@@ -317,6 +333,15 @@ impl Builder {
     pub fn mutual_tls(mut self) -> Self {
         self.mutual_tls = true;
         self
+    }
+
+    /// As [`Self::database`], where there is one.
+    #[must_use]
+    pub fn on(self, database: Option<&Database>) -> Self {
+        match database {
+            Some(database) => self.database(database.url()),
+            None => self,
+        }
     }
 
     /// Starts payments, then billing that charges there, and waits until both are ready.

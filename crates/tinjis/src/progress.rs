@@ -36,6 +36,12 @@ impl Progress {
         progress
     }
 
+    /// Of something that is mostly short: the first plain line only when that has proved wrong.
+    pub(crate) fn patient(self) -> Self {
+        self.said.set(Some(Instant::now()));
+        self
+    }
+
     /// Of unknown length: steps with names.
     pub(crate) fn spinner(label: &'static str) -> Self {
         let progress = Self::of(label, 0, "{spinner} {msg}");

@@ -4,12 +4,12 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use harness::absent::has;
 use harness::postgres::{Database, Server};
 use harness::proof::Verified;
 use harness::wait::wait_until;
@@ -23,14 +23,18 @@ const CALLS: &str = "trace=write,pwrite64,pwritev,writev,sendto,sendmsg,fsync,fd
 
 #[test]
 fn the_journal_is_on_the_disk_before_a_charge_leaves() {
-    let Some(()) = strace_or_left_out() else { return };
+    if !has("strace", "the order on the disk") {
+        return;
+    }
     let services = Services::start(env!("CARGO_BIN_EXE_tinjis"));
     prove(Proof::of("durability order, SQLite"), services, &[], |file| file.ends_with("billing.db-wal"));
 }
 
 #[test]
 fn the_servers_log_is_on_the_disk_before_a_charge_leaves_on_postgres() {
-    let Some(()) = strace_or_left_out() else { return };
+    if !has("strace", "the order on the disk") {
+        return;
+    }
     let what = "the order on PostgreSQL's disk";
     let Some(server) = Server::start(what) else { return };
     let server = Arc::new(server);
@@ -68,19 +72,6 @@ fn prove(proof: Proof, mut services: Services, writers: &[u32], is_journal: impl
         verified.number("double"),
         verified.number("lost"),
     );
-}
-
-/// `None` where there is no strace: that is said, and in CI it is a failure.
-fn strace_or_left_out() -> Option<()> {
-    let found = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_ok_and(|status| status.success()) {
-        return Some(());
-    }
-    let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
-    assert!(!in_ci, "the order on the disk must not be left out in CI: install strace");
-    // Past any capture; nobody listens when it is closed.
-    let _ = writeln!(std::io::stderr(), "\nLEFT OUT: the order on the disk: install strace\n");
-    None
 }
 
 /// Watches these processes and what they start; returns when it does.

@@ -1,11 +1,13 @@
 //! `tinjis resolve`: what waits for a person is shown, decided and remembered; with a provider without keys under lost
-//! replies nobody is charged twice. Knows the services from outside only.
+//! replies nobody is charged twice, and with keys "not charged" needs a void. Knows the services from outside only.
+#![cfg(test)]
 
 use std::process::Command;
 use std::time::Duration;
 
-use harness::Services;
 use harness::ledger::ask;
+use harness::proof::Verified;
+use harness::{Database, Proof, Services, size};
 use rusqlite::Connection;
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -29,25 +31,42 @@ const TIME_GOES_BY: &str = "UPDATE attempts SET created_at = created_at - 100000
 
 #[test]
 fn without_keys_under_lost_replies_nobody_is_charged_twice_and_resolve_clears_what_is_in_doubt() {
+    without_keys(Proof::of("lost answers without keys, SQLite"), None);
+}
+
+#[test]
+fn the_same_without_keys_on_postgres() {
+    let Some(database) = Database::fresh("lost answers without keys") else { return };
+    without_keys(Proof::of("lost answers without keys, PostgreSQL"), Some(&database));
+}
+
+fn without_keys(proof: Proof, database: Option<&Database>) {
+    let invoices = size("RESOLVE_INVOICES", 200);
     let dir = tempfile::tempdir().unwrap();
     let faults = dir.path().join("faults.toml");
     std::fs::write(&faults, "seed = 5\n[[rule]]\nfault = \"reply-lost\"\nshare = 0.2\n").unwrap();
     let services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
         .billing_env("PAYMENT_PROVIDER_IDEMPOTENCY", "none")
         .payments_flags(["--success-rate=1".to_owned(), format!("--faults={}", faults.display())])
+        .on(database)
         .start();
-    services.import("N", 200);
-    let (billing, ledger) = (services.billing.db(), services.payments.db());
+    services.import("N", invoices);
     let left = "SELECT count(*) FROM invoices WHERE state IN ('PENDING', 'CHARGING')";
     harness::wait::wait_until("nothing is left but doubt", WITHIN, || {
         let run = services.start_run();
         let _ended = services.wait_run(&run, WITHIN);
-        ask(&billing, left) == 0
+        services.ask_billing(left) == 0
     });
-    let doubtful = ask(&billing, "SELECT count(*) FROM invoices WHERE state = 'ATTENTION'");
+    let doubtful = services.ask_billing("SELECT count(*) FROM invoices WHERE state = 'ATTENTION'");
     assert!(doubtful > 0, "no reply was lost");
-    let twice = "SELECT count(*) FROM (SELECT 1 FROM ledger WHERE state = 'CHARGED' GROUP BY reference HAVING count(*) > 1)";
-    assert_eq!(ask(&ledger, twice), 0);
+    let twice = "SELECT count(*) FROM (SELECT 1 FROM ledger WHERE state = 'CHARGED' GROUP BY reference HAVING count(*) > 1) twice";
+    assert_eq!(services.ask_payments(twice), 0);
+    let charged = "SELECT count(*) FROM ledger WHERE state = 'CHARGED'";
+    assert_eq!(
+        usize::try_from(services.ask_payments(charged)).ok(),
+        Some(invoices),
+        "a lost answer is a charge"
+    );
     let parked = services.billing.log().lines().filter(|line| line.contains("waits for a person")).count();
     assert_eq!(i64::try_from(parked).unwrap(), doubtful, "each is told in the log");
 
@@ -59,17 +78,18 @@ fn without_keys_under_lost_replies_nobody_is_charged_twice_and_resolve_clears_wh
     let not_charged =
         [&["--reason-is", "in-doubt-without-keys", "--decision", "not-charged"][..], &word].concat();
     let (code, _, said) = resolve(&services, &[&not_charged[..], &["--dry-run"]].concat());
-    assert_eq!((code, ask(&billing, "SELECT count(*) FROM resolutions")), (Some(0), 0), "{said}");
+    assert_eq!((code, services.ask_billing("SELECT count(*) FROM resolutions")), (Some(0), 0), "{said}");
     let (code, _, said) = resolve(&services, &not_charged);
     assert_eq!(code, Some(1), "a request may be alive: {said}");
     assert!(said.contains("ask again in"), "{said}");
     let (code, out, said) = resolve(&services, &[&[&key, "--decision", "charged"][..], &word].concat());
     assert_eq!(code, Some(0), "{out} {said}");
-    Connection::open(&billing).unwrap().execute_batch(TIME_GOES_BY).unwrap();
+    services.run_billing(TIME_GOES_BY);
     let charged = [&["--reason-is", "in-doubt-without-keys", "--decision", "charged"][..], &word].concat();
     let (code, _, said) = resolve(&services, &charged);
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(ask(&billing, "SELECT count(*) FROM invoices WHERE state <> 'PAID'"), 0);
+    assert_eq!(services.ask_billing("SELECT count(*) FROM invoices WHERE state <> 'PAID'"), 0);
+    assert!(services.is_all_paid(), "pay answers true once all is decided");
     assert_eq!(resolve(&services, &[]).1, "nothing waits for a person\n");
     let (_, log, _) = resolve(&services, &["--log"]);
     assert_eq!(i64::try_from(log.lines().count()).unwrap(), doubtful, "{log}");
@@ -77,7 +97,78 @@ fn without_keys_under_lost_replies_nobody_is_charged_twice_and_resolve_clears_wh
         log.lines().all(|line| line.contains("ann  charged") && line.contains("ATTENTION -> PAID")),
         "{log}"
     );
-    assert_eq!(ask(&ledger, twice), 0);
+    assert_eq!(services.ask_payments(twice), 0);
+    let verified = Verified::of(env!("CARGO_BIN_EXE_tinjis"), &services, &[]);
+    verified.assert_all_paid("once all is decided");
+    let how_many = format!("{invoices} invoices, {doubtful} in doubt, all decided");
+    proof.end(&how_many, verified.number("double"), verified.number("lost"));
+}
+
+/// Charges of customer 2 (of V1) are not executed, those of customer 3 (of V2) are; neither is answered as it should be.
+const NEITHER_IS_TOLD: &str = r#"
+[[rule]]
+fault = "error-before"
+customer_id = 2
+times = 1000000
+[[rule]]
+fault = "reply-lost"
+customer_id = 3
+times = 1000000
+"#;
+
+#[test]
+fn not_charged_is_taken_once_the_key_is_void_and_the_next_attempt_charges() {
+    void(None);
+}
+
+#[test]
+fn the_same_void_on_postgres() {
+    let Some(database) = Database::fresh("not charged after a void") else { return };
+    void(Some(&database));
+}
+
+fn void(database: Option<&Database>) {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = dir.path().join("faults.toml");
+    std::fs::write(&faults, NEITHER_IS_TOLD).unwrap();
+    let mut services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
+        .payments_env("SUCCESS_RATE", "1")
+        .payments_env("FAULTS", faults.display().to_string())
+        .on(database)
+        .start();
+    services.import("V", 2);
+    let _run = services.start_run();
+    let doubt = "SELECT count(*) FROM attempts WHERE state = 'IN_DOUBT'";
+    harness::wait::wait_until("both are in doubt", WITHIN, || services.ask_billing(doubt) == 2);
+    let attempts = harness::http::get(&format!("{}/v1/attempts", services.billing_url())).json();
+    let key = |customer: i64| {
+        let all = attempts["items"].as_array().unwrap();
+        let of = all.iter().find(|attempt| attempt["customer_id"] == customer).unwrap();
+        of["key"].as_str().unwrap().to_owned()
+    };
+    let word = ["--why", "their list of 3 May", "--actor", "ann"];
+    let says =
+        |key: &str, decision| resolve(&services, &[&[key, "--decision", decision][..], &word].concat());
+
+    let (code, _, said) = says(&key(3), "not-charged");
+    assert_eq!(code, Some(1), "it was charged: {said}");
+    assert!(said.contains("attempt-charged") || said.contains("409"), "{said}");
+    let (code, out, said) = says(&key(2), "not-charged");
+    assert_eq!((code, out.contains("Voided")), (Some(0), true), "{out} {said}");
+    let voided = "SELECT count(*) FROM ledger WHERE state = 'VOIDED'";
+    assert_eq!(services.ask_payments(voided), 1, "the key is void in the ledger");
+
+    services.stop_payments();
+    services.payments.set_env("FAULTS", "");
+    services.payments.start_again();
+    let late = format!("{}/", services.payments_url());
+    let body = br#"{"id":"V1","customer_id":2,"currency":"EUR","value":12.15}"#;
+    let late = harness::http::call("POST", &late, &[("Idempotency-Key", &key(2))], body);
+    assert_eq!(late.status, 410, "a copy that comes late charges nobody: {}", late.text());
+    services.pay_until_true(WITHIN);
+    let second = "SELECT count(*) FROM attempts WHERE number = 2 AND state = 'CHARGED'";
+    assert_eq!(services.ask_billing(second), 1, "the one that was void is charged under its next key");
+    Verified::of(env!("CARGO_BIN_EXE_tinjis"), &services, &[]).assert_all_paid("after the word");
 }
 
 #[test]

@@ -2,15 +2,13 @@
 //! `tinjis verify --repair` tells it what it has forgotten; then all is paid, nobody twice. Knows the services from
 //! outside only. `make drill` is the full size.
 
-use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use harness::backup::Backup;
 use harness::proof::Verified;
 use harness::wait::wait_until;
 use harness::{Database, Proof, Services, size};
-use rusqlite::Connection;
 use serde_json::Value;
 
 /// However long a machine takes, a step is done within this.
@@ -31,61 +29,6 @@ fn verify(services: &Services, flags: &[&str]) -> (Option<i32>, Value, String) {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
     (output.status.code(), json, said)
-}
-
-/// What each database has for it.
-enum Backup {
-    /// A copy of the file.
-    File(PathBuf),
-    /// What `pg_dump` wrote of billing's tables; the ledger is in the same database and stays.
-    Dump(PathBuf, String),
-}
-
-/// Payments' own: not billing's to restore.
-const LEDGER: [&str; 3] = ["public.ledger", "public.ledger_meta", "public.ledger_positions"];
-
-impl Backup {
-    /// As a backup does while the service runs.
-    fn take(services: &Services, database: Option<&Database>) -> Self {
-        let Some(database) = database else {
-            let to = services.dir().join("backup.db");
-            let store = Connection::open(services.billing.db()).expect("a store can be opened");
-            let name = to.to_str().expect("a test's path is UTF-8");
-            store.execute("VACUUM INTO ?1", [name]).expect("a store can be copied");
-            return Self::File(to);
-        };
-        let to = services.dir().join("backup.sql");
-        let mut dump = Command::new("pg_dump");
-        dump.args(["--clean", "--if-exists", "--no-owner", "--table=public.*", "--dbname", database.url()]);
-        dump.args(LEDGER.map(|table| format!("--exclude-table={table}"))).arg("--file").arg(&to);
-        succeed(&mut dump);
-        Self::Dump(to, database.url().to_owned())
-    }
-
-    /// Puts it in the place of what was lost.
-    fn restore(&self, services: &Services) {
-        match self {
-            Self::File(file) => {
-                let db = services.billing.db();
-                for end in ["-wal", "-shm"] {
-                    let mut beside = db.as_os_str().to_owned();
-                    beside.push(end);
-                    let _none = fs::remove_file(beside);
-                }
-                fs::copy(file, db).expect("a backup can be put back");
-            }
-            Self::Dump(file, url) => {
-                let mut psql = Command::new("psql");
-                psql.args(["--quiet", "--no-psqlrc", "--single-transaction", "--set=ON_ERROR_STOP=1"]);
-                succeed(psql.args(["--dbname", url, "--file"]).arg(file));
-            }
-        }
-    }
-}
-
-fn succeed(command: &mut Command) {
-    let output = command.output().expect("the programs of PostgreSQL are there");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 const CHARGES: &str = "SELECT count(DISTINCT key) FROM ledger WHERE state = 'CHARGED'";

@@ -298,3 +298,34 @@ fn the_ledger_is_read_with_the_token_that_payments_ask_for() {
     assert_eq!(right.status.code(), Some(0), "{}", String::from_utf8_lossy(&right.stderr));
     assert!(String::from_utf8_lossy(&right.stdout).starts_with("right: 3 invoices"));
 }
+
+#[test]
+fn on_a_terminal_it_shows_how_far_it_is_and_takes_that_away_before_the_result() {
+    if !harness::absent::has("script", "progress of verify on a terminal") {
+        return;
+    }
+    let services = Services::of(tinjis()).payments_flags(["--success-rate=1"]).start();
+    services.import("T", 2500);
+    services.pay_until_true(PAID_WITHIN);
+    let look = |redirected: &str| {
+        let command = format!(
+            "stty cols 100 rows 40; {} verify --billing {} --payments {} {redirected}",
+            tinjis(),
+            services.billing_url(),
+            services.payments_url()
+        );
+        let output = Command::new("script")
+            .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+            .env("TERM", "xterm")
+            .output()
+            .expect("script can be started");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, shown) = look("");
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains(" items so far") && shown.contains(" %"), "{shown:?}");
+    let after = shown.rsplit('\r').find(|part| part.contains("right: ")).unwrap_or_default();
+    assert!(!after.contains('%'), "the bar is gone when the result comes: {shown:?}");
+    let (code, shown) = look("2>/dev/null");
+    assert_eq!((code, shown.contains('%')), (Some(0), false), "the bar is on standard error: {shown:?}");
+}

@@ -5,10 +5,10 @@ mod server;
 mod sql;
 
 use std::fmt::Display;
-use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::absent::leave_out;
 use crate::ledger::Verdict;
 
 pub use server::Server;
@@ -16,6 +16,8 @@ pub use sql::Sql;
 
 /// A server that is there already, as `postgres://USER:PASSWORD@HOST/NAME`: the user may create databases.
 const GIVEN: &str = "TINJIS_TEST_DATABASE_URL";
+/// `hidden`: whatever is there, as on a machine without PostgreSQL.
+const SEEN: &str = "TINJIS_TEST_POSTGRES";
 
 /// A database of one test's own; dropped with it.
 #[derive(Debug)]
@@ -139,7 +141,21 @@ impl Drop for Database {
     }
 }
 
+/// Whether it is to be as on a machine without PostgreSQL.
+fn is_hidden() -> bool {
+    std::env::var_os(SEEN).is_some_and(|value| value == "hidden")
+}
+
+/// `what` is not tested for want of a server; why, and what to do about it.
+#[track_caller]
+fn without_a_server(what: &str, why: impl Display) {
+    leave_out(what, format_args!("{why}; install PostgreSQL or set {GIVEN}"));
+}
+
 fn given() -> Option<String> {
+    if is_hidden() {
+        return None;
+    }
     let url = std::env::var_os(GIVEN)?.into_string().ok()?;
     (!url.is_empty()).then_some(url)
 }
@@ -151,21 +167,12 @@ fn with_database(url: &str, name: &str) -> String {
     format!("{base}/{name}{question}{query}")
 }
 
-/// Says past any capture that something was not tested; in CI that is a failure.
-///
-/// # Panics
-/// In CI.
-#[track_caller]
-pub(crate) fn leave_out(what: &str, why: impl Display) {
-    let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
-    assert!(!in_ci, "{what} must not be left out in CI: {why}");
-    // Nobody listens when standard error is closed.
-    let _ = writeln!(std::io::stderr(), "\nLEFT OUT: {what}: {why}; install PostgreSQL or set {GIVEN}\n");
-}
-
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+    use crate::absent::CI;
 
     #[test]
     fn another_database_of_the_same_server() {
@@ -199,5 +206,32 @@ mod tests {
         one.run("CREATE TABLE mine (n bigint)");
         other.run("CREATE TABLE mine (n bigint)");
         assert_ne!(one.url(), other.url());
+    }
+
+    /// Runs the test above in a process of its own, as on a machine without PostgreSQL.
+    fn without_postgres(ci: &str) -> (bool, String, String) {
+        let this = std::env::current_exe().expect("a test has a program");
+        let output = Command::new(this)
+            .args(["--exact", "postgres::tests::two_tests_have_two_databases_on_one_server"])
+            .env(SEEN, "hidden")
+            .env(CI, ci)
+            .output()
+            .expect("it can be started");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    }
+
+    #[test]
+    fn where_there_is_no_postgres_a_test_says_past_the_capture_what_it_leaves_out_and_passes() {
+        let (passed, said, loudly) = without_postgres("");
+        assert!(passed && said.contains("1 passed"), "{said} {loudly}");
+        assert!(loudly.contains("LEFT OUT: two databases: no PostgreSQL server"), "{loudly}");
+        assert!(loudly.contains("install PostgreSQL or set TINJIS_TEST_DATABASE_URL"), "{loudly}");
+    }
+
+    #[test]
+    fn in_ci_a_test_without_postgres_fails() {
+        let (passed, said, _) = without_postgres("true");
+        assert!(!passed && said.contains("two databases: must not be left out in CI"), "{said}");
     }
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use super::leave_out;
 use super::sql::Sql;
+use super::{is_hidden, without_a_server};
 use crate::certs::Pair;
 use crate::process::free_address;
 use crate::wait::{pause, wait_until};
@@ -69,7 +69,7 @@ impl Server {
     #[track_caller]
     pub fn start_with(what: &str, settings: &[&str], tls: Option<&Pair>) -> Option<Self> {
         let Some(bin) = installed() else {
-            leave_out(what, format_args!("no PostgreSQL server under {DEBIAN} or in PATH"));
+            without_a_server(what, format_args!("no PostgreSQL server under {DEBIAN} or in PATH"));
             return None;
         };
         let dir =
@@ -265,6 +265,9 @@ impl Drop for Server {
 
 /// The folder of the latest server's programs.
 fn installed() -> Option<PathBuf> {
+    if is_hidden() {
+        return None;
+    }
     let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
     let mut found: Vec<(u32, PathBuf)> = versions
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))

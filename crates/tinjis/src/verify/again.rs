@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::judge::{Finding, Judgement, judge};
 use super::source::{BillingApi, LedgerApi};
+use super::watch::Watch;
 use crate::http::CallError;
 
 /// How often each finding is looked at again, and how long between two looks.
@@ -25,6 +26,7 @@ pub(super) async fn look_again(
     ledger: &LedgerApi,
     judgement: &mut Judgement,
     deployment: Option<Uuid>,
+    watch: &Watch,
 ) -> Result<u64, CallError> {
     let named = u64::try_from(judgement.findings.len()).unwrap_or(u64::MAX);
     let unseen = judgement.findings_total().saturating_sub(named);
@@ -35,6 +37,8 @@ pub(super) async fn look_again(
         if look > 0 {
             tokio::time::sleep(BETWEEN).await;
         }
+        let found = judgement.findings.len();
+        watch.say(format_args!("again at what was found: {found}, look {} of {LOOKS}", look + 1));
         let run = billing.deployment().await?.unfinished_run.is_some();
         let findings = std::mem::take(&mut judgement.findings);
         let confirmed = confirm(billing, ledger, findings, run, deployment).await?;

@@ -8,6 +8,7 @@ pub(crate) mod judge;
 pub(crate) mod repair;
 mod report;
 mod source;
+mod watch;
 
 use facts::InvoiceFact;
 use judge::{Attempts, Invoices};
@@ -16,6 +17,7 @@ use source::{BillingApi, LedgerApi};
 
 pub(crate) use judge::Kind;
 pub(crate) use report::{Report, Verdict as VerifyVerdict};
+pub(crate) use watch::Watch;
 
 use crate::http::{Api, CallError};
 use crate::output;
@@ -31,7 +33,10 @@ pub(crate) enum Billing {
 
 /// The `verify` command.
 pub(crate) async fn command(billing: Api, payments: Api, json: bool) -> anyhow::Result<u8> {
-    let report = verify(&Billing::Service(billing), payments).await;
+    let watch = Watch::shown("verifying");
+    let report = verify(&Billing::Service(billing), payments, &watch).await;
+    // The bar goes before the result comes.
+    drop(watch);
     if json {
         // Whoever reads JSON gets some, also when nobody could look; why not is for people.
         output::result(report.as_ref().map_or_else(|_| Report::unknown().json(), Report::json));
@@ -42,12 +47,12 @@ pub(crate) async fn command(billing: Api, payments: Api, json: bool) -> anyhow::
 }
 
 /// Reads both sides, judges, and looks at each finding again.
-pub(crate) async fn verify(billing: &Billing, payments: Api) -> Result<Report, CallError> {
+pub(crate) async fn verify(billing: &Billing, payments: Api, watch: &Watch) -> Result<Report, CallError> {
     let ledger = LedgerApi(payments);
     let (known, mut rows) = match billing {
         Billing::Service(api) => {
             let settled = ledger.last_seq().await?;
-            let (known, attempts) = read_service(&BillingApi(api.clone())).await?;
+            let (known, attempts) = read_service(&BillingApi(api.clone()), settled, watch).await?;
             (Some(known), attempts.end(settled))
         }
         Billing::List(list) => (None, read_list(list).end(i64::MAX)),
@@ -58,6 +63,7 @@ pub(crate) async fn verify(billing: &Billing, payments: Api) -> Result<Report, C
     loop {
         let page = ledger.rows(after.as_ref()).await?;
         page.items.iter().for_each(|row| rows.row(row));
+        watch.page("the ledger", page.items.len());
         ledger_id = page.ledger_id.or(ledger_id);
         after = page.next;
         if after.is_none() {
@@ -72,7 +78,7 @@ pub(crate) async fn verify(billing: &Billing, payments: Api) -> Result<Report, C
             let billing = BillingApi(api.clone());
             run = billing.deployment().await?.unfinished_run.is_some();
             let mut judgement = rows.judgement(run);
-            unseen = again::look_again(&billing, &ledger, &mut judgement, deployment).await?;
+            unseen = again::look_again(&billing, &ledger, &mut judgement, deployment, watch).await?;
             judgement
         }
     };
@@ -110,14 +116,22 @@ fn doubts(report: &mut Report, settled_with: Option<String>, unseen: u64) {
     }
 }
 
-async fn read_service(billing: &BillingApi) -> Result<(source::Deployment, Attempts), CallError> {
+/// `rows`: about so many has the ledger; nearly as many attempts has billing.
+async fn read_service(
+    billing: &BillingApi,
+    rows: i64,
+    watch: &Watch,
+) -> Result<(source::Deployment, Attempts), CallError> {
+    let rows = u64::try_from(rows).unwrap_or_default();
     let known = billing.deployment().await?;
+    watch.to_come(known.counts.all() + 2 * rows);
     let room = usize::try_from(known.counts.all()).unwrap_or_default();
     let mut invoices = Invoices::with_room(room);
     let mut after = None;
     loop {
         let page = billing.invoices(after.as_ref()).await?;
         page.items.iter().for_each(|invoice| invoices.invoice(invoice));
+        watch.page("invoices", page.items.len());
         after = page.next;
         if after.is_none() {
             break;
@@ -127,8 +141,10 @@ async fn read_service(billing: &BillingApi) -> Result<(source::Deployment, Attem
     loop {
         let page = billing.attempts(after.as_ref()).await?;
         page.items.iter().for_each(|attempt| attempts.attempt(attempt));
+        watch.page("attempts", page.items.len());
         after = page.next;
         if after.is_none() {
+            watch.to_come(rows);
             return Ok((known, attempts));
         }
     }

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::source::{Cursor, PAGE, page};
+use super::source::{Cursor, LedgerApi, PAGE, page};
+use super::watch::Watch;
 use crate::http::{Api, CallError};
 use crate::output::{grouped, note};
 
@@ -29,6 +30,8 @@ struct Counts {
 pub(crate) async fn command(billing: &Api, payments: &Api) -> Result<(), CallError> {
     let mut done = Counts::default();
     let mut after = None;
+    let watch = Watch::shown("repairing");
+    watch.to_come(u64::try_from(LedgerApi(payments.clone()).last_seq().await?).unwrap_or_default());
     loop {
         let rows: Box<RawValue> = payments.get(&page("/v1/ledger", after.as_ref(), PAGE)).await?;
         let body = Bytes::copy_from_slice(rows.get().as_bytes());
@@ -38,11 +41,13 @@ pub(crate) async fn command(billing: &Api, payments: &Api) -> Result<(), CallErr
         done.adopted += counts.adopted;
         done.conflicts += counts.conflicts;
         done.unknown += counts.unknown;
+        watch.page("the ledger", PAGE);
         after = serde_json::from_str::<Passed>(rows.get()).ok().and_then(|passed| passed.next);
         if after.is_none() {
             break;
         }
     }
+    drop(watch);
     note(format_args!(
         "repaired: {} rows stood so already, {} settled what was open, {} had been forgotten, {} call a person, {} are \
          not of this deployment or name no invoice here",

@@ -6,7 +6,6 @@ mod scan;
 mod slow;
 
 use std::fs;
-use std::process::Command;
 
 use harness::Process;
 use harness::certs::Authority;
@@ -58,15 +57,4 @@ impl Site {
         process.start_again();
         process
     }
-}
-
-/// Whether a tool is on this machine. CI has it: there a missing one is a failure and no silence.
-pub(crate) fn has(tool: &str) -> bool {
-    let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
-    let found = found.is_ok_and(|output| output.status.success());
-    assert!(found || std::env::var_os("CI").is_none(), "CI needs {tool}");
-    if !found {
-        println!("  {tool} is not on this machine: not tried");
-    }
-    found
 }

@@ -4,8 +4,9 @@
 use std::process::Command;
 
 use harness::Process;
+use harness::absent::has;
 
-use crate::{Site, has};
+use crate::Site;
 
 /// The suites of TLS 1.3 that are taken; none of them is weak.
 const SUITES: [&str; 3] =
@@ -14,7 +15,7 @@ const OLD: [&str; 5] = ["SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1", "TLSv1.2"];
 
 #[test]
 fn business_ports_speak_tls_1_3_and_no_weak_suite() {
-    if !has("sslscan") {
+    if !has("sslscan", "what sslscan finds") {
         return;
     }
     let site = Site::new();

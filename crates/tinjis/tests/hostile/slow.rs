@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::Process;
+use harness::absent::has;
 use harness::process::raise_own_nofile;
 use harness::secure::Dialer;
 use harness::wait::pause;
 use harness::{size, timed};
 
-use crate::{Site, has};
+use crate::Site;
 
 /// Others are answered within this, all but one of a hundred. Without optimisation a handshake alone takes half of it.
 const P99_MAX: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 100 });
@@ -121,7 +122,7 @@ fn drip(address: SocketAddr, hello: &[u8]) {
 
 #[test]
 fn slow_requests_over_tls_leave_others_alone() {
-    if !has("slowhttptest") {
+    if !has("slowhttptest", "what slowhttptest does") {
         return;
     }
     let site = Site::new();
