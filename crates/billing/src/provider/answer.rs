@@ -151,7 +151,9 @@ const WRONG_MAYBE_TAKEN: AnswerClass = AnswerClass::EndpointWrong { took_nothing
 
 /// What status and body say, whoever sent them.
 fn content(asked: &Asked<'_>, heard: &Heard<'_>) -> Row {
-    let fields = serde_json::from_slice::<Fields>(heard.body).ok();
+    // As text first: a string that nobody reads could otherwise hold bytes that are none (RFC 8259 section 8.1).
+    let text = std::str::from_utf8(heard.body).ok();
+    let fields = text.and_then(|text| serde_json::from_str::<Fields>(text).ok());
     let says_charged = fields.as_ref().is_some_and(|fields| fields.result == Field::Is(true));
     match heard.status {
         200 | 201 if !heard.is_problem() => success(asked, heard.status, fields.as_ref()),
