@@ -267,7 +267,7 @@ prove: ## every proof, small, and one table of them; FULL=1 is the full size
 .PHONY: prove-mutants
 prove-mutants: ## the protocol broken on purpose in a copy, a patch at a time: the named proof must notice each
 	cargo build --locked --package harness --bin prove
-	CARGO_TARGET_DIR="$(abspath $(OUT))" PROVE_OUT="$(OUT)/prove" "$(OUT)/debug/prove" mutants
+	PROVE_OUT="$(OUT)/prove" "$(OUT)/debug/prove" mutants
 
 .PHONY: pauses
 pauses: ## billing stopped past its leases in mid-run, and let go on, 50 times

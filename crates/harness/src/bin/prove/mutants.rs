@@ -1,6 +1,6 @@
 //! Each patch breaks the protocol in one way; applied to a copy, it must turn the proof that it names red, which is
-//! green without it. The copy shares the target folder that make names, so that only what a patch touches is built.
-//! Knows the form of a patch's first lines: `breaks:`, then `proof:` with cargo's words.
+//! green without it. The copy is of the last commit and is built in a target folder of its own, so that no broken
+//! program is left where others look for sound ones. Knows the first lines of a patch, and the parts by their names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,67 +9,77 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::parts::{out, seconds};
-use crate::run::{cargo, tail};
+use crate::parts::{NOTHING_LEFT_OUT, Part, out, seconds};
+use crate::run::{Ended, cargo, complaint, tail};
 use crate::say;
+use crate::table::columns;
 
 const PATCHES: &str = "crates/tinjis/mutants";
+const NOTICED: &str = "red, as wanted";
+/// Of what a proof complains about, in the table.
+const SAID_CHARS_MAX: usize = 100;
 
 /// An edit of production code that must be noticed.
 struct Mutant {
     file: PathBuf,
     breaks: String,
-    proof: String,
+    proof: Proof,
 }
 
-/// A copy of the last commit; gone when dropped.
+/// Who must notice: a part of `make prove`, and those of its tests whose names hold a word.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Proof {
+    part: String,
+    test: String,
+}
+
+/// A copy of the last commit, and where it is built; the copy is gone when dropped.
 struct Copy {
     folder: PathBuf,
+    target: PathBuf,
 }
 
 /// Breaks and looks; `false` when something was not noticed.
 pub(crate) fn prove() -> io::Result<bool> {
     let out = out()?;
     let mutants = read(Path::new(PATCHES))?;
-    let copy = Copy::of_last_commit(&out.join("copy"))?;
-    let look = |proof: &str, log: &str| {
-        let args: Vec<&str> = ["test", "--locked"].into_iter().chain(proof.split(' ')).collect();
-        let variables = [("PROVE_OUT", "")];
-        cargo(&copy.folder, &args, &variables, &out.join(log))
-    };
+    let copy = Copy::of_last_commit(&out.join("copy"), out.join("mutants"))?;
+    let mut rows =
+        vec![["broken", "by whom noticed", "verdict", "what it said", "seconds"].map(String::from)];
     let mut right = true;
-    let mut table = format!("{:<52} {:<62} {:<16} seconds\n", "broken", "proof", "verdict");
-    let mut row = |what: &str, proof: &str, verdict: &str, took: Duration| {
-        say(&format!("-- {what}: {proof}: {verdict}, {}", seconds(took)));
-        table += &format!("{what:<52} {proof:<62} {verdict:<16} {}\n", took.as_secs());
+    let mut tell = |what: &str, proof: &Proof, verdict: &str, said: String, took: Duration| {
+        say(&format!(
+            "   {verdict} after {}{}{said}",
+            seconds(took),
+            if said.is_empty() { "" } else { ": " }
+        ));
+        rows.push([what.to_owned(), proof.to_string(), verdict.to_owned(), said, took.as_secs().to_string()]);
     };
-    for proof in mutants.iter().map(|mutant| mutant.proof.as_str()).collect::<BTreeSet<_>>() {
-        let ended = look(proof, "mutants-none.log")?;
+    let proofs: BTreeSet<&Proof> = mutants.iter().map(|mutant| &mutant.proof).collect();
+    let steps = proofs.len() + mutants.len();
+    for (at, proof) in proofs.into_iter().enumerate() {
+        say(&format!("-- {} of {steps}: nothing is broken: {proof}", at + 1));
+        let ended = copy.look(proof, &out.join("mutants-none.log"))?;
         if !ended.is_ok {
             say(&tail(&out.join("mutants-none.log")));
         }
         right &= ended.is_ok;
-        row("nothing", proof, if ended.is_ok { "green" } else { "RED WITHOUT" }, ended.took);
+        tell("nothing", proof, if ended.is_ok { "green" } else { "RED" }, String::new(), ended.took);
     }
-    for mutant in &mutants {
-        copy.apply(&mutant.file, &[])?;
-        let built = look(
-            &format!("{} --no-run", mutant.proof.split(" -- ").next().unwrap_or_default()),
-            "mutants-build.log",
-        )?;
-        let verdict = if built.is_ok {
-            let log = format!("mutants-{}.log", mutant.file.file_stem().unwrap_or_default().display());
-            let ended = look(&mutant.proof, &log)?;
-            (if ended.is_ok { "NOT NOTICED" } else { "red, as wanted" }, ended.took)
-        } else {
-            say(&tail(&out.join("mutants-build.log")));
-            ("DOES NOT BUILD", built.took)
-        };
-        copy.apply(&mutant.file, &["--reverse"])?;
-        right &= verdict.0 == "red, as wanted";
-        row(&mutant.breaks, &mutant.proof, verdict.0, verdict.1);
+    for (at, mutant) in mutants.iter().enumerate() {
+        say(&format!(
+            "-- {} of {steps}: {}: {}",
+            steps - mutants.len() + at + 1,
+            mutant.breaks,
+            mutant.proof
+        ));
+        let log = out.join(format!("mutants-{}.log", mutant.file.file_stem().unwrap_or_default().display()));
+        let (verdict, took) = copy.look_when_broken(mutant, &log)?;
+        right &= verdict == NOTICED;
+        let said = if verdict == NOTICED { complaint(&log, SAID_CHARS_MAX) } else { String::new() };
+        tell(&mutant.breaks, &mutant.proof, verdict, said, took);
     }
-    say(&format!("\n{table}"));
+    say(&format!("\n{}", columns(&rows, 4)));
     Ok(right)
 }
 
@@ -92,31 +102,67 @@ impl Mutant {
             let missing = || io::Error::other(format!("{} has no line {name}", file.display()));
             found.map(|rest| rest.trim().to_owned()).ok_or_else(missing)
         };
-        let (breaks, proof) = (line("breaks:")?, line("proof:")?);
+        let (breaks, proof) = (line("breaks:")?, Proof { part: line("part:")?, test: line("test:")? });
+        if Part::named(&proof.part).is_none() {
+            return Err(io::Error::other(format!("{}: no proof {}", file.display(), proof.part)));
+        }
         Ok(Self { file: fs::canonicalize(file)?, breaks, proof })
     }
 }
 
+impl std::fmt::Display for Proof {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "{}: {}", self.part, self.test)
+    }
+}
+
 impl Copy {
-    fn of_last_commit(folder: &Path) -> io::Result<Self> {
-        let copy = Self { folder: folder.to_owned() };
+    fn of_last_commit(folder: &Path, target: PathBuf) -> io::Result<Self> {
+        let copy = Self { folder: folder.to_owned(), target };
         copy.remove();
-        let name = folder.to_str().ok_or_else(|| io::Error::other("the folder's name is no text"))?;
-        git(Path::new("."), &["worktree", "add", "--force", "--detach", name, "HEAD"])?;
+        let name = text_of(folder)?;
+        git(Path::new("."), &["clone", "--quiet", "--shared", ".", name])?;
         Ok(copy)
     }
 
+    /// The proof, over the copy as it is.
+    fn look(&self, proof: &Proof, log: &Path) -> io::Result<Ended> {
+        let part = Part::named(&proof.part).expect("its name was looked up when it was read");
+        let args = [&part.command(false)[..], &[&proof.test]].concat();
+        // Its row is not for the table of sound ones.
+        let variables = [
+            part.small,
+            &[NOTHING_LEFT_OUT, ("PROVE_OUT", ""), ("CARGO_TARGET_DIR", text_of(&self.target)?)],
+        ]
+        .concat();
+        cargo(&self.folder, &args, &variables, log)
+    }
+
+    /// The same with a patch; that it builds is not the proof's merit.
+    fn look_when_broken(&self, mutant: &Mutant, log: &Path) -> io::Result<(&'static str, Duration)> {
+        let part = Part::named(&mutant.proof.part).expect("its name was looked up when it was read");
+        self.apply(&mutant.file, &[])?;
+        let command = part.command(false);
+        let build: Vec<&str> =
+            command.into_iter().take_while(|word| *word != "--").chain(["--no-run"]).collect();
+        let built = cargo(&self.folder, &build, &[("CARGO_TARGET_DIR", text_of(&self.target)?)], log)?;
+        let ended = if built.is_ok {
+            let ended = self.look(&mutant.proof, log)?;
+            (if ended.is_ok { "NOT NOTICED" } else { NOTICED }, ended.took)
+        } else {
+            say(&tail(log));
+            ("DOES NOT BUILD", built.took)
+        };
+        self.apply(&mutant.file, &["--reverse"])?;
+        Ok(ended)
+    }
+
     fn apply(&self, patch: &Path, flags: &[&str]) -> io::Result<()> {
-        let name = patch.to_str().ok_or_else(|| io::Error::other("a patch's name is no text"))?;
-        git(&self.folder, &[&["apply"], flags, &[name]].concat())
+        git(&self.folder, &[&["apply"], flags, &[text_of(patch)?]].concat())
     }
 
     fn remove(&self) {
-        if let Some(name) = self.folder.to_str().filter(|_| self.folder.exists()) {
-            let _stale = git(Path::new("."), &["worktree", "remove", "--force", name]);
-            let _gone = fs::remove_dir_all(&self.folder);
-        }
-        let _none = git(Path::new("."), &["worktree", "prune"]);
+        let _none = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -126,10 +172,41 @@ impl Drop for Copy {
     }
 }
 
+fn text_of(path: &Path) -> io::Result<&str> {
+    path.to_str().ok_or_else(|| io::Error::other(format!("{} is no text", path.display())))
+}
+
 fn git(folder: &Path, args: &[&str]) -> io::Result<()> {
     let output = Command::new("git").args(args).current_dir(folder).output()?;
     if output.status.success() {
         return Ok(());
     }
     Err(io::Error::other(format!("git {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    #[test]
+    fn each_of_eight_mutants_names_its_proof_and_applies_to_the_code_as_it_is() {
+        let mutants = read(&root().join(PATCHES)).unwrap();
+        assert!(mutants.len() >= 8, "{}", mutants.len());
+        for mutant in mutants {
+            git(&root(), &["apply", "--check", text_of(&mutant.file).unwrap()]).unwrap();
+            assert!(!mutant.breaks.is_empty() && !mutant.proof.test.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_mutant_that_names_no_part_of_make_prove_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.patch");
+        fs::write(&file, "breaks: all\npart: hope\ntest: x\n").unwrap();
+        assert!(Mutant::read(file).is_err());
+    }
 }

@@ -43,3 +43,35 @@ pub(crate) fn tail(log: &Path) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
+
+/// What the first test that failed said, in one line.
+pub(crate) fn complaint(log: &Path, chars_max: usize) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let mut lines = text.lines().skip_while(|line| !line.contains(" panicked at ")).skip(1);
+    let said = lines.next().unwrap_or_default();
+    let said = said.strip_prefix("assertion `left == right` failed").unwrap_or(said);
+    let said = said.trim_start_matches([':', ' ']).split('{').next().unwrap_or_default();
+    let left = lines.next().map(str::trim).filter(|line| line.starts_with("left: "));
+    let said = [said.trim_end_matches([':', ' ']), left.unwrap_or_default()].join(" ");
+    said.trim().chars().take(chars_max).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_is_one_line_without_the_object_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let of = |text: &str| {
+            std::fs::write(&log, format!("thread 'x' (7) panicked at a.rs:1:2:\n{text}\nstack")).unwrap();
+            complaint(&log, 30)
+        };
+        assert_eq!(of("waited 10s in vain for: it"), "waited 10s in vain for: it");
+        let object =
+            "assertion `left == right` failed: in the end: {\"double\":5}\n  left: [5, 0]\n right: [0, 0]";
+        assert_eq!(of(object), "in the end left: [5, 0]");
+        assert_eq!(of(&"x".repeat(99)).len(), 30);
+    }
+}

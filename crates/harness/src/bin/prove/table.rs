@@ -60,21 +60,28 @@ pub(crate) fn take(folder: &Path) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// All rows, each column as wide as its widest.
+/// The rows with their heading.
 pub(crate) fn print(rows: &[Row]) -> String {
-    let widest =
-        |column: fn(&Row) -> &str| rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);
-    let (what, how_many) = (widest(|row| &row.what).max(4), widest(|row| &row.how_many).max(8));
-    let mut text = format!(
-        "{:<what$}  {:<how_many$}  {:>6}  {:>4}  {:>7}\n",
-        "what", "how many", "double", "lost", "seconds"
-    );
-    for row in rows {
+    let heading = ["what", "how many", "double", "lost", "seconds"].map(String::from);
+    let cells = rows.iter().map(|row| {
         let seconds = format!("{}.{}", row.took.as_secs(), row.took.subsec_millis() / 100);
-        text += &format!(
-            "{:<what$}  {:<how_many$}  {:>6}  {:>4}  {seconds:>7}\n",
-            row.what, row.how_many, row.double, row.lost
-        );
+        [row.what.clone(), row.how_many.clone(), row.double.clone(), row.lost.clone(), seconds]
+    });
+    columns(&std::iter::once(heading).chain(cells).collect::<Vec<_>>(), 2)
+}
+
+/// Lines of cells, each column as wide as its widest; those from `right` on are flush right, as numbers are.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]], right: usize) -> String {
+    let widths: [usize; N] =
+        std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
+    let mut text = String::new();
+    for row in rows {
+        let cells: [String; N] = std::array::from_fn(|at| {
+            let (cell, width) = (&row[at], widths[at]);
+            if at < right { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        text += cells.join("  ").trim_end();
+        text.push('\n');
     }
     text
 }
