@@ -15,11 +15,9 @@ type Variables = &'static [(&'static str, &'static str)];
 /// A proof, or several in one program.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
-    /// After `cargo`, without a profile. Of the whole workspace, so that what its tests have built is not built again
-    /// with fewer features.
+    /// After `cargo`, without a profile: the tests' own build when small. Of the whole workspace, so that what its
+    /// tests have built is not built again with fewer features.
     args: &'static [&'static str],
-    /// For it to be quick, whatever the size: `--release`, or else the tests' own build.
-    is_release: bool,
     pub(crate) small: Variables,
     full: Variables,
     /// The row of a part that leaves none.
@@ -27,7 +25,7 @@ pub(crate) struct Part {
 }
 
 const fn test(name: &'static str, args: &'static [&'static str], small: Variables, full: Variables) -> Part {
-    Part { name, args, is_release: false, small, full, plain: None }
+    Part { name, args, small, full, plain: None }
 }
 
 /// Where PostgreSQL or strace is missing, a test of the workspace says so and passes; a proof is red then.
@@ -35,14 +33,12 @@ pub(crate) const NOTHING_LEFT_OUT: (&str, &str) = ("CI", "true");
 
 /// In the order of the table.
 static PARTS: [Part; 10] = [
-    Part {
-        name: "model",
-        args: &["run", "-p", "model"],
-        is_release: true,
-        small: &[],
-        full: &[],
-        plain: None,
-    },
+    test(
+        "model",
+        &["test", "--workspace", "--bin", "model", "--", "--nocapture", "the_protocol"],
+        &[("MODEL_SIZE", "full")],
+        &[("MODEL_SIZE", "full")],
+    ),
     test(
         "simulation",
         &["test", "--workspace", "--test", "simulation", "--", "nobody"],
@@ -52,7 +48,6 @@ static PARTS: [Part; 10] = [
     Part {
         name: "store contract",
         args: &["test", "--workspace", "--test", "store"],
-        is_release: false,
         small: &[],
         full: &[("STORE_WALKS", "200")],
         plain: Some("every walk agrees with the model of a store"),
@@ -128,11 +123,7 @@ impl Part {
     /// After `cargo`.
     pub(crate) fn command(&self, is_full: bool) -> Vec<&'static str> {
         let (command, rest) = self.args.split_first().expect("a part has a command");
-        let profile: &[&str] = match (self.is_release, is_full) {
-            (true, _) => &["--release"],
-            (false, true) => &["--profile", "prove"],
-            (false, false) => &[],
-        };
+        let profile: &[&str] = if is_full { &["--profile", "prove"] } else { &[] };
         [&[*command, "--locked"], profile, rest].concat()
     }
 }
