@@ -220,14 +220,19 @@ fn walks<F: Made>(cases: u32) {
     walked.unwrap_or_else(|error| panic!("{error}"));
 }
 
+/// So many where nothing else is said.
+fn number(small: usize) -> u32 {
+    u32::try_from(harness::size("STORE_WALKS", small)).unwrap()
+}
+
 #[test]
 fn every_walk_through_sqlite_agrees_with_the_model() {
-    walks::<SqliteFixture>(64);
+    walks::<SqliteFixture>(number(64));
 }
 
 #[test]
 fn every_walk_through_postgresql_agrees_with_the_model() {
     if is_postgres_there() {
-        walks::<PostgresFixture>(u32::try_from(harness::size("STORE_WALKS", 12)).unwrap());
+        walks::<PostgresFixture>(number(12));
     }
 }
