@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::parts::{NOTHING_LEFT_OUT, Part, out, seconds};
 use crate::run::{Ended, cargo, complaint, tail};
 use crate::say;
@@ -41,7 +43,7 @@ struct Copy {
 
 /// Breaks and looks; `false` when something was not noticed.
 pub(crate) fn prove() -> io::Result<bool> {
-    let out = out()?;
+    let (out, began) = (out()?, Instant::now());
     let mutants = read(Path::new(PATCHES))?;
     let copy = Copy::of_last_commit(&out.join("copy"), out.join("mutants"))?;
     let mut rows =
@@ -79,7 +81,9 @@ pub(crate) fn prove() -> io::Result<bool> {
         let said = if verdict == NOTICED { complaint(&log, SAID_CHARS_MAX) } else { String::new() };
         tell(&mutant.breaks, &mutant.proof, verdict, said, took);
     }
-    say(&format!("\n{}", columns(&rows, 4)));
+    let verdict = if right { "each was noticed" } else { "RED" };
+    let took = seconds(began.elapsed());
+    say(&format!("\n{}\n{verdict}, in {took}, building included", columns(&rows, 4)));
     Ok(right)
 }
 

@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::run::{cargo, tail};
 use crate::say;
 use crate::table::{Row, print, take};
@@ -31,7 +33,7 @@ const fn test(name: &'static str, args: &'static [&'static str], small: Variable
 /// Where PostgreSQL or strace is missing, a test of the workspace says so and passes; a proof is red then.
 pub(crate) const NOTHING_LEFT_OUT: (&str, &str) = ("CI", "true");
 
-/// In the order of the table.
+/// In the order of the table. Where most of the time is waiting, several tests go on at once.
 static PARTS: [Part; 10] = [
     test(
         "model",
@@ -54,19 +56,19 @@ static PARTS: [Part; 10] = [
     },
     test(
         "kill matrix",
-        &["test", "--workspace", "--test", "kill_points", "--", "--test-threads", "1"],
+        &["test", "--workspace", "--test", "kill_points", "--", "--test-threads", "3"],
         &[("KILL_HITS", "3")],
         &[("KILL_HITS", "3"), ("RECOVERIES", "20")],
     ),
     test(
         "fault matrix",
-        &["test", "--workspace", "--test", "faults", "--", "--test-threads", "1"],
+        &["test", "--workspace", "--test", "faults", "--", "--test-threads", "3"],
         &[("FAULT_INVOICES", "1000")],
         &[("FAULT_INVOICES", "10000")],
     ),
     test(
         "pauses",
-        &["test", "--workspace", "--test", "pauses", "--", "--test-threads", "1"],
+        &["test", "--workspace", "--test", "pauses", "--", "--test-threads", "2"],
         &[("PAUSES", "5")],
         &[("PAUSES", "50")],
     ),
@@ -98,20 +100,22 @@ static PARTS: [Part; 10] = [
 
 /// Runs them all and prints the table; `false` when one is red.
 pub(crate) fn prove(is_full: bool) -> io::Result<bool> {
-    let folder = out()?;
+    let (folder, began) = (out()?, Instant::now());
     let mut rows = Vec::new();
     let mut all_right = true;
     let _old = take(&folder)?;
-    for part in &PARTS {
-        say(&format!("-- {}", part.name));
+    for (at, part) in PARTS.iter().enumerate() {
+        say(&format!("-- {} of {}: {}", at + 1, PARTS.len(), part.name));
         let (of_part, is_right) = run(part, is_full, &folder)?;
         for row in &of_part {
-            say(&format!("   {}: {}; double {}, lost {}", row.what, row.how_many, row.double, row.lost));
+            let Row { what, how_many, double, lost, took } = row;
+            say(&format!("   {what}: {how_many}; double {double}, lost {lost}; {}", seconds(*took)));
         }
         all_right &= is_right;
         rows.extend(of_part);
     }
-    say(&format!("\n{}", print(&rows)));
+    let verdict = if all_right { "green" } else { "RED" };
+    say(&format!("\n{}\n{verdict} in {}, building included", print(&rows), seconds(began.elapsed())));
     Ok(all_right)
 }
 
