@@ -129,16 +129,12 @@ impl Copy {
         Ok(copy)
     }
 
-    /// The proof, over the copy as it is.
+    /// The proof, over the copy as it is; at the size that it has among the workspace's tests, which is enough.
     fn look(&self, proof: &Proof, log: &Path) -> io::Result<Ended> {
         let part = Part::named(&proof.part).expect("its name was looked up when it was read");
         let args = [&part.command(false)[..], &[&proof.test]].concat();
         // Its row is not for the table of sound ones.
-        let variables = [
-            part.small,
-            &[NOTHING_LEFT_OUT, ("PROVE_OUT", ""), ("CARGO_TARGET_DIR", text_of(&self.target)?)],
-        ]
-        .concat();
+        let variables = [NOTHING_LEFT_OUT, ("PROVE_OUT", ""), ("CARGO_TARGET_DIR", text_of(&self.target)?)];
         cargo(&self.folder, &args, &variables, log)
     }
 

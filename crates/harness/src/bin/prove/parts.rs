@@ -20,7 +20,7 @@ pub(crate) struct Part {
     /// After `cargo`, without a profile: the tests' own build when small. Of the whole workspace, so that what its
     /// tests have built is not built again with fewer features.
     args: &'static [&'static str],
-    pub(crate) small: Variables,
+    small: Variables,
     full: Variables,
     /// The row of a part that leaves none.
     plain: Option<&'static str>,
