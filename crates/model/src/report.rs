@@ -168,7 +168,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "the size of a proof is no setting of a service")]
     fn the_protocol_holds_and_every_broken_variant_is_caught() {
         let is_full = std::env::var_os("MODEL_SIZE").is_some_and(|size| size == "full");
         assert!(run(if is_full { Size::Full } else { Size::Small }, None).unwrap());
