@@ -280,6 +280,15 @@ replicas: ## three of each service on one PostgreSQL; the database is killed in 
 	REPLICAS_INVOICES=$(or $(REPLICAS_INVOICES),20000) RESTART_INVOICES=$(or $(RESTART_INVOICES),20000) \
 	  cargo test --profile prove --locked --package tinjis --test replicas -- --nocapture --test-threads 1
 
+.PHONY: previous
+previous: ## the programs that this version replaces, for the tests of an upgrade; PREVIOUS=REVISION names others
+	@deploy/scripts/previous.sh "$(OUT)/previous" $(PREVIOUS)
+
+.PHONY: upgrade
+upgrade: previous ## the previous version and this one on one database, at once and in turn
+	UPGRADE_PREVIOUS="$(abspath $(OUT))/previous" UPGRADE_INVOICES=$(or $(UPGRADE_INVOICES),10000) \
+	  cargo test --workspace --locked --test upgrade -- --nocapture --test-threads 1
+
 .PHONY: faults
 faults: ## each way in which a network treats calls badly, alone and mixed at 20 % of calls, over 10,000 invoices
 	FAULT_INVOICES=$(or $(FAULT_INVOICES),10000) \

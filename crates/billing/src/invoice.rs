@@ -254,6 +254,8 @@ pub struct Run {
     pub finished_at: Option<i64>,
     /// Until when its driver holds it; afterwards any replica adopts it.
     pub lease_until: i64,
+    /// Which version of billing began it; `None` of one that did not say so yet.
+    pub begun_by: Option<String>,
     /// How often somebody has joined it, or has changed what it should look at: its driver looks again before it ends.
     pub joins: i64,
     /// What it has done so far.

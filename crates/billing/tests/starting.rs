@@ -1,8 +1,10 @@
-//! When billing is ready on PostgreSQL: not without its database, not below the schema, and also above it. Where no
-//! server is installed this is left out, loudly; in CI that is a failure.
+//! When billing is ready on PostgreSQL: not without its database or with one that cannot prove who it is, not below
+//! the schema, and also above it. Where no server is installed this is left out, loudly; in CI that is a failure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use harness::certs::{Authority, replace};
 use harness::http::try_call;
 use harness::postgres::Server;
 use harness::process::Spec;
@@ -56,7 +58,7 @@ fn below_the_schema_nobody_is_ready_and_above_it_everybody() {
 #[test]
 fn billing_starts_before_its_database_and_may_be_stopped_meanwhile() {
     let Some(server) = Server::start("a billing that waits for its database") else { return };
-    let server = std::sync::Arc::new(server);
+    let server = Arc::new(server);
     let database = Database::of(&server);
     server.stop();
     let (mut process, _dir) = billing(&database);
@@ -71,4 +73,40 @@ fn billing_starts_before_its_database_and_may_be_stopped_meanwhile() {
     server.start_again();
     process.run_to_end("migrate");
     wait_until("the service", READY_WITHIN, || admin(&process, "/readyz").0 == 200);
+}
+
+const SESSIONS: &str = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+     WHERE datname = current_database() AND pid <> pg_backend_pid() AND ssl = ";
+
+#[test]
+fn over_tls_the_database_proves_who_it_is_to_the_service_and_to_its_migration() {
+    let authority = Authority::new("the database's");
+    let pair = authority.server("localhost");
+    let Some(server) = Server::start_with("billing with TLS to its database", &[], Some(&pair)) else {
+        return;
+    };
+    let database = Database::of(&Arc::new(server));
+    let by_name = database.url().replace("127.0.0.1", "localhost");
+    let trusting = |authority: &Authority| {
+        let (mut process, dir) = billing(&database);
+        let ca = dir.path().join("database-ca.pem");
+        replace(&ca, &authority.pem());
+        process.set_env("DATABASE_URL", &by_name);
+        process.set_env("DATABASE_CA", ca.display().to_string());
+        (process, dir)
+    };
+    let (mut stranger, _dir) = trusting(&Authority::new("a stranger's"));
+    assert_eq!(stranger.try_run("migrate").code(), Some(1), "{}", stranger.log());
+    stranger.spawn();
+    wait_until("a word on the database", READY_WITHIN, || {
+        let (status, text) = admin(&stranger, "/readyz");
+        status == 503 && text.contains("cannot be used")
+    });
+    assert_eq!(database.ask("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), 0);
+
+    let (mut process, _other) = trusting(&authority);
+    process.run_to_end("migrate");
+    process.start_again();
+    let sessions = |over_tls: bool| database.ask(&format!("{SESSIONS}{over_tls}"));
+    assert!(sessions(true) > 0 && sessions(false) == 0, "{} and {}", sessions(true), sessions(false));
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
 use harness::Database;
+use harness::postgres::{Cut, CutPlan, Cutter, Pooler};
 use payments::keys::{Fingerprint, Key, Known, judge};
 use payments::ledger::postgres::{PostgresLedger, SCHEMA};
 use payments::ledger::sqlite::SqliteLedger;
@@ -42,16 +43,25 @@ impl Place for InSqlite {
     }
 }
 
-struct InPostgres(Database);
+struct InPostgres {
+    database: Database,
+    /// Where it is reached: directly, or through a pooler.
+    url: String,
+}
 
 impl InPostgres {
     /// `None` where there is no server, which was said.
     fn fresh() -> Option<Self> {
-        Database::fresh("the ledger's contract on PostgreSQL").map(Self)
+        Database::fresh("the ledger's contract on PostgreSQL").map(Self::at)
+    }
+
+    fn at(database: Database) -> Self {
+        let url = database.url().to_owned();
+        Self { database, url }
     }
 
     fn connect(&self) -> Postgres {
-        let settings = PostgresSettings::parse(self.0.url(), None, 8, "payments").expect("a sound URL");
+        let settings = PostgresSettings::parse(&self.url, None, 8, "payments").expect("a sound URL");
         Postgres::open(&settings, SCHEMA, None, Random::system()).expect("no files to be wrong")
     }
 }
@@ -298,9 +308,7 @@ async fn a_new_name_is_another_one_and_stays() {
 fn a_ledger_in_postgres_does_what_the_model_does() {
     /// Each has a database of its own, which takes a while.
     const CASES: u32 = 8;
-    if InPostgres::fresh().is_none() {
-        return;
-    }
+    let Some(_kept) = InPostgres::fresh() else { return };
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(CASES));
     let story = proptest::collection::vec(step(), 1..40);
     let done = runner.run(&story, |steps| {
@@ -353,7 +361,7 @@ async fn a_process_that_took_a_ledger_for_another_writes_nothing_more_and_is_tol
     payments::ledger::postgres::renew_id(&place.connect(), &Random::system()).await.unwrap();
     ledger.record(&entry(Some(1), 0, 0, true)).await.unwrap_err();
     ledger.renamed().await;
-    assert_eq!(place.0.ask("SELECT count(*) FROM ledger"), 1);
+    assert_eq!(place.database.ask("SELECT count(*) FROM ledger"), 1);
 }
 
 #[tokio::test]
@@ -366,4 +374,64 @@ async fn an_entry_that_the_database_cannot_hold_takes_no_other_with_it() {
     let recorded = futures_util::future::join_all(all.iter().map(|entry| ledger.record(entry))).await;
     let refused: Vec<bool> = recorded.iter().map(Result::is_err).collect();
     assert!(refused[0] && !refused[1..].contains(&true), "{refused:?}");
+}
+
+/// Four connections behind, dozens before; what a session remembers is somebody else's in the next transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pooler_in_transaction_mode_changes_nothing() {
+    const BEHIND: usize = 4;
+    let Some(mut place) = InPostgres::fresh() else { return };
+    let Some(pooler) = Pooler::start("the ledger behind pgbouncer", place.database.url(), BEHIND) else {
+        return;
+    };
+    place.url = pooler.before(place.database.url());
+    let ledgers = [place.open().await, place.open().await, place.open().await];
+    race(&ledgers).await;
+    let others = (20..60_u8).map(|key| {
+        let ledger = Arc::clone(&ledgers[usize::from(key) % ledgers.len()]);
+        async move { ledger.record(&entry(Some(key), 1, 0, true)).await }
+    });
+    let recorded = futures_util::future::join_all(others).await;
+    assert!(recorded.iter().all(|one| matches!(one, Ok(Recorded::New(_)))), "{recorded:?}\n{}", pooler.log());
+    assert_eq!(ledgers[0].page(ACCOUNTS[1], Seq(0), 1000).await.unwrap().rows.len(), 40);
+    assert_eq!(place.database.ask("SELECT count(*) FROM ledger"), 60);
+}
+
+/// A failover in small: the server has done it or not, and who asked cannot tell.
+#[tokio::test]
+async fn a_charge_whose_commit_was_not_answered_is_found_again_by_its_key() {
+    const INSERT: &[&str] = &["INSERT INTO ledger"];
+    let Some(mut place) = InPostgres::fresh() else { return };
+    let cutter = Cutter::before(place.database.url());
+    place.url = cutter.url(place.database.url());
+    let ledger = place.open().await;
+    for (key, cuts) in [(0, &[Cut::Answer] as &'static [Cut]), (1, &[Cut::Request])] {
+        cutter.follow(CutPlan::next(INSERT, cuts));
+        let recorded = ledger.record(&entry(Some(key), 0, 0, true)).await;
+        assert!(matches!(recorded, Ok(Recorded::New(_))), "{cuts:?}: {recorded:?}");
+    }
+    assert_eq!((cutter.cuts(), place.database.ask("SELECT count(*) FROM ledger")), (2, 2));
+
+    // Of one without a key nobody can know: it is not answered as a charge, and not written again.
+    for (cuts, kept) in [(&[Cut::Answer] as &'static [Cut], 3), (&[Cut::Request], 3)] {
+        cutter.follow(CutPlan::next(INSERT, cuts));
+        ledger.record(&entry(None, 0, 0, true)).await.unwrap_err();
+        assert_eq!(place.database.ask("SELECT count(*) FROM ledger"), kept, "{cuts:?}");
+    }
+    assert_eq!(cutter.cuts(), 4);
+}
+
+#[tokio::test]
+async fn a_page_of_a_small_account_does_not_walk_through_the_rows_of_others() {
+    let Some(place) = InPostgres::fresh() else { return };
+    let ledger = place.open().await;
+    place.database.run(
+        "INSERT INTO ledger SELECT nextval('ledger_positions'), 'other-' || n, 'other', '', NULL, 1, 'EUR', 1, 'CHARGED', '/', 0
+         FROM generate_series(1, 20000) AS n; ANALYZE ledger",
+    );
+    ledger.record(&entry(Some(0), 0, 0, true)).await.unwrap();
+    assert_eq!(ledger.page(ACCOUNTS[0], Seq(0), 10).await.unwrap().rows.len(), 1);
+    let plan = "EXPLAIN SELECT * FROM ledger WHERE seq > 0 AND seq <= 99999 AND account = 'antaeus' ORDER BY seq LIMIT 11";
+    let plan = format!("{:?}", harness::postgres::Sql::to(place.database.url()).rows(plan).unwrap());
+    assert!(plan.contains("ledger_by_account"), "{plan}");
 }

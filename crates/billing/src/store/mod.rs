@@ -49,6 +49,9 @@ pub struct OtherDeployment {
 /// A store's answer.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
+/// What a run says of the program that began it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// The most rows that one call takes or returns.
 pub const BATCH_MAX: usize = 1000;
 

@@ -8,7 +8,7 @@ use billing::invoice::{
 use billing::money::{Currency, Money};
 use billing::protocol::key::Key;
 use billing::protocol::transition::{Conflict, Outcome, Settlement};
-use billing::store::{Counts, Imported, Resolution, Resolved, Settled, Store};
+use billing::store::{Counts, Imported, Resolution, Resolved, Settled, Store, VERSION};
 
 use crate::fixture::{
     DEPLOYMENT, DRY, Fixture, LEASE, LEASE_MS, PLAIN, PostgresFixture, SqliteFixture, UPDATE, claimed,
@@ -32,6 +32,16 @@ macro_rules! cases {
                 #[tokio::test]
                 async fn $case() {
                     let Some(fixture) = super::PostgresFixture::new().await else { return };
+                    super::$case(fixture).await;
+                }
+            )*
+        }
+
+        mod pgbouncer {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let Some(fixture) = super::PostgresFixture::pooled().await else { return };
                     super::$case(fixture).await;
                 }
             )*
@@ -242,6 +252,7 @@ async fn a_run_is_joined_while_it_is_unfinished_and_adopted_when_its_lease_has_e
     imported(&*store, 3).await;
     let (first, joined) = store.open_run(LEASE).await.unwrap();
     assert_eq!((joined, first.counters.total, first.finished_at), (false, 3, None));
+    assert_eq!(first.begun_by.as_deref(), Some(VERSION));
     let (again, joined) = store.open_run(LEASE * 2).await.unwrap();
     assert_eq!((again.clone(), joined), (Run { joins: 1, ..first.clone() }, true));
     assert_eq!(store.adopt_run(LEASE).await.unwrap(), None);

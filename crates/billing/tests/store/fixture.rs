@@ -16,6 +16,7 @@ use billing::store::{ImportMode, ImportRow, Imported, Settled, Store};
 use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
 use harness::Database;
+use harness::postgres::Pooler;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -76,14 +77,19 @@ pub(crate) struct PostgresFixture {
     pub(crate) database: Database,
     settings: PostgresSettings,
     now_ms: AtomicI64,
+    _pooler: Option<Pooler>,
 }
 
 /// What tests with PostgreSQL are, where there is none.
 const PART: &str = "billing's store on PostgreSQL";
 
-/// Says so loudly if it is not.
-pub(crate) fn is_postgres_there() -> bool {
-    Database::fresh(PART).is_some()
+/// Keeps the server for tests that have one database after the other; `None` where there is none, which is said loudly.
+pub(crate) fn postgres_kept() -> Option<Database> {
+    Database::fresh(PART)
+}
+
+fn settings(url: &str) -> PostgresSettings {
+    PostgresSettings::parse(url, None, 4, "billing").unwrap()
 }
 
 /// The store's only clock, in a test's hands.
@@ -97,11 +103,25 @@ impl PostgresFixture {
     /// `None` where there is no PostgreSQL, which is said loudly.
     pub(crate) async fn new() -> Option<Self> {
         let database = Database::fresh(PART)?;
-        let settings = PostgresSettings::parse(database.url(), None, 4, "billing").unwrap();
-        let fixture = Self { database, settings, now_ms: AtomicI64::new(START_MS) };
+        let settings = settings(database.url());
+        let fixture = Self { database, settings, now_ms: AtomicI64::new(START_MS), _pooler: None };
         fixture.connect().migrate().await.unwrap();
         fixture.database.run(CLOCK);
         Some(fixture)
+    }
+
+    /// Behind a pgbouncer in transaction mode with fewer connections than come to it.
+    pub(crate) async fn pooled() -> Option<Self> {
+        const BEHIND: usize = 2;
+        let fixture = Self::new().await?;
+        let pooler = Pooler::start("billing's store behind pgbouncer", fixture.database.url(), BEHIND)?;
+        let through = pooler.before(fixture.database.url());
+        Some(Self { _pooler: Some(pooler), ..fixture.through(&through) })
+    }
+
+    /// The same database by another URL, for stores that are opened from now on.
+    pub(crate) fn through(self, url: &str) -> Self {
+        Self { settings: settings(url), ..self }
     }
 
     /// As the store does.

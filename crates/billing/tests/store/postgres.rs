@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use billing::invoice::{Attempt, InvoiceId};
 use billing::protocol::transition::{Outcome, Settlement};
-use billing::store::{Counts, Imported, Store, StoreError};
+use billing::store::{Counts, Imported, Settled, Store, StoreError};
+use harness::postgres::{Cut, CutPlan, Cutter};
 use tokio::task::JoinSet;
 
 use crate::fixture::{Fixture, LEASE, PLAIN, PostgresFixture, UPDATE, claimed, imported, row, run};
@@ -119,4 +120,38 @@ async fn an_invoice_whose_rows_are_spoilt_is_passed_over_and_holds_nobody_up() {
     let rest = store.claim_pending(run.id, InvoiceId(0), 9, LEASE).await.unwrap();
     assert_eq!(rest.iter().map(|attempt| attempt.invoice_id.0).collect::<Vec<_>>(), [3]);
     assert!(matches!(store.invoice(InvoiceId(2)).await, Err(StoreError::Corrupt(_))));
+}
+
+/// A failover in small: the server has committed or not, and who asked cannot tell.
+#[tokio::test]
+async fn a_claim_whose_commit_was_not_answered_is_read_back_by_key_and_a_settlement_is_repeated() {
+    const COMMIT: &[&str] = &["COMMIT\0"];
+    let Some(fixture) = PostgresFixture::new().await else { return };
+    let cutter = Cutter::before(fixture.database.url());
+    let through = cutter.url(fixture.database.url());
+    let fixture = fixture.through(&through);
+    let store = fixture.open().await;
+    imported(&*store, 10).await;
+    let run = run(&*store).await;
+
+    cutter.follow(CutPlan::next(COMMIT, &[Cut::Answer]));
+    let claimed = claimed(&*store, &run, 4).await;
+    cutter.follow(CutPlan::next(COMMIT, &[Cut::Request]));
+    store.claim_pending(run.id, InvoiceId(4), 4, LEASE).await.unwrap_err();
+    assert_eq!(
+        fixture.database.ask("SELECT count(*) FROM attempts"),
+        4,
+        "a commit that never came took nothing"
+    );
+
+    let settlements: Vec<_> = claimed.iter().map(|attempt| settlement(attempt, Outcome::Charged)).collect();
+    for cuts in [&[Cut::Request] as &'static [Cut], &[Cut::Answer]] {
+        cutter.follow(CutPlan::next(COMMIT, cuts));
+        store.settle(Some(run.id), &settlements).await.unwrap_err();
+    }
+    assert_eq!(store.settle(Some(run.id), &settlements).await.unwrap(), [const { Settled::Same }; 4]);
+    assert_eq!(cutter.cuts(), 4);
+    assert_eq!(store.counts().await.unwrap(), Counts { pending: 6, paid: 4, ..Counts::default() });
+    let counters = store.run(run.id).await.unwrap().unwrap().counters;
+    assert_eq!((counters.attempted, counters.paid), (4, 4), "counted once");
 }

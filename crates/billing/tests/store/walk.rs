@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::fixture::{Fixture, LEASE, PostgresFixture, SqliteFixture, is_postgres_there};
+use crate::fixture::{Fixture, LEASE, PostgresFixture, SqliteFixture, postgres_kept};
 use crate::model::Model;
 use crate::steps::{Contract, Step, Told};
 
@@ -232,7 +232,6 @@ fn every_walk_through_sqlite_agrees_with_the_model() {
 
 #[test]
 fn every_walk_through_postgresql_agrees_with_the_model() {
-    if is_postgres_there() {
-        walks::<PostgresFixture>(number(12));
-    }
+    let Some(_kept) = postgres_kept() else { return };
+    walks::<PostgresFixture>(number(12));
 }

@@ -1,6 +1,9 @@
 //! A PostgreSQL database for a test: fresh, on a server of the test's own or on one that is given, and gone with it.
 //! Where there is neither, the test says what it leaves out and passes, except in CI. Knows no service's code.
 
+mod cutter;
+mod keeper;
+mod pooler;
 mod server;
 mod sql;
 
@@ -11,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::absent::leave_out;
 use crate::ledger::Verdict;
 
+pub use cutter::{Cut, Cutter, Plan as CutPlan};
+pub use pooler::Pooler;
 pub use server::Server;
 pub use sql::Sql;
 
@@ -167,6 +172,29 @@ fn with_database(url: &str, name: &str) -> String {
     format!("{base}/{name}{question}{query}")
 }
 
+/// Host and port.
+fn place_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    rest.split(['/', '?']).next().unwrap_or(rest)
+}
+
+/// User and password; an empty one where there is none.
+fn who_of(url: &str) -> (&str, &str) {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let who = rest.rsplit_once('@').map_or("", |(who, _)| who);
+    who.split_once(':').unwrap_or((who, ""))
+}
+
+/// The same database, at another address.
+fn with_place(url: &str, place: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let (who, rest) = rest.rsplit_once('@').map_or(("", rest), |(who, rest)| (who, rest));
+    let path = rest.find('/').map_or("", |slash| &rest[slash..]);
+    let at = if who.is_empty() { "" } else { "@" };
+    format!("{scheme}://{who}{at}{place}{path}")
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -181,6 +209,10 @@ mod tests {
             with_database("postgres://u@h/a?sslmode=disable", "t"),
             "postgres://u@h/t?sslmode=disable"
         );
+        assert_eq!(who_of("postgres://u:p@h:5432/a"), ("u", "p"));
+        assert_eq!(who_of("postgres://h/a"), ("", ""));
+        assert_eq!(place_of("postgres://u:p@h:5432/a?sslmode=disable"), "h:5432");
+        assert_eq!(with_place("postgres://u:p@h:5432/a?b=c", "i:6"), "postgres://u:p@i:6/a?b=c");
     }
 
     #[test]

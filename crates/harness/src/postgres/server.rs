@@ -2,17 +2,15 @@
 //! its own. Ends with whoever started it, also when that is killed. Knows no database in it.
 
 use std::fs;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
+use super::keeper::{Keeper, command, unprivileged};
 use super::sql::Sql;
 use super::{is_hidden, without_a_server};
 use crate::certs::Pair;
@@ -23,24 +21,6 @@ use crate::wait::{pause, wait_until};
 const DEBIAN: &str = "/usr/lib/postgresql";
 /// A server takes connections within this, also when it repairs itself first.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// The server refuses to run as root; the first of these that the machine knows runs it then.
-const USERS: [&str; 2] = ["postgres", "nobody"];
-/// Who owns the databases.
-const ROLE: &str = "tinjis";
-
-/// Holds the server and ends with it. A line on standard input stops it at once; the end of input removes its folder
-/// too, which is how it ends when the test's process is killed.
-const KEEPER: &str = r#"
-exec 3<&0
-"$@" </dev/null 3<&- &
-pid=$!
-{ word=; read -r word <&3 || true; [ -n "$word" ] || : >"$KEPT/gone"; kill -QUIT "$pid"; } 2>/dev/null &
-reader=$!
-wait "$pid"
-kill "$reader" 2>/dev/null
-if [ -e "$KEPT/gone" ]; then rm -rf "$KEPT"; fi
-"#;
-
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -49,10 +29,13 @@ pub struct Server {
     address: SocketAddr,
     settings: Vec<String>,
     user: Option<(u32, u32)>,
-    keeper: Mutex<Option<Child>>,
+    keeper: Mutex<Option<Keeper>>,
 }
 
 impl Server {
+    /// Who owns the databases; needs no password.
+    const ROLE: &str = "tinjis";
+
     /// A new one; `None` where PostgreSQL is not installed, and `what` is left out.
     ///
     /// # Panics
@@ -74,7 +57,7 @@ impl Server {
         };
         let dir =
             tempfile::Builder::new().prefix("tinjis-pg-").tempdir().expect("a folder can be made").keep();
-        let user = rustix::process::getuid().is_root().then(unprivileged);
+        let user = unprivileged();
         if let Some((uid, gid)) = user {
             chown(&dir, Some(uid), Some(gid)).expect("root may give a folder away");
         }
@@ -96,15 +79,14 @@ impl Server {
     }
 
     fn init(&self) {
-        let made = self
-            .command(&self.bin.join("initdb"))
+        let made = command(&self.bin.join("initdb"), &self.dir, self.user)
             .args([
                 "--auth=trust",
                 "--encoding=UTF8",
                 "--locale=C",
                 "--no-sync",
                 "--username",
-                ROLE,
+                Self::ROLE,
                 "--pgdata",
             ])
             .arg(self.data())
@@ -132,33 +114,15 @@ impl Server {
     }
 
     fn spawn(&self) {
-        let log = fs::File::options().create(true).append(true).open(self.log_path());
-        let log = log.expect("a log can be written");
-        let mut command = self.command(Path::new("/bin/sh"));
-        command.args(["-c", KEEPER, "keeper"]).arg(self.bin.join("postgres"));
-        command.arg("-D").arg(self.data());
         let port = format!("port={}", self.address.port());
         let socket = format!("unix_socket_directories={}", self.dir.display());
         let own = [port.as_str(), socket.as_str(), "listen_addresses=127.0.0.1", "max_connections=300"];
+        let mut args = vec!["-D".into(), self.data().into_os_string()];
         for setting in own.into_iter().chain(self.settings.iter().map(String::as_str)) {
-            command.args(["-c", setting]);
+            args.extend(["-c".into(), setting.into()]);
         }
-        let child = command
-            .env("KEPT", &self.dir)
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().expect("a log can be shared"))
-            .stderr(log)
-            .spawn();
-        *self.keeper() = Some(child.expect("a shell can be started"));
-    }
-
-    fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").current_dir(&self.dir);
-        if let Some((uid, gid)) = self.user {
-            command.uid(uid).gid(gid);
-        }
-        command
+        let keeper = Keeper::start(&self.dir, self.user, &self.bin.join("postgres"), "QUIT", args);
+        *self.keeper() = Some(keeper);
     }
 
     /// SIGKILL to the postmaster, by its id, and waits until it is gone: what it had not written out is lost.
@@ -169,7 +133,7 @@ impl Server {
     pub fn kill(&self) {
         let pid = Pid::from_raw(self.pid()).expect("a process id is positive");
         rustix::process::kill_process(pid, Signal::KILL).expect("it can be killed");
-        self.end(b"keep\n");
+        self.end();
     }
 
     /// Stops it as an operator does in a hurry: connections are cut, and what is committed is written out.
@@ -182,7 +146,7 @@ impl Server {
         rustix::process::kill_process(pid, Signal::INT).expect("it can be signalled");
         let path = self.data().join("postmaster.pid");
         wait_until("PostgreSQL to stop", READY_WITHIN, || !path.exists());
-        self.end(b"keep\n");
+        self.end();
     }
 
     /// The postmaster's process id.
@@ -199,7 +163,7 @@ impl Server {
     /// Of a database, over TCP.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{ROLE}@{}/{database}", self.address)
+        format!("postgres://{}@{}/{database}", Self::ROLE, self.address)
     }
 
     /// Where it listens.
@@ -234,30 +198,26 @@ impl Server {
         self.dir.join("server.log")
     }
 
-    fn keeper(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+    fn keeper(&self) -> std::sync::MutexGuard<'_, Option<Keeper>> {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has_ended(&self) -> bool {
-        let mut keeper = self.keeper();
-        keeper.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()))
+        self.keeper().as_mut().is_none_or(Keeper::has_ended)
     }
 
-    /// Tells the keeper to end, and waits until it has. Nothing said means that the folder goes too.
-    fn end(&self, word: &[u8]) {
-        if let Some(mut keeper) = self.keeper().take() {
-            if let Some(mut input) = keeper.stdin.take() {
-                // A keeper that is gone needs no word.
-                let _ = input.write_all(word);
-            }
-            let _ = keeper.wait();
+    fn end(&self) {
+        if let Some(keeper) = self.keeper().take() {
+            keeper.stop();
         }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.end(b"");
+        if let Some(keeper) = self.keeper().take() {
+            keeper.remove();
+        }
         // Left over only when it was not running.
         let _ = fs::remove_dir_all(&self.dir);
     }
@@ -280,14 +240,4 @@ fn installed() -> Option<PathBuf> {
 
 fn is_server(bin: &Path) -> bool {
     ["postgres", "initdb"].iter().all(|program| bin.join(program).exists())
-}
-
-fn unprivileged() -> (u32, u32) {
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let ids = |name: &&str| {
-        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
-        let mut fields = line.split(':').skip(2);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    };
-    USERS.iter().find_map(ids).unwrap_or((65_534, 65_534))
 }

@@ -16,8 +16,13 @@ use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Resu
 use crate::keys::{Fingerprint, Key};
 
 /// The schema, step by step; steps are only ever appended.
-const MIGRATIONS: &[Migration] =
-    &[Migration { name: "ledger", sql: include_str!("sqlite/0001_ledger.sql"), breaks_older: true }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { name: "ledger", sql: include_str!("sqlite/0001_ledger.sql"), breaks_older: true },
+    Migration { name: "ledger by account", sql: BY_ACCOUNT, breaks_older: false },
+];
+
+/// A page of one account's rows among many others'; each entry ends with the row's number.
+const BY_ACCOUNT: &str = "CREATE INDEX ledger_by_account ON ledger (account)";
 
 /// What a tombstone says of the route that it came by.
 const VOID_ROUTE: &str = "/v1/ledger/{key}/void";

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use harness::certs::{Authority, replace};
 use harness::http::try_call;
 use harness::postgres::Server;
 use harness::process::Spec;
@@ -168,7 +169,7 @@ fn below_the_schema_nobody_is_ready_and_above_it_everybody() {
     process.spawn();
     wait_until("a word on the schema", READY_WITHIN, || {
         let (status, text) = readiness(&process);
-        status == 503 && text.contains("at step 0, and this program needs step 1: run `payments migrate`")
+        status == 503 && text.contains("at step 0, and this program needs step 2: run `payments migrate`")
     });
     let alive = try_call("GET", &format!("{}/livez", process.admin_url()), &[], b"").expect("an answer");
     assert_eq!(alive.status, 200, "liveness never asks a database");
@@ -177,12 +178,12 @@ fn below_the_schema_nobody_is_ready_and_above_it_everybody() {
     wait_until("the migrated service", READY_WITHIN, || readiness(&process).0 == 200);
     process.run_to_end("migrate");
 
-    database.run("INSERT INTO payments_migrations VALUES (2, 'of a later program', false, 0)");
+    database.run("INSERT INTO payments_migrations VALUES (3, 'of a later program', false, 0)");
     let (mut older, _other) = replica(&database, &["--success-rate", "1"]);
     older.start_again();
     assert_eq!(charge(&older.url(), "above").expect("an answer").status, 200);
 
-    database.run("UPDATE payments_migrations SET breaks_older = true WHERE version = 2");
+    database.run("UPDATE payments_migrations SET breaks_older = true WHERE version = 3");
     wait_until("a break to be noticed", READY_WITHIN, || {
         let (status, text) = readiness(&older);
         status == 503 && text.contains("made incompatible by a newer program")
@@ -217,7 +218,7 @@ fn several_migrators_at_once_are_one() {
             scope.spawn(|| replica(&database, &[]).0.run_to_end("migrate"));
         }
     });
-    assert_eq!(database.ask("SELECT count(*) FROM payments_migrations"), 1);
+    assert_eq!(database.ask("SELECT count(*) FROM payments_migrations"), 2);
 }
 
 #[test]
@@ -236,4 +237,40 @@ fn a_ledger_that_gets_another_id_ends_the_processes_that_serve_it() {
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
     assert_ne!(again.header("ledger-id").map(str::to_owned), before);
     assert_eq!(site.database.ask("SELECT count(*) FROM ledger"), 1);
+}
+
+const SESSIONS: &str = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+     WHERE datname = current_database() AND pid <> pg_backend_pid() AND ssl = ";
+
+#[test]
+fn over_tls_the_database_proves_who_it_is_to_the_service_and_to_its_migration() {
+    let authority = Authority::new("the database's");
+    let pair = authority.server("localhost");
+    let Some(server) = Server::start_with("payments with TLS to its database", &[], Some(&pair)) else {
+        return;
+    };
+    let database = Database::of(&Arc::new(server));
+    let by_name = database.url().replace("127.0.0.1", "localhost");
+    let trusting = |authority: &Authority| {
+        let (mut process, dir) = replica(&database, &[]);
+        let ca = dir.path().join("database-ca.pem");
+        replace(&ca, &authority.pem());
+        process.set_env("DATABASE_URL", &by_name);
+        process.set_env("DATABASE_CA", ca.display().to_string());
+        (process, dir)
+    };
+    let (mut stranger, _dir) = trusting(&Authority::new("a stranger's"));
+    assert_eq!(stranger.try_run("migrate").code(), Some(1), "{}", stranger.log());
+    stranger.spawn();
+    wait_until("a word on the database", READY_WITHIN, || {
+        let (status, text) = readiness(&stranger);
+        status == 503 && text.contains("cannot be used")
+    });
+    assert_eq!(database.ask("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), 0);
+
+    let (mut process, _other) = trusting(&authority);
+    process.run_to_end("migrate");
+    process.start_again();
+    let sessions = |over_tls: bool| database.ask(&format!("{SESSIONS}{over_tls}"));
+    assert!(sessions(true) > 0 && sessions(false) == 0, "{} and {}", sessions(true), sessions(false));
 }

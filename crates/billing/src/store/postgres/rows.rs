@@ -59,7 +59,7 @@ pub(super) fn attempt(row: &Row) -> Result<Attempt> {
 
 /// Of `runs AS r` and the sums `c` of its counters, by [`RUN_COUNTS`].
 pub(super) const RUN: &str = "r.id, r.state, r.started_at, r.finished_at, r.lease_until, r.joins, r.total, \
-     c.attempted, c.paid, c.refused, c.rejected, c.in_doubt, c.not_sent";
+     c.attempted, c.paid, c.refused, c.rejected, c.in_doubt, c.not_sent, r.begun_by";
 
 /// Joined to `r`, it has one row for each run.
 pub(super) const RUN_COUNTS: &str = "
@@ -86,6 +86,7 @@ pub(super) fn run(row: &Row) -> Result<Run> {
             in_doubt: get(row, 11)?,
             not_sent: get(row, 12)?,
         },
+        begun_by: get(row, 13)?,
     })
 }
 

@@ -6,6 +6,7 @@ use chassis::postgres::{Lane, Param, PgError, Postgres, Result, Tx, Type};
 
 use super::{ms, rows};
 use crate::invoice::{Run, RunId};
+use crate::store::VERSION;
 
 /// How often one looks again when a run ends or begins while one looks.
 const LOOKS_MAX: usize = 8;
@@ -40,8 +41,8 @@ pub(super) async fn unfinished(database: &Postgres) -> Result<Option<Run>> {
 pub(super) async fn open(database: &Postgres, lease: Duration) -> Result<(Run, bool)> {
     let start = after(
         "WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
-         INSERT INTO runs (state, started_at, lease_until, total)
-         SELECT 'running', now.ms, now.ms + $1,
+         INSERT INTO runs (state, started_at, lease_until, begun_by, total)
+         SELECT 'running', now.ms, now.ms + $1, $2,
              (SELECT coalesce(sum(pending + charging + attention), 0)::bigint FROM invoice_counts)
          FROM now ON CONFLICT (state) WHERE state = 'running' DO NOTHING",
     );
@@ -49,7 +50,9 @@ pub(super) async fn open(database: &Postgres, lease: Duration) -> Result<(Run, b
         if let Some(run) = one(database, &after(JOIN), &[], true).await? {
             return Ok((run, true));
         }
-        if let Some(run) = one(database, &start, &[(&ms(lease), Type::INT8)], true).await? {
+        if let Some(run) =
+            one(database, &start, &[(&ms(lease), Type::INT8), (&VERSION, Type::TEXT)], true).await?
+        {
             return Ok((run, false));
         }
     }

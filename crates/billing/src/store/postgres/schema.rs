@@ -4,8 +4,10 @@
 use chassis::schema::Migration;
 
 /// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 1] =
-    [Migration { name: "billing", sql: BILLING, breaks_older: false }];
+pub(super) static MIGRATIONS: [Migration; 2] = [
+    Migration { name: "billing", sql: BILLING, breaks_older: false },
+    Migration { name: "run versions", sql: RUN_VERSIONS, breaks_older: false },
+];
 
 /// Counters have 16 rows each, so that transactions seldom wait for another's; a connection always takes the same one
 /// and takes it last, so that no two can wait for each other.
@@ -158,3 +160,6 @@ CREATE TABLE ledger_acceptances (
     created_at bigint NOT NULL
 );
 "#;
+
+/// Which version began a run: while one is replaced by the next, both do.
+const RUN_VERSIONS: &str = "ALTER TABLE runs ADD COLUMN begun_by text";

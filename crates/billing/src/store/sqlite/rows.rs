@@ -58,7 +58,7 @@ pub(super) fn attempt(row: &Row<'_>) -> rusqlite::Result<Attempt> {
 }
 
 pub(super) const RUN: &str = "id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, \
-     refused, rejected, in_doubt, not_sent";
+     refused, rejected, in_doubt, not_sent, begun_by";
 
 pub(super) fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
     Ok(Run {
@@ -77,6 +77,7 @@ pub(super) fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
             in_doubt: row.get(11)?,
             not_sent: row.get(12)?,
         },
+        begun_by: row.get(13)?,
     })
 }
 

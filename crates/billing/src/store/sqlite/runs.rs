@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::{Lease, counts, one, rows};
 use crate::invoice::{Run, RunId};
+use crate::store::VERSION;
 
 pub(super) fn unfinished(connection: &Connection) -> rusqlite::Result<Option<Run>> {
     let sql = format!("SELECT {} FROM runs WHERE state = 'running'", rows::RUN);
@@ -22,11 +23,13 @@ pub(super) fn open(connection: &Connection, lease: Lease) -> rusqlite::Result<(R
     let counts = counts::read(connection)?;
     let total = counts.pending + counts.charging + counts.attention;
     let sql = format!(
-        "INSERT INTO runs (state, started_at, lease_until, total) VALUES ('running', ?1, ?2, ?3) RETURNING {}",
+        "INSERT INTO runs (state, started_at, lease_until, begun_by, total) VALUES ('running', ?1, ?2, ?3, ?4)
+         RETURNING {}",
         rows::RUN
     );
-    let started =
-        connection.prepare_cached(&sql)?.query_row(params![lease.now, lease.until, total], rows::run)?;
+    let started = connection
+        .prepare_cached(&sql)?
+        .query_row(params![lease.now, lease.until, VERSION, total], rows::run)?;
     Ok((started, false))
 }
 

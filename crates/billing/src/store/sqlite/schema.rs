@@ -3,11 +3,12 @@
 use chassis::sqlite::Migration;
 
 /// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 4] = [
+pub(super) static MIGRATIONS: [Migration; 5] = [
     Migration { name: "billing", sql: BILLING, breaks_older: false },
     Migration { name: "resolutions", sql: RESOLUTIONS, breaks_older: false },
     Migration { name: "ledger acceptances", sql: LEDGER_ACCEPTANCES, breaks_older: false },
     Migration { name: "run joins", sql: RUN_JOINS, breaks_older: false },
+    Migration { name: "run versions", sql: RUN_VERSIONS, breaks_older: false },
 ];
 
 /// `invoices_unpaid` serves the claims and the lists by state: PAID rows, which are most, are not in it.
@@ -128,3 +129,6 @@ CREATE TABLE ledger_acceptances (
 const RUN_JOINS: &str = "
 ALTER TABLE runs ADD COLUMN joins INTEGER NOT NULL DEFAULT 0;
 ";
+
+/// Which version began a run: one file has had several.
+const RUN_VERSIONS: &str = "ALTER TABLE runs ADD COLUMN begun_by TEXT;";

@@ -19,10 +19,17 @@ use self::scribe::{Scribe, Writer};
 use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State};
 use crate::keys::{Fingerprint, Key};
 
+/// A page of one account's rows among many others'. Charges wait while it is built; whoever has too many rows for that
+/// builds it before, by this name and `CONCURRENTLY`.
+const BY_ACCOUNT: &str = "CREATE INDEX IF NOT EXISTS ledger_by_account ON ledger (account, seq)";
+
 /// The schema, step by step; steps are only ever appended.
 pub const SCHEMA: Schema = Schema {
     service: "payments",
-    steps: &[Migration { name: "ledger", sql: include_str!("0001_ledger.sql"), breaks_older: true }],
+    steps: &[
+        Migration { name: "ledger", sql: include_str!("0001_ledger.sql"), breaks_older: true },
+        Migration { name: "ledger by account", sql: BY_ACCOUNT, breaks_older: false },
+    ],
 };
 
 /// What a tombstone says of the route that it came by.

@@ -1,0 +1,44 @@
+//! A failover in small: in mid-run connections to PostgreSQL are cut, when a commit was done and its answer is on the
+//! way, or just before it. Both services read back by key what they cannot know. Knows them from outside only.
+
+use std::time::Duration;
+
+use harness::postgres::{Cut, CutPlan, Cutter};
+use harness::proof::Verified;
+use harness::{Database, Proof, Services, size};
+
+/// However long a machine takes, all is paid within this.
+const PAID_WITHIN: Duration = Duration::from_secs(300);
+/// Claims, settlements and runs of billing; charges of payments.
+const COMMITS: &[&str] = &["COMMIT\0", "INSERT INTO ledger "];
+/// So many of them are cut at least.
+const CUTS_MIN: usize = 12;
+
+#[test]
+fn commits_without_an_answer_charge_nobody_twice_and_lose_nothing() {
+    let Some(database) = Database::fresh("commits without an answer") else { return };
+    let proof = Proof::of("commits without an answer, PostgreSQL");
+    let invoices = size("LOST_COMMITS_INVOICES", 1_000);
+    let cutter = Cutter::before(database.url());
+    let tinjis = env!("CARGO_BIN_EXE_tinjis");
+    let services = Services::of(tinjis)
+        .payments_flags(["--success-rate=0.8", "--seed=3"])
+        .database(&cutter.url(database.url()))
+        .start();
+    services.import("L", invoices);
+    let cuts = &[Cut::Answer, Cut::Answer, Cut::Request];
+    let plan = CutPlan { with: COMMITS, every: 4, cuts, times: invoices / 10 };
+    cutter.follow(plan);
+    services.pay_until_true(PAID_WITHIN);
+    // Who judges is left alone.
+    cutter.follow(CutPlan { times: 0, ..plan });
+    let cut = cutter.cuts();
+    assert!(cut >= CUTS_MIN, "only {cut} connections were cut");
+    assert!(services.billing.log().contains("it was read back"), "no answer to a claim was lost");
+    let judged = services.judge();
+    assert_eq!((judged.double, judged.lost, judged.unbacked, judged.open), (0, 0, 0, 0), "{judged:?}");
+    let verified = Verified::of(tinjis, &services, &[]);
+    verified.assert_all_paid("after commits without an answer");
+    let how_many = format!("{cut} cuts, {invoices} invoices");
+    proof.end(&how_many, verified.number("double"), verified.number("lost"));
+}
