@@ -10,7 +10,11 @@ namespace=tinjis-doctors
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
 k() { "${kubectl[@]}" --namespace "$namespace" "$@"; }
 manifests() { sed "s|tinjis/tinjis:[0-9.]*|$image|" "$folder/job.yaml"; }
-away() { manifests | k delete --ignore-not-found --wait --filename - >/dev/null 2>&1; }
+# The Job first: a doctor that is interrupted takes its pods back, and needs its rights for that.
+away() {
+  k delete job doctor --ignore-not-found --cascade=foreground --timeout=100s >/dev/null 2>&1 || true
+  manifests | k delete --ignore-not-found --wait --filename - >/dev/null 2>&1
+}
 trap away EXIT
 
 away

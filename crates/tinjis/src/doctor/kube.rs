@@ -268,3 +268,25 @@ impl Connect for Socket {
         Box::pin(async move { Ok(Box::new(UnixStream::connect(&self.0).await?) as Box<dyn Stream>) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The process group, as the kernel shows it.
+    fn group(stat: &str) -> String {
+        stat.split(' ').nth(4).unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn the_proxy_does_not_hear_a_ctrl_c_of_the_terminal() {
+        let folder = tempfile::tempdir().unwrap();
+        let (script, stat) = (folder.path().join("kubectl"), folder.path().join("stat"));
+        std::fs::write(&script, format!("cat /proc/$$/stat > {}", stat.display())).unwrap();
+        let started = Proxy::start(&format!("sh {}", script.display())).await;
+        assert!(started.is_err(), "this one ends and never listens");
+        let theirs = group(&std::fs::read_to_string(&stat).unwrap());
+        let ours = group(&std::fs::read_to_string("/proc/self/stat").unwrap());
+        assert!(!theirs.is_empty() && theirs != ours, "{theirs}");
+    }
+}
