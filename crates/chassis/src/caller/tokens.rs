@@ -1,6 +1,7 @@
 //! Static tokens from a variable or a live file, compared in constant time, each standing for an account.
 //! Must not know how a token travels, nor what else proves a caller.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
@@ -63,6 +64,9 @@ pub enum TokenError {
     /// More than a token file may hold.
     #[error("{0} is too large: at most {TOKENS_MAX} tokens and {FILE_BYTES_MAX} bytes")]
     TooLarge(String),
+    /// Whose charges a caller's are must not hang on the order of lines.
+    #[error("{0} has one token for two accounts, {1} and {2}")]
+    TwoAccounts(String, Account, Account),
 }
 
 /// The tokens that are valid now, in the order of the file. Clones share them.
@@ -170,8 +174,20 @@ fn read_file(path: &Path) -> Result<Vec<Token>, TokenError> {
         n if n > TOKENS_MAX || u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX => {
             Err(TokenError::TooLarge(name))
         }
-        _ => Ok(tokens),
+        _ => match shared(&tokens) {
+            Some((one, other)) => Err(TokenError::TwoAccounts(name, one, other)),
+            None => Ok(tokens),
+        },
     }
+}
+
+/// The accounts of a token that stands for more than one.
+fn shared(tokens: &[Token]) -> Option<(Account, Account)> {
+    let mut accounts = HashMap::new();
+    tokens.iter().find_map(|token| {
+        let known = accounts.insert(token.digest, &token.account)?;
+        (*known != token.account).then(|| (known.clone(), token.account.clone()))
+    })
 }
 
 /// A pipe or a device would block for ever.
@@ -221,6 +237,17 @@ mod tests {
         assert_eq!(name(&tokens, "shop").as_deref(), Some("corner-shop"));
         assert_eq!(name(&tokens, ""), None);
         assert_eq!(name(&tokens, "corner-shop"), None);
+    }
+
+    #[test]
+    fn a_token_of_two_accounts_is_refused_and_a_repeated_line_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = Tokens::new(file(&dir, "shop one\nother\nshop two\n")).unwrap_err().to_string();
+        assert!(refused.ends_with("one token for two accounts, one and two"), "{refused}");
+        assert_eq!(
+            name(&Tokens::new(file(&dir, "shop\nshop\n")).unwrap(), "shop").as_deref(),
+            Some("antaeus")
+        );
     }
 
     #[tokio::test(start_paused = true)]
