@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use crate::wait::{Dice, size, timed};
 
+/// How long a run takes where nothing is said: it holds what was found, and does not search.
+const MOMENT_MS: usize = 200;
 /// Inputs between two looks at the clock.
 const BATCH: usize = 64;
 /// A run of this length makes at least so many executions.
@@ -113,13 +115,15 @@ impl Corpus {
     }
 
     /// Executes the target with each entry as it stands, then with edits of them for as long as `FUZZ_MS` says, and
-    /// prints how often. `SEED` repeats a run.
+    /// prints how often. `SEED` repeats a run; a run of the moment that `FUZZ_MS` unset means repeats itself, so that a
+    /// red test is about the change that is tested.
     ///
     /// # Panics
     /// When the target does; with an input that is as small as could be found.
     pub fn run(&self, target: impl Fn(&[u8])) {
-        let time = Duration::from_millis(u64::try_from(size("FUZZ_MS", 200)).expect("a short time"));
-        self.run_for(time, Dice::thrown(), target);
+        let time = size("FUZZ_MS", MOMENT_MS);
+        let dice = if time == MOMENT_MS { Dice::seeded(1) } else { Dice::thrown() };
+        self.run_for(Duration::from_millis(u64::try_from(time).expect("a short time")), dice, target);
     }
 
     #[expect(clippy::print_stdout, reason = "a proof tells what it did")]
