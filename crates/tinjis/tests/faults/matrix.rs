@@ -157,7 +157,7 @@ fn prove_without_keys(proof: Proof, services: Builder) {
     assert_eq!(
         (verified.number("double"), left("CHARGING"), left("PENDING")),
         (0, 0, 0),
-        "{}",
+        "double, under way, pending: {}",
         verified.json
     );
     let waiting = verified.number("invoices") - verified.number("paid");

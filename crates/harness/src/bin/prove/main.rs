@@ -10,11 +10,14 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let right = match std::env::args().nth(1).as_deref() {
-        None => parts::prove(false),
-        Some("full") => parts::prove(true),
-        Some("mutants") => mutants::prove(),
-        Some(word) => Err(io::Error::other(format!("{word}: say nothing, full or mutants"))),
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let right = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] | ["small"] => parts::prove(false, ""),
+        ["small", only] => parts::prove(false, only),
+        ["full"] => parts::prove(true, ""),
+        ["full", only] => parts::prove(true, only),
+        ["mutants"] => mutants::prove(),
+        _ => Err(io::Error::other("say small or full, then perhaps a part; or mutants")),
     };
     match right {
         Ok(true) => ExitCode::SUCCESS,

@@ -33,6 +33,8 @@ struct Mutant {
 struct Proof {
     part: String,
     test: String,
+    /// A variable and its value, where the size that a part has in `cargo test` would leave the catch to luck.
+    size: Option<(String, String)>,
 }
 
 /// A copy of the last commit, and where it is built; the copy is gone when dropped.
@@ -101,12 +103,14 @@ fn read(folder: &Path) -> io::Result<Vec<Mutant>> {
 impl Mutant {
     fn read(file: PathBuf) -> io::Result<Self> {
         let text = fs::read_to_string(&file)?;
+        let found = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let line = |name: &str| {
-            let found = text.lines().find_map(|line| line.strip_prefix(name));
             let missing = || io::Error::other(format!("{} has no line {name}", file.display()));
-            found.map(|rest| rest.trim().to_owned()).ok_or_else(missing)
+            found(name).map(ToOwned::to_owned).ok_or_else(missing)
         };
-        let (breaks, proof) = (line("breaks:")?, Proof { part: line("part:")?, test: line("test:")? });
+        let size = found("size:").and_then(|size| size.split_once('='));
+        let size = size.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let (breaks, proof) = (line("breaks:")?, Proof { part: line("part:")?, test: line("test:")?, size });
         if Part::named(&proof.part).is_none() {
             return Err(io::Error::other(format!("{}: no proof {}", file.display(), proof.part)));
         }
@@ -129,12 +133,14 @@ impl Copy {
         Ok(copy)
     }
 
-    /// The proof, over the copy as it is; at the size that it has among the workspace's tests, which is enough.
+    /// The proof, over the copy as it is.
     fn look(&self, proof: &Proof, log: &Path) -> io::Result<Ended> {
         let part = Part::named(&proof.part).expect("its name was looked up when it was read");
         let args = [&part.command(false)[..], &[&proof.test]].concat();
         // Its row is not for the table of sound ones.
-        let variables = [NOTHING_LEFT_OUT, ("PROVE_OUT", ""), ("CARGO_TARGET_DIR", text_of(&self.target)?)];
+        let mut variables =
+            vec![NOTHING_LEFT_OUT, ("PROVE_OUT", ""), ("CARGO_TARGET_DIR", text_of(&self.target)?)];
+        variables.extend(proof.size.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         cargo(&self.folder, &args, &variables, log)
     }
 

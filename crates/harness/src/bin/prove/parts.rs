@@ -17,17 +17,19 @@ type Variables = &'static [(&'static str, &'static str)];
 /// A proof, or several in one program.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
-    /// After `cargo`, without a profile: the tests' own build when small. Of the whole workspace, so that what its
-    /// tests have built is not built again with fewer features.
+    /// After `cargo`, in the profile of tests and of the whole workspace, so that what its tests have built is not
+    /// built again.
     args: &'static [&'static str],
     small: Variables,
     full: Variables,
+    /// Worth a release build, when full.
+    is_heavy: bool,
     /// The row of a part that leaves none.
     plain: Option<&'static str>,
 }
 
 const fn test(name: &'static str, args: &'static [&'static str], small: Variables, full: Variables) -> Part {
-    Part { name, args, small, full, plain: None }
+    Part { name, args, small, full, is_heavy: false, plain: None }
 }
 
 /// Where PostgreSQL or strace is missing, a test of the workspace says so and passes; a proof is red then.
@@ -41,17 +43,20 @@ static PARTS: [Part; 10] = [
         &[("MODEL_SIZE", "full")],
         &[("MODEL_SIZE", "full")],
     ),
-    test(
-        "simulation",
-        &["test", "--workspace", "--test", "simulation", "--", "nobody"],
-        &[("SIM_SEEDS", "40")],
-        &[("SIM_SEEDS", "2000")],
-    ),
+    Part {
+        name: "simulation",
+        args: &["test", "--workspace", "--test", "simulation", "--", "nobody"],
+        small: &[("SIM_SEEDS", "40")],
+        full: &[("SIM_SEEDS", "2000")],
+        is_heavy: true,
+        plain: None,
+    },
     Part {
         name: "store contract",
         args: &["test", "--workspace", "--test", "store"],
         small: &[],
         full: &[("STORE_WALKS", "200")],
+        is_heavy: false,
         plain: Some("every walk agrees with the model of a store"),
     },
     test(
@@ -98,14 +103,18 @@ static PARTS: [Part; 10] = [
     ),
 ];
 
-/// Runs them all and prints the table; `false` when one is red.
-pub(crate) fn prove(is_full: bool) -> io::Result<bool> {
+/// Runs those whose names hold a word and prints the table; `false` when one is red.
+pub(crate) fn prove(is_full: bool, only: &str) -> io::Result<bool> {
     let (folder, began) = (out()?, Instant::now());
     let mut rows = Vec::new();
     let mut all_right = true;
     let _old = take(&folder)?;
-    for (at, part) in PARTS.iter().enumerate() {
-        say(&format!("-- {} of {}: {}", at + 1, PARTS.len(), part.name));
+    let parts: Vec<&Part> = PARTS.iter().filter(|part| part.name.contains(only)).collect();
+    if parts.is_empty() {
+        return Err(io::Error::other(format!("no proof is called {only}")));
+    }
+    for (at, part) in parts.iter().enumerate() {
+        say(&format!("-- {} of {}: {}", at + 1, parts.len(), part.name));
         let (of_part, is_right) = run(part, is_full, &folder)?;
         for row in &of_part {
             let Row { what, how_many, double, lost, took } = row;
@@ -127,7 +136,7 @@ impl Part {
     /// After `cargo`.
     pub(crate) fn command(&self, is_full: bool) -> Vec<&'static str> {
         let (command, rest) = self.args.split_first().expect("a part has a command");
-        let profile: &[&str] = if is_full { &["--profile", "prove"] } else { &[] };
+        let profile: &[&str] = if is_full && self.is_heavy { &["--release"] } else { &[] };
         [&[*command, "--locked"], profile, rest].concat()
     }
 }
@@ -153,7 +162,7 @@ fn run(part: &Part, is_full: bool, folder: &Path) -> io::Result<(Vec<Row>, bool)
 
 /// Where lines and logs go: `PROVE_OUT`, which make sets.
 pub(crate) fn out() -> io::Result<PathBuf> {
-    let folder = std::env::var_os("PROVE_OUT").map_or_else(|| PathBuf::from("target/prove"), PathBuf::from);
+    let folder = std::env::var_os("PROVE_OUT").map_or_else(|| PathBuf::from("target/proofs"), PathBuf::from);
     fs::create_dir_all(&folder)?;
     fs::canonicalize(folder)
 }
