@@ -36,7 +36,7 @@ const fn test(name: &'static str, args: &'static [&'static str], small: Variable
 pub(crate) const NOTHING_LEFT_OUT: (&str, &str) = ("CI", "true");
 
 /// In the order of the table. Where most of the time is waiting, several tests go on at once.
-static PARTS: [Part; 10] = [
+static PARTS: [Part; 11] = [
     test(
         "model",
         &["test", "--workspace", "--bin", "model", "--", "--nocapture", "the_protocol"],
@@ -70,6 +70,12 @@ static PARTS: [Part; 10] = [
         &["test", "--workspace", "--test", "faults", "--", "--test-threads", "3"],
         &[("FAULT_INVOICES", "1000")],
         &[("FAULT_INVOICES", "10000")],
+    ),
+    test(
+        "no keys",
+        &["test", "--workspace", "--test", "resolve", "--", "without_keys"],
+        &[],
+        &[("RESOLVE_INVOICES", "1000")],
     ),
     test(
         "pauses",
