@@ -264,11 +264,10 @@ prove: ## every proof, small, and one table of them; FULL=1 is the full size, ON
 	cargo build --locked --package harness --bin prove
 	PROVE_OUT="$(OUT)/proofs" "$(OUT)/debug/prove" $(if $(filter-out 0,$(FULL)),full,small) $(if $(ONLY),"$(ONLY)")
 
-# What the crates of others become is shared with the copy, which has its own programs.
 .PHONY: prove-mutants
 prove-mutants: ## the protocol broken on purpose in a copy, a patch at a time: the named proof must notice each
 	cargo build --locked --package harness --bin prove
-	CARGO_BUILD_BUILD_DIR="$(abspath $(OUT))" PROVE_OUT="$(OUT)/proofs" "$(OUT)/debug/prove" mutants
+	PROVE_OUT="$(OUT)/proofs" "$(OUT)/debug/prove" mutants
 
 .PHONY: pauses
 pauses: ## billing stopped past its leases in mid-run, and let go on, 50 times

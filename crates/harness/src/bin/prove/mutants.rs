@@ -1,6 +1,7 @@
 //! Each patch breaks the protocol in one way; applied to a copy, it must turn the proof that it names red, which is
-//! green without it. The copy is of the last commit; its programs go to a target folder of its own, so that no broken
-//! one is left where others look for sound ones. Knows the first lines of a patch, and the parts by their names.
+//! green without it. The copy is of the last commit and is built in a target folder of its own: to cargo, a crate of
+//! the copy is the crate itself, and its broken build would pass for the sound one. Knows the first lines of a patch, and
+//! the parts by their names.
 
 use std::collections::BTreeSet;
 use std::fs;
