@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use ::http::Uri;
 use ::http::uri::{PathAndQuery, Scheme};
 use chassis::caller::Tokens;
+use chassis::client::port;
 use chassis::config::{Common, CommonArgs, CommonDefaults, Problems, TokenSource, client_tls, load, unquote};
 use chassis::tls::ClientFiles;
 use uuid::Uuid;
@@ -263,6 +264,9 @@ fn endpoint_url(text: &str) -> Result<Uri, String> {
     }
     let no_url = || format!("\"{text}\" is no URL with a scheme, as {ENDPOINT} is");
     let url = text.parse::<Uri>().map_err(|_| no_url())?;
+    if let Some(Err(why)) = url.authority().map(port) {
+        return Err(format!("\"{text}\" is no URL: {why}"));
+    }
     match url.scheme() {
         Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => Ok(url),
         Some(_) if text.contains("://") => {
@@ -358,7 +362,9 @@ mod tests {
 
     #[test]
     fn what_is_no_plain_url_is_a_mistake() {
-        for url in ["localhost:9000", "payments", "/payments", "http://", "ftp://a", "http:/a"] {
+        let no_ports = ["http://a:0", "http://a:99999", "https://[::1]:65536/charge"];
+        let no_urls = ["localhost:9000", "payments", "/payments", "http://", "ftp://a", "http:/a"];
+        for url in no_urls.into_iter().chain(no_ports) {
             let mistake = endpoint_of(Some(url), None, None).unwrap_err();
             assert!(mistake.contains(ENDPOINT_SETTING), "{url}: {mistake}");
         }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod crash;
 pub mod postgres;
 pub mod problem;
+pub mod query;
 pub mod schema;
 pub mod server;
 pub mod service;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chassis::client::{Client, ClientConfig, Failure};
+use chassis::client::{Client, ClientConfig, Failure, port};
 use chassis::config::Secret;
 use chassis::tls::TlsConnect;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -30,6 +30,9 @@ impl FromStr for BaseUrl {
         let wrong = |why: &str| format!("{why}, as http://127.0.0.1:8000 has, not {text:?}");
         let text = text.trim_end_matches('/');
         let uri: Uri = text.parse().map_err(|_| wrong("must be a URL"))?;
+        if uri.authority().is_some_and(|authority| port(authority).is_err()) {
+            return Err(wrong("must have a port from 1 to 65535 or none"));
+        }
         match (uri.scheme_str(), uri.authority(), uri.query()) {
             (Some("http" | "https"), Some(authority), None) if !authority.as_str().contains('@') => {
                 Ok(Self(text.to_owned()))
@@ -245,7 +248,10 @@ mod tests {
         ] {
             assert_eq!(text.parse::<BaseUrl>().unwrap().to_string(), kept);
         }
-        for text in ["", "127.0.0.1:8000", "localhost:8000", "http://u:p@x", "ftp://x", "http://x?y", "/x"] {
+        for text in ["", "127.0.0.1:8000", "localhost:8000", "http://u:p@x", "ftp://x", "http://x?y", "/x"]
+            .into_iter()
+            .chain(["http://x:0", "http://x:99999", "https://[::1]:65536"])
+        {
             assert!(text.parse::<BaseUrl>().is_err(), "{text}");
         }
     }

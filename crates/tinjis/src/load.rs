@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chassis::client::{Client, ClientConfig, Failure};
+use chassis::client::{Client, ClientConfig, Failure, port};
 use chassis::config::{Problems, load};
 use futures_util::future::join_all;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
@@ -129,7 +129,9 @@ pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 impl Args {
     fn resolve(self, problems: &mut Problems) -> Option<Load> {
-        let uri = self.url.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some() && uri.host().is_some());
+        let is_whole =
+            |uri: &Uri| uri.scheme().is_some() && uri.authority().is_some_and(|to| port(to).is_ok());
+        let uri = self.url.parse::<Uri>().ok().filter(is_whole);
         if uri.is_none() {
             problems.add("--url", "must be a URL such as http://antaeus-service:8000/rest/health");
         }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
 use axum::{Extension, Router};
+use chassis::query;
 use chassis::server::{Limits, Panicked, Shed};
 use http::request::Parts;
 use http::{StatusCode, Uri, header};
@@ -79,18 +80,20 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
     let places = from_fn_with_state(v1::imports::Places::default(), v1::imports::place);
     let writing = Router::new()
         .route("/v1/attempts/{key}/resolve", post(v1::attempts::resolve).layer(short))
-        .route("/v1/imports", post(v1::imports::create).route_layer(places))
         .route("/v1/ledger/accept", post(v1::ledgers::accept))
         .route("/v1/repairs", post(v1::repairs::create).layer(pages))
         .route("/v1/runs", post(v1::runs::start))
+        .route_layer(from_fn(query::refuse))
+        .route("/v1/imports", post(v1::imports::create).route_layer(places))
         .route_layer(from_fn_with_state(state.operators.clone(), operator::guard));
     Router::new()
-        .route("/v1/attempts", get(v1::attempts::list))
         .route("/v1/deployment", get(v1::deployment))
-        .route("/v1/invoices", get(v1::invoices::list))
         .route("/v1/invoices/{reference}", get(v1::invoices::one))
-        .route("/v1/resolutions", get(v1::resolutions::list))
         .route("/v1/runs/{id}", get(v1::runs::one))
+        .route_layer(from_fn(query::refuse))
+        .route("/v1/attempts", get(v1::attempts::list))
+        .route("/v1/invoices", get(v1::invoices::list))
+        .route("/v1/resolutions", get(v1::resolutions::list))
         .merge(writing)
         .method_not_allowed_fallback(v1::wrong_method)
 }

@@ -164,3 +164,23 @@ async fn a_decision_that_is_not_whole_is_not_taken() {
         assert_eq!((answer.status, answer.content_type().as_str()), (400, PROBLEM), "{body}");
     }
 }
+
+#[tokio::test]
+async fn a_parameter_that_a_route_does_not_take_is_refused_before_anything_is_done() {
+    let billing = Billing::with(&lines(1)).await;
+    let refused = billing.call("POST", "/v1/runs?dry_run=true", "").await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(refused.content_type(), PROBLEM);
+    assert_eq!(refused.json()["errors"][0]["field"], "dry_run");
+    assert_eq!(billing.get("/v1/deployment").await.json()["unfinished_run"], json!(null));
+    assert_eq!(billing.get("/v1/runs/1").await.status, 404, "no run was begun");
+    let key = "bca1897f57e947286a9d2dcb4be588f1";
+    for path in [&format!("/v1/attempts/{key}/resolve?x")[..], "/v1/ledger/accept?x=1", "/v1/repairs?x=1"] {
+        assert_eq!(billing.call("POST", path, "{}").await.json()["errors"][0]["field"], "x", "{path}");
+    }
+    for path in ["/v1/deployment?x", "/v1/invoices/R1?x", "/v1/runs/1?x", "/v1/attempts?x", "/v1/invoices?x"]
+    {
+        assert_eq!(billing.get(path).await.json()["errors"][0]["field"], "x", "{path}");
+    }
+    assert_eq!(billing.get("/v1/invoices/R1").await.status, 200);
+}

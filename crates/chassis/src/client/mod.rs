@@ -173,7 +173,7 @@ impl Inner {
         let deadline = allowed.deadline.min(Instant::now() + self.config.connect_timeout);
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let default_port = if self.connect.is_tls() { HTTPS_PORT } else { HTTP_PORT };
-        let port = authority.port_u16().unwrap_or(default_port);
+        let port = port(authority).map_err(Cause::Request)?.unwrap_or(default_port);
         // Asked before connecting: a change in between makes the connection older than it is, which harms nobody.
         let generation = self.connect.generation();
         let stream = tokio::time::timeout_at(deadline, self.connect.connect(host, port, deadline))
@@ -228,6 +228,22 @@ fn mark(cause: &Cause) {
     }
 }
 
+/// The port that a URL names, `None` if it leaves that to its scheme. What stands there and is no port must not be taken
+/// for none: somebody else would be called.
+///
+/// # Errors
+/// When it is no number from 1 to 65535.
+pub fn port(authority: &Authority) -> Result<Option<u16>, &'static str> {
+    let place = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place);
+    match place.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':')) {
+        None | Some("") => Ok(None),
+        Some(text) => match text.parse() {
+            Ok(port) if port != 0 => Ok(Some(port)),
+            _ => Err("its port is none from 1 to 65535"),
+        },
+    }
+}
+
 fn authority(uri: &Uri, is_tls: bool) -> Result<Authority, &'static str> {
     let authority = uri.authority().ok_or("its URI is not absolute")?;
     match is_tls {
@@ -238,11 +254,36 @@ fn authority(uri: &Uri, is_tls: bool) -> Result<Authority, &'static str> {
     if authority.as_str().contains('@') {
         return Err("its URI holds credentials");
     }
+    port(authority)?;
     Ok(authority.clone())
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_read_or_left_to_the_scheme_and_never_guessed() {
+        let of = |text: &str| port(&text.parse().unwrap());
+        for (text, named) in [
+            ("payments", None),
+            ("payments:", None),
+            ("payments:9000", Some(9000)),
+            ("payments:09000", Some(9000)),
+            ("user:1@payments:65535", Some(65535)),
+            ("[::1]", None),
+            ("[::1]:1", Some(1)),
+        ] {
+            assert_eq!(of(text), Ok(named), "{text}");
+        }
+        for text in ["payments:0", "payments:65536", "payments:99999", "[::1]:70000", "payments:9000000000"] {
+            assert!(of(text).is_err(), "{text}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use http::uri::Scheme;
 use super::problems::Problems;
 use super::values::Common;
 use crate::caller::{Accounts, CallerRules, JwtRules, KeySource, Proof, RATE_MAX};
+use crate::client::port;
 use crate::clock::Clock;
 
 const PROOF: &str = "--caller-proof (CALLER_PROOF)";
@@ -146,7 +147,10 @@ fn jwks_url(text: &str) -> Result<Uri, String> {
     }
     let wrong = || format!("\"{text}\" is no URL over https, as {JWKS_URL_DEFAULT} is");
     let url = text.parse::<Uri>().map_err(|_| wrong())?;
-    if url.scheme() == Some(&Scheme::HTTPS) { Ok(url) } else { Err(wrong()) }
+    match url.authority().map(port) {
+        Some(Ok(_)) if url.scheme() == Some(&Scheme::HTTPS) => Ok(url),
+        _ => Err(wrong()),
+    }
 }
 
 #[cfg(test)]
@@ -215,8 +219,9 @@ mod tests {
         for setting in [PROOF, RATE, ISSUER] {
             assert!(mistakes.contains(setting), "{setting} in {mistakes}");
         }
-        let words = ["--jwt-audience", "payments", "--jwt-jwks-url", "http://keys/"];
-        let mistakes = resolve(&words).unwrap_err();
-        assert!(mistakes.contains(SUBJECTS) && mistakes.contains(JWKS_URL), "{mistakes}");
+        for url in ["http://keys/", "https://keys:99999/"] {
+            let mistakes = resolve(&["--jwt-audience", "payments", "--jwt-jwks-url", url]).unwrap_err();
+            assert!(mistakes.contains(SUBJECTS) && mistakes.contains(JWKS_URL), "{mistakes}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::Connection;
 use super::body::{AnswerBody, InFlight, RequestBody};
+use super::host;
 use super::limits::Limits;
 use super::metrics::ServerMetrics;
 use super::roster::HalfOpen;
@@ -46,6 +47,13 @@ pub(super) async fn answer(
     let (mut head, incoming) = request.into_parts();
     let has_body = !incoming.is_end_stream();
     state.begin_call(has_body, shared.limits.body_bytes_max);
+    if let Err(why) = host::check(&head) {
+        shared.metrics.refused_host();
+        drop(RequestBody::new(incoming, state.clone()));
+        let mut response = Problem::new(StatusCode::BAD_REQUEST).detail(why).into_response();
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return Ok(finish(&shared, &state, response).map(|inner| AnswerBody { inner, _place: None }));
+    }
     let Some(place) = InFlight::take(&shared.in_flight, shared.limits.in_flight_max) else {
         shared.metrics.shed();
         drop(RequestBody::new(incoming, state.clone()));

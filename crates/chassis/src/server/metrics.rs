@@ -64,6 +64,10 @@ impl ServerMetrics {
         self.ended.with_label_values(&[reason]).inc();
     }
 
+    pub(super) fn refused_host(&self) {
+        self.ended.with_label_values(&["bad_host"]).inc();
+    }
+
     pub(super) fn accept_failed(&self) {
         self.accept_errors.inc();
     }

@@ -7,6 +7,7 @@
 mod body;
 mod call;
 mod drive;
+mod host;
 mod limits;
 mod metrics;
 mod roster;

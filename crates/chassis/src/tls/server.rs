@@ -8,14 +8,14 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use rustls::server::{Acceptor, ServerConfig, ServerConnection, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, HandshakeKind, OtherError,
     SignatureScheme,
 };
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::live::{Built, Live, Looked, Material, check};
@@ -139,17 +139,16 @@ impl ServerTls {
             }
             Ok(_) => {}
         }
-        let side = self.live.current();
-        let accepted = TlsAcceptor::from(side.config.config.clone()).accept(tcp).await;
-        let accepted = accepted.map_err(|error| (reason(&error), error.to_string()));
-        let named = accepted.and_then(|stream| match side.config.peer_name(&stream) {
-            Ok(name) => {
-                self.metrics.let_in(is_resumed(&stream));
-                Ok((stream, name))
+        match self.live.current().config.shake_hands(tcp).await {
+            Ok((stream, name)) => {
+                self.metrics.let_in(is_resumed(stream.get_ref().1));
+                Some((stream, name))
             }
-            Err(error) => Err((reason_of(&error), error.to_string())),
-        });
-        named.map_err(|(why, error)| self.refuse(why, &error)).ok()
+            Err((why, error)) => {
+                self.refuse(why, &error);
+                None
+            }
+        }
     }
 
     /// Counts a handshake that ends here.
@@ -159,15 +158,42 @@ impl ServerTls {
     }
 }
 
+/// Why there is no connection, and in whose words.
+type Refusing = (Refusal, Box<dyn fmt::Display + Send>);
+
 impl ServerSide {
-    /// The name of a connection that stands. A resumed one is looked at as closely as a new one.
-    fn peer_name(&self, stream: &TlsStream<TcpStream>) -> Result<Option<PeerName>, Error> {
-        let session = stream.get_ref().1;
+    /// The name of a resumed session is looked at as closely as one that is shown anew, and before a word is answered:
+    /// a client that has heard anything of us has been let in.
+    async fn shake_hands(
+        &self,
+        tcp: TcpStream,
+    ) -> Result<(TlsStream<TcpStream>, Option<PeerName>), Refusing> {
+        let refused = |error: Error| -> Refusing { (reason_of(&error), Box::new(error)) };
+        let broken = |error: io::Error| -> Refusing { (reason(&error), Box::new(error)) };
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await.map_err(broken)?;
+        let mut resumed = None;
+        let accept = hello.into_stream_with(self.config.clone(), |session| {
+            if is_resumed(session) {
+                resumed = Some(self.peer_name(session));
+            }
+        });
+        let resumed = resumed.transpose().map_err(refused)?;
+        let stream = accept.await.map_err(broken)?;
+        match resumed {
+            Some(name) => Ok((stream, name)),
+            None => {
+                let name = self.peer_name(stream.get_ref().1).map_err(refused)?;
+                Ok((stream, name))
+            }
+        }
+    }
+
+    fn peer_name(&self, session: &ServerConnection) -> Result<Option<PeerName>, Error> {
         let Some(door) = &self.door else { return Ok(None) };
         let Some((leaf, between)) = session.peer_certificates().and_then(<[_]>::split_first) else {
             return Ok(None);
         };
-        if is_resumed(stream) {
+        if is_resumed(session) {
             let now = self.config.time_provider.current_time().ok_or(Error::FailedToGetCurrentTime)?;
             door.verify_client_cert(leaf, between, now)?;
         }
@@ -175,8 +201,8 @@ impl ServerSide {
     }
 }
 
-fn is_resumed(stream: &TlsStream<TcpStream>) -> bool {
-    stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
+fn is_resumed(session: &ServerConnection) -> bool {
+    session.handshake_kind() == Some(HandshakeKind::Resumed)
 }
 
 /// Decides on a client's certificate: a chain to an authority, one name, on the list, meant for clients.

@@ -7,5 +7,6 @@ mod crowd;
 mod drain;
 mod limits;
 mod sent;
+mod smuggled;
 mod support;
 mod unsent;

@@ -2,6 +2,7 @@
 
 use crate::authority::Authority;
 use crate::site::{NAME, Site, put, server_files};
+use chassis::client::Failure;
 use chassis::clock::Clock;
 use chassis::server::Limits;
 use chassis::telemetry::Telemetry;
@@ -92,8 +93,16 @@ async fn a_session_is_not_resumed_beyond_the_end_of_its_certificate() {
         params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now + 2);
     });
     let client = site.client(Some(&soon));
-    let asks = async { while site.ask(&client).await.is_ok() {} };
-    tokio::time::timeout(Duration::from_secs(20), asks).await.expect("it is refused once it has expired");
+    let asks = async {
+        loop {
+            if let Err(failure) = site.ask(&client).await {
+                return failure;
+            }
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(20), asks).await;
+    let refused = refused.expect("it is refused once it has expired");
+    assert!(matches!(refused, Failure::NotSent(_)), "refused before a byte of the request left: {refused:?}");
     site.until(|site| site.refusals(Refusal::Expired) == 1).await;
     assert_eq!(site.figure("tls_handshakes_total{kind=\"full\"}"), 1);
     assert!(site.figure("tls_handshakes_total{kind=\"resumed\"}") > 0);

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use chassis::caller::Callers;
+use chassis::query;
 use chassis::shutdown::Shutdown;
 use http::HeaderValue;
 
@@ -54,6 +55,10 @@ impl App {
 
 /// Every route. All but the open ones ask for a token, if one is configured; each answer names the ledger.
 pub fn router(app: App) -> Router {
+    let of_one_key = Router::new()
+        .route("/v1/ledger/{key}", get(v1::row))
+        .route("/v1/ledger/{key}/void", post(v1::void))
+        .route_layer(from_fn(query::refuse));
     let guarded = Router::new()
         .route("/", post(antaeus::pay))
         .route("//", post(antaeus::pay))
@@ -62,8 +67,7 @@ pub fn router(app: App) -> Router {
         .route("/payments/pay", post(provider::pay))
         .route("/payments/pay/", post(provider::pay))
         .route("/v1/ledger", get(v1::page))
-        .route("/v1/ledger/{key}", get(v1::row))
-        .route("/v1/ledger/{key}/void", post(v1::void))
+        .merge(of_one_key)
         .route_layer(from_fn_with_state(app.clone(), guard::authenticate));
     let open = Router::new()
         .route("/ping", get(health::ping))

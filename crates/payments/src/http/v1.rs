@@ -8,6 +8,7 @@ use axum::extract::{Extension, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use chassis::caller::Account;
 use chassis::problem::{FieldError, Problem};
+use chassis::query;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
@@ -123,21 +124,28 @@ fn failed(error: &LedgerError) -> Response {
 }
 
 fn read_query(query: &str) -> Result<(Seq, usize), Problem> {
-    let (mut after, mut limit) = (Some(0), Some(LIMIT_DEFAULT));
+    let (mut after, mut limit, mut errors) = (None, None, Vec::new());
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "after" => after = value.parse().ok().filter(|seq: &i64| *seq >= 0),
-            "limit" => limit = value.parse().ok().filter(|rows| (1..=PAGE_MAX).contains(rows)),
-            _ => {}
+        let known = match &*name {
+            "after" => &mut after,
+            "limit" => &mut limit,
+            _ => {
+                errors.push(query::unknown(&name));
+                continue;
+            }
+        };
+        if known.replace(value).is_some() {
+            errors.push(FieldError::new(name, "is given more than once"));
         }
     }
+    let after = after.map_or(Some(0), |text| text.parse().ok().filter(|seq: &i64| *seq >= 0));
+    let limit = limit
+        .map_or(Some(LIMIT_DEFAULT), |text| text.parse().ok().filter(|rows| (1..=PAGE_MAX).contains(rows)));
+    errors.extend(after.is_none().then(|| FieldError::new("after", "is no cursor of this list")));
+    errors.extend(limit.is_none().then(|| FieldError::new("limit", format!("is not from 1 to {PAGE_MAX}"))));
     match (after, limit) {
-        (Some(after), Some(limit)) => Ok((Seq(after), limit)),
-        _ => {
-            let after = after.is_none().then(|| FieldError::new("after", "is no cursor of this list"));
-            let rule = || FieldError::new("limit", format!("is not from 1 to {PAGE_MAX}"));
-            Err(Problem::validation(after.into_iter().chain(limit.is_none().then(rule)).collect()))
-        }
+        (Some(after), Some(limit)) if errors.is_empty() => Ok((Seq(after), limit)),
+        _ => Err(Problem::validation(errors)),
     }
 }
 
@@ -148,13 +156,23 @@ mod tests {
     #[test]
     fn a_page_has_100_rows_from_the_start_unless_asked_otherwise() {
         assert_eq!(read_query(""), Ok((Seq(0), 100)));
-        assert_eq!(read_query("limit=7&after=12&other=x"), Ok((Seq(12), 7)));
+        assert_eq!(read_query("limit=7&after=12"), Ok((Seq(12), 7)));
     }
 
     #[test]
-    fn a_cursor_or_limit_that_is_none_is_named() {
-        for (query, errors) in [("after=-1", 1), ("limit=0", 1), ("limit=1001&after=x", 2), ("limit=", 1)] {
-            assert_eq!(read_query(query).unwrap_err().errors.len(), errors, "{query}");
+    fn each_mistake_in_a_query_is_named() {
+        for (query, faults) in [
+            ("after=-1", &["after"][..]),
+            ("limit=0", &["limit"]),
+            ("limit=1001&after=x", &["after", "limit"]),
+            ("limit=", &["limit"]),
+            ("limit=7&limit=7", &["limit"]),
+            ("limit=7&after=12&other=x", &["other"]),
+            ("Limit=7&offset=1", &["Limit", "offset"]),
+        ] {
+            let errors = read_query(query).unwrap_err().errors;
+            let named: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
+            assert_eq!(named, faults, "{query}");
         }
     }
 }

@@ -21,9 +21,21 @@ fn pages_follow_each_other_to_the_end() {
     assert_eq!(page(&site, "?limit=4"), (vec![1, 2, 3, 4], Some(4)));
     assert_eq!(page(&site, "?limit=4&after=4"), (vec![5, 6], None));
     assert_eq!(page(&site, "?limit=6"), (vec![1, 2, 3, 4, 5, 6], None));
-    for query in ["?limit=0", "?limit=1001", "?after=x"] {
+    for query in ["?limit=0", "?limit=1001", "?after=x", "?limt=4", "?limit=4&limit=4", "?seq"] {
         assert_eq!(problem(&site.get(&format!("/v1/ledger{query}"))), (400, "validation".to_owned()));
     }
+}
+
+#[test]
+fn a_parameter_that_nobody_takes_is_refused_before_a_key_is_voided() {
+    let site = willing().start();
+    let refused = site.post("/v1/ledger/k1/void?dry_run=true", &[], "");
+    assert_eq!(problem(&refused), (400, "validation".to_owned()));
+    assert_eq!(refused.json()["errors"][0]["field"], "dry_run");
+    assert_eq!(site.get("/v1/ledger/k1").status, 404, "nothing was voided");
+    assert_eq!(site.post("/v1/ledger/k1/void", &[], "").status, 200);
+    assert_eq!(problem(&site.get("/v1/ledger/k1?full=1")), (400, "validation".to_owned()));
+    assert_eq!(site.get("/v1/ledger/k1").status, 200);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use chassis::client::port;
 use chassis::clock::Clock;
 use chassis::config::Problems;
 use chassis::tls::ClientFiles;
@@ -110,7 +111,13 @@ fn ping_url(text: &str) -> Result<Uri, String> {
     }
     let url: Uri = format!("{}/ping", text.trim_end_matches('/')).parse().map_err(|_| no_url())?;
     let is_known = [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)].contains(&url.scheme());
-    if is_known && url.host().is_some_and(|host| !host.is_empty()) { Ok(url) } else { Err(no_url()) }
+    match url.authority() {
+        Some(authority) if is_known && !authority.host().is_empty() => {
+            port(authority).map_err(|why| format!("\"{text}\" is no URL: {why}"))?;
+            Ok(url)
+        }
+        _ => Err(no_url()),
+    }
 }
 
 /// Milliseconds, or a text such as `250ms` or `2s`.
@@ -138,7 +145,15 @@ mod tests {
         for url in ["https://pong:8080", "https://pong:8080/", "https://pong:8080//"] {
             assert_eq!(ping_url(url).unwrap(), "https://pong:8080/ping");
         }
-        for wrong in ["pong:8080", "ftp://pong", "https://", "https://a@pong", ""] {
+        for wrong in [
+            "pong:8080",
+            "https://pong:99999",
+            "https://pong:0",
+            "ftp://pong",
+            "https://",
+            "https://a@pong",
+            "",
+        ] {
             assert!(ping_url(wrong).is_err(), "{wrong}");
         }
     }

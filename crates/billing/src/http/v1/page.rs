@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use axum::response::{IntoResponse, Response};
 use chassis::problem::{FieldError, Problem};
+use chassis::query;
 use http::{StatusCode, Uri, header};
 use serde::Serialize;
 
@@ -85,7 +86,7 @@ impl<'a> Params<'a> {
     /// Fails with every mistake, unknown parameters included: a switch that is misspelt must not do its opposite.
     pub(super) fn finish(mut self) -> Result<(), Problem> {
         for (name, _) in std::mem::take(&mut self.left) {
-            self.wrong(&name, "is not a parameter of this route");
+            self.errors.push(query::unknown(&name));
         }
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::validation(self.errors)) }
     }
