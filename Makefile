@@ -260,9 +260,9 @@ kills: ## kill -9 of billing, then of payments, 20 times each in runs of 20,000 
 	  cargo test --release --locked --package tinjis --test kills -- --nocapture --test-threads 1
 
 .PHONY: prove
-prove: ## every proof, small, and one table of them; FULL=1 is the full size, ONLY=pauses one of them
+prove: previous ## every proof, small, and one table of them; FULL=1 is the full size, ONLY=pauses one of them
 	cargo build --locked --package harness --bin prove
-	PROVE_OUT="$(OUT)/proofs" "$(OUT)/debug/prove" $(if $(filter-out 0,$(FULL)),full,small) $(if $(ONLY),"$(ONLY)")
+	UPGRADE_PREVIOUS="$(abspath $(OUT))/previous" PROVE_OUT="$(OUT)/proofs" "$(OUT)/debug/prove" $(if $(filter-out 0,$(FULL)),full,small) $(if $(ONLY),"$(ONLY)")
 
 .PHONY: prove-mutants
 prove-mutants: ## the protocol broken on purpose in a copy, a patch at a time: the named proof must notice each

@@ -36,7 +36,7 @@ const fn test(name: &'static str, args: &'static [&'static str], small: Variable
 pub(crate) const NOTHING_LEFT_OUT: (&str, &str) = ("CI", "true");
 
 /// In the order of the table. Where most of the time is waiting, several tests go on at once.
-static PARTS: [Part; 11] = [
+static PARTS: [Part; 13] = [
     test(
         "model",
         &["test", "--workspace", "--bin", "model", "--", "--nocapture", "the_protocol"],
@@ -94,6 +94,18 @@ static PARTS: [Part; 11] = [
         &["test", "--workspace", "--test", "rolling", "--", "--test-threads", "1"],
         &[],
         &[("ROLLING_INVOICES", "5000"), ("ROLLING_ROUNDS", "5")],
+    ),
+    test(
+        "commits without an answer",
+        &["test", "--workspace", "--test", "lost_commits"],
+        &[],
+        &[("LOST_COMMITS_INVOICES", "20000")],
+    ),
+    test(
+        "upgrade",
+        &["test", "--workspace", "--test", "upgrade", "--", "--test-threads", "2"],
+        &[],
+        &[("UPGRADE_INVOICES", "10000")],
     ),
     test(
         "durability order",
