@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::Context;
 use serde_json::Value;
 
 use super::expect::{Expectations, Kind, Workload};
@@ -147,7 +148,8 @@ async fn found(kube: &Kube, workload: &Workload) -> anyhow::Result<Found> {
         Kind::Deployment => "deployments",
         Kind::StatefulSet => "statefulsets",
     };
-    let object = kube.get(&format!("/apis/apps/v1/namespaces/{namespace}/{plural}/{name}")).await?;
+    let path = format!("/apis/apps/v1/namespaces/{namespace}/{plural}/{name}");
+    let object = kube.get(&path).await.context("not deployed, or not as its file says")?;
     let pods = kube.list(&format!("/api/v1/namespaces/{namespace}/pods")).await?;
     let services = kube.list(&format!("/api/v1/namespaces/{namespace}/services")).await?;
     Ok(read(workload, &object, &pods, &services))

@@ -53,7 +53,7 @@ impl Answer {
 
     /// Its own words about a failure.
     pub(super) fn message(&self) -> &str {
-        self.body["message"].as_str().unwrap_or_default()
+        self.body["message"].as_str().or(self.body.as_str()).unwrap_or_default().trim()
     }
 }
 

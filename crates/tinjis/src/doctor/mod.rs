@@ -60,6 +60,7 @@ pub(crate) async fn command(mut options: Options) -> anyhow::Result<u8> {
     let progress = Progress::spinner("doctor");
     progress.step("asking the API server");
     let kube = Kube::open(&options.kubectl).await?;
+    kube.get("/version").await.context("no cluster answers (KUBECONFIG)")?;
     let namespaces = options.expectations.namespaces();
     let namespaces: Vec<&str> = namespaces.into_iter().chain(source_namespaces(&options)).collect();
     clean(&kube, &namespaces).await.context("what an earlier doctor left")?;

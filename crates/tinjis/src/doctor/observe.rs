@@ -24,6 +24,9 @@ use crate::progress::Progress;
 const POD_WITHIN: Duration = Duration::from_secs(90);
 /// Until the pods of a workload must be whole again after an eviction.
 const WHOLE_WITHIN: Duration = Duration::from_secs(90);
+/// What a pod waits for in vain: another image, another name. Not a first pull that failed, which is tried again.
+const IN_VAIN: [&str; 4] =
+    ["ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"];
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// What was seen, by the id of the trial.
@@ -85,19 +88,20 @@ impl Ground<'_> {
         Ok(())
     }
 
-    /// Waits until a pod is as wanted.
+    /// Waits until a pod is as wanted, or cannot become so.
     async fn pod(&self, namespace: &str, name: &str, wanted: fn(&Value) -> bool) -> anyhow::Result<Value> {
-        let deadline = Instant::now() + POD_WITHIN;
+        let begun = Instant::now();
+        let deadline = begun + POD_WITHIN;
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
         loop {
             let pod = self.kube.get(&path).await?;
             if wanted(&pod) {
                 return Ok(pod);
             }
-            if Instant::now() > deadline {
+            if waits_in_vain(&pod) || Instant::now() > deadline {
                 let why = self.why(namespace, name, &pod).await;
-                let phase = text(&pod["status"]["phase"]);
-                bail!("pod {namespace}/{name} is {phase} after {} s: {why}", POD_WITHIN.as_secs());
+                let (phase, after) = (text(&pod["status"]["phase"]), begun.elapsed().as_secs());
+                bail!("pod {namespace}/{name} is {phase} after {after} s: {why}");
             }
             sleep(LOOK_EVERY).await;
         }
@@ -365,6 +369,11 @@ impl Ground<'_> {
     }
 }
 
+fn waits_in_vain(pod: &Value) -> bool {
+    let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+    IN_VAIN.iter().any(|reason| waiting["reason"] == *reason)
+}
+
 /// What the API server's answer says of the right to ask so.
 fn permission(status: u16, message: &str) -> Got {
     match status {
@@ -380,6 +389,17 @@ fn permission(status: u16, message: &str) -> Got {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_is_given_up_for_an_image_that_does_not_come_and_not_for_a_slow_start() {
+        let waits = |reason: &str| {
+            let states = json!([{"state": {"waiting": {"reason": reason}}}]);
+            waits_in_vain(&json!({"status": {"containerStatuses": states}}))
+        };
+        assert!(waits("ImagePullBackOff") && waits("InvalidImageName"));
+        assert!(!waits("ContainerCreating") && !waits("ErrImagePull"));
+        assert!(!waits_in_vain(&json!({"status": {"phase": "Pending"}})));
+    }
 
     #[test]
     fn only_authorizations_own_words_are_a_refusal() {
