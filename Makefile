@@ -151,8 +151,8 @@ prerequisites: ## what production expects of its cluster, for one of your own: a
 prerequisites-gone: ## takes them away
 	@$(CLUSTER) deploy/scripts/prerequisites.sh remove
 
-# What e2e runs; production is left out, aloud, where cert-manager is missing.
-E2E ?= tinjis ping-pong invoice-app production
+# What e2e runs; staging and production are left out, aloud, where cert-manager is missing.
+E2E ?= tinjis ping-pong invoice-app staging production
 .PHONY: e2e
 e2e: $(OUT)/images/tag ## every environment on the cluster of KUBECONFIG, from nothing to nothing; a verdict a line; needs jq
 	@mkdir -p "$(OUT)/e2e"

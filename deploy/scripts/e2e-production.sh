@@ -1,10 +1,11 @@
 # shellcheck shell=bash disable=SC2154
 # Production's part of e2e.sh, which sources it: two namespaces, mutual TLS, and no way in but the Ingress.
 
-invoices=2000
+# At a time, so many that a pay run has work to do through the whole of what follows.
+batch=1000
 
 of_production() {
-  local token=$out/operator-token
+  local name
   for name in antaeus payments; do
     k --namespace "$name" wait --for=jsonpath='{.status.readyReplicas}'=3 "deployment/$name" --timeout=90s >/dev/null ||
       red "the autoscaler did not bring $name to three pods"
@@ -13,28 +14,58 @@ of_production() {
   looked_at antaeus antaeus 8001
   looked_at payments payments 9001
 
-  (umask 077 && k --namespace antaeus get secret operator-token --output 'jsonpath={.data.token}' | base64 --decode >"$token")
-  {
-    echo reference,customer_id,currency,amount
-    for ((i = 1; i <= invoices; i++)); do echo "e2e-$i,$((i % 7 + 1)),EUR,$((i % 900 + 10)).25"; done
-  } >"$out/invoices.csv"
-  forward antaeus antaeus 8000
-  "$TINJIS" import "$out/invoices.csv" --billing "http://127.0.0.1:$port" --operator-token-file "$token"
-  rm "$token"
-
-  # Pay calls go on while both services are replaced: none may fail, and none may charge twice.
+  # Pay calls go on while all that may change does: none may fail, and none may charge twice.
+  invoices=0
   load antaeus antaeus 8000 /rest/v1/invoices/pay 45 --post
+  bring
   renewed payments payments-tls
   renewed antaeus antaeus-client-tls
+  bring
   rolled payments payments
+  bring
   rolled antaeus antaeus
-  load_ends antaeus 'pay calls while both services are replaced, and pods deleted'
+  load_ends antaeus 'pay calls while certificates and both services are replaced, and pods deleted'
   judge
   evicted payments payments
   evicted antaeus antaeus
   refused_images
-  by_ingress
+  by_ingress antaeus.example.com
+  scraped
   doctored
+}
+
+# Staging is production under another name, on a cluster of its own; here it stands up, pays, and is judged.
+of_staging() {
+  looked_at antaeus antaeus 8001
+  looked_at payments payments 9001
+  invoices=0
+  bring
+  load antaeus antaeus 8000 /rest/v1/invoices/pay 5 --post
+  load_ends antaeus 'pay calls in staging'
+  judge
+  by_ingress antaeus.staging.example.com
+}
+
+# bring: more invoices, by an operator's token, over a port-forward to whichever pod is there.
+bring() {
+  local token=$out/operator-token i
+  (umask 077 && k --namespace antaeus get secret operator-token --output 'jsonpath={.data.token}' | base64 --decode >"$token")
+  {
+    echo reference,customer_id,currency,amount
+    for ((i = invoices + 1; i <= invoices + batch; i++)); do echo "e2e-$i,$((i % 7 + 1)),EUR,$((i % 900 + 10)).25"; done
+  } >"$out/invoices.csv"
+  invoices=$((invoices + batch))
+  : >"$out/import"
+  # A port-forward ends with its pod, or when a connection breaks; what was written then stays, and is not written twice.
+  for i in {1..5}; do
+    forward antaeus antaeus 8000
+    "$TINJIS" import "$out/invoices.csv" --billing "http://127.0.0.1:$port" --operator-token-file "$token" >>"$out/import" 2>&1 && i=in
+    kill "${forwards[-1]}" 2>/dev/null || true
+    unset 'forwards[-1]'
+    if [[ $i == in ]]; then break; fi
+  done
+  rm "$token"
+  [[ $i == in ]] || red "import: $(tail -n 5 "$out/import")"
 }
 
 # renewed NAMESPACE NAME: cert-manager makes the certificate anew, as it does when its time comes.
@@ -54,7 +85,7 @@ renewed() {
   red "$2 was not renewed"
 }
 
-# by_ingress: from outside, by name, with the certificate of the authority.
+# by_ingress HOST: from outside, by name, with the certificate of the authority.
 by_ingress() {
   local address said
   if ! k get namespace traefik >/dev/null 2>&1; then
@@ -63,10 +94,31 @@ by_ingress() {
   fi
   address=$(k get nodes --output 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')
   k --namespace antaeus get secret antaeus-ingress-tls --output 'jsonpath={.data.ca\.crt}' | base64 --decode >"$out/ca.crt"
-  said=$(curl --silent --show-error --max-time 10 --cacert "$out/ca.crt" --resolve "antaeus.example.com:443:$address" \
-    https://antaeus.example.com/rest/health 2>&1 || true)
+  said=$(curl --silent --show-error --max-time 10 --cacert "$out/ca.crt" --resolve "$1:443:$address" \
+    "https://$1/rest/health" 2>&1 || true)
   [[ $said == '"ok"' ]] || red "the Ingress answered $said"
   verdict 'the Ingress answers by TLS, with the certificate of the authority'
+}
+
+# scraped: the cluster's Prometheus, if it has one, gets the figures of every pod of both services.
+scraped() {
+  local said
+  if ! k --namespace monitoring get service prometheus >/dev/null 2>&1; then
+    echo 'NOT RUN: scraping, for there is no Prometheus on this cluster'
+    return
+  fi
+  forward monitoring prometheus 9090
+  for _ in {1..60}; do
+    said=$(curl --silent --max-time 10 --get "http://127.0.0.1:$port/api/v1/query" \
+      --data-urlencode 'query=count by (namespace) (up{namespace=~"antaeus|payments"} == 1)' |
+      jq --compact-output '[.data.result[] | {(.metric.namespace): .value[1]}] | add' || true)
+    if jq --exit-status '(.antaeus | tonumber) >= 3 and (.payments | tonumber) >= 3' <<<"$said" >/dev/null 2>&1; then
+      verdict "Prometheus scrapes every pod: $said"
+      return
+    fi
+    read -rt 1 <> <(:) || true
+  done
+  red "Prometheus scrapes only $said"
 }
 
 # judge: verify, from a pod with billing's own certificate, which may reach billing for as long.

@@ -20,7 +20,7 @@ context=$out/context
 rm -rf "$context"
 mkdir -p "$context/data"
 for program in "${programs[@]}"; do
-  ldd "$binaries/$program" 2>&1 | grep -qE 'statically linked|not a dynamic executable' || {
+  ldd "$binaries/$program" 2>&1 | grep -E 'statically linked|not a dynamic executable' >/dev/null || {
     echo "images: $binaries/$program is not static; 'make dist' makes it so" >&2
     exit 1
   }
