@@ -160,3 +160,18 @@ async fn every_mistake_in_the_files_is_told_at_once() {
     put(folder.path(), "server", &old);
     assert!(files.check(&Clock::system())[0].what.contains("expired on 2020-01-01"));
 }
+
+#[tokio::test]
+async fn a_figure_tells_when_the_first_certificate_of_a_role_expires() {
+    let site = Site::open().await;
+    let expiry = |of: &str| site.figure(&format!("tls_certificate_expiry_seconds{{of=\"{of}\"}}"));
+    let of_ca = expiry("client_ca");
+    assert!(of_ca > 0);
+    for (year, seconds) in [(2131, 5_080_665_600), (2130, 5_049_129_600)] {
+        let until =
+            |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        put(site.folder.path(), "server", &site.authority.client_but(NAME, until));
+        assert_eq!(site.tls.look(), Looked::Published);
+        assert_eq!((expiry("server"), expiry("client_ca")), (seconds, of_ca));
+    }
+}

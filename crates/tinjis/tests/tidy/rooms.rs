@@ -23,6 +23,7 @@ const RULES: &[Rule] = &[
         except: &[
             "crates/chassis/tests/fuzz/",
             "crates/chassis/tests/postgres/",
+            "crates/chassis/tests/tls/foreign.rs",
             "crates/chassis/src/caller/jwt/tests.rs",
         ],
         never: &["billing::", "payments::", "tinjis::", "harness::"],
