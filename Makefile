@@ -344,7 +344,7 @@ import: ## an import of 1,000,000 rows within 64 MiB of the command's memory, an
 	  cargo test --release --locked --package tinjis --test import -- --nocapture memory_stays_bounded
 
 .PHONY: bench
-bench: ## charges a second beside wrk and a plain loop; exit 1 below the goals
+bench: ## charges a second beside wrk and a plain loop; exit 1 below the goals; BENCH_LEGS, BENCH_INVOICES and BENCH_ROUNDS
 	cargo bench --locked --package tinjis --bench charging
 
 ## Set up

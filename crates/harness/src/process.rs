@@ -352,10 +352,23 @@ impl Drop for Process {
 /// Processor time of a process, in milliseconds; 0 when it is gone.
 #[must_use]
 pub fn cpu_ms(pid: u32) -> u64 {
+    ticks(pid, 2) * 1000 / TICKS_PER_SECOND
+}
+
+/// Sum of the first so many of utime, stime, and both of children that were waited for; 0 when it is gone.
+fn ticks(pid: u32, fields: usize) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name in parentheses may hold spaces; utime and stime are fields 14 and 15, 11 and 12 after it.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
-    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    // The name in parentheses may hold spaces; these are the fields from 14 on, 11 after it.
+    let times = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(fields);
+    times.filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
+/// Processor time of a process, of those that it has started, and of those of these that have ended, in milliseconds.
+#[must_use]
+pub fn family_cpu_ms(parent: u32) -> u64 {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    let ticks: u64 = std::iter::once(parent).chain(children).map(|pid| ticks(pid, 4)).sum();
     ticks * 1000 / TICKS_PER_SECOND
 }
 

@@ -8,6 +8,7 @@ use billing::invoice::{Attempt, InvoiceId};
 use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::{Counts, Imported, Settled, Store, StoreError};
 use harness::postgres::{Cut, CutPlan, Cutter};
+use harness::wait::wait_until;
 use tokio::task::JoinSet;
 
 use crate::fixture::{Fixture, LEASE, PLAIN, PostgresFixture, UPDATE, claimed, imported, row, run};
@@ -60,6 +61,47 @@ async fn several_processes_claim_each_invoice_once_and_never_wait_for_each_other
     let counters = first.run(run.id).await.unwrap().unwrap().counters;
     assert_eq!((counters.attempted, counters.paid, counters.refused), (1_000, 800, 200));
     assert_eq!(fixture.database.ask(DEADLOCKS), 0);
+}
+
+/// Of invoices and attempts, rows that statements have looked at so far. A server counts what a connection did when
+/// it is closed.
+fn rows_read(fixture: &PostgresFixture) -> i64 {
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    wait_until("connections to close", LEASE, || fixture.database.ask(others) == 0);
+    fixture.database.ask(
+        "SELECT sum(seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_user_tables
+         WHERE relname IN ('invoices', 'attempts')",
+    )
+}
+
+/// On connections that are closed at the end.
+fn alone<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+#[test]
+fn a_batch_reads_its_own_rows_and_not_all_that_wait() {
+    const WAITING: usize = 5_000;
+    const BATCH: usize = 100;
+    /// Each row of a batch is looked at by a dozen statements, checks of references among them.
+    const READ_MAX: i64 = 20 * BATCH as i64;
+    let Some(fixture) = alone(PostgresFixture::new()) else { return };
+    alone(async { imported(&*fixture.open().await, WAITING).await });
+    let before = rows_read(&fixture);
+    let mut read = Vec::new();
+    for round in 1..=2 {
+        alone(async {
+            let store = fixture.open().await;
+            let run = run(&*store).await;
+            let attempts = claimed(&*store, &run, BATCH).await;
+            let charged: Vec<_> =
+                attempts.iter().map(|attempt| settlement(attempt, Outcome::Charged)).collect();
+            store.settle(Some(run.id), &charged).await.unwrap();
+        });
+        read.push(rows_read(&fixture) - before - read.iter().sum::<i64>());
+        assert!(read[round - 1] <= READ_MAX, "rows read by batches of {BATCH}: {read:?}");
+    }
+    assert!(read[0] > BATCH as i64, "the server counts: {read:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,7 @@ use super::keeper::{Keeper, command, unprivileged};
 use super::sql::Sql;
 use super::{is_hidden, without_a_server};
 use crate::certs::Pair;
-use crate::process::free_address;
+use crate::process::{family_cpu_ms, free_address};
 use crate::wait::{pause, wait_until};
 
 /// Where Debian puts the servers, one folder a version.
@@ -158,6 +158,16 @@ impl Server {
     pub fn pid(&self) -> i32 {
         let text = fs::read_to_string(self.data().join("postmaster.pid")).expect("it runs");
         text.lines().next().and_then(|line| line.parse().ok()).expect("the first line is its id")
+    }
+
+    /// Processor time of all its processes so far, in milliseconds.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    #[track_caller]
+    pub fn cpu_ms(&self) -> u64 {
+        family_cpu_ms(self.pid().unsigned_abs())
     }
 
     /// Of a database, over TCP.

@@ -52,6 +52,19 @@ impl Leg {
         Self::PostgresThree,
     ];
 
+    /// As `BENCH_LEGS` calls it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Wrk => "wrk",
+            Self::PayRun => "sqlite",
+            Self::PayRunTls => "tls",
+            Self::Loop => "loop",
+            Self::LoopWal => "wal-loop",
+            Self::Postgres => "postgres",
+            Self::PostgresThree => "postgres-3",
+        }
+    }
+
     /// Whether it needs PostgreSQL.
     pub(crate) fn is_on_postgres(self) -> bool {
         matches!(self, Self::Postgres | Self::PostgresThree)
@@ -80,6 +93,8 @@ pub(crate) struct Measured {
     pub(crate) peak_billing_kib: Option<u64>,
     pub(crate) peak_payments_kib: u64,
     pub(crate) keys: i64,
+    /// Of all processes of PostgreSQL, where the benchmark has started it.
+    pub(crate) cpu_database_us: Option<u64>,
     /// Of PostgreSQL's write-ahead log, a charge.
     pub(crate) wal_bytes: Option<u64>,
 }
@@ -218,6 +233,7 @@ fn measured(services: &Services, charged: u64, took: Duration, cpu_payments_ms: 
         peak_billing_kib: None,
         peak_payments_kib: services.payments.rss_peak_kib(),
         keys: charged_keys(&services.payments.db()),
+        cpu_database_us: None,
         wal_bytes: None,
     }
 }

@@ -1,5 +1,5 @@
 //! Charges a second, side by side in one run: billing's pay run, plain and over mutual TLS, wrk against the same endpoint
-//! of payments with its ledger on, and the loop that everybody writes first. Alternating rounds, medians, and the ledger
+//! of payments with its ledger on, the loop that everybody writes first, and one and three replicas on PostgreSQL. Alternating rounds, medians, and the ledger
 //! counted after each leg. Exit 1 when a goal is missed. Knows the services from outside only.
 
 mod legs;
@@ -13,7 +13,7 @@ use harness::size;
 
 use crate::legs::{Leg, Measured};
 
-/// Times that every leg runs; figures are medians.
+/// Times that every leg runs, unless `BENCH_ROUNDS` says otherwise; figures are medians.
 const ROUNDS: usize = 3;
 /// Of what wrk gets from the same endpoint, in hundredths, at least this.
 const OF_WRK_MIN: u64 = 55;
@@ -29,17 +29,18 @@ fn main() -> io::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let invoices = size("BENCH_INVOICES", 100_000);
+    let rounds = size("BENCH_ROUNDS", ROUNDS);
     let goals = std::env::var_os("BENCH_GOALS").is_none_or(|text| text != "off");
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "{} invoices a leg, {ROUNDS} rounds, medians; success rate 1, SQLite with FULL",
+        "{} invoices a leg, {rounds} rounds, medians; success rate 1, SQLite with FULL",
         grouped(invoices)
     )?;
     let on_postgres = replicas::can_run();
-    let legs = Leg::ALL.into_iter().filter(|leg| on_postgres || !leg.is_on_postgres());
+    let legs = wanted()?.into_iter().filter(|leg| on_postgres || !leg.is_on_postgres());
     let mut results: Vec<(Leg, Vec<Measured>)> = legs.map(|leg| (leg, Vec::new())).collect();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         for step in 0..results.len() {
             let turn = (round + step) % results.len();
             let (leg, measured) = &mut results[turn];
@@ -60,6 +61,17 @@ fn main() -> io::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+/// All legs, or those that `BENCH_LEGS` names, such as `sqlite,postgres`.
+fn wanted() -> io::Result<Vec<Leg>> {
+    let named = std::env::var_os("BENCH_LEGS").and_then(|text| text.into_string().ok());
+    let Some(named) = named.filter(|text| !text.is_empty()) else { return Ok(Leg::ALL.to_vec()) };
+    let find = |word: &str| {
+        let found = Leg::ALL.into_iter().find(|leg| leg.word() == word);
+        found.ok_or_else(|| io::Error::other(format!("BENCH_LEGS: no leg is called {word}")))
+    };
+    named.split(',').map(find).collect()
+}
+
 /// The round in the middle by rate.
 fn median(mut measured: Vec<Measured>) -> Measured {
     measured.sort_by_key(|figures| figures.per_second);
@@ -69,18 +81,27 @@ fn median(mut measured: Vec<Measured>) -> Measured {
 fn table(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<()> {
     writeln!(
         out,
-        "\n{:<34} {:>10} {:>12} {:>12} {:>10} {:>10} {:>10} {:>9}",
-        "", "charges/s", "CPU billing", "CPU payments", "peak bill.", "peak pay.", "keys", "WAL"
+        "\n{:<34} {:>10} {:>12} {:>12} {:>12} {:>10} {:>10} {:>10} {:>9}",
+        "",
+        "charges/s",
+        "CPU billing",
+        "CPU payments",
+        "CPU database",
+        "peak bill.",
+        "peak pay.",
+        "keys",
+        "WAL"
     )?;
     for (leg, figures) in medians {
         let cpu = |micros: Option<u64>| micros.map_or("–".to_owned(), |micros| format!("{micros} µs"));
         writeln!(
             out,
-            "{:<34} {:>10} {:>12} {:>12} {:>10} {:>10} {:>10} {:>9}",
+            "{:<34} {:>10} {:>12} {:>12} {:>12} {:>10} {:>10} {:>10} {:>9}",
             leg.name(),
             grouped(figures.per_second),
             cpu(figures.cpu_billing_us),
             cpu(Some(figures.cpu_payments_us)),
+            cpu(figures.cpu_database_us),
             figures.peak_billing_kib.map_or("–".to_owned(), mebibytes),
             mebibytes(figures.peak_payments_kib),
             figures.keys,
@@ -99,6 +120,7 @@ fn compare(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<bool
         let found = medians.iter().find(|(leg, _)| *leg == wanted);
         found.map_or(1, |(_, figures)| figures.per_second.max(1))
     };
+    let has = |leg: Leg| medians.iter().any(|(measured, _)| *measured == leg);
     let mut all = true;
     for (what, leg, than, min) in [
         ("pay run ÷ wrk", Leg::PayRun, Leg::Wrk, OF_WRK_MIN),
@@ -107,8 +129,8 @@ fn compare(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<bool
         ("PostgreSQL ÷ wrk", Leg::Postgres, Leg::Wrk, POSTGRES_OF_WRK_MIN),
         ("3 replicas ÷ wrk", Leg::PostgresThree, Leg::Wrk, POSTGRES_OF_WRK_MIN),
     ] {
-        if !medians.iter().any(|(measured, _)| *measured == leg) {
-            writeln!(out, "{what:<19}    left out: no PostgreSQL")?;
+        if ![leg, than].iter().all(|leg| has(*leg)) {
+            writeln!(out, "{what:<19}    left out: not measured")?;
             continue;
         }
         let ratio = rate(leg) * 100 / rate(than);
@@ -117,8 +139,10 @@ fn compare(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<bool
         let verdict = if met { "met" } else { "MISSED" };
         writeln!(out, "{what:<19} {:>7}   goal ≥ {:>5}   {verdict}", hundredths(ratio), hundredths(min))?;
     }
-    let ratio = rate(Leg::PayRun) * 100 / rate(Leg::LoopWal);
-    writeln!(out, "{:<19} {:>7}   no goal", "pay run ÷ WAL loop", hundredths(ratio))?;
+    if has(Leg::PayRun) && has(Leg::LoopWal) {
+        let ratio = rate(Leg::PayRun) * 100 / rate(Leg::LoopWal);
+        writeln!(out, "{:<19} {:>7}   no goal", "pay run ÷ WAL loop", hundredths(ratio))?;
+    }
     Ok(all)
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use harness::postgres::Server;
 use harness::process::Process;
 use harness::replicas::Plan;
 use harness::wait::{timed, wait_for};
@@ -33,6 +34,7 @@ pub(crate) fn run(billings: usize, invoices: usize) -> io::Result<Measured> {
     let replicas = Replicas::start(env!("CARGO_BIN_EXE_tinjis"), &database, &plan);
     replicas.import("B", invoices);
     let before = (cpu_ms(&replicas.billings), cpu_ms(&replicas.payments), database.ask(WAL));
+    let server_before = database.server().map(Server::cpu_ms);
     let (run, took) = timed(|| {
         let url = replicas.start_run(0);
         wait_for("a run to finish", RUN_WITHIN, || {
@@ -54,6 +56,10 @@ pub(crate) fn run(billings: usize, invoices: usize) -> io::Result<Measured> {
         peak_billing_kib: Some(peak(&replicas.billings)),
         peak_payments_kib: peak(&replicas.payments),
         keys,
+        cpu_database_us: database
+            .server()
+            .zip(server_before)
+            .map(|(server, before)| (server.cpu_ms() - before) * 1000 / charged),
         wal_bytes: u64::try_from(database.ask(WAL) - before.2).ok().map(|bytes| bytes / charged),
     })
 }
