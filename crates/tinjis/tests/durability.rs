@@ -17,8 +17,8 @@ use harness::{Proof, Services, size};
 use rustix::process::{Pid, Signal, kill_process};
 
 const WITHIN: Duration = Duration::from_secs(60);
-/// Longer than a page of a log with its frame, so that no key is cut off.
-const TEXT_BYTES: &str = "70000";
+/// More than PostgreSQL writes of its log at once (its buffers are 4 MiB), so that no key is cut off.
+const TEXT_BYTES: &str = "4300000";
 const CALLS: &str = "trace=write,pwrite64,pwritev,writev,sendto,sendmsg,fsync,fdatasync";
 
 #[test]
