@@ -10,13 +10,22 @@ folder=$(mkdir -p "$1" && cd "$1" && pwd)
 revision=${2:-}
 cd "$(dirname "$0")/../.."
 
-if [[ $(git rev-parse --is-shallow-repository) == true ]]; then git fetch --quiet --unshallow --tags; fi
+# none WHY: there is no previous version here, and the tests of an upgrade say why they are left out.
+none() {
+  rm -f "$folder/revision"
+  printf '%s\n' "$*" >"$folder/none"
+  printf 'the previous version is NOT built: %s\n' "$*" >&2
+  exit
+}
+
+rm -f "$folder/none"
+shallow=$(git rev-parse --is-shallow-repository 2>/dev/null) || none 'this is no checkout of a repository'
+if [[ $shallow == true ]]; then
+  git fetch --quiet --unshallow --tags || none 'this checkout has no history, and it could not be fetched'
+fi
 if [[ -z $revision ]]; then
   step=$(git log -1 --format=%H -S'Migration {' -- crates/billing/src/store crates/payments/src/ledger)
-  if [[ -z $step ]]; then
-    echo "no commit adds a step to a schema: say PREVIOUS=REVISION" >&2
-    exit 2
-  fi
+  if [[ -z $step ]]; then none 'no commit adds a step to a schema: say PREVIOUS=REVISION'; fi
   tag=$(git describe --tags --abbrev=0 2>/dev/null || true)
   if [[ -n $tag ]] && ! git merge-base --is-ancestor "$step" "$tag"; then
     revision=$tag

@@ -1,12 +1,13 @@
 //! Upgrade: the previous version's programs and these on one database, at once on PostgreSQL and one after the other on
 //! SQLite, with a migration in mid-run between them; then back, and forward again. Nothing is charged twice or lost.
-//! `make upgrade` builds the previous version; where nobody did, this is left out. Knows both from outside only.
+//! `make upgrade` builds the previous version; where nobody did, or the checkout has no history, this is left out. Knows
+//! both from outside only.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::absent::leave_out;
+use harness::absent::{leave_out, say};
 use harness::ledger::ask;
 use harness::process::{Spec, run_by};
 use harness::proof::{Verified, progress};
@@ -51,9 +52,14 @@ impl Site {
             );
             return None;
         };
+        let previous = PathBuf::from(previous);
+        if let Ok(why) = std::fs::read_to_string(previous.join("none")) {
+            say("two versions on one database", why.trim());
+            return None;
+        }
         let database = if on_postgres { Some(Database::fresh("two versions at once")?) } else { None };
         let dir = tempfile::tempdir().expect("a folder can be made");
-        Some(Self { previous: previous.into(), dir, database, invoices: size("UPGRADE_INVOICES", 1_000) })
+        Some(Self { previous, dir, database, invoices: size("UPGRADE_INVOICES", 1_000) })
     }
 
     /// A program of that version, not started. On SQLite all of one name share a file.

@@ -133,6 +133,10 @@ pub(crate) fn prove(is_full: bool, only: &str) -> io::Result<bool> {
     }
     for (at, part) in parts.iter().enumerate() {
         say(&format!("-- {} of {}: {}", at + 1, parts.len(), part.name));
+        if let Some(why) = part.cannot_be_tried() {
+            say(&format!("   NOT tried: {}", why.trim()));
+            continue;
+        }
         let (of_part, is_right) = run(part, is_full, &folder)?;
         for row in &of_part {
             let Row { what, how_many, double, lost, took } = row;
@@ -149,6 +153,12 @@ pub(crate) fn prove(is_full: bool, only: &str) -> io::Result<bool> {
 impl Part {
     pub(crate) fn named(name: &str) -> Option<&'static Self> {
         PARTS.iter().find(|part| part.name == name)
+    }
+
+    /// Why there is no previous version here, as whoever was to build it has written.
+    fn cannot_be_tried(&self) -> Option<String> {
+        let folder = std::env::var_os("UPGRADE_PREVIOUS").filter(|_| self.name == "upgrade")?;
+        fs::read_to_string(Path::new(&folder).join("none")).ok()
     }
 
     /// After `cargo`.
