@@ -197,8 +197,10 @@ render: ## deploy/envs/*/rendered.yaml, from the chart and the values
 
 .PHONY: chart
 chart: ## lints the chart, with each environment's values
-	@$(HELM) lint --strict deploy/chart $(addprefix --values ,$(firstword $(wildcard deploy/envs/*/*.values.yaml)))
-	@for values in deploy/envs/*/*.values.yaml; do $(HELM) template service deploy/chart --values "$$values" >/dev/null || exit 1; done
+	@for values in deploy/envs/*/*.values.yaml; do \
+	  $(HELM) lint --quiet --strict deploy/chart --values "$$values" || exit 1; \
+	  $(HELM) template service deploy/chart --values "$$values" >/dev/null || exit 1; \
+	done
 
 .PHONY: render-check
 render-check: render ## every rendered file is current

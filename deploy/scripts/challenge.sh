@@ -37,4 +37,9 @@ echo
   echo "after $calls_max calls not all invoices are paid" >&2
   exit 1
 }
-printf 'from nothing to all paid: %d s\n' $((SECONDS - began))
+took=$((SECONDS - began))
+printf 'from nothing to all paid: %d s\n' "$took"
+((took <= ${CHALLENGE_MAX:-60})) || {
+  echo "that is more than ${CHALLENGE_MAX:-60} s (CHALLENGE_MAX)" >&2
+  exit 1
+}

@@ -72,7 +72,9 @@ ping-pong() {
 
 metrics() {
   "${compose[@]}" --profile metrics up --detach >/dev/null 2>&1 || fail 'up --profile metrics'
-  until_answers '"job":"payments".*"value":\[[0-9.]*,"1"\]' get 'http://127.0.0.1:9090/api/v1/query?query=up'
+  for job in billing payments; do
+    until_answers "\"job\":\"$job\".*\"value\":\\[[0-9.]*,\"1\"\\]" get "http://127.0.0.1:9090/api/v1/query?query=up%7Bjob=%22$job%22%7D"
+  done
 }
 
 profiles=("$@")

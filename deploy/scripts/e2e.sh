@@ -56,7 +56,7 @@ looked_at() {
     ((seconds <= ready_max)) || red "$pod took $seconds s from its start until it was ready"
     printf '  %s, revision %s, ready after %s s\n' "$pod" "$revision" "$seconds"
   done < <(pods "$1" "$2")
-  verdict "$2: every pod reports the revision under test and was ready in under $ready_max s"
+  verdict "$2: every pod reports the revision under test and was ready within $ready_max s"
 }
 
 # way NAMESPACE OF PORT: lets this test's own pods of the namespace call a workload, and the workload's names be asked.

@@ -16,7 +16,7 @@ use site::Site;
 use table::Table;
 
 /// Fewer would mean that some were lost.
-const ATTEMPTS_MIN: usize = 60;
+const ATTEMPTS_MIN: usize = 100;
 
 #[test]
 fn each_attempt_is_refused_for_its_reason_and_its_twin_succeeds() {

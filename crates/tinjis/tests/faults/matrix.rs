@@ -155,14 +155,14 @@ fn prove_without_keys(proof: Proof, services: Builder) {
         assert_none_is_missing(&counts, faults.iter().map(|fault| fault.word()));
     }
     assert_eq!(
-        (verified.number("double"), left("CHARGING"), left("PENDING")),
-        (0, 0, 0),
-        "double, under way, pending: {}",
+        (verified.number("double"), verified.number("lost"), left("CHARGING"), left("PENDING")),
+        (0, 0, 0, 0),
+        "double, lost, under way, pending: {}",
         verified.json
     );
     let waiting = verified.number("invoices") - verified.number("paid");
     assert!(waiting > 0 && verified.number("charges") > verified.number("paid"), "{}", verified.json);
     let struck: u64 = counts.values().sum();
     let how_many = format!("{invoices} invoices, {struck} faults, {waiting} wait for a person, SEED={seed}");
-    proof.end(&how_many, verified.number("double"), 0);
+    proof.end(&how_many, verified.number("double"), verified.number("lost"));
 }

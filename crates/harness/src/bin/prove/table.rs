@@ -37,7 +37,7 @@ impl Row {
 
     /// A proof without numbers of its own.
     pub(crate) fn green(what: &str, how_many: &str, took: Duration) -> Self {
-        let none = || "0".to_owned();
+        let none = || "–".to_owned();
         Self { what: what.to_owned(), how_many: how_many.to_owned(), double: none(), lost: none(), took }
     }
 
