@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
@@ -70,6 +71,14 @@ impl Dialer {
                 .with_client_auth_cert(chain(&pair.certificate), key(&pair.key))
                 .expect("a test's pair fits"),
         };
+        Self(Arc::new(config))
+    }
+
+    /// The same, with a full handshake each time.
+    #[must_use]
+    pub fn never_resuming(self) -> Self {
+        let mut config = (*self.0).clone();
+        config.resumption = Resumption::disabled();
         Self(Arc::new(config))
     }
 

@@ -2,6 +2,7 @@
 //! of payments with its ledger on, the loop that everybody writes first, and one and three replicas on PostgreSQL. Alternating rounds, medians, and the ledger
 //! counted after each leg. Exit 1 when a goal is missed. Knows the services from outside only.
 
+mod edge;
 mod legs;
 mod replicas;
 mod start;
@@ -53,6 +54,7 @@ fn main() -> io::Result<ExitCode> {
         results.into_iter().map(|(leg, measured)| (leg, median(measured))).collect();
     table(&mut out, &medians)?;
     let met = compare(&mut out, &medians)?;
+    edge::report(&mut out, invoices)?;
     start::report(&mut out)?;
     if met || !goals {
         return Ok(ExitCode::SUCCESS);
