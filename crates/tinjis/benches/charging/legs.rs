@@ -34,6 +34,8 @@ pub(crate) enum Leg {
     Loop,
     /// The same with a write-ahead log: what a careful writer of that loop would get.
     LoopWal,
+    /// The load generator against payments on PostgreSQL.
+    WrkPostgres,
     /// Billing on PostgreSQL.
     Postgres,
     /// Three billings on one PostgreSQL.
@@ -42,12 +44,13 @@ pub(crate) enum Leg {
 
 impl Leg {
     /// All, in the order of the first round.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Wrk,
         Self::PayRun,
         Self::PayRunTls,
         Self::Loop,
         Self::LoopWal,
+        Self::WrkPostgres,
         Self::Postgres,
         Self::PostgresThree,
     ];
@@ -60,6 +63,7 @@ impl Leg {
             Self::PayRunTls => "tls",
             Self::Loop => "loop",
             Self::LoopWal => "wal-loop",
+            Self::WrkPostgres => "wrk-postgres",
             Self::Postgres => "postgres",
             Self::PostgresThree => "postgres-3",
         }
@@ -67,7 +71,7 @@ impl Leg {
 
     /// Whether it needs PostgreSQL.
     pub(crate) fn is_on_postgres(self) -> bool {
-        matches!(self, Self::Postgres | Self::PostgresThree)
+        matches!(self, Self::WrkPostgres | Self::Postgres | Self::PostgresThree)
     }
 
     /// As the table calls it.
@@ -78,6 +82,7 @@ impl Leg {
             Self::PayRunTls => "the same over mutual TLS",
             Self::Loop => "loop, one FULL commit each",
             Self::LoopWal => "the same loop, with a WAL",
+            Self::WrkPostgres => "wrk, the ledger on PostgreSQL",
             Self::Postgres => "pay run on PostgreSQL, 1 replica",
             Self::PostgresThree => "pay run on PostgreSQL, 3 replicas",
         }
@@ -101,8 +106,11 @@ pub(crate) struct Measured {
 
 /// Runs a leg on services and stores of its own.
 pub(crate) fn run(leg: Leg, invoices: usize) -> io::Result<Measured> {
-    if leg.is_on_postgres() {
-        return replicas::run(if leg == Leg::Postgres { 1 } else { 3 }, invoices);
+    match leg {
+        Leg::WrkPostgres => return replicas::wrk(invoices),
+        Leg::Postgres => return replicas::run(1, invoices),
+        Leg::PostgresThree => return replicas::run(3, invoices),
+        Leg::Wrk | Leg::PayRun | Leg::PayRunTls | Leg::Loop | Leg::LoopWal => {}
     }
     // Below the build's folder, which is on a disk: on a memory file system a FULL commit costs nothing.
     let builder = Services::of(env!("CARGO_BIN_EXE_tinjis"))
@@ -115,7 +123,9 @@ pub(crate) fn run(leg: Leg, invoices: usize) -> io::Result<Measured> {
         Leg::PayRun | Leg::PayRunTls => Ok(pay_run(&services, invoices)),
         Leg::Loop => naive_loop(&services, invoices.div_ceil(LOOP_SHARE), "DELETE"),
         Leg::LoopWal => naive_loop(&services, invoices.div_ceil(LOOP_SHARE), "WAL"),
-        Leg::Postgres | Leg::PostgresThree => Err(io::Error::other("a leg on PostgreSQL has no file")),
+        Leg::WrkPostgres | Leg::Postgres | Leg::PostgresThree => {
+            Err(io::Error::other("a leg on PostgreSQL has no file"))
+        }
     }
 }
 
@@ -141,33 +151,41 @@ fn pay_run(services: &Services, invoices: usize) -> Measured {
 }
 
 fn wrk(services: &Services, invoices: usize) -> io::Result<Measured> {
+    let before = services.payments.cpu_ms();
+    let (charged, took) = load(&services.payments_url(), invoices)?;
+    let figures = measured(services, charged, took, services.payments.cpu_ms() - before);
+    assert_none_is_missing(charged, figures.keys);
+    Ok(figures)
+}
+
+/// What wrk got from payments at this address: how many charges were answered, and in what time.
+pub(crate) fn load(url: &str, invoices: usize) -> io::Result<(u64, Duration)> {
     // Long enough for about as many charges as the other leg.
     let seconds = (invoices / 20_000).clamp(1, 30);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/charging/charge.lua");
-    let before = services.payments.cpu_ms();
     let output = Command::new("wrk")
         .args(["-t2", "-c64", &format!("-d{seconds}s"), "-s"])
         .arg(script)
-        .arg(services.payments_url() + "/")
+        .arg(format!("{url}/"))
         .arg("--")
         .arg(format!("{:016x}", std::process::id()))
         .output()
         .map_err(|error| {
             io::Error::new(error.kind(), format!("wrk cannot be run ({error}); is it installed?"))
         })?;
-    let cpu = services.payments.cpu_ms() - before;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = |name: &str| -> u64 {
         let found = said.split_whitespace().find_map(|word| word.strip_prefix(name));
         found.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("wrk says {name}: {said}"))
     };
-    let (charged, errors) = (number("charged="), number("errors="));
-    assert_eq!(errors, 0, "wrk saw no errors: {said}");
-    let figures = measured(services, charged, Duration::from_micros(number("in_us=")), cpu);
-    let keys = u64::try_from(figures.keys).unwrap_or_default();
-    // What was in flight when wrk stopped is in the ledger, and wrk did not count it.
+    assert_eq!(number("errors="), 0, "wrk saw no errors: {said}");
+    Ok((number("charged="), Duration::from_micros(number("in_us="))))
+}
+
+/// What was in flight when wrk stopped is in the ledger, and wrk did not count it.
+pub(crate) fn assert_none_is_missing(charged: u64, keys: i64) {
+    let keys = u64::try_from(keys).unwrap_or_default();
     assert!((charged..=charged + IN_FLIGHT).contains(&keys), "{charged} answers, {keys} keys in the ledger");
-    Ok(figures)
 }
 
 /// As everybody writes it first, but with a key: select one, POST, commit, and again.

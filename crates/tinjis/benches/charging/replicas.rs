@@ -9,7 +9,7 @@ use harness::replicas::Plan;
 use harness::wait::{timed, wait_for};
 use harness::{Database, Replicas, http};
 
-use crate::legs::{Measured, RUN_WITHIN, count};
+use crate::legs::{Measured, RUN_WITHIN, assert_none_is_missing, count, load};
 
 const WAL: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint";
 const PAID: &str = "SELECT count(*) FROM invoices WHERE state = 'PAID'";
@@ -20,18 +20,57 @@ pub(crate) fn can_run() -> bool {
     Database::fresh("the benchmark's legs on PostgreSQL").is_some()
 }
 
-/// A run of this many invoices by so many billings, begun at the first.
-pub(crate) fn run(billings: usize, invoices: usize) -> io::Result<Measured> {
-    let database = Database::fresh("the benchmark's legs on PostgreSQL");
-    let database = database.ok_or_else(|| io::Error::other("PostgreSQL is gone"))?;
+fn start(database: &Database, of_each: usize) -> Replicas {
     let plan = Plan {
         inside: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned()),
-        ..Plan::of(billings, Some(billings))
+        ..Plan::of(of_each, Some(of_each))
     };
     let plan = plan
         .payments_flags(["--success-rate=1", "--seed=1", "--log-level=warn"])
         .billing_env("LOG_LEVEL", "warn");
-    let replicas = Replicas::start(env!("CARGO_BIN_EXE_tinjis"), &database, &plan);
+    Replicas::start(env!("CARGO_BIN_EXE_tinjis"), database, &plan)
+}
+
+fn fresh() -> io::Result<Database> {
+    let database = Database::fresh("the benchmark's legs on PostgreSQL");
+    database.ok_or_else(|| io::Error::other("PostgreSQL is gone"))
+}
+
+/// The load generator against one payments.
+pub(crate) fn wrk(invoices: usize) -> io::Result<Measured> {
+    let database = fresh()?;
+    let replicas = start(&database, 1);
+    let payments = &replicas.payments[0];
+    let (before, wal_before) = (payments.cpu_ms(), database.ask(WAL));
+    let server_before = database.server().map(Server::cpu_ms);
+    let (charged, took) = load(&format!("http://{}", payments.address()), invoices)?;
+    let cpu_payments_ms = payments.cpu_ms() - before;
+    let cpu_database_ms =
+        database.server().zip(server_before).map(|(server, before)| server.cpu_ms() - before);
+    // What was in flight is in the ledger within this.
+    let keys = wait_for("what was in flight", RUN_WITHIN, || {
+        let keys = replicas.ask_payments(CHARGED_KEYS);
+        (keys == replicas.ask_payments(CHARGED_KEYS)).then_some(keys)
+    });
+    assert_none_is_missing(charged, keys);
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+    let charges = charged.max(1);
+    Ok(Measured {
+        per_second: charged * 1_000_000 / micros,
+        cpu_billing_us: None,
+        cpu_payments_us: cpu_payments_ms * 1000 / charges,
+        peak_billing_kib: None,
+        peak_payments_kib: payments.rss_peak_kib(),
+        keys,
+        cpu_database_us: cpu_database_ms.map(|ms| ms * 1000 / charges),
+        wal_bytes: u64::try_from(database.ask(WAL) - wal_before).ok().map(|bytes| bytes / charges),
+    })
+}
+
+/// A run of this many invoices by so many billings, begun at the first.
+pub(crate) fn run(billings: usize, invoices: usize) -> io::Result<Measured> {
+    let database = fresh()?;
+    let replicas = start(&database, billings);
     replicas.import("B", invoices);
     let before = (cpu_ms(&replicas.billings), cpu_ms(&replicas.payments), database.ask(WAL));
     let server_before = database.server().map(Server::cpu_ms);
