@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harness::Process;
@@ -39,15 +38,10 @@ struct Others<'a> {
 impl Others<'_> {
     /// Calls, on new connections and kept ones, until the attack is over; prints how long answers took.
     fn are_answered_during(&self, name: &str, attack: impl FnOnce() + Send) {
-        let over = AtomicBool::new(false);
         let mut times = Vec::new();
         std::thread::scope(|scope| {
-            let over = &over;
-            scope.spawn(move || {
-                attack();
-                over.store(true, Ordering::Relaxed);
-            });
-            while !over.load(Ordering::Relaxed) || times.len() < 200 {
+            let attacker = scope.spawn(attack);
+            while !attacker.is_finished() || times.len() < 200 {
                 self.call(name, &mut times);
             }
         });
@@ -138,7 +132,8 @@ fn slow_requests_over_tls_leave_others_alone() {
 
 /// An attack that did not take place would pass for one that was borne, so its connections are counted.
 fn slowhttptest(server: &Process, mode: &str, path: &str) {
-    const LEAST: i64 = 10;
+    // One is of the others; how many more there are is up to the machine.
+    const LEAST: i64 = 3;
     let seconds = length().as_secs().to_string();
     let slow = SLOW.to_string();
     let mut attacker = Command::new("slowhttptest")
