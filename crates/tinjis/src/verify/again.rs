@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
 
-use super::judge::{Finding, Judgement, judge};
+use super::judge::{Finding, Judgement, Kind, judge};
 use super::source::{BillingApi, LedgerApi};
 use super::watch::Watch;
 use crate::http::CallError;
@@ -45,6 +45,9 @@ pub(super) async fn look_again(
         for (kind, count) in confirmed.gone {
             let counted = judgement.counts.entry(kind).or_default();
             *counted = counted.saturating_sub(count);
+            if kind == Kind::InDoubt {
+                judgement.in_doubt = judgement.in_doubt.saturating_sub(count);
+            }
         }
         judgement.findings = confirmed.kept;
     }
@@ -53,7 +56,7 @@ pub(super) async fn look_again(
 
 struct Confirmed {
     kept: Vec<Finding>,
-    gone: BTreeMap<super::judge::Kind, u64>,
+    gone: BTreeMap<Kind, u64>,
 }
 
 async fn confirm(
