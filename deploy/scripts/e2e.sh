@@ -157,10 +157,12 @@ JSON
 # forward NAMESPACE SERVICE PORT: a port-forward in the background; sets `port`.
 forwards=()
 forward() {
+  # Of an earlier one, which could be read before the new one has opened the file.
+  rm -f "$out/forward.$2"
   "${kubectl[@]}" --namespace "$1" port-forward "service/$2" ":$3" >"$out/forward.$2" 2>&1 &
   forwards+=($!)
   for _ in {1..100}; do
-    port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\).*/\1/p' "$out/forward.$2")
+    port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\).*/\1/p' "$out/forward.$2" 2>/dev/null) || true
     if [[ -n $port ]]; then return; fi
     read -rt 0.2 <> <(:) || true
   done
