@@ -105,6 +105,8 @@ mend_twin() {
 # Ctrl-C in the middle, as a terminal sends it, to all that runs in it: nothing of the doctor's stays.
 interrupted() {
   local doctor left status=0
+  # What an earlier one said could be taken for this one's.
+  : >"$out/doctor"
   # With job control it is a group of its own, as on a terminal, and does not ignore Ctrl-C.
   set -m
   "${program[@]}" doctor deploy/envs/production/doctor.toml --image "$(doctor_image)" --no-evictions >"$out/doctor" 2>&1 &
