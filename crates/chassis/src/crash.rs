@@ -21,8 +21,8 @@ pub use armed::{hit, is_planned};
 mod armed {
     use std::fs::{File, OpenOptions};
     use std::io::Write;
-    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Mutex, OnceLock, PoisonError};
 
     /// What the environment asked for, read once.
     struct Plan {
@@ -58,10 +58,13 @@ mod armed {
     }
 
     static PLAN: OnceLock<Plan> = OnceLock::new();
+    static IN_TURN: Mutex<()> = Mutex::new(());
 
     /// Counts a hit and dies when it is the one that was asked for. Use [`crash_point!`](crate::crash_point).
     pub fn hit(name: &str) {
         let plan = PLAN.get_or_init(read_plan);
+        // Held until death: no other task's hit is written after the one that kills.
+        let _in_turn = IN_TURN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut hits) = plan.hits.as_ref() {
             hits.write_all(format!("{name}\n").as_bytes()).expect("the file of crash hits can be written");
         }
