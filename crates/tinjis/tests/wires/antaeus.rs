@@ -201,10 +201,11 @@ fn refusals_stop_nobody_and_are_not_tried_again_in_the_same_call() {
 /// ANT-20
 #[test]
 fn repeated_calls_end_with_true() {
-    let site = Site::of(antaeus());
+    // Seeded: left to chance, all eight pass at the first call once in 256 runs.
+    let site = Site::of(antaeus().payments_flags(["--seed", "8213"]));
     assert_eq!(site.paid(), 2);
     let calls = (1..200).find(|_| site.pay() == "true").expect("pay ends with true");
-    assert!(calls > 1, "eight invoices at about half do not all pass at once but by rare chance; seed it");
+    assert!(calls > 1, "of eight invoices at about half some are refused at first");
     assert_eq!((site.paid(), site.charges()), (10, 8));
 }
 
