@@ -18,6 +18,7 @@ const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 const WITHIN: Duration = Duration::from_secs(120);
 /// Nobody listens there: billing that calls there charges nothing.
 const NOWHERE: &str = "http://127.0.0.1:9";
+const DEPLOYMENT: &str = "00000000-0000-4000-8000-000000000001";
 const INVOICES: usize = 40;
 /// The first so many are edited.
 const EDITED: usize = 5;
@@ -53,8 +54,9 @@ fn imported(services: &Services, rows: &str, flags: &[&str], begins: &str) {
     assert!(said.contains(begins), "{begins:?} is not in: {said}");
 }
 
+/// Who is refused follows from the seed and the key, and a key from the deployment.
 fn site(database: Option<&Database>) -> Builder {
-    Services::of(TINJIS).payments_env("SEED", "9").on(database)
+    Services::of(TINJIS).billing_env("DEPLOYMENT_ID", DEPLOYMENT).payments_env("SEED", "9").on(database)
 }
 
 /// Billing comes back with the backup, and calls there.
