@@ -388,8 +388,13 @@ pub fn raise_own_nofile() -> u64 {
     limit.maximum.unwrap_or(u64::MAX)
 }
 
-/// An address that nobody listens on: below the ports that the kernel gives to outgoing connections.
-pub(crate) fn free_address() -> SocketAddr {
+/// An address that nobody listens on: below the ports that the kernel gives to outgoing connections and to whoever asks
+/// for any, so that it is still free when a program listens there; each one once in this process.
+///
+/// # Panics
+/// Never: a port has 16 bits.
+#[must_use]
+pub fn free_address() -> SocketAddr {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
     /// Coprime to `COUNT`, so that all ports come up, and far, so that two processes seldom meet.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use harness::process::free_address;
 use harness::{http, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -19,9 +20,9 @@ pub(crate) struct Program {
     child: Child,
 }
 
+/// Not one that the kernel gives to somebody else before the program listens there.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it has an address").port()
+    free_address().port()
 }
 
 fn spawn(name: &str, folder: &Path, words: &[&str]) -> Child {
