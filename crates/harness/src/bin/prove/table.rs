@@ -1,5 +1,6 @@
 //! The lines that proofs leave, and the table of them. Runs nothing.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -7,13 +8,34 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+/// How often something went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    /// So often.
+    Of(u64),
+    /// The proof counts no invoices; it ended well.
+    None,
+    /// The proof failed before it could say.
+    Unknown,
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Of(number) => number.fmt(f),
+            Self::None => "–".fmt(f),
+            Self::Unknown => "?".fmt(f),
+        }
+    }
+}
+
 /// One line of the table.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) what: String,
     pub(crate) how_many: String,
-    pub(crate) double: String,
-    pub(crate) lost: String,
+    pub(crate) double: Count,
+    pub(crate) lost: Count,
     pub(crate) took: Duration,
 }
 
@@ -23,27 +45,37 @@ impl Row {
         Some(Self {
             what: row["what"].as_str()?.to_owned(),
             how_many: row["how_many"].as_str()?.to_owned(),
-            double: row["double"].as_u64()?.to_string(),
-            lost: row["lost"].as_u64()?.to_string(),
+            double: Count::Of(row["double"].as_u64()?),
+            lost: Count::Of(row["lost"].as_u64()?),
             took: Duration::from_millis(row["took_ms"].as_u64()?),
         })
     }
 
     /// A proof that failed, or that left no line.
     pub(crate) fn red(what: &str, took: Duration) -> Self {
-        let unknown = || "?".to_owned();
-        Self { what: what.to_owned(), how_many: "RED".to_owned(), double: unknown(), lost: unknown(), took }
+        Self {
+            what: what.to_owned(),
+            how_many: "RED".to_owned(),
+            double: Count::Unknown,
+            lost: Count::Unknown,
+            took,
+        }
     }
 
     /// A proof without numbers of its own.
     pub(crate) fn green(what: &str, how_many: &str, took: Duration) -> Self {
-        let none = || "–".to_owned();
-        Self { what: what.to_owned(), how_many: how_many.to_owned(), double: none(), lost: none(), took }
+        Self {
+            what: what.to_owned(),
+            how_many: how_many.to_owned(),
+            double: Count::None,
+            lost: Count::None,
+            took,
+        }
     }
 
     /// Whether it says that nothing went wrong.
     pub(crate) fn is_right(&self) -> bool {
-        self.double == "0" && self.lost == "0"
+        [self.double, self.lost].iter().all(|count| matches!(count, Count::Of(0) | Count::None))
     }
 }
 
@@ -65,7 +97,7 @@ pub(crate) fn print(rows: &[Row]) -> String {
     let heading = ["what", "how many", "double", "lost", "seconds"].map(String::from);
     let cells = rows.iter().map(|row| {
         let seconds = format!("{}.{}", row.took.as_secs(), row.took.subsec_millis() / 100);
-        [row.what.clone(), row.how_many.clone(), row.double.clone(), row.lost.clone(), seconds]
+        [row.what.clone(), row.how_many.clone(), row.double.to_string(), row.lost.to_string(), seconds]
     });
     columns(&std::iter::once(heading).chain(cells).collect::<Vec<_>>(), 2)
 }
@@ -98,10 +130,12 @@ mod tests {
         fs::write(folder.path().join("pauses.log"), "words").unwrap();
         let mut rows = take(folder.path()).unwrap();
         assert!(take(folder.path()).unwrap().is_empty(), "a line is taken once");
-        assert!(!rows[0].is_right());
         rows.push(Row::red("model", Duration::ZERO));
+        rows.push(Row::green("walks", "all agree", Duration::ZERO));
+        assert_eq!(rows.iter().map(Row::is_right).collect::<Vec<_>>(), [false, false, true]);
         let table = print(&rows);
         assert_eq!(table.lines().nth(1), Some("pauses  50 pauses       0     1     61.2"));
         assert_eq!(table.lines().nth(2), Some("model   RED             ?     ?      0.0"));
+        assert_eq!(table.lines().nth(3), Some("walks   all agree       –     –      0.0"));
     }
 }
