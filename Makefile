@@ -349,6 +349,10 @@ import: ## an import of 1,000,000 rows within 64 MiB of the command's memory, an
 bench: ## charges a second beside wrk and a plain loop; exit 1 below the goals; BENCH_LEGS, BENCH_INVOICES and BENCH_ROUNDS
 	cargo bench --locked --package tinjis --bench charging
 
+.PHONY: growth
+growth: ## what a charge costs among 10,000 and among 1,000,000 invoices, on each database; exit 1 when it grows; GROWTH_INVOICES
+	BENCH_GROWTH=$(or $(GROWTH_INVOICES),1000000) cargo bench --locked --package tinjis --bench charging
+
 .PHONY: bench-store
 bench-store: ## claims and settlements a second of billing's stores alone, and WAL a row; BENCH_STORE_INVOICES
 	cargo bench --locked --package billing --bench store
