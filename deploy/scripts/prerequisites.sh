@@ -41,7 +41,9 @@ secret payments database DATABASE_URL "postgres://postgres:$password@postgres.da
 token=$(k --namespace antaeus get secret payments-token --output 'jsonpath={.data.token}' 2>/dev/null | base64 --decode || true)
 token=${token:-$(random)}
 secret antaeus payments-token token "$token"
-secret payments payments-token token "$token"
+secret antaeus verify-token token "$(random)"
+verify=$(k --namespace antaeus get secret verify-token --output 'jsonpath={.data.token}' | base64 --decode)
+secret payments payments-token token "$token"$'\n'"$verify"
 secret antaeus operator-token token "$(random)"
 k --namespace databases rollout status statefulset/postgres --timeout="${TIMEOUT:-120}s"
 k wait --for=condition=Ready clusterissuer/tinjis --timeout=60s

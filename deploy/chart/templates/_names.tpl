@@ -17,6 +17,15 @@ app.kubernetes.io/name: {{ .Release.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Of the nightly job: nobody's pods but its own, and in no Service. */}}
+{{- define "service.verifyLabels" -}}
+app.kubernetes.io/name: {{ .Release.Name }}-verify
+app.kubernetes.io/instance: {{ .Release.Name }}-verify
+app.kubernetes.io/component: verify
+app.kubernetes.io/part-of: {{ .Values.partOf }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+{{- end }}
+
 {{- define "service.image" -}}
 {{ .Values.image.repository }}/{{ .Values.component }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}

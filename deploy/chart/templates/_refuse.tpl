@@ -44,6 +44,17 @@
 {{- if and $v.clientTls.issuer (not (and $v.clientTls.secret $v.clientTls.uri)) }}
 {{- fail (printf "%s: clientTls.issuer makes a certificate; it needs clientTls.secret and the name, clientTls.uri." .Release.Name) }}
 {{- end }}
+{{- if $v.verify.enabled }}
+{{- if not (and (eq $v.component "billing") $v.services) }}
+{{- fail (printf "%s: verify asks billing by its Service; it stands with component billing and one of services." .Release.Name) }}
+{{- end }}
+{{- if not $v.verify.payments }}
+{{- fail (printf "%s: verify.enabled needs verify.payments, the URL of the payment service whose ledger is read." .Release.Name) }}
+{{- end }}
+{{- end }}
+{{- if and $v.verify.tls.issuer (not (and $v.verify.tls.secret $v.verify.tls.uri)) }}
+{{- fail (printf "%s: verify.tls.issuer makes a certificate; it needs verify.tls.secret and the name, verify.tls.uri." .Release.Name) }}
+{{- end }}
 {{- if and $v.tests.enabled $v.tls.enabled }}
 {{- fail (printf "%s: the test has no certificate; say tests.enabled false where tls.enabled is true." .Release.Name) }}
 {{- end }}
