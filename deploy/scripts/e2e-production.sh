@@ -16,15 +16,16 @@ of_production() {
 
   # Pay calls go on while all that may change does: none may fail, and none may charge twice.
   invoices=0
-  load antaeus antaeus 8000 /rest/v1/invoices/pay 45 --post
-  bring
+  load antaeus antaeus 8000 /rest/v1/invoices/pay 900 --post
+  bring $batch
   renewed payments payments-tls
   renewed antaeus antaeus-client-tls
-  bring
+  token_changed
+  bring $batch
   rolled payments payments
-  bring
+  bring $batch
   rolled antaeus antaeus
-  load_ends antaeus 'pay calls while certificates and both services are replaced, and pods deleted'
+  load_stops antaeus 'pay calls while certificates, the token and both services are replaced, and pods deleted'
   judge
   evicted payments payments
   evicted antaeus antaeus
@@ -39,22 +40,23 @@ of_staging() {
   looked_at antaeus antaeus 8001
   looked_at payments payments 9001
   invoices=0
-  bring
+  bring $batch
   load antaeus antaeus 8000 /rest/v1/invoices/pay 5 --post
   load_ends antaeus 'pay calls in staging'
   judge
   by_ingress antaeus.staging.example.com
+  scraped
 }
 
-# bring: more invoices, by an operator's token, over a port-forward to whichever pod is there.
+# bring COUNT: so many more invoices, by an operator's token, over a port-forward to whichever pod is there.
 bring() {
   local token=$out/operator-token i
   (umask 077 && k --namespace antaeus get secret operator-token --output 'jsonpath={.data.token}' | base64 --decode >"$token")
   {
     echo reference,customer_id,currency,amount
-    for ((i = invoices + 1; i <= invoices + batch; i++)); do echo "e2e-$i,$((i % 7 + 1)),EUR,$((i % 900 + 10)).25"; done
+    for ((i = invoices + 1; i <= invoices + $1; i++)); do echo "e2e-$i,$((i % 7 + 1)),EUR,$((i % 900 + 10)).25"; done
   } >"$out/invoices.csv"
-  invoices=$((invoices + batch))
+  invoices=$((invoices + $1))
   : >"$out/import"
   # A port-forward ends with its pod, or when a connection breaks; what was written then stays, and is not written twice.
   for i in {1..5}; do
@@ -89,7 +91,7 @@ renewed() {
 by_ingress() {
   local address said
   if ! k get namespace traefik >/dev/null 2>&1; then
-    echo 'NOT RUN: the Ingress, for there is no Traefik on this cluster'
+    not_run 'the Ingress by TLS, for there is no Traefik on this cluster'
     return
   fi
   address=$(k get nodes --output 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')
@@ -100,66 +102,101 @@ by_ingress() {
   verdict 'the Ingress answers by TLS, with the certificate of the authority'
 }
 
-# scraped: the cluster's Prometheus, if it has one, gets the figures of every pod of both services.
+# up_in_prometheus: namespace and pod of each target that Prometheus has had an answer from, and of those without one.
+up_in_prometheus() {
+  curl --silent --max-time 10 --get "http://127.0.0.1:$port/api/v1/query" --data-urlencode 'query=up{namespace=~"antaeus|payments"}' |
+    jq --raw-output '.data.result[] | "\(.metric.namespace) \(.metric.pod) \(.value[1])"' | sort -u
+}
+
+# scraped: the cluster's Prometheus, if it has one, gets the figures of every pod of both services, and misses none.
 scraped() {
-  local said
+  local wanted said
   if ! k --namespace monitoring get service prometheus >/dev/null 2>&1; then
-    echo 'NOT RUN: scraping, for there is no Prometheus on this cluster'
+    not_run 'scraping, for there is no Prometheus on this cluster'
     return
   fi
   forward monitoring prometheus 9090
   for _ in {1..60}; do
-    said=$(curl --silent --max-time 10 --get "http://127.0.0.1:$port/api/v1/query" \
-      --data-urlencode 'query=count by (namespace) (up{namespace=~"antaeus|payments"} == 1)' |
-      jq --compact-output '[.data.result[] | {(.metric.namespace): .value[1]}] | add' || true)
-    if jq --exit-status '(.antaeus | tonumber) >= 3 and (.payments | tonumber) >= 3' <<<"$said" >/dev/null 2>&1; then
-      verdict "Prometheus scrapes every pod: $said"
+    wanted=$(for name in antaeus payments; do pods "$name" "$name" | awk -v name="$name" '{ print name, $1, 1 }'; done | sort)
+    said=$(up_in_prometheus || true)
+    if [[ $said == "$wanted" ]]; then
+      awk '{ print "  up:", $1, $2 }' <<<"$said"
+      verdict "every target of Prometheus is up: $(wc -l <<<"$said") pods of both services"
       return
     fi
     read -rt 1 <> <(:) || true
   done
-  red "Prometheus scrapes only $said"
+  red "Prometheus should have up: $wanted; and has: $said"
 }
 
-# judge: verify, from a pod with billing's own certificate, which may reach billing for as long.
+# lines NAMESPACE LINE...: the Secret with tokens of payments' callers, replaced.
+lines() {
+  local namespace=$1
+  shift
+  k --namespace "$namespace" create secret generic payments-token --from-literal=token="$(printf '%s\n' "$@")" \
+    --dry-run=client --output json | k --namespace "$namespace" replace --filename - >/dev/null
+}
+
+# older NAMESPACE SINCE: its pods that ran before; one that has started since began with what is there now.
+older() {
+  k --namespace "$1" get pods --selector "app.kubernetes.io/name=$1,app.kubernetes.io/instance=$1" --output json |
+    jq --raw-output --arg since "$2" '.items[] | select(.metadata.deletionTimestamp == null)
+      | select((.status.containerStatuses[0].state.running.startedAt // "9") <= $since) | .metadata.name'
+}
+
+# taken NAMESPACE SINCE: until each pod has read the tokens again that the kubelet brought it. It looks when it is to
+# use them, so invoices keep it at that; few at a time, because a node keeps only so much of a log.
+taken() {
+  local pod left
+  while :; do
+    left=
+    for pod in $(older "$1" "$2"); do
+      k --namespace "$1" logs "$pod" --since-time "$2" 2>/dev/null | grep 'Token file has changed' >/dev/null || left="$left $pod"
+    done
+    if [[ -z $left ]]; then break; fi
+    ((SECONDS < deadline)) || red "after $((SECONDS - began)) s these have not read their tokens again:$left"
+    bring 40
+  done
+}
+
+# refusals: calls that payments have refused so far.
+refusals() {
+  local pod
+  for pod in $(pods payments payments | cut -d' ' -f1); do metrics payments "$pod" 9001 || true; done |
+    awk '/^caller_refusals_total\{/ { sum += $NF } END { print sum + 0 }'
+}
+
+# token_changed: under load, by replacing Secrets, in the order of docs/callers.md: no call of billing's is refused.
+token_changed() {
+  local old new verify since began deadline before after step took=()
+  before=$(refusals)
+  old=$(k --namespace antaeus get secret payments-token --output 'jsonpath={.data.token}' | base64 --decode | head -n 1)
+  verify=$(k --namespace antaeus get secret verify-token --output 'jsonpath={.data.token}' | base64 --decode)
+  new=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
+  for step in both new end; do
+    began=$SECONDS deadline=$((SECONDS + 180)) since=$(date --utc +%FT%TZ)
+    case $step in
+      both) lines payments "$old" "$new" "$verify" ;;
+      new) lines antaeus "$new" ;;
+      end) lines payments "$new" "$verify" ;;
+    esac
+    case $step in new) taken antaeus "$since" ;; *) taken payments "$since" ;; esac
+    took+=("$((SECONDS - began))")
+  done
+  after=$(refusals)
+  ((after <= before)) || red "payments refused $((after - before)) calls while the token changed"
+  verdict "the token was changed under load by replacing Secrets: every pod took each step (${took[*]} s), and no call was refused"
+}
+
+# judge: the job that verifies at night, now, with its own certificate, token and way to both services.
 judge() {
-  way antaeus antaeus 8000
-  k --namespace antaeus apply --filename - >/dev/null <<YAML
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: e2e-way-to-payments}
-spec:
-  podSelector: {matchLabels: {tinjis/e2e: client}}
-  policyTypes: [Egress]
-  egress: [{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: payments}}}], ports: [{port: 9000, protocol: TCP}]}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: e2e-verify, labels: {tinjis/e2e: client, app.kubernetes.io/name: antaeus}}
-spec:
-  restartPolicy: Never
-  automountServiceAccountToken: false
-  securityContext: {runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
-  containers:
-    - name: verify
-      image: tinjis/tinjis:$tag
-      imagePullPolicy: IfNotPresent
-      args: [verify, --json, "--billing=http://antaeus:8000", "--payments=https://payments.payments.svc:9000",
-        --payments-api-token-file=/token/token, --ca=/tls/ca.crt, --cert=/tls/tls.crt, --key=/tls/tls.key]
-      resources: {requests: {cpu: 50m, memory: 32Mi}, limits: {cpu: "1", memory: 128Mi}}
-      securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
-      volumeMounts: [{name: tls, mountPath: /tls, readOnly: true}, {name: token, mountPath: /token, readOnly: true}]
-  volumes:
-    - {name: tls, secret: {secretName: antaeus-client-tls}}
-    - {name: token, secret: {secretName: payments-token}}
-YAML
-  k --namespace antaeus wait --for=jsonpath='{.status.phase}'=Succeeded pod/e2e-verify --timeout=60s >/dev/null || true
-  k --namespace antaeus logs e2e-verify | tail -n 1 >"$out/verify.json"
-  k --namespace antaeus delete pod e2e-verify >/dev/null
-  k --namespace antaeus delete networkpolicy e2e-way-in e2e-way-out e2e-way-to-payments >/dev/null
+  k --namespace antaeus create job e2e-verify --from=cronjob/antaeus-verify >/dev/null
+  k --namespace antaeus wait --for=condition=complete job/e2e-verify --timeout=90s >/dev/null || true
+  k --namespace antaeus logs job/e2e-verify | tail -n 1 >"$out/verify.json"
   jq --exit-status --argjson invoices "$invoices" '.verdict == "ok" and .charges == $invoices' "$out/verify.json" >/dev/null ||
     red "verify: $(<"$out/verify.json")"
-  verdict "verify, over mutual TLS: $invoices invoices, $invoices charges, none double, none lost"
+  k --namespace antaeus delete job e2e-verify >/dev/null
+  verdict "verify, as the nightly job does it: $invoices invoices, $invoices charges, none double, none lost"
 }
 
 # refused_images: each team's namespace takes its own programs only, and none without a version.

@@ -23,6 +23,12 @@ red() {
   printf '✘ %s\n' "$*" >&2
   exit 1
 }
+# not_run WORDS: said where it is left out, and again at the end.
+left_out=()
+not_run() {
+  printf 'NOT RUN: %s\n' "$*"
+  left_out+=("$*")
+}
 step() { printf '\n== %s (%d s)\n' "$*" $SECONDS; }
 
 # everything: whatever the cluster holds, but what comes and goes by itself, and what E2E_OTHERS (a pattern of kind,
@@ -110,8 +116,12 @@ YAML
 
 # load_ends NAMESPACE WHAT: waits for it; none may have failed.
 load_ends() {
-  local said
   k --namespace "$1" wait --for=jsonpath='{.status.phase}'=Succeeded pod/e2e-load --timeout=180s >/dev/null || true
+  load_said "$1" "$2"
+}
+
+load_said() {
+  local said
   said=$(k --namespace "$1" logs e2e-load | tail -n 1)
   printf '  %s\n' "$said"
   jq --exit-status ".failed == 0 and .requests >= $requests_min" <<<"$said" >/dev/null || red "$2: requests failed"
@@ -120,18 +130,34 @@ load_ends() {
   verdict "$2: 0 of $(jq .requests <<<"$said") requests failed"
 }
 
+# load_stops NAMESPACE WHAT: ends it now, by the kubelet's SIGTERM; it must have lasted until then. A pod that is deleted
+# would take its last words with it.
+load_stops() {
+  k --namespace "$1" get pod e2e-load --output 'jsonpath={.status.phase}' | grep Running >/dev/null ||
+    red "$2: the load ended before what it was to see: $(k --namespace "$1" logs e2e-load | tail -n 1)"
+  k --namespace "$1" patch pod e2e-load --type=merge --patch '{"spec":{"activeDeadlineSeconds":1}}' >/dev/null
+  k --namespace "$1" wait --for=jsonpath='{.status.phase}'=Failed pod/e2e-load --timeout=60s >/dev/null || true
+  load_said "$1" "$2"
+}
+
 # rolled NAMESPACE NAME: a rolling update, then a pod deleted; every pod is another one afterwards.
 rolled() {
   local before after pod
   before=$(pods "$1" "$2")
   k --namespace "$1" rollout restart "deployment/$2"
-  k --namespace "$1" rollout status "deployment/$2" --timeout=180s >/dev/null
+  whole_again "$1" "$2"
   pod=$(pods "$1" "$2" | head -n 1 | cut -d' ' -f1)
   k --namespace "$1" delete pod "$pod" --wait=false
-  k --namespace "$1" rollout status "deployment/$2" --timeout=180s >/dev/null
+  whole_again "$1" "$2"
   after=$(pods "$1" "$2")
   printf '  before:\n%s\n  after:\n%s\n' "$before" "$after" | sed 's/^\([^ ]\)/    \1/'
   [[ -z $(comm -12 <(cut -d' ' -f2 <<<"$before" | sort) <(cut -d' ' -f2 <<<"$after" | sort)) ]] || red "$2: a pod outlived its rollout"
+}
+
+# Pods go one after the other, and the autoscaler may have made them six.
+whole_again() {
+  k --namespace "$1" rollout status "deployment/$2" --timeout=300s >/dev/null ||
+    red "$2 does not become whole: $(k --namespace "$1" get pods --selector "app.kubernetes.io/name=$2" --no-headers)"
 }
 
 # evicted NAMESPACE NAME: of two evictions at once the budget lets one through.
@@ -174,7 +200,7 @@ wires() {
   local billing=$1 payments=$2
   shift 2
   if ! command -v cargo >/dev/null; then
-    echo 'NOT RUN: the wire contract, for there is no cargo here'
+    not_run 'the wire contract, for there is no cargo here'
     return
   fi
   BILLING_URL=$billing PAYMENTS_URL=$payments cargo test --locked --package tinjis --test wires -- "${@/%/::}" >"$out/wires" 2>&1 ||
@@ -268,7 +294,7 @@ printf 'images %s on %s\n' "$tag" "$(k version --output json 2>/dev/null | jq --
 for env in "$@"; do
   step "$env"
   if [[ $env == staging || $env == production ]] && ! k get customresourcedefinition clusterissuers.cert-manager.io >/dev/null 2>&1; then
-    echo "NOT RUN: $env asks cert-manager for certificates, and this cluster has none"
+    not_run "$env asks cert-manager for certificates, and this cluster has none"
     continue
   fi
   everything >"$out/before"
@@ -281,3 +307,4 @@ for env in "$@"; do
   gone "$env"
 done
 printf '\ne2e: green, %d verdicts in %d s\n' "$verdicts" $SECONDS
+for what in "${left_out[@]}"; do printf 'e2e: NOT RUN: %s\n' "$what"; done
