@@ -96,10 +96,16 @@ by_ingress() {
   fi
   address=$(k get nodes --output 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')
   k --namespace antaeus get secret antaeus-ingress-tls --output 'jsonpath={.data.ca\.crt}' | base64 --decode >"$out/ca.crt"
-  said=$(curl --silent --show-error --max-time 10 --cacert "$out/ca.crt" --resolve "$1:443:$address" \
-    "https://$1/rest/health" 2>&1 || true)
-  [[ $said == '"ok"' ]] || red "the Ingress answered $said"
-  verdict 'the Ingress answers by TLS, with the certificate of the authority'
+  for _ in {1..30}; do
+    said=$(curl --silent --show-error --max-time 10 --cacert "$out/ca.crt" --resolve "$1:443:$address" \
+      "https://$1/rest/health" 2>&1 || true)
+    if [[ $said == '"ok"' ]]; then
+      verdict "the Ingress answers by TLS at https://$1, with the certificate of the authority"
+      return
+    fi
+    read -rt 1 <> <(:) || true
+  done
+  red "the Ingress answered $said"
 }
 
 # up_in_prometheus: namespace and pod of each target that Prometheus has had an answer from, and of those without one.
