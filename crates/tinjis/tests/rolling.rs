@@ -8,21 +8,26 @@ use std::time::Duration;
 
 use harness::proof::{Verified, progress};
 use harness::replicas::Plan;
-use harness::wait::{pause, wait_until};
+use harness::wait::wait_until;
 use harness::{Database, Proof, Replicas, http, size};
 
 /// However long a machine takes, a step is done within this.
 const WITHIN: Duration = Duration::from_secs(120);
-/// As a cluster waits between taking a pod off the list and telling it to stop, so that all have heard of it.
-const LIST_DELAY: Duration = Duration::from_millis(200);
 /// Those who ask billing without a pause.
 const CALLERS: usize = 4;
 /// Between two rounds under load.
 const SERVED_BETWEEN: usize = 100;
 
-/// Whom callers may ask, and what came of it.
+/// Whom callers may ask, and whom they are asking.
+#[derive(Default)]
+struct List {
+    listed: Vec<String>,
+    asked: Vec<String>,
+}
+
+/// The list, and what came of it.
 struct Balancer {
-    listed: Mutex<Vec<String>>,
+    list: Mutex<List>,
     stops: AtomicBool,
     served: AtomicUsize,
     failures: Mutex<Vec<String>>,
@@ -33,13 +38,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Balancer {
+    /// As a cluster waits between taking a pod off the list and telling it to stop, until all have heard of it.
     fn take_off(&self, url: &str) {
-        lock(&self.listed).retain(|listed| listed != url);
-        pause(LIST_DELAY);
+        lock(&self.list).listed.retain(|listed| listed != url);
+        wait_until("those who asked it before have their answers", WITHIN, || {
+            !lock(&self.list).asked.iter().any(|asked| asked == url)
+        });
     }
 
     fn put_back(&self, url: &str) {
-        lock(&self.listed).push(url.to_owned());
+        lock(&self.list).listed.push(url.to_owned());
+    }
+
+    /// Whom to ask.
+    fn pick(&self, turn: usize) -> String {
+        let mut list = lock(&self.list);
+        let base = list.listed[turn % list.listed.len()].clone();
+        list.asked.push(base.clone());
+        base
+    }
+
+    fn has_answered(&self, base: &str) {
+        let asked = &mut lock(&self.list).asked;
+        let at = asked.iter().position(|asked| asked == base).expect("it was asked");
+        asked.swap_remove(at);
     }
 
     /// Asks one after the other until told to stop; each failure is kept.
@@ -47,10 +69,7 @@ impl Balancer {
         let mut turn = caller;
         while !self.stops.load(Ordering::SeqCst) {
             turn += 1;
-            let base = {
-                let listed = lock(&self.listed);
-                listed[turn % listed.len()].clone()
-            };
+            let base = self.pick(turn);
             let (method, path) = match turn % 3 {
                 0 => ("POST", "/v1/runs"),
                 1 => ("GET", "/rest/health"),
@@ -63,6 +82,7 @@ impl Balancer {
                 Ok(answer) => lock(&self.failures).push(format!("{method} {path}: {}", answer.status)),
                 Err(error) => lock(&self.failures).push(format!("{method} {path}: {error}")),
             }
+            self.has_answered(&base);
         }
     }
 
@@ -93,7 +113,10 @@ fn every_replica_restarted_under_load_costs_no_request_and_no_charge() {
     let plan = Plan::three_of_each().payments_flags(["--success-rate=0.9", "--seed=4"]);
     let mut replicas = Replicas::start(tinjis, &database, &plan);
     let balancer = Balancer {
-        listed: Mutex::new(replicas.billings.iter().map(|billing| billing.url()).collect()),
+        list: Mutex::new(List {
+            listed: replicas.billings.iter().map(|billing| billing.url()).collect(),
+            ..List::default()
+        }),
         stops: AtomicBool::new(false),
         served: AtomicUsize::new(0),
         failures: Mutex::default(),
