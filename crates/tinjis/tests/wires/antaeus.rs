@@ -152,11 +152,15 @@ fn head_of_an_unknown_id_is_404_and_of_a_known_one_200() {
 #[test]
 fn pay_answers_a_bare_boolean_that_says_whether_all_are_paid() {
     let site = Site::antaeus();
+    let all = site.get("/rest/v1/invoices").json().as_array().expect("a list").len();
+    let was_all_paid = site.paid() == all;
     let (answer, took) = timed(|| site.call("POST", "/rest/v1/invoices/pay", &[], ""));
     assert!(took < PAY_WITHIN, "{took:?}");
-    let all = site.get("/rest/v1/invoices").json().as_array().expect("a list").len();
-    let verdict = if site.paid() == all { "true" } else { "false" };
-    assert_eq!(seen(&answer), json(verdict));
+    let is_all_paid = site.paid() == all;
+    // A site that is given is called by others too: between the answer and the look they may pay the rest.
+    let is_true = if site.is_own() { is_all_paid } else { was_all_paid || answer.text() == "true" };
+    assert_eq!(seen(&answer), json(if is_true { "true" } else { "false" }));
+    assert!(is_all_paid || !is_true, "who is paid stays paid");
 }
 
 /// ANT-14

@@ -52,6 +52,11 @@ impl Site {
         &self.billing
     }
 
+    /// Whether nobody else calls it.
+    pub(crate) fn is_own(&self) -> bool {
+        self.services.is_some()
+    }
+
     /// Our own processes; only sites that were started here have them.
     pub(crate) fn services(&self) -> &Services {
         self.services.as_ref().expect("this site was started here")
