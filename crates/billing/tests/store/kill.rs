@@ -16,7 +16,8 @@ use tempfile::TempDir;
 use crate::fixture::{LEASE, imported, run};
 
 const CHILD: &str = "STORE_TEST_CHILD";
-const INVOICES: usize = 2_000;
+/// More than four children can claim before they are killed, however late: what they say fills a pipe after about 800.
+const INVOICES: usize = 5_000;
 const BATCH: usize = 20;
 
 async fn open(path: &Path) -> SqliteStore {
@@ -118,7 +119,7 @@ async fn a_kill_inside_a_claim_or_a_settlement_leaves_nothing_of_it() {
     for (crash, claimed, settled) in [("K1:1", 0, 0), ("K1:3", 2, 2), ("K8:1", 1, 0), ("K8:4", 4, 3)] {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("billing.db");
-        imported(&open(&path).await, INVOICES).await;
+        imported(&open(&path).await, 10 * BATCH).await;
         let said = listen(child(&path, crash), usize::MAX);
         let counts = check(&path, &said).await;
         let jobs = |rows: i64| rows / BATCH as i64;
