@@ -229,7 +229,7 @@ async fn a_call_that_is_given_up_takes_its_connection_along() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = client();
     let call = client.send(request(listener.local_addr().unwrap(), "/", "x"));
-    let given_up = tokio::time::timeout(millis(50), call).await;
+    let given_up = tokio::time::timeout(millis(500), call).await;
     assert!(given_up.is_err());
     let (mut tcp, _) = listener.accept().await.unwrap();
     let mut text = String::new();

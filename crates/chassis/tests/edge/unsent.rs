@@ -181,7 +181,7 @@ async fn bytes_of_an_earlier_request_on_the_connection_do_not_count() {
 async fn a_call_that_finds_all_connections_busy_is_not_sent() {
     let server =
         start(Router::new().route("/", on_post(std::future::pending::<()>)), Limits::default()).await;
-    let client = Client::new(ClientConfig { pool_max: 1, deadline: millis(150), ..ClientConfig::default() });
+    let client = Client::new(ClientConfig { pool_max: 1, deadline: millis(1000), ..ClientConfig::default() });
     let mut held = pin!(client.send(request(server.address, "/", "x")));
     tokio::select! {
         biased;
@@ -311,7 +311,7 @@ async fn what_a_server_says_unasked_is_not_taken_for_the_next_answer() {
 #[tokio::test]
 async fn connections_that_nobody_uses_are_closed() {
     let server = start(Router::new().route("/", on_post(|| async {})), Limits::default()).await;
-    let client = Client::new(ClientConfig { idle: millis(80), ..ClientConfig::default() });
+    let client = Client::new(ClientConfig { idle: millis(500), ..ClientConfig::default() });
     let two = tokio::join!(
         client.send(request(server.address, "/", "x")),
         client.send(request(server.address, "/", "x"))

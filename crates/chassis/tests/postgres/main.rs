@@ -160,7 +160,7 @@ async fn what_breaks_before_the_commit_is_begun_anew_and_a_statement_without_an_
 #[tokio::test]
 async fn a_statement_that_takes_too_long_is_cancelled_on_the_server_too() {
     let Some((database, _)) = open("slow statements").await else { return };
-    let hasty = settings(database.url()).limited(ACQUIRE_TIMEOUT, Duration::from_millis(500));
+    let hasty = settings(database.url()).limited(ACQUIRE_TIMEOUT, Duration::from_secs(2));
     let postgres = connect(&hasty, STEPS);
     let job = |tx: Tx| async move { tx.query("SELECT pg_sleep(60)", &[]).await };
     assert!(matches!(postgres.transaction(Lane::Claim, job).await, Err(PgError::Unavailable(_))));
@@ -175,7 +175,7 @@ async fn a_statement_that_takes_too_long_is_cancelled_on_the_server_too() {
 async fn a_lane_in_use_is_busy_and_holds_up_no_other() {
     let Some((database, _)) = open("two lanes").await else { return };
     let narrow = PostgresSettings::parse(database.url(), None, 2, "shop").unwrap();
-    let postgres = connect(&narrow.limited(Duration::from_millis(300), STATEMENT_TIMEOUT), STEPS);
+    let postgres = connect(&narrow.limited(Duration::from_secs(2), STATEMENT_TIMEOUT), STEPS);
     let taken = AtomicUsize::new(0);
     let hangs = |_tx: Tx| {
         taken.fetch_add(1, Ordering::SeqCst);
