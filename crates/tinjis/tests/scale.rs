@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// An old pay call answers within this, whatever there is to do.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// However long a machine takes, progress shows within this.
-const PROGRESS_WITHIN: Duration = Duration::from_secs(30);
+const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
 /// However long a machine takes, all is paid within this.
 const PAID_WITHIN: Duration = Duration::from_secs(600);
 /// From this size on the plain provider is slow enough for a pay call not to see the end.

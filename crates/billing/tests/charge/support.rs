@@ -21,8 +21,8 @@ use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
 use tempfile::TempDir;
 
-/// Longer than anything here takes.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+/// Longer than anything here takes, and shorter than an attempt's lease, which nothing here waits for.
+pub(crate) const LONG: Duration = Duration::from_secs(45);
 
 /// A folder with a store.
 pub(crate) struct House {

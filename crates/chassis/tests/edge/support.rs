@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Far more than anything here takes: a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Far more than anything here takes, and less than any deadline that a test does not set: who waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,

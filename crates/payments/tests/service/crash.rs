@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::site::{GOOD, Site, willing};
 
-const ENDED_WITHIN: Duration = Duration::from_secs(20);
+const ENDED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Kills the service at the second hit of a point, during the second charge; answers the rows that it left.
 fn killed_at(point: &str) -> (Site, i64) {

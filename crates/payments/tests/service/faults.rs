@@ -101,7 +101,7 @@ fn hold_keeps_the_answer_of_a_durable_charge_back() {
     let url = format!("{}/", site.process.url());
     let call = move || harness::http::call("POST", &url, &[("Idempotency-Key", "k1")], GOOD.as_bytes());
     let held = std::thread::spawn(move || timed(call));
-    harness::wait_until("the held charge", Duration::from_secs(10), || site.charges() == 2);
+    harness::wait_until("the held charge", Duration::from_secs(60), || site.charges() == 2);
     // The key is free while its answer is held: whoever asks again is told.
     assert_eq!(site.charge("k1").header("idempotency-replayed"), Some("true"));
     let (answer, took) = held.join().unwrap();
@@ -114,7 +114,7 @@ fn a_held_answer_does_not_hold_up_the_end() {
     let mut site = with("hold");
     let url = format!("{}/", site.process.url());
     let held = std::thread::spawn(move || harness::http::call("POST", &url, &[], GOOD.as_bytes()).text());
-    harness::wait_until("the held charge", Duration::from_secs(10), || site.charges() == 1);
+    harness::wait_until("the held charge", Duration::from_secs(60), || site.charges() == 1);
     let (ended, took) = timed(|| site.process.stop());
     assert!(
         ended.success() && took < Duration::from_secs(20),

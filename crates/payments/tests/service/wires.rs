@@ -224,7 +224,7 @@ fn the_log_names_the_account_and_shows_the_body_at_debug_only() {
         site.post("/", &[("X-Token", "TestToken")], GOOD);
         site.post("/", &[("X-Token", "wrong")], GOOD);
         let is_logged = || site.process.log().contains("Unauthenticated user");
-        harness::wait_until("the line of the second call", Duration::from_secs(10), is_logged);
+        harness::wait_until("the line of the second call", Duration::from_secs(60), is_logged);
         let log = site.process.log();
         assert!(log.contains("Authenticated user antaeus"), "{log}");
         assert_eq!(log.contains("customer_id"), shows_body, "{log}");

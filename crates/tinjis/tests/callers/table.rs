@@ -11,7 +11,7 @@ use crate::shown::{Attempt, Signer, Wire};
 use crate::site::{At, Site};
 
 /// A refusal is counted within this.
-const COUNTED_WITHIN: Duration = Duration::from_secs(10);
+const COUNTED_WITHIN: Duration = Duration::from_secs(60);
 /// Two kinds of refusal stand no further apart than this in the middle: nothing is to be learned from their times.
 const SAME_CLASS: Duration = Duration::from_millis(5);
 /// A charge as every billing program sends it.

@@ -9,7 +9,7 @@ use crate::site::At;
 use crate::table::{Table, route};
 
 /// A changed file is read again within this.
-const READ_WITHIN: Duration = Duration::from_secs(10);
+const READ_WITHIN: Duration = Duration::from_secs(30);
 
 fn word(token: &str) -> Vec<Text> {
     vec![Text::Word(token.to_owned())]

@@ -11,7 +11,7 @@ use harness::{http, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program of the pair with its own folder.
 pub(crate) struct Program {
