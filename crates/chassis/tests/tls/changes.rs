@@ -1,15 +1,20 @@
 //! What a change of files does to a running server and to a running client.
 
 use crate::authority::Authority;
-use crate::site::{NAME, Site, put, server_files};
+use crate::site::{NAME, Site, ask, put, server_files};
 use chassis::client::Failure;
 use chassis::clock::Clock;
 use chassis::server::Limits;
 use chassis::telemetry::Telemetry;
 use chassis::tls::{Looked, Refusal, ServerTls, TlsMetrics};
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::test]
 async fn a_new_leaf_is_served_and_a_broken_one_changes_nothing_but_a_figure() {
@@ -85,27 +90,62 @@ async fn a_session_is_resumed_but_not_beyond_a_change_of_authority() {
     assert_eq!(site.figure("tls_handshakes_total{kind=\"resumed\"}"), 2);
 }
 
+/// Stands between clients and the server; answers its address, and how many bytes the server has said on each
+/// connection, in their order.
+async fn overheard(server: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<usize>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (between, said) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let kept = said.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let nth = kept.lock().unwrap().len();
+            kept.lock().unwrap().push(0);
+            let (mut asks, mut back) = client.into_split();
+            let (mut answers, mut to) = TcpStream::connect(server).await.unwrap().into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut asks, &mut to).await });
+            let kept = kept.clone();
+            tokio::spawn(async move {
+                let mut piece = [0; 4096];
+                while let Ok(bytes @ 1..) = answers.read(&mut piece).await {
+                    kept.lock().unwrap()[nth] += bytes;
+                    if back.write_all(&piece[..bytes]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (between, said)
+}
+
+/// How far the server's clock is ahead of what it was, in seconds.
+static AHEAD_S: AtomicU64 = AtomicU64::new(0);
+
 #[tokio::test]
-async fn a_session_is_not_resumed_beyond_the_end_of_its_certificate() {
-    let site = short_lived().await;
-    let now = u64::try_from(Clock::system().now_ms() / 1000).unwrap();
+async fn a_session_is_not_resumed_beyond_the_end_of_its_certificate_and_nothing_is_answered_then() {
+    const HOUR_S: u64 = 3600;
+    let now_ms = Clock::system().now_ms();
+    let clock = Clock::elsewhere(now_ms, || Duration::from_secs(AHEAD_S.load(SeqCst)));
+    let site = Site::open_at(Limits { tls_age: Duration::ZERO, ..Limits::default() }, clock).await;
+    let until_s = u64::try_from(now_ms / 1000).unwrap() + HOUR_S;
     let soon = site.authority.client_but(NAME, |params| {
-        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now + 2);
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(until_s);
     });
     let client = site.client(Some(&soon));
-    let asks = async {
-        loop {
-            if let Err(failure) = site.ask(&client).await {
-                return failure;
-            }
-        }
-    };
-    let refused = tokio::time::timeout(Duration::from_secs(20), asks).await;
-    let refused = refused.expect("it is refused once it has expired");
+    let (between, said) = overheard(site.address).await;
+    for _ in 0..2 {
+        assert_eq!(ask(&client, between).await.unwrap(), NAME);
+    }
+    AHEAD_S.store(2 * HOUR_S, SeqCst);
+    let refused = ask(&client, between).await.unwrap_err();
     assert!(matches!(refused, Failure::NotSent(_)), "refused before a byte of the request left: {refused:?}");
     site.until(|site| site.refusals(Refusal::Expired) == 1).await;
-    assert_eq!(site.figure("tls_handshakes_total{kind=\"full\"}"), 1);
-    assert!(site.figure("tls_handshakes_total{kind=\"resumed\"}") > 0);
+    let handshakes = |kind: &str| site.figure(&format!("tls_handshakes_total{{kind=\"{kind}\"}}"));
+    assert_eq!((handshakes("full"), handshakes("resumed")), (1, 1));
+    // Whoever hears anything of the server may take it for a welcome, and send its request.
+    let said = said.lock().unwrap().clone();
+    let spoke: Vec<bool> = said.iter().map(|bytes| *bytes > 0).collect();
+    assert_eq!(spoke, [true, true, false], "bytes of the server on each connection: {said:?}");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 pub(crate) const NAME: &str = "spiffe://cluster.local/ns/antaeus/sa/antaeus";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(crate) struct Site {
     pub(crate) folder: TempDir,
@@ -61,6 +61,11 @@ impl Site {
     }
 
     pub(crate) async fn open_with(limits: Limits) -> Self {
+        Self::open_at(limits, Clock::system()).await
+    }
+
+    /// A server that takes this for the time.
+    pub(crate) async fn open_at(limits: Limits, clock: Clock) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("first");
         put(folder.path(), "server", &authority.server());
@@ -68,7 +73,7 @@ impl Site {
         let telemetry = Telemetry::new("shop", "1", "a");
         let metrics = TlsMetrics::new(&telemetry.metrics);
         let files = server_files(folder.path(), &format!("{NAME},client.test"));
-        let tls = ServerTls::open(files, Clock::system(), &metrics).unwrap();
+        let tls = ServerTls::open(files, clock, &metrics).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let figures = ServerMetrics::new();
