@@ -204,11 +204,14 @@ render: ## deploy/envs/*/rendered.yaml, from the chart and the values
 	@$(CLUSTER) deploy/scripts/render.sh $(ENVS)
 
 .PHONY: chart
-chart: ## lints the chart, with each environment's values
+chart: ## lints the chart, with each environment's values, and runs its tests if helm-unittest is there
 	@for values in deploy/envs/*/*.values.yaml; do \
 	  $(HELM) lint --quiet --strict deploy/chart --values "$$values" || exit 1; \
 	  $(HELM) template service deploy/chart --values "$$values" >/dev/null || exit 1; \
 	done
+	@if $(HELM) unittest --help >/dev/null 2>&1; then $(HELM) unittest --strict deploy/chart; \
+	elif command -v helm-unittest >/dev/null; then helm-unittest --strict deploy/chart; \
+	else echo "there is no helm-unittest: the tests of deploy/chart/tests were NOT run"; fi
 
 .PHONY: render-check
 render-check: render ## every rendered file is current
