@@ -10,7 +10,7 @@ use harness::proxy::{Fault, Plan};
 use harness::wait::{pause, wait_until};
 use harness::{Builder, Dice, Proof, http, size};
 
-use crate::outage::{Outage, cycle};
+use crate::outage::{Outage, cycle, set};
 use crate::site::{Site, TINJIS, WITHIN, plain};
 
 /// Of a hundred calls.
@@ -83,20 +83,22 @@ fn leg(site: &Site, name: &str, plan: Plan, outages: &[Outage], invoices: usize)
     let struck_before = site.counts();
     site.services.import(&format!("{name}-"), invoices);
     site.proxy.follow(plan);
-    let paid = AtomicBool::new(false);
+    let (paid, has_struck) = (AtomicBool::new(false), || site.counts() != struck_before);
+    if let Some(first) = outages.first() {
+        set(site, *first, true, 0);
+    }
     std::thread::scope(|scope| {
-        let _outages = scope.spawn(|| cycle(site, outages, || !paid.load(Ordering::SeqCst)));
+        let _outages = scope.spawn(|| cycle(site, outages, || !paid.load(Ordering::SeqCst), has_struck));
         let _over = Over(&paid);
         if outages.is_empty() {
             site.services.pay_until_true(WITHIN);
         } else {
             // The outage comes first.
-            let struck = || site.counts() != struck_before;
             wait_until("the first outage strikes", WITHIN, || {
                 let _busy =
                     http::try_call("POST", &format!("{}/v1/runs", site.services.billing_url()), &[], b"");
                 pause(NEXT_RUN);
-                struck()
+                has_struck()
             });
             site.services.pay_until_true(WITHIN);
         }

@@ -15,6 +15,8 @@ use crate::site::Site;
 /// One fifth of the time.
 const BAD: Duration = Duration::from_millis(400);
 const GOOD: Duration = Duration::from_millis(1600);
+/// How often it is looked whether an outage has struck.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// As a clock that somebody set.
 const JUMPS_MS: [i64; 2] = [3_600_000, -3_600_000];
 /// What the machine itself is called.
@@ -99,13 +101,24 @@ pub(crate) fn set(site: &Site, outage: Outage, bad: bool, turn: usize) {
     site.proxy.hang_up_idle();
 }
 
-/// One after the other, a fifth of the time each turn, for as long as `goes_on`; the first comes at once.
-pub(crate) fn cycle(site: &Site, outages: &[Outage], goes_on: impl Fn() -> bool) {
+/// One after the other, a fifth of the time each turn, for as long as `goes_on`. The first is on already, and lasts until
+/// it has struck: a machine may take longer than that to make a call.
+pub(crate) fn cycle(
+    site: &Site,
+    outages: &[Outage],
+    goes_on: impl Fn() -> bool,
+    has_struck: impl Fn() -> bool,
+) {
     let mut turn = 0;
     while goes_on() && !outages.is_empty() {
         let outage = outages[turn % outages.len()];
-        set(site, outage, true, turn / outages.len());
+        if turn > 0 {
+            set(site, outage, true, turn / outages.len());
+        }
         pause(BAD);
+        while turn == 0 && goes_on() && !has_struck() {
+            pause(LOOK_AGAIN);
+        }
         set(site, outage, false, turn);
         turn += 1;
         if goes_on() {
