@@ -20,7 +20,9 @@ const SERVING: &str = "EDGE_CROWD_SERVER";
 const ADDRESS: &str = "serving on ";
 const CROWD: usize = 1000;
 const CALLS: usize = 1000;
-const OTHERS: usize = 8;
+/// With the crowd some fewer than the server can open: at its limit silent ones would rightly make room, and one that
+/// has gone counts until the server has noticed.
+const OTHERS: usize = 4;
 const P99_MAX: Duration = Duration::from_millis(100);
 
 struct Process {
@@ -112,11 +114,11 @@ async fn a_thousand_idle_and_slow_connections_leave_others_alone_even_with_1024_
     let mut taken = Vec::new();
     for n in 0..CALLS {
         let began = Instant::now();
-        let other = &mut others[n % OTHERS];
         if n % 5 == 0 {
-            *other = server.connect().await;
+            drop(others.remove(n % OTHERS));
+            others.insert(n % OTHERS, server.connect().await);
         }
-        call(other).await;
+        call(&mut others[n % OTHERS]).await;
         taken.push(began.elapsed());
     }
     taken.sort();
