@@ -4,13 +4,18 @@
 # At a time, so many that a pay run has work to do through the whole of what follows.
 batch=1000
 
-of_production() {
+# scaled: a Deployment begins with one pod, and is up with it.
+scaled() {
   local name
   for name in antaeus payments; do
     k --namespace "$name" wait --for=jsonpath='{.status.readyReplicas}'=3 "deployment/$name" --timeout=90s >/dev/null ||
       red "the autoscaler did not bring $name to three pods"
   done
   verdict 'the autoscaler has brought both services to three pods'
+}
+
+of_production() {
+  scaled
   looked_at antaeus antaeus 8001
   looked_at payments payments 9001
 
@@ -37,6 +42,7 @@ of_production() {
 
 # Staging is production under another name, on a cluster of its own; here it stands up, pays, and is judged.
 of_staging() {
+  scaled
   looked_at antaeus antaeus 8001
   looked_at payments payments 9001
   invoices=0
