@@ -1,0 +1,210 @@
+//! The answers of every known provider, row by row, and what is nearly one of them.
+
+use AnswerClass::{Charged, EndpointWrong, InDoubt, Invalid, KeyReused, NotSent, Refused, Unkeyed, Voided};
+
+use super::*;
+
+const KEY: &str = "bca1897f57e947286a9d2dcb4be588f1";
+const WRONG: AnswerClass = EndpointWrong { took_nothing: true };
+const WRONG_MAYBE_TAKEN: AnswerClass = EndpointWrong { took_nothing: false };
+const JSON: &str = "application/json";
+const PROBLEM: &str = "application/problem+json";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// What the provider sends beside status and body; `Keyed` is our own service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mark {
+    Keyed,
+    NotExecuted,
+}
+use Mark::{Keyed, NotExecuted};
+
+fn verdict(status: u16, content_type: &str, body: &str, mark: Mark) -> Verdict {
+    let asked = Asked { key: KEY, reference: "I1", idempotency: Idempotency::Keys, ledger: Some("ledger") };
+    let heard = Heard {
+        status,
+        content_type: Some(content_type),
+        body: body.as_bytes(),
+        key: Some(KEY),
+        ledger: Some("ledger"),
+        not_executed: mark == NotExecuted,
+    };
+    judge(&asked, &heard)
+}
+
+type Case = (u16, &'static str, &'static str, Mark, AnswerClass, &'static str);
+
+/// The table of the design, row by row. Columns: status, content type, body, mark; class, reason.
+#[rustfmt::skip]
+const TABLE: &[Case] = &[
+    // Problems of our own ledger.
+    (410, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided"}"#, Keyed, Voided, "key-voided"),
+    (422, PROBLEM, r#"{"type":"urn:tinjis:problem:key-reused"}"#, Keyed, KeyReused, "key-reused"),
+    (409, PROBLEM, r#"{"type":"urn:tinjis:problem:key-in-flight"}"#, Keyed, InDoubt, "key-in-flight"),
+    (403, PROBLEM, r#"{"type":"urn:tinjis:problem:key-foreign"}"#, Keyed, WRONG, "key-foreign"),
+    (412, PROBLEM, r#"{"type":"urn:tinjis:problem:ledger-mismatch"}"#, Keyed, WRONG, "ledger-mismatch"),
+    (400, PROBLEM, r#"{"type":"urn:tinjis:problem:validation"}"#, Keyed, Invalid, "validation"),
+    (422, PROBLEM, r#"{"type":"urn:tinjis:problem:validation"}"#, Keyed, Invalid, "validation"),
+    (410, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided","result":false}"#, Keyed, InDoubt, "contradictory"),
+    (410, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided","result":true}"#, Keyed, InDoubt, "contradictory"),
+    (410, JSON, r#"{"type":"urn:tinjis:problem:key-voided"}"#, Keyed, InDoubt, "other-status"),
+    (422, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided"}"#, Keyed, InDoubt, "other-status"),
+    (500, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided"}"#, Keyed, InDoubt, "unavailable"),
+    (200, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided"}"#, Keyed, InDoubt, "other-status"),
+    (422, PROBLEM, r#"{"type":"about:blank"}"#, Keyed, InDoubt, "other-status"),
+    (403, PROBLEM, r#"{"type":"about:blank"}"#, Keyed, WRONG, "credentials"),
+    // Charged.
+    (200, JSON, r#"{"result":true}"#, Keyed, Charged, "result-true"),
+    (200, JSON, r#"{"result":"true"}"#, Keyed, Charged, "result-true"),
+    (200, JSON, r#"{"result":"TRUE"}"#, Keyed, Charged, "result-true"),
+    (200, JSON, r#"{"Result":"True","more":{"result":false}}"#, Keyed, Charged, "result-true"),
+    (200, "text/plain", r#"{"result":"true"}"#, Keyed, Charged, "result-true"),
+    (201, JSON, r#"{"id":"0123456789abcdef0123","result":true}"#, Keyed, Charged, "result-true"),
+    (200, JSON, r#"{"id":"I1"}"#, Keyed, Charged, "id-echoed"),
+    (200, JSON, r#"{"id":"I1","error":null}"#, Keyed, Charged, "id-echoed"),
+    (200, JSON, r#"{"result":true,"error":""}"#, Keyed, Charged, "result-true"),
+    // Refused.
+    (200, JSON, r#"{"result":false}"#, Keyed, Refused, "result-false"),
+    (200, JSON, r#"{"result":"False"}"#, Keyed, Refused, "result-false"),
+    (201, JSON, r#"{"result":false}"#, Keyed, Refused, "result-false"),
+    (402, JSON, r#"{"result":false}"#, Keyed, Refused, "result-false"),
+    (422, JSON, r#"{"result":false,"message":"cannot process payment"}"#, Keyed, Refused, "result-false"),
+    (402, JSON, r#"{"id":"I1","error":"refused"}"#, Keyed, Refused, "payment-refused"),
+    // Invalid.
+    (400, JSON, r#"{"error":"Invalid Request","result":"false"}"#, Keyed, Invalid, "validation"),
+    (400, JSON, r#"{"error":"Invalid Request. Missing or faulty fields","result":"false"}"#, Keyed, Invalid, "validation"),
+    (400, "text/plain", r#"{"error":"Invalid Request","result":"false"}"#, Keyed, Invalid, "validation"),
+    (400, JSON, r#"{"result":false,"message":"missing parameter"}"#, Keyed, Invalid, "validation"),
+    (400, JSON, r#"{"result":false,"message":"invalid value"}"#, Keyed, Invalid, "validation"),
+    (400, JSON, r#"{"error":"failed to process payment request parameters"}"#, Keyed, Invalid, "validation"),
+    (400, JSON, r#"{"error":"could not retrieve payment id"}"#, Keyed, Invalid, "validation"),
+    (422, JSON, r#"{"error":"invalid value"}"#, Keyed, Invalid, "validation"),
+    // The endpoint is wrong.
+    (401, JSON, r#"{"error":"who are you"}"#, Keyed, WRONG, "credentials"),
+    (403, "text/plain", "Forbidden\n", Keyed, WRONG, "credentials"),
+    (403, JSON, r#"{"result":false}"#, Keyed, WRONG, "credentials"),
+    (404, JSON, "\"not found\"", Keyed, WRONG, "no-such-route"),
+    (404, HTML, "<html>", Keyed, WRONG, "no-such-route"),
+    (405, JSON, "", Keyed, WRONG, "no-such-route"),
+    (412, JSON, "", Keyed, WRONG, "no-such-route"),
+    (400, HTML, "<html>", Keyed, WRONG_MAYBE_TAKEN, "text-page"),
+    (402, "text/plain", "pay me", Keyed, WRONG_MAYBE_TAKEN, "text-page"),
+    (413, HTML, "<html>", Keyed, WRONG_MAYBE_TAKEN, "text-page"),
+    // Not executed.
+    (429, PROBLEM, r#"{"type":"about:blank"}"#, NotExecuted, NotSent, "marked-not-executed"),
+    (503, JSON, "", NotExecuted, NotSent, "marked-not-executed"),
+    (503, JSON, r#"{"result":true}"#, NotExecuted, InDoubt, "contradictory"),
+    (500, JSON, "", NotExecuted, InDoubt, "unavailable"),
+    // In doubt.
+    (429, JSON, "", Keyed, InDoubt, "unavailable"),
+    (429, HTML, "<html>", Keyed, InDoubt, "unavailable"),
+    (503, JSON, r#"{"result":false}"#, Keyed, InDoubt, "unavailable"),
+    (500, JSON, r#"{"result":false}"#, Keyed, InDoubt, "unavailable"),
+    (502, HTML, "<html>", Keyed, InDoubt, "unavailable"),
+    (408, HTML, "<html>", Keyed, InDoubt, "unavailable"),
+    (409, JSON, r#"{"result":false}"#, Keyed, InDoubt, "other-status"),
+    (409, HTML, "<html>", Keyed, InDoubt, "other-status"),
+    (301, HTML, "", Keyed, InDoubt, "redirect"),
+    (307, JSON, r#"{"result":false}"#, Keyed, InDoubt, "redirect"),
+    (304, JSON, "", Keyed, InDoubt, "redirect"),
+    (202, JSON, r#"{"result":true}"#, Keyed, InDoubt, "contradictory"),
+    (204, JSON, "", Keyed, InDoubt, "other-status"),
+    (402, JSON, "{}", Keyed, InDoubt, "other-status"),
+    (402, JSON, r#"{"id":"I1"}"#, Keyed, InDoubt, "other-status"),
+    (402, JSON, r#"{"id":"I2","error":"refused"}"#, Keyed, InDoubt, "other-id"),
+    (402, JSON, r#"{"result":true}"#, Keyed, InDoubt, "contradictory"),
+    (400, JSON, r#"{"result":true}"#, Keyed, InDoubt, "contradictory"),
+    (400, JSON, r#"{"result":"true","error":"Invalid Request"}"#, Keyed, InDoubt, "contradictory"),
+    (400, JSON, r#"{"result":false}"#, Keyed, InDoubt, "other-status"),
+    (400, JSON, r#"{"error":"the bank is closed"}"#, Keyed, InDoubt, "other-status"),
+    (400, JSON, "", Keyed, InDoubt, "unreadable"),
+    (404, JSON, r#"{"result":true}"#, Keyed, InDoubt, "contradictory"),
+    (418, JSON, "{}", Keyed, InDoubt, "other-status"),
+    // Bodies that do not say one thing.
+    (200, JSON, "", Keyed, InDoubt, "unreadable"),
+    (200, JSON, "{}", Keyed, InDoubt, "unreadable"),
+    (200, JSON, "true", Keyed, InDoubt, "unreadable"),
+    (200, JSON, r#"[{"result":true}]"#, Keyed, InDoubt, "unreadable"),
+    (200, JSON, r#"{"result":true"#, Keyed, InDoubt, "unreadable"),
+    (200, JSON, r#"{"result":true}{"result":true}"#, Keyed, InDoubt, "unreadable"),
+    (200, JSON, r#"{"result":true,"result":true}"#, Keyed, InDoubt, "unreadable"),
+    (200, JSON, r#"{"result":true,"Result":false}"#, Keyed, InDoubt, "unreadable"),
+    (200, JSON, r#"{"result":1}"#, Keyed, InDoubt, "unreadable"),
+    (200, JSON, r#"{"result":"yes"}"#, Keyed, InDoubt, "unreadable"),
+    (200, JSON, r#"{"result":null,"id":"I1"}"#, Keyed, InDoubt, "unreadable"),
+    (200, JSON, r#"{"result":true,"error":"or not"}"#, Keyed, InDoubt, "contradictory"),
+    (200, JSON, r#"{"id":"I2"}"#, Keyed, InDoubt, "other-id"),
+    (200, JSON, r#"{"id":"I1","id":"I1"}"#, Keyed, InDoubt, "unreadable"),
+    (200, JSON, r#"{"id":"I1","error":"refused"}"#, Keyed, InDoubt, "unreadable"),
+    (200, JSON, r#"{"id":1}"#, Keyed, InDoubt, "unreadable"),
+    (201, JSON, r#"{"id":"I1"}"#, Keyed, InDoubt, "unreadable"),
+    (200, HTML, "<html>", Keyed, InDoubt, "unreadable"),
+    (422, JSON, r#"{"result":"no"}"#, Keyed, InDoubt, "unreadable"),
+];
+
+#[test]
+fn every_row_of_the_table_holds() {
+    for &(status, content_type, body, mark, class, reason) in TABLE {
+        let found = verdict(status, content_type, body, mark);
+        assert_eq!((found.class, found.reason.word()), (class, reason), "{status} {content_type} {body}");
+    }
+}
+
+#[test]
+fn a_deeply_nested_body_or_a_huge_number_breaks_nothing() {
+    let nest = format!("{}1{}", "[".repeat(20_000), "]".repeat(20_000));
+    let beside = format!(r#"{{"x":{nest},"result":true}}"#);
+    assert_eq!(verdict(200, JSON, &beside, Keyed).class, Charged);
+    assert_eq!(verdict(200, JSON, &format!(r#"{{"result":{nest}}}"#), Keyed).class, InDoubt);
+    assert_eq!(verdict(200, JSON, r#"{"result":1e999}"#, Keyed).class, InDoubt);
+}
+
+const CHARGED: &str = r#"{"result":true}"#;
+const REFUSED: &str = r#"{"result":false}"#;
+const INVALID: &str = r#"{"error":"Invalid Request"}"#;
+
+fn from(idempotency: Idempotency, status: u16, body: &str, key: Option<&str>) -> (AnswerClass, Reason) {
+    let asked = Asked { key: KEY, reference: "I1", idempotency, ledger: None };
+    let body = body.as_bytes();
+    let heard = Heard { status, content_type: Some(JSON), body, key, ledger: None, not_executed: false };
+    let Verdict { class, reason } = judge(&asked, &heard);
+    (class, reason)
+}
+
+#[test]
+fn with_keys_a_definite_answer_shows_its_key() {
+    let keys = Idempotency::Keys;
+    let quoted = format!("\"{KEY}\"");
+    assert_eq!(from(keys, 200, CHARGED, Some(&quoted)), (Charged, Reason::ResultTrue));
+    assert_eq!(from(keys, 200, CHARGED, None), (Unkeyed, Reason::NoEcho));
+    assert_eq!(from(keys, 200, REFUSED, None), (Unkeyed, Reason::NoEcho));
+    assert_eq!(from(keys, 400, INVALID, None), (WRONG_MAYBE_TAKEN, Reason::NoEcho));
+    assert_eq!(from(keys, 200, CHARGED, Some("other")), (WRONG_MAYBE_TAKEN, Reason::OtherEcho));
+    assert_eq!(from(keys, 503, "", None), (InDoubt, Reason::Unavailable));
+}
+
+#[test]
+fn without_keys_no_echo_is_asked_for_but_a_wrong_one_is_doubt() {
+    let none = Idempotency::None;
+    assert_eq!(from(none, 200, CHARGED, None), (Charged, Reason::ResultTrue));
+    assert_eq!(from(none, 200, REFUSED, Some(KEY)), (Refused, Reason::ResultFalse));
+    assert_eq!(from(none, 200, CHARGED, Some("other")), (WRONG_MAYBE_TAKEN, Reason::OtherEcho));
+}
+
+#[test]
+fn another_ledger_says_nothing_definite() {
+    let ask = |idempotency, before, now| {
+        let asked = Asked { key: KEY, reference: "I1", idempotency, ledger: before };
+        let body = REFUSED.as_bytes();
+        let key = Some(KEY);
+        let heard = Heard { status: 200, content_type: None, body, key, ledger: now, not_executed: false };
+        judge(&asked, &heard).reason
+    };
+    let (none, keys) = (Idempotency::None, Idempotency::Keys);
+    assert_eq!(ask(keys, None, Some("a")), Reason::ResultFalse);
+    assert_eq!(ask(keys, Some("a"), Some("a")), Reason::ResultFalse);
+    assert_eq!(ask(keys, Some("a"), Some("b")), Reason::OtherLedger);
+    assert_eq!(ask(none, Some("a"), Some("b")), Reason::OtherLedger);
+    assert_eq!(ask(keys, Some("a"), None), Reason::NoLedger);
+    assert_eq!(ask(none, Some("a"), None), Reason::ResultFalse);
+}
