@@ -16,6 +16,7 @@ pub mod proxy;
 pub mod replicas;
 pub mod secure;
 pub mod services;
+pub mod starting;
 pub mod wait;
 
 pub use http::Answer;

@@ -16,7 +16,7 @@ use crate::http;
 use crate::wait::{pause, wait_for};
 
 /// A service is ready within this, or its test fails.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A service has stopped this long after SIGTERM, or its test fails.
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 /// How often a start is tried on other ports, in case another process took one in between.
@@ -277,6 +277,13 @@ impl Process {
     #[must_use]
     pub fn admin_url(&self) -> String {
         format!("http://{}", self.admin)
+    }
+
+    /// What it says of its readiness: status and text; 0 while it does not answer.
+    #[must_use]
+    pub fn readiness(&self) -> (u16, String) {
+        http::try_call("GET", &format!("{}/readyz", self.admin_url()), &[], b"")
+            .map_or((0, String::new()), |answer| (answer.status, answer.text()))
     }
 
     /// The business address.

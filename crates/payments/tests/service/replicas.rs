@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use harness::certs::{Authority, replace};
+use harness::certs::Authority;
 use harness::http::try_call;
 use harness::postgres::Server;
 use harness::process::Spec;
+use harness::starting::{
+    READY_WITHIN, starts_before_its_database, takes_a_proven_database_only, until_not_ready, until_ready,
+};
 use harness::{Answer, Database, Process, wait_until};
 use tempfile::TempDir;
 
 use crate::site::GOOD;
-
-const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Replicas on one database, each in a folder of its own.
 struct Replicas {
@@ -54,11 +54,6 @@ impl Replicas {
 
 fn charge(url: &str, key: &str) -> std::io::Result<Answer> {
     try_call("POST", &format!("{url}/"), &[("Idempotency-Key", key)], GOOD.as_bytes())
-}
-
-fn readiness(process: &Process) -> (u16, String) {
-    try_call("GET", &format!("{}/readyz", process.admin_url()), &[], b"")
-        .map_or((0, String::new()), |answer| (answer.status, answer.text()))
 }
 
 #[test]
@@ -136,11 +131,11 @@ fn a_database_killed_in_mid_traffic_is_survived_and_keys_agree_after_it() {
         wait_until("traffic", READY_WITHIN, || answered.load(Ordering::Relaxed) > before + 100);
         server.kill();
         wait_until("a replica to notice", READY_WITHIN, || {
-            site.processes.iter().any(|(process, _)| readiness(process).0 == 503)
+            site.processes.iter().any(|(process, _)| process.readiness().0 == 503)
         });
         server.start_again();
         wait_until("all replicas to be back", READY_WITHIN, || {
-            site.processes.iter().all(|(process, _)| readiness(process).0 == 200)
+            site.processes.iter().all(|(process, _)| process.readiness().0 == 200)
         });
     }
     let before = answered.load(Ordering::Relaxed);
@@ -167,15 +162,13 @@ fn below_the_schema_nobody_is_ready_and_above_it_everybody() {
     let Some(database) = Database::fresh("readiness by schema") else { return };
     let (mut process, _dir) = replica(&database, &[]);
     process.spawn();
-    wait_until("a word on the schema", READY_WITHIN, || {
-        let (status, text) = readiness(&process);
-        status == 503 && text.contains("at step 0, and this program needs step 2: run `payments migrate`")
-    });
+    let below = "at step 0, and this program needs step 2: run `payments migrate`";
+    until_not_ready(&process, &[below]);
     let alive = try_call("GET", &format!("{}/livez", process.admin_url()), &[], b"").expect("an answer");
     assert_eq!(alive.status, 200, "liveness never asks a database");
 
     process.run_to_end("migrate");
-    wait_until("the migrated service", READY_WITHIN, || readiness(&process).0 == 200);
+    until_ready(&process);
     process.run_to_end("migrate");
 
     database.run("INSERT INTO payments_migrations VALUES (3, 'of a later program', false, 0)");
@@ -184,30 +177,15 @@ fn below_the_schema_nobody_is_ready_and_above_it_everybody() {
     assert_eq!(charge(&older.url(), "above").expect("an answer").status, 200);
 
     database.run("UPDATE payments_migrations SET breaks_older = true WHERE version = 3");
-    wait_until("a break to be noticed", READY_WITHIN, || {
-        let (status, text) = readiness(&older);
-        status == 503 && text.contains("made incompatible by a newer program")
-    });
+    until_not_ready(&older, &["made incompatible by a newer program"]);
 }
 
 #[test]
 fn a_service_starts_before_its_database_and_may_be_stopped_meanwhile() {
     let Some(server) = Server::start("a service that waits for its database") else { return };
     let server = Arc::new(server);
-    let database = Database::of(&server);
-    server.stop();
-    let (mut process, _dir) = replica(&database, &[]);
-    process.spawn();
-    wait_until("a word on the database", READY_WITHIN, || {
-        let (status, text) = readiness(&process);
-        status == 503 && text.contains("opening the ledger") && text.contains("cannot be used")
-    });
-    assert!(process.stop().success(), "{}", process.log());
-
-    process.spawn();
-    server.start_again();
-    process.run_to_end("migrate");
-    wait_until("the service", READY_WITHIN, || readiness(&process).0 == 200);
+    let (process, _dir) = replica(&Database::of(&server), &[]);
+    starts_before_its_database(&server, process, "opening the ledger");
 }
 
 #[test]
@@ -239,9 +217,6 @@ fn a_ledger_that_gets_another_id_ends_the_processes_that_serve_it() {
     assert_eq!(site.database.ask("SELECT count(*) FROM ledger"), 1);
 }
 
-const SESSIONS: &str = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
-     WHERE datname = current_database() AND pid <> pg_backend_pid() AND ssl = ";
-
 #[test]
 fn over_tls_the_database_proves_who_it_is_to_the_service_and_to_its_migration() {
     let authority = Authority::new("the database's");
@@ -250,27 +225,5 @@ fn over_tls_the_database_proves_who_it_is_to_the_service_and_to_its_migration() 
         return;
     };
     let database = Database::of(&Arc::new(server));
-    let by_name = database.url().replace("127.0.0.1", "localhost");
-    let trusting = |authority: &Authority| {
-        let (mut process, dir) = replica(&database, &[]);
-        let ca = dir.path().join("database-ca.pem");
-        replace(&ca, &authority.pem());
-        process.set_env("DATABASE_URL", &by_name);
-        process.set_env("DATABASE_CA", ca.display().to_string());
-        (process, dir)
-    };
-    let (mut stranger, _dir) = trusting(&Authority::new("a stranger's"));
-    assert_eq!(stranger.try_run("migrate").code(), Some(1), "{}", stranger.log());
-    stranger.spawn();
-    wait_until("a word on the database", READY_WITHIN, || {
-        let (status, text) = readiness(&stranger);
-        status == 503 && text.contains("cannot be used")
-    });
-    assert_eq!(database.ask("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), 0);
-
-    let (mut process, _other) = trusting(&authority);
-    process.run_to_end("migrate");
-    process.start_again();
-    let sessions = |over_tls: bool| database.ask(&format!("{SESSIONS}{over_tls}"));
-    assert!(sessions(true) > 0 && sessions(false) == 0, "{} and {}", sessions(true), sessions(false));
+    takes_a_proven_database_only(&database, &authority, || replica(&database, &[]));
 }
