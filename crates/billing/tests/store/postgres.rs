@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use billing::invoice::{Attempt, InvoiceId};
+use billing::invoice::{Attempt, InvoiceId, InvoiceState};
 use billing::protocol::transition::{Outcome, Settlement};
-use billing::store::{Counts, Imported, Settled, Store, StoreError};
+use billing::store::{BATCH_MAX, Counts, Imported, Settled, Store, StoreError};
 use harness::postgres::{Cut, CutPlan, Cutter};
 use harness::wait::wait_until;
 use tokio::task::JoinSet;
@@ -63,6 +63,19 @@ async fn several_processes_claim_each_invoice_once_and_never_wait_for_each_other
     assert_eq!(fixture.database.ask(DEADLOCKS), 0);
 }
 
+/// Claims everything and has all of it refused: each invoice is PENDING again, with an attempt. Answers how many.
+async fn work_refused(store: &dyn Store) -> usize {
+    let run = run(store).await;
+    let (mut after, mut count) = (InvoiceId(0), 0);
+    loop {
+        let claimed = store.claim_pending(run.id, after, BATCH_MAX, LEASE).await.unwrap();
+        let Some(last) = claimed.last() else { return count };
+        (after, count) = (last.invoice_id, count + claimed.len());
+        let refused: Vec<_> = claimed.iter().map(|attempt| settlement(attempt, Outcome::Refused)).collect();
+        store.settle(Some(run.id), &refused).await.unwrap();
+    }
+}
+
 /// Of invoices and attempts, rows that statements have looked at so far. A server counts what a connection did when
 /// it is closed.
 fn rows_read(fixture: &PostgresFixture) -> i64 {
@@ -102,6 +115,32 @@ fn a_batch_reads_its_own_rows_and_not_all_that_wait() {
         assert!(read[round - 1] <= READ_MAX, "rows read by batches of {BATCH}: {read:?}");
     }
     assert!(read[0] > BATCH as i64, "the server counts: {read:?}");
+}
+
+#[test]
+fn a_page_reads_its_own_rows_and_not_all_that_wait_or_came_before() {
+    const WAITING: usize = 5_000;
+    const PAGE: usize = 100;
+    /// An attempt is read with its invoice.
+    const READ_MAX: i64 = 3 * PAGE as i64;
+    let Some(fixture) = alone(PostgresFixture::new()) else { return };
+    alone(async {
+        let store = fixture.open().await;
+        imported(&*store, WAITING).await;
+        assert_eq!(work_refused(&*store).await, WAITING);
+    });
+    let before = rows_read(&fixture);
+    let pending = alone(async {
+        fixture.open().await.invoices(Some(InvoiceState::Pending), InvoiceId(0), PAGE).await.unwrap()
+    });
+    let of_pending = rows_read(&fixture) - before;
+    let last = InvoiceId(i64::try_from(WAITING - PAGE).unwrap());
+    let attempts = alone(async { fixture.open().await.attempts((last, 1), PAGE).await.unwrap() });
+    let of_attempts = rows_read(&fixture) - before - of_pending;
+    assert_eq!((pending.len(), attempts.len()), (PAGE, PAGE));
+    for read in [of_pending, of_attempts] {
+        assert!((PAGE as i64..=READ_MAX).contains(&read), "rows read: {of_pending} and {of_attempts}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -171,6 +171,21 @@ impl Postgres {
         .await
     }
 
+    /// One statement that changes nothing and reads a page of a long list, found by index: the planner would read all
+    /// that comes after the page to sort it, and for a join all that comes before. Tried again as [`Self::read`].
+    ///
+    /// # Errors
+    /// As the server says.
+    pub async fn page(&self, lane: Lane, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+        self.transaction(lane, |tx| async move {
+            // No commit, so none that could be in doubt.
+            tx.undo();
+            tx.find_by_index().await?;
+            tx.query(sql, params).await
+        })
+        .await
+    }
+
     /// One statement that is a transaction of its own: `Ok` means that it is on the server's disk.
     ///
     /// # Errors

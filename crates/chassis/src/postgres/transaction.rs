@@ -13,6 +13,11 @@ use super::connect::Dialler;
 use super::error::{PgError, Result};
 use super::{Param, discard};
 
+/// No session state: it ends with the transaction.
+const BY_INDEX: &str = "
+    SELECT set_config(name, 'off', true)
+    FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin']) AS name";
+
 /// An open transaction, for the job that was given to [`super::Postgres::transaction`].
 #[derive(Clone)]
 pub struct Tx(Arc<Session>);
@@ -59,6 +64,15 @@ impl Tx {
     pub async fn execute(&self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
         let client = &self.0.connection()?.client;
         self.limited(client.execute_typed(sql, params), false).await
+    }
+
+    /// From now until the transaction ends, rows are found by index. The planner would guess: of tables that were just
+    /// filled it knows nothing, takes what waits for a few rows, and reads all of it for each batch.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn find_by_index(&self) -> Result<()> {
+        self.query(BY_INDEX, &[]).await.map(drop)
     }
 
     /// Whatever the job answers, nothing of the transaction is kept.

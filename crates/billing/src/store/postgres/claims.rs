@@ -8,7 +8,7 @@ use chassis::crash_point;
 use chassis::postgres::{Lane, Param, PgError, Postgres, Result, Row, Tx, Type, get};
 use tokio::time::Instant;
 
-use super::{counts, find_by_index, ms, rows};
+use super::{counts, ms, rows};
 use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, Reference, RunId};
 use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
@@ -146,7 +146,7 @@ where
 }
 
 async fn fresh_once(tx: Tx, claim: Fresh) -> Result<Claimed> {
-    find_by_index(&tx).await?;
+    tx.find_by_index().await?;
     let limit = i64::try_from(claim.limit).unwrap_or(i64::MAX);
     let params: &[Param<'_>] =
         &[(&claim.after.0, Type::INT8), (&claim.run.0, Type::INT8), (&limit, Type::INT8)];
@@ -250,7 +250,7 @@ async fn insert(tx: &Tx, attempts: &[Attempt], claim: Fresh) -> Result<Vec<Row>>
 }
 
 async fn open_once(tx: Tx, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Claimed> {
-    find_by_index(&tx).await?;
+    tx.find_by_index().await?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let sql = format!("{OPEN} RETURNING {}, a.xmin::text", rows::ATTEMPT);
     let params: &[Param<'_>] =

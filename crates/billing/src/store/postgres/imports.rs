@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use chassis::postgres::{Param, PgError, Result, Tx, Type, get};
 
-use super::{find_by_index, rows};
+use super::rows;
 use crate::invoice::{CustomerId, InvoiceId, PaidBy};
 use crate::money::Currency;
 use crate::store::imports::{Intake, Known, decide, stands};
@@ -43,7 +43,7 @@ pub(super) async fn import(tx: Tx, batch: &[ImportRow], mode: ImportMode) -> Res
     if mode.dry_run {
         tx.undo();
     }
-    find_by_index(&tx).await?;
+    tx.find_by_index().await?;
     let known = known(&tx, batch, mode.update && !mode.dry_run).await?;
     let intake = decide(batch, known, mode);
     if !mode.dry_run {

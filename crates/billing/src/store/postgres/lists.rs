@@ -18,7 +18,7 @@ async fn list<T>(
     params: &[Param<'_>],
     read: fn(&Row) -> Result<T>,
 ) -> Result<Vec<T>> {
-    database.read(Lane::Claim, sql, params).await?.iter().map(read).collect()
+    database.page(Lane::Claim, sql, params).await?.iter().map(read).collect()
 }
 
 async fn one<T>(

@@ -15,7 +15,7 @@ mod settling;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chassis::postgres::{Lane, Param, PgError, Postgres, Schema, Tx, Type, get};
+use chassis::postgres::{Lane, Param, PgError, Postgres, Schema, Type, get};
 use uuid::Uuid;
 
 use crate::invoice::{
@@ -35,12 +35,6 @@ pub const SCHEMA: Schema = Schema { service: "billing", steps: &schema::MIGRATIO
 const FIRST: &str = "
     INSERT INTO deployment (id) SELECT $1::text::uuid WHERE NOT EXISTS (SELECT 1 FROM deployment)
     ON CONFLICT DO NOTHING";
-
-/// Until the transaction ends, rows are found by index. The planner would guess: of tables that were just filled it knows
-/// nothing, takes what is PENDING for a few rows, and reads all of it for each batch.
-const BY_INDEX: &str = "
-    SELECT set_config(name, 'off', true)
-    FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin']) AS name";
 
 /// Why the database cannot serve as this installation's store.
 #[derive(Debug, thiserror::Error)]
@@ -77,11 +71,6 @@ impl PostgresStore {
             _ => Ok(Self { database, deployment: DeploymentId(stored) }),
         }
     }
-}
-
-/// First in each transaction that works on a batch.
-async fn find_by_index(tx: &Tx) -> chassis::postgres::Result<()> {
-    tx.query(BY_INDEX, &[]).await.map(drop)
 }
 
 async fn prepare(database: &Postgres, first: Uuid) -> chassis::postgres::Result<Uuid> {

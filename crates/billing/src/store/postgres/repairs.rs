@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chassis::postgres::{Param, PgError, Result, Tx, Type, get};
 
-use super::{counts, find_by_index, rows, runs, settling};
+use super::{counts, rows, runs, settling};
 use crate::invoice::{AttemptState, Invoice, Reference, RunId};
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
@@ -46,7 +46,7 @@ struct Adopted<'a> {
 }
 
 pub(super) async fn repair(tx: Tx, deployment: DeploymentId, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {
-    find_by_index(&tx).await?;
+    tx.find_by_index().await?;
     let references: Vec<&str> =
         facts.iter().filter_map(|fact| fact.reference.as_ref().map(Reference::as_str)).collect();
     let ids = tx.query(IDS, &[(&references, Type::TEXT_ARRAY)]).await?;

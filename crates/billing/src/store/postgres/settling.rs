@@ -4,7 +4,7 @@
 use chassis::crash_point;
 use chassis::postgres::{Param, Result, Tx, Type, get};
 
-use super::{counts, find_by_index, ms, rows};
+use super::{counts, ms, rows};
 use crate::invoice::{AttemptState, AttentionReason, InvoiceId, InvoiceState, PaidBy, RunId};
 use crate::protocol::key::Key;
 use crate::protocol::transition::Settlement;
@@ -81,7 +81,7 @@ pub(super) async fn resolve(tx: Tx, resolution: &Resolution) -> Result<Resolved>
 
 /// Locks the invoices of these keys, and these; then reads what words about them may need.
 pub(super) async fn read(tx: &Tx, keys: &[&Key], invoices: &[i64]) -> Result<Sheet> {
-    find_by_index(tx).await?;
+    tx.find_by_index().await?;
     let keys: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
     let locked = tx.query(LOCK, &[(&keys, Type::TEXT_ARRAY), (&invoices, Type::INT8_ARRAY)]).await?;
     let mut states = Vec::with_capacity(locked.len());
