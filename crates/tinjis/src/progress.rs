@@ -69,15 +69,27 @@ impl Progress {
         }
     }
 
+    /// So far, with no more words than its label.
+    pub(crate) fn so_far(&self, position: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(position);
+        } else if self.may_speak() {
+            output::note(format_args!("{}: {} %", self.label, self.percent(position)));
+        }
+    }
+
     /// So far, with a few words.
     pub(crate) fn at(&self, position: u64, words: impl Display) {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
             bar.set_message(words.to_string());
         } else if self.may_speak() {
-            let percent = position * 100 / self.total.get().max(1);
-            output::note(format_args!("{}: {percent} % {words}", self.label));
+            output::note(format_args!("{}: {} % {words}", self.label, self.percent(position)));
         }
+    }
+
+    fn percent(&self, position: u64) -> u64 {
+        position * 100 / self.total.get().max(1)
     }
 
     /// The next step begins.

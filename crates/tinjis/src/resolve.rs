@@ -158,7 +158,7 @@ async fn decide(billing: &Api, keys: &[String], word: &Word) -> Result<u8, CallE
     for key in keys {
         let path = format!("/v1/attempts/{}/resolve", segment(key));
         match billing.post::<Attempt>(&path, "application/json", body.clone()).await {
-            Ok(attempt) => result(format_args!("{key}  {}  {:?}", attempt.reference, attempt.state)),
+            Ok(attempt) => result(format_args!("{key}  {}  {}", attempt.reference, attempt.state.word())),
             Err(CallError::Refused { detail, status, .. }) => {
                 refused += 1;
                 note(format_args!("{key}  refused: {status}{detail}"));
@@ -185,12 +185,12 @@ fn show(found: &[Waiting]) {
             match &waits.attempt {
                 None => result(format_args!("  {}  no attempt", waits.reference)),
                 Some(attempt) => result(format_args!(
-                    "  {}  {}  {} {}  {:?} since {}",
+                    "  {}  {}  {} {}  {} since {}",
                     attempt.key,
                     waits.reference,
                     amount(attempt.amount_minor.into()),
                     attempt.currency,
-                    attempt.state,
+                    attempt.state.word(),
                     attempt.created_at
                 )),
             }

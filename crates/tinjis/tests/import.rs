@@ -109,6 +109,7 @@ fn all_three_formats_say_the_same() {
     let csv = "\u{feff}currency,Reference,amount,customer_id\r\nEUR,\"I,1\",12.15,1\r\nGBP,I2,10.25,2\r\n";
     let said = import.run("a.csv", csv, &[]);
     assert_eq!((said.code, import.invoices()), (Some(0), 2), "{said:?}");
+    said.assert_notes(&["asking: 100 %\n", "writing: 100 %\n"]);
     let json = "[\n {\"reference\":\"I,1\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":12.15},\n\
                  {\"reference\":\"I2\",\"customer_id\":\"2\",\"currency\":\"GBP\",\"amount\":\"10.25\"}]";
     let ndjson = "{\"reference\":\"I,1\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":\"12.15\"}\r\n\n\

@@ -75,6 +75,7 @@ fn without_keys(proof: Proof, database: Option<&Database>) {
     let (code, shown, _) = resolve(&services, &[]);
     assert_eq!(code, Some(0));
     assert!(shown.starts_with(&format!("in-doubt-without-keys: {doubtful}\n")), "{shown}");
+    assert_eq!(shown.matches("  IN_DOUBT since ").count(), usize::try_from(doubtful).unwrap(), "{shown}");
     let key = shown.split_whitespace().nth(2).unwrap().to_owned();
     let word = ["--why", "the bank's list", "--actor", "ann"];
     let not_charged =
@@ -86,6 +87,7 @@ fn without_keys(proof: Proof, database: Option<&Database>) {
     assert!(said.contains("ask again in"), "{said}");
     let (code, out, said) = resolve(&services, &[&[&key, "--decision", "charged"][..], &word].concat());
     assert_eq!(code, Some(0), "{out} {said}");
+    assert!(out.trim_end().ends_with("  CHARGED"), "{out}");
     services.run_billing(TIME_GOES_BY);
     let charged = [&["--reason-is", "in-doubt-without-keys", "--decision", "charged"][..], &word].concat();
     let (code, _, said) = resolve(&services, &charged);
@@ -156,7 +158,7 @@ fn void(database: Option<&Database>) {
     assert_eq!(code, Some(1), "it was charged: {said}");
     assert!(said.contains("attempt-charged") || said.contains("409"), "{said}");
     let (code, out, said) = says(&key(2), "not-charged");
-    assert_eq!((code, out.contains("Voided")), (Some(0), true), "{out} {said}");
+    assert_eq!((code, out.contains("VOIDED")), (Some(0), true), "{out} {said}");
     let voided = "SELECT count(*) FROM ledger WHERE state = 'VOIDED'";
     assert_eq!(services.ask_payments(voided), 1, "the key is void in the ledger");
 

@@ -113,7 +113,7 @@ fn check(options: &Options) -> anyhow::Result<Checked> {
                 }
             }
             if checked.rows.is_multiple_of(1000) {
-                progress.at(opened.read.so_far(), "checking");
+                progress.so_far(opened.read.so_far());
             }
         }
         Ok(())
@@ -148,7 +148,7 @@ async fn send(billing: &Api, options: &Options, checked: &Checked, dry_run: bool
         {
             sender.row(&row).await.with_context(|| written_so_far(dry_run))?;
         }
-        progress.at(opened.read.so_far(), label);
+        progress.so_far(opened.read.so_far());
         tell(&progress, &std::mem::take(&mut sender.faults));
     }
     sender.flush().await.with_context(|| written_so_far(dry_run))?;

@@ -68,6 +68,18 @@ pub(crate) enum AttemptState {
 }
 
 impl AttemptState {
+    /// As billing says it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Intent => "INTENT",
+            Self::Charged => "CHARGED",
+            Self::Refused => "REFUSED",
+            Self::Rejected => "REJECTED",
+            Self::InDoubt => "IN_DOUBT",
+            Self::Voided => "VOIDED",
+        }
+    }
+
     pub(crate) fn is_open(self) -> bool {
         matches!(self, Self::Intent | Self::InDoubt)
     }
