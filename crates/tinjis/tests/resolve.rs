@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use harness::ledger::ask;
 use harness::proof::Verified;
+use harness::wait::wait_until;
 use harness::{Database, Proof, Services, size};
 use rusqlite::Connection;
 
@@ -52,12 +53,13 @@ fn without_keys(proof: Proof, database: Option<&Database>) {
         .start();
     services.import("N", invoices);
     let left = "SELECT count(*) FROM invoices WHERE state IN ('PENDING', 'CHARGING')";
-    harness::wait::wait_until("nothing is left but doubt", WITHIN, || {
+    wait_until("nothing is left but doubt", WITHIN, || {
         let run = services.start_run();
         let _ended = services.wait_run(&run, WITHIN);
         services.ask_billing(left) == 0
     });
-    let doubtful = services.ask_billing("SELECT count(*) FROM invoices WHERE state = 'ATTENTION'");
+    let in_attention = "SELECT count(*) FROM invoices WHERE state = 'ATTENTION'";
+    let doubtful = usize::try_from(services.ask_billing(in_attention)).unwrap();
     assert!(doubtful > 0, "no reply was lost");
     let twice = "SELECT count(*) FROM (SELECT 1 FROM ledger WHERE state = 'CHARGED' GROUP BY reference HAVING count(*) > 1) twice";
     assert_eq!(services.ask_payments(twice), 0);
@@ -68,14 +70,13 @@ fn without_keys(proof: Proof, database: Option<&Database>) {
         "a lost answer is a charge"
     );
     let parked = || services.billing.log().lines().filter(|line| line.contains("waits for a person")).count();
-    let doubtful_lines = usize::try_from(doubtful).unwrap();
-    harness::wait::wait_until("each to be told in the log", WITHIN, || parked() >= doubtful_lines);
-    assert_eq!(parked(), doubtful_lines, "each is told in the log, once");
+    wait_until("each to be told in the log", WITHIN, || parked() >= doubtful);
+    assert_eq!(parked(), doubtful, "each is told in the log, once");
 
     let (code, shown, _) = resolve(&services, &[]);
     assert_eq!(code, Some(0));
     assert!(shown.starts_with(&format!("in-doubt-without-keys: {doubtful}\n")), "{shown}");
-    assert_eq!(shown.matches("  IN_DOUBT since ").count(), usize::try_from(doubtful).unwrap(), "{shown}");
+    assert_eq!(shown.matches("  IN_DOUBT since ").count(), doubtful, "{shown}");
     let key = shown.split_whitespace().nth(2).unwrap().to_owned();
     let word = ["--why", "the bank's list", "--actor", "ann"];
     let not_charged =
@@ -96,7 +97,7 @@ fn without_keys(proof: Proof, database: Option<&Database>) {
     assert!(services.is_all_paid(), "pay answers true once all is decided");
     assert_eq!(resolve(&services, &[]).1, "nothing waits for a person\n");
     let (_, log, _) = resolve(&services, &["--log"]);
-    assert_eq!(i64::try_from(log.lines().count()).unwrap(), doubtful, "{log}");
+    assert_eq!(log.lines().count(), doubtful, "{log}");
     assert!(
         log.lines().all(|line| line.contains("ann  charged") && line.contains("ATTENTION -> PAID")),
         "{log}"
@@ -143,7 +144,7 @@ fn void(database: Option<&Database>) {
     services.import("V", 2);
     let _run = services.start_run();
     let doubt = "SELECT count(*) FROM attempts WHERE state = 'IN_DOUBT'";
-    harness::wait::wait_until("both are in doubt", WITHIN, || services.ask_billing(doubt) == 2);
+    wait_until("both are in doubt", WITHIN, || services.ask_billing(doubt) == 2);
     let attempts = harness::http::get(&format!("{}/v1/attempts", services.billing_url())).json();
     let key = |customer: i64| {
         let all = attempts["items"].as_array().unwrap();

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use crate::legs::{self, Leg, Measured};
-use crate::{grouped, mebibytes};
+use crate::{grouped, mebibytes, micros};
 
 /// What a charge costs is taken from a run of this many first.
 const SMALL: usize = 10_000;
@@ -45,16 +45,15 @@ fn cpu_us(figures: &Measured) -> u64 {
 }
 
 fn line(out: &mut impl Write, leg: Leg, invoices: usize, figures: &Measured) -> io::Result<()> {
-    let cpu = |micros: Option<u64>| micros.map_or("–".to_owned(), |micros| format!("{micros} µs"));
     writeln!(
         out,
         "{:<34} {:>9}: {:>7}/s, CPU billing {}, payments {}, database {}; peak {} and {}",
         leg.name(),
         grouped(invoices),
         grouped(figures.per_second),
-        cpu(figures.cpu_billing_us),
-        cpu(Some(figures.cpu_payments_us)),
-        cpu(figures.cpu_database_us),
+        micros(figures.cpu_billing_us),
+        micros(Some(figures.cpu_payments_us)),
+        micros(figures.cpu_database_us),
         mebibytes(figures.peak_billing_kib.unwrap_or(0)),
         mebibytes(figures.peak_payments_kib),
     )

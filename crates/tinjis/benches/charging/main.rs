@@ -106,15 +106,14 @@ fn table(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<()> {
         "WAL"
     )?;
     for (leg, figures) in medians {
-        let cpu = |micros: Option<u64>| micros.map_or("–".to_owned(), |micros| format!("{micros} µs"));
         writeln!(
             out,
             "{:<34} {:>10} {:>12} {:>12} {:>12} {:>10} {:>10} {:>10} {:>9}",
             leg.name(),
             grouped(figures.per_second),
-            cpu(figures.cpu_billing_us),
-            cpu(Some(figures.cpu_payments_us)),
-            cpu(figures.cpu_database_us),
+            micros(figures.cpu_billing_us),
+            micros(Some(figures.cpu_payments_us)),
+            micros(figures.cpu_database_us),
             figures.peak_billing_kib.map_or("–".to_owned(), mebibytes),
             mebibytes(figures.peak_payments_kib),
             figures.keys,
@@ -161,6 +160,11 @@ fn compare(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<bool
 
 fn hundredths(number: u64) -> String {
     format!("{}.{:02}", number / 100, number % 100)
+}
+
+/// A dash where there is no such process.
+fn micros(number: Option<u64>) -> String {
+    number.map_or("–".to_owned(), |number| format!("{number} µs"))
 }
 
 /// KiB as MiB with one decimal.
