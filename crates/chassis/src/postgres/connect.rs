@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect as TlsHandshake, TlsStream};
-use tokio_postgres::{CancelToken, Client, Config, NoTls, Socket};
+use tokio_postgres::{CancelToken, Client, Config, Socket};
 use tokio_rustls::TlsConnector;
 
 use super::error::PgError;
@@ -81,10 +81,7 @@ impl Manager for Dialler {
         if let Some(left) = self.paused_for() {
             tokio::time::sleep(left).await;
         }
-        let dialled = match &self.tls {
-            None => open(&self.config, NoTls, None).await,
-            Some(tls) => open(&self.config, Secure(tls.clone()), Some(tls.clone())).await,
-        };
+        let dialled = open(&self.config, Way(self.tls.clone())).await;
         self.dialled(dialled.is_ok());
         dialled.map_err(PgError::from)
     }
@@ -97,7 +94,7 @@ impl Manager for Dialler {
 /// An open connection. Dropping it closes it, whatever is under way on it.
 pub(super) struct Connection {
     pub(super) client: Client,
-    tls: Option<TlsConnect>,
+    way: Way,
     driver: JoinHandle<()>,
 }
 
@@ -105,14 +102,9 @@ impl Connection {
     /// Tells the server, on a connection of its own, that nobody waits for the statement under way: its locks go.
     pub(super) fn cancel(&self) {
         let token: CancelToken = self.client.cancel_token();
-        let tls = self.tls.clone();
+        let way = self.way.clone();
         tokio::spawn(async move {
-            let told = async {
-                match tls {
-                    None => token.cancel_query(NoTls).await,
-                    Some(tls) => token.cancel_query(Secure(tls)).await,
-                }
-            };
+            let told = token.cancel_query(way);
             if !matches!(tokio::time::timeout(CANCEL_TIMEOUT, told).await, Ok(Ok(()))) {
                 tracing::warn!("the database could not be told that a statement is not waited for any more");
             }
@@ -133,45 +125,35 @@ impl fmt::Debug for Connection {
     }
 }
 
-async fn open<T>(
-    config: &Config,
-    make: T,
-    tls: Option<TlsConnect>,
-) -> Result<Connection, tokio_postgres::Error>
-where
-    T: MakeTlsConnect<Socket> + Send,
-    T::TlsConnect: Send,
-    T::Stream: Send + 'static,
-    <T::TlsConnect as TlsHandshake<Socket>>::Future: Send,
-{
-    let (client, connection) = config.connect(make).await?;
+async fn open(config: &Config, way: Way) -> Result<Connection, tokio_postgres::Error> {
+    let (client, connection) = config.connect(way.clone()).await?;
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to the database ended");
         }
     });
-    Ok(Connection { client, tls, driver })
+    Ok(Connection { client, way, driver })
 }
 
-/// Speaks TLS by what the files hold at that moment.
+/// How a connection is secured: by what the files hold at that moment, or not at all, as the settings' `sslmode` says
+/// too. One type for both, since all of the driver's connecting is compiled for each.
 #[derive(Clone)]
-struct Secure(TlsConnect);
+struct Way(Option<TlsConnect>);
 
-struct Handshake {
-    connector: TlsConnector,
-    name: ServerName<'static>,
-}
+/// None where nobody will ask for it.
+struct Handshake(Option<(TlsConnector, ServerName<'static>)>);
 
 struct Secured(tokio_rustls::client::TlsStream<Socket>);
 
-impl MakeTlsConnect<Socket> for Secure {
+impl MakeTlsConnect<Socket> for Way {
     type Stream = Secured;
     type TlsConnect = Handshake;
     type Error = rustls::pki_types::InvalidDnsNameError;
 
     fn make_tls_connect(&mut self, domain: &str) -> Result<Handshake, Self::Error> {
+        let Some(tls) = &self.0 else { return Ok(Handshake(None)) };
         let name = ServerName::try_from(domain.to_owned())?;
-        Ok(Handshake { connector: self.0.connector(), name })
+        Ok(Handshake(Some((tls.connector(), name))))
     }
 }
 
@@ -181,7 +163,11 @@ impl TlsHandshake<Socket> for Handshake {
     type Future = BoxFuture<'static, io::Result<Secured>>;
 
     fn connect(self, stream: Socket) -> Self::Future {
-        Box::pin(async move { self.connector.connect(self.name, stream).await.map(Secured) })
+        Box::pin(async move {
+            let (connector, name) =
+                self.0.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "TLS is not set up"))?;
+            connector.connect(name, stream).await.map(Secured)
+        })
     }
 }
 
