@@ -161,11 +161,16 @@ prerequisites-gone: ## takes them away
 
 # What e2e runs; staging and production are left out, aloud, where cert-manager is missing.
 E2E ?= tinjis ping-pong invoice-app staging production
+E2E_SETTINGS = $(CLUSTER) OUT="$(abspath $(OUT)/e2e)" TINJIS="$(abspath $(DIST)/tinjis)" CARGO_TARGET_DIR="$(abspath $(OUT))"
 .PHONY: e2e
 e2e: $(OUT)/images/tag ## every environment on the cluster of KUBECONFIG, from nothing to nothing; a verdict a line; needs jq
 	@mkdir -p "$(OUT)/e2e"
-	@$(CLUSTER) OUT="$(abspath $(OUT)/e2e)" TINJIS="$(abspath $(DIST)/tinjis)" CARGO_TARGET_DIR="$(abspath $(OUT))" \
-	  deploy/scripts/e2e.sh $(E2E) 2>&1 | tee "$(OUT)/e2e/log"
+	@$(E2E_SETTINGS) deploy/scripts/e2e.sh $(E2E) 2>&1 | tee "$(OUT)/e2e/log"
+
+.PHONY: e2e-mutants
+e2e-mutants: $(OUT)/images/tag ## whether e2e notices: planted faults, each of which must turn it red
+	@mkdir -p "$(OUT)/e2e"
+	@$(E2E_SETTINGS) deploy/scripts/e2e-mutants.sh
 
 .PHONY: challenge
 challenge: ## from nothing to all paid on the first environment, timed, and cleaned up; KEEP=1 leaves it

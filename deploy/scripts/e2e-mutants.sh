@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Whether e2e would notice: each fault is planted into a copy of this tree, and must turn e2e red by the verdict that is
+# meant for it. What a red one left on the cluster is taken away.
+#
+#   e2e-mutants.sh     the variables are those of e2e.sh
+set -euo pipefail
+
+cd "$(dirname "$0")/../.."
+root=$PWD
+work=$(mktemp -d)
+log=${OUT:?}/mutants.log
+missed=0
+
+end() {
+  rm -rf "$work"
+}
+trap end EXIT
+
+# mutant WHAT ENV WORDS FILE SED: plants, runs, judges.
+mutant() {
+  local what=$1 env=$2 words=$3 file=$4 began=$SECONDS status=0
+  rm -rf "$work/tree"
+  mkdir "$work/tree"
+  git ls-files -z | tar --null --files-from=- --create --file=- | tar --extract --file=- --directory="$work/tree"
+  sed --in-place --regexp-extended "$5" "$work/tree/$file"
+  if cmp --silent "$file" "$work/tree/$file"; then
+    printf '✘ %s: nothing was planted in %s\n' "$what" "$file" >&2
+    exit 1
+  fi
+  OUT=$OUT/mutant "$work/tree/deploy/scripts/e2e.sh" "$env" >"$log" 2>&1 || status=$?
+  make --directory="$root" destroy "ENV=$env" >/dev/null
+  if ((status)) && grep -F "✘ $words" "$log" >"$work/said"; then
+    printf '✔ %s: red after %d s, %.120s\n' "$what" $((SECONDS - began)) "$(<"$work/said")"
+  else
+    printf '✘ %s: exit %d, and not "%s": %s\n' "$what" "$status" "$words" "$(tail -n 5 "$log")" >&2
+    missed=1
+  fi
+}
+
+mutant 'no disruption budget' ping-pong 'ponger: evictions were allowed allowed' \
+  deploy/envs/ping-pong/rendered.yaml 's/^(  maxUnavailable:) 1$/\1 3/'
+mutant 'a namespace that stays' ping-pong 'ping-pong left behind: ' \
+  deploy/scripts/cluster.sh 's/^  kinds Namespace \| delete$/  :/'
+mutant 'pods that stop before every proxy has left them' invoice-app 'both services are replaced, and pods deleted' \
+  deploy/envs/invoice-app/rendered.yaml '/^ *lifecycle:$/d; /^ *preStop:$/d; /^ *sleep: \{seconds: 5\}$/d'
+if ((missed)); then exit 1; fi
