@@ -14,6 +14,25 @@ scaled() {
   verdict 'the autoscaler has brought both services to three pods'
 }
 
+# grown: under load there are more pods than it began with, by the CPU that the autoscaler reads.
+grown() {
+  local said
+  if ! k get --raw /apis/metrics.k8s.io/v1beta1 >/dev/null 2>&1; then
+    not_run 'scaling under load, for this cluster measures no CPU'
+    return
+  fi
+  for _ in {1..120}; do
+    said=$(k --namespace antaeus get horizontalpodautoscaler antaeus --output json |
+      jq --raw-output '"\(.status.currentReplicas) pods, CPU at \(.status.currentMetrics[0].resource.current.averageUtilization) % of what they ask for"')
+    if ((${said%% *} > 3)); then
+      verdict "under load the autoscaler has brought antaeus from three pods to $said"
+      return
+    fi
+    read -rt 1 <> <(:) || true
+  done
+  red "the autoscaler made no pod more under load: $said"
+}
+
 of_production() {
   scaled
   looked_at antaeus antaeus 8001
@@ -29,6 +48,7 @@ of_production() {
   bring $batch
   rolled payments payments
   bring $batch
+  grown
   rolled antaeus antaeus
   load_stops antaeus 'pay calls while certificates, the token and both services are replaced, and pods deleted'
   judge
