@@ -22,6 +22,7 @@ PROGRAMS := $(SERVICES) pinger ponger tinjis
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 DENY_VERSION := 0.20.2
+AUDITABLE_VERSION := 0.7.7
 
 .PHONY: help
 help: ## this list
@@ -38,13 +39,20 @@ build: ## release binaries of everything, and a look that no crash point and no 
 	  fi; \
 	done
 
+# Puts into each binary which crates it is made of, for tools that look into images; 6 KB.
+AUDITABLE := $(if $(shell command -v cargo-auditable),auditable)
+
 .PHONY: dist
 dist: ## static binaries for images, with their sizes; DIST_OUT=FOLDER copies them there
 	RUSTFLAGS="$(DIST_FLAGS)" AWS_LC_SYS_CFLAGS="$(DIST_CRYPTO)" LIBSQLITE3_FLAGS="$(DIST_SQLITE)" TINJIS_REVISION="$(REVISION)" \
-	  cargo build --profile dist --locked \
+	  cargo $(AUDITABLE) build --profile dist --locked \
 	  --target $(DIST_TARGET) --package billing --package payments --package pingpong --package tinjis
 	@cd "$(DIST)" && for program in $(PROGRAMS); do \
 	  printf '%-10s %6d KiB\n' "$$program" "$$(( $$(stat -c %s "$$program") / 1024 ))"; \
+	done
+	@cd "$(DIST)" && for program in $(PROGRAMS); do \
+	  if [[ -z "$(AUDITABLE)" ]]; then echo "the binaries do not say which crates they are made of: make auditable"; break; fi; \
+	  readelf --sections --wide "$$program" | grep -F .dep-v0 >/dev/null || { echo "$$program does not say which crates it is made of" >&2; exit 1; }; \
 	done
 	@if [[ -n "$(DIST_OUT)" ]]; then mkdir -p "$(DIST_OUT)" && cp $(PROGRAMS:%="$(DIST)/%") "$(DIST_OUT)"; fi
 
@@ -375,7 +383,12 @@ bench-store: ## claims and settlements a second of billing's stores alone, and W
 
 ## Set up
 
+.PHONY: auditable
+auditable: ## cargo-auditable, if it is missing
+	@cargo install --list | grep -qF 'cargo-auditable v$(AUDITABLE_VERSION):' || \
+	  cargo install cargo-auditable --locked --version $(AUDITABLE_VERSION)
+
 .PHONY: tools
-tools: ## cargo-deny, if it is missing
+tools: auditable ## cargo-auditable and cargo-deny, if they are missing
 	@cargo deny --version 2>/dev/null | grep -qF ' $(DENY_VERSION)' || \
 	  cargo install cargo-deny --locked --version $(DENY_VERSION)
