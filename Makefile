@@ -43,10 +43,10 @@ build: ## release binaries of everything, and a look that no crash point and no 
 AUDITABLE := $(if $(shell command -v cargo-auditable),auditable)
 
 .PHONY: dist
-dist: ## static binaries for images, with their sizes; DIST_OUT=FOLDER copies them there
+dist: ## static binaries for images, with their sizes, tinjis without the services; DIST_OUT=FOLDER copies them there
 	RUSTFLAGS="$(DIST_FLAGS)" AWS_LC_SYS_CFLAGS="$(DIST_CRYPTO)" LIBSQLITE3_FLAGS="$(DIST_SQLITE)" TINJIS_REVISION="$(REVISION)" \
 	  cargo $(AUDITABLE) build --profile dist --locked \
-	  --target $(DIST_TARGET) --package billing --package payments --package pingpong --package tinjis
+	  --target $(DIST_TARGET) --package billing --package payments --package pingpong --package tinjis --no-default-features
 	@cd "$(DIST)" && for program in $(PROGRAMS); do \
 	  printf '%-10s %6d KiB\n' "$$program" "$$(( $$(stat -c %s "$$program") / 1024 ))"; \
 	done
@@ -57,7 +57,7 @@ dist: ## static binaries for images, with their sizes; DIST_OUT=FOLDER copies th
 	@if [[ -n "$(DIST_OUT)" ]]; then mkdir -p "$(DIST_OUT)" && cp $(PROGRAMS:%="$(DIST)/%") "$(DIST_OUT)"; fi
 
 .PHONY: images
-images: dist ## an image per program from those binaries, with their sizes; 10 MB is the goal; needs a Docker daemon and no registry
+images: dist ## an image per program from those binaries, with their sizes, each under 10 MB; needs a Docker daemon and no registry
 	@deploy/scripts/images.sh "$(DIST)" "$(OUT)/images" $(VERSION) $(REVISION)
 
 .PHONY: images-check
@@ -252,6 +252,7 @@ fmt: ## rustfmt, as a check
 .PHONY: clippy
 clippy: ## lints of every target; a warning is an error
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --package tinjis --no-default-features --locked -- -D warnings
 
 .PHONY: deny
 deny: ## licences, bans and sources of every dependency

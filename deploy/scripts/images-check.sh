@@ -53,3 +53,10 @@ service payments --volume /data --env PAYMENTS_API_TOKEN=TestToken
 service ponger --volume "$work/ponger.yaml:/config.yaml:ro"
 service pinger --volume "$work/pinger.yaml:/config.yaml:ro"
 printf '%-10s %s\n' tinjis "$(docker run --rm "${strict[@]}" "tinjis/tinjis:$tag" --version)"
+# A namespace may run what calls, and not by that the other team's service.
+said=$(docker run --rm "${strict[@]}" "tinjis/tinjis:$tag" run payments 2>&1) || true
+[[ $said == *'no service is in this program'* ]] || {
+  echo "images-check: tinjis runs a service: $said" >&2
+  exit 1
+}
+printf '%-10s runs no service\n' tinjis

@@ -9,9 +9,11 @@ use std::str::FromStr;
 use chassis::caller::Tokens;
 use chassis::config::{Problems, Secret, TokenSource, load, unquote};
 
+#[cfg(feature = "services")]
+use crate::demo;
 use crate::http::{Api, BaseUrl, Scheme};
 use crate::reach::TlsArgs;
-use crate::{demo, doctor, import, resolve};
+use crate::{doctor, import, resolve, run};
 
 const BILLING_DEFAULT: &str = "http://127.0.0.1:8000";
 const PAYMENTS_DEFAULT: &str = "http://127.0.0.1:9000";
@@ -27,8 +29,9 @@ struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Sub {
-    /// Run both services, charge invoices, kill billing in the middle, and check that nobody was charged twice
-    Demo(DemoArgs),
+    #[cfg(feature = "services")]
+    #[command(flatten)]
+    Demo(demo::Sub),
     /// Start a run that charges every unpaid invoice, or join the one under way, and follow it
     Pay(PayArgs),
     /// Bring invoices from a file into billing: .csv, .json or .ndjson
@@ -41,32 +44,10 @@ enum Sub {
     Doctor(DoctorArgs),
     /// Run one service in this process: `run billing …`, payments, pinger or ponger, with the service's own settings
     #[command(hide = true)]
-    Run,
-    /// The demo's own counterexample
-    #[command(hide = true)]
-    NaiveBiller(NaiveArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct DemoArgs {
-    /// Number from which invoices, refusals and faults follow [default: random]
-    #[arg(long, value_name = "NUMBER")]
-    seed: Option<String>,
-    /// How many invoices are charged under faults [default: 1000]
-    #[arg(long, value_name = "NUMBER")]
-    invoices: Option<String>,
-    /// Kill nobody
-    #[arg(long)]
-    no_kill: bool,
-    /// Every connection by mutual TLS, with fresh certificates that change in mid-run
-    #[arg(long)]
-    mtls: bool,
-    /// Leave the services running, and print their addresses and a few curl lines
-    #[arg(long)]
-    keep: bool,
-    /// For tests: the provider forgets keys, and the demo must notice
-    #[arg(long, hide = true)]
-    forget_key: bool,
+    Run {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -203,28 +184,29 @@ impl DoctorArgs {
     }
 }
 
-#[derive(Debug, clap::Args)]
-struct NaiveArgs {
-    #[arg(long)]
-    invoices: PathBuf,
-    #[arg(long)]
-    paid: PathBuf,
-    #[arg(long)]
-    provider: String,
-    #[arg(long)]
-    pki: Option<PathBuf>,
-}
-
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Demo(demo::Options),
-    Pay { billing: Api },
-    Import { billing: Api, options: import::Options },
-    Resolve { billing: Api, what: resolve::What },
-    Verify { billing: Api, payments: Api, json: bool, repair: bool },
+    #[cfg(feature = "services")]
+    Demo(demo::What),
+    Pay {
+        billing: Api,
+    },
+    Import {
+        billing: Api,
+        options: import::Options,
+    },
+    Resolve {
+        billing: Api,
+        what: resolve::What,
+    },
+    Verify {
+        billing: Api,
+        payments: Api,
+        json: bool,
+        repair: bool,
+    },
     Doctor(Box<doctor::Options>),
-    NaiveBiller { invoices: PathBuf, paid: PathBuf, provider: String, pki: Option<PathBuf> },
 }
 
 /// From argv, program name first, to a command; or the code to exit with after help or all mistakes.
@@ -235,36 +217,18 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
 impl Sub {
     fn resolve(self, problems: &mut Problems) -> Option<Command> {
         match self {
-            Self::Demo(args) => args.resolve(problems).map(Command::Demo),
+            #[cfg(feature = "services")]
+            Self::Demo(sub) => sub.resolve(problems).map(Command::Demo),
             Self::Pay(args) => args.billing.resolve(problems).map(|billing| Command::Pay { billing }),
             Self::Import(args) => args.resolve(problems),
             Self::Verify(args) => args.resolve(problems),
             Self::Resolve(args) => args.resolve(problems),
             Self::Doctor(args) => args.resolve(problems),
-            Self::Run => {
-                problems.add("run", "which service: billing, payments, pinger or ponger");
+            Self::Run { .. } => {
+                problems.add("run", run::WHICH);
                 None
             }
-            Self::NaiveBiller(NaiveArgs { invoices, paid, provider, pki }) => {
-                Some(Command::NaiveBiller { invoices, paid, provider, pki })
-            }
         }
-    }
-}
-
-impl DemoArgs {
-    fn resolve(&self, problems: &mut Problems) -> Option<demo::Options> {
-        let seed = self.seed.as_deref().map(|text| problems.take("--seed", number(text, 0..=u64::MAX)));
-        let invoices =
-            self.invoices.as_deref().map(|text| problems.take("--invoices", number(text, demo::INVOICES)));
-        Some(demo::Options {
-            seed: seed.map_or(Some(None), |seed| seed.map(Some))?,
-            invoices: invoices.unwrap_or(Some(demo::INVOICES_DEFAULT))?,
-            kill: !self.no_kill,
-            mtls: self.mtls,
-            keep: self.keep,
-            forget_key: self.forget_key,
-        })
     }
 }
 
@@ -393,13 +357,6 @@ fn service(
     }
 }
 
-fn number(text: &str, allowed: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
-    let number = text.replace(['_', ','], "").parse().ok().filter(|number| allowed.contains(number));
-    number.ok_or_else(|| {
-        format!("must be a whole number from {} to {}, not {text:?}", allowed.start(), allowed.end())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,18 +381,12 @@ mod tests {
     fn all_mistakes_of_a_command_come_in_one_message() {
         let mistakes = parsed("import invoices.xls --billing localhost:8000").unwrap_err();
         assert!(mistakes.contains("--billing") && mistakes.contains("must end in .csv"), "{mistakes}");
-        let mistakes = parsed("demo --seed x --invoices 3").unwrap_err();
-        assert!(mistakes.contains("--seed") && mistakes.contains("--invoices"), "{mistakes}");
+        let mistakes = parsed("run nothing --listen x").unwrap_err();
+        assert!(mistakes.contains("run: which service"), "{mistakes}");
         let mistakes = parsed("verify --billing x --payments ftp://y").unwrap_err();
         assert!(mistakes.contains("--billing") && mistakes.contains("--payments"), "{mistakes}");
         let mistakes = parsed("verify --billing x --payments https://y").unwrap_err();
         assert!(mistakes.contains("--billing") && mistakes.contains("--ca: is missing"), "{mistakes}");
-    }
-
-    #[test]
-    fn numbers_may_be_grouped() {
-        let Command::Demo(options) = parsed("demo --seed 8213 --invoices 10_000").unwrap() else { panic!() };
-        assert_eq!((options.seed, options.invoices), (Some(8213), 10_000));
     }
 
     #[test]

@@ -1,7 +1,14 @@
-//! The command line: demo, pay, import, verify, and both services in one binary.
+//! The command line: demo, pay, import, verify, and both services in one binary; without the feature `services`, as in
+//! its image, the commands alone.
 //! Only starts what `cli` names; knows no wire.
 
+#![cfg_attr(
+    not(feature = "services"),
+    expect(dead_code, unused_imports, reason = "the demo asks more of other rooms than the commands do")
+)]
+
 mod cli;
+#[cfg(feature = "services")]
 mod demo;
 mod doctor;
 mod http;
@@ -47,7 +54,8 @@ fn main() -> ExitCode {
 
 async fn execute(command: Command) -> anyhow::Result<u8> {
     match command {
-        Command::Demo(options) => demo::command(options).await,
+        #[cfg(feature = "services")]
+        Command::Demo(what) => demo::command(what).await,
         Command::Pay { billing } => pay::command(&billing).await,
         Command::Import { billing, options } => import::command(billing, &options).await,
         Command::Resolve { billing, what } => resolve::command(&billing, what).await,
@@ -58,8 +66,5 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
             verify::command(billing, payments, json).await
         }
         Command::Doctor(options) => doctor::command(*options).await,
-        Command::NaiveBiller { invoices, paid, provider, pki } => {
-            demo::naive::bill(&invoices, &paid, &provider, pki.as_deref()).await
-        }
     }
 }

@@ -7,6 +7,14 @@ use std::process::ExitCode;
 
 use crate::{doctor, load};
 
+/// What is said to whoever names none.
+#[cfg(feature = "services")]
+pub(crate) const WHICH: &str = "which service: billing, payments, pinger or ponger";
+/// What is said to whoever names one.
+#[cfg(not(feature = "services"))]
+pub(crate) const WHICH: &str =
+    "no service is in this program; billing, payments, pinger and ponger have images of their own";
+
 /// Runs the service that argv names, if it names one.
 pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
     let [_, run, service, words @ ..] = args else { return None };
@@ -15,9 +23,13 @@ pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
     }
     let words = std::iter::once(service.clone()).chain(words.iter().cloned());
     match service.to_str()? {
+        #[cfg(feature = "services")]
         "billing" => Some(billing::run(words)),
+        #[cfg(feature = "services")]
         "payments" => Some(payments::run(words)),
+        #[cfg(feature = "services")]
         "pinger" => Some(pingpong::pinger::run(words)),
+        #[cfg(feature = "services")]
         "ponger" => Some(pingpong::ponger::run(words)),
         "probe" => Some(doctor::probe::run(words)),
         "load" => Some(load::run(words)),

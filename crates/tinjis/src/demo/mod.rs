@@ -3,10 +3,11 @@
 //! Must not know how a service works inside.
 
 mod legs;
-pub(crate) mod naive;
+mod naive;
 mod pki;
 mod process;
 mod seeded;
+mod words;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -19,13 +20,15 @@ use legs::{Kept, PaidOnce};
 use pki::Pki;
 use seeded::{LOST_PERCENT, World};
 
+pub(crate) use words::{Sub, What};
+
 use crate::output::{self, grouped};
 use crate::progress::Progress;
 use crate::verify::{Kind, Report, VerifyVerdict};
 
 /// Invoices that the legs with faults charge.
-pub(crate) const INVOICES_DEFAULT: u64 = 1000;
-pub(crate) const INVOICES: RangeInclusive<u64> = 20..=100_000;
+const INVOICES_DEFAULT: u64 = 1000;
+const INVOICES: RangeInclusive<u64> = 20..=100_000;
 
 /// Times that a process is killed in each leg with faults.
 const KILLS: u32 = 3;
@@ -50,8 +53,17 @@ pub(crate) struct Options {
     pub(crate) forget_key: bool,
 }
 
-/// The `demo` command.
-pub(crate) async fn command(options: Options) -> anyhow::Result<u8> {
+/// The `demo` command, and the process that it starts as its counterexample.
+pub(crate) async fn command(what: What) -> anyhow::Result<u8> {
+    match what {
+        What::Demo(options) => demo(options).await,
+        What::NaiveBiller(args) => {
+            naive::bill(&args.invoices, &args.paid, &args.provider, args.pki.as_deref()).await
+        }
+    }
+}
+
+async fn demo(options: Options) -> anyhow::Result<u8> {
     let seed = options.seed.unwrap_or_else(|| Random::system().below(SEED_MAX));
     let world = World::new(seed, options.invoices, if options.kill { KILLS } else { 0 });
     let dir = tempfile::Builder::new().prefix("tinjis-demo-").tempdir().context("a folder for the demo")?;
