@@ -74,7 +74,7 @@ compose-test: ## what users of docker-compose type, on each profile; PROFILES na
 
 .PHONY: sbom
 sbom: ## what each image is made of, as CycloneDX, from the lock file; needs jq
-	@mkdir -p "$(OUT)/sbom" && cargo metadata --format-version 1 --locked >"$(OUT)/sbom/metadata.json"
+	@mkdir -p "$(OUT)/sbom" && cargo metadata --format-version 1 --locked --no-default-features >"$(OUT)/sbom/metadata.json"
 	@for program in billing payments pingpong tinjis; do \
 	  jq --arg program "$$program" -f deploy/scripts/sbom.jq "$(OUT)/sbom/metadata.json" >"$(OUT)/sbom/$$program.cdx.json" && \
 	  printf '%-10s %4d crates  %s\n' "$$program" "$$(jq '.components | length' "$(OUT)/sbom/$$program.cdx.json")" "$(OUT)/sbom/$$program.cdx.json"; \
