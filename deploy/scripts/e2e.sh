@@ -118,7 +118,7 @@ YAML
 load_over() {
   local deadline=$((SECONDS + $2)) phase
   while ((SECONDS < deadline)); do
-    phase=$(k --namespace "$1" get pod e2e-load --output 'jsonpath={.status.phase}')
+    phase=$(k --namespace "$1" get pod e2e-load --output 'jsonpath={.status.phase}') || true
     if [[ $phase == Succeeded || $phase == Failed ]]; then return; fi
     read -rt 0.5 <> <(:) || true
   done
