@@ -115,7 +115,8 @@ KUBECTL ?= kubectl
 HELM ?= helm
 # The command that takes image tars to the nodes; `none` where the nodes pull.
 IMAGE_LOAD ?= kind load image-archive
-CLUSTER := KUBECTL="$(KUBECTL)" HELM="$(HELM)" IMAGE_LOAD="$(IMAGE_LOAD)" IMAGES="$(abspath $(OUT)/images)" VERSION="$(VERSION)"
+CLUSTER := KUBECTL="$(KUBECTL)" HELM="$(HELM)" IMAGE_LOAD="$(IMAGE_LOAD)" IMAGES="$(abspath $(OUT)/images)" VERSION="$(VERSION)" \
+  REVISION="$(REVISION)" REGISTRY="$(REGISTRY)"
 
 # Images are made when there are none; `make images` makes them anew.
 $(OUT)/images/tag:
@@ -130,8 +131,8 @@ test: ## looks at the deployed ENV from outside, as its users do
 	@$(CLUSTER) deploy/scripts/test.sh $(ENV)
 
 # The program, or one that is built already; what its probes run: as `make deploy` loads it.
-TINJIS ?= cargo run --quiet --release --locked --package tinjis --
-DOCTOR_IMAGE ?= tinjis/tinjis:$(or $(if $(filter none,$(IMAGE_LOAD)),,$(shell cat "$(OUT)/images/tag" 2>/dev/null)),$(VERSION))
+TINJIS ?= cargo run --release --locked --package tinjis --
+DOCTOR_IMAGE ?= $(if $(filter none,$(IMAGE_LOAD)),$(or $(REGISTRY),tinjis),tinjis)/tinjis:$(or $(if $(filter none,$(IMAGE_LOAD)),,$(shell cat "$(OUT)/images/tag" 2>/dev/null)),$(VERSION))
 
 .PHONY: doctor
 doctor: ## whether the deployed ENV is as closed as its doctor.toml says; DOCTOR="..." adds flags
@@ -243,7 +244,14 @@ test-code: ## every test of the code; `make test` looks at what is deployed
 	cargo test --workspace --locked
 
 .PHONY: check
-check: fmt clippy deny tidy docs ## form, lints, licences, rooms, docs: everything short of running tests
+check: version-check fmt clippy deny tidy docs ## form, lints, licences, rooms, docs: everything short of running tests
+
+.PHONY: version-check
+version-check: ## every file that names a version names Cargo.toml's; TAG=v1.2.3 is held to it too
+	@if grep -rnE '(tinjis/[a-z]+:|^(version|appVersion): "?)[0-9]+[.]' deploy docker-compose.yml docs/doctor.md | grep -vF '$(VERSION)'; then \
+	  echo "these are not of version $(VERSION), which Cargo.toml says" >&2; exit 1; \
+	fi
+	@[[ -z "$(TAG)" || "$(TAG)" == "v$(VERSION)" ]] || { echo "the tag $(TAG) is not v$(VERSION)" >&2; exit 1; }
 
 .PHONY: fmt
 fmt: ## rustfmt, as a check

@@ -3,12 +3,13 @@
 #
 #   cluster.sh check|deploy|wait|reset|destroy ENV
 #
-# KUBECTL: the client. IMAGE_LOAD: the command that takes image tars to the nodes; `none` where nodes pull. IMAGES: the
-# folder of those tars. VERSION: the tag in rendered.yaml. TIMEOUT: seconds that anything may take to come up.
+# KUBECTL: the client. IMAGE_LOAD: the command that takes image tars to the nodes; `none` where nodes pull, from REGISTRY
+# if that is set. IMAGES: the folder of those tars. VERSION: the tag in rendered.yaml. REVISION: of this tree. TIMEOUT:
+# seconds that anything may take to come up.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-verb=$1 env=$2
+verb=$1 env=${2:-}
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
 read -ra image_load <<<"${IMAGE_LOAD:-kind load image-archive}"
 rendered=envs/$env/rendered.yaml
@@ -47,11 +48,17 @@ select_kinds() {
     END { place() }' < <(manifests)
 }
 
-# The rendered file, with the tag of the images that were loaded.
-manifests() { sed "s|\(image: tinjis/[a-z]*\):$VERSION\$|\1:$tag|" "$rendered"; }
+# The rendered file, with the tag of the images that were loaded, or with the registry that they are pulled from.
+manifests() {
+  sed -e "s|\(image: tinjis/[a-z]*\):$VERSION\$|\1:$tag|" \
+    -e "s|image: tinjis/|image: $registry/|" -e "/^ *tinjis\/images: /s|\([ ,]\)tinjis/|\1$registry/|g" "$rendered"
+}
 
 tag=$VERSION
 if [[ ${image_load[0]} != none && -r ${IMAGES:-}/tag ]]; then tag=$(<"$IMAGES/tag"); fi
+
+registry=tinjis
+if [[ ${image_load[0]} == none && -n ${REGISTRY:-} ]]; then registry=$REGISTRY; fi
 
 namespaces() { awk '/^kind: Namespace/ { wanted = 1 } wanted && /^  name:/ { print $2; wanted = 0 }' "$rendered"; }
 
@@ -68,6 +75,20 @@ load_images() {
     "${image_load[@]}" "$tar" >/dev/null || die "${image_load[*]} $tar failed. IMAGE_LOAD names the command for your cluster: docs/clusters.md"
   done
   echo "${#tars[@]} images loaded, $tag"
+  if [[ -n ${REVISION:-} && $tag != *"-$REVISION-"* ]]; then
+    echo "These images are of another revision than this tree, which is $REVISION; make images makes them anew."
+  fi
+}
+
+# Environments share names of namespaces, and a cluster may hold only one of those: nobody's data go by mistake.
+not_taken() {
+  local namespace whose
+  for namespace in $(namespaces); do
+    whose=$(k get namespace "$namespace" --ignore-not-found --output 'jsonpath={.metadata.labels.tinjis/environment}')
+    if [[ -n $whose && $whose != "$env" ]]; then
+      die "On this cluster the namespace $namespace is of $whose; to $verb $env here would harm it. Use another cluster, or make destroy ENV=$whose first."
+    fi
+  done
 }
 
 # Certificates of the ping pair, by the users' own openssl, when nobody has brought others.
@@ -82,6 +103,7 @@ make_certificates() {
       -keyout "$work/tls.key" -out "$work/tls.csr" 2>/dev/null
     openssl x509 -req -in "$work/tls.csr" -CA "$work/ca.crt" -CAkey "$work/ca.key" -CAcreateserial -days 365 \
       -extfile <(printf 'subjectAltName=DNS:%s\nextendedKeyUsage=serverAuth,clientAuth\n' "${name#*:}") -out "$work/tls.crt" 2>/dev/null
+    k --namespace ping-pong delete secret "${name%:*}-tls" --ignore-not-found >/dev/null # one without the other is of another authority
     k --namespace ping-pong create secret generic "${name%:*}-tls" \
       --from-file="$work/tls.crt" --from-file="$work/tls.key" --from-file="$work/ca.crt"
   done
@@ -173,6 +195,9 @@ destroy() {
 # A fresh start: the data goes, and what stands on it; the rest stays.
 reset() {
   local namespace
+  case $env in
+    staging | production) die "The data of $env are in a database of their own, and no pod of it may go with them: reset is for the other environments." ;;
+  esac
   for namespace in $(namespaces); do
     k --namespace "$namespace" delete deployment,statefulset,job --all
     k --namespace "$namespace" delete persistentvolumeclaim --all --timeout="${timeout}s"
@@ -181,6 +206,7 @@ reset() {
 }
 
 look_around
+case $verb in deploy | reset | destroy) not_taken ;; esac
 case $verb in
   check | deploy | reset | destroy) "$verb" ;;
   wait) wait_for_all ;;

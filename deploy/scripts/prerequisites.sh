@@ -11,6 +11,10 @@ read -ra kubectl <<<"${KUBECTL:-kubectl}"
 read -ra image_load <<<"${IMAGE_LOAD:-kind load image-archive}"
 k() { "${kubectl[@]}" "$@"; }
 
+said=$(k version --request-timeout=10s 2>&1) || {
+  echo "prerequisites: no cluster answers: $(tail -n 1 <<<"$said")" >&2
+  exit 2
+}
 k get customresourcedefinition clusterissuers.cert-manager.io >/dev/null 2>&1 || {
   echo 'prerequisites: cert-manager is not on this cluster; production asks it for certificates' >&2
   exit 2
@@ -20,6 +24,10 @@ if [[ ${1:-} == remove ]]; then
   k delete --ignore-not-found --filename envs/base/issuer.yaml
   k --namespace cert-manager delete secret tinjis-authority --ignore-not-found
   k delete namespace databases --ignore-not-found
+  for namespace in antaeus payments; do
+    # With an environment in it, it goes with that.
+    k delete namespace --field-selector "metadata.name=$namespace" --selector '!tinjis/environment,tinjis/made-by=prerequisites'
+  done
   exit
 fi
 
@@ -31,7 +39,10 @@ random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
 if [[ ${image_load[0]} != none && -r $IMAGES/postgres.tar ]]; then "${image_load[@]}" "$IMAGES/postgres.tar" >/dev/null; fi
 for namespace in databases antaeus payments; do
-  k get namespace "$namespace" >/dev/null 2>&1 || k create --save-config namespace "$namespace"
+  k get namespace "$namespace" >/dev/null 2>&1 || {
+    k create --save-config namespace "$namespace"
+    k label namespace "$namespace" tinjis/made-by=prerequisites >/dev/null
+  }
 done
 k label namespace databases --overwrite pod-security.kubernetes.io/enforce=restricted >/dev/null
 k apply --filename envs/base/postgres.yaml --filename envs/base/issuer.yaml
