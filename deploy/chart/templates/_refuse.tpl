@@ -73,20 +73,24 @@
 {{- if eq ($v.image.tag | default .Chart.AppVersion) "latest" }}
 {{- fail (printf "%s: the tag latest moves; production names a version." .Release.Name) }}
 {{- end }}
-{{- if ne (get $v.env "DEMO" | default "none") "none" }}
+{{- $set := merge (dict) $v.env ($v.configMap.data | default dict) }}
+{{- if ne (get $set "DEMO" | default "none") "none" }}
 {{- fail (printf "%s: DEMO in production would charge invented invoices." .Release.Name) }}
 {{- end }}
-{{- if get $v.env "FAULTS" }}
+{{- if get $set "FAULTS" }}
 {{- fail (printf "%s: FAULTS in production would break what it is paid to hold." .Release.Name) }}
 {{- end }}
-{{- if eq (lower (toString (get $v.env "ALLOW_ANONYMOUS"))) "true" }}
+{{- if eq (lower (toString (get $set "ALLOW_ANONYMOUS"))) "true" }}
 {{- fail (printf "%s: ALLOW_ANONYMOUS in production lets anybody charge." .Release.Name) }}
 {{- end }}
 {{- if eq $v.store.kind "sqlite" }}
 {{- fail (printf "%s: SQLite in production ends with its node; use store.kind postgres." .Release.Name) }}
 {{- end }}
-{{- if and (eq $v.component "payments") (not $v.tls.allowedClients) }}
-{{- fail (printf "%s: payments in production name the clients that they let in: tls.allowedClients." .Release.Name) }}
+{{- if and (eq $v.component "payments") (not (and $v.tls.enabled $v.tls.allowedClients)) }}
+{{- fail (printf "%s: payments in production name the clients that they let in: tls.enabled and tls.allowedClients." .Release.Name) }}
+{{- end }}
+{{- if and (eq $v.component "payments") $v.networkPolicy.public }}
+{{- fail (printf "%s: networkPolicy.public in production lets every pod reach payments." .Release.Name) }}
 {{- end }}
 {{- if not $v.networkPolicy.enabled }}
 {{- fail (printf "%s: production without a NetworkPolicy trusts every pod of the cluster." .Release.Name) }}
