@@ -17,11 +17,19 @@ away() {
 }
 trap away EXIT
 
+said=$("${kubectl[@]}" version --request-timeout=10s 2>&1) || {
+  echo "doctor-job: no cluster answers: $(tail -n 1 <<<"$said")" >&2
+  exit 2
+}
 away
 k create namespace "$namespace" >/dev/null
 k create configmap doctor --from-file="doctor.toml=$expectations" >/dev/null
 manifests | k apply --filename - >/dev/null 2>&1
-k wait --for=condition=Ready pod --selector app.kubernetes.io/name=doctor --timeout=60s >/dev/null
+k wait --for=condition=Ready pod --selector app.kubernetes.io/name=doctor --timeout=60s >/dev/null || {
+  echo 'doctor-job: its pod does not start:' >&2
+  k get events --sort-by=.lastTimestamp --output 'custom-columns=OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message' --no-headers | tail -n 8 >&2
+  exit 2
+}
 k logs --follow job/doctor
 k wait --for=jsonpath='{.status.containerStatuses[0].state.terminated.reason}' pod \
   --selector app.kubernetes.io/name=doctor --timeout=60s >/dev/null

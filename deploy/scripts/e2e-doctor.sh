@@ -94,7 +94,7 @@ mend_mtls() {
 
 # Antaeus with a token that payments do not know: nobody is let in, so no refusal says anything.
 break_twin() {
-  kept secret antaeus payments-token >"$out/token.json"
+  (umask 077 && kept secret antaeus payments-token >"$out/token.json")
   k --namespace antaeus patch secret payments-token --type=merge --patch '{"stringData": {"token": "not-the-token-of-payments"}}' >/dev/null
 }
 mend_twin() {

@@ -8,6 +8,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
 k() { "${kubectl[@]}" "$@"; }
+command -v jq >/dev/null || {
+  echo 'e2e: there is no jq here, and it reads what the cluster says' >&2
+  exit 1
+}
 tag=$(<"$IMAGES/tag")
 out=${OUT:?}
 mkdir -p "$out"
@@ -51,7 +55,7 @@ metrics() { k get --raw "/api/v1/namespaces/$1/pods/$2:$3/proxy/metrics"; }
 
 # looked_at NAMESPACE NAME ADMIN: each pod is of the revision under test, and was ready soon after it started.
 looked_at() {
-  local pod seconds revision=${tag#*-}
+  local pod seconds count=0 revision=${tag#*-}
   revision=${revision%-*}
   while read -r pod _; do
     # Not `grep -q`, which ends before it has read all, and whoever writes to it fails.
@@ -61,7 +65,9 @@ looked_at() {
       - (.status.containerStatuses[0].state.running.startedAt | fromdate)')
     ((seconds <= ready_max)) || red "$pod took $seconds s from its start until it was ready"
     printf '  %s, revision %s, ready after %s s\n' "$pod" "$revision" "$seconds"
+    count=$((count + 1))
   done < <(pods "$1" "$2")
+  ((count)) || red "$2 has no pod"
   verdict "$2: every pod reports the revision under test and was ready within $ready_max s"
 }
 

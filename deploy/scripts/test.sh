@@ -7,7 +7,7 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-env=$1
+env=${1:-}
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
 k() { "${kubectl[@]}" "$@"; }
 body=$(mktemp)
@@ -154,6 +154,6 @@ of_ping-pong() {
   bad "the pinger gets no pong: $(tail -n 5 "$body")"
 }
 
-declare -F "of_$env" >/dev/null || bad "what to look at in $env is not written here"
+declare -F "of_$env" >/dev/null || bad "what to look at in \"$env\" is not written here; of staging and production make doctor ENV=… and make e2e tell"
 "of_$env"
 echo '✔ All Tests Done'
