@@ -80,6 +80,27 @@ break_role() {
 }
 mend_role() { k --namespace payments replace --filename "$out/role.json" >/dev/null; }
 
+break_exec() {
+  kept role payments team >"$out/role.json"
+  k --namespace payments patch role team --type=json --patch \
+    '[{"op": "add", "path": "/rules/-", "value": {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]}}]' >/dev/null
+}
+mend_exec() { mend_role; }
+
+# Whoever calls itself antaeus, wherever it is.
+break_hole() {
+  k --namespace payments create --filename - >/dev/null <<'YAML'
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: e2e-hole}
+spec:
+  podSelector: {matchLabels: {app.kubernetes.io/name: payments}}
+  policyTypes: [Ingress]
+  ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app.kubernetes.io/name: antaeus}}}]}]
+YAML
+}
+mend_hole() { k --namespace payments delete networkpolicy e2e-hole >/dev/null; }
+
 break_binding() { k --namespace payments create rolebinding e2e-widened --role=team --group=team-antaeus >/dev/null; }
 mend_binding() { k --namespace payments delete rolebinding e2e-widened >/dev/null; }
 
@@ -131,7 +152,9 @@ doctored() {
   cp "$out/doctor" "$out/doctor.green"
   with policy 1 'look at: shut: networkpolicy payments/payments is not there' 'its NetworkPolicy deleted'
   with policies 1 'look at: networkpolicy payments/payments is not there' 'each NetworkPolicy of payments deleted'
+  with hole 1 'networkpolicy payments/e2e-hole' 'a policy that lets in a caller'"'"'s labels from everywhere'
   with role 1 'Role payments/team by RoleBinding payments/team' 'the Role of the team widened'
+  with exec 1 'group team-payments may create pods/exec in payments: Role payments/team' 'a team that may execute in pods'
   with binding 1 'Role payments/team by RoleBinding payments/e2e-widened' 'the Role given to the other team'
   with mtls 1 'look at: payments serves callers without a certificate: mutual TLS is off' 'mutual TLS off'
   with twin 2 'production: cannot tell' 'a token that lets nobody in'

@@ -12,14 +12,29 @@ pub(super) const EVERYBODY: &str = "everybody";
 pub(super) const STRANGER: &str = "stranger";
 /// Begins the names of neighbours; no workload's name has a dot.
 pub(super) const NEIGHBOUR: &str = "neighbour.";
+/// Begins the names of doubles.
+pub(super) const DOUBLE: &str = "double.";
 /// As a target of paths: the API server's Service.
 pub(super) const APISERVER: &str = "apiserver";
 /// What a team or an account might try in a namespace of its own, beside what it `may`.
-pub(super) const OWN_FORBIDDEN: [&str; 5] =
-    ["get secrets", "patch networkpolicies", "patch roles", "patch rolebindings", "patch resourcequotas"];
+pub(super) const OWN_FORBIDDEN: [&str; 7] = [
+    "get secrets",
+    "create pods/exec",
+    "patch pods/ephemeralcontainers",
+    "patch networkpolicies",
+    "patch roles",
+    "patch rolebindings",
+    "patch resourcequotas",
+];
 /// And in those of others.
-pub(super) const OTHERS_FORBIDDEN: [&str; 5] =
-    ["patch deployments", "get pods", "delete pods", "get secrets", "patch networkpolicies"];
+pub(super) const OTHERS_FORBIDDEN: [&str; 6] = [
+    "patch deployments",
+    "get pods",
+    "delete pods",
+    "create pods/exec",
+    "get secrets",
+    "patch networkpolicies",
+];
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

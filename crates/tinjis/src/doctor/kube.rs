@@ -226,6 +226,8 @@ impl Proxy {
             .args(words)
             .arg("proxy")
             .arg(format!("--unix-socket={}", socket.display()))
+            // By itself it answers 403 to `exec`, in the API server's place; no path is empty.
+            .arg("--reject-paths=^$")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             // Ctrl-C goes to the whole group of a terminal; the proxy is needed until all is taken back.

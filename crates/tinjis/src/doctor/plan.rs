@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use http::Method;
 use serde_json::Value;
 
-use super::expect::{CallRule, Expectations, NEIGHBOUR, OTHERS_FORBIDDEN, OWN_FORBIDDEN, STRANGER};
+use super::expect::{CallRule, DOUBLE, Expectations, NEIGHBOUR, OTHERS_FORBIDDEN, OWN_FORBIDDEN, STRANGER};
 use super::facts::Facts;
 use super::kube::As;
 use super::paths;
@@ -135,7 +135,7 @@ impl Trial {
 }
 
 /// Where probes are to stand: in the place of each workload and each source, as a neighbour without labels in each
-/// namespace, and as a stranger.
+/// namespace, as a stranger, and as a double of whoever may call, with all of its labels and in the stranger's place.
 pub(super) fn stations(expectations: &Expectations, facts: &Facts, own: &str) -> Vec<Station> {
     let station = |name: String, namespace: &str, labels, workload| Station {
         name,
@@ -160,6 +160,13 @@ pub(super) fn stations(expectations: &Expectations, facts: &Facts, own: &str) ->
             .map(|namespace| station(format!("{NEIGHBOUR}{namespace}"), namespace, BTreeMap::new(), None)),
     );
     all.push(station(STRANGER.to_owned(), own, BTreeMap::new(), None));
+    let callers = all.iter().filter(|caller| {
+        !caller.labels.is_empty() && expectations.paths.iter().any(|path| path.from == caller.name)
+    });
+    let doubles: Vec<Station> = callers
+        .map(|caller| station(format!("{DOUBLE}{}", caller.name), own, caller.labels.clone(), None))
+        .collect();
+    all.extend(doubles);
     all
 }
 
@@ -414,7 +421,14 @@ mod tests {
         for host in ["10.0.0.1:9000", "[fd00::1]:9000"] {
             let what = format!("payments pod {host}");
             assert!(hope("antaeus", &what));
-            for who in ["payments", "stranger", "neighbour.antaeus", "neighbour.payments", "prometheus"] {
+            for who in [
+                "payments",
+                "stranger",
+                "neighbour.antaeus",
+                "neighbour.payments",
+                "prometheus",
+                "double.antaeus",
+            ] {
                 assert!(!hope(who, &what), "{who}");
             }
         }

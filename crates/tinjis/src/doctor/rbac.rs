@@ -42,11 +42,13 @@ const fn resource(
     Resource { plural, group, version, kind }
 }
 
-static RESOURCES: [Resource; 16] = [
+static RESOURCES: [Resource; 18] = [
     resource("configmaps", "", "v1", "ConfigMap"),
     resource("events", "", "v1", "Event"),
     resource("limitranges", "", "v1", "LimitRange"),
     resource("pods", "", "v1", "Pod"),
+    resource("pods/ephemeralcontainers", "", "v1", "Pod"),
+    resource("pods/exec", "", "v1", "PodExecOptions"),
     resource("resourcequotas", "", "v1", "ResourceQuota"),
     resource("secrets", "", "v1", "Secret"),
     resource("serviceaccounts", "", "v1", "ServiceAccount"),
@@ -77,12 +79,15 @@ impl Deed {
         Some(Self { verb, resource })
     }
 
-    /// The request, on this object or on one that is not there; it changes nothing.
+    /// The request, on this object or on one that is not there, and of parts always on that; it changes nothing.
     pub(super) fn request(&self, namespace: &str, name: Option<&str>) -> (Method, String, Option<Value>) {
         let all = self.resource.path(namespace);
-        let name = name.unwrap_or(NOBODY);
-        let one = format!("{all}/{name}");
+        let one = match self.resource.part() {
+            None => format!("{all}/{}", name.unwrap_or(NOBODY)),
+            Some(part) => format!("{all}/{NOBODY}/{part}"),
+        };
         match self.verb {
+            Verb::Create if self.resource.part().is_some() => (Method::POST, one, None),
             Verb::Get => (Method::GET, one, None),
             Verb::List => (Method::GET, format!("{all}?limit=1"), None),
             Verb::Create => {
@@ -123,12 +128,18 @@ impl std::fmt::Display for Deed {
 }
 
 impl Resource {
-    /// All such objects of a namespace.
+    /// All such objects of a namespace, or those that it is a part of.
     pub(super) fn path(&self, namespace: &str) -> String {
+        let plural = self.plural.split_once('/').map_or(self.plural, |(whole, _)| whole);
         match self.group {
-            "" => format!("/api/{}/namespaces/{namespace}/{}", self.version, self.plural),
-            group => format!("/apis/{group}/{}/namespaces/{namespace}/{}", self.version, self.plural),
+            "" => format!("/api/{}/namespaces/{namespace}/{plural}", self.version),
+            group => format!("/apis/{group}/{}/namespaces/{namespace}/{plural}", self.version),
         }
+    }
+
+    /// The part of an object that it is, such as `exec` of pods.
+    fn part(&self) -> Option<&'static str> {
+        self.plural.split_once('/').map(|(_, part)| part)
     }
 }
 
@@ -227,5 +238,10 @@ mod tests {
         assert!(body.is_some());
         let (_, path, _) = Deed::parse("get secrets").unwrap().request("one", None);
         assert_eq!(path, "/api/v1/namespaces/one/secrets/tinjis-doctor-no-such-object");
+        let (method, path, body) = Deed::parse("create pods/exec").unwrap().request("one", Some("p"));
+        assert_eq!(
+            (method, path.as_str(), body),
+            (Method::POST, "/api/v1/namespaces/one/pods/tinjis-doctor-no-such-object/exec", None)
+        );
     }
 }
