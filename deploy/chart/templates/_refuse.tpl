@@ -41,6 +41,12 @@
 {{- if and (or $v.ingress.enabled $v.gateway.enabled $v.tests.enabled) (not $v.services) }}
 {{- fail (printf "%s: an Ingress, a route or a test needs a Service; services is empty." .Release.Name) }}
 {{- end }}
+{{- if and $v.ingress.enabled (not $v.ingress.hosts) }}
+{{- fail (printf "%s: an Ingress without ingress.hosts would take nobody's calls, or everybody's." .Release.Name) }}
+{{- end }}
+{{- if and (has $v.component (list "pinger" "ponger")) (not $v.configFile) }}
+{{- fail (printf "%s: %s is configured by a file; say configFile." .Release.Name $v.component) }}
+{{- end }}
 {{- if and $v.clientTls.issuer (not (and $v.clientTls.secret $v.clientTls.uri)) }}
 {{- fail (printf "%s: clientTls.issuer makes a certificate; it needs clientTls.secret and the name, clientTls.uri." .Release.Name) }}
 {{- end }}
