@@ -70,6 +70,7 @@ of_staging() {
   load antaeus antaeus 8000 /rest/v1/invoices/pay 5 --post
   load_ends antaeus 'pay calls in staging'
   judge
+  left_alone staging
   by_ingress antaeus.staging.example.com
   scraped
 }
@@ -229,6 +230,21 @@ judge() {
     red "verify: $(<"$out/verify.json")"
   k --namespace antaeus delete job e2e-verify >/dev/null
   verdict "verify, as the nightly job does it: $invoices invoices, $invoices charges, none double, none lost"
+}
+
+# left_alone ENV: no other environment is put over this one, nor taken away by its name, and its data are nobody's to reset.
+left_alone() {
+  local before gone command said
+  before=$(for name in antaeus payments; do pods "$name" "$name"; done | sort)
+  for command in ./k8s-deploy.sh ./k8s-destroy.sh ./run-challenge.sh; do
+    if said=$("$command" 2>&1); then red "$command was let into $1: $said"; fi
+    [[ $said == *"the namespace payments is of $1"* ]] || red "$command does not say why it is kept out of $1: $said"
+  done
+  if said=$(make reset "ENV=$1" 2>&1); then red "reset of $1: $said"; fi
+  # The autoscaler may have made more.
+  gone=$(comm -23 <(echo "$before") <(for name in antaeus payments; do pods "$name" "$name"; done | sort))
+  [[ -z $gone ]] || red "of $1 went: $gone"
+  verdict "$1 is left alone by the first environment's commands and by reset"
 }
 
 # refused_images: each team's namespace takes its own programs only, and none without a version.
