@@ -39,7 +39,7 @@ build: ## release binaries of everything, and a look that no crash point and no 
 	  fi; \
 	done
 
-# Puts into each binary which crates it is made of, for tools that look into images; 6 KB.
+# Puts into each binary which crates it is made of, for tools that look into images.
 AUDITABLE := $(if $(shell command -v cargo-auditable),auditable)
 
 .PHONY: dist
@@ -50,8 +50,8 @@ dist: ## static binaries for images, with their sizes, tinjis without the servic
 	@cd "$(DIST)" && for program in $(PROGRAMS); do \
 	  printf '%-10s %6d KiB\n' "$$program" "$$(( $$(stat -c %s "$$program") / 1024 ))"; \
 	done
-	@cd "$(DIST)" && for program in $(PROGRAMS); do \
-	  if [[ -z "$(AUDITABLE)" ]]; then echo "the binaries do not say which crates they are made of: make auditable"; break; fi; \
+	@if [[ -z "$(AUDITABLE)" ]]; then echo "the binaries do not say which crates they are made of: make auditable"; fi
+	@cd "$(DIST)" && for program in $(if $(AUDITABLE),$(PROGRAMS)); do \
 	  readelf --sections --wide "$$program" | grep -F .dep-v0 >/dev/null || { echo "$$program does not say which crates it is made of" >&2; exit 1; }; \
 	done
 	@if [[ -n "$(DIST_OUT)" ]]; then mkdir -p "$(DIST_OUT)" && cp $(PROGRAMS:%="$(DIST)/%") "$(DIST_OUT)"; fi

@@ -6,15 +6,10 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
-root=$PWD
 work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 log=${OUT:?}/mutants.log
 missed=0
-
-end() {
-  rm -rf "$work"
-}
-trap end EXIT
 
 # mutant WHAT ENV WORDS FILE SED: plants, runs, judges.
 mutant() {
@@ -28,7 +23,7 @@ mutant() {
     exit 1
   fi
   OUT=$OUT/mutant "$work/tree/deploy/scripts/e2e.sh" "$env" >"$log" 2>&1 || status=$?
-  make --directory="$root" destroy "ENV=$env" >/dev/null
+  make destroy "ENV=$env" >/dev/null
   if ((status)) && grep -F "✘ $words" "$log" >"$work/said"; then
     printf '✔ %s: red after %d s, %.120s\n' "$what" $((SECONDS - began)) "$(<"$work/said")"
   else

@@ -290,8 +290,7 @@ prepared() {
   esac
 }
 
-# The commands are those that each environment's users type.
-
+# installed ENV, destroyed ENV: by the commands that its users type.
 installed() {
   case $1 in
     tinjis)
