@@ -82,16 +82,27 @@ pub struct Args {
     command: Option<Sub>,
 }
 
-#[derive(Clone, Copy, Debug, clap::Subcommand)]
+#[derive(Clone, Debug, clap::Subcommand)]
 enum Sub {
     /// Bring the database's schema up to date and end
     Migrate,
     /// Ask the running service whether it is ready: exit code 0 or 1
     Healthcheck,
+    /// Tell the payment service once that this store's deployment may charge under our account. Only for a new billing:
+    /// a store that was restored or replaced makes new keys for what was charged before. Takes payments' operator token
+    /// from --operator-token-file, if payments asks for one
+    DeclareDeployment {
+        /// Why this deployment may charge; kept by the payment service
+        #[arg(long, value_name = "TEXT")]
+        why: String,
+        /// Who says so; kept by the payment service
+        #[arg(long, value_name = "NAME")]
+        actor: String,
+    },
 }
 
 /// What a start of the program is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Serve until told to stop.
     Serve,
@@ -99,6 +110,13 @@ pub enum Command {
     Migrate,
     /// Ask the running service how it is.
     Healthcheck,
+    /// Tell the payment service that this deployment may charge.
+    DeclareDeployment {
+        /// Why.
+        why: String,
+        /// Who says so.
+        actor: String,
+    },
 }
 
 /// Checked settings.
@@ -140,12 +158,11 @@ impl Config {
 
 impl Args {
     fn resolve(self, invoice_app: [Option<OsString>; 2], problems: &mut Problems) -> Option<Config> {
-        let command = match self.command {
-            None => Command::Serve,
-            Some(Sub::Migrate) => Command::Migrate,
-            Some(Sub::Healthcheck) => Command::Healthcheck,
-        };
+        let command = command(self.command.as_ref(), problems);
         let common = self.common.resolve(&DEFAULTS, problems);
+        if let (Some(common), Command::Serve | Command::Migrate) = (&common, &command) {
+            common.database_url.check_writable(problems);
+        }
         let demo = problems.take("--demo (DEMO)", given(&self.demo).unwrap_or("none").parse());
         let deployment = given(&self.deployment_id).map(deployment).transpose();
         let deployment = problems.take("--deployment-id (DEPLOYMENT_ID)", deployment);
@@ -172,6 +189,22 @@ impl Args {
             in_flight_max: in_flight_max?,
             operators,
         })
+    }
+}
+
+fn command(said: Option<&Sub>, problems: &mut Problems) -> Command {
+    match said {
+        None => Command::Serve,
+        Some(Sub::Migrate) => Command::Migrate,
+        Some(Sub::Healthcheck) => Command::Healthcheck,
+        Some(Sub::DeclareDeployment { why, actor }) => {
+            for (flag, text) in [("--why", why), ("--actor", actor)] {
+                if text.trim().is_empty() {
+                    problems.add(flag, "is empty: the payment service keeps it beside the deployment");
+                }
+            }
+            Command::DeclareDeployment { why: why.clone(), actor: actor.clone() }
+        }
     }
 }
 

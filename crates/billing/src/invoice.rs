@@ -260,4 +260,17 @@ pub struct Run {
     pub joins: i64,
     /// What it has done so far.
     pub counters: RunCounters,
+    /// What kept it from charging, as its last driver left it.
+    pub problem: Option<RunProblem>,
+}
+
+/// What kept a run from charging; columns of `runs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunProblem {
+    /// The kind of answer: a word of the provider's table, or of a later version's.
+    pub reason: String,
+    /// The status, if there was an answer.
+    pub status: Option<i64>,
+    /// How many calls met it.
+    pub count: i64,
 }

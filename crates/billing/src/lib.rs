@@ -63,7 +63,30 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
             tracing::info!(deployment.id = %deployment.0, "The schema is up to date");
             Ok(())
         }
+        Command::DeclareDeployment { ref why, ref actor } => declare(&config, why, actor).await,
         Command::Healthcheck => Ok(()),
+    }
+}
+
+/// Tells the payment service once that this store's deployment may charge.
+async fn declare(config: &Config, why: &str, actor: &str) -> anyhow::Result<()> {
+    let deployment = open::deployment(config).await?;
+    let telemetry = Telemetry::new("billing", env!("CARGO_PKG_VERSION"), REVISION);
+    let provider = provider(config, calls(config, &TlsMetrics::new(&telemetry.metrics))?)?;
+    let operators = config.operators.clone().map(Tokens::new).transpose()?;
+    let operator = operators.and_then(|tokens| tokens.current().first().cloned());
+    match provider.declare(deployment, why, actor, operator.as_ref()).await {
+        provider::Declared::Known => {
+            tracing::info!(
+                deployment.id = %deployment.0,
+                endpoint = %config.endpoint,
+                "the payment service knows this deployment"
+            );
+            Ok(())
+        }
+        provider::Declared::Refused(why) => {
+            anyhow::bail!("{} did not take deployment {}: {why}", config.endpoint, deployment.0)
+        }
     }
 }
 
@@ -134,13 +157,7 @@ fn calls(config: &Config, tls: &TlsMetrics) -> anyhow::Result<chassis::client::C
     })
 }
 
-async fn engine(
-    config: &Config,
-    calls: chassis::client::Client,
-    store: Arc<dyn Store>,
-    telemetry: &Telemetry,
-    shutdown: &Shutdown,
-) -> anyhow::Result<Engine> {
+fn provider(config: &Config, calls: chassis::client::Client) -> anyhow::Result<provider::Client> {
     let provider = ProviderConfig {
         endpoint: config.endpoint.clone(),
         idempotency: config.idempotency,
@@ -148,9 +165,19 @@ async fn engine(
         bearer: config.provider_token.clone().map(Tokens::new).transpose()?,
         deadline: paced(DEADLINE),
     };
+    Ok(provider::Client::new(calls, provider))
+}
+
+async fn engine(
+    config: &Config,
+    calls: chassis::client::Client,
+    store: Arc<dyn Store>,
+    telemetry: &Telemetry,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Engine> {
     let parts = EngineParts {
         store,
-        provider: provider::Client::new(calls, provider),
+        provider: provider(config, calls)?,
         settings: ChargeSettings { in_flight_max: config.in_flight_max, lease: paced(LEASE) },
         clock: Clock::system(),
         random: Random::system(),

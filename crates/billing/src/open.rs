@@ -1,21 +1,21 @@
 //! Opens the store that the settings name, or brings its schema up to date. The only place that knows which stores
 //! there are; nothing else of the service does.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use chassis::admin::Readiness;
 use chassis::clock::{Clock, Random};
-use chassis::config::DatabaseUrl;
+use chassis::config::{DatabaseUrl, SqliteUrl};
 use chassis::postgres::{Postgres, PostgresSettings};
 use chassis::tls::TlsMetrics;
 
 use crate::config::Config;
+use crate::protocol::key::DeploymentId;
 use crate::store::postgres::{OpenError, PostgresStore, SCHEMA};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::{OtherDeployment, Store, StoreError};
 
 /// How long an opening that found the database gone waits before it looks again.
 const OPEN_PAUSE: Duration = Duration::from_millis(250);
@@ -23,7 +23,7 @@ const OPEN_PAUSE: Duration = Duration::from_millis(250);
 /// Brings the schema up to date and opens the store.
 pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     match &config.common.database_url {
-        DatabaseUrl::Sqlite(path) => Ok(Arc::new(sqlite(config, path).await?)),
+        DatabaseUrl::Sqlite(file) => Ok(Arc::new(sqlite(config, file).await?)),
         DatabaseUrl::Postgres(settings) => {
             let database = connect(settings, None)?;
             database.migrate().await.with_context(|| format!("cannot migrate {settings:?}"))?;
@@ -40,8 +40,8 @@ pub(crate) async fn open(
     readiness: &Readiness,
 ) -> anyhow::Result<Arc<dyn Store>> {
     match &config.common.database_url {
-        DatabaseUrl::Sqlite(path) => {
-            let store = sqlite(config, path).await?;
+        DatabaseUrl::Sqlite(file) => {
+            let store = sqlite(config, file).await?;
             readiness.check("store", store.is_writable());
             Ok(Arc::new(store))
         }
@@ -57,7 +57,26 @@ fn connect(settings: &PostgresSettings, metrics: Option<&TlsMetrics>) -> anyhow:
     Ok(Postgres::open(settings, SCHEMA, metrics, Random::system())?)
 }
 
-async fn sqlite(config: &Config, path: &Path) -> anyhow::Result<SqliteStore> {
+/// The id of the deployment, of a store that may be in use by a running service: nothing of it is locked or changed.
+pub(crate) async fn deployment(config: &Config) -> anyhow::Result<DeploymentId> {
+    let stored = match &config.common.database_url {
+        DatabaseUrl::Sqlite(file) => SqliteStore::peek(&file.path)
+            .await
+            .with_context(|| format!("cannot read the store {}", file.path.display()))?,
+        DatabaseUrl::Postgres(settings) => {
+            let database = connect(settings, None)?;
+            PostgresStore::peek(&database).await.with_context(|| format!("cannot read {settings:?}"))?
+        }
+    };
+    let stored = stored.context("the store has no deployment yet: start billing on it once, then declare it")?;
+    match config.deployment {
+        Some(given) if given != stored => Err(OtherDeployment { stored: stored.0, given: given.0 }.into()),
+        _ => Ok(stored),
+    }
+}
+
+async fn sqlite(config: &Config, file: &SqliteUrl) -> anyhow::Result<SqliteStore> {
+    let path = file.existing().map_err(anyhow::Error::msg)?;
     SqliteStore::open(path, config.deployment, Clock::system(), &Random::system())
         .await
         .with_context(|| format!("cannot open the store {}", path.display()))

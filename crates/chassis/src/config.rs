@@ -10,7 +10,7 @@ mod values;
 
 pub use args::{load, parse_or_exit_code};
 pub use callers::CallerArgs;
-pub use database::DatabaseUrl;
+pub use database::{DatabaseUrl, SqliteMode, SqliteUrl};
 pub use problems::{ConfigError, EXIT_USAGE, Problems};
 pub use tls::{TlsArgs, client_tls};
 pub use values::{Common, CommonArgs, CommonDefaults, Secret, TokenSource, unquote};

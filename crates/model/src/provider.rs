@@ -100,6 +100,7 @@ fn case(decision: Decision, same_account: bool, same_amount: bool) -> (LedgerRow
         amount_minor: 1215,
         state: State::Charged,
         route: "/",
+        seen: None,
     };
     let row = LedgerRow {
         seq: Seq(1),

@@ -47,6 +47,8 @@ pub struct Request {
     pub charge: Charge,
     /// By which route.
     pub route: &'static str,
+    /// The last row of the ledger that the caller has seen, if it says so.
+    pub seen: Option<Seq>,
 }
 
 /// What is to be told.
@@ -69,12 +71,25 @@ pub enum Answer {
     KeyInFlight,
     /// The key belongs to another account.
     KeyForeign,
-    /// The key was voided.
-    KeyVoided,
-    /// The key came with other data before.
-    KeyReused,
+    /// The key was voided, by this row.
+    KeyVoided(Seq),
+    /// The key came with other data before, and has this row.
+    KeyReused(Seq),
+    /// The ledger lacks a row that the caller has seen: nothing was executed.
+    LedgerBehind,
     /// The ledger failed: whether it was executed is unknown.
     Unavailable,
+}
+
+impl Answer {
+    /// The row that it was given from.
+    #[must_use]
+    pub fn row(self) -> Option<Seq> {
+        match self {
+            Self::Decided { seq, .. } | Self::KeyVoided(seq) | Self::KeyReused(seq) => Some(seq),
+            _ => None,
+        }
+    }
 }
 
 /// What a fault script does to the telling.
@@ -164,7 +179,7 @@ impl Charger {
 
 impl Desk {
     async fn execute(&self, request: Request) -> Told {
-        let Request { account, key, charge, route } = request;
+        let Request { account, key, charge, route, seen } = request;
         let fingerprint = Fingerprint::new(charge.customer_id, &charge.currency, charge.amount_minor);
         let delivery = self.faults.deliver(subject(key.as_ref(), &charge, &fingerprint));
         let fault = self.faults.strike(delivery, charge.customer_id, charge.amount_minor);
@@ -190,6 +205,7 @@ impl Desk {
             amount_minor: charge.amount_minor,
             state: if charged { State::Charged } else { State::Refused },
             route,
+            seen,
         });
         let answer = self.record(&entry).await;
         if fault == Some(Fault::Duplicate) {
@@ -209,6 +225,14 @@ impl Desk {
                 Answer::Decided { seq, charged: entry.state == State::Charged, replayed: false }
             }
             Ok(Recorded::Known(row)) => self.repeat(&row, entry),
+            Ok(Recorded::Behind) => {
+                tracing::error!(
+                    ledger.seen = entry.seen.map(|seq| seq.0),
+                    account = entry.account,
+                    "this ledger lacks a row that a caller has seen, nothing is executed: was it restored?"
+                );
+                Answer::LedgerBehind
+            }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the ledger failed");
                 Answer::Unavailable
@@ -225,8 +249,8 @@ impl Desk {
                 Answer::Decided { seq: row.seq, charged: row.state == State::Charged, replayed: true }
             }
             Known::Foreign => Answer::KeyForeign,
-            Known::Voided => Answer::KeyVoided,
-            Known::Reused => Answer::KeyReused,
+            Known::Voided => Answer::KeyVoided(row.seq),
+            Known::Reused => Answer::KeyReused(row.seq),
         }
     }
 }
@@ -311,7 +335,7 @@ mod tests {
     fn request(key: Option<&str>) -> Request {
         let charge =
             Charge { customer_id: 1, currency: "EUR".to_owned(), amount_minor: 100, reference: None };
-        Request { account: Account::default(), key: key.and_then(Key::parse), charge, route: "/" }
+        Request { account: Account::default(), key: key.and_then(Key::parse), charge, route: "/", seen: None }
     }
 
     #[tokio::test]

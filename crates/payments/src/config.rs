@@ -4,8 +4,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use chassis::caller::CallerRules;
-use chassis::config::{CallerArgs, Common, CommonArgs, CommonDefaults, Problems, load};
+use chassis::caller::{CallerRules, Tokens};
+use chassis::config::{CallerArgs, Common, CommonArgs, CommonDefaults, Problems, TokenSource, load};
 
 use crate::faults::draw::{Seed, Share};
 use crate::faults::script::Script;
@@ -21,6 +21,7 @@ pub const DEFAULTS: CommonDefaults = CommonDefaults {
 /// The share of charges that succeed when nothing is said.
 const SUCCESS_RATE: &str = "0.5";
 
+const OPERATORS: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
 const FAULTS: &str = "--faults (FAULTS)";
 
 /// The payment service: charges or refuses, keeps every decision, and executes a key once
@@ -35,6 +36,9 @@ pub struct Args {
     #[arg(long, env = "ALLOW_ANONYMOUS", value_name = "BOOL", help_heading = "Callers",
           num_args = 0..=1, default_missing_value = "true")]
     allow_anonymous: Option<String>,
+    /// File with one token per line of operators, who alone may then declare deployments [default: whoever may charge]
+    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
+    operator_token_file: Option<String>,
     /// Share of charges that succeed, from 0 to 1 [default: 0.5]
     #[arg(long, env = "SUCCESS_RATE", value_name = "SHARE", help_heading = "Decisions")]
     success_rate: Option<String>,
@@ -79,6 +83,8 @@ pub struct Config {
     pub common: Common,
     /// Who may call.
     pub callers: CallerRules,
+    /// Tokens of operators, if any.
+    pub operators: Option<TokenSource>,
     /// What to do.
     pub command: Command,
     /// The share of charges that succeed.
@@ -110,6 +116,11 @@ impl Args {
         let common = self.common.resolve(&DEFAULTS, problems);
         let anonymous = self.allow_anonymous.as_deref().filter(|text| !text.is_empty()).unwrap_or("false");
         let anonymous = problems.take("--allow-anonymous (ALLOW_ANONYMOUS)", boolean(anonymous));
+        let operators = self.operator_token_file.as_deref().filter(|path| !path.is_empty());
+        let operators = operators.map(|path| {
+            let source = TokenSource::File(path.into());
+            problems.take(OPERATORS, Tokens::new(source.clone()).map(|_| source))
+        });
         let success_rate = self.success_rate.as_deref().unwrap_or(SUCCESS_RATE);
         let success_rate = problems.take("--success-rate (SUCCESS_RATE)", share(success_rate));
         let seed = self.seed.as_deref().map(|text| problems.take("--seed (SEED)", seed(text)));
@@ -117,6 +128,9 @@ impl Args {
             Some(path) => problems.take(FAULTS, read_script(path)),
             None => Some(Script::default()),
         };
+        if let (Some(common), true) = (&common, command != Command::Healthcheck) {
+            common.database_url.check_writable(problems);
+        }
         let (mut common, anonymous, script) = (common?, anonymous?, script?);
         let callers = self.callers.resolve(&mut common, problems)?;
         let is_open = callers.tokens.is_none() && callers.certificates.is_none() && callers.jwt.is_none();
@@ -128,7 +142,8 @@ impl Args {
             );
         }
         let seed = seed.unwrap_or(script.seed);
-        Some(Config { common, callers, command, success_rate: success_rate?, seed, script })
+        let operators = operators.map_or(Some(None), |source| source.map(Some))?;
+        Some(Config { common, callers, operators, command, success_rate: success_rate?, seed, script })
     }
 }
 

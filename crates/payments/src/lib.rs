@@ -2,7 +2,6 @@
 //! Depends on `chassis` only; knows no other service's code.
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use anyhow::Context;
 use chassis::admin::{Readiness, admin_router};
 use chassis::caller::Callers;
 use chassis::clock::{Clock, Random};
-use chassis::config::DatabaseUrl;
+use chassis::config::{DatabaseUrl, SqliteUrl};
 use chassis::postgres::{Postgres, PostgresSettings};
 use chassis::server::Limits;
 use chassis::service::{self, Listeners};
@@ -31,6 +30,7 @@ use crate::metrics::Counters;
 pub mod amount;
 pub mod charge;
 pub mod config;
+pub mod deployments;
 pub mod faults;
 pub mod http;
 pub mod keys;
@@ -66,7 +66,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
         Command::Migrate => migrate(&config).await,
         Command::NewLedgerId => {
             let id = match &config.common.database_url {
-                DatabaseUrl::Sqlite(path) => open_sqlite(path).await?.renew_id().await?,
+                DatabaseUrl::Sqlite(file) => open_sqlite(file).await?.renew_id().await?,
                 DatabaseUrl::Postgres(settings) => {
                     postgres::renew_id(&connect(settings, None)?, &Random::system()).await?
                 }
@@ -101,6 +101,7 @@ pub async fn serve(
     let tls = TlsMetrics::new(&telemetry.metrics);
     let listeners = listeners.secure(config.common.tls.as_ref(), &tls)?;
     let callers = Callers::open(config.callers, &Clock::system(), &tls, &telemetry.metrics)?;
+    let operators = config.operators.map(|tokens| Callers::by_token(Some(tokens), None)).transpose()?;
     let seed = config.seed.unwrap_or_else(|| Seed(Random::system().u64()));
     if !config.script.rules.is_empty() {
         tracing::warn!(rules = config.script.rules.len(), "A fault script is in force");
@@ -116,7 +117,7 @@ pub async fn serve(
         let ledger_id = ledger.id().await?;
         tracing::info!(%seed, ledger.id = %ledger_id, "Every decision follows from this seed");
         let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
-        let app = App::new(charger, ledger, ledger_id, callers, shutdown.clone());
+        let app = App::new(charger, ledger, ledger_id, callers, operators, shutdown.clone());
         drop(opening);
         Ok(observe(http::router(app), &telemetry))
     };
@@ -125,8 +126,8 @@ pub async fn serve(
 
 async fn migrate(config: &Config) -> anyhow::Result<()> {
     match &config.common.database_url {
-        DatabaseUrl::Sqlite(path) => {
-            let id = open_sqlite(path).await?.id().await?;
+        DatabaseUrl::Sqlite(file) => {
+            let id = open_sqlite(file).await?.id().await?;
             tracing::info!(ledger.id = %id, "The schema is up to date");
         }
         DatabaseUrl::Postgres(settings) => {
@@ -145,8 +146,8 @@ async fn open_ledger(
     shutdown: &Shutdown,
 ) -> anyhow::Result<Arc<dyn Ledger>> {
     match url {
-        DatabaseUrl::Sqlite(path) => {
-            let ledger = open_sqlite(path).await?;
+        DatabaseUrl::Sqlite(file) => {
+            let ledger = open_sqlite(file).await?;
             readiness.check("ledger", ledger.is_writable());
             Ok(Arc::new(ledger))
         }
@@ -165,7 +166,8 @@ async fn open_ledger(
     }
 }
 
-async fn open_sqlite(path: &Path) -> anyhow::Result<SqliteLedger> {
+async fn open_sqlite(file: &SqliteUrl) -> anyhow::Result<SqliteLedger> {
+    let path = file.existing().map_err(anyhow::Error::msg)?;
     SqliteLedger::open(path, Clock::system(), Random::system())
         .await
         .with_context(|| format!("cannot open the ledger {}", path.display()))

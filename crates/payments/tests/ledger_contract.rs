@@ -112,6 +112,7 @@ fn entry(key: Option<u8>, account: u8, data: u8, charged: bool) -> Arc<Entry> {
         amount_minor: i64::from(data),
         state: if charged { State::Charged } else { State::Refused },
         route: "/",
+        seen: None,
     })
 }
 
@@ -154,6 +155,7 @@ impl Model {
                 amount_minor: 0,
                 state: State::Voided,
                 route: "/v1/ledger/{key}/void",
+                seen: None,
             };
             self.push(&tombstone, seq);
         }
@@ -180,7 +182,7 @@ async fn apply(ledger: &Arc<dyn Ledger>, model: &mut Model, step: &Step) {
         }
         Step::Void { key, account } => {
             let (key, account) = (key_named(key), ACCOUNTS[usize::from(account)]);
-            let row = timeless(ledger.void(account, &key).await.unwrap());
+            let row = timeless(ledger.void(account, &key, None).await.unwrap().unwrap());
             let seq = row.seq;
             assert_eq!(row, model.void(&key, account, seq));
         }
@@ -261,7 +263,7 @@ async fn race(ledgers: &[Arc<dyn Ledger>]) {
                 let ledger = Arc::clone(&ledgers[racer % ledgers.len()]);
                 tokio::spawn(async move {
                     if racer == 7 {
-                        let row = ledger.void(ACCOUNTS[0], &key_named(round)).await.unwrap();
+                        let row = ledger.void(ACCOUNTS[0], &key_named(round), None).await.unwrap().unwrap();
                         (row.seq, row.state)
                     } else {
                         match ledger.record(&entry(Some(round), 0, 0, racer % 2 == 0)).await.unwrap() {

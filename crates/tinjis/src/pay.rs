@@ -38,6 +38,26 @@ pub(crate) struct Run {
     rejected: u64,
     in_doubt: u64,
     pub(crate) all_paid: bool,
+    /// What kept it from charging; a billing of an earlier version does not say.
+    #[serde(default)]
+    last_problem: Option<LastProblem>,
+}
+
+/// The last answer that was none about an invoice, and what to do about it.
+#[derive(Clone, Debug, Deserialize)]
+struct LastProblem {
+    reason: String,
+    status: Option<u16>,
+    count: u64,
+    hint: String,
+}
+
+impl LastProblem {
+    fn words(&self) -> String {
+        let status = self.status.map(|status| format!(" ({status})")).unwrap_or_default();
+        let calls = if self.count == 1 { "call" } else { "calls" };
+        format!("{} {calls} met {}{status}: {}", grouped(self.count), self.reason, self.hint)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -194,6 +214,10 @@ fn advice(run: &Run, counts: Counts) -> Vec<String> {
             "{attention} are in ATTENTION, where a person decides: see /v1/invoices?state=ATTENTION"
         ));
     }
+    // A problem that is over has left nothing behind that was not charged.
+    if let Some(problem) = run.last_problem.as_ref().filter(|_| pending > refused || charging > 0) {
+        lines.push(problem.words());
+    }
     if lines.is_empty() {
         lines.push("all invoices are PAID by now".to_owned());
     }
@@ -203,6 +227,20 @@ fn advice(run: &Run, counts: Counts) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_kept_a_run_from_charging_is_said_with_what_to_do_while_something_is_not_charged() {
+        let run: Run = serde_json::from_str(
+            r#"{"id":1,"state":"finished","total":2,"paid":1,"refused":1,"rejected":0,"in_doubt":0,"all_paid":false,
+                "last_problem":{"reason":"deployment-unknown","status":412,"count":4,"hint":"run X"}}"#,
+        )
+        .unwrap();
+        let said = |pending, charging| advice(&run, Counts { pending, charging, attention: 0 }).pop().unwrap();
+        let problem = "4 calls met deployment-unknown (412): run X";
+        assert_eq!(said(2, 0), problem);
+        assert_eq!(said(1, 1), problem);
+        assert!(said(1, 0).starts_with("1 were refused"));
+    }
 
     #[test]
     fn a_finished_run_tells_what_to_do_next_about_what_is_left() {

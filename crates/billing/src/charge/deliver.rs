@@ -1,7 +1,6 @@
 //! One claimed attempt through its call: may it be sent, what was heard, what is to be recorded.
 //! Records nothing itself and claims nothing.
 
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use chassis::crash_point;
@@ -11,11 +10,13 @@ use tokio::time::Instant;
 use super::backoff;
 use super::breaker::Signal;
 use super::engine::Shared;
+use super::ledger::Known;
+use super::problem::Problem;
 use super::run::Progress;
 use crate::invoice::Attempt;
 use crate::protocol::transition::{AnswerClass, Outcome, Sent, Settlement, may_send, on_answer};
-use crate::provider::Answer;
 use crate::provider::answer::{Reason, Verdict};
+use crate::provider::{Answer, Terms};
 
 /// How long an attempt rests that was given back because it could not be sent now.
 const UNSENT_PAUSE: Duration = Duration::from_millis(200);
@@ -37,24 +38,6 @@ pub(super) struct Job {
 pub(super) struct Learnt {
     pub(super) settlement: Settlement,
     pub(super) place: OwnedSemaphorePermit,
-}
-
-/// The ledger that this store settles with, as far as this process knows.
-#[derive(Debug, Default)]
-pub(super) struct Ledger(RwLock<Option<String>>);
-
-impl Ledger {
-    pub(super) fn new(remembered: Option<String>) -> Self {
-        Self(RwLock::new(remembered))
-    }
-
-    pub(super) fn remembered(&self) -> Option<String> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn remember(&self, ledger: &str) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(ledger.to_owned());
-    }
 }
 
 impl Shared {
@@ -86,8 +69,8 @@ impl Shared {
             return (Outcome::NotSent, self.random.jitter(UNSENT_PAUSE));
         };
         progress.called();
-        let ledger = self.ledger.remembered();
-        let answer = self.provider.charge(attempt, ledger.as_deref()).await;
+        let ledger = self.ledger.known();
+        let answer = self.provider.charge(attempt, self.terms(ledger.as_deref())).await;
         crash_point!("K7");
         if answer.answered {
             progress.answered();
@@ -96,8 +79,17 @@ impl Shared {
             Some(_) => answer.verdict,
             None => self.first_of_its_ledger(&answer).await,
         };
-        if matches!(verdict.reason, Reason::LedgerMismatch | Reason::OtherLedger) {
+        if matches!(verdict.reason, Reason::LedgerMismatch | Reason::OtherLedger | Reason::LedgerBehind) {
             self.read_ledger().await;
+        }
+        // Of an answer that counts, and only then: a row that this ledger never had would lock billing out of it.
+        if let (true, Some(ledger), Some(seq)) =
+            (is_definite(verdict.class), answer.ledger.as_deref(), answer.seq)
+        {
+            self.ledger.see(ledger, seq);
+        }
+        if signal(verdict) != Signal::Good {
+            progress.met(Problem { reason: verdict.reason, status: answer.status, count: 1 });
         }
         let opened = permit.report(signal(verdict), Instant::now());
         self.tell(attempt, &answer, verdict, opened);
@@ -108,6 +100,12 @@ impl Shared {
             _ => Duration::ZERO,
         };
         (outcome, again_in)
+    }
+
+    /// Under which conditions a request may be executed.
+    pub(super) fn terms<'a>(&self, ledger: Option<&'a Known>) -> Terms<'a> {
+        let seen = ledger.and_then(Known::seen);
+        Terms { deployment: self.deployment, ledger: ledger.map(|ledger| ledger.id.as_str()), seen }
     }
 
     /// Remembers the first ledger that answers, before its answer counts.
@@ -153,6 +151,7 @@ impl Shared {
                 answer = verdict.reason.word(),
                 status = answer.status,
                 failure = answer.failure,
+                hint = verdict.reason.hint(),
                 "The breaker is open: the provider is only probed until it answers as it should"
             );
         }

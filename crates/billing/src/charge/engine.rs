@@ -12,9 +12,10 @@ use tokio::sync::{Notify, Semaphore};
 use super::ChargeSettings;
 use super::breaker::Breaker;
 use super::budget::Budget;
-use super::deliver::Ledger;
 use super::figures::Figures;
+use super::ledger::Ledger;
 use super::run::Runs;
+use crate::protocol::key::DeploymentId;
 use crate::provider;
 use crate::store::{self, Store};
 
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     /// One permit for each call that may be under way.
     pub(super) in_flight: Semaphore,
     pub(super) ledger: Ledger,
+    /// The store's own name: keys are made from it, and the provider may ask whether it knows it.
+    pub(super) deployment: DeploymentId,
     pub(super) runs: Runs,
     /// Wakes the keeper: a run has ended, or one is to be adopted.
     pub(super) wake: Notify,

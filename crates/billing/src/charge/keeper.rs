@@ -96,6 +96,10 @@ impl Shared {
             if drive(self, Some(run), progress).await == Ended::Interrupted {
                 return false;
             }
+            if let Some(problem) = progress.problem() {
+                let problem = problem.stored();
+                self.insist("note the problem", || self.store.note_problem(run, &problem)).await;
+            }
             let gave_up = progress.gave_up();
             if gave_up && self.others_go_on(run).await {
                 return false;

@@ -18,9 +18,9 @@ use crate::provider;
 use crate::store::{LedgerAcceptance, LedgerFact, Repaired, Resolution, Store, StoreError};
 use breaker::Breaker;
 use budget::Budget;
-use deliver::Ledger;
 use engine::Shared;
 use figures::Figures;
+use ledger::Ledger;
 use run::Runs;
 
 pub mod backoff;
@@ -31,12 +31,15 @@ mod driver;
 mod engine;
 mod figures;
 mod keeper;
+mod ledger;
+mod problem;
 mod record;
 mod repair;
 mod resolve;
 mod run;
 
 pub use keeper::RUN_LEASE;
+pub use problem::Problem;
 pub use resolve::REQUEST_LIFE_MAX;
 
 /// How long a claimed attempt is this process's own; several deadlines of a call.
@@ -148,7 +151,8 @@ impl Engine {
         if open > 0 {
             tracing::info!(attempts = open, "Attempts were left open; each is settled under its own key");
         }
-        let ledger = Ledger::new(store.ledger_id().await?);
+        let ledger = Ledger::new(store.ledger_seen().await?);
+        let deployment = store.deployment().await?;
         let shared = Arc::new(Shared {
             figures: Figures::new(&metrics),
             breaker: Breaker::unproven(random.clone()),
@@ -157,6 +161,7 @@ impl Engine {
             runs: Runs::default(),
             wake: Notify::new(),
             ledger,
+            deployment,
             store,
             provider,
             settings,
@@ -201,6 +206,12 @@ impl Engine {
             }
             tokio::time::sleep(WATCH_EVERY).await;
         }
+    }
+
+    /// What keeps a run from charging that this process drives or has driven lately.
+    #[must_use]
+    pub fn last_problem(&self, run: RunId) -> Option<Problem> {
+        self.0.runs.find(run)?.problem()
     }
 
     /// Takes a person's word on an attempt. "Not charged" of an open one is taken only after the provider has voided

@@ -87,10 +87,15 @@ impl Shared {
             } else {
                 Cow::Borrowed(settlements)
             };
-            let settled = match self.store.settle(run, &now).await {
+            let seen = self.ledger.unkept();
+            let settled = match self.store.settle_and_see(run, &now, seen.as_ref()).await {
                 // One bad row must not hold back the others.
                 Err(StoreError::Corrupt(_)) => self.one_by_one(run, &now).await,
-                other => other,
+                Ok(settled) => {
+                    seen.iter().for_each(|seen| self.ledger.kept(seen));
+                    Ok(settled)
+                }
+                failed => failed,
             };
             settled.map(|settled| (now, settled))
         });

@@ -12,6 +12,7 @@ impl Shared {
     ) -> Result<Option<String>, StoreError> {
         let former = self.store.accept_ledger(acceptance).await?;
         self.ledger.remember(&acceptance.ledger_id);
+        self.read_ledger().await;
         tracing::warn!(
             ledger.former = former.as_deref(),
             ledger.id = acceptance.ledger_id,
@@ -44,8 +45,8 @@ impl Shared {
     /// What the store remembers: another process may have been the first that was answered, or was told of another
     /// ledger by a person.
     pub(super) async fn read_ledger(&self) {
-        if let Ok(Some(ledger)) = self.store.ledger_id().await {
-            self.ledger.remember(&ledger);
+        if let Ok(stored) = self.store.ledger_seen().await {
+            self.ledger.take_in(stored);
         }
     }
 }

@@ -40,7 +40,10 @@ impl Shared {
         resolution: &Resolution,
     ) -> Result<(), ResolveError> {
         if self.provider.idempotency() == Idempotency::Keys {
-            let said = self.provider.void(&attempt.key, self.ledger.remembered().as_deref()).await;
+            let said = {
+                let ledger = self.ledger.known();
+                self.provider.void(&attempt.key, self.terms(ledger.as_deref())).await
+            };
             crash_point!("K11");
             return match said {
                 Void::NotCharged => Ok(()),

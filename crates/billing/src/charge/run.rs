@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Waited;
+use super::{Problem, Waited};
 use crate::invoice::RunId;
 
 /// How many runs are remembered for those who still wait.
@@ -30,6 +30,7 @@ pub(super) struct Progress {
     /// Somebody joined who may know of invoices that the driver has not seen.
     joined: AtomicBool,
     joining: Notify,
+    problem: Mutex<Option<Problem>>,
 }
 
 impl Progress {
@@ -44,6 +45,7 @@ impl Progress {
             forward_ms: AtomicU64::new(0),
             joined: AtomicBool::new(false),
             joining: Notify::new(),
+            problem: Mutex::default(),
         }
     }
 
@@ -69,6 +71,17 @@ impl Progress {
 
     pub(super) fn answered(&self) {
         self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// A call met something else than an answer about its invoice.
+    pub(super) fn met(&self, problem: Problem) {
+        let mut last = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(Problem::after(*last, problem));
+    }
+
+    /// What a call met last.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The provider is left alone, though there is something to call it for.

@@ -57,10 +57,19 @@ macro_rules! reasons {
         pub enum Reason { $($(#[$doc])* $variant,)* }
 
         impl Reason {
+            /// Every row.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
             /// The stable word for it.
             #[must_use]
             pub fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
+            }
+
+            /// The row of this word.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.word() == word)
             }
         }
     };
@@ -87,6 +96,10 @@ reasons! {
     KeyForeign = "key-foreign",
     /// Our ledger is not the one that was expected.
     LedgerMismatch = "ledger-mismatch",
+    /// Our payment service does not know this store's deployment under the account.
+    DeploymentUnknown = "deployment-unknown",
+    /// Our ledger lacks a row that this store has seen.
+    LedgerBehind = "ledger-behind",
     /// 429 or 503 with the not-executed mark.
     MarkedNotExecuted = "marked-not-executed",
     /// 401 or 403.
@@ -199,6 +212,8 @@ fn problem(status: u16, fields: &Fields) -> Option<Row> {
         ("key-in-flight", 409) => Some((AnswerClass::InDoubt, Reason::KeyInFlight)),
         ("key-foreign", 403) => Some((WRONG, Reason::KeyForeign)),
         ("ledger-mismatch", 412) => Some((WRONG, Reason::LedgerMismatch)),
+        ("deployment-unknown", 412) => Some((WRONG, Reason::DeploymentUnknown)),
+        ("ledger-behind", 412) => Some((WRONG, Reason::LedgerBehind)),
         ("validation", 400 | 422) => Some((AnswerClass::Invalid, Reason::Validation)),
         _ => None,
     }

@@ -13,9 +13,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, h
 use serde::Deserialize;
 
 use super::answer::{Asked, Heard, Reason, Verdict, judge};
-use super::request::{self, EXPECT_LEDGER, IDEMPOTENCY_KEY, LEDGER_ID, NOT_EXECUTED, X_TOKEN};
+use super::request::{
+    self, DEPLOYMENT_ID, EXPECT_LEDGER, IDEMPOTENCY_KEY, LEDGER_ID, LEDGER_SEEN, LEDGER_SEQ, NOT_EXECUTED,
+    X_TOKEN,
+};
 use crate::invoice::Attempt;
-use crate::protocol::key::Key;
+use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::{AnswerClass, Idempotency};
 
 /// Credentials that one call tries: the one that worked last, and the one after it.
@@ -38,13 +41,24 @@ pub struct ProviderConfig {
     pub deadline: Duration,
 }
 
+/// Under which conditions the provider may execute a request; one that does not know them takes no notice.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The store that sends.
+    pub deployment: DeploymentId,
+    /// The only ledger that may execute it, if one is remembered.
+    pub ledger: Option<&'a str>,
+    /// The last row of that ledger that was seen.
+    pub seen: Option<i64>,
+}
+
 /// Calls the provider. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: chassis::client::Client,
+    pub(super) http: chassis::client::Client,
     config: Arc<ProviderConfig>,
     /// Which line of the token file worked last.
-    token: Arc<AtomicUsize>,
+    pub(super) token: Arc<AtomicUsize>,
 }
 
 /// What came of one delivery.
@@ -58,6 +72,8 @@ pub struct Answer {
     pub status: Option<u16>,
     /// The ledger that it named.
     pub ledger: Option<String>,
+    /// The row of that ledger that it was given from.
+    pub seq: Option<i64>,
     /// Why there is no answer, for the log.
     pub failure: Option<String>,
 }
@@ -92,16 +108,16 @@ impl Client {
         self.config.deadline * u32::try_from(CREDENTIALS_MAX).unwrap_or(u32::MAX)
     }
 
-    /// Delivers an attempt. `ledger`: the only ledger that may execute it, if one is remembered.
-    pub async fn charge(&self, attempt: &Attempt, ledger: Option<&str>) -> Answer {
+    /// Delivers an attempt.
+    pub async fn charge(&self, attempt: &Attempt, terms: Terms<'_>) -> Answer {
         let body = Bytes::from(request::body(attempt));
         let first = self.token.load(Ordering::Relaxed);
-        let mut answer = self.deliver(attempt, ledger, body.clone(), first).await;
+        let mut answer = self.deliver(attempt, terms, body.clone(), first).await;
         for nth in 1..self.credentials() {
             if answer.verdict.reason != Reason::Credentials {
                 break;
             }
-            answer = self.deliver(attempt, ledger, body.clone(), first + nth).await;
+            answer = self.deliver(attempt, terms, body.clone(), first + nth).await;
             if answer.answered && answer.verdict.reason != Reason::Credentials {
                 self.prefer(first, first + nth);
             }
@@ -109,11 +125,11 @@ impl Client {
         answer
     }
 
-    async fn deliver(&self, attempt: &Attempt, ledger: Option<&str>, body: Bytes, token: usize) -> Answer {
+    async fn deliver(&self, attempt: &Attempt, terms: Terms<'_>, body: Bytes, token: usize) -> Answer {
         let uri = self.config.endpoint.clone();
-        let request = self.request(uri, &attempt.key, ledger, body, token);
+        let request = self.request(uri, &attempt.key, terms, body, token);
         match self.http.send(request).await {
-            Ok(response) => self.heard(attempt, ledger, &response),
+            Ok(response) => self.heard(attempt, terms.ledger, &response),
             Err(failure) => not_heard(&failure),
         }
     }
@@ -146,24 +162,25 @@ impl Client {
             answered: true,
             status: Some(heard.status),
             ledger: heard.ledger.map(ToOwned::to_owned),
+            seq: only(headers, &LEDGER_SEQ).and_then(|seq| seq.parse().ok()).filter(|seq| *seq >= 1),
             failure: None,
         }
     }
 
     /// Asks the provider to make sure that this key is never charged.
-    pub async fn void(&self, key: &Key, ledger: Option<&str>) -> Void {
-        let mut parts = self.config.endpoint.clone().into_parts();
-        parts.path_and_query = format!("/v1/ledger/{key}/void").parse().ok();
-        let Ok(uri) = Uri::from_parts(parts) else { return Void::Unknown("the endpoint is no URL".into()) };
+    pub async fn void(&self, key: &Key, terms: Terms<'_>) -> Void {
+        let Some(uri) = self.beside(&format!("/v1/ledger/{key}/void")) else {
+            return Void::Unknown("the endpoint is no URL".into());
+        };
         let first = self.token.load(Ordering::Relaxed);
         let mut said = Void::Unknown("the provider was not asked".into());
         for nth in 0..self.credentials() {
-            let request = self.request(uri.clone(), key, ledger, Bytes::new(), first + nth);
+            let request = self.request(uri.clone(), key, terms, Bytes::new(), first + nth);
             let response = match self.http.send(request).await {
                 Ok(response) => response,
                 Err(failure) => return Void::Unknown(describe(&failure)),
             };
-            said = void_answer(key, ledger, &response);
+            said = void_answer(key, terms.ledger, &response);
             if response.status() != http::StatusCode::FORBIDDEN {
                 break;
             }
@@ -175,20 +192,38 @@ impl Client {
         &self,
         uri: Uri,
         key: &Key,
-        ledger: Option<&str>,
+        terms: Terms<'_>,
         body: Bytes,
         token: usize,
     ) -> Request<Bytes> {
+        let mut request = self.post(uri, body, token);
+        let headers = request.headers_mut();
+        insert(headers, IDEMPOTENCY_KEY, key.as_str());
+        insert(headers, DEPLOYMENT_ID, &terms.deployment.0.to_string());
+        if let Some(ledger) = terms.ledger {
+            insert(headers, EXPECT_LEDGER, ledger);
+        }
+        if let Some(seen) = terms.seen {
+            headers.insert(LEDGER_SEEN, HeaderValue::from(seen));
+        }
+        request
+    }
+
+    /// Another path of the provider's host.
+    pub(super) fn beside(&self, path: &str) -> Option<Uri> {
+        let mut parts = self.config.endpoint.clone().into_parts();
+        parts.path_and_query = path.parse().ok();
+        Uri::from_parts(parts).ok()
+    }
+
+    /// A request with our credentials and no conditions.
+    pub(super) fn post(&self, uri: Uri, body: Bytes, token: usize) -> Request<Bytes> {
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.insert(header::CONTENT_TYPE, JSON);
         headers.insert(header::ACCEPT, JSON);
-        insert(headers, IDEMPOTENCY_KEY, key.as_str());
-        if let Some(ledger) = ledger {
-            insert(headers, EXPECT_LEDGER, ledger);
-        }
         let tokens = self.tokens();
         if !tokens.is_empty() {
             insert(headers, X_TOKEN, tokens[token % tokens.len()].secret.expose());
@@ -201,7 +236,7 @@ impl Client {
     }
 
     /// How many credentials one call may try.
-    fn credentials(&self) -> usize {
+    pub(super) fn credentials(&self) -> usize {
         self.tokens().len().clamp(1, CREDENTIALS_MAX)
     }
 
@@ -218,10 +253,10 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 }
 
 /// A text that no header can hold is left out: the provider then refuses, and nothing is charged.
-fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     match HeaderValue::from_bytes(text.as_bytes()) {
         Ok(mut value) => {
-            value.set_sensitive(name == X_TOKEN || name == header::AUTHORIZATION);
+            value.set_sensitive([X_TOKEN, request::OPERATOR_TOKEN, header::AUTHORIZATION].contains(&name));
             headers.insert(name, value);
         }
         Err(_) => tracing::error!(header = name.as_str(), "This text cannot be sent in a header"),
@@ -234,10 +269,10 @@ fn not_heard(failure: &Failure) -> Answer {
         Failure::Unknown(_) => (AnswerClass::InDoubt, Reason::NoAnswer),
     };
     let failure = Some(describe(failure));
-    Answer { verdict: Verdict { class, reason }, answered: false, status: None, ledger: None, failure }
+    Answer { verdict: Verdict { class, reason }, answered: false, status: None, ledger: None, seq: None, failure }
 }
 
-fn describe(failure: &Failure) -> String {
+pub(super) fn describe(failure: &Failure) -> String {
     format!("{failure}: {}", failure.cause())
 }
 

@@ -3,6 +3,9 @@
 
 pub mod answer;
 mod client;
+mod declare;
+mod hint;
 mod request;
 
-pub use client::{Answer, Client, ProviderConfig, Void};
+pub use client::{Answer, Client, ProviderConfig, Terms, Void};
+pub use declare::Declared;

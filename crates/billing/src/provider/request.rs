@@ -13,6 +13,14 @@ pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 pub(super) const LEDGER_ID: HeaderName = HeaderName::from_static("ledger-id");
 /// In a request: the only ledger that may execute it.
 pub(super) const EXPECT_LEDGER: HeaderName = HeaderName::from_static("expect-ledger");
+/// In a keyed answer: the row of the ledger that it was given from.
+pub(super) const LEDGER_SEQ: HeaderName = HeaderName::from_static("ledger-seq");
+/// In a request: the last row that was seen. A ledger without it has lost rows and executes nothing.
+pub(super) const LEDGER_SEEN: HeaderName = HeaderName::from_static("ledger-seen");
+/// In a request: the store that sends. A store that lost its id makes other keys, and is refused.
+pub(super) const DEPLOYMENT_ID: HeaderName = HeaderName::from_static("deployment-id");
+/// In a declaration: an operator's credential.
+pub(super) const OPERATOR_TOKEN: HeaderName = HeaderName::from_static("operator-token");
 /// In an answer: `true` when nothing was executed.
 pub(super) const NOT_EXECUTED: HeaderName = HeaderName::from_static("not-executed");
 /// In a request: the credential.

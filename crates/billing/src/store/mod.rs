@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::invoice::{
     Attempt, AttemptState, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
+    RunProblem,
 };
 use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
@@ -44,6 +45,14 @@ pub struct OtherDeployment {
     pub stored: Uuid,
     /// The one of the settings.
     pub given: Uuid,
+}
+
+/// Keys of a new store are new to every provider: where there was a store before, the wrong one is open.
+fn warn_of_new(deployment: Uuid) {
+    tracing::warn!(
+        deployment.id = %deployment,
+        "the store is new and empty: it knows no invoice and no charge of any store before it"
+    );
 }
 
 /// A store's answer.
@@ -166,6 +175,15 @@ pub struct LedgerAcceptance {
     pub actor: String,
 }
 
+/// How far a ledger of the provider is known to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerSeen {
+    /// Which ledger.
+    pub ledger_id: String,
+    /// The last of its rows that any answer named; 0 before the first.
+    pub seq: i64,
+}
+
 /// One row of `resolutions`, as it is shown: a word that was taken, and what it changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolutionRow {
@@ -233,6 +251,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The provider ledger that this store has settled with; `None` before the first keyed answer.
     async fn ledger_id(&self) -> Result<Option<String>>;
+
+    /// The remembered ledger with the last of its rows that any process has seen.
+    async fn ledger_seen(&self) -> Result<Option<LedgerSeen>>;
 
     /// Remembers the ledger, if none was remembered; answers the remembered one.
     async fn remember_ledger(&self, ledger_id: &str) -> Result<String>;
@@ -315,7 +336,21 @@ pub trait Store: Send + Sync + 'static {
 
     /// Records settlements, each `WHERE key = ? AND state IN ('INTENT', 'IN_DOUBT')`, together with the invoice
     /// and the run's counters; answers one [`Settled`] each, in order.
-    async fn settle(&self, run: Option<RunId>, settlements: &[Settlement]) -> Result<Vec<Settled>>;
+    async fn settle(&self, run: Option<RunId>, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+        self.settle_and_see(run, settlements, None).await
+    }
+
+    /// As [`Store::settle`]; in the same transaction remembers the last row that was seen of a ledger, if that is later
+    /// than the one that is remembered of it.
+    async fn settle_and_see(
+        &self,
+        run: Option<RunId>,
+        settlements: &[Settlement],
+        seen: Option<&LedgerSeen>,
+    ) -> Result<Vec<Settled>>;
+
+    /// Keeps with the run what kept it from charging; the last word counts.
+    async fn note_problem(&self, run: RunId, problem: &RunProblem) -> Result<()>;
 
     /// Imports one batch of at most [`BATCH_MAX`] rows, in order; answers one [`Imported`] each.
     /// Rows with a problem change nothing; the others are recorded.

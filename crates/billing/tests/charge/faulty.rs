@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use billing::invoice::{
-    Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
+    Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId, RunProblem,
 };
 use billing::protocol::key::{DeploymentId, Key};
 use billing::protocol::transition::Settlement;
 use billing::store::{
-    Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, Repaired, Resolution,
+    Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, LedgerSeen, Repaired, Resolution,
     ResolutionRow, Resolved, Result, Settled, Store, StoreError,
 };
 use tokio::sync::Semaphore;
@@ -135,7 +135,9 @@ pass_on! {
     claim_open(run: Option<RunId>, limit: usize, lease: Duration) -> Vec<Attempt>;
     next_open_in() -> Option<Duration>;
     recover() -> u64;
-    settle(run: Option<RunId>, settlements: &[Settlement]) -> Vec<Settled>;
+    settle_and_see(run: Option<RunId>, settlements: &[Settlement], seen: Option<&LedgerSeen>) -> Vec<Settled>;
+    note_problem(run: RunId, problem: &RunProblem) -> ();
+    ledger_seen() -> Option<LedgerSeen>;
     import(rows: &[ImportRow], mode: ImportMode) -> Vec<Imported>;
     resolve(resolution: &Resolution) -> Resolved;
     accept_ledger(acceptance: &LedgerAcceptance) -> Option<String>;

@@ -39,9 +39,9 @@ async fn an_outcome_is_kept_until_the_store_takes_it() {
     let provider = Provider::start(|_| Reply::charged()).await;
     let (house, faulty) = faulty(1).await;
     let billing = house.open(&provider.url, Plan::keys()).await;
-    faulty.spoil("settle", Fault::Fails);
+    faulty.spoil("settle_and_see", Fault::Fails);
     let started = billing.engine.pay().await.unwrap();
-    until("the store refuses the outcome again and again", async || faulty.asked("settle") > 1).await;
+    until("the store refuses the outcome again and again", async || faulty.asked("settle_and_see") > 1).await;
     assert_eq!(house.count(InvoiceState::Paid).await, 0);
     faulty.mend();
     assert!(billing.engine.wait(started.run, LONG).await.unwrap().finished);

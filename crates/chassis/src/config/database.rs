@@ -2,7 +2,7 @@
 //! Must not know what is kept in it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::problems::Problems;
 use super::values::{CommonDefaults, given};
@@ -18,16 +18,61 @@ const CONNECTIONS: &str = "--database-connections-max (DATABASE_CONNECTIONS_MAX)
 #[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// A SQLite file.
-    Sqlite(PathBuf),
+    Sqlite(SqliteUrl),
     /// A PostgreSQL database.
     Postgres(Box<PostgresSettings>),
+}
+
+/// A SQLite file, and what may be done with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqliteUrl {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// As `mode` in the URL says.
+    pub mode: SqliteMode,
+}
+
+/// What may be done with a SQLite file; the words and their meaning are those of SQLite's URI file names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SqliteMode {
+    /// `ro`: it is only read, and must exist.
+    ReadOnly,
+    /// `rw`: it must exist.
+    ReadWrite,
+    /// `rwc`, or nothing: it is made if it is missing.
+    #[default]
+    ReadWriteCreate,
+}
+
+impl SqliteUrl {
+    /// The file for a service that writes. Before it is opened, so that a mistyped path makes no empty store.
+    ///
+    /// # Errors
+    /// When it must exist and does not.
+    pub fn existing(&self) -> Result<&Path, String> {
+        let path = self.path.display();
+        match self.mode {
+            SqliteMode::ReadWriteCreate => Ok(&self.path),
+            _ if self.path.exists() => Ok(&self.path),
+            _ => Err(format!("{path} does not exist, and mode=ro and mode=rw make no file: correct the path")),
+        }
+    }
+}
+
+impl DatabaseUrl {
+    /// Records a mistake if a command that writes is given a file that may only be read.
+    pub fn check_writable(&self, problems: &mut Problems) {
+        if matches!(self, Self::Sqlite(SqliteUrl { mode: SqliteMode::ReadOnly, .. })) {
+            problems.add(URL, "says mode=ro, but this command writes: say mode=rw, or leave mode out");
+        }
+    }
 }
 
 /// Without user, password or parameters: all may be secrets.
 impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Sqlite(file) => write!(f, "sqlite:{}", file.path.display()),
             Self::Postgres(settings) => settings.fmt(f),
         }
     }
@@ -36,7 +81,7 @@ impl fmt::Debug for DatabaseUrl {
 /// Flags and variables of the database, as text.
 #[derive(Clone, Default, clap::Args)]
 pub(super) struct DatabaseArgs {
-    /// Where the data lies: sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME?sslmode=verify-full
+    /// Where the data lies: sqlite:PATH, with ?mode=ro, rw or rwc if wanted, or postgres://USER:PASSWORD@HOST/NAME?sslmode=verify-full
     #[arg(long, env = "DATABASE_URL", value_name = "URL", help_heading = "Data")]
     pub(super) database_url: Option<String>,
     /// Authorities in PEM that PostgreSQL is trusted by, over TLS; read again when it changes [default: this system's]
@@ -73,13 +118,26 @@ impl DatabaseArgs {
     }
 }
 
-fn file(url: &str) -> Result<PathBuf, String> {
+fn file(url: &str) -> Result<SqliteUrl, String> {
     let rest = url.strip_prefix("sqlite:").ok_or("is neither sqlite:PATH nor postgres://…")?;
+    if rest.contains('#') {
+        return Err(format!("\"{url}\" has a fragment (#), which no SQLite URL has here: leave it out"));
+    }
+    let (rest, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+    let mode = match query {
+        None => SqliteMode::default(),
+        Some("mode=ro") => SqliteMode::ReadOnly,
+        Some("mode=rw") => SqliteMode::ReadWrite,
+        Some("mode=rwc") => SqliteMode::ReadWriteCreate,
+        Some(query) => {
+            return Err(format!("\"?{query}\" is not understood: mode=ro, mode=rw and mode=rwc are, one of them"));
+        }
+    };
     let path = rest.strip_prefix("//").unwrap_or(rest);
     if path.is_empty() || path == ":memory:" {
         return Err("sqlite: needs the path of a file".to_owned());
     }
-    Ok(path.into())
+    Ok(SqliteUrl { path: path.into(), mode })
 }
 
 fn connections_max(text: &str) -> Result<usize, String> {
@@ -113,7 +171,9 @@ mod tests {
 
     #[test]
     fn the_data_lies_in_a_file_or_in_postgres() {
-        let file = |path: &str| Ok(DatabaseUrl::Sqlite(path.into()));
+        let file = |path: &str| {
+            Ok(DatabaseUrl::Sqlite(SqliteUrl { path: path.into(), mode: SqliteMode::ReadWriteCreate }))
+        };
         assert_eq!(resolve("", "", ""), file("./billing.db"));
         assert_eq!(resolve("sqlite:/data/billing.db", "", ""), file("/data/billing.db"));
         assert_eq!(resolve("sqlite:///data/billing.db", "", ""), file("/data/billing.db"));
@@ -121,6 +181,40 @@ mod tests {
         assert!(matches!(postgres, Ok(DatabaseUrl::Postgres(_))), "{postgres:?}");
         for wrong in ["billing.db", "sqlite:", "sqlite::memory:", "mysql://host", "postgres://host"] {
             assert!(resolve(wrong, "", "").is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_mode_is_understood_as_sqlite_does_and_every_other_query_or_fragment_is_a_mistake() {
+        for (query, mode) in [
+            ("?mode=ro", SqliteMode::ReadOnly),
+            ("?mode=rw", SqliteMode::ReadWrite),
+            ("?mode=rwc", SqliteMode::ReadWriteCreate),
+        ] {
+            let wanted = DatabaseUrl::Sqlite(SqliteUrl { path: "q.db".into(), mode });
+            assert_eq!(resolve(&format!("sqlite:q.db{query}"), "", ""), Ok(wanted), "{query}");
+        }
+        for wrong in ["?", "?mode=", "?mode=memory", "?mode=rwc&cache=shared", "?cache=shared", "#", "?mode=rw#x"]
+        {
+            assert!(resolve(&format!("sqlite:q.db{wrong}"), "", "").is_err(), "{wrong}");
+        }
+        assert!(resolve("sqlite:?mode=rw", "", "").unwrap_err().contains("path of a file"));
+    }
+
+    #[test]
+    fn a_file_that_must_exist_is_not_made_and_one_for_reading_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = |mode| SqliteUrl { path: folder.path().join("q.db"), mode };
+        assert!(url(SqliteMode::ReadWriteCreate).existing().is_ok());
+        for mode in [SqliteMode::ReadOnly, SqliteMode::ReadWrite] {
+            assert!(url(mode).existing().unwrap_err().contains("does not exist"));
+        }
+        std::fs::write(folder.path().join("q.db"), "").unwrap();
+        assert!(url(SqliteMode::ReadWrite).existing().is_ok());
+        for (mode, mistakes) in [(SqliteMode::ReadOnly, true), (SqliteMode::ReadWrite, false)] {
+            let mut problems = Problems::new();
+            DatabaseUrl::Sqlite(url(mode)).check_writable(&mut problems);
+            assert_eq!(problems.finish().is_err(), mistakes, "{mode:?}");
         }
     }
 

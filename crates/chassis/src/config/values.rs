@@ -234,6 +234,7 @@ mod tests {
     use clap::{CommandFactory, Parser};
 
     use super::*;
+    use crate::config::{SqliteMode, SqliteUrl};
 
     const DEFAULTS: CommonDefaults = CommonDefaults {
         service: "billing",
@@ -274,7 +275,8 @@ mod tests {
             let common = common.unwrap();
             assert_eq!(common.listen, "127.0.0.1:8000".parse().unwrap());
             assert_eq!(common.admin_listen, "127.0.0.1:8001".parse().unwrap());
-            assert_eq!(common.database_url, DatabaseUrl::Sqlite("./billing.db".into()));
+            let file = SqliteUrl { path: "./billing.db".into(), mode: SqliteMode::ReadWriteCreate };
+            assert_eq!(common.database_url, DatabaseUrl::Sqlite(file));
             assert_eq!(
                 (common.log.level.to_string().as_str(), common.log.service.as_str()),
                 ("info", "billing")

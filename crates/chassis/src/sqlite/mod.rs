@@ -154,6 +154,23 @@ impl Sqlite {
     }
 }
 
+/// Reads a file that another process may be working with: takes no lock of ours, makes and changes nothing.
+///
+/// # Errors
+/// When there is no such file, it cannot be read, or the job's own error.
+pub async fn peek<T, F>(path: &Path, job: F) -> Result<T, SqliteError>
+where
+    T: Send + 'static,
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+{
+    let path = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || {
+        let connection = file::open_reader(&path).map_err(|source| SqliteError::Open { path, source })?;
+        job(&connection).map_err(SqliteError::Job)
+    });
+    reading.await.map_err(|_| SqliteError::Closed)?
+}
+
 fn configured(connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED_MAX);

@@ -9,7 +9,6 @@ use chassis::problem::{FieldError, Problem};
 use chassis::server::{Connection, NOT_EXECUTED};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use uuid::Uuid;
 
 use super::{App, half};
 use crate::amount::{BadAmount, Decimal};
@@ -17,9 +16,14 @@ use crate::charge::{self, Answer, Charge, Spoil, Told};
 use crate::keys::Key;
 use crate::ledger::{LedgerId, Seq};
 
+mod preconditions;
+
+pub(super) use preconditions::{behind, check_ledger, read_seen};
+
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-const EXPECT_LEDGER: HeaderName = HeaderName::from_static("expect-ledger");
+/// In a keyed answer: the row that it was given from.
+pub(super) const LEDGER_SEQ: HeaderName = HeaderName::from_static("ledger-seq");
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
 /// A charge's body; real ones have some hundred bytes. The server's own limit comes first.
@@ -103,6 +107,10 @@ async fn admit(
     body: Body,
 ) -> Result<charge::Request, Response> {
     check_ledger(app, &head.headers).map_err(IntoResponse::into_response)?;
+    let seen = read_seen(&head.headers).map_err(IntoResponse::into_response)?;
+    let account =
+        head.extensions.get::<Account>().cloned().expect("the guard lets no one in without an account");
+    preconditions::check_deployment(app, &head.headers, &account).await?;
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX)
         .await
         .map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE).into_response())?;
@@ -116,15 +124,14 @@ async fn admit(
             Problem::validation(vec![error]).into_response()
         }
     })?;
-    let account =
-        head.extensions.get::<Account>().cloned().expect("the guard lets no one in without an account");
-    Ok(charge::Request { account, key, charge, route: wire.route })
+    Ok(charge::Request { account, key, charge, route: wire.route, seen })
 }
 
 async fn execute(app: &App, wire: &'static Wire, head: &Parts, request: charge::Request) -> Response {
     let reference = request.charge.reference.clone();
+    let is_keyed = request.key.is_some();
     let Told { answer, spoil } = app.0.charger.charge(request).await;
-    let response = match answer {
+    let mut response = match answer {
         Answer::Decided { seq, charged, replayed } => {
             let ledger_id = app.0.ledger_id;
             let reference = reference.as_deref();
@@ -142,18 +149,22 @@ async fn execute(app: &App, wire: &'static Wire, head: &Parts, request: charge::
             ([(header::RETRY_AFTER, RETRY_AFTER_S)], problem).into_response()
         }
         Answer::KeyForeign => foreign(),
-        Answer::KeyVoided => {
+        Answer::KeyVoided(_) => {
             Problem::named(StatusCode::GONE, "key-voided", "This key was voided and will never be charged")
                 .into_response()
         }
-        Answer::KeyReused => Problem::named(
+        Answer::KeyReused(_) => Problem::named(
             StatusCode::UNPROCESSABLE_ENTITY,
             "key-reused",
             "This key came with another customer, currency or amount before",
         )
         .into_response(),
+        Answer::LedgerBehind => behind(),
         Answer::Unavailable => unavailable(),
     };
+    if let (true, Some(Seq(seq))) = (is_keyed, answer.row()) {
+        response.headers_mut().insert(LEDGER_SEQ, HeaderValue::from(seq));
+    }
     spoilt(app, head, response, spoil).await
 }
 
@@ -215,21 +226,6 @@ pub(super) fn foreign() -> Response {
 pub(super) fn unavailable() -> Response {
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("the ledger cannot be used now");
     ([(header::RETRY_AFTER, RETRY_AFTER_S)], problem).into_response()
-}
-
-/// Refuses a caller that expects another ledger, before anything is executed.
-pub(super) fn check_ledger(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
-    let is_ours = |value: &HeaderValue| {
-        value.to_str().ok().and_then(|text| Uuid::parse_str(text.trim()).ok()) == Some(app.0.ledger_id.0)
-    };
-    if headers.get_all(EXPECT_LEDGER).iter().all(is_ours) {
-        return Ok(());
-    }
-    Err(Problem::named(
-        StatusCode::PRECONDITION_FAILED,
-        "ledger-mismatch",
-        "This is another ledger than the caller expects; nothing was executed",
-    ))
 }
 
 fn read_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {

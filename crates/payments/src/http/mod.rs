@@ -12,11 +12,13 @@ use chassis::shutdown::Shutdown;
 use http::HeaderValue;
 
 use crate::charge::Charger;
+use crate::deployments::guard::Guard;
 use crate::ledger::{Ledger, LedgerId};
 
 mod antaeus;
 mod challenge;
 mod deliver;
+mod deployments;
 mod fields;
 mod guard;
 mod half;
@@ -31,6 +33,9 @@ pub struct App(Arc<Parts>);
 struct Parts {
     charger: Charger,
     ledger: Arc<dyn Ledger>,
+    deployments: Guard,
+    /// Who may declare deployments; `None`: whoever may charge.
+    operators: Option<Callers>,
     ledger_id: LedgerId,
     ledger_id_header: HeaderValue,
     callers: Callers,
@@ -45,11 +50,22 @@ impl App {
         ledger: Arc<dyn Ledger>,
         ledger_id: LedgerId,
         callers: Callers,
+        operators: Option<Callers>,
         shutdown: Shutdown,
     ) -> Self {
+        let deployments = Guard::new(Arc::clone(&ledger));
         let ledger_id_header =
             HeaderValue::from_str(&ledger_id.to_string()).expect("a uuid is a sound header value");
-        Self(Arc::new(Parts { charger, ledger, ledger_id, ledger_id_header, callers, shutdown }))
+        Self(Arc::new(Parts {
+            charger,
+            ledger,
+            deployments,
+            operators,
+            ledger_id,
+            ledger_id_header,
+            callers,
+            shutdown,
+        }))
     }
 }
 
@@ -67,6 +83,7 @@ pub fn router(app: App) -> Router {
         .route("/payments/pay", post(provider::pay))
         .route("/payments/pay/", post(provider::pay))
         .route("/v1/ledger", get(v1::page))
+        .route("/v1/deployments", get(deployments::list).post(deployments::declare))
         .merge(of_one_key)
         .route_layer(from_fn_with_state(app.clone(), guard::authenticate));
     let open = Router::new()

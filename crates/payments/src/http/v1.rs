@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use chassis::caller::Account;
 use chassis::problem::{FieldError, Problem};
 use chassis::query;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::App;
-use super::deliver::{bad_key, check_ledger, foreign, unavailable};
+use super::deliver::{LEDGER_SEQ, bad_key, behind, check_ledger, foreign, read_seen, unavailable};
 use crate::keys::Key;
 use crate::ledger::{LedgerError, PAGE_MAX, Row, Seq, State as RowState};
 
@@ -105,20 +105,25 @@ pub(super) async fn void(
     headers: HeaderMap,
 ) -> Response {
     if let Err(mismatch) = check_ledger(&app, &headers) {
-        return mismatch.into_response();
+        return mismatch;
     }
+    let seen = match read_seen(&headers) {
+        Ok(seen) => seen,
+        Err(problem) => return problem.into_response(),
+    };
     let Some(key) = Key::parse(&key) else { return bad_key("key").into_response() };
-    match app.0.ledger.void(account.as_str(), &key).await {
-        Ok(row) if row.account != account.as_str() => foreign(),
-        Ok(row) if row.state == RowState::Charged => {
+    match app.0.ledger.void(account.as_str(), &key, seen).await {
+        Ok(None) => behind(),
+        Ok(Some(row)) if row.account != account.as_str() => foreign(),
+        Ok(Some(row)) if row.state == RowState::Charged => {
             Problem::new(StatusCode::CONFLICT).detail("the key was charged").into_response()
         }
-        Ok(row) => Json(Item::new(&row)).into_response(),
+        Ok(Some(row)) => ([(LEDGER_SEQ, HeaderValue::from(row.seq.0))], Json(Item::new(&row))).into_response(),
         Err(error) => failed(&error),
     }
 }
 
-fn failed(error: &LedgerError) -> Response {
+pub(super) fn failed(error: &LedgerError) -> Response {
     tracing::error!(error = error as &dyn std::error::Error, "the ledger failed");
     unavailable()
 }

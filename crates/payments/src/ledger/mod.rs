@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, Key};
 
 pub mod postgres;
@@ -96,6 +97,8 @@ pub struct Entry {
     pub state: State,
     /// By which route it came.
     pub route: &'static str,
+    /// A row that the caller has seen: a ledger without it has lost rows, and records nothing.
+    pub seen: Option<Seq>,
 }
 
 /// One row of the ledger.
@@ -132,6 +135,8 @@ pub enum Recorded {
     New(Seq),
     /// The key has this row already; nothing was recorded. [`crate::keys::judge`] says what that means.
     Known(Row),
+    /// The ledger lacks the row that [`Entry::seen`] names; nothing was recorded.
+    Behind,
 }
 
 /// Rows in order of `seq`.
@@ -141,6 +146,11 @@ pub struct Page {
     pub rows: Vec<Row>,
     /// Whether there are rows after these.
     pub more: bool,
+}
+
+/// A ledger without rows has no memory of what was charged: where there was one before, the wrong one is open.
+fn warn_of_new(id: &str) {
+    tracing::warn!(ledger.id = id, "the ledger is new and empty: nothing that was charged before is known to it");
 }
 
 /// The durable side of the payment service. Each method is one durable transaction: when it returns `Ok`, the fact
@@ -163,6 +173,17 @@ pub trait Ledger: Send + Sync + 'static {
     /// The account's rows with `seq > after`, at most `limit` (and [`PAGE_MAX`]).
     async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page>;
 
-    /// Makes sure that the key has a row, a tombstone if there was none, and answers it.
-    async fn void(&self, account: &str, key: &Key) -> Result<Row>;
+    /// Makes sure that the key has a row, a tombstone if there was none, and answers it. `None`: the ledger lacks the
+    /// row that the caller has seen, so that a tombstone would prove nothing; none was made.
+    async fn void(&self, account: &str, key: &Key, seen: Option<Seq>) -> Result<Option<Row>>;
+
+    /// Whether a deployment of billing may charge under an account, by [`crate::deployments::admit`]; recorded in the
+    /// same step if that says so. Of several that come first at once, one is recorded.
+    async fn admit_deployment(&self, account: &str, deployment: DeploymentId) -> Result<Admission>;
+
+    /// Records an operator's declaration.
+    async fn declare_deployment(&self, declaration: &Declaration) -> Result<Declared>;
+
+    /// The account's deployments, oldest first.
+    async fn deployments(&self, account: &str) -> Result<Vec<DeploymentRow>>;
 }

@@ -1,8 +1,11 @@
 //! The ledger in one SQLite file: a charge is one INSERT, whose UNIQUE key finds every repetition.
 //! Knows no HTTP; what a repeated key means is decided by the caller.
 
+mod deployments;
+
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use chassis::clock::{Clock, Random};
@@ -13,12 +16,18 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 use uuid::Uuid;
 
 use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State};
+use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, Key};
 
 /// The schema, step by step; steps are only ever appended.
 const MIGRATIONS: &[Migration] = &[
     Migration { name: "ledger", sql: include_str!("sqlite/0001_ledger.sql"), breaks_older: true },
     Migration { name: "ledger by account", sql: BY_ACCOUNT, breaks_older: false },
+    Migration {
+        name: "deployments",
+        sql: include_str!("sqlite/0003_deployments.sql"),
+        breaks_older: false,
+    },
 ];
 
 /// A page of one account's rows among many others'; each entry ends with the row's number.
@@ -43,6 +52,9 @@ pub struct SqliteLedger {
     sqlite: Sqlite,
     clock: Clock,
     random: Random,
+    /// The highest position that is known to have a row. Rows are written in the order of their positions and the file is
+    /// this process's alone, so that no row below it is missing.
+    written: Arc<AtomicI64>,
 }
 
 impl SqliteLedger {
@@ -71,11 +83,24 @@ impl SqliteLedger {
     }
 
     async fn over(sqlite: Sqlite, clock: Clock, random: Random) -> Result<Self> {
-        let ledger = Self { sqlite, clock, random };
+        let ledger = Self { sqlite, clock, random, written: Arc::default() };
         let id = ledger.random.uuid().hyphenated().to_string();
         let name = "INSERT INTO ledger_meta (ledger_id) VALUES (?1) ON CONFLICT DO NOTHING";
-        ledger.sqlite.write(move |sql| sql.execute(name, [id])).await.map_err(unavailable)?;
+        let shown = id.clone();
+        if ledger.sqlite.write(move |sql| sql.execute(name, [id])).await.map_err(unavailable)? == 1 {
+            super::warn_of_new(&shown);
+        }
         Ok(ledger)
+    }
+
+    /// A row that was answered is known to be there from now on.
+    fn note_written(&self, recorded: &Recorded) {
+        let seq = match recorded {
+            Recorded::New(seq) => *seq,
+            Recorded::Known(row) => row.seq,
+            Recorded::Behind => return,
+        };
+        self.written.fetch_max(seq.0, Ordering::Relaxed);
     }
 
     /// Whether it takes writes, from memory: for a readiness check.
@@ -108,10 +133,14 @@ impl Ledger for SqliteLedger {
     async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded> {
         let entry = Arc::clone(entry);
         let clock = self.clock.clone();
-        let recorded = self.sqlite.write_one_statement(move |sql| record(sql, &entry, clock.now_ms())).await;
+        let written = self.written.load(Ordering::Relaxed);
+        let job = move |sql: &Connection| record(sql, &entry, written, clock.now_ms());
+        let recorded = self.sqlite.write_one_statement(job).await;
         // On disk, and nobody knows yet.
         crash_point!("P3");
-        recorded.map_err(unavailable)
+        let recorded = recorded.map_err(unavailable)?;
+        self.note_written(&recorded);
+        Ok(recorded)
     }
 
     async fn row(&self, key: &Key) -> Result<Option<Row>> {
@@ -126,7 +155,7 @@ impl Ledger for SqliteLedger {
         self.sqlite.read(read).await.map_err(unavailable)
     }
 
-    async fn void(&self, account: &str, key: &Key) -> Result<Row> {
+    async fn void(&self, account: &str, key: &Key, seen: Option<Seq>) -> Result<Option<Row>> {
         let tombstone = Entry {
             key: Some(key.clone()),
             account: account.to_owned(),
@@ -137,14 +166,33 @@ impl Ledger for SqliteLedger {
             amount_minor: 0,
             state: State::Voided,
             route: VOID_ROUTE,
+            seen,
         };
         let key = key.clone();
         let clock = self.clock.clone();
-        let void = move |sql: &Connection| {
-            record(sql, &tombstone, clock.now_ms())?;
-            by_key(sql, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+        let written = self.written.load(Ordering::Relaxed);
+        let void = move |sql: &Connection| match record(sql, &tombstone, written, clock.now_ms())? {
+            Recorded::Behind => Ok(None),
+            _ => by_key(sql, &key)?.map(Some).ok_or(rusqlite::Error::QueryReturnedNoRows),
         };
         self.sqlite.write(void).await.map_err(unavailable)
+    }
+
+    async fn admit_deployment(&self, account: &str, deployment: DeploymentId) -> Result<Admission> {
+        let (account, now_ms) = (account.to_owned(), self.clock.now_ms());
+        let admit = move |sql: &Connection| deployments::admit_one(sql, &account, deployment, now_ms);
+        self.sqlite.write(admit).await.map_err(unavailable)
+    }
+
+    async fn declare_deployment(&self, declaration: &Declaration) -> Result<Declared> {
+        let (declaration, now_ms) = (declaration.clone(), self.clock.now_ms());
+        let declare = move |sql: &Connection| deployments::declare(sql, &declaration, now_ms);
+        self.sqlite.write(declare).await.map_err(unavailable)
+    }
+
+    async fn deployments(&self, account: &str) -> Result<Vec<DeploymentRow>> {
+        let account = account.to_owned();
+        self.sqlite.read(move |sql| deployments::list(sql, &account)).await.map_err(unavailable)
     }
 }
 
@@ -152,7 +200,13 @@ fn unavailable(error: SqliteError) -> LedgerError {
     LedgerError::Unavailable(Box::new(error))
 }
 
-fn record(sql: &Connection, entry: &Entry, now_ms: i64) -> rusqlite::Result<Recorded> {
+fn record(sql: &Connection, entry: &Entry, written: i64, now_ms: i64) -> rusqlite::Result<Recorded> {
+    if let Some(Seq(seen)) = entry.seen
+        && seen > written
+        && !sql.prepare_cached("SELECT 1 FROM ledger WHERE seq = ?1")?.exists([seen])?
+    {
+        return Ok(Recorded::Behind);
+    }
     let inserted = sql.prepare_cached(INSERT)?.execute(params![
         entry.key.as_ref().map(Key::as_str),
         entry.account,

@@ -39,7 +39,7 @@ async fn router(path: &Path) -> Router {
     let faults = Faults::new(seed, Script::default());
     let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
     let callers = Callers::by_token(None, None).unwrap();
-    payments::http::router(App::new(charger, ledger, ledger_id, callers, shutdown))
+    payments::http::router(App::new(charger, ledger, ledger_id, callers, None, shutdown))
 }
 
 /// The request that these bytes are, if they are one at all.

@@ -10,9 +10,11 @@ use serde::Serialize;
 
 use super::page::{answer, time};
 use super::unknown;
+use crate::charge;
 use crate::http::AppState;
 use crate::http::error::problem_of;
-use crate::invoice::{Run, RunId};
+use crate::invoice::{Run, RunId, RunProblem};
+use crate::provider::answer::Reason;
 use crate::store::{self, StoreError};
 
 /// A run as `/v1` shows it.
@@ -32,6 +34,24 @@ struct RunItem {
     in_doubt: i64,
     not_sent: i64,
     all_paid: bool,
+    last_problem: Option<ProblemItem>,
+}
+
+/// What kept a run from charging.
+#[derive(Serialize)]
+struct ProblemItem {
+    reason: String,
+    status: Option<i64>,
+    count: i64,
+    hint: &'static str,
+}
+
+impl ProblemItem {
+    fn of(problem: RunProblem) -> Self {
+        let RunProblem { reason, status, count } = problem;
+        let hint = Reason::from_word(&reason).map_or("see billing's log", Reason::hint);
+        Self { reason, status, count, hint }
+    }
 }
 
 impl RunItem {
@@ -52,6 +72,7 @@ impl RunItem {
             in_doubt: counters.in_doubt,
             not_sent: counters.not_sent,
             all_paid,
+            last_problem: None,
         }
     }
 }
@@ -83,5 +104,8 @@ pub(in crate::http) async fn one(
 async fn read(state: &AppState, id: RunId, joined: bool) -> store::Result<Option<RunItem>> {
     let Some(run) = state.store.run(id).await? else { return Ok(None) };
     let all_paid = state.store.counts().await?.all_paid();
-    Ok(Some(RunItem::of(&run, joined, all_paid)))
+    // What a driver of this process met is newer than what was kept.
+    let met = state.engine.last_problem(id).map(charge::Problem::stored);
+    let last_problem = met.or(run.problem.clone()).map(ProblemItem::of);
+    Ok(Some(RunItem { last_problem, ..RunItem::of(&run, joined, all_paid) }))
 }

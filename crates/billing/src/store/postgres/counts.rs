@@ -5,7 +5,7 @@ use chassis::postgres::{Lane, Param, PgError, Postgres, Result, Tx, Type, get};
 
 use super::schema::SHARD;
 use crate::invoice::RunId;
-use crate::store::Counts;
+use crate::store::{Counts, LedgerSeen};
 use crate::store::sheet::Sheet;
 
 pub(super) const INVOICES: &str = "
@@ -85,4 +85,23 @@ async fn add(tx: &Tx, more: &[More]) -> Result<()> {
     ];
     let params: Vec<Param<'_>> = columns.iter().map(|column| (column as _, Type::INT8_ARRAY)).collect();
     tx.execute(&sql, &params).await.map(drop)
+}
+
+/// How far a ledger goes, never less than before; in the shard of this connection, so that replicas do not wait for
+/// each other. After every other counter.
+pub(super) async fn see(tx: &Tx, seen: &LedgerSeen) -> Result<()> {
+    let sql = format!(
+        "INSERT INTO ledger_seen AS s (ledger_id, shard, seq) VALUES ($1, {SHARD}, $2)
+         ON CONFLICT (ledger_id, shard) DO UPDATE SET seq = EXCLUDED.seq WHERE s.seq < EXCLUDED.seq"
+    );
+    let params: &[Param<'_>] = &[(&seen.ledger_id, Type::TEXT), (&seen.seq, Type::INT8)];
+    tx.execute(&sql, params).await.map(drop)
+}
+
+pub(super) async fn ledger_seen(database: &Postgres) -> Result<Option<LedgerSeen>> {
+    let sql = "SELECT ledger_id, (SELECT coalesce(max(s.seq), 0) FROM ledger_seen AS s WHERE s.ledger_id = d.ledger_id)
+         FROM deployment AS d WHERE d.ledger_id IS NOT NULL";
+    let rows = database.read(Lane::Record, sql, &[]).await?;
+    let seen = |row| Ok(LedgerSeen { ledger_id: get(row, 0)?, seq: get(row, 1)? });
+    rows.first().map(seen).transpose()
 }

@@ -19,12 +19,12 @@ use chassis::postgres::{Lane, Param, PgError, Postgres, Schema, Type, get};
 use uuid::Uuid;
 
 use crate::invoice::{
-    Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
+    Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId, RunProblem,
 };
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::{
-    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, OtherDeployment,
+    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, LedgerSeen, OtherDeployment,
     Repaired, Resolution, ResolutionRow, Resolved, Result, Settled, Store, StoreError,
 };
 
@@ -34,7 +34,7 @@ pub const SCHEMA: Schema = Schema { service: "billing", steps: &schema::MIGRATIO
 /// Made once, when nobody has yet.
 const FIRST: &str = "
     INSERT INTO deployment (id) SELECT $1::text::uuid WHERE NOT EXISTS (SELECT 1 FROM deployment)
-    ON CONFLICT DO NOTHING";
+    ON CONFLICT DO NOTHING RETURNING 1";
 
 /// Why the database cannot serve as this installation's store.
 #[derive(Debug, thiserror::Error)]
@@ -73,9 +73,24 @@ impl PostgresStore {
     }
 }
 
+impl PostgresStore {
+    /// The deployment of a store, without opening it for charging. `None`: none yet.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn peek(database: &Postgres) -> Result<Option<DeploymentId>> {
+        let rows = database.read(Lane::Record, "SELECT id::text FROM deployment", &[]).await;
+        let rows = rows.map_err(store_error)?;
+        let id = |row| rows::word(row, 0, |text| Uuid::parse_str(text).ok()).map(DeploymentId);
+        rows.first().map(id).transpose().map_err(store_error)
+    }
+}
+
 async fn prepare(database: &Postgres, first: Uuid) -> chassis::postgres::Result<Uuid> {
     let param: Param<'_> = (&first.to_string(), Type::TEXT);
-    database.write(Lane::Record, FIRST, &[param]).await?;
+    if !database.write(Lane::Record, FIRST, &[param]).await?.is_empty() {
+        super::warn_of_new(first);
+    }
     let rows = database.read(Lane::Record, "SELECT id::text FROM deployment", &[]).await?;
     let [row] = rows.as_slice() else {
         return Err(PgError::Corrupt(format!("{} deployments in one store", rows.len())));
@@ -110,6 +125,10 @@ impl Store for PostgresStore {
         let sql = "SELECT ledger_id FROM deployment";
         let rows = self.database.read(Lane::Record, sql, &[]).await.map_err(store_error)?;
         rows.first().map_or(Ok(None), |row| get(row, 0)).map_err(store_error)
+    }
+
+    async fn ledger_seen(&self) -> Result<Option<LedgerSeen>> {
+        counts::ledger_seen(&self.database).await.map_err(store_error)
     }
 
     async fn remember_ledger(&self, ledger_id: &str) -> Result<String> {
@@ -206,9 +225,18 @@ impl Store for PostgresStore {
         Ok(0)
     }
 
-    async fn settle(&self, run: Option<RunId>, settlements: &[Settlement]) -> Result<Vec<Settled>> {
-        let job = |tx| settling::settle(tx, run, settlements);
+    async fn settle_and_see(
+        &self,
+        run: Option<RunId>,
+        settlements: &[Settlement],
+        seen: Option<&LedgerSeen>,
+    ) -> Result<Vec<Settled>> {
+        let job = |tx| settling::settle(tx, run, settlements, seen);
         self.database.transaction(Lane::Record, job).await.map_err(store_error)
+    }
+
+    async fn note_problem(&self, run: RunId, problem: &RunProblem) -> Result<()> {
+        runs::note_problem(&self.database, run, problem).await.map_err(store_error)
     }
 
     async fn import(&self, rows: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>> {

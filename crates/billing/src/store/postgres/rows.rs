@@ -6,7 +6,7 @@ use chassis::postgres::{PgError, Result, Row, get};
 
 use crate::invoice::{
     Attempt, AttemptState, AttentionReason, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy,
-    Reference, Run, RunCounters, RunId, RunState,
+    Reference, Run, RunCounters, RunId, RunProblem, RunState,
 };
 use crate::money::{Currency, Money};
 use crate::protocol::key::Key;
@@ -59,7 +59,8 @@ pub(super) fn attempt(row: &Row) -> Result<Attempt> {
 
 /// Of `runs AS r` and the sums `c` of its counters, by [`RUN_COUNTS`].
 pub(super) const RUN: &str = "r.id, r.state, r.started_at, r.finished_at, r.lease_until, r.joins, r.total, \
-     c.attempted, c.paid, c.refused, c.rejected, c.in_doubt, c.not_sent, r.begun_by";
+     c.attempted, c.paid, c.refused, c.rejected, c.in_doubt, c.not_sent, r.begun_by, r.problem, \
+     r.problem_status, r.problem_count";
 
 /// Joined to `r`, it has one row for each run.
 pub(super) const RUN_COUNTS: &str = "
@@ -87,6 +88,10 @@ pub(super) fn run(row: &Row) -> Result<Run> {
             not_sent: get(row, 12)?,
         },
         begun_by: get(row, 13)?,
+        problem: match get(row, 14)? {
+            Some(reason) => Some(RunProblem { reason, status: get(row, 15)?, count: get(row, 16)? }),
+            None => None,
+        },
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chassis::postgres::{Lane, Param, PgError, Postgres, Result, Tx, Type};
 
 use super::{ms, rows};
-use crate::invoice::{Run, RunId};
+use crate::invoice::{Run, RunId, RunProblem};
 use crate::store::VERSION;
 
 /// How often one looks again when a run ends or begins while one looks.
@@ -83,4 +83,12 @@ pub(super) async fn finish(database: &Postgres, run: RunId, joins: i64) -> Resul
          WHERE id = $1 AND joins = $2 AND state = 'running' RETURNING id";
     let params: &[Param<'_>] = &[(&run.0, Type::INT8), (&joins, Type::INT8)];
     Ok(!database.write(Lane::Record, sql, params).await?.is_empty())
+}
+
+pub(super) async fn note_problem(database: &Postgres, run: RunId, problem: &RunProblem) -> Result<()> {
+    let sql = "UPDATE runs SET problem = $2, problem_status = $3, problem_count = $4 WHERE id = $1";
+    let RunProblem { reason, status, count } = problem;
+    let params: &[Param<'_>] =
+        &[(&run.0, Type::INT8), (reason, Type::TEXT), (status, Type::INT8), (count, Type::INT8)];
+    database.write(Lane::Record, sql, params).await.map(drop)
 }

@@ -4,9 +4,11 @@
 use chassis::schema::Migration;
 
 /// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 2] = [
+pub(super) static MIGRATIONS: [Migration; 4] = [
     Migration { name: "billing", sql: BILLING, breaks_older: false },
     Migration { name: "run versions", sql: RUN_VERSIONS, breaks_older: false },
+    Migration { name: "ledger seen", sql: LEDGER_SEEN, breaks_older: false },
+    Migration { name: "run problems", sql: RUN_PROBLEMS, breaks_older: false },
 ];
 
 /// Counters have 16 rows each, so that transactions seldom wait for another's; a connection always takes the same one
@@ -163,3 +165,20 @@ CREATE TABLE ledger_acceptances (
 
 /// Which version began a run: while one is replaced by the next, both do.
 const RUN_VERSIONS: &str = "ALTER TABLE runs ADD COLUMN begun_by text";
+
+/// How far each ledger is known to go, by shards as the counters: one that lacks the last row was set back, and must
+/// not charge.
+const LEDGER_SEEN: &str = r#"
+CREATE TABLE ledger_seen (
+    ledger_id text COLLATE "C" NOT NULL,
+    shard integer NOT NULL,
+    seq bigint NOT NULL,
+    PRIMARY KEY (ledger_id, shard)
+) WITH (fillfactor = 20);
+"#;
+
+/// What kept a run from charging.
+const RUN_PROBLEMS: &str = "
+ALTER TABLE runs ADD COLUMN problem text, ADD COLUMN problem_status bigint,
+    ADD COLUMN problem_count bigint NOT NULL DEFAULT 0;
+";

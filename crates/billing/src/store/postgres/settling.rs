@@ -10,7 +10,7 @@ use crate::protocol::key::Key;
 use crate::protocol::transition::Settlement;
 use crate::store::plan::LEASE_NEVER;
 use crate::store::sheet::{Again, AttemptFact, Sheet};
-use crate::store::{Resolution, Resolved, Settled};
+use crate::store::{LedgerSeen, Resolution, Resolved, Settled};
 
 /// Whoever changes the state of an attempt holds its invoice; all take invoices in this order.
 const LOCK: &str = "
@@ -47,12 +47,20 @@ const AUDIT: &str = "
 /// Waits for a person.
 const NEVER_MS: i64 = -1;
 
-pub(super) async fn settle(tx: Tx, run: Option<RunId>, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+pub(super) async fn settle(
+    tx: Tx,
+    run: Option<RunId>,
+    settlements: &[Settlement],
+    seen: Option<&LedgerSeen>,
+) -> Result<Vec<Settled>> {
     let keys: Vec<&Key> = settlements.iter().map(|settlement| &settlement.key).collect();
     let mut sheet = read(&tx, &keys, &[]).await?;
     let settled = settlements.iter().map(|settlement| sheet.settle(settlement)).collect();
     write(&tx, &sheet).await?;
     counts::settled(&tx, run, &sheet).await?;
+    if let Some(seen) = seen {
+        counts::see(&tx, seen).await?;
+    }
     crash_point!("K8");
     Ok(settled)
 }

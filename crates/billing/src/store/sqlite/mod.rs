@@ -22,12 +22,12 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params};
 use uuid::Uuid;
 
 use crate::invoice::{
-    Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
+    Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId, RunProblem,
 };
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::{
-    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, OtherDeployment,
+    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, LedgerSeen, OtherDeployment,
     Repaired, Resolution, ResolutionRow, Resolved, Result, Settled, Store, StoreError,
 };
 
@@ -64,6 +64,18 @@ impl SqliteStore {
         random: &Random,
     ) -> std::result::Result<Self, OpenError> {
         Self::over(Sqlite::open(path, &schema::MIGRATIONS, &clock)?, deployment, clock, random).await
+    }
+
+    /// The deployment of a store that another process may be working with: read, and nothing else. `None`: none yet.
+    ///
+    /// # Errors
+    /// When there is no store that can be read.
+    pub async fn peek(path: &Path) -> std::result::Result<Option<DeploymentId>, SqliteError> {
+        let sql = "SELECT id FROM deployment";
+        let id = chassis::sqlite::peek(path, move |connection| {
+            one(connection, sql, [], |row| rows::word(row, 0, |text| Uuid::parse_str(text).ok()))
+        });
+        Ok(id.await?.map(DeploymentId))
     }
 
     /// A fresh database for a simulation; `latency` draws how long its writes take.
@@ -153,10 +165,13 @@ fn later(now: i64, by: Duration) -> i64 {
 /// On the writer, before any other job.
 fn prepare(connection: &Connection, first: Uuid) -> rusqlite::Result<Uuid> {
     counts::take_over(connection)?;
-    connection.execute(
+    let made = connection.execute(
         "INSERT INTO deployment (id) SELECT ?1 WHERE NOT EXISTS (SELECT * FROM deployment)",
         [first.to_string()],
     )?;
+    if made == 1 {
+        super::warn_of_new(first);
+    }
     connection.query_row("SELECT id FROM deployment", [], |row| {
         rows::word(row, 0, |text| Uuid::parse_str(text).ok())
     })
@@ -223,6 +238,12 @@ fn invoices(
     }
 }
 
+fn ledger_seen(connection: &Connection) -> rusqlite::Result<Option<LedgerSeen>> {
+    let sql = "SELECT d.ledger_id, coalesce(s.seq, 0) FROM deployment AS d
+         LEFT JOIN ledger_seen AS s ON s.ledger_id = d.ledger_id WHERE d.ledger_id IS NOT NULL";
+    one(connection, sql, [], |row| Ok(LedgerSeen { ledger_id: row.get(0)?, seq: row.get(1)? }))
+}
+
 fn remember_ledger(connection: &Connection, ledger_id: &str) -> rusqlite::Result<String> {
     connection.execute("UPDATE deployment SET ledger_id = ?1 WHERE ledger_id IS NULL", [ledger_id])?;
     connection.query_row("SELECT ledger_id FROM deployment", [], |row| row.get(0))
@@ -237,6 +258,10 @@ impl Store for SqliteStore {
     async fn ledger_id(&self) -> Result<Option<String>> {
         let sql = "SELECT ledger_id FROM deployment";
         self.read_short(move |connection| connection.query_row(sql, [], |row| row.get(0))).await
+    }
+
+    async fn ledger_seen(&self) -> Result<Option<LedgerSeen>> {
+        self.read_short(ledger_seen).await
     }
 
     async fn remember_ledger(&self, ledger_id: &str) -> Result<String> {
@@ -377,10 +402,25 @@ impl Store for SqliteStore {
         self.write(move |connection| claims::recover(connection, now)).await
     }
 
-    async fn settle(&self, run: Option<RunId>, settlements: &[Settlement]) -> Result<Vec<Settled>> {
-        let settlements = settlements.to_vec();
+    async fn settle_and_see(
+        &self,
+        run: Option<RunId>,
+        settlements: &[Settlement],
+        seen: Option<&LedgerSeen>,
+    ) -> Result<Vec<Settled>> {
+        let (settlements, seen) = (settlements.to_vec(), seen.cloned());
         let now = self.clock.now_ms();
-        self.write(move |connection| settling::settle(connection, run, &settlements, now)).await
+        self.write(move |connection| {
+            let settled = settling::settle(connection, run, &settlements, now)?;
+            seen.iter().try_for_each(|seen| settling::see(connection, seen))?;
+            Ok(settled)
+        })
+        .await
+    }
+
+    async fn note_problem(&self, run: RunId, problem: &RunProblem) -> Result<()> {
+        let problem = problem.clone();
+        self.write(move |connection| runs::note_problem(connection, run, &problem)).await
     }
 
     async fn import(&self, batch: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>> {

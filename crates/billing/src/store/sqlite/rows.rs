@@ -7,7 +7,7 @@ use rusqlite::{Error, Row};
 
 use crate::invoice::{
     Attempt, AttemptState, AttentionReason, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy,
-    Reference, Run, RunCounters, RunId, RunState,
+    Reference, Run, RunCounters, RunId, RunProblem, RunState,
 };
 use crate::money::{Currency, Money};
 use crate::protocol::key::Key;
@@ -58,7 +58,7 @@ pub(super) fn attempt(row: &Row<'_>) -> rusqlite::Result<Attempt> {
 }
 
 pub(super) const RUN: &str = "id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, \
-     refused, rejected, in_doubt, not_sent, begun_by";
+     refused, rejected, in_doubt, not_sent, begun_by, problem, problem_status, problem_count";
 
 pub(super) fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
     Ok(Run {
@@ -78,6 +78,10 @@ pub(super) fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
             not_sent: row.get(12)?,
         },
         begun_by: row.get(13)?,
+        problem: match row.get(14)? {
+            Some(reason) => Some(RunProblem { reason, status: row.get(15)?, count: row.get(16)? }),
+            None => None,
+        },
     })
 }
 

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::{Lease, counts, one, rows};
-use crate::invoice::{Run, RunId};
+use crate::invoice::{Run, RunId, RunProblem};
 use crate::store::VERSION;
 
 pub(super) fn unfinished(connection: &Connection) -> rusqlite::Result<Option<Run>> {
@@ -56,4 +56,14 @@ pub(super) fn finish(connection: &Connection, run: RunId, joins: i64, now: i64) 
     let sql = "UPDATE runs SET state = 'finished', finished_at = ?3
          WHERE id = ?1 AND joins = ?2 AND state = 'running'";
     Ok(connection.prepare_cached(sql)?.execute(params![run.0, joins, now])? == 1)
+}
+
+pub(super) fn note_problem(
+    connection: &Connection,
+    run: RunId,
+    problem: &RunProblem,
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE runs SET problem = ?2, problem_status = ?3, problem_count = ?4 WHERE id = ?1";
+    let RunProblem { reason, status, count } = problem;
+    connection.prepare_cached(sql)?.execute(params![run.0, reason, status, count]).map(drop)
 }

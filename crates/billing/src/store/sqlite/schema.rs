@@ -3,12 +3,14 @@
 use chassis::sqlite::Migration;
 
 /// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 5] = [
+pub(super) static MIGRATIONS: [Migration; 7] = [
     Migration { name: "billing", sql: BILLING, breaks_older: false },
     Migration { name: "resolutions", sql: RESOLUTIONS, breaks_older: false },
     Migration { name: "ledger acceptances", sql: LEDGER_ACCEPTANCES, breaks_older: false },
     Migration { name: "run joins", sql: RUN_JOINS, breaks_older: false },
     Migration { name: "run versions", sql: RUN_VERSIONS, breaks_older: false },
+    Migration { name: "ledger seen", sql: LEDGER_SEEN, breaks_older: false },
+    Migration { name: "run problems", sql: RUN_PROBLEMS, breaks_older: false },
 ];
 
 /// `invoices_unpaid` serves the claims and the lists by state: PAID rows, which are most, are not in it.
@@ -132,3 +134,15 @@ ALTER TABLE runs ADD COLUMN joins INTEGER NOT NULL DEFAULT 0;
 
 /// Which version began a run: one file has had several.
 const RUN_VERSIONS: &str = "ALTER TABLE runs ADD COLUMN begun_by TEXT;";
+
+/// How far each ledger is known to go: one that lacks the last row was set back, and must not charge.
+const LEDGER_SEEN: &str = "
+CREATE TABLE ledger_seen (ledger_id TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// What kept a run from charging.
+const RUN_PROBLEMS: &str = "
+ALTER TABLE runs ADD COLUMN problem TEXT;
+ALTER TABLE runs ADD COLUMN problem_status INTEGER;
+ALTER TABLE runs ADD COLUMN problem_count INTEGER NOT NULL DEFAULT 0;
+";

@@ -9,7 +9,7 @@ use crate::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy, RunId}
 use crate::protocol::key::Key;
 use crate::protocol::transition::Settlement;
 use crate::store::plan::{self, Counted, InvoicePlan, LEASE_NEVER, Others, Plan, Standing};
-use crate::store::{Resolution, Resolved, Settled};
+use crate::store::{LedgerSeen, Resolution, Resolved, Settled};
 
 pub(super) fn settle(
     connection: &Connection,
@@ -26,6 +26,13 @@ pub(super) fn settle(
     tally.record(connection, run)?;
     crash_point!("K8");
     Ok(settled)
+}
+
+/// How far a ledger goes; never less than before.
+pub(super) fn see(connection: &Connection, seen: &LedgerSeen) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO ledger_seen (ledger_id, seq) VALUES (?1, ?2)
+         ON CONFLICT (ledger_id) DO UPDATE SET seq = max(seq, excluded.seq)";
+    connection.prepare_cached(sql)?.execute(params![seen.ledger_id, seen.seq]).map(drop)
 }
 
 pub(super) fn settle_one(

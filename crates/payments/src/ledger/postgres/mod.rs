@@ -1,6 +1,7 @@
 //! The ledger in PostgreSQL, for several processes at once: the UNIQUE key decides between them, callers of one
 //! process share statements. Knows no HTTP; what a repeated key means is decided by the caller.
 
+mod deployments;
 mod rows;
 mod scribe;
 
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use self::rows::{BY_KEYS, PAGE, read_row};
 use self::scribe::{Scribe, Writer};
 use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State};
+use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, Key};
 
 /// A page of one account's rows among many others'. Charges wait while it is built; whoever has too many rows for that
@@ -29,6 +31,11 @@ pub const SCHEMA: Schema = Schema {
     steps: &[
         Migration { name: "ledger", sql: include_str!("0001_ledger.sql"), breaks_older: true },
         Migration { name: "ledger by account", sql: BY_ACCOUNT, breaks_older: false },
+        Migration {
+            name: "deployments",
+            sql: include_str!("0003_deployments.sql"),
+            breaks_older: false,
+        },
     ],
 };
 
@@ -84,8 +91,10 @@ impl PostgresLedger {
 
 async fn name(database: &Postgres, random: &Random) -> std::result::Result<LedgerId, PgError> {
     let first = random.uuid().hyphenated().to_string();
-    let insert = "INSERT INTO ledger_meta (ledger_id) VALUES ($1) ON CONFLICT DO NOTHING";
-    database.write(Lane::Record, insert, &[(&first, Type::TEXT)]).await?;
+    let insert = "INSERT INTO ledger_meta (ledger_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING 1";
+    if !database.write(Lane::Record, insert, &[(&first, Type::TEXT)]).await?.is_empty() {
+        super::warn_of_new(&first);
+    }
     read_id(database).await
 }
 
@@ -154,7 +163,7 @@ impl Ledger for PostgresLedger {
         Ok(Page { rows, more })
     }
 
-    async fn void(&self, account: &str, key: &Key) -> Result<Row> {
+    async fn void(&self, account: &str, key: &Key, seen: Option<Seq>) -> Result<Option<Row>> {
         let tombstone = Entry {
             key: Some(key.clone()),
             account: account.to_owned(),
@@ -165,13 +174,28 @@ impl Ledger for PostgresLedger {
             amount_minor: 0,
             state: State::Voided,
             route: VOID_ROUTE,
+            seen,
         };
         match self.scribe.record(Arc::new(tombstone)).await? {
-            Recorded::Known(row) => Ok(row),
+            Recorded::Behind => Ok(None),
+            Recorded::Known(row) => Ok(Some(row)),
             Recorded::New(_) => {
-                self.row(key).await?.ok_or_else(|| LedgerError::Corrupt(format!("no row has key {key}")))
+                let row = self.row(key).await?;
+                row.map(Some).ok_or_else(|| LedgerError::Corrupt(format!("no row has key {key}")))
             }
         }
+    }
+
+    async fn admit_deployment(&self, account: &str, deployment: DeploymentId) -> Result<Admission> {
+        deployments::admit_one(&self.database, account, deployment).await.map_err(failed)
+    }
+
+    async fn declare_deployment(&self, declaration: &Declaration) -> Result<Declared> {
+        deployments::declare(&self.database, declaration).await.map_err(failed)
+    }
+
+    async fn deployments(&self, account: &str) -> Result<Vec<DeploymentRow>> {
+        deployments::list(&self.database, account).await.map_err(failed)
     }
 }
 

@@ -159,13 +159,16 @@ impl Writer {
         }
         let mut drawn = Vec::with_capacity(rows.len());
         for row in &rows {
-            drawn.push((Seq(get(row, 0)?), get::<bool>(row, 1)?));
+            drawn.push((Seq(get(row, 0)?), get::<bool>(row, 1)?, get::<bool>(row, 2)?));
         }
-        let missed = entries.iter().zip(&drawn).filter(|(_, (_, is_new))| !is_new);
+        let missed = entries.iter().zip(&drawn).filter(|(_, (_, is_new, is_behind))| !is_new && !is_behind);
         let missed: HashSet<&str> =
             missed.filter_map(|(entry, _)| Some(entry.key.as_ref()?.as_str())).collect();
         let known = self.known(&missed).await?;
-        let recorded = entries.iter().zip(drawn).map(|(entry, (seq, is_new))| {
+        let recorded = entries.iter().zip(drawn).map(|(entry, (seq, is_new, is_behind))| {
+            if is_behind {
+                return Ok(Recorded::Behind);
+            }
             if is_new {
                 return Ok(Recorded::New(seq));
             }
@@ -204,6 +207,7 @@ struct Statement<'a> {
     amounts: Vec<i64>,
     states: Vec<&'a str>,
     routes: Vec<&'a str>,
+    seen: Vec<Option<i64>>,
 }
 
 impl<'a> Statement<'a> {
@@ -220,6 +224,7 @@ impl<'a> Statement<'a> {
             amounts: all().map(|entry| entry.amount_minor).collect(),
             states: all().map(|entry| entry.state.word()).collect(),
             routes: all().map(|entry| entry.route).collect(),
+            seen: all().map(|entry| entry.seen.map(|seq| seq.0)).collect(),
         }
     }
 
@@ -227,18 +232,22 @@ impl<'a> Statement<'a> {
         let sql = format!(
             "WITH gate AS MATERIALIZED ( \
                SELECT pg_advisory_xact_lock_shared({GATE}) FROM ledger_meta WHERE ledger_id = $1 \
+             ), lacking AS MATERIALIZED ( \
+               SELECT seen FROM (SELECT DISTINCT seen FROM unnest($11) AS callers (seen)) AS seen_by_callers \
+               WHERE seen IS NOT NULL AND (SELECT l.seq FROM ledger AS l WHERE l.seq = seen) IS NULL \
              ), input AS MATERIALIZED ( \
-               SELECT nextval('ledger_positions') AS seq, given.* FROM gate, \
-                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY AS given \
-                 (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, place) \
+               SELECT nextval('ledger_positions') AS seq, given.*, \
+                 coalesce(given.seen IN (SELECT seen FROM lacking), false) AS is_behind FROM gate, \
+                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11) WITH ORDINALITY AS given \
+                 (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, seen, place) \
              ), inserted AS ( \
                INSERT INTO ledger (seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
                  state, route, created_at) \
                SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, \
-                 {NOW_MS} FROM input ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING seq \
-             ) SELECT input.seq, inserted.seq IS NOT NULL FROM input LEFT JOIN inserted USING (seq) ORDER BY place"
+                 {NOW_MS} FROM input WHERE NOT is_behind ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING seq \
+             ) SELECT input.seq, inserted.seq IS NOT NULL, is_behind FROM input LEFT JOIN inserted USING (seq) ORDER BY place"
         );
-        let params: [Param<'_>; 10] = [
+        let params: [Param<'_>; 11] = [
             (&self.ledger_id, Type::TEXT),
             (&self.keys, Type::TEXT_ARRAY),
             (&self.accounts, Type::TEXT_ARRAY),
@@ -249,6 +258,7 @@ impl<'a> Statement<'a> {
             (&self.amounts, Type::INT8_ARRAY),
             (&self.states, Type::TEXT_ARRAY),
             (&self.routes, Type::TEXT_ARRAY),
+            (&self.seen, Type::INT8_ARRAY),
         ];
         #[cfg(debug_assertions)]
         if chassis::crash::is_planned("P2") {

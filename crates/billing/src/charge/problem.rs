@@ -1,0 +1,54 @@
+//! What kept a run from charging, as it is shown to an operator: the last answer that was none about an invoice.
+//! Knows no store and no HTTP.
+
+use crate::invoice::RunProblem;
+use crate::provider::answer::Reason;
+
+/// A kind of answer, and how often in a row of its kind it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Which kind.
+    pub reason: Reason,
+    /// The status, if there was an answer.
+    pub status: Option<u16>,
+    /// How many calls met it, without one of another kind between.
+    pub count: u64,
+}
+
+impl Problem {
+    /// The last problem after one more.
+    #[must_use]
+    pub fn after(former: Option<Self>, next: Self) -> Self {
+        match former {
+            Some(former) if (former.reason, former.status) == (next.reason, next.status) => {
+                Self { count: former.count.saturating_add(next.count), ..next }
+            }
+            _ => next,
+        }
+    }
+
+    /// As the store keeps it with its run.
+    #[must_use]
+    pub fn stored(self) -> RunProblem {
+        RunProblem {
+            reason: self.reason.word().to_owned(),
+            status: self.status.map(i64::from),
+            count: i64::try_from(self.count).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_problem_is_counted_and_another_one_begins_anew() {
+        let problem = |reason, status| Problem { reason, status, count: 1 };
+        let behind = problem(Reason::LedgerBehind, Some(412));
+        let twice = Problem::after(Some(Problem::after(None, behind)), behind);
+        assert_eq!(twice, Problem { count: 2, ..behind });
+        let lost = problem(Reason::NoAnswer, None);
+        assert_eq!(Problem::after(Some(twice), lost), lost);
+    }
+}

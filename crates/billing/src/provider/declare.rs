@@ -1,0 +1,76 @@
+//! Declares this store's deployment at the payment service, once, on an operator's word.
+//! Charges nothing and reads no store.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use chassis::caller::Token;
+use http::StatusCode;
+use serde::Serialize;
+
+use super::client::{Client, describe, insert};
+use super::request::OPERATOR_TOKEN;
+use crate::protocol::key::DeploymentId;
+
+/// How much of a refusal is shown.
+const SHOWN_BYTES_MAX: usize = 500;
+
+/// What came of a declaration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Declared {
+    /// The payment service knows the deployment now, or did already.
+    Known,
+    /// It did not take it; why.
+    Refused(String),
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    deployment_id: String,
+    why: &'a str,
+    actor: &'a str,
+}
+
+impl Client {
+    /// Declares the deployment under the account of our credentials, with an operator's token where one is needed.
+    pub async fn declare(
+        &self,
+        deployment: DeploymentId,
+        why: &str,
+        actor: &str,
+        operator: Option<&Token>,
+    ) -> Declared {
+        let body = Body { deployment_id: deployment.0.to_string(), why, actor };
+        let body = Bytes::from(serde_json::to_vec(&body).expect("texts make JSON"));
+        let Some(uri) = self.beside("/v1/deployments") else {
+            return Declared::Refused("the endpoint is no URL".to_owned());
+        };
+        let first = self.token.load(Ordering::Relaxed);
+        let mut said = Declared::Refused("it was not asked".to_owned());
+        for nth in 0..self.credentials() {
+            let mut request = self.post(uri.clone(), body.clone(), first + nth);
+            if let Some(token) = operator {
+                insert(request.headers_mut(), OPERATOR_TOKEN, token.secret.expose());
+            }
+            let response = match self.http.send(request).await {
+                Ok(response) => response,
+                Err(failure) => return Declared::Refused(describe(&failure)),
+            };
+            said = match response.status() {
+                StatusCode::OK | StatusCode::CREATED => return Declared::Known,
+                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Declared::Refused(
+                    "it has no list of deployments: it is an earlier version, or another provider, and checks none"
+                        .to_owned(),
+                ),
+                status => {
+                    let shown = &response.body()[..response.body().len().min(SHOWN_BYTES_MAX)];
+                    Declared::Refused(format!("{status}: {}", String::from_utf8_lossy(shown).trim()))
+                }
+            };
+            if response.status() != StatusCode::FORBIDDEN {
+                break;
+            }
+        }
+        said
+    }
+}

@@ -1,0 +1,64 @@
+//! What an operator does about each answer that keeps a run from charging: the only place that says so.
+//! Knows no run and no attempt.
+
+use super::answer::Reason;
+
+impl Reason {
+    /// What to do about it; one line, for a command line and for `/v1`.
+    #[must_use]
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::DeploymentUnknown => {
+                "the payment service does not know this store under our account, so nothing is charged: if the store \
+                 was restored or replaced, restore it whole; if it is a new billing that has charged none of these \
+                 invoices, run `billing declare-deployment --why TEXT --actor NAME` and `tinjis pay` again"
+            }
+            Self::LedgerBehind => {
+                "the ledger lacks rows that billing has seen, so nothing is charged: restore the ledger whole, or run \
+                 `payments new-ledger-id`, read the runbook, and `tinjis resolve --accept-ledger LEDGER_ID --reason \
+                 TEXT --actor NAME`"
+            }
+            Self::LedgerMismatch | Self::OtherLedger | Self::NoLedger => {
+                "another ledger answers than the one that billing settles with, so nothing is charged: check \
+                 PAYMENT_PROVIDER_ENDPOINT, or after a restore run `tinjis resolve --accept-ledger LEDGER_ID --reason \
+                 TEXT --actor NAME`"
+            }
+            Self::Credentials => {
+                "the provider rejected our credentials: check PAYMENTS_API_TOKEN (or --provider-cert and \
+                 --provider-token-file); billing goes on probing"
+            }
+            Self::NoSuchRoute | Self::TextPage => {
+                "something else than a payment provider answers: check PAYMENT_PROVIDER_ENDPOINT and proxies between"
+            }
+            Self::NoEcho => {
+                "the provider does not echo Idempotency-Key: set PAYMENT_PROVIDER_IDEMPOTENCY=none or let the header \
+                 pass, and start billing again"
+            }
+            Self::NotConnected => {
+                "the provider cannot be reached: check PAYMENT_PROVIDER_ENDPOINT and that the provider runs"
+            }
+            Self::NoAnswer | Self::Unavailable | Self::MarkedNotExecuted => {
+                "the provider is overloaded, failing or too slow: see its log; billing goes on by itself"
+            }
+            Self::KeyForeign => {
+                "the key belongs to another account of the payment service: show the credentials of the account that \
+                 charged it first"
+            }
+            Self::Validation => {
+                "the provider calls the invoice invalid: see /v1/invoices?state=ATTENTION and correct its data"
+            }
+            Self::KeyReused | Self::OtherEcho | Self::OtherId | Self::Contradictory => {
+                "the answers contradict what was sent: run `tinjis verify`, and look for a proxy that mixes up answers"
+            }
+            Self::Redirect | Self::OtherStatus | Self::Unreadable => {
+                "the answers are none that billing knows: check PAYMENT_PROVIDER_ENDPOINT and proxies between"
+            }
+            Self::ResultTrue
+            | Self::IdEchoed
+            | Self::ResultFalse
+            | Self::PaymentRefused
+            | Self::KeyVoided
+            | Self::KeyInFlight => "nothing is to be done",
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Lets a deployment charge, from memory where it is known already: a charge must not cost a read of the list.
+//! Decides nothing itself: the ledger records by the rule. Knows no HTTP.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chassis::caller::Account;
+use tokio::time::Instant;
+
+use super::{Admission, Declaration, Declared, DeploymentId, Unknown};
+use crate::ledger::{Ledger, Result};
+
+/// Pairs of account and deployment that are remembered; beyond, all are asked for anew.
+const REMEMBERED_MAX: usize = 1024;
+/// How long a refusal is answered from memory: another replica may take the declaration meanwhile.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+
+/// Asks the ledger, and remembers what it said.
+pub struct Guard {
+    ledger: Arc<dyn Ledger>,
+    remembered: Mutex<HashMap<DeploymentId, Vec<(Account, Remembered)>>>,
+}
+
+#[derive(Clone, Copy)]
+enum Remembered {
+    /// Rows of the list are never taken away.
+    Known,
+    Refused(Unknown, Instant),
+}
+
+impl Guard {
+    /// A guard that remembers nothing yet.
+    #[must_use]
+    pub fn new(ledger: Arc<dyn Ledger>) -> Self {
+        Self { ledger, remembered: Mutex::default() }
+    }
+
+    /// Whether the deployment may charge under the account; recorded if the rule says so.
+    ///
+    /// # Errors
+    /// When the ledger fails: then nothing may be executed.
+    pub async fn admit(
+        &self,
+        account: &Account,
+        deployment: DeploymentId,
+    ) -> Result<std::result::Result<(), Unknown>> {
+        match self.remembered(account, deployment) {
+            Some(Remembered::Known) => return Ok(Ok(())),
+            Some(Remembered::Refused(why, until)) if Instant::now() < until => return Ok(Err(why)),
+            _ => {}
+        }
+        let admission = self.ledger.admit_deployment(account.as_str(), deployment).await?;
+        let (remembered, answer) = match admission {
+            Admission::Known => (Remembered::Known, Ok(())),
+            Admission::Record(how) => {
+                tracing::warn!(
+                    deployment.id = %deployment.0,
+                    account = account.as_str(),
+                    how = how.as_str(),
+                    "a deployment of billing charges under this account from now on"
+                );
+                (Remembered::Known, Ok(()))
+            }
+            Admission::Refused(why) => {
+                tracing::warn!(
+                    deployment.id = %deployment.0,
+                    account = account.as_str(),
+                    why = ?why,
+                    "a deployment of billing is not known under this account, nothing is executed"
+                );
+                (Remembered::Refused(why, Instant::now() + REFUSED_FOR), Err(why))
+            }
+        };
+        self.remember(account, deployment, remembered);
+        Ok(answer)
+    }
+
+    /// Takes an operator's declaration.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn declare(&self, account: &Account, declaration: &Declaration) -> Result<Declared> {
+        let declared = self.ledger.declare_deployment(declaration).await?;
+        if !matches!(declared, Declared::TooMany) {
+            self.remember(account, declaration.deployment, Remembered::Known);
+        }
+        Ok(declared)
+    }
+
+    fn remembered(&self, account: &Account, deployment: DeploymentId) -> Option<Remembered> {
+        let remembered = self.lock();
+        let of_deployment = remembered.get(&deployment)?;
+        of_deployment.iter().find(|(known, _)| known == account).map(|(_, remembered)| *remembered)
+    }
+
+    fn remember(&self, account: &Account, deployment: DeploymentId, what: Remembered) {
+        let mut remembered = self.lock();
+        if remembered.values().map(Vec::len).sum::<usize>() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        let of_deployment = remembered.entry(deployment).or_default();
+        of_deployment.retain(|(known, _)| known != account);
+        of_deployment.push((account.clone(), what));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeploymentId, Vec<(Account, Remembered)>>> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
