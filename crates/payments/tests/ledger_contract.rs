@@ -11,17 +11,24 @@ use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
 use harness::Database;
 use harness::postgres::{Cut, CutPlan, Cutter, Pooler};
+use payments::deployments::{
+    Admission, DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, How, Unknown,
+};
 use payments::keys::{Fingerprint, Key, Known, judge};
 use payments::ledger::postgres::{PostgresLedger, SCHEMA};
 use payments::ledger::sqlite::SqliteLedger;
 use payments::ledger::{Entry, Ledger, Recorded, Row, Seq, State};
 use proptest::prelude::*;
+use uuid::Uuid;
 
 type Opened<'a> = Pin<Box<dyn Future<Output = Arc<dyn Ledger>> + 'a>>;
 
 /// A place for one ledger, which can be opened again and again.
 trait Place {
     fn open(&self) -> Opened<'_>;
+
+    /// Whether several processes may have it open at once.
+    fn is_shared(&self) -> bool;
 }
 
 struct InSqlite(tempfile::TempDir);
@@ -33,6 +40,10 @@ impl InSqlite {
 }
 
 impl Place for InSqlite {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn open(&self) -> Opened<'_> {
         Box::pin(async {
             let clock = Clock::simulated(1_700_000_000_000);
@@ -67,6 +78,10 @@ impl InPostgres {
 }
 
 impl Place for InPostgres {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn open(&self) -> Opened<'_> {
         Box::pin(async {
             let database = self.connect();
@@ -271,6 +286,7 @@ async fn race(ledgers: &[Arc<dyn Ledger>]) {
                                 (seq, if racer % 2 == 0 { State::Charged } else { State::Refused })
                             }
                             Recorded::Known(row) => (row.seq, row.state),
+                            Recorded::Behind => panic!("nobody has seen anything"),
                         }
                     }
                 })
@@ -436,4 +452,170 @@ async fn a_page_of_a_small_account_does_not_walk_through_the_rows_of_others() {
     let plan = "EXPLAIN SELECT * FROM ledger WHERE seq > 0 AND seq <= 99999 AND account = 'antaeus' ORDER BY seq LIMIT 11";
     let plan = format!("{:?}", harness::postgres::Sql::to(place.database.url()).rows(plan).unwrap());
     assert!(plan.contains("ledger_by_account"), "{plan}");
+}
+
+/// Both databases, where there are both.
+fn places() -> Vec<Box<dyn Place>> {
+    let mut places: Vec<Box<dyn Place>> = vec![Box::new(InSqlite::fresh())];
+    places.extend(InPostgres::fresh().map(|place| Box::new(place) as Box<dyn Place>));
+    places
+}
+
+fn deployment(number: u128) -> DeploymentId {
+    DeploymentId(Uuid::from_u128(number))
+}
+
+fn declaration(account: usize, deployment: DeploymentId) -> Declaration {
+    let (why, actor) = ("a second billing".to_owned(), "ops".to_owned());
+    Declaration { account: ACCOUNTS[account].to_owned(), deployment, why, actor }
+}
+
+async fn admission(ledger: &Arc<dyn Ledger>, account: usize, deployment: DeploymentId) -> Admission {
+    ledger.admit_deployment(ACCOUNTS[account], deployment).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_second_deployment_of_an_account_is_refused_until_it_is_declared() {
+    for place in places() {
+        let ledger = place.open().await;
+        let (first, second) = (deployment(1), deployment(2));
+        assert_eq!(admission(&ledger, 0, first).await, Admission::Record(How::First));
+        assert_eq!(admission(&ledger, 0, first).await, Admission::Known);
+        let refused = Admission::Refused(Unknown::OtherDeployment);
+        assert_eq!(admission(&ledger, 0, second).await, refused);
+        let Declared::New(row) = ledger.declare_deployment(&declaration(0, second)).await.unwrap() else {
+            panic!("it was not known");
+        };
+        assert_eq!((row.how, row.why.as_deref(), row.actor.as_deref()), (How::Declared, Some("a second billing"), Some("ops")));
+        let again = ledger.declare_deployment(&declaration(0, second)).await.unwrap();
+        assert_eq!(again, Declared::Known(row), "a declaration is taken once");
+        drop(ledger);
+        let ledger = place.open().await;
+        for known in [first, second] {
+            assert_eq!(admission(&ledger, 0, known).await, Admission::Known);
+        }
+        let known = ledger.deployments(ACCOUNTS[0]).await.unwrap();
+        let known: Vec<_> = known.iter().map(|row| (row.deployment, row.how)).collect();
+        assert_eq!(known, [(first, How::First), (second, How::Declared)]);
+        assert!(ledger.deployments(ACCOUNTS[1]).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_of_another_account_is_refused_until_it_is_declared() {
+    for place in places() {
+        let ledger = place.open().await;
+        assert_eq!(admission(&ledger, 0, deployment(1)).await, Admission::Record(How::First));
+        let refused = Admission::Refused(Unknown::OtherAccount);
+        assert_eq!(admission(&ledger, 1, deployment(1)).await, refused);
+        ledger.declare_deployment(&declaration(1, deployment(1))).await.unwrap();
+        assert_eq!(admission(&ledger, 1, deployment(1)).await, Admission::Known);
+        assert_eq!(admission(&ledger, 0, deployment(1)).await, Admission::Known);
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_older_than_its_list_adopts_only_whose_keys_it_holds() {
+    // The published vector: deployment 00000000-0000-4000-8000-000000000001, attempt 1 of I1.
+    let own = DeploymentId(Uuid::parse_str("00000000-0000-4000-8000-000000000001").unwrap());
+    let key = Key::parse("bca1897f57e947286a9d2dcb4be588f1");
+    for place in places() {
+        let ledger = place.open().await;
+        let charged = Entry { key: key.clone(), reference: Some("I1".to_owned()), ..(*entry(None, 0, 1, true)).clone() };
+        ledger.record(&entry(Some(9), 0, 1, true)).await.unwrap();
+        ledger.record(&Arc::new(charged)).await.unwrap();
+        let refused = Admission::Refused(Unknown::OtherKeys);
+        assert_eq!(admission(&ledger, 0, deployment(7)).await, refused, "a store that lost its id");
+        assert_eq!(admission(&ledger, 0, own).await, Admission::Record(How::Adopted));
+        assert_eq!(admission(&ledger, 0, deployment(7)).await, Admission::Refused(Unknown::OtherDeployment));
+        // Neither charges without keys nor tombstones say anything of another deployment.
+        ledger.record(&entry(None, 1, 1, true)).await.unwrap();
+        ledger.void(ACCOUNTS[1], &key_named(3), None).await.unwrap();
+        assert_eq!(admission(&ledger, 1, deployment(8)).await, Admission::Record(How::First));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_several_first_deployments_exactly_one_is_recorded() {
+    for place in places() {
+        let mut ledgers = vec![place.open().await];
+        if place.is_shared() {
+            ledgers.extend([place.open().await, place.open().await]);
+        }
+        let racers: Vec<_> = (0..12)
+            .map(|racer| {
+                let ledger = Arc::clone(&ledgers[racer % ledgers.len()]);
+                tokio::spawn(async move { admission(&ledger, 0, deployment(racer as u128)).await })
+            })
+            .collect();
+        let mut recorded = 0;
+        for racer in racers {
+            match racer.await.unwrap() {
+                Admission::Record(How::First) => recorded += 1,
+                other => assert_eq!(other, Admission::Refused(Unknown::OtherDeployment)),
+            }
+        }
+        assert_eq!((recorded, ledgers[0].deployments(ACCOUNTS[0]).await.unwrap().len()), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn an_account_has_a_limit_of_deployments() {
+    for place in places() {
+        let ledger = place.open().await;
+        for number in 0..DEPLOYMENTS_MAX {
+            let declared = ledger.declare_deployment(&declaration(0, deployment(number as u128))).await;
+            assert!(matches!(declared.unwrap(), Declared::New(_)));
+        }
+        let one_more = ledger.declare_deployment(&declaration(0, deployment(u128::MAX))).await.unwrap();
+        assert_eq!(one_more, Declared::TooMany);
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_without_the_row_that_a_caller_has_seen_records_nothing() {
+    let with = |key, seen| {
+        let plain = entry(Some(key), 0, 1, true);
+        Arc::new(Entry { seen: Some(Seq(seen)), ..(*plain).clone() })
+    };
+    for place in places() {
+        let ledger = place.open().await;
+        let Recorded::New(Seq(first)) = ledger.record(&entry(Some(1), 0, 1, true)).await.unwrap() else {
+            panic!("the key is new");
+        };
+        assert!(matches!(ledger.record(&with(2, first)).await.unwrap(), Recorded::New(_)));
+        for key in [2, 3] {
+            let recorded = ledger.record(&with(key, first + 1000)).await.unwrap();
+            assert_eq!(recorded, Recorded::Behind, "known or not, nothing is answered from such a ledger");
+        }
+        let tombstone = ledger.void(ACCOUNTS[0], &key_named(4), Some(Seq(first + 1000))).await.unwrap();
+        assert_eq!(tombstone, None, "a tombstone of such a ledger would prove nothing");
+        drop(ledger);
+        // What one process knows from memory, the next one reads.
+        let ledger = place.open().await;
+        assert!(matches!(ledger.record(&with(5, first)).await.unwrap(), Recorded::New(_)));
+        let rows = ledger.page(ACCOUNTS[0], Seq(0), 100).await.unwrap().rows;
+        let keys: Vec<_> = rows.iter().filter_map(|row| row.key.clone()).collect();
+        assert_eq!(keys, [key_named(1), key_named(2), key_named(5)]);
+    }
+}
+
+/// Callers of one statement are answered each for itself.
+#[tokio::test]
+async fn a_caller_that_has_seen_too_much_takes_no_other_with_it() {
+    for place in places() {
+        let ledger = place.open().await;
+        ledger.record(&entry(Some(0), 0, 0, true)).await.unwrap();
+        let entries: Vec<_> = (1..60)
+            .map(|key| {
+                let seen = (key % 3 == 0).then_some(Seq(1_000_000));
+                Arc::new(Entry { seen, ..(*entry(Some(key), 0, 0, true)).clone() })
+            })
+            .collect();
+        let recorded = entries.iter().map(|entry| ledger.record(entry));
+        let recorded = futures_util::future::join_all(recorded).await;
+        for (entry, recorded) in entries.iter().zip(recorded) {
+            assert_eq!(matches!(recorded.unwrap(), Recorded::Behind), entry.seen.is_some());
+        }
+    }
 }

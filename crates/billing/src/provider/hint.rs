@@ -15,12 +15,12 @@ impl Reason {
             }
             Self::LedgerBehind => {
                 "the ledger lacks rows that billing has seen, so nothing is charged: restore the ledger whole, or run \
-                 `payments new-ledger-id`, read the runbook, and `tinjis resolve --accept-ledger LEDGER_ID --reason \
+                 `payments new-ledger-id`, read the runbook, and `tinjis resolve --accept-ledger LEDGER_ID --why \
                  TEXT --actor NAME`"
             }
             Self::LedgerMismatch | Self::OtherLedger | Self::NoLedger => {
                 "another ledger answers than the one that billing settles with, so nothing is charged: check \
-                 PAYMENT_PROVIDER_ENDPOINT, or after a restore run `tinjis resolve --accept-ledger LEDGER_ID --reason \
+                 PAYMENT_PROVIDER_ENDPOINT, or after a restore run `tinjis resolve --accept-ledger LEDGER_ID --why \
                  TEXT --actor NAME`"
             }
             Self::Credentials => {

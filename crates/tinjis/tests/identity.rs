@@ -1,0 +1,193 @@
+//! A store without its deployment id and a ledger that lost rows charge nobody: `tinjis pay` says why and what to do.
+//! Knows the services from outside only.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use harness::process::{Process, Spec, run_by};
+use harness::{Database, Services};
+
+/// However long a machine takes, a step is done within this.
+const WITHIN: Duration = Duration::from_secs(120);
+const INVOICES: usize = 12;
+const CHARGED: &str = "SELECT count(*) FROM ledger WHERE state = 'CHARGED'";
+
+fn tinjis(args: &[&str]) -> (Option<i32>, String) {
+    let output: Output = Command::new(env!("CARGO_BIN_EXE_tinjis"))
+        .args(args)
+        .env_clear()
+        .output()
+        .expect("the command can be started");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+fn pay(billing: &Process) -> (Option<i32>, String) {
+    tinjis(&["pay", "--billing", &billing.url()])
+}
+
+/// Both services, with all invoices paid once.
+fn paid(database: Option<&Database>) -> Services {
+    let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags(["--success-rate=1"]);
+    let services = services.on(database).start();
+    services.import("P", INVOICES);
+    services.pay_until_true(WITHIN);
+    services
+}
+
+/// Another billing beside the first one, on this store, with the same invoices.
+fn another_billing(services: &Services, folder: &Path, url: &str) -> Process {
+    let mut spec = Spec::new(run_by(env!("CARGO_BIN_EXE_tinjis"), "billing"), "billing", "");
+    spec.dir = folder.to_owned();
+    for (name, value) in [
+        ("PAYMENT_PROVIDER_IDEMPOTENCY", "keys"),
+        ("PAYMENT_PROVIDER_ENDPOINT", services.payments_url().as_str()),
+        ("DATABASE_URL", url),
+    ] {
+        spec.env.insert(name.to_owned(), value.to_owned());
+    }
+    if url.starts_with("postgres") {
+        Process::new(spec.clone()).run_to_end("migrate");
+    }
+    let billing = Process::start(spec);
+    let rows: String = (1..=INVOICES)
+        .map(|n| format!("{{\"reference\":\"P{n}\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":\"1.00\"}}\n"))
+        .collect();
+    let headers = [("Content-Type", "application/x-ndjson")];
+    let imports = format!("{}/v1/imports", billing.url());
+    assert_eq!(harness::http::call("POST", &imports, &headers, rows.as_bytes()).status, 200);
+    billing
+}
+
+/// It charges nobody and says what to do; once it is declared, it charges.
+fn refused_until_declared(services: &Services, billing: &Process, store: &str) {
+    let (code, said) = pay(billing);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("deployment-unknown (412)"), "{said}");
+    assert!(said.contains("billing declare-deployment --why TEXT --actor NAME"), "{said}");
+    let all = i64::try_from(INVOICES).expect("a few");
+    assert_eq!(services.ask_payments(CHARGED), all, "nothing was charged again: {said}");
+
+    let endpoint = services.payments_url();
+    let declare = |why| {
+        let args = ["run", "billing", "declare-deployment", "--why", why, "--actor", "ops"];
+        let settings = ["--database-url", store, "--payment-provider-endpoint", &endpoint];
+        tinjis(&[&args[..], &settings].concat())
+    };
+    let (code, said) = declare("");
+    assert_eq!(code, Some(64), "{said}");
+    let (code, said) = declare("another billing, on purpose");
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = pay(billing);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(services.ask_payments(CHARGED), 2 * all, "the operator has said that these are others");
+    let audited = "SELECT count(*) FROM ledger_deployments WHERE how = 'declared' AND actor = 'ops'";
+    assert_eq!(services.ask_payments(audited), 1);
+}
+
+#[test]
+fn a_copy_of_a_live_store_without_its_wal_charges_nobody() {
+    let services = paid(None);
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let copy = folder.path().join("billing.db");
+    fs::copy(services.billing.db(), &copy).expect("the file is there");
+    let url = format!("sqlite:{}", copy.display());
+    let billing = another_billing(&services, folder.path(), &url);
+    let known = harness::ledger::ask(&copy, "SELECT count(*) FROM attempts");
+    assert_eq!(known, 0, "the copy of a live file has forgotten all, or this test shows nothing");
+    refused_until_declared(&services, &billing, &url);
+}
+
+#[test]
+fn an_empty_store_in_postgres_charges_nobody() {
+    let Some(database) = Database::fresh("an empty store") else { return };
+    let Some(empty) = Database::fresh("an empty store") else { return };
+    let services = paid(Some(&database));
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let billing = another_billing(&services, folder.path(), empty.url());
+    refused_until_declared(&services, &billing, empty.url());
+}
+
+#[test]
+fn a_url_with_a_mode_opens_the_store_that_it_names_and_another_query_none() {
+    let mut services = paid(None);
+    services.stop_billing();
+    let file = services.billing.db();
+    let folder = |file: &PathBuf| fs::read_dir(file.parent().expect("a folder")).expect("it is there").count();
+    let before = folder(&file);
+    for query in ["?mode=rwc", "?mode=rw"] {
+        services.billing.set_env("DATABASE_URL", format!("sqlite:{}{query}", file.display()));
+        services.billing.start_again();
+        let (code, said) = pay(&services.billing);
+        assert_eq!(code, Some(0), "{query}: {said}");
+        assert!(services.stop_billing().success());
+    }
+    let migrate = |url: String| tinjis(&["run", "billing", "migrate", "--database-url", &url]);
+    for query in ["?cache=shared", "?mode=rwc&cache=shared", "?mode=memory", "#x", "?"] {
+        let (code, said) = migrate(format!("sqlite:{}{query}", file.display()));
+        assert_eq!(code, Some(64), "{query}: {said}");
+    }
+    let (code, said) = migrate(format!("sqlite:{}?mode=ro", file.display()));
+    assert!(code == Some(64) && said.contains("mode=rw"), "{code:?}: {said}");
+    let missing = file.with_file_name("missing.db");
+    let (code, said) = migrate(format!("sqlite:{}?mode=rw", missing.display()));
+    assert!(code == Some(1) && said.contains("does not exist"), "{code:?}: {said}");
+    assert!(!missing.exists());
+    assert_eq!(folder(&file), before, "no second store was made");
+    let all = i64::try_from(INVOICES).expect("a few");
+    assert_eq!(services.ask_payments(CHARGED), all);
+}
+
+/// The file of before is put back while payments are down, as a restore by copying does; nobody says so.
+fn lose_rows(services: &mut Services, backup: &Path) {
+    services.stop_payments();
+    let file = services.payments.db();
+    fs::copy(backup, &file).expect("the backup is there");
+    for end in ["-wal", "-shm"] {
+        let mut beside = file.clone().into_os_string();
+        beside.push(end);
+        let _absent = fs::remove_file(beside);
+    }
+}
+
+#[test]
+fn a_ledger_that_lacks_rows_which_billing_has_seen_charges_nobody() {
+    let mut services = paid(None);
+    services.stop_payments();
+    let backup = services.dir().join("backup.db");
+    fs::copy(services.payments.db(), &backup).expect("the ledger is there");
+    services.payments.start_again();
+    services.import("Q", INVOICES);
+    services.pay_until_true(WITHIN);
+    // Billing has to remember what it saw, not only its process.
+    services.kill_billing();
+    services.billing.start_again();
+    lose_rows(&mut services, &backup);
+    services.payments.start_again();
+    services.import("R", 1);
+    let (code, said) = pay(&services.billing);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("ledger-behind (412)") && said.contains("payments new-ledger-id"), "{said}");
+    let before = i64::try_from(INVOICES).expect("a few");
+    assert_eq!(services.ask_payments(CHARGED), before, "nothing is executed by such a ledger");
+
+    // What the hint names: a new id, accepted by an operator, after what is missing was looked at.
+    services.stop_payments();
+    let url = format!("sqlite:{}", services.payments.db().display());
+    let (code, said) = tinjis(&["run", "payments", "new-ledger-id", "--database-url", &url]);
+    assert_eq!(code, Some(0), "{said}");
+    services.payments.start_again();
+    let (code, said) = pay(&services.billing);
+    assert!(code == Some(1) && said.contains("ledger-mismatch (412)"), "{code:?}: {said}");
+    let ledger = harness::http::get(&format!("{}/v1/ledger", services.payments_url())).json();
+    let id = ledger["ledger_id"].as_str().expect("a ledger has an id").to_owned();
+    let accept = ["resolve", "--accept-ledger", &id, "--why", "restored", "--actor", "ops"];
+    let billing = services.billing_url();
+    let (code, said) = tinjis(&[&accept[..], &["--billing", &billing]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = pay(&services.billing);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(services.ask_payments(CHARGED), before + 1);
+}
