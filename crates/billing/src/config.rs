@@ -74,7 +74,8 @@ pub struct Args {
     /// changes [default: none]
     #[arg(long, env = "PROVIDER_TOKEN_FILE", value_name = "FILE", help_heading = "Provider")]
     provider_token_file: Option<String>,
-    /// File with one token a line of those who may write through /v1 from elsewhere [default: nobody may]
+    /// File with one token per line of operators, who may write through /v1 of billing from elsewhere, and who alone may
+    /// then declare deployments at payments [default: nobody may]
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     operator_token_file: Option<String>,
     /// What to do; serve, if nothing is said

@@ -68,7 +68,8 @@ pub(crate) async fn deployment(config: &Config) -> anyhow::Result<DeploymentId> 
             PostgresStore::peek(&database).await.with_context(|| format!("cannot read {settings:?}"))?
         }
     };
-    let stored = stored.context("the store has no deployment yet: start billing on it once, then declare it")?;
+    let stored =
+        stored.context("the store has no deployment yet: start billing on it once, then declare it")?;
     match config.deployment {
         Some(given) if given != stored => Err(OtherDeployment { stored: stored.0, given: given.0 }.into()),
         _ => Ok(stored),

@@ -21,10 +21,12 @@ pub(crate) enum Said {
     KeyInFlight,
     KeyForeign,
     LedgerMismatch,
+    DeploymentUnknown,
+    LedgerBehind,
 }
 
 impl Said {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Charged,
         Self::Refused,
         Self::Invalid,
@@ -33,6 +35,8 @@ impl Said {
         Self::KeyInFlight,
         Self::KeyForeign,
         Self::LedgerMismatch,
+        Self::DeploymentUnknown,
+        Self::LedgerBehind,
     ];
 }
 
@@ -97,6 +101,8 @@ const GENUINE: &[(Said, Answer)] = &[
     (Said::KeyInFlight, problem(409, r#"{"type":"urn:tinjis:problem:key-in-flight"}"#, "409 key-in-flight")),
     (Said::KeyForeign, problem(403, r#"{"type":"urn:tinjis:problem:key-foreign"}"#, "403 key-foreign")),
     (Said::LedgerMismatch, problem(412, r#"{"type":"urn:tinjis:problem:ledger-mismatch"}"#, "412 ledger-mismatch")),
+    (Said::DeploymentUnknown, problem(412, r#"{"type":"urn:tinjis:problem:deployment-unknown"}"#, "412 deployment-unknown")),
+    (Said::LedgerBehind, problem(412, r#"{"type":"urn:tinjis:problem:ledger-behind"}"#, "412 ledger-behind")),
 ];
 
 /// What may arrive instead of an answer, after the request was executed.
@@ -261,6 +267,12 @@ fn key(number: u32) -> Key {
 pub(crate) fn names_ledger(idempotency: Idempotency, class: AnswerClass) -> bool {
     use AnswerClass::{Charged, Invalid, KeyReused, Refused, Voided};
     idempotency == Idempotency::Keys && matches!(class, Charged | Refused | Voided | Invalid | KeyReused)
+}
+
+/// Whether an answer of this class names a row of the ledger: it was given from one.
+pub(crate) fn names_row(class: AnswerClass) -> bool {
+    use AnswerClass::{Charged, KeyReused, Refused, Voided};
+    matches!(class, Charged | Refused | Voided | KeyReused)
 }
 
 #[cfg(test)]

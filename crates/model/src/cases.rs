@@ -60,6 +60,31 @@ const KEYLESS: Faults = SURVIVED.without(&[
     Fault::LedgerReplaced,
 ]);
 
+/// A store that loses its id; what was sent before may still arrive.
+const LOST_ID: Faults = Faults::of(&[
+    Fault::IdLost,
+    Fault::Crash,
+    Fault::RequestDelayed,
+    Fault::RequestDuplicated,
+    Fault::AnswerLost,
+    Fault::CommitLost,
+    Fault::Restore,
+]);
+
+/// A ledger that loses rows which billing has seen.
+const SET_BACK: Faults = Faults::of(&[
+    Fault::LedgerSetBack,
+    Fault::Crash,
+    Fault::LeaseEnds,
+    Fault::GivenBack,
+    Fault::RequestLost,
+    Fault::RequestDelayed,
+    Fault::AnswerLost,
+    Fault::CommitLost,
+    Fault::Restore,
+    Fault::SaidNotCharged,
+]);
+
 /// One process on its own store needs no lease that ends.
 const ONE_PROCESS: Faults = SURVIVED.without(&[Fault::LeaseEnds]);
 
@@ -92,6 +117,8 @@ pub(crate) fn sound(size: Size) -> Vec<Case> {
         holds("keys, 2 replicas, 2 invoices", KEYS, within(2, 2, few, SURVIVED)),
         holds("keys, one process and its recovery", one_process, within(1, 1, more, ONE_PROCESS)),
         holds("keys, credentials of two accounts", two_accounts, within(2, 1, some, SURVIVED)),
+        holds("keys, deployment id lost", KEYS, within(2, 1, more, LOST_ID)),
+        holds("keys, ledger set back behind what was seen", KEYS, within(2, 2, some, SET_BACK)),
         holds("no keys, 2 replicas, 1 invoice", NO_KEYS, within(2, 1, many, KEYLESS)),
         holds("no keys, 3 replicas, 1 invoice", NO_KEYS, within(3, 1, more, KEYLESS)),
         holds("no keys, 2 replicas, 2 invoices", NO_KEYS, within(2, 2, some, KEYLESS)),
@@ -100,7 +127,7 @@ pub(crate) fn sound(size: Size) -> Vec<Case> {
 
 /// Every broken variant, and every limit of the sound ones.
 pub(crate) fn broken() -> Vec<Case> {
-    [&keys()[..], &records(), &keyless(), &limits()].concat()
+    [&keys()[..], &records(), &places(), &keyless(), &limits()].concat()
 }
 
 /// What a sound provider and other accidents do to a broken variant; without the two that multiply states most.
@@ -144,6 +171,19 @@ fn records() -> [Case; 4] {
     ]
 }
 
+/// Broken by where they look: at another store, or at a ledger that lost rows.
+#[rustfmt::skip]
+fn places() -> [Case; 2] {
+    use Wrong::ChargedTwice;
+    let unknown = Protocol { ignores_deployments: true, ..KEYS };
+    let behind = Protocol { ignores_watermark: true, ..KEYS };
+    let two_invoices = within(1, 2, ENOUGH, SET_BACK);
+    [
+        breaks("deployment id lost, not checked", unknown, LOST_ID, ChargedTwice),
+        Case { name: "ledger set back, watermark ignored", protocol: behind, bounds: two_invoices, breaks: Some(ChargedTwice) },
+    ]
+}
+
 /// Broken only where there are no keys.
 #[rustfmt::skip]
 fn keyless() -> [Case; 3] {
@@ -160,18 +200,20 @@ fn keyless() -> [Case; 3] {
 
 /// Where the sound protocols end: faults that nobody can survive, and what a person must not do.
 #[rustfmt::skip]
-fn limits() -> [Case; 4] {
+fn limits() -> [Case; 5] {
     use Wrong::ChargedTwice;
     let lost = KEYLESS.with(&[Fault::CommitLost]);
     let repeated = KEYLESS.with(&[Fault::RequestDuplicated]);
     let replaced = USUAL.with(&[Fault::LedgerReplaced]);
     let edited = Faults::of(&[Fault::Restore, Fault::Edited]);
     let replaced_early = Protocol { replaced_early: true, ..KEYS };
+    let set_back_early = Protocol { set_back_early: true, ..KEYS };
     let unrepaired = Protocol { edits_unrepaired: true, ..KEYS };
     [
         breaks("limit: no keys, last commit lost", NO_KEYS, lost, ChargedTwice),
         breaks("limit: no keys, request repeated", NO_KEYS, repeated, ChargedTwice),
         breaks("limit: ledger replaced before it is known", replaced_early, replaced, ChargedTwice),
+        breaks("limit: ledger set back before its rows are seen", set_back_early, SET_BACK, ChargedTwice),
         breaks("limit: restored and edited, not repaired", unrepaired, edited, ChargedTwice),
     ]
 }

@@ -32,7 +32,8 @@ pub(crate) fn safety(machine: &Machine, world: &World) -> Vec<Wrong> {
             wrong.push(Wrong::Unbacked);
         }
         // A ledger that was replaced no longer shows what backs a charge.
-        let shows = world.provider.ledger == 0 && machine.protocol.keeps != Keeps::Nothing;
+        let is_whole = world.provider.ledger == 0 && !world.provider.set_back;
+        let shows = is_whole && machine.protocol.keeps != Keeps::Nothing;
         if invoice.paid_by == Some(PaidBy::Charge) && shows {
             let attempt = invoice.known().find(|(_, attempt)| attempt.state == AttemptState::Charged);
             let backing = attempt.and_then(|(_, one)| Some((one, row(one.key).filter(charged)?)));

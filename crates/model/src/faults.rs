@@ -62,6 +62,10 @@ faults! {
     LedgerReplaced = "ledger replaced",
     /// The provider forgets a key; its ledger keeps its id.
     KeyForgotten = "key forgotten",
+    /// The provider's ledger is set back to its beginning and keeps its id.
+    LedgerSetBack = "ledger set back",
+    /// Billing starts on an empty store, with the same invoices and a deployment id of its own.
+    IdLost = "deployment id lost",
 }
 
 /// Some kinds of faults.

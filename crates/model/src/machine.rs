@@ -8,7 +8,7 @@ use billing::protocol::transition::{AnswerClass, Outcome, Sent, may_send, on_ans
 use billing::store::Settled;
 use uuid::Uuid;
 
-use crate::answers::{Answers, NO_ANSWER, Said, Word, names_ledger};
+use crate::answers::{Answers, NO_ANSWER, Said, Word, names_ledger, names_row};
 use crate::faults::Fault;
 use crate::protocol::{Bounds, Expects, KeyRule, Leases, OnDoubt, Protocol, SettlesBy};
 use crate::provider;
@@ -55,6 +55,8 @@ pub(crate) enum Step {
     MendCredential,
     ReplaceLedger,
     ForgetKey(usize, usize),
+    SetLedgerBack,
+    LoseId,
 }
 
 /// What became of a settlement, without its details.
@@ -79,8 +81,8 @@ pub(crate) struct Machine {
     pub(crate) protocol: Protocol,
     pub(crate) bounds: Bounds,
     answers: Answers,
-    /// The keys of the production rule, by invoice and attempt, each the number of its text.
-    derived: [[u8; ATTEMPTS_MAX]; INVOICES_MAX],
+    /// The keys of the production rule, by invoice, deployment and attempt, each the number of its text.
+    derived: [[u8; KEYS_MAX]; INVOICES_MAX],
 }
 
 impl Machine {
@@ -137,8 +139,9 @@ impl Machine {
             let mut next = *world;
             self.committing(&mut next);
             let drawn = &mut next.drawn[invoice];
+            let first = usize::from(world.store.deployment) * ATTEMPTS_MAX;
             let draw = |number: usize| match self.protocol.keys {
-                KeyRule::Derived => Some(self.derived[invoice][number]),
+                KeyRule::Derived => Some(self.derived[invoice][first + number]),
                 KeyRule::Journaled | KeyRule::PerTry => draw_key(drawn),
             };
             if let Some(job) = store::claim(&mut next.store, invoice, draw) {
@@ -175,7 +178,8 @@ impl Machine {
             Err(_) => Call::Learnt(job, Learnt::NotAllowed),
             Ok(()) => {
                 let expects = world.replicas[at].ledger.filter(|_| self.protocol.expects != Expects::Nothing);
-                Call::Waiting(job, Head { credential: world.provider.credential, expects })
+                let seen = world.replicas[at].seen;
+                Call::Waiting(job, Head { credential: world.provider.credential, expects, seen })
             }
         };
         out.push(Next { step: Step::Send(at), nature: Nature::Regular, world: next });
@@ -261,6 +265,9 @@ impl Machine {
                 class = AnswerClass::EndpointWrong { took_nothing: false };
             }
         }
+        if self.bounds.faults.has(Fault::LedgerSetBack) && names.is_some() && names_row(class) {
+            next.replicas[at].seen = true;
+        }
         next.replicas[at].call = Call::Learnt(job, Learnt::Answer(class));
         let step = Step::Hear(at, Word { class, ..word });
         out.push(Next { step, nature, world: next });
@@ -270,6 +277,8 @@ impl Machine {
         let outcome = self.outcome(world, job, learnt);
         let mut next = *world;
         let settled = self.record(&mut next, job, outcome);
+        // In the transaction that settles: see `settle_and_see` of billing's store.
+        next.store.seen |= world.replicas[at].seen;
         let step = Step::Settle(at, outcome, settled);
         let after = World { replicas: idle(next.replicas, at), ..next };
         out.push(Next { step, nature: Nature::Regular, world: after });
@@ -295,7 +304,7 @@ impl Machine {
         match self.protocol.on_doubt {
             OnDoubt::NewKey if doubt => Outcome::Refused,
             OnDoubt::LookUp if doubt => {
-                let head = Head { credential: 0, expects: None };
+                let head = Head { credential: 0, expects: None, seen: false };
                 match provider::row(&world.provider, &job.request(head)).map(|row| row.decision) {
                     Some(Decision::Charged) => Outcome::Charged,
                     Some(Decision::Refused) => Outcome::Refused,
@@ -330,7 +339,8 @@ impl Machine {
     fn crash(&self, world: &World, at: usize, out: &mut Vec<Next>) {
         let Some(mut next) = self.fault(world, Fault::Crash) else { return };
         let replica = next.replicas[at];
-        if replica.call == Call::Idle && replica.ledger == next.store.ledger {
+        let knows = (replica.ledger, replica.seen) == (next.store.ledger, next.store.seen);
+        if replica.call == Call::Idle && knows {
             return;
         }
         restart(&mut next, at);
@@ -378,7 +388,7 @@ pub(crate) fn restart(next: &mut World, at: usize) {
         next.copies[usize::from(request.invoice)] |= request.place();
     }
     next.replicas[at].call = Call::Idle;
-    next.replicas[at].ledger = next.store.ledger;
+    (next.replicas[at].ledger, next.replicas[at].seen) = (next.store.ledger, next.store.seen);
 }
 
 fn idle(mut replicas: [Replica; REPLICAS_MAX], at: usize) -> [Replica; REPLICAS_MAX] {
@@ -395,10 +405,12 @@ fn draw_key(drawn: &mut u8) -> Option<u8> {
 }
 
 /// The production keys of an invoice's attempts. Two that were equal would get one number.
-fn derive(invoice: usize) -> [u8; ATTEMPTS_MAX] {
+fn derive(invoice: usize) -> [u8; KEYS_MAX] {
     let reference = Reference::new(format!("I{}", invoice + 1)).expect("I1 and I2 are references");
-    let deployment = DeploymentId(Uuid::nil());
-    let number = |at: usize| u32::from(index(at)) + 1;
-    let texts: [Key; ATTEMPTS_MAX] = std::array::from_fn(|at| Key::new(deployment, &reference, number(at)));
+    let key = |at: usize| {
+        let deployment = DeploymentId(Uuid::from_u128((at / ATTEMPTS_MAX) as u128));
+        Key::new(deployment, &reference, u32::from(index(at % ATTEMPTS_MAX)) + 1)
+    };
+    let texts: [Key; KEYS_MAX] = std::array::from_fn(key);
     std::array::from_fn(|at| index(texts.iter().position(|key| *key == texts[at]).unwrap_or(at)))
 }

@@ -41,6 +41,7 @@ impl Machine {
     /// What happens to the disk, to the backup and at the provider.
     pub(crate) fn outside(&self, world: &World, out: &mut Vec<Next>) {
         self.disk(world, out);
+        self.lose_id(world, out);
         self.ledger(world, out);
         for invoice in 0..self.bounds.invoices {
             self.edits(world, invoice, out);
@@ -95,6 +96,20 @@ impl Machine {
         }
     }
 
+    /// Billing comes up on an empty store: a copy without its log, another file, an empty database. The invoices are
+    /// imported again.
+    fn lose_id(&self, world: &World, out: &mut Vec<Next>) {
+        if world.store.deployment == 1 || !keeps_edits(world, &Store::NEW) {
+            return;
+        }
+        let Some(mut next) = self.fault(world, Fault::IdLost) else { return };
+        next.store = Store { deployment: 1, ..Store::NEW };
+        (next.before, next.went_back, next.person) = (next.store, true, None);
+        self.restart_all(&mut next);
+        let nature = Nature::Fault(Fault::IdLost);
+        out.push(Next { step: Step::LoseId, nature, world: next });
+    }
+
     fn restart_all(&self, next: &mut World) {
         for at in 0..self.bounds.replicas {
             restart(next, at);
@@ -114,6 +129,21 @@ impl Machine {
             next.provider.rows = World::NEW.provider.rows;
             let nature = Nature::Fault(Fault::LedgerReplaced);
             out.push(Next { step: Step::ReplaceLedger, nature, world: next });
+        }
+        if !world.provider.set_back
+            && world.provider.rows != World::NEW.provider.rows
+            && (self.protocol.set_back_early || all_have_seen_a_row(world))
+            && let Some(mut next) = self.fault(world, Fault::LedgerSetBack)
+        {
+            next.provider.set_back = true;
+            next.provider.rows = World::NEW.provider.rows;
+            // Replicas read the store again within seconds, long before a ledger is restored.
+            if !self.protocol.set_back_early {
+                let seen = next.store.seen;
+                next.replicas.iter_mut().take(self.bounds.replicas).for_each(|replica| replica.seen |= seen);
+            }
+            let nature = Nature::Fault(Fault::LedgerSetBack);
+            out.push(Next { step: Step::SetLedgerBack, nature, world: next });
         }
         for (invoice, rows) in world.provider.rows.iter().enumerate() {
             for key in (0..KEYS_MAX).filter(|key| rows[*key].is_some()) {
@@ -165,7 +195,7 @@ impl Machine {
                     continue;
                 }
                 let expects = world.store.ledger;
-                let head = Head { credential: world.provider.credential, expects };
+                let head = Head { credential: world.provider.credential, expects, seen: world.store.seen };
                 let (key, amount) = (attempt.key, attempt.amount);
                 let request = Request { invoice: index(invoice), key, amount, head };
                 self.decide(world, at, &request, out);
@@ -253,6 +283,18 @@ fn all_expect_a_ledger(world: &World, replicas: usize) -> bool {
     stores.iter().flatten().all(|store| store.ledger.is_some()) && replicas && copies
 }
 
+/// Whether every store, and every request that is under way, names a row that was seen.
+fn all_have_seen_a_row(world: &World) -> bool {
+    let stores = [Some(world.store), Some(world.before), world.backup];
+    let waiting = world.replicas.iter().all(|replica| match replica.call {
+        Call::Waiting(_, head) => head.seen,
+        Call::Idle | Call::Claimed(_) | Call::Learnt(..) => true,
+    });
+    stores.iter().flatten().all(|store| store.seen)
+        && waiting
+        && world.copies.iter().all(|copies| *copies == 0)
+}
+
 /// Whether an invoice waits for something that no step of anybody here brings: a ledger that somebody must vouch for,
 /// or a key that stands under another account.
 pub(crate) fn waits_outside(protocol: &Protocol, world: &World, at: usize, invoice: &Invoice) -> bool {
@@ -261,5 +303,9 @@ pub(crate) fn waits_outside(protocol: &Protocol, world: &World, at: usize, invoi
         let shown = world.provider.credential;
         protocol.keeps == Keeps::KeysOfTwoAccounts && row.is_some_and(|row| row.credential != shown)
     };
-    world.provider.ledger == 1 || invoice.any(|attempt| attempt.state.is_open() && foreign(attempt.key))
+    let unknown = world.provider.deployment.is_some_and(|known| known != world.store.deployment);
+    world.provider.ledger == 1
+        || world.provider.set_back
+        || unknown
+        || invoice.any(|attempt| attempt.state.is_open() && foreign(attempt.key))
 }

@@ -91,6 +91,12 @@ pub(crate) struct Protocol {
     pub(crate) believes_unparked: bool,
     /// The ledger may be replaced although a request that names no ledger can still arrive or be made.
     pub(crate) replaced_early: bool,
+    /// The provider takes requests of every deployment.
+    pub(crate) ignores_deployments: bool,
+    /// The provider takes requests of those who have seen rows that its ledger lacks.
+    pub(crate) ignores_watermark: bool,
+    /// The ledger may be set back although a store or a request has not seen a row that it loses.
+    pub(crate) set_back_early: bool,
     /// The store may go back behind an edit, and an amount may be edited once it has gone back, though nobody has read
     /// the provider's ledger back.
     pub(crate) edits_unrepaired: bool,
@@ -111,6 +117,9 @@ pub(crate) const KEYS: Protocol = Protocol {
     believes_at_once: false,
     believes_unparked: false,
     replaced_early: false,
+    ignores_deployments: false,
+    ignores_watermark: false,
+    set_back_early: false,
     edits_unrepaired: false,
 };
 

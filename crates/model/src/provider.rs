@@ -1,12 +1,14 @@
 //! The payment service as the model runs it: one delivery, decided by the production rule for known keys.
-//! Modelled: that a delivery is one durable step, in the order ledger check, validation, key, decision.
+//! Modelled: that a delivery is one durable step, in the order ledger check, deployment check, validation,
+//! row that was seen, key, decision. Called: which deployment may charge.
 //! Knows no billing.
 
+use payments::deployments::{Admission, Facts, admit};
 use payments::keys::{Fingerprint, Key, Known, judge};
 use payments::ledger::{Entry, Row as LedgerRow, Seq, State};
 
 use crate::answers::Said;
-use crate::protocol::{Keeps, Protocol};
+use crate::protocol::{Keeps, KeyRule, Protocol};
 use crate::world::{Decision, Provider, Request, Row};
 
 /// What may come of one delivery: what is said, and what stands then.
@@ -17,8 +19,15 @@ pub(crate) fn deliver(protocol: &Protocol, provider: &Provider, request: &Reques
     if request.head.expects.is_some_and(|expected| expected != provider.ledger) {
         return vec![(Said::LedgerMismatch, *provider)];
     }
+    let Some(admitted) = admitted(protocol, provider, request) else {
+        return vec![(Said::DeploymentUnknown, *provider)];
+    };
+    let provider = &admitted;
     if request.amount == 0 && provider.invalid[usize::from(request.invoice)] {
         return vec![(Said::Invalid, *provider)];
+    }
+    if is_behind(protocol, provider, request) {
+        return vec![(Said::LedgerBehind, *provider)];
     }
     let known = match (protocol.keeps, row(provider, request)) {
         (Keeps::Nothing, _) | (_, None) => None,
@@ -29,6 +38,30 @@ pub(crate) fn deliver(protocol: &Protocol, provider: &Provider, request: &Reques
         Some(row) => vec![(repeat(protocol, row, request), *provider)],
         None => vec![decide(provider, request, true), decide(provider, request, false)],
     }
+}
+
+/// The provider once the request's deployment is known to it; `None` when it refuses it.
+fn admitted(protocol: &Protocol, provider: &Provider, request: &Request) -> Option<Provider> {
+    let names_one = protocol.keeps != Keeps::Nothing && protocol.keys == KeyRule::Derived;
+    if protocol.ignores_deployments || !names_one {
+        return Some(*provider);
+    }
+    let deployment = request.deployment();
+    let facts = Facts {
+        is_known: provider.deployment == Some(deployment),
+        has_others: provider.deployment.is_some_and(|known| known != deployment),
+        ..Facts::default()
+    };
+    match admit(facts) {
+        Admission::Known => Some(*provider),
+        Admission::Record(_) => Some(Provider { deployment: Some(deployment), ..*provider }),
+        Admission::Refused(_) => None,
+    }
+}
+
+/// Whether the ledger lacks a row that the caller has seen.
+fn is_behind(protocol: &Protocol, provider: &Provider, request: &Request) -> bool {
+    provider.set_back && request.head.seen && !protocol.ignores_watermark
 }
 
 /// The row of the request's key.
@@ -121,6 +154,9 @@ fn case(decision: Decision, same_account: bool, same_amount: bool) -> (LedgerRow
 /// A void: `None` when the provider does not do it, else whether the key stands as not charged now.
 pub(crate) fn void(protocol: &Protocol, provider: &mut Provider, request: &Request) -> Option<bool> {
     if request.head.expects.is_some_and(|expected| expected != provider.ledger) {
+        return None;
+    }
+    if is_behind(protocol, provider, request) {
         return None;
     }
     match row(provider, request) {

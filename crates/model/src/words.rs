@@ -102,6 +102,10 @@ fn outside(before: &World, next: &Next) -> String {
         Step::ChangeCredential => "billing shows another credential from now on".to_owned(),
         Step::MendCredential => "billing shows its first credential again".to_owned(),
         Step::ReplaceLedger => "the provider's ledger is replaced by an empty one".to_owned(),
+        Step::SetLedgerBack => {
+            "the provider's ledger is set back to its beginning and keeps its id".to_owned()
+        }
+        Step::LoseId => "billing comes up on an empty store with another deployment id".to_owned(),
         Step::ForgetKey(invoice, at) => {
             format!("the provider forgets key {} of I{}", key(crate::store::index(at)), invoice + 1)
         }

@@ -65,6 +65,10 @@ pub(crate) struct Store {
     pub(crate) invoices: [Invoice; INVOICES_MAX],
     /// The provider's ledger that it has settled with.
     pub(crate) ledger: Option<u8>,
+    /// Whether any row of that ledger was seen: of a ledger that is set back to its beginning, one is as good as all.
+    pub(crate) seen: bool,
+    /// Which deployment it is; 1 after the id was lost. Its keys follow from it.
+    pub(crate) deployment: u8,
 }
 
 /// An attempt as a replica claimed it.
@@ -83,6 +87,8 @@ pub(crate) struct Job {
 pub(crate) struct Head {
     pub(crate) credential: u8,
     pub(crate) expects: Option<u8>,
+    /// Whether it names a row that was seen.
+    pub(crate) seen: bool,
 }
 
 /// A request on the wire.
@@ -120,6 +126,8 @@ pub(crate) struct Replica {
     pub(crate) call: Call,
     /// The ledger that it expects; read from the store at start.
     pub(crate) ledger: Option<u8>,
+    /// Whether it has seen a row of that ledger; read from the store at start.
+    pub(crate) seen: bool,
 }
 
 /// What the provider decided for a key.
@@ -146,6 +154,10 @@ pub(crate) struct Provider {
     pub(crate) charges: [u8; INVOICES_MAX],
     /// Which ledger it has; 1 after it was replaced.
     pub(crate) ledger: u8,
+    /// Whether its ledger was set back to its beginning.
+    pub(crate) set_back: bool,
+    /// The deployment that it knows under billing's account.
+    pub(crate) deployment: Option<u8>,
     /// Which credential billing shows now.
     pub(crate) credential: u8,
     /// Whether the first amount of an invoice is one that it calls invalid.
@@ -194,20 +206,27 @@ impl Invoice {
 }
 
 impl Store {
-    const NEW: Self = Self { invoices: [Invoice::NEW; INVOICES_MAX], ledger: None };
+    pub(crate) const NEW: Self =
+        Self { invoices: [Invoice::NEW; INVOICES_MAX], ledger: None, seen: false, deployment: 0 };
 }
 
 impl Request {
+    /// The deployment that made it, as its key tells; random keys are all of the first one.
+    pub(crate) fn deployment(&self) -> u8 {
+        u8::from(usize::from(self.key) >= ATTEMPTS_MAX)
+    }
+
     /// Its bit in a set of copies.
     pub(crate) fn place(&self) -> u64 {
         let expects = self.head.expects.map_or(0, |ledger| ledger + 1);
         1 << (self.key | self.amount << 2 | self.head.credential << 3 | expects << 4)
     }
 
-    /// The copy at this place.
+    /// The copy at this place. That it names a row is not kept: a ledger is set back only when no copy is under way, and
+    /// whoever sends afterwards has seen one.
     pub(crate) fn at(invoice: u8, place: u8) -> Self {
         let expects = (place >> 4).checked_sub(1);
-        let head = Head { credential: place >> 3 & 1, expects };
+        let head = Head { credential: place >> 3 & 1, expects, seen: true };
         Self { invoice, key: place & 3, amount: place >> 2 & 1, head }
     }
 }
@@ -234,6 +253,8 @@ impl Provider {
         rows: [[None; KEYS_MAX]; INVOICES_MAX],
         charges: [0; INVOICES_MAX],
         ledger: 0,
+        set_back: false,
+        deployment: None,
         credential: 0,
         invalid: [false; INVOICES_MAX],
     };
@@ -251,7 +272,7 @@ impl World {
         store: Store::NEW,
         before: Store::NEW,
         backup: None,
-        replicas: [Replica { call: Call::Idle, ledger: None }; REPLICAS_MAX],
+        replicas: [Replica { call: Call::Idle, ledger: None, seen: false }; REPLICAS_MAX],
         copies: [0; INVOICES_MAX],
         provider: Provider::NEW,
         person: None,
@@ -304,7 +325,7 @@ const NO_ATTEMPT: Attempt =
 const LEASES: [Lease; 3] = [Lease::Held, Lease::Due, Lease::Never];
 const DECISIONS: [Decision; 3] = [Decision::Charged, Decision::Refused, Decision::Voided];
 const NO_JOB: Job = Job { invoice: 0, attempt: 0, in_doubt: false, sends: 0, key: 0, amount: 0 };
-const NO_HEAD: Head = Head { credential: 0, expects: None };
+const NO_HEAD: Head = Head { credential: 0, expects: None, seen: false };
 
 impl Store {
     fn visit(&mut self, codec: &mut impl Codec) {
@@ -312,6 +333,8 @@ impl Store {
             invoice.visit(codec);
         }
         ledger(&mut self.ledger, codec);
+        codec.flag(&mut self.seen);
+        codec.bits(&mut self.deployment, 1);
     }
 }
 
@@ -338,6 +361,7 @@ impl Invoice {
 impl Replica {
     fn visit(&mut self, codec: &mut impl Codec) {
         ledger(&mut self.ledger, codec);
+        codec.flag(&mut self.seen);
         let mut phase = match self.call {
             Call::Idle => 0,
             Call::Claimed(_) => 1,
@@ -357,6 +381,7 @@ impl Replica {
                 let mut head = if let Call::Waiting(_, head) = self.call { head } else { NO_HEAD };
                 codec.bits(&mut head.credential, 1);
                 ledger(&mut head.expects, codec);
+                codec.flag(&mut head.seen);
                 Call::Waiting(job, head)
             }
             _ => {
@@ -414,6 +439,8 @@ impl Provider {
             codec.bits(charges, 2);
         }
         codec.bits(&mut self.ledger, 1);
+        codec.flag(&mut self.set_back);
+        codec.option(&mut self.deployment, 0, |deployment, codec| codec.bits(deployment, 1));
         codec.bits(&mut self.credential, 1);
         for invalid in &mut self.invalid {
             codec.flag(invalid);
@@ -432,7 +459,7 @@ mod tests {
     #[test]
     fn a_packed_world_is_unpacked_unchanged() {
         let job = Job { invoice: 1, attempt: 1, in_doubt: true, sends: 3, key: 3, amount: 1 };
-        let head = Head { credential: 1, expects: Some(1) };
+        let head = Head { credential: 1, expects: Some(1), seen: true };
         let mut world = World::NEW;
         let attempt =
             Attempt { state: AttemptState::Voided, sends: 3, lease: Lease::Never, key: 3, amount: 1 };
@@ -443,7 +470,9 @@ mod tests {
             amount: 1,
             attempts: [Some(attempt); ATTEMPTS_MAX],
         };
-        world.store.ledger = Some(1);
+        (world.store.ledger, world.store.seen, world.store.deployment) = (Some(1), true, 1);
+        (world.provider.set_back, world.provider.deployment) = (true, Some(1));
+        world.before = world.store;
         world.backup = Some(world.store);
         world.replicas[0].call = Call::Waiting(job, head);
         world.replicas[1].call = Call::Learnt(job, Learnt::Answer(AnswerClass::NotSent));

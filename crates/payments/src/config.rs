@@ -36,7 +36,9 @@ pub struct Args {
     #[arg(long, env = "ALLOW_ANONYMOUS", value_name = "BOOL", help_heading = "Callers",
           num_args = 0..=1, default_missing_value = "true")]
     allow_anonymous: Option<String>,
-    /// File with one token per line of operators, who alone may then declare deployments [default: whoever may charge]
+    /// File with one token per line of operators, who may write through /v1 of billing from elsewhere, and who alone may
+    /// then declare deployments at payments [default:
+    /// whoever may charge]
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     operator_token_file: Option<String>,
     /// Share of charges that succeed, from 0 to 1 [default: 0.5]

@@ -11,9 +11,7 @@ use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
 use harness::Database;
 use harness::postgres::{Cut, CutPlan, Cutter, Pooler};
-use payments::deployments::{
-    Admission, DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, How, Unknown,
-};
+use payments::deployments::{Admission, DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, How, Unknown};
 use payments::keys::{Fingerprint, Key, Known, judge};
 use payments::ledger::postgres::{PostgresLedger, SCHEMA};
 use payments::ledger::sqlite::SqliteLedger;
@@ -486,7 +484,10 @@ async fn a_second_deployment_of_an_account_is_refused_until_it_is_declared() {
         let Declared::New(row) = ledger.declare_deployment(&declaration(0, second)).await.unwrap() else {
             panic!("it was not known");
         };
-        assert_eq!((row.how, row.why.as_deref(), row.actor.as_deref()), (How::Declared, Some("a second billing"), Some("ops")));
+        assert_eq!(
+            (row.how, row.why.as_deref(), row.actor.as_deref()),
+            (How::Declared, Some("a second billing"), Some("ops"))
+        );
         let again = ledger.declare_deployment(&declaration(0, second)).await.unwrap();
         assert_eq!(again, Declared::Known(row), "a declaration is taken once");
         drop(ledger);
@@ -521,7 +522,11 @@ async fn a_ledger_that_is_older_than_its_list_adopts_only_whose_keys_it_holds() 
     let key = Key::parse("bca1897f57e947286a9d2dcb4be588f1");
     for place in places() {
         let ledger = place.open().await;
-        let charged = Entry { key: key.clone(), reference: Some("I1".to_owned()), ..(*entry(None, 0, 1, true)).clone() };
+        let charged = Entry {
+            key: key.clone(),
+            reference: Some("I1".to_owned()),
+            ..(*entry(None, 0, 1, true)).clone()
+        };
         ledger.record(&entry(Some(9), 0, 1, true)).await.unwrap();
         ledger.record(&Arc::new(charged)).await.unwrap();
         let refused = Admission::Refused(Unknown::OtherKeys);

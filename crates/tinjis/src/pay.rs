@@ -235,7 +235,8 @@ mod tests {
                 "last_problem":{"reason":"deployment-unknown","status":412,"count":4,"hint":"run X"}}"#,
         )
         .unwrap();
-        let said = |pending, charging| advice(&run, Counts { pending, charging, attention: 0 }).pop().unwrap();
+        let said =
+            |pending, charging| advice(&run, Counts { pending, charging, attention: 0 }).pop().unwrap();
         let problem = "4 calls met deployment-unknown (412): run X";
         assert_eq!(said(2, 0), problem);
         assert_eq!(said(1, 1), problem);

@@ -53,7 +53,9 @@ fn another_billing(services: &Services, folder: &Path, url: &str) -> Process {
     }
     let billing = Process::start(spec);
     let rows: String = (1..=INVOICES)
-        .map(|n| format!("{{\"reference\":\"P{n}\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":\"1.00\"}}\n"))
+        .map(|n| {
+            format!("{{\"reference\":\"P{n}\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":\"1.00\"}}\n")
+        })
         .collect();
     let headers = [("Content-Type", "application/x-ndjson")];
     let imports = format!("{}/v1/imports", billing.url());
@@ -115,7 +117,8 @@ fn a_url_with_a_mode_opens_the_store_that_it_names_and_another_query_none() {
     let mut services = paid(None);
     services.stop_billing();
     let file = services.billing.db();
-    let folder = |file: &PathBuf| fs::read_dir(file.parent().expect("a folder")).expect("it is there").count();
+    let folder =
+        |file: &PathBuf| fs::read_dir(file.parent().expect("a folder")).expect("it is there").count();
     let before = folder(&file);
     for query in ["?mode=rwc", "?mode=rw"] {
         services.billing.set_env("DATABASE_URL", format!("sqlite:{}{query}", file.display()));

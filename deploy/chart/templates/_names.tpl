@@ -89,6 +89,9 @@ capabilities: {drop: [ALL]}
 - {name: PROVIDER_CERT, value: /var/run/tinjis/client-tls/tls.crt}
 - {name: PROVIDER_KEY, value: /var/run/tinjis/client-tls/tls.key}
 {{- end }}
+{{- with .Values.deploymentId }}
+- {name: DEPLOYMENT_ID, value: {{ . | quote }}}
+{{- end }}
 {{- range $name, $value := .Values.env }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}

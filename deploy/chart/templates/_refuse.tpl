@@ -70,6 +70,9 @@
 {{- if eq (toString $v.ports.business) (toString $v.ports.admin) }}
 {{- fail (printf "%s: the admin port %v is the business port too; metrics would be public." .Release.Name $v.ports.admin) }}
 {{- end }}
+{{- if and $v.deploymentId (ne $v.component "billing") }}
+{{- fail (printf "%s: deploymentId is billing's; %s has none." .Release.Name $v.component) }}
+{{- end }}
 {{- include "service.refuseInProduction" . }}
 {{- end }}
 
@@ -88,6 +91,9 @@
 {{- end }}
 {{- if eq (lower (toString (get $set "ALLOW_ANONYMOUS"))) "true" }}
 {{- fail (printf "%s: ALLOW_ANONYMOUS in production lets anybody charge." .Release.Name) }}
+{{- end }}
+{{- if and (eq $v.component "billing") (not $v.deploymentId) }}
+{{- fail (printf "%s: billing in production needs deploymentId, a UUID drawn once: a lost store must not come up as another deployment." .Release.Name) }}
 {{- end }}
 {{- if eq $v.store.kind "sqlite" }}
 {{- fail (printf "%s: SQLite in production ends with its node; use store.kind postgres." .Release.Name) }}

@@ -188,14 +188,7 @@ impl Client {
         said
     }
 
-    fn request(
-        &self,
-        uri: Uri,
-        key: &Key,
-        terms: Terms<'_>,
-        body: Bytes,
-        token: usize,
-    ) -> Request<Bytes> {
+    fn request(&self, uri: Uri, key: &Key, terms: Terms<'_>, body: Bytes, token: usize) -> Request<Bytes> {
         let mut request = self.post(uri, body, token);
         let headers = request.headers_mut();
         insert(headers, IDEMPOTENCY_KEY, key.as_str());
@@ -269,7 +262,14 @@ fn not_heard(failure: &Failure) -> Answer {
         Failure::Unknown(_) => (AnswerClass::InDoubt, Reason::NoAnswer),
     };
     let failure = Some(describe(failure));
-    Answer { verdict: Verdict { class, reason }, answered: false, status: None, ledger: None, seq: None, failure }
+    Answer {
+        verdict: Verdict { class, reason },
+        answered: false,
+        status: None,
+        ledger: None,
+        seq: None,
+        failure,
+    }
 }
 
 pub(super) fn describe(failure: &Failure) -> String {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use billing::invoice::{AttemptState, AttentionReason, InvoiceState};
+use billing::store::{LedgerAcceptance, LedgerSeen};
 
 use crate::provider::{LEDGER, Provider, Reply};
 use crate::support::{Billing, House, Plan, until};
@@ -117,6 +118,65 @@ async fn the_first_ledger_is_remembered_and_only_it_is_believed() {
     assert_eq!(provider.deliveries()[1].expect_ledger.as_deref(), Some(LEDGER));
     assert_eq!(house.states().await, [AttemptState::Charged, AttemptState::InDoubt]);
     assert_eq!(billing.metric("billing_breaker_open"), 1);
+}
+
+#[tokio::test]
+async fn the_last_row_that_was_seen_goes_with_each_request_and_survives_a_restart() {
+    let provider =
+        Provider::start(|delivery| Reply::charged().from_row(u32::try_from(delivery.invoice).unwrap() * 10))
+            .await;
+    let (house, billing) = house(1, &provider).await;
+    billing.pay().await;
+    let deployment = house.store.deployment().await.unwrap().0.to_string();
+    let first = &provider.deliveries()[0];
+    assert_eq!(
+        (first.ledger_seen.as_deref(), first.deployment.as_deref()),
+        (None, Some(deployment.as_str()))
+    );
+    let seen = house.store.ledger_seen().await.unwrap();
+    assert_eq!(seen, Some(LedgerSeen { ledger_id: LEDGER.to_owned(), seq: 10 }));
+    // Rows of another ledger, and lower ones of this, change nothing.
+    house.import(&["I2".to_owned(), "I3".to_owned()]).await;
+    provider.now(|delivery| match delivery.invoice {
+        2 => Reply::charged().from_row(4),
+        _ => Reply::charged().from_row(99).of_ledger("another"),
+    });
+    billing.pay().await;
+    let again = house.open(&provider.url, Plan::keys()).await;
+    again.pay().await;
+    let later = provider.deliveries().split_off(1);
+    assert!(later.iter().all(|delivery| delivery.ledger_seen.as_deref() == Some("10")), "{later:?}");
+    // A ledger that an operator accepted begins anew.
+    let acceptance = LedgerAcceptance {
+        ledger_id: "another".to_owned(),
+        reason: "restored".to_owned(),
+        actor: "ops".to_owned(),
+    };
+    again.engine.accept_ledger(&acceptance).await.unwrap();
+    assert_eq!(house.store.ledger_seen().await.unwrap().map(|seen| seen.seq), Some(0));
+    again.pay().await;
+    assert_eq!(provider.deliveries().last().unwrap().ledger_seen, None);
+}
+
+#[tokio::test]
+async fn a_412_of_our_payment_service_takes_the_send_back_and_is_shown_with_the_run() {
+    for reason in ["deployment-unknown", "ledger-behind", "ledger-mismatch"] {
+        let body = format!(r#"{{"type":"urn:tinjis:problem:{reason}"}}"#);
+        let provider = Provider::start(move |_| Reply::new(412, &body).problem().not_executed()).await;
+        for plan in [Plan::keys(), Plan::none()] {
+            let house = House::with(20).await;
+            let billing = house.open(&provider.url, plan).await;
+            let before = provider.deliveries().len();
+            let (run, _) = billing.pay().await;
+            let calls = provider.deliveries().len() - before;
+            assert!(calls <= 4, "single calls probe, nothing else is sent: {calls}");
+            assert!(house.states().await.iter().all(|state| *state == AttemptState::Intent));
+            assert_eq!(house.count(InvoiceState::Attention).await, 0);
+            let stored = house.store.run(run).await.unwrap().unwrap().problem.unwrap();
+            assert_eq!((stored.reason.as_str(), stored.status), (reason, Some(412)));
+            assert_eq!(usize::try_from(stored.count).unwrap(), calls);
+        }
+    }
 }
 
 #[tokio::test]

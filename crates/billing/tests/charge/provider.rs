@@ -28,6 +28,8 @@ pub(crate) struct Delivery {
     pub(crate) body: String,
     pub(crate) token: Option<String>,
     pub(crate) expect_ledger: Option<String>,
+    pub(crate) ledger_seen: Option<String>,
+    pub(crate) deployment: Option<String>,
 }
 
 /// How a delivery ends.
@@ -38,6 +40,7 @@ pub(crate) struct Reply {
     content_type: &'static str,
     echo: bool,
     ledger: Option<&'static str>,
+    seq: Option<u32>,
     not_executed: bool,
     lost: bool,
     held: bool,
@@ -46,7 +49,17 @@ pub(crate) struct Reply {
 impl Reply {
     pub(crate) fn new(status: u16, body: &str) -> Self {
         let (body, content_type, ledger) = (body.to_owned(), "application/json", Some(LEDGER));
-        Self { status, body, content_type, echo: true, ledger, not_executed: false, lost: false, held: false }
+        Self {
+            status,
+            body,
+            content_type,
+            echo: true,
+            ledger,
+            seq: None,
+            not_executed: false,
+            lost: false,
+            held: false,
+        }
     }
 
     pub(crate) fn charged() -> Self {
@@ -63,6 +76,11 @@ impl Reply {
 
     pub(crate) fn of_ledger(self, ledger: &'static str) -> Self {
         Self { ledger: Some(ledger), ..self }
+    }
+
+    /// From this row of the ledger.
+    pub(crate) fn from_row(self, seq: u32) -> Self {
+        Self { seq: Some(seq), ..self }
     }
 
     pub(crate) fn not_executed(self) -> Self {
@@ -178,6 +196,8 @@ async fn charge(
             body: String::from_utf8(body.to_vec()).unwrap(),
             token: header(&headers, "x-token"),
             expect_ledger: header(&headers, "expect-ledger"),
+            ledger_seen: header(&headers, "ledger-seen"),
+            deployment: header(&headers, "deployment-id"),
             key,
         };
         deliveries.push(delivery.clone());
@@ -202,6 +222,9 @@ async fn charge(
     }
     if let Some(ledger) = reply.ledger {
         headers.insert("ledger-id", HeaderValue::from_static(ledger));
+    }
+    if let Some(seq) = reply.seq {
+        headers.insert("ledger-seq", HeaderValue::from(seq));
     }
     if reply.not_executed {
         headers.insert("not-executed", HeaderValue::from_static("true"));

@@ -54,7 +54,9 @@ impl SqliteUrl {
         match self.mode {
             SqliteMode::ReadWriteCreate => Ok(&self.path),
             _ if self.path.exists() => Ok(&self.path),
-            _ => Err(format!("{path} does not exist, and mode=ro and mode=rw make no file: correct the path")),
+            _ => {
+                Err(format!("{path} does not exist, and mode=ro and mode=rw make no file: correct the path"))
+            }
         }
     }
 }
@@ -130,7 +132,9 @@ fn file(url: &str) -> Result<SqliteUrl, String> {
         Some("mode=rw") => SqliteMode::ReadWrite,
         Some("mode=rwc") => SqliteMode::ReadWriteCreate,
         Some(query) => {
-            return Err(format!("\"?{query}\" is not understood: mode=ro, mode=rw and mode=rwc are, one of them"));
+            return Err(format!(
+                "\"?{query}\" is not understood: mode=ro, mode=rw and mode=rwc are, one of them"
+            ));
         }
     };
     let path = rest.strip_prefix("//").unwrap_or(rest);
@@ -194,7 +198,8 @@ mod tests {
             let wanted = DatabaseUrl::Sqlite(SqliteUrl { path: "q.db".into(), mode });
             assert_eq!(resolve(&format!("sqlite:q.db{query}"), "", ""), Ok(wanted), "{query}");
         }
-        for wrong in ["?", "?mode=", "?mode=memory", "?mode=rwc&cache=shared", "?cache=shared", "#", "?mode=rw#x"]
+        for wrong in
+            ["?", "?mode=", "?mode=memory", "?mode=rwc&cache=shared", "?cache=shared", "#", "?mode=rw#x"]
         {
             assert!(resolve(&format!("sqlite:q.db{wrong}"), "", "").is_err(), "{wrong}");
         }

@@ -118,7 +118,9 @@ pub(super) async fn void(
         Ok(Some(row)) if row.state == RowState::Charged => {
             Problem::new(StatusCode::CONFLICT).detail("the key was charged").into_response()
         }
-        Ok(Some(row)) => ([(LEDGER_SEQ, HeaderValue::from(row.seq.0))], Json(Item::new(&row))).into_response(),
+        Ok(Some(row)) => {
+            ([(LEDGER_SEQ, HeaderValue::from(row.seq.0))], Json(Item::new(&row))).into_response()
+        }
         Err(error) => failed(&error),
     }
 }

@@ -150,7 +150,10 @@ pub struct Page {
 
 /// A ledger without rows has no memory of what was charged: where there was one before, the wrong one is open.
 fn warn_of_new(id: &str) {
-    tracing::warn!(ledger.id = id, "the ledger is new and empty: nothing that was charged before is known to it");
+    tracing::warn!(
+        ledger.id = id,
+        "the ledger is new and empty: nothing that was charged before is known to it"
+    );
 }
 
 /// The durable side of the payment service. Each method is one durable transaction: when it returns `Ok`, the fact

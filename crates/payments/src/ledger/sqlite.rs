@@ -23,11 +23,7 @@ use crate::keys::{Fingerprint, Key};
 const MIGRATIONS: &[Migration] = &[
     Migration { name: "ledger", sql: include_str!("sqlite/0001_ledger.sql"), breaks_older: true },
     Migration { name: "ledger by account", sql: BY_ACCOUNT, breaks_older: false },
-    Migration {
-        name: "deployments",
-        sql: include_str!("sqlite/0003_deployments.sql"),
-        breaks_older: false,
-    },
+    Migration { name: "deployments", sql: include_str!("sqlite/0003_deployments.sql"), breaks_older: false },
 ];
 
 /// A page of one account's rows among many others'; each entry ends with the row's number.

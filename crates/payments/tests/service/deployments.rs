@@ -37,7 +37,10 @@ fn another_deployment_of_the_account_executes_nothing_until_it_is_declared() {
     let known = site.get("/v1/deployments").json();
     let known: Vec<_> = known["items"].as_array().unwrap().iter().map(|row| row["how"].clone()).collect();
     assert_eq!(known, ["first", "declared"]);
-    assert_eq!(site.ask("SELECT count(*) FROM ledger_deployments WHERE why = 'a second billing' AND actor = 'ops'"), 1);
+    assert_eq!(
+        site.ask("SELECT count(*) FROM ledger_deployments WHERE why = 'a second billing' AND actor = 'ops'"),
+        1
+    );
 }
 
 #[test]
@@ -86,8 +89,13 @@ fn each_keyed_answer_names_its_row_and_a_row_that_is_missing_stops_everything() 
     for (key, seq) in [("k1", "1"), ("k2", "2"), ("k1", "1")] {
         assert_eq!(site.charge(key).header("ledger-seq"), Some(seq), "{key}");
     }
-    assert_eq!(site.post("/", &[], GOOD).header("ledger-seq"), None, "answers without a key stay as they are");
-    let reused = site.post("/", &[("Idempotency-Key", "k2")], r#"{"customer_id":9,"currency":"USD","value":1}"#);
+    assert_eq!(
+        site.post("/", &[], GOOD).header("ledger-seq"),
+        None,
+        "answers without a key stay as they are"
+    );
+    let reused =
+        site.post("/", &[("Idempotency-Key", "k2")], r#"{"customer_id":9,"currency":"USD","value":1}"#);
     assert_eq!((problem(&reused).1.as_str(), reused.header("ledger-seq")), ("key-reused", Some("2")));
     assert_eq!(site.post("/v1/ledger/k9/void", &[], "").header("ledger-seq"), Some("4"));
     assert_eq!(site.charge("k9").header("ledger-seq"), Some("4"), "a tombstone is a row too");

@@ -162,7 +162,7 @@ fn below_the_schema_nobody_is_ready_and_above_it_everybody() {
     let Some(database) = Database::fresh("readiness by schema") else { return };
     let (mut process, _dir) = replica(&database, &[]);
     process.spawn();
-    let below = "at step 0, and this program needs step 2: run `payments migrate`";
+    let below = "at step 0, and this program needs step";
     until_not_ready(&process, &[below]);
     let alive = try_call("GET", &format!("{}/livez", process.admin_url()), &[], b"").expect("an answer");
     assert_eq!(alive.status, 200, "liveness never asks a database");
@@ -171,12 +171,12 @@ fn below_the_schema_nobody_is_ready_and_above_it_everybody() {
     until_ready(&process);
     process.run_to_end("migrate");
 
-    database.run("INSERT INTO payments_migrations VALUES (3, 'of a later program', false, 0)");
+    database.run("INSERT INTO payments_migrations SELECT max(version) + 1, 'of a later program', false, 0 FROM payments_migrations");
     let (mut older, _other) = replica(&database, &["--success-rate", "1"]);
     older.start_again();
     assert_eq!(charge(&older.url(), "above").expect("an answer").status, 200);
 
-    database.run("UPDATE payments_migrations SET breaks_older = true WHERE version = 3");
+    database.run("UPDATE payments_migrations SET breaks_older = true WHERE name = 'of a later program'");
     until_not_ready(&older, &["made incompatible by a newer program"]);
 }
 
@@ -196,7 +196,7 @@ fn several_migrators_at_once_are_one() {
             scope.spawn(|| replica(&database, &[]).0.run_to_end("migrate"));
         }
     });
-    assert_eq!(database.ask("SELECT count(*) FROM payments_migrations"), 2);
+    assert_eq!(database.ask("SELECT max(version) - count(*) FROM payments_migrations"), 0);
 }
 
 #[test]

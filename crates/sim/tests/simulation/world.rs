@@ -153,7 +153,8 @@ impl World {
         let faults = Faults::new(seed, Script::parse(&self.plan.script)?);
         let counters = Counters::new(&telemetry.metrics);
         let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
-        let app = App::new(charger, ledger, ledger_id, Callers::by_token(None, None)?, None, shutdown.clone());
+        let app =
+            App::new(charger, ledger, ledger_id, Callers::by_token(None, None)?, None, shutdown.clone());
         let routes = observe(payments::http::router(app), &telemetry);
         let door = Box::new(Door::open(PAYMENTS_PORT).await?);
         Server::given(door, routes, Limits::default()).serve(shutdown).await;

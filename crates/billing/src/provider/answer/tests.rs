@@ -43,6 +43,8 @@ const TABLE: &[Case] = &[
     (409, PROBLEM, r#"{"type":"urn:tinjis:problem:key-in-flight"}"#, Keyed, InDoubt, "key-in-flight"),
     (403, PROBLEM, r#"{"type":"urn:tinjis:problem:key-foreign"}"#, Keyed, WRONG, "key-foreign"),
     (412, PROBLEM, r#"{"type":"urn:tinjis:problem:ledger-mismatch"}"#, Keyed, WRONG, "ledger-mismatch"),
+    (412, PROBLEM, r#"{"type":"urn:tinjis:problem:deployment-unknown"}"#, NotExecuted, WRONG, "deployment-unknown"),
+    (412, PROBLEM, r#"{"type":"urn:tinjis:problem:ledger-behind"}"#, NotExecuted, WRONG, "ledger-behind"),
     (400, PROBLEM, r#"{"type":"urn:tinjis:problem:validation"}"#, Keyed, Invalid, "validation"),
     (422, PROBLEM, r#"{"type":"urn:tinjis:problem:validation"}"#, Keyed, Invalid, "validation"),
     (410, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided","result":false}"#, Keyed, InDoubt, "contradictory"),

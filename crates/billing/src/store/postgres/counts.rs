@@ -5,8 +5,8 @@ use chassis::postgres::{Lane, Param, PgError, Postgres, Result, Tx, Type, get};
 
 use super::schema::SHARD;
 use crate::invoice::RunId;
-use crate::store::{Counts, LedgerSeen};
 use crate::store::sheet::Sheet;
+use crate::store::{Counts, LedgerSeen};
 
 pub(super) const INVOICES: &str = "
     SELECT coalesce(sum(pending), 0)::bigint, coalesce(sum(charging), 0)::bigint, coalesce(sum(paid), 0)::bigint,

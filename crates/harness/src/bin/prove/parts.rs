@@ -36,7 +36,7 @@ const fn test(name: &'static str, args: &'static [&'static str], small: Variable
 pub(crate) const NOTHING_LEFT_OUT: (&str, &str) = ("CI", "true");
 
 /// In the order of the table. Where most of the time is waiting, several tests go on at once.
-static PARTS: [Part; 13] = [
+static PARTS: [Part; 14] = [
     test(
         "model",
         &["test", "--workspace", "--bin", "model", "--", "--nocapture", "the_protocol"],
@@ -58,6 +58,14 @@ static PARTS: [Part; 13] = [
         full: &[("STORE_WALKS", "200")],
         is_heavy: false,
         plain: Some("every walk agrees with the model of a store"),
+    },
+    Part {
+        name: "identity",
+        args: &["test", "--workspace", "--test", "identity"],
+        small: &[],
+        full: &[],
+        is_heavy: false,
+        plain: Some("a lost store and a ledger set back charge nobody"),
     },
     test(
         "kill matrix",

@@ -133,13 +133,15 @@ pub(super) async fn list(database: &Postgres, account: &str) -> Result<Vec<Deplo
 }
 
 fn of_account() -> String {
-    format!("SELECT {COLUMNS} FROM ledger_deployments WHERE account = $1 ORDER BY id LIMIT {}", DEPLOYMENTS_MAX + 1)
+    format!(
+        "SELECT {COLUMNS} FROM ledger_deployments WHERE account = $1 ORDER BY id LIMIT {}",
+        DEPLOYMENTS_MAX + 1
+    )
 }
 
 fn read_row(row: &SqlRow) -> Result<DeploymentRow> {
     let (id, how): (&str, &str) = (get(row, 0)?, get(row, 2)?);
-    let deployment =
-        Uuid::parse_str(id).map_err(|_| PgError::Corrupt(format!("deployment_id {id:?}")))?;
+    let deployment = Uuid::parse_str(id).map_err(|_| PgError::Corrupt(format!("deployment_id {id:?}")))?;
     Ok(DeploymentRow {
         deployment: DeploymentId(deployment),
         account: get(row, 1)?,

@@ -31,11 +31,7 @@ pub const SCHEMA: Schema = Schema {
     steps: &[
         Migration { name: "ledger", sql: include_str!("0001_ledger.sql"), breaks_older: true },
         Migration { name: "ledger by account", sql: BY_ACCOUNT, breaks_older: false },
-        Migration {
-            name: "deployments",
-            sql: include_str!("0003_deployments.sql"),
-            breaks_older: false,
-        },
+        Migration { name: "deployments", sql: include_str!("0003_deployments.sql"), breaks_older: false },
     ],
 };
 
