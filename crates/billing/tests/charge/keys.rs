@@ -123,7 +123,7 @@ async fn the_first_ledger_is_remembered_and_only_it_is_believed() {
 #[tokio::test]
 async fn the_last_row_that_was_seen_goes_with_each_request_and_survives_a_restart() {
     let provider =
-        Provider::start(|delivery| Reply::charged().from_row(u32::try_from(delivery.invoice).unwrap() * 10))
+        Provider::start(|delivery| Reply::charged().with_row(u32::try_from(delivery.invoice).unwrap() * 10))
             .await;
     let (house, billing) = house(1, &provider).await;
     billing.pay().await;
@@ -138,8 +138,8 @@ async fn the_last_row_that_was_seen_goes_with_each_request_and_survives_a_restar
     // Rows of another ledger, and lower ones of this, change nothing.
     house.import(&["I2".to_owned(), "I3".to_owned()]).await;
     provider.now(|delivery| match delivery.invoice {
-        2 => Reply::charged().from_row(4),
-        _ => Reply::charged().from_row(99).of_ledger("another"),
+        2 => Reply::charged().with_row(4),
+        _ => Reply::charged().with_row(99).of_ledger("another"),
     });
     billing.pay().await;
     let again = house.open(&provider.url, Plan::keys()).await;

@@ -79,7 +79,7 @@ impl Reply {
     }
 
     /// From this row of the ledger.
-    pub(crate) fn from_row(self, seq: u32) -> Self {
+    pub(crate) fn with_row(self, seq: u32) -> Self {
         Self { seq: Some(seq), ..self }
     }
 

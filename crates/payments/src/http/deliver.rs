@@ -18,7 +18,7 @@ use crate::ledger::{LedgerId, Seq};
 
 mod preconditions;
 
-pub(super) use preconditions::{behind, check_ledger, read_seen};
+pub(super) use preconditions::{behind, check_ledger, not_executed, read_seen};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -106,7 +106,7 @@ async fn admit(
     key: Option<Key>,
     body: Body,
 ) -> Result<charge::Request, Response> {
-    check_ledger(app, &head.headers).map_err(IntoResponse::into_response)?;
+    check_ledger(app, &head.headers).map_err(not_executed)?;
     let seen = read_seen(&head.headers).map_err(IntoResponse::into_response)?;
     let account =
         head.extensions.get::<Account>().cloned().expect("the guard lets no one in without an account");

@@ -13,7 +13,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::App;
-use super::deliver::{LEDGER_SEQ, bad_key, behind, check_ledger, foreign, read_seen, unavailable};
+use super::deliver::{
+    LEDGER_SEQ, bad_key, behind, check_ledger, foreign, not_executed, read_seen, unavailable,
+};
 use crate::keys::Key;
 use crate::ledger::{LedgerError, PAGE_MAX, Row, Seq, State as RowState};
 
@@ -105,7 +107,7 @@ pub(super) async fn void(
     headers: HeaderMap,
 ) -> Response {
     if let Err(mismatch) = check_ledger(&app, &headers) {
-        return mismatch;
+        return not_executed(mismatch);
     }
     let seen = match read_seen(&headers) {
         Ok(seen) => seen,

@@ -20,18 +20,18 @@ const LEDGER_SEEN: HeaderName = HeaderName::from_static("ledger-seen");
 const DEPLOYMENT_ID: HeaderName = HeaderName::from_static("deployment-id");
 
 /// Refuses a caller that expects another ledger.
-pub(in crate::http) fn check_ledger(app: &App, headers: &HeaderMap) -> Result<(), Response> {
+pub(in crate::http) fn check_ledger(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     let is_ours = |value: &HeaderValue| {
         value.to_str().ok().and_then(|text| Uuid::parse_str(text.trim()).ok()) == Some(app.0.ledger_id.0)
     };
     if headers.get_all(EXPECT_LEDGER).iter().all(is_ours) {
         return Ok(());
     }
-    Err(not_executed(Problem::named(
+    Err(Problem::named(
         StatusCode::PRECONDITION_FAILED,
         "ledger-mismatch",
         "This is another ledger than the caller expects; nothing was executed",
-    )))
+    ))
 }
 
 /// The row that the caller has seen; the ledger checks it in the step that executes.
@@ -85,7 +85,8 @@ fn unknown(deployment: DeploymentId, why: Unknown) -> Response {
     not_executed(problem.detail(format!("deployment {}: {why}", deployment.0)))
 }
 
-fn not_executed(problem: Problem) -> Response {
+/// A refusal that was decided before anything was executed, with the mark that says so.
+pub(in crate::http) fn not_executed(problem: Problem) -> Response {
     ([(NOT_EXECUTED, "true")], problem).into_response()
 }
 
