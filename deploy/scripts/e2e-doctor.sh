@@ -131,7 +131,7 @@ interrupted() {
   set +m
   doctor=$!
   for _ in {1..600}; do
-    if grep -q 'trials from' "$out/doctor"; then break; fi
+    if grep -q 'checks from' "$out/doctor"; then break; fi
     read -rt 0.2 <> <(:) || true
   done
   [[ -n $(k get pods --all-namespaces --selector tinjis.io/doctor --output name) ]] || red "the doctor made no pod: $(<"$out/doctor")"
@@ -147,8 +147,8 @@ doctored() {
   doctor --junit "$out/doctor.xml" --json "$out/doctor.json"
   says 0 'production: green' 'production as it stands, evictions too'
   cp "$out/doctor" "$out/doctor.green"
-  with policy 1 'look at: shut: networkpolicy payments/payments is not there' 'its NetworkPolicy deleted'
-  with policies 1 'look at: networkpolicy payments/payments is not there' 'each NetworkPolicy of payments deleted'
+  with policy 1 'look at: blocked: networkpolicy payments/payments does not exist' 'its NetworkPolicy deleted'
+  with policies 1 'look at: networkpolicy payments/payments does not exist' 'each NetworkPolicy of payments deleted'
   with hole 1 'networkpolicy payments/e2e-hole' 'a policy that lets in a caller'"'"'s labels from everywhere'
   with role 1 'Role payments/team by RoleBinding payments/team' 'the Role of the team widened'
   with exec 1 'group team-payments may create pods/exec in payments: Role payments/team' 'a team that may execute in pods'

@@ -40,7 +40,7 @@ enum Sub {
     Verify(VerifyArgs),
     /// Show what waits for a person, decide it by key or by reason, or show what was decided
     Resolve(ResolveArgs),
-    /// Try whether an environment on Kubernetes is as closed as it should be: exit code 0 it is, 1 it is not, 2 cannot tell
+    /// Test the isolation of a Kubernetes environment: exit code 0 green, 1 red, 2 inconclusive
     Doctor(DoctorArgs),
     /// Run one service in this process: `run billing …`, payments, pinger or ponger, with the service's own settings
     #[command(hide = true)]
@@ -144,21 +144,21 @@ struct ResolveArgs {
 
 #[derive(Debug, clap::Args)]
 struct DoctorArgs {
-    /// What is expected, in TOML, such as deploy/envs/production/doctor.toml
+    /// Expectations file (TOML), such as deploy/envs/production/doctor.toml
     expectations: PathBuf,
-    /// Image of this program, which the probes run
+    /// Image of this program for the probe pods
     #[arg(long, env = "DOCTOR_IMAGE", value_name = "IMAGE")]
     image: Option<String>,
-    /// How to call kubectl, which finds the cluster; not needed in a pod
+    /// kubectl command, flags allowed; unused in a pod with a ServiceAccount [default: kubectl]
     #[arg(long, env = "KUBECTL", value_name = "PROGRAM")]
     kubectl: Option<String>,
     /// Write a JUnit report to this file
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Write everything as JSON to this file
+    /// Write a JSON report to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Evict no pod: disruption budgets are not tried
+    /// Skip the evictions that test disruption budgets
     #[arg(long)]
     no_evictions: bool,
 }
@@ -168,19 +168,16 @@ impl DoctorArgs {
         let expectations = problems.take("EXPECTATIONS", doctor::expectations(&self.expectations));
         let image = self.image.filter(|image| !image.is_empty());
         if image.is_none() {
-            problems.add("--image (DOCTOR_IMAGE)", "must be given: the probes run it");
+            problems.add("--image (DOCTOR_IMAGE)", "is required: the image of the probe pods");
         }
-        Some(Command::Doctor(Box::new(doctor::Options {
+        let kubectl = self.kubectl.filter(|name| !name.is_empty());
+        let checks = ::doctor::Options {
             expectations: expectations?,
             image: image?,
-            kubectl: self
-                .kubectl
-                .filter(|name| !name.is_empty())
-                .unwrap_or_else(|| KUBECTL_DEFAULT.to_owned()),
-            junit: self.junit,
-            json: self.json,
+            kubectl: kubectl.unwrap_or_else(|| KUBECTL_DEFAULT.to_owned()),
             evictions: !self.no_evictions,
-        })))
+        };
+        Some(Command::Doctor(Box::new(doctor::Options { checks, junit: self.junit, json: self.json })))
     }
 }
 

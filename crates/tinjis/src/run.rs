@@ -31,7 +31,7 @@ pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
         "pinger" => Some(pingpong::pinger::run(words)),
         #[cfg(feature = "services")]
         "ponger" => Some(pingpong::ponger::run(words)),
-        "probe" => Some(doctor::probe::run(words)),
+        "probe" => Some(doctor::probe(words)),
         "load" => Some(load::run(words)),
         _ => None,
     }

@@ -1,23 +1,22 @@
-//! What a team may do, as the request that tries it, and which Role and binding grant it. Pure: reads the objects
-//! that it is given. Knows no connection.
+//! Permissions (a verb and a resource): the request that tests one, and the Roles and bindings that grant it. Pure;
+//! knows no connection.
 
 use http::Method;
 use serde_json::{Value, json};
 
-use super::kube::As;
+use crate::kube::Identity;
 
-/// Name of an object that is not there: whoever may touch it learns that, whoever may not is refused before.
-const NOBODY: &str = "tinjis-doctor-no-such-object";
+/// The name of an object that does not exist: authorized requests get 404, others are refused before.
+const ABSENT_OBJECT: &str = "tinjis-doctor-no-such-object";
 
-/// A verb on a kind of object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Deed {
-    pub(super) verb: Verb,
-    pub(super) resource: &'static Resource,
+pub(crate) struct Permission {
+    pub(crate) verb: Verb,
+    pub(crate) resource: &'static Resource,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(crate) enum Verb {
     Get,
     List,
     Create,
@@ -26,9 +25,9 @@ pub(super) enum Verb {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Resource {
-    pub(super) plural: &'static str,
-    pub(super) group: &'static str,
+pub(crate) struct Resource {
+    pub(crate) plural: &'static str,
+    pub(crate) group: &'static str,
     version: &'static str,
     kind: &'static str,
 }
@@ -63,10 +62,10 @@ static RESOURCES: [Resource; 18] = [
     resource("rolebindings", "rbac.authorization.k8s.io", "v1", "RoleBinding"),
 ];
 
-impl Deed {
-    /// From words such as `patch deployments`.
-    pub(super) fn parse(words: &str) -> Option<Self> {
-        let (verb, plural) = words.split_once(' ')?;
+impl Permission {
+    /// Parses text such as `patch deployments`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (verb, plural) = text.split_once(' ')?;
         let verb = match verb {
             "get" => Verb::Get,
             "list" => Verb::List,
@@ -79,15 +78,16 @@ impl Deed {
         Some(Self { verb, resource })
     }
 
-    /// The request, on this object or on one that is not there, and of parts always on that; it changes nothing.
-    pub(super) fn request(&self, namespace: &str, name: Option<&str>) -> (Method, String, Option<Value>) {
+    /// A request that needs the permission and changes nothing. It targets this object or an absent one; subresources
+    /// always an absent one.
+    pub(crate) fn request(&self, namespace: &str, name: Option<&str>) -> (Method, String, Option<Value>) {
         let all = self.resource.path(namespace);
-        let one = match self.resource.part() {
-            None => format!("{all}/{}", name.unwrap_or(NOBODY)),
-            Some(part) => format!("{all}/{NOBODY}/{part}"),
+        let one = match self.resource.subresource() {
+            None => format!("{all}/{}", name.unwrap_or(ABSENT_OBJECT)),
+            Some(subresource) => format!("{all}/{ABSENT_OBJECT}/{subresource}"),
         };
         match self.verb {
-            Verb::Create if self.resource.part().is_some() => (Method::POST, one, None),
+            Verb::Create if self.resource.subresource().is_some() => (Method::POST, one, None),
             Verb::Get => (Method::GET, one, None),
             Verb::List => (Method::GET, format!("{all}?limit=1"), None),
             Verb::Create => {
@@ -98,7 +98,7 @@ impl Deed {
                 let body = json!({
                     "apiVersion": version,
                     "kind": self.resource.kind,
-                    "metadata": {"name": NOBODY, "namespace": namespace},
+                    "metadata": {"name": ABSENT_OBJECT, "namespace": namespace},
                 });
                 (Method::POST, format!("{all}?dryRun=All"), Some(body))
             }
@@ -110,7 +110,7 @@ impl Deed {
         }
     }
 
-    fn verb_name(&self) -> &'static str {
+    fn verb(&self) -> &'static str {
         match self.verb {
             Verb::Get => "get",
             Verb::List => "list",
@@ -121,41 +121,41 @@ impl Deed {
     }
 }
 
-impl std::fmt::Display for Deed {
+impl std::fmt::Display for Permission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.verb_name(), self.resource.plural)
+        write!(f, "{} {}", self.verb(), self.resource.plural)
     }
 }
 
 impl Resource {
-    /// All such objects of a namespace, or those that it is a part of.
-    pub(super) fn path(&self, namespace: &str) -> String {
-        let plural = self.plural.split_once('/').map_or(self.plural, |(whole, _)| whole);
+    /// The collection's path in a namespace; for a subresource, that of its parent.
+    pub(crate) fn path(&self, namespace: &str) -> String {
+        let plural = self.plural.split_once('/').map_or(self.plural, |(parent, _)| parent);
         match self.group {
             "" => format!("/api/{}/namespaces/{namespace}/{plural}", self.version),
             group => format!("/apis/{group}/{}/namespaces/{namespace}/{plural}", self.version),
         }
     }
 
-    /// The part of an object that it is, such as `exec` of pods.
-    fn part(&self) -> Option<&'static str> {
-        self.plural.split_once('/').map(|(_, part)| part)
+    /// Such as `exec` of `pods/exec`.
+    fn subresource(&self) -> Option<&'static str> {
+        self.plural.split_once('/').map(|(_, subresource)| subresource)
     }
 }
 
-/// What grants the deed to them: `Role payments/team by RoleBinding payments/team`; one for each that does.
-pub(super) fn grants(
-    deed: &Deed,
+/// Each grant of the permission to the identity, as `Role payments/team by RoleBinding payments/team`.
+pub(crate) fn grants(
+    permission: &Permission,
     name: Option<&str>,
-    who: &As,
+    identity: &Identity,
     bindings: &[Value],
     roles: &[Value],
 ) -> Vec<String> {
-    let theirs = bindings.iter().filter(|binding| {
+    let matching = bindings.iter().filter(|binding| {
         let subjects = binding["subjects"].as_array();
-        subjects.is_some_and(|subjects| subjects.iter().any(|subject| is(subject, who)))
+        subjects.is_some_and(|subjects| subjects.iter().any(|subject| matches(subject, identity)))
     });
-    let granted = theirs.filter_map(|binding| {
+    let granted = matching.filter_map(|binding| {
         let (kind, role) = (&binding["roleRef"]["kind"], &binding["roleRef"]["name"]);
         let namespace = &binding["metadata"]["namespace"];
         let role = roles.iter().find(|candidate| {
@@ -166,35 +166,35 @@ pub(super) fn grants(
         let rules = role["rules"].as_array()?;
         rules
             .iter()
-            .any(|rule| allows(rule, deed, name))
-            .then(|| format!("{} by {}", full(role), full(binding)))
+            .any(|rule| allows(rule, permission, name))
+            .then(|| format!("{} by {}", qualified_name(role), qualified_name(binding)))
     });
     granted.collect()
 }
 
-fn is(subject: &Value, who: &As) -> bool {
-    match who {
-        As::Account(namespace, name) if subject["kind"] == "ServiceAccount" => {
+fn matches(subject: &Value, identity: &Identity) -> bool {
+    match identity {
+        Identity::ServiceAccount(namespace, name) if subject["kind"] == "ServiceAccount" => {
             subject["namespace"] == **namespace && subject["name"] == **name
         }
-        _ => subject["kind"] == "Group" && who.groups().iter().any(|group| subject["name"] == **group),
+        _ => subject["kind"] == "Group" && identity.groups().iter().any(|group| subject["name"] == **group),
     }
 }
 
-fn allows(rule: &Value, deed: &Deed, name: Option<&str>) -> bool {
+fn allows(rule: &Value, permission: &Permission, name: Option<&str>) -> bool {
     let has = |list: &Value, wanted: &str| {
         list.as_array().is_some_and(|list| list.iter().any(|item| item == "*" || item == wanted))
     };
     let names = rule["resourceNames"]
         .as_array()
         .is_none_or(|names| names.is_empty() || names.iter().any(|candidate| candidate.as_str() == name));
-    has(&rule["apiGroups"], deed.resource.group)
-        && has(&rule["resources"], deed.resource.plural)
-        && has(&rule["verbs"], deed.verb_name())
+    has(&rule["apiGroups"], permission.resource.group)
+        && has(&rule["resources"], permission.resource.plural)
+        && has(&rule["verbs"], permission.verb())
         && names
 }
 
-fn full(object: &Value) -> String {
+fn qualified_name(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (kind, name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
     match object["metadata"]["namespace"].as_str() {
@@ -218,10 +218,10 @@ mod tests {
     }
 
     #[test]
-    fn the_role_and_the_binding_that_grant_a_deed_are_named() {
-        let deed = Deed::parse("patch deployments").unwrap();
-        let who = As::Team("g".to_owned());
-        let named = |role, binding| grants(&deed, Some("x"), &who, &[binding], &[role]);
+    fn the_role_and_binding_that_grant_a_permission_are_named() {
+        let permission = Permission::parse("patch deployments").unwrap();
+        let identity = Identity::Group("g".to_owned());
+        let named = |role, binding| grants(&permission, Some("x"), &identity, &[binding], &[role]);
         let granted = named(role(&["*"], &["deployments"]), binding("g"));
         assert_eq!(granted, ["Role two/team by RoleBinding two/bound"]);
         assert_eq!(named(role(&["patch"], &["deployments"]), binding("system:authenticated")).len(), 1);
@@ -231,14 +231,15 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_changes_nothing_and_a_get_names_its_object() {
-        let (method, path, body) = Deed::parse("patch networkpolicies").unwrap().request("one", Some("p"));
+    fn a_patch_is_a_dry_run_and_a_get_names_its_object() {
+        let (method, path, body) =
+            Permission::parse("patch networkpolicies").unwrap().request("one", Some("p"));
         assert_eq!(method, Method::PATCH);
         assert_eq!(path, "/apis/networking.k8s.io/v1/namespaces/one/networkpolicies/p?dryRun=All");
         assert!(body.is_some());
-        let (_, path, _) = Deed::parse("get secrets").unwrap().request("one", None);
+        let (_, path, _) = Permission::parse("get secrets").unwrap().request("one", None);
         assert_eq!(path, "/api/v1/namespaces/one/secrets/tinjis-doctor-no-such-object");
-        let (method, path, body) = Deed::parse("create pods/exec").unwrap().request("one", Some("p"));
+        let (method, path, body) = Permission::parse("create pods/exec").unwrap().request("one", Some("p"));
         assert_eq!(
             (method, path.as_str(), body),
             (Method::POST, "/api/v1/namespaces/one/pods/tinjis-doctor-no-such-object/exec", None)

@@ -1,92 +1,92 @@
-//! What runs in the environment: workloads with their pods, ports, Services and policies, read from the API server's
-//! objects. Reads only; knows nothing of what is allowed.
+//! The deployed state of an environment: workloads with their pods, ports, Services and policies, read from the API
+//! server's objects. Only reads; does not know what is allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 use serde_json::Value;
 
-use super::expect::{Expectations, Kind, Workload};
-use super::kube::Kube;
-use super::rbac::Deed;
+use crate::expectations::{
+    Expectations, FORBIDDEN_IN_OTHER_NAMESPACES, FORBIDDEN_IN_OWN_NAMESPACE, Kind, Workload,
+};
+use crate::kube::KubeClient;
+use crate::rbac::Permission;
 
-/// What was found.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
-    pub(super) workloads: Vec<Found>,
-    /// Namespaces that exist, with their labels.
-    pub(super) namespaces: BTreeMap<String, Value>,
-    /// Every NetworkPolicy of the environment's namespaces.
-    pub(super) policies: Vec<Value>,
-    /// Names of all Secrets, by namespace.
-    pub(super) secrets: Vec<(String, String)>,
-    /// One object of a namespace and a resource, for requests that need a real one.
-    pub(super) objects: BTreeMap<(String, &'static str), String>,
+pub(crate) struct Inventory {
+    pub(crate) workloads: Vec<DeployedWorkload>,
+    /// Labels of the existing namespaces.
+    pub(crate) namespaces: BTreeMap<String, Value>,
+    /// All NetworkPolicies of the environment's namespaces.
+    pub(crate) policies: Vec<Value>,
+    /// Namespace and name of each Secret.
+    pub(crate) secrets: Vec<(String, String)>,
+    /// The name of an existing object by namespace and resource, for requests that need one.
+    pub(crate) objects: BTreeMap<(String, &'static str), String>,
     /// Addresses of the API server's Service.
-    pub(super) api_server: Vec<String>,
-    /// Addresses of the doctor's own listeners: one that all may reach, one that its own policy closes.
-    pub(super) listeners: Listeners,
+    pub(crate) api_server: Vec<String>,
+    pub(crate) listeners: Listeners,
 }
 
+/// Addresses of the doctor's listener pods; a NetworkPolicy of its own closes the second.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Listeners {
-    pub(super) open: Vec<String>,
-    pub(super) closed: Vec<String>,
+pub(crate) struct Listeners {
+    pub(crate) open: Vec<String>,
+    pub(crate) closed: Vec<String>,
 }
 
-/// One workload.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
-    pub(super) name: String,
-    pub(super) namespace: String,
-    pub(super) account: String,
-    pub(super) replicas: u64,
-    /// The pod template, from which a pod in its place is made.
-    pub(super) template: Value,
-    pub(super) selector: Value,
-    pub(super) ports: Vec<u16>,
-    /// The port that the kubelet asks for readiness.
-    pub(super) asked: Option<u16>,
-    /// A pod that is ready, with its addresses.
-    pub(super) pod: Option<(String, Vec<String>)>,
-    pub(super) services: Vec<Service>,
-    /// Whether it may ask for names.
-    pub(super) names: bool,
-    /// Name of the policy that it should have.
-    pub(super) policy: Option<String>,
+pub(crate) struct DeployedWorkload {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) account: String,
+    pub(crate) replicas: u64,
+    /// The pod template, which probes copy.
+    pub(crate) template: Value,
+    pub(crate) selector: Value,
+    pub(crate) ports: Vec<u16>,
+    /// The port of the readiness probe.
+    pub(crate) readiness_port: Option<u16>,
+    /// Name and addresses of a ready pod.
+    pub(crate) pod: Option<(String, Vec<String>)>,
+    pub(crate) services: Vec<Service>,
+    /// Whether it may use DNS.
+    pub(crate) dns: bool,
+    /// The name of its expected NetworkPolicy.
+    pub(crate) policy: Option<String>,
 }
 
 /// A port of a Service in front of a workload.
 #[derive(Clone, Debug)]
-pub(super) struct Service {
-    pub(super) name: String,
-    pub(super) addresses: Vec<String>,
-    pub(super) port: u16,
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) port: u16,
     /// The port of the pods behind it.
-    pub(super) target: u16,
+    pub(crate) target: u16,
 }
 
-impl Facts {
-    pub(super) async fn look(kube: &Kube, expectations: &Expectations) -> anyhow::Result<Self> {
-        let mut facts = Self::default();
+impl Inventory {
+    pub(crate) async fn collect(kube: &KubeClient, expectations: &Expectations) -> anyhow::Result<Self> {
+        let mut inventory = Self::default();
         for namespace in kube.list("/api/v1/namespaces").await? {
             let name = text(&namespace["metadata"]["name"]);
-            facts.namespaces.insert(name, namespace["metadata"]["labels"].clone());
+            inventory.namespaces.insert(name, namespace["metadata"]["labels"].clone());
         }
         for workload in &expectations.workloads {
-            facts.workloads.push(found(kube, workload).await?);
+            inventory.workloads.push(deployed_workload(kube, workload).await?);
         }
         for namespace in expectations.namespaces() {
-            facts.look_into(kube, expectations, namespace).await?;
+            inventory.collect_namespace(kube, expectations, namespace).await?;
         }
         let service = kube.get("/api/v1/namespaces/default/services/kubernetes").await?;
-        facts.api_server = addresses(&service["spec"]["clusterIPs"]);
-        Ok(facts)
+        inventory.api_server = addresses(&service["spec"]["clusterIPs"]);
+        Ok(inventory)
     }
 
-    async fn look_into(
+    async fn collect_namespace(
         &mut self,
-        kube: &Kube,
+        kube: &KubeClient,
         expectations: &Expectations,
         namespace: &str,
     ) -> anyhow::Result<()> {
@@ -96,10 +96,12 @@ impl Facts {
             self.secrets.push((namespace.to_owned(), text(&secret["metadata"]["name"])));
         }
         let teams = expectations.teams.iter().flat_map(|team| team.may.iter().chain(&team.may_not));
-        let words = teams.map(String::as_str);
-        let words = words.chain(super::expect::OWN_FORBIDDEN).chain(super::expect::OTHERS_FORBIDDEN);
-        let resources: BTreeMap<_, _> =
-            words.filter_map(Deed::parse).map(|deed| (deed.resource.plural, deed.resource)).collect();
+        let permissions = teams.map(String::as_str);
+        let permissions = permissions.chain(FORBIDDEN_IN_OWN_NAMESPACE).chain(FORBIDDEN_IN_OTHER_NAMESPACES);
+        let resources: BTreeMap<_, _> = permissions
+            .filter_map(Permission::parse)
+            .map(|permission| (permission.resource.plural, permission.resource))
+            .collect();
         for (plural, resource) in resources {
             let first = kube.list(&format!("{}?limit=1", resource.path(namespace))).await?;
             if let Some(object) = first.first() {
@@ -109,22 +111,22 @@ impl Facts {
         Ok(())
     }
 
-    pub(super) fn workload(&self, name: &str) -> Option<&Found> {
-        self.workloads.iter().find(|found| found.name == name)
+    pub(crate) fn workload(&self, name: &str) -> Option<&DeployedWorkload> {
+        self.workloads.iter().find(|deployed| deployed.name == name)
     }
 
-    /// The policy that a workload should have and that is not there.
-    pub(super) fn missing_policy(&self, found: &Found) -> Option<String> {
-        let name = found.policy.as_deref()?;
-        let is_it = |policy: &&Value| {
-            policy["metadata"]["namespace"] == *found.namespace && policy["metadata"]["name"] == *name
+    /// The message for an expected policy that does not exist.
+    pub(crate) fn missing_policy(&self, deployed: &DeployedWorkload) -> Option<String> {
+        let name = deployed.policy.as_deref()?;
+        let is_expected = |policy: &&Value| {
+            policy["metadata"]["namespace"] == *deployed.namespace && policy["metadata"]["name"] == *name
         };
-        let missing = self.policies.iter().find(is_it).is_none();
-        missing.then(|| format!("networkpolicy {}/{name} is not there", found.namespace))
+        let missing = self.policies.iter().find(is_expected).is_none();
+        missing.then(|| format!("networkpolicy {}/{name} does not exist", deployed.namespace))
     }
 
     /// Names of the policies that select pods with these labels, in this direction.
-    pub(super) fn policies_of(&self, namespace: &str, labels: &Value, direction: &str) -> Vec<String> {
+    pub(crate) fn policies_of(&self, namespace: &str, labels: &Value, direction: &str) -> Vec<String> {
         let here = self.policies.iter().filter(|policy| policy["metadata"]["namespace"] == namespace);
         let of = here.filter(|policy| {
             let types = policy["spec"]["policyTypes"].as_array();
@@ -134,29 +136,30 @@ impl Facts {
         of.map(|policy| format!("networkpolicy {namespace}/{}", text(&policy["metadata"]["name"]))).collect()
     }
 
-    /// Which address families there are.
-    pub(super) fn families(&self) -> BTreeSet<&'static str> {
-        let pods = self.workloads.iter().filter_map(|found| found.pod.as_ref()).flat_map(|(_, ips)| ips);
+    /// The address families of the pods.
+    pub(crate) fn families(&self) -> BTreeSet<&'static str> {
+        let pods =
+            self.workloads.iter().filter_map(|deployed| deployed.pod.as_ref()).flat_map(|(_, ips)| ips);
         let all = pods.chain(&self.listeners.open);
         all.map(|address| if address.contains(':') { "IPv6" } else { "IPv4" }).collect()
     }
 }
 
-async fn found(kube: &Kube, workload: &Workload) -> anyhow::Result<Found> {
+async fn deployed_workload(kube: &KubeClient, workload: &Workload) -> anyhow::Result<DeployedWorkload> {
     let Workload { name, namespace, kind, .. } = workload;
     let plural = match kind {
         Kind::Deployment => "deployments",
         Kind::StatefulSet => "statefulsets",
     };
     let path = format!("/apis/apps/v1/namespaces/{namespace}/{plural}/{name}");
-    let object = kube.get(&path).await.context("not deployed, or not as its file says")?;
+    let object = kube.get(&path).await.context("the workload of the expectations file is not deployed")?;
     let pods = kube.list(&format!("/api/v1/namespaces/{namespace}/pods")).await?;
     let services = kube.list(&format!("/api/v1/namespaces/{namespace}/services")).await?;
-    Ok(read(workload, &object, &pods, &services))
+    Ok(assemble(workload, &object, &pods, &services))
 }
 
-/// Puts a workload together from its objects.
-fn read(workload: &Workload, object: &Value, pods: &[Value], services: &[Value]) -> Found {
+/// Assembles a workload from its API objects.
+fn assemble(workload: &Workload, object: &Value, pods: &[Value], services: &[Value]) -> DeployedWorkload {
     let template = object["spec"]["template"].clone();
     let selector = object["spec"]["selector"].clone();
     let container = &template["spec"]["containers"][0];
@@ -164,26 +167,26 @@ fn read(workload: &Workload, object: &Value, pods: &[Value], services: &[Value])
     let ports: Vec<u16> = ports.filter_map(|port| number(&port["containerPort"])).collect();
     let probe = &container["readinessProbe"];
     let handler = ["httpGet", "tcpSocket", "grpc"].into_iter().find(|handler| !probe[handler].is_null());
-    let asked = handler.and_then(|handler| resolve(&probe[handler]["port"], container));
-    let mine = pods.iter().filter(|pod| selects(&selector, &pod["metadata"]["labels"]));
-    let ready = mine.into_iter().find(|pod| is_ready(pod));
+    let readiness_port = handler.and_then(|handler| resolve(&probe[handler]["port"], container));
+    let own_pods = pods.iter().filter(|pod| selects(&selector, &pod["metadata"]["labels"]));
+    let ready = own_pods.into_iter().find(|pod| is_ready(pod));
     let pod = ready.map(|pod| {
         let ips = pod["status"]["podIPs"].as_array().into_iter().flatten();
         (text(&pod["metadata"]["name"]), ips.map(|ip| text(&ip["ip"])).collect())
     });
     let labels = &template["metadata"]["labels"];
-    let in_front = services.iter().filter(|service| {
+    let selecting = services.iter().filter(|service| {
         let chosen = service["spec"]["selector"].as_object();
         chosen.is_some_and(|chosen| {
             !chosen.is_empty() && chosen.iter().all(|(key, value)| labels[key] == *value)
         })
     });
-    let services = in_front.flat_map(|service| service_ports(service, container)).collect();
+    let services = selecting.flat_map(|service| service_ports(service, container)).collect();
     let account = template["spec"]["serviceAccountName"].as_str().unwrap_or("default").to_owned();
     let replicas = object["status"]["replicas"].as_u64().unwrap_or(0);
     let (name, namespace) = (workload.name.clone(), workload.namespace.clone());
-    let (names, policy) = (workload.names, workload.policy.clone());
-    Found {
+    let (dns, policy) = (workload.dns, workload.policy.clone());
+    DeployedWorkload {
         name,
         namespace,
         account,
@@ -191,26 +194,26 @@ fn read(workload: &Workload, object: &Value, pods: &[Value], services: &[Value])
         template,
         selector,
         ports,
-        asked,
+        readiness_port,
         pod,
         services,
-        names,
+        dns,
         policy,
     }
 }
 
 fn service_ports(service: &Value, container: &Value) -> Vec<Service> {
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
-    let found = ports.filter_map(|entry| {
+    let deployed = ports.filter_map(|entry| {
         let port = number(&entry["port"])?;
         let target = resolve(&entry["targetPort"], container).unwrap_or(port);
         let addresses = addresses(&service["spec"]["clusterIPs"]);
         Some(Service { name: text(&service["metadata"]["name"]), addresses, port, target })
     });
-    found.filter(|service| !service.addresses.is_empty()).collect()
+    deployed.filter(|service| !service.addresses.is_empty()).collect()
 }
 
-/// A port by its number or by its name in the container.
+/// Resolves a port by number, or by name in the container.
 fn resolve(port: &Value, container: &Value) -> Option<u16> {
     number(port).or_else(|| {
         let ports = container["ports"].as_array()?;
@@ -220,7 +223,7 @@ fn resolve(port: &Value, container: &Value) -> Option<u16> {
     })
 }
 
-pub(super) fn is_ready(pod: &Value) -> bool {
+pub(crate) fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     let ready = conditions.is_some_and(|conditions| {
         conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
@@ -228,8 +231,8 @@ pub(super) fn is_ready(pod: &Value) -> bool {
     ready && pod["metadata"]["deletionTimestamp"].is_null()
 }
 
-/// Whether a label selector chooses pods with these labels. An empty one chooses all.
-pub(super) fn selects(selector: &Value, labels: &Value) -> bool {
+/// Whether a label selector matches these labels. An empty selector matches all.
+pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
     let equal = selector["matchLabels"].as_object();
     let equal = equal.is_none_or(|wanted| wanted.iter().all(|(key, value)| labels[key] == *value));
     let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
@@ -251,13 +254,13 @@ fn number(value: &Value) -> Option<u16> {
     value.as_u64().and_then(|number| u16::try_from(number).ok())
 }
 
-/// Without `None`, as a headless Service has it.
+/// Skips `None`, the cluster IP of a headless Service.
 fn addresses(ips: &Value) -> Vec<String> {
     let ips = ips.as_array().into_iter().flatten().filter_map(Value::as_str);
     ips.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()).map(str::to_owned).collect()
 }
 
-pub(super) fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
@@ -267,12 +270,12 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_workload_is_put_together_from_its_objects() {
+    fn a_workload_is_assembled_from_its_objects() {
         let workload = Workload {
             name: "payments".into(),
             namespace: "two".into(),
             kind: Kind::Deployment,
-            names: true,
+            dns: true,
             policy: None,
         };
         let labels = json!({"app": "payments"});
@@ -289,17 +292,18 @@ mod tests {
             "clusterIPs": ["10.96.0.9"], "ports": [{"port": 80, "targetPort": "business"}]}});
         let headless = json!({"metadata": {"name": "h"}, "spec": {"selector": labels, "clusterIPs": ["None"],
             "ports": [{"port": 9001}]}});
-        let found = read(&workload, &object, &[pod("a", "False"), pod("b", "True")], &[service, headless]);
-        assert_eq!((found.ports, found.asked), (vec![9000, 9001], Some(9001)));
-        assert_eq!(found.pod, Some(("b".into(), vec!["10.0.0.1".into(), "fd00::1".into()])));
-        assert_eq!(found.services.len(), 1, "a headless Service has no address of its own");
-        assert_eq!((found.services[0].port, found.services[0].target), (80, 9000));
+        let deployed =
+            assemble(&workload, &object, &[pod("a", "False"), pod("b", "True")], &[service, headless]);
+        assert_eq!((deployed.ports, deployed.readiness_port), (vec![9000, 9001], Some(9001)));
+        assert_eq!(deployed.pod, Some(("b".into(), vec!["10.0.0.1".into(), "fd00::1".into()])));
+        assert_eq!(deployed.services.len(), 1, "a headless Service has no cluster IP");
+        assert_eq!((deployed.services[0].port, deployed.services[0].target), (80, 9000));
     }
 
     #[test]
-    fn selectors_choose_as_kubernetes_does() {
+    fn selectors_match_as_in_kubernetes() {
         let labels = json!({"app": "x", "tier": "back"});
-        for (selector, chosen) in [
+        for (selector, matches) in [
             (json!({}), true),
             (json!({"matchLabels": {"app": "x"}}), true),
             (json!({"matchLabels": {"app": "y"}}), false),
@@ -308,7 +312,7 @@ mod tests {
             (json!({"matchExpressions": [{"key": "none", "operator": "Exists"}]}), false),
             (json!({"matchExpressions": [{"key": "none", "operator": "DoesNotExist"}]}), true),
         ] {
-            assert_eq!(selects(&selector, &labels), chosen, "{selector}");
+            assert_eq!(selects(&selector, &labels), matches, "{selector}");
         }
     }
 }

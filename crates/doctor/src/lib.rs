@@ -1,0 +1,148 @@
+//! The cluster isolation tester: tests by real connections and requests whether a Kubernetes environment is as closed
+//! as its expectations say, and deletes everything that it creates. It knows no code of a service, only names of
+//! settings; it prints nothing and writes no report file.
+
+mod checks;
+mod cleanup;
+mod evaluate;
+mod expectations;
+mod inventory;
+mod kube;
+mod network;
+mod pods;
+pub mod probe;
+mod rbac;
+mod report;
+mod session;
+mod task;
+
+use std::fmt::Arguments;
+
+use anyhow::{Context, anyhow, bail};
+use chassis::clock::Random;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use checks::{Check, plan_checks, vantage_points};
+use cleanup::clean;
+use evaluate::{Evaluation, evaluate};
+use inventory::Inventory;
+use kube::KubeClient;
+use pods::PodFactory;
+use session::ClusterSession;
+
+pub use evaluate::Verdict;
+pub use expectations::Expectations;
+pub use report::Report;
+
+/// How to run the checks.
+#[derive(Debug)]
+pub struct Options {
+    /// What must be open; everything else must be closed.
+    pub expectations: Expectations,
+    /// The container image of the probes; its entry point takes `run probe`.
+    pub image: String,
+    /// The kubectl command, with flags where needed.
+    pub kubectl: String,
+    /// Whether to test disruption budgets by evicting pods.
+    pub evictions: bool,
+}
+
+/// The report, and whether everything that was created has been deleted again.
+#[derive(Debug)]
+pub struct Examination {
+    /// What was checked, with verdicts.
+    pub report: Report,
+    /// Fails with the names of the objects that are left.
+    pub cleanup: anyhow::Result<()>,
+}
+
+/// Receives each step, for display.
+pub type Progress<'a> = &'a dyn Fn(Arguments<'_>);
+
+/// Runs all checks against the cluster that kubectl (or the pod's ServiceAccount) reaches.
+pub async fn examine(mut options: Options, progress: Progress<'_>) -> anyhow::Result<Examination> {
+    if !options.evictions {
+        options.expectations.evictions.clear();
+    }
+    let started = Instant::now();
+    progress(format_args!("connecting to the API server"));
+    let kube = KubeClient::open(&options.kubectl).await?;
+    kube.get("/version").await.context("the cluster does not answer; check KUBECONFIG")?;
+    let expectations = &options.expectations;
+    let sources = expectations.sources.iter().map(|source| source.namespace.as_str());
+    let namespaces: Vec<&str> = expectations.namespaces().into_iter().chain(sources).collect();
+    clean(&kube, &namespaces).await.context("deleting what an interrupted run left")?;
+    let run = format!("{:06x}", Random::system().below(1 << 24));
+    let factory = PodFactory { run: run.clone(), image: options.image.clone() };
+    let session = ClusterSession { kube: &kube, factory, namespace: format!("tinjis-doctor-{run}") };
+    let examined = tokio::select! {
+        examined = run_checks(&session, expectations, progress) => examined,
+        stopped = stopped() => stopped.and_then(|()| bail!("stopped")),
+    };
+    let reason = if examined.is_ok() { "" } else { "run failed, " };
+    progress(format_args!("{reason}deleting probe pods"));
+    let cleanup = clean(&kube, &namespaces).await.context("deleting probe pods");
+    let (evaluation, inventory) = match (examined, &cleanup) {
+        (Ok(examined), _) => examined,
+        (Err(error), Ok(())) => return Err(error),
+        (Err(error), Err(left)) => return Err(anyhow!("{error:#}; {left:#}")),
+    };
+    let families = inventory.families().into_iter().collect();
+    let environment = options.expectations.environment;
+    let report = Report { evaluation, environment, families, elapsed: started.elapsed() };
+    Ok(Examination { report, cleanup })
+}
+
+/// Returns on Ctrl-C, the end of a Job, or a closed terminal: created objects must be deleted then, too.
+async fn stopped() -> anyhow::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
+    }
+}
+
+async fn run_checks(
+    session: &ClusterSession<'_>,
+    expectations: &Expectations,
+    progress: Progress<'_>,
+) -> anyhow::Result<(Evaluation, Inventory)> {
+    let mut inventory = Inventory::collect(session.kube, expectations).await?;
+    progress(format_args!("starting two listener pods"));
+    inventory.listeners = session.start_listeners().await?;
+    session.create_source_namespaces(expectations, &inventory).await?;
+    let vantage_points = vantage_points(expectations, &inventory, &session.namespace);
+    let pod = session.factory.unschedulable_pod();
+    let checks = plan_checks(expectations, &inventory, &vantage_points, &pod);
+    progress(format_args!("{} checks from {} probe pods", checks.len(), vantage_points.len()));
+    let mut observations =
+        session.run_probes(expectations, &inventory, &vantage_points, &checks, progress).await;
+    progress(format_args!("sending API requests as each group and ServiceAccount"));
+    observations.extend(session.run_api_checks(&checks).await);
+    // Last, and after the probe pods are deleted: they carry the labels that a disruption budget counts.
+    let namespaces: Vec<&str> = expectations.namespaces().into_iter().collect();
+    if !expectations.evictions.is_empty() {
+        progress(format_args!("evicting pods"));
+        clean(session.kube, &namespaces).await?;
+        observations.extend(session.run_evictions(&checks, &inventory).await);
+    }
+    let mut evaluation = evaluate(checks, &observations);
+    name_grants(session, &mut evaluation).await?;
+    Ok((evaluation, inventory))
+}
+
+/// Adds the Role and binding that grant a permission which should be refused.
+async fn name_grants(session: &ClusterSession<'_>, evaluation: &mut Evaluation) -> anyhow::Result<()> {
+    let red = evaluation.results.iter().filter(|result| result.verdict == Verdict::Red);
+    let red: Vec<Check> = red.map(|result| result.check.clone()).collect();
+    let grants = session.grants(red.iter()).await?;
+    for result in &mut evaluation.results {
+        if let Some(grant) = grants.get(&result.check.id) {
+            result.reason = format!("{}: {grant}", result.reason);
+        }
+    }
+    Ok(())
+}
