@@ -50,9 +50,29 @@ struct Claims {
     iss: Option<String>,
     aud: Option<Audience>,
     sub: Option<String>,
-    exp: i64,
-    nbf: Option<i64>,
-    iat: Option<i64>,
+    exp: NumericDate,
+    nbf: Option<NumericDate>,
+    iat: Option<NumericDate>,
+}
+
+/// Seconds since 1970. RFC 7519 (section 2) permits fractions, and JSON exponents. Rounded up: the clock counts whole
+/// seconds, and `now < ceil(date)` holds exactly when `now < date`.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "serde_json::Number")]
+struct NumericDate(i64);
+
+impl TryFrom<serde_json::Number> for NumericDate {
+    type Error = &'static str;
+
+    fn try_from(number: serde_json::Number) -> Result<Self, Self::Error> {
+        const OUT_OF_RANGE: &str = "a date out of range";
+        if let Some(seconds) = number.as_i64() {
+            return Ok(Self(seconds));
+        }
+        let seconds = number.as_f64().ok_or(OUT_OF_RANGE)?.ceil();
+        // By its digits: a cast would turn a value out of range into a date.
+        format!("{seconds:.0}").parse().map(Self).map_err(|_| OUT_OF_RANGE)
+    }
 }
 
 #[derive(Deserialize)]
@@ -129,8 +149,8 @@ impl<'a> Unverified<'a> {
         let account = claims.sub.as_deref().and_then(|subject| rules.subjects.of(subject));
         let account = account.ok_or(Refusal::JwtSubject)?.clone();
         // Without a beginning it begins when it was issued.
-        let from = claims.nbf.or(claims.iat).unwrap_or(i64::MIN);
-        let window = Window { from, to: claims.exp };
+        let from = claims.nbf.or(claims.iat).map_or(i64::MIN, |date| date.0);
+        let window = Window { from, to: claims.exp.0 };
         window.check(now)?;
         Ok(Proven { account, window })
     }

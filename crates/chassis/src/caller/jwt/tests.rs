@@ -100,6 +100,39 @@ fn two_clocks_may_stand_a_leeway_apart() {
 }
 
 #[test]
+fn dates_may_have_a_fraction_or_an_exponent() {
+    let issuer = issuer();
+    let with = |claim: &str, number: String| {
+        let claims = claims().to_string();
+        let valid = format!("\"{claim}\":{}", if claim == "exp" { NOW + 600 } else { NOW });
+        assert!(claims.contains(&valid), "{claims}");
+        let claims = claims.replace(&valid, &format!("\"{claim}\":{number}"));
+        let part = |json: String| URL_SAFE_NO_PAD.encode(json);
+        let signed = format!("{}.{}", part(header().to_string()), part(claims));
+        let signature = issuer.key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        issuer.judge(&format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))).map(|_| ())
+    };
+    let expired = NOW - LEEWAY_SECONDS;
+    for (claim, number, expected) in [
+        ("exp", format!("{}.75", NOW + 600), Ok(())),
+        ("exp", "1.9e9".to_owned(), Ok(())),
+        ("nbf", format!("{}.5", NOW - 1), Ok(())),
+        ("iat", format!("{NOW}.25"), Ok(())),
+        // The last second of the leeway counts until its fraction is over, and the first one only from then on.
+        ("exp", format!("{expired}.5"), Ok(())),
+        ("exp", format!("{}.5", expired - 1), Err(Refusal::JwtExpired)),
+        ("nbf", format!("{}.5", NOW + LEEWAY_SECONDS), Err(Refusal::JwtNotYetValid)),
+        ("nbf", format!("{}.5", NOW + LEEWAY_SECONDS - 1), Ok(())),
+        ("exp", "-0.5".to_owned(), Err(Refusal::JwtExpired)),
+        ("exp", "1e300".to_owned(), Err(Refusal::JwtMalformed)),
+        ("exp", "1e400".to_owned(), Err(Refusal::JwtMalformed)),
+        ("exp", "true".to_owned(), Err(Refusal::JwtMalformed)),
+    ] {
+        assert_eq!(with(claim, number.clone()), expected, "{claim} {number}");
+    }
+}
+
+#[test]
 fn a_header_cannot_choose_how_it_is_verified() {
     let issuer = issuer();
     for (field, value, why) in [
