@@ -1,4 +1,4 @@
-//! What a configuration file says, by dotted names in small letters. Must not know which names there are.
+//! The values of a configuration file, by dotted names in lower case. Must not know which names there are.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -9,19 +9,19 @@ use serde_json::Value;
 
 use super::yaml;
 
-/// Of a file.
+/// The largest configuration file.
 const BYTES_MAX: u64 = 64 * 1024;
 
-/// What stands under one name.
+/// The value of one name, before it is parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    One(String),
-    Many(Vec<String>),
+pub(super) enum RawValue {
+    Scalar(String),
+    List(Vec<String>),
 }
 
-/// Everything that a file says, until it is asked for.
+/// The values of a file that have not been taken yet.
 #[derive(Debug)]
-pub(super) struct Settings(pub(super) BTreeMap<String, Said>);
+pub(super) struct Settings(pub(super) BTreeMap<String, RawValue>);
 
 impl Settings {
     /// Reads a file: JSON by its ending, else YAML.
@@ -38,61 +38,61 @@ impl Settings {
             return Err(format!("{name} is larger than {BYTES_MAX} bytes"));
         }
         let is_json = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
-        let said = if is_json { json(&text) } else { yaml::parse(&text) };
-        said.map(Self).map_err(|why| format!("{name}: {why}"))
+        let values = if is_json { json(&text) } else { yaml::parse(&text) };
+        values.map(Self).map_err(|error| format!("{name}: {error}"))
     }
 
-    /// Takes one text; an empty one counts as not said.
+    /// Takes one text; an empty one counts as unset.
     pub(super) fn text(&mut self, key: &'static str, problems: &mut Problems) -> Option<String> {
         match self.0.remove(&key.to_ascii_lowercase())? {
-            Said::One(text) => Some(text).filter(|text| !text.is_empty()),
-            Said::Many(_) => {
-                problems.add(key, "is a list; one value is needed");
+            RawValue::Scalar(text) => Some(text).filter(|text| !text.is_empty()),
+            RawValue::List(_) => {
+                problems.add(key, "must be one value, not a list");
                 None
             }
         }
     }
 
-    /// Takes a list; one text is a list of what commas separate.
+    /// Takes a list; a text is split at its commas.
     pub(super) fn list(&mut self, key: &'static str) -> Option<Vec<String>> {
         match self.0.remove(&key.to_ascii_lowercase())? {
-            Said::Many(texts) => Some(texts),
-            Said::One(text) => Some(text.split(',').map(|name| name.trim().to_owned()).collect()),
+            RawValue::List(texts) => Some(texts),
+            RawValue::Scalar(text) => Some(text.split(',').map(|name| name.trim().to_owned()).collect()),
         }
     }
 
-    /// The names that nobody asked for.
+    /// The names that were not taken.
     pub(super) fn left(self) -> Vec<String> {
         self.0.into_keys().collect()
     }
 }
 
-fn json(text: &str) -> Result<BTreeMap<String, Said>, String> {
+fn json(text: &str) -> Result<BTreeMap<String, RawValue>, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if !value.is_object() {
-        return Err("is no JSON object".to_owned());
+        return Err("not a JSON object".to_owned());
     }
-    let mut said = BTreeMap::new();
-    flatten("", value, &mut said)?;
-    Ok(said)
+    let mut values = BTreeMap::new();
+    flatten("", value, &mut values)?;
+    Ok(values)
 }
 
-fn flatten(name: &str, value: Value, said: &mut BTreeMap<String, Said>) -> Result<(), String> {
+fn flatten(name: &str, value: Value, values: &mut BTreeMap<String, RawValue>) -> Result<(), String> {
     let entry = match value {
         Value::Null => return Ok(()),
         Value::Object(fields) => {
             for (key, value) in fields {
                 let key = key.to_ascii_lowercase();
-                flatten(&if name.is_empty() { key } else { format!("{name}.{key}") }, value, said)?;
+                flatten(&if name.is_empty() { key } else { format!("{name}.{key}") }, value, values)?;
             }
             return Ok(());
         }
-        Value::Array(items) => Said::Many(items.into_iter().map(scalar).collect::<Result<_, _>>()?),
-        one => Said::One(scalar(one)?),
+        Value::Array(items) => RawValue::List(items.into_iter().map(scalar).collect::<Result<_, _>>()?),
+        one => RawValue::Scalar(scalar(one)?),
     };
-    match said.insert(name.to_owned(), entry) {
+    match values.insert(name.to_owned(), entry) {
         None => Ok(()),
-        Some(_) => Err(format!("{name} is there twice")),
+        Some(_) => Err(format!("{name} is set twice")),
     }
 }
 
@@ -101,7 +101,7 @@ fn scalar(value: Value) -> Result<String, String> {
         Value::String(text) => Ok(text),
         Value::Number(number) => Ok(number.to_string()),
         Value::Bool(is_true) => Ok(is_true.to_string()),
-        _ => Err("a list holds something else than texts".to_owned()),
+        _ => Err("a list may contain texts only".to_owned()),
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_and_yaml_say_the_same() {
+    fn json_and_yaml_give_the_same_values() {
         let json =
             json(r#"{"Service":{"PORT":8080,"protocol":"https","allowedClients":["a","b"]},"metrics":null}"#);
         let yaml =
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_twice_is_a_mistake_whatever_its_case() {
+    fn a_duplicate_name_is_an_error_in_any_case_of_letters() {
         assert!(json(r#"{"a":1,"A":2}"#).unwrap_err().contains("twice"));
     }
 }

@@ -42,7 +42,7 @@ struct CommonArgs {
     /// Name of this workload in logs [default: the program's name]
     #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME")]
     service_name: Option<String>,
-    /// What to do; serve, if nothing is said
+    /// What to do; default: serve
     #[command(subcommand)]
     command: Option<Sub>,
 }
@@ -73,8 +73,8 @@ pub struct MetricsConfig {
     pub address: SocketAddr,
     /// Where the figures are, beside `/metrics`.
     pub endpoint: String,
-    /// Whether the port was said; one that was not may be another if it is taken.
-    pub is_said: bool,
+    /// Whether the port is configured. The default port may be replaced when it is in use.
+    pub is_configured: bool,
 }
 
 impl Common {
@@ -90,7 +90,7 @@ impl MetricsConfig {
     /// Binds the port. One that was not asked for is no reason not to start when it is taken.
     pub(crate) fn bind(&self) -> anyhow::Result<TcpListener> {
         let bound = service::bind(self.address);
-        if self.is_said || bound.is_ok() {
+        if self.is_configured || bound.is_ok() {
             return bound;
         }
         let listener = service::bind(SocketAddr::new(self.address.ip(), 0))?;
@@ -134,9 +134,9 @@ impl CommonArgs {
 }
 
 fn metrics(settings: &mut Settings, problems: &mut Problems) -> Option<MetricsConfig> {
-    let said = settings.text("metrics.port", problems);
-    let is_said = said.is_some();
-    let port = said.map_or(Some(METRICS_PORT), |text| problems.take("metrics.port", port(&text)));
+    let text = settings.text("metrics.port", problems);
+    let is_configured = text.is_some();
+    let port = text.map_or(Some(METRICS_PORT), |text| problems.take("metrics.port", port(&text)));
     let ip = address(settings, "metrics.address", problems);
     let endpoint = settings.text("metrics.endpoint", problems);
     let endpoint = endpoint.unwrap_or_else(|| METRICS_ENDPOINT.to_owned());
@@ -146,14 +146,14 @@ fn metrics(settings: &mut Settings, problems: &mut Problems) -> Option<MetricsCo
         problems.add("metrics.endpoint", format!("\"{endpoint}\" is no plain path, as /metrics is"));
         return None;
     }
-    Some(MetricsConfig { address: SocketAddr::new(ip?, port?), endpoint, is_said })
+    Some(MetricsConfig { address: SocketAddr::new(ip?, port?), endpoint, is_configured })
 }
 
 fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("\"{text}\" is no port, from 0 to 65535"))
 }
 
-/// All addresses, as these programs ever did, unless said otherwise.
+/// All addresses, unless configured otherwise.
 fn address(settings: &mut Settings, key: &'static str, problems: &mut Problems) -> Option<IpAddr> {
     let Some(text) = settings.text(key, problems) else { return Some(Ipv4Addr::UNSPECIFIED.into()) };
     problems.take(key, text.parse().map_err(|_| format!("\"{text}\" is no IP address")))

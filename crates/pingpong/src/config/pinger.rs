@@ -22,7 +22,7 @@ const KEY: &str = "ponger.clientKey";
 const INTERVAL: Duration = Duration::from_secs(1);
 /// For one ping, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The most of either that may be said.
+/// The upper limit of both.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The pinger: pings for ever, and tells how it went

@@ -53,8 +53,8 @@ impl PongerConfig {
 type Service = (SocketAddr, Option<ServerFiles>, bool);
 
 fn resolve(settings: &mut Settings, problems: &mut Problems) -> Option<Service> {
-    let said = settings.text("service.port", problems);
-    let port = match said {
+    let configured = settings.text("service.port", problems);
+    let port = match configured {
         Some(text) => problems.take("service.port", port(&text)),
         None => {
             problems.add("service.port", "is missing");

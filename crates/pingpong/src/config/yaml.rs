@@ -1,177 +1,208 @@
-//! The part of YAML that configuration files are written in: mappings by indentation, texts, lists of texts. All else
-//! is refused with its line, never guessed. Knows no setting.
+//! YAML configuration files as dotted names in lower case: scalars as they are written, and lists of scalars. Everything
+//! else is an error with its line. Knows no setting; the YAML grammar itself is saphyr-parser's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::file::Said;
+use saphyr_parser::{Event, Parser, ScalarStyle};
 
-type Everything = BTreeMap<String, Said>;
+use super::file::RawValue;
 
-/// A mapping that is open: how far its key is indented, and its dotted name.
-struct Open {
-    indent: usize,
-    name: String,
+/// Nested mappings; the deepest setting has two.
+const DEPTH_MAX: usize = 8;
+
+/// A mapping that is being read.
+struct Mapping {
+    /// Its own dotted name and a dot; empty for the file's.
+    prefix: String,
+    /// The dotted name whose value comes next.
+    key: Option<String>,
 }
 
-/// Everything that a text says, by dotted names in small letters.
-pub(super) fn parse(text: &str) -> Result<Everything, String> {
-    let mut said = Everything::new();
-    let mut open: Vec<Open> = Vec::new();
-    for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
-        read_line(line, &mut open, &mut said).map_err(|why| format!("line {number}: {why}"))?;
-    }
-    Ok(said)
+/// Collects values from parser events. The file is read without recursion, and aliases are refused, so that its size
+/// bounds the memory.
+#[derive(Default)]
+struct Loader {
+    values: BTreeMap<String, RawValue>,
+    names: BTreeSet<String>,
+    mappings: Vec<Mapping>,
+    list: Option<(String, Vec<String>)>,
+    documents: usize,
 }
 
-fn read_line(line: &str, open: &mut Vec<Open>, said: &mut Everything) -> Result<(), String> {
-    let line = without_comment(line)?.trim_end();
-    let content = line.trim_start_matches(' ');
-    let indent = line.len() - content.len();
-    if content.is_empty() || content == "---" || content == "..." {
-        return Ok(());
+/// Reads a whole file; an empty one has no values.
+pub(super) fn parse(text: &str) -> Result<BTreeMap<String, RawValue>, String> {
+    let mut loader = Loader::default();
+    for event in Parser::new_from_str(text.trim_start_matches('\u{feff}')) {
+        let (event, span) =
+            event.map_err(|error| format!("line {}: {}", error.marker().line(), error.info()))?;
+        loader.accept(event).map_err(|error| format!("line {}: {error}", span.start.line()))?;
     }
-    if content.starts_with('\t') {
-        return Err("is indented by a tab".to_owned());
-    }
-    if let Some(item) = content.strip_prefix('-').filter(|rest| rest.is_empty() || rest.starts_with(' ')) {
-        let of = open.last().filter(|key| key.indent <= indent).ok_or("is an item of no list")?;
-        let item = text(item.trim())?.ok_or("is an empty item")?;
-        return match said.entry(of.name.clone()).or_insert_with(|| Said::Many(Vec::new())) {
-            Said::Many(items) => {
-                items.push(item);
-                Ok(())
+    Ok(loader.values)
+}
+
+impl Loader {
+    fn accept(&mut self, event: Event<'_>) -> Result<(), String> {
+        match event {
+            Event::DocumentStart(_) => {
+                self.documents += 1;
+                if self.documents > 1 {
+                    return Err("a second document starts; a file has one".to_owned());
+                }
             }
-            Said::One(_) => Err("is an item below a value".to_owned()),
-        };
-    }
-    let (key, value) = split_key(content)?;
-    open.retain(|key| key.indent < indent);
-    if indent > 0 && open.is_empty() {
-        return Err("is indented, and nothing stands above it".to_owned());
-    }
-    let name = match open.last() {
-        Some(above) => format!("{}.{}", above.name, key.to_ascii_lowercase()),
-        None => key.to_ascii_lowercase(),
-    };
-    if said.contains_key(&name) {
-        return Err(format!("{name} is there twice"));
-    }
-    if value.is_empty() {
-        open.push(Open { indent, name });
-    } else if let Some(items) = value.strip_prefix('[') {
-        let items = items.strip_suffix(']').ok_or("opens a list that it does not close")?;
-        let items = items.split(',').map(str::trim).filter(|item| !item.is_empty());
-        let items = items.map(|item| text(item)?.ok_or_else(|| "has an empty item".to_owned()));
-        said.insert(name, Said::Many(items.collect::<Result<_, _>>()?));
-    } else if let Some(value) = text(value)? {
-        said.insert(name, Said::One(value));
-    }
-    Ok(())
-}
-
-fn split_key(content: &str) -> Result<(&str, &str), String> {
-    let (key, value) = match content.split_once(": ") {
-        Some((key, value)) => (key, value),
-        None => (content.strip_suffix(':').ok_or("is no \"key: value\"")?, ""),
-    };
-    let key = key.trim();
-    let key = quoted(key).unwrap_or(key);
-    match !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) {
-        true => Ok((key, value.trim())),
-        false => Err(format!("\"{key}\" is no key")),
-    }
-}
-
-/// A value as a text; nothing for an empty or null one.
-fn text(value: &str) -> Result<Option<String>, String> {
-    if let Some(inner) = quoted(value) {
-        return match value.starts_with('"') && inner.contains('\\') {
-            true => Err("has an escape; write the text without".to_owned()),
-            false => Ok(Some(inner.replace("''", "'"))),
-        };
-    }
-    if value.starts_with(['&', '*', '!', '|', '>', '{', '[', '%', '@', '`', '"', '\''])
-        || value.contains(": ")
-    {
-        return Err(format!("\"{value}\" is more than a plain text; put it in quotes"));
-    }
-    Ok(Some(value.to_owned()).filter(|value| !matches!(value.as_str(), "" | "~" | "null")))
-}
-
-fn quoted(text: &str) -> Option<&str> {
-    ['"', '\''].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote))
-}
-
-/// The line up to a `#` that stands at the beginning or behind a space, and in no quotes.
-fn without_comment(line: &str) -> Result<&str, String> {
-    let mut inside: Option<char> = None;
-    let mut before = ' ';
-    for (at, c) in line.char_indices() {
-        match inside {
-            Some(quote) if c == quote => inside = None,
-            Some(_) => {}
-            None if c == '#' && before.is_whitespace() => return Ok(&line[..at]),
-            None if (c == '"' || c == '\'') && (before.is_whitespace() || "[,".contains(before)) => {
-                inside = Some(c);
+            Event::Alias(_) => return Err("aliases (*name) are not supported".to_owned()),
+            Event::Scalar(_, _, anchor, ref tag)
+            | Event::SequenceStart(anchor, ref tag)
+            | Event::MappingStart(anchor, ref tag)
+                if anchor != 0 || tag.is_some() =>
+            {
+                return Err("anchors (&name) and tags (!name) are not supported; quote the text".to_owned());
             }
-            None => {}
+            Event::Scalar(text, style, ..) => self.scalar(text.into_owned(), style)?,
+            Event::MappingStart(..) => {
+                let prefix = match self.mappings.is_empty() {
+                    true => String::new(),
+                    false => self.name_of_block("a mapping")? + ".",
+                };
+                if self.mappings.len() == DEPTH_MAX {
+                    return Err(format!("mappings are nested deeper than {DEPTH_MAX} levels"));
+                }
+                self.mappings.push(Mapping { prefix, key: None });
+            }
+            Event::MappingEnd => drop(self.mappings.pop()),
+            Event::SequenceStart(..) => self.list = Some((self.name_of_block("a list")?, Vec::new())),
+            Event::SequenceEnd => {
+                let list = self.list.take();
+                self.values.extend(list.map(|(name, items)| (name, RawValue::List(items))));
+            }
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
         }
-        before = c;
+        Ok(())
     }
-    if inside.is_some() { Err("opens a quote that it does not close".to_owned()) } else { Ok(line) }
+
+    fn scalar(&mut self, text: String, style: ScalarStyle) -> Result<(), String> {
+        let is_null = style == ScalarStyle::Plain && matches!(text.as_str(), "" | "~" | "null");
+        if let Some((_, items)) = &mut self.list {
+            if is_null {
+                return Err("a list item is empty".to_owned());
+            }
+            items.push(text);
+            return Ok(());
+        }
+        let Some(mapping) = self.mappings.last_mut() else {
+            return if is_null { Ok(()) } else { Err("expected `key: value`, found a text".to_owned()) };
+        };
+        let Some(name) = mapping.key.take() else {
+            let name = format!("{}{}", mapping.prefix, text.to_ascii_lowercase());
+            if !self.names.insert(name.clone()) {
+                return Err(format!("{name} is set twice"));
+            }
+            mapping.key = Some(name);
+            return Ok(());
+        };
+        if !is_null {
+            self.values.insert(name, RawValue::Scalar(text));
+        }
+        Ok(())
+    }
+
+    /// The key that a block is the value of.
+    fn name_of_block(&mut self, block: &str) -> Result<String, String> {
+        if self.list.is_some() {
+            return Err(format!("{block} inside a list; a list may contain texts only"));
+        }
+        let key = self.mappings.last_mut().and_then(|mapping| mapping.key.take());
+        key.ok_or_else(|| format!("expected `key: value`, found {block}"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn one(said: &Everything, name: &str) -> String {
-        match &said[name] {
-            Said::One(text) => text.clone(),
-            Said::Many(texts) => texts.join("+"),
+    fn value(values: &BTreeMap<String, RawValue>, name: &str) -> String {
+        match &values[name] {
+            RawValue::Scalar(text) => text.clone(),
+            RawValue::List(items) => items.join("+"),
         }
     }
 
     #[test]
-    fn a_file_as_users_write_it_is_read() {
-        let said = parse(
+    fn a_typical_file_is_read() {
+        let values = parse(
             "---\nservice:\n  port: \"8080\"   # quoted\n  Protocol: https               # or http\n\
              \x20 tlsCertificate: /path/to/cert#1\n\n  allowedClients:\n    - pinger.ping-pong\n    - \"spiffe://a/b\"\n\
              metrics:\n    port: 2112\n    endpoint: '/metrics'\nponger: \n  url: https://pong:8080\n",
         )
         .unwrap();
-        assert_eq!(one(&said, "service.port"), "8080");
-        assert_eq!(one(&said, "service.protocol"), "https");
-        assert_eq!(one(&said, "service.tlscertificate"), "/path/to/cert#1");
-        assert_eq!(one(&said, "service.allowedclients"), "pinger.ping-pong+spiffe://a/b");
-        assert_eq!(one(&said, "metrics.endpoint"), "/metrics");
-        assert_eq!(one(&said, "ponger.url"), "https://pong:8080");
+        assert_eq!(value(&values, "service.port"), "8080");
+        assert_eq!(value(&values, "service.protocol"), "https");
+        assert_eq!(value(&values, "service.tlscertificate"), "/path/to/cert#1");
+        assert_eq!(value(&values, "service.allowedclients"), "pinger.ping-pong+spiffe://a/b");
+        assert_eq!(value(&values, "metrics.endpoint"), "/metrics");
+        assert_eq!(value(&values, "ponger.url"), "https://pong:8080");
     }
 
     #[test]
-    fn a_list_may_stand_as_far_left_as_its_key_and_a_block_may_be_empty() {
-        let said = parse("metrics:\nservice:\n  allowedClients:\n  - a\n  - b\n  port: 1\n").unwrap();
-        assert_eq!(one(&said, "service.allowedclients"), "a+b");
-        assert_eq!(one(&said, "service.port"), "1");
-        assert!(!said.contains_key("metrics"));
+    fn lists_may_be_unindented_and_blocks_may_be_empty() {
+        let values = parse("metrics:\nservice:\n  allowedClients:\n  - a\n  - b\n  port: 1\n").unwrap();
+        assert_eq!(value(&values, "service.allowedclients"), "a+b");
+        assert_eq!(value(&values, "service.port"), "1");
+        assert!(!values.contains_key("metrics"));
+        assert_eq!(parse("").unwrap(), BTreeMap::new());
+        assert_eq!(parse("# nothing\n---\n").unwrap(), BTreeMap::new());
     }
 
     #[test]
-    fn what_is_not_read_is_refused_with_its_line() {
+    fn flow_mappings_escapes_and_block_scalars_are_read() {
+        let values = parse("a: {b: 1, c: \"x\\ty\"}\nd: |-\n  text\ne: null\nf: 'it''s'\ng: \"\"\n").unwrap();
+        assert_eq!(value(&values, "a.b"), "1");
+        assert_eq!(value(&values, "a.c"), "x\ty");
+        assert_eq!(value(&values, "d"), "text");
+        assert_eq!(value(&values, "f"), "it's");
+        assert_eq!(value(&values, "g"), "");
+        assert!(!values.contains_key("e"));
+    }
+
+    #[test]
+    fn numbers_keep_their_spelling() {
+        let values = parse("a: 0755\nb: 1e3\nc: yes\nd: 08080\n").unwrap();
+        for (name, text) in [("a", "0755"), ("b", "1e3"), ("c", "yes"), ("d", "08080")] {
+            assert_eq!(value(&values, name), text);
+        }
+    }
+
+    #[test]
+    fn errors_name_their_line() {
         for (text, line) in [
             ("a: 1\na: 2\n", "line 2"),
+            ("a: 1\nA: 2\n", "line 2"),
+            ("a:\n  b: 1\na:\n  c: 1\n", "line 3"),
             ("a:\n\tb: 1\n", "line 2"),
-            ("a: &x 1\n", "line 1"),
-            ("a: |\n  text\n", "line 1"),
-            ("a: \"open\n", "line 1"),
+            ("b: 1\na: &x 1\n", "line 2"),
+            ("b: 1\na: !!int 1\n", "line 2"),
+            ("a: \"open\n", "line"),
             ("- a\n", "line 1"),
-            ("  a: 1\n", "line 1"),
             ("just a text\n", "line 1"),
-            ("a: [1, 2\n", "line 1"),
+            ("a: [1, 2\n", "line"),
+            ("a:\n  - [b]\n", "line 2"),
+            ("a:\n  - b: c\n", "line 2"),
+            ("a: 1\n---\nb: 2\n", "line 2"),
         ] {
-            let why = parse(text).unwrap_err();
-            assert!(why.starts_with(line), "{text:?}: {why}");
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with(line), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn aliases_and_deep_nesting_are_refused() {
+        let laughs = "a: &a [x]\nb: [*a, *a, *a, *a, *a, *a, *a, *a, *a]\n";
+        assert!(parse(laughs).unwrap_err().contains("not supported"));
+        assert!(parse("a: *b\n").is_err());
+        let deep = "{a: ".repeat(DEPTH_MAX + 1);
+        assert!(parse(&deep).unwrap_err().contains("deeper than"), "{:?}", parse(&deep));
+        let brackets = format!("a: {}", "[".repeat(60_000));
+        assert!(parse(&brackets).is_err());
+        assert!(parse("a: [[b]]\n").unwrap_err().contains("inside a list"));
     }
 
     /// Whatever a file holds: no panic.
@@ -179,7 +210,7 @@ mod tests {
     fn fuzz_configuration_files() {
         let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
         harness::fuzz::Corpus::read("configuration files", corpus).run(|input| {
-            let _said = std::str::from_utf8(input).map(parse);
+            let _values = std::str::from_utf8(input).map(parse);
         });
     }
 }
