@@ -13,7 +13,7 @@ use chassis::config::{Problems, Secret, TokenSource, load, unquote};
 use crate::demo;
 use crate::http::{Api, BaseUrl, Scheme};
 use crate::reach::TlsArgs;
-use crate::{doctor, import, resolve, run};
+use crate::{doctor, import, resolve, run, verify};
 
 const BILLING_DEFAULT: &str = "http://127.0.0.1:8000";
 const PAYMENTS_DEFAULT: &str = "http://127.0.0.1:9000";
@@ -92,6 +92,8 @@ struct VerifyArgs {
     /// First tell billing what the ledger says, row by row: after billing was restored from a backup
     #[arg(long)]
     repair: bool,
+    #[command(flatten)]
+    acknowledge: verify::acknowledge::AcknowledgeArgs,
     /// Where the payment service is [default: http://127.0.0.1:9000]
     #[arg(long, value_name = "URL")]
     payments: Option<String>,
@@ -202,6 +204,7 @@ pub(crate) enum Command {
         payments: Api,
         json: bool,
         repair: bool,
+        acknowledge: Option<verify::acknowledge::Acknowledge>,
     },
     Doctor(Box<doctor::Options>),
 }
@@ -275,8 +278,9 @@ impl VerifyArgs {
         };
         let payments = base.and_then(|base| self.billing.tls.api(base, problems));
         let payments = service(problems, setting, payments, Scheme::XToken, source);
+        let acknowledge = self.acknowledge.resolve(problems);
         let Self { json, repair, .. } = *self;
-        Some(Command::Verify { billing: billing?, payments: payments?, json, repair })
+        Some(Command::Verify { billing: billing?, payments: payments?, json, repair, acknowledge })
     }
 }
 

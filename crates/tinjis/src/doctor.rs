@@ -31,7 +31,7 @@ pub(crate) async fn command(options: Options) -> anyhow::Result<u8> {
     drop(progress);
     let examination = examined?;
     let report = &examination.report;
-    output::result(report.table().trim_end());
+    report.table().trim_end().lines().for_each(output::result);
     write_reports(report, options.junit.as_deref(), options.json.as_deref())?;
     examination.cleanup?;
     Ok(match report.verdict() {

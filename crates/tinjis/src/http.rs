@@ -78,6 +78,8 @@ pub(crate) enum CallError {
         url: String,
         /// Such as 403.
         status: StatusCode,
+        /// The problem's type, or nothing.
+        problem: String,
         /// Its own words.
         detail: String,
     },
@@ -92,8 +94,10 @@ pub(crate) enum CallError {
 }
 
 /// The part of a problem (RFC 9457) that a person reads.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct ProblemText {
+    #[serde(default, rename = "type")]
+    type_: String,
     #[serde(default)]
     title: String,
     #[serde(default)]
@@ -203,10 +207,10 @@ impl Api {
         if status.is_success() {
             return Ok(answer.into_body());
         }
-        let said = serde_json::from_slice::<ProblemText>(answer.body()).ok();
-        let said = said.map(|problem| if problem.detail.is_empty() { problem.title } else { problem.detail });
-        let detail = said.filter(|text| !text.is_empty()).map(|text| format!(": {text}")).unwrap_or_default();
-        Err(CallError::Refused { url, status, detail })
+        let ProblemText { type_, title, detail } = serde_json::from_slice(answer.body()).unwrap_or_default();
+        let text = if detail.is_empty() { title } else { detail };
+        let detail = if text.is_empty() { text } else { format!(": {text}") };
+        Err(CallError::Refused { url, status, problem: type_, detail })
     }
 
     fn read<T: DeserializeOwned>(&self, path: &str, answer: &Bytes) -> Result<T, CallError> {

@@ -32,6 +32,10 @@ use cli::Command;
 const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
+    output::exit_code(run_command())
+}
+
+fn run_command() -> ExitCode {
     keep_memory_private();
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some(code) = run::service(&args) {
@@ -59,7 +63,10 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Pay { billing } => pay::command(&billing).await,
         Command::Import { billing, options } => import::command(billing, &options).await,
         Command::Resolve { billing, what } => resolve::command(&billing, what).await,
-        Command::Verify { billing, payments, json, repair } => {
+        Command::Verify { billing, payments, json, repair, acknowledge } => {
+            if let Some(acknowledge) = acknowledge {
+                verify::acknowledge::command(&billing, &payments, &acknowledge).await?;
+            }
             if repair {
                 verify::repair::command(&billing, &payments).await?;
             }

@@ -1,17 +1,29 @@
-//! What the command line says: results on standard output, everything else on standard error.
-//! Knows no command; the only place that writes to either.
+//! What the command line writes: results on standard output, everything else on standard error. The only place that
+//! writes to either, so that two rules hold for every command: texts of others cannot steer a terminal, and a result
+//! that cannot be written is an error. Knows no command.
 
+use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+/// Exit code when the result could not be written and nothing else was wrong.
+const NOT_WRITTEN: u8 = 2;
+
+/// The first failure to write a result, for the exit code of the whole command.
+static FAILURE: OnceLock<io::Error> = OnceLock::new();
 
 /// A line of the result.
 pub(crate) fn result(line: impl Display) {
-    write(io::stdout().lock(), &line);
+    if let Err(error) = write(io::stdout().lock(), &line) {
+        let _earlier = FAILURE.set(error);
+    }
 }
 
-/// A line for whoever watches.
+/// A line for whoever watches. One that cannot be written is lost: there is nowhere left to say so.
 pub(crate) fn note(line: impl Display) {
-    write(io::stderr().lock(), &line);
+    let _lost = write(io::stderr().lock(), &line);
 }
 
 /// An error with its causes, one after the other.
@@ -19,9 +31,55 @@ pub(crate) fn error(error: &anyhow::Error) {
     note(format_args!("error: {error:#}"));
 }
 
-/// A reader that has gone away (`| head`) is no error of ours.
-fn write(mut to: impl Write, line: &dyn Display) {
-    let _gone = writeln!(to, "{line}").and_then(|()| to.flush());
+/// The exit code of a command that wanted this one: never success if a part of its result was not written. A closed
+/// pipe (`| head`) is not told: its reader has what it wanted.
+pub(crate) fn exit_code(code: ExitCode) -> ExitCode {
+    let Some(error) = FAILURE.get() else { return code };
+    if error.kind() != ErrorKind::BrokenPipe {
+        note(format_args!("error: the result could not be written to standard output: {error}"));
+    }
+    if code == ExitCode::SUCCESS { ExitCode::from(NOT_WRITTEN) } else { code }
+}
+
+fn write(mut to: impl Write, line: &dyn Display) -> io::Result<()> {
+    let line = line.to_string();
+    writeln!(to, "{}", printable(&line))?;
+    to.flush()
+}
+
+/// One line with everything escaped that could steer a terminal or change the order in which text is shown: control
+/// characters (C0, DEL, C1), line and paragraph separators, format characters with bidi controls, and private use. The
+/// escapes are those of JSON, because a line of JSON stays JSON with them.
+pub(crate) fn printable(line: &str) -> Cow<'_, str> {
+    if !line.chars().any(is_hidden) {
+        return Cow::Borrowed(line);
+    }
+    let mut text = String::with_capacity(line.len() + 16);
+    for c in line.chars() {
+        match c {
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            '\t' => text.push_str("\\t"),
+            c if is_hidden(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    text.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            c => text.push(c),
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// The general categories Cc, Cf, Zl, Zp and Co of Unicode 17, and the tag block.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{AD}' | '\u{600}'..='\u{605}' | '\u{61C}' | '\u{6DD}' | '\u{70F}' | '\u{890}'..='\u{891}'
+            | '\u{8E2}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}' | '\u{E000}'..='\u{F8FF}' | '\u{FEFF}' | '\u{FFF0}'..='\u{FFFB}'
+            | '\u{110BD}' | '\u{110CD}' | '\u{13430}'..='\u{1343F}' | '\u{1BCA0}'..='\u{1BCA3}'
+            | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}' | '\u{F0000}'..='\u{10FFFF}')
 }
 
 /// A whole number with commas between thousands.
@@ -66,5 +124,28 @@ mod tests {
         for (minor, text) in [(0, "0.00"), (5, "0.05"), (-5, "-0.05"), (123_456_789, "1,234,567.89")] {
             assert_eq!(amount(minor), text);
         }
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_escaped_and_all_other_text_stays() {
+        for (text, shown) in [
+            ("I1 12.15 € → “ä” 漢字 🧾", "I1 12.15 € → “ä” 漢字 🧾"),
+            ("\u{1b}[2Jright: all\u{7f}", "\\u001b[2Jright: all\\u007f"),
+            ("a\r\nright: 5\tb", "a\\r\\nright: 5\\tb"),
+            ("\u{9b}2J", "\\u009b2J"),
+            ("a\u{202e}b\u{2066}c\u{200f}\u{61c}\u{2028}", "a\\u202eb\\u2066c\\u200f\\u061c\\u2028"),
+            ("\u{feff}\u{ad}\u{200b}\u{e000}", "\\ufeff\\u00ad\\u200b\\ue000"),
+            ("\u{e0041}", "\\udb40\\udc41"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+    }
+
+    #[test]
+    fn a_line_of_json_stays_the_same_json() {
+        let value = serde_json::json!({ "reference": "\u{1b}[2J\u{7f}\u{9b}\u{202e}\u{e0041}\n" });
+        let shown = printable(&value.to_string()).into_owned();
+        assert!(shown.chars().all(|c| !is_hidden(c)), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
     }
 }

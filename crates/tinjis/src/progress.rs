@@ -82,7 +82,7 @@ impl Progress {
     pub(crate) fn at(&self, position: u64, words: impl Display) {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
-            bar.set_message(words.to_string());
+            bar.set_message(output::printable(&words.to_string()).into_owned());
         } else if self.may_speak() {
             output::note(format_args!("{}: {} % {words}", self.label, self.percent(position)));
         }
@@ -95,7 +95,7 @@ impl Progress {
     /// The next step begins.
     pub(crate) fn step(&self, words: impl Display) {
         match &self.bar {
-            Some(bar) => bar.set_message(words.to_string()),
+            Some(bar) => bar.set_message(output::printable(&words.to_string()).into_owned()),
             None => output::note(format_args!("{}: {words}", self.label)),
         }
     }

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use reconcile::AttemptState;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::http::{Api, CallError, segment};
 use crate::output::{amount, grouped, note, result};
-use crate::verify::facts::AttemptState;
 
 /// Items of a page: the most that billing gives.
 const PAGE: usize = 1000;
@@ -158,7 +158,7 @@ async fn decide(billing: &Api, keys: &[String], word: &Word) -> Result<u8, CallE
     for key in keys {
         let path = format!("/v1/attempts/{}/resolve", segment(key));
         match billing.post::<Attempt>(&path, "application/json", body.clone()).await {
-            Ok(attempt) => result(format_args!("{key}  {}  {}", attempt.reference, attempt.state.word())),
+            Ok(attempt) => result(format_args!("{key}  {}  {}", attempt.reference, attempt.state.as_str())),
             Err(CallError::Refused { detail, status, .. }) => {
                 refused += 1;
                 note(format_args!("{key}  refused: {status}{detail}"));
@@ -190,7 +190,7 @@ fn show(found: &[Waiting]) {
                     waits.reference,
                     amount(attempt.amount_minor.into()),
                     attempt.currency,
-                    attempt.state.word(),
+                    attempt.state.as_str(),
                     attempt.created_at
                 )),
             }

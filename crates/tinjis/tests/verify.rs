@@ -1,5 +1,5 @@
-//! `tinjis verify` is a judge: real stores, spoilt by one statement each, served by the real services.
-//! Spoils copies with SQL; knows the command line and the tables only.
+//! `tinjis verify` reports no false `ok`: real stores, changed by one statement each, served by the real services.
+//! Changes copies with SQL; knows the command line and the tables only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -79,15 +79,20 @@ fn reference(world: &AtRest, query: &str) -> String {
     store.query_row(query, [], |row| row.get(0)).expect("there is such a row")
 }
 
-/// Serves copies, each spoilt by these statements, which must change one row each; answers what verify says.
+/// Serves copies, each changed by one statement or none; returns what verify reports.
 fn judged(world: &AtRest, billing: Option<&str>, payments: Option<&str>) -> (Output, Value) {
+    judged_after(world, billing.as_slice(), payments.as_slice())
+}
+
+/// The same after several statements, each of which must change something.
+fn judged_after(world: &AtRest, billing: &[&str], payments: &[&str]) -> (Output, Value) {
     let dir = tempfile::tempdir().expect("a folder can be made");
-    let spoilt = |store: &Path, name: &str, statement: Option<&str>| {
+    let spoilt = |store: &Path, name: &str, statements: &[&str]| {
         let copied = dir.path().join(name);
         fs::copy(store, &copied).expect("a store can be copied");
-        if let Some(statement) = statement {
+        for statement in statements {
             let changed = open(&copied).execute(statement, []).expect("the statement is right");
-            assert_eq!(changed, 1, "{statement}");
+            assert_ne!(changed, 0, "{statement}");
         }
         format!("--database-url=sqlite:{}", copied.display())
     };
@@ -190,6 +195,38 @@ const SPOILS: &[Spoil] = &[
         named: FIRST_CHARGED,
     },
     Spoil {
+        what: "a charge that names no invoice any more",
+        billing: None,
+        payments: Some(
+            "UPDATE ledger SET reference = 'changed'
+             WHERE seq = (SELECT min(seq) FROM ledger WHERE state = 'CHARGED')",
+        ),
+        field: "/mismatch/unknown_key",
+        named: FIRST_CHARGED,
+    },
+    Spoil {
+        what: "a charge without a reference",
+        billing: None,
+        payments: Some(
+            "UPDATE ledger SET reference = NULL
+             WHERE seq = (SELECT min(seq) FROM ledger WHERE state = 'CHARGED')",
+        ),
+        field: "/mismatch/unknown_key",
+        named: FIRST_CHARGED,
+    },
+    Spoil {
+        what: "a copy of a charge without its key, under a row number that no ledger gives",
+        billing: None,
+        payments: Some(
+            "INSERT INTO ledger (seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, state,
+                 route, created_at)
+             SELECT -5, NULL, account, fingerprint, reference, customer_id, currency, amount_minor, state, route,
+                 created_at FROM ledger WHERE state = 'CHARGED' ORDER BY seq LIMIT 1",
+        ),
+        field: "/double",
+        named: FIRST_CHARGED,
+    },
+    Spoil {
         what: "a charged attempt said to be refused",
         billing: Some(
             "UPDATE attempts SET state = 'REFUSED' WHERE key =
@@ -237,12 +274,215 @@ fn each_spoilt_row_is_found_and_its_reference_is_named() {
             assert_eq!(json.pointer("/mismatch/unknown_key").and_then(Value::as_u64), Some(40), "{json}");
         });
         scope.spawn(|| {
+            // Two statements: an invoice and its attempt as if no request had been sent.
+            let never_sent = "UPDATE attempts SET state = 'INTENT', sends = 0, settled_at = NULL,
+                 lease_until = 253402300799999 WHERE invoice_id = 3 AND state = 'CHARGED'";
+            let parked = "UPDATE invoices SET state = 'ATTENTION', paid_by = NULL,
+                 attention_reason = 'rejected' WHERE id = 3";
+            let (output, json) = judged_after(&world, &[never_sent, parked], &[]);
+            assert_eq!(output.status.code(), Some(1), "charged, and journaled as never sent: {json}");
+            assert_eq!(json["in_doubt"], 1, "{json}");
+        });
+        scope.spawn(|| {
+            let (output, json) = judged(&world, Some("UPDATE deployment SET ledger_id = NULL"), None);
+            assert_eq!(output.status.code(), Some(2), "which ledger was settled with is forgotten: {json}");
+            assert_eq!((&json["verdict"], &json["findings_total"]), (&"unknown".into(), &0.into()), "{json}");
+        });
+        scope.spawn(|| {
             let other = "UPDATE ledger_meta SET ledger_id = '00000000-0000-4000-8000-000000000009'";
             let (output, json) = judged(&world, None, Some(other));
             assert_eq!(output.status.code(), Some(2), "another ledger proves nothing: {json}");
             assert_eq!(json["verdict"], "unknown");
         });
     });
+}
+
+/// Every command line that the tests of acknowledging need.
+fn tinjis_says(words: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(tinjis()).args(words).env_clear().output().expect("the command can be started");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn charges_of_no_invoice_are_wrong_until_an_operator_acknowledges_them() {
+    let services = Services::of(tinjis()).payments_flags(["--success-rate=1"]).start();
+    services.import("K", 3);
+    services.pay_until_true(PAID_WITHIN);
+    let payments = services.payments_url();
+    let charge = |body: &[u8]| {
+        assert_eq!(harness::http::call("POST", &format!("{payments}/"), &[], body).status, 200);
+    };
+    charge(br#"{"id":"elsewhere","customer_id":1,"currency":"EUR","value":5}"#);
+    charge(br#"{"customer_id":1,"currency":"EUR","value":6}"#);
+    let key = [("Idempotency-Key", "0123456789abcdef0123456789abcdef")];
+    let keyed = br#"{"id":"another","customer_id":1,"currency":"EUR","value":7}"#;
+    assert_eq!(harness::http::call("POST", &format!("{payments}/"), &key, keyed).status, 200);
+    let seqs = |json: &Value| -> Vec<i64> {
+        let findings = json["findings"].as_array().unwrap();
+        assert!(findings.iter().all(|finding| finding["kind"] == "unattributed"), "{json}");
+        let mut seqs: Vec<i64> =
+            findings.iter().map(|finding| finding["seqs"][0].as_i64().unwrap()).collect();
+        seqs.sort_unstable();
+        seqs
+    };
+    let (output, json) = verify(&services);
+    assert_eq!((output.status.code(), json["unkeyed"].as_u64()), (Some(1), Some(2)), "{json}");
+    assert_eq!(seqs(&json), [4, 5, 6], "{json}");
+
+    let billing = services.billing_url();
+    let sides = ["--billing", &billing, "--payments", &payments];
+    let acknowledge = |words: &[&str]| {
+        let reason = ["--why", "test charges", "--actor", "ann"];
+        tinjis_says(&[&["verify"][..], &sides, words, &reason].concat())
+    };
+    let (code, _, said) = acknowledge(&["--acknowledge", "1"]);
+    assert_eq!(code, Some(2), "a charge of an invoice is compared with it: {said}");
+    assert!(said.contains("names the invoice K"), "{said}");
+    assert_eq!(acknowledge(&["--acknowledge", "99"]).0, Some(2), "there is no such row");
+    assert_eq!(acknowledge(&["--acknowledge-through", "99"]).0, Some(2), "nor one to go through to");
+    let (code, ..) = tinjis_says(&[&["verify"][..], &sides, &["--acknowledge", "4"]].concat());
+    assert_eq!(code, Some(64), "without a reason and an actor");
+
+    let (code, ..) = acknowledge(&["--acknowledge", "5"]);
+    assert_eq!(code, Some(1), "two are left");
+    assert_eq!(seqs(&verify(&services).1), [4, 6]);
+    let (code, out, said) = acknowledge(&["--acknowledge-through", "6"]);
+    assert_eq!(code, Some(0), "{out}{said}");
+    assert!(out.contains("acknowledged 3"), "{out}");
+    let (output, json) = verify(&services);
+    assert!(output.status.success(), "{json}");
+    assert_eq!(
+        (&json["verdict"], &json["charges"], &json["findings_total"]),
+        (&"ok".into(), &6.into(), &0.into())
+    );
+    let list = harness::http::get(&format!("{billing}/v1/ledger/acknowledgements")).json();
+    let items = list["items"].as_array().unwrap();
+    let ranges: Vec<_> =
+        items.iter().map(|item| (item["seq_first"].as_i64(), item["seq_last"].as_i64())).collect();
+    assert_eq!(ranges, [(Some(5), Some(5)), (Some(1), Some(6))]);
+    assert!(items.iter().all(|item| item["actor"] == "ann" && item["reason"] == "test charges"), "{list}");
+    charge(br#"{"id":"later","customer_id":1,"currency":"EUR","value":5}"#);
+    assert_eq!(seqs(&verify(&services).1), [7], "a later one is not covered");
+}
+
+#[test]
+fn an_attempt_in_doubt_behind_more_refusals_than_a_page_holds_is_found() {
+    let world = paid_world();
+    // The journal of one invoice gets so many refused attempts before its last one, which is in doubt.
+    let billing = [
+        "UPDATE invoices SET state = 'ATTENTION', paid_by = NULL, attention_reason = 'rejected' WHERE id = 3",
+        "UPDATE attempts SET state = 'IN_DOUBT', settled_at = NULL, number = 9999, lease_until = 253402300799999
+             WHERE invoice_id = 3 AND state = 'CHARGED'",
+        "WITH RECURSIVE refused (n) AS (SELECT 101 UNION ALL SELECT n + 1 FROM refused WHERE n < 1200)
+             INSERT INTO attempts SELECT printf('%032x', n), invoice_id, n, customer_id, currency, amount_minor,
+             'REFUSED', 1, run_id, 1, 1, 1 FROM attempts, refused WHERE invoice_id = 3 AND number = 9999",
+    ];
+    let (output, json) = judged_after(&world, &billing, &[]);
+    assert_eq!(output.status.code(), Some(1), "{json}");
+    assert_eq!(json["in_doubt"], 1, "{json}");
+}
+
+#[test]
+fn an_open_attempt_whose_key_another_account_holds_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens");
+    fs::write(&tokens, "token-of-billing\ntoken-of-mallory mallory\n").unwrap();
+    let mut services = Services::of(tinjis())
+        .billing_env("PAYMENTS_API_TOKEN", "token-of-billing")
+        .payments_env("PAYMENTS_API_TOKEN_FILE", tokens.to_str().unwrap())
+        .start();
+    services.import("S", 1);
+    services.pay_until_true(PAID_WITHIN);
+    services.stop_billing();
+    services.stop_payments();
+    let store = open(&services.billing.db());
+    let never_sent =
+        "UPDATE attempts SET state = 'INTENT', sends = 0, settled_at = NULL, lease_until = 253402300799999";
+    assert!(store.execute(never_sent, []).unwrap() >= 1);
+    let parked = "UPDATE invoices SET state = 'ATTENTION', paid_by = NULL, attention_reason = 'rejected'";
+    assert_eq!(store.execute(parked, []).unwrap(), 1);
+    drop(store);
+    let taken = "UPDATE ledger SET account = 'mallory'";
+    assert!(open(&services.payments.db()).execute(taken, []).unwrap() >= 1);
+    services.payments.start_again();
+    services.billing.start_again();
+    let output = Command::new(tinjis())
+        .args([
+            "verify",
+            "--json",
+            "--billing",
+            &services.billing_url(),
+            "--payments",
+            &services.payments_url(),
+        ])
+        .env_clear()
+        .env("PAYMENTS_API_TOKEN", "token-of-billing")
+        .output()
+        .unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{json}");
+    assert_eq!(json["findings"][0]["kind"], "key_taken", "{json}");
+}
+
+#[test]
+fn texts_of_a_ledger_cannot_steer_the_terminal() {
+    let services = Services::start(tinjis());
+    let body = br#"{"id":"\u001b[2J\u001b[H\u009b2J\u202eright: 5 invoices\r\nright: all","customer_id":1,"currency":"EUR","value":1}"#;
+    let charged = harness::http::call(
+        "POST",
+        &format!("{}/", services.payments_url()),
+        &[("Idempotency-Key", "k1")],
+        body,
+    );
+    assert!(charged.status < 500, "{}", charged.status);
+    for flags in [&[][..], &["--json"]] {
+        let (billing, payments) = (services.billing_url(), services.payments_url());
+        let words = [&["verify", "--billing", &billing, "--payments", &payments], flags].concat();
+        let (_, out, said) = tinjis_says(&words);
+        let steering = |c: char| (c.is_control() && c != '\n') || ('\u{2028}'..='\u{202e}').contains(&c);
+        assert!(!out.chars().any(steering) && !said.chars().any(steering), "{out:?} {said:?}");
+        assert!(!out.lines().any(|line| line.starts_with("right: all")), "{out:?}");
+        for line in out.lines().filter(|_| !flags.is_empty()) {
+            serde_json::from_str::<Value>(line).expect("escapes leave JSON as it is");
+        }
+    }
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_no_success() {
+    if !Path::new("/dev/full").exists() {
+        harness::absent::leave_out("a result that cannot be written", "this system has no /dev/full");
+        return;
+    }
+    let services = Services::of(tinjis()).payments_flags(["--success-rate=1"]).start();
+    services.import("F", 2);
+    services.pay_until_true(PAID_WITHIN);
+    let (billing, payments) = (services.billing_url(), services.payments_url());
+    let file = services.dir().join("invoices.csv");
+    fs::write(&file, "reference,customer_id,currency,amount\nF1,1,EUR,12.15\n").unwrap();
+    let file = file.to_str().unwrap();
+    let verify = ["verify", "--billing", &billing, "--payments", &payments];
+    let commands: [(&[&str], bool); 7] = [
+        (&verify, false),
+        (&[&verify[..], &["--json"]].concat(), false),
+        (&["import", file, "--dry-run", "--billing", &billing], false),
+        (&["pay", "--billing", &billing], false),
+        (&["resolve", "--billing", &billing], false),
+        (&["--help"], true),
+        (&["--version"], true),
+    ];
+    for (words, is_quiet) in commands {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = Command::new(tinjis()).args(words).env_clear().stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code().is_some_and(|code| code != 0), "{words:?}: {said}");
+        assert!(is_quiet || said.contains("could not be written"), "{words:?}: {said}");
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(tinjis()).args(words).env_clear().stdout(closed).output().unwrap();
+        assert!(output.status.code().is_some_and(|code| code != 0), "{words:?} into a closed pipe");
+    }
 }
 
 #[test]

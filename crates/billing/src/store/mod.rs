@@ -184,6 +184,32 @@ pub struct LedgerSeen {
     pub seq: i64,
 }
 
+/// Rows of the provider's ledger that belong to no invoice of this store and that an operator has explained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerAcknowledgement {
+    /// Row numbers mean nothing in another ledger.
+    pub ledger_id: String,
+    /// The first row, from 1.
+    pub seq_first: i64,
+    /// The last row, at least the first.
+    pub seq_last: i64,
+    /// Why these charges are in order.
+    pub reason: String,
+    /// Who says so.
+    pub actor: String,
+}
+
+/// One row of `ledger_acknowledgements`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerAcknowledgementRow {
+    /// Its position: grows with each row.
+    pub id: i64,
+    /// What was acknowledged, why, and by whom.
+    pub acknowledgement: LedgerAcknowledgement,
+    /// When, in milliseconds since the Unix epoch.
+    pub created_at: i64,
+}
+
 /// One row of `resolutions`, as it is shown: a word that was taken, and what it changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolutionRow {
@@ -214,6 +240,14 @@ pub struct LedgerFact {
     pub money: Option<Money>,
     /// CHARGED, REFUSED or VOIDED; nothing else is a ledger's word.
     pub outcome: Outcome,
+}
+
+impl LedgerFact {
+    /// Whether the row is about this customer and exactly this amount. A route that names no customer is about anybody.
+    #[must_use]
+    pub fn has_terms(&self, customer_id: CustomerId, money: Money) -> bool {
+        self.money == Some(money) && self.customer_id.is_none_or(|customer| customer == customer_id)
+    }
 }
 
 /// What became of one fact of the ledger.
@@ -369,8 +403,19 @@ pub trait Store: Send + Sync + 'static {
     /// Words that were taken, with `id > after`, by id, at most `limit`.
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>>;
 
+    /// Records that an operator has explained these ledger rows; each call is a row of its own.
+    async fn acknowledge(&self, acknowledgement: &LedgerAcknowledgement) -> Result<LedgerAcknowledgementRow>;
+
+    /// What was acknowledged, with `id > after`, by id, at most `limit`.
+    async fn ledger_acknowledgements(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<LedgerAcknowledgementRow>>;
+
     /// Takes in what the provider's ledger says, at most [`BATCH_MAX`] rows in the ledger's order; answers one
-    /// [`Repaired`] each. A known key is settled as by [`Store::settle`]. An unknown one is adopted when it is the key
+    /// [`Repaired`] each. A known key is settled by `plan::repair`: as by [`Store::settle`], but a
+    /// charge of another customer or amount than the attempt's and the invoice's makes no invoice PAID. An unknown one is adopted when it is the key
     /// of its reference's attempt number n, n up to [`REPAIR_NUMBERS_MAX`] past the last that is known: the attempt is
     /// written as final, with the row's customer and amount, and the invoice follows by `plan::adopt`. It belongs to
     /// the latest run, or to a finished one made for it. Repeating a repair changes nothing; one that changes something

@@ -130,6 +130,27 @@ pub fn settle(standing: Standing, outcome: Outcome) -> Plan {
     if standing.attempt.is_open() { settle_open(standing, outcome) } else { settle_final(standing, outcome) }
 }
 
+/// What the ledger's row on a known attempt comes to in a repair: what [`settle`] says, except that a charge of other
+/// data never makes the invoice PAID. `has_same_terms` tells whether the row has the customer and the amount of the
+/// attempt and of the invoice. Without this check an invoice of 99.00 is PAID by a charge of 10.00.
+#[must_use]
+pub fn repair(standing: Standing, outcome: Outcome, has_same_terms: bool) -> Plan {
+    let plan = settle(standing, outcome);
+    let is_paid = plan.invoice.is_some_and(|invoice| invoice.state == InvoiceState::Paid);
+    if has_same_terms || outcome != Outcome::Charged || !is_paid {
+        return plan;
+    }
+    let attention = InvoicePlan::attention(AttentionReason::KeyReused);
+    if standing.attempt.is_open() {
+        // The attempt as it was sent is not what was charged: it stays open for an operator.
+        return Plan {
+            invoice: (standing.invoice != InvoiceState::Attention).then_some(attention),
+            ..Plan::nothing(Settled::Conflict(Conflict::Contradiction))
+        };
+    }
+    Plan { invoice: Some(attention), ..plan }
+}
+
 fn settle_open(standing: Standing, outcome: Outcome) -> Plan {
     if outcome == Outcome::Charged && standing.others.charged {
         return second_charge(Some(AttemptState::InDoubt));
@@ -288,6 +309,25 @@ mod tests {
                 assert_ne!(settle(standing, outcome).attempt, Some(AttemptState::Charged), "{standing:?}");
             }
             assert!(!matches!(resolve(standing, true), Ok((Some(AttemptState::Charged), _))));
+        }
+    }
+
+    #[test]
+    fn a_repair_pays_an_invoice_only_by_a_charge_of_its_own_terms() {
+        for standing in standings() {
+            for outcome in OUTCOMES {
+                let (same, other) = (repair(standing, outcome, true), repair(standing, outcome, false));
+                assert_eq!(same, settle(standing, outcome), "{standing:?} {outcome:?}");
+                let pays = |plan: &Plan| plan.invoice.is_some_and(|next| next.state == InvoiceState::Paid);
+                if outcome == Outcome::Charged && pays(&same) {
+                    assert!(!pays(&other) && matches!(other.settled, Settled::Conflict(_)), "{standing:?}");
+                    let stays_open = other.attempt.unwrap_or(standing.attempt).is_open();
+                    assert_eq!(stays_open, standing.attempt.is_open(), "{standing:?}");
+                    assert!(other.parks(standing), "an operator decides: {standing:?}");
+                } else {
+                    assert_eq!(other, same, "{standing:?} {outcome:?}");
+                }
+            }
         }
     }
 

@@ -114,8 +114,13 @@ impl Sheet {
 
     /// Takes in an outcome.
     pub fn settle(&mut self, settlement: &Settlement) -> Settled {
+        self.repair(settlement, true)
+    }
+
+    /// Takes in a ledger row on a known attempt, as [`plan::repair`].
+    pub fn repair(&mut self, settlement: &Settlement, has_same_terms: bool) -> Settled {
         let Some((place, standing)) = self.find(&settlement.key) else { return Settled::Unknown };
-        let plan = plan::settle(standing, settlement.outcome);
+        let plan = plan::repair(standing, settlement.outcome, has_same_terms);
         let line = &mut self.attempts[place];
         line.state = plan.attempt.unwrap_or(standing.attempt);
         line.unsend += i32::from(plan.unsend);

@@ -12,8 +12,7 @@ use billing::invoice::{
 use billing::protocol::key::{DeploymentId, Key};
 use billing::protocol::transition::Settlement;
 use billing::store::{
-    Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, LedgerSeen, Repaired, Resolution,
-    ResolutionRow, Resolved, Result, Settled, Store, StoreError,
+    Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, Repaired, Resolution, ResolutionRow, Resolved, Result, Settled, Store, StoreError,
 };
 use tokio::sync::Semaphore;
 
@@ -141,6 +140,8 @@ pass_on! {
     import(rows: &[ImportRow], mode: ImportMode) -> Vec<Imported>;
     resolve(resolution: &Resolution) -> Resolved;
     accept_ledger(acceptance: &LedgerAcceptance) -> Option<String>;
+    acknowledge(acknowledgement: &LedgerAcknowledgement) -> LedgerAcknowledgementRow;
+    ledger_acknowledgements(after: i64, limit: usize) -> Vec<LedgerAcknowledgementRow>;
     resolutions(after: i64, limit: usize) -> Vec<ResolutionRow>;
     repair(facts: &[LedgerFact]) -> Vec<Repaired>;
 }

@@ -5,7 +5,10 @@ use billing::invoice::{AttemptState, AttentionReason, CustomerId, InvoiceId, Inv
 use billing::money::{Currency, Money};
 use billing::protocol::key::Key;
 use billing::protocol::transition::Outcome;
-use billing::store::{LedgerFact, REPAIR_NUMBERS_MAX, Repaired, Resolution, Store};
+use billing::store::{
+    ImportMode, ImportRow, Imported, LedgerAcknowledgement, LedgerFact, REPAIR_NUMBERS_MAX, Repaired,
+    Resolution, Store,
+};
 
 use crate::fixture::{
     DEPLOYMENT, Fixture, PostgresFixture, SqliteFixture, claimed, imported, reference, run,
@@ -100,6 +103,64 @@ async fn a_forgotten_charge_beside_an_open_attempt_calls_a_person(fixture: impl 
     assert_eq!(stands(&*store, 1).await.2, Some(AttentionReason::ChargedLate));
 }
 
+async fn a_charge_of_other_terms_under_a_known_key_pays_nothing(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 2).await;
+    let run = run(&*store).await;
+    claimed(&*store, &run, 2).await;
+    let other_money = Money { amount_minor: 99, currency: Currency::Eur };
+    let other_amount = LedgerFact { money: Some(other_money), ..fact("I1", 1, Outcome::Charged) };
+    let other_customer = LedgerFact { customer_id: Some(CustomerId(77)), ..fact("I2", 1, Outcome::Charged) };
+    for _ in 0..2 {
+        let repaired = store.repair(&[other_amount.clone(), other_customer.clone()]).await.unwrap();
+        assert_eq!(repaired, [Repaired::Conflict; 2]);
+        for id in [1, 2] {
+            let attention = (InvoiceState::Attention, None, Some(AttentionReason::KeyReused));
+            assert_eq!(stands(&*store, id).await, attention);
+        }
+    }
+    let attempts = store.attempts((InvoiceId(0), 0), 9).await.unwrap();
+    assert!(attempts.iter().all(|attempt| attempt.state.is_open()), "an operator decides: {attempts:?}");
+    let refused = LedgerFact { money: Some(other_money), ..fact("I1", 1, Outcome::Refused) };
+    assert_eq!(store.repair(&[refused]).await.unwrap(), [Repaired::Settled], "refused is refused");
+    assert_eq!(stands(&*store, 1).await.0, InvoiceState::Pending);
+}
+
+async fn a_late_charge_of_an_invoice_edited_since_pays_nothing(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 1).await;
+    assert_eq!(store.repair(&[fact("I1", 1, Outcome::Refused)]).await.unwrap(), [Repaired::Adopted]);
+    let row = ImportRow {
+        reference: reference("I1"),
+        customer_id: CustomerId(1),
+        money: Money { amount_minor: 9900, currency: Currency::Eur },
+        paid: false,
+    };
+    let edited = store.import(&[row], ImportMode { update: true, dry_run: false }).await.unwrap();
+    assert_eq!(edited, [Imported::Updated]);
+    assert_eq!(store.repair(&[fact("I1", 1, Outcome::Charged)]).await.unwrap(), [Repaired::Conflict]);
+    assert_eq!(stands(&*store, 1).await.2, Some(AttentionReason::KeyReused));
+}
+
+async fn acknowledgements_are_kept_in_order_with_reason_and_actor(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    let acknowledgement = |seq_first, seq_last| LedgerAcknowledgement {
+        ledger_id: "00000000-0000-4000-8000-000000000001".to_owned(),
+        seq_first,
+        seq_last,
+        reason: "test charges".to_owned(),
+        actor: "ann".to_owned(),
+    };
+    let mut recorded = Vec::new();
+    for (first, last) in [(7, 7), (1, 9), (7, 7)] {
+        recorded.push(store.acknowledge(&acknowledgement(first, last)).await.unwrap());
+    }
+    assert_eq!(recorded[1].acknowledgement, acknowledgement(1, 9));
+    assert_eq!(store.ledger_acknowledgements(0, 9).await.unwrap(), recorded);
+    assert_eq!(store.ledger_acknowledgements(recorded[0].id, 1).await.unwrap(), recorded[1..2]);
+    assert!(store.acknowledge(&acknowledgement(2, 1)).await.is_err(), "a range that is none");
+}
+
 async fn words_are_kept_with_what_they_changed(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 2).await;
@@ -150,5 +211,8 @@ cases! {
     keys_of_others_stay_unknown,
     a_forgotten_charge_of_other_data_calls_a_person,
     a_forgotten_charge_beside_an_open_attempt_calls_a_person,
+    a_charge_of_other_terms_under_a_known_key_pays_nothing,
+    a_late_charge_of_an_invoice_edited_since_pays_nothing,
+    acknowledgements_are_kept_in_order_with_reason_and_actor,
     words_are_kept_with_what_they_changed,
 }

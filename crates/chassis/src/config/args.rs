@@ -61,9 +61,9 @@ fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> R
             if !problems.is_empty() {
                 return Ok(None);
             }
-            // Nobody reads a help that cannot be printed.
-            let _closed = error.print();
-            return Err(ExitCode::SUCCESS);
+            // A help that cannot be printed (a full disk, a closed pipe) is no success.
+            let printed = error.print().and_then(|()| std::io::stdout().flush());
+            return Err(if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         let wrong = wrong_word(&error).and_then(|word| position(&args, &word, left_over));
         if wrong.is_none() || wrong != left_over {

@@ -147,7 +147,8 @@ fn read_query(query: &str) -> Result<(Seq, usize), Problem> {
             errors.push(FieldError::new(name, "is given more than once"));
         }
     }
-    let after = after.map_or(Some(0), |text| text.parse().ok().filter(|seq: &i64| *seq >= 0));
+    // From the very first row: one with a number that no ledger gives must not be hidden from whoever checks.
+    let after = after.map_or(Some(i64::MIN), |text| text.parse().ok());
     let limit = limit
         .map_or(Some(LIMIT_DEFAULT), |text| text.parse().ok().filter(|rows| (1..=PAGE_MAX).contains(rows)));
     errors.extend(after.is_none().then(|| FieldError::new("after", "is no cursor of this list")));
@@ -164,14 +165,15 @@ mod tests {
 
     #[test]
     fn a_page_has_100_rows_from_the_start_unless_asked_otherwise() {
-        assert_eq!(read_query(""), Ok((Seq(0), 100)));
+        assert_eq!(read_query(""), Ok((Seq(i64::MIN), 100)));
         assert_eq!(read_query("limit=7&after=12"), Ok((Seq(12), 7)));
+        assert_eq!(read_query("after=-12"), Ok((Seq(-12), 100)), "a row's own number is always a cursor");
     }
 
     #[test]
     fn each_mistake_in_a_query_is_named() {
         for (query, faults) in [
-            ("after=-1", &["after"][..]),
+            ("after=1.5", &["after"][..]),
             ("limit=0", &["limit"]),
             ("limit=1001&after=x", &["after", "limit"]),
             ("limit=", &["limit"]),

@@ -17,7 +17,7 @@ use crate::http::Api;
 use crate::import::Sender;
 use crate::pay::Run;
 use crate::progress::Progress;
-use crate::verify::{Billing, Report, Watch, verify};
+use crate::verify::{Billing, ReadProgress, Report, verify};
 
 /// Share of charges that succeed in the legs with faults: high, so that a few rounds pay all.
 const SUCCESS_RATE: &str = "0.9";
@@ -129,7 +129,8 @@ pub(super) async fn naive(
         bail!("the naive biller failed: {status}");
     }
     let marked = fs::read_to_string(&paid).context("the naive biller marked nothing")?;
-    Ok(verify(&Billing::List(world.naive_books(&marked)), payments.api()?, &Watch::silent()).await?)
+    Ok(verify(&Billing::List(world.naive_invoices(&marked)), payments.api()?, &ReadProgress::silent())
+        .await?)
 }
 
 /// What the leg with Tinjis leaves behind.
@@ -175,7 +176,7 @@ pub(super) async fn tinjis(
         bail!("not all invoices are PAID after {ROUNDS_MAX} runs");
     }
     progress.step("with Tinjis: verify");
-    let report = verify(&Billing::Service(billing.api()?), payments.api()?, &Watch::silent()).await?;
+    let report = verify(&Billing::Service(billing.api()?), payments.api()?, &ReadProgress::silent()).await?;
     let SoFar { kills, certificates_changed } = so_far;
     Ok(Kept { billing, payments, report, kills, certificates_changed })
 }

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use chassis::clock::Random;
+use reconcile::FindingKind;
 use tokio::signal::unix::{SignalKind, signal};
 
 use legs::{Kept, PaidOnce};
@@ -24,7 +25,7 @@ pub(crate) use words::{Sub, What};
 
 use crate::output::{self, grouped};
 use crate::progress::Progress;
-use crate::verify::{Kind, Report, VerifyVerdict};
+use crate::verify::{Report, VerifyVerdict};
 
 /// Invoices that the legs with faults charge.
 const INVOICES_DEFAULT: u64 = 1000;
@@ -128,15 +129,15 @@ async fn show(options: &Options, world: &World, dir: &Path) -> anyhow::Result<(u
 /// Why the demo fails although it ran.
 fn complaints(naive: &Report, kept: &Kept, world: &World) -> Vec<String> {
     let mut complaints = Vec::new();
-    if naive.judgement.count(Kind::Double) == 0 {
+    if naive.result.count(FindingKind::Double) == 0 {
         complaints.push("the loop without keys charged nobody twice: too few invoices to see it".to_owned());
     }
     if kept.kills != world.kills {
         complaints.push(format!("only {} of {} kills took place", kept.kills, world.kills));
     }
-    let judgement = &kept.report.judgement;
+    let result = &kept.report.result;
     let all = world.invoices.len() as u64;
-    let is_whole = judgement.invoices == all && judgement.paid == all && judgement.in_doubt == 0;
+    let is_whole = result.invoices == all && result.paid == all && result.in_doubt == 0;
     if kept.report.verdict != VerifyVerdict::Ok || !is_whole {
         complaints.push("Tinjis failed its own check:".to_owned());
         complaints.extend(kept.report.lines());
@@ -163,8 +164,8 @@ fn naive_line(report: &Report) -> String {
 
 fn tinjis_line(report: &Report) -> String {
     let figures = figures("  the same with Tinjis", report);
-    let in_doubt = format!("in doubt {}", grouped(report.judgement.in_doubt));
-    let invoices = grouped(report.judgement.invoices);
+    let in_doubt = format!("in doubt {}", grouped(report.result.in_doubt));
+    let invoices = grouped(report.result.invoices);
     let verified = match report.verdict {
         VerifyVerdict::Ok => format!("verified: {invoices} invoices against the ledger"),
         VerifyVerdict::Wrong => format!("WRONG: {invoices} invoices against the ledger"),
@@ -174,8 +175,8 @@ fn tinjis_line(report: &Report) -> String {
 }
 
 fn figures(head: &str, report: &Report) -> String {
-    let double = format!("double {}", grouped(report.judgement.count(Kind::Double)));
-    let lost = format!("lost {}", grouped(report.judgement.count(Kind::Lost)));
+    let double = format!("double {}", grouped(report.result.count(FindingKind::Double)));
+    let lost = format!("lost {}", grouped(report.result.count(FindingKind::Lost)));
     format!("{head:WIDTH$}{double:12} {lost:8} ")
 }
 

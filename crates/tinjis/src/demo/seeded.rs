@@ -6,10 +6,10 @@ use std::fmt::Write;
 use billing::invoice::Reference;
 use billing::money::{Amount, Currency};
 use chassis::clock::Random;
+use reconcile::{InvoiceFact, InvoiceState, PaidBy};
 use uuid::Uuid;
 
 use crate::import::Row;
-use crate::verify::facts::{InvoiceFact, InvoiceState, PaidBy};
 
 /// Customers that the invoices are spread over.
 const CUSTOMERS: u64 = 100;
@@ -65,8 +65,8 @@ impl World {
         })
     }
 
-    /// The naive biller's books, for the judge: `paid` are the bodies that it marked.
-    pub(super) fn naive_books(&self, paid: &str) -> Vec<InvoiceFact> {
+    /// The naive biller's invoices, to be verified: `paid` are the bodies that it marked.
+    pub(super) fn naive_invoices(&self, paid: &str) -> Vec<InvoiceFact> {
         let paid: std::collections::HashSet<&str> = paid.lines().collect();
         (1..)
             .zip(self.invoices.iter().zip(self.bodies()))

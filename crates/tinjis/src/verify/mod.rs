@@ -1,31 +1,33 @@
-//! `verify`: reads billing and the provider's ledger, and says whether anyone was charged twice or forgotten.
-//! Must not know how either side stores anything; the judging itself is one pure function.
+//! `verify`: reads billing and the provider's ledger, and reports whether anybody was charged twice or forgotten.
+//! Reads and reports; what is compared with what is the library `reconcile`, and how either side stores anything is
+//! not known here.
 
-mod again;
-mod books;
-pub(crate) mod facts;
-pub(crate) mod judge;
+pub(crate) mod acknowledge;
+mod progress;
+mod recheck;
 pub(crate) mod repair;
 mod report;
 mod source;
-mod watch;
 
-use facts::InvoiceFact;
-use judge::{Attempts, Invoices};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use recheck::{CONCURRENT_MAX, Recheck};
+use reconcile::{AcknowledgedRows, AttemptPhase, InvoiceFact, InvoicePhase, LedgerContext, LedgerPhase};
 use report::Verdict;
-use source::{BillingApi, LedgerApi};
+use source::{BillingApi, Deployment, KeyLookup, LedgerApi};
 
-pub(crate) use judge::Kind;
+pub(crate) use progress::ReadProgress;
 pub(crate) use report::{Report, Verdict as VerifyVerdict};
-pub(crate) use watch::Watch;
 
 use crate::http::{Api, CallError};
-use crate::output;
+use crate::output::{self, grouped};
+
+/// Open attempts whose key the ledger is asked for one by one, because its list shows no row for them.
+const KEYS_ASKED_MAX: usize = 10_000;
 
 /// The side of who bills.
 #[derive(Clone, Debug)]
 pub(crate) enum Billing {
-    /// Our service; may be at work.
+    /// Our service; a run may be going on.
     Service(Api),
     /// Somebody's own list, at rest and without a journal.
     List(Vec<InvoiceFact>),
@@ -33,12 +35,12 @@ pub(crate) enum Billing {
 
 /// The `verify` command.
 pub(crate) async fn command(billing: Api, payments: Api, json: bool) -> anyhow::Result<u8> {
-    let watch = Watch::shown("verifying");
-    let report = verify(&Billing::Service(billing), payments, &watch).await;
+    let progress = ReadProgress::visible("verifying");
+    let report = verify(&Billing::Service(billing), payments, &progress).await;
     // The bar goes before the result comes.
-    drop(watch);
+    drop(progress);
     if json {
-        // Whoever reads JSON gets some, also when nobody could look; why not is for people.
+        // A reader of JSON gets an object also when a side could not be read; the reason is on standard error.
         output::result(report.as_ref().map_or_else(|_| Report::unknown().json(), Report::json));
     } else {
         report.iter().flat_map(Report::lines).for_each(output::result);
@@ -46,112 +48,225 @@ pub(crate) async fn command(billing: Api, payments: Api, json: bool) -> anyhow::
     Ok(report?.verdict.code())
 }
 
-/// Reads both sides, judges, and looks at each finding again.
-pub(crate) async fn verify(billing: &Billing, payments: Api, watch: &Watch) -> Result<Report, CallError> {
+/// Reads both sides, compares them, and checks each finding again.
+pub(crate) async fn verify(
+    billing: &Billing,
+    payments: Api,
+    progress: &ReadProgress,
+) -> Result<Report, CallError> {
     let ledger = LedgerApi(payments);
-    let (known, mut rows) = match billing {
-        Billing::Service(api) => {
-            let settled = ledger.last_seq().await?;
-            let (known, attempts) = read_service(&BillingApi(api.clone()), settled, watch).await?;
-            (Some(known), attempts.end(settled))
-        }
-        Billing::List(list) => (None, read_list(list).end(i64::MAX)),
-    };
-    let deployment = known.as_ref().and_then(source::Deployment::uuid);
-    let mut ledger_id = None;
-    let mut after = None;
-    loop {
-        let page = ledger.rows(after.as_ref()).await?;
-        page.items.iter().for_each(|row| rows.row(row));
-        watch.page("the ledger", page.items.len());
-        ledger_id = page.ledger_id.or(ledger_id);
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
+    match billing {
+        Billing::Service(api) => verify_service(&BillingApi(api.clone()), &ledger, progress).await,
+        Billing::List(list) => verify_list(list, &ledger, progress).await,
     }
-    let mut run = false;
-    let mut unseen = 0;
-    let judgement = match billing {
-        Billing::List(_) => rows.judgement(run),
-        Billing::Service(api) => {
-            let billing = BillingApi(api.clone());
-            run = billing.deployment().await?.unfinished_run.is_some();
-            let mut judgement = rows.judgement(run);
-            unseen = again::look_again(&billing, &ledger, &mut judgement, deployment, watch).await?;
-            judgement
-        }
-    };
-    let mut report = Report {
-        verdict: if judgement.is_right() { Verdict::Ok } else { Verdict::Wrong },
-        deployment_id: known.as_ref().map(|known| known.deployment_id.clone()),
-        ledger_id,
-        run,
-        judgement,
-        remarks: Vec::new(),
-    };
-    if report.judgement.foreign > 0 {
-        let text = format!("{} rows of the ledger are of other deployments", report.judgement.foreign);
-        report.remarks.push(text);
-    }
-    doubts(&mut report, known.and_then(|known| known.ledger_id), unseen);
-    Ok(report)
 }
 
-/// What makes a verdict worth less than it looks.
-fn doubts(report: &mut Report, settled_with: Option<String>, unseen: u64) {
-    if unseen > 0 && report.judgement.findings.is_empty() {
-        report.verdict = Verdict::Unknown;
-        let text = "too much changed while it was read to look at everything again: verify once no run is unfinished";
-        report.remarks.push(text.to_owned());
+async fn verify_service(
+    billing: &BillingApi,
+    ledger: &LedgerApi,
+    progress: &ReadProgress,
+) -> Result<Report, CallError> {
+    let ledger_id = ledger.id().await?;
+    let last_seq_before_billing = ledger.last_seq().await?;
+    let (before, attempts) = read_billing(billing, last_seq_before_billing, progress).await?;
+    let acknowledged = AcknowledgedRows::of_ledger(billing.acknowledgements().await?, ledger_id.as_deref());
+    let context = LedgerContext { last_seq_before_billing, acknowledged: acknowledged.clone() };
+    let mut phase = attempts.into_ledger(context);
+    let is_one_ledger = read_ledger(ledger, ledger_id.as_ref(), &mut phase, progress).await?;
+    let all_keys_asked = ask_for_open_keys(ledger, &mut phase).await?;
+    // Read last: billing remembers the ledger before it believes its first response.
+    let deployment = billing.deployment().await?;
+    let run_is_unfinished = deployment.unfinished_run.is_some();
+    let mut result = phase.finish(run_is_unfinished);
+    let recheck = Recheck { billing, ledger, deployment: before.uuid(), acknowledged: &acknowledged };
+    let unchecked = recheck.run(&mut result, progress).await?;
+    let proof = Proof {
+        ledger_id: ledger_id.as_deref(),
+        settled_with: deployment.ledger_id.as_deref(),
+        has_charged: result.confirmed > 0,
+        is_one_ledger,
+        all_keys_asked: all_keys_asked || run_is_unfinished,
+        unchecked,
+    };
+    let (verdict, mut remarks) = proof.verdict(result.is_ok(), !result.findings.is_empty());
+    if result.foreign > 0 {
+        remarks
+            .push(format!("{} rows of the ledger are of other deployments", grouped(result.foreign as i64)));
     }
-    if let (Some(expected), Some(found)) = (settled_with, &report.ledger_id)
-        && expected != *found
-    {
-        let text = format!("billing settled with ledger {expected}, and this is ledger {found}");
-        report.remarks.push(text);
-        if report.verdict == Verdict::Ok {
-            report.verdict = Verdict::Unknown;
+    Ok(Report {
+        verdict,
+        deployment_id: Some(deployment.deployment_id),
+        ledger_id,
+        run: run_is_unfinished,
+        result,
+        remarks,
+    })
+}
+
+async fn verify_list(
+    list: &[InvoiceFact],
+    ledger: &LedgerApi,
+    progress: &ReadProgress,
+) -> Result<Report, CallError> {
+    let mut phase = InvoicePhase::with_capacity(list.len());
+    list.iter().for_each(|invoice| phase.add(invoice));
+    let context = LedgerContext { last_seq_before_billing: i64::MAX, ..LedgerContext::default() };
+    let mut phase = phase.into_attempts(None).into_ledger(context);
+    let ledger_id = ledger.id().await?;
+    read_ledger(ledger, ledger_id.as_ref(), &mut phase, progress).await?;
+    let result = phase.finish(false);
+    let verdict = if result.is_ok() { Verdict::Ok } else { Verdict::Wrong };
+    Ok(Report { verdict, deployment_id: None, ledger_id, run: false, result, remarks: Vec::new() })
+}
+
+/// What the worth of a verdict depends on, besides the findings.
+struct Proof<'a> {
+    ledger_id: Option<&'a str>,
+    /// The ledger that billing remembers.
+    settled_with: Option<&'a str>,
+    /// Billing has charges that this ledger confirms.
+    has_charged: bool,
+    /// Each page named the same ledger.
+    is_one_ledger: bool,
+    /// Each open attempt without a row was asked for by its key.
+    all_keys_asked: bool,
+    /// Findings that are counted and were not checked again.
+    unchecked: u64,
+}
+
+impl Proof<'_> {
+    /// The verdict, and why it is not `ok`. What is wrong stays wrong; what is not proven is not `ok`.
+    fn verdict(&self, is_ok: bool, has_named_findings: bool) -> (Verdict, Vec<String>) {
+        let mut reasons = Vec::new();
+        match (self.settled_with, self.ledger_id) {
+            (_, None) => reasons.push("the ledger does not say which ledger it is".to_owned()),
+            (Some(expected), Some(found)) if expected != found => {
+                reasons.push(format!("billing settled with ledger {expected}, and this is ledger {found}"));
+            }
+            (None, Some(found)) if self.has_charged => reasons.push(format!(
+                "billing has charged and does not remember the ledger it settled with: if {found} is the one, \
+                 tinjis resolve --accept-ledger {found}"
+            )),
+            _ => {}
         }
+        if !self.is_one_ledger {
+            reasons.push("the ledger was replaced while it was read: verify again".to_owned());
+        }
+        if !self.all_keys_asked {
+            let max = grouped(KEYS_ASKED_MAX as i64);
+            reasons
+                .push(format!("more than {max} open attempts have no row in the ledger: `tinjis pay` first"));
+        }
+        if self.unchecked > 0 && !has_named_findings {
+            reasons.push(
+                "too much changed while it was read to check every finding again: verify once no run is unfinished"
+                    .to_owned(),
+            );
+            return (Verdict::Unknown, reasons);
+        }
+        let verdict = match (is_ok, reasons.is_empty()) {
+            (false, _) => Verdict::Wrong,
+            (true, true) => Verdict::Ok,
+            (true, false) => Verdict::Unknown,
+        };
+        (verdict, reasons)
     }
 }
 
 /// `rows`: about so many has the ledger; nearly as many attempts has billing.
-async fn read_service(
+async fn read_billing(
     billing: &BillingApi,
     rows: i64,
-    watch: &Watch,
-) -> Result<(source::Deployment, Attempts), CallError> {
+    progress: &ReadProgress,
+) -> Result<(Deployment, AttemptPhase), CallError> {
     let rows = u64::try_from(rows).unwrap_or_default();
-    let known = billing.deployment().await?;
-    watch.to_come(known.counts.all() + 2 * rows);
-    let room = usize::try_from(known.counts.all()).unwrap_or_default();
-    let mut invoices = Invoices::with_room(room);
-    let mut after = None;
-    loop {
-        let page = billing.invoices(after.as_ref()).await?;
-        page.items.iter().for_each(|invoice| invoices.invoice(invoice));
-        watch.page("invoices", page.items.len());
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    let mut attempts = invoices.end(known.uuid());
-    loop {
-        let page = billing.attempts(after.as_ref()).await?;
-        page.items.iter().for_each(|attempt| attempts.attempt(attempt));
-        watch.page("attempts", page.items.len());
-        after = page.next;
-        if after.is_none() {
-            watch.to_come(rows);
-            return Ok((known, attempts));
-        }
-    }
+    let deployment = billing.deployment().await?;
+    progress.expect(deployment.counts.all() + 2 * rows);
+    let mut invoices =
+        InvoicePhase::with_capacity(usize::try_from(deployment.counts.all()).unwrap_or_default());
+    billing
+        .invoices(|page| {
+            page.iter().for_each(|invoice| invoices.add(invoice));
+            progress.page("invoices", page.len());
+        })
+        .await?;
+    let mut attempts = invoices.into_attempts(deployment.uuid());
+    billing
+        .attempts(|page| {
+            page.iter().for_each(|attempt| attempts.add(attempt));
+            progress.page("attempts", page.len());
+        })
+        .await?;
+    progress.expect(rows);
+    Ok((deployment, attempts))
 }
 
-fn read_list(list: &[InvoiceFact]) -> Attempts {
-    let mut invoices = Invoices::with_room(list.len());
-    list.iter().for_each(|invoice| invoices.invoice(invoice));
-    invoices.end(None)
+/// Whether each page named the ledger that was asked first.
+async fn read_ledger(
+    ledger: &LedgerApi,
+    ledger_id: Option<&String>,
+    phase: &mut LedgerPhase,
+    progress: &ReadProgress,
+) -> Result<bool, CallError> {
+    let mut is_one_ledger = true;
+    ledger
+        .rows(|page| {
+            page.items.iter().for_each(|row| phase.add(row));
+            is_one_ledger &= page.ledger_id.as_ref() == ledger_id;
+            progress.page("the ledger", page.items.len());
+        })
+        .await?;
+    Ok(is_one_ledger)
+}
+
+/// Asks for each open attempt that the ledger's list does not show: the list shows this account's rows only, and a key
+/// that another account holds blocks the attempt for ever. Whether all were asked for.
+async fn ask_for_open_keys(ledger: &LedgerApi, phase: &mut LedgerPhase) -> Result<bool, CallError> {
+    let (keys, has_more) = phase.open_keys_not_in_ledger(KEYS_ASKED_MAX);
+    let asked = keys.iter().map(|key| async move {
+        Ok::<_, CallError>(matches!(ledger.by_key(key).await?, KeyLookup::OtherAccount))
+    });
+    let taken: Vec<bool> = stream::iter(asked).buffered(CONCURRENT_MAX).try_collect().await?;
+    for (key, _) in keys.iter().zip(taken).filter(|(_, is_taken)| *is_taken) {
+        phase.key_taken(key);
+    }
+    Ok(!has_more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_stays_wrong_and_what_is_not_proven_is_unknown() {
+        let proven = || Proof {
+            ledger_id: Some("L"),
+            settled_with: Some("L"),
+            has_charged: true,
+            is_one_ledger: true,
+            all_keys_asked: true,
+            unchecked: 0,
+        };
+        let unproven: [fn(&mut Proof<'_>); 5] = [
+            |proof| proof.ledger_id = None,
+            |proof| proof.settled_with = None,
+            |proof| proof.settled_with = Some("another"),
+            |proof| proof.is_one_ledger = false,
+            |proof| proof.all_keys_asked = false,
+        ];
+        assert_eq!(proven().verdict(true, false), (Verdict::Ok, Vec::new()));
+        assert_eq!(proven().verdict(false, true).0, Verdict::Wrong);
+        for change in unproven {
+            let mut proof = proven();
+            change(&mut proof);
+            let (verdict, reasons) = proof.verdict(true, false);
+            assert_eq!((verdict, reasons.len()), (Verdict::Unknown, 1), "{reasons:?}");
+            assert_eq!(proof.verdict(false, true).0, Verdict::Wrong);
+        }
+        let new = Proof { settled_with: None, has_charged: false, ..proven() };
+        assert_eq!(new.verdict(true, false), (Verdict::Ok, Vec::new()), "nothing was charged yet");
+        let unchecked = Proof { unchecked: 1, ..proven() };
+        assert_eq!(unchecked.verdict(false, false).0, Verdict::Unknown);
+        assert_eq!(unchecked.verdict(false, true).0, Verdict::Wrong);
+    }
 }

@@ -1,12 +1,12 @@
-//! `verify --repair`: walks the provider's ledger from its first row and tells billing each page, before judging.
+//! `verify --repair`: sends the provider's ledger to billing, page by page from its first row, before verifying.
 //! Knows the two routes; what a row changes is billing's to decide.
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::progress::ReadProgress;
 use super::source::{Cursor, LedgerApi, PAGE, page};
-use super::watch::Watch;
 use crate::http::{Api, CallError};
 use crate::output::{grouped, note};
 
@@ -26,12 +26,12 @@ struct Counts {
     unknown: u64,
 }
 
-/// Tells on standard error what was done: the verdict is the result.
+/// Prints on standard error what was done: the verdict is the result.
 pub(crate) async fn command(billing: &Api, payments: &Api) -> Result<(), CallError> {
     let mut done = Counts::default();
     let mut after = None;
-    let watch = Watch::shown("repairing");
-    watch.to_come(u64::try_from(LedgerApi(payments.clone()).last_seq().await?).unwrap_or_default());
+    let progress = ReadProgress::visible("repairing");
+    progress.expect(u64::try_from(LedgerApi(payments.clone()).last_seq().await?).unwrap_or_default());
     loop {
         let rows: Box<RawValue> = payments.get(&page("/v1/ledger", after.as_ref(), PAGE)).await?;
         let body = Bytes::copy_from_slice(rows.get().as_bytes());
@@ -41,16 +41,16 @@ pub(crate) async fn command(billing: &Api, payments: &Api) -> Result<(), CallErr
         done.adopted += counts.adopted;
         done.conflicts += counts.conflicts;
         done.unknown += counts.unknown;
-        watch.page("the ledger", PAGE);
+        progress.page("the ledger", PAGE);
         after = serde_json::from_str::<Passed>(rows.get()).ok().and_then(|passed| passed.next);
         if after.is_none() {
             break;
         }
     }
-    drop(watch);
+    drop(progress);
     note(format_args!(
-        "repaired: {} rows stood so already, {} settled what was open, {} had been forgotten, {} call a person, {} are \
-         not of this deployment or name no invoice here",
+        "repaired: {} rows were known, {} settled an open attempt, {} had been forgotten, {} contradict billing and need a \
+         decision, {} are not of this deployment or name no invoice here",
         grouped(done.known),
         grouped(done.settled),
         grouped(done.adopted),

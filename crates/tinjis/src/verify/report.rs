@@ -1,15 +1,15 @@
-//! What `verify` says: one JSON object with fixed names, or a few lines for people.
-//! Reads nothing and judges nothing.
+//! What `verify` prints: one JSON object with fixed names, or a few lines for people.
+//! Reads nothing and compares nothing.
 
+use reconcile::{Finding, FindingKind, Reconciliation};
 use serde::Serialize;
 
-use super::judge::{Finding, Judgement, Kind};
 use crate::output::{amount, grouped};
 
 /// The most findings that are shown.
 const SHOWN_MAX: usize = 100;
 
-/// What came out.
+/// What a verification came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
@@ -17,7 +17,7 @@ pub(crate) enum Verdict {
     Ok,
     /// Wrong.
     Wrong,
-    /// Nobody can say.
+    /// Not proven.
     Unknown,
 }
 
@@ -32,16 +32,16 @@ impl Verdict {
     }
 }
 
-/// Everything that a verification found out.
+/// A verification with its figures.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) verdict: Verdict,
     pub(crate) deployment_id: Option<String>,
     pub(crate) ledger_id: Option<String>,
-    /// A run was unfinished while we looked.
+    /// A run was unfinished at the end.
     pub(crate) run: bool,
-    pub(crate) judgement: Judgement,
-    /// Why nobody can say, and other remarks.
+    pub(crate) result: Reconciliation,
+    /// Why it is not proven, and other remarks.
     pub(crate) remarks: Vec<String>,
 }
 
@@ -82,42 +82,42 @@ struct SumJson<'a> {
 }
 
 impl Report {
-    /// Nobody could look.
+    /// A side could not be read.
     pub(crate) fn unknown() -> Self {
         Self {
             verdict: Verdict::Unknown,
             deployment_id: None,
             ledger_id: None,
             run: false,
-            judgement: Judgement::default(),
+            result: Reconciliation::default(),
             remarks: Vec::new(),
         }
     }
 
     /// One line of JSON.
     pub(crate) fn json(&self) -> String {
-        let judgement = &self.judgement;
+        let result = &self.result;
         let json = Json {
             verdict: self.verdict,
             deployment_id: self.deployment_id.as_deref(),
             ledger_id: self.ledger_id.as_deref(),
-            invoices: judgement.invoices,
-            paid: judgement.paid,
-            charges: judgement.charges,
-            double: judgement.count(Kind::Double),
-            lost: judgement.count(Kind::Lost),
-            in_doubt: judgement.in_doubt,
-            open: judgement.open,
-            unkeyed: judgement.unkeyed,
-            imported_paid: judgement.imported_paid,
+            invoices: result.invoices,
+            paid: result.paid,
+            charges: result.charges,
+            double: result.count(FindingKind::Double),
+            lost: result.count(FindingKind::Lost),
+            in_doubt: result.in_doubt,
+            open: result.open,
+            unkeyed: result.unkeyed,
+            imported_paid: result.imported_paid,
             mismatch: Mismatch {
-                amount: judgement.count(Kind::Amount),
-                currency: judgement.count(Kind::Currency),
-                customer: judgement.count(Kind::Customer),
-                unbacked: judgement.count(Kind::Unbacked),
-                unknown_key: judgement.count(Kind::UnknownKey),
+                amount: result.count(FindingKind::Amount),
+                currency: result.count(FindingKind::Currency),
+                customer: result.count(FindingKind::Customer),
+                unbacked: result.count(FindingKind::Unbacked),
+                unknown_key: result.count(FindingKind::UnknownKey),
             },
-            sums: judgement
+            sums: result
                 .sums
                 .iter()
                 .map(|(currency, sum)| SumJson {
@@ -126,77 +126,101 @@ impl Report {
                     charged_minor: sum.charged_minor,
                 })
                 .collect(),
-            findings: &judgement.findings[..judgement.findings.len().min(SHOWN_MAX)],
-            findings_total: judgement.findings_total(),
+            findings: &result.findings[..result.findings.len().min(SHOWN_MAX)],
+            findings_total: result.findings_total(),
         };
         serde_json::to_string(&json).expect("texts and numbers are always JSON")
     }
 
     /// Lines for people.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let judgement = &self.judgement;
-        let count = |kind| grouped(judgement.count(kind));
+        let result = &self.result;
+        let count = |kind| grouped(result.count(kind));
         let word = match self.verdict {
             Verdict::Ok => "right",
             Verdict::Wrong => "WRONG",
             Verdict::Unknown => "unknown",
         };
         let mut lines = vec![
-            format!("{word}: {} invoices against the ledger", grouped(judgement.invoices)),
+            format!("{word}: {} invoices against the ledger", grouped(result.invoices)),
             format!(
                 "  double {}   lost {}   in doubt {}   open {}",
-                count(Kind::Double),
-                count(Kind::Lost),
-                grouped(judgement.in_doubt),
-                grouped(judgement.open)
+                count(FindingKind::Double),
+                count(FindingKind::Lost),
+                grouped(result.in_doubt),
+                grouped(result.open)
             ),
             format!(
                 "  mismatch: amount {}, currency {}, customer {}, unbacked {}, unknown key {}",
-                count(Kind::Amount),
-                count(Kind::Currency),
-                count(Kind::Customer),
-                count(Kind::Unbacked),
-                count(Kind::UnknownKey)
+                count(FindingKind::Amount),
+                count(FindingKind::Currency),
+                count(FindingKind::Customer),
+                count(FindingKind::Unbacked),
+                count(FindingKind::UnknownKey)
             ),
             format!(
                 "  paid {} (of these imported as paid {})   charges {} (of these without a key {})",
-                grouped(judgement.paid),
-                grouped(judgement.imported_paid),
-                grouped(judgement.charges),
-                grouped(judgement.unkeyed)
+                grouped(result.paid),
+                grouped(result.imported_paid),
+                grouped(result.charges),
+                grouped(result.unkeyed)
             ),
         ];
-        for (currency, sum) in &judgement.sums {
+        lines.extend(self.unattributed_line());
+        for (currency, sum) in &result.sums {
             let name = if currency.is_empty() { "no currency" } else { currency };
             let (paid, charged) = (amount(sum.paid_minor), amount(sum.charged_minor));
             lines.push(format!("  {name}: paid {paid}, charged {charged}"));
         }
         if self.run {
             lines.push(
-                "  a run is unfinished: what is open is no fault, and the ledger was read after billing"
+                "  a run is unfinished: open attempts are no fault, and the ledger was read after billing"
                     .to_owned(),
             );
         }
-        lines.extend(judgement.findings.iter().take(SHOWN_MAX).map(finding_line));
-        let more = judgement.findings_total().saturating_sub(SHOWN_MAX as u64);
+        lines.extend(result.findings.iter().take(SHOWN_MAX).map(finding_line));
+        let more = result.findings_total().saturating_sub(SHOWN_MAX as u64);
         if more > 0 {
             lines.push(format!("  and {} more findings", grouped(more)));
         }
+        if result.count(FindingKind::Unattributed) > 0 {
+            lines.push(
+                "  a charge of no invoice that is in order: tinjis verify --acknowledge ROW --why TEXT --actor NAME"
+                    .to_owned(),
+            );
+        }
         lines.extend(self.remarks.iter().map(|remark| format!("  {remark}")));
         lines
+    }
+
+    /// What is shown only where there is any.
+    fn unattributed_line(&self) -> Option<String> {
+        let result = &self.result;
+        let figures = [
+            ("charges of no invoice", result.count(FindingKind::Unattributed)),
+            ("acknowledged", result.acknowledged),
+            ("keys taken by another account", result.count(FindingKind::KeyTaken)),
+            ("invalid row numbers", result.count(FindingKind::InvalidSeq)),
+        ];
+        let shown = figures.into_iter().filter(|(_, count)| *count > 0);
+        let shown: Vec<String> = shown.map(|(name, count)| format!("{name} {}", grouped(count))).collect();
+        (!shown.is_empty()).then(|| format!("  {}", shown.join("   ")))
     }
 }
 
 fn finding_line(finding: &Finding) -> String {
     let kind = match finding.kind {
-        Kind::Double => "double",
-        Kind::Lost => "lost",
-        Kind::Amount => "other amount",
-        Kind::Currency => "other currency",
-        Kind::Customer => "other customer",
-        Kind::Unbacked => "unbacked",
-        Kind::UnknownKey => "unknown key",
-        Kind::InDoubt => "in doubt",
+        FindingKind::Double => "double",
+        FindingKind::Lost => "lost",
+        FindingKind::Amount => "other amount",
+        FindingKind::Currency => "other currency",
+        FindingKind::Customer => "other customer",
+        FindingKind::Unbacked => "unbacked",
+        FindingKind::UnknownKey => "unknown key",
+        FindingKind::InDoubt => "in doubt",
+        FindingKind::Unattributed => "charge of no invoice",
+        FindingKind::KeyTaken => "key taken by another account",
+        FindingKind::InvalidSeq => "invalid row number",
     };
     let name = if finding.reference.is_empty() { "(no reference)" } else { &finding.reference };
     let mut line = format!("  {kind}: {name}");
@@ -216,13 +240,13 @@ mod tests {
 
     #[test]
     fn the_json_has_exactly_the_published_names() {
-        let judgement = Judgement::default();
+        let result = Reconciliation::default();
         let report = Report {
             verdict: Verdict::Ok,
             deployment_id: None,
             ledger_id: None,
             run: false,
-            judgement,
+            result,
             remarks: Vec::new(),
         };
         assert_eq!(

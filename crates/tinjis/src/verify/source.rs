@@ -1,35 +1,32 @@
-//! Where the judge's facts come from: the services' lists, page by page, or a file that somebody else read.
-//! Knows routes and cursors; judges nothing.
+//! Where a verification's facts come from: the lists of both services, page by page and to the end.
+//! Knows routes, cursors and the order that each list promises; judges nothing.
 
 use std::fmt;
 
+use http::StatusCode;
+use reconcile::{Acknowledgement, AttemptFact, InvoiceFact, LedgerRow};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::facts::{AttemptFact, InvoiceFact, LedgerRow};
 use crate::http::{Api, CallError, segment};
 
 /// Items of a page: the most that the services give.
 pub(super) const PAGE: usize = 1000;
 
-/// The most attempts of one invoice that are looked at again.
-const ATTEMPTS_MAX: usize = 100;
-
 /// What billing says of itself.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Deployment {
-    /// Which store.
     pub(crate) deployment_id: String,
-    /// Which ledger it settles with; `None` before the first keyed answer.
+    /// The ledger it settles with; `None` before the first keyed response.
     pub(crate) ledger_id: Option<String>,
-    /// How its invoices stand.
+    /// Invoices by state.
     pub(crate) counts: Counts,
-    /// The unfinished run.
     pub(crate) unfinished_run: Option<i64>,
 }
 
 impl Deployment {
-    /// What its keys are made of.
+    /// What its keys are derived from.
     pub(crate) fn uuid(&self) -> Option<Uuid> {
         self.deployment_id.parse().ok()
     }
@@ -79,6 +76,52 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// A list, and the position that grows with each of its items.
+struct List<T> {
+    path: &'static str,
+    position: fn(&T) -> (i64, i64),
+}
+
+const INVOICES: List<InvoiceFact> = List { path: "/v1/invoices", position: |invoice| (invoice.id, 0) };
+const ATTEMPTS: List<AttemptFact> =
+    List { path: "/v1/attempts", position: |attempt| (attempt.invoice_id, attempt.number.into()) };
+const LEDGER: List<LedgerRow> = List { path: "/v1/ledger", position: |row| (row.seq, 0) };
+const ACKNOWLEDGEMENTS: &str = "/v1/ledger/acknowledgements";
+
+/// Reads a list from a cursor on until `each` says that it has enough. A list that repeats itself or goes back cannot be
+/// trusted to be complete, so that is an error, and never a verdict; it also cannot hold us for ever.
+async fn read<T: DeserializeOwned>(
+    api: &Api,
+    list: &List<T>,
+    from: Option<Cursor>,
+    mut each: impl FnMut(Page<T>) -> bool,
+) -> Result<(), CallError> {
+    let mut after = from;
+    let mut last = None;
+    loop {
+        let mut page: Page<T> = api.get(&page(list.path, after.as_ref(), PAGE)).await?;
+        for item in &page.items {
+            let position = (list.position)(item);
+            if last.is_some_and(|last| position <= last) {
+                let why = format!("its items are out of order: {position:?} comes after {last:?}");
+                return Err(strange(api, list.path, why));
+            }
+            last = Some(position);
+        }
+        after = page.next.take();
+        if after.is_some() && page.items.is_empty() {
+            return Err(strange(api, list.path, "an empty page has a successor".to_owned()));
+        }
+        if !each(page) || after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+fn strange(api: &Api, path: &str, why: String) -> CallError {
+    CallError::Strange { url: format!("{}{path}", api.base()), why }
+}
+
 /// Billing over HTTP.
 #[derive(Clone, Debug)]
 pub(crate) struct BillingApi(pub(crate) Api);
@@ -88,25 +131,69 @@ impl BillingApi {
         self.0.get("/v1/deployment").await
     }
 
-    pub(crate) async fn invoices(&self, after: Option<&Cursor>) -> Result<Page<InvoiceFact>, CallError> {
-        self.0.get(&page("/v1/invoices", after, PAGE)).await
+    pub(crate) async fn invoices(&self, mut each: impl FnMut(&[InvoiceFact])) -> Result<(), CallError> {
+        read(&self.0, &INVOICES, None, |page| {
+            each(&page.items);
+            true
+        })
+        .await
     }
 
-    pub(crate) async fn attempts(&self, after: Option<&Cursor>) -> Result<Page<AttemptFact>, CallError> {
-        self.0.get(&page("/v1/attempts", after, PAGE)).await
+    pub(crate) async fn attempts(&self, mut each: impl FnMut(&[AttemptFact])) -> Result<(), CallError> {
+        read(&self.0, &ATTEMPTS, None, |page| {
+            each(&page.items);
+            true
+        })
+        .await
     }
 
     pub(crate) async fn invoice(&self, reference: &str) -> Result<Option<InvoiceFact>, CallError> {
         self.0.find(&format!("/v1/invoices/{}", segment(reference))).await
     }
 
-    /// The journal of one invoice: the list's cursor is `invoice.number`.
+    /// The whole journal of one invoice: the list's cursor is `invoice.number`.
     pub(crate) async fn attempts_of(&self, invoice_id: i64) -> Result<Vec<AttemptFact>, CallError> {
-        let path = page("/v1/attempts", Some(&Cursor::Text(format!("{invoice_id}.0"))), ATTEMPTS_MAX);
-        let mut page: Page<AttemptFact> = self.0.get(&path).await?;
-        page.items.retain(|attempt| attempt.invoice_id == invoice_id);
-        Ok(page.items)
+        let mut attempts = Vec::new();
+        let from = Some(Cursor::Text(format!("{invoice_id}.0")));
+        read(&self.0, &ATTEMPTS, from, |page| {
+            let before = attempts.len() + page.items.len();
+            attempts.extend(page.items.into_iter().filter(|attempt| attempt.invoice_id == invoice_id));
+            attempts.len() == before
+        })
+        .await?;
+        Ok(attempts)
     }
+
+    /// Ledger rows that operators have acknowledged. A billing of an older version has none.
+    pub(crate) async fn acknowledgements(&self) -> Result<Vec<Acknowledgement>, CallError> {
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let path = page(ACKNOWLEDGEMENTS, after.as_ref(), PAGE);
+            let Some(page) = self.0.find::<Page<Acknowledgement>>(&path).await? else { return Ok(all) };
+            let is_empty = page.items.is_empty();
+            all.extend(page.items);
+            after = page.next;
+            if after.is_none() || is_empty {
+                return Ok(all);
+            }
+        }
+    }
+
+    pub(super) async fn acknowledge(&self, body: String) -> Result<(), CallError> {
+        let _recorded: serde_json::Value =
+            self.0.post(ACKNOWLEDGEMENTS, "application/json", body.into()).await?;
+        Ok(())
+    }
+}
+
+/// What the ledger says of a key.
+#[derive(Debug)]
+pub(crate) enum KeyLookup {
+    Row(LedgerRow),
+    Absent,
+    /// The row belongs to another account, which is not ours to see.
+    OtherAccount,
 }
 
 /// The provider's ledger over HTTP.
@@ -114,19 +201,29 @@ impl BillingApi {
 pub(crate) struct LedgerApi(pub(crate) Api);
 
 impl LedgerApi {
-    pub(crate) async fn rows(&self, after: Option<&Cursor>) -> Result<Page<LedgerRow>, CallError> {
-        self.0.get(&page("/v1/ledger", after, PAGE)).await
+    /// Which ledger this is.
+    pub(crate) async fn id(&self) -> Result<Option<String>, CallError> {
+        let page: Page<LedgerRow> = self.0.get(&page(LEDGER.path, None, 1)).await?;
+        Ok(page.ledger_id)
     }
 
-    /// The last place of the ledger, or one shortly behind it; by halving, because the list only goes forward.
+    pub(crate) async fn rows(&self, mut each: impl FnMut(&Page<LedgerRow>)) -> Result<(), CallError> {
+        read(&self.0, &LEDGER, None, |page| {
+            each(&page);
+            true
+        })
+        .await
+    }
+
+    /// The last row of the ledger, or one shortly before it; by halving, because the list only goes forward.
     pub(crate) async fn last_seq(&self) -> Result<i64, CallError> {
         let is_behind_all = async |seq: i64| {
-            let path = page("/v1/ledger", Some(&Cursor::Number(seq)), 1);
+            let path = page(LEDGER.path, Some(&Cursor::Number(seq)), 1);
             let page: Page<LedgerRow> = self.0.get(&path).await?;
             Ok::<_, CallError>(page.items.is_empty())
         };
-        let mut high = 1;
-        while !is_behind_all(high).await? {
+        let mut high = 1_i64;
+        while high < i64::MAX && !is_behind_all(high).await? {
             high = high.saturating_mul(2);
         }
         let mut low = high / 2;
@@ -141,13 +238,24 @@ impl LedgerApi {
         Ok(high)
     }
 
-    pub(crate) async fn row(&self, key: &str) -> Result<Option<LedgerRow>, CallError> {
-        self.0.find(&format!("/v1/ledger/{}", segment(key))).await
+    /// The row under a key. A text that the ledger takes for no key is absent.
+    pub(crate) async fn by_key(&self, key: &str) -> Result<KeyLookup, CallError> {
+        const OTHER_ACCOUNT: &str = "urn:tinjis:problem:key-foreign";
+        match self.0.get(&format!("{}/{}", LEDGER.path, segment(key))).await {
+            Ok(row) => Ok(KeyLookup::Row(row)),
+            Err(CallError::Refused { status: StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, .. }) => {
+                Ok(KeyLookup::Absent)
+            }
+            Err(CallError::Refused { problem, .. }) if problem == OTHER_ACCOUNT => {
+                Ok(KeyLookup::OtherAccount)
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// The row at a place: the list's cursor is the place before it.
+    /// The row with this number: the list's cursor is the number before it.
     pub(crate) async fn row_at(&self, seq: i64) -> Result<Option<LedgerRow>, CallError> {
-        let path = page("/v1/ledger", Some(&Cursor::Number(seq - 1)), 1);
+        let path = page(LEDGER.path, Some(&Cursor::Number(seq.saturating_sub(1))), 1);
         let page: Page<LedgerRow> = self.0.get(&path).await?;
         Ok(page.items.into_iter().find(|row| row.seq == seq))
     }

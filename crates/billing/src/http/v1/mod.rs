@@ -11,6 +11,7 @@ use super::AppState;
 use super::error::problem_of;
 use crate::store;
 
+pub(super) mod acknowledgements;
 pub(super) mod attempts;
 pub(super) mod imports;
 pub(super) mod invoices;

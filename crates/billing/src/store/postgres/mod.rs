@@ -2,6 +2,7 @@
 //! statement, without names or session state, on the database's own clock. What a word means is decided in
 //! `store::plan`, not here.
 
+mod acknowledgements;
 mod claims;
 mod counts;
 mod imports;
@@ -24,8 +25,7 @@ use crate::invoice::{
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::{
-    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, LedgerSeen,
-    OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, Settled, Store, StoreError,
+    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, Settled, Store, StoreError,
 };
 
 /// What billing needs of a database.
@@ -256,6 +256,18 @@ impl Store for PostgresStore {
 
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
         lists::resolutions(&self.database, after, limit).await.map_err(store_error)
+    }
+
+    async fn acknowledge(&self, acknowledgement: &LedgerAcknowledgement) -> Result<LedgerAcknowledgementRow> {
+        acknowledgements::record(&self.database, acknowledgement).await.map_err(store_error)
+    }
+
+    async fn ledger_acknowledgements(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<LedgerAcknowledgementRow>> {
+        acknowledgements::list(&self.database, after, limit).await.map_err(store_error)
     }
 
     async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {

@@ -1,13 +1,13 @@
 //! Repairs in PostgreSQL: what the provider's ledger says of a key, taken in by a store that may have forgotten it.
 //! What it means is decided in `store::sheet` and `store::plan`; nothing is sent from here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chassis::postgres::{Param, PgError, Result, Tx, Type, get};
 
 use super::{counts, rows, runs, settling};
-use crate::invoice::{AttemptState, Invoice, Reference, RunId};
+use crate::invoice::{AttemptState, CustomerId, Invoice, Reference, RunId};
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::sheet::Sheet;
@@ -29,6 +29,10 @@ const ADOPT: &str = "
         now.ms, now.ms, now.ms
     FROM now, unnest($1::text[], $2::bigint[], $3::integer[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],
         $8::bigint[]) AS u (key, invoice_id, number, customer_id, currency, amount_minor, state, run_id)";
+
+const TERMS: &str = "
+    SELECT a.key, a.customer_id, a.currency, a.amount_minor, i.customer_id, i.currency, i.amount_minor
+    FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ANY($1)";
 
 /// An invoice that facts name, and the last number of its attempts.
 struct Owner {
@@ -53,6 +57,7 @@ pub(super) async fn repair(tx: Tx, deployment: DeploymentId, facts: &[LedgerFact
     let ids: Vec<i64> = ids.iter().map(|row| get(row, 0)).collect::<Result<_>>()?;
     let keys: Vec<&Key> = facts.iter().map(|fact| &fact.key).collect();
     let mut sheet = settling::read(&tx, &keys, &ids).await?;
+    let other_terms = other_terms(&tx, facts).await?;
     let mut owners = owners(&tx, &ids).await?;
     let mut run = None;
     let mut adopted = Vec::new();
@@ -60,7 +65,7 @@ pub(super) async fn repair(tx: Tx, deployment: DeploymentId, facts: &[LedgerFact
     for fact in facts {
         let settlement =
             Settlement { key: fact.key.clone(), outcome: fact.outcome, again_in: Duration::ZERO };
-        repaired.push(match sheet.settle(&settlement) {
+        repaired.push(match sheet.repair(&settlement, !other_terms.contains(&fact.key)) {
             Settled::Applied => Repaired::Settled,
             Settled::Same => Repaired::Known,
             Settled::Conflict(_) => Repaired::Conflict,
@@ -101,14 +106,30 @@ fn adopt<'a>(
     else {
         return Repaired::Unknown;
     };
-    let as_invoiced = fact.money == Some(invoice.money)
-        && fact.customer_id.is_none_or(|customer| customer == invoice.customer_id);
+    let as_invoiced = fact.has_terms(invoice.customer_id, invoice.money);
     let taken = sheet.adopt((fact.key.clone(), invoice.id, run), as_invoiced, fact.outcome);
     let Some((state, calls_a_person)) = taken else { return Repaired::Unknown };
     owner.last = owner.last.max(number);
     let number = i32::try_from(number).unwrap_or(i32::MAX);
     adopted.push(Adopted { fact, invoice: invoice.clone(), number, state, run });
     if calls_a_person { Repaired::Conflict } else { Repaired::Adopted }
+}
+
+/// Keys of rows that have other terms than the attempt under their key, or than that attempt's invoice.
+async fn other_terms(tx: &Tx, facts: &[LedgerFact]) -> Result<HashSet<Key>> {
+    let keys: Vec<&str> = facts.iter().map(|fact| fact.key.as_str()).collect();
+    let by_key: HashMap<&str, &LedgerFact> = facts.iter().map(|fact| (fact.key.as_str(), fact)).collect();
+    let mut other = HashSet::new();
+    for row in &tx.query(TERMS, &[(&keys, Type::TEXT_ARRAY)]).await? {
+        let key = rows::word(row, 0, Key::parse)?;
+        let Some(fact) = by_key.get(key.as_str()) else { continue };
+        let attempt = fact.has_terms(CustomerId(get(row, 1)?), rows::money(row, 2)?);
+        let invoice = fact.has_terms(CustomerId(get(row, 4)?), rows::money(row, 5)?);
+        if !(attempt && invoice) {
+            other.insert(key);
+        }
+    }
+    Ok(other)
 }
 
 async fn owners(tx: &Tx, ids: &[i64]) -> Result<HashMap<Reference, Owner>> {

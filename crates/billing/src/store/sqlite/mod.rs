@@ -1,6 +1,7 @@
 //! SQLite behind the store contract: one writer thread, two readers, the process's own clock.
 //! Each method is one job; what a settlement means is decided in `store::plan`, not here.
 
+mod acknowledgements;
 mod claims;
 mod counts;
 mod imports;
@@ -27,8 +28,7 @@ use crate::invoice::{
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::{
-    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerFact, LedgerSeen,
-    OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, Settled, Store, StoreError,
+    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, Settled, Store, StoreError,
 };
 
 /// Billing's facts in one SQLite file.
@@ -452,6 +452,26 @@ impl Store for SqliteStore {
         );
         let limit = limit.min(BATCH_MAX) as i64;
         self.read(move |connection| list(connection, &sql, params![after, limit], rows::resolution)).await
+    }
+
+    async fn acknowledge(&self, acknowledgement: &LedgerAcknowledgement) -> Result<LedgerAcknowledgementRow> {
+        let acknowledgement = acknowledgement.clone();
+        let now = self.clock.now_ms();
+        self.write(move |connection| acknowledgements::record(connection, &acknowledgement, now)).await
+    }
+
+    async fn ledger_acknowledgements(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<LedgerAcknowledgementRow>> {
+        let sql = format!(
+            "SELECT {} FROM ledger_acknowledgements WHERE id > ?1 ORDER BY id LIMIT ?2",
+            acknowledgements::COLUMNS
+        );
+        let limit = limit.min(BATCH_MAX) as i64;
+        self.read(move |connection| list(connection, &sql, params![after, limit], acknowledgements::row))
+            .await
     }
 
     async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {

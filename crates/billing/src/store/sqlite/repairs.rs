@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::settling::{Book, SET_INVOICE, Tally, others_of, settle_one};
 use super::{one, rows, runs};
-use crate::invoice::{AttentionReason, Invoice, PaidBy};
+use crate::invoice::{AttentionReason, CustomerId, Invoice, PaidBy};
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::plan::{self, InvoicePlan};
@@ -26,7 +26,8 @@ pub(super) fn repair(
     for fact in facts {
         let settlement =
             Settlement { key: fact.key.clone(), outcome: fact.outcome, again_in: std::time::Duration::ZERO };
-        repaired.push(match settle_one(&mut book, &settlement, now, &mut tally)? {
+        let has_same_terms = has_same_terms(connection, fact)?;
+        repaired.push(match settle_one(&mut book, &settlement, has_same_terms, now, &mut tally)? {
             Settled::Applied => Repaired::Settled,
             Settled::Same => Repaired::Known,
             Settled::Conflict(_) => Repaired::Conflict,
@@ -38,6 +39,18 @@ pub(super) fn repair(
         runs::join(connection)?;
     }
     Ok(repaired)
+}
+
+/// Whether the row has the terms of the attempt under its key and of that attempt's invoice; true without one.
+fn has_same_terms(connection: &Connection, fact: &LedgerFact) -> rusqlite::Result<bool> {
+    let sql = "SELECT a.customer_id, a.currency, a.amount_minor, i.customer_id, i.currency, i.amount_minor
+         FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1";
+    let terms = one(connection, sql, [fact.key.as_str()], |row| {
+        let attempt = (CustomerId(row.get(0)?), rows::money(row, 1)?);
+        let invoice = (CustomerId(row.get(3)?), rows::money(row, 4)?);
+        Ok([attempt, invoice])
+    })?;
+    Ok(terms.is_none_or(|both| both.iter().all(|(customer_id, money)| fact.has_terms(*customer_id, *money))))
 }
 
 pub(super) fn accept_ledger(
@@ -67,8 +80,7 @@ fn adopt(
     tally: &mut Tally,
 ) -> rusqlite::Result<Repaired> {
     let Some((invoice, number)) = owner(connection, deployment, fact)? else { return Ok(Repaired::Unknown) };
-    let as_invoiced = fact.money == Some(invoice.money)
-        && fact.customer_id.is_none_or(|customer| customer == invoice.customer_id);
+    let as_invoiced = fact.has_terms(invoice.customer_id, invoice.money);
     let others = others_of(connection, invoice.id.0, NO_ROW)?;
     let Some((state, plan)) = plan::adopt(invoice.state, others, as_invoiced, fact.outcome) else {
         return Ok(Repaired::Unknown);

@@ -2,8 +2,10 @@
 
 use chassis::sqlite::Migration;
 
+use super::acknowledgements;
+
 /// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 7] = [
+pub(super) static MIGRATIONS: [Migration; 8] = [
     Migration { name: "billing", sql: BILLING, breaks_older: false },
     Migration { name: "resolutions", sql: RESOLUTIONS, breaks_older: false },
     Migration { name: "ledger acceptances", sql: LEDGER_ACCEPTANCES, breaks_older: false },
@@ -11,6 +13,7 @@ pub(super) static MIGRATIONS: [Migration; 7] = [
     Migration { name: "run versions", sql: RUN_VERSIONS, breaks_older: false },
     Migration { name: "ledger seen", sql: LEDGER_SEEN, breaks_older: false },
     Migration { name: "run problems", sql: RUN_PROBLEMS, breaks_older: false },
+    Migration { name: "ledger acknowledgements", sql: acknowledgements::SCHEMA, breaks_older: false },
 ];
 
 /// `invoices_unpaid` serves the claims and the lists by state: PAID rows, which are most, are not in it.

@@ -21,7 +21,7 @@ pub(super) fn settle(
     let mut tally = Tally::default();
     let mut settled = Vec::with_capacity(settlements.len());
     for settlement in settlements {
-        settled.push(settle_one(&mut book, settlement, now, &mut tally)?);
+        settled.push(settle_one(&mut book, settlement, true, now, &mut tally)?);
     }
     tally.record(connection, run)?;
     crash_point!("K8");
@@ -35,14 +35,16 @@ pub(super) fn see(connection: &Connection, seen: &LedgerSeen) -> rusqlite::Resul
     connection.prepare_cached(sql)?.execute(params![seen.ledger_id, seen.seq]).map(drop)
 }
 
+/// `has_same_terms`: as in [`plan::repair`]; `true` for the response to the attempt's own request.
 pub(super) fn settle_one(
     book: &mut Book<'_>,
     settlement: &Settlement,
+    has_same_terms: bool,
     now: i64,
     tally: &mut Tally,
 ) -> rusqlite::Result<Settled> {
     let Some(found) = book.find(&settlement.key)? else { return Ok(Settled::Unknown) };
-    let plan = plan::settle(found.standing, settlement.outcome);
+    let plan = plan::repair(found.standing, settlement.outcome, has_same_terms);
     let state = plan.attempt.unwrap_or(found.standing.attempt);
     if state.is_open() && found.standing.attempt.is_open() {
         let again_at = later(now, settlement.again_in);

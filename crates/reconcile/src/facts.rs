@@ -1,59 +1,59 @@
-//! What the judge is told: billing's invoices and attempts, and the ledger's rows, as lists show them.
+//! What is compared: billing's invoices and attempts, and the ledger's rows, as their lists show them.
 //! Plain data and its JSON; knows neither where it came from nor what is right.
 
 use serde::Deserialize;
 
-/// Billing's word for an invoice's state.
+/// An invoice's state, as billing spells it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "UPPERCASE")]
-pub(crate) enum InvoiceState {
-    /// Nothing is under way.
+pub enum InvoiceState {
+    /// Not being charged.
     Pending,
     /// One attempt is open.
     Charging,
     /// Paid.
     Paid,
-    /// A person must decide.
+    /// An operator must decide.
     Attention,
 }
 
 /// How an invoice came to be PAID.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum PaidBy {
+pub enum PaidBy {
     /// By a charge, which a ledger row must back.
     Charge,
     /// The source said so.
     Import,
-    /// A person said so.
+    /// An operator decided so.
     Resolve,
 }
 
 /// One invoice of billing.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct InvoiceFact {
+pub struct InvoiceFact {
     /// Its number in billing; attempts name it by this.
-    pub(crate) id: i64,
+    pub id: i64,
     /// Its name at the source.
-    pub(crate) reference: String,
+    pub reference: String,
     /// Who pays.
-    pub(crate) customer_id: i64,
+    pub customer_id: i64,
     /// Of what.
-    pub(crate) currency: String,
+    pub currency: String,
     /// How much.
-    pub(crate) amount_minor: i64,
+    pub amount_minor: i64,
     /// Where it stands.
-    pub(crate) state: InvoiceState,
+    pub state: InvoiceState,
     /// How it came to be PAID.
     #[serde(default)]
-    pub(crate) paid_by: Option<PaidBy>,
+    pub paid_by: Option<PaidBy>,
 }
 
-/// Billing's word for an attempt's state.
+/// An attempt's state, as billing spells it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum AttemptState {
-    /// Journaled; may or may not have left.
+pub enum AttemptState {
+    /// Journaled; its request may or may not have been sent.
     Intent,
     /// Charged.
     Charged,
@@ -61,15 +61,16 @@ pub(crate) enum AttemptState {
     Refused,
     /// Invalid.
     Rejected,
-    /// Left, and no definite answer came.
+    /// Sent, and no definite response arrived.
     InDoubt,
     /// Will never be charged.
     Voided,
 }
 
 impl AttemptState {
-    /// As billing says it.
-    pub(crate) fn word(self) -> &'static str {
+    /// As billing spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Intent => "INTENT",
             Self::Charged => "CHARGED",
@@ -80,37 +81,39 @@ impl AttemptState {
         }
     }
 
-    pub(crate) fn is_open(self) -> bool {
+    /// Whether its outcome is still to come.
+    #[must_use]
+    pub fn is_open(self) -> bool {
         matches!(self, Self::Intent | Self::InDoubt)
     }
 }
 
 /// One attempt of billing.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct AttemptFact {
+pub struct AttemptFact {
     /// Names the charge to the provider.
-    pub(crate) key: String,
+    pub key: String,
     /// Which invoice.
-    pub(crate) invoice_id: i64,
+    pub invoice_id: i64,
     /// Which of its attempts; its key follows from it.
-    pub(crate) number: u32,
+    pub number: u32,
     /// Who pays.
-    pub(crate) customer_id: i64,
+    pub customer_id: i64,
     /// Of what.
-    pub(crate) currency: String,
+    pub currency: String,
     /// How much.
-    pub(crate) amount_minor: i64,
+    pub amount_minor: i64,
     /// Where it stands.
-    pub(crate) state: AttemptState,
-    /// How many requests may have left.
+    pub state: AttemptState,
+    /// How many requests may have been sent.
     #[serde(default)]
-    pub(crate) sends: i64,
+    pub sends: i64,
 }
 
-/// The ledger's word for a row's state.
+/// A ledger row's state, as the ledger spells it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "UPPERCASE")]
-pub(crate) enum RowState {
+pub enum RowState {
     /// Money moved.
     Charged,
     /// Refused.
@@ -121,24 +124,24 @@ pub(crate) enum RowState {
 
 /// One row of the provider's ledger.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct LedgerRow {
-    /// Its place in the ledger.
-    pub(crate) seq: i64,
+pub struct LedgerRow {
+    /// Its position in the ledger, from 1.
+    pub seq: i64,
     /// The key it was sent under.
     #[serde(default)]
-    pub(crate) key: Option<String>,
+    pub key: Option<String>,
     /// The `id` of the request's body.
     #[serde(default)]
-    pub(crate) reference: Option<String>,
+    pub reference: Option<String>,
     /// Who pays; a tombstone of an unknown key has none.
     #[serde(default)]
-    pub(crate) customer_id: Option<i64>,
+    pub customer_id: Option<i64>,
     /// Of what.
     #[serde(default)]
-    pub(crate) currency: Option<String>,
+    pub currency: Option<String>,
     /// How much.
     #[serde(default)]
-    pub(crate) amount_minor: Option<i64>,
+    pub amount_minor: Option<i64>,
     /// What became of it.
-    pub(crate) state: RowState,
+    pub state: RowState,
 }

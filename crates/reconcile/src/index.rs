@@ -1,64 +1,31 @@
-//! Billing's side of a verification, packed: one record an invoice, one an attempt, found by reference, number or key.
-//! Holds and finds; judges nothing and reads from nowhere.
+//! Billing's side of a verification, packed: one entry for each invoice and each attempt, found by reference, id or key.
+//! Stores and finds; decides nothing and reads from nowhere.
 //!
 //! Memory: 48 bytes, 4 of index and the reference's own length for an invoice, 24 bytes for an attempt; vectors
 //! double as they grow. A million invoices with one attempt each stay under `BYTES_PER_INVOICE_MAX` each.
 
 use std::collections::HashMap;
 
-use sha2::{Digest, Sha256};
-use uuid::Uuid;
-
-use super::facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, PaidBy};
+use crate::facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, PaidBy};
+use crate::key::{self, KeyBytes};
 
 /// What an invoice with one attempt may cost at most, with a reference of 20 bytes and growing vectors.
 #[cfg(test)]
 pub(crate) const BYTES_PER_INVOICE_MAX: usize = 256;
 
-/// The most currency codes told apart; billing knows five, old clients of the ledger may send any text.
+/// The most currency codes told apart; existing clients of the ledger may send any text.
 const CURRENCIES_MAX: usize = 64;
 
 /// What all codes beyond [`CURRENCIES_MAX`] are summed under.
 const OTHER: &str = "other";
 
-/// A key's 16 bytes.
-pub(crate) type KeyBytes = [u8; 16];
-
-/// Numbers an invoice's record here.
+/// The position of an invoice's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Slot(u32);
+pub(crate) struct InvoiceSlot(u32);
 
-/// The bytes of a key of ours; `None` when the text is no such key.
-pub(crate) fn key_bytes(text: &str) -> Option<KeyBytes> {
-    let digits = text.as_bytes();
-    let mut bytes = KeyBytes::default();
-    if digits.len() != bytes.len() * 2 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        *byte = digit(0)? << 4 | digit(1)?;
-    }
-    Some(bytes)
-}
-
-/// A key as text.
-pub(crate) fn key_text(bytes: &KeyBytes) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The key that an attempt must have; worked out here anew, because a judge takes nobody's word for it.
-pub(crate) fn key_of(deployment: Uuid, number: u32, reference: &str) -> KeyBytes {
-    let hash =
-        Sha256::new().chain_update(deployment).chain_update(number.to_be_bytes()).chain_update(reference);
-    let mut bytes = KeyBytes::default();
-    bytes.iter_mut().zip(hash.finalize()).for_each(|(byte, digest)| *byte = digest);
-    bytes
-}
-
-/// Who pays how much of what, with the currency as a number of this verification's own table.
+/// Customer, amount and currency; the currency as its number in the index's own table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Data {
+pub(crate) struct Terms {
     pub(crate) customer_id: i64,
     pub(crate) amount_minor: i64,
     pub(crate) currency: u8,
@@ -66,7 +33,7 @@ pub(crate) struct Data {
 
 /// One invoice.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct InvoiceEntry {
     id: i64,
     customer_id: i64,
     amount_minor: i64,
@@ -96,7 +63,7 @@ const SETTLED: u16 = 1 << 3;
 const OPEN: u16 = 1 << 4;
 /// An attempt is in doubt.
 const IN_DOUBT: u16 = 1 << 5;
-/// A request for an open attempt may have left.
+/// A request for an open attempt may have been sent.
 const SENT: u16 = 1 << 8;
 /// A CHARGED row has the key of an attempt that is CHARGED.
 const KEYED: u16 = 1 << 7;
@@ -105,9 +72,9 @@ const JOURNALED: u16 = 1 << 9;
 /// A CHARGED row has a key of its journal, whatever the journal says of it.
 const OURS: u16 = 1 << 10;
 
-impl Entry {
-    pub(crate) fn data(&self) -> Data {
-        Data { customer_id: self.customer_id, amount_minor: self.amount_minor, currency: self.currency }
+impl InvoiceEntry {
+    pub(crate) fn terms(&self) -> Terms {
+        Terms { customer_id: self.customer_id, amount_minor: self.amount_minor, currency: self.currency }
     }
 
     pub(crate) fn is_paid(&self) -> bool {
@@ -132,10 +99,14 @@ impl Entry {
         self.state & IN_DOUBT != 0
     }
 
-    /// Whether nobody knows if it was charged, once no run is at work. CHARGING without an open attempt is such a
-    /// case too: something is missing from the journal.
+    /// Whether billing does not know if it was charged, unless a run is asking. CHARGING without an open attempt is
+    /// such a case: something is missing from the journal. So is an open attempt beside a CHARGED row, even if the
+    /// journal says that no request was sent: the ledger contradicts it.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.is_in_doubt() || self.state & SENT != 0 || (self.state & STATE == CHARGING && !self.is_open())
+        self.is_in_doubt()
+            || self.state & SENT != 0
+            || (self.state & STATE == CHARGING && !self.is_open())
+            || (self.is_open() && self.is_settled())
     }
 
     /// Whether CHARGED rows back it: by the key of a CHARGED attempt, unless it has no journal at all.
@@ -143,13 +114,13 @@ impl Entry {
         self.charges > 0 && (self.state & JOURNALED == 0 || self.state & KEYED != 0)
     }
 
-    /// Whether money moved twice for it: two charges, or one of ours for what was paid elsewhere. A charge without a
+    /// Whether money moved twice for it: two charges, or one of billing's for what was paid elsewhere. A charge without a
     /// key may be the very payment that was imported.
     pub(crate) fn is_paid_twice(&self) -> bool {
         self.charges >= 2 || (self.is_paid_by_import() && self.state & OURS != 0)
     }
 
-    /// Whether a CHARGED row of it is so old that billing must know.
+    /// Whether a CHARGED row of it was in the ledger before billing was read, so that billing must know it.
     pub(crate) fn is_settled(&self) -> bool {
         self.state & SETTLED != 0
     }
@@ -164,47 +135,51 @@ impl Entry {
     }
 }
 
-/// One attempt; its data are its invoice's unless [`Books::other`] has them.
+/// One attempt; its terms are its invoice's unless [`BillingIndex::edited_terms`] has them.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct AttemptEntry {
     key: KeyBytes,
     slot: u32,
     is_charged: bool,
+    is_open: bool,
+    /// The ledger has a row under its key.
+    in_ledger: bool,
 }
 
 /// What a key stands for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sent {
-    pub(crate) slot: Slot,
-    pub(crate) data: Data,
+pub(crate) struct KeyMatch {
+    pub(crate) slot: InvoiceSlot,
+    pub(crate) terms: Terms,
     pub(crate) is_charged: bool,
+    at: usize,
 }
 
 /// An attempt that names no invoice.
-const NO_SLOT: u32 = u32::MAX;
+const NO_INVOICE: u32 = u32::MAX;
 
-/// Billing's side. First all invoices, then all attempts, then questions.
+/// Billing's side. First all invoices are added, then all attempts; then it is searched.
 #[derive(Debug, Default)]
-pub(crate) struct Books {
-    entries: Vec<Entry>,
+pub(crate) struct BillingIndex {
+    entries: Vec<InvoiceEntry>,
     texts: Vec<u8>,
     by_reference: Vec<u32>,
-    attempts: Vec<Known>,
-    /// Data of attempts that differ from their invoice's, which was edited since.
-    other: HashMap<KeyBytes, Data>,
+    attempts: Vec<AttemptEntry>,
+    /// Terms of attempts that differ from their invoice's, which was edited since.
+    edited_terms: HashMap<KeyBytes, Terms>,
     currencies: Vec<String>,
 }
 
-impl Books {
-    /// Makes room for this many invoices, so that nothing need grow.
-    pub(crate) fn with_room(invoices: usize) -> Self {
-        let mut books = Self::default();
-        books.entries.reserve_exact(invoices);
-        books.attempts.reserve_exact(invoices);
-        books
+impl BillingIndex {
+    /// Reserves memory for this many invoices with one attempt each.
+    pub(crate) fn with_capacity(invoices: usize) -> Self {
+        let mut index = Self::default();
+        index.entries.reserve_exact(invoices);
+        index.attempts.reserve_exact(invoices);
+        index
     }
 
-    /// Takes one invoice. A reference of over 65,535 bytes or 4 GiB of references in all are cut; billing has none.
+    /// Adds one invoice. A reference of over 65,535 bytes or 4 GiB of references in all are cut; billing has none.
     pub(crate) fn invoice(&mut self, fact: &InvoiceFact) {
         let state = match (fact.state, fact.paid_by) {
             (InvoiceState::Pending, _) => PENDING,
@@ -212,11 +187,11 @@ impl Books {
             (InvoiceState::Attention, _) => ATTENTION,
             (InvoiceState::Paid, Some(PaidBy::Import)) => PAID_BY_IMPORT,
             (InvoiceState::Paid, Some(PaidBy::Resolve)) => PAID_BY_RESOLVE,
-            // Without a word on how, it must be backed.
+            // Where the list does not say how, it must be backed.
             (InvoiceState::Paid, Some(PaidBy::Charge) | None) => PAID_BY_CHARGE,
         };
         let text_len = u16::try_from(fact.reference.len()).unwrap_or(u16::MAX);
-        let entry = Entry {
+        let entry = InvoiceEntry {
             id: fact.id,
             customer_id: fact.customer_id,
             amount_minor: fact.amount_minor,
@@ -232,8 +207,8 @@ impl Books {
         self.entries.push(entry);
     }
 
-    /// All invoices are here.
-    pub(crate) fn index_invoices(&mut self) {
+    /// Sorts the invoices; called once, after the last.
+    pub(crate) fn finish_invoices(&mut self) {
         self.entries.sort_unstable_by_key(|entry| entry.id);
         let mut order: Vec<u32> =
             (0..self.entries.len()).filter_map(|slot| u32::try_from(slot).ok()).collect();
@@ -241,18 +216,20 @@ impl Books {
         self.by_reference = order;
     }
 
-    /// Takes one attempt; answers its invoice and its data if both are known.
-    pub(crate) fn attempt(&mut self, fact: &AttemptFact) -> Option<(Slot, Data)> {
-        let data = Data {
+    /// Adds one attempt; returns its invoice and its terms if the invoice is known.
+    pub(crate) fn attempt(&mut self, fact: &AttemptFact) -> Option<(InvoiceSlot, Terms)> {
+        let terms = Terms {
             customer_id: fact.customer_id,
             amount_minor: fact.amount_minor,
             currency: self.currency(&fact.currency),
         };
         let found = self.entries.binary_search_by_key(&fact.invoice_id, |entry| entry.id);
-        let slot = found.ok().and_then(|slot| u32::try_from(slot).ok()).unwrap_or(NO_SLOT);
-        let key = key_bytes(&fact.key)?;
-        let is_charged = fact.state == AttemptState::Charged;
-        self.attempts.push(Known { key, slot, is_charged });
+        let slot = found.ok().and_then(|slot| u32::try_from(slot).ok()).unwrap_or(NO_INVOICE);
+        let key = key::parse(&fact.key);
+        if let Some(key) = key {
+            let (is_charged, is_open) = (fact.state == AttemptState::Charged, fact.state.is_open());
+            self.attempts.push(AttemptEntry { key, slot, is_charged, is_open, in_ledger: false });
+        }
         let entry = found.ok().map(|at| &mut self.entries[at])?;
         let marks = match fact.state {
             AttemptState::Intent if fact.sends > 0 => OPEN | SENT,
@@ -263,52 +240,64 @@ impl Books {
             }
         };
         entry.state |= JOURNALED | marks;
-        if entry.data() != data {
-            self.other.insert(key, data);
+        if let Some(key) = key.filter(|_| entry.terms() != terms) {
+            self.edited_terms.insert(key, terms);
         }
-        Some((Slot(slot), data))
+        Some((InvoiceSlot(slot), terms))
     }
 
-    /// All attempts are here.
-    pub(crate) fn index_attempts(&mut self) {
-        self.attempts.sort_unstable_by_key(|known| known.key);
+    /// Sorts the attempts; called once, after the last.
+    pub(crate) fn finish_attempts(&mut self) {
+        self.attempts.sort_unstable_by_key(|attempt| attempt.key);
     }
 
-    /// The invoice and the data that a key stands for.
-    pub(crate) fn by_key(&self, key: &KeyBytes) -> Option<Sent> {
-        let at = self.attempts.binary_search_by_key(key, |known| known.key).ok()?;
-        let Known { slot, is_charged, .. } = self.attempts[at];
+    /// The invoice and the terms that a key stands for.
+    pub(crate) fn by_key(&self, key: &KeyBytes) -> Option<KeyMatch> {
+        let at = self.attempts.binary_search_by_key(key, |attempt| attempt.key).ok()?;
+        let AttemptEntry { slot, is_charged, .. } = self.attempts[at];
         let entry = self.entries.get(slot as usize)?;
-        let data = self.other.get(key).copied().unwrap_or_else(|| entry.data());
-        Some(Sent { slot: Slot(slot), data, is_charged })
+        let terms = self.edited_terms.get(key).copied().unwrap_or_else(|| entry.terms());
+        Some(KeyMatch { slot: InvoiceSlot(slot), terms, is_charged, at })
+    }
+
+    /// The ledger has a row under this key.
+    pub(crate) fn mark_in_ledger(&mut self, found: &KeyMatch) {
+        self.attempts[found.at].in_ledger = true;
+    }
+
+    /// Keys of open attempts of known invoices that the ledger shows no row for.
+    pub(crate) fn open_keys_not_in_ledger(&self) -> impl Iterator<Item = &KeyBytes> {
+        let is_missing =
+            |attempt: &&AttemptEntry| attempt.is_open && !attempt.in_ledger && attempt.slot != NO_INVOICE;
+        self.attempts.iter().filter(is_missing).map(|attempt| &attempt.key)
     }
 
     /// The invoice with this reference.
-    pub(crate) fn by_reference(&self, reference: &str) -> Option<Slot> {
+    pub(crate) fn by_reference(&self, reference: &str) -> Option<InvoiceSlot> {
         let at =
             self.by_reference.binary_search_by(|slot| self.text(*slot).cmp(reference.as_bytes())).ok()?;
-        Some(Slot(self.by_reference[at]))
+        Some(InvoiceSlot(self.by_reference[at]))
     }
 
-    pub(crate) fn entry(&self, slot: Slot) -> &Entry {
+    pub(crate) fn entry(&self, slot: InvoiceSlot) -> &InvoiceEntry {
         &self.entries[slot.0 as usize]
     }
 
-    pub(crate) fn entry_mut(&mut self, slot: Slot) -> &mut Entry {
+    pub(crate) fn entry_mut(&mut self, slot: InvoiceSlot) -> &mut InvoiceEntry {
         &mut self.entries[slot.0 as usize]
     }
 
     /// Every invoice.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
-        (0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX)).map(Slot)
+    pub(crate) fn slots(&self) -> impl Iterator<Item = InvoiceSlot> + use<> {
+        (0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX)).map(InvoiceSlot)
     }
 
     /// Every key with its invoice, in one pass.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = (Slot, &KeyBytes)> {
-        self.attempts.iter().map(|known| (Slot(known.slot), &known.key))
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (InvoiceSlot, &KeyBytes)> {
+        self.attempts.iter().map(|attempt| (InvoiceSlot(attempt.slot), &attempt.key))
     }
 
-    pub(crate) fn reference(&self, slot: Slot) -> String {
+    pub(crate) fn reference(&self, slot: InvoiceSlot) -> String {
         String::from_utf8_lossy(self.text(slot.0)).into_owned()
     }
 
@@ -339,20 +328,9 @@ impl Books {
     /// Bytes held now.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
+        self.entries.capacity() * size_of::<InvoiceEntry>()
             + self.texts.capacity()
             + self.by_reference.capacity() * size_of::<u32>()
-            + self.attempts.capacity() * size_of::<Known>()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_published_vector_holds() {
-        let deployment = "00000000-0000-4000-8000-000000000001".parse().unwrap();
-        assert_eq!(key_text(&key_of(deployment, 1, "I1")), "bca1897f57e947286a9d2dcb4be588f1");
+            + self.attempts.capacity() * size_of::<AttemptEntry>()
     }
 }

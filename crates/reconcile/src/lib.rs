@@ -1,0 +1,16 @@
+//! Verification as a library over streams: billing's invoices and attempts on one side, the rows of a ledger on the
+//! other, and the findings where they do not agree. `tinjis verify` is one command over it; a command that reads bank
+//! or provider reports is another, with other rows and the same matching.
+//! No I/O, no clock, no async: callers read and report. Knows no service, so that it can contradict each of them.
+
+mod acknowledged;
+mod facts;
+mod findings;
+mod index;
+mod key;
+mod matching;
+
+pub use acknowledged::{AcknowledgedRows, Acknowledgement};
+pub use facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, LedgerRow, PaidBy, RowState};
+pub use findings::{CurrencySum, Finding, FindingKind, NAMED_FINDINGS_MAX, Reconciliation};
+pub use matching::{AttemptPhase, InvoicePhase, LedgerContext, LedgerPhase};

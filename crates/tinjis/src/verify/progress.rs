@@ -1,0 +1,54 @@
+//! How far a verification has read: invoices, attempts and ledger rows, counted as they come.
+//! Judges nothing, and knows neither side.
+
+use std::cell::Cell;
+
+use crate::output::grouped;
+use crate::progress::Progress;
+
+const TEMPLATE: &str = "[{bar:30}] {percent} %  {msg}";
+
+/// Counts what was read, and shows it or not.
+#[derive(Debug)]
+pub(crate) struct ReadProgress {
+    progress: Option<Progress>,
+    read: Cell<u64>,
+    total: Cell<u64>,
+}
+
+impl ReadProgress {
+    /// Shows it on a terminal at once, elsewhere once it takes long.
+    pub(crate) fn visible(label: &'static str) -> Self {
+        Self::of(Some(Progress::bar(label, 0, TEMPLATE).patient()))
+    }
+
+    /// For callers that show progress of their own.
+    pub(crate) fn silent() -> Self {
+        Self::of(None)
+    }
+
+    fn of(progress: Option<Progress>) -> Self {
+        Self { progress, read: Cell::new(0), total: Cell::new(0) }
+    }
+
+    /// The estimated number of items still to be read.
+    pub(crate) fn expect(&self, items: u64) {
+        self.total.set(self.read.get() + items);
+        if let Some(progress) = &self.progress {
+            progress.total(self.total.get());
+        }
+    }
+
+    /// A page was read.
+    pub(crate) fn page(&self, of_what: &str, items: usize) {
+        self.read.set(self.read.get() + u64::try_from(items).unwrap_or(u64::MAX));
+        self.message(format_args!("{of_what}; {} items so far", grouped(self.read.get())));
+    }
+
+    /// The step that goes on now.
+    pub(crate) fn message(&self, words: std::fmt::Arguments<'_>) {
+        if let Some(progress) = &self.progress {
+            progress.at(self.read.get().min(self.total.get()), words);
+        }
+    }
+}
