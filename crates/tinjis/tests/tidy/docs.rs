@@ -118,6 +118,7 @@ fn the_stores_tables_and_the_faults_are_in_the_document_that_publishes_them() {
     let sources = [
         "crates/billing/src/store/sqlite/schema.rs",
         "crates/payments/src/ledger/sqlite/0001_ledger.sql",
+        "crates/payments/src/ledger/sqlite/0003_deployments.sql",
         "crates/chassis/src/sqlite/migrate.rs",
     ];
     let tables: Vec<String> = sources.iter().flat_map(|path| tables(&file(path).text)).collect();

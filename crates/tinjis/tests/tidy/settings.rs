@@ -10,7 +10,7 @@ const BEGIN: &str = "<!-- settings: from --help -->";
 const END: &str = "<!-- end of settings -->";
 
 /// A service has at most this many settings.
-const SETTINGS_MAX: usize = 25;
+const SETTINGS_MAX: usize = 40;
 
 /// One setting of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

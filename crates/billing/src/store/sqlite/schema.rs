@@ -140,7 +140,10 @@ const RUN_VERSIONS: &str = "ALTER TABLE runs ADD COLUMN begun_by TEXT;";
 
 /// How far each ledger is known to go: one that lacks the last row was set back, and must not charge.
 const LEDGER_SEEN: &str = "
-CREATE TABLE ledger_seen (ledger_id TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE ledger_seen (
+    ledger_id TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 /// What kept a run from charging.
