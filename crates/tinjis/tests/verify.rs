@@ -389,6 +389,7 @@ fn an_open_attempt_whose_key_another_account_holds_is_found() {
     let tokens = dir.path().join("tokens");
     fs::write(&tokens, "token-of-billing\ntoken-of-mallory mallory\n").unwrap();
     let mut services = Services::of(tinjis())
+        .payments_flags(["--success-rate=1"])
         .billing_env("PAYMENTS_API_TOKEN", "token-of-billing")
         .payments_env("PAYMENTS_API_TOKEN_FILE", tokens.to_str().unwrap())
         .start();
@@ -460,7 +461,7 @@ fn a_result_that_cannot_be_written_is_no_success() {
     services.pay_until_true(PAID_WITHIN);
     let (billing, payments) = (services.billing_url(), services.payments_url());
     let file = services.dir().join("invoices.csv");
-    fs::write(&file, "reference,customer_id,currency,amount\nF1,1,EUR,12.15\n").unwrap();
+    fs::write(&file, "reference,customer_id,currency,amount\nnew,1,EUR,12.15\n").unwrap();
     let file = file.to_str().unwrap();
     let verify = ["verify", "--billing", &billing, "--payments", &payments];
     let commands: [(&[&str], bool); 7] = [
