@@ -17,7 +17,7 @@ use crate::faults::Faults;
 use crate::faults::draw::{Odds, Subject};
 use crate::faults::script::Fault;
 use crate::keys::{Fingerprint, Key, Known, judge};
-use crate::ledger::{Entry, Ledger, Recorded, Row, Seq, State};
+use crate::ledger::{Entry, Ledger, LedgerError, Recorded, Row, Seq, State};
 use crate::metrics::Counters;
 
 /// Executions under way at most. A client that hangs up leaves its call, but not its execution.
@@ -77,6 +77,8 @@ pub enum Answer {
     KeyReused(Seq),
     /// The ledger lacks a row that the caller has seen: nothing was executed.
     LedgerBehind,
+    /// Nothing was executed, because the ledger may lack rows: an operator must act.
+    NotServing,
     /// The ledger failed: whether it was executed is unknown.
     Unavailable,
 }
@@ -232,6 +234,10 @@ impl Desk {
                     "this ledger lacks a row that a caller has seen, nothing is executed: was it restored?"
                 );
                 Answer::LedgerBehind
+            }
+            Err(LedgerError::NotServing(why)) => {
+                tracing::debug!(why, "a charge was not executed");
+                Answer::NotServing
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the ledger failed");

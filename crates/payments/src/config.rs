@@ -9,6 +9,7 @@ use chassis::config::{CallerArgs, Common, CommonArgs, CommonDefaults, Problems, 
 
 use crate::faults::draw::{Seed, Share};
 use crate::faults::script::Script;
+use crate::ledger::failover::Failover;
 
 /// Where the service stands when nothing is said.
 pub const DEFAULTS: CommonDefaults = CommonDefaults {
@@ -50,6 +51,10 @@ pub struct Args {
     /// Script of faults in TOML, never for production [default: none]
     #[arg(long, env = "FAULTS", value_name = "FILE", help_heading = "Decisions")]
     faults: Option<String>,
+    /// What a promoted PostgreSQL standby may lack: manual executes nothing on it before `payments new-ledger-id`;
+    /// synchronous states that promotion loses no commit, and goes on [default: manual]
+    #[arg(long, env = "LEDGER_FAILOVER", value_name = "MANUAL|SYNCHRONOUS", help_heading = "Data")]
+    ledger_failover: Option<String>,
     /// What to do; serve, if nothing is said
     #[command(subcommand)]
     command: Option<Sub>,
@@ -91,6 +96,8 @@ pub struct Config {
     pub command: Command,
     /// The share of charges that succeed.
     pub success_rate: Share,
+    /// What the operator states about promoted standbys.
+    pub failover: Failover,
     /// From which everything follows; `None` draws one.
     pub seed: Option<Seed>,
     /// The faults to do.
@@ -126,6 +133,8 @@ impl Args {
         let success_rate = self.success_rate.as_deref().unwrap_or(SUCCESS_RATE);
         let success_rate = problems.take("--success-rate (SUCCESS_RATE)", share(success_rate));
         let seed = self.seed.as_deref().map(|text| problems.take("--seed (SEED)", seed(text)));
+        let failover = self.ledger_failover.as_deref().filter(|text| !text.is_empty()).unwrap_or("manual");
+        let failover = problems.take("--ledger-failover (LEDGER_FAILOVER)", failover.parse::<Failover>());
         let script = match &self.faults {
             Some(path) => problems.take(FAULTS, read_script(path)),
             None => Some(Script::default()),
@@ -145,7 +154,8 @@ impl Args {
         }
         let seed = seed.unwrap_or(script.seed);
         let operators = operators.map_or(Some(None), |source| source.map(Some))?;
-        Some(Config { common, callers, operators, command, success_rate: success_rate?, seed, script })
+        let (success_rate, failover) = (success_rate?, failover?);
+        Some(Config { common, callers, operators, command, success_rate, failover, seed, script })
     }
 }
 

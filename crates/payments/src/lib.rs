@@ -23,6 +23,7 @@ use crate::faults::Faults;
 use crate::faults::draw::{Odds, Seed};
 use crate::http::App;
 use crate::ledger::Ledger;
+use crate::ledger::failover::Failover;
 use crate::ledger::postgres::{self, PostgresLedger};
 use crate::ledger::sqlite::SqliteLedger;
 use crate::metrics::Counters;
@@ -66,7 +67,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
         Command::Migrate => migrate(&config).await,
         Command::NewLedgerId => {
             let id = match &config.common.database_url {
-                DatabaseUrl::Sqlite(file) => open_sqlite(file).await?.renew_id().await?,
+                DatabaseUrl::Sqlite(file) => attach_sqlite(file).await?.renew_id().await?,
                 DatabaseUrl::Postgres(settings) => {
                     postgres::renew_id(&connect(settings, None)?, &Random::system()).await?
                 }
@@ -113,7 +114,8 @@ pub async fn serve(
     let opening = readiness.hold("opening the ledger");
     let admin = admin_router(&telemetry, readiness.clone(), log);
     let routes = async {
-        let ledger = open_ledger(&config.common.database_url, &tls, &readiness, &shutdown).await?;
+        let ledger =
+            open_ledger(&config.common.database_url, config.failover, &tls, &readiness, &shutdown).await?;
         let ledger_id = ledger.id().await?;
         tracing::info!(%seed, ledger.id = %ledger_id, "Every decision follows from this seed");
         let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
@@ -127,7 +129,7 @@ pub async fn serve(
 async fn migrate(config: &Config) -> anyhow::Result<()> {
     match &config.common.database_url {
         DatabaseUrl::Sqlite(file) => {
-            let id = open_sqlite(file).await?.id().await?;
+            let id = attach_sqlite(file).await?.id().await?;
             tracing::info!(ledger.id = %id, "The schema is up to date");
         }
         DatabaseUrl::Postgres(settings) => {
@@ -141,6 +143,7 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
 /// The ledger, watched by readiness. With PostgreSQL it takes as long as the database takes to be usable.
 async fn open_ledger(
     url: &DatabaseUrl,
+    failover: Failover,
     tls: &TlsMetrics,
     readiness: &Readiness,
     shutdown: &Shutdown,
@@ -154,7 +157,8 @@ async fn open_ledger(
         DatabaseUrl::Postgres(settings) => {
             let database = connect(settings, Some(tls))?;
             readiness.check("database", database.is_usable());
-            let ledger = PostgresLedger::open(database, &Random::system()).await?;
+            let ledger = PostgresLedger::open(database, &Random::system(), failover).await?;
+            readiness.check("ledger", ledger.is_serving());
             let (renamed, shutdown) = (ledger.renamed(), shutdown.clone());
             tokio::spawn(async move {
                 renamed.await;
@@ -168,9 +172,14 @@ async fn open_ledger(
 
 async fn open_sqlite(file: &SqliteUrl) -> anyhow::Result<SqliteLedger> {
     let path = file.existing().map_err(anyhow::Error::msg)?;
-    SqliteLedger::open(path, Clock::system(), Random::system())
-        .await
-        .with_context(|| format!("cannot open the ledger {}", path.display()))
+    let ledger = SqliteLedger::open(path, Clock::system(), Random::system()).await;
+    ledger.with_context(|| format!("cannot open the ledger {}", path.display()))
+}
+
+async fn attach_sqlite(file: &SqliteUrl) -> anyhow::Result<SqliteLedger> {
+    let path = file.existing().map_err(anyhow::Error::msg)?;
+    let ledger = SqliteLedger::attach(path, Clock::system(), Random::system()).await;
+    ledger.with_context(|| format!("cannot open the ledger {}", path.display()))
 }
 
 fn connect(settings: &PostgresSettings, tls: Option<&TlsMetrics>) -> anyhow::Result<Postgres> {

@@ -13,6 +13,7 @@ use harness::Database;
 use harness::postgres::{Cut, CutPlan, Cutter, Pooler};
 use payments::deployments::{Admission, DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, How, Unknown};
 use payments::keys::{Fingerprint, Key, Known, judge};
+use payments::ledger::failover::Failover;
 use payments::ledger::postgres::{PostgresLedger, SCHEMA};
 use payments::ledger::sqlite::SqliteLedger;
 use payments::ledger::{Entry, Ledger, Recorded, Row, Seq, State};
@@ -84,7 +85,7 @@ impl Place for InPostgres {
         Box::pin(async {
             let database = self.connect();
             database.migrate().await.expect("a fresh database");
-            let ledger = PostgresLedger::open(database, &Random::system()).await;
+            let ledger = PostgresLedger::open(database, &Random::system(), Failover::Manual).await;
             Arc::new(ledger.expect("a ledger in a fresh database")) as Arc<dyn Ledger>
         })
     }
@@ -372,7 +373,7 @@ async fn a_process_that_took_a_ledger_for_another_writes_nothing_more_and_is_tol
     let Some(place) = InPostgres::fresh() else { return };
     let database = place.connect();
     database.migrate().await.unwrap();
-    let ledger = PostgresLedger::open(database, &Random::system()).await.unwrap();
+    let ledger = PostgresLedger::open(database, &Random::system(), Failover::Manual).await.unwrap();
     ledger.record(&entry(Some(0), 0, 0, true)).await.unwrap();
     payments::ledger::postgres::renew_id(&place.connect(), &Random::system()).await.unwrap();
     ledger.record(&entry(Some(1), 0, 0, true)).await.unwrap_err();

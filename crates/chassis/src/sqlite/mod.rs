@@ -1,6 +1,7 @@
 //! A SQLite database behind one contract: a write is one durable job, a read sees one moment.
 //! Knows no table of any service: jobs and migrations are handed in.
 
+mod backup;
 mod disk;
 mod file;
 mod health;
@@ -19,6 +20,7 @@ use self::file::File;
 use crate::clock::Clock;
 
 pub use crate::schema::Migration;
+pub use backup::{BackupError, back_up};
 pub use disk::Disk;
 pub use file::{QUEUE_MAX, READERS_MAX};
 

@@ -160,6 +160,7 @@ async fn execute(app: &App, wire: &'static Wire, head: &Parts, request: charge::
         )
         .into_response(),
         Answer::LedgerBehind => behind(),
+        Answer::NotServing => not_serving(),
         Answer::Unavailable => unavailable(),
     };
     if let (true, Some(Seq(seq))) = (is_keyed, answer.row()) {
@@ -226,6 +227,14 @@ pub(super) fn foreign() -> Response {
 pub(super) fn unavailable() -> Response {
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("the ledger cannot be used now");
     ([(header::RETRY_AFTER, RETRY_AFTER_S)], problem).into_response()
+}
+
+/// The answer of a ledger that may lack rows: nothing was executed, and nothing will be until an operator acts.
+pub(super) fn not_serving() -> Response {
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE)
+        .detail("the ledger was copied or restored and executes nothing; an operator must act: see /readyz");
+    ([(header::RETRY_AFTER, RETRY_AFTER_S), (NOT_EXECUTED, HeaderValue::from_static("true"))], problem)
+        .into_response()
 }
 
 fn read_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::App;
 use super::deliver::{
-    LEDGER_SEQ, bad_key, behind, check_ledger, foreign, not_executed, read_seen, unavailable,
+    LEDGER_SEQ, bad_key, behind, check_ledger, foreign, not_executed, not_serving, read_seen, unavailable,
 };
 use crate::keys::Key;
 use crate::ledger::{LedgerError, PAGE_MAX, Row, Seq, State as RowState};
@@ -128,6 +128,9 @@ pub(super) async fn void(
 }
 
 pub(super) fn failed(error: &LedgerError) -> Response {
+    if matches!(error, LedgerError::NotServing(_)) {
+        return not_serving();
+    }
     tracing::error!(error = error as &dyn std::error::Error, "the ledger failed");
     unavailable()
 }

@@ -10,6 +10,8 @@ use uuid::Uuid;
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, Key};
 
+pub mod failover;
+pub mod incarnation;
 pub mod postgres;
 pub mod sqlite;
 
@@ -25,6 +27,9 @@ pub enum LedgerError {
     /// The data breaks an invariant of ours; a person must look.
     #[error("the ledger holds what it must not: {0}")]
     Corrupt(String),
+    /// Nothing was recorded: rows may be missing, so that nothing may be executed. The text says what helps.
+    #[error("{0}")]
+    NotServing(String),
 }
 
 /// A ledger's answer.

@@ -2,8 +2,10 @@
 //! Knows no HTTP; what a repeated key means is decided by the caller.
 
 mod deployments;
+mod sidecar;
+mod start;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -15,6 +17,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 use uuid::Uuid;
 
+use self::sidecar::Notes;
+use self::start::Started;
 use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State};
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, Key};
@@ -24,6 +28,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "ledger", sql: include_str!("sqlite/0001_ledger.sql"), breaks_older: true },
     Migration { name: "ledger by account", sql: BY_ACCOUNT, breaks_older: false },
     Migration { name: "deployments", sql: include_str!("sqlite/0003_deployments.sql"), breaks_older: false },
+    Migration { name: "ledger incarnation", sql: start::MIGRATION, breaks_older: false },
 ];
 
 /// A page of one account's rows among many others'; each entry ends with the row's number.
@@ -51,15 +56,48 @@ pub struct SqliteLedger {
     /// The highest position that is known to have a row. Rows are written in the order of their positions and the file is
     /// this process's alone, so that no row below it is missing.
     written: Arc<AtomicI64>,
+    /// `None` on a simulation's disk, which nobody copies.
+    path: Option<PathBuf>,
+    serving: Serving,
+}
+
+/// Whether charges are executed.
+#[derive(Debug)]
+enum Serving {
+    /// They are; rows are noted in the sidecar, if there is one.
+    Yes(Option<Notes>),
+    /// They are not, for this reason.
+    No(String),
 }
 
 impl SqliteLedger {
-    /// Opens the file, brings its schema up to date, and names the ledger if it has no name yet.
+    /// Opens the file, brings its schema up to date, names the ledger if it has no name yet, and executes charges unless
+    /// the file is a copy of the one that was served last.
     ///
     /// # Errors
-    /// When the file cannot be used; the source says why.
+    /// When the file or its sidecar cannot be used; the source says why.
     pub async fn open(path: &Path, clock: Clock, random: Random) -> Result<Self> {
-        Self::over(Sqlite::open(path, MIGRATIONS, &clock).map_err(unavailable)?, clock, random).await
+        let ledger = Self::attach(path, clock, random).await?;
+        let serving = match start::start(ledger.place()?, &ledger.sqlite, &ledger.random).await? {
+            Started::Serving(notes) => Serving::Yes(Some(notes)),
+            Started::NotServing(why) => {
+                tracing::error!(why, "The ledger does not execute charges");
+                Serving::No(why)
+            }
+        };
+        Ok(Self { serving, ..ledger })
+    }
+
+    /// As [`Self::open`], to be looked at or named anew: executes nothing, and is no start of the ledger.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn attach(path: &Path, clock: Clock, random: Random) -> Result<Self> {
+        let sqlite = Sqlite::open(path, MIGRATIONS, &clock).map_err(unavailable)?;
+        // One sidecar for all names of the file.
+        let path = std::fs::canonicalize(path).map_err(|error| LedgerError::Unavailable(error.into()))?;
+        let serving = Serving::No("the ledger was not opened to execute charges".to_owned());
+        Self::over(sqlite, clock, random, Some(path), serving).await
     }
 
     /// A fresh database for a simulation; `latency` draws how long its writes take.
@@ -75,11 +113,17 @@ impl SqliteLedger {
     /// # Errors
     /// As [`Self::open`].
     pub async fn on(disk: &Disk, clock: Clock, random: Random) -> Result<Self> {
-        Self::over(Sqlite::on(disk), clock, random).await
+        Self::over(Sqlite::on(disk), clock, random, None, Serving::Yes(None)).await
     }
 
-    async fn over(sqlite: Sqlite, clock: Clock, random: Random) -> Result<Self> {
-        let ledger = Self { sqlite, clock, random, written: Arc::default() };
+    async fn over(
+        sqlite: Sqlite,
+        clock: Clock,
+        random: Random,
+        path: Option<PathBuf>,
+        serving: Serving,
+    ) -> Result<Self> {
+        let ledger = Self { sqlite, clock, random, path, serving, written: Arc::default() };
         let id = ledger.random.uuid().hyphenated().to_string();
         let name = "INSERT INTO ledger_meta (ledger_id) VALUES (?1) ON CONFLICT DO NOTHING";
         let shown = id.clone();
@@ -90,18 +134,38 @@ impl SqliteLedger {
     }
 
     /// A row that was answered is known to be there from now on.
-    fn note_written(&self, recorded: &Recorded) {
+    fn note_written(&self, notes: Option<&Notes>, recorded: &Recorded) {
         let seq = match recorded {
             Recorded::New(seq) => *seq,
             Recorded::Known(row) => row.seq,
             Recorded::Behind => return,
         };
         self.written.fetch_max(seq.0, Ordering::Relaxed);
+        if let Some(notes) = notes {
+            notes.durable(seq.0);
+        }
     }
 
-    /// Whether it takes writes, from memory: for a readiness check.
+    /// Whether it executes charges and takes writes, from memory: for a readiness check.
     pub fn is_writable(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
-        self.sqlite.is_writable()
+        let serving = match &self.serving {
+            Serving::Yes(_) => Ok(()),
+            Serving::No(why) => Err(why.clone()),
+        };
+        let is_writable = self.sqlite.is_writable();
+        move || serving.clone().and_then(|()| is_writable())
+    }
+
+    fn place(&self) -> Result<&Path> {
+        let none = || LedgerError::Unavailable("a simulation's ledger lies in no file".into());
+        self.path.as_deref().ok_or_else(none)
+    }
+
+    fn notes(&self) -> Result<Option<&Notes>> {
+        match &self.serving {
+            Serving::Yes(notes) => Ok(notes.as_ref()),
+            Serving::No(why) => Err(LedgerError::NotServing(why.clone())),
+        }
     }
 }
 
@@ -117,16 +181,12 @@ impl Ledger for SqliteLedger {
     }
 
     async fn renew_id(&self) -> Result<LedgerId> {
-        let id = self.random.uuid();
-        let text = id.hyphenated().to_string();
-        let renew = move |sql: &Connection| sql.execute("UPDATE ledger_meta SET ledger_id = ?1", [text]);
-        match self.sqlite.write(renew).await.map_err(unavailable)? {
-            1 => Ok(LedgerId(id)),
-            rows => Err(LedgerError::Corrupt(format!("ledger_meta has {rows} rows"))),
-        }
+        let id = LedgerId(self.random.uuid());
+        start::renew(self.place()?, &self.sqlite, &self.random, id).await.map(|()| id)
     }
 
     async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded> {
+        let notes = self.notes()?;
         let entry = Arc::clone(entry);
         let clock = self.clock.clone();
         let written = self.written.load(Ordering::Relaxed);
@@ -135,7 +195,7 @@ impl Ledger for SqliteLedger {
         // On disk, and nobody knows yet.
         crash_point!("P3");
         let recorded = recorded.map_err(unavailable)?;
-        self.note_written(&recorded);
+        self.note_written(notes, &recorded);
         Ok(recorded)
     }
 
@@ -164,6 +224,7 @@ impl Ledger for SqliteLedger {
             route: VOID_ROUTE,
             seen,
         };
+        let notes = self.notes()?;
         let key = key.clone();
         let clock = self.clock.clone();
         let written = self.written.load(Ordering::Relaxed);
@@ -171,16 +232,22 @@ impl Ledger for SqliteLedger {
             Recorded::Behind => Ok(None),
             _ => by_key(sql, &key)?.map(Some).ok_or(rusqlite::Error::QueryReturnedNoRows),
         };
-        self.sqlite.write(void).await.map_err(unavailable)
+        let row = self.sqlite.write(void).await.map_err(unavailable)?;
+        if let (Some(notes), Some(row)) = (notes, &row) {
+            notes.durable(row.seq.0);
+        }
+        Ok(row)
     }
 
     async fn admit_deployment(&self, account: &str, deployment: DeploymentId) -> Result<Admission> {
+        self.notes()?;
         let (account, now_ms) = (account.to_owned(), self.clock.now_ms());
         let admit = move |sql: &Connection| deployments::admit_one(sql, &account, deployment, now_ms);
         self.sqlite.write(admit).await.map_err(unavailable)
     }
 
     async fn declare_deployment(&self, declaration: &Declaration) -> Result<Declared> {
+        self.notes()?;
         let (declaration, now_ms) = (declaration.clone(), self.clock.now_ms());
         let declare = move |sql: &Connection| deployments::declare(sql, &declaration, now_ms);
         self.sqlite.write(declare).await.map_err(unavailable)

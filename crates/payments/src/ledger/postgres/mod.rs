@@ -2,6 +2,7 @@
 //! process share statements. Knows no HTTP; what a repeated key means is decided by the caller.
 
 mod deployments;
+mod placement;
 mod rows;
 mod scribe;
 
@@ -15,8 +16,10 @@ use chassis::postgres::{Lane, PgError, Postgres, Schema, Type, get};
 use chassis::schema::Migration;
 use uuid::Uuid;
 
+use self::placement::Placement;
 use self::rows::{BY_KEYS, PAGE, read_row};
 use self::scribe::{Scribe, Writer};
+use super::failover::Failover;
 use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State};
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, Key};
@@ -32,6 +35,7 @@ pub const SCHEMA: Schema = Schema {
         Migration { name: "ledger", sql: include_str!("0001_ledger.sql"), breaks_older: true },
         Migration { name: "ledger by account", sql: BY_ACCOUNT, breaks_older: false },
         Migration { name: "deployments", sql: include_str!("0003_deployments.sql"), breaks_older: false },
+        Migration { name: "ledger placement", sql: placement::MIGRATION, breaks_older: false },
     ],
 };
 
@@ -46,21 +50,23 @@ const OPEN_PAUSE: Duration = Duration::from_millis(250);
 pub struct PostgresLedger {
     database: Postgres,
     id: LedgerId,
+    placement: Arc<Placement>,
     scribe: Scribe,
 }
 
 impl PostgresLedger {
-    /// Waits until the database can be used, however long that takes, and names the ledger if it has no name yet.
+    /// Waits until the database can be used, however long that takes, names the ledger if it has no name yet, and
+    /// executes charges unless the ledger moved since it was written.
     ///
     /// # Errors
     /// When the ledger is not one.
-    pub async fn open(database: Postgres, random: &Random) -> Result<Self> {
+    pub async fn open(database: Postgres, random: &Random, failover: Failover) -> Result<Self> {
         loop {
             database.wait_until_usable().await;
-            match name(&database, random).await {
-                Ok(id) => {
-                    let scribe = Scribe::new(Writer { database: database.clone(), id });
-                    return Ok(Self { database, id, scribe });
+            match begin(&database, random, failover).await {
+                Ok((id, placement)) => {
+                    let writer = Writer { database: database.clone(), id, placement: Arc::clone(&placement) };
+                    return Ok(Self { database, id, placement, scribe: Scribe::new(writer) });
                 }
                 Err(error @ (PgError::Unavailable(_) | PgError::Busy | PgError::InDoubt(_))) => {
                     tracing::warn!(
@@ -74,15 +80,24 @@ impl PostgresLedger {
         }
     }
 
-    /// Whether it takes writes, from memory: for a readiness check.
-    pub fn is_writable(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
-        self.database.is_usable()
+    /// Whether it executes charges, from memory: for a readiness check.
+    pub fn is_serving(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
+        self.placement.is_serving()
     }
 
     /// Ends when somebody has given the ledger another id: what this process says of it is wrong from then on.
     pub fn renamed(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.scribe.renamed()
+        self.placement.renamed()
     }
+}
+
+async fn begin(
+    database: &Postgres,
+    random: &Random,
+    failover: Failover,
+) -> std::result::Result<(LedgerId, Arc<Placement>), PgError> {
+    let id = name(database, random).await?;
+    Ok((id, Placement::open(database, id, failover).await?))
 }
 
 async fn name(database: &Postgres, random: &Random) -> std::result::Result<LedgerId, PgError> {
@@ -110,9 +125,7 @@ async fn read_id(database: &Postgres) -> std::result::Result<LedgerId, PgError> 
 /// When it could not be written, or nobody knows whether it was.
 pub async fn renew_id(database: &Postgres, random: &Random) -> Result<LedgerId> {
     let id = LedgerId(random.uuid());
-    let renew = "UPDATE ledger_meta SET ledger_id = $1 RETURNING ledger_id";
-    let rows = database.write(Lane::Record, renew, &[(&id.to_string(), Type::TEXT)]).await.map_err(failed)?;
-    match rows.len() {
+    match placement::rename(database, id).await.map_err(failed)? {
         1 => Ok(id),
         rows => Err(LedgerError::Corrupt(format!("ledger_meta has {rows} rows"))),
     }
@@ -129,6 +142,7 @@ impl Ledger for PostgresLedger {
     }
 
     async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded> {
+        self.placement.serve()?;
         let recorded = self.scribe.record(Arc::clone(entry)).await;
         // On disk, and nobody knows yet.
         crash_point!("P3");
@@ -172,6 +186,7 @@ impl Ledger for PostgresLedger {
             route: VOID_ROUTE,
             seen,
         };
+        self.placement.serve()?;
         match self.scribe.record(Arc::new(tombstone)).await? {
             Recorded::Behind => Ok(None),
             Recorded::Known(row) => Ok(Some(row)),
@@ -183,10 +198,12 @@ impl Ledger for PostgresLedger {
     }
 
     async fn admit_deployment(&self, account: &str, deployment: DeploymentId) -> Result<Admission> {
+        self.placement.serve()?;
         deployments::admit_one(&self.database, account, deployment).await.map_err(failed)
     }
 
     async fn declare_deployment(&self, declaration: &Declaration) -> Result<Declared> {
+        self.placement.serve()?;
         deployments::declare(&self.database, declaration).await.map_err(failed)
     }
 

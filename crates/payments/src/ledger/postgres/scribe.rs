@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chassis::postgres::{Lane, NOW_MS, Param, PgError, Postgres, Type, get};
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::failed;
+use super::placement::{Gate, Look, Placement};
 use super::rows::{BY_KEYS, read_row};
 use crate::keys::Key;
 use crate::ledger::{Entry, LedgerError, LedgerId, Recorded, Result, Row, Seq};
@@ -24,11 +25,13 @@ const TRIES_MAX: u32 = 3;
 /// passes over a row that becomes visible later.
 const GATE: i64 = 0x7469_6e6a_6973;
 
+/// Number of the parameter after those of the columns.
+const FIRST_OF_GATE: usize = 12;
+
 /// Takes entries and answers what became of them.
 #[derive(Debug)]
 pub(super) struct Scribe {
     queue: mpsc::Sender<Waiting>,
-    renamed: watch::Receiver<bool>,
 }
 
 struct Waiting {
@@ -36,23 +39,23 @@ struct Waiting {
     reply: oneshot::Sender<Result<Recorded>>,
 }
 
-/// Writes batches into one ledger, as long as it keeps its id.
+/// Writes batches into one ledger, as long as it keeps its id and its place.
 #[derive(Clone, Debug)]
 pub(super) struct Writer {
     pub(super) database: Postgres,
     pub(super) id: LedgerId,
+    pub(super) placement: Arc<Placement>,
 }
 
 impl Scribe {
     /// Its tasks end when it is dropped and what was queued is written.
     pub(super) fn new(writer: Writer) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        let (rename, renamed) = watch::channel(false);
-        let (waiting, rename) = (Arc::new(Mutex::new(waiting)), Arc::new(rename));
+        let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..WRITERS {
-            tokio::spawn(write_all(writer.clone(), Arc::clone(&waiting), Arc::clone(&rename)));
+            tokio::spawn(write_all(writer.clone(), Arc::clone(&waiting)));
         }
-        Self { queue, renamed }
+        Self { queue }
     }
 
     pub(super) async fn record(&self, entry: Arc<Entry>) -> Result<Recorded> {
@@ -61,22 +64,9 @@ impl Scribe {
         self.queue.send(Waiting { entry, reply }).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
-
-    pub(super) fn renamed(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut renamed = self.renamed.clone();
-        async move {
-            if renamed.wait_for(|renamed| *renamed).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
 }
 
-async fn write_all(
-    writer: Writer,
-    waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>,
-    rename: Arc<watch::Sender<bool>>,
-) {
+async fn write_all(writer: Writer, waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
     loop {
         let mut batch = Vec::new();
         if waiting.lock().await.recv_many(&mut batch, BATCH_MAX).await == 0 {
@@ -85,10 +75,6 @@ async fn write_all(
         let (entries, replies): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.entry, waiting.reply)).unzip();
         let results = writer.write(&entries).await;
-        if results.iter().any(|result| matches!(result, Err(LedgerError::Corrupt(_)))) {
-            let renamed = super::read_id(&writer.database).await.is_ok_and(|id| id != writer.id);
-            rename.send_if_modified(|known| renamed && !std::mem::replace(known, true));
-        }
         for (reply, result) in replies.into_iter().zip(results) {
             // A caller that left does not change what was recorded.
             let _left = reply.send(result);
@@ -100,7 +86,8 @@ impl Writer {
     /// One result each, in order.
     async fn write(&self, entries: &[Arc<Entry>]) -> Vec<Result<Recorded>> {
         match self.insert(entries).await {
-            Ok(recorded) => recorded.into_iter().map(Ok).collect(),
+            Ok(Some(recorded)) => recorded.into_iter().map(Ok).collect(),
+            Ok(None) => self.write_where_it_is_now(entries).await,
             Err(PgError::InDoubt(source)) => self.find_again(entries, source).await,
             // One that the database cannot hold must not take the others with it.
             Err(PgError::Refused(_) | PgError::Constraint { .. }) if entries.len() > 1 => {
@@ -112,6 +99,25 @@ impl Writer {
             }
             Err(error) => spread(&error, entries.len()),
         }
+    }
+
+    /// After a statement that executed nothing, because the ledger has another name or place than this process knew.
+    async fn write_where_it_is_now(&self, entries: &[Arc<Entry>]) -> Vec<Result<Recorded>> {
+        for _ in 0..TRIES_MAX {
+            let why = match self.placement.look().await {
+                Ok(Look::Serving) => match self.insert(entries).await {
+                    Ok(Some(recorded)) => return recorded.into_iter().map(Ok).collect(),
+                    Ok(None) => continue,
+                    Err(PgError::InDoubt(source)) => return self.find_again(entries, source).await,
+                    Err(error) => return spread(&error, entries.len()),
+                },
+                Ok(Look::NotServing(why)) => why,
+                Ok(Look::Renamed) => "the ledger has another id than when this process started".to_owned(),
+                Err(error) => return spread(&error, entries.len()),
+            };
+            return entries.iter().map(|_| Err(LedgerError::NotServing(why.clone()))).collect();
+        }
+        spread(&PgError::Unavailable("the ledger keeps moving".into()), entries.len())
     }
 
     /// After a lost answer: a keyed entry is written again, and finds itself if it was kept. Of one without a key
@@ -129,10 +135,16 @@ impl Writer {
                 break;
             }
             match self.insert(&keyed).await {
-                Ok(recorded) => {
+                Ok(Some(recorded)) => {
                     found = Some(recorded.into_iter());
                     break;
                 }
+                // Where it was kept, if it was, cannot be asked here: it stays unknown.
+                Ok(None) => match self.placement.look().await {
+                    Ok(Look::Serving) => {}
+                    Ok(Look::NotServing(_) | Look::Renamed) => break,
+                    Err(other) => error = other,
+                },
                 Err(other) => error = other,
             }
         }
@@ -148,14 +160,17 @@ impl Writer {
         results
     }
 
-    /// One statement for all, and a look at those whose key was known.
-    async fn insert(&self, entries: &[Arc<Entry>]) -> std::result::Result<Vec<Recorded>, PgError> {
-        let statement = Statement::of(self.id, entries);
+    /// One statement for all, and a look at those whose key was known. `None`: nothing was executed, because the ledger
+    /// has another name, or is at another place.
+    async fn insert(&self, entries: &[Arc<Entry>]) -> std::result::Result<Option<Vec<Recorded>>, PgError> {
+        let statement = Statement::of(self.id, entries, self.placement.gate(FIRST_OF_GATE));
         let rows = statement.run(&self.database).await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
         if rows.len() != entries.len() {
-            return Err(PgError::Corrupt(
-                "the ledger has another id than when this process started".to_owned(),
-            ));
+            let found = format!("{} entries became {} rows", entries.len(), rows.len());
+            return Err(PgError::Corrupt(found));
         }
         let mut drawn = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -176,7 +191,7 @@ impl Writer {
             let row = row.ok_or_else(|| PgError::Corrupt("a known key has no row".to_owned()))?;
             Ok(Recorded::Known(row.clone()))
         });
-        recorded.collect()
+        recorded.collect::<std::result::Result<_, _>>().map(Some)
     }
 
     async fn known(&self, keys: &HashSet<&str>) -> std::result::Result<HashMap<Key, Row>, PgError> {
@@ -198,6 +213,7 @@ impl Writer {
 /// The columns of a batch. Of an entry whose key was known, or stands in the batch before it, nothing is kept.
 struct Statement<'a> {
     ledger_id: String,
+    gate: Option<Gate>,
     keys: Vec<Option<&'a str>>,
     accounts: Vec<&'a str>,
     fingerprints: Vec<&'a str>,
@@ -211,10 +227,11 @@ struct Statement<'a> {
 }
 
 impl<'a> Statement<'a> {
-    fn of(id: LedgerId, entries: &'a [Arc<Entry>]) -> Self {
+    fn of(id: LedgerId, entries: &'a [Arc<Entry>], gate: Option<Gate>) -> Self {
         let all = || entries.iter();
         Self {
             ledger_id: id.to_string(),
+            gate,
             keys: all().map(|entry| entry.key.as_ref().map(Key::as_str)).collect(),
             accounts: all().map(|entry| entry.account.as_str()).collect(),
             fingerprints: all().map(|entry| entry.fingerprint.as_str()).collect(),
@@ -229,9 +246,10 @@ impl<'a> Statement<'a> {
     }
 
     async fn run(&self, database: &Postgres) -> std::result::Result<Vec<chassis::postgres::Row>, PgError> {
+        let condition = self.gate.as_ref().map_or("", |gate| &gate.condition);
         let sql = format!(
             "WITH gate AS MATERIALIZED ( \
-               SELECT pg_advisory_xact_lock_shared({GATE}) FROM ledger_meta WHERE ledger_id = $1 \
+               SELECT pg_advisory_xact_lock_shared({GATE}) FROM ledger_meta WHERE ledger_id = $1{condition} \
              ), lacking AS MATERIALIZED ( \
                SELECT seen FROM (SELECT DISTINCT seen FROM unnest($11) AS callers (seen)) AS seen_by_callers \
                WHERE seen IS NOT NULL AND (SELECT l.seq FROM ledger AS l WHERE l.seq = seen) IS NULL \
@@ -247,7 +265,7 @@ impl<'a> Statement<'a> {
                  {NOW_MS} FROM input WHERE NOT is_behind ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING seq \
              ) SELECT input.seq, inserted.seq IS NOT NULL, is_behind FROM input LEFT JOIN inserted USING (seq) ORDER BY place"
         );
-        let params: [Param<'_>; 11] = [
+        let mut params: Vec<Param<'_>> = vec![
             (&self.ledger_id, Type::TEXT),
             (&self.keys, Type::TEXT_ARRAY),
             (&self.accounts, Type::TEXT_ARRAY),
@@ -260,6 +278,11 @@ impl<'a> Statement<'a> {
             (&self.routes, Type::TEXT_ARRAY),
             (&self.seen, Type::INT8_ARRAY),
         ];
+        if let Some(Gate { place, .. }) = &self.gate {
+            params.push((&place.system_identifier, Type::TEXT));
+            params.push((&place.timeline, Type::INT8));
+            params.push((&place.table, Type::INT8));
+        }
         #[cfg(debug_assertions)]
         if chassis::crash::is_planned("P2") {
             // The statement is a transaction of its own: to die inside of it, it needs one around.

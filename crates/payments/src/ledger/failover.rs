@@ -1,0 +1,201 @@
+//! Whether a PostgreSQL ledger is where it was written last: the same cluster, the same tables and the same timeline, or
+//! a timeline that the operator has called safe. Pure; asks no database.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What the operator states about a promoted standby.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failover {
+    /// Nothing: it may lack rows, and `new-ledger-id` is needed.
+    #[default]
+    Manual,
+    /// It lacks nothing, because replication is synchronous.
+    Synchronous,
+}
+
+impl FromStr for Failover {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "manual" => Ok(Self::Manual),
+            "synchronous" => Ok(Self::Synchronous),
+            _ => Err(format!("\"{text}\" is neither manual nor synchronous")),
+        }
+    }
+}
+
+/// Where a ledger is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Drawn by `initdb`: physical copies keep it, a dump that is restored elsewhere does not.
+    pub system_identifier: String,
+    /// Grows with each promotion.
+    pub timeline: i64,
+    /// Of the table of rows: another one after a dump was restored.
+    pub table: i64,
+}
+
+/// What may be done at the place where the ledger is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Charges are executed.
+    Serve,
+    /// Charges are executed once this place is remembered.
+    Remember,
+    /// Nothing is executed.
+    NotServing(Moved),
+}
+
+/// Why nothing is executed: rows may be missing, and a charge whose row is missing would be executed again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Moved {
+    /// Restored by dump or replicated row by row into another cluster.
+    #[error("it was written in the database cluster {written}, and is in {current} now")]
+    OtherCluster {
+        /// The system identifier that is remembered.
+        written: String,
+        /// The one that is there.
+        current: String,
+    },
+    /// Restored by a dump into the same cluster.
+    #[error("its tables were restored from a dump")]
+    OtherTable,
+    /// A standby was promoted.
+    #[error("a standby was promoted: it was written on timeline {written}, and is on {current} now")]
+    Promoted {
+        /// The timeline that is remembered.
+        written: i64,
+        /// The one that is there.
+        current: i64,
+    },
+    /// An old primary, or an older backup of the cluster, has come back.
+    #[error("the server went back: it was on timeline {written}, and is on {current} now")]
+    Back {
+        /// The timeline that is remembered.
+        written: i64,
+        /// The one that is there.
+        current: i64,
+    },
+    /// A row of names without a place, in a ledger that had one.
+    #[error("the place where it was written is forgotten")]
+    Forgotten,
+}
+
+/// Judges where the ledger is. `seen` is where this process has executed before, if it has; `stored` what the ledger
+/// remembers, if it does.
+#[must_use]
+pub fn judge(seen: Option<&Place>, stored: Option<&Place>, current: &Place, failover: Failover) -> Verdict {
+    let Some(stored) = stored else {
+        return if seen.is_none() { Verdict::Remember } else { Verdict::NotServing(Moved::Forgotten) };
+    };
+    if stored.system_identifier != current.system_identifier {
+        return Verdict::NotServing(Moved::OtherCluster {
+            written: stored.system_identifier.clone(),
+            current: current.system_identifier.clone(),
+        });
+    }
+    if stored.table != current.table {
+        return Verdict::NotServing(Moved::OtherTable);
+    }
+    let written = seen.map_or(stored.timeline, |seen| seen.timeline.max(stored.timeline));
+    let current = current.timeline;
+    if current < written {
+        return Verdict::NotServing(Moved::Back { written, current });
+    }
+    match (current == stored.timeline, failover) {
+        (true, _) => Verdict::Serve,
+        (false, Failover::Synchronous) => Verdict::Remember,
+        (false, Failover::Manual) => {
+            Verdict::NotServing(Moved::Promoted { written: stored.timeline, current })
+        }
+    }
+}
+
+impl Moved {
+    /// With what helps.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        let setting = match self {
+            Self::Promoted { .. } => {
+                ". Only if a promotion cannot lose a commit here (synchronous replication): set --ledger-failover \
+                 synchronous (LEDGER_FAILOVER). Otherwise"
+            }
+            _ => ". Therefore",
+        };
+        format!(
+            "the ledger does not execute charges: {self}. Rows may be missing, and a charge whose row is missing would \
+             be executed again{setting} run `payments new-ledger-id` and go on as docs/runbook.md says"
+        )
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cluster {}, timeline {}", self.system_identifier, self.timeline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Failover::{Manual, Synchronous};
+
+    fn at(timeline: i64) -> Place {
+        Place { system_identifier: "7713200503105642953".to_owned(), timeline, table: 16400 }
+    }
+
+    fn is_not_serving(verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::NotServing(_))
+    }
+
+    #[test]
+    fn a_ledger_where_it_was_serves_and_a_new_one_is_remembered() {
+        for failover in [Manual, Synchronous] {
+            assert_eq!(judge(None, None, &at(3), failover), Verdict::Remember);
+            assert_eq!(judge(None, Some(&at(3)), &at(3), failover), Verdict::Serve);
+            assert_eq!(judge(Some(&at(3)), Some(&at(3)), &at(3), failover), Verdict::Serve);
+        }
+    }
+
+    #[test]
+    fn a_promoted_standby_serves_only_where_the_operator_has_stated_that_it_lost_nothing() {
+        for seen in [None, Some(&at(1))] {
+            let verdict = judge(seen, Some(&at(1)), &at(2), Manual);
+            assert_eq!(verdict, Verdict::NotServing(Moved::Promoted { written: 1, current: 2 }));
+            assert_eq!(judge(seen, Some(&at(1)), &at(2), Synchronous), Verdict::Remember);
+        }
+        // Another process has remembered it.
+        assert_eq!(judge(Some(&at(1)), Some(&at(2)), &at(2), Synchronous), Verdict::Serve);
+    }
+
+    #[test]
+    fn no_statement_covers_a_dump_or_a_server_that_went_back() {
+        for failover in [Manual, Synchronous] {
+            let elsewhere = Place { system_identifier: "1".to_owned(), ..at(2) };
+            assert!(is_not_serving(&judge(None, Some(&at(2)), &elsewhere, failover)));
+            let restored = Place { table: 16500, ..at(2) };
+            assert!(is_not_serving(&judge(None, Some(&at(2)), &restored, failover)));
+            assert!(is_not_serving(&judge(None, Some(&at(2)), &at(1), failover)));
+            assert!(is_not_serving(&judge(Some(&at(2)), Some(&at(1)), &at(1), failover)), "an old primary");
+            assert!(is_not_serving(&judge(Some(&at(2)), None, &at(2), failover)), "a dump of an old version");
+        }
+    }
+
+    #[test]
+    fn each_reason_names_the_command_that_helps_and_only_a_promotion_the_setting() {
+        let promoted = Moved::Promoted { written: 1, current: 2 };
+        let others = [
+            Moved::OtherTable,
+            Moved::Forgotten,
+            Moved::Back { written: 2, current: 1 },
+            Moved::OtherCluster { written: String::new(), current: String::new() },
+        ];
+        for moved in others.iter().chain([&promoted]) {
+            assert!(moved.advice().contains("`payments new-ledger-id`"), "{}", moved.advice());
+        }
+        assert!(promoted.advice().contains("--ledger-failover synchronous"));
+        assert!(others.iter().all(|moved| !moved.advice().contains("--ledger-failover")));
+    }
+}

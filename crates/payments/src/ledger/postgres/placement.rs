@@ -1,0 +1,260 @@
+//! Where the ledger is, asked of the server itself and compared with what the ledger remembers. The statement that
+//! writes charges contains the same comparison, so that a failover between two statements executes nothing.
+//! Decides nothing: `failover` judges.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use chassis::postgres::{Lane, PgError, Postgres, Type, get};
+use tokio::sync::watch;
+
+use crate::ledger::failover::{Failover, Place, Verdict, judge};
+use crate::ledger::{LedgerError, LedgerId, Result};
+
+/// Columns of the ledger's one row of names.
+pub(super) const MIGRATION: &str = "ALTER TABLE ledger_meta ADD COLUMN IF NOT EXISTS system_identifier text, \
+    ADD COLUMN IF NOT EXISTS timeline bigint, ADD COLUMN IF NOT EXISTS table_oid bigint";
+
+/// Three values that any role may ask for, of the server that executes the statement. The timeline is that of the next
+/// write: after a promotion the control file says the old one until its first checkpoint.
+const CURRENT: &str = "SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier, \
+    ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint AS timeline, \
+    to_regclass('ledger')::oid::bigint AS table_oid";
+
+/// How often it is looked whether the ledger moved.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often, while it does not execute.
+const LOOK_SOON: Duration = Duration::from_millis(500);
+
+/// What this process knows of the place. Shared by writers and readiness.
+#[derive(Debug)]
+pub(super) struct Placement {
+    database: Postgres,
+    id: LedgerId,
+    failover: Failover,
+    serving: watch::Sender<Serving>,
+    renamed: watch::Sender<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Serving {
+    /// Nobody has looked yet.
+    Unknown,
+    At(Place),
+    /// The server does not tell where it is, and the operator has stated that no failover loses anything.
+    Unchecked,
+    /// With the last place where it did.
+    No {
+        why: String,
+        before: Option<Place>,
+    },
+}
+
+/// What may be executed now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    Serving,
+    NotServing(String),
+    Renamed,
+}
+
+/// The comparison for a statement that reads `ledger_meta`, and its three parameters.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) condition: String,
+    pub(super) place: Place,
+}
+
+impl Placement {
+    /// Looks for the first time, and from then on while this exists.
+    pub(super) async fn open(
+        database: &Postgres,
+        id: LedgerId,
+        failover: Failover,
+    ) -> std::result::Result<Arc<Self>, PgError> {
+        let (serving, renamed) = (watch::Sender::new(Serving::Unknown), watch::Sender::new(false));
+        let placement = Arc::new(Self { database: database.clone(), id, failover, serving, renamed });
+        placement.look().await?;
+        tokio::spawn(watch_over(Arc::downgrade(&placement)));
+        Ok(placement)
+    }
+
+    /// Whether charges are executed, from memory.
+    pub(super) fn is_serving(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
+        let serving = self.serving.subscribe();
+        move || match &*serving.borrow() {
+            Serving::No { why, .. } => Err(why.clone()),
+            Serving::Unknown | Serving::At(_) | Serving::Unchecked => Ok(()),
+        }
+    }
+
+    /// As [`Self::is_serving`], for a charge.
+    pub(super) fn serve(&self) -> Result<()> {
+        self.is_serving()().map_err(LedgerError::NotServing)
+    }
+
+    /// Ends when the ledger has another id than this process knows.
+    pub(super) fn renamed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut renamed = self.renamed.subscribe();
+        async move {
+            if renamed.wait_for(|renamed| *renamed).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// What a statement is to compare, from parameter `first` on; `None` where the server does not tell.
+    pub(super) fn gate(&self, first: usize) -> Option<Gate> {
+        let place = match &*self.serving.borrow() {
+            Serving::At(place) => place.clone(),
+            Serving::Unknown | Serving::Unchecked | Serving::No { .. } => return None,
+        };
+        let (cluster, timeline, table) = (first, first + 1, first + 2);
+        let condition = format!(
+            " AND (system_identifier, timeline, table_oid) = (${cluster}, ${timeline}, ${table}) \
+             AND (system_identifier, timeline, table_oid) = ({CURRENT})"
+        );
+        Some(Gate { condition, place })
+    }
+
+    /// Asks the server, and remembers what may be remembered.
+    pub(super) async fn look(&self) -> std::result::Result<Look, PgError> {
+        let stored = stored(&self.database).await?;
+        if stored.0 != self.id.to_string() {
+            self.renamed.send_replace(true);
+            return Ok(Look::Renamed);
+        }
+        let current = match current(&self.database).await {
+            Ok(current) => current,
+            Err(PgError::Refused(source)) => return Ok(self.untold(&source.to_string())),
+            Err(error) => return Err(error),
+        };
+        let before = self.before();
+        match judge(before.as_ref(), stored.1.as_ref(), &current, self.failover) {
+            Verdict::Serve => {}
+            Verdict::Remember => {
+                remember(&self.database, self.id, &current).await?;
+                tracing::info!(place = %current, "The ledger remembers where it is");
+            }
+            Verdict::NotServing(moved) => {
+                let why = moved.advice();
+                self.note(Serving::No { why: why.clone(), before });
+                return Ok(Look::NotServing(why));
+            }
+        }
+        self.note(Serving::At(current));
+        Ok(Look::Serving)
+    }
+
+    fn untold(&self, reason: &str) -> Look {
+        if self.failover == Failover::Synchronous {
+            self.note(Serving::Unchecked);
+            return Look::Serving;
+        }
+        let why = format!(
+            "the ledger does not execute charges: the server does not tell its system identifier and timeline, by \
+             which a restore and a promotion are known ({reason}). Grant this role EXECUTE on pg_control_system(), \
+             pg_current_wal_insert_lsn() and pg_walfile_name(pg_lsn), or, only if no failover and no restore loses a \
+             commit here, set --ledger-failover synchronous (LEDGER_FAILOVER)"
+        );
+        self.note(Serving::No { why: why.clone(), before: self.before() });
+        Look::NotServing(why)
+    }
+
+    fn before(&self) -> Option<Place> {
+        match &*self.serving.borrow() {
+            Serving::At(place) => Some(place.clone()),
+            Serving::No { before, .. } => before.clone(),
+            Serving::Unknown | Serving::Unchecked => None,
+        }
+    }
+
+    fn note(&self, now: Serving) {
+        let before = self.serving.send_replace(now.clone());
+        if before == now {
+            return;
+        }
+        match (&before, &now) {
+            (_, Serving::No { why, .. }) => tracing::error!(why, "The ledger does not execute charges"),
+            (_, Serving::Unchecked) => {
+                tracing::warn!(
+                    "The server does not tell where it is: no restore and no promotion is noticed"
+                );
+            }
+            (Serving::No { .. }, _) => tracing::info!("The ledger executes charges again"),
+            _ => {}
+        }
+    }
+}
+
+async fn watch_over(placement: Weak<Placement>) {
+    loop {
+        let pause = match placement.upgrade() {
+            Some(placement) if placement.serve().is_ok() => LOOK_EVERY,
+            Some(_) => LOOK_SOON,
+            None => return,
+        };
+        tokio::time::sleep(pause).await;
+        let Some(placement) = placement.upgrade() else { return };
+        if let Err(error) = placement.look().await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "where the ledger is cannot be asked");
+        }
+    }
+}
+
+/// The id and the place that the ledger remembers.
+async fn stored(database: &Postgres) -> std::result::Result<(String, Option<Place>), PgError> {
+    let query = "SELECT ledger_id, system_identifier, timeline, table_oid FROM ledger_meta";
+    let rows = database.read(Lane::Claim, query, &[]).await?;
+    let [row] = rows.as_slice() else {
+        return Err(PgError::Corrupt(format!("ledger_meta has {} rows", rows.len())));
+    };
+    let place = match (get::<Option<String>>(row, 1)?, get(row, 2)?, get(row, 3)?) {
+        (Some(system_identifier), Some(timeline), Some(table)) => {
+            Some(Place { system_identifier, timeline, table })
+        }
+        _ => None,
+    };
+    Ok((get(row, 0)?, place))
+}
+
+async fn current(database: &Postgres) -> std::result::Result<Place, PgError> {
+    let rows = database.read(Lane::Claim, CURRENT, &[]).await?;
+    let [row] = rows.as_slice() else {
+        return Err(PgError::Corrupt(format!("the server is in {} places", rows.len())));
+    };
+    Ok(Place { system_identifier: get(row, 0)?, timeline: get(row, 1)?, table: get(row, 2)? })
+}
+
+/// Only at this very place: a failover since it was asked for changes no row.
+async fn remember(database: &Postgres, id: LedgerId, place: &Place) -> std::result::Result<(), PgError> {
+    let update = format!(
+        "UPDATE ledger_meta SET system_identifier = $2, timeline = $3, table_oid = $4 \
+         WHERE ledger_id = $1 AND ($2, $3, $4) = ({CURRENT})"
+    );
+    let params: &[chassis::postgres::Param<'_>] = &[
+        (&id.to_string(), Type::TEXT),
+        (&place.system_identifier, Type::TEXT),
+        (&place.timeline, Type::INT8),
+        (&place.table, Type::INT8),
+    ];
+    database.write(Lane::Record, &update, params).await.map(drop)
+}
+
+/// Names the ledger anew, at the place where it is now.
+pub(super) async fn rename(database: &Postgres, id: LedgerId) -> std::result::Result<usize, PgError> {
+    let place = match current(database).await {
+        Ok(place) => Some(place),
+        Err(PgError::Refused(_)) => None,
+        Err(error) => return Err(error),
+    };
+    let update = "UPDATE ledger_meta SET ledger_id = $1, system_identifier = $2, timeline = $3, table_oid = $4 \
+        RETURNING ledger_id";
+    let params: &[chassis::postgres::Param<'_>] = &[
+        (&id.to_string(), Type::TEXT),
+        (&place.as_ref().map(|place| place.system_identifier.as_str()), Type::TEXT),
+        (&place.as_ref().map(|place| place.timeline), Type::INT8),
+        (&place.as_ref().map(|place| place.table), Type::INT8),
+    ];
+    database.write(Lane::Record, update, params).await.map(|rows| rows.len())
+}
