@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ::http::Uri;
@@ -100,6 +101,11 @@ enum Sub {
         #[arg(long, value_name = "NAME")]
         actor: String,
     },
+    /// Copy a SQLite database to a new file while the service runs, and check the copy
+    Backup {
+        /// The file to write; must not exist
+        file: PathBuf,
+    },
 }
 
 /// What a start of the program is for.
@@ -118,6 +124,8 @@ pub enum Command {
         /// Who says so.
         actor: String,
     },
+    /// Copy the database to this file.
+    Backup(PathBuf),
 }
 
 /// Checked settings.
@@ -198,6 +206,7 @@ fn command(said: Option<&Sub>, problems: &mut Problems) -> Command {
         None => Command::Serve,
         Some(Sub::Migrate) => Command::Migrate,
         Some(Sub::Healthcheck) => Command::Healthcheck,
+        Some(Sub::Backup { file }) => Command::Backup(file.clone()),
         Some(Sub::DeclareDeployment { why, actor }) => {
             for (flag, text) in [("--why", why), ("--actor", actor)] {
                 if text.trim().is_empty() {

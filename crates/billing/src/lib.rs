@@ -21,6 +21,7 @@ use crate::http::{AppState, OperatorGuard};
 use crate::provider::ProviderConfig;
 use crate::store::Store;
 
+mod backup;
 pub mod charge;
 pub mod config;
 pub mod demo_data;
@@ -64,6 +65,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
             Ok(())
         }
         Command::DeclareDeployment { ref why, ref actor } => declare(&config, why, actor).await,
+        Command::Backup(ref file) => backup::command(&config.common.database_url, file),
         Command::Healthcheck => Ok(()),
     }
 }

@@ -79,6 +79,19 @@ pub fn ask(db: &Path, query: &str) -> i64 {
     number(&open(db), query)
 }
 
+/// The texts of a query's first column.
+///
+/// # Panics
+/// When the query fails.
+#[must_use]
+#[track_caller]
+pub fn texts(db: &Path, query: &str) -> Vec<String> {
+    let store = open(db);
+    let mut statement = store.prepare(query).unwrap_or_else(|error| panic!("{query}: {error}"));
+    let rows = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect);
+    rows.unwrap_or_else(|error| panic!("{query}: {error}"))
+}
+
 /// Open attempts of billing whose charge stands in the ledger already: what a careless biller charges again.
 ///
 /// # Panics

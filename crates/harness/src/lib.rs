@@ -9,6 +9,7 @@ pub mod fuzz;
 pub mod http;
 pub mod issuer;
 pub mod ledger;
+pub mod page;
 pub mod postgres;
 pub mod process;
 pub mod proof;

@@ -95,7 +95,7 @@ impl Process {
     #[track_caller]
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.spec.name);
-        self.child = Some(self.run(None));
+        self.child = Some(self.run(&[]));
     }
 
     /// Runs one of its subcommands, such as `migrate`, with the same settings to its end.
@@ -111,11 +111,17 @@ impl Process {
     /// As [`Self::run_to_end`]; answers how it ended.
     #[track_caller]
     pub fn try_run(&self, subcommand: &str) -> ExitStatus {
-        self.run(Some(subcommand)).wait().expect("a child can be waited for")
+        self.try_run_words(&[subcommand])
+    }
+
+    /// As [`Self::try_run`], for a subcommand with words after it.
+    #[track_caller]
+    pub fn try_run_words(&self, words: &[&str]) -> ExitStatus {
+        self.run(words).wait().expect("a child can be waited for")
     }
 
     #[track_caller]
-    fn run(&self, subcommand: Option<&str>) -> Child {
+    fn run(&self, subcommand: &[&str]) -> Child {
         let log =
             File::options().create(true).append(true).open(self.log_path()).expect("a log can be written");
         let mut command = match self.spec.nofile {

@@ -32,8 +32,15 @@ pub struct Services {
     pub more_billing: Vec<Process>,
     /// Further replicas of payments on the same database.
     pub more_payments: Vec<Process>,
-    database: Option<String>,
+    databases: Option<Databases>,
     dir: TempDir,
+}
+
+/// The PostgreSQL databases of both.
+#[derive(Clone, Debug)]
+struct Databases {
+    billing: String,
+    payments: String,
 }
 
 /// A URL of services that run elsewhere (containers, a cluster), for tests that only talk to them:
@@ -52,7 +59,7 @@ pub struct Builder {
     payments: Spec,
     provider_path: String,
     dir: Option<PathBuf>,
-    database: Option<String>,
+    databases: Option<Databases>,
     mutual_tls: bool,
     replicas: usize,
 }
@@ -112,8 +119,8 @@ impl Services {
     #[must_use]
     #[track_caller]
     pub fn ask_billing(&self, query: &str) -> i64 {
-        match &self.database {
-            Some(url) => Sql::to(url).ask(query),
+        match &self.databases {
+            Some(urls) => Sql::to(&urls.billing).ask(query),
             None => crate::ledger::ask(&self.billing.db(), query),
         }
     }
@@ -125,8 +132,8 @@ impl Services {
     #[must_use]
     #[track_caller]
     pub fn ask_payments(&self, query: &str) -> i64 {
-        match &self.database {
-            Some(url) => Sql::to(url).ask(query),
+        match &self.databases {
+            Some(urls) => Sql::to(&urls.payments).ask(query),
             None => crate::ledger::ask(&self.payments.db(), query),
         }
     }
@@ -137,12 +144,12 @@ impl Services {
     /// When one fails.
     #[track_caller]
     pub fn run_billing(&self, statements: &str) {
-        let Some(url) = &self.database else {
+        let Some(urls) = &self.databases else {
             let store = rusqlite::Connection::open(self.billing.db()).expect("a store can be opened");
             store.busy_timeout(BUSY_WITHIN).expect("a store can be waited for");
             return store.execute_batch(statements).expect("the statements are right");
         };
-        Sql::to(url).run(statements);
+        Sql::to(&urls.billing).run(statements);
     }
 
     /// The folder that holds both stores and logs.
@@ -151,12 +158,12 @@ impl Services {
         self.dir.path()
     }
 
-    /// Compares both stores, asked past the services.
+    /// Compares both stores, asked past the services; on PostgreSQL both are in one database.
     #[must_use]
     #[track_caller]
     pub fn judge(&self) -> Verdict {
-        match &self.database {
-            Some(url) => crate::postgres::judge(url),
+        match &self.databases {
+            Some(urls) => crate::postgres::judge(&urls.billing),
             None => crate::ledger::judge(&self.billing.db(), &self.payments.db()),
         }
     }
@@ -261,7 +268,7 @@ impl Builder {
             payments: Spec::new(payments, "payments", ""),
             provider_path: String::new(),
             dir: None,
-            database: None,
+            databases: None,
             mutual_tls: false,
             replicas: 1,
         }
@@ -326,11 +333,17 @@ impl Builder {
 
     /// Both keep their data in this PostgreSQL database, which is brought up to date first.
     #[must_use]
-    pub fn database(mut self, url: &str) -> Self {
-        for spec in [&mut self.billing, &mut self.payments] {
+    pub fn database(self, url: &str) -> Self {
+        self.databases(url, url)
+    }
+
+    /// Each keeps its data in a PostgreSQL database of its own, which is brought up to date first.
+    #[must_use]
+    pub fn databases(mut self, billing: &str, payments: &str) -> Self {
+        for (spec, url) in [(&mut self.billing, billing), (&mut self.payments, payments)] {
             spec.env.insert("DATABASE_URL".to_owned(), url.to_owned());
         }
-        self.database = Some(url.to_owned());
+        self.databases = Some(Databases { billing: billing.to_owned(), payments: payments.to_owned() });
         self
     }
 
@@ -367,7 +380,7 @@ impl Builder {
         if self.mutual_tls {
             certify(dir.path(), &mut self.billing, &mut self.payments);
         }
-        if self.database.is_some() {
+        if self.databases.is_some() {
             Process::new(self.payments.clone()).run_to_end("migrate");
             Process::new(self.billing.clone()).run_to_end("migrate");
         }
@@ -382,7 +395,7 @@ impl Builder {
         self.billing.env.entry("PAYMENT_PROVIDER_ENDPOINT".to_owned()).or_insert(endpoint);
         let more_billing = replicas(&self.billing);
         let billing = Process::start(self.billing);
-        Services { billing, payments, more_billing, more_payments, database: self.database, dir }
+        Services { billing, payments, more_billing, more_payments, databases: self.databases, dir }
     }
 }
 

@@ -2,6 +2,7 @@
 //! Opens nothing but the files that settings name.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chassis::caller::{CallerRules, Tokens};
@@ -60,18 +61,23 @@ pub struct Args {
     command: Option<Sub>,
 }
 
-#[derive(Clone, Copy, Debug, clap::Subcommand)]
+#[derive(Clone, Debug, clap::Subcommand)]
 enum Sub {
     /// Bring the database's schema up to date and end
     Migrate,
     /// Ask the running service whether it is ready: exit code 0 or 1
     Healthcheck,
+    /// Copy a SQLite database to a new file while the service runs, and check the copy
+    Backup {
+        /// The file to write; must not exist
+        file: PathBuf,
+    },
     /// Give a ledger that was restored from a backup a new id, so that callers notice
     NewLedgerId,
 }
 
 /// What a start of the program is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Serve until told to stop.
     Serve,
@@ -79,6 +85,8 @@ pub enum Command {
     Migrate,
     /// Ask the running service how it is.
     Healthcheck,
+    /// Copy the database to this file.
+    Backup(PathBuf),
     /// Rename a restored ledger.
     NewLedgerId,
 }
@@ -120,6 +128,7 @@ impl Args {
             None => Command::Serve,
             Some(Sub::Migrate) => Command::Migrate,
             Some(Sub::Healthcheck) => Command::Healthcheck,
+            Some(Sub::Backup { file }) => Command::Backup(file),
             Some(Sub::NewLedgerId) => Command::NewLedgerId,
         };
         let common = self.common.resolve(&DEFAULTS, problems);

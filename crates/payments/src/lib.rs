@@ -29,6 +29,7 @@ use crate::ledger::sqlite::SqliteLedger;
 use crate::metrics::Counters;
 
 pub mod amount;
+mod backup;
 pub mod charge;
 pub mod config;
 pub mod deployments;
@@ -75,6 +76,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
             tracing::info!(ledger.id = %id, "The ledger has a new id");
             Ok(())
         }
+        Command::Backup(file) => backup::command(&config.common.database_url, &file),
         Command::Healthcheck => Ok(()),
     }
 }

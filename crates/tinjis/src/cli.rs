@@ -9,10 +9,10 @@ use std::str::FromStr;
 use chassis::caller::Tokens;
 use chassis::config::{Problems, Secret, TokenSource, load, unquote};
 
-#[cfg(feature = "services")]
-use crate::demo;
 use crate::http::{Api, BaseUrl, Scheme};
 use crate::reach::TlsArgs;
+#[cfg(feature = "services")]
+use crate::{backup, demo};
 use crate::{doctor, import, resolve, run, verify};
 
 const BILLING_DEFAULT: &str = "http://127.0.0.1:8000";
@@ -40,6 +40,9 @@ enum Sub {
     Verify(VerifyArgs),
     /// Show what waits for a person, decide it by key or by reason, or show what was decided
     Resolve(ResolveArgs),
+    /// Copy a SQLite database to a new file while its service runs, and check the copy
+    #[cfg(feature = "services")]
+    Backup(backup::BackupArgs),
     /// Test the isolation of a Kubernetes environment: exit code 0 green, 1 red, 2 inconclusive
     Doctor(DoctorArgs),
     /// Run one service in this process: `run billing …`, payments, pinger or ponger, with the service's own settings
@@ -206,6 +209,8 @@ pub(crate) enum Command {
         repair: bool,
         acknowledge: Option<verify::acknowledge::Acknowledge>,
     },
+    #[cfg(feature = "services")]
+    Backup(backup::What),
     Doctor(Box<doctor::Options>),
 }
 
@@ -223,6 +228,8 @@ impl Sub {
             Self::Import(args) => args.resolve(problems),
             Self::Verify(args) => args.resolve(problems),
             Self::Resolve(args) => args.resolve(problems),
+            #[cfg(feature = "services")]
+            Self::Backup(args) => args.resolve(problems).map(Command::Backup),
             Self::Doctor(args) => args.resolve(problems),
             Self::Run { .. } => {
                 problems.add("run", run::WHICH);

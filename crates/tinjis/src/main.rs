@@ -7,6 +7,8 @@
     expect(dead_code, unused_imports, reason = "the demo asks more of other rooms than the commands do")
 )]
 
+#[cfg(feature = "services")]
+mod backup;
 mod cli;
 #[cfg(feature = "services")]
 mod demo;
@@ -45,6 +47,12 @@ fn run_command() -> ExitCode {
         Ok(command) => command,
         Err(code) => return code,
     };
+    #[cfg(feature = "services")]
+    let command = match command {
+        // Brings a runtime of its own.
+        Command::Backup(what) => return backup::command(what),
+        other => other,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(execute(command)));
     done.map_or_else(
@@ -72,6 +80,8 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
             }
             verify::command(billing, payments, json).await
         }
+        #[cfg(feature = "services")]
+        Command::Backup(_) => Err(anyhow::anyhow!("a backup is made outside of this runtime")),
         Command::Doctor(options) => doctor::command(*options).await,
     }
 }

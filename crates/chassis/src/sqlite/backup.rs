@@ -106,7 +106,9 @@ impl Partial {
         // The second name goes before the folder is synced.
         drop(self);
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or_else(|| Path::new("."))).and_then(|folder| folder.sync_all()).map_err(failed)
+        File::open(folder.unwrap_or_else(|| Path::new(".")))
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed)
     }
 }
 

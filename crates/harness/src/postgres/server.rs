@@ -78,6 +78,47 @@ impl Server {
         Some(server)
     }
 
+    /// A hot standby of this one, which replicates asynchronously: another process, on another port and folder.
+    ///
+    /// # Panics
+    /// When it cannot be made or does not start.
+    #[must_use]
+    #[track_caller]
+    pub fn standby(&self) -> Self {
+        let dir =
+            tempfile::Builder::new().prefix("tinjis-pg-").tempdir().expect("a folder can be made").keep();
+        if let Some((uid, gid)) = self.user {
+            chown(&dir, Some(uid), Some(gid)).expect("root may give a folder away");
+        }
+        let (bin, settings) = (self.bin.clone(), self.settings.clone());
+        let standby =
+            Self { dir, bin, address: free_address(), settings, user: self.user, keeper: Mutex::default() };
+        let copied = command(&self.bin.join("pg_basebackup"), &standby.dir, self.user)
+            .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--dbname"])
+            .arg(self.url("postgres"))
+            .arg("--pgdata")
+            .arg(standby.data())
+            .output()
+            .expect("pg_basebackup can be started");
+        assert!(copied.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&copied.stderr));
+        standby.start_again();
+        standby
+    }
+
+    /// Makes a standby the primary of a new timeline, as a failover does.
+    ///
+    /// # Panics
+    /// When it refuses.
+    #[track_caller]
+    pub fn promote(&self) {
+        let promoted = command(&self.bin.join("pg_ctl"), &self.dir, self.user)
+            .args(["promote", "--wait", "--pgdata"])
+            .arg(self.data())
+            .output()
+            .expect("pg_ctl can be started");
+        assert!(promoted.status.success(), "pg_ctl promote: {}", String::from_utf8_lossy(&promoted.stderr));
+    }
+
     fn init(&self) {
         let made = command(&self.bin.join("initdb"), &self.dir, self.user)
             .args([

@@ -125,10 +125,11 @@ pub fn next(
     };
     let written = sidecar.incarnation;
     let next = match (database, sidecar.stage) {
-        // The very first start was interrupted before the database had its incarnation.
+        // Interrupted before the database followed: the same number again, so that however many starts are interrupted
+        // there, the database is one behind and no more.
         (None, Stage::Pending) if written.start == 1 => written,
+        (Some(known), Stage::Pending) if known.next() == written => written,
         (Some(known), _) if known == written => written.next(),
-        (Some(known), Stage::Pending) if known.next() == written => written.next(),
         (_, Stage::Renewing) => return Err(Copied::RenewalInterrupted),
         (database, Stage::Pending | Stage::Confirmed) => {
             return Err(Copied::Differs { database, sidecar: written });
@@ -165,7 +166,7 @@ mod tests {
     fn a_start_that_was_interrupted_at_any_step_is_followed_by_another() {
         use Stage::{Confirmed, Pending, Renewing};
         assert_eq!(next(None, 0, beside(1, Pending, 0), FRESH), Ok(at(1)), "the sidecar alone, at the first");
-        assert_eq!(next(Some(at(4)), 0, beside(5, Pending, 0), FRESH), Ok(at(6)), "the sidecar alone");
+        assert_eq!(next(Some(at(4)), 0, beside(5, Pending, 0), FRESH), Ok(at(5)), "the sidecar alone");
         assert_eq!(next(Some(at(5)), 0, beside(5, Pending, 0), FRESH), Ok(at(6)), "the database too");
         assert_eq!(next(Some(at(5)), 0, beside(5, Confirmed, 0), FRESH), Ok(at(6)), "all");
         assert_eq!(

@@ -1,0 +1,51 @@
+//! `billing backup FILE`: a checked copy of the store while it is served, its deployment id included. Knows the store's
+//! tables; starts nothing.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use chassis::config::DatabaseUrl;
+use chassis::sqlite::back_up;
+use rusqlite::Connection;
+
+/// What to use instead, where the store lies in PostgreSQL.
+const IN_POSTGRES: &str = "the store lies in PostgreSQL, which has backups of its own: point-in-time recovery or \
+    pg_basebackup of the whole cluster, or pg_dump of billing's tables: deployment, customers, invoices, \
+    invoice_counts, runs, run_counts, attempts, resolutions, ledger_acceptances and billing_migrations; see \
+    docs/backup.md. Nothing was written";
+
+/// What a copy holds.
+struct Copied {
+    deployment: String,
+    invoices: i64,
+    attempts: i64,
+}
+
+/// Writes the backup and logs what is in it.
+pub(crate) fn command(url: &DatabaseUrl, to: &Path) -> anyhow::Result<()> {
+    let path = match url {
+        DatabaseUrl::Sqlite(file) => &file.path,
+        DatabaseUrl::Postgres(_) => bail!(IN_POSTGRES),
+    };
+    let copied = back_up(path, to, read).context("there is no backup")?;
+    tracing::info!(
+        file = %to.display(),
+        deployment.id = copied.deployment,
+        invoices = copied.invoices,
+        attempts = copied.attempts,
+        "The backup is complete and was checked"
+    );
+    Ok(())
+}
+
+/// A store without its deployment id is none.
+fn read(copy: &Connection) -> rusqlite::Result<Copied> {
+    let count = |query: &str| copy.query_row(query, [], |row| row.get::<_, i64>(0));
+    count("SELECT count(*) FROM customers")?;
+    count("SELECT count(*) FROM runs")?;
+    Ok(Copied {
+        deployment: copy.query_row("SELECT id FROM deployment", [], |row| row.get(0))?,
+        invoices: count("SELECT count(*) FROM invoices")?,
+        attempts: count("SELECT count(*) FROM attempts")?,
+    })
+}

@@ -1,0 +1,51 @@
+//! `payments backup FILE`: a checked copy of the ledger while it is served, marked so that it never serves in the place of
+//! the original before `new-ledger-id`. Knows the ledger's tables; starts nothing.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use chassis::clock::Random;
+use chassis::config::DatabaseUrl;
+use chassis::sqlite::back_up;
+use rusqlite::Connection;
+
+/// What to use instead, where the ledger lies in PostgreSQL.
+const IN_POSTGRES: &str = "the ledger lies in PostgreSQL, which has backups of its own: point-in-time recovery or \
+    pg_basebackup of the whole cluster, or `pg_dump --table=ledger --table=ledger_meta --table=ledger_positions \
+    --table=payments_migrations`; see docs/backup.md. Nothing was written";
+
+/// What a copy holds.
+struct Copied {
+    ledger_id: String,
+    rows: i64,
+    last_seq: i64,
+}
+
+/// Writes the backup and logs what is in it.
+pub(crate) fn command(url: &DatabaseUrl, to: &Path) -> anyhow::Result<()> {
+    let path = match url {
+        DatabaseUrl::Sqlite(file) => &file.path,
+        DatabaseUrl::Postgres(_) => bail!(IN_POSTGRES),
+    };
+    // No start ever writes this id into a sidecar: whatever lies beside a restored copy differs from it.
+    let mark = Random::system().uuid().hyphenated().to_string();
+    let copied = back_up(path, to, |copy| mark_and_read(copy, &mark)).context("there is no backup")?;
+    tracing::info!(
+        file = %to.display(),
+        ledger.id = copied.ledger_id,
+        rows = copied.rows,
+        last_seq = copied.last_seq,
+        "The backup is complete and was checked"
+    );
+    Ok(())
+}
+
+fn mark_and_read(copy: &Connection, mark: &str) -> rusqlite::Result<Copied> {
+    // A ledger of a version without incarnations has no such columns: its copy is refused here.
+    copy.execute("UPDATE ledger_meta SET incarnation_id = ?1, incarnation_start = 0", [mark])?;
+    let ledger_id = copy.query_row("SELECT ledger_id FROM ledger_meta", [], |row| row.get(0))?;
+    let rows = copy.query_row("SELECT count(*), coalesce(max(seq), 0) FROM ledger", [], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+    })?;
+    Ok(Copied { ledger_id, rows: rows.0, last_seq: rows.1 })
+}

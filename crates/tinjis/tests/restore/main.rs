@@ -1,0 +1,83 @@
+//! Drill: each service is backed up in mid-run, goes on, dies, and is restored by the commands of `docs/backup.md`, on
+//! each database; and in wrong ways. Then nobody is charged twice. Knows the services from outside only. `make drill` is
+//! the full size.
+
+mod incarnation;
+mod ledger;
+mod promotion;
+mod site;
+
+use harness::proof::Verified;
+use harness::{Proof, Services, size};
+
+use site::{CHARGES, NOWHERE, Site, TINJIS, WITHIN};
+
+/// So many charges at least lie between the backup and the loss.
+const FORGOTTEN_MIN: i64 = 100;
+const KNOWN: &str = "SELECT count(*) FROM attempts WHERE state = 'CHARGED'";
+
+#[test]
+fn billing_restored_as_the_page_says_learns_what_it_has_forgotten_and_charges_nobody_twice() {
+    drill(Proof::of("restore drill, SQLite"), Site::on_sqlite());
+}
+
+#[test]
+fn the_same_with_a_dump_of_postgres() {
+    let Some(site) = Site::on_postgres("the restore drill") else { return };
+    drill(Proof::of("restore drill, PostgreSQL"), site);
+}
+
+fn drill(proof: Proof, mut site: Site) {
+    let invoices = size("DRILL_INVOICES", 1500);
+    site.services.import("R", invoices);
+    let _run = site.services.start_run();
+    site.wait_for_charges(20);
+    site.page_runs(&site.of_database("Billing"));
+    // The backup knows no more than this.
+    let known = site.services.ask_billing(KNOWN);
+    // What is imported after the backup is forgotten whole.
+    site.services.import("S", invoices / 10);
+    // Joins the run, or begins the next: all of what came after the backup is charged in the end, whatever was
+    // refused, and however much of the rest was charged before it.
+    site.wait_for_charges(known + FORGOTTEN_MIN);
+    site.services.kill_billing();
+    site.page_runs(&site.of_database("Put back billing"));
+
+    site.services.billing.set_env("PAYMENT_PROVIDER_ENDPOINT", NOWHERE);
+    site.services.billing.start_again();
+    let charged = site.services.ask_payments(CHARGES);
+    let forgotten = charged - known;
+    assert!(forgotten >= FORGOTTEN_MIN, "{forgotten}");
+    // In another order than before: numbers change, references do not.
+    site.services.import("S", invoices / 10);
+    site.page_runs("Repair billing from the ledger");
+    assert_eq!(site.services.ask_payments(CHARGES), charged, "nothing was charged meanwhile");
+    let paid = site.services.ask_billing("SELECT count(*) FROM invoices WHERE state = 'PAID'");
+    assert_eq!(paid, charged, "each charge is known");
+
+    site.services.kill_billing();
+    site.services.billing.set_env("PAYMENT_PROVIDER_ENDPOINT", site.services.payments_url());
+    site.services.billing.start_again();
+    site.page_runs("Charge again after billing is restored");
+    site.services.pay_until_true(WITHIN);
+    let verified = Verified::of(TINJIS, &site.services, &[]);
+    verified.assert_all_paid("after the repair");
+    let how_many =
+        format!("{forgotten} charges forgotten by the backup, {} invoices", verified.number("invoices"));
+    proof.end(&how_many, verified.number("double"), verified.number("lost"));
+}
+
+#[test]
+fn a_repair_of_what_is_known_changes_nothing_and_another_ledger_is_refused() {
+    let services = Services::start(TINJIS);
+    services.import("A", 20);
+    services.pay_until_true(WITHIN);
+    let repaired = Verified::of(TINJIS, &services, &["--repair"]);
+    assert_eq!(repaired.code, Some(0), "{}", repaired.json);
+    assert!(repaired.said.contains("0 had been forgotten"), "{}", repaired.said);
+    let page = r#"{"ledger_id":"00000000-0000-4000-8000-000000000009","items":[],"next":null}"#;
+    let url = format!("{}/v1/repairs", services.billing_url());
+    let answer = harness::http::call("POST", &url, &[], page.as_bytes());
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    assert!(answer.text().contains("urn:tinjis:problem:ledger-mismatch"), "{}", answer.text());
+}

@@ -1,0 +1,136 @@
+//! Both services with databases of their own, a folder for backups, and the page whose commands restore them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use harness::page::Page;
+use harness::wait::wait_until;
+use harness::{Database, Services, http};
+use tempfile::TempDir;
+
+/// The program under test.
+pub(crate) const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
+/// However long a machine takes, a step is done within this.
+pub(crate) const WITHIN: Duration = Duration::from_secs(300);
+/// Nobody listens there: billing that calls there charges nothing.
+pub(crate) const NOWHERE: &str = "http://127.0.0.1:9";
+/// Charges in the ledger.
+pub(crate) const CHARGES: &str = "SELECT count(DISTINCT key) FROM ledger WHERE state = 'CHARGED'";
+
+/// Both services, and what restores them.
+pub(crate) struct Site {
+    pub(crate) services: Services,
+    databases: Option<[Database; 2]>,
+    backups: TempDir,
+    page: Page,
+}
+
+impl Site {
+    pub(crate) fn on_sqlite() -> Self {
+        Self::start(None, &["--success-rate=0.8"], "")
+    }
+
+    /// `None` where there is no PostgreSQL.
+    pub(crate) fn on_postgres(what: &str) -> Option<Self> {
+        Some(Self::start(Some(databases(what)?), &["--success-rate=0.8"], ""))
+    }
+
+    /// With a provider that declines nothing, and follows this fault script.
+    pub(crate) fn with_faults(databases: Option<[Database; 2]>, script: &str) -> Self {
+        Self::start(databases, &["--success-rate=1"], script)
+    }
+
+    fn start(databases: Option<[Database; 2]>, flags: &[&str], script: &str) -> Self {
+        let backups = tempfile::tempdir().expect("a folder can be made");
+        let faults = backups.path().join("faults.toml");
+        std::fs::write(&faults, script).expect("a script can be written");
+        let builder = Services::of(TINJIS)
+            .payments_flags(["--seed=11"])
+            .payments_flags(flags.iter().copied())
+            .payments_env("FAULTS", faults.to_str().expect("a test's path is UTF-8"));
+        let services = match &databases {
+            Some([billing, payments]) => builder.databases(billing.url(), payments.url()).start(),
+            None => builder.start(),
+        };
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/backup.md");
+        let page = Page::open(&page, TINJIS, services.dir());
+        Self { services, databases, backups, page }
+    }
+
+    /// A heading of the page that is there once for each database.
+    pub(crate) fn of_database(&self, heading: &str) -> String {
+        format!("{heading}, {}", if self.databases.is_some() { "PostgreSQL" } else { "SQLite" })
+    }
+
+    pub(crate) fn backups(&self) -> &Path {
+        self.backups.path()
+    }
+
+    /// Runs the page's commands under a heading: exit code and output.
+    pub(crate) fn page_says(&self, heading: &str, more: &[(&str, &str)]) -> (Option<i32>, String) {
+        self.run(&self.page.commands(heading), more)
+    }
+
+    /// Runs the page's commands under a heading, but for those that contain a word: as somebody who leaves them out.
+    #[track_caller]
+    pub(crate) fn page_runs_without(&self, heading: &str, word: &str) {
+        let commands = self.page.commands(heading);
+        let (left_out, left): (Vec<&str>, Vec<&str>) = commands.lines().partition(|line| line.contains(word));
+        assert_eq!(left_out.len(), 1, "{heading} has one command with {word}");
+        let (code, said) = self.run(&left.join("\n"), &[]);
+        assert_eq!(code, Some(0), "{heading}: {said}");
+    }
+
+    fn run(&self, commands: &str, more: &[(&str, &str)]) -> (Option<i32>, String) {
+        let text = |path: &Path| path.to_str().expect("a test's path is UTF-8").to_owned();
+        let (data, backups) = (text(self.services.dir()), text(self.backups()));
+        let (billing, payments) = (self.services.billing_url(), self.services.payments_url());
+        let urls = self.databases.as_ref().map(|[billing, payments]| (billing.url(), payments.url()));
+        let (billing_db, payments_db) = urls.unwrap_or_default();
+        let mut variables = vec![
+            ("DATA", data.as_str()),
+            ("BACKUPS", &backups),
+            ("BILLING", &billing),
+            ("PAYMENTS", &payments),
+            ("BILLING_DB", billing_db),
+            ("PAYMENTS_DB", payments_db),
+        ];
+        variables.extend_from_slice(more);
+        let output = self.page.run(commands, &variables);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// As [`Self::page_says`], of commands that must succeed.
+    #[track_caller]
+    pub(crate) fn page_runs(&self, heading: &str) {
+        let (code, said) = self.page_says(heading, &[]);
+        assert_eq!(code, Some(0), "{heading}: {said}");
+    }
+
+    /// Pays until the ledger has more than so many charges.
+    pub(crate) fn wait_for_charges(&self, charges: i64) {
+        wait_until("charges", WITHIN, || {
+            let _busy = http::try_call("POST", &format!("{}/v1/runs", self.services.billing_url()), &[], b"");
+            self.services.ask_payments(CHARGES) > charges
+        });
+    }
+
+    /// The keys that the ledger has charged.
+    pub(crate) fn charged_keys(&self) -> Vec<String> {
+        let query = "SELECT key FROM ledger WHERE state = 'CHARGED' AND key IS NOT NULL ORDER BY key";
+        match &self.databases {
+            Some([_, payments]) => {
+                let rows =
+                    harness::postgres::Sql::to(payments.url()).rows(query).expect("a ledger can be read");
+                rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect()
+            }
+            None => harness::ledger::texts(&self.services.payments.db(), query),
+        }
+    }
+}
+
+/// One for each service; `None` where there is no PostgreSQL.
+pub(crate) fn databases(what: &str) -> Option<[Database; 2]> {
+    Some([Database::fresh(what)?, Database::fresh(what)?])
+}
