@@ -148,7 +148,8 @@ impl Args {
             Some(path) => problems.take(FAULTS, read_script(path)),
             None => Some(Script::default()),
         };
-        if let (Some(common), true) = (&common, command != Command::Healthcheck) {
+        let writes = !matches!(command, Command::Healthcheck | Command::Backup(_));
+        if let (Some(common), true) = (&common, writes) {
             common.database_url.check_writable(problems);
         }
         let (mut common, anonymous, script) = (common?, anonymous?, script?);

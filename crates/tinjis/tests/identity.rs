@@ -143,15 +143,27 @@ fn a_url_with_a_mode_opens_the_store_that_it_names_and_another_query_none() {
     assert_eq!(services.ask_payments(CHARGED), all);
 }
 
-/// The file of before is put back while payments are down, as a restore by copying does; nobody says so.
+fn beside(file: &Path, end: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// What makes a ledger, payments being stopped: the database, and the sidecar that tells it from a copy of the database
+/// alone.
+fn copy_ledger(from: &Path, to: &Path) {
+    for end in ["", ".incarnation"] {
+        fs::copy(beside(from, end), beside(to, end)).expect("the ledger is there");
+    }
+}
+
+/// The files of before are put back while payments are down, as a snapshot of their volume does; nobody says so.
 fn lose_rows(services: &mut Services, backup: &Path) {
     services.stop_payments();
     let file = services.payments.db();
-    fs::copy(backup, &file).expect("the backup is there");
+    copy_ledger(backup, &file);
     for end in ["-wal", "-shm"] {
-        let mut beside = file.clone().into_os_string();
-        beside.push(end);
-        let _absent = fs::remove_file(beside);
+        let _absent = fs::remove_file(beside(&file, end));
     }
 }
 
@@ -160,7 +172,7 @@ fn a_ledger_that_lacks_rows_which_billing_has_seen_charges_nobody() {
     let mut services = paid(None);
     services.stop_payments();
     let backup = services.dir().join("backup.db");
-    fs::copy(services.payments.db(), &backup).expect("the ledger is there");
+    copy_ledger(&services.payments.db(), &backup);
     services.payments.start_again();
     services.import("Q", INVOICES);
     services.pay_until_true(WITHIN);

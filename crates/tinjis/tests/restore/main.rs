@@ -7,6 +7,8 @@ mod ledger;
 mod promotion;
 mod site;
 
+use std::process::Command;
+
 use harness::proof::Verified;
 use harness::{Proof, Services, size};
 
@@ -65,6 +67,26 @@ fn drill(proof: Proof, mut site: Site) {
     let how_many =
         format!("{forgotten} charges forgotten by the backup, {} invoices", verified.number("invoices"));
     proof.end(&how_many, verified.number("double"), verified.number("lost"));
+}
+
+#[test]
+fn a_store_that_was_copied_without_its_log_charges_nobody_again() {
+    const INVOICES: usize = 50;
+    let mut site = Site::with_faults(None, "");
+    site.services.import("R", INVOICES);
+    site.services.pay_until_true(WITHIN);
+    let charged = site.charged_keys();
+    // What `cp` makes of a live store: its tables are in the log.
+    std::fs::copy(site.services.billing.db(), site.backups().join("billing.db")).unwrap();
+    site.services.kill_billing();
+    site.page_runs("Put back billing, SQLite");
+    site.services.billing.start_again();
+    site.services.import("R", INVOICES);
+    let billing = site.services.billing_url();
+    let paid = Command::new(TINJIS).args(["pay", "--billing", &billing]).env_clear().output().unwrap();
+    let said = String::from_utf8_lossy(&[paid.stdout, paid.stderr].concat()).into_owned();
+    assert!(paid.status.code() == Some(1) && said.contains("deployment"), "{:?}: {said}", paid.status);
+    assert_eq!(site.charged_keys(), charged, "{said}");
 }
 
 #[test]
