@@ -147,8 +147,7 @@ fn calls(config: &Config, tls: &TlsMetrics) -> anyhow::Result<chassis::client::C
     let limits = ClientConfig {
         pool_max: config.in_flight_max.get(),
         connect_timeout: paced(CONNECT_TIMEOUT),
-        deadline: paced(DEADLINE),
-        ..ClientConfig::default()
+        ..ProviderConfig::connections(config.idempotency, paced(DEADLINE))
     };
     Ok(match &config.provider_tls {
         None => chassis::client::Client::new(limits),

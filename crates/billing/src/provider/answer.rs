@@ -50,6 +50,14 @@ pub struct Verdict {
     pub reason: Reason,
 }
 
+impl Verdict {
+    /// Whether the next credential may be tried: this one was rejected, and nothing was executed.
+    #[must_use]
+    pub fn allows_another_credential(self) -> bool {
+        self.reason == Reason::Credentials && self.class == WRONG
+    }
+}
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
         /// Which row of the table an answer fell into; for logs and metrics.
@@ -134,8 +142,14 @@ reasons! {
     NoAnswer = "no-answer",
 }
 
-/// Statuses that say of themselves that nothing was executed, and that the endpoint or the credentials are wrong.
+/// Statuses that say of themselves that nothing was executed, and that the endpoint or the credentials are wrong. With
+/// keys that is believed, for the key is sent again. Without keys it is not: a gateway may put such a status in the
+/// place of a response on its way back, after the charge was executed.
 const TOOK_NOTHING: [u16; 5] = [401, 403, 404, 405, 412];
+
+/// The body of the one such response that is believed without keys: the known payment service answers 403 with it, as
+/// plain text, before it reads the request's body.
+const FORBIDDEN: &[u8] = b"Forbidden";
 
 /// Prefix of the problem types of our own payment service.
 const PROBLEM_PREFIX: &str = "urn:tinjis:problem:";
@@ -224,7 +238,8 @@ fn client_error(asked: &Asked<'_>, heard: &Heard<'_>, fields: Option<&Fields>) -
     let status = heard.status;
     if TOOK_NOTHING.contains(&status) {
         let reason = if matches!(status, 401 | 403) { Reason::Credentials } else { Reason::NoSuchRoute };
-        return (WRONG, reason);
+        let believed = asked.idempotency == Idempotency::Keys || heard.is_decided_before_execution();
+        return (if believed { WRONG } else { WRONG_MAYBE_TAKEN }, reason);
     }
     let Some(fields) = fields else {
         return match status {
@@ -280,6 +295,12 @@ impl Heard<'_> {
     fn media_type(&self) -> String {
         let whole = self.content_type.unwrap_or_default();
         whole.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+
+    /// Whether it is the exact response of the known payment service to a wrong or missing token.
+    fn is_decided_before_execution(&self) -> bool {
+        let body = self.body.strip_suffix(b"\n").unwrap_or(self.body);
+        self.status == 403 && self.media_type() == "text/plain" && body == FORBIDDEN
     }
 
     fn is_problem(&self) -> bool {

@@ -1,5 +1,5 @@
-//! The call itself: one attempt out, one verdict back. Sends nothing twice, except that a refused credential is
-//! replaced by the next one of the token file: such an answer says that nothing was executed.
+//! The call itself: one attempt out, one verdict back. Sends nothing twice, except that a rejected credential is
+//! replaced by the next one of the token file where the response table says that nothing was executed.
 //! Knows no store, no run and no lease.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chassis::caller::{Token, Tokens};
-use chassis::client::Failure;
+use chassis::client::{ClientConfig, Failure};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use serde::Deserialize;
 
@@ -39,6 +39,16 @@ pub struct ProviderConfig {
     pub bearer: Option<Tokens>,
     /// For one request, connecting included.
     pub deadline: Duration,
+}
+
+impl ProviderConfig {
+    /// How the provider is connected to, besides the defaults: without keys by one connection per call, for a response
+    /// that comes late or twice on a kept connection would be taken for the response to the next invoice.
+    #[must_use]
+    pub fn connections(idempotency: Idempotency, deadline: Duration) -> ClientConfig {
+        let reuse = idempotency == Idempotency::Keys;
+        ClientConfig { deadline, reuse, ..ClientConfig::default() }
+    }
 }
 
 /// Under which conditions the provider may execute a request; one that does not know them takes no notice.
@@ -114,11 +124,11 @@ impl Client {
         let first = self.token.load(Ordering::Relaxed);
         let mut answer = self.deliver(attempt, terms, body.clone(), first).await;
         for nth in 1..self.credentials() {
-            if answer.verdict.reason != Reason::Credentials {
+            if !answer.verdict.allows_another_credential() {
                 break;
             }
             answer = self.deliver(attempt, terms, body.clone(), first + nth).await;
-            if answer.answered && answer.verdict.reason != Reason::Credentials {
+            if answer.answered && !answer.verdict.allows_another_credential() {
                 self.prefer(first, first + nth);
             }
         }

@@ -15,7 +15,6 @@ use billing::provider::{Client, ProviderConfig};
 use billing::store::sqlite::SqliteStore;
 use billing::store::{ImportMode, ImportRow, Store};
 use chassis::caller::Tokens;
-use chassis::client::ClientConfig;
 use chassis::clock::{Clock, Random};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
@@ -104,7 +103,7 @@ impl House {
             bearer: None,
             deadline: Duration::from_secs(5),
         };
-        let calls = ClientConfig { deadline: provider.deadline, ..ClientConfig::default() };
+        let calls = ProviderConfig::connections(plan.idempotency, provider.deadline);
         let (shutdown, telemetry) = (Shutdown::new(), Telemetry::new("billing", "0", "test"));
         let parts = EngineParts {
             store: Arc::clone(&self.store),

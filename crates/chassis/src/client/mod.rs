@@ -54,6 +54,9 @@ pub struct ClientConfig {
     pub idle: Duration,
     /// Open connections, used and kept together.
     pub pool_max: usize,
+    /// Whether a connection serves further calls. Without it each call has one of its own, which ends with the call: a
+    /// late second response cannot be taken for the response to another request.
+    pub reuse: bool,
     /// Of an answer's body; a larger one is [`Cause::TooLarge`].
     pub body_bytes_max: usize,
     /// Names the spans of outgoing calls.
@@ -67,6 +70,7 @@ impl Default for ClientConfig {
             deadline: DEADLINE,
             idle: IDLE,
             pool_max: POOL_MAX,
+            reuse: true,
             body_bytes_max: BODY_BYTES_MAX,
             random: Random::system(),
         }
@@ -188,7 +192,8 @@ impl Inner {
 
     /// Keeps a connection whose exchange is complete on both sides.
     fn keep(&self, authority: Authority, mut connection: Exclusive) {
-        if connection.generation == self.connect.generation() && connection.is_usable() {
+        let reuse = self.config.reuse;
+        if reuse && connection.generation == self.connect.generation() && connection.is_usable() {
             self.pool.put(authority, connection);
         }
     }
@@ -201,6 +206,10 @@ impl Inner {
         let headers = request.headers_mut();
         if has_no_length {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        if !self.config.reuse {
+            // The server then closes first, and this side's ports are not held for a minute each.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if !headers.contains_key(header::HOST) {
             let host = HeaderValue::try_from(authority.as_str()).expect("an authority is visible ASCII");

@@ -127,7 +127,7 @@ impl World {
         };
         let parts = EngineParts {
             store: Arc::clone(&store),
-            provider: provider::Client::new(client(&random), provider),
+            provider: provider::Client::new(charging(&random, self.plan.idempotency), provider),
             settings: ChargeSettings { in_flight_max: IN_FLIGHT_MAX, lease: LEASE },
             clock: self.clock.clone(),
             random: random.clone(),
@@ -191,6 +191,12 @@ fn telemetry(service: &'static str, random: &Random) -> Telemetry {
 fn client(random: &Random) -> Client {
     let config = ClientConfig { deadline: CALL_DEADLINE, random: random.clone(), ..ClientConfig::default() };
     Client::with_connect(config, Network)
+}
+
+/// As [`client`], as billing calls its provider.
+fn charging(random: &Random, idempotency: Idempotency) -> Client {
+    let config = ProviderConfig::connections(idempotency, CALL_DEADLINE);
+    Client::with_connect(ClientConfig { random: random.clone(), ..config }, Network)
 }
 
 /// What is believed of the provider, in words.

@@ -25,8 +25,9 @@ const INVOICES_MIN: usize = 1000;
 const ROUNDS_MAX: usize = 5;
 /// Alone, a fault meets a tenth of the invoices of a mix.
 const ALONE: usize = 10;
-/// What no one can know of a provider without keys: that the network doubled a request, or swapped two answers.
-const NEEDS_KEYS: [Fault; 2] = [Fault::Repeated, Fault::OtherAnswer];
+/// What no one can know of a provider without keys: that the network doubled a request, or swapped two answers. Nor can
+/// a kept connection be reset there: none is kept.
+const NEEDS_KEYS: [Fault; 3] = [Fault::Repeated, Fault::OtherAnswer, Fault::KeepAliveRace];
 
 #[test]
 fn each_fault_alone_and_all_of_them_mixed_charge_every_invoice_once() {
@@ -170,6 +171,7 @@ fn prove_without_keys(proof: Proof, services: Builder) {
         "double, lost, under way, pending: {}",
         verified.json
     );
+    assert_ne!(verified.code, Some(2), "{}", verified.said);
     let waiting = verified.number("invoices") - verified.number("paid");
     assert!(waiting > 0 && verified.number("charges") > verified.number("paid"), "{}", verified.json);
     let struck: u64 = counts.values().sum();

@@ -152,6 +152,88 @@ fn every_row_of_the_table_holds() {
     }
 }
 
+/// What differs without keys: the status alone proves nothing. Columns: status, content type, body; class, reason.
+#[rustfmt::skip]
+const WITHOUT_KEYS: &[(u16, &str, &str, AnswerClass, &str)] = &[
+    // Decided before execution, by the one payment service that is known to: these bytes, and no others.
+    (403, "text/plain", "Forbidden", WRONG, "credentials"),
+    (403, "text/plain", "Forbidden\n", WRONG, "credentials"),
+    (403, "text/plain; charset=utf-8", "Forbidden\n", WRONG, "credentials"),
+    // Nearly that one.
+    (403, "text/plain", "Forbidden\n\n", WRONG_MAYBE_TAKEN, "credentials"),
+    (403, "text/plain", "Forbidden\r\n", WRONG_MAYBE_TAKEN, "credentials"),
+    (403, "text/plain", "Forbidden ", WRONG_MAYBE_TAKEN, "credentials"),
+    (403, "text/plain", "forbidden", WRONG_MAYBE_TAKEN, "credentials"),
+    (403, "text/plain", "403 Forbidden\n", WRONG_MAYBE_TAKEN, "credentials"),
+    (403, "text/plain", "", WRONG_MAYBE_TAKEN, "credentials"),
+    (403, HTML, "Forbidden\n", WRONG_MAYBE_TAKEN, "credentials"),
+    (403, JSON, "Forbidden\n", WRONG_MAYBE_TAKEN, "credentials"),
+    (401, "text/plain", "Forbidden\n", WRONG_MAYBE_TAKEN, "credentials"),
+    (404, "text/plain", "Forbidden\n", WRONG_MAYBE_TAKEN, "no-such-route"),
+    // The other statuses that a gateway may put in the place of a response.
+    (401, HTML, "<html>", WRONG_MAYBE_TAKEN, "credentials"),
+    (401, JSON, r#"{"error":"who are you"}"#, WRONG_MAYBE_TAKEN, "credentials"),
+    (403, HTML, "<html>", WRONG_MAYBE_TAKEN, "credentials"),
+    (403, JSON, r#"{"result":false}"#, WRONG_MAYBE_TAKEN, "credentials"),
+    (404, JSON, "\"not found\"", WRONG_MAYBE_TAKEN, "no-such-route"),
+    (404, HTML, "<html>", WRONG_MAYBE_TAKEN, "no-such-route"),
+    (405, JSON, "", WRONG_MAYBE_TAKEN, "no-such-route"),
+    (412, JSON, "", WRONG_MAYBE_TAKEN, "no-such-route"),
+    (402, "text/plain", "pay me", WRONG_MAYBE_TAKEN, "text-page"),
+    (413, HTML, "<html>", WRONG_MAYBE_TAKEN, "text-page"),
+    // In doubt as with keys.
+    (200, HTML, "<html>", InDoubt, "unreadable"),
+    (301, HTML, "", InDoubt, "redirect"),
+    (429, HTML, "<html>", InDoubt, "unavailable"),
+    (500, HTML, "<html>", InDoubt, "unavailable"),
+    (503, JSON, "", InDoubt, "unavailable"),
+    // Definite as with keys.
+    (200, JSON, r#"{"result":"true"}"#, Charged, "result-true"),
+    (422, JSON, r#"{"result":false}"#, Refused, "result-false"),
+    (400, JSON, r#"{"error":"Invalid Request","result":"false"}"#, Invalid, "validation"),
+];
+
+#[test]
+fn without_keys_only_a_response_known_to_precede_execution_is_believed() {
+    use crate::invoice::{AttemptState, AttentionReason};
+    use crate::protocol::transition::{Outcome, Sent, on_answer};
+    let none = Idempotency::None;
+    for &(status, content_type, body, class, reason) in WITHOUT_KEYS {
+        let asked = Asked { key: KEY, reference: "I1", idempotency: none, ledger: None };
+        let (content_type, bytes) = (Some(content_type), body.as_bytes());
+        let heard = Heard { status, content_type, body: bytes, key: None, ledger: None, not_executed: false };
+        let found = judge(&asked, &heard);
+        let what = format!("{status} {content_type:?} {body:?}");
+        assert_eq!((found.class, found.reason.word()), (class, reason), "{what}");
+        assert_eq!(found.allows_another_credential(), class == WRONG, "{what}");
+        let outcome = on_answer(none, Sent { state: AttemptState::Intent, sends: 1 }, class);
+        let expected = match class {
+            Charged => Outcome::Charged,
+            Refused => Outcome::Refused,
+            Invalid => Outcome::Rejected,
+            class if class == WRONG => Outcome::NotSent,
+            _ => Outcome::InDoubt(Some(AttentionReason::InDoubtWithoutKeys)),
+        };
+        assert_eq!(outcome, expected, "{what}");
+    }
+}
+
+#[test]
+fn without_keys_our_own_mark_of_what_was_not_executed_is_believed() {
+    for (status, class) in [(429, NotSent), (503, NotSent), (500, InDoubt), (404, WRONG_MAYBE_TAKEN)] {
+        let asked = Asked { key: KEY, reference: "I1", idempotency: Idempotency::None, ledger: None };
+        let heard = Heard {
+            status,
+            content_type: Some(JSON),
+            body: b"",
+            key: None,
+            ledger: None,
+            not_executed: true,
+        };
+        assert_eq!(judge(&asked, &heard).class, class, "{status}");
+    }
+}
+
 #[test]
 fn a_deeply_nested_body_or_a_huge_number_breaks_nothing() {
     let nest = format!("{}1{}", "[".repeat(20_000), "]".repeat(20_000));
