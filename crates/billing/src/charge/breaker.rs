@@ -4,6 +4,9 @@
 //! An engine begins *unproven*: one call at a time until one is answered, so that a wrong setting meets one invoice
 //! and not a whole window of them. Once a provider has charged without showing our key, the breaker is *latched*:
 //! nothing more is sent until a person has changed the setting and started the service again.
+//!
+//! Without keys a call that ends in doubt costs an invoice an operator's time, a probe too: there the breaker opens at
+//! the first such call that went alone, and a [`Window`] limits how many are under way and how many may end so.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +15,8 @@ use chassis::clock::Random;
 use chassis::trial::paced;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::window::{Reading, Window};
 
 /// Calls in a row without an answer, or answered as unavailable, that open it.
 pub const FAILURES_MAX: u32 = 10;
@@ -34,6 +39,8 @@ pub enum Signal {
     Good,
     /// No answer, or one that says "unavailable".
     Failure,
+    /// The same without keys, when it may have been executed.
+    Doubt,
     /// A validation answer.
     Invalid,
     /// The endpoint or the credentials are wrong.
@@ -47,22 +54,31 @@ pub enum Signal {
 #[must_use = "report what the call met"]
 pub struct Permit<'a> {
     breaker: &'a Breaker,
+    call: Call,
+    is_reported: bool,
+}
+
+/// What was so when a call was allowed.
+#[derive(Clone, Copy, Debug)]
+struct Call {
     /// Whether this is the one call that decides.
     probe: bool,
+    /// Whether no other could be under way, so that its end says something of the next one. Only with a window.
+    alone: bool,
 }
 
 impl Permit<'_> {
     /// Takes in what the call met; `true` when this opened the breaker.
     pub fn report(mut self, signal: Signal, now: Instant) -> bool {
-        let probe = std::mem::take(&mut self.probe);
-        self.breaker.report(probe, signal, now)
+        self.is_reported = true;
+        self.breaker.report(self.call, signal, now)
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if self.probe {
-            self.breaker.cancel_probe();
+        if !self.is_reported {
+            self.breaker.cancel(self.call);
         }
     }
 }
@@ -91,40 +107,82 @@ enum State {
 /// The breaker of one provider; shared by all runs of an engine.
 #[derive(Debug)]
 pub struct Breaker {
-    state: Mutex<State>,
+    inner: Mutex<Inner>,
     changed: Notify,
     random: Random,
 }
 
+#[derive(Debug)]
+struct Inner {
+    state: State,
+    /// Of a provider without keys.
+    window: Option<Window>,
+}
+
+impl Inner {
+    fn is_exhausted(&self) -> bool {
+        self.window.is_some_and(|window| window.is_exhausted())
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. } | State::Latched) || self.is_exhausted()
+    }
+}
+
 impl Breaker {
-    /// A breaker that knows nothing of the provider yet.
+    /// A breaker that knows nothing of the provider yet; with a window, of one without keys.
     #[must_use]
-    pub fn unproven(random: Random) -> Self {
-        let state = Mutex::new(State::Unproven { failures: 0, invalid: 0, probing: false });
-        Self { state, changed: Notify::new(), random }
+    pub fn unproven(random: Random, window: Option<Window>) -> Self {
+        let state = State::Unproven { failures: 0, invalid: 0, probing: false };
+        Self { inner: Mutex::new(Inner { state, window }), changed: Notify::new(), random }
     }
 
     /// Leave to make a call now, if it makes sense.
     pub fn admit(&self, now: Instant) -> Option<Permit<'_>> {
-        let probe = match &mut *self.lock() {
-            State::Closed { .. } => false,
-            State::Unproven { probing, .. } if !*probing => {
-                *probing = true;
-                true
-            }
-            State::Open { probe_at, probing, .. } if !*probing && now >= *probe_at => {
-                *probing = true;
-                true
-            }
+        let Inner { state, window } = &mut *self.lock();
+        let probing = match state {
+            State::Closed { .. } => None,
+            State::Unproven { probing, .. } if !*probing => Some(probing),
+            State::Open { probe_at, probing, .. } if !*probing && now >= *probe_at => Some(probing),
             _ => return None,
         };
-        Some(Permit { breaker: self, probe })
+        let is_narrow = match window {
+            Some(window) => window.enter()?,
+            None => false,
+        };
+        let call = Call { probe: probing.is_some(), alone: is_narrow || probing.is_some() };
+        if let Some(probing) = probing {
+            *probing = true;
+        }
+        Some(Permit { breaker: self, call, is_reported: false })
+    }
+
+    /// How many calls may be under way; `None` where only the settings limit them.
+    #[must_use]
+    pub fn window(&self) -> Option<usize> {
+        self.lock().window.map(|window| window.size())
+    }
+
+    /// Whether nothing is sent because as many calls have ended in doubt as may: an operator must resolve one.
+    #[must_use]
+    pub fn awaits_operator(&self) -> bool {
+        self.lock().is_exhausted()
+    }
+
+    /// An operator has resolved an attempt that was in doubt.
+    pub fn resolved(&self) {
+        if let Some(window) = &mut self.lock().window {
+            window.resolved();
+        }
+        self.changed.notify_waiters();
     }
 
     /// What to expect.
     #[must_use]
     pub fn outlook(&self, now: Instant) -> Outlook {
-        match *self.lock() {
+        let inner = self.lock();
+        match inner.state {
+            _ if inner.is_exhausted() => Outlook::Latched,
             State::Closed { .. } => Outlook::Clear,
             State::Unproven { probing: true, .. } | State::Open { probing: true, .. } => Outlook::Probing,
             State::Unproven { .. } => Outlook::ProbeAt(now),
@@ -136,13 +194,15 @@ impl Breaker {
     /// Whether no call is made now, except a probe.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(*self.lock(), State::Open { .. } | State::Latched)
+        self.lock().is_open()
     }
 
     /// Whether a run should stop trying.
     #[must_use]
     pub fn gives_up(&self) -> bool {
-        match *self.lock() {
+        let inner = self.lock();
+        match inner.state {
+            _ if inner.is_exhausted() => true,
             State::Open { failed_probes, .. } => failed_probes >= PROBES_MAX,
             State::Latched => true,
             State::Closed { .. } | State::Unproven { .. } => false,
@@ -151,26 +211,34 @@ impl Breaker {
 
     /// A person asks: an open breaker may probe at once, and has all its probes again. A latched one stays so.
     pub fn rearm(&self, now: Instant) {
-        if let State::Open { probe_at, failed_probes, .. } = &mut *self.lock() {
+        if let State::Open { probe_at, failed_probes, .. } = &mut self.lock().state {
             *probe_at = now;
             *failed_probes = 0;
         }
         self.changed.notify_waiters();
     }
 
-    fn cancel_probe(&self) {
-        if let State::Unproven { probing, .. } | State::Open { probing, .. } = &mut *self.lock() {
+    fn cancel(&self, call: Call) {
+        let Inner { state, window } = &mut *self.lock();
+        if let (true, State::Unproven { probing, .. } | State::Open { probing, .. }) = (call.probe, state) {
             *probing = false;
+        }
+        if let Some(window) = window {
+            window.leave();
         }
         self.changed.notify_waiters();
     }
 
-    fn report(&self, probe: bool, signal: Signal, now: Instant) -> bool {
-        let mut state = self.lock();
-        let was_open = matches!(*state, State::Open { .. } | State::Latched);
-        *state = self.next(*state, probe, signal, now);
-        let opened = !was_open && matches!(*state, State::Open { .. } | State::Latched);
-        drop(state);
+    fn report(&self, call: Call, signal: Signal, now: Instant) -> bool {
+        let mut inner = self.lock();
+        let was_open = inner.is_open();
+        inner.state = self.next(&inner, call, signal, now);
+        if let Some(window) = &mut inner.window {
+            window.leave();
+            window.read(call.alone, reading(signal));
+        }
+        let opened = !was_open && inner.is_open();
+        drop(inner);
         self.changed.notify_waiters();
         opened
     }
@@ -180,7 +248,9 @@ impl Breaker {
         self.changed.notified()
     }
 
-    fn next(&self, state: State, probe: bool, signal: Signal, now: Instant) -> State {
+    fn next(&self, inner: &Inner, call: Call, signal: Signal, now: Instant) -> State {
+        let Inner { state, window } = *inner;
+        let Call { probe, alone } = call;
         match (state, signal) {
             (State::Latched, _) | (_, Signal::Unkeyed) => State::Latched,
             // The last calls of a window that was in flight when it opened change nothing.
@@ -194,11 +264,19 @@ impl Breaker {
                 invalid => State::Unproven { failures: 0, invalid, probing: false },
             },
             // Bad invoices may be what opened it: one more of them proves nothing.
-            (State::Open { failed_probes, .. }, Signal::Failure | Signal::Wrong | Signal::Invalid) => {
-                self.open(now, failed_probes.saturating_add(1))
-            }
+            (
+                State::Open { failed_probes, .. },
+                Signal::Failure | Signal::Doubt | Signal::Wrong | Signal::Invalid,
+            ) => self.open(now, failed_probes.saturating_add(1)),
             (_, Signal::Wrong) => self.open(now, 0),
+            // The next call could cost another invoice: first a pause.
+            (State::Unproven { .. }, Signal::Doubt) => self.open(now, 0),
+            (State::Closed { .. }, Signal::Doubt) if alone => self.open(now, 0),
+            // The window has become narrower by it.
+            (State::Closed { .. }, Signal::Doubt) => state,
             (State::Unproven { failures, invalid, .. }, Signal::Failure) => match failures + 1 {
+                // One call at a time would wait for a slow one as often as it takes to open.
+                UNPROVEN_FAILURES_MAX.. if window.is_some() => self.open(now, 0),
                 failures @ UNPROVEN_FAILURES_MAX.. => State::Closed { failures, invalid },
                 failures => State::Unproven { failures, invalid, probing: false },
             },
@@ -221,17 +299,29 @@ impl Breaker {
         State::Open { probe_at: now + paced(pause), failed_probes, probing: false }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a signal is to the window.
+fn reading(signal: Signal) -> Reading {
+    match signal {
+        Signal::Good => Reading::Definite,
+        Signal::Doubt => Reading::Doubt,
+        Signal::Failure | Signal::Invalid | Signal::Wrong | Signal::Unkeyed => Reading::Other,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::super::window::DOUBTS_MAX;
     use super::*;
 
     fn closed() -> Breaker {
-        let breaker = Breaker::unproven(Random::seeded(1));
+        let breaker = Breaker::unproven(Random::seeded(1), None);
         assert!(!send(&breaker, Signal::Good));
         breaker
     }
@@ -251,7 +341,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn until_it_is_proven_calls_go_one_at_a_time() {
-        let breaker = Breaker::unproven(Random::seeded(1));
+        let breaker = Breaker::unproven(Random::seeded(1), None);
         let first = breaker.admit(Instant::now()).unwrap();
         assert!(!is_allowed(&breaker));
         assert_eq!(breaker.outlook(Instant::now()), Outlook::Probing);
@@ -262,7 +352,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_validation_answer_proves_nothing_and_many_open_it() {
-        let breaker = Breaker::unproven(Random::seeded(1));
+        let breaker = Breaker::unproven(Random::seeded(1), None);
         for _ in 0..INVALID_MAX - 1 {
             assert!(!send(&breaker, Signal::Invalid));
             let _one = breaker.admit(Instant::now()).unwrap();
@@ -273,7 +363,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_few_lost_first_answers_do_not_open_it() {
-        let breaker = Breaker::unproven(Random::seeded(1));
+        let breaker = Breaker::unproven(Random::seeded(1), None);
         for _ in 0..FAILURES_MAX - 1 {
             assert!(!send(&breaker, Signal::Failure));
         }
@@ -357,9 +447,79 @@ mod tests {
         assert!(breaker.gives_up());
     }
 
+    fn without_keys(in_flight_max: usize) -> Breaker {
+        let window = Window::new(NonZeroUsize::new(in_flight_max).unwrap());
+        Breaker::unproven(Random::seeded(1), Some(window))
+    }
+
+    /// Calls for as long as one is allowed, as a run does; answers how many were made.
+    async fn run(breaker: &Breaker, signal: Signal) -> u32 {
+        let mut calls = 0;
+        breaker.rearm(Instant::now());
+        while !breaker.gives_up() {
+            if let Outlook::ProbeAt(at) = breaker.outlook(Instant::now()) {
+                tokio::time::sleep_until(at).await;
+            }
+            send(breaker, signal);
+            calls += 1;
+        }
+        calls
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_keys_no_more_than_five_calls_end_in_doubt_however_often_a_run_is_asked_for() {
+        let breaker = without_keys(64);
+        assert_eq!(run(&breaker, Signal::Doubt).await, 1 + PROBES_MAX);
+        assert_eq!(run(&breaker, Signal::Doubt).await, DOUBTS_MAX - 1 - PROBES_MAX);
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_secs(3600)).await;
+            assert_eq!(run(&breaker, Signal::Doubt).await, 0);
+        }
+        assert!(breaker.awaits_operator() && breaker.is_open());
+        assert_eq!(breaker.outlook(Instant::now()), Outlook::Latched);
+        breaker.resolved();
+        assert_eq!(run(&breaker, Signal::Doubt).await, 1, "one was resolved, one more may end so");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_keys_a_provider_that_has_recovered_is_called_again() {
+        let breaker = without_keys(64);
+        run(&breaker, Signal::Doubt).await;
+        breaker.rearm(Instant::now());
+        send(&breaker, Signal::Good);
+        assert_eq!((breaker.outlook(Instant::now()), breaker.window()), (Outlook::Clear, Some(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_keys_trouble_in_mid_run_costs_what_is_under_way_and_five_more_at_most() {
+        let breaker = without_keys(16);
+        (0..4).for_each(|_| assert!(!send(&breaker, Signal::Good)));
+        let under_way: Vec<_> = (0..16).map(|_| breaker.admit(Instant::now()).unwrap()).collect();
+        assert!(!is_allowed(&breaker));
+        for permit in under_way {
+            permit.report(Signal::Doubt, Instant::now());
+        }
+        assert_eq!(breaker.window(), Some(1));
+        let more = run(&breaker, Signal::Doubt).await + run(&breaker, Signal::Doubt).await;
+        assert_eq!((more, run(&breaker, Signal::Doubt).await), (DOUBTS_MAX, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_keys_a_provider_that_is_not_reached_is_given_up_soon_and_tried_with_each_run() {
+        let breaker = without_keys(64);
+        assert_eq!(run(&breaker, Signal::Failure).await, UNPROVEN_FAILURES_MAX + PROBES_MAX);
+        for _ in 0..10 {
+            assert_eq!(run(&breaker, Signal::Failure).await, PROBES_MAX);
+        }
+        assert!(!breaker.awaits_operator());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_is_not_made_is_given_back() {
-        let breaker = Breaker::unproven(Random::seeded(1));
+        let breaker = without_keys(1);
+        drop(breaker.admit(Instant::now()).unwrap());
+        assert!(is_allowed(&breaker));
+        let breaker = Breaker::unproven(Random::seeded(1), None);
         drop(breaker.admit(Instant::now()).unwrap());
         assert!(is_allowed(&breaker));
     }

@@ -13,8 +13,9 @@ use super::engine::Shared;
 use super::ledger::Known;
 use super::problem::Problem;
 use super::run::Progress;
+use super::window::DOUBTS_MAX;
 use crate::invoice::Attempt;
-use crate::protocol::transition::{AnswerClass, Outcome, Sent, Settlement, may_send, on_answer};
+use crate::protocol::transition::{AnswerClass, Idempotency, Outcome, Sent, Settlement, may_send, on_answer};
 use crate::provider::answer::{Reason, Verdict};
 use crate::provider::{Answer, Terms};
 
@@ -88,10 +89,10 @@ impl Shared {
         {
             self.ledger.see(ledger, seq);
         }
-        if signal(verdict) != Signal::Good {
+        if signal(idempotency, verdict) != Signal::Good {
             progress.met(Problem { reason: verdict.reason, status: answer.status, count: 1 });
         }
-        let opened = permit.report(signal(verdict), Instant::now());
+        let opened = permit.report(signal(idempotency, verdict), Instant::now());
         self.tell(attempt, &answer, verdict, opened);
         let outcome = on_answer(idempotency, sent, verdict.class);
         let again_in = match outcome {
@@ -146,6 +147,15 @@ impl Shared {
                 "The provider does not echo Idempotency-Key, so it cannot be asked twice. Nothing more is sent. \
                  Set PAYMENT_PROVIDER_IDEMPOTENCY=none, or let the header pass, and start again"
             );
+        } else if opened && self.breaker.awaits_operator() {
+            tracing::error!(
+                answer = verdict.reason.word(),
+                status = answer.status,
+                failure = answer.failure,
+                calls = DOUBTS_MAX,
+                "Calls in a row ended in doubt, and each cost an invoice its state. Nothing more is sent until an \
+                 operator has resolved one (tinjis resolve) or has started the service again"
+            );
         } else if opened {
             tracing::error!(
                 answer = verdict.reason.word(),
@@ -175,8 +185,13 @@ fn is_definite(class: AnswerClass) -> bool {
 }
 
 /// What an answer tells the breaker.
-fn signal(verdict: Verdict) -> Signal {
+fn signal(idempotency: Idempotency, verdict: Verdict) -> Signal {
     match verdict.class {
+        AnswerClass::EndpointWrong { took_nothing: false } | AnswerClass::InDoubt
+            if idempotency == Idempotency::None =>
+        {
+            Signal::Doubt
+        }
         AnswerClass::Charged | AnswerClass::Refused | AnswerClass::Voided | AnswerClass::KeyReused => {
             Signal::Good
         }

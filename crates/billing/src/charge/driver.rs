@@ -2,7 +2,8 @@
 //! Knows no answer and no outcome; claims nothing more once the service drains.
 //!
 //! With keys it claims ahead, so that a commit is shared by hundreds of attempts. Without keys it claims only what
-//! is sent at once, so that a crash leaves as few attempts as possible of which nobody knows whether they were sent.
+//! is sent at once, so that a crash leaves as few attempts as possible of which nobody knows whether they were sent;
+//! and no more than the breaker's window is wide.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -188,7 +189,14 @@ impl<'a> Claimer<'a> {
         }
         let claim = async {
             match outlook {
-                Outlook::Clear => self.claim_many().await,
+                Outlook::Clear => match breaker.window() {
+                    None => self.claim_ahead().await,
+                    Some(size) => tokio::select! {
+                        biased;
+                        next = self.claim_in_window(size) => next,
+                        () = changed => Next::LookAgain,
+                    },
+                },
                 // Outside a run nothing waits for a provider that is not known to answer.
                 Outlook::Probing if self.run.is_none() => Next::End(Ended::Done),
                 Outlook::ProbeAt(at) if self.run.is_none() && at > now => Next::End(Ended::Done),
@@ -207,27 +215,34 @@ impl<'a> Claimer<'a> {
         }
     }
 
-    async fn claim_many(&self) -> Next {
-        let wanted = match self.shared.provider.idempotency() {
-            Idempotency::Keys => CLAIM_MAX,
-            Idempotency::None => 1,
-        };
-        let mut places = self.take_places(wanted).await;
-        if self.shared.provider.idempotency() == Idempotency::None {
-            let more = self.places.available_permits().min(CLAIM_MAX);
-            let more = u32::try_from(more).unwrap_or(0);
-            if let Ok(more) = Arc::clone(&self.places).try_acquire_many_owned(more) {
-                places.merge(more);
-            }
-        }
+    async fn claim_ahead(&self) -> Next {
+        let places = self.take_places(CLAIM_MAX).await;
         Next::Claim { at_most: places.num_permits(), places }
+    }
+
+    /// As many as fit beside what is claimed and not yet settled; waits until one does.
+    async fn claim_in_window(&self, size: usize) -> Next {
+        let size = size.min(self.places_max);
+        let mut free = self.take_places(self.places_max - size + 1).await;
+        let more = u32::try_from(self.places.available_permits()).unwrap_or(0);
+        if let Ok(more) = Arc::clone(&self.places).try_acquire_many_owned(more) {
+            free.merge(more);
+        }
+        let out = self.places_max - free.num_permits();
+        let at_most = (size - out).min(CLAIM_MAX);
+        let places = free.split(at_most).expect("no more is taken than is free");
+        Next::Claim { at_most, places }
     }
 
     /// One attempt, once everything before it is settled.
     async fn claim_probe(&self, at: Instant) -> Next {
         tokio::time::sleep_until(at).await;
         let mut places = self.take_places(self.places_max).await;
-        let Outlook::ProbeAt(_) = self.shared.breaker.outlook(Instant::now()) else { return Next::LookAgain };
+        // What was settled meanwhile may have opened the breaker: then this probe comes too early.
+        let now = Instant::now();
+        if !matches!(self.shared.breaker.outlook(now), Outlook::ProbeAt(at) if at <= now) {
+            return Next::LookAgain;
+        }
         let place = places.split(1).expect("all places are at least one");
         Next::Claim { at_most: 1, places: place }
     }

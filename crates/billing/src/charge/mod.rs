@@ -22,6 +22,7 @@ use engine::Shared;
 use figures::Figures;
 use ledger::Ledger;
 use run::Runs;
+use window::Window;
 
 pub mod backoff;
 pub mod breaker;
@@ -37,6 +38,7 @@ mod record;
 mod repair;
 mod resolve;
 mod run;
+pub mod window;
 
 pub use keeper::RUN_LEASE;
 pub use problem::Problem;
@@ -153,9 +155,11 @@ impl Engine {
         }
         let ledger = Ledger::new(store.ledger_seen().await?);
         let deployment = store.deployment().await?;
+        let without_keys = provider.idempotency() == Idempotency::None;
+        let window = without_keys.then(|| Window::new(settings.in_flight_max));
         let shared = Arc::new(Shared {
             figures: Figures::new(&metrics),
-            breaker: Breaker::unproven(random.clone()),
+            breaker: Breaker::unproven(random.clone(), window),
             budget: Budget::full(Instant::now()),
             in_flight: Semaphore::new(settings.in_flight_max.get()),
             runs: Runs::default(),
@@ -169,7 +173,7 @@ impl Engine {
             random,
             shutdown,
         });
-        if shared.provider.idempotency() == Idempotency::None {
+        if without_keys {
             shared.park_leftovers().await?;
         }
         shared.shutdown.spawn("keeper", Arc::clone(&shared).keep());

@@ -27,7 +27,12 @@ impl Shared {
             self.ensure_not_charged(&attempt, resolution).await?;
         }
         match self.store.resolve(resolution).await? {
-            Resolved::Applied => Ok(ResolveOutcome::Applied),
+            Resolved::Applied => {
+                if attempt.state.is_open() {
+                    self.breaker.resolved();
+                }
+                Ok(ResolveOutcome::Applied)
+            }
             Resolved::Final(state) => Ok(ResolveOutcome::Final(state)),
             Resolved::Unknown => Ok(ResolveOutcome::Unknown),
             Resolved::OtherCharged => Err(ResolveError::OtherCharged),

@@ -1,0 +1,181 @@
+//! How many calls may be under way at a provider without keys: one at first, twice as many after each definite response,
+//! half after anything else. Each response that is not definite costs an invoice an operator's time, so that at the
+//! bottom of the window only so many of them in a row are taken. Pure: knows no provider, no breaker and no clock.
+
+use std::num::NonZeroUsize;
+
+/// Responses in a row without a definite one among them, each to a call that was alone, after which nothing more is
+/// sent until an operator has resolved one of their invoices or has started the service again.
+pub const DOUBTS_MAX: u32 = 5;
+
+/// What a call says about the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The provider charged or refused.
+    Definite,
+    /// Nobody knows whether it was executed: its invoice needs an operator.
+    Doubt,
+    /// Anything else, such as a provider that was not reached.
+    Other,
+}
+
+/// The window, and what is under way in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    size: usize,
+    size_max: usize,
+    under_way: usize,
+    doubts: u32,
+}
+
+impl Window {
+    /// One call at first, and never more than this.
+    #[must_use]
+    pub fn new(size_max: NonZeroUsize) -> Self {
+        Self { size: 1, size_max: size_max.get(), under_way: 0, doubts: 0 }
+    }
+
+    /// Calls that may be under way now.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether so many calls in a row ended in doubt that an operator must act first.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.doubts >= DOUBTS_MAX
+    }
+
+    /// Takes a place; `Some(true)` when the call is alone, `None` when there is no place.
+    pub fn enter(&mut self) -> Option<bool> {
+        if self.is_exhausted() || self.under_way >= self.size {
+            return None;
+        }
+        self.under_way += 1;
+        Some(self.size == 1)
+    }
+
+    /// Gives the place back; without a reading the call was not made.
+    pub fn leave(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// Takes in what a call met. The doubts of a window that was wide when they were sent only make it narrow: they were
+    /// under way already, and say nothing of a call that goes alone.
+    pub fn read(&mut self, was_alone: bool, reading: Reading) {
+        match reading {
+            Reading::Definite => {
+                self.size = self.size.saturating_mul(2).min(self.size_max);
+                self.doubts = 0;
+            }
+            Reading::Doubt | Reading::Other => self.size = (self.size / 2).max(1),
+        }
+        if was_alone && reading == Reading::Doubt {
+            self.doubts = self.doubts.saturating_add(1);
+        }
+    }
+
+    /// An operator has resolved an invoice: one more call may end in doubt.
+    pub fn resolved(&mut self) {
+        self.doubts = self.doubts.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(size_max: usize) -> Window {
+        Window::new(NonZeroUsize::new(size_max).unwrap())
+    }
+
+    /// One call after the other, each alone or not as the window has it.
+    fn call(window: &mut Window, reading: Reading) {
+        let was_alone = window.enter().expect("a place");
+        window.leave();
+        window.read(was_alone, reading);
+    }
+
+    #[test]
+    fn it_begins_at_one_doubles_on_definite_responses_and_ends_at_its_limit() {
+        let mut window = window(20);
+        let mut sizes = vec![window.size()];
+        for _ in 0..6 {
+            call(&mut window, Reading::Definite);
+            sizes.push(window.size());
+        }
+        assert_eq!(sizes, [1, 2, 4, 8, 16, 20, 20]);
+    }
+
+    #[test]
+    fn it_halves_on_anything_else_down_to_one() {
+        for reading in [Reading::Doubt, Reading::Other] {
+            let mut window = window(20);
+            (0..6).for_each(|_| call(&mut window, Reading::Definite));
+            let mut sizes = Vec::new();
+            for _ in 0..6 {
+                call(&mut window, reading);
+                sizes.push(window.size());
+            }
+            assert_eq!(sizes, [10, 5, 2, 1, 1, 1], "{reading:?}");
+        }
+    }
+
+    #[test]
+    fn no_more_calls_are_under_way_than_it_is_wide_also_after_it_narrowed() {
+        let mut window = window(8);
+        assert_eq!((window.enter(), window.enter()), (Some(true), None));
+        window.leave();
+        (0..3).for_each(|_| call(&mut window, Reading::Definite));
+        assert!((0..8).all(|_| window.enter() == Some(false)));
+        assert_eq!(window.enter(), None);
+        window.leave();
+        window.read(false, Reading::Other);
+        for _ in 0..3 {
+            assert_eq!(window.enter(), None, "more are under way than it is wide: {window:?}");
+            window.leave();
+        }
+        window.leave();
+        assert_eq!(window.enter(), Some(false));
+    }
+
+    #[test]
+    fn five_doubts_in_a_row_are_the_most_until_an_operator_resolves_one() {
+        let mut window = window(8);
+        (0..DOUBTS_MAX).for_each(|_| call(&mut window, Reading::Doubt));
+        assert!(window.is_exhausted());
+        assert_eq!(window.enter(), None);
+        window.resolved();
+        call(&mut window, Reading::Doubt);
+        assert!(window.is_exhausted());
+        window.resolved();
+        call(&mut window, Reading::Definite);
+        // The first of these meets a window of two, and is not counted.
+        (0..DOUBTS_MAX).for_each(|_| call(&mut window, Reading::Doubt));
+        assert!(!window.is_exhausted(), "a definite response begins the count anew");
+        call(&mut window, Reading::Doubt);
+        assert!(window.is_exhausted());
+    }
+
+    #[test]
+    fn a_provider_that_is_not_reached_exhausts_nothing() {
+        let mut window = window(8);
+        (0..100).for_each(|_| call(&mut window, Reading::Other));
+        assert!(!window.is_exhausted());
+    }
+
+    #[test]
+    fn what_was_under_way_when_trouble_began_narrows_it_and_is_not_counted() {
+        let mut window = window(8);
+        (0..3).for_each(|_| call(&mut window, Reading::Definite));
+        let alone: Vec<bool> = (0..8).map(|_| window.enter().unwrap()).collect();
+        for was_alone in alone {
+            window.leave();
+            window.read(was_alone, Reading::Doubt);
+        }
+        assert_eq!((window.size(), window.is_exhausted()), (1, false));
+        (0..DOUBTS_MAX).for_each(|_| call(&mut window, Reading::Doubt));
+        assert!(window.is_exhausted());
+    }
+}
