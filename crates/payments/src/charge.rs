@@ -67,6 +67,8 @@ pub enum Answer {
     Nothing,
     /// Nothing was executed, because too much is being executed already.
     Overloaded,
+    /// Nothing was executed, because the ledger could lose it.
+    NotDurable,
     /// Another delivery of the key is being executed: ask again.
     KeyInFlight,
     /// The key belongs to another account.
@@ -241,7 +243,10 @@ impl Desk {
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the ledger failed");
-                Answer::Unavailable
+                match error {
+                    LedgerError::NotDurable(_) => Answer::NotDurable,
+                    LedgerError::Unavailable(_) | LedgerError::Corrupt(_) => Answer::Unavailable,
+                }
             }
         };
         crash_point!("P4");

@@ -13,6 +13,12 @@ pub enum PgError {
     /// Every connection was in use for as long as one waits for one.
     #[error("no connection to the database was free in time")]
     Busy,
+    /// No commit would be durable, so that nothing was begun.
+    #[error(
+        "the database runs with fsync = off or full_page_writes = off, so that a crash would lose what it commits; \
+         nothing is written until both are on"
+    )]
+    NotDurable,
     /// The commit was sent and its answer never came: kept or not, nobody knows. Read back what was written, by key.
     #[error("the database's answer to a commit was lost")]
     InDoubt(#[source] Source),
@@ -93,7 +99,14 @@ impl From<tokio_postgres::Error> for PgError {
             _ if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code) => {
                 Self::Conflict(error.into())
             }
-            _ if [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::LOCK_NOT_AVAILABLE].contains(code) => {
+            // The last one: the server gave up waiting for the next statement of an open transaction.
+            _ if [
+                SqlState::READ_ONLY_SQL_TRANSACTION,
+                SqlState::LOCK_NOT_AVAILABLE,
+                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            ]
+            .contains(code) =>
+            {
                 Self::Unavailable(error.into())
             }
             // Such as a database that is not there yet.

@@ -1,5 +1,6 @@
 //! Whether the database can be used now: looked at in the background, answered from memory. It is of no use below
-//! the schema that is needed, as a standby, or when it forgets commits in a crash. Knows no step's meaning.
+//! the schema that is needed, as a standby, or when no commit can be durable: of that each write learns by itself, and
+//! at once (`begin`). Knows no step's meaning.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often one is looked at that is of no use, and how long trouble may go unnoticed.
 const LOOK_SOON: Duration = Duration::from_millis(250);
 
-const LOOK: &str = "SELECT current_setting('synchronous_commit'), current_setting('fsync'), \
+const LOOK: &str = "SELECT current_setting('full_page_writes'), current_setting('fsync'), \
     pg_is_in_recovery(), to_regclass($1) IS NOT NULL";
 
 /// What the last look found; `None` before the first.
@@ -51,11 +52,10 @@ pub(super) fn verdict(state: &State) -> std::result::Result<(), String> {
 
 /// Looks until the database is dropped.
 pub(super) async fn watch(inner: Weak<Inner>) {
-    let mut warned = false;
     loop {
         let Some(inner) = inner.upgrade() else { return };
         let database = Postgres(inner);
-        match look(&database, &mut warned).await {
+        match look(&database).await {
             // A pool that is in use is no sign of trouble.
             Err(PgError::Busy) => {}
             Ok(found) => database.0.health.note(found),
@@ -80,19 +80,20 @@ fn told(error: &PgError) -> String {
     text
 }
 
-async fn look(database: &Postgres, warned: &mut bool) -> Result<std::result::Result<(), String>> {
+async fn look(database: &Postgres) -> Result<std::result::Result<(), String>> {
     let schema = database.0.schema;
     let table = table(schema.service);
     let rows = database.read(Lane::Claim, LOOK, &[(&table, Type::TEXT)]).await?;
     let [row] = rows.as_slice() else {
         return Err(PgError::Corrupt(format!("a look answered {} rows", rows.len())));
     };
-    let (commit, fsync): (&str, &str) = (get(row, 0)?, get(row, 1)?);
-    if fsync == "off" && !std::mem::replace(warned, true) {
-        tracing::warn!("The database runs with fsync = off: a power cut loses what it answered");
-    }
-    if commit == "off" {
-        return Ok(Err("it runs with synchronous_commit = off: a crash loses what it answered".to_owned()));
+    for (column, setting) in ["full_page_writes", "fsync"].into_iter().enumerate() {
+        if get::<&str>(row, column)? == "off" {
+            return Ok(Err(format!(
+                "it runs with {setting} = off, so that a crash would lose what it commits; nothing is written until \
+                 {setting} is on (ALTER SYSTEM SET {setting} = on, then SELECT pg_reload_conf())"
+            )));
+        }
     }
     if get(row, 2)? {
         return Ok(Err("it is a standby and takes no writes".to_owned()));

@@ -20,7 +20,8 @@ pub(super) async fn applied(database: &Postgres) -> Result<Vec<Applied>> {
 /// Applies what is missing, a transaction a step.
 pub(super) async fn apply(database: &Postgres) -> Result<usize> {
     loop {
-        let (found, is_done) = database.transaction(Lane::Claim, |tx| step(database, tx)).await?;
+        let (found, is_done) =
+            database.within(&database.0.begin.migrate, Lane::Claim, |tx| step(database, tx)).await?;
         if is_done {
             database.0.trouble.notify_one();
             return Ok(found);

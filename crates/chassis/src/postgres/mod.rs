@@ -2,6 +2,7 @@
 //! or session state (any pooler may stand between), errors by what a caller can do. Knows no table of any service:
 //! statements and migrations are handed in. Time is the database's own.
 
+mod begin;
 mod connect;
 mod error;
 mod health;
@@ -18,6 +19,7 @@ use deadpool::managed::{Object, Pool, PoolError, TimeoutType};
 use tokio::sync::Notify;
 use tokio_postgres::types::FromSql;
 
+use self::begin::Begin;
 use self::connect::{Connection, Dialler};
 use self::health::Health;
 use crate::clock::{Clock, Random};
@@ -71,6 +73,7 @@ struct Inner {
     random: Random,
     acquire_timeout: Duration,
     statement_timeout: Duration,
+    begin: Begin,
     claim: Pool<Dialler>,
     record: Pool<Dialler>,
     health: Health,
@@ -113,6 +116,7 @@ impl Postgres {
             schema,
             acquire_timeout: settings.acquire_timeout,
             statement_timeout: settings.statement_timeout,
+            begin: Begin::new(settings.statement_timeout),
             claim: pool(claims),
             record,
             random,
@@ -138,8 +142,8 @@ impl Postgres {
         let _usable = states.wait_for(|state| health::verdict(state).is_ok()).await;
     }
 
-    /// Runs a job inside one transaction (READ COMMITTED) and commits it: `Ok` means that it is on the server's disk.
-    /// It is begun anew, up to [`TRIES_MAX`] times, when the connection broke before the commit was sent or others
+    /// Runs a job inside one transaction (READ COMMITTED) and commits it: `Ok` means that it is on the server's disk,
+    /// whatever the role, the database and the server are set to; where that cannot be, nothing is begun. It is begun anew, up to [`TRIES_MAX`] times, when the connection broke before the commit was sent or others
     /// wrote the same rows: the job must change nothing outside. Its clone of the transaction ends with it.
     ///
     /// # Errors
@@ -150,9 +154,19 @@ impl Postgres {
         F: Fn(Tx) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T>> + Send,
     {
+        self.within(&self.0.begin.write, lane, job).await
+    }
+
+    /// A transaction that is begun by this text.
+    async fn within<T, F, Fut>(&self, begin: &str, lane: Lane, job: F) -> Result<T>
+    where
+        T: Send,
+        F: Fn(Tx) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T>> + Send,
+    {
         let job = &job;
         self.again(|| async move {
-            let tx = Tx::begin(self.acquire(lane).await?, self.0.statement_timeout).await?;
+            let tx = Tx::begin(self.acquire(lane).await?, begin, self.0.statement_timeout).await?;
             let done = job(tx.clone()).await;
             tx.end(done).await
         })
@@ -166,7 +180,7 @@ impl Postgres {
     pub async fn read(&self, lane: Lane, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         self.again(|| async move {
             let connection = self.acquire(lane).await?;
-            transaction::alone(connection, sql, params, false, self.0.statement_timeout).await
+            transaction::read(connection, sql, params, self.0.statement_timeout).await
         })
         .await
     }
@@ -177,7 +191,7 @@ impl Postgres {
     /// # Errors
     /// As the server says.
     pub async fn page(&self, lane: Lane, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        self.transaction(lane, |tx| async move {
+        self.within(&self.0.begin.read, lane, |tx| async move {
             // No commit, so none that could be in doubt.
             tx.undo();
             tx.find_by_index().await?;
@@ -186,14 +200,15 @@ impl Postgres {
         .await
     }
 
-    /// One statement that is a transaction of its own: `Ok` means that it is on the server's disk.
+    /// One statement that is a transaction of its own, in one round trip: `Ok` means that it is on the server's disk, as
+    /// [`Self::transaction`] says.
     ///
     /// # Errors
     /// As the server says; [`PgError::InDoubt`] when no answer came: it may be kept.
     pub async fn write(&self, lane: Lane, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         self.again(|| async move {
             let connection = self.acquire(lane).await?;
-            transaction::alone(connection, sql, params, true, self.0.statement_timeout).await
+            transaction::write(connection, &self.0.begin.write, sql, params, self.0.statement_timeout).await
         })
         .await
     }
@@ -216,7 +231,7 @@ impl Postgres {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            if error.spoils_connection() {
+            if error.spoils_connection() || matches!(error, PgError::NotDurable) {
                 self.0.trouble.notify_one();
             }
             if !error.is_passing() || tries == TRIES_MAX {

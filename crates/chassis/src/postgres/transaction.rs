@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool::managed::Object;
+use futures_util::future::join3;
 use tokio::time::timeout;
-use tokio_postgres::Row;
+use tokio_postgres::{Client, Row};
 
+use super::begin;
 use super::connect::Dialler;
 use super::error::{PgError, Result};
 use super::{Param, discard};
@@ -35,7 +37,8 @@ struct Session {
 }
 
 impl Tx {
-    pub(super) async fn begin(connection: Object<Dialler>, limit: Duration) -> Result<Self> {
+    /// `begin` is one of [`super::begin::Begin`].
+    pub(super) async fn begin(connection: Object<Dialler>, begin: &str, limit: Duration) -> Result<Self> {
         let session = Session {
             connection: Some(connection),
             limit,
@@ -44,8 +47,11 @@ impl Tx {
             is_undone: AtomicBool::new(false),
         };
         let tx = Self(Arc::new(session));
-        tx.command("BEGIN ISOLATION LEVEL READ COMMITTED", false).await?;
-        Ok(tx)
+        let begun = tx.0.connection()?.client.batch_execute(begin);
+        match tx.limited(begun, false, begin::failed).await {
+            Ok(()) => Ok(tx),
+            Err(error) => tx.end(Err(error)).await,
+        }
     }
 
     /// Runs one statement; parameters are `$1`, `$2` and so on.
@@ -54,7 +60,7 @@ impl Tx {
     /// As the server says; the transaction can only be undone then.
     pub async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         let client = &self.0.connection()?.client;
-        self.limited(client.query_typed(sql, params), false).await
+        self.limited(client.query_typed(sql, params), false, PgError::from).await
     }
 
     /// As [`Self::query`], for one that answers no rows: how many it changed.
@@ -63,7 +69,7 @@ impl Tx {
     /// As [`Self::query`].
     pub async fn execute(&self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
         let client = &self.0.connection()?.client;
-        self.limited(client.execute_typed(sql, params), false).await
+        self.limited(client.execute_typed(sql, params), false, PgError::from).await
     }
 
     /// From now until the transaction ends, rows are found by index. The planner would guess: of tables that were just
@@ -121,18 +127,19 @@ impl Tx {
 
     async fn command(&self, sql: &str, commits: bool) -> Result<()> {
         let client = &self.0.connection()?.client;
-        self.limited(client.batch_execute(sql), commits).await
+        self.limited(client.batch_execute(sql), commits, PgError::from).await
     }
 
     async fn limited<T>(
         &self,
         statement: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
         commits: bool,
+        failed: impl Fn(tokio_postgres::Error) -> PgError,
     ) -> Result<T> {
         let done = match timeout(self.0.limit, statement).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) if commits => PgError::of_commit(error),
-            Ok(Err(error)) => error.into(),
+            Ok(Err(error)) => failed(error),
             Err(_) => {
                 self.0.connection()?.cancel();
                 PgError::too_slow(commits, "a statement", self.0.limit)
@@ -174,20 +181,54 @@ impl Drop for Lent {
     }
 }
 
-/// One statement outside of any transaction.
-pub(super) async fn alone(
+/// One statement that changes nothing, outside of any transaction.
+pub(super) async fn read(
     connection: Object<Dialler>,
     sql: &str,
     params: &[Param<'_>],
-    writes: bool,
     limit: Duration,
 ) -> Result<Vec<Row>> {
+    lend(connection, limit, false, async |client| Ok(client.query_typed(sql, params).await?)).await
+}
+
+/// One statement in a transaction of its own. All three parts are sent at once: a statement alone would be committed as
+/// the role, the database or the server is set, and not as `begin` sets it.
+pub(super) async fn write(
+    connection: Object<Dialler>,
+    begin: &str,
+    sql: &str,
+    params: &[Param<'_>],
+    limit: Duration,
+) -> Result<Vec<Row>> {
+    lend(connection, limit, true, async |client| {
+        // In this order on the wire: each is sent when it is polled first.
+        let (begun, done, committed) = join3(
+            client.batch_execute(begin),
+            client.query_typed(sql, params),
+            client.batch_execute("COMMIT"),
+        )
+        .await;
+        match (begun, done, committed) {
+            (Ok(()), Ok(rows), Ok(())) => Ok(rows),
+            // After an error of the server's the transaction cannot be committed: what came of the COMMIT is no matter.
+            (Err(error), _, _) if error.as_db_error().is_some() => Err(begin::failed(error)),
+            (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => Err(PgError::of_commit(error)),
+        }
+    })
+    .await
+}
+
+/// Runs something on a connection, which is given up unless it is sound afterwards.
+async fn lend<T>(
+    connection: Object<Dialler>,
+    limit: Duration,
+    writes: bool,
+    job: impl AsyncFnOnce(&Client) -> Result<T>,
+) -> Result<T> {
     let mut lent = Lent(Some(connection));
     let Some(connection) = &lent.0 else { return Err(PgError::Busy) };
-    let done = match timeout(limit, connection.client.query_typed(sql, params)).await {
-        Ok(Ok(rows)) => Ok(rows),
-        Ok(Err(error)) if writes => Err(PgError::of_commit(error)),
-        Ok(Err(error)) => Err(error.into()),
+    let done = match timeout(limit, job(&connection.client)).await {
+        Ok(done) => done,
         Err(_) => {
             connection.cancel();
             Err(PgError::too_slow(writes, "a statement", limit))

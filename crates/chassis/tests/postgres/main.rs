@@ -16,7 +16,7 @@ use chassis::schema::Migration;
 use chassis::tls;
 use harness::Database;
 use harness::certs::{Authority, replace};
-use harness::postgres::Server;
+use harness::postgres::{Pooler, Server};
 use tokio::sync::Barrier;
 
 const STEPS: &[Migration] = &[Migration {
@@ -215,17 +215,125 @@ async fn errors_are_told_by_what_can_be_done() {
     assert!(matches!(nowhere.read(Lane::Claim, "SELECT 1", &[]).await, Err(PgError::Unavailable(_))));
 }
 
+const LEVEL: &str = "SELECT current_setting('synchronous_commit')";
+
+/// What a transaction, and a statement that is one, commit with.
+async fn levels(postgres: &Postgres) -> [String; 2] {
+    let in_transaction = postgres.transaction(Lane::Record, |tx| async move { tx.query(LEVEL, &[]).await });
+    let [one, other] =
+        [in_transaction.await.unwrap(), postgres.write(Lane::Record, LEVEL, &[]).await.unwrap()];
+    [one, other].map(|rows| get::<&str>(&rows[0], 0).unwrap().to_owned())
+}
+
+/// `ALTER DATABASE … SET`, for the sessions that begin from now on.
+fn set(database: &Database, setting: &str, value: &str) {
+    database.run(&format!(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {setting} = {value}', current_database()); END $$"
+    ));
+}
+
 #[tokio::test]
-async fn a_database_that_forgets_commits_is_of_no_use() {
-    let Some((database, postgres)) = open("synchronous_commit").await else { return };
+async fn every_commit_waits_for_the_disk_and_a_stricter_setting_stays() {
+    let Some((database, _)) = open("synchronous_commit").await else { return };
+    for (value, expected) in [
+        ("off", "on"),
+        ("local", "local"),
+        ("remote_write", "remote_write"),
+        ("on", "on"),
+        ("remote_apply", "remote_apply"),
+    ] {
+        set(&database, "synchronous_commit", value);
+        let postgres = connect(&settings(database.url()), STEPS);
+        assert_eq!(levels(&postgres).await, [expected, expected], "the database says {value}");
+        postgres.wait_until_usable().await;
+    }
+}
+
+#[tokio::test]
+async fn every_commit_waits_for_the_disk_also_through_a_pooler_and_in_sessions_that_are_open_already() {
+    let Some(server) = Server::start("synchronous_commit of a server") else { return };
+    let server = Arc::new(server);
+    let database = Database::of(&server);
+    let Some(pooler) = Pooler::start("synchronous_commit through a pooler", database.url(), 2) else {
+        return;
+    };
+    for url in [database.url().to_owned(), pooler.before(database.url())] {
+        let postgres = connect(&settings(&url), STEPS);
+        postgres.migrate().await.unwrap();
+        assert_eq!(levels(&postgres).await, ["on", "on"]);
+        database.run("ALTER SYSTEM SET synchronous_commit = off");
+        database.run("SELECT pg_reload_conf()");
+        let is_off = || database.ask("SELECT (current_setting('synchronous_commit') = 'off')::int") == 1;
+        wait_until("the server to have read its settings", is_off).await;
+        // Each of a few, in whichever session it comes.
+        for _ in 0..8 {
+            assert_eq!(levels(&postgres).await, ["on", "on"], "{url}");
+        }
+        database.run("ALTER SYSTEM RESET synchronous_commit");
+        database.run("SELECT pg_reload_conf()");
+        wait_until("the server to have read its settings", || !is_off()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_sets_its_own_limits_and_one_left_idle_ends_and_is_begun_anew() {
+    let Some((database, _)) = open("limits of transactions").await else { return };
+    for setting in ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"] {
+        set(&database, setting, "0");
+    }
+    let postgres = connect(&settings(database.url()), STEPS);
+    let limits = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout'), \
+        current_setting('idle_in_transaction_session_timeout')";
+    let within = postgres.transaction(Lane::Record, |tx| async move { tx.query(limits, &[]).await });
+    let rows = within.await.unwrap();
+    let found = [0, 1, 2].map(|column| get::<&str>(&rows[0], column).unwrap().to_owned());
+    assert_eq!(found, ["5s", "20s", "3s"]);
+
+    let tries = AtomicUsize::new(0);
+    let stalls = |tx: Tx| {
+        let first = tries.fetch_add(1, Ordering::SeqCst) == 0;
+        let idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+            AND state = 'idle in transaction'";
+        let database = &database;
+        async move {
+            tx.execute(ADD, &[(&1_i64, Type::INT8)]).await?;
+            if first {
+                wait_until("the server to end an idle transaction", || database.ask(idle) == 0).await;
+            }
+            tx.execute(ADD, &[(&2_i64, Type::INT8)]).await
+        }
+    };
+    assert_eq!(postgres.transaction(Lane::Record, stalls).await.unwrap(), 1);
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
+    assert_eq!(database.ask("SELECT sum(n)::bigint FROM rows"), 2);
+}
+
+#[tokio::test]
+async fn where_no_commit_can_be_durable_nothing_is_written_and_the_reason_is_named() {
+    let Some(server) = Server::start("fsync = off") else { return };
+    let database = Database::of(&Arc::new(server));
+    let postgres = connect(&settings(database.url()), STEPS);
+    postgres.migrate().await.unwrap();
     postgres.wait_until_usable().await;
-    database.run(
-        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', \
-        current_database()); END $$",
-    );
-    let forgetful = connect(&settings(database.url()), STEPS);
-    let is_usable = forgetful.is_usable();
-    wait_until("a word", || is_usable().is_err_and(|why| why.contains("synchronous_commit"))).await;
+    let is_usable = postgres.is_usable();
+    for setting in ["fsync", "full_page_writes"] {
+        database.run(&format!("ALTER SYSTEM SET {setting} = off"));
+        database.run("SELECT pg_reload_conf()");
+        wait_until("a word", || is_usable().is_err_and(|why| why.contains(setting))).await;
+        let insert = "INSERT INTO rows VALUES (1, 0)";
+        let written = postgres.write(Lane::Record, insert, &[]).await;
+        assert!(matches!(written, Err(PgError::NotDurable)), "{setting}: {written:?}");
+        let job = |tx: Tx| async move { tx.execute(insert, &[]).await };
+        let done = postgres.transaction(Lane::Record, job).await;
+        assert!(matches!(done, Err(PgError::NotDurable)), "{setting}: {done:?}");
+        let page = postgres.page(Lane::Claim, "SELECT count(*) FROM rows", &[]).await.unwrap();
+        assert_eq!(get::<i64>(&page[0], 0).unwrap(), 0, "{setting}: reading goes on, and nothing was kept");
+        database.run(&format!("ALTER SYSTEM RESET {setting}"));
+        database.run("SELECT pg_reload_conf()");
+        wait_until("it to be usable", || is_usable().is_ok()).await;
+    }
+    postgres.write(Lane::Record, "INSERT INTO rows VALUES (1, 0)", &[]).await.unwrap();
+    assert_eq!(database.ask("SELECT count(*) FROM rows"), 1);
 }
 
 #[tokio::test]

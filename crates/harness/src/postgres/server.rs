@@ -183,8 +183,22 @@ impl Server {
     /// When it does not run.
     #[track_caller]
     pub fn stop(&self) {
+        self.end_by(Signal::INT);
+    }
+
+    /// As `pg_ctl stop -m immediate`: nothing more is written out, and what was only in memory is lost.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[track_caller]
+    pub fn stop_at_once(&self) {
+        self.end_by(Signal::QUIT);
+    }
+
+    #[track_caller]
+    fn end_by(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid()).expect("a process id is positive");
-        rustix::process::kill_process(pid, Signal::INT).expect("it can be signalled");
+        rustix::process::kill_process(pid, signal).expect("it can be signalled");
         let path = self.data().join("postmaster.pid");
         wait_until("PostgreSQL to stop", READY_WITHIN, || !path.exists());
         self.end();

@@ -139,7 +139,7 @@ async fn execute(app: &App, wire: &'static Wire, head: &Parts, request: charge::
             decided(wire, status, body, replayed, spoil)
         }
         Answer::Nothing => Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
-        Answer::Overloaded => ([(NOT_EXECUTED, "true")], unavailable()).into_response(),
+        Answer::Overloaded | Answer::NotDurable => ([(NOT_EXECUTED, "true")], unavailable()).into_response(),
         Answer::KeyInFlight => {
             let problem = Problem::named(
                 StatusCode::CONFLICT,

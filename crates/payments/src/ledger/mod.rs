@@ -24,6 +24,9 @@ pub enum LedgerError {
     /// Not reachable, full, locked by another process, or broken: whether it was recorded may be unknown.
     #[error("the ledger cannot be used")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Nothing was recorded, for what it would have recorded could be lost.
+    #[error("the ledger cannot record anything durably")]
+    NotDurable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The data breaks an invariant of ours; a person must look.
     #[error("the ledger holds what it must not: {0}")]
     Corrupt(String),

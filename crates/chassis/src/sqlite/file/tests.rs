@@ -57,6 +57,34 @@ async fn queued(database: &File, jobs: usize) {
     }
 }
 
+/// `FULL` is 2, `EXTRA` is 3.
+async fn flushes(database: &File) -> (i64, String) {
+    let pragma = |connection: &Connection| {
+        let level = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        let journal = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+        Ok((level, journal))
+    };
+    database.write(pragma).await.unwrap()
+}
+
+#[tokio::test]
+async fn commits_are_flushed_whatever_another_connection_has_set() {
+    let folder = TempDir::new().unwrap();
+    drop(open(&folder));
+    let other = Connection::open(folder.path().join("test.db")).unwrap();
+    other.pragma_update(None, "journal_mode", "DELETE").unwrap();
+    other.pragma_update(None, "synchronous", "OFF").unwrap();
+    insert(&other, "unflushed").unwrap();
+    drop(other);
+    let database = open(&folder);
+    assert_eq!(flushes(&database).await, (2, "wal".to_owned()), "set at the opening");
+    let other = Connection::open(folder.path().join("test.db")).unwrap();
+    other.pragma_update(None, "synchronous", "OFF").unwrap();
+    insert(&other, "unflushed too").unwrap();
+    database.write(|connection| insert(connection, "flushed")).await.unwrap();
+    assert_eq!(flushes(&database).await, (2, "wal".to_owned()), "while it is open");
+}
+
 #[tokio::test]
 async fn what_was_answered_is_there_after_a_reopening() {
     let folder = TempDir::new().unwrap();

@@ -68,7 +68,12 @@ impl PostgresLedger {
                     let writer = Writer { database: database.clone(), id, placement: Arc::clone(&placement) };
                     return Ok(Self { database, id, placement, scribe: Scribe::new(writer) });
                 }
-                Err(error @ (PgError::Unavailable(_) | PgError::Busy | PgError::InDoubt(_))) => {
+                Err(
+                    error @ (PgError::Unavailable(_)
+                    | PgError::Busy
+                    | PgError::InDoubt(_)
+                    | PgError::NotDurable),
+                ) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "the ledger cannot be opened yet"
@@ -215,6 +220,7 @@ impl Ledger for PostgresLedger {
 fn failed(error: PgError) -> LedgerError {
     match error {
         PgError::Corrupt(what) => LedgerError::Corrupt(what),
+        PgError::NotDurable => LedgerError::NotDurable(Box::new(error)),
         other => LedgerError::Unavailable(Box::new(other)),
     }
 }

@@ -97,6 +97,7 @@ impl Writer {
                 }
                 results
             }
+            Err(PgError::NotDurable) => entries.iter().map(|_| Err(failed(PgError::NotDurable))).collect(),
             Err(error) => spread(&error, entries.len()),
         }
     }
@@ -325,7 +326,7 @@ fn spread(error: &PgError, count: usize) -> Vec<Result<Recorded>> {
     (0..count).map(|_| Err(unknown(error))).collect()
 }
 
-/// The same error, told to one of several callers.
+/// The same error, told to one of several callers. Never that nothing was recorded: this may be the error of a later try.
 fn unknown(error: &PgError) -> LedgerError {
     match error {
         PgError::Corrupt(what) => LedgerError::Corrupt(what.clone()),

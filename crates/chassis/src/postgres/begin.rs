@@ -1,0 +1,103 @@
+//! What each transaction sets for itself as it begins, in one round trip: a commit that waits for the disk, and limits
+//! that the server enforces when this process no longer can. Set by nobody else: a role, a database or the server may
+//! be set otherwise at any time, and a pooler hands out sessions that are not ours. Knows no statement's meaning.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use super::error::PgError;
+
+/// How long a statement may wait for a lock; then it fails, and its transaction is begun anew.
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the server waits for the next statement of an open transaction: a process that was stopped or cut off in
+/// the middle of one holds its locks no longer.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How much later than this process the server gives up on a statement. A COMMIT that waits for a standby and is cut
+/// short by the server is answered as if it had succeeded: this process must have stopped waiting before.
+const SERVER_GRACE: Duration = Duration::from_secs(5);
+
+/// PostgreSQL's own default: on the disk here, and on that of a synchronous standby where there is one. `local` would
+/// be answered before the standby has it, and a failover would lose it.
+const AT_LEAST: &str = "on";
+
+/// No value of the setting, so that the server refuses it.
+const NOT_DURABLE: &str = "cannot be durable";
+
+/// The texts that begin a transaction.
+#[derive(Clone, Debug)]
+pub(super) struct Begin {
+    /// That writes: its commit is durable, or the server refuses to begin.
+    pub(super) write: String,
+    /// The same, for as long as its statements take.
+    pub(super) migrate: String,
+    /// That keeps nothing.
+    pub(super) read: String,
+}
+
+impl Begin {
+    /// `statement_timeout` is how long this process waits for one statement.
+    pub(super) fn new(statement_timeout: Duration) -> Self {
+        let statement = statement_timeout + SERVER_GRACE;
+        let of = |mode: &str, settings: &str| {
+            format!("BEGIN ISOLATION LEVEL READ COMMITTED{mode}; SELECT {settings}")
+        };
+        let limits = |lock, statement, idle| {
+            [("lock_timeout", lock), ("statement_timeout", statement)]
+                .into_iter()
+                .chain([("idle_in_transaction_session_timeout", idle)])
+                .map(|(name, limit): (&str, Duration)| {
+                    format!("set_config('{name}', '{}ms', true)", limit.as_millis())
+                })
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let usual = limits(LOCK_TIMEOUT, statement, IDLE_TIMEOUT);
+        let patient = limits(Duration::ZERO, Duration::ZERO, IDLE_TIMEOUT);
+        let durable = durable();
+        Self {
+            write: of("", &format!("{durable}, {usual}")),
+            migrate: of("", &format!("{durable}, {patient}")),
+            read: of(" READ ONLY", &usual),
+        }
+    }
+}
+
+/// A stricter value than [`AT_LEAST`] stays, and so does a weaker one that still waits for this server's disk. `fsync`
+/// and `full_page_writes` are no session's to set: with either off, no commit is durable, and none is tried.
+fn durable() -> String {
+    format!(
+        "set_config('synchronous_commit', CASE \
+           WHEN current_setting('fsync') = 'off' OR current_setting('full_page_writes') = 'off' THEN '{NOT_DURABLE}' \
+           WHEN current_setting('synchronous_commit') = 'off' THEN '{AT_LEAST}' \
+           ELSE current_setting('synchronous_commit') END, true)"
+    )
+}
+
+/// An error of one of these texts.
+pub(super) fn failed(error: tokio_postgres::Error) -> PgError {
+    match error.code() {
+        Some(code) if *code == SqlState::INVALID_PARAMETER_VALUE => PgError::NotDurable,
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_gives_up_before_the_server_does() {
+        let begin = Begin::new(Duration::from_secs(15));
+        assert!(begin.write.contains("set_config('statement_timeout', '20000ms', true)"), "{}", begin.write);
+        assert!(begin.migrate.contains("set_config('statement_timeout', '0ms', true)"), "{}", begin.migrate);
+        for text in [&begin.write, &begin.migrate] {
+            assert!(text.contains("set_config('synchronous_commit'"), "{text}");
+            assert!(
+                text.contains("set_config('idle_in_transaction_session_timeout', '3000ms', true)"),
+                "{text}"
+            );
+        }
+        assert!(!begin.read.contains("synchronous_commit"), "a reader needs no durable commit");
+    }
+}
