@@ -36,7 +36,7 @@ const fn test(name: &'static str, args: &'static [&'static str], small: Variable
 pub(crate) const NOTHING_LEFT_OUT: (&str, &str) = ("CI", "true");
 
 /// In the order of the table. Where most of the time is waiting, several tests go on at once.
-static PARTS: [Part; 14] = [
+static PARTS: [Part; 16] = [
     test(
         "model",
         &["test", "--workspace", "--bin", "model", "--", "--nocapture", "the_protocol"],
@@ -85,6 +85,7 @@ static PARTS: [Part; 14] = [
         &[],
         &[("RESOLVE_INVOICES", "1000")],
     ),
+    test("without keys", &["test", "--workspace", "--test", "without_keys"], &[], &[]),
     test(
         "pauses",
         &["test", "--workspace", "--test", "pauses", "--", "--test-threads", "2"],
@@ -120,6 +121,12 @@ static PARTS: [Part; 14] = [
         &["test", "--workspace", "--test", "durability", "--", "--test-threads", "1"],
         &[],
         &[("ORDER_INVOICES", "500")],
+    ),
+    test(
+        "durable commits",
+        &["test", "--workspace", "--test", "commit_settings", "--", "--test-threads", "1"],
+        &[],
+        &[("COMMIT_SETTINGS_INVOICES", "5000")],
     ),
     test(
         "restore drill",
