@@ -5,6 +5,8 @@ use std::fmt;
 
 use crate::money::{Currency, Money};
 
+pub use crate::reference::{BadReference, Reference};
+
 /// Numbers a customer; given by the source, at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CustomerId(pub i64);
@@ -16,40 +18,6 @@ pub struct InvoiceId(pub i64);
 /// Numbers a run in this store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub i64);
-
-/// The source's own name of an invoice: unique, immutable, 1 to [`Reference::LEN_MAX`] bytes of printable text.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Reference(String);
-
-/// Why a text is no reference.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a reference has 1 to {} bytes, no control characters and no space at either end",
-    Reference::LEN_MAX
-)]
-pub struct BadReference;
-
-impl Reference {
-    /// The longest reference, in bytes.
-    pub const LEN_MAX: usize = 200;
-
-    /// Checks the text.
-    pub fn new(text: impl Into<String>) -> Result<Self, BadReference> {
-        let text = text.into();
-        let fits = !text.is_empty() && text.len() <= Self::LEN_MAX;
-        if fits && text.trim() == text && !text.chars().any(char::is_control) {
-            Ok(Self(text))
-        } else {
-            Err(BadReference)
-        }
-    }
-
-    /// The text as the source gave it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 /// One enum of states with its words in SQL and JSON.
 macro_rules! states {

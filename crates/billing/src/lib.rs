@@ -26,11 +26,13 @@ pub mod charge;
 pub mod config;
 pub mod demo_data;
 pub mod http;
+pub mod import_row;
 pub mod invoice;
 pub mod money;
 mod open;
 pub mod protocol;
 pub mod provider;
+pub mod reference;
 pub mod store;
 
 /// Of which source this is, if the build says so.

@@ -75,6 +75,14 @@ struct PayArgs {
 struct ImportArgs {
     /// The invoices: columns or fields reference, customer_id, currency, amount, and perhaps status
     file: PathBuf,
+    /// Print a proposed profile for the file, with reasons; import nothing
+    #[arg(long, conflicts_with_all = ["dry_run", "skip_bad", "update", "profile"])]
+    explain: bool,
+    /// TOML file with the settings of how the file is written, by the names of their flags; a flag beats it
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+    #[command(flatten)]
+    settings: import::Settings,
     #[command(flatten)]
     billing: BillingArgs,
     /// Check everything, write nothing
@@ -196,7 +204,11 @@ pub(crate) enum Command {
     },
     Import {
         billing: Api,
-        options: import::Options,
+        options: Box<import::Options>,
+    },
+    Explain {
+        file: PathBuf,
+        format: import::Format,
     },
     Resolve {
         billing: Api,
@@ -252,13 +264,17 @@ impl BillingArgs {
 impl ImportArgs {
     fn resolve(self, problems: &mut Problems) -> Option<Command> {
         let billing = self.billing.resolve(problems);
-        let format = import::Format::of(&self.file);
-        if format.is_none() {
-            problems.add("FILE", format_args!("{} must end in .csv, .json or .ndjson", self.file.display()));
+        let Self { file, profile, settings, explain, dry_run, skip_bad, update, .. } = self;
+        let profile = profile.map(|path| import::Settings::of_profile(&path)).transpose();
+        let profile = profile.map_err(|why| problems.add("--profile", why)).ok()?.unwrap_or_default();
+        let settings = settings.over(profile);
+        let dialect = settings.check(|setting, why| problems.add(setting, why));
+        let format = settings.format(&file).map_err(|why| problems.add("FILE", why)).ok();
+        if explain {
+            return Some(Command::Explain { file, format: format? });
         }
-        let Self { file, dry_run, skip_bad, update, .. } = self;
-        let options = import::Options { file, format: format?, dry_run, skip_bad, update };
-        Some(Command::Import { billing: billing?, options })
+        let options = import::Options { file, format: format?, dialect, dry_run, skip_bad, update };
+        Some(Command::Import { billing: billing?, options: Box::new(options) })
     }
 }
 

@@ -70,6 +70,7 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Demo(what) => demo::command(what).await,
         Command::Pay { billing } => pay::command(&billing).await,
         Command::Import { billing, options } => import::command(billing, &options).await,
+        Command::Explain { file, format } => import::explain(&file, format),
         Command::Resolve { billing, what } => resolve::command(&billing, what).await,
         Command::Verify { billing, payments, json, repair, acknowledge } => {
             if let Some(acknowledge) = acknowledge {

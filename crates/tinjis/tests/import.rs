@@ -133,29 +133,41 @@ fn every_bad_row_is_told_and_nothing_is_written() {
     csv.extend_from_slice(b"I\xff6,1,EUR,1.00,\n");
     csv.extend_from_slice(format!("{},1,EUR,1.00,\n", "x".repeat(20_000)).as_bytes());
     csv.extend_from_slice(b"good,1,EUR,1.00,\n");
-    csv.extend_from_slice(b"good,1,EUR,2.00,\n");
-    csv.extend_from_slice(b"I10,1,USD,1.00,\n");
+    csv.extend_from_slice(b"twice,1,EUR,1.00,\n");
+    csv.extend_from_slice(b"twice,1,EUR,2.00,\n");
+    csv.extend_from_slice(b"I12,1,USD,1.00,\n");
     let said = import.run("bad.csv", &csv, &[]);
     assert_eq!((said.code, import.invoices()), (Some(1), 0), "{said:?}");
     said.assert_notes(&[
         "line 3, column reference: is empty",
-        "line 4, column customer_id",
-        "line 4, column currency",
-        "line 4, column amount",
-        "line 4, column status",
-        "line 5, column amount",
+        "line 4, reference \"I3\", column customer_id",
+        "line 4, reference \"I3\", column currency",
+        "line 4, reference \"I3\", column amount",
+        "line 4, reference \"I3\", column status",
+        "line 5, reference \"I4\", column amount",
         "line 6, column row: has 3 fields",
         "line 7, column reference: is not UTF-8",
         "line 8, column row: is longer",
-        "line 10, column reference: stands in line 2 with other data",
-        "line 11, column currency: differs from line 2",
-        "nothing was written: 8 bad rows",
+        "warning: line 9, column reference: repeats line 2",
+        "line 10, column reference: stands in line 11 with other data",
+        "line 11, column reference: stands in line 10 with other data",
+        "line 12, column currency: differs from line 2",
+        "nothing was written: 9 bad rows",
     ]);
-    assert!(!said.notes.contains("line 9"), "saying the same twice is no mistake: {}", said.notes);
 
     let said = import.run("bad.csv", &csv, &["--skip-bad"]);
     assert_eq!((said.code, import.invoices()), (Some(0), 1), "{said:?}");
-    assert!(said.result.starts_with("1 created, 1 unchanged, 0 updated; 8 bad rows left out"), "{said:?}");
+    let expected = "1 created, 0 unchanged, 0 updated; 9 bad rows left out; 1 repeated within the file";
+    assert!(said.result.starts_with(expected), "{said:?}");
+    assert_eq!(
+        import.count("SELECT count(*) FROM invoices WHERE reference = 'twice'"),
+        0,
+        "nobody knows which is right"
+    );
+
+    let said = import.run("bad.csv", &csv, &["--skip-bad"]);
+    let expected = "0 created, 1 unchanged, 0 updated; 9 bad rows left out; 1 repeated within the file";
+    assert!(said.result.starts_with(expected), "known rows are counted apart from repeats: {said:?}");
 }
 
 #[test]
@@ -165,7 +177,10 @@ fn what_only_billing_knows_is_told_before_anything_is_written() {
     let other = "reference,customer_id,currency,amount\nI0,2,EUR,1\nI1,1,EUR,2\nI2,1,USD,1\n";
     let said = import.run("b.csv", other, &[]);
     assert_eq!((said.code, import.invoices()), (Some(1), 1), "{said:?}");
-    said.assert_notes(&["line 3, column reference: is known with other data", "line 4, column currency"]);
+    said.assert_notes(&[
+        "line 3, reference \"I1\", column reference: is known with other data",
+        "line 4, reference \"I2\", column currency",
+    ]);
 
     let said = import.run("b.csv", other, &["--update", "--skip-bad"]);
     assert_eq!((said.code, import.invoices()), (Some(0), 2), "{said:?}");
@@ -173,7 +188,7 @@ fn what_only_billing_knows_is_told_before_anything_is_written() {
 }
 
 #[test]
-fn more_bad_rows_than_billing_lists_are_all_told() {
+fn bad_rows_are_listed_to_a_limit_and_all_are_counted() {
     const ROWS: usize = 400;
     let import = Import::start();
     let file = |amount: &str| {
@@ -185,7 +200,16 @@ fn more_bad_rows_than_billing_lists_are_all_told() {
     let said = import.run("b.csv", file("2"), &[]);
     assert_eq!(said.code, Some(1), "{said:?}");
     let told = said.notes.lines().filter(|line| line.contains("known with other data")).count();
-    assert_eq!(told, ROWS);
+    assert_eq!(told, 100);
+    said.assert_notes(&[
+        "300 more mistakes are not listed: 100 of 400 are",
+        "nothing was written: 400 bad rows",
+    ]);
+    let said = import.run("c.csv", file("x"), &[]);
+    said.assert_notes(&[
+        "300 more mistakes are not listed: 100 of 400 are",
+        "nothing was written: 400 bad rows",
+    ]);
 }
 
 #[test]
@@ -202,6 +226,11 @@ fn a_file_that_cannot_be_read_to_its_end_writes_nothing() {
             "line 2",
         ),
         ("d.json", "{}", "must be an array"),
+        (
+            "e.json",
+            "[{\"reference\":\"I1\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":1},]",
+            "line 1, index 0",
+        ),
     ] {
         let said = import.run(name, text, &["--skip-bad"]);
         assert_eq!((said.code, import.invoices()), (Some(1), 0), "{name}: {said:?}");
@@ -232,4 +261,302 @@ fn memory_stays_bounded_whatever_the_file() {
     assert_eq!(import.invoices(), i64::try_from(count).unwrap());
     let peak = import.services.billing.rss_peak_kib();
     assert!(peak < RSS_KIB_MAX, "billing took {peak} KiB");
+}
+
+/// A file as somebody's tool writes it, and the flags that say how it is written.
+struct Export<'a> {
+    name: &'a str,
+    text: &'a [u8],
+    flags: &'a [&'a str],
+}
+
+const HEADER: &str = "reference,customer_id,currency,amount";
+
+#[test]
+fn exports_of_other_tools_are_read_as_the_flags_say() {
+    let import = Import::start();
+    let row = |reference: &str, minor: i64| (reference.to_owned(), minor);
+    for (export, expected) in [
+        (
+            Export {
+                name: "semi.csv",
+                text: b"reference;customer_id;currency;amount;status\nSEMI-1;1;EUR;1.234,50;\n",
+                flags: &["--delimiter", ";", "--decimal-comma", "--thousands", "."],
+            },
+            row("SEMI-1", 123_450),
+        ),
+        (
+            Export {
+                name: "tab.csv",
+                text: b"reference\tcustomer_id\tcurrency\tamount\nTAB-1\t1\tEUR\t12.15\n",
+                flags: &["--delimiter", "tab"],
+            },
+            row("TAB-1", 1215),
+        ),
+        (
+            Export {
+                name: "sep.csv",
+                text: b"sep=;\r\nreference;customer_id;currency;amount\r\nSEP-1;1;EUR;12,15\r\n",
+                flags: &["--delimiter", ";", "--decimal-comma"],
+            },
+            row("SEP-1", 1215),
+        ),
+        (
+            Export {
+                name: "sepcomma.csv",
+                text: b"sep=,\nreference,customer_id,currency,amount\nSEP-2,1,EUR,12.15\n",
+                flags: &["--delimiter", ","],
+            },
+            row("SEP-2", 1215),
+        ),
+        (
+            Export {
+                name: "latin1.csv",
+                text: b"reference,customer_id,currency,amount\nL1-\xe9,1,EUR,1.00\n",
+                flags: &["--encoding", "iso-8859-1"],
+            },
+            row("L1-\u{e9}", 100),
+        ),
+        (
+            Export {
+                name: "trailing.csv",
+                text: b"reference,customer_id,currency,amount,status,\nTC-1,1,EUR,1.00,,\n",
+                flags: &["--ignore-unknown-columns"],
+            },
+            row("TC-1", 100),
+        ),
+        (
+            Export {
+                name: "map.csv",
+                text: b"Invoice No,Client,Total, Notes\nMAP-1,1,99.05,x\n",
+                flags: &[
+                    "--map",
+                    "reference=invoice no,customer_id=Client,amount=Total",
+                    "--currency",
+                    "EUR",
+                    "--ignore-unknown-columns",
+                ],
+            },
+            row("MAP-1", 9905),
+        ),
+        (
+            Export {
+                name: "cr.csv",
+                text: b"reference,customer_id,currency,amount\rCR-1,1,EUR,1.00\r",
+                flags: &[],
+            },
+            row("CR-1", 100),
+        ),
+        (
+            Export {
+                name: "wrapped.json",
+                text: br#"{"data":[{"reference":"W1","customer_id":1,"currency":"EUR","amount":1}]}"#,
+                flags: &["--records", "data"],
+            },
+            row("W1", 100),
+        ),
+        (
+            Export {
+                name: "numbers.json",
+                text: br#"[{"id":1042,"customer_id":1,"currency":"eur","due":1215,"x":{"y":[]}}]"#,
+                flags: &[
+                    "--map",
+                    "reference=id,amount=due,currency=currency",
+                    "--minor-units",
+                    "--ignore-unknown-columns",
+                ],
+            },
+            row("1042", 1215),
+        ),
+        (
+            Export {
+                name: "lines.txt",
+                text: b"{\"reference\":\"N1\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":\"1,50\"}\n",
+                flags: &["--format", "ndjson", "--decimal-comma"],
+            },
+            row("N1", 150),
+        ),
+    ] {
+        let said = import.run(export.name, export.text, export.flags);
+        assert!(said.code == Some(0) && said.result.starts_with("1 created"), "{}: {said:?}", export.name);
+        let (reference, minor) = expected;
+        let amount = format!("SELECT amount_minor FROM invoices WHERE reference = '{reference}'");
+        assert_eq!(import.count(&amount), minor, "{}", export.name);
+    }
+}
+
+#[test]
+fn utf_16_is_read_with_its_mark_or_by_its_name() {
+    let import = Import::start();
+    let bytes = |text: &str, big: bool| -> Vec<u8> {
+        text.encode_utf16()
+            .flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() })
+            .collect()
+    };
+    let file = |number: u32| format!("{HEADER}\r\nU16-\u{f8}{number},1,EUR,12.15\r\n");
+    let marked = [&b"\xff\xfe"[..], &bytes(&file(1), false)].concat();
+    let refused = import.run("a.csv", &marked, &[]);
+    assert_eq!((refused.code, import.invoices()), (Some(1), 0), "{refused:?}");
+    refused.assert_notes(&["--encoding utf-16le"]);
+    for (text, name) in
+        [(marked, "utf-16"), (bytes(&file(2), true), "utf-16be"), (bytes(&file(3), false), "utf-16le")]
+    {
+        let said = import.run("a.csv", &text, &["--encoding", name]);
+        assert_eq!(said.code, Some(0), "{name}: {said:?}");
+    }
+    assert_eq!(import.count("SELECT count(*) FROM invoices WHERE reference LIKE 'U16-\u{f8}%'"), 3);
+}
+
+#[test]
+fn what_no_flag_makes_right_is_refused_with_what_to_do() {
+    let import = Import::start();
+    for (name, rest, part) in [
+        ("sep.csv", "sep=;\nreference;customer_id\n", "give --delimiter ';'"),
+        (
+            "twice.csv",
+            "reference,customer_id,currency,amount,amount\nDC-1,1,EUR,1.00,100.00\n",
+            "amount stands twice",
+        ),
+        (
+            "unknown.csv",
+            "reference,customer_id,currency,amount,stauts\nA,1,EUR,1,PAID\n",
+            "\"stauts\" is no column",
+        ),
+        (
+            "science.csv",
+            "reference,customer_id,currency,amount\n1.23457E+11,1,EUR,10.00\n",
+            "format the column as text",
+        ),
+        ("quotes.csv", "reference,customer_id,currency,amount\n\"abc\"x,1,EUR,3.00\n", "written twice"),
+        (
+            "nul.csv",
+            "reference,customer_id,currency,amount\nNUL\0-1,1,EUR,12.15\n",
+            "U+0000, a control character, here as character 4",
+        ),
+        ("ctrl-z.csv", "reference,customer_id,currency,amount\nA1,1,EUR,10.00\n\u{1a}", "Ctrl-Z"),
+        ("tail.csv", "reference,customer_id,currency,amount\nE1,1,EUR,1.00\n,,,\n", "empty in every column"),
+        (
+            "total.csv",
+            "reference,customer_id,currency,amount\nTotal,,,2.00\n",
+            "column customer_id: is empty",
+        ),
+        ("symbol.csv", "reference,customer_id,currency,amount\nA,1,EUR,\u{20ac}12.15\n", "--currency"),
+        ("negative.csv", "reference,customer_id,currency,amount\nA,1,EUR,(12.15)\n", "negative"),
+        (
+            "bidi.ndjson",
+            "{\"reference\":\"INV\\u202e5\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":1}",
+            "U+202E",
+        ),
+        ("pretty.ndjson", "{\"reference\":\"P1\",\n\"customer_id\":1}", "stands on one line"),
+        (
+            "commas.ndjson",
+            "{\"reference\":\"T1\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":1},\n",
+            "no comma between",
+        ),
+        ("wrapped.json", "{\"data\":[]}", "--records data"),
+        ("lines.json", "{\"reference\":\"T1\"}\n{}", "--format ndjson"),
+        (
+            "twice.json",
+            "[{\"reference\":\"J9\",\"amount\":1,\"amount\":2}]",
+            "index 0, reference \"J9\", column row: duplicate",
+        ),
+        ("empty.csv", "", "is empty"),
+    ] {
+        let said = import.run(name, rest, &[]);
+        assert_eq!((said.code, import.invoices()), (Some(1), 0), "{name}: {said:?}");
+        said.assert_notes(&[part, "nothing was written"]);
+    }
+}
+
+#[test]
+fn references_are_one_by_nfc_and_look_alikes_are_told() {
+    let import = Import::start();
+    let said = import.run("windows.csv", format!("{HEADER}\ncaf\u{e9}-1,1,EUR,49.00\n"), &[]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let said = import.run("mac.csv", format!("{HEADER}\ncafe\u{301}-1,1,EUR,49.00\n"), &[]);
+    assert!(said.result.starts_with("0 created, 1 unchanged"), "{said:?}");
+    let said =
+        import.run("both.csv", format!("{HEADER}\n\u{e5},1,EUR,1\na\u{30a},1,EUR,1\n\u{c5},1,EUR,1\n"), &[]);
+    assert!(said.result.starts_with("2 created, 0 unchanged"), "{said:?}");
+    said.assert_notes(&[
+        "line 3, column reference: repeats line 2",
+        "line 4, column reference: differs from that of line 2 only by case",
+    ]);
+}
+
+#[test]
+fn a_profile_holds_the_flags_and_a_flag_beats_it() {
+    let import = Import::start();
+    let profile = import.dir.path().join("profile.toml");
+    fs::write(&profile, "delimiter = ';'\ndecimal-comma = true\n[map]\namount = 'Betrag'\n").unwrap();
+    let flags = ["--profile", profile.to_str().unwrap()];
+    let said = import.run("a.csv", "reference;customer_id;currency;Betrag\nP1;1;EUR;1,50\n", &flags);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let said = import.run(
+        "b.csv",
+        "reference,customer_id,currency,Total\nP2,1,EUR,2.50\n",
+        &[&flags[..], &["--delimiter", ",", "--decimal-comma=false", "--map", "amount=Total"]].concat(),
+    );
+    assert_eq!(
+        (said.code, import.count("SELECT sum(amount_minor) FROM invoices")),
+        (Some(0), 400),
+        "{said:?}"
+    );
+    fs::write(&profile, "delimeter = ';'\n").unwrap();
+    let said = import.run("a.csv", "x", &flags);
+    assert_eq!(said.code, Some(64), "{said:?}");
+    said.assert_notes(&["--profile", "unknown field `delimeter`"]);
+}
+
+#[test]
+fn a_proposed_profile_can_be_saved_and_used() {
+    let import = Import::start();
+    let file = "Rechnungsnummer;Kundennummer;Betrag;W\u{e4}hrung;Status;Notiz\nRE-1;1;1.234,50;EUR;offen;x\nRE-2;2;12,15;EUR;bezahlt;\n";
+    let proposed = import.run("a.csv", file, &["--explain"]);
+    assert_eq!((proposed.code, import.invoices()), (Some(0), 0), "{proposed:?}");
+    let profile = import.dir.path().join("proposed.toml");
+    fs::write(&profile, &proposed.result).unwrap();
+    let said = import.run("a.csv", file, &["--profile", profile.to_str().unwrap()]);
+    assert!(said.code == Some(0) && said.result.starts_with("2 created"), "{said:?}\n{}", proposed.result);
+    said.assert_notes(&["columns passed over: \"Notiz\""]);
+    assert_eq!(import.count("SELECT amount_minor FROM invoices WHERE reference = 'RE-1'"), 123_450);
+    assert_eq!(import.count("SELECT count(*) FROM invoices WHERE state = 'PAID'"), 1);
+}
+
+/// Profile, export, and the sum of what is to be charged, what is paid, and how many rows are skipped.
+const PROFILES: [(&str, &str, i64, i64, &str); 5] = [
+    ("woocommerce", "woocommerce.csv", 7940 + 149_990, 1, "1 skipped by status"),
+    ("datev", "datev.csv", 119_000 + 5950, 0, "1 skipped by status"),
+    ("chargebee", "chargebee.ndjson", 1999 + 9905, 0, "2 skipped by status"),
+    ("fortnox", "fortnox.json", 125_050 + 4900, 0, "1 skipped by status"),
+    ("coupa", "coupa.csv", 1_234_560 + 9995, 0, ""),
+];
+
+#[test]
+fn each_documented_export_is_imported_by_its_profile() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/import-profiles/");
+    for (profile, file, pending, paid, skipped) in PROFILES {
+        let import = Import::start();
+        let text = fs::read(format!("{folder}{file}")).unwrap();
+        let profile = format!("{folder}{profile}.toml");
+        let said = import.run(file, &text, &["--profile", &profile]);
+        assert!(said.code == Some(0) && said.result.contains(skipped), "{profile}: {said:?}");
+        let sum = "SELECT sum(amount_minor) FROM invoices WHERE state = 'PENDING'";
+        assert_eq!(import.count(sum), pending, "{profile}: {said:?}");
+        assert_eq!(import.count("SELECT count(*) FROM invoices WHERE state = 'PAID'"), paid, "{profile}");
+        let strict = import.run(file, &text, &[]);
+        assert_eq!(strict.code, Some(1), "without its profile nothing of it is guessed: {strict:?}");
+    }
+    let profiles = fs::read_dir(folder).unwrap().flatten();
+    let profiles = profiles.filter(|entry| entry.path().extension().is_some_and(|ending| ending == "toml"));
+    assert_eq!(profiles.count(), PROFILES.len(), "each profile is tested");
+}
+
+#[test]
+fn an_import_that_billing_stops_says_what_was_written() {
+    let mut import = Import::start();
+    import.services.kill_billing();
+    let said = import.run("a.csv", format!("{HEADER}\nI1,1,EUR,1\n"), &[]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    said.assert_notes(&["nothing was written"]);
 }

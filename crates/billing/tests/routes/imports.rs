@@ -87,7 +87,7 @@ async fn each_fault_names_its_line_and_the_good_rows_are_taken() {
 #[tokio::test]
 async fn a_hundred_faults_are_listed_and_all_are_counted() {
     let billing = Billing::empty().await;
-    let told = import(&billing, "", &"nonsense\n".repeat(250)).await;
+    let told = import(&billing, "", &(line("A", "1.00") + &"nonsense\n".repeat(250))).await;
     assert_eq!(told["errors_total"], 250);
     assert_eq!(told["errors"].as_array().unwrap().len(), 100);
 }
@@ -121,6 +121,89 @@ async fn a_misspelt_switch_writes_nothing() {
     for query in ["?dryrun=true", "?dry_run=yes", "?dry_run=true&dry_run=false"] {
         let answer = billing.call("POST", &format!("/v1/imports{query}"), &line("A", "1.00")).await;
         assert_eq!(answer.status, 400, "{query}");
+    }
+    assert_eq!(count(&billing).await, 0);
+}
+
+#[tokio::test]
+async fn a_body_of_another_kind_is_refused_by_its_media_type() {
+    let billing = Billing::empty().await;
+    let send = async |media_type: &str| {
+        billing.with_headers("POST", "/v1/imports", &[("content-type", media_type)], &line("A", "1.00")).await
+    };
+    for media_type in [
+        "text/csv",
+        "application/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+    ] {
+        let answer = send(media_type).await;
+        assert_eq!(answer.status, 415, "{media_type}: {}", answer.body);
+        assert!(answer.body.contains("application/x-ndjson"), "{}", answer.body);
+    }
+    assert_eq!(count(&billing).await, 0);
+    for media_type in ["application/x-ndjson; charset=utf-8", "application/JSONL"] {
+        assert_eq!(send(media_type).await.status, 200, "{media_type}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_ndjson_is_refused_as_a_whole() {
+    let billing = Billing::empty().await;
+    let row = line("A", "1.00");
+    let row = row.trim();
+    for (body, part) in [
+        (format!("[{row}]"), "JSON array"),
+        (format!("\n [\n{row}]"), "JSON array"),
+        ("reference,customer_id,currency,amount\nA,1,EUR,1\n".to_owned(), "no JSON object"),
+        ("{\n\"reference\":\"A\"\n}".to_owned(), "in the middle of an object"),
+        ("<rows/>".to_owned(), "no JSON object"),
+    ] {
+        let answer = billing.call("POST", "/v1/imports", &body).await;
+        assert_eq!(answer.status, 422, "{body}: {}", answer.body);
+        assert!(answer.body.contains(part), "{body}: {}", answer.body);
+    }
+    assert_eq!(count(&billing).await, 0);
+}
+
+#[tokio::test]
+async fn an_import_that_is_cut_off_says_what_was_written() {
+    let billing = Billing::empty().await;
+    let cut = async |rows: usize| {
+        let text: String = (1..=rows).map(|n| line(&format!("R{n}"), "1.00")).collect();
+        let pieces = [Ok(Bytes::from(text)), Err(std::io::Error::other("gone"))];
+        billing.send("POST", "/v1/imports", Body::from_stream(stream::iter(pieces))).await.body
+    };
+    let few = cut(5).await;
+    assert!(few.contains("after line 5; nothing was written"), "{few}");
+    assert_eq!(count(&billing).await, 0);
+    let many = cut(1500).await;
+    assert!(many.contains("after line 1500; of lines 1 to 1000, 1000 were created"), "{many}");
+    assert_eq!(count(&billing).await, 1000);
+}
+
+#[tokio::test]
+async fn a_reference_in_another_normal_form_is_the_same_invoice() {
+    let billing = Billing::with(&line("caf\u{e9}-1", "49.00")).await;
+    assert_eq!(import(&billing, "", &line("cafe\u{301}-1", "49.00")).await, report(0, 1, 0));
+    assert_eq!(import(&billing, "", &line("cafe\u{301}-1", "50.00")).await["errors_total"], 1);
+    assert_eq!(import(&billing, "?update=true", &line("cafe\u{301}-1", "50.00")).await, report(0, 0, 1));
+    let shown = billing.get("/v1/invoices/cafe%CC%81-1").await.json();
+    assert_eq!(
+        (shown["reference"].as_str(), shown["amount_minor"].as_i64()),
+        (Some("caf\u{e9}-1"), Some(5000))
+    );
+    let both = line("\u{e5}-2", "1.00") + &line("a\u{30a}-2", "1.00");
+    assert_eq!(import(&billing, "", &both).await, report(1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_reference_that_nobody_can_see_is_refused_by_code_point() {
+    let billing = Billing::empty().await;
+    for (character, code_point) in [('\u{202e}', "U+202E"), ('\u{2028}', "U+2028"), ('\u{ad}', "U+00AD")] {
+        let told = import(&billing, "", &line(&format!("INV{character}5"), "1.00")).await;
+        assert_eq!((&told["errors_total"], &told["errors"][0]["field"]), (&json!(1), &json!("reference")));
+        assert!(told["errors"][0]["message"].as_str().unwrap().contains(code_point), "{told}");
     }
     assert_eq!(count(&billing).await, 0);
 }

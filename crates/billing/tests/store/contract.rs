@@ -54,6 +54,7 @@ cases! {
     the_first_ledger_is_remembered_for_ever,
     lists_go_on_after_a_cursor,
     an_import_twice_changes_nothing,
+    references_are_compared_by_nfc_and_stay_as_they_are_stored,
     a_dry_run_tells_everything_and_changes_nothing,
     rows_of_one_batch_see_each_other,
     an_import_may_update_what_no_attempt_holds,
@@ -146,6 +147,25 @@ async fn lists_go_on_after_a_cursor(fixture: impl Fixture) {
     assert_eq!(store.customer(CustomerId(2)).await.unwrap(), None);
     let by_reference = store.invoice_by_reference(&row("I3", 0).reference).await.unwrap();
     assert_eq!(by_reference.unwrap().id, InvoiceId(3));
+}
+
+async fn references_are_compared_by_nfc_and_stay_as_they_are_stored(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}");
+    for (first, second) in
+        [(composed.to_owned(), decomposed.to_owned()), (format!("{decomposed}2"), format!("{composed}2"))]
+    {
+        assert_eq!(store.import(&[row(&first, 100)], PLAIN).await.unwrap(), [Imported::Created]);
+        assert_eq!(store.import(&[row(&second, 100)], PLAIN).await.unwrap(), [Imported::Unchanged]);
+        assert_eq!(store.import(&[row(&second, 200)], PLAIN).await.unwrap(), [Imported::Differs]);
+        assert_eq!(store.import(&[row(&second, 200)], UPDATE).await.unwrap(), [Imported::Updated]);
+        let asked = billing::invoice::Reference::new(second).unwrap();
+        let found = store.invoice_by_reference(&asked).await.unwrap().unwrap();
+        assert_eq!((found.reference.as_str(), found.money.amount_minor), (first.as_str(), 200));
+    }
+    let both = [row("\u{e5}", 1), row("a\u{30a}", 1), row("a\u{30a}", 2)];
+    let answers = [Imported::Created, Imported::Unchanged, Imported::Differs];
+    assert_eq!(store.import(&both, PLAIN).await.unwrap(), answers);
 }
 
 async fn an_import_twice_changes_nothing(fixture: impl Fixture) {

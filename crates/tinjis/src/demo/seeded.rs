@@ -93,6 +93,7 @@ fn invoice(seed: u64, number: u64, random: &Random) -> Row {
     let minor = AMOUNT_MINOR_MIN + random.below(AMOUNT_MINOR_MAX - AMOUNT_MINOR_MIN);
     Row {
         line: number,
+        index: None,
         reference: Reference::new(format!("D{seed}-{number:05}"))
             .expect("digits and letters are a reference"),
         customer_id: i32::try_from(customer + 1).expect("there are few customers"),

@@ -1,30 +1,48 @@
-//! CSV as people's programs write it: a header in any order, quotes, CRLF, a byte order mark; a row at a time.
-//! Must not know what a value means; only where it stood.
+//! CSV as people's programs write it: a header in any order, quotes, CRLF, a named delimiter and named columns; a row at
+//! a time. Must not know what a value means; only where it stood.
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::io::{self, Read};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, BufRead, Read};
 use std::rc::Rc;
 
+use billing::import_row::ROW_BYTES_MAX;
 use csv::{ByteRecord, ReaderBuilder};
 
-use super::row::{COLUMNS, COLUMNS_REQUIRED, Fault, ROW_BYTES_MAX, Value, Values, shown};
+use super::header::{self, Columns};
+use super::row::{Fault, Value, Values};
+use super::settings::Dialect;
 
 /// Bytes that are read ahead.
 const BUFFER: usize = 64 * 1024;
 
+/// What a file of the dialect separates fields with, if nothing was said.
+const COMMA: u8 = b',';
+
 /// Rows of a CSV file.
-#[derive(Debug)]
 pub(crate) struct CsvRows<R> {
-    reader: csv::Reader<Leash<R>>,
+    reader: csv::Reader<BoundedReader<R>>,
     record: ByteRecord,
+    shared: Rc<Shared>,
+    columns: Columns,
+    /// Lines above the first that the parser sees.
+    lines_above: u64,
+    /// Whether fields without a name may follow the last column.
+    may_be_wider: bool,
+}
+
+/// What the reader below the parser tells.
+#[derive(Debug, Default)]
+struct Shared {
     /// Bytes handed to the parser since the last record ended.
-    since: Rc<Cell<usize>>,
+    since: Cell<usize>,
     /// All bytes handed to the parser, once there are no more.
-    all: Rc<Cell<Option<u64>>>,
-    /// For each of [`COLUMNS`], its place in a record.
-    places: [Option<usize>; COLUMNS.len()],
-    width: usize,
+    all: Cell<Option<u64>>,
+    /// Lines with text behind a closing quote, which the parser would glue to the value; at most what is read ahead.
+    stray: RefCell<VecDeque<u64>>,
+    /// The file's last line has no end.
+    ends_in_mid_line: Cell<bool>,
 }
 
 /// A record's line, and its values unless it is out of shape.
@@ -35,30 +53,44 @@ pub(crate) type Record<'a> = (u64, Result<Values<'a>, Fault>);
 /// two bytes of CRLF. No column may hold a line break, so no value changes by this. One more line feed comes last: only
 /// a record whose quote is not closed reaches so far.
 #[derive(Debug)]
-struct Leash<R> {
+struct BoundedReader<R> {
     inner: R,
-    since: Rc<Cell<usize>>,
-    all: Rc<Cell<Option<u64>>>,
+    shared: Rc<Shared>,
+    delimiter: u8,
     count: u64,
+    line: u64,
+    quote: Quote,
     after_return: bool,
     last: u8,
+}
+
+/// Where the bytes stand among quotes, as the parser sees it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quote {
+    FieldStart,
+    Plain,
+    Inside,
+    /// After a quote that closes, or is the first of two.
+    Closing,
 }
 
 /// What a record over the limit ends with; also recognised below.
 const TOO_LONG: &str = "is a quote not closed?";
 
-impl<R: Read> Read for Leash<R> {
+impl<R: Read> Read for BoundedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // What is read ahead may belong to records after this one.
-        if self.since.get() > ROW_BYTES_MAX + BUFFER {
+        if self.shared.since.get() > ROW_BYTES_MAX + BUFFER {
             return Err(io::Error::other(TOO_LONG));
         }
         loop {
             let count = self.inner.read(buffer)?;
-            if count == 0 && self.all.get().is_none() && !buffer.is_empty() {
+            if count == 0 && self.shared.all.get().is_none() && !buffer.is_empty() {
                 self.count += 1;
                 if self.last == b'\n' {
-                    self.all.set(Some(self.count));
+                    self.shared.all.set(Some(self.count));
+                } else {
+                    self.shared.ends_in_mid_line.set(true);
                 }
                 buffer[0] = b'\n';
                 self.last = b'\n';
@@ -67,14 +99,14 @@ impl<R: Read> Read for Leash<R> {
             let kept = self.with_line_feeds(&mut buffer[..count]);
             self.count += kept as u64;
             if kept > 0 || count == 0 {
-                self.since.set(self.since.get() + kept);
+                self.shared.since.set(self.shared.since.get() + kept);
                 return Ok(kept);
             }
         }
     }
 }
 
-impl<R> Leash<R> {
+impl<R> BoundedReader<R> {
     /// Rewrites CRLF and lone CR to LF in place; answers how many bytes are left.
     fn with_line_feeds(&mut self, bytes: &mut [u8]) -> usize {
         let mut kept = 0;
@@ -84,6 +116,7 @@ impl<R> Leash<R> {
             self.after_return = byte == b'\r';
             if !is_second {
                 bytes[kept] = if byte == b'\r' { b'\n' } else { byte };
+                self.follow_quotes(bytes[kept]);
                 kept += 1;
             }
         }
@@ -92,30 +125,83 @@ impl<R> Leash<R> {
         }
         kept
     }
+
+    fn follow_quotes(&mut self, byte: u8) {
+        let ends_field = byte == self.delimiter || byte == b'\n';
+        self.quote = match (self.quote, byte) {
+            (Quote::Inside, b'"') => Quote::Closing,
+            (Quote::Inside, _) => Quote::Inside,
+            (Quote::FieldStart | Quote::Closing, b'"') => Quote::Inside,
+            _ if ends_field => Quote::FieldStart,
+            (Quote::Closing, _) => {
+                let mut stray = self.shared.stray.borrow_mut();
+                if stray.back() != Some(&self.line) {
+                    stray.push_back(self.line);
+                }
+                Quote::Plain
+            }
+            _ => Quote::Plain,
+        };
+        if byte == b'\n' {
+            self.line += 1;
+        }
+    }
 }
 
-impl<R: Read> CsvRows<R> {
+impl<R: BufRead> CsvRows<R> {
     /// Reads the header.
-    pub(crate) fn open(inner: R) -> Result<Self, Fault> {
-        let since = Rc::new(Cell::new(0));
-        let all = Rc::new(Cell::new(None));
-        let (handed, whole) = (since.clone(), all.clone());
-        let leash = Leash { inner, since: handed, all: whole, count: 0, after_return: false, last: b'\n' };
-        let reader =
-            ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(BUFFER).from_reader(leash);
-        let record = ByteRecord::new();
-        let mut rows = Self { reader, record, since, all, places: [None; COLUMNS.len()], width: 0 };
+    pub(crate) fn open(mut inner: R, dialect: &Dialect) -> Result<Self, Fault> {
+        let broken = |error: io::Error| Fault::row(1, format!("cannot be read: {error}"));
+        let mut lines_above = 0;
+        for _ in 0..dialect.skip_lines {
+            lines_above += u64::from(skip_line(&mut inner).map_err(broken)?);
+        }
+        if let Some(separator) = separator_line(inner.fill_buf().map_err(broken)?) {
+            if dialect.delimiter != Some(separator) {
+                let character = char::from(separator);
+                let reason = format!(
+                    "is a spreadsheet's line that names the separator: give --delimiter {character:?} to say the same"
+                );
+                return Err(Fault::new(lines_above + 1, "header", reason));
+            }
+            lines_above += u64::from(skip_line(&mut inner).map_err(broken)?);
+        }
+        let shared = Rc::new(Shared::default());
+        let delimiter = dialect.delimiter.unwrap_or(COMMA);
+        let bounded = BoundedReader {
+            inner,
+            shared: shared.clone(),
+            delimiter,
+            count: 0,
+            line: 1,
+            quote: Quote::FieldStart,
+            after_return: false,
+            last: b'\n',
+        };
+        let mut builder = ReaderBuilder::new();
+        builder.has_headers(false).flexible(true).delimiter(delimiter).buffer_capacity(BUFFER);
+        let reader = builder.from_reader(bounded);
+        let may_be_wider = dialect.ignore_unknown_columns;
+        let (record, columns) = (ByteRecord::new(), Columns::default());
+        let mut rows = Self { reader, record, shared, columns, lines_above, may_be_wider };
         if !rows.read()? {
             return Err(Fault::row(1, "the file is empty; a header row with column names is needed"));
         }
-        let names: Vec<String> = rows
-            .record
-            .iter()
-            .map(|name| String::from_utf8_lossy(name).trim().to_ascii_lowercase())
-            .collect();
-        rows.places = places(&names)?;
-        rows.width = names.len();
+        let line = rows.line();
+        let names: Vec<String> =
+            rows.record.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        rows.columns = header::columns(line, &names, dialect)?;
         Ok(rows)
+    }
+
+    /// Columns that are passed over.
+    pub(crate) fn ignored(&self) -> &[String] {
+        &self.columns.ignored
+    }
+
+    /// Whether the file ended without a line end.
+    pub(crate) fn ends_in_mid_line(&self) -> bool {
+        self.shared.ends_in_mid_line.get()
     }
 
     /// The next row's line and values; a fault for a row that is out of shape. `None` at the end.
@@ -124,26 +210,66 @@ impl<R: Read> CsvRows<R> {
             return Ok(None);
         }
         let line = self.line();
-        if self.record.len() != self.width {
-            let reason = format!("has {} fields where the header has {}", self.record.len(), self.width);
+        if let Some(reason) = self.out_of_shape() {
             return Ok(Some((line, Err(Fault::row(line, reason)))));
-        }
-        if self.record.as_slice().len() > ROW_BYTES_MAX {
-            return Ok(Some((line, Err(Fault::row(line, format!("is longer than {ROW_BYTES_MAX} bytes"))))));
         }
         let value = |place: Option<usize>| match place.and_then(|place| self.record.get(place)) {
             None => Value::Missing,
             Some(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => Value::Text(Cow::Borrowed(text)),
-                Err(_) => Value::Bad("is not UTF-8 text"),
+                Err(_) => {
+                    Value::Bad("is not UTF-8 text: name the file's encoding by --encoding, like windows-1252")
+                }
             },
         };
-        Ok(Some((line, Ok(self.places.map(value)))))
+        Ok(Some((line, Ok(self.columns.places.map(value)))))
+    }
+
+    fn out_of_shape(&self) -> Option<String> {
+        let (width, columns) = (self.record.len(), self.columns.width);
+        let is_wider = width > columns && self.record.iter().skip(columns).any(|value| !value.is_empty());
+        let fits = width == columns || self.may_be_wider && width > columns && !is_wider;
+        if self.has_stray_text() {
+            return Some(
+                "has text behind a closing quote: a quote inside a value is written twice".to_owned(),
+            );
+        }
+        if self.record.len() == 1 && self.record.get(0) == Some(b"\x1a") {
+            return Some(
+                "is a Ctrl-Z, an end mark of old programs: remove the line, or give --skip-bad".to_owned(),
+            );
+        }
+        if self.record.iter().all(|value| value.trim_ascii().is_empty()) {
+            return Some("is empty in every column: remove the line, or give --skip-bad".to_owned());
+        }
+        if !fits {
+            let hint = if is_wider || width < columns {
+                ""
+            } else {
+                "; --ignore-unknown-columns passes empty ones over"
+            };
+            let fields = if width == 1 { "field" } else { "fields" };
+            return Some(format!("has {width} {fields} where the header has {columns}{hint}"));
+        }
+        let is_long = self.record.as_slice().len() > ROW_BYTES_MAX;
+        is_long.then(|| format!("is longer than {ROW_BYTES_MAX} bytes"))
+    }
+
+    /// Whether a line of this record is among the stray ones; forgets those up to its end.
+    fn has_stray_text(&self) -> bool {
+        let end = self.reader.position().line().saturating_sub(1);
+        let mut stray = self.shared.stray.borrow_mut();
+        let mut found = false;
+        while stray.front().is_some_and(|line| *line <= end) {
+            stray.pop_front();
+            found = true;
+        }
+        found
     }
 
     /// Where the record began: each of its lines has ended by now. (Its own position is before empty lines.)
     fn line(&self) -> u64 {
-        self.reader.position().line().saturating_sub(self.breaks() + 1)
+        self.lines_above + self.reader.position().line().saturating_sub(self.breaks() + 1)
     }
 
     /// Line breaks inside the record's values.
@@ -153,7 +279,7 @@ impl<R: Read> CsvRows<R> {
     }
 
     fn read(&mut self) -> Result<bool, Fault> {
-        let line = self.reader.position().line();
+        let line = self.lines_above + self.reader.position().line();
         let read =
             self.reader.read_byte_record(&mut self.record).map_err(|error| match error.into_kind() {
                 csv::ErrorKind::Io(error) if error.to_string() == TOO_LONG => {
@@ -162,40 +288,46 @@ impl<R: Read> CsvRows<R> {
                 csv::ErrorKind::Io(error) => Fault::row(line, format!("cannot be read: {error}")),
                 other => Fault::row(line, format!("is no CSV: {other:?}")),
             })?;
-        self.since.set(0);
-        if read && self.all.get() == Some(self.reader.position().byte()) {
-            let line = self.reader.position().line().saturating_sub(self.breaks());
+        self.shared.since.set(0);
+        if read && self.shared.all.get() == Some(self.reader.position().byte()) {
+            let line = self.lines_above + self.reader.position().line().saturating_sub(self.breaks());
             return Err(Fault::row(line, "has a quote that is not closed before the file ends"));
         }
         Ok(read)
     }
 }
 
-/// Where each column stands; every name must be known, because a misspelt `status` would charge what is paid.
-fn places(names: &[String]) -> Result<[Option<usize>; COLUMNS.len()], Fault> {
-    let mut places = [None; COLUMNS.len()];
-    let mut mistakes = Vec::new();
-    for (at, name) in names.iter().enumerate() {
-        match COLUMNS.iter().position(|column| column == name) {
-            None => mistakes.push(format!("{} is no column", shown(name))),
-            Some(column) if places[column].is_some() => mistakes.push(format!("{name} stands twice")),
-            Some(column) => places[column] = Some(at),
+/// Passes over one line, whatever ends it; `false` at the end of the file.
+fn skip_line(inner: &mut impl BufRead) -> io::Result<bool> {
+    let mut has_begun = false;
+    loop {
+        let bytes = inner.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(has_begun);
         }
+        has_begun = true;
+        let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
+            let count = bytes.len();
+            inner.consume(count);
+            continue;
+        };
+        let is_return = bytes[end] == b'\r';
+        inner.consume(end + 1);
+        if is_return && inner.fill_buf()?.first() == Some(&b'\n') {
+            inner.consume(1);
+        }
+        return Ok(true);
     }
-    let missing = |at: usize| places[at].is_none();
-    mistakes.extend(
-        (0..COLUMNS_REQUIRED).filter(|at| missing(*at)).map(|at| format!("{} is missing", COLUMNS[at])),
-    );
-    if mistakes.is_empty() {
-        return Ok(places);
+}
+
+/// The character of a first line `sep=;`, which spreadsheets write and read.
+pub(crate) fn separator_line(start: &[u8]) -> Option<u8> {
+    let line = start.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
+    let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
+    match line {
+        [s, e, p, b'=', separator] if [*s, *e, *p].eq_ignore_ascii_case(b"sep") => Some(*separator),
+        _ => None,
     }
-    let hint = match names {
-        [first, ..] if first.contains('\0') => " (save the file as UTF-8)",
-        [_] => " (fields are separated by commas)",
-        _ => "",
-    };
-    let columns = COLUMNS.join(", ");
-    Err(Fault::new(1, "header", format!("{}; the columns are {columns}{hint}", mistakes.join(", "))))
 }
 
 #[cfg(test)]
@@ -207,7 +339,7 @@ mod tests {
     /// Lines and first columns, or the fault, of each row.
     fn read(file: impl AsRef<[u8]>) -> Vec<(u64, Result<String, Fault>)> {
         let file = file.as_ref();
-        let mut rows = CsvRows::open(file).unwrap();
+        let mut rows = CsvRows::open(file, &Dialect::default()).unwrap();
         let mut all = Vec::new();
         loop {
             match rows.next() {
@@ -243,8 +375,11 @@ mod tests {
 
     #[test]
     fn columns_may_stand_in_any_order() {
-        let mut rows =
-            CsvRows::open(&b"amount,status,currency,reference,customer_id\n1,PAID,EUR,I1,7\n"[..]).unwrap();
+        let mut rows = CsvRows::open(
+            &b"amount,status,currency,reference,customer_id\n1,PAID,EUR,I1,7\n"[..],
+            &Dialect::default(),
+        )
+        .unwrap();
         let (_, values) = rows.next().unwrap().unwrap();
         let expected = ["I1", "7", "EUR", "1", "PAID"].map(|text| Value::Text(Cow::Borrowed(text)));
         assert_eq!(values.unwrap(), expected);
@@ -252,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_header_with_mistakes_names_all_of_them() {
-        let reason = |file: &str| CsvRows::open(file.as_bytes()).unwrap_err().reason;
+        let reason = |file: &str| CsvRows::open(file.as_bytes(), &Dialect::default()).err().unwrap().reason;
         let several = reason("reference,customer_id,stauts,reference\n");
         for part in
             ["\"stauts\" is no column", "reference stands twice", "currency is missing", "amount is missing"]
@@ -271,7 +406,7 @@ mod tests {
         let rows = read(file);
         assert_eq!(rows[0].1.as_ref().unwrap_err().reason, "has 2 fields where the header has 4");
         assert_eq!(rows[1].1.as_ref().unwrap_err().line, 3);
-        assert_eq!(rows[2].1.as_ref().unwrap(), "Bad(\"is not UTF-8 text\")");
+        assert!(rows[2].1.as_ref().unwrap().starts_with("Bad(\"is not UTF-8 text"), "{rows:?}");
         assert_eq!(rows[3], (5, text("good")));
     }
 
@@ -304,9 +439,51 @@ mod tests {
             assert_eq!(fault.line, line, "{rest:?}: {fault:?}");
             assert!(fault.reason.contains("not closed before"), "{rest:?}: {fault:?}");
         }
-        assert_eq!(CsvRows::open(&b"reference,\"customer"[..]).unwrap_err().line, 1);
+        assert_eq!(CsvRows::open(&b"reference,\"customer"[..], &Dialect::default()).err().unwrap().line, 1);
         assert_eq!(read(format!("{HEADER}\"x\n\",1,EUR,1")), [(2, text("x\n"))]);
         assert_eq!(read(format!("{HEADER}I1,1,EUR,\"x\n\"\n")), [(2, text("I1"))]);
+    }
+
+    #[test]
+    fn text_behind_a_closing_quote_is_a_fault_of_its_row_alone() {
+        let file = format!(
+            "{HEADER}\"a\"\"b\",1,EUR,1\nmid\"dle,1,EUR,1\n\"abc\"x,1,EUR,1\r\n\"x\ny\" ,1,EUR,1\nlast,1,EUR,1\n"
+        );
+        let rows = read(file);
+        let good: Vec<_> = rows.iter().map(|(line, row)| (*line, row.is_ok())).collect();
+        assert_eq!(good, [(2, true), (3, true), (4, false), (5, false), (7, true)], "{rows:?}");
+        assert_eq!(rows[1].1, text("mid\"dle"));
+        assert!(rows[2].1.as_ref().unwrap_err().reason.contains("written twice"));
+    }
+
+    #[test]
+    fn lines_above_the_header_and_the_separator_line_are_passed_over_and_counted() {
+        let read = |file: &str, profile: &str| {
+            let mut rows = CsvRows::open(file.as_bytes(), &super::super::settings::dialect(profile))
+                .map_err(|fault| fault.reason)?;
+            let row = rows.next().unwrap().map(|(line, row)| (line, row.is_ok()));
+            Ok::<_, String>(row)
+        };
+        let rows = HEADER.replace(',', ";") + "a;1;EUR;1\n";
+        assert_eq!(read(&format!("sep=;\r\n{rows}"), "delimiter = ';'"), Ok(Some((3, true))));
+        assert_eq!(read(&format!("\"sep=;\"\r{rows}"), "delimiter = ';'"), Ok(Some((3, true))));
+        assert_eq!(
+            read(&format!("x\r\ny\r\n{rows}"), "delimiter = ';'\nskip-lines = 2"),
+            Ok(Some((4, true)))
+        );
+        assert!(read(&format!("sep=;\n{rows}"), "").unwrap_err().contains("--delimiter ';'"));
+        assert!(read(&format!("sep=\t\n{rows}"), "delimiter = ';'").unwrap_err().contains("'\\t'"));
+        assert!(read("x\n", "skip-lines = 5").unwrap_err().contains("is empty"));
+    }
+
+    #[test]
+    fn a_file_without_a_last_line_end_is_noticed() {
+        for (end, expected) in [("", true), ("\n", false), ("\r\n", false), ("\r", false)] {
+            let file = format!("{HEADER}I1,1,EUR,1{end}");
+            let mut rows = CsvRows::open(file.as_bytes(), &Dialect::default()).unwrap();
+            while rows.next().unwrap().is_some() {}
+            assert_eq!(rows.ends_in_mid_line(), expected, "{end:?}");
+        }
     }
 
     /// Whatever a file holds: no panic, and it ends.
@@ -314,15 +491,17 @@ mod tests {
     fn fuzz_csv_files() {
         let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/src/import/corpus");
         harness::fuzz::Corpus::read("files to import", corpus).run(|input| {
-            if let Ok(mut rows) = CsvRows::open(input) {
+            if let Ok(mut rows) = CsvRows::open(input, &Dialect::default()) {
                 while let Ok(Some((line, values))) = rows.next() {
-                    let _row = values.map(|values| crate::import::row::row(line, &values));
+                    let place = super::super::row::Place { line, index: None };
+                    let _row =
+                        values.map(|values| super::super::row::judge(place, &values, &Dialect::default()));
                 }
             }
-            let mut pieces = crate::import::json::ArrayRows::new(input);
-            while let Ok(Some(piece)) = pieces.next() {
-                let _row =
-                    crate::import::json::values(&piece).map(|values| crate::import::row::row(1, &values));
+            let start: super::super::file::Start = Box::new(std::io::Cursor::new(input.to_vec()));
+            let mut elements = super::super::json::ArrayRows::new(start, &Dialect::default());
+            while let Ok(Some(element)) = elements.next() {
+                let _values = element.values();
             }
         });
     }

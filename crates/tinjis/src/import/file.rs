@@ -1,15 +1,17 @@
-//! A file as rows, whatever its format, and how far it has been read; opened once for each pass.
+//! A file as rows, whatever its format and encoding, and how far it has been read; opened once for each pass.
 //! Must not know billing.
 
-use std::cell::Cell;
 use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::csv::CsvRows;
-use super::json::{self, ArrayRows, NdjsonRows, Piece};
-use super::row::{self, Fault, Row};
+use super::encoding;
+use super::json::{ArrayRows, NdjsonRows, Parsed};
+use super::row::{self, Fault, Judged, Place};
+use super::settings::Dialect;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,22 +36,13 @@ impl Format {
     }
 }
 
-/// The next thing in a file.
-#[derive(Debug)]
-pub(crate) enum Item {
-    /// A row that is right by itself.
-    Row(Row),
-    /// A row that is not.
-    Bad(Vec<Fault>),
-}
-
 /// Bytes read so far; shared with whoever shows progress.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct BytesRead(Rc<Cell<u64>>);
+pub(crate) struct BytesRead(Arc<AtomicU64>);
 
 impl BytesRead {
     pub(crate) fn so_far(&self) -> u64 {
-        self.0.get()
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -63,23 +56,21 @@ pub(crate) struct Counted {
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
-        self.count.0.set(self.count.0.get() + count as u64);
+        self.count.0.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
     }
 }
 
+/// A file's text in UTF-8, without a byte order mark.
+pub(crate) type Start = Box<dyn BufRead + Send>;
+
 /// A file's rows.
-#[derive(Debug)]
 pub(crate) enum Rows {
     Csv(Box<CsvRows<Start>>),
-    Json(ArrayRows<Start>),
+    Json(ArrayRows),
     Ndjson(NdjsonRows<Start>),
 }
 
-/// A buffered file without the byte order mark that some editors put first.
-pub(crate) type Start = BufReader<Counted>;
-
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const BUFFER: usize = 64 * 1024;
 
 /// What tells that a file is still the same.
@@ -96,7 +87,6 @@ impl From<&Metadata> for Identity {
 }
 
 /// An open file.
-#[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) rows: Result<Rows, Fault>,
     pub(crate) identity: Identity,
@@ -104,7 +94,7 @@ pub(crate) struct Opened {
 }
 
 /// Opens a file. The inner result is what is wrong with its beginning.
-pub(crate) fn open(path: &Path, format: Format) -> io::Result<Opened> {
+pub(crate) fn open(path: &Path, format: Format, dialect: &Dialect) -> io::Result<Opened> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -112,40 +102,54 @@ pub(crate) fn open(path: &Path, format: Format) -> io::Result<Opened> {
     }
     let identity = Identity::from(&metadata);
     let read = BytesRead::default();
-    let mut start = BufReader::with_capacity(BUFFER, Counted { file, count: read.clone() });
-    if start.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
-        start.consume(BYTE_ORDER_MARK.len());
-    }
-    let rows = match format {
-        Format::Csv => CsvRows::open(start).map(|rows| Rows::Csv(Box::new(rows))),
-        Format::Json => Ok(Rows::Json(ArrayRows::new(start))),
-        Format::Ndjson => Ok(Rows::Ndjson(NdjsonRows::new(start))),
-    };
+    let counted = BufReader::with_capacity(BUFFER, Counted { file, count: read.clone() });
+    let rows = encoding::utf8(counted, dialect)?.and_then(|start| {
+        Ok(match format {
+            Format::Csv => Rows::Csv(Box::new(CsvRows::open(start, dialect)?)),
+            Format::Json => Rows::Json(ArrayRows::new(start, dialect)),
+            Format::Ndjson => Rows::Ndjson(NdjsonRows::new(start, dialect)),
+        })
+    });
     Ok(Opened { rows, identity, read })
 }
 
 impl Rows {
     /// The next row; a fault when the file cannot be read on.
-    pub(crate) fn next(&mut self) -> Result<Option<Item>, Fault> {
-        match self {
+    pub(crate) fn next(&mut self, dialect: &Dialect) -> Result<Option<Judged>, Fault> {
+        let parsed = match self {
             Self::Csv(rows) => {
                 let Some((line, values)) = rows.next()? else { return Ok(None) };
-                let row = values.map_err(|fault| vec![fault]).and_then(|values| row::row(line, &values));
-                Ok(Some(Item::of(row)))
+                return Ok(Some(match values {
+                    Ok(values) => row::judge(Place { line, index: None }, &values, dialect),
+                    Err(fault) => Judged::Bad { faults: vec![fault], reference: None },
+                }));
             }
-            Self::Json(rows) => Ok(rows.next()?.map(|piece| Item::of_json(&piece))),
-            Self::Ndjson(rows) => Ok(rows.next()?.map(|piece| Item::of_json(&piece))),
+            Self::Json(rows) => rows.next()?,
+            Self::Ndjson(rows) => rows.next()?,
+        };
+        Ok(parsed.map(|parsed| judge(&parsed, dialect)))
+    }
+
+    /// Columns that were passed over.
+    pub(crate) fn ignored(&self) -> &[String] {
+        match self {
+            Self::Csv(rows) => rows.ignored(),
+            Self::Json(_) | Self::Ndjson(_) => &[],
+        }
+    }
+
+    /// Whether a CSV file ended within its last line, as one does that was cut off.
+    pub(crate) fn ends_in_mid_line(&self) -> bool {
+        match self {
+            Self::Csv(rows) => rows.ends_in_mid_line(),
+            Self::Json(_) | Self::Ndjson(_) => false,
         }
     }
 }
 
-impl Item {
-    fn of(row: Result<Row, Vec<Fault>>) -> Self {
-        row.map_or_else(Self::Bad, Self::Row)
-    }
-
-    fn of_json(piece: &Piece) -> Self {
-        let values = json::values(piece).map_err(|fault| vec![fault]);
-        Self::of(values.and_then(|values| row::row(piece.line, &values)))
+fn judge(parsed: &Parsed, dialect: &Dialect) -> Judged {
+    match parsed.values() {
+        Ok(values) => row::judge(parsed.place, &values, dialect),
+        Err(fault) => Judged::Bad { faults: vec![fault], reference: None },
     }
 }

@@ -1,258 +1,72 @@
-//! JSON arrays and NDJSON, an object at a time: cut by a scanner that knows strings and brackets, so that one bad
-//! object is one bad row. Must not know what a value means.
+//! JSON arrays, also one inside an object, and NDJSON: an object at a time, in bounded memory. An array is read by a
+//! streaming visitor on a thread of its own, since a visitor pushes and an import pulls. Must not know what a value means.
 
 use std::borrow::Cow;
-use std::io::{BufRead, Read};
+use std::cell::Cell;
+use std::fmt;
+use std::io::{self, BufRead, Read};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use serde::Deserialize;
+use billing::import_row::{FIELDS, ROW_BYTES_MAX};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::row::{COLUMNS, Fault, ROW_BYTES_MAX, Value, Values};
+use super::file::Start;
+use super::row::{Fault, Place, Value, Values, shown};
+use super::settings::Dialect;
 
-/// One object's text and where it began.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) line: u64,
-    /// `None` when it was longer than [`ROW_BYTES_MAX`].
-    pub(crate) text: Option<Vec<u8>>,
-}
+/// Elements that are read ahead of the import; each is at most as long as a row may be.
+const AHEAD_MAX: usize = 64;
 
-/// Lines of NDJSON; empty ones are passed over.
+/// The longest element that holds fields which are passed over.
+const WIDE_ELEMENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// What the reader ends an element over the limit with.
+const TOO_LONG: &str = "is too long";
+
+/// One object's fields, each as it came.
 #[derive(Debug)]
-pub(crate) struct NdjsonRows<R> {
-    inner: R,
-    line: u64,
-    is_empty: bool,
+pub(crate) struct Parsed {
+    pub(crate) place: Place,
+    fields: Result<Fields, Fault>,
 }
 
-impl<R: BufRead> NdjsonRows<R> {
-    pub(crate) fn new(inner: R) -> Self {
-        Self { inner, line: 0, is_empty: true }
-    }
+type Raw = [Option<Box<RawValue>>; FIELDS.len()];
 
-    pub(crate) fn next(&mut self) -> Result<Option<Piece>, Fault> {
-        loop {
-            self.line += 1;
-            let line = self.line;
-            let fault = |error| Fault::row(line, format!("cannot be read: {error}"));
-            let mut text = Vec::new();
-            let limit = ROW_BYTES_MAX as u64 + 1;
-            let count = (&mut self.inner).take(limit).read_until(b'\n', &mut text).map_err(fault)?;
-            if count == 0 && self.is_empty {
-                return Err(Fault::row(1, "the file is empty; an object a line is needed"));
-            }
-            if count == 0 {
-                return Ok(None);
-            }
-            self.is_empty &= text.iter().all(u8::is_ascii_whitespace);
-            if count > ROW_BYTES_MAX && text.last() != Some(&b'\n') {
-                self.is_empty = false;
-                self.inner.skip_until(b'\n').map_err(fault)?;
-                return Ok(Some(Piece { line, text: None }));
-            }
-            if !text.iter().all(u8::is_ascii_whitespace) {
-                return Ok(Some(Piece { line, text: Some(text) }));
-            }
+/// The fields that are needed, and what was wrong with the others.
+#[derive(Debug)]
+struct Fields {
+    raw: Raw,
+    mistake: Option<String>,
+}
+
+impl Parsed {
+    /// The values of one object.
+    pub(crate) fn values(&self) -> Result<Values<'_>, Fault> {
+        let Fields { raw, mistake } = self.fields.as_ref().map_err(Clone::clone)?;
+        if let Some(mistake) = mistake {
+            let reference = raw[0].as_deref().map(|raw| value(raw.get(), true));
+            let reference = reference.and_then(|value| match value {
+                Value::Text(text) => Some(text.into_owned()),
+                _ => None,
+            });
+            return Err(Fault::row(self.place.line, mistake.clone()).at(self.place.index, reference));
         }
-    }
-}
-
-/// Elements of one JSON array.
-#[derive(Debug)]
-pub(crate) struct ArrayRows<R> {
-    inner: R,
-    line: u64,
-    /// Bytes of this line so far.
-    column: u64,
-    place: Place,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Start,
-    /// After `[`: an element or the end.
-    First,
-    /// After a comma: an element.
-    Next,
-    End,
-}
-
-/// A scanner's state inside an element.
-#[derive(Default)]
-struct Inside {
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
-    is_begun: bool,
-    /// Nothing more can be of it.
-    is_over: bool,
-}
-
-impl Inside {
-    /// Whether this byte can only be of another element, so that a comma is missing before it.
-    fn is_astray(&self, byte: u8) -> bool {
-        let begins = self.is_begun && matches!(byte, b'"' | b'[' | b'{');
-        let follows = self.is_over && !byte.is_ascii_whitespace() && !matches!(byte, b',' | b']');
-        self.depth == 0 && !self.in_string && (begins || follows)
-    }
-
-    /// Whether this byte ends the element (and is not of it).
-    fn is_end(&mut self, byte: u8) -> bool {
-        self.is_begun = true;
-        if self.in_string {
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' => self.escaped = true,
-                b'"' => {
-                    self.in_string = false;
-                    self.is_over = self.depth == 0;
+        let mut field = 0;
+        Ok(raw.each_ref().map(|raw| {
+            let may_be_number = matches!(FIELDS[field], "reference" | "customer_id" | "amount" | "status");
+            field += 1;
+            match raw.as_deref().map(RawValue::get) {
+                None => Value::Missing,
+                // Some tools tell by a switch whether an invoice is void.
+                Some(switch @ ("true" | "false")) if FIELDS[field - 1] == "status" => {
+                    Value::Text(switch.into())
                 }
-                _ => {}
+                Some(raw) => value(raw, may_be_number),
             }
-            return false;
-        }
-        match byte {
-            b',' | b']' if self.depth == 0 => return true,
-            b'"' => self.in_string = true,
-            b'[' | b'{' => self.depth += 1,
-            b']' | b'}' => {
-                self.depth = self.depth.saturating_sub(1);
-                self.is_over = self.depth == 0;
-            }
-            _ => self.is_over |= self.depth == 0 && byte.is_ascii_whitespace(),
-        }
-        false
+        }))
     }
-}
-
-impl<R: BufRead> ArrayRows<R> {
-    pub(crate) fn new(inner: R) -> Self {
-        Self { inner, line: 1, column: 0, place: Place::Start }
-    }
-
-    pub(crate) fn next(&mut self) -> Result<Option<Piece>, Fault> {
-        if self.place == Place::Start {
-            match self.after_space()? {
-                Some(b'[') => self.place = Place::First,
-                _ => return Err(self.fault("a JSON file must be an array: [ is expected here")),
-            }
-        }
-        if self.place == Place::End {
-            return Ok(None);
-        }
-        let line_before = self.line;
-        match self.after_space()? {
-            Some(b']') if self.place == Place::First => self.end(),
-            Some(b']' | b',') => Err(self.fault("an element is missing here")),
-            Some(first) => self.element(first),
-            None => Err(Fault::row(line_before, "the file ends in the middle of the array")),
-        }
-    }
-
-    /// The element that begins with this byte, and what follows it.
-    fn element(&mut self, first: u8) -> Result<Option<Piece>, Fault> {
-        let line = self.line;
-        let mut inside = Inside::default();
-        let mut text = Vec::new();
-        let mut length = 0;
-        let mut byte = first;
-        while !inside.is_end(byte) {
-            length += 1;
-            if length <= ROW_BYTES_MAX {
-                text.push(byte);
-            }
-            byte = self
-                .byte()?
-                .ok_or_else(|| Fault::row(line, "the file ends in the middle of this element"))?;
-            if inside.is_astray(byte) {
-                let column = format!("byte {}", self.column);
-                return Err(Fault::new(self.line, column, "a comma or ] is expected here"));
-            }
-        }
-        if byte == b']' {
-            self.end()?;
-        } else {
-            self.place = Place::Next;
-        }
-        let text = (length <= ROW_BYTES_MAX).then_some(text);
-        Ok(Some(Piece { line, text }))
-    }
-
-    fn end(&mut self) -> Result<Option<Piece>, Fault> {
-        self.place = Place::End;
-        match self.after_space()? {
-            None => Ok(None),
-            Some(_) => Err(self.fault("the array has ended, but the file goes on")),
-        }
-    }
-
-    fn after_space(&mut self) -> Result<Option<u8>, Fault> {
-        loop {
-            match self.byte()? {
-                Some(byte) if byte.is_ascii_whitespace() => {}
-                other => return Ok(other),
-            }
-        }
-    }
-
-    fn byte(&mut self) -> Result<Option<u8>, Fault> {
-        let line = self.line;
-        let buffer =
-            self.inner.fill_buf().map_err(|error| Fault::row(line, format!("cannot be read: {error}")))?;
-        let byte = buffer.first().copied();
-        if byte.is_some() {
-            self.inner.consume(1);
-        }
-        self.column += 1;
-        if byte == Some(b'\n') {
-            self.line += 1;
-            self.column = 0;
-        }
-        Ok(byte)
-    }
-
-    fn fault(&self, reason: &str) -> Fault {
-        Fault::row(self.line, reason)
-    }
-}
-
-/// The fields as they came. Unknown ones are refused, because a misspelt `status` would charge what is paid.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Fields<'a> {
-    #[serde(borrow, default)]
-    reference: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    customer_id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    currency: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    amount: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    status: Option<&'a RawValue>,
-}
-
-/// The values of one object.
-pub(crate) fn values(piece: &Piece) -> Result<Values<'_>, Fault> {
-    let line = piece.line;
-    let Some(text) = &piece.text else {
-        return Err(Fault::row(line, format!("is longer than {ROW_BYTES_MAX} bytes")));
-    };
-    if text.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Fault::row(line, "must be a JSON object"));
-    }
-    let fields: Fields<'_> = serde_json::from_slice(text).map_err(|error| {
-        let said = error.to_string();
-        let what = said.split(" at line ").next().unwrap_or(&said);
-        let below = u64::try_from(error.line().saturating_sub(1)).unwrap_or_default();
-        Fault::new(line + below, format!("byte {}", error.column()), what)
-    })?;
-    let all = [fields.reference, fields.customer_id, fields.currency, fields.amount, fields.status];
-    let mut at = COLUMNS.iter();
-    Ok(all.map(|raw| {
-        let may_be_number = matches!(at.next(), Some(&("customer_id" | "amount")));
-        raw.map_or(Value::Missing, |raw| value(raw.get(), may_be_number))
-    }))
 }
 
 fn value(raw: &str, may_be_number: bool) -> Value<'_> {
@@ -262,136 +76,497 @@ fn value(raw: &str, may_be_number: bool) -> Value<'_> {
             Err(_) => Value::Bad("is no text"),
         },
         Some(b'n') => Value::Missing,
-        Some(b'0'..=b'9' | b'-') if may_be_number => Value::Text(Cow::Borrowed(raw)),
+        Some(b'0'..=b'9' | b'-') if may_be_number => Value::Number(Cow::Borrowed(raw)),
         _ if may_be_number => Value::Bad("must be text or a number"),
         _ => Value::Bad("must be text"),
     }
 }
 
+/// What the visitors need to know of the dialect.
+#[derive(Clone, Debug)]
+struct Names {
+    sources: [Option<String>; FIELDS.len()],
+    ignore_unknown: bool,
+    records: Option<String>,
+}
+
+impl Names {
+    fn of(dialect: &Dialect) -> Self {
+        let mut field = 0;
+        let sources = [(); FIELDS.len()].map(|()| {
+            field += 1;
+            dialect.source(field - 1).map(str::to_owned)
+        });
+        let Dialect { ignore_unknown_columns, records, .. } = dialect;
+        Self { sources, ignore_unknown: *ignore_unknown_columns, records: records.clone() }
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        let known: Vec<&str> = self.sources.iter().flatten().map(String::as_str).collect();
+        let known = known.join(", ");
+        format!(
+            "unknown field {}: the fields are {known}; --map names others, --ignore-unknown-columns passes the rest over",
+            shown(name)
+        )
+    }
+}
+
+/// Reads one object. Unknown fields are mistakes, because a misspelt `status` would charge what is paid.
+struct ObjectSeed<'a>(&'a Names);
+
+impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
+    type Value = Fields;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Fields, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ObjectSeed<'_> {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object for each row")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Fields { raw: Raw::default(), mistake: None };
+        while let Some(name) = map.next_key::<String>()? {
+            let at = self.0.sources.iter().position(|source| source.as_deref() == Some(name.as_str()));
+            match at {
+                Some(at) if fields.raw[at].is_none() => {
+                    fields.raw[at] = Some(map.next_value()?);
+                    continue;
+                }
+                Some(_) => _ = fields.mistake.get_or_insert(format!("duplicate field {}", shown(&name))),
+                None if self.0.ignore_unknown => {}
+                None => _ = fields.mistake.get_or_insert_with(|| self.0.unknown(&name)),
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(fields)
+    }
+}
+
+/// Lines of NDJSON; empty ones are passed over.
+pub(crate) struct NdjsonRows<R> {
+    inner: R,
+    names: Names,
+    line: u64,
+    is_empty: bool,
+}
+
+impl<R: BufRead> NdjsonRows<R> {
+    pub(crate) fn new(inner: R, dialect: &Dialect) -> Self {
+        Self { inner, names: Names::of(dialect), line: 0, is_empty: true }
+    }
+
+    pub(crate) fn next(&mut self) -> Result<Option<Parsed>, Fault> {
+        loop {
+            self.line += 1;
+            let line = self.line;
+            let fault = |error| Fault::row(line, format!("cannot be read: {error}"));
+            let mut text = Vec::new();
+            let max = self.names.element_bytes_max();
+            let count = (&mut self.inner).take(max as u64 + 1).read_until(b'\n', &mut text).map_err(fault)?;
+            if count == 0 && self.is_empty {
+                return Err(Fault::row(1, "the file is empty; an object a line is needed"));
+            }
+            if count == 0 {
+                return Ok(None);
+            }
+            let is_blank = text.iter().all(u8::is_ascii_whitespace);
+            self.is_empty &= is_blank;
+            if count > max && text.last() != Some(&b'\n') {
+                self.is_empty = false;
+                self.inner.skip_until(b'\n').map_err(fault)?;
+                return Ok(Some(self.parsed(Err(Fault::row(line, format!("is longer than {max} bytes"))))));
+            }
+            if !is_blank {
+                let fields = self.names.object(line, &text);
+                return Ok(Some(self.parsed(fields)));
+            }
+        }
+    }
+
+    fn parsed(&self, fields: Result<Fields, Fault>) -> Parsed {
+        Parsed { place: Place { line: self.line, index: None }, fields }
+    }
+}
+
+impl Names {
+    fn element_bytes_max(&self) -> usize {
+        if self.ignore_unknown { WIDE_ELEMENT_BYTES_MAX } else { ROW_BYTES_MAX }
+    }
+
+    /// The object that one line is.
+    fn object(&self, line: u64, text: &[u8]) -> Result<Fields, Fault> {
+        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        let fields = ObjectSeed(self).deserialize(&mut deserializer);
+        fields.and_then(|fields| deserializer.end().map(|()| fields)).map_err(|error| {
+            let hint = match text.trim_ascii() {
+                [b'{', ..] if error.is_eof() => {
+                    ": an object stands on one line; objects over several lines are a JSON array, in [ ] and with commas"
+                }
+                [.., b'}', b','] => ": lines have no comma between them; with commas and [ ] it is a JSON array",
+                [b'[', ..] => ": an object a line is needed; name an array's file .json or give --format json",
+                [b'{', ..] => "",
+                _ => ": a JSON object is needed on each line",
+            };
+            Fault::new(line, format!("byte {}", error.column()), format!("{}{hint}", what(&error)))
+        })
+    }
+}
+
+/// What is wrong, without the place.
+fn what(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    said.split(" at line ").next().unwrap_or(&said).to_owned()
+}
+
+/// Elements of one JSON array.
+pub(crate) struct ArrayRows {
+    elements: Receiver<Result<Parsed, Fault>>,
+}
+
+impl ArrayRows {
+    pub(crate) fn new(start: Start, dialect: &Dialect) -> Self {
+        let names = Names::of(dialect);
+        let (sender, elements) = sync_channel(AHEAD_MAX);
+        // It ends with the file, with the first mistake, or when nobody receives any more.
+        std::thread::spawn(move || {
+            if let Err(fault) = read_array(start, &names, &sender) {
+                let _gone = sender.send(Err(fault));
+            }
+        });
+        Self { elements }
+    }
+
+    pub(crate) fn next(&mut self) -> Result<Option<Parsed>, Fault> {
+        self.elements.recv().ok().transpose()
+    }
+}
+
+/// Counts lines and refuses to feed an endless element. The parser takes a byte at a time, so that its place is known.
+struct PlacedReader {
+    inner: Start,
+    place: Rc<ReaderPlace>,
+}
+
+#[derive(Default)]
+struct ReaderPlace {
+    line: Cell<u64>,
+    /// Bytes since the last element began.
+    since: Cell<usize>,
+    max: usize,
+}
+
+impl Read for PlacedReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.place.since.get() > self.place.max {
+            return Err(io::Error::other(TOO_LONG));
+        }
+        let Some(first) = buffer.first_mut() else { return Ok(0) };
+        let Some(byte) = self.inner.fill_buf()?.first().copied() else { return Ok(0) };
+        self.inner.consume(1);
+        *first = byte;
+        self.place.since.set(self.place.since.get() + 1);
+        if byte == b'\n' {
+            self.place.line.set(self.place.line.get() + 1);
+        }
+        Ok(1)
+    }
+}
+
+fn read_array(
+    inner: Start,
+    names: &Names,
+    elements: &SyncSender<Result<Parsed, Fault>>,
+) -> Result<(), Fault> {
+    let max = names.element_bytes_max();
+    let place = Rc::new(ReaderPlace { line: Cell::new(1), since: Cell::new(0), max });
+    let mut deserializer =
+        serde_json::Deserializer::from_reader(PlacedReader { inner, place: place.clone() });
+    let document = Document { names, elements, place, index: Cell::new(0) };
+    let read = (&document).deserialize(&mut deserializer);
+    read.and_then(|()| deserializer.end()).map_err(|error| {
+        let index = document.index.get().checked_sub(1);
+        let line = document.place.line.get();
+        if error.to_string().starts_with(TOO_LONG) {
+            let hint = if names.ignore_unknown { "" } else { ", without --ignore-unknown-columns" };
+            return Fault::row(line, format!("is longer than {max} bytes{hint}")).at(index, None);
+        }
+        if error.is_io() {
+            return Fault::row(line, format!("cannot be read: {error}")).at(index, None);
+        }
+        let what = what(&error);
+        let hint = match what.as_str() {
+            _ if error.is_eof() => ": the file ends in the middle of the array; is it whole?",
+            "trailing characters" => {
+                ": the array has ended, but the file goes on; objects on lines of their own are .ndjson"
+            }
+            _ if what.contains("unicode") => ": if the file is not UTF-8, name its encoding by --encoding",
+            _ => "",
+        };
+        Fault::new(error.line() as u64, format!("byte {}", error.column()), format!("{what}{hint}"))
+            .at(index, None)
+    })
+}
+
+/// The array, or the object that holds it.
+struct Document<'a> {
+    names: &'a Names,
+    elements: &'a SyncSender<Result<Parsed, Fault>>,
+    place: Rc<ReaderPlace>,
+    /// The next element's.
+    index: Cell<u64>,
+}
+
+impl<'de> DeserializeSeed<'de> for &Document<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &Document<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of objects, one a row")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
+        if self.names.records.is_some() {
+            return Err(A::Error::custom("the file is an array, and --records names a field of an object"));
+        }
+        while array.next_element_seed(Element(self))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        let mut found = false;
+        let mut first = None;
+        while let Some(name) = object.next_key::<String>()? {
+            if self.names.records.as_ref() == Some(&name) && !found {
+                found = true;
+                object.next_value_seed(Records(self))?;
+            } else {
+                first.get_or_insert(name);
+                if self.names.records.is_none() {
+                    break;
+                }
+                object.next_value::<IgnoredAny>()?;
+            }
+            self.place.since.set(0);
+        }
+        match (&self.names.records, found) {
+            (Some(_), true) => Ok(()),
+            (Some(records), false) => {
+                Err(A::Error::custom(format!("the object has no field {} (--records)", shown(records))))
+            }
+            (None, _)
+                if first
+                    .as_ref()
+                    .is_some_and(|first| self.names.sources.iter().flatten().any(|name| name == first)) =>
+            {
+                let why = "a JSON file must be an array of objects: objects on lines of their own are .ndjson, or --format ndjson";
+                Err(A::Error::custom(why))
+            }
+            (None, _) => Err(A::Error::custom(format!(
+                "a JSON file must be an array of objects: if the array stands in a field of this object, name it, like --records {}",
+                first.as_deref().unwrap_or("data")
+            ))),
+        }
+    }
+}
+
+/// The array inside an object.
+struct Records<'a, 'b>(&'a Document<'b>);
+
+impl<'de> DeserializeSeed<'de> for Records<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Records<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of objects in the field of --records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
+        while array.next_element_seed(Element(self.0))?.is_some() {}
+        Ok(())
+    }
+}
+
+/// One element, sent on.
+struct Element<'a, 'b>(&'a Document<'b>);
+
+impl<'de> DeserializeSeed<'de> for Element<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let document = self.0;
+        let index = document.index.get();
+        document.index.set(index + 1);
+        document.place.since.set(0);
+        // Its first byte has just been read.
+        let place = Place { line: document.place.line.get(), index: Some(index) };
+        let fields = ObjectSeed(document.names).deserialize(deserializer)?;
+        document.place.since.set(0);
+        let parsed = Parsed { place, fields: Ok(fields) };
+        document.elements.send(Ok(parsed)).map_err(|_| D::Error::custom("nobody reads on"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
 
-    fn array(file: &str) -> Result<Vec<(u64, Option<String>)>, Fault> {
-        let mut rows = ArrayRows::new(file.as_bytes());
-        let mut all = Vec::new();
-        while let Some(piece) = rows.next()? {
-            let text = piece.text.map(|text| String::from_utf8(text).unwrap().trim().to_owned());
-            all.push((piece.line, text));
+    use super::super::settings::dialect;
+    use super::*;
+
+    type Element = (u64, Option<u64>, Result<Option<String>, String>);
+
+    /// Each element's line, index, and reference or fault; and the fault that ended the file.
+    fn all(mut next: impl FnMut() -> Result<Option<Parsed>, Fault>) -> (Vec<Element>, Option<Fault>) {
+        let mut found = Vec::new();
+        loop {
+            match next() {
+                Ok(None) => return (found, None),
+                Err(fault) => return (found, Some(fault)),
+                Ok(Some(parsed)) => {
+                    let reference =
+                        parsed.values().map_err(|fault| fault.reason).map(|values| match &values[0] {
+                            Value::Text(text) | Value::Number(text) => Some(text.to_string()),
+                            _ => None,
+                        });
+                    found.push((parsed.place.line, parsed.place.index, reference));
+                }
+            }
         }
-        Ok(all)
     }
 
-    fn piece(text: &str) -> Piece {
-        Piece { line: 3, text: Some(text.as_bytes().to_vec()) }
+    fn array(file: &str, profile: &str) -> (Vec<Element>, Option<Fault>) {
+        let start: Start = Box::new(io::Cursor::new(file.as_bytes().to_vec()));
+        let mut rows = ArrayRows::new(start, &dialect(profile));
+        all(|| rows.next())
+    }
+
+    fn lines(file: &str, profile: &str) -> (Vec<Element>, Option<Fault>) {
+        let mut rows = NdjsonRows::new(file.as_bytes(), &dialect(profile));
+        all(|| rows.next())
+    }
+
+    fn named(line: u64, index: Option<u64>, reference: &str) -> Element {
+        (line, index, Ok(Some(reference.to_owned())))
     }
 
     #[test]
-    fn an_array_is_cut_into_its_elements_with_their_lines() {
-        let file = "\n[ {\"a\": \"],}\\\"\"},\n\n {\"b\":\n[1,{}]} , 7]\n";
-        let expected = [(2, "{\"a\": \"],}\\\"\"}"), (4, "{\"b\":\n[1,{}]}"), (5, "7")]
-            .map(|(line, text)| (line, Some(text.to_owned())));
-        assert_eq!(array(file).unwrap(), expected);
-        assert_eq!(array(" [ ] ").unwrap(), []);
+    fn an_array_is_read_by_element_with_lines_and_indexes() {
+        let file = "\n[ {\"reference\": \"],}\\\"\"},\n\n {\"reference\":\n\"b\"} , {\"reference\":\"c\"}]\n";
+        let expected = [named(2, Some(0), "],}\""), named(4, Some(1), "b"), named(5, Some(2), "c")];
+        assert_eq!(array(file, ""), (expected.to_vec(), None));
+        assert_eq!(array(" [ ] ", ""), (Vec::new(), None));
     }
 
     #[test]
-    fn a_broken_array_ends_with_its_line() {
-        for (file, line, part) in [
-            ("{}", 1, "[ is expected"),
-            ("", 1, "[ is expected"),
-            ("[1,\n,2]", 2, "missing"),
-            ("[1,\n]", 2, "missing"),
-            ("[\n{\"a\":", 2, "middle"),
-            ("[1]\n2", 2, "goes on"),
+    fn an_array_may_stand_in_a_named_field_of_an_object() {
+        let file = r#"{"meta":{"data":[1]},"data":[{"reference":"a"}],"more":[2]}"#;
+        assert_eq!(array(file, "records = 'data'"), (vec![named(1, Some(0), "a")], None));
+        for (file, profile, part) in [
+            (r#"{"data":[]}"#, "", "--records data"),
+            (r#"{"reference":"a"}"#, "", "--format ndjson"),
+            (r#"{"rows":[]}"#, "records = 'data'", "no field"),
+            ("[]", "records = 'data'", "is an array"),
+            (r#"{"data":{}}"#, "records = 'data'", "in the field of --records"),
+            ("7", "", "an array of objects"),
         ] {
-            let fault = array(file).unwrap_err();
+            let why = array(file, profile).1.unwrap().reason;
+            assert!(why.contains(part), "{file}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_broken_array_ends_with_its_place_and_what_to_do() {
+        for (file, line, part) in [
+            ("", 1, "is it whole?"),
+            ("[{},\n,{}]", 2, "expected"),
+            ("[{},\n]", 2, "trailing comma"),
+            ("[\n{\"a\":", 2, "is it whole?"),
+            ("[{}]\n2", 2, ".ndjson"),
+            ("[{}\n{}]", 2, "expected `,` or `]`"),
+            ("[1]", 1, "a JSON object for each row"),
+            ("[{\"a\":NaN}]", 1, "expected value"),
+        ] {
+            let fault = array(file, "ignore-unknown-columns = true").1.unwrap();
             assert_eq!(fault.line, line, "{file:?}: {fault:?}");
             assert!(fault.reason.contains(part), "{file:?}: {fault:?}");
         }
     }
 
     #[test]
-    fn a_missing_comma_breaks_the_file_and_names_the_byte() {
-        for (file, line, column) in [
-            (r#"[{"a":1} {"b":2}]"#, 1, "byte 10"),
-            (r#"[{"a":1}{"b":2}]"#, 1, "byte 9"),
-            ("[{},\n {}\n  {}]", 3, "byte 3"),
-            ("[1 2]", 1, "byte 4"),
-            ("[1\"a\"]", 1, "byte 3"),
-            ("[\"a\" \"b\"]", 1, "byte 6"),
-            ("[{}}]", 1, "byte 4"),
+    fn objects_with_unknown_or_doubled_fields_are_single_faults() {
+        let file = r#"[{"stauts":"PAID","reference":"a"},{"amount":1,"amount":2},{"reference":"c"}]"#;
+        let (found, fault) = array(file, "");
+        assert_eq!((found.len(), &fault), (3, &None));
+        assert!(found[0].2.as_ref().unwrap_err().contains("unknown field \"stauts\""), "{found:?}");
+        assert!(found[1].2.as_ref().unwrap_err().contains("duplicate field"), "{found:?}");
+        assert_eq!(found[2], named(1, Some(2), "c"));
+        let wide = array(
+            r#"[{"lines":[{"a":[]}],"No":"x","reference":"y"}]"#,
+            "ignore-unknown-columns = true\nmap = { reference = 'No' }",
+        );
+        assert_eq!(wide, (vec![named(1, Some(0), "x")], None));
+    }
+
+    #[test]
+    fn lines_say_what_other_json_they_look_like() {
+        for (line, part) in [
+            ("{\"reference\":\"P1\",", "over several lines are a JSON array"),
+            ("{\"reference\":\"P1\"},", "no comma between"),
+            ("[{\"reference\":\"P1\"}]", "--format json"),
+            ("x", "a JSON object is needed"),
         ] {
-            let fault = array(file).unwrap_err();
-            assert_eq!((fault.line, &*fault.column), (line, column), "{file:?}: {fault:?}");
-            assert!(fault.reason.contains("comma"), "{file:?}: {fault:?}");
+            let (found, _) = lines(&format!("{line}\n{{\"reference\":\"good\"}}\n"), "");
+            assert!(found[0].2.as_ref().unwrap_err().contains(part), "{line}: {found:?}");
+            assert_eq!(found[1], named(2, None, "good"));
         }
     }
 
     #[test]
     fn a_file_of_lines_without_any_is_empty() {
         for file in ["", "\n", " \r\n\n"] {
-            let fault = NdjsonRows::new(file.as_bytes()).next().unwrap_err();
-            assert!(fault.reason.contains("empty"), "{file:?}: {fault:?}");
+            assert!(lines(file, "").1.unwrap().reason.contains("empty"), "{file:?}");
         }
-        let mut rows = NdjsonRows::new(&b"1\n\n"[..]);
-        assert!(rows.next().unwrap().is_some() && rows.next().unwrap().is_none());
     }
 
     #[test]
-    fn an_element_or_a_line_over_the_limit_is_one_bad_row() {
-        let long = "1".repeat(ROW_BYTES_MAX + 1);
-        let lines = |texts: Vec<(u64, Option<String>)>| {
-            texts.iter().map(|(line, text)| (*line, text.is_some())).collect::<Vec<_>>()
-        };
-        assert_eq!(lines(array(&format!("[1,{long},\n3]")).unwrap()), [(1, true), (1, false), (2, true)]);
-
-        let file = format!("1\n\n{long}\n4\r\n5");
-        let mut rows = NdjsonRows::new(file.as_bytes());
-        let mut found = Vec::new();
-        while let Some(piece) = rows.next().unwrap() {
-            found.push((piece.line, piece.text.is_some()));
-        }
-        assert_eq!(found, [(1, true), (3, false), (4, true), (5, true)]);
-    }
-
-    #[test]
-    fn amounts_may_be_text_or_numbers_and_keep_their_digits() {
-        let texts = |json: &str| match values(&piece(json)).unwrap() {
-            [_, Value::Text(customer), _, Value::Text(amount), _] => {
-                (customer.into_owned(), amount.into_owned())
-            }
-            other => panic!("{other:?}"),
-        };
-        let both = ("7".to_owned(), "1.10".to_owned());
-        assert_eq!(texts(r#"{"customer_id":7,"amount":1.10}"#), both);
-        assert_eq!(texts(r#"{"customer_id":"7","amount":"1.10"}"#), both);
-    }
-
-    #[test]
-    fn objects_with_unknown_or_doubled_fields_or_of_another_type_are_faults() {
-        for (json, part) in [
-            (r#"{"stauts":"PAID"}"#, "unknown field"),
-            (r#"{"amount":1,"amount":2}"#, "duplicate field"),
-            ("[1]", "object"),
-            ("{\"a\":NaN}", "unknown field"),
-            ("{\"reference\":\"x\"", "EOF"),
-        ] {
-            let fault = values(&piece(json)).unwrap_err();
-            assert!(fault.reason.contains(part), "{json}: {fault:?}");
-        }
-        assert!(matches!(values(&piece(r#"{"reference":1}"#)).unwrap()[0], Value::Bad(_)));
-        assert!(matches!(values(&piece(r#"{"amount":true}"#)).unwrap()[3], Value::Bad(_)));
+    fn an_element_or_a_line_over_the_limit_is_told() {
+        let long = format!("{{\"reference\":\"{}\"}}", "1".repeat(ROW_BYTES_MAX));
+        let (found, fault) = array(&format!("[{{\"reference\":\"a\"}},\n{long}]"), "");
+        let fault = fault.unwrap();
+        assert_eq!((found.len(), fault.line, fault.index), (1, 2, Some(1)), "{fault:?}");
+        assert!(fault.reason.contains("is longer than 16384 bytes"), "{fault:?}");
+        let (found, fault) = lines(&format!("{long}\n{{\"reference\":\"b\"}}"), "");
+        assert_eq!((found.len(), fault), (2, None));
+        assert!(found[0].2.as_ref().unwrap_err().contains("is longer"), "{found:?}");
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_scanner_panic_or_go_on_for_ever(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let mut rows = ArrayRows::new(&bytes[..]);
+        fn no_bytes_make_the_reader_panic_or_go_on_for_ever(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut rows = ArrayRows::new(Box::new(io::Cursor::new(bytes.clone())), &Dialect::default());
             let mut count = 0;
-            while let Ok(Some(piece)) = rows.next() {
-                let _ = values(&piece);
+            while let Ok(Some(parsed)) = rows.next() {
+                let _ = parsed.values();
                 count += 1;
             }
             prop_assert!(count <= bytes.len());

@@ -2,31 +2,37 @@
 //! row is written; a crash in mid-write leaves a prefix that the next import completes.
 //! Must not know how billing keeps invoices.
 
+mod amount;
 mod csv;
+mod encoding;
+mod explain;
 mod file;
+mod header;
 mod json;
+mod notes;
 mod row;
 mod seen;
 mod send;
+mod settings;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
+pub(crate) use explain::command as explain;
 pub(crate) use file::Format;
 pub(crate) use row::Row;
 pub(crate) use send::Sender;
+pub(crate) use settings::{Dialect, Settings};
 
-use file::{Identity, Item};
-use row::Fault;
-use seen::{ROWS_MAX, Seen};
+use file::Identity;
+use notes::Notes;
+use row::{Fault, Judged};
+use seen::{ROWS_MAX, Repeats, Seen};
 use send::Counts;
 
-use crate::http::Api;
+use crate::http::{Api, CallError};
 use crate::output::{self, grouped};
-use crate::progress::Progress;
-
-const TEMPLATE: &str = "{msg:10} [{bar:30}] {percent} %  {bytes_per_sec}  {eta}";
 
 /// Exit code when rows are bad.
 const BAD_ROWS: u8 = 1;
@@ -36,6 +42,7 @@ const BAD_ROWS: u8 = 1;
 pub(crate) struct Options {
     pub(crate) file: PathBuf,
     pub(crate) format: Format,
+    pub(crate) dialect: Dialect,
     pub(crate) dry_run: bool,
     pub(crate) skip_bad: bool,
     pub(crate) update: bool,
@@ -49,8 +56,10 @@ struct Checked {
     bad: u64,
     /// Rows that repeat another one.
     same: u64,
+    /// Rows that are left out by their status.
+    left_out: u64,
     /// Lines that are not sent: repeats and contradictions, in order.
-    skipped: Vec<u64>,
+    skipped: Vec<u32>,
     /// The file could not be read to its end.
     is_broken: bool,
 }
@@ -70,20 +79,29 @@ pub(crate) async fn command(billing: Api, options: &Options) -> anyhow::Result<u
         return Ok(BAD_ROWS);
     }
     if options.dry_run {
-        output::result(summary("would be ", &would.counts, checked.same, bad));
+        output::result(summary("would be ", &would.counts, &checked, bad));
         return Ok(0);
     }
     let done = send(&billing, options, &checked, false).await?;
     let bad = checked.bad + done.bad;
-    output::result(summary("", &done.counts, checked.same, bad));
+    output::result(summary("", &done.counts, &checked, bad));
     Ok(if bad > 0 && !options.skip_bad { BAD_ROWS } else { 0 })
 }
 
-fn summary(would_be: &str, counts: &Counts, same: u64, bad: u64) -> String {
+fn summary(would_be: &str, counts: &Counts, checked: &Checked, bad: u64) -> String {
     let Counts { created, unchanged, updated } = *counts;
-    let [created, unchanged, updated] = [created, unchanged + same, updated].map(grouped);
-    let bad = bad_rows(bad);
-    format!("{would_be}{created} created, {unchanged} unchanged, {updated} updated; {bad} left out")
+    let [created, unchanged, updated] = [created, unchanged, updated].map(grouped);
+    let mut text = format!(
+        "{would_be}{created} created, {unchanged} unchanged, {updated} updated; {} left out",
+        bad_rows(bad)
+    );
+    for (count, what) in [(checked.same, "repeated within the file"), (checked.left_out, "skipped by status")]
+    {
+        if count > 0 {
+            text += &format!("; {} {what}", grouped(count));
+        }
+    }
+    text
 }
 
 fn bad_rows(count: u64) -> String {
@@ -91,43 +109,60 @@ fn bad_rows(count: u64) -> String {
     format!("{} {noun}", grouped(count))
 }
 
-/// Reads the whole file and tells every mistake that it holds by itself.
+/// Reads the whole file and tells the mistakes that it holds by itself.
 fn check(options: &Options) -> anyhow::Result<Checked> {
     let opened = open(options)?;
     let identity = opened.identity;
-    let progress = Progress::bar("checking", identity.bytes, TEMPLATE);
-    let mut checked = Checked { identity, rows: 0, bad: 0, same: 0, skipped: Vec::new(), is_broken: false };
+    let mut notes = Notes::new("checking", identity.bytes);
+    let mut checked =
+        Checked { identity, rows: 0, bad: 0, same: 0, left_out: 0, skipped: Vec::new(), is_broken: false };
     let mut seen = Seen::default();
     let read = opened.rows.and_then(|mut rows| {
-        while let Some(item) = rows.next()? {
-            checked.rows += 1;
-            match item {
-                Item::Row(row) if !seen.add(&row) => {
-                    let reason = format!("is too far down: split the file, at most {ROWS_MAX} rows each");
-                    return Err(Fault::row(row.line, reason));
-                }
-                Item::Row(_) => {}
-                Item::Bad(faults) => {
-                    checked.bad += 1;
-                    tell(&progress, &faults);
-                }
-            }
+        notes.ignored_columns(rows.ignored());
+        while let Some(judged) = rows.next(&options.dialect)? {
+            checked.take(judged, &mut seen, &mut notes)?;
             if checked.rows.is_multiple_of(1000) {
-                progress.so_far(opened.read.so_far());
+                notes.so_far(opened.read.so_far());
             }
         }
+        notes.end_of_file(checked.rows, rows.ends_in_mid_line());
         Ok(())
     });
     if let Err(fault) = read {
         checked.is_broken = true;
-        tell(&progress, &[fault]);
+        notes.faults(&[fault]);
     }
     let repeats = seen.repeats();
-    tell(&progress, &repeats.faults);
-    checked.bad += repeats.contradicting();
-    checked.same = repeats.same.len() as u64;
-    checked.skipped = repeats.lines();
+    notes.repeats(&repeats);
+    notes.finish();
+    let Repeats { same, contradicting, skipped, .. } = repeats;
+    checked.bad += contradicting;
+    (checked.same, checked.skipped) = (same, skipped);
     Ok(checked)
+}
+
+impl Checked {
+    fn take(&mut self, judged: Judged, seen: &mut Seen, notes: &mut Notes) -> Result<(), Fault> {
+        self.rows += 1;
+        let (line, fits) = match &judged {
+            Judged::Good(row) => {
+                notes.suspect(row);
+                (row.line, seen.add(row))
+            }
+            Judged::Skipped => {
+                self.left_out += 1;
+                return Ok(());
+            }
+            Judged::Bad { faults, reference } => {
+                self.bad += 1;
+                notes.faults(faults);
+                let line = faults.first().map_or(0, |fault| fault.line);
+                (line, reference.as_ref().is_none_or(|reference| seen.add_wrong(reference, line)))
+            }
+        };
+        let reason = || format!("is too far down: split the file, at most {ROWS_MAX} rows each");
+        if fits { Ok(()) } else { Err(Fault::row(line, reason())) }
+    }
 }
 
 /// What billing did with the rows of the file that are right by themselves, or would do.
@@ -136,47 +171,52 @@ async fn send(billing: &Api, options: &Options, checked: &Checked, dry_run: bool
     if opened.identity != checked.identity {
         bail!("{} changed while it was read", options.file.display());
     }
-    let label = if dry_run { "asking" } else { "writing" };
-    let progress = Progress::bar(label, checked.identity.bytes, TEMPLATE);
+    let mut notes = Notes::new(if dry_run { "asking" } else { "writing" }, checked.identity.bytes);
     let mut sender = Sender::new(billing.clone(), dry_run, options.update);
     let changed =
         |fault: Fault| anyhow::anyhow!("{} cannot be read again: {}", options.file.display(), fault.reason);
     let mut rows = opened.rows.map_err(changed)?;
-    while let Some(item) = rows.next().map_err(changed)? {
-        if let Item::Row(row) = item
-            && !is_skipped(&checked.skipped, &row)
-        {
-            sender.row(&row).await.with_context(|| written_so_far(dry_run))?;
+    loop {
+        let judged = rows.next(&options.dialect).map_err(changed)?;
+        let is_end = judged.is_none();
+        let sent = match judged {
+            Some(Judged::Good(row)) if !is_skipped(&checked.skipped, &row) => sender.row(&row).await,
+            Some(_) => Ok(()),
+            None => sender.flush().await,
+        };
+        sent.map_err(|error| stopped(error, &sender, dry_run))?;
+        notes.so_far(opened.read.so_far());
+        notes.faults(&std::mem::take(&mut sender.faults));
+        if is_end {
+            notes.bad_of_billing(sender.bad);
+            notes.finish();
+            return Ok(sender);
         }
-        progress.so_far(opened.read.so_far());
-        tell(&progress, &std::mem::take(&mut sender.faults));
     }
-    sender.flush().await.with_context(|| written_so_far(dry_run))?;
-    tell(&progress, &std::mem::take(&mut sender.faults));
-    Ok(sender)
 }
 
-fn is_skipped(skipped: &[u64], row: &Row) -> bool {
-    skipped.binary_search(&row.line).is_ok()
+fn is_skipped(skipped: &[u32], row: &Row) -> bool {
+    u32::try_from(row.line).is_ok_and(|line| skipped.binary_search(&line).is_ok())
 }
 
-fn written_so_far(dry_run: bool) -> &'static str {
+/// A failure in the middle, with what was written before it.
+fn stopped(error: CallError, sender: &Sender, dry_run: bool) -> anyhow::Error {
+    let error = anyhow::Error::from(error);
+    let Counts { created, unchanged, updated } = sender.counts;
     if dry_run {
-        "nothing was written"
-    } else {
-        "the first rows may be written; import the same file again to complete it"
+        return error.context("nothing was written");
     }
+    let [created, unchanged, updated] = [created, unchanged, updated].map(grouped);
+    error.context(format!(
+        "the import was cut off after line {}: {created} created, {unchanged} unchanged, {updated} updated so far, \
+         perhaps some of the next rows; import the same file again to complete it",
+        sender.done_to
+    ))
 }
 
 fn open(options: &Options) -> anyhow::Result<file::Opened> {
-    file::open(&options.file, options.format)
+    file::open(&options.file, options.format, &options.dialect)
         .with_context(|| format!("{} cannot be read", options.file.display()))
-}
-
-fn tell(progress: &Progress, faults: &[Fault]) {
-    for Fault { line, column, reason } in faults {
-        progress.note(format_args!("line {line}, column {column}: {reason}"));
-    }
 }
 
 #[cfg(test)]

@@ -1,26 +1,36 @@
-//! One row of an import: from a source's texts to what billing takes, or every mistake in it. Pure.
-//! Must not know which format the texts came in, nor what other rows or billing say.
+//! One row of an import: from a source's texts to what billing takes, or every mistake in it. What is allowed is
+//! billing's own rule; this knows what other tools do to values. Pure: knows no format, no other rows, no server.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use billing::import_row::{self, FIELDS};
 use billing::invoice::Reference;
 use billing::money::{Amount, Currency};
 use serde::{Serialize, Serializer};
 
-/// Columns and JSON fields, in the order of the documentation.
-pub(crate) const COLUMNS: [&str; 5] = ["reference", "customer_id", "currency", "amount", "status"];
+use super::amount;
+use super::settings::{Dialect, Meaning};
 
 /// Columns that each file must have; `status` is PENDING where it is missing.
 pub(crate) const COLUMNS_REQUIRED: usize = 4;
 
-/// The longest row, in bytes: as long as billing takes a line.
-pub(crate) const ROW_BYTES_MAX: usize = 16 * 1024;
+/// Where a row stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Counted from 1, the header included.
+    pub(crate) line: u64,
+    /// In a JSON array, where lines may say little: counted from 0.
+    pub(crate) index: Option<u64>,
+}
 
 /// A mistake in a row, or in the file as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// Counted from 1, the header included.
     pub(crate) line: u64,
+    pub(crate) index: Option<u64>,
+    /// The row's reference, as far as it has one.
+    pub(crate) reference: Option<String>,
     /// The column's name; `row` for the row as a whole.
     pub(crate) column: Cow<'static, str>,
     /// What is wrong and what is allowed.
@@ -29,12 +39,32 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(crate) fn new(line: u64, column: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
-        Self { line, column: column.into(), reason: reason.into() }
+        Self { line, index: None, reference: None, column: column.into(), reason: reason.into() }
     }
 
     /// A fault of a row as a whole.
     pub(crate) fn row(line: u64, reason: impl Into<String>) -> Self {
         Self::new(line, "row", reason)
+    }
+
+    /// The same in a row that is known better.
+    pub(crate) fn at(mut self, index: Option<u64>, reference: Option<String>) -> Self {
+        self.index = index.or(self.index);
+        self.reference = reference.or(self.reference);
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}", self.line)?;
+        if let Some(index) = self.index {
+            write!(f, ", index {index}")?;
+        }
+        if let Some(reference) = &self.reference {
+            write!(f, ", reference {}", shown(reference))?;
+        }
+        write!(f, ", column {}: {}", self.column, self.reason)
     }
 }
 
@@ -43,6 +73,8 @@ impl Fault {
 pub(crate) struct Row {
     #[serde(skip)]
     pub(crate) line: u64,
+    #[serde(skip)]
+    pub(crate) index: Option<u64>,
     #[serde(serialize_with = "reference_text")]
     pub(crate) reference: Reference,
     pub(crate) customer_id: i32,
@@ -58,7 +90,7 @@ fn reference_text<S: Serializer>(reference: &Reference, to: S) -> Result<S::Ok, 
     to.serialize_str(reference.as_str())
 }
 
-fn text<S: Serializer>(value: &impl std::fmt::Display, to: S) -> Result<S::Ok, S::Error> {
+fn text<S: Serializer>(value: &impl fmt::Display, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
 }
 
@@ -67,80 +99,192 @@ fn status_text<S: Serializer>(paid: &bool, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(if *paid { "PAID" } else { "PENDING" })
 }
 
+/// What became of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Judged {
+    Good(Row),
+    /// Left out by its status.
+    Skipped,
+    Bad {
+        faults: Vec<Fault>,
+        /// Its reference, if that is right.
+        reference: Option<Reference>,
+    },
+}
+
 /// One value as its source gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
-    /// Text, or a number's digits.
     Text(Cow<'a, str>),
+    /// The digits of a JSON number, which no separators of people are in.
+    Number(Cow<'a, str>),
     /// Not given.
     Missing,
     /// Given, but not as text: why.
     Bad(&'static str),
 }
 
-/// The values of a row by [`COLUMNS`].
-pub(crate) type Values<'a> = [Value<'a>; COLUMNS.len()];
+/// The values of a row by [`FIELDS`].
+pub(crate) type Values<'a> = [Value<'a>; FIELDS.len()];
 
-/// Checks a row; answers every mistake in it.
-pub(crate) fn row(line: u64, values: &Values<'_>) -> Result<Row, Vec<Fault>> {
+/// Checks a row; finds every mistake in it.
+pub(crate) fn judge(place: Place, values: &Values<'_>, dialect: &Dialect) -> Judged {
     let [reference, customer_id, currency, amount, status] = values;
+    let status = parse_status(status, dialect);
+    if status == Ok(Meaning::Skip) {
+        return Judged::Skipped;
+    }
+    let shown_reference = match reference {
+        Value::Text(text) | Value::Number(text) if !text.is_empty() => Some(text.to_string()),
+        _ => None,
+    };
     let mut faults = Vec::new();
-    let reference = take(&mut faults, line, 0, required(reference).and_then(parse_reference));
-    let customer_id = take(&mut faults, line, 1, required(customer_id).and_then(parse_customer_id));
-    let currency = take(&mut faults, line, 2, required(currency).and_then(parse_currency));
-    let amount = take(&mut faults, line, 3, required(amount).and_then(parse_amount));
-    let paid = take(&mut faults, line, 4, parse_status(status));
+    let mut fault = |field: usize, reason: String| {
+        let column = column(field, dialect);
+        faults.push(Fault::new(place.line, column, reason).at(place.index, shown_reference.clone()));
+    };
+    let reference = parse_reference(reference, dialect).map_err(|why| fault(0, why)).ok();
+    let customer_id = parse_customer_id(customer_id).map_err(|why| fault(1, why)).ok();
+    let currency = parse_currency(currency, dialect).map_err(|why| fault(2, why)).ok();
+    let amount = parse_amount(amount, dialect).map_err(|why| fault(3, why)).ok();
+    let paid = status.map(|meaning| meaning == Meaning::Paid).map_err(|why| fault(4, why)).ok();
     match (reference, customer_id, currency, amount, paid) {
         (Some(reference), Some(customer_id), Some(currency), Some(amount), Some(paid)) => {
-            Ok(Row { line, reference, customer_id, currency, amount, paid })
+            let Place { line, index } = place;
+            Judged::Good(Row { line, index, reference, customer_id, currency, amount, paid })
         }
-        _ => Err(faults),
+        (reference, ..) => Judged::Bad { faults, reference },
     }
 }
 
-fn take<T>(faults: &mut Vec<Fault>, line: u64, column: usize, result: Result<T, String>) -> Option<T> {
-    result.map_err(|reason| faults.push(Fault::new(line, COLUMNS[column], reason))).ok()
+/// Our name of the column, and the file's where it has another.
+fn column(field: usize, dialect: &Dialect) -> Cow<'static, str> {
+    match dialect.source(field) {
+        Some(source) if dialect.is_mapped(field) => {
+            Cow::Owned(format!("{} ({})", FIELDS[field], shown(source)))
+        }
+        _ => Cow::Borrowed(FIELDS[field]),
+    }
 }
 
 fn required<'a>(value: &'a Value<'_>) -> Result<&'a str, String> {
     match value {
         Value::Text(text) if text.is_empty() => Err("is empty".to_owned()),
-        Value::Text(text) => Ok(text),
+        Value::Text(text) | Value::Number(text) => Ok(text),
         Value::Missing => Err("is missing".to_owned()),
         Value::Bad(why) => Err((*why).to_owned()),
     }
 }
 
-fn parse_reference(text: &str) -> Result<Reference, String> {
-    Reference::new(text).map_err(|error| error.to_string())
+fn parse_reference(value: &Value<'_>, dialect: &Dialect) -> Result<Reference, String> {
+    if let Value::Number(digits) = value {
+        // Only what is mapped is another tool's, which may number its invoices; a fraction or an exponent never is a name.
+        let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+        if !(dialect.is_mapped(0) && is_whole) {
+            return Err(format!(
+                "must be text: write {:?} in quotes, or map the field by --map",
+                digits.as_ref()
+            ));
+        }
+    }
+    let text = required(value)?;
+    if is_shortened_number(text) {
+        return Err(format!(
+            "{} is a number that a spreadsheet has shortened: format the column as text and export again",
+            shown(text)
+        ));
+    }
+    import_row::reference(text)
 }
 
-fn parse_customer_id(text: &str) -> Result<i32, String> {
-    // Old clients read ids as 32-bit integers.
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let id = text.parse().ok().filter(|id| is_number && *id >= 1);
-    id.ok_or_else(|| format!("must be a whole number from 1 to {}, not {}", i32::MAX, shown(text)))
+/// `1.23457E+11`, `1,23E+11`.
+fn is_shortened_number(text: &str) -> bool {
+    let Some((mantissa, exponent)) = text.split_once(['E', 'e']) else { return false };
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, decimals) = mantissa.split_once(['.', ',']).unwrap_or((mantissa, "0"));
+    exponent.strip_prefix('+').is_some_and(is_digits) && is_digits(whole) && is_digits(decimals)
 }
 
-fn parse_currency(text: &str) -> Result<Currency, String> {
-    let known = || Currency::KNOWN.map(Currency::code).join(", ");
-    Currency::from_code(text).ok_or_else(|| format!("must be one of {}, not {}", known(), shown(text)))
+fn parse_customer_id(value: &Value<'_>) -> Result<i32, String> {
+    let text = required(value)?;
+    import_row::customer_id(text).map_err(|why| format!("{why}, not {}", shown(text)))
 }
 
-fn parse_amount(text: &str) -> Result<Amount, String> {
-    let amount: Amount = text.parse().map_err(|error| format!("{error}, not {}", shown(text)))?;
-    if amount.minor() < 0 { Err("must not be below 0".to_owned()) } else { Ok(amount) }
+fn parse_currency(value: &Value<'_>, dialect: &Dialect) -> Result<Currency, String> {
+    if let (Value::Missing, Some(currency)) = (value, dialect.currency) {
+        return Ok(currency);
+    }
+    let text = required(value)?;
+    // Tools that write `eur` do so in a column of their own, which was mapped.
+    let upper = if dialect.is_mapped(2) { text.to_ascii_uppercase() } else { text.to_owned() };
+    let currency = import_row::currency(&upper).map_err(|why| format!("{why}, not {}", shown(text)))?;
+    match dialect.currency {
+        Some(only) if only != currency => {
+            Err(format!("is {currency}, and --currency says {only} of every row"))
+        }
+        _ => Ok(currency),
+    }
 }
 
-fn parse_status(value: &Value<'_>) -> Result<bool, String> {
-    match value {
-        Value::Missing => Ok(false),
-        Value::Text(text) => match text.as_ref() {
-            "" | "PENDING" => Ok(false),
-            "PAID" => Ok(true),
-            other => Err(format!("must be PENDING or PAID, not {}", shown(other))),
-        },
-        Value::Bad(why) => Err((*why).to_owned()),
+fn parse_amount(value: &Value<'_>, dialect: &Dialect) -> Result<Amount, String> {
+    let text = required(value)?;
+    let refused = |why: String| format!("{why}, not {}", shown(text));
+    let plain = match value {
+        Value::Number(_) if !dialect.minor_units => Cow::Borrowed(text),
+        _ => amount::plain(text, dialect).map_err(|why| format!("{} {why}", shown(text)))?,
+    };
+    import_row::amount(&plain).map_err(refused)
+}
+
+fn parse_status(value: &Value<'_>, dialect: &Dialect) -> Result<Meaning, String> {
+    let text = match value {
+        Value::Missing => return Ok(Meaning::Pending),
+        Value::Bad(why) => return Err((*why).to_owned()),
+        Value::Text(text) | Value::Number(text) => text.as_ref(),
+    };
+    if let Some(statuses) = &dialect.statuses {
+        let known = || statuses.keys().map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+        return statuses.get(text).copied().ok_or_else(|| {
+            format!("{} is none of the statuses of --status ({}): say what it means", shown(text), known())
+        });
+    }
+    if text.is_empty() {
+        return Ok(Meaning::Pending);
+    }
+    let paid = import_row::status(text);
+    paid.map(|paid| if paid { Meaning::Paid } else { Meaning::Pending })
+        .map_err(|why| format!("{why}, not {}; --status says what a tool's own words mean", shown(text)))
+}
+
+/// Why a good reference deserves a look: what a spreadsheet makes of other texts.
+pub(crate) fn suspicion(reference: &str) -> Option<&'static str> {
+    match reference.as_bytes() {
+        [b'=' | b'@', ..] => return Some("begins like a formula of a spreadsheet"),
+        [b'+' | b'-', rest @ ..] if rest.first().is_some_and(u8::is_ascii_digit) => {
+            return Some("begins like a formula of a spreadsheet");
+        }
+        _ => {}
+    }
+    is_date(reference).then_some("looks like a date, which spreadsheets make of names like 1-2")
+}
+
+fn is_date(text: &str) -> bool {
+    const MONTHS: [&str; 12] =
+        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    let parts: Vec<&str> = text.split(['-', '/', '.', ' ']).collect();
+    let is_number =
+        |part: &str| (1..=4).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_month = |part: &str| MONTHS.contains(&part.to_ascii_lowercase().as_str());
+    match parts.as_slice() {
+        [first, second] => is_month(first) && is_number(second) || is_number(first) && is_month(second),
+        [first, second, third] => {
+            let small =
+                |part: &str, max: u32| part.parse().is_ok_and(|number: u32| (1..=max).contains(&number));
+            let is_ordered = first.len() == 4 && small(second, 12) && small(third, 31)
+                || third.len() >= 2 && small(first, 31) && small(second, 31);
+            is_number(first) && is_number(third) && (is_month(second) || is_number(second) && is_ordered)
+        }
+        _ => false,
     }
 }
 
@@ -154,15 +298,32 @@ pub(crate) fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings::dialect;
     use super::*;
+
+    const PLACE: Place = Place { line: 7, index: None };
 
     fn values<'a>(texts: [&'a str; 5]) -> Values<'a> {
         texts.map(|text| Value::Text(Cow::Borrowed(text)))
     }
 
+    fn good(values: &Values<'_>, profile: &str) -> Row {
+        match judge(PLACE, values, &dialect(profile)) {
+            Judged::Good(row) => row,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn faults(values: &Values<'_>, profile: &str) -> Vec<Fault> {
+        match judge(PLACE, values, &dialect(profile)) {
+            Judged::Bad { faults, .. } => faults,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_good_row_is_what_billing_takes() {
-        let row = row(2, &values(["I1", "1", "EUR", "12.15", "PAID"])).unwrap();
+        let row = good(&values(["I1", "1", "EUR", "12.15", "PAID"]), "");
         let json = serde_json::to_string(&row).unwrap();
         assert_eq!(
             json,
@@ -173,26 +334,115 @@ mod tests {
     #[test]
     fn without_a_status_an_invoice_is_pending() {
         let mut row_values = values(["I1", "1", "EUR", "186", ""]);
-        assert!(!row(2, &row_values).unwrap().paid);
+        assert!(!good(&row_values, "").paid);
         row_values[4] = Value::Missing;
-        assert!(!row(2, &row_values).unwrap().paid);
+        assert!(!good(&row_values, "").paid);
     }
 
     #[test]
-    fn every_mistake_of_a_row_is_told_with_its_column() {
-        let faults = row(7, &values([" I1", "0", "eur", "1.234", "paid"])).unwrap_err();
+    fn every_mistake_of_a_row_is_told_with_its_place_and_column() {
+        let faults = faults(&values([" I1", "0", "eur", "1.234", "paid"]), "");
         let columns: Vec<_> = faults.iter().map(|fault| fault.column.as_ref()).collect();
-        assert_eq!(columns, COLUMNS);
-        assert!(faults.iter().all(|fault| fault.line == 7));
+        assert_eq!(columns, FIELDS);
+        assert!(
+            faults[1].to_string().starts_with("line 7, reference \" I1\", column customer_id: "),
+            "{faults:?}"
+        );
+        let mut bad = values(["A", "0", "EUR", "1", ""]);
+        bad[0] = Value::Missing;
+        let place = Place { line: 1, index: Some(4) };
+        let Judged::Bad { faults, .. } = judge(place, &bad, &Dialect::default()) else { panic!() };
+        assert_eq!(faults[0].to_string(), "line 1, index 4, column reference: is missing");
     }
 
     #[test]
     fn numbers_that_only_look_like_numbers_are_refused() {
         for customer in ["+1", "-1", "1.0", "1e3", " 1", "2147483648", "٣"] {
-            assert!(row(1, &values(["I1", customer, "EUR", "1", ""])).is_err(), "{customer}");
+            faults(&values(["I1", customer, "EUR", "1", ""]), "");
         }
-        for amount in ["1,50", "1.500", "-1", "1,000.00", "NaN", "inf", "0x10", " 1", "£1", "1e400"] {
-            assert!(row(1, &values(["I1", "1", "EUR", amount, ""])).is_err(), "{amount}");
+        for amount in [
+            "1,50",
+            "1.500",
+            "-1",
+            "1,000.00",
+            "NaN",
+            "inf",
+            "0x10",
+            " 1",
+            "£1",
+            "1e400",
+            ".5",
+            "5.",
+            "+5",
+            "012.15",
+            "９.００",
+        ] {
+            faults(&values(["I1", "1", "EUR", amount, ""]), "");
+        }
+    }
+
+    #[test]
+    fn a_reference_that_a_spreadsheet_has_shortened_is_refused() {
+        for reference in ["1.23457E+11", "1,23E+11", "2E+05"] {
+            let faults = faults(&values([reference, "1", "EUR", "1", ""]), "");
+            assert!(faults[0].reason.contains("spreadsheet"), "{reference}: {faults:?}");
+        }
+        for reference in ["1E5", "E+11", "SE+11", "1.2.3E+4", "12E"] {
+            good(&values([reference, "1", "EUR", "1", ""]), "");
+        }
+    }
+
+    #[test]
+    fn statuses_mean_what_was_said_and_nothing_else() {
+        let profile = "status = { open = 'PENDING', paid = 'PAID', void = 'SKIP' }";
+        let row = |status| values(["I1", "1", "EUR", "1", status]);
+        assert!(good(&row("paid"), profile).paid && !good(&row("open"), profile).paid);
+        assert_eq!(judge(PLACE, &row("void"), &dialect(profile)), Judged::Skipped);
+        for status in ["PAID", "", "Paid"] {
+            assert!(faults(&row(status), profile)[0].reason.contains("\"open\", \"paid\", \"void\""));
+        }
+        assert!(faults(&row("paid"), "")[0].reason.contains("--status"));
+    }
+
+    #[test]
+    fn one_currency_may_be_named_for_every_row() {
+        let mut row = values(["I1", "1", "", "1", ""]);
+        row[2] = Value::Missing;
+        assert_eq!(good(&row, "currency = 'SEK'").currency, Currency::Sek);
+        assert!(
+            faults(&values(["I1", "1", "EUR", "1", ""]), "currency = 'SEK'")[0].reason.contains("--currency")
+        );
+        assert_eq!(
+            good(&values(["I1", "1", "eur", "1", ""]), "map = { currency = 'x' }").currency,
+            Currency::Eur
+        );
+    }
+
+    #[test]
+    fn numbers_of_json_have_no_separators_of_people() {
+        let mut row = values(["I1", "1", "EUR", "", ""]);
+        row[3] = Value::Number(Cow::Borrowed("12.15"));
+        assert_eq!(good(&row, "decimal-comma = true").amount.minor(), 1215);
+        row[3] = Value::Number(Cow::Borrowed("1215"));
+        assert_eq!(good(&row, "minor-units = true").amount.minor(), 1215);
+        row[3] = Value::Number(Cow::Borrowed("1e2"));
+        assert!(faults(&row, "")[0].reason.contains("exponent"));
+        row[3] = Value::Number(Cow::Borrowed("1"));
+        row[0] = Value::Number(Cow::Borrowed("12345"));
+        assert!(faults(&row, "")[0].reason.contains("must be text"));
+        assert_eq!(good(&row, "map = { reference = 'number' }").reference.as_str(), "12345");
+    }
+
+    #[test]
+    fn what_spreadsheets_make_of_names_is_suspected() {
+        for reference in ["02-Jan", "Jan-26", "2026-11-28", "28.11.2026", "1/2/26", "2-Jan-2026"] {
+            assert!(suspicion(reference).unwrap().contains("date"), "{reference}");
+        }
+        for reference in ["=1+1", "@SUM(A1)", "+1-2", "-5"] {
+            assert!(suspicion(reference).unwrap().contains("formula"), "{reference}");
+        }
+        for reference in ["INV-1", "2026-0001", "RE-2026-11", "1-2", "A/1/2", "123456", "2026-13-45", "-x"] {
+            assert_eq!(suspicion(reference), None, "{reference}");
         }
     }
 }

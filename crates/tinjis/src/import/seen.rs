@@ -1,26 +1,38 @@
-//! What one file says twice: references that stand in it more than once, customers with two currencies.
-//! 24 bytes a row, so that a million rows take 24 MB; keeps digests, no texts. Knows no format and no server.
+//! What one file says twice: references that stand in it more than once, those that people cannot tell apart, customers
+//! with two currencies. 32 bytes a row, so that a million rows take 32 MB; keeps digests, no texts. Knows no format and
+//! no server.
 
+use billing::invoice::Reference;
+use billing::money::Currency;
 use sha2::{Digest, Sha256};
 
 use super::row::{Fault, Row};
 
-/// The most rows of one file; at 24 bytes a row.
+/// The most rows of one file; at 32 bytes a row.
 pub(crate) const ROWS_MAX: usize = 20_000_000;
 
-/// A row's trace. 96 bits of a reference's SHA-256 are the reference; 29 bits of the data's suffice, because a
-/// difference that they miss is found by billing at the second row.
+/// Findings of one kind that are kept as text; all are counted.
+pub(crate) const LISTED_MAX: usize = 100;
+
+/// A row's trace. 96 bits of a SHA-256 are the reference's NFC form, and 64 its skeleton; 24 bits of the data's suffice,
+/// because a difference that they miss is found by billing at the second row.
 #[derive(Clone, Copy, Debug)]
 struct Trace {
-    reference_high: u64,
-    reference_low: u32,
+    reference: [u32; 3],
+    skeleton: [u32; 2],
+    /// 0 of a row that is wrong.
     customer_id: u32,
     line: u32,
-    /// Three bits of currency below 29 of everything.
+    /// The currency's place among the known ones in the lowest byte, below 24 bits of everything.
     data: u32,
 }
 
-const CURRENCY_BITS: u32 = 0b111;
+const CURRENCY_BITS: u32 = 0xff;
+
+/// `data` of a row that is wrong by itself: equal to no other.
+const WRONG: u32 = u32::MAX;
+
+const _: () = assert!(Currency::KNOWN.len() < CURRENCY_BITS as usize, "a currency has a byte of its own");
 
 /// Everything read so far.
 #[derive(Debug, Default)]
@@ -29,92 +41,154 @@ pub(crate) struct Seen(Vec<Trace>);
 /// What the whole file showed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Repeats {
-    /// Lines of rows that say again what an earlier row said, in order.
-    pub(crate) same: Vec<u64>,
-    /// Rows that contradict an earlier row, by line.
+    /// How many rows say again what an earlier row said.
+    pub(crate) same: u64,
+    /// The first of them.
+    pub(crate) repeated: Vec<Fault>,
+    /// How many rows are contradicted by another one, the first of each name included, and were right by themselves.
+    pub(crate) contradicting: u64,
+    /// The first of them.
     pub(crate) faults: Vec<Fault>,
+    /// How many rows have a reference that is hard to tell from an earlier one.
+    pub(crate) alike: u64,
+    /// The first of them.
+    pub(crate) look_alikes: Vec<Fault>,
+    /// Lines of all repeats and contradictions, in order: they are not sent.
+    pub(crate) skipped: Vec<u32>,
 }
 
-impl Repeats {
-    /// How many rows contradict an earlier one.
-    pub(crate) fn contradicting(&self) -> u64 {
-        self.faults.chunk_by(|a, b| a.line == b.line).count() as u64
-    }
+fn digest<const N: usize>(text: &str) -> [u32; N] {
+    let digest = Sha256::digest(text.as_bytes());
+    let mut words = digest.chunks_exact(4);
+    [(); N].map(|()| words.next().map_or(0, number))
+}
 
-    /// Lines of all repeats and contradictions, in order.
-    pub(crate) fn lines(&self) -> Vec<u64> {
-        let mut lines: Vec<u64> =
-            self.same.iter().copied().chain(self.faults.iter().map(|fault| fault.line)).collect();
-        lines.sort_unstable();
-        lines.dedup();
-        lines
-    }
+fn number(bytes: &[u8]) -> u32 {
+    bytes.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
 impl Seen {
     /// Remembers a row; `false` when the file has more rows or lines than can be told apart.
     pub(crate) fn add(&mut self, row: &Row) -> bool {
-        let Ok(line) = u32::try_from(row.line) else { return false };
-        let digest = Sha256::digest(row.reference.as_str().as_bytes());
-        let currency = billing::money::Currency::KNOWN.iter().position(|known| *known == row.currency);
+        let currency = Currency::KNOWN.iter().position(|known| *known == row.currency);
+        let currency = currency.and_then(|at| u32::try_from(at).ok()).unwrap_or(CURRENCY_BITS - 1);
         let mut data = Sha256::new();
         data.update(row.customer_id.to_be_bytes());
         data.update(row.amount.minor().to_be_bytes());
         data.update([u8::from(row.paid)]);
         data.update(row.currency.code());
-        let number = |bytes: &[u8]| bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
-        let low = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default();
-        self.0.push(Trace {
-            reference_high: number(&digest[..8]),
-            reference_low: low(number(&digest[8..12])),
-            customer_id: row.customer_id.unsigned_abs(),
-            line,
-            data: low(number(&data.finalize()[..4])) & !CURRENCY_BITS
-                | u32::try_from(currency.unwrap_or_default()).unwrap_or_default(),
-        });
+        let data = number(&data.finalize()) & !CURRENCY_BITS | currency;
+        self.push(&row.reference, row.line, row.customer_id.unsigned_abs(), data)
+    }
+
+    /// Remembers the reference of a row that is wrong: another row of that name may be the wrong one.
+    pub(crate) fn add_wrong(&mut self, reference: &Reference, line: u64) -> bool {
+        self.push(reference, line, 0, WRONG)
+    }
+
+    fn push(&mut self, reference: &Reference, line: u64, customer_id: u32, data: u32) -> bool {
+        let Ok(line) = u32::try_from(line) else { return false };
+        let (reference, skeleton) = (digest(reference.nfc()), digest(&reference.skeleton()));
+        self.0.push(Trace { reference, skeleton, customer_id, line, data });
         self.0.len() < ROWS_MAX
     }
 
     /// Compares all rows with each other.
     pub(crate) fn repeats(mut self) -> Repeats {
         let mut repeats = Repeats::default();
-        self.0.sort_unstable_by_key(|row| (row.reference_high, row.reference_low, row.line));
-        let same_reference =
-            |a: &Trace, b: &Trace| (a.reference_high, a.reference_low) == (b.reference_high, b.reference_low);
-        for rows in self.0.chunk_by(same_reference) {
-            for row in &rows[1..] {
-                if row.data == rows[0].data {
-                    repeats.same.push(row.line.into());
-                } else {
-                    let reason = format!("stands in line {} with other data", rows[0].line);
-                    repeats.faults.push(Fault::new(row.line.into(), "reference", reason));
+        self.0.sort_unstable_by_key(|row| (row.skeleton, row.reference, row.line));
+        for rows in self.0.chunk_by(|a, b| a.skeleton == b.skeleton) {
+            repeats.compare_names(rows);
+        }
+        repeats.skipped.sort_unstable();
+        let settled = repeats.skipped.len();
+        self.0.retain(|row| row.data != WRONG);
+        self.0.sort_unstable_by_key(|row| (row.customer_id, row.line));
+        for rows in self.0.chunk_by(|a, b| a.customer_id == b.customer_id) {
+            repeats.compare_currencies(rows, settled);
+        }
+        repeats.skipped.sort_unstable();
+        repeats.skipped.dedup();
+        for findings in [&mut repeats.faults, &mut repeats.repeated, &mut repeats.look_alikes] {
+            findings.sort_by_key(|fault| fault.line);
+        }
+        repeats
+    }
+}
+
+impl Repeats {
+    /// Rows of one skeleton, by name and line.
+    fn compare_names(&mut self, rows: &[Trace]) {
+        let first = rows.iter().map(|row| row.line).min().unwrap_or_default();
+        for same_name in rows.chunk_by(|a, b| a.reference == b.reference) {
+            let [row, more @ ..] = same_name else { continue };
+            if row.line != first {
+                self.alike += 1;
+                let reason =
+                    format!("differs from that of line {first} only by case, compatibility form or spaces");
+                list(&mut self.look_alikes, row.line, "reference", reason);
+            }
+            let differs = more.iter().any(|other| other.data != row.data || other.data == WRONG);
+            for (at, repeat) in same_name.iter().enumerate() {
+                let other = if at == 0 { more.first() } else { Some(row) };
+                let Some(other) = other else { continue };
+                if differs {
+                    self.contradict(repeat, other);
+                } else if at > 0 {
+                    self.same += 1;
+                    self.skipped.push(repeat.line);
+                    list(
+                        &mut self.repeated,
+                        repeat.line,
+                        "reference",
+                        format!("repeats line {}", other.line),
+                    );
                 }
             }
         }
-        self.0.sort_unstable_by_key(|row| (row.customer_id, row.line));
-        for rows in self.0.chunk_by(|a, b| a.customer_id == b.customer_id) {
-            let currency = rows[0].data & CURRENCY_BITS;
-            for row in rows.iter().filter(|row| row.data & CURRENCY_BITS != currency) {
-                let reason = format!("differs from line {}, and a customer has one currency", rows[0].line);
-                repeats.faults.push(Fault::new(row.line.into(), "currency", reason));
-            }
+    }
+
+    /// Nobody can know which of two rows is right, so neither is taken.
+    fn contradict(&mut self, row: &Trace, other: &Trace) {
+        if row.data == WRONG {
+            return;
         }
-        repeats.faults.sort_by_key(|fault| fault.line);
-        repeats.same.sort_unstable();
-        repeats
+        self.contradicting += 1;
+        self.skipped.push(row.line);
+        list(
+            &mut self.faults,
+            row.line,
+            "reference",
+            format!("stands in line {} with other data", other.line),
+        );
+    }
+
+    /// Rows of one customer, by line; the first `settled` of the skipped ones are counted already.
+    fn compare_currencies(&mut self, rows: &[Trace], settled: usize) {
+        let currency = rows[0].data & CURRENCY_BITS;
+        for row in rows.iter().filter(|row| row.data & CURRENCY_BITS != currency) {
+            self.contradicting += u64::from(self.skipped[..settled].binary_search(&row.line).is_err());
+            self.skipped.push(row.line);
+            let reason = format!("differs from line {}, and a customer has one currency", rows[0].line);
+            list(&mut self.faults, row.line, "currency", reason);
+        }
+    }
+}
+
+fn list(findings: &mut Vec<Fault>, line: u32, column: &'static str, reason: String) {
+    if findings.len() < LISTED_MAX {
+        findings.push(Fault::new(line.into(), column, reason));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use billing::invoice::Reference;
-    use billing::money::Currency;
-
     use super::*;
 
     fn row(line: u64, reference: &str, customer_id: i32, currency: Currency, amount: &str) -> Row {
         Row {
             line,
+            index: None,
             reference: Reference::new(reference).unwrap(),
             customer_id,
             currency,
@@ -123,29 +197,82 @@ mod tests {
         }
     }
 
-    #[test]
-    fn repeats_are_told_from_contradictions() {
+    fn seen(rows: &[Row]) -> Repeats {
         let mut seen = Seen::default();
-        for row in [
+        assert!(rows.iter().all(|row| seen.add(row)));
+        seen.repeats()
+    }
+
+    fn told(faults: &[Fault]) -> Vec<(u64, &str)> {
+        faults.iter().map(|fault| (fault.line, fault.column.as_ref())).collect()
+    }
+
+    #[test]
+    fn repeats_are_told_from_contradictions_and_of_those_no_row_is_sent() {
+        let repeats = seen(&[
             row(2, "I1", 1, Currency::Eur, "1.00"),
             row(3, "I2", 1, Currency::Eur, "1.00"),
             row(4, "I1", 1, Currency::Eur, "1"),
             row(5, "I2", 1, Currency::Eur, "1.01"),
             row(6, "I3", 1, Currency::Usd, "1.00"),
             row(7, "I4", 2, Currency::Usd, "1.00"),
-        ] {
-            assert!(seen.add(&row));
-        }
-        let repeats = seen.repeats();
-        assert_eq!(repeats.same, [4]);
-        assert_eq!((repeats.contradicting(), repeats.lines()), (2, vec![4, 5, 6]));
-        let told: Vec<_> = repeats.faults.iter().map(|fault| (fault.line, fault.column.as_ref())).collect();
-        assert_eq!(told, [(5, "reference"), (6, "currency")]);
-        assert!(repeats.faults[0].reason.contains("line 3"), "{repeats:?}");
+        ]);
+        assert_eq!((repeats.same, told(&repeats.repeated)), (1, vec![(4, "reference")]));
+        assert_eq!((repeats.contradicting, repeats.skipped.as_slice()), (3, &[3, 4, 5, 6][..]));
+        assert_eq!(told(&repeats.faults), [(3, "reference"), (5, "reference"), (6, "currency")]);
+        assert!(repeats.faults[0].reason.contains("line 5") && repeats.faults[1].reason.contains("line 3"));
     }
 
     #[test]
-    fn a_row_costs_24_bytes() {
-        assert_eq!(size_of::<Trace>(), 24);
+    fn the_name_of_a_wrong_row_makes_its_other_rows_doubtful() {
+        let mut seen = Seen::default();
+        seen.add(&row(2, "I1", 1, Currency::Eur, "1"));
+        seen.add_wrong(&Reference::new("I1").unwrap(), 3);
+        seen.add_wrong(&Reference::new("I2").unwrap(), 4);
+        let repeats = seen.repeats();
+        assert_eq!(
+            (repeats.contradicting, repeats.skipped, told(&repeats.faults)),
+            (1, vec![2], vec![(2, "reference")])
+        );
+    }
+
+    #[test]
+    fn names_are_compared_by_nfc_and_look_alikes_are_told() {
+        let repeats = seen(&[
+            row(2, "caf\u{e9}", 1, Currency::Eur, "1"),
+            row(3, "cafe\u{301}", 1, Currency::Eur, "1"),
+            row(4, "Caf\u{e9}", 1, Currency::Eur, "1"),
+            row(5, "INV 1", 1, Currency::Eur, "1"),
+            row(6, "inv1", 1, Currency::Eur, "2"),
+            row(7, "other", 1, Currency::Eur, "2"),
+        ]);
+        assert_eq!((repeats.same, repeats.contradicting), (1, 0));
+        assert_eq!(
+            (repeats.alike, told(&repeats.look_alikes)),
+            (2, vec![(4, "reference"), (6, "reference")])
+        );
+        assert!(repeats.look_alikes[1].reason.contains("line 5"), "{repeats:?}");
+    }
+
+    #[test]
+    fn findings_are_listed_to_a_limit_and_all_are_counted() {
+        let rows: Vec<Row> = (1..=500).map(|line| row(line, "I1", 1, Currency::Eur, "1")).collect();
+        let repeats = seen(&rows);
+        assert_eq!((repeats.same, repeats.repeated.len(), repeats.skipped.len()), (499, LISTED_MAX, 499));
+    }
+
+    #[test]
+    fn each_currency_differs_from_each_other() {
+        for (at, one) in Currency::KNOWN.into_iter().enumerate() {
+            for other in Currency::KNOWN.into_iter().skip(at + 1) {
+                let repeats = seen(&[row(1, "a", 1, one, "1"), row(2, "b", 1, other, "1")]);
+                assert_eq!(told(&repeats.faults), [(2, "currency")], "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_costs_32_bytes() {
+        assert_eq!(size_of::<Trace>(), 32);
     }
 }

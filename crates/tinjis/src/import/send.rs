@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 
+use billing::import_row::FIELDS;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::row::{COLUMNS, Fault, Row};
+use super::row::{Fault, Row};
 use crate::http::{Api, CallError};
 
 /// Rows and bytes of one request, well below what billing takes.
@@ -32,6 +33,7 @@ struct Answer {
 #[derive(Debug, Deserialize)]
 struct LineError {
     line: usize,
+    reference: Option<String>,
     field: String,
     message: String,
 }
@@ -42,12 +44,14 @@ pub(crate) struct Sender {
     api: Api,
     path: String,
     body: Vec<u8>,
-    /// Where each line of the body ends, and its line in the file.
-    lines: Vec<(usize, u64)>,
+    /// Where each row of the body stands in the file: line and index.
+    places: Vec<(u64, Option<u64>)>,
+    /// The last line of the file that billing has answered for.
+    pub(crate) done_to: u64,
     pub(crate) counts: Counts,
     /// Rows that billing did not take.
     pub(crate) bad: u64,
-    /// Their faults, until somebody takes them.
+    /// Faults of some of them, until somebody takes them: billing lists a bounded number for each batch.
     pub(crate) faults: Vec<Fault>,
 }
 
@@ -57,7 +61,8 @@ impl Sender {
             api,
             path: format!("/v1/imports?dry_run={dry_run}&update={update}"),
             body: Vec::new(),
-            lines: Vec::with_capacity(ROWS_MAX),
+            places: Vec::with_capacity(ROWS_MAX),
+            done_to: 0,
             counts: Counts::default(),
             bad: 0,
             faults: Vec::new(),
@@ -68,49 +73,37 @@ impl Sender {
     pub(crate) async fn row(&mut self, row: &Row) -> Result<(), CallError> {
         serde_json::to_writer(&mut self.body, row).expect("a checked row is always JSON");
         self.body.push(b'\n');
-        self.lines.push((self.body.len(), row.line));
-        if self.lines.len() >= ROWS_MAX || self.body.len() >= BYTES_MAX { self.flush().await } else { Ok(()) }
+        self.places.push((row.line, row.index));
+        if self.places.len() >= ROWS_MAX || self.body.len() >= BYTES_MAX {
+            self.flush().await
+        } else {
+            Ok(())
+        }
     }
 
     /// Sends what is left.
     pub(crate) async fn flush(&mut self) -> Result<(), CallError> {
-        if self.lines.is_empty() {
+        if self.places.is_empty() {
             return Ok(());
         }
         let body = Bytes::from(std::mem::take(&mut self.body));
-        let lines = std::mem::take(&mut self.lines);
-        // A range of rows; billing lists a bounded number of errors, so a range with more of them is sent in halves.
-        let mut ranges = vec![(0, lines.len())];
-        while let Some((from, to)) = ranges.pop() {
-            let start = if from == 0 { 0 } else { lines[from - 1].0 };
-            let part = body.slice(start..lines[to - 1].0);
-            let answer: Answer = self.api.post(&self.path, "application/x-ndjson", part).await?;
-            let all_listed = answer.errors.len() as u64 == answer.errors_total;
-            let middle = from + (to - from) / 2;
-            if !all_listed && middle > from && self.is_dry_run() {
-                ranges.push((middle, to));
-                ranges.push((from, middle));
-                continue;
-            }
-            self.counts.created += answer.counts.created;
-            self.counts.unchanged += answer.counts.unchanged;
-            self.counts.updated += answer.counts.updated;
-            self.bad += answer.errors_total;
-            self.faults.extend(answer.errors.into_iter().map(|error| {
-                let line = lines.get(from + error.line - 1).map_or(0, |(_, line)| *line);
-                Fault::new(line, column(error.field), error.message)
-            }));
-        }
+        let places = std::mem::take(&mut self.places);
+        let answer: Answer = self.api.post(&self.path, "application/x-ndjson", body).await?;
+        self.counts.created += answer.counts.created;
+        self.counts.unchanged += answer.counts.unchanged;
+        self.counts.updated += answer.counts.updated;
+        self.bad += answer.errors_total;
+        self.done_to = places.last().map_or(self.done_to, |(line, _)| *line);
+        self.faults.extend(answer.errors.into_iter().map(|error| {
+            let place = error.line.checked_sub(1).and_then(|at| places.get(at));
+            let (line, index) = place.copied().unwrap_or_default();
+            Fault::new(line, column(error.field), error.message).at(index, error.reference)
+        }));
         Ok(())
-    }
-
-    /// Only a dry run may be sent again in parts and still count right.
-    fn is_dry_run(&self) -> bool {
-        self.path.contains("dry_run=true")
     }
 }
 
 fn column(field: String) -> Cow<'static, str> {
-    let known = COLUMNS.into_iter().find(|column| *column == field);
+    let known = FIELDS.into_iter().find(|column| *column == field);
     known.map_or(Cow::Owned(field), Cow::Borrowed)
 }

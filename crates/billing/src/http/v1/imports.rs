@@ -12,7 +12,7 @@ use bytes::Bytes;
 use chassis::problem::Problem;
 use chassis::server::Connection;
 use futures_util::StreamExt;
-use http::{StatusCode, Uri, header};
+use http::{HeaderMap, StatusCode, Uri, header};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
@@ -31,6 +31,15 @@ const BODY_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
 /// Imports at once; each holds one batch of rows.
 const IMPORTS_MAX: usize = 16;
+
+/// What NDJSON is called; a caller may also leave the type out.
+const MEDIA_TYPES: [&str; 5] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonlines",
+    "application/json-lines",
+];
 
 /// The byte order mark that some editors put before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -80,6 +89,8 @@ struct LineFault {
 enum Stopped {
     Store(StoreError),
     Body(axum::Error),
+    /// The first line shows that the body is something else.
+    NotNdjson(&'static str),
 }
 
 /// Rows on their way to the store.
@@ -88,6 +99,11 @@ struct Intake<'a> {
     mode: ImportMode,
     rows: Vec<ImportRow>,
     numbers: Vec<u64>,
+    /// The last line that came whole, and the last one whose batch the store has taken.
+    last_line: u64,
+    taken_to: u64,
+    /// Whether a line was judged yet.
+    has_begun: bool,
     report: Report,
 }
 
@@ -96,6 +112,7 @@ pub(in crate::http) async fn create(
     State(state): State<AppState>,
     connection: Option<Extension<Connection>>,
     uri: Uri,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     if let Some(Extension(connection)) = connection {
@@ -104,25 +121,79 @@ pub(in crate::http) async fn create(
     let mut params = Params::of(&uri);
     let mode = ImportMode { dry_run: params.switch("dry_run"), update: params.switch("update") };
     params.finish()?;
+    check_media_type(&headers)?;
     let mut intake = Intake {
         store: state.store.as_ref(),
         mode,
         rows: Vec::with_capacity(BATCH_MAX),
         numbers: Vec::with_capacity(BATCH_MAX),
+        last_line: 0,
+        taken_to: 0,
+        has_begun: false,
         report: Report { dry_run: mode.dry_run, ..Report::default() },
     };
     match intake.read(body).await {
         Ok(()) => Ok(answer(StatusCode::OK, &intake.report)),
-        Err(Stopped::Store(error)) => Err(problem_of(&error)),
+        Err(Stopped::Store(error)) => {
+            let problem = problem_of(&error);
+            let detail = format!("{}; {}", problem.detail, intake.so_far());
+            Err(problem.detail(detail))
+        }
         Err(Stopped::Body(error)) => {
             tracing::info!(%error, "The body of an import ended early");
-            let detail = "the body ended early; what came before was taken, so import the same again";
+            let detail =
+                format!("the body ended early, after line {}; {}", intake.last_line, intake.so_far());
             Err(Problem::new(StatusCode::BAD_REQUEST).detail(detail))
         }
+        Err(Stopped::NotNdjson(why)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY).detail(why)),
+    }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let given = String::from_utf8_lossy(given.as_bytes());
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if MEDIA_TYPES.iter().any(|media_type| media_type.eq_ignore_ascii_case(essence)) {
+        return Ok(());
+    }
+    let detail = format!(
+        "an import is NDJSON, one object a line: send it as {}, not as {essence:?}; `tinjis import FILE` reads CSV and JSON",
+        MEDIA_TYPES[0]
+    );
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE).detail(detail))
+}
+
+/// Why a body that begins with this line is no NDJSON; `None` for a line that may be wrong by itself.
+fn other_format(line: &[u8]) -> Option<&'static str> {
+    let object: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(line);
+    match line.trim_ascii_start().first() {
+        Some(b'[') => Some(
+            "the body is a JSON array, and an import is NDJSON, one object a line; `tinjis import FILE` reads arrays",
+        ),
+        Some(b'{') if object.is_err_and(|error| error.is_eof()) => Some(
+            "the first line ends in the middle of an object, and an import is NDJSON: each object stands on one line",
+        ),
+        Some(b'{') => None,
+        _ => Some(
+            "the first line is no JSON object, and an import is NDJSON, one object a line; `tinjis import FILE` reads CSV and JSON",
+        ),
     }
 }
 
 impl Intake<'_> {
+    /// What an import that stops here has done.
+    fn so_far(&self) -> String {
+        let Report { created, unchanged, updated, errors_total, .. } = self.report;
+        if self.mode.dry_run || created + updated == 0 {
+            return "nothing was written; import the same again".to_owned();
+        }
+        format!(
+            "of lines 1 to {}, {created} were created, {updated} updated, {unchanged} were unchanged and {errors_total} \
+             refused; no later line was written; import the same again",
+            self.taken_to
+        )
+    }
+
     async fn read(&mut self, body: Body) -> Result<(), Stopped> {
         let mut chunks = body.into_data_stream();
         let mut lines = Lines::default();
@@ -143,6 +214,7 @@ impl Intake<'_> {
 
     async fn take(&mut self, line: Line) -> Result<(), Stopped> {
         let number = line.number;
+        self.last_line = number;
         let Some(bytes) = line.bytes else {
             let message = format!("is longer than {LINE_BYTES_MAX} bytes");
             self.fault(number, Fault { reference: None, field: "line", message });
@@ -151,6 +223,11 @@ impl Intake<'_> {
         let text = if number == 1 { without_mark(bytes) } else { bytes };
         if text.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
+        }
+        if !std::mem::replace(&mut self.has_begun, true)
+            && let Some(why) = other_format(&text)
+        {
+            return Err(Stopped::NotNdjson(why));
         }
         match row::parse(&text) {
             Err(fault) => self.fault(number, fault),
@@ -169,6 +246,7 @@ impl Intake<'_> {
         let outcomes = self.store.import(&self.rows, self.mode).await.map_err(Stopped::Store)?;
         let rows = std::mem::take(&mut self.rows);
         let numbers = std::mem::take(&mut self.numbers);
+        self.taken_to = self.last_line;
         for ((row, number), outcome) in rows.into_iter().zip(numbers).zip(outcomes) {
             match outcome {
                 Imported::Created => self.report.created += 1,

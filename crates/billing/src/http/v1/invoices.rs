@@ -63,7 +63,7 @@ pub(in crate::http) async fn one(
     State(state): State<AppState>,
     reference: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let reference = reference.ok().and_then(|Path(text)| Reference::new(text).ok());
+    let reference = reference.ok().and_then(|Path(text)| Reference::stored(text).ok());
     let reference = reference.ok_or_else(|| unknown("invoice"))?;
     let found = state.store.invoice_by_reference(&reference).await.map_err(|error| problem_of(&error))?;
     let invoice = found.ok_or_else(|| unknown("invoice"))?;

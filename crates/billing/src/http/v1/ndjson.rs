@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 /// The longest line, in bytes, its end not counted.
-pub(super) const LINE_BYTES_MAX: usize = 16 * 1024;
+pub(super) const LINE_BYTES_MAX: usize = crate::import_row::ROW_BYTES_MAX;
 
 /// One line, or the trace of one that was too long to keep.
 #[derive(Debug, PartialEq, Eq)]

@@ -54,7 +54,7 @@ impl Row {
         let currency = self.currency.as_deref().and_then(Currency::from_code);
         Some(LedgerFact {
             key: Key::parse(&self.key?)?,
-            reference: self.reference.and_then(|text| Reference::new(text).ok()),
+            reference: self.reference.and_then(|text| Reference::stored(text).ok()),
             // The ledger writes 0 for a route that names no customer.
             customer_id: self.customer_id.filter(|&id| id != 0).map(CustomerId),
             money: currency

@@ -4,8 +4,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::import_row;
 use crate::invoice::{CustomerId, Reference};
-use crate::money::{Amount, BadAmount, Currency, Money};
+use crate::money::{Currency, Money};
 use crate::store::ImportRow;
 
 /// What is wrong with a line.
@@ -70,36 +71,27 @@ fn fields(line: &[u8]) -> Result<Fields<'_>, Mistake> {
 }
 
 fn reference(raw: Option<&RawValue>) -> Result<Reference, Mistake> {
-    let text = text("reference", raw)?;
-    Reference::new(text).map_err(|error| ("reference", error.to_string()))
+    import_row::reference(&text("reference", raw)?).map_err(|message| ("reference", message))
 }
 
 fn customer_id(raw: Option<&RawValue>) -> Result<CustomerId, Mistake> {
-    // Old clients read ids as 32-bit integers.
-    let id = given("customer_id", raw)?.get().parse::<i32>().ok().filter(|id| *id >= 1);
-    let range = || ("customer_id", format!("must be a whole number from 1 to {}", i32::MAX));
-    id.map(|id| CustomerId(id.into())).ok_or_else(range)
+    let id = import_row::customer_id(given("customer_id", raw)?.get());
+    id.map(|id| CustomerId(id.into())).map_err(|message| ("customer_id", message))
 }
 
 fn currency(raw: Option<&RawValue>) -> Result<Currency, Mistake> {
-    let known = || format!("must be one of {}", Currency::KNOWN.map(Currency::code).join(", "));
-    Currency::from_code(&text("currency", raw)?).ok_or_else(|| ("currency", known()))
+    import_row::currency(&text("currency", raw)?).map_err(|message| ("currency", message))
 }
 
 fn amount(raw: Option<&RawValue>) -> Result<i64, Mistake> {
     let raw = given("amount", raw)?;
     let digits = if raw.get().starts_with('"') { text("amount", Some(raw))? } else { raw.get().to_owned() };
-    let amount: Amount = digits.parse().map_err(|error: BadAmount| ("amount", error.to_string()))?;
-    if amount.minor() < 0 { Err(("amount", "must not be below 0".to_owned())) } else { Ok(amount.minor()) }
+    import_row::amount(&digits).map(|amount| amount.minor()).map_err(|message| ("amount", message))
 }
 
 fn paid(raw: Option<&RawValue>) -> Result<bool, Mistake> {
     let Some(raw) = raw else { return Ok(false) };
-    match text("status", Some(raw))?.as_str() {
-        "PENDING" => Ok(false),
-        "PAID" => Ok(true),
-        _ => Err(("status", "must be PENDING or PAID".to_owned())),
-    }
+    import_row::status(&text("status", Some(raw))?).map_err(|message| ("status", message))
 }
 
 fn given<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawValue, Mistake> {

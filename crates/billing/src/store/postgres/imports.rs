@@ -1,12 +1,12 @@
 //! Imports in PostgreSQL: reads what a batch names, asks `store::imports` what it does, and writes that; a batch that
 //! met another import half-way is begun anew. Customers, then references are taken in order.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chassis::postgres::{Param, PgError, Result, Tx, Type, get};
 
-use super::rows;
-use crate::invoice::{CustomerId, InvoiceId, PaidBy};
+use super::{normal_form, rows};
+use crate::invoice::{CustomerId, InvoiceId, PaidBy, Reference};
 use crate::money::Currency;
 use crate::store::imports::{Intake, Known, decide, stands};
 use crate::store::{ImportMode, ImportRow, Imported};
@@ -35,21 +35,26 @@ const UPDATE_INVOICES: &str = "
     WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
     UPDATE invoices AS i SET customer_id = u.customer_id, currency = u.currency, amount_minor = u.amount_minor,
         state = u.state, paid_by = u.paid_by, attention_reason = NULL, updated_at = now.ms
-    FROM now, unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[])
-        AS u (reference, customer_id, currency, amount_minor, state, paid_by)
-    WHERE i.reference = u.reference AND i.state <> 'PAID'";
+    FROM now, unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[])
+        AS u (id, customer_id, currency, amount_minor, state, paid_by)
+    WHERE i.id = u.id AND i.state <> 'PAID'";
 
 pub(super) async fn import(tx: Tx, batch: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>> {
     if mode.dry_run {
         tx.undo();
     }
     tx.find_by_index().await?;
+    if !mode.dry_run {
+        normal_form::wait_for_turn(&tx, batch).await?;
+    }
     let known = known(&tx, batch, mode.update && !mode.dry_run).await?;
+    let ids: HashMap<Reference, i64> =
+        known.invoices.iter().map(|(reference, (stored, _))| (reference.clone(), stored.id.0)).collect();
     let intake = decide(batch, known, mode);
     if !mode.dry_run {
         write_customers(&tx, &intake).await?;
         write_created(&tx, &intake).await?;
-        write_updated(&tx, &intake).await?;
+        write_updated(&tx, &intake, &ids).await?;
     }
     Ok(intake.answers)
 }
@@ -63,13 +68,17 @@ async fn known(tx: &Tx, batch: &[ImportRow], lock: bool) -> Result<Known> {
         known.customers.insert(CustomerId(get(&row, 0)?), rows::word(&row, 1, Currency::from_code)?);
     }
     let references: HashSet<&str> = batch.iter().map(|row| row.reference.as_str()).collect();
-    let references: Vec<&str> = references.into_iter().collect();
+    let texts: Vec<&str> = references.iter().copied().collect();
+    let forms: HashSet<&str> = batch.iter().map(|row| row.reference.nfc()).collect();
+    let forms: Vec<&str> = forms.into_iter().collect();
     let lock = if lock { "FOR UPDATE" } else { "" };
     let sql = format!(
-        "SELECT {} FROM invoices AS i WHERE i.reference = ANY($1) ORDER BY i.id {lock}",
-        rows::INVOICE
+        "SELECT {} FROM invoices AS i WHERE {} ORDER BY i.id {lock}",
+        rows::INVOICE,
+        normal_form::MATCHES_ANY
     );
-    let stored = tx.query(&sql, &[(&references, Type::TEXT_ARRAY)]).await?;
+    let params: &[Param<'_>] = &[(&texts, Type::TEXT_ARRAY), (&forms, Type::TEXT_ARRAY)];
+    let stored = tx.query(&sql, params).await?;
     let ids: Vec<i64> = stored.iter().map(|row| get(row, 0)).collect::<Result<_>>()?;
     let held = tx.query(HELD, &[(&ids, Type::INT8_ARRAY)]).await?;
     let held: HashSet<InvoiceId> =
@@ -77,7 +86,11 @@ async fn known(tx: &Tx, batch: &[ImportRow], lock: bool) -> Result<Known> {
     for row in &stored {
         let invoice = rows::invoice(row)?;
         let is_held = held.contains(&invoice.id);
-        known.invoices.insert(invoice.reference.clone(), (invoice, is_held));
+        // A store may hold two that were told apart once: an equal text comes first.
+        let is_equal_text = references.contains(invoice.reference.as_str());
+        if is_equal_text || !known.invoices.contains_key(&invoice.reference) {
+            known.invoices.insert(invoice.reference.clone(), (invoice, is_held));
+        }
     }
     Ok(known)
 }
@@ -113,12 +126,17 @@ async fn write_created(tx: &Tx, intake: &Intake<'_>) -> Result<()> {
     all_new(tx.execute(INSERT_INVOICES, &params).await?, rows.len())
 }
 
-async fn write_updated(tx: &Tx, intake: &Intake<'_>) -> Result<()> {
+/// The reference stays as it is stored, whichever form the row has.
+async fn write_updated(tx: &Tx, intake: &Intake<'_>, ids: &HashMap<Reference, i64>) -> Result<()> {
     if intake.updated.is_empty() {
         return Ok(());
     }
     let updated: Vec<&ImportRow> = intake.updated.iter().map(|(row, _)| *row).collect();
-    let changed = tx.execute(UPDATE_INVOICES, &Columns::of(&updated).params()).await?;
+    let ids: Vec<i64> = updated.iter().filter_map(|row| ids.get(&row.reference).copied()).collect();
+    let columns = Columns::of(&updated);
+    let mut params = columns.params();
+    params[0] = (&ids, Type::INT8_ARRAY);
+    let changed = tx.execute(UPDATE_INVOICES, &params).await?;
     rows::changed(changed, updated.len(), "an imported row is one invoice")
 }
 

@@ -2,7 +2,7 @@
 
 use chassis::postgres::{Lane, Param, Postgres, Result, Row, Type};
 
-use super::rows;
+use super::{normal_form, rows};
 use crate::invoice::{Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference};
 use crate::protocol::key::Key;
 use crate::store::{BATCH_MAX, ResolutionRow};
@@ -64,8 +64,14 @@ pub(super) async fn invoice_by_reference(
     database: &Postgres,
     reference: &Reference,
 ) -> Result<Option<Invoice>> {
-    let sql = format!("SELECT {} FROM invoices AS i WHERE i.reference = $1", rows::INVOICE);
-    one(database, &sql, (&reference.as_str(), Type::TEXT), rows::invoice).await
+    let sql = format!(
+        "SELECT {} FROM invoices AS i WHERE {} ORDER BY i.reference <> ALL($1), i.id LIMIT 1",
+        rows::INVOICE,
+        normal_form::MATCHES_ANY
+    );
+    let (text, nfc) = (vec![reference.as_str()], vec![reference.nfc()]);
+    let params: &[Param<'_>] = &[(&text, Type::TEXT_ARRAY), (&nfc, Type::TEXT_ARRAY)];
+    database.read(Lane::Record, &sql, params).await?.first().map(rows::invoice).transpose()
 }
 
 pub(super) async fn attempts(

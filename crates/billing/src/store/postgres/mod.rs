@@ -7,6 +7,7 @@ mod claims;
 mod counts;
 mod imports;
 mod lists;
+mod normal_form;
 mod repairs;
 mod rows;
 mod runs;
@@ -66,6 +67,7 @@ impl PostgresStore {
     ) -> std::result::Result<Self, OpenError> {
         let first = deployment.map_or(random, |given| given.0);
         let stored = prepare(&database, first).await.map_err(store_error)?;
+        normal_form::warn_of_pairs(&database).await.map_err(store_error)?;
         match deployment {
             Some(given) if given.0 != stored => Err(OtherDeployment { stored, given: given.0 }.into()),
             _ => Ok(Self { database, deployment: DeploymentId(stored) }),

@@ -130,7 +130,7 @@ pub(super) fn money(row: &Row, column: usize) -> Result<Money> {
 }
 
 pub(super) fn reference(row: &Row, column: usize) -> Result<Reference> {
-    Reference::new(get::<&str>(row, column)?).map_err(|error| broken(column, error))
+    Reference::stored(get::<&str>(row, column)?).map_err(|error| broken(column, error))
 }
 
 pub(super) fn word<T>(row: &Row, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {

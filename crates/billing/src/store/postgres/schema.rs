@@ -4,12 +4,13 @@
 use chassis::schema::Migration;
 
 /// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 5] = [
+pub(super) static MIGRATIONS: [Migration; 6] = [
     Migration { name: "billing", sql: BILLING, breaks_older: false },
     Migration { name: "run versions", sql: RUN_VERSIONS, breaks_older: false },
     Migration { name: "ledger seen", sql: LEDGER_SEEN, breaks_older: false },
     Migration { name: "run problems", sql: RUN_PROBLEMS, breaks_older: false },
     Migration { name: "ledger acknowledgements", sql: super::acknowledgements::SCHEMA, breaks_older: false },
+    Migration { name: "reference nfc", sql: super::normal_form::MIGRATION, breaks_older: false },
 ];
 
 /// Counters have 16 rows each, so that transactions seldom wait for another's; a connection always takes the same one

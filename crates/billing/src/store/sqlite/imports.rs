@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::counts::Moves;
-use super::{one, rows};
+use super::{normal_form, one, rows};
 use crate::invoice::{Invoice, PaidBy};
 use crate::money::Currency;
 use crate::store::imports::{Intake, Known, decide, stands};
@@ -25,12 +25,14 @@ pub(super) fn import(
 fn known(connection: &Connection, batch: &[ImportRow]) -> rusqlite::Result<Known> {
     let mut known = Known::default();
     let customer = "SELECT currency FROM customers WHERE id = ?1";
-    let invoice = format!("SELECT {} FROM invoices WHERE reference = ?1", rows::INVOICE);
+    let invoice = format!("SELECT {} FROM invoices WHERE {}", rows::INVOICE, normal_form::MATCHES);
     for row in batch {
         let currency =
             one(connection, customer, [row.customer_id.0], |row| rows::word(row, 0, Currency::from_code))?;
         known.customers.extend(currency.map(|currency| (row.customer_id, currency)));
-        if let Some(stored) = one(connection, &invoice, [row.reference.as_str()], rows::invoice)? {
+        if let Some(stored) =
+            one(connection, &invoice, [row.reference.as_str(), row.reference.nfc()], rows::invoice)?
+        {
             let held = is_held(connection, &stored)?;
             known.invoices.insert(row.reference.clone(), (stored, held));
         }
@@ -50,15 +52,21 @@ fn write(connection: &Connection, intake: &Intake<'_>, now: i64) -> rusqlite::Re
         connection.prepare_cached(sql)?.execute(params![customer.0, currency.code()])?;
     }
     for row in &intake.created {
-        let sql = "INSERT INTO invoices (customer_id, currency, amount_minor, state, paid_by, updated_at, created_at, reference)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)";
+        let sql = "INSERT INTO invoices (customer_id, currency, amount_minor, state, paid_by, updated_at, created_at, reference,
+                reference_nfc)
+             VALUES (?3, ?4, ?5, ?6, ?7, ?8, ?8, ?1, nullif(?2, ?1))";
         write_one(connection, sql, row, now)?;
         moves.create(stands(row).0);
     }
+    // The reference stays as it is stored, whichever form the row has.
+    let update = format!(
+        "UPDATE invoices SET customer_id = ?3, currency = ?4, amount_minor = ?5, state = ?6, paid_by = ?7,
+         updated_at = ?8, attention_reason = NULL
+         WHERE id = (SELECT id FROM invoices WHERE {}) AND state <> 'PAID'",
+        normal_form::MATCHES
+    );
     for (row, from) in &intake.updated {
-        let sql = "UPDATE invoices SET customer_id = ?1, currency = ?2, amount_minor = ?3, state = ?4, paid_by = ?5,
-             updated_at = ?6, attention_reason = NULL WHERE reference = ?7 AND state <> 'PAID'";
-        write_one(connection, sql, row, now)?;
+        write_one(connection, &update, row, now)?;
         moves.change(*from, stands(row).0, 1);
     }
     moves.record(connection)
@@ -67,13 +75,14 @@ fn write(connection: &Connection, intake: &Intake<'_>, now: i64) -> rusqlite::Re
 fn write_one(connection: &Connection, sql: &str, row: &ImportRow, now: i64) -> rusqlite::Result<()> {
     let (state, paid_by) = stands(row);
     let changed = connection.prepare_cached(sql)?.execute(params![
+        row.reference.as_str(),
+        row.reference.nfc(),
         row.customer_id.0,
         row.money.currency.code(),
         row.money.amount_minor,
         state.word(),
         paid_by.map(PaidBy::word),
         now,
-        row.reference.as_str(),
     ])?;
     rows::one_row(changed, "an imported row is one invoice")
 }

@@ -5,6 +5,7 @@ mod acknowledgements;
 mod claims;
 mod counts;
 mod imports;
+mod normal_form;
 mod repairs;
 mod rows;
 mod runs;
@@ -165,6 +166,7 @@ fn later(now: i64, by: Duration) -> i64 {
 /// On the writer, before any other job.
 fn prepare(connection: &Connection, first: Uuid) -> rusqlite::Result<Uuid> {
     counts::take_over(connection)?;
+    normal_form::take_over(connection)?;
     let made = connection.execute(
         "INSERT INTO deployment (id) SELECT ?1 WHERE NOT EXISTS (SELECT * FROM deployment)",
         [first.to_string()],
@@ -295,9 +297,9 @@ impl Store for SqliteStore {
     }
 
     async fn invoice_by_reference(&self, reference: &Reference) -> Result<Option<Invoice>> {
-        let sql = format!("SELECT {} FROM invoices WHERE reference = ?1", rows::INVOICE);
-        let reference = reference.clone();
-        self.read_short(move |connection| one(connection, &sql, [reference.as_str()], rows::invoice)).await
+        let sql = format!("SELECT {} FROM invoices WHERE {}", rows::INVOICE, normal_form::MATCHES);
+        let names = [reference.as_str().to_owned(), reference.nfc().to_owned()];
+        self.read_short(move |connection| one(connection, &sql, names, rows::invoice)).await
     }
 
     async fn attempts(&self, after: (InvoiceId, u32), limit: usize) -> Result<Vec<Attempt>> {

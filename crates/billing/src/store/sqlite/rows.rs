@@ -115,7 +115,7 @@ pub(super) fn money(row: &Row<'_>, column: usize) -> rusqlite::Result<Money> {
 
 pub(super) fn reference(row: &Row<'_>, column: usize) -> rusqlite::Result<Reference> {
     let text: String = row.get(column)?;
-    Reference::new(text).map_err(|error| broken(column, error))
+    Reference::stored(text).map_err(|error| broken(column, error))
 }
 
 pub(super) fn word<T>(

@@ -5,7 +5,7 @@ use chassis::sqlite::Migration;
 use super::acknowledgements;
 
 /// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 8] = [
+pub(super) static MIGRATIONS: [Migration; 9] = [
     Migration { name: "billing", sql: BILLING, breaks_older: false },
     Migration { name: "resolutions", sql: RESOLUTIONS, breaks_older: false },
     Migration { name: "ledger acceptances", sql: LEDGER_ACCEPTANCES, breaks_older: false },
@@ -14,6 +14,7 @@ pub(super) static MIGRATIONS: [Migration; 8] = [
     Migration { name: "ledger seen", sql: LEDGER_SEEN, breaks_older: false },
     Migration { name: "run problems", sql: RUN_PROBLEMS, breaks_older: false },
     Migration { name: "ledger acknowledgements", sql: acknowledgements::SCHEMA, breaks_older: false },
+    Migration { name: "reference nfc", sql: super::normal_form::MIGRATION, breaks_older: false },
 ];
 
 /// `invoices_unpaid` serves the claims and the lists by state: PAID rows, which are most, are not in it.

@@ -1,0 +1,59 @@
+//! The one validator of an invoice that is to be imported, value by value: the route and the command line both ask
+//! here, so that no file is right for one and wrong for the other. Pure: knows no JSON, no CSV and no store.
+
+use crate::invoice::Reference;
+use crate::money::{Amount, Currency};
+
+/// Fields of a row, in the order of the documentation.
+pub const FIELDS: [&str; 5] = ["reference", "customer_id", "currency", "amount", "status"];
+
+/// The longest row, in bytes.
+pub const ROW_BYTES_MAX: usize = 16 * 1024;
+
+/// The reference.
+///
+/// # Errors
+/// Why it is none.
+pub fn reference(text: &str) -> Result<Reference, String> {
+    Reference::new(text).map_err(|error| error.to_string())
+}
+
+/// The customer's number; existing clients read it as a 32-bit integer.
+///
+/// # Errors
+/// What is allowed.
+pub fn customer_id(text: &str) -> Result<i32, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let id = text.parse().ok().filter(|id| is_number && *id >= 1);
+    id.ok_or_else(|| format!("must be a whole number from 1 to {}", i32::MAX))
+}
+
+/// The currency, in upper case.
+///
+/// # Errors
+/// What is allowed.
+pub fn currency(text: &str) -> Result<Currency, String> {
+    let known = || format!("must be one of {}", Currency::KNOWN.map(Currency::code).join(", "));
+    Currency::from_code(text).ok_or_else(known)
+}
+
+/// The amount, in digits with a decimal point.
+///
+/// # Errors
+/// What is allowed.
+pub fn amount(text: &str) -> Result<Amount, String> {
+    let amount: Amount = text.parse().map_err(|error: crate::money::BadAmount| error.to_string())?;
+    if amount.minor() < 0 { Err("must not be below 0".to_owned()) } else { Ok(amount) }
+}
+
+/// Whether the status is PAID.
+///
+/// # Errors
+/// What is allowed.
+pub fn status(text: &str) -> Result<bool, String> {
+    match text {
+        "PENDING" => Ok(false),
+        "PAID" => Ok(true),
+        _ => Err("must be PENDING or PAID".to_owned()),
+    }
+}

@@ -1,0 +1,115 @@
+//! References by their NFC form in SQLite: how one is found, and what is to be done at the start so that stored ones
+//! are found. Knows no rule of what a reference is.
+
+use rusqlite::{Connection, params};
+
+use crate::invoice::Reference;
+
+/// The step that adds what this needs. The column stays empty where the text is its own NFC form, which is nearly
+/// always, so that both indexes are small; a name of ASCII alone always is.
+pub(super) const MIGRATION: &str = "
+ALTER TABLE invoices ADD COLUMN reference_nfc TEXT;
+CREATE INDEX invoices_reference_nfc ON invoices (reference_nfc) WHERE reference_nfc IS NOT NULL;
+CREATE INDEX invoices_reference_beyond_ascii ON invoices (id) WHERE reference GLOB '*[^ -~]*';
+";
+
+/// Ends a statement whose parameters 1 and 2 are a reference's text and its NFC form: an equal text comes first, for
+/// a store may hold two that were told apart once.
+pub(super) const MATCHES: &str =
+    "(reference IN (?1, ?2) OR reference_nfc = ?2) ORDER BY reference <> ?1, id LIMIT 1";
+
+/// Pairs that are told at the start.
+const PAIRS_MAX: i64 = 100;
+
+/// Fills the column for rows that were written without it, and tells which stored references are one by NFC.
+pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
+    let sql = "SELECT id, reference FROM invoices WHERE reference GLOB '*[^ -~]*' AND reference_nfc IS NULL";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut found: Vec<(i64, String)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let text = row.get_ref(1)?.as_str()?;
+        let reference = Reference::stored(text).ok();
+        found.extend(
+            reference.and_then(|reference| Some((row.get(0).ok()?, reference.nfc_if_other()?.to_owned()))),
+        );
+    }
+    drop(rows);
+    for (id, nfc) in found {
+        let sql = "UPDATE invoices SET reference_nfc = ?2 WHERE id = ?1";
+        connection.prepare_cached(sql)?.execute(params![id, nfc])?;
+    }
+    warn_of_pairs(connection)
+}
+
+fn warn_of_pairs(connection: &Connection) -> rusqlite::Result<()> {
+    let sql = "
+        SELECT b.id, b.reference, a.id, a.reference FROM invoices AS a JOIN invoices AS b ON b.reference = a.reference_nfc
+            WHERE a.reference_nfc IS NOT NULL
+        UNION ALL
+        SELECT b.id, b.reference, a.id, a.reference FROM invoices AS a JOIN invoices AS b ON b.reference_nfc = a.reference_nfc
+            WHERE a.reference_nfc IS NOT NULL AND b.id < a.id
+        LIMIT ?1";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([PAIRS_MAX])?;
+    while let Some(row) = rows.next()? {
+        let (id, other_id): (i64, i64) = (row.get(0)?, row.get(2)?);
+        let (reference, other): (String, String) = (row.get(1)?, row.get(3)?);
+        tracing::warn!(
+            invoice.id = id,
+            reference,
+            other_id,
+            other,
+            "two stored invoices have one reference in Unicode form NFC; find out whether they are one invoice"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(references: &[&str]) -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch("CREATE TABLE invoices (id INTEGER PRIMARY KEY, reference TEXT NOT NULL UNIQUE)")
+            .unwrap();
+        connection.execute_batch(MIGRATION).unwrap();
+        for reference in references {
+            connection.execute("INSERT INTO invoices (reference) VALUES (?1)", [reference]).unwrap();
+        }
+        connection
+    }
+
+    #[test]
+    fn rows_of_an_older_program_are_found_by_their_form_after_the_start() {
+        let connection = table(&["I1", "cafe\u{301}", "\u{e5}", "\u{212a}1", "a\u{30a}"]);
+        take_over(&connection).unwrap();
+        let find = |text: &str| -> Option<i64> {
+            let reference = Reference::new(text).unwrap();
+            let sql = format!("SELECT id FROM invoices WHERE {MATCHES}");
+            connection.query_row(&sql, [reference.as_str(), reference.nfc()], |row| row.get(0)).ok()
+        };
+        let found = ["I1", "caf\u{e9}", "cafe\u{301}", "K1", "\u{e5}", "a\u{30a}", "I2"].map(find);
+        assert_eq!(found, [Some(1), Some(2), Some(2), Some(4), Some(3), Some(5), None]);
+        let stored: String = connection
+            .query_row("SELECT reference FROM invoices WHERE id = 2", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(stored, "cafe\u{301}");
+    }
+
+    #[test]
+    fn finding_a_reference_reads_no_table_from_end_to_end() {
+        let connection = table(&[]);
+        let sql = format!("EXPLAIN QUERY PLAN SELECT id FROM invoices WHERE {MATCHES}");
+        let mut statement = connection.prepare(&sql).unwrap();
+        let steps: Vec<String> = statement
+            .query_map(["a", "b"], |row| row.get(3))
+            .unwrap()
+            .collect::<rusqlite::Result<_>>()
+            .unwrap();
+        assert!(steps.iter().all(|step| !step.starts_with("SCAN")), "{steps:?}");
+        assert!(steps.iter().any(|step| step.contains("invoices_reference_nfc")), "{steps:?}");
+    }
+}

@@ -1,0 +1,155 @@
+//! Amounts as other tools write them, to the one text that the validator takes. Only separators that were named are
+//! taken; everything else is refused with the setting that would help. Pure.
+
+use std::borrow::Cow;
+
+use super::settings::Dialect;
+
+/// The plain decimal text of an amount.
+pub(crate) fn plain<'a>(text: &'a str, dialect: &Dialect) -> Result<Cow<'a, str>, String> {
+    if dialect.minor_units {
+        return hundredths(text).map(Cow::Owned);
+    }
+    if !dialect.decimal_comma && dialect.thousands.is_none() {
+        return hint(text).map_or(Ok(Cow::Borrowed(text)), Err);
+    }
+    let (whole, decimals) = split(text, dialect)?;
+    let (sign, whole) = match whole.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", whole),
+    };
+    let digits = match dialect.thousands {
+        Some(separator) => ungroup(whole, separator)
+            .ok_or_else(|| format!("is not grouped in threes by {separator:?} (--thousands)"))?,
+        None => whole.to_owned(),
+    };
+    let text =
+        decimals.map_or_else(|| format!("{sign}{digits}"), |decimals| format!("{sign}{digits}.{decimals}"));
+    hint(&text).map_or(Ok(Cow::Owned(text)), Err)
+}
+
+/// Around the decimal separator; the other one, if it groups nothing, is no part of an amount.
+fn split<'a>(text: &'a str, dialect: &Dialect) -> Result<(&'a str, Option<&'a str>), String> {
+    let (decimal, other) = if dialect.decimal_comma { (',', '.') } else { ('.', ',') };
+    if text.contains(other) && dialect.thousands != Some(other) {
+        let flag = if dialect.decimal_comma { "--decimal-comma" } else { "a decimal point" };
+        return Err(format!(
+            "has {other:?} beside {flag}: if it groups thousands, give --thousands '{other}'"
+        ));
+    }
+    Ok(match text.split_once(decimal) {
+        Some((whole, decimals)) => (whole, Some(decimals)),
+        None => (text, None),
+    })
+}
+
+/// `1.234.567` to `1234567`; an ungrouped number stays. `None` for groups of another size.
+fn ungroup(whole: &str, separator: char) -> Option<String> {
+    // Spreadsheets write a space that does not break, of either width, and either apostrophe.
+    let is_separator = |character: char| match separator {
+        ' ' => matches!(character, ' ' | '\u{a0}' | '\u{202f}'),
+        '\'' => matches!(character, '\'' | '\u{2019}'),
+        other => character == other,
+    };
+    let groups: Vec<&str> = whole.split(is_separator).collect();
+    let (first, rest) = groups.split_first()?;
+    let fits = rest.is_empty() || (1..=3).contains(&first.len()) && rest.iter().all(|group| group.len() == 3);
+    fits.then(|| groups.concat())
+}
+
+fn hundredths(text: &str) -> Result<String, String> {
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("must be a whole number of hundredths (--minor-units)".to_owned());
+    }
+    let digits = format!("{:0>3}", digits.trim_start_matches('0'));
+    let (whole, decimals) = digits.split_at(digits.len() - 2);
+    Ok(format!("{sign}{whole}.{decimals}"))
+}
+
+/// What to do about an amount that is surely none as it stands.
+fn hint(text: &str) -> Option<String> {
+    let has_digit = text.bytes().any(|byte| byte.is_ascii_digit());
+    let is_negative =
+        text.starts_with('(') && text.ends_with(')') || text.ends_with('-') || text.starts_with('\u{2212}');
+    let foreign =
+        text.chars().find(|character| !character.is_ascii_digit() && !" .,'-+()eE_".contains(*character));
+    let is_space = |character: char| matches!(character, ' ' | '\u{a0}' | '\u{202f}' | '\'' | '\u{2019}');
+    match foreign {
+        _ if !has_digit => None,
+        _ if is_negative => Some(
+            "is negative, and an invoice is not: leave credit notes out, by --status or --skip-bad".to_owned(),
+        ),
+        Some(character) if !is_space(character) && !character.is_numeric() => Some(format!(
+            "holds {character:?}: export amounts without currency or unit, and name the currency in a column or by --currency"
+        )),
+        _ if text.trim() != text => Some("has a space at an end: remove it".to_owned()),
+        _ if text.contains(is_space) => Some("is grouped: give --thousands space (or the character)".to_owned()),
+        _ if text.contains(',') => Some(
+            "has a comma: give --decimal-comma if it comes before the decimals, --thousands ',' if it groups thousands"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::dialect;
+    use super::*;
+
+    const GERMAN: &str = "decimal-comma = true\nthousands = '.'";
+    const FRENCH: &str = "decimal-comma = true\nthousands = 'space'";
+    const ENGLISH: &str = "thousands = ','";
+    const SWISS: &str = "thousands = \"'\"";
+
+    #[test]
+    fn named_separators_are_taken() {
+        for (profile, text, expected) in [
+            ("", "12.15", "12.15"),
+            (GERMAN, "1.234,50", "1234.50"),
+            (GERMAN, "1.234.567", "1234567"),
+            (GERMAN, "12,15", "12.15"),
+            (GERMAN, "1234,5", "1234.5"),
+            (GERMAN, "-1.234,50", "-1234.50"),
+            (FRENCH, "1 234,50", "1234.50"),
+            (FRENCH, "1\u{a0}234,50", "1234.50"),
+            (FRENCH, "1\u{202f}234,50", "1234.50"),
+            (ENGLISH, "1,234.50", "1234.50"),
+            (SWISS, "1\u{2019}234.50", "1234.50"),
+            ("decimal-comma = true", "12,15", "12.15"),
+            ("minor-units = true", "1215", "12.15"),
+            ("minor-units = true", "5", "0.05"),
+            ("minor-units = true", "0", "0.00"),
+            ("minor-units = true", "-1215", "-12.15"),
+        ] {
+            assert_eq!(plain(text, &dialect(profile)).unwrap(), expected, "{profile:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_named_is_refused_with_the_setting_that_helps() {
+        for (profile, text, part) in [
+            ("", "1,234.50", "--thousands"),
+            ("", "12,15", "--decimal-comma"),
+            ("", "1 234.50", "--thousands space"),
+            ("", "\u{20ac}12.15", "--currency"),
+            ("", "12.15 EUR", "--currency"),
+            ("", "(12.15)", "negative"),
+            ("", "12.15-", "negative"),
+            ("", "10.00 ", "space at an end"),
+            (GERMAN, "1.23,50", "in threes"),
+            (GERMAN, "12.15", "in threes"),
+            ("decimal-comma = true", "1.234,50", "--thousands '.'"),
+            ("decimal-comma = true", "12.15", "--decimal-comma"),
+            (ENGLISH, "1,2345", "in threes"),
+            (ENGLISH, "1234,50", "in threes"),
+            (ENGLISH, "1,,234", "in threes"),
+            ("minor-units = true", "12.15", "--minor-units"),
+            ("minor-units = true", "", "--minor-units"),
+        ] {
+            let why = plain(text, &dialect(profile)).unwrap_err();
+            assert!(why.contains(part), "{profile:?}: {text}: {why}");
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! `import --explain`: a profile that is proposed for a file, with the reason for each line. A person reads it, corrects
+//! it and saves it; the import itself never looks here. Writes nothing and asks no server.
+
+mod columns;
+mod sample;
+
+use std::fmt::Write;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::Context;
+use billing::import_row::FIELDS;
+
+use super::file::Format;
+use super::row::{COLUMNS_REQUIRED, shown};
+use crate::output;
+use columns::Mapping;
+use sample::Sample;
+
+/// How much of a file is looked at.
+const BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Exit code when something that is needed was not found.
+const INCOMPLETE: u8 = 1;
+
+/// Statuses that are proposed a meaning at most.
+const STATUSES_MAX: usize = 50;
+
+/// Prints a proposal.
+pub(crate) fn command(file: &Path, format: Format) -> anyhow::Result<u8> {
+    let cannot = || format!("{} cannot be read", file.display());
+    let opened = File::open(file).with_context(cannot)?;
+    let mut bytes = Vec::new();
+    let read = opened.take(BYTES_MAX).read_to_end(&mut bytes).with_context(cannot)?;
+    let sample = match Sample::of(&bytes, read as u64 == BYTES_MAX, format) {
+        Ok(sample) => sample,
+        Err(why) => {
+            output::note(format_args!("{}: {why}", file.display()));
+            return Ok(INCOMPLETE);
+        }
+    };
+    let (text, is_complete) = propose(&sample);
+    output::result(text.trim_end());
+    if !is_complete {
+        output::note("the proposal is not complete: see the comments that begin with \"needed\"");
+    }
+    Ok(if is_complete { 0 } else { INCOMPLETE })
+}
+
+/// A profile as text, and whether it holds everything that is needed.
+fn propose(sample: &Sample) -> (String, bool) {
+    let mapping = columns::mapping(&sample.names);
+    let mut profile = Profile { text: String::new(), is_complete: true };
+    profile.comment(
+        "A proposal from the beginning of the file. Read it, correct it, save it, and give it by --profile.",
+    );
+    for (name, value, why) in &sample.settings {
+        profile.comment(why);
+        profile.setting(name, value);
+    }
+    profile.amounts(sample, &mapping);
+    profile.currency(sample, &mapping);
+    profile.ignored(sample, &mapping);
+    profile.map(sample, &mapping);
+    profile.statuses(sample, &mapping);
+    (profile.text, profile.is_complete)
+}
+
+struct Profile {
+    text: String,
+    is_complete: bool,
+}
+
+impl Profile {
+    fn line(&mut self, line: impl std::fmt::Display) {
+        writeln!(self.text, "{line}").expect("a text can grow");
+    }
+
+    fn comment(&mut self, why: &str) {
+        // What a file says stays in its comment.
+        let why: String =
+            why.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
+        self.line(format_args!("# {why}"));
+    }
+
+    fn needed(&mut self, what: &str) {
+        self.is_complete = false;
+        self.comment(&format!("needed: {what}"));
+    }
+
+    fn setting(&mut self, name: &str, value: &toml::Value) {
+        self.line(format_args!("{name} = {value}"));
+    }
+
+    fn amounts(&mut self, sample: &Sample, mapping: &Mapping) {
+        let Some(at) = mapping.fields[3].first() else { return };
+        let texts: Vec<&str> = sample.values(*at).collect();
+        match Separators::of(&texts) {
+            Separators::Plain { all_whole } if all_whole && !texts.is_empty() => self.comment(
+                "all amounts looked at are whole numbers: if they are hundredths (1215 for 12.15), set minor-units = true",
+            ),
+            Separators::Plain { .. } => {}
+            Separators::Named { decimal_comma, thousands, example } => {
+                self.comment(&format!("amounts are written like {}", shown(&example)));
+                if decimal_comma {
+                    self.setting("decimal-comma", &true.into());
+                }
+                if let Some(thousands) = thousands {
+                    self.setting("thousands", &thousands.into());
+                }
+            }
+            Separators::Unclear { example } => self.needed(&format!(
+                "how amounts are written, like {}: decimal-comma = true, or thousands = \",\" or \".\"",
+                shown(&example)
+            )),
+        }
+    }
+
+    fn currency(&mut self, sample: &Sample, mapping: &Mapping) {
+        if mapping.fields[2].is_empty() && !sample.names.is_empty() {
+            self.needed("no column holds the currency: if it is the same in every row, say it");
+            self.comment("currency = \"EUR\"");
+        }
+    }
+
+    fn ignored(&mut self, sample: &Sample, mapping: &Mapping) {
+        let used: Vec<usize> = mapping.fields.iter().filter_map(|found| found.first().copied()).collect();
+        let others: Vec<String> = (0..sample.names.len())
+            .filter(|at| !used.contains(at))
+            .map(|at| shown(&sample.names[at]))
+            .collect();
+        if !others.is_empty() {
+            self.comment(&format!("not needed: {}", others.join(", ")));
+            self.setting("ignore-unknown-columns", &true.into());
+        }
+    }
+
+    fn map(&mut self, sample: &Sample, mapping: &Mapping) {
+        self.line("\n[map]");
+        for (field, found) in mapping.fields.iter().enumerate() {
+            let names: Vec<&str> = found.iter().map(|at| sample.names[*at].trim()).collect();
+            let Some((first, others)) = names.split_first() else {
+                if field < COLUMNS_REQUIRED && field != 2 {
+                    self.needed(&format!("the column that holds {}", FIELDS[field]));
+                }
+                continue;
+            };
+            if !others.is_empty() {
+                let others: Vec<String> = others.iter().map(|name| shown(name)).collect();
+                self.comment(&format!(
+                    "{} may also be {}: which is right?",
+                    FIELDS[field],
+                    others.join(", ")
+                ));
+            }
+            let example = sample.values(found[0]).next().map(|value| format!(", like {}", shown(value)));
+            if *first != FIELDS[field] || example.is_some() {
+                self.comment(&format!(
+                    "its values are{}",
+                    example.unwrap_or_else(|| " not known".to_owned())
+                ));
+            }
+            self.setting(FIELDS[field], &(*first).into());
+        }
+        if let Some(at) = mapping.fields[1].first()
+            && let Some(other) =
+                sample.values(*at).find(|value| billing::import_row::customer_id(value).is_err())
+        {
+            self.needed(&format!(
+                "customers are whole numbers, and {} is none: map a column of numbers",
+                shown(other)
+            ));
+        }
+    }
+
+    fn statuses(&mut self, sample: &Sample, mapping: &Mapping) {
+        let Some(at) = mapping.fields[4].first() else {
+            self.comment("no column says what is paid: every row will be charged");
+            return;
+        };
+        let mut values: Vec<&str> = sample.values(*at).collect();
+        values.sort_unstable();
+        values.dedup();
+        if values.iter().all(|value| ["", "PENDING", "PAID"].contains(value)) {
+            return;
+        }
+        self.line("\n[status]");
+        self.comment("PENDING is charged, PAID is recorded as paid, SKIP is left out; other words of the file are errors");
+        for value in values.into_iter().take(STATUSES_MAX) {
+            let name = toml::Value::from(value);
+            match columns::meaning(value) {
+                Some(meaning) => self.setting(&name.to_string(), &meaning.into()),
+                None => {
+                    self.needed(&format!("what {} means", shown(value)));
+                    self.comment(&format!("{name} = \"PENDING\""));
+                }
+            }
+        }
+    }
+}
+
+/// What separates the digits of amounts.
+#[derive(Debug, PartialEq, Eq)]
+enum Separators {
+    Plain {
+        all_whole: bool,
+    },
+    Named {
+        decimal_comma: bool,
+        thousands: Option<String>,
+        example: String,
+    },
+    /// The same texts could be two amounts.
+    Unclear {
+        example: String,
+    },
+}
+
+impl Separators {
+    fn of(texts: &[&str]) -> Self {
+        let mut points = Marks::default();
+        let mut commas = Marks::default();
+        let mut group = None;
+        let mut example = "";
+        for text in texts {
+            points.add(text, '.', ',');
+            commas.add(text, ',', '.');
+            let space =
+                text.trim().chars().find(|c| matches!(c, ' ' | '\u{a0}' | '\u{202f}' | '\'' | '\u{2019}'));
+            group = group.or(space);
+            if text.len() > example.len() {
+                example = text;
+            }
+        }
+        let example = example.to_owned();
+        let group =
+            group.map(|group| if matches!(group, '\'' | '\u{2019}') { "'" } else { "space" }.to_owned());
+        let named = |decimal_comma, thousands: Option<&str>| Self::Named {
+            decimal_comma,
+            thousands: group.clone().or(thousands.map(str::to_owned)),
+            example: example.clone(),
+        };
+        match (commas.seen, points.seen) {
+            (false, false) if group.is_some() => named(false, None),
+            (false, _) if group.is_none() && !points.can_only_group => {
+                Self::Plain { all_whole: !points.seen }
+            }
+            (false, true) if points.can_only_group => Self::Unclear { example },
+            (false, _) => named(false, None),
+            (true, false) if commas.can_only_group => Self::Unclear { example },
+            (true, false) => named(true, None),
+            (true, true) if commas.is_last => named(true, Some(".")),
+            (true, true) => named(false, Some(",")),
+        }
+    }
+}
+
+/// How one mark stands in amounts.
+#[derive(Debug)]
+struct Marks {
+    seen: bool,
+    /// Each time before three digits: it may group, or be a decimal mark with three places.
+    can_only_group: bool,
+    /// It stood behind the other mark.
+    is_last: bool,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self { seen: false, can_only_group: true, is_last: false }
+    }
+}
+
+impl Marks {
+    fn add(&mut self, text: &str, mark: char, other: char) {
+        let Some((before, after)) = text.rsplit_once(mark) else {
+            self.can_only_group &= !self.seen || self.can_only_group;
+            return;
+        };
+        self.seen = true;
+        self.is_last |= before.contains(other);
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        self.can_only_group &= digits == 3 && !after.contains(other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::{Settings, dialect};
+    use super::*;
+
+    fn proposed(file: &[u8], format: Format) -> (String, bool) {
+        propose(&Sample::of(file, false, format).unwrap())
+    }
+
+    #[test]
+    fn a_german_export_gets_a_profile_that_reads_it() {
+        let file = b"Rechnungsnummer;Kundennummer;Betrag;W\xe4hrung;Status;Notiz\r\nRE-1;10001;1.234,50;EUR;offen;x\r\nRE-2;10002;12,15;EUR;bezahlt;\r\n";
+        let (text, is_complete) = proposed(file, Format::Csv);
+        assert!(is_complete, "{text}");
+        let dialect = dialect(&text);
+        assert_eq!(
+            (dialect.delimiter, dialect.decimal_comma, dialect.thousands),
+            (Some(b';'), true, Some('.'))
+        );
+        assert_eq!(dialect.encoding.unwrap().encoding.name(), "windows-1252");
+        let sources: Vec<_> = (0..5).map(|field| dialect.source(field).unwrap().to_owned()).collect();
+        assert_eq!(sources, ["Rechnungsnummer", "Kundennummer", "W\u{e4}hrung", "Betrag", "Status"]);
+        assert!(dialect.ignore_unknown_columns && text.contains("not needed: \"Notiz\""), "{text}");
+        assert_eq!(dialect.statuses.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_open() {
+        let file = b"Number,Customer,Total,State\nA,Miller,\"1,234\",weird\n";
+        let (text, is_complete) = proposed(file, Format::Csv);
+        assert!(!is_complete);
+        for part in [
+            "needed: no column holds the currency",
+            "needed: how amounts are written",
+            "needed: what \"weird\" means",
+            "\"Miller\" is none",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        toml::from_str::<Settings>(&text).unwrap();
+    }
+
+    #[test]
+    fn json_in_an_object_is_explained() {
+        let file = br#"{"object":"list","data":[{"id":"in_1","customer_number":7,"currency":"eur","amount_due":1215,"status":"open"}]}"#;
+        let (text, is_complete) = proposed(file, Format::Json);
+        assert!(is_complete, "{text}");
+        let dialect = dialect(&text);
+        assert_eq!(dialect.records.as_deref(), Some("data"));
+        assert_eq!((dialect.source(0), dialect.source(3)), (Some("id"), Some("amount_due")));
+        assert!(text.contains("minor-units"), "{text}");
+    }
+
+    #[test]
+    fn marks_in_amounts_are_told_apart() {
+        let named = |decimal_comma, thousands: Option<&str>, example: &str| Separators::Named {
+            decimal_comma,
+            thousands: thousands.map(str::to_owned),
+            example: example.to_owned(),
+        };
+        for (texts, expected) in [
+            (&["1", "12"][..], Separators::Plain { all_whole: true }),
+            (&["12.15", "3"], Separators::Plain { all_whole: false }),
+            (&["12,15", "3"], named(true, None, "12,15")),
+            (&["1.234,50", "3,00"], named(true, Some("."), "1.234,50")),
+            (&["1,234.50", "3.00"], named(false, Some(","), "1,234.50")),
+            (&["1 234,50"], named(true, Some("space"), "1 234,50")),
+            (&["1'234.50"], named(false, Some("'"), "1'234.50")),
+            (&["1,234", "5"], Separators::Unclear { example: "1,234".to_owned() }),
+            (&["1.234"], Separators::Unclear { example: "1.234".to_owned() }),
+        ] {
+            assert_eq!(Separators::of(texts), expected, "{texts:?}");
+        }
+    }
+}

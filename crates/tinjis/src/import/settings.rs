@@ -1,0 +1,371 @@
+//! How a file is written, as its owner says: flags of `import`, the same settings in a profile, and both together as
+//! one checked dialect. Nothing here is guessed from a file. Knows no file and no row.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use billing::import_row::FIELDS;
+use billing::money::Currency;
+use encoding_rs::Encoding;
+use serde::Deserialize;
+
+use super::file::Format;
+
+/// The longest profile, in bytes.
+const PROFILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Lines above a header that may be passed over.
+const SKIP_LINES_MAX: u32 = 1000;
+
+/// Settings as they were given: on the command line, or in a profile under the same names.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    /// How the file is written, if its name does not say so: csv, json or ndjson
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Which of the file's columns or fields hold what is needed: reference=Invoice No,amount=Total; an empty SOURCE means none
+    #[arg(long, value_name = "COLUMN=SOURCE,…", value_parser = assignments)]
+    map: Option<Assignments>,
+    /// What the file's statuses mean: open=PENDING,paid=PAID,void=SKIP; SKIP leaves the row out
+    #[arg(long, value_name = "VALUE=STATUS,…", value_parser = assignments)]
+    status: Option<Assignments>,
+    /// What separates fields of a CSV file: one ASCII character, or tab [default: ,]
+    #[arg(long, value_name = "C")]
+    delimiter: Option<String>,
+    /// Amounts have a decimal comma: 12,15
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    decimal_comma: Option<bool>,
+    /// What groups thousands in amounts: one character, or space [default: amounts are not grouped]
+    #[arg(long, value_name = "C")]
+    thousands: Option<String>,
+    /// Amounts are whole numbers of hundredths: 1215 is 12.15
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    minor_units: Option<bool>,
+    /// The currency of every row; a row that says another one is an error
+    #[arg(long, value_name = "CODE")]
+    currency: Option<String>,
+    /// Pass over columns and fields that are not needed; without it they are errors
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    ignore_unknown_columns: Option<bool>,
+    /// The file's encoding by its WHATWG name, like windows-1252 or utf-16le [default: utf-8]
+    #[arg(long, value_name = "NAME")]
+    encoding: Option<String>,
+    /// Lines above the header of a CSV file that are passed over [default: 0]
+    #[arg(long, value_name = "N")]
+    skip_lines: Option<u32>,
+    /// The field of a JSON object that holds the array of rows [default: the file is the array]
+    #[arg(long, value_name = "FIELD")]
+    records: Option<String>,
+}
+
+/// `NAME=VALUE` pairs.
+pub(crate) type Assignments = BTreeMap<String, String>;
+
+/// Reads `A=x,B=y`. A piece without `=` goes on with the value before it, so that names may hold commas.
+fn assignments(text: &str) -> Result<Assignments, String> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for piece in text.split(',') {
+        match (piece.split_once('='), pairs.last_mut()) {
+            (Some((name, value)), _) => pairs.push((name.trim().to_owned(), value.trim().to_owned())),
+            (None, Some((_, value))) => *value = format!("{value},{piece}"),
+            (None, None) => return Err("must be NAME=VALUE pairs with commas between them".to_owned()),
+        }
+    }
+    let count = pairs.len();
+    let map: Assignments = pairs.into_iter().collect();
+    if map.len() == count { Ok(map) } else { Err("names something twice".to_owned()) }
+}
+
+/// What a status of the file means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    Pending,
+    Paid,
+    /// The row is left out.
+    Skip,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The column or field of its own name.
+    #[default]
+    Own,
+    /// The one that was mapped.
+    Named(String),
+    /// None, by the owner's word.
+    Absent,
+}
+
+/// Settings that were checked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dialect {
+    pub(crate) sources: [Source; FIELDS.len()],
+    pub(crate) statuses: Option<BTreeMap<String, Meaning>>,
+    pub(crate) delimiter: Option<u8>,
+    pub(crate) decimal_comma: bool,
+    pub(crate) thousands: Option<char>,
+    pub(crate) minor_units: bool,
+    pub(crate) currency: Option<Currency>,
+    pub(crate) ignore_unknown_columns: bool,
+    pub(crate) encoding: Option<NamedEncoding>,
+    pub(crate) skip_lines: u32,
+    pub(crate) records: Option<String>,
+}
+
+/// An encoding; `utf-16` alone leaves the order of bytes to the file's mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NamedEncoding {
+    pub(crate) encoding: &'static Encoding,
+    pub(crate) order_by_mark: bool,
+}
+
+impl Dialect {
+    /// The name under which a value stands in the file.
+    pub(crate) fn source(&self, field: usize) -> Option<&str> {
+        match &self.sources[field] {
+            Source::Own => Some(FIELDS[field]),
+            Source::Named(name) => Some(name),
+            Source::Absent => None,
+        }
+    }
+
+    /// Whether the field was mapped: then it is another tool's, with that tool's habits.
+    pub(crate) fn is_mapped(&self, field: usize) -> bool {
+        matches!(self.sources[field], Source::Named(_))
+    }
+}
+
+impl Settings {
+    /// Reads a profile.
+    pub(crate) fn of_profile(path: &Path) -> Result<Self, String> {
+        let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        if metadata.len() > PROFILE_BYTES_MAX {
+            return Err(format!("{} is longer than {PROFILE_BYTES_MAX} bytes", path.display()));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        toml::from_str(&text).map_err(|error| format!("{}: {}", path.display(), error.to_string().trim()))
+    }
+
+    /// These settings, and where they say nothing, those.
+    pub(crate) fn over(self, profile: Self) -> Self {
+        let merged = |over: Option<Assignments>, under: Option<Assignments>| match (over, under) {
+            (Some(over), Some(mut under)) => {
+                under.extend(over);
+                Some(under)
+            }
+            (over, under) => over.or(under),
+        };
+        Self {
+            format: self.format.or(profile.format),
+            map: merged(self.map, profile.map),
+            status: merged(self.status, profile.status),
+            delimiter: self.delimiter.or(profile.delimiter),
+            decimal_comma: self.decimal_comma.or(profile.decimal_comma),
+            thousands: self.thousands.or(profile.thousands),
+            minor_units: self.minor_units.or(profile.minor_units),
+            currency: self.currency.or(profile.currency),
+            ignore_unknown_columns: self.ignore_unknown_columns.or(profile.ignore_unknown_columns),
+            encoding: self.encoding.or(profile.encoding),
+            skip_lines: self.skip_lines.or(profile.skip_lines),
+            records: self.records.or(profile.records),
+        }
+    }
+
+    /// The format: as given, or by the file's name.
+    pub(crate) fn format(&self, file: &Path) -> Result<Format, String> {
+        let Some(name) = &self.format else {
+            let hint = "must end in .csv, .json or .ndjson, or --format must say what it is";
+            return Format::of(file).ok_or_else(|| format!("{} {hint}", file.display()));
+        };
+        Format::of(&PathBuf::from(format!("x.{name}")))
+            .ok_or_else(|| "--format must be csv, json or ndjson".to_owned())
+    }
+
+    /// Checks everything; each mistake with its setting.
+    pub(crate) fn check(&self, mut mistake: impl FnMut(&'static str, String)) -> Dialect {
+        let mut take = |setting, result: Result<(), String>| {
+            if let Err(why) = result {
+                mistake(setting, why);
+            }
+        };
+        let mut dialect = Dialect {
+            decimal_comma: self.decimal_comma.unwrap_or(false),
+            minor_units: self.minor_units.unwrap_or(false),
+            ignore_unknown_columns: self.ignore_unknown_columns.unwrap_or(false),
+            skip_lines: self.skip_lines.unwrap_or(0),
+            records: self.records.clone(),
+            ..Dialect::default()
+        };
+        take("--map", self.map.as_ref().map_or(Ok(()), |map| dialect.map(map)));
+        let statuses = self.status.as_ref().map(meanings).transpose();
+        take("--status", statuses.map(|statuses| dialect.statuses = statuses));
+        let delimiter = self.delimiter.as_deref().map(delimiter).transpose();
+        take("--delimiter", delimiter.map(|delimiter| dialect.delimiter = delimiter));
+        let thousands = self.thousands.as_deref().map(thousands).transpose();
+        take("--thousands", thousands.map(|thousands| dialect.thousands = thousands));
+        let currency = self.currency.as_deref().map(billing::import_row::currency).transpose();
+        take("--currency", currency.map(|currency| dialect.currency = currency));
+        let encoding = self.encoding.as_deref().map(encoding).transpose();
+        take("--encoding", encoding.map(|encoding| dialect.encoding = encoding));
+        take("--thousands", dialect.check_separators());
+        if dialect.skip_lines > SKIP_LINES_MAX {
+            take("--skip-lines", Err(format!("must be at most {SKIP_LINES_MAX}")));
+        }
+        dialect
+    }
+}
+
+impl Dialect {
+    fn map(&mut self, map: &Assignments) -> Result<(), String> {
+        for (field, source) in map {
+            let at = FIELDS.iter().position(|known| known == field);
+            let at =
+                at.ok_or_else(|| format!("{field:?} is no column of ours: map {}", FIELDS.join(", ")))?;
+            self.sources[at] = if source.is_empty() { Source::Absent } else { Source::Named(source.clone()) };
+        }
+        let mut named: Vec<&str> = (0..FIELDS.len()).filter_map(|field| self.source(field)).collect();
+        named.sort_unstable();
+        match named.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(format!("{:?} is the source of two columns", pair[0])),
+            None => Ok(()),
+        }
+    }
+
+    fn check_separators(&self) -> Result<(), String> {
+        let decimal = if self.decimal_comma { ',' } else { '.' };
+        match self.thousands {
+            Some(thousands) if thousands == decimal => Err(format!(
+                "{thousands:?} is the decimal separator{}",
+                if self.decimal_comma {
+                    " of --decimal-comma"
+                } else {
+                    "; give --decimal-comma if it is not"
+                }
+            )),
+            Some(_) if self.minor_units => Err("cannot stand beside --minor-units".to_owned()),
+            _ if self.decimal_comma && self.minor_units => {
+                Err("not given, but --decimal-comma cannot stand beside --minor-units".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn meanings(given: &Assignments) -> Result<BTreeMap<String, Meaning>, String> {
+    let meaning = |(value, word): (&String, &String)| match word.as_str() {
+        "PENDING" => Ok((value.clone(), Meaning::Pending)),
+        "PAID" => Ok((value.clone(), Meaning::Paid)),
+        "SKIP" => Ok((value.clone(), Meaning::Skip)),
+        other => Err(format!("{value:?} must mean PENDING, PAID or SKIP, not {other:?}")),
+    };
+    given.iter().map(meaning).collect()
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"tab" | b"\\t" => Ok(b'\t'),
+        [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"\"\r\n\0".contains(byte) => {
+            Ok(*byte)
+        }
+        _ => Err("must be one ASCII character that is no letter, digit or quote, or the word tab".to_owned()),
+    }
+}
+
+fn thousands(text: &str) -> Result<char, String> {
+    let mut characters = text.chars();
+    match (characters.next(), characters.next()) {
+        _ if text == "space" => Ok(' '),
+        (Some('\u{a0}' | '\u{202f}'), None) => Ok(' '),
+        (Some('\u{2019}'), None) => Ok('\''),
+        (Some(character @ (' ' | '.' | ',' | '\'' | '_')), None) => Ok(character),
+        _ => Err("must be one of . , ' _ or the word space".to_owned()),
+    }
+}
+
+fn encoding(name: &str) -> Result<NamedEncoding, String> {
+    let encoding = Encoding::for_label_no_replacement(name.as_bytes());
+    let encoding = encoding.ok_or_else(|| {
+        format!("{name:?} is no encoding of the WHATWG standard; windows-1252, iso-8859-15, utf-16le and others are")
+    })?;
+    let order_by_mark = ["utf-16", "unicode", "ucs-2"].contains(&name.trim().to_ascii_lowercase().as_str());
+    Ok(NamedEncoding { encoding, order_by_mark })
+}
+
+#[cfg(test)]
+pub(crate) fn dialect(profile: &str) -> Dialect {
+    let settings: Settings = toml::from_str(profile).unwrap();
+    settings.check(|setting, why| panic!("{setting}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(profile: &str) -> Vec<(&'static str, String)> {
+        let settings: Settings = toml::from_str(profile).unwrap();
+        let mut found = Vec::new();
+        settings.check(|setting, why| found.push((setting, why)));
+        found
+    }
+
+    #[test]
+    fn a_flag_beats_the_profile_and_a_map_is_merged_by_column() {
+        let settings = |text: &str| toml::from_str::<Settings>(text).unwrap();
+        let flags = settings("delimiter = ';'\ndecimal-comma = false\n[map]\namount = 'Total'");
+        let profile = settings(
+            "delimiter = ','\ndecimal-comma = true\nencoding = 'utf-16'\n[map]\namount = 'x'\nreference = 'No'",
+        );
+        let both = flags.over(profile).check(|setting, why| panic!("{setting}: {why}"));
+        assert_eq!((both.delimiter, both.decimal_comma), (Some(b';'), false));
+        assert_eq!(
+            (both.source(0), both.source(3), both.source(1)),
+            (Some("No"), Some("Total"), Some("customer_id"))
+        );
+        assert!(both.encoding.unwrap().order_by_mark);
+    }
+
+    #[test]
+    fn names_in_a_map_may_hold_commas() {
+        let map = assignments("reference=Invoice No,amount=Total, incl. tax,status=").unwrap();
+        let pairs: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(pairs, [("amount", "Total, incl. tax"), ("reference", "Invoice No"), ("status", "")]);
+        assert!(assignments("x").is_err() && assignments("a=1,a=2").is_err());
+    }
+
+    #[test]
+    fn each_mistake_names_its_setting_and_what_is_allowed() {
+        for (profile, setting, part) in [
+            ("map = { total = 'x' }", "--map", "map reference, customer_id"),
+            ("map = { amount = 'x', reference = 'x' }", "--map", "two columns"),
+            ("status = { open = 'pending' }", "--status", "PENDING, PAID or SKIP"),
+            ("delimiter = ';;'", "--delimiter", "one ASCII"),
+            ("delimiter = '\"'", "--delimiter", "quote"),
+            ("thousands = '.'", "--thousands", "decimal separator"),
+            ("thousands = ','\ndecimal-comma = true", "--thousands", "--decimal-comma"),
+            ("thousands = 'x'", "--thousands", "must be one of"),
+            ("decimal-comma = true\nminor-units = true", "--thousands", "--minor-units"),
+            ("currency = 'XXX'", "--currency", "EUR"),
+            ("encoding = 'ebcdic'", "--encoding", "windows-1252"),
+            ("skip-lines = 1001", "--skip-lines", "1000"),
+        ] {
+            let found = mistakes(profile);
+            assert!(
+                found.iter().any(|(name, why)| *name == setting && why.contains(part)),
+                "{profile}: {found:?}"
+            );
+        }
+        assert!(
+            toml::from_str::<Settings>("delimeter = ';'").unwrap_err().to_string().contains("unknown field")
+        );
+    }
+
+    #[test]
+    fn without_settings_the_strict_format_holds() {
+        let dialect = Settings::default().check(|setting, why| panic!("{setting}: {why}"));
+        let sources: Vec<_> = (0..FIELDS.len()).filter_map(|field| dialect.source(field)).collect();
+        assert_eq!(sources, FIELDS);
+        assert!(dialect.delimiter.is_none() && dialect.encoding.is_none() && !dialect.ignore_unknown_columns);
+    }
+}
