@@ -91,17 +91,22 @@ impl Reference {
         self.nfc.as_deref()
     }
 
-    /// Case, compatibility form and white space aside: two references that differ and agree in this are hard to tell
-    /// apart, and worth a warning.
+    /// Case, compatibility form, white space and kind of dash aside: two references that differ and agree in this are
+    /// hard to tell apart, and worth a warning.
     #[must_use]
     pub fn skeleton(&self) -> Cow<'_, str> {
         let is_plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase() && byte != b' ';
         if self.text.bytes().all(is_plain) {
             return Cow::Borrowed(&self.text);
         }
-        let folded =
+        let dash = |character: char| match character.general_category() {
+            GeneralCategory::DashPunctuation => '-',
+            _ if character == '\u{2212}' => '-',
+            _ => character,
+        };
+        let seen =
             self.text.nfkc().flat_map(char::to_lowercase).filter(|character| !character.is_whitespace());
-        Cow::Owned(folded.nfkc().collect())
+        Cow::Owned(seen.map(dash).nfkc().collect())
     }
 }
 
@@ -269,7 +274,9 @@ mod tests {
     #[test]
     fn references_that_people_cannot_tell_apart_have_one_skeleton() {
         let skeleton = |text: &str| Reference::new(text).unwrap().skeleton().into_owned();
-        for text in ["inv-1", "INV-1", "Inv - 1", "INV\u{a0}-1", "\u{ff29}NV-1", "\u{2139}nv-1"] {
+        for text in
+            ["inv-1", "INV-1", "Inv - 1", "INV\u{a0}-1", "\u{ff29}NV-1", "\u{2139}nv-1", "INV\u{2011}1"]
+        {
             assert_eq!(skeleton(text), "inv-1", "{text}");
         }
         assert_ne!(skeleton("INV-01"), "inv-1");

@@ -31,7 +31,7 @@ use row::{Fault, Judged};
 use seen::{ROWS_MAX, Repeats, Seen};
 use send::Counts;
 
-use crate::http::{Api, CallError};
+use crate::http::Api;
 use crate::output::{self, grouped};
 
 /// Exit code when rows are bad.
@@ -176,13 +176,20 @@ async fn send(billing: &Api, options: &Options, checked: &Checked, dry_run: bool
     let changed =
         |fault: Fault| anyhow::anyhow!("{} cannot be read again: {}", options.file.display(), fault.reason);
     let mut rows = opened.rows.map_err(changed)?;
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let judged = rows.next(&options.dialect).map_err(changed)?;
         let is_end = judged.is_none();
-        let sent = match judged {
-            Some(Judged::Good(row)) if !is_skipped(&checked.skipped, &row) => sender.row(&row).await,
-            Some(_) => Ok(()),
-            None => sender.flush().await,
+        let step = async {
+            match judged {
+                Some(Judged::Good(row)) if !is_skipped(&checked.skipped, &row) => sender.row(&row).await,
+                Some(_) => Ok(()),
+                None => sender.flush().await,
+            }
+        };
+        let sent = tokio::select! {
+            sent = step => sent.map_err(anyhow::Error::from),
+            _ = &mut interrupted => Err(anyhow::anyhow!("interrupted")),
         };
         sent.map_err(|error| stopped(error, &sender, dry_run))?;
         notes.so_far(opened.read.so_far());
@@ -200,8 +207,7 @@ fn is_skipped(skipped: &[u32], row: &Row) -> bool {
 }
 
 /// A failure in the middle, with what was written before it.
-fn stopped(error: CallError, sender: &Sender, dry_run: bool) -> anyhow::Error {
-    let error = anyhow::Error::from(error);
+fn stopped(error: anyhow::Error, sender: &Sender, dry_run: bool) -> anyhow::Error {
     let Counts { created, unchanged, updated } = sender.counts;
     if dry_run {
         return error.context("nothing was written");

@@ -124,8 +124,9 @@ impl Repeats {
             let [row, more @ ..] = same_name else { continue };
             if row.line != first {
                 self.alike += 1;
-                let reason =
-                    format!("differs from that of line {first} only by case, compatibility form or spaces");
+                let reason = format!(
+                    "differs from that of line {first} only by case, compatibility form, spaces or dashes"
+                );
                 list(&mut self.look_alikes, row.line, "reference", reason);
             }
             let differs = more.iter().any(|other| other.data != row.data || other.data == WRONG);
