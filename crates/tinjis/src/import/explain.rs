@@ -242,12 +242,11 @@ impl Separators {
             example: example.clone(),
         };
         match (commas.seen, points.seen) {
-            (false, false) if group.is_some() => named(false, None),
-            (false, _) if group.is_none() && !points.can_only_group => {
-                Self::Plain { all_whole: !points.seen }
-            }
+            (false, _) if group.is_some() => named(false, None),
+            (true, false) if group.is_some() => named(true, None),
+            (false, false) => Self::Plain { all_whole: true },
             (false, true) if points.can_only_group => Self::Unclear { example },
-            (false, _) => named(false, None),
+            (false, true) => Self::Plain { all_whole: false },
             (true, false) if commas.can_only_group => Self::Unclear { example },
             (true, false) => named(true, None),
             (true, true) if commas.is_last => named(true, Some(".")),
@@ -274,10 +273,7 @@ impl Default for Marks {
 
 impl Marks {
     fn add(&mut self, text: &str, mark: char, other: char) {
-        let Some((before, after)) = text.rsplit_once(mark) else {
-            self.can_only_group &= !self.seen || self.can_only_group;
-            return;
-        };
+        let Some((before, after)) = text.rsplit_once(mark) else { return };
         self.seen = true;
         self.is_last |= before.contains(other);
         let digits = after.bytes().take_while(u8::is_ascii_digit).count();
