@@ -154,7 +154,7 @@ impl Profile {
                     others.join(", ")
                 ));
             }
-            let example = sample.values(found[0]).next().map(|value| format!(", like {}", shown(value)));
+            let example = sample.values(found[0]).next().map(|value| format!(" like {}", shown(value)));
             if *first != FIELDS[field] || example.is_some() {
                 self.comment(&format!(
                     "its values are{}",
