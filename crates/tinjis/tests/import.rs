@@ -263,125 +263,110 @@ fn memory_stays_bounded_whatever_the_file() {
     assert!(peak < RSS_KIB_MAX, "billing took {peak} KiB");
 }
 
-/// A file as somebody's tool writes it, and the flags that say how it is written.
-struct Export<'a> {
-    name: &'a str,
-    text: &'a [u8],
-    flags: &'a [&'a str],
+/// A file as somebody's tool writes it, the flags that say how it is written, and the one invoice in it.
+struct Export {
+    name: &'static str,
+    text: &'static [u8],
+    flags: &'static str,
+    reference: &'static str,
+    minor: i64,
+}
+
+const fn export(
+    name: &'static str,
+    text: &'static [u8],
+    flags: &'static str,
+    reference: &'static str,
+    minor: i64,
+) -> Export {
+    Export { name, text, flags, reference, minor }
 }
 
 const HEADER: &str = "reference,customer_id,currency,amount";
 
+const EXPORTS: [Export; 11] = [
+    export(
+        "semi.csv",
+        b"reference;customer_id;currency;amount;status\nSEMI-1;1;EUR;1.234,50;\n",
+        "--delimiter ; --decimal-comma --thousands .",
+        "SEMI-1",
+        123_450,
+    ),
+    export(
+        "tab.csv",
+        b"reference\tcustomer_id\tcurrency\tamount\nTAB-1\t1\tEUR\t12.15\n",
+        "--delimiter tab",
+        "TAB-1",
+        1215,
+    ),
+    export(
+        "sep.csv",
+        b"sep=;\r\nreference;customer_id;currency;amount\r\nSEP-1;1;EUR;12,15\r\n",
+        "--delimiter ; --decimal-comma",
+        "SEP-1",
+        1215,
+    ),
+    export(
+        "sepcomma.csv",
+        b"sep=,\nreference,customer_id,currency,amount\nSEP-2,1,EUR,12.15\n",
+        "--delimiter ,",
+        "SEP-2",
+        1215,
+    ),
+    export(
+        "latin1.csv",
+        b"reference,customer_id,currency,amount\nL1-\xe9,1,EUR,1.00\n",
+        "--encoding iso-8859-1",
+        "L1-\u{e9}",
+        100,
+    ),
+    export(
+        "trailing.csv",
+        b"reference,customer_id,currency,amount,status,\nTC-1,1,EUR,1.00,,\n",
+        "--ignore-unknown-columns",
+        "TC-1",
+        100,
+    ),
+    export(
+        "map.csv",
+        b"Invoice,Client,Total, Notes\nMAP-1,1,99.05,x\n",
+        "--map reference=invoice,customer_id=Client,amount=Total --currency EUR --ignore-unknown-columns",
+        "MAP-1",
+        9905,
+    ),
+    export("cr.csv", b"reference,customer_id,currency,amount\rCR-1,1,EUR,1.00\r", "", "CR-1", 100),
+    export(
+        "wrapped.json",
+        br#"{"data":[{"reference":"W1","customer_id":1,"currency":"EUR","amount":1}]}"#,
+        "--records data",
+        "W1",
+        100,
+    ),
+    export(
+        "numbers.json",
+        br#"[{"id":1042,"customer_id":1,"currency":"eur","due":1215,"x":{"y":[]}}]"#,
+        "--map reference=id,amount=due,currency=currency --minor-units --ignore-unknown-columns",
+        "1042",
+        1215,
+    ),
+    export(
+        "lines.txt",
+        b"{\"reference\":\"N1\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":\"1,50\"}\n",
+        "--format ndjson --decimal-comma",
+        "N1",
+        150,
+    ),
+];
+
 #[test]
 fn exports_of_other_tools_are_read_as_the_flags_say() {
     let import = Import::start();
-    let row = |reference: &str, minor: i64| (reference.to_owned(), minor);
-    for (export, expected) in [
-        (
-            Export {
-                name: "semi.csv",
-                text: b"reference;customer_id;currency;amount;status\nSEMI-1;1;EUR;1.234,50;\n",
-                flags: &["--delimiter", ";", "--decimal-comma", "--thousands", "."],
-            },
-            row("SEMI-1", 123_450),
-        ),
-        (
-            Export {
-                name: "tab.csv",
-                text: b"reference\tcustomer_id\tcurrency\tamount\nTAB-1\t1\tEUR\t12.15\n",
-                flags: &["--delimiter", "tab"],
-            },
-            row("TAB-1", 1215),
-        ),
-        (
-            Export {
-                name: "sep.csv",
-                text: b"sep=;\r\nreference;customer_id;currency;amount\r\nSEP-1;1;EUR;12,15\r\n",
-                flags: &["--delimiter", ";", "--decimal-comma"],
-            },
-            row("SEP-1", 1215),
-        ),
-        (
-            Export {
-                name: "sepcomma.csv",
-                text: b"sep=,\nreference,customer_id,currency,amount\nSEP-2,1,EUR,12.15\n",
-                flags: &["--delimiter", ","],
-            },
-            row("SEP-2", 1215),
-        ),
-        (
-            Export {
-                name: "latin1.csv",
-                text: b"reference,customer_id,currency,amount\nL1-\xe9,1,EUR,1.00\n",
-                flags: &["--encoding", "iso-8859-1"],
-            },
-            row("L1-\u{e9}", 100),
-        ),
-        (
-            Export {
-                name: "trailing.csv",
-                text: b"reference,customer_id,currency,amount,status,\nTC-1,1,EUR,1.00,,\n",
-                flags: &["--ignore-unknown-columns"],
-            },
-            row("TC-1", 100),
-        ),
-        (
-            Export {
-                name: "map.csv",
-                text: b"Invoice No,Client,Total, Notes\nMAP-1,1,99.05,x\n",
-                flags: &[
-                    "--map",
-                    "reference=invoice no,customer_id=Client,amount=Total",
-                    "--currency",
-                    "EUR",
-                    "--ignore-unknown-columns",
-                ],
-            },
-            row("MAP-1", 9905),
-        ),
-        (
-            Export {
-                name: "cr.csv",
-                text: b"reference,customer_id,currency,amount\rCR-1,1,EUR,1.00\r",
-                flags: &[],
-            },
-            row("CR-1", 100),
-        ),
-        (
-            Export {
-                name: "wrapped.json",
-                text: br#"{"data":[{"reference":"W1","customer_id":1,"currency":"EUR","amount":1}]}"#,
-                flags: &["--records", "data"],
-            },
-            row("W1", 100),
-        ),
-        (
-            Export {
-                name: "numbers.json",
-                text: br#"[{"id":1042,"customer_id":1,"currency":"eur","due":1215,"x":{"y":[]}}]"#,
-                flags: &[
-                    "--map",
-                    "reference=id,amount=due,currency=currency",
-                    "--minor-units",
-                    "--ignore-unknown-columns",
-                ],
-            },
-            row("1042", 1215),
-        ),
-        (
-            Export {
-                name: "lines.txt",
-                text: b"{\"reference\":\"N1\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":\"1,50\"}\n",
-                flags: &["--format", "ndjson", "--decimal-comma"],
-            },
-            row("N1", 150),
-        ),
-    ] {
-        let said = import.run(export.name, export.text, export.flags);
-        assert!(said.code == Some(0) && said.result.starts_with("1 created"), "{}: {said:?}", export.name);
-        let (reference, minor) = expected;
+    for Export { name, text, flags, reference, minor } in EXPORTS {
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        let said = import.run(name, text, &flags);
+        assert!(said.code == Some(0) && said.result.starts_with("1 created"), "{name}: {said:?}");
         let amount = format!("SELECT amount_minor FROM invoices WHERE reference = '{reference}'");
-        assert_eq!(import.count(&amount), minor, "{}", export.name);
+        assert_eq!(import.count(&amount), minor, "{name}");
     }
 }
 

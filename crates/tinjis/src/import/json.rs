@@ -13,6 +13,7 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde_json::value::RawValue;
 
 use super::file::Start;
+use super::header::may_be_status;
 use super::row::{Fault, Place, Value, Values, shown};
 use super::settings::Dialect;
 
@@ -131,6 +132,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let mut fields = Fields { raw: Raw::default(), mistake: None };
+        let mut unread_status = None;
         while let Some(name) = map.next_key::<String>()? {
             let at = self.0.sources.iter().position(|source| source.as_deref() == Some(name.as_str()));
             match at {
@@ -139,10 +141,22 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
                     continue;
                 }
                 Some(_) => _ = fields.mistake.get_or_insert(format!("duplicate field {}", shown(&name))),
+                None if self.0.ignore_unknown && may_be_status(&name) => {
+                    _ = unread_status.get_or_insert(name)
+                }
                 None if self.0.ignore_unknown => {}
                 None => _ = fields.mistake.get_or_insert_with(|| self.0.unknown(&name)),
             }
             map.next_value::<IgnoredAny>()?;
+        }
+        // As in a CSV header: what may tell what is paid is not passed over silently.
+        let is_decided = fields.raw[4].is_some() || self.0.sources[4].as_deref() != Some(FIELDS[4]);
+        if let Some(name) = unread_status.filter(|_| !is_decided) {
+            let name = shown(&name);
+            let why = format!(
+                "{name} may tell what is paid: map it by --map status=, or give an empty source if every row is to be charged"
+            );
+            fields.mistake.get_or_insert(why);
         }
         Ok(fields)
     }
@@ -525,6 +539,17 @@ mod tests {
             "ignore-unknown-columns = true\nmap = { reference = 'No' }",
         );
         assert_eq!(wide, (vec![named(1, Some(0), "x")], None));
+    }
+
+    #[test]
+    fn a_field_that_may_tell_what_is_paid_is_not_passed_over() {
+        let line = r#"{"reference":"a","Status":"PAID"}"#;
+        let fault = lines(line, "ignore-unknown-columns = true").0.remove(0).2;
+        assert!(fault.unwrap_err().contains("may tell what is paid"));
+        for map in ["map = { status = '' }", "map = { status = 'Status' }"] {
+            let found = lines(line, &format!("ignore-unknown-columns = true\n{map}")).0;
+            assert_eq!(found, [named(1, None, "a")], "{map}");
+        }
     }
 
     #[test]
