@@ -243,9 +243,10 @@ impl Desk {
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the ledger failed");
-                match error {
-                    LedgerError::NotDurable(_) => Answer::NotDurable,
-                    LedgerError::Unavailable(_) | LedgerError::Corrupt(_) => Answer::Unavailable,
+                if matches!(error, LedgerError::NotDurable(_)) {
+                    Answer::NotDurable
+                } else {
+                    Answer::Unavailable
                 }
             }
         };

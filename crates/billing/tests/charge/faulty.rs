@@ -12,7 +12,9 @@ use billing::invoice::{
 use billing::protocol::key::{DeploymentId, Key};
 use billing::protocol::transition::Settlement;
 use billing::store::{
-    Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, Repaired, Resolution, ResolutionRow, Resolved, Result, Settled, Store, StoreError,
+    Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement,
+    LedgerAcknowledgementRow, LedgerFact, LedgerSeen, Repaired, Resolution, ResolutionRow, Resolved, Result,
+    Settled, Store, StoreError,
 };
 use tokio::sync::Semaphore;
 

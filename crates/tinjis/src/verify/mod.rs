@@ -90,8 +90,7 @@ async fn verify_service(
     };
     let (verdict, mut remarks) = proof.verdict(result.is_ok(), !result.findings.is_empty());
     if result.foreign > 0 {
-        remarks
-            .push(format!("{} rows of the ledger are of other deployments", grouped(result.foreign)));
+        remarks.push(format!("{} rows of the ledger are of other deployments", grouped(result.foreign)));
     }
     Ok(Report {
         verdict,

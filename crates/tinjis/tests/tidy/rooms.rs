@@ -232,7 +232,8 @@ fn services_link_chassis_and_no_other_service() {
     for (service, others) in [
         (
             "chassis",
-            &["billing", "doctor", "payments", "pingpong", "reconcile", "tinjis", "harness", "model", "sim"][..],
+            &["billing", "doctor", "payments", "pingpong", "reconcile", "tinjis", "harness", "model", "sim"]
+                [..],
         ),
         ("doctor", &["billing", "payments", "pingpong", "reconcile", "tinjis", "harness", "model", "sim"]),
         ("reconcile", &["billing", "payments", "pingpong", "chassis", "tinjis", "harness", "model", "sim"]),

@@ -26,7 +26,9 @@ use crate::invoice::{
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::{
-    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, Settled, Store, StoreError,
+    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement,
+    LedgerAcknowledgementRow, LedgerFact, LedgerSeen, OtherDeployment, Repaired, Resolution, ResolutionRow,
+    Resolved, Result, Settled, Store, StoreError,
 };
 
 /// What billing needs of a database.
