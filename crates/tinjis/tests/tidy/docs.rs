@@ -1,5 +1,8 @@
 //! That documents name only what exists, and stay short enough to be read.
 
+use std::fs;
+use std::path::Path;
+
 use crate::tree::{File, file, files, none, root};
 
 /// What a document may hold at most, in lines.
@@ -34,6 +37,43 @@ fn every_path_that_a_document_names_exists() {
 }
 
 #[test]
+fn every_relative_link_in_a_document_resolves() {
+    let mut documents = files("docs", &[".md"]);
+    documents.extend(["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(file));
+    let mut broken = Vec::new();
+    for document in &documents {
+        let folder = Path::new(&document.path).parent().expect("a file lies in a folder");
+        for (index, line) in document.text.lines().enumerate() {
+            for link in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+                if link.contains("://") {
+                    continue;
+                }
+                let target =
+                    if path.is_empty() { root().join(&document.path) } else { root().join(folder).join(path) };
+                let is_there = match fs::read_to_string(&target) {
+                    Ok(text) => anchor.is_empty() || anchors(&text).any(|slug| slug == anchor),
+                    Err(_) => target.exists() && anchor.is_empty(),
+                };
+                if !is_there {
+                    broken.push(format!("{}:{}: {link}", document.path, index + 1));
+                }
+            }
+        }
+    }
+    none("a link leads nowhere", &broken);
+}
+
+/// The anchors that renderers of Markdown give to headings.
+fn anchors(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.lines().filter(|line| line.starts_with('#')).map(|line| {
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    })
+}
+
+#[test]
 fn every_path_that_a_comment_names_exists() {
     let mut findings = Vec::new();
     for source in files("crates", &[".rs"]) {
@@ -57,16 +97,10 @@ fn every_make_target_that_a_document_names_exists() {
     let makefile = file("Makefile").text;
     let has = |target: &str| makefile.lines().any(|line| line.starts_with(&format!("{target}:")));
     let mut findings = Vec::new();
-    for path in [
-        "README.md",
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-        "docs/contract.md",
-        "docs/decisions.md",
-        "docs/proofs.md",
-        ".ci/run",
-    ] {
-        let document = file(path);
+    let mut documents = files("docs", &[".md"]);
+    documents.extend(["README.md", "ARCHITECTURE.md", "CHANGELOG.md", ".ci/run"].map(file));
+    for document in documents {
+        let path = document.path.as_str();
         for (number, line) in document.text.lines().enumerate() {
             for (at, _) in line.match_indices("make ") {
                 let opened = line[..at].chars().next_back();
