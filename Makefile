@@ -274,6 +274,10 @@ tidy: ## directions between rooms, lengths, paths in docs, the settings table
 docs: ## the API's pages; a warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+.PHONY: size
+size: ## lines of the shipped crates, long functions, import circles and exact duplicates; docs/size.md records them
+	@deploy/scripts/size.sh
+
 .PHONY: contract
 contract: ## ids of docs/contract.md that no test names: none
 	cargo test --locked --package tinjis --test contract -- --nocapture
