@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Builds billing and payments of the previous version and puts them into a folder, for `make upgrade`. That version is
-# REVISION, or the last tag, or, if no step of a schema was added since that tag, the commit before the newest step:
-# so a migration always lies between. Nothing is built where these programs are: cargo would take one for the other.
+# Builds billing and payments of the previous version and puts them into a folder, for `make upgrade`. Nothing is built
+# where these programs are: cargo would take one revision's crate for the other's.
 #
-#   previous.sh FOLDER [REVISION]
+#   previous.sh FOLDER REVISION
 set -euo pipefail
 
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
-revision=${2:-}
+revision=$2
 cd "$(dirname "$0")/../.."
 
 # none WHY: there is no previous version here, and the tests of an upgrade say why they are left out.
@@ -23,17 +22,8 @@ shallow=$(git rev-parse --is-shallow-repository 2>/dev/null) || none 'this is no
 if [[ $shallow == true ]]; then
   git fetch --quiet --unshallow --tags || none 'this checkout has no history, and it could not be fetched'
 fi
-if [[ -z $revision ]]; then
-  step=$(git log -1 --format=%H -S'Migration {' -- crates/billing/src/store crates/payments/src/ledger)
-  if [[ -z $step ]]; then none 'no commit adds a step to a schema: say PREVIOUS=REVISION'; fi
-  tag=$(git describe --tags --abbrev=0 2>/dev/null || true)
-  if [[ -n $tag ]] && ! git merge-base --is-ancestor "$step" "$tag"; then
-    revision=$tag
-  else
-    revision=$step^
-  fi
-fi
-revision=$(git rev-parse --verify "$revision^{commit}")
+revision=$(git rev-parse --verify --quiet "$revision^{commit}") ||
+  none "this checkout has no revision $2: say PREVIOUS=REVISION"
 if [[ -f $folder/revision && $(<"$folder/revision") == "$revision" ]]; then exit; fi
 
 copy=$(mktemp -d "$folder/copy.XXXXXX")
