@@ -58,7 +58,8 @@ async fn an_adopted_run_goes_on_beyond_what_one_claim_looks_at() {
     let (refused, all) = (SCAN_MAX - 100, SCAN_MAX + 400);
     house.spoil(&format!(
         "WITH RECURSIVE number(n) AS (VALUES (2) UNION ALL SELECT n + 1 FROM number WHERE n < {all})
-         INSERT INTO invoices SELECT n, 'I' || n, 1, 'EUR', 1215, 'PENDING', NULL, NULL, 0, 0 FROM number;
+         INSERT INTO invoices (id, reference, customer_id, currency, amount_minor, state, created_at, updated_at)
+             SELECT n, 'I' || n, 1, 'EUR', 1215, 'PENDING', 0, 0 FROM number;
          INSERT INTO attempts SELECT printf('%032x', id), id, 1, 1, 'EUR', 1215, 'REFUSED', 1, 1, 0, 0, 0
          FROM invoices WHERE id BETWEEN 2 AND {refused}"
     ));
