@@ -5,11 +5,12 @@ use chassis::config::{Secret, TokenSource};
 
 use crate::support::Billing;
 
-const WRITES: [&str; 5] = [
+const WRITES: [&str; 6] = [
     "/v1/runs",
     "/v1/imports",
     "/v1/repairs",
     "/v1/ledger/accept",
+    "/v1/ledger/acknowledgements",
     "/v1/attempts/bca1897f57e947286a9d2dcb4be588f1/resolve",
 ];
 const READS: [&str; 4] = ["/v1/invoices", "/v1/attempts", "/v1/deployment", "/v1/invoices/R"];
