@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_body_without_a_ledger_rows_or_a_reason_is_refused_by_field() {
-        let body = |change: fn(&mut serde_json::Value)| {
+        type Change = fn(&mut serde_json::Value);
+        let body = |change: Change| {
             let mut body = serde_json::json!({
                 "ledger_id": "00000000-0000-4000-8000-000000000001", "seq_first": 1, "seq_last": 1,
                 "reason": "a test charge", "actor": "ann"
@@ -117,7 +118,7 @@ mod tests {
             acknowledgement(body.to_string().as_bytes())
         };
         assert!(body(|_| ()).is_ok());
-        let cases: [(fn(&mut serde_json::Value), &[&str]); 5] = [
+        let cases: [(Change, &[&str]); 5] = [
             (|body| body["ledger_id"] = "x".into(), &["ledger_id"]),
             (|body| body["seq_first"] = 0.into(), &["seq_first"]),
             (|body| body["seq_first"] = 2.into(), &["seq_last"]),
