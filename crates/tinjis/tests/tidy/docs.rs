@@ -49,8 +49,11 @@ fn every_relative_link_in_a_document_resolves() {
                 if link.contains("://") {
                     continue;
                 }
-                let target =
-                    if path.is_empty() { root().join(&document.path) } else { root().join(folder).join(path) };
+                let target = if path.is_empty() {
+                    root().join(&document.path)
+                } else {
+                    root().join(folder).join(path)
+                };
                 let is_there = match fs::read_to_string(&target) {
                     Ok(text) => anchor.is_empty() || anchors(&text).any(|slug| slug == anchor),
                     Err(_) => target.exists() && anchor.is_empty(),
