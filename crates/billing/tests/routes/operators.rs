@@ -13,7 +13,8 @@ const WRITES: [&str; 6] = [
     "/v1/ledger/acknowledgements",
     "/v1/attempts/bca1897f57e947286a9d2dcb4be588f1/resolve",
 ];
-const READS: [&str; 4] = ["/v1/invoices", "/v1/attempts", "/v1/deployment", "/v1/invoices/R"];
+const READS: [&str; 5] =
+    ["/v1/invoices", "/v1/attempts", "/v1/deployment", "/v1/invoices/R", "/v1/ledger/acknowledgements"];
 
 fn tokens() -> Callers {
     Callers::by_token(Some(TokenSource::Value(Secret::new("operator-1"))), None).unwrap()
