@@ -41,7 +41,7 @@ pub(crate) fn command(file: &Path, format: Format) -> anyhow::Result<u8> {
         }
     };
     let (text, is_complete) = propose(&sample);
-    output::result(text.trim_end());
+    text.trim_end().lines().for_each(output::result);
     if !is_complete {
         output::note("the proposal is not complete: see the comments that begin with \"needed\"");
     }
