@@ -190,7 +190,7 @@ fn what_would_be_plain_text_by_mistake_does_not_start() {
     let (code, said) = refused("pinger", "ponger:\n  url: pong:8080\n  acceptCert: /nowhere/cert\n");
     assert!(code == Some(64) && said.contains("2 mistakes"), "{said}");
     let (code, said) = refused("pinger", "ponger: [\n");
-    assert!(code == Some(64) && said.contains("line 1"), "{said}");
+    assert!(code == Some(64) && said.contains("line 2"), "{said}");
 }
 
 /// PNG-10 PNG-11
