@@ -106,7 +106,7 @@ fn judged_after(world: &AtRest, billing: &[&str], payments: &[&str]) -> (Output,
 /// A ledger serves only beside its sidecar, and only with the rows that the sidecar says it had: here it says none,
 /// because a statement may take some away.
 fn copy_sidecar(store: &Path, copied: &Path) {
-    let sidecar = |database: &Path| database.with_added_extension("incarnation");
+    let sidecar = |database: &Path| database.with_extension("db.incarnation");
     let Ok(text) = fs::read_to_string(sidecar(store)) else { return };
     let lines = text.lines().map(|line| match line.strip_prefix("last-seq ") {
         Some(digits) => format!("last-seq {}\n", "0".repeat(digits.len())),
