@@ -40,7 +40,7 @@ static PARTS: [Part; 16] = [
     test(
         "model",
         &["test", "--workspace", "--bin", "model", "--", "--nocapture", "the_protocol"],
-        &[],
+        &[("MODEL_SIZE", "full")],
         &[("MODEL_SIZE", "full")],
     ),
     Part {
