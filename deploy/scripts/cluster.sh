@@ -25,10 +25,10 @@ k() { "${kubectl[@]}" "$@"; }
 
 # A cluster and its client, before anything that needs them.
 look_around() {
-  local said
+  local reply
   command -v "${kubectl[0]}" >/dev/null || die "There is no ${kubectl[0]} here; KUBECTL names another client."
-  said=$(k version --request-timeout=10s 2>&1) ||
-    die "No cluster answers where ${KUBECONFIG:-the current context of ~/.kube/config} points; docs/clusters.md says how to get one. $(tail -n 1 <<<"$said")"
+  reply=$(k version --request-timeout=10s 2>&1) ||
+    die "No cluster answers where ${KUBECONFIG:-the current context of ~/.kube/config} points; docs/clusters.md says how to get one. $(tail -n 1 <<<"$reply")"
   if [[ $verb == deploy || $verb == reset ]] && ! command -v "${image_load[0]}" >/dev/null && [[ ${image_load[0]} != none ]]; then
     die "There is no ${image_load[0]} here to bring images to the nodes; IMAGE_LOAD names the command for your cluster: docs/clusters.md"
   fi
@@ -80,7 +80,7 @@ load_images() {
   fi
 }
 
-# Environments share names of namespaces, and a cluster may hold only one of those: nobody's data go by mistake.
+# Environments share namespace names, and a cluster may hold only one of them: this prevents deleting another environment's data.
 not_taken() {
   local namespace whose
   for namespace in $(namespaces); do
@@ -91,7 +91,7 @@ not_taken() {
   done
 }
 
-# Certificates of the ping pair, by the users' own openssl, when nobody has brought others.
+# Certificates for pinger and ponger, made by the user's openssl unless others are there.
 make_certificates() {
   if [[ $env != ping-pong ]] || k --namespace ping-pong get secret ponger-tls pinger-tls >/dev/null 2>&1; then return; fi
   local work name

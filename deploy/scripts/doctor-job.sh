@@ -17,8 +17,8 @@ away() {
 }
 trap away EXIT
 
-said=$("${kubectl[@]}" version --request-timeout=10s 2>&1) || {
-  echo "doctor-job: no cluster answers: $(tail -n 1 <<<"$said")" >&2
+reply=$("${kubectl[@]}" version --request-timeout=10s 2>&1) || {
+  echo "doctor-job: no cluster answers: $(tail -n 1 <<<"$reply")" >&2
   exit 2
 }
 away

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The doctor on production: green as it stands, red for each thing that is opened, by its name, and `cannot tell` when
-# a twin fails that should be let in. Each thing is put right again before the next, and before the verdict.
+# a positive control fails. Each change is reverted before the next one and before the verdict.
 #
 #   e2e-doctor.sh       on production as it is deployed; e2e.sh sources it instead and calls `doctored`
 #
@@ -29,7 +29,7 @@ doctor() {
   "${program[@]}" doctor deploy/envs/production/doctor.toml --image "$(doctor_image)" "$@" >"$out/doctor" 2>&1 || code=$?
 }
 
-# says EXIT WORDS WHAT: what the doctor must have said.
+# says EXIT TEXT WHAT: the exit code and the text that doctor must print.
 says() {
   if [[ $code != "$1" ]] || ! grep -qF "$2" "$out/doctor"; then
     red "the doctor, $3: exit $code, and not \"$2\": $(grep -vE '^(ok|doctor:)' "$out/doctor" | tail -n 40)"
@@ -37,11 +37,11 @@ says() {
   verdict "the doctor, $3: exit $code, $(grep -F "$2" "$out/doctor" | tail -n 1)"
 }
 
-# with WHAT EXIT WORDS: breaks WHAT, asks the doctor, mends it whatever he says, and only then looks at what he said.
+# with WHAT EXIT TEXT: breaks WHAT, runs doctor, reverts WHAT, then checks doctor's output.
 with() {
   "break_$1"
   doctor --no-evictions
-  "mend_$1"
+  "revert_$1"
   says "$2" "$3" "with $4"
 }
 
@@ -60,7 +60,7 @@ break_policy() {
   kept networkpolicy payments payments >"$out/policy.json"
   k --namespace payments delete networkpolicy payments >/dev/null
 }
-mend_policy() { k --namespace payments create --filename "$out/policy.json" >/dev/null; }
+revert_policy() { k --namespace payments create --filename "$out/policy.json" >/dev/null; }
 
 # Without the policy that denies to all, too, payments is not shut but open.
 break_policies() {
@@ -68,8 +68,8 @@ break_policies() {
   k --namespace payments delete networkpolicy default-deny >/dev/null
   break_policy
 }
-mend_policies() {
-  mend_policy
+revert_policies() {
+  revert_policy
   k --namespace payments create --filename "$out/default-deny.json" >/dev/null
 }
 
@@ -80,11 +80,11 @@ widened() {
     '[{"op": "add", "path": "/rules/-", "value": {"apiGroups": [""], "resources": ["'"$1"'"], "verbs": ["'"$2"'"]}}]' >/dev/null
 }
 break_role() { widened secrets get; }
-mend_role() { k --namespace payments replace --filename "$out/role.json" >/dev/null; }
+revert_role() { k --namespace payments replace --filename "$out/role.json" >/dev/null; }
 break_exec() { widened pods/exec create; }
-mend_exec() { mend_role; }
+revert_exec() { revert_role; }
 
-# Whoever calls itself antaeus, wherever it is.
+# Any pod that calls itself antaeus, in any namespace.
 break_hole() {
   k --namespace payments create --filename - >/dev/null <<'YAML'
 apiVersion: networking.k8s.io/v1
@@ -96,26 +96,26 @@ spec:
   ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app.kubernetes.io/name: antaeus}}}]}]
 YAML
 }
-mend_hole() { k --namespace payments delete networkpolicy e2e-hole >/dev/null; }
+revert_hole() { k --namespace payments delete networkpolicy e2e-hole >/dev/null; }
 
 break_binding() { k --namespace payments create rolebinding e2e-widened --role=team --group=team-antaeus >/dev/null; }
-mend_binding() { k --namespace payments delete rolebinding e2e-widened >/dev/null; }
+revert_binding() { k --namespace payments delete rolebinding e2e-widened >/dev/null; }
 
 break_mtls() {
   k --namespace payments set env deployment/payments TLS_CLIENT_CA- TLS_ALLOWED_CLIENTS- >/dev/null
   whole
 }
-mend_mtls() {
+revert_mtls() {
   k --namespace payments rollout undo deployment/payments >/dev/null
   whole
 }
 
-# Antaeus with a token that payments do not know: nobody is let in, so no refusal says anything.
-break_twin() {
+# Antaeus with a token that payments does not know: every caller is rejected, so a rejection proves nothing.
+break_positive_control() {
   (umask 077 && kept secret antaeus payments-token >"$out/token.json")
   k --namespace antaeus patch secret payments-token --type=merge --patch '{"stringData": {"token": "not-the-token-of-payments"}}' >/dev/null
 }
-mend_twin() {
+revert_positive_control() {
   k --namespace antaeus replace --filename "$out/token.json" >/dev/null
   rm "$out/token.json"
 }
@@ -123,7 +123,7 @@ mend_twin() {
 # Ctrl-C in the middle, as a terminal sends it, to all that runs in it: nothing of the doctor's stays.
 interrupted() {
   local doctor left status=0
-  # What an earlier one said could be taken for this one's.
+  # The output of an earlier run must not be taken for this one's.
   : >"$out/doctor"
   # With job control it is a group of its own, as on a terminal, and does not ignore Ctrl-C.
   set -m
@@ -149,12 +149,12 @@ doctored() {
   cp "$out/doctor" "$out/doctor.green"
   with policy 1 'look at: blocked: networkpolicy payments/payments does not exist' 'its NetworkPolicy deleted'
   with policies 1 'look at: networkpolicy payments/payments does not exist' 'each NetworkPolicy of payments deleted'
-  with hole 1 'networkpolicy payments/e2e-hole' 'a policy that lets in a caller'"'"'s labels from everywhere'
+  with hole 1 'networkpolicy payments/e2e-hole' 'a policy that accepts a caller'"'"'s labels from everywhere'
   with role 1 'Role payments/team by RoleBinding payments/team' 'the Role of the team widened'
   with exec 1 'group team-payments may create pods/exec in payments: Role payments/team' 'a team that may execute in pods'
   with binding 1 'Role payments/team by RoleBinding payments/e2e-widened' 'the Role given to the other team'
   with mtls 1 'look at: payments serves callers without a certificate: mutual TLS is off' 'mutual TLS off'
-  with twin 2 'production: cannot tell' 'a token that lets nobody in'
+  with positive_control 2 'production: cannot tell' 'a token that payments rejects'
   interrupted
   doctor --no-evictions
   says 0 'production: green' 'all put right again'

@@ -24,8 +24,8 @@ mutant() {
   fi
   OUT=$OUT/mutant "$work/tree/deploy/scripts/e2e.sh" "$env" >"$log" 2>&1 || status=$?
   make destroy "ENV=$env" >/dev/null
-  if ((status)) && grep -F "✘ $words" "$log" >"$work/said"; then
-    printf '✔ %s: red after %d s, %.120s\n' "$what" $((SECONDS - began)) "$(<"$work/said")"
+  if ((status)) && grep -F "✘ $words" "$log" >"$work/reply"; then
+    printf '✔ %s: red after %d s, %.120s\n' "$what" $((SECONDS - began)) "$(<"$work/reply")"
   else
     printf '✘ %s: exit %d, and not "%s": %s\n' "$what" "$status" "$words" "$(tail -n 5 "$log")" >&2
     missed=1

@@ -16,21 +16,21 @@ scaled() {
 
 # grown: under load there are more pods than it began with, by the CPU that the autoscaler reads.
 grown() {
-  local said
+  local reply
   if ! k get --raw /apis/metrics.k8s.io/v1beta1 >/dev/null 2>&1; then
     not_run 'scaling under load, for this cluster measures no CPU'
     return
   fi
   for _ in {1..120}; do
-    said=$(k --namespace antaeus get horizontalpodautoscaler antaeus --output json |
+    reply=$(k --namespace antaeus get horizontalpodautoscaler antaeus --output json |
       jq --raw-output '"\(.status.currentReplicas) pods, CPU at \(.status.currentMetrics[0].resource.current.averageUtilization) % of what they ask for"')
-    if ((${said%% *} > 3)); then
-      verdict "under load the autoscaler has brought antaeus from three pods to $said"
+    if ((${reply%% *} > 3)); then
+      verdict "under load the HorizontalPodAutoscaler scaled antaeus from three pods to $reply"
       return
     fi
     read -rt 1 <> <(:) || true
   done
-  red "the autoscaler made no pod more under load: $said"
+  red "the HorizontalPodAutoscaler did not scale up under load: $reply"
 }
 
 of_production() {
@@ -116,7 +116,7 @@ renewed() {
 
 # by_ingress HOST: from outside, by name, with the certificate of the authority.
 by_ingress() {
-  local address said
+  local address reply
   if ! k get namespace traefik >/dev/null 2>&1; then
     not_run 'the Ingress by TLS, for there is no Traefik on this cluster'
     return
@@ -124,15 +124,15 @@ by_ingress() {
   address=$(k get nodes --output 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')
   k --namespace antaeus get secret antaeus-ingress-tls --output 'jsonpath={.data.ca\.crt}' | base64 --decode >"$out/ca.crt"
   for _ in {1..30}; do
-    said=$(curl --silent --show-error --max-time 10 --cacert "$out/ca.crt" --resolve "$1:443:$address" \
+    reply=$(curl --silent --show-error --max-time 10 --cacert "$out/ca.crt" --resolve "$1:443:$address" \
       "https://$1/rest/health" 2>&1 || true)
-    if [[ $said == '"ok"' ]]; then
+    if [[ $reply == '"ok"' ]]; then
       verdict "the Ingress answers by TLS at https://$1, with the certificate of the authority"
       return
     fi
     read -rt 1 <> <(:) || true
   done
-  red "the Ingress answered $said"
+  red "the Ingress answered $reply"
 }
 
 # up_in_prometheus: namespace and pod of each target that Prometheus has had an answer from, and of those without one.
@@ -143,7 +143,7 @@ up_in_prometheus() {
 
 # scraped: the cluster's Prometheus, if it has one, gets the figures of every pod of both services, and misses none.
 scraped() {
-  local wanted said
+  local wanted reply
   if ! k --namespace monitoring get service prometheus >/dev/null 2>&1; then
     not_run 'scraping, for there is no Prometheus on this cluster'
     return
@@ -151,15 +151,15 @@ scraped() {
   forward monitoring prometheus 9090
   for _ in {1..60}; do
     wanted=$(for name in antaeus payments; do pods "$name" "$name" | awk -v name="$name" '{ print name, $1, 1 }'; done | sort)
-    said=$(up_in_prometheus || true)
-    if [[ $said == "$wanted" ]]; then
-      awk '{ print "  up:", $1, $2 }' <<<"$said"
-      verdict "every target of Prometheus is up: $(wc -l <<<"$said") pods of both services"
+    reply=$(up_in_prometheus || true)
+    if [[ $reply == "$wanted" ]]; then
+      awk '{ print "  up:", $1, $2 }' <<<"$reply"
+      verdict "every target of Prometheus is up: $(wc -l <<<"$reply") pods of both services"
       return
     fi
     read -rt 1 <> <(:) || true
   done
-  red "Prometheus should have up: $wanted; and has: $said"
+  red "Prometheus should have up: $wanted; and has: $reply"
 }
 
 # lines NAMESPACE LINE...: the Secret with tokens of payments' callers, replaced.
@@ -232,15 +232,15 @@ judge() {
   verdict "verify, as the nightly job does it: $invoices invoices, $invoices charges, none double, none lost"
 }
 
-# left_alone ENV: no other environment is put over this one, nor taken away by its name, and its data are nobody's to reset.
+# left_alone ENV: no command of another environment installs over, deletes or resets this one.
 left_alone() {
-  local before gone command said
+  local before gone command reply
   before=$(for name in antaeus payments; do pods "$name" "$name"; done | sort)
   for command in ./k8s-deploy.sh ./k8s-destroy.sh ./run-challenge.sh; do
-    if said=$("$command" 2>&1); then red "$command was let into $1: $said"; fi
-    [[ $said == *"the namespace payments is of $1"* ]] || red "$command does not say why it is kept out of $1: $said"
+    if reply=$("$command" 2>&1); then red "$command was accepted in $1: $reply"; fi
+    [[ $reply == *"the namespace payments is of $1"* ]] || red "$command does not say why it is rejected in $1: $reply"
   done
-  if said=$(make reset "ENV=$1" 2>&1); then red "reset of $1: $said"; fi
+  if reply=$(make reset "ENV=$1" 2>&1); then red "reset of $1: $reply"; fi
   # The autoscaler may have made more.
   gone=$(comm -23 <(echo "$before") <(for name in antaeus payments; do pods "$name" "$name"; done | sort))
   [[ -z $gone ]] || red "of $1 went: $gone"
@@ -249,11 +249,11 @@ left_alone() {
 
 # refused_images: each team's namespace takes its own programs only, and none without a version.
 refused_images() {
-  local said
-  said=$(k --namespace antaeus set image deployment/antaeus "billing=tinjis/payments:$VERSION" --dry-run=server 2>&1 || true)
-  [[ $said == *'only images of this namespace'* ]] || red "antaeus took the image of payments: $said"
-  said=$(k --namespace payments set image deployment/payments payments=tinjis/payments:latest --dry-run=server 2>&1 || true)
-  [[ $said == *'latest moves'* ]] || red "payments took latest: $said"
+  local reply
+  reply=$(k --namespace antaeus set image deployment/antaeus "billing=tinjis/payments:$VERSION" --dry-run=server 2>&1 || true)
+  [[ $reply == *'only images of this namespace'* ]] || red "antaeus took the image of payments: $reply"
+  reply=$(k --namespace payments set image deployment/payments payments=tinjis/payments:latest --dry-run=server 2>&1 || true)
+  [[ $reply == *'latest moves'* ]] || red "payments took latest: $reply"
   k --namespace payments set image deployment/payments "payments=tinjis/payments:$VERSION" --dry-run=server >/dev/null ||
     red 'payments do not take their own image'
   verdict 'admission takes the own image with a version, and refuses the other team'"'"'s, and latest'

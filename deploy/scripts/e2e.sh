@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every environment on a real cluster, from nothing to nothing: installed, looked at from outside, rolled over and
+# Every environment on a real cluster, from installation to deletion: installed, tested from outside, rolled over and
 # robbed of pods under load, judged, and taken away without a trace. Each verdict is a line; the first red one ends it.
 #
 #   e2e.sh ENV...
@@ -27,7 +27,7 @@ red() {
   printf '✘ %s\n' "$*" >&2
   exit 1
 }
-# not_run WORDS: said where it is left out, and again at the end.
+# not_run TEXT: prints where a test is skipped, and again at the end.
 left_out=()
 not_run() {
   printf 'NOT RUN: %s\n' "$*"
@@ -58,7 +58,7 @@ looked_at() {
   local pod seconds count=0 revision=${tag#*-}
   revision=${revision%-*}
   while read -r pod _; do
-    # Not `grep -q`, which ends before it has read all, and whoever writes to it fails.
+    # Not `grep -q`, which ends before it has read everything, so that the writer would fail.
     metrics "$1" "$pod" "$3" | grep "^build_info{.*revision=\"$revision\"" >/dev/null || red "$pod is not of revision $revision"
     seconds=$(k --namespace "$1" get pod "$pod" --output json | jq '
       (.status.conditions[] | select(.type == "Ready") | .lastTransitionTime | fromdate)
@@ -138,13 +138,13 @@ load_ends() {
 }
 
 load_said() {
-  local said
-  said=$(k --namespace "$1" logs e2e-load | tail -n 1)
-  printf '  %s\n' "$said"
-  jq --exit-status ".failed == 0 and .requests >= $requests_min" <<<"$said" >/dev/null || red "$2: requests failed"
+  local reply
+  reply=$(k --namespace "$1" logs e2e-load | tail -n 1)
+  printf '  %s\n' "$reply"
+  jq --exit-status ".failed == 0 and .requests >= $requests_min" <<<"$reply" >/dev/null || red "$2: requests failed"
   k --namespace "$1" delete pod e2e-load >/dev/null
   k --namespace "$1" delete networkpolicy e2e-way-in e2e-way-out >/dev/null
-  verdict "$2: 0 of $(jq .requests <<<"$said") requests failed"
+  verdict "$2: 0 of $(jq .requests <<<"$reply") requests failed"
 }
 
 # load_stops NAMESPACE WHAT: ends it now, by the kubelet's SIGTERM; it must have lasted until then. A pod that is deleted
@@ -179,17 +179,17 @@ whole_again() {
 
 # evicted NAMESPACE NAME: of two evictions at once the budget lets one through.
 evicted() {
-  local pod said got=()
+  local pod reply got=()
   k --namespace "$1" rollout status "deployment/$2" --timeout=120s >/dev/null
   for pod in $(pods "$1" "$2" | cut -d' ' -f1 | head -n 2); do
-    said=$(k create --raw "/api/v1/namespaces/$1/pods/$pod/eviction" --filename - 2>&1 <<JSON || true
+    reply=$(k create --raw "/api/v1/namespaces/$1/pods/$pod/eviction" --filename - 2>&1 <<JSON || true
 {"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"$pod","namespace":"$1"}}
 JSON
     )
-    case $said in
+    case $reply in
       *'"Success"'*) got+=(allowed) ;;
       *'disruption budget'*) got+=(refused) ;;
-      *) got+=("$said") ;;
+      *) got+=("$reply") ;;
     esac
   done
   [[ ${got[*]} == 'allowed refused' ]] || red "$2: evictions were ${got[*]}"
@@ -212,17 +212,17 @@ forward() {
   red "no port-forward to $2: $(<"$out/forward.$2")"
 }
 
-# wires BILLING-URL PAYMENTS-URL MODULE...: the tests of the wire contract, against what is deployed.
-wires() {
+# legacy_api BILLING-URL PAYMENTS-URL MODULE...: the legacy API tests against the deployed services.
+legacy_api() {
   local billing=$1 payments=$2
   shift 2
   if ! command -v cargo >/dev/null; then
     not_run 'the wire contract, for there is no cargo here'
     return
   fi
-  BILLING_URL=$billing PAYMENTS_URL=$payments cargo test --locked --package tinjis --test wires -- "${@/%/::}" >"$out/wires" 2>&1 ||
-    red "the wire contract: $(grep -vE '^test .* ok$' "$out/wires" | tail -n 60)"
-  verdict "the wire contract of $*, asked from outside: $(sed -n 's/^test result: ok\. \([0-9]* passed\).*/\1/p' "$out/wires")"
+  BILLING_URL=$billing PAYMENTS_URL=$payments cargo test --locked --package tinjis --test legacy_api -- "${@/%/::}" >"$out/legacy_api" 2>&1 ||
+    red "the wire contract: $(grep -vE '^test .* ok$' "$out/legacy_api" | tail -n 60)"
+  verdict "the wire contract of $*, asked from outside: $(sed -n 's/^test result: ok\. \([0-9]* passed\).*/\1/p' "$out/legacy_api")"
 }
 
 of_tinjis() {
@@ -234,7 +234,7 @@ of_tinjis() {
   forward payments antaeus-service 8000
   billing=$port
   forward payments payments-service 9000
-  wires "http://127.0.0.1:$billing" "http://127.0.0.1:$port" antaeus payments
+  legacy_api "http://127.0.0.1:$billing" "http://127.0.0.1:$port" antaeus payments
   make reset ENV=tinjis >/dev/null
   make test ENV=tinjis | grep 'Invoices PAID=2 & PENDING=8' >/dev/null || red 'reset did not bring the first invoices back'
   verdict 'reset: two PAID and eight PENDING again'
@@ -265,7 +265,7 @@ of_invoice-app() {
   billing=$port
   forward invoice-app payment-provider 8082
   payments=$port
-  wires "http://127.0.0.1:$billing" '' invoice_app
+  legacy_api "http://127.0.0.1:$billing" '' invoice_app
   "$TINJIS" verify --json --billing "http://127.0.0.1:$billing" --payments "http://127.0.0.1:$payments" --payments-api-token TestToken |
     tee "$out/verify.json" | jq --exit-status '.verdict == "ok" and .charges == 3' >/dev/null || red "verify: $(<"$out/verify.json")"
   verdict 'verify: three invoices, three charges'

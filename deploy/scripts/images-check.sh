@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs each packed image as strictly as a cluster would: read-only, nobody's user, no capability, no new privileges.
+# Runs each image as strictly as a cluster would: read-only, as a non-root user, without capabilities or new privileges.
 # A service must become healthy by its own HEALTHCHECK; a command must print its version. Ends what it started.
 #
 #   images-check.sh TAG
@@ -54,9 +54,9 @@ service ponger --volume "$work/ponger.yaml:/config.yaml:ro"
 service pinger --volume "$work/pinger.yaml:/config.yaml:ro"
 printf '%-10s %s\n' tinjis "$(docker run --rm "${strict[@]}" "tinjis/tinjis:$tag" --version)"
 # A namespace may run what calls, and not by that the other team's service.
-said=$(docker run --rm "${strict[@]}" "tinjis/tinjis:$tag" run payments 2>&1) || true
-[[ $said == *'no service is in this program'* ]] || {
-  echo "images-check: tinjis runs a service: $said" >&2
+reply=$(docker run --rm "${strict[@]}" "tinjis/tinjis:$tag" run payments 2>&1) || true
+[[ $reply == *'no service is in this program'* ]] || {
+  echo "images-check: tinjis runs a service: $reply" >&2
   exit 1
 }
 printf '%-10s runs no service\n' tinjis

@@ -11,8 +11,8 @@ read -ra kubectl <<<"${KUBECTL:-kubectl}"
 read -ra image_load <<<"${IMAGE_LOAD:-kind load image-archive}"
 k() { "${kubectl[@]}" "$@"; }
 
-said=$(k version --request-timeout=10s 2>&1) || {
-  echo "prerequisites: no cluster answers: $(tail -n 1 <<<"$said")" >&2
+reply=$(k version --request-timeout=10s 2>&1) || {
+  echo "prerequisites: no cluster answers: $(tail -n 1 <<<"$reply")" >&2
   exit 2
 }
 k get customresourcedefinition clusterissuers.cert-manager.io >/dev/null 2>&1 || {

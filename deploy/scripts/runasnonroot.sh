@@ -53,16 +53,16 @@ YAML
 
 # until WANTED JSONPATH: waits at most 60 s for the pods to say so.
 until_pods_say() {
-  local said
+  local reply
   for _ in {1..300}; do
-    said=$(k get pods --output "jsonpath=$2")
-    if [[ $said == *"$1"* ]]; then
-      printf '  %s\n' "$said"
+    reply=$(k get pods --output "jsonpath=$2")
+    if [[ $reply == *"$1"* ]]; then
+      printf '  %s\n' "$reply"
       return
     fi
     read -rt 0.2 <> <(:) || true
   done
-  printf 'the pods say "%s", not "%s"\n' "$said" "$1" >&2
+  printf 'the pods say "%s", not "%s"\n' "$reply" "$1" >&2
   exit 1
 }
 

@@ -201,7 +201,7 @@ END {
     circles("crates/" order[i] "/", 1)
   }
 
-  # Each run of lines that stands elsewhere too is told once, as long as it goes.
+  # Each repeated run of lines is reported once, at its full length.
   for (i = 1; i + duplicate_min - 1 <= total; i++) {
     if (file_at[i] != file_at[i + duplicate_min - 1]) continue
     key = ""

@@ -71,7 +71,7 @@ find_way() {
     fi
     read -rt 0.2 <> <(:) || true
   done
-  bad "nobody answers for $service: no port-forward, no Ingress, no NodePort, and a port-forward of our own fails: $(<"$body")"
+  bad "no answer from $service: no port-forward, no Ingress, no NodePort, and our own port-forward fails: $(<"$body")"
 }
 
 show() {

@@ -13,8 +13,8 @@ use billing::store::sqlite::SqliteStore;
 use billing::store::{ImportMode, ImportRow, Store};
 use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
-use harness::postgres::Sql;
-use harness::{Database, size};
+use testkit::postgres::Sql;
+use testkit::{Database, size};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -65,12 +65,12 @@ fn main() -> io::Result<()> {
 }
 
 /// Of one store, by step: import, claim, settle.
-struct Figures {
+struct ChargeMetrics {
     per_second: [u64; 3],
     wal_bytes: [i64; 3],
 }
 
-impl Figures {
+impl ChargeMetrics {
     fn rates(&self) -> String {
         self.per_second.map(|rate| format!("{rate:>10}")).join(" ")
     }
@@ -80,10 +80,15 @@ impl Figures {
     }
 }
 
-async fn measure(store: &Arc<dyn Store>, invoices: usize, callers: usize, wal: Option<&Sql>) -> Figures {
+async fn measure(
+    store: &Arc<dyn Store>,
+    invoices: usize,
+    callers: usize,
+    wal: Option<&Sql>,
+) -> ChargeMetrics {
     let written =
         || wal.map_or(0, |wal| wal.ask("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"));
-    let mut figures = Figures { per_second: [0; 3], wal_bytes: [0; 3] };
+    let mut figures = ChargeMetrics { per_second: [0; 3], wal_bytes: [0; 3] };
     let mut note = |step: usize, began: Instant, before: i64| {
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
         let count = u64::try_from(invoices).unwrap_or(u64::MAX);

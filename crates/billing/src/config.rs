@@ -18,7 +18,7 @@ use crate::demo_data::Demo;
 use crate::protocol::key::DeploymentId;
 use crate::protocol::transition::Idempotency;
 
-/// Where the service stands when nothing is said.
+/// Default listen addresses.
 pub const DEFAULTS: CommonDefaults = CommonDefaults {
     service: "billing",
     listen: "127.0.0.1:8000",
@@ -26,69 +26,69 @@ pub const DEFAULTS: CommonDefaults = CommonDefaults {
     database_url: "sqlite:./billing.db",
 };
 
-/// Where charges go when nothing is said.
+/// Default provider endpoint.
 const ENDPOINT: &str = "http://localhost:9000";
-/// Calls under way at once, when nothing is said.
+/// Default number of calls in flight.
 const IN_FLIGHT_MAX: &str = "64";
-/// The most that may be said: each is a connection.
+/// Upper limit of the setting: each call needs a connection.
 const IN_FLIGHT_LIMIT: usize = 1024;
-/// What the provider's URL means when it has no path, if it comes from one of the invoice-app's variables.
+/// Path that is appended to a URL without a path from one of the invoice-app's variables.
 const INVOICE_APP_PATH: &str = "/payments/pay";
 /// The variables of the invoice-app: a whole URL, and the base URL of a ConfigMap.
 const INVOICE_APP_VARIABLES: [&str; 2] = ["PAYMENT_PROVIDER_URL", "payment-provider-url"];
 
 const ENDPOINT_SETTING: &str = "--payment-provider-endpoint (PAYMENT_PROVIDER_ENDPOINT)";
 
-/// The billing service: charges each invoice as often as it should be charged, and proves it
+/// The billing service: charges every invoice exactly once
 #[derive(Debug, clap::Parser)]
 #[command(name = "billing", version, mut_args = |arg| DEFAULTS.describe(arg).global(true))]
 pub struct Args {
     #[command(flatten)]
     common: CommonArgs,
-    /// Invented invoices for an empty store: none, antaeus or invoice-app [default: none]
+    /// Demo invoices for an empty store: none, antaeus or invoice-app [default: none]
     #[arg(long, env = "DEMO", value_name = "DEMO", help_heading = "Data")]
     demo: Option<String>,
-    /// Names this store's keys; a rebuilt store is given the id of the lost one [default: the store's own]
+    /// UUID from which the idempotency keys are derived. Set it only to rebuild a lost store [default: the store's own]
     #[arg(long, env = "DEPLOYMENT_ID", value_name = "UUID", help_heading = "Data")]
     deployment_id: Option<String>,
-    /// Whole URL that charges are POSTed to; also PAYMENT_PROVIDER_URL or payment-provider-url, where no path means
-    /// /payments/pay [default: http://localhost:9000]
+    /// URL to which charges are POSTed, used unchanged. PAYMENT_PROVIDER_URL and payment-provider-url are accepted too
+    /// and get /payments/pay when they have no path [default: http://localhost:9000]
     #[arg(long, env = "PAYMENT_PROVIDER_ENDPOINT", value_name = "URL", help_heading = "Provider")]
     payment_provider_endpoint: Option<String>,
-    /// keys only if the provider executes an Idempotency-Key once and echoes it; else none: nothing is sent twice
+    /// keys: the provider executes each Idempotency-Key once and echoes it. none: no charge is ever sent twice
     /// [default: none]
     #[arg(long, env = "PAYMENT_PROVIDER_IDEMPOTENCY", value_name = "NONE|KEYS", help_heading = "Provider")]
     payment_provider_idempotency: Option<String>,
-    /// Charges under way at once, from 1 to 1024 [default: 64]
+    /// Charges in flight at the same time, from 1 to 1024 [default: 64]
     #[arg(long, env = "IN_FLIGHT_MAX", value_name = "NUMBER", help_heading = "Provider")]
     in_flight_max: Option<String>,
-    /// Authorities in PEM that a provider over https is trusted by, or its own certificate; read again when it changes
+    /// CA bundle (PEM) for the provider's certificate, or that certificate itself. Reloaded on change
     #[arg(long, env = "PROVIDER_CA", value_name = "FILE", help_heading = "Provider")]
     provider_ca: Option<String>,
-    /// Certificate in PEM that billing shows to the provider, read again when it changes [default: none]
+    /// Client certificate (PEM) for calls to the provider. Reloaded on change [default: none]
     #[arg(long, env = "PROVIDER_CERT", value_name = "FILE", help_heading = "Provider")]
     provider_cert: Option<String>,
-    /// Key of that certificate in PEM, read again when it changes
+    /// Private key (PEM) of the client certificate. Reloaded on change
     #[arg(long, env = "PROVIDER_KEY", value_name = "FILE", help_heading = "Provider")]
     provider_key: Option<String>,
-    /// File with a signed token, such as a ServiceAccount's, that billing shows to the provider; read again when it
-    /// changes [default: none]
+    /// File with a signed bearer token, for example a ServiceAccount token, sent to the provider. Reloaded on
+    /// change [default: none]
     #[arg(long, env = "PROVIDER_TOKEN_FILE", value_name = "FILE", help_heading = "Provider")]
     provider_token_file: Option<String>,
-    /// File with one token per line of operators, who may write through /v1 of billing from elsewhere, and who alone may
-    /// then declare deployments at payments [default: nobody may]
+    /// File with one operator token per line, required for writes to /v1 of billing off loopback and, when set, to
+    /// declare deployments at payments [default: off]
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     operator_token_file: Option<String>,
-    /// What to do; serve, if nothing is said
+    /// Command to run [default: serve]
     #[command(subcommand)]
     command: Option<Sub>,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Sub {
-    /// Bring the database's schema up to date and end
+    /// Migrate the database schema, then exit
     Migrate,
-    /// Ask the running service whether it is ready: exit code 0 or 1
+    /// Check whether the running service is ready: exit code 0 or 1
     Healthcheck,
     /// Tell the payment service once that this store's deployment may charge under our account. Only for a new billing:
     /// a store that was restored or replaced makes new keys for what was charged before. Takes payments' operator token
@@ -108,10 +108,10 @@ enum Sub {
     },
 }
 
-/// What a start of the program is for.
+/// The command of a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Serve until told to stop.
+    /// Serve until the shutdown.
     Serve,
     /// Bring the schema up to date.
     Migrate,
@@ -131,25 +131,25 @@ pub enum Command {
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What every service has.
+    /// Common settings.
     pub common: Common,
-    /// What to do.
+    /// The command.
     pub command: Command,
-    /// Invented invoices for an empty store.
+    /// Demo invoices for an empty store.
     pub demo: Demo,
     /// The deployment that the store must be, if one is given.
     pub deployment: Option<DeploymentId>,
-    /// Where charges are POSTed to, as it stands.
+    /// URL to which charges are POSTed, unchanged.
     pub endpoint: Uri,
-    /// Whom billing trusts and what it shows, if the provider is called over TLS.
+    /// CA bundle and client certificate for a provider over TLS.
     pub provider_tls: Option<ClientFiles>,
-    /// The signed token that the provider is shown, if any.
+    /// The signed token sent to the provider, if any.
     pub provider_token: Option<TokenSource>,
-    /// What the provider does with keys.
+    /// Whether the provider supports idempotency keys.
     pub idempotency: Idempotency,
     /// Charges under way at once.
     pub in_flight_max: NonZeroUsize,
-    /// Tokens of operators, if any.
+    /// Operator tokens, if any.
     pub operators: Option<TokenSource>,
 }
 
@@ -218,26 +218,30 @@ fn command(said: Option<&Sub>, problems: &mut Problems) -> Command {
     }
 }
 
-/// A mistake was recorded.
-struct Mistaken;
+/// Marks that a mistake was recorded.
+struct InvalidConfig;
 
 impl Args {
-    /// What calls over TLS need. Without an https endpoint nothing of it is used, and saying it is a mistake.
-    fn provider_tls(&self, endpoint: &Uri, problems: &mut Problems) -> Result<Option<ClientFiles>, Mistaken> {
+    /// TLS settings of the provider. Without an https endpoint they are a mistake.
+    fn provider_tls(
+        &self,
+        endpoint: &Uri,
+        problems: &mut Problems,
+    ) -> Result<Option<ClientFiles>, InvalidConfig> {
         const CA: &str = "--provider-ca (PROVIDER_CA)";
         const CERT: &str = "--provider-cert (PROVIDER_CERT)";
         const KEY: &str = "--provider-key (PROVIDER_KEY)";
         let settings = [(CA, &self.provider_ca), (CERT, &self.provider_cert), (KEY, &self.provider_key)];
         if endpoint.scheme() == Some(&Scheme::HTTPS) {
             let [ca, cert, key] = settings;
-            return client_tls(ca, cert, key, problems).map(Some).ok_or(Mistaken);
+            return client_tls(ca, cert, key, problems).map(Some).ok_or(InvalidConfig);
         }
         let said = settings.into_iter().filter(|(_, path)| given(path).is_some());
         let said: Vec<&str> = said.map(|(setting, _)| setting).collect();
         for setting in &said {
             problems.add(setting, format!("is given, but {endpoint} is not called over TLS; say https://"));
         }
-        if said.is_empty() { Ok(None) } else { Err(Mistaken) }
+        if said.is_empty() { Ok(None) } else { Err(InvalidConfig) }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Invented invoices for a first look, as the two old systems came with them; they go into an empty store only.
-//! Knows the store by its contract; nothing of who asked for them.
+//! Demo invoices of the two replaced systems; they are written into an empty store only.
+//! Knows the store by its contract; knows no caller.
 
 use std::str::FromStr;
 

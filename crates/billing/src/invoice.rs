@@ -1,5 +1,5 @@
-//! What billing charges for: customers, invoices, attempts and runs, and the words for their states.
-//! Plain data: knows no store, no wire and no clock.
+//! Customers, invoices, attempts and runs, and the names of their states.
+//! Plain data: knows no store, no wire format and no clock.
 
 use std::fmt;
 
@@ -19,7 +19,12 @@ pub struct InvoiceId(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub i64);
 
-/// One enum of states with its words in SQL and JSON.
+/// A text that names no state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a known state")]
+pub struct UnknownState;
+
+/// One enum of states with its names in SQL and JSON.
 macro_rules! states {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
@@ -30,29 +35,32 @@ macro_rules! states {
             /// Every state.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The word in SQL and JSON.
+            /// The name in SQL and JSON.
             #[must_use]
-            pub fn word(self) -> &'static str {
+            pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            /// The state that a word names.
-            #[must_use]
-            pub fn from_word(word: &str) -> Option<Self> {
-                match word { $($word => Some(Self::$variant),)* _ => None }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = UnknownState;
+
+            fn from_str(text: &str) -> Result<Self, UnknownState> {
+                match text { $($word => Ok(Self::$variant),)* _ => Err(UnknownState) }
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.word())
+                f.write_str(self.as_str())
             }
         }
     };
 }
 
 states! {
-    /// Where an invoice stands. On the old wires everything that is not PAID reads PENDING.
+    /// State of an invoice. The legacy APIs show every state but PAID as PENDING.
     InvoiceState {
         /// Nothing is under way; the next run attempts it.
         Pending = "PENDING",
@@ -60,13 +68,13 @@ states! {
         Charging = "CHARGING",
         /// Charged, imported as paid, or resolved as charged.
         Paid = "PAID",
-        /// A person must decide; see `attention_reason`.
+        /// Operator action required; see `attention_reason`.
         Attention = "ATTENTION",
     }
 }
 
 states! {
-    /// Where an attempt stands. INTENT and IN_DOUBT are open; the others are final.
+    /// State of an attempt. INTENT and IN_DOUBT are open; the others are final.
     AttemptState {
         /// Journaled; the request may or may not have left.
         Intent = "INTENT",
@@ -84,7 +92,7 @@ states! {
 }
 
 impl AttemptState {
-    /// Whether the outcome is still to be learnt.
+    /// Whether the outcome is unknown.
     #[must_use]
     pub fn is_open(self) -> bool {
         matches!(self, Self::Intent | Self::InDoubt)
@@ -92,29 +100,28 @@ impl AttemptState {
 }
 
 states! {
-    /// How an invoice came to be PAID.
+    /// Cause of PAID.
     PaidBy {
         /// By a charge of ours; a CHARGED ledger row must back it.
         Charge = "charge",
-        /// The source said so (also the demo's seeded ones).
+        /// It was imported as paid (also the demo's seeded ones).
         Import = "import",
-        /// A person said so.
+        /// An operator resolved it as charged.
         Resolve = "resolve",
     }
 }
 
 states! {
-    /// Whether a run goes on.
+    /// State of a run.
     RunState {
         /// Unfinished; at most one per store.
         Running = "running",
-        /// Finished.
         Finished = "finished",
     }
 }
 
 states! {
-    /// Why an invoice waits for a person.
+    /// Why an invoice needs manual resolution.
     AttentionReason {
         /// May have been charged, and the provider keeps no keys to ask again with.
         InDoubtWithoutKeys = "in-doubt-without-keys",
@@ -129,12 +136,11 @@ states! {
     }
 }
 
-/// Who pays. An invoice's currency is its customer's.
+/// A customer. An invoice's currency is its customer's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Customer {
     /// Its number.
     pub id: CustomerId,
-    /// Its currency.
     pub currency: Currency,
 }
 
@@ -149,15 +155,12 @@ pub struct Invoice {
     pub customer_id: CustomerId,
     /// How much.
     pub money: Money,
-    /// Where it stands.
     pub state: InvoiceState,
-    /// How it came to be PAID; `None` when it is not.
+    /// `None` while it is not PAID.
     pub paid_by: Option<PaidBy>,
-    /// Why a person is needed; `None` when none is.
+    /// Why operator action is required; `None` when it is not.
     pub attention_reason: Option<AttentionReason>,
-    /// When it was recorded.
     pub created_at: i64,
-    /// When it last changed.
     pub updated_at: i64,
 }
 
@@ -166,19 +169,17 @@ pub struct Invoice {
 pub struct Attempt {
     /// Names the charge to the provider.
     pub key: crate::protocol::key::Key,
-    /// Which invoice.
     pub invoice_id: InvoiceId,
     /// The invoice's reference.
     pub reference: Reference,
     /// 1, 2, 3 …; n+1 exists only when n is definitively not charged.
     pub number: u32,
-    /// Who pays, as of the claim.
+    /// The customer at the time of the claim.
     pub customer_id: CustomerId,
-    /// How much, as of the claim.
+    /// The amount at the time of the claim.
     pub money: Money,
-    /// Where it stands.
     pub state: AttemptState,
-    /// How many requests may have left for this key, this one included.
+    /// Number of requests that may have been sent under this key, including the current one.
     pub sends: u32,
     /// The run that made it.
     pub run_id: RunId,
@@ -190,7 +191,7 @@ pub struct Attempt {
     pub settled_at: Option<i64>,
 }
 
-/// What a run has done so far; columns of `runs`.
+/// Counters of a run; columns of `runs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunCounters {
     /// Invoices that were not PAID when the run began.
@@ -203,7 +204,7 @@ pub struct RunCounters {
     pub refused: i64,
     /// Settled as REJECTED.
     pub rejected: i64,
-    /// Attempts that this run made and that are in doubt now, whoever sent them last.
+    /// Attempts of this run that are in doubt now, even if another run resent them.
     pub in_doubt: i64,
     /// Claims that were given back unsent.
     pub not_sent: i64,
@@ -214,17 +215,14 @@ pub struct RunCounters {
 pub struct Run {
     /// Its number.
     pub id: RunId,
-    /// Whether it goes on.
     pub state: RunState,
-    /// When it began.
     pub started_at: i64,
-    /// When it ended.
     pub finished_at: Option<i64>,
     /// Until when its driver holds it; afterwards any replica adopts it.
     pub lease_until: i64,
     /// Which version of billing began it; `None` of one that did not say so yet.
     pub begun_by: Option<String>,
-    /// How often somebody has joined it, or has changed what it should look at: its driver looks again before it ends.
+    /// Number of joins and of changes that the driver must see: it starts over before it ends.
     pub joins: i64,
     /// What it has done so far.
     pub counters: RunCounters,

@@ -1,4 +1,4 @@
-//! The billing service: charges each invoice as often as it should be charged, and proves it.
+//! The billing service: charges every invoice exactly once.
 //! Depends on `chassis` only; knows no other service's code.
 
 use std::ffi::OsString;
@@ -12,8 +12,8 @@ use chassis::clock::{Clock, Random};
 use chassis::service::{self, Listeners};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::{LogHandle, Telemetry, observe};
+use chassis::test_overrides::scaled;
 use chassis::tls::{TlsConnect, TlsMetrics};
-use chassis::trial::paced;
 
 use crate::charge::{ChargeSettings, Engine, EngineParts, LEASE};
 use crate::config::{Command, Config};
@@ -35,7 +35,7 @@ pub mod provider;
 pub mod reference;
 pub mod store;
 
-/// Of which source this is, if the build says so.
+/// Source revision of the build, if known.
 const REVISION: &str = match option_env!("TINJIS_REVISION") {
     Some(revision) => revision,
     None => "unknown",
@@ -63,7 +63,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
         }
         Command::Migrate => {
             let deployment = open::migrate(&config).await?.deployment().await?;
-            tracing::info!(deployment.id = %deployment.0, "The schema is up to date");
+            tracing::info!(deployment.id = %deployment.0, "schema is up to date");
             Ok(())
         }
         Command::DeclareDeployment { ref why, ref actor } => declare(&config, why, actor).await,
@@ -97,7 +97,7 @@ async fn declare(config: &Config, why: &str, actor: &str) -> anyhow::Result<()> 
 /// Binds both ports and serves until shut down.
 ///
 /// # Errors
-/// When a port or the store cannot be had.
+/// When a port or the store is not available.
 pub async fn launch(config: Config, log: LogHandle, shutdown: Shutdown) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&config.common).await?;
     serve(listeners, config, log, shutdown).await
@@ -125,14 +125,14 @@ pub async fn serve(
         let store = open::open(&config, &tls, &readiness).await?;
         let invented = demo_data::load(store.as_ref(), config.demo, &Random::system()).await?;
         if invented > 0 {
-            tracing::warn!(invoices = invented, "The store was empty and holds invented invoices now");
+            tracing::warn!(invoices = invented, "wrote demo invoices into the empty store");
         }
         let deployment = store.deployment().await?;
         tracing::info!(
             deployment.id = %deployment.0,
             endpoint = %config.endpoint,
             idempotency = ?config.idempotency,
-            "Charging goes to this provider"
+            "charging through this provider"
         );
         let engine = engine(&config, calls, Arc::clone(&store), &telemetry, &shutdown).await?;
         let operators = CallerMetrics::new(&telemetry.metrics);
@@ -144,12 +144,12 @@ pub async fn serve(
     service::serve_when(listeners, routes, admin, http::limits(), shutdown.clone(), &telemetry).await
 }
 
-/// What calls the provider: over TLS or not, as its URL says.
+/// The connector to the provider, with or without TLS by its URL.
 fn calls(config: &Config, tls: &TlsMetrics) -> anyhow::Result<chassis::client::Client> {
     let limits = ClientConfig {
         pool_max: config.in_flight_max.get(),
-        connect_timeout: paced(CONNECT_TIMEOUT),
-        ..ProviderConfig::connections(config.idempotency, paced(DEADLINE))
+        connect_timeout: scaled(CONNECT_TIMEOUT),
+        ..ProviderConfig::connections(config.idempotency, scaled(DEADLINE))
     };
     Ok(match &config.provider_tls {
         None => chassis::client::Client::new(limits),
@@ -166,7 +166,7 @@ fn provider(config: &Config, calls: chassis::client::Client) -> anyhow::Result<p
         idempotency: config.idempotency,
         tokens: config.common.tokens.clone().map(Tokens::new).transpose()?,
         bearer: config.provider_token.clone().map(Tokens::new).transpose()?,
-        deadline: paced(DEADLINE),
+        deadline: scaled(DEADLINE),
     };
     Ok(provider::Client::new(calls, provider))
 }
@@ -181,7 +181,7 @@ async fn engine(
     let parts = EngineParts {
         store,
         provider: provider(config, calls)?,
-        settings: ChargeSettings { in_flight_max: config.in_flight_max, lease: paced(LEASE) },
+        settings: ChargeSettings { in_flight_max: config.in_flight_max, lease: scaled(LEASE) },
         clock: Clock::system(),
         random: Random::system(),
         metrics: telemetry.metrics.clone(),

@@ -84,7 +84,6 @@ impl<'de> Deserialize<'de> for Currency {
 pub struct Money {
     /// Hundredths; at most [`AMOUNT_MINOR_MAX`] either way.
     pub amount_minor: i64,
-    /// Of what.
     pub currency: Currency,
 }
 

@@ -17,7 +17,7 @@ use crate::store::postgres::{OpenError, PostgresStore, SCHEMA};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{OtherDeployment, Store, StoreError};
 
-/// How long an opening that found the database gone waits before it looks again.
+/// Pause between tries to open an unavailable database.
 const OPEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Brings the schema up to date and opens the store.
@@ -89,7 +89,10 @@ async fn postgres(config: &Config, database: &Postgres) -> anyhow::Result<Arc<dy
         match PostgresStore::open(database.clone(), config.deployment, Random::system().uuid()).await {
             Ok(store) => return Ok(Arc::new(store)),
             Err(OpenError::Store(error @ StoreError::Unavailable(_))) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the store cannot be opened yet");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "opening the store failed, retrying"
+                );
                 tokio::time::sleep(OPEN_PAUSE).await;
             }
             Err(error) => {

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use harness::certs::Authority;
-use harness::http;
-use harness::postgres::Server;
-use harness::process::Spec;
-use harness::starting::{
+use tempfile::TempDir;
+use testkit::certs::Authority;
+use testkit::http;
+use testkit::postgres::Server;
+use testkit::process::Spec;
+use testkit::starting::{
     starts_before_its_database, takes_a_proven_database_only, until_not_ready, until_ready,
 };
-use harness::{Database, Process};
-use tempfile::TempDir;
+use testkit::{Database, Process};
 
 fn billing(database: &Database) -> (Process, TempDir) {
     let dir = TempDir::new().expect("a folder for the test");

@@ -1,4 +1,4 @@
-//! The admin port: is it alive, is it ready, what are its figures, what does it log.
+//! The admin port: liveness, readiness, metrics and the log level.
 //! Must not know the business routes; the kubelet and Prometheus call here without any credential.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use http::{StatusCode, header};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogHandle, LogLevel, Metrics, TEXT_FORMAT, Telemetry};
 
-/// Why not to send requests, while there is a reason. Clones share it.
+/// Reasons for not being ready. Clones share them.
 #[derive(Clone)]
 pub struct Readiness(Arc<Conditions>);
 
@@ -48,7 +48,7 @@ impl Readiness {
         Hold { conditions: self.clone(), reason }
     }
 
-    /// Asked at each look; must answer from memory, never wait. Never ask another service here.
+    /// Called at each probe; must return from memory, never wait. Never call another service here.
     pub fn check(&self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
         self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push((name, Arc::new(check)));
     }
@@ -113,7 +113,7 @@ async fn level(State(log): State<LogHandle>) -> String {
 async fn set_level(State(log): State<LogHandle>, body: String) -> Response {
     match body.parse::<LogLevel>() {
         Ok(level) => {
-            tracing::info!(log.level = %level, "Log level changed");
+            tracing::info!(log.level = %level, "log level changed");
             log.set_level(level.clone());
             format!("{level}\n").into_response()
         }
@@ -131,21 +131,21 @@ mod tests {
 
     use super::*;
 
-    struct House {
+    struct AdminFixture {
         router: Router,
         readiness: Readiness,
         shutdown: Shutdown,
     }
 
-    fn house() -> House {
+    fn admin_fixture() -> AdminFixture {
         let shutdown = Shutdown::new();
         let readiness = Readiness::new(&shutdown);
         let telemetry = Telemetry::new("shop", "1.2.3", "abc");
         let router = admin_router(&telemetry, readiness.clone(), LogHandle::detached("off"));
-        House { router, readiness, shutdown }
+        AdminFixture { router, readiness, shutdown }
     }
 
-    impl House {
+    impl AdminFixture {
         async fn call(&self, method: &str, path: &str, body: &'static str) -> (u16, String, String) {
             let request = Request::builder().method(method).uri(path).body(Body::from(body)).unwrap();
             let response = self.router.clone().oneshot(request).await.unwrap();
@@ -164,62 +164,63 @@ mod tests {
 
     #[tokio::test]
     async fn ready_only_when_every_hold_is_dropped() {
-        let house = house();
-        let (store, recovery) = (house.readiness.hold("store"), house.readiness.hold("recovery"));
-        assert_eq!(house.ready().await, (503, "store\nrecovery\n".to_owned()));
+        let admin_fixture = admin_fixture();
+        let (store, recovery) =
+            (admin_fixture.readiness.hold("store"), admin_fixture.readiness.hold("recovery"));
+        assert_eq!(admin_fixture.ready().await, (503, "store\nrecovery\n".to_owned()));
         drop(store);
-        assert_eq!(house.ready().await, (503, "recovery\n".to_owned()));
+        assert_eq!(admin_fixture.ready().await, (503, "recovery\n".to_owned()));
         drop(recovery);
-        assert_eq!(house.ready().await, (200, "ok\n".to_owned()));
+        assert_eq!(admin_fixture.ready().await, (200, "ok\n".to_owned()));
     }
 
     #[tokio::test]
     async fn two_holds_for_the_same_reason_are_two() {
-        let house = house();
-        let (one, _two) = (house.readiness.hold("store"), house.readiness.hold("store"));
+        let admin_fixture = admin_fixture();
+        let (one, _two) = (admin_fixture.readiness.hold("store"), admin_fixture.readiness.hold("store"));
         drop(one);
-        assert_eq!(house.ready().await, (503, "store\n".to_owned()));
+        assert_eq!(admin_fixture.ready().await, (503, "store\n".to_owned()));
     }
 
     #[tokio::test]
     async fn a_failing_check_shows_its_reason_while_it_fails() {
-        let house = house();
+        let admin_fixture = admin_fixture();
         let broken = Arc::new(AtomicBool::new(true));
         let look = Arc::clone(&broken);
-        house
+        admin_fixture
             .readiness
             .check("disk", move || if look.load(Ordering::SeqCst) { Err("full".into()) } else { Ok(()) });
-        assert_eq!(house.ready().await, (503, "disk: full\n".to_owned()));
+        assert_eq!(admin_fixture.ready().await, (503, "disk: full\n".to_owned()));
         broken.store(false, Ordering::SeqCst);
-        assert_eq!(house.ready().await.0, 200);
+        assert_eq!(admin_fixture.ready().await.0, 200);
     }
 
     #[tokio::test]
     async fn a_draining_service_is_alive_and_not_ready() {
-        let house = house();
-        house.shutdown.trigger();
-        assert_eq!(house.ready().await, (503, "draining\n".to_owned()));
-        assert_eq!(house.call("GET", "/livez", "").await.0, 200);
+        let admin_fixture = admin_fixture();
+        admin_fixture.shutdown.trigger();
+        assert_eq!(admin_fixture.ready().await, (503, "draining\n".to_owned()));
+        assert_eq!(admin_fixture.call("GET", "/livez", "").await.0, 200);
     }
 
     #[tokio::test]
     async fn metrics_come_in_the_text_format() {
-        let (status, media, body) = house().call("GET", "/metrics", "").await;
+        let (status, media, body) = admin_fixture().call("GET", "/metrics", "").await;
         assert_eq!((status, media.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
         assert!(body.contains("build_info{"), "{body}");
     }
 
     #[tokio::test]
     async fn the_log_level_is_read_and_changed() {
-        let house = house();
-        let (status, _, body) = house.call("PUT", "/log-level", "loud").await;
+        let admin_fixture = admin_fixture();
+        let (status, _, body) = admin_fixture.call("PUT", "/log-level", "loud").await;
         assert_eq!((status, body.contains("none of off, error")), (400, true), "{body}");
-        assert_eq!(house.call("PUT", "/log-level", "error\n").await.2, "error\n");
-        assert_eq!(house.call("GET", "/log-level", "").await.2, "error\n");
+        assert_eq!(admin_fixture.call("PUT", "/log-level", "error\n").await.2, "error\n");
+        assert_eq!(admin_fixture.call("GET", "/log-level", "").await.2, "error\n");
     }
 
     #[tokio::test]
     async fn an_unknown_path_is_not_found() {
-        assert_eq!(house().call("GET", "/rest/health", "").await.0, 404);
+        assert_eq!(admin_fixture().call("GET", "/rest/health", "").await.0, 404);
     }
 }

@@ -1,5 +1,5 @@
 //! Time and randomness as values, so that a simulation can advance the one and a seed can replay the other.
-//! The only room that may ask the system for either; must not know what they are used for.
+//! The only module that may ask the system for either. Must not know what they are used for.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,9 +33,9 @@ impl Clock {
         Self(Source::Simulated { start_ms, origin: Instant::now() })
     }
 
-    /// Starts at `start_ms` and goes on as `elapsed` says: for a simulation whose hosts each have a time of their own.
+    /// Starts at `start_ms` and advances by `elapsed`: for a simulation in which each host has its own time.
     #[must_use]
-    pub fn elsewhere(start_ms: i64, elapsed: fn() -> Duration) -> Self {
+    pub fn with_elapsed(start_ms: i64, elapsed: fn() -> Duration) -> Self {
         Self(Source::Elsewhere { start_ms, elapsed })
     }
 
@@ -47,7 +47,7 @@ impl Clock {
                 let since = system_time().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 let now_ms = whole_ms(since);
                 #[cfg(debug_assertions)]
-                let now_ms = crate::trial::wall_ms(now_ms);
+                let now_ms = crate::test_overrides::wall_ms(now_ms);
                 now_ms
             }
             Source::Simulated { start_ms, origin } => start_ms.saturating_add(whole_ms(origin.elapsed())),
@@ -55,7 +55,7 @@ impl Clock {
         }
     }
 
-    /// The same moment for those who print it; whole milliseconds, never before 1970.
+    /// The same instant for formatting: whole milliseconds, never before 1970.
     #[must_use]
     pub fn now(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(u64::try_from(self.now_ms()).unwrap_or(0))

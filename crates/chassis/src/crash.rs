@@ -24,7 +24,7 @@ mod armed {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Mutex, OnceLock, PoisonError};
 
-    /// What the environment asked for, read once.
+    /// The environment's overrides, read once.
     struct Plan {
         point: Option<Point>,
         hits: Option<File>,
@@ -73,7 +73,7 @@ mod armed {
         }
     }
 
-    /// Whether the process is to die at this point: for a point that changes what is done before it.
+    /// Whether the process is to die at this point: for a point that changes the steps before it.
     #[must_use]
     pub fn is_planned(name: &str) -> bool {
         PLAN.get_or_init(read_plan).point.as_ref().is_some_and(|point| point.name == name)

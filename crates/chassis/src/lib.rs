@@ -1,5 +1,5 @@
-//! What every service needs and none should think about: settings, listeners, telemetry, shutdown, callers.
-//! Must not know any service, its routes, its tables or its words.
+//! Common parts of every service: settings, listeners, telemetry, shutdown, authentication.
+//! Must not know any service, its routes, its tables or its terms.
 
 pub mod admin;
 mod alarm;
@@ -17,5 +17,5 @@ pub mod service;
 pub mod shutdown;
 pub mod sqlite;
 pub mod telemetry;
+pub mod test_overrides;
 pub mod tls;
-pub mod trial;

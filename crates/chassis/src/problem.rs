@@ -10,10 +10,10 @@ use serde::Serialize;
 /// Media type of every problem.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// Type of a problem that its status says it all about.
+/// Type of a problem that its status describes completely.
 const BLANK: &str = "about:blank";
 
-/// What the client is told.
+/// The text for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Status of the answer, repeated in the body.
@@ -22,7 +22,7 @@ pub struct Problem {
     pub type_: Cow<'static, str>,
     /// The same short text for each problem of this type.
     pub title: Cow<'static, str>,
-    /// What was wrong this time; left out when empty.
+    /// The detail; left out when empty.
     pub detail: String,
     /// Fields that were wrong; left out when empty.
     pub errors: Vec<FieldError>,
@@ -33,12 +33,12 @@ pub struct Problem {
 pub struct FieldError {
     /// Name of the field as the client wrote it.
     pub field: String,
-    /// What is wrong with it and what is allowed.
+    /// The mistake and what is allowed.
     pub message: String,
 }
 
 impl Problem {
-    /// What all our problem types begin with.
+    /// Prefix of all our problem types.
     pub const TYPE_PREFIX: &str = "urn:tinjis:problem:";
 
     /// A problem without a type of its own: the status is all that a client can branch on.

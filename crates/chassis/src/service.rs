@@ -1,5 +1,5 @@
 //! One way to run a service: bind both ports, serve, drain, end; and to ask a running one how it is.
-//! Must not know what the routers answer.
+//! Must not know the routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -21,16 +21,16 @@ use crate::tls::{ServerFiles, ServerTls, TlsMetrics};
 /// Connections that the kernel may hold until we accept them.
 const BACKLOG: u32 = 4096;
 
-/// Connections and calls of the admin port: a few probes, scrapes and people.
+/// Limits of the admin port: a few probes, scrapes and operators.
 const ADMIN_MAX: usize = 32;
 
 /// Bytes of a request's body on the admin port: a log level.
 const ADMIN_BODY_BYTES_MAX: u64 = 4096;
 
-/// How long the last answers on the admin port may take once everything else has ended.
+/// Grace period of the admin port after everything else has ended.
 const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
-/// How long the whole health check may take.
+/// Time limit of the whole health check.
 const HEALTHCHECK: Duration = Duration::from_secs(2);
 
 /// Both ports of a service, bound.
@@ -49,7 +49,7 @@ impl Listeners {
     /// Binds both ports; port 0 takes a free one.
     ///
     /// # Errors
-    /// When an address is taken or not ours; names it.
+    /// When an address is in use or not local; the error names it.
     pub async fn bind(common: &Common) -> anyhow::Result<Self> {
         Ok(Self { business: bind(common.listen)?, admin: bind(common.admin_listen)?, tls: None })
     }
@@ -57,7 +57,7 @@ impl Listeners {
     /// Speaks TLS on the business port, by these files if any.
     ///
     /// # Errors
-    /// When something is wrong with the files.
+    /// When a file is invalid.
     pub fn secure(self, files: Option<&ServerFiles>, metrics: &TlsMetrics) -> anyhow::Result<Self> {
         let open = |files: &ServerFiles| ServerTls::open(files.clone(), Clock::system(), metrics);
         Ok(Self { tls: files.map(open).transpose()?, ..self })
@@ -75,7 +75,7 @@ impl Listeners {
 /// Listens on an address; port 0 takes a free one. Needs a tokio runtime around it.
 ///
 /// # Errors
-/// When the address is taken or not ours; names it.
+/// When the address is in use or not local; the error names it.
 pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -87,10 +87,10 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves both ports until the shutdown has run its course; the admin port answers until the very end. Shows the
-/// business port's connection figures in `telemetry`; wrap the router in [`crate::telemetry::observe`] before.
+/// business port's connection metrics in `telemetry`; wrap the router in [`crate::telemetry::observe`] before.
 ///
 /// # Errors
-/// When tracked tasks had to be left behind at the hard stop.
+/// When tracked tasks had to be abandoned at the hard stop.
 pub async fn serve(
     listeners: Listeners,
     business: Router,
@@ -136,7 +136,7 @@ pub async fn serve_when(
             business.serve(shutdown.clone()).await;
             Ok(shutdown.finished().await)
         }
-        // Told to end before it began: what is tracked already is waited for all the same.
+        // Stopped before it began: tracked tasks are awaited all the same.
         Ok(None) => Ok(shutdown.finished().await),
         Err(error) => Err(error),
     };
@@ -239,8 +239,8 @@ mod tests {
     use crate::admin::{Readiness, admin_router};
     use crate::telemetry::LogHandle;
 
-    /// A running service with one route that answers when it is told to.
-    struct Shop {
+    /// A running service with one route that responds on command.
+    struct TestService {
         business: SocketAddr,
         admin: SocketAddr,
         shutdown: Shutdown,
@@ -249,7 +249,7 @@ mod tests {
         served: JoinHandle<anyhow::Result<()>>,
     }
 
-    fn open_shop(shutdown: Shutdown) -> Shop {
+    fn start_test_service(shutdown: Shutdown) -> TestService {
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners { business: bind(any).unwrap(), admin: bind(any).unwrap(), tls: None };
         let (business, admin) = listeners.addresses().unwrap();
@@ -267,7 +267,7 @@ mod tests {
         let served = tokio::spawn(async move {
             serve(listeners, router, admin_routes, Limits::default(), told, &telemetry).await
         });
-        Shop { business, admin, shutdown, entered, go_on, served }
+        TestService { business, admin, shutdown, entered, go_on, served }
     }
 
     async fn fetch(address: SocketAddr, path: &str) -> std::io::Result<String> {
@@ -281,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_drain_finishes_the_call_in_flight_while_the_admin_port_says_not_ready() {
-        let shop = open_shop(Shutdown::new());
+        let shop = start_test_service(Shutdown::new());
         assert!(fetch(shop.admin, "/readyz").await.unwrap().starts_with("HTTP/1.1 200"));
         let business = shop.business;
         let call = tokio::spawn(async move { fetch(business, "/slow").await });
@@ -301,7 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tracked_task_ends_before_the_service_does() {
-        let shop = open_shop(Shutdown::new());
+        let shop = start_test_service(Shutdown::new());
         let shutdown = shop.shutdown.clone();
         let run = shop.shutdown.spawn("run", async move { shutdown.stop_accepting().await });
         shop.shutdown.trigger();
@@ -311,7 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_left_behind_is_an_error() {
-        let shop = open_shop(Shutdown::with_timings(Duration::ZERO, Duration::from_millis(20)));
+        let shop = start_test_service(Shutdown::with_timings(Duration::ZERO, Duration::from_millis(20)));
         shop.shutdown.spawn("stuck", std::future::pending::<()>());
         shop.shutdown.trigger();
         let error = shop.served.await.unwrap().unwrap_err().to_string();

@@ -1,5 +1,5 @@
 //! Ends a service softly, then hard: not ready, stop accepting, finish the tracked tasks, give up.
-//! Must not know what the tasks do.
+//! Must not know the tasks.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use tracing::Instrument;
 
 use crate::telemetry::TraceContext;
 
-/// How long tracked tasks may finish what they began before the hard stop.
+/// Grace period of tracked tasks before the hard stop.
 pub const GRACE: Duration = Duration::from_secs(25);
 
-/// How long a task may take to notice the hard stop before it is left behind.
+/// Time for a task to notice the hard stop before it is abandoned.
 const HARD_GRACE: Duration = Duration::from_secs(1);
 
 /// One service's way to its end. Clones share it.
@@ -40,7 +40,7 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// No drain notice (nobody balances load over loopback) and the usual grace.
+    /// No drain notice (loopback has no load balancer) and the usual grace period.
     #[must_use]
     pub fn new() -> Self {
         Self::with_timings(Duration::ZERO, GRACE)
@@ -76,7 +76,7 @@ impl Shutdown {
                     () = shutdown.hard() => return,
                 };
                 if shutdown.is_draining() {
-                    tracing::warn!(signal = name, "Second signal: stopping at once");
+                    tracing::warn!(signal = name, "received a second signal, stopping immediately");
                     shutdown.0.stop_accepting.cancel();
                     shutdown.0.hard.cancel();
                 } else {
@@ -114,7 +114,7 @@ impl Shutdown {
         self.0.stop_accepting.cancelled().await;
     }
 
-    /// Resolves when every tracked task has ended or the grace is over: drop what you hold.
+    /// Resolves when every tracked task has ended or the grace period is over.
     pub async fn hard(&self) {
         self.0.hard.cancelled().await;
     }

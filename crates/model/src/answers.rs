@@ -1,18 +1,18 @@
-//! What a replica makes of what it hears: the answers of our payment service on each of its wires, and what proxies,
+//! How a replica classifies responses: those of our payment service on each of its routes, and those that proxies,
 //! load shedders and closed ports put in their place, each judged once by the production table.
 //! Knows no state; what the provider has to say is handed in.
 
 use billing::invoice::Reference;
 use billing::protocol::key::{DeploymentId, Key};
 use billing::protocol::transition::{AnswerClass, Idempotency};
-use billing::provider::answer::{Asked, Heard, judge};
+use billing::provider::answer::{RequestFacts, ResponseFacts, judge};
 use uuid::Uuid;
 
 use crate::protocol::{Expects, Keeps, Protocol};
 
 /// What the provider has to say of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum ProviderReply {
     Charged,
     Refused,
     Invalid,
@@ -25,7 +25,7 @@ pub(crate) enum Said {
     LedgerBehind,
 }
 
-impl Said {
+impl ProviderReply {
     const ALL: [Self; 10] = [
         Self::Charged,
         Self::Refused,
@@ -40,10 +40,10 @@ impl Said {
     ];
 }
 
-/// One thing that a replica may hear.
+/// One response that a replica may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Word {
-    /// What the production table makes of it.
+pub(crate) struct Classified {
+    /// Its class in the production table.
     pub(crate) class: AnswerClass,
     /// How a trace shows it.
     pub(crate) shown: &'static str,
@@ -78,31 +78,31 @@ const fn problem(status: u16, body: &'static str, shown: &'static str) -> Answer
     Answer { content_type: PROBLEM, ..json(status, body, shown) }
 }
 
-/// From somebody who is not our payment service.
+/// From another sender than our payment service.
 const fn foreign(status: u16, content_type: &'static str, body: &'static str, shown: &'static str) -> Answer {
     Answer { content_type, echo: Echo::None, ..json(status, body, shown) }
 }
 
-/// As our payment service answers, on each of its wires that has a word for it.
+/// The responses of our payment service on each route that has one for it.
 #[rustfmt::skip]
-const GENUINE: &[(Said, Answer)] = &[
-    (Said::Charged, json(200, r#"{"result":"true"}"#, "200 result true")),
-    (Said::Charged, json(201, r#"{"id":"0123456789abcdef0123","result":true}"#, "201 result true")),
-    (Said::Charged, json(200, r#"{"id":"I1"}"#, "200 with the id")),
-    (Said::Refused, json(200, r#"{"result":"false"}"#, "200 result false")),
-    (Said::Refused, json(422, r#"{"result":false,"message":"cannot process payment"}"#, "422 result false")),
-    (Said::Refused, json(402, r#"{"id":"I1","error":"payment was refused"}"#, "402 with the id and an error")),
-    (Said::Invalid, json(400, r#"{"error":"Invalid Request. Missing or faulty fields","result":"false"}"#, "400 Invalid Request")),
-    (Said::Invalid, json(400, r#"{"result":false,"message":"invalid value"}"#, "400 invalid value")),
-    (Said::Invalid, json(400, r#"{"error":"could not retrieve payment value"}"#, "400 could not retrieve")),
-    (Said::Invalid, problem(400, r#"{"type":"urn:tinjis:problem:validation"}"#, "400 validation")),
-    (Said::KeyVoided, problem(410, r#"{"type":"urn:tinjis:problem:key-voided"}"#, "410 key-voided")),
-    (Said::KeyReused, problem(422, r#"{"type":"urn:tinjis:problem:key-reused"}"#, "422 key-reused")),
-    (Said::KeyInFlight, problem(409, r#"{"type":"urn:tinjis:problem:key-in-flight"}"#, "409 key-in-flight")),
-    (Said::KeyForeign, problem(403, r#"{"type":"urn:tinjis:problem:key-foreign"}"#, "403 key-foreign")),
-    (Said::LedgerMismatch, problem(412, r#"{"type":"urn:tinjis:problem:ledger-mismatch"}"#, "412 ledger-mismatch")),
-    (Said::DeploymentUnknown, problem(412, r#"{"type":"urn:tinjis:problem:deployment-unknown"}"#, "412 deployment-unknown")),
-    (Said::LedgerBehind, problem(412, r#"{"type":"urn:tinjis:problem:ledger-behind"}"#, "412 ledger-behind")),
+const GENUINE: &[(ProviderReply, Answer)] = &[
+    (ProviderReply::Charged, json(200, r#"{"result":"true"}"#, "200 result true")),
+    (ProviderReply::Charged, json(201, r#"{"id":"0123456789abcdef0123","result":true}"#, "201 result true")),
+    (ProviderReply::Charged, json(200, r#"{"id":"I1"}"#, "200 with the id")),
+    (ProviderReply::Refused, json(200, r#"{"result":"false"}"#, "200 result false")),
+    (ProviderReply::Refused, json(422, r#"{"result":false,"message":"cannot process payment"}"#, "422 result false")),
+    (ProviderReply::Refused, json(402, r#"{"id":"I1","error":"payment was refused"}"#, "402 with the id and an error")),
+    (ProviderReply::Invalid, json(400, r#"{"error":"Invalid Request. Missing or faulty fields","result":"false"}"#, "400 Invalid Request")),
+    (ProviderReply::Invalid, json(400, r#"{"result":false,"message":"invalid value"}"#, "400 invalid value")),
+    (ProviderReply::Invalid, json(400, r#"{"error":"could not retrieve payment value"}"#, "400 could not retrieve")),
+    (ProviderReply::Invalid, problem(400, r#"{"type":"urn:tinjis:problem:validation"}"#, "400 validation")),
+    (ProviderReply::KeyVoided, problem(410, r#"{"type":"urn:tinjis:problem:key-voided"}"#, "410 key-voided")),
+    (ProviderReply::KeyReused, problem(422, r#"{"type":"urn:tinjis:problem:key-reused"}"#, "422 key-reused")),
+    (ProviderReply::KeyInFlight, problem(409, r#"{"type":"urn:tinjis:problem:key-in-flight"}"#, "409 key-in-flight")),
+    (ProviderReply::KeyForeign, problem(403, r#"{"type":"urn:tinjis:problem:key-foreign"}"#, "403 key-foreign")),
+    (ProviderReply::LedgerMismatch, problem(412, r#"{"type":"urn:tinjis:problem:ledger-mismatch"}"#, "412 ledger-mismatch")),
+    (ProviderReply::DeploymentUnknown, problem(412, r#"{"type":"urn:tinjis:problem:deployment-unknown"}"#, "412 deployment-unknown")),
+    (ProviderReply::LedgerBehind, problem(412, r#"{"type":"urn:tinjis:problem:ledger-behind"}"#, "412 ledger-behind")),
 ];
 
 /// What may arrive instead of an answer, after the request was executed.
@@ -147,31 +147,33 @@ const NOT_TAKEN: &[Answer] = &[
     foreign(307, HTML, "", "307"),
 ];
 
-/// The client's own words when nothing is heard: see `not_heard` in billing's client.
-pub(crate) const NOT_CONNECTED: Word = Word { class: AnswerClass::NotSent, shown: "connection refused" };
+/// The client's classes of transport errors: see `transport_error` in billing's client.
+pub(crate) const NOT_CONNECTED: Classified =
+    Classified { class: AnswerClass::NotSent, shown: "connection refused" };
 /// The same, after bytes had left.
-pub(crate) const NO_ANSWER: Word = Word { class: AnswerClass::InDoubt, shown: "no answer" };
+pub(crate) const NO_ANSWER: Classified = Classified { class: AnswerClass::InDoubt, shown: "no answer" };
 
 /// Ledgers that a replica may expect: none, the first, the second.
 const EXPECTED: usize = 3;
 /// Ledgers that the provider may have.
 const LEDGERS: usize = 2;
 
-/// Everything that may be heard, judged: one word for each class that the production table gives it.
+/// All possible responses, classified: one for each class of the production table.
 pub(crate) struct Answers {
-    genuine: [[[Vec<Word>; LEDGERS]; EXPECTED]; Said::ALL.len()],
-    spoilt: [[Vec<Word>; LEDGERS]; EXPECTED],
-    not_taken: [[Vec<Word>; LEDGERS]; EXPECTED],
+    genuine: [[[Vec<Classified>; LEDGERS]; EXPECTED]; ProviderReply::ALL.len()],
+    corrupted: [[Vec<Classified>; LEDGERS]; EXPECTED],
+    not_taken: [[Vec<Classified>; LEDGERS]; EXPECTED],
 }
 
 impl Answers {
     /// Judges all.
     pub(crate) fn new(protocol: &Protocol) -> Self {
-        let genuine = |said| GENUINE.iter().filter(move |(of, _)| *of == said).map(|(_, answer)| answer);
+        let genuine = |reply| GENUINE.iter().filter(move |(of, _)| *of == reply).map(|(_, answer)| answer);
         let robbed = if protocol.keeps == Keeps::Nothing { &[] } else { ROBBED };
         Self {
-            genuine: Said::ALL.map(|said| table(|asked, named| words(protocol, genuine(said), asked, named))),
-            spoilt: table(|asked, named| words(protocol, SPOILT.iter().chain(robbed), asked, named)),
+            genuine: ProviderReply::ALL
+                .map(|reply| table(|asked, named| words(protocol, genuine(reply), asked, named))),
+            corrupted: table(|asked, named| words(protocol, SPOILT.iter().chain(robbed), asked, named)),
             not_taken: table(|asked, named| {
                 let mut heard = words(protocol, NOT_TAKEN.iter(), asked, named);
                 push(&mut heard, NOT_CONNECTED);
@@ -180,19 +182,19 @@ impl Answers {
         }
     }
 
-    /// What is heard when the provider's own answer arrives.
-    pub(crate) fn genuine(&self, said: Said, expects: Option<u8>, ledger: u8) -> &[Word] {
-        let at = Said::ALL.iter().position(|one| *one == said).expect("all words are known");
+    /// Classes when the provider's response arrives.
+    pub(crate) fn genuine(&self, reply: ProviderReply, expects: Option<u8>, ledger: u8) -> &[Classified] {
+        let at = ProviderReply::ALL.iter().position(|one| *one == reply).expect("all words are known");
         &self.genuine[at][row(expects)][usize::from(ledger)]
     }
 
-    /// What is heard instead of it.
-    pub(crate) fn spoilt(&self, expects: Option<u8>, ledger: u8) -> &[Word] {
-        &self.spoilt[row(expects)][usize::from(ledger)]
+    /// Classes when another response takes its place.
+    pub(crate) fn corrupted(&self, expects: Option<u8>, ledger: u8) -> &[Classified] {
+        &self.corrupted[row(expects)][usize::from(ledger)]
     }
 
-    /// What is heard when the provider was never reached.
-    pub(crate) fn not_taken(&self, expects: Option<u8>, ledger: u8) -> &[Word] {
+    /// Classes when the provider was never reached.
+    pub(crate) fn not_taken(&self, expects: Option<u8>, ledger: u8) -> &[Classified] {
         &self.not_taken[row(expects)][usize::from(ledger)]
     }
 }
@@ -201,7 +203,7 @@ fn row(expects: Option<u8>) -> usize {
     expects.map_or(0, |ledger| usize::from(ledger) + 1)
 }
 
-fn table(make: impl Fn(Option<usize>, usize) -> Vec<Word>) -> [[Vec<Word>; LEDGERS]; EXPECTED] {
+fn table(make: impl Fn(Option<usize>, usize) -> Vec<Classified>) -> [[Vec<Classified>; LEDGERS]; EXPECTED] {
     std::array::from_fn(|expects| std::array::from_fn(|ledger| make(expects.checked_sub(1), ledger)))
 }
 
@@ -213,16 +215,16 @@ fn words<'a>(
     answers: impl Iterator<Item = &'a Answer>,
     asked: Option<usize>,
     named: usize,
-) -> Vec<Word> {
+) -> Vec<Classified> {
     let mut words = Vec::new();
     for answer in answers {
-        push(&mut words, Word { class: class(protocol, answer, asked, named), shown: answer.shown });
+        push(&mut words, Classified { class: class(protocol, answer, asked, named), shown: answer.shown });
     }
     words
 }
 
-/// Keeps the first word of each class: the others lead to the same worlds.
-fn push(words: &mut Vec<Word>, word: Word) {
+/// Keeps the first response of each class: the others lead to the same worlds.
+fn push(words: &mut Vec<Classified>, word: Classified) {
     if words.iter().all(|known| known.class != word.class) {
         words.push(word);
     }
@@ -235,14 +237,14 @@ fn class(protocol: &Protocol, answer: &Answer, asked: Option<usize>, named: usiz
     let (ours, other) = (key(1), key(2));
     let keeps = protocol.keeps != Keeps::Nothing;
     let looks = protocol.expects != Expects::Nothing;
-    let asked = Asked {
+    let asked = RequestFacts {
         key: ours.as_str(),
         reference: "I1",
         idempotency: protocol.idempotency,
         ledger: asked.filter(|_| looks).map(|ledger| LEDGER_IDS[ledger]),
     };
     let from_us = answer.echo != Echo::None;
-    let heard = Heard {
+    let heard = ResponseFacts {
         status: answer.status,
         content_type: Some(answer.content_type),
         body: answer.body.as_bytes(),
@@ -283,21 +285,21 @@ mod tests {
     #[test]
     fn each_answer_of_our_payment_service_means_one_thing_on_all_its_wires() {
         let answers = Answers::new(&KEYS);
-        for said in Said::ALL {
+        for reply in ProviderReply::ALL {
             for expects in [None, Some(0)] {
-                let heard = answers.genuine(said, expects, 0);
-                assert_eq!(heard.len(), 1, "{said:?} means {heard:?}");
+                let heard = answers.genuine(reply, expects, 0);
+                assert_eq!(heard.len(), 1, "{reply:?} means {heard:?}");
             }
         }
-        assert_eq!(answers.genuine(Said::Charged, Some(0), 0)[0].class, AnswerClass::Charged);
-        assert_eq!(answers.genuine(Said::Refused, None, 0)[0].class, AnswerClass::Refused);
+        assert_eq!(answers.genuine(ProviderReply::Charged, Some(0), 0)[0].class, AnswerClass::Charged);
+        assert_eq!(answers.genuine(ProviderReply::Refused, None, 0)[0].class, AnswerClass::Refused);
     }
 
     #[test]
     fn nothing_that_takes_an_answers_place_is_definite() {
         for protocol in [KEYS, NO_KEYS] {
             let answers = Answers::new(&protocol);
-            let instead = answers.spoilt(Some(0), 0).iter().chain(answers.not_taken(None, 0));
+            let instead = answers.corrupted(Some(0), 0).iter().chain(answers.not_taken(None, 0));
             for word in instead {
                 let definite = matches!(
                     word.class,
@@ -315,9 +317,9 @@ mod tests {
     #[test]
     fn nothing_heard_after_an_execution_claims_that_there_was_none() {
         for protocol in [KEYS, NO_KEYS] {
-            for word in Answers::new(&protocol).spoilt(Some(0), 0) {
-                let took_nothing = AnswerClass::EndpointWrong { took_nothing: true };
-                assert!(word.class != AnswerClass::NotSent && word.class != took_nothing, "{word:?}");
+            for word in Answers::new(&protocol).corrupted(Some(0), 0) {
+                let not_executed = AnswerClass::EndpointWrong { not_executed: true };
+                assert!(word.class != AnswerClass::NotSent && word.class != not_executed, "{word:?}");
             }
         }
     }

@@ -36,21 +36,21 @@ const SURVIVED: Faults = Faults::of(&[
     Fault::RequestDelayed,
     Fault::CopyLost,
     Fault::AnswerLost,
-    Fault::AnswerSpoilt,
+    Fault::ResponseCorrupted,
     Fault::NotTaken,
     Fault::KeyInFlight,
     Fault::CommitLost,
     Fault::CommitUnheard,
     Fault::Restore,
-    Fault::SaidNotCharged,
-    Fault::SaidCharged,
+    Fault::DeclaredNotCharged,
+    Fault::DeclaredCharged,
     Fault::Edited,
     Fault::EditedByHand,
     Fault::Credential,
     Fault::LedgerReplaced,
 ]);
 
-/// What nobody survives without keys: a journal that forgets, or a request that is repeated on its way.
+/// Faults that no protocol without keys survives: a journal that forgets, or a request that is duplicated.
 const KEYLESS: Faults = SURVIVED.without(&[
     Fault::RequestDuplicated,
     Fault::KeyInFlight,
@@ -82,7 +82,7 @@ const SET_BACK: Faults = Faults::of(&[
     Fault::AnswerLost,
     Fault::CommitLost,
     Fault::Restore,
-    Fault::SaidNotCharged,
+    Fault::DeclaredNotCharged,
 ]);
 
 /// One process on its own store needs no lease that ends.
@@ -198,7 +198,7 @@ fn keyless() -> [Case; 3] {
     ]
 }
 
-/// Where the sound protocols end: faults that nobody can survive, and what a person must not do.
+/// Limits of the sound protocols: faults that none survives, and forbidden operator actions.
 #[rustfmt::skip]
 fn limits() -> [Case; 5] {
     use Wrong::ChargedTwice;

@@ -4,8 +4,8 @@
 use billing::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy};
 use billing::protocol::transition::Idempotency;
 
+use crate::environment::waits_outside;
 use crate::machine::Machine;
-use crate::outside::waits_outside;
 use crate::protocol::{Keeps, Wrong};
 use crate::world::{Decision, Invoice, Row, World};
 
@@ -74,7 +74,7 @@ pub(crate) fn at_rest(machine: &Machine, world: &World) -> Option<Wrong> {
             InvoiceState::Pending => None,
             InvoiceState::Charging => Some(Wrong::Stuck),
             InvoiceState::Attention => {
-                (!is_needed(machine, world, at, invoice)).then_some(Wrong::AskedInVain)
+                (!is_needed(machine, world, at, invoice)).then_some(Wrong::AskedNeedlessly)
             }
         };
         if wrong.is_some() {
@@ -84,7 +84,7 @@ pub(crate) fn at_rest(machine: &Machine, world: &World) -> Option<Wrong> {
     None
 }
 
-/// Whether a person is asked for a reason.
+/// Whether an operator is asked for a valid reason.
 fn is_needed(machine: &Machine, world: &World, at: usize, invoice: &Invoice) -> bool {
     match invoice.reason {
         None => false,

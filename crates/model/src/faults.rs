@@ -1,9 +1,9 @@
-//! Everything that may go wrong or that a person may do, each by its name, and sets of these.
+//! Faults and operator actions by name, and sets of them.
 //! Knows no state and no protocol.
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $variant:ident = $words:literal,)*) => {
-        /// One kind of fault, or of a person's act.
+        /// One kind of fault or operator action.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Fault { $($(#[$doc])* $variant,)* }
 
@@ -32,31 +32,31 @@ faults! {
     RequestDuplicated = "request duplicated",
     /// The sender times out while its request is still under way: it may arrive after any later one.
     RequestDelayed = "request delayed past the timeout",
-    /// A copy that nobody waits for is dropped.
+    /// A late copy is dropped.
     CopyLost = "late copy lost",
     /// Executed, and the answer never arrives.
     AnswerLost = "answer lost",
     /// Executed, and something else than the answer arrives.
-    AnswerSpoilt = "answer spoilt or foreign",
+    ResponseCorrupted = "response corrupted or from another sender",
     /// Not executed; a proxy, a load shedder or a closed port answers.
     NotTaken = "request not taken",
     /// The provider is at work on another copy of the key.
     KeyInFlight = "key in flight",
     /// The newest commit, already acknowledged, is gone.
     CommitLost = "last commit lost",
-    /// Committed, and the one who committed does not learn it.
+    /// Committed, and the response to the commit is lost.
     CommitUnheard = "commit not acknowledged",
     /// Billing's store is set back to an earlier copy.
     Restore = "restore from backup",
-    /// A person says that an attempt was not charged.
-    SaidNotCharged = "person: not charged",
-    /// A person says that an attempt was charged.
-    SaidCharged = "person: charged",
+    /// An operator resolves an attempt as not charged.
+    DeclaredNotCharged = "operator: not charged",
+    /// An operator resolves an attempt as charged.
+    DeclaredCharged = "operator: charged",
     /// An import changes an invoice's amount by the rules of imports.
     Edited = "amount edited",
     /// The amount is changed by hand in the database, past every rule.
     EditedByHand = "amount edited by hand",
-    /// Another credential is shown.
+    /// Another credential is used.
     Credential = "credential changed",
     /// The provider's ledger is replaced by an empty one, with another id.
     LedgerReplaced = "ledger replaced",
@@ -76,7 +76,6 @@ impl Faults {
     /// No fault.
     pub(crate) const NONE: Self = Self(0);
 
-    /// These.
     pub(crate) const fn of(kinds: &[Fault]) -> Self {
         Self::NONE.with(kinds)
     }

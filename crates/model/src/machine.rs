@@ -8,14 +8,14 @@ use billing::protocol::transition::{AnswerClass, Outcome, Sent, may_send, on_ans
 use billing::store::Settled;
 use uuid::Uuid;
 
-use crate::answers::{Answers, NO_ANSWER, Said, Word, names_ledger, names_row};
+use crate::answers::{Answers, Classified, NO_ANSWER, ProviderReply, names_ledger, names_row};
 use crate::faults::Fault;
 use crate::protocol::{Bounds, Expects, KeyRule, Leases, OnDoubt, Protocol, SettlesBy};
 use crate::provider;
 use crate::store::{self, index};
 use crate::world::{
-    ATTEMPTS_MAX, Call, Decision, Head, INVOICES_MAX, Job, KEYS_MAX, Learnt, Lease, REPLICAS_MAX, Replica,
-    Request, World,
+    ATTEMPTS_MAX, Call, CallResult, Decision, Head, INVOICES_MAX, Job, KEYS_MAX, Lease, REPLICAS_MAX,
+    Replica, Request, World,
 };
 
 /// What a step counts as.
@@ -25,18 +25,18 @@ pub(crate) enum Nature {
     Regular,
     /// Free of charge, yet nothing that one may wait for.
     Choice,
-    /// A fault, or a person's act.
+    /// A fault or an operator action.
     Fault(Fault),
 }
 
-/// One step, as far as words need it.
+/// One step, as far as its display needs it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Claim(usize, Job),
     ClaimAgain(usize, Job),
     Send(usize),
     GiveBack(usize),
-    Hear(usize, Word),
+    Hear(usize, Classified),
     SendCopy(usize),
     TimeOut(usize),
     Settle(usize, Outcome, Effect),
@@ -107,13 +107,13 @@ impl Machine {
                 Call::Idle => self.claim(world, at, out),
                 Call::Claimed(job) => self.send(world, at, job, out),
                 Call::Waiting(job, head) => self.wait(world, at, job, head, out),
-                Call::Learnt(job, learnt) => self.settle(world, at, job, learnt, out),
+                Call::CallResult(job, result) => self.settle(world, at, job, result, out),
             }
             self.crash(world, at, out);
         }
         self.leases(world, out);
         self.copies(world, out);
-        self.outside(world, out);
+        self.environment(world, out);
         self.people(world, out);
         // A commit that changed nothing is none: what came before it can still be lost.
         for next in out.iter_mut().filter(|next| next.world.store == world.store) {
@@ -175,7 +175,7 @@ impl Machine {
     fn send(&self, world: &World, at: usize, job: Job, out: &mut Vec<Next>) {
         let mut next = *world;
         next.replicas[at].call = match may_send(self.protocol.idempotency, sent(job)) {
-            Err(_) => Call::Learnt(job, Learnt::NotAllowed),
+            Err(_) => Call::CallResult(job, CallResult::NotAllowed),
             Ok(()) => {
                 let expects = world.replicas[at].ledger.filter(|_| self.protocol.expects != Expects::Nothing);
                 let seen = world.replicas[at].seen;
@@ -184,7 +184,7 @@ impl Machine {
         };
         out.push(Next { step: Step::Send(at), nature: Nature::Regular, world: next });
         if let Some(mut next) = self.fault(world, Fault::GivenBack) {
-            next.replicas[at].call = Call::Learnt(job, Learnt::Unsent);
+            next.replicas[at].call = Call::CallResult(job, CallResult::Unsent);
             let nature = Nature::Fault(Fault::GivenBack);
             out.push(Next { step: Step::GiveBack(at), nature, world: next });
         }
@@ -193,29 +193,29 @@ impl Machine {
     fn wait(&self, world: &World, at: usize, job: Job, head: Head, out: &mut Vec<Next>) {
         let request = job.request(head);
         let ledger = world.provider.ledger;
-        for (said, after) in provider::deliver(&self.protocol, &world.provider, &request) {
+        for (reply, after) in provider::deliver(&self.protocol, &world.provider, &request) {
             let mut next = *world;
             next.provider = after;
-            for &word in self.answers.genuine(said, head.expects, ledger) {
+            for &word in self.answers.genuine(reply, head.expects, ledger) {
                 let names = names_ledger(self.protocol.idempotency, word.class);
                 self.hear(next, at, job, word, names.then_some(ledger), Nature::Regular, out);
             }
-            let executed = matches!(said, Said::Charged | Said::Refused);
+            let executed = matches!(reply, ProviderReply::Charged | ProviderReply::Refused);
             if !executed {
                 continue;
             }
-            for &word in self.answers.spoilt(head.expects, ledger) {
-                self.mishear(&next, at, job, word, Fault::AnswerSpoilt, out);
+            for &word in self.answers.corrupted(head.expects, ledger) {
+                self.misdeliver(&next, at, job, word, Fault::ResponseCorrupted, out);
             }
-            self.mishear(&next, at, job, NO_ANSWER, Fault::AnswerLost, out);
+            self.misdeliver(&next, at, job, NO_ANSWER, Fault::AnswerLost, out);
         }
         for &word in self.answers.not_taken(head.expects, ledger) {
-            self.mishear(world, at, job, word, Fault::NotTaken, out);
+            self.misdeliver(world, at, job, word, Fault::NotTaken, out);
         }
-        for &word in self.answers.genuine(Said::KeyInFlight, head.expects, ledger) {
-            self.mishear(world, at, job, word, Fault::KeyInFlight, out);
+        for &word in self.answers.genuine(ProviderReply::KeyInFlight, head.expects, ledger) {
+            self.misdeliver(world, at, job, word, Fault::KeyInFlight, out);
         }
-        self.mishear(world, at, job, NO_ANSWER, Fault::RequestLost, out);
+        self.misdeliver(world, at, job, NO_ANSWER, Fault::RequestLost, out);
         self.strand(world, at, job, &request, out);
     }
 
@@ -224,7 +224,7 @@ impl Machine {
         let copies = |next: &mut World| next.copies[usize::from(request.invoice)] |= request.place();
         if let Some(mut next) = self.fault(world, Fault::RequestDelayed) {
             copies(&mut next);
-            next.replicas[at].call = Call::Learnt(job, Learnt::Answer(NO_ANSWER.class));
+            next.replicas[at].call = Call::CallResult(job, CallResult::Answer(NO_ANSWER.class));
             let nature = Nature::Fault(Fault::RequestDelayed);
             out.push(Next { step: Step::TimeOut(at), nature, world: next });
         }
@@ -235,7 +235,15 @@ impl Machine {
         }
     }
 
-    fn mishear(&self, world: &World, at: usize, job: Job, word: Word, kind: Fault, out: &mut Vec<Next>) {
+    fn misdeliver(
+        &self,
+        world: &World,
+        at: usize,
+        job: Job,
+        word: Classified,
+        kind: Fault,
+        out: &mut Vec<Next>,
+    ) {
         if let Some(next) = self.fault(world, kind) {
             self.hear(next, at, job, word, None, Nature::Fault(kind), out);
         }
@@ -247,7 +255,7 @@ impl Machine {
         mut next: World,
         at: usize,
         job: Job,
-        word: Word,
+        word: Classified,
         names: Option<u8>,
         nature: Nature,
         out: &mut Vec<Next>,
@@ -262,19 +270,19 @@ impl Machine {
             }
             next.replicas[at].ledger = next.store.ledger;
             if next.store.ledger != Some(named) {
-                class = AnswerClass::EndpointWrong { took_nothing: false };
+                class = AnswerClass::EndpointWrong { not_executed: false };
             }
         }
         if self.bounds.faults.has(Fault::LedgerSetBack) && names.is_some() && names_row(class) {
             next.replicas[at].seen = true;
         }
-        next.replicas[at].call = Call::Learnt(job, Learnt::Answer(class));
-        let step = Step::Hear(at, Word { class, ..word });
+        next.replicas[at].call = Call::CallResult(job, CallResult::Answer(class));
+        let step = Step::Hear(at, Classified { class, ..word });
         out.push(Next { step, nature, world: next });
     }
 
-    fn settle(&self, world: &World, at: usize, job: Job, learnt: Learnt, out: &mut Vec<Next>) {
-        let outcome = self.outcome(world, job, learnt);
+    fn settle(&self, world: &World, at: usize, job: Job, result: CallResult, out: &mut Vec<Next>) {
+        let outcome = self.outcome(world, job, result);
         let mut next = *world;
         let settled = self.record(&mut next, job, outcome);
         // In the transaction that settles: see `settle_and_see` of billing's store.
@@ -282,7 +290,7 @@ impl Machine {
         let step = Step::Settle(at, outcome, settled);
         let after = World { replicas: idle(next.replicas, at), ..next };
         out.push(Next { step, nature: Nature::Regular, world: after });
-        // The engine records everything again but "not sent", which would take back somebody else's send.
+        // The engine records every outcome again except "not sent", which would take back another replica's send.
         let again = outcome != Outcome::NotSent || self.protocol.unsends_again;
         if let Some(next) = self.fault(&next, Fault::CommitUnheard).filter(|_| again) {
             out.push(Next { step, nature: Nature::Fault(Fault::CommitUnheard), world: next });
@@ -290,14 +298,14 @@ impl Machine {
     }
 
     /// What is to be recorded, by the production functions; the broken variants differ here.
-    fn outcome(&self, world: &World, job: Job, learnt: Learnt) -> Outcome {
+    fn outcome(&self, world: &World, job: Job, result: CallResult) -> Outcome {
         let idempotency = self.protocol.idempotency;
-        let class = match learnt {
-            Learnt::Unsent => return Outcome::NotSent,
-            Learnt::NotAllowed => {
+        let class = match result {
+            CallResult::Unsent => return Outcome::NotSent,
+            CallResult::NotAllowed => {
                 return may_send(idempotency, sent(job)).expect_err("it was not allowed when it was claimed");
             }
-            Learnt::Answer(class) => class,
+            CallResult::Answer(class) => class,
         };
         let outcome = on_answer(idempotency, sent(job), class);
         let doubt = matches!(outcome, Outcome::InDoubt(_));
@@ -375,7 +383,7 @@ impl Machine {
     }
 }
 
-/// What the production functions are told of a claimed attempt.
+/// Arguments of the production functions for a claimed attempt.
 fn sent(job: Job) -> Sent {
     let state = if job.in_doubt { AttemptState::InDoubt } else { AttemptState::Intent };
     Sent { state, sends: u32::from(job.sends) }

@@ -5,19 +5,19 @@
 //! `keys::judge` of payments. Modelled: what stands around them, as each file says in its first lines.
 
 mod answers;
-mod bits;
 mod cases;
 mod check;
+mod codec;
+mod display;
+mod environment;
 mod faults;
 mod index;
 mod machine;
-mod outside;
 mod protocol;
 mod provider;
 mod report;
 mod search;
 mod store;
-mod words;
 mod world;
 
 use std::process::ExitCode;

@@ -16,10 +16,10 @@ pub(crate) enum KeyRule {
     PerTry,
 }
 
-/// What the provider does with keys.
+/// Whether the provider supports idempotency keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keeps {
-    /// A key is executed once, whoever shows it.
+    /// A key is executed once, for any caller.
     Keys,
     /// As many accounts as credentials; a key is still executed once, and another account's answers 403.
     KeysOfTwoAccounts,
@@ -38,10 +38,10 @@ pub(crate) enum SettlesBy {
     Invoice,
 }
 
-/// What follows from doubt.
+/// What follows an unknown outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnDoubt {
-    /// What the production transition says.
+    /// The production transition.
     Stays,
     /// It is taken for a failure, and the next attempt gets a new key.
     NewKey,
@@ -60,7 +60,7 @@ pub(crate) enum Leases {
     NeverEnd,
 }
 
-/// When billing tells the provider which ledger it expects.
+/// When billing sends the expected ledger to the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expects {
     /// Once a definite answer has named it, as in production.
@@ -85,9 +85,9 @@ pub(crate) struct Protocol {
     pub(crate) unsends_again: bool,
     /// A resend reads the invoice instead of the attempt.
     pub(crate) resends_invoice: bool,
-    /// A person's "not charged" is taken without a void, while a request may be alive.
+    /// An operator's "not charged" is accepted without a void, while a request may be alive.
     pub(crate) believes_at_once: bool,
-    /// Without keys, a person's "not charged" is taken of an attempt that can still be claimed.
+    /// Without keys, an operator's "not charged" is accepted for an attempt that can still be claimed.
     pub(crate) believes_unparked: bool,
     /// The ledger may be replaced although a request that names no ledger can still arrive or be made.
     pub(crate) replaced_early: bool,
@@ -136,7 +136,6 @@ pub(crate) struct Bounds {
     pub(crate) invoices: usize,
     /// Faults and acts of persons on one path, all kinds together.
     pub(crate) faults_max: u8,
-    /// Which of them.
     pub(crate) faults: Faults,
 }
 
@@ -155,12 +154,12 @@ pub(crate) enum Wrong {
     BadState,
     /// An answer contradicted what was recorded.
     Conflict,
-    /// Faults have stopped, and doubt never ends.
+    /// Faults have stopped, and an attempt stays in doubt.
     Stuck,
-    /// Faults have stopped, and a charged invoice is neither PAID nor before a person.
+    /// Faults have stopped, and a charged invoice is neither PAID nor in ATTENTION.
     Lost,
-    /// Faults have stopped, and a person is asked without need.
-    AskedInVain,
+    /// Faults have stopped, and an operator is asked needlessly.
+    AskedNeedlessly,
 }
 
 impl Wrong {
@@ -173,9 +172,9 @@ impl Wrong {
             Self::RecordedAsNotCharged => "charged, recorded as not",
             Self::BadState => "impossible state",
             Self::Conflict => "contradiction",
-            Self::Stuck => "doubt never ends",
+            Self::Stuck => "an attempt stays in doubt for ever",
             Self::Lost => "lost",
-            Self::AskedInVain => "a person asked in vain",
+            Self::AskedNeedlessly => "an operator was asked needlessly",
         }
     }
 }

@@ -7,27 +7,27 @@ use payments::deployments::{Admission, Facts, admit};
 use payments::keys::{Fingerprint, Key, Known, judge};
 use payments::ledger::{Entry, Row as LedgerRow, Seq, State};
 
-use crate::answers::Said;
+use crate::answers::ProviderReply;
 use crate::protocol::{Keeps, KeyRule, Protocol};
 use crate::world::{Decision, Provider, Request, Row};
 
-/// What may come of one delivery: what is said, and what stands then.
-pub(crate) type Execution = (Said, Provider);
+/// Possible results of one delivery: the reply and the provider's next state.
+pub(crate) type Execution = (ProviderReply, Provider);
 
 /// One delivery of a request; two ways when the provider is free to charge or to refuse.
 pub(crate) fn deliver(protocol: &Protocol, provider: &Provider, request: &Request) -> Vec<Execution> {
     if request.head.expects.is_some_and(|expected| expected != provider.ledger) {
-        return vec![(Said::LedgerMismatch, *provider)];
+        return vec![(ProviderReply::LedgerMismatch, *provider)];
     }
     let Some(admitted) = admitted(protocol, provider, request) else {
-        return vec![(Said::DeploymentUnknown, *provider)];
+        return vec![(ProviderReply::DeploymentUnknown, *provider)];
     };
     let provider = &admitted;
     if request.amount == 0 && provider.invalid[usize::from(request.invoice)] {
-        return vec![(Said::Invalid, *provider)];
+        return vec![(ProviderReply::Invalid, *provider)];
     }
     if is_behind(protocol, provider, request) {
-        return vec![(Said::LedgerBehind, *provider)];
+        return vec![(ProviderReply::LedgerBehind, *provider)];
     }
     let known = match (protocol.keeps, row(provider, request)) {
         (Keeps::Nothing, _) | (_, None) => None,
@@ -78,19 +78,19 @@ fn decide(provider: &Provider, request: &Request, charged: bool) -> Execution {
     if charged {
         provider.charge(request.invoice);
     }
-    (if charged { Said::Charged } else { Said::Refused }, provider)
+    (if charged { ProviderReply::Charged } else { ProviderReply::Refused }, provider)
 }
 
-/// What the production rule says to one more delivery of a known key.
-fn repeat(protocol: &Protocol, row: Row, request: &Request) -> Said {
+/// The production rule for one more delivery of a known key.
+fn repeat(protocol: &Protocol, row: Row, request: &Request) -> ProviderReply {
     let same_account =
         protocol.keeps != Keeps::KeysOfTwoAccounts || row.credential == request.head.credential;
     match known(row.decision, same_account, row.amount == request.amount) {
-        Known::Foreign => Said::KeyForeign,
-        Known::Voided => Said::KeyVoided,
-        Known::Reused => Said::KeyReused,
-        Known::Replay if row.decision == Decision::Charged => Said::Charged,
-        Known::Replay => Said::Refused,
+        Known::Foreign => ProviderReply::KeyForeign,
+        Known::Voided => ProviderReply::KeyVoided,
+        Known::Reused => ProviderReply::KeyReused,
+        Known::Replay if row.decision == Decision::Charged => ProviderReply::Charged,
+        Known::Replay => ProviderReply::Refused,
     }
 }
 

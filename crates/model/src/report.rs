@@ -11,10 +11,10 @@ use billing::protocol::transition::AnswerClass;
 use chassis::clock::Clock;
 
 use crate::cases::{Case, Size, broken, sound};
+use crate::display;
 use crate::faults::Fault;
 use crate::machine::Machine;
-use crate::search::{Report, Tally, search};
-use crate::words;
+use crate::search::{Report, SearchCounts, search};
 
 /// Searches that run at once; each holds its own states.
 const AT_ONCE: usize = 2;
@@ -42,7 +42,7 @@ pub(crate) fn run(size: Size, only: Option<&str>) -> anyhow::Result<bool> {
     let mut out = stdout().lock();
     let mut right = table(&mut out, &cases, &done)?;
     if only.is_none() {
-        right &= tally(&mut out, &done)?;
+        right &= print_counts(&mut out, &done)?;
         right &= enough(&mut out, size, &cases, &done)?;
         if right && size == Size::Full {
             leave_row(&cases, &done)?;
@@ -101,7 +101,7 @@ fn table(out: &mut impl Write, cases: &[Case], done: &[Done]) -> anyhow::Result<
     for (case, done) in cases.iter().zip(done) {
         if let Some(found) = &done.report.found {
             writeln!(out, "\n{}: the shortest way", case.name)?;
-            for line in words::tell(found) {
+            for line in display::tell(found) {
                 writeln!(out, "  {line}")?;
             }
         }
@@ -110,14 +110,14 @@ fn table(out: &mut impl Write, cases: &[Case], done: &[Done]) -> anyhow::Result<
 }
 
 /// Prints how often each thing occurred in all cases together; `false` if one never did.
-fn tally(out: &mut impl Write, done: &[Done]) -> anyhow::Result<bool> {
-    let mut sum = Tally::new();
-    done.iter().for_each(|done| sum.add(&done.report.tally));
+fn print_counts(out: &mut impl Write, done: &[Done]) -> anyhow::Result<bool> {
+    let mut sum = SearchCounts::new();
+    done.iter().for_each(|done| sum.add(&done.report.counts));
     writeln!(out, "\nfaults and acts of people, steps searched")?;
     for (fault, count) in Fault::ALL.iter().zip(&sum.faults) {
         writeln!(out, "  {:<38} {count:>12}", fault.words())?;
     }
-    writeln!(out, "classes of answers heard, steps searched")?;
+    writeln!(out, "classes of responses, steps searched")?;
     for (class, count) in AnswerClass::ALL.iter().zip(&sum.classes) {
         writeln!(out, "  {:<38} {count:>12}", format!("{class:?}"))?;
     }

@@ -15,12 +15,12 @@ const STATES_MAX: usize = 40_000_000;
 
 /// How often each kind of thing happened: steps that were taken, from any state.
 #[derive(Clone, Debug)]
-pub(crate) struct Tally {
+pub(crate) struct SearchCounts {
     pub(crate) faults: Vec<u64>,
     pub(crate) classes: Vec<u64>,
 }
 
-impl Tally {
+impl SearchCounts {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
         Self { faults: vec![0; Fault::ALL.len()], classes: vec![0; AnswerClass::ALL.len()] }
@@ -57,7 +57,7 @@ pub(crate) struct Found {
 pub(crate) struct Report {
     pub(crate) states: usize,
     pub(crate) depth: usize,
-    pub(crate) tally: Tally,
+    pub(crate) counts: SearchCounts,
     pub(crate) found: Option<Found>,
 }
 
@@ -66,19 +66,20 @@ struct Search<'a> {
     index: Index,
     /// The state from which each was first reached; a root is its own.
     parents: Vec<u32>,
-    tally: Tally,
+    counts: SearchCounts,
 }
 
 /// Searches; `wanted`: what is looked for, or anything wrong at all.
 pub(crate) fn search(machine: &Machine, wanted: Option<Wrong>) -> Report {
-    let mut search = Search { machine, index: Index::new(), parents: Vec::new(), tally: Tally::new() };
+    let mut search =
+        Search { machine, index: Index::new(), parents: Vec::new(), counts: SearchCounts::new() };
     let (depth, mut found) = search.forward(wanted);
     let at_rest =
-        wanted.is_none_or(|wanted| matches!(wanted, Wrong::Stuck | Wrong::Lost | Wrong::AskedInVain));
+        wanted.is_none_or(|wanted| matches!(wanted, Wrong::Stuck | Wrong::Lost | Wrong::AskedNeedlessly));
     if found.is_none() && at_rest {
         found = search.rest(wanted);
     }
-    Report { states: search.index.items.len(), depth, tally: search.tally, found }
+    Report { states: search.index.items.len(), depth, counts: search.counts, found }
 }
 
 impl Search<'_> {
@@ -97,7 +98,7 @@ impl Search<'_> {
             let world = World::unpack(&self.index.items[at]);
             self.machine.steps(&world, &mut next);
             for step in &next {
-                self.tally.count(step);
+                self.counts.count(step);
                 let (number, is_new) = self.index.insert(step.world.pack());
                 if !is_new {
                     continue;
@@ -217,7 +218,7 @@ impl Search<'_> {
         let world = World::unpack(&self.index.items[from]);
         let mut next = Vec::new();
         self.machine.steps(&world, &mut next);
-        // Of several steps that lead there, the regular one tells most.
+        // Of several steps that lead there, the regular one explains most.
         next.sort_by_key(|next| next.nature != Nature::Regular);
         let step = next.into_iter().find(|next| next.world.pack() == self.index.items[to]);
         (world, step.expect("a step leads from a state to its successor"))

@@ -1,10 +1,10 @@
 //! Billing's store as the model runs it. Modelled, as `store/mod.rs` of billing promises it: each step is one durable
 //! transaction, and which rows a claim, a recovery or an import may touch. Called, not modelled: what a settlement or a
-//! person's word does (`store::plan`, which every database calls too).
+//! operator's decision does (`store::plan`, which every database calls too).
 
 use billing::invoice::{AttemptState, InvoiceState};
 use billing::protocol::transition::Outcome;
-use billing::store::plan::{self, InvoicePlan, Others, Standing};
+use billing::store::plan::{self, AttemptContext, InvoicePlan, Others};
 use billing::store::{Resolved, Settled};
 
 use crate::world::{ATTEMPTS_MAX, Attempt, Invoice, Job, Lease, SENDS_MAX, Store};
@@ -32,7 +32,7 @@ pub(crate) fn claim(
     Some(job(invoice, at, &attempt))
 }
 
-/// Leases an open attempt again, if it is due and nobody has to decide first.
+/// Leases an open attempt again, if it is due and no operator has to decide first.
 pub(crate) fn claim_again(store: &mut Store, invoice: usize, at: usize) -> Option<Job> {
     let row = &mut store.invoices[invoice];
     let charging = row.state == InvoiceState::Charging;
@@ -85,7 +85,7 @@ pub(crate) fn settle(invoice: &mut Invoice, at: usize, outcome: Outcome) -> Sett
     plan.settled
 }
 
-/// Records a person's word, as the production plan has it.
+/// Records an operator's decision by the production plan.
 pub(crate) fn resolve(invoice: &mut Invoice, at: usize, charged: bool) -> Resolved {
     let Some(standing) = standing(invoice, at) else { return Resolved::Unknown };
     match plan::resolve(standing, charged) {
@@ -99,9 +99,9 @@ pub(crate) fn resolve(invoice: &mut Invoice, at: usize, charged: bool) -> Resolv
     }
 }
 
-fn standing(invoice: &Invoice, at: usize) -> Option<Standing> {
+fn standing(invoice: &Invoice, at: usize) -> Option<AttemptContext> {
     let attempt = invoice.attempts[at]?.state;
-    let others = if Standing::needs_others(attempt, invoice.state) {
+    let others = if AttemptContext::needs_others(attempt, invoice.state) {
         let others = |is: fn(AttemptState) -> bool| {
             invoice.known().any(|(place, other)| place != at && is(other.state))
         };
@@ -109,7 +109,7 @@ fn standing(invoice: &Invoice, at: usize) -> Option<Standing> {
     } else {
         Others::default()
     };
-    Some(Standing { attempt, invoice: invoice.state, others })
+    Some(AttemptContext { attempt, invoice: invoice.state, others })
 }
 
 fn stand(invoice: &mut Invoice, next: InvoicePlan) {
@@ -118,7 +118,7 @@ fn stand(invoice: &mut Invoice, next: InvoicePlan) {
     invoice.reason = next.attention;
 }
 
-/// Ends the leases of all open attempts that do not wait for a person.
+/// Ends the leases of all open attempts that need no manual resolution.
 pub(crate) fn recover(store: &mut Store) {
     for attempt in store.invoices.iter_mut().flat_map(|invoice| &mut invoice.attempts).flatten() {
         if attempt.state.is_open() && attempt.lease == Lease::Held {

@@ -1,10 +1,10 @@
-//! One state of the whole world: billing's store, its replicas, the wire, the provider, a person, the faults so far.
+//! One state of the whole world: billing's store, its replicas, the network, the provider, an operator, the faults so far.
 //! Plain data; knows no step. Packed into a few words, since a search holds millions.
 
 use billing::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy};
 use billing::protocol::transition::AnswerClass;
 
-use crate::bits::{Codec, Reader, Writer};
+use crate::codec::{Codec, Reader, Writer};
 
 /// The most invoices of a search.
 pub(crate) const INVOICES_MAX: usize = 2;
@@ -25,7 +25,7 @@ pub(crate) const PLACES: u8 = 48;
 /// Words of a packed world.
 pub(crate) const WORDS: usize = 7;
 
-/// A world in as little room as is easy.
+/// A world in packed form.
 pub(crate) type Packed = [u64; WORDS];
 
 /// Who may claim an open attempt.
@@ -35,7 +35,7 @@ pub(crate) enum Lease {
     Held,
     /// Anybody.
     Due,
-    /// Nobody: a person decides.
+    /// No lease: an operator decides.
     Never,
 }
 
@@ -91,7 +91,7 @@ pub(crate) struct Head {
     pub(crate) seen: bool,
 }
 
-/// A request on the wire.
+/// A request in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) invoice: u8,
@@ -102,7 +102,7 @@ pub(crate) struct Request {
 
 /// What a replica knows of its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Learnt {
+pub(crate) enum CallResult {
     /// An answer, or that there is none, in its class.
     Answer(AnswerClass),
     /// It was not sent.
@@ -117,7 +117,7 @@ pub(crate) enum Call {
     Idle,
     Claimed(Job),
     Waiting(Job, Head),
-    Learnt(Job, Learnt),
+    CallResult(Job, CallResult),
 }
 
 /// One billing process.
@@ -172,11 +172,11 @@ pub(crate) struct World {
     pub(crate) before: Store,
     pub(crate) backup: Option<Store>,
     pub(crate) replicas: [Replica; REPLICAS_MAX],
-    /// Copies of requests that nobody waits for, as sets: see [`Request::place`].
+    /// Late copies of requests, as sets: see [`Request::place`].
     pub(crate) copies: [u64; INVOICES_MAX],
     pub(crate) provider: Provider,
-    /// The invoice and attempt of which a person is sure that it is not charged, and is about to say so.
-    pub(crate) person: Option<(u8, u8)>,
+    /// The invoice and attempt that an operator is about to resolve as not charged.
+    pub(crate) operator: Option<(u8, u8)>,
     /// Random keys drawn so far.
     pub(crate) drawn: [u8; INVOICES_MAX],
     pub(crate) faults: u8,
@@ -243,7 +243,7 @@ impl Call {
     pub(crate) fn job(self) -> Option<Job> {
         match self {
             Self::Idle => None,
-            Self::Claimed(job) | Self::Waiting(job, _) | Self::Learnt(job, _) => Some(job),
+            Self::Claimed(job) | Self::Waiting(job, _) | Self::CallResult(job, _) => Some(job),
         }
     }
 }
@@ -275,21 +275,19 @@ impl World {
         replicas: [Replica { call: Call::Idle, ledger: None, seen: false }; REPLICAS_MAX],
         copies: [0; INVOICES_MAX],
         provider: Provider::NEW,
-        person: None,
+        operator: None,
         drawn: [0; INVOICES_MAX],
         faults: 0,
         went_back: false,
         conflict: false,
     };
 
-    /// Packs it.
     pub(crate) fn pack(mut self) -> Packed {
         let mut writer = Writer::default();
         self.visit(&mut writer);
         writer.words
     }
 
-    /// Unpacks it.
     pub(crate) fn unpack(words: &Packed) -> Self {
         let mut world = Self::NEW;
         world.visit(&mut Reader::new(words));
@@ -307,7 +305,7 @@ impl World {
             codec.word(copies);
         }
         self.provider.visit(codec);
-        codec.option(&mut self.person, (0, 0), |(invoice, attempt), codec| {
+        codec.option(&mut self.operator, (0, 0), |(invoice, attempt), codec| {
             codec.bits(invoice, 1);
             codec.bits(attempt, 1);
         });
@@ -366,7 +364,7 @@ impl Replica {
             Call::Idle => 0,
             Call::Claimed(_) => 1,
             Call::Waiting(..) => 2,
-            Call::Learnt(..) => 3,
+            Call::CallResult(..) => 3,
         };
         codec.bits(&mut phase, 2);
         if phase == 0 {
@@ -385,10 +383,10 @@ impl Replica {
                 Call::Waiting(job, head)
             }
             _ => {
-                let mut learnt =
-                    if let Call::Learnt(_, learnt) = self.call { learnt } else { Learnt::Unsent };
-                learnt.visit(codec);
-                Call::Learnt(job, learnt)
+                let mut result =
+                    if let Call::CallResult(_, result) = self.call { result } else { CallResult::Unsent };
+                result.visit(codec);
+                Call::CallResult(job, result)
             }
         };
     }
@@ -405,7 +403,7 @@ impl Job {
     }
 }
 
-impl Learnt {
+impl CallResult {
     fn visit(&mut self, codec: &mut impl Codec) {
         let mut kind = match self {
             Self::Answer(_) => 0,
@@ -475,12 +473,12 @@ mod tests {
         world.before = world.store;
         world.backup = Some(world.store);
         world.replicas[0].call = Call::Waiting(job, head);
-        world.replicas[1].call = Call::Learnt(job, Learnt::Answer(AnswerClass::NotSent));
+        world.replicas[1].call = Call::CallResult(job, CallResult::Answer(AnswerClass::NotSent));
         world.replicas[2].call = Call::Claimed(job);
         world.copies[1] = job.request(head).place();
         world.provider.rows[1][3] = Some(Row { decision: Decision::Voided, amount: 1, credential: 1 });
         world.provider.charge(1);
-        world.person = Some((1, 1));
+        world.operator = Some((1, 1));
         (world.faults, world.went_back, world.conflict) = (9, true, true);
         assert_eq!(World::unpack(&world.pack()), world);
     }

@@ -1,4 +1,4 @@
-//! Amounts as the wire spells them: exact decimal text to minor units, rounded only where an old route asks for it.
+//! Amounts in the wire format: exact decimal text to minor units, rounded only on legacy routes.
 //! Pure; no float holds a digit, and knows neither JSON nor routes.
 
 use std::cmp::Ordering;
@@ -27,9 +27,9 @@ pub struct Decimal {
     point: i32,
 }
 
-/// What is cut off when a number is scaled to an integer.
+/// The digits cut off when a number is scaled to an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
+enum Remainder {
     Nothing,
     Something(Ordering),
 }
@@ -90,8 +90,8 @@ impl Decimal {
     /// Hundredths, if there are no smaller digits.
     pub fn minor_exact(&self) -> Result<i64, BadAmount> {
         match self.scaled(MINOR_PLACES).ok_or(BadAmount::TooLarge)? {
-            (minor, Rest::Nothing) => self.signed_minor(minor),
-            (_, Rest::Something(_)) => Err(BadAmount::TooPrecise),
+            (minor, Remainder::Nothing) => self.signed_minor(minor),
+            (_, Remainder::Something(_)) => Err(BadAmount::TooPrecise),
         }
     }
 
@@ -99,9 +99,9 @@ impl Decimal {
     pub fn minor_rounded(&self) -> Result<i64, BadAmount> {
         let (minor, rest) = self.scaled(MINOR_PLACES).ok_or(BadAmount::TooLarge)?;
         let up = match rest {
-            Rest::Nothing | Rest::Something(Ordering::Less) => false,
-            Rest::Something(Ordering::Equal) => minor % 2 == 1,
-            Rest::Something(Ordering::Greater) => true,
+            Remainder::Nothing | Remainder::Something(Ordering::Less) => false,
+            Remainder::Something(Ordering::Equal) => minor % 2 == 1,
+            Remainder::Something(Ordering::Greater) => true,
         };
         self.signed_minor(minor + i64::from(up))
     }
@@ -120,24 +120,24 @@ impl Decimal {
     }
 
     /// The magnitude times `10^places`: its integer part, and what the rest is against one half.
-    fn scaled(&self, places: i32) -> Option<(i64, Rest)> {
+    fn scaled(&self, places: i32) -> Option<(i64, Remainder)> {
         if self.is_zero() {
-            return Some((0, Rest::Nothing));
+            return Some((0, Remainder::Nothing));
         }
         let kept = self.point + places;
         if kept > DIGITS_MAX {
             return None;
         }
         let Ok(kept) = usize::try_from(kept) else {
-            return Some((0, Rest::Something(Ordering::Less)));
+            return Some((0, Remainder::Something(Ordering::Less)));
         };
         let digit = |at: usize| i64::from(self.digits.get(at).copied().unwrap_or(0));
         let integer = (0..kept).fold(0, |sum, at| sum * 10 + digit(at));
         let rest = match self.digits.get(kept..) {
-            None | Some([]) => Rest::Nothing,
-            Some([5]) => Rest::Something(Ordering::Equal),
-            Some([first, ..]) if *first >= 5 => Rest::Something(Ordering::Greater),
-            Some(_) => Rest::Something(Ordering::Less),
+            None | Some([]) => Remainder::Nothing,
+            Some([5]) => Remainder::Something(Ordering::Equal),
+            Some([first, ..]) if *first >= 5 => Remainder::Something(Ordering::Greater),
+            Some(_) => Remainder::Something(Ordering::Less),
         };
         Some((integer, rest))
     }

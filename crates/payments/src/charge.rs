@@ -1,5 +1,5 @@
-//! What happens to one delivery: is its key in flight, does a fault hit it, is it charged, what does the ledger say.
-//! Decides everything and tells it as values; knows no SQL, no route's words and no status codes.
+//! Processes one delivery: key in flight, injected fault, charge decision, ledger record.
+//! Decides everything and returns values; knows no SQL, no wire format and no status codes.
 
 use std::collections::HashMap;
 use std::collections::hash_map;
@@ -23,14 +23,14 @@ use crate::metrics::Counters;
 /// Executions under way at most. A client that hangs up leaves its call, but not its execution.
 pub const EXECUTIONS_MAX: usize = 4096;
 
-/// What a request asks for, read off any of the wires.
+/// The requested charge, from any route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// Whom to charge; 0 where the route does not say.
+    /// The customer; 0 where the route has none.
     pub customer_id: i64,
-    /// In what; empty when an old client sent an object.
+    /// The currency; empty when an existing client sent an object.
     pub currency: String,
-    /// How much, in hundredths.
+    /// The amount in hundredths.
     pub amount_minor: i64,
     /// The caller's own name of what is paid.
     pub reference: Option<String>,
@@ -43,15 +43,13 @@ pub struct Request {
     pub account: Account,
     /// Under which key, if any.
     pub key: Option<Key>,
-    /// For what.
     pub charge: Charge,
-    /// By which route.
     pub route: &'static str,
     /// The last row of the ledger that the caller has seen, if it says so.
     pub seen: Option<Seq>,
 }
 
-/// What is to be told.
+/// The response to a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It was decided, now or (`replayed`) at an earlier delivery.
@@ -96,9 +94,9 @@ impl Answer {
     }
 }
 
-/// What a fault script does to the telling.
+/// A fault that hits the response, not the charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spoil {
+pub enum ResponseFault {
     /// The connection is reset.
     Reset,
     /// The connection is closed without an answer.
@@ -107,30 +105,30 @@ pub enum Spoil {
     Fail,
     /// The answer's body is cut off.
     CutOff,
-    /// The answer comes after so long.
+    /// The response is delayed by this time.
     Hold(Duration),
 }
 
-/// An answer, and what becomes of it on its way.
+/// A response and the fault to apply to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// What is to be told.
+pub struct ChargeReply {
+    /// The response to a delivery.
     pub answer: Answer,
-    /// What a fault does to it.
-    pub spoil: Option<Spoil>,
+    /// The fault to apply.
+    pub response_fault: Option<ResponseFault>,
 }
 
-impl From<Answer> for Told {
+impl From<Answer> for ChargeReply {
     fn from(answer: Answer) -> Self {
-        Self { answer, spoil: None }
+        Self { answer, response_fault: None }
     }
 }
 
-/// Takes decisions and keeps them. Clones share everything.
+/// Decides charges and records them. Clones share everything.
 #[derive(Clone)]
-pub struct Charger(Arc<Desk>);
+pub struct Charger(Arc<ChargerInner>);
 
-struct Desk {
+struct ChargerInner {
     ledger: Arc<dyn Ledger>,
     odds: Odds,
     faults: Faults,
@@ -151,12 +149,12 @@ impl Charger {
         shutdown: Shutdown,
     ) -> Self {
         let (in_flight, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX)));
-        Self(Arc::new(Desk { ledger, odds, faults, counters, in_flight, executions, shutdown }))
+        Self(Arc::new(ChargerInner { ledger, odds, faults, counters, in_flight, executions, shutdown }))
     }
 
-    /// Executes one delivery, or repeats what was decided for its key. Runs as a task of its own: who stops waiting
+    /// Executes one delivery, or replays the decision of its key. Runs as a task of its own: a caller that disconnects
     /// changes nothing, and a shutdown waits for it.
-    pub async fn charge(&self, request: Request) -> Told {
+    pub async fn charge(&self, request: Request) -> ChargeReply {
         let Ok(permit) = Arc::clone(&self.0.executions).try_acquire_owned() else {
             return Answer::Overloaded.into();
         };
@@ -167,36 +165,40 @@ impl Charger {
             },
             None => None,
         };
-        let desk = Arc::clone(&self.0);
+        let inner = Arc::clone(&self.0);
         let task = async move {
-            let told = desk.execute(request).await;
+            let reply = inner.execute(request).await;
             drop((pass, permit));
-            told
+            reply
         };
         let task = TraceContext::inherit(task).in_current_span();
         self.0.shutdown.tracker().spawn(task).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a charge died; whether it was recorded is unknown");
+            tracing::error!(%error, "a charge panicked, its outcome is unknown");
             Answer::Unavailable.into()
         })
     }
 }
 
-impl Desk {
-    async fn execute(&self, request: Request) -> Told {
+impl ChargerInner {
+    async fn execute(&self, request: Request) -> ChargeReply {
         let Request { account, key, charge, route, seen } = request;
         let fingerprint = Fingerprint::new(charge.customer_id, &charge.currency, charge.amount_minor);
         let delivery = self.faults.deliver(subject(key.as_ref(), &charge, &fingerprint));
-        let fault = self.faults.strike(delivery, charge.customer_id, charge.amount_minor);
+        let fault = self.faults.select_fault(delivery, charge.customer_id, charge.amount_minor);
         let charged = fault != Some(Fault::Refuse) && self.odds.charges(delivery);
         let nth = delivery.nth;
         if let Some(fault) = fault {
             self.counters.struck(fault);
-            tracing::info!(fault = fault.word(), key = key.as_ref().map(Key::as_str), "Fault");
+            tracing::info!(fault = fault.as_str(), key = key.as_ref().map(Key::as_str), "Fault");
         }
         match fault {
             Some(Fault::Latency(wait)) => tokio::time::sleep(wait).await,
-            Some(Fault::ErrorBefore) => return Told { answer: Answer::Nothing, spoil: Some(Spoil::Fail) },
-            Some(Fault::Reset) => return Told { answer: Answer::Nothing, spoil: Some(Spoil::Reset) },
+            Some(Fault::ErrorBefore) => {
+                return ChargeReply { answer: Answer::Nothing, response_fault: Some(ResponseFault::Fail) };
+            }
+            Some(Fault::Reset) => {
+                return ChargeReply { answer: Answer::Nothing, response_fault: Some(ResponseFault::Reset) };
+            }
             _ => {}
         }
         let entry = Arc::new(Entry {
@@ -217,8 +219,8 @@ impl Desk {
         }
         // A replay at what looks like a key's first delivery: the fault took effect before a restart.
         let is_late = nth == 1 && matches!(answer, Answer::Decided { replayed: true, .. });
-        let spoil = fault.and_then(spoil).filter(|_| !is_late);
-        Told { answer, spoil }
+        let response_fault = fault.and_then(response_fault).filter(|_| !is_late);
+        ChargeReply { answer, response_fault }
     }
 
     async fn record(&self, entry: &Arc<Entry>) -> Answer {
@@ -242,7 +244,7 @@ impl Desk {
                 Answer::NotServing
             }
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the ledger failed");
+                tracing::error!(error = &error as &dyn std::error::Error, "ledger operation failed");
                 if matches!(error, LedgerError::NotDurable(_)) {
                     Answer::NotDurable
                 } else {
@@ -275,13 +277,13 @@ fn subject<'a>(key: Option<&'a Key>, charge: &'a Charge, fingerprint: &'a Finger
     }
 }
 
-/// What is left of a fault once the charge is recorded.
-fn spoil(fault: Fault) -> Option<Spoil> {
+/// The response fault of a fault, after the charge is recorded.
+fn response_fault(fault: Fault) -> Option<ResponseFault> {
     match fault {
-        Fault::ErrorAfter => Some(Spoil::Fail),
-        Fault::ReplyLost => Some(Spoil::Lose),
-        Fault::Malformed => Some(Spoil::CutOff),
-        Fault::Hold(wait) => Some(Spoil::Hold(wait)),
+        Fault::ErrorAfter => Some(ResponseFault::Fail),
+        Fault::ReplyLost => Some(ResponseFault::Lose),
+        Fault::Malformed => Some(ResponseFault::CutOff),
+        Fault::Hold(wait) => Some(ResponseFault::Hold(wait)),
         Fault::Refuse
         | Fault::Latency(_)
         | Fault::ErrorBefore

@@ -12,7 +12,7 @@ use crate::faults::draw::{Seed, Share};
 use crate::faults::script::Script;
 use crate::ledger::failover::Failover;
 
-/// Where the service stands when nothing is said.
+/// Default listen addresses.
 pub const DEFAULTS: CommonDefaults = CommonDefaults {
     service: "payments",
     listen: "127.0.0.1:9000",
@@ -20,13 +20,13 @@ pub const DEFAULTS: CommonDefaults = CommonDefaults {
     database_url: "sqlite:./payments.db",
 };
 
-/// The share of charges that succeed when nothing is said.
+/// Default share of charges that succeed.
 const SUCCESS_RATE: &str = "0.5";
 
 const OPERATORS: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
 const FAULTS: &str = "--faults (FAULTS)";
 
-/// The payment service: charges or refuses, keeps every decision, and executes a key once
+/// The payment service: executes each idempotency key once and records every decision in its ledger
 #[derive(Debug, clap::Parser)]
 #[command(name = "payments", version, mut_args = |arg| DEFAULTS.describe(arg).global(true))]
 pub struct Args {
@@ -34,52 +34,51 @@ pub struct Args {
     common: CommonArgs,
     #[command(flatten)]
     callers: CallerArgs,
-    /// true serves callers who prove nothing also on an address that is not loopback [default: false]
+    /// Accept unauthenticated callers on addresses other than loopback [default: false]
     #[arg(long, env = "ALLOW_ANONYMOUS", value_name = "BOOL", help_heading = "Callers",
           num_args = 0..=1, default_missing_value = "true")]
     allow_anonymous: Option<String>,
-    /// File with one token per line of operators, who may write through /v1 of billing from elsewhere, and who alone may
-    /// then declare deployments at payments [default:
-    /// whoever may charge]
+    /// File with one operator token per line, required for writes to /v1 of billing off loopback and, when set, to
+    /// declare deployments at payments [default: off]
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     operator_token_file: Option<String>,
-    /// Share of charges that succeed, from 0 to 1 [default: 0.5]
+    /// Fraction of charges that succeed, from 0 to 1 [default: 0.5]
     #[arg(long, env = "SUCCESS_RATE", value_name = "SHARE", help_heading = "Decisions")]
     success_rate: Option<String>,
-    /// Number from which charged, refused and every fault follow [default: the script's, else random and logged]
+    /// Seed for outcomes and faults [default: the script's, else random and logged]
     #[arg(long, env = "SEED", value_name = "NUMBER", help_heading = "Decisions")]
     seed: Option<String>,
-    /// Script of faults in TOML, never for production [default: none]
+    /// Fault script (TOML), for tests only [default: none]
     #[arg(long, env = "FAULTS", value_name = "FILE", help_heading = "Decisions")]
     faults: Option<String>,
     /// What a promoted PostgreSQL standby may lack: manual executes nothing on it before `payments new-ledger-id`;
     /// synchronous states that promotion loses no commit, and goes on [default: manual]
     #[arg(long, env = "LEDGER_FAILOVER", value_name = "MANUAL|SYNCHRONOUS", help_heading = "Data")]
     ledger_failover: Option<String>,
-    /// What to do; serve, if nothing is said
+    /// Command to run [default: serve]
     #[command(subcommand)]
     command: Option<Sub>,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Sub {
-    /// Bring the database's schema up to date and end
+    /// Migrate the database schema, then exit
     Migrate,
-    /// Ask the running service whether it is ready: exit code 0 or 1
+    /// Check whether the running service is ready: exit code 0 or 1
     Healthcheck,
     /// Copy a SQLite database to a new file while the service runs, and check the copy
     Backup {
         /// The file to write; must not exist
         file: PathBuf,
     },
-    /// Give a ledger that was restored from a backup a new id, so that callers notice
+    /// Give a restored ledger a new id, so that callers notice the restore
     NewLedgerId,
 }
 
-/// What a start of the program is for.
+/// The command of a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Serve until told to stop.
+    /// Serve until the shutdown.
     Serve,
     /// Bring the schema up to date.
     Migrate,
@@ -94,21 +93,21 @@ pub enum Command {
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What every service has.
+    /// Common settings.
     pub common: Common,
-    /// Who may call.
+    /// Authentication rules.
     pub callers: CallerRules,
-    /// Tokens of operators, if any.
+    /// Operator tokens, if any.
     pub operators: Option<TokenSource>,
-    /// What to do.
+    /// The command.
     pub command: Command,
     /// The share of charges that succeed.
     pub success_rate: Share,
     /// What the operator states about promoted standbys.
     pub failover: Failover,
-    /// From which everything follows; `None` draws one.
+    /// Seed of outcomes and faults; `None` draws one.
     pub seed: Option<Seed>,
-    /// The faults to do.
+    /// The faults to inject.
     pub script: Script,
 }
 
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_serves_strangers_by_accident() {
+    fn anonymous_access_off_loopback_must_be_asked_for() {
         let open = ["--listen", "0.0.0.0:9000"];
         let refused = resolve(&open).unwrap_err();
         assert!(refused.contains("--allow-anonymous"), "{refused}");

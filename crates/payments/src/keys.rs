@@ -1,4 +1,4 @@
-//! Keys, fingerprints, and what a known key says to one more delivery. Pure; knows no store and no status codes.
+//! Keys, fingerprints, and how a known key answers one more delivery. Pure; knows no store and no status codes.
 
 use std::fmt;
 
@@ -76,12 +76,12 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// What a key that the ledger knows says to one more request with it.
+/// How a known key answers one more request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     /// The same request: the recorded decision is the answer.
     Replay,
-    /// The key belongs to another account, of which nothing is told.
+    /// The key belongs to another account, whose data are not disclosed.
     Foreign,
     /// The key was voided and will never be charged.
     Voided,

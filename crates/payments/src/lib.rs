@@ -39,7 +39,7 @@ pub mod keys;
 pub mod ledger;
 pub mod metrics;
 
-/// Of which source this is, if the build says so.
+/// Source revision of the build, if known.
 const REVISION: &str = match option_env!("TINJIS_REVISION") {
     Some(revision) => revision,
     None => "unknown",
@@ -73,7 +73,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
                     postgres::renew_id(&connect(settings, None)?, &Random::system()).await?
                 }
             };
-            tracing::info!(ledger.id = %id, "The ledger has a new id");
+            tracing::info!(ledger.id = %id, "the ledger has a new id");
             Ok(())
         }
         Command::Backup(file) => backup::command(&config.common.database_url, &file),
@@ -84,7 +84,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
 /// Binds both ports and serves until shut down.
 ///
 /// # Errors
-/// When a port or the ledger cannot be had.
+/// When a port or the ledger is not available.
 pub async fn launch(config: Config, log: LogHandle, shutdown: Shutdown) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&config.common).await?;
     serve(config, listeners, log, shutdown).await
@@ -107,7 +107,7 @@ pub async fn serve(
     let operators = config.operators.map(|tokens| Callers::by_token(Some(tokens), None)).transpose()?;
     let seed = config.seed.unwrap_or_else(|| Seed(Random::system().u64()));
     if !config.script.rules.is_empty() {
-        tracing::warn!(rules = config.script.rules.len(), "A fault script is in force");
+        tracing::warn!(rules = config.script.rules.len(), "a fault script is in force");
     }
     let odds = Odds { seed, success: config.success_rate };
     let faults = Faults::new(seed, config.script);
@@ -119,7 +119,7 @@ pub async fn serve(
         let ledger =
             open_ledger(&config.common.database_url, config.failover, &tls, &readiness, &shutdown).await?;
         let ledger_id = ledger.id().await?;
-        tracing::info!(%seed, ledger.id = %ledger_id, "Every decision follows from this seed");
+        tracing::info!(%seed, ledger.id = %ledger_id, "decisions are drawn from this seed");
         let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
         let app = App::new(charger, ledger, ledger_id, callers, operators, shutdown.clone());
         drop(opening);
@@ -132,11 +132,11 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
     match &config.common.database_url {
         DatabaseUrl::Sqlite(file) => {
             let id = attach_sqlite(file).await?.id().await?;
-            tracing::info!(ledger.id = %id, "The schema is up to date");
+            tracing::info!(ledger.id = %id, "schema is up to date");
         }
         DatabaseUrl::Postgres(settings) => {
             let version = connect(settings, None)?.migrate().await.context("cannot migrate the database")?;
-            tracing::info!(version, "The schema is up to date");
+            tracing::info!(version, "schema is up to date");
         }
     }
     Ok(())
@@ -164,7 +164,7 @@ async fn open_ledger(
             let (renamed, shutdown) = (ledger.renamed(), shutdown.clone());
             tokio::spawn(async move {
                 renamed.await;
-                tracing::error!("The ledger has a new id: this process ends, to be started again with it");
+                tracing::error!("the ledger has a new id, this process ends so that it restarts with it");
                 shutdown.trigger();
             });
             Ok(Arc::new(ledger))

@@ -1,4 +1,4 @@
-//! What the service counts about its business. Knows no routes; requests are counted elsewhere.
+//! Business metrics. Knows no routes; requests are counted by chassis.
 
 use chassis::telemetry::Metrics;
 use prometheus::{IntCounter, IntCounterVec};
@@ -19,15 +19,15 @@ impl Counters {
     /// Registers them, so that each series is there from the start.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
-        let charges = metrics.counters("payments_charges_total", "Executions by their decision", &["state"]);
-        let faults = metrics.counters("payments_faults_total", "Faults done on purpose", &["fault"]);
-        for word in Fault::WORDS {
+        let charges = metrics.counters("payments_charges_total", "Executed charges by state", &["state"]);
+        let faults = metrics.counters("payments_faults_total", "Injected faults by kind", &["fault"]);
+        for word in Fault::NAMES {
             faults.with_label_values(&[word]).inc_by(0);
         }
         Self {
-            charged: charges.with_label_values(&[State::Charged.word()]),
-            refused: charges.with_label_values(&[State::Refused.word()]),
-            replays: metrics.counter("payments_replays_total", "Answers repeated for a known key"),
+            charged: charges.with_label_values(&[State::Charged.as_str()]),
+            refused: charges.with_label_values(&[State::Refused.as_str()]),
+            replays: metrics.counter("payments_replays_total", "Responses replayed for a known key"),
             faults,
         }
     }
@@ -44,6 +44,6 @@ impl Counters {
 
     /// One more fault.
     pub fn struck(&self, fault: Fault) {
-        self.faults.with_label_values(&[fault.word()]).inc();
+        self.faults.with_label_values(&[fault.as_str()]).inc();
     }
 }

@@ -1,5 +1,5 @@
 //! What every ledger promises, held against a model that is too simple to be wrong. A further backend joins by
-//! one more function that opens it; knows no SQL. What one of them promises beyond that is told at the end.
+//! one more function that opens it; knows no SQL. Guarantees of a single backend are tested at the end.
 
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -9,8 +9,6 @@ use std::sync::Arc;
 
 use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
-use harness::Database;
-use harness::postgres::{Cut, CutPlan, Cutter, Pooler};
 use payments::deployments::{Admission, DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, How, Unknown};
 use payments::keys::{Fingerprint, Key, Known, judge};
 use payments::ledger::failover::Failover;
@@ -18,6 +16,8 @@ use payments::ledger::postgres::{PostgresLedger, SCHEMA};
 use payments::ledger::sqlite::SqliteLedger;
 use payments::ledger::{Entry, Ledger, Recorded, Row, Seq, State};
 use proptest::prelude::*;
+use testkit::Database;
+use testkit::postgres::{Cut, CutPlan, Cutter, Pooler};
 use uuid::Uuid;
 
 type Opened<'a> = Pin<Box<dyn Future<Output = Arc<dyn Ledger>> + 'a>>;
@@ -369,7 +369,7 @@ async fn no_page_passes_over_a_row_that_becomes_visible_later() {
 }
 
 #[tokio::test]
-async fn a_process_that_took_a_ledger_for_another_writes_nothing_more_and_is_told() {
+async fn a_process_that_took_a_ledger_for_another_writes_nothing_more_and_is_reported() {
     let Some(place) = InPostgres::fresh() else { return };
     let database = place.connect();
     database.migrate().await.unwrap();
@@ -393,7 +393,7 @@ async fn an_entry_that_the_database_cannot_hold_takes_no_other_with_it() {
     assert!(refused[0] && !refused[1..].contains(&true), "{refused:?}");
 }
 
-/// Four connections behind, dozens before; what a session remembers is somebody else's in the next transaction.
+/// Four connections behind the pooler, dozens before it: session state belongs to another client in the next transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_pooler_in_transaction_mode_changes_nothing() {
     const BEHIND: usize = 4;
@@ -449,7 +449,7 @@ async fn a_page_of_a_small_account_does_not_walk_through_the_rows_of_others() {
     ledger.record(&entry(Some(0), 0, 0, true)).await.unwrap();
     assert_eq!(ledger.page(ACCOUNTS[0], Seq(0), 10).await.unwrap().rows.len(), 1);
     let plan = "EXPLAIN SELECT * FROM ledger WHERE seq > 0 AND seq <= 99999 AND account = 'antaeus' ORDER BY seq LIMIT 11";
-    let plan = format!("{:?}", harness::postgres::Sql::to(place.database.url()).rows(plan).unwrap());
+    let plan = format!("{:?}", testkit::postgres::Sql::to(place.database.url()).rows(plan).unwrap());
     assert!(plan.contains("ledger_by_account"), "{plan}");
 }
 

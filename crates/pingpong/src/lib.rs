@@ -8,13 +8,13 @@ pub mod ponger;
 use chassis::admin::{Readiness, admin_router};
 use chassis::telemetry::{LogHandle, Telemetry};
 
-/// Of which source this is, if the build says so.
+/// Source revision of the build, if known.
 const REVISION: &str = match option_env!("TINJIS_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
 
-/// Probes and figures; the figures also where the configuration wants them.
+/// Probes and metrics; the metrics also under the configured path.
 fn admin(telemetry: &Telemetry, readiness: Readiness, log: LogHandle, endpoint: &str) -> axum::Router {
     let router = admin_router(telemetry, readiness, log);
     if ["/metrics", "/livez", "/readyz", "/log-level"].contains(&endpoint) {

@@ -1,5 +1,5 @@
-//! The pinger: one ping after the other on a kept connection, with random pauses, for ever; a ping that fails is told
-//! and ends nothing. Knows nobody who answers.
+//! The pinger: sends pings on one persistent connection with random pauses; a failed ping is logged
+//! and does not end it. Knows no server.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::config::{PingerConfig, Target};
 use crate::{REVISION, admin};
 
-/// How a ping went, as labels of the figures.
+/// Results of a ping, as labels of the metrics.
 const RESULTS: [&str; 6] = ["success", "not_connected", "timeout", "no_answer", "wrong_status", "wrong_body"];
 
 /// The whole program: argv (program name first) to exit code. Also behind `tinjis run pinger`.
@@ -44,9 +44,9 @@ async fn start(config: PingerConfig, log: LogHandle) -> anyhow::Result<()> {
     let listener = metrics.bind()?;
     let readiness = Readiness::new(&shutdown);
     let admin = admin(&telemetry, readiness, log, &metrics.endpoint);
-    config.common.tell();
+    config.common.warn_about_unread();
     if config.target.leaves_tls_unused {
-        tracing::warn!("Certificates are configured, but the URL begins with http: pings go in plain text");
+        tracing::warn!("certificates are configured but the URL is http, pings are sent in plain text");
     }
     let pinger = Pinger::new(config.target, &telemetry.metrics)?;
     let admin = tokio::spawn(Server::new(listener, admin, Limits::default()).serve(shutdown.clone()));
@@ -82,11 +82,11 @@ impl Pinger {
                 Client::with_connect(limits, TlsConnect::open(files.clone(), Clock::system(), &figures)?)
             }
         };
-        let results = metrics.counters("ping_requests_total", "Pings sent, by how they went", &["result"]);
+        let results = metrics.counters("ping_requests_total", "Pings sent by result", &["result"]);
         for result in RESULTS {
             results.with_label_values(&[result]).inc_by(0);
         }
-        let took = metrics.seconds("ping_duration_seconds", "From a ping to its pong", &[]);
+        let took = metrics.seconds("ping_duration_seconds", "Round trip of a ping, in seconds", &[]);
         let took = took.with_label_values::<&str>(&[]);
         Ok(Self { target, client, random: Random::system(), results, took })
     }
@@ -103,7 +103,7 @@ impl Pinger {
         }
     }
 
-    /// One ping; its label in the figures.
+    /// Sends one ping; returns its label in the metrics.
     async fn ping(&self) -> &'static str {
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = self.target.url.clone();

@@ -1,4 +1,4 @@
-//! The ponger: every request of `/ping`, by whatever method, is a pong. Knows nobody who asks.
+//! The ponger: answers every request of `/ping`, with any method, with a pong. Knows no caller.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -38,9 +38,9 @@ async fn start(config: PongerConfig, log: LogHandle) -> anyhow::Result<()> {
     let (business, metrics) = (service::bind(config.listen)?, &config.common.metrics);
     let listeners = Listeners { business, admin: metrics.bind()?, tls: None };
     let listeners = listeners.secure(config.tls.as_ref(), &TlsMetrics::new(&telemetry.metrics))?;
-    config.common.tell();
+    config.common.warn_about_unread();
     if config.leaves_tls_unused {
-        tracing::warn!("Certificates are configured, but protocol is http: pings come in plain text");
+        tracing::warn!("certificates are configured but protocol is http, pings are received in plain text");
     }
     let readiness = Readiness::new(&shutdown);
     let admin = admin(&telemetry, readiness, log, &metrics.endpoint);
@@ -49,8 +49,7 @@ async fn start(config: PongerConfig, log: LogHandle) -> anyhow::Result<()> {
 }
 
 fn routes(telemetry: &Telemetry) -> Router {
-    let pings =
-        telemetry.metrics.counters("ping_requests_total", "Pings received, by how they went", &["result"]);
+    let pings = telemetry.metrics.counters("ping_requests_total", "Pings received by result", &["result"]);
     pings.with_label_values(&["success"]).inc_by(0);
     Router::new().fallback(answer).with_state(pings)
 }

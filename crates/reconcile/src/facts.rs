@@ -17,7 +17,7 @@ pub enum InvoiceState {
     Attention,
 }
 
-/// How an invoice came to be PAID.
+/// Cause of PAID.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum PaidBy {
@@ -42,7 +42,6 @@ pub struct InvoiceFact {
     pub currency: String,
     /// How much.
     pub amount_minor: i64,
-    /// Where it stands.
     pub state: InvoiceState,
     /// How it came to be PAID.
     #[serde(default)]
@@ -103,7 +102,6 @@ pub struct AttemptFact {
     pub currency: String,
     /// How much.
     pub amount_minor: i64,
-    /// Where it stands.
     pub state: AttemptState,
     /// How many requests may have been sent.
     #[serde(default)]

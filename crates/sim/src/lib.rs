@@ -1,4 +1,4 @@
-//! What tells whether a simulation was the same twice: a hash over everything that was logged, in order.
+//! Detects whether two simulations were equal: a hash over all log events, in order.
 //! Knows no service; the simulation itself is in `tests/simulation`.
 
 use std::fmt::{self, Write};
@@ -30,7 +30,7 @@ impl Trace {
         trace
     }
 
-    /// Notes something that no event tells.
+    /// Records a fact that no event has.
     pub fn note(&self, line: &str) {
         let mut log = self.lock();
         log.events += 1;

@@ -1,4 +1,4 @@
-//! The words of the command line, from text to checked types, all mistakes in one message.
+//! The command line: from text to checked types, all mistakes in one message.
 //! Opens nothing but the token files that it names; runs nothing.
 
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ const BILLING_DEFAULT: &str = "http://127.0.0.1:8000";
 const PAYMENTS_DEFAULT: &str = "http://127.0.0.1:9000";
 const KUBECTL_DEFAULT: &str = "kubectl";
 
-/// Charges each invoice once, and proves it: a billing service, a payment service and what runs them.
+/// Charges every invoice exactly once: a billing service, a payment service and their tools.
 #[derive(Debug, clap::Parser)]
 #[command(name = "tinjis", version, arg_required_else_help = false)]
 struct Args {
@@ -32,20 +32,20 @@ enum Sub {
     #[cfg(feature = "services")]
     #[command(flatten)]
     Demo(demo::Sub),
-    /// Start a run that charges every unpaid invoice, or join the one under way, and follow it
+    /// Charge every unpaid invoice: start a run or join the current one, and follow it
     Pay(PayArgs),
-    /// Bring invoices from a file into billing: .csv, .json or .ndjson
+    /// Import invoices from a .csv, .json or .ndjson file into billing
     Import(ImportArgs),
-    /// Check billing against the provider's ledger: exit code 0 right, 1 wrong, 2 could not look
+    /// Verify billing against the provider's ledger: exit code 0 consistent, 1 inconsistent, 2 could not check
     Verify(VerifyArgs),
-    /// Show what waits for a person, decide it by key or by reason, or show what was decided
+    /// List attempts that need manual resolution, resolve them by key or by reason, or list past decisions
     Resolve(ResolveArgs),
     /// Copy a SQLite database to a new file while its service runs, and check the copy
     #[cfg(feature = "services")]
     Backup(backup::BackupArgs),
     /// Test the isolation of a Kubernetes environment: exit code 0 green, 1 red, 2 inconclusive
     Doctor(DoctorArgs),
-    /// Run one service in this process: `run billing …`, payments, pinger or ponger, with the service's own settings
+    /// Run one service in this process (billing, payments, pinger, ponger) with the service's own settings
     #[command(hide = true)]
     Run {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -55,10 +55,10 @@ enum Sub {
 
 #[derive(Debug, clap::Args)]
 struct BillingArgs {
-    /// Where billing is [default: http://127.0.0.1:8000]
+    /// Base URL of billing [default: http://127.0.0.1:8000]
     #[arg(long, value_name = "URL")]
     billing: Option<String>,
-    /// File whose first line is an operator's token, for a billing that asks for one
+    /// File whose first line is an operator token
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE")]
     operator_token_file: Option<String>,
     #[command(flatten)]
@@ -73,7 +73,7 @@ struct PayArgs {
 
 #[derive(Debug, clap::Args)]
 struct ImportArgs {
-    /// The invoices: columns or fields reference, customer_id, currency, amount, and perhaps status
+    /// File with the invoices: reference, customer_id, currency, amount and, optionally, status
     file: PathBuf,
     /// Print a proposed profile for the file, with reasons; import nothing
     #[arg(long, conflicts_with_all = ["dry_run", "skip_bad", "update", "profile"])]
@@ -85,13 +85,13 @@ struct ImportArgs {
     settings: import::Settings,
     #[command(flatten)]
     billing: BillingArgs,
-    /// Check everything, write nothing
+    /// Validate the file and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Leave bad rows out and write the others
+    /// Skip invalid rows and write the others
     #[arg(long)]
     skip_bad: bool,
-    /// Change known invoices whose data differ, if no attempt of them is open or charged
+    /// Update known invoices whose data differ, unless an attempt is open or charged
     #[arg(long)]
     update: bool,
 }
@@ -100,18 +100,18 @@ struct ImportArgs {
 struct VerifyArgs {
     #[command(flatten)]
     billing: BillingArgs,
-    /// First tell billing what the ledger says, row by row: after billing was restored from a backup
+    /// First repair billing from the ledger, row by row, after billing was restored from a backup
     #[arg(long)]
     repair: bool,
     #[command(flatten)]
     acknowledge: verify::acknowledge::AcknowledgeArgs,
-    /// Where the payment service is [default: http://127.0.0.1:9000]
+    /// Base URL of the payment service [default: http://127.0.0.1:9000]
     #[arg(long, value_name = "URL")]
     payments: Option<String>,
-    /// One JSON object instead of lines
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// The payment service's token; the file is safer
+    /// Token of the payment service. Prefer the file
     #[arg(long, env = "PAYMENTS_API_TOKEN", value_name = "TOKEN")]
     payments_api_token: Option<String>,
     /// File whose first line is the payment service's token
@@ -127,30 +127,30 @@ impl std::fmt::Debug for VerifyArgs {
 
 #[derive(Debug, clap::Args)]
 struct ResolveArgs {
-    /// The attempt to decide, by its key; without one, see --reason-is
+    /// Key of the attempt to resolve; to resolve several, see --reason-is
     #[arg(value_name = "KEY")]
     attempt: Option<String>,
     #[command(flatten)]
     billing: BillingArgs,
-    /// Everything that waits for this reason, such as in-doubt-without-keys
+    /// Resolve every attempt with this attention reason, for example in-doubt-without-keys
     #[arg(long, value_name = "REASON")]
     reason_is: Option<String>,
-    /// What is true: charged, or not-charged
+    /// Decision: charged or not-charged
     #[arg(long, value_name = "charged|not-charged")]
     decision: Option<String>,
-    /// How you know; kept for ever
+    /// Reason for the decision, recorded permanently
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
-    /// Who you are; kept for ever
+    /// Name of the operator, recorded permanently
     #[arg(long, value_name = "NAME")]
     actor: Option<String>,
-    /// Show what would be decided, and decide nothing
+    /// Print what would be resolved and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Settle with this ledger from now on: the provider's was replaced or restored, and you know what it lacks
+    /// Accept this ledger id from now on, after the provider's ledger was replaced or restored
     #[arg(long, value_name = "UUID")]
     accept_ledger: Option<String>,
-    /// Show every decision that was taken
+    /// List every decision
     #[arg(long)]
     log: bool,
 }
@@ -341,8 +341,8 @@ impl ResolveArgs {
         }
         let why = required(problems, "--why", self.why.as_deref());
         let actor = required(problems, "--actor", self.actor.as_deref());
-        let word = resolve::Word { charged: charged?, reason: why?, actor: actor? };
-        Some(resolve::What::Decide { which, word, dry_run: self.dry_run })
+        let resolution = resolve::OperatorDecision { charged: charged?, reason: why?, actor: actor? };
+        Some(resolve::What::Decide { which, resolution, dry_run: self.dry_run })
     }
 }
 

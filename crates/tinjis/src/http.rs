@@ -66,34 +66,31 @@ pub(crate) enum CallError {
     /// No answer at all.
     #[error("{url} is not reachable: {}", .failure.cause())]
     NotReachable {
-        /// What was called.
         url: String,
-        /// Why; told above, so it is no source that would tell it again.
+        /// The cause; part of the message above, so that it is not repeated as a source.
         failure: Failure,
     },
-    /// An answer that says no.
+    /// An error response.
     #[error("{url} answered {status}{detail}")]
     Refused {
-        /// What was called.
         url: String,
         /// Such as 403.
         status: StatusCode,
         /// The problem's type, or nothing.
         problem: String,
-        /// Its own words.
+        /// Its message.
         detail: String,
     },
     /// An answer that is not what this route gives: another service, or another version.
     #[error("{url} did not answer as this version of the service does: {why}")]
     Strange {
-        /// What was called.
         url: String,
         /// What is strange.
         why: String,
     },
 }
 
-/// The part of a problem (RFC 9457) that a person reads.
+/// The human-readable part of a problem (RFC 9457).
 #[derive(Default, Deserialize)]
 struct ProblemText {
     #[serde(default, rename = "type")]
@@ -104,7 +101,7 @@ struct ProblemText {
     detail: String,
 }
 
-/// How a service wants to be shown a token.
+/// How a service expects its token.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scheme {
     /// Billing's writing routes: `Authorization: Bearer`.
@@ -261,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_not_reachable_is_told_once() {
+    async fn who_is_not_reachable_is_reported_once() {
         let api = Api::new("http://127.0.0.1:9".parse().unwrap());
         let error = anyhow::Error::from(api.text("/x").await.unwrap_err());
         let said = format!("{error:#}");

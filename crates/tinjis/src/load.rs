@@ -30,38 +30,38 @@ const NOT_BEGUN: u8 = 2;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Requests in flight at the same time, at most.
 const IN_FLIGHT_MAX: u16 = 256;
-/// Failures that are told in words; all are counted.
+/// Maximum number of failures printed in full; all are counted.
 const FAILURES_TOLD_MAX: usize = 10;
-/// Different answers that are told apart.
+/// Maximum number of distinct responses that are counted separately.
 const ANSWERS_MAX: usize = 64;
 
-/// Sends requests to one URL and prints one line of JSON; exit code 0 if every answer was a success, 1 if not.
+/// Sends requests to one URL and prints one line of JSON; exit code 0 if every response was a success, 1 if not.
 /// SIGTERM ends it early, after the requests in flight.
 #[derive(Debug, clap::Parser)]
 #[command(name = "tinjis run load")]
 struct Args {
-    /// What is asked
+    /// URL to request
     #[arg(long, value_name = "URL")]
     url: String,
-    /// How many requests at least
+    /// Minimum number of requests
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     requests: u64,
-    /// For how many seconds at least
+    /// Minimum duration in seconds
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     seconds: u64,
-    /// How many in flight at the same time
+    /// Requests in flight at the same time
     #[arg(long, value_name = "NUMBER", default_value_t = 8)]
     in_flight: u16,
-    /// Milliseconds of rest after each answer, for each of those in flight
+    /// Pause after each response, in milliseconds
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     rest_ms: u64,
     /// POST instead of GET
     #[arg(long)]
     post: bool,
-    /// Body in JSON; implies --post
+    /// JSON body; implies --post
     #[arg(long, value_name = "JSON")]
     body: Option<String>,
-    /// A new connection for each request
+    /// Open a new connection for each request
     #[arg(long)]
     fresh: bool,
     /// File whose first line is sent as X-Token
@@ -104,7 +104,7 @@ struct Report {
     answers: BTreeSet<Vec<u8>>,
 }
 
-/// The whole subcommand, from its words on.
+/// Runs the subcommand.
 pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -1,10 +1,10 @@
 //! The command line: demo, pay, import, verify, and both services in one binary; without the feature `services`, as in
 //! its image, the commands alone.
-//! Only starts what `cli` names; knows no wire.
+//! Only starts the command that `cli` returns; knows no API.
 
 #![cfg_attr(
     not(feature = "services"),
-    expect(dead_code, unused_imports, reason = "the demo asks more of other rooms than the commands do")
+    expect(dead_code, unused_imports, reason = "the demo uses more of other modules than the commands do")
 )]
 
 #[cfg(feature = "services")]

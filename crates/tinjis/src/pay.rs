@@ -1,5 +1,5 @@
 //! `pay`: starts a run or joins the unfinished one, and follows it until it ends.
-//! Charges nothing itself; whoever stops watching stops nothing.
+//! Charges nothing itself; the run goes on when this command ends.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ struct LastProblem {
 }
 
 impl LastProblem {
-    fn words(&self) -> String {
+    fn display(&self) -> String {
         let status = self.status.map(|status| format!(" ({status})")).unwrap_or_default();
         let calls = if self.count == 1 { "call" } else { "calls" };
         format!("{} {calls} met {}{status}: {}", grouped(self.count), self.reason, self.hint)
@@ -87,9 +87,9 @@ impl Run {
         self.paid + self.refused + self.rejected
     }
 
-    fn words(&self) -> String {
+    fn display(&self) -> String {
         let mut words = format!("paid {}, refused {}", grouped(self.paid), grouped(self.refused));
-        // Without keys a doubt goes to a person at once: a zero here would say that there is none.
+        // Without keys an attempt in doubt needs manual resolution at once: a zero here would hide it.
         for (count, what) in [(self.rejected, "rejected"), (self.in_doubt, "in doubt")] {
             if count > 0 {
                 words.push_str(&format!(", {what} {}", grouped(count)));
@@ -99,7 +99,7 @@ impl Run {
     }
 }
 
-/// How all of billing's invoices stand: what a run gave up is no longer in its own figures.
+/// Counts of all invoices: attempts that a run gave up are no longer in its own counts.
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Counts {
     pending: u64,
@@ -126,7 +126,7 @@ struct Pace {
 
 impl Pace {
     /// What there is to say now.
-    fn words(&self, run: &Run) -> String {
+    fn display(&self, run: &Run) -> String {
         let elapsed_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let done = run.done().saturating_sub(self.from);
         let rate = done.saturating_mul(1000) / elapsed_ms;
@@ -135,13 +135,13 @@ impl Pace {
             Some(ms) => format!("{} left", HumanDuration(Duration::from_millis(ms))),
             None => String::new(),
         };
-        format!("{}/s  {}  {time_left}", grouped(rate), run.words())
+        format!("{}/s  {}  {time_left}", grouped(rate), run.display())
     }
 }
 
 /// The `pay` command.
 pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
-    // Before there is a run, so that no Ctrl-C finds nobody who could say that it goes on.
+    // Before the run starts, so that every Ctrl-C is answered with the message that the run goes on.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let run = Run::start(billing).await?;
     let verb = if run.joined { "joined" } else { "started" };
@@ -154,7 +154,7 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
         output::note("the run goes on in billing; `tinjis pay` joins it again");
         return Ok(NOT_ALL_PAID);
     };
-    output::result(format_args!("run {}: {}", run.id, run.words()));
+    output::result(format_args!("run {}: {}", run.id, run.display()));
     if run.all_paid {
         output::result("all invoices are PAID");
         return Ok(ALL_PAID);
@@ -172,7 +172,7 @@ async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
     let pace = Pace { since: seen, from: run.done() };
     while !run.is_finished() {
         progress.total(run.total.max(run.done()));
-        progress.at(run.done(), pace.words(&run));
+        progress.at(run.done(), pace.display(&run));
         ticks.tick().await;
         match run.look(billing).await {
             Ok(now) => {
@@ -205,18 +205,16 @@ fn advice(run: &Run, counts: Counts) -> Vec<String> {
     if charging > 0 {
         let charging = grouped(charging);
         lines.push(format!(
-            "{charging} are CHARGING, perhaps charged: billing goes on by itself; see /v1/invoices?state=CHARGING"
+            "{charging} are CHARGING, in doubt: billing resends them; see /v1/invoices?state=CHARGING"
         ));
     }
     if attention > 0 {
         let attention = grouped(attention);
-        lines.push(format!(
-            "{attention} are in ATTENTION, where a person decides: see /v1/invoices?state=ATTENTION"
-        ));
+        lines.push(format!("{attention} need manual resolution: see /v1/invoices?state=ATTENTION"));
     }
     // A problem that is over has left nothing behind that was not charged.
     if let Some(problem) = run.last_problem.as_ref().filter(|_| pending > refused || charging > 0) {
-        lines.push(problem.words());
+        lines.push(problem.display());
     }
     if lines.is_empty() {
         lines.push("all invoices are PAID by now".to_owned());
@@ -256,7 +254,7 @@ mod tests {
             (3, [4, 0, 0], &["3 were refused", "1 are PENDING"]),
             (3, [1, 0, 0], &["1 were refused"]),
             (0, [0, 2, 0], &["2 are CHARGING"]),
-            (0, [0, 0, 55], &["55 are in ATTENTION"]),
+            (0, [0, 0, 55], &["55 need manual resolution"]),
             (0, [0, 0, 0], &["all invoices are PAID by now"]),
         ];
         for (refused, [pending, charging, attention], beginnings) in said {

@@ -69,7 +69,7 @@ impl Progress {
         }
     }
 
-    /// So far, with no more words than its label.
+    /// The count so far with its label.
     pub(crate) fn so_far(&self, position: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
@@ -78,7 +78,7 @@ impl Progress {
         }
     }
 
-    /// So far, with a few words.
+    /// The count so far with a short text.
     pub(crate) fn at(&self, position: u64, words: impl Display) {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
@@ -105,7 +105,7 @@ impl Progress {
         self.aside(|| output::result(&line));
     }
 
-    /// Writes a line for whoever watches without tearing the bar.
+    /// Prints a line without disturbing the bar.
     pub(crate) fn note(&self, line: impl Display) {
         self.aside(|| output::note(&line));
     }

@@ -9,10 +9,10 @@ use crate::http::{Api, BaseUrl};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TlsArgs {
-    /// Authorities in PEM that services over https are trusted by
+    /// CA bundle (PEM) for services over https
     #[arg(long, value_name = "FILE")]
     ca: Option<String>,
-    /// Certificate in PEM that is shown to services over https
+    /// Client certificate (PEM) for services over https
     #[arg(long, value_name = "FILE")]
     cert: Option<String>,
     /// Key of that certificate in PEM

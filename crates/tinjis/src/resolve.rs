@@ -1,5 +1,5 @@
-//! `resolve`: shows what waits for a person, and takes a person's word to billing, one key after the other.
-//! Knows billing's routes; what a word needs to be believed is billing's to judge.
+//! `resolve`: lists attempts that need manual resolution, and sends an operator's decision to billing, one key after the other.
+//! Knows billing's routes; billing checks the preconditions of a decision.
 
 use std::collections::BTreeMap;
 
@@ -26,9 +26,16 @@ pub(crate) enum What {
     /// Show what was decided.
     Log,
     /// Let billing settle with another ledger.
-    AcceptLedger { ledger_id: String, reason: String, actor: String },
-    /// Decide.
-    Decide { which: Which, word: Word, dry_run: bool },
+    AcceptLedger {
+        ledger_id: String,
+        reason: String,
+        actor: String,
+    },
+    Decide {
+        which: Which,
+        resolution: OperatorDecision,
+        dry_run: bool,
+    },
 }
 
 /// Of which attempts.
@@ -42,9 +49,9 @@ pub(crate) enum Which {
     All,
 }
 
-/// A person's word.
+/// An operator's decision.
 #[derive(Debug)]
-pub(crate) struct Word {
+pub(crate) struct OperatorDecision {
     pub(crate) charged: bool,
     pub(crate) reason: String,
     pub(crate) actor: String,
@@ -103,7 +110,7 @@ struct Accepted {
     ledger_to: String,
 }
 
-/// An invoice that waits, and the attempt that a word would be about.
+/// An invoice that needs manual resolution, and the attempt to decide.
 struct Waiting {
     reason: String,
     reference: String,
@@ -131,11 +138,11 @@ pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
             };
         }
         What::List(which) => show(&waiting(billing, &which, None).await?),
-        What::Decide { which: Which::Key(key), word, dry_run: false } => {
-            return Ok(decide(billing, &[key], &word).await?);
+        What::Decide { which: Which::Key(key), resolution, dry_run: false } => {
+            return Ok(decide(billing, &[key], &resolution).await?);
         }
-        What::Decide { which, word, dry_run } => {
-            let found = waiting(billing, &which, Some(word.charged)).await?;
+        What::Decide { which, resolution, dry_run } => {
+            let found = waiting(billing, &which, Some(resolution.charged)).await?;
             if dry_run {
                 show(&found);
                 note("nothing was decided: --dry-run");
@@ -143,16 +150,16 @@ pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
             }
             let keys: Vec<String> =
                 found.into_iter().filter_map(|waits| waits.attempt).map(|attempt| attempt.key).collect();
-            return Ok(decide(billing, &keys, &word).await?);
+            return Ok(decide(billing, &keys, &resolution).await?);
         }
     }
     Ok(0)
 }
 
-/// Says the word of each; one that is refused stops no other.
-async fn decide(billing: &Api, keys: &[String], word: &Word) -> Result<u8, CallError> {
-    let decision = if word.charged { "charged" } else { "not_charged" };
-    let body = json!({ "decision": decision, "reason": word.reason, "actor": word.actor });
+/// Sends the decision for each; one that is rejected does not stop the others.
+async fn decide(billing: &Api, keys: &[String], resolution: &OperatorDecision) -> Result<u8, CallError> {
+    let decision = if resolution.charged { "charged" } else { "not_charged" };
+    let body = json!({ "decision": decision, "reason": resolution.reason, "actor": resolution.actor });
     let body = Bytes::from(body.to_string());
     let mut refused = 0;
     for key in keys {
@@ -197,7 +204,7 @@ fn show(found: &[Waiting]) {
         }
     }
     if groups.is_empty() {
-        result("nothing waits for a person");
+        result("no attempt needs manual resolution");
     }
 }
 
@@ -205,21 +212,21 @@ async fn log(billing: &Api) -> Result<(), CallError> {
     let mut after = None;
     loop {
         let page: Page<Decided> = billing.get(&list("/v1/resolutions?", after.as_deref())).await?;
-        for word in &page.items {
+        for resolution in &page.items {
             let change = |from: &Option<String>, to: &Option<String>| match (from, to) {
                 (Some(from), Some(to)) => format!("{from} -> {to}"),
                 _ => "unknown".to_owned(),
             };
             result(format_args!(
                 "{}  {}  {}  {}  {}  attempt {}  invoice {}  {}",
-                word.created_at,
-                word.actor,
-                word.decision,
-                word.key,
-                word.reference,
-                change(&word.attempt_from, &word.attempt_to),
-                change(&word.invoice_from, &word.invoice_to),
-                word.reason
+                resolution.created_at,
+                resolution.actor,
+                resolution.decision,
+                resolution.key,
+                resolution.reference,
+                change(&resolution.attempt_from, &resolution.attempt_to),
+                change(&resolution.invoice_from, &resolution.invoice_to),
+                resolution.reason
             ));
         }
         after = page.next;

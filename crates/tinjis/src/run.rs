@@ -1,16 +1,16 @@
 //! `tinjis run SERVICE …`: the programs of billing, payments, pinger and ponger behind one binary, so that the demo
 //! and system tests can kill real processes; and beside them what tests of a deployment run in pods.
-//! Hands all words through; knows no setting.
+//! Passes all arguments through; knows no setting.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use crate::{doctor, load};
 
-/// What is said to whoever names none.
+/// Message when no service is named.
 #[cfg(feature = "services")]
 pub(crate) const WHICH: &str = "which service: billing, payments, pinger or ponger";
-/// What is said to whoever names one.
+/// Message when a service is named that is not in this binary.
 #[cfg(not(feature = "services"))]
 pub(crate) const WHICH: &str =
     "no service is in this program; billing, payments, pinger and ponger have images of their own";

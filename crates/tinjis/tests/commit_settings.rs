@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::postgres::Server;
-use harness::proof::Verified;
-use harness::wait::wait_until;
-use harness::{Database, Proof, Services, http, size};
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::postgres::Server;
+use testkit::proof::Verified;
+use testkit::wait::wait_until;
+use testkit::{Database, Proof, Services, http, size};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 /// However long a machine takes, a step is done within this.
@@ -61,7 +61,7 @@ impl Way {
 }
 
 #[test]
-fn a_server_told_in_mid_run_to_forget_commits_loses_none_of_ours() {
+fn a_server_reported_in_mid_run_to_forget_commits_loses_none_of_ours() {
     let proof = Proof::of("synchronous_commit = off in mid-run, PostgreSQL");
     let invoices = size("COMMIT_SETTINGS_INVOICES", 600);
     let mut kept = 0;

@@ -4,11 +4,11 @@
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use harness::wait::{wait_for, wait_until};
+use testkit::wait::{wait_for, wait_until};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 
-/// Few enough for a build without optimisation, enough for the loop without keys to charge somebody twice.
+/// Few enough for a build without optimisation, enough for the naive biller to charge a customer twice.
 const FEW: &str = "--invoices=200";
 
 fn demo(flags: &[&str]) -> Output {
@@ -109,12 +109,12 @@ fn what_is_kept_runs_on_until_it_is_ended() {
     assert_eq!(output.status.code(), Some(0), "{said}\n{}", text(&output.stderr));
     let billing = said.lines().find(|line| line.starts_with("billing ")).unwrap();
     let url = billing.split_whitespace().nth(1).unwrap();
-    assert_eq!(harness::http::get(&format!("{url}/rest/health")).text(), "\"ok\"");
+    assert_eq!(testkit::http::get(&format!("{url}/rest/health")).text(), "\"ok\"");
     let end = said.lines().find_map(|line| line.strip_prefix("to end them: kill ")).unwrap();
     let (ids, remove) = end.split_once("; rm -r ").unwrap();
     assert!(Command::new("kill").args(ids.split_whitespace()).status().unwrap().success());
     wait_until("billing to be gone", Duration::from_secs(60), || {
-        harness::http::try_call("GET", &format!("{url}/rest/health"), &[], b"").is_err()
+        testkit::http::try_call("GET", &format!("{url}/rest/health"), &[], b"").is_err()
     });
     std::fs::remove_dir_all(remove).unwrap();
 }
@@ -167,7 +167,7 @@ fn each_signal_that_ends_the_demo_ends_its_processes_too() {
 }
 
 #[test]
-fn a_command_that_is_missing_or_unknown_is_told_without_naming_hidden_ones() {
+fn a_command_that_is_missing_or_unknown_is_reported_without_naming_hidden_ones() {
     for words in [&[][..], &["naive-bille"], &["ru"]] {
         let output = Command::new(TINJIS).args(words).env_clear().output().unwrap();
         let said = text(&output.stderr);
@@ -177,7 +177,7 @@ fn a_command_that_is_missing_or_unknown_is_told_without_naming_hidden_ones() {
 }
 
 #[test]
-fn wrong_flags_are_all_told_with_exit_code_64() {
+fn wrong_flags_are_all_reported_with_exit_code_64() {
     let output = demo(&["--seed=many", "--invoices=1", "--nokill"]);
     assert_eq!(output.status.code(), Some(64));
     for part in ["--seed", "--invoices", "--nokill"] {

@@ -9,12 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::absent::has;
-use harness::postgres::{Database, Server};
-use harness::proof::Verified;
-use harness::wait::wait_until;
-use harness::{Proof, Services, size};
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::postgres::{Database, Server};
+use testkit::proof::Verified;
+use testkit::requirements::has;
+use testkit::wait::wait_until;
+use testkit::{Proof, Services, size};
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// More than PostgreSQL writes of its log at once (its buffers are 4 MiB), so that no key is cut off.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use harness::process::{Process, Spec, run_by};
-use harness::{Database, Services};
+use testkit::process::{Process, Spec, run_by};
+use testkit::{Database, Services};
 
 /// However long a machine takes, a step is done within this.
 const WITHIN: Duration = Duration::from_secs(120);
@@ -59,7 +59,7 @@ fn another_billing(services: &Services, folder: &Path, url: &str) -> Process {
         .collect();
     let headers = [("Content-Type", "application/x-ndjson")];
     let imports = format!("{}/v1/imports", billing.url());
-    assert_eq!(harness::http::call("POST", &imports, &headers, rows.as_bytes()).status, 200);
+    assert_eq!(testkit::http::call("POST", &imports, &headers, rows.as_bytes()).status, 200);
     billing
 }
 
@@ -97,7 +97,7 @@ fn a_copy_of_a_live_store_without_its_wal_charges_nobody() {
     fs::copy(services.billing.db(), &copy).expect("the file is there");
     let url = format!("sqlite:{}", copy.display());
     let billing = another_billing(&services, folder.path(), &url);
-    let known = harness::ledger::ask(&copy, "SELECT count(*) FROM attempts");
+    let known = testkit::ledger::ask(&copy, "SELECT count(*) FROM attempts");
     assert_eq!(known, 0, "the copy of a live file has forgotten all, or this test shows nothing");
     refused_until_declared(&services, &billing, &url);
 }
@@ -196,7 +196,7 @@ fn a_ledger_that_lacks_rows_which_billing_has_seen_charges_nobody() {
     services.payments.start_again();
     let (code, said) = pay(&services.billing);
     assert!(code == Some(1) && said.contains("ledger-mismatch (412)"), "{code:?}: {said}");
-    let ledger = harness::http::get(&format!("{}/v1/ledger", services.payments_url())).json();
+    let ledger = testkit::http::get(&format!("{}/v1/ledger", services.payments_url())).json();
     let id = ledger["ledger_id"].as_str().expect("a ledger has an id").to_owned();
     let accept = ["resolve", "--accept-ledger", &id, "--why", "restored", "--actor", "ops"];
     let billing = services.billing_url();

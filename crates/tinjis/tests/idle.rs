@@ -1,5 +1,5 @@
-//! Proof: a thousand connections that say nothing, or say it very slowly, harm nobody else, and are not cut off
-//! before their time; also when the process may open 1,024 files only, where a few silent ones make room.
+//! Proof: a thousand idle or very slow connections do not delay others, and are not closed
+//! before their time; also when the process may open 1,024 files only, where a few silent ones are closed for others.
 //! `make idle` is the release build's.
 //! Knows the services from outside only.
 
@@ -7,9 +7,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use harness::http::{self, Connection};
-use harness::process::raise_own_nofile;
-use harness::{Services, size};
+use testkit::http::{self, Connection};
+use testkit::process::raise_own_nofile;
+use testkit::{Services, size};
 use tokio::time::Instant;
 
 /// Answers that others are to get meanwhile, of each service, half over a kept connection, half over fresh ones.
@@ -18,10 +18,10 @@ const ANSWERS: usize = 1000;
 const P99_MAX: Duration = Duration::from_millis(100);
 /// The others' calls are spread over at least this, so that slow ones have the time to be cut off wrongly.
 const ROUNDS: usize = 20;
-/// With so many files nobody needs to make room; a shell may allow fewer, to us and to the services that we start.
+/// With so many file descriptors no connection is closed for another; a shell may allow fewer, to us and to our services.
 const FILES_ENOUGH: u64 = 2048;
-/// So many silent connections may make room when a process has hardly more files than connections.
-const ROOM: usize = 8;
+/// Maximum number of silent connections closed when a process has hardly more file descriptors than connections.
+const EVICTED_MAX: usize = 8;
 
 /// What the others call.
 struct Call {
@@ -35,15 +35,15 @@ const PAYMENTS: Call =
     Call { method: "POST", path: "/", body: r#"{"customer_id":1,"currency":"USD","value":1.25}"# };
 
 #[test]
-fn a_thousand_idle_and_slow_connections_harm_nobody() {
+fn a_thousand_idle_and_slow_connections_do_not_slow_other_connections() {
     let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).billing_flags(["--demo=antaeus"]).start();
-    let room = if raise_own_nofile() < FILES_ENOUGH { ROOM } else { 0 };
-    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING, room));
-    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS, room));
+    let evicted_max = if raise_own_nofile() < FILES_ENOUGH { EVICTED_MAX } else { 0 };
+    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING, evicted_max));
+    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS, evicted_max));
 }
 
 #[test]
-fn a_thousand_idle_and_slow_connections_harm_nobody_with_1024_files() {
+fn a_thousand_idle_and_slow_connections_do_not_slow_other_connections_with_1024_files() {
     let services =
         Services::of(env!("CARGO_BIN_EXE_tinjis")).billing_flags(["--demo=antaeus"]).nofile(1024).start();
     println!(
@@ -51,12 +51,12 @@ fn a_thousand_idle_and_slow_connections_harm_nobody_with_1024_files() {
         services.billing.open_files(),
         services.payments.open_files()
     );
-    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING, ROOM));
-    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS, ROOM));
+    println!("{}", hold_and_ask("billing", services.billing.address(), &BILLING, EVICTED_MAX));
+    println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS, EVICTED_MAX));
 }
 
 /// Answers what was measured, as a line.
-fn hold_and_ask(name: &str, address: SocketAddr, call: &Call, room: usize) -> String {
+fn hold_and_ask(name: &str, address: SocketAddr, call: &Call, evicted_max: usize) -> String {
     let _limit = raise_own_nofile();
     let count = size("IDLE_CONNECTIONS", 1000);
     let request = format!(
@@ -70,7 +70,7 @@ fn hold_and_ask(name: &str, address: SocketAddr, call: &Call, room: usize) -> St
     let mut slow: Vec<TcpStream> = (count / 2..count).map(|_| connect(address)).collect();
     let mut latencies = Vec::with_capacity(ANSWERS);
     // One more connection at a time: first a kept one, then fresh ones. With 1,024 files there are hardly more.
-    let mut kept = Some(Connection::open(&address.to_string()).expect("one more connection is let in"));
+    let mut kept = Some(Connection::open(&address.to_string()).expect("one more connection is accepted"));
     for round in 0..ROUNDS {
         if round == ROUNDS / 2 {
             kept = None;
@@ -87,11 +87,11 @@ fn hold_and_ask(name: &str, address: SocketAddr, call: &Call, room: usize) -> St
     let held = idle.len() + slow.len();
     idle.retain_mut(still_open);
     let gone = held - idle.len() - slow.len();
-    assert!(gone <= room, "{name}: {gone} idle connections were closed");
+    assert!(gone <= evicted_max, "{name}: {gone} idle connections were closed");
     finish_all(name, slow, &request.as_bytes()[ROUNDS..]);
     finish_all(name, idle, request.as_bytes());
     format!(
-        "{name}: {held} connections held, {gone} silent ones made room, {} answers meanwhile, p50 {:?}, p99 {p99:?}, slowest {:?}",
+        "{name}: {held} connections held, {gone} silent ones closed for others, {} responses meanwhile, p50 {:?}, p99 {p99:?}, slowest {:?}",
         latencies.len(),
         percentile(&mut latencies, 50),
         percentile(&mut latencies, 100)
@@ -99,7 +99,7 @@ fn hold_and_ask(name: &str, address: SocketAddr, call: &Call, room: usize) -> St
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("a connection is let in");
+    let stream = TcpStream::connect(address).expect("a connection is accepted");
     stream.set_nodelay(true).expect("small pieces leave at once");
     stream
 }

@@ -7,8 +7,8 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use harness::wait::wait_for;
-use harness::{Services, size};
+use testkit::wait::wait_for;
+use testkit::{Services, size};
 
 /// What the command line, and billing, may take of memory, whatever the file.
 const RSS_KIB_MAX: u64 = 64 * 1024;
@@ -25,7 +25,7 @@ impl Import {
     }
 
     /// Writes a file and imports it with these flags.
-    fn run(&self, name: &str, text: impl AsRef<[u8]>, flags: &[&str]) -> Said {
+    fn run(&self, name: &str, text: impl AsRef<[u8]>, flags: &[&str]) -> CommandResult {
         let file = self.dir.path().join(name);
         fs::write(&file, text).expect("a file can be written");
         let output = Command::new(env!("CARGO_BIN_EXE_tinjis"))
@@ -36,11 +36,11 @@ impl Import {
             .env_clear()
             .output()
             .expect("the command can be started");
-        Said::of(&output)
+        CommandResult::of(&output)
     }
 
     fn count(&self, query: &str) -> i64 {
-        harness::ledger::ask(&self.services.billing.db(), query)
+        testkit::ledger::ask(&self.services.billing.db(), query)
     }
 
     fn invoices(&self) -> i64 {
@@ -50,13 +50,13 @@ impl Import {
 
 /// What a command said, and how it ended.
 #[derive(Debug, PartialEq, Eq)]
-struct Said {
+struct CommandResult {
     code: Option<i32>,
     result: String,
     notes: String,
 }
 
-impl Said {
+impl CommandResult {
     fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it says text");
         Self { code: output.status.code(), result: text(&output.stdout), notes: text(&output.stderr) }
@@ -122,7 +122,7 @@ fn all_three_formats_say_the_same() {
 }
 
 #[test]
-fn every_bad_row_is_told_and_nothing_is_written() {
+fn every_bad_row_is_reported_and_nothing_is_written() {
     let import = Import::start();
     let mut csv = b"reference,customer_id,currency,amount,status\n".to_vec();
     csv.extend_from_slice(b"good,1,EUR,1.00,\n");
@@ -171,7 +171,7 @@ fn every_bad_row_is_told_and_nothing_is_written() {
 }
 
 #[test]
-fn what_only_billing_knows_is_told_before_anything_is_written() {
+fn what_only_billing_knows_is_reported_before_anything_is_written() {
     let import = Import::start();
     assert_eq!(import.run("a.csv", "reference,customer_id,currency,amount\nI1,1,EUR,1\n", &[]).code, Some(0));
     let other = "reference,customer_id,currency,amount\nI0,2,EUR,1\nI1,1,EUR,2\nI2,1,USD,1\n";
@@ -454,7 +454,7 @@ fn what_no_flag_makes_right_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn references_are_one_by_nfc_and_look_alikes_are_told() {
+fn references_are_one_by_nfc_and_look_alikes_are_reported() {
     let import = Import::start();
     let said = import.run("windows.csv", format!("{HEADER}\ncaf\u{e9}-1,1,EUR,49.00\n"), &[]);
     assert_eq!(said.code, Some(0), "{said:?}");

@@ -9,10 +9,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use harness::ledger::Verdict;
-use harness::postgres::Database;
-use harness::wait::{pause, wait_until};
-use harness::{Dice, Process, Proof, Services, http, size};
+use testkit::ledger::Verdict;
+use testkit::postgres::Database;
+use testkit::wait::{pause, wait_until};
+use testkit::{Process, Proof, SeededRng, Services, http, size};
 
 /// However long a machine takes, a point is reached and a round is paid within this.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ enum Victim {
 
 /// How the victim is brought to a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum Trigger {
     /// A start on no store at all.
     NewStore,
     /// A start that finds attempts open.
@@ -55,18 +55,18 @@ enum Way {
     Run,
     /// A run that lasts until its lease is renewed.
     LongRun,
-    /// A person's word while the call is under way.
+    /// An operator's decision while the call is in flight.
     Resolve,
     /// SIGTERM in a run.
     Stop,
 }
 
+use Trigger::{LongRun, NewStore, Resolve, Restart, Run, Stop};
 use Victim::{Billing, Payments};
-use Way::{LongRun, NewStore, Resolve, Restart, Run, Stop};
 
 /// Each point: its number, its name in the code, who dies there, the way, and up to which hit the random one is drawn.
 /// New stores come first: they forget what was charged.
-const POINTS: [(&str, &str, Victim, Way, u64); 19] = [
+const POINTS: [(&str, &str, Victim, Trigger, u64); 19] = [
     ("K13", "migration", Billing, NewStore, 4),
     ("K1", "K1", Billing, Run, 6),
     ("K2", "K2", Billing, Run, 6),
@@ -110,8 +110,8 @@ fn killed_at_each_named_point_on_postgres_every_invoice_is_charged_once() {
 }
 
 fn prove(proof: Proof, database: Option<Database>) {
-    let (mut dice, hits) = (Dice::thrown(), size("KILL_HITS", 1));
-    let seed = dice.seed();
+    let (mut rng, hits) = (SeededRng::random(), size("KILL_HITS", 1));
+    let seed = rng.seed();
     let folder = tempfile::tempdir().expect("a folder can be made");
     let faults = folder.path().join("faults.toml");
     fs::write(&faults, FAULTS).expect("a script can be written");
@@ -126,13 +126,13 @@ fn prove(proof: Proof, database: Option<Database>) {
     };
     let mut matrix = Matrix { services, database, imported: 0, rounds: 0 };
     let (mut kills, mut verdict) = (0, Verdict::default());
-    for (number, point, victim, way, drawn_from) in POINTS {
-        let random = 3 + usize::try_from(dice.below(drawn_from)).unwrap_or_default();
+    for (number, point, victim, trigger, drawn_from) in POINTS {
+        let random = 3 + usize::try_from(rng.below(drawn_from)).unwrap_or_default();
         // Small: one of the three, in turn.
         let all = [1, 2, random];
         let chosen = if hits >= all.len() { &all[..] } else { &all[kills % all.len()..][..1] };
         for &nth in chosen {
-            matrix.die_at(point, nth, victim, way);
+            matrix.die_at(point, nth, victim, trigger);
             matrix.services.pay_until_true(WITHIN);
             verdict = matrix.judge();
             let all = matrix.imported;
@@ -203,17 +203,17 @@ impl Matrix {
     }
 
     /// Kills the victim at this hit of the point, however many starts that takes, and starts it once more.
-    fn die_at(&mut self, point: &'static str, nth: usize, victim: Victim, way: Way) {
+    fn die_at(&mut self, point: &'static str, nth: usize, victim: Victim, trigger: Trigger) {
         let hits = self.services.dir().join(format!("{point}-{nth}.hits"));
         let process = self.victim(victim);
         process.kill();
         process.set_env("TINJIS_CRASH", format!("{point}:{nth}"));
         process.set_env("TINJIS_CRASH_HITS", hits.to_str().expect("a test's path is UTF-8"));
-        if way == Way::NewStore {
+        if trigger == Trigger::NewStore {
             self.forget_stores();
         }
         let mut rounds = 0;
-        while !self.is_dead_after(victim, way) {
+        while !self.is_dead_after(victim, trigger) {
             rounds += 1;
             assert!(
                 rounds < ROUNDS_MAX,
@@ -229,7 +229,7 @@ impl Matrix {
         let process = self.victim(victim);
         process.set_env("TINJIS_CRASH", "");
         process.set_env("TINJIS_CRASH_HITS", "");
-        if way == Way::NewStore {
+        if trigger == Trigger::NewStore {
             self.forget_stores();
             self.make_stores();
         }
@@ -237,29 +237,29 @@ impl Matrix {
     }
 
     /// One round on the way; whether the victim died of it, by SIGKILL.
-    fn is_dead_after(&mut self, victim: Victim, way: Way) -> bool {
+    fn is_dead_after(&mut self, victim: Victim, trigger: Trigger) -> bool {
         self.rounds += 1;
-        if way == Way::NewStore {
+        if trigger == Trigger::NewStore {
             return self.is_dead_after_new_store();
         }
         let process = self.victim(victim);
         if !process.is_running() && is_dead_at_start(process) {
             return true;
         }
-        self.import(way);
+        self.import(trigger);
         self.ask_for_run();
-        match way {
-            Way::Restart => {
+        match trigger {
+            Trigger::Restart => {
                 self.wait_for_open(victim);
                 self.services.billing.kill();
                 is_dead_at_start(&mut self.services.billing)
             }
-            Way::Stop => {
+            Trigger::Stop => {
                 self.wait_for_open(victim);
                 let died = self.services.billing.stop().signal() == Some(9);
                 died || is_dead_at_start(&mut self.services.billing)
             }
-            Way::Resolve => {
+            Trigger::Resolve => {
                 self.say_not_charged();
                 self.is_dead_after_run(victim)
             }
@@ -298,9 +298,9 @@ impl Matrix {
         true
     }
 
-    fn import(&mut self, way: Way) {
+    fn import(&mut self, trigger: Trigger) {
         let round = self.rounds;
-        if matches!(way, Way::Restart | Way::Resolve | Way::Stop | Way::LongRun) {
+        if matches!(trigger, Trigger::Restart | Trigger::Resolve | Trigger::Stop | Trigger::LongRun) {
             let row = format!(
                 "{{\"reference\":\"held-{round}\",\"customer_id\":{HELD},\"currency\":\"EUR\",\"amount\":\"12.15\"}}\n"
             );

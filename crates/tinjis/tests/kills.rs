@@ -5,9 +5,9 @@
 use std::io::Write;
 use std::time::Duration;
 
-use harness::ledger::{Verdict, ask, charged_and_unsettled, judge};
-use harness::wait::{pause, wait_until};
-use harness::{Dice, Process, Services, size};
+use testkit::ledger::{Verdict, ask, charged_and_unsettled, judge};
+use testkit::wait::{pause, wait_until};
+use testkit::{Process, SeededRng, Services, size};
 
 /// However long a machine takes, a run makes progress within this.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ enum Victim {
 }
 
 #[derive(Debug, Default)]
-struct Tally {
+struct KillCounts {
     rounds: usize,
     kills: usize,
     idle_kills: usize,
@@ -45,30 +45,30 @@ fn payments_killed_at_random_moments_charge_every_invoice_once() {
 
 fn prove(victim: Victim) {
     let (kills_wanted, invoices) = (size("KILLS", 3), size("KILL_INVOICES", 2000));
-    let mut dice = Dice::thrown();
-    let seed = dice.seed();
+    let mut rng = SeededRng::random();
+    let seed = rng.seed();
     let mut services =
         Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags([SUCCESS_RATE, "--seed=1"]).start();
-    let mut tally = Tally::default();
-    while tally.kills < kills_wanted {
-        tally.rounds += 1;
-        services.import(&format!("R{}-", tally.rounds), invoices);
+    let mut counts = KillCounts::default();
+    while counts.kills < kills_wanted {
+        counts.rounds += 1;
+        services.import(&format!("R{}-", counts.rounds), invoices);
         let _run = services.start_run();
-        while tally.kills < kills_wanted
-            && kill_in_mid_run(&mut services, victim, invoices, &mut dice, &mut tally)
+        while counts.kills < kills_wanted
+            && kill_in_mid_run(&mut services, victim, invoices, &mut rng, &mut counts)
         {
             // The next moment of the same round.
         }
         services.pay_until_true(PAID_WITHIN);
         let verdict = judge(&services.billing.db(), &services.payments.db());
-        report(victim, &tally, &verdict, seed);
-        let all = i64::try_from(tally.rounds * invoices).expect("a proof is smaller than 2^63");
+        report(victim, &counts, &verdict, seed);
+        let all = i64::try_from(counts.rounds * invoices).expect("a proof is smaller than 2^63");
         let wanted = Verdict { invoices: all, paid: all, charges: all, ..Verdict::default() };
         assert_eq!(verdict, wanted, "SEED={seed}: each invoice is charged once, and known to be");
     }
     // A few kills may all miss the moments between a charge and its settlement; so many do not.
     if kills_wanted >= KILLS_FULL {
-        assert!(tally.unsettled > 0, "SEED={seed}: no kill hit a charge that was not settled yet");
+        assert!(counts.unsettled > 0, "SEED={seed}: no kill hit a charge that was not settled yet");
     }
 }
 
@@ -77,20 +77,20 @@ fn kill_in_mid_run(
     services: &mut Services,
     victim: Victim,
     invoices: usize,
-    dice: &mut Dice,
-    tally: &mut Tally,
+    rng: &mut SeededRng,
+    counts: &mut KillCounts,
 ) -> bool {
     let db = services.billing.db();
     let unpaid = || ask(&db, "SELECT count(*) FROM invoices WHERE state <> 'PAID'");
     let part = u64::try_from(invoices / 4).expect("a proof is smaller than 2^64");
-    let target = unpaid() - i64::try_from(dice.below(part)).expect("a proof is smaller than 2^63");
+    let target = unpaid() - i64::try_from(rng.below(part)).expect("a proof is smaller than 2^63");
     if target <= 0 {
         return false;
     }
     // A run may end above the target, with the rest refused once: then the round is over too.
     let running = || ask(&db, "SELECT count(*) FROM runs WHERE state = 'running'");
     wait_until("a run to make progress", PROGRESS_WITHIN, || unpaid() <= target || running() == 0);
-    pause(Duration::from_micros(dice.below(5000)));
+    pause(Duration::from_micros(rng.below(5000)));
     if running() == 0 {
         return false;
     }
@@ -99,28 +99,28 @@ fn kill_in_mid_run(
     process.kill();
     let open = ask(&db, "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')");
     if open == 0 {
-        tally.idle_kills += 1;
+        counts.idle_kills += 1;
     } else {
-        tally.kills += 1;
-        tally.open += open;
-        tally.unsettled += charged_and_unsettled(&db, &services.payments.db());
+        counts.kills += 1;
+        counts.open += open;
+        counts.unsettled += charged_and_unsettled(&db, &services.payments.db());
     }
     let process: &mut Process =
         if victim == Victim::Billing { &mut services.billing } else { &mut services.payments };
-    pause(Duration::from_millis(dice.below(200)));
+    pause(Duration::from_millis(rng.below(200)));
     process.start_again();
     true
 }
 
-fn report(victim: Victim, tally: &Tally, verdict: &Verdict, seed: u64) {
+fn report(victim: Victim, counts: &KillCounts, verdict: &Verdict, seed: u64) {
     let line = format!(
         "{victim:?}: {} kills in {} rounds ({} more hit nothing open), {} attempts open, {} of them charged already; \
          {} invoices, {} charges, double {}, lost {}; SEED={seed}\n",
-        tally.kills,
-        tally.rounds,
-        tally.idle_kills,
-        tally.open,
-        tally.unsettled,
+        counts.kills,
+        counts.rounds,
+        counts.idle_kills,
+        counts.open,
+        counts.unsettled,
         verdict.invoices,
         verdict.charges,
         verdict.double,

@@ -4,9 +4,9 @@
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use harness::Services;
-use harness::wait::wait_for;
 use serde_json::Value;
+use testkit::Services;
+use testkit::wait::wait_for;
 
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -69,7 +69,7 @@ fn sigterm_ends_it_with_its_report() {
 }
 
 #[test]
-fn mistakes_are_told_together_with_exit_64() {
+fn mistakes_are_reported_together_with_exit_64() {
     let output = load("nowhere", &["--in-flight", "0"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(64));

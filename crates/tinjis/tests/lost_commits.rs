@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use harness::postgres::{Cut, CutPlan, Cutter};
-use harness::proof::Verified;
-use harness::{Database, Proof, Services, size};
+use testkit::postgres::{Cut, CutPlan, Cutter};
+use testkit::proof::Verified;
+use testkit::{Database, Proof, Services, size};
 
 /// However long a machine takes, all is paid within this.
 const PAID_WITHIN: Duration = Duration::from_secs(300);
@@ -17,7 +17,7 @@ const CUTS_MIN: usize = 12;
 const ROUNDS_MAX: usize = 20;
 
 #[test]
-fn commits_without_an_answer_charge_nobody_twice_and_lose_nothing() {
+fn commits_without_an_answer_charges_no_customer_twice_and_lose_nothing() {
     let Some(database) = Database::fresh("commits without an answer") else { return };
     let proof = Proof::of("commits without an answer, PostgreSQL");
     let invoices = size("LOST_COMMITS_INVOICES", 1_000);

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::postgres::Server;
-use harness::proof::Verified;
-use harness::replicas::Plan;
-use harness::wait::wait_until;
-use harness::{Database, Proof, Replicas, http, size};
+use testkit::postgres::Server;
+use testkit::proof::Verified;
+use testkit::replicas::Plan;
+use testkit::wait::wait_until;
+use testkit::{Database, Proof, Replicas, http, size};
 
 /// However long a machine takes, all is paid within this.
 const PAID_WITHIN: Duration = Duration::from_secs(300);
@@ -108,7 +108,7 @@ fn three_replicas_of_each_share_a_run_and_verify_judges_between_any_two_of_them(
     let judged = replicas.judge();
     assert_eq!((judged.double, judged.lost, judged.unbacked, judged.open), (0, 0, 0, 0), "{judged:?}");
     each_charged(&replicas);
-    wrong_and_unknown_are_told(&replicas, &database);
+    wrong_and_unknown_are_reported(&replicas, &database);
     proof.end(&format!("{invoices} invoices, {calls} pay calls at three, {looks} looks in mid-run"), 0, 0);
 }
 
@@ -132,7 +132,7 @@ fn wrong_in(found: &Verified) -> Vec<&'static str> {
 }
 
 /// Exit 1 for what is wrong, each kind counted by itself, whichever two are asked; exit 2 for who could not look.
-fn wrong_and_unknown_are_told(replicas: &Replicas, database: &Database) {
+fn wrong_and_unknown_are_reported(replicas: &Replicas, database: &Database) {
     SPOILS.iter().for_each(|(_, statements)| database.run(statements));
     std::thread::scope(|scope| {
         for (billing, payments) in PAIRS {

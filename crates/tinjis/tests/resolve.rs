@@ -1,15 +1,15 @@
-//! `tinjis resolve`: what waits for a person is shown, decided and remembered; with a provider without keys under lost
+//! `tinjis resolve`: attempts that need manual resolution are listed, resolved and recorded; with a provider without keys under lost
 //! replies nobody is charged twice, and with keys "not charged" needs a void. Knows the services from outside only.
 #![cfg(test)]
 
 use std::process::Command;
 use std::time::Duration;
 
-use harness::ledger::ask;
-use harness::proof::Verified;
-use harness::wait::wait_until;
-use harness::{Database, Proof, Services, size};
 use rusqlite::Connection;
+use testkit::ledger::ask;
+use testkit::proof::Verified;
+use testkit::wait::wait_until;
+use testkit::{Database, Proof, Services, size};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -31,7 +31,7 @@ const TIME_GOES_BY: &str = "UPDATE attempts SET created_at = created_at - 100000
     UPDATE invoices SET updated_at = updated_at - 1000000;";
 
 #[test]
-fn without_keys_under_lost_replies_nobody_is_charged_twice_and_resolve_clears_what_is_in_doubt() {
+fn without_keys_under_lost_replies_no_customer_is_charged_twice_and_resolve_clears_what_is_in_doubt() {
     without_keys(Proof::of("lost answers without keys, SQLite"), None);
 }
 
@@ -69,9 +69,11 @@ fn without_keys(proof: Proof, database: Option<&Database>) {
         Some(invoices),
         "a lost answer is a charge"
     );
-    let parked = || services.billing.log().lines().filter(|line| line.contains("waits for a person")).count();
+    let parked = || {
+        services.billing.log().lines().filter(|line| line.contains("invoice needs manual resolution")).count()
+    };
     wait_until("each to be told in the log", WITHIN, || parked() >= doubtful);
-    assert_eq!(parked(), doubtful, "each is told in the log, once");
+    assert_eq!(parked(), doubtful, "each is logged once");
 
     let (code, shown, _) = resolve(&services, &[]);
     assert_eq!(code, Some(0));
@@ -95,7 +97,7 @@ fn without_keys(proof: Proof, database: Option<&Database>) {
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(services.ask_billing("SELECT count(*) FROM invoices WHERE state <> 'PAID'"), 0);
     assert!(services.is_all_paid(), "pay answers true once all is decided");
-    assert_eq!(resolve(&services, &[]).1, "nothing waits for a person\n");
+    assert_eq!(resolve(&services, &[]).1, "no attempt needs manual resolution\n");
     let (_, log, _) = resolve(&services, &["--log"]);
     assert_eq!(log.lines().count(), doubtful, "{log}");
     assert!(
@@ -145,7 +147,7 @@ fn void(database: Option<&Database>) {
     let _run = services.start_run();
     let doubt = "SELECT count(*) FROM attempts WHERE state = 'IN_DOUBT'";
     wait_until("both are in doubt", WITHIN, || services.ask_billing(doubt) == 2);
-    let attempts = harness::http::get(&format!("{}/v1/attempts", services.billing_url())).json();
+    let attempts = testkit::http::get(&format!("{}/v1/attempts", services.billing_url())).json();
     let key = |customer: i64| {
         let all = attempts["items"].as_array().unwrap();
         let of = all.iter().find(|attempt| attempt["customer_id"] == customer).unwrap();
@@ -168,7 +170,7 @@ fn void(database: Option<&Database>) {
     services.payments.start_again();
     let late = format!("{}/", services.payments_url());
     let body = br#"{"id":"V1","customer_id":2,"currency":"EUR","value":12.15}"#;
-    let late = harness::http::call("POST", &late, &[("Idempotency-Key", &key(2))], body);
+    let late = testkit::http::call("POST", &late, &[("Idempotency-Key", &key(2))], body);
     assert_eq!(late.status, 410, "a copy that comes late charges nobody: {}", late.text());
     services.pay_until_true(WITHIN);
     let second = "SELECT count(*) FROM attempts WHERE number = 2 AND state = 'CHARGED'";
@@ -177,7 +179,7 @@ fn void(database: Option<&Database>) {
 }
 
 #[test]
-fn mistakes_are_told_together_and_a_service_that_is_not_there_is_exit_code_2() {
+fn mistakes_are_reported_together_and_a_service_that_is_not_there_is_exit_code_2() {
     let resolve = |words: &[&str]| {
         let output =
             Command::new(env!("CARGO_BIN_EXE_tinjis")).arg("resolve").args(words).env_clear().output();
@@ -192,7 +194,7 @@ fn mistakes_are_told_together_and_a_service_that_is_not_there_is_exit_code_2() {
 }
 
 #[test]
-fn a_replaced_ledger_is_refused_until_a_person_accepts_it() {
+fn a_replaced_ledger_is_refused_until_an_operator_accepts_it() {
     let mut services =
         Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags(["--success-rate=1"]).start();
     services.import("L", 3);

@@ -1,15 +1,15 @@
 //! Rolling restart: three billings and three payments on one PostgreSQL are stopped and started again one after the
-//! other, under load: each leaves the list of those who are asked, is told to stop, and comes back when it is ready. No
+//! other, under load: each leaves the load balancer, is stopped, and comes back when it is ready. No
 //! request fails, nothing is lost. Knows the services from outside only.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use harness::proof::{Verified, progress};
-use harness::replicas::Plan;
-use harness::wait::wait_until;
-use harness::{Database, Proof, Replicas, http, size};
+use testkit::proof::{Verified, progress};
+use testkit::replicas::Plan;
+use testkit::wait::wait_until;
+use testkit::{Database, Proof, Replicas, http, size};
 
 /// However long a machine takes, a step is done within this.
 const WITHIN: Duration = Duration::from_secs(120);

@@ -5,9 +5,9 @@
 use std::fs;
 use std::time::Duration;
 
-use harness::ledger::{Verdict, judge};
-use harness::wait::{wait_for, wait_until};
-use harness::{Services, http, size};
+use testkit::ledger::{Verdict, judge};
+use testkit::wait::{wait_for, wait_until};
+use testkit::{Services, http, size};
 use tokio::time::Instant;
 
 /// An old pay call answers within this, whatever there is to do.

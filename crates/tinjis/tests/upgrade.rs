@@ -7,13 +7,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::absent::{leave_out, say};
-use harness::ledger::ask;
-use harness::process::{Spec, run_by};
-use harness::proof::{Verified, progress};
-use harness::wait::{wait_for, wait_until};
-use harness::{Database, Process, Proof, http, size};
 use tempfile::TempDir;
+use testkit::ledger::ask;
+use testkit::process::{Spec, run_by};
+use testkit::proof::{Verified, progress};
+use testkit::requirements::{leave_out, skip_notice};
+use testkit::wait::{wait_for, wait_until};
+use testkit::{Database, Process, Proof, http, size};
 
 /// The folder of the previous version's `billing` and `payments`.
 const PREVIOUS: &str = "UPGRADE_PREVIOUS";
@@ -54,7 +54,7 @@ impl Site {
         };
         let previous = PathBuf::from(previous);
         if let Ok(why) = std::fs::read_to_string(previous.join("none")) {
-            say("two versions on one database", why.trim());
+            skip_notice("two versions on one database", why.trim());
             return None;
         }
         let database = if on_postgres { Some(Database::fresh("two versions at once")?) } else { None };
@@ -261,7 +261,7 @@ fn two_versions_one_after_the_other_on_one_sqlite_file_charge_each_invoice_once(
     let (billing, payments) = turn(Present, "D");
     pay_until_true(&[&billing]);
     let verified = verify(&billing, &payments);
-    let judged = harness::ledger::judge(&billing.db(), &payments.db());
+    let judged = testkit::ledger::judge(&billing.db(), &payments.db());
     assert_eq!((judged.double, judged.lost, judged.unbacked, judged.open), (0, 0, 0, 0), "{judged:?}");
     let [before, after, back, again] = steps[..] else { panic!("four turns: {steps:?}") };
     assert!(is_further(after, before), "a migration lies between: {steps:?}");

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use harness::Services;
 use rusqlite::Connection;
 use serde_json::Value;
+use testkit::Services;
 
 const INVOICES: usize = 40;
 const PAID_WITHIN: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ fn paid_world() -> AtRest {
     assert_eq!(json["verdict"], "ok");
     assert_eq!((json["invoices"].as_u64(), json["paid"].as_u64()), (Some(40), Some(40)));
     assert_eq!((json["charges"].as_u64(), json["findings_total"].as_u64()), (Some(40), Some(0)));
-    let ledger = harness::http::get(&format!("{}/v1/ledger?limit=1", services.payments_url())).json();
+    let ledger = testkit::http::get(&format!("{}/v1/ledger?limit=1", services.payments_url())).json();
     assert_eq!(json["ledger_id"], ledger["ledger_id"]);
     services.stop_billing();
     services.stop_payments();
@@ -88,7 +88,7 @@ fn judged(world: &AtRest, billing: Option<&str>, payments: Option<&str>) -> (Out
 /// The same after several statements, each of which must change something.
 fn judged_after(world: &AtRest, billing: &[&str], payments: &[&str]) -> (Output, Value) {
     let dir = tempfile::tempdir().expect("a folder can be made");
-    let spoilt = |store: &Path, name: &str, statements: &[&str]| {
+    let corrupted = |store: &Path, name: &str, statements: &[&str]| {
         let copied = dir.path().join(name);
         fs::copy(store, &copied).expect("a store can be copied");
         copy_sidecar(store, &copied);
@@ -98,8 +98,8 @@ fn judged_after(world: &AtRest, billing: &[&str], payments: &[&str]) -> (Output,
         }
         format!("--database-url=sqlite:{}", copied.display())
     };
-    let billing = spoilt(&world.billing, "billing.db", billing);
-    let payments = spoilt(&world.payments, "payments.db", payments);
+    let billing = corrupted(&world.billing, "billing.db", billing);
+    let payments = corrupted(&world.payments, "payments.db", payments);
     verify(&Services::of(tinjis()).billing_flags([billing]).payments_flags([payments]).start())
 }
 
@@ -116,7 +116,7 @@ fn copy_sidecar(store: &Path, copied: &Path) {
 }
 
 /// One statement on one store, what must be found, and a query for the reference that must be named.
-struct Spoil {
+struct Corruption {
     what: &'static str,
     billing: Option<&'static str>,
     payments: Option<&'static str>,
@@ -127,8 +127,8 @@ struct Spoil {
 const FIRST_CHARGED: &str = "SELECT reference FROM p.ledger WHERE seq =
     (SELECT min(seq) FROM p.ledger WHERE state = 'CHARGED')";
 
-const SPOILS: &[Spoil] = &[
-    Spoil {
+const CORRUPTIONS: &[Corruption] = &[
+    Corruption {
         what: "a copy of a charge without its key",
         billing: None,
         payments: Some(
@@ -140,14 +140,14 @@ const SPOILS: &[Spoil] = &[
         field: "/double",
         named: FIRST_CHARGED,
     },
-    Spoil {
+    Corruption {
         what: "a charge deleted",
         billing: None,
         payments: Some("DELETE FROM ledger WHERE seq = (SELECT min(seq) FROM ledger WHERE state = 'CHARGED')"),
         field: "/mismatch/unbacked",
         named: FIRST_CHARGED,
     },
-    Spoil {
+    Corruption {
         what: "an amount changed in the ledger",
         billing: None,
         payments: Some(
@@ -157,14 +157,14 @@ const SPOILS: &[Spoil] = &[
         field: "/mismatch/amount",
         named: FIRST_CHARGED,
     },
-    Spoil {
+    Corruption {
         what: "an amount changed in billing",
         billing: Some("UPDATE invoices SET amount_minor = amount_minor + 1 WHERE id = 5"),
         payments: None,
         field: "/mismatch/amount",
         named: "SELECT reference FROM invoices WHERE id = 5",
     },
-    Spoil {
+    Corruption {
         what: "a charged attempt deleted",
         billing: Some(
             "DELETE FROM attempts WHERE key = (SELECT min(key) FROM attempts WHERE state = 'CHARGED')",
@@ -174,7 +174,7 @@ const SPOILS: &[Spoil] = &[
         named: "SELECT reference FROM invoices WHERE id = (SELECT invoice_id FROM attempts WHERE key =
             (SELECT min(key) FROM attempts WHERE state = 'CHARGED'))",
     },
-    Spoil {
+    Corruption {
         what: "a refused attempt deleted",
         billing: Some(
             "DELETE FROM attempts WHERE key = (SELECT min(key) FROM attempts WHERE state = 'REFUSED')",
@@ -184,21 +184,21 @@ const SPOILS: &[Spoil] = &[
         named: "SELECT reference FROM invoices WHERE id = (SELECT invoice_id FROM attempts WHERE key =
             (SELECT min(key) FROM attempts WHERE state = 'REFUSED'))",
     },
-    Spoil {
+    Corruption {
         what: "a paid invoice set back",
         billing: Some("UPDATE invoices SET state = 'PENDING', paid_by = NULL WHERE id = 7"),
         payments: None,
         field: "/lost",
         named: "SELECT reference FROM invoices WHERE id = 7",
     },
-    Spoil {
+    Corruption {
         what: "a charged invoice said to be imported as PAID",
         billing: Some("UPDATE invoices SET paid_by = 'import' WHERE id = 9"),
         payments: None,
         field: "/double",
         named: "SELECT reference FROM invoices WHERE id = 9",
     },
-    Spoil {
+    Corruption {
         what: "a charge that names another invoice than its key",
         billing: None,
         payments: Some(
@@ -208,7 +208,7 @@ const SPOILS: &[Spoil] = &[
         field: "/mismatch/unknown_key",
         named: FIRST_CHARGED,
     },
-    Spoil {
+    Corruption {
         what: "a charge that names no invoice any more",
         billing: None,
         payments: Some(
@@ -218,7 +218,7 @@ const SPOILS: &[Spoil] = &[
         field: "/mismatch/unknown_key",
         named: FIRST_CHARGED,
     },
-    Spoil {
+    Corruption {
         what: "a charge without a reference",
         billing: None,
         payments: Some(
@@ -228,7 +228,7 @@ const SPOILS: &[Spoil] = &[
         field: "/mismatch/unknown_key",
         named: FIRST_CHARGED,
     },
-    Spoil {
+    Corruption {
         what: "a copy of a charge without its key, under a row number that no ledger gives",
         billing: None,
         payments: Some(
@@ -240,7 +240,7 @@ const SPOILS: &[Spoil] = &[
         field: "/double",
         named: FIRST_CHARGED,
     },
-    Spoil {
+    Corruption {
         what: "a charged attempt said to be refused",
         billing: Some(
             "UPDATE attempts SET state = 'REFUSED' WHERE key =
@@ -254,10 +254,10 @@ const SPOILS: &[Spoil] = &[
 ];
 
 #[test]
-fn each_spoilt_row_is_found_and_its_reference_is_named() {
+fn each_corrupt_row_is_found_and_its_reference_is_named() {
     let world = paid_world();
     std::thread::scope(|scope| {
-        for spoil in SPOILS {
+        for spoil in CORRUPTIONS {
             let world = &world;
             scope.spawn(move || {
                 let named = reference(world, spoil.named);
@@ -325,13 +325,13 @@ fn charges_of_no_invoice_are_wrong_until_an_operator_acknowledges_them() {
     services.pay_until_true(PAID_WITHIN);
     let payments = services.payments_url();
     let charge = |body: &[u8]| {
-        assert_eq!(harness::http::call("POST", &format!("{payments}/"), &[], body).status, 200);
+        assert_eq!(testkit::http::call("POST", &format!("{payments}/"), &[], body).status, 200);
     };
     charge(br#"{"id":"elsewhere","customer_id":1,"currency":"EUR","value":5}"#);
     charge(br#"{"customer_id":1,"currency":"EUR","value":6}"#);
     let key = [("Idempotency-Key", "0123456789abcdef0123456789abcdef")];
     let keyed = br#"{"id":"another","customer_id":1,"currency":"EUR","value":7}"#;
-    assert_eq!(harness::http::call("POST", &format!("{payments}/"), &key, keyed).status, 200);
+    assert_eq!(testkit::http::call("POST", &format!("{payments}/"), &key, keyed).status, 200);
     let seqs = |json: &Value| -> Vec<i64> {
         let findings = json["findings"].as_array().unwrap();
         assert!(findings.iter().all(|finding| finding["kind"] == "unattributed"), "{json}");
@@ -370,7 +370,7 @@ fn charges_of_no_invoice_are_wrong_until_an_operator_acknowledges_them() {
         (&json["verdict"], &json["charges"], &json["findings_total"]),
         (&"ok".into(), &6.into(), &0.into())
     );
-    let list = harness::http::get(&format!("{billing}/v1/ledger/acknowledgements")).json();
+    let list = testkit::http::get(&format!("{billing}/v1/ledger/acknowledgements")).json();
     let items = list["items"].as_array().unwrap();
     let ranges: Vec<_> =
         items.iter().map(|item| (item["seq_first"].as_i64(), item["seq_last"].as_i64())).collect();
@@ -444,7 +444,7 @@ fn an_open_attempt_whose_key_another_account_holds_is_found() {
 fn texts_of_a_ledger_cannot_steer_the_terminal() {
     let services = Services::start(tinjis());
     let body = br#"{"id":"\u001b[2J\u001b[H\u009b2J\u202eright: 5 invoices\r\nright: all","customer_id":1,"currency":"EUR","value":1}"#;
-    let charged = harness::http::call(
+    let charged = testkit::http::call(
         "POST",
         &format!("{}/", services.payments_url()),
         &[("Idempotency-Key", "k1")],
@@ -467,7 +467,7 @@ fn texts_of_a_ledger_cannot_steer_the_terminal() {
 #[test]
 fn a_result_that_cannot_be_written_is_no_success() {
     if !Path::new("/dev/full").exists() {
-        harness::absent::leave_out("a result that cannot be written", "this system has no /dev/full");
+        testkit::requirements::leave_out("a result that cannot be written", "this system has no /dev/full");
         return;
     }
     let services = Services::of(tinjis()).payments_flags(["--success-rate=1"]).start();
@@ -506,7 +506,7 @@ fn a_run_under_way_is_no_fault() {
     services.import("R", 3000);
     let run = services.start_run();
     let mut looks = 0;
-    while harness::http::get(&run).json()["state"] == "running" {
+    while testkit::http::get(&run).json()["state"] == "running" {
         let (output, json) = verify(&services);
         assert!(output.status.success(), "{json}");
         looks += 1;
@@ -556,7 +556,7 @@ fn the_ledger_is_read_with_the_token_that_payments_ask_for() {
 
 #[test]
 fn on_a_terminal_it_shows_how_far_it_is_and_takes_that_away_before_the_result() {
-    if !harness::absent::has("script", "progress of verify on a terminal") {
+    if !testkit::requirements::has("script", "progress of verify on a terminal") {
         return;
     }
     let services = Services::of(tinjis()).payments_flags(["--success-rate=1"]).start();

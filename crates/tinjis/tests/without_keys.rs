@@ -8,9 +8,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use harness::process::{Process, Spec, run_by};
-use harness::wait::{pause, wait_until};
-use harness::{Proof, Services, http};
+use testkit::process::{Process, Spec, run_by};
+use testkit::wait::{pause, wait_until};
+use testkit::{Proof, Services, http};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 /// However long a machine takes, a step is done within this.

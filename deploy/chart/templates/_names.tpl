@@ -17,7 +17,7 @@ app.kubernetes.io/name: {{ .Release.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* Of the nightly job: nobody's pods but its own, and in no Service. */}}
+{{/* Labels of the nightly job: they select its own pods only, and no Service selects them. */}}
 {{- define "service.verifyLabels" -}}
 app.kubernetes.io/name: {{ .Release.Name }}-verify
 app.kubernetes.io/instance: {{ .Release.Name }}-verify

@@ -42,7 +42,7 @@
 {{- fail (printf "%s: an Ingress, a route or a test needs a Service; services is empty." .Release.Name) }}
 {{- end }}
 {{- if and $v.ingress.enabled (not $v.ingress.hosts) }}
-{{- fail (printf "%s: an Ingress without ingress.hosts would take nobody's calls, or everybody's." .Release.Name) }}
+{{- fail (printf "%s: an Ingress without ingress.hosts would route no calls, or every host's." .Release.Name) }}
 {{- end }}
 {{- if and (has $v.component (list "pinger" "ponger")) (not $v.configFile) }}
 {{- fail (printf "%s: %s is configured by a file; say configFile." .Release.Name $v.component) }}
@@ -99,7 +99,7 @@
 {{- fail (printf "%s: SQLite in production ends with its node; use store.kind postgres." .Release.Name) }}
 {{- end }}
 {{- if and (eq $v.component "payments") (not (and $v.tls.enabled $v.tls.allowedClients)) }}
-{{- fail (printf "%s: payments in production name the clients that they let in: tls.enabled and tls.allowedClients." .Release.Name) }}
+{{- fail (printf "%s: payments in production needs a SAN allow-list: set tls.enabled and tls.allowedClients." .Release.Name) }}
 {{- end }}
 {{- if and (eq $v.component "payments") $v.networkPolicy.public }}
 {{- fail (printf "%s: networkPolicy.public in production lets every pod reach payments." .Release.Name) }}

@@ -1,13 +1,13 @@
-//! How long until an open attempt is sent again: full jitter over a doubling ceiling. Pure but for the dice.
+//! The pause before a resend: full jitter over a doubling ceiling. Pure except for the random source.
 
 use std::time::Duration;
 
 use chassis::clock::Random;
-use chassis::trial::paced;
+use chassis::test_overrides::scaled;
 
 /// Ceiling of the first pause.
 const FIRST: Duration = Duration::from_millis(200);
-/// Ceiling of every later one: short enough that doubt ends soon after its cause.
+/// Ceiling of every later one: short enough that attempts in doubt settle soon after the fault ends.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// The ceiling after so many sends.
@@ -18,7 +18,7 @@ fn ceiling(sends: u32) -> Duration {
 /// The pause after so many sends.
 #[must_use]
 pub fn pause(random: &Random, sends: u32) -> Duration {
-    random.jitter(paced(ceiling(sends)))
+    random.jitter(scaled(ceiling(sends)))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The breaker: whether it makes sense to call the provider at all, learnt from what the last calls met.
+//! The circuit breaker: decides by the results of the last calls whether the provider is called at all.
 //! Knows no provider, no attempt and no clock: signals and the moment come in.
 //!
 //! An engine begins *unproven*: one call at a time until one is answered, so that a wrong setting meets one invoice
 //! and not a whole window of them. Once a provider has charged without showing our key, the breaker is *latched*:
-//! nothing more is sent until a person has changed the setting and started the service again.
+//! nothing more is sent until an operator has changed the setting and restarted the service.
 //!
 //! Without keys a call that ends in doubt costs an invoice an operator's time, a probe too: there the breaker opens at
 //! the first such call that went alone, and a [`Window`] limits how many are under way and how many may end so.
@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chassis::clock::Random;
-use chassis::trial::paced;
+use chassis::test_overrides::scaled;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ use super::window::{Reading, Window};
 
 /// Calls in a row without an answer, or answered as unavailable, that open it.
 pub const FAILURES_MAX: u32 = 10;
-/// Validation answers in a row that open it: so many bad invoices in a row are one bad client.
+/// Consecutive validation errors that open the breaker: so many invalid invoices in a row mean an invalid client.
 pub const INVALID_MAX: u32 = 20;
 /// Failed calls in a row after which an unproven provider is tried in parallel, so that a slow one is not waited
 /// for ten times over.
@@ -32,12 +32,12 @@ const COOL_DOWN_FIRST: Duration = Duration::from_millis(500);
 /// Ceiling of every later pause.
 const COOL_DOWN_MAX: Duration = Duration::from_secs(30);
 
-/// What a call met.
+/// Result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// An answer about the invoice.
     Good,
-    /// No answer, or one that says "unavailable".
+    /// No response, or one that means "unavailable".
     Failure,
     /// The same without keys, when it may have been executed.
     Doubt,
@@ -83,16 +83,16 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// What a claimer is to expect.
+/// Whether and when calls are admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outlook {
+pub enum Admission {
     /// Calls may be made.
     Clear,
     /// One call may be made from this moment on.
     ProbeAt(Instant),
     /// The deciding call is under way.
     Probing,
-    /// Nothing until a person acts.
+    /// No call until an operator acts.
     Latched,
 }
 
@@ -177,17 +177,17 @@ impl Breaker {
         self.changed.notify_waiters();
     }
 
-    /// What to expect.
+    /// Whether and when calls are admitted.
     #[must_use]
-    pub fn outlook(&self, now: Instant) -> Outlook {
+    pub fn admission(&self, now: Instant) -> Admission {
         let inner = self.lock();
         match inner.state {
-            _ if inner.is_exhausted() => Outlook::Latched,
-            State::Closed { .. } => Outlook::Clear,
-            State::Unproven { probing: true, .. } | State::Open { probing: true, .. } => Outlook::Probing,
-            State::Unproven { .. } => Outlook::ProbeAt(now),
-            State::Open { probe_at, .. } => Outlook::ProbeAt(probe_at),
-            State::Latched => Outlook::Latched,
+            _ if inner.is_exhausted() => Admission::Latched,
+            State::Closed { .. } => Admission::Clear,
+            State::Unproven { probing: true, .. } | State::Open { probing: true, .. } => Admission::Probing,
+            State::Unproven { .. } => Admission::ProbeAt(now),
+            State::Open { probe_at, .. } => Admission::ProbeAt(probe_at),
+            State::Latched => Admission::Latched,
         }
     }
 
@@ -199,7 +199,7 @@ impl Breaker {
 
     /// Whether a run should stop trying.
     #[must_use]
-    pub fn gives_up(&self) -> bool {
+    pub fn has_given_up(&self) -> bool {
         let inner = self.lock();
         match inner.state {
             _ if inner.is_exhausted() => true,
@@ -209,7 +209,7 @@ impl Breaker {
         }
     }
 
-    /// A person asks: an open breaker may probe at once, and has all its probes again. A latched one stays so.
+    /// A caller starts a run: an open breaker may probe at once and has all its probes again. A latched one stays latched.
     pub fn rearm(&self, now: Instant) {
         if let State::Open { probe_at, failed_probes, .. } = &mut self.lock().state {
             *probe_at = now;
@@ -258,7 +258,7 @@ impl Breaker {
             (State::Open { .. } | State::Unproven { .. }, Signal::Good) => {
                 State::Closed { failures: 0, invalid: 0 }
             }
-            // It may be one bad invoice or a wrong setting: the next one tells.
+            // It may be one bad invoice or a wrong setting: the next invoice shows which.
             (State::Unproven { invalid, .. }, Signal::Invalid) => match invalid + 1 {
                 INVALID_MAX.. => self.open(now, 0),
                 invalid => State::Unproven { failures: 0, invalid, probing: false },
@@ -296,7 +296,7 @@ impl Breaker {
     fn open(&self, now: Instant, failed_probes: u32) -> State {
         let ceiling = COOL_DOWN_FIRST.saturating_mul(1 << failed_probes.min(16)).min(COOL_DOWN_MAX);
         let pause = ceiling / 2 + self.random.jitter(ceiling / 2);
-        State::Open { probe_at: now + paced(pause), failed_probes, probing: false }
+        State::Open { probe_at: now + scaled(pause), failed_probes, probing: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     async fn until_a_probe_is_due(breaker: &Breaker) {
-        let Outlook::ProbeAt(at) = breaker.outlook(Instant::now()) else { panic!("no probe to come") };
+        let Admission::ProbeAt(at) = breaker.admission(Instant::now()) else { panic!("no probe to come") };
         tokio::time::sleep_until(at).await;
     }
 
@@ -344,7 +344,7 @@ mod tests {
         let breaker = Breaker::unproven(Random::seeded(1), None);
         let first = breaker.admit(Instant::now()).unwrap();
         assert!(!is_allowed(&breaker));
-        assert_eq!(breaker.outlook(Instant::now()), Outlook::Probing);
+        assert_eq!(breaker.admission(Instant::now()), Admission::Probing);
         assert!(!first.report(Signal::Good, Instant::now()));
         let _one = breaker.admit(Instant::now()).unwrap();
         assert!(is_allowed(&breaker));
@@ -395,24 +395,24 @@ mod tests {
         let probe = breaker.admit(Instant::now()).unwrap();
         assert!(!is_allowed(&breaker));
         probe.report(Signal::Good, Instant::now());
-        assert_eq!(breaker.outlook(Instant::now()), Outlook::Clear);
+        assert_eq!(breaker.admission(Instant::now()), Admission::Clear);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_three_failed_probes_a_run_gives_up_within_four_seconds_and_a_person_may_ask_again() {
+    async fn after_three_failed_probes_a_run_gives_up_within_four_seconds_and_an_operator_may_ask_again() {
         let breaker = closed();
         let begun = Instant::now();
         send(&breaker, Signal::Wrong);
         for _ in 0..PROBES_MAX {
-            assert!(!breaker.gives_up());
+            assert!(!breaker.has_given_up());
             until_a_probe_is_due(&breaker).await;
             send(&breaker, Signal::Failure);
         }
-        assert!(breaker.gives_up());
+        assert!(breaker.has_given_up());
         let took = begun.elapsed();
         assert!(Duration::from_millis(1750) <= took && took <= Duration::from_millis(3500), "{took:?}");
         breaker.rearm(Instant::now());
-        assert!(!breaker.gives_up());
+        assert!(!breaker.has_given_up());
         assert!(is_allowed(&breaker));
     }
 
@@ -443,8 +443,8 @@ mod tests {
         tokio::time::advance(Duration::from_secs(3600)).await;
         breaker.rearm(Instant::now());
         assert!(!is_allowed(&breaker));
-        assert_eq!(breaker.outlook(Instant::now()), Outlook::Latched);
-        assert!(breaker.gives_up());
+        assert_eq!(breaker.admission(Instant::now()), Admission::Latched);
+        assert!(breaker.has_given_up());
     }
 
     fn without_keys(in_flight_max: usize) -> Breaker {
@@ -456,8 +456,8 @@ mod tests {
     async fn run(breaker: &Breaker, signal: Signal) -> u32 {
         let mut calls = 0;
         breaker.rearm(Instant::now());
-        while !breaker.gives_up() {
-            if let Outlook::ProbeAt(at) = breaker.outlook(Instant::now()) {
+        while !breaker.has_given_up() {
+            if let Admission::ProbeAt(at) = breaker.admission(Instant::now()) {
                 tokio::time::sleep_until(at).await;
             }
             send(breaker, signal);
@@ -476,7 +476,7 @@ mod tests {
             assert_eq!(run(&breaker, Signal::Doubt).await, 0);
         }
         assert!(breaker.awaits_operator() && breaker.is_open());
-        assert_eq!(breaker.outlook(Instant::now()), Outlook::Latched);
+        assert_eq!(breaker.admission(Instant::now()), Admission::Latched);
         breaker.resolved();
         assert_eq!(run(&breaker, Signal::Doubt).await, 1, "one was resolved, one more may end so");
     }
@@ -487,7 +487,7 @@ mod tests {
         run(&breaker, Signal::Doubt).await;
         breaker.rearm(Instant::now());
         send(&breaker, Signal::Good);
-        assert_eq!((breaker.outlook(Instant::now()), breaker.window()), (Outlook::Clear, Some(2)));
+        assert_eq!((breaker.admission(Instant::now()), breaker.window()), (Admission::Clear, Some(2)));
     }
 
     #[tokio::test(start_paused = true)]

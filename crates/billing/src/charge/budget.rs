@@ -1,5 +1,5 @@
 //! The retry budget: a token bucket that first sends fill and resends empty, so that resends stay a fraction of
-//! the work however much is in doubt. Knows no attempt and no clock: the moment comes in.
+//! the work however many attempts are in doubt. Knows no attempt and no clock: the time is a parameter.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 /// Thousandths of a token: one resend.
 const RESEND: u64 = 1000;
-/// What one first send pays in: half a resend, so that one call in three may be a resend.
+/// Credit of one first send: half a resend, so that one call in three may be a resend.
 const FIRST_SEND: u64 = 500;
-/// What a second without first sends pays in: 50 resends.
+/// Credit per second without first sends: 50 resends.
 const REFILL_PER_SECOND: u64 = 50 * RESEND;
 /// The most that is saved up; also what an engine begins with, so that a crash's open attempts are resent at once.
 const CAPACITY: u64 = 1000 * RESEND;
@@ -40,7 +40,7 @@ impl Budget {
         level.saved = level.saved.saturating_add(paid).min(CAPACITY);
     }
 
-    /// How many resends may be made now, at most `wanted`; they are paid for.
+    /// Takes the credit for up to `wanted` resends; returns the granted number.
     pub fn take(&self, wanted: usize, now: Instant) -> usize {
         let mut level = self.lock();
         let passed_ms =
@@ -55,7 +55,7 @@ impl Budget {
         affordable
     }
 
-    /// Gives back what was taken and not used.
+    /// Returns unused permits.
     pub fn give_back(&self, count: usize) {
         let unused = RESEND.saturating_mul(u64::try_from(count).unwrap_or(0));
         let mut level = self.lock();

@@ -1,4 +1,4 @@
-//! One claimed attempt through its call: may it be sent, what was heard, what is to be recorded.
+//! Sends one claimed attempt: whether it may be sent, the call, and the outcome to record.
 //! Records nothing itself and claims nothing.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::backoff;
 use super::breaker::Signal;
-use super::engine::Shared;
+use super::engine::EngineContext;
 use super::ledger::Known;
 use super::problem::Problem;
 use super::run::Progress;
@@ -19,9 +19,9 @@ use crate::protocol::transition::{AnswerClass, Idempotency, Outcome, Sent, Settl
 use crate::provider::answer::{Reason, Verdict};
 use crate::provider::{Answer, Terms};
 
-/// How long an attempt rests that was given back because it could not be sent now.
+/// Pause of an attempt that was released because it could not be sent now.
 const UNSENT_PAUSE: Duration = Duration::from_millis(200);
-/// The pause after a call that was not taken is drawn as after so many sends.
+/// The pause after a call that was not executed is drawn as after so many sends.
 const NOT_TAKEN: u32 = 2;
 
 /// A claimed attempt on its way to a worker.
@@ -30,24 +30,24 @@ pub(super) struct Job {
     pub(super) attempt: Attempt,
     /// The end of our lease, by our own clock; counted from before the claim, so that it is never too late.
     pub(super) lease_ends: Instant,
-    /// Its place among those that are claimed and not yet settled.
+    /// Its permit among the claimed and unsettled attempts.
     pub(super) place: OwnedSemaphorePermit,
 }
 
-/// What is to be recorded of it.
+/// The outcome to record.
 #[derive(Debug)]
-pub(super) struct Learnt {
+pub(super) struct AttemptResult {
     pub(super) settlement: Settlement,
     pub(super) place: OwnedSemaphorePermit,
 }
 
-impl Shared {
-    /// Sends a claimed attempt, if it may be sent, and says what is to be recorded.
-    pub(super) async fn deliver(&self, job: Job, progress: &Progress) -> Learnt {
+impl EngineContext {
+    /// Sends a claimed attempt, if it may be sent, and returns the outcome to record.
+    pub(super) async fn deliver(&self, job: Job, progress: &Progress) -> AttemptResult {
         let Job { attempt, lease_ends, place } = job;
         let (outcome, again_in) = self.outcome(&attempt, lease_ends, progress).await;
-        tell_parked(&attempt, outcome);
-        Learnt { settlement: Settlement { key: attempt.key, outcome, again_in }, place }
+        log_parked(&attempt, outcome);
+        AttemptResult { settlement: Settlement { key: attempt.key, outcome, again_in }, place }
     }
 
     async fn outcome(
@@ -93,7 +93,7 @@ impl Shared {
             progress.met(Problem { reason: verdict.reason, status: answer.status, count: 1 });
         }
         let opened = permit.report(signal(idempotency, verdict), Instant::now());
-        self.tell(attempt, &answer, verdict, opened);
+        self.log_outcome(attempt, &answer, verdict, opened);
         let outcome = on_answer(idempotency, sent, verdict.class);
         let again_in = match outcome {
             Outcome::InDoubt(None) => backoff::pause(&self.random, attempt.sends),
@@ -117,7 +117,8 @@ impl Shared {
         if !is_definite(verdict.class) {
             return verdict;
         }
-        let remembering = self.insist("remember the ledger", || self.store.remember_ledger(ledger));
+        let remembering =
+            self.retry_until_stopped("remember the ledger", || self.store.remember_ledger(ledger));
         let Some(remembered) = remembering.await else {
             return Verdict { class: AnswerClass::InDoubt, reason: Reason::OtherLedger };
         };
@@ -125,31 +126,31 @@ impl Shared {
         if remembered == ledger {
             return verdict;
         }
-        Verdict { class: AnswerClass::EndpointWrong { took_nothing: false }, reason: Reason::OtherLedger }
+        Verdict { class: AnswerClass::EndpointWrong { not_executed: false }, reason: Reason::OtherLedger }
     }
 
-    fn tell(&self, attempt: &Attempt, answer: &Answer, verdict: Verdict, opened: bool) {
+    fn log_outcome(&self, attempt: &Attempt, answer: &Answer, verdict: Verdict, opened: bool) {
         tracing::debug!(
             invoice.id = attempt.invoice_id.0,
             attempt.key = attempt.key.as_str(),
             attempt.sends = attempt.sends,
             run.id = attempt.run_id.0,
-            answer = verdict.reason.word(),
+            answer = verdict.reason.as_str(),
             status = answer.status,
             failure = answer.failure,
-            "Called the provider"
+            "called the provider"
         );
-        self.figures.breaker_open.set(i64::from(self.breaker.is_open()));
+        self.metrics.breaker_open.set(i64::from(self.breaker.is_open()));
         if verdict.reason == Reason::NoEcho {
             tracing::error!(
                 invoice.id = attempt.invoice_id.0,
                 attempt.key = attempt.key.as_str(),
-                "The provider does not echo Idempotency-Key, so it cannot be asked twice. Nothing more is sent. \
+                "the provider does not echo Idempotency-Key, so nothing more is sent: \
                  Set PAYMENT_PROVIDER_IDEMPOTENCY=none, or let the header pass, and start again"
             );
         } else if opened && self.breaker.awaits_operator() {
             tracing::error!(
-                answer = verdict.reason.word(),
+                answer = verdict.reason.as_str(),
                 status = answer.status,
                 failure = answer.failure,
                 calls = DOUBTS_MAX,
@@ -158,24 +159,24 @@ impl Shared {
             );
         } else if opened {
             tracing::error!(
-                answer = verdict.reason.word(),
+                answer = verdict.reason.as_str(),
                 status = answer.status,
                 failure = answer.failure,
                 hint = verdict.reason.hint(),
-                "The breaker is open: the provider is only probed until it answers as it should"
+                "circuit breaker opened"
             );
         }
     }
 }
 
-/// From here on only a person ends it: `tinjis resolve`.
-pub(super) fn tell_parked(attempt: &Attempt, outcome: Outcome) {
+/// From here on only an operator can resolve it: `tinjis resolve`.
+pub(super) fn log_parked(attempt: &Attempt, outcome: Outcome) {
     let Some(reason) = outcome.attention() else { return };
     tracing::warn!(
         invoice.id = attempt.invoice_id.0,
         attempt.key = attempt.key.as_str(),
-        reason = reason.word(),
-        "The invoice waits for a person"
+        reason = reason.as_str(),
+        "invoice needs manual resolution"
     );
 }
 
@@ -184,10 +185,10 @@ fn is_definite(class: AnswerClass) -> bool {
     matches!(class, Charged | Refused | Voided | Invalid | KeyReused)
 }
 
-/// What an answer tells the breaker.
+/// Maps a verdict to the breaker's signal.
 fn signal(idempotency: Idempotency, verdict: Verdict) -> Signal {
     match verdict.class {
-        AnswerClass::EndpointWrong { took_nothing: false } | AnswerClass::InDoubt
+        AnswerClass::EndpointWrong { not_executed: false } | AnswerClass::InDoubt
             if idempotency == Idempotency::None =>
         {
             Signal::Doubt

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use chassis::crash_point;
 use chassis::telemetry::TraceContext;
-use chassis::trial::paced;
+use chassis::test_overrides::scaled;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::breaker::Outlook;
-use super::deliver::{Job, Learnt};
-use super::engine::Shared;
+use super::breaker::Admission;
+use super::deliver::{AttemptResult, Job};
+use super::engine::EngineContext;
 use super::record::{RECORD_MAX, Recorder};
 use super::run::Progress;
 use crate::invoice::{Attempt, InvoiceId, RunCounters, RunId};
@@ -30,14 +30,14 @@ use crate::protocol::transition::Idempotency;
 const CLAIM_MAX: usize = 256;
 /// Such claims that may be unsettled, besides what is under way: one is sent, one waits, one is recorded.
 const CLAIMS_AHEAD: usize = 3;
-/// How often a run that has fresh invoices left looks for open attempts that are due.
+/// Interval at which a run with fresh invoices left claims due open attempts.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How long a run goes on for what is in doubt after its last step forward.
+/// How long a run waits for attempts in doubt after its last progress.
 const TAIL: Duration = Duration::from_secs(10);
-/// The shortest rest of a run that waits for what is in doubt.
+/// The shortest pause of a run that waits for attempts in doubt.
 const REST: Duration = Duration::from_millis(10);
 
-/// How driving ended.
+/// Result of driving a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// Nothing is left that this run should do now.
@@ -47,18 +47,22 @@ pub(super) enum Ended {
 }
 
 /// Sends everything that is due for a run, or without one what is left open; returns when all is settled.
-pub(super) async fn drive(shared: &Arc<Shared>, run: Option<RunId>, progress: &Arc<Progress>) -> Ended {
+pub(super) async fn drive(
+    shared: &Arc<EngineContext>,
+    run: Option<RunId>,
+    progress: &Arc<Progress>,
+) -> Ended {
     let (jobs, claimed) = mpsc::channel(CLAIM_MAX);
-    let (learnt, outcomes) = mpsc::channel(RECORD_MAX);
+    let (results, outcomes) = mpsc::channel(RECORD_MAX);
     let claimed = Arc::new(Mutex::new(claimed));
     let mut tasks = JoinSet::new();
     for _ in 0..shared.settings.in_flight_max.get() {
         let (shared, progress) = (Arc::clone(shared), Arc::clone(progress));
-        let worker = work(shared, progress, Arc::clone(&claimed), learnt.clone());
+        let worker = work(shared, progress, Arc::clone(&claimed), results.clone());
         // Without the span of this task: it would be entered and left at each poll of each worker.
         tasks.spawn(TraceContext::inherit(worker));
     }
-    drop(learnt);
+    drop(results);
     let out = Arc::new(AtomicUsize::new(0));
     let recorder =
         Recorder { shared: Arc::clone(shared), run, progress: Arc::clone(progress), out: Arc::clone(&out) };
@@ -70,29 +74,29 @@ pub(super) async fn drive(shared: &Arc<Shared>, run: Option<RunId>, progress: &A
     // The claimer has dropped its sender: workers end when the queue is empty, the recorder when they have ended.
     while let Some(ended) = tasks.join_next().await {
         if let Err(panic) = ended {
-            tracing::error!(error = &panic as &dyn std::error::Error, "A task of a run has ended badly");
+            tracing::error!(error = &panic as &dyn std::error::Error, "a task of the run panicked");
         }
     }
     ended
 }
 
 async fn work(
-    shared: Arc<Shared>,
+    shared: Arc<EngineContext>,
     progress: Arc<Progress>,
     claimed: Arc<Mutex<Receiver<Job>>>,
-    learnt: Sender<Learnt>,
+    results: Sender<AttemptResult>,
 ) {
     loop {
         let job = claimed.lock().await.recv().await;
         let Some(job) = job else { return };
         let outcome = shared.deliver(job, &progress).await;
-        if learnt.send(outcome).await.is_err() {
+        if results.send(outcome).await.is_err() {
             return;
         }
     }
 }
 
-/// What to do next.
+/// The next step.
 enum Next {
     Claim { at_most: usize, places: OwnedSemaphorePermit },
     LookAgain,
@@ -100,7 +104,7 @@ enum Next {
 }
 
 struct Claimer<'a> {
-    shared: &'a Shared,
+    shared: &'a EngineContext,
     run: Option<RunId>,
     progress: &'a Progress,
     jobs: Sender<Job>,
@@ -120,7 +124,7 @@ struct Claimer<'a> {
 
 impl<'a> Claimer<'a> {
     fn new(
-        shared: &'a Shared,
+        shared: &'a EngineContext,
         run: Option<RunId>,
         progress: &'a Progress,
         jobs: Sender<Job>,
@@ -159,7 +163,7 @@ impl<'a> Claimer<'a> {
                     let attempts = self.claim(at_most).await;
                     if attempts.is_empty() {
                         drop(places);
-                        if let Some(ended) = self.rest().await {
+                        if let Some(ended) = self.wait_for_work().await {
                             return ended;
                         }
                         continue;
@@ -182,14 +186,14 @@ impl<'a> Claimer<'a> {
         let breaker = &self.shared.breaker;
         let changed = breaker.changed();
         let now = Instant::now();
-        let outlook = breaker.outlook(now);
-        if self.run.is_some() && breaker.gives_up() || outlook == Outlook::Latched {
+        let admission = breaker.admission(now);
+        if self.run.is_some() && breaker.has_given_up() || admission == Admission::Latched {
             self.progress.give_up();
             return Next::End(Ended::Done);
         }
         let claim = async {
-            match outlook {
-                Outlook::Clear => match breaker.window() {
+            match admission {
+                Admission::Clear => match breaker.window() {
                     None => self.claim_ahead().await,
                     Some(size) => tokio::select! {
                         biased;
@@ -198,14 +202,14 @@ impl<'a> Claimer<'a> {
                     },
                 },
                 // Outside a run nothing waits for a provider that is not known to answer.
-                Outlook::Probing if self.run.is_none() => Next::End(Ended::Done),
-                Outlook::ProbeAt(at) if self.run.is_none() && at > now => Next::End(Ended::Done),
-                Outlook::Probing => {
+                Admission::Probing if self.run.is_none() => Next::End(Ended::Done),
+                Admission::ProbeAt(at) if self.run.is_none() && at > now => Next::End(Ended::Done),
+                Admission::Probing => {
                     changed.await;
                     Next::LookAgain
                 }
-                Outlook::ProbeAt(at) => self.claim_probe(at).await,
-                Outlook::Latched => Next::End(Ended::Done),
+                Admission::ProbeAt(at) => self.claim_probe(at).await,
+                Admission::Latched => Next::End(Ended::Done),
             }
         };
         tokio::select! {
@@ -240,7 +244,7 @@ impl<'a> Claimer<'a> {
         let mut places = self.take_places(self.places_max).await;
         // What was settled meanwhile may have opened the breaker: then this probe comes too early.
         let now = Instant::now();
-        if !matches!(self.shared.breaker.outlook(now), Outlook::ProbeAt(at) if at <= now) {
+        if !matches!(self.shared.breaker.admission(now), Admission::ProbeAt(at) if at <= now) {
             return Next::LookAgain;
         }
         let place = places.split(1).expect("all places are at least one");
@@ -252,7 +256,7 @@ impl<'a> Claimer<'a> {
         Arc::clone(&self.places).acquire_many_owned(count).await.expect("the semaphore is never closed")
     }
 
-    /// What is in doubt first, then fresh invoices.
+    /// Attempts in doubt first, then fresh invoices.
     async fn claim(&mut self, at_most: usize) -> Vec<Attempt> {
         let now = Instant::now();
         if !self.fresh_left || now >= self.look_at {
@@ -264,9 +268,9 @@ impl<'a> Claimer<'a> {
         }
         self.fresh_left |= self.progress.was_joined();
         let (Some(run), true) = (self.run, self.fresh_left) else { return Vec::new() };
-        let Shared { store, settings, budget, .. } = self.shared;
+        let EngineContext { store, settings, budget, .. } = self.shared;
         let claim = || store.claim_pending(run, self.after, at_most, settings.lease);
-        let fresh = self.shared.insist_until_drain("claim", claim).await.unwrap_or_default();
+        let fresh = self.shared.retry_until_draining("claim", claim).await.unwrap_or_default();
         budget.first_sends(fresh.len());
         self.fresh_left = !fresh.is_empty();
         if let Some(last) = fresh.last() {
@@ -277,18 +281,18 @@ impl<'a> Claimer<'a> {
     }
 
     async fn claim_open(&self, at_most: usize, now: Instant) -> Vec<Attempt> {
-        let Shared { store, settings, budget, .. } = self.shared;
+        let EngineContext { store, settings, budget, .. } = self.shared;
         let affordable = budget.take(at_most, now);
         if affordable == 0 {
             return Vec::new();
         }
         let claim = || store.claim_open(self.run, affordable, settings.lease);
-        let open = self.shared.insist_until_drain("claim again", claim).await.unwrap_or_default();
+        let open = self.shared.retry_until_draining("claim again", claim).await.unwrap_or_default();
         budget.give_back(affordable.saturating_sub(open.len()));
         open
     }
 
-    /// `false` when nobody is left to take them.
+    /// `false` when no worker is left.
     async fn hand_over(
         &self,
         attempts: Vec<Attempt>,
@@ -306,7 +310,7 @@ impl<'a> Claimer<'a> {
     }
 
     /// Once, where others claim too: what one of them held when we passed it is PENDING still if that one died.
-    fn looks_again(&mut self) -> bool {
+    fn should_claim_again(&mut self) -> bool {
         let looks = self.run.is_some() && self.shared.store.is_shared() && !self.looked_again;
         if looks {
             (self.looked_again, self.fresh_left, self.after) = (true, true, InvoiceId(i64::MIN));
@@ -316,7 +320,7 @@ impl<'a> Claimer<'a> {
 
     /// When to look again for what is open: another process may settle it before its lease ends, and what others do is
     /// a step forward of the run too.
-    async fn or_another_settles(&mut self, next_in: Duration) -> Duration {
+    async fn wait_or_settled(&mut self, next_in: Duration) -> Duration {
         let (Some(run), true) = (self.run, self.shared.store.is_shared()) else { return next_in };
         if let Ok(Some(run)) = self.shared.store.run(run).await
             && self.counted != Some(run.counters)
@@ -327,9 +331,9 @@ impl<'a> Claimer<'a> {
         next_in.min(LOOK_AGAIN)
     }
 
-    /// Nothing could be claimed: waits until all is settled, then for what is in doubt; `Some` when there is
+    /// Nothing could be claimed: waits until all is settled, then for attempts in doubt; `Some` when there is
     /// nothing to wait for.
-    async fn rest(&mut self) -> Option<Ended> {
+    async fn wait_for_work(&mut self) -> Option<Ended> {
         if self.fresh_left {
             return None;
         }
@@ -342,15 +346,16 @@ impl<'a> Claimer<'a> {
             return Some(Ended::Interrupted);
         }
         let store = &self.shared.store;
-        let next = self.shared.insist_until_drain("look ahead", || store.next_open_in()).await;
+        let next = self.shared.retry_until_draining("look ahead", || store.next_open_in()).await;
         let next_in = match next {
-            // The store failed until the service drained: nobody knows whether something is left.
+            // The store failed until the service drained: whether something is left is unknown.
             None => return Some(Ended::Interrupted),
-            Some(None) if self.looks_again() => return None,
+            Some(None) if self.should_claim_again() => return None,
             Some(None) => return Some(Ended::Done),
-            Some(Some(next_in)) => self.or_another_settles(next_in).await,
+            Some(Some(next_in)) => self.wait_or_settled(next_in).await,
         };
-        let (next_at, tail_ends) = (Instant::now() + next_in, self.progress.went_forward_at() + paced(TAIL));
+        let (next_at, tail_ends) =
+            (Instant::now() + next_in, self.progress.last_progress_at() + scaled(TAIL));
         if self.run.is_none() && !next_in.is_zero() || next_at >= tail_ends {
             return Some(Ended::Done);
         }

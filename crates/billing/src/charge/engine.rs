@@ -1,4 +1,4 @@
-//! What all tasks of an engine share, and its patience with the store.
+//! The context that all tasks of an engine share, and retries of store operations.
 //! Decides nothing about attempts and runs.
 
 use std::future::Future;
@@ -12,8 +12,8 @@ use tokio::sync::{Notify, Semaphore};
 use super::ChargeSettings;
 use super::breaker::Breaker;
 use super::budget::Budget;
-use super::figures::Figures;
 use super::ledger::Ledger;
+use super::metrics::ChargeMetrics;
 use super::run::Runs;
 use crate::protocol::key::DeploymentId;
 use crate::provider;
@@ -25,14 +25,14 @@ const STORE_PAUSE: Duration = Duration::from_millis(50);
 const STORE_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// One engine.
-pub(super) struct Shared {
+pub(super) struct EngineContext {
     pub(super) store: Arc<dyn Store>,
     pub(super) provider: provider::Client,
     pub(super) settings: ChargeSettings,
     pub(super) clock: Clock,
     pub(super) random: Random,
     pub(super) shutdown: Shutdown,
-    pub(super) figures: Figures,
+    pub(super) metrics: ChargeMetrics,
     pub(super) breaker: Breaker,
     pub(super) budget: Budget,
     /// One permit for each call that may be under way.
@@ -41,21 +41,21 @@ pub(super) struct Shared {
     /// The store's own name: keys are made from it, and the provider may ask whether it knows it.
     pub(super) deployment: DeploymentId,
     pub(super) runs: Runs,
-    /// Wakes the keeper: a run has ended, or one is to be adopted.
+    /// Wakes the supervisor: a run has ended, or one is to be adopted.
     pub(super) wake: Notify,
 }
 
-impl Shared {
+impl EngineContext {
     /// Repeats a step of the store until it succeeds; `None` when the hard stop came first.
-    pub(super) async fn insist<T, F>(&self, what: &str, step: impl Fn() -> F) -> Option<T>
+    pub(super) async fn retry_until_stopped<T, F>(&self, what: &str, step: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = store::Result<T>>,
     {
         self.repeat(what, step, || self.shutdown.hard()).await
     }
 
-    /// As [`Self::insist`], but not repeated once the service drains: for steps that begin something.
-    pub(super) async fn insist_until_drain<T, F>(&self, what: &str, step: impl Fn() -> F) -> Option<T>
+    /// As [`Self::retry_until_stopped`], but not repeated once the service drains: for steps that begin something.
+    pub(super) async fn retry_until_draining<T, F>(&self, what: &str, step: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = store::Result<T>>,
     {
@@ -74,7 +74,7 @@ impl Shared {
                 Ok(done) => return Some(done),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::error!(step = what, error, "The store fails; trying again");
+                    tracing::error!(step = what, error, "store operation failed, retrying");
                 }
             }
             tokio::select! {

@@ -1,5 +1,5 @@
 //! The charge engine: claim and journal, call, settle; never the other way round.
-//! Imports no HTTP and no SQL crate: the provider and the store stand behind their rooms.
+//! Imports no HTTP and no SQL crate: provider and store are behind their own modules.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::provider;
 use crate::store::{LedgerAcceptance, LedgerFact, Repaired, Resolution, Store, StoreError};
 use breaker::Breaker;
 use budget::Budget;
-use engine::Shared;
-use figures::Figures;
+use engine::EngineContext;
 use ledger::Ledger;
+use metrics::ChargeMetrics;
 use run::Runs;
 use window::Window;
 
@@ -30,45 +30,44 @@ pub mod budget;
 mod deliver;
 mod driver;
 mod engine;
-mod figures;
-mod keeper;
 mod ledger;
+mod metrics;
 mod problem;
 mod record;
 mod repair;
 mod resolve;
 mod run;
+mod supervisor;
 pub mod window;
 
-pub use keeper::RUN_LEASE;
 pub use problem::Problem;
 pub use resolve::REQUEST_LIFE_MAX;
+pub use supervisor::RUN_LEASE;
 
-/// How long a claimed attempt is this process's own; several deadlines of a call.
+/// Lease of a claimed attempt; several deadlines of a call.
 pub const LEASE: Duration = Duration::from_secs(60);
 
-/// Between two looks at a run that another process drives.
+/// Poll interval for a run that another process drives.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
 /// A run that a pay call started, or the unfinished one that it joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Started {
-    /// Which run.
     pub run: RunId,
-    /// Whether it was under way already.
+    /// Whether an unfinished run was joined.
     pub joined: bool,
 }
 
-/// How far a run had come when somebody stopped waiting for it.
+/// State of a run when a caller stopped waiting for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waited {
     /// Whether the run has ended.
     pub finished: bool,
-    /// Whether any call of this run got any answer, or nothing had to be called.
+    /// Whether any call of this run got a response, or no call was needed.
     pub reached: bool,
 }
 
-/// What became of a person's word on an attempt.
+/// The result of an operator's decision on an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResolveOutcome {
     /// Recorded, with its audit row.
@@ -79,7 +78,7 @@ pub enum ResolveOutcome {
     Unknown,
 }
 
-/// Why the ledger's word is not taken in.
+/// Why a repair was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
     /// The store fails.
@@ -90,7 +89,7 @@ pub enum RepairError {
     OtherLedger(String),
 }
 
-/// Why a person's word is not taken.
+/// Why an operator's decision was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// The store fails.
@@ -99,10 +98,10 @@ pub enum ResolveError {
     /// "Not charged" needs a typed reason where the key cannot be voided.
     #[error("where the key cannot be voided, \"not charged\" needs a reason")]
     ReasonMissing,
-    /// A request for this attempt may still be alive somewhere; ask again after so long.
+    /// A request for this attempt may still be in flight; retry after this time.
     #[error("a request may still be alive for {} s; ask again then", .0.as_secs())]
     TooEarly(Duration),
-    /// The provider says that this key is charged: the word is wrong.
+    /// The provider reports this key as charged: the decision is wrong.
     #[error("the provider has charged this key")]
     ChargedThere,
     /// Another attempt of the same invoice is charged already: a second charge is paid back, not recorded.
@@ -113,36 +112,32 @@ pub enum ResolveError {
     NotVoided(String),
 }
 
-/// How the engine charges; what is believed of the provider is [`provider::ProviderConfig`]'s.
+/// Settings of the engine; those of the provider are in [`provider::ProviderConfig`].
 #[derive(Clone, Copy, Debug)]
 pub struct ChargeSettings {
     /// Calls under way at once.
     pub in_flight_max: NonZeroUsize,
-    /// How long a claimed attempt is this process's own; must leave room for a call and its queue.
+    /// Lease of a claimed attempt; must be longer than a call and its time in the queue.
     pub lease: Duration,
 }
 
-/// What an engine is made of.
+/// Dependencies of an engine.
 pub struct EngineParts {
-    /// Where everything durable is.
     pub store: Arc<dyn Store>,
-    /// Who is called.
     pub provider: provider::Client,
-    /// How.
     pub settings: ChargeSettings,
     /// Tells how old a request may be.
     pub clock: Clock,
     /// Jitter.
     pub random: Random,
-    /// Where the engine's figures are shown.
+    /// The registry for the engine's metrics.
     pub metrics: Metrics,
-    /// When to stop.
     pub shutdown: Shutdown,
 }
 
 /// The engine's handle; clones share one engine.
 #[derive(Clone)]
-pub struct Engine(Arc<Shared>);
+pub struct Engine(Arc<EngineContext>);
 
 impl Engine {
     /// Recovers what a crash left open, adopts an unfinished run, and keeps settling until the shutdown.
@@ -151,14 +146,14 @@ impl Engine {
         let open = store.recover().await?;
         crash_point!("K10");
         if open > 0 {
-            tracing::info!(attempts = open, "Attempts were left open; each is settled under its own key");
+            tracing::info!(attempts = open, "found open attempts, each is settled under its own key");
         }
         let ledger = Ledger::new(store.ledger_seen().await?);
         let deployment = store.deployment().await?;
         let without_keys = provider.idempotency() == Idempotency::None;
         let window = without_keys.then(|| Window::new(settings.in_flight_max));
-        let shared = Arc::new(Shared {
-            figures: Figures::new(&metrics),
+        let shared = Arc::new(EngineContext {
+            metrics: ChargeMetrics::new(&metrics),
             breaker: Breaker::unproven(random.clone(), window),
             budget: Budget::full(Instant::now()),
             in_flight: Semaphore::new(settings.in_flight_max.get()),
@@ -174,10 +169,10 @@ impl Engine {
             shutdown,
         });
         if without_keys {
-            shared.park_leftovers().await?;
+            shared.park_open_attempts().await?;
         }
-        shared.shutdown.spawn("keeper", Arc::clone(&shared).keep());
-        shared.shutdown.spawn("figures", Arc::clone(&shared).keep_looking());
+        shared.shutdown.spawn("supervisor", Arc::clone(&shared).run_recovery_loop());
+        shared.shutdown.spawn("figures", Arc::clone(&shared).run_refresh_loop());
         Ok(Self(shared))
     }
 
@@ -185,7 +180,7 @@ impl Engine {
     pub async fn pay(&self) -> Result<Started, StoreError> {
         let shared = Arc::clone(&self.0);
         let start = async move { shared.start_or_join().await };
-        // Also the start is a task of its own, so that no run is opened that nobody drives.
+        // The start is a task of its own too, so that no run is opened without a driver.
         self.0.shutdown.spawn("pay", start).await.expect("starting a run does not panic")
     }
 
@@ -218,19 +213,19 @@ impl Engine {
         self.0.runs.find(run)?.problem()
     }
 
-    /// Takes a person's word on an attempt. "Not charged" of an open one is taken only after the provider has voided
+    /// Applies an operator's decision on an attempt. "Not charged" of an open one is accepted only after the provider has voided
     /// the key, or, with a reason, without keys once no request can be alive, or of a second charge of the invoice, which
-    /// can only be paid back. A word on a final one may end the waiting of its invoice.
+    /// can only be refunded. A decision on a final one may end its invoice's need of manual resolution.
     pub async fn resolve(&self, resolution: Resolution) -> Result<ResolveOutcome, ResolveError> {
         self.0.resolve(&resolution).await
     }
 
-    /// Settles with this ledger from now on, on a person's word; answers the former. Its keys may be fewer.
+    /// Accepts this ledger from now on, by an operator's decision; returns the previous one. It may have fewer keys.
     pub async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>, StoreError> {
         self.0.accept_ledger(acceptance).await
     }
 
-    /// Takes in what the provider's ledger says of keys: settles attempts that are open here, and writes those that a
+    /// Repairs from the provider's ledger: settles attempts that are open here, and writes those that a
     /// store restored from a backup has forgotten. Sends nothing. A store that remembers no ledger remembers this one.
     pub async fn repair(&self, ledger_id: &str, facts: &[LedgerFact]) -> Result<Vec<Repaired>, RepairError> {
         self.0.repair(ledger_id, facts).await

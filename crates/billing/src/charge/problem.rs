@@ -31,7 +31,7 @@ impl Problem {
     #[must_use]
     pub fn stored(self) -> RunProblem {
         RunProblem {
-            reason: self.reason.word().to_owned(),
+            reason: self.reason.as_str().to_owned(),
             status: self.status.map(i64::from),
             count: i64::try_from(self.count).unwrap_or(i64::MAX),
         }

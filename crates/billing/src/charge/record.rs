@@ -1,4 +1,4 @@
-//! Records what was learnt: many settlements in one durable step, none ever lost while the process lives.
+//! Records outcomes: many settlements in one durable step, none lost while the process lives.
 //! Makes no call and claims nothing.
 
 use std::borrow::Cow;
@@ -10,8 +10,8 @@ use chassis::crash_point;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 
-use super::deliver::Learnt;
-use super::engine::Shared;
+use super::deliver::AttemptResult;
+use super::engine::EngineContext;
 use super::run::Progress;
 use crate::invoice::RunId;
 use crate::protocol::transition::{Idempotency, Outcome, Settlement};
@@ -24,9 +24,9 @@ const RECORD_AT_LEAST: usize = 256;
 /// And at most this long; meanwhile a crash makes them be asked for again, by their keys.
 const LINGER: Duration = Duration::from_millis(20);
 
-/// What a recorder works for.
+/// Collects results and records them in batches.
 pub(super) struct Recorder {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<EngineContext>,
     pub(super) run: Option<RunId>,
     pub(super) progress: Arc<Progress>,
     /// Attempts that are claimed and have not come back.
@@ -35,11 +35,11 @@ pub(super) struct Recorder {
 
 impl Recorder {
     /// Settles until every worker is gone.
-    pub(super) async fn record(self, mut learnt: Receiver<Learnt>) {
+    pub(super) async fn record(self, mut results: Receiver<AttemptResult>) {
         let mut batch = Vec::with_capacity(RECORD_MAX);
-        while self.gather(&mut learnt, &mut batch).await {
+        while self.gather(&mut results, &mut batch).await {
             let (settlements, places): (Vec<_>, Vec<_>) =
-                batch.drain(..).map(|learnt| (learnt.settlement, learnt.place)).unzip();
+                batch.drain(..).map(|results| (results.settlement, results.place)).unzip();
             if !self.shared.settle(self.run, &settlements, &self.progress).await {
                 return;
             }
@@ -47,14 +47,14 @@ impl Recorder {
         }
     }
 
-    /// Fills the batch; `false` when nothing more comes.
-    async fn gather(&self, learnt: &mut Receiver<Learnt>, batch: &mut Vec<Learnt>) -> bool {
-        let come = learnt.recv_many(batch, RECORD_MAX).await;
+    /// Fills the batch; `false` when the channel is closed.
+    async fn gather(&self, results: &mut Receiver<AttemptResult>, batch: &mut Vec<AttemptResult>) -> bool {
+        let come = results.recv_many(batch, RECORD_MAX).await;
         let mut still_out = self.back(come);
         let enough = Instant::now() + LINGER;
         let lingers = self.shared.provider.idempotency() == Idempotency::Keys;
         while lingers && still_out > 0 && batch.len() < RECORD_AT_LEAST {
-            let more = learnt.recv_many(batch, RECORD_MAX - batch.len());
+            let more = results.recv_many(batch, RECORD_MAX - batch.len());
             match tokio::time::timeout_at(enough, more).await {
                 Ok(0) | Err(_) => break,
                 Ok(come) => still_out = self.back(come),
@@ -63,13 +63,13 @@ impl Recorder {
         !batch.is_empty()
     }
 
-    /// Notes that so many have come back; answers how many are still out.
+    /// Counts returned attempts; returns the number still in flight.
     fn back(&self, come: usize) -> usize {
         self.out.fetch_sub(come, Ordering::AcqRel).saturating_sub(come)
     }
 }
 
-impl Shared {
+impl EngineContext {
     /// `false` when the hard stop came first; a restart then learns the outcome again, by its key.
     pub(super) async fn settle(
         &self,
@@ -78,8 +78,8 @@ impl Shared {
         progress: &Progress,
     ) -> bool {
         let tried = AtomicBool::new(false);
-        let settled = self.insist("settle", || async {
-            // A try that failed may have taken hold. To take a send back twice would hide another one, which may have
+        let settled = self.retry_until_stopped("settle", || async {
+            // A failed try may have committed. Taking back a send twice would hide another one, which may have
             // been executed; everything else may be recorded again.
             let now = if tried.swap(true, Ordering::Relaxed) {
                 let again = settlements.iter().filter(|one| one.outcome != Outcome::NotSent);
@@ -119,7 +119,7 @@ impl Shared {
                 Err(StoreError::Corrupt(what)) => {
                     let outcome = settlement.outcome;
                     let key = settlement.key.as_str();
-                    tracing::error!(attempt.key = key, ?outcome, what, "An outcome cannot be recorded");
+                    tracing::error!(attempt.key = key, ?outcome, what, "recording an outcome failed");
                     all.push(Settled::Unknown);
                 }
                 Err(unavailable) => return Err(unavailable),
@@ -132,7 +132,7 @@ impl Shared {
         let key = settlement.key.as_str();
         match settled {
             Settled::Applied => {
-                self.figures.attempt(settlement.outcome);
+                self.metrics.attempt(settlement.outcome);
                 let definite = !matches!(settlement.outcome, Outcome::InDoubt(_) | Outcome::NotSent);
                 if definite {
                     progress.forward();
@@ -140,17 +140,17 @@ impl Shared {
             }
             Settled::Same => {}
             Settled::Conflict(conflict) => {
-                self.figures.conflicts.inc();
+                self.metrics.conflicts.inc();
                 tracing::error!(
                     attempt.key = key,
                     run.id = run.map(|run| run.0),
                     outcome = ?settlement.outcome,
                     conflict = ?conflict,
-                    "An answer contradicts what was recorded: a person must look"
+                    "a response contradicts the recorded outcome, manual resolution is required"
                 );
             }
             Settled::Unknown => {
-                tracing::error!(attempt.key = key, "No attempt has the key of an answer");
+                tracing::error!(attempt.key = key, "no attempt has the key of a response");
             }
         }
     }

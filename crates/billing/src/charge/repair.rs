@@ -1,11 +1,11 @@
-//! The provider's ledger told to the store, after a restore or when a run left something in doubt.
+//! Repairs the store from the provider's ledger, after a restore or when a run left attempts in doubt.
 //! Knows no route and no key's making; the store decides what a row of the ledger changes.
 
 use super::RepairError;
-use super::engine::Shared;
+use super::engine::EngineContext;
 use crate::store::{LedgerAcceptance, LedgerFact, Repaired, StoreError};
 
-impl Shared {
+impl EngineContext {
     pub(super) async fn accept_ledger(
         &self,
         acceptance: &LedgerAcceptance,
@@ -17,7 +17,7 @@ impl Shared {
             ledger.former = former.as_deref(),
             ledger.id = acceptance.ledger_id,
             actor = acceptance.actor,
-            "A person accepted another ledger"
+            "an operator accepted another ledger"
         );
         Ok(former)
     }
@@ -36,14 +36,14 @@ impl Shared {
         for (fact, _) in facts.iter().zip(&repaired).filter(|(_, became)| **became == Repaired::Conflict) {
             tracing::warn!(
                 attempt.key = fact.key.as_str(),
-                "The ledger contradicts what stands here: the invoice waits for a person"
+                "the ledger contradicts the journal, the invoice needs manual resolution"
             );
         }
         Ok(repaired)
     }
 
-    /// What the store remembers: another process may have been the first that was answered, or was told of another
-    /// ledger by a person.
+    /// Reads the accepted ledger from the store: another process may have got the first response, or an operator may have
+    /// accepted another ledger there.
     pub(super) async fn read_ledger(&self) {
         if let Ok(stored) = self.store.ledger_seen().await {
             self.ledger.take_in(stored);

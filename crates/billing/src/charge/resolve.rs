@@ -1,28 +1,28 @@
-//! A person's word on an attempt in doubt: what must be true before it is believed.
+//! Preconditions of an operator's decision on an attempt in doubt.
 //! Knows no route and no operator; the store keeps the audit row.
 
 use std::time::Duration;
 
 use chassis::crash_point;
 
-use super::engine::Shared;
+use super::engine::EngineContext;
 use super::{ResolveError, ResolveOutcome};
 use crate::invoice::{Attempt, AttemptState, InvoiceState};
 use crate::protocol::transition::Idempotency;
-use crate::provider::Void;
+use crate::provider::VoidOutcome;
 use crate::store::plan::LEASE_NEVER;
 use crate::store::{BATCH_MAX, Resolution, Resolved, StoreError};
 
 /// How long after the last moment at which it can have been sent a request may still be executed somewhere: as long
-/// as TCP keeps resending bytes that nobody acknowledges, which on Linux is about 15 minutes.
+/// as TCP keeps resending unacknowledged bytes, which on Linux is about 15 minutes.
 pub const REQUEST_LIFE_MAX: Duration = Duration::from_secs(16 * 60);
 
-impl Shared {
+impl EngineContext {
     pub(super) async fn resolve(&self, resolution: &Resolution) -> Result<ResolveOutcome, ResolveError> {
         let Some(attempt) = self.store.attempt(&resolution.key).await? else {
             return Ok(ResolveOutcome::Unknown);
         };
-        // Of a final attempt only its invoice may still wait for a person; the store knows.
+        // For a final attempt only its invoice can still need manual resolution; the store checks that.
         if attempt.state.is_open() && !resolution.charged {
             self.ensure_not_charged(&attempt, resolution).await?;
         }
@@ -51,19 +51,19 @@ impl Shared {
             };
             crash_point!("K11");
             return match said {
-                Void::NotCharged => Ok(()),
-                // A second charge cannot be voided, only paid back; the ledger goes on showing it.
-                Void::Charged if self.is_other_charged(attempt).await? => has_reason(resolution),
-                Void::Charged => Err(ResolveError::ChargedThere),
-                Void::Unknown(why) => Err(ResolveError::NotVoided(why)),
+                VoidOutcome::NotCharged => Ok(()),
+                // A second charge cannot be voided, only refunded; the ledger keeps it.
+                VoidOutcome::Charged if self.is_other_charged(attempt).await? => has_reason(resolution),
+                VoidOutcome::Charged => Err(ResolveError::ChargedThere),
+                VoidOutcome::Unknown(why) => Err(ResolveError::NotVoided(why)),
             };
         }
         has_reason(resolution)?;
         let invoice = self.store.invoice(attempt.invoice_id).await?;
-        // One that does not wait for a person can be claimed, and sent, between this look and the word.
+        // An attempt that does not need manual resolution could be claimed and sent between this check and the decision.
         let parked = invoice.filter(|invoice| invoice.state == InvoiceState::Attention);
         let Some(invoice) = parked else { return Err(ResolveError::TooEarly(REQUEST_LIFE_MAX)) };
-        match dead_in(attempt, invoice.updated_at, self.clock.now_ms()) {
+        match lease_ends_in(attempt, invoice.updated_at, self.clock.now_ms()) {
             Duration::ZERO => Ok(()),
             wait => Err(ResolveError::TooEarly(wait)),
         }
@@ -94,8 +94,8 @@ fn has_reason(resolution: &Resolution) -> Result<(), ResolveError> {
 }
 
 /// How long until no request for this attempt can be alive. Its lease was set or ended at or after its last send;
-/// one that waits for a person has a lease without end, and was parked after its last send.
-fn dead_in(attempt: &Attempt, parked_at: i64, now_ms: i64) -> Duration {
+/// one that needs manual resolution has a lease without end, and was parked after its last send.
+fn lease_ends_in(attempt: &Attempt, parked_at: i64, now_ms: i64) -> Duration {
     let life_ms = i64::try_from(REQUEST_LIFE_MAX.as_millis()).unwrap_or(i64::MAX);
     let lease_until = if attempt.lease_until >= LEASE_NEVER { i64::MIN } else { attempt.lease_until };
     let sent_before = attempt.created_at.max(parked_at).max(lease_until);

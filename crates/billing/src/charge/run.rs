@@ -1,4 +1,4 @@
-//! The runs that this process drives or has driven: who waits for them, and how they came along.
+//! The runs that this process drives or has driven: their progress and their waiting callers.
 //! Knows no store and no provider.
 
 use std::collections::VecDeque;
@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Problem, Waited};
 use crate::invoice::RunId;
 
-/// How many runs are remembered for those who still wait.
+/// Number of ended runs that are remembered for waiting callers.
 const REMEMBERED_MAX: usize = 16;
 
-/// How one run comes along in this process.
+/// Progress of one run in this process.
 #[derive(Debug)]
 pub(super) struct Progress {
     began: Instant,
@@ -27,7 +27,7 @@ pub(super) struct Progress {
     over: CancellationToken,
     /// Milliseconds from `began` to the last step forward.
     forward_ms: AtomicU64,
-    /// Somebody joined who may know of invoices that the driver has not seen.
+    /// A caller joined that may know of invoices that the driver has not seen.
     joined: AtomicBool,
     joining: Notify,
     problem: Mutex<Option<Problem>>,
@@ -49,18 +49,18 @@ impl Progress {
         }
     }
 
-    /// Asks for another look at fresh invoices, now. That none is missed is held by the run's `joins` in the store.
+    /// Requests another claim of fresh invoices now. The run's `joins` in the store ensure that none is missed.
     pub(super) fn join(&self) {
         self.joined.store(true, Ordering::Relaxed);
         self.joining.notify_one();
     }
 
-    /// Whether somebody has joined since this was asked last.
+    /// Whether a caller has joined since the last check.
     pub(super) fn was_joined(&self) -> bool {
         self.joined.swap(false, Ordering::Relaxed)
     }
 
-    /// Returns when somebody joins; now and then without a reason.
+    /// Returns when a caller joins; may return spuriously.
     pub(super) async fn joining(&self) {
         self.joining.notified().await;
     }
@@ -84,12 +84,12 @@ impl Progress {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The provider is left alone, though there is something to call it for.
+    /// The breaker has given up although attempts are left.
     pub(super) fn give_up(&self) {
         self.gave_up.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the provider was left alone.
+    /// Whether the breaker has given up.
     pub(super) fn gave_up(&self) -> bool {
         self.gave_up.load(Ordering::Relaxed)
     }
@@ -100,17 +100,17 @@ impl Progress {
         self.forward_ms.fetch_max(passed_ms, Ordering::Relaxed);
     }
 
-    /// When it last went forward.
-    pub(super) fn went_forward_at(&self) -> Instant {
+    /// Time of the last progress.
+    pub(super) fn last_progress_at(&self) -> Instant {
         self.began + Duration::from_millis(self.forward_ms.load(Ordering::Relaxed))
     }
 
-    /// Whether a driver of this process holds it.
+    /// Whether this process drives it.
     pub(super) fn is_driven(&self) -> bool {
         !self.over.is_cancelled()
     }
 
-    /// The driver has let go of it: finished, or only interrupted.
+    /// The driver has released it: finished or interrupted.
     pub(super) fn end(&self, finished: bool) {
         self.finished.store(finished, Ordering::Relaxed);
         self.over.cancel();

@@ -8,12 +8,12 @@ use axum::extract::{Extension, Path, State};
 use axum::response::Response;
 use http::StatusCode;
 
-use super::error::{log_failure, not_found, old_failure};
+use super::error::{legacy_failure, log_failure, not_found};
 use super::list::List;
 use super::{AppState, json, path, pay};
 use crate::invoice::{Customer, CustomerId, Invoice, InvoiceId, InvoiceState};
 
-/// What every answer of these routes is sent as.
+/// Content type of these routes.
 pub(super) const CONTENT_TYPE: &str = "application/json";
 
 /// `GET /rest/health`.
@@ -29,7 +29,7 @@ pub(super) async fn customers(State(state): State<AppState>) -> Response {
         id: |customer: &Customer| customer.id.0,
         write: write_customer,
     };
-    list.answer(state.store).await.unwrap_or_else(|error| old_failure(&error))
+    list.answer(state.store).await.unwrap_or_else(|error| legacy_failure(&error))
 }
 
 /// `GET /rest/v1/customers/{id}`.
@@ -40,7 +40,7 @@ pub(super) async fn customer(
     let Some(id) = id.ok().and_then(|Path(text)| path::id(&text)) else { return not_found() };
     match state.store.customer(CustomerId(id)).await {
         Ok(found) => one(found.as_ref(), write_customer),
-        Err(error) => old_failure(&error),
+        Err(error) => legacy_failure(&error),
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn invoices(State(state): State<AppState>) -> Response {
         id: |invoice: &Invoice| invoice.id.0,
         write: write_invoice,
     };
-    list.answer(state.store).await.unwrap_or_else(|error| old_failure(&error))
+    list.answer(state.store).await.unwrap_or_else(|error| legacy_failure(&error))
 }
 
 /// `GET /rest/v1/invoices/{id}`.
@@ -63,7 +63,7 @@ pub(super) async fn invoice(
     let Some(id) = id.ok().and_then(|Path(text)| path::id(&text)) else { return not_found() };
     match state.store.invoice(InvoiceId(id)).await {
         Ok(found) => one(found.as_ref(), write_invoice),
-        Err(error) => old_failure(&error),
+        Err(error) => legacy_failure(&error),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The one place where a failure becomes an answer: old routes speak in JSON strings, `/v1` in problem+json.
-//! Internal text goes to the log here, once; a client reads only what stands in this file.
+//! Internal errors are logged here, once; clients get only the texts of this file.
 
 use axum::response::Response;
 use chassis::problem::Problem;
@@ -14,7 +14,7 @@ pub(super) fn not_found() -> Response {
 }
 
 /// A store's failure, on an old route other than pay.
-pub(super) fn old_failure(error: &StoreError) -> Response {
+pub(super) fn legacy_failure(error: &StoreError) -> Response {
     log_failure(error);
     match error {
         StoreError::Unavailable(_) => unavailable(),
@@ -54,5 +54,5 @@ pub(super) fn log_failure(error: &StoreError) {
     let causes: String = std::iter::successors(std::error::Error::source(error), |cause| cause.source())
         .map(|cause| format!(": {cause}"))
         .collect();
-    tracing::error!(error = format!("{error}{causes}"), "The store fails");
+    tracing::error!(error = format!("{error}{causes}"), "store operation failed");
 }

@@ -7,7 +7,7 @@ use axum::extract::{Extension, State};
 use axum::response::Response;
 use http::StatusCode;
 
-use super::error::{log_failure, old_failure};
+use super::error::{legacy_failure, log_failure};
 use super::list::List;
 use super::{AppState, antaeus, json, pay};
 use crate::invoice::{Invoice, InvoiceId, InvoiceState};
@@ -27,10 +27,10 @@ pub(super) async fn invoices(State(state): State<AppState>) -> Response {
         id: |invoice: &Invoice| invoice.id.0,
         write: write_invoice,
     };
-    list.answer(state.store).await.unwrap_or_else(|error| old_failure(&error))
+    list.answer(state.store).await.unwrap_or_else(|error| legacy_failure(&error))
 }
 
-/// `POST /invoices/pay`: `{}`, also when some were refused; 502 only when nobody could be reached.
+/// `POST /invoices/pay`: `{}`, also when some were refused; 502 only when the provider could not be reached.
 pub(super) async fn pay(
     State(state): State<AppState>,
     Extension(waiting): Extension<pay::Waiting>,

@@ -1,5 +1,5 @@
 //! Whole tables as one JSON array, a page at a time, so that memory does not grow with the table.
-//! Knows no route and no SQL: a list is told how to fetch a page and how to write a row.
+//! Knows no route and no SQL: a list takes functions that fetch a page and write a row.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ const PAGE_ROWS: usize = 500;
 /// Fetches the rows after an id, in order, at most so many.
 type Fetch<T> = for<'a> fn(&'a dyn Store, i64, usize) -> BoxFuture<'a, store::Result<Vec<T>>>;
 
-/// How one table is listed.
+/// Describes the list of one table.
 pub(super) struct List<T> {
-    /// What the array is sent as.
+    /// Content type of the array.
     pub(super) content_type: &'static str,
     /// Fetches one page.
     pub(super) fetch: Fetch<T>,
@@ -32,7 +32,7 @@ pub(super) struct List<T> {
 }
 
 /// The part of a list that is still to be sent.
-struct Rest<T> {
+struct RemainingPages<T> {
     store: Arc<dyn Store>,
     list: List<T>,
     after: i64,
@@ -50,7 +50,7 @@ impl<T: Send + 'static> List<T> {
             Some(last) if rows.len() >= PAGE_ROWS => {
                 let after = (self.id)(last);
                 drop(rows);
-                let rest = Rest { store, list: self, after };
+                let rest = RemainingPages { store, list: self, after };
                 let first = stream::iter([Ok(Bytes::from(text))]);
                 Body::from_stream(first.chain(stream::try_unfold(Some(rest), next_chunk)))
             }
@@ -73,8 +73,8 @@ impl<T: Send + 'static> List<T> {
 }
 
 async fn next_chunk<T: Send + 'static>(
-    rest: Option<Rest<T>>,
-) -> store::Result<Option<(Bytes, Option<Rest<T>>)>> {
+    rest: Option<RemainingPages<T>>,
+) -> store::Result<Option<(Bytes, Option<RemainingPages<T>>)>> {
     let Some(mut rest) = rest else { return Ok(None) };
     let fetched = (rest.list.fetch)(rest.store.as_ref(), rest.after, PAGE_ROWS).await;
     let rows = fetched.inspect_err(log_failure)?;

@@ -35,14 +35,14 @@ const ANTAEUS_PAY: &str = "/rest/v1/invoices/pay";
 /// The invoice-app's pay call.
 const INVOICE_APP_PAY: &str = "/invoices/pay";
 
-/// What the routes share; clones share it.
+/// State of the routes; clones share it.
 #[derive(Clone)]
 pub struct AppState {
     /// Plain reads and imports.
     pub store: Arc<dyn Store>,
     /// Everything that charges.
     pub engine: Engine,
-    /// Who may write through `/v1`.
+    /// Authorization of writes through `/v1`.
     pub operators: OperatorGuard,
 }
 
@@ -51,7 +51,7 @@ pub fn router(state: AppState) -> Router {
     // A path under /rest that the table does not know is looked up once more, in the table's spelling.
     let waiting = Extension(pay::Waiting::default());
     let table = antaeus_routes(any(nothing), &waiting).fallback(nothing).with_state(state.clone());
-    let respell = move |request: Request| respelled(table.clone(), request);
+    let respell = move |request: Request| normalize_path(table.clone(), request);
     antaeus_routes(any(respell.clone()), &waiting)
         .route("/healthz", any(nothing).get(invoice_app::healthz))
         .route("/invoices", any(nothing).get(invoice_app::invoices))
@@ -73,7 +73,7 @@ fn antaeus_routes(other: MethodRouter<AppState>, waiting: &Extension<pay::Waitin
         .route("/rest/v1/invoices/{id}", at().get(antaeus::invoice))
 }
 
-/// The new API; what writes stands behind the operator guard.
+/// The `/v1` API; writing routes are behind the operator guard.
 fn v1_routes(state: &AppState) -> Router<AppState> {
     let short = DefaultBodyLimit::max(v1::attempts::RESOLVE_BODY_BYTES_MAX);
     let pages = DefaultBodyLimit::max(v1::repairs::BODY_BYTES_MAX);
@@ -104,33 +104,33 @@ async fn nothing() -> Response {
     error::not_found()
 }
 
-async fn respelled(table: Router, mut request: Request) -> Response {
-    if let Some(uri) = path::respelled(request.uri()) {
+async fn normalize_path(table: Router, mut request: Request) -> Response {
+    if let Some(uri) = path::normalize_path(request.uri()) {
         *request.uri_mut() = uri;
         return table.oneshot(request).await.unwrap_or_else(|never| match never {});
     }
     if is_v1(request.uri().path()) { v1::unknown_path().into_response() } else { error::not_found() }
 }
 
-/// The limits of the business port, with the words of the routes for a call that is shed and for one that panicked.
+/// The limits of the business port, with each API's response for a shed call and for a panic.
 #[must_use]
 pub fn limits() -> Limits {
     Limits { shed: Shed::new(shed), panicked: Panicked::new(panicked), ..Limits::default() }
 }
 
-/// What a call is answered that was not executed because too many are in flight.
+/// Response to a call that was not executed because too many are in flight.
 fn shed(head: &Parts) -> Response {
-    in_words_of(&head.uri, Shed::problem, error::unavailable)
+    in_format_of(&head.uri, Shed::problem, error::unavailable)
 }
 
-/// What a call is answered whose handler panicked.
+/// Response to a call whose handler panicked.
 fn panicked(uri: &Uri) -> Response {
-    in_words_of(uri, Panicked::problem, error::internal)
+    in_format_of(uri, Panicked::problem, error::internal)
 }
 
 /// Neither the handler nor its answer is to be had: a pay call answers `false` however it is spelled.
-fn in_words_of(uri: &Uri, v1: fn() -> Response, old: fn() -> Response) -> Response {
-    let spelled = path::respelled(uri);
+fn in_format_of(uri: &Uri, v1: fn() -> Response, old: fn() -> Response) -> Response {
+    let spelled = path::normalize_path(uri);
     match spelled.as_ref().unwrap_or(uri).path() {
         ANTAEUS_PAY | INVOICE_APP_PAY => antaeus::bare(StatusCode::SERVICE_UNAVAILABLE, false),
         path if is_v1(path) => v1(),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_calls_that_are_shed_are_told_in_the_words_of_their_api() {
+    async fn other_calls_that_are_shed_are_reported_in_the_words_of_their_api() {
         let old = (503, "application/json".to_owned(), "\"unavailable\"".to_owned());
         assert_eq!(shed_answer("/rest/v1/invoices").await, old);
         let (status, content_type, _) = shed_answer("/v1/runs").await;

@@ -1,4 +1,4 @@
-//! Who may write through `/v1`: anybody who reaches a loopback listener without configured tokens, else operators.
+//! Authorization of writes through `/v1`: open on a loopback listener without configured tokens, else operators only.
 //! Knows tokens and addresses, no route; every refusal looks alike.
 
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ impl OperatorGuard {
         if !self.loopback {
             return Err(self.operators.refuse(Refusal::Closed));
         }
-        // A browser on this machine reaches loopback for any page; it says so with `Origin`.
+        // A browser on this machine can reach loopback on behalf of any page; such requests have `Origin`.
         if headers.contains_key(header::ORIGIN) {
             Err(self.operators.refuse(Refusal::Origin))
         } else {
@@ -41,10 +41,10 @@ impl OperatorGuard {
     }
 }
 
-/// Lets operators through; everybody else gets 403 and learns nothing.
+/// Accepts operators; other callers get 403 without details.
 pub(super) async fn guard(State(guard): State<OperatorGuard>, request: Request, next: Next) -> Response {
     let Err(why) = guard.admit(request.headers()).await else { return next.run(request).await };
-    tracing::warn!(reason = why.label(), "A write without an operator token was refused");
+    tracing::warn!(reason = why.label(), "rejected a write without an operator token");
     let detail =
         "this route writes: send `Authorization: Bearer` with an operator token (--operator-token-file)";
     Problem::new(StatusCode::FORBIDDEN).detail(detail).into_response()

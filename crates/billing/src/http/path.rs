@@ -1,4 +1,4 @@
-//! How old paths are spelled: in any case, with or without a slash at the end, ids as 32-bit integers. Pure:
+//! Spelling of legacy paths: any case, with or without a trailing slash, ids as 32-bit integers. Pure:
 //! knows no routes and no requests.
 
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use http::uri::{Parts, PathAndQuery};
 const FREE_SPELLING: &str = "/rest";
 
 /// The path as the router table spells it; `None` when it is spelled so already, or is none of the old ones.
-pub(super) fn respelled(uri: &Uri) -> Option<Uri> {
+pub(super) fn normalize_path(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let table = table_spelling(path)?;
     if table == path {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     fn spelling(uri: &'static str) -> Option<String> {
-        respelled(&Uri::from_static(uri)).map(|uri| uri.to_string())
+        normalize_path(&Uri::from_static(uri)).map(|uri| uri.to_string())
     }
 
     #[test]

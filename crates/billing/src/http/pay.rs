@@ -1,5 +1,5 @@
-//! What both old pay calls share: start or join a run, wait for it a while, say whether all is paid.
-//! Knows no wire form of the answer, and nothing of how a run works.
+//! The shared part of both legacy pay calls: start or join a run, wait for it, report whether all is paid.
+//! Knows no wire format of the response, and not how a run works.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use tokio::time::{Instant, timeout_at};
 use super::AppState;
 use crate::store::{self, StoreError};
 
-/// How long Antaeus' pay call waits for the run: its clients give up after 5 s.
+/// Wait of Antaeus' pay call for the run: its clients time out after 5 s.
 pub(super) const ANTAEUS_WAIT: Duration = Duration::from_secs(4);
 
-/// How long the invoice-app's pay call waits for the run.
+/// Wait of the invoice-app's pay call for the run.
 pub(super) const INVOICE_APP_WAIT: Duration = Duration::from_secs(30);
 
-/// What the store may take on top of the wait before it counts as unusable.
+/// Extra time of the store after the wait before it counts as unusable.
 const STORE_GRACE: Duration = Duration::from_millis(750);
 
 /// Pay calls that wait for a run at once. Each holds one of the places of calls in flight, which are for all routes.
@@ -32,7 +32,7 @@ impl Default for Waiting {
     }
 }
 
-/// How things stood when the call stopped waiting. The run goes on regardless.
+/// State when the call stopped waiting. The run goes on.
 pub(super) struct Paid {
     /// Whether no invoice in the store is other than PAID.
     pub(super) all: bool,
@@ -45,7 +45,7 @@ pub(super) async fn pay(state: &AppState, waiting: &Waiting, at_most: Duration) 
     let began = Instant::now();
     let work = async {
         let started = state.engine.pay().await?;
-        // Who does not wait cannot say that nobody is to be reached.
+        // A caller that does not wait cannot know whether the provider is reachable.
         let mut reached = true;
         if let Ok(_place) = waiting.0.try_acquire() {
             let left = at_most.saturating_sub(began.elapsed());

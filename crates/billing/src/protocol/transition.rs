@@ -9,13 +9,13 @@ use crate::protocol::key::Key;
 /// Whether the provider executes a key at most once and echoes it; setting `PAYMENT_PROVIDER_IDEMPOTENCY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idempotency {
-    /// It does not: each attempt is sent at most once, and doubt waits for a person.
+    /// Not supported: each attempt is sent at most once, and an attempt in doubt needs manual resolution.
     None,
-    /// It does: doubt is resent under the same key until the answer is definite.
+    /// Supported: an attempt in doubt is resent under the same key until the response is definite.
     Keys,
 }
 
-/// What one delivery's answer means; `provider::answer` decides it, by its table in crates/billing/src/provider/answer.rs.
+/// Class of one delivery's response; the table in crates/billing/src/provider/answer.rs decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AnswerClass {
     /// The provider charged this key.
@@ -28,13 +28,13 @@ pub enum AnswerClass {
     Voided,
     /// The provider knows this key with other data.
     KeyReused,
-    /// The endpoint is wrong, not the invoice. `took_nothing`: the status itself says that nothing was executed
+    /// The endpoint is wrong, not the invoice. `not_executed`: the status itself means that nothing was executed
     /// (401, 403, 404, 405, 412), rather than some page of a proxy.
     EndpointWrong {
         /// Whether the request is known not to have been executed.
-        took_nothing: bool,
+        not_executed: bool,
     },
-    /// The provider executed the request and showed no key, though it is said to keep keys: asking it again
+    /// The provider executed the request without echoing the key, although it is configured to support keys: sending again
     /// might charge again.
     Unkeyed,
     /// The request may or may not have been executed.
@@ -51,28 +51,28 @@ impl AnswerClass {
         Self::Invalid,
         Self::Voided,
         Self::KeyReused,
-        Self::EndpointWrong { took_nothing: true },
-        Self::EndpointWrong { took_nothing: false },
+        Self::EndpointWrong { not_executed: true },
+        Self::EndpointWrong { not_executed: false },
         Self::Unkeyed,
         Self::InDoubt,
         Self::NotSent,
     ];
 }
 
-/// What is to be recorded of an attempt.
+/// The outcome to record for an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Final: charged.
     Charged,
     /// Final: refused.
     Refused,
-    /// Final: invalid; a person must mend the invoice.
+    /// Final: invalid; an operator must fix the invoice.
     Rejected,
     /// Final: voided.
     Voided,
-    /// Open: may have been executed. Claimable again after a while, unless a person is needed.
+    /// Open: may have been executed. Claimable again after a pause, unless operator action is required.
     InDoubt(Option<AttentionReason>),
-    /// Open as before, and this send did not count: it is taken off `sends`.
+    /// Open as before; this send does not count and is subtracted from `sends`.
     NotSent,
 }
 
@@ -101,7 +101,7 @@ impl Outcome {
         }
     }
 
-    /// Why a person is needed; `None` when none is.
+    /// Why operator action is required; `None` when it is not.
     #[must_use]
     pub fn attention(self) -> Option<AttentionReason> {
         match self {
@@ -117,13 +117,13 @@ impl Outcome {
 pub struct Settlement {
     /// Which attempt.
     pub key: Key,
-    /// What is to be recorded.
+    /// The outcome to record.
     pub outcome: Outcome,
-    /// How long nobody is to claim it again, if it stays open.
+    /// Time until it may be claimed again, if it stays open.
     pub again_in: Duration,
 }
 
-/// What the sender knew of an attempt when it sent.
+/// State of an attempt when it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// The state at the claim.
@@ -133,7 +133,7 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Whether an earlier copy of this request may be alive: then "not sent" says nothing of that copy.
+    /// Whether an earlier copy of this request may be alive: then "not sent" does not hold for that copy.
     #[must_use]
     pub fn is_resend(self) -> bool {
         self.sends > 1 || self.state == AttemptState::InDoubt
@@ -149,7 +149,7 @@ pub fn may_send(idempotency: Idempotency, sent: Sent) -> Result<(), Outcome> {
     }
 }
 
-/// What an answer does to the attempt that was sent.
+/// The outcome of a sent attempt by the class of its response.
 #[must_use]
 pub fn on_answer(idempotency: Idempotency, sent: Sent, class: AnswerClass) -> Outcome {
     let doubt = in_doubt(idempotency);
@@ -160,11 +160,11 @@ pub fn on_answer(idempotency: Idempotency, sent: Sent, class: AnswerClass) -> Ou
         AnswerClass::KeyReused => Outcome::InDoubt(Some(AttentionReason::KeyReused)),
         AnswerClass::Unkeyed => in_doubt(Idempotency::None),
         AnswerClass::NotSent | AnswerClass::EndpointWrong { .. } if sent.is_resend() => doubt,
-        // It stays open, since an earlier copy may have been taken; but asking again would go on for ever.
+        // It stays open, since an earlier copy may have been executed; but resending would never end.
         AnswerClass::Invalid if sent.is_resend() => Outcome::InDoubt(Some(AttentionReason::Rejected)),
         AnswerClass::Invalid => Outcome::Rejected,
-        AnswerClass::NotSent | AnswerClass::EndpointWrong { took_nothing: true } => Outcome::NotSent,
-        AnswerClass::EndpointWrong { took_nothing: false } | AnswerClass::InDoubt => doubt,
+        AnswerClass::NotSent | AnswerClass::EndpointWrong { not_executed: true } => Outcome::NotSent,
+        AnswerClass::EndpointWrong { not_executed: false } | AnswerClass::InDoubt => doubt,
     }
 }
 
@@ -185,8 +185,8 @@ pub enum Conflict {
     Contradiction,
 }
 
-/// What a settlement does to an attempt in a final state; `None`: nothing, it agrees or says nothing new. REFUSED,
-/// REJECTED and VOIDED agree: each says that this key was not charged, and a person's void may come before the refusal.
+/// Effect of a settlement on an attempt in a final state; `None`: no change. REFUSED,
+/// REJECTED and VOIDED agree: each means that this key was not charged, and an operator's void may precede the refusal.
 #[must_use]
 pub fn on_final(stored: AttemptState, outcome: Outcome) -> Option<Conflict> {
     let charged = stored == AttemptState::Charged;
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_invalid_when_sent_again_stays_open_and_calls_a_person() {
+    fn what_is_invalid_when_sent_again_stays_open_and_needs_an_operator() {
         for sent in [AGAIN, DOUBTED] {
             let outcome = on_answer(Idempotency::Keys, sent, AnswerClass::Invalid);
             assert_eq!(outcome.attempt(), Some(AttemptState::InDoubt));
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn a_first_send_that_never_left_is_taken_back() {
         assert_eq!(on_answer(Idempotency::None, FIRST, AnswerClass::NotSent), Outcome::NotSent);
-        let wrong = AnswerClass::EndpointWrong { took_nothing: true };
+        let wrong = AnswerClass::EndpointWrong { not_executed: true };
         assert_eq!(on_answer(Idempotency::Keys, FIRST, wrong), Outcome::NotSent);
         assert_eq!(on_answer(Idempotency::Keys, FIRST, AnswerClass::Invalid), Outcome::Rejected);
     }

@@ -1,8 +1,8 @@
-//! What an answer means: the whole table, as one pure function over status, headers and body.
+//! The meaning of responses: the whole table, as one pure function over status, headers and body.
 //! "Where do we decide what a 503 means?" Here. Knows no HTTP library, no store and no clock.
 //!
-//! The rule behind the rows: only an answer that can have but one meaning is definite; everything else is doubt,
-//! and doubt is settled by the same key later or by a person, never by a guess.
+//! The rule behind the rows: only a response with exactly one meaning is definite; every other one is in doubt,
+//! and is settled by the same key later or by an operator, never by a guess.
 
 use std::fmt;
 
@@ -11,25 +11,21 @@ use serde_json::Value;
 
 use crate::protocol::transition::{AnswerClass, Idempotency};
 
-/// What was asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct RequestFacts<'a> {
     /// The `Idempotency-Key` that was sent.
     pub key: &'a str,
     /// The `id` in the body that was sent.
     pub reference: &'a str,
-    /// What we believe of the provider.
+    /// Configured idempotency of the provider.
     pub idempotency: Idempotency,
     /// The ledger that this store has settled with before.
     pub ledger: Option<&'a str>,
 }
 
-/// What was heard.
 #[derive(Clone, Copy, Debug)]
-pub struct Heard<'a> {
-    /// The status.
+pub struct ResponseFacts<'a> {
     pub status: u16,
-    /// `Content-Type`.
     pub content_type: Option<&'a str>,
     /// The whole body.
     pub body: &'a [u8],
@@ -37,14 +33,13 @@ pub struct Heard<'a> {
     pub key: Option<&'a str>,
     /// `Ledger-Id` of the answer.
     pub ledger: Option<&'a str>,
-    /// Whether `Not-Executed: true` stood there.
+    /// Whether the response has `Not-Executed: true`.
     pub not_executed: bool,
 }
 
 /// A class, and the row of the table that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// What it means for the attempt.
     pub class: AnswerClass,
     /// Why.
     pub reason: Reason,
@@ -68,16 +63,19 @@ macro_rules! reasons {
             /// Every row.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The stable word for it.
+            /// Its stable name in logs.
             #[must_use]
-            pub fn word(self) -> &'static str {
+            pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            /// The row of this word.
-            #[must_use]
-            pub fn from_word(word: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|reason| reason.word() == word)
+        }
+
+        impl std::str::FromStr for Reason {
+            type Err = crate::invoice::UnknownState;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == text).ok_or(crate::invoice::UnknownState)
             }
         }
     };
@@ -114,13 +112,13 @@ reasons! {
     Credentials = "credentials",
     /// 404, 405 or 412.
     NoSuchRoute = "no-such-route",
-    /// A page for people instead of an answer.
+    /// An HTML or text page instead of a JSON response.
     TextPage = "text-page",
     /// 3xx: never followed.
     Redirect = "redirect",
     /// 5xx, 429 or 408 without a mark.
     Unavailable = "unavailable",
-    /// Another status, or a body that says nothing that we know.
+    /// Another status, or a body without a known field.
     OtherStatus = "other-status",
     /// Not JSON, a field twice or of a wrong type, or none that matters.
     Unreadable = "unreadable",
@@ -128,7 +126,7 @@ reasons! {
     Contradictory = "contradictory",
     /// Another id came back than was sent.
     OtherId = "other-id",
-    /// A definite answer without the key, though the provider is said to keep keys.
+    /// A definite response without the key, although the provider is configured to support keys.
     NoEcho = "no-echo",
     /// An answer to another key.
     OtherEcho = "other-echo",
@@ -145,7 +143,7 @@ reasons! {
 /// Statuses that say of themselves that nothing was executed, and that the endpoint or the credentials are wrong. With
 /// keys that is believed, for the key is sent again. Without keys it is not: a gateway may put such a status in the
 /// place of a response on its way back, after the charge was executed.
-const TOOK_NOTHING: [u16; 5] = [401, 403, 404, 405, 412];
+const NOT_EXECUTED_STATUSES: [u16; 5] = [401, 403, 404, 405, 412];
 
 /// The body of the one such response that is believed without keys: the known payment service answers 403 with it, as
 /// plain text, before it reads the request's body.
@@ -154,7 +152,7 @@ const FORBIDDEN: &[u8] = b"Forbidden";
 /// Prefix of the problem types of our own payment service.
 const PROBLEM_PREFIX: &str = "urn:tinjis:problem:";
 
-/// How the validation messages of every known provider begin, in lower case.
+/// Prefixes of the validation messages of every known provider, in lower case.
 const VALIDATION_PREFIXES: [&str; 5] = [
     "invalid request",
     "invalid value",
@@ -163,42 +161,42 @@ const VALIDATION_PREFIXES: [&str; 5] = [
     "could not retrieve payment ",
 ];
 
-/// What an answer means.
+/// The meaning of a response.
 #[must_use]
-pub fn judge(asked: &Asked<'_>, heard: &Heard<'_>) -> Verdict {
-    let (class, reason) = content(asked, heard);
-    let (class, reason) = trusted(asked, heard, class).unwrap_or((class, reason));
+pub fn judge(request: &RequestFacts<'_>, response: &ResponseFacts<'_>) -> Verdict {
+    let (class, reason) = content(request, response);
+    let (class, reason) = trusted(request, response, class).unwrap_or((class, reason));
     Verdict { class, reason }
 }
 
 type Row = (AnswerClass, Reason);
 
-const WRONG: AnswerClass = AnswerClass::EndpointWrong { took_nothing: true };
-const WRONG_MAYBE_TAKEN: AnswerClass = AnswerClass::EndpointWrong { took_nothing: false };
+const WRONG: AnswerClass = AnswerClass::EndpointWrong { not_executed: true };
+const WRONG_MAYBE_EXECUTED: AnswerClass = AnswerClass::EndpointWrong { not_executed: false };
 
-/// What status and body say, whoever sent them.
-fn content(asked: &Asked<'_>, heard: &Heard<'_>) -> Row {
-    // As text first: a string that nobody reads could otherwise hold bytes that are none (RFC 8259 section 8.1).
-    let text = std::str::from_utf8(heard.body).ok();
+/// The class by status and body, before the sender is checked.
+fn content(request: &RequestFacts<'_>, response: &ResponseFacts<'_>) -> Row {
+    // As UTF-8 first: an ignored string could otherwise hold invalid bytes (RFC 8259 section 8.1).
+    let text = std::str::from_utf8(response.body).ok();
     let fields = text.and_then(|text| serde_json::from_str::<Fields>(text).ok());
     let says_charged = fields.as_ref().is_some_and(|fields| fields.result == Field::Is(true));
-    match heard.status {
-        200 | 201 if !heard.is_problem() => success(asked, heard.status, fields.as_ref()),
+    match response.status {
+        200 | 201 if !response.is_problem() => success(request, response.status, fields.as_ref()),
         _ if says_charged => (AnswerClass::InDoubt, Reason::Contradictory),
-        429 | 503 if heard.not_executed => (AnswerClass::NotSent, Reason::MarkedNotExecuted),
+        429 | 503 if response.not_executed => (AnswerClass::NotSent, Reason::MarkedNotExecuted),
         300..=399 => (AnswerClass::InDoubt, Reason::Redirect),
         408 | 429 | 500..=599 => (AnswerClass::InDoubt, Reason::Unavailable),
         400..=499 => {
             let problem =
-                fields.as_ref().filter(|_| heard.is_problem()).and_then(|f| problem(heard.status, f));
-            problem.unwrap_or_else(|| client_error(asked, heard, fields.as_ref()))
+                fields.as_ref().filter(|_| response.is_problem()).and_then(|f| problem(response.status, f));
+            problem.unwrap_or_else(|| client_error(request, response, fields.as_ref()))
         }
         _ => (AnswerClass::InDoubt, Reason::OtherStatus),
     }
 }
 
 /// 200 and 201.
-fn success(asked: &Asked<'_>, status: u16, fields: Option<&Fields>) -> Row {
+fn success(request: &RequestFacts<'_>, status: u16, fields: Option<&Fields>) -> Row {
     let Some(fields) = fields else { return (AnswerClass::InDoubt, Reason::Unreadable) };
     match (&fields.result, &fields.id) {
         (Field::Is(true), _) if fields.error != Field::Absent => {
@@ -206,7 +204,7 @@ fn success(asked: &Asked<'_>, status: u16, fields: Option<&Fields>) -> Row {
         }
         (Field::Is(true), _) => (AnswerClass::Charged, Reason::ResultTrue),
         (Field::Is(false), _) => (AnswerClass::Refused, Reason::ResultFalse),
-        (Field::Absent, Field::Is(id)) if id != asked.reference => (AnswerClass::InDoubt, Reason::OtherId),
+        (Field::Absent, Field::Is(id)) if id != request.reference => (AnswerClass::InDoubt, Reason::OtherId),
         (Field::Absent, Field::Is(_)) if status == 200 && fields.error == Field::Absent => {
             (AnswerClass::Charged, Reason::IdEchoed)
         }
@@ -234,24 +232,24 @@ fn problem(status: u16, fields: &Fields) -> Option<Row> {
 }
 
 /// 4xx but 408 and 429.
-fn client_error(asked: &Asked<'_>, heard: &Heard<'_>, fields: Option<&Fields>) -> Row {
-    let status = heard.status;
-    if TOOK_NOTHING.contains(&status) {
+fn client_error(request: &RequestFacts<'_>, response: &ResponseFacts<'_>, fields: Option<&Fields>) -> Row {
+    let status = response.status;
+    if NOT_EXECUTED_STATUSES.contains(&status) {
         let reason = if matches!(status, 401 | 403) { Reason::Credentials } else { Reason::NoSuchRoute };
-        let believed = asked.idempotency == Idempotency::Keys || heard.is_decided_before_execution();
-        return (if believed { WRONG } else { WRONG_MAYBE_TAKEN }, reason);
+        let believed = request.idempotency == Idempotency::Keys || response.is_decided_before_execution();
+        return (if believed { WRONG } else { WRONG_MAYBE_EXECUTED }, reason);
     }
     let Some(fields) = fields else {
         return match status {
             409 => (AnswerClass::InDoubt, Reason::OtherStatus),
-            _ if heard.is_text() => (WRONG_MAYBE_TAKEN, Reason::TextPage),
+            _ if response.is_text() => (WRONG_MAYBE_EXECUTED, Reason::TextPage),
             _ => (AnswerClass::InDoubt, Reason::Unreadable),
         };
     };
     match (status, &fields.result, &fields.id) {
         (_, Field::Unclear, _) => (AnswerClass::InDoubt, Reason::Unreadable),
         (402 | 422, Field::Is(false), _) => (AnswerClass::Refused, Reason::ResultFalse),
-        (402, Field::Absent, Field::Is(id)) if id != asked.reference => {
+        (402, Field::Absent, Field::Is(id)) if id != request.reference => {
             (AnswerClass::InDoubt, Reason::OtherId)
         }
         (402, Field::Absent, Field::Is(_)) if matches!(fields.error, Field::Is(_)) => {
@@ -262,25 +260,25 @@ fn client_error(asked: &Asked<'_>, heard: &Heard<'_>, fields: Option<&Fields>) -
     }
 }
 
-/// Whether the sender may say something definite at all; `Some` replaces what it said.
-fn trusted(asked: &Asked<'_>, heard: &Heard<'_>, class: AnswerClass) -> Option<Row> {
+/// Checks the sender of a definite response; `Some` replaces its class.
+fn trusted(request: &RequestFacts<'_>, response: &ResponseFacts<'_>, class: AnswerClass) -> Option<Row> {
     let executed = matches!(class, AnswerClass::Charged | AnswerClass::Refused);
     let definite = matches!(class, AnswerClass::Voided | AnswerClass::KeyReused | AnswerClass::Invalid);
     if !executed && !definite {
         return None;
     }
-    match heard.key.map(bare) {
-        Some(echo) if echo != asked.key => return Some((WRONG_MAYBE_TAKEN, Reason::OtherEcho)),
-        None if asked.idempotency == Idempotency::Keys => {
-            let class = if executed { AnswerClass::Unkeyed } else { WRONG_MAYBE_TAKEN };
+    match response.key.map(bare) {
+        Some(echo) if echo != request.key => return Some((WRONG_MAYBE_EXECUTED, Reason::OtherEcho)),
+        None if request.idempotency == Idempotency::Keys => {
+            let class = if executed { AnswerClass::Unkeyed } else { WRONG_MAYBE_EXECUTED };
             return Some((class, Reason::NoEcho));
         }
         _ => {}
     }
-    match (asked.ledger, heard.ledger) {
-        (Some(before), Some(now)) if before != now => Some((WRONG_MAYBE_TAKEN, Reason::OtherLedger)),
-        (Some(_), None) if asked.idempotency == Idempotency::Keys => {
-            Some((WRONG_MAYBE_TAKEN, Reason::NoLedger))
+    match (request.ledger, response.ledger) {
+        (Some(before), Some(now)) if before != now => Some((WRONG_MAYBE_EXECUTED, Reason::OtherLedger)),
+        (Some(_), None) if request.idempotency == Idempotency::Keys => {
+            Some((WRONG_MAYBE_EXECUTED, Reason::NoLedger))
         }
         _ => None,
     }
@@ -291,7 +289,7 @@ fn bare(key: &str) -> &str {
     key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key)
 }
 
-impl Heard<'_> {
+impl ResponseFacts<'_> {
     fn media_type(&self) -> String {
         let whole = self.content_type.unwrap_or_default();
         whole.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
@@ -316,7 +314,7 @@ impl Heard<'_> {
 /// A field that matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Field<T> {
-    /// Not there; texts for people also when null or empty.
+    /// Missing; for message texts also null or empty.
     #[default]
     Absent,
     /// Once, with a value of the right type.

@@ -12,7 +12,7 @@ use chassis::client::{ClientConfig, Failure};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use serde::Deserialize;
 
-use super::answer::{Asked, Heard, Reason, Verdict, judge};
+use super::answer::{Reason, RequestFacts, ResponseFacts, Verdict, judge};
 use super::request::{
     self, DEPLOYMENT_ID, EXPECT_LEDGER, IDEMPOTENCY_KEY, LEDGER_ID, LEDGER_SEEN, LEDGER_SEQ, NOT_EXECUTED,
     X_TOKEN,
@@ -26,12 +26,12 @@ const CREDENTIALS_MAX: usize = 2;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Where and how charges are sent.
+/// Settings of the provider.
 #[derive(Clone, Debug)]
 pub struct ProviderConfig {
-    /// The whole URL that charges are POSTed to, as it stands.
+    /// URL to which charges are POSTed, unchanged.
     pub endpoint: Uri,
-    /// What we believe of the provider.
+    /// Configured idempotency of the provider.
     pub idempotency: Idempotency,
     /// The credentials to show, if any.
     pub tokens: Option<Tokens>,
@@ -71,12 +71,12 @@ pub struct Client {
     pub(super) token: Arc<AtomicUsize>,
 }
 
-/// What came of one delivery.
+/// Result of one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What it means.
+    /// Its meaning.
     pub verdict: Verdict,
-    /// Whether the provider answered at all.
+    /// Whether there was any response.
     pub answered: bool,
     /// The status, if it did.
     pub status: Option<u16>,
@@ -84,13 +84,13 @@ pub struct Answer {
     pub ledger: Option<String>,
     /// The row of that ledger that it was given from.
     pub seq: Option<i64>,
-    /// Why there is no answer, for the log.
+    /// The transport error, for the log.
     pub failure: Option<String>,
 }
 
-/// What came of asking the provider to void a key.
+/// Result of voiding a key at the provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Void {
+pub enum VoidOutcome {
     /// This key is not charged and never will be.
     NotCharged,
     /// This key is charged.
@@ -106,7 +106,7 @@ impl Client {
         Self { http, config: Arc::new(config), token: Arc::default() }
     }
 
-    /// What the provider is believed to do with keys.
+    /// Configured idempotency of the provider.
     #[must_use]
     pub fn idempotency(&self) -> Idempotency {
         self.config.idempotency
@@ -139,27 +139,27 @@ impl Client {
         let uri = self.config.endpoint.clone();
         let request = self.request(uri, &attempt.key, terms, body, token);
         match self.http.send(request).await {
-            Ok(response) => self.heard(attempt, terms.ledger, &response),
-            Err(failure) => not_heard(&failure),
+            Ok(response) => self.classify(attempt, terms.ledger, &response),
+            Err(failure) => transport_error(&failure),
         }
     }
 
     /// Remembers which credential worked; the first of many calls that learn it at once decides.
     fn prefer(&self, was: usize, now: usize) {
         if self.token.compare_exchange(was, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tracing::warn!("The provider refused the token in use and took the next one of the file");
+            tracing::warn!("the provider rejected the current token and accepted the next one of the file");
         }
     }
 
-    fn heard(&self, attempt: &Attempt, ledger: Option<&str>, response: &Response<Bytes>) -> Answer {
+    fn classify(&self, attempt: &Attempt, ledger: Option<&str>, response: &Response<Bytes>) -> Answer {
         let headers = response.headers();
-        let asked = Asked {
+        let request = RequestFacts {
             key: attempt.key.as_str(),
             reference: attempt.reference.as_str(),
             idempotency: self.config.idempotency,
             ledger,
         };
-        let heard = Heard {
+        let facts = ResponseFacts {
             status: response.status().as_u16(),
             content_type: only(headers, &header::CONTENT_TYPE),
             body: response.body(),
@@ -168,34 +168,34 @@ impl Client {
             not_executed: only(headers, &NOT_EXECUTED).is_some_and(|mark| mark.eq_ignore_ascii_case("true")),
         };
         Answer {
-            verdict: judge(&asked, &heard),
+            verdict: judge(&request, &facts),
             answered: true,
-            status: Some(heard.status),
-            ledger: heard.ledger.map(ToOwned::to_owned),
+            status: Some(facts.status),
+            ledger: facts.ledger.map(ToOwned::to_owned),
             seq: only(headers, &LEDGER_SEQ).and_then(|seq| seq.parse().ok()).filter(|seq| *seq >= 1),
             failure: None,
         }
     }
 
     /// Asks the provider to make sure that this key is never charged.
-    pub async fn void(&self, key: &Key, terms: Terms<'_>) -> Void {
+    pub async fn void(&self, key: &Key, terms: Terms<'_>) -> VoidOutcome {
         let Some(uri) = self.beside(&format!("/v1/ledger/{key}/void")) else {
-            return Void::Unknown("the endpoint is no URL".into());
+            return VoidOutcome::Unknown("the endpoint is no URL".into());
         };
         let first = self.token.load(Ordering::Relaxed);
-        let mut said = Void::Unknown("the provider was not asked".into());
+        let mut outcome = VoidOutcome::Unknown("the provider was not asked".into());
         for nth in 0..self.credentials() {
             let request = self.request(uri.clone(), key, terms, Bytes::new(), first + nth);
             let response = match self.http.send(request).await {
                 Ok(response) => response,
-                Err(failure) => return Void::Unknown(describe(&failure)),
+                Err(failure) => return VoidOutcome::Unknown(describe(&failure)),
             };
-            said = void_answer(key, terms.ledger, &response);
+            outcome = judge_void(key, terms.ledger, &response);
             if response.status() != http::StatusCode::FORBIDDEN {
                 break;
             }
         }
-        said
+        outcome
     }
 
     fn request(&self, uri: Uri, key: &Key, terms: Terms<'_>, body: Bytes, token: usize) -> Request<Bytes> {
@@ -238,7 +238,7 @@ impl Client {
         request
     }
 
-    /// How many credentials one call may try.
+    /// Maximum number of credentials that one call tries.
     pub(super) fn credentials(&self) -> usize {
         self.tokens().len().clamp(1, CREDENTIALS_MAX)
     }
@@ -248,7 +248,7 @@ impl Client {
     }
 }
 
-/// A header that stands there once. Twice or not readable is as good as a wrong one.
+/// A header that occurs once. Repeated or unreadable ones count as wrong.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?.to_str().unwrap_or("?");
@@ -262,11 +262,13 @@ pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
             value.set_sensitive([X_TOKEN, request::OPERATOR_TOKEN, header::AUTHORIZATION].contains(&name));
             headers.insert(name, value);
         }
-        Err(_) => tracing::error!(header = name.as_str(), "This text cannot be sent in a header"),
+        Err(_) => {
+            tracing::error!(header = name.as_str(), "a value is not allowed in a header and was left out")
+        }
     }
 }
 
-fn not_heard(failure: &Failure) -> Answer {
+fn transport_error(failure: &Failure) -> Answer {
     let (class, reason) = match failure {
         Failure::NotSent(_) => (AnswerClass::NotSent, Reason::NotConnected),
         Failure::Unknown(_) => (AnswerClass::InDoubt, Reason::NoAnswer),
@@ -293,15 +295,15 @@ struct Row {
     state: String,
 }
 
-fn void_answer(key: &Key, ledger: Option<&str>, response: &Response<Bytes>) -> Void {
+fn judge_void(key: &Key, ledger: Option<&str>, response: &Response<Bytes>) -> VoidOutcome {
     let named = only(response.headers(), &LEDGER_ID);
     if ledger.is_some() && named != ledger {
-        return Void::Unknown("the answer comes from another ledger".into());
+        return VoidOutcome::Unknown("the answer comes from another ledger".into());
     }
     let row = serde_json::from_slice::<Row>(response.body()).ok().filter(|row| row.key == key.as_str());
     match (response.status().as_u16(), row) {
-        (200, Some(row)) if matches!(row.state.as_str(), "VOIDED" | "REFUSED") => Void::NotCharged,
-        (409, _) => Void::Charged,
-        (status, _) => Void::Unknown(format!("it answered {status}")),
+        (200, Some(row)) if matches!(row.state.as_str(), "VOIDED" | "REFUSED") => VoidOutcome::NotCharged,
+        (409, _) => VoidOutcome::Charged,
+        (status, _) => VoidOutcome::Unknown(format!("it answered {status}")),
     }
 }

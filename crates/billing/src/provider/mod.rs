@@ -7,5 +7,5 @@ mod declare;
 mod hint;
 mod request;
 
-pub use client::{Answer, Client, ProviderConfig, Terms, Void};
+pub use client::{Answer, Client, ProviderConfig, Terms, VoidOutcome};
 pub use declare::Declared;

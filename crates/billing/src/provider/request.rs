@@ -1,4 +1,4 @@
-//! What is sent to the provider: one body that every known provider reads, and the names of its headers.
+//! The request to the provider: one body that every known provider reads, and the names of its headers.
 //! Pure; knows no connection and no answer.
 
 use http::HeaderName;

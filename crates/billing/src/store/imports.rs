@@ -21,7 +21,6 @@ pub struct Known {
 pub struct Intake<'a> {
     /// One for each row.
     pub answers: Vec<Imported>,
-    /// New customers.
     pub customers: Vec<(CustomerId, Currency)>,
     /// New invoices, by the first row that names each; with the data of the last one that counts.
     pub created: Vec<&'a ImportRow>,

@@ -1,5 +1,5 @@
 //! The store contract: every durable fact of billing, and the conditional steps between them.
-//! Knows no SQL and no HTTP; SQLite and PostgreSQL stand behind it and pass one contract suite.
+//! Knows no SQL and no HTTP; SQLite and PostgreSQL implement it and pass one contract suite.
 //!
 //! Time is the store's own (a database's clock, or the clock that SQLite's store was given): callers name
 //! durations, never instants. Each method is one durable transaction: when it returns `Ok`, the fact is on disk.
@@ -23,13 +23,13 @@ pub mod postgres;
 pub mod sheet;
 pub mod sqlite;
 
-/// What a store fails with; business results are values.
+/// Errors of a store; business results are values.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Not reachable, full, locked by another process, closed, or overloaded: try again later.
     #[error("the store cannot be used")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The data breaks an invariant of ours; a person must look.
+    /// The data violates an invariant; operator action required.
     #[error("the store holds what it must not: {0}")]
     Corrupt(String),
 }
@@ -41,7 +41,6 @@ pub enum StoreError {
      or use that deployment's store"
 )]
 pub struct OtherDeployment {
-    /// The stored one.
     pub stored: Uuid,
     /// The one of the settings.
     pub given: Uuid,
@@ -58,7 +57,7 @@ fn warn_of_new(deployment: Uuid) {
 /// A store's answer.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// What a run says of the program that began it.
+/// The program that began a run.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The most rows that one call takes or returns.
@@ -67,18 +66,14 @@ pub const BATCH_MAX: usize = 1000;
 /// Invoices by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// PENDING.
     pub pending: i64,
-    /// CHARGING.
     pub charging: i64,
-    /// PAID.
     pub paid: i64,
-    /// ATTENTION.
     pub attention: i64,
 }
 
 impl Counts {
-    /// Whether nothing is left to pay, as the old pay calls ask. True for a store without invoices.
+    /// Whether all invoices are paid, for the legacy pay calls. True for a store without invoices.
     #[must_use]
     pub fn all_paid(&self) -> bool {
         self.pending + self.charging + self.attention == 0
@@ -98,7 +93,7 @@ pub struct ImportRow {
     pub paid: bool,
 }
 
-/// How an import treats what it finds.
+/// Mode of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImportMode {
     /// Tell what would happen; change nothing.
@@ -107,7 +102,7 @@ pub struct ImportMode {
     pub update: bool,
 }
 
-/// What became of one imported row.
+/// Result of one imported row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Imported {
     /// New here.
@@ -124,7 +119,7 @@ pub enum Imported {
     CurrencyMismatch(crate::money::Currency),
 }
 
-/// What became of one settlement.
+/// Result of one settlement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// Recorded.
@@ -137,41 +132,39 @@ pub enum Settled {
     Unknown,
 }
 
-/// A person's word on an attempt, kept for ever in `resolutions`.
+/// An operator's decision on an attempt, kept permanently in `resolutions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolution {
     /// Which attempt.
     pub key: Key,
     /// `true`: the provider charged it; `false`: it did not and never will (voided, or no request can be alive).
     pub charged: bool,
-    /// Why the person is sure.
+    /// The operator's reason.
     pub reason: String,
-    /// Who.
     pub actor: String,
 }
 
-/// What became of a resolution.
+/// Result of a resolution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolved {
     /// Recorded, with its audit row.
     Applied,
-    /// The attempt is final already, in this state, and the word ends no waiting; nothing changed.
+    /// The attempt is already final in this state and its invoice needs no resolution; nothing changed.
     Final(AttemptState),
-    /// `charged` was said, but another attempt of the same invoice is CHARGED already; nothing changed. The second
-    /// charge is to be paid back first, then said to be not charged.
+    /// The decision is `charged`, but another attempt of the same invoice is CHARGED already; nothing changed. The second
+    /// charge must be refunded first and then resolved as not charged.
     OtherCharged,
     /// No attempt has this key.
     Unknown,
 }
 
-/// A person's word that the provider's ledger was replaced, kept for ever in `ledger_acceptances`.
+/// An operator's acceptance of another ledger, kept permanently in `ledger_acceptances`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerAcceptance {
     /// The ledger to settle with from now on.
     pub ledger_id: String,
-    /// Why the person is sure.
+    /// The operator's reason.
     pub reason: String,
-    /// Who.
     pub actor: String,
 }
 
@@ -210,12 +203,12 @@ pub struct LedgerAcknowledgementRow {
     pub created_at: i64,
 }
 
-/// One row of `resolutions`, as it is shown: a word that was taken, and what it changed.
+/// One row of `resolutions`: a decision and its changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolutionRow {
     /// Its position: grows with each row.
     pub id: i64,
-    /// What was said, of which attempt, why, and by whom.
+    /// The decision, its attempt, reason and actor.
     pub resolution: Resolution,
     /// Of which invoice.
     pub reference: Reference,
@@ -227,18 +220,17 @@ pub struct ResolutionRow {
     pub created_at: i64,
 }
 
-/// A row of the provider's ledger, as a repair tells it. The ledger's word on a key is final.
+/// A row of the provider's ledger in a repair. The ledger's state of a key is final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerFact {
-    /// The key.
     pub key: Key,
     /// What the request named; a tombstone of an unknown key names nothing.
     pub reference: Option<Reference>,
-    /// Whom the row says; `None` where its route does not say.
+    /// The row's customer; `None` where its route has none.
     pub customer_id: Option<CustomerId>,
-    /// What the row says; `None` for what is no amount of ours.
+    /// The row's amount; `None` when it is not representable here.
     pub money: Option<Money>,
-    /// CHARGED, REFUSED or VOIDED; nothing else is a ledger's word.
+    /// CHARGED, REFUSED or VOIDED: a ledger has no other state.
     pub outcome: Outcome,
 }
 
@@ -250,7 +242,7 @@ impl LedgerFact {
     }
 }
 
-/// What became of one fact of the ledger.
+/// Result of one repaired row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repaired {
     /// The attempt stood so already.
@@ -259,14 +251,14 @@ pub enum Repaired {
     Settled,
     /// The store had no such attempt, though its key is this deployment's: it has it now, settled.
     Adopted,
-    /// Another outcome stood there, or the row has other data than the invoice: the invoice waits for a person.
+    /// Another outcome was recorded, or the row's data differ from the invoice: the invoice needs manual resolution.
     Conflict,
     /// No key of ours: another deployment's, or another system's.
     Unknown,
 }
 
 impl Repaired {
-    /// Whether the store holds something now that it did not.
+    /// Whether the store has changed.
     #[must_use]
     pub fn changed(self) -> bool {
         matches!(self, Self::Settled | Self::Adopted | Self::Conflict)
@@ -295,7 +287,6 @@ pub trait Store: Send + Sync + 'static {
     /// Customers with `id > after`, by id, at most `limit`.
     async fn customers(&self, after: CustomerId, limit: usize) -> Result<Vec<Customer>>;
 
-    /// One customer.
     async fn customer(&self, id: CustomerId) -> Result<Option<Customer>>;
 
     /// Invoices with `id > after` (and in `state`, if given), by id, at most `limit`.
@@ -309,19 +300,17 @@ pub trait Store: Send + Sync + 'static {
     /// One invoice by its number.
     async fn invoice(&self, id: InvoiceId) -> Result<Option<Invoice>>;
 
-    /// One invoice by its reference.
     async fn invoice_by_reference(&self, reference: &Reference) -> Result<Option<Invoice>>;
 
     /// Attempts after (invoice, number), in that order, at most `limit`.
     async fn attempts(&self, after: (InvoiceId, u32), limit: usize) -> Result<Vec<Attempt>>;
 
-    /// One attempt.
     async fn attempt(&self, key: &Key) -> Result<Option<Attempt>>;
 
     /// Invoices by state, counted as of one moment; cheap at any size.
     async fn counts(&self) -> Result<Counts>;
 
-    /// Whether other processes use this store at the same time. One that they do not share is held by one process.
+    /// Whether other processes may use this store at the same time.
     fn is_shared(&self) -> bool;
 
     /// Starts a run, or joins the unfinished one (`true`), whose `joins` grow. Sets the lease only of a run that it
@@ -334,11 +323,10 @@ pub trait Store: Send + Sync + 'static {
     /// Prolongs the lease; `false` when the run is finished.
     async fn renew_run(&self, run: RunId, lease: Duration) -> Result<bool>;
 
-    /// Finishes the run, unless somebody has joined it since it had these `joins`; `false` then, or when it was
+    /// Finishes the run, unless a caller has joined it since it had these `joins`; `false` then, or when it was
     /// finished already.
     async fn finish_run(&self, run: RunId, joins: i64) -> Result<bool>;
 
-    /// One run.
     async fn run(&self, run: RunId) -> Result<Option<Run>>;
 
     /// The unfinished run, if there is one.
@@ -357,7 +345,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Attempt>>;
 
     /// Leases up to `limit` open attempts whose lease has ended, oldest lease first, of invoices that are
-    /// CHARGING (those in ATTENTION wait for a person): `sends` grows by one. A row that breaks an invariant is logged, leased
+    /// CHARGING (those in ATTENTION need manual resolution): `sends` grows by one. A row that violates an invariant is logged, leased
     /// and left out.
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>>;
 
@@ -390,7 +378,7 @@ pub trait Store: Send + Sync + 'static {
     /// Rows with a problem change nothing; the others are recorded.
     async fn import(&self, rows: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>>;
 
-    /// Records a person's word, with its audit row. Of an open attempt: attempt CHARGED or VOIDED, invoice PAID (by
+    /// Records an operator's decision, with its audit row. Open attempt: attempt CHARGED or VOIDED, invoice PAID (by
     /// resolve, or by charge when another attempt is CHARGED) or PENDING. A final attempt stays as it is; if its invoice
     /// is in ATTENTION and none of its attempts is open, "not charged" of a REJECTED one makes the invoice PENDING, and
     /// "charged" of the CHARGED one makes it PAID (by resolve).
@@ -400,7 +388,7 @@ pub trait Store: Send + Sync + 'static {
     /// that is remembered already changes nothing and leaves no row.
     async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>>;
 
-    /// Words that were taken, with `id > after`, by id, at most `limit`.
+    /// Decisions with `id > after`, by id, at most `limit`.
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>>;
 
     /// Records that an operator has explained these ledger rows; each call is a row of its own.
@@ -413,12 +401,12 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<LedgerAcknowledgementRow>>;
 
-    /// Takes in what the provider's ledger says, at most [`BATCH_MAX`] rows in the ledger's order; answers one
+    /// Applies rows of the provider's ledger, at most [`BATCH_MAX`] in the ledger's order; returns one
     /// [`Repaired`] each. A known key is settled by `plan::repair`: as by [`Store::settle`], but a
     /// charge of another customer or amount than the attempt's and the invoice's makes no invoice PAID. An unknown one is adopted when it is the key
     /// of its reference's attempt number n, n up to [`REPAIR_NUMBERS_MAX`] past the last that is known: the attempt is
     /// written as final, with the row's customer and amount, and the invoice follows by `plan::adopt`. It belongs to
     /// the latest run, or to a finished one made for it. Repeating a repair changes nothing; one that changes something
-    /// joins the unfinished run, so that its driver looks again.
+    /// joins the unfinished run, so that its driver claims again.
     async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>>;
 }

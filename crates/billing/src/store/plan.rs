@@ -11,7 +11,7 @@ pub const LEASE_NEVER: i64 = 253_402_300_799_999;
 
 /// The facts at hand when word of an attempt arrives.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing {
+pub struct AttemptContext {
     /// The attempt's state.
     pub attempt: AttemptState,
     /// Its invoice's state.
@@ -29,7 +29,7 @@ pub struct Others {
     pub charged: bool,
 }
 
-impl Standing {
+impl AttemptContext {
     /// Whether [`Others`] can matter: an attempt that is open while its invoice is CHARGING is the only one that is
     /// open or charged.
     #[must_use]
@@ -41,7 +41,6 @@ impl Standing {
 /// Where an invoice is to stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvoicePlan {
-    /// Its state.
     pub state: InvoiceState,
     /// Set exactly when PAID.
     pub paid_by: Option<PaidBy>,
@@ -83,7 +82,7 @@ impl Plan {
 
     /// Whether an attempt that stays open waits for a person now.
     #[must_use]
-    pub fn parks(&self, standing: Standing) -> bool {
+    pub fn parks(&self, standing: AttemptContext) -> bool {
         let invoice = self.invoice.map_or(standing.invoice, |plan| plan.state);
         invoice == InvoiceState::Attention
     }
@@ -96,7 +95,6 @@ pub struct Counted {
     pub paid: i64,
     /// REFUSED or VOIDED.
     pub refused: i64,
-    /// REJECTED.
     pub rejected: i64,
     /// Given back unsent.
     pub not_sent: i64,
@@ -126,7 +124,7 @@ pub fn doubt(attempt: AttemptState) -> i64 {
 
 /// What recording an outcome comes to.
 #[must_use]
-pub fn settle(standing: Standing, outcome: Outcome) -> Plan {
+pub fn settle(standing: AttemptContext, outcome: Outcome) -> Plan {
     if standing.attempt.is_open() { settle_open(standing, outcome) } else { settle_final(standing, outcome) }
 }
 
@@ -134,7 +132,7 @@ pub fn settle(standing: Standing, outcome: Outcome) -> Plan {
 /// data never makes the invoice PAID. `has_same_terms` tells whether the row has the customer and the amount of the
 /// attempt and of the invoice. Without this check an invoice of 99.00 is PAID by a charge of 10.00.
 #[must_use]
-pub fn repair(standing: Standing, outcome: Outcome, has_same_terms: bool) -> Plan {
+pub fn repair(standing: AttemptContext, outcome: Outcome, has_same_terms: bool) -> Plan {
     let plan = settle(standing, outcome);
     let is_paid = plan.invoice.is_some_and(|invoice| invoice.state == InvoiceState::Paid);
     if has_same_terms || outcome != Outcome::Charged || !is_paid {
@@ -151,7 +149,7 @@ pub fn repair(standing: Standing, outcome: Outcome, has_same_terms: bool) -> Pla
     Plan { invoice: Some(attention), ..plan }
 }
 
-fn settle_open(standing: Standing, outcome: Outcome) -> Plan {
+fn settle_open(standing: AttemptContext, outcome: Outcome) -> Plan {
     if outcome == Outcome::Charged && standing.others.charged {
         return second_charge(Some(AttemptState::InDoubt));
     }
@@ -177,7 +175,7 @@ fn settle_open(standing: Standing, outcome: Outcome) -> Plan {
     }
 }
 
-fn settle_final(standing: Standing, outcome: Outcome) -> Plan {
+fn settle_final(standing: AttemptContext, outcome: Outcome) -> Plan {
     match on_final(standing.attempt, outcome) {
         None => Plan::nothing(Settled::Same),
         Some(Conflict::ChargedLate) if standing.others.charged => second_charge(None),
@@ -230,7 +228,7 @@ pub fn adopt(
         Outcome::Voided => Some((AttemptState::Voided, None)),
         Outcome::Charged => {
             // As if it had been closed as not charged and a late charge came to light; it is the first word on it.
-            let standing = Standing { attempt: AttemptState::Refused, invoice, others };
+            let standing = AttemptContext { attempt: AttemptState::Refused, invoice, others };
             let late = settle_final(standing, outcome);
             let plan = match late.invoice {
                 Some(plan) if plan.state == InvoiceState::Paid && !as_invoiced => {
@@ -246,7 +244,10 @@ pub fn adopt(
 
 /// What a person's word on an attempt comes to: the attempt's next state (`None` leaves it) and the invoice's, or why
 /// not.
-pub fn resolve(standing: Standing, charged: bool) -> Result<(Option<AttemptState>, InvoicePlan), Resolved> {
+pub fn resolve(
+    standing: AttemptContext,
+    charged: bool,
+) -> Result<(Option<AttemptState>, InvoicePlan), Resolved> {
     if !standing.attempt.is_open() {
         return resolve_final(standing, charged)
             .map(|invoice| (None, invoice))
@@ -262,7 +263,7 @@ pub fn resolve(standing: Standing, charged: bool) -> Result<(Option<AttemptState
 
 /// A person's word on a final attempt changes nothing of it, but ends the waiting of its invoice: what was rejected may
 /// be tried again, what is charged is acknowledged. While another attempt is open, that one is to be decided first.
-fn resolve_final(standing: Standing, charged: bool) -> Option<InvoicePlan> {
+fn resolve_final(standing: AttemptContext, charged: bool) -> Option<InvoicePlan> {
     if standing.invoice != InvoiceState::Attention || standing.others.open {
         return None;
     }
@@ -290,12 +291,12 @@ mod tests {
         Outcome::NotSent,
     ];
 
-    fn standings() -> Vec<Standing> {
+    fn standings() -> Vec<AttemptContext> {
         let mut all = Vec::new();
         for &attempt in AttemptState::ALL {
             for &invoice in InvoiceState::ALL {
                 for (open, charged) in [(false, false), (false, true), (true, false), (true, true)] {
-                    all.push(Standing { attempt, invoice, others: Others { open, charged } });
+                    all.push(AttemptContext { attempt, invoice, others: Others { open, charged } });
                 }
             }
         }
@@ -347,18 +348,20 @@ mod tests {
     }
 
     #[test]
-    fn whatever_waits_for_a_person_has_a_word_that_ends_it() {
+    fn each_attention_reason_has_a_decision_that_ends_it() {
         use AttemptState::{Charged, Rejected};
         for (attempt, word, ends) in
             [(Rejected, false, InvoiceState::Pending), (Charged, true, InvoiceState::Paid)]
         {
-            let alone = Standing { attempt, invoice: InvoiceState::Attention, others: Others::default() };
+            let alone =
+                AttemptContext { attempt, invoice: InvoiceState::Attention, others: Others::default() };
             assert_eq!(resolve(alone, word).map(|(next, invoice)| (next, invoice.state)), Ok((None, ends)));
             assert_eq!(resolve(alone, !word), Err(Resolved::Final(attempt)));
-            let beside_an_open_one = Standing { others: Others { open: true, charged: false }, ..alone };
+            let beside_an_open_one =
+                AttemptContext { others: Others { open: true, charged: false }, ..alone };
             assert_eq!(resolve(beside_an_open_one, word), Err(Resolved::Final(attempt)));
             for invoice in [InvoiceState::Pending, InvoiceState::Charging, InvoiceState::Paid] {
-                assert_eq!(resolve(Standing { invoice, ..alone }, word), Err(Resolved::Final(attempt)));
+                assert_eq!(resolve(AttemptContext { invoice, ..alone }, word), Err(Resolved::Final(attempt)));
             }
         }
     }
@@ -376,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn while_an_attempt_stays_open_what_waits_for_a_person_goes_on_waiting() {
+    fn while_an_attempt_stays_open_what_needs_an_operator_goes_on_waiting() {
         for standing in standings() {
             for outcome in [Outcome::InDoubt(None), Outcome::NotSent] {
                 assert_eq!(settle(standing, outcome).invoice, None, "{standing:?} {outcome:?}");
@@ -386,7 +389,7 @@ mod tests {
 
     #[test]
     fn the_usual_outcomes_stand_as_the_protocol_names_them() {
-        let usual = Standing {
+        let usual = AttemptContext {
             attempt: AttemptState::Intent,
             invoice: InvoiceState::Charging,
             others: Others::default(),
@@ -401,8 +404,8 @@ mod tests {
     }
 
     #[test]
-    fn a_late_charge_of_an_invoice_paid_elsewhere_calls_a_person() {
-        let standing = Standing {
+    fn a_late_charge_of_an_invoice_paid_elsewhere_needs_an_operator() {
+        let standing = AttemptContext {
             attempt: AttemptState::Refused,
             invoice: InvoiceState::Paid,
             others: Others::default(),

@@ -7,20 +7,18 @@ use std::time::Duration;
 use crate::invoice::{AttemptState, InvoiceId, InvoiceState, RunId};
 use crate::protocol::key::Key;
 use crate::protocol::transition::{Outcome, Settlement};
-use crate::store::plan::{self, Counted, InvoicePlan, Others, Standing};
+use crate::store::plan::{self, AttemptContext, Counted, InvoicePlan, Others};
 use crate::store::{Resolved, Settled};
 
 /// An attempt as it was read: those that words are about, and every other one of the same invoices that is open or
 /// CHARGED.
 #[derive(Clone, Debug)]
 pub struct AttemptFact {
-    /// Its key.
     pub key: Key,
     /// Whose it is.
     pub invoice: InvoiceId,
     /// Which run made it.
     pub run: RunId,
-    /// Where it stands.
     pub state: AttemptState,
 }
 
@@ -77,9 +75,7 @@ impl InvoiceLine {
 /// What a word changed, for its audit row: attempt and invoice before and after.
 #[derive(Clone, Copy, Debug)]
 pub struct Audit {
-    /// The attempt.
     pub attempt: (AttemptState, AttemptState),
-    /// The invoice.
     pub invoice: (InvoiceState, InvoiceState),
 }
 
@@ -187,13 +183,13 @@ impl Sheet {
         doubts
     }
 
-    fn find(&self, key: &Key) -> Option<(usize, Standing)> {
+    fn find(&self, key: &Key) -> Option<(usize, AttemptContext)> {
         let place = *self.places.get(key)?;
         let line = &self.attempts[place];
         let (attempt, invoice) = (line.state, self.invoices.get(&line.read.invoice)?.state());
-        let needed = Standing::needs_others(attempt, invoice);
+        let needed = AttemptContext::needs_others(attempt, invoice);
         let others = if needed { self.others(line.read.invoice, Some(place)) } else { Others::default() };
-        Some((place, Standing { attempt, invoice, others }))
+        Some((place, AttemptContext { attempt, invoice, others }))
     }
 
     fn others(&self, invoice: InvoiceId, except: Option<usize>) -> Others {

@@ -25,7 +25,7 @@ pub(crate) enum Fault {
     Fails,
     /// The next such step panics, later ones do not.
     PanicsOnce,
-    /// Such steps wait until [`Faulty::mend`].
+    /// Such steps wait until [`Faulty::repair`].
     Waits,
 }
 
@@ -60,7 +60,7 @@ impl Faulty {
     }
 
     /// No more faults; who waits goes on.
-    pub(crate) fn mend(&self) {
+    pub(crate) fn repair(&self) {
         *self.fault.lock().unwrap() = None;
         self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     }

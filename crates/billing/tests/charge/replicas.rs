@@ -8,31 +8,31 @@ use billing::store::LedgerAcceptance;
 
 use crate::faulty::{Fault, Faulty};
 use crate::provider::{LEDGER, Provider, Reply};
-use crate::support::{House, LONG, Plan, until};
+use crate::support::{EngineFixture, LONG, Plan, until};
 
-async fn shared(invoices: usize) -> (House, Arc<Faulty>) {
-    let mut house = House::with(invoices).await;
-    let store = Faulty::shared(&house.store);
-    house.store = store.clone();
-    (house, store)
+async fn shared(invoices: usize) -> (EngineFixture, Arc<Faulty>) {
+    let mut fixture = EngineFixture::with(invoices).await;
+    let store = Faulty::shared(&fixture.store);
+    fixture.store = store.clone();
+    (fixture, store)
 }
 
 #[tokio::test]
 async fn a_run_is_shared_by_who_did_not_start_it_and_each_invoice_is_sent_once() {
     let one = Provider::start(|_| Reply::charged().held()).await;
     let other = Provider::start(|_| Reply::charged()).await;
-    let (house, _) = shared(3_000).await;
-    let first = house.open(&one.url, Plan::keys()).await;
-    let _second = house.open(&other.url, Plan::keys()).await;
+    let (fixture, _) = shared(3_000).await;
+    let first = fixture.open(&one.url, Plan::keys()).await;
+    let _second = fixture.open(&other.url, Plan::keys()).await;
     let started = first.engine.pay().await.unwrap();
     until("the second process takes its share", async || !other.deliveries().is_empty()).await;
     one.now(|_| Reply::charged());
     one.release();
     until("the run is finished", async || {
-        house.store.run(started.run).await.unwrap().unwrap().state == RunState::Finished
+        fixture.store.run(started.run).await.unwrap().unwrap().state == RunState::Finished
     })
     .await;
-    assert_eq!(house.count(InvoiceState::Paid).await, 3_000);
+    assert_eq!(fixture.count(InvoiceState::Paid).await, 3_000);
     let sent: Vec<String> =
         [&one, &other].iter().flat_map(|provider| provider.deliveries()).map(|sent| sent.key).collect();
     assert_eq!((sent.len(), sent.iter().collect::<BTreeSet<_>>().len()), (3_000, 3_000));
@@ -41,44 +41,46 @@ async fn a_run_is_shared_by_who_did_not_start_it_and_each_invoice_is_sent_once()
 #[tokio::test]
 async fn who_joins_elsewhere_makes_a_run_look_again_before_it_ends() {
     let provider = Provider::start(|_| Reply::charged()).await;
-    let (house, store) = shared(1).await;
-    let first = house.open(&provider.url, Plan::keys()).await;
-    let second = house.open("http://127.0.0.1:1/", Plan::keys()).await;
+    let (fixture, store) = shared(1).await;
+    let first = fixture.open(&provider.url, Plan::keys()).await;
+    let second = fixture.open("http://127.0.0.1:1/", Plan::keys()).await;
     store.spoil("finish_run", Fault::Waits);
     let started = first.engine.pay().await.unwrap();
     until("it is being finished", async || store.hits() > 0).await;
-    house.import(&["I2".to_owned()]).await;
+    fixture.import(&["I2".to_owned()]).await;
     assert_eq!(second.engine.pay().await.unwrap().run, started.run);
-    store.mend();
+    store.repair();
     assert!(second.engine.wait(started.run, LONG).await.unwrap().finished);
-    assert_eq!(house.count(InvoiceState::Paid).await, 2);
+    assert_eq!(fixture.count(InvoiceState::Paid).await, 2);
 }
 
 #[tokio::test]
 async fn who_cannot_reach_the_provider_does_not_end_a_run_that_another_drives() {
     let provider = Provider::start(|_| Reply::charged().held()).await;
-    let (house, _) = shared(400).await;
-    let first = house.open(&provider.url, Plan::keys().in_flight_max(1)).await;
-    let second = house.open("http://127.0.0.1:1/", Plan::keys()).await;
+    let (fixture, _) = shared(400).await;
+    let first = fixture.open(&provider.url, Plan::keys().in_flight_max(1)).await;
+    let second = fixture.open("http://127.0.0.1:1/", Plan::keys()).await;
     let started = first.engine.pay().await.unwrap();
     second.engine.pay().await.unwrap();
     provider.now(|_| Reply::charged());
     provider.release();
     assert!(first.engine.wait(started.run, LONG).await.unwrap().finished);
-    let left = house.count(InvoiceState::Pending).await;
-    assert_eq!((left, house.count(InvoiceState::Charging).await), (0, 0));
+    let left = fixture.count(InvoiceState::Pending).await;
+    assert_eq!((left, fixture.count(InvoiceState::Charging).await), (0, 0));
 }
 
 #[tokio::test]
-async fn a_ledger_that_a_person_accepted_elsewhere_is_settled_with() {
+async fn a_ledger_that_an_operator_accepted_elsewhere_is_settled_with() {
     const REPLACED: &str = "22222222-2222-4222-8222-222222222222";
     let provider = Provider::start(|_| Reply::charged()).await;
-    let (house, _) = shared(1).await;
-    let first = house.open(&provider.url, Plan::keys()).await;
-    let second = house.open(&provider.url, Plan::keys()).await;
+    let (fixture, _) = shared(1).await;
+    let first = fixture.open(&provider.url, Plan::keys()).await;
+    let second = fixture.open(&provider.url, Plan::keys()).await;
     first.pay().await;
-    until("both know the ledger", async || house.store.ledger_id().await.unwrap().as_deref() == Some(LEDGER))
-        .await;
+    until("both know the ledger", async || {
+        fixture.store.ledger_id().await.unwrap().as_deref() == Some(LEDGER)
+    })
+    .await;
     let (ledger_id, reason, actor) = (REPLACED.to_owned(), "restored".to_owned(), "an operator".to_owned());
     second.engine.accept_ledger(&LedgerAcceptance { ledger_id, reason, actor }).await.unwrap();
     provider.now(|delivery| match delivery.expect_ledger.as_deref() {
@@ -87,10 +89,10 @@ async fn a_ledger_that_a_person_accepted_elsewhere_is_settled_with() {
             Reply::new(412, r#"{"type":"urn:tinjis:problem:ledger-mismatch"}"#).problem().of_ledger(REPLACED)
         }
     });
-    house.import(&["I2".to_owned()]).await;
+    fixture.import(&["I2".to_owned()]).await;
     until("it is paid", async || {
         first.engine.pay().await.unwrap();
-        house.count(InvoiceState::Paid).await == 2
+        fixture.count(InvoiceState::Paid).await == 2
     })
     .await;
 }

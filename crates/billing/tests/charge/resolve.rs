@@ -1,4 +1,4 @@
-//! A person's word on an attempt in doubt.
+//! An operator's decision on an attempt in doubt.
 
 use std::time::Duration;
 
@@ -8,97 +8,97 @@ use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::Resolution;
 
 use crate::provider::{Provider, Reply};
-use crate::support::{Billing, House, Plan, until};
+use crate::support::{Billing, EngineFixture, Plan, until};
 
-fn word(house: &billing::invoice::Attempt, charged: bool, reason: &str) -> Resolution {
-    Resolution { key: house.key.clone(), charged, reason: reason.to_owned(), actor: "anna".to_owned() }
+fn word(fixture: &billing::invoice::Attempt, charged: bool, reason: &str) -> Resolution {
+    Resolution { key: fixture.key.clone(), charged, reason: reason.to_owned(), actor: "anna".to_owned() }
 }
 
-async fn in_doubt(plan: Plan, provider: &Provider) -> (House, Billing, billing::invoice::Attempt) {
-    let house = House::with(1).await;
-    let billing = house.open(&provider.url, plan).await;
+async fn in_doubt(plan: Plan, provider: &Provider) -> (EngineFixture, Billing, billing::invoice::Attempt) {
+    let fixture = EngineFixture::with(1).await;
+    let billing = fixture.open(&provider.url, plan).await;
     billing.engine.pay().await.unwrap();
-    until("it is in doubt", async || house.states().await == [AttemptState::InDoubt]).await;
-    let attempt = house.attempts().await.remove(0);
-    (house, billing, attempt)
+    until("it is in doubt", async || fixture.states().await == [AttemptState::InDoubt]).await;
+    let attempt = fixture.attempts().await.remove(0);
+    (fixture, billing, attempt)
 }
 
 #[tokio::test]
 async fn not_charged_is_believed_only_once_the_key_is_void() {
     let provider = Provider::start(|_| Reply::new(409, "")).await;
-    let (house, billing, attempt) = in_doubt(Plan::keys(), &provider).await;
+    let (fixture, billing, attempt) = in_doubt(Plan::keys(), &provider).await;
     let resolve = async || billing.engine.resolve(word(&attempt, false, "seen")).await;
     assert!(matches!(resolve().await, Err(ResolveError::NotVoided(_))));
     provider.voids(attempt.key.as_str(), 409);
     assert!(matches!(resolve().await, Err(ResolveError::ChargedThere)));
-    assert_eq!(house.states().await, [AttemptState::InDoubt]);
+    assert_eq!(fixture.states().await, [AttemptState::InDoubt]);
     provider.voids(attempt.key.as_str(), 200);
     assert!(matches!(resolve().await, Ok(ResolveOutcome::Applied)));
-    assert_eq!(house.states().await[0], AttemptState::Voided);
+    assert_eq!(fixture.states().await[0], AttemptState::Voided);
     assert!(matches!(resolve().await, Ok(ResolveOutcome::Final(AttemptState::Voided))));
 }
 
 #[tokio::test]
 async fn charged_is_believed_at_once() {
     let provider = Provider::start(|_| Reply::new(409, "")).await;
-    let (house, billing, attempt) = in_doubt(Plan::none(), &provider).await;
+    let (fixture, billing, attempt) = in_doubt(Plan::none(), &provider).await;
     let outcome = billing.engine.resolve(word(&attempt, true, "")).await.unwrap();
     assert_eq!(outcome, ResolveOutcome::Applied);
-    assert_eq!(house.count(InvoiceState::Paid).await, 1);
+    assert_eq!(fixture.count(InvoiceState::Paid).await, 1);
 }
 
 #[tokio::test]
 async fn without_keys_not_charged_waits_until_no_request_can_be_alive() {
     let provider = Provider::start(|_| Reply::charged().lost()).await;
-    let (house, billing, attempt) = in_doubt(Plan::none(), &provider).await;
+    let (fixture, billing, attempt) = in_doubt(Plan::none(), &provider).await;
     let resolve = async |reason| billing.engine.resolve(word(&attempt, false, reason)).await;
     assert!(matches!(resolve(" ").await, Err(ResolveError::ReasonMissing)));
     let Err(ResolveError::TooEarly(left)) = resolve("not in the books").await else { panic!("too soon") };
     assert!(left <= REQUEST_LIFE_MAX && left > REQUEST_LIFE_MAX - Duration::from_secs(60), "{left:?}");
     let earlier = i64::try_from(REQUEST_LIFE_MAX.as_millis()).unwrap();
-    house.spoil(&format!(
+    fixture.spoil(&format!(
         "UPDATE attempts SET created_at = created_at - {earlier}; UPDATE invoices SET updated_at = updated_at - {earlier}"
     ));
     assert!(matches!(resolve("not in the books").await, Ok(ResolveOutcome::Applied)));
-    assert_eq!(house.states().await, [AttemptState::Voided]);
-    assert_eq!(house.count(InvoiceState::Pending).await, 1);
+    assert_eq!(fixture.states().await, [AttemptState::Voided]);
+    assert_eq!(fixture.count(InvoiceState::Pending).await, 1);
 }
 
 #[tokio::test]
-async fn a_rejected_invoice_is_tried_again_under_a_new_key_once_a_person_says_so() {
+async fn a_rejected_invoice_is_tried_again_under_a_new_key_once_an_operator_decides_so() {
     let provider = Provider::start(|_| Reply::new(400, r#"{"error":"Invalid Request"}"#)).await;
-    let house = House::with(1).await;
-    let billing = house.open(&provider.url, Plan::keys()).await;
+    let fixture = EngineFixture::with(1).await;
+    let billing = fixture.open(&provider.url, Plan::keys()).await;
     billing.pay().await;
-    assert_eq!(house.states().await, [AttemptState::Rejected]);
+    assert_eq!(fixture.states().await, [AttemptState::Rejected]);
     provider.now(|_| Reply::charged());
-    let attempt = house.attempts().await.remove(0);
+    let attempt = fixture.attempts().await.remove(0);
     let outcome = billing.engine.resolve(word(&attempt, false, "they know the customer now")).await;
     assert!(matches!(outcome, Ok(ResolveOutcome::Applied)));
     billing.pay().await;
-    assert_eq!(house.states().await, [AttemptState::Rejected, AttemptState::Charged]);
-    assert_eq!(house.count(InvoiceState::Paid).await, 1);
+    assert_eq!(fixture.states().await, [AttemptState::Rejected, AttemptState::Charged]);
+    assert_eq!(fixture.count(InvoiceState::Paid).await, 1);
 }
 
 #[tokio::test]
 async fn a_second_charge_is_taken_as_not_charged_once_it_is_paid_back() {
     let provider = Provider::start(|_| Reply::refused()).await;
-    let house = House::with(1).await;
-    let billing = house.open(&provider.url, Plan::keys()).await;
+    let fixture = EngineFixture::with(1).await;
+    let billing = fixture.open(&provider.url, Plan::keys()).await;
     billing.pay().await;
     provider.now(|_| Reply::new(409, ""));
     billing.engine.pay().await.unwrap();
     let refused_and_in_doubt = [AttemptState::Refused, AttemptState::InDoubt];
-    until("the second is in doubt", async || house.states().await == refused_and_in_doubt).await;
-    let attempts = house.attempts().await;
+    until("the second is in doubt", async || fixture.states().await == refused_and_in_doubt).await;
+    let attempts = fixture.attempts().await;
     let late =
         Settlement { key: attempts[0].key.clone(), outcome: Outcome::Charged, again_in: Duration::ZERO };
-    house.store.settle(None, &[late]).await.unwrap();
+    fixture.store.settle(None, &[late]).await.unwrap();
     provider.voids(attempts[1].key.as_str(), 409);
     let resolve = async |charged, reason| billing.engine.resolve(word(&attempts[1], charged, reason)).await;
     assert!(matches!(resolve(true, "seen").await, Err(ResolveError::OtherCharged)));
     assert!(matches!(resolve(false, " ").await, Err(ResolveError::ReasonMissing)));
     assert!(matches!(resolve(false, "paid back").await, Ok(ResolveOutcome::Applied)));
-    assert_eq!(house.states().await, [AttemptState::Charged, AttemptState::Voided]);
-    assert_eq!(house.invoice(1).await.paid_by, Some(PaidBy::Charge));
+    assert_eq!(fixture.states().await, [AttemptState::Charged, AttemptState::Voided]);
+    assert_eq!(fixture.invoice(1).await.paid_by, Some(PaidBy::Charge));
 }

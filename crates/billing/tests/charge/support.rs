@@ -24,7 +24,7 @@ use tempfile::TempDir;
 pub(crate) const LONG: Duration = Duration::from_secs(45);
 
 /// A folder with a store.
-pub(crate) struct House {
+pub(crate) struct EngineFixture {
     pub(crate) folder: TempDir,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
@@ -59,19 +59,19 @@ pub(crate) struct Billing {
     telemetry: Telemetry,
 }
 
-impl House {
+impl EngineFixture {
     /// With this many PENDING invoices of 12.15 EUR, named I1, I2 …
     pub(crate) async fn with(invoices: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::system();
         let path = folder.path().join("billing.db");
         let store = SqliteStore::open(&path, None, clock.clone(), &Random::seeded(1)).await.unwrap();
-        let house = Self { folder, store: Arc::new(store), clock };
+        let fixture = Self { folder, store: Arc::new(store), clock };
         let names: Vec<String> = (1..=invoices).map(|n| format!("I{n}")).collect();
         for names in names.chunks(500) {
-            house.import(names).await;
+            fixture.import(names).await;
         }
-        house
+        fixture
     }
 
     /// Adds invoices of 12.15 EUR.
@@ -183,5 +183,5 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn()
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(LONG, look).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
+    tokio::time::timeout(LONG, look).await.unwrap_or_else(|_| panic!("waited without success until {what}"));
 }

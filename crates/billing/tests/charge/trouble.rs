@@ -8,35 +8,35 @@ use chassis::caller::Tokens;
 use chassis::config::TokenSource;
 
 use crate::provider::{Provider, Reply};
-use crate::support::{House, LONG, Plan, until};
+use crate::support::{EngineFixture, LONG, Plan, until};
 
 #[tokio::test]
 async fn a_wrong_endpoint_is_not_the_invoices_fault() {
     let provider = Provider::start(|_| Reply::new(404, "no")).await;
-    let house = House::with(500).await;
-    let billing = house.open(&provider.url, Plan::keys()).await;
+    let fixture = EngineFixture::with(500).await;
+    let billing = fixture.open(&provider.url, Plan::keys()).await;
     let (run, waited) = billing.pay().await;
     assert!(waited.reached);
     assert_eq!(provider.deliveries().len(), 1 + usize::try_from(PROBES_MAX).unwrap());
-    assert_eq!(house.count(InvoiceState::Attention).await, 0);
-    assert!(house.states().await.iter().all(|state| *state == AttemptState::Intent));
-    assert_eq!(house.counters(run).await.paid, 0);
+    assert_eq!(fixture.count(InvoiceState::Attention).await, 0);
+    assert!(fixture.states().await.iter().all(|state| *state == AttemptState::Intent));
+    assert_eq!(fixture.counters(run).await.paid, 0);
     assert_eq!(billing.metric("billing_breaker_open"), 1);
     provider.now(|_| Reply::charged());
     billing.pay().await;
-    assert_eq!(house.count(InvoiceState::Paid).await, 500);
+    assert_eq!(fixture.count(InvoiceState::Paid).await, 500);
     assert_eq!(billing.metric("billing_breaker_open"), 0);
 }
 
 #[tokio::test]
 async fn many_bad_invoices_in_a_row_are_one_bad_client() {
     let provider = Provider::start(|_| Reply::new(400, r#"{"error":"Invalid Request"}"#)).await;
-    let house = House::with(500).await;
-    let billing = house.open(&provider.url, Plan::keys()).await;
+    let fixture = EngineFixture::with(500).await;
+    let billing = fixture.open(&provider.url, Plan::keys()).await;
     billing.pay().await;
     let rejected = i64::from(INVALID_MAX + PROBES_MAX);
-    assert_eq!(house.count(InvoiceState::Attention).await, rejected);
-    assert_eq!(house.attempts().await.iter().filter(|a| a.state == AttemptState::Rejected).count(), 23);
+    assert_eq!(fixture.count(InvoiceState::Attention).await, rejected);
+    assert_eq!(fixture.attempts().await.iter().filter(|a| a.state == AttemptState::Rejected).count(), 23);
 }
 
 #[tokio::test]
@@ -46,11 +46,11 @@ async fn a_call_marked_as_not_executed_counts_as_not_sent() {
         _ => Reply::charged(),
     })
     .await;
-    let house = House::with(2).await;
-    let billing = house.open(&provider.url, Plan::keys()).await;
+    let fixture = EngineFixture::with(2).await;
+    let billing = fixture.open(&provider.url, Plan::keys()).await;
     billing.pay().await;
-    assert_eq!(house.count(InvoiceState::Paid).await, 2);
-    assert!(house.attempts().await.iter().all(|attempt| attempt.sends == 1));
+    assert_eq!(fixture.count(InvoiceState::Paid).await, 2);
+    assert!(fixture.attempts().await.iter().all(|attempt| attempt.sends == 1));
 }
 
 #[tokio::test]
@@ -60,14 +60,14 @@ async fn the_next_line_of_the_token_file_is_tried_when_one_is_refused() {
         _ => Reply::new(403, "Forbidden\n"),
     })
     .await;
-    let house = House::with(20).await;
-    let file = house.folder.path().join("tokens");
+    let fixture = EngineFixture::with(20).await;
+    let file = fixture.folder.path().join("tokens");
     std::fs::write(&file, "old\nnew\n").unwrap();
     let tokens = Tokens::new(TokenSource::File(file)).unwrap();
     let plan = Plan { tokens: Some(tokens), ..Plan::keys() };
-    let billing = house.open(&provider.url, plan).await;
+    let billing = fixture.open(&provider.url, plan).await;
     billing.pay().await;
-    assert_eq!(house.count(InvoiceState::Paid).await, 20);
+    assert_eq!(fixture.count(InvoiceState::Paid).await, 20);
     let refused = provider.deliveries().iter().filter(|d| d.token.as_deref() == Some("old")).count();
     assert_eq!(refused, 1);
 }
@@ -75,33 +75,33 @@ async fn the_next_line_of_the_token_file_is_tried_when_one_is_refused() {
 #[tokio::test]
 async fn nothing_is_sent_that_could_outlive_its_lease() {
     let provider = Provider::start(|_| Reply::charged()).await;
-    let house = House::with(3).await;
+    let fixture = EngineFixture::with(3).await;
     let plan = Plan { lease: Duration::from_secs(1), ..Plan::keys() };
-    let billing = house.open(&provider.url, plan).await;
+    let billing = fixture.open(&provider.url, plan).await;
     let started = billing.engine.pay().await.unwrap();
-    until("claims were given back", async || house.counters(started.run).await.not_sent > 0).await;
+    until("claims were given back", async || fixture.counters(started.run).await.not_sent > 0).await;
     assert_eq!(provider.deliveries().len(), 0);
     billing.stop().await;
-    assert!(house.attempts().await.iter().all(|attempt| attempt.sends == 0));
+    assert!(fixture.attempts().await.iter().all(|attempt| attempt.sends == 0));
 }
 
 #[tokio::test]
-async fn a_spoilt_row_is_passed_over_and_the_others_are_charged() {
+async fn a_corrupt_row_is_skipped_and_the_others_are_charged() {
     let provider = Provider::start(|_| Reply::charged()).await;
-    let house = House::with(10).await;
-    house.crash_after_claim(2).await;
-    house.spoil(
+    let fixture = EngineFixture::with(10).await;
+    fixture.crash_after_claim(2).await;
+    fixture.spoil(
         "UPDATE attempts SET currency = 'XXX' WHERE invoice_id = 1;
          UPDATE invoices SET currency = 'XXX' WHERE id = 4;
          INSERT INTO attempts SELECT printf('%032x', 7), 7, 1, customer_id, currency, amount_minor, state, sends, run_id,
              lease_until, created_at, settled_at FROM attempts WHERE invoice_id = 2",
     );
-    let billing = house.open(&provider.url, Plan::keys()).await;
+    let billing = fixture.open(&provider.url, Plan::keys()).await;
     let started = billing.engine.pay().await.unwrap();
     assert!(billing.engine.wait(started.run, LONG).await.unwrap().finished);
     assert_eq!(provider.invoices(), [2, 3, 5, 6, 8, 9, 10]);
-    assert_eq!(house.count(InvoiceState::Paid).await, 7);
-    house.spoil("UPDATE invoices SET currency = 'EUR' WHERE id = 4");
+    assert_eq!(fixture.count(InvoiceState::Paid).await, 7);
+    fixture.spoil("UPDATE invoices SET currency = 'EUR' WHERE id = 4");
     billing.pay().await;
-    assert_eq!(house.invoice(4).await.state, InvoiceState::Paid);
+    assert_eq!(fixture.invoice(4).await.state, InvoiceState::Paid);
 }

@@ -12,7 +12,7 @@ use axum::body::Body;
 use billing::charge::{ChargeSettings, Engine, EngineParts, LEASE};
 use billing::http::{AppState, OperatorGuard};
 use billing::protocol::transition::{AnswerClass, Idempotency};
-use billing::provider::answer::{Asked, Heard, judge};
+use billing::provider::answer::{RequestFacts, ResponseFacts, judge};
 use billing::provider::{Client, ProviderConfig};
 use billing::store::Store;
 use billing::store::sqlite::SqliteStore;
@@ -21,8 +21,8 @@ use chassis::client::ClientConfig;
 use chassis::clock::{Clock, Random};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
-use harness::fuzz::{Corpus, quick_folder};
 use http::Request;
+use testkit::fuzz::{Corpus, quick_folder};
 use tower::ServiceExt;
 
 const KEY: &str = "bca1897f57e947286a9d2dcb4be588f1";
@@ -94,7 +94,7 @@ fn fuzz_answers_of_a_provider() {
         let [status, content_type, key, ledger, mark] = words[..] else { return };
         let Ok(status) = status.parse() else { return };
         let given = |word| Some(word).filter(|word| *word != "-");
-        let heard = Heard {
+        let heard = ResponseFacts {
             status,
             content_type: given(content_type),
             body,
@@ -103,7 +103,7 @@ fn fuzz_answers_of_a_provider() {
             not_executed: mark == "true",
         };
         for idempotency in [Idempotency::Keys, Idempotency::None] {
-            let asked = Asked { key: KEY, reference: "I1", idempotency, ledger: Some("L1") };
+            let asked = RequestFacts { key: KEY, reference: "I1", idempotency, ledger: Some("L1") };
             let class = judge(&asked, &heard).class;
             if class == AnswerClass::Charged {
                 assert!(matches!(status, 200 | 201), "{status} is taken for a charge");

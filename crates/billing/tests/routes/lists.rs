@@ -42,7 +42,7 @@ async fn a_store_that_fails_in_mid_list_breaks_the_answer_off() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_at_once_is_told_without_internal_text() {
+async fn a_store_that_fails_at_once_is_reported_without_internal_text() {
     let billing = Billing::with(&lines(1)).await;
     billing.spoil("ALTER TABLE invoices RENAME TO gone");
     for path in ["/rest/v1/invoices", "/rest/v1/invoices/1", "/invoices"] {

@@ -155,7 +155,7 @@ async fn an_attempt_shows_its_columns_and_its_reference() {
 }
 
 #[tokio::test]
-async fn a_person_ends_the_doubt_once_and_for_all() {
+async fn an_operator_ends_the_doubt_once_and_for_all() {
     let (_, url) = Provider::start(broken).await;
     let billing = Billing::charging(&lines(1), &url, Idempotency::None).await;
     billing.call("POST", PAY, "").await.is(200, JSON, "false");

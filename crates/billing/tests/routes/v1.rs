@@ -112,7 +112,7 @@ async fn what_is_not_there_is_a_problem() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_ones() {
+async fn a_wrong_method_is_reported_the_right_ones() {
     let billing = Billing::empty().await;
     for (method, path, allow) in [
         ("POST", "/v1/invoices", "GET,HEAD"),

@@ -59,22 +59,22 @@ cases! {
     rows_of_one_batch_see_each_other,
     an_import_may_update_what_no_attempt_holds,
     an_invoice_that_we_charged_may_come_again_as_pending,
-    a_rejected_invoice_is_tried_again_once_its_data_are_mended,
+    a_rejected_invoice_is_tried_again_once_its_data_are_fixed,
     a_run_is_joined_while_it_is_unfinished_and_adopted_when_its_lease_has_ended,
     a_claim_is_journaled_before_it_is_answered,
     a_run_attempts_an_invoice_once_and_the_next_run_again_under_the_next_key,
     an_open_attempt_is_leased_to_one_claimer_at_a_time,
     the_oldest_lease_is_claimed_first,
     an_attempt_given_back_unsent_may_be_sent_at_once_as_if_for_the_first_time,
-    what_waits_for_a_person_is_not_claimed,
+    what_needs_an_operator_is_not_claimed,
     recovery_ends_every_lease,
-    a_settlement_told_twice_is_the_same,
+    a_settlement_reported_twice_is_the_same,
     a_late_charge_is_recorded_and_pays_the_invoice,
-    a_late_charge_beside_an_open_attempt_calls_a_person_and_never_counts_twice,
-    a_contradiction_overwrites_nothing_and_calls_a_person,
+    a_late_charge_beside_an_open_attempt_needs_an_operator_and_never_counts_twice,
+    a_contradiction_overwrites_nothing_and_needs_an_operator,
     doubt_is_counted_at_the_run_that_made_the_attempt,
-    a_person_s_word_ends_an_open_attempt,
-    a_person_s_word_ends_the_waiting_after_a_final_attempt,
+    an_operator_decision_ends_an_open_attempt,
+    an_operator_decision_ends_the_waiting_after_a_final_attempt,
     edits_of_an_invoice_do_not_reach_its_open_attempt,
 }
 
@@ -243,14 +243,14 @@ async fn an_invoice_that_we_charged_may_come_again_as_pending(fixture: impl Fixt
     let run = run(&*store).await;
     let attempt = claimed(&*store, &run, 1).await.remove(0);
     settle(&*store, Some(&run), &attempt.key, Outcome::Charged).await;
-    let mut told = row("I1", 1215);
-    assert_eq!(store.import(&[told.clone()], UPDATE).await.unwrap(), [Imported::Unchanged]);
-    told.paid = true;
-    assert_eq!(store.import(&[told], UPDATE).await.unwrap(), [Imported::Unchanged]);
+    let mut reply = row("I1", 1215);
+    assert_eq!(store.import(&[reply.clone()], UPDATE).await.unwrap(), [Imported::Unchanged]);
+    reply.paid = true;
+    assert_eq!(store.import(&[reply], UPDATE).await.unwrap(), [Imported::Unchanged]);
     assert_eq!(state(&*store, 1).await, paid(PaidBy::Charge));
 }
 
-async fn a_rejected_invoice_is_tried_again_once_its_data_are_mended(fixture: impl Fixture) {
+async fn a_rejected_invoice_is_tried_again_once_its_data_are_fixed(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 1).await;
     let first = run(&*store).await;
@@ -282,7 +282,7 @@ async fn a_run_is_joined_while_it_is_unfinished_and_adopted_when_its_lease_has_e
     assert_eq!(store.adopt_run(LEASE).await.unwrap(), None);
     assert_eq!(store.unfinished_run().await.unwrap(), Some(adopted));
     assert!(store.renew_run(first.id, LEASE).await.unwrap());
-    assert!(!store.finish_run(first.id, first.joins).await.unwrap(), "somebody has joined since");
+    assert!(!store.finish_run(first.id, first.joins).await.unwrap(), "another caller has joined since");
     assert!(store.finish_run(first.id, again.joins).await.unwrap());
     assert!(!store.finish_run(first.id, again.joins).await.unwrap());
     assert!(!store.renew_run(first.id, LEASE).await.unwrap());
@@ -379,7 +379,7 @@ async fn an_attempt_given_back_unsent_may_be_sent_at_once_as_if_for_the_first_ti
     assert_eq!(store.run(run.id).await.unwrap().unwrap().counters.not_sent, 1);
 }
 
-async fn what_waits_for_a_person_is_not_claimed<F: Fixture>(fixture: F) {
+async fn what_needs_an_operator_is_not_claimed<F: Fixture>(fixture: F) {
     let store = fixture.open().await;
     imported(&*store, 1).await;
     let run = run(&*store).await;
@@ -427,7 +427,7 @@ async fn recovery_ends_every_lease<F: Fixture>(fixture: F) {
     assert!(again.iter().all(|attempt| attempt.sends == 2));
 }
 
-async fn a_settlement_told_twice_is_the_same(fixture: impl Fixture) {
+async fn a_settlement_reported_twice_is_the_same(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 1).await;
     let run = run(&*store).await;
@@ -455,7 +455,9 @@ async fn a_late_charge_is_recorded_and_pays_the_invoice(fixture: impl Fixture) {
     assert_eq!(charged.state, AttemptState::Charged);
 }
 
-async fn a_late_charge_beside_an_open_attempt_calls_a_person_and_never_counts_twice(fixture: impl Fixture) {
+async fn a_late_charge_beside_an_open_attempt_needs_an_operator_and_never_counts_twice(
+    fixture: impl Fixture,
+) {
     for (outcome, expected) in [
         (Outcome::Refused, paid(PaidBy::Charge)),
         (Outcome::Charged, attention(AttentionReason::ChargedLate)),
@@ -502,7 +504,7 @@ async fn paid_back(store: &dyn Store, key: &Key) {
     assert_eq!(store.resolve(&word(false)).await.unwrap(), Resolved::Applied);
 }
 
-async fn a_contradiction_overwrites_nothing_and_calls_a_person(fixture: impl Fixture) {
+async fn a_contradiction_overwrites_nothing_and_needs_an_operator(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 1).await;
     let run = run(&*store).await;
@@ -533,7 +535,7 @@ async fn doubt_is_counted_at_the_run_that_made_the_attempt(fixture: impl Fixture
     assert_eq!((counters(second.id).await.in_doubt, counters(second.id).await.paid), (0, 1));
 }
 
-async fn a_person_s_word_ends_an_open_attempt(fixture: impl Fixture) {
+async fn an_operator_decision_ends_an_open_attempt(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 2).await;
     let run = run(&*store).await;
@@ -556,7 +558,7 @@ async fn a_person_s_word_ends_an_open_attempt(fixture: impl Fixture) {
     assert_eq!(state(&*store, 2).await, PENDING);
 }
 
-async fn a_person_s_word_ends_the_waiting_after_a_final_attempt(fixture: impl Fixture) {
+async fn an_operator_decision_ends_the_waiting_after_a_final_attempt(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 2).await;
     let first = run(&*store).await;

@@ -15,9 +15,9 @@ use billing::store::sqlite::SqliteStore;
 use billing::store::{ImportMode, ImportRow, Imported, Settled, Store};
 use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
-use harness::Database;
-use harness::postgres::Pooler;
 use tempfile::TempDir;
+use testkit::Database;
+use testkit::postgres::Pooler;
 use uuid::Uuid;
 
 pub(crate) const LEASE_MS: i64 = 15_000;
@@ -72,7 +72,7 @@ impl Fixture for SqliteFixture {
     }
 }
 
-/// PostgreSQL, in a database of its own whose clock stands still until it is told otherwise.
+/// PostgreSQL, in a database of its own whose clock only moves when the test moves it.
 pub(crate) struct PostgresFixture {
     pub(crate) database: Database,
     settings: PostgresSettings,

@@ -47,16 +47,16 @@ async fn the_child_that_is_killed() {
         let claimed = store.claim_pending(run.id, after, BATCH, LEASE).await.unwrap();
         let Some(last) = claimed.last() else { break };
         after = last.invoice_id;
-        say("claimed", claimed.iter().map(|attempt| &attempt.key));
+        skip_notice("claimed", claimed.iter().map(|attempt| &attempt.key));
         let settle = |key: &Key| Settlement { key: key.clone(), outcome: Outcome::Charged, again_in: LEASE };
         let settlements: Vec<_> = claimed.iter().map(|attempt| settle(&attempt.key)).collect();
         store.settle(Some(run.id), &settlements).await.unwrap();
-        say("settled", claimed.iter().map(|attempt| &attempt.key));
+        skip_notice("settled", claimed.iter().map(|attempt| &attempt.key));
     }
     panic!("nobody killed this");
 }
 
-fn say<'a>(word: &str, keys: impl Iterator<Item = &'a Key>) {
+fn skip_notice<'a>(word: &str, keys: impl Iterator<Item = &'a Key>) {
     let mut out = std::io::stdout().lock();
     for key in keys {
         writeln!(out, "{word} {key}").unwrap();

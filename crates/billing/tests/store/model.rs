@@ -10,7 +10,7 @@ use billing::protocol::transition::{Conflict, Outcome};
 use billing::store::{Counts, ImportMode, ImportRow, Imported, Resolved, Settled};
 
 use crate::fixture::DEPLOYMENT;
-use crate::steps::Told;
+use crate::steps::StoreReply;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModelInvoice {
@@ -53,8 +53,8 @@ pub(crate) struct Model {
     pub(crate) resolutions: usize,
     /// Other processes use the store too.
     pub(crate) shared: bool,
-    /// What the last step was told.
-    pub(crate) told: Told,
+    /// The reply to the last step.
+    pub(crate) reply: StoreReply,
 }
 
 impl Model {
@@ -264,7 +264,7 @@ impl Model {
                 {
                     let invoice = &mut self.invoices[attempt.invoice - 1];
                     if invoice.state != InvoiceState::Attention {
-                        call_person(invoice, AttentionReason::Contradiction);
+                        needs_operator(invoice, AttentionReason::Contradiction);
                     }
                     Settled::Conflict(Conflict::Contradiction)
                 }
@@ -283,12 +283,12 @@ impl Model {
                 self.set_attempt(key, AttemptState::InDoubt);
                 let invoice = &mut self.invoices[attempt.invoice - 1];
                 if let (Some(reason), InvoiceState::Charging) = (reason, invoice.state) {
-                    call_person(invoice, reason);
+                    needs_operator(invoice, reason);
                 }
             }
             Outcome::Charged if other_charged => {
                 self.set_attempt(key, AttemptState::InDoubt);
-                call_person(&mut self.invoices[attempt.invoice - 1], AttentionReason::ChargedLate);
+                needs_operator(&mut self.invoices[attempt.invoice - 1], AttentionReason::ChargedLate);
                 return Settled::Conflict(Conflict::ChargedLate);
             }
             Outcome::Charged => {
@@ -302,7 +302,7 @@ impl Model {
                 if other_charged {
                     pay(invoice, PaidBy::Charge);
                 } else if outcome == Outcome::Rejected {
-                    call_person(invoice, AttentionReason::Rejected);
+                    needs_operator(invoice, AttentionReason::Rejected);
                 } else {
                     free(invoice);
                 }
@@ -330,7 +330,7 @@ impl Model {
         }
         let invoice = &mut self.invoices[attempt.invoice - 1];
         if other_open || other_charged || was_paid {
-            call_person(invoice, AttentionReason::ChargedLate);
+            needs_operator(invoice, AttentionReason::ChargedLate);
         } else {
             pay(invoice, PaidBy::Charge);
         }
@@ -388,6 +388,6 @@ fn free(invoice: &mut ModelInvoice) {
     (invoice.state, invoice.paid_by, invoice.attention) = (InvoiceState::Pending, None, None);
 }
 
-fn call_person(invoice: &mut ModelInvoice, reason: AttentionReason) {
+fn needs_operator(invoice: &mut ModelInvoice, reason: AttentionReason) {
     (invoice.state, invoice.paid_by, invoice.attention) = (InvoiceState::Attention, None, Some(reason));
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use billing::invoice::{Attempt, InvoiceId, InvoiceState};
 use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::{BATCH_MAX, Counts, Imported, Settled, Store, StoreError};
-use harness::postgres::{Cut, CutPlan, Cutter};
-use harness::wait::wait_until;
+use testkit::postgres::{Cut, CutPlan, Cutter};
+use testkit::wait::wait_until;
 use tokio::task::JoinSet;
 
 use crate::fixture::{Fixture, LEASE, PLAIN, PostgresFixture, UPDATE, claimed, imported, row, run};
@@ -180,14 +180,14 @@ async fn a_second_open_or_charged_attempt_of_an_invoice_is_refused_by_the_databa
     let second =
         "INSERT INTO attempts SELECT '0123456789abcdef0123456789abcdef', invoice_id, number + 1, customer_id,
          currency, amount_minor, state, sends, run_id, lease_until, created_at, settled_at FROM attempts";
-    let refused = || harness::postgres::Sql::to(fixture.database.url()).rows(second).unwrap_err();
+    let refused = || testkit::postgres::Sql::to(fixture.database.url()).rows(second).unwrap_err();
     assert!(refused().contains("attempts_open"));
     store.settle(None, &[settlement(&first, Outcome::Charged)]).await.unwrap();
     assert!(refused().contains("attempts_charged"));
 }
 
 #[tokio::test]
-async fn an_invoice_whose_rows_are_spoilt_is_passed_over_and_holds_nobody_up() {
+async fn a_corrupt_invoice_is_skipped_and_delays_no_other() {
     let Some(fixture) = PostgresFixture::new().await else { return };
     let store = fixture.open().await;
     imported(&*store, 3).await;

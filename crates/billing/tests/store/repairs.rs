@@ -82,7 +82,7 @@ async fn keys_of_others_stay_unknown(fixture: impl Fixture) {
     assert_eq!(stands(&*store, 1).await.0, InvoiceState::Pending);
 }
 
-async fn a_forgotten_charge_of_other_data_calls_a_person(fixture: impl Fixture) {
+async fn a_forgotten_charge_of_other_data_needs_an_operator(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 1).await;
     let money = Money { amount_minor: 99, currency: Currency::Eur };
@@ -93,7 +93,7 @@ async fn a_forgotten_charge_of_other_data_calls_a_person(fixture: impl Fixture) 
     assert_eq!((attempt.state, attempt.money), (AttemptState::Charged, money));
 }
 
-async fn a_forgotten_charge_beside_an_open_attempt_calls_a_person(fixture: impl Fixture) {
+async fn a_forgotten_charge_beside_an_open_attempt_needs_an_operator(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 1).await;
     let run = run(&*store).await;
@@ -209,8 +209,8 @@ cases! {
     forgotten_attempts_are_known_again_and_the_next_has_the_next_number,
     open_attempts_are_settled_by_their_key,
     keys_of_others_stay_unknown,
-    a_forgotten_charge_of_other_data_calls_a_person,
-    a_forgotten_charge_beside_an_open_attempt_calls_a_person,
+    a_forgotten_charge_of_other_data_needs_an_operator,
+    a_forgotten_charge_beside_an_open_attempt_needs_an_operator,
     a_charge_of_other_terms_under_a_known_key_pays_nothing,
     a_late_charge_of_an_invoice_edited_since_pays_nothing,
     acknowledgements_are_kept_in_order_with_reason_and_actor,

@@ -35,7 +35,7 @@ pub(crate) enum Step {
 
 /// What the contract says to a step; runs by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum StoreReply {
     #[default]
     Nothing,
     Imported(Vec<Imported>),
@@ -87,53 +87,55 @@ impl<F: Fixture + 'static> ReferenceStateMachine for Contract<F> {
     }
 
     fn apply(mut model: Model, step: &Step) -> Model {
-        model.told = tell(&mut model, step);
+        model.reply = tell(&mut model, step);
         model
     }
 }
 
-fn tell(model: &mut Model, step: &Step) -> Told {
+fn tell(model: &mut Model, step: &Step) -> StoreReply {
     match step {
-        Step::Import { rows, mode } => Told::Imported(model.import(rows, *mode)),
+        Step::Import { rows, mode } => StoreReply::Imported(model.import(rows, *mode)),
         Step::OpenRun => {
             let (run, joined) = model.open_run(LEASE_MS);
-            Told::Opened { run, joined }
+            StoreReply::Opened { run, joined }
         }
-        Step::AdoptRun => Told::Adopted(model.adopt_run(LEASE_MS)),
+        Step::AdoptRun => StoreReply::Adopted(model.adopt_run(LEASE_MS)),
         Step::RenewRuns => {
             let runs = model.known_runs();
             model.renew_runs(LEASE_MS);
-            Told::Runs(runs)
+            StoreReply::Runs(runs)
         }
         Step::FinishRuns => {
             let runs = model.known_runs();
             model.runs.iter_mut().for_each(|run| run.finished = true);
-            Told::Runs(runs)
+            StoreReply::Runs(runs)
         }
         // Without an unfinished run the last one asks, and gets nothing.
         Step::ClaimPending { after, limit } => match model.running().unwrap_or(model.runs.len()) {
-            0 => Told::Nothing,
-            run => Told::ClaimedPending { run, keys: model.claim_pending(run, *after, *limit, LEASE_MS) },
+            0 => StoreReply::Nothing,
+            run => {
+                StoreReply::ClaimedPending { run, keys: model.claim_pending(run, *after, *limit, LEASE_MS) }
+            }
         },
         Step::ClaimOpen { in_run, limit } => {
             let run = model.running().filter(|_| *in_run);
             let keys = model.claim_open(run, *limit, LEASE_MS);
-            Told::ClaimedOpen { run, limit: keys.len().max(*limit), keys }
+            StoreReply::ClaimedOpen { run, limit: keys.len().max(*limit), keys }
         }
         Step::Settle { in_run, words } => {
             let run = model.running().filter(|_| *in_run);
             let settle = |(key, outcome, again_in_ms): &(Key, Outcome, u32)| {
                 model.settle(run, key, *outcome, i64::from(*again_in_ms))
             };
-            Told::Settled { run, answers: words.iter().map(settle).collect() }
+            StoreReply::Settled { run, answers: words.iter().map(settle).collect() }
         }
-        Step::Resolve { key, charged } => Told::Resolved(model.resolve(key, *charged)),
+        Step::Resolve { key, charged } => StoreReply::Resolved(model.resolve(key, *charged)),
         Step::Pass { time_ms } => {
             model.now += i64::try_from(*time_ms).unwrap();
-            Told::Nothing
+            StoreReply::Nothing
         }
-        Step::Recover => Told::Recovered(if model.shared { 0 } else { model.recover() }),
-        Step::Reopen => Told::Nothing,
+        Step::Recover => StoreReply::Recovered(if model.shared { 0 } else { model.recover() }),
+        Step::Reopen => StoreReply::Nothing,
     }
 }
 

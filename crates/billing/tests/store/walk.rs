@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::fixture::{Fixture, LEASE, PostgresFixture, SqliteFixture, postgres_kept};
 use crate::model::Model;
-use crate::steps::{Contract, Step, Told};
+use crate::steps::{Contract, Step, StoreReply};
 
 fn run_id(number: usize) -> RunId {
     RunId(i64::try_from(number).unwrap())
@@ -66,7 +66,7 @@ impl<F: Made> StateMachineTest for Walk<F> {
                 *store = None;
                 *store = Some(runtime.block_on(fixture.open()));
             }
-            step => runtime.block_on(take(store.as_deref().unwrap(), &step, &model.told)),
+            step => runtime.block_on(take(store.as_deref().unwrap(), &step, &model.reply)),
         }
         walk
     }
@@ -79,31 +79,31 @@ impl<F: Made> StateMachineTest for Walk<F> {
     }
 }
 
-async fn take(store: &dyn Store, step: &Step, told: &Told) {
-    match (step, told) {
-        (Step::Import { rows, mode }, Told::Imported(answers)) => {
+async fn take(store: &dyn Store, step: &Step, reply: &StoreReply) {
+    match (step, reply) {
+        (Step::Import { rows, mode }, StoreReply::Imported(answers)) => {
             assert_eq!(store.import(rows, *mode).await.unwrap(), *answers);
         }
-        (Step::OpenRun, Told::Opened { run, joined }) => {
+        (Step::OpenRun, StoreReply::Opened { run, joined }) => {
             let (opened, was_joined) = store.open_run(LEASE).await.unwrap();
             assert_eq!((opened.id, was_joined), (run_id(*run), *joined));
         }
-        (Step::AdoptRun, Told::Adopted(adopted)) => {
+        (Step::AdoptRun, StoreReply::Adopted(adopted)) => {
             let run = store.adopt_run(LEASE).await.unwrap();
             assert_eq!(run.map(|run| run.id), adopted.map(run_id));
         }
-        (Step::RenewRuns | Step::FinishRuns, Told::Runs(runs)) => take_runs(store, step, runs).await,
-        (Step::ClaimPending { after, limit }, Told::ClaimedPending { run, keys }) => {
+        (Step::RenewRuns | Step::FinishRuns, StoreReply::Runs(runs)) => take_runs(store, step, runs).await,
+        (Step::ClaimPending { after, limit }, StoreReply::ClaimedPending { run, keys }) => {
             let claimed = store.claim_pending(run_id(*run), InvoiceId(*after), *limit, LEASE).await.unwrap();
             let claimed: Vec<_> = claimed.into_iter().map(|attempt| attempt.key).collect();
             assert_eq!(claimed, *keys);
         }
-        (Step::ClaimOpen { .. }, Told::ClaimedOpen { run, limit, keys }) => {
+        (Step::ClaimOpen { .. }, StoreReply::ClaimedOpen { run, limit, keys }) => {
             let claimed = store.claim_open(run.map(run_id), *limit, LEASE).await.unwrap();
             let claimed: BTreeSet<_> = claimed.iter().map(|attempt| &attempt.key).collect();
             assert_eq!(claimed, keys.iter().collect());
         }
-        (Step::Settle { words, .. }, Told::Settled { run, answers }) => {
+        (Step::Settle { words, .. }, StoreReply::Settled { run, answers }) => {
             let settlement = |(key, outcome, again_in_ms): &(_, Outcome, u32)| Settlement {
                 key: Clone::clone(key),
                 outcome: *outcome,
@@ -113,13 +113,13 @@ async fn take(store: &dyn Store, step: &Step, told: &Told) {
             let settled = store.settle(run.map(run_id), &settlements).await.unwrap();
             assert_eq!(settled, *answers, "{settlements:?}");
         }
-        (Step::Resolve { key, charged }, Told::Resolved(answer)) => {
+        (Step::Resolve { key, charged }, StoreReply::Resolved(answer)) => {
             let (reason, actor) = ("asked the bank".to_owned(), "an operator".to_owned());
             let resolution = Resolution { key: key.clone(), charged: *charged, reason, actor };
             assert_eq!(store.resolve(&resolution).await.unwrap(), *answer);
         }
-        (Step::Recover, Told::Recovered(open)) => assert_eq!(store.recover().await.unwrap(), *open),
-        (_, told) => assert_eq!(*told, Told::Nothing),
+        (Step::Recover, StoreReply::Recovered(open)) => assert_eq!(store.recover().await.unwrap(), *open),
+        (_, reply) => assert_eq!(*reply, StoreReply::Nothing),
     }
 }
 
@@ -222,7 +222,7 @@ fn walks<F: Made>(cases: u32) {
 
 /// So many where nothing else is said.
 fn number(small: usize) -> u32 {
-    u32::try_from(harness::size("STORE_WALKS", small)).unwrap()
+    u32::try_from(testkit::size("STORE_WALKS", small)).unwrap()
 }
 
 #[test]

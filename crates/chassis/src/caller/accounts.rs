@@ -1,4 +1,4 @@
-//! Whom a charge is booked for, and which names stand for it: several credentials, old and new, are one account.
+//! Accounts and the credentials that map to them. Several credentials, old and new, may map to one account.
 //! Must not know how a name was proven.
 
 use std::collections::BTreeMap;
@@ -10,12 +10,11 @@ pub const DEFAULT_ACCOUNT: &str = "antaeus";
 /// Names of one list.
 const NAMES_MAX: usize = 256;
 
-/// Whom a charge is booked for: several credentials, old and new, may stand for one account.
+/// The account that a charge belongs to. Several credentials, old and new, may map to one account.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Account(String);
 
 impl Account {
-    /// The account of this name.
     pub(super) fn named(name: &str) -> Self {
         Self(name.to_owned())
     }
@@ -39,18 +38,18 @@ impl fmt::Display for Account {
     }
 }
 
-/// Names that are let in, each with the account that it stands for.
+/// Accepted names, each with its account.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Accounts(BTreeMap<String, Account>);
 
-/// Why a list of names is of no use.
+/// Why a list of names is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccountsError {
     /// The same name, for two accounts.
     #[error("\"{0}\" stands there for two accounts")]
     Twice(String),
     /// No name at all.
-    #[error("is empty; nobody would be let in")]
+    #[error("is empty: every client would be rejected")]
     Empty,
     /// More than a list may hold.
     #[error("has more than {NAMES_MAX} names")]
@@ -61,7 +60,7 @@ impl Accounts {
     /// Reads `NAME` or `NAME=ACCOUNT`, separated by commas or white space.
     ///
     /// # Errors
-    /// When there is none, too many, or one that stands for two accounts.
+    /// When there is no name, too many names, or one that maps to two accounts.
     pub fn parse(text: &str) -> Result<Self, AccountsError> {
         let mut accounts = BTreeMap::new();
         for entry in text.split(|c: char| c == ',' || c.is_whitespace()).filter(|entry| !entry.is_empty()) {
@@ -78,7 +77,6 @@ impl Accounts {
         }
     }
 
-    /// The names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

@@ -1,5 +1,5 @@
-//! Where a signed token, or an operator's, stands in a request's head: the one header that this room knows.
-//! Must not know what is done with it.
+//! Reads a bearer token from a request's head. This module knows one header.
+//! Must not know how the token is used.
 
 use http::{HeaderMap, header};
 

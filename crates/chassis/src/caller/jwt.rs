@@ -1,4 +1,4 @@
-//! Reads a signed token and decides whether it proves somebody: RS256 or ES256, our issuer, our audience, a subject of
+//! Reads a signed token and decides whether it authenticates a caller: RS256 or ES256, our issuer and audience, a subject of
 //! the list, in its time. Must not know where keys come from, nor how a token travels.
 
 use base64::Engine;
@@ -13,21 +13,21 @@ use super::refusal::Refusal;
 /// Longer than any token that an API server makes.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// How far two clocks may stand apart.
+/// Tolerated clock skew.
 pub const LEEWAY_SECONDS: i64 = 30;
 
-/// What a token must say.
+/// Requirements of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtRules {
-    /// Who issued it.
+    /// Required issuer.
     pub issuer: String,
-    /// For whom it was issued: for us.
+    /// The audience that it must be issued for.
     pub audience: String,
-    /// Who may have got it, each with its account.
+    /// Accepted subjects, each with its account.
     pub subjects: Accounts,
 }
 
-/// A token taken apart, and nothing of it believed.
+/// A parsed token before verification.
 #[derive(Debug)]
 pub(super) struct Unverified<'a> {
     pub(super) algorithm: Algorithm,
@@ -82,7 +82,7 @@ enum Audience {
     Several(Vec<String>),
 }
 
-/// Whom a token proves, and while when.
+/// A verified subject and its validity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Proven {
     pub(super) account: Account,
@@ -109,7 +109,7 @@ impl Window {
 }
 
 impl<'a> Unverified<'a> {
-    /// Takes a compact token apart. A header that must be understood and is not, is not taken.
+    /// Parses a compact token. Rejects a critical header that is not understood.
     pub(super) fn read(token: &'a str) -> Result<Self, Refusal> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Refusal::JwtMalformed);

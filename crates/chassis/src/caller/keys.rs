@@ -1,5 +1,5 @@
-//! The keys that sign tokens, fetched from the API server and kept: new ones are looked for when a token names one,
-//! old ones stay while the server is away. Must not know what is signed, nor who is refused.
+//! The JWKS, fetched from the API server and cached: fetched again when a token names an unknown key,
+//! and kept while the server is unavailable. Must not know what is signed, nor who is rejected.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::config::TokenSource;
 use crate::telemetry::Metrics;
 use crate::tls::{ClientFiles, Mistakes, Source, TlsConnect, TlsMetrics};
 
-/// A key that nobody knows makes us look for it so often, at most.
+/// Minimum time between fetches that unknown keys cause.
 pub const REFETCH_EVERY: Duration = Duration::from_secs(30);
 
-/// A key that was taken out of the set is refused after this, at the latest.
+/// A key that was removed from the set is rejected after this time at the latest.
 pub const REFRESH_EVERY: Duration = Duration::from_secs(300);
 
 /// For one fetch, and for a call that waits for one.
@@ -36,12 +36,12 @@ const SET_BYTES_MAX: usize = 256 * 1024;
 pub struct KeySource {
     /// Of the set, over https.
     pub url: Uri,
-    /// A folder with `ca.crt`, whom to trust, and perhaps `token`, which is shown: as a pod has it.
+    /// A directory with `ca.crt` and an optional `token`, as a pod has it.
     pub credentials: PathBuf,
 }
 
 impl KeySource {
-    /// What the connection is made with.
+    /// TLS material of the connection.
     #[must_use]
     pub fn files(&self, setting: &'static str) -> ClientFiles {
         let trusted = Source { setting, path: self.credentials.join("ca.crt") };
@@ -56,18 +56,18 @@ pub(super) struct Keys {
     wanted: Arc<Notify>,
 }
 
-/// What the last fetch left.
+/// Result of the last fetch.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) set: Arc<KeySet>,
     /// Grows with each set that is fetched.
     pub(super) generation: u64,
-    /// When an unknown key may make us look again.
+    /// Earliest time at which an unknown key causes another fetch.
     look_again: Instant,
 }
 
-/// Fetches. Ends when nobody needs the keys any more.
-struct Keeper {
+/// Fetches in a loop. Ends when the keys are no longer in use.
+struct KeySetRefresher {
     client: Client,
     source: KeySource,
     known: watch::Sender<Known>,
@@ -81,7 +81,7 @@ impl Keys {
     /// Begins to fetch and waits for nothing. Needs a tokio runtime around it.
     ///
     /// # Errors
-    /// When something is wrong with the files.
+    /// When a file is invalid.
     pub(super) fn open(
         source: KeySource,
         clock: Clock,
@@ -98,19 +98,19 @@ impl Keys {
         let nothing = Known { set: Arc::default(), generation: 0, look_again: Instant::now() };
         let (sender, known) = watch::channel(nothing);
         let wanted = Arc::new(Notify::new());
-        let keeper = Keeper {
+        let refresher = KeySetRefresher {
             client: Client::with_connect(limits, connect),
             source,
             known: sender,
             wanted: wanted.clone(),
-            fetches: metrics.counters("jwks_fetches_total", "Fetches of the set of keys", &["result"]),
-            keys: metrics.gauge("jwks_keys", "Keys that tokens may be signed with"),
+            fetches: metrics.counters("jwks_fetches_total", "Fetches of the JWKS by result", &["result"]),
+            keys: metrics.gauge("jwks_keys", "Keys in the JWKS"),
             is_in_trouble: false,
         };
         for result in ["ok", "bad"] {
-            keeper.fetches.with_label_values(&[result]).inc_by(0);
+            refresher.fetches.with_label_values(&[result]).inc_by(0);
         }
-        tokio::spawn(keeper.keep());
+        tokio::spawn(refresher.keep());
         Ok(Self { known, wanted })
     }
 
@@ -125,7 +125,7 @@ impl Keys {
             return None;
         }
         self.wanted.notify_one();
-        // When it takes too long, or there is no keeper any more, what is known is known.
+        // When the fetch takes too long or the refresher has ended, the cached keys decide.
         let _late = tokio::time::timeout(FETCH_WITHIN, known.changed()).await;
         let now = known.borrow().clone();
         now.set.find(kid).is_some().then_some(now)
@@ -136,7 +136,7 @@ impl Keys {
     }
 }
 
-impl Keeper {
+impl KeySetRefresher {
     async fn keep(mut self) {
         self.look(None).await;
         loop {
@@ -146,14 +146,14 @@ impl Keeper {
                 () = self.wanted.notified() => Some(Instant::now()),
                 () = self.known.closed() => return,
             };
-            // Whoever asked while another fetch was under way has its answer.
+            // A caller that waited for another fetch uses its result.
             if asked.is_none_or(|at| at >= self.known.borrow().look_again) {
                 self.look(asked).await;
             }
         }
     }
 
-    /// Fetches and publishes; what is known stays when that fails.
+    /// Fetches and publishes. The cached keys stay when that fails.
     async fn look(&mut self, asked: Option<Instant>) {
         let fetched = self.fetch().await;
         let result = if fetched.is_ok() { "ok" } else { "bad" };
@@ -173,13 +173,13 @@ impl Keeper {
     fn tell(&mut self, fetched: &anyhow::Result<KeySet>) {
         match fetched {
             Ok(set) => {
-                tracing::info!(keys = set.len(), "The set of keys was fetched");
+                tracing::info!(keys = set.len(), "fetched the JWKS");
                 self.keys.set(i64::try_from(set.len()).unwrap_or(i64::MAX));
             }
             Err(error) if !self.is_in_trouble => {
                 let error = format!("{error:#}");
                 let url = &self.source.url;
-                tracing::error!(error, %url, "The set of keys cannot be had; the keys known before stay valid");
+                tracing::error!(error, %url, "fetching the JWKS failed, the previous keys stay valid");
             }
             Err(_) => {}
         }

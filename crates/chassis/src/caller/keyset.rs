@@ -1,4 +1,4 @@
-//! A set of public keys (JWKS): read whole, each key of a kind and size that is taken. Must not know where a set comes
+//! A set of public keys (JWKS): read whole, with keys of accepted algorithms and sizes. Must not know where a set comes
 //! from, nor what is signed.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ const KEYS_MAX: usize = 64;
 /// Of one coordinate of the curve.
 const P256_BYTES: usize = 32;
 
-/// What a key can sign with. Nothing else is ever taken, whatever a token says.
+/// The accepted algorithms. The token's own claim does not extend them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Algorithm {
     Rs256,
@@ -53,7 +53,7 @@ impl Key {
 #[derive(Debug, Default)]
 pub(super) struct KeySet(HashMap<String, Key>);
 
-/// Why a text is no set of keys.
+/// Why a text is no JWKS.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeySetError {
     #[error("it is no set of keys: {0}")]

@@ -1,14 +1,14 @@
 //! Who is calling: a name that a certificate proved, a signed token, a static token; one of them or all, as is
-//! configured, and the account that they stand for. Must not know any route or status.
+//! configured, and the account that they map to. Must not know any route or status.
 
 mod accounts;
 mod bearer;
 mod jwt;
 mod keys;
 mod keyset;
+mod proof_cache;
 mod rate;
 mod refusal;
-mod seen;
 mod tokens;
 
 use std::num::NonZeroU32;
@@ -29,20 +29,20 @@ use crate::telemetry::Metrics;
 use crate::tls::{PeerName, TlsMetrics};
 use jwt::Unverified;
 use keys::Keys;
+use proof_cache::ProofCache;
 use rate::Rate;
-use seen::Seen;
 
-/// How many of the configured proofs a caller needs.
+/// Whether a caller needs any or all of the configured proofs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Proof {
-    /// One is enough; two must stand for the same account.
+    /// One is enough; two must map to the same account.
     #[default]
     Any,
     /// Each of them, for the same account.
     All,
 }
 
-/// What proves a caller. What is not configured here proves nobody, and is not needed.
+/// The configured proofs. Unset proofs are neither accepted nor required.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallerRules {
     /// How many of the following.
@@ -53,11 +53,11 @@ pub struct CallerRules {
     pub jwt: Option<(JwtRules, KeySource)>,
     /// Static tokens.
     pub tokens: Option<TokenSource>,
-    /// Calls a second of one account.
+    /// Rate limit of one account, in requests per second.
     pub rate_max: Option<NonZeroU32>,
 }
 
-/// What a caller has shown.
+/// The credentials of one request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Presented<'a> {
     /// The name that the connection's certificate proved.
@@ -68,7 +68,7 @@ pub struct Presented<'a> {
     pub token: Option<&'a str>,
 }
 
-/// Decides who a caller is. Clones share it.
+/// Authenticates callers. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Callers(Arc<Inner>);
 
@@ -82,20 +82,20 @@ struct Inner {
     metrics: Option<CallerMetrics>,
 }
 
-/// Decides whom a signed token proves.
+/// Authenticates signed tokens.
 #[derive(Debug)]
 struct Jwts {
     rules: JwtRules,
     keys: Keys,
-    seen: Seen,
+    seen: ProofCache,
     clock: Clock,
 }
 
 impl Callers {
-    /// Reads what the rules name and looks after it from then on. Needs a tokio runtime around it.
+    /// Loads the files that the rules name and watches them. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When a file is of no use.
+    /// When a file is invalid.
     pub fn open(
         rules: CallerRules,
         clock: &Clock,
@@ -104,7 +104,7 @@ impl Callers {
     ) -> anyhow::Result<Self> {
         let jwts = rules.jwt.map(|(rules, source)| {
             let keys = Keys::open(source, clock.clone(), tls, metrics)?;
-            Ok::<_, anyhow::Error>(Jwts { rules, keys, seen: Seen::default(), clock: clock.clone() })
+            Ok::<_, anyhow::Error>(Jwts { rules, keys, seen: ProofCache::default(), clock: clock.clone() })
         });
         Ok(Self(Arc::new(Inner {
             proof: rules.proof,
@@ -116,7 +116,7 @@ impl Callers {
         })))
     }
 
-    /// Callers by static tokens alone; without a source everybody passes. Counts if there are figures.
+    /// Callers by static tokens alone; without a source every caller is accepted. Counts if metrics are given.
     ///
     /// # Errors
     /// When the source cannot be read or holds no token.
@@ -131,7 +131,7 @@ impl Callers {
         })))
     }
 
-    /// The account of a caller who has shown this, with a call of its rate taken.
+    /// The account of these credentials. Consumes one request of its rate limit.
     ///
     /// # Errors
     /// Why it is refused, which was counted; and after which time it may come again, if it only came too often.
@@ -143,7 +143,7 @@ impl Callers {
         Ok(account)
     }
 
-    /// True when everybody passes because nothing is configured that could prove anybody.
+    /// True when every caller is accepted because no proof is configured.
     #[must_use]
     pub fn is_open(&self) -> bool {
         let Inner { certificates, jwts, tokens, .. } = &*self.0;
@@ -171,7 +171,7 @@ impl Callers {
         }
     }
 
-    /// Nothing when certificates prove nobody here.
+    /// `None` when certificates are no proof here.
     fn by_name(&self, presented: &Presented<'_>) -> Option<Result<Account, Refusal>> {
         let known = self.0.certificates.as_ref()?;
         Some(match presented.name {
@@ -197,7 +197,7 @@ impl Callers {
     }
 }
 
-/// One proof is enough. Without one, what was shown and is wrong is the reason, rather than what was not shown.
+/// One proof is enough. Without one, a wrong credential is the reported reason rather than a missing one.
 fn any_account(proofs: Vec<Result<Account, Refusal>>) -> Result<Account, Refusal> {
     let is_absence =
         |why: &Refusal| matches!(why, Refusal::NoCertificate | Refusal::NoJwt | Refusal::NoToken);
@@ -217,7 +217,7 @@ fn one_account(proven: Vec<Account>) -> Result<Account, Refusal> {
 impl Jwts {
     async fn account(&self, token: &str) -> Result<Account, Refusal> {
         let now = self.clock.now_ms().div_euclid(1000);
-        let hash = seen::hash(token);
+        let hash = proof_cache::hash(token);
         if let Some(proven) = self.seen.find(&hash, self.keys.generation()) {
             return proven.window.check(now).map(|()| proven.account);
         }

@@ -1,4 +1,4 @@
-//! How many calls one account may make a second; a second's worth may come at once. Knows no credential.
+//! The rate limit of each account, with a burst of one second. Knows no credential.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use super::Account;
 
-/// Calls a second of one account, when nothing is said: no caller of ours needs so many, and it spares the others one
+/// Default rate limit of one account: no caller of ours needs so many, and it protects the others from one
 /// that has gone mad.
 pub const RATE_MAX: NonZeroU32 = NonZeroU32::new(50_000).expect("it is not zero");
 
-/// Accounts that are told apart; beyond them all new ones share one.
+/// Accounts with a limit of their own; beyond them all new ones share one.
 const ACCOUNTS_MAX: usize = 1024;
 
-/// How much may come at once, in time.
+/// The burst, as a duration.
 const BURST: Duration = Duration::from_secs(1);
 
 /// A limit, and how much of it each account has used.
@@ -33,7 +33,7 @@ impl Rate {
         Self { every: BURST / per_second.get(), used: Mutex::default() }
     }
 
-    /// Takes one call of this account; else says after which time there is one.
+    /// Consumes one request of this account, or returns the time until one is available.
     pub(super) fn take(&self, account: &Account) -> Result<(), Duration> {
         let now = Instant::now();
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +81,7 @@ mod tests {
     async fn so_many_accounts_as_one_likes_take_no_more_room() {
         let rate = Rate::new(NonZeroU32::MIN);
         for number in 0..2 * ACCOUNTS_MAX {
-            // Whether it is let through does not matter here.
+            // Whether it is accepted does not matter here.
             let _ = rate.take(&Account::named(&format!("a{number}")));
         }
         assert!(rate.used.lock().unwrap().len() <= ACCOUNTS_MAX + 1);

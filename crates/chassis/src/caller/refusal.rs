@@ -1,18 +1,18 @@
-//! Why a caller was refused, and how often. Callers are never told: the reason is for the figures and the log.
+//! Why callers were rejected, and how often. The reason goes to metrics and the log, never to the caller.
 //! Knows no credential.
 
 use prometheus::IntCounterVec;
 
 use crate::telemetry::Metrics;
 
-/// Why a caller was refused.
+/// Why a caller was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Nothing was shown that could prove anybody.
+    /// No credentials.
     NoCredential,
     /// Each proof is needed, and there was no certificate.
     NoCertificate,
-    /// Its name stands for nobody here.
+    /// Its name is not on the allow-list.
     CertificateUnknown,
     /// Each proof is needed, and there was no static token.
     NoToken,
@@ -22,17 +22,17 @@ pub enum Refusal {
     NoJwt,
     /// It is no signed token, or too long.
     JwtMalformed,
-    /// It is signed by no algorithm that is taken, or by another than its key is for.
+    /// Its algorithm is not accepted, or is not the one of its key.
     JwtAlgorithm,
     /// Nobody knows the key that it names.
     JwtUnknownKey,
     /// The signature is not that of the key that it names.
     JwtSignature,
-    /// Somebody else issued it.
+    /// It has another issuer.
     JwtIssuer,
-    /// It is meant for somebody else.
+    /// It has another audience.
     JwtAudience,
-    /// Its subject stands for nobody here.
+    /// Its subject is not accepted.
     JwtSubject,
     /// It is too old.
     JwtExpired,
@@ -49,7 +49,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// All of them.
     pub const ALL: [Self; 19] = [
         Self::NoCredential,
         Self::NoCertificate,
@@ -99,7 +98,7 @@ impl Refusal {
     }
 }
 
-/// How many were refused, by reason. Clones share the figures.
+/// Rejected callers by reason. Clones share the metrics.
 #[derive(Clone, Debug)]
 pub struct CallerMetrics(IntCounterVec);
 
@@ -107,8 +106,11 @@ impl CallerMetrics {
     /// Shows them in a service's metrics; to be made once a service.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
-        let refusals =
-            metrics.counters("caller_refusals_total", "Calls refused for who called, by reason", &["reason"]);
+        let refusals = metrics.counters(
+            "caller_refusals_total",
+            "Requests rejected by authentication or rate limit, by reason",
+            &["reason"],
+        );
         for refusal in Refusal::ALL {
             refusals.with_label_values(&[refusal.label()]).inc_by(0);
         }

@@ -1,5 +1,5 @@
 //! Static tokens from a variable or a live file, compared in constant time, each standing for an account.
-//! Must not know how a token travels, nor what else proves a caller.
+//! Must not know how a token is transported, nor which other proofs exist.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::Account;
 use crate::config::{Secret, TokenSource};
 
-/// How often a token file is looked at, at most.
+/// Minimum time between two checks of a token file.
 const REREAD: Duration = Duration::from_secs(1);
 
 /// Size of a token file and number of its tokens.
@@ -27,7 +27,7 @@ const TOKENS_MAX: usize = 256;
 pub struct Token {
     /// What is presented.
     pub secret: Secret,
-    /// Whom it stands for.
+    /// Its account.
     pub account: Account,
     digest: [u8; 32],
 }
@@ -52,7 +52,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why a token source is of no use.
+/// Why a token source is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// The file could not be read.
@@ -71,17 +71,17 @@ pub enum TokenError {
 
 /// The tokens that are valid now, in the order of the file. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Tokens(Arc<Live>);
+pub struct Tokens(Arc<LoadedTokens>);
 
 #[derive(Debug)]
-struct Live {
+struct LoadedTokens {
     source: TokenSource,
     current: RwLock<Arc<[Token]>>,
-    watch: Mutex<Watch>,
+    watch: Mutex<TokenFileWatch>,
 }
 
 #[derive(Debug)]
-struct Watch {
+struct TokenFileWatch {
     looked: Instant,
     in_trouble: bool,
 }
@@ -93,11 +93,11 @@ impl Tokens {
     /// When the source cannot be read or holds no token.
     pub fn new(source: TokenSource) -> Result<Self, TokenError> {
         let current = RwLock::new(Self::read(&source)?.into());
-        let watch = Mutex::new(Watch { looked: Instant::now(), in_trouble: false });
-        Ok(Self(Arc::new(Live { source, current, watch })))
+        let watch = Mutex::new(TokenFileWatch { looked: Instant::now(), in_trouble: false });
+        Ok(Self(Arc::new(LoadedTokens { source, current, watch })))
     }
 
-    /// What the source holds at this moment.
+    /// The current tokens.
     pub(crate) fn read(source: &TokenSource) -> Result<Vec<Token>, TokenError> {
         match source {
             // The variable of old is one token, spaces and all.
@@ -114,7 +114,7 @@ impl Tokens {
     #[must_use]
     pub fn current(&self) -> Arc<[Token]> {
         if let TokenSource::File(path) = &self.0.source {
-            // Whoever finds the lock taken goes on with what is known.
+            // A task that finds the lock taken uses the loaded tokens.
             if let Ok(mut watch) = self.0.watch.try_lock()
                 && watch.looked.elapsed() >= REREAD
             {
@@ -141,19 +141,19 @@ impl Tokens {
         token.filter(|_| bool::from(found)).map(|token| token.account.clone())
     }
 
-    fn reread(&self, path: &Path, watch: &mut Watch) {
+    fn reread(&self, path: &Path, watch: &mut TokenFileWatch) {
         match read_file(path) {
             Ok(tokens) => {
                 let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
                 if **current != *tokens {
-                    tracing::info!(tokens = tokens.len(), "Token file has changed and was read again");
+                    tracing::info!(tokens = tokens.len(), "reloaded the token file");
                     *current = tokens.into();
                 }
                 watch.in_trouble = false;
             }
             Err(error) => {
                 if !watch.in_trouble {
-                    tracing::error!(error = %error, "Token file is of no use; the tokens known before stay valid");
+                    tracing::error!(error = %error, "reloading the token file failed, the previous tokens stay valid");
                 }
                 watch.in_trouble = true;
             }
@@ -181,7 +181,7 @@ fn read_file(path: &Path) -> Result<Vec<Token>, TokenError> {
     }
 }
 
-/// The accounts of a token that stands for more than one.
+/// The accounts of a token that maps to more than one.
 fn shared(tokens: &[Token]) -> Option<(Account, Account)> {
     let mut accounts = HashMap::new();
     tokens.iter().find_map(|token| {

@@ -1,4 +1,4 @@
-//! How bytes get connected: TCP here, TLS in a room of its own, a simulated network in tests. Knows no HTTP.
+//! Connectors: TCP here, TLS in a module of its own, a simulated network in tests. Knows no HTTP.
 
 use futures_util::future::BoxFuture;
 use socket2::SockRef;
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 /// A connected stream of bytes.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
-    /// Whether the other side has closed, or sent what nobody asked for: asked of the system now, so that a
-    /// connection that was idle is not given a request in vain.
+    /// Whether the peer has closed or sent unrequested bytes. Asks the operating system now, so that a
+    /// dead idle connection gets no request.
     fn is_stale(&self) -> bool;
 }
 
@@ -32,7 +32,7 @@ pub trait Connect: Send + Sync + 'static {
         false
     }
 
-    /// Rises when what connections are made with has changed: none of an earlier generation is used again.
+    /// Increases when the TLS material has changed. Connections of an earlier generation are not reused.
     fn generation(&self) -> u64 {
         0
     }
@@ -70,7 +70,7 @@ impl Tcp {
 
 async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     #[cfg(debug_assertions)]
-    if crate::trial::is_nameless(host) {
+    if crate::test_overrides::is_nameless(host) {
         crate::crash_point!("client-no-name");
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address: a trial wants it so"));
     }

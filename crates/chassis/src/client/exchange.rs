@@ -2,8 +2,8 @@
 //! spawned and none is woken for a call. Knows no pool and no retry.
 
 use super::connect::Stream;
-use super::counted::{Counted, Tally};
 use super::failure::{Cause, Failure};
+use super::write_counter::{RequestProgress, WriteCounter};
 use crate::alarm::Alarm;
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
@@ -19,53 +19,53 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What is buffered of an answer's head, or of a body's piece.
+/// Read buffer for a response's head or a chunk of its body.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// A connection unused for longer is asked of the system whether it still stands. Below, the runtime's own
-/// knowledge is as fresh.
+/// A connection that was idle for longer is checked with the operating system before use. Below, the runtime's own
+/// readiness is as fresh.
 const TRUSTED_FOR: Duration = Duration::from_millis(10);
 
-/// The time of one call.
+/// Limits of one call.
 #[derive(Clone, Copy)]
-pub(super) struct Allowed {
+pub(super) struct CallLimits {
     pub(super) deadline: Instant,
     pub(super) total: Duration,
     pub(super) body_bytes_max: usize,
 }
 
-/// How an exchange ended without an answer.
-pub(super) enum Undone {
-    /// The connection was dead before it looked at the request, which comes back whole.
+/// Why an exchange ended without a response.
+pub(super) enum ExchangeError {
+    /// The connection was dead before any byte was written. The request is returned for another connection.
     Untouched(Box<Request<Full<Bytes>>>),
     Failed(Failure),
 }
 
-pub(super) struct Exclusive {
+pub(super) struct Http1Connection {
     sender: http1::SendRequest<Full<Bytes>>,
-    connection: http1::Connection<TokioIo<Counted>, Full<Bytes>>,
-    tally: Arc<Tally>,
+    connection: http1::Connection<TokioIo<WriteCounter>, Full<Bytes>>,
+    progress: Arc<RequestProgress>,
     alarm: Alarm,
     over: bool,
-    /// Of what it was connected with.
+    /// The generation of the TLS material that it was connected with.
     pub(super) generation: u64,
     pub(super) idle_since: Instant,
 }
 
-impl Exclusive {
+impl Http1Connection {
     pub(super) async fn new(stream: Box<dyn Stream>, generation: u64) -> hyper::Result<Self> {
-        let tally = Arc::new(Tally::default());
-        let io = TokioIo::new(Counted::new(stream, tally.clone()));
+        let progress = Arc::new(RequestProgress::default());
+        let io = TokioIo::new(WriteCounter::new(stream, progress.clone()));
         let mut builder = http1::Builder::new();
         builder.writev(false).max_buf_size(BUFFER_BYTES_MAX);
         let (sender, connection) = builder.handshake(io).await?;
         let (alarm, idle_since) = (Alarm::default(), Instant::now());
-        Ok(Self { sender, connection, tally, alarm, over: false, generation, idle_since })
+        Ok(Self { sender, connection, progress, alarm, over: false, generation, idle_since })
     }
 
     /// Whether a request may be put on this connection, as far as can be known now.
     pub(super) fn is_usable(&mut self) -> bool {
         if self.idle_since.elapsed() > TRUSTED_FOR {
-            self.tally.check_at_next_read();
+            self.progress.check_at_next_read();
         }
         // Without a waker: the task that sends next registers its own.
         self.drive(&mut Context::from_waker(Waker::noop()));
@@ -76,9 +76,9 @@ impl Exclusive {
     pub(super) async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
-        allowed: Allowed,
-    ) -> Result<Response<Bytes>, Undone> {
-        self.tally.begin();
+        allowed: CallLimits,
+    ) -> Result<Response<Bytes>, ExchangeError> {
+        self.progress.begin();
         self.alarm.set(Some(allowed.deadline));
         let mut answer = pin!(self.sender.try_send_request(request));
         let answer = poll_fn(|cx| {
@@ -99,7 +99,7 @@ impl Exclusive {
         Ok(Response::from_parts(head, body))
     }
 
-    async fn read(&mut self, mut body: Incoming, allowed: Allowed) -> Result<Bytes, Cause> {
+    async fn read(&mut self, mut body: Incoming, allowed: CallLimits) -> Result<Bytes, Cause> {
         if body.is_end_stream() {
             return Ok(Bytes::new());
         }
@@ -136,16 +136,18 @@ impl Exclusive {
         }
     }
 
-    fn not_answered(&self, error: TrySendError<Request<Full<Bytes>>>) -> Undone {
+    fn not_answered(&self, error: TrySendError<Request<Full<Bytes>>>) -> ExchangeError {
         let mut error = error;
         match error.take_message() {
-            Some(request) if !self.tally.is_anything_written() => Undone::Untouched(Box::new(request)),
+            Some(request) if !self.progress.is_anything_written() => {
+                ExchangeError::Untouched(Box::new(request))
+            }
             _ => self.failed(Cause::Connection(error.into_error())),
         }
     }
 
-    fn failed(&self, cause: Cause) -> Undone {
-        Undone::Failed(match self.tally.is_anything_written() {
+    fn failed(&self, cause: Cause) -> ExchangeError {
+        ExchangeError::Failed(match self.progress.is_anything_written() {
             true => Failure::Unknown(cause),
             false => Failure::NotSent(cause),
         })

@@ -1,5 +1,5 @@
-//! Why a call has no answer, divided by the only question that matters: can the other side have got any of it.
-//! Must not know what the caller does about it.
+//! Transport errors by the only question that matters: whether the peer can have received any byte.
+//! Must not know how the caller reacts.
 
 use std::io;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// What went wrong.
+    /// The cause.
     #[must_use]
     pub fn cause(&self) -> &Cause {
         match self {
@@ -26,7 +26,7 @@ impl Failure {
 }
 
 impl Cause {
-    /// Whether this process, or the machine, may open no more files just now.
+    /// Whether the limit of open file descriptors was reached, of the process or of the machine.
     pub(super) fn is_want_of_files(&self) -> bool {
         let Self::Connect(error) = self else { return false };
         let wants = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(rustix::io::Errno::raw_os_error);
@@ -34,7 +34,7 @@ impl Cause {
     }
 }
 
-/// What went wrong with a call.
+/// Cause of a transport error.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     /// The request cannot be sent by this client.
@@ -55,7 +55,7 @@ pub enum Cause {
     /// The answer is larger than allowed.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
-    /// The connection ended, or what came is not HTTP.
+    /// The connection ended, or the response is not HTTP.
     #[error("the connection failed: {0}")]
     Connection(#[source] hyper::Error),
 }

@@ -1,14 +1,14 @@
-//! The HTTP client: one call on one connection, exact about whether a byte has left. Must not know who is called
-//! or what an answer means. Never retries, redirects or reads a proxy's setting.
+//! The HTTP client: one call on one connection, exact about whether a byte was sent. Must not know which service is called
+//! or what a response means. Never retries, follows redirects or reads proxy settings.
 //!
-//! What looks like a retry and is none: a kept connection that is found dead before any byte of a request was
+//! One case looks like a retry and is none: an idle connection that is found dead before any byte of a request was
 //! written to it is replaced. A request of which a byte was written is never written again.
 
 mod connect;
-mod counted;
 mod exchange;
 mod failure;
 mod pool;
+mod write_counter;
 
 pub use connect::{Connect, Stream, Tcp};
 pub use failure::{Cause, Failure};
@@ -16,7 +16,7 @@ pub use failure::{Cause, Failure};
 use crate::clock::Random;
 use crate::telemetry::{TRACEPARENT, TraceContext};
 use bytes::Bytes;
-use exchange::{Allowed, Exclusive, Undone};
+use exchange::{CallLimits, ExchangeError, Http1Connection};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::Full;
@@ -31,11 +31,11 @@ use tokio::time::Instant;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a whole call.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// That a connection is kept unused.
+/// Idle time after which a connection is closed.
 pub const IDLE: Duration = Duration::from_secs(30);
 /// Open connections.
 pub const POOL_MAX: usize = 256;
-/// Until a call that found no file for its connection looks again, if none is given back before.
+/// Pause of a call that found no free file descriptor, unless one is released before.
 const FILES_AGAIN_IN: Duration = Duration::from_millis(20);
 /// Of an answer's body.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -50,9 +50,9 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// For a whole call: waiting for a connection, connecting, sending, the whole answer.
     pub deadline: Duration,
-    /// That a connection is kept unused; shorter than any server's.
+    /// Idle time after which a connection is closed; shorter than any server's.
     pub idle: Duration,
-    /// Open connections, used and kept together.
+    /// Maximum number of open connections, busy and idle.
     pub pool_max: usize,
     /// Whether a connection serves further calls. Without it each call has one of its own, which ends with the call: a
     /// late second response cannot be taken for the response to another request.
@@ -110,14 +110,14 @@ impl Client {
     /// [`Failure::NotSent`] when no byte of the request reached the kernel, else [`Failure::Unknown`].
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Failure> {
         let config = &self.0.config;
-        let allowed = Allowed {
+        let allowed = CallLimits {
             deadline: Instant::now() + config.deadline,
             total: config.deadline,
             body_bytes_max: config.body_bytes_max,
         };
         let authority = authority(request.uri(), self.0.connect.is_tls())
             .map_err(|what| Failure::NotSent(Cause::Request(what)))?;
-        let request = self.0.dress(request, &authority).map(Full::new);
+        let request = self.0.finish_headers(request, &authority).map(Full::new);
         let _place = self.0.place(allowed).await.map_err(Failure::NotSent)?;
         let (connection, answer) = self.0.exchange(request, &authority, allowed).await?;
         self.0.keep(authority, connection);
@@ -127,7 +127,7 @@ impl Client {
 
 impl Inner {
     /// A place among the open connections.
-    async fn place(&self, allowed: Allowed) -> Result<SemaphorePermit<'_>, Cause> {
+    async fn place(&self, allowed: CallLimits) -> Result<SemaphorePermit<'_>, Cause> {
         if let Ok(place) = self.places.try_acquire() {
             return Ok(place);
         }
@@ -139,8 +139,8 @@ impl Inner {
         &self,
         mut request: Request<Full<Bytes>>,
         authority: &Authority,
-        allowed: Allowed,
-    ) -> Result<(Exclusive, Response<Bytes>), Failure> {
+        allowed: CallLimits,
+    ) -> Result<(Http1Connection, Response<Bytes>), Failure> {
         let mut fresh = loop {
             while let Some(mut kept) = self.pool.take(authority) {
                 if kept.generation != self.connect.generation() || !kept.is_usable() {
@@ -148,8 +148,8 @@ impl Inner {
                 }
                 match kept.exchange(request, allowed).await {
                     Ok(answer) => return Ok((kept, answer)),
-                    Err(Undone::Failed(failure)) => return Err(failure),
-                    Err(Undone::Untouched(untouched)) => request = *untouched,
+                    Err(ExchangeError::Failed(failure)) => return Err(failure),
+                    Err(ExchangeError::Untouched(untouched)) => request = *untouched,
                 }
             }
             match self.connect(authority, allowed).await {
@@ -164,42 +164,42 @@ impl Inner {
         };
         match fresh.exchange(request, allowed).await {
             Ok(answer) => Ok((fresh, answer)),
-            Err(Undone::Failed(failure)) => Err(failure),
-            Err(Undone::Untouched(_)) => {
+            Err(ExchangeError::Failed(failure)) => Err(failure),
+            Err(ExchangeError::Untouched(_)) => {
                 let gone = std::io::ErrorKind::ConnectionAborted.into();
                 Err(Failure::NotSent(Cause::Connect(gone)))
             }
         }
     }
 
-    async fn connect(&self, authority: &Authority, allowed: Allowed) -> Result<Exclusive, Cause> {
+    async fn connect(&self, authority: &Authority, allowed: CallLimits) -> Result<Http1Connection, Cause> {
         self.pool.keep_at_most(self.places.available_permits());
         let deadline = allowed.deadline.min(Instant::now() + self.config.connect_timeout);
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let default_port = if self.connect.is_tls() { HTTPS_PORT } else { HTTP_PORT };
         let port = port(authority).map_err(Cause::Request)?.unwrap_or(default_port);
-        // Asked before connecting: a change in between makes the connection older than it is, which harms nobody.
+        // Read before connecting: a change in between makes the connection look older than it is, which is harmless.
         let generation = self.connect.generation();
         let stream = tokio::time::timeout_at(deadline, self.connect.connect(host, port, deadline))
             .await
             .map_err(|_| Cause::ConnectLate(self.config.connect_timeout))
             .and_then(|connected| connected.map_err(Cause::Connect))
             .inspect_err(mark)?;
-        let connection = Exclusive::new(stream, generation).await.map_err(Cause::Connection)?;
+        let connection = Http1Connection::new(stream, generation).await.map_err(Cause::Connection)?;
         crate::crash_point!("client-connected");
         Ok(connection)
     }
 
     /// Keeps a connection whose exchange is complete on both sides.
-    fn keep(&self, authority: Authority, mut connection: Exclusive) {
+    fn keep(&self, authority: Authority, mut connection: Http1Connection) {
         let reuse = self.config.reuse;
         if reuse && connection.generation == self.connect.generation() && connection.is_usable() {
             self.pool.put(authority, connection);
         }
     }
 
-    /// Brings a request into the form that goes over the wire.
-    fn dress(&self, mut request: Request<Bytes>, authority: &Authority) -> Request<Bytes> {
+    /// Completes the headers of a request for sending.
+    fn finish_headers(&self, mut request: Request<Bytes>, authority: &Authority) -> Request<Bytes> {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
         let has_no_length = request.body().is_empty() && request.method() == Method::POST;
@@ -237,8 +237,8 @@ fn mark(cause: &Cause) {
     }
 }
 
-/// The port that a URL names, `None` if it leaves that to its scheme. What stands there and is no port must not be taken
-/// for none: somebody else would be called.
+/// The port of a URL, `None` if the scheme decides. An invalid port must not be taken
+/// for a missing one: another service would be called.
 ///
 /// # Errors
 /// When it is no number from 1 to 65535.

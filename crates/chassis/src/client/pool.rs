@@ -1,6 +1,6 @@
-//! Idle connections by authority, the last used first, and how long they are kept. Knows no request.
+//! Idle connections by authority, most recently used first. Knows no request.
 
-use super::exchange::Exclusive;
+use super::exchange::Http1Connection;
 use http::uri::Authority;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,8 +16,8 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Idle {
-    connections: HashMap<Authority, Vec<Exclusive>>,
-    /// A task looks after connections that idle for too long.
+    connections: HashMap<Authority, Vec<Http1Connection>>,
+    /// Whether the task that closes expired connections is running.
     is_watched: bool,
 }
 
@@ -27,12 +27,12 @@ impl Pool {
     }
 
     /// The connection used last, unless it has idled for too long (then so have all others).
-    pub(super) fn take(&self, authority: &Authority) -> Option<Exclusive> {
+    pub(super) fn take(&self, authority: &Authority) -> Option<Http1Connection> {
         let connection = self.lock().connections.get_mut(authority)?.pop()?;
         (connection.idle_since.elapsed() < self.idle_for_max).then_some(connection)
     }
 
-    pub(super) fn put(self: &Arc<Self>, authority: Authority, mut connection: Exclusive) {
+    pub(super) fn put(self: &Arc<Self>, authority: Authority, mut connection: Http1Connection) {
         connection.idle_since = Instant::now();
         let mut idle = self.lock();
         idle.connections.entry(authority).or_default().push(connection);
@@ -59,7 +59,7 @@ impl Pool {
         }
     }
 
-    /// Drops what has idled for too long; false when nothing is left.
+    /// Drops connections that were idle for too long; false when none is left.
     fn drop_expired(&self) -> bool {
         let mut idle = self.lock();
         idle.connections.retain(|_, of_one| {
@@ -75,7 +75,7 @@ impl Pool {
     }
 }
 
-/// Closes connections that nobody asks for any more; ends with the last one, or with the pool.
+/// Closes expired idle connections. Ends with the last one, or with the pool.
 async fn watch(pool: std::sync::Weak<Pool>, idle_for_max: Duration) {
     loop {
         tokio::time::sleep(idle_for_max).await;

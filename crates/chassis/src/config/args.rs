@@ -1,5 +1,5 @@
-//! From the words of a command line to arguments: prints help and version, collects every usage mistake.
-//! Must not know any setting's meaning; values are checked by whoever resolves them.
+//! Parses a command line: prints help and version, collects every usage mistake.
+//! Must not know any setting's meaning; each service resolves and checks the values.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -11,7 +11,7 @@ use clap::{Arg, Command, Error};
 
 use super::problems::{EXIT_USAGE, Problems};
 
-/// How many wrong words of one command line are told; more of them are one mistake.
+/// Maximum number of reported mistakes of one command line; further ones are reported as one.
 const MISTAKES_MAX: usize = 20;
 
 /// From argv (program name first) to a valid configuration: prints help or version, or ALL mistakes at once,
@@ -29,7 +29,7 @@ pub fn load<A: clap::Parser, C>(
     match (problems.finish(), config) {
         (Ok(()), Some(config)) => Ok(config),
         (Err(mistakes), _) => Err(refuse(&mistakes.to_string())),
-        (Ok(()), None) => Err(refuse("the settings are wrong, and nobody said which")),
+        (Ok(()), None) => Err(refuse("the settings are invalid")),
     }
 }
 
@@ -42,15 +42,15 @@ pub fn parse_or_exit_code<A: clap::Parser>(args: impl IntoIterator<Item = OsStri
 }
 
 fn refuse(message: &str) -> ExitCode {
-    // Nobody is left to tell when even standard error is closed; the exit code says it all the same.
+    // When standard error is closed too, only the exit code is left.
     let _closed = writeln!(std::io::stderr().lock(), "error: {message}\n\nFor the manual, try --help.");
     ExitCode::from(EXIT_USAGE)
 }
 
-/// Parses, and after each mistake again without the word that was wrong, so that every mistake is found.
+/// Parses, and after each mistake again without the wrong argument, so that every mistake is found.
 /// `None` when the mistakes left nothing to go on with.
 fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> Result<Option<A>, ExitCode> {
-    // Where the value of a flag stands that was removed: no mistake of its own.
+    // The value of a removed flag is no mistake of its own.
     let mut left_over = None;
     for _ in 0..MISTAKES_MAX {
         let error = match attempt::<A>(&args) {
@@ -112,7 +112,7 @@ fn without_empty_variables(command: Command, read: &dyn Fn(&OsStr) -> Option<OsS
         .mut_subcommands(|subcommand| without_empty_variables(subcommand, read))
 }
 
-/// The word of the command line that an error is about.
+/// The argument that an error is about.
 fn wrong_word(error: &Error) -> Option<String> {
     let said = error.get(ContextKind::InvalidArg).or_else(|| error.get(ContextKind::InvalidSubcommand))?;
     Some(said.to_string().split_whitespace().next()?.to_owned())
@@ -127,13 +127,13 @@ fn position(args: &[OsString], word: &str, left_over: Option<usize>) -> Option<u
     at_left_over.or_else(|| args.iter().skip(1).position(is_it).map(|index| index + 1))
 }
 
-/// True for `--flag`, whose value may be the next word.
+/// True for `--flag`, whose value may be the next argument.
 fn takes_next_word(word: &OsStr) -> bool {
     let word = word.to_string_lossy();
     word.starts_with('-') && !word.contains('=')
 }
 
-/// What is wrong and the tip, without the usage lines.
+/// The error and its hint, without the usage lines.
 fn first_lines(error: &Error) -> String {
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

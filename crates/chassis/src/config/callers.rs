@@ -1,5 +1,5 @@
-//! The settings of who may call: which proofs, whose signed tokens, how often. Text in, checked rules out.
-//! Must not know which service it is, nor which header carries what.
+//! Authentication settings: proofs, accepted subjects, rate limit. Text in, checked rules out.
+//! Must not know the service, nor the headers that carry the credentials.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -25,20 +25,20 @@ const ISSUER_DEFAULT: &str = "https://kubernetes.default.svc.cluster.local";
 const JWKS_URL_DEFAULT: &str = "https://kubernetes.default.svc/openid/v1/jwks";
 const CREDENTIALS_DEFAULT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Flags and variables of who may call, as text.
+/// Authentication flags and variables, as text.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct CallerArgs {
-    /// Proofs that a caller needs of certificate, signed token and token, as far as each is set: any or all
+    /// Whether a caller needs any or all of the configured proofs: certificate, signed token, static token
     /// [default: any]
     #[arg(long, env = "CALLER_PROOF", value_name = "ANY|ALL", help_heading = "Callers")]
     caller_proof: Option<String>,
-    /// Calls a second of one account, a second's worth at once; more is 429 [default: 50000]
+    /// Rate limit per account in requests per second, with a burst of one second. Excess requests get 429 [default: 50000]
     #[arg(long, env = "CALLER_RATE_MAX", value_name = "NUMBER", help_heading = "Callers")]
     caller_rate_max: Option<String>,
-    /// Audience of the signed tokens (Authorization: Bearer) that are taken [default: none are]
+    /// Required audience of signed tokens (Authorization: Bearer); enables them [default: off]
     #[arg(long, env = "JWT_AUDIENCE", value_name = "NAME", help_heading = "Callers")]
     jwt_audience: Option<String>,
-    /// Subjects of signed tokens that are let in, as SUBJECT or SUBJECT=ACCOUNT, separated by commas
+    /// Accepted subjects of signed tokens, as SUBJECT or SUBJECT=ACCOUNT, separated by commas
     #[arg(long, env = "JWT_SUBJECTS", value_name = "SUBJECTS", help_heading = "Callers")]
     jwt_subjects: Option<String>,
     #[arg(
@@ -46,7 +46,7 @@ pub struct CallerArgs {
         env = "JWT_ISSUER",
         value_name = "NAME",
         help_heading = "Callers",
-        help = "Who issues signed tokens [default: https://kubernetes.default.svc.cluster.local]"
+        help = "Issuer of signed tokens [default: https://kubernetes.default.svc.cluster.local]"
     )]
     jwt_issuer: Option<String>,
     #[arg(
@@ -54,17 +54,17 @@ pub struct CallerArgs {
         env = "JWT_JWKS_URL",
         value_name = "URL",
         help_heading = "Callers",
-        help = "Where the issuer's keys are [default: https://kubernetes.default.svc/openid/v1/jwks]"
+        help = "URL of the issuer's JWKS [default: https://kubernetes.default.svc/openid/v1/jwks]"
     )]
     jwt_jwks_url: Option<String>,
-    /// Folder with ca.crt, and perhaps token, that the keys are fetched with
+    /// Directory with ca.crt and an optional token for fetching the JWKS
     /// [default: /var/run/secrets/kubernetes.io/serviceaccount]
     #[arg(long, env = "JWT_CREDENTIALS", value_name = "FOLDER", help_heading = "Callers")]
     jwt_credentials: Option<String>,
 }
 
 impl CallerArgs {
-    /// Checks the settings and the files that they name, together with what every service has; `None` when a mistake
+    /// Checks the settings and the files that they name, together with the common settings; `None` when a mistake
     /// was recorded. Where a certificate is only one of several proofs, the handshake no longer asks for it.
     pub fn resolve(&self, common: &mut Common, problems: &mut Problems) -> Option<CallerRules> {
         let proof = problems.take(PROOF, proof(given(&self.caller_proof).unwrap_or("any")));
@@ -92,7 +92,7 @@ impl CallerArgs {
         let issuer = given(&self.jwt_issuer).unwrap_or(ISSUER_DEFAULT).to_owned();
         let subjects = match given(&self.jwt_subjects) {
             Some(text) => Accounts::parse(text).map_err(|error| error.to_string()),
-            None => Err("is missing, and --jwt-audience is given: say whom to let in".to_owned()),
+            None => Err("is missing, and --jwt-audience is given: list the accepted subjects".to_owned()),
         };
         let subjects = problems.take(SUBJECTS, subjects);
         let url = problems.take(JWKS_URL, jwks_url(given(&self.jwt_jwks_url).unwrap_or(JWKS_URL_DEFAULT)));
@@ -107,7 +107,7 @@ impl CallerArgs {
         if mistakes.is_empty() { Ok(Some((rules, source))) } else { Err(()) }
     }
 
-    /// Without an audience no signed token is taken, and whatever else is said of them is a mistake.
+    /// Without an audience signed tokens are off, and any other setting of them is a mistake.
     fn no_jwt(&self, problems: &mut Problems) -> Result<Option<(JwtRules, KeySource)>, ()> {
         let settings = [
             (ISSUER, &self.jwt_issuer),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told() {
+    fn every_mistake_is_reported() {
         let words = ["--caller-proof", "some", "--caller-rate-max", "0", "--jwt-issuer", "x"];
         let mistakes = resolve(&words).unwrap_err();
         for setting in [PROOF, RATE, ISSUER] {

@@ -1,5 +1,5 @@
-//! The settings of the database: a SQLite file, or PostgreSQL with whom to trust and how many connections to hold.
-//! Must not know what is kept in it.
+//! Database settings: a SQLite file, or PostgreSQL with its CA bundle and the size of the pool.
+//! Must not know what is stored in it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ const URL: &str = "--database-url (DATABASE_URL)";
 const CA: &str = "--database-ca (DATABASE_CA)";
 const CONNECTIONS: &str = "--database-connections-max (DATABASE_CONNECTIONS_MAX)";
 
-/// Where the data lies.
+/// The database.
 #[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// A SQLite file.
@@ -26,7 +26,7 @@ pub enum DatabaseUrl {
 /// A SQLite file, and what may be done with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqliteUrl {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
     /// As `mode` in the URL says.
     pub mode: SqliteMode,
@@ -83,13 +83,13 @@ impl fmt::Debug for DatabaseUrl {
 /// Flags and variables of the database, as text.
 #[derive(Clone, Default, clap::Args)]
 pub(super) struct DatabaseArgs {
-    /// Where the data lies: sqlite:PATH, with ?mode=ro, rw or rwc if wanted, or postgres://USER:PASSWORD@HOST/NAME?sslmode=verify-full
+    /// Database: sqlite:PATH, optionally with ?mode=ro, rw or rwc, or postgres://USER:PASSWORD@HOST/NAME?sslmode=verify-full
     #[arg(long, env = "DATABASE_URL", value_name = "URL", help_heading = "Data")]
     pub(super) database_url: Option<String>,
-    /// Authorities in PEM that PostgreSQL is trusted by, over TLS; read again when it changes [default: this system's]
+    /// CA bundle (PEM) for PostgreSQL's certificate. Reloaded on change [default: the system's]
     #[arg(long, env = "DATABASE_CA", value_name = "FILE", help_heading = "Data")]
     pub(super) database_ca: Option<String>,
-    /// Connections of this process to PostgreSQL, from 2 to 500 [default: 12]
+    /// Maximum number of PostgreSQL connections of this process, from 2 to 500 [default: 12]
     #[arg(long, env = "DATABASE_CONNECTIONS_MAX", value_name = "NUMBER", help_heading = "Data")]
     pub(super) database_connections_max: Option<String>,
 }

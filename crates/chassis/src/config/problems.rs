@@ -1,4 +1,4 @@
-//! Collects what is wrong with the settings, so that one start shows every mistake.
+//! Collects configuration mistakes, so that one start reports all of them.
 //! Must not know which settings there are.
 
 use std::fmt::{self, Display};
@@ -21,12 +21,12 @@ impl Problems {
         Self::default()
     }
 
-    /// Records that `setting`, for example `--listen (LISTEN)`, is wrong, and what is allowed.
+    /// Records a mistake of `setting`, for example `--listen (LISTEN)`, with what is allowed.
     pub fn add(&mut self, setting: &str, what: impl Display) {
         self.note(format!("{setting}: {what}"));
     }
 
-    /// Answers what was parsed, or records why it could not be.
+    /// Returns the parsed value, or records why it could not be parsed.
     pub fn take<T, E: Display>(&mut self, setting: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(setting, error)).ok()
     }

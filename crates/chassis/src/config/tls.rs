@@ -1,10 +1,10 @@
-//! The settings of TLS, both ways: paths in, checked material out, every mistake in the files told at the start.
-//! Must not know which service it is or whom it calls.
+//! TLS settings of server and client: paths in, checked material out, every mistake in the files reported at the start.
+//! Must not know the service or the service that it calls.
 
 use super::problems::Problems;
 use crate::caller::Accounts;
 use crate::clock::Clock;
-use crate::tls::{Allowed, ClientFiles, ClientRules, PeerName, ServerFiles, Source};
+use crate::tls::{ClientFiles, ClientRules, PeerName, SanAllowList, ServerFiles, Source};
 
 const CERT: &str = "--tls-cert (TLS_CERT)";
 const KEY: &str = "--tls-key (TLS_KEY)";
@@ -14,16 +14,16 @@ const ALLOWED: &str = "--tls-allowed-clients (TLS_ALLOWED_CLIENTS)";
 /// Flags and variables of the business port's TLS, as text.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct TlsArgs {
-    /// Certificate of the business port in PEM, its chain after it, read again when it changes [default: plain HTTP]
+    /// Certificate chain (PEM) of the business port; enables TLS. Reloaded on change [default: off]
     #[arg(long, env = "TLS_CERT", value_name = "FILE", help_heading = "TLS")]
     tls_cert: Option<String>,
-    /// Key of the certificate in PEM, read again when it changes
+    /// Private key (PEM) of that certificate. Reloaded on change
     #[arg(long, env = "TLS_KEY", value_name = "FILE", help_heading = "TLS")]
     tls_key: Option<String>,
-    /// Authorities in PEM whose clients are let in, and nobody else; read again when it changes [default: anybody]
+    /// CA bundle (PEM) for client certificates; enables mutual TLS. Reloaded on change [default: off]
     #[arg(long, env = "TLS_CLIENT_CA", value_name = "FILE", help_heading = "TLS")]
     tls_client_ca: Option<String>,
-    /// Names of clients that are let in, exact URIs or DNS names, each perhaps with =ACCOUNT, separated by commas
+    /// SAN allow-list of client certificates: exact URIs or DNS names, each with an optional =ACCOUNT, separated by commas
     #[arg(long, env = "TLS_ALLOWED_CLIENTS", value_name = "NAMES", help_heading = "TLS")]
     tls_allowed_clients: Option<String>,
 }
@@ -50,7 +50,7 @@ impl TlsArgs {
             wrong(CERT, "is missing, and --tls-client-ca is given");
         }
         if ca.is_some() && names.is_none() {
-            wrong(ALLOWED, "is missing, and --tls-client-ca is given: say whom to let in");
+            wrong(ALLOWED, "is missing, and --tls-client-ca is given: list the accepted names");
         }
         if names.is_some() && ca.is_none() {
             wrong(CLIENT_CA, "is missing, and --tls-allowed-clients is given");
@@ -71,18 +71,18 @@ impl TlsArgs {
     }
 }
 
-/// What a port shows and whom it lets in, and the accounts of their names.
+/// Server certificate and client rules of a port, with the accounts of the accepted names.
 type Secured = (ServerFiles, Option<Accounts>);
 
-/// A list of names as it is compared, and the accounts that they stand for.
-fn allowed(text: &str) -> Result<(Allowed, Accounts), String> {
+/// The SAN allow-list and the accounts of its names.
+fn allowed(text: &str) -> Result<(SanAllowList, Accounts), String> {
     let accounts = Accounts::parse(text).map_err(|error| error.to_string())?;
-    let allowed = Allowed::list(accounts.names()).map_err(|error| error.to_string())?;
+    let allowed = SanAllowList::list(accounts.names()).map_err(|error| error.to_string())?;
     let spelled = |name: &str| PeerName::parse(name).ok().map(|name| name.as_str().to_owned());
     Ok((allowed, accounts.spelled(spelled)))
 }
 
-/// Checks what a client over TLS trusts and shows, each with its setting; the trust must be given. `None` when a
+/// Checks CA bundle and client certificate of a TLS client, each with its setting; the CA bundle is required. `None` when a
 /// mistake was recorded.
 pub fn client_tls(
     ca: (&'static str, &Option<String>),

@@ -13,7 +13,7 @@ use crate::caller::Accounts;
 use crate::telemetry::{LogConfig, LogFormat, LogLevel};
 use crate::tls::ServerFiles;
 
-/// A text that no log, error or `Debug` may show.
+/// A secret text: no log, error or `Debug` shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -69,19 +69,19 @@ pub struct CommonArgs {
     pub admin_listen: Option<String>,
     #[command(flatten)]
     database: DatabaseArgs,
-    /// One log line per event as json or text [default: json; text on a terminal]
+    /// Log format: json or text [default: json; text on a terminal]
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", help_heading = "Logs")]
     pub log_format: Option<String>,
-    /// What is logged: off, error, warn, info, debug or trace; also per room, as info,chassis=debug [default: info]
+    /// Log level: off, error, warn, info, debug or trace, also per module, as info,chassis=debug [default: info]
     #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL", help_heading = "Logs")]
     pub log_level: Option<String>,
     /// Name of this workload in logs and metrics
     #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME", help_heading = "Logs")]
     pub service_name: Option<String>,
-    /// The token between billing and payments; the file is safer
+    /// Token that billing sends and payments accepts. Prefer the file
     #[arg(long, env = "PAYMENTS_API_TOKEN", value_name = "TOKEN", help_heading = "Callers")]
     pub payments_api_token: Option<String>,
-    /// File with one token a line, read again when it changes
+    /// File with one token per line. Reloaded on change
     #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     pub payments_api_token_file: Option<String>,
     #[command(flatten)]
@@ -95,10 +95,10 @@ impl fmt::Debug for CommonArgs {
     }
 }
 
-/// What a service takes when nothing is set.
+/// Defaults of a service.
 #[derive(Clone, Copy, Debug)]
 pub struct CommonDefaults {
-    /// Name of the service: `service.name` unless the workload says otherwise.
+    /// Name of the service: `service.name` unless the workload overrides it.
     pub service: &'static str,
     /// Business address.
     pub listen: &'static str,
@@ -131,15 +131,15 @@ pub struct Common {
     pub listen: SocketAddr,
     /// Admin address.
     pub admin_listen: SocketAddr,
-    /// Where the data lies.
+    /// The database.
     pub database_url: DatabaseUrl,
-    /// How and what is logged, and under which name.
+    /// Log format, level and service name.
     pub log: LogConfig,
     /// Tokens, if any are configured.
     pub tokens: Option<TokenSource>,
-    /// What the business port shows and whom it lets in, if it speaks TLS.
+    /// Server certificate and client rules of the business port, if TLS is on.
     pub tls: Option<ServerFiles>,
-    /// The accounts of those whose certificate lets them in.
+    /// The accounts of the SAN allow-list.
     pub certificates: Option<Accounts>,
 }
 

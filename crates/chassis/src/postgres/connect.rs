@@ -1,5 +1,5 @@
-//! One connection: dialled over plain TCP, TLS or a socket, with a pause between failed tries that everybody shares.
-//! Knows no statement. TLS is the house's own; the file of authorities may change while connections stand.
+//! One connection over plain TCP, TLS or a Unix socket, with a pause after failed tries that all callers share.
+//! Knows no statement. TLS is the one of this crate; the CA bundle may change while connections are open.
 
 use std::fmt;
 use std::io;
@@ -26,30 +26,30 @@ use crate::tls::TlsConnect;
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// The longest: how long after the database's return it may go unnoticed.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long the server may take to be told that nobody waits for a statement any more.
+/// Time limit for cancelling a statement.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes connections for a pool.
-pub(super) struct Dialler {
+pub(super) struct Connector {
     config: Config,
     tls: Option<TlsConnect>,
     random: Random,
     pause: Mutex<Pause>,
 }
 
-/// Until when nobody dials, because nobody was there.
+/// No connection is tried before this time, because the last try failed.
 #[derive(Debug, Default)]
 struct Pause {
     length: Duration,
     until: Option<Instant>,
 }
 
-impl Dialler {
+impl Connector {
     pub(super) fn new(config: Config, tls: Option<TlsConnect>, random: Random) -> Self {
         Self { config, tls, random, pause: Mutex::default() }
     }
 
-    /// How long to wait before it makes sense to dial.
+    /// Time until the next try to connect.
     fn paused_for(&self) -> Option<Duration> {
         let pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         pause.until?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
@@ -67,13 +67,13 @@ impl Dialler {
     }
 }
 
-impl fmt::Debug for Dialler {
+impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialler").finish_non_exhaustive()
+        f.debug_struct("Connector").finish_non_exhaustive()
     }
 }
 
-impl Manager for Dialler {
+impl Manager for Connector {
     type Type = Connection;
     type Error = PgError;
 
@@ -81,7 +81,7 @@ impl Manager for Dialler {
         if let Some(left) = self.paused_for() {
             tokio::time::sleep(left).await;
         }
-        let dialled = open(&self.config, Way(self.tls.clone())).await;
+        let dialled = open(&self.config, TlsMode(self.tls.clone())).await;
         self.dialled(dialled.is_ok());
         dialled.map_err(PgError::from)
     }
@@ -94,19 +94,19 @@ impl Manager for Dialler {
 /// An open connection. Dropping it closes it, whatever is under way on it.
 pub(super) struct Connection {
     pub(super) client: Client,
-    way: Way,
+    way: TlsMode,
     driver: JoinHandle<()>,
 }
 
 impl Connection {
-    /// Tells the server, on a connection of its own, that nobody waits for the statement under way: its locks go.
+    /// Cancels the current statement over a second connection, so that its locks are released.
     pub(super) fn cancel(&self) {
         let token: CancelToken = self.client.cancel_token();
         let way = self.way.clone();
         tokio::spawn(async move {
             let told = token.cancel_query(way);
             if !matches!(tokio::time::timeout(CANCEL_TIMEOUT, told).await, Ok(Ok(()))) {
-                tracing::warn!("the database could not be told that a statement is not waited for any more");
+                tracing::warn!("cancelling a statement failed");
             }
         });
     }
@@ -125,27 +125,27 @@ impl fmt::Debug for Connection {
     }
 }
 
-async fn open(config: &Config, way: Way) -> Result<Connection, tokio_postgres::Error> {
+async fn open(config: &Config, way: TlsMode) -> Result<Connection, tokio_postgres::Error> {
     let (client, connection) = config.connect(way.clone()).await?;
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to the database ended");
+            tracing::debug!(%error, "a database connection ended");
         }
     });
     Ok(Connection { client, way, driver })
 }
 
-/// How a connection is secured: by what the files hold at that moment, or not at all, as the settings' `sslmode` says
+/// How a connection is secured: with the current TLS material, or not at all, according to `sslmode`
 /// too. One type for both, since all of the driver's connecting is compiled for each.
 #[derive(Clone)]
-struct Way(Option<TlsConnect>);
+struct TlsMode(Option<TlsConnect>);
 
-/// None where nobody will ask for it.
+/// `None` where it is not needed.
 struct Handshake(Option<(TlsConnector, ServerName<'static>)>);
 
 struct Secured(tokio_rustls::client::TlsStream<Socket>);
 
-impl MakeTlsConnect<Socket> for Way {
+impl MakeTlsConnect<Socket> for TlsMode {
     type Stream = Secured;
     type TlsConnect = Handshake;
     type Error = rustls::pki_types::InvalidDnsNameError;

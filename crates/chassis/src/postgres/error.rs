@@ -1,10 +1,10 @@
-//! What PostgreSQL fails with, by what a caller can do about it. Knows no table and no service.
+//! PostgreSQL errors by what a caller can do about them. Knows no table and no service.
 
 use std::error::Error;
 
 use tokio_postgres::error::{DbError, SqlState};
 
-/// What a database fails with. Unless the variant says otherwise, nothing of the statement or transaction is kept.
+/// A database error. Unless the variant says otherwise, the statement or transaction was rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum PgError {
     /// Not reachable, shutting down, read-only or too slow.
@@ -19,7 +19,7 @@ pub enum PgError {
          nothing is written until both are on"
     )]
     NotDurable,
-    /// The commit was sent and its answer never came: kept or not, nobody knows. Read back what was written, by key.
+    /// The commit was sent and its response was lost: the outcome is unknown. Read the rows back by key.
     #[error("the database's answer to a commit was lost")]
     InDoubt(#[source] Source),
     /// Others wrote the same rows, each time it was tried.
@@ -30,7 +30,7 @@ pub enum PgError {
     Constraint {
         /// As the schema names it; empty where the server does not say.
         name: String,
-        /// What the server said.
+        /// The server's message.
         source: Source,
     },
     /// The schema is not one that this program may use.
@@ -44,24 +44,24 @@ pub enum PgError {
     Corrupt(String),
 }
 
-/// What lies behind an error.
+/// The source of an error.
 pub type Source = Box<dyn Error + Send + Sync>;
 
 /// A database's answer.
 pub type Result<T> = std::result::Result<T, PgError>;
 
 impl PgError {
-    /// Whether doing the same again from the start may help, and cannot do harm.
+    /// Whether a retry from the start may succeed and is safe.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Conflict(_))
     }
 
-    /// Whether the connection that said so must not be used again.
+    /// Whether the connection must not be used again.
     pub(super) fn spoils_connection(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::InDoubt(_) | Self::Corrupt(_))
     }
 
-    /// The same, of a statement that may have committed: without the server's own word nobody knows.
+    /// The same for a statement that may have committed: without the server's response the outcome is unknown.
     pub(super) fn of_commit(error: tokio_postgres::Error) -> Self {
         match error.as_db_error().map(is_definite) {
             Some(true) => error.into(),
@@ -76,7 +76,7 @@ impl PgError {
     }
 }
 
-/// Whether the server says by this that it undid everything. One that is going down may do so after the commit.
+/// Whether this error means that the server rolled back. One that is shutting down may send it after the commit.
 fn is_definite(error: &DbError) -> bool {
     error.severity() == "ERROR" && !matches!(class(error.code()), "57" | "08")
 }
@@ -84,7 +84,7 @@ fn is_definite(error: &DbError) -> bool {
 impl From<tokio_postgres::Error> for PgError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(said) = error.as_db_error() else {
-            // No word of the server: the connection broke, or never came to be.
+            // No response from the server: the connection broke, or was never established.
             return Self::Unavailable(error.into());
         };
         let code = said.code();

@@ -1,4 +1,4 @@
-//! Whether the database can be used now: looked at in the background, answered from memory. It is of no use below
+//! Availability of the database: checked in the background, returned from memory. It is not usable below
 //! the schema that is needed, as a standby, or when no commit can be durable: of that each write learns by itself, and
 //! at once (`begin`). Knows no step's meaning.
 
@@ -9,18 +9,18 @@ use tokio::sync::watch;
 use tokio_postgres::types::Type;
 
 use super::migrate::{applied, table};
-use super::{Inner, Lane, PgError, Postgres, Result, get};
+use super::{Inner, PgError, PoolClass, Postgres, Result, get};
 use crate::schema::check;
 
-/// How often a usable database is looked at.
+/// Interval of checks of a usable database.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How often one is looked at that is of no use, and how long trouble may go unnoticed.
+/// Interval of checks of an unusable one, and the longest time until a failure is noticed.
 const LOOK_SOON: Duration = Duration::from_millis(250);
 
 const LOOK: &str = "SELECT current_setting('full_page_writes'), current_setting('fsync'), \
     pg_is_in_recovery(), to_regclass($1) IS NOT NULL";
 
-/// What the last look found; `None` before the first.
+/// Result of the last check; `None` before the first.
 pub(super) type State = Option<std::result::Result<(), String>>;
 
 #[derive(Debug)]
@@ -45,9 +45,9 @@ impl Health {
     }
 }
 
-/// What a look found, for a person.
+/// The last result as text for operators.
 pub(super) fn verdict(state: &State) -> std::result::Result<(), String> {
-    state.clone().unwrap_or_else(|| Err("not looked at yet".to_owned()))
+    state.clone().unwrap_or_else(|| Err("not checked yet".to_owned()))
 }
 
 /// Looks until the database is dropped.
@@ -59,7 +59,7 @@ pub(super) async fn watch(inner: Weak<Inner>) {
             // A pool that is in use is no sign of trouble.
             Err(PgError::Busy) => {}
             Ok(found) => database.0.health.note(found),
-            Err(error) => database.0.health.note(Err(told(&error))),
+            Err(error) => database.0.health.note(Err(error_chain(&error))),
         }
         let pause = if database.is_usable()().is_ok() { LOOK_EVERY } else { LOOK_SOON };
         tokio::select! {
@@ -70,7 +70,7 @@ pub(super) async fn watch(inner: Weak<Inner>) {
 }
 
 /// With the reason behind it, which names no secret.
-fn told(error: &PgError) -> String {
+fn error_chain(error: &PgError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(reason) = source {
@@ -83,7 +83,7 @@ fn told(error: &PgError) -> String {
 async fn look(database: &Postgres) -> Result<std::result::Result<(), String>> {
     let schema = database.0.schema;
     let table = table(schema.service);
-    let rows = database.read(Lane::Claim, LOOK, &[(&table, Type::TEXT)]).await?;
+    let rows = database.read(PoolClass::Claim, LOOK, &[(&table, Type::TEXT)]).await?;
     let [row] = rows.as_slice() else {
         return Err(PgError::Corrupt(format!("a look answered {} rows", rows.len())));
     };

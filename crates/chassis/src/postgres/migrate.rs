@@ -3,7 +3,7 @@
 
 use tokio_postgres::types::Type;
 
-use super::{Lane, NOW_MS, PgError, Postgres, Result, Tx, get};
+use super::{NOW_MS, PgError, PoolClass, Postgres, Result, Tx, get};
 use crate::schema::{Applied, check};
 
 /// The table of the steps that a database has.
@@ -13,15 +13,15 @@ pub(super) fn table(service: &str) -> String {
 
 /// The steps that the database has; the table must be there.
 pub(super) async fn applied(database: &Postgres) -> Result<Vec<Applied>> {
-    let rows = database.read(Lane::Claim, &list(database.0.schema.service), &[]).await?;
+    let rows = database.read(PoolClass::Claim, &list(database.0.schema.service), &[]).await?;
     rows.iter().map(read).collect()
 }
 
-/// Applies what is missing, a transaction a step.
+/// Applies the missing migrations, each in a transaction of its own.
 pub(super) async fn apply(database: &Postgres) -> Result<usize> {
     loop {
         let (found, is_done) =
-            database.within(&database.0.begin.migrate, Lane::Claim, |tx| step(database, tx)).await?;
+            database.within(&database.0.begin.migrate, PoolClass::Claim, |tx| step(database, tx)).await?;
         if is_done {
             database.0.trouble.notify_one();
             return Ok(found);

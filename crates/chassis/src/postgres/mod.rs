@@ -1,6 +1,6 @@
 //! PostgreSQL behind two small pools: transactions that are tried again when that is safe, statements without names
 //! or session state (any pooler may stand between), errors by what a caller can do. Knows no table of any service:
-//! statements and migrations are handed in. Time is the database's own.
+//! statements and migrations are parameters. Time is the database's.
 
 mod begin;
 mod connect;
@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio_postgres::types::FromSql;
 
 use self::begin::Begin;
-use self::connect::{Connection, Dialler};
+use self::connect::{Connection, Connector};
 use self::health::Health;
 use crate::clock::{Clock, Random};
 use crate::schema::Migration;
@@ -35,7 +35,7 @@ pub use tokio_postgres::Row;
 pub use tokio_postgres::types::{ToSql, Type};
 pub use transaction::Tx;
 
-/// How often a transaction is begun before its error is told.
+/// Maximum number of tries of one transaction.
 pub const TRIES_MAX: u32 = 5;
 /// The longest pause before the first further try; it doubles with each.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
@@ -45,10 +45,10 @@ pub const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint
 /// One parameter, with the type that the statement sees.
 pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Which connections a statement takes, so that what may wait holds up nothing that must not.
+/// The pool that a statement uses, so that statements that may wait do not delay those that must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
-    /// May wait for locks or read long: claims, lists, looks.
+pub enum PoolClass {
+    /// May wait for locks or read long: claims, lists, checks.
     Claim,
     /// Short writes by key that others wait for.
     Record,
@@ -74,19 +74,19 @@ struct Inner {
     acquire_timeout: Duration,
     statement_timeout: Duration,
     begin: Begin,
-    claim: Pool<Dialler>,
-    record: Pool<Dialler>,
+    claim: Pool<Connector>,
+    record: Pool<Connector>,
     health: Health,
     trouble: Notify,
 }
 
 impl Postgres {
     /// Gets ready to connect, and looks after the database's state from then on; connects to nothing yet, so that a
-    /// service starts before its database. With `metrics`, the file of authorities is read again when it changes.
+    /// service starts before its database. With `metrics`, the CA bundle is reloaded when it changes.
     /// Needs a tokio runtime around it.
     ///
     /// # Errors
-    /// When something is wrong with the file of authorities.
+    /// When the CA bundle is invalid.
     pub fn open(
         settings: &PostgresSettings,
         schema: Schema,
@@ -100,7 +100,7 @@ impl Postgres {
         let tls = tls.transpose()?;
         let claims = (settings.connections_max / 4).max(1);
         let pool = |size| {
-            let dialler = Dialler::new(settings.config.clone(), tls.clone(), random.clone());
+            let dialler = Connector::new(settings.config.clone(), tls.clone(), random.clone());
             Pool::builder(dialler)
                 .max_size(size)
                 .runtime(Runtime::Tokio1)
@@ -148,7 +148,7 @@ impl Postgres {
     ///
     /// # Errors
     /// The job's own, and everything was undone; or [`PgError::InDoubt`].
-    pub async fn transaction<T, F, Fut>(&self, lane: Lane, job: F) -> Result<T>
+    pub async fn transaction<T, F, Fut>(&self, lane: PoolClass, job: F) -> Result<T>
     where
         T: Send,
         F: Fn(Tx) -> Fut + Send + Sync,
@@ -158,14 +158,14 @@ impl Postgres {
     }
 
     /// A transaction that is begun by this text.
-    async fn within<T, F, Fut>(&self, begin: &str, lane: Lane, job: F) -> Result<T>
+    async fn within<T, F, Fut>(&self, begin: &str, lane: PoolClass, job: F) -> Result<T>
     where
         T: Send,
         F: Fn(Tx) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T>> + Send,
     {
         let job = &job;
-        self.again(|| async move {
+        self.retry_transient(|| async move {
             let tx = Tx::begin(self.acquire(lane).await?, begin, self.0.statement_timeout).await?;
             let done = job(tx.clone()).await;
             tx.end(done).await
@@ -176,9 +176,9 @@ impl Postgres {
     /// One statement that changes nothing, tried again when the connection broke.
     ///
     /// # Errors
-    /// As the server says.
-    pub async fn read(&self, lane: Lane, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        self.again(|| async move {
+    /// The server's error.
+    pub async fn read(&self, lane: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+        self.retry_transient(|| async move {
             let connection = self.acquire(lane).await?;
             transaction::read(connection, sql, params, self.0.statement_timeout).await
         })
@@ -189,8 +189,8 @@ impl Postgres {
     /// that comes after the page to sort it, and for a join all that comes before. Tried again as [`Self::read`].
     ///
     /// # Errors
-    /// As the server says.
-    pub async fn page(&self, lane: Lane, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+    /// The server's error.
+    pub async fn page(&self, lane: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         self.within(&self.0.begin.read, lane, |tx| async move {
             // No commit, so none that could be in doubt.
             tx.undo();
@@ -204,9 +204,9 @@ impl Postgres {
     /// [`Self::transaction`] says.
     ///
     /// # Errors
-    /// As the server says; [`PgError::InDoubt`] when no answer came: it may be kept.
-    pub async fn write(&self, lane: Lane, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        self.again(|| async move {
+    /// The server's error; [`PgError::InDoubt`] without a response: the statement may have been committed.
+    pub async fn write(&self, lane: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+        self.retry_transient(|| async move {
             let connection = self.acquire(lane).await?;
             transaction::write(connection, &self.0.begin.write, sql, params, self.0.statement_timeout).await
         })
@@ -221,7 +221,7 @@ impl Postgres {
         migrate::apply(self).await
     }
 
-    async fn again<T, Fut>(&self, attempt: impl Fn() -> Fut + Send) -> Result<T>
+    async fn retry_transient<T, Fut>(&self, attempt: impl Fn() -> Fut + Send) -> Result<T>
     where
         Fut: Future<Output = Result<T>> + Send,
     {
@@ -237,16 +237,16 @@ impl Postgres {
             if !error.is_passing() || tries == TRIES_MAX {
                 return Err(error);
             }
-            tracing::debug!(error = &error as &dyn std::error::Error, tries, "tried again");
+            tracing::debug!(error = &error as &dyn std::error::Error, tries, "retried a transaction");
             tokio::time::sleep(self.0.random.jitter(PAUSE_FIRST * 2_u32.pow(tries))).await;
             tries += 1;
         }
     }
 
-    async fn acquire(&self, lane: Lane) -> Result<Object<Dialler>> {
+    async fn acquire(&self, lane: PoolClass) -> Result<Object<Connector>> {
         let pool = match lane {
-            Lane::Claim => &self.0.claim,
-            Lane::Record => &self.0.record,
+            PoolClass::Claim => &self.0.claim,
+            PoolClass::Record => &self.0.record,
         };
         pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
@@ -275,6 +275,6 @@ pub fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
 }
 
 /// Gives up a connection: the pool makes a new one when it needs it.
-fn discard(connection: Object<Dialler>) -> Connection {
+fn discard(connection: Object<Connector>) -> Connection {
     Object::take(connection)
 }

@@ -1,5 +1,5 @@
-//! Where the database is and how it is reached: one URL, checked whole, with the meaning of `sslmode` made plain.
-//! Opens nothing but the authority's file. Knows no table and no service.
+//! The database URL: checked whole, with the meaning of `sslmode` made explicit.
+//! Opens nothing but the CA bundle. Knows no table and no service.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use crate::tls::{ClientFiles, Source};
 
-/// How long one server may take to take us, when the URL does not say.
+/// Default time limit for connecting to one server.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long one waits for a free connection.
+/// Time limit for a free connection of the pool.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one statement may take, locks included; then it is cancelled and its connection given up.
+/// Time limit of one statement, locks included; then it is cancelled and its connection discarded.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// After how long of silence the kernel asks whether the server is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
-/// After how long the kernel gives up on bytes that nobody acknowledges: a failed-over server says nothing.
+/// Time after which the kernel gives up on unacknowledged bytes: a failed-over server sends no reset.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
-/// Connections of one process, when nothing is said.
+/// Default number of connections of one process.
 pub const CONNECTIONS_MAX: usize = 12;
-/// The most that may be said.
+/// Upper limit of the setting.
 pub const CONNECTIONS_LIMIT: usize = 500;
 /// One for each lane.
 pub const CONNECTIONS_LEAST: usize = 2;
@@ -95,7 +95,7 @@ impl PostgresSettings {
         Self { acquire_timeout, statement_timeout, ..self }
     }
 
-    /// What TLS needs, if it is spoken.
+    /// TLS settings, if TLS is on.
     #[must_use]
     pub fn tls(&self) -> Option<&ClientFiles> {
         self.tls.as_ref()
@@ -120,7 +120,7 @@ fn show(config: &Config) -> String {
     format!("postgres://{}/{}", hosts.join(","), config.get_dbname().unwrap_or_default())
 }
 
-/// What libpq knows under more names than our library.
+/// Parameters that libpq knows and our library does not.
 fn without_sslmode(url: &str) -> (String, Option<String>) {
     let Some((place, query)) = url.split_once('?') else { return (url.to_owned(), None) };
     let mode = query.split('&').find_map(|pair| pair.strip_prefix("sslmode="));

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 
 use super::begin;
-use super::connect::Dialler;
+use super::connect::Connector;
 use super::error::{PgError, Result};
 use super::{Param, discard};
 
@@ -26,10 +26,10 @@ pub struct Tx(Arc<Session>);
 
 struct Session {
     /// `None` only while it is dropped.
-    connection: Option<Object<Dialler>>,
+    connection: Option<Object<Connector>>,
     /// Of each statement.
     limit: Duration,
-    /// Until the server has said that it ended.
+    /// True until the server has confirmed the end.
     is_open: AtomicBool,
     /// A statement failed: PostgreSQL would answer a COMMIT kindly, and undo everything.
     has_failed: AtomicBool,
@@ -38,7 +38,7 @@ struct Session {
 
 impl Tx {
     /// `begin` is one of [`super::begin::Begin`].
-    pub(super) async fn begin(connection: Object<Dialler>, begin: &str, limit: Duration) -> Result<Self> {
+    pub(super) async fn begin(connection: Object<Connector>, begin: &str, limit: Duration) -> Result<Self> {
         let session = Session {
             connection: Some(connection),
             limit,
@@ -57,7 +57,7 @@ impl Tx {
     /// Runs one statement; parameters are `$1`, `$2` and so on.
     ///
     /// # Errors
-    /// As the server says; the transaction can only be undone then.
+    /// The server's error; the transaction can only be rolled back then.
     pub async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         let client = &self.0.connection()?.client;
         self.limited(client.query_typed(sql, params), false, PgError::from).await
@@ -81,7 +81,7 @@ impl Tx {
         self.query(BY_INDEX, &[]).await.map(drop)
     }
 
-    /// Whatever the job answers, nothing of the transaction is kept.
+    /// Rolls the transaction back whatever the job returns.
     pub fn undo(&self) {
         self.0.is_undone.store(true, Ordering::Relaxed);
     }
@@ -118,7 +118,7 @@ impl Tx {
         }
     }
 
-    /// Undone too when this fails: the connection goes.
+    /// Rolled back too when this fails: the connection is discarded.
     async fn roll_back(&self) {
         if self.command("ROLLBACK", false).await.is_ok() {
             self.0.is_open.store(false, Ordering::Relaxed);
@@ -151,7 +151,7 @@ impl Tx {
 }
 
 impl Session {
-    fn connection(&self) -> Result<&Object<Dialler>> {
+    fn connection(&self) -> Result<&Object<Connector>> {
         self.connection.as_ref().ok_or_else(|| PgError::Unavailable("the transaction has ended".into()))
     }
 
@@ -170,10 +170,10 @@ impl Drop for Session {
     }
 }
 
-/// Gives its connection up unless it was said to be sound: the statement on it may still be under way.
-struct Lent(Option<Object<Dialler>>);
+/// Discards its connection unless it was marked as reusable: the statement may still be running.
+struct ConnectionGuard(Option<Object<Connector>>);
 
-impl Drop for Lent {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
             drop(discard(connection));
@@ -183,7 +183,7 @@ impl Drop for Lent {
 
 /// One statement that changes nothing, outside of any transaction.
 pub(super) async fn read(
-    connection: Object<Dialler>,
+    connection: Object<Connector>,
     sql: &str,
     params: &[Param<'_>],
     limit: Duration,
@@ -194,7 +194,7 @@ pub(super) async fn read(
 /// One statement in a transaction of its own. All three parts are sent at once: a statement alone would be committed as
 /// the role, the database or the server is set, and not as `begin` sets it.
 pub(super) async fn write(
-    connection: Object<Dialler>,
+    connection: Object<Connector>,
     begin: &str,
     sql: &str,
     params: &[Param<'_>],
@@ -220,12 +220,12 @@ pub(super) async fn write(
 
 /// Runs something on a connection, which is given up unless it is sound afterwards.
 async fn lend<T>(
-    connection: Object<Dialler>,
+    connection: Object<Connector>,
     limit: Duration,
     writes: bool,
     job: impl AsyncFnOnce(&Client) -> Result<T>,
 ) -> Result<T> {
-    let mut lent = Lent(Some(connection));
+    let mut lent = ConnectionGuard(Some(connection));
     let Some(connection) = &lent.0 else { return Err(PgError::Busy) };
     let done = match timeout(limit, job(&connection.client)).await {
         Ok(done) => done,

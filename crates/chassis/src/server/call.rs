@@ -6,7 +6,7 @@ use super::body::{AnswerBody, InFlight, RequestBody};
 use super::host;
 use super::limits::Limits;
 use super::metrics::ServerMetrics;
-use super::roster::HalfOpen;
+use super::registry::HalfOpen;
 use super::state::{BodyFailure, Phase, State};
 use crate::problem::Problem;
 use crate::tls::ServerTls;
@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use tower::Service;
 
-/// What all connections of a server share.
-pub(super) struct Shared {
+/// Shared by all connections of a server.
+pub(super) struct ServerContext {
     pub(super) router: Router,
     pub(super) tls: Option<ServerTls>,
     pub(super) half_open: HalfOpen,
@@ -40,7 +40,7 @@ pub(super) struct Shared {
 
 /// Answers one request of a connection.
 pub(super) async fn answer(
-    shared: Arc<Shared>,
+    shared: Arc<ServerContext>,
     state: Arc<State>,
     request: Request<Incoming>,
 ) -> Result<http::Response<AnswerBody>, Infallible> {
@@ -80,9 +80,9 @@ pub(super) async fn answer(
     Ok(finish(&shared, &state, response).map(|inner| AnswerBody { inner, _place: Some(place) }))
 }
 
-/// Says in the answer when it is the last one: what is left of the request's body will not be read, another
+/// Marks the response as the last one of the connection: the rest of the request's body is not read, another
 /// connection waits for this place, or the connection is old.
-fn finish(shared: &Shared, state: &State, mut response: Response) -> Response {
+fn finish(shared: &ServerContext, state: &State, mut response: Response) -> Response {
     if !state.is_body_whole() || shared.is_crowded.load(Relaxed) || state.is_aged() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -91,7 +91,7 @@ fn finish(shared: &Shared, state: &State, mut response: Response) -> Response {
 }
 
 /// Calls the router; a panic costs this one call only.
-async fn run(shared: &Shared, request: Request<Body>) -> Response {
+async fn run(shared: &ServerContext, request: Request<Body>) -> Response {
     let mut router = shared.router.clone();
     let uri = request.uri().clone();
     match AssertUnwindSafe(async move { router.call(request).await }).catch_unwind().await {

@@ -2,11 +2,11 @@
 //! obeys the drain and the handler. Knows no bytes and no routes.
 
 use super::body::AnswerBody;
-use super::call::{self, Shared};
+use super::call::{self, ServerContext};
+use super::connection_io::{ConnectionIo, Stream};
 use super::limits::Limits;
 use super::socket::Socket;
 use super::state::{BodyFailure, CLOSE, DRAIN, HARD, Phase, RESET, State};
-use super::wire::{Stream, Wire};
 use crate::alarm::Alarm;
 use crate::tls::{Refusal, ServerTls};
 use http::{Request, Response};
@@ -23,12 +23,12 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// How long a client may go on sending after our last answer.
+/// Time for which a client may go on sending after our last response.
 const CLOSING: Duration = Duration::from_secs(2);
 /// What is buffered of one connection each way; a body passes through in such pieces.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// Why a connection is over.
+/// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// HTTP or the client ended it.
@@ -39,7 +39,7 @@ pub(super) enum End {
     Expired(Phase),
     /// The client does not take its answer, or hardly.
     WriteStall,
-    /// No TLS was agreed upon; counted with its reason by whoever refused.
+    /// The TLS handshake failed; the TLS metrics have the reason.
     Refused,
     /// A handler asked for it.
     Severed,
@@ -48,7 +48,7 @@ pub(super) enum End {
 }
 
 impl End {
-    /// The label in the figures; none for the ordinary end.
+    /// The label in the metrics; none for the ordinary end.
     pub(super) fn reason(self) -> Option<&'static str> {
         match self {
             Self::Over | Self::Refused => None,
@@ -65,15 +65,15 @@ impl End {
     }
 }
 
-/// The clock of a connection: the deadline of its phase, taken anew only when the phase moved.
-struct Watch {
+/// The timer of a connection: the deadline of its phase, set again only when the phase changed.
+struct PhaseTimer {
     epoch: Instant,
     turn: Option<u32>,
     alarm: Alarm,
     stall: Stall,
 }
 
-/// How long a client that is behind has kept us waiting for room to write.
+/// Time for which a slow reader has blocked our writes.
 #[derive(Default)]
 struct Stall {
     blocked_since: Option<Instant>,
@@ -83,7 +83,7 @@ struct Stall {
 }
 
 impl Stall {
-    /// Notes how things stand now; what is left of the time allowed, while we wait for room.
+    /// Updates the timer and returns the remaining time while a write is blocked.
     fn left(&mut self, state: &State, limits: &Limits, now: Instant) -> Option<Duration> {
         if let Some(since) = self.blocked_since.take() {
             self.waited += now - since;
@@ -101,7 +101,7 @@ impl Stall {
     }
 }
 
-impl Watch {
+impl PhaseTimer {
     fn poll(&mut self, cx: &mut Context<'_>, state: &State, limits: &Limits) -> Poll<()> {
         let turn = state.turn();
         if self.turn != Some(turn) {
@@ -131,11 +131,11 @@ fn time_allowed(phase: Phase, limits: &Limits) -> Option<Duration> {
 /// Serves one connection to its end.
 pub(super) async fn connection(
     socket: Socket,
-    shared: Arc<Shared>,
+    shared: Arc<ServerContext>,
     state: Arc<State>,
     epoch: Instant,
 ) -> End {
-    let mut watch = Watch { epoch, turn: None, alarm: Alarm::default(), stall: Stall::default() };
+    let mut watch = PhaseTimer { epoch, turn: None, alarm: Alarm::default(), stall: Stall::default() };
     // Until a byte comes, a connection holds no buffer.
     let first = std::future::poll_fn(|cx| poll_first_byte(cx, &socket, &shared, &state, &mut watch));
     if let Some(end) = first.await {
@@ -151,20 +151,20 @@ pub(super) async fn connection(
         (Some(_), Socket::Given(_)) => return End::Refused,
     };
     let mut http = http1(&shared).serve_connection(
-        TokioIo::new(Wire::new(stream, state.clone())),
+        TokioIo::new(ConnectionIo::new(stream, state.clone())),
         service_fn(|request: Request<Incoming>| call::answer(shared.clone(), state.clone(), request)),
     );
     let mut draining = false;
     std::future::poll_fn(|cx| poll_http(cx, &mut http, &shared, &state, &mut watch, &mut draining)).await
 }
 
-/// Agrees on TLS within its time; what the certificate proves is known to the connection from then on.
+/// Performs the TLS handshake within its time limit. The peer's name is known to the connection from then on.
 async fn handshake(
     tls: &ServerTls,
     tcp: TcpStream,
-    shared: &Shared,
+    shared: &ServerContext,
     state: &Arc<State>,
-    watch: &mut Watch,
+    watch: &mut PhaseTimer,
 ) -> Result<Stream, End> {
     state.enter(Phase::Handshake);
     let _half_open = shared.half_open.enter(state.clone());
@@ -196,7 +196,7 @@ async fn handshake(
     Ok(Stream::Tls(Box::new(stream)))
 }
 
-fn http1(shared: &Shared) -> http1::Builder {
+fn http1(shared: &ServerContext) -> http1::Builder {
     let limits = &shared.limits;
     let mut builder = http1::Builder::new();
     builder
@@ -213,9 +213,9 @@ fn http1(shared: &Shared) -> http1::Builder {
 fn poll_first_byte(
     cx: &mut Context<'_>,
     socket: &Socket,
-    shared: &Shared,
+    shared: &ServerContext,
     state: &State,
-    watch: &mut Watch,
+    watch: &mut PhaseTimer,
 ) -> Poll<Option<End>> {
     state.driver.register(cx.waker());
     if socket.poll_read_ready(cx).is_ready() {
@@ -232,7 +232,7 @@ trait Http: Future<Output = hyper::Result<()>> + Unpin {
     fn finish_and_close(self: Pin<&mut Self>);
 }
 
-impl<S> Http for http1::Connection<TokioIo<Wire>, S>
+impl<S> Http for http1::Connection<TokioIo<ConnectionIo>, S>
 where
     S: hyper::service::Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
 {
@@ -244,9 +244,9 @@ where
 fn poll_http(
     cx: &mut Context<'_>,
     http: &mut impl Http,
-    shared: &Shared,
+    shared: &ServerContext,
     state: &State,
-    watch: &mut Watch,
+    watch: &mut PhaseTimer,
     draining: &mut bool,
 ) -> Poll<End> {
     state.driver.register(cx.waker());
@@ -283,7 +283,7 @@ fn over(result: hyper::Result<()>, state: &State, draining: bool) -> End {
         Ok(()) if draining => End::Drained,
         Ok(()) => End::Over,
         Err(error) => {
-            tracing::debug!(peer = %state.peer, %error, "a connection broke");
+            tracing::debug!(peer = %state.peer, %error, "a connection failed");
             End::Broken
         }
     }

@@ -1,4 +1,4 @@
-//! Whether a request says soundly whom it is for, as RFC 9112 §3.2 asks of a server. Must not know which names are
+//! Validates a request's host as RFC 9112 §3.2 requires of a server. Must not know which names are
 //! ours: a service is reached under many.
 
 use http::request::Parts;
@@ -17,13 +17,13 @@ pub(super) fn check(head: &Parts) -> Result<(), &'static str> {
         (None, _) if head.version < Version::HTTP_11 => Ok(()),
         (None, _) => Err("the request has no Host"),
         (Some(_), Some(_)) => Err("the request has more than one Host"),
-        (Some(host), None) if is_sound(host) => Ok(()),
+        (Some(host), None) if is_valid_host(host) => Ok(()),
         (Some(_), None) => Err("the request's Host is no host and port"),
     }
 }
 
-/// Empty is sound: whoever asks by a URL without a host says so.
-fn is_sound(host: &HeaderValue) -> bool {
+/// Empty is valid: a URL without a host is sent so.
+fn is_valid_host(host: &HeaderValue) -> bool {
     host.is_empty()
         || Authority::try_from(host.as_bytes())
             .is_ok_and(|host| !host.as_str().contains('@') && port(&host).is_ok())

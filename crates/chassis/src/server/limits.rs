@@ -1,5 +1,5 @@
 //! Every limit and deadline of the accept loop, each with its default, and how many connections this process
-//! can afford. Knows nothing of what is served.
+//! can afford. Knows no route.
 
 use crate::problem::Problem;
 use axum::response::{IntoResponse, Response};
@@ -28,10 +28,10 @@ const BODY: Duration = Duration::from_secs(60);
 /// Between an answer and the next request: longer than any known client keeps a connection, so that it is
 /// always the client who closes and no request meets a closing server.
 const IDLE: Duration = Duration::from_secs(360);
-/// Before an idle connection is asked to make room for a new one at the limit. The new one waits so long, and the one
-/// that goes has had the time to say what it came for.
+/// Minimum idle time before a connection is closed in favour of a new one at the limit. The new one waits so long, and the one
+/// that closes has had this time to send a request.
 const IDLE_MIN: Duration = Duration::from_secs(2);
-/// What a client may keep us waiting for room for its answer before it has taken [`WRITE_BYTES_MIN`] more.
+/// Time for which a client may block writes before it has read [`WRITE_BYTES_MIN`] more.
 const WRITE_STALL: Duration = Duration::from_secs(60);
 /// About 17 KiB/s: an answer counts as in flight until it is written, and those places are for all clients.
 const WRITE_BYTES_MIN: u64 = 1024 * 1024;
@@ -41,7 +41,7 @@ const HEADER_BYTES_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 100;
 /// A request's body, unless its handler asked for a long one.
 const BODY_BYTES_MAX: u64 = 1024 * 1024;
-/// File descriptors kept back for what else a process opens: an admin call, a call to another service.
+/// File descriptors reserved for other uses: admin calls, calls to other services, files.
 const DESCRIPTORS_KEPT_BACK: usize = 4;
 
 /// The limits and deadlines of one server.
@@ -58,7 +58,7 @@ pub struct Limits {
     pub handshake: Duration,
     /// TLS handshakes under way; for a further one the oldest gives way, since a sound one takes milliseconds.
     pub handshakes_max: usize,
-    /// After this a connection over TLS ends with its next answer, so that nobody stays who would not be let in now.
+    /// Maximum age of a TLS connection, which ends with its next response, so that changed client rules take effect.
     pub tls_age: Duration,
     /// From the first byte of a head to its end.
     pub header: Duration,
@@ -66,9 +66,9 @@ pub struct Limits {
     pub body: Duration,
     /// Between an answer and the first byte of the next request.
     pub idle: Duration,
-    /// At the limit of connections, the one idle for longest makes room for a new one, but not before this.
+    /// At the limit, the connection that was idle for longest is closed for a new one, but not before this time.
     pub idle_min: Duration,
-    /// How long in all we wait for room to write before the client has taken `write_bytes_min` more of its answer;
+    /// Total time for which a client may block writes before it has read `write_bytes_min` more of its response;
     /// the time that a handler takes to make more is not counted.
     pub write_stall: Duration,
     /// See `write_stall`: together the least rate of a client that is behind.
@@ -81,7 +81,7 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// What a call beyond `in_flight_max` is answered.
     pub shed: Shed,
-    /// What a call is answered whose handler panicked.
+    /// Response to a call whose handler panicked.
     pub panicked: Panicked,
 }
 
@@ -109,7 +109,7 @@ impl Default for Limits {
     }
 }
 
-/// How a call is answered that was not executed because too many are in flight.
+/// Formats the response to a call that was not executed because too many are in flight.
 #[derive(Clone)]
 pub struct Shed(Arc<dyn Fn(&Parts) -> Response + Send + Sync>);
 
@@ -145,12 +145,12 @@ impl fmt::Debug for Shed {
     }
 }
 
-/// How a call is answered whose handler panicked: it may have been executed, or half.
+/// Formats the response to a call whose handler panicked: it may have been executed in part.
 #[derive(Clone)]
 pub struct Panicked(Arc<dyn Fn(&Uri) -> Response + Send + Sync>);
 
 impl Panicked {
-    /// Chooses the answer by what was asked for.
+    /// Chooses the response by the request.
     pub fn new(answer: impl Fn(&Uri) -> Response + Send + Sync + 'static) -> Self {
         Self(Arc::new(answer))
     }
@@ -185,7 +185,7 @@ pub(super) fn affordable(wanted: usize) -> usize {
     wanted.min(free).max(1)
 }
 
-/// How many descriptors are open, not counting the one that reads the folder.
+/// Number of open file descriptors, without the one that reads the directory.
 fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1))
 }

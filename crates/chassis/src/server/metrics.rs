@@ -4,7 +4,7 @@ use super::drive::End;
 use super::state::BodyFailure;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-/// The figures of one server; counted always, shown once registered.
+/// The metrics of one server; always counted, exported once registered.
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
     open: IntGauge,
@@ -14,7 +14,7 @@ pub struct ServerMetrics {
 }
 
 impl ServerMetrics {
-    /// Makes the figures without showing them anywhere.
+    /// Metrics that are not exported.
     ///
     /// # Panics
     /// Never: the names are constants and valid.
@@ -30,10 +30,10 @@ impl ServerMetrics {
         }
     }
 
-    /// Shows the figures in a registry.
+    /// Exports the metrics in a registry.
     ///
     /// # Errors
-    /// When the registry already has figures of these names.
+    /// When the registry already has metrics of these names.
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.open.clone()))?;
         registry.register(Box::new(self.ended.clone()))?;

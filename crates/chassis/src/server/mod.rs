@@ -2,18 +2,18 @@
 //! which no received request goes unanswered. Knows no route and no service.
 //!
 //! A connection beyond the limit waits in the kernel's queue. While one waits, each answer is the last on its
-//! connection, and the connection idle for longest is closed: nobody holds a place for nothing.
+//! connection, and the connection that was idle for longest is closed.
 
 mod body;
 mod call;
+mod connection_io;
 mod drive;
 mod host;
 mod limits;
 mod metrics;
-mod roster;
+mod registry;
 mod socket;
 mod state;
-mod wire;
 
 pub use limits::{Limits, Panicked, Shed};
 pub use metrics::ServerMetrics;
@@ -23,7 +23,7 @@ use crate::shutdown::Shutdown;
 use crate::tls::ServerTls;
 use axum::Router;
 use http::HeaderName;
-use roster::{HalfOpen, Roster};
+use registry::{ConnectionRegistry, HalfOpen};
 use socket::{Listener, Socket};
 use state::{CLOSE, DRAIN, HARD, RESET, State};
 use std::io;
@@ -72,7 +72,7 @@ impl Connection {
     }
 
     /// This call takes a body of up to `bytes_max` bytes, whose deadline runs anew each time the handler waits for
-    /// more of it. To be said before the body is read.
+    /// more of it. To be called before the body is read.
     pub fn expect_long_body(&self, bytes_max: u64) {
         self.0.expect_long_body(bytes_max);
     }
@@ -105,7 +105,7 @@ impl Server {
         Self { listener, router, limits, metrics: ServerMetrics::new(), tls: None }
     }
 
-    /// Counts into these figures.
+    /// Counts into these metrics.
     #[must_use]
     pub fn metrics(mut self, metrics: ServerMetrics) -> Self {
         self.metrics = metrics;
@@ -118,14 +118,14 @@ impl Server {
         Self { tls, ..self }
     }
 
-    /// Accepts until told to stop, then closes idle connections, lets busy ones finish their answer, and returns
+    /// Accepts until the shutdown begins, then closes idle connections, lets busy ones finish their response, and returns
     /// when all are gone: by themselves or hard.
     pub async fn serve(self, shutdown: Shutdown) {
         // Holds the hard stop back until the last answer is written.
         let _serving = shutdown.tracker().token();
         let connections_max = self.limits.connections_max;
         let epoch = Instant::now();
-        let shared = Arc::new(call::Shared {
+        let shared = Arc::new(call::ServerContext {
             router: self.router,
             tls: self.tls,
             half_open: HalfOpen::new(self.limits.handshakes_max),
@@ -139,7 +139,7 @@ impl Server {
         let mut accepting = Accepting {
             listener: self.listener,
             slots: Arc::new(Semaphore::new(connections_max)),
-            roster: Roster::default(),
+            registry: ConnectionRegistry::default(),
             shared,
             tasks: TaskTracker::new(),
             epoch,
@@ -156,8 +156,8 @@ impl Server {
 struct Accepting {
     listener: Listener,
     slots: Arc<Semaphore>,
-    roster: Roster,
-    shared: Arc<call::Shared>,
+    registry: ConnectionRegistry,
+    shared: Arc<call::ServerContext>,
     tasks: TaskTracker,
     epoch: Instant,
 }
@@ -175,7 +175,7 @@ impl Accepting {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     self.shared.metrics.accept_failed();
-                    tracing::warn!(%error, "cannot accept connections for now");
+                    tracing::warn!(%error, "accepting a connection failed");
                     self.make_room();
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
@@ -204,11 +204,11 @@ impl Accepting {
 
     fn spawn(&self, socket: Socket, peer: SocketAddr, slot: OwnedSemaphorePermit) {
         if let Err(error) = socket.set_nodelay() {
-            tracing::debug!(%peer, %error, "a connection was gone at once");
+            tracing::debug!(%peer, %error, "a connection closed before it was accepted");
             return;
         }
         let state = Arc::new(State::new(peer));
-        let entry = self.roster.enter(state.clone());
+        let entry = self.registry.enter(state.clone());
         let (shared, epoch) = (self.shared.clone(), self.epoch);
         shared.metrics.opened();
         self.tasks.spawn(async move {
@@ -220,13 +220,13 @@ impl Accepting {
 
     async fn drain(self, shutdown: Shutdown) {
         drop(self.listener);
-        self.roster.ask_all(DRAIN);
+        self.registry.ask_all(DRAIN);
         self.tasks.close();
         tokio::select! {
             biased;
             () = self.tasks.wait() => {}
             () = shutdown.hard() => {
-                self.roster.ask_all(HARD);
+                self.registry.ask_all(HARD);
                 self.tasks.wait().await;
             }
         }
@@ -234,7 +234,7 @@ impl Accepting {
 
     fn make_room(&self) {
         let Some(idle) = self.epoch.elapsed().checked_sub(self.shared.limits.idle_min) else { return };
-        self.roster.make_room(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));
+        self.registry.make_room(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));
     }
 }
 

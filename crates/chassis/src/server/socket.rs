@@ -1,4 +1,4 @@
-//! What connections come from: the system's TCP, or a listener that is handed in, as a simulated network is.
+//! Sources of connections: the system's TCP, or a given listener such as a simulated network.
 //! Knows no TLS and no HTTP.
 
 use futures_util::future::BoxFuture;

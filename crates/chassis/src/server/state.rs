@@ -1,4 +1,4 @@
-//! What the driver, the wire, the call and the handler's handle of one connection know together: its phase, what
+//! State that the driver, the I/O, the call and the handler's handle of one connection share: its phase, what
 //! was asked of it, and how its body ended. Atomics only; it decides nothing.
 
 use crate::tls::PeerName;
@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use tokio::time::Instant;
 
-/// Where a connection stands; each phase has its own deadline or none.
+/// The phase of a connection; each has its own deadline or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
@@ -28,7 +28,7 @@ pub(super) enum Phase {
     Call,
     /// The handler has answered.
     Answer,
-    /// Our side is shut; what the client still sends is thrown away, so that it can read the answer.
+    /// Our side is shut; further bytes of the client are discarded, so that it can read the response.
     Closing,
 }
 
@@ -55,7 +55,7 @@ pub(super) enum BodyFailure {
     Late,
 }
 
-/// Finish what is under way, then close.
+/// Finish the current call, then close.
 pub(super) const DRAIN: u32 = 1;
 /// End at once.
 pub(super) const HARD: u32 = 2;
@@ -74,7 +74,7 @@ pub(super) struct State {
     pub(super) peer: SocketAddr,
     /// Whom the other side's certificate proves, once it has.
     pub(super) peer_name: OnceLock<PeerName>,
-    /// From when on an answer is the last one, whoever proved what.
+    /// Time from which a response is the last one.
     pub(super) aged_at: OnceLock<Instant>,
     /// The task that drives the connection.
     pub(super) driver: AtomicWaker,
@@ -120,7 +120,7 @@ impl State {
         }
     }
 
-    /// Whether this connection is to be made anew, with what is trusted then.
+    /// Whether this connection is too old and must be replaced, so that current client rules apply.
     pub(super) fn is_aged(&self) -> bool {
         self.aged_at.get().is_some_and(|at| Instant::now() >= *at)
     }
@@ -201,7 +201,7 @@ impl State {
         }
     }
 
-    /// The handler got what it asked for.
+    /// The handler received the data that it awaited.
     pub(super) fn feed_body(&self) {
         if self.phase() == Phase::LongBody {
             self.enter(Phase::Call);
@@ -262,7 +262,7 @@ impl State {
         usize::try_from(self.answer_bytes_left.load(Relaxed)).unwrap_or(usize::MAX)
     }
 
-    /// Counts what was written; at the end of a limited answer the connection is severed.
+    /// Counts written bytes; at the end of a limited response the connection is cut.
     pub(super) fn count_written(&self, bytes: usize) {
         self.bytes_written.fetch_add(bytes as u64, Relaxed);
         let left = self.answer_bytes_left.load(Relaxed);

@@ -35,7 +35,7 @@ pub enum BackupError {
     Copy {
         /// Which database.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
     /// The copy was opened, and is not sound.

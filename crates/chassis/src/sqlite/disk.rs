@@ -33,7 +33,7 @@ struct Inner {
 enum Trouble {
     /// Nothing is written.
     Before,
-    /// It is written, and its caller is told otherwise.
+    /// The commit succeeds and its caller gets an error.
     After,
 }
 
@@ -51,7 +51,7 @@ impl Disk {
         Ok(Self(Arc::new(Inner { connection, random, failing })))
     }
 
-    /// Undoes the last commit, whoever was told of it: what a power cut does to a disk that lied.
+    /// Undoes the last commit although it was reported as durable, like a power failure on a disk that ignores fsync.
     ///
     /// # Errors
     /// When SQLite refuses.

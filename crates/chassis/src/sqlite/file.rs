@@ -13,7 +13,7 @@ use super::{Migration, migrate};
 use super::{SqliteError, configured, place, writer};
 use crate::clock::Clock;
 
-/// Jobs that wait for the writer; further callers wait for room.
+/// Capacity of the writer's queue; further callers wait.
 pub const QUEUE_MAX: usize = 4096;
 
 /// Read-only connections for any read, each two file descriptors: with 1,000 clients those are scarce.
@@ -30,7 +30,7 @@ const WAL_BYTES_KEPT: u32 = 64 << 20;
 const WRITER_CACHE_KIB: i32 = -16_384;
 const READER_CACHE_KIB: i32 = -2_048;
 
-/// A database in a file. Dropping it waits until the writer has finished what was queued.
+/// A database in a file. Dropping it waits until the writer has finished the queue.
 #[derive(Debug)]
 pub(super) struct File {
     path: PathBuf,
@@ -172,7 +172,7 @@ impl Drop for File {
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
         {
-            tracing::error!(path = %self.path.display(), "the database's writer thread died");
+            tracing::error!(path = %self.path.display(), "the writer thread of the database panicked");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the database takes writes: what its last commit said. Knows no job's meaning.
+//! Whether the database accepts writes, by the result of its last commit. Knows no job's meaning.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::writer::{Job, Task};
 
-/// What the writer's last commit said.
+/// Result of the writer's last commit.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     is_failing: AtomicBool,

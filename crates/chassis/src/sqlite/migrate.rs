@@ -14,7 +14,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS migrations (
     applied_at INTEGER NOT NULL
 ) STRICT";
 
-/// Applies what is missing; refuses a schema that contradicts the list.
+/// Applies missing migrations; rejects a schema that contradicts the list.
 pub(super) fn apply(
     connection: &mut Connection,
     migrations: &[Migration],

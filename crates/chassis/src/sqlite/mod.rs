@@ -1,5 +1,5 @@
 //! A SQLite database behind one contract: a write is one durable job, a read sees one moment.
-//! Knows no table of any service: jobs and migrations are handed in.
+//! Knows no table of any service: jobs and migrations are parameters.
 
 mod backup;
 mod disk;
@@ -27,10 +27,10 @@ pub use file::{QUEUE_MAX, READERS_MAX};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENTS_CACHED_MAX: usize = 128;
 
-/// What a database fails with.
+/// Errors of a database.
 #[derive(Debug, thiserror::Error)]
 pub enum SqliteError {
-    /// The file cannot be used at all; the text says why and what to do.
+    /// The file cannot be used; the text has the reason and the remedy.
     #[error("{0}")]
     Place(String),
     /// The schema is not one that this program may use.
@@ -41,13 +41,13 @@ pub enum SqliteError {
     Open {
         /// Which file.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
     /// This job failed and left nothing behind; others of its commit are not concerned.
     #[error("the database refused a statement")]
     Job(#[source] rusqlite::Error),
-    /// The commit that this job was part of failed: nothing of it is kept.
+    /// The commit that this job was part of failed and was rolled back.
     #[error("the database could not commit")]
     Commit(#[source] Arc<rusqlite::Error>),
     /// The database is closed, or this job panicked and was undone.
@@ -55,13 +55,13 @@ pub enum SqliteError {
     Closed,
 }
 
-/// An open database. Dropping it waits until what was queued is done.
+/// An open database. Dropping it waits until the queue is done.
 #[derive(Debug)]
-pub struct Sqlite(Kept);
+pub struct Sqlite(Backing);
 
 /// Where a database is.
 #[derive(Debug)]
-enum Kept {
+enum Backing {
     InFile(File),
     OnDisk(Disk),
 }
@@ -73,21 +73,21 @@ impl Sqlite {
     /// When another process holds the file, it lies on a network file system, its schema is from an incompatible
     /// later program, or SQLite cannot use it.
     pub fn open(path: &Path, migrations: &'static [Migration], clock: &Clock) -> Result<Self, SqliteError> {
-        File::open(path, migrations, clock).map(Kept::InFile).map(Self)
+        File::open(path, migrations, clock).map(Backing::InFile).map(Self)
     }
 
     /// The database of a simulation.
     #[must_use]
     pub fn on(disk: &Disk) -> Self {
-        Self(Kept::OnDisk(disk.clone()))
+        Self(Backing::OnDisk(disk.clone()))
     }
 
     /// Whether the last commit succeeded, from memory: for a readiness check. While it did not, a write that changes
-    /// nothing is tried now and then, so that a disk with room again is noticed.
+    /// nothing is retried periodically, so that free space is noticed.
     pub fn is_writable(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
         let look = match &self.0 {
-            Kept::InFile(file) => Some(file.is_writable()),
-            Kept::OnDisk(_) => None,
+            Backing::InFile(file) => Some(file.is_writable()),
+            Backing::OnDisk(_) => None,
         };
         move || look.as_ref().map_or(Ok(()), |look| look())
     }
@@ -104,8 +104,8 @@ impl Sqlite {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         match &self.0 {
-            Kept::InFile(file) => file.write(job).await,
-            Kept::OnDisk(disk) => disk.write(job).await,
+            Backing::InFile(file) => file.write(job).await,
+            Backing::OnDisk(disk) => disk.write(job).await,
         }
     }
 
@@ -120,8 +120,8 @@ impl Sqlite {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         match &self.0 {
-            Kept::InFile(file) => file.write_one_statement(job).await,
-            Kept::OnDisk(disk) => disk.write(job).await,
+            Backing::InFile(file) => file.write_one_statement(job).await,
+            Backing::OnDisk(disk) => disk.write(job).await,
         }
     }
 
@@ -135,8 +135,8 @@ impl Sqlite {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         match &self.0 {
-            Kept::InFile(file) => file.read(job).await,
-            Kept::OnDisk(disk) => disk.read(job).await,
+            Backing::InFile(file) => file.read(job).await,
+            Backing::OnDisk(disk) => disk.read(job).await,
         }
     }
 
@@ -150,8 +150,8 @@ impl Sqlite {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         match &self.0 {
-            Kept::InFile(file) => file.read_short(job).await,
-            Kept::OnDisk(disk) => disk.read(job).await,
+            Backing::InFile(file) => file.read_short(job).await,
+            Backing::OnDisk(disk) => disk.read(job).await,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where a database may lie: not on a network file system, and in one process at a time.
+//! Location of a database: not on a network file system, and open in one process at a time.
 //! Opens no database.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -18,7 +18,7 @@ const LOCK_AGAIN: Duration = Duration::from_millis(10);
 /// The file that a path means: one lock for all of its names.
 ///
 /// # Errors
-/// When it has further names that no path tells (hard links).
+/// When the file has other names (hard links).
 pub(super) fn real(database: &Path) -> Result<PathBuf, SqliteError> {
     let Ok(real) = fs::canonicalize(database) else { return Ok(database.to_owned()) };
     if is_linked(&real) {
@@ -48,7 +48,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock, or says that another process has it.
+    /// Takes the lock, or fails when another process has it.
     pub(super) fn take(database: &Path) -> Result<Self, SqliteError> {
         let mut path = database.as_os_str().to_owned();
         path.push(".lock");

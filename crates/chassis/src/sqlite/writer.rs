@@ -1,4 +1,4 @@
-//! The writer thread: takes queued jobs, runs each so that it can be undone alone, commits, and only then answers.
+//! The writer thread: takes queued jobs, runs each in a savepoint, commits, and only then responds.
 //! Knows no job's meaning.
 //!
 //! A savepoint has its price: SQLite copies each page that is changed in it. With random keys that is a page or more
@@ -27,7 +27,7 @@ pub(super) trait Job: Send {
     fn run(&mut self, connection: &Connection) -> bool;
     /// Whether it writes by one statement, which SQLite itself undoes when it fails.
     fn is_one_statement(&self) -> bool;
-    /// Tells the caller, after the commit; `failure` is what became of a commit that failed.
+    /// Responds to the caller after the commit; `failure` is the error of a commit that failed.
     fn answer(self: Box<Self>, failure: Option<&Arc<rusqlite::Error>>);
 }
 
@@ -83,8 +83,8 @@ pub(super) fn run(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job
         let failure = commit_batch(connection, first, &mut queue, &mut batch).err().map(Arc::new);
         health.committed(failure.is_some());
         if let Some(error) = &failure {
-            tracing::error!(%error, jobs = batch.len(), "a commit failed; its callers are told");
-            // SQLite may have ended the transaction itself; then this says so and changes nothing.
+            tracing::error!(%error, jobs = batch.len(), "a commit failed");
+            // SQLite may have ended the transaction itself; then this fails and changes nothing.
             let _ = connection.execute_batch("ROLLBACK");
         }
         for job in batch.drain(..) {
@@ -123,7 +123,7 @@ fn commit_batch(
     execute(connection, "COMMIT")
 }
 
-/// What became of a job.
+/// Result of a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ran {
     Well,
@@ -137,7 +137,7 @@ fn run_job(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<Ran> 
         return Err(transaction_lost());
     }
     if ran.is_err() {
-        tracing::error!("a database job panicked; it is undone");
+        tracing::error!("a database job panicked and was rolled back");
     }
     Ok(match ran {
         Ok(true) => Ran::Well,
@@ -146,7 +146,7 @@ fn run_job(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<Ran> 
     })
 }
 
-/// What it wrote before a panic, nobody knows: its commit is given up.
+/// The writes before a panic are unknown, so the whole commit is abandoned.
 fn run_statement(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<()> {
     match run_job(connection, job)? {
         Ran::Well | Ran::Badly => Ok(()),

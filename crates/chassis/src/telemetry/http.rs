@@ -35,7 +35,7 @@ pub fn observe<S: Clone + Send + Sync + 'static>(router: Router<S>, telemetry: &
         ),
         durations: metrics.seconds(
             "http_request_duration_seconds",
-            "Time from the request's head to the head of its answer",
+            "Time from the request's head to the response's head, in seconds",
             &["route", "method"],
         ),
         random: telemetry.random().clone(),

@@ -1,4 +1,4 @@
-//! What is logged: one level for all, or one per room of the code. Pure.
+//! Log levels: one for all, or one per module. Pure.
 //! Must not know how lines look or where they go.
 
 use std::fmt;
@@ -12,13 +12,13 @@ use tracing_subscriber::filter::Targets;
 pub struct LogLevel {
     text: String,
     base: LevelFilter,
-    rooms: Vec<(String, LevelFilter)>,
+    modules: Vec<(String, LevelFilter)>,
 }
 
 impl LogLevel {
     /// The filter that lets just this through.
     pub(super) fn targets(&self) -> Targets {
-        Targets::new().with_default(self.base).with_targets(self.rooms.clone())
+        Targets::new().with_default(self.base).with_targets(self.modules.clone())
     }
 }
 
@@ -26,17 +26,17 @@ impl FromStr for LogLevel {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (mut base, mut rooms) = (LevelFilter::INFO, Vec::new());
+        let (mut base, mut modules) = (LevelFilter::INFO, Vec::new());
         for part in text.trim().split(',').map(str::trim) {
             match part.split_once('=') {
-                Some((room, level)) if !room.trim().is_empty() => {
-                    rooms.push((room.trim().to_owned(), level_of(level.trim())?));
+                Some((module, level)) if !module.trim().is_empty() => {
+                    modules.push((module.trim().to_owned(), level_of(level.trim())?));
                 }
-                Some(_) => return Err(format!("\"{part}\" names no room before its =")),
+                Some(_) => return Err(format!("\"{part}\" names no module before its =")),
                 None => base = level_of(part)?,
             }
         }
-        Ok(Self { text: text.trim().to_owned(), base, rooms })
+        Ok(Self { text: text.trim().to_owned(), base, modules })
     }
 }
 
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn one_word_is_the_level_of_all_rooms() {
+    fn one_word_is_the_level_of_all_module() {
         let targets = level(" WARN\n").targets();
         assert!(targets.would_enable("billing", &Level::WARN));
         assert!(!targets.would_enable("billing", &Level::INFO));

@@ -20,12 +20,12 @@ use self::queue::Queue;
 use super::{LogLevel, TraceContext};
 use crate::clock::Clock;
 
-/// How a line looks.
+/// Log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// One flat JSON object a line.
     Json,
-    /// For people.
+    /// Human-readable.
     Text,
 }
 
@@ -50,10 +50,10 @@ impl FromStr for LogFormat {
     }
 }
 
-/// How and what is logged, and under which name.
+/// Log format, level and service name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// How a line looks.
+    /// Log format.
     pub format: LogFormat,
     /// What is logged at the start; changeable on the admin port.
     pub level: LogLevel,
@@ -61,7 +61,7 @@ pub struct LogConfig {
     pub service: String,
 }
 
-/// Changes what is logged while the service runs. Clones act on the same log.
+/// Changes the log level while the service runs. Clones act on the same log.
 #[derive(Clone, Debug)]
 pub struct LogHandle {
     filter: Arc<dyn Filter>,
@@ -85,7 +85,7 @@ where
 }
 
 impl LogHandle {
-    /// What is logged now.
+    /// The current level.
     #[must_use]
     pub fn level(&self) -> LogLevel {
         self.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -98,7 +98,7 @@ impl LogHandle {
         }
     }
 
-    /// Waits until what was logged is written, for two seconds at most: to be called before the process ends.
+    /// Flushes the log, for two seconds at most: to be called before the process ends.
     pub fn flush(&self) {
         if let Some(queue) = &self.queue {
             queue.flush();
@@ -111,14 +111,14 @@ impl LogHandle {
     /// Changes nothing but what it answers itself.
     pub(crate) fn detached(level: &str) -> Self {
         #[derive(Debug)]
-        struct Nowhere;
-        impl Filter for Nowhere {
+        struct DetachedFilter;
+        impl Filter for DetachedFilter {
             fn replace(&self, _: Targets) -> bool {
                 true
             }
         }
         let level = level.parse().expect("a test names a level that exists");
-        Self { filter: Arc::new(Nowhere), level: Arc::new(Mutex::new(level)), queue: None }
+        Self { filter: Arc::new(DetachedFilter), level: Arc::new(Mutex::new(level)), queue: None }
     }
 }
 
@@ -161,7 +161,11 @@ fn dropped_line(format: LogFormat, service: &str, lines: u64) -> String {
         target: module_path!(),
         service,
         trace_id: None,
-        fields: Fields::new("Log lines were dropped: nobody took them in time", "log.lines_dropped", lines),
+        fields: Fields::new(
+            "log lines were dropped because the reader was too slow",
+            "log.lines_dropped",
+            lines,
+        ),
     };
     format.print(&line)
 }
@@ -218,7 +222,7 @@ where
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        // Innermost first: what the event itself says wins.
+        // Innermost first: the event's own fields win.
         for span in context.event_scope(event).into_iter().flatten() {
             if let Some(outer) = span.extensions().get::<Fields>() {
                 fields.add_missing(outer);
@@ -245,9 +249,9 @@ mod tests {
     const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<String>>);
+    struct CaptureBuffer(Arc<Mutex<String>>);
 
-    impl Paper {
+    impl CaptureBuffer {
         fn put(&self) -> impl Fn(&str) + Send + Sync + 'static {
             let own = self.clone();
             move |line: &str| own.0.lock().unwrap().push_str(line)
@@ -259,7 +263,7 @@ mod tests {
     }
 
     fn printed(format: LogFormat, level: &str, events: impl FnOnce(&LogHandle)) -> Vec<String> {
-        let paper = Paper::default();
+        let paper = CaptureBuffer::default();
         let config = LogConfig { format, level: level.parse().unwrap(), service: "antaeus".to_owned() };
         let (subscriber, handle) = subscriber(&config, paper.put());
         with_default(subscriber, || events(&handle));
@@ -302,7 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn lines_written_for_a_request_carry_its_trace_id() {
-        let paper = Paper::default();
+        let paper = CaptureBuffer::default();
         let config = LogConfig {
             format: LogFormat::Json,
             level: "info".parse().unwrap(),
@@ -319,13 +323,13 @@ mod tests {
     }
 
     #[test]
-    fn dropped_lines_are_told_in_a_line() {
+    fn dropped_lines_are_reported_in_a_line() {
         let line = json(&dropped_line(LogFormat::Json, "antaeus", 7));
         assert_eq!((&line["level"], &line["log.lines_dropped"]), (&"WARN".into(), &7.into()));
     }
 
     #[test]
-    fn text_is_one_line_for_people() {
+    fn text_is_one_line_to_read() {
         let lines = printed(LogFormat::Text, "info", |_| {
             tracing::warn!(invoice.id = 2, reason = "no money", "Refused");
         });

@@ -1,5 +1,5 @@
 //! Counters, gauges and histograms of one service, in a registry of its own, printed for Prometheus.
-//! Must not know what is counted.
+//! Must not know the metrics of a service.
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -16,7 +16,7 @@ const SECONDS_BUCKETS: [f64; 14] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
 
 /// One service's metrics. Clones share the registry. Each function registers a new name and panics when the name is
-/// taken or unsound, because that is a mistake in the code that every start would show.
+/// in use or invalid, because that is a mistake in the code that every start would show.
 #[derive(Clone, Debug)]
 pub struct Metrics(Registry);
 
@@ -27,8 +27,11 @@ impl Metrics {
             .0
             .register(Box::new(ProcessCollector::for_self()))
             .expect("an empty registry takes any collector");
-        let info =
-            metrics.gauges("build_info", "Version and revision that run, always 1", &["version", "revision"]);
+        let info = metrics.gauges(
+            "build_info",
+            "Version and revision of the running program. Always 1",
+            &["version", "revision"],
+        );
         info.with_label_values(&[version, revision]).set(1);
         metrics
     }

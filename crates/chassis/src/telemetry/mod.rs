@@ -1,4 +1,4 @@
-//! What a service tells about itself: logs, metrics, trace ids. Nothing here is global but the log itself.
+//! Logs, metrics and trace ids. Nothing here is global except the log.
 //! Must not know any business metric; services register theirs.
 
 mod http;
@@ -27,7 +27,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Its own registry with the process's figures and `build_info{version,revision}`.
+    /// Its own registry with the process metrics and `build_info{version,revision}`.
     #[must_use]
     pub fn new(service: &'static str, version: &str, revision: &str) -> Self {
         Self { metrics: Metrics::new(version, revision), service, random: Random::system() }
@@ -46,7 +46,7 @@ impl Telemetry {
         self.service
     }
 
-    /// Where span and trace ids are drawn.
+    /// Random source of span and trace ids.
     #[must_use]
     pub fn random(&self) -> &Random {
         &self.random

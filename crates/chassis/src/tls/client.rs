@@ -1,5 +1,5 @@
 //! The client's side: connects, verifies the server's name, shows a certificate of its own. TLS 1.2 and 1.3.
-//! Must not know HTTP. A connection stands only when the server has taken our certificate, so that a refusal is
+//! Must not know HTTP. A connection is open only when the server has accepted our certificate, so that a rejection is
 //! never mistaken for a request that may have arrived.
 
 use std::fmt;
@@ -26,33 +26,33 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::live::{Built, Live, Looked, Material, check};
 use super::material::{Facts, Mistake, Mistakes, Source, Trusted, identity, trusted};
 use super::metrics::TlsMetrics;
+use super::reload::{Built, Material, ReloadOutcome, Reloadable, check};
 use super::{Time, provider};
 use crate::client::{Connect, Stream, Tcp};
 use crate::clock::Clock;
 use crate::telemetry::Telemetry;
 
-/// Where systems keep the authorities that they trust; the first that is there counts.
+/// Paths of system CA bundles; the first that exists is used.
 const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
-/// How long a server may take to say that it takes our certificate. It says so by a session ticket; one that sends
+/// Time limit for the server to accept our certificate. It confirms by a session ticket; one that sends
 /// none is believed after this.
 const SETTLE: Duration = Duration::from_millis(250);
 /// Of plain text in one record: such a piece arrives whole or cannot be read at all.
 const RECORD_BYTES_MAX: usize = 16 * 1024;
 
-/// Whom a client trusts and what it shows.
+/// CA bundle and certificate of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFiles {
-    /// Authorities, old and new during a change; or certificates of servers, which are trusted as they stand.
+    /// CA bundle, with old and new CAs during a rotation; or server certificates, which are pinned.
     pub trusted: Option<Source>,
-    /// Whether the authorities of this system are trusted too.
+    /// Whether the system's CAs are trusted too.
     pub system_too: bool,
     /// Its own certificate with its chain, and the key.
     pub identity: Option<(Source, Source)>,
@@ -116,36 +116,36 @@ impl Material for ClientFiles {
 /// it.
 #[derive(Clone, Debug)]
 pub struct TlsConnect {
-    live: Live<ClientFiles>,
+    live: Reloadable<ClientFiles>,
     shows_certificate: bool,
 }
 
 impl TlsConnect {
-    /// Reads the files and looks after them from then on. Needs a tokio runtime around it.
+    /// Loads the files and watches them. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When something is wrong with the files.
+    /// When a file is invalid.
     pub fn open(files: ClientFiles, clock: Clock, metrics: &TlsMetrics) -> Result<Self, Mistakes> {
         let shows_certificate = files.identity.is_some();
-        Ok(Self { live: Live::open(files, clock, metrics.clone())?, shows_certificate })
+        Ok(Self { live: Reloadable::open(files, clock, metrics.clone())?, shows_certificate })
     }
 
-    /// For a program that ends soon: what the files hold now, without figures.
+    /// For a short-lived program: loads the files once, without metrics.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn once(files: ClientFiles, clock: Clock) -> Result<Self, Mistakes> {
         let shows_certificate = files.identity.is_some();
         let unseen = TlsMetrics::new(&Telemetry::new("", "", "").metrics);
-        Ok(Self { live: Live::once(files, clock, unseen)?, shows_certificate })
+        Ok(Self { live: Reloadable::once(files, clock, unseen)?, shows_certificate })
     }
 
     /// Looks at the files now, instead of within some seconds.
-    pub fn look(&self) -> Looked {
+    pub fn look(&self) -> ReloadOutcome {
         self.live.look()
     }
 
-    /// For another protocol than HTTP: by what the files hold now.
+    /// For another protocol than HTTP: with the current material.
     pub(crate) fn connector(&self) -> TlsConnector {
         TlsConnector::from(self.live.current().config.clone())
     }
@@ -180,7 +180,7 @@ impl Connect for TlsConnect {
     }
 }
 
-/// In TLS 1.3 a client is done before the server has looked at its certificate. Waits for a word of the server.
+/// In TLS 1.3 a client finishes before the server has verified its certificate. Waits for data from the server.
 async fn settle(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
     let word = std::future::poll_fn(|cx| {
         let heard = match Pin::new(&mut *stream).poll_fill_buf(cx) {
@@ -236,7 +236,7 @@ impl AsyncWrite for Secured {
     }
 }
 
-/// Verifies a server: the very certificate that is trusted as it stands, or a chain to a trusted authority. Name,
+/// Verifies a server: a pinned certificate, or a chain to a trusted CA. Name,
 /// time and usage count either way.
 struct Verifier {
     pinned: Vec<CertificateDer<'static>>,

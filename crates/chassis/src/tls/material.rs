@@ -1,4 +1,4 @@
-//! TLS material as it lies in files: read, parsed and checked, every mistake told with the setting that names the
+//! TLS material in files: read, parsed and checked, every mistake reported with the setting that names the
 //! file. Must not know what is served or called with it, nor when it changes.
 
 use std::fmt;
@@ -27,7 +27,7 @@ const CERTIFICATES_MAX: usize = 1024;
 pub struct Source {
     /// As the user writes it, such as `--tls-cert (TLS_CERT)`.
     pub setting: &'static str,
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
 }
 
@@ -122,7 +122,7 @@ pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, M
     Ok(found)
 }
 
-/// What a certificate says of itself, as far as it matters here.
+/// The properties of a certificate that matter here.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     /// Seconds since 1970.
@@ -177,7 +177,7 @@ pub(super) struct Identity {
     pub(super) expires: i64,
 }
 
-/// Puts together what the two files hold.
+/// Combines certificate chain and key.
 pub(super) fn identity(
     certificate: (&Source, &[u8]),
     key: (&Source, &[u8]),
@@ -214,7 +214,7 @@ fn signer(pem: &[u8], provider: &CryptoProvider) -> Result<Arc<dyn rustls::sign:
     provider.key_provider.load_private_key(key).map_err(|_| MaterialError::BadKey)
 }
 
-/// Certificates that are trusted: authorities, and others that are trusted as they stand.
+/// Trusted certificates: CAs and pinned ones.
 #[derive(Debug)]
 pub(super) struct Trusted {
     pub(super) roots: rustls::RootCertStore,

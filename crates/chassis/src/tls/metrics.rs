@@ -1,10 +1,10 @@
-//! The figures of TLS: reloads, expiry, and who was refused for which reason. Knows no files and no connections.
+//! TLS metrics: reloads, expiry and rejected handshakes by reason. Knows no files and no connections.
 
 use prometheus::{IntCounterVec, IntGaugeVec};
 
 use crate::telemetry::Metrics;
 
-/// Why a connection was refused before it became one.
+/// Why a TLS handshake was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The client showed no certificate, and one is needed.
@@ -15,13 +15,13 @@ pub enum Refusal {
     Expired,
     /// It is too young.
     NotYetValid,
-    /// It has no name, or one that is not let in.
+    /// Its name is missing or not on the SAN allow-list.
     WrongName,
     /// It has more names than one.
     SeveralNames,
-    /// It is not meant for clients.
+    /// It is not a client certificate.
     WrongUsage,
-    /// What came is not TLS.
+    /// The client does not speak TLS.
     Plaintext,
     /// The handshake was not finished in time.
     HandshakeTimeout,
@@ -30,7 +30,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// All of them.
     pub const ALL: [Self; 10] = [
         Self::NoCertificate,
         Self::UnknownCa,
@@ -62,7 +61,7 @@ impl Refusal {
     }
 }
 
-/// The figures of one service's TLS, both ways. Clones share them.
+/// TLS metrics of one service, as server and client. Clones share them.
 #[derive(Clone, Debug)]
 pub struct TlsMetrics {
     reloads: IntCounterVec,
@@ -78,18 +77,22 @@ impl TlsMetrics {
         let figures = Self {
             reloads: metrics.counters(
                 "tls_reloads_total",
-                "Changed TLS material that was taken (ok) or refused (bad)",
+                "Reloads of changed TLS material by result (ok, bad)",
                 &["result"],
             ),
             expiry: metrics.gauges(
                 "tls_certificate_expiry_seconds",
-                "When the first certificate of this role expires, in seconds since 1970",
+                "Expiry of the first certificate of this role, in seconds since the epoch",
                 &["of"],
             ),
-            refusals: metrics.counters("tls_refusals_total", "Handshakes refused, by reason", &["reason"]),
+            refusals: metrics.counters(
+                "tls_refusals_total",
+                "Rejected TLS handshakes by reason",
+                &["reason"],
+            ),
             handshakes: metrics.counters(
                 "tls_handshakes_total",
-                "Connections let in, after a full handshake or a resumed one",
+                "Accepted TLS connections by kind of handshake (full, resumed)",
                 &["kind"],
             ),
         };
@@ -115,7 +118,7 @@ impl TlsMetrics {
         }
     }
 
-    pub(super) fn let_in(&self, is_resumed: bool) {
+    pub(super) fn record_accepted(&self, is_resumed: bool) {
         self.handshakes.with_label_values(&[if is_resumed { "resumed" } else { "full" }]).inc();
     }
 

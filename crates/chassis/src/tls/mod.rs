@@ -1,18 +1,18 @@
 //! TLS both ways by rustls and aws-lc-rs: material from files that change while connections are served, the name
-//! that a certificate proves, and who is let in. Must not know any service, nor HTTP.
+//! of a certificate, and the SAN allow-list. Must not know any service, nor HTTP.
 
 mod client;
-mod live;
 mod material;
 mod metrics;
 mod name;
+mod reload;
 mod server;
 
 pub use client::{ClientFiles, TlsConnect};
-pub use live::{LOOK_EVERY, Looked};
 pub use material::{Mistake, Mistakes, Source};
 pub use metrics::{Refusal, TlsMetrics};
-pub use name::{Allowed, NameError, PeerName};
+pub use name::{NameError, PeerName, SanAllowList};
+pub use reload::{LOOK_EVERY, ReloadOutcome};
 pub use server::{ClientRules, ServerFiles, ServerTls};
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The one name that a certificate proves, and the list of names that are let in. Exact, never a pattern.
+//! The one name of a certificate and the SAN allow-list. Names match exactly, never by pattern.
 //! Must not know what a name is allowed to do, nor how a chain is verified.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use x509_parser::prelude::FromDer;
 /// Names of one list.
 const NAMES_MAX: usize = 256;
 
-/// Who is at the other end of a connection, proven by its certificate: a URI (such as a SPIFFE id) or a DNS name.
+/// The peer's name in its certificate: a URI (such as a SPIFFE id) or a DNS name.
 /// A request extension on connections with mutual TLS, and on no others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PeerName(Arc<str>);
@@ -24,7 +24,7 @@ impl PeerName {
         &self.0
     }
 
-    /// Reads a name as a person writes it in a list.
+    /// Parses a name of the allow-list.
     ///
     /// # Errors
     /// When it is neither a URI with a scheme nor a DNS name, or a pattern.
@@ -74,7 +74,7 @@ impl fmt::Display for PeerName {
     }
 }
 
-/// Why a text or a certificate names nobody.
+/// Why a text or a certificate has no usable name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// A certificate without a subject alternative name.
@@ -90,23 +90,23 @@ pub enum NameError {
     #[error("\"{0}\" is neither a DNS name nor a URI")]
     Malformed(String),
     /// A list without a name.
-    #[error("is empty; nobody would be let in")]
+    #[error("is empty: every client would be rejected")]
     EmptyList,
     /// More than a list may hold.
     #[error("has more than {NAMES_MAX} names")]
     LongList,
 }
 
-/// Who is let in. Clones share the list.
+/// The SAN allow-list. Clones share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Allowed {
-    /// These and nobody else.
+pub enum SanAllowList {
+    /// Only these names.
     Names(Arc<[PeerName]>),
-    /// Whoever the authority named, by any one name.
+    /// Any single name that the CA has signed.
     OfAuthority,
 }
 
-impl Allowed {
+impl SanAllowList {
     /// Reads names that are separated by commas or white space.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Allowed {
         }
     }
 
-    /// Whether this name is let in.
+    /// Whether this name is accepted.
     #[must_use]
     pub fn admits(&self, name: &PeerName) -> bool {
         match self {
@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn names_are_exact_and_dns_names_know_no_case() {
-        let allowed = Allowed::parse("spiffe://cluster/ns/antaeus/sa/antaeus, Billing.Antaeus.svc").unwrap();
+        let allowed =
+            SanAllowList::parse("spiffe://cluster/ns/antaeus/sa/antaeus, Billing.Antaeus.svc").unwrap();
         let admits = |name: &str| PeerName::parse(name).is_ok_and(|name| allowed.admits(&name));
         assert!(admits("spiffe://cluster/ns/antaeus/sa/antaeus") && admits("billing.antaeus.svc"));
         for other in [
@@ -159,9 +160,9 @@ mod tests {
 
     #[test]
     fn a_pattern_or_an_empty_list_is_a_mistake() {
-        assert!(matches!(Allowed::parse("*.svc"), Err(NameError::Pattern(_))));
-        assert!(matches!(Allowed::parse("spiffe://cluster/*"), Err(NameError::Pattern(_))));
-        assert_eq!(Allowed::parse(" ,"), Err(NameError::EmptyList));
+        assert!(matches!(SanAllowList::parse("*.svc"), Err(NameError::Pattern(_))));
+        assert!(matches!(SanAllowList::parse("spiffe://cluster/*"), Err(NameError::Pattern(_))));
+        assert_eq!(SanAllowList::parse(" ,"), Err(NameError::EmptyList));
         for wrong in ["a..b", "://x", "a b://c", "spiffe://"] {
             assert!(PeerName::parse(wrong).is_err(), "{wrong}");
         }

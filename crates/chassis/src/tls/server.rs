@@ -1,4 +1,4 @@
-//! The server's side: which certificate it shows, whom it lets in, and why somebody was refused. TLS 1.3 only.
+//! Server-side TLS: its certificate, the verification of clients, and the reasons of rejections. TLS 1.3 only.
 //! Must not know HTTP, and takes no decision on what a caller may do.
 
 use std::fmt;
@@ -18,34 +18,34 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::live::{Built, Live, Looked, Material, check};
 use super::material::{Facts, Mistake, Mistakes, Source, identity, trusted};
 use super::metrics::{Refusal, TlsMetrics};
-use super::name::{Allowed, NameError, PeerName};
+use super::name::{NameError, PeerName, SanAllowList};
+use super::reload::{Built, Material, ReloadOutcome, Reloadable, check};
 use super::{Time, provider};
 use crate::clock::Clock;
 
 /// The first byte of every TLS connection.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// What a server shows and whom it lets in.
+/// Certificate and client rules of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerFiles {
-    /// Its certificate and what leads to an authority, the certificate first.
+    /// Its certificate chain, the leaf first.
     pub certificate: Source,
     /// The key of the certificate.
     pub key: Source,
-    /// Whom it lets in; without, everybody.
+    /// Client rules; without them, every client is accepted.
     pub clients: Option<ClientRules>,
 }
 
-/// Which certificates of clients are taken.
+/// Rules for client certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRules {
     /// Authorities, old and new during a change.
     pub ca: Source,
-    /// The names that are let in.
-    pub allowed: Allowed,
+    /// The SAN allow-list.
+    pub allowed: SanAllowList,
     /// Whether a client without a certificate is refused.
     pub is_required: bool,
     /// Whether a certificate that names no usage at all is refused, and not only one that names others.
@@ -62,7 +62,7 @@ impl ServerFiles {
 
 pub(super) struct ServerSide {
     config: Arc<ServerConfig>,
-    door: Option<Arc<Door>>,
+    verifier: Option<Arc<ClientVerifier>>,
 }
 
 impl Material for ServerFiles {
@@ -76,11 +76,12 @@ impl Material for ServerFiles {
     fn build(&self, contents: &[Vec<u8>], clock: &Clock) -> Result<Built<ServerSide>, Vec<Mistake>> {
         let provider = provider();
         let own = identity((&self.certificate, &contents[0]), (&self.key, &contents[1]), &provider, clock);
-        let door = self.clients.as_ref().map(|rules| Door::open(rules, &contents[2], &provider));
-        let (own, door) = match (own, door.transpose()) {
-            (Ok(own), Ok(door)) => (own, door),
-            (own, door) => {
-                return Err(own.err().into_iter().flatten().chain(door.err()).collect());
+        let verifier =
+            self.clients.as_ref().map(|rules| ClientVerifier::open(rules, &contents[2], &provider));
+        let (own, verifier) = match (own, verifier.transpose()) {
+            (Ok(own), Ok(verifier)) => (own, verifier),
+            (own, verifier) => {
+                return Err(own.err().into_iter().flatten().chain(verifier.err()).collect());
             }
         };
         let unusable = |error: &dyn fmt::Display| {
@@ -90,44 +91,44 @@ impl Material for ServerFiles {
         let builder = ServerConfig::builder_with_details(provider, Arc::new(Time(clock.clone())))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| unusable(&error))?;
-        let (builder, door) = match door {
+        let (builder, verifier) = match verifier {
             None => (builder.with_no_client_auth(), None),
-            Some((door, expires)) => {
+            Some((verifier, expires)) => {
                 expiries.push(("client_ca", expires));
-                let door = Arc::new(door);
-                (builder.with_client_cert_verifier(door.clone()), Some(door))
+                let verifier = Arc::new(verifier);
+                (builder.with_client_cert_verifier(verifier.clone()), Some(verifier))
             }
         };
         let mut config =
             builder.with_cert_resolver(Arc::new(SingleCertAndKey::from((*own.certified).clone())));
         // Of this configuration alone: no ticket outlives a change of what is trusted.
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| unusable(&error))?;
-        Ok(Built { config: ServerSide { config: Arc::new(config), door }, expiries })
+        Ok(Built { config: ServerSide { config: Arc::new(config), verifier }, expiries })
     }
 }
 
 /// TLS of a listener, by files that may change. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    live: Live<ServerFiles>,
+    live: Reloadable<ServerFiles>,
     metrics: TlsMetrics,
 }
 
 impl ServerTls {
-    /// Reads the files and looks after them from then on. Needs a tokio runtime around it.
+    /// Loads the files and watches them. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When something is wrong with the files.
+    /// When a file is invalid.
     pub fn open(files: ServerFiles, clock: Clock, metrics: &TlsMetrics) -> Result<Self, Mistakes> {
-        Ok(Self { live: Live::open(files, clock, metrics.clone())?, metrics: metrics.clone() })
+        Ok(Self { live: Reloadable::open(files, clock, metrics.clone())?, metrics: metrics.clone() })
     }
 
     /// Looks at the files now, instead of within some seconds.
-    pub fn look(&self) -> Looked {
+    pub fn look(&self) -> ReloadOutcome {
         self.live.look()
     }
 
-    /// Shakes hands: the stream, and whom the other side's certificate proves. `None` when there is no such
+    /// Performs the handshake: returns the stream and the name of the client's certificate. `None` without one
     /// connection, which was counted unless the other side just went away.
     pub(crate) async fn accept(&self, tcp: TcpStream) -> Option<(TlsStream<TcpStream>, Option<PeerName>)> {
         let mut first = [0];
@@ -139,9 +140,9 @@ impl ServerTls {
             }
             Ok(_) => {}
         }
-        match self.live.current().config.shake_hands(tcp).await {
+        match self.live.current().config.handshake(tcp).await {
             Ok((stream, name)) => {
-                self.metrics.let_in(is_resumed(stream.get_ref().1));
+                self.metrics.record_accepted(is_resumed(stream.get_ref().1));
                 Some((stream, name))
             }
             Err((why, error)) => {
@@ -154,22 +155,22 @@ impl ServerTls {
     /// Counts a handshake that ends here.
     pub(crate) fn refuse(&self, why: Refusal, error: &dyn fmt::Display) {
         self.metrics.refused(why);
-        tracing::debug!(reason = why.label(), %error, "a connection was refused");
+        tracing::debug!(reason = why.label(), %error, "rejected a TLS connection");
     }
 }
 
-/// Why there is no connection, and in whose words.
-type Refusing = (Refusal, Box<dyn fmt::Display + Send>);
+/// The reason of a failed handshake and its error.
+type HandshakeError = (Refusal, Box<dyn fmt::Display + Send>);
 
 impl ServerSide {
-    /// The name of a resumed session is looked at as closely as one that is shown anew, and before a word is answered:
-    /// a client that has heard anything of us has been let in.
-    async fn shake_hands(
+    /// The certificate of a resumed session is verified like a new one, before the server sends anything:
+    /// a client that has received data from us has been accepted.
+    async fn handshake(
         &self,
         tcp: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, Option<PeerName>), Refusing> {
-        let refused = |error: Error| -> Refusing { (reason_of(&error), Box::new(error)) };
-        let broken = |error: io::Error| -> Refusing { (reason(&error), Box::new(error)) };
+    ) -> Result<(TlsStream<TcpStream>, Option<PeerName>), HandshakeError> {
+        let refused = |error: Error| -> HandshakeError { (reason_of(&error), Box::new(error)) };
+        let broken = |error: io::Error| -> HandshakeError { (reason(&error), Box::new(error)) };
         let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await.map_err(broken)?;
         let mut resumed = None;
         let accept = hello.into_stream_with(self.config.clone(), |session| {
@@ -189,15 +190,15 @@ impl ServerSide {
     }
 
     fn peer_name(&self, session: &ServerConnection) -> Result<Option<PeerName>, Error> {
-        let Some(door) = &self.door else { return Ok(None) };
+        let Some(verifier) = &self.verifier else { return Ok(None) };
         let Some((leaf, between)) = session.peer_certificates().and_then(<[_]>::split_first) else {
             return Ok(None);
         };
         if is_resumed(session) {
             let now = self.config.time_provider.current_time().ok_or(Error::FailedToGetCurrentTime)?;
-            door.verify_client_cert(leaf, between, now)?;
+            verifier.verify_client_cert(leaf, between, now)?;
         }
-        door.admit(leaf).map(Some)
+        verifier.admit(leaf).map(Some)
     }
 }
 
@@ -205,16 +206,16 @@ fn is_resumed(session: &ServerConnection) -> bool {
     session.handshake_kind() == Some(HandshakeKind::Resumed)
 }
 
-/// Decides on a client's certificate: a chain to an authority, one name, on the list, meant for clients.
+/// Verifies a client's certificate: a chain to a trusted CA, one name on the allow-list, client usage.
 #[derive(Debug)]
-struct Door {
+struct ClientVerifier {
     chains: Arc<dyn ClientCertVerifier>,
-    allowed: Allowed,
+    allowed: SanAllowList,
     is_required: bool,
     must_name_usage: bool,
 }
 
-impl Door {
+impl ClientVerifier {
     fn open(rules: &ClientRules, ca: &[u8], provider: &Arc<CryptoProvider>) -> Result<(Self, i64), Mistake> {
         let trusted = trusted(ca).map_err(|error| rules.ca.mistake(&error))?;
         let chains = WebPkiClientVerifier::builder_with_provider(Arc::new(trusted.roots), provider.clone());
@@ -222,13 +223,13 @@ impl Door {
             setting: rules.ca.setting,
             what: format!("{} holds no certificate of an authority", rules.ca.path.display()),
         })?;
-        let door = Self {
+        let verifier = Self {
             chains,
             allowed: rules.allowed.clone(),
             is_required: rules.is_required,
             must_name_usage: rules.must_name_usage,
         };
-        Ok((door, trusted.expires))
+        Ok((verifier, trusted.expires))
     }
 
     fn admit(&self, leaf: &CertificateDer<'_>) -> Result<PeerName, Error> {
@@ -244,7 +245,7 @@ impl Door {
     }
 }
 
-impl ClientCertVerifier for Door {
+impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.is_required
     }

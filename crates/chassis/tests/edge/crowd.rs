@@ -20,7 +20,7 @@ const SERVING: &str = "EDGE_CROWD_SERVER";
 const ADDRESS: &str = "serving on ";
 const CROWD: usize = 1000;
 const CALLS: usize = 1000;
-/// With the crowd some fewer than the server can open: at its limit silent ones would rightly make room, and one that
+/// Somewhat fewer connections than the server can open: at its limit idle ones would be closed, and one that
 /// has gone counts until the server has noticed.
 const OTHERS: usize = 4;
 const P99_MAX: Duration = Duration::from_millis(100);

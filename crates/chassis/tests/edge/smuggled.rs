@@ -46,8 +46,8 @@ async fn a_body_with_two_lengths_is_read_by_its_chunks_and_nothing_after_it_is_a
         assert!(answers.contains("connection: close\r\n"), "{answers}");
         assert_eq!(answers.matches("HTTP/1.1").count(), 1, "{answers}");
     }
-    let twin = format!("POST / HTTP/1.1\r\nhost: a\r\n{chunked}\r\n2\r\nok\r\n0\r\n\r\n{}", get("/next"));
-    assert_eq!(server.ask(&twin).await.matches("HTTP/1.1 200 ").count(), 2);
+    let control = format!("POST / HTTP/1.1\r\nhost: a\r\n{chunked}\r\n2\r\nok\r\n0\r\n\r\n{}", get("/next"));
+    assert_eq!(server.ask(&control).await.matches("HTTP/1.1 200 ").count(), 2);
 }
 
 #[tokio::test]

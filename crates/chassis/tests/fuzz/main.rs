@@ -1,5 +1,5 @@
 //! Nearly right PEM files in place of certificates, keys and authorities, and nearly right files of tokens: no panic, and
-//! what is of no use is told. Runs for a moment here, `make fuzz` is the full size.
+//! invalid input is reported. Runs for a moment here, `make fuzz` is the full size.
 #![cfg(test)]
 
 use std::fs;
@@ -7,9 +7,9 @@ use std::fs;
 use chassis::caller::Tokens;
 use chassis::clock::Clock;
 use chassis::config::TokenSource;
-use chassis::tls::{Allowed, ClientFiles, ClientRules, ServerFiles, Source};
-use harness::certs::{Authority, Leaf};
-use harness::fuzz::{Corpus, quick_folder};
+use chassis::tls::{ClientFiles, ClientRules, SanAllowList, ServerFiles, Source};
+use testkit::certs::{Authority, Leaf};
+use testkit::fuzz::{Corpus, quick_folder};
 
 #[test]
 fn fuzz_pem_files() {
@@ -26,7 +26,7 @@ fn fuzz_pem_files() {
         key: source(key),
         clients: Some(ClientRules {
             ca: source(ca),
-            allowed: Allowed::OfAuthority,
+            allowed: SanAllowList::OfAuthority,
             is_required: true,
             must_name_usage: true,
         }),

@@ -1,4 +1,4 @@
-//! What the room promises, on a real server: what is kept and what is not, who is tried again, what is in doubt, and
+//! The guarantees of `chassis::postgres` on a real server: what is committed, what is retried, what is in doubt, and
 //! what a slow, dying, strange or standby database is called.
 
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use chassis::clock::Random;
 use chassis::postgres::{
-    ACQUIRE_TIMEOUT, Lane, PgError, Postgres, PostgresSettings, Result, STATEMENT_TIMEOUT, Schema, Tx, Type,
-    get,
+    ACQUIRE_TIMEOUT, PgError, PoolClass, Postgres, PostgresSettings, Result, STATEMENT_TIMEOUT, Schema, Tx,
+    Type, get,
 };
 use chassis::schema::Migration;
 use chassis::tls;
-use harness::Database;
-use harness::certs::{Authority, replace};
-use harness::postgres::{Pooler, Server};
+use testkit::Database;
+use testkit::certs::{Authority, replace};
+use testkit::postgres::{Pooler, Server};
 use tokio::sync::Barrier;
 
 const STEPS: &[Migration] = &[Migration {
@@ -53,7 +53,7 @@ async fn wait_until(what: &str, holds: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(WITHIN, until).await.is_ok(), "waited in vain for: {what}");
+    assert!(tokio::time::timeout(WITHIN, until).await.is_ok(), "waited without success for: {what}");
 }
 
 const ADD: &str = "UPDATE rows SET n = n + 1 WHERE id = $1";
@@ -63,33 +63,33 @@ async fn a_transaction_is_kept_unless_it_failed_was_undone_or_was_dropped() {
     let Some((database, postgres)) = open("transactions").await else { return };
     let sum = || database.ask("SELECT sum(n)::bigint FROM rows");
     let add = |tx: Tx| async move { tx.execute(ADD, &[(&1_i64, Type::INT8)]).await };
-    assert_eq!(postgres.transaction(Lane::Record, add).await.unwrap(), 1);
+    assert_eq!(postgres.transaction(PoolClass::Record, add).await.unwrap(), 1);
     assert_eq!(sum(), 1);
 
     let undone = |tx: Tx| async move {
         tx.undo();
         add(tx).await
     };
-    assert_eq!(postgres.transaction(Lane::Record, undone).await.unwrap(), 1);
+    assert_eq!(postgres.transaction(PoolClass::Record, undone).await.unwrap(), 1);
     let fails = |tx: Tx| async move {
         add(tx).await?;
         Err::<(), _>(PgError::Corrupt("on purpose".to_owned()))
     };
-    assert!(matches!(postgres.transaction(Lane::Record, fails).await, Err(PgError::Corrupt(_))));
+    assert!(matches!(postgres.transaction(PoolClass::Record, fails).await, Err(PgError::Corrupt(_))));
     let goes_on = |tx: Tx| async move {
         add(tx.clone()).await?;
         let _ignored = tx.query("SELECT 1 / 0", &[]).await;
         Ok(())
     };
-    assert!(matches!(postgres.transaction(Lane::Record, goes_on).await, Err(PgError::Refused(_))));
+    assert!(matches!(postgres.transaction(PoolClass::Record, goes_on).await, Err(PgError::Refused(_))));
     let hangs = |tx: Tx| async move {
         add(tx).await?;
         std::future::pending::<Result<()>>().await
     };
-    let dropped = postgres.transaction(Lane::Record, hangs);
+    let dropped = postgres.transaction(PoolClass::Record, hangs);
     assert!(tokio::time::timeout(Duration::from_millis(300), dropped).await.is_err());
     // The dropped one's lock has gone with its connection.
-    assert_eq!(postgres.transaction(Lane::Record, add).await.unwrap(), 1);
+    assert_eq!(postgres.transaction(PoolClass::Record, add).await.unwrap(), 1);
     assert_eq!(sum(), 2);
 }
 
@@ -110,7 +110,7 @@ async fn two_who_lock_each_other_out_are_tried_again_and_both_succeed() {
                     tx.execute(ADD, &[(&ids[1], Type::INT8)]).await
                 }
             };
-            postgres.transaction(Lane::Record, job).await
+            postgres.transaction(PoolClass::Record, job).await
         })
     });
     for one in both {
@@ -144,14 +144,14 @@ async fn what_breaks_before_the_commit_is_begun_anew_and_a_statement_without_an_
             tx.execute(ADD, &[(&2_i64, Type::INT8)]).await
         }
     };
-    assert_eq!(postgres.transaction(Lane::Record, job).await.unwrap(), 1);
+    assert_eq!(postgres.transaction(PoolClass::Record, job).await.unwrap(), 1);
     assert_eq!(tries.load(Ordering::SeqCst), 2);
     assert_eq!(database.ask("SELECT sum(n)::bigint FROM rows"), 2);
 
     let slow = "UPDATE rows SET n = 9 WHERE id = 1 AND (SELECT pg_sleep(60)) IS NOT NULL";
     let writing = tokio::spawn({
         let postgres = postgres.clone();
-        async move { postgres.write(Lane::Record, slow, &[]).await }
+        async move { postgres.write(PoolClass::Record, slow, &[]).await }
     });
     wait_until("the statement to be ended", || database.ask(END_OTHERS) == 1).await;
     assert!(matches!(writing.await.unwrap(), Err(PgError::InDoubt(_))));
@@ -163,8 +163,8 @@ async fn a_statement_that_takes_too_long_is_cancelled_on_the_server_too() {
     let hasty = settings(database.url()).limited(ACQUIRE_TIMEOUT, Duration::from_secs(2));
     let postgres = connect(&hasty, STEPS);
     let job = |tx: Tx| async move { tx.query("SELECT pg_sleep(60)", &[]).await };
-    assert!(matches!(postgres.transaction(Lane::Claim, job).await, Err(PgError::Unavailable(_))));
-    let written = postgres.write(Lane::Record, "SELECT pg_sleep(60)", &[]).await;
+    assert!(matches!(postgres.transaction(PoolClass::Claim, job).await, Err(PgError::Unavailable(_))));
+    let written = postgres.write(PoolClass::Record, "SELECT pg_sleep(60)", &[]).await;
     assert!(matches!(written, Err(PgError::InDoubt(_))), "{written:?}");
     let sleeping =
         "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'";
@@ -181,12 +181,12 @@ async fn a_lane_in_use_is_busy_and_holds_up_no_other() {
         taken.fetch_add(1, Ordering::SeqCst);
         std::future::pending::<Result<()>>()
     };
-    let mut holding = std::pin::pin!(postgres.transaction(Lane::Claim, hangs));
+    let mut holding = std::pin::pin!(postgres.transaction(PoolClass::Claim, hangs));
     let second = async {
         wait_until("the lane to be taken", || taken.load(Ordering::SeqCst) == 1).await;
-        let busy = postgres.read(Lane::Claim, "SELECT 1", &[]).await;
+        let busy = postgres.read(PoolClass::Claim, "SELECT 1", &[]).await;
         assert!(matches!(busy, Err(PgError::Busy)), "{busy:?}");
-        assert_eq!(postgres.read(Lane::Record, "SELECT 1", &[]).await.unwrap().len(), 1);
+        assert_eq!(postgres.read(PoolClass::Record, "SELECT 1", &[]).await.unwrap().len(), 1);
     };
     tokio::select! {
         _ = &mut holding => panic!("it hangs"),
@@ -195,13 +195,13 @@ async fn a_lane_in_use_is_busy_and_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn errors_are_told_by_what_can_be_done() {
+async fn errors_are_reported_by_what_can_be_done() {
     let Some((database, postgres)) = open("classes of errors").await else { return };
-    let twice = postgres.write(Lane::Record, "INSERT INTO rows VALUES (1, 0)", &[]).await;
+    let twice = postgres.write(PoolClass::Record, "INSERT INTO rows VALUES (1, 0)", &[]).await;
     assert!(matches!(&twice, Err(PgError::Constraint { name, .. }) if name == "rows_pkey"), "{twice:?}");
-    let wrong = postgres.write(Lane::Record, "SELECT nothing", &[]).await;
+    let wrong = postgres.write(PoolClass::Record, "SELECT nothing", &[]).await;
     assert!(matches!(wrong, Err(PgError::Refused(_))), "{wrong:?}");
-    let row = postgres.read(Lane::Claim, "SELECT 1::bigint", &[]).await.unwrap();
+    let row = postgres.read(PoolClass::Claim, "SELECT 1::bigint", &[]).await.unwrap();
     assert!(matches!(get::<&str>(&row[0], 0), Err(PgError::Corrupt(_))));
 
     database.run(
@@ -209,19 +209,20 @@ async fn errors_are_told_by_what_can_be_done() {
         current_database()); END $$",
     );
     let standby = connect(&settings(database.url()), STEPS);
-    let read_only = standby.write(Lane::Record, "INSERT INTO rows VALUES (3, 0)", &[]).await;
+    let read_only = standby.write(PoolClass::Record, "INSERT INTO rows VALUES (3, 0)", &[]).await;
     assert!(matches!(read_only, Err(PgError::Unavailable(_))), "{read_only:?}");
     let nowhere = connect(&settings("postgres://u@127.0.0.1:1/d"), STEPS);
-    assert!(matches!(nowhere.read(Lane::Claim, "SELECT 1", &[]).await, Err(PgError::Unavailable(_))));
+    assert!(matches!(nowhere.read(PoolClass::Claim, "SELECT 1", &[]).await, Err(PgError::Unavailable(_))));
 }
 
 const LEVEL: &str = "SELECT current_setting('synchronous_commit')";
 
 /// What a transaction, and a statement that is one, commit with.
 async fn levels(postgres: &Postgres) -> [String; 2] {
-    let in_transaction = postgres.transaction(Lane::Record, |tx| async move { tx.query(LEVEL, &[]).await });
+    let in_transaction =
+        postgres.transaction(PoolClass::Record, |tx| async move { tx.query(LEVEL, &[]).await });
     let [one, other] =
-        [in_transaction.await.unwrap(), postgres.write(Lane::Record, LEVEL, &[]).await.unwrap()];
+        [in_transaction.await.unwrap(), postgres.write(PoolClass::Record, LEVEL, &[]).await.unwrap()];
     [one, other].map(|rows| get::<&str>(&rows[0], 0).unwrap().to_owned())
 }
 
@@ -284,7 +285,7 @@ async fn a_transaction_sets_its_own_limits_and_one_left_idle_ends_and_is_begun_a
     let postgres = connect(&settings(database.url()), STEPS);
     let limits = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout'), \
         current_setting('idle_in_transaction_session_timeout')";
-    let within = postgres.transaction(Lane::Record, |tx| async move { tx.query(limits, &[]).await });
+    let within = postgres.transaction(PoolClass::Record, |tx| async move { tx.query(limits, &[]).await });
     let rows = within.await.unwrap();
     let found = [0, 1, 2].map(|column| get::<&str>(&rows[0], column).unwrap().to_owned());
     assert_eq!(found, ["5s", "20s", "3s"]);
@@ -303,7 +304,7 @@ async fn a_transaction_sets_its_own_limits_and_one_left_idle_ends_and_is_begun_a
             tx.execute(ADD, &[(&2_i64, Type::INT8)]).await
         }
     };
-    assert_eq!(postgres.transaction(Lane::Record, stalls).await.unwrap(), 1);
+    assert_eq!(postgres.transaction(PoolClass::Record, stalls).await.unwrap(), 1);
     assert_eq!(tries.load(Ordering::SeqCst), 2);
     assert_eq!(database.ask("SELECT sum(n)::bigint FROM rows"), 2);
 }
@@ -321,18 +322,18 @@ async fn where_no_commit_can_be_durable_nothing_is_written_and_the_reason_is_nam
         database.run("SELECT pg_reload_conf()");
         wait_until("a word", || is_usable().is_err_and(|why| why.contains(setting))).await;
         let insert = "INSERT INTO rows VALUES (1, 0)";
-        let written = postgres.write(Lane::Record, insert, &[]).await;
+        let written = postgres.write(PoolClass::Record, insert, &[]).await;
         assert!(matches!(written, Err(PgError::NotDurable)), "{setting}: {written:?}");
         let job = |tx: Tx| async move { tx.execute(insert, &[]).await };
-        let done = postgres.transaction(Lane::Record, job).await;
+        let done = postgres.transaction(PoolClass::Record, job).await;
         assert!(matches!(done, Err(PgError::NotDurable)), "{setting}: {done:?}");
-        let page = postgres.page(Lane::Claim, "SELECT count(*) FROM rows", &[]).await.unwrap();
+        let page = postgres.page(PoolClass::Claim, "SELECT count(*) FROM rows", &[]).await.unwrap();
         assert_eq!(get::<i64>(&page[0], 0).unwrap(), 0, "{setting}: reading goes on, and nothing was kept");
         database.run(&format!("ALTER SYSTEM RESET {setting}"));
         database.run("SELECT pg_reload_conf()");
         wait_until("it to be usable", || is_usable().is_ok()).await;
     }
-    postgres.write(Lane::Record, "INSERT INTO rows VALUES (1, 0)", &[]).await.unwrap();
+    postgres.write(PoolClass::Record, "INSERT INTO rows VALUES (1, 0)", &[]).await.unwrap();
     assert_eq!(database.ask("SELECT count(*) FROM rows"), 1);
 }
 
@@ -373,12 +374,12 @@ async fn over_tls_the_server_proves_who_it_is() {
         PostgresSettings::parse(url, Some(source), 4, "shop").unwrap()
     };
     let ask = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-    let rows = connect(&trust(&url, &authority), STEPS).read(Lane::Claim, ask, &[]).await.unwrap();
+    let rows = connect(&trust(&url, &authority), STEPS).read(PoolClass::Claim, ask, &[]).await.unwrap();
     assert!(get::<bool>(&rows[0], 0).unwrap());
 
-    let refused = connect(&trust(&url, &stranger), STEPS).read(Lane::Claim, ask, &[]).await;
+    let refused = connect(&trust(&url, &stranger), STEPS).read(PoolClass::Claim, ask, &[]).await;
     assert!(matches!(refused, Err(PgError::Unavailable(_))), "{refused:?}");
     let by_address = url.replace("localhost", "127.0.0.1");
-    let refused = connect(&trust(&by_address, &authority), STEPS).read(Lane::Claim, ask, &[]).await;
+    let refused = connect(&trust(&by_address, &authority), STEPS).read(PoolClass::Claim, ask, &[]).await;
     assert!(matches!(refused, Err(PgError::Unavailable(_))), "{refused:?}");
 }

@@ -6,7 +6,7 @@ use chassis::client::Failure;
 use chassis::clock::Clock;
 use chassis::server::Limits;
 use chassis::telemetry::Telemetry;
-use chassis::tls::{Looked, Refusal, ServerTls, TlsMetrics};
+use chassis::tls::{Refusal, ReloadOutcome, ServerTls, TlsMetrics};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
@@ -22,26 +22,26 @@ async fn a_new_leaf_is_served_and_a_broken_one_changes_nothing_but_a_figure() {
     let folder = site.folder.path();
     let client = site.client(Some(&site.authority.client(NAME)));
     assert_eq!(site.ask(&client).await.unwrap(), NAME);
-    assert_eq!(site.tls.look(), Looked::Same);
+    assert_eq!(site.tls.look(), ReloadOutcome::Same);
 
     let next = site.authority.server();
     fs::write(folder.join("server.pem"), &next.certificate).unwrap();
-    assert_eq!(site.tls.look(), Looked::Bad, "the key is still the old one");
-    assert_eq!(site.tls.look(), Looked::Bad);
+    assert_eq!(site.tls.look(), ReloadOutcome::Bad, "the key is still the old one");
+    assert_eq!(site.tls.look(), ReloadOutcome::Bad);
     assert_eq!(site.figure("tls_reloads_total{result=\"bad\"}"), 1, "told once for one content");
     assert!(site.ask(&site.client(None)).await.is_err());
     assert_eq!(site.ask(&client).await.unwrap(), NAME);
 
     fs::write(folder.join("server.key"), &next.key).unwrap();
-    assert_eq!(site.tls.look(), Looked::Published);
+    assert_eq!(site.tls.look(), ReloadOutcome::Published);
     assert_eq!(site.figure("tls_reloads_total{result=\"ok\"}"), 1);
     assert_eq!(site.ask(&client).await.unwrap(), NAME);
     for broken in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "nonsense"] {
         fs::write(folder.join("client-ca.pem"), broken).unwrap();
-        assert_eq!(site.tls.look(), Looked::Bad);
+        assert_eq!(site.tls.look(), ReloadOutcome::Bad);
     }
     fs::remove_file(folder.join("client-ca.pem")).unwrap();
-    assert_eq!(site.tls.look(), Looked::Bad);
+    assert_eq!(site.tls.look(), ReloadOutcome::Bad);
     assert_eq!(site.figure("tls_reloads_total{result=\"bad\"}"), 5);
     let fresh = site.client(Some(&site.authority.client(NAME)));
     assert_eq!(site.ask(&fresh).await.unwrap(), NAME);
@@ -57,12 +57,12 @@ async fn an_authority_is_replaced_by_way_of_both_and_the_old_one_is_refused_afte
     let resuming = site.client(Some(&of_old));
     assert_eq!(site.ask(&resuming).await.unwrap(), NAME);
     fs::write(&bundle, old.pem() + &new.pem()).unwrap();
-    assert_eq!(site.tls.look(), Looked::Published);
+    assert_eq!(site.tls.look(), ReloadOutcome::Published);
     assert_eq!(site.ask(&site.client(Some(&of_old))).await.unwrap(), NAME);
     assert_eq!(site.ask(&site.client(Some(&of_new))).await.unwrap(), NAME);
 
     fs::write(&bundle, new.pem()).unwrap();
-    assert_eq!(site.tls.look(), Looked::Published);
+    assert_eq!(site.tls.look(), ReloadOutcome::Published);
     let again = site.client(Some(&of_old));
     assert!(site.ask(&again).await.is_err());
     site.until(|site| site.refusals(Refusal::UnknownCa) == 1).await;
@@ -84,7 +84,7 @@ async fn a_session_is_resumed_but_not_beyond_a_change_of_authority() {
     assert_eq!(site.figure("tls_handshakes_total{kind=\"full\"}"), 1);
     assert_eq!(site.figure("tls_handshakes_total{kind=\"resumed\"}"), 2);
     fs::write(site.folder.path().join("client-ca.pem"), Authority::new("another").pem()).unwrap();
-    assert_eq!(site.tls.look(), Looked::Published);
+    assert_eq!(site.tls.look(), ReloadOutcome::Published);
     assert!(site.ask(&client).await.is_err());
     site.until(|site| site.refusals(Refusal::UnknownCa) == 1).await;
     assert_eq!(site.figure("tls_handshakes_total{kind=\"resumed\"}"), 2);
@@ -125,7 +125,7 @@ static AHEAD_S: AtomicU64 = AtomicU64::new(0);
 async fn a_session_is_not_resumed_beyond_the_end_of_its_certificate_and_nothing_is_answered_then() {
     const HOUR_S: u64 = 3600;
     let now_ms = Clock::system().now_ms();
-    let clock = Clock::elsewhere(now_ms, || Duration::from_secs(AHEAD_S.load(SeqCst)));
+    let clock = Clock::with_elapsed(now_ms, || Duration::from_secs(AHEAD_S.load(SeqCst)));
     let site = Site::open_at(Limits { tls_age: Duration::ZERO, ..Limits::default() }, clock).await;
     let until_s = u64::try_from(now_ms / 1000).unwrap() + HOUR_S;
     let soon = site.authority.client_but(NAME, |params| {
@@ -142,7 +142,7 @@ async fn a_session_is_not_resumed_beyond_the_end_of_its_certificate_and_nothing_
     site.until(|site| site.refusals(Refusal::Expired) == 1).await;
     let handshakes = |kind: &str| site.figure(&format!("tls_handshakes_total{{kind=\"{kind}\"}}"));
     assert_eq!((handshakes("full"), handshakes("resumed")), (1, 1));
-    // Whoever hears anything of the server may take it for a welcome, and send its request.
+    // A client that receives data from the server may take it as acceptance and send its request.
     let said = said.lock().unwrap().clone();
     let spoke: Vec<bool> = said.iter().map(|bytes| *bytes > 0).collect();
     assert_eq!(spoke, [true, true, false], "bytes of the server on each connection: {said:?}");
@@ -175,14 +175,14 @@ async fn a_swap_of_the_mounted_folder_is_seen() {
     let telemetry = Telemetry::new("shop", "1", "a");
     let metrics = TlsMetrics::new(&telemetry.metrics);
     let tls = ServerTls::open(server_files(root, NAME), Clock::system(), &metrics).unwrap();
-    assert_eq!(tls.look(), Looked::Same);
+    assert_eq!(tls.look(), ReloadOutcome::Same);
     symlink("..2", root.join("..data_tmp")).unwrap();
     fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
-    assert_eq!(tls.look(), Looked::Published);
+    assert_eq!(tls.look(), ReloadOutcome::Published);
 }
 
 #[tokio::test]
-async fn every_mistake_in_the_files_is_told_at_once() {
+async fn every_mistake_in_the_files_is_reported_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let files = server_files(folder.path(), NAME);
     assert_eq!(files.check(&Clock::system()).len(), 3, "none of the three files is there");
@@ -211,7 +211,7 @@ async fn a_figure_tells_when_the_first_certificate_of_a_role_expires() {
         let until =
             |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(year, 1, 1);
         put(site.folder.path(), "server", &site.authority.client_but(NAME, until));
-        assert_eq!(site.tls.look(), Looked::Published);
+        assert_eq!(site.tls.look(), ReloadOutcome::Published);
         assert_eq!((expiry("server"), expiry("client_ca")), (seconds, of_ca));
     }
 }

@@ -4,7 +4,7 @@ use crate::authority::{Authority, Pair};
 use crate::site::{NAME, Site, ask, connect, pair_of, put, source};
 use bytes::Bytes;
 use chassis::client::{Client, ClientConfig, Failure};
-use chassis::tls::{ClientFiles, Looked};
+use chassis::tls::{ClientFiles, ReloadOutcome};
 use std::fs;
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn connections_made_with_older_material_are_not_used_again() {
     assert_eq!(ask(&client, site.address).await.unwrap(), NAME);
     put(folder, "client", &site.authority.client("client.test"));
     assert_eq!(ask(&client, site.address).await.unwrap(), NAME, "nobody has looked yet");
-    assert_eq!(connect.look(), Looked::Published);
+    assert_eq!(connect.look(), ReloadOutcome::Published);
     assert_eq!(ask(&client, site.address).await.unwrap(), "client.test");
 }
 
@@ -70,7 +70,7 @@ async fn is_trusted(pair: &Pair, trusted: &str) -> bool {
     let site = Site::open().await;
     let folder = site.folder.path();
     put(folder, "server", pair);
-    assert_ne!(site.tls.look(), Looked::Bad);
+    assert_ne!(site.tls.look(), ReloadOutcome::Bad);
     put(folder, "client", &site.authority.client(NAME));
     fs::write(folder.join("trusted.pem"), trusted).unwrap();
     let files = ClientFiles {

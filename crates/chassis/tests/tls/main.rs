@@ -1,4 +1,4 @@
-//! TLS on real sockets with freshly made certificates: who is let in, who is refused and for which reason, and what
+//! TLS on real sockets with freshly made certificates: accepted clients, rejected clients with the reason, and what
 //! a change of files does.
 #![cfg(test)]
 
@@ -6,6 +6,6 @@ mod authority;
 mod changes;
 mod clients;
 mod edges;
-mod foreign;
+mod other_tls_stacks;
 mod refused;
 mod site;

@@ -1,4 +1,4 @@
-//! Each refusal, counted by its reason, beside a twin that differs in one property and is let in.
+//! Each rejection, counted by its reason, beside a positive control that differs in one property and is accepted.
 
 use crate::authority::{Authority, Pair, dns, expired, of_the_future, uri};
 use crate::site::{NAME, Site};
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 const IN_2019_MS: i64 = 1_550_000_000_000;
 const IN_2101_MS: i64 = 4_150_000_000_000;
 
-async fn let_in(site: &Site, pair: &Pair) -> String {
+async fn accepted_name(site: &Site, pair: &Pair) -> String {
     site.ask(&site.client(Some(pair))).await.unwrap()
 }
 
@@ -38,8 +38,8 @@ async fn refused(site: &Site, shows: Option<&Pair>, why: Refusal) {
 async fn every_wrong_certificate_is_refused_for_its_reason_and_its_twin_is_let_in() {
     let site = Site::open().await;
     let ca = &site.authority;
-    assert_eq!(let_in(&site, &ca.client(NAME)).await, NAME);
-    assert_eq!(let_in(&site, &ca.client("client.test")).await, "client.test");
+    assert_eq!(accepted_name(&site, &ca.client(NAME)).await, NAME);
+    assert_eq!(accepted_name(&site, &ca.client("client.test")).await, "client.test");
     refused(&site, None, Refusal::NoCertificate).await;
     refused(&site, Some(&Authority::new("first").client(NAME)), Refusal::UnknownCa).await;
     refused(&site, Some(&ca.client_but(NAME, expired)), Refusal::Expired).await;
@@ -62,7 +62,7 @@ async fn every_wrong_certificate_is_refused_for_its_reason_and_its_twin_is_let_i
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     };
     refused(&site, Some(&ca.client_but(NAME, serves)), Refusal::WrongUsage).await;
-    assert_eq!(let_in(&site, &ca.client(NAME)).await, NAME);
+    assert_eq!(accepted_name(&site, &ca.client(NAME)).await, NAME);
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn plain_text_is_refused_and_counted() {
 async fn a_connection_that_says_nothing_is_no_refusal() {
     let site = Site::open().await;
     drop(TcpStream::connect(site.address).await.unwrap());
-    let_in(&site, &site.authority.client(NAME)).await;
+    accepted_name(&site, &site.authority.client(NAME)).await;
     assert!(Refusal::ALL.iter().all(|why| site.refusals(*why) == 0));
 }
 

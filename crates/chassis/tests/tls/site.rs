@@ -11,7 +11,7 @@ use chassis::server::{Limits, Server, ServerMetrics};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
 use chassis::tls::{
-    Allowed, ClientFiles, ClientRules, PeerName, Refusal, ServerFiles, ServerTls, Source, TlsConnect,
+    ClientFiles, ClientRules, PeerName, Refusal, SanAllowList, ServerFiles, ServerTls, Source, TlsConnect,
     TlsMetrics,
 };
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ pub(crate) fn server_files(folder: &Path, allowed: &str) -> ServerFiles {
     let (certificate, key) = pair_of(folder, "server");
     let clients = ClientRules {
         ca: source(folder.join("client-ca.pem")),
-        allowed: Allowed::parse(allowed).unwrap(),
+        allowed: SanAllowList::parse(allowed).unwrap(),
         is_required: true,
         must_name_usage: true,
     };

@@ -17,7 +17,7 @@ impl fmt::Display for Seed {
     }
 }
 
-/// Of what a draw is taken.
+/// The subject of a draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject<'a> {
     /// A keyed request: every delivery of the key draws the same.
@@ -31,7 +31,6 @@ pub enum Subject<'a> {
 /// One delivery of a subject, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery<'a> {
-    /// Of what.
     pub subject: Subject<'a>,
     /// Its number, from 1; without effect on the draws of a key.
     pub nth: u32,

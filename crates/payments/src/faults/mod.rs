@@ -31,7 +31,7 @@ impl Faults {
         Self { seed, rules, deliveries: Mutex::default() }
     }
 
-    /// Counts one more delivery of a subject. Keys are not counted while there are no rules: nobody asks.
+    /// Counts one more delivery of a subject. Keys are not counted while there are no rules.
     pub fn deliver<'a>(&self, subject: Subject<'a>) -> Delivery<'a> {
         if self.rules.is_empty() && matches!(subject, Subject::Key(_)) {
             return Delivery { subject, nth: 1 };
@@ -43,8 +43,8 @@ impl Faults {
     }
 
     /// The fault that hits this delivery: the first rule that matches. Rules with `nth` count every delivery that
-    /// their other fields let through, whichever rule wins.
-    pub fn strike(&self, delivery: Delivery<'_>, customer_id: i64, amount_minor: i64) -> Option<Fault> {
+    /// their other fields match, whichever rule wins.
+    pub fn select_fault(&self, delivery: Delivery<'_>, customer_id: i64, amount_minor: i64) -> Option<Fault> {
         let mut winner = None;
         for (at, (rule, seen)) in self.rules.iter().enumerate() {
             if !rule.lets_through(customer_id, amount_minor)
@@ -107,7 +107,8 @@ mod tests {
 
     /// The faults of one delivery each of these keys, for customer 1 and 10.00.
     fn hits(faults: &Faults, keys: &[String]) -> Vec<Option<&'static str>> {
-        let hit = |key: &String| faults.strike(faults.deliver(Subject::Key(key)), 1, 1000).map(Fault::word);
+        let hit =
+            |key: &String| faults.select_fault(faults.deliver(Subject::Key(key)), 1, 1000).map(Fault::as_str);
         keys.iter().map(hit).collect()
     }
 
@@ -139,7 +140,7 @@ mod tests {
              [[rule]]\nfault = \"malformed\"\namount_minor_max = 999",
         );
         let word = |key: &str, customer, amount| {
-            faults.strike(faults.deliver(Subject::Key(key)), customer, amount).map(Fault::word)
+            faults.select_fault(faults.deliver(Subject::Key(key)), customer, amount).map(Fault::as_str)
         };
         assert_eq!(word("a", 2, 1000), Some("reset"));
         assert_eq!(word("b", 1, 1000), Some("hold"));
@@ -160,7 +161,7 @@ mod tests {
     #[test]
     fn deliveries_without_a_key_draw_each_for_itself() {
         let faults = faults("[[rule]]\nfault = \"reply-lost\"\nshare = 0.5");
-        let lost = |_| faults.strike(faults.deliver(Subject::Reference("I1")), 1, 1000).is_some();
+        let lost = |_| faults.select_fault(faults.deliver(Subject::Reference("I1")), 1, 1000).is_some();
         let pattern: Vec<bool> = (0..40).map(lost).collect();
         assert!(pattern.contains(&true) && pattern.contains(&false), "{pattern:?}");
     }

@@ -17,7 +17,7 @@ pub const LATENCY_MAX: Duration = Duration::from_secs(3600);
 /// How long `hold` keeps an answer back when the rule does not say.
 pub const HOLD_DEFAULT: Duration = Duration::from_secs(60);
 
-/// What may happen to a delivery.
+/// A fault of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The decision is "refused".
@@ -44,8 +44,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The words of a script, in its order.
-    pub const WORDS: [&'static str; 10] = [
+    /// The names in scripts, in their order.
+    pub const NAMES: [&'static str; 10] = [
         "refuse",
         "latency",
         "error-before",
@@ -58,9 +58,9 @@ impl Fault {
         "forget-key",
     ];
 
-    /// The word in scripts and metrics.
+    /// The name in scripts and metrics.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Refuse => "refuse",
             Self::Latency(_) => "latency",
@@ -79,7 +79,6 @@ impl Fault {
 /// One `[[rule]]`: a fault, and the deliveries that it hits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// What happens.
     pub fault: Fault,
     /// Which part of the subjects, drawn by seed.
     pub share: Share,
@@ -89,7 +88,7 @@ pub struct Rule {
     pub amount_minor_min: Option<i64>,
     /// Only this amount and less.
     pub amount_minor_max: Option<i64>,
-    /// Only the nth of the deliveries that all the other fields let through.
+    /// Only the nth of the deliveries that match all other fields.
     pub nth: Option<u64>,
     /// How many deliveries of one key are hit at most; not for `refuse`.
     pub times: u32,
@@ -231,7 +230,7 @@ impl Fields {
             ("hold", wait) => Fault::Hold(wait.unwrap_or(HOLD_DEFAULT)),
             ("forget-key", _) => Fault::ForgetKey,
             _ => {
-                self.mistake("fault", &format!("must be one of {}", Fault::WORDS.join(", ")));
+                self.mistake("fault", &format!("must be one of {}", Fault::NAMES.join(", ")));
                 return None;
             }
         };
@@ -274,10 +273,10 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_word_and_every_word_a_fault() {
-        for word in Fault::WORDS {
+        for word in Fault::NAMES {
             let latency = if word == "latency" { "latency_ms = 5" } else { "" };
             let script = Script::parse(&format!("[[rule]]\nfault = \"{word}\"\n{latency}")).unwrap();
-            assert_eq!(script.rules[0].fault.word(), word);
+            assert_eq!(script.rules[0].fault.as_str(), word);
         }
     }
 

@@ -1,25 +1,25 @@
 //! `POST /`, as the payment service of Antaeus had it: results are the texts "true" and "false".
-//! Knows no other wire.
+//! Knows no other wire format.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 
 use super::App;
-use super::deliver::{Decision, Inbound, Invalid, Wire, deliver};
+use super::deliver::{Decision, Inbound, Invalid, RouteFormat, deliver};
 use super::fields::{self, Currency, Fields};
 use crate::amount::Decimal;
 use crate::charge::Charge;
 
-const WIRE: Wire = Wire { route: "/", content_type: "application/json", read, tell };
+const FORMAT: RouteFormat = RouteFormat { route: "/", content_type: "application/json", read, encode };
 
-const INVALID: Invalid = Invalid::Wire(r#"{"error":"Invalid Request","result":"false"}"#);
+const INVALID: Invalid = Invalid::Body(r#"{"error":"Invalid Request","result":"false"}"#);
 const FAULTY: Invalid =
-    Invalid::Wire(r#"{"error":"Invalid Request. Missing or faulty fields","result":"false"}"#);
+    Invalid::Body(r#"{"error":"Invalid Request. Missing or faulty fields","result":"false"}"#);
 
 /// `POST /` and `POST //`
 pub(super) async fn pay(State(app): State<App>, request: Request) -> Response {
-    deliver(&app, &WIRE, request).await
+    deliver(&app, &FORMAT, request).await
 }
 
 fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
@@ -39,7 +39,7 @@ fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
     Ok(Charge { customer_id, currency, amount_minor, reference })
 }
 
-fn tell(decision: &Decision<'_>) -> (StatusCode, String) {
+fn encode(decision: &Decision<'_>) -> (StatusCode, String) {
     let body = if decision.charged { r#"{"result":"true"}"# } else { r#"{"result":"false"}"# };
     (StatusCode::OK, body.to_owned())
 }

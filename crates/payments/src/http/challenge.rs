@@ -1,5 +1,5 @@
 //! `POST /payments`, as the payments app of the challenge had it: JSON, a form or a query; results are booleans.
-//! Knows no other wire.
+//! Knows no other wire format.
 
 use std::borrow::Cow;
 
@@ -9,23 +9,24 @@ use http::StatusCode;
 use sha2::{Digest, Sha256};
 
 use super::App;
-use super::deliver::{Decision, Inbound, Invalid, Wire, deliver};
+use super::deliver::{Decision, Inbound, Invalid, RouteFormat, deliver};
 use super::fields::{self, Currency, Field, Fields, TEXT_LEN_MAX};
 use crate::amount::Decimal;
 use crate::charge::Charge;
 use crate::keys::hex;
 
-const WIRE: Wire = Wire { route: "/payments", content_type: "application/json", read, tell };
+const FORMAT: RouteFormat =
+    RouteFormat { route: "/payments", content_type: "application/json", read, encode };
 
-const MISSING: Invalid = Invalid::Wire(r#"{"result":false,"message":"missing parameter"}"#);
-const INVALID: Invalid = Invalid::Wire(r#"{"result":false,"message":"invalid value"}"#);
+const MISSING: Invalid = Invalid::Body(r#"{"result":false,"message":"missing parameter"}"#);
+const INVALID: Invalid = Invalid::Body(r#"{"result":false,"message":"invalid value"}"#);
 
 /// Bytes of a payment's id, which is written in hex digits.
 const ID_BYTES: usize = 10;
 
 /// `POST /payments`
 pub(super) async fn pay(State(app): State<App>, request: Request) -> Response {
-    deliver(&app, &WIRE, request).await
+    deliver(&app, &FORMAT, request).await
 }
 
 /// The parameters as texts, wherever they came from.
@@ -107,7 +108,7 @@ fn json_text(field: Field<'_>) -> Result<Option<Cow<'_, str>>, Invalid> {
     }
 }
 
-/// The id follows from ledger and row, so that a replay tells the same one.
+/// The id is derived from ledger and row, so that a replay returns the same one.
 fn payment_id(decision: &Decision<'_>) -> String {
     let mut hash = Sha256::new();
     hash.update(decision.ledger_id.0.as_bytes());
@@ -115,7 +116,7 @@ fn payment_id(decision: &Decision<'_>) -> String {
     hex(&hash.finalize()[..ID_BYTES])
 }
 
-fn tell(decision: &Decision<'_>) -> (StatusCode, String) {
+fn encode(decision: &Decision<'_>) -> (StatusCode, String) {
     if decision.charged {
         (StatusCode::CREATED, format!(r#"{{"id":"{}","result":true}}"#, payment_id(decision)))
     } else {

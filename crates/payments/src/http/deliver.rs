@@ -1,5 +1,5 @@
-//! What all old routes share: one delivery from head to answer, with key, ledger check, faults and echo.
-//! Knows no route's words: each hands in how it reads a body and how it tells a decision.
+//! The shared part of all legacy routes: one delivery from head to response, with key, ledger check, faults and echo.
+//! Knows no wire format: each route provides functions that read a body and encode a decision.
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{App, half};
 use crate::amount::{BadAmount, Decimal};
-use crate::charge::{self, Answer, Charge, Spoil, Told};
+use crate::charge::{self, Answer, Charge, ChargeReply, ResponseFault};
 use crate::keys::Key;
 use crate::ledger::{LedgerId, Seq};
 
@@ -32,19 +32,19 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How much of a body the log shows.
 const LOGGED_BYTES_MAX: usize = 2048;
 
-/// One old route.
-pub(super) struct Wire {
+/// A legacy route.
+pub(super) struct RouteFormat {
     /// Its path.
     pub(super) route: &'static str,
-    /// Of all its own answers.
+    /// Content type of its responses.
     pub(super) content_type: &'static str,
-    /// Reads a request.
+    /// Decodes a request.
     pub(super) read: fn(&Inbound<'_>) -> Result<Charge, Invalid>,
-    /// Tells a decision.
-    pub(super) tell: fn(&Decision<'_>) -> (StatusCode, String),
+    /// Encodes a decision.
+    pub(super) encode: fn(&Decision<'_>) -> (StatusCode, String),
 }
 
-/// What a route reads.
+/// The request that a route reads.
 pub(super) struct Inbound<'a> {
     pub(super) body: &'a [u8],
     pub(super) query: Option<&'a str>,
@@ -52,7 +52,7 @@ pub(super) struct Inbound<'a> {
     exact: bool,
 }
 
-/// What a route tells.
+/// The decision that a route encodes.
 pub(super) struct Decision<'a> {
     pub(super) charged: bool,
     pub(super) seq: Seq,
@@ -63,8 +63,8 @@ pub(super) struct Decision<'a> {
 /// Why a request is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Invalid {
-    /// In the route's own words.
-    Wire(&'static str),
+    /// With the route's own body.
+    Body(&'static str),
     /// A keyed amount has more than two decimals.
     TooPrecise,
 }
@@ -81,15 +81,15 @@ impl Inbound<'_> {
 }
 
 /// Takes one delivery; every keyed answer echoes its key.
-pub(super) async fn deliver(app: &App, wire: &'static Wire, request: Request) -> Response {
+pub(super) async fn deliver(app: &App, format: &'static RouteFormat, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let key = match read_key(&head.headers) {
         Ok(key) => key,
         Err(problem) => return problem.into_response(),
     };
     let echo = key.as_ref().map(|key| HeaderValue::from_str(key.as_str()).expect("a key is visible ASCII"));
-    let mut response = match admit(app, wire, &head, key, body).await {
-        Ok(request) => execute(app, wire, &head, request).await,
+    let mut response = match admit(app, format, &head, key, body).await {
+        Ok(request) => execute(app, format, &head, request).await,
         Err(refusal) => refusal,
     };
     if let Some(echo) = echo {
@@ -101,7 +101,7 @@ pub(super) async fn deliver(app: &App, wire: &'static Wire, request: Request) ->
 /// Everything that is decided before anything is executed.
 async fn admit(
     app: &App,
-    wire: &'static Wire,
+    format: &'static RouteFormat,
     head: &Parts,
     key: Option<Key>,
     body: Body,
@@ -117,26 +117,31 @@ async fn admit(
     let shown = &body[..body.len().min(LOGGED_BYTES_MAX)];
     tracing::debug!("{}", String::from_utf8_lossy(shown));
     let inbound = Inbound { body: &body, query: head.uri.query(), exact: key.is_some() };
-    let charge = (wire.read)(&inbound).map_err(|invalid| match invalid {
-        Invalid::Wire(body) => answer(wire, StatusCode::BAD_REQUEST, body),
+    let charge = (format.read)(&inbound).map_err(|invalid| match invalid {
+        Invalid::Body(body) => answer(format, StatusCode::BAD_REQUEST, body),
         Invalid::TooPrecise => {
             let error = FieldError::new("value", "has more than two decimals; with a key nothing is rounded");
             Problem::validation(vec![error]).into_response()
         }
     })?;
-    Ok(charge::Request { account, key, charge, route: wire.route, seen })
+    Ok(charge::Request { account, key, charge, route: format.route, seen })
 }
 
-async fn execute(app: &App, wire: &'static Wire, head: &Parts, request: charge::Request) -> Response {
+async fn execute(
+    app: &App,
+    format: &'static RouteFormat,
+    head: &Parts,
+    request: charge::Request,
+) -> Response {
     let reference = request.charge.reference.clone();
     let is_keyed = request.key.is_some();
-    let Told { answer, spoil } = app.0.charger.charge(request).await;
+    let ChargeReply { answer, response_fault } = app.0.charger.charge(request).await;
     let mut response = match answer {
         Answer::Decided { seq, charged, replayed } => {
             let ledger_id = app.0.ledger_id;
             let reference = reference.as_deref();
-            let (status, body) = (wire.tell)(&Decision { charged, seq, ledger_id, reference });
-            decided(wire, status, body, replayed, spoil)
+            let (status, body) = (format.encode)(&Decision { charged, seq, ledger_id, reference });
+            decided(format, status, body, replayed, response_fault)
         }
         Answer::Nothing => Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
         Answer::Overloaded | Answer::NotDurable => ([(NOT_EXECUTED, "true")], unavailable()).into_response(),
@@ -166,22 +171,22 @@ async fn execute(app: &App, wire: &'static Wire, head: &Parts, request: charge::
     if let (true, Some(Seq(seq))) = (is_keyed, answer.row()) {
         response.headers_mut().insert(LEDGER_SEQ, HeaderValue::from(seq));
     }
-    spoilt(app, head, response, spoil).await
+    apply_response_fault(app, head, response, response_fault).await
 }
 
 /// The answer for a decision. Its body is cut in two where a fault wants it.
 fn decided(
-    wire: &Wire,
+    format: &RouteFormat,
     status: StatusCode,
     mut body: String,
     replayed: bool,
-    spoil: Option<Spoil>,
+    response_fault: Option<ResponseFault>,
 ) -> Response {
-    let mut response = if spoil == Some(Spoil::CutOff) {
+    let mut response = if response_fault == Some(ResponseFault::CutOff) {
         body.truncate(body.len() / 2);
-        answer(wire, StatusCode::OK, body)
+        answer(format, StatusCode::OK, body)
     } else {
-        answer(wire, status, body)
+        answer(format, status, body)
     };
     if replayed {
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
@@ -189,12 +194,17 @@ fn decided(
     response
 }
 
-/// What a fault leaves of an answer.
-async fn spoilt(app: &App, head: &Parts, response: Response, spoil: Option<Spoil>) -> Response {
+/// Applies a fault to a response.
+async fn apply_response_fault(
+    app: &App,
+    head: &Parts,
+    response: Response,
+    response_fault: Option<ResponseFault>,
+) -> Response {
     let connection = head.extensions.get::<Connection>();
-    match spoil {
-        None | Some(Spoil::CutOff) => return response,
-        Some(Spoil::Hold(wait)) => {
+    match response_fault {
+        None | Some(ResponseFault::CutOff) => return response,
+        Some(ResponseFault::Hold(wait)) => {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(wait) => {}
@@ -202,18 +212,18 @@ async fn spoilt(app: &App, head: &Parts, response: Response, spoil: Option<Spoil
             }
             return response;
         }
-        Some(Spoil::Fail) => {}
-        Some(Spoil::Lose) => connection.into_iter().for_each(Connection::close),
-        Some(Spoil::Reset) => connection.into_iter().for_each(Connection::reset),
+        Some(ResponseFault::Fail) => {}
+        Some(ResponseFault::Lose) => connection.into_iter().for_each(Connection::close),
+        Some(ResponseFault::Reset) => connection.into_iter().for_each(Connection::reset),
     }
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response()
 }
 
-/// An answer in a route's own words.
-fn answer(wire: &Wire, status: StatusCode, body: impl Into<Bytes>) -> Response {
+/// A response in the route's format.
+fn answer(format: &RouteFormat, status: StatusCode, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(half::body(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(wire.content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type));
     response
 }
 

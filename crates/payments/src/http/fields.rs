@@ -26,13 +26,9 @@ pub(super) type Field<'a> = Option<&'a RawValue>;
 /// The fields that any of the routes reads.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
-    /// `customer_id`.
     pub(super) customer_id: Field<'a>,
-    /// `currency`.
     pub(super) currency: Field<'a>,
-    /// `value`.
     pub(super) value: Field<'a>,
-    /// `id`.
     pub(super) id: Field<'a>,
 }
 
@@ -172,7 +168,7 @@ impl Currency {
     }
 }
 
-/// Whether brackets outside of texts nest deeper than `depth_max`; says nothing about anything else.
+/// Whether brackets outside of strings nest deeper than `depth_max`; checks nothing else.
 fn is_deeper_than(body: &[u8], depth_max: usize) -> bool {
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
     for byte in body {

@@ -1,4 +1,4 @@
-//! Who may come in, decided on the head of a request alone, and the ledger's name on every answer.
+//! Authentication by the head of a request alone, and the ledger's id on every response.
 //! Knows no route's meaning.
 
 use std::time::Duration;
@@ -20,11 +20,11 @@ const TOKEN: HeaderName = HeaderName::from_static("x-token");
 /// Names the ledger in each answer.
 const LEDGER_ID: HeaderName = HeaderName::from_static("ledger-id");
 
-/// Lets a request pass that proves its caller, with the account; all refusals look alike.
+/// Authenticates a request and adds its account; all rejections look alike.
 pub(super) async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let headers = request.headers();
     let mut tokens = headers.get_all(TOKEN).iter();
-    // Two of them are one too many, and prove nobody.
+    // Two headers are ambiguous and authenticate no caller.
     let token = tokens.next().map(|value| value.to_str().ok().filter(|_| tokens.next().is_none()));
     let token = token.map(Option::unwrap_or_default);
     let name = request.extensions().get::<PeerName>();
@@ -36,7 +36,7 @@ pub(super) async fn authenticate(State(app): State<App>, mut request: Request, n
             next.run(request).await
         }
         Err((why, Some(wait))) => {
-            tracing::warn!(reason = why.label(), "An account calls more often than it may");
+            tracing::warn!(reason = why.label(), "an account exceeded its rate limit");
             too_often(wait)
         }
         Err((why, None)) => {

@@ -3,7 +3,6 @@
 
 use axum::body::{Body, Bytes};
 
-/// A body of these bytes.
 #[cfg(not(debug_assertions))]
 pub(super) fn body(bytes: Bytes) -> Body {
     bytes.into()

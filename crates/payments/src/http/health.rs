@@ -1,5 +1,5 @@
 //! The open routes that old environments probe, and the answer for what is no route.
-//! Must not ask the ledger: whether it is ready is told on the admin port.
+//! Must not ask the ledger: readiness is on the admin port.
 
 use axum::response::{IntoResponse, Response};
 use chassis::problem::Problem;

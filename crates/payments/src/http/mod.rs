@@ -1,5 +1,5 @@
-//! The wires: every route of three old systems and of the ledger, on one port and on one screen.
-//! Knows no SQL and decides no charge; only this room names status codes.
+//! The routes of the three replaced systems and of the ledger, on one port and on one screen.
+//! Knows no SQL and decides no charge; only this module names status codes.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ mod health;
 mod provider;
 mod v1;
 
-/// What the routes work with. Clones share it.
+/// State of the routes. Clones share it.
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
 

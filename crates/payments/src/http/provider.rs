@@ -1,5 +1,5 @@
 //! `POST /payments/pay`, as the payment-provider had it: the answer is the id that was sent.
-//! It had no word for "refused"; ours is 402. Knows no other wire.
+//! It had no response for "refused"; ours is 402. Knows no other wire format.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -7,22 +7,22 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::App;
-use super::deliver::{Decision, Inbound, Invalid, Wire, deliver};
+use super::deliver::{Decision, Inbound, Invalid, RouteFormat, deliver};
 use super::fields::{self, Currency, Fields};
 use crate::amount::Decimal;
 use crate::charge::Charge;
 
-const WIRE: Wire =
-    Wire { route: "/payments/pay", content_type: "application/json; charset=utf-8", read, tell };
+const FORMAT: RouteFormat =
+    RouteFormat { route: "/payments/pay", content_type: "application/json; charset=utf-8", read, encode };
 
-const UNREADABLE: Invalid = Invalid::Wire(r#"{"error":"failed to process payment request parameters"}"#);
-const NO_ID: Invalid = Invalid::Wire(r#"{"error":"could not retrieve payment id"}"#);
-const NO_VALUE: Invalid = Invalid::Wire(r#"{"error":"could not retrieve payment value"}"#);
-const NO_CURRENCY: Invalid = Invalid::Wire(r#"{"error":"could not retrieve payment currency"}"#);
+const UNREADABLE: Invalid = Invalid::Body(r#"{"error":"failed to process payment request parameters"}"#);
+const NO_ID: Invalid = Invalid::Body(r#"{"error":"could not retrieve payment id"}"#);
+const NO_VALUE: Invalid = Invalid::Body(r#"{"error":"could not retrieve payment value"}"#);
+const NO_CURRENCY: Invalid = Invalid::Body(r#"{"error":"could not retrieve payment currency"}"#);
 
 /// `POST /payments/pay`
 pub(super) async fn pay(State(app): State<App>, request: Request) -> Response {
-    deliver(&app, &WIRE, request).await
+    deliver(&app, &FORMAT, request).await
 }
 
 fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
@@ -32,7 +32,7 @@ fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
     let customer_id = fields.customer_id.map(fields::integer).transpose().map_err(|_| UNREADABLE)?;
     let value = fields.value.map(|raw| Decimal::parse(raw.get()).ok_or(UNREADABLE)).transpose()?;
     let id = id.filter(|id| !id.is_empty()).ok_or(NO_ID)?;
-    // A payment of less than nothing is none; the original let it through.
+    // A negative payment is refused; the original accepted it.
     let value = value.filter(|value| !value.is_zero() && !value.is_negative()).ok_or(NO_VALUE)?;
     let amount_minor = inbound.amount(&value, UNREADABLE)?;
     let currency = currency.and_then(Currency::stored).ok_or(NO_CURRENCY)?;
@@ -40,15 +40,15 @@ fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct PaymentReply<'a> {
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
 }
 
-fn tell(decision: &Decision<'_>) -> (StatusCode, String) {
+fn encode(decision: &Decision<'_>) -> (StatusCode, String) {
     let error = (!decision.charged).then_some("payment was refused");
     let status = if decision.charged { StatusCode::OK } else { StatusCode::PAYMENT_REQUIRED };
-    let told = Told { id: decision.reference.unwrap_or_default(), error };
-    (status, serde_json::to_string(&told).expect("a struct of texts is JSON"))
+    let reply = PaymentReply { id: decision.reference.unwrap_or_default(), error };
+    (status, serde_json::to_string(&reply).expect("a struct of texts is JSON"))
 }

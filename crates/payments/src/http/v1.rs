@@ -50,7 +50,7 @@ impl<'a> Item<'a> {
             customer_id: row.customer_id,
             currency: &row.currency,
             amount_minor: row.amount_minor,
-            state: row.state.word(),
+            state: row.state.as_str(),
             route: &row.route,
             created_at: humantime::format_rfc3339_millis(created_at).to_string(),
         }
@@ -99,7 +99,7 @@ pub(super) async fn row(
 }
 
 /// `POST /v1/ledger/{key}/void`: after 200 the key is not charged and never will be. The row that stands there is
-/// told: VOIDED, or REFUSED as it was before. A tombstone in another ledger than the caller expects would stop nothing.
+/// returned: VOIDED, or REFUSED as before. A tombstone in another ledger than the caller expects would stop nothing.
 pub(super) async fn void(
     State(app): State<App>,
     Extension(account): Extension<Account>,
@@ -131,7 +131,7 @@ pub(super) fn failed(error: &LedgerError) -> Response {
     if matches!(error, LedgerError::NotServing(_)) {
         return not_serving();
     }
-    tracing::error!(error = error as &dyn std::error::Error, "the ledger failed");
+    tracing::error!(error = error as &dyn std::error::Error, "ledger operation failed");
     unavailable()
 }
 

@@ -82,7 +82,7 @@ pub enum Copied {
     SidecarUnreadable(String),
     /// Sidecar and database tell of two different files.
     #[error("the database is at {}, and its sidecar file at {sidecar}: the database is a copy, or was restored from \
-             one", told(.database.as_ref()))]
+             one", reply(.database.as_ref()))]
     Differs {
         /// What the database says, if anything.
         database: Option<Incarnation>,
@@ -102,7 +102,7 @@ pub enum Copied {
     RenewalInterrupted,
 }
 
-fn told(incarnation: Option<&Incarnation>) -> String {
+fn reply(incarnation: Option<&Incarnation>) -> String {
     incarnation.map_or_else(|| "no incarnation".to_owned(), ToString::to_string)
 }
 

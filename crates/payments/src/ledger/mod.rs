@@ -1,5 +1,5 @@
-//! The ledger contract: every decision that was ever taken, durable before it is told, one per key for ever.
-//! Knows no SQL and no HTTP; SQLite and PostgreSQL stand behind it and pass one contract suite.
+//! The ledger contract: every decision is durable before it is returned, one per key for ever.
+//! Knows no SQL and no HTTP; SQLite and PostgreSQL implement it and pass one contract suite.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub mod sqlite;
 /// The most rows of one page.
 pub const PAGE_MAX: usize = 1000;
 
-/// What a ledger fails with; business results are values.
+/// Errors of a ledger; business results are values.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// Not reachable, full, locked by another process, or broken: whether it was recorded may be unknown.
@@ -27,7 +27,7 @@ pub enum LedgerError {
     /// Nothing was recorded, for what it would have recorded could be lost.
     #[error("the ledger cannot record anything durably")]
     NotDurable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The data breaks an invariant of ours; a person must look.
+    /// The data violates an invariant; operator action required.
     #[error("the ledger holds what it must not: {0}")]
     Corrupt(String),
     /// Nothing was recorded: rows may be missing, so that nothing may be executed. The text says what helps.
@@ -52,7 +52,7 @@ impl fmt::Display for LedgerId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub i64);
 
-/// What was decided for a key or a request; final.
+/// The decision for a key or a request; final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// The customer was charged.
@@ -64,23 +64,29 @@ pub enum State {
 }
 
 impl State {
-    /// Every state.
     pub const ALL: [Self; 3] = [Self::Charged, Self::Refused, Self::Voided];
 
-    /// The word in SQL, JSON and metrics.
+    /// The name in SQL, JSON and metrics.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Charged => "CHARGED",
             Self::Refused => "REFUSED",
             Self::Voided => "VOIDED",
         }
     }
+}
 
-    /// The state of this word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.word() == word)
+/// A text that names no state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a known state")]
+pub struct UnknownState;
+
+impl std::str::FromStr for State {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> std::result::Result<Self, UnknownState> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or(UnknownState)
     }
 }
 
@@ -91,15 +97,15 @@ pub struct Entry {
     pub key: Option<Key>,
     /// Who asked.
     pub account: String,
-    /// What was asked.
+    /// The request's properties that the table needs.
     pub fingerprint: Fingerprint,
     /// The caller's own name of what is paid.
     pub reference: Option<String>,
-    /// Whom to charge; 0 where the caller's route does not say.
+    /// The customer; 0 where the caller's route has none.
     pub customer_id: i64,
-    /// In what; empty when an old client sent an object.
+    /// The currency; empty when an existing client sent an object.
     pub currency: String,
-    /// How much, in hundredths.
+    /// The amount in hundredths.
     pub amount_minor: i64,
     /// What was decided.
     pub state: State,
@@ -136,12 +142,12 @@ pub struct Row {
     pub created_at_ms: i64,
 }
 
-/// What became of an entry.
+/// Result of recording an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// It is a row now.
     New(Seq),
-    /// The key has this row already; nothing was recorded. [`crate::keys::judge`] says what that means.
+    /// The key has this row already; nothing was recorded. See [`crate::keys::judge`].
     Known(Row),
     /// The ledger lacks the row that [`Entry::seen`] names; nothing was recorded.
     Behind,
@@ -165,7 +171,7 @@ fn warn_of_new(id: &str) {
 }
 
 /// The durable side of the payment service. Each method is one durable transaction: when it returns `Ok`, the fact
-/// is on disk. Implementations keep two promises that callers rely on: a key has one row, whoever races; and a page
+/// is on disk. Implementations keep two promises that callers rely on: a key has one row, also under races; and a page
 /// never passes over a row that becomes visible later.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
@@ -178,7 +184,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// Records an execution, or answers the row that has its key already.
     async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded>;
 
-    /// The row of a key, whoever's it is.
+    /// The row of a key of any account.
     async fn row(&self, key: &Key) -> Result<Option<Row>>;
 
     /// The account's rows with `seq > after`, at most `limit` (and [`PAGE_MAX`]).

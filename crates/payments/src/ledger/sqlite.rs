@@ -34,7 +34,7 @@ const MIGRATIONS: &[Migration] = &[
 /// A page of one account's rows among many others'; each entry ends with the row's number.
 const BY_ACCOUNT: &str = "CREATE INDEX ledger_by_account ON ledger (account)";
 
-/// What a tombstone says of the route that it came by.
+/// The route of a tombstone.
 const VOID_ROUTE: &str = "/v1/ledger/{key}/void";
 
 const INSERT: &str = "INSERT INTO ledger \
@@ -192,7 +192,7 @@ impl Ledger for SqliteLedger {
         let written = self.written.load(Ordering::Relaxed);
         let job = move |sql: &Connection| record(sql, &entry, written, clock.now_ms());
         let recorded = self.sqlite.write_one_statement(job).await;
-        // On disk, and nobody knows yet.
+        // Crash point: on disk and not yet reported.
         crash_point!("P3");
         let recorded = recorded.map_err(unavailable)?;
         self.note_written(notes, &recorded);
@@ -278,7 +278,7 @@ fn record(sql: &Connection, entry: &Entry, written: i64, now_ms: i64) -> rusqlit
         entry.customer_id,
         entry.currency,
         entry.amount_minor,
-        entry.state.word(),
+        entry.state.as_str(),
         entry.route,
         now_ms,
     ])?;
@@ -315,7 +315,7 @@ fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         customer_id: row.get(5)?,
         currency: row.get(6)?,
         amount_minor: row.get(7)?,
-        state: State::from_word(&state).ok_or_else(|| unreadable(8, &format!("state {state:?}")))?,
+        state: state.parse::<State>().ok().ok_or_else(|| unreadable(8, &format!("state {state:?}")))?,
         route: row.get(9)?,
         created_at_ms: row.get(10)?,
     })

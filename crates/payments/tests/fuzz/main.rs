@@ -12,7 +12,6 @@ use chassis::caller::Callers;
 use chassis::clock::{Clock, Random};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
-use harness::fuzz::{Corpus, quick_folder};
 use http::Request;
 use payments::charge::Charger;
 use payments::faults::Faults;
@@ -22,6 +21,7 @@ use payments::http::App;
 use payments::ledger::Ledger;
 use payments::ledger::sqlite::SqliteLedger;
 use payments::metrics::Counters;
+use testkit::fuzz::{Corpus, quick_folder};
 use tower::ServiceExt;
 
 fn corpus(name: &'static str, folder: &str) -> Corpus {

@@ -13,7 +13,7 @@ fn killed_at(point: &str) -> (Site, i64) {
         willing().env("TINJIS_CRASH", &format!("{point}:2")).env("TINJIS_CRASH_HITS", "hits").start();
     assert_eq!(site.charge("first").text(), r#"{"result":"true"}"#);
     site.try_post("/", &[("Idempotency-Key", "second")], GOOD).unwrap_err();
-    harness::wait_until("the kill", ENDED_WITHIN, || site.process.ended().is_some());
+    testkit::wait_until("the kill", ENDED_WITHIN, || site.process.ended().is_some());
     let reached =
         std::fs::read_to_string(site.path("hits")).unwrap().lines().filter(|line| *line == point).count();
     assert_eq!(reached, 2, "hits of {point}");

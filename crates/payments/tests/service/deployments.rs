@@ -2,7 +2,7 @@
 //! executed.
 
 use crate::site::{GOOD, Site, problem, willing};
-use harness::Answer;
+use testkit::Answer;
 
 const FIRST: &str = "00000000-0000-4000-8000-000000000001";
 const SECOND: &str = "00000000-0000-4000-8000-000000000002";

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use harness::timed;
+use testkit::timed;
 
 use crate::site::{GOOD, Settings, Site, problem, willing};
 
@@ -99,10 +99,10 @@ fn hold_keeps_the_answer_of_a_durable_charge_back() {
     let site = willing().faults("[[rule]]\nfault = \"hold\"\nlatency_ms = 700\nnth = 2").start();
     assert_eq!(site.charge("k0").status, 200);
     let url = format!("{}/", site.process.url());
-    let call = move || harness::http::call("POST", &url, &[("Idempotency-Key", "k1")], GOOD.as_bytes());
+    let call = move || testkit::http::call("POST", &url, &[("Idempotency-Key", "k1")], GOOD.as_bytes());
     let held = std::thread::spawn(move || timed(call));
-    harness::wait_until("the held charge", Duration::from_secs(60), || site.charges() == 2);
-    // The key is free while its answer is held: whoever asks again is told.
+    testkit::wait_until("the held charge", Duration::from_secs(60), || site.charges() == 2);
+    // The key is free while its response is held: a resend gets the decision.
     assert_eq!(site.charge("k1").header("idempotency-replayed"), Some("true"));
     let (answer, took) = held.join().unwrap();
     assert_eq!(answer.text(), r#"{"result":"true"}"#);
@@ -113,8 +113,8 @@ fn hold_keeps_the_answer_of_a_durable_charge_back() {
 fn a_held_answer_does_not_hold_up_the_end() {
     let mut site = with("hold");
     let url = format!("{}/", site.process.url());
-    let held = std::thread::spawn(move || harness::http::call("POST", &url, &[], GOOD.as_bytes()).text());
-    harness::wait_until("the held charge", Duration::from_secs(60), || site.charges() == 1);
+    let held = std::thread::spawn(move || testkit::http::call("POST", &url, &[], GOOD.as_bytes()).text());
+    testkit::wait_until("the held charge", Duration::from_secs(60), || site.charges() == 1);
     let (ended, took) = timed(|| site.process.stop());
     assert!(
         ended.success() && took < Duration::from_secs(20),
@@ -153,7 +153,7 @@ fn story(seed: &str, rate: &str) -> String {
         let body = format!(r#"{{"id":"I{}","customer_id":1,"currency":"USD","value":2}}"#, n % 20);
         site.try_post("/", &[], &body)
     });
-    let letter = |answer: std::io::Result<harness::Answer>| match answer {
+    let letter = |answer: std::io::Result<testkit::Answer>| match answer {
         Err(_) => 'x',
         Ok(answer) if answer.status == 500 => '5',
         Ok(answer) if answer.text().contains("true") => 't',

@@ -149,13 +149,13 @@ fn tokens_of_one_account_share_its_keys_and_other_accounts_see_nothing() {
 }
 
 #[test]
-fn while_a_key_is_executed_its_resend_is_told_so() {
+fn while_a_key_is_executed_its_resend_is_reported_so() {
     let site = willing().faults("[[rule]]\nfault = \"latency\"\nlatency_ms = 1000\nnth = 1").start();
     let url = format!("{}/", site.process.url());
     let first = std::thread::spawn(move || {
-        harness::http::call("POST", &url, &[("Idempotency-Key", "k")], GOOD.as_bytes())
+        testkit::http::call("POST", &url, &[("Idempotency-Key", "k")], GOOD.as_bytes())
     });
-    harness::wait_until("the first delivery", std::time::Duration::from_secs(60), || {
+    testkit::wait_until("the first delivery", std::time::Duration::from_secs(60), || {
         site.process.metric(&["payments_faults_total", "latency"]) == 1
     });
     let second = site.charge("k");
@@ -177,7 +177,7 @@ fn a_client_that_hangs_up_leaves_a_whole_charge_and_a_free_key() {
         );
         connection.write(head.as_bytes()).unwrap();
     }
-    harness::wait_until("all five charges", std::time::Duration::from_secs(60), || site.charges() == 5);
+    testkit::wait_until("all five charges", std::time::Duration::from_secs(60), || site.charges() == 5);
     for n in 0..5 {
         assert_eq!(site.charge(&format!("k{n}")).header("idempotency-replayed"), Some("true"));
     }

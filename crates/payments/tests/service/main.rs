@@ -1,5 +1,5 @@
 //! The payment service as one real process on a real SQLite file, seen from its ports only.
-//! What old clients see is in `wires`; everything that is new beside it has a file of its own.
+//! What old clients see is in `legacy_routes`; everything that is new beside it has a file of its own.
 
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -8,6 +8,6 @@ mod deployments;
 mod faults;
 mod keys;
 mod ledger;
+mod legacy_routes;
 mod replicas;
 mod site;
-mod wires;

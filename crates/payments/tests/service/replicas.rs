@@ -1,4 +1,4 @@
-//! Payment services on one PostgreSQL: one charge a key whoever is asked, through a killed database, and not ready
+//! Payment services on one PostgreSQL: one charge per key on any replica, through a killed database, and not ready
 //! below the schema. Where no server is installed these are left out, loudly; in CI that is a failure.
 
 use std::collections::BTreeMap;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use harness::certs::Authority;
-use harness::http::try_call;
-use harness::postgres::Server;
-use harness::process::Spec;
-use harness::starting::{
+use tempfile::TempDir;
+use testkit::certs::Authority;
+use testkit::http::try_call;
+use testkit::postgres::Server;
+use testkit::process::Spec;
+use testkit::starting::{
     READY_WITHIN, starts_before_its_database, takes_a_proven_database_only, until_not_ready, until_ready,
 };
-use harness::{Answer, Database, Process, wait_until};
-use tempfile::TempDir;
+use testkit::{Answer, Database, Process, wait_until};
 
 use crate::site::GOOD;
 
@@ -57,7 +57,7 @@ fn charge(url: &str, key: &str) -> std::io::Result<Answer> {
 }
 
 #[test]
-fn a_key_that_comes_to_three_replicas_at_once_is_charged_once_and_told_alike() {
+fn a_key_that_comes_to_three_replicas_at_once_is_charged_once_and_reported_alike() {
     const KEYS: usize = 60;
     let Some(database) = Database::fresh("three payment services on one PostgreSQL") else { return };
     let site = Replicas::start(database, 3, "0.5");

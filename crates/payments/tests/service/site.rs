@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use harness::http::{Connection, try_call};
-use harness::process::Spec;
-use harness::{Answer, Process};
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::http::{Connection, try_call};
+use testkit::process::Spec;
+use testkit::{Answer, Process};
 
 /// Three fields as every billing program sends them.
 pub(crate) const GOOD: &str = r#"{"customer_id":1,"currency":"USD","value":1.25}"#;
@@ -107,7 +107,7 @@ impl Site {
 
     /// A number out of the store, asked of the file and not of the service.
     pub(crate) fn ask(&self, sql: &str) -> i64 {
-        harness::ledger::ask(&self.process.db(), sql)
+        testkit::ledger::ask(&self.process.db(), sql)
     }
 
     /// CHARGED rows.

@@ -23,20 +23,20 @@ use tokio::net::TcpListener;
 
 use file::Settings;
 
-/// Where probes and figures are, when the file says nothing.
+/// Default address of probes and metrics.
 const METRICS_PORT: u16 = 2112;
 const METRICS_ENDPOINT: &str = "/metrics";
 
-/// What both programs are told on the command line.
+/// Arguments of both programs.
 #[derive(Clone, Debug, clap::Args)]
 struct CommonArgs {
     /// Configuration file: YAML, or JSON if its name ends in .json
     #[arg(short = 'c', long = "config", env = "CONFIG", value_name = "FILE", default_value = "config.yaml")]
     config: PathBuf,
-    /// One log line per event as json or text [default: json; text on a terminal]
+    /// Log format: json or text [default: json; text on a terminal]
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<String>,
-    /// What is logged: off, error, warn, info, debug or trace [default: info]
+    /// Log level: off, error, warn, info, debug or trace [default: info]
     #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL")]
     log_level: Option<String>,
     /// Name of this workload in logs [default: the program's name]
@@ -49,7 +49,7 @@ struct CommonArgs {
 
 #[derive(Clone, Copy, Debug, clap::Subcommand)]
 enum Sub {
-    /// Ask the running program whether it is ready: exit code 0 or 1
+    /// Check whether the running program is ready: exit code 0 or 1
     Healthcheck,
 }
 
@@ -58,36 +58,36 @@ enum Sub {
 pub struct Common {
     /// How and what is logged.
     pub log: LogConfig,
-    /// Probes and figures.
+    /// Probes and metrics.
     pub metrics: MetricsConfig,
-    /// What the file says and nobody reads; told once in the log.
+    /// Unknown keys of the file; logged once.
     pub unread: Vec<String>,
-    /// Only the running program is asked how it is.
+    /// Only checks the running program.
     pub is_healthcheck: bool,
 }
 
-/// Where probes and figures are.
+/// Address of probes and metrics.
 #[derive(Clone, Debug)]
 pub struct MetricsConfig {
     /// The address.
     pub address: SocketAddr,
-    /// Where the figures are, beside `/metrics`.
+    /// Path of the metrics, in addition to `/metrics`.
     pub endpoint: String,
     /// Whether the port is configured. The default port may be replaced when it is in use.
     pub is_configured: bool,
 }
 
 impl Common {
-    /// Tells what was in the file for nobody.
-    pub(crate) fn tell(&self) {
+    /// Logs unknown keys.
+    pub(crate) fn warn_about_unread(&self) {
         if !self.unread.is_empty() {
-            tracing::warn!(keys = self.unread.join(", "), "The configuration has keys that nobody reads");
+            tracing::warn!(keys = self.unread.join(", "), "the configuration has unknown keys");
         }
     }
 }
 
 impl MetricsConfig {
-    /// Binds the port. One that was not asked for is no reason not to start when it is taken.
+    /// Binds the port. A default port that is in use does not prevent the start.
     pub(crate) fn bind(&self) -> anyhow::Result<TcpListener> {
         let bound = service::bind(self.address);
         if self.is_configured || bound.is_ok() {
@@ -95,7 +95,7 @@ impl MetricsConfig {
         }
         let listener = service::bind(SocketAddr::new(self.address.ip(), 0))?;
         let address = listener.local_addr()?;
-        tracing::warn!(%address, "The usual port for metrics is taken; a free one serves them");
+        tracing::warn!(%address, "the default metrics port is taken, using a free one");
         Ok(listener)
     }
 }

@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The upper limit of both.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// The pinger: pings for ever, and tells how it went
+/// The pinger: pings the ponger until it is stopped
 #[derive(Debug, clap::Parser)]
 #[command(name = "pinger", version, mut_args = |arg| arg.global(true))]
 struct Args {
@@ -38,14 +38,14 @@ struct Args {
 pub struct PingerConfig {
     /// What both programs have.
     pub common: Common,
-    /// What is asked.
+    /// The target.
     pub target: Target,
 }
 
-/// What is asked, and how often.
+/// The target and the interval.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The whole URL of a ping.
+    /// URL of a ping.
     pub url: Uri,
     /// Whom the pinger trusts and what it shows, over https.
     pub tls: Option<ClientFiles>,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use chassis::clock::Clock;
 use chassis::config::Problems;
-use chassis::tls::{Allowed, ClientRules, ServerFiles};
+use chassis::tls::{ClientRules, SanAllowList, ServerFiles};
 
 use super::file::Settings;
 use super::{Common, CommonArgs, address, port, read, source};
@@ -32,7 +32,7 @@ pub struct PongerConfig {
     pub common: Common,
     /// Where pings come in.
     pub listen: SocketAddr,
-    /// What is shown and who is let in; without, plain HTTP.
+    /// Server certificate and client rules; without them, plain HTTP.
     pub tls: Option<ServerFiles>,
     /// Certificates are named, and the protocol is http all the same.
     pub leaves_tls_unused: bool,
@@ -78,7 +78,8 @@ fn resolve(settings: &mut Settings, problems: &mut Problems) -> Option<Service> 
     let clients = clients(settings, problems)?;
     if !wants_tls {
         if clients.is_some() {
-            problems.add(CLIENT_CA, "is given, but pings come over plain HTTP: nobody could prove a name");
+            problems
+                .add(CLIENT_CA, "is given, but pings come over plain HTTP, which has no client certificates");
             return None;
         }
         return Some((SocketAddr::new(ip?, port?), None, names_tls));
@@ -97,13 +98,13 @@ fn resolve(settings: &mut Settings, problems: &mut Problems) -> Option<Service> 
     Some((SocketAddr::new(ip?, port?), Some(files), false))
 }
 
-/// Who is let in: with an authority and no list, whoever it signed. `None` when a mistake was recorded.
+/// The SAN allow-list: with a CA and no list, every client that it signed. `None` when a mistake was recorded.
 fn clients(settings: &mut Settings, problems: &mut Problems) -> Option<Option<ClientRules>> {
     let ca = source(settings, CLIENT_CA, problems);
     let names = settings.list(ALLOWED);
     let allowed = match &names {
-        None => Some(Allowed::OfAuthority),
-        Some(names) => problems.take(ALLOWED, Allowed::list(names.iter().map(String::as_str))),
+        None => Some(SanAllowList::OfAuthority),
+        Some(names) => problems.take(ALLOWED, SanAllowList::list(names.iter().map(String::as_str))),
     };
     match ca {
         Some(ca) => {

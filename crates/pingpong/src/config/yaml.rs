@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn fuzz_configuration_files() {
         let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
-        harness::fuzz::Corpus::read("configuration files", corpus).run(|input| {
+        testkit::fuzz::Corpus::read("configuration files", corpus).run(|input| {
             let _values = std::str::from_utf8(input).map(parse);
         });
     }

@@ -1,5 +1,5 @@
 //! Proof: both services as they are, on a simulated network and simulated disks, one process a seed. In the storm
-//! processes die, commits are lost, links are cut or slow, stores fail and the provider misbehaves: nobody is charged
+//! processes die, commits are lost, links are cut or slow, stores fail and the provider misbehaves: no customer is charged
 //! twice. Then faults stop, and everything comes to its end. Small here; `make sim` is the full size.
 
 use std::collections::BTreeMap;
@@ -8,16 +8,16 @@ use std::process::{Child, Command, Stdio};
 use billing::protocol::transition::Idempotency;
 use sim::Trace;
 
+use crate::fault_phase::Outcome;
 use crate::plan::{KINDS, Plan};
-use crate::storm::Outcome;
 
+mod fault_phase;
 mod network;
 mod plan;
-mod storm;
 mod verdict;
 mod world;
 
-/// Seeds where nothing is said; `SIM_SEEDS` says more.
+/// Default number of seeds; `SIM_SEEDS` overrides it.
 const SEEDS: u64 = 10;
 /// Processes at once.
 const AT_ONCE: usize = 2;
@@ -68,9 +68,9 @@ fn judge(outcome: &Outcome) {
 }
 
 #[test]
-fn nobody_is_charged_twice_in_the_storm_and_everything_is_done_after_it() {
+fn no_customer_is_charged_twice_under_faults_and_all_is_settled_after_them() {
     let (first, seeds) = (number("SIM_FIRST").unwrap_or(1), number("SIM_SEEDS").unwrap_or(SEEDS));
-    let proof = harness::Proof::of("simulation");
+    let proof = testkit::Proof::of("simulation");
     let mut faults: BTreeMap<String, u64> = BTreeMap::new();
     let (mut charges, mut invoices, mut events, mut slowest) = (0, 0, 0, 0);
     let mut waiting: Vec<u64> = (first..first + seeds).rev().collect();
@@ -118,7 +118,7 @@ fn a_seed_replays_to_the_same_trace() {
 fn one_seed() {
     let kept_in = set("SIM_TRACE");
     let trace = if kept_in.is_some() { Trace::keeping() } else { Trace::default() };
-    let outcome = storm::run(number("SIM_SEED").unwrap_or(1), &trace);
+    let outcome = fault_phase::run(number("SIM_SEED").unwrap_or(1), &trace);
     if let (Some(path), Some(text)) = (kept_in, trace.text()) {
         std::fs::write(path, text).unwrap();
     }

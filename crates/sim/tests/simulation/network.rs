@@ -63,15 +63,15 @@ impl AsyncWrite for Simulated {
 }
 
 /// Accepts from the simulation.
-pub(crate) struct Door(TcpListener);
+pub(crate) struct PortState(TcpListener);
 
-impl Door {
+impl PortState {
     pub(crate) async fn open(port: u16) -> io::Result<Self> {
         TcpListener::bind(("0.0.0.0", port)).await.map(Self)
     }
 }
 
-impl Listen for Door {
+impl Listen for PortState {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Duplex>, SocketAddr)>> {
         Box::pin(async {
             let (tcp, peer) = self.0.accept().await?;

@@ -85,7 +85,7 @@ pub(crate) enum What {
 }
 
 impl What {
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::KillBilling { loses_commit: false, .. } => "kill-billing",
             Self::KillBilling { loses_commit: true, .. } => "kill-billing-losing-a-commit",

@@ -14,11 +14,11 @@ pub(crate) struct Verdict {
     /// Invoices that are charged and would be charged again or are forgotten, or are PAID without a charge, or were
     /// charged another amount.
     pub(crate) lost: i64,
-    /// Attempts whose end is not known, of invoices that wait for no person.
+    /// Attempts in doubt of invoices that need no manual resolution.
     pub(crate) in_doubt: i64,
     /// Invoices that are still to be charged.
     pub(crate) unpaid: i64,
-    /// Invoices that wait for a person.
+    /// Invoices that need manual resolution.
     pub(crate) attention: i64,
     /// Charges in the ledger.
     pub(crate) charges: i64,
@@ -60,7 +60,7 @@ impl Verdict {
         self.double == 0
     }
 
-    /// Whether all is done that can be done without a person, and none is needed where keys are known.
+    /// Whether all is settled that can be settled without an operator, and none is needed with keys.
     pub(crate) fn is_done(&self, idempotency: Idempotency) -> bool {
         self.unpaid == 0 && self.in_doubt == 0 && (idempotency == Idempotency::None || self.attention == 0)
     }

@@ -31,7 +31,7 @@ use payments::ledger::Ledger;
 use payments::ledger::sqlite::SqliteLedger;
 use payments::metrics::Counters;
 
-use crate::network::{Door, Network};
+use crate::network::{Network, PortState};
 use crate::plan::Plan;
 
 /// Where a simulated world's time begins: any moment will do.
@@ -65,7 +65,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(plan: Plan, random: &Random) -> Self {
-        let clock = Clock::elsewhere(EPOCH_MS, || turmoil::sim_elapsed().unwrap_or_default());
+        let clock = Clock::with_elapsed(EPOCH_MS, || turmoil::sim_elapsed().unwrap_or_default());
         let latency = || Random::seeded(random.u64());
         let billing = SqliteStore::disk(&clock, latency()).expect("the schema is sound");
         let ledger = SqliteLedger::disk(&clock, latency()).expect("the schema is sound");
@@ -138,7 +138,7 @@ impl World {
         let listener = "127.0.0.1:8000".parse().expect("a sound address");
         let operators = OperatorGuard::new(Callers::by_token(None, None)?, listener);
         let routes = billing::http::router(AppState { store, engine, operators });
-        let door = Box::new(Door::open(BILLING_PORT).await?);
+        let door = Box::new(PortState::open(BILLING_PORT).await?);
         Server::given(door, observe(routes, &telemetry), billing::http::limits()).serve(shutdown).await;
         Ok(())
     }
@@ -156,7 +156,7 @@ impl World {
         let app =
             App::new(charger, ledger, ledger_id, Callers::by_token(None, None)?, None, shutdown.clone());
         let routes = observe(payments::http::router(app), &telemetry);
-        let door = Box::new(Door::open(PAYMENTS_PORT).await?);
+        let door = Box::new(PortState::open(PAYMENTS_PORT).await?);
         Server::given(door, routes, Limits::default()).serve(shutdown).await;
         Ok(())
     }
@@ -199,7 +199,7 @@ fn charging(random: &Random, idempotency: Idempotency) -> Client {
     Client::with_connect(ClientConfig { random: random.clone(), ..config }, Network)
 }
 
-/// What is believed of the provider, in words.
+/// The provider's idempotency as a setting.
 pub(crate) fn word(idempotency: Idempotency) -> &'static str {
     match idempotency {
         Idempotency::Keys => "keys",

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use chassis::clock::Clock;
-use harness::certs::Authority;
-use harness::http::Connection;
-use harness::issuer::{SigningKey, key_set};
-use harness::process::{Process, Spec, run_by};
-use harness::secure::{Dialer, Page};
-use harness::wait::timed;
 use serde_json::json;
+use testkit::certs::Authority;
+use testkit::http::Connection;
+use testkit::issuer::{SigningKey, key_set};
+use testkit::process::{Process, Spec, run_by};
+use testkit::secure::{Dialer, Page};
+use testkit::wait::timed;
 
 use crate::grouped;
 
@@ -28,7 +28,7 @@ const REQUESTS: (usize, usize) = (2000, 20_000);
 const NEW_TOKENS_SHARE: usize = 5;
 const CLIENT: &str = "spiffe://test/bench";
 const SUBJECT: &str = "system:serviceaccount:bench:bench";
-/// Asks for a page of no rows, which is refused after its caller was let in: nothing of the ledger is measured.
+/// Requests a page of no rows, which is rejected after authentication: the ledger is not measured.
 const GUARDED: &str = "/v1/ledger?limit=0";
 
 /// A rate, and what it cost payments.
@@ -161,7 +161,7 @@ fn ask(payments: &Process, proofs: &[(&str, String)]) -> io::Result<Cost> {
     let (result, took) = timed(|| -> io::Result<()> {
         for (name, value) in proofs {
             let answer = connection.call("GET", GUARDED, &[(name, value)], b"")?;
-            assert_eq!(answer.status, 400, "the caller was let in: {}", answer.text());
+            assert_eq!(answer.status, 400, "the caller was authenticated: {}", answer.text());
         }
         Ok(())
     });

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::http::Connection;
-use harness::ledger::{ask, charged_keys};
-use harness::wait::{timed, wait_until};
-use harness::{Services, http};
 use rusqlite::params;
+use testkit::http::Connection;
+use testkit::ledger::{ask, charged_keys};
+use testkit::wait::{timed, wait_until};
+use testkit::{Services, http};
 
 use crate::replicas;
 
@@ -56,7 +56,7 @@ impl Leg {
     ];
 
     /// As `BENCH_LEGS` calls it.
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Wrk => "wrk",
             Self::PayRun => "sqlite",
@@ -189,7 +189,7 @@ pub(crate) fn assert_none_is_missing(charged: u64, keys: i64) {
     assert!((charged..=charged + IN_FLIGHT).contains(&keys), "{charged} answers, {keys} keys in the ledger");
 }
 
-/// As everybody writes it first, but with a key: select one, POST, commit, and again.
+/// The naive biller with a key: select one, POST, commit, repeat.
 fn naive_loop(services: &Services, invoices: usize, journal: &str) -> io::Result<Measured> {
     let store = rusqlite::Connection::open(services.dir().join("loop.db")).map_err(io::Error::other)?;
     prepare(&store, invoices, journal).map_err(io::Error::other)?;

@@ -1,5 +1,5 @@
 //! Charges a second, side by side in one run: billing's pay run, plain and over mutual TLS, wrk against the same endpoint
-//! of payments with its ledger on, the loop that everybody writes first, and one and three replicas on PostgreSQL.
+//! of payments with its ledger on, the naive biller, and one and three replicas on PostgreSQL.
 //! Alternating rounds, medians, and the ledger counted after each leg. With BENCH_GROWTH, a small and a large run
 //! instead. Exit 1 when a goal is missed. Knows the services from outside only.
 
@@ -12,7 +12,7 @@ mod start;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use harness::size;
+use testkit::size;
 
 use crate::legs::{Leg, Measured};
 
@@ -79,7 +79,7 @@ fn wanted() -> io::Result<Vec<Leg>> {
     let named = std::env::var_os("BENCH_LEGS").and_then(|text| text.into_string().ok());
     let Some(named) = named.filter(|text| !text.is_empty()) else { return Ok(Leg::ALL.to_vec()) };
     let find = |word: &str| {
-        let found = Leg::ALL.into_iter().find(|leg| leg.word() == word);
+        let found = Leg::ALL.into_iter().find(|leg| leg.as_str() == word);
         found.ok_or_else(|| io::Error::other(format!("BENCH_LEGS: no leg is called {word}")))
     };
     named.split(',').map(find).collect()

@@ -3,11 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use harness::postgres::Server;
-use harness::process::Process;
-use harness::replicas::Plan;
-use harness::wait::{timed, wait_for};
-use harness::{Database, Replicas, http};
+use testkit::postgres::Server;
+use testkit::process::Process;
+use testkit::replicas::Plan;
+use testkit::wait::{timed, wait_for};
+use testkit::{Database, Replicas, http};
 
 use crate::legs::{Measured, RUN_WITHIN, assert_none_is_missing, count, load};
 

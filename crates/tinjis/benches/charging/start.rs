@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::http;
-use harness::process::{Process, Spec, run_by};
-use harness::wait::{pause, timed, wait_until};
+use testkit::http;
+use testkit::process::{Process, Spec, run_by};
+use testkit::wait::{pause, timed, wait_until};
 
 use crate::mebibytes;
 

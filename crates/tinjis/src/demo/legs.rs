@@ -1,5 +1,5 @@
 //! The three legs of the demo: the old pay call once, the naive loop, and the same with Tinjis.
-//! Each measures and answers figures; printing and judging figures is the parent's.
+//! Each measures and returns numbers; the parent prints and judges them.
 
 use std::fs;
 use std::path::Path;
@@ -187,7 +187,7 @@ struct SoFar {
     certificates_changed: bool,
 }
 
-/// Everybody gets new certificates while the run goes on, and both services have taken them. Billing takes what it
+/// Replaces all certificates during the run and waits until both services have loaded them. Billing loads what it
 /// shows as a server and as a client each by itself.
 async fn change_certificates(pki: &Pki, billing: &Service, payments: &Service) -> anyhow::Result<()> {
     pki.change()?;

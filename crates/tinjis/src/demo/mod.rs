@@ -2,12 +2,12 @@
 //! fail. Prints what was measured; every figure with `double` and `lost` follows from the seed alone.
 //! Must not know how a service works inside.
 
+mod args;
 mod legs;
 mod naive;
 mod pki;
 mod process;
 mod seeded;
-mod words;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -21,7 +21,7 @@ use legs::{Kept, PaidOnce};
 use pki::Pki;
 use seeded::{LOST_PERCENT, World};
 
-pub(crate) use words::{Sub, What};
+pub(crate) use args::{Sub, What};
 
 use crate::output::{self, grouped};
 use crate::progress::Progress;
@@ -130,7 +130,7 @@ async fn show(options: &Options, world: &World, dir: &Path) -> anyhow::Result<(u
 fn complaints(naive: &Report, kept: &Kept, world: &World) -> Vec<String> {
     let mut complaints = Vec::new();
     if naive.result.count(FindingKind::Double) == 0 {
-        complaints.push("the loop without keys charged nobody twice: too few invoices to see it".to_owned());
+        complaints.push("the naive biller charged no customer twice: too few invoices to show it".to_owned());
     }
     if kept.kills != world.kills {
         complaints.push(format!("only {} of {} kills took place", kept.kills, world.kills));
@@ -159,11 +159,11 @@ fn heading(options: &Options) -> String {
 }
 
 fn naive_line(report: &Report) -> String {
-    figures("  a retry loop without keys", report).trim_end().to_owned()
+    print_figures("  a retry loop without keys", report).trim_end().to_owned()
 }
 
 fn tinjis_line(report: &Report) -> String {
-    let figures = figures("  the same with Tinjis", report);
+    let figures = print_figures("  the same with Tinjis", report);
     let in_doubt = format!("in doubt {}", grouped(report.result.in_doubt));
     let invoices = grouped(report.result.invoices);
     let verified = match report.verdict {
@@ -174,7 +174,7 @@ fn tinjis_line(report: &Report) -> String {
     format!("{figures}{in_doubt:15}{verified}")
 }
 
-fn figures(head: &str, report: &Report) -> String {
+fn print_figures(head: &str, report: &Report) -> String {
     let double = format!("double {}", grouped(report.result.count(FindingKind::Double)));
     let lost = format!("lost {}", grouped(report.result.count(FindingKind::Lost)));
     format!("{head:WIDTH$}{double:12} {lost:8} ")
@@ -194,7 +194,7 @@ fn again_line(options: &Options, seed: u64) -> String {
     format!("seed {seed}; again: {command}")
 }
 
-/// Lets the services of the last leg run on, and says how to talk to them and how to end them.
+/// Keeps the services of the last leg running, and prints how to call and how to end them.
 fn keep(mut kept: Kept, dir: std::path::PathBuf) {
     kept.billing.detach();
     kept.payments.detach();

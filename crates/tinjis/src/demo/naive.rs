@@ -1,4 +1,4 @@
-//! The biller that everybody writes first: read, charge, mark as paid, and try again when no answer came.
+//! The naive biller (control group): read, charge, mark as paid, and retry without a key when no response came.
 //! A process of the demo, to be killed like ours; no mode of the product, and no part of it may use this.
 
 use std::collections::HashSet;

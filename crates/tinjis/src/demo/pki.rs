@@ -1,4 +1,4 @@
-//! The demo's own authority, for `--mtls`: fresh certificates for both services, the biller and the demo itself, laid
+//! The demo's own CA, for `--mtls`: fresh certificates for both services, the biller and the demo itself, written
 //! out as a mounted secret is, and exchanged at once in mid-run. Knows settings, and no connection.
 
 use std::fs;
@@ -18,13 +18,13 @@ use rcgen::{
 
 /// What every server here is called by.
 pub(super) const HOST: &str = "localhost";
-/// Whom both services let in.
+/// The SAN allow-list of both services.
 const CLIENT: &str = "spiffe://tinjis/demo";
 const FILES: [&str; 5] = ["ca.pem", "server.pem", "server.key", "client.pem", "client.key"];
 /// The link that a change moves, as in Kubernetes.
 const CURRENT: &str = "..data";
 
-/// An authority and the folder in which everybody finds what it signed. Clones are the same.
+/// A CA and the folder with the certificates that it signed. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Pki(Arc<Inner>);
 
@@ -36,7 +36,7 @@ struct Inner {
 }
 
 impl Pki {
-    /// A new authority, and the first certificates.
+    /// Makes a CA and the first certificates.
     pub(super) fn make(folder: PathBuf) -> anyhow::Result<Self> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "tinjis demo");
@@ -51,7 +51,7 @@ impl Pki {
         Ok(pki)
     }
 
-    /// New certificates and keys for everybody, in force at once.
+    /// Replaces all certificates and keys, in force at once.
     pub(super) fn change(&self) -> anyhow::Result<()> {
         let version = format!("..{}", self.0.version.fetch_add(1, Ordering::Relaxed));
         let folder = self.0.folder.join(&version);
@@ -82,7 +82,7 @@ impl Pki {
         Ok(fs::write(folder.join(format!("{name}.key")), key.serialize_pem())?)
     }
 
-    /// What a service is told to show, and whom to let in.
+    /// TLS settings of a service: certificate and SAN allow-list.
     pub(super) fn server_settings(&self) -> [(&'static str, String); 4] {
         [
             ("--tls-cert", self.text("server.pem")),
@@ -92,7 +92,7 @@ impl Pki {
         ]
     }
 
-    /// What billing is told to show its provider.
+    /// TLS settings of billing as a client of the provider.
     pub(super) fn provider_settings(&self) -> [(&'static str, String); 3] {
         [
             ("--provider-ca", self.text("ca.pem")),
@@ -101,7 +101,7 @@ impl Pki {
         ]
     }
 
-    /// The words that curl needs to be let in.
+    /// The TLS arguments of curl.
     pub(super) fn curl_words(&self) -> String {
         let [ca, certificate, key] = ["ca.pem", "client.pem", "client.key"].map(|file| self.text(file));
         format!("--cacert {ca} --cert {certificate} --key {key} ")
@@ -134,7 +134,7 @@ pub(super) fn connect(folder: &Path) -> anyhow::Result<TlsConnect> {
         system_too: false,
         identity: Some((source("client.pem"), source("client.key"))),
     };
-    // Its figures are shown nowhere.
+    // Its metrics are not exported.
     let unseen = Telemetry::new("demo", "", "");
     Ok(TlsConnect::open(files, Clock::system(), &TlsMetrics::new(&unseen.metrics))?)
 }

@@ -22,15 +22,15 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 /// How often a predicate is asked.
 const POLL: Duration = Duration::from_millis(4);
 
-/// Lines of a child's log that are shown when something fails.
+/// Lines of a child's log that are printed after a failure.
 const TAIL_LINES: usize = 15;
 
-/// Ports to choose from: below those that the kernel gives to outgoing connections, so that nobody takes one while
+/// Ports to choose from: below the ephemeral ports, so that no outgoing connection takes one while
 /// its service is being restarted.
 const PORT_FIRST: u16 = 12_000;
 const PORTS: u16 = 18_000;
 
-/// Asks until there is an answer; the error at the deadline says what was waited for.
+/// Polls until there is a value; the error at the deadline names the condition.
 pub(super) async fn wait_for<T>(
     what: &str,
     within: Duration,
@@ -42,7 +42,7 @@ pub(super) async fn wait_for<T>(
             return Ok(answer);
         }
         if Instant::now() >= deadline {
-            bail!("waited {} s in vain for {what}", within.as_secs());
+            bail!("waited {} s for {what}, which did not happen", within.as_secs());
         }
         rest().await;
     }
@@ -71,7 +71,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts this binary with these words, in a process group of its own, so that Ctrl-C reaches the demo alone,
+    /// Starts this binary with these arguments, in a process group of its own, so that Ctrl-C reaches the demo alone,
     /// and without this process's settings.
     fn start(words: &[OsString], log: &Path) -> anyhow::Result<Self> {
         let out = OpenOptions::new().create(true).append(true).open(log)?;
@@ -243,7 +243,7 @@ pub(super) fn naive(
     Running::start(&words, log)
 }
 
-/// Addresses on loopback that nobody listens on.
+/// Unused loopback addresses.
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let random = Random::system();
     // All are held until all are found, so that they differ.

@@ -39,7 +39,7 @@ impl World {
         Self { seed, deployment_id, invoices, kills }
     }
 
-    /// The provider's faults: some answers are lost, and at even distances one is kept back until somebody dies.
+    /// The provider's faults: some responses are lost, and at even distances one is held until a process is killed.
     pub(super) fn faults(&self, forget_key: bool) -> String {
         let mut script = format!("seed = {}\n", self.seed);
         let parts = u64::from(self.kills) + 1;

@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_that_is_open_at_the_end_is_told_with_the_line_where_its_row_began() {
+    fn a_quote_that_is_open_at_the_end_is_reported_with_the_line_where_its_row_began() {
         for (rest, good, line) in [
             ("\"open", 0, 2),
             ("\"open,1,EUR,1\n", 0, 2),
@@ -489,7 +489,7 @@ mod tests {
     #[test]
     fn fuzz_csv_files() {
         let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/src/import/corpus");
-        harness::fuzz::Corpus::read("files to import", corpus).run(|input| {
+        testkit::fuzz::Corpus::read("files to import", corpus).run(|input| {
             if let Ok(mut rows) = CsvRows::open(input, &Dialect::default()) {
                 while let Ok(Some((line, values))) = rows.next() {
                     let place = super::super::row::Place { line, index: None };

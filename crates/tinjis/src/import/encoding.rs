@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn another_encoding_than_the_named_one_is_told_with_what_to_give() {
+    fn another_encoding_than_the_named_one_is_reported_with_what_to_give() {
         for (bytes, profile, part) in [
             (&b"\xff\xfea\0"[..], "", "--encoding utf-16le"),
             (b"\xfe\xff\0a", "", "--encoding utf-16be"),

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_in_amounts_are_told_apart() {
+    fn marks_in_amounts_are_reported_apart() {
         let named = |decimal_comma, thousands: Option<&str>, example: &str| Separators::Named {
             decimal_comma,
             thousands: thousands.map(str::to_owned),

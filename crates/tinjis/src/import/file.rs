@@ -36,7 +36,7 @@ impl Format {
     }
 }
 
-/// Bytes read so far; shared with whoever shows progress.
+/// Bytes read so far; shared with the progress bar.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BytesRead(Arc<AtomicU64>);
 
@@ -46,7 +46,7 @@ impl BytesRead {
     }
 }
 
-/// A file that tells how far it has been read.
+/// A file that counts the bytes read.
 #[derive(Debug)]
 pub(crate) struct Counted {
     file: File,
@@ -73,7 +73,7 @@ pub(crate) enum Rows {
 
 const BUFFER: usize = 64 * 1024;
 
-/// What tells that a file is still the same.
+/// Identifies a file, to detect a change between the passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) bytes: u64,

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_is_missing_or_stands_twice_is_told() {
+    fn a_source_that_is_missing_or_stands_twice_is_reported() {
         let why = found("reference,customer_id,currency,x", "map = { amount = 'Total' }").unwrap_err();
         assert!(why.contains("\"Total\" is missing") && why.contains("\"x\" is no column"), "{why}");
         assert!(

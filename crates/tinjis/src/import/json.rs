@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_or_a_line_over_the_limit_is_told() {
+    fn an_element_or_a_line_over_the_limit_is_reported() {
         let long = format!("{{\"reference\":\"{}\"}}", "1".repeat(ROW_BYTES_MAX));
         let (found, fault) = array(&format!("[{{\"reference\":\"a\"}},\n{long}]"), "");
         let fault = fault.unwrap();

@@ -75,7 +75,7 @@ pub(crate) async fn command(billing: Api, options: &Options) -> anyhow::Result<u
     let bad = checked.bad + would.bad;
     if bad > 0 && !options.skip_bad {
         let rows = bad_rows(bad);
-        output::note(format_args!("nothing was written: {rows}; mend or leave out by --skip-bad"));
+        output::note(format_args!("nothing was written: {rows}; fix them or skip them with --skip-bad"));
         return Ok(BAD_ROWS);
     }
     if options.dry_run {

@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_of_a_row_is_told_with_its_place_and_column() {
+    fn every_mistake_of_a_row_is_reported_with_its_place_and_column() {
         let faults = faults(&values([" I1", "0", "eur", "1.234", "paid"]), "");
         let columns: Vec<_> = faults.iter().map(|fault| fault.column.as_ref()).collect();
         assert_eq!(columns, FIELDS);

@@ -68,7 +68,7 @@ fn number(bytes: &[u8]) -> u32 {
 }
 
 impl Seen {
-    /// Remembers a row; `false` when the file has more rows or lines than can be told apart.
+    /// Remembers a row; `false` when the file has too many rows or lines.
     pub(crate) fn add(&mut self, row: &Row) -> bool {
         let currency = Currency::KNOWN.iter().position(|known| *known == row.currency);
         let currency = currency.and_then(|at| u32::try_from(at).ok()).unwrap_or(CURRENCY_BITS - 1);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_told_from_contradictions_and_of_those_no_row_is_sent() {
+    fn repeats_are_reported_from_contradictions_and_of_those_no_row_is_sent() {
         let repeats = seen(&[
             row(2, "I1", 1, Currency::Eur, "1.00"),
             row(3, "I2", 1, Currency::Eur, "1.00"),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_compared_by_nfc_and_look_alikes_are_told() {
+    fn names_are_compared_by_nfc_and_look_alikes_are_reported() {
         let repeats = seen(&[
             row(2, "caf\u{e9}", 1, Currency::Eur, "1"),
             row(3, "cafe\u{301}", 1, Currency::Eur, "1"),

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use harness::Services;
-use harness::certs::replace;
-use harness::http::Answer;
+use testkit::Services;
+use testkit::certs::replace;
+use testkit::http::Answer;
 
-use crate::shown::{Attempt, CLIENT, Jwt};
+use crate::presented::{Attempt, CLIENT, Jwt};
 use crate::site::{At, Site};
 use crate::table::{Table, route};
 
@@ -64,7 +64,7 @@ pub(crate) fn billing_shows_a_signed_token_and_its_successor(site: &Site) {
     assert_eq!(refused(), 0);
     replace(&token, "not-a-signed-token");
     let mut more = 0;
-    harness::wait_until("payments to refuse what is no signed token", PAID_WITHIN, || {
+    testkit::wait_until("payments to refuse what is no signed token", PAID_WITHIN, || {
         // Those that are charged before the file is read again are paid.
         more += 1;
         services.import(&format!("C{more}-"), 1);
@@ -73,6 +73,6 @@ pub(crate) fn billing_shows_a_signed_token_and_its_successor(site: &Site) {
     });
     show("rsa");
     services.pay_until_true(PAID_WITHIN);
-    let charges = harness::ledger::ask(&services.payments.db(), "SELECT count(*) FROM ledger");
+    let charges = testkit::ledger::ask(&services.payments.db(), "SELECT count(*) FROM ledger");
     assert_eq!(charges, 40 + more, "each was charged once");
 }

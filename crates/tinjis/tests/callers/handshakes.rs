@@ -1,6 +1,6 @@
 //! Attempts that end in the handshake: by what certificate, or none. Knows no token.
 
-use crate::shown::{Attempt, CLIENT, HOST, Signer, Wire};
+use crate::presented::{Attempt, CLIENT, HOST, Signer, Wire};
 use crate::site::At;
 use crate::table::Table;
 

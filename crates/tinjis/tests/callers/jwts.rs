@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::shown::{AUDIENCE, Attempt, Jwt, SUBJECT, Shape, Text};
+use crate::presented::{AUDIENCE, Attempt, Jwt, SUBJECT, Shape, Text};
 use crate::site::At;
 use crate::table::Table;
 
@@ -109,7 +109,7 @@ fn claims(table: &mut Table<'_>) {
     table.pair(AT, "several audiences without ours", &several, &without, "jwt_audience");
 }
 
-/// Within the leeway the twin is let in.
+/// Within the leeway the positive control is accepted.
 fn times(table: &mut Table<'_>) {
     let (good, now) = (good(table, "p256"), table.site.now());
     let within = good.but(|a| a.jwt().claims["exp"] = json!(now - LEEWAY / 2));

@@ -1,5 +1,5 @@
-//! Proof: whoever is not to be let in is refused for the reason that the server counts, and next to it is an attempt
-//! that differs in one property and succeeds. `make prove-callers` prints the table; it runs whole in every test run.
+//! Proof: unauthenticated callers are rejected for the reason that the server counts. Beside each is a positive control
+//! that differs in one property and is accepted. `make prove-callers` prints the table; it runs whole in every test run.
 //! Knows the services from outside only.
 #![cfg(test)]
 
@@ -7,7 +7,7 @@ mod credentials;
 mod handshakes;
 mod jwts;
 mod operators;
-mod shown;
+mod presented;
 mod site;
 mod table;
 mod tokens;

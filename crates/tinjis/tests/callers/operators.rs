@@ -1,6 +1,6 @@
 //! Attempts on billing's writing routes. Knows an operator's token and a page's `Origin`.
 
-use crate::shown::{Attempt, Text};
+use crate::presented::{Attempt, Text};
 use crate::site::At;
 use crate::table::Table;
 

@@ -5,15 +5,15 @@ use std::fs;
 use std::path::PathBuf;
 
 use chassis::clock::Clock;
-use harness::Process;
-use harness::certs::{Authority, replace};
-use harness::issuer::{SigningKey, key_set};
-use harness::process::{Spec, run_by};
-use harness::secure::Page;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::Process;
+use testkit::certs::{Authority, replace};
+use testkit::issuer::{SigningKey, key_set};
+use testkit::process::{Spec, run_by};
+use testkit::secure::Page;
 
-use crate::shown::{AUDIENCE, CLIENT, HOST, ISSUER, SHOP, SHOP_SUBJECT, SUBJECT};
+use crate::presented::{AUDIENCE, CLIENT, HOST, ISSUER, SHOP, SHOP_SUBJECT, SUBJECT};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harness::http::{Answer, Connection, try_call};
-use harness::secure::Dialer;
-use harness::{timed, wait_until};
+use testkit::http::{Answer, Connection, try_call};
+use testkit::secure::Dialer;
+use testkit::{timed, wait_until};
 
-use crate::shown::{Attempt, Signer, Wire};
+use crate::presented::{Attempt, Signer, Wire};
 use crate::site::{At, Site};
 
 /// A refusal is counted within this.
@@ -33,14 +33,17 @@ type Counters = BTreeMap<String, i64>;
 
 impl<'a> Table<'a> {
     pub(crate) fn new(site: &'a Site) -> Self {
-        println!("\n  {:9} {:17} {:60} {}", "server", "refused for", "differs from its twin in", "attempt");
+        println!(
+            "\n  {:9} {:17} {:60} {}",
+            "server", "refused for", "differs from its control in", "attempt"
+        );
         Self { site, refused: 0, look: None, charges: BTreeMap::new() }
     }
 
-    /// The twin succeeds; the other one differs in one property and is refused for this reason.
+    /// The positive control succeeds; the other attempt differs in one property and is rejected for this reason.
     #[track_caller]
-    pub(crate) fn pair(&mut self, at: At, what: &str, twin: &Attempt, other: &Attempt, reason: &str) {
-        self.pair_on(at, route(at), what, twin, other, reason);
+    pub(crate) fn pair(&mut self, at: At, what: &str, control: &Attempt, other: &Attempt, reason: &str) {
+        self.pair_on(at, route(at), what, control, other, reason);
     }
 
     /// The same on another route.
@@ -50,13 +53,13 @@ impl<'a> Table<'a> {
         at: At,
         route: (&str, &str),
         what: &str,
-        twin: &Attempt,
+        control: &Attempt,
         other: &Attempt,
         reason: &str,
     ) {
-        let differences = twin.differences(other);
+        let differences = control.differences(other);
         assert_eq!(differences.len(), 1, "{what}: {differences:?}");
-        self.succeeds(at, route, what, twin);
+        self.succeeds(at, route, what, control);
         self.is_refused(at, route, what, other, reason);
         println!("  {:9} {reason:17} {:60} {what}", format!("{at:?}"), shorten(&differences[0]));
     }
@@ -65,12 +68,13 @@ impl<'a> Table<'a> {
     pub(crate) fn succeeds(&mut self, at: At, route: (&str, &str), what: &str, attempt: &Attempt) {
         let before = self.counters(at);
         let answer = self.make(at, route, attempt);
-        let answer = answer.unwrap_or_else(|error| panic!("{what}: its twin had no answer: {error}"));
+        let answer =
+            answer.unwrap_or_else(|error| panic!("{what}: its positive control had no response: {error}"));
         let is_write = matches!(at, At::Operators | At::Loopback);
-        // An operator's call that is let in may still ask for what is not there.
+        // An accepted operator call may still ask for a missing row.
         let is_good = if is_write { answer.status != 403 } else { answer.status == 200 };
-        assert!(is_good, "{what}: its twin was answered {} {}", answer.status, answer.text());
-        assert_eq!(before, self.counters(at), "{what}: its twin was counted as refused");
+        assert!(is_good, "{what}: its positive control got {} {}", answer.status, answer.text());
+        assert_eq!(before, self.counters(at), "{what}: its positive control was counted as rejected");
         if route.1 == "/" {
             *self.charges.entry(at).or_default() += 1;
         }
@@ -110,11 +114,11 @@ impl<'a> Table<'a> {
 
     /// Every series of refusals that the server shows, with the label `reason` last.
     fn counters(&self, at: At) -> Counters {
-        let page = harness::http::get(&format!("{}/metrics", self.site.server(at).admin_url())).text();
+        let page = testkit::http::get(&format!("{}/metrics", self.site.server(at).admin_url())).text();
         let names = ["tls_refusals_total{", "caller_refusals_total{"];
         let lines = page.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
         let series = lines.filter_map(|line| line.rsplit_once(' '));
-        // "other" and such stand in both; the handshake's are told apart by their name.
+        // Both tables have "other"; the handshake's are distinguished by their name.
         series.map(|(series, value)| (series.to_owned(), value.parse().unwrap_or(-1))).collect()
     }
 
@@ -180,10 +184,13 @@ impl<'a> Table<'a> {
     /// Nothing that was refused was executed. Answers how many attempts were refused.
     pub(crate) fn end(self) -> usize {
         for (at, charges) in &self.charges {
-            let in_ledger = harness::ledger::ask(&self.site.server(*at).db(), "SELECT count(*) FROM ledger");
+            let in_ledger = testkit::ledger::ask(&self.site.server(*at).db(), "SELECT count(*) FROM ledger");
             assert_eq!(in_ledger, *charges, "{at:?}: charges that nobody was to make, or that are missing");
         }
-        println!("  {} attempts refused, each for its reason; each twin succeeded", self.refused);
+        println!(
+            "  {} attempts rejected, each for its reason; each positive control succeeded",
+            self.refused
+        );
         self.refused
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use harness::wait_until;
+use testkit::wait_until;
 
-use crate::shown::{Attempt, CLIENT, Jwt, SHOP, SHOP_SUBJECT, Signer, Text};
+use crate::presented::{Attempt, CLIENT, Jwt, SHOP, SHOP_SUBJECT, Signer, Text};
 use crate::site::At;
 use crate::table::{Table, route};
 
@@ -47,7 +47,7 @@ fn removed(table: &mut Table<'_>) {
     let url = table.site.server(At::Plain).url();
     let is_refused = || {
         let answer =
-            harness::http::call("GET", &format!("{url}/v1/ledger"), &[("X-Token", "old-token")], b"");
+            testkit::http::call("GET", &format!("{url}/v1/ledger"), &[("X-Token", "old-token")], b"");
         answer.status == 403
     };
     wait_until("the shorter file to be read", READ_WITHIN, is_refused);

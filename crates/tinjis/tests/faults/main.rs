@@ -3,7 +3,7 @@
 //! full size. Knows the services from outside only; builds with debug assertions only, where time can be shortened.
 #![cfg(debug_assertions)]
 
-mod hands;
 mod matrix;
+mod operator_changes;
 mod outage;
 mod site;

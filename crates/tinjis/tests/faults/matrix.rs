@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use harness::postgres::Database;
-use harness::proof::{Verified, progress};
-use harness::proxy::{Fault, Plan};
-use harness::wait::{pause, wait_until};
-use harness::{Builder, Dice, Proof, http, size};
+use testkit::postgres::Database;
+use testkit::proof::{Verified, progress};
+use testkit::proxy::{Fault, Plan};
+use testkit::wait::{pause, wait_until};
+use testkit::{Builder, Proof, SeededRng, http, size};
 
 use crate::outage::{Outage, cycle, set};
 use crate::site::{Site, TINJIS, WITHIN, plain};
@@ -42,7 +42,7 @@ fn the_same_with_three_replicas_of_each_on_postgres() {
 
 fn prove(proof: Proof, services: Builder) {
     let invoices = size("FAULT_INVOICES", 300);
-    let seed = Dice::thrown().seed();
+    let seed = SeededRng::random().seed();
     let site = Site::start(services, seed);
     let is_small = invoices < INVOICES_MIN;
     if !is_small {
@@ -57,7 +57,7 @@ fn prove(proof: Proof, services: Builder) {
     if !is_small {
         assert_none_is_missing(
             &counts,
-            Fault::ALL.map(Fault::word).into_iter().chain(Outage::ALL.map(Outage::word)),
+            Fault::ALL.map(Fault::as_str).into_iter().chain(Outage::ALL.map(Outage::as_str)),
         );
     }
     let struck: u64 = counts.values().sum();
@@ -72,10 +72,10 @@ fn prove(proof: Proof, services: Builder) {
 
 fn each_alone(site: &Site, invoices: usize) {
     for fault in Fault::ALL {
-        leg(site, fault.word(), Plan::only(fault, PERCENT), &[], invoices);
+        leg(site, fault.as_str(), Plan::only(fault, PERCENT), &[], invoices);
     }
     for outage in Outage::ALL {
-        leg(site, outage.word(), Plan::default(), &[outage], invoices);
+        leg(site, outage.as_str(), Plan::default(), &[outage], invoices);
     }
 }
 
@@ -125,7 +125,7 @@ fn assert_none_is_missing<'a>(counts: &BTreeMap<&str, u64>, words: impl Iterator
 }
 
 #[test]
-fn without_keys_no_fault_charges_twice_and_what_is_doubtful_waits_for_a_person() {
+fn without_keys_no_fault_charges_twice_and_what_is_doubtful_needs_an_operator() {
     prove_without_keys(Proof::of("faults without keys, SQLite"), plain());
 }
 
@@ -138,7 +138,7 @@ fn the_same_without_keys_with_three_replicas_of_each_on_postgres() {
 
 fn prove_without_keys(proof: Proof, services: Builder) {
     let invoices = size("FAULT_INVOICES", 300);
-    let seed = Dice::thrown().seed();
+    let seed = SeededRng::random().seed();
     let site = Site::start(services.billing_env("PAYMENT_PROVIDER_IDEMPOTENCY", "none"), seed);
     let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| !NEEDS_KEYS.contains(fault)).collect();
     site.proxy.follow(Plan { strips_keys: true, ..Plan::mix(&faults, PERCENT) });
@@ -163,7 +163,7 @@ fn prove_without_keys(proof: Proof, services: Builder) {
     let verified = Verified::of(TINJIS, &site.services, &[]);
     let counts = site.counts();
     if invoices >= INVOICES_MIN {
-        assert_none_is_missing(&counts, faults.iter().map(|fault| fault.word()));
+        assert_none_is_missing(&counts, faults.iter().map(|fault| fault.as_str()));
     }
     assert_eq!(
         (verified.number("double"), verified.number("lost"), left("CHARGING"), left("PENDING")),
@@ -176,6 +176,6 @@ fn prove_without_keys(proof: Proof, services: Builder) {
     assert!(waiting > 0 && verified.number("charges") > verified.number("paid"), "{}", verified.json);
     let struck: u64 = counts.values().sum();
     let all = verified.number("invoices");
-    let how_many = format!("{all} invoices, {struck} faults, {waiting} wait for a person, SEED={seed}");
+    let how_many = format!("{all} invoices, {struck} faults, {waiting} need an operator, SEED={seed}");
     proof.end(&how_many, verified.number("double"), verified.number("lost"));
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use harness::proxy::Door;
-use harness::wait::pause;
+use testkit::proxy::ListenerState;
+use testkit::wait::pause;
 
 use crate::site::Site;
 
@@ -17,7 +17,7 @@ const BAD: Duration = Duration::from_millis(400);
 const GOOD: Duration = Duration::from_millis(1600);
 /// How often it is looked whether an outage has struck.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// As a clock that somebody set.
+/// As a clock that was set.
 const JUMPS_MS: [i64; 2] = [3_600_000, -3_600_000];
 /// What the machine itself is called.
 const NAME: &str = "localhost";
@@ -33,7 +33,7 @@ pub(crate) enum Outage {
 impl Outage {
     pub(crate) const ALL: [Self; 4] = [Self::NoName, Self::Refused, Self::ConnectTimeout, Self::ClockJump];
 
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NoName => "dns-failure",
             Self::Refused => "refused",
@@ -72,10 +72,10 @@ impl Trials {
         let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
         for line in hits.lines() {
             if let Some(outage) = Outage::ALL.into_iter().find(|outage| outage.point() == Some(line)) {
-                *counts.entry(outage.word()).or_default() += 1;
+                *counts.entry(outage.as_str()).or_default() += 1;
             }
         }
-        counts.insert(Outage::ClockJump.word(), self.jumps.load(Ordering::SeqCst));
+        counts.insert(Outage::ClockJump.as_str(), self.jumps.load(Ordering::SeqCst));
         counts
     }
 }
@@ -89,9 +89,9 @@ pub(crate) fn set(site: &Site, outage: Outage, bad: bool, turn: usize) {
         (Outage::NoName, false) => {
             fs::remove_file(&site.trials.names).expect("a file of a test can be changed")
         }
-        (Outage::Refused, true) => site.proxy.set_door(Door::Refusing),
-        (Outage::ConnectTimeout, true) => site.proxy.set_door(Door::Stalling),
-        (Outage::Refused | Outage::ConnectTimeout, false) => site.proxy.set_door(Door::Open),
+        (Outage::Refused, true) => site.proxy.set_listener(ListenerState::Refusing),
+        (Outage::ConnectTimeout, true) => site.proxy.set_listener(ListenerState::Stalling),
+        (Outage::Refused | Outage::ConnectTimeout, false) => site.proxy.set_listener(ListenerState::Open),
         (Outage::ClockJump, bad) => {
             let ahead = if bad { JUMPS_MS[turn % JUMPS_MS.len()] } else { 0 };
             fs::write(&site.trials.clock, ahead.to_string()).expect("a file of a test can be changed");

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use harness::proof::Verified;
-use harness::proxy::{Pace, Plan, Proxy};
-use harness::wait::wait_until;
-use harness::{Builder, Process, Services};
+use testkit::proof::Verified;
+use testkit::proxy::{Pace, Plan, Proxy};
+use testkit::wait::wait_until;
+use testkit::{Builder, Process, Services};
 
 use crate::outage::Trials;
 
@@ -57,7 +57,7 @@ impl Site {
         self.proxy.settle(WITHIN);
         let attention = "SELECT count(*) FROM invoices WHERE state = 'ATTENTION'";
         wait_until("everything to be paid", WITHIN, || {
-            assert_eq!(self.services.ask_billing(attention), 0, "nothing of this needs a person");
+            assert_eq!(self.services.ask_billing(attention), 0, "nothing of this needs an operator");
             self.services.is_all_paid()
         });
     }
@@ -72,7 +72,7 @@ impl Site {
     /// How often each fault took effect so far, by its word.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = self.trials.counts();
-        counts.extend(self.proxy.counts().into_iter().map(|(fault, count)| (fault.word(), count)));
+        counts.extend(self.proxy.counts().into_iter().map(|(fault, count)| (fault.as_str(), count)));
         counts
     }
 }

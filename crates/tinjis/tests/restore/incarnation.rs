@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use harness::process::{Process, Spec, run_by};
-use harness::wait::wait_until;
-use harness::{http, ledger};
+use testkit::process::{Process, Spec, run_by};
+use testkit::wait::wait_until;
+use testkit::{http, ledger};
 
 use crate::site::{TINJIS, WITHIN};
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::proof::Verified;
-use harness::wait::{pause, wait_until};
-use harness::{Proof, http};
+use testkit::proof::Verified;
+use testkit::wait::{pause, wait_until};
+use testkit::{Proof, http};
 
 use crate::site::{Site, TINJIS, WITHIN, databases};
 
@@ -180,12 +180,12 @@ fn a_copy_of_a_stopped_ledger_executes_none_of_the_charges_in_doubt_again() {
 }
 
 #[test]
-fn the_ledger_restored_as_the_page_says_charges_nobody_twice() {
+fn the_ledger_restored_as_the_page_says_charges_no_customer_twice() {
     restored_as_the_page_says(Proof::of("ledger drill, SQLite"), on_sqlite());
 }
 
 #[test]
-fn a_dump_of_the_ledger_restored_as_the_page_says_charges_nobody_twice() {
+fn a_dump_of_the_ledger_restored_as_the_page_says_charges_no_customer_twice() {
     let Some(site) = on_postgres() else { return };
     restored_as_the_page_says(Proof::of("ledger drill, PostgreSQL"), site);
 }

@@ -9,8 +9,8 @@ mod site;
 
 use std::process::Command;
 
-use harness::proof::Verified;
-use harness::{Proof, Services, size};
+use testkit::proof::Verified;
+use testkit::{Proof, Services, size};
 
 use site::{CHARGES, NOWHERE, Site, TINJIS, WITHIN};
 
@@ -19,7 +19,7 @@ const FORGOTTEN_MIN: i64 = 100;
 const KNOWN: &str = "SELECT count(*) FROM attempts WHERE state = 'CHARGED'";
 
 #[test]
-fn billing_restored_as_the_page_says_learns_what_it_has_forgotten_and_charges_nobody_twice() {
+fn billing_restored_as_the_page_says_learns_what_it_has_forgotten_and_charges_no_customer_twice() {
     drill(Proof::of("restore drill, SQLite"), Site::on_sqlite());
 }
 
@@ -99,7 +99,7 @@ fn a_repair_of_what_is_known_changes_nothing_and_another_ledger_is_refused() {
     assert!(repaired.said.contains("0 had been forgotten"), "{}", repaired.said);
     let page = r#"{"ledger_id":"00000000-0000-4000-8000-000000000009","items":[],"next":null}"#;
     let url = format!("{}/v1/repairs", services.billing_url());
-    let answer = harness::http::call("POST", &url, &[], page.as_bytes());
+    let answer = testkit::http::call("POST", &url, &[], page.as_bytes());
     assert_eq!(answer.status, 409, "{}", answer.text());
     assert!(answer.text().contains("urn:tinjis:problem:ledger-mismatch"), "{}", answer.text());
 }

@@ -4,10 +4,10 @@
 use std::process::Command;
 use std::time::Duration;
 
-use harness::postgres::{Server, Sql};
-use harness::process::{Process, Spec, run_by};
-use harness::wait::{pause, wait_until};
-use harness::{http, ledger};
+use testkit::postgres::{Server, Sql};
+use testkit::process::{Process, Spec, run_by};
+use testkit::wait::{pause, wait_until};
+use testkit::{http, ledger};
 
 use crate::site::{TINJIS, WITHIN};
 
@@ -84,7 +84,7 @@ impl Cluster {
 
     /// Until payments have reached the new primary; answers what they said there.
     fn first_answer(&self, key: &str) -> http::Answer {
-        harness::wait::wait_for("payments to reach the new primary", WITHIN, || {
+        testkit::wait::wait_for("payments to reach the new primary", WITHIN, || {
             let answer = self.charge(key).ok()?;
             let is_there = answer.status == 200 || answer.header("not-executed") == Some("true");
             if !is_there {

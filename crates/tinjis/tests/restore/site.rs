@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use harness::page::Page;
-use harness::wait::wait_until;
-use harness::{Database, Services, http};
 use tempfile::TempDir;
+use testkit::page::Page;
+use testkit::wait::wait_until;
+use testkit::{Database, Services, http};
 
 /// The program under test.
 pub(crate) const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
@@ -122,10 +122,10 @@ impl Site {
         match &self.databases {
             Some([_, payments]) => {
                 let rows =
-                    harness::postgres::Sql::to(payments.url()).rows(query).expect("a ledger can be read");
+                    testkit::postgres::Sql::to(payments.url()).rows(query).expect("a ledger can be read");
                 rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect()
             }
-            None => harness::ledger::texts(&self.services.payments.db(), query),
+            None => testkit::ledger::texts(&self.services.payments.db(), query),
         }
     }
 }

@@ -10,8 +10,8 @@ use chassis::client::{Client, ClientConfig};
 use chassis::clock::Clock;
 use chassis::telemetry::Telemetry;
 use chassis::tls::{ClientFiles, Source, TlsConnect, TlsMetrics};
-use harness::wait_until;
 use http::{Method, Request};
+use testkit::wait_until;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -116,7 +116,7 @@ impl Load {
     /// Whether both servers of a payment show just this certificate: a client that trusts nothing else is answered.
     pub(crate) fn is_trusted(&self, site: &Site, certificate: &str) -> bool {
         let pinned = self.folder.join("pinned.pem");
-        harness::certs::replace(&pinned, certificate);
+        testkit::certs::replace(&pinned, certificate);
         let urls = site.urls();
         self.runtime.block_on(async {
             let client = client(pinned, &self.folder);

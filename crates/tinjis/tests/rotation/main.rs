@@ -11,7 +11,7 @@ mod tokens;
 
 use std::time::Duration;
 
-use harness::{size, wait_until};
+use testkit::{size, wait_until};
 
 use load::Load;
 use mount::Mount;
@@ -54,8 +54,8 @@ fn certificates_authorities_and_tokens_change_under_load_and_no_request_fails() 
     mount.mend_leaf();
 
     for url in site.urls() {
-        assert!(!mount.is_let_in_by_old(&url), "{url} lets in who the old authority signed");
-        assert!(mount.is_let_in(&url), "{url} lets in who the new authority signed");
+        assert!(!mount.is_accepted_by_old(&url), "{url} accepts a client of the old CA");
+        assert!(mount.is_accepted(&url), "{url} accepts a client of the new CA");
     }
     load.until(requests);
     let (done, failures) = load.end();

@@ -7,10 +7,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::certs::{Authority, Pair};
 use tempfile::TempDir;
+use testkit::certs::{Authority, Pair};
 
-/// Whom every service lets in.
+/// The SAN allow-list of every service.
 pub(crate) const CLIENT: &str = "spiffe://cluster.local/ns/antaeus/sa/antaeus";
 
 pub(crate) struct Mount {
@@ -119,12 +119,12 @@ impl Mount {
     }
 
     /// Whether curl, which shares no code with us, is answered when it shows what the new authority signed.
-    pub(crate) fn is_let_in(&self, url: &str) -> bool {
+    pub(crate) fn is_accepted(&self, url: &str) -> bool {
         self.curl(url, "client")
     }
 
     /// The same with what the old authority signed, sound in all else.
-    pub(crate) fn is_let_in_by_old(&self, url: &str) -> bool {
+    pub(crate) fn is_accepted_by_old(&self, url: &str) -> bool {
         self.curl(url, "old-client")
     }
 

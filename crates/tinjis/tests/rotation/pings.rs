@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{size, wait_until};
+use testkit::{size, wait_until};
 
 use crate::TAKEN_WITHIN;
 use crate::mount::Mount;
@@ -32,7 +32,7 @@ fn no_ping_fails_while_the_certificates_of_both_sides_change() {
         });
         println!("  {what:30} {:>6} pings", pair.pings());
     }
-    let page = harness::http::get(&format!("{}/metrics", pair.pinger.admin_url())).text();
+    let page = testkit::http::get(&format!("{}/metrics", pair.pinger.admin_url())).text();
     let figures = page.lines().filter(|line| line.starts_with("ping_requests_total{"));
     let bad = figures.filter(|line| !line.contains("\"success\"") && !line.ends_with(" 0"));
     assert_eq!(bad.collect::<Vec<_>>(), Vec::<&str>::new());

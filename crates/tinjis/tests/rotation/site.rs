@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use harness::Process;
-use harness::ledger::ask;
-use harness::process::{Spec, run_by};
 use tempfile::TempDir;
+use testkit::Process;
+use testkit::ledger::ask;
+use testkit::process::{Spec, run_by};
 
 use crate::mount::{CLIENT, Mount};
 use crate::tokens::Tokens;
@@ -174,7 +174,7 @@ impl Site {
 
     /// Every figure of a charge or a ping that went otherwise than well.
     pub(crate) fn other_outcomes(&self) -> Vec<String> {
-        let page = |process: &Process| harness::http::get(&format!("{}/metrics", process.admin_url())).text();
+        let page = |process: &Process| testkit::http::get(&format!("{}/metrics", process.admin_url())).text();
         let pages = page(&self.billing) + &page(&self.pair.pinger);
         let figures = pages.lines().filter(|line| {
             ["billing_attempts_total{", "ping_requests_total{"].iter().any(|name| line.starts_with(name))

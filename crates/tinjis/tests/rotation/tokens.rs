@@ -5,12 +5,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 use chassis::clock::Clock;
-use harness::certs::{Authority, replace};
-use harness::issuer::{SigningKey, key_set};
-use harness::secure::Page;
 use http::{Method, Request};
 use serde_json::json;
 use tempfile::TempDir;
+use testkit::certs::{Authority, replace};
+use testkit::issuer::{SigningKey, key_set};
+use testkit::secure::Page;
 
 const SUBJECT: &str = "system:serviceaccount:antaeus:antaeus";
 

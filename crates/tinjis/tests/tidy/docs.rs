@@ -160,7 +160,7 @@ fn the_stores_tables_and_the_faults_are_in_the_document_that_publishes_them() {
     ];
     let tables: Vec<String> = sources.iter().flat_map(|path| tables(&file(path).text)).collect();
     assert!(tables.len() >= 10, "{tables:?}");
-    let faults = payments::faults::script::Fault::WORDS.map(|word| format!("| `{word}` |"));
+    let faults = payments::faults::script::Fault::NAMES.map(|word| format!("| `{word}` |"));
     let missing = tables.iter().map(|table| format!("`{table}`")).chain(faults);
     none("docs/api.md does not say", &missing.filter(|text| !document.contains(text)).collect::<Vec<_>>());
 }

@@ -1,7 +1,7 @@
-//! Holds what no compiler holds: directions between rooms, lengths, words, and that the documents speak the truth.
+//! Rules that no compiler checks: dependency directions, lengths, wording, and that the documents match the code.
 //! Reads the tree and the programs' `--help`; a new rule is a line in a table here.
 
+mod boundaries;
 mod docs;
-mod rooms;
 mod settings;
 mod tree;

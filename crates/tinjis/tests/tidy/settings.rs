@@ -46,7 +46,7 @@ fn every_setting_has_a_variable_and_a_line_of_help_and_there_are_few() {
         let taken = taken.filter(|name| name.ends_with("_PORT") || name.ends_with("_HOST"));
         findings.extend(taken.map(|name| format!("{service} {name}: Kubernetes may set it")));
     }
-    none("a setting that a person cannot use", &findings);
+    none("a setting without a variable or help", &findings);
 }
 
 fn settings_of(service: &str) -> Vec<Setting> {
@@ -109,11 +109,11 @@ fn table(billing: &[Setting], payments: &[Setting]) -> String {
         "| service | flag | variable | default | what |".to_owned(),
         "| --- | --- | --- | --- | --- |".to_owned(),
     ];
-    let twin = |setting: &Setting, others: &[Setting]| {
+    let shared = |setting: &Setting, others: &[Setting]| {
         others.iter().find(|other| other.flag == setting.flag).cloned()
     };
     for setting in billing {
-        if let Some(other) = twin(setting, payments) {
+        if let Some(other) = shared(setting, payments) {
             let default = match (&setting.default, &other.default) {
                 (Some(ours), Some(theirs)) if ours != theirs => Some(format!("{ours}; {theirs}")),
                 _ => setting.default.clone(),
@@ -122,7 +122,7 @@ fn table(billing: &[Setting], payments: &[Setting]) -> String {
         }
     }
     let of_one = |service: &str, settings: &[Setting], others: &[Setting]| {
-        let own = settings.iter().filter(|setting| twin(setting, others).is_none());
+        let own = settings.iter().filter(|setting| shared(setting, others).is_none());
         own.map(|setting| row(service, setting)).collect::<Vec<_>>()
     };
     lines.extend(of_one("billing", billing, payments));
@@ -143,7 +143,7 @@ fn row(service: &str, setting: &Setting) -> String {
 fn help_is_read_as_it_is_written() {
     let help = "Sells papers\n\nUsage: kiosk [OPTIONS]\n\nCommands:\n  migrate  Makes\n\nOptions:\n      --listen <ADDRESS:PORT>\n          \
                 Where it\n          listens\n\n          [env: LISTEN=]\n          [default: here]\n\n  -h, --help\n          \
-                Print help\n\nMore:\n      --open[=<x>]  Lets in [env: OPEN]\n";
+                Print help\n\nMore:\n      --open[=<x>]  Opens [env: OPEN]\n";
     let read = parse(help);
     assert_eq!(read[0].flag, "--listen");
     assert_eq!((read[0].variable.as_deref(), read[0].default.as_deref()), (Some("LISTEN"), Some("here")));

@@ -11,7 +11,7 @@ use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::attempts::words_fit;
+use super::attempts::validate_reason_and_actor;
 use super::page::{Page, Params, answer, time};
 use crate::http::AppState;
 use crate::http::error::problem_of;
@@ -94,7 +94,7 @@ fn acknowledgement(body: &[u8]) -> Result<LedgerAcknowledgement, Problem> {
     }
     match ledger_id {
         Some(ledger_id) if errors.is_empty() => {
-            words_fit(&reason, &actor)?;
+            validate_reason_and_actor(&reason, &actor)?;
             let ledger_id = ledger_id.to_string();
             Ok(LedgerAcknowledgement { ledger_id, seq_first, seq_last, reason, actor })
         }

@@ -1,4 +1,4 @@
-//! `/v1/attempts`: the journal in the order of its invoices, and a person's word on an open attempt.
+//! `/v1/attempts`: the journal in the order of its invoices, and an operator's decision on an attempt.
 //! Knows what a decision needs to be recorded, not what it does to an invoice.
 
 use std::str::FromStr;
@@ -54,7 +54,7 @@ impl AttemptItem {
             customer_id: attempt.customer_id.0,
             currency: attempt.money.currency.code(),
             amount_minor: attempt.money.amount_minor,
-            state: attempt.state.word(),
+            state: attempt.state.as_str(),
             sends: attempt.sends,
             run_id: attempt.run_id.0,
             lease_until: time(attempt.lease_until),
@@ -91,19 +91,19 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Decision {
-    decision: Word,
+    decision: OperatorDecision,
     reason: String,
     actor: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Word {
+enum OperatorDecision {
     Charged,
     NotCharged,
 }
 
-/// `POST /v1/attempts/{key}/resolve`: records a person's word on an attempt; 200 with the attempt.
+/// `POST /v1/attempts/{key}/resolve`: records an operator's decision on an attempt; 200 with the attempt.
 pub(in crate::http) async fn resolve(
     State(state): State<AppState>,
     key: Result<Path<String>, PathRejection>,
@@ -131,8 +131,8 @@ fn resolution(key: Key, body: &[u8]) -> Result<Resolution, Problem> {
         let detail = format!("the body must be {{\"decision\",\"reason\",\"actor\"}}: {error}");
         Problem::validation(Vec::new()).detail(detail)
     })?;
-    words_fit(&decision.reason, &decision.actor)?;
-    let charged = matches!(decision.decision, Word::Charged);
+    validate_reason_and_actor(&decision.reason, &decision.actor)?;
+    let charged = matches!(decision.decision, OperatorDecision::Charged);
     Ok(Resolution { key, charged, reason: decision.reason, actor: decision.actor })
 }
 
@@ -140,7 +140,7 @@ fn conflict(name: &str, title: &'static str) -> Problem {
     Problem::named(StatusCode::CONFLICT, name, title)
 }
 
-/// Why the engine did not take a person's word, as the person is told.
+/// The problem for a decision that the engine rejected.
 fn refusal(error: ResolveError) -> Problem {
     match error {
         ResolveError::Store(error) => problem_of(&error),
@@ -157,15 +157,15 @@ fn refusal(error: ResolveError) -> Problem {
             "another attempt of this invoice is charged: pay this one back, then decide `not_charged`",
         ),
         ResolveError::NotVoided(cause) => {
-            tracing::error!(cause, "The provider did not void a key");
+            tracing::error!(cause, "the provider did not void a key");
             Problem::named(StatusCode::BAD_GATEWAY, "key-not-voided", "The provider did not void the key")
                 .detail("nothing was changed; see the log, and try again")
         }
     }
 }
 
-/// Whether a person's word can be recorded: why, and who.
-pub(super) fn words_fit(reason: &str, actor: &str) -> Result<(), Problem> {
+/// Validates the reason and the actor of a decision.
+pub(super) fn validate_reason_and_actor(reason: &str, actor: &str) -> Result<(), Problem> {
     let errors: Vec<FieldError> = [("reason", reason), ("actor", actor)]
         .into_iter()
         .filter(|(_, words)| words.trim().is_empty() || words.len() > WORDS_BYTES_MAX)

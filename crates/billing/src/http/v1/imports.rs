@@ -44,7 +44,7 @@ const MEDIA_TYPES: [&str; 5] = [
 /// The byte order mark that some editors put before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Who may import now.
+/// Permits for concurrent imports.
 #[derive(Clone)]
 pub(in crate::http) struct Places(Arc<Semaphore>);
 
@@ -64,7 +64,7 @@ pub(in crate::http) async fn place(State(places): State<Places>, request: Reques
     ([(header::RETRY_AFTER, "1")], problem).into_response()
 }
 
-/// What an import did, or would do.
+/// Counts of an import or of a dry run.
 #[derive(Default, Serialize)]
 struct Report {
     created: u64,
@@ -94,7 +94,7 @@ enum Stopped {
 }
 
 /// Rows on their way to the store.
-struct Intake<'a> {
+struct ImportStream<'a> {
     store: &'a dyn Store,
     mode: ImportMode,
     rows: Vec<ImportRow>,
@@ -122,7 +122,7 @@ pub(in crate::http) async fn create(
     let mode = ImportMode { dry_run: params.switch("dry_run"), update: params.switch("update") };
     params.finish()?;
     check_media_type(&headers)?;
-    let mut intake = Intake {
+    let mut intake = ImportStream {
         store: state.store.as_ref(),
         mode,
         rows: Vec::with_capacity(BATCH_MAX),
@@ -140,7 +140,7 @@ pub(in crate::http) async fn create(
             Err(problem.detail(detail))
         }
         Err(Stopped::Body(error)) => {
-            tracing::info!(%error, "The body of an import ended early");
+            tracing::info!(%error, "the body of an import ended early");
             let detail =
                 format!("the body ended early, after line {}; {}", intake.last_line, intake.so_far());
             Err(Problem::new(StatusCode::BAD_REQUEST).detail(detail))
@@ -180,7 +180,7 @@ fn other_format(line: &[u8]) -> Option<&'static str> {
     }
 }
 
-impl Intake<'_> {
+impl ImportStream<'_> {
     /// What an import that stops here has done.
     fn so_far(&self) -> String {
         let Report { created, unchanged, updated, errors_total, .. } = self.report;
@@ -269,7 +269,7 @@ impl Intake<'_> {
     }
 }
 
-/// Why the store did not take a row that is well-formed.
+/// Why the store rejected a well-formed row.
 fn not_taken(row: &ImportRow, outcome: &Imported) -> Fault {
     let (field, message) = match outcome {
         Imported::CurrencyMismatch(currency) => {

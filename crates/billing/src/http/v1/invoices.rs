@@ -37,9 +37,9 @@ impl InvoiceItem {
             customer_id: invoice.customer_id.0,
             currency: invoice.money.currency.code(),
             amount_minor: invoice.money.amount_minor,
-            state: invoice.state.word(),
-            paid_by: invoice.paid_by.map(|by| by.word()),
-            attention_reason: invoice.attention_reason.map(|reason| reason.word()),
+            state: invoice.state.as_str(),
+            paid_by: invoice.paid_by.map(|by| by.as_str()),
+            attention_reason: invoice.attention_reason.map(|reason| reason.as_str()),
             created_at: time(invoice.created_at),
             updated_at: time(invoice.updated_at),
         }
@@ -49,7 +49,11 @@ impl InvoiceItem {
 /// `GET /v1/invoices?state=&after=&limit=`, by id.
 pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, Problem> {
     let mut params = Params::of(&uri);
-    let only = params.choice("state", InvoiceState::from_word, "PENDING, CHARGING, PAID and ATTENTION");
+    let only = params.choice(
+        "state",
+        |text| text.parse::<InvoiceState>().ok(),
+        "PENDING, CHARGING, PAID and ATTENTION",
+    );
     let after = InvoiceId(params.after().unwrap_or(i64::MIN));
     let limit = params.limit();
     params.finish()?;

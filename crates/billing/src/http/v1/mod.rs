@@ -1,4 +1,4 @@
-//! The new API: rows as the store has them, pages with cursors, problem+json for whatever goes wrong.
+//! The `/v1` API: rows as stored, pages with cursors, problem+json for errors.
 //! Knows no old route and no SQL; names and shapes are public and change only by addition.
 
 use axum::extract::State;

@@ -24,7 +24,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Gives it the next chunk; every line of the one before must have been taken.
+    /// Feeds the next chunk; every line of the previous one must have been consumed.
     pub(super) fn feed(&mut self, chunk: Bytes) {
         debug_assert!(self.chunk.is_empty(), "lines of the chunk before were not taken");
         self.chunk = chunk;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_over_the_limit_is_told_and_not_kept() {
+    fn a_line_over_the_limit_is_reported_and_not_kept() {
         let fits = vec![b'a'; LINE_BYTES_MAX];
         let over = vec![b'a'; LINE_BYTES_MAX + 1];
         let twice = vec![b'a'; 2 * LINE_BYTES_MAX];

@@ -15,7 +15,7 @@ use crate::store::BATCH_MAX;
 /// Items of a page when none were asked for.
 const LIMIT_DEFAULT: usize = 100;
 
-/// The parameters of one request, taken one by one; what is left at the end was not known.
+/// The parameters of one request, consumed one by one; those left at the end are unknown.
 pub(super) struct Params<'a> {
     left: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     errors: Vec<FieldError>,
@@ -101,7 +101,7 @@ impl<'a> Params<'a> {
 pub(super) struct Page<T> {
     /// The rows.
     items: Vec<T>,
-    /// Where the next page starts; `null` at the end.
+    /// Cursor of the next page; `null` at the end.
     next: Option<String>,
 }
 

@@ -22,14 +22,13 @@ use crate::store::{BATCH_MAX, LedgerFact, Repaired};
 /// The longest body: a page of the most rows with the longest references.
 pub(in crate::http) const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// A page of a ledger; whatever else it says is not needed.
+/// A page of a ledger; further fields are ignored.
 #[derive(Deserialize)]
 struct LedgerPage {
     ledger_id: String,
     items: Vec<Row>,
 }
 
-/// A row of it.
 #[derive(Deserialize)]
 struct Row {
     key: Option<String>,
@@ -37,12 +36,12 @@ struct Row {
     customer_id: Option<i64>,
     currency: Option<String>,
     amount_minor: Option<i64>,
-    state: Word,
+    state: EntryState,
 }
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-enum Word {
+enum EntryState {
     Charged,
     Refused,
     Voided,
@@ -61,15 +60,15 @@ impl Row {
                 .zip(self.amount_minor)
                 .map(|(currency, amount_minor)| Money { amount_minor, currency }),
             outcome: match self.state {
-                Word::Charged => Outcome::Charged,
-                Word::Refused => Outcome::Refused,
-                Word::Voided => Outcome::Voided,
+                EntryState::Charged => Outcome::Charged,
+                EntryState::Refused => Outcome::Refused,
+                EntryState::Voided => Outcome::Voided,
             },
         })
     }
 }
 
-/// What a repair did, in rows.
+/// Counts of a repair, in rows.
 #[derive(Default, Serialize)]
 struct Report {
     known: usize,

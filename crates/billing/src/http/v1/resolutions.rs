@@ -1,5 +1,5 @@
-//! `/v1/resolutions`: the audit trail of people's words, in the order in which they were taken.
-//! Only reads; how a word is taken is told in `attempts`.
+//! `/v1/resolutions`: the audit trail of operators' decisions, oldest first.
+//! Read-only; `attempts` has the writing side.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -12,7 +12,7 @@ use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::store::ResolutionRow;
 
-/// A word as `/v1` shows it.
+/// A decision as `/v1` shows it.
 #[derive(Serialize)]
 struct Item {
     id: i64,
@@ -35,10 +35,10 @@ impl Item {
             key: row.resolution.key.to_string(),
             reference: row.reference.as_str().to_owned(),
             decision: if row.resolution.charged { "charged" } else { "not_charged" },
-            attempt_from: row.attempt.map(|(from, _)| from.word()),
-            attempt_to: row.attempt.map(|(_, to)| to.word()),
-            invoice_from: row.invoice.map(|(from, _)| from.word()),
-            invoice_to: row.invoice.map(|(_, to)| to.word()),
+            attempt_from: row.attempt.map(|(from, _)| from.as_str()),
+            attempt_to: row.attempt.map(|(_, to)| to.as_str()),
+            invoice_from: row.invoice.map(|(from, _)| from.as_str()),
+            invoice_to: row.invoice.map(|(_, to)| to.as_str()),
             reason: row.resolution.reason.clone(),
             actor: row.resolution.actor.clone(),
             created_at: time(row.created_at),

@@ -9,14 +9,14 @@ use crate::invoice::{CustomerId, Reference};
 use crate::money::{Currency, Money};
 use crate::store::ImportRow;
 
-/// What is wrong with a line.
+/// An error of one line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     /// The line's reference, if it has a good one.
     pub(super) reference: Option<String>,
     /// Which field; `line` for the line as a whole.
     pub(super) field: &'static str,
-    /// What is wrong with it and what is allowed.
+    /// The mistake and what is allowed.
     pub(super) message: String,
 }
 

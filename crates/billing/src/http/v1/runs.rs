@@ -49,7 +49,7 @@ struct ProblemItem {
 impl ProblemItem {
     fn of(problem: RunProblem) -> Self {
         let RunProblem { reason, status, count } = problem;
-        let hint = Reason::from_word(&reason).map_or("see billing's log", Reason::hint);
+        let hint = reason.parse::<Reason>().ok().map_or("see billing's log", Reason::hint);
         Self { reason, status, count, hint }
     }
 }
@@ -59,7 +59,7 @@ impl RunItem {
         let counters = run.counters;
         Self {
             id: run.id.0,
-            state: run.state.word(),
+            state: run.state.as_str(),
             joined,
             started_at: time(run.started_at),
             finished_at: run.finished_at.map(time),
@@ -77,7 +77,7 @@ impl RunItem {
     }
 }
 
-/// `POST /v1/runs`: starts a run, or joins the unfinished one; 202 and where to look.
+/// `POST /v1/runs`: starts a run, or joins the unfinished one; 202 with `Location`.
 pub(in crate::http) async fn start(State(state): State<AppState>) -> Result<Response, Problem> {
     let begin = async || {
         let started = state.engine.pay().await?;

@@ -5,8 +5,8 @@ use AnswerClass::{Charged, EndpointWrong, InDoubt, Invalid, KeyReused, NotSent, 
 use super::*;
 
 const KEY: &str = "bca1897f57e947286a9d2dcb4be588f1";
-const WRONG: AnswerClass = EndpointWrong { took_nothing: true };
-const WRONG_MAYBE_TAKEN: AnswerClass = EndpointWrong { took_nothing: false };
+const WRONG: AnswerClass = EndpointWrong { not_executed: true };
+const WRONG_MAYBE_EXECUTED: AnswerClass = EndpointWrong { not_executed: false };
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 const HTML: &str = "text/html; charset=utf-8";
@@ -20,8 +20,9 @@ enum Mark {
 use Mark::{Keyed, NotExecuted};
 
 fn verdict(status: u16, content_type: &str, body: &str, mark: Mark) -> Verdict {
-    let asked = Asked { key: KEY, reference: "I1", idempotency: Idempotency::Keys, ledger: Some("ledger") };
-    let heard = Heard {
+    let request =
+        RequestFacts { key: KEY, reference: "I1", idempotency: Idempotency::Keys, ledger: Some("ledger") };
+    let response = ResponseFacts {
         status,
         content_type: Some(content_type),
         body: body.as_bytes(),
@@ -29,7 +30,7 @@ fn verdict(status: u16, content_type: &str, body: &str, mark: Mark) -> Verdict {
         ledger: Some("ledger"),
         not_executed: mark == NotExecuted,
     };
-    judge(&asked, &heard)
+    judge(&request, &response)
 }
 
 type Case = (u16, &'static str, &'static str, Mark, AnswerClass, &'static str);
@@ -89,9 +90,9 @@ const TABLE: &[Case] = &[
     (404, HTML, "<html>", Keyed, WRONG, "no-such-route"),
     (405, JSON, "", Keyed, WRONG, "no-such-route"),
     (412, JSON, "", Keyed, WRONG, "no-such-route"),
-    (400, HTML, "<html>", Keyed, WRONG_MAYBE_TAKEN, "text-page"),
-    (402, "text/plain", "pay me", Keyed, WRONG_MAYBE_TAKEN, "text-page"),
-    (413, HTML, "<html>", Keyed, WRONG_MAYBE_TAKEN, "text-page"),
+    (400, HTML, "<html>", Keyed, WRONG_MAYBE_EXECUTED, "text-page"),
+    (402, "text/plain", "pay me", Keyed, WRONG_MAYBE_EXECUTED, "text-page"),
+    (413, HTML, "<html>", Keyed, WRONG_MAYBE_EXECUTED, "text-page"),
     // Not executed.
     (429, PROBLEM, r#"{"type":"about:blank"}"#, NotExecuted, NotSent, "marked-not-executed"),
     (503, JSON, "", NotExecuted, NotSent, "marked-not-executed"),
@@ -148,7 +149,7 @@ const TABLE: &[Case] = &[
 fn every_row_of_the_table_holds() {
     for &(status, content_type, body, mark, class, reason) in TABLE {
         let found = verdict(status, content_type, body, mark);
-        assert_eq!((found.class, found.reason.word()), (class, reason), "{status} {content_type} {body}");
+        assert_eq!((found.class, found.reason.as_str()), (class, reason), "{status} {content_type} {body}");
     }
 }
 
@@ -160,27 +161,27 @@ const WITHOUT_KEYS: &[(u16, &str, &str, AnswerClass, &str)] = &[
     (403, "text/plain", "Forbidden\n", WRONG, "credentials"),
     (403, "text/plain; charset=utf-8", "Forbidden\n", WRONG, "credentials"),
     // Nearly that one.
-    (403, "text/plain", "Forbidden\n\n", WRONG_MAYBE_TAKEN, "credentials"),
-    (403, "text/plain", "Forbidden\r\n", WRONG_MAYBE_TAKEN, "credentials"),
-    (403, "text/plain", "Forbidden ", WRONG_MAYBE_TAKEN, "credentials"),
-    (403, "text/plain", "forbidden", WRONG_MAYBE_TAKEN, "credentials"),
-    (403, "text/plain", "403 Forbidden\n", WRONG_MAYBE_TAKEN, "credentials"),
-    (403, "text/plain", "", WRONG_MAYBE_TAKEN, "credentials"),
-    (403, HTML, "Forbidden\n", WRONG_MAYBE_TAKEN, "credentials"),
-    (403, JSON, "Forbidden\n", WRONG_MAYBE_TAKEN, "credentials"),
-    (401, "text/plain", "Forbidden\n", WRONG_MAYBE_TAKEN, "credentials"),
-    (404, "text/plain", "Forbidden\n", WRONG_MAYBE_TAKEN, "no-such-route"),
+    (403, "text/plain", "Forbidden\n\n", WRONG_MAYBE_EXECUTED, "credentials"),
+    (403, "text/plain", "Forbidden\r\n", WRONG_MAYBE_EXECUTED, "credentials"),
+    (403, "text/plain", "Forbidden ", WRONG_MAYBE_EXECUTED, "credentials"),
+    (403, "text/plain", "forbidden", WRONG_MAYBE_EXECUTED, "credentials"),
+    (403, "text/plain", "403 Forbidden\n", WRONG_MAYBE_EXECUTED, "credentials"),
+    (403, "text/plain", "", WRONG_MAYBE_EXECUTED, "credentials"),
+    (403, HTML, "Forbidden\n", WRONG_MAYBE_EXECUTED, "credentials"),
+    (403, JSON, "Forbidden\n", WRONG_MAYBE_EXECUTED, "credentials"),
+    (401, "text/plain", "Forbidden\n", WRONG_MAYBE_EXECUTED, "credentials"),
+    (404, "text/plain", "Forbidden\n", WRONG_MAYBE_EXECUTED, "no-such-route"),
     // The other statuses that a gateway may put in the place of a response.
-    (401, HTML, "<html>", WRONG_MAYBE_TAKEN, "credentials"),
-    (401, JSON, r#"{"error":"who are you"}"#, WRONG_MAYBE_TAKEN, "credentials"),
-    (403, HTML, "<html>", WRONG_MAYBE_TAKEN, "credentials"),
-    (403, JSON, r#"{"result":false}"#, WRONG_MAYBE_TAKEN, "credentials"),
-    (404, JSON, "\"not found\"", WRONG_MAYBE_TAKEN, "no-such-route"),
-    (404, HTML, "<html>", WRONG_MAYBE_TAKEN, "no-such-route"),
-    (405, JSON, "", WRONG_MAYBE_TAKEN, "no-such-route"),
-    (412, JSON, "", WRONG_MAYBE_TAKEN, "no-such-route"),
-    (402, "text/plain", "pay me", WRONG_MAYBE_TAKEN, "text-page"),
-    (413, HTML, "<html>", WRONG_MAYBE_TAKEN, "text-page"),
+    (401, HTML, "<html>", WRONG_MAYBE_EXECUTED, "credentials"),
+    (401, JSON, r#"{"error":"who are you"}"#, WRONG_MAYBE_EXECUTED, "credentials"),
+    (403, HTML, "<html>", WRONG_MAYBE_EXECUTED, "credentials"),
+    (403, JSON, r#"{"result":false}"#, WRONG_MAYBE_EXECUTED, "credentials"),
+    (404, JSON, "\"not found\"", WRONG_MAYBE_EXECUTED, "no-such-route"),
+    (404, HTML, "<html>", WRONG_MAYBE_EXECUTED, "no-such-route"),
+    (405, JSON, "", WRONG_MAYBE_EXECUTED, "no-such-route"),
+    (412, JSON, "", WRONG_MAYBE_EXECUTED, "no-such-route"),
+    (402, "text/plain", "pay me", WRONG_MAYBE_EXECUTED, "text-page"),
+    (413, HTML, "<html>", WRONG_MAYBE_EXECUTED, "text-page"),
     // In doubt as with keys.
     (200, HTML, "<html>", InDoubt, "unreadable"),
     (301, HTML, "", InDoubt, "redirect"),
@@ -199,12 +200,13 @@ fn without_keys_only_a_response_known_to_precede_execution_is_believed() {
     use crate::protocol::transition::{Outcome, Sent, on_answer};
     let none = Idempotency::None;
     for &(status, content_type, body, class, reason) in WITHOUT_KEYS {
-        let asked = Asked { key: KEY, reference: "I1", idempotency: none, ledger: None };
+        let request = RequestFacts { key: KEY, reference: "I1", idempotency: none, ledger: None };
         let (content_type, bytes) = (Some(content_type), body.as_bytes());
-        let heard = Heard { status, content_type, body: bytes, key: None, ledger: None, not_executed: false };
-        let found = judge(&asked, &heard);
+        let response =
+            ResponseFacts { status, content_type, body: bytes, key: None, ledger: None, not_executed: false };
+        let found = judge(&request, &response);
         let what = format!("{status} {content_type:?} {body:?}");
-        assert_eq!((found.class, found.reason.word()), (class, reason), "{what}");
+        assert_eq!((found.class, found.reason.as_str()), (class, reason), "{what}");
         assert_eq!(found.allows_another_credential(), class == WRONG, "{what}");
         let outcome = on_answer(none, Sent { state: AttemptState::Intent, sends: 1 }, class);
         let expected = match class {
@@ -220,9 +222,10 @@ fn without_keys_only_a_response_known_to_precede_execution_is_believed() {
 
 #[test]
 fn without_keys_our_own_mark_of_what_was_not_executed_is_believed() {
-    for (status, class) in [(429, NotSent), (503, NotSent), (500, InDoubt), (404, WRONG_MAYBE_TAKEN)] {
-        let asked = Asked { key: KEY, reference: "I1", idempotency: Idempotency::None, ledger: None };
-        let heard = Heard {
+    for (status, class) in [(429, NotSent), (503, NotSent), (500, InDoubt), (404, WRONG_MAYBE_EXECUTED)] {
+        let request =
+            RequestFacts { key: KEY, reference: "I1", idempotency: Idempotency::None, ledger: None };
+        let response = ResponseFacts {
             status,
             content_type: Some(JSON),
             body: b"",
@@ -230,7 +233,7 @@ fn without_keys_our_own_mark_of_what_was_not_executed_is_believed() {
             ledger: None,
             not_executed: true,
         };
-        assert_eq!(judge(&asked, &heard).class, class, "{status}");
+        assert_eq!(judge(&request, &response).class, class, "{status}");
     }
 }
 
@@ -248,10 +251,11 @@ const REFUSED: &str = r#"{"result":false}"#;
 const INVALID: &str = r#"{"error":"Invalid Request"}"#;
 
 fn from(idempotency: Idempotency, status: u16, body: &str, key: Option<&str>) -> (AnswerClass, Reason) {
-    let asked = Asked { key: KEY, reference: "I1", idempotency, ledger: None };
+    let request = RequestFacts { key: KEY, reference: "I1", idempotency, ledger: None };
     let body = body.as_bytes();
-    let heard = Heard { status, content_type: Some(JSON), body, key, ledger: None, not_executed: false };
-    let Verdict { class, reason } = judge(&asked, &heard);
+    let response =
+        ResponseFacts { status, content_type: Some(JSON), body, key, ledger: None, not_executed: false };
+    let Verdict { class, reason } = judge(&request, &response);
     (class, reason)
 }
 
@@ -262,8 +266,8 @@ fn with_keys_a_definite_answer_shows_its_key() {
     assert_eq!(from(keys, 200, CHARGED, Some(&quoted)), (Charged, Reason::ResultTrue));
     assert_eq!(from(keys, 200, CHARGED, None), (Unkeyed, Reason::NoEcho));
     assert_eq!(from(keys, 200, REFUSED, None), (Unkeyed, Reason::NoEcho));
-    assert_eq!(from(keys, 400, INVALID, None), (WRONG_MAYBE_TAKEN, Reason::NoEcho));
-    assert_eq!(from(keys, 200, CHARGED, Some("other")), (WRONG_MAYBE_TAKEN, Reason::OtherEcho));
+    assert_eq!(from(keys, 400, INVALID, None), (WRONG_MAYBE_EXECUTED, Reason::NoEcho));
+    assert_eq!(from(keys, 200, CHARGED, Some("other")), (WRONG_MAYBE_EXECUTED, Reason::OtherEcho));
     assert_eq!(from(keys, 503, "", None), (InDoubt, Reason::Unavailable));
 }
 
@@ -272,17 +276,18 @@ fn without_keys_no_echo_is_asked_for_but_a_wrong_one_is_doubt() {
     let none = Idempotency::None;
     assert_eq!(from(none, 200, CHARGED, None), (Charged, Reason::ResultTrue));
     assert_eq!(from(none, 200, REFUSED, Some(KEY)), (Refused, Reason::ResultFalse));
-    assert_eq!(from(none, 200, CHARGED, Some("other")), (WRONG_MAYBE_TAKEN, Reason::OtherEcho));
+    assert_eq!(from(none, 200, CHARGED, Some("other")), (WRONG_MAYBE_EXECUTED, Reason::OtherEcho));
 }
 
 #[test]
 fn another_ledger_says_nothing_definite() {
     let ask = |idempotency, before, now| {
-        let asked = Asked { key: KEY, reference: "I1", idempotency, ledger: before };
+        let request = RequestFacts { key: KEY, reference: "I1", idempotency, ledger: before };
         let body = REFUSED.as_bytes();
         let key = Some(KEY);
-        let heard = Heard { status: 200, content_type: None, body, key, ledger: now, not_executed: false };
-        judge(&asked, &heard).reason
+        let response =
+            ResponseFacts { status: 200, content_type: None, body, key, ledger: now, not_executed: false };
+        judge(&request, &response).reason
     };
     let (none, keys) = (Idempotency::None, Idempotency::Keys);
     assert_eq!(ask(keys, None, Some("a")), Reason::ResultFalse);

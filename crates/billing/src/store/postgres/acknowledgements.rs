@@ -1,6 +1,6 @@
 //! Acknowledged ledger rows in PostgreSQL: appended, never changed. Decides nothing.
 
-use chassis::postgres::{Lane, Param, PgError, Postgres, Result, Row, Type, get};
+use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Row, Type, get};
 
 use crate::store::{BATCH_MAX, LedgerAcknowledgement, LedgerAcknowledgementRow};
 
@@ -37,7 +37,7 @@ pub(super) async fn record(
         (reason, Type::TEXT),
         (actor, Type::TEXT),
     ];
-    let rows = database.write(Lane::Record, RECORD, params).await?;
+    let rows = database.write(PoolClass::Record, RECORD, params).await?;
     rows.first().map_or_else(|| Err(PgError::Corrupt("an acknowledgement is one row".to_owned())), row)
 }
 
@@ -48,7 +48,7 @@ pub(super) async fn list(
 ) -> Result<Vec<LedgerAcknowledgementRow>> {
     let limit = i64::try_from(limit.min(BATCH_MAX)).unwrap_or(i64::MAX);
     let params: &[Param<'_>] = &[(&after, Type::INT8), (&limit, Type::INT8)];
-    database.read(Lane::Record, LIST, params).await?.iter().map(row).collect()
+    database.read(PoolClass::Record, LIST, params).await?.iter().map(row).collect()
 }
 
 fn row(row: &Row) -> Result<LedgerAcknowledgementRow> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chassis::crash_point;
-use chassis::postgres::{Lane, Param, PgError, Postgres, Result, Row, Tx, Type, get};
+use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Row, Tx, Type, get};
 use tokio::time::Instant;
 
 use super::{counts, ms, rows};
@@ -87,7 +87,7 @@ struct Claimed {
 pub(super) async fn fresh(database: &Postgres, claim: Fresh) -> Result<Vec<Attempt>> {
     let mut claim = claim;
     loop {
-        let claimed = insist(database, claim.lease, |tx| fresh_once(tx, claim)).await?;
+        let claimed = retry_until_stopped(database, claim.lease, |tx| fresh_once(tx, claim)).await?;
         match claimed.seen {
             // All of them were spoilt, or were tried by this run meanwhile.
             Some(seen) if claimed.attempts.is_empty() => claim.after = seen,
@@ -102,12 +102,14 @@ pub(super) async fn open(
     limit: usize,
     lease: Duration,
 ) -> Result<Vec<Attempt>> {
-    insist(database, lease, |tx| open_once(tx, run, limit, lease)).await.map(|claimed| claimed.attempts)
+    retry_until_stopped(database, lease, |tx| open_once(tx, run, limit, lease))
+        .await
+        .map(|claimed| claimed.attempts)
 }
 
 /// A claim whose answer was lost is asked after for as long as it may be of use: otherwise nobody would send what it
 /// took until its lease has ended.
-async fn insist<F, Fut>(database: &Postgres, lease: Duration, job: F) -> Result<Claimed>
+async fn retry_until_stopped<F, Fut>(database: &Postgres, lease: Duration, job: F) -> Result<Claimed>
 where
     F: Fn(Tx) -> Fut + Send + Sync,
     Fut: Future<Output = Result<Claimed>> + Send,
@@ -120,7 +122,7 @@ where
         last.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone_from(&claimed);
         Ok(claimed)
     };
-    let lost = match database.transaction(Lane::Claim, noted).await {
+    let lost = match database.transaction(PoolClass::Claim, noted).await {
         Err(lost @ PgError::InDoubt(_)) => lost,
         known => return known,
     };
@@ -128,14 +130,14 @@ where
     let keys: Vec<&str> = claimed.attempts.iter().map(|attempt| attempt.key.as_str()).collect();
     while began.elapsed() < lease / 2 {
         let params: &[Param<'_>] = &[(&keys, Type::TEXT_ARRAY), (&claimed.by, Type::TEXT)];
-        let Ok(found) = database.read(Lane::Claim, READ_BACK, params).await else {
+        let Ok(found) = database.read(PoolClass::Claim, READ_BACK, params).await else {
             tokio::time::sleep(READ_BACK_EVERY).await;
             continue;
         };
         tracing::warn!(
             claimed = keys.len(),
             kept = found.len(),
-            "The answer to a claim was lost; it was read back"
+            "the response to a claim was lost, read the claim back"
         );
         if found.len() == keys.len() {
             return Ok(claimed);
@@ -282,12 +284,12 @@ fn pass_over(invoice: InvoiceId, error: &PgError) {
     tracing::error!(
         invoice.id = invoice.0,
         error = error as &dyn std::error::Error,
-        "This invoice cannot be claimed: a person must mend its rows"
+        "the invoice has corrupt rows and cannot be claimed, operator action required"
     );
 }
 
 pub(super) async fn next_due(database: &Postgres) -> Result<Option<Duration>> {
-    let rows = database.read(Lane::Record, NEXT_DUE, &[(&LEASE_NEVER, Type::INT8)]).await?;
+    let rows = database.read(PoolClass::Record, NEXT_DUE, &[(&LEASE_NEVER, Type::INT8)]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let in_ms: i64 = get(row, 0)?;
     Ok(Some(Duration::from_millis(u64::try_from(in_ms).unwrap_or(0))))

@@ -1,7 +1,7 @@
 //! Counters in PostgreSQL: invoices by state, which triggers keep, and what runs have done. Each is the sum of its
 //! shards, of which a transaction changes one, last of all.
 
-use chassis::postgres::{Lane, Param, PgError, Postgres, Result, Tx, Type, get};
+use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Tx, Type, get};
 
 use super::schema::SHARD;
 use crate::invoice::RunId;
@@ -14,7 +14,7 @@ pub(super) const INVOICES: &str = "
     FROM invoice_counts";
 
 pub(super) async fn invoices(database: &Postgres) -> Result<Counts> {
-    let rows = database.read(Lane::Record, INVOICES, &[]).await?;
+    let rows = database.read(PoolClass::Record, INVOICES, &[]).await?;
     let Some(row) = rows.first() else { return Err(PgError::Corrupt("a sum has no row".to_owned())) };
     Ok(Counts { pending: get(row, 0)?, charging: get(row, 1)?, paid: get(row, 2)?, attention: get(row, 3)? })
 }
@@ -101,7 +101,7 @@ pub(super) async fn see(tx: &Tx, seen: &LedgerSeen) -> Result<()> {
 pub(super) async fn ledger_seen(database: &Postgres) -> Result<Option<LedgerSeen>> {
     let sql = "SELECT ledger_id, (SELECT coalesce(max(s.seq), 0) FROM ledger_seen AS s WHERE s.ledger_id = d.ledger_id)
          FROM deployment AS d WHERE d.ledger_id IS NOT NULL";
-    let rows = database.read(Lane::Record, sql, &[]).await?;
+    let rows = database.read(PoolClass::Record, sql, &[]).await?;
     let seen = |row| Ok(LedgerSeen { ledger_id: get(row, 0)?, seq: get(row, 1)? });
     rows.first().map(seen).transpose()
 }

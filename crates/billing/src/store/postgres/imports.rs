@@ -165,8 +165,8 @@ impl<'a> Columns<'a> {
             customers: rows.iter().map(|row| row.customer_id.0).collect(),
             currencies: rows.iter().map(|row| row.money.currency.code()).collect(),
             amounts: rows.iter().map(|row| row.money.amount_minor).collect(),
-            states: rows.iter().map(|row| stands(row).0.word()).collect(),
-            paid_by: rows.iter().map(|row| stands(row).1.map(PaidBy::word)).collect(),
+            states: rows.iter().map(|row| stands(row).0.as_str()).collect(),
+            paid_by: rows.iter().map(|row| stands(row).1.map(PaidBy::as_str)).collect(),
         }
     }
 

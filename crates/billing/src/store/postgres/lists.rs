@@ -1,6 +1,6 @@
 //! Plain reads from PostgreSQL: lists by cursor and single rows. Changes nothing.
 
-use chassis::postgres::{Lane, Param, Postgres, Result, Row, Type};
+use chassis::postgres::{Param, PoolClass, Postgres, Result, Row, Type};
 
 use super::{normal_form, rows};
 use crate::invoice::{Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference};
@@ -18,7 +18,7 @@ async fn list<T>(
     params: &[Param<'_>],
     read: fn(&Row) -> Result<T>,
 ) -> Result<Vec<T>> {
-    database.page(Lane::Claim, sql, params).await?.iter().map(read).collect()
+    database.page(PoolClass::Claim, sql, params).await?.iter().map(read).collect()
 }
 
 async fn one<T>(
@@ -27,7 +27,7 @@ async fn one<T>(
     param: Param<'_>,
     read: fn(&Row) -> Result<T>,
 ) -> Result<Option<T>> {
-    database.read(Lane::Record, sql, &[param]).await?.first().map(read).transpose()
+    database.read(PoolClass::Record, sql, &[param]).await?.first().map(read).transpose()
 }
 
 pub(super) async fn customers(database: &Postgres, after: CustomerId, limit: usize) -> Result<Vec<Customer>> {
@@ -47,7 +47,7 @@ pub(super) async fn invoices(
     limit: usize,
 ) -> Result<Vec<Invoice>> {
     // A word in the text, not a parameter, so that the index of unpaid ones is known to serve.
-    let condition = state.map(|state| format!("i.state = '{}' AND", state.word())).unwrap_or_default();
+    let condition = state.map(|state| format!("i.state = '{}' AND", state.as_str())).unwrap_or_default();
     let sql = format!(
         "SELECT {} FROM invoices AS i WHERE {condition} i.id > $1 ORDER BY i.id LIMIT $2",
         rows::INVOICE
@@ -71,7 +71,7 @@ pub(super) async fn invoice_by_reference(
     );
     let (text, nfc) = (vec![reference.as_str()], vec![reference.nfc()]);
     let params: &[Param<'_>] = &[(&text, Type::TEXT_ARRAY), (&nfc, Type::TEXT_ARRAY)];
-    database.read(Lane::Record, &sql, params).await?.first().map(rows::invoice).transpose()
+    database.read(PoolClass::Record, &sql, params).await?.first().map(rows::invoice).transpose()
 }
 
 pub(super) async fn attempts(

@@ -17,7 +17,7 @@ mod settling;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chassis::postgres::{Lane, Param, PgError, Postgres, Schema, Type, get};
+use chassis::postgres::{Param, PgError, PoolClass, Postgres, Schema, Type, get};
 use uuid::Uuid;
 
 use crate::invoice::{
@@ -83,7 +83,7 @@ impl PostgresStore {
     /// # Errors
     /// When it cannot be read.
     pub async fn peek(database: &Postgres) -> Result<Option<DeploymentId>> {
-        let rows = database.read(Lane::Record, "SELECT id::text FROM deployment", &[]).await;
+        let rows = database.read(PoolClass::Record, "SELECT id::text FROM deployment", &[]).await;
         let rows = rows.map_err(store_error)?;
         let id = |row| rows::word(row, 0, |text| Uuid::parse_str(text).ok()).map(DeploymentId);
         rows.first().map(id).transpose().map_err(store_error)
@@ -92,10 +92,10 @@ impl PostgresStore {
 
 async fn prepare(database: &Postgres, first: Uuid) -> chassis::postgres::Result<Uuid> {
     let param: Param<'_> = (&first.to_string(), Type::TEXT);
-    if !database.write(Lane::Record, FIRST, &[param]).await?.is_empty() {
+    if !database.write(PoolClass::Record, FIRST, &[param]).await?.is_empty() {
         super::warn_of_new(first);
     }
-    let rows = database.read(Lane::Record, "SELECT id::text FROM deployment", &[]).await?;
+    let rows = database.read(PoolClass::Record, "SELECT id::text FROM deployment", &[]).await?;
     let [row] = rows.as_slice() else {
         return Err(PgError::Corrupt(format!("{} deployments in one store", rows.len())));
     };
@@ -127,7 +127,7 @@ impl Store for PostgresStore {
 
     async fn ledger_id(&self) -> Result<Option<String>> {
         let sql = "SELECT ledger_id FROM deployment";
-        let rows = self.database.read(Lane::Record, sql, &[]).await.map_err(store_error)?;
+        let rows = self.database.read(PoolClass::Record, sql, &[]).await.map_err(store_error)?;
         rows.first().map_or(Ok(None), |row| get(row, 0)).map_err(store_error)
     }
 
@@ -137,7 +137,7 @@ impl Store for PostgresStore {
 
     async fn remember_ledger(&self, ledger_id: &str) -> Result<String> {
         let sql = "UPDATE deployment SET ledger_id = coalesce(ledger_id, $1) RETURNING ledger_id";
-        let rows = self.database.write(Lane::Record, sql, &[(&ledger_id, Type::TEXT)]).await;
+        let rows = self.database.write(PoolClass::Record, sql, &[(&ledger_id, Type::TEXT)]).await;
         let rows = rows.map_err(store_error)?;
         let row = rows.first().ok_or_else(|| StoreError::Corrupt("a store has one deployment".to_owned()))?;
         get(row, 0).map_err(store_error)
@@ -236,7 +236,7 @@ impl Store for PostgresStore {
         seen: Option<&LedgerSeen>,
     ) -> Result<Vec<Settled>> {
         let job = |tx| settling::settle(tx, run, settlements, seen);
-        self.database.transaction(Lane::Record, job).await.map_err(store_error)
+        self.database.transaction(PoolClass::Record, job).await.map_err(store_error)
     }
 
     async fn note_problem(&self, run: RunId, problem: &RunProblem) -> Result<()> {
@@ -245,17 +245,17 @@ impl Store for PostgresStore {
 
     async fn import(&self, rows: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>> {
         let job = |tx| imports::import(tx, rows, mode);
-        self.database.transaction(Lane::Claim, job).await.map_err(store_error)
+        self.database.transaction(PoolClass::Claim, job).await.map_err(store_error)
     }
 
     async fn resolve(&self, resolution: &Resolution) -> Result<Resolved> {
         let job = |tx| settling::resolve(tx, resolution);
-        self.database.transaction(Lane::Record, job).await.map_err(store_error)
+        self.database.transaction(PoolClass::Record, job).await.map_err(store_error)
     }
 
     async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>> {
         let job = |tx| repairs::accept_ledger(tx, acceptance);
-        self.database.transaction(Lane::Record, job).await.map_err(store_error)
+        self.database.transaction(PoolClass::Record, job).await.map_err(store_error)
     }
 
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
@@ -276,6 +276,6 @@ impl Store for PostgresStore {
 
     async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {
         let job = |tx| repairs::repair(tx, self.deployment, facts);
-        self.database.transaction(Lane::Claim, job).await.map_err(store_error)
+        self.database.transaction(PoolClass::Claim, job).await.map_err(store_error)
     }
 }

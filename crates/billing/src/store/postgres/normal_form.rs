@@ -1,7 +1,7 @@
 //! References by their NFC form in PostgreSQL, which knows that form itself: how they are found, and which stored ones
 //! are one by it. Knows no rule of what a reference is.
 
-use chassis::postgres::{Lane, Postgres, Result, Tx, get};
+use chassis::postgres::{PoolClass, Postgres, Result, Tx, get};
 
 use crate::store::ImportRow;
 
@@ -48,7 +48,7 @@ pub(super) async fn warn_of_pairs(database: &Postgres) -> Result<()> {
         tx.find_by_index().await?;
         tx.query(PAIRS, &[]).await
     };
-    for row in database.transaction(Lane::Record, found).await? {
+    for row in database.transaction(PoolClass::Record, found).await? {
         let (id, other_id): (i64, i64) = (get(&row, 0)?, get(&row, 2)?);
         let (reference, other): (&str, &str) = (get(&row, 1)?, get(&row, 3)?);
         tracing::warn!(

@@ -169,7 +169,7 @@ async fn write_adopted(tx: &Tx, adopted: &[Adopted<'_>]) -> Result<()> {
         adopted.iter().map(|one| one.fact.customer_id.unwrap_or(one.invoice.customer_id).0).collect();
     let currencies: Vec<&str> = adopted.iter().map(|one| money(one).currency.code()).collect();
     let amounts: Vec<i64> = adopted.iter().map(|one| money(one).amount_minor).collect();
-    let states: Vec<&str> = adopted.iter().map(|one| one.state.word()).collect();
+    let states: Vec<&str> = adopted.iter().map(|one| one.state.as_str()).collect();
     let runs: Vec<i64> = adopted.iter().map(|one| one.run.0).collect();
     let params: &[Param<'_>] = &[
         (&keys, Type::TEXT_ARRAY),

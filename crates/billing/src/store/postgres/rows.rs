@@ -28,9 +28,9 @@ pub(super) fn invoice(row: &Row) -> Result<Invoice> {
         reference: reference(row, 1)?,
         customer_id: CustomerId(get(row, 2)?),
         money: money(row, 3)?,
-        state: word(row, 5, InvoiceState::from_word)?,
-        paid_by: optional_word(row, 6, PaidBy::from_word)?,
-        attention_reason: optional_word(row, 7, AttentionReason::from_word)?,
+        state: word(row, 5, |text| text.parse::<InvoiceState>().ok())?,
+        paid_by: optional_word(row, 6, |text| text.parse::<PaidBy>().ok())?,
+        attention_reason: optional_word(row, 7, |text| text.parse::<AttentionReason>().ok())?,
         created_at: get(row, 8)?,
         updated_at: get(row, 9)?,
     })
@@ -48,7 +48,7 @@ pub(super) fn attempt(row: &Row) -> Result<Attempt> {
         number: count(row, 3)?,
         customer_id: CustomerId(get(row, 4)?),
         money: money(row, 5)?,
-        state: word(row, 7, AttemptState::from_word)?,
+        state: word(row, 7, |text| text.parse::<AttemptState>().ok())?,
         sends: count(row, 8)?,
         run_id: RunId(get(row, 9)?),
         lease_until: get(row, 10)?,
@@ -73,7 +73,7 @@ pub(super) const RUN_COUNTS: &str = "
 pub(super) fn run(row: &Row) -> Result<Run> {
     Ok(Run {
         id: RunId(get(row, 0)?),
-        state: word(row, 1, RunState::from_word)?,
+        state: word(row, 1, |text| text.parse::<RunState>().ok())?,
         started_at: get(row, 2)?,
         finished_at: get(row, 3)?,
         lease_until: get(row, 4)?,
@@ -100,8 +100,8 @@ pub(super) const RESOLUTION: &str = "r.id, r.key, r.charged, r.reason, r.actor, 
      r.attempt_to, r.invoice_from, r.invoice_to, r.created_at";
 
 pub(super) fn resolution(row: &Row) -> Result<ResolutionRow> {
-    let attempt = |column| optional_word(row, column, AttemptState::from_word);
-    let invoice = |column| optional_word(row, column, InvoiceState::from_word);
+    let attempt = |column| optional_word(row, column, |text| text.parse::<AttemptState>().ok());
+    let invoice = |column| optional_word(row, column, |text| text.parse::<InvoiceState>().ok());
     Ok(ResolutionRow {
         id: get(row, 0)?,
         resolution: Resolution {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::postgres::{Lane, Param, PgError, Postgres, Result, Tx, Type};
+use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Tx, Type};
 
 use super::{ms, rows};
 use crate::invoice::{Run, RunId, RunProblem};
@@ -24,8 +24,8 @@ fn after(change: &str) -> String {
 
 async fn one(database: &Postgres, sql: &str, params: &[Param<'_>], writes: bool) -> Result<Option<Run>> {
     let found = match writes {
-        true => database.write(Lane::Record, sql, params).await?,
-        false => database.read(Lane::Record, sql, params).await?,
+        true => database.write(PoolClass::Record, sql, params).await?,
+        false => database.read(PoolClass::Record, sql, params).await?,
     };
     found.first().map(rows::run).transpose()
 }
@@ -75,14 +75,14 @@ pub(super) async fn adopt(database: &Postgres, lease: Duration) -> Result<Option
 pub(super) async fn renew(database: &Postgres, run: RunId, lease: Duration) -> Result<bool> {
     let sql = "UPDATE runs SET lease_until = billing_now_ms() + $2 WHERE id = $1 AND state = 'running' RETURNING id";
     let params: &[Param<'_>] = &[(&run.0, Type::INT8), (&ms(lease), Type::INT8)];
-    Ok(!database.write(Lane::Record, sql, params).await?.is_empty())
+    Ok(!database.write(PoolClass::Record, sql, params).await?.is_empty())
 }
 
 pub(super) async fn finish(database: &Postgres, run: RunId, joins: i64) -> Result<bool> {
     let sql = "UPDATE runs SET state = 'finished', finished_at = billing_now_ms()
          WHERE id = $1 AND joins = $2 AND state = 'running' RETURNING id";
     let params: &[Param<'_>] = &[(&run.0, Type::INT8), (&joins, Type::INT8)];
-    Ok(!database.write(Lane::Record, sql, params).await?.is_empty())
+    Ok(!database.write(PoolClass::Record, sql, params).await?.is_empty())
 }
 
 pub(super) async fn note_problem(database: &Postgres, run: RunId, problem: &RunProblem) -> Result<()> {
@@ -90,5 +90,5 @@ pub(super) async fn note_problem(database: &Postgres, run: RunId, problem: &RunP
     let RunProblem { reason, status, count } = problem;
     let params: &[Param<'_>] =
         &[(&run.0, Type::INT8), (reason, Type::TEXT), (status, Type::INT8), (count, Type::INT8)];
-    database.write(Lane::Record, sql, params).await.map(drop)
+    database.write(PoolClass::Record, sql, params).await.map(drop)
 }

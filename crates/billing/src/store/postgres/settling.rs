@@ -77,10 +77,10 @@ pub(super) async fn resolve(tx: Tx, resolution: &Resolution) -> Result<Resolved>
         (&resolution.charged, Type::BOOL),
         (&resolution.reason, Type::TEXT),
         (&resolution.actor, Type::TEXT),
-        (&audit.attempt.0.word(), Type::TEXT),
-        (&audit.attempt.1.word(), Type::TEXT),
-        (&audit.invoice.0.word(), Type::TEXT),
-        (&audit.invoice.1.word(), Type::TEXT),
+        (&audit.attempt.0.as_str(), Type::TEXT),
+        (&audit.attempt.1.as_str(), Type::TEXT),
+        (&audit.invoice.0.as_str(), Type::TEXT),
+        (&audit.invoice.1.as_str(), Type::TEXT),
     ];
     tx.execute(AUDIT, params).await?;
     counts::settled(&tx, None, &sheet).await?;
@@ -97,7 +97,7 @@ pub(super) async fn read(tx: &Tx, keys: &[&Key], invoices: &[i64]) -> Result<She
     for row in &locked {
         let id = get(row, 0)?;
         ids.push(id);
-        states.push((InvoiceId(id), rows::word(row, 1, InvoiceState::from_word)?));
+        states.push((InvoiceId(id), rows::word(row, 1, |text| text.parse::<InvoiceState>().ok())?));
     }
     let found = tx.query(FACTS, &[(&ids, Type::INT8_ARRAY), (&keys, Type::TEXT_ARRAY)]).await?;
     let mut facts = Vec::with_capacity(found.len());
@@ -106,7 +106,7 @@ pub(super) async fn read(tx: &Tx, keys: &[&Key], invoices: &[i64]) -> Result<She
             key: rows::word(row, 0, Key::parse)?,
             invoice: InvoiceId(get(row, 1)?),
             run: RunId(get(row, 2)?),
-            state: rows::word(row, 3, AttemptState::from_word)?,
+            state: rows::word(row, 3, |text| text.parse::<AttemptState>().ok())?,
         });
     }
     Ok(Sheet::new(states, facts))
@@ -123,8 +123,8 @@ async fn write_attempts(tx: &Tx, sheet: &Sheet) -> Result<()> {
     let (mut unsend, mut again, mut closes) = (Vec::new(), Vec::new(), Vec::new());
     for line in sheet.attempts() {
         keys.push(line.read.key.as_str());
-        before.push(line.read.state.word());
-        after.push(line.state.word());
+        before.push(line.read.state.as_str());
+        after.push(line.state.as_str());
         unsend.push(line.unsend);
         again.push(line.again.map(|again| match again {
             Again::In(pause) => ms(pause),
@@ -153,10 +153,10 @@ async fn write_invoices(tx: &Tx, sheet: &Sheet) -> Result<()> {
     let (mut paid_by, mut reasons) = (Vec::new(), Vec::new());
     for (id, read, plan) in sheet.invoices() {
         ids.push(id.0);
-        before.push(read.word());
-        after.push(plan.state.word());
-        paid_by.push(plan.paid_by.map(PaidBy::word));
-        reasons.push(plan.attention.map(AttentionReason::word));
+        before.push(read.as_str());
+        after.push(plan.state.as_str());
+        paid_by.push(plan.paid_by.map(PaidBy::as_str));
+        reasons.push(plan.attention.map(AttentionReason::as_str));
     }
     if ids.is_empty() {
         return Ok(());

@@ -194,7 +194,7 @@ fn pass_over(invoice: InvoiceId, error: rusqlite::Error) -> rusqlite::Result<()>
     tracing::error!(
         invoice.id = invoice.0,
         error,
-        "This invoice cannot be claimed: a person must mend its rows"
+        "the invoice has corrupt rows and cannot be claimed, operator action required"
     );
     Ok(())
 }

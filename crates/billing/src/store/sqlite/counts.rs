@@ -20,7 +20,7 @@ pub(super) fn read(connection: &Connection) -> rusqlite::Result<Counts> {
     let mut statement = connection.prepare_cached("SELECT state, invoices FROM invoice_counts")?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
-        *of_state(&mut counts, rows::word(row, 0, InvoiceState::from_word)?) = row.get(1)?;
+        *of_state(&mut counts, rows::word(row, 0, |text| text.parse::<InvoiceState>().ok())?) = row.get(1)?;
     }
     Ok(counts)
 }
@@ -54,7 +54,7 @@ impl Moves {
         for &state in InvoiceState::ALL {
             let moved = *of_state(&mut self.0, state);
             if moved != 0 {
-                let changed = connection.prepare_cached(sql)?.execute(params![state.word(), moved])?;
+                let changed = connection.prepare_cached(sql)?.execute(params![state.as_str(), moved])?;
                 rows::one_row(changed, "each state has its count")?;
             }
         }

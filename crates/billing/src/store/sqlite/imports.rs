@@ -80,8 +80,8 @@ fn write_one(connection: &Connection, sql: &str, row: &ImportRow, now: i64) -> r
         row.customer_id.0,
         row.money.currency.code(),
         row.money.amount_minor,
-        state.word(),
-        paid_by.map(PaidBy::word),
+        state.as_str(),
+        paid_by.map(PaidBy::as_str),
         now,
     ])?;
     rows::one_row(changed, "an imported row is one invoice")

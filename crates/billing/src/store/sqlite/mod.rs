@@ -117,7 +117,7 @@ impl SqliteStore {
         }
     }
 
-    /// Whether it takes writes, from memory: for a readiness check.
+    /// Whether it accepts writes, from memory: for a readiness check.
     pub fn is_writable(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
         self.database.is_writable()
     }
@@ -237,7 +237,7 @@ fn invoices(
                 "SELECT {columns} FROM invoices INDEXED BY invoices_unpaid
                  WHERE state = ?1 AND state <> 'PAID' AND id > ?2 ORDER BY id LIMIT ?3"
             );
-            list(connection, &sql, params![state.word(), after.0, limit], rows::invoice)
+            list(connection, &sql, params![state.as_str(), after.0, limit], rows::invoice)
         }
     }
 }

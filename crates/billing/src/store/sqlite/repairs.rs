@@ -98,7 +98,7 @@ fn adopt(
         customer.0,
         money.currency.code(),
         money.amount_minor,
-        state.word(),
+        state.as_str(),
         a_run(connection, now)?,
         now,
     ])?;
@@ -147,11 +147,11 @@ fn set_invoice(
 ) -> rusqlite::Result<()> {
     let changed = connection.prepare_cached(SET_INVOICE)?.execute(params![
         invoice.id.0,
-        plan.state.word(),
-        plan.paid_by.map(PaidBy::word),
-        plan.attention.map(AttentionReason::word),
+        plan.state.as_str(),
+        plan.paid_by.map(PaidBy::as_str),
+        plan.attention.map(AttentionReason::as_str),
         now,
-        invoice.state.word(),
+        invoice.state.as_str(),
     ])?;
     rows::one_row(changed, "an invoice that is repaired stands as it was read")
 }

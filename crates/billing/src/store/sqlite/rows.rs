@@ -28,9 +28,9 @@ pub(super) fn invoice(row: &Row<'_>) -> rusqlite::Result<Invoice> {
         reference: reference(row, 1)?,
         customer_id: CustomerId(row.get(2)?),
         money: money(row, 3)?,
-        state: word(row, 5, InvoiceState::from_word)?,
-        paid_by: optional_word(row, 6, PaidBy::from_word)?,
-        attention_reason: optional_word(row, 7, AttentionReason::from_word)?,
+        state: word(row, 5, |text| text.parse::<InvoiceState>().ok())?,
+        paid_by: optional_word(row, 6, |text| text.parse::<PaidBy>().ok())?,
+        attention_reason: optional_word(row, 7, |text| text.parse::<AttentionReason>().ok())?,
         created_at: row.get(8)?,
         updated_at: row.get(9)?,
     })
@@ -48,7 +48,7 @@ pub(super) fn attempt(row: &Row<'_>) -> rusqlite::Result<Attempt> {
         number: row.get(3)?,
         customer_id: CustomerId(row.get(4)?),
         money: money(row, 5)?,
-        state: word(row, 7, AttemptState::from_word)?,
+        state: word(row, 7, |text| text.parse::<AttemptState>().ok())?,
         sends: row.get(8)?,
         run_id: RunId(row.get(9)?),
         lease_until: row.get(10)?,
@@ -63,7 +63,7 @@ pub(super) const RUN: &str = "id, state, started_at, finished_at, lease_until, j
 pub(super) fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
     Ok(Run {
         id: RunId(row.get(0)?),
-        state: word(row, 1, RunState::from_word)?,
+        state: word(row, 1, |text| text.parse::<RunState>().ok())?,
         started_at: row.get(2)?,
         finished_at: row.get(3)?,
         lease_until: row.get(4)?,
@@ -90,8 +90,8 @@ pub(super) const RESOLUTION: &str = "r.id, r.key, r.charged, r.reason, r.actor, 
      r.attempt_to, r.invoice_from, r.invoice_to, r.created_at";
 
 pub(super) fn resolution(row: &Row<'_>) -> rusqlite::Result<ResolutionRow> {
-    let attempt = |column| optional_word(row, column, AttemptState::from_word);
-    let invoice = |column| optional_word(row, column, InvoiceState::from_word);
+    let attempt = |column| optional_word(row, column, |text| text.parse::<AttemptState>().ok());
+    let invoice = |column| optional_word(row, column, |text| text.parse::<InvoiceState>().ok());
     Ok(ResolutionRow {
         id: row.get(0)?,
         resolution: Resolution {

@@ -8,7 +8,7 @@ use super::{later, rows};
 use crate::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy, RunId};
 use crate::protocol::key::Key;
 use crate::protocol::transition::Settlement;
-use crate::store::plan::{self, Counted, InvoicePlan, LEASE_NEVER, Others, Plan, Standing};
+use crate::store::plan::{self, AttemptContext, Counted, InvoicePlan, LEASE_NEVER, Others, Plan};
 use crate::store::{LedgerSeen, Resolution, Resolved, Settled};
 
 pub(super) fn settle(
@@ -66,7 +66,7 @@ struct Found {
     rowid: i64,
     invoice: i64,
     run: i64,
-    standing: Standing,
+    standing: AttemptContext,
 }
 
 /// One job's statements, prepared once.
@@ -98,15 +98,15 @@ impl<'c> Book<'c> {
 
     fn find(&mut self, key: &Key) -> rusqlite::Result<Option<Found>> {
         let found = self.find.query_row([key.as_str()], |row| {
-            let standing = Standing {
-                attempt: rows::word(row, 3, AttemptState::from_word)?,
-                invoice: rows::word(row, 4, InvoiceState::from_word)?,
+            let standing = AttemptContext {
+                attempt: rows::word(row, 3, |text| text.parse::<AttemptState>().ok())?,
+                invoice: rows::word(row, 4, |text| text.parse::<InvoiceState>().ok())?,
                 others: Others::default(),
             };
             Ok(Found { rowid: row.get(0)?, invoice: row.get(1)?, run: row.get(2)?, standing })
         });
         let Some(mut found) = found.optional()? else { return Ok(None) };
-        if Standing::needs_others(found.standing.attempt, found.standing.invoice) {
+        if AttemptContext::needs_others(found.standing.attempt, found.standing.invoice) {
             found.standing.others = others(self.connection, &found)?;
         }
         Ok(Some(found))
@@ -114,19 +114,19 @@ impl<'c> Book<'c> {
 
     /// From the very state that was read: open, or, for a late charge, the final one that it corrects.
     fn close(&mut self, found: &Found, state: AttemptState, now: i64) -> rusqlite::Result<()> {
-        let from = found.standing.attempt.word();
-        let changed = self.close.execute(params![found.rowid, state.word(), now, from])?;
+        let from = found.standing.attempt.as_str();
+        let changed = self.close.execute(params![found.rowid, state.as_str(), now, from])?;
         rows::one_row(changed, "an attempt that is settled stands as it was read")
     }
 
     fn set_invoice(&mut self, found: &Found, invoice: InvoicePlan, now: i64) -> rusqlite::Result<()> {
         let changed = self.set_invoice.execute(params![
             found.invoice,
-            invoice.state.word(),
-            invoice.paid_by.map(PaidBy::word),
-            invoice.attention.map(AttentionReason::word),
+            invoice.state.as_str(),
+            invoice.paid_by.map(PaidBy::as_str),
+            invoice.attention.map(AttentionReason::as_str),
             now,
-            found.standing.invoice.word(),
+            found.standing.invoice.as_str(),
         ])?;
         rows::one_row(changed, "an invoice that is settled stands as it was read")
     }
@@ -157,7 +157,7 @@ fn keep_open(
          WHERE rowid = ?1 AND state IN ('INTENT', 'IN_DOUBT')";
     let changed = connection.prepare_cached(sql)?.execute(params![
         found.rowid,
-        state.word(),
+        state.as_str(),
         plan.unsend,
         lease_until
     ])?;
@@ -226,10 +226,10 @@ pub(super) fn resolve(
         resolution.reason,
         resolution.actor,
         now,
-        found.standing.attempt.word(),
-        state.unwrap_or(found.standing.attempt).word(),
-        found.standing.invoice.word(),
-        invoice.state.word(),
+        found.standing.attempt.as_str(),
+        state.unwrap_or(found.standing.attempt).as_str(),
+        found.standing.invoice.as_str(),
+        invoice.state.as_str(),
     ])?;
     Ok(Resolved::Applied)
 }

@@ -224,7 +224,7 @@ async fn a_database_is_not_writable_from_a_failed_commit_to_the_next_that_succee
     let orphan = database.write(move |connection| connection.execute(orphan, [])).await;
     assert!(matches!(orphan, Err(SqliteError::Commit(_))));
     assert!(is_writable().is_err());
-    // Looking was enough: nobody else writes.
+    // The check is enough: this process is the only writer.
     let again = async {
         while is_writable().is_err() {
             tokio::task::yield_now().await;
@@ -270,14 +270,14 @@ async fn dropping_finishes_what_was_queued() {
 #[tokio::test]
 async fn another_name_of_the_file_is_no_way_around_its_lock() {
     let folder = TempDir::new().unwrap();
-    let (alias, twin) = (folder.path().join("alias.db"), folder.path().join("twin.db"));
+    let (alias, hard_link_path) = (folder.path().join("alias.db"), folder.path().join("hard-link.db"));
     let first = open(&folder);
     std::os::unix::fs::symlink(&first.path, &alias).unwrap();
     let error = File::open(&alias, &SCHEMA, &Clock::system()).unwrap_err();
     assert!(error.to_string().contains("is in use"), "{error}");
-    std::fs::hard_link(&first.path, &twin).unwrap();
+    std::fs::hard_link(&first.path, &hard_link_path).unwrap();
     drop(first);
-    let error = File::open(&twin, &SCHEMA, &Clock::system()).unwrap_err();
+    let error = File::open(&hard_link_path, &SCHEMA, &Clock::system()).unwrap_err();
     assert!(error.to_string().contains("hard link"), "{error}");
 }
 

@@ -28,7 +28,7 @@ impl Fields {
         Self { message: message.to_owned(), others: vec![(name, value.into())] }
     }
 
-    /// Takes over what is not yet there.
+    /// Adds the fields that are not present yet.
     pub(super) fn add_missing(&mut self, outer: &Self) {
         for (name, value) in &outer.others {
             if !self.others.iter().any(|(known, _)| known == name) {

@@ -1,5 +1,5 @@
-//! Log lines on their way out: whoever logs appends to a bounded buffer and goes on, one thread writes what has come
-//! together. Must not know what a line says.
+//! The log queue: callers append to a bounded buffer without waiting, one thread writes the lines in
+//! batches. Must not know the content of a line.
 //!
 //! A process that is killed loses the lines of its last few milliseconds; one that ends by itself flushes first.
 
@@ -7,16 +7,16 @@ use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Bytes of lines that wait for the writer; what comes on top is dropped and counted.
+/// Capacity of the buffer in bytes; lines beyond it are dropped and counted.
 const BYTES_MAX: usize = 4 << 20;
 
 /// What the buffers keep of their memory after a burst.
 const BYTES_KEPT: usize = 64 << 10;
 
-/// How long the writer rests after a write, so that the lines of a busy service share the next one.
+/// Pause of the writer after a write, so that the lines of a busy service share the next one.
 const REST: Duration = Duration::from_millis(2);
 
-/// How long a flush waits for whoever reads the log.
+/// Time limit of a flush.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 /// The lines that are not written yet.
@@ -31,16 +31,16 @@ pub(super) struct Queue {
 struct Pending {
     text: Vec<u8>,
     dropped: u64,
-    /// Bytes ever taken in, and of those, bytes written.
+    /// Total bytes queued and total bytes written.
     bytes_in: u64,
     bytes_out: u64,
     writer_waits: bool,
-    /// Somebody waits for the writer, who rests no longer.
+    /// A flush is waiting: the writer must not sleep.
     flushing: bool,
 }
 
 impl Queue {
-    /// Starts the writer. `dropped` makes the line that says how many were dropped.
+    /// Starts the writer. `dropped` formats the line that reports dropped lines.
     ///
     /// # Errors
     /// When there is no thread to be had.
@@ -70,7 +70,7 @@ impl Queue {
         }
     }
 
-    /// Waits until what was put before is written, unless nobody takes it.
+    /// Waits until the queued lines are written, unless the reader is stuck.
     pub(super) fn flush(&self) {
         let mut pending = self.lock();
         let target = pending.bytes_in;
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader of the log that takes nothing until told to, once per write.
+    /// A log reader that accepts one write per permit.
     struct Reader {
         go_on: mpsc::Receiver<()>,
         read: Arc<Mutex<Vec<u8>>>,
@@ -129,7 +129,7 @@ mod tests {
 
     impl Write for Reader {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            // Once the sender is gone, everything is taken.
+            // Once the sender is gone, every write is accepted.
             let _ = self.go_on.recv();
             self.read.lock().unwrap().write(bytes)
         }

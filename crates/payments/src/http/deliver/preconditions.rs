@@ -65,7 +65,7 @@ pub(super) async fn check_deployment(
         Ok(Ok(())) => Ok(()),
         Ok(Err(why)) => Err(unknown(deployment, why)),
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "the ledger failed");
+            tracing::error!(error = &error as &dyn std::error::Error, "ledger operation failed");
             Err(([(NOT_EXECUTED, "true")], unavailable()).into_response())
         }
     }

@@ -1,7 +1,7 @@
 //! The list of deployments in PostgreSQL: reads the facts and writes what `crate::deployments` says, under a lock that
 //! all replicas take, so that of two first deployments one wins.
 
-use chassis::postgres::{Lane, NOW_MS, Param, PgError, Postgres, Result, Row as SqlRow, Tx, Type, get};
+use chassis::postgres::{NOW_MS, Param, PgError, PoolClass, Postgres, Result, Row as SqlRow, Tx, Type, get};
 use uuid::Uuid;
 
 use crate::deployments::{
@@ -35,7 +35,7 @@ pub(super) async fn admit_one(
     let id = deployment.0.to_string();
     let id = id.as_str();
     database
-        .transaction(Lane::Claim, |tx| async move {
+        .transaction(PoolClass::Claim, |tx| async move {
             locked(&tx).await?;
             let admission = admit(facts(&tx, account, deployment, id).await?);
             if let Admission::Record(how) = admission {
@@ -112,7 +112,7 @@ pub(super) async fn declare(database: &Postgres, declaration: &Declaration) -> R
     let id = deployment.0.to_string();
     let id = id.as_str();
     database
-        .transaction(Lane::Claim, |tx| async move {
+        .transaction(PoolClass::Claim, |tx| async move {
             locked(&tx).await?;
             let rows = tx.query(&of_account(), &[(account, Type::TEXT)]).await?;
             let known = rows.iter().map(read_row).collect::<Result<Vec<_>>>()?;
@@ -128,7 +128,7 @@ pub(super) async fn declare(database: &Postgres, declaration: &Declaration) -> R
 }
 
 pub(super) async fn list(database: &Postgres, account: &str) -> Result<Vec<DeploymentRow>> {
-    let rows = database.read(Lane::Claim, &of_account(), &[(&account, Type::TEXT)]).await?;
+    let rows = database.read(PoolClass::Claim, &of_account(), &[(&account, Type::TEXT)]).await?;
     rows.iter().map(read_row).collect()
 }
 

@@ -1,10 +1,10 @@
 //! The ledger in PostgreSQL, for several processes at once: the UNIQUE key decides between them, callers of one
 //! process share statements. Knows no HTTP; what a repeated key means is decided by the caller.
 
+mod batch_writer;
 mod deployments;
 mod placement;
 mod rows;
-mod scribe;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chassis::clock::Random;
 use chassis::crash_point;
-use chassis::postgres::{Lane, PgError, Postgres, Schema, Type, get};
+use chassis::postgres::{PgError, PoolClass, Postgres, Schema, Type, get};
 use chassis::schema::Migration;
 use uuid::Uuid;
 
+use self::batch_writer::{BatchWriter, Writer};
 use self::placement::Placement;
 use self::rows::{BY_KEYS, PAGE, read_row};
-use self::scribe::{Scribe, Writer};
 use super::failover::Failover;
 use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State};
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, Key};
 
-/// A page of one account's rows among many others'. Charges wait while it is built; whoever has too many rows for that
+/// A page of one account's rows among many others'. Charges wait while it is built; an account with too many rows for that
 /// builds it before, by this name and `CONCURRENTLY`.
 const BY_ACCOUNT: &str = "CREATE INDEX IF NOT EXISTS ledger_by_account ON ledger (account, seq)";
 
@@ -39,10 +39,10 @@ pub const SCHEMA: Schema = Schema {
     ],
 };
 
-/// What a tombstone says of the route that it came by.
+/// The route of a tombstone.
 const VOID_ROUTE: &str = "/v1/ledger/{key}/void";
 
-/// How long an opening that found the database gone waits before it looks again.
+/// Pause between tries to open an unavailable database.
 const OPEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// A ledger in a PostgreSQL database.
@@ -51,7 +51,7 @@ pub struct PostgresLedger {
     database: Postgres,
     id: LedgerId,
     placement: Arc<Placement>,
-    scribe: Scribe,
+    writer: BatchWriter,
 }
 
 impl PostgresLedger {
@@ -66,7 +66,7 @@ impl PostgresLedger {
             match begin(&database, random, failover).await {
                 Ok((id, placement)) => {
                     let writer = Writer { database: database.clone(), id, placement: Arc::clone(&placement) };
-                    return Ok(Self { database, id, placement, scribe: Scribe::new(writer) });
+                    return Ok(Self { database, id, placement, writer: BatchWriter::new(writer) });
                 }
                 Err(
                     error @ (PgError::Unavailable(_)
@@ -76,7 +76,7 @@ impl PostgresLedger {
                 ) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "the ledger cannot be opened yet"
+                        "opening the ledger failed, retrying"
                     );
                     tokio::time::sleep(OPEN_PAUSE).await;
                 }
@@ -90,7 +90,7 @@ impl PostgresLedger {
         self.placement.is_serving()
     }
 
-    /// Ends when somebody has given the ledger another id: what this process says of it is wrong from then on.
+    /// Ends when the ledger has got another id: this process would use the old one from then on.
     pub fn renamed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.placement.renamed()
     }
@@ -108,14 +108,14 @@ async fn begin(
 async fn name(database: &Postgres, random: &Random) -> std::result::Result<LedgerId, PgError> {
     let first = random.uuid().hyphenated().to_string();
     let insert = "INSERT INTO ledger_meta (ledger_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING 1";
-    if !database.write(Lane::Record, insert, &[(&first, Type::TEXT)]).await?.is_empty() {
+    if !database.write(PoolClass::Record, insert, &[(&first, Type::TEXT)]).await?.is_empty() {
         super::warn_of_new(&first);
     }
     read_id(database).await
 }
 
 async fn read_id(database: &Postgres) -> std::result::Result<LedgerId, PgError> {
-    let rows = database.read(Lane::Claim, "SELECT ledger_id FROM ledger_meta", &[]).await?;
+    let rows = database.read(PoolClass::Claim, "SELECT ledger_id FROM ledger_meta", &[]).await?;
     let [row] = rows.as_slice() else {
         return Err(PgError::Corrupt(format!("ledger_meta has {} rows", rows.len())));
     };
@@ -127,7 +127,7 @@ async fn read_id(database: &Postgres) -> std::result::Result<LedgerId, PgError> 
 /// Gives the ledger in this database a new id; processes that serve it end then, to be started again.
 ///
 /// # Errors
-/// When it could not be written, or nobody knows whether it was.
+/// When it could not be written, or when the outcome is unknown.
 pub async fn renew_id(database: &Postgres, random: &Random) -> Result<LedgerId> {
     let id = LedgerId(random.uuid());
     match placement::rename(database, id).await.map_err(failed)? {
@@ -148,21 +148,22 @@ impl Ledger for PostgresLedger {
 
     async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded> {
         self.placement.serve()?;
-        let recorded = self.scribe.record(Arc::clone(entry)).await;
-        // On disk, and nobody knows yet.
+        let recorded = self.writer.record(Arc::clone(entry)).await;
+        // Crash point: on disk and not yet reported.
         crash_point!("P3");
         recorded
     }
 
     async fn row(&self, key: &Key) -> Result<Option<Row>> {
         let keys = [key.as_str()];
-        let rows = self.database.read(Lane::Claim, BY_KEYS, &[(&keys.as_slice(), Type::TEXT_ARRAY)]).await;
+        let rows =
+            self.database.read(PoolClass::Claim, BY_KEYS, &[(&keys.as_slice(), Type::TEXT_ARRAY)]).await;
         rows.map_err(failed)?.first().map(read_row).transpose().map_err(failed)
     }
 
     async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page> {
         let limit = limit.min(PAGE_MAX);
-        let bound = scribe::settled(&self.database).await.map_err(failed)?;
+        let bound = batch_writer::settled(&self.database).await.map_err(failed)?;
         let one_more = i64::try_from(limit + 1).expect("a page's length fits an i64");
         let asked = [
             (&after.0 as _, Type::INT8),
@@ -170,7 +171,7 @@ impl Ledger for PostgresLedger {
             (&account as _, Type::TEXT),
             (&one_more as _, Type::INT8),
         ];
-        let found = self.database.read(Lane::Claim, PAGE, &asked).await.map_err(failed)?;
+        let found = self.database.read(PoolClass::Claim, PAGE, &asked).await.map_err(failed)?;
         let mut rows =
             found.iter().map(read_row).collect::<std::result::Result<Vec<Row>, _>>().map_err(failed)?;
         let more = rows.len() > limit;
@@ -192,7 +193,7 @@ impl Ledger for PostgresLedger {
             seen,
         };
         self.placement.serve()?;
-        match self.scribe.record(Arc::new(tombstone)).await? {
+        match self.writer.record(Arc::new(tombstone)).await? {
             Recorded::Behind => Ok(None),
             Recorded::Known(row) => Ok(Some(row)),
             Recorded::New(_) => {
@@ -226,7 +227,7 @@ fn failed(error: PgError) -> LedgerError {
 }
 
 /// With the reason behind it.
-fn told(error: &PgError) -> String {
+fn error_chain(error: &PgError) -> String {
     let reason = std::error::Error::source(error).map(|source| format!(": {source}"));
     format!("{error}{}", reason.unwrap_or_default())
 }

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use chassis::postgres::{Lane, PgError, Postgres, Type, get};
+use chassis::postgres::{PgError, PoolClass, Postgres, Type, get};
 use tokio::sync::watch;
 
 use crate::ledger::failover::{Failover, Place, Verdict, judge};
@@ -205,7 +205,7 @@ async fn watch_over(placement: Weak<Placement>) {
 /// The id and the place that the ledger remembers.
 async fn stored(database: &Postgres) -> std::result::Result<(String, Option<Place>), PgError> {
     let query = "SELECT ledger_id, system_identifier, timeline, table_oid FROM ledger_meta";
-    let rows = database.read(Lane::Claim, query, &[]).await?;
+    let rows = database.read(PoolClass::Claim, query, &[]).await?;
     let [row] = rows.as_slice() else {
         return Err(PgError::Corrupt(format!("ledger_meta has {} rows", rows.len())));
     };
@@ -219,7 +219,7 @@ async fn stored(database: &Postgres) -> std::result::Result<(String, Option<Plac
 }
 
 async fn current(database: &Postgres) -> std::result::Result<Place, PgError> {
-    let rows = database.read(Lane::Claim, CURRENT, &[]).await?;
+    let rows = database.read(PoolClass::Claim, CURRENT, &[]).await?;
     let [row] = rows.as_slice() else {
         return Err(PgError::Corrupt(format!("the server is in {} places", rows.len())));
     };
@@ -238,7 +238,7 @@ async fn remember(database: &Postgres, id: LedgerId, place: &Place) -> std::resu
         (&place.timeline, Type::INT8),
         (&place.table, Type::INT8),
     ];
-    database.write(Lane::Record, &update, params).await.map(drop)
+    database.write(PoolClass::Record, &update, params).await.map(drop)
 }
 
 /// Names the ledger anew, at the place where it is now.
@@ -256,5 +256,5 @@ pub(super) async fn rename(database: &Postgres, id: LedgerId) -> std::result::Re
         (&place.as_ref().map(|place| place.timeline), Type::INT8),
         (&place.as_ref().map(|place| place.table), Type::INT8),
     ];
-    database.write(Lane::Record, update, params).await.map(|rows| rows.len())
+    database.write(PoolClass::Record, update, params).await.map(|rows| rows.len())
 }

@@ -27,7 +27,7 @@ pub(super) fn read_row(row: &SqlRow) -> Result<Row, PgError> {
         customer_id: get(row, 5)?,
         currency: get(row, 6)?,
         amount_minor: get(row, 7)?,
-        state: State::from_word(state).ok_or_else(|| PgError::Corrupt(format!("state {state:?}")))?,
+        state: state.parse::<State>().ok().ok_or_else(|| PgError::Corrupt(format!("state {state:?}")))?,
         route: get(row, 9)?,
         created_at_ms: get(row, 10)?,
     })

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sidecar_is_told_from_none() {
+    fn what_is_no_sidecar_is_reported_from_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         let long = "x".repeat(5000);

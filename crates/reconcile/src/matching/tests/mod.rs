@@ -500,7 +500,7 @@ fn memory_for_many_invoices_stays_within_the_stated_limit() {
 }
 
 #[test]
-fn rows_under_keys_of_another_deployment_are_told_from_forgotten_ones() {
+fn rows_under_keys_of_another_deployment_are_reported_from_forgotten_ones() {
     let [own, other] = ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]
         .map(|id| id.parse::<Uuid>().unwrap());
     let mut world = World::matched();

@@ -1,0 +1,275 @@
+//! The supervisor: drives runs to their end, adopts orphaned runs, settles attempts in doubt outside runs,
+//! refreshes the metrics. Knows no response and no caller.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::crash_point;
+use chassis::test_overrides::scaled;
+use tokio::time::Instant;
+
+use super::Started;
+use super::breaker::Admission;
+use super::deliver::log_parked;
+use super::driver::{Ended, drive};
+use super::engine::EngineContext;
+use super::run::Progress;
+use crate::invoice::{Run, RunId, RunState};
+use crate::protocol::transition::{Idempotency, Outcome, Sent, Settlement, may_send};
+use crate::store::{self, BATCH_MAX};
+
+/// Lease of a run without a renewal.
+pub const RUN_LEASE: Duration = Duration::from_secs(15);
+/// Interval of the renewal.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+/// Maximum time between two recovery passes.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The same on a shared store: soon enough to share a run that another process has started.
+const LOOK_AT_SHARED_EVERY: Duration = Duration::from_secs(1);
+/// How long a process that cannot reach the provider waits for progress of others before it finishes their run.
+const OTHERS_WITHIN: Duration = Duration::from_secs(1);
+/// Minimum time between two recovery passes.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(50);
+/// Interval of counting the invoices for the metrics and of reading the accepted ledger, which another process may have changed.
+const REFRESH_EVERY: Duration = Duration::from_secs(2);
+
+/// Releases a run however its driver ends, also by a panic: waiting callers return, and the supervisor may adopt it.
+struct RunGuard<'a> {
+    shared: &'a EngineContext,
+    progress: &'a Progress,
+    finished: bool,
+}
+
+impl Drop for RunGuard<'_> {
+    fn drop(&mut self) {
+        self.progress.end(self.finished);
+        self.shared.wake.notify_one();
+    }
+}
+
+impl EngineContext {
+    /// Starts a run, or joins the unfinished one, which then looks once more before it ends. One that another process
+    /// drives is shared from now on.
+    pub(super) async fn start_or_join(self: &Arc<Self>) -> store::Result<Started> {
+        let (run, joined) = self.store.open_run(scaled(RUN_LEASE)).await?;
+        match self.runs.find(run.id).filter(|progress| progress.is_driven()) {
+            Some(progress) => progress.join(),
+            None if !joined || self.store.is_shared() => {
+                self.breaker.rearm(Instant::now());
+                self.begin(run.id);
+            }
+            None => {}
+        }
+        self.wake.notify_one();
+        Ok(Started { run: run.id, joined })
+    }
+
+    /// Drives a run as a task of its own, unless this process does already.
+    pub(super) fn begin(self: &Arc<Self>, run: RunId) {
+        let Some(progress) = self.runs.begin(run) else { return };
+        let shared = Arc::clone(self);
+        self.shutdown.spawn("run", async move { shared.supervise_run(run, progress).await });
+    }
+
+    async fn supervise_run(self: Arc<Self>, run: RunId, progress: Arc<Progress>) {
+        let mut guard = RunGuard { shared: &self, progress: &progress, finished: false };
+        tracing::info!(run.id = run.0, "run started");
+        guard.finished = tokio::select! {
+            biased;
+            finished = self.drive_until_finished(run, &progress) => finished,
+            () = self.renew(run) => false,
+        };
+        self.refresh_metrics_and_ledger().await;
+        self.log_run_end(run, guard.finished).await;
+    }
+
+    /// Drives until all invoices that were there at the last join are settled, then finishes; `false` when the
+    /// run is left to others, or to a later start.
+    async fn drive_until_finished(self: &Arc<Self>, run: RunId, progress: &Arc<Progress>) -> bool {
+        loop {
+            let Some(before) = self.retry_until_draining("read the run", || self.store.run(run)).await else {
+                return false;
+            };
+            if !before.as_ref().is_some_and(|run| run.state == RunState::Running) {
+                return true;
+            }
+            if drive(self, Some(run), progress).await == Ended::Interrupted {
+                return false;
+            }
+            if let Some(problem) = progress.problem() {
+                let problem = problem.stored();
+                self.retry_until_stopped("note the problem", || self.store.note_problem(run, &problem)).await;
+            }
+            let gave_up = progress.gave_up();
+            if gave_up && self.others_make_progress(run).await {
+                return false;
+            }
+            // A process that cannot reach the provider does not start over, even if callers have joined.
+            let seen = match before {
+                Some(before) if !gave_up => before.joins,
+                _ => match self.retry_until_stopped("read the run", || self.store.run(run)).await {
+                    Some(Some(now)) => now.joins,
+                    _ => return false,
+                },
+            };
+            match self.retry_until_stopped("finish the run", || self.store.finish_run(run, seen)).await {
+                Some(true) => return true,
+                // Another caller has joined meanwhile, or another process was first.
+                Some(false) => {}
+                None => return false,
+            }
+        }
+    }
+
+    /// Whether other processes make progress with the run although this one cannot.
+    async fn others_make_progress(&self, run: RunId) -> bool {
+        if !self.store.is_shared() {
+            return false;
+        }
+        let settled = async || match self.store.run(run).await {
+            Ok(Some(Run { counters, .. })) => counters.paid + counters.refused + counters.rejected,
+            _ => 0,
+        };
+        let before = settled().await;
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(OTHERS_WITHIN) => {}
+            () = self.shutdown.draining() => {}
+        }
+        settled().await != before
+    }
+
+    /// Prolongs the lease for as long as it is polled; does not end by itself.
+    async fn renew(&self, run: RunId) {
+        loop {
+            tokio::time::sleep(scaled(RENEW_EVERY)).await;
+            crash_point!("K12");
+            match self.store.renew_run(run, scaled(RUN_LEASE)).await {
+                Ok(true) => {}
+                // Attempts have leases and keys of their own: going on is safe.
+                Ok(false) => tracing::warn!(run.id = run.0, "the run was finished by another process"),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(run.id = run.0, error, "renewing the lease of the run failed");
+                }
+            }
+        }
+    }
+
+    async fn log_run_end(&self, run: RunId, finished: bool) {
+        let counters = match self.store.run(run).await {
+            Ok(Some(Run { counters, .. })) => counters,
+            _ => return,
+        };
+        tracing::info!(
+            run.id = run.0,
+            finished,
+            attempted = counters.attempted,
+            paid = counters.paid,
+            refused = counters.refused,
+            rejected = counters.rejected,
+            in_doubt = counters.in_doubt,
+            not_sent = counters.not_sent,
+            "run ended"
+        );
+    }
+
+    /// Until the service drains: adopts the unfinished run when its driver is gone, or shares it with its driver;
+    /// with keys, settles what is left open outside runs.
+    pub(super) async fn run_recovery_loop(self: Arc<Self>) {
+        while !self.shutdown.is_draining() {
+            let shares = self.store.is_shared() && !self.breaker.has_given_up();
+            let unfinished = match shares {
+                true => self.store.unfinished_run().await,
+                false => self.store.adopt_run(scaled(RUN_LEASE)).await,
+            };
+            match unfinished {
+                Ok(Some(run)) => self.begin(run.id),
+                Ok(None) => {}
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "looking for an unfinished run failed");
+                }
+            }
+            let next_in = self.settle_orphaned_attempts().await;
+            let look_every = if self.store.is_shared() { LOOK_AT_SHARED_EVERY } else { LOOK_EVERY };
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(next_in.clamp(scaled(LOOK_AT_MOST_EVERY), scaled(look_every))) => {}
+                () = self.wake.notified() => {}
+                () = self.shutdown.draining() => {}
+            }
+        }
+    }
+
+    /// Without keys, at start: attempts that may have been sent are not sent again and need manual resolution, now rather than
+    /// from the next run. Needs no provider.
+    pub(super) async fn park_open_attempts(&self) -> store::Result<()> {
+        let mut unsent = Vec::new();
+        loop {
+            let open = self.store.claim_open(None, BATCH_MAX, self.settings.lease).await?;
+            if open.is_empty() {
+                break;
+            }
+            let mut parked = Vec::new();
+            for attempt in open {
+                let sent = Sent { state: attempt.state, sends: attempt.sends };
+                let held = may_send(Idempotency::None, sent);
+                if let Err(outcome) = held {
+                    log_parked(&attempt, outcome);
+                }
+                let (list, outcome) = match held {
+                    Ok(()) => (&mut unsent, Outcome::NotSent),
+                    Err(outcome) => (&mut parked, outcome),
+                };
+                list.push(Settlement { key: attempt.key, outcome, again_in: Duration::ZERO });
+            }
+            self.settle(None, &parked, &Progress::new()).await;
+        }
+        for unsent in unsent.chunks(BATCH_MAX) {
+            self.settle(None, unsent, &Progress::new()).await;
+        }
+        Ok(())
+    }
+
+    /// Sends due attempts that belong to no run; returns the time until the next pass.
+    async fn settle_orphaned_attempts(self: &Arc<Self>) -> Duration {
+        if self.provider.idempotency() == Idempotency::None || self.runs.is_any() {
+            return scaled(LOOK_EVERY);
+        }
+        let probe_in = match self.breaker.admission(Instant::now()) {
+            Admission::Clear => Duration::ZERO,
+            Admission::ProbeAt(at) => at.saturating_duration_since(Instant::now()),
+            Admission::Probing | Admission::Latched => scaled(LOOK_EVERY),
+        };
+        if !probe_in.is_zero() {
+            return probe_in;
+        }
+        match self.store.next_open_in().await {
+            Ok(Some(Duration::ZERO)) => {}
+            Ok(next_in) => return next_in.unwrap_or(scaled(LOOK_EVERY)),
+            Err(_) => return scaled(LOOK_EVERY),
+        }
+        drive(self, None, &Arc::new(Progress::new())).await;
+        Duration::ZERO
+    }
+
+    /// Refreshes metrics and the accepted ledger until the service drains.
+    pub(super) async fn run_refresh_loop(self: Arc<Self>) {
+        loop {
+            self.refresh_metrics_and_ledger().await;
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(REFRESH_EVERY) => {}
+                () = self.shutdown.draining() => return,
+            }
+        }
+    }
+
+    async fn refresh_metrics_and_ledger(&self) {
+        if let Ok(counts) = self.store.counts().await {
+            self.metrics.invoices(counts);
+        }
+        self.read_ledger().await;
+    }
+}

@@ -1,0 +1,335 @@
+//! Group commit: entries that come together become one statement, and one fsync of the database. An answer that was
+//! lost is found again by key. Knows the ledger's columns; decides nothing about a charge.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use chassis::postgres::{NOW_MS, Param, PgError, PoolClass, Postgres, Type, get};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::failed;
+use super::placement::{Gate, Look, Placement};
+use super::rows::{BY_KEYS, read_row};
+use crate::keys::Key;
+use crate::ledger::{Entry, LedgerError, LedgerId, Recorded, Result, Row, Seq};
+
+/// Entries of one statement.
+const BATCH_MAX: usize = 512;
+/// Statements under way at once: while one is written out, the next gathers.
+const WRITERS: usize = 3;
+/// Capacity of the queue; further callers wait.
+const QUEUE_MAX: usize = 4096;
+/// Maximum number of rewrites of keyed entries after a lost response.
+const TRIES_MAX: u32 = 3;
+/// Writers pass this gate together, a page waits until those are through that draw positions: so that it never
+/// passes over a row that becomes visible later.
+const GATE: i64 = 0x7469_6e6a_6973;
+
+/// Number of the parameter after those of the columns.
+const FIRST_OF_GATE: usize = 12;
+
+/// Takes entries and answers what became of them.
+#[derive(Debug)]
+pub(super) struct BatchWriter {
+    queue: mpsc::Sender<Waiting>,
+}
+
+struct Waiting {
+    entry: Arc<Entry>,
+    reply: oneshot::Sender<Result<Recorded>>,
+}
+
+/// Writes batches into one ledger, as long as it keeps its id and its place.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    pub(super) database: Postgres,
+    pub(super) id: LedgerId,
+    pub(super) placement: Arc<Placement>,
+}
+
+impl BatchWriter {
+    /// Its tasks end when it is dropped and what was queued is written.
+    pub(super) fn new(writer: Writer) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..WRITERS {
+            tokio::spawn(write_all(writer.clone(), Arc::clone(&waiting)));
+        }
+        Self { queue }
+    }
+
+    pub(super) async fn record(&self, entry: Arc<Entry>) -> Result<Recorded> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || LedgerError::Unavailable("the ledger's writers have ended".into());
+        self.queue.send(Waiting { entry, reply }).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+async fn write_all(writer: Writer, waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
+    loop {
+        let mut batch = Vec::new();
+        if waiting.lock().await.recv_many(&mut batch, BATCH_MAX).await == 0 {
+            return;
+        }
+        let (entries, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|waiting| (waiting.entry, waiting.reply)).unzip();
+        let results = writer.write(&entries).await;
+        for (reply, result) in replies.into_iter().zip(results) {
+            // A caller that left does not change what was recorded.
+            let _left = reply.send(result);
+        }
+    }
+}
+
+impl Writer {
+    /// One result each, in order.
+    async fn write(&self, entries: &[Arc<Entry>]) -> Vec<Result<Recorded>> {
+        match self.insert(entries).await {
+            Ok(Some(recorded)) => recorded.into_iter().map(Ok).collect(),
+            Ok(None) => self.write_where_it_is_now(entries).await,
+            Err(PgError::InDoubt(source)) => self.find_again(entries, source).await,
+            // One that the database cannot hold must not take the others with it.
+            Err(PgError::Refused(_) | PgError::Constraint { .. }) if entries.len() > 1 => {
+                let mut results = Vec::with_capacity(entries.len());
+                for entry in entries {
+                    results.push(Box::pin(self.write(std::slice::from_ref(entry))).await.remove(0));
+                }
+                results
+            }
+            Err(PgError::NotDurable) => entries.iter().map(|_| Err(failed(PgError::NotDurable))).collect(),
+            Err(error) => spread(&error, entries.len()),
+        }
+    }
+
+    /// After a statement that executed nothing, because the ledger has another name or place than this process knew.
+    async fn write_where_it_is_now(&self, entries: &[Arc<Entry>]) -> Vec<Result<Recorded>> {
+        for _ in 0..TRIES_MAX {
+            let why = match self.placement.look().await {
+                Ok(Look::Serving) => match self.insert(entries).await {
+                    Ok(Some(recorded)) => return recorded.into_iter().map(Ok).collect(),
+                    Ok(None) => continue,
+                    Err(PgError::InDoubt(source)) => return self.find_again(entries, source).await,
+                    Err(error) => return spread(&error, entries.len()),
+                },
+                Ok(Look::NotServing(why)) => why,
+                Ok(Look::Renamed) => "the ledger has another id than when this process started".to_owned(),
+                Err(error) => return spread(&error, entries.len()),
+            };
+            return entries.iter().map(|_| Err(LedgerError::NotServing(why.clone()))).collect();
+        }
+        spread(&PgError::Unavailable("the ledger keeps moving".into()), entries.len())
+    }
+
+    /// After a lost answer: a keyed entry is written again, and finds itself if it was kept. Of one without a key
+    /// the outcome is unknown.
+    async fn find_again(
+        &self,
+        entries: &[Arc<Entry>],
+        source: chassis::postgres::Source,
+    ) -> Vec<Result<Recorded>> {
+        let keyed: Vec<Arc<Entry>> = entries.iter().filter(|entry| entry.key.is_some()).cloned().collect();
+        let mut error = PgError::InDoubt(source);
+        let mut found = None;
+        for _ in 0..TRIES_MAX {
+            if keyed.is_empty() {
+                break;
+            }
+            match self.insert(&keyed).await {
+                Ok(Some(recorded)) => {
+                    found = Some(recorded.into_iter());
+                    break;
+                }
+                // Where it was kept, if it was, cannot be asked here: it stays unknown.
+                Ok(None) => match self.placement.look().await {
+                    Ok(Look::Serving) => {}
+                    Ok(Look::NotServing(_) | Look::Renamed) => break,
+                    Err(other) => error = other,
+                },
+                Err(other) => error = other,
+            }
+        }
+        let mut results = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let again = entry.key.as_ref().and_then(|_| found.as_mut()?.next());
+            results.push(match again {
+                Some(Recorded::Known(row)) if is_of(&row, entry) => Ok(Recorded::New(row.seq)),
+                Some(recorded) => Ok(recorded),
+                None => Err(unknown(&error)),
+            });
+        }
+        results
+    }
+
+    /// One statement for all, and a look at those whose key was known. `None`: nothing was executed, because the ledger
+    /// has another name, or is at another place.
+    async fn insert(&self, entries: &[Arc<Entry>]) -> std::result::Result<Option<Vec<Recorded>>, PgError> {
+        let statement = Statement::of(self.id, entries, self.placement.gate(FIRST_OF_GATE));
+        let rows = statement.run(&self.database).await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        if rows.len() != entries.len() {
+            let found = format!("{} entries became {} rows", entries.len(), rows.len());
+            return Err(PgError::Corrupt(found));
+        }
+        let mut drawn = Vec::with_capacity(rows.len());
+        for row in &rows {
+            drawn.push((Seq(get(row, 0)?), get::<bool>(row, 1)?, get::<bool>(row, 2)?));
+        }
+        let missed = entries.iter().zip(&drawn).filter(|(_, (_, is_new, is_behind))| !is_new && !is_behind);
+        let missed: HashSet<&str> =
+            missed.filter_map(|(entry, _)| Some(entry.key.as_ref()?.as_str())).collect();
+        let known = self.known(&missed).await?;
+        let recorded = entries.iter().zip(drawn).map(|(entry, (seq, is_new, is_behind))| {
+            if is_behind {
+                return Ok(Recorded::Behind);
+            }
+            if is_new {
+                return Ok(Recorded::New(seq));
+            }
+            let row = entry.key.as_ref().and_then(|key| known.get(key));
+            let row = row.ok_or_else(|| PgError::Corrupt("a known key has no row".to_owned()))?;
+            Ok(Recorded::Known(row.clone()))
+        });
+        recorded.collect::<std::result::Result<_, _>>().map(Some)
+    }
+
+    async fn known(&self, keys: &HashSet<&str>) -> std::result::Result<HashMap<Key, Row>, PgError> {
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let keys: Vec<&str> = keys.iter().copied().collect();
+        // A statement of its own: it sees what others committed while the first one waited for them.
+        let rows = self.database.read(PoolClass::Record, BY_KEYS, &[(&keys, Type::TEXT_ARRAY)]).await?;
+        let rows = rows.iter().map(|row| {
+            let row = read_row(row)?;
+            let key = row.key.clone().ok_or_else(|| PgError::Corrupt("a row without its key".to_owned()))?;
+            Ok((key, row))
+        });
+        rows.collect()
+    }
+}
+
+/// The columns of a batch. Of an entry whose key was known, or stands in the batch before it, nothing is kept.
+struct Statement<'a> {
+    ledger_id: String,
+    gate: Option<Gate>,
+    keys: Vec<Option<&'a str>>,
+    accounts: Vec<&'a str>,
+    fingerprints: Vec<&'a str>,
+    references: Vec<Option<&'a str>>,
+    customers: Vec<i64>,
+    currencies: Vec<&'a str>,
+    amounts: Vec<i64>,
+    states: Vec<&'a str>,
+    routes: Vec<&'a str>,
+    seen: Vec<Option<i64>>,
+}
+
+impl<'a> Statement<'a> {
+    fn of(id: LedgerId, entries: &'a [Arc<Entry>], gate: Option<Gate>) -> Self {
+        let all = || entries.iter();
+        Self {
+            ledger_id: id.to_string(),
+            gate,
+            keys: all().map(|entry| entry.key.as_ref().map(Key::as_str)).collect(),
+            accounts: all().map(|entry| entry.account.as_str()).collect(),
+            fingerprints: all().map(|entry| entry.fingerprint.as_str()).collect(),
+            references: all().map(|entry| entry.reference.as_deref()).collect(),
+            customers: all().map(|entry| entry.customer_id).collect(),
+            currencies: all().map(|entry| entry.currency.as_str()).collect(),
+            amounts: all().map(|entry| entry.amount_minor).collect(),
+            states: all().map(|entry| entry.state.as_str()).collect(),
+            routes: all().map(|entry| entry.route).collect(),
+            seen: all().map(|entry| entry.seen.map(|seq| seq.0)).collect(),
+        }
+    }
+
+    async fn run(&self, database: &Postgres) -> std::result::Result<Vec<chassis::postgres::Row>, PgError> {
+        let condition = self.gate.as_ref().map_or("", |gate| &gate.condition);
+        let sql = format!(
+            "WITH gate AS MATERIALIZED ( \
+               SELECT pg_advisory_xact_lock_shared({GATE}) FROM ledger_meta WHERE ledger_id = $1{condition} \
+             ), lacking AS MATERIALIZED ( \
+               SELECT seen FROM (SELECT DISTINCT seen FROM unnest($11) AS callers (seen)) AS seen_by_callers \
+               WHERE seen IS NOT NULL AND (SELECT l.seq FROM ledger AS l WHERE l.seq = seen) IS NULL \
+             ), input AS MATERIALIZED ( \
+               SELECT nextval('ledger_positions') AS seq, given.*, \
+                 coalesce(given.seen IN (SELECT seen FROM lacking), false) AS is_behind FROM gate, \
+                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11) WITH ORDINALITY AS given \
+                 (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, seen, place) \
+             ), inserted AS ( \
+               INSERT INTO ledger (seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
+                 state, route, created_at) \
+               SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, \
+                 {NOW_MS} FROM input WHERE NOT is_behind ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING seq \
+             ) SELECT input.seq, inserted.seq IS NOT NULL, is_behind FROM input LEFT JOIN inserted USING (seq) ORDER BY place"
+        );
+        let mut params: Vec<Param<'_>> = vec![
+            (&self.ledger_id, Type::TEXT),
+            (&self.keys, Type::TEXT_ARRAY),
+            (&self.accounts, Type::TEXT_ARRAY),
+            (&self.fingerprints, Type::TEXT_ARRAY),
+            (&self.references, Type::TEXT_ARRAY),
+            (&self.customers, Type::INT8_ARRAY),
+            (&self.currencies, Type::TEXT_ARRAY),
+            (&self.amounts, Type::INT8_ARRAY),
+            (&self.states, Type::TEXT_ARRAY),
+            (&self.routes, Type::TEXT_ARRAY),
+            (&self.seen, Type::INT8_ARRAY),
+        ];
+        if let Some(Gate { place, .. }) = &self.gate {
+            params.push((&place.system_identifier, Type::TEXT));
+            params.push((&place.timeline, Type::INT8));
+            params.push((&place.table, Type::INT8));
+        }
+        #[cfg(debug_assertions)]
+        if chassis::crash::is_planned("P2") {
+            // The statement is a transaction of its own: to die inside of it, it needs one around.
+            let (sql, params) = (sql.as_str(), params.as_slice());
+            return database
+                .transaction(PoolClass::Record, |tx| async move {
+                    let rows = tx.query(sql, params).await?;
+                    chassis::crash_point!("P2");
+                    Ok(rows)
+                })
+                .await;
+        }
+        database.write(PoolClass::Record, &sql, &params).await
+    }
+}
+
+/// The last position below which every row is either visible or will never be.
+pub(super) async fn settled(database: &Postgres) -> std::result::Result<i64, PgError> {
+    database
+        .transaction(PoolClass::Claim, |tx| async move {
+            tx.query(&format!("SELECT pg_advisory_xact_lock({GATE})"), &[]).await?;
+            let rows = tx.query("SELECT last_value FROM ledger_positions", &[]).await?;
+            match rows.as_slice() {
+                [row] => get(row, 0),
+                rows => Err(PgError::Corrupt(format!("ledger_positions has {} rows", rows.len()))),
+            }
+        })
+        .await
+}
+
+/// Whether a row is what this entry would have become.
+fn is_of(row: &Row, entry: &Entry) -> bool {
+    row.account == entry.account
+        && row.fingerprint == entry.fingerprint
+        && row.state == entry.state
+        && row.route == entry.route
+}
+
+fn spread(error: &PgError, count: usize) -> Vec<Result<Recorded>> {
+    (0..count).map(|_| Err(unknown(error))).collect()
+}
+
+/// The same error, told to one of several callers. Never that nothing was recorded: this may be the error of a later try.
+fn unknown(error: &PgError) -> LedgerError {
+    match error {
+        PgError::Corrupt(what) => LedgerError::Corrupt(what.clone()),
+        other => failed(PgError::Unavailable(super::error_chain(other).into())),
+    }
+}

@@ -1,0 +1,36 @@
+//! `make prove` runs every proof, one after the other, and prints one table; `make prove-mutants` breaks the code on
+//! purpose and looks that the named proof notices. Knows proofs by their command and by the line each leaves.
+
+mod mutants;
+mod parts;
+mod run;
+mod table;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let right = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] | ["small"] => parts::prove(false, ""),
+        ["small", only] => parts::prove(false, only),
+        ["full"] => parts::prove(true, ""),
+        ["full", only] => parts::prove(true, only),
+        ["mutants"] => mutants::prove(),
+        _ => Err(io::Error::other("say small or full, then perhaps a part; or mutants")),
+    };
+    match right {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("the proofs could not be run: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a progress line.
+fn say(line: &str) {
+    // Nobody listens when it is closed.
+    let _ = writeln!(io::stdout(), "{line}");
+}

@@ -1,0 +1,218 @@
+//! Each patch breaks the protocol in one way; applied to a copy, it must turn the proof that it names red, which is
+//! green without it. The copy is of the last commit and is built in a target folder of its own: to cargo, a crate of
+//! the copy is the crate itself, and its broken build would pass for the sound one. Knows the first lines of a patch, and
+//! the parts by their names.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::parts::{NOTHING_LEFT_OUT, Part, out, seconds};
+use crate::run::{Ended, cargo, complaint, tail};
+use crate::say;
+use crate::table::columns;
+
+const PATCHES: &str = "crates/tinjis/mutants";
+const NOTICED: &str = "red, as wanted";
+/// Of what a proof complains about, in the table.
+const SAID_CHARS_MAX: usize = 100;
+
+/// An edit of production code that must be noticed.
+struct Mutant {
+    file: PathBuf,
+    breaks: String,
+    proof: Proof,
+}
+
+/// The part of `make prove` that must fail, and a filter for its test names.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Proof {
+    part: String,
+    test: String,
+    /// A variable and its value, where the size that a part has in `cargo test` would leave the catch to luck.
+    size: Option<(String, String)>,
+}
+
+/// A copy of the last commit, and where it is built; the copy is gone when dropped.
+struct Copy {
+    folder: PathBuf,
+    target: PathBuf,
+}
+
+/// Breaks and looks; `false` when something was not noticed.
+pub(crate) fn prove() -> io::Result<bool> {
+    let (out, began) = (out()?, Instant::now());
+    let mutants = read(Path::new(PATCHES))?;
+    let copy = Copy::of_last_commit(&out.join("copy"), out.join("mutants"))?;
+    let mut rows = vec![["mutant", "noticed by", "verdict", "message", "seconds"].map(String::from)];
+    let mut right = true;
+    let mut tell = |what: &str, proof: &Proof, verdict: &str, said: String, took: Duration| {
+        say(&format!(
+            "   {verdict} after {}{}{said}",
+            seconds(took),
+            if said.is_empty() { "" } else { ": " }
+        ));
+        rows.push([what.to_owned(), proof.to_string(), verdict.to_owned(), said, took.as_secs().to_string()]);
+    };
+    let proofs: BTreeSet<&Proof> = mutants.iter().map(|mutant| &mutant.proof).collect();
+    let steps = proofs.len() + mutants.len();
+    for (at, proof) in proofs.into_iter().enumerate() {
+        say(&format!("-- {} of {steps}: nothing is broken: {proof}", at + 1));
+        let ended = copy.look(proof, &out.join("mutants-none.log"))?;
+        if !ended.is_ok {
+            say(&tail(&out.join("mutants-none.log")));
+        }
+        right &= ended.is_ok;
+        tell("nothing", proof, if ended.is_ok { "green" } else { "RED" }, String::new(), ended.took);
+    }
+    for (at, mutant) in mutants.iter().enumerate() {
+        say(&format!(
+            "-- {} of {steps}: {}: {}",
+            steps - mutants.len() + at + 1,
+            mutant.breaks,
+            mutant.proof
+        ));
+        let log = out.join(format!("mutants-{}.log", mutant.file.file_stem().unwrap_or_default().display()));
+        let (verdict, took) = copy.look_when_broken(mutant, &log)?;
+        right &= verdict == NOTICED;
+        let said = if verdict == NOTICED { complaint(&log, SAID_CHARS_MAX) } else { String::new() };
+        tell(&mutant.breaks, &mutant.proof, verdict, said, took);
+    }
+    let verdict = if right { "each was noticed" } else { "RED" };
+    let took = seconds(began.elapsed());
+    say(&format!("\n{}\n{verdict}, in {took}, building included", columns(&rows, 4)));
+    Ok(right)
+}
+
+fn read(folder: &Path) -> io::Result<Vec<Mutant>> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder)?.filter_map(Result::ok).map(|file| file.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|end| end == "patch"));
+    files.sort();
+    if files.is_empty() {
+        return Err(io::Error::other(format!("no patch in {}", folder.display())));
+    }
+    files.into_iter().map(Mutant::read).collect()
+}
+
+impl Mutant {
+    fn read(file: PathBuf) -> io::Result<Self> {
+        let text = fs::read_to_string(&file)?;
+        let found = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let line = |name: &str| {
+            let missing = || io::Error::other(format!("{} has no line {name}", file.display()));
+            found(name).map(ToOwned::to_owned).ok_or_else(missing)
+        };
+        let size = found("size:").and_then(|size| size.split_once('='));
+        let size = size.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let (breaks, proof) = (line("breaks:")?, Proof { part: line("part:")?, test: line("test:")?, size });
+        if Part::named(&proof.part).is_none() {
+            return Err(io::Error::other(format!("{}: no proof {}", file.display(), proof.part)));
+        }
+        Ok(Self { file: fs::canonicalize(file)?, breaks, proof })
+    }
+}
+
+impl std::fmt::Display for Proof {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "{}: {}", self.part, self.test)
+    }
+}
+
+impl Copy {
+    fn of_last_commit(folder: &Path, target: PathBuf) -> io::Result<Self> {
+        let copy = Self { folder: folder.to_owned(), target };
+        copy.remove();
+        let name = text_of(folder)?;
+        git(Path::new("."), &["clone", "--quiet", "--shared", ".", name])?;
+        Ok(copy)
+    }
+
+    /// The proof, over the copy as it is.
+    fn look(&self, proof: &Proof, log: &Path) -> io::Result<Ended> {
+        let part = Part::named(&proof.part).expect("its name was looked up when it was read");
+        let args = [&part.command(false)[..], &[&proof.test]].concat();
+        // Its row is not for the table of sound ones.
+        let mut variables =
+            vec![NOTHING_LEFT_OUT, ("PROVE_OUT", ""), ("CARGO_TARGET_DIR", text_of(&self.target)?)];
+        variables.extend(proof.size.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        cargo(&self.folder, &args, &variables, log)
+    }
+
+    /// The same with a patch; that it builds is not the proof's merit.
+    fn look_when_broken(&self, mutant: &Mutant, log: &Path) -> io::Result<(&'static str, Duration)> {
+        let part = Part::named(&mutant.proof.part).expect("its name was looked up when it was read");
+        self.apply(&mutant.file, &[])?;
+        let command = part.command(false);
+        let build: Vec<&str> =
+            command.into_iter().take_while(|word| *word != "--").chain(["--no-run"]).collect();
+        let built = cargo(&self.folder, &build, &[("CARGO_TARGET_DIR", text_of(&self.target)?)], log)?;
+        let ended = if built.is_ok {
+            let ended = self.look(&mutant.proof, log)?;
+            (if ended.is_ok { "NOT NOTICED" } else { NOTICED }, ended.took)
+        } else {
+            say(&tail(log));
+            ("DOES NOT BUILD", built.took)
+        };
+        self.apply(&mutant.file, &["--reverse"])?;
+        Ok(ended)
+    }
+
+    fn apply(&self, patch: &Path, flags: &[&str]) -> io::Result<()> {
+        git(&self.folder, &[&["apply"], flags, &[text_of(patch)?]].concat())
+    }
+
+    fn remove(&self) {
+        let _none = fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn text_of(path: &Path) -> io::Result<&str> {
+    path.to_str().ok_or_else(|| io::Error::other(format!("{} is no text", path.display())))
+}
+
+fn git(folder: &Path, args: &[&str]) -> io::Result<()> {
+    let output = Command::new("git").args(args).current_dir(folder).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("git {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    #[test]
+    fn each_of_eight_mutants_names_its_proof_and_applies_to_the_code_as_it_is() {
+        let mutants = read(&root().join(PATCHES)).unwrap();
+        assert!(mutants.len() >= 8, "{}", mutants.len());
+        for mutant in mutants {
+            git(&root(), &["apply", "--check", text_of(&mutant.file).unwrap()]).unwrap();
+            assert!(!mutant.breaks.is_empty() && !mutant.proof.test.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_mutant_that_names_no_part_of_make_prove_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.patch");
+        fs::write(&file, "breaks: all\npart: hope\ntest: x\n").unwrap();
+        assert!(Mutant::read(file).is_err());
+    }
+}

@@ -1,0 +1,216 @@
+//! The proofs: each a command with its sizes, small for every change and full for a release. Prints nothing of theirs
+//! but the rows that they leave; the rest is in a log each.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::run::{cargo, tail};
+use crate::say;
+use crate::table::{Row, print, take};
+
+type Variables = &'static [(&'static str, &'static str)];
+
+/// A proof, or several in one program.
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    /// After `cargo`, in the profile of tests and of the whole workspace, so that what its tests have built is not
+    /// built again.
+    args: &'static [&'static str],
+    small: Variables,
+    full: Variables,
+    /// Worth a release build, when full.
+    is_heavy: bool,
+    /// The row of a part that leaves none.
+    plain: Option<&'static str>,
+}
+
+const fn test(name: &'static str, args: &'static [&'static str], small: Variables, full: Variables) -> Part {
+    Part { name, args, small, full, is_heavy: false, plain: None }
+}
+
+/// Where PostgreSQL or strace is missing, a test of the workspace is skipped; a proof fails then.
+pub(crate) const NOTHING_LEFT_OUT: (&str, &str) = ("CI", "true");
+
+/// In the order of the table. Where most of the time is waiting, several tests go on at once.
+static PARTS: [Part; 16] = [
+    test(
+        "model",
+        &["test", "--workspace", "--bin", "model", "--", "--nocapture", "the_protocol"],
+        &[("MODEL_SIZE", "full")],
+        &[("MODEL_SIZE", "full")],
+    ),
+    Part {
+        name: "simulation",
+        args: &["test", "--workspace", "--test", "simulation", "--", "no_customer"],
+        small: &[("SIM_SEEDS", "40")],
+        full: &[("SIM_SEEDS", "2000")],
+        is_heavy: true,
+        plain: None,
+    },
+    Part {
+        name: "store contract",
+        args: &["test", "--workspace", "--test", "store"],
+        small: &[],
+        full: &[("STORE_WALKS", "200")],
+        is_heavy: false,
+        plain: Some("every walk agrees with the model of a store"),
+    },
+    Part {
+        name: "identity",
+        args: &["test", "--workspace", "--test", "identity"],
+        small: &[],
+        full: &[],
+        is_heavy: false,
+        plain: Some("a lost store and a ledger set back charge nobody"),
+    },
+    test(
+        "kill matrix",
+        &["test", "--workspace", "--test", "kill_points", "--", "--test-threads", "3"],
+        &[("KILL_HITS", "3")],
+        &[("KILL_HITS", "3"), ("RECOVERIES", "20")],
+    ),
+    test(
+        "fault matrix",
+        &["test", "--workspace", "--test", "faults", "--", "--test-threads", "3"],
+        &[("FAULT_INVOICES", "1000")],
+        &[("FAULT_INVOICES", "10000")],
+    ),
+    test(
+        "no keys",
+        &["test", "--workspace", "--test", "resolve", "--", "without_keys"],
+        &[],
+        &[("RESOLVE_INVOICES", "1000")],
+    ),
+    test("without keys", &["test", "--workspace", "--test", "without_keys"], &[], &[]),
+    test(
+        "pauses",
+        &["test", "--workspace", "--test", "paused_past_leases", "--", "--test-threads", "2"],
+        &[("PAUSES", "5")],
+        &[("PAUSES", "50")],
+    ),
+    test(
+        "replicas",
+        &["test", "--workspace", "--test", "replicas", "--", "--test-threads", "1"],
+        &[],
+        &[("REPLICAS_INVOICES", "20000"), ("RESTART_INVOICES", "20000"), ("RESTARTS", "3")],
+    ),
+    test(
+        "rolling restart",
+        &["test", "--workspace", "--test", "rolling", "--", "--test-threads", "1"],
+        &[],
+        &[("ROLLING_INVOICES", "5000"), ("ROLLING_ROUNDS", "5")],
+    ),
+    test(
+        "commits without an answer",
+        &["test", "--workspace", "--test", "lost_commits"],
+        &[],
+        &[("LOST_COMMITS_INVOICES", "20000")],
+    ),
+    test(
+        "upgrade",
+        &["test", "--workspace", "--test", "upgrade", "--", "--test-threads", "2"],
+        &[],
+        &[("UPGRADE_INVOICES", "10000")],
+    ),
+    test(
+        "durability order",
+        &["test", "--workspace", "--test", "durability", "--", "--test-threads", "1"],
+        &[],
+        &[("ORDER_INVOICES", "500")],
+    ),
+    test(
+        "durable commits",
+        &["test", "--workspace", "--test", "commit_settings", "--", "--test-threads", "1"],
+        &[],
+        &[("COMMIT_SETTINGS_INVOICES", "5000")],
+    ),
+    test(
+        "restore drill",
+        &["test", "--workspace", "--test", "restore", "--", "--test-threads", "1"],
+        &[("DRILL_INVOICES", "5000")],
+        &[("DRILL_INVOICES", "20000")],
+    ),
+];
+
+/// Runs the parts whose names match and prints the table; `false` when one fails.
+pub(crate) fn prove(is_full: bool, only: &str) -> io::Result<bool> {
+    let (folder, began) = (out()?, Instant::now());
+    let mut rows = Vec::new();
+    let mut all_right = true;
+    let _old = take(&folder)?;
+    let parts: Vec<&Part> = PARTS.iter().filter(|part| part.name.contains(only)).collect();
+    if parts.is_empty() {
+        return Err(io::Error::other(format!("no proof is called {only}")));
+    }
+    for (at, part) in parts.iter().enumerate() {
+        say(&format!("-- {} of {}: {}", at + 1, parts.len(), part.name));
+        if let Some(why) = part.cannot_be_tried() {
+            say(&format!("   NOT tried: {}", why.trim()));
+            continue;
+        }
+        let (of_part, is_right) = run(part, is_full, &folder)?;
+        for row in &of_part {
+            let Row { what, how_many, double, lost, took } = row;
+            say(&format!("   {what}: {how_many}; double {double}, lost {lost}; {}", seconds(*took)));
+        }
+        all_right &= is_right;
+        rows.extend(of_part);
+    }
+    let verdict = if all_right { "green" } else { "RED" };
+    say(&format!("\n{}\n{verdict} in {}, building included", print(&rows), seconds(began.elapsed())));
+    Ok(all_right)
+}
+
+impl Part {
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+        PARTS.iter().find(|part| part.name == name)
+    }
+
+    /// Why there is no previous version here, as its build script has written.
+    fn cannot_be_tried(&self) -> Option<String> {
+        let folder = std::env::var_os("UPGRADE_PREVIOUS").filter(|_| self.name == "upgrade")?;
+        fs::read_to_string(Path::new(&folder).join("none")).ok()
+    }
+
+    /// After `cargo`.
+    pub(crate) fn command(&self, is_full: bool) -> Vec<&'static str> {
+        let (command, rest) = self.args.split_first().expect("a part has a command");
+        let profile: &[&str] = if is_full && self.is_heavy { &["--release"] } else { &[] };
+        [&[*command, "--locked"], profile, rest].concat()
+    }
+}
+
+fn run(part: &Part, is_full: bool, folder: &Path) -> io::Result<(Vec<Row>, bool)> {
+    let args = part.command(is_full);
+    let log = folder.join(format!("{}.log", part.name.replace(' ', "-")));
+    let out = folder.to_str().ok_or_else(|| io::Error::other("the folder's name is no text"))?;
+    let mut variables = vec![("PROVE_OUT", out), NOTHING_LEFT_OUT];
+    variables.extend(if is_full { part.full } else { part.small });
+    let ended = cargo(Path::new("."), &args, &variables, &log)?;
+    let mut rows = take(folder)?;
+    if let Some(plain) = part.plain.filter(|_| ended.is_ok && rows.is_empty()) {
+        rows.push(Row::green(part.name, plain, ended.took));
+    }
+    if !ended.is_ok || rows.is_empty() {
+        say(&format!("   RED; the end of {}:\n{}", log.display(), tail(&log)));
+        rows.push(Row::red(part.name, ended.took));
+    }
+    let is_right = ended.is_ok && rows.iter().all(Row::is_right);
+    Ok((rows, is_right))
+}
+
+/// Where lines and logs go: `PROVE_OUT`, which make sets.
+pub(crate) fn out() -> io::Result<PathBuf> {
+    let folder = std::env::var_os("PROVE_OUT").map_or_else(|| PathBuf::from("target/proofs"), PathBuf::from);
+    fs::create_dir_all(&folder)?;
+    fs::canonicalize(folder)
+}
+
+/// For messages.
+pub(crate) fn seconds(took: Duration) -> String {
+    format!("{}.{} s", took.as_secs(), took.subsec_millis() / 100)
+}

@@ -1,0 +1,228 @@
+//! A proxy before a PostgreSQL server that cuts connections by a plan: when a statement was done and its response
+//! is on the way back, or before the statement reaches the server. A failover looks so to a client that commits.
+//! Knows the wire format as far as that needs; no statement's meaning.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{place_of, with_place};
+
+/// Read at once: a message of a client comes whole, unless it is longer.
+const PIECE_BYTES: usize = 256 * 1024;
+/// ReadyForQuery and its length; the transaction status byte follows.
+const READY: &[u8] = b"Z\0\0\0\x05";
+
+/// Where a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The server has done it, and its answer never comes.
+    Answer,
+    /// The server never gets it.
+    Request,
+}
+
+/// Which messages of clients meet their end.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Those with one of these texts. A plain statement ends with a zero, as in `COMMIT\0`.
+    pub with: &'static [&'static str],
+    /// Each so many of them.
+    pub every: usize,
+    /// In this way, one after the other.
+    pub cuts: &'static [Cut],
+    /// No more than so many.
+    pub times: usize,
+}
+
+impl Plan {
+    /// The next one, once.
+    #[must_use]
+    pub const fn next(with: &'static [&'static str], cuts: &'static [Cut]) -> Self {
+        Self { with, every: 1, cuts, times: 1 }
+    }
+}
+
+/// Carries until it is dropped; what it carries then goes on.
+#[derive(Debug)]
+pub struct Cutter {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    behind: SocketAddr,
+    plan: Mutex<Option<Plan>>,
+    /// Messages that the plan names.
+    seen: AtomicUsize,
+    planned: AtomicUsize,
+    done: AtomicUsize,
+    is_over: AtomicBool,
+}
+
+impl Cutter {
+    /// Before the server of this URL; cuts nothing until it has a plan.
+    ///
+    /// # Panics
+    /// When the URL names no place, or no port is free.
+    #[must_use]
+    #[track_caller]
+    pub fn before(url: &str) -> Self {
+        let mut places = place_of(url).to_socket_addrs().expect("a server's address");
+        let behind = places.next().expect("a server has an address");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("a listener has an address");
+        let shared = Arc::new(Shared {
+            behind,
+            plan: Mutex::new(None),
+            seen: AtomicUsize::new(0),
+            planned: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+        });
+        let guard = Arc::clone(&shared);
+        std::thread::spawn(move || run_listener(&guard, &listener));
+        Self { address, shared }
+    }
+
+    /// A database's URL, through it.
+    #[must_use]
+    pub fn url(&self, url: &str) -> String {
+        with_place(url, &self.address.to_string())
+    }
+
+    /// From now on.
+    pub fn follow(&self, plan: Plan) {
+        self.shared.seen.store(0, Ordering::SeqCst);
+        self.shared.planned.store(0, Ordering::SeqCst);
+        *self.shared.plan() = Some(plan);
+    }
+
+    /// How many connections were cut so far.
+    #[must_use]
+    pub fn cuts(&self) -> usize {
+        self.shared.done.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        // Wakes the listener; it may be gone already.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl Shared {
+    fn plan(&self) -> MutexGuard<'_, Option<Plan>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fate of a piece of a client's data.
+    fn fate(&self, piece: &[u8]) -> Option<Cut> {
+        let plan = (*self.plan())?;
+        let is_named = |text: &&str| piece.windows(text.len()).any(|part| part == text.as_bytes());
+        if !plan.with.iter().any(is_named) {
+            return None;
+        }
+        let nth = self.seen.fetch_add(1, Ordering::SeqCst) + 1;
+        if !nth.is_multiple_of(plan.every) {
+            return None;
+        }
+        let turn = self.planned.fetch_add(1, Ordering::SeqCst);
+        (turn < plan.times).then(|| plan.cuts[turn % plan.cuts.len()])
+    }
+
+    fn cut(&self, ends: &[&TcpStream]) {
+        self.done.fetch_add(1, Ordering::SeqCst);
+        hang_up(ends);
+    }
+}
+
+fn run_listener(shared: &Arc<Shared>, listener: &TcpListener) {
+    while let Ok((client, _)) = listener.accept() {
+        if shared.is_over.load(Ordering::SeqCst) {
+            return;
+        }
+        // A server that is away refuses, and so do we.
+        let Ok(server) = TcpStream::connect(shared.behind) else { continue };
+        let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { continue };
+        let loses_answer = Arc::new(AtomicBool::new(false));
+        let (up, lost) = (Arc::clone(shared), Arc::clone(&loses_answer));
+        std::thread::spawn(move || carry_up(&up, &client_too, &server_too, &lost));
+        let down = Arc::clone(shared);
+        std::thread::spawn(move || carry_down(&down, &server, &client, &loses_answer));
+    }
+}
+
+fn carry_up(shared: &Shared, mut client: &TcpStream, mut server: &TcpStream, loses_answer: &AtomicBool) {
+    let mut buffer = vec![0; PIECE_BYTES];
+    while let Some(piece) = read(&mut client, &mut buffer) {
+        match shared.fate(piece) {
+            Some(Cut::Request) => return shared.cut(&[client, server]),
+            Some(Cut::Answer) => loses_answer.store(true, Ordering::SeqCst),
+            None => {}
+        }
+        if server.write_all(piece).is_err() {
+            break;
+        }
+    }
+    hang_up(&[client, server]);
+}
+
+/// Clients await each answer before they ask on, so that all that comes once one is to be lost belongs to it.
+fn carry_down(shared: &Shared, mut server: &TcpStream, mut client: &TcpStream, loses_answer: &AtomicBool) {
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut last = Vec::new();
+    while let Some(piece) = read(&mut server, &mut buffer) {
+        if loses_answer.load(Ordering::SeqCst) {
+            last.extend_from_slice(piece);
+            last.drain(..last.len().saturating_sub(READY.len() + 1));
+            if last.starts_with(READY) {
+                return shared.cut(&[client, server]);
+            }
+        } else if client.write_all(piece).is_err() {
+            break;
+        }
+    }
+    hang_up(&[client, server]);
+}
+
+fn read<'a>(from: &mut impl Read, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    match from.read(buffer) {
+        Ok(0) | Err(_) => None,
+        Ok(length) => Some(&buffer[..length]),
+    }
+}
+
+fn hang_up(ends: &[&TcpStream]) {
+    for end in ends {
+        // One that is gone already is as good.
+        let _ = end.shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::{Database, Sql};
+
+    #[test]
+    fn what_the_server_did_is_kept_and_what_never_came_is_not() {
+        const CUTS: [(i64, &[Cut]); 2] = [(2, &[Cut::Answer]), (3, &[Cut::Request])];
+        let Some(database) = Database::fresh("connections cut before PostgreSQL") else { return };
+        database.run("CREATE TABLE kept (n bigint)");
+        let cutter = Cutter::before(database.url());
+        let sql = Sql::to(&cutter.url(database.url()));
+        sql.run("INSERT INTO kept VALUES (1)");
+        for (n, cut) in CUTS {
+            cutter.follow(Plan::next(&["INSERT INTO"], cut));
+            sql.rows(&format!("INSERT INTO kept VALUES ({n})")).unwrap_err();
+        }
+        sql.run("INSERT INTO kept VALUES (4)");
+        assert_eq!(cutter.cuts(), 2);
+        assert_eq!(database.ask("SELECT sum(n)::bigint FROM kept"), 1 + 2 + 4);
+    }
+}

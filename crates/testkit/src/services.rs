@@ -1,0 +1,418 @@
+//! Both services side by side, as a test wants them: billing charges through payments.
+//! Knows names of settings; judges nothing.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::certs::{Authority, replace};
+use crate::http;
+use crate::ledger::Verdict;
+use crate::postgres::{Database, Sql};
+use crate::process::{Process, Spec, run_by};
+use crate::wait::{pause, wait_for};
+
+/// How often a run's progress is asked for.
+const PROGRESS_EVERY: Duration = Duration::from_millis(10);
+/// So long a service may be writing to its SQLite file.
+const BUSY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Billing and payments, running; both end with SIGKILL, and their folder goes, when this is dropped.
+#[derive(Debug)]
+pub struct Services {
+    pub billing: Process,
+    pub payments: Process,
+    /// Further replicas of billing on the same database.
+    pub more_billing: Vec<Process>,
+    /// Further replicas of payments on the same database.
+    pub more_payments: Vec<Process>,
+    databases: Option<Databases>,
+    dir: TempDir,
+}
+
+/// The PostgreSQL databases of both.
+#[derive(Clone, Debug)]
+struct Databases {
+    billing: String,
+    payments: String,
+}
+
+/// A URL of services that run elsewhere (containers, a cluster), for tests that only talk to them:
+/// `BILLING_URL` or `PAYMENTS_URL`. `None`: the test starts its own.
+#[must_use]
+pub fn given_url(variable: &str) -> Option<String> {
+    let url = std::env::var_os(variable)?.into_string().ok()?;
+    let url = url.trim_end_matches('/');
+    (!url.is_empty()).then(|| url.to_owned())
+}
+
+/// How they are to be started.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    billing: Spec,
+    payments: Spec,
+    provider_path: String,
+    dir: Option<PathBuf>,
+    databases: Option<Databases>,
+    mutual_tls: bool,
+    replicas: usize,
+}
+
+impl Services {
+    /// Both with defaults, provider keys on. Tests pass `env!("CARGO_BIN_EXE_tinjis")`.
+    #[must_use]
+    #[track_caller]
+    pub fn start(tinjis: impl AsRef<Path>) -> Self {
+        Self::of(tinjis).start()
+    }
+
+    /// Both as `tinjis run` starts them. Tests pass `env!("CARGO_BIN_EXE_tinjis")`.
+    #[must_use]
+    pub fn of(tinjis: impl AsRef<Path>) -> Builder {
+        Builder::new(run_by(&tinjis, "billing"), run_by(&tinjis, "payments"))
+    }
+
+    /// Billing's business URL.
+    #[must_use]
+    pub fn billing_url(&self) -> String {
+        self.billing.url()
+    }
+
+    /// Payments' business URL.
+    #[must_use]
+    pub fn payments_url(&self) -> String {
+        self.payments.url()
+    }
+
+    /// SIGKILL to billing.
+    pub fn kill_billing(&mut self) {
+        self.billing.kill();
+    }
+
+    /// SIGKILL to payments.
+    pub fn kill_payments(&mut self) {
+        self.payments.kill();
+    }
+
+    /// SIGTERM to billing; answers how it ended.
+    #[track_caller]
+    pub fn stop_billing(&mut self) -> ExitStatus {
+        self.billing.stop()
+    }
+
+    /// SIGTERM to payments; answers how it ended.
+    #[track_caller]
+    pub fn stop_payments(&mut self) -> ExitStatus {
+        self.payments.stop()
+    }
+
+    /// One number out of billing's store, asked of the store and not of the service.
+    ///
+    /// # Panics
+    /// When the query fails.
+    #[must_use]
+    #[track_caller]
+    pub fn ask_billing(&self, query: &str) -> i64 {
+        match &self.databases {
+            Some(urls) => Sql::to(&urls.billing).ask(query),
+            None => crate::ledger::ask(&self.billing.db(), query),
+        }
+    }
+
+    /// One number out of payments' ledger.
+    ///
+    /// # Panics
+    /// When the query fails.
+    #[must_use]
+    #[track_caller]
+    pub fn ask_payments(&self, query: &str) -> i64 {
+        match &self.databases {
+            Some(urls) => Sql::to(&urls.payments).ask(query),
+            None => crate::ledger::ask(&self.payments.db(), query),
+        }
+    }
+
+    /// Statements on billing's store, past the service, separated by semicolons.
+    ///
+    /// # Panics
+    /// When one fails.
+    #[track_caller]
+    pub fn run_billing(&self, statements: &str) {
+        let Some(urls) = &self.databases else {
+            let store = rusqlite::Connection::open(self.billing.db()).expect("a store can be opened");
+            store.busy_timeout(BUSY_WITHIN).expect("a store can be waited for");
+            return store.execute_batch(statements).expect("the statements are right");
+        };
+        Sql::to(&urls.billing).run(statements);
+    }
+
+    /// The folder that holds both stores and logs.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Compares both stores, asked past the services; on PostgreSQL both are in one database.
+    #[must_use]
+    #[track_caller]
+    pub fn judge(&self) -> Verdict {
+        match &self.databases {
+            Some(urls) => crate::postgres::judge(&urls.billing),
+            None => crate::ledger::judge(&self.billing.db(), &self.payments.db()),
+        }
+    }
+
+    /// Imports this many PENDING invoices `{prefix}1 …` over 100 customers, each currency in turn.
+    ///
+    /// # Panics
+    /// When one is refused.
+    #[track_caller]
+    pub fn import(&self, prefix: &str, count: usize) {
+        /// Rows of one request; about 80 bytes each, well under the limit of a body.
+        const ROWS: usize = 5000;
+        const CURRENCIES: [&str; 5] = ["EUR", "USD", "DKK", "SEK", "GBP"];
+        let url = format!("{}/v1/imports", self.billing_url());
+        let all: Vec<usize> = (1..=count).collect();
+        for part in all.chunks(ROWS) {
+            let mut rows = String::new();
+            for number in part {
+                let customer = number % 100 + 1;
+                let currency = CURRENCIES[customer % CURRENCIES.len()];
+                let amount = format!("{}.{:02}", number % 490 + 10, number % 100);
+                rows.push_str(&format!(
+                    "{{\"reference\":\"{prefix}{number}\",\"customer_id\":{customer},\
+                     \"currency\":\"{currency}\",\"amount\":\"{amount}\"}}\n"
+                ));
+            }
+            let answer =
+                http::call("POST", &url, &[("Content-Type", "application/x-ndjson")], rows.as_bytes());
+            assert_eq!(answer.status, 200, "import: {}", answer.text());
+        }
+        let known =
+            self.ask_billing(&format!("SELECT count(*) FROM invoices WHERE reference LIKE '{prefix}%'"));
+        assert_eq!(usize::try_from(known).ok(), Some(count), "each row was imported");
+    }
+
+    /// `POST /rest/v1/invoices/pay` until it answers `true`; a 503 or no answer only means: again. Answers how often.
+    ///
+    /// # Panics
+    /// When nothing more is paid for so long: a machine may be slow, but not stand still.
+    #[track_caller]
+    pub fn pay_until_true(&self, within: Duration) -> usize {
+        let (mut calls, mut paid, mut since) = (1, 0, Instant::now());
+        while !self.is_all_paid() {
+            let now = self.ask_billing("SELECT count(*) FROM invoices WHERE state = 'PAID'");
+            if now != paid {
+                (paid, since) = (now, Instant::now());
+            }
+            assert!(since.elapsed() < within, "{paid} are paid, and no more since {within:?}");
+            calls += 1;
+            pause(PROGRESS_EVERY);
+        }
+        calls
+    }
+
+    /// One `POST /rest/v1/invoices/pay`: whether it answered `true`.
+    #[must_use]
+    pub fn is_all_paid(&self) -> bool {
+        let url = format!("{}/rest/v1/invoices/pay", self.billing_url());
+        let answer = http::try_call("POST", &url, &[], b"");
+        answer.is_ok_and(|answer| answer.status == 200 && answer.body == b"true")
+    }
+
+    /// Starts or joins a run by `POST /v1/runs` and answers its URL.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[must_use]
+    #[track_caller]
+    pub fn start_run(&self) -> String {
+        let answer = http::call("POST", &format!("{}/v1/runs", self.billing_url()), &[], b"");
+        assert_eq!(answer.status, 202, "a run starts: {}", answer.text());
+        let location = answer.header("location").expect("a started run has a Location");
+        format!("{}{location}", self.billing_url())
+    }
+
+    /// Waits until the run is finished and answers its last progress.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    #[must_use]
+    #[track_caller]
+    pub fn wait_run(&self, run_url: &str, within: Duration) -> serde_json::Value {
+        wait_for("a run to finish", within, || {
+            let run = http::get(run_url).json();
+            if run["state"] == "finished" {
+                return Some(run);
+            }
+            pause(PROGRESS_EVERY);
+            None
+        })
+    }
+}
+
+impl Builder {
+    /// Both by their programs with first arguments, such as the thin binaries.
+    #[must_use]
+    pub fn new(billing: Vec<OsString>, payments: Vec<OsString>) -> Self {
+        let mut billing = Spec::new(billing, "billing", "");
+        billing.env.insert("PAYMENT_PROVIDER_IDEMPOTENCY".to_owned(), "keys".to_owned());
+        Self {
+            billing,
+            payments: Spec::new(payments, "payments", ""),
+            provider_path: String::new(),
+            dir: None,
+            databases: None,
+            mutual_tls: false,
+            replicas: 1,
+        }
+    }
+
+    /// Flags of billing; they override the test kit's variables.
+    #[must_use]
+    pub fn billing_flags<S: Into<String>>(mut self, flags: impl IntoIterator<Item = S>) -> Self {
+        self.billing.flags.extend(flags.into_iter().map(Into::into));
+        self
+    }
+
+    /// Flags of payments; they override the test kit's variables.
+    #[must_use]
+    pub fn payments_flags<S: Into<String>>(mut self, flags: impl IntoIterator<Item = S>) -> Self {
+        self.payments.flags.extend(flags.into_iter().map(Into::into));
+        self
+    }
+
+    /// A variable of billing; an empty one counts as unset.
+    #[must_use]
+    pub fn billing_env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.billing.env.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// A variable of payments; an empty one counts as unset.
+    #[must_use]
+    pub fn payments_env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.payments.env.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Charges go to this path of payments, such as `/payments/pay`; none by default.
+    #[must_use]
+    pub fn provider_path(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.provider_path);
+        self
+    }
+
+    /// So many of each, on one PostgreSQL database; SQLite takes one.
+    #[must_use]
+    pub fn replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// Both start under `ulimit -n`, soft and hard.
+    #[must_use]
+    pub fn nofile(mut self, limit: u64) -> Self {
+        self.billing.nofile = Some(limit);
+        self.payments.nofile = Some(limit);
+        self
+    }
+
+    /// The folder for stores and logs is made in this one: a benchmark's must be on a real disk.
+    #[must_use]
+    pub fn inside(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// Both keep their data in this PostgreSQL database, which is brought up to date first.
+    #[must_use]
+    pub fn database(self, url: &str) -> Self {
+        self.databases(url, url)
+    }
+
+    /// Each keeps its data in a PostgreSQL database of its own, which is brought up to date first.
+    #[must_use]
+    pub fn databases(mut self, billing: &str, payments: &str) -> Self {
+        for (spec, url) in [(&mut self.billing, billing), (&mut self.payments, payments)] {
+            spec.env.insert("DATABASE_URL".to_owned(), url.to_owned());
+        }
+        self.databases = Some(Databases { billing: billing.to_owned(), payments: payments.to_owned() });
+        self
+    }
+
+    /// Billing charges over mutual TLS, with fresh certificates; its own routes stay plain.
+    #[must_use]
+    pub fn mutual_tls(mut self) -> Self {
+        self.mutual_tls = true;
+        self
+    }
+
+    /// As [`Self::database`], where there is one.
+    #[must_use]
+    pub fn on(self, database: Option<&Database>) -> Self {
+        match database {
+            Some(database) => self.database(database.url()),
+            None => self,
+        }
+    }
+
+    /// Starts payments, then billing that charges there, and waits until both are ready.
+    ///
+    /// # Panics
+    /// When one does not become ready; the message ends with its log.
+    #[must_use]
+    #[track_caller]
+    pub fn start(mut self) -> Services {
+        let dir = match &self.dir {
+            Some(parent) => tempfile::tempdir_in(parent),
+            None => tempfile::tempdir(),
+        };
+        let dir = dir.expect("a folder can be made");
+        self.payments.dir = dir.path().to_owned();
+        self.billing.dir = dir.path().to_owned();
+        if self.mutual_tls {
+            certify(dir.path(), &mut self.billing, &mut self.payments);
+        }
+        if self.databases.is_some() {
+            Process::new(self.payments.clone()).run_to_end("migrate");
+            Process::new(self.billing.clone()).run_to_end("migrate");
+        }
+        let replicas = |spec: &Spec| (1..self.replicas).map(|_| Process::start(spec.clone())).collect();
+        let payments = Process::start(self.payments.clone());
+        let more_payments = replicas(&self.payments);
+        let base = match self.mutual_tls {
+            true => format!("https://localhost:{}", payments.address().port()),
+            false => payments.url(),
+        };
+        let endpoint = format!("{base}{}", self.provider_path);
+        self.billing.env.entry("PAYMENT_PROVIDER_ENDPOINT".to_owned()).or_insert(endpoint);
+        let more_billing = replicas(&self.billing);
+        let billing = Process::start(self.billing);
+        Services { billing, payments, more_billing, more_payments, databases: self.databases, dir }
+    }
+}
+
+/// Makes a CA, the certificate of payments and its SAN allow-list.
+fn certify(folder: &Path, billing: &mut Spec, payments: &mut Spec) {
+    const CLIENT: &str = "spiffe://test/billing";
+    let authority = Authority::new("both sides");
+    let ca = folder.join("ca.pem");
+    replace(&ca, &authority.pem());
+    let (server, server_key) = authority.server("localhost").write(folder, "server");
+    let (client, client_key) = authority.client(CLIENT).write(folder, "client");
+    let set = |spec: &mut Spec, name: &str, path: &Path| {
+        spec.env.insert(name.to_owned(), path.display().to_string());
+    };
+    set(payments, "TLS_CERT", &server);
+    set(payments, "TLS_KEY", &server_key);
+    set(payments, "TLS_CLIENT_CA", &ca);
+    payments.env.insert("TLS_ALLOWED_CLIENTS".to_owned(), CLIENT.to_owned());
+    set(billing, "PROVIDER_CA", &ca);
+    set(billing, "PROVIDER_CERT", &client);
+    set(billing, "PROVIDER_KEY", &client_key);
+}
