@@ -84,7 +84,7 @@ sbom: ## write a CycloneDX SBOM per image from the lock file; needs jq
 
 .PHONY: login
 login: ## log in to REGISTRY=host/path with REGISTRY_USER and REGISTRY_PASSWORD
-	@printf '%s' "$$REGISTRY_PASSWORD" | docker login --username "$$REGISTRY_USER" --password-stdin "$(firstword $(subst /, ,$(REGISTRY)))"
+	@printf '%s' "$${REGISTRY_PASSWORD:?}" | docker login --username "$${REGISTRY_USER:?}" --password-stdin "$(firstword $(subst /, ,$(REGISTRY)))"
 
 # With ARCH the tag ends in it, and `make push-lists` joins the platforms in one manifest list.
 PUSHED = $(REGISTRY)/$$program:$(VERSION)$(addprefix -,$(ARCH))
@@ -115,8 +115,8 @@ ENV ?= invoice-app
 ENVS := $(sort $(patsubst deploy/envs/%/releases,%,$(wildcard deploy/envs/*/releases)))
 KUBECTL ?= kubectl
 HELM ?= helm
-# Command that loads image archives into the nodes; `none` where the nodes pull.
-IMAGE_LOAD ?= kind load image-archive
+# The command that takes image tars to the nodes; empty: chosen from the current context; `none` where the nodes pull.
+IMAGE_LOAD ?=
 CLUSTER := KUBECTL="$(KUBECTL)" HELM="$(HELM)" IMAGE_LOAD="$(IMAGE_LOAD)" IMAGES="$(abspath $(OUT)/images)" VERSION="$(VERSION)" \
   REVISION="$(REVISION)" REGISTRY="$(REGISTRY)"
 
@@ -198,8 +198,9 @@ run-local-kube-with-ping-pong-app: create-k3d-cluster ## deploy and test pinger 
 
 .PHONY: create-k3d-cluster
 create-k3d-cluster: ## create a local k3d cluster (context k3d-cluster); does nothing where KUBECONFIG is set
-	@if [[ -n "$$KUBECONFIG" ]]; then echo "using the cluster of KUBECONFIG=$$KUBECONFIG"; \
-	else k3d cluster get cluster >/dev/null 2>&1 || k3d cluster create cluster; fi
+	@if [[ -n "$${KUBECONFIG:-}" ]]; then echo "using the cluster of KUBECONFIG=$$KUBECONFIG"; \
+	elif k3d cluster get cluster >/dev/null 2>&1; then k3d kubeconfig merge cluster --kubeconfig-merge-default --kubeconfig-switch-context >/dev/null; \
+	else k3d cluster create cluster; fi
 
 .PHONY: delete-local-kube-cluster
 delete-local-kube-cluster: ## delete that cluster

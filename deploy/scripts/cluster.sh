@@ -3,15 +3,15 @@
 #
 #   cluster.sh check|deploy|wait|reset|destroy ENV
 #
-# KUBECTL: the client. IMAGE_LOAD: the command that takes image tars to the nodes; `none` where nodes pull, from REGISTRY
-# if that is set. IMAGES: the folder of those tars. VERSION: the tag in rendered.yaml. REVISION: of this tree. TIMEOUT:
+# KUBECTL: the client. IMAGE_LOAD: the command that takes image tars to the nodes, by default chosen from the current
+# context (image-load.sh); `none` where nodes pull, from REGISTRY if that is set. IMAGES: the folder of those tars. VERSION: the tag in rendered.yaml. REVISION: of this tree. TIMEOUT:
 # seconds that anything may take to come up.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
 verb=$1 env=${2:-}
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
-read -ra image_load <<<"${IMAGE_LOAD:-kind load image-archive}"
+source scripts/image-load.sh
 rendered=envs/$env/rendered.yaml
 timeout=${TIMEOUT:-120}
 

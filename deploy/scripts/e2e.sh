@@ -235,6 +235,9 @@ of_tinjis() {
   billing=$port
   forward payments payments-service 9000
   legacy_api "http://127.0.0.1:$billing" "http://127.0.0.1:$port" antaeus payments
+  ./k8s-tests.sh >"$out/k8s-tests"
+  grep -F "port-forward to antaeus, http://127.0.0.1:$billing" "$out/k8s-tests" >/dev/null || red "k8s-tests.sh did not use the running port-forward on $billing: $(<"$out/k8s-tests")"
+  verdict 'k8s-tests.sh uses a running port-forward, whatever its local port'
   make reset ENV=tinjis >/dev/null
   make test ENV=tinjis | grep 'Invoices PAID=2 & PENDING=8' >/dev/null || red 'reset did not bring the first invoices back'
   verdict 'reset: two PAID and eight PENDING again'

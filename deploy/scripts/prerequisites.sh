@@ -8,7 +8,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
-read -ra image_load <<<"${IMAGE_LOAD:-kind load image-archive}"
+source "$(dirname "${BASH_SOURCE[0]}")/image-load.sh"
 k() { "${kubectl[@]}" "$@"; }
 
 reply=$(k version --request-timeout=10s 2>&1) || {

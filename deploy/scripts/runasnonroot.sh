@@ -6,7 +6,7 @@
 set -euo pipefail
 
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
-read -ra image_load <<<"${IMAGE_LOAD:-kind load image-archive}"
+source "$(dirname "${BASH_SOURCE[0]}")/image-load.sh"
 namespace=runasnonroot-bug
 image=tinjis/as-root:1
 k() { "${kubectl[@]}" --namespace "$namespace" "$@"; }

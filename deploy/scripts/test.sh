@@ -34,20 +34,46 @@ answers() {
 }
 reachable() { curl --silent --fail --max-time 3 --output /dev/null "$@"; }
 
-# find_way NAMESPACE SERVICE PORT HEALTH [HOST]: sets `base` and `host`.
+# forwarded NAME PORT: the local ports of running port-forwards whose command line names NAME; as typed (LOCAL:PORT or
+# PORT), then as the process listens, which also finds the port of `:PORT`.
+forwarded() {
+  local pid words word
+  while read -r pid words; do
+    [[ $words == *"$1"* ]] || continue
+    for word in $words; do
+      case $word in
+        "$2") echo "$2" ;;
+        [0-9]*":$2") echo "${word%:*}" ;;
+      esac
+    done
+    if command -v ss >/dev/null; then
+      ss -Hltnp | awk -v pid="pid=$pid," 'index($0, pid) { sub(/.*:/, "", $4); print $4 }'
+    elif command -v lsof >/dev/null; then
+      lsof -nP -a -p "$pid" -iTCP -sTCP:LISTEN -Fn | sed -n 's/^n.*:\([0-9]*\)$/\1/p'
+    fi
+  done < <(pgrep -f -a port-forward || true) | awk '!seen[$0]++'
+}
+
+# find_way NAMESPACE SERVICE PORT HEALTH NAME [INGRESS]: sets `base` and `host`. NAME is what pods' names begin with.
 find_way() {
-  local namespace=$1 service=$2 port=$3 health=$4 ingress=${5:-} address node
+  local namespace=$1 service=$2 port=$3 health=$4 name=$5 ingress=${6:-} address node named
   host=()
-  base=http://127.0.0.1:$port
-  if pgrep --full "port-forward.*$service" >/dev/null && reachable "$base$health"; then
-    good "port-forward to $service, $base"
-    return
-  fi
-  if [[ -n $ingress ]] && k --namespace "$namespace" get ingress antaeus-ingress >/dev/null 2>&1; then
-    for address in "$ingress" "$(k get nodes --output 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')"; do
-      base=http://$address host=(--header "Host: $ingress")
+  while read -r address; do
+    base=http://127.0.0.1:$address
+    if reachable "$base$health"; then
+      good "port-forward to $name, $base"
+      return
+    fi
+  done < <(forwarded "$name" "$port")
+  if [[ -n $ingress ]] && k --namespace "$namespace" get ingress "$ingress" >/dev/null 2>&1; then
+    # The host that its manifest names now: users edit it. Without one, every host is served.
+    named=$(k --namespace "$namespace" get ingress "$ingress" --output 'jsonpath={.spec.rules[0].host}')
+    if [[ -n $named ]]; then host=(--header "Host: $named"); fi
+    for address in $named $(k --namespace "$namespace" get ingress "$ingress" --output 'jsonpath={.status.loadBalancer.ingress[*].ip}') \
+      $(k get nodes --output 'jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}'); do
+      base=http://$address
       if reachable "${host[@]}" "$base$health"; then
-        good "Ingress: antaeus-ingress on host $ingress, $base"
+        good "Ingress: $ingress on host ${named:-*}, $base"
         return
       fi
     done
@@ -104,7 +130,7 @@ of_tinjis() {
       'jsonpath={.items[0].metadata.name} using {.items[0].spec.containers[0].image} is available on port {.items[0].spec.containers[0].ports[0].containerPort}')"
   done
   say 'Testing accessibility...'
-  find_way payments antaeus-service 8000 /rest/health antaeus.local
+  find_way payments antaeus-service 8000 /rest/health antaeus antaeus-ingress
   for path in /rest/health /rest/v1/Customers /rest/v1/Customers/1 /rest/v1/invoices /rest/v1/invoices/1; do show "$path"; done
   say 'Testing Payments: Show distribution of INVOICE_STATUS'
   distribution
@@ -124,7 +150,7 @@ of_tinjis() {
 of_invoice-app() {
   local first unpaid
   wait_ready
-  find_way invoice-app invoice-app 8081 /healthz
+  find_way invoice-app invoice-app 8081 /healthz invoice-app
   show /invoices
   unpaid=$(count '"IsPaid":false')
   say "$unpaid of 3 invoices are unpaid; paying"
