@@ -368,7 +368,7 @@ prove-callers: ## test authentication: each rejected caller has a positive contr
 .PHONY: drill
 drill: ## back up billing during a run, restore it after more charges, repair it from the ledger, pay the rest
 	DRILL_INVOICES=$(or $(DRILL_INVOICES),20000) \
-	  cargo test --release --locked --package tinjis --test restore -- --nocapture --test-threads 1
+	  cargo test --profile prove --locked --package tinjis --test restore -- --nocapture --test-threads 1
 
 .PHONY: idle
 idle: ## hold 1,000 idle and slow connections while others are served, also under ulimit -n 1024

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::demo_data::Demo;
 use crate::protocol::key::DeploymentId;
 use crate::protocol::transition::Idempotency;
+use crate::provider::Dialect;
 
 /// Default listen addresses.
 pub const DEFAULTS: CommonDefaults = CommonDefaults {
@@ -59,6 +60,10 @@ pub struct Args {
     /// [default: none]
     #[arg(long, env = "PAYMENT_PROVIDER_IDEMPOTENCY", value_name = "NONE|KEYS", help_heading = "Provider")]
     payment_provider_idempotency: Option<String>,
+    /// What the provider's API differs in: original is sent the currency as an empty object; of status-blind the result
+    /// counts with any 2xx or 4xx status [default: default]
+    #[arg(long, env = "DIALECT", value_name = "DIALECT", help_heading = "Provider")]
+    dialect: Option<String>,
     /// Charges in flight at the same time, from 1 to 1024 [default: 64]
     #[arg(long, env = "IN_FLIGHT_MAX", value_name = "NUMBER", help_heading = "Provider")]
     in_flight_max: Option<String>,
@@ -147,6 +152,8 @@ pub struct Config {
     pub provider_token: Option<TokenSource>,
     /// Whether the provider supports idempotency keys.
     pub idempotency: Idempotency,
+    /// What the provider's API differs in.
+    pub dialect: Dialect,
     /// Charges under way at once.
     pub in_flight_max: NonZeroUsize,
     /// Operator tokens, if any.
@@ -182,6 +189,7 @@ impl Args {
         let idempotency = idempotency(given(&self.payment_provider_idempotency).unwrap_or("none"));
         let idempotency =
             problems.take("--payment-provider-idempotency (PAYMENT_PROVIDER_IDEMPOTENCY)", idempotency);
+        let dialect = problems.take("--dialect (DIALECT)", given(&self.dialect).unwrap_or("default").parse());
         let in_flight_max = in_flight_max(given(&self.in_flight_max).unwrap_or(IN_FLIGHT_MAX));
         let in_flight_max = problems.take("--in-flight-max (IN_FLIGHT_MAX)", in_flight_max);
         let operators =
@@ -195,6 +203,7 @@ impl Args {
             provider_tls: provider_tls?.ok()?,
             provider_token,
             idempotency: idempotency?,
+            dialect: dialect?,
             in_flight_max: in_flight_max?,
             operators,
         })

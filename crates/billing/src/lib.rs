@@ -164,6 +164,7 @@ fn provider(config: &Config, calls: chassis::client::Client) -> anyhow::Result<p
     let provider = ProviderConfig {
         endpoint: config.endpoint.clone(),
         idempotency: config.idempotency,
+        dialect: config.dialect,
         tokens: config.common.tokens.clone().map(Tokens::new).transpose()?,
         bearer: config.provider_token.clone().map(Tokens::new).transpose()?,
         deadline: scaled(DEADLINE),

@@ -5,6 +5,7 @@
 use billing::invoice::Reference;
 use billing::protocol::key::{DeploymentId, Key};
 use billing::protocol::transition::{AnswerClass, Idempotency};
+use billing::provider::Dialect;
 use billing::provider::answer::{RequestFacts, ResponseFacts, judge};
 use uuid::Uuid;
 
@@ -242,6 +243,7 @@ fn class(protocol: &Protocol, answer: &Answer, asked: Option<usize>, named: usiz
         reference: "I1",
         idempotency: protocol.idempotency,
         ledger: asked.filter(|_| looks).map(|ledger| LEDGER_IDS[ledger]),
+        dialect: Dialect::Default,
     };
     let from_us = answer.echo != Echo::None;
     let heard = ResponseFacts {

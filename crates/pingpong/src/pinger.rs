@@ -30,6 +30,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(code) => return code,
     };
     if config.common.is_healthcheck {
+        if !config.common.metrics.is_present {
+            // Without the block there is no port to ask.
+            return ExitCode::FAILURE;
+        }
         return service::healthcheck(config.common.metrics.address);
     }
     let log = config.common.log.clone();
@@ -41,7 +45,8 @@ async fn start(config: PingerConfig, log: LogHandle) -> anyhow::Result<()> {
     shutdown.on_signals();
     let telemetry = Telemetry::new("pinger", env!("CARGO_PKG_VERSION"), REVISION);
     let metrics = &config.common.metrics;
-    let listener = metrics.bind()?;
+    // Without the block there is no port: pinger and ponger then start on one machine in either order.
+    let listener = metrics.is_present.then(|| metrics.bind()).transpose()?;
     let readiness = Readiness::new(&shutdown);
     let admin = admin(&telemetry, readiness, log, &metrics.endpoint);
     config.common.warn_about_unread();
@@ -49,12 +54,16 @@ async fn start(config: PingerConfig, log: LogHandle) -> anyhow::Result<()> {
         tracing::warn!("certificates are configured but the URL is http, pings are sent in plain text");
     }
     let pinger = Pinger::new(config.target, &telemetry.metrics)?;
-    let admin = tokio::spawn(Server::new(listener, admin, Limits::default()).serve(shutdown.clone()));
+    let admin = listener.map(|listener| {
+        tokio::spawn(Server::new(listener, admin, Limits::default()).serve(shutdown.clone()))
+    });
     tokio::select! {
         () = pinger.ping_for_ever(&shutdown) => {}
         () = shutdown.hard() => {}
     }
-    admin.await?;
+    if let Some(admin) = admin {
+        admin.await?;
+    }
     tracing::info!("Ended");
     Ok(())
 }

@@ -69,12 +69,12 @@ impl EngineContext {
         let Some(permit) = in_time.then(|| self.breaker.admit(Instant::now())).flatten() else {
             return (Outcome::NotSent, self.random.jitter(UNSENT_PAUSE));
         };
-        progress.called();
         let ledger = self.ledger.known();
         let answer = self.provider.charge(attempt, self.terms(ledger.as_deref())).await;
         crash_point!("K7");
-        if answer.answered {
-            progress.answered();
+        match answer.verdict.reason {
+            Reason::NotConnected => progress.not_connected(),
+            _ => progress.reached(),
         }
         let verdict = match ledger {
             Some(_) => answer.verdict,

@@ -12,9 +12,9 @@ use chassis::telemetry::Metrics;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::invoice::{AttemptState, RunId};
+use crate::invoice::{AttemptState, RunId, RunProblem};
 use crate::protocol::transition::Idempotency;
-use crate::provider;
+use crate::provider::{self, answer::Reason};
 use crate::store::{LedgerAcceptance, LedgerFact, Repaired, Resolution, Store, StoreError};
 use breaker::Breaker;
 use budget::Budget;
@@ -63,7 +63,7 @@ pub struct Started {
 pub struct Waited {
     /// Whether the run has ended.
     pub finished: bool,
-    /// Whether any call of this run got a response, or no call was needed.
+    /// False only when calls of this run found no connection to the provider, and no request left.
     pub reached: bool,
 }
 
@@ -198,8 +198,9 @@ impl Engine {
                 return Ok(Waited { finished: true, reached: true });
             };
             let (finished, counters) = (run.finished_at.is_some(), run.counters);
-            let answered = counters.paid + counters.refused + counters.rejected > 0;
-            let reached = answered || finished && counters.attempted == 0;
+            let sent = counters.paid + counters.refused + counters.rejected + counters.in_doubt > 0;
+            let not_connected = |problem: &RunProblem| problem.reason == Reason::NotConnected.as_str();
+            let reached = sent || !run.problem.as_ref().is_some_and(not_connected);
             if finished || Instant::now() + WATCH_EVERY > late {
                 return Ok(Waited { finished, reached });
             }

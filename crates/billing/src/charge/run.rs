@@ -20,8 +20,8 @@ const REMEMBERED_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct Progress {
     began: Instant,
-    calls: AtomicU64,
-    answered: AtomicBool,
+    reached: AtomicBool,
+    not_connected: AtomicBool,
     gave_up: AtomicBool,
     finished: AtomicBool,
     over: CancellationToken,
@@ -37,8 +37,8 @@ impl Progress {
     pub(super) fn new() -> Self {
         Self {
             began: Instant::now(),
-            calls: AtomicU64::new(0),
-            answered: AtomicBool::new(false),
+            reached: AtomicBool::new(false),
+            not_connected: AtomicBool::new(false),
             gave_up: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             over: CancellationToken::new(),
@@ -65,12 +65,14 @@ impl Progress {
         self.joining.notified().await;
     }
 
-    pub(super) fn called(&self) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+    /// A request left, whether or not a response arrived.
+    pub(super) fn reached(&self) {
+        self.reached.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn answered(&self) {
-        self.answered.store(true, Ordering::Relaxed);
+    /// A call found no connection.
+    pub(super) fn not_connected(&self) {
+        self.not_connected.store(true, Ordering::Relaxed);
     }
 
     /// A call met something else than an answer about its invoice.
@@ -118,8 +120,9 @@ impl Progress {
 
     fn waited(&self) -> Waited {
         let finished = self.over.is_cancelled() && self.finished.load(Ordering::Relaxed);
-        let nothing_to_call = finished && self.calls.load(Ordering::Relaxed) == 0 && !self.gave_up();
-        Waited { finished, reached: self.answered.load(Ordering::Relaxed) || nothing_to_call }
+        // A slow provider is not an unreachable one: only a call without a connection, or none for want of one, tells.
+        let unreachable = self.not_connected.load(Ordering::Relaxed) || self.gave_up();
+        Waited { finished, reached: self.reached.load(Ordering::Relaxed) || !unreachable }
     }
 
     pub(super) async fn wait(&self, at_most: Duration) -> Waited {
@@ -182,14 +185,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_is_released_at_the_end_or_in_time() {
         let progress = Arc::new(Progress::new());
-        progress.called();
+        let slow = progress.wait(Duration::from_secs(4)).await;
+        assert_eq!(slow, Waited { finished: false, reached: true }, "no call has ended yet");
+        progress.not_connected();
         let early = progress.wait(Duration::from_secs(4)).await;
         assert_eq!(early, Waited { finished: false, reached: false });
         let waiting = tokio::spawn({
             let progress = Arc::clone(&progress);
             async move { progress.wait(Duration::from_secs(3600)).await }
         });
-        progress.answered();
+        progress.reached();
         progress.end(true);
         assert_eq!(waiting.await.unwrap(), Waited { finished: true, reached: true });
     }

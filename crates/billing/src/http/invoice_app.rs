@@ -14,7 +14,19 @@ use crate::invoice::{Invoice, InvoiceId, InvoiceState};
 
 const CONTENT_TYPE: &str = "application/json; charset=utf-8";
 
-/// `GET /healthz`.
+/// Health paths of the invoice-app and of known forks of these services; they answer alike.
+pub(super) const HEALTH_PATHS: [&str; 8] = [
+    "/healthz",
+    "/health",
+    "/healthcheck",
+    "/liveness",
+    "/readiness",
+    "/v1/healthz",
+    "/rest/ready",
+    "/rest/alive",
+];
+
+/// `GET` of any of [`HEALTH_PATHS`].
 pub(super) async fn healthz() -> Response {
     json(StatusCode::OK, CONTENT_TYPE, r#"{"status":"ok"}"#)
 }
@@ -30,7 +42,7 @@ pub(super) async fn invoices(State(state): State<AppState>) -> Response {
     list.answer(state.store).await.unwrap_or_else(|error| legacy_failure(&error))
 }
 
-/// `POST /invoices/pay`: `{}`, also when some were refused; 502 only when the provider could not be reached.
+/// `POST /invoices/pay`: `{}`, also when some were refused; 502 only when no request reached the provider.
 pub(super) async fn pay(
     State(state): State<AppState>,
     Extension(waiting): Extension<pay::Waiting>,

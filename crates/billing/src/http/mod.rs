@@ -53,9 +53,7 @@ pub fn router(state: AppState) -> Router {
     let table = antaeus_routes(any(nothing), &waiting).fallback(nothing).with_state(state.clone());
     let respell = move |request: Request| normalize_path(table.clone(), request);
     antaeus_routes(any(respell.clone()), &waiting)
-        .route("/healthz", any(nothing).get(invoice_app::healthz))
-        .route("/invoices", any(nothing).get(invoice_app::invoices))
-        .route(INVOICE_APP_PAY, any(nothing).post(invoice_app::pay).layer(waiting))
+        .merge(invoice_app_routes(&waiting))
         .merge(v1_routes(&state))
         .fallback(respell)
         .with_state(state)
@@ -71,6 +69,21 @@ fn antaeus_routes(other: MethodRouter<AppState>, waiting: &Extension<pay::Waitin
         .route("/rest/v1/invoices", at().get(antaeus::invoices))
         .route(ANTAEUS_PAY, at().post(antaeus::pay).layer(waiting.clone()))
         .route("/rest/v1/invoices/{id}", at().get(antaeus::invoice))
+}
+
+/// The routes of the invoice-app, with or without a slash at the end, and the health paths of its known forks.
+fn invoice_app_routes(waiting: &Extension<pay::Waiting>) -> Router<AppState> {
+    let mut routes = Router::new();
+    for slash in ["", "/"] {
+        let pay = any(nothing).post(invoice_app::pay).layer(waiting.clone());
+        routes = routes
+            .route(&format!("/invoices{slash}"), any(nothing).get(invoice_app::invoices))
+            .route(&format!("{INVOICE_APP_PAY}{slash}"), pay);
+        for path in invoice_app::HEALTH_PATHS {
+            routes = routes.route(&format!("{path}{slash}"), any(nothing).get(invoice_app::healthz));
+        }
+    }
+    routes
 }
 
 /// The `/v1` API; writing routes are behind the operator guard.
@@ -132,7 +145,9 @@ fn panicked(uri: &Uri) -> Response {
 fn in_format_of(uri: &Uri, v1: fn() -> Response, old: fn() -> Response) -> Response {
     let spelled = path::normalize_path(uri);
     match spelled.as_ref().unwrap_or(uri).path() {
-        ANTAEUS_PAY | INVOICE_APP_PAY => antaeus::bare(StatusCode::SERVICE_UNAVAILABLE, false),
+        path if [ANTAEUS_PAY, INVOICE_APP_PAY].contains(&path.trim_end_matches('/')) => {
+            antaeus::bare(StatusCode::SERVICE_UNAVAILABLE, false)
+        }
         path if is_v1(path) => v1(),
         _ => old(),
     }
@@ -175,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pay_call_that_is_shed_is_answered_false_however_it_is_spelled() {
-        for path in ["/rest/v1/invoices/pay", "/Rest/V1/Invoices/Pay/", "/invoices/pay"] {
+        for path in ["/rest/v1/invoices/pay", "/Rest/V1/Invoices/Pay/", "/invoices/pay", "/invoices/pay/"] {
             assert_eq!(shed_answer(path).await, bare_false(), "{path}");
         }
     }

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
+use super::dialect::Dialect;
 use crate::protocol::transition::{AnswerClass, Idempotency};
 
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,8 @@ pub struct RequestFacts<'a> {
     pub idempotency: Idempotency,
     /// The ledger that this store has settled with before.
     pub ledger: Option<&'a str>,
+    /// How the provider speaks.
+    pub dialect: Dialect,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -182,6 +185,16 @@ fn content(request: &RequestFacts<'_>, response: &ResponseFacts<'_>) -> Row {
     let says_charged = fields.as_ref().is_some_and(|fields| fields.result == Field::Is(true));
     match response.status {
         200 | 201 if !response.is_problem() => success(request, response.status, fields.as_ref()),
+        200..=299 | 400..=499
+            if request.dialect == Dialect::StatusBlind
+                && fields.as_ref().is_some_and(Fields::is_bare_result) =>
+        {
+            if says_charged {
+                (AnswerClass::Charged, Reason::ResultTrue)
+            } else {
+                (AnswerClass::Refused, Reason::ResultFalse)
+            }
+        }
         _ if says_charged => (AnswerClass::InDoubt, Reason::Contradictory),
         429 | 503 if response.not_executed => (AnswerClass::NotSent, Reason::MarkedNotExecuted),
         300..=399 => (AnswerClass::InDoubt, Reason::Redirect),
@@ -343,6 +356,12 @@ struct Fields {
 }
 
 impl Fields {
+    /// A readable `result` without a word of complaint or a problem type.
+    fn is_bare_result(&self) -> bool {
+        matches!(self.result, Field::Is(_))
+            && [&self.error, &self.message, &self.problem].into_iter().all(|field| *field == Field::Absent)
+    }
+
     fn is_validation(&self) -> bool {
         [&self.error, &self.message].into_iter().any(|field| {
             let Field::Is(text) = field else { return false };

@@ -12,6 +12,7 @@ use chassis::client::{ClientConfig, Failure};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use serde::Deserialize;
 
+use super::Dialect;
 use super::answer::{Reason, RequestFacts, ResponseFacts, Verdict, judge};
 use super::request::{
     self, DEPLOYMENT_ID, EXPECT_LEDGER, IDEMPOTENCY_KEY, LEDGER_ID, LEDGER_SEEN, LEDGER_SEQ, NOT_EXECUTED,
@@ -33,6 +34,8 @@ pub struct ProviderConfig {
     pub endpoint: Uri,
     /// Configured idempotency of the provider.
     pub idempotency: Idempotency,
+    /// How it speaks.
+    pub dialect: Dialect,
     /// The credentials to show, if any.
     pub tokens: Option<Tokens>,
     /// The signed token to show besides, if any: the first of its file.
@@ -120,7 +123,7 @@ impl Client {
 
     /// Delivers an attempt.
     pub async fn charge(&self, attempt: &Attempt, terms: Terms<'_>) -> Answer {
-        let body = Bytes::from(request::body(attempt));
+        let body = Bytes::from(request::body(attempt, self.config.dialect));
         let first = self.token.load(Ordering::Relaxed);
         let mut answer = self.deliver(attempt, terms, body.clone(), first).await;
         for nth in 1..self.credentials() {
@@ -158,6 +161,7 @@ impl Client {
             reference: attempt.reference.as_str(),
             idempotency: self.config.idempotency,
             ledger,
+            dialect: self.config.dialect,
         };
         let facts = ResponseFacts {
             status: response.status().as_u16(),

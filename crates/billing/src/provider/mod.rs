@@ -4,8 +4,10 @@
 pub mod answer;
 mod client;
 mod declare;
+mod dialect;
 mod hint;
 mod request;
 
 pub use client::{Answer, Client, ProviderConfig, Terms, VoidOutcome};
 pub use declare::Declared;
+pub use dialect::Dialect;

@@ -4,6 +4,7 @@
 use http::HeaderName;
 use serde::Serialize;
 
+use super::Dialect;
 use crate::invoice::Attempt;
 use crate::money::Amount;
 
@@ -32,17 +33,26 @@ struct Body<'a> {
     id: &'a str,
     invoice_id: i64,
     customer_id: i64,
-    currency: &'a str,
+    currency: Currency<'a>,
     value: Amount,
 }
 
+/// A text, or the empty object that the original's JSON library made of its enumeration.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Currency<'a> {
+    Code(&'a str),
+    Object {},
+}
+
 /// The body of a charge; the same for every delivery of an attempt.
-pub(super) fn body(attempt: &Attempt) -> Vec<u8> {
+pub(super) fn body(attempt: &Attempt, dialect: Dialect) -> Vec<u8> {
+    let code = attempt.money.currency.code();
     let body = Body {
         id: attempt.reference.as_str(),
         invoice_id: attempt.invoice_id.0,
         customer_id: attempt.customer_id.0,
-        currency: attempt.money.currency.code(),
+        currency: if dialect == Dialect::Original { Currency::Object {} } else { Currency::Code(code) },
         value: attempt.money.amount(),
     };
     serde_json::to_vec(&body).expect("texts and numbers make JSON")
@@ -76,13 +86,19 @@ mod tests {
     }
 
     fn text(attempt: &Attempt) -> String {
-        String::from_utf8(body(attempt)).unwrap()
+        String::from_utf8(body(attempt, Dialect::Default)).unwrap()
     }
 
     #[test]
     fn the_body_is_what_every_known_provider_reads() {
         let expected = r#"{"id":"I1","invoice_id":7,"customer_id":3,"currency":"EUR","value":12.15}"#;
         assert_eq!(text(&attempt("I1", 1215)), expected);
+    }
+
+    #[test]
+    fn the_original_dialect_sends_the_currency_as_an_empty_object() {
+        let body = String::from_utf8(body(&attempt("I1", 30199), Dialect::Original)).unwrap();
+        assert!(body.ends_with(r#""currency":{},"value":301.99}"#), "{body}");
     }
 
     #[test]

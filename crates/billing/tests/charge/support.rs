@@ -11,7 +11,7 @@ use billing::invoice::{
 };
 use billing::money::{Currency, Money};
 use billing::protocol::transition::Idempotency;
-use billing::provider::{Client, ProviderConfig};
+use billing::provider::{Client, Dialect, ProviderConfig};
 use billing::store::sqlite::SqliteStore;
 use billing::store::{ImportMode, ImportRow, Store};
 use chassis::caller::Tokens;
@@ -99,6 +99,7 @@ impl EngineFixture {
         let provider = ProviderConfig {
             endpoint: url.parse().unwrap(),
             idempotency: plan.idempotency,
+            dialect: Dialect::Default,
             tokens: plan.tokens,
             bearer: None,
             deadline: Duration::from_secs(5),

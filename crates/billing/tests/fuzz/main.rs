@@ -13,7 +13,7 @@ use billing::charge::{ChargeSettings, Engine, EngineParts, LEASE};
 use billing::http::{AppState, OperatorGuard};
 use billing::protocol::transition::{AnswerClass, Idempotency};
 use billing::provider::answer::{RequestFacts, ResponseFacts, judge};
-use billing::provider::{Client, ProviderConfig};
+use billing::provider::{Client, Dialect, ProviderConfig};
 use billing::store::Store;
 use billing::store::sqlite::SqliteStore;
 use chassis::caller::Callers;
@@ -39,6 +39,7 @@ async fn router(path: &Path) -> Router {
     let provider = ProviderConfig {
         endpoint: "http://127.0.0.1:1".parse().unwrap(),
         idempotency: Idempotency::Keys,
+        dialect: Dialect::Default,
         tokens: None,
         bearer: None,
         deadline: Duration::from_secs(1),
@@ -103,7 +104,13 @@ fn fuzz_answers_of_a_provider() {
             not_executed: mark == "true",
         };
         for idempotency in [Idempotency::Keys, Idempotency::None] {
-            let asked = RequestFacts { key: KEY, reference: "I1", idempotency, ledger: Some("L1") };
+            let asked = RequestFacts {
+                key: KEY,
+                reference: "I1",
+                idempotency,
+                ledger: Some("L1"),
+                dialect: Dialect::Default,
+            };
             let class = judge(&asked, &heard).class;
             if class == AnswerClass::Charged {
                 assert!(matches!(status, 200 | 201), "{status} is taken for a charge");

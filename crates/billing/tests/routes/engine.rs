@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use billing::charge::{ChargeSettings, Engine, EngineParts, LEASE};
 use billing::protocol::transition::Idempotency;
-use billing::provider::{Client, ProviderConfig};
+use billing::provider::{Client, Dialect, ProviderConfig};
 use billing::store::Store;
 use chassis::client::ClientConfig;
 use chassis::clock::{Clock, Random};
@@ -29,6 +29,7 @@ pub(crate) async fn engine(
     let provider = ProviderConfig {
         endpoint: endpoint.parse().unwrap(),
         idempotency,
+        dialect: Dialect::Default,
         tokens: None,
         bearer: None,
         deadline,

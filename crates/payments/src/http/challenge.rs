@@ -49,7 +49,7 @@ fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
     let customer_id = parameters.customer_id.ok_or(MISSING)?;
     let currency = parameters.currency.and_then(Currency::stored).ok_or(MISSING)?;
     let value = parameters.value.ok_or(MISSING)?;
-    let customer_id = customer_id.parse().ok().filter(|id: &i64| *id >= 1).ok_or(INVALID)?;
+    let customer_id = customer_id.parse().ok().filter(|id: &i64| *id >= 0).ok_or(INVALID)?;
     let value = Decimal::parse(&value).filter(|value| !value.is_negative()).ok_or(INVALID)?;
     let amount_minor = inbound.amount(&value, INVALID)?;
     let reference = parameters.id.map(Cow::into_owned);

@@ -7,12 +7,26 @@ use http::{StatusCode, header};
 
 const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
 
+/// Health paths of the existing payment service and of its known forks; they answer alike, without a token.
+pub(super) const PATHS: [&str; 10] = [
+    "/health",
+    "/health/",
+    "/health.json",
+    "/healthcheck",
+    "/rest/health",
+    "/rest/ready",
+    "/rest/alive",
+    "/v1/healthz",
+    "/liveness",
+    "/readiness",
+];
+
 /// `GET /ping`
 pub(super) async fn ping() -> impl IntoResponse {
     (JSON, r#"{"ping":"pong"}"#)
 }
 
-/// `GET /health`
+/// `GET` of any of [`PATHS`].
 pub(super) async fn health() -> impl IntoResponse {
     (JSON, r#"{"alive":"true"}"#)
 }

@@ -80,17 +80,18 @@ pub fn router(app: App) -> Router {
         .route("//", post(antaeus::pay))
         .route("/payments", post(challenge::pay))
         .route("/payments/", post(challenge::pay))
+        .route("/payments.json", post(challenge::pay))
         .route("/payments/pay", post(provider::pay))
         .route("/payments/pay/", post(provider::pay))
         .route("/v1/ledger", get(v1::page))
         .route("/v1/deployments", get(deployments::list).post(deployments::declare))
         .merge(of_one_key)
         .route_layer(from_fn_with_state(app.clone(), guard::authenticate));
-    let open = Router::new()
-        .route("/ping", get(health::ping))
-        .route("/health", get(health::health))
-        .route("/healthz", get(health::healthz))
-        .fallback(health::unknown_path);
+    let mut open = Router::new().route("/ping", get(health::ping)).route("/healthz", get(health::healthz));
+    for path in health::PATHS {
+        open = open.route(path, get(health::health));
+    }
+    let open = open.fallback(health::unknown_path);
     let ledger_id = app.0.ledger_id_header.clone();
     let names_ledger = from_fn(move |request, next| guard::name_ledger(ledger_id.clone(), request, next));
     guarded.merge(open).layer(names_ledger).with_state(app)

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::App;
 use super::deliver::{Decision, Inbound, Invalid, RouteFormat, deliver};
-use super::fields::{self, Currency, Fields};
+use super::fields::{self, Fields};
 use crate::amount::Decimal;
 use crate::charge::Charge;
 
@@ -28,14 +28,16 @@ pub(super) async fn pay(State(app): State<App>, request: Request) -> Response {
 fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
     let fields = Fields::parse(inbound.body).map_err(|_| UNREADABLE)?;
     let id = fields.id.map(fields::text).transpose().map_err(|_| UNREADABLE)?;
-    let currency = fields.currency.map(fields::currency).transpose().map_err(|_| UNREADABLE)?;
+    // Only text: the object that a client's JSON library makes of an enumeration belongs to the other routes.
+    let currency = fields.currency.map(fields::text).transpose().map_err(|_| UNREADABLE)?;
     let customer_id = fields.customer_id.map(fields::integer).transpose().map_err(|_| UNREADABLE)?;
     let value = fields.value.map(|raw| Decimal::parse(raw.get()).ok_or(UNREADABLE)).transpose()?;
     let id = id.filter(|id| !id.is_empty()).ok_or(NO_ID)?;
-    // A negative payment is refused; the original accepted it.
+    // A payment of less than nothing is none; the original let it through. Nor is one that rounds to nothing.
     let value = value.filter(|value| !value.is_zero() && !value.is_negative()).ok_or(NO_VALUE)?;
-    let amount_minor = inbound.amount(&value, UNREADABLE)?;
-    let currency = currency.and_then(Currency::stored).ok_or(NO_CURRENCY)?;
+    let amount_minor =
+        Some(inbound.amount(&value, UNREADABLE)?).filter(|minor| *minor > 0).ok_or(NO_VALUE)?;
+    let currency = currency.filter(|currency| !currency.is_empty()).ok_or(NO_CURRENCY)?;
     Ok(Charge { customer_id: customer_id.unwrap_or(0), currency, amount_minor, reference: Some(id) })
 }
 

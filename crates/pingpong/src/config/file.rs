@@ -61,6 +61,11 @@ impl Settings {
         }
     }
 
+    /// Whether any name below this one is set.
+    pub(super) fn has_block(&self, name: &str) -> bool {
+        self.0.keys().any(|key| key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+    }
+
     /// The names that were not taken.
     pub(super) fn left(self) -> Vec<String> {
         self.0.into_keys().collect()

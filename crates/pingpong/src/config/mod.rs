@@ -75,6 +75,8 @@ pub struct MetricsConfig {
     pub endpoint: String,
     /// Whether the port is configured. The default port may be replaced when it is in use.
     pub is_configured: bool,
+    /// Whether the file has the block at all. A pinger without it listens on no port.
+    pub is_present: bool,
 }
 
 impl Common {
@@ -134,6 +136,7 @@ impl CommonArgs {
 }
 
 fn metrics(settings: &mut Settings, problems: &mut Problems) -> Option<MetricsConfig> {
+    let is_present = settings.has_block("metrics");
     let text = settings.text("metrics.port", problems);
     let is_configured = text.is_some();
     let port = text.map_or(Some(METRICS_PORT), |text| problems.take("metrics.port", port(&text)));
@@ -146,7 +149,7 @@ fn metrics(settings: &mut Settings, problems: &mut Problems) -> Option<MetricsCo
         problems.add("metrics.endpoint", format!("\"{endpoint}\" is no plain path, as /metrics is"));
         return None;
     }
-    Some(MetricsConfig { address: SocketAddr::new(ip?, port?), endpoint, is_configured })
+    Some(MetricsConfig { address: SocketAddr::new(ip?, port?), endpoint, is_configured, is_present })
 }
 
 fn port(text: &str) -> Result<u16, String> {

@@ -10,7 +10,7 @@ use billing::http::{AppState, OperatorGuard};
 use billing::invoice::{CustomerId, Reference};
 use billing::money::{Currency, Money};
 use billing::protocol::transition::Idempotency;
-use billing::provider::{self, ProviderConfig};
+use billing::provider::{self, Dialect, ProviderConfig};
 use billing::store::sqlite::SqliteStore;
 use billing::store::{ImportMode, ImportRow, Store};
 use bytes::Bytes;
@@ -121,6 +121,7 @@ impl World {
         let provider = ProviderConfig {
             endpoint: provider.parse().expect("a sound URL"),
             idempotency: self.plan.idempotency,
+            dialect: Dialect::Default,
             tokens: None,
             bearer: None,
             deadline: CALL_DEADLINE,

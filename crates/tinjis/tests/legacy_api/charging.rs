@@ -6,7 +6,13 @@ use crate::site::{Site, antaeus_at, own};
 
 /// One invoice to charge at a foreign provider.
 fn one_invoice_at(provider: &str) -> Site {
+    one_invoice_in("default", provider)
+}
+
+/// The same at a provider of this dialect.
+fn one_invoice_in(dialect: &str, provider: &str) -> Site {
     let settings = own()
+        .billing_flags(["--dialect", dialect])
         .billing_env("PAYMENT_PROVIDER_ENDPOINT", provider)
         .billing_env("PAYMENT_PROVIDER_IDEMPOTENCY", "none");
     let site = Site::of(settings);
@@ -79,6 +85,24 @@ fn every_known_providers_yes_and_no_is_understood() {
             let key = |n: usize| header_of(&requests[n], "idempotency-key").map(str::to_owned);
             assert_ne!(key(0), key(1), "a new attempt has a new key");
         }
+    }
+}
+
+/// CHG-08
+#[test]
+fn the_original_dialect_sends_the_currency_as_an_empty_object() {
+    let foreign = Foreign::answering(200, r#"{"result":"true"}"#);
+    assert_eq!(state_after_pay(&one_invoice_in("original", foreign.url())), "PAID");
+    assert_eq!(body_of(&foreign.requests()[0])["currency"], serde_json::json!({}));
+}
+
+/// CHG-09
+#[test]
+fn the_status_blind_dialect_reads_the_result_beside_a_400() {
+    for (body, state) in [(r#"{"result":"true"}"#, "PAID"), (r#"{"result":"false"}"#, "PENDING")] {
+        let foreign = Foreign::answering(400, body);
+        assert_eq!(state_after_pay(&one_invoice_in("status-blind", foreign.url())), state, "{body}");
+        assert_ne!(state_after_pay(&one_invoice_at(foreign.url())), state, "the default is strict: {body}");
     }
 }
 

@@ -38,6 +38,38 @@ fn health_is_status_ok() {
     assert_eq!(seen(&Site::invoice_app().get("/healthz")), shown(200, JSON, r#"{"status":"ok"}"#));
 }
 
+/// INV-11
+#[test]
+fn a_slash_at_the_end_of_a_path_changes_nothing() {
+    let site = Site::of(invoice_app());
+    assert_eq!(seen(&site.get("/invoices/")), shown(200, JSON, &list(false)));
+    assert_eq!(seen(&site.call("POST", "/invoices/pay/", &[], "")), shown(200, JSON, "{}"));
+}
+
+/// INV-12
+#[test]
+fn health_paths_of_known_forks_answer() {
+    let site = Site::of(invoice_app());
+    for path in
+        ["/health", "/healthcheck", "/rest/ready", "/rest/alive", "/v1/healthz", "/liveness", "/readiness"]
+    {
+        assert_eq!(site.get(path).status, 200, "{path}");
+    }
+}
+
+/// INV-13
+#[test]
+fn a_provider_that_was_reached_and_has_not_answered_is_no_502() {
+    // Answers after billing's deadline for a request, at most 30 s, which is also how long the call waits.
+    let silent = Foreign::start(|_| {
+        std::thread::sleep(std::time::Duration::from_secs(40));
+        answer(500, "")
+    });
+    let site = Site::of(invoice_app().billing_env("PAYMENT_PROVIDER_ENDPOINT", silent.url()));
+    assert_eq!(seen(&site.call("POST", "/invoices/pay", &[], "")), shown(200, JSON, "{}"));
+    assert_eq!(site.get("/invoices").text(), list(false));
+}
+
 /// INV-06
 #[test]
 fn a_refused_invoice_stays_unpaid() {

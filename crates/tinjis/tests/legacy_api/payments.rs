@@ -65,6 +65,35 @@ fn a_wrong_or_missing_token_is_forbidden() {
     }
 }
 
+/// PAY-22
+#[test]
+fn of_two_tokens_the_first_counts() {
+    let site = site();
+    let wrong = ("X-Token", "wrong");
+    assert_verdict(&site.provider("POST", "/", &[TOKEN, wrong], GOOD));
+    assert_eq!(site.provider("POST", "/", &[wrong, TOKEN], GOOD).status, 403);
+}
+
+/// PAY-23
+#[test]
+fn health_paths_of_known_forks_answer_without_a_token() {
+    let site = site();
+    for path in [
+        "/health/",
+        "/health.json",
+        "/healthcheck",
+        "/rest/health",
+        "/rest/ready",
+        "/rest/alive",
+        "/v1/healthz",
+        "/liveness",
+        "/readiness",
+    ] {
+        let answer = site.provider("GET", path, &[], "");
+        assert_eq!((answer.status, &answer.json()["alive"]), (200, &serde_json::json!("true")), "{path}");
+    }
+}
+
 /// PAY-04
 #[test]
 fn the_token_is_judged_before_the_body() {
@@ -262,6 +291,15 @@ fn payments_takes_json_forms_and_queries() {
     assert_eq!(site.charges(), 5);
 }
 
+/// PYS-08, PYS-09
+#[test]
+fn payments_takes_the_customer_zero_and_a_path_that_ends_in_json() {
+    let site = Site::of(own().payments_flags(["--success-rate", "1"]));
+    let zero = r#"{"customer_id":0,"currency":"USD","value":1}"#;
+    assert!(is_charged(&site.provider("POST", "/payments", &[], zero)));
+    assert!(is_charged(&site.provider("POST", "/payments.json", &[], GOOD)));
+}
+
 /// PYS-02, PYS-03, PYS-04
 #[test]
 fn payments_has_its_own_words_for_no() {
@@ -308,13 +346,18 @@ fn the_provider_route_names_the_field_that_it_misses() {
         "no json",
         r#"{"id":1,"value":1,"currency":"EUR"}"#,
         r#"{"id":"I1","value":"1","currency":"EUR"}"#,
+        r#"{"id":"I1","value":1,"currency":{}}"#,
     ] {
         assert_eq!(ask(body), error("failed to process payment request parameters"), "{body}");
     }
     for body in ["{}", r#"{"id":"","value":1,"currency":"EUR"}"#, r#"{"value":1,"currency":"EUR"}"#] {
         assert_eq!(ask(body), error("could not retrieve payment id"), "{body}");
     }
-    for body in [r#"{"id":"I1","currency":"EUR"}"#, r#"{"id":"I1","value":0,"currency":"EUR"}"#] {
+    for body in [
+        r#"{"id":"I1","currency":"EUR"}"#,
+        r#"{"id":"I1","value":0,"currency":"EUR"}"#,
+        r#"{"id":"I1","value":0.004,"currency":"EUR"}"#,
+    ] {
         assert_eq!(ask(body), error("could not retrieve payment value"), "{body}");
     }
     for body in [r#"{"id":"I1","value":1}"#, r#"{"id":"I1","value":1,"currency":""}"#] {

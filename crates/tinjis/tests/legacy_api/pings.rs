@@ -13,6 +13,9 @@ use testkit::{http, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The state LISTEN in the kernel's tables of sockets.
+const LISTENING: &str = "0A";
+
 /// A program of the pair with its own folder.
 pub(crate) struct Program {
     pub(crate) folder: PathBuf,
@@ -169,6 +172,31 @@ fn a_configuration_without_metrics_is_no_reason_not_to_start() {
         http::try_call("GET", &url, &[], b"").is_ok_and(|answer| answer.text() == "pong")
     });
     drop(ponger);
+}
+
+/// PNG-19
+#[test]
+fn a_pinger_without_metrics_listens_on_no_port() {
+    let folder = folder();
+    let (_ponger, port) = plain_ponger(folder.path());
+    let text = pinger_of(&format!("http://127.0.0.1:{port}"));
+    let pinger = Program::start_as("pinger", folder.path(), "config.yaml", &text, &[], 0);
+    pinger.until_logged("Got pong");
+    let process = format!("/proc/{}", pinger.child.id());
+    let sockets = fs::read_dir(format!("{process}/fd")).expect("its file descriptors").filter_map(|entry| {
+        let target = fs::read_link(entry.ok()?.path()).ok()?;
+        Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+    });
+    let sockets: Vec<String> = sockets.collect();
+    assert!(!sockets.is_empty(), "it has a connection to the ponger");
+    for table in ["tcp", "tcp6"] {
+        let table = fs::read_to_string(format!("{process}/net/{table}")).expect("the kernel's table");
+        for line in table.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (state, inode) = (fields[3], fields[9].to_owned());
+            assert!(state != LISTENING || !sockets.contains(&inode), "it listens: {line}");
+        }
+    }
 }
 
 /// PNG-08 PNG-09

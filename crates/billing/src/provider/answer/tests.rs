@@ -20,8 +20,13 @@ enum Mark {
 use Mark::{Keyed, NotExecuted};
 
 fn verdict(status: u16, content_type: &str, body: &str, mark: Mark) -> Verdict {
-    let request =
-        RequestFacts { key: KEY, reference: "I1", idempotency: Idempotency::Keys, ledger: Some("ledger") };
+    let request = RequestFacts {
+        key: KEY,
+        reference: "I1",
+        idempotency: Idempotency::Keys,
+        ledger: Some("ledger"),
+        dialect: Dialect::Default,
+    };
     let response = ResponseFacts {
         status,
         content_type: Some(content_type),
@@ -200,7 +205,13 @@ fn without_keys_only_a_response_known_to_precede_execution_is_believed() {
     use crate::protocol::transition::{Outcome, Sent, on_answer};
     let none = Idempotency::None;
     for &(status, content_type, body, class, reason) in WITHOUT_KEYS {
-        let request = RequestFacts { key: KEY, reference: "I1", idempotency: none, ledger: None };
+        let request = RequestFacts {
+            key: KEY,
+            reference: "I1",
+            idempotency: none,
+            ledger: None,
+            dialect: Dialect::Default,
+        };
         let (content_type, bytes) = (Some(content_type), body.as_bytes());
         let response =
             ResponseFacts { status, content_type, body: bytes, key: None, ledger: None, not_executed: false };
@@ -223,8 +234,13 @@ fn without_keys_only_a_response_known_to_precede_execution_is_believed() {
 #[test]
 fn without_keys_our_own_mark_of_what_was_not_executed_is_believed() {
     for (status, class) in [(429, NotSent), (503, NotSent), (500, InDoubt), (404, WRONG_MAYBE_EXECUTED)] {
-        let request =
-            RequestFacts { key: KEY, reference: "I1", idempotency: Idempotency::None, ledger: None };
+        let request = RequestFacts {
+            key: KEY,
+            reference: "I1",
+            idempotency: Idempotency::None,
+            ledger: None,
+            dialect: Dialect::Default,
+        };
         let response = ResponseFacts {
             status,
             content_type: Some(JSON),
@@ -234,6 +250,29 @@ fn without_keys_our_own_mark_of_what_was_not_executed_is_believed() {
             not_executed: true,
         };
         assert_eq!(judge(&request, &response).class, class, "{status}");
+    }
+}
+
+#[test]
+fn only_a_status_blind_dialect_lets_the_result_count_whatever_the_status() {
+    let judged = |dialect, status, body: &str| {
+        let request =
+            RequestFacts { key: KEY, reference: "I1", idempotency: Idempotency::None, ledger: None, dialect };
+        let (content_type, body) = (Some(JSON), body.as_bytes());
+        let response =
+            ResponseFacts { status, content_type, body, key: None, ledger: None, not_executed: false };
+        judge(&request, &response).class
+    };
+    for (status, body, blind) in [
+        (400, r#"{"result":"true"}"#, Charged),
+        (400, r#"{"result":"false"}"#, Refused),
+        (404, r#"{"result":"true"}"#, Charged),
+        (400, r#"{"error":"Invalid Request","result":"false"}"#, Invalid),
+        (500, r#"{"result":"true"}"#, InDoubt),
+        (302, r#"{"result":"true"}"#, InDoubt),
+    ] {
+        assert_eq!(judged(Dialect::StatusBlind, status, body), blind, "{status} {body}");
+        assert!(!matches!(judged(Dialect::Default, status, body), Charged | Refused), "{status} {body}");
     }
 }
 
@@ -251,7 +290,8 @@ const REFUSED: &str = r#"{"result":false}"#;
 const INVALID: &str = r#"{"error":"Invalid Request"}"#;
 
 fn from(idempotency: Idempotency, status: u16, body: &str, key: Option<&str>) -> (AnswerClass, Reason) {
-    let request = RequestFacts { key: KEY, reference: "I1", idempotency, ledger: None };
+    let request =
+        RequestFacts { key: KEY, reference: "I1", idempotency, ledger: None, dialect: Dialect::Default };
     let body = body.as_bytes();
     let response =
         ResponseFacts { status, content_type: Some(JSON), body, key, ledger: None, not_executed: false };
@@ -282,7 +322,13 @@ fn without_keys_no_echo_is_asked_for_but_a_wrong_one_is_doubt() {
 #[test]
 fn another_ledger_says_nothing_definite() {
     let ask = |idempotency, before, now| {
-        let request = RequestFacts { key: KEY, reference: "I1", idempotency, ledger: before };
+        let request = RequestFacts {
+            key: KEY,
+            reference: "I1",
+            idempotency,
+            ledger: before,
+            dialect: Dialect::Default,
+        };
         let body = REFUSED.as_bytes();
         let key = Some(KEY);
         let response =
