@@ -2,6 +2,7 @@
 //! Plain data: knows no store, no wire format and no clock.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::money::{Currency, Money};
 
@@ -19,12 +20,12 @@ pub struct InvoiceId(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub i64);
 
-/// A text that names no state.
+/// A text that is no value of this type in SQL and JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not a known state")]
-pub struct UnknownState;
+#[error("not a known value")]
+pub struct UnknownValue;
 
-/// One enum of states with its names in SQL and JSON.
+/// One enum of states with its values in SQL and JSON.
 macro_rules! states {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
@@ -35,19 +36,18 @@ macro_rules! states {
             /// Every state.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The name in SQL and JSON.
+            /// The value in SQL and JSON.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
-
         }
 
-        impl std::str::FromStr for $name {
-            type Err = UnknownState;
+        impl FromStr for $name {
+            type Err = UnknownValue;
 
-            fn from_str(text: &str) -> Result<Self, UnknownState> {
-                match text { $($word => Ok(Self::$variant),)* _ => Err(UnknownState) }
+            fn from_str(text: &str) -> Result<Self, UnknownValue> {
+                match text { $($word => Ok(Self::$variant),)* _ => Err(UnknownValue) }
             }
         }
 

@@ -1,7 +1,7 @@
 //! The exhaustive model: searches every interleaving of faults over the production charge protocol, shows that it holds,
 //! and that each broken variant of it is caught. Never shipped; no other crate knows it.
 //!
-//! Called, not copied: `protocol::transition`, `protocol::key`, `provider::answer` and `store::plan` of billing, and
+//! Called, not copied: `protocol::transition`, `protocol::key`, `provider::answer` and `store::changeset` of billing, and
 //! `keys::judge` of payments. Modelled: what stands around them, as each file says in its first lines.
 
 mod answers;

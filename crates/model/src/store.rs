@@ -1,10 +1,12 @@
 //! Billing's store as the model runs it. Modelled, as `store/mod.rs` of billing promises it: each step is one durable
-//! transaction, and which rows a claim, a recovery or an import may touch. Called, not modelled: what a settlement or a
-//! operator's decision does (`store::plan`, which every database calls too).
+//! transaction, and which rows a claim, a recovery or an import may touch. Called, not modelled: what a settlement or an
+//! operator's decision changes (`store::changeset`, which every database applies too).
 
-use billing::invoice::{AttemptState, InvoiceState};
-use billing::protocol::transition::Outcome;
-use billing::store::plan::{self, AttemptContext, InvoicePlan, Others};
+use std::time::Duration;
+
+use billing::invoice::{AttemptState, InvoiceId, InvoiceState, RunId};
+use billing::protocol::transition::{Outcome, Settlement};
+use billing::store::changeset::{self, AttemptFact, Changeset, ClaimAgain, InvoiceStatus, LoadedFacts};
 use billing::store::{Resolved, Settled};
 
 use crate::world::{ATTEMPTS_MAX, Attempt, Invoice, Job, Lease, SENDS_MAX, Store};
@@ -66,56 +68,64 @@ pub(crate) fn find(invoice: &Invoice, key: u8) -> Option<usize> {
     invoice.known().find(|(_, attempt)| attempt.key == key).map(|(at, _)| at)
 }
 
-/// Records an outcome of the attempt at this place, as the production plan has it.
+/// Records an outcome of the attempt at this place by the production changeset.
 pub(crate) fn settle(invoice: &mut Invoice, at: usize, outcome: Outcome) -> Settled {
-    let Some(standing) = standing(invoice, at) else { return Settled::Unknown };
-    let plan = plan::settle(standing, outcome);
-    let attempt = invoice.attempts[at].as_mut().expect("a standing is of an attempt");
-    let state = plan.attempt.unwrap_or(attempt.state);
-    if state.is_open() && attempt.state.is_open() {
-        attempt.lease = if plan.parks(standing) { Lease::Never } else { Lease::Due };
-        if plan.unsend && attempt.sends < SENDS_MAX {
-            attempt.sends = attempt.sends.saturating_sub(1);
-        }
-    }
-    attempt.state = state;
-    if let Some(next) = plan.invoice {
-        stand(invoice, next);
-    }
-    plan.settled
+    let settlement = Settlement { key: at, outcome, again_in: Duration::ZERO };
+    let (changes, settled) = changeset::settle(facts(invoice), None, &[settlement]);
+    apply(invoice, &changes);
+    settled.into_iter().next().expect("one settlement has one answer")
 }
 
-/// Records an operator's decision by the production plan.
+/// Records an operator's decision by the production changeset.
 pub(crate) fn resolve(invoice: &mut Invoice, at: usize, charged: bool) -> Resolved {
-    let Some(standing) = standing(invoice, at) else { return Resolved::Unknown };
-    match plan::resolve(standing, charged) {
-        Ok((state, next)) => {
-            let attempt = invoice.attempts[at].as_mut().expect("a standing is of an attempt");
-            attempt.state = state.unwrap_or(attempt.state);
-            stand(invoice, next);
+    match changeset::resolve(facts(invoice), &at, charged) {
+        Ok((changes, _)) => {
+            apply(invoice, &changes);
             Resolved::Applied
         }
-        Err(answer) => answer,
+        Err(unchanged) => unchanged,
     }
 }
 
-fn standing(invoice: &Invoice, at: usize) -> Option<AttemptContext> {
-    let attempt = invoice.attempts[at]?.state;
-    let others = if AttemptContext::needs_others(attempt, invoice.state) {
-        let others = |is: fn(AttemptState) -> bool| {
-            invoice.known().any(|(place, other)| place != at && is(other.state))
-        };
-        Others { open: others(AttemptState::is_open), charged: others(|s| s == AttemptState::Charged) }
-    } else {
-        Others::default()
+/// The facts as every database loads them; an attempt is known by its place.
+fn facts(invoice: &Invoice) -> LoadedFacts<usize> {
+    let fact = |(key, attempt): (usize, &Attempt)| AttemptFact {
+        key,
+        invoice: INVOICE,
+        run: RunId(1),
+        state: attempt.state,
     };
-    Some(AttemptContext { attempt, invoice: invoice.state, others })
+    LoadedFacts {
+        invoices: [(INVOICE, invoice.state)].into_iter().collect(),
+        attempts: invoice.known().map(fact).collect(),
+    }
 }
 
-fn stand(invoice: &mut Invoice, next: InvoicePlan) {
-    invoice.state = next.state;
-    invoice.paid_by = next.paid_by;
-    invoice.reason = next.attention;
+/// Facts and changes are of one invoice at a time.
+const INVOICE: InvoiceId = InvoiceId(1);
+
+fn apply(invoice: &mut Invoice, changes: &Changeset<usize>) {
+    for change in &changes.attempts {
+        let attempt = invoice.attempts[change.read.key].as_mut().expect("a change is of an attempt");
+        attempt.state = change.state;
+        if change.sends_taken_back > 0 && attempt.sends < SENDS_MAX {
+            attempt.sends = attempt.sends.saturating_sub(1);
+        }
+        match change.claim_again {
+            None => {}
+            Some(ClaimAgain::In(_)) => attempt.lease = Lease::Due,
+            Some(ClaimAgain::Never) => attempt.lease = Lease::Never,
+        }
+    }
+    for change in &changes.invoices {
+        set_status(invoice, change.status);
+    }
+}
+
+fn set_status(invoice: &mut Invoice, status: InvoiceStatus) {
+    invoice.state = status.state;
+    invoice.paid_by = status.paid_by;
+    invoice.reason = status.attention;
 }
 
 /// Ends the leases of all open attempts that need no manual resolution.
@@ -136,5 +146,5 @@ pub(crate) fn may_edit(invoice: &Invoice) -> bool {
 /// Changes it.
 pub(crate) fn edit(invoice: &mut Invoice) {
     invoice.amount = 1;
-    stand(invoice, InvoicePlan { state: InvoiceState::Pending, paid_by: None, attention: None });
+    set_status(invoice, InvoiceStatus { state: InvoiceState::Pending, paid_by: None, attention: None });
 }

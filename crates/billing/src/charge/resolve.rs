@@ -10,7 +10,7 @@ use super::{ResolveError, ResolveOutcome};
 use crate::invoice::{Attempt, AttemptState, InvoiceState};
 use crate::protocol::transition::Idempotency;
 use crate::provider::VoidOutcome;
-use crate::store::plan::LEASE_NEVER;
+use crate::store::changeset::LEASE_NEVER;
 use crate::store::{BATCH_MAX, Resolution, Resolved, StoreError};
 
 /// How long after the last moment at which it can have been sent a request may still be executed somewhere: as long

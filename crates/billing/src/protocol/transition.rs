@@ -114,9 +114,9 @@ impl Outcome {
 
 /// One outcome to be recorded under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settlement {
+pub struct Settlement<K = Key> {
     /// Which attempt.
-    pub key: Key,
+    pub key: K,
     /// The outcome to record.
     pub outcome: Outcome,
     /// Time until it may be claimed again, if it stays open.

@@ -17,11 +17,13 @@ use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::{Conflict, Outcome, Settlement};
 
-pub mod imports;
-pub mod plan;
+pub mod changeset;
+mod migrations;
 pub mod postgres;
-pub mod sheet;
+mod reads;
+mod rows;
 pub mod sqlite;
+mod transaction;
 
 /// Errors of a store; business results are values.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +31,7 @@ pub enum StoreError {
     /// Not reachable, full, locked by another process, closed, or overloaded: try again later.
     #[error("the store cannot be used")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The data violates an invariant; operator action required.
+    /// The data breaks an invariant of ours; an operator must examine it.
     #[error("the store holds what it must not: {0}")]
     Corrupt(String),
 }
@@ -57,7 +59,7 @@ fn warn_of_new(deployment: Uuid) {
 /// A store's answer.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// The program that began a run.
+/// The version of this program, recorded with the runs that it begins.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The most rows that one call takes or returns.
@@ -96,7 +98,7 @@ pub struct ImportRow {
 /// Mode of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImportMode {
-    /// Tell what would happen; change nothing.
+    /// Answer what would happen; change nothing.
     pub dry_run: bool,
     /// Change a known invoice whose data differ, if no attempt of it is open or charged.
     pub update: bool,
@@ -124,22 +126,22 @@ pub enum Imported {
 pub enum Settled {
     /// Recorded.
     Applied,
-    /// The same outcome stood there already.
+    /// The same outcome was recorded already.
     Same,
-    /// Another outcome stood there; see [`Conflict`]. The invoice is in ATTENTION now.
+    /// Another outcome was recorded; see [`Conflict`].
     Conflict(Conflict),
     /// No attempt has this key.
     Unknown,
 }
 
-/// An operator's decision on an attempt, kept permanently in `resolutions`.
+/// An operator's decision on an attempt, kept for ever in `resolutions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolution {
     /// Which attempt.
     pub key: Key,
     /// `true`: the provider charged it; `false`: it did not and never will (voided, or no request can be alive).
     pub charged: bool,
-    /// The operator's reason.
+    /// Why the operator is sure.
     pub reason: String,
     pub actor: String,
 }
@@ -149,21 +151,21 @@ pub struct Resolution {
 pub enum Resolved {
     /// Recorded, with its audit row.
     Applied,
-    /// The attempt is already final in this state and its invoice needs no resolution; nothing changed.
+    /// The attempt is final already, in this state, and its invoice needs no such decision; nothing changed.
     Final(AttemptState),
-    /// The decision is `charged`, but another attempt of the same invoice is CHARGED already; nothing changed. The second
-    /// charge must be refunded first and then resolved as not charged.
+    /// Decided as charged, but another attempt of the same invoice is CHARGED already; nothing changed. The second
+    /// charge must be paid back first, then resolved as not charged.
     OtherCharged,
     /// No attempt has this key.
     Unknown,
 }
 
-/// An operator's acceptance of another ledger, kept permanently in `ledger_acceptances`.
+/// An operator's decision to settle with a replaced ledger, kept for ever in `ledger_acceptances`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerAcceptance {
     /// The ledger to settle with from now on.
     pub ledger_id: String,
-    /// The operator's reason.
+    /// Why the operator is sure.
     pub reason: String,
     pub actor: String,
 }
@@ -203,12 +205,12 @@ pub struct LedgerAcknowledgementRow {
     pub created_at: i64,
 }
 
-/// One row of `resolutions`: a decision and its changes.
+/// One row of `resolutions`: a decision and what it changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolutionRow {
     /// Its position: grows with each row.
     pub id: i64,
-    /// The decision, its attempt, reason and actor.
+    /// The decision.
     pub resolution: Resolution,
     /// Of which invoice.
     pub reference: Reference,
@@ -220,7 +222,7 @@ pub struct ResolutionRow {
     pub created_at: i64,
 }
 
-/// A row of the provider's ledger in a repair. The ledger's state of a key is final.
+/// A row of the provider's ledger, for a repair. What the ledger records for a key is final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerFact {
     pub key: Key,
@@ -230,7 +232,7 @@ pub struct LedgerFact {
     pub customer_id: Option<CustomerId>,
     /// The row's amount; `None` when it is not representable here.
     pub money: Option<Money>,
-    /// CHARGED, REFUSED or VOIDED: a ledger has no other state.
+    /// CHARGED, REFUSED or VOIDED; a ledger records nothing else.
     pub outcome: Outcome,
 }
 
@@ -245,13 +247,13 @@ impl LedgerFact {
 /// Result of one repaired row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repaired {
-    /// The attempt stood so already.
+    /// The outcome was recorded already.
     Known,
     /// The attempt was open and is settled now.
     Settled,
     /// The store had no such attempt, though its key is this deployment's: it has it now, settled.
     Adopted,
-    /// Another outcome was recorded, or the row's data differ from the invoice: the invoice needs manual resolution.
+    /// Another outcome was recorded, or the row has other data than the invoice: the invoice is in ATTENTION now.
     Conflict,
     /// No key of ours: another deployment's, or another system's.
     Unknown,
@@ -269,21 +271,9 @@ impl Repaired {
 /// left no row in the ledger (rejected ones) may lie between.
 pub const REPAIR_NUMBERS_MAX: u32 = 100;
 
-/// The durable side of billing.
+/// Customers, invoices and attempts as they are.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
-    /// The deployment's id: written at the first migration, travels with a backup.
-    async fn deployment(&self) -> Result<DeploymentId>;
-
-    /// The provider ledger that this store has settled with; `None` before the first keyed answer.
-    async fn ledger_id(&self) -> Result<Option<String>>;
-
-    /// The remembered ledger with the last of its rows that any process has seen.
-    async fn ledger_seen(&self) -> Result<Option<LedgerSeen>>;
-
-    /// Remembers the ledger, if none was remembered; answers the remembered one.
-    async fn remember_ledger(&self, ledger_id: &str) -> Result<String>;
-
+pub trait InvoiceReads: Send + Sync + 'static {
     /// Customers with `id > after`, by id, at most `limit`.
     async fn customers(&self, after: CustomerId, limit: usize) -> Result<Vec<Customer>>;
 
@@ -306,12 +296,13 @@ pub trait Store: Send + Sync + 'static {
     async fn attempts(&self, after: (InvoiceId, u32), limit: usize) -> Result<Vec<Attempt>>;
 
     async fn attempt(&self, key: &Key) -> Result<Option<Attempt>>;
+}
 
+/// Runs, of which at most one is unfinished, and how far they are.
+#[async_trait]
+pub trait RunStore: Send + Sync + 'static {
     /// Invoices by state, counted as of one moment; cheap at any size.
     async fn counts(&self) -> Result<Counts>;
-
-    /// Whether other processes may use this store at the same time.
-    fn is_shared(&self) -> bool;
 
     /// Starts a run, or joins the unfinished one (`true`), whose `joins` grow. Sets the lease only of a run that it
     /// starts.
@@ -327,11 +318,18 @@ pub trait Store: Send + Sync + 'static {
     /// finished already.
     async fn finish_run(&self, run: RunId, joins: i64) -> Result<bool>;
 
+    /// Keeps with the run what kept it from charging; the last one counts.
+    async fn note_problem(&self, run: RunId, problem: &RunProblem) -> Result<()>;
+
     async fn run(&self, run: RunId) -> Result<Option<Run>>;
 
     /// The unfinished run, if there is one.
     async fn unfinished_run(&self) -> Result<Option<Run>>;
+}
 
+/// Attempts as they are claimed, sent and settled.
+#[async_trait]
+pub trait ChargeStore: Send + Sync + 'static {
     /// Journals the next attempt of up to `limit` PENDING invoices with `id > after` that this run has not
     /// attempted, by id: invoice to CHARGING, attempt INTENT with `sends` 1, leased. Counts `attempted`.
     /// Fewer than `limit` say nothing; empty means that none is left after `after`, or that the run is finished. An
@@ -344,9 +342,9 @@ pub trait Store: Send + Sync + 'static {
         lease: Duration,
     ) -> Result<Vec<Attempt>>;
 
-    /// Leases up to `limit` open attempts whose lease has ended, oldest lease first, of invoices that are
-    /// CHARGING (those in ATTENTION need manual resolution): `sends` grows by one. A row that violates an invariant is logged, leased
-    /// and left out.
+    /// Leases up to `limit` open attempts whose lease has ended, oldest lease first, of invoices that are CHARGING
+    /// (those in ATTENTION need manual resolution): `sends` grows by one. A row that breaks an invariant is logged,
+    /// leased and left out.
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>>;
 
     /// When the next open attempt of a CHARGING invoice may be claimed: `Some(ZERO)` for now, `None` for none.
@@ -356,41 +354,74 @@ pub trait Store: Send + Sync + 'static {
     /// at start. Answers how many attempts are open. A store shared by replicas does nothing and answers 0.
     async fn recover(&self) -> Result<u64>;
 
-    /// Records settlements, each `WHERE key = ? AND state IN ('INTENT', 'IN_DOUBT')`, together with the invoice
-    /// and the run's counters; answers one [`Settled`] each, in order.
+    /// Records settlements together with the invoices and the run's counters, as [`changeset::settle`] decides;
+    /// answers one [`Settled`] each, in order.
     async fn settle(&self, run: Option<RunId>, settlements: &[Settlement]) -> Result<Vec<Settled>> {
         self.settle_and_see(run, settlements, None).await
     }
 
-    /// As [`Store::settle`]; in the same transaction remembers the last row that was seen of a ledger, if that is later
-    /// than the one that is remembered of it.
+    /// As [`ChargeStore::settle`]; in the same transaction remembers the last row that was seen of a ledger, if that is
+    /// later than the one that is remembered of it.
     async fn settle_and_see(
         &self,
         run: Option<RunId>,
         settlements: &[Settlement],
         seen: Option<&LedgerSeen>,
     ) -> Result<Vec<Settled>>;
+}
 
-    /// Keeps with the run what kept it from charging; the last word counts.
-    async fn note_problem(&self, run: RunId, problem: &RunProblem) -> Result<()>;
+/// Whose store it is, and with which ledger it settles.
+#[async_trait]
+pub trait LedgerStore: Send + Sync + 'static {
+    /// Whether other processes use this store at the same time. A store that is not shared is held by one process.
+    fn is_shared(&self) -> bool;
 
+    /// The deployment's id: written at the first migration, travels with a backup.
+    async fn deployment(&self) -> Result<DeploymentId>;
+
+    /// The provider ledger that this store has settled with; `None` before the first keyed answer.
+    async fn ledger_id(&self) -> Result<Option<String>>;
+
+    /// The remembered ledger with the last of its rows that any process has seen.
+    async fn ledger_seen(&self) -> Result<Option<LedgerSeen>>;
+
+    /// Remembers the ledger, if none was remembered; answers the remembered one.
+    async fn remember_ledger(&self, ledger_id: &str) -> Result<String>;
+
+    /// Remembers this ledger instead of the one that was remembered, with its audit row; answers the former. The one
+    /// that is remembered already changes nothing and leaves no row.
+    async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>>;
+}
+
+/// What operators bring in and decide.
+#[async_trait]
+pub trait OperatorStore: Send + Sync + 'static {
     /// Imports one batch of at most [`BATCH_MAX`] rows, in order; answers one [`Imported`] each.
     /// Rows with a problem change nothing; the others are recorded.
     async fn import(&self, rows: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>>;
 
-    /// Records an operator's decision, with its audit row. Open attempt: attempt CHARGED or VOIDED, invoice PAID (by
+    /// Records a decision, with its audit row. Of an open attempt: attempt CHARGED or VOIDED, invoice PAID (by
     /// resolve, or by charge when another attempt is CHARGED) or PENDING. A final attempt stays as it is; if its invoice
     /// is in ATTENTION and none of its attempts is open, "not charged" of a REJECTED one makes the invoice PENDING, and
     /// "charged" of the CHARGED one makes it PAID (by resolve).
     async fn resolve(&self, resolution: &Resolution) -> Result<Resolved>;
 
-    /// Remembers this ledger instead of the one that was remembered, with its audit row; answers the former. The one
-    /// that is remembered already changes nothing and leaves no row.
-    async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>>;
+    /// Applies rows of the provider's ledger, at most [`BATCH_MAX`] in the ledger's order; returns one
+    /// [`Repaired`] each. A known key is settled as by [`ChargeStore::settle`], but a charge of another customer or
+    /// amount than the attempt's and the invoice's makes no invoice PAID. An unknown one is adopted when it is the key
+    /// of its reference's attempt number n, n up to [`REPAIR_NUMBERS_MAX`] past the last that is known: the attempt is
+    /// written as final, with the row's customer and amount, and the invoice follows. It belongs to the latest run, or
+    /// to a finished one made for it. Repeating a repair changes nothing; one that changes something joins the
+    /// unfinished run, so that its driver checks for new work.
+    async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>>;
 
-    /// Decisions with `id > after`, by id, at most `limit`.
+    /// Decisions that were recorded, with `id > after`, by id, at most `limit`.
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>>;
+}
 
+/// Rows of the provider's ledger that operators have explained: appended, never changed.
+#[async_trait]
+pub trait AcknowledgementStore: Send + Sync + 'static {
     /// Records that an operator has explained these ledger rows; each call is a row of its own.
     async fn acknowledge(&self, acknowledgement: &LedgerAcknowledgement) -> Result<LedgerAcknowledgementRow>;
 
@@ -400,13 +431,15 @@ pub trait Store: Send + Sync + 'static {
         after: i64,
         limit: usize,
     ) -> Result<Vec<LedgerAcknowledgementRow>>;
+}
 
-    /// Applies rows of the provider's ledger, at most [`BATCH_MAX`] in the ledger's order; returns one
-    /// [`Repaired`] each. A known key is settled by `plan::repair`: as by [`Store::settle`], but a
-    /// charge of another customer or amount than the attempt's and the invoice's makes no invoice PAID. An unknown one is adopted when it is the key
-    /// of its reference's attempt number n, n up to [`REPAIR_NUMBERS_MAX`] past the last that is known: the attempt is
-    /// written as final, with the row's customer and amount, and the invoice follows by `plan::adopt`. It belongs to
-    /// the latest run, or to a finished one made for it. Repeating a repair changes nothing; one that changes something
-    /// joins the unfinished run, so that its driver claims again.
-    async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>>;
+/// The durable side of billing: everything that the engine and the routes need.
+pub trait Store:
+    InvoiceReads + RunStore + ChargeStore + LedgerStore + OperatorStore + AcknowledgementStore
+{
+}
+
+impl<S: InvoiceReads + RunStore + ChargeStore + LedgerStore + OperatorStore + AcknowledgementStore> Store
+    for S
+{
 }

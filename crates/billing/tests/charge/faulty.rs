@@ -12,9 +12,10 @@ use billing::invoice::{
 use billing::protocol::key::{DeploymentId, Key};
 use billing::protocol::transition::Settlement;
 use billing::store::{
-    Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement,
-    LedgerAcknowledgementRow, LedgerFact, LedgerSeen, Repaired, Resolution, ResolutionRow, Resolved, Result,
-    Settled, Store, StoreError,
+    AcknowledgementStore, ChargeStore, Counts, ImportMode, ImportRow, Imported, InvoiceReads,
+    LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore,
+    OperatorStore, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled, Store,
+    StoreError,
 };
 use tokio::sync::Semaphore;
 
@@ -99,12 +100,10 @@ impl Faulty {
 }
 
 macro_rules! pass_on {
-    ($($step:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {
+    ($role:ident { $($step:ident($($name:ident: $type:ty),*) -> $answer:ty;)* } $($own:tt)*) => {
         #[async_trait]
-        impl Store for Faulty {
-            fn is_shared(&self) -> bool {
-                self.shared
-            }
+        impl $role for Faulty {
+            $($own)*
 
             $(async fn $step(&self, $($name: $type),*) -> Result<$answer> {
                 self.meet(stringify!($step)).await?;
@@ -115,35 +114,65 @@ macro_rules! pass_on {
 }
 
 pass_on! {
-    deployment() -> DeploymentId;
-    ledger_id() -> Option<String>;
-    remember_ledger(ledger_id: &str) -> String;
-    customers(after: CustomerId, limit: usize) -> Vec<Customer>;
-    customer(id: CustomerId) -> Option<Customer>;
-    invoices(state: Option<InvoiceState>, after: InvoiceId, limit: usize) -> Vec<Invoice>;
-    invoice(id: InvoiceId) -> Option<Invoice>;
-    invoice_by_reference(reference: &Reference) -> Option<Invoice>;
-    attempts(after: (InvoiceId, u32), limit: usize) -> Vec<Attempt>;
-    attempt(key: &Key) -> Option<Attempt>;
-    counts() -> Counts;
-    open_run(lease: Duration) -> (Run, bool);
-    adopt_run(lease: Duration) -> Option<Run>;
-    renew_run(run: RunId, lease: Duration) -> bool;
-    finish_run(run: RunId, joins: i64) -> bool;
-    run(run: RunId) -> Option<Run>;
-    unfinished_run() -> Option<Run>;
-    claim_pending(run: RunId, after: InvoiceId, limit: usize, lease: Duration) -> Vec<Attempt>;
-    claim_open(run: Option<RunId>, limit: usize, lease: Duration) -> Vec<Attempt>;
-    next_open_in() -> Option<Duration>;
-    recover() -> u64;
-    settle_and_see(run: Option<RunId>, settlements: &[Settlement], seen: Option<&LedgerSeen>) -> Vec<Settled>;
-    note_problem(run: RunId, problem: &RunProblem) -> ();
-    ledger_seen() -> Option<LedgerSeen>;
-    import(rows: &[ImportRow], mode: ImportMode) -> Vec<Imported>;
-    resolve(resolution: &Resolution) -> Resolved;
-    accept_ledger(acceptance: &LedgerAcceptance) -> Option<String>;
-    acknowledge(acknowledgement: &LedgerAcknowledgement) -> LedgerAcknowledgementRow;
-    ledger_acknowledgements(after: i64, limit: usize) -> Vec<LedgerAcknowledgementRow>;
-    resolutions(after: i64, limit: usize) -> Vec<ResolutionRow>;
-    repair(facts: &[LedgerFact]) -> Vec<Repaired>;
+    InvoiceReads {
+        customers(after: CustomerId, limit: usize) -> Vec<Customer>;
+        customer(id: CustomerId) -> Option<Customer>;
+        invoices(state: Option<InvoiceState>, after: InvoiceId, limit: usize) -> Vec<Invoice>;
+        invoice(id: InvoiceId) -> Option<Invoice>;
+        invoice_by_reference(reference: &Reference) -> Option<Invoice>;
+        attempts(after: (InvoiceId, u32), limit: usize) -> Vec<Attempt>;
+        attempt(key: &Key) -> Option<Attempt>;
+    }
+}
+
+pass_on! {
+    RunStore {
+        counts() -> Counts;
+        open_run(lease: Duration) -> (Run, bool);
+        adopt_run(lease: Duration) -> Option<Run>;
+        renew_run(run: RunId, lease: Duration) -> bool;
+        finish_run(run: RunId, joins: i64) -> bool;
+        note_problem(run: RunId, problem: &RunProblem) -> ();
+        run(run: RunId) -> Option<Run>;
+        unfinished_run() -> Option<Run>;
+    }
+}
+
+pass_on! {
+    ChargeStore {
+        claim_pending(run: RunId, after: InvoiceId, limit: usize, lease: Duration) -> Vec<Attempt>;
+        claim_open(run: Option<RunId>, limit: usize, lease: Duration) -> Vec<Attempt>;
+        next_open_in() -> Option<Duration>;
+        recover() -> u64;
+        settle_and_see(run: Option<RunId>, settlements: &[Settlement], seen: Option<&LedgerSeen>) -> Vec<Settled>;
+    }
+}
+
+pass_on! {
+    LedgerStore {
+        deployment() -> DeploymentId;
+        ledger_id() -> Option<String>;
+        ledger_seen() -> Option<LedgerSeen>;
+        remember_ledger(ledger_id: &str) -> String;
+        accept_ledger(acceptance: &LedgerAcceptance) -> Option<String>;
+    }
+    fn is_shared(&self) -> bool {
+        self.shared
+    }
+}
+
+pass_on! {
+    OperatorStore {
+        import(rows: &[ImportRow], mode: ImportMode) -> Vec<Imported>;
+        resolve(resolution: &Resolution) -> Resolved;
+        repair(facts: &[LedgerFact]) -> Vec<Repaired>;
+        resolutions(after: i64, limit: usize) -> Vec<ResolutionRow>;
+    }
+}
+
+pass_on! {
+    AcknowledgementStore {
+        acknowledge(acknowledgement: &LedgerAcknowledgement) -> LedgerAcknowledgementRow;
+        ledger_acknowledgements(after: i64, limit: usize) -> Vec<LedgerAcknowledgementRow>;
+    }
 }

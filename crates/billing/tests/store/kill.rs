@@ -20,8 +20,8 @@ const CHILD: &str = "STORE_TEST_CHILD";
 const INVOICES: usize = 5_000;
 const BATCH: usize = 20;
 
-async fn open(path: &Path) -> SqliteStore {
-    SqliteStore::open(path, None, Clock::system(), &Random::system()).await.unwrap()
+async fn open(path: &Path) -> Box<dyn Store> {
+    Box::new(SqliteStore::open(path, None, Clock::system(), &Random::system()).await.unwrap())
 }
 
 fn child(path: &Path, crash: &str) -> Child {
@@ -41,7 +41,7 @@ fn child(path: &Path, crash: &str) -> Child {
 async fn the_child_that_is_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     let store = open(Path::new(&path)).await;
-    let run = run(&store).await;
+    let run = run(&*store).await;
     let mut after = InvoiceId(0);
     loop {
         let claimed = store.claim_pending(run.id, after, BATCH, LEASE).await.unwrap();
@@ -103,7 +103,7 @@ async fn check(path: &Path, said: &[(String, Key)]) -> Counts {
 async fn what_was_answered_survives_a_kill_at_any_moment() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("billing.db");
-    imported(&open(&path).await, INVOICES).await;
+    imported(&*open(&path).await, INVOICES).await;
     let mut before = Counts::default();
     for keys_max in [1, 37, 150, 400] {
         let said = listen(child(&path, ""), keys_max);
@@ -119,7 +119,7 @@ async fn a_kill_inside_a_claim_or_a_settlement_leaves_nothing_of_it() {
     for (crash, claimed, settled) in [("K1:1", 0, 0), ("K1:3", 2, 2), ("K8:1", 1, 0), ("K8:4", 4, 3)] {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("billing.db");
-        imported(&open(&path).await, 10 * BATCH).await;
+        imported(&*open(&path).await, 10 * BATCH).await;
         let said = listen(child(&path, crash), usize::MAX);
         let counts = check(&path, &said).await;
         let jobs = |rows: i64| rows / BATCH as i64;

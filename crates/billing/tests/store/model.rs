@@ -1,5 +1,5 @@
 //! The store contract once more, as a few maps in memory that any store must agree with.
-//! Written from the contract's words; shares no code with a store, nor with `store::plan`.
+//! Written from the contract's words; shares no code with a store, nor with `store::changeset`.
 
 use std::collections::BTreeMap;
 

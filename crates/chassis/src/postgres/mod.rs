@@ -128,6 +128,12 @@ impl Postgres {
         Ok(Self(inner))
     }
 
+    /// For a transaction that marks what it writes, so that it can be read back when its commit is in doubt.
+    #[must_use]
+    pub fn random_id(&self) -> String {
+        self.0.random.uuid().simple().to_string()
+    }
+
     /// Whether the database was usable at the last look, from memory: for a readiness check. It is not below the
     /// schema that this program needs.
     pub fn is_usable(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {

@@ -12,7 +12,7 @@ use billing::money::{Currency, Money};
 use billing::protocol::transition::Idempotency;
 use billing::provider::{self, Dialect, ProviderConfig};
 use billing::store::sqlite::SqliteStore;
-use billing::store::{ImportMode, ImportRow, Store};
+use billing::store::{ImportMode, ImportRow, OperatorStore, Store};
 use bytes::Bytes;
 use chassis::caller::Callers;
 use chassis::client::{Client, ClientConfig};

@@ -109,6 +109,18 @@ const RULES: &[Rule] = &[
         why: "the store contract knows no SQL",
     },
     Rule {
+        prefix: "crates/billing/src/store/changeset/",
+        except: &[],
+        never: &["async", "tokio", "chassis", "rusqlite", "tokio_postgres", "SystemTime", "Instant"],
+        why: "a changeset is decided by pure functions, so that the model can call them",
+    },
+    Rule {
+        prefix: "crates/billing/src/store/transaction.rs",
+        except: &[],
+        never: &["rusqlite", "chassis::sqlite", "chassis::postgres"],
+        why: "the steps of a transaction know no database",
+    },
+    Rule {
         prefix: "crates/billing/src/http/",
         except: &[],
         never: &["rusqlite", "crate::store::sqlite", "crate::store::postgres"],

@@ -153,7 +153,10 @@ fn is_of_column(c: char) -> bool {
 fn the_stores_tables_and_the_faults_are_in_the_document_that_publishes_them() {
     let document = file("docs/api.md").text;
     let sources = [
-        "crates/billing/src/store/sqlite/schema.rs",
+        "crates/billing/src/store/migrations/sqlite/0001_billing.sql",
+        "crates/billing/src/store/migrations/sqlite/0003_ledger_acceptances.sql",
+        "crates/billing/src/store/migrations/sqlite/0006_ledger_seen.sql",
+        "crates/billing/src/store/migrations/sqlite/0008_ledger_acknowledgements.sql",
         "crates/payments/src/ledger/sqlite/0001_ledger.sql",
         "crates/payments/src/ledger/sqlite/0003_deployments.sql",
         "crates/chassis/src/sqlite/migrate.rs",

@@ -12,7 +12,7 @@ use super::page::{Page, Params, answer, time};
 use super::unknown;
 use crate::http::AppState;
 use crate::http::error::problem_of;
-use crate::invoice::{Invoice, InvoiceId, InvoiceState, Reference};
+use crate::invoice::{Invoice, InvoiceId, Reference};
 
 /// An invoice as `/v1` shows it: the columns of its row.
 #[derive(Serialize)]
@@ -49,11 +49,7 @@ impl InvoiceItem {
 /// `GET /v1/invoices?state=&after=&limit=`, by id.
 pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, Problem> {
     let mut params = Params::of(&uri);
-    let only = params.choice(
-        "state",
-        |text| text.parse::<InvoiceState>().ok(),
-        "PENDING, CHARGING, PAID and ATTENTION",
-    );
+    let only = params.choice("state", |state| state.parse().ok(), "PENDING, CHARGING, PAID and ATTENTION");
     let after = InvoiceId(params.after().unwrap_or(i64::MIN));
     let limit = params.limit();
     params.finish()?;

@@ -1,43 +1,46 @@
 //! PostgreSQL behind the store contract, shared by any number of processes: each method is one transaction or one
-//! statement, without names or session state, on the database's own clock. What a word means is decided in
-//! `store::plan`, not here.
+//! statement, without names or session state, on the database's own clock. Decides nothing: the steps of a transaction
+//! are `store::transaction`'s.
 
-mod acknowledgements;
 mod claims;
-mod counts;
 mod imports;
-mod lists;
+mod ledgers;
 mod normal_form;
-mod repairs;
-mod rows;
 mod runs;
-mod schema;
-mod settling;
+mod transaction;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chassis::postgres::{Param, PgError, PoolClass, Postgres, Schema, Type, get};
+use chassis::postgres::{
+    Param, PgError, PoolClass, Postgres, Result as PgResult, Row, Schema, ToSql, Tx, Type, get,
+};
 use uuid::Uuid;
 
-use crate::invoice::{
-    Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId, RunProblem,
-};
-use crate::protocol::key::{DeploymentId, Key};
+use self::transaction::PostgresTransaction;
+use super::changeset::LEASE_NEVER;
+use super::reads::{self, Reader, Value};
+use super::rows::{Columns, FromRow};
+use super::transaction::{self as steps, PendingClaim};
+use crate::invoice::{Attempt, InvoiceId, Run, RunId, RunProblem};
+use crate::protocol::key::DeploymentId;
 use crate::protocol::transition::Settlement;
 use crate::store::{
-    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement,
-    LedgerAcknowledgementRow, LedgerFact, LedgerSeen, OtherDeployment, Repaired, Resolution, ResolutionRow,
-    Resolved, Result, Settled, Store, StoreError,
+    AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
+    LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OperatorStore,
+    OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled, StoreError,
+    migrations,
 };
 
 /// What billing needs of a database.
-pub const SCHEMA: Schema = Schema { service: "billing", steps: &schema::MIGRATIONS };
+pub const SCHEMA: Schema = Schema { service: "billing", steps: &migrations::POSTGRES };
 
 /// Made once, when nobody has yet.
 const FIRST: &str = "
     INSERT INTO deployment (id) SELECT $1::text::uuid WHERE NOT EXISTS (SELECT 1 FROM deployment)
     ON CONFLICT DO NOTHING RETURNING 1";
+
+const DEPLOYMENT: &str = "SELECT id::text FROM deployment";
 
 /// Why the database cannot serve as this installation's store.
 #[derive(Debug, thiserror::Error)]
@@ -75,31 +78,47 @@ impl PostgresStore {
             _ => Ok(Self { database, deployment: DeploymentId(stored) }),
         }
     }
-}
 
-impl PostgresStore {
     /// The deployment of a store, without opening it for charging. `None`: none yet.
     ///
     /// # Errors
     /// When it cannot be read.
     pub async fn peek(database: &Postgres) -> Result<Option<DeploymentId>> {
-        let rows = database.read(PoolClass::Record, "SELECT id::text FROM deployment", &[]).await;
-        let rows = rows.map_err(store_error)?;
-        let id = |row| rows::word(row, 0, |text| Uuid::parse_str(text).ok()).map(DeploymentId);
-        rows.first().map(id).transpose().map_err(store_error)
+        let rows = database.read(PoolClass::Record, DEPLOYMENT, &[]).await.map_err(store_error)?;
+        let id = rows.first().map(deployment_id).transpose().map_err(store_error)?;
+        Ok(id.map(DeploymentId))
+    }
+
+    /// Runs the steps of a transaction that claims nothing.
+    async fn transact<T, F, Fut>(&self, lane: PoolClass, steps: F) -> Result<T>
+    where
+        T: Send,
+        F: Fn(PostgresTransaction) -> Fut + Send + Sync,
+        Fut: Future<Output = PgResult<T>> + Send,
+    {
+        let steps = &steps;
+        let job = |tx: Tx| async move {
+            tx.find_by_index().await?;
+            steps(PostgresTransaction { tx, lease: Duration::ZERO, claim_id: String::new() }).await
+        };
+        self.database.transaction(lane, job).await.map_err(store_error)
     }
 }
 
-async fn prepare(database: &Postgres, first: Uuid) -> chassis::postgres::Result<Uuid> {
+async fn prepare(database: &Postgres, first: Uuid) -> PgResult<Uuid> {
     let param: Param<'_> = (&first.to_string(), Type::TEXT);
     if !database.write(PoolClass::Record, FIRST, &[param]).await?.is_empty() {
         super::warn_of_new(first);
     }
-    let rows = database.read(PoolClass::Record, "SELECT id::text FROM deployment", &[]).await?;
+    let rows = database.read(PoolClass::Record, DEPLOYMENT, &[]).await?;
     let [row] = rows.as_slice() else {
         return Err(PgError::Corrupt(format!("{} deployments in one store", rows.len())));
     };
-    rows::word(row, 0, |text| Uuid::parse_str(text).ok())
+    deployment_id(row)
+}
+
+fn deployment_id(row: &Row) -> PgResult<Uuid> {
+    row.parsed(0, |text| Uuid::parse_str(text).ok())
 }
 
 /// Data that break an invariant are the store's fault; all else may pass.
@@ -112,11 +131,84 @@ fn store_error(error: PgError) -> StoreError {
 
 /// For SQL.
 fn ms(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(super::plan::LEASE_NEVER)
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(LEASE_NEVER)
+}
+
+impl Columns for Row {
+    type Error = PgError;
+
+    fn integer(&self, column: usize) -> PgResult<i64> {
+        get(self, column)
+    }
+
+    fn optional_integer(&self, column: usize) -> PgResult<Option<i64>> {
+        get(self, column)
+    }
+
+    fn count(&self, column: usize) -> PgResult<u32> {
+        let number: i32 = get(self, column)?;
+        u32::try_from(number).map_err(|error| Self::corrupt(column, error.to_string()))
+    }
+
+    fn flag(&self, column: usize) -> PgResult<bool> {
+        get(self, column)
+    }
+
+    fn optional_text(&self, column: usize) -> PgResult<Option<&str>> {
+        get(self, column)
+    }
+
+    fn corrupt(column: usize, problem: String) -> PgError {
+        PgError::Corrupt(format!("column {column}: {problem}"))
+    }
+}
+
+/// A conditional statement must have changed this many rows.
+fn changed(rows: u64, expected: usize, what: &'static str) -> PgResult<()> {
+    if usize::try_from(rows) == Ok(expected) {
+        return Ok(());
+    }
+    Err(PgError::Corrupt(format!("{what}: {rows} rows instead of {expected}")))
+}
+
+type Boxed = (Box<dyn ToSql + Sync + Send>, Type);
+
+/// As the driver's own parameter.
+fn boxed(value: Value) -> Boxed {
+    match value {
+        Value::Integer(integer) => (Box::new(integer), Type::INT8),
+        Value::Count(count) => (Box::new(transaction::number(count)), Type::INT4),
+        Value::Text(text) => (Box::new(text), Type::TEXT),
+    }
+}
+
+fn params_of(boxed: &[Boxed]) -> Vec<Param<'_>> {
+    boxed.iter().map(|(value, kind)| (&**value as _, kind.clone())).collect()
+}
+
+impl Reader for PostgresStore {
+    /// The planner finds it by the condition.
+    const BY_UNPAID_INDEX: &'static str = "";
+    const MATCHES: &'static str = normal_form::MATCHES;
+
+    /// Does not take connections that outcomes wait for.
+    async fn page<T: FromRow>(&self, sql: String, params: Vec<Value>) -> Result<Vec<T>> {
+        let boxed: Vec<_> = params.into_iter().map(boxed).collect();
+        let found =
+            self.database.page(PoolClass::Claim, &sql, &params_of(&boxed)).await.map_err(store_error)?;
+        found.iter().map(T::from_row).collect::<PgResult<_>>().map_err(store_error)
+    }
+
+    async fn row<T: FromRow>(&self, sql: String, params: Vec<Value>) -> Result<Option<T>> {
+        let boxed: Vec<_> = params.into_iter().map(boxed).collect();
+        let found =
+            self.database.read(PoolClass::Record, &sql, &params_of(&boxed)).await.map_err(store_error)?;
+        found.first().map(T::from_row).transpose().map_err(store_error)
+    }
 }
 
 #[async_trait]
-impl Store for PostgresStore {
+impl LedgerStore for PostgresStore {
     fn is_shared(&self) -> bool {
         true
     }
@@ -126,58 +218,27 @@ impl Store for PostgresStore {
     }
 
     async fn ledger_id(&self) -> Result<Option<String>> {
-        let sql = "SELECT ledger_id FROM deployment";
-        let rows = self.database.read(PoolClass::Record, sql, &[]).await.map_err(store_error)?;
-        rows.first().map_or(Ok(None), |row| get(row, 0)).map_err(store_error)
+        ledgers::current(&self.database).await.map_err(store_error)
     }
 
     async fn ledger_seen(&self) -> Result<Option<LedgerSeen>> {
-        counts::ledger_seen(&self.database).await.map_err(store_error)
+        ledgers::seen(&self.database).await.map_err(store_error)
     }
 
     async fn remember_ledger(&self, ledger_id: &str) -> Result<String> {
-        let sql = "UPDATE deployment SET ledger_id = coalesce(ledger_id, $1) RETURNING ledger_id";
-        let rows = self.database.write(PoolClass::Record, sql, &[(&ledger_id, Type::TEXT)]).await;
-        let rows = rows.map_err(store_error)?;
-        let row = rows.first().ok_or_else(|| StoreError::Corrupt("a store has one deployment".to_owned()))?;
-        get(row, 0).map_err(store_error)
+        ledgers::remember(&self.database, ledger_id).await.map_err(store_error)
     }
 
-    async fn customers(&self, after: CustomerId, limit: usize) -> Result<Vec<Customer>> {
-        lists::customers(&self.database, after, limit).await.map_err(store_error)
+    async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>> {
+        let steps = |tx| ledgers::accept(tx, acceptance);
+        self.database.transaction(PoolClass::Record, steps).await.map_err(store_error)
     }
+}
 
-    async fn customer(&self, id: CustomerId) -> Result<Option<Customer>> {
-        lists::customer(&self.database, id).await.map_err(store_error)
-    }
-
-    async fn invoices(
-        &self,
-        state: Option<InvoiceState>,
-        after: InvoiceId,
-        limit: usize,
-    ) -> Result<Vec<Invoice>> {
-        lists::invoices(&self.database, state, after, limit).await.map_err(store_error)
-    }
-
-    async fn invoice(&self, id: InvoiceId) -> Result<Option<Invoice>> {
-        lists::invoice(&self.database, id).await.map_err(store_error)
-    }
-
-    async fn invoice_by_reference(&self, reference: &Reference) -> Result<Option<Invoice>> {
-        lists::invoice_by_reference(&self.database, reference).await.map_err(store_error)
-    }
-
-    async fn attempts(&self, after: (InvoiceId, u32), limit: usize) -> Result<Vec<Attempt>> {
-        lists::attempts(&self.database, after, limit).await.map_err(store_error)
-    }
-
-    async fn attempt(&self, key: &Key) -> Result<Option<Attempt>> {
-        lists::attempt(&self.database, key).await.map_err(store_error)
-    }
-
+#[async_trait]
+impl RunStore for PostgresStore {
     async fn counts(&self) -> Result<Counts> {
-        counts::invoices(&self.database).await.map_err(store_error)
+        runs::counts(&self.database).await.map_err(store_error)
     }
 
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {
@@ -196,6 +257,10 @@ impl Store for PostgresStore {
         runs::finish(&self.database, run, joins).await.map_err(store_error)
     }
 
+    async fn note_problem(&self, run: RunId, problem: &RunProblem) -> Result<()> {
+        runs::note_problem(&self.database, run, problem).await.map_err(store_error)
+    }
+
     async fn run(&self, run: RunId) -> Result<Option<Run>> {
         runs::find(&self.database, run).await.map_err(store_error)
     }
@@ -203,7 +268,10 @@ impl Store for PostgresStore {
     async fn unfinished_run(&self) -> Result<Option<Run>> {
         runs::unfinished(&self.database).await.map_err(store_error)
     }
+}
 
+#[async_trait]
+impl ChargeStore for PostgresStore {
     async fn claim_pending(
         &self,
         run: RunId,
@@ -212,12 +280,22 @@ impl Store for PostgresStore {
         lease: Duration,
     ) -> Result<Vec<Attempt>> {
         let limit = limit.min(BATCH_MAX);
-        let claim = claims::Fresh { deployment: self.deployment, run, after, limit, lease };
-        claims::fresh(&self.database, claim).await.map_err(store_error)
+        let mut claim = PendingClaim { deployment: self.deployment, run, after, limit };
+        loop {
+            let steps = |tx| async move { steps::claim_pending(&tx, claim).await };
+            let claimed = claims::claim(&self.database, lease, steps).await.map_err(store_error)?;
+            match claimed.continue_after {
+                Some(examined) => claim.after = examined,
+                None => return Ok(claimed.attempts),
+            }
+        }
     }
 
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>> {
-        claims::open(&self.database, run, limit.min(BATCH_MAX), lease).await.map_err(store_error)
+        let limit = limit.min(BATCH_MAX);
+        let steps = |tx| async move { steps::claim_open(&tx, run, limit).await };
+        let claimed = claims::claim(&self.database, lease, steps).await.map_err(store_error)?;
+        Ok(claimed.attempts)
     }
 
     async fn next_open_in(&self) -> Result<Option<Duration>> {
@@ -235,35 +313,43 @@ impl Store for PostgresStore {
         settlements: &[Settlement],
         seen: Option<&LedgerSeen>,
     ) -> Result<Vec<Settled>> {
-        let job = |tx| settling::settle(tx, run, settlements, seen);
-        self.database.transaction(PoolClass::Record, job).await.map_err(store_error)
+        self.transact(PoolClass::Record, |tx| async move { steps::settle(&tx, run, settlements, seen).await })
+            .await
     }
+}
 
-    async fn note_problem(&self, run: RunId, problem: &RunProblem) -> Result<()> {
-        runs::note_problem(&self.database, run, problem).await.map_err(store_error)
-    }
-
+#[async_trait]
+impl OperatorStore for PostgresStore {
     async fn import(&self, rows: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>> {
-        let job = |tx| imports::import(tx, rows, mode);
-        self.database.transaction(PoolClass::Claim, job).await.map_err(store_error)
+        let steps = |tx: PostgresTransaction| async move {
+            if mode.dry_run {
+                tx.tx.undo();
+            } else {
+                normal_form::wait_for_turn(&tx.tx, rows).await?;
+            }
+            steps::import(&tx, rows, mode).await
+        };
+        self.transact(PoolClass::Claim, steps).await
     }
 
     async fn resolve(&self, resolution: &Resolution) -> Result<Resolved> {
-        let job = |tx| settling::resolve(tx, resolution);
-        self.database.transaction(PoolClass::Record, job).await.map_err(store_error)
+        self.transact(PoolClass::Record, |tx| async move { steps::resolve(&tx, resolution).await }).await
     }
 
-    async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>> {
-        let job = |tx| repairs::accept_ledger(tx, acceptance);
-        self.database.transaction(PoolClass::Record, job).await.map_err(store_error)
+    async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {
+        let deployment = self.deployment;
+        self.transact(PoolClass::Claim, |tx| async move { steps::repair(&tx, deployment, facts).await }).await
     }
 
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
-        lists::resolutions(&self.database, after, limit).await.map_err(store_error)
+        reads::resolutions(self, after, limit).await
     }
+}
 
+#[async_trait]
+impl AcknowledgementStore for PostgresStore {
     async fn acknowledge(&self, acknowledgement: &LedgerAcknowledgement) -> Result<LedgerAcknowledgementRow> {
-        acknowledgements::record(&self.database, acknowledgement).await.map_err(store_error)
+        ledgers::acknowledge(&self.database, acknowledgement).await.map_err(store_error)
     }
 
     async fn ledger_acknowledgements(
@@ -271,11 +357,6 @@ impl Store for PostgresStore {
         after: i64,
         limit: usize,
     ) -> Result<Vec<LedgerAcknowledgementRow>> {
-        acknowledgements::list(&self.database, after, limit).await.map_err(store_error)
-    }
-
-    async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {
-        let job = |tx| repairs::repair(tx, self.deployment, facts);
-        self.database.transaction(PoolClass::Claim, job).await.map_err(store_error)
+        reads::ledger_acknowledgements(self, after, limit).await
     }
 }

@@ -5,14 +5,11 @@ use chassis::postgres::{PoolClass, Postgres, Result, Tx, get};
 
 use crate::store::ImportRow;
 
-/// The step that adds what this needs. An index of an expression, not a column: programs of the version before write
-/// rows as well, and know no such column.
-pub(super) const MIGRATION: &str = "
-CREATE INDEX invoices_reference_nfc ON invoices ((normalize(reference, NFC) COLLATE \"C\"))
-    WHERE reference IS NOT NFC NORMALIZED
-";
+/// Whether `i` is found by the text `$1` or by the NFC form `$2`.
+pub(super) const MATCHES: &str = r#"(i.reference IN ($1, $2)
+    OR (i.reference IS NOT NFC NORMALIZED AND normalize(i.reference, NFC) COLLATE "C" = $2))"#;
 
-/// Whether `i` is found by one of these texts or by one of these NFC forms: parameters 1 and 2, which are arrays.
+/// As [`MATCHES`], by arrays of them.
 pub(super) const MATCHES_ANY: &str = r#"(i.reference = ANY($1) OR i.reference = ANY($2)
     OR (i.reference IS NOT NFC NORMALIZED AND normalize(i.reference, NFC) COLLATE "C" = ANY($2)))"#;
 

@@ -1,25 +1,46 @@
-//! Runs in PostgreSQL: at most one is unfinished, which a partial unique index holds; whoever comes second joins.
+//! Runs in PostgreSQL, of which a partial unique index lets one be unfinished, and the numbers of invoices by state.
+//! Each counter is the sum of its shards, of which a transaction changes one, last of all.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Tx, Type};
+use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Tx, Type, get};
 
-use super::{ms, rows};
+use super::ms;
 use crate::invoice::{Run, RunId, RunProblem};
-use crate::store::VERSION;
+use crate::store::changeset::CounterDeltas;
+use crate::store::rows::FromRow;
+use crate::store::{Counts, VERSION};
 
-/// How often one looks again when a run ends or begins while one looks.
-const LOOKS_MAX: usize = 8;
+/// Counters have 16 rows each, so that transactions seldom wait for each other. A connection always takes the same one
+/// and takes it last, so that no two can deadlock.
+pub(super) const SHARD: &str = "(pg_backend_pid() % 16)";
+
+/// Of `runs AS r` and the sums `c` of its counters, by [`SUMS`].
+const RUN: &str = "r.id, r.state, r.started_at, r.finished_at, r.lease_until, r.joins, r.total, \
+     c.attempted, c.paid, c.refused, c.rejected, c.in_doubt, c.not_sent, r.begun_by, r.problem, \
+     r.problem_status, r.problem_count";
+
+/// Joined to `r`, it has one row for each run.
+const SUMS: &str = "
+    LEFT JOIN LATERAL (SELECT coalesce(sum(attempted), 0)::bigint AS attempted,
+        coalesce(sum(paid), 0)::bigint AS paid, coalesce(sum(refused), 0)::bigint AS refused,
+        coalesce(sum(rejected), 0)::bigint AS rejected, coalesce(sum(in_doubt), 0)::bigint AS in_doubt,
+        coalesce(sum(not_sent), 0)::bigint AS not_sent
+        FROM run_counts WHERE run_id = r.id) AS c ON true";
+
+/// Tries to join or start, when runs end and begin meanwhile.
+const OPEN_TRIES_MAX: usize = 8;
 
 const JOIN: &str = "UPDATE runs SET joins = joins + 1 WHERE state = 'running'";
 
 fn select(condition: &str) -> String {
-    format!("SELECT {} FROM runs AS r {} WHERE {condition}", rows::RUN, rows::RUN_COUNTS)
+    format!("SELECT {RUN} FROM runs AS r {SUMS} WHERE {condition}")
 }
 
 /// The run that a statement changed, with its counters.
 fn after(change: &str) -> String {
-    format!("WITH r AS ({change} RETURNING *) SELECT {} FROM r {}", rows::RUN, rows::RUN_COUNTS)
+    format!("WITH r AS ({change} RETURNING *) SELECT {RUN} FROM r {SUMS}")
 }
 
 async fn one(database: &Postgres, sql: &str, params: &[Param<'_>], writes: bool) -> Result<Option<Run>> {
@@ -27,7 +48,7 @@ async fn one(database: &Postgres, sql: &str, params: &[Param<'_>], writes: bool)
         true => database.write(PoolClass::Record, sql, params).await?,
         false => database.read(PoolClass::Record, sql, params).await?,
     };
-    found.first().map(rows::run).transpose()
+    found.first().map(Run::from_row).transpose()
 }
 
 pub(super) async fn find(database: &Postgres, run: RunId) -> Result<Option<Run>> {
@@ -46,7 +67,7 @@ pub(super) async fn open(database: &Postgres, lease: Duration) -> Result<(Run, b
              (SELECT coalesce(sum(pending + charging + attention), 0)::bigint FROM invoice_counts)
          FROM now ON CONFLICT (state) WHERE state = 'running' DO NOTHING",
     );
-    for _ in 0..LOOKS_MAX {
+    for _ in 0..OPEN_TRIES_MAX {
         if let Some(run) = one(database, &after(JOIN), &[], true).await? {
             return Ok((run, true));
         }
@@ -59,7 +80,7 @@ pub(super) async fn open(database: &Postgres, lease: Duration) -> Result<(Run, b
     Err(PgError::Conflict("runs begin and end too fast".into()))
 }
 
-/// Within a transaction: makes the drivers of the unfinished run look again before it ends.
+/// Within a transaction: makes the driver of the unfinished run check for new work before it ends.
 pub(super) async fn join(tx: &Tx) -> Result<()> {
     tx.execute(JOIN, &[]).await.map(drop)
 }
@@ -91,4 +112,54 @@ pub(super) async fn note_problem(database: &Postgres, run: RunId, problem: &RunP
     let params: &[Param<'_>] =
         &[(&run.0, Type::INT8), (reason, Type::TEXT), (status, Type::INT8), (count, Type::INT8)];
     database.write(PoolClass::Record, sql, params).await.map(drop)
+}
+
+/// For attempts that belong to no run that the store knows.
+pub(super) async fn latest_or_finished(tx: &Tx) -> Result<RunId> {
+    let mut found = tx.query("SELECT id FROM runs ORDER BY id DESC LIMIT 1", &[]).await?;
+    if found.is_empty() {
+        let sql = "INSERT INTO runs (state, started_at, finished_at, lease_until)
+             SELECT 'finished', now.ms, now.ms, now.ms FROM (SELECT billing_now_ms() AS ms OFFSET 0) AS now RETURNING id";
+        found = tx.query(sql, &[]).await?;
+    }
+    let row = found.first().ok_or_else(|| PgError::Corrupt("a run was not made".to_owned()))?;
+    get(row, 0).map(RunId)
+}
+
+/// Runs in ascending order, so that no two transactions wait for each other.
+pub(super) async fn add(tx: &Tx, counters: &BTreeMap<RunId, CounterDeltas>) -> Result<()> {
+    if counters.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "INSERT INTO run_counts AS c (run_id, shard, attempted, paid, refused, rejected, in_doubt, not_sent)
+         SELECT u.run_id, {SHARD}, u.attempted, u.paid, u.refused, u.rejected, u.in_doubt, u.not_sent
+         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+             AS u (run_id, attempted, paid, refused, rejected, in_doubt, not_sent)
+         ON CONFLICT (run_id, shard) DO UPDATE SET attempted = c.attempted + EXCLUDED.attempted,
+             paid = c.paid + EXCLUDED.paid, refused = c.refused + EXCLUDED.refused,
+             rejected = c.rejected + EXCLUDED.rejected, in_doubt = c.in_doubt + EXCLUDED.in_doubt,
+             not_sent = c.not_sent + EXCLUDED.not_sent"
+    );
+    let runs: Vec<i64> = counters.keys().map(|run| run.0).collect();
+    let column = |of: fn(&CounterDeltas) -> i64| counters.values().map(of).collect::<Vec<i64>>();
+    let columns = [
+        runs,
+        column(|more| more.attempted),
+        column(|more| more.paid),
+        column(|more| more.refused),
+        column(|more| more.rejected),
+        column(|more| more.in_doubt),
+        column(|more| more.not_sent),
+    ];
+    let params: Vec<Param<'_>> = columns.iter().map(|column| (column as _, Type::INT8_ARRAY)).collect();
+    tx.execute(&sql, &params).await.map(drop)
+}
+
+pub(super) async fn counts(database: &Postgres) -> Result<Counts> {
+    let sql = "SELECT coalesce(sum(pending), 0)::bigint, coalesce(sum(charging), 0)::bigint,
+         coalesce(sum(paid), 0)::bigint, coalesce(sum(attention), 0)::bigint FROM invoice_counts";
+    let rows = database.read(PoolClass::Record, sql, &[]).await?;
+    let Some(row) = rows.first() else { return Err(PgError::Corrupt("a sum has no row".to_owned())) };
+    Ok(Counts { pending: get(row, 0)?, charging: get(row, 1)?, paid: get(row, 2)?, attention: get(row, 3)? })
 }

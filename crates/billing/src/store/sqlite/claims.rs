@@ -1,37 +1,17 @@
-//! Claims in SQLite: journal the next attempt of a PENDING invoice, or lease an open attempt again.
+//! Claims in SQLite: PENDING invoices that a run has not attempted, first sends, and leases of open attempts.
 
-use chassis::crash_point;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::counts::Moves;
-use super::{Lease, is_corrupt, list, one, rows, runs};
-use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, InvoiceState, Reference, RunId};
-use crate::money::Money;
-use crate::protocol::key::{DeploymentId, Key};
-use crate::store::plan::LEASE_NEVER;
+use super::{Columns, Lease, is_corrupt, list, one, one_row, read, runs};
+use crate::invoice::{Attempt, CustomerId, InvoiceId, RunId};
+use crate::store::changeset::{LEASE_NEVER, next_number};
+use crate::store::rows;
+use crate::store::transaction::{Candidate, Candidates, PendingClaim, log_unclaimable};
 
-/// PENDING invoices that one job looks at: a run that goes on after a restart passes those that it has refused
+/// PENDING invoices that one job examines: a run that goes on after a restart passes those that it has attempted
 /// already, and must not hold the writer up meanwhile.
 pub const SCAN_MAX: i64 = 10_000;
 
-/// What a fresh claim needs to know.
-#[derive(Clone, Copy)]
-pub(super) struct Fresh {
-    pub(super) deployment: DeploymentId,
-    pub(super) run: RunId,
-    pub(super) after: InvoiceId,
-    pub(super) limit: usize,
-    pub(super) lease: Lease,
-}
-
-/// What one job claimed.
-pub(super) struct Claimed {
-    pub(super) attempts: Vec<Attempt>,
-    /// Set when the job stopped before it had seen every PENDING invoice: the last one that it saw.
-    pub(super) go_on_after: Option<InvoiceId>,
-}
-
-/// Candidates by id: those whose last attempt is of this run are passed over.
 pub(super) const CANDIDATES: &str = "
     SELECT id, reference, customer_id, currency, amount_minor FROM invoices INDEXED BY invoices_unpaid
     WHERE state = 'PENDING' AND state <> 'PAID' AND id > ?1 ORDER BY id LIMIT ?2";
@@ -39,82 +19,36 @@ pub(super) const CANDIDATES: &str = "
 pub(super) const LAST_ATTEMPT: &str =
     "SELECT number, run_id FROM attempts WHERE invoice_id = ?1 ORDER BY number DESC LIMIT 1";
 
-pub(super) fn fresh(connection: &Connection, claim: Fresh) -> rusqlite::Result<Claimed> {
-    let mut claimed = Claimed { attempts: Vec::new(), go_on_after: None };
+pub(super) fn candidates(connection: &Connection, claim: &PendingClaim) -> rusqlite::Result<Candidates> {
+    let mut candidates = Candidates { invoices: Vec::new(), examined: None };
     if !runs::is_running(connection, claim.run)? {
-        return Ok(claimed);
+        return Ok(candidates);
     }
-    let mut seen = 0;
+    let mut examined = 0;
     let mut last_attempt = connection.prepare_cached(LAST_ATTEMPT)?;
-    let mut candidates = connection.prepare_cached(CANDIDATES)?;
-    let mut found = candidates.query(params![claim.after.0, SCAN_MAX])?;
-    while claimed.attempts.len() < claim.limit {
-        let Some(row) = found.next()? else { break };
-        seen += 1;
-        let invoice = InvoiceId(row.get(0)?);
-        claimed.go_on_after = Some(invoice);
-        let last = last_attempt
-            .query_row([invoice.0], |row| Ok((row.get::<_, u32>(0)?, RunId(row.get(1)?))))
-            .optional()?;
-        let number = match last {
-            Some((_, run)) if run == claim.run => continue,
-            Some((number, _)) => number + 1,
-            None => 1,
+    let mut select = connection.prepare_cached(CANDIDATES)?;
+    let mut found = select.query(params![claim.after.0, SCAN_MAX])?;
+    while candidates.invoices.len() < claim.limit {
+        let Some(row) = found.next()? else {
+            candidates.examined = candidates.examined.filter(|_| examined == SCAN_MAX);
+            break;
         };
-        let attempt = Candidate::read(row, invoice).map(|candidate| candidate.attempt(number, claim));
-        match attempt {
-            Ok(attempt) => claimed.attempts.push(attempt),
-            Err(error) => pass_over(invoice, error)?,
+        examined += 1;
+        let id = InvoiceId(row.get(0)?);
+        candidates.examined = Some(id);
+        let last = last_attempt.query_row([id.0], |row| Ok((row.count(0)?, RunId(row.integer(1)?))));
+        let Some(number) = next_number(last.optional()?, claim.run) else { continue };
+        match candidate(row, id, number) {
+            Ok(candidate) => candidates.invoices.push(candidate),
+            Err(error) => pass_over(id, error)?,
         }
     }
-    drop(found);
-    let found_any = !claimed.attempts.is_empty();
-    claimed.attempts = journal(connection, claimed.attempts)?;
-    let all_spoilt = found_any && claimed.attempts.is_empty();
-    if seen < SCAN_MAX && !all_spoilt {
-        claimed.go_on_after = None;
-    }
-    let mut moves = Moves::default();
-    moves.change(InvoiceState::Pending, InvoiceState::Charging, claimed.attempts.len() as i64);
-    moves.record(connection)?;
-    count_attempted(connection, Some(claim.run), claimed.attempts.len())?;
-    crash_point!("K1");
-    Ok(claimed)
+    Ok(candidates)
 }
 
-struct Candidate {
-    id: InvoiceId,
-    reference: Reference,
-    customer_id: CustomerId,
-    money: Money,
-}
-
-impl Candidate {
-    fn read(row: &Row<'_>, id: InvoiceId) -> rusqlite::Result<Self> {
-        Ok(Self {
-            id,
-            reference: rows::reference(row, 1)?,
-            customer_id: CustomerId(row.get(2)?),
-            money: rows::money(row, 3)?,
-        })
-    }
-
-    fn attempt(self, number: u32, claim: Fresh) -> Attempt {
-        Attempt {
-            key: Key::new(claim.deployment, &self.reference, number),
-            invoice_id: self.id,
-            reference: self.reference,
-            number,
-            customer_id: self.customer_id,
-            money: self.money,
-            state: AttemptState::Intent,
-            sends: 1,
-            run_id: claim.run,
-            lease_until: claim.lease.until,
-            created_at: claim.lease.now,
-            settled_at: None,
-        }
-    }
+fn candidate(row: &rusqlite::Row<'_>, id: InvoiceId, number: u32) -> rusqlite::Result<Candidate> {
+    let customer_id = CustomerId(row.integer(2)?);
+    Ok(Candidate { id, reference: row.reference(1)?, customer_id, money: row.money(3)?, number })
 }
 
 const INSERT: &str = "
@@ -122,15 +56,16 @@ const INSERT: &str = "
         lease_until, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'INTENT', 1, ?7, ?8, ?9)";
 
-const TAKE: &str =
-    "UPDATE invoices SET state = 'CHARGING', updated_at = ?2 WHERE id = ?1 AND state = 'PENDING'";
-
-/// Answers those that could be written.
-fn journal(connection: &Connection, attempts: Vec<Attempt>) -> rusqlite::Result<Vec<Attempt>> {
-    let (mut insert, mut take) = (connection.prepare_cached(INSERT)?, connection.prepare_cached(TAKE)?);
-    let mut written = Vec::with_capacity(attempts.len());
+pub(super) fn insert(
+    connection: &Connection,
+    attempts: Vec<Attempt>,
+    lease: Lease,
+) -> rusqlite::Result<Vec<Attempt>> {
+    let mut insert = connection.prepare_cached(INSERT)?;
+    let mut inserted = Vec::with_capacity(attempts.len());
     for attempt in attempts {
-        let inserted = insert.execute(params![
+        let attempt = Attempt { lease_until: lease.until, created_at: lease.now, ..attempt };
+        let done = insert.execute(params![
             attempt.key.as_str(),
             attempt.invoice_id.0,
             attempt.number,
@@ -141,26 +76,22 @@ fn journal(connection: &Connection, attempts: Vec<Attempt>) -> rusqlite::Result<
             attempt.lease_until,
             attempt.created_at,
         ]);
-        if let Err(error) = inserted {
-            pass_over(attempt.invoice_id, error)?;
-            continue;
+        match done {
+            Ok(_) => inserted.push(attempt),
+            Err(error) => pass_over(attempt.invoice_id, error)?,
         }
-        let changed = take.execute([attempt.invoice_id.0, attempt.created_at])?;
-        rows::one_row(changed, "an invoice that is claimed is PENDING")?;
-        written.push(attempt);
     }
-    Ok(written)
+    Ok(inserted)
 }
 
-/// Due open attempts by lease; those in ATTENTION wait for a person.
+/// Invoices in ATTENTION need manual resolution first.
 pub(super) const DUE: &str = "
     SELECT a.rowid FROM attempts AS a INDEXED BY attempts_due CROSS JOIN invoices AS i ON i.id = a.invoice_id
     WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.lease_until <= ?1 AND i.state = 'CHARGING'
     ORDER BY a.lease_until LIMIT ?2";
 
-pub(super) fn open(
+pub(super) fn lease_due(
     connection: &Connection,
-    run: Option<RunId>,
     limit: usize,
     lease: Lease,
 ) -> rusqlite::Result<Vec<Attempt>> {
@@ -174,46 +105,31 @@ pub(super) fn open(
     let mut attempts = Vec::with_capacity(due.len());
     for rowid in due {
         let changed = connection.prepare_cached(update)?.execute([rowid, lease.until])?;
-        rows::one_row(changed, "an attempt that is claimed is open")?;
-        match connection.prepare_cached(&select)?.query_row([rowid], rows::attempt) {
+        one_row(changed, "an attempt that is claimed is open")?;
+        match connection.prepare_cached(&select)?.query_row([rowid], read) {
             Ok(attempt) => attempts.push(attempt),
-            Err(error) => leave(connection, rowid, error)?,
+            Err(error) => take_back_send(connection, rowid, error)?,
         }
     }
-    count_attempted(connection, run, attempts.len())?;
-    crash_point!("K1");
     Ok(attempts)
 }
 
-/// One invoice that cannot be claimed must not hold back the others.
 fn pass_over(invoice: InvoiceId, error: rusqlite::Error) -> rusqlite::Result<()> {
     if !is_corrupt(&error) {
         return Err(error);
     }
-    let error = &error as &dyn std::error::Error;
-    tracing::error!(
-        invoice.id = invoice.0,
-        error,
-        "the invoice has corrupt rows and cannot be claimed, operator action required"
-    );
+    log_unclaimable(invoice, &error);
     Ok(())
 }
 
-/// As [`pass_over`], of an open attempt: it is not sent, and is looked at again when its new lease has ended.
-fn leave(connection: &Connection, rowid: i64, error: rusqlite::Error) -> rusqlite::Result<()> {
+/// An unreadable attempt is not sent; it is examined again when its new lease has ended.
+fn take_back_send(connection: &Connection, rowid: i64, error: rusqlite::Error) -> rusqlite::Result<()> {
     if !is_corrupt(&error) {
         return Err(error);
     }
     let sql = "UPDATE attempts SET sends = sends - 1 WHERE rowid = ?1 RETURNING invoice_id";
     let invoice: i64 = connection.prepare_cached(sql)?.query_row([rowid], |row| row.get(0))?;
     pass_over(InvoiceId(invoice), error)
-}
-
-fn count_attempted(connection: &Connection, run: Option<RunId>, count: usize) -> rusqlite::Result<()> {
-    let Some(run) = run.filter(|_| count > 0) else { return Ok(()) };
-    let sql = "UPDATE runs SET attempted = attempted + ?2 WHERE id = ?1";
-    let changed = connection.prepare_cached(sql)?.execute(params![run.0, count as i64])?;
-    rows::one_row(changed, "claims belong to a run")
 }
 
 pub(super) const NEXT_DUE: &str = "

@@ -1,38 +1,30 @@
-//! Imports in SQLite: reads what a batch names, asks `store::imports` what it does, and writes that.
+//! Imports in SQLite: what a batch names is loaded, and what `changeset::import` planned is written, row by row.
 
 use rusqlite::{Connection, params};
 
-use super::counts::Moves;
-use super::{normal_form, one, rows};
+use super::transaction::add_state_counts;
+use super::{Columns, normal_form, one, one_row, read};
 use crate::invoice::{Invoice, PaidBy};
 use crate::money::Currency;
-use crate::store::imports::{Intake, Known, decide, stands};
-use crate::store::{ImportMode, ImportRow, Imported};
+use crate::store::changeset::import::{ImportPlan, KnownRows, status};
+use crate::store::reads::EQUAL_TEXT_FIRST;
+use crate::store::{ImportRow, rows};
 
-pub(super) fn import(
-    connection: &Connection,
-    batch: &[ImportRow],
-    mode: ImportMode,
-    now: i64,
-) -> rusqlite::Result<Vec<Imported>> {
-    let intake = decide(batch, known(connection, batch)?, mode);
-    if !mode.dry_run {
-        write(connection, &intake, now)?;
-    }
-    Ok(intake.answers)
-}
-
-fn known(connection: &Connection, batch: &[ImportRow]) -> rusqlite::Result<Known> {
-    let mut known = Known::default();
+pub(super) fn load(connection: &Connection, batch: &[ImportRow]) -> rusqlite::Result<KnownRows> {
+    let mut known = KnownRows::default();
     let customer = "SELECT currency FROM customers WHERE id = ?1";
-    let invoice = format!("SELECT {} FROM invoices WHERE {}", rows::INVOICE, normal_form::MATCHES);
+    let invoice = format!(
+        "SELECT {} FROM invoices AS i WHERE {} {EQUAL_TEXT_FIRST}",
+        rows::INVOICE,
+        normal_form::MATCHES
+    );
     for row in batch {
         let currency =
-            one(connection, customer, [row.customer_id.0], |row| rows::word(row, 0, Currency::from_code))?;
+            one(connection, customer, [row.customer_id.0], |row| row.parsed(0, Currency::from_code))?;
         known.customers.extend(currency.map(|currency| (row.customer_id, currency)));
-        if let Some(stored) =
-            one(connection, &invoice, [row.reference.as_str(), row.reference.nfc()], rows::invoice)?
-        {
+        let names = [row.reference.as_str(), row.reference.nfc()];
+        let stored: Option<Invoice> = one(connection, &invoice, names, read)?;
+        if let Some(stored) = stored {
             let held = is_held(connection, &stored)?;
             known.invoices.insert(row.reference.clone(), (stored, held));
         }
@@ -45,44 +37,44 @@ fn is_held(connection: &Connection, invoice: &Invoice) -> rusqlite::Result<bool>
     connection.prepare_cached(sql)?.exists([invoice.id.0])
 }
 
-fn write(connection: &Connection, intake: &Intake<'_>, now: i64) -> rusqlite::Result<()> {
-    let mut moves = Moves::default();
-    for (customer, currency) in &intake.customers {
+const INSERT: &str = "INSERT INTO invoices (customer_id, currency, amount_minor, state, paid_by, updated_at,
+     created_at, reference, reference_nfc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8)";
+
+const UPDATE: &str = "UPDATE invoices SET customer_id = ?1, currency = ?2, amount_minor = ?3, state = ?4,
+     paid_by = ?5, updated_at = ?6, attention_reason = NULL WHERE id = ?7 AND state <> 'PAID'";
+
+pub(super) fn apply(connection: &Connection, plan: &ImportPlan<'_>, now: i64) -> rusqlite::Result<()> {
+    for (customer, currency) in &plan.customers {
         let sql = "INSERT INTO customers (id, currency) VALUES (?1, ?2)";
         connection.prepare_cached(sql)?.execute(params![customer.0, currency.code()])?;
     }
-    for row in &intake.created {
-        let sql = "INSERT INTO invoices (customer_id, currency, amount_minor, state, paid_by, updated_at, created_at, reference,
-                reference_nfc)
-             VALUES (?3, ?4, ?5, ?6, ?7, ?8, ?8, ?1, nullif(?2, ?1))";
-        write_one(connection, sql, row, now)?;
-        moves.create(stands(row).0);
+    let mut insert = connection.prepare_cached(INSERT)?;
+    for row in &plan.created {
+        let status = status(row);
+        insert.execute(params![
+            row.customer_id.0,
+            row.money.currency.code(),
+            row.money.amount_minor,
+            status.state.as_str(),
+            status.paid_by.map(PaidBy::as_str),
+            now,
+            row.reference.as_str(),
+            row.reference.nfc_if_other(),
+        ])?;
     }
-    // The reference stays as it is stored, whichever form the row has.
-    let update = format!(
-        "UPDATE invoices SET customer_id = ?3, currency = ?4, amount_minor = ?5, state = ?6, paid_by = ?7,
-         updated_at = ?8, attention_reason = NULL
-         WHERE id = (SELECT id FROM invoices WHERE {}) AND state <> 'PAID'",
-        normal_form::MATCHES
-    );
-    for (row, from) in &intake.updated {
-        write_one(connection, &update, row, now)?;
-        moves.change(*from, stands(row).0, 1);
+    let mut update = connection.prepare_cached(UPDATE)?;
+    for (id, row) in &plan.updated {
+        let status = status(row);
+        let changed = update.execute(params![
+            row.customer_id.0,
+            row.money.currency.code(),
+            row.money.amount_minor,
+            status.state.as_str(),
+            status.paid_by.map(PaidBy::as_str),
+            now,
+            id.0,
+        ])?;
+        one_row(changed, "an imported row is one invoice")?;
     }
-    moves.record(connection)
-}
-
-fn write_one(connection: &Connection, sql: &str, row: &ImportRow, now: i64) -> rusqlite::Result<()> {
-    let (state, paid_by) = stands(row);
-    let changed = connection.prepare_cached(sql)?.execute(params![
-        row.reference.as_str(),
-        row.reference.nfc(),
-        row.customer_id.0,
-        row.money.currency.code(),
-        row.money.amount_minor,
-        state.as_str(),
-        paid_by.map(PaidBy::as_str),
-        now,
-    ])?;
-    rows::one_row(changed, "an imported row is one invoice")
+    add_state_counts(connection, &plan.state_counts)
 }

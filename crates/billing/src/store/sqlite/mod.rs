@@ -1,16 +1,12 @@
-//! SQLite behind the store contract: one writer thread, two readers, the process's own clock.
-//! Each method is one job; what a settlement means is decided in `store::plan`, not here.
+//! SQLite behind the store contract: one writer thread, two readers, the process's own clock. Each method is one job.
+//! Decides nothing: the steps of a transaction are `store::transaction`'s.
 
-mod acknowledgements;
 mod claims;
-mod counts;
 mod imports;
+mod ledgers;
 mod normal_form;
-mod repairs;
-mod rows;
 mod runs;
-mod schema;
-mod settling;
+mod transaction;
 
 pub use claims::SCAN_MAX;
 
@@ -20,18 +16,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chassis::clock::{Clock, Random};
 use chassis::sqlite::{Disk, Sqlite, SqliteError};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params};
+use futures_util::FutureExt;
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, ToSql, params_from_iter};
 use uuid::Uuid;
 
-use crate::invoice::{
-    Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId, RunProblem,
-};
-use crate::protocol::key::{DeploymentId, Key};
+use self::transaction::SqliteTransaction;
+use super::changeset::LEASE_NEVER;
+use super::reads::{self, Reader, Value};
+use super::rows::{Columns, FromRow};
+use super::transaction::{self as steps, PendingClaim};
+use crate::invoice::{Attempt, InvoiceId, Run, RunId, RunProblem};
+use crate::protocol::key::DeploymentId;
 use crate::protocol::transition::Settlement;
 use crate::store::{
-    BATCH_MAX, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement,
-    LedgerAcknowledgementRow, LedgerFact, LedgerSeen, OtherDeployment, Repaired, Resolution, ResolutionRow,
-    Resolved, Result, Settled, Store, StoreError,
+    AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
+    LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OperatorStore,
+    OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled, StoreError,
+    migrations,
 };
 
 /// Billing's facts in one SQLite file.
@@ -66,7 +68,7 @@ impl SqliteStore {
         clock: Clock,
         random: &Random,
     ) -> std::result::Result<Self, OpenError> {
-        Self::over(Sqlite::open(path, &schema::MIGRATIONS, &clock)?, deployment, clock, random).await
+        Self::over(Sqlite::open(path, &migrations::SQLITE, &clock)?, deployment, clock, random).await
     }
 
     /// The deployment of a store that another process may be working with: read, and nothing else. `None`: none yet.
@@ -74,10 +76,7 @@ impl SqliteStore {
     /// # Errors
     /// When there is no store that can be read.
     pub async fn peek(path: &Path) -> std::result::Result<Option<DeploymentId>, SqliteError> {
-        let sql = "SELECT id FROM deployment";
-        let id = chassis::sqlite::peek(path, move |connection| {
-            one(connection, sql, [], |row| rows::word(row, 0, |text| Uuid::parse_str(text).ok()))
-        });
+        let id = chassis::sqlite::peek(path, |connection| one(connection, DEPLOYMENT, [], deployment_id));
         Ok(id.await?.map(DeploymentId))
     }
 
@@ -86,7 +85,7 @@ impl SqliteStore {
     /// # Errors
     /// When the schema cannot be made.
     pub fn disk(clock: &Clock, latency: Random) -> std::result::Result<Disk, SqliteError> {
-        Disk::new(&schema::MIGRATIONS, clock, latency)
+        Disk::new(&migrations::SQLITE, clock, latency)
     }
 
     /// The store on a simulation's disk, alone or as one of several replicas.
@@ -122,14 +121,6 @@ impl SqliteStore {
         self.database.is_writable()
     }
 
-    async fn read<T, F>(&self, job: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.database.read(job).await.map_err(store_error)
-    }
-
     /// For a few rows: does not wait behind lists.
     async fn read_short<T, F>(&self, job: F) -> Result<T>
     where
@@ -147,11 +138,28 @@ impl SqliteStore {
         self.database.write(job).await.map_err(store_error)
     }
 
+    /// Runs the steps of a transaction, which SQLite finishes without waiting; what they claim is leased for so long.
+    async fn transact<T, F>(&self, lease: Duration, steps: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&SqliteTransaction<'_>) -> Option<rusqlite::Result<T>> + Send + 'static,
+    {
+        let lease = self.lease(lease);
+        self.write(move |connection| run(&SqliteTransaction { connection, lease }, steps)).await
+    }
+
     /// Now, and when a lease taken now ends. Taken in the caller's task: the writer thread knows no simulated time.
     fn lease(&self, lease: Duration) -> Lease {
         let now = self.clock.now_ms();
         Lease { now, until: later(now, lease) }
     }
+}
+
+fn run<T>(
+    tx: &SqliteTransaction<'_>,
+    steps: impl FnOnce(&SqliteTransaction<'_>) -> Option<rusqlite::Result<T>>,
+) -> rusqlite::Result<T> {
+    steps(tx).expect("each primitive of SQLite is ready at once")
 }
 
 /// When something happens and until when it holds, in milliseconds since the Unix epoch.
@@ -162,12 +170,12 @@ struct Lease {
 }
 
 fn later(now: i64, by: Duration) -> i64 {
-    now.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)).min(super::plan::LEASE_NEVER - 1)
+    now.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)).min(LEASE_NEVER - 1)
 }
 
 /// On the writer, before any other job.
 fn prepare(connection: &Connection, first: Uuid) -> rusqlite::Result<Uuid> {
-    counts::take_over(connection)?;
+    runs::disable_triggers(connection)?;
     normal_form::take_over(connection)?;
     let made = connection.execute(
         "INSERT INTO deployment (id) SELECT ?1 WHERE NOT EXISTS (SELECT * FROM deployment)",
@@ -176,9 +184,13 @@ fn prepare(connection: &Connection, first: Uuid) -> rusqlite::Result<Uuid> {
     if made == 1 {
         super::warn_of_new(first);
     }
-    connection.query_row("SELECT id FROM deployment", [], |row| {
-        rows::word(row, 0, |text| Uuid::parse_str(text).ok())
-    })
+    connection.query_row(DEPLOYMENT, [], deployment_id)
+}
+
+const DEPLOYMENT: &str = "SELECT id FROM deployment";
+
+fn deployment_id(row: &Row<'_>) -> rusqlite::Result<Uuid> {
+    row.parsed(0, |text| Uuid::parse_str(text).ok())
 }
 
 /// Data that break an invariant are the store's fault; all else may pass.
@@ -213,124 +225,101 @@ fn one<T>(
     connection.prepare_cached(sql)?.query_row(params, read).optional()
 }
 
-fn invoices(
-    connection: &Connection,
-    state: Option<InvoiceState>,
-    after: InvoiceId,
-    limit: usize,
-) -> rusqlite::Result<Vec<Invoice>> {
-    let columns = rows::INVOICE;
-    let limit = limit.min(BATCH_MAX) as i64;
-    match state {
-        None => {
-            let sql = format!("SELECT {columns} FROM invoices WHERE id > ?1 ORDER BY id LIMIT ?2");
-            list(connection, &sql, params![after.0, limit], rows::invoice)
-        }
-        Some(InvoiceState::Paid) => {
-            let sql = format!(
-                "SELECT {columns} FROM invoices WHERE state = 'PAID' AND id > ?1 ORDER BY id LIMIT ?2"
-            );
-            list(connection, &sql, params![after.0, limit], rows::invoice)
-        }
-        Some(state) => {
-            let sql = format!(
-                "SELECT {columns} FROM invoices INDEXED BY invoices_unpaid
-                 WHERE state = ?1 AND state <> 'PAID' AND id > ?2 ORDER BY id LIMIT ?3"
-            );
-            list(connection, &sql, params![state.as_str(), after.0, limit], rows::invoice)
+fn read<T: FromRow>(row: &Row<'_>) -> rusqlite::Result<T> {
+    T::from_row(row)
+}
+
+/// A conditional statement must have changed exactly one row.
+fn one_row(changed: usize, what: &'static str) -> rusqlite::Result<()> {
+    if changed == 1 { Ok(()) } else { Err(Row::corrupt(0, format!("{what}: {changed} rows instead of one"))) }
+}
+
+impl Columns for Row<'_> {
+    type Error = rusqlite::Error;
+
+    fn integer(&self, column: usize) -> rusqlite::Result<i64> {
+        self.get(column)
+    }
+
+    fn optional_integer(&self, column: usize) -> rusqlite::Result<Option<i64>> {
+        self.get(column)
+    }
+
+    fn count(&self, column: usize) -> rusqlite::Result<u32> {
+        self.get(column)
+    }
+
+    fn flag(&self, column: usize) -> rusqlite::Result<bool> {
+        self.get(column)
+    }
+
+    fn optional_text(&self, column: usize) -> rusqlite::Result<Option<&str>> {
+        Ok(self.get_ref(column)?.as_str_or_null()?)
+    }
+
+    fn corrupt(column: usize, problem: String) -> rusqlite::Error {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, problem.into())
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Integer(integer) => integer.to_sql(),
+            Self::Count(count) => count.to_sql(),
+            Self::Text(text) => text.to_sql(),
         }
     }
 }
 
-fn ledger_seen(connection: &Connection) -> rusqlite::Result<Option<LedgerSeen>> {
-    let sql = "SELECT d.ledger_id, coalesce(s.seq, 0) FROM deployment AS d
-         LEFT JOIN ledger_seen AS s ON s.ledger_id = d.ledger_id WHERE d.ledger_id IS NOT NULL";
-    one(connection, sql, [], |row| Ok(LedgerSeen { ledger_id: row.get(0)?, seq: row.get(1)? }))
-}
+impl Reader for SqliteStore {
+    const BY_UNPAID_INDEX: &'static str = "INDEXED BY invoices_unpaid";
+    const MATCHES: &'static str = normal_form::MATCHES;
 
-fn remember_ledger(connection: &Connection, ledger_id: &str) -> rusqlite::Result<String> {
-    connection.execute("UPDATE deployment SET ledger_id = ?1 WHERE ledger_id IS NULL", [ledger_id])?;
-    connection.query_row("SELECT ledger_id FROM deployment", [], |row| row.get(0))
+    async fn page<T: FromRow>(&self, sql: String, params: Vec<Value>) -> Result<Vec<T>> {
+        let job = move |connection: &Connection| list(connection, &sql, params_from_iter(params), read);
+        self.database.read(job).await.map_err(store_error)
+    }
+
+    async fn row<T: FromRow>(&self, sql: String, params: Vec<Value>) -> Result<Option<T>> {
+        self.read_short(move |connection| one(connection, &sql, params_from_iter(params), read)).await
+    }
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl LedgerStore for SqliteStore {
+    fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     async fn deployment(&self) -> Result<DeploymentId> {
         Ok(self.deployment)
     }
 
     async fn ledger_id(&self) -> Result<Option<String>> {
-        let sql = "SELECT ledger_id FROM deployment";
-        self.read_short(move |connection| connection.query_row(sql, [], |row| row.get(0))).await
+        self.read_short(ledgers::current).await
     }
 
     async fn ledger_seen(&self) -> Result<Option<LedgerSeen>> {
-        self.read_short(ledger_seen).await
+        self.read_short(ledgers::seen).await
     }
 
     async fn remember_ledger(&self, ledger_id: &str) -> Result<String> {
         let ledger_id = ledger_id.to_owned();
-        self.write(move |connection| remember_ledger(connection, &ledger_id)).await
+        self.write(move |connection| ledgers::remember(connection, &ledger_id)).await
     }
 
-    async fn customers(&self, after: CustomerId, limit: usize) -> Result<Vec<Customer>> {
-        let sql = format!("SELECT {} FROM customers WHERE id > ?1 ORDER BY id LIMIT ?2", rows::CUSTOMER);
-        let limit = limit.min(BATCH_MAX) as i64;
-        self.read(move |connection| list(connection, &sql, params![after.0, limit], rows::customer)).await
+    async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>> {
+        let acceptance = acceptance.clone();
+        let now = self.clock.now_ms();
+        self.write(move |connection| ledgers::accept(connection, &acceptance, now)).await
     }
+}
 
-    async fn customer(&self, id: CustomerId) -> Result<Option<Customer>> {
-        let sql = format!("SELECT {} FROM customers WHERE id = ?1", rows::CUSTOMER);
-        self.read_short(move |connection| one(connection, &sql, [id.0], rows::customer)).await
-    }
-
-    async fn invoices(
-        &self,
-        state: Option<InvoiceState>,
-        after: InvoiceId,
-        limit: usize,
-    ) -> Result<Vec<Invoice>> {
-        self.read(move |connection| invoices(connection, state, after, limit)).await
-    }
-
-    async fn invoice(&self, id: InvoiceId) -> Result<Option<Invoice>> {
-        let sql = format!("SELECT {} FROM invoices WHERE id = ?1", rows::INVOICE);
-        self.read_short(move |connection| one(connection, &sql, [id.0], rows::invoice)).await
-    }
-
-    async fn invoice_by_reference(&self, reference: &Reference) -> Result<Option<Invoice>> {
-        let sql = format!("SELECT {} FROM invoices WHERE {}", rows::INVOICE, normal_form::MATCHES);
-        let names = [reference.as_str().to_owned(), reference.nfc().to_owned()];
-        self.read_short(move |connection| one(connection, &sql, names, rows::invoice)).await
-    }
-
-    async fn attempts(&self, after: (InvoiceId, u32), limit: usize) -> Result<Vec<Attempt>> {
-        let sql = format!(
-            "SELECT {} FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
-             WHERE (a.invoice_id, a.number) > (?1, ?2) ORDER BY a.invoice_id, a.number LIMIT ?3",
-            rows::ATTEMPT
-        );
-        let limit = limit.min(BATCH_MAX) as i64;
-        let (InvoiceId(invoice), number) = after;
-        self.read(move |connection| list(connection, &sql, params![invoice, number, limit], rows::attempt))
-            .await
-    }
-
-    async fn attempt(&self, key: &Key) -> Result<Option<Attempt>> {
-        let sql = format!(
-            "SELECT {} FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1",
-            rows::ATTEMPT
-        );
-        let key = key.clone();
-        self.read_short(move |connection| one(connection, &sql, [key.as_str()], rows::attempt)).await
-    }
-
+#[async_trait]
+impl RunStore for SqliteStore {
     async fn counts(&self) -> Result<Counts> {
-        self.read_short(counts::read).await
-    }
-
-    fn is_shared(&self) -> bool {
-        self.is_shared
+        self.read_short(runs::counts).await
     }
 
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {
@@ -353,15 +342,22 @@ impl Store for SqliteStore {
         self.write(move |connection| runs::finish(connection, run, joins, now)).await
     }
 
+    async fn note_problem(&self, run: RunId, problem: &RunProblem) -> Result<()> {
+        let problem = problem.clone();
+        self.write(move |connection| runs::note_problem(connection, run, &problem)).await
+    }
+
     async fn unfinished_run(&self) -> Result<Option<Run>> {
         self.read_short(runs::unfinished).await
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {
-        let sql = format!("SELECT {} FROM runs WHERE id = ?1", rows::RUN);
-        self.read_short(move |connection| one(connection, &sql, [run.0], rows::run)).await
+        self.read_short(move |connection| runs::find(connection, run)).await
     }
+}
 
+#[async_trait]
+impl ChargeStore for SqliteStore {
     async fn claim_pending(
         &self,
         run: RunId,
@@ -369,27 +365,23 @@ impl Store for SqliteStore {
         limit: usize,
         lease: Duration,
     ) -> Result<Vec<Attempt>> {
-        let deployment = self.deployment;
-        let mut after = after;
+        let limit = limit.min(BATCH_MAX);
+        let mut claim = PendingClaim { deployment: self.deployment, run, after, limit };
         loop {
-            let claim = claims::Fresh {
-                deployment,
-                run,
-                after,
-                limit: limit.min(BATCH_MAX),
-                lease: self.lease(lease),
-            };
-            let claimed = self.write(move |connection| claims::fresh(connection, claim)).await?;
-            match claimed.go_on_after {
-                Some(seen) if claimed.attempts.is_empty() => after = seen,
-                _ => return Ok(claimed.attempts),
+            let steps = move |tx: &SqliteTransaction<'_>| steps::claim_pending(tx, claim).now_or_never();
+            let claimed = self.transact(lease, steps).await?;
+            match claimed.continue_after {
+                Some(examined) => claim.after = examined,
+                None => return Ok(claimed.attempts),
             }
         }
     }
 
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>> {
-        let lease = self.lease(lease);
-        self.write(move |connection| claims::open(connection, run, limit.min(BATCH_MAX), lease)).await
+        let limit = limit.min(BATCH_MAX);
+        let claimed =
+            self.transact(lease, move |tx| steps::claim_open(tx, run, limit).now_or_never()).await?;
+        Ok(claimed.attempts)
     }
 
     async fn next_open_in(&self) -> Result<Option<Duration>> {
@@ -413,55 +405,47 @@ impl Store for SqliteStore {
         seen: Option<&LedgerSeen>,
     ) -> Result<Vec<Settled>> {
         let (settlements, seen) = (settlements.to_vec(), seen.cloned());
-        let now = self.clock.now_ms();
-        self.write(move |connection| {
-            let settled = settling::settle(connection, run, &settlements, now)?;
-            seen.iter().try_for_each(|seen| settling::see(connection, seen))?;
-            Ok(settled)
-        })
-        .await
+        let steps = move |tx: &SqliteTransaction<'_>| {
+            steps::settle(tx, run, &settlements, seen.as_ref()).now_or_never()
+        };
+        self.transact(Duration::ZERO, steps).await
     }
+}
 
-    async fn note_problem(&self, run: RunId, problem: &RunProblem) -> Result<()> {
-        let problem = problem.clone();
-        self.write(move |connection| runs::note_problem(connection, run, &problem)).await
-    }
-
+#[async_trait]
+impl OperatorStore for SqliteStore {
     async fn import(&self, batch: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>> {
         let batch = batch.to_vec();
-        let now = self.clock.now_ms();
+        let steps = move |tx: &SqliteTransaction<'_>| steps::import(tx, &batch, mode).now_or_never();
         if mode.dry_run {
-            return self.read(move |connection| imports::import(connection, &batch, mode, now)).await;
+            let lease = self.lease(Duration::ZERO);
+            let job = move |connection: &Connection| run(&SqliteTransaction { connection, lease }, steps);
+            return self.database.read(job).await.map_err(store_error);
         }
-        self.write(move |connection| imports::import(connection, &batch, mode, now)).await
+        self.transact(Duration::ZERO, steps).await
     }
 
     async fn resolve(&self, resolution: &Resolution) -> Result<Resolved> {
         let resolution = resolution.clone();
-        let now = self.clock.now_ms();
-        self.write(move |connection| settling::resolve(connection, &resolution, now)).await
+        self.transact(Duration::ZERO, move |tx| steps::resolve(tx, &resolution).now_or_never()).await
     }
 
-    async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>> {
-        let acceptance = acceptance.clone();
-        let now = self.clock.now_ms();
-        self.write(move |connection| repairs::accept_ledger(connection, &acceptance, now)).await
+    async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {
+        let (deployment, facts) = (self.deployment, facts.to_vec());
+        self.transact(Duration::ZERO, move |tx| steps::repair(tx, deployment, &facts).now_or_never()).await
     }
 
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
-        let sql = format!(
-            "SELECT {} FROM resolutions AS r JOIN attempts AS a ON a.key = r.key
-             JOIN invoices AS i ON i.id = a.invoice_id WHERE r.id > ?1 ORDER BY r.id LIMIT ?2",
-            rows::RESOLUTION
-        );
-        let limit = limit.min(BATCH_MAX) as i64;
-        self.read(move |connection| list(connection, &sql, params![after, limit], rows::resolution)).await
+        reads::resolutions(self, after, limit).await
     }
+}
 
+#[async_trait]
+impl AcknowledgementStore for SqliteStore {
     async fn acknowledge(&self, acknowledgement: &LedgerAcknowledgement) -> Result<LedgerAcknowledgementRow> {
         let acknowledgement = acknowledgement.clone();
         let now = self.clock.now_ms();
-        self.write(move |connection| acknowledgements::record(connection, &acknowledgement, now)).await
+        self.write(move |connection| ledgers::acknowledge(connection, &acknowledgement, now)).await
     }
 
     async fn ledger_acknowledgements(
@@ -469,19 +453,7 @@ impl Store for SqliteStore {
         after: i64,
         limit: usize,
     ) -> Result<Vec<LedgerAcknowledgementRow>> {
-        let sql = format!(
-            "SELECT {} FROM ledger_acknowledgements WHERE id > ?1 ORDER BY id LIMIT ?2",
-            acknowledgements::COLUMNS
-        );
-        let limit = limit.min(BATCH_MAX) as i64;
-        self.read(move |connection| list(connection, &sql, params![after, limit], acknowledgements::row))
-            .await
-    }
-
-    async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {
-        let facts = facts.to_vec();
-        let (deployment, now) = (self.deployment, self.clock.now_ms());
-        self.write(move |connection| repairs::repair(connection, deployment, &facts, now)).await
+        reads::ledger_acknowledgements(self, after, limit).await
     }
 }
 

@@ -5,18 +5,8 @@ use rusqlite::{Connection, params};
 
 use crate::invoice::Reference;
 
-/// The step that adds what this needs. The column stays empty where the text is its own NFC form, which is nearly
-/// always, so that both indexes are small; a name of ASCII alone always is.
-pub(super) const MIGRATION: &str = "
-ALTER TABLE invoices ADD COLUMN reference_nfc TEXT;
-CREATE INDEX invoices_reference_nfc ON invoices (reference_nfc) WHERE reference_nfc IS NOT NULL;
-CREATE INDEX invoices_reference_beyond_ascii ON invoices (id) WHERE reference GLOB '*[^ -~]*';
-";
-
-/// Ends a statement whose parameters 1 and 2 are a reference's text and its NFC form: an equal text comes first, for
-/// a store may hold two that were told apart once.
-pub(super) const MATCHES: &str =
-    "(reference IN (?1, ?2) OR reference_nfc = ?2) ORDER BY reference <> ?1, id LIMIT 1";
+/// Whether `i` is found by the text `$1` or by the NFC form `$2`.
+pub(super) const MATCHES: &str = "(i.reference IN ($1, $2) OR i.reference_nfc = $2)";
 
 /// Pairs that are told at the start.
 const PAIRS_MAX: i64 = 100;
@@ -69,13 +59,15 @@ fn warn_of_pairs(connection: &Connection) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::migrations;
+    use crate::store::reads::EQUAL_TEXT_FIRST;
 
     fn table(references: &[&str]) -> Connection {
         let connection = Connection::open_in_memory().unwrap();
         connection
             .execute_batch("CREATE TABLE invoices (id INTEGER PRIMARY KEY, reference TEXT NOT NULL UNIQUE)")
             .unwrap();
-        connection.execute_batch(MIGRATION).unwrap();
+        connection.execute_batch(migrations::SQLITE[8].sql).unwrap();
         for reference in references {
             connection.execute("INSERT INTO invoices (reference) VALUES (?1)", [reference]).unwrap();
         }
@@ -88,7 +80,7 @@ mod tests {
         take_over(&connection).unwrap();
         let find = |text: &str| -> Option<i64> {
             let reference = Reference::new(text).unwrap();
-            let sql = format!("SELECT id FROM invoices WHERE {MATCHES}");
+            let sql = format!("SELECT id FROM invoices AS i WHERE {MATCHES} {EQUAL_TEXT_FIRST}");
             connection.query_row(&sql, [reference.as_str(), reference.nfc()], |row| row.get(0)).ok()
         };
         let found = ["I1", "caf\u{e9}", "cafe\u{301}", "K1", "\u{e5}", "a\u{30a}", "I2"].map(find);
@@ -102,7 +94,8 @@ mod tests {
     #[test]
     fn finding_a_reference_reads_no_table_from_end_to_end() {
         let connection = table(&[]);
-        let sql = format!("EXPLAIN QUERY PLAN SELECT id FROM invoices WHERE {MATCHES}");
+        let sql =
+            format!("EXPLAIN QUERY PLAN SELECT id FROM invoices AS i WHERE {MATCHES} {EQUAL_TEXT_FIRST}");
         let mut statement = connection.prepare(&sql).unwrap();
         let steps: Vec<String> = statement
             .query_map(["a", "b"], |row| row.get(3))

@@ -1,14 +1,21 @@
-//! Runs in SQLite: at most one is unfinished, which a partial unique index holds besides.
+//! Runs in SQLite, of which a partial unique index lets one be unfinished, and the numbers of invoices by state.
 
-use rusqlite::{Connection, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Lease, counts, one, rows};
-use crate::invoice::{Run, RunId, RunProblem};
-use crate::store::VERSION;
+use super::{Columns, Lease, one, read};
+use crate::invoice::{InvoiceState, Run, RunId, RunProblem};
+use crate::store::{Counts, VERSION};
+
+const RUN: &str = "id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, refused, rejected, \
+     in_doubt, not_sent, begun_by, problem, problem_status, problem_count";
+
+pub(super) fn find(connection: &Connection, run: RunId) -> rusqlite::Result<Option<Run>> {
+    one(connection, &format!("SELECT {RUN} FROM runs WHERE id = ?1"), [run.0], read)
+}
 
 pub(super) fn unfinished(connection: &Connection) -> rusqlite::Result<Option<Run>> {
-    let sql = format!("SELECT {} FROM runs WHERE state = 'running'", rows::RUN);
-    one(connection, &sql, [], rows::run)
+    one(connection, &format!("SELECT {RUN} FROM runs WHERE state = 'running'"), [], read)
 }
 
 pub(super) fn is_running(connection: &Connection, run: RunId) -> rusqlite::Result<bool> {
@@ -20,31 +27,27 @@ pub(super) fn open(connection: &Connection, lease: Lease) -> rusqlite::Result<(R
     if let Some(run) = join(connection)? {
         return Ok((run, true));
     }
-    let counts = counts::read(connection)?;
+    let counts = counts(connection)?;
     let total = counts.pending + counts.charging + counts.attention;
     let sql = format!(
         "INSERT INTO runs (state, started_at, lease_until, begun_by, total) VALUES ('running', ?1, ?2, ?3, ?4)
-         RETURNING {}",
-        rows::RUN
+         RETURNING {RUN}"
     );
-    let started = connection
-        .prepare_cached(&sql)?
-        .query_row(params![lease.now, lease.until, VERSION, total], rows::run)?;
-    Ok((started, false))
+    let params = params![lease.now, lease.until, VERSION, total];
+    Ok((connection.prepare_cached(&sql)?.query_row(params, read)?, false))
 }
 
-/// Makes the driver of the unfinished run look again before it ends.
+/// Makes the driver of the unfinished run check for new work before it ends.
 pub(super) fn join(connection: &Connection) -> rusqlite::Result<Option<Run>> {
-    let sql = format!("UPDATE runs SET joins = joins + 1 WHERE state = 'running' RETURNING {}", rows::RUN);
-    one(connection, &sql, [], rows::run)
+    let sql = format!("UPDATE runs SET joins = joins + 1 WHERE state = 'running' RETURNING {RUN}");
+    one(connection, &sql, [], read)
 }
 
 pub(super) fn adopt(connection: &Connection, lease: Lease) -> rusqlite::Result<Option<Run>> {
     let sql = format!(
-        "UPDATE runs SET lease_until = ?2 WHERE state = 'running' AND lease_until <= ?1 RETURNING {}",
-        rows::RUN
+        "UPDATE runs SET lease_until = ?2 WHERE state = 'running' AND lease_until <= ?1 RETURNING {RUN}"
     );
-    one(connection, &sql, params![lease.now, lease.until], rows::run)
+    one(connection, &sql, params![lease.now, lease.until], read)
 }
 
 pub(super) fn renew(connection: &Connection, run: RunId, lease: Lease) -> rusqlite::Result<bool> {
@@ -66,4 +69,39 @@ pub(super) fn note_problem(
     let sql = "UPDATE runs SET problem = ?2, problem_status = ?3, problem_count = ?4 WHERE id = ?1";
     let RunProblem { reason, status, count } = problem;
     connection.prepare_cached(sql)?.execute(params![run.0, reason, status, count]).map(drop)
+}
+
+/// For attempts that belong to no run that the store knows.
+pub(super) fn latest_or_finished(connection: &Connection, now: i64) -> rusqlite::Result<RunId> {
+    let latest = "SELECT id FROM runs ORDER BY id DESC LIMIT 1";
+    let latest = connection.query_row(latest, [], |row| row.get(0)).optional()?;
+    if let Some(run) = latest {
+        return Ok(RunId(run));
+    }
+    let sql =
+        "INSERT INTO runs (state, started_at, finished_at, lease_until) VALUES ('finished', ?1, ?1, ?1)";
+    connection.execute(sql, [now])?;
+    Ok(RunId(connection.last_insert_rowid()))
+}
+
+/// From here on this connection's jobs count by themselves: triggers make each single-row statement copy the pages that
+/// it touches. They stay for statements typed by hand.
+pub(super) fn disable_triggers(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).map(drop)
+}
+
+pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Counts> {
+    let mut counts = Counts::default();
+    let mut statement = connection.prepare_cached("SELECT state, invoices FROM invoice_counts")?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        let count = match row.value::<InvoiceState>(0)? {
+            InvoiceState::Pending => &mut counts.pending,
+            InvoiceState::Charging => &mut counts.charging,
+            InvoiceState::Paid => &mut counts.paid,
+            InvoiceState::Attention => &mut counts.attention,
+        };
+        *count = row.get(1)?;
+    }
+    Ok(counts)
 }

@@ -6,8 +6,10 @@ use rusqlite::params;
 use tempfile::TempDir;
 
 use super::*;
+use crate::invoice::{CustomerId, Reference};
 use crate::money::{Currency, Money};
 use crate::protocol::transition::Outcome;
+use crate::store::InvoiceReads;
 
 const LEASE: Duration = Duration::from_secs(15);
 
@@ -76,17 +78,16 @@ async fn plan_of(store: &SqliteStore, sql: &'static str) -> Vec<String> {
         let lines = statement.query_map(rusqlite::params_from_iter(parameters), |row| row.get(3))?;
         lines.collect()
     };
-    store.read(job).await.unwrap()
+    store.database.read(job).await.unwrap()
 }
 
 #[tokio::test]
 async fn no_hot_statement_scans_or_sorts() {
     let folder = TempDir::new().unwrap();
     let store = open(&folder).await;
-    let update = "UPDATE attempts SET state = 'CHARGED' WHERE rowid = ?1 AND state IN ('INTENT', 'IN_DOUBT')";
-    for sql in
-        [claims::CANDIDATES, claims::LAST_ATTEMPT, claims::DUE, claims::NEXT_DUE, settling::FIND, update]
-    {
+    let update = "UPDATE attempts SET state = 'CHARGED' WHERE key = ?1 AND state = ?2";
+    let claims = [claims::CANDIDATES, claims::LAST_ATTEMPT, claims::DUE, claims::NEXT_DUE];
+    for sql in claims.into_iter().chain([transaction::FIND, transaction::OPEN_OR_CHARGED, update]) {
         let plan = plan_of(&store, sql).await;
         let slow = |line: &String| line.contains("SCAN") || line.contains("TEMP B-TREE");
         assert!(!plan.is_empty() && !plan.iter().any(slow), "{sql}: {plan:?}");
@@ -106,7 +107,9 @@ async fn counts_are_those_of_counting_even_after_statements_typed_by_hand() {
     assert_eq!(store.counts().await.unwrap(), expected);
     let recounted = "SELECT count(*) FROM invoice_counts AS c
          WHERE invoices <> (SELECT count(*) FROM invoices AS i WHERE i.state = c.state)";
-    let wrong = store.read(move |connection| connection.query_row(recounted, [], |row| row.get::<_, i64>(0)));
+    let wrong = store
+        .database
+        .read(move |connection| connection.query_row(recounted, [], |row| row.get::<_, i64>(0)));
     assert_eq!(wrong.await.unwrap(), 0);
 }
 

@@ -29,7 +29,7 @@ struct Mutant {
     proof: Proof,
 }
 
-/// The part of `make prove` that must fail, and a filter for its test names.
+/// What must notice it: a part of `make prove`, and those of its tests whose names hold a word. A patch may name several.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Proof {
     part: String,
@@ -77,7 +77,8 @@ pub(crate) fn prove() -> io::Result<bool> {
             mutant.breaks,
             mutant.proof
         ));
-        let log = out.join(format!("mutants-{}.log", mutant.file.file_stem().unwrap_or_default().display()));
+        let stem = mutant.file.file_stem().unwrap_or_default().display();
+        let log = out.join(format!("mutants-{stem}-{}.log", mutant.proof.part.replace(' ', "-")));
         let (verdict, took) = copy.look_when_broken(mutant, &log)?;
         right &= verdict == NOTICED;
         let said = if verdict == NOTICED { complaint(&log, SAID_CHARS_MAX) } else { String::new() };
@@ -97,24 +98,34 @@ fn read(folder: &Path) -> io::Result<Vec<Mutant>> {
     if files.is_empty() {
         return Err(io::Error::other(format!("no patch in {}", folder.display())));
     }
-    files.into_iter().map(Mutant::read).collect()
+    let mutants: Vec<Vec<Mutant>> = files.into_iter().map(Mutant::read).collect::<io::Result<_>>()?;
+    Ok(mutants.into_iter().flatten().collect())
 }
 
 impl Mutant {
-    fn read(file: PathBuf) -> io::Result<Self> {
+    /// One mutant for each proof that the patch names: `part:` begins a proof, `test:` and `size:` belong to it.
+    fn read(file: PathBuf) -> io::Result<Vec<Self>> {
         let text = fs::read_to_string(&file)?;
-        let found = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let line = |name: &str| {
-            let missing = || io::Error::other(format!("{} has no line {name}", file.display()));
-            found(name).map(ToOwned::to_owned).ok_or_else(missing)
+        let missing = |name: &str| io::Error::other(format!("{} has no line {name}", file.display()));
+        let found = |text: &str, name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name));
+            value.map(|value| value.trim().to_owned()).ok_or_else(|| missing(name))
         };
-        let size = found("size:").and_then(|size| size.split_once('='));
-        let size = size.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let (breaks, proof) = (line("breaks:")?, Proof { part: line("part:")?, test: line("test:")?, size });
-        if Part::named(&proof.part).is_none() {
-            return Err(io::Error::other(format!("{}: no proof {}", file.display(), proof.part)));
+        let breaks = found(&text, "breaks:")?;
+        let head = text.split("\ndiff ").next().unwrap_or_default();
+        let mut mutants = Vec::new();
+        for lines in head.split("\npart:").skip(1) {
+            let part = lines.lines().next().unwrap_or_default().trim().to_owned();
+            if Part::named(&part).is_none() {
+                return Err(io::Error::other(format!("{}: no proof {part}", file.display())));
+            }
+            let size = found(lines, "size:").ok();
+            let size =
+                size.and_then(|size| size.split_once('=').map(|(name, value)| (name.into(), value.into())));
+            let proof = Proof { part, test: found(lines, "test:")?, size };
+            mutants.push(Self { file: fs::canonicalize(&file)?, breaks: breaks.clone(), proof });
         }
-        Ok(Self { file: fs::canonicalize(file)?, breaks, proof })
+        if mutants.is_empty() { Err(missing("part:")) } else { Ok(mutants) }
     }
 }
 
@@ -214,5 +225,18 @@ mod tests {
         let file = folder.path().join("x.patch");
         fs::write(&file, "breaks: all\npart: hope\ntest: x\n").unwrap();
         assert!(Mutant::read(file).is_err());
+    }
+
+    #[test]
+    fn a_mutant_may_name_several_proofs_and_a_size_belongs_to_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.patch");
+        let text = "breaks: all\npart: model\ntest: x\npart: simulation\ntest: y\nsize: SIM_SEEDS=3\n\ndiff x\npart: z\n";
+        fs::write(&file, text).unwrap();
+        let proofs: Vec<Proof> = Mutant::read(file).unwrap().into_iter().map(|mutant| mutant.proof).collect();
+        let shown: Vec<String> = proofs.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["model: x", "simulation: y"]);
+        assert_eq!(proofs[0].size, None);
+        assert_eq!(proofs[1].size, Some(("SIM_SEEDS".to_owned(), "3".to_owned())));
     }
 }

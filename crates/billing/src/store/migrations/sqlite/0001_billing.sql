@@ -1,27 +1,7 @@
-//! Billing's tables in SQLite, as ordered migrations. Steps are appended, never changed.
-
-use chassis::sqlite::Migration;
-
-use super::acknowledgements;
-
-/// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 9] = [
-    Migration { name: "billing", sql: BILLING, breaks_older: false },
-    Migration { name: "resolutions", sql: RESOLUTIONS, breaks_older: false },
-    Migration { name: "ledger acceptances", sql: LEDGER_ACCEPTANCES, breaks_older: false },
-    Migration { name: "run joins", sql: RUN_JOINS, breaks_older: false },
-    Migration { name: "run versions", sql: RUN_VERSIONS, breaks_older: false },
-    Migration { name: "ledger seen", sql: LEDGER_SEEN, breaks_older: false },
-    Migration { name: "run problems", sql: RUN_PROBLEMS, breaks_older: false },
-    Migration { name: "ledger acknowledgements", sql: acknowledgements::SCHEMA, breaks_older: false },
-    Migration { name: "reference nfc", sql: super::normal_form::MIGRATION, breaks_older: false },
-];
-
-/// `invoices_unpaid` serves the claims and the lists by state: PAID rows, which are most, are not in it.
-/// `attempts_open` and `attempts_charged` are the last guard of charging once. The triggers keep
-/// `invoice_counts` when statements are typed by hand; the store's writer counts itself.
-/// The checks of states are no `IN (…)`: SQLite builds a temporary table for that, anew in each statement.
-const BILLING: &str = "
+-- `invoices_unpaid` serves claims and lists by state; PAID rows, which are most, are not in it.
+-- `attempts_open` and `attempts_charged` are the last guard of charging once.
+-- The triggers keep `invoice_counts` for statements typed by hand; the store's writer counts by itself.
+-- State checks do not use `IN (...)`: SQLite builds a temporary table for it in each statement.
 CREATE TABLE deployment (
     id TEXT NOT NULL,
     ledger_id TEXT
@@ -109,47 +89,3 @@ CREATE TABLE resolutions (
     actor TEXT NOT NULL,
     created_at INTEGER NOT NULL
 ) STRICT;
-";
-
-/// What a word changed; rows of an older version say nothing of it.
-const RESOLUTIONS: &str = "
-ALTER TABLE resolutions ADD COLUMN attempt_from TEXT;
-ALTER TABLE resolutions ADD COLUMN attempt_to TEXT;
-ALTER TABLE resolutions ADD COLUMN invoice_from TEXT;
-ALTER TABLE resolutions ADD COLUMN invoice_to TEXT;
-";
-
-/// Who decided that a replaced ledger is the one to settle with.
-const LEDGER_ACCEPTANCES: &str = "
-CREATE TABLE ledger_acceptances (
-    id INTEGER PRIMARY KEY,
-    ledger_from TEXT,
-    ledger_to TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    actor TEXT NOT NULL,
-    created_at INTEGER NOT NULL
-) STRICT;
-";
-
-/// Who joined a run is looked for once more before it ends.
-const RUN_JOINS: &str = "
-ALTER TABLE runs ADD COLUMN joins INTEGER NOT NULL DEFAULT 0;
-";
-
-/// Which version began a run: one file has had several.
-const RUN_VERSIONS: &str = "ALTER TABLE runs ADD COLUMN begun_by TEXT;";
-
-/// How far each ledger is known to go: one that lacks the last row was set back, and must not charge.
-const LEDGER_SEEN: &str = "
-CREATE TABLE ledger_seen (
-    ledger_id TEXT PRIMARY KEY,
-    seq INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-";
-
-/// What kept a run from charging.
-const RUN_PROBLEMS: &str = "
-ALTER TABLE runs ADD COLUMN problem TEXT;
-ALTER TABLE runs ADD COLUMN problem_status INTEGER;
-ALTER TABLE runs ADD COLUMN problem_count INTEGER NOT NULL DEFAULT 0;
-";

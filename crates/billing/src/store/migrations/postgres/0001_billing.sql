@@ -1,27 +1,8 @@
-//! Billing's tables in PostgreSQL, as ordered migrations. Steps are appended, never changed; each one leaves the
-//! program before it working (expand first, contract a version later).
-
-use chassis::schema::Migration;
-
-/// Every step so far.
-pub(super) static MIGRATIONS: [Migration; 6] = [
-    Migration { name: "billing", sql: BILLING, breaks_older: false },
-    Migration { name: "run versions", sql: RUN_VERSIONS, breaks_older: false },
-    Migration { name: "ledger seen", sql: LEDGER_SEEN, breaks_older: false },
-    Migration { name: "run problems", sql: RUN_PROBLEMS, breaks_older: false },
-    Migration { name: "ledger acknowledgements", sql: super::acknowledgements::SCHEMA, breaks_older: false },
-    Migration { name: "reference nfc", sql: super::normal_form::MIGRATION, breaks_older: false },
-];
-
-/// Counters have 16 rows each, so that transactions seldom wait for another's; a connection always takes the same one
-/// and takes it last, so that no two can wait for each other.
-pub(super) const SHARD: &str = "(pg_backend_pid() % 16)";
-
-/// `billing_now_ms` is the only clock. `invoices_unpaid` serves the claims and the lists by state: PAID rows, which are most,
-/// are not in it. `attempts_open` and `attempts_charged` are the last guard of charging once. No foreign key leads to
-/// `runs`: each attempt would lock the one row of its run. Invoices are counted by triggers, once a statement,
-/// whoever writes it.
-const BILLING: &str = r#"
+-- `billing_now_ms` is the only clock.
+-- `invoices_unpaid` serves claims and lists by state; PAID rows, which are most, are not in it.
+-- `attempts_open` and `attempts_charged` are the last guard of charging once.
+-- No foreign key leads to `runs`: each attempt would lock the one row of its run.
+-- Triggers count invoices by state once per statement, also for statements typed by hand.
 CREATE FUNCTION billing_now_ms() RETURNS bigint LANGUAGE sql VOLATILE
     AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
 
@@ -163,24 +144,3 @@ CREATE TABLE ledger_acceptances (
     actor text NOT NULL,
     created_at bigint NOT NULL
 );
-"#;
-
-/// Which version began a run: while one is replaced by the next, both do.
-const RUN_VERSIONS: &str = "ALTER TABLE runs ADD COLUMN begun_by text";
-
-/// How far each ledger is known to go, by shards as the counters: one that lacks the last row was set back, and must
-/// not charge.
-const LEDGER_SEEN: &str = r#"
-CREATE TABLE ledger_seen (
-    ledger_id text COLLATE "C" NOT NULL,
-    shard integer NOT NULL,
-    seq bigint NOT NULL,
-    PRIMARY KEY (ledger_id, shard)
-) WITH (fillfactor = 20);
-"#;
-
-/// What kept a run from charging.
-const RUN_PROBLEMS: &str = "
-ALTER TABLE runs ADD COLUMN problem text, ADD COLUMN problem_status bigint,
-    ADD COLUMN problem_count bigint NOT NULL DEFAULT 0;
-";

@@ -1,15 +1,16 @@
-//! What an import does to the facts that a store holds, row by row. Pure, and shared by every database; rows of one
-//! batch see each other. Knows no SQL.
+//! What an import does to the facts that a store holds, row by row; rows of one batch see each other. Pure; knows no
+//! SQL.
 
 use std::collections::HashMap;
 
-use crate::invoice::{CustomerId, Invoice, InvoiceState, PaidBy, Reference};
+use super::{InvoiceStatus, StateCountDeltas};
+use crate::invoice::{CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy, Reference};
 use crate::money::Currency;
 use crate::store::{ImportMode, ImportRow, Imported};
 
 /// What a store holds of the customers and references that a batch names.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct KnownRows {
     /// Currencies of those that exist.
     pub customers: HashMap<CustomerId, Currency>,
     /// Invoices that exist; `true` when an attempt of one is open or charged.
@@ -18,47 +19,48 @@ pub struct Known {
 
 /// What is to be answered and, unless it is a dry run, to be written.
 #[derive(Debug, Default)]
-pub struct Intake<'a> {
+pub struct ImportPlan<'a> {
     /// One for each row.
     pub answers: Vec<Imported>,
     pub customers: Vec<(CustomerId, Currency)>,
-    /// New invoices, by the first row that names each; with the data of the last one that counts.
+    /// New invoices, in the order of the first row that names each, with the data of the last row that counts.
     pub created: Vec<&'a ImportRow>,
-    /// Known invoices that change, and the state that they are to be in until then.
-    pub updated: Vec<(&'a ImportRow, InvoiceState)>,
+    /// Known invoices that change, none of them PAID. Their references stay as they are stored, whichever form a row has.
+    pub updated: Vec<(InvoiceId, &'a ImportRow)>,
+    /// To be added, unless triggers count.
+    pub state_counts: StateCountDeltas,
 }
 
-/// Where a row's invoice is to stand.
+/// The status that a row gives its invoice.
 #[must_use]
-pub fn stands(row: &ImportRow) -> (InvoiceState, Option<PaidBy>) {
-    if row.paid { (InvoiceState::Paid, Some(PaidBy::Import)) } else { (InvoiceState::Pending, None) }
+pub fn status(row: &ImportRow) -> InvoiceStatus {
+    if row.paid { InvoiceStatus::paid(PaidBy::Import) } else { InvoiceStatus::plain(InvoiceState::Pending) }
 }
 
 /// Decides a whole batch.
 #[must_use]
-pub fn decide<'a>(rows: &'a [ImportRow], mut known: Known, mode: ImportMode) -> Intake<'a> {
-    let mut intake = Intake::default();
+pub fn plan<'a>(rows: &'a [ImportRow], mut known: KnownRows, mode: ImportMode) -> ImportPlan<'a> {
+    let mut plan = ImportPlan::default();
     let mut earlier: HashMap<&'a Reference, Earlier> = HashMap::new();
     for row in rows {
-        let answer = one(row, &known, &intake, &earlier, mode);
+        let answer = decide(row, &known, &plan, &earlier, mode);
         let place = match (&answer, earlier.get(&row.reference)) {
             (Imported::Created, _) => {
-                intake.created.push(row);
-                Some(Earlier::Created(intake.created.len() - 1))
+                plan.created.push(row);
+                Some(Earlier::Created(plan.created.len() - 1))
             }
             (Imported::Updated, Some(Earlier::Created(place))) => {
-                intake.created[*place] = row;
+                plan.created[*place] = row;
                 None
             }
             (Imported::Updated, Some(Earlier::Updated(place))) => {
-                intake.updated[*place].0 = row;
+                plan.updated[*place].1 = row;
                 None
             }
-            (Imported::Updated, None) => {
-                let state = known.invoices.get(&row.reference).map(|(stored, _)| stored.state);
-                intake.updated.push((row, state.unwrap_or(InvoiceState::Pending)));
-                Some(Earlier::Updated(intake.updated.len() - 1))
-            }
+            (Imported::Updated, None) => known.invoices.get(&row.reference).map(|(stored, _)| {
+                plan.updated.push((stored.id, row));
+                Earlier::Updated(plan.updated.len() - 1)
+            }),
             _ => None,
         };
         if let Some(place) = place {
@@ -67,23 +69,27 @@ pub fn decide<'a>(rows: &'a [ImportRow], mut known: Known, mode: ImportMode) -> 
         let takes = matches!(answer, Imported::Created | Imported::Updated);
         if takes && !known.customers.contains_key(&row.customer_id) {
             known.customers.insert(row.customer_id, row.money.currency);
-            intake.customers.push((row.customer_id, row.money.currency));
+            plan.customers.push((row.customer_id, row.money.currency));
         }
-        intake.answers.push(answer);
+        plan.answers.push(answer);
     }
-    intake
+    for &row in plan.created.iter().chain(plan.updated.iter().map(|(_, row)| row)) {
+        let read = known.invoices.get(&row.reference).map(|(stored, _)| stored.state);
+        plan.state_counts.add(read, status(row).state);
+    }
+    plan
 }
 
-/// Where an earlier row of the batch with the same reference stands.
+/// Where the plan has an earlier row of the batch with the same reference.
 enum Earlier {
     Created(usize),
     Updated(usize),
 }
 
-fn one(
+fn decide(
     row: &ImportRow,
-    known: &Known,
-    intake: &Intake<'_>,
+    known: &KnownRows,
+    plan: &ImportPlan<'_>,
     earlier: &HashMap<&Reference, Earlier>,
     mode: ImportMode,
 ) -> Imported {
@@ -92,8 +98,8 @@ fn one(
         _ => {}
     }
     let before = match earlier.get(&row.reference) {
-        Some(Earlier::Created(place)) => Some(intake.created[*place]),
-        Some(Earlier::Updated(place)) => Some(intake.updated[*place].0),
+        Some(Earlier::Created(place)) => Some(plan.created[*place]),
+        Some(Earlier::Updated(place)) => Some(plan.updated[*place].1),
         None => None,
     };
     let (same, locked) = match (before, known.invoices.get(&row.reference)) {
@@ -109,7 +115,7 @@ fn one(
     }
 }
 
-/// An invoice that we charged may come again as PENDING: the source does not know yet. One that the source called
+/// An invoice that we charged may come again as PENDING, because the source does not know yet. One that the source called
 /// PAID may not.
 fn is_same(row: &ImportRow, stored: &Invoice) -> bool {
     let paid_agrees = match (row.paid, stored.paid_by) {

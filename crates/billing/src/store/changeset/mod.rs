@@ -1,0 +1,301 @@
+//! What is to be written when outcomes, ledger rows, decisions or claims meet the facts that a store has loaded.
+//! Pure: every rule about rows, counters and audit rows is here. Backends load facts and apply a changeset; the model
+//! calls the same functions. Knows no SQL and no clock.
+
+mod draft;
+pub mod import;
+mod rules;
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::time::Duration;
+
+use self::draft::Draft;
+use crate::invoice::{Attempt, AttemptState, CustomerId, Invoice, InvoiceId, InvoiceState, RunId};
+use crate::money::Money;
+use crate::protocol::key::{DeploymentId, Key};
+use crate::protocol::transition::Settlement;
+use crate::store::{LedgerFact, REPAIR_NUMBERS_MAX, Repaired, Resolved, Settled};
+
+pub use rules::{InvoiceStatus, needs_others};
+
+/// `lease_until` of an attempt that needs manual resolution, so that no search for due ones passes it:
+/// 9999-12-31T23:59:59.999Z, the last instant that RFC 3339 can write.
+pub const LEASE_NEVER: i64 = 253_402_300_799_999;
+
+/// An attempt as it was read.
+#[derive(Clone, Debug)]
+pub struct AttemptFact<K = Key> {
+    /// Its key.
+    pub key: K,
+    /// Its invoice.
+    pub invoice: InvoiceId,
+    /// The run that made it.
+    pub run: RunId,
+    /// Its state.
+    pub state: AttemptState,
+}
+
+/// What was read, while nobody else can change it: the attempts in question with their invoices and, where
+/// [`needs_others`] says so, every other open or CHARGED attempt of these invoices.
+#[derive(Clone, Debug)]
+pub struct LoadedFacts<K = Key> {
+    /// States of the invoices.
+    pub invoices: BTreeMap<InvoiceId, InvoiceState>,
+    /// Attempts, each once.
+    pub attempts: Vec<AttemptFact<K>>,
+}
+
+/// When an attempt that stays open may be claimed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimAgain {
+    /// After so long.
+    In(Duration),
+    /// Never: an operator decides.
+    Never,
+}
+
+/// A change of an attempt; valid only while it is in the state that was read.
+#[derive(Clone, Debug)]
+pub struct AttemptChange<K = Key> {
+    /// As it was read.
+    pub read: AttemptFact<K>,
+    /// Its next state.
+    pub state: AttemptState,
+    /// Sends that did not count.
+    pub sends_taken_back: i32,
+    /// Its next lease; `None` leaves it.
+    pub claim_again: Option<ClaimAgain>,
+}
+
+impl<K> AttemptChange<K> {
+    /// Whether it becomes final now.
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        !self.state.is_open() && self.state != self.read.state
+    }
+}
+
+/// A change of an invoice; valid only while it is in the state that was read.
+#[derive(Clone, Copy, Debug)]
+pub struct InvoiceChange {
+    /// Which one.
+    pub id: InvoiceId,
+    /// The state that was read.
+    pub read: InvoiceState,
+    /// Its next status.
+    pub status: InvoiceStatus,
+}
+
+/// An attempt that only the provider's ledger knew; written as final, before any [`AttemptChange`] of it.
+#[derive(Clone, Debug)]
+pub struct AdoptedAttempt<K = Key> {
+    /// Its key.
+    pub key: K,
+    /// Its invoice.
+    pub invoice: InvoiceId,
+    /// Its number.
+    pub number: u32,
+    /// Whom the ledger's row says, or else the invoice.
+    pub customer_id: CustomerId,
+    /// The amount in the ledger's row, or else the invoice's.
+    pub money: Money,
+    /// Its state.
+    pub state: AttemptState,
+}
+
+/// What is added to the counters of one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CounterDeltas {
+    /// Claims.
+    pub attempted: i64,
+    /// CHARGED, each once.
+    pub paid: i64,
+    /// REFUSED or VOIDED.
+    pub refused: i64,
+    pub rejected: i64,
+    /// More attempts in IN_DOUBT than before.
+    pub in_doubt: i64,
+    /// Given back unsent.
+    pub not_sent: i64,
+}
+
+/// By how much the number of invoices in each state changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateCountDeltas([i64; InvoiceState::ALL.len()]);
+
+impl StateCountDeltas {
+    /// Counts invoices that move, or that are created (`from` is `None`).
+    pub fn add(&mut self, from: Option<InvoiceState>, to: InvoiceState) {
+        for (delta, &state) in self.0.iter_mut().zip(InvoiceState::ALL) {
+            *delta += i64::from(state == to) - i64::from(Some(state) == from);
+        }
+    }
+
+    /// States whose number changes.
+    pub fn iter(&self) -> impl Iterator<Item = (InvoiceState, i64)> {
+        InvoiceState::ALL.iter().copied().zip(self.0).filter(|(_, delta)| *delta != 0)
+    }
+}
+
+/// Audit of one decision: attempt and invoice before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResolutionAudit {
+    pub attempt: (AttemptState, AttemptState),
+    pub invoice: (InvoiceState, InvoiceState),
+}
+
+/// Everything that one transaction writes.
+#[derive(Clone, Debug)]
+pub struct Changeset<K = Key> {
+    /// To be inserted, of the latest run or of a finished one that is made for them.
+    pub adopted: Vec<AdoptedAttempt<K>>,
+    /// To be changed, each from the state that was read.
+    pub attempts: Vec<AttemptChange<K>>,
+    /// To be changed, by id, each from the state that was read.
+    pub invoices: Vec<InvoiceChange>,
+    /// To be added, by run.
+    pub counters: BTreeMap<RunId, CounterDeltas>,
+    /// To be added, unless triggers count.
+    pub state_counts: StateCountDeltas,
+    /// Whether the unfinished run is joined, so that its driver checks for new work before it ends.
+    pub joins_run: bool,
+}
+
+/// Records outcomes, in order; `run` is the one that settles.
+pub fn settle<K: Clone + Eq + Hash>(
+    facts: LoadedFacts<K>,
+    run: Option<RunId>,
+    settlements: &[Settlement<K>],
+) -> (Changeset<K>, Vec<Settled>) {
+    let mut draft = Draft::new(facts);
+    let settled = settlements.iter().map(|settlement| draft.settle(settlement)).collect();
+    (draft.into_changeset(run), settled)
+}
+
+/// Records an operator's decision on the attempt with this key, or says why nothing changes.
+pub fn resolve<K: Clone + Eq + Hash>(
+    facts: LoadedFacts<K>,
+    key: &K,
+    charged: bool,
+) -> Result<(Changeset<K>, ResolutionAudit), Resolved> {
+    let mut draft = Draft::new(facts);
+    let audit = draft.resolve(key, charged)?;
+    Ok((draft.into_changeset(None), audit))
+}
+
+/// An invoice that rows of the ledger name, and the last number of its attempts.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The invoice.
+    pub invoice: Invoice,
+    /// 0 for none.
+    pub last_number: u32,
+}
+
+/// Customers and amounts of an attempt and of its invoice.
+pub type Terms = [(CustomerId, Money); 2];
+
+/// What rows of the ledger meet, beside the facts.
+#[derive(Clone, Debug, Default)]
+pub struct RepairFacts {
+    /// Invoices by the text of their references.
+    pub owners: HashMap<String, Owner>,
+    /// Of known attempts.
+    pub terms: HashMap<Key, Terms>,
+}
+
+/// Records rows of the provider's ledger, in order: a known key is settled, an unknown one is adopted if it is a key of
+/// this deployment.
+pub fn repair(
+    facts: LoadedFacts,
+    RepairFacts { mut owners, mut terms }: RepairFacts,
+    deployment: DeploymentId,
+    rows: &[LedgerFact],
+) -> (Changeset, Vec<Repaired>) {
+    let mut draft = Draft::new(facts);
+    let mut repaired = Vec::with_capacity(rows.len());
+    for row in rows {
+        let settlement = Settlement { key: row.key.clone(), outcome: row.outcome, again_in: Duration::ZERO };
+        let has_terms = |(customer, money): &(CustomerId, Money)| row.has_terms(*customer, *money);
+        let has_same_terms = terms.get(&row.key).is_none_or(|both| both.iter().all(has_terms));
+        repaired.push(match draft.repair(&settlement, has_same_terms) {
+            Settled::Applied => Repaired::Settled,
+            Settled::Same => Repaired::Known,
+            Settled::Conflict(_) => Repaired::Conflict,
+            Settled::Unknown => {
+                let owner = row.reference.as_ref().and_then(|reference| owners.get_mut(reference.as_str()));
+                let adopted = owner.and_then(|owner| adopt(&mut draft, deployment, row, owner));
+                adopted.map_or(Repaired::Unknown, |(repaired, adopted)| {
+                    terms.insert(row.key.clone(), adopted);
+                    repaired
+                })
+            }
+        });
+    }
+    let joins_run = repaired.iter().any(|became| became.changed());
+    (Changeset { joins_run, ..draft.into_changeset(None) }, repaired)
+}
+
+/// The number is found by deriving the keys again, as they were derived when they were sent.
+fn adopt(
+    draft: &mut Draft<Key>,
+    deployment: DeploymentId,
+    row: &LedgerFact,
+    owner: &mut Owner,
+) -> Option<(Repaired, Terms)> {
+    let invoice = &owner.invoice;
+    let mut numbers = 1..=owner.last_number.saturating_add(REPAIR_NUMBERS_MAX);
+    let number = numbers.find(|&number| Key::new(deployment, &invoice.reference, number) == row.key)?;
+    let attempt = AdoptedAttempt {
+        key: row.key.clone(),
+        invoice: invoice.id,
+        number,
+        customer_id: row.customer_id.unwrap_or(invoice.customer_id),
+        money: row.money.unwrap_or(invoice.money),
+        state: AttemptState::Intent,
+    };
+    let terms = [(attempt.customer_id, attempt.money), (invoice.customer_id, invoice.money)];
+    let needs_operator =
+        draft.adopt(attempt, row.has_terms(invoice.customer_id, invoice.money), row.outcome)?;
+    owner.last_number = owner.last_number.max(number);
+    Some((if needs_operator { Repaired::Conflict } else { Repaired::Adopted }, terms))
+}
+
+/// The number of an invoice's next attempt in this run; `None` when the run has attempted it already.
+#[must_use]
+pub fn next_number(last: Option<(u32, RunId)>, run: RunId) -> Option<u32> {
+    match last {
+        Some((_, last_run)) if last_run == run => None,
+        Some((number, _)) => Some(number + 1),
+        None => Some(1),
+    }
+}
+
+/// Journals first sends: each of these attempts was inserted for a PENDING invoice.
+#[must_use]
+pub fn claim(run: RunId, inserted: &[Attempt]) -> Changeset {
+    let mut changes = resend(Some(run), inserted.len());
+    for attempt in inserted {
+        let status = InvoiceStatus::plain(InvoiceState::Charging);
+        changes.invoices.push(InvoiceChange { id: attempt.invoice_id, read: InvoiceState::Pending, status });
+        changes.state_counts.add(Some(InvoiceState::Pending), InvoiceState::Charging);
+    }
+    changes
+}
+
+/// Counts open attempts that were claimed again.
+#[must_use]
+pub fn resend(run: Option<RunId>, claimed: usize) -> Changeset {
+    let attempted = i64::try_from(claimed).unwrap_or(i64::MAX);
+    let counters =
+        run.filter(|_| claimed > 0).map(|run| (run, CounterDeltas { attempted, ..Default::default() }));
+    Changeset {
+        adopted: Vec::new(),
+        attempts: Vec::new(),
+        invoices: Vec::new(),
+        counters: counters.into_iter().collect(),
+        state_counts: StateCountDeltas::default(),
+        joins_run: false,
+    }
+}

@@ -1,0 +1,366 @@
+//! The rules: what an outcome, a ledger row or an operator's decision does to one attempt and its invoice.
+//! Pure; knows no batch, no counter, no SQL.
+
+use crate::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy};
+use crate::protocol::transition::{Conflict, Outcome, on_final};
+use crate::store::{Resolved, Settled};
+
+/// An attempt and what surrounds it when an outcome or a decision arrives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AttemptContext {
+    pub(super) attempt: AttemptState,
+    pub(super) invoice: InvoiceState,
+    /// Other attempts of the invoice; empty where [`needs_others`] says no.
+    pub(super) others: Others,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Others {
+    pub(super) open: bool,
+    pub(super) charged: bool,
+}
+
+/// Whether other attempts can matter: one that is open while its invoice is CHARGING is the only one open or charged.
+#[must_use]
+pub fn needs_others(attempt: AttemptState, invoice: InvoiceState) -> bool {
+    !(attempt.is_open() && invoice == InvoiceState::Charging)
+}
+
+/// State of an invoice with what belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvoiceStatus {
+    pub state: InvoiceState,
+    /// Set exactly when PAID.
+    pub paid_by: Option<PaidBy>,
+    /// Set exactly when ATTENTION.
+    pub attention: Option<AttentionReason>,
+}
+
+impl InvoiceStatus {
+    pub(super) const fn paid(by: PaidBy) -> Self {
+        Self { state: InvoiceState::Paid, paid_by: Some(by), attention: None }
+    }
+
+    const fn attention(reason: AttentionReason) -> Self {
+        Self { state: InvoiceState::Attention, paid_by: None, attention: Some(reason) }
+    }
+
+    pub(super) const fn plain(state: InvoiceState) -> Self {
+        Self { state, paid_by: None, attention: None }
+    }
+}
+
+/// What recording an outcome changes, and what its caller gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SettlementEffect {
+    /// The attempt's next state; `None` leaves it.
+    pub(super) attempt: Option<AttemptState>,
+    /// Whether the last send did not count.
+    pub(super) takes_back_send: bool,
+    /// The invoice's next status; `None` leaves it.
+    pub(super) invoice: Option<InvoiceStatus>,
+    /// The caller's answer.
+    pub(super) settled: Settled,
+}
+
+impl SettlementEffect {
+    fn nothing(settled: Settled) -> Self {
+        Self { attempt: None, takes_back_send: false, invoice: None, settled }
+    }
+}
+
+/// Decides what an outcome does.
+#[must_use]
+pub(super) fn settle(context: AttemptContext, outcome: Outcome) -> SettlementEffect {
+    if context.attempt.is_open() { settle_open(context, outcome) } else { settle_final(context, outcome) }
+}
+
+/// Decides what a ledger's row on a known attempt does in a repair: the same as [`settle`], except that a charge of
+/// other data never makes the invoice PAID. `has_same_terms` tells whether the row has the customer and the amount of
+/// the attempt and of the invoice. Without this check an invoice of 99.00 is PAID by a charge of 10.00.
+#[must_use]
+pub(super) fn repair(context: AttemptContext, outcome: Outcome, has_same_terms: bool) -> SettlementEffect {
+    let effect = settle(context, outcome);
+    let is_paid = effect.invoice.is_some_and(|invoice| invoice.state == InvoiceState::Paid);
+    if has_same_terms || outcome != Outcome::Charged || !is_paid {
+        return effect;
+    }
+    let attention = InvoiceStatus::attention(AttentionReason::KeyReused);
+    if context.attempt.is_open() {
+        // The attempt as it was sent is not what was charged: it stays open for an operator.
+        return SettlementEffect {
+            invoice: (context.invoice != InvoiceState::Attention).then_some(attention),
+            ..SettlementEffect::nothing(Settled::Conflict(Conflict::Contradiction))
+        };
+    }
+    SettlementEffect { invoice: Some(attention), ..effect }
+}
+
+fn settle_open(context: AttemptContext, outcome: Outcome) -> SettlementEffect {
+    if outcome == Outcome::Charged && context.others.charged {
+        return second_charge(Some(AttemptState::InDoubt));
+    }
+    let invoice = match outcome {
+        Outcome::Charged => Some(InvoiceStatus::paid(PaidBy::Charge)),
+        // Still open: an invoice in ATTENTION stays there, for the reason that came first.
+        Outcome::NotSent => None,
+        Outcome::InDoubt(_) if context.invoice == InvoiceState::Attention => None,
+        Outcome::InDoubt(None) => None,
+        Outcome::InDoubt(Some(reason)) => Some(InvoiceStatus::attention(reason)),
+        // This attempt charged nothing, but an earlier one did, late: the invoice is paid, once.
+        Outcome::Refused | Outcome::Rejected | Outcome::Voided if context.others.charged => {
+            Some(InvoiceStatus::paid(PaidBy::Charge))
+        }
+        Outcome::Refused | Outcome::Voided => Some(InvoiceStatus::plain(InvoiceState::Pending)),
+        Outcome::Rejected => Some(InvoiceStatus::attention(AttentionReason::Rejected)),
+    };
+    SettlementEffect {
+        attempt: outcome.attempt(),
+        takes_back_send: outcome == Outcome::NotSent,
+        invoice,
+        settled: Settled::Applied,
+    }
+}
+
+fn settle_final(context: AttemptContext, outcome: Outcome) -> SettlementEffect {
+    match on_final(context.attempt, outcome) {
+        None => SettlementEffect::nothing(Settled::Same),
+        Some(Conflict::ChargedLate) if context.others.charged => second_charge(None),
+        Some(Conflict::ChargedLate) => {
+            // PAID by import or by an operator's decision, and charged besides: somebody has to pay back.
+            let paid_elsewhere = context.invoice == InvoiceState::Paid;
+            let invoice = if context.others.open || paid_elsewhere {
+                InvoiceStatus::attention(AttentionReason::ChargedLate)
+            } else {
+                InvoiceStatus::paid(PaidBy::Charge)
+            };
+            SettlementEffect {
+                attempt: Some(AttemptState::Charged),
+                takes_back_send: false,
+                invoice: Some(invoice),
+                settled: Settled::Conflict(Conflict::ChargedLate),
+            }
+        }
+        Some(Conflict::Contradiction) => SettlementEffect {
+            invoice: (context.invoice != InvoiceState::Attention)
+                .then_some(InvoiceStatus::attention(AttentionReason::Contradiction)),
+            ..SettlementEffect::nothing(Settled::Conflict(Conflict::Contradiction))
+        },
+    }
+}
+
+/// Two attempts of one invoice are charged. The unique index allows one CHARGED attempt, so this one is not recorded as
+/// charged: an open one stays open, in doubt, and an operator must decide.
+fn second_charge(attempt: Option<AttemptState>) -> SettlementEffect {
+    SettlementEffect {
+        attempt,
+        takes_back_send: false,
+        invoice: Some(InvoiceStatus::attention(AttentionReason::ChargedLate)),
+        settled: Settled::Conflict(Conflict::ChargedLate),
+    }
+}
+
+/// Decides how an attempt that only the ledger knew is recorded, once and as final: its state, and the invoice's next
+/// status. `others` are all attempts that the store has of the invoice; `as_invoiced` says whether the ledger's row has
+/// the invoice's customer and amount. `None`: the outcome is not one that a ledger records.
+#[must_use]
+pub(super) fn adopt(
+    invoice: InvoiceState,
+    others: Others,
+    as_invoiced: bool,
+    outcome: Outcome,
+) -> Option<(AttemptState, Option<InvoiceStatus>)> {
+    match outcome {
+        Outcome::Refused => Some((AttemptState::Refused, None)),
+        Outcome::Voided => Some((AttemptState::Voided, None)),
+        Outcome::Charged => {
+            // As if it had been closed as not charged, and a late charge came to light.
+            let context = AttemptContext { attempt: AttemptState::Refused, invoice, others };
+            let late = settle_final(context, outcome);
+            let is_other = |status: &InvoiceStatus| status.state == InvoiceState::Paid && !as_invoiced;
+            let next = match late.invoice {
+                Some(status) if is_other(&status) => {
+                    Some(InvoiceStatus::attention(AttentionReason::KeyReused))
+                }
+                next => next,
+            };
+            Some((late.attempt.unwrap_or(AttemptState::Refused), next))
+        }
+        Outcome::Rejected | Outcome::InDoubt(_) | Outcome::NotSent => None,
+    }
+}
+
+/// Decides what an operator's decision on an attempt does: the attempt's next state (`None` leaves it) and the invoice's
+/// status, or why nothing changes.
+pub(super) fn resolve(
+    context: AttemptContext,
+    charged: bool,
+) -> Result<(Option<AttemptState>, InvoiceStatus), Resolved> {
+    if !context.attempt.is_open() {
+        return resolve_final(context, charged)
+            .map(|invoice| (None, invoice))
+            .ok_or(Resolved::Final(context.attempt));
+    }
+    match (charged, context.others.charged) {
+        (true, true) => Err(Resolved::OtherCharged),
+        (true, false) => Ok((Some(AttemptState::Charged), InvoiceStatus::paid(PaidBy::Resolve))),
+        (false, true) => Ok((Some(AttemptState::Voided), InvoiceStatus::paid(PaidBy::Charge))),
+        (false, false) => Ok((Some(AttemptState::Voided), InvoiceStatus::plain(InvoiceState::Pending))),
+    }
+}
+
+/// A decision on a final attempt changes nothing of it, but ends the ATTENTION of its invoice: a rejected attempt may be
+/// tried again, a charged one is acknowledged. While another attempt is open, that one must be resolved first.
+fn resolve_final(context: AttemptContext, charged: bool) -> Option<InvoiceStatus> {
+    if context.invoice != InvoiceState::Attention || context.others.open {
+        return None;
+    }
+    match (context.attempt, charged) {
+        (AttemptState::Rejected, false) if !context.others.charged => {
+            Some(InvoiceStatus::plain(InvoiceState::Pending))
+        }
+        (AttemptState::Charged, true) => Some(InvoiceStatus::paid(PaidBy::Resolve)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTCOMES: [Outcome; 8] = [
+        Outcome::Charged,
+        Outcome::Refused,
+        Outcome::Rejected,
+        Outcome::Voided,
+        Outcome::InDoubt(None),
+        Outcome::InDoubt(Some(AttentionReason::KeyReused)),
+        Outcome::InDoubt(Some(AttentionReason::InDoubtWithoutKeys)),
+        Outcome::NotSent,
+    ];
+
+    fn contexts() -> Vec<AttemptContext> {
+        let mut all = Vec::new();
+        for &attempt in AttemptState::ALL {
+            for &invoice in InvoiceState::ALL {
+                for (open, charged) in [(false, false), (false, true), (true, false), (true, true)] {
+                    all.push(AttemptContext { attempt, invoice, others: Others { open, charged } });
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn no_second_charge_of_an_invoice_is_ever_recorded() {
+        for context in contexts().into_iter().filter(|context| context.others.charged) {
+            for outcome in OUTCOMES {
+                assert_ne!(settle(context, outcome).attempt, Some(AttemptState::Charged), "{context:?}");
+            }
+            assert!(!matches!(resolve(context, true), Ok((Some(AttemptState::Charged), _))));
+        }
+    }
+
+    #[test]
+    fn a_repair_pays_an_invoice_only_by_a_charge_of_its_own_terms() {
+        for context in contexts() {
+            for outcome in OUTCOMES {
+                let (same, other) = (repair(context, outcome, true), repair(context, outcome, false));
+                assert_eq!(same, settle(context, outcome), "{context:?} {outcome:?}");
+                let next = |effect: &SettlementEffect| effect.invoice.map(|invoice| invoice.state);
+                if outcome == Outcome::Charged && next(&same) == Some(InvoiceState::Paid) {
+                    assert!(matches!(other.settled, Settled::Conflict(_)), "{context:?}");
+                    let stays_open = other.attempt.unwrap_or(context.attempt).is_open();
+                    assert_eq!(stays_open, context.attempt.is_open(), "{context:?}");
+                    let ends = next(&other).unwrap_or(context.invoice);
+                    assert_eq!(ends, InvoiceState::Attention, "an operator decides: {context:?}");
+                } else {
+                    assert_eq!(other, same, "{context:?} {outcome:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_invoice_goes_back_to_pending_only_when_nothing_of_it_is_open_or_charged() {
+        for context in contexts() {
+            for outcome in OUTCOMES {
+                let effect = settle(context, outcome);
+                if effect.invoice.is_some_and(|invoice| invoice.state == InvoiceState::Pending) {
+                    let attempt = effect.attempt.unwrap_or(context.attempt);
+                    assert!(
+                        !attempt.is_open() && attempt != AttemptState::Charged && !context.others.charged
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_invoice_in_attention_has_a_decision_that_ends_it() {
+        use AttemptState::{Charged, Rejected};
+        for (attempt, word, ends) in
+            [(Rejected, false, InvoiceState::Pending), (Charged, true, InvoiceState::Paid)]
+        {
+            let alone =
+                AttemptContext { attempt, invoice: InvoiceState::Attention, others: Others::default() };
+            assert_eq!(resolve(alone, word).map(|(next, invoice)| (next, invoice.state)), Ok((None, ends)));
+            assert_eq!(resolve(alone, !word), Err(Resolved::Final(attempt)));
+            let beside_an_open_one =
+                AttemptContext { others: Others { open: true, charged: false }, ..alone };
+            assert_eq!(resolve(beside_an_open_one, word), Err(Resolved::Final(attempt)));
+            for invoice in [InvoiceState::Pending, InvoiceState::Charging, InvoiceState::Paid] {
+                assert_eq!(resolve(AttemptContext { invoice, ..alone }, word), Err(Resolved::Final(attempt)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_final_attempt_changes_only_into_charged() {
+        for context in contexts().into_iter().filter(|context| !context.attempt.is_open()) {
+            for outcome in OUTCOMES {
+                let effect = settle(context, outcome);
+                assert!(matches!(effect.attempt, None | Some(AttemptState::Charged)));
+                assert!(effect.attempt.is_none() || outcome == Outcome::Charged);
+                assert!(!effect.takes_back_send);
+            }
+        }
+    }
+
+    #[test]
+    fn an_invoice_in_attention_stays_there_while_its_attempt_stays_open() {
+        for context in contexts() {
+            for outcome in [Outcome::InDoubt(None), Outcome::NotSent] {
+                assert_eq!(settle(context, outcome).invoice, None, "{context:?} {outcome:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn usual_outcomes_follow_the_protocol() {
+        let usual = AttemptContext {
+            attempt: AttemptState::Intent,
+            invoice: InvoiceState::Charging,
+            others: Others::default(),
+        };
+        for outcome in OUTCOMES {
+            let effect = settle(usual, outcome);
+            assert_eq!(effect.attempt, outcome.attempt());
+            assert_eq!(effect.invoice.map_or(usual.invoice, |invoice| invoice.state), outcome.invoice());
+            assert_eq!(effect.invoice.and_then(|invoice| invoice.attention), outcome.attention());
+            assert_eq!(effect.settled, Settled::Applied);
+        }
+    }
+
+    #[test]
+    fn a_late_charge_of_an_invoice_paid_elsewhere_needs_an_operator() {
+        let context = AttemptContext {
+            attempt: AttemptState::Refused,
+            invoice: InvoiceState::Paid,
+            others: Others::default(),
+        };
+        let effect = settle(context, Outcome::Charged);
+        assert_eq!(effect.attempt, Some(AttemptState::Charged));
+        assert_eq!(effect.invoice.and_then(|invoice| invoice.attention), Some(AttentionReason::ChargedLate));
+    }
+}

@@ -1,0 +1,34 @@
+//! Billing's schema as ordered steps, one numbered SQL file each. Steps are appended and never changed: databases record
+//! them by number and name. Each step leaves the previous version working (expand now, contract one version later).
+
+use chassis::schema::Migration;
+
+macro_rules! step {
+    ($name:literal, $file:literal) => {
+        Migration { name: $name, sql: include_str!($file), breaks_older: false }
+    };
+}
+
+/// Steps of SQLite.
+pub(super) static SQLITE: [Migration; 9] = [
+    step!("billing", "sqlite/0001_billing.sql"),
+    step!("resolutions", "sqlite/0002_resolutions.sql"),
+    step!("ledger acceptances", "sqlite/0003_ledger_acceptances.sql"),
+    step!("run joins", "sqlite/0004_run_joins.sql"),
+    step!("run versions", "sqlite/0005_run_versions.sql"),
+    step!("ledger seen", "sqlite/0006_ledger_seen.sql"),
+    step!("run problems", "sqlite/0007_run_problems.sql"),
+    step!("ledger acknowledgements", "sqlite/0008_ledger_acknowledgements.sql"),
+    step!("reference nfc", "sqlite/0009_reference_nfc.sql"),
+];
+
+/// Steps of PostgreSQL. It got its first ones later, with what SQLite's earlier steps had added.
+pub(super) static POSTGRES: [Migration; 7] = [
+    step!("billing", "postgres/0001_billing.sql"),
+    step!("run versions", "postgres/0002_run_versions.sql"),
+    step!("ledger seen", "postgres/0003_ledger_seen.sql"),
+    step!("run problems", "postgres/0004_run_problems.sql"),
+    step!("ledger acknowledgements", "postgres/0005_ledger_acknowledgements.sql"),
+    step!("reference nfc", "postgres/0006_reference_nfc.sql"),
+    step!("claim ids", "postgres/0007_claim_ids.sql"),
+];

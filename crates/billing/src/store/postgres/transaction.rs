@@ -1,0 +1,258 @@
+//! The primitives of a transaction: invoices are locked in the order of their numbers, facts are loaded after that, and
+//! a changeset is written by one statement a table, whatever it holds. Decides nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use chassis::postgres::{Param, PgError, Result, Tx, Type, get};
+
+use super::{changed, claims, imports, ledgers, ms, runs};
+use crate::invoice::{Attempt, AttentionReason, Invoice, InvoiceId, PaidBy, Reference, RunId};
+use crate::protocol::key::Key;
+use crate::store::changeset::import::{ImportPlan, KnownRows};
+use crate::store::changeset::{
+    AdoptedAttempt, AttemptChange, AttemptFact, Changeset, ClaimAgain, InvoiceChange, LEASE_NEVER,
+    LoadedFacts, Owner, ResolutionAudit, Terms,
+};
+use crate::store::rows::{self, Columns, FromRow};
+use crate::store::transaction::{Candidates, PendingClaim, Transaction};
+use crate::store::{ImportRow, LedgerSeen, Resolution};
+
+/// An open transaction; what it claims is leased for so long, and marked with this id.
+pub(super) struct PostgresTransaction {
+    pub(super) tx: Tx,
+    pub(super) lease: Duration,
+    pub(super) claim_id: String,
+}
+
+/// Whoever changes the state of an attempt locks its invoice first; all lock in this order.
+const LOCK: &str = "
+    SELECT i.id, i.state FROM invoices AS i
+    WHERE i.id = ANY(ARRAY(SELECT a.invoice_id FROM attempts AS a WHERE a.key = ANY($1))
+        || ARRAY(SELECT named.id FROM invoices AS named WHERE named.reference = ANY($2)))
+    ORDER BY i.id FOR UPDATE";
+
+/// Read after the lock, so that nobody else can change it.
+const FACTS: &str = "
+    SELECT a.key, a.invoice_id, a.run_id, a.state FROM attempts AS a
+    WHERE a.invoice_id = ANY($1) AND (a.state IN ('INTENT', 'IN_DOUBT', 'CHARGED') OR a.key = ANY($2))";
+
+const AUDIT: &str = "
+    INSERT INTO resolutions (key, charged, reason, actor, created_at, attempt_from, attempt_to, invoice_from,
+        invoice_to) VALUES ($1, $2, $3, $4, billing_now_ms(), $5, $6, $7, $8)";
+
+impl Transaction for PostgresTransaction {
+    type Error = PgError;
+
+    async fn load_facts(&self, keys: &[&Key], references: &[&Reference]) -> Result<LoadedFacts> {
+        let keys: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
+        let references = texts(references);
+        let params: &[Param<'_>] = &[(&keys, Type::TEXT_ARRAY), (&references, Type::TEXT_ARRAY)];
+        let mut invoices = BTreeMap::new();
+        for row in &self.tx.query(LOCK, params).await? {
+            invoices.insert(InvoiceId(get(row, 0)?), row.value(1)?);
+        }
+        let ids: Vec<i64> = invoices.keys().map(|id: &InvoiceId| id.0).collect();
+        let found = self.tx.query(FACTS, &[(&ids, Type::INT8_ARRAY), (&keys, Type::TEXT_ARRAY)]).await?;
+        let mut attempts = Vec::with_capacity(found.len());
+        for row in &found {
+            let (key, invoice) = (row.parsed(0, Key::parse)?, InvoiceId(get(row, 1)?));
+            let (run, state) = (RunId(get(row, 2)?), row.value(3)?);
+            attempts.push(AttemptFact { key, invoice, run, state });
+        }
+        Ok(LoadedFacts { invoices, attempts })
+    }
+
+    async fn load_owners(&self, references: &[&Reference]) -> Result<HashMap<String, Owner>> {
+        let sql = format!(
+            "SELECT {}, (SELECT coalesce(max(a.number), 0) FROM attempts AS a WHERE a.invoice_id = i.id)
+             FROM invoices AS i WHERE i.reference = ANY($1)",
+            rows::INVOICE
+        );
+        let references = texts(references);
+        let found = self.tx.query(&sql, &[(&references, Type::TEXT_ARRAY)]).await?;
+        let mut owners = HashMap::with_capacity(found.len());
+        for row in &found {
+            let invoice = Invoice::from_row(row)?;
+            owners.insert(
+                invoice.reference.as_str().to_owned(),
+                Owner { invoice, last_number: row.count(10)? },
+            );
+        }
+        Ok(owners)
+    }
+
+    async fn load_terms(&self, keys: &[&Key]) -> Result<HashMap<Key, Terms>> {
+        let sql = format!(
+            "SELECT {} FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ANY($1)",
+            rows::TERMS
+        );
+        let keys: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
+        let found = self.tx.query(&sql, &[(&keys, Type::TEXT_ARRAY)]).await?;
+        found.iter().map(<(Key, Terms)>::from_row).collect()
+    }
+
+    async fn load_known(&self, rows: &[ImportRow], for_update: bool) -> Result<KnownRows> {
+        imports::load(&self.tx, rows, for_update).await
+    }
+
+    async fn load_candidates(&self, claim: &PendingClaim) -> Result<Candidates> {
+        claims::candidates(&self.tx, claim).await
+    }
+
+    async fn insert_attempts(&self, attempts: Vec<Attempt>) -> Result<Vec<Attempt>> {
+        claims::insert(self, attempts).await
+    }
+
+    async fn lease_due(&self, limit: usize) -> Result<Vec<Attempt>> {
+        claims::lease_due(self, limit).await
+    }
+
+    async fn insert_audit(&self, resolution: &Resolution, audit: ResolutionAudit) -> Result<()> {
+        let params: &[Param<'_>] = &[
+            (&resolution.key.as_str(), Type::TEXT),
+            (&resolution.charged, Type::BOOL),
+            (&resolution.reason, Type::TEXT),
+            (&resolution.actor, Type::TEXT),
+            (&audit.attempt.0.as_str(), Type::TEXT),
+            (&audit.attempt.1.as_str(), Type::TEXT),
+            (&audit.invoice.0.as_str(), Type::TEXT),
+            (&audit.invoice.1.as_str(), Type::TEXT),
+        ];
+        self.tx.execute(AUDIT, params).await.map(drop)
+    }
+
+    async fn see(&self, seen: &LedgerSeen) -> Result<()> {
+        ledgers::see(&self.tx, seen).await
+    }
+
+    /// Attempts, then invoices, whose triggers count them; counters last, since many transactions share their rows.
+    async fn apply(&self, changes: &Changeset) -> Result<()> {
+        insert_adopted(&self.tx, &changes.adopted).await?;
+        set_attempts(&self.tx, &changes.attempts).await?;
+        set_invoices(&self.tx, &changes.invoices).await?;
+        if changes.joins_run {
+            runs::join(&self.tx).await?;
+        }
+        runs::add(&self.tx, &changes.counters).await
+    }
+
+    async fn apply_import(&self, plan: &ImportPlan<'_>) -> Result<()> {
+        imports::apply(&self.tx, plan).await
+    }
+}
+
+fn texts<'a>(references: &[&'a Reference]) -> Vec<&'a str> {
+    references.iter().map(|reference| reference.as_str()).collect()
+}
+
+const SET_ATTEMPTS: &str = "
+    WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
+    UPDATE attempts AS a SET state = u.after, sends = greatest(a.sends - u.taken_back, 0),
+        lease_until = CASE WHEN u.again_ms IS NULL THEN a.lease_until WHEN u.again_ms < 0 THEN $7
+            ELSE least(now.ms + u.again_ms, $7 - 1) END,
+        settled_at = CASE WHEN u.closes THEN now.ms ELSE a.settled_at END
+    FROM now, unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::bigint[], $6::boolean[])
+        AS u (key, before, after, taken_back, again_ms, closes)
+    WHERE a.key = u.key AND a.state = u.before";
+
+/// [`ClaimAgain::Never`] for [`SET_ATTEMPTS`].
+const NEVER_MS: i64 = -1;
+
+async fn set_attempts(tx: &Tx, changes: &[AttemptChange]) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<&str> = changes.iter().map(|change| change.read.key.as_str()).collect();
+    let before: Vec<&str> = changes.iter().map(|change| change.read.state.as_str()).collect();
+    let after: Vec<&str> = changes.iter().map(|change| change.state.as_str()).collect();
+    let taken_back: Vec<i32> = changes.iter().map(|change| change.sends_taken_back).collect();
+    let again = |change: &AttemptChange| {
+        change.claim_again.map(|again| match again {
+            ClaimAgain::In(pause) => ms(pause),
+            ClaimAgain::Never => NEVER_MS,
+        })
+    };
+    let again: Vec<Option<i64>> = changes.iter().map(again).collect();
+    let closes: Vec<bool> = changes.iter().map(AttemptChange::closes).collect();
+    let params: &[Param<'_>] = &[
+        (&keys, Type::TEXT_ARRAY),
+        (&before, Type::TEXT_ARRAY),
+        (&after, Type::TEXT_ARRAY),
+        (&taken_back, Type::INT4_ARRAY),
+        (&again, Type::INT8_ARRAY),
+        (&closes, Type::BOOL_ARRAY),
+        (&LEASE_NEVER, Type::INT8),
+    ];
+    let done = tx.execute(SET_ATTEMPTS, params).await?;
+    changed(done, keys.len(), "attempts are changed from the state that was read")
+}
+
+const SET_INVOICES: &str = "
+    WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
+    UPDATE invoices AS i SET state = u.after, paid_by = u.paid_by, attention_reason = u.reason, updated_at = now.ms
+    FROM now, unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
+        AS u (id, before, after, paid_by, reason)
+    WHERE i.id = u.id AND i.state = u.before";
+
+async fn set_invoices(tx: &Tx, changes: &[InvoiceChange]) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = changes.iter().map(|change| change.id.0).collect();
+    let before: Vec<&str> = changes.iter().map(|change| change.read.as_str()).collect();
+    let after: Vec<&str> = changes.iter().map(|change| change.status.state.as_str()).collect();
+    let paid_by: Vec<Option<&str>> =
+        changes.iter().map(|change| change.status.paid_by.map(PaidBy::as_str)).collect();
+    let reasons: Vec<Option<&str>> =
+        changes.iter().map(|change| change.status.attention.map(AttentionReason::as_str)).collect();
+    let params: &[Param<'_>] = &[
+        (&ids, Type::INT8_ARRAY),
+        (&before, Type::TEXT_ARRAY),
+        (&after, Type::TEXT_ARRAY),
+        (&paid_by, Type::TEXT_ARRAY),
+        (&reasons, Type::TEXT_ARRAY),
+    ];
+    let done = tx.execute(SET_INVOICES, params).await?;
+    changed(done, ids.len(), "invoices are changed from the state that was read")
+}
+
+const ADOPT: &str = "
+    WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
+    INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends, run_id,
+        lease_until, created_at, settled_at)
+    SELECT u.key, u.invoice_id, u.number, u.customer_id, u.currency, u.amount_minor, u.state, 1, $8,
+        now.ms, now.ms, now.ms
+    FROM now, unnest($1::text[], $2::bigint[], $3::integer[], $4::bigint[], $5::text[], $6::bigint[], $7::text[])
+        AS u (key, invoice_id, number, customer_id, currency, amount_minor, state)";
+
+async fn insert_adopted(tx: &Tx, adopted: &[AdoptedAttempt]) -> Result<()> {
+    if adopted.is_empty() {
+        return Ok(());
+    }
+    let run = runs::latest_or_finished(tx).await?;
+    let keys: Vec<&str> = adopted.iter().map(|attempt| attempt.key.as_str()).collect();
+    let invoices: Vec<i64> = adopted.iter().map(|attempt| attempt.invoice.0).collect();
+    let numbers: Vec<i32> = adopted.iter().map(|attempt| number(attempt.number)).collect();
+    let customers: Vec<i64> = adopted.iter().map(|attempt| attempt.customer_id.0).collect();
+    let currencies: Vec<&str> = adopted.iter().map(|attempt| attempt.money.currency.code()).collect();
+    let amounts: Vec<i64> = adopted.iter().map(|attempt| attempt.money.amount_minor).collect();
+    let states: Vec<&str> = adopted.iter().map(|attempt| attempt.state.as_str()).collect();
+    let params: &[Param<'_>] = &[
+        (&keys, Type::TEXT_ARRAY),
+        (&invoices, Type::INT8_ARRAY),
+        (&numbers, Type::INT4_ARRAY),
+        (&customers, Type::INT8_ARRAY),
+        (&currencies, Type::TEXT_ARRAY),
+        (&amounts, Type::INT8_ARRAY),
+        (&states, Type::TEXT_ARRAY),
+        (&run.0, Type::INT8),
+    ];
+    let done = tx.execute(ADOPT, params).await?;
+    changed(done, adopted.len(), "an attempt that is adopted is new")
+}
+
+/// For an `integer` column.
+pub(super) fn number(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,127 @@
+//! Plain reads by the SQL that every database understands: pages by cursor, and single rows. Changes nothing.
+//! Knows no driver.
+
+use async_trait::async_trait;
+
+use super::rows::{self, FromRow};
+use crate::invoice::{Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference};
+use crate::protocol::key::Key;
+use crate::store::{BATCH_MAX, InvoiceReads, LedgerAcknowledgementRow, ResolutionRow, Result};
+
+/// A parameter of a read.
+pub(super) enum Value {
+    Integer(i64),
+    /// Narrower where the database has narrower integers.
+    Count(u32),
+    Text(String),
+}
+
+/// A database that can be asked. Parameters are `$1`, `$2` and so on, in the order of their first use.
+pub(super) trait Reader: Send + Sync + 'static {
+    /// Follows the table's name where unpaid invoices are to be found by their own index.
+    const BY_UNPAID_INDEX: &'static str;
+    /// Whether `i` is found by the text `$1` or by the NFC form `$2`.
+    const MATCHES: &'static str;
+
+    /// A page of a long list; must not delay what others wait for.
+    fn page<T: FromRow>(
+        &self,
+        sql: String,
+        params: Vec<Value>,
+    ) -> impl Future<Output = Result<Vec<T>>> + Send;
+
+    /// One row.
+    fn row<T: FromRow>(
+        &self,
+        sql: String,
+        params: Vec<Value>,
+    ) -> impl Future<Output = Result<Option<T>>> + Send;
+}
+
+/// Ends a search by a reference: a store may hold two that were told apart once.
+pub(super) const EQUAL_TEXT_FIRST: &str = "ORDER BY i.reference <> $1, i.id LIMIT 1";
+
+fn at_most(limit: usize) -> Value {
+    Value::Integer(i64::try_from(limit.min(BATCH_MAX)).unwrap_or(i64::MAX))
+}
+
+fn invoices_where(condition: &str) -> String {
+    format!("SELECT {} FROM invoices AS i WHERE {condition}", rows::INVOICE)
+}
+
+fn attempts_where(condition: &str) -> String {
+    let columns = rows::ATTEMPT;
+    format!("SELECT {columns} FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE {condition}")
+}
+
+#[async_trait]
+impl<S: Reader> InvoiceReads for S {
+    async fn customers(&self, after: CustomerId, limit: usize) -> Result<Vec<Customer>> {
+        let sql = format!("SELECT {} FROM customers WHERE id > $1 ORDER BY id LIMIT $2", rows::CUSTOMER);
+        self.page(sql, vec![Value::Integer(after.0), at_most(limit)]).await
+    }
+
+    async fn customer(&self, id: CustomerId) -> Result<Option<Customer>> {
+        let sql = format!("SELECT {} FROM customers WHERE id = $1", rows::CUSTOMER);
+        self.row(sql, vec![Value::Integer(id.0)]).await
+    }
+
+    async fn invoices(
+        &self,
+        state: Option<InvoiceState>,
+        after: InvoiceId,
+        limit: usize,
+    ) -> Result<Vec<Invoice>> {
+        // The state is part of the text, not a parameter, so that the planner knows whether the partial index serves.
+        let (index, condition) = match state {
+            None => ("", String::new()),
+            Some(InvoiceState::Paid) => ("", "i.state = 'PAID' AND".to_owned()),
+            Some(state) => (S::BY_UNPAID_INDEX, format!("i.state = '{state}' AND i.state <> 'PAID' AND")),
+        };
+        let columns = rows::INVOICE;
+        let sql = format!(
+            "SELECT {columns} FROM invoices AS i {index} WHERE {condition} i.id > $1 ORDER BY i.id LIMIT $2"
+        );
+        self.page(sql, vec![Value::Integer(after.0), at_most(limit)]).await
+    }
+
+    async fn invoice(&self, id: InvoiceId) -> Result<Option<Invoice>> {
+        self.row(invoices_where("i.id = $1"), vec![Value::Integer(id.0)]).await
+    }
+
+    async fn invoice_by_reference(&self, reference: &Reference) -> Result<Option<Invoice>> {
+        let sql = invoices_where(&format!("{} {EQUAL_TEXT_FIRST}", S::MATCHES));
+        let names = [reference.as_str(), reference.nfc()].map(|name| Value::Text(name.to_owned()));
+        self.row(sql, names.into()).await
+    }
+
+    async fn attempts(&self, after: (InvoiceId, u32), limit: usize) -> Result<Vec<Attempt>> {
+        let sql =
+            attempts_where("(a.invoice_id, a.number) > ($1, $2) ORDER BY a.invoice_id, a.number LIMIT $3");
+        let (InvoiceId(invoice), number) = after;
+        self.page(sql, vec![Value::Integer(invoice), Value::Count(number), at_most(limit)]).await
+    }
+
+    async fn attempt(&self, key: &Key) -> Result<Option<Attempt>> {
+        self.row(attempts_where("a.key = $1"), vec![Value::Text(key.as_str().to_owned())]).await
+    }
+}
+
+pub(super) async fn resolutions(store: &impl Reader, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
+    let columns = rows::RESOLUTION;
+    let sql = format!(
+        "SELECT {columns} FROM resolutions AS r JOIN attempts AS a ON a.key = r.key
+         JOIN invoices AS i ON i.id = a.invoice_id WHERE r.id > $1 ORDER BY r.id LIMIT $2"
+    );
+    store.page(sql, vec![Value::Integer(after), at_most(limit)]).await
+}
+
+pub(super) async fn ledger_acknowledgements(
+    store: &impl Reader,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<LedgerAcknowledgementRow>> {
+    let columns = rows::ACKNOWLEDGEMENT;
+    let sql = format!("SELECT {columns} FROM ledger_acknowledgements WHERE id > $1 ORDER BY id LIMIT $2");
+    store.page(sql, vec![Value::Integer(after), at_most(limit)]).await
+}

@@ -1,0 +1,217 @@
+//! Rows of a database as billing's own types, once for every database. A text that no type has is an error of the row,
+//! never a default. Knows columns, not databases.
+
+use std::str::FromStr;
+
+use crate::invoice::{
+    Attempt, Customer, CustomerId, Invoice, InvoiceId, Reference, Run, RunCounters, RunId, RunProblem,
+};
+use crate::money::{Currency, Money};
+use crate::protocol::key::Key;
+use crate::store::changeset::Terms;
+use crate::store::{LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerSeen, Resolution, ResolutionRow};
+
+/// A row that a database returned.
+pub(super) trait Columns {
+    /// What the database fails with.
+    type Error;
+
+    fn integer(&self, column: usize) -> Result<i64, Self::Error>;
+    fn optional_integer(&self, column: usize) -> Result<Option<i64>, Self::Error>;
+    /// Narrower where the database has narrower integers.
+    fn count(&self, column: usize) -> Result<u32, Self::Error>;
+    fn flag(&self, column: usize) -> Result<bool, Self::Error>;
+    fn optional_text(&self, column: usize) -> Result<Option<&str>, Self::Error>;
+    /// The row breaks an invariant; becomes [`StoreError::Corrupt`](crate::store::StoreError::Corrupt).
+    fn corrupt(column: usize, problem: String) -> Self::Error;
+
+    /// A text that `parse` knows, or NULL.
+    fn optional<T>(
+        &self,
+        column: usize,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Self::Error> {
+        let Some(text) = self.optional_text(column)? else { return Ok(None) };
+        match parse(text) {
+            None => Err(Self::corrupt(column, format!("{text:?} is no value of this column"))),
+            parsed => Ok(parsed),
+        }
+    }
+
+    /// A text that `parse` knows.
+    fn parsed<T>(&self, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Self::Error> {
+        self.optional(column, parse)?.ok_or_else(|| Self::corrupt(column, "is NULL".to_owned()))
+    }
+
+    fn optional_value<T: FromStr>(&self, column: usize) -> Result<Option<T>, Self::Error> {
+        self.optional(column, |text| text.parse().ok())
+    }
+
+    fn value<T: FromStr>(&self, column: usize) -> Result<T, Self::Error> {
+        self.parsed(column, |text| text.parse().ok())
+    }
+
+    fn text(&self, column: usize) -> Result<String, Self::Error> {
+        self.parsed(column, |text| Some(text.to_owned()))
+    }
+
+    fn reference(&self, column: usize) -> Result<Reference, Self::Error> {
+        Reference::stored(self.text(column)?).map_err(|error| Self::corrupt(column, error.to_string()))
+    }
+
+    /// Currency at `column`, minor units at the next.
+    fn money(&self, column: usize) -> Result<Money, Self::Error> {
+        let currency = self.parsed(column, Currency::from_code)?;
+        Ok(Money { amount_minor: self.integer(column + 1)?, currency })
+    }
+}
+
+/// A type that a row becomes; its columns are named by a constant beside it.
+pub(super) trait FromRow: Sized + Send + 'static {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error>;
+}
+
+/// Of `customers`.
+pub(super) const CUSTOMER: &str = "id, currency";
+
+impl FromRow for Customer {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        Ok(Self { id: CustomerId(row.integer(0)?), currency: row.parsed(1, Currency::from_code)? })
+    }
+}
+
+/// Of `invoices AS i`.
+pub(super) const INVOICE: &str = "i.id, i.reference, i.customer_id, i.currency, i.amount_minor, i.state, i.paid_by, \
+     i.attention_reason, i.created_at, i.updated_at";
+
+impl FromRow for Invoice {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        Ok(Self {
+            id: InvoiceId(row.integer(0)?),
+            reference: row.reference(1)?,
+            customer_id: CustomerId(row.integer(2)?),
+            money: row.money(3)?,
+            state: row.value(5)?,
+            paid_by: row.optional_value(6)?,
+            attention_reason: row.optional_value(7)?,
+            created_at: row.integer(8)?,
+            updated_at: row.integer(9)?,
+        })
+    }
+}
+
+/// Of `attempts AS a` and `invoices AS i`.
+pub(super) const ATTEMPT: &str = "a.key, a.invoice_id, i.reference, a.number, a.customer_id, a.currency, \
+     a.amount_minor, a.state, a.sends, a.run_id, a.lease_until, a.created_at, a.settled_at";
+
+impl FromRow for Attempt {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        Ok(Self {
+            key: row.parsed(0, Key::parse)?,
+            invoice_id: InvoiceId(row.integer(1)?),
+            reference: row.reference(2)?,
+            number: row.count(3)?,
+            customer_id: CustomerId(row.integer(4)?),
+            money: row.money(5)?,
+            state: row.value(7)?,
+            sends: row.count(8)?,
+            run_id: RunId(row.integer(9)?),
+            lease_until: row.integer(10)?,
+            created_at: row.integer(11)?,
+            settled_at: row.optional_integer(12)?,
+        })
+    }
+}
+
+/// Of a run: `id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, refused, rejected, in_doubt,
+/// not_sent, begun_by, problem, problem_status, problem_count`. Each database keeps the counters in its own way.
+impl FromRow for Run {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        Ok(Self {
+            id: RunId(row.integer(0)?),
+            state: row.value(1)?,
+            started_at: row.integer(2)?,
+            finished_at: row.optional_integer(3)?,
+            lease_until: row.integer(4)?,
+            joins: row.integer(5)?,
+            counters: RunCounters {
+                total: row.integer(6)?,
+                attempted: row.integer(7)?,
+                paid: row.integer(8)?,
+                refused: row.integer(9)?,
+                rejected: row.integer(10)?,
+                in_doubt: row.integer(11)?,
+                not_sent: row.integer(12)?,
+            },
+            begun_by: row.optional_value(13)?,
+            problem: match row.optional_value(14)? {
+                Some(reason) => {
+                    Some(RunProblem { reason, status: row.optional_integer(15)?, count: row.integer(16)? })
+                }
+                None => None,
+            },
+        })
+    }
+}
+
+/// Of `resolutions AS r JOIN attempts AS a JOIN invoices AS i`.
+pub(super) const RESOLUTION: &str = "r.id, r.key, r.charged, r.reason, r.actor, i.reference, r.attempt_from, \
+     r.attempt_to, r.invoice_from, r.invoice_to, r.created_at";
+
+impl FromRow for ResolutionRow {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        let attempt = |column| row.optional_value(column);
+        let invoice = |column| row.optional_value(column);
+        Ok(Self {
+            id: row.integer(0)?,
+            resolution: Resolution {
+                key: row.parsed(1, Key::parse)?,
+                charged: row.flag(2)?,
+                reason: row.text(3)?,
+                actor: row.text(4)?,
+            },
+            reference: row.reference(5)?,
+            attempt: attempt(6)?.zip(attempt(7)?),
+            invoice: invoice(8)?.zip(invoice(9)?),
+            created_at: row.integer(10)?,
+        })
+    }
+}
+
+/// Of `attempts AS a JOIN invoices AS i`.
+pub(super) const TERMS: &str = "a.key, a.customer_id, a.currency, a.amount_minor, \
+     i.customer_id, i.currency, i.amount_minor";
+
+impl FromRow for (Key, Terms) {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        let attempt = (CustomerId(row.integer(1)?), row.money(2)?);
+        let invoice = (CustomerId(row.integer(4)?), row.money(5)?);
+        Ok((row.parsed(0, Key::parse)?, [attempt, invoice]))
+    }
+}
+
+/// Of a ledger, `ledger_id` and the last of its rows.
+impl FromRow for LedgerSeen {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        Ok(Self { ledger_id: row.text(0)?, seq: row.integer(1)? })
+    }
+}
+
+/// Of `ledger_acknowledgements`.
+pub(super) const ACKNOWLEDGEMENT: &str = "id, ledger_id, seq_first, seq_last, reason, actor, created_at";
+
+impl FromRow for LedgerAcknowledgementRow {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        Ok(Self {
+            id: row.integer(0)?,
+            acknowledgement: LedgerAcknowledgement {
+                ledger_id: row.text(1)?,
+                seq_first: row.integer(2)?,
+                seq_last: row.integer(3)?,
+                reason: row.text(4)?,
+                actor: row.text(5)?,
+            },
+            created_at: row.integer(6)?,
+        })
+    }
+}

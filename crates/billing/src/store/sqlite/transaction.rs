@@ -1,0 +1,272 @@
+//! The primitives of a transaction on the writer's connection: facts are loaded and changes applied row by row, by
+//! cached statements. Decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::future::{Ready, ready};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Columns, FromRow, Lease, claims, imports, ledgers, list, one, one_row, read, runs};
+use crate::invoice::{Attempt, AttentionReason, Invoice, InvoiceId, PaidBy, Reference, RunId};
+use crate::protocol::key::Key;
+use crate::store::changeset::import::{ImportPlan, KnownRows};
+use crate::store::changeset::{
+    AdoptedAttempt, AttemptFact, Changeset, ClaimAgain, LEASE_NEVER, LoadedFacts, Owner, ResolutionAudit,
+    StateCountDeltas, Terms, needs_others,
+};
+use crate::store::transaction::{Candidates, PendingClaim, Transaction};
+use crate::store::{ImportRow, LedgerSeen, Resolution, rows};
+
+/// A job on the writer, which runs each job in a transaction.
+pub(super) struct SqliteTransaction<'c> {
+    pub(super) connection: &'c Connection,
+    pub(super) lease: Lease,
+}
+
+type Done<T> = Ready<rusqlite::Result<T>>;
+
+#[expect(refining_impl_trait_internal, reason = "SQLite does nothing that would be waited for")]
+impl Transaction for SqliteTransaction<'_> {
+    type Error = rusqlite::Error;
+
+    fn load_facts(&self, keys: &[&Key], references: &[&Reference]) -> Done<LoadedFacts> {
+        ready(load_facts(self.connection, keys, references))
+    }
+
+    fn load_owners(&self, references: &[&Reference]) -> Done<HashMap<String, Owner>> {
+        ready(load_owners(self.connection, references))
+    }
+
+    fn load_terms(&self, keys: &[&Key]) -> Done<HashMap<Key, Terms>> {
+        ready(load_terms(self.connection, keys))
+    }
+
+    fn load_known(&self, rows: &[ImportRow], _: bool) -> Done<KnownRows> {
+        ready(imports::load(self.connection, rows))
+    }
+
+    fn load_candidates(&self, claim: &PendingClaim) -> Done<Candidates> {
+        ready(claims::candidates(self.connection, claim))
+    }
+
+    fn insert_attempts(&self, attempts: Vec<Attempt>) -> Done<Vec<Attempt>> {
+        ready(claims::insert(self.connection, attempts, self.lease))
+    }
+
+    fn lease_due(&self, limit: usize) -> Done<Vec<Attempt>> {
+        ready(claims::lease_due(self.connection, limit, self.lease))
+    }
+
+    fn insert_audit(&self, resolution: &Resolution, audit: ResolutionAudit) -> Done<()> {
+        ready(insert_audit(self.connection, resolution, audit, self.lease.now))
+    }
+
+    fn see(&self, seen: &LedgerSeen) -> Done<()> {
+        ready(ledgers::see(self.connection, seen))
+    }
+
+    fn apply(&self, changes: &Changeset) -> Done<()> {
+        ready(apply(self.connection, changes, self.lease))
+    }
+
+    fn apply_import(&self, plan: &ImportPlan<'_>) -> Done<()> {
+        ready(imports::apply(self.connection, plan, self.lease.now))
+    }
+}
+
+pub(super) const FIND: &str = "SELECT a.invoice_id, a.run_id, a.state, i.state
+     FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1";
+
+/// Two look-ups by their partial indexes, however many final attempts the invoice has.
+pub(super) const OPEN_OR_CHARGED: &str =
+    "SELECT key, run_id, state FROM attempts WHERE invoice_id = ?1 AND state IN ('INTENT', 'IN_DOUBT')
+     UNION ALL SELECT key, run_id, state FROM attempts WHERE invoice_id = ?1 AND state = 'CHARGED'";
+
+fn load_facts(
+    connection: &Connection,
+    keys: &[&Key],
+    references: &[&Reference],
+) -> rusqlite::Result<LoadedFacts> {
+    let mut facts = LoadedFacts { invoices: BTreeMap::new(), attempts: Vec::with_capacity(keys.len()) };
+    let mut shared = BTreeSet::new();
+    let mut asked = HashSet::with_capacity(keys.len());
+    let mut find = connection.prepare_cached(FIND)?;
+    for &key in keys {
+        if !asked.insert(key) {
+            continue;
+        }
+        let read = |row: &rusqlite::Row<'_>| {
+            let (invoice, run) = (InvoiceId(row.integer(0)?), RunId(row.integer(1)?));
+            let fact = AttemptFact { key: key.clone(), invoice, run, state: row.value(2)? };
+            Ok((fact, row.value(3)?))
+        };
+        let Some((fact, state)) = find.query_row([key.as_str()], read).optional()? else { continue };
+        if needs_others(fact.state, state) {
+            shared.insert(fact.invoice);
+        }
+        facts.invoices.insert(fact.invoice, state);
+        facts.attempts.push(fact);
+    }
+    for reference in references {
+        let sql = "SELECT id, state FROM invoices WHERE reference = ?1";
+        let found = one(connection, sql, [reference.as_str()], |row| {
+            Ok((InvoiceId(row.integer(0)?), row.value(1)?))
+        })?;
+        facts.invoices.extend(found);
+        shared.extend(found.map(|(id, _)| id));
+    }
+    for invoice in shared {
+        let others = list(connection, OPEN_OR_CHARGED, [invoice.0], |row| {
+            let (key, run) = (row.parsed(0, Key::parse)?, RunId(row.integer(1)?));
+            Ok(AttemptFact { key, invoice, run, state: row.value(2)? })
+        })?;
+        facts.attempts.extend(others.into_iter().filter(|other| !asked.contains(&other.key)));
+    }
+    Ok(facts)
+}
+
+fn load_owners(
+    connection: &Connection,
+    references: &[&Reference],
+) -> rusqlite::Result<HashMap<String, Owner>> {
+    let sql = format!(
+        "SELECT {}, (SELECT coalesce(max(a.number), 0) FROM attempts AS a WHERE a.invoice_id = i.id)
+         FROM invoices AS i WHERE i.reference = ?1",
+        rows::INVOICE
+    );
+    let mut owners = HashMap::with_capacity(references.len());
+    for &reference in references {
+        let owner = one(connection, &sql, [reference.as_str()], |row| {
+            Ok(Owner { invoice: Invoice::from_row(row)?, last_number: row.count(10)? })
+        })?;
+        owners.extend(owner.map(|owner| (reference.as_str().to_owned(), owner)));
+    }
+    Ok(owners)
+}
+
+fn load_terms(connection: &Connection, keys: &[&Key]) -> rusqlite::Result<HashMap<Key, Terms>> {
+    let sql = format!(
+        "SELECT {} FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1",
+        rows::TERMS
+    );
+    let found = |key: &&Key| one(connection, &sql, [key.as_str()], read::<(Key, Terms)>).transpose();
+    keys.iter().filter_map(found).collect()
+}
+
+const SET_ATTEMPT: &str = "UPDATE attempts SET state = ?3, sends = max(sends - ?4, 0),
+     lease_until = coalesce(?5, lease_until), settled_at = coalesce(?6, settled_at) WHERE key = ?1 AND state = ?2";
+
+const SET_INVOICE: &str =
+    "UPDATE invoices SET state = ?3, paid_by = ?4, attention_reason = ?5, updated_at = ?6
+     WHERE id = ?1 AND state = ?2";
+
+fn apply(connection: &Connection, changes: &Changeset, lease: Lease) -> rusqlite::Result<()> {
+    insert_adopted(connection, &changes.adopted, lease.now)?;
+    let mut set_attempt = connection.prepare_cached(SET_ATTEMPT)?;
+    for change in &changes.attempts {
+        let lease_until = change.claim_again.map(|again| match again {
+            ClaimAgain::In(pause) => super::later(lease.now, pause),
+            ClaimAgain::Never => LEASE_NEVER,
+        });
+        let changed = set_attempt.execute(params![
+            change.read.key.as_str(),
+            change.read.state.as_str(),
+            change.state.as_str(),
+            change.sends_taken_back,
+            lease_until,
+            change.closes().then_some(lease.now),
+        ])?;
+        one_row(changed, "an attempt is changed from the state that was read")?;
+    }
+    let mut set_invoice = connection.prepare_cached(SET_INVOICE)?;
+    for change in &changes.invoices {
+        let changed = set_invoice.execute(params![
+            change.id.0,
+            change.read.as_str(),
+            change.status.state.as_str(),
+            change.status.paid_by.map(PaidBy::as_str),
+            change.status.attention.map(AttentionReason::as_str),
+            lease.now,
+        ])?;
+        one_row(changed, "an invoice is changed from the state that was read")?;
+    }
+    add_state_counts(connection, &changes.state_counts)?;
+    add_counters(connection, changes)?;
+    if changes.joins_run { runs::join(connection).map(drop) } else { Ok(()) }
+}
+
+fn add_counters(connection: &Connection, changes: &Changeset) -> rusqlite::Result<()> {
+    let sql = "UPDATE runs SET attempted = attempted + ?2, paid = paid + ?3, refused = refused + ?4,
+         rejected = rejected + ?5, in_doubt = in_doubt + ?6, not_sent = not_sent + ?7 WHERE id = ?1";
+    for (run, more) in &changes.counters {
+        let changed = connection.prepare_cached(sql)?.execute([
+            run.0,
+            more.attempted,
+            more.paid,
+            more.refused,
+            more.rejected,
+            more.in_doubt,
+            more.not_sent,
+        ])?;
+        one_row(changed, "counters belong to a run")?;
+    }
+    Ok(())
+}
+
+/// The writer's connection has its triggers off: each would copy the pages that a statement touches.
+pub(super) fn add_state_counts(connection: &Connection, counts: &StateCountDeltas) -> rusqlite::Result<()> {
+    let sql = "UPDATE invoice_counts SET invoices = invoices + ?2 WHERE state = ?1";
+    for (state, delta) in counts.iter() {
+        let changed = connection.prepare_cached(sql)?.execute(params![state.as_str(), delta])?;
+        one_row(changed, "each state has its count")?;
+    }
+    Ok(())
+}
+
+fn insert_adopted(connection: &Connection, adopted: &[AdoptedAttempt], now: i64) -> rusqlite::Result<()> {
+    if adopted.is_empty() {
+        return Ok(());
+    }
+    let run = runs::latest_or_finished(connection, now)?;
+    let sql =
+        "INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends,
+             run_id, lease_until, created_at, settled_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9, ?9, ?9)";
+    let mut insert = connection.prepare_cached(sql)?;
+    for attempt in adopted {
+        insert.execute(params![
+            attempt.key.as_str(),
+            attempt.invoice.0,
+            attempt.number,
+            attempt.customer_id.0,
+            attempt.money.currency.code(),
+            attempt.money.amount_minor,
+            attempt.state.as_str(),
+            run.0,
+            now,
+        ])?;
+    }
+    Ok(())
+}
+
+fn insert_audit(
+    connection: &Connection,
+    resolution: &Resolution,
+    audit: ResolutionAudit,
+    now: i64,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO resolutions (key, charged, reason, actor, created_at, attempt_from, attempt_to,
+         invoice_from, invoice_to) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    connection.prepare_cached(sql)?.execute(params![
+        resolution.key.as_str(),
+        resolution.charged,
+        resolution.reason,
+        resolution.actor,
+        now,
+        audit.attempt.0.as_str(),
+        audit.attempt.1.as_str(),
+        audit.invoice.0.as_str(),
+        audit.invoice.1.as_str(),
+    ])?;
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! The steps of each transaction that changes attempts or invoices, once for every database: load facts, decide by
+//! `changeset`, apply. Databases bring the primitives. Knows no SQL.
+
+use std::collections::HashMap;
+use std::error::Error;
+
+use chassis::crash_point;
+
+use super::changeset::import::{self, ImportPlan, KnownRows};
+use super::changeset::{self, Changeset, LoadedFacts, Owner, RepairFacts, ResolutionAudit, Terms};
+use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, Reference, RunId};
+use crate::money::Money;
+use crate::protocol::key::{DeploymentId, Key};
+use crate::protocol::transition::Settlement;
+use crate::store::{
+    ImportMode, ImportRow, Imported, LedgerFact, LedgerSeen, Repaired, Resolution, Resolved, Settled,
+};
+
+/// An open transaction. What it loads stays as it is until the transaction ends; each change checks how many rows it
+/// changed.
+pub(super) trait Transaction {
+    /// What the database fails with.
+    type Error;
+
+    /// Facts for the attempts with these keys, and for the invoices with these references.
+    fn load_facts(
+        &self,
+        keys: &[&Key],
+        references: &[&Reference],
+    ) -> impl Future<Output = Result<LoadedFacts, Self::Error>> + Send;
+
+    /// The invoices with these references, by their text.
+    fn load_owners(
+        &self,
+        references: &[&Reference],
+    ) -> impl Future<Output = Result<HashMap<String, Owner>, Self::Error>> + Send;
+
+    /// Of the attempts with these keys.
+    fn load_terms(
+        &self,
+        keys: &[&Key],
+    ) -> impl Future<Output = Result<HashMap<Key, Terms>, Self::Error>> + Send;
+
+    /// Customers and invoices that the rows name.
+    fn load_known(
+        &self,
+        rows: &[ImportRow],
+        for_update: bool,
+    ) -> impl Future<Output = Result<KnownRows, Self::Error>> + Send;
+
+    /// PENDING invoices after `claim.after`, by id, that the unfinished run has not attempted yet.
+    fn load_candidates(
+        &self,
+        claim: &PendingClaim,
+    ) -> impl Future<Output = Result<Candidates, Self::Error>> + Send;
+
+    /// Inserts first sends and sets their times; answers those that the unique indexes let in.
+    fn insert_attempts(
+        &self,
+        attempts: Vec<Attempt>,
+    ) -> impl Future<Output = Result<Vec<Attempt>, Self::Error>> + Send;
+
+    /// Leases open attempts that are due, oldest lease first; an unreadable one is leased and left out.
+    fn lease_due(&self, limit: usize) -> impl Future<Output = Result<Vec<Attempt>, Self::Error>> + Send;
+
+    fn insert_audit(
+        &self,
+        resolution: &Resolution,
+        audit: ResolutionAudit,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Remembers how far a ledger goes, never less than before. After every other counter.
+    fn see(&self, seen: &LedgerSeen) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    fn apply(&self, changes: &Changeset) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    fn apply_import(&self, plan: &ImportPlan<'_>) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// Which invoices a run claims.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PendingClaim {
+    pub(super) deployment: DeploymentId,
+    pub(super) run: RunId,
+    pub(super) after: InvoiceId,
+    pub(super) limit: usize,
+}
+
+/// A PENDING invoice and the number of its next attempt.
+pub(super) struct Candidate {
+    pub(super) id: InvoiceId,
+    pub(super) reference: Reference,
+    pub(super) customer_id: CustomerId,
+    pub(super) money: Money,
+    pub(super) number: u32,
+}
+
+/// PENDING invoices that can be claimed.
+pub(super) struct Candidates {
+    pub(super) invoices: Vec<Candidate>,
+    /// The last invoice that was examined, unless none is left after it.
+    pub(super) examined: Option<InvoiceId>,
+}
+
+/// What one transaction claimed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Claimed {
+    pub(super) attempts: Vec<Attempt>,
+    /// Where to go on when nothing was claimed; `None` when nothing is left.
+    pub(super) continue_after: Option<InvoiceId>,
+}
+
+pub(super) async fn claim_pending<T: Transaction>(tx: &T, claim: PendingClaim) -> Result<Claimed, T::Error> {
+    let Candidates { invoices, examined } = tx.load_candidates(&claim).await?;
+    let attempts = invoices.into_iter().map(|invoice| first_send(invoice, &claim)).collect();
+    let attempts = tx.insert_attempts(attempts).await?;
+    tx.apply(&changeset::claim(claim.run, &attempts)).await?;
+    crash_point!("K1");
+    let continue_after = examined.filter(|_| attempts.is_empty());
+    Ok(Claimed { attempts, continue_after })
+}
+
+fn first_send(invoice: Candidate, claim: &PendingClaim) -> Attempt {
+    Attempt {
+        key: Key::new(claim.deployment, &invoice.reference, invoice.number),
+        invoice_id: invoice.id,
+        reference: invoice.reference,
+        number: invoice.number,
+        customer_id: invoice.customer_id,
+        money: invoice.money,
+        state: AttemptState::Intent,
+        sends: 1,
+        run_id: claim.run,
+        lease_until: 0,
+        created_at: 0,
+        settled_at: None,
+    }
+}
+
+pub(super) async fn claim_open<T: Transaction>(
+    tx: &T,
+    run: Option<RunId>,
+    limit: usize,
+) -> Result<Claimed, T::Error> {
+    let attempts = tx.lease_due(limit).await?;
+    tx.apply(&changeset::resend(run, attempts.len())).await?;
+    crash_point!("K1");
+    Ok(Claimed { attempts, continue_after: None })
+}
+
+pub(super) async fn settle<T: Transaction>(
+    tx: &T,
+    run: Option<RunId>,
+    settlements: &[Settlement],
+    seen: Option<&LedgerSeen>,
+) -> Result<Vec<Settled>, T::Error> {
+    let keys: Vec<&Key> = settlements.iter().map(|settlement| &settlement.key).collect();
+    let facts = tx.load_facts(&keys, &[]).await?;
+    let (changes, settled) = changeset::settle(facts, run, settlements);
+    tx.apply(&changes).await?;
+    if let Some(seen) = seen {
+        tx.see(seen).await?;
+    }
+    crash_point!("K8");
+    Ok(settled)
+}
+
+pub(super) async fn resolve<T: Transaction>(tx: &T, resolution: &Resolution) -> Result<Resolved, T::Error> {
+    let facts = tx.load_facts(&[&resolution.key], &[]).await?;
+    match changeset::resolve(facts, &resolution.key, resolution.charged) {
+        Ok((changes, audit)) => {
+            tx.apply(&changes).await?;
+            tx.insert_audit(resolution, audit).await?;
+            Ok(Resolved::Applied)
+        }
+        Err(unchanged) => Ok(unchanged),
+    }
+}
+
+pub(super) async fn repair<T: Transaction>(
+    tx: &T,
+    deployment: DeploymentId,
+    rows: &[LedgerFact],
+) -> Result<Vec<Repaired>, T::Error> {
+    let keys: Vec<&Key> = rows.iter().map(|row| &row.key).collect();
+    let references: Vec<&Reference> = rows.iter().filter_map(|row| row.reference.as_ref()).collect();
+    let facts = tx.load_facts(&keys, &references).await?;
+    let met = RepairFacts { owners: tx.load_owners(&references).await?, terms: tx.load_terms(&keys).await? };
+    let (changes, repaired) = changeset::repair(facts, met, deployment, rows);
+    tx.apply(&changes).await?;
+    Ok(repaired)
+}
+
+pub(super) async fn import<T: Transaction>(
+    tx: &T,
+    rows: &[ImportRow],
+    mode: ImportMode,
+) -> Result<Vec<Imported>, T::Error> {
+    let known = tx.load_known(rows, mode.update && !mode.dry_run).await?;
+    let plan = import::plan(rows, known, mode);
+    if !mode.dry_run {
+        tx.apply_import(&plan).await?;
+    }
+    Ok(plan.answers)
+}
+
+/// One invoice whose rows are wrong must not hold back the others.
+pub(super) fn log_unclaimable(invoice: InvoiceId, error: &(dyn Error + 'static)) {
+    tracing::error!(
+        invoice.id = invoice.0,
+        error,
+        "this invoice cannot be claimed: an operator must fix its rows"
+    );
+}
