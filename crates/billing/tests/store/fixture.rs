@@ -36,6 +36,8 @@ pub(crate) trait Fixture {
     fn pass(&self, time: Duration) -> impl Future<Output = ()>;
     /// The store's time, in milliseconds since the Unix epoch.
     fn now_ms(&self) -> i64;
+    /// Runs statements that both kinds of database understand, as an operator may.
+    fn by_hand(&self, sql: &str);
 }
 
 /// SQLite in a temporary folder, on simulated time. Needs a runtime whose time is paused.
@@ -69,6 +71,10 @@ impl Fixture for SqliteFixture {
 
     fn now_ms(&self) -> i64 {
         self.clock.now_ms()
+    }
+
+    fn by_hand(&self, sql: &str) {
+        rusqlite::Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
     }
 }
 
@@ -146,6 +152,10 @@ impl Fixture for PostgresFixture {
 
     fn now_ms(&self) -> i64 {
         self.now_ms.load(Ordering::SeqCst)
+    }
+
+    fn by_hand(&self, sql: &str) {
+        self.database.run(sql);
     }
 }
 

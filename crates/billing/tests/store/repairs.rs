@@ -1,13 +1,15 @@
 //! What a store does with the word of the provider's ledger, after it was restored from a backup.
 //! A part of the suite: each case takes any fixture.
 
+use std::time::Duration;
+
 use billing::invoice::{AttemptState, AttentionReason, CustomerId, InvoiceId, InvoiceState, PaidBy};
 use billing::money::{Currency, Money};
 use billing::protocol::key::Key;
-use billing::protocol::transition::Outcome;
+use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::{
-    ImportMode, ImportRow, Imported, LedgerAcknowledgement, LedgerFact, REPAIR_NUMBERS_MAX, Repaired,
-    Resolution, Store,
+    ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement, LedgerFact, LedgerSeen,
+    REPAIR_NUMBERS_MAX, Repaired, Resolution, Settled, Store,
 };
 
 use crate::fixture::{
@@ -161,6 +163,62 @@ async fn acknowledgements_are_kept_in_order_with_reason_and_actor(fixture: impl 
     assert!(store.acknowledge(&acknowledgement(2, 1)).await.is_err(), "a range that is none");
 }
 
+fn seen(ledger_id: &str, seq: i64) -> LedgerSeen {
+    LedgerSeen { ledger_id: ledger_id.to_owned(), seq }
+}
+
+async fn the_last_row_of_a_ledger_is_remembered_with_a_settlement_and_never_lowered(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 1).await;
+    let run = run(&*store).await;
+    let attempt = claimed(&*store, &run, 1).await.remove(0);
+    assert_eq!(store.ledger_seen().await.unwrap(), None);
+    store.remember_ledger("L1").await.unwrap();
+    assert_eq!(store.ledger_seen().await.unwrap(), Some(seen("L1", 0)));
+    let settlements = [Settlement { key: attempt.key, outcome: Outcome::Charged, again_in: Duration::ZERO }];
+    let settle = async |store: &dyn Store, seen: Option<LedgerSeen>| {
+        store.settle_and_see(Some(run.id), &settlements, seen.as_ref()).await.unwrap()
+    };
+    assert_eq!(settle(&*store, Some(seen("L1", 7))).await, [Settled::Applied]);
+    assert_eq!(stands(&*store, 1).await, PAID);
+    for lower in [Some(seen("L1", 6)), Some(seen("L2", 9)), None] {
+        assert_eq!(settle(&*store, lower).await, [Settled::Same]);
+        assert_eq!(store.ledger_seen().await.unwrap(), Some(seen("L1", 7)));
+    }
+    drop(store);
+    let store = fixture.open().await;
+    assert_eq!(settle(&*store, Some(seen("L1", 5))).await, [Settled::Same]);
+    assert_eq!(store.ledger_seen().await.unwrap(), Some(seen("L1", 7)), "after a restart");
+    assert_eq!(settle(&*store, Some(seen("L1", 8))).await, [Settled::Same]);
+    assert_eq!(store.ledger_seen().await.unwrap(), Some(seen("L1", 8)));
+    let (reason, actor) = ("replaced".to_owned(), "ann".to_owned());
+    let other = LedgerAcceptance { ledger_id: "L2".to_owned(), reason, actor };
+    store.accept_ledger(&other).await.unwrap();
+    assert_eq!(store.ledger_seen().await.unwrap(), Some(seen("L2", 9)), "each ledger has its own rows");
+}
+
+async fn a_settlement_whose_ledger_row_cannot_be_remembered_is_not_recorded(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 1).await;
+    let run = run(&*store).await;
+    let attempt = claimed(&*store, &run, 1).await.remove(0);
+    store.remember_ledger("L1").await.unwrap();
+    let settlements =
+        [Settlement { key: attempt.key.clone(), outcome: Outcome::Charged, again_in: Duration::ZERO }];
+    let (first, later) = (seen("L1", 7), seen("L1", 8));
+    fixture.by_hand("ALTER TABLE ledger_seen RENAME TO taken_away");
+    store.settle_and_see(Some(run.id), &settlements, Some(&first)).await.unwrap_err();
+    fixture.by_hand("ALTER TABLE taken_away RENAME TO ledger_seen");
+    assert_eq!(store.attempt(&attempt.key).await.unwrap().unwrap().state, AttemptState::Intent);
+    assert_eq!(stands(&*store, 1).await.0, InvoiceState::Charging);
+    assert_eq!(store.run(run.id).await.unwrap().unwrap().counters.paid, 0);
+    assert_eq!(store.ledger_seen().await.unwrap(), Some(seen("L1", 0)));
+    let settled = store.settle_and_see(Some(run.id), &settlements, Some(&later)).await.unwrap();
+    assert_eq!(settled, [Settled::Applied]);
+    assert_eq!(store.ledger_seen().await.unwrap(), Some(later));
+    assert_eq!(store.run(run.id).await.unwrap().unwrap().counters.paid, 1);
+}
+
 async fn words_are_kept_with_what_they_changed(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 2).await;
@@ -214,5 +272,7 @@ cases! {
     a_charge_of_other_terms_under_a_known_key_pays_nothing,
     a_late_charge_of_an_invoice_edited_since_pays_nothing,
     acknowledgements_are_kept_in_order_with_reason_and_actor,
+    the_last_row_of_a_ledger_is_remembered_with_a_settlement_and_never_lowered,
+    a_settlement_whose_ledger_row_cannot_be_remembered_is_not_recorded,
     words_are_kept_with_what_they_changed,
 }
