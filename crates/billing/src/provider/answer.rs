@@ -75,10 +75,10 @@ macro_rules! reasons {
         }
 
         impl std::str::FromStr for Reason {
-            type Err = crate::invoice::UnknownState;
+            type Err = crate::invoice::UnknownValue;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Self::ALL.iter().copied().find(|reason| reason.as_str() == text).ok_or(crate::invoice::UnknownState)
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == text).ok_or(crate::invoice::UnknownValue)
             }
         }
     };

@@ -13,7 +13,8 @@ use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::{
-    ImportMode, ImportRow, Imported, LedgerFact, LedgerSeen, Repaired, Resolution, Resolved, Settled,
+    BATCH_MAX, ImportMode, ImportRow, Imported, LedgerFact, LedgerSeen, Repaired, Resolution, Resolved,
+    Settled,
 };
 
 /// An open transaction. What it loads stays as it is until the transaction ends; each change checks how many rows it
@@ -108,6 +109,27 @@ pub(super) struct Claimed {
     pub(super) attempts: Vec<Attempt>,
     /// Where to go on when nothing was claimed; `None` when nothing is left.
     pub(super) continue_after: Option<InvoiceId>,
+}
+
+impl PendingClaim {
+    pub(super) fn new(deployment: DeploymentId, run: RunId, after: InvoiceId, limit: usize) -> Self {
+        Self { deployment, run, after, limit: limit.min(BATCH_MAX) }
+    }
+
+    /// Claims, a transaction at a time, until one has claimed something or nothing is left.
+    pub(super) async fn repeat<F, Fut, E>(mut self, claim: F) -> Result<Vec<Attempt>, E>
+    where
+        F: Fn(Self) -> Fut + Send,
+        Fut: Future<Output = Result<Claimed, E>> + Send,
+    {
+        loop {
+            let claimed = claim(self).await?;
+            match claimed.continue_after {
+                Some(examined) => self.after = examined,
+                None => return Ok(claimed.attempts),
+            }
+        }
+    }
 }
 
 pub(super) async fn claim_pending<T: Transaction>(tx: &T, claim: PendingClaim) -> Result<Claimed, T::Error> {

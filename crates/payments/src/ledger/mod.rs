@@ -18,6 +18,9 @@ pub mod sqlite;
 /// The most rows of one page.
 pub const PAGE_MAX: usize = 1000;
 
+/// The route of a tombstone.
+const VOID_ROUTE: &str = "/v1/ledger/{key}/void";
+
 /// Errors of a ledger; business results are values.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -115,6 +118,24 @@ pub struct Entry {
     pub seen: Option<Seq>,
 }
 
+impl Entry {
+    /// Makes a key unusable that has no row yet: nothing was charged under it, and nothing will be.
+    fn tombstone(account: &str, key: &Key, seen: Option<Seq>) -> Self {
+        Self {
+            key: Some(key.clone()),
+            account: account.to_owned(),
+            fingerprint: Fingerprint::from_store(String::new()),
+            reference: None,
+            customer_id: 0,
+            currency: String::new(),
+            amount_minor: 0,
+            state: State::Voided,
+            route: VOID_ROUTE,
+            seen,
+        }
+    }
+}
+
 /// One row of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -160,6 +181,15 @@ pub struct Page {
     pub rows: Vec<Row>,
     /// Whether there are rows after these.
     pub more: bool,
+}
+
+impl Page {
+    /// Of rows that were read up to one more than this limit.
+    fn of(mut rows: Vec<Row>, limit: usize) -> Self {
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        Self { rows, more }
+    }
 }
 
 /// A ledger without rows has no memory of what was charged: where there was one before, the wrong one is open.

@@ -34,9 +34,6 @@ const MIGRATIONS: &[Migration] = &[
 /// A page of one account's rows among many others'; each entry ends with the row's number.
 const BY_ACCOUNT: &str = "CREATE INDEX ledger_by_account ON ledger (account)";
 
-/// The route of a tombstone.
-const VOID_ROUTE: &str = "/v1/ledger/{key}/void";
-
 const INSERT: &str = "INSERT INTO ledger \
     (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, created_at) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (key) DO NOTHING";
@@ -212,18 +209,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn void(&self, account: &str, key: &Key, seen: Option<Seq>) -> Result<Option<Row>> {
-        let tombstone = Entry {
-            key: Some(key.clone()),
-            account: account.to_owned(),
-            fingerprint: Fingerprint::from_store(String::new()),
-            reference: None,
-            customer_id: 0,
-            currency: String::new(),
-            amount_minor: 0,
-            state: State::Voided,
-            route: VOID_ROUTE,
-            seen,
-        };
+        let tombstone = Entry::tombstone(account, key, seen);
         let notes = self.notes()?;
         let key = key.clone();
         let clock = self.clock.clone();
@@ -298,10 +284,7 @@ fn page(sql: &Connection, account: &str, after: Seq, limit: usize) -> rusqlite::
     let one_more = i64::try_from(limit + 1).expect("a page's length fits an i64");
     let mut statement = sql.prepare_cached(PAGE)?;
     let found = statement.query_map(params![after.0, account, one_more], read_row)?;
-    let mut rows = found.collect::<rusqlite::Result<Vec<Row>>>()?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    Ok(Page { rows, more })
+    Ok(Page::of(found.collect::<rusqlite::Result<_>>()?, limit))
 }
 
 fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {

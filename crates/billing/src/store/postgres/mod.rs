@@ -279,16 +279,13 @@ impl ChargeStore for PostgresStore {
         limit: usize,
         lease: Duration,
     ) -> Result<Vec<Attempt>> {
-        let limit = limit.min(BATCH_MAX);
-        let mut claim = PendingClaim { deployment: self.deployment, run, after, limit };
-        loop {
-            let steps = |tx| async move { steps::claim_pending(&tx, claim).await };
-            let claimed = claims::claim(&self.database, lease, steps).await.map_err(store_error)?;
-            match claimed.continue_after {
-                Some(examined) => claim.after = examined,
-                None => return Ok(claimed.attempts),
-            }
-        }
+        let once =
+            |claim| {
+                claims::claim(&self.database, lease, move |tx| async move {
+                    steps::claim_pending(&tx, claim).await
+                })
+            };
+        PendingClaim::new(self.deployment, run, after, limit).repeat(once).await.map_err(store_error)
     }
 
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>> {

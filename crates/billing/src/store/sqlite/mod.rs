@@ -365,16 +365,8 @@ impl ChargeStore for SqliteStore {
         limit: usize,
         lease: Duration,
     ) -> Result<Vec<Attempt>> {
-        let limit = limit.min(BATCH_MAX);
-        let mut claim = PendingClaim { deployment: self.deployment, run, after, limit };
-        loop {
-            let steps = move |tx: &SqliteTransaction<'_>| steps::claim_pending(tx, claim).now_or_never();
-            let claimed = self.transact(lease, steps).await?;
-            match claimed.continue_after {
-                Some(examined) => claim.after = examined,
-                None => return Ok(claimed.attempts),
-            }
-        }
+        let once = |claim| self.transact(lease, move |tx| steps::claim_pending(tx, claim).now_or_never());
+        PendingClaim::new(self.deployment, run, after, limit).repeat(once).await
     }
 
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>> {

@@ -20,9 +20,9 @@ use self::batch_writer::{BatchWriter, Writer};
 use self::placement::Placement;
 use self::rows::{BY_KEYS, PAGE, read_row};
 use super::failover::Failover;
-use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State};
+use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq};
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
-use crate::keys::{Fingerprint, Key};
+use crate::keys::Key;
 
 /// A page of one account's rows among many others'. Charges wait while it is built; an account with too many rows for that
 /// builds it before, by this name and `CONCURRENTLY`.
@@ -38,9 +38,6 @@ pub const SCHEMA: Schema = Schema {
         Migration { name: "ledger placement", sql: placement::MIGRATION, breaks_older: false },
     ],
 };
-
-/// The route of a tombstone.
-const VOID_ROUTE: &str = "/v1/ledger/{key}/void";
 
 /// Pause between tries to open an unavailable database.
 const OPEN_PAUSE: Duration = Duration::from_millis(250);
@@ -172,26 +169,12 @@ impl Ledger for PostgresLedger {
             (&one_more as _, Type::INT8),
         ];
         let found = self.database.read(PoolClass::Claim, PAGE, &asked).await.map_err(failed)?;
-        let mut rows =
-            found.iter().map(read_row).collect::<std::result::Result<Vec<Row>, _>>().map_err(failed)?;
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        Ok(Page { rows, more })
+        let rows = found.iter().map(read_row).collect::<std::result::Result<_, _>>().map_err(failed)?;
+        Ok(Page::of(rows, limit))
     }
 
     async fn void(&self, account: &str, key: &Key, seen: Option<Seq>) -> Result<Option<Row>> {
-        let tombstone = Entry {
-            key: Some(key.clone()),
-            account: account.to_owned(),
-            fingerprint: Fingerprint::from_store(String::new()),
-            reference: None,
-            customer_id: 0,
-            currency: String::new(),
-            amount_minor: 0,
-            state: State::Voided,
-            route: VOID_ROUTE,
-            seen,
-        };
+        let tombstone = Entry::tombstone(account, key, seen);
         self.placement.serve()?;
         match self.writer.record(Arc::new(tombstone)).await? {
             Recorded::Behind => Ok(None),
