@@ -52,7 +52,7 @@ impl Reference {
         Self::stored(text)
     }
 
-    /// The text of a reference that a store or a ledger holds, or that somebody looks for: the rule for characters is
+    /// The text of a reference that a store or a ledger holds, or that a caller looks for: the rule for characters is
     /// younger than they are, and what is stored never changes.
     ///
     /// # Errors

@@ -128,7 +128,7 @@ impl Report {
         if text.is_empty() { text } else { format!("\n{text}") }
     }
 
-    /// Everything, for programs. The keys `trials` and `twin` are older than the words check and positive control.
+    /// Everything, for programs. The keys `trials` and `twin` are kept for existing readers.
     pub fn json(&self) -> Value {
         let results = self.evaluation.results.iter().map(|result| {
             let check = &result.check;

@@ -223,7 +223,7 @@ impl Request {
     }
 
     /// The copy at this place. That it names a row is not kept: a ledger is set back only when no copy is under way, and
-    /// whoever sends afterwards has seen one.
+    /// a later sender has seen one.
     pub(crate) fn at(invoice: u8, place: u8) -> Self {
         let expects = (place >> 4).checked_sub(1);
         let head = Head { credential: place >> 3 & 1, expects, seen: true };

@@ -16,7 +16,7 @@ use crate::key;
 const UNNAMED_CUSTOMER: i64 = 0;
 
 /// A row's key is billing's own if it is that of an attempt of the row's reference up to this number. A row beyond
-/// it is not excused: CHARGED without an invoice is a finding whoever made its key.
+/// it is not excused: CHARGED without an invoice is a finding, independent of who made its key.
 const OWN_NUMBERS_MAX: u32 = 100;
 
 /// What is known of the ledger besides its rows.

@@ -1,5 +1,5 @@
-//! `tinjis backup --billing|--payments URL FILE`: the services' own command, for whoever has the database and not the
-//! service's settings. Knows no table.
+//! `tinjis backup --billing|--payments URL FILE`: the services' own command, for an operator with the database but without
+//! the service's settings. Knows no table.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

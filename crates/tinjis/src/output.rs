@@ -21,7 +21,7 @@ pub(crate) fn result(line: impl Display) {
     }
 }
 
-/// A line for whoever watches. One that cannot be written is lost: there is nowhere left to say so.
+/// A progress line for the terminal. One that cannot be written is lost: there is nowhere left to say so.
 pub(crate) fn note(line: impl Display) {
     let _lost = write(io::stderr().lock(), &line);
 }

@@ -29,14 +29,14 @@ const LOG_WRITER: &str = "SELECT pid FROM pg_stat_activity WHERE backend_type = 
 const PAID: &str = "SELECT count(*) FROM invoices WHERE state = 'PAID'";
 const CHARGED: &str = "SELECT count(*) FROM ledger WHERE state = 'CHARGED'";
 
-/// Who says that commits need not wait, in mid-run.
+/// What turns synchronous commits off in mid-run.
 #[derive(Clone, Copy, Debug)]
-enum Way {
+enum Trigger {
     AlterSystem,
     AlterRole,
 }
 
-impl Way {
+impl Trigger {
     fn forget_commits(self, database: &Database) {
         match self {
             Self::AlterSystem => {
@@ -65,17 +65,17 @@ fn a_server_reported_in_mid_run_to_forget_commits_loses_none_of_ours() {
     let proof = Proof::of("synchronous_commit = off in mid-run, PostgreSQL");
     let invoices = size("COMMIT_SETTINGS_INVOICES", 600);
     let mut kept = 0;
-    for way in [Way::AlterSystem, Way::AlterRole] {
+    for trigger in [Trigger::AlterSystem, Trigger::AlterRole] {
         let what = "synchronous_commit = off in mid-run";
         let Some(of_billing) = Server::start_with(what, &FORGETFUL, None) else { return };
         let Some(of_payments) = Server::start_with(what, &FORGETFUL, None) else { return };
-        kept += lose(way, Arc::new(of_billing), Arc::new(of_payments), invoices);
+        kept += lose(trigger, Arc::new(of_billing), Arc::new(of_payments), invoices);
     }
     proof.end(&format!("2 ways, 2 servers each stopped at once, {kept} charges"), 0, 0);
 }
 
 /// Both servers are stopped at once in mid-run; answers how many charges there are in the end.
-fn lose(way: Way, of_billing: Arc<Server>, of_payments: Arc<Server>, invoices: usize) -> i64 {
+fn lose(trigger: Trigger, of_billing: Arc<Server>, of_payments: Arc<Server>, invoices: usize) -> i64 {
     let (billing, payments) = (Database::of(&of_billing), Database::of(&of_payments));
     let faults = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(faults.path(), SLOW).expect("a script can be written");
@@ -89,8 +89,8 @@ fn lose(way: Way, of_billing: Arc<Server>, of_payments: Arc<Server>, invoices: u
     let third = i64::try_from(invoices / 3).expect("a few");
     let (before, run) = (billing.ask(PAID), services.start_run());
     wait_until("a part to be paid", WITHIN, || billing.ask(PAID) - before >= third / 2);
-    way.forget_commits(&billing);
-    way.forget_commits(&payments);
+    trigger.forget_commits(&billing);
+    trigger.forget_commits(&payments);
     let since = billing.ask(PAID);
     wait_until("more to be paid", WITHIN, || billing.ask(PAID) - since >= third);
     // First the ledger forgets, if it can: billing has recorded as PAID what is not there then.
@@ -104,11 +104,14 @@ fn lose(way: Way, of_billing: Arc<Server>, of_payments: Arc<Server>, invoices: u
     let _ended = run;
     services.pay_until_true(WITHIN);
     let verified = Verified::of(TINJIS, &services, &[]);
-    verified.assert_all_paid(&format!("{way:?}, after both were stopped at once"));
-    assert_eq!(verified.json["mismatch"]["unbacked"], 0, "{way:?}: {}", verified.json);
+    verified.assert_all_paid(&format!("{trigger:?}, after both were stopped at once"));
+    assert_eq!(verified.json["mismatch"]["unbacked"], 0, "{trigger:?}: {}", verified.json);
     let executed = services.payments.metric(&["payments_charges_total", "CHARGED"]);
     let recorded = payments.ask(CHARGED);
-    assert!(executed <= recorded, "{way:?}: {executed} charges were executed, and {recorded} are recorded");
+    assert!(
+        executed <= recorded,
+        "{trigger:?}: {executed} charges were executed, and {recorded} are recorded"
+    );
     recorded
 }
 

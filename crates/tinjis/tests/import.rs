@@ -263,7 +263,7 @@ fn memory_stays_bounded_whatever_the_file() {
     assert!(peak < RSS_KIB_MAX, "billing took {peak} KiB");
 }
 
-/// A file as somebody's tool writes it, the flags that say how it is written, and the one invoice in it.
+/// A file as another tool writes it, the flags that describe its format, and the one invoice in it.
 struct Export {
     name: &'static str,
     text: &'static [u8],

@@ -46,12 +46,12 @@ struct Provider {
 
 struct Inner {
     reply: Mutex<Reply>,
-    said: Mutex<Said>,
+    recorded: Mutex<Recorded>,
 }
 
-/// What it has done.
+/// Requests that the provider has executed.
 #[derive(Clone, Debug, Default)]
-struct Said {
+struct Recorded {
     /// Requests by reference.
     executed: BTreeMap<String, usize>,
     /// Whether the last request of a reference was charged.
@@ -68,7 +68,7 @@ impl Provider {
     fn start(reply: Reply) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}/", listener.local_addr().expect("a bound address"));
-        let inner = Arc::new(Inner { reply: Mutex::new(reply), said: Mutex::default() });
+        let inner = Arc::new(Inner { reply: Mutex::new(reply), recorded: Mutex::default() });
         let serving = Arc::clone(&inner);
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
@@ -83,12 +83,12 @@ impl Provider {
         *lock(&self.inner.reply) = reply;
     }
 
-    fn said(&self) -> Said {
-        lock(&self.inner.said).clone()
+    fn recorded(&self) -> Recorded {
+        lock(&self.inner.recorded).clone()
     }
 
     fn requests(&self) -> usize {
-        self.said().executed.values().sum()
+        self.recorded().executed.values().sum()
     }
 }
 
@@ -105,10 +105,10 @@ fn serve(mut socket: TcpStream, inner: &Inner) {
             _ => true,
         };
         {
-            let mut said = lock(&inner.said);
-            *said.executed.entry(reference.clone()).or_default() += 1;
-            said.charged.insert(reference, charged);
-            said.on_one_connection = said.on_one_connection.max(requests);
+            let mut recorded = lock(&inner.recorded);
+            *recorded.executed.entry(reference.clone()).or_default() += 1;
+            recorded.charged.insert(reference, charged);
+            recorded.on_one_connection = recorded.on_one_connection.max(requests);
         }
         // A peer that has gone is no fault of the test's.
         let _ = match reply {
@@ -224,10 +224,10 @@ fn a_status_that_a_gateway_makes_after_execution_is_never_sent_again() {
         for _ in 0..PAY_CALLS {
             billing.pay();
         }
-        let said = provider.said();
-        assert!(said.executed.values().all(|times| *times == 1), "{status}: {said:?}");
-        assert_eq!(billing.in_state("ATTENTION").len(), said.executed.len(), "{status}: {said:?}");
-        assert_eq!(said.executed.len(), 3, "{status}: each was tried");
+        let recorded = provider.recorded();
+        assert!(recorded.executed.values().all(|times| *times == 1), "{status}: {recorded:?}");
+        assert_eq!(billing.in_state("ATTENTION").len(), recorded.executed.len(), "{status}: {recorded:?}");
+        assert_eq!(recorded.executed.len(), 3, "{status}: each was tried");
     }
     proof.end("5 statuses, 3 invoices each", 0, 0);
 }
@@ -241,12 +241,12 @@ fn a_late_copy_of_a_response_is_not_taken_for_the_response_to_another_invoice() 
         for _ in 0..PAY_CALLS {
             billing.pay();
         }
-        let said = provider.said();
+        let recorded = provider.recorded();
         let paid = billing.in_state("PAID");
-        let wrong: Vec<&String> = paid.iter().filter(|reference| !said.charged[*reference]).collect();
+        let wrong: Vec<&String> = paid.iter().filter(|reference| !recorded.charged[*reference]).collect();
         assert!(wrong.is_empty(), "{delay_ms} ms: PAID though declined: {wrong:?}");
-        assert_eq!(said.on_one_connection, 1, "{delay_ms} ms: each call has a connection of its own");
-        assert_eq!(paid.len(), 20, "{delay_ms} ms: {said:?}");
+        assert_eq!(recorded.on_one_connection, 1, "{delay_ms} ms: each call has a connection of its own");
+        assert_eq!(paid.len(), 20, "{delay_ms} ms: {recorded:?}");
     }
     proof.end("3 delays, 20 invoices each", 0, 0);
 }
@@ -288,8 +288,8 @@ fn after_trouble_that_ends_the_others_are_paid() {
     provider.now(YES);
     billing.pay();
     assert_eq!(billing.in_state("PAID").len(), 200 - parked);
-    let said = provider.said();
-    assert!(said.executed.values().all(|times| *times == 1), "{said:?}");
+    let recorded = provider.recorded();
+    assert!(recorded.executed.values().all(|times| *times == 1), "{recorded:?}");
 }
 
 /// The one response that is known to come before execution: ours, to a wrong token.

@@ -34,7 +34,7 @@ struct Parts {
     charger: Charger,
     ledger: Arc<dyn Ledger>,
     deployments: Guard,
-    /// Who may declare deployments; `None`: whoever may charge.
+    /// Operators, who alone may declare deployments; `None`: every caller that may charge.
     operators: Option<Callers>,
     ledger_id: LedgerId,
     ledger_id_header: HeaderValue,

@@ -150,7 +150,7 @@ fn read_query(query: &str) -> Result<(Seq, usize), Problem> {
             errors.push(FieldError::new(name, "is given more than once"));
         }
     }
-    // From the very first row: one with a number that no ledger gives must not be hidden from whoever checks.
+    // From the very first row: one with a number that no ledger gives must not be hidden from a verifier.
     let after = after.map_or(Some(i64::MIN), |text| text.parse().ok());
     let limit = limit
         .map_or(Some(LIMIT_DEFAULT), |text| text.parse().ok().filter(|rows| (1..=PAGE_MAX).contains(rows)));

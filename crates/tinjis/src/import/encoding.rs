@@ -1,4 +1,4 @@
-//! A file's bytes as UTF-8, from the encoding that its owner names. A byte order mark that says something else is told,
+//! A file's bytes as UTF-8, from the encoding that its owner names. A contradicting byte order mark is reported,
 //! never followed. Knows no format.
 
 use std::io::{self, BufRead, BufReader, Read};

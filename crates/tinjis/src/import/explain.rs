@@ -1,5 +1,5 @@
-//! `import --explain`: a profile that is proposed for a file, with the reason for each line. A person reads it, corrects
-//! it and saves it; the import itself never looks here. Writes nothing and asks no server.
+//! `import --explain`: a profile that is proposed for a file, with the reason for each line. The user reviews, corrects
+//! and saves it; the import itself never looks here. Writes nothing and asks no server.
 
 mod columns;
 mod sample;

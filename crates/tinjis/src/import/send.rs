@@ -51,7 +51,7 @@ pub(crate) struct Sender {
     pub(crate) counts: Counts,
     /// Rows that billing did not take.
     pub(crate) bad: u64,
-    /// Faults of some of them, until somebody takes them: billing lists a bounded number for each batch.
+    /// Faults of some of them, until the caller takes them: billing lists a bounded number for each batch.
     pub(crate) faults: Vec<Fault>,
 }
 

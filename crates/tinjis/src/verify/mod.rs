@@ -29,7 +29,7 @@ const KEYS_ASKED_MAX: usize = 10_000;
 pub(crate) enum Billing {
     /// Our service; a run may be going on.
     Service(Api),
-    /// Somebody's own list, at rest and without a journal.
+    /// A list from another system, at rest and without a journal.
     List(Vec<InvoiceFact>),
 }
 

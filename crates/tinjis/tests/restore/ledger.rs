@@ -1,5 +1,5 @@
-//! The ledger is lost and comes back as a backup, as the page says and in wrong ways: what it lacks is executed by nobody
-//! again. Billing never learnt the outcome of a charge in between, so that it sends each again.
+//! The ledger is lost and restored from a backup, as the page says and in wrong ways: the charges that it lacks are not
+//! executed again. Billing never got the outcome of a charge in between, so that it sends each again.
 
 use std::fs;
 use std::path::Path;
@@ -22,9 +22,9 @@ const NOTED_WITHIN: Duration = Duration::from_secs(1);
 /// So often a wrongly restored ledger is asked to charge.
 const PAYS: usize = 4;
 
-/// How a ledger is copied and put back.
+/// How a ledger is backed up and restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum RestoreMethod {
     /// As the page says.
     Page,
     /// As the page says, but for its last line, `payments new-ledger-id`.
@@ -37,21 +37,23 @@ enum Way {
     Stopped,
 }
 
-fn back_up(site: &mut Site, way: Way) {
+fn back_up(site: &mut Site, method: RestoreMethod) {
     let (db, to) = (site.services.payments.db(), site.backups().join("payments.db"));
     let with_end = |path: &Path, end: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(end);
         name
     };
-    match way {
-        Way::Page | Way::PageWithoutNewId => site.page_runs(&site.of_database("Payments")),
-        Way::FileAlone => drop(fs::copy(&db, &to).expect("a file can be copied")),
-        Way::FileAndLog => {
+    match method {
+        RestoreMethod::Page | RestoreMethod::PageWithoutNewId => {
+            site.page_runs(&site.of_database("Payments"))
+        }
+        RestoreMethod::FileAlone => drop(fs::copy(&db, &to).expect("a file can be copied")),
+        RestoreMethod::FileAndLog => {
             fs::copy(&db, &to).expect("a file can be copied");
             fs::copy(with_end(&db, "-wal"), with_end(&to, "-wal")).expect("a file can be copied");
         }
-        Way::Stopped => {
+        RestoreMethod::Stopped => {
             site.services.stop_payments();
             fs::copy(&db, &to).expect("a file can be copied");
             site.services.payments.start_again();
@@ -59,12 +61,12 @@ fn back_up(site: &mut Site, way: Way) {
     }
 }
 
-fn put_back(site: &Site, way: Way) {
+fn put_back(site: &Site, method: RestoreMethod) {
     let heading = site.of_database("Put back payments");
-    match way {
-        Way::Page => site.page_runs(&heading),
-        Way::PageWithoutNewId => site.page_runs_without(&heading, "new-ledger-id"),
-        Way::FileAlone | Way::FileAndLog | Way::Stopped => {
+    match method {
+        RestoreMethod::Page => site.page_runs(&heading),
+        RestoreMethod::PageWithoutNewId => site.page_runs_without(&heading, "new-ledger-id"),
+        RestoreMethod::FileAlone | RestoreMethod::FileAndLog | RestoreMethod::Stopped => {
             let db = site.services.payments.db();
             for end in ["", "-wal", "-shm"] {
                 let beside = |path: &Path| {
@@ -84,10 +86,10 @@ fn put_back(site: &Site, way: Way) {
 
 /// Payments charge some, are backed up, charge more, of which some answers are lost, and come back as the backup. Answers
 /// the keys that the backup lacks.
-fn lose_and_restore(site: &mut Site, way: Way) -> Vec<String> {
+fn lose_and_restore(site: &mut Site, method: RestoreMethod) -> Vec<String> {
     site.services.import("K", KNOWN);
     site.services.pay_until_true(WITHIN);
-    back_up(site, way);
+    back_up(site, method);
     let before = site.charged_keys();
     site.services.import("A", FORGOTTEN);
     let _run = site.services.start_run();
@@ -103,7 +105,7 @@ fn lose_and_restore(site: &mut Site, way: Way) -> Vec<String> {
     assert_eq!(lost.len(), FORGOTTEN);
     site.services.payments.set_env("FAULTS", "");
     site.services.kill_payments();
-    put_back(site, way);
+    put_back(site, method);
     lost
 }
 
@@ -126,17 +128,17 @@ fn on_postgres() -> Option<Site> {
     Some(Site::with_faults(Some(databases("a restored dump")?), &script()))
 }
 
-fn a_wrong_way_executes_nothing_again(mut site: Site, way: Way) {
-    let lost = lose_and_restore(&mut site, way);
+fn a_wrong_way_executes_nothing_again(mut site: Site, method: RestoreMethod) {
+    let lost = lose_and_restore(&mut site, method);
     site.services.payments.spawn();
     let known = |(status, said): (u16, String)| status == 200 || said.contains("new-ledger-id");
     wait_until("payments to know", WITHIN, || known(site.services.payments.readiness()));
     assert_eq!(site.services.payments.readiness().0, 503);
     let before = site.charged_keys();
-    assert!(!before.iter().any(|key| lost.contains(key)), "{way:?}: the copy lacks what came after it");
+    assert!(!before.iter().any(|key| lost.contains(key)), "{method:?}: the copy lacks what came after it");
     site.services.import("N", 5);
     for _ in 0..PAYS {
-        assert!(!site.services.is_all_paid(), "{way:?}");
+        assert!(!site.services.is_all_paid(), "{method:?}");
         pause(Duration::from_millis(200));
     }
     let direct = http::call(
@@ -146,37 +148,37 @@ fn a_wrong_way_executes_nothing_again(mut site: Site, way: Way) {
         br#"{"customer_id":1,"currency":"EUR","value":1.25}"#,
     );
     assert_eq!((direct.status, direct.header("not-executed")), (503, Some("true")), "{}", direct.text());
-    assert_eq!(site.charged_keys(), before, "{way:?}: nothing is executed");
+    assert_eq!(site.charged_keys(), before, "{method:?}: nothing is executed");
     assert!(site.services.payments.log().contains("payments new-ledger-id"), "the log says what helps");
     let verified = Verified::of(TINJIS, &site.services, &[]);
-    assert_ne!(verified.code, Some(0), "{way:?}: {}", verified.json);
+    assert_ne!(verified.code, Some(0), "{method:?}: {}", verified.json);
     assert_eq!(verified.number("double"), 0);
 }
 
 #[test]
 fn a_ledger_restored_without_a_new_id_executes_nothing() {
-    a_wrong_way_executes_nothing_again(on_sqlite(), Way::PageWithoutNewId);
+    a_wrong_way_executes_nothing_again(on_sqlite(), RestoreMethod::PageWithoutNewId);
 }
 
 #[test]
 fn a_dump_of_the_ledger_restored_without_a_new_id_executes_nothing() {
     let Some(site) = on_postgres() else { return };
-    a_wrong_way_executes_nothing_again(site, Way::PageWithoutNewId);
+    a_wrong_way_executes_nothing_again(site, RestoreMethod::PageWithoutNewId);
 }
 
 #[test]
 fn a_copy_of_a_live_ledger_executes_nothing() {
-    a_wrong_way_executes_nothing_again(on_sqlite(), Way::FileAndLog);
+    a_wrong_way_executes_nothing_again(on_sqlite(), RestoreMethod::FileAndLog);
 }
 
 #[test]
 fn a_copy_of_a_live_ledger_without_its_log_executes_nothing() {
-    a_wrong_way_executes_nothing_again(on_sqlite(), Way::FileAlone);
+    a_wrong_way_executes_nothing_again(on_sqlite(), RestoreMethod::FileAlone);
 }
 
 #[test]
 fn a_copy_of_a_stopped_ledger_executes_none_of_the_charges_in_doubt_again() {
-    a_wrong_way_executes_nothing_again(on_sqlite(), Way::Stopped);
+    a_wrong_way_executes_nothing_again(on_sqlite(), RestoreMethod::Stopped);
 }
 
 #[test]
@@ -191,7 +193,7 @@ fn a_dump_of_the_ledger_restored_as_the_page_says_charges_no_customer_twice() {
 }
 
 fn restored_as_the_page_says(proof: Proof, mut site: Site) {
-    let lost = lose_and_restore(&mut site, Way::Page);
+    let lost = lose_and_restore(&mut site, RestoreMethod::Page);
     site.services.payments.start_again();
     site.services.import("N", 10);
     let (code, said) = site.page_says("Look at what the ledger lost", &[]);

@@ -71,7 +71,7 @@ impl Site {
         self.run(&self.page.commands(heading), more)
     }
 
-    /// Runs the page's commands under a heading, but for those that contain a word: as somebody who leaves them out.
+    /// Runs the page's commands under a heading, but for those that contain a word: as an operator who leaves them out.
     #[track_caller]
     pub(crate) fn page_runs_without(&self, heading: &str, word: &str) {
         let commands = self.page.commands(heading);

@@ -10,7 +10,7 @@ use crate::deployments::{
 };
 use crate::keys::Key;
 
-/// Held by whoever changes the list; `deployments` in ASCII.
+/// Advisory lock of a transaction that changes the list; `deployments` in ASCII.
 const LOCK: i64 = 0x6465_706c_6f79;
 
 const COLUMNS: &str = "deployment_id, account, how, why, actor, created_at";
