@@ -5,3 +5,4 @@ mod boundaries;
 mod docs;
 mod settings;
 mod tree;
+mod words;
