@@ -54,7 +54,7 @@ fn sentence(before: &World, next: &Next) -> String {
             format!("{} claims {} again with key {}, send {}", who(at), attempt(job), key(job.key), job.sends)
         }
         Step::Send(at) => match next.world.replicas[at].call {
-            crate::world::Call::CallResult(..) => format!("{} may not send {}", who(at), of(at)),
+            crate::world::Call::Completed(..) => format!("{} may not send {}", who(at), of(at)),
             _ => format!("{} sends {}", who(at), of(at)),
         },
         Step::GiveBack(at) => format!("{} does not send {}", who(at), of(at)),

@@ -261,7 +261,7 @@ fn is_alive(world: &World, at: usize, request: &Request) -> bool {
     let ours = |job: crate::world::Job| (job.invoice, job.attempt) == (request.invoice, index(at));
     let sending = world.replicas.iter().any(|replica| match replica.call {
         Call::Claimed(job) | Call::Waiting(job, _) => ours(job),
-        Call::Idle | Call::CallResult(..) => false,
+        Call::Idle | Call::Completed(..) => false,
     });
     let copies = world.copies[usize::from(request.invoice)];
     let under_way = (0..PLACES)
@@ -288,7 +288,7 @@ fn all_have_seen_a_row(world: &World) -> bool {
     let stores = [Some(world.store), Some(world.before), world.backup];
     let waiting = world.replicas.iter().all(|replica| match replica.call {
         Call::Waiting(_, head) => head.seen,
-        Call::Idle | Call::Claimed(_) | Call::CallResult(..) => true,
+        Call::Idle | Call::Claimed(_) | Call::Completed(..) => true,
     });
     stores.iter().flatten().all(|store| store.seen)
         && waiting

@@ -107,7 +107,7 @@ impl Machine {
                 Call::Idle => self.claim(world, at, out),
                 Call::Claimed(job) => self.send(world, at, job, out),
                 Call::Waiting(job, head) => self.wait(world, at, job, head, out),
-                Call::CallResult(job, result) => self.settle(world, at, job, result, out),
+                Call::Completed(job, result) => self.settle(world, at, job, result, out),
             }
             self.crash(world, at, out);
         }
@@ -175,7 +175,7 @@ impl Machine {
     fn send(&self, world: &World, at: usize, job: Job, out: &mut Vec<Next>) {
         let mut next = *world;
         next.replicas[at].call = match may_send(self.protocol.idempotency, sent(job)) {
-            Err(_) => Call::CallResult(job, CallResult::NotAllowed),
+            Err(_) => Call::Completed(job, CallResult::NotAllowed),
             Ok(()) => {
                 let expects = world.replicas[at].ledger.filter(|_| self.protocol.expects != Expects::Nothing);
                 let seen = world.replicas[at].seen;
@@ -184,7 +184,7 @@ impl Machine {
         };
         out.push(Next { step: Step::Send(at), nature: Nature::Regular, world: next });
         if let Some(mut next) = self.fault(world, Fault::GivenBack) {
-            next.replicas[at].call = Call::CallResult(job, CallResult::Unsent);
+            next.replicas[at].call = Call::Completed(job, CallResult::Unsent);
             let nature = Nature::Fault(Fault::GivenBack);
             out.push(Next { step: Step::GiveBack(at), nature, world: next });
         }
@@ -224,7 +224,7 @@ impl Machine {
         let copies = |next: &mut World| next.copies[usize::from(request.invoice)] |= request.place();
         if let Some(mut next) = self.fault(world, Fault::RequestDelayed) {
             copies(&mut next);
-            next.replicas[at].call = Call::CallResult(job, CallResult::Answer(NO_ANSWER.class));
+            next.replicas[at].call = Call::Completed(job, CallResult::Answer(NO_ANSWER.class));
             let nature = Nature::Fault(Fault::RequestDelayed);
             out.push(Next { step: Step::TimeOut(at), nature, world: next });
         }
@@ -276,7 +276,7 @@ impl Machine {
         if self.bounds.faults.has(Fault::LedgerSetBack) && names.is_some() && names_row(class) {
             next.replicas[at].seen = true;
         }
-        next.replicas[at].call = Call::CallResult(job, CallResult::Answer(class));
+        next.replicas[at].call = Call::Completed(job, CallResult::Answer(class));
         let step = Step::Hear(at, Classified { class, ..word });
         out.push(Next { step, nature, world: next });
     }

@@ -117,7 +117,7 @@ pub(crate) enum Call {
     Idle,
     Claimed(Job),
     Waiting(Job, Head),
-    CallResult(Job, CallResult),
+    Completed(Job, CallResult),
 }
 
 /// One billing process.
@@ -243,7 +243,7 @@ impl Call {
     pub(crate) fn job(self) -> Option<Job> {
         match self {
             Self::Idle => None,
-            Self::Claimed(job) | Self::Waiting(job, _) | Self::CallResult(job, _) => Some(job),
+            Self::Claimed(job) | Self::Waiting(job, _) | Self::Completed(job, _) => Some(job),
         }
     }
 }
@@ -364,7 +364,7 @@ impl Replica {
             Call::Idle => 0,
             Call::Claimed(_) => 1,
             Call::Waiting(..) => 2,
-            Call::CallResult(..) => 3,
+            Call::Completed(..) => 3,
         };
         codec.bits(&mut phase, 2);
         if phase == 0 {
@@ -384,9 +384,9 @@ impl Replica {
             }
             _ => {
                 let mut result =
-                    if let Call::CallResult(_, result) = self.call { result } else { CallResult::Unsent };
+                    if let Call::Completed(_, result) = self.call { result } else { CallResult::Unsent };
                 result.visit(codec);
-                Call::CallResult(job, result)
+                Call::Completed(job, result)
             }
         };
     }
@@ -473,7 +473,7 @@ mod tests {
         world.before = world.store;
         world.backup = Some(world.store);
         world.replicas[0].call = Call::Waiting(job, head);
-        world.replicas[1].call = Call::CallResult(job, CallResult::Answer(AnswerClass::NotSent));
+        world.replicas[1].call = Call::Completed(job, CallResult::Answer(AnswerClass::NotSent));
         world.replicas[2].call = Call::Claimed(job);
         world.copies[1] = job.request(head).place();
         world.provider.rows[1][3] = Some(Row { decision: Decision::Voided, amount: 1, credential: 1 });
