@@ -2,6 +2,9 @@
 //! Runs against processes of its own, or against `BILLING_URL` wherever that stands.
 
 use std::process::Command;
+use std::time::Duration;
+
+use testkit::wait::pause;
 
 use crate::scripted_provider::{Foreign, answer};
 use crate::site::{Site, invoice_app, invoice_app_at_success_rate, own, seen, shown};
@@ -62,7 +65,7 @@ fn health_paths_of_known_forks_answer() {
 fn a_provider_that_was_reached_and_has_not_answered_is_no_502() {
     // Answers after billing's deadline for a request, at most 30 s, which is also how long the call waits.
     let silent = Foreign::start(|_| {
-        std::thread::sleep(std::time::Duration::from_secs(40));
+        pause(Duration::from_secs(40));
         answer(500, "")
     });
     let site = Site::of(invoice_app().billing_env("PAYMENT_PROVIDER_ENDPOINT", silent.url()));
