@@ -55,7 +55,7 @@ pub(super) trait Transaction {
         claim: &PendingClaim,
     ) -> impl Future<Output = Result<Candidates, Self::Error>> + Send;
 
-    /// Inserts first sends and sets their times; answers those that the unique indexes let in.
+    /// Inserts first sends and sets their times; answers those that the unique indexes accept.
     fn insert_attempts(
         &self,
         attempts: Vec<Attempt>,

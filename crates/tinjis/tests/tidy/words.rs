@@ -142,16 +142,12 @@ const NOT_LOOKED_AT: &[(&str, &str)] = &[
     ("deploy/envs/", "rendered from the chart, which is looked at; values are data"),
 ];
 
-/// Paths that are not rewritten yet. An entry goes with its last retired word: a test says when.
-const PENDING: &[&str] = &["crates/billing/src/store/"];
-
 /// Lines that stay although they hold a retired word: path, part of the line, reason.
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/doctor/src/expectations.rs", "everybody", "a source in doctor.toml, which users have written"),
     ("docs/doctor.md", "everybody", "documents that source"),
     ("crates/doctor/src/report.rs", "twin", "a key of the JSON report, which programs read"),
     ("docs/doctor.md", "`twin`", "documents that key"),
-    ("ARCHITECTURE.md", "store/sheet.rs", "names a file of a pending path"),
 ];
 
 /// The retired words in one file, as `line: word, say …`.
@@ -197,19 +193,7 @@ fn looked_at() -> Vec<File> {
 
 #[test]
 fn no_retired_word_is_used() {
-    let all = looked_at().into_iter();
-    let done = all.filter(|file| !PENDING.iter().any(|path| file.path.starts_with(path)));
-    none("retired words", &done.flat_map(|file| findings(&file)).collect::<Vec<_>>());
-}
-
-#[test]
-fn every_pending_path_still_has_a_retired_word() {
-    let all = looked_at();
-    let is_clean = |path: &&&str| {
-        all.iter().filter(|file| file.path.starts_with(**path)).all(|file| findings(file).is_empty())
-    };
-    let clean: Vec<String> = PENDING.iter().filter(is_clean).map(|path| (*path).to_owned()).collect();
-    none("rewritten: take these out of PENDING", &clean);
+    none("retired words", &looked_at().iter().flat_map(findings).collect::<Vec<_>>());
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn settle_final(context: AttemptContext, outcome: Outcome) -> SettlementEffect {
         None => SettlementEffect::nothing(Settled::Same),
         Some(Conflict::ChargedLate) if context.others.charged => second_charge(None),
         Some(Conflict::ChargedLate) => {
-            // PAID by import or by an operator's decision, and charged besides: somebody has to pay back.
+            // PAID by import or by an operator's decision, and charged besides: one charge has to be refunded.
             let paid_elsewhere = context.invoice == InvoiceState::Paid;
             let invoice = if context.others.open || paid_elsewhere {
                 InvoiceStatus::attention(AttentionReason::ChargedLate)

@@ -13,7 +13,7 @@ pub(super) const MATCHES: &str = r#"(i.reference IN ($1, $2)
 pub(super) const MATCHES_ANY: &str = r#"(i.reference = ANY($1) OR i.reference = ANY($2)
     OR (i.reference IS NOT NFC NORMALIZED AND normalize(i.reference, NFC) COLLATE "C" = ANY($2)))"#;
 
-/// Pairs that are told at the start. The rows of the index come first, and each is looked up by its own: as one join,
+/// Pairs that are reported at the start. The rows of the index come first, and each is looked up by its own: as one join,
 /// the planner may read the whole table to find that the index is empty.
 const PAIRS: &str = r#"
     WITH other_form AS MATERIALIZED (

@@ -25,7 +25,7 @@ pub(super) struct PostgresTransaction {
     pub(super) claim_id: String,
 }
 
-/// Whoever changes the state of an attempt locks its invoice first; all lock in this order.
+/// A transaction that changes the state of an attempt locks its invoice first; all lock in this order.
 const LOCK: &str = "
     SELECT i.id, i.state FROM invoices AS i
     WHERE i.id = ANY(ARRAY(SELECT a.invoice_id FROM attempts AS a WHERE a.key = ANY($1))

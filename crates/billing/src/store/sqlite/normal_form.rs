@@ -8,7 +8,7 @@ use crate::invoice::Reference;
 /// Whether `i` is found by the text `$1` or by the NFC form `$2`.
 pub(super) const MATCHES: &str = "(i.reference IN ($1, $2) OR i.reference_nfc = $2)";
 
-/// Pairs that are told at the start.
+/// Pairs that are reported at the start.
 const PAIRS_MAX: i64 = 100;
 
 /// Fills the column for rows that were written without it, and tells which stored references are one by NFC.
