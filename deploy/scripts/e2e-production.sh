@@ -38,9 +38,9 @@ of_production() {
   looked_at antaeus antaeus 8001
   looked_at payments payments 9001
 
-  # Pay calls go on while all that may change does: none may fail, and none may charge twice.
+  # Runs are started while all that may change does: no call may fail, and none may charge twice. The legacy routes are off.
   invoices=0
-  load antaeus antaeus 8000 /rest/v1/invoices/pay 900 --post
+  SECRET=operator-token load antaeus antaeus 8000 /v1/runs 900 --post
   bring $batch
   renewed payments payments-tls
   renewed antaeus antaeus-client-tls
@@ -50,7 +50,7 @@ of_production() {
   bring $batch
   grown
   rolled antaeus antaeus
-  load_stops antaeus 'pay calls while certificates, the token and both services are replaced, and pods deleted'
+  load_stops antaeus 'starts of runs while certificates, the token and both services are replaced, and pods deleted'
   judge
   evicted payments payments
   evicted antaeus antaeus
@@ -67,8 +67,8 @@ of_staging() {
   looked_at payments payments 9001
   invoices=0
   bring $batch
-  load antaeus antaeus 8000 /rest/v1/invoices/pay 5 --post
-  load_ends antaeus 'pay calls in staging'
+  SECRET=operator-token load antaeus antaeus 8000 /v1/runs 5 --post
+  load_ends antaeus 'starts of runs in staging'
   judge
   left_alone staging
   by_ingress antaeus.staging.example.com

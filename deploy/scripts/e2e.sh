@@ -95,10 +95,12 @@ spec:
 YAML
 }
 
-# load NAMESPACE OF PORT PATH SECONDS [ARG...]: a client pod in the background that calls a workload's Service.
+# load NAMESPACE OF PORT PATH SECONDS [ARG...]: a client pod in the background that calls a workload's Service; with the
+# operator's token that the Secret of the variable SECRET holds, if there is one.
 load() {
   local namespace=$1 of=$2 port=$3 url=http://${SERVICE:-$2}:$3$4 seconds=$5 args
   shift 5
+  if [[ -n ${SECRET:-} ]]; then set -- "$@" --operator-token-file /var/run/tinjis/operator-token/token; fi
   args=$(printf '"%s", ' run load --url "$url" --requests "$requests_min" --seconds "$seconds" --rest-ms 50 --in-flight 4 --fresh "$@")
   way "$namespace" "$of" "$port"
   k --namespace "$namespace" apply --filename - >/dev/null <<YAML
@@ -116,6 +118,8 @@ spec:
       args: [${args%, }]
       resources: {requests: {cpu: 50m, memory: 32Mi}, limits: {cpu: "1", memory: 128Mi}}
       securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+${SECRET:+      volumeMounts: [{name: operator-token, mountPath: /var/run/tinjis/operator-token, readOnly: true\}]
+  volumes: [{name: operator-token, secret: {secretName: $SECRET, defaultMode: 0444\}\}]}
 YAML
   k --namespace "$namespace" wait --for=condition=Ready pod/e2e-load --timeout=60s >/dev/null
 }

@@ -56,5 +56,6 @@ secret antaeus verify-token token "$(random)"
 verify=$(k --namespace antaeus get secret verify-token --output 'jsonpath={.data.token}' | base64 --decode)
 secret payments payments-token token "$token"$'\n'"$verify"
 secret antaeus operator-token token "$(random)"
+secret antaeus reader-token token "$(random)"
 k --namespace databases rollout status statefulset/postgres --timeout="${TIMEOUT:-120}s"
 k wait --for=condition=Ready clusterissuer/tinjis --timeout=60s

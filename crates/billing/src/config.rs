@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use ::http::Uri;
 use ::http::uri::{PathAndQuery, Scheme};
-use chassis::caller::Tokens;
 use chassis::client::port;
-use chassis::config::{Common, CommonArgs, CommonDefaults, Problems, TokenSource, client_tls, load, unquote};
+use chassis::config::{
+    Common, CommonArgs, CommonDefaults, Problems, TokenSource, client_tls, load, token_file, unquote,
+};
 use chassis::tls::ClientFiles;
 use uuid::Uuid;
 
@@ -18,6 +19,8 @@ use crate::demo_data::Demo;
 use crate::protocol::key::DeploymentId;
 use crate::protocol::transition::Idempotency;
 use crate::provider::Dialect;
+
+pub mod access;
 
 /// Default listen addresses.
 pub const DEFAULTS: CommonDefaults = CommonDefaults {
@@ -38,6 +41,7 @@ const INVOICE_APP_PATH: &str = "/payments/pay";
 /// The variables of the invoice-app: a whole URL, and the base URL of a ConfigMap.
 const INVOICE_APP_VARIABLES: [&str; 2] = ["PAYMENT_PROVIDER_URL", "payment-provider-url"];
 
+const PROVIDER_TOKEN_SETTING: &str = "--provider-token-file (PROVIDER_TOKEN_FILE)";
 const ENDPOINT_SETTING: &str = "--payment-provider-endpoint (PAYMENT_PROVIDER_ENDPOINT)";
 
 /// The billing service: charges every invoice exactly once
@@ -80,10 +84,8 @@ pub struct Args {
     /// change [default: none]
     #[arg(long, env = "PROVIDER_TOKEN_FILE", value_name = "FILE", help_heading = "Provider")]
     provider_token_file: Option<String>,
-    /// File with one operator token per line, required for writes to /v1 of billing off loopback and, when set, to
-    /// declare deployments at payments [default: off]
-    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
-    operator_token_file: Option<String>,
+    #[command(flatten)]
+    access: access::AccessArgs,
     /// Command to run [default: serve]
     #[command(subcommand)]
     command: Option<Sub>,
@@ -156,8 +158,8 @@ pub struct Config {
     pub dialect: Dialect,
     /// Charges under way at once.
     pub in_flight_max: NonZeroUsize,
-    /// Operator tokens, if any.
-    pub operators: Option<TokenSource>,
+    /// Who may call what.
+    pub access: access::Checked,
 }
 
 impl Config {
@@ -184,16 +186,15 @@ impl Args {
         let deployment = problems.take("--deployment-id (DEPLOYMENT_ID)", deployment);
         let endpoint = endpoint(given(&self.payment_provider_endpoint), invoice_app, problems);
         let provider_tls = endpoint.as_ref().map(|endpoint| self.provider_tls(endpoint, problems));
-        let provider_token =
-            token_file(&self.provider_token_file, "--provider-token-file (PROVIDER_TOKEN_FILE)", problems);
+        let provider_token = given(&self.provider_token_file);
+        let provider_token = token_file(provider_token, PROVIDER_TOKEN_SETTING, None, problems);
         let idempotency = idempotency(given(&self.payment_provider_idempotency).unwrap_or("none"));
         let idempotency =
             problems.take("--payment-provider-idempotency (PAYMENT_PROVIDER_IDEMPOTENCY)", idempotency);
         let dialect = problems.take("--dialect (DIALECT)", given(&self.dialect).unwrap_or("default").parse());
         let in_flight_max = in_flight_max(given(&self.in_flight_max).unwrap_or(IN_FLIGHT_MAX));
         let in_flight_max = problems.take("--in-flight-max (IN_FLIGHT_MAX)", in_flight_max);
-        let operators =
-            token_file(&self.operator_token_file, "--operator-token-file (OPERATOR_TOKEN_FILE)", problems);
+        let access = self.access.resolve(common.as_ref(), &command, problems);
         Some(Config {
             common: common?,
             command,
@@ -205,7 +206,7 @@ impl Args {
             idempotency: idempotency?,
             dialect: dialect?,
             in_flight_max: in_flight_max?,
-            operators,
+            access: access?,
         })
     }
 }
@@ -257,13 +258,6 @@ impl Args {
 /// An empty text counts as not given.
 fn given(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
-}
-
-/// A file of tokens, which must be of use now.
-fn token_file(path: &Option<String>, setting: &str, problems: &mut Problems) -> Option<TokenSource> {
-    let source = TokenSource::File(given(path)?.into());
-    problems.take(setting, Tokens::new(source.clone()))?;
-    Some(source)
 }
 
 fn deployment(text: &str) -> Result<DeploymentId, String> {
@@ -356,7 +350,7 @@ mod tests {
         Ok(config.unwrap())
     }
 
-    fn resolve(words: &[&str]) -> Result<Config, String> {
+    pub(super) fn resolve(words: &[&str]) -> Result<Config, String> {
         resolve_with(words, None, None)
     }
 
@@ -376,7 +370,7 @@ mod tests {
         assert_eq!(config.idempotency, Idempotency::None);
         assert_eq!(config.demo, Demo::None);
         assert_eq!(config.in_flight_max.get(), 64);
-        assert_eq!((config.deployment, config.operators), (None, None));
+        assert_eq!(config.deployment, None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use chassis::admin::{Readiness, admin_router};
+use chassis::admin::{LogLevelAccess, Readiness, admin_router};
 use chassis::caller::{CallerMetrics, Callers, Tokens};
 use chassis::client::{CONNECT_TIMEOUT, ClientConfig, DEADLINE};
 use chassis::clock::{Clock, Random};
@@ -17,7 +17,7 @@ use chassis::tls::{TlsConnect, TlsMetrics};
 
 use crate::charge::{ChargeSettings, Engine, EngineParts, LEASE};
 use crate::config::{Command, Config};
-use crate::http::{AppState, OperatorGuard};
+use crate::http::{Access, AccessRules, AppState};
 use crate::provider::ProviderConfig;
 use crate::store::Store;
 
@@ -77,7 +77,7 @@ async fn declare(config: &Config, why: &str, actor: &str) -> anyhow::Result<()> 
     let deployment = open::deployment(config).await?;
     let telemetry = Telemetry::new("billing", env!("CARGO_PKG_VERSION"), REVISION);
     let provider = provider(config, calls(config, &TlsMetrics::new(&telemetry.metrics))?)?;
-    let operators = config.operators.clone().map(Tokens::new).transpose()?;
+    let operators = config.access.operators.clone().map(Tokens::new).transpose()?;
     let operator = operators.and_then(|tokens| tokens.current().first().cloned());
     match provider.declare(deployment, why, actor, operator.as_ref()).await {
         provider::Declared::Known => {
@@ -113,14 +113,16 @@ pub async fn serve(
     log: LogHandle,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let (listen, _) = listeners.addresses()?;
+    let (listen, admin_listen) = listeners.addresses()?;
     let telemetry = Telemetry::new("billing", env!("CARGO_PKG_VERSION"), REVISION);
     let readiness = Readiness::new(&shutdown);
     let opening = readiness.hold("opening the store");
     let tls = TlsMetrics::new(&telemetry.metrics);
     let listeners = listeners.secure(config.common.tls.as_ref(), &tls)?;
     let calls = calls(&config, &tls)?;
-    let admin = admin_router(&telemetry, readiness.clone(), log);
+    let access = access(&config, &telemetry)?;
+    let log_level = LogLevelAccess::new(admin_listen, Some(access.operators.clone()));
+    let admin = admin_router(&telemetry, readiness.clone(), log, log_level);
     let routes = async {
         let store = open::open(&config, &tls, &readiness).await?;
         let invented = demo_data::load(store.as_ref(), config.demo, &Random::system()).await?;
@@ -135,13 +137,23 @@ pub async fn serve(
             "charging through this provider"
         );
         let engine = engine(&config, calls, Arc::clone(&store), &telemetry, &shutdown).await?;
-        let operators = CallerMetrics::new(&telemetry.metrics);
-        let operators = Callers::by_token(config.operators.clone(), Some(operators))?;
-        let operators = OperatorGuard::new(operators, listen);
+        let access = Access::new(access, listen);
         drop(opening);
-        Ok(observe(http::router(AppState { store, engine, operators }), &telemetry))
+        Ok(observe(http::router(AppState { store, engine, access }), &telemetry))
     };
     service::serve_when(listeners, routes, admin, http::limits(), shutdown.clone(), &telemetry).await
+}
+
+/// Who may call what.
+fn access(config: &Config, telemetry: &Telemetry) -> anyhow::Result<AccessRules> {
+    let metrics = CallerMetrics::new(&telemetry.metrics);
+    let config::access::Checked { ref operators, ref readers, anonymous_reads, legacy } = config.access;
+    Ok(AccessRules {
+        operators: Callers::by_token(operators.clone(), Some(metrics))?,
+        readers: Callers::by_token(readers.clone(), None)?,
+        anonymous_reads,
+        legacy,
+    })
 }
 
 /// The connector to the provider, with or without TLS by its URL.

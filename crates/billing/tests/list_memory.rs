@@ -8,11 +8,10 @@ mod engine;
 mod alone {
     use std::sync::Arc;
 
-    use billing::http::{AppState, OperatorGuard, router};
+    use billing::http::{Access, AccessRules, AppState, router};
     use billing::protocol::transition::Idempotency;
     use billing::store::Store;
     use billing::store::sqlite::SqliteStore;
-    use chassis::caller::Callers;
     use chassis::clock::{Clock, Random};
     use chassis::server::{Limits, Server};
     use chassis::shutdown::Shutdown;
@@ -49,10 +48,10 @@ mod alone {
         let store: Arc<dyn Store> = Arc::new(store);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let operators = OperatorGuard::new(Callers::by_token(None, None).unwrap(), address);
+        let access = Access::new(AccessRules::open(), address);
         let engine =
             engine::engine(Arc::clone(&store), Clock::system(), engine::NOBODY, Idempotency::Keys).await;
-        let state = AppState { store, engine, operators };
+        let state = AppState { store, engine, access };
         tokio::spawn(Server::new(listener, router(state), Limits::default()).serve(Shutdown::new()));
 
         peak_kib();

@@ -1,15 +1,21 @@
 //! The admin port: liveness, readiness, metrics and the log level.
-//! Must not know the business routes; the kubelet and Prometheus call here without any credential.
+//! Must not know the business routes; the kubelet and Prometheus call here without any credential, and
+//! only the log level needs one.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, Uri, header};
 
+use crate::caller::{Callers, Presented, bearer};
+use crate::config::is_loopback;
+use crate::server::{CrossSiteGuard, is_safe};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogHandle, LogLevel, Metrics, TEXT_FORMAT, Telemetry};
 
@@ -84,13 +90,65 @@ impl Drop for Hold {
     }
 }
 
+/// Who may change the log level: on a loopback listener every program of this machine, elsewhere operators.
+#[derive(Clone, Debug)]
+pub struct LogLevelAccess {
+    operators: Option<Callers>,
+    is_loopback: bool,
+    cross_site: CrossSiteGuard,
+}
+
+impl LogLevelAccess {
+    /// For the admin listener at this address; without operators nobody may off loopback.
+    #[must_use]
+    pub fn new(listener: SocketAddr, operators: Option<Callers>) -> Self {
+        let operators = operators.filter(|operators| !operators.is_open());
+        Self { operators, is_loopback: is_loopback(listener), cross_site: CrossSiteGuard::new(listener) }
+    }
+
+    async fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
+        if self.is_loopback {
+            return self.cross_site.check(uri, headers).map_err(|why| why.reason());
+        }
+        let Some(operators) = &self.operators else {
+            return Err("the log level changes on loopback only: no --operator-token-file is set");
+        };
+        let presented = Presented { token: bearer(headers), ..Presented::default() };
+        let admitted = operators.admit(&presented).await;
+        admitted
+            .map(drop)
+            .map_err(|_| "send Authorization: Bearer with an operator token (--operator-token-file)")
+    }
+}
+
+async fn guard_level(State(access): State<LogLevelAccess>, request: Request, next: Next) -> Response {
+    if is_safe(request.method()) {
+        return next.run(request).await;
+    }
+    match access.check(request.uri(), request.headers()).await {
+        Ok(()) => next.run(request).await,
+        Err(why) => {
+            tracing::warn!(reason = why, "a change of the log level was refused");
+            (StatusCode::FORBIDDEN, format!("{why}\n")).into_response()
+        }
+    }
+}
+
 /// `/livez`, `/readyz`, `/metrics` and `/log-level`.
-pub fn admin_router(telemetry: &Telemetry, readiness: Readiness, log: LogHandle) -> Router {
+pub fn admin_router(
+    telemetry: &Telemetry,
+    readiness: Readiness,
+    log: LogHandle,
+    access: LogLevelAccess,
+) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready).with_state(readiness))
         .route("/metrics", get(metrics).with_state(telemetry.metrics.clone()))
-        .route("/log-level", get(level).put(set_level).with_state(log))
+        .route(
+            "/log-level",
+            get(level).put(set_level).with_state(log).layer(from_fn_with_state(access, guard_level)),
+        )
 }
 
 async fn ready(State(readiness): State<Readiness>) -> Response {
@@ -130,6 +188,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::config::{Secret, TokenSource};
 
     struct AdminFixture {
         router: Router,
@@ -138,16 +197,34 @@ mod tests {
     }
 
     fn admin_fixture() -> AdminFixture {
+        guarded("127.0.0.1:8001", None)
+    }
+
+    fn guarded(listener: &str, operators: Option<Callers>) -> AdminFixture {
+        let access = LogLevelAccess::new(listener.parse().unwrap(), operators);
         let shutdown = Shutdown::new();
         let readiness = Readiness::new(&shutdown);
         let telemetry = Telemetry::new("shop", "1.2.3", "abc");
-        let router = admin_router(&telemetry, readiness.clone(), LogHandle::detached("off"));
+        let router = admin_router(&telemetry, readiness.clone(), LogHandle::detached("off"), access);
         AdminFixture { router, readiness, shutdown }
     }
 
     impl AdminFixture {
         async fn call(&self, method: &str, path: &str, body: &'static str) -> (u16, String, String) {
-            let request = Request::builder().method(method).uri(path).body(Body::from(body)).unwrap();
+            self.call_with(&[], method, path, body).await
+        }
+
+        async fn call_with(
+            &self,
+            headers: &[(&str, &str)],
+            method: &str,
+            path: &str,
+            body: &'static str,
+        ) -> (u16, String, String) {
+            let request = Request::builder().method(method).uri(path);
+            let request =
+                headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+            let request = request.body(Body::from(body)).unwrap();
             let response = self.router.clone().oneshot(request).await.unwrap();
             let media =
                 response.headers().get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap());
@@ -217,6 +294,47 @@ mod tests {
         assert_eq!((status, body.contains("none of off, error")), (400, true), "{body}");
         assert_eq!(admin_fixture.call("PUT", "/log-level", "error\n").await.2, "error\n");
         assert_eq!(admin_fixture.call("GET", "/log-level", "").await.2, "error\n");
+    }
+
+    #[tokio::test]
+    async fn off_loopback_only_an_operator_changes_the_log_level() {
+        let token = || Callers::by_token(Some(TokenSource::value(Secret::new("operator-1"))), None).unwrap();
+        let operator = [("authorization", "Bearer operator-1")];
+        for listener in ["0.0.0.0:8001", "[::]:8001", "192.0.2.1:8001"] {
+            let admin_fixture = guarded(listener, Some(token()));
+            for headers in [&[][..], &[("authorization", "Bearer guess")], &[("host", "localhost")]] {
+                let (status, _, body) = admin_fixture.call_with(headers, "PUT", "/log-level", "error").await;
+                assert_eq!(
+                    (status, body.contains("--operator-token-file")),
+                    (403, true),
+                    "{listener} {body}"
+                );
+            }
+            assert_eq!(admin_fixture.call("GET", "/log-level", "").await.2, "off\n");
+            assert_eq!(admin_fixture.call_with(&operator, "PUT", "/log-level", "error").await.0, 200);
+            for nobody in [None, Some(Callers::by_token(None, None).unwrap())] {
+                let admin_fixture = guarded(listener, nobody);
+                assert_eq!(admin_fixture.call_with(&operator, "PUT", "/log-level", "error").await.0, 403);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn on_loopback_no_web_page_changes_the_log_level() {
+        let admin_fixture = admin_fixture();
+        for page in
+            [("origin", "http://evil.example"), ("host", "evil.example"), ("sec-fetch-site", "cross-site")]
+        {
+            assert_eq!(
+                admin_fixture.call_with(&[page], "PUT", "/log-level", "error").await.0,
+                403,
+                "{page:?}"
+            );
+        }
+        assert_eq!(
+            admin_fixture.call_with(&[("host", "localhost:8001")], "PUT", "/log-level", "error").await.0,
+            200
+        );
     }
 
     #[tokio::test]

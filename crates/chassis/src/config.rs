@@ -13,4 +13,7 @@ pub use callers::CallerArgs;
 pub use database::{DatabaseUrl, SqliteMode, SqliteUrl};
 pub use problems::{ConfigError, EXIT_USAGE, Problems};
 pub use tls::{TlsArgs, client_tls};
-pub use values::{Common, CommonArgs, CommonDefaults, Secret, TokenSource, unquote};
+pub use values::{
+    Common, CommonArgs, CommonDefaults, Secret, TokenOrigin, TokenSource, boolean, is_loopback, token_file,
+    unquote,
+};

@@ -236,7 +236,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::admin::{Readiness, admin_router};
+    use crate::admin::{LogLevelAccess, Readiness, admin_router};
     use crate::telemetry::LogHandle;
 
     /// A running service with one route that responds on command.
@@ -262,7 +262,9 @@ mod tests {
         };
         let telemetry = Telemetry::new("shop", "1", "a");
         let router = Router::new().route("/slow", get(slow));
-        let admin_routes = admin_router(&telemetry, Readiness::new(&shutdown), LogHandle::detached("off"));
+        let access = LogLevelAccess::new(admin, None);
+        let admin_routes =
+            admin_router(&telemetry, Readiness::new(&shutdown), LogHandle::detached("off"), access);
         let told = shutdown.clone();
         let served = tokio::spawn(async move {
             serve(listeners, router, admin_routes, Limits::default(), told, &telemetry).await

@@ -5,8 +5,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chassis::caller::{CallerRules, Tokens};
-use chassis::config::{CallerArgs, Common, CommonArgs, CommonDefaults, Problems, TokenSource, load};
+use chassis::caller::CallerRules;
+use chassis::config::{
+    CallerArgs, Common, CommonArgs, CommonDefaults, Problems, TokenSource, boolean, load, token_file,
+};
 
 use crate::faults::draw::{Seed, Share};
 use crate::faults::script::Script;
@@ -38,8 +40,8 @@ pub struct Args {
     #[arg(long, env = "ALLOW_ANONYMOUS", value_name = "BOOL", help_heading = "Callers",
           num_args = 0..=1, default_missing_value = "true")]
     allow_anonymous: Option<String>,
-    /// File with one operator token per line, required for writes to /v1 of billing off loopback and, when set, to
-    /// declare deployments at payments [default: off]
+    /// File with one token per line of operators, who alone write through /v1 of billing, declare deployments at payments
+    /// and, off loopback, set /log-level; off loopback a token needs 16 bytes [default: whoever may charge]
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     operator_token_file: Option<String>,
     /// Fraction of charges that succeed, from 0 to 1 [default: 0.5]
@@ -134,10 +136,8 @@ impl Args {
         let anonymous = self.allow_anonymous.as_deref().filter(|text| !text.is_empty()).unwrap_or("false");
         let anonymous = problems.take("--allow-anonymous (ALLOW_ANONYMOUS)", boolean(anonymous));
         let operators = self.operator_token_file.as_deref().filter(|path| !path.is_empty());
-        let operators = operators.map(|path| {
-            let source = TokenSource::File(path.into());
-            problems.take(OPERATORS, Tokens::new(source.clone()).map(|_| source))
-        });
+        let listener = common.as_ref().map(|common| common.listen);
+        let operators = token_file(operators, OPERATORS, listener, problems);
         let success_rate = self.success_rate.as_deref().unwrap_or(SUCCESS_RATE);
         let success_rate = problems.take("--success-rate (SUCCESS_RATE)", share(success_rate));
         let seed = self.seed.as_deref().map(|text| problems.take("--seed (SEED)", seed(text)));
@@ -162,17 +162,8 @@ impl Args {
             );
         }
         let seed = seed.unwrap_or(script.seed);
-        let operators = operators.map_or(Some(None), |source| source.map(Some))?;
         let (success_rate, failover) = (success_rate?, failover?);
         Some(Config { common, callers, operators, command, success_rate, failover, seed, script })
-    }
-}
-
-fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" => Ok(true),
-        "false" | "0" | "no" => Ok(false),
-        _ => Err(format!("\"{text}\" is neither true nor false")),
     }
 }
 

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use chassis::admin::{Readiness, admin_router};
+use chassis::admin::{LogLevelAccess, Readiness, admin_router};
 use chassis::caller::Callers;
 use chassis::clock::{Clock, Random};
 use chassis::config::{DatabaseUrl, SqliteUrl};
 use chassis::postgres::{Postgres, PostgresSettings};
-use chassis::server::Limits;
+use chassis::server::{CrossSiteGuard, Limits};
 use chassis::service::{self, Listeners};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::{LogHandle, Telemetry, observe};
@@ -100,6 +100,7 @@ pub async fn serve(
     log: LogHandle,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
+    let (listen, admin_listen) = listeners.addresses()?;
     let telemetry = Telemetry::new("payments", env!("CARGO_PKG_VERSION"), REVISION);
     let tls = TlsMetrics::new(&telemetry.metrics);
     let listeners = listeners.secure(config.common.tls.as_ref(), &tls)?;
@@ -114,14 +115,16 @@ pub async fn serve(
     let counters = Counters::new(&telemetry.metrics);
     let readiness = Readiness::new(&shutdown);
     let opening = readiness.hold("opening the ledger");
-    let admin = admin_router(&telemetry, readiness.clone(), log);
+    let access = LogLevelAccess::new(admin_listen, operators.clone());
+    let admin = admin_router(&telemetry, readiness.clone(), log, access);
     let routes = async {
         let ledger =
             open_ledger(&config.common.database_url, config.failover, &tls, &readiness, &shutdown).await?;
         let ledger_id = ledger.id().await?;
         tracing::info!(%seed, ledger.id = %ledger_id, "decisions are drawn from this seed");
         let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
-        let app = App::new(charger, ledger, ledger_id, callers, operators, shutdown.clone());
+        let cross_site = CrossSiteGuard::new(listen);
+        let app = App::new(charger, ledger, ledger_id, callers, operators, cross_site, shutdown.clone());
         drop(opening);
         Ok(observe(http::router(app), &telemetry))
     };

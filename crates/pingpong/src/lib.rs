@@ -5,7 +5,9 @@ pub mod config;
 pub mod pinger;
 pub mod ponger;
 
-use chassis::admin::{Readiness, admin_router};
+use std::net::SocketAddr;
+
+use chassis::admin::{LogLevelAccess, Readiness, admin_router};
 use chassis::telemetry::{LogHandle, Telemetry};
 
 /// Source revision of the build, if known.
@@ -15,8 +17,14 @@ const REVISION: &str = match option_env!("TINJIS_REVISION") {
 };
 
 /// Probes and metrics; the metrics also under the configured path.
-fn admin(telemetry: &Telemetry, readiness: Readiness, log: LogHandle, endpoint: &str) -> axum::Router {
-    let router = admin_router(telemetry, readiness, log);
+fn admin(
+    telemetry: &Telemetry,
+    readiness: Readiness,
+    log: LogHandle,
+    listener: SocketAddr,
+    endpoint: &str,
+) -> axum::Router {
+    let router = admin_router(telemetry, readiness, log, LogLevelAccess::new(listener, None));
     if ["/metrics", "/livez", "/readyz", "/log-level"].contains(&endpoint) {
         return router;
     }

@@ -48,7 +48,7 @@ async fn start(config: PingerConfig, log: LogHandle) -> anyhow::Result<()> {
     // Without the block there is no port: pinger and ponger then start on one machine in either order.
     let listener = metrics.is_present.then(|| metrics.bind()).transpose()?;
     let readiness = Readiness::new(&shutdown);
-    let admin = admin(&telemetry, readiness, log, &metrics.endpoint);
+    let admin = admin(&telemetry, readiness, log, metrics.address, &metrics.endpoint);
     config.common.warn_about_unread();
     if config.target.leaves_tls_unused {
         tracing::warn!("certificates are configured but the URL is http, pings are sent in plain text");

@@ -43,7 +43,7 @@ async fn start(config: PongerConfig, log: LogHandle) -> anyhow::Result<()> {
         tracing::warn!("certificates are configured but protocol is http, pings are received in plain text");
     }
     let readiness = Readiness::new(&shutdown);
-    let admin = admin(&telemetry, readiness, log, &metrics.endpoint);
+    let admin = admin(&telemetry, readiness, log, metrics.address, &metrics.endpoint);
     let routes = observe(routes(&telemetry), &telemetry);
     service::serve(listeners, routes, admin, Limits::default(), shutdown, &telemetry).await
 }

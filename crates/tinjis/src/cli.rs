@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use chassis::caller::Tokens;
 use chassis::config::{Problems, Secret, TokenSource, load, unquote};
+use clap::builder::PossibleValuesParser;
 
 use crate::http::{Api, BaseUrl, Scheme};
 use crate::reach::TlsArgs;
@@ -45,10 +46,18 @@ enum Sub {
     Backup(backup::BackupArgs),
     /// Test the isolation of a Kubernetes environment: exit code 0 green, 1 red, 2 inconclusive
     Doctor(DoctorArgs),
-    /// Run one service in this process (billing, payments, pinger, ponger) with the service's own settings
-    #[command(hide = true)]
+    /// Run one service in this process, with the service's own settings: run billing, run payments, run pinger, run ponger
     Run {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        /// The service
+        #[arg(value_name = "SERVICE", value_parser = PossibleValuesParser::new(run::SERVICES))]
+        service: String,
+        /// Its settings; `tinjis run SERVICE --help` lists them
+        #[arg(value_name = "SETTINGS", trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Send many requests to one URL and print one line of JSON about them: `tinjis load --help`
+    Load {
+        #[arg(value_name = "SETTINGS", trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
 }
@@ -58,9 +67,12 @@ struct BillingArgs {
     /// Base URL of billing [default: http://127.0.0.1:8000]
     #[arg(long, value_name = "URL")]
     billing: Option<String>,
-    /// File whose first line is an operator token
+    /// File whose first token is an operator's, for a billing that asks for one
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE")]
     operator_token_file: Option<String>,
+    /// File whose first token is a reader's, enough for commands that only read; an operator's token beats it
+    #[arg(long, env = "READER_TOKEN_FILE", value_name = "FILE")]
+    reader_token_file: Option<String>,
     #[command(flatten)]
     tls: TlsArgs,
 }
@@ -114,7 +126,7 @@ struct VerifyArgs {
     /// Token of the payment service. Prefer the file
     #[arg(long, env = "PAYMENTS_API_TOKEN", value_name = "TOKEN")]
     payments_api_token: Option<String>,
-    /// File whose first line is the payment service's token
+    /// File whose first token is the payment service's
     #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE")]
     payments_api_token_file: Option<String>,
 }
@@ -243,7 +255,8 @@ impl Sub {
             #[cfg(feature = "services")]
             Self::Backup(args) => args.resolve(problems).map(Command::Backup),
             Self::Doctor(args) => args.resolve(problems),
-            Self::Run { .. } => {
+            // Both are run before the command line is parsed; they stand here for `--help`.
+            Self::Run { .. } | Self::Load { .. } => {
                 problems.add("run", run::WHICH);
                 None
             }
@@ -254,10 +267,13 @@ impl Sub {
 impl BillingArgs {
     fn resolve(&self, problems: &mut Problems) -> Option<Api> {
         let base = url(problems, "--billing", self.billing.as_deref(), BILLING_DEFAULT);
-        const SETTING: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
-        let source = given(self.operator_token_file.as_deref()).map(|path| TokenSource::File(path.into()));
+        const OPERATOR: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
+        const READER: &str = "--reader-token-file (READER_TOKEN_FILE)";
+        let operator = given(self.operator_token_file.as_deref()).map(|path| (OPERATOR, path));
+        let reader = given(self.reader_token_file.as_deref()).map(|path| (READER, path));
         let api = base.and_then(|base| self.tls.api(base, problems));
-        service(problems, SETTING, api, Scheme::Bearer, source)
+        let (setting, path) = operator.or(reader).unzip();
+        service(problems, setting.unwrap_or(OPERATOR), api, Scheme::Bearer, path.map(TokenSource::file))
     }
 }
 
@@ -295,9 +311,9 @@ impl VerifyArgs {
             }
             (Some(token), None) => {
                 setting = "--payments-api-token (PAYMENTS_API_TOKEN)";
-                Some(TokenSource::Value(token))
+                Some(TokenSource::value(token))
             }
-            (None, file) => file.map(|path| TokenSource::File(path.into())),
+            (None, file) => file.map(TokenSource::file),
         };
         let payments = base.and_then(|base| self.billing.tls.api(base, problems));
         let payments = service(problems, setting, payments, Scheme::XToken, source);
@@ -328,7 +344,9 @@ impl ResolveArgs {
                 return None;
             }
             (Some(key), None) => resolve::Which::Key(key.to_owned()),
-            (None, Some(reason)) => resolve::Which::Reason(reason.to_owned()),
+            (None, Some(reason)) => {
+                resolve::Which::Reason(problems.take("--reason-is", resolve::attention_reason(reason))?)
+            }
             (None, None) => resolve::Which::All,
         };
         let Some(decision) = given(self.decision.as_deref()) else {
@@ -406,11 +424,31 @@ mod tests {
         let mistakes = parsed("import invoices.xls --billing localhost:8000").unwrap_err();
         assert!(mistakes.contains("--billing") && mistakes.contains("must end in .csv"), "{mistakes}");
         let mistakes = parsed("run nothing --listen x").unwrap_err();
-        assert!(mistakes.contains("run: which service"), "{mistakes}");
+        assert!(mistakes.contains("'nothing'") && mistakes.contains("payments"), "{mistakes}");
         let mistakes = parsed("verify --billing x --payments ftp://y").unwrap_err();
         assert!(mistakes.contains("--billing") && mistakes.contains("--payments"), "{mistakes}");
         let mistakes = parsed("verify --billing x --payments https://y").unwrap_err();
         assert!(mistakes.contains("--billing") && mistakes.contains("--ca: is missing"), "{mistakes}");
+    }
+
+    #[test]
+    fn run_and_load_are_listed_by_help() {
+        let help = Args::command().render_long_help().to_string();
+        for name in ["run", "load", "pay", "verify"] {
+            assert!(
+                help.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))),
+                "{name} in {help}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_reason_is_refused_with_the_list() {
+        let mistakes = parsed("resolve --reason-is in-doubt").unwrap_err();
+        for part in ["--reason-is: \"in-doubt\"", "in-doubt-without-keys", "rejected", "key-reused"] {
+            assert!(mistakes.contains(part), "{part} in {mistakes}");
+        }
+        assert!(parsed("resolve --reason-is rejected").is_ok());
     }
 
     #[test]

@@ -99,6 +99,29 @@ struct ProblemText {
     title: String,
     #[serde(default)]
     detail: String,
+    #[serde(default)]
+    errors: Vec<FieldText>,
+}
+
+/// One field that was wrong.
+#[derive(Deserialize)]
+struct FieldText {
+    field: String,
+    message: String,
+}
+
+impl ProblemText {
+    /// What a person reads after the status: the text, then each field that was wrong.
+    fn words(&self) -> String {
+        let text = if self.detail.is_empty() { &self.title } else { &self.detail };
+        let fields = self.errors.iter().map(|FieldText { field, message }| format!("{field} {message}"));
+        // A detail that repeats a field's message says enough.
+        let fields =
+            fields.filter(|words| !words.split_once(' ').is_some_and(|(_, said)| text.contains(said)));
+        let parts: Vec<String> =
+            Some(text.clone()).filter(|text| !text.is_empty()).into_iter().chain(fields).collect();
+        if parts.is_empty() { String::new() } else { format!(": {}", parts.join("; ")) }
+    }
 }
 
 /// How a service expects its token.
@@ -204,10 +227,9 @@ impl Api {
         if status.is_success() {
             return Ok(answer.into_body());
         }
-        let ProblemText { type_, title, detail } = serde_json::from_slice(answer.body()).unwrap_or_default();
-        let text = if detail.is_empty() { title } else { detail };
-        let detail = if text.is_empty() { text } else { format!(": {text}") };
-        Err(CallError::Refused { url, status, problem: type_, detail })
+        let problem: ProblemText = serde_json::from_slice(answer.body()).unwrap_or_default();
+        let detail = problem.words();
+        Err(CallError::Refused { url, status, problem: problem.type_, detail })
     }
 
     fn read<T: DeserializeOwned>(&self, path: &str, answer: &Bytes) -> Result<T, CallError> {
@@ -264,6 +286,21 @@ mod tests {
         let said = format!("{error:#}");
         assert_eq!(said.matches("cannot connect").count(), 1, "{said}");
         assert_eq!(said.matches("refused").count(), 1, "{said}");
+    }
+
+    #[test]
+    fn a_problem_is_reported_with_every_field_that_was_wrong() {
+        let words = |json: &str| serde_json::from_str::<ProblemText>(json).unwrap().words();
+        let fields = r#"{"title":"The request is not valid","errors":[{"field":"reason","message":"must have 1 to 1000 bytes"},
+            {"field":"actor","message":"is missing"}]}"#;
+        assert_eq!(
+            words(fields),
+            ": The request is not valid; reason must have 1 to 1000 bytes; actor is missing"
+        );
+        let repeated = r#"{"title":"T","detail":"no: unknown field `x`","errors":[{"field":"x","message":"unknown field `x`"}]}"#;
+        assert_eq!(words(repeated), ": no: unknown field `x`");
+        assert_eq!(words(r#"{"title":"Forbidden"}"#), ": Forbidden");
+        assert_eq!(words("{}"), "");
     }
 
     #[test]

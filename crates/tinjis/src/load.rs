@@ -1,4 +1,4 @@
-//! `tinjis run load`: many requests to one URL from one client, and one line of JSON about them. For tests of
+//! `tinjis load`, also `tinjis run load`: many requests to one URL from one client, and one line of JSON about them. For tests of
 //! deployments: what a client sees while pods come and go. Sends nothing twice; knows no route and no Kubernetes.
 
 use std::cell::{Cell, RefCell};
@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chassis::caller::Tokens;
 use chassis::client::{Client, ClientConfig, Failure, port};
-use chassis::config::{Problems, load};
+use chassis::config::{Problems, TokenSource, load};
 use futures_util::future::join_all;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use serde::Serialize;
@@ -38,7 +39,7 @@ const ANSWERS_MAX: usize = 64;
 /// Sends requests to one URL and prints one line of JSON; exit code 0 if every response was a success, 1 if not.
 /// SIGTERM ends it early, after the requests in flight.
 #[derive(Debug, clap::Parser)]
-#[command(name = "tinjis run load")]
+#[command(name = "tinjis load")]
 struct Args {
     /// URL to request
     #[arg(long, value_name = "URL")]
@@ -64,9 +65,12 @@ struct Args {
     /// Open a new connection for each request
     #[arg(long)]
     fresh: bool,
-    /// File whose first line is sent as X-Token
+    /// File whose first token is sent as X-Token
     #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE")]
     payments_api_token_file: Option<String>,
+    /// File whose first token is sent as Authorization: Bearer
+    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE")]
+    operator_token_file: Option<String>,
     #[command(flatten)]
     tls: TlsArgs,
 }
@@ -140,15 +144,7 @@ impl Args {
             return None;
         }
         let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-        if let Some(path) = self.payments_api_token_file.as_deref().filter(|path| !path.is_empty()) {
-            const SETTING: &str = "--payments-api-token-file (PAYMENTS_API_TOKEN_FILE)";
-            let token = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
-            let token = problems.take(SETTING, token)?;
-            let token = HeaderValue::try_from(token.lines().next().unwrap_or_default().trim());
-            let mut token = problems.take(SETTING, token)?;
-            token.set_sensitive(true);
-            headers.push((HeaderName::from_static("x-token"), token));
-        }
+        headers.extend(self.credentials(problems)?);
         let uri = uri?;
         let is_secure = uri.scheme_str() == Some("https");
         let config = ClientConfig { deadline: DEADLINE, ..ClientConfig::default() };
@@ -166,6 +162,28 @@ impl Args {
             in_flight: self.in_flight,
             rest: Duration::from_millis(self.rest_ms),
         })
+    }
+}
+
+impl Args {
+    /// The headers that carry tokens; `None` when a mistake was recorded.
+    fn credentials(&self, problems: &mut Problems) -> Option<Vec<(HeaderName, HeaderValue)>> {
+        const PAYMENTS: &str = "--payments-api-token-file (PAYMENTS_API_TOKEN_FILE)";
+        const OPERATOR: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
+        let x_token = HeaderName::from_static("x-token");
+        let mut headers = Vec::new();
+        for (setting, path, header, scheme) in [
+            (PAYMENTS, &self.payments_api_token_file, x_token, ""),
+            (OPERATOR, &self.operator_token_file, header::AUTHORIZATION, "Bearer "),
+        ] {
+            let Some(path) = path.as_deref().filter(|path| !path.is_empty()) else { continue };
+            let tokens = problems.take(setting, Tokens::new(TokenSource::file(path)))?.current();
+            let token = tokens.first().map(|token| token.secret.expose()).unwrap_or_default();
+            let mut value = problems.take(setting, HeaderValue::try_from(format!("{scheme}{token}")))?;
+            value.set_sensitive(true);
+            headers.push((header, value));
+        }
+        Some(headers)
     }
 }
 

@@ -57,6 +57,18 @@ pub(crate) struct OperatorDecision {
     pub(crate) actor: String,
 }
 
+/// Why invoices need an operator's decision, in billing's words.
+const ATTENTION_REASONS: [&str; 5] =
+    ["in-doubt-without-keys", "rejected", "key-reused", "contradiction", "charged-late"];
+
+/// A reason that billing has: with another one, nothing would ever be found.
+pub(crate) fn attention_reason(text: &str) -> Result<String, String> {
+    match ATTENTION_REASONS.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("\"{text}\" is none of {}", ATTENTION_REASONS.join(", "))),
+    }
+}
+
 /// `charged` or `not-charged`.
 pub(crate) fn charged(text: &str) -> Result<bool, String> {
     match text {
@@ -281,4 +293,16 @@ async fn attempts_of(billing: &Api, invoice: i64) -> Result<Vec<Attempt>, CallEr
 fn list(path: &str, after: Option<&str>) -> String {
     let after = after.map(|after| format!("&after={}", segment(after))).unwrap_or_default();
     format!("{path}limit={PAGE}{after}")
+}
+
+#[cfg(all(test, feature = "services"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reasons_are_billing_s() {
+        let words: Vec<&str> =
+            billing::invoice::AttentionReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(words, ATTENTION_REASONS);
+    }
 }

@@ -15,12 +15,19 @@ pub(crate) const WHICH: &str = "which service: billing, payments, pinger or pong
 pub(crate) const WHICH: &str =
     "no service is in this program; billing, payments, pinger and ponger have images of their own";
 
+/// The services in this program.
+#[cfg(feature = "services")]
+pub(crate) const SERVICES: [&str; 4] = ["billing", "payments", "pinger", "ponger"];
+#[cfg(not(feature = "services"))]
+pub(crate) const SERVICES: [&str; 0] = [];
+
 /// Runs the service that argv names, if it names one.
 pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
-    let [_, run, service, words @ ..] = args else { return None };
-    if run != "run" {
-        return None;
-    }
+    let (service, words) = match args {
+        [_, load, words @ ..] if load == "load" => (load, words),
+        [_, run, service, words @ ..] if run == "run" => (service, words),
+        _ => return None,
+    };
     let words = std::iter::once(service.clone()).chain(words.iter().cloned());
     match service.to_str()? {
         #[cfg(feature = "services")]

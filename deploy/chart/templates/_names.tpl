@@ -92,6 +92,10 @@ capabilities: {drop: [ALL]}
 {{- with .Values.deploymentId }}
 - {name: DEPLOYMENT_ID, value: {{ . | quote }}}
 {{- end }}
+{{- $set := merge (dict) .Values.env (.Values.configMap.data | default dict) }}
+{{- if and .Values.production (eq .Values.component "billing") (not (hasKey $set "LEGACY_ROUTES")) }}
+- {name: LEGACY_ROUTES, value: "off"}
+{{- end }}
 {{- range $name, $value := .Values.env }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}

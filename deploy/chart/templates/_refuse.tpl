@@ -44,6 +44,9 @@
 {{- if and $v.ingress.enabled (not $v.ingress.hosts) }}
 {{- fail (printf "%s: an Ingress without ingress.hosts would route no calls, or every host's." .Release.Name) }}
 {{- end }}
+{{- if or (and $v.ingress.enabled (not $v.ingress.paths)) (and $v.gateway.enabled (not $v.gateway.paths)) }}
+{{- fail (printf "%s: an Ingress or a route publishes named paths only; list them in ingress.paths or gateway.paths." .Release.Name) }}
+{{- end }}
 {{- if and (has $v.component (list "pinger" "ponger")) (not $v.configFile) }}
 {{- fail (printf "%s: %s is configured by a file; say configFile." .Release.Name $v.component) }}
 {{- end }}
@@ -91,6 +94,15 @@
 {{- end }}
 {{- if eq (lower (toString (get $set "ALLOW_ANONYMOUS"))) "true" }}
 {{- fail (printf "%s: ALLOW_ANONYMOUS in production lets anybody charge." .Release.Name) }}
+{{- end }}
+{{- if eq (lower (toString (get $set "ANONYMOUS_READS"))) "true" }}
+{{- fail (printf "%s: ANONYMOUS_READS in production shows every invoice to anybody; use reader tokens (READER_TOKEN_FILE)." .Release.Name) }}
+{{- end }}
+{{- if eq (lower (toString (get $set "LEGACY_ROUTES"))) "open" }}
+{{- fail (printf "%s: LEGACY_ROUTES=open in production lets anybody start a run; use token or off." .Release.Name) }}
+{{- end }}
+{{- if and $v.verify.enabled (not $v.verify.readerTokenSecret) }}
+{{- fail (printf "%s: verify in production needs verify.readerTokenSecret, a reader's token of billing." .Release.Name) }}
 {{- end }}
 {{- if and (eq $v.component "billing") (not $v.deploymentId) }}
 {{- fail (printf "%s: billing in production needs deploymentId, a UUID drawn once: a lost store must not come up as another deployment." .Release.Name) }}

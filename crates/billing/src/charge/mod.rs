@@ -226,6 +226,14 @@ impl Engine {
         self.0.accept_ledger(acceptance).await
     }
 
+    /// The ledger that the provider names now; `None` when it names none.
+    ///
+    /// # Errors
+    /// Why it did not respond.
+    pub async fn provider_ledger(&self) -> Result<Option<String>, String> {
+        self.0.provider.named_ledger().await
+    }
+
     /// Repairs from the provider's ledger: settles attempts that are open here, and writes those that a
     /// store restored from a backup has forgotten. Sends nothing. A store that remembers no ledger remembers this one.
     pub async fn repair(&self, ledger_id: &str, facts: &[LedgerFact]) -> Result<Vec<Repaired>, RepairError> {

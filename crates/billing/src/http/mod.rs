@@ -18,16 +18,16 @@ use tower::ServiceExt;
 use crate::charge::Engine;
 use crate::store::Store;
 
+mod access;
 mod antaeus;
 mod error;
 mod invoice_app;
 mod list;
-mod operator;
 mod path;
 mod pay;
 mod v1;
 
-pub use operator::OperatorGuard;
+pub use access::{Access, AccessRules, LegacyRoutes};
 
 /// Antaeus' pay call.
 const ANTAEUS_PAY: &str = "/rest/v1/invoices/pay";
@@ -42,51 +42,57 @@ pub struct AppState {
     pub store: Arc<dyn Store>,
     /// Everything that charges.
     pub engine: Engine,
-    /// Authorization of writes through `/v1`.
-    pub operators: OperatorGuard,
+    /// Who may call what.
+    pub access: Access,
 }
 
 /// The router table.
 pub fn router(state: AppState) -> Router {
     // A path under /rest that the table does not know is looked up once more, in the table's spelling.
     let waiting = Extension(pay::Waiting::default());
-    let table = antaeus_routes(any(nothing), &waiting).fallback(nothing).with_state(state.clone());
+    let table = antaeus_routes(any(nothing), &waiting, &state).fallback(nothing).with_state(state.clone());
     let respell = move |request: Request| normalize_path(table.clone(), request);
-    antaeus_routes(any(respell.clone()), &waiting)
-        .merge(invoice_app_routes(&waiting))
+    antaeus_routes(any(respell.clone()), &waiting, &state)
+        .merge(invoice_app_routes(&waiting, &state))
         .merge(v1_routes(&state))
         .fallback(respell)
         .with_state(state)
 }
 
-/// The routes of Antaeus; `other` answers other methods.
-fn antaeus_routes(other: MethodRouter<AppState>, waiting: &Extension<pay::Waiting>) -> Router<AppState> {
+/// The routes of Antaeus; `other` answers other methods. Health never closes.
+fn antaeus_routes(
+    other: MethodRouter<AppState>,
+    waiting: &Extension<pay::Waiting>,
+    state: &AppState,
+) -> Router<AppState> {
     let at = || other.clone();
     Router::new()
-        .route("/rest/health", at().get(antaeus::health))
         .route("/rest/v1/customers", at().get(antaeus::customers))
         .route("/rest/v1/customers/{id}", at().get(antaeus::customer))
         .route("/rest/v1/invoices", at().get(antaeus::invoices))
         .route(ANTAEUS_PAY, at().post(antaeus::pay).layer(waiting.clone()))
         .route("/rest/v1/invoices/{id}", at().get(antaeus::invoice))
+        .route_layer(from_fn_with_state(state.access.clone(), access::guard_legacy))
+        .route("/rest/health", at().get(antaeus::health))
 }
 
-/// The routes of the invoice-app, with or without a slash at the end, and the health paths of its known forks.
-fn invoice_app_routes(waiting: &Extension<pay::Waiting>) -> Router<AppState> {
-    let mut routes = Router::new();
+/// The routes of the invoice-app, with or without a slash at the end, and the health paths of its known forks, which never
+/// close.
+fn invoice_app_routes(waiting: &Extension<pay::Waiting>, state: &AppState) -> Router<AppState> {
+    let (mut routes, mut health) = (Router::new(), Router::new());
     for slash in ["", "/"] {
         let pay = any(nothing).post(invoice_app::pay).layer(waiting.clone());
         routes = routes
             .route(&format!("/invoices{slash}"), any(nothing).get(invoice_app::invoices))
             .route(&format!("{INVOICE_APP_PAY}{slash}"), pay);
         for path in invoice_app::HEALTH_PATHS {
-            routes = routes.route(&format!("{path}{slash}"), any(nothing).get(invoice_app::healthz));
+            health = health.route(&format!("{path}{slash}"), any(nothing).get(invoice_app::healthz));
         }
     }
-    routes
+    routes.route_layer(from_fn_with_state(state.access.clone(), access::guard_legacy)).merge(health)
 }
 
-/// The `/v1` API; writing routes are behind the operator guard.
+/// The `/v1` API: writes are behind operators' tokens, reads behind readers' or operators'.
 fn v1_routes(state: &AppState) -> Router<AppState> {
     let short = DefaultBodyLimit::max(v1::attempts::RESOLVE_BODY_BYTES_MAX);
     let pages = DefaultBodyLimit::max(v1::repairs::BODY_BYTES_MAX);
@@ -96,10 +102,10 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/ledger/accept", post(v1::ledgers::accept))
         .route("/v1/ledger/acknowledgements", post(v1::acknowledgements::create).layer(short))
         .route("/v1/repairs", post(v1::repairs::create).layer(pages))
-        .route("/v1/runs", post(v1::runs::start))
+        .route("/v1/runs", post(v1::runs::start).layer(short))
         .route_layer(from_fn(query::refuse))
         .route("/v1/imports", post(v1::imports::create).route_layer(places))
-        .route_layer(from_fn_with_state(state.operators.clone(), operator::guard));
+        .route_layer(from_fn_with_state(state.access.clone(), access::guard_write));
     Router::new()
         .route("/v1/deployment", get(v1::deployment))
         .route("/v1/invoices/{reference}", get(v1::invoices::one))
@@ -109,6 +115,7 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/invoices", get(v1::invoices::list))
         .route("/v1/ledger/acknowledgements", get(v1::acknowledgements::list))
         .route("/v1/resolutions", get(v1::resolutions::list))
+        .route_layer(from_fn_with_state(state.access.clone(), access::guard_read))
         .merge(writing)
         .method_not_allowed_fallback(v1::wrong_method)
 }

@@ -253,7 +253,7 @@ impl Client {
 }
 
 /// A header that occurs once. Repeated or unreadable ones count as wrong.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?.to_str().unwrap_or("?");
     Some(if values.next().is_some() { "?" } else { first })

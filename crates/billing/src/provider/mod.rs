@@ -6,6 +6,7 @@ mod client;
 mod declare;
 mod dialect;
 mod hint;
+mod ledger;
 mod request;
 
 pub use client::{Answer, Client, ProviderConfig, Terms, VoidOutcome};

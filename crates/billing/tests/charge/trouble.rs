@@ -63,7 +63,7 @@ async fn the_next_line_of_the_token_file_is_tried_when_one_is_refused() {
     let fixture = EngineFixture::with(20).await;
     let file = fixture.folder.path().join("tokens");
     std::fs::write(&file, "old\nnew\n").unwrap();
-    let tokens = Tokens::new(TokenSource::File(file)).unwrap();
+    let tokens = Tokens::new(TokenSource::file(file)).unwrap();
     let plan = Plan { tokens: Some(tokens), ..Plan::keys() };
     let billing = fixture.open(&provider.url, plan).await;
     billing.pay().await;

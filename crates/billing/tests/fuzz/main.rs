@@ -10,13 +10,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use billing::charge::{ChargeSettings, Engine, EngineParts, LEASE};
-use billing::http::{AppState, OperatorGuard};
+use billing::http::{Access, AccessRules, AppState};
 use billing::protocol::transition::{AnswerClass, Idempotency};
 use billing::provider::answer::{RequestFacts, ResponseFacts, judge};
 use billing::provider::{Client, Dialect, ProviderConfig};
 use billing::store::Store;
 use billing::store::sqlite::SqliteStore;
-use chassis::caller::Callers;
 use chassis::client::ClientConfig;
 use chassis::clock::{Clock, Random};
 use chassis::shutdown::Shutdown;
@@ -54,9 +53,8 @@ async fn router(path: &Path) -> Router {
         shutdown: Shutdown::new(),
     };
     let engine = Engine::start(parts).await.unwrap();
-    let operators =
-        OperatorGuard::new(Callers::by_token(None, None).unwrap(), "127.0.0.1:8000".parse().unwrap());
-    billing::http::router(AppState { store, engine, operators })
+    let access = Access::new(AccessRules::open(), "127.0.0.1:8000".parse().unwrap());
+    billing::http::router(AppState { store, engine, access })
 }
 
 /// The first line's words, and the rest.

@@ -7,12 +7,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use billing::demo_data::{self, Demo};
-use billing::http::{AppState, OperatorGuard, router};
+use billing::http::{Access, AccessRules, AppState, router};
 use billing::protocol::key::DeploymentId;
 use billing::protocol::transition::Idempotency;
 use billing::store::Store;
 use billing::store::sqlite::SqliteStore;
-use chassis::caller::Callers;
 use chassis::clock::{Clock, Random};
 use http::{HeaderMap, Request, header};
 use serde_json::Value;
@@ -49,7 +48,7 @@ pub(crate) struct Answer {
 impl Billing {
     /// Over an empty store.
     pub(crate) async fn empty() -> Self {
-        Self::guarded(Callers::by_token(None, None).unwrap(), "127.0.0.1:8000").await
+        Self::guarded(AccessRules::open(), "127.0.0.1:8000").await
     }
 
     /// Over a store with these lines imported.
@@ -68,22 +67,20 @@ impl Billing {
     }
 
     /// Over an empty store, for a listener at this address.
-    pub(crate) async fn guarded(operators: Callers, listener: &str) -> Self {
-        let operators = OperatorGuard::new(operators, listener.parse().unwrap());
-        Self::build(operators, NOBODY, Idempotency::None).await
+    pub(crate) async fn guarded(rules: AccessRules, listener: &str) -> Self {
+        Self::build(Access::new(rules, listener.parse().unwrap()), NOBODY, Idempotency::None).await
     }
 
     /// Over a store with these lines imported, with a provider behind this URL.
     pub(crate) async fn charging(lines: &str, endpoint: &str, idempotency: Idempotency) -> Self {
-        let operators = Callers::by_token(None, None).unwrap();
-        let operators = OperatorGuard::new(operators, "127.0.0.1:8000".parse().unwrap());
-        let billing = Self::build(operators, endpoint, idempotency).await;
+        let access = Access::new(AccessRules::open(), "127.0.0.1:8000".parse().unwrap());
+        let billing = Self::build(access, endpoint, idempotency).await;
         let report = billing.call("POST", "/v1/imports", lines).await.json();
         assert_eq!(report["errors_total"], 0, "{report}");
         billing
     }
 
-    async fn build(operators: OperatorGuard, endpoint: &str, idempotency: Idempotency) -> Self {
+    async fn build(access: Access, endpoint: &str, idempotency: Idempotency) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let deployment = DeploymentId(Uuid::parse_str(DEPLOYMENT).unwrap());
         let path = folder.path().join("billing.db");
@@ -92,7 +89,7 @@ impl Billing {
         let store = SqliteStore::open(&path, Some(deployment), clock.clone(), &random).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let engine = engine::engine(Arc::clone(&store), clock, endpoint, idempotency).await;
-        let router = router(AppState { store: Arc::clone(&store), engine, operators });
+        let router = router(AppState { store: Arc::clone(&store), engine, access });
         Self { store, router, folder }
     }
 

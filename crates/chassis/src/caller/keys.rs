@@ -191,7 +191,7 @@ impl KeySetRefresher {
         *request.uri_mut() = self.source.url.clone();
         let token = self.source.credentials.join("token");
         if token.is_file() {
-            let tokens = Tokens::read(&TokenSource::File(token))?;
+            let tokens = Tokens::read(&TokenSource::file(token))?;
             let own = tokens.first().map(|token| token.secret.expose()).unwrap_or_default();
             let mut bearer = HeaderValue::try_from(format!("Bearer {own}"))?;
             bearer.set_sensitive(true);

@@ -3,6 +3,7 @@
 
 use prometheus::IntCounterVec;
 
+use crate::server::CrossSite;
 use crate::telemetry::Metrics;
 
 /// Why a caller was rejected.
@@ -42,14 +43,26 @@ pub enum Refusal {
     AccountsDiffer,
     /// Sound, but more calls than one account may make.
     RateLimited,
-    /// A web page sent it.
+    /// A web page of another site sent it.
     Origin,
+    /// It came to loopback under a name that is none of loopback's, as after DNS rebinding.
+    Host,
     /// No credential is configured, and the listener is not on loopback.
     Closed,
 }
 
+impl From<CrossSite> for Refusal {
+    fn from(why: CrossSite) -> Self {
+        match why {
+            CrossSite::Origin | CrossSite::FetchSite => Self::Origin,
+            CrossSite::Host => Self::Host,
+        }
+    }
+}
+
 impl Refusal {
-    pub const ALL: [Self; 19] = [
+    /// All of them.
+    pub const ALL: [Self; 20] = [
         Self::NoCredential,
         Self::NoCertificate,
         Self::CertificateUnknown,
@@ -68,6 +81,7 @@ impl Refusal {
         Self::AccountsDiffer,
         Self::RateLimited,
         Self::Origin,
+        Self::Host,
         Self::Closed,
     ];
 
@@ -93,6 +107,7 @@ impl Refusal {
             Self::AccountsDiffer => "accounts_differ",
             Self::RateLimited => "rate_limited",
             Self::Origin => "origin",
+            Self::Host => "host",
             Self::Closed => "closed",
         }
     }

@@ -13,7 +13,8 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tokio::time::Instant;
 
 use super::Account;
-use crate::config::{Secret, TokenSource};
+use super::token_file::{self, Faults};
+use crate::config::{Secret, TokenOrigin, TokenSource};
 
 /// Minimum time between two checks of a token file.
 const REREAD: Duration = Duration::from_secs(1);
@@ -33,16 +34,8 @@ pub struct Token {
 }
 
 impl Token {
-    fn new(text: &str, account: Account) -> Self {
+    pub(super) fn new(text: &str, account: Account) -> Self {
         Self { secret: Secret::new(text), account, digest: digest(text) }
-    }
-
-    /// `token` or `token account`; nothing for a blank line.
-    fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split_whitespace();
-        let text = words.next()?;
-        let account = words.next().map_or_else(Account::default, Account::named);
-        Some(Self::new(text, account))
     }
 }
 
@@ -58,9 +51,12 @@ pub enum TokenError {
     /// The file could not be read.
     #[error("{0} cannot be read: {1}")]
     Unreadable(String, #[source] std::io::Error),
-    /// Nothing but blank lines.
+    /// Nothing but blank lines and comments.
     #[error("{0} holds no token")]
     Empty(String),
+    /// Lines that are neither a token nor a comment.
+    #[error("{0}, {1}")]
+    Lines(String, Faults),
     /// More than a token file may hold.
     #[error("{0} is too large: at most {TOKENS_MAX} tokens and {FILE_BYTES_MAX} bytes")]
     TooLarge(String),
@@ -92,6 +88,16 @@ impl Tokens {
     /// # Errors
     /// When the source cannot be read or holds no token.
     pub fn new(source: TokenSource) -> Result<Self, TokenError> {
+        if let TokenOrigin::Value(secret) = &source.origin
+            && secret.expose().len() < source.bytes_min
+        {
+            // Only a warning: environments of the replaced systems set a short one by its variable.
+            tracing::warn!(
+                bytes = secret.expose().len(),
+                bytes_min = source.bytes_min,
+                "A token given as a variable is short and others can reach this port; use a token file"
+            );
+        }
         let current = RwLock::new(Self::read(&source)?.into());
         let watch = Mutex::new(TokenFileWatch { looked: Instant::now(), in_trouble: false });
         Ok(Self(Arc::new(LoadedTokens { source, current, watch })))
@@ -99,13 +105,13 @@ impl Tokens {
 
     /// The current tokens.
     pub(crate) fn read(source: &TokenSource) -> Result<Vec<Token>, TokenError> {
-        match source {
+        match &source.origin {
             // The variable of old is one token, spaces and all.
-            TokenSource::Value(secret) if secret.expose().trim().is_empty() => {
+            TokenOrigin::Value(secret) if secret.expose().trim().is_empty() => {
                 Err(TokenError::Empty("the value".into()))
             }
-            TokenSource::Value(secret) => Ok(vec![Token::new(secret.expose(), Account::default())]),
-            TokenSource::File(path) => read_file(path),
+            TokenOrigin::Value(secret) => Ok(vec![Token::new(secret.expose(), Account::default())]),
+            TokenOrigin::File(path) => read_file(path, source.bytes_min),
         }
     }
 
@@ -113,7 +119,7 @@ impl Tokens {
     /// being small, so that a change never hides behind an unchanged time stamp.
     #[must_use]
     pub fn current(&self) -> Arc<[Token]> {
-        if let TokenSource::File(path) = &self.0.source {
+        if let TokenOrigin::File(path) = &self.0.source.origin {
             // A task that finds the lock taken uses the loaded tokens.
             if let Ok(mut watch) = self.0.watch.try_lock()
                 && watch.looked.elapsed() >= REREAD
@@ -142,7 +148,7 @@ impl Tokens {
     }
 
     fn reread(&self, path: &Path, watch: &mut TokenFileWatch) {
-        match read_file(path) {
+        match read_file(path, self.0.source.bytes_min) {
             Ok(tokens) => {
                 let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
                 if **current != *tokens {
@@ -161,19 +167,23 @@ impl Tokens {
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<Token>, TokenError> {
+fn read_file(path: &Path, bytes_min: usize) -> Result<Vec<Token>, TokenError> {
     let name = path.display().to_string();
     let mut text = String::new();
     let read = open_regular(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
     if let Err(error) = read {
         return Err(TokenError::Unreadable(name, error));
     }
-    let tokens: Vec<Token> = text.lines().filter_map(Token::parse).collect();
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
+        return Err(TokenError::TooLarge(name));
+    }
+    let tokens = match token_file::parse(&text, bytes_min) {
+        Ok(tokens) => tokens,
+        Err(faults) => return Err(TokenError::Lines(name, faults)),
+    };
     match tokens.len() {
         0 => Err(TokenError::Empty(name)),
-        n if n > TOKENS_MAX || u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX => {
-            Err(TokenError::TooLarge(name))
-        }
+        n if n > TOKENS_MAX => Err(TokenError::TooLarge(name)),
         _ => match shared(&tokens) {
             Some((one, other)) => Err(TokenError::TwoAccounts(name, one, other)),
             None => Ok(tokens),
@@ -212,7 +222,7 @@ mod tests {
     fn file(dir: &tempfile::TempDir, text: &str) -> TokenSource {
         let path = dir.path().join("tokens");
         fs::write(&path, text).unwrap();
-        TokenSource::File(path)
+        TokenSource::file(path)
     }
 
     fn name(tokens: &Tokens, presented: &str) -> Option<String> {
@@ -221,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_one_value_passes_and_nothing_else_does() {
-        let tokens = Tokens::new(TokenSource::Value(Secret::new("TestToken"))).unwrap();
+        let tokens = Tokens::new(TokenSource::value(Secret::new("TestToken"))).unwrap();
         assert_eq!(name(&tokens, "TestToken").as_deref(), Some("antaeus"));
         for presented in ["", "testtoken", "TestToken ", "TestToke"] {
             assert_eq!(name(&tokens, presented), None, "{presented:?}");
@@ -237,6 +247,27 @@ mod tests {
         assert_eq!(name(&tokens, "shop").as_deref(), Some("corner-shop"));
         assert_eq!(name(&tokens, ""), None);
         assert_eq!(name(&tokens, "corner-shop"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_token_is_refused_in_a_file_that_others_can_present_also_when_it_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let anywhere = "0.0.0.0:9000".parse().unwrap();
+        let refused =
+            Tokens::new(file(&dir, "# old\nshort\n").accepted_on(anywhere)).unwrap_err().to_string();
+        assert!(
+            refused.ends_with(
+                "tokens, line 2: the token has 5 bytes; at least 16 are needed when --listen is not loopback"
+            ),
+            "{refused}"
+        );
+        Tokens::new(file(&dir, "short").accepted_on("127.0.0.1:9000".parse().unwrap())).unwrap();
+        Tokens::new(TokenSource::value(Secret::new("TestToken")).accepted_on(anywhere)).unwrap();
+
+        let tokens = Tokens::new(file(&dir, "sixteen-bytes-16").accepted_on(anywhere)).unwrap();
+        file(&dir, "short");
+        tokio::time::advance(REREAD).await;
+        assert!(tokens.account("short").is_none() && tokens.account("sixteen-bytes-16").is_some());
     }
 
     #[test]
@@ -282,14 +313,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let refusal = |source| Tokens::new(source).unwrap_err().to_string();
         assert!(refusal(file(&dir, "\n")).ends_with("holds no token"));
-        assert!(refusal(TokenSource::File(dir.path().join("none"))).contains("cannot be read"));
-        assert!(refusal(TokenSource::File(dir.path().into())).contains("not a regular file"));
+        assert!(refusal(TokenSource::file(dir.path().join("none"))).contains("cannot be read"));
+        assert!(refusal(TokenSource::file(dir.path())).contains("not a regular file"));
         assert!(refusal(file(&dir, &"t\n".repeat(TOKENS_MAX + 1))).contains("too large"));
     }
 
     #[test]
     fn no_debug_output_shows_a_token() {
-        let tokens = Tokens::new(TokenSource::Value(Secret::new("TestToken"))).unwrap();
+        let tokens = Tokens::new(TokenSource::value(Secret::new("TestToken"))).unwrap();
         assert!(!format!("{tokens:?} {:?}", tokens.current()).contains("TestToken"));
     }
 }

@@ -65,6 +65,11 @@ fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> R
             let printed = error.print().and_then(|()| std::io::stdout().flush());
             return Err(if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        if error.kind() == ErrorKind::InvalidSubcommand {
+            // Without its command nothing after it can be judged.
+            problems.note(unknown_command::<A>(&error));
+            return Ok(None);
+        }
         let wrong = wrong_word(&error).and_then(|word| position(&args, &word, left_over));
         if wrong.is_none() || wrong != left_over {
             problems.note(first_lines(&error));
@@ -131,6 +136,18 @@ fn position(args: &[OsString], word: &str, left_over: Option<usize>) -> Option<u
 fn takes_next_word(word: &OsStr) -> bool {
     let word = word.to_string_lossy();
     word.starts_with('-') && !word.contains('=')
+}
+
+/// What is wrong, with the most similar command or else all of them.
+fn unknown_command<A: clap::Parser>(error: &Error) -> String {
+    let said = first_lines(error);
+    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+        return said;
+    }
+    let command = A::command();
+    let shown = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
+    let names: Vec<&str> = shown.map(Command::get_name).collect();
+    format!("{said} (commands: {})", names.join(", "))
 }
 
 /// The error and its hint, without the usage lines.
@@ -210,6 +227,14 @@ mod tests {
     fn a_flag_given_twice_is_a_mistake() {
         let message = mistakes_of("kiosk --stock 1 --stock 2");
         assert!(message.contains("--stock"), "{message}");
+    }
+
+    #[test]
+    fn what_follows_an_unknown_subcommand_is_no_mistake_of_its_own() {
+        let message = mistakes_of("kiosk helthcheck --colour red");
+        assert!(message.starts_with("1 mistake ") && message.contains("'healthcheck'"), "{message}");
+        let message = mistakes_of("kiosk sell --colour red");
+        assert!(message.starts_with("1 mistake ") && message.contains("commands: healthcheck"), "{message}");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use http::Uri;
 use http::uri::Scheme;
 
 use super::problems::Problems;
-use super::values::Common;
-use crate::caller::{Accounts, CallerRules, JwtRules, KeySource, Proof, RATE_MAX};
+use super::values::{Common, TOKEN_FILE_SETTING};
+use crate::caller::{Accounts, CallerRules, JwtRules, KeySource, Proof, RATE_MAX, Tokens};
 use crate::client::port;
 use crate::clock::Clock;
 
@@ -71,7 +71,11 @@ impl CallerArgs {
         let rate = given(&self.caller_rate_max).map_or(Ok(RATE_MAX), rate);
         let rate_max = problems.take(RATE, rate);
         let jwt = self.jwt(problems);
+        let tokens = common.tokens.clone().map(|source| source.accepted_on(common.listen));
+        let tokens =
+            tokens.map(|source| problems.take(TOKEN_FILE_SETTING, Tokens::read(&source).map(|_| source)));
         let (proof, rate_max, jwt) = (proof?, rate_max?, jwt.ok()?);
+        let tokens = tokens.map_or(Some(None), |source| source.map(Some))?;
         let clients = common.tls.as_mut().and_then(|tls| tls.clients.as_mut());
         if let Some(clients) = clients {
             let is_one_of_several = jwt.is_some() || common.tokens.is_some();
@@ -81,7 +85,7 @@ impl CallerArgs {
             proof,
             certificates: common.certificates.clone(),
             jwt,
-            tokens: common.tokens.clone(),
+            tokens,
             rate_max: Some(rate_max),
         })
     }

@@ -49,14 +49,66 @@ pub fn unquote(text: &str) -> &str {
     stripped('"').or_else(|| stripped('\'')).unwrap_or(text)
 }
 
+/// Bytes of a token in a file, where callers from elsewhere could try others.
+const TOKEN_BYTES_MIN: usize = 16;
+
+/// A switch: true, 1 or yes; false, 0 or no.
+///
+/// # Errors
+/// When it is another text.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" => Ok(true),
+        "false" | "0" | "no" => Ok(false),
+        _ => Err(format!("\"{text}\" is neither true nor false")),
+    }
+}
+
 /// Where the tokens that callers present (and that billing sends) come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenSource {
+pub struct TokenSource {
+    pub(crate) origin: TokenOrigin,
+    /// Bytes that each token needs; 0 for tokens that we send, which the other side judges.
+    pub(crate) bytes_min: usize,
+}
+
+/// What holds the tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenOrigin {
     /// One token, given as the variable of old.
     Value(Secret),
     /// A file with one token a line, read again when it changes.
     File(PathBuf),
 }
+
+impl TokenSource {
+    /// One token of any length.
+    #[must_use]
+    pub fn value(secret: Secret) -> Self {
+        Self { origin: TokenOrigin::Value(secret), bytes_min: 0 }
+    }
+
+    /// A file of tokens of any length.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self { origin: TokenOrigin::File(path.into()), bytes_min: 0 }
+    }
+
+    /// As what callers of this listener present: off loopback a token in a file must not be short.
+    #[must_use]
+    pub fn accepted_on(self, listener: SocketAddr) -> Self {
+        let bytes_min = if is_loopback(listener) { 0 } else { TOKEN_BYTES_MIN };
+        Self { bytes_min, ..self }
+    }
+}
+
+/// Whether only programs of this machine reach a listener.
+#[must_use]
+pub fn is_loopback(listener: SocketAddr) -> bool {
+    listener.ip().to_canonical().is_loopback()
+}
+
+/// The setting of the file, as mistakes name it.
+pub(super) const TOKEN_FILE_SETTING: &str = "--payments-api-token-file (PAYMENTS_API_TOKEN_FILE)";
 
 /// Flags and variables of every service, as text; [`CommonArgs::resolve`] checks them.
 #[derive(Clone, Default, clap::Args)]
@@ -81,7 +133,8 @@ pub struct CommonArgs {
     /// Token that billing sends and payments accepts. Prefer the file
     #[arg(long, env = "PAYMENTS_API_TOKEN", value_name = "TOKEN", help_heading = "Callers")]
     pub payments_api_token: Option<String>,
-    /// File with one token per line. Reloaded on change
+    /// File with one TOKEN or TOKEN ACCOUNT per line and # comments, reloaded on change; tokens that payments accepts off
+    /// loopback need 16 bytes
     #[arg(long, env = "PAYMENTS_API_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     pub payments_api_token_file: Option<String>,
     #[command(flatten)]
@@ -190,31 +243,48 @@ impl CommonArgs {
 
     /// `Err` when a mistake was recorded.
     fn resolve_tokens(&self, problems: &mut Problems) -> Result<Option<TokenSource>, ()> {
-        const SETTING: &str = "--payments-api-token-file (PAYMENTS_API_TOKEN_FILE)";
         let value = given(&self.payments_api_token).map(unquote).filter(|token| !token.is_empty());
         let source = match (value, given(&self.payments_api_token_file)) {
             (Some(_), Some(_)) => {
                 problems.add(
-                    SETTING,
+                    TOKEN_FILE_SETTING,
                     "--payments-api-token (PAYMENTS_API_TOKEN) is given too; give one of the two",
                 );
                 return Err(());
             }
-            (Some(token), None) => TokenSource::Value(Secret::new(token)),
-            (None, Some(path)) => TokenSource::File(path.into()),
+            (Some(token), None) => TokenSource::value(Secret::new(token)),
+            (None, Some(path)) => TokenSource::file(path),
             (None, None) => return Ok(None),
         };
         match crate::caller::Tokens::read(&source) {
             Ok(_) => Ok(Some(source)),
             Err(error) => {
                 problems.add(
-                    if value.is_some() { "--payments-api-token (PAYMENTS_API_TOKEN)" } else { SETTING },
+                    if value.is_some() {
+                        "--payments-api-token (PAYMENTS_API_TOKEN)"
+                    } else {
+                        TOKEN_FILE_SETTING
+                    },
                     error,
                 );
                 Err(())
             }
         }
     }
+}
+
+/// A file of tokens, which must be of use now: those that callers of this listener present, or with `None` those that we
+/// send.
+pub fn token_file(
+    path: Option<&str>,
+    setting: &str,
+    listener: Option<SocketAddr>,
+    problems: &mut Problems,
+) -> Option<TokenSource> {
+    let source = TokenSource::file(path.filter(|path| !path.is_empty())?);
+    let source = listener.map_or(source.clone(), |listener| source.accepted_on(listener));
+    problems.take(setting, crate::caller::Tokens::read(&source))?;
+    Some(source)
 }
 
 /// An empty text counts as not given.
@@ -336,7 +406,7 @@ mod tests {
     #[test]
     fn quotes_that_a_compose_file_left_are_stripped_once() {
         let common = resolve(|args| args.payments_api_token = text("\"TestToken\"")).unwrap();
-        assert_eq!(common.tokens, Some(TokenSource::Value(Secret::new("TestToken"))));
+        assert_eq!(common.tokens, Some(TokenSource::value(Secret::new("TestToken"))));
         for (given, stripped) in
             [("'a'", "a"), ("\"'a'\"", "'a'"), ("\"a", "\"a"), ("\"", "\""), ("\"\"", "")]
         {

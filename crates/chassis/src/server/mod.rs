@@ -7,6 +7,7 @@
 mod body;
 mod call;
 mod connection_io;
+mod cross_site;
 mod drive;
 mod host;
 mod limits;
@@ -15,6 +16,7 @@ mod registry;
 mod socket;
 mod state;
 
+pub use cross_site::{CrossSite, CrossSiteGuard, is_safe};
 pub use limits::{Limits, Panicked, Shed};
 pub use metrics::ServerMetrics;
 pub use socket::{Duplex, Listen};

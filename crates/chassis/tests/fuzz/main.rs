@@ -58,7 +58,7 @@ fn fuzz_files_of_tokens() {
     let entries = vec![b"new\nold\r\n\nshop corner-shop\n".to_vec(), b"one".to_vec()];
     Corpus::of("files of tokens", entries).run(|input| {
         fs::write(&file, input).unwrap();
-        if let Ok(tokens) = Tokens::new(TokenSource::File(file.clone())) {
+        if let Ok(tokens) = Tokens::new(TokenSource::file(file.clone())) {
             assert!(tokens.account("").is_none(), "nothing is a token");
             let first = tokens.current()[0].clone();
             assert_eq!(tokens.account(first.secret.expose()).as_ref(), Some(&first.account));

@@ -6,9 +6,9 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use chassis::caller::{Presented, bearer};
+use chassis::caller::{Presented, Refusal, bearer};
 use chassis::problem::Problem;
-use chassis::server::NOT_EXECUTED;
+use chassis::server::{CrossSite, NOT_EXECUTED, is_safe};
 use chassis::tls::PeerName;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
@@ -22,6 +22,12 @@ const LEDGER_ID: HeaderName = HeaderName::from_static("ledger-id");
 
 /// Authenticates a request and adds its account; all rejections look alike.
 pub(super) async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    if app.0.callers.is_open()
+        && !is_safe(request.method())
+        && let Err(why) = app.0.cross_site.check(request.uri(), request.headers())
+    {
+        return other_site(app.0.callers.refuse(why.into()), why);
+    }
     let headers = request.headers();
     // Of several the first counts, as it did in the existing payment service. One that is no text proves nobody.
     let token = headers.get(TOKEN).map(|value| value.to_str().unwrap_or_default());
@@ -42,6 +48,14 @@ pub(super) async fn authenticate(State(app): State<App>, mut request: Request, n
             (StatusCode::FORBIDDEN, "Forbidden\n").into_response()
         }
     }
+}
+
+/// A page of another site wrote, or a rebound name was used; nothing was executed.
+fn other_site(refusal: Refusal, why: CrossSite) -> Response {
+    tracing::warn!(reason = refusal.label(), "a write from another site without a credential was refused");
+    let mut response = Problem::new(StatusCode::FORBIDDEN).detail(why.reason()).into_response();
+    response.headers_mut().insert(NOT_EXECUTED, HeaderValue::from_static("true"));
+    response
 }
 
 /// Nothing was executed, and the same call may come again.

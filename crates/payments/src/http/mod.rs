@@ -8,6 +8,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use chassis::caller::Callers;
 use chassis::query;
+use chassis::server::CrossSiteGuard;
 use chassis::shutdown::Shutdown;
 use http::HeaderValue;
 
@@ -39,6 +40,8 @@ struct Parts {
     ledger_id: LedgerId,
     ledger_id_header: HeaderValue,
     callers: Callers,
+    /// Where nobody proves who he is, no page of another site may charge.
+    cross_site: CrossSiteGuard,
     shutdown: Shutdown,
 }
 
@@ -51,6 +54,7 @@ impl App {
         ledger_id: LedgerId,
         callers: Callers,
         operators: Option<Callers>,
+        cross_site: CrossSiteGuard,
         shutdown: Shutdown,
     ) -> Self {
         let deployments = Guard::new(Arc::clone(&ledger));
@@ -64,6 +68,7 @@ impl App {
             ledger_id,
             ledger_id_header,
             callers,
+            cross_site,
             shutdown,
         }))
     }

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use chassis::caller::Callers;
 use chassis::clock::{Clock, Random};
+use chassis::server::CrossSiteGuard;
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
 use http::Request;
@@ -39,7 +40,8 @@ async fn router(path: &Path) -> Router {
     let faults = Faults::new(seed, Script::default());
     let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
     let callers = Callers::by_token(None, None).unwrap();
-    payments::http::router(App::new(charger, ledger, ledger_id, callers, None, shutdown))
+    let cross_site = CrossSiteGuard::new("127.0.0.1:9000".parse().unwrap());
+    payments::http::router(App::new(charger, ledger, ledger_id, callers, None, cross_site, shutdown))
 }
 
 /// The request that these bytes are, if they are one at all.

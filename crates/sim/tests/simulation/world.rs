@@ -1,12 +1,13 @@
 //! The hosts: billing replicas, payment replicas and a caller who pays again and again, all real but for the network
 //! under them and the disk behind them. Knows no fault and no verdict.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use billing::charge::{ChargeSettings, Engine, EngineParts};
-use billing::http::{AppState, OperatorGuard};
+use billing::http::{Access, AccessRules, AppState};
 use billing::invoice::{CustomerId, Reference};
 use billing::money::{Currency, Money};
 use billing::protocol::transition::Idempotency;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use chassis::caller::Callers;
 use chassis::client::{Client, ClientConfig};
 use chassis::clock::{Clock, Random};
-use chassis::server::{Limits, Server};
+use chassis::server::{CrossSiteGuard, Limits, Server};
 use chassis::shutdown::Shutdown;
 use chassis::sqlite::Disk;
 use chassis::telemetry::{Telemetry, observe};
@@ -52,6 +53,11 @@ const START_AGAIN_IN: Duration = Duration::from_millis(300);
 const IN_FLIGHT_MAX: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 
 type Outcome = turmoil::Result;
+
+/// A listener that other hosts reach.
+fn anywhere(port: u16) -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, port).into()
+}
 
 /// What survives every crash.
 #[derive(Clone)]
@@ -136,9 +142,8 @@ impl World {
             shutdown: shutdown.clone(),
         };
         let engine = Engine::start(parts).await?;
-        let listener = "127.0.0.1:8000".parse().expect("a sound address");
-        let operators = OperatorGuard::new(Callers::by_token(None, None)?, listener);
-        let routes = billing::http::router(AppState { store, engine, operators });
+        let access = Access::new(AccessRules::open(), anywhere(BILLING_PORT));
+        let routes = billing::http::router(AppState { store, engine, access });
         let door = Box::new(PortState::open(BILLING_PORT).await?);
         Server::given(door, observe(routes, &telemetry), billing::http::limits()).serve(shutdown).await;
         Ok(())
@@ -154,8 +159,9 @@ impl World {
         let faults = Faults::new(seed, Script::parse(&self.plan.script)?);
         let counters = Counters::new(&telemetry.metrics);
         let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
-        let app =
-            App::new(charger, ledger, ledger_id, Callers::by_token(None, None)?, None, shutdown.clone());
+        let callers = Callers::by_token(None, None)?;
+        let cross_site = CrossSiteGuard::new(anywhere(PAYMENTS_PORT));
+        let app = App::new(charger, ledger, ledger_id, callers, None, cross_site, shutdown.clone());
         let routes = observe(payments::http::router(app), &telemetry);
         let door = Box::new(PortState::open(PAYMENTS_PORT).await?);
         Server::given(door, routes, Limits::default()).serve(shutdown).await;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::attempts::validate_reason_and_actor;
+use super::body;
 use super::page::{Page, Params, answer, time};
 use crate::http::AppState;
 use crate::http::error::problem_of;
@@ -60,8 +61,7 @@ pub(in crate::http) async fn create(
     State(state): State<AppState>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|error| Problem::new(error.status()).detail("the body could not be read"))?;
-    let acknowledgement = acknowledgement(&body)?;
+    let acknowledgement = acknowledgement(&body::bytes(body)?)?;
     let recorded = state.store.acknowledge(&acknowledgement).await.map_err(|error| problem_of(&error))?;
     tracing::warn!(
         ledger.id = acknowledgement.ledger_id,
@@ -75,12 +75,7 @@ pub(in crate::http) async fn create(
 
 fn acknowledgement(body: &[u8]) -> Result<LedgerAcknowledgement, Problem> {
     let Request { ledger_id, seq_first, seq_last, reason, actor } =
-        serde_json::from_slice(body).map_err(|error| {
-            let detail = format!(
-                "the body must be {{\"ledger_id\",\"seq_first\",\"seq_last\",\"reason\",\"actor\"}}: {error}"
-            );
-            Problem::validation(Vec::new()).detail(detail)
-        })?;
+        body::read(body, r#"{"ledger_id","seq_first","seq_last","reason","actor"}"#)?;
     let ledger_id = Uuid::parse_str(&ledger_id).ok();
     let mut errors = Vec::new();
     if ledger_id.is_none() {

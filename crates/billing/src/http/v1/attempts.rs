@@ -11,6 +11,7 @@ use chassis::problem::{FieldError, Problem};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
+use super::body;
 use super::page::{Page, Params, answer, time};
 use super::unknown;
 use crate::charge::{ResolveError, ResolveOutcome};
@@ -110,8 +111,7 @@ pub(in crate::http) async fn resolve(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let key = key.ok().and_then(|Path(text)| Key::parse(&text)).ok_or_else(|| unknown("attempt"))?;
-    let body = body.map_err(|error| Problem::new(error.status()).detail("the body could not be read"))?;
-    let resolution = resolution(key.clone(), &body)?;
+    let resolution = resolution(key.clone(), &body::bytes(body)?)?;
     let charged = resolution.charged;
     let outcome = state.engine.resolve(resolution).await.map_err(refusal)?;
     match outcome {
@@ -127,10 +127,7 @@ pub(in crate::http) async fn resolve(
 }
 
 fn resolution(key: Key, body: &[u8]) -> Result<Resolution, Problem> {
-    let decision: Decision = serde_json::from_slice(body).map_err(|error| {
-        let detail = format!("the body must be {{\"decision\",\"reason\",\"actor\"}}: {error}");
-        Problem::validation(Vec::new()).detail(detail)
-    })?;
+    let decision: Decision = body::read(body, r#"{"decision","reason","actor"}"#)?;
     validate_reason_and_actor(&decision.reason, &decision.actor)?;
     let charged = matches!(decision.decision, OperatorDecision::Charged);
     Ok(Resolution { key, charged, reason: decision.reason, actor: decision.actor })

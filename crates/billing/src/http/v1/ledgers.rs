@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::attempts::validate_reason_and_actor;
+use super::body;
 use super::page::answer;
 use crate::http::AppState;
 use crate::http::error::problem_of;
@@ -35,16 +36,35 @@ pub(in crate::http) async fn accept(
     State(state): State<AppState>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|error| Problem::new(error.status()).detail("the body could not be read"))?;
-    let asked: AcceptRequest = serde_json::from_slice(&body).map_err(|error| {
-        let detail = format!("the body must be {{\"ledger_id\",\"reason\",\"actor\"}}: {error}");
-        Problem::validation(Vec::new()).detail(detail)
-    })?;
+    let asked: AcceptRequest = body::read(&body::bytes(body)?, r#"{"ledger_id","reason","actor"}"#)?;
     let ledger_id = Uuid::parse_str(&asked.ledger_id)
         .map_err(|_| Problem::validation(vec![FieldError::new("ledger_id", "must be a UUID")]))?;
     validate_reason_and_actor(&asked.reason, &asked.actor)?;
     let ledger_id = ledger_id.to_string();
+    ensure_exists(&state, &ledger_id).await?;
     let acceptance = LedgerAcceptance { ledger_id, reason: asked.reason, actor: asked.actor };
     let former = state.engine.accept_ledger(&acceptance).await.map_err(|error| problem_of(&error))?;
     Ok(answer(StatusCode::OK, &Accepted { ledger_from: former, ledger_to: acceptance.ledger_id }))
+}
+
+/// Accepting an id that is no ledger's would stop charging until the next acceptance.
+async fn ensure_exists(state: &AppState, ledger_id: &str) -> Result<(), Problem> {
+    let unknown = |status, detail| {
+        Err(Problem::named(status, "ledger-unknown", "The provider does not have this ledger").detail(detail))
+    };
+    match state.engine.provider_ledger().await {
+        Ok(Some(named)) if named == ledger_id => Ok(()),
+        Ok(Some(named)) => {
+            unknown(StatusCode::CONFLICT, format!("the provider's ledger is {named}; nothing was changed"))
+        }
+        Ok(None) => {
+            unknown(StatusCode::CONFLICT, "the provider names no ledger; nothing was changed".to_owned())
+        }
+        Err(why) => {
+            tracing::warn!(error = why, "the provider could not be asked for its ledger");
+            let detail =
+                "the provider did not respond, so its ledger is not known; nothing was changed, try again";
+            unknown(StatusCode::BAD_GATEWAY, detail.to_owned())
+        }
+    }
 }

@@ -13,6 +13,7 @@ use crate::store;
 
 pub(super) mod acknowledgements;
 pub(super) mod attempts;
+mod body;
 pub(super) mod imports;
 pub(super) mod invoices;
 pub(super) mod ledgers;

@@ -9,6 +9,7 @@ use chassis::problem::Problem;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use super::body;
 use super::page::answer;
 use crate::charge::RepairError;
 use crate::http::AppState;
@@ -22,7 +23,8 @@ use crate::store::{BATCH_MAX, LedgerFact, Repaired};
 /// The longest body: a page of the most rows with the longest references.
 pub(in crate::http) const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// A page of a ledger; further fields are ignored.
+/// A page of a ledger. Its unknown fields are ignored, unlike those of other bodies: it is passed on as payments sent it, and
+/// a later version of payments adds fields.
 #[derive(Deserialize)]
 struct LedgerPage {
     ledger_id: String,
@@ -83,10 +85,7 @@ pub(in crate::http) async fn create(
     State(state): State<AppState>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|error| Problem::new(error.status()).detail("the body could not be read"))?;
-    let page: LedgerPage = serde_json::from_slice(&body).map_err(|error| {
-        Problem::validation(Vec::new()).detail(format!("the body must be a page of GET /v1/ledger: {error}"))
-    })?;
+    let page: LedgerPage = body::read(&body::bytes(body)?, "a page of GET /v1/ledger")?;
     if page.items.len() > BATCH_MAX {
         let detail = format!("a page has at most {BATCH_MAX} rows");
         return Err(Problem::validation(Vec::new()).detail(detail));

@@ -1,13 +1,15 @@
 //! `/v1/runs`: start or join a run, and follow its progress.
 //! Knows what a run shows, not how it charges.
 
-use axum::extract::rejection::PathRejection;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use chassis::problem::Problem;
 use http::{StatusCode, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::body;
 use super::page::{answer, time};
 use super::unknown;
 use crate::charge;
@@ -36,6 +38,11 @@ struct RunItem {
     all_paid: bool,
     last_problem: Option<ProblemItem>,
 }
+
+/// The body of a start: there is nothing to choose. A field that were ignored, such as `dry_run`, would charge.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoFields {}
 
 /// What kept a run from charging.
 #[derive(Serialize)]
@@ -78,7 +85,14 @@ impl RunItem {
 }
 
 /// `POST /v1/runs`: starts a run, or joins the unfinished one; 202 with `Location`.
-pub(in crate::http) async fn start(State(state): State<AppState>) -> Result<Response, Problem> {
+pub(in crate::http) async fn start(
+    State(state): State<AppState>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body::bytes(body)?;
+    if !body.trim_ascii().is_empty() {
+        let NoFields {} = body::read(&body, "empty or {}")?;
+    }
     let begin = async || {
         let started = state.engine.pay().await?;
         let Some(item) = read(&state, started.run, started.joined).await? else {

@@ -1,0 +1,141 @@
+//! The settings of who may call billing: operators, readers, anonymous reads and the legacy routes. Text in, checked
+//! rules out. Must not know any route.
+
+use chassis::config::{Common, Problems, TokenSource, boolean, token_file};
+
+use super::{Command, given};
+use crate::http::LegacyRoutes;
+
+const OPERATORS: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
+const READERS: &str = "--reader-token-file (READER_TOKEN_FILE)";
+const ANONYMOUS: &str = "--anonymous-reads (ANONYMOUS_READS)";
+const LEGACY: &str = "--legacy-routes (LEGACY_ROUTES)";
+
+/// Flags and variables, as text.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct AccessArgs {
+    /// File with one token per line of operators, who alone write through /v1 of billing, declare deployments at payments
+    /// and, off loopback, set /log-level; off loopback a token needs 16 bytes [default: off loopback nobody writes]
+    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
+    operator_token_file: Option<String>,
+    /// File with one token per line of readers, who may read /v1 off loopback, as operators may; a token needs 16 bytes
+    /// there [default: only operators read]
+    #[arg(long, env = "READER_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
+    reader_token_file: Option<String>,
+    /// true lets everybody read /v1 off loopback [default: false]
+    #[arg(long, env = "ANONYMOUS_READS", value_name = "BOOL", help_heading = "Callers",
+          num_args = 0..=1, default_missing_value = "true")]
+    anonymous_reads: Option<String>,
+    /// Routes of the replaced systems, their health paths apart: open to everybody; token asks for an operator's token
+    /// for writes and a reader's or operator's for reads; off answers 404 [default: open]
+    #[arg(long, env = "LEGACY_ROUTES", value_name = "OPEN|TOKEN|OFF", help_heading = "Callers")]
+    legacy_routes: Option<String>,
+}
+
+/// Checked settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Operator tokens, if any.
+    pub operators: Option<TokenSource>,
+    /// Tokens of readers, if any.
+    pub readers: Option<TokenSource>,
+    /// Whether everybody may read `/v1`.
+    pub anonymous_reads: bool,
+    /// Who may call the legacy routes.
+    pub legacy: LegacyRoutes,
+}
+
+impl AccessArgs {
+    /// `None` when a mistake was recorded, or cannot be judged because of another one.
+    pub(super) fn resolve(
+        &self,
+        common: Option<&Common>,
+        command: &Command,
+        problems: &mut Problems,
+    ) -> Option<Checked> {
+        // Only a service accepts tokens; a one-shot command sends payments' operator token, which payments judges.
+        let listener = common.filter(|_| *command == Command::Serve).map(|common| common.listen);
+        let mut file =
+            |path: &Option<String>, setting: &str| token_file(given(path), setting, listener, problems);
+        let operators = file(&self.operator_token_file, OPERATORS);
+        let readers = file(&self.reader_token_file, READERS);
+        let anonymous_reads = boolean(given(&self.anonymous_reads).unwrap_or("false"));
+        let anonymous_reads = problems.take(ANONYMOUS, anonymous_reads);
+        let legacy = given(&self.legacy_routes).unwrap_or("open").parse();
+        let legacy = problems.take(LEGACY, legacy);
+        if legacy == Some(LegacyRoutes::Token) && given(&self.operator_token_file).is_none() {
+            problems.add(
+                LEGACY,
+                "is token, but without --operator-token-file (OPERATOR_TOKEN_FILE) nobody could write; give a file, or off",
+            );
+        }
+        Some(Checked { operators, readers, anonymous_reads: anonymous_reads?, legacy: legacy? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::resolve;
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::TempDir, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens");
+        std::fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        (folder, path)
+    }
+
+    #[test]
+    fn legacy_routes_are_open_and_v1_has_no_tokens_by_default() {
+        let nothing =
+            Checked { operators: None, readers: None, anonymous_reads: false, legacy: LegacyRoutes::Open };
+        assert_eq!(resolve(&[]).unwrap().access, nothing);
+        let config = resolve(&["--legacy-routes", "off", "--anonymous-reads"]).unwrap();
+        assert_eq!((config.access.legacy, config.access.anonymous_reads), (LegacyRoutes::Off, true));
+    }
+
+    #[test]
+    fn legacy_routes_by_token_need_operators() {
+        let mistakes = resolve(&["--legacy-routes", "token"]).unwrap_err();
+        assert!(mistakes.contains(LEGACY) && mistakes.contains(OPERATORS), "{mistakes}");
+        let (_folder, path) = file("operator-1\n");
+        let config = resolve(&["--legacy-routes", "token", "--operator-token-file", &path]).unwrap();
+        assert_eq!(config.access.legacy, LegacyRoutes::Token);
+    }
+
+    #[test]
+    fn short_tokens_are_refused_off_loopback_where_they_are_accepted_and_never_where_they_are_sent() {
+        let (_folder, path) = file("# operators of billing\n\noperator-1\n");
+        for setting in [OPERATORS, READERS] {
+            let flag = setting.split(' ').next().unwrap();
+            assert!(resolve(&[flag, &path]).is_ok());
+            let mistakes = resolve(&[flag, &path, "--listen", "0.0.0.0:8000"]).unwrap_err();
+            for part in [setting, &path, "line 3", "at least 16"] {
+                assert!(mistakes.contains(part), "{part} in {mistakes}");
+            }
+            assert!(!mistakes.contains("operator-1"), "{mistakes}");
+        }
+        let declares = ["--listen", "0.0.0.0:8000", "--operator-token-file", &path, "declare-deployment"];
+        let declares = [&declares[..], &["--why", "new", "--actor", "me"]].concat();
+        assert!(resolve(&declares).is_ok());
+        for flag in ["--payments-api-token-file", "--provider-token-file"] {
+            assert!(resolve(&[flag, &path, "--listen", "0.0.0.0:8000"]).is_ok(), "{flag}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_token_is_a_mistake_in_every_file() {
+        let (_folder, path) = file("good-token-of-16-bytes\nthree words here\n");
+        let flags = [
+            "--operator-token-file",
+            "--reader-token-file",
+            "--payments-api-token-file",
+            "--provider-token-file",
+        ];
+        for flag in flags {
+            let mistakes = resolve(&[flag, &path]).unwrap_err();
+            assert!(mistakes.contains("line 2: has 3 words") && mistakes.contains(flag), "{mistakes}");
+        }
+    }
+}

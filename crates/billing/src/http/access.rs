@@ -1,0 +1,229 @@
+//! Who may call what: `/v1` writes and reads, and the legacy routes as `--legacy-routes` says. On a loopback listener
+//! programs of this machine need no token. Knows tokens, addresses and the setting; which routes stand behind which guard
+//! is said by the router table.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use chassis::caller::{Callers, Presented, Refusal, bearer};
+use chassis::config::is_loopback;
+use chassis::problem::Problem;
+use chassis::server::{CrossSite, CrossSiteGuard, is_safe};
+use http::{HeaderMap, Method, StatusCode, Uri};
+
+use super::{antaeus, error, json};
+
+/// The setting, as the log names it.
+const LEGACY_ROUTES: &str = "--legacy-routes (LEGACY_ROUTES)";
+
+/// Who may call the routes of the replaced systems, their health paths apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LegacyRoutes {
+    /// Everybody, as their clients expect.
+    #[default]
+    Open,
+    /// Operators write, readers and operators read.
+    Token,
+    /// Nobody: they answer as unknown paths do.
+    Off,
+}
+
+impl FromStr for LegacyRoutes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "open" => Ok(Self::Open),
+            "token" => Ok(Self::Token),
+            "off" => Ok(Self::Off),
+            _ => Err(format!("\"{text}\" is none of open, token and off")),
+        }
+    }
+}
+
+/// Whose tokens are known, and what is open without one.
+#[derive(Clone, Debug)]
+pub struct AccessRules {
+    /// Operators; open when no token of one is configured.
+    pub operators: Callers,
+    /// Readers; open when no token of one is configured.
+    pub readers: Callers,
+    /// Whether `/v1` is read without a token also off loopback.
+    pub anonymous_reads: bool,
+    /// Who may call the legacy routes.
+    pub legacy: LegacyRoutes,
+}
+
+impl AccessRules {
+    /// No token is configured, and reads are open.
+    #[must_use]
+    pub fn open() -> Self {
+        let nobody = Callers::by_token(None, None).expect("without a file nothing can be wrong with it");
+        let readers = nobody.clone();
+        Self { operators: nobody, readers, anonymous_reads: true, legacy: LegacyRoutes::Open }
+    }
+}
+
+/// Decides about one call; clones share it.
+#[derive(Clone, Debug)]
+pub struct Access {
+    rules: AccessRules,
+    is_loopback: bool,
+    cross_site: CrossSiteGuard,
+    /// Closed legacy routes whose callers are in the log already.
+    logged: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// Why a call is refused: for the log and the metrics, and for the caller.
+struct Denied {
+    refusal: Refusal,
+    detail: &'static str,
+}
+
+impl Access {
+    /// Guards the listener at this address.
+    #[must_use]
+    pub fn new(rules: AccessRules, listener: SocketAddr) -> Self {
+        Self {
+            rules,
+            is_loopback: is_loopback(listener),
+            cross_site: CrossSiteGuard::new(listener),
+            logged: Arc::default(),
+        }
+    }
+
+    /// A write through `/v1`: where operators have tokens, theirs; else only on loopback.
+    async fn write(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
+        if self.rules.operators.is_open() && self.is_loopback {
+            return self.same_site(uri, headers);
+        }
+        self.operator(headers).await
+    }
+
+    /// A read of `/v1`.
+    async fn read(&self, headers: &HeaderMap) -> Result<(), Denied> {
+        if self.is_loopback || self.rules.anonymous_reads {
+            return Ok(());
+        }
+        self.reader(headers).await
+    }
+
+    /// A call of a legacy route that is not closed.
+    async fn legacy(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
+        let reads = is_safe(method);
+        match self.rules.legacy {
+            LegacyRoutes::Token if reads => self.reader(headers).await,
+            LegacyRoutes::Token => self.operator(headers).await,
+            LegacyRoutes::Open if reads => Ok(()),
+            LegacyRoutes::Open | LegacyRoutes::Off => self.same_site(uri, headers),
+        }
+    }
+
+    async fn operator(&self, headers: &HeaderMap) -> Result<(), Denied> {
+        let denied = |refusal| Denied {
+            refusal,
+            detail: "this route writes: send Authorization: Bearer with an operator token (--operator-token-file)",
+        };
+        if self.rules.operators.is_open() {
+            return Err(denied(self.rules.operators.refuse(Refusal::Closed)));
+        }
+        let presented = Presented { token: bearer(headers), ..Presented::default() };
+        self.rules.operators.admit(&presented).await.map(drop).map_err(|(why, _)| denied(why))
+    }
+
+    /// A reader's token or an operator's. Only the operators count refusals, so that one call is counted once.
+    async fn reader(&self, headers: &HeaderMap) -> Result<(), Denied> {
+        let denied = |refusal| Denied {
+            refusal,
+            detail: "send Authorization: Bearer with a reader token (--reader-token-file) or an operator token \
+                     (--operator-token-file)",
+        };
+        let AccessRules { operators, readers, .. } = &self.rules;
+        let presented = Presented { token: bearer(headers), ..Presented::default() };
+        let mut why = Refusal::Closed;
+        if !readers.is_open() {
+            match readers.admit(&presented).await {
+                Ok(_) => return Ok(()),
+                Err((refusal, _)) => why = refusal,
+            }
+        }
+        if operators.is_open() {
+            return Err(denied(operators.refuse(why)));
+        }
+        operators.admit(&presented).await.map(drop).map_err(|(why, _)| denied(why))
+    }
+
+    fn same_site(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
+        self.cross_site.check(uri, headers).map_err(|why: CrossSite| Denied {
+            refusal: self.rules.operators.refuse(why.into()),
+            detail: why.reason(),
+        })
+    }
+
+    /// Names the setting once per route: a client that calls for ever fills no log.
+    fn log_closed(&self, request: &Request) {
+        let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let route = matched.unwrap_or_else(|| request.uri().path());
+        let is_new = self.logged.lock().unwrap_or_else(PoisonError::into_inner).insert(route.to_owned());
+        if is_new {
+            tracing::warn!(route, setting = LEGACY_ROUTES, "a legacy route was called and is closed");
+        }
+    }
+}
+
+/// Guards a route of `/v1` that writes.
+pub(super) async fn guard_write(State(access): State<Access>, request: Request, next: Next) -> Response {
+    match access.write(request.uri(), request.headers()).await {
+        Ok(()) => next.run(request).await,
+        Err(denied) => problem(&denied, "a write was refused"),
+    }
+}
+
+/// Guards a route of `/v1` that reads.
+pub(super) async fn guard_read(State(access): State<Access>, request: Request, next: Next) -> Response {
+    match access.read(request.headers()).await {
+        Ok(()) => next.run(request).await,
+        Err(denied) => problem(&denied, "a read was refused"),
+    }
+}
+
+/// Guards a legacy route.
+pub(super) async fn guard_legacy(State(access): State<Access>, request: Request, next: Next) -> Response {
+    if access.rules.legacy == LegacyRoutes::Off {
+        access.log_closed(&request);
+        return error::not_found();
+    }
+    let admitted = access.legacy(request.method(), request.uri(), request.headers()).await;
+    let Err(Denied { refusal, detail }) = admitted else {
+        return next.run(request).await;
+    };
+    tracing::warn!(reason = refusal.label(), "a call of a legacy route was refused");
+    // Never an object: a script in use runs the pay call's body as a shell command.
+    let text = serde_json::Value::from(detail).to_string();
+    json(StatusCode::FORBIDDEN, antaeus::CONTENT_TYPE, text)
+}
+
+fn problem(denied: &Denied, what: &'static str) -> Response {
+    tracing::warn!(reason = denied.refusal.label(), "{what}");
+    Problem::new(StatusCode::FORBIDDEN).detail(denied.detail).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn legacy_routes_are_open_token_or_off() {
+        assert_eq!("open".parse(), Ok(LegacyRoutes::Open));
+        assert_eq!("token".parse(), Ok(LegacyRoutes::Token));
+        assert_eq!("off".parse(), Ok(LegacyRoutes::Off));
+        for text in ["", "Off", "closed", "true"] {
+            assert!(text.parse::<LegacyRoutes>().unwrap_err().contains("open, token and off"), "{text}");
+        }
+    }
+}

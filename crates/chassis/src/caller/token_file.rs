@@ -1,0 +1,161 @@
+//! The format of a credential file: `TOKEN` or `TOKEN ACCOUNT` per line, with comments, blank lines and a byte order mark
+//! skipped. The only parser of it, for every file that a service accepts or sends tokens from.
+//! Must not know where the text comes from, nor what a token opens; no message shows a token.
+
+use std::fmt;
+
+use super::Account;
+use super::tokens::Token;
+
+/// The byte order mark that some editors put before the first line.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// What begins a comment.
+const COMMENT: char = '#';
+
+/// Mistakes that are listed; more of them are one file of another kind.
+const LISTED_MAX: usize = 10;
+
+/// What is wrong with one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// So many words.
+    Words(usize),
+    /// A character that no header carries, so nobody could present this token.
+    NotVisibleAscii,
+    /// Fewer bytes than a token needs here.
+    Short(usize, usize),
+    /// The second word is a comment, or holds control characters.
+    Account,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Words(words) => write!(
+                f,
+                "has {words} words; a line is TOKEN or TOKEN ACCOUNT, and a comment is a line that begins with #"
+            ),
+            Self::NotVisibleAscii => f.write_str("the token has characters other than visible ASCII"),
+            Self::Short(bytes, bytes_min) => {
+                write!(
+                    f,
+                    "the token has {bytes} bytes; at least {bytes_min} are needed when --listen is not loopback"
+                )
+            }
+            Self::Account => f.write_str(
+                "the account begins with # or has control characters; a comment needs a line of its own",
+            ),
+        }
+    }
+}
+
+/// Every line that is wrong, with its number from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults(Vec<(usize, Fault)>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (line, fault)) in self.0.iter().take(LISTED_MAX).enumerate() {
+            let separator = if at == 0 { "" } else { "; " };
+            write!(f, "{separator}line {line}: {fault}")?;
+        }
+        match self.0.len().checked_sub(LISTED_MAX) {
+            None | Some(0) => Ok(()),
+            Some(more) => write!(f, "; and {more} more lines"),
+        }
+    }
+}
+
+/// The tokens of a file in its order, each of at least so many bytes.
+pub(super) fn parse(text: &str, bytes_min: usize) -> Result<Vec<Token>, Faults> {
+    let (mut tokens, mut faults) = (Vec::new(), Vec::new());
+    for (at, line) in text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).lines().enumerate() {
+        match token(line, bytes_min) {
+            Ok(found) => tokens.extend(found),
+            Err(fault) => faults.push((at + 1, fault)),
+        }
+    }
+    if faults.is_empty() { Ok(tokens) } else { Err(Faults(faults)) }
+}
+
+fn token(line: &str, bytes_min: usize) -> Result<Option<Token>, Fault> {
+    // Only these two separate words: a lone carriage return would make an account of a second token.
+    let words: Vec<&str> = line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
+    let (text, account) = match words[..] {
+        [] => return Ok(None),
+        [first, ..] if first.starts_with(COMMENT) => return Ok(None),
+        [text] => (text, Account::default()),
+        [text, account] if is_account(account) => (text, Account::named(account)),
+        [_, _] => return Err(Fault::Account),
+        _ => return Err(Fault::Words(words.len())),
+    };
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Fault::NotVisibleAscii);
+    }
+    if text.len() < bytes_min {
+        return Err(Fault::Short(text.len(), bytes_min));
+    }
+    Ok(Some(Token::new(text, account)))
+}
+
+fn is_account(word: &str) -> bool {
+    !word.starts_with(COMMENT) && !word.chars().any(|c| c.is_control() || c == BYTE_ORDER_MARK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<(String, String)> {
+        let tokens = parse(text, 0).unwrap();
+        tokens.iter().map(|token| (token.secret.expose().to_owned(), token.account.to_string())).collect()
+    }
+
+    fn faults(text: &str, bytes_min: usize) -> Vec<(usize, Fault)> {
+        parse(text, bytes_min).unwrap_err().0
+    }
+
+    fn pair(token: &str, account: &str) -> (String, String) {
+        (token.to_owned(), account.to_owned())
+    }
+
+    #[test]
+    fn comments_blank_lines_and_a_byte_order_mark_are_no_tokens() {
+        let text = "\u{feff}# antaeus rotated 2026-11-01\r\n\n \t \n  # indented\n#\ntok1-long-secret\nshop\tcorner-shop\r\n";
+        assert_eq!(read(text), [pair("tok1-long-secret", "antaeus"), pair("shop", "corner-shop")]);
+        assert_eq!(read("\u{feff}first\nsecond"), [pair("first", "antaeus"), pair("second", "antaeus")]);
+        assert_eq!(read("# nothing else\n"), []);
+        assert_eq!(read("a#b"), [pair("a#b", "antaeus")]);
+    }
+
+    #[test]
+    fn every_line_that_is_no_token_is_named_by_its_number() {
+        let text = "good\n\none two three\ntoken # comment of it\ntoken #account\nt\u{f6}ken\none\rtwo\n\u{feff}late\n";
+        let expected = [
+            (3, Fault::Words(3)),
+            (4, Fault::Words(5)),
+            (5, Fault::Account),
+            (6, Fault::NotVisibleAscii),
+            (7, Fault::NotVisibleAscii),
+            (8, Fault::NotVisibleAscii),
+        ];
+        assert_eq!(faults(text, 0), expected);
+        let shown = parse(text, 0).unwrap_err().to_string();
+        assert!(shown.starts_with("line 3: has 3 words; a line is TOKEN or TOKEN ACCOUNT"), "{shown}");
+        assert!(!shown.contains("good") && !shown.contains("three"), "{shown}");
+    }
+
+    #[test]
+    fn a_token_needs_the_bytes_that_are_asked_for_and_no_more() {
+        assert_eq!(faults("123456789012345\n1234567890123456", 16), [(1, Fault::Short(15, 16))]);
+        assert_eq!(parse("1234567890123456 shop", 16).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_reported_in_ten_lines() {
+        let shown = parse(&"this is prose\n".repeat(12), 0).unwrap_err().to_string();
+        assert!(shown.contains("line 10: ") && !shown.contains("line 11: "), "{shown}");
+        assert!(shown.ends_with("; and 2 more lines"), "{shown}");
+    }
+}
