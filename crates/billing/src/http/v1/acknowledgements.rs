@@ -118,7 +118,7 @@ mod tests {
             (|body| body["seq_first"] = 0.into(), &["seq_first"]),
             (|body| body["seq_first"] = 2.into(), &["seq_last"]),
             (|body| body["reason"] = " ".into(), &["reason"]),
-            (|body| body["more"] = 1.into(), &[]),
+            (|body| body["more"] = 1.into(), &["more"]),
         ];
         for (change, fields) in cases {
             let errors = body(change).unwrap_err().errors;
