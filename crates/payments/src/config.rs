@@ -41,7 +41,7 @@ pub struct Args {
           num_args = 0..=1, default_missing_value = "true")]
     allow_anonymous: Option<String>,
     /// File with one token per line of operators, who alone write through /v1 of billing, declare deployments at payments
-    /// and, off loopback, set /log-level; off loopback a token needs 16 bytes [default: whoever may charge]
+    /// and, off loopback, set /log-level; off loopback a token needs 16 bytes [default: off]
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     operator_token_file: Option<String>,
     /// Fraction of charges that succeed, from 0 to 1 [default: 0.5]

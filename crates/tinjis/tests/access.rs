@@ -191,7 +191,7 @@ fn wrong_usage_is_one_message_with_a_suggestion_and_64() {
         (&["run", "biling"], &["'biling'", "billing", "payments"]),
         (&["run"], &["<SERVICE>"]),
         (&["resolve", "--reason-is", "in-doubt"], &["in-doubt-without-keys", "key-reused", "charged-late"]),
-        (&["load", "--ulr", "x"], &["'--ulr'", "'--url"]),
+        (&["load", "--ulr", "x"], &["'--ulr'", "--url <URL>"]),
         (&[], &["pay", "verify"]),
     ] {
         let (code, said) = tinjis(words);

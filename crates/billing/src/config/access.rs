@@ -15,11 +15,11 @@ const LEGACY: &str = "--legacy-routes (LEGACY_ROUTES)";
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct AccessArgs {
     /// File with one token per line of operators, who alone write through /v1 of billing, declare deployments at payments
-    /// and, off loopback, set /log-level; off loopback a token needs 16 bytes [default: off loopback nobody writes]
+    /// and, off loopback, set /log-level; off loopback a token needs 16 bytes [default: off]
     #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     operator_token_file: Option<String>,
     /// File with one token per line of readers, who may read /v1 off loopback, as operators may; a token needs 16 bytes
-    /// there [default: only operators read]
+    /// there [default: off]
     #[arg(long, env = "READER_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     reader_token_file: Option<String>,
     /// true lets everybody read /v1 off loopback [default: false]

@@ -65,12 +65,12 @@ fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> R
             let printed = error.print().and_then(|()| std::io::stdout().flush());
             return Err(if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        if error.kind() == ErrorKind::InvalidSubcommand {
+        let wrong = wrong_word(&error).and_then(|word| position(&args, &word, left_over));
+        if error.kind() == ErrorKind::InvalidSubcommand && wrong != left_over {
             // Without its command nothing after it can be judged.
             problems.note(unknown_command::<A>(&error));
             return Ok(None);
         }
-        let wrong = wrong_word(&error).and_then(|word| position(&args, &word, left_over));
         if wrong.is_none() || wrong != left_over {
             problems.note(first_lines(&error));
         }
