@@ -9,6 +9,8 @@ use chassis::admin::{LogLevelAccess, Readiness, admin_router};
 use chassis::caller::{CallerMetrics, Callers, Tokens};
 use chassis::client::{CONNECT_TIMEOUT, ClientConfig, DEADLINE};
 use chassis::clock::{Clock, Random};
+use chassis::gate::while_usable;
+use chassis::server::Limits;
 use chassis::service::{self, Listeners};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::{LogHandle, Telemetry, observe};
@@ -124,7 +126,7 @@ pub async fn serve(
     let log_level = LogLevelAccess::new(admin_listen, Some(access.operators.clone()));
     let admin = admin_router(&telemetry, readiness.clone(), log, log_level);
     let routes = async {
-        let store = open::open(&config, &tls, &readiness).await?;
+        let (store, usable) = open::open(&config, &tls, &readiness).await?;
         let invented = demo_data::load(store.as_ref(), config.demo, &Random::system()).await?;
         if invented > 0 {
             tracing::warn!(invoices = invented, "wrote demo invoices into the empty store");
@@ -139,9 +141,19 @@ pub async fn serve(
         let engine = engine(&config, calls, Arc::clone(&store), &telemetry, &shutdown).await?;
         let access = Access::new(access, listen);
         drop(opening);
-        Ok(observe(http::router(AppState { store, engine, access }), &telemetry))
+        let routes = http::router(AppState { store, engine, access });
+        Ok(observe(while_usable(routes, usable, http::not_executed()), &telemetry))
     };
-    service::serve_when(listeners, routes, admin, http::limits(), shutdown.clone(), &telemetry).await
+    service::serve_when(
+        listeners,
+        routes,
+        http::meanwhile(),
+        admin,
+        Limits { connections_per_peer: config.common.connections_per_peer, ..http::limits() },
+        shutdown.clone(),
+        &telemetry,
+    )
+    .await
 }
 
 /// Who may call what.

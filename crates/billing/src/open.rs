@@ -8,6 +8,7 @@ use anyhow::Context;
 use chassis::admin::Readiness;
 use chassis::clock::{Clock, Random};
 use chassis::config::{DatabaseUrl, SqliteUrl};
+use chassis::gate::Usable;
 use chassis::postgres::{Postgres, PostgresSettings};
 use chassis::tls::TlsMetrics;
 
@@ -33,22 +34,23 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 /// Opens the store, watched by readiness. SQLite is brought up to date; PostgreSQL is waited for until it is, by
-/// `billing migrate`, and as long as it is away.
+/// `billing migrate`, and as long as it is away. With it, whether it can be used at any later moment.
 pub(crate) async fn open(
     config: &Config,
     metrics: &TlsMetrics,
     readiness: &Readiness,
-) -> anyhow::Result<Arc<dyn Store>> {
+) -> anyhow::Result<(Arc<dyn Store>, Usable)> {
     match &config.common.database_url {
         DatabaseUrl::Sqlite(file) => {
             let store = sqlite(config, file).await?;
             readiness.check("store", store.is_writable());
-            Ok(Arc::new(store))
+            // A file that fails says so to each caller at once.
+            Ok((Arc::new(store), Arc::new(|| Ok(()))))
         }
         DatabaseUrl::Postgres(settings) => {
             let database = connect(settings, Some(metrics))?;
             readiness.check("store", database.is_usable());
-            postgres(config, &database).await
+            Ok((postgres(config, &database).await?, Arc::new(database.is_usable())))
         }
     }
 }

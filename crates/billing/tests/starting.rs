@@ -2,6 +2,7 @@
 //! the schema, and also above it. Where no server is installed this is left out, loudly; in CI that is a failure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use testkit::certs::Authority;
@@ -11,6 +12,7 @@ use testkit::process::Spec;
 use testkit::starting::{
     starts_before_its_database, takes_a_proven_database_only, until_not_ready, until_ready,
 };
+use testkit::wait::timed;
 use testkit::{Database, Process};
 
 fn billing(database: &Database) -> (Process, TempDir) {
@@ -48,6 +50,44 @@ fn billing_starts_before_its_database_and_may_be_stopped_meanwhile() {
     let Some(server) = Server::start("a billing that waits for its database").map(Arc::new) else { return };
     let (process, _dir) = billing(&Database::of(&server));
     starts_before_its_database(&server, process, "opening the store");
+}
+
+#[test]
+fn nothing_runs_later_that_was_asked_for_while_the_database_was_away() {
+    const ROW: &str = r#"{"reference":"A1","customer_id":1,"currency":"EUR","amount":"1.00"}"#;
+    let Some(server) = Server::start("calls of billing while its database is away").map(Arc::new) else {
+        return;
+    };
+    let database = Database::of(&server);
+    let (mut process, _dir) = billing(&database);
+    process.run_to_end("migrate");
+    server.stop();
+    process.spawn();
+    until_not_ready(&process, &["cannot be used"]);
+    let url = process.url();
+    for (method, path, body, status, text) in [
+        ("POST", "/rest/v1/invoices/pay", "", 503, Some("false")),
+        ("POST", "/REST/v1/Invoices/pay/", "", 503, Some("false")),
+        ("POST", "/invoices/pay", "", 503, Some("false")),
+        ("GET", "/rest/v1/invoices", "", 503, Some("\"unavailable\"")),
+        ("POST", "/v1/runs", "", 503, None),
+        ("POST", "/v1/imports", ROW, 503, None),
+        ("GET", "/rest/health", "", 200, Some("\"ok\"")),
+        ("GET", "/Rest/Health/", "", 200, Some("\"ok\"")),
+        ("GET", "/healthz", "", 200, Some(r#"{"status":"ok"}"#)),
+    ] {
+        let (answer, took) = timed(|| http::call(method, &format!("{url}{path}"), &[], body.as_bytes()));
+        assert!(took < Duration::from_secs(5), "{path}: {took:?}");
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.header("not-executed").is_some(), status == 503, "{path}");
+        if let Some(text) = text {
+            assert_eq!(answer.text(), text, "{path}");
+        }
+    }
+    server.start_again();
+    until_ready(&process);
+    let left = database.ask("SELECT (SELECT count(*) FROM invoices) + (SELECT count(*) FROM runs)");
+    assert_eq!(left, 0, "nobody waits for any of it");
 }
 
 #[test]

@@ -13,11 +13,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderMap, StatusCode, Uri, header};
 
+use prometheus::IntGaugeVec;
+
 use crate::caller::{Callers, Presented, bearer};
 use crate::config::is_loopback;
 use crate::server::{CrossSiteGuard, is_safe};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogHandle, LogLevel, Metrics, TEXT_FORMAT, Telemetry};
+
+/// The shutdown has begun.
+const DRAINING: &str = "draining";
+/// Something is held that must be there first.
+const OPENING: &str = "opening";
 
 /// Reasons for not being ready. Clones share them.
 #[derive(Clone)]
@@ -29,7 +36,28 @@ struct Conditions {
     checks: Mutex<Vec<(&'static str, Check)>>,
 }
 
-type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+type Check = Arc<dyn Fn() -> Result<(), Unmet> + Send + Sync>;
+
+/// Why a check fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmet {
+    /// A constant word for the metric; empty for the check's own name.
+    pub code: &'static str,
+    /// For a person.
+    pub text: String,
+}
+
+impl From<String> for Unmet {
+    fn from(text: String) -> Self {
+        Self { code: "", text }
+    }
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
 
 /// Keeps a service not ready until it is dropped.
 #[derive(Debug)]
@@ -55,24 +83,35 @@ impl Readiness {
     }
 
     /// Called at each probe; must return from memory, never wait. Never call another service here.
-    pub fn check(&self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+    pub fn check<E: Into<Unmet>>(
+        &self,
+        name: &'static str,
+        check: impl Fn() -> Result<(), E> + Send + Sync + 'static,
+    ) {
+        let check = move || check().map_err(Into::into);
         self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push((name, Arc::new(check)));
     }
 
     /// Every reason not to be ready; none when ready.
     #[must_use]
     pub fn unmet(&self) -> Vec<String> {
+        self.reasons().into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// Every reason, as a word for the metric and as a line for a person.
+    fn reasons(&self) -> Vec<(&'static str, String)> {
         let mut reasons = Vec::new();
         if self.0.shutdown.is_draining() {
-            reasons.push("draining".to_owned());
+            reasons.push((DRAINING, DRAINING.to_owned()));
         }
         let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        reasons.extend(held.iter().map(ToString::to_string));
+        reasons.extend(held.iter().map(|text| (OPENING, text.to_string())));
         // Cloned out, so that no check runs under the lock.
         let checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        reasons.extend(
-            checks.iter().filter_map(|(name, check)| check().err().map(|why| format!("{name}: {why}"))),
-        );
+        reasons.extend(checks.iter().filter_map(|(name, check)| {
+            let Unmet { code, text } = check().err()?;
+            Some((if code.is_empty() { name } else { code }, format!("{name}: {text}")))
+        }));
         reasons
     }
 }
@@ -141,10 +180,13 @@ pub fn admin_router(
     log: LogHandle,
     access: LogLevelAccess,
 ) -> Router {
+    let help = "1 for each reason for which the service is not ready";
+    let reasons = telemetry.metrics.gauges("not_ready_reasons", help, &["reason"]);
+    let metrics = Shown { metrics: telemetry.metrics.clone(), readiness: readiness.clone(), reasons };
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready).with_state(readiness))
-        .route("/metrics", get(metrics).with_state(telemetry.metrics.clone()))
+        .route("/metrics", get(show).with_state(metrics))
         .route(
             "/log-level",
             get(level).put(set_level).with_state(log).layer(from_fn_with_state(access, guard_level)),
@@ -160,8 +202,25 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-async fn metrics(State(metrics): State<Metrics>) -> Response {
-    ([(header::CONTENT_TYPE, TEXT_FORMAT)], metrics.render()).into_response()
+/// What `/metrics` shows.
+#[derive(Clone)]
+struct Shown {
+    metrics: Metrics,
+    readiness: Readiness,
+    reasons: IntGaugeVec,
+}
+
+async fn show(State(shown): State<Shown>) -> Response {
+    let reasons = shown.readiness.reasons();
+    shown.reasons.reset();
+    // Always there, so that an alert rule finds a series.
+    for word in [DRAINING, OPENING] {
+        shown.reasons.with_label_values(&[word]).set(0);
+    }
+    for (word, _) in reasons {
+        shown.reasons.with_label_values(&[word]).set(1);
+    }
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], shown.metrics.render()).into_response()
 }
 
 async fn level(State(log): State<LogHandle>) -> String {
@@ -264,12 +323,17 @@ mod tests {
         let admin_fixture = admin_fixture();
         let broken = Arc::new(AtomicBool::new(true));
         let look = Arc::clone(&broken);
+        let full = || Unmet { code: "disk-full", text: "full".to_owned() };
         admin_fixture
             .readiness
-            .check("disk", move || if look.load(Ordering::SeqCst) { Err("full".into()) } else { Ok(()) });
+            .check("disk", move || if look.load(Ordering::SeqCst) { Err(full()) } else { Ok(()) });
         assert_eq!(admin_fixture.ready().await, (503, "disk: full\n".to_owned()));
+        let shown = admin_fixture.call("GET", "/metrics", "").await.2;
+        assert!(shown.contains("not_ready_reasons{reason=\"disk-full\"} 1\n"), "{shown}");
+        assert!(shown.contains("not_ready_reasons{reason=\"draining\"} 0\n"), "{shown}");
         broken.store(false, Ordering::SeqCst);
         assert_eq!(admin_fixture.ready().await.0, 200);
+        assert!(!admin_fixture.call("GET", "/metrics", "").await.2.contains("disk-full"));
     }
 
     #[tokio::test]

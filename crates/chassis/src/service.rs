@@ -2,6 +2,7 @@
 //! Must not know the routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::clock::Clock;
 use crate::config::Common;
-use crate::server::{Limits, Server, ServerMetrics};
+use crate::server::{Limits, Routes, Server, ServerMetrics};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogConfig, LogHandle, Telemetry, init_logs};
 use crate::tls::{ServerFiles, ServerTls, TlsMetrics};
@@ -21,14 +22,23 @@ use crate::tls::{ServerFiles, ServerTls, TlsMetrics};
 /// Connections that the kernel may hold until we accept them.
 const BACKLOG: u32 = 4096;
 
-/// Limits of the admin port: a few probes, scrapes and operators.
+/// Calls of the admin port at once: a few probes, scrapes and people.
 const ADMIN_MAX: usize = 32;
+/// Its connections: more than calls, so that a probe finds a place while half requests hold some, and has time to send its
+/// own before it is the oldest.
+const ADMIN_CONNECTIONS_MAX: usize = 256;
+/// And of one peer address, once all are held.
+const ADMIN_CONNECTIONS_PER_PEER: usize = 16;
 
 /// Bytes of a request's body on the admin port: a log level.
 const ADMIN_BODY_BYTES_MAX: u64 = 4096;
 
 /// Grace period of the admin port after everything else has ended.
 const ADMIN_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a start may take before the business port answers that nothing is executed yet: a store in a file is open
+/// long before, and its first callers need not notice.
+const OPENING: Duration = Duration::from_millis(250);
 
 /// Time limit of the whole health check.
 const HEALTHCHECK: Duration = Duration::from_secs(2);
@@ -99,17 +109,19 @@ pub async fn serve(
     shutdown: Shutdown,
     telemetry: &Telemetry,
 ) -> anyhow::Result<()> {
-    serve_when(listeners, async { Ok(business) }, admin, limits, shutdown, telemetry).await
+    serve_when(listeners, async { Ok(business) }, Router::new(), admin, limits, shutdown, telemetry).await
 }
 
-/// As [`serve`], with a business port that is served as soon as its routes are there, such as after the database is:
-/// the admin port answers meanwhile, and a shutdown need not wait for it.
+/// As [`serve`], with routes that come later, such as after the database does. Until then the business port answers
+/// `meanwhile`: health, and to anything else that it was not executed. Requests that waited in the kernel's queue would be
+/// executed for callers that have gone. A shutdown need not wait for the routes.
 ///
 /// # Errors
 /// As [`serve`], and when the routes fail to be made.
 pub async fn serve_when(
     listeners: Listeners,
     business: impl Future<Output = anyhow::Result<Router>>,
+    meanwhile: Router,
     admin: Router,
     limits: Limits,
     shutdown: Shutdown,
@@ -122,23 +134,35 @@ pub async fn serve_when(
     let admin = Server::new(listeners.admin, admin, admin_limits()).serve(admin_shutdown.clone());
     let admin = tokio::spawn(admin);
 
-    let business = tokio::select! {
-        made = business => made.map(Some),
-        () = shutdown.draining() => Ok(None),
+    let mut business = pin!(business);
+    let made = tokio::select! {
+        made = &mut business => Some(made),
+        () = shutdown.draining() => None,
+        () = tokio::time::sleep(OPENING) => None,
     };
-    let served = match business {
-        Ok(Some(router)) => {
+    let routes = Routes::until(meanwhile);
+    let served = match made {
+        Some(Err(error)) => Err(error),
+        // Stopped before it began: tracked tasks are awaited all the same.
+        None if shutdown.is_draining() => Ok(shutdown.finished().await),
+        made => {
             tracing::info!(listen = %listen, admin.listen = %admin_listen, tls, open_files_max, "Listening");
             let metrics = ServerMetrics::new();
             metrics.register(telemetry.registry()).context("a service serves its business port once")?;
-            let business =
-                Server::new(listeners.business, router, limits).metrics(metrics).tls(listeners.tls);
-            business.serve(shutdown.clone()).await;
-            Ok(shutdown.finished().await)
+            let server = Server::with_routes(listeners.business, routes.clone(), limits);
+            let serving = server.metrics(metrics).tls(listeners.tls).serve(shutdown.clone());
+            let opened = async {
+                match made {
+                    Some(Ok(router)) => routes.open(router),
+                    _ => routes.open(business.await?),
+                }
+                Ok(())
+            };
+            match serve_and_open(serving, opened).await {
+                Ok(()) => Ok(shutdown.finished().await),
+                Err(error) => Err(error),
+            }
         }
-        // Stopped before it began: tracked tasks are awaited all the same.
-        Ok(None) => Ok(shutdown.finished().await),
-        Err(error) => Err(error),
     };
 
     admin_shutdown.trigger();
@@ -149,10 +173,26 @@ pub async fn serve_when(
     Ok(())
 }
 
+/// Serves to the end, unless the routes fail to be made.
+async fn serve_and_open(
+    serving: impl Future<Output = ()>,
+    opened: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let mut serving = pin!(serving);
+    tokio::select! {
+        biased;
+        opened = opened => opened?,
+        () = &mut serving => return Ok(()),
+    }
+    serving.await;
+    Ok(())
+}
+
 fn admin_limits() -> Limits {
     let limits = Limits::default();
     Limits {
-        connections_max: ADMIN_MAX,
+        connections_max: ADMIN_CONNECTIONS_MAX,
+        connections_per_peer: ADMIN_CONNECTIONS_PER_PEER,
         in_flight_max: ADMIN_MAX,
         body_bytes_max: ADMIN_BODY_BYTES_MAX,
         ..limits

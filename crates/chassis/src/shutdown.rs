@@ -59,20 +59,29 @@ impl Shutdown {
         }))
     }
 
-    /// The first SIGINT or SIGTERM triggers, a second one is the hard stop. Listens from this call on.
+    /// The first SIGINT, SIGTERM or SIGHUP triggers, a second SIGINT or SIGTERM is the hard stop. Listens from this
+    /// call on.
     ///
     /// # Panics
     /// Outside a tokio runtime with signals.
     pub fn on_signals(&self) {
         let listen = |kind| signal(kind).expect("the runtime of a service handles signals");
-        let (mut interrupt, mut terminate) =
-            (listen(SignalKind::interrupt()), listen(SignalKind::terminate()));
+        let (mut interrupt, mut terminate, mut hangup) =
+            (listen(SignalKind::interrupt()), listen(SignalKind::terminate()), listen(SignalKind::hangup()));
         let shutdown = self.clone();
         tokio::spawn(async move {
             loop {
                 let name = tokio::select! {
                     _ = interrupt.recv() => "SIGINT",
                     _ = terminate.recv() => "SIGTERM",
+                    // A closing terminal sends it twice, once itself and once by the shell: no second one is in a hurry.
+                    _ = hangup.recv() => {
+                        if !shutdown.is_draining() {
+                            tracing::info!(signal = "SIGHUP", "Draining");
+                            shutdown.trigger();
+                        }
+                        continue;
+                    }
                     () = shutdown.hard() => return,
                 };
                 if shutdown.is_draining() {
@@ -209,13 +218,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_signal_drains_and_the_second_stops_at_once() {
+    async fn the_first_signal_drains_and_only_a_second_int_or_term_stops_at_once() {
         let shutdown = Shutdown::with_timings(GRACE, GRACE);
         shutdown.on_signals();
         shutdown.spawn("stuck", std::future::pending::<()>());
         let own = rustix::process::getpid();
-        rustix::process::kill_process(own, rustix::process::Signal::TERM).unwrap();
-        shutdown.draining().await;
+        for _ in 0..2 {
+            rustix::process::kill_process(own, rustix::process::Signal::HUP).unwrap();
+            shutdown.draining().await;
+        }
+        tokio::task::yield_now().await;
+        assert!(!shutdown.0.hard.is_cancelled(), "a second SIGHUP must not cut the drain short");
         rustix::process::kill_process(own, rustix::process::Signal::TERM).unwrap();
         shutdown.hard().await;
     }

@@ -10,8 +10,9 @@ use chassis::admin::{LogLevelAccess, Readiness, admin_router};
 use chassis::caller::Callers;
 use chassis::clock::{Clock, Random};
 use chassis::config::{DatabaseUrl, SqliteUrl};
+use chassis::gate::{Usable, while_usable};
 use chassis::postgres::{Postgres, PostgresSettings};
-use chassis::server::{CrossSiteGuard, Limits};
+use chassis::server::{CrossSiteGuard, Limits, Shed};
 use chassis::service::{self, Listeners};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::{LogHandle, Telemetry, observe};
@@ -118,7 +119,7 @@ pub async fn serve(
     let access = LogLevelAccess::new(admin_listen, operators.clone());
     let admin = admin_router(&telemetry, readiness.clone(), log, access);
     let routes = async {
-        let ledger =
+        let (ledger, usable) =
             open_ledger(&config.common.database_url, config.failover, &tls, &readiness, &shutdown).await?;
         let ledger_id = ledger.id().await?;
         tracing::info!(%seed, ledger.id = %ledger_id, "decisions are drawn from this seed");
@@ -126,9 +127,18 @@ pub async fn serve(
         let cross_site = CrossSiteGuard::new(listen);
         let app = App::new(charger, ledger, ledger_id, callers, operators, cross_site, shutdown.clone());
         drop(opening);
-        Ok(observe(http::router(app), &telemetry))
+        Ok(observe(while_usable(http::router(app), usable, Shed::default()), &telemetry))
     };
-    service::serve_when(listeners, routes, admin, Limits::default(), shutdown.clone(), &telemetry).await
+    service::serve_when(
+        listeners,
+        routes,
+        http::meanwhile(),
+        admin,
+        Limits { connections_per_peer: config.common.connections_per_peer, ..Limits::default() },
+        shutdown.clone(),
+        &telemetry,
+    )
+    .await
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<()> {
@@ -145,23 +155,25 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The ledger, watched by readiness. With PostgreSQL it takes as long as the database takes to be usable.
+/// The ledger, watched by readiness, and whether it can be used at any later moment. With PostgreSQL it takes as long as the database takes to be usable.
 async fn open_ledger(
     url: &DatabaseUrl,
     failover: Failover,
     tls: &TlsMetrics,
     readiness: &Readiness,
     shutdown: &Shutdown,
-) -> anyhow::Result<Arc<dyn Ledger>> {
+) -> anyhow::Result<(Arc<dyn Ledger>, Usable)> {
     match url {
         DatabaseUrl::Sqlite(file) => {
             let ledger = open_sqlite(file).await?;
             readiness.check("ledger", ledger.is_writable());
-            Ok(Arc::new(ledger))
+            // A file that fails says so to each caller at once.
+            Ok((Arc::new(ledger), Arc::new(|| Ok(()))))
         }
         DatabaseUrl::Postgres(settings) => {
             let database = connect(settings, Some(tls))?;
             readiness.check("database", database.is_usable());
+            let usable = Arc::new(database.is_usable());
             let ledger = PostgresLedger::open(database, &Random::system(), failover).await?;
             readiness.check("ledger", ledger.is_serving());
             let (renamed, shutdown) = (ledger.renamed(), shutdown.clone());
@@ -170,7 +182,7 @@ async fn open_ledger(
                 tracing::error!("the ledger has a new id, this process ends so that it restarts with it");
                 shutdown.trigger();
             });
-            Ok(Arc::new(ledger))
+            Ok((Arc::new(ledger), usable))
         }
     }
 }

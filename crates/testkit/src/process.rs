@@ -234,6 +234,19 @@ impl Process {
         status
     }
 
+    /// SIGHUP, as a closed terminal sends it; answers how it ended.
+    ///
+    /// # Panics
+    /// When it is not running, or goes on.
+    #[track_caller]
+    pub fn hang_up(&mut self) -> ExitStatus {
+        self.signal(Signal::HUP);
+        let child = self.child.as_mut().expect("only a running service can be signalled");
+        let status = wait_for("a service to stop", STOPPED_WITHIN, || child.try_wait().ok().flatten());
+        self.child = None;
+        status
+    }
+
     /// SIGSTOP: it stands still until [`Self::go_on`].
     ///
     /// # Panics

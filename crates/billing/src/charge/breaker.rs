@@ -115,6 +115,8 @@ pub struct Breaker {
 #[derive(Debug)]
 struct Inner {
     state: State,
+    /// Until when the provider has asked to be left alone, in whatever state.
+    held_until: Option<Instant>,
     /// Of a provider without keys.
     window: Option<Window>,
 }
@@ -134,12 +136,15 @@ impl Breaker {
     #[must_use]
     pub fn unproven(random: Random, window: Option<Window>) -> Self {
         let state = State::Unproven { failures: 0, invalid: 0, probing: false };
-        Self { inner: Mutex::new(Inner { state, window }), changed: Notify::new(), random }
+        Self { inner: Mutex::new(Inner { state, held_until: None, window }), changed: Notify::new(), random }
     }
 
     /// Leave to make a call now, if it makes sense.
     pub fn admit(&self, now: Instant) -> Option<Permit<'_>> {
-        let Inner { state, window } = &mut *self.lock();
+        let Inner { state, held_until, window } = &mut *self.lock();
+        if held_until.is_some_and(|until| now < until) {
+            return None;
+        }
         let probing = match state {
             State::Closed { .. } => None,
             State::Unproven { probing, .. } if !*probing => Some(probing),
@@ -181,20 +186,42 @@ impl Breaker {
     #[must_use]
     pub fn admission(&self, now: Instant) -> Admission {
         let inner = self.lock();
-        match inner.state {
+        let held_until = inner.held_until.filter(|until| now < *until);
+        match (inner.state, held_until) {
             _ if inner.is_exhausted() => Admission::Latched,
-            State::Closed { .. } => Admission::Clear,
-            State::Unproven { probing: true, .. } | State::Open { probing: true, .. } => Admission::Probing,
-            State::Unproven { .. } => Admission::ProbeAt(now),
-            State::Open { probe_at, .. } => Admission::ProbeAt(probe_at),
-            State::Latched => Admission::Latched,
+            (State::Latched, _) => Admission::Latched,
+            (State::Open { probing: false, probe_at, .. }, Some(until)) => {
+                Admission::ProbeAt(probe_at.max(until))
+            }
+            (State::Closed { .. } | State::Unproven { probing: false, .. }, Some(until)) => {
+                Admission::ProbeAt(until)
+            }
+            (State::Closed { .. }, None) => Admission::Clear,
+            (State::Unproven { probing: true, .. } | State::Open { probing: true, .. }, _) => {
+                Admission::Probing
+            }
+            (State::Unproven { .. }, None) => Admission::ProbeAt(now),
+            (State::Open { probe_at, .. }, None) => Admission::ProbeAt(probe_at),
         }
     }
 
-    /// Whether no call is made now, except a probe.
+    /// The provider has asked that nothing be sent before `until`; an earlier moment than it asked for before changes
+    /// nothing. No operator's call shortens it.
+    pub fn hold(&self, until: Instant) {
+        let held_until = &mut self.lock().held_until;
+        *held_until = (*held_until).max(Some(until));
+    }
+
+    /// Whether no call is made now, not even a probe: half-open is closed enough, whether or not a call comes to prove it.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.lock().is_open()
+    pub fn is_open(&self, now: Instant) -> bool {
+        let inner = self.lock();
+        match inner.state {
+            _ if inner.is_exhausted() || inner.held_until.is_some_and(|until| now < until) => true,
+            State::Latched => true,
+            State::Open { probe_at, probing, .. } => probing || now < probe_at,
+            State::Closed { .. } | State::Unproven { .. } => false,
+        }
     }
 
     /// Whether a run should stop trying.
@@ -219,7 +246,7 @@ impl Breaker {
     }
 
     fn cancel(&self, call: Call) {
-        let Inner { state, window } = &mut *self.lock();
+        let Inner { state, window, .. } = &mut *self.lock();
         if let (true, State::Unproven { probing, .. } | State::Open { probing, .. }) = (call.probe, state) {
             *probing = false;
         }
@@ -249,7 +276,7 @@ impl Breaker {
     }
 
     fn next(&self, inner: &Inner, call: Call, signal: Signal, now: Instant) -> State {
-        let Inner { state, window } = *inner;
+        let Inner { state, window, .. } = *inner;
         let Call { probe, alone } = call;
         match (state, signal) {
             (State::Latched, _) | (_, Signal::Unkeyed) => State::Latched,
@@ -351,6 +378,39 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn nothing_is_sent_while_the_provider_asks_to_be_left_alone_and_no_operator_shortens_it() {
+        let breaker = closed();
+        let until = Instant::now() + Duration::from_secs(20);
+        let under_way = breaker.admit(Instant::now()).unwrap();
+        breaker.hold(until);
+        breaker.hold(Instant::now() + Duration::from_secs(3));
+        assert!(!under_way.report(Signal::Failure, Instant::now()), "one such answer is no outage");
+        breaker.rearm(Instant::now());
+        assert!(!is_allowed(&breaker));
+        assert!(breaker.is_open(Instant::now()));
+        assert_eq!(breaker.admission(Instant::now()), Admission::ProbeAt(until));
+        tokio::time::sleep_until(until).await;
+        assert!(is_allowed(&breaker));
+        assert!(!breaker.is_open(Instant::now()));
+        assert_eq!(breaker.admission(Instant::now()), Admission::Clear);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_breaker_counts_as_half_open_once_a_probe_is_due_though_none_comes() {
+        let breaker = closed();
+        for _ in 0..FAILURES_MAX {
+            send(&breaker, Signal::Failure);
+        }
+        assert!(breaker.is_open(Instant::now()));
+        until_a_probe_is_due(&breaker).await;
+        assert!(!breaker.is_open(Instant::now()));
+        let probe = breaker.admit(Instant::now()).unwrap();
+        assert!(breaker.is_open(Instant::now()), "the probe is under way, and no other call is made");
+        probe.report(Signal::Failure, Instant::now());
+        assert!(breaker.is_open(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_validation_answer_proves_nothing_and_many_open_it() {
         let breaker = Breaker::unproven(Random::seeded(1), None);
         for _ in 0..INVALID_MAX - 1 {
@@ -389,7 +449,7 @@ mod tests {
     async fn a_wrong_endpoint_opens_it_at_once_and_a_good_probe_closes_it() {
         let breaker = closed();
         assert!(send(&breaker, Signal::Wrong));
-        assert!(breaker.is_open());
+        assert!(breaker.is_open(Instant::now()));
         assert!(!is_allowed(&breaker));
         until_a_probe_is_due(&breaker).await;
         let probe = breaker.admit(Instant::now()).unwrap();
@@ -424,7 +484,7 @@ mod tests {
         }
         until_a_probe_is_due(&breaker).await;
         send(&breaker, Signal::Invalid);
-        assert!(breaker.is_open());
+        assert!(breaker.is_open(Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -433,7 +493,7 @@ mod tests {
         let early = breaker.admit(Instant::now()).unwrap();
         send(&breaker, Signal::Wrong);
         early.report(Signal::Good, Instant::now());
-        assert!(breaker.is_open());
+        assert!(breaker.is_open(Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -475,7 +535,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(3600)).await;
             assert_eq!(run(&breaker, Signal::Doubt).await, 0);
         }
-        assert!(breaker.awaits_operator() && breaker.is_open());
+        assert!(breaker.awaits_operator() && breaker.is_open(Instant::now()));
         assert_eq!(breaker.admission(Instant::now()), Admission::Latched);
         breaker.resolved();
         assert_eq!(run(&breaker, Signal::Doubt).await, 1, "one was resolved, one more may end so");

@@ -7,6 +7,7 @@ use chassis::crash_point;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::RETRY_AFTER_MAX;
 use super::backoff;
 use super::breaker::Signal;
 use super::engine::EngineContext;
@@ -70,7 +71,9 @@ impl EngineContext {
             return (Outcome::NotSent, self.random.jitter(UNSENT_PAUSE));
         };
         let ledger = self.ledger.known();
+        let began = Instant::now();
         let answer = self.provider.charge(attempt, self.terms(ledger.as_deref())).await;
+        self.metrics.provider_answered(began.elapsed());
         crash_point!("K7");
         match answer.verdict.reason {
             Reason::NotConnected => progress.not_connected(),
@@ -92,15 +95,20 @@ impl EngineContext {
         if signal(idempotency, verdict) != Signal::Good {
             progress.met(Problem { reason: verdict.reason, status: answer.status, count: 1 });
         }
+        let left_alone_for = answer.retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)).unwrap_or_default();
+        // Before the permit goes back, so that no other call slips in between.
+        if !left_alone_for.is_zero() {
+            self.breaker.hold(Instant::now() + left_alone_for);
+        }
         let opened = permit.report(signal(idempotency, verdict), Instant::now());
         self.log_outcome(attempt, &answer, verdict, opened);
         let outcome = on_answer(idempotency, sent, verdict.class);
         let again_in = match outcome {
             Outcome::InDoubt(None) => backoff::pause(&self.random, attempt.sends),
             Outcome::NotSent => backoff::pause(&self.random, NOT_TAKEN),
-            _ => Duration::ZERO,
+            _ => return (outcome, Duration::ZERO),
         };
-        (outcome, again_in)
+        (outcome, again_in.max(left_alone_for))
     }
 
     /// Under which conditions a request may be executed.
@@ -140,7 +148,7 @@ impl EngineContext {
             failure = answer.failure,
             "called the provider"
         );
-        self.metrics.breaker_open.set(i64::from(self.breaker.is_open()));
+        self.metrics.breaker_open.set(i64::from(self.breaker.is_open(Instant::now())));
         if verdict.reason == Reason::NoEcho {
             tracing::error!(
                 invoice.id = attempt.invoice_id.0,

@@ -1,11 +1,14 @@
 //! The engine's metrics. Knows no attempt and no store.
 
+use std::time::Duration;
+
 use chassis::telemetry::Metrics;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::invoice::InvoiceState;
 use crate::protocol::transition::Outcome;
 use crate::store::Counts;
+use crate::store::ages::Ages;
 
 /// The engine's metrics.
 #[derive(Clone, Debug)]
@@ -16,6 +19,10 @@ pub(super) struct ChargeMetrics {
     pub(super) conflicts: IntCounter,
     /// 1 while the breaker is open.
     pub(super) breaker_open: IntGauge,
+    provider: Histogram,
+    run_started: IntGauge,
+    run_succeeded: IntGauge,
+    oldest_pending: IntGauge,
 }
 
 impl ChargeMetrics {
@@ -32,6 +39,25 @@ impl ChargeMetrics {
                 "Responses that contradict the recorded outcome. Must stay 0",
             ),
             breaker_open: metrics.gauge("billing_breaker_open", "1 while the circuit breaker is open"),
+            provider: metrics
+                .seconds(
+                    "billing_provider_request_duration_seconds",
+                    "Time of one charge request to the provider, whatever came of it",
+                    &[],
+                )
+                .with_label_values(&[] as &[&str]),
+            run_started: metrics.gauge(
+                "billing_run_last_started_timestamp_seconds",
+                "When the last run began, on any replica; 0 if there was none",
+            ),
+            run_succeeded: metrics.gauge(
+                "billing_run_last_success_timestamp_seconds",
+                "When the last run ended that nothing kept from charging; 0 if there was none",
+            ),
+            oldest_pending: metrics.gauge(
+                "billing_oldest_pending_seconds",
+                "Age of the PENDING invoice that came first; 0 if there is none",
+            ),
         };
         for word in ["charged", "refused", "rejected", "voided", "in_doubt", "not_sent"] {
             metrics.attempts.with_label_values(&[word]).reset();
@@ -50,6 +76,19 @@ impl ChargeMetrics {
             Outcome::NotSent => "not_sent",
         };
         self.attempts.with_label_values(&[word]).inc();
+    }
+
+    pub(super) fn provider_answered(&self, after: Duration) {
+        self.provider.observe(after.as_secs_f64());
+    }
+
+    pub(super) fn ages(&self, ages: Ages, now_ms: i64) {
+        const MS_PER_S: i64 = 1000;
+        self.run_started.set(ages.run_started_at.unwrap_or(0) / MS_PER_S);
+        self.run_succeeded.set(ages.run_succeeded_at.unwrap_or(0) / MS_PER_S);
+        // The store's clock may be ahead of this process's.
+        let oldest = ages.oldest_pending_at.map_or(0, |at| now_ms.saturating_sub(at).max(0));
+        self.oldest_pending.set(oldest / MS_PER_S);
     }
 
     pub(super) fn invoices(&self, counts: Counts) {

@@ -45,7 +45,10 @@ pub use resolve::REQUEST_LIFE_MAX;
 pub use supervisor::RUN_LEASE;
 
 /// Lease of a claimed attempt; several deadlines of a call.
-pub const LEASE: Duration = Duration::from_secs(60);
+pub const LEASE: Duration = crate::store::lease::LONGEST;
+
+/// The longest that a provider's `Retry-After` is respected for: an answer that asks for days must not stop a run.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// Poll interval for a run that another process drives.
 const WATCH_EVERY: Duration = Duration::from_millis(100);

@@ -267,8 +267,13 @@ impl EngineContext {
     }
 
     async fn refresh_metrics_and_ledger(&self) {
+        // Also without a call: half-open is a matter of time.
+        self.metrics.breaker_open.set(i64::from(self.breaker.is_open(Instant::now())));
         if let Ok(counts) = self.store.counts().await {
             self.metrics.invoices(counts);
+        }
+        if let Ok(ages) = self.store.ages().await {
+            self.metrics.ages(ages, self.clock.now_ms());
         }
         self.read_ledger().await;
     }

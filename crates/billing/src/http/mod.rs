@@ -4,14 +4,13 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
 use axum::{Extension, Router};
 use chassis::query;
-use chassis::server::{Limits, Panicked, Shed};
-use http::request::Parts;
+use chassis::server::{Limits, NotExecuted, Panicked, Shed};
 use http::{StatusCode, Uri, header};
 use tower::ServiceExt;
 
@@ -28,6 +27,9 @@ mod pay;
 mod v1;
 
 pub use access::{Access, AccessRules, LegacyRoutes};
+
+/// Antaeus' health call.
+const HEALTH: &str = "/rest/health";
 
 /// Antaeus' pay call.
 const ANTAEUS_PAY: &str = "/rest/v1/invoices/pay";
@@ -51,6 +53,8 @@ pub fn router(state: AppState) -> Router {
     // A path under /rest that the table does not know is looked up once more, in the table's spelling.
     let waiting = Extension(pay::Waiting::default());
     let table = antaeus_routes(any(nothing), &waiting, &state).fallback(nothing).with_state(state.clone());
+    // Its routes are told to whoever counts requests outside: there, no route has matched.
+    let table = table.layer(from_fn(name_route));
     let respell = move |request: Request| normalize_path(table.clone(), request);
     antaeus_routes(any(respell.clone()), &waiting, &state)
         .merge(invoice_app_routes(&waiting, &state))
@@ -73,7 +77,7 @@ fn antaeus_routes(
         .route(ANTAEUS_PAY, at().post(antaeus::pay).layer(waiting.clone()))
         .route("/rest/v1/invoices/{id}", at().get(antaeus::invoice))
         .route_layer(from_fn_with_state(state.access.clone(), access::guard_legacy))
-        .route("/rest/health", at().get(antaeus::health))
+        .route(HEALTH, at().get(antaeus::health))
 }
 
 /// The routes of the invoice-app, with or without a slash at the end, and the health paths of its known forks, which never
@@ -120,6 +124,15 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .method_not_allowed_fallback(v1::wrong_method)
 }
 
+async fn name_route(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
+}
+
 async fn nothing() -> Response {
     error::not_found()
 }
@@ -132,15 +145,37 @@ async fn normalize_path(table: Router, mut request: Request) -> Response {
     if is_v1(request.uri().path()) { v1::unknown_path().into_response() } else { error::not_found() }
 }
 
+/// What is answered until the store is open: that the process is there, and that nothing was executed.
+pub fn meanwhile() -> Router {
+    let answer = |uri: Uri| async move {
+        let spelled = path::normalize_path(&uri);
+        let path = spelled.as_ref().unwrap_or(&uri).path();
+        if path == HEALTH {
+            return antaeus::health().await;
+        }
+        if invoice_app::HEALTH_PATHS.contains(&path.strip_suffix('/').unwrap_or(path)) {
+            return invoice_app::healthz().await;
+        }
+        not_executed().answer(&uri, NotExecuted::NotUsable)
+    };
+    Router::new().fallback(answer)
+}
+
 /// The limits of the business port, with each API's response for a shed call and for a panic.
 #[must_use]
 pub fn limits() -> Limits {
-    Limits { shed: Shed::new(shed), panicked: Panicked::new(panicked), ..Limits::default() }
+    Limits { shed: not_executed(), panicked: Panicked::new(panicked), ..Limits::default() }
 }
 
-/// Response to a call that was not executed because too many are in flight.
-fn shed(head: &Parts) -> Response {
-    in_format_of(&head.uri, Shed::problem, error::unavailable)
+/// What calls are answered that were not executed.
+#[must_use]
+pub fn not_executed() -> Shed {
+    Shed::new(shed)
+}
+
+/// What a call is answered that was not executed.
+fn shed(uri: &Uri, why: NotExecuted) -> Response {
+    in_format_of(uri, || Shed::problem(why), error::unavailable)
 }
 
 /// Response to a call whose handler panicked.
@@ -149,7 +184,7 @@ fn panicked(uri: &Uri) -> Response {
 }
 
 /// Neither the handler nor its answer is to be had: a pay call answers `false` however it is spelled.
-fn in_format_of(uri: &Uri, v1: fn() -> Response, old: fn() -> Response) -> Response {
+fn in_format_of(uri: &Uri, v1: impl Fn() -> Response, old: fn() -> Response) -> Response {
     let spelled = path::normalize_path(uri);
     match spelled.as_ref().unwrap_or(uri).path() {
         path if [ANTAEUS_PAY, INVOICE_APP_PAY].contains(&path.trim_end_matches('/')) => {
@@ -188,7 +223,7 @@ mod tests {
 
     async fn shed_answer(path: &str) -> (u16, String, String) {
         let head = Request::builder().method("POST").uri(path).body(Body::empty()).unwrap().into_parts().0;
-        read(shed(&head)).await
+        read(shed(&head.uri, NotExecuted::Overloaded)).await
     }
 
     fn bare_false() -> (u16, String, String) {

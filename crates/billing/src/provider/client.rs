@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chassis::caller::{Token, Tokens};
 use chassis::client::{ClientConfig, Failure};
+use chassis::clock::Clock;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use serde::Deserialize;
 
@@ -18,6 +19,7 @@ use super::request::{
     self, DEPLOYMENT_ID, EXPECT_LEDGER, IDEMPOTENCY_KEY, LEDGER_ID, LEDGER_SEEN, LEDGER_SEQ, NOT_EXECUTED,
     X_TOKEN,
 };
+use super::retry_after::retry_after;
 use crate::invoice::Attempt;
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::{AnswerClass, Idempotency};
@@ -87,6 +89,8 @@ pub struct Answer {
     pub ledger: Option<String>,
     /// The row of that ledger that it was given from.
     pub seq: Option<i64>,
+    /// For how long it asks that nothing be sent.
+    pub retry_after: Option<Duration>,
     /// The transport error, for the log.
     pub failure: Option<String>,
 }
@@ -177,6 +181,10 @@ impl Client {
             status: Some(facts.status),
             ledger: facts.ledger.map(ToOwned::to_owned),
             seq: only(headers, &LEDGER_SEQ).and_then(|seq| seq.parse().ok()).filter(|seq| *seq >= 1),
+            retry_after: only(headers, &header::RETRY_AFTER).and_then(|value| {
+                let date = only(headers, &header::DATE);
+                retry_after(response.status().as_u16(), value, date, Clock::system().now())
+            }),
             failure: None,
         }
     }
@@ -284,6 +292,7 @@ fn transport_error(failure: &Failure) -> Answer {
         status: None,
         ledger: None,
         seq: None,
+        retry_after: None,
         failure,
     }
 }

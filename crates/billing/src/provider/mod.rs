@@ -8,6 +8,7 @@ mod dialect;
 mod hint;
 mod ledger;
 mod request;
+mod retry_after;
 
 pub use client::{Answer, Client, ProviderConfig, Terms, VoidOutcome};
 pub use declare::Declared;

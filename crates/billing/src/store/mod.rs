@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use self::ages::Ages;
 use crate::invoice::{
     Attempt, AttemptState, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
     RunProblem,
@@ -17,7 +18,9 @@ use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::{Conflict, Outcome, Settlement};
 
+pub mod ages;
 pub mod changeset;
+pub mod lease;
 mod migrations;
 pub mod postgres;
 mod reads;
@@ -304,11 +307,14 @@ pub trait RunStore: Send + Sync + 'static {
     /// Invoices by state, counted as of one moment; cheap at any size.
     async fn counts(&self) -> Result<Counts>;
 
+    /// For monitoring.
+    async fn ages(&self) -> Result<Ages>;
+
     /// Starts a run, or joins the unfinished one (`true`), whose `joins` grow. Sets the lease only of a run that it
     /// starts.
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)>;
 
-    /// Takes over the unfinished run if its lease has ended.
+    /// Takes over the unfinished run if its lease has ended, or is a wrong clock's ([`lease`]).
     async fn adopt_run(&self, lease: Duration) -> Result<Option<Run>>;
 
     /// Prolongs the lease; `false` when the run is finished.
@@ -347,7 +353,8 @@ pub trait ChargeStore: Send + Sync + 'static {
     /// leased and left out.
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>>;
 
-    /// When the next open attempt of a CHARGING invoice may be claimed: `Some(ZERO)` for now, `None` for none.
+    /// When the next open attempt of a CHARGING invoice may be claimed: `Some(ZERO)` for now, `None` for none. Leases
+    /// that a wrong clock left far ahead ([`lease`]) end here.
     async fn next_open_in(&self) -> Result<Option<Duration>>;
 
     /// Ends the leases of all open attempts and of the unfinished run: for the one process that holds the store,

@@ -11,6 +11,7 @@ use billing::invoice::{
 };
 use billing::protocol::key::{DeploymentId, Key};
 use billing::protocol::transition::Settlement;
+use billing::store::ages::Ages;
 use billing::store::{
     AcknowledgementStore, ChargeStore, Counts, ImportMode, ImportRow, Imported, InvoiceReads,
     LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore,
@@ -128,6 +129,7 @@ pass_on! {
 pass_on! {
     RunStore {
         counts() -> Counts;
+        ages() -> Ages;
         open_run(lease: Duration) -> (Run, bool);
         adopt_run(lease: Duration) -> Option<Run>;
         renew_run(run: RunId, lease: Duration) -> bool;

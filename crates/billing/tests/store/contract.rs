@@ -65,6 +65,7 @@ cases! {
     a_run_attempts_an_invoice_once_and_the_next_run_again_under_the_next_key,
     an_open_attempt_is_leased_to_one_claimer_at_a_time,
     the_oldest_lease_is_claimed_first,
+    a_lease_further_ahead_than_a_lease_is_long_is_due,
     an_attempt_given_back_unsent_may_be_sent_at_once_as_if_for_the_first_time,
     what_needs_an_operator_is_not_claimed,
     recovery_ends_every_lease,
@@ -346,6 +347,25 @@ async fn an_open_attempt_is_leased_to_one_claimer_at_a_time(fixture: impl Fixtur
     assert_ne!(again[0].key, other[0].key);
     assert!(store.claim_open(None, 9, LEASE).await.unwrap().is_empty());
     assert_eq!(store.run(run.id).await.unwrap().unwrap().counters.attempted, 4);
+}
+
+/// A clock that was two hours ahead for a moment.
+async fn a_lease_further_ahead_than_a_lease_is_long_is_due(fixture: impl Fixture) {
+    const WRONG: Duration = Duration::from_secs(7200);
+    let store = fixture.open().await;
+    imported(&*store, 2).await;
+    let (run, _) = store.open_run(WRONG).await.unwrap();
+    let wrong = store.claim_pending(run.id, InvoiceId(0), 1, WRONG).await.unwrap();
+    let sound = store.claim_pending(run.id, wrong[0].invoice_id, 1, LEASE).await.unwrap();
+    assert_eq!((wrong.len(), sound.len()), (1, 1));
+    assert_eq!(store.next_open_in().await.unwrap(), Some(LEASE), "the sound one comes first");
+    settle(&*store, Some(&run), &sound[0].key, Outcome::Charged).await;
+    assert_eq!(store.next_open_in().await.unwrap(), Some(Duration::ZERO));
+    let again = store.claim_open(Some(run.id), 9, LEASE).await.unwrap();
+    assert_eq!(again.iter().map(|attempt| &attempt.key).collect::<Vec<_>>(), [&wrong[0].key]);
+    assert_eq!(store.next_open_in().await.unwrap(), Some(LEASE));
+    assert!(store.adopt_run(LEASE).await.unwrap().is_some(), "the run's lease was wrong too");
+    assert_eq!(store.adopt_run(LEASE).await.unwrap(), None);
 }
 
 async fn the_oldest_lease_is_claimed_first(fixture: impl Fixture) {

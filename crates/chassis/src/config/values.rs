@@ -10,8 +10,12 @@ use super::database::{DatabaseArgs, DatabaseUrl};
 use super::problems::Problems;
 use super::tls::TlsArgs;
 use crate::caller::Accounts;
+use crate::server::CONNECTIONS_PER_PEER;
 use crate::telemetry::{LogConfig, LogFormat, LogLevel};
 use crate::tls::ServerFiles;
+
+/// As many as there are ports of one address.
+const CONNECTIONS_PER_PEER_MAX: usize = 65536;
 
 /// A secret text: no log, error or `Debug` shows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -119,6 +123,10 @@ pub struct CommonArgs {
     /// Address of the admin port: /livez, /readyz, /metrics, /log-level
     #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT", help_heading = "Addresses")]
     pub admin_listen: Option<String>,
+    /// Connections of one peer address once the business port has no place left: a peer with more loses its oldest first,
+    /// from 1 to 65536 [default: 256]
+    #[arg(long, env = "CONNECTIONS_PER_PEER", value_name = "NUMBER", help_heading = "Addresses")]
+    pub connections_per_peer: Option<String>,
     #[command(flatten)]
     database: DatabaseArgs,
     /// Log format: json or text [default: json; text on a terminal]
@@ -184,6 +192,8 @@ pub struct Common {
     pub listen: SocketAddr,
     /// Admin address.
     pub admin_listen: SocketAddr,
+    /// See [`crate::server::Limits::connections_per_peer`].
+    pub connections_per_peer: usize,
     /// The database.
     pub database_url: DatabaseUrl,
     /// Log format, level and service name.
@@ -205,6 +215,10 @@ impl CommonArgs {
             "--admin-listen (ADMIN_LISTEN)",
             given(&self.admin_listen).unwrap_or(defaults.admin_listen),
         );
+        let connections_per_peer = problems.take(
+            "--connections-per-peer (CONNECTIONS_PER_PEER)",
+            per_peer(given(&self.connections_per_peer)),
+        );
         let database_url = self.database.resolve(defaults, problems);
         let log = self.resolve_log(defaults, problems);
         let tokens = self.resolve_tokens(problems);
@@ -213,6 +227,7 @@ impl CommonArgs {
         let common = Common {
             listen: listen?,
             admin_listen: admin_listen?,
+            connections_per_peer: connections_per_peer?,
             database_url: database_url?,
             log: log?,
             tokens: tokens.ok()?,
@@ -297,6 +312,13 @@ fn address(problems: &mut Problems, setting: &str, text: &str) -> Option<SocketA
         .parse()
         .map_err(|_| format!("\"{text}\" is no address and port, as 127.0.0.1:8000 or [::]:8000 is"));
     problems.take(setting, parsed)
+}
+
+fn per_peer(text: Option<&str>) -> Result<usize, String> {
+    let Some(text) = text else { return Ok(CONNECTIONS_PER_PEER) };
+    let number = text.parse().ok().filter(|number| (1..=CONNECTIONS_PER_PEER_MAX).contains(number));
+    number
+        .ok_or_else(|| format!("is {text:?}; a whole number from 1 to {CONNECTIONS_PER_PEER_MAX} is allowed"))
 }
 
 #[cfg(test)]

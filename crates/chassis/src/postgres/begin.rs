@@ -13,6 +13,8 @@ pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the server waits for the next statement of an open transaction: a process that was stopped or cut off in
 /// the middle of one holds its locks no longer.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same where nothing is thought over between two statements.
+pub(super) const BRIEF_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much later than this process the server gives up on a statement. A COMMIT that waits for a standby and is cut
 /// short by the server is answered as if it had succeeded: this process must have stopped waiting before.
 const SERVER_GRACE: Duration = Duration::from_secs(5);
@@ -29,6 +31,8 @@ const NOT_DURABLE: &str = "cannot be durable";
 pub(super) struct Begin {
     /// That writes: its commit is durable, or the server refuses to begin.
     pub(super) write: String,
+    /// The same, for statements that are sent at once, or under a lock that others wait for.
+    pub(super) brief: String,
     /// The same, for as long as its statements take.
     pub(super) migrate: String,
     /// That keeps nothing.
@@ -53,10 +57,12 @@ impl Begin {
                 .join(", ")
         };
         let usual = limits(LOCK_TIMEOUT, statement, IDLE_TIMEOUT);
+        let brief = limits(LOCK_TIMEOUT, statement, BRIEF_IDLE_TIMEOUT);
         let patient = limits(Duration::ZERO, Duration::ZERO, IDLE_TIMEOUT);
         let durable = durable();
         Self {
             write: of("", &format!("{durable}, {usual}")),
+            brief: of("", &format!("{durable}, {brief}")),
             migrate: of("", &format!("{durable}, {patient}")),
             read: of(" READ ONLY", &usual),
         }

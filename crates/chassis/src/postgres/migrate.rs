@@ -6,6 +6,20 @@ use tokio_postgres::types::Type;
 use super::{NOW_MS, PgError, PoolClass, Postgres, Result, Tx, get};
 use crate::schema::{Applied, check};
 
+/// The only encoding that holds every reference. One that does not would refuse single rows, for ever.
+pub(super) const ENCODING: &str = "UTF8";
+
+/// Why a database of another encoding is not taken.
+pub(super) fn check_encoding(encoding: &str) -> std::result::Result<(), String> {
+    if encoding == ENCODING {
+        return Ok(());
+    }
+    Err(format!(
+        "its encoding is {encoding}, and references need {ENCODING}: create the database again with ENCODING '{ENCODING}' \
+         TEMPLATE template0, then migrate"
+    ))
+}
+
 /// The table of the steps that a database has.
 pub(super) fn table(service: &str) -> String {
     format!("{service}_migrations")
@@ -19,6 +33,9 @@ pub(super) async fn applied(database: &Postgres) -> Result<Vec<Applied>> {
 
 /// Applies the missing migrations, each in a transaction of its own.
 pub(super) async fn apply(database: &Postgres) -> Result<usize> {
+    let rows = database.read(PoolClass::Claim, "SELECT current_setting('server_encoding')", &[]).await?;
+    let encoding: &str = rows.first().map_or(Ok(""), |row| get(row, 0))?;
+    check_encoding(encoding).map_err(PgError::Schema)?;
     loop {
         let (found, is_done) =
             database.within(&database.0.begin.migrate, PoolClass::Claim, |tx| step(database, tx)).await?;

@@ -17,11 +17,13 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{Object, Pool, PoolError, TimeoutType};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_postgres::types::FromSql;
 
 use self::begin::Begin;
 use self::connect::{Connection, Connector};
 use self::health::Health;
+use crate::admin::Unmet;
 use crate::clock::{Clock, Random};
 use crate::schema::Migration;
 use crate::tls::{Mistakes, TlsConnect, TlsMetrics};
@@ -39,6 +41,8 @@ pub use transaction::Tx;
 pub const TRIES_MAX: u32 = 5;
 /// The longest pause before the first further try; it doubles with each.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
+/// How much later than a pool's own limit a try ends that waits for a connection: the pool says better why.
+const ACQUIRE_SLACK: Duration = Duration::from_millis(250);
 /// SQL for now, in milliseconds since the Unix epoch: the moment of the statement, not of its transaction's begin.
 pub const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
@@ -136,7 +140,7 @@ impl Postgres {
 
     /// Whether the database was usable at the last look, from memory: for a readiness check. It is not below the
     /// schema that this program needs.
-    pub fn is_usable(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
+    pub fn is_usable(&self) -> impl Fn() -> std::result::Result<(), Unmet> + Send + Sync + use<> {
         let states = self.0.health.states();
         move || health::verdict(&states.borrow())
     }
@@ -163,6 +167,20 @@ impl Postgres {
         self.within(&self.0.begin.write, lane, job).await
     }
 
+    /// As [`Self::transaction`], for a lock that every replica takes: a process that is stopped in the middle gives it
+    /// back within a second.
+    ///
+    /// # Errors
+    /// As [`Self::transaction`].
+    pub async fn brief_transaction<T, F, Fut>(&self, lane: PoolClass, job: F) -> Result<T>
+    where
+        T: Send,
+        F: Fn(Tx) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T>> + Send,
+    {
+        self.within(&self.0.begin.brief, lane, job).await
+    }
+
     /// A transaction that is begun by this text.
     async fn within<T, F, Fut>(&self, begin: &str, lane: PoolClass, job: F) -> Result<T>
     where
@@ -171,8 +189,8 @@ impl Postgres {
         Fut: Future<Output = Result<T>> + Send,
     {
         let job = &job;
-        self.retry_transient(|| async move {
-            let tx = Tx::begin(self.acquire(lane).await?, begin, self.0.statement_timeout).await?;
+        self.retry_transient(|begin_by| async move {
+            let tx = Tx::begin(self.acquire(lane, begin_by).await?, begin, self.0.statement_timeout).await?;
             let done = job(tx.clone()).await;
             tx.end(done).await
         })
@@ -184,8 +202,8 @@ impl Postgres {
     /// # Errors
     /// The server's error.
     pub async fn read(&self, lane: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        self.retry_transient(|| async move {
-            let connection = self.acquire(lane).await?;
+        self.retry_transient(|begin_by| async move {
+            let connection = self.acquire(lane, begin_by).await?;
             transaction::read(connection, sql, params, self.0.statement_timeout).await
         })
         .await
@@ -212,9 +230,9 @@ impl Postgres {
     /// # Errors
     /// The server's error; [`PgError::InDoubt`] without a response: the statement may have been committed.
     pub async fn write(&self, lane: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        self.retry_transient(|| async move {
-            let connection = self.acquire(lane).await?;
-            transaction::write(connection, &self.0.begin.write, sql, params, self.0.statement_timeout).await
+        self.retry_transient(|begin_by| async move {
+            let connection = self.acquire(lane, begin_by).await?;
+            transaction::write(connection, &self.0.begin.brief, sql, params, self.0.statement_timeout).await
         })
         .await
     }
@@ -227,20 +245,23 @@ impl Postgres {
         migrate::apply(self).await
     }
 
-    async fn retry_transient<T, Fut>(&self, attempt: impl Fn() -> Fut + Send) -> Result<T>
+    /// All tries begin within the time that one may wait for a connection: who asked is told then, and nothing is done
+    /// later for a caller that has left.
+    async fn retry_transient<T, Fut>(&self, attempt: impl Fn(Instant) -> Fut + Send) -> Result<T>
     where
         Fut: Future<Output = Result<T>> + Send,
     {
+        let begin_by = Instant::now() + self.0.acquire_timeout + ACQUIRE_SLACK;
         let mut tries = 1;
         loop {
-            let error = match attempt().await {
+            let error = match attempt(begin_by).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             if error.spoils_connection() || matches!(error, PgError::NotDurable) {
                 self.0.trouble.notify_one();
             }
-            if !error.is_passing() || tries == TRIES_MAX {
+            if !error.is_passing() || tries == TRIES_MAX || Instant::now() >= begin_by {
                 return Err(error);
             }
             tracing::debug!(error = &error as &dyn std::error::Error, tries, "retried a transaction");
@@ -249,15 +270,17 @@ impl Postgres {
         }
     }
 
-    async fn acquire(&self, lane: PoolClass) -> Result<Object<Connector>> {
+    async fn acquire(&self, lane: PoolClass, begin_by: Instant) -> Result<Object<Connector>> {
         let pool = match lane {
             PoolClass::Claim => &self.0.claim,
             PoolClass::Record => &self.0.record,
         };
-        pool.get().await.map_err(|error| match error {
+        let slow = || PgError::too_slow(false, "a connection", self.0.acquire_timeout);
+        let acquired = tokio::time::timeout_at(begin_by, pool.get()).await.map_err(|_| slow())?;
+        acquired.map_err(|error| match error {
             PoolError::Backend(error) => error,
             PoolError::Timeout(TimeoutType::Wait) => PgError::Busy,
-            PoolError::Timeout(_) => PgError::too_slow(false, "a connection", self.0.acquire_timeout),
+            PoolError::Timeout(_) => slow(),
             other => PgError::Unavailable(other.into()),
         })
     }

@@ -11,8 +11,8 @@ use crate::tls::{ClientFiles, Source};
 
 /// Default time limit for connecting to one server.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time limit for a free connection of the pool.
-pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one waits for a free connection, all tries together: old clients give up after 5 s.
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time limit of one statement, locks included; then it is cancelled and its connection discarded.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// After how long of silence the kernel asks whether the server is still there.

@@ -49,7 +49,14 @@ impl Body for RequestBody {
             self.state.end_body(true);
             return Poll::Ready(None);
         };
-        let frame = frame?;
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.state.fail_body(BodyFailure::Broken);
+                self.state.see_body_failure();
+                return Poll::Ready(Some(Err(error.into())));
+            }
+        };
         self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         if self.bytes > self.state.body_bytes_max() {
             self.state.fail_body(BodyFailure::TooLarge);

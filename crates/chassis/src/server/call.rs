@@ -1,16 +1,15 @@
 //! One call: admitted or shed, run behind a guard against panics, and its answer replaced when the body broke a
 //! limit. Knows no route.
 
-use super::Connection;
 use super::body::{AnswerBody, InFlight, RequestBody};
 use super::host;
-use super::limits::Limits;
+use super::limits::{Limits, NotExecuted};
 use super::metrics::ServerMetrics;
 use super::registry::HalfOpen;
 use super::state::{BodyFailure, Phase, State};
+use super::{Connection, Routes};
 use crate::problem::Problem;
 use crate::tls::ServerTls;
-use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -22,11 +21,12 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use tokio::time::Instant;
 use tower::Service;
 
 /// Shared by all connections of a server.
 pub(super) struct ServerContext {
-    pub(super) router: Router,
+    pub(super) routes: Routes,
     pub(super) tls: Option<ServerTls>,
     pub(super) half_open: HalfOpen,
     pub(super) limits: Limits,
@@ -57,10 +57,10 @@ pub(super) async fn answer(
     let Some(place) = InFlight::take(&shared.in_flight, shared.limits.in_flight_max) else {
         shared.metrics.shed();
         drop(RequestBody::new(incoming, state.clone()));
-        let response = finish(&shared, &state, shared.limits.shed.answer(&head));
+        let response = finish(&shared, &state, shared.limits.shed.answer(&head.uri, NotExecuted::Overloaded));
         return Ok(response.map(|inner| AnswerBody { inner, _place: None }));
     };
-    head.extensions.insert(Connection(state.clone()));
+    head.extensions.insert(Connection { state: state.clone(), asked_at: Instant::now() });
     if let Some(name) = state.peer_name.get() {
         head.extensions.insert(name.clone());
     }
@@ -74,7 +74,7 @@ pub(super) async fn answer(
         None => response,
         Some(failure) => {
             shared.metrics.refused_body(failure);
-            refused_body(failure)
+            refused_body(failure, response)
         }
     };
     Ok(finish(&shared, &state, response).map(|inner| AnswerBody { inner, _place: Some(place) }))
@@ -92,7 +92,7 @@ fn finish(shared: &ServerContext, state: &State, mut response: Response) -> Resp
 
 /// Calls the router; a panic costs this one call only.
 async fn run(shared: &ServerContext, request: Request<Body>) -> Response {
-    let mut router = shared.router.clone();
+    let mut router = shared.routes.now();
     let uri = request.uri().clone();
     match AssertUnwindSafe(async move { router.call(request).await }).catch_unwind().await {
         Ok(Ok(response)) => response,
@@ -109,10 +109,13 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text")
 }
 
-fn refused_body(failure: BodyFailure) -> Response {
+/// Whatever the handler made of it, it cannot have had the body: at most it says so in its own words.
+fn refused_body(failure: BodyFailure, by_handler: Response) -> Response {
     let status = match failure {
         BodyFailure::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         BodyFailure::Late => StatusCode::REQUEST_TIMEOUT,
+        BodyFailure::Broken if by_handler.status() == StatusCode::BAD_REQUEST => return by_handler,
+        BodyFailure::Broken => StatusCode::BAD_REQUEST,
     };
     Problem { detail: failure.to_string(), ..Problem::new(status) }.into_response()
 }

@@ -1,13 +1,15 @@
 //! The bytes of one connection, below HTTP: sees the first byte of a head, a write that stalls and the limit of
 //! an answer, and closes so that the last answer arrives. Sets phases; takes no time and decides no deadline.
 
+use super::framing::{Framing, Malformed};
 use super::socket::Socket;
 use super::state::{Phase, State};
+use futures_util::FutureExt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -23,6 +25,22 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.set_reset(),
             Self::Tls(tls) => tls.get_ref().0.set_zero_linger(),
+        }
+    }
+
+    /// Notes whether the other side has shut its side, and wakes this task when it does. A socket that is given cannot
+    /// tell without being read.
+    fn poll_shut_by_peer(&self, cx: &mut Context<'_>, state: &State) {
+        let tcp = match self {
+            Self::Plain(Socket::Tcp(tcp)) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+            Self::Plain(Socket::Given(_)) => return,
+        };
+        if tcp.poll_read_ready(cx).is_ready()
+            && let Some(Ok(ready)) = tcp.ready(Interest::READABLE).now_or_never()
+            && ready.is_read_closed()
+        {
+            state.note_shut_by_peer();
         }
     }
 
@@ -60,12 +78,46 @@ const DISCARD_BYTES: usize = 4096;
 pub(super) struct ConnectionIo {
     stream: Stream,
     state: Arc<State>,
+    framing: Framing,
+    /// Why nothing more is read, and what is left of the answer that says so.
+    malformed: Option<(Malformed, &'static [u8])>,
+    /// Whether HTTP wanted to read on: until then it may have refused an earlier request itself.
+    is_refused: bool,
     shut: bool,
 }
 
 impl ConnectionIo {
     pub(super) fn new(stream: Stream, state: Arc<State>) -> Self {
-        Self { stream, state, shut: false }
+        Self { stream, state, framing: Framing::new(), malformed: None, is_refused: false, shut: false }
+    }
+
+    /// Whether a head was refused, so that shutting down says why.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Hands on what comes before a malformed request, and not a byte of it.
+    fn follow(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let Err((sound, malformed)) = self.framing.read(&buf.filled()[before..]) else { return Ok(()) };
+        self.malformed = Some((malformed, malformed.answer()));
+        buf.set_filled(before + sound);
+        if sound == 0 { Err(self.refuse()) } else { Ok(()) }
+    }
+
+    fn refuse(&mut self) -> io::Error {
+        self.is_refused = true;
+        io::ErrorKind::InvalidData.into()
+    }
+
+    /// Writes the answer to a malformed request.
+    fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some((malformed, rest)) =
+            self.malformed.filter(|(_, rest)| self.is_refused && !rest.is_empty())
+        {
+            let written = ready!(self.stream.poll_write(cx, rest))?;
+            self.malformed = Some((malformed, &rest[written..]));
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// HTTP reads only when it wants a head or a body. With the call answered, it is the next head.
@@ -94,8 +146,14 @@ impl AsyncRead for ConnectionIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.malformed.is_some() {
+            return Poll::Ready(Err(self.refuse()));
+        }
         let before = buf.filled().len();
-        let result = self.stream.poll_read(cx, buf);
+        let mut result = self.stream.poll_read(cx, buf);
+        if matches!(result, Poll::Ready(Ok(()))) {
+            result = Poll::Ready(self.follow(buf, before));
+        }
         self.note_read(buf.filled().len() - before);
         result
     }
@@ -116,6 +174,10 @@ impl AsyncWrite for ConnectionIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // HTTP flushes each time that it is polled, and reads nothing while a call is under way.
+        if self.state.phase() == Phase::Call {
+            self.stream.poll_shut_by_peer(cx, &self.state);
+        }
         let Stream::Tls(tls) = &mut self.stream else { return Poll::Ready(Ok(())) };
         // TLS takes what is written into a buffer of its own: a client that reads nothing is seen here.
         let result = Pin::new(tls).poll_flush(cx);
@@ -127,6 +189,7 @@ impl AsyncWrite for ConnectionIo {
     /// a reset and could destroy the answer on its way.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut {
+            ready!(self.poll_refuse(cx))?;
             ready!(self.stream.poll_shutdown(cx))?;
             self.shut = true;
         }

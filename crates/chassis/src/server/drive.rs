@@ -6,7 +6,7 @@ use super::call::{self, ServerContext};
 use super::connection_io::{ConnectionIo, Stream};
 use super::limits::Limits;
 use super::socket::Socket;
-use super::state::{BodyFailure, CLOSE, DRAIN, HARD, Phase, RESET, State};
+use super::state::{BodyFailure, CLOSE, DRAIN, EVICT, HARD, Phase, RESET, State};
 use crate::alarm::Alarm;
 use crate::tls::{Refusal, ServerTls};
 use http::{Request, Response};
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -43,6 +44,8 @@ pub(super) enum End {
     Refused,
     /// A handler asked for it.
     Severed,
+    /// It took long over its request, and another connection needed the place.
+    Evicted,
     /// The server is shutting down.
     Drained,
 }
@@ -60,6 +63,7 @@ impl End {
             Self::Expired(_) => Some("closing_late"),
             Self::WriteStall => Some("write_stall"),
             Self::Severed => Some("handler"),
+            Self::Evicted => Some("evicted"),
             Self::Drained => Some("drained"),
         }
     }
@@ -155,7 +159,30 @@ pub(super) async fn connection(
         service_fn(|request: Request<Incoming>| call::answer(shared.clone(), state.clone(), request)),
     );
     let mut draining = false;
-    std::future::poll_fn(|cx| poll_http(cx, &mut http, &shared, &state, &mut watch, &mut draining)).await
+    let polled = |cx: &mut Context<'_>| poll_http(cx, &mut http, &shared, &state, &mut watch, &mut draining);
+    let end = std::future::poll_fn(polled).await;
+    let mut wire = http.into_parts().io.into_inner();
+    if wire.is_refused() && matches!(end, End::Over | End::Broken) {
+        state.enter(Phase::Closing);
+        std::future::poll_fn(|cx| poll_refusal(cx, &mut wire, &shared, &state, &mut watch)).await;
+        return End::Broken;
+    }
+    end
+}
+
+/// Lets a client read why its head was refused, within the time that any closing takes.
+fn poll_refusal(
+    cx: &mut Context<'_>,
+    wire: &mut ConnectionIo,
+    shared: &ServerContext,
+    state: &State,
+    watch: &mut PhaseTimer,
+) -> Poll<()> {
+    state.driver.register(cx.waker());
+    if Pin::new(wire).poll_shutdown(cx).is_ready() || state.asked() & (HARD | EVICT) != 0 {
+        return Poll::Ready(());
+    }
+    watch.poll(cx, state, &shared.limits)
 }
 
 /// Performs the TLS handshake within its time limit. The peer's name is known to the connection from then on.
@@ -175,7 +202,7 @@ async fn handshake(
             return Poll::Ready(accepted.ok_or(End::Refused));
         }
         match state.asked() {
-            asked if asked & CLOSE != 0 => {
+            asked if asked & (CLOSE | EVICT) != 0 => {
                 tls.refuse(Refusal::HandshakeTimeout, &"too many are under way, and this is the oldest");
                 return Poll::Ready(Err(End::Expired(Phase::Handshake)));
             }
@@ -258,6 +285,9 @@ fn poll_http(
         if asked & (CLOSE | RESET) != 0 {
             return Poll::Ready(End::Severed);
         }
+        if asked & EVICT != 0 {
+            return Poll::Ready(End::Evicted);
+        }
         if asked & HARD != 0 {
             return Poll::Ready(End::Drained);
         }
@@ -279,6 +309,7 @@ fn poll_http(
 
 fn over(result: hyper::Result<()>, state: &State, draining: bool) -> End {
     match result {
+        _ if state.asked() & EVICT != 0 => End::Evicted,
         _ if state.is_severed() => End::Severed,
         Ok(()) if draining => End::Drained,
         Ok(()) => End::Over,

@@ -3,7 +3,6 @@
 
 use crate::problem::Problem;
 use axum::response::{IntoResponse, Response};
-use http::request::Parts;
 use http::{HeaderValue, StatusCode, Uri, header};
 use std::fmt;
 use std::sync::Arc;
@@ -21,8 +20,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES_MAX: usize = 1024;
 /// Until a connection over TLS is to be made anew.
 const TLS_AGE: Duration = Duration::from_secs(600);
-/// From the first byte of a head to its end.
-const HEADER: Duration = Duration::from_secs(60);
+/// From the first byte of a head to its end: a head is one packet, or a few.
+const HEADER: Duration = Duration::from_secs(10);
+/// Connections of one peer address, once there is no place for another.
+pub(crate) const CONNECTIONS_PER_PEER: usize = 256;
 /// From the end of a head to the end of its body.
 const BODY: Duration = Duration::from_secs(60);
 /// Between an answer and the next request: longer than any known client keeps a connection, so that it is
@@ -50,6 +51,9 @@ pub struct Limits {
     /// Open connections; a further one waits in the kernel's queue. Lowered at start to what the process can
     /// open.
     pub connections_max: usize,
+    /// At the limit of connections, a peer address with more than this loses its oldest ones first. Below the limit
+    /// it has no meaning: a proxy may bring everybody from one address.
+    pub connections_per_peer: usize,
     /// Calls whose answer is not yet written; a further one is answered by `shed`.
     pub in_flight_max: usize,
     /// From the accept to the first byte.
@@ -66,7 +70,8 @@ pub struct Limits {
     pub body: Duration,
     /// Between an answer and the first byte of the next request.
     pub idle: Duration,
-    /// At the limit, the connection that was idle for longest is closed for a new one, but not before this time.
+    /// At the limit of connections, the one idle for longest makes room for a new one, or one that is longest at sending a
+    /// request, but not before this.
     pub idle_min: Duration,
     /// Total time for which a client may block writes before it has read `write_bytes_min` more of its response;
     /// the time that a handler takes to make more is not counted.
@@ -89,6 +94,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: CONNECTIONS_MAX,
+            connections_per_peer: CONNECTIONS_PER_PEER,
             in_flight_max: IN_FLIGHT_MAX,
             first_byte: FIRST_BYTE,
             handshake: HANDSHAKE,
@@ -109,24 +115,53 @@ impl Default for Limits {
     }
 }
 
-/// Formats the response to a call that was not executed because too many are in flight.
+/// Why a call was not executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotExecuted {
+    /// Too many are in flight.
+    Overloaded,
+    /// The service's store cannot be used, or not yet.
+    NotUsable,
+    /// Its caller closed the connection while it waited.
+    CallerGone,
+}
+
+impl NotExecuted {
+    /// For the caller.
+    #[must_use]
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::Overloaded => "Too many requests in flight: not executed",
+            Self::NotUsable => {
+                "The store cannot be used now: not executed; /readyz on the admin port says why"
+            }
+            Self::CallerGone => "The caller closed its side while the request waited: not executed",
+        }
+    }
+}
+
+/// How a call is answered that was not executed.
 #[derive(Clone)]
-pub struct Shed(Arc<dyn Fn(&Parts) -> Response + Send + Sync>);
+pub struct Shed(Arc<ShedAnswer>);
+
+type ShedAnswer = dyn Fn(&Uri, NotExecuted) -> Response + Send + Sync;
 
 impl Shed {
-    /// Chooses the answer by the request's head. `Retry-After` and `Not-Executed` are added to each.
-    pub fn new(answer: impl Fn(&Parts) -> Response + Send + Sync + 'static) -> Self {
+    /// Chooses the answer by what was asked for. `Retry-After` and `Not-Executed` are added to each.
+    pub fn new(answer: impl Fn(&Uri, NotExecuted) -> Response + Send + Sync + 'static) -> Self {
         Self(Arc::new(answer))
     }
 
     /// The default answer: 503 as `application/problem+json`.
-    pub fn problem() -> Response {
-        let detail = "Too many requests in flight: not executed".to_owned();
+    pub fn problem(why: NotExecuted) -> Response {
+        let detail = why.detail().to_owned();
         Problem { detail, ..Problem::new(StatusCode::SERVICE_UNAVAILABLE) }.into_response()
     }
 
-    pub(super) fn answer(&self, head: &Parts) -> Response {
-        let mut response = (self.0)(head);
+    /// The answer to one call.
+    #[must_use]
+    pub fn answer(&self, uri: &Uri, why: NotExecuted) -> Response {
+        let mut response = (self.0)(uri, why);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         response.headers_mut().insert(super::NOT_EXECUTED, HeaderValue::from_static("true"));
         response
@@ -135,7 +170,7 @@ impl Shed {
 
 impl Default for Shed {
     fn default() -> Self {
-        Self::new(|_| Self::problem())
+        Self::new(|_, why| Self::problem(why))
     }
 }
 

@@ -60,6 +60,7 @@ impl ServerMetrics {
         let reason = match failure {
             BodyFailure::TooLarge => "body_too_large",
             BodyFailure::Late => "body_late",
+            BodyFailure::Broken => "body_broken",
         };
         self.ended.with_label_values(&[reason]).inc();
     }

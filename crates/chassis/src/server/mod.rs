@@ -1,14 +1,16 @@
 //! The accept loop: HTTP/1.1 with a limit or a deadline on everything a client could hold on to, and a drain in
 //! which no received request goes unanswered. Knows no route and no service.
 //!
-//! A connection beyond the limit waits in the kernel's queue. While one waits, each answer is the last on its
-//! connection, and the connection that was idle for longest is closed.
+//! A connection beyond the limit waits in the kernel's queue. While one waits, those that are longest at sending a request
+//! give way, of the peers with the most connections first; then each answer is the last on its connection, and the
+//! connection idle for longest is closed: nobody holds a place for nothing.
 
 mod body;
 mod call;
 mod connection_io;
 mod cross_site;
 mod drive;
+mod framing;
 mod host;
 mod limits;
 mod metrics;
@@ -17,7 +19,8 @@ mod socket;
 mod state;
 
 pub use cross_site::{CrossSite, CrossSiteGuard, is_safe};
-pub use limits::{Limits, Panicked, Shed};
+pub(crate) use limits::CONNECTIONS_PER_PEER;
+pub use limits::{Limits, NotExecuted, Panicked, Shed};
 pub use metrics::ServerMetrics;
 pub use socket::{Duplex, Listen};
 
@@ -30,8 +33,8 @@ use socket::{Listener, Socket};
 use state::{CLOSE, DRAIN, HARD, RESET, State};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -50,33 +53,76 @@ const TURN_PAUSE: Duration = Duration::from_millis(20);
 
 /// A handler's handle of the connection that its request came on: a request extension.
 #[derive(Clone, Debug)]
-pub struct Connection(Arc<State>);
+pub struct Connection {
+    state: Arc<State>,
+    asked_at: Instant,
+}
+
+/// How long a request may have waited before a caller that has shut its side counts as gone. Some clients shut it as soon
+/// as they have asked, and wait for the answer: theirs is executed if it begins by then.
+const GONE_AFTER: Duration = Duration::from_secs(1);
 
 impl Connection {
+    /// Whether nobody waits for the answer any more, as far as can be seen: to be asked before something begins that a
+    /// caller that has given up would not expect.
+    pub fn is_abandoned(&self) -> bool {
+        self.state.is_shut_by_peer() && self.asked_at.elapsed() >= GONE_AFTER
+    }
+
     /// The other side's address.
     pub fn peer(&self) -> SocketAddr {
-        self.0.peer
+        self.state.peer
     }
 
     /// Drops the connection without an answer, or without the rest of one.
     pub fn close(&self) {
-        self.0.ask(CLOSE);
+        self.state.ask(CLOSE);
     }
 
     /// As [`Self::close`], by RST: the other side sees an error, not an end.
     pub fn reset(&self) {
-        self.0.ask(RESET);
+        self.state.ask(RESET);
     }
 
     /// Sends only the first `bytes` bytes of this call's answer, its head included, then closes.
     pub fn close_after_bytes(&self, bytes: u64) {
-        self.0.limit_answer(bytes);
+        self.state.limit_answer(bytes);
     }
 
     /// This call takes a body of up to `bytes_max` bytes, whose deadline runs anew each time the handler waits for
     /// more of it. To be called before the body is read.
     pub fn expect_long_body(&self, bytes_max: u64) {
-        self.0.expect_long_body(bytes_max);
+        self.state.expect_long_body(bytes_max);
+    }
+}
+
+/// What a server answers: its routes, or until they are there what stands in for them. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    routes: Arc<OnceLock<Router>>,
+    meanwhile: Router,
+}
+
+impl Routes {
+    /// Answers this until [`Self::open`].
+    #[must_use]
+    pub fn until(meanwhile: Router) -> Self {
+        Self { routes: Arc::default(), meanwhile }
+    }
+
+    /// Answers these from now on; the first ones stay.
+    pub fn open(&self, routes: Router) {
+        let _first = self.routes.set(routes);
+    }
+
+    fn now(&self) -> Router {
+        self.routes.get().unwrap_or(&self.meanwhile).clone()
+    }
+}
+
+impl From<Router> for Routes {
+    fn from(routes: Router) -> Self {
+        Self { routes: Arc::new(OnceLock::from(routes)), meanwhile: Router::new() }
     }
 }
 
@@ -84,7 +130,7 @@ impl Connection {
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
-    router: Router,
+    routes: Routes,
     limits: Limits,
     metrics: ServerMetrics,
     tls: Option<ServerTls>,
@@ -93,18 +139,23 @@ pub struct Server {
 impl Server {
     /// Nothing is accepted before [`Self::serve`]. Lowers the limit of connections to what the process can still
     /// open now: to be called once all that a service keeps open is open, and before any server accepts.
-    pub fn new(listener: TcpListener, router: Router, mut limits: Limits) -> Self {
+    pub fn new(listener: TcpListener, router: Router, limits: Limits) -> Self {
+        Self::with_routes(listener, router.into(), limits)
+    }
+
+    /// As [`Self::new`], with routes that may come later.
+    pub fn with_routes(listener: TcpListener, routes: Routes, mut limits: Limits) -> Self {
         limits.connections_max = limits::affordable(limits.connections_max);
-        Self::over(Listener::Tcp(listener), router, limits)
+        Self::over(Listener::Tcp(listener), routes, limits)
     }
 
     /// As [`Self::new`], on connections that are handed in.
     pub fn given(listen: Box<dyn Listen>, router: Router, limits: Limits) -> Self {
-        Self::over(Listener::Given(listen), router, limits)
+        Self::over(Listener::Given(listen), router.into(), limits)
     }
 
-    fn over(listener: Listener, router: Router, limits: Limits) -> Self {
-        Self { listener, router, limits, metrics: ServerMetrics::new(), tls: None }
+    fn over(listener: Listener, routes: Routes, limits: Limits) -> Self {
+        Self { listener, routes, limits, metrics: ServerMetrics::new(), tls: None }
     }
 
     /// Counts into these metrics.
@@ -128,7 +179,7 @@ impl Server {
         let connections_max = self.limits.connections_max;
         let epoch = Instant::now();
         let shared = Arc::new(call::ServerContext {
-            router: self.router,
+            routes: self.routes,
             tls: self.tls,
             half_open: HalfOpen::new(self.limits.handshakes_max),
             limits: self.limits,
@@ -186,14 +237,16 @@ impl Accepting {
         }
     }
 
-    /// A free slot, made free if need be: first by those whose answer is written, then by the idle. Meanwhile the
-    /// other newcomers wait in the kernel's queue.
+    /// A free slot, made free if need be: by half requests at once, else by those whose answer is written, then by the
+    /// idle. Meanwhile the other newcomers wait in the kernel's queue.
     async fn slot(&self) -> OwnedSemaphorePermit {
         if let Ok(slot) = self.slots.clone().try_acquire_owned() {
             return slot;
         }
-        self.shared.is_crowded.store(true, Relaxed);
         let slot = loop {
+            if !self.evict() {
+                self.shared.is_crowded.store(true, Relaxed);
+            }
             let slot = self.slots.clone().acquire_owned();
             match tokio::time::timeout(TURN_PAUSE, slot).await {
                 Ok(slot) => break slot.expect("the semaphore is never closed"),
@@ -235,8 +288,20 @@ impl Accepting {
     }
 
     fn make_room(&self) {
-        let Some(idle) = self.epoch.elapsed().checked_sub(self.shared.limits.idle_min) else { return };
-        self.registry.make_room(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));
+        if let Some(aged_before_ms) = self.aged_before_ms() {
+            self.registry.make_room(aged_before_ms);
+        }
+    }
+
+    /// Whether a connection that takes long over its request gives way.
+    fn evict(&self) -> bool {
+        self.registry.evict(self.shared.limits.connections_per_peer, self.aged_before_ms())
+    }
+
+    /// Until when a phase must have begun to be old enough; none while none can be.
+    fn aged_before_ms(&self) -> Option<u64> {
+        let before = self.epoch.elapsed().checked_sub(self.shared.limits.idle_min)?;
+        Some(u64::try_from(before.as_millis()).unwrap_or(u64::MAX))
     }
 }
 

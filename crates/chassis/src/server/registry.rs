@@ -1,10 +1,14 @@
-//! The open connections of one server: a message can be sent to all, and the one that was idle for longest can be closed. Does
+//! The open connections of one server: all can be told something, and those that hold a place for nothing asked to go. Does
 //! not count them: that is the accept loop's semaphore.
 
-use super::state::{CLOSE, DRAIN, Phase, State};
+use super::state::{CLOSE, DRAIN, EVICT, Phase, State};
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
+
+/// So many give way when one place is needed: in a flood the next newcomers find theirs without another search.
+const EVICTED_AT_ONCE: usize = 16;
 
 #[derive(Clone, Default)]
 pub(super) struct ConnectionRegistry(Arc<Mutex<Entries>>);
@@ -47,6 +51,36 @@ impl ConnectionRegistry {
         if let Some(state) = idle.min_by_key(|state| state.since_ms.load(Relaxed)) {
             state.ask(DRAIN);
         }
+    }
+
+    /// Closes connections that take long over sending a request or over their last answer: the oldest of any peer that
+    /// has more than its share, whatever their age, else the oldest of all that are old enough. Whether there were any.
+    pub(super) fn evict(&self, share: usize, since_ms_max: Option<u64>) -> bool {
+        let entries = self.lock();
+        let mut held: HashMap<IpAddr, usize> = HashMap::new();
+        for state in entries.open.values() {
+            *held.entry(state.peer.ip()).or_default() += 1;
+        }
+        let is_over = |state: &State| held.get(&state.peer.ip()).is_some_and(|count| *count > share);
+        let takes_long = |state: &State| match state.phase() {
+            Phase::Handshake | Phase::Head | Phase::Body | Phase::LongBody | Phase::Closing => true,
+            // Idle otherwise: only one of too many is closed before its time.
+            Phase::FirstByte => is_over(state),
+            Phase::Idle | Phase::Call | Phase::Answer => false,
+        };
+        // Far ahead at first: its driver has not begun.
+        let slow = entries
+            .open
+            .values()
+            .filter(|state| state.since_ms.load(Relaxed) != u64::MAX && takes_long(state));
+        let (mut over, mut old): (Vec<_>, Vec<_>) = slow.partition(|state| is_over(state));
+        old.retain(|state| since_ms_max.is_some_and(|max| state.since_ms.load(Relaxed) <= max));
+        let victims = if over.is_empty() { &mut old } else { &mut over };
+        victims.sort_unstable_by_key(|state| state.since_ms.load(Relaxed));
+        for state in victims.iter().take(EVICTED_AT_ONCE) {
+            state.ask(if state.phase() == Phase::FirstByte { DRAIN } else { EVICT });
+        }
+        !victims.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

@@ -53,6 +53,8 @@ pub(super) enum BodyFailure {
     TooLarge,
     #[error("the body did not come in time")]
     Late,
+    #[error("the body ends before its length, or its chunks are broken")]
+    Broken,
 }
 
 /// Finish the current call, then close.
@@ -64,10 +66,14 @@ pub(super) const CLOSE: u32 = 4;
 /// As `CLOSE`, by RST.
 pub(super) const RESET: u32 = 8;
 
+/// Another connection needs the place.
+pub(super) const EVICT: u32 = 16;
+
 const NOT_LIMITED: u64 = u64::MAX;
 const INTACT: u8 = 0;
 const TOO_LARGE: u8 = 1;
 const LATE: u8 = 2;
+const BROKEN: u8 = 3;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -87,6 +93,7 @@ pub(super) struct State {
     turn: AtomicU32,
     asked: AtomicU32,
     write_blocked: AtomicBool,
+    shut_by_peer: AtomicBool,
     body_bytes_max: AtomicU64,
     body_is_long: AtomicBool,
     body_failure: AtomicU8,
@@ -110,6 +117,7 @@ impl State {
             turn: AtomicU32::new(0),
             asked: AtomicU32::new(0),
             write_blocked: AtomicBool::new(false),
+            shut_by_peer: AtomicBool::new(false),
             body_bytes_max: AtomicU64::new(0),
             body_is_long: AtomicBool::new(false),
             body_failure: AtomicU8::new(INTACT),
@@ -149,7 +157,7 @@ impl State {
 
     /// No more byte may be written.
     pub(super) fn is_severed(&self) -> bool {
-        self.asked() & (CLOSE | RESET) != 0
+        self.asked() & (CLOSE | RESET | EVICT) != 0
     }
 
     pub(super) fn ask(&self, what: u32) {
@@ -162,6 +170,15 @@ impl State {
             self.write_blocked.store(blocked, Relaxed);
             self.progress();
         }
+    }
+
+    /// The other side sends nothing more: it has gone, or waits for its last answer.
+    pub(super) fn note_shut_by_peer(&self) {
+        self.shut_by_peer.store(true, Relaxed);
+    }
+
+    pub(super) fn is_shut_by_peer(&self) -> bool {
+        self.shut_by_peer.load(Relaxed)
     }
 
     /// On this connection so far.
@@ -227,7 +244,11 @@ impl State {
     }
 
     pub(super) fn fail_body(&self, failure: BodyFailure) {
-        let code = if failure == BodyFailure::TooLarge { TOO_LARGE } else { LATE };
+        let code = match failure {
+            BodyFailure::TooLarge => TOO_LARGE,
+            BodyFailure::Late => LATE,
+            BodyFailure::Broken => BROKEN,
+        };
         self.body_failure.store(code, Relaxed);
         self.end_body(false);
         self.reader.wake();
@@ -249,7 +270,8 @@ impl State {
         match self.body_failure.load(Relaxed) {
             INTACT => None,
             TOO_LARGE => Some(BodyFailure::TooLarge),
-            _ => Some(BodyFailure::Late),
+            LATE => Some(BodyFailure::Late),
+            _ => Some(BodyFailure::Broken),
         }
     }
 

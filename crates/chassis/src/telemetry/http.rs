@@ -52,6 +52,8 @@ async fn watch(State(observer): State<Observer>, mut request: Request, next: Nex
     let span = tracing::debug_span!("request", http.method = method, http.path = request.uri().path());
     let response = context.scope(next.run(request)).instrument(span).await;
 
+    // A path that is spelled otherwise than its route is matched by a router within, which says so in the answer.
+    let route = route.or_else(|| response.extensions().get::<MatchedPath>().cloned());
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
     let elapsed = began.elapsed();
     observer.requests.with_label_values(&[route, method, response.status().as_str()]).inc();

@@ -142,11 +142,11 @@ async fn a_call_beyond_those_in_flight_is_shed_and_says_that_it_was_not_executed
 
 #[tokio::test]
 async fn a_service_chooses_what_a_shed_call_is_answered() {
-    let shed = Shed::new(|head| match head.uri.path() {
+    let shed = Shed::new(|uri, why| match uri.path() {
         "/pay" => {
             axum::response::IntoResponse::into_response((http::StatusCode::SERVICE_UNAVAILABLE, "false"))
         }
-        _ => Shed::problem(),
+        _ => Shed::problem(why),
     });
     let server = start(echo(), Limits { in_flight_max: 0, shed, ..Limits::default() }).await;
     let answer = server.ask(&post("/pay", "")).await;
@@ -196,4 +196,36 @@ async fn a_handler_can_close_its_connection_from_another_task_and_never_answer()
     let mut peer: Peer = server.connect().await;
     peer.send(&get("/")).await;
     assert_eq!(peer.rest().await, "");
+}
+
+/// A request that waited until its caller had gone is not to be executed; one of a caller that only shuts its side is.
+#[tokio::test]
+async fn a_caller_that_has_gone_while_its_request_waited_is_known_to_be_gone() {
+    let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (enter, go) = (entered.clone(), go_on.clone());
+    let executed = Arc::new(AtomicU32::new(0));
+    let count = executed.clone();
+    let waits = move |Extension(connection): Extension<Connection>| async move {
+        enter.notify_one();
+        go.notified().await;
+        if !connection.is_abandoned() {
+            count.fetch_add(1, SeqCst);
+        }
+        "done"
+    };
+    let server = start(Router::new().route("/", on_get(waits)), Limits::default()).await;
+    for (is_there, wait_ms) in [(false, 1100), (true, 1100), (false, 0)] {
+        let before = executed.load(SeqCst);
+        let mut peer = server.connect().await;
+        peer.send(&get("/")).await;
+        entered.notified().await;
+        if !is_there {
+            peer.shut().await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(wait_ms)).await;
+        go_on.notify_one();
+        peer.answer().await;
+        let expected = u32::from(is_there || wait_ms == 0);
+        assert_eq!(executed.load(SeqCst) - before, expected, "there {is_there}, waited {wait_ms} ms");
+    }
 }

@@ -363,18 +363,82 @@ async fn at_the_limit_the_connection_idle_for_longest_makes_room() {
 }
 
 #[tokio::test]
-async fn at_the_limit_a_silent_connection_makes_room_and_a_slow_one_does_not() {
+async fn at_the_limit_half_a_head_makes_room_before_a_silent_connection() {
     let limits = Limits { connections_max: 2, idle_min: millis(50), ..Limits::default() };
     let server = with(limits).await;
+    let mut silent = server.connect().await;
     let mut slow = server.connect().await;
     slow.send("GET / HTTP/1.1\r\n").await;
-    let mut silent = server.connect().await;
+    // Both are old enough by now.
+    tokio::time::sleep(millis(100)).await;
     let mut fresh = server.connect().await;
     fresh.send(&get("/")).await;
     assert!(fresh.answer().await.ends_with("hello"));
-    assert_eq!(silent.rest().await, "");
-    slow.send("host: test\r\n\r\n").await;
-    assert!(slow.answer().await.ends_with("hello"));
+    assert_eq!(slow.rest().await, "");
+    assert_eq!(server.figure(ENDED, "evicted"), 1.0);
+    silent.send(&get("/")).await;
+    assert!(silent.answer().await.ends_with("hello"));
+}
+
+/// A connection from another address of this machine.
+async fn connect_from(server: &Running, own: &str) -> Peer {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{own}:0").parse().unwrap()).unwrap();
+    Peer(socket.connect(server.address).await.unwrap())
+}
+
+#[tokio::test]
+async fn at_the_limit_a_peer_with_more_than_its_share_loses_its_oldest_half_heads_and_no_other_does() {
+    let limits = Limits {
+        connections_max: 8,
+        connections_per_peer: 2,
+        idle_min: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let server = with(limits).await;
+    let mut others = connect_from(&server, "127.0.0.2").await;
+    others.send("GET / HTTP/1.1\r\n").await;
+    let mut greedy = Vec::new();
+    for _ in 0..7 {
+        let mut peer = connect_from(&server, "127.0.0.3").await;
+        peer.send("GET / HTTP/1.1\r\n").await;
+        greedy.push(peer);
+    }
+    let mut fresh = connect_from(&server, "127.0.0.4").await;
+    fresh.send(&get("/")).await;
+    assert!(fresh.answer().await.ends_with("hello"));
+    assert_eq!(greedy[0].rest().await, "", "the oldest of the greedy peer");
+    others.send("host: test\r\n\r\n").await;
+    assert!(others.answer().await.ends_with("hello"));
+}
+
+#[tokio::test]
+async fn in_a_flood_of_half_heads_calls_are_answered_and_those_under_way_go_on() {
+    const FLOOD: usize = 400;
+    let slow = |_: Extension<Connection>| async {
+        tokio::time::sleep(millis(1500)).await;
+        "slow"
+    };
+    let limits = Limits { connections_max: 32, connections_per_peer: 8, ..Limits::default() };
+    let server = start(echo().route("/slow", on_get(slow)), limits).await;
+    let mut busy = server.connect().await;
+    busy.send(&get("/slow")).await;
+    let mut flood = Vec::with_capacity(FLOOD);
+    for nth in 0..FLOOD {
+        let mut peer = connect_from(&server, &format!("127.0.0.{}", 2 + nth % 3)).await;
+        // It may have been evicted already.
+        let _gone = tokio::io::AsyncWriteExt::write_all(&mut peer.0, b"GET / HTTP/1.1\r\nx-").await;
+        flood.push(peer);
+        if nth % 40 == 0 {
+            let began = Instant::now();
+            let mut fresh = server.connect().await;
+            fresh.send(&get("/")).await;
+            assert!(fresh.answer().await.ends_with("hello"));
+            assert!(began.elapsed() < Duration::from_secs(1), "{nth}: {:?}", began.elapsed());
+        }
+    }
+    assert!(busy.answer().await.ends_with("slow"));
+    drop(flood);
 }
 
 #[tokio::test]

@@ -320,7 +320,7 @@ async fn where_no_commit_can_be_durable_nothing_is_written_and_the_reason_is_nam
     for setting in ["fsync", "full_page_writes"] {
         database.run(&format!("ALTER SYSTEM SET {setting} = off"));
         database.run("SELECT pg_reload_conf()");
-        wait_until("a word", || is_usable().is_err_and(|why| why.contains(setting))).await;
+        wait_until("a word", || is_usable().is_err_and(|why| why.text.contains(setting))).await;
         let insert = "INSERT INTO rows VALUES (1, 0)";
         let written = postgres.write(PoolClass::Record, insert, &[]).await;
         assert!(matches!(written, Err(PgError::NotDurable)), "{setting}: {written:?}");
@@ -355,7 +355,8 @@ async fn a_step_that_fails_leaves_nothing_and_another_services_schema_is_refused
     assert_eq!(database.ask("SELECT count(*) FROM pg_tables WHERE tablename = 'more'"), 0);
     let below = connect(&url, BROKEN);
     let is_usable = below.is_usable();
-    wait_until("a word on the schema", || is_usable().is_err_and(|why| why.contains("needs step 2"))).await;
+    wait_until("a word on the schema", || is_usable().is_err_and(|why| why.text.contains("needs step 2")))
+        .await;
     let other = connect(&url, OTHER).migrate().await;
     assert!(matches!(other, Err(PgError::Schema(_))), "{other:?}");
 }

@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use chassis::caller::Account;
 use chassis::problem::{FieldError, Problem};
-use chassis::server::{Connection, NOT_EXECUTED};
+use chassis::server::{Connection, NOT_EXECUTED, NotExecuted, Shed};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -89,6 +89,10 @@ pub(super) async fn deliver(app: &App, format: &'static RouteFormat, request: Re
     };
     let echo = key.as_ref().map(|key| HeaderValue::from_str(key.as_str()).expect("a key is visible ASCII"));
     let mut response = match admit(app, format, &head, key, body).await {
+        // The body, the caller's deployment and a place may have been waited for.
+        Ok(_) if head.extensions.get::<Connection>().is_some_and(Connection::is_abandoned) => {
+            Shed::default().answer(&head.uri, NotExecuted::CallerGone)
+        }
         Ok(request) => execute(app, format, &head, request).await,
         Err(refusal) => refusal,
     };

@@ -8,9 +8,9 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use chassis::caller::Callers;
 use chassis::query;
-use chassis::server::CrossSiteGuard;
+use chassis::server::{CrossSiteGuard, NotExecuted, Shed};
 use chassis::shutdown::Shutdown;
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 
 use crate::charge::Charger;
 use crate::deployments::guard::Guard;
@@ -92,12 +92,19 @@ pub fn router(app: App) -> Router {
         .route("/v1/deployments", get(deployments::list).post(deployments::declare))
         .merge(of_one_key)
         .route_layer(from_fn_with_state(app.clone(), guard::authenticate));
-    let mut open = Router::new().route("/ping", get(health::ping)).route("/healthz", get(health::healthz));
-    for path in health::PATHS {
-        open = open.route(path, get(health::health));
-    }
-    let open = open.fallback(health::unknown_path);
+    let open = open_routes().fallback(health::unknown_path);
     let ledger_id = app.0.ledger_id_header.clone();
     let names_ledger = from_fn(move |request, next| guard::name_ledger(ledger_id.clone(), request, next));
     guarded.merge(open).layer(names_ledger).with_state(app)
+}
+
+fn open_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let routes = Router::new().route("/ping", get(health::ping)).route("/healthz", get(health::healthz));
+    health::PATHS.into_iter().fold(routes, |routes, path| routes.route(path, get(health::health)))
+}
+
+/// What is answered until the ledger is open: that the process is there, and that nothing was executed.
+pub fn meanwhile() -> Router {
+    let not_executed = |uri: Uri| async move { Shed::default().answer(&uri, NotExecuted::NotUsable) };
+    open_routes().fallback(not_executed)
 }

@@ -19,12 +19,12 @@ use testkit::{Answer, Database, Process, wait_until};
 use crate::site::GOOD;
 
 /// Replicas on one database, each in a folder of its own.
-struct Replicas {
-    database: Database,
-    processes: Vec<(Process, TempDir)>,
+pub(crate) struct Replicas {
+    pub(crate) database: Database,
+    pub(crate) processes: Vec<(Process, TempDir)>,
 }
 
-fn replica(database: &Database, flags: &[&str]) -> (Process, TempDir) {
+pub(crate) fn replica(database: &Database, flags: &[&str]) -> (Process, TempDir) {
     let dir = TempDir::new().expect("a folder for the test");
     let mut spec = Spec::new(vec![env!("CARGO_BIN_EXE_payments").into()], "payments", dir.path());
     spec.env.insert("DATABASE_URL".to_owned(), database.url().to_owned());
@@ -34,7 +34,7 @@ fn replica(database: &Database, flags: &[&str]) -> (Process, TempDir) {
 
 impl Replicas {
     /// This many, ready, each with a seed of its own: what is decided differs, what is recorded must not.
-    fn start(database: Database, count: usize, success: &str) -> Self {
+    pub(crate) fn start(database: Database, count: usize, success: &str) -> Self {
         let migrator = replica(&database, &[]);
         migrator.0.run_to_end("migrate");
         let start = |seed: usize| {
@@ -52,7 +52,7 @@ impl Replicas {
     }
 }
 
-fn charge(url: &str, key: &str) -> std::io::Result<Answer> {
+pub(crate) fn charge(url: &str, key: &str) -> std::io::Result<Answer> {
     try_call("POST", &format!("{url}/"), &[("Idempotency-Key", key)], GOOD.as_bytes())
 }
 

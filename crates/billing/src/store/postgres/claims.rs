@@ -12,6 +12,7 @@ use super::transaction::{PostgresTransaction, number};
 use super::{changed, ms};
 use crate::invoice::{Attempt, CustomerId, InvoiceId, RunId};
 use crate::store::changeset::{LEASE_NEVER, next_number};
+use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::rows::{self, Columns, FromRow};
 use crate::store::transaction::{Candidate, Candidates, Claimed, PendingClaim, log_unclaimable};
 
@@ -202,9 +203,23 @@ const NEXT_DUE: &str = "
     WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.lease_until < $1 AND i.state = 'CHARGING'
     ORDER BY a.lease_until LIMIT 1";
 
+/// Of those that end too far ahead to be anything but a wrong clock's.
+const END_WRONG_LEASES: &str = "
+    UPDATE attempts SET lease_until = billing_now_ms()
+    WHERE state IN ('INTENT', 'IN_DOUBT') AND lease_until > billing_now_ms() + $1 AND lease_until < $2 RETURNING 1";
+
 pub(super) async fn next_due(database: &Postgres) -> Result<Option<Duration>> {
     let rows = database.read(PoolClass::Record, NEXT_DUE, &[(&LEASE_NEVER, Type::INT8)]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let in_ms: i64 = get(row, 0)?;
+    if in_ms > AHEAD_MAX_MS {
+        let params: &[Param<'_>] = &[(&AHEAD_MAX_MS, Type::INT8), (&LEASE_NEVER, Type::INT8)];
+        let ended = database.write(PoolClass::Record, END_WRONG_LEASES, params).await?.len();
+        tracing::warn!(
+            attempts = ended,
+            "leases ended too far ahead: the clock was wrong when they were taken"
+        );
+        return Ok(Some(Duration::ZERO));
+    }
     Ok(Some(Duration::from_millis(u64::try_from(in_ms).unwrap_or(0))))
 }

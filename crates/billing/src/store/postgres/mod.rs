@@ -25,6 +25,7 @@ use super::transaction::{self as steps, PendingClaim};
 use crate::invoice::{Attempt, InvoiceId, Run, RunId, RunProblem};
 use crate::protocol::key::DeploymentId;
 use crate::protocol::transition::Settlement;
+use crate::store::ages::Ages;
 use crate::store::{
     AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
     LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OperatorStore,
@@ -239,6 +240,10 @@ impl LedgerStore for PostgresStore {
 impl RunStore for PostgresStore {
     async fn counts(&self) -> Result<Counts> {
         runs::counts(&self.database).await.map_err(store_error)
+    }
+
+    async fn ages(&self) -> Result<Ages> {
+        runs::ages(&self.database).await.map_err(store_error)
     }
 
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {

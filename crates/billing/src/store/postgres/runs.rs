@@ -8,7 +8,9 @@ use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Tx, Type, g
 
 use super::ms;
 use crate::invoice::{Run, RunId, RunProblem};
+use crate::store::ages::{AGES, Ages};
 use crate::store::changeset::CounterDeltas;
+use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::rows::FromRow;
 use crate::store::{Counts, VERSION};
 
@@ -85,12 +87,20 @@ pub(super) async fn join(tx: &Tx) -> Result<()> {
     tx.execute(JOIN, &[]).await.map(drop)
 }
 
+pub(super) async fn ages(database: &Postgres) -> Result<Ages> {
+    let rows = database.read(PoolClass::Record, AGES, &[]).await?;
+    let Some(row) = rows.first() else {
+        return Err(PgError::Corrupt("three subqueries gave no row".to_owned()));
+    };
+    Ok(Ages { oldest_pending_at: get(row, 0)?, run_started_at: get(row, 1)?, run_succeeded_at: get(row, 2)? })
+}
+
 pub(super) async fn adopt(database: &Postgres, lease: Duration) -> Result<Option<Run>> {
     let sql = after(
         "UPDATE runs SET lease_until = billing_now_ms() + $1
-         WHERE state = 'running' AND lease_until <= billing_now_ms()",
+         WHERE state = 'running' AND (lease_until <= billing_now_ms() OR lease_until > billing_now_ms() + $2)",
     );
-    one(database, &sql, &[(&ms(lease), Type::INT8)], true).await
+    one(database, &sql, &[(&ms(lease), Type::INT8), (&AHEAD_MAX_MS, Type::INT8)], true).await
 }
 
 pub(super) async fn renew(database: &Postgres, run: RunId, lease: Duration) -> Result<bool> {

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{Columns, Lease, is_corrupt, list, one, one_row, read, runs};
 use crate::invoice::{Attempt, CustomerId, InvoiceId, RunId};
 use crate::store::changeset::{LEASE_NEVER, next_number};
+use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::rows;
 use crate::store::transaction::{Candidate, Candidates, PendingClaim, log_unclaimable};
 
@@ -139,6 +140,15 @@ pub(super) const NEXT_DUE: &str = "
 
 pub(super) fn next_due(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     one(connection, NEXT_DUE, [LEASE_NEVER], |row| row.get(0))
+}
+
+/// Ends the leases that end too far ahead to be anything but a wrong clock's.
+pub(super) fn end_wrong_leases(connection: &Connection, now: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE attempts SET lease_until = ?1
+         WHERE state IN ('INTENT', 'IN_DOUBT') AND lease_until > ?2 AND lease_until < ?3";
+    let ended = connection.execute(sql, [now, now.saturating_add(AHEAD_MAX_MS), LEASE_NEVER])?;
+    tracing::warn!(attempts = ended, "leases ended too far ahead: the clock was wrong when they were taken");
+    Ok(())
 }
 
 pub(super) fn recover(connection: &Connection, now: i64) -> rusqlite::Result<u64> {

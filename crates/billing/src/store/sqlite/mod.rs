@@ -29,6 +29,8 @@ use super::transaction::{self as steps, PendingClaim};
 use crate::invoice::{Attempt, InvoiceId, Run, RunId, RunProblem};
 use crate::protocol::key::DeploymentId;
 use crate::protocol::transition::Settlement;
+use crate::store::ages::Ages;
+use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::{
     AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
     LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OperatorStore,
@@ -322,6 +324,10 @@ impl RunStore for SqliteStore {
         self.read_short(runs::counts).await
     }
 
+    async fn ages(&self) -> Result<Ages> {
+        self.read_short(runs::ages).await
+    }
+
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {
         let lease = self.lease(lease);
         self.write(move |connection| runs::open(connection, lease)).await
@@ -379,6 +385,10 @@ impl ChargeStore for SqliteStore {
     async fn next_open_in(&self) -> Result<Option<Duration>> {
         let now = self.clock.now_ms();
         let due = self.read_short(claims::next_due).await?;
+        if due.is_some_and(|due| due > now.saturating_add(AHEAD_MAX_MS)) {
+            self.write(move |connection| claims::end_wrong_leases(connection, now)).await?;
+            return Ok(Some(Duration::ZERO));
+        }
         Ok(due.map(|due| Duration::from_millis(u64::try_from(due - now).unwrap_or(0))))
     }
 

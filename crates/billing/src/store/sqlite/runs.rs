@@ -5,6 +5,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Columns, Lease, one, read};
 use crate::invoice::{InvoiceState, Run, RunId, RunProblem};
+use crate::store::ages::{AGES, Ages};
+use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::{Counts, VERSION};
 
 const RUN: &str = "id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, refused, rejected, \
@@ -43,11 +45,23 @@ pub(super) fn join(connection: &Connection) -> rusqlite::Result<Option<Run>> {
     one(connection, &sql, [], read)
 }
 
+pub(super) fn ages(connection: &Connection) -> rusqlite::Result<Ages> {
+    connection.prepare_cached(AGES)?.query_row([], |row| {
+        Ok(Ages {
+            oldest_pending_at: row.get(0)?,
+            run_started_at: row.get(1)?,
+            run_succeeded_at: row.get(2)?,
+        })
+    })
+}
+
 pub(super) fn adopt(connection: &Connection, lease: Lease) -> rusqlite::Result<Option<Run>> {
     let sql = format!(
-        "UPDATE runs SET lease_until = ?2 WHERE state = 'running' AND lease_until <= ?1 RETURNING {RUN}"
+        "UPDATE runs SET lease_until = ?2 WHERE state = 'running' AND (lease_until <= ?1 OR lease_until > ?3)
+         RETURNING {RUN}"
     );
-    one(connection, &sql, params![lease.now, lease.until], read)
+    let wrong_after = lease.now.saturating_add(AHEAD_MAX_MS);
+    one(connection, &sql, params![lease.now, lease.until, wrong_after], read)
 }
 
 pub(super) fn renew(connection: &Connection, run: RunId, lease: Lease) -> rusqlite::Result<bool> {

@@ -300,18 +300,19 @@ impl<'a> Statement<'a> {
     }
 }
 
-/// The last position below which every row is either visible or will never be.
+/// The last position below which every row is either visible or will never be. One statement and so one round trip: a
+/// process that is stopped between two would keep all writers out. The sequence is read for the row of the gate, that is
+/// once the lock is held.
 pub(super) async fn settled(database: &Postgres) -> std::result::Result<i64, PgError> {
-    database
-        .transaction(PoolClass::Claim, |tx| async move {
-            tx.query(&format!("SELECT pg_advisory_xact_lock({GATE})"), &[]).await?;
-            let rows = tx.query("SELECT last_value FROM ledger_positions", &[]).await?;
-            match rows.as_slice() {
-                [row] => get(row, 0),
-                rows => Err(PgError::Corrupt(format!("ledger_positions has {} rows", rows.len()))),
-            }
-        })
-        .await
+    let sql = format!(
+        "WITH gate AS MATERIALIZED (SELECT 1 AS held, pg_advisory_xact_lock({GATE})) \
+         SELECT (SELECT last_value FROM ledger_positions WHERE gate.held = 1) FROM gate"
+    );
+    let rows = database.read(PoolClass::Claim, &sql, &[]).await?;
+    match rows.as_slice() {
+        [row] => get(row, 0),
+        rows => Err(PgError::Corrupt(format!("ledger_positions has {} rows", rows.len()))),
+    }
 }
 
 /// Whether a row is what this entry would have become.

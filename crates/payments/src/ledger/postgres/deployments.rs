@@ -34,8 +34,13 @@ pub(super) async fn admit_one(
 ) -> Result<Admission> {
     let id = deployment.0.to_string();
     let id = id.as_str();
+    // What stands in the list stays there: only what may be recorded needs the lock.
+    let listed = facts_listed(&database.read(PoolClass::Claim, KNOWN, &of(&account, &id)).await?)?;
+    if listed.is_known || listed.is_elsewhere || listed.has_others {
+        return Ok(admit(listed));
+    }
     database
-        .transaction(PoolClass::Claim, |tx| async move {
+        .brief_transaction(PoolClass::Claim, |tx| async move {
             locked(&tx).await?;
             let admission = admit(facts(&tx, account, deployment, id).await?);
             if let Admission::Record(how) = admission {
@@ -46,16 +51,23 @@ pub(super) async fn admit_one(
         .await
 }
 
-async fn facts(tx: &Tx, account: &str, deployment: DeploymentId, id: &str) -> Result<Facts> {
-    let of: [Param<'_>; 2] = [(&account, Type::TEXT), (&id, Type::TEXT)];
-    let rows = tx.query(KNOWN, &of).await?;
-    let [row] = rows.as_slice() else { return Err(PgError::Corrupt("a sum has no row".to_owned())) };
-    let mut facts = Facts {
+fn of<'a>(account: &'a &str, id: &'a &str) -> [Param<'a>; 2] {
+    [(account, Type::TEXT), (id, Type::TEXT)]
+}
+
+/// As far as the list says.
+fn facts_listed(rows: &[SqlRow]) -> Result<Facts> {
+    let [row] = rows else { return Err(PgError::Corrupt("a sum has no row".to_owned())) };
+    Ok(Facts {
         is_known: get(row, 0)?,
         is_elsewhere: get(row, 1)?,
         has_others: get(row, 2)?,
         ..Facts::default()
-    };
+    })
+}
+
+async fn facts(tx: &Tx, account: &str, deployment: DeploymentId, id: &str) -> Result<Facts> {
+    let mut facts = facts_listed(&tx.query(KNOWN, &of(&account, &id)).await?)?;
     // Only a ledger that is older than its list is searched.
     if !facts.is_known && !facts.is_elsewhere && !facts.has_others {
         let rows = tx.query(HAS_KEYED_ROWS, &[(&account, Type::TEXT)]).await?;
@@ -112,7 +124,7 @@ pub(super) async fn declare(database: &Postgres, declaration: &Declaration) -> R
     let id = deployment.0.to_string();
     let id = id.as_str();
     database
-        .transaction(PoolClass::Claim, |tx| async move {
+        .brief_transaction(PoolClass::Claim, |tx| async move {
             locked(&tx).await?;
             let rows = tx.query(&of_account(), &[(account, Type::TEXT)]).await?;
             let known = rows.iter().map(read_row).collect::<Result<Vec<_>>>()?;
