@@ -124,7 +124,7 @@ pub struct CommonArgs {
     #[arg(long, env = "ADMIN_LISTEN", value_name = "ADDRESS:PORT", help_heading = "Addresses")]
     pub admin_listen: Option<String>,
     /// Connections of one peer address once the business port has no place left: a peer with more loses its oldest first,
-    /// from 1 to 65536 [default: 256]
+    /// from 1 to 65536 [default: 64]
     #[arg(long, env = "CONNECTIONS_PER_PEER", value_name = "NUMBER", help_heading = "Addresses")]
     pub connections_per_peer: Option<String>,
     #[command(flatten)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use testkit::http::try_call;
 use testkit::postgres::Server;
 use testkit::starting::{until_not_ready, until_ready};
-use testkit::wait::{Dice, pause, size, timed};
+use testkit::wait::{SeededRng, pause, size, timed};
 use testkit::{Answer, Database, Process};
 
 use crate::replicas::{Replicas, charge, replica};
@@ -76,8 +76,7 @@ fn a_database_that_takes_no_writes_is_not_ready_within_ten_seconds_and_says_why(
     assert!(took < NOTICED_WITHIN, "{took:?}");
     assert_eq!(process.metric(&["not_ready_reasons{", "reason=\"read-only\""]), 1);
     is_refused_unexecuted(process, "read-only");
-    site.database
-        .run("SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only");
+    site.database.run("ALTER SYSTEM RESET default_transaction_read_only");
     site.database.run("SELECT pg_reload_conf()");
     until_ready(process);
     assert_eq!(charge(&process.url(), "again").expect("an answer").status, 200);
@@ -121,9 +120,9 @@ fn a_replica_that_is_stopped_at_any_statement_holds_up_no_other() {
             })
         })
         .collect();
-    let mut dice = Dice::seeded(8213);
+    let mut random = SeededRng::seeded(8213);
     for nth in 0..tries {
-        pause(Duration::from_millis(20 + dice.below(60)));
+        pause(Duration::from_millis(20 + random.below(60)));
         stopped.pause();
         for again in 0..3 {
             let answer = in_time(|| charge(&other.url(), &format!("o{nth}-{again}")));
