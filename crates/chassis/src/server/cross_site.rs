@@ -147,13 +147,9 @@ mod tests {
 
     #[test]
     fn a_rebound_name_is_refused_on_loopback_and_served_elsewhere() {
-        for host in [
-            "evil.example:8000",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example",
-            "192.0.2.1",
-            "x.",
-        ] {
+        for host in
+            ["evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "192.0.2.1", "x."]
+        {
             for listener in LOOPBACK {
                 assert_eq!(check(listener, &[("host", host)]), Err(CrossSite::Host), "{listener} {host}");
             }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::tree::{File, file, files, none, root};
 
-/// What a document may hold at most, in lines.
-const LENGTHS: &[(&str, usize)] = &[("README.md", 150), ("ARCHITECTURE.md", 200)];
+/// What a document may hold at most, in lines; each setting is a line of README.md.
+const LENGTHS: &[(&str, usize)] = &[("README.md", 160), ("ARCHITECTURE.md", 200)];
 
 /// Endings that make a bare word the name of a file.
 const ENDINGS: &[&str] = &[".rs", ".md", ".toml", ".lua", ".sh", ".yml", ".yaml"];
