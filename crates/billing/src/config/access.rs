@@ -22,11 +22,11 @@ pub struct AccessArgs {
     /// there [default: off]
     #[arg(long, env = "READER_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
     reader_token_file: Option<String>,
-    /// true lets everybody read /v1 off loopback [default: false]
+    /// true lets every caller read /v1 off loopback [default: false]
     #[arg(long, env = "ANONYMOUS_READS", value_name = "BOOL", help_heading = "Callers",
           num_args = 0..=1, default_missing_value = "true")]
     anonymous_reads: Option<String>,
-    /// Routes of the replaced systems, their health paths apart: open to everybody; token asks for an operator's token
+    /// Routes of the replaced systems, their health paths apart: open to every caller; token asks for an operator's token
     /// for writes and a reader's or operator's for reads; off answers 404 [default: open]
     #[arg(long, env = "LEGACY_ROUTES", value_name = "OPEN|TOKEN|OFF", help_heading = "Callers")]
     legacy_routes: Option<String>,
@@ -39,7 +39,7 @@ pub struct Checked {
     pub operators: Option<TokenSource>,
     /// Tokens of readers, if any.
     pub readers: Option<TokenSource>,
-    /// Whether everybody may read `/v1`.
+    /// Whether every caller may read `/v1`.
     pub anonymous_reads: bool,
     /// Who may call the legacy routes.
     pub legacy: LegacyRoutes,

@@ -24,7 +24,7 @@ const LEGACY_ROUTES: &str = "--legacy-routes (LEGACY_ROUTES)";
 /// Who may call the routes of the replaced systems, their health paths apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LegacyRoutes {
-    /// Everybody, as their clients expect.
+    /// Every caller, as their clients expect.
     #[default]
     Open,
     /// Operators write, readers and operators read.

@@ -53,7 +53,7 @@ pub fn router(state: AppState) -> Router {
     // A path under /rest that the table does not know is looked up once more, in the table's spelling.
     let waiting = Extension(pay::Waiting::default());
     let table = antaeus_routes(any(nothing), &waiting, &state).fallback(nothing).with_state(state.clone());
-    // Its routes are told to whoever counts requests outside: there, no route has matched.
+    // The middleware that counts requests sees no matched route outside this table: the response carries it.
     let table = table.layer(from_fn(name_route));
     let respell = move |request: Request| normalize_path(table.clone(), request);
     antaeus_routes(any(respell.clone()), &waiting, &state)

@@ -245,8 +245,8 @@ impl Postgres {
         migrate::apply(self).await
     }
 
-    /// All tries begin within the time that one may wait for a connection: who asked is told then, and nothing is done
-    /// later for a caller that has left.
+    /// All tries begin within the time that one may wait for a connection. The caller gets its error then, and nothing is
+    /// done later for a caller that has left.
     async fn retry_transient<T, Fut>(&self, attempt: impl Fn(Instant) -> Fut + Send) -> Result<T>
     where
         Fut: Future<Output = Result<T>> + Send,

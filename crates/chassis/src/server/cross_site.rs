@@ -1,4 +1,4 @@
-//! Requests that a web page made somebody's browser send: by their `Origin` and `Sec-Fetch-Site`, and on a loopback
+//! Requests that a web page made a user's browser send: by their `Origin` and `Sec-Fetch-Site`, and on a loopback
 //! listener by a `Host` that is no loopback name, as after DNS rebinding. For writing routes that need no credential: there
 //! the browser's place in the network would be all that a page needs. Must not know any route or status.
 

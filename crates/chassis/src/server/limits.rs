@@ -52,7 +52,7 @@ pub struct Limits {
     /// open.
     pub connections_max: usize,
     /// At the limit of connections, a peer address with more than this loses its oldest ones first. Below the limit
-    /// it has no meaning: a proxy may bring everybody from one address.
+    /// it has no meaning: a proxy may bring all callers from one address.
     pub connections_per_peer: usize,
     /// Calls whose answer is not yet written; a further one is answered by `shed`.
     pub in_flight_max: usize,

@@ -1,4 +1,4 @@
-//! What callers are told while the database cannot be used, that nothing of it is executed later, and that a replica that
+//! The responses while the database cannot be used, that nothing of those calls is executed later, and that a replica that
 //! stands still holds up no other. Where no server is installed these are left out, loudly; in CI that is a failure.
 
 use std::sync::Arc;

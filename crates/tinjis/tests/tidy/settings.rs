@@ -1,11 +1,11 @@
-//! README's table of settings is what each service's `--help` says, word for word, and not longer than allowed.
+//! The table of settings in docs/settings.md is what each service's `--help` says, word for word, and not longer than allowed.
 //! Runs the real programs; knows no setting by name.
 
 use std::process::Command;
 
 use crate::tree::{file, none};
 
-/// README's table stands between these lines.
+/// The table stands between these lines.
 const BEGIN: &str = "<!-- settings: from --help -->";
 const END: &str = "<!-- end of settings -->";
 
@@ -22,12 +22,15 @@ struct Setting {
 }
 
 #[test]
-fn the_readme_has_the_settings_of_help() {
-    let readme = file("README.md").text;
-    let between = readme.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
-    let (shown, _) = between.expect("README.md has a table of settings between its two marks");
+fn the_settings_page_is_what_help_says() {
+    let page = file("docs/settings.md").text;
+    let between = page.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
+    let (shown, _) = between.expect("docs/settings.md has a table of settings between its two marks");
     let wanted = table(&settings_of("billing"), &settings_of("payments"));
-    assert!(shown.trim() == wanted.trim(), "README.md's table of settings should be:\n\n{wanted}\n");
+    assert!(
+        shown.trim() == wanted.trim(),
+        "the table of docs/settings.md of settings should be:\n\n{wanted}\n"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub(super) fn bytes(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Proble
     body.map_err(|error| Problem::new(error.status()).detail("the body could not be read"))
 }
 
-/// A body of this shape, as it is told to a client who sends another.
+/// A body of this shape, as a client that sends another one is answered.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8], shape: &str) -> Result<T, Problem> {
     let wrong = |what: String, errors: Vec<FieldError>| {
         Problem::validation(errors).detail(format!("the body must be {shape}: {what}"))
