@@ -111,7 +111,7 @@ struct FieldText {
 }
 
 impl ProblemText {
-    /// What a person reads after the status: the text, then each field that was wrong.
+    /// What an operator reads after the status: the text, then each field that was wrong.
     fn words(&self) -> String {
         let text = if self.detail.is_empty() { &self.title } else { &self.detail };
         let fields = self.errors.iter().map(|FieldText { field, message }| format!("{field} {message}"));
