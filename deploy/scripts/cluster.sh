@@ -11,7 +11,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 verb=$1 env=${2:-}
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
-source scripts/image-load.sh
+declare -a image_load=()
+# shellcheck disable=SC1091
+. scripts/image-load.sh
 rendered=envs/$env/rendered.yaml
 timeout=${TIMEOUT:-120}
 

@@ -1,6 +1,6 @@
 # Sourced: sets the array `image_load`, the command that takes image tars to the nodes of the cluster in use. IMAGE_LOAD
 # names it; unset, the name of the current context tells which tool made the cluster. Expects the array `kubectl`.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 
 read -ra image_load <<<"${IMAGE_LOAD:-}"
 if ((${#image_load[@]} == 0)); then

@@ -8,7 +8,9 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
-source "$(dirname "${BASH_SOURCE[0]}")/image-load.sh"
+declare -a image_load=()
+# shellcheck disable=SC1091
+. "$(dirname "${BASH_SOURCE[0]}")/image-load.sh"
 k() { "${kubectl[@]}" "$@"; }
 
 reply=$(k version --request-timeout=10s 2>&1) || {

@@ -6,7 +6,9 @@
 set -euo pipefail
 
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
-source "$(dirname "${BASH_SOURCE[0]}")/image-load.sh"
+declare -a image_load=()
+# shellcheck disable=SC1091
+. "$(dirname "${BASH_SOURCE[0]}")/image-load.sh"
 namespace=runasnonroot-bug
 image=tinjis/as-root:1
 k() { "${kubectl[@]}" --namespace "$namespace" "$@"; }

@@ -194,8 +194,8 @@ fn the_provider_route_names_the_first_field_that_it_misses() {
             "could not retrieve payment value",
             [
                 r#"{"id":"a"}"#,
-                r#"{"id":"a","value":0.00}"#,
                 r#"{"id":"a","value":-1}"#,
+                r#"{"id":"a","value":0.001}"#,
                 r#"{"id":"a","value":null}"#,
             ],
         ),
@@ -205,7 +205,7 @@ fn the_provider_route_names_the_first_field_that_it_misses() {
                 r#"{"id":"a","value":1}"#,
                 r#"{"id":"a","value":1,"currency":""}"#,
                 r#"{"id":"a","value":1,"currency":null}"#,
-                r#"{"id":"a","value":0.001}"#,
+                r#"{"id":"a","value":0.006}"#,
             ],
         ),
     ];

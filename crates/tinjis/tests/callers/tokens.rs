@@ -33,8 +33,8 @@ pub(crate) fn attempts(table: &mut Table<'_>) {
     }
     let wrong_line = second.but(|a| a.tokens = word("third-token"));
     table.pair(at, "the second line is one, a third is not", &second, &wrong_line, "token_unknown");
-    let twice = good.but(|a| a.tokens.push(Text::Word("new-token".to_owned())));
-    table.pair(at, "the token twice", &good, &twice, "token_unknown");
+    let behind = good.but(|a| a.tokens.insert(0, Text::Word("wrong-token".to_owned())));
+    table.pair(at, "of two tokens the first counts", &good, &behind, "token_unknown");
     removed(table);
     several(table);
     too_often(table);
