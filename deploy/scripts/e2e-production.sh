@@ -184,7 +184,7 @@ taken() {
   while :; do
     left=
     for pod in $(older "$1" "$2"); do
-      k --namespace "$1" logs "$pod" --since-time "$2" 2>/dev/null | grep 'Token file has changed' >/dev/null || left="$left $pod"
+      k --namespace "$1" logs "$pod" --since-time "$2" 2>/dev/null | grep 'reloaded the token file' >/dev/null || left="$left $pod"
     done
     if [[ -z $left ]]; then break; fi
     ((SECONDS < deadline)) || red "after $((SECONDS - began)) s these have not read their tokens again:$left"

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// So many give way when one place is needed: in a flood the next newcomers find theirs without another search.
-const EVICTED_AT_ONCE: usize = 16;
+const EVICTED_AT_ONCE: usize = 4;
 
 #[derive(Clone, Default)]
 pub(super) struct ConnectionRegistry(Arc<Mutex<Entries>>);

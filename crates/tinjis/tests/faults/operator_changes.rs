@@ -61,7 +61,7 @@ fn a_credential_that_changes_while_charges_are_in_doubt_charges_no_customer_twic
     let doubtful = bring_into_doubt(&site);
     fs::write(&shown, "new-token\n").unwrap();
     wait_until("the new credential is taken", WITHIN, || {
-        site.services.billing.log().contains("Token file has changed")
+        site.services.billing.log().contains("reloaded the token file")
     });
     site.recover();
     end(proof, &site, doubtful, &["--payments-api-token-file", shown.to_str().unwrap()]);

@@ -150,7 +150,7 @@ impl Site {
 
     /// How often payments and billing have read files of tokens again.
     pub(crate) fn token_files_read(&self) -> (usize, usize) {
-        let times = |process: &Process| process.log().matches("was read again").count();
+        let times = |process: &Process| process.log().matches("reloaded the token file").count();
         (times(&self.payments), times(&self.billing))
     }
 

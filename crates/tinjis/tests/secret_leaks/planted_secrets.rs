@@ -199,7 +199,7 @@ fn spoil(folder: &Path, processes: &[&Process], fixture: &LeakFixture) {
     replace(&folder.join("tokens"), &format!("{}\n", fixture.token).repeat(300));
     for process in processes {
         wait_until("the invalid file to be logged", WITHIN, || {
-            process.log().contains("TLS material is of no use")
+            process.log().contains("reloading the TLS material failed")
         });
     }
 }
