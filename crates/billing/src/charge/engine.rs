@@ -2,6 +2,7 @@
 //! Decides nothing about attempts and runs.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use chassis::clock::{Clock, Random};
 use chassis::shutdown::Shutdown;
 use tokio::sync::{Notify, Semaphore};
 
-use super::ChargeSettings;
 use super::breaker::Breaker;
 use super::budget::Budget;
 use super::ledger::Ledger;
@@ -23,6 +23,15 @@ use crate::store::{self, Store};
 const STORE_PAUSE: Duration = Duration::from_millis(50);
 /// The longest one.
 const STORE_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Settings of the engine; those of the provider are in [`crate::provider::ProviderConfig`].
+#[derive(Clone, Copy, Debug)]
+pub struct ChargeSettings {
+    /// Calls under way at once.
+    pub in_flight_max: NonZeroUsize,
+    /// Lease of a claimed attempt; must be longer than a call and its time in the queue.
+    pub lease: Duration,
+}
 
 /// One engine.
 pub(super) struct EngineContext {

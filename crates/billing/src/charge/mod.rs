@@ -1,7 +1,6 @@
 //! The charge engine: claim and journal, call, settle; never the other way round.
 //! Imports no HTTP and no SQL crate: provider and store are behind their own modules.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,8 +39,10 @@ mod run;
 mod supervisor;
 pub mod window;
 
+pub use engine::ChargeSettings;
 pub use problem::Problem;
 pub use resolve::REQUEST_LIFE_MAX;
+pub use run::Waited;
 pub use supervisor::RUN_LEASE;
 
 /// Lease of a claimed attempt; several deadlines of a call.
@@ -59,15 +60,6 @@ pub struct Started {
     pub run: RunId,
     /// Whether an unfinished run was joined.
     pub joined: bool,
-}
-
-/// State of a run when a caller stopped waiting for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waited {
-    /// Whether the run has ended.
-    pub finished: bool,
-    /// False only when calls of this run found no connection to the provider, and no request left.
-    pub reached: bool,
 }
 
 /// The result of an operator's decision on an attempt.
@@ -113,15 +105,6 @@ pub enum ResolveError {
     /// The provider could not be asked to void the key, or its answer cannot be relied on.
     #[error("the provider did not void this key: {0}")]
     NotVoided(String),
-}
-
-/// Settings of the engine; those of the provider are in [`provider::ProviderConfig`].
-#[derive(Clone, Copy, Debug)]
-pub struct ChargeSettings {
-    /// Calls under way at once.
-    pub in_flight_max: NonZeroUsize,
-    /// Lease of a claimed attempt; must be longer than a call and its time in the queue.
-    pub lease: Duration,
 }
 
 /// Dependencies of an engine.

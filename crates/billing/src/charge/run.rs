@@ -10,11 +10,20 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Problem, Waited};
+use super::problem::Problem;
 use crate::invoice::RunId;
 
 /// Number of ended runs that are remembered for waiting callers.
 const REMEMBERED_MAX: usize = 16;
+
+/// State of a run when a caller stopped waiting for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waited {
+    /// Whether the run has ended.
+    pub finished: bool,
+    /// False only when calls of this run found no connection to the provider, and no request left.
+    pub reached: bool,
+}
 
 /// Progress of one run in this process.
 #[derive(Debug)]
