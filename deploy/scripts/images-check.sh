@@ -23,6 +23,8 @@ YAML
 cat >"$work/pinger.yaml" <<'YAML'
 ponger:
   url: http://127.0.0.1:8080
+metrics:
+  port: 2112
 YAML
 chmod -R a+rX "$work"
 

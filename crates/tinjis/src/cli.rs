@@ -8,7 +8,6 @@ use std::str::FromStr;
 
 use chassis::caller::Tokens;
 use chassis::config::{Problems, Secret, TokenSource, load, unquote};
-use clap::builder::PossibleValuesParser;
 
 use crate::http::{Api, BaseUrl, Scheme};
 use crate::reach::TlsArgs;
@@ -49,7 +48,7 @@ enum Sub {
     /// Run one service in this process, with the service's own settings: run billing, run payments, run pinger, run ponger
     Run {
         /// The service
-        #[arg(value_name = "SERVICE", value_parser = PossibleValuesParser::new(run::SERVICES))]
+        #[arg(value_name = "SERVICE", value_parser = run::names())]
         service: String,
         /// Its settings; `tinjis run SERVICE --help` lists them
         #[arg(value_name = "SETTINGS", trailing_var_arg = true, allow_hyphen_values = true)]

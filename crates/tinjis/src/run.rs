@@ -5,6 +5,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, ValueParser};
+
 use crate::{doctor, load};
 
 /// Message when no service is named.
@@ -20,6 +22,11 @@ pub(crate) const WHICH: &str =
 pub(crate) const SERVICES: [&str; 4] = ["billing", "payments", "pinger", "ponger"];
 #[cfg(not(feature = "services"))]
 pub(crate) const SERVICES: [&str; 0] = [];
+
+/// Accepts the services in this program. In one without any, each name is accepted here and answered with [`WHICH`].
+pub(crate) fn names() -> ValueParser {
+    if SERVICES.is_empty() { ValueParser::string() } else { PossibleValuesParser::new(SERVICES).into() }
+}
 
 /// Runs the service that argv names, if it names one.
 pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
