@@ -60,7 +60,7 @@ const SPOILS: [(&str, &str); 8] = [
     // Nobody sends it again before the year 2255.
     (
         "/in_doubt",
-        "UPDATE attempts SET state = 'IN_DOUBT', settled_at = NULL, lease_until = 9000000000000 WHERE key =
+        "UPDATE attempts SET state = 'IN_DOUBT', settled_at = NULL, lease_until = 253402300799999 WHERE key =
              (SELECT a.key FROM attempts a JOIN invoices i ON i.id = a.invoice_id
               WHERE i.reference = 'R8' AND a.state = 'CHARGED');
          UPDATE invoices SET state = 'CHARGING', paid_by = NULL WHERE reference = 'R8'",
