@@ -6,10 +6,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
-use http::Method;
 
 use crate::admin::Unmet;
-use crate::server::{NotExecuted, Shed};
+use crate::server::{NotExecuted, Shed, is_safe};
 
 /// Whether the store can be used, from memory.
 pub type Usable = Arc<dyn Fn() -> Result<(), Unmet> + Send + Sync>;
@@ -17,8 +16,7 @@ pub type Usable = Arc<dyn Fn() -> Result<(), Unmet> + Send + Sync>;
 /// Wraps all routes that the router has by now. Reads pass: they fail by themselves, and leave nothing behind.
 pub fn while_usable(router: Router, usable: Usable, shed: Shed) -> Router {
     let gate = move |request: Request, next: Next| {
-        let passes =
-            matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) || usable().is_ok();
+        let passes = is_safe(request.method()) || usable().is_ok();
         let shed = shed.clone();
         async move {
             if passes {

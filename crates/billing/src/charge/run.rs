@@ -129,9 +129,10 @@ impl Progress {
 
     fn waited(&self) -> Waited {
         let finished = self.over.is_cancelled() && self.finished.load(Ordering::Relaxed);
-        // A slow provider is not an unreachable one: only a call without a connection, or none for want of one, tells.
-        let unreachable = self.not_connected.load(Ordering::Relaxed) || self.gave_up();
-        Waited { finished, reached: self.reached.load(Ordering::Relaxed) || !unreachable }
+        // A slow provider is not an unreachable one, nor is one that has answered and is left alone for its answers: only
+        // a call that found no connection shows it.
+        let not_connected = self.not_connected.load(Ordering::Relaxed);
+        Waited { finished, reached: self.reached.load(Ordering::Relaxed) || !not_connected }
     }
 
     pub(super) async fn wait(&self, at_most: Duration) -> Waited {
@@ -181,14 +182,19 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_run_that_called_nobody_is_reached_only_if_nothing_was_to_be_called() {
+    async fn only_a_call_without_a_connection_makes_a_provider_unreachable() {
         let idle = Progress::new();
         idle.end(true);
         assert_eq!(idle.wait(Duration::ZERO).await, Waited { finished: true, reached: true });
-        let blocked = Progress::new();
-        blocked.give_up();
-        blocked.end(true);
-        assert_eq!(blocked.wait(Duration::ZERO).await, Waited { finished: true, reached: false });
+        let left_alone = Progress::new();
+        left_alone.give_up();
+        left_alone.end(true);
+        assert_eq!(left_alone.wait(Duration::ZERO).await, Waited { finished: true, reached: true });
+        let unreachable = Progress::new();
+        unreachable.not_connected();
+        unreachable.give_up();
+        unreachable.end(true);
+        assert_eq!(unreachable.wait(Duration::ZERO).await, Waited { finished: true, reached: false });
     }
 
     #[tokio::test(start_paused = true)]
