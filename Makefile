@@ -22,7 +22,7 @@ PROGRAMS := $(SERVICES) pinger ponger tinjis
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 DENY_VERSION := 0.20.2
-# The last revision that was delivered: stores that users have are of this or an older one.
+# A delivered revision whose schema is older on both databases, so that an upgrade has steps to take.
 PREVIOUS ?= 21388726f3daa7b1b72be450df1755d2adeb14c0
 AUDITABLE_VERSION := 0.7.7
 

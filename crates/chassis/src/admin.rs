@@ -138,7 +138,7 @@ pub struct LogLevelAccess {
 }
 
 impl LogLevelAccess {
-    /// For the admin listener at this address; without operators nobody may off loopback.
+    /// For the admin listener at this address; without operators it is closed off loopback.
     #[must_use]
     pub fn new(listener: SocketAddr, operators: Option<Callers>) -> Self {
         let operators = operators.filter(|operators| !operators.is_open());

@@ -66,7 +66,7 @@ impl AccessArgs {
         if legacy == Some(LegacyRoutes::Token) && given(&self.operator_token_file).is_none() {
             problems.add(
                 LEGACY,
-                "is token, but without --operator-token-file (OPERATOR_TOKEN_FILE) nobody could write; give a file, or off",
+                "is token, but without --operator-token-file (OPERATOR_TOKEN_FILE) no caller could write; give a file, or off",
             );
         }
         Some(Checked { operators, readers, anonymous_reads: anonymous_reads?, legacy: legacy? })

@@ -29,7 +29,7 @@ pub enum LegacyRoutes {
     Open,
     /// Operators write, readers and operators read.
     Token,
-    /// Nobody: they answer as unknown paths do.
+    /// Closed: they answer as unknown paths do.
     Off,
 }
 
@@ -63,9 +63,9 @@ impl AccessRules {
     /// No token is configured, and reads are open.
     #[must_use]
     pub fn open() -> Self {
-        let nobody = Callers::by_token(None, None).expect("without a file nothing can be wrong with it");
-        let readers = nobody.clone();
-        Self { operators: nobody, readers, anonymous_reads: true, legacy: LegacyRoutes::Open }
+        let open = Callers::by_token(None, None).expect("without a file nothing can be wrong with it");
+        let readers = open.clone();
+        Self { operators: open, readers, anonymous_reads: true, legacy: LegacyRoutes::Open }
     }
 }
 

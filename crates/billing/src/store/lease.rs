@@ -1,6 +1,6 @@
 //! Which leases are a wrong clock's: one rule for both stores, in numbers that they put into their SQL. Knows no row.
 //!
-//! A wall clock that is ahead for a moment leaves leases that end hours later, and nobody would send those attempts
+//! A wall clock that is ahead for a moment leaves leases that end hours later, and no process would send those attempts
 //! again until then. No lease is longer than [`LONGEST`], so that one that ends later than that is due now.
 
 use std::time::Duration;

@@ -21,7 +21,7 @@ const LISTED_MAX: usize = 10;
 pub(super) enum Fault {
     /// So many words.
     Words(usize),
-    /// A character that no header carries, so nobody could present this token.
+    /// A character that no header carries, so no caller could present this token.
     NotVisibleAscii,
     /// Fewer bytes than a token needs here.
     Short(usize, usize),

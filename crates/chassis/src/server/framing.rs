@@ -1,5 +1,5 @@
 //! Follows where each request's head begins and ends among the bytes of a connection, and refuses what the HTTP library
-//! lets pass: a line of a head that ends without CR, and a transfer coding that nobody here decodes. Behind a proxy that
+//! lets pass: a line of a head that ends without CR, and a transfer coding that no service here decodes. Behind a proxy that
 //! reads either differently, one caller's bytes would become another's request. Knows no header but the two that say how
 //! long a body is; whatever else is wrong with a request is the library's to refuse.
 

@@ -3,7 +3,7 @@
 //!
 //! A connection beyond the limit waits in the kernel's queue. While one waits, those that are longest at sending a request
 //! give way, of the peers with the most connections first; then each answer is the last on its connection, and the
-//! connection idle for longest is closed: nobody holds a place for nothing.
+//! connection idle for longest is closed: no connection keeps a place without use.
 
 mod body;
 mod call;
@@ -63,7 +63,7 @@ pub struct Connection {
 const GONE_AFTER: Duration = Duration::from_secs(1);
 
 impl Connection {
-    /// Whether nobody waits for the answer any more, as far as can be seen: to be asked before something begins that a
+    /// Whether the caller is gone, as far as can be seen: to be asked before something begins that a
     /// caller that has given up would not expect.
     pub fn is_abandoned(&self) -> bool {
         self.state.is_shut_by_peer() && self.asked_at.elapsed() >= GONE_AFTER

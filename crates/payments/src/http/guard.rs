@@ -29,7 +29,7 @@ pub(super) async fn authenticate(State(app): State<App>, mut request: Request, n
         return other_site(app.0.callers.refuse(why.into()), why);
     }
     let headers = request.headers();
-    // Of several the first counts, as it did in the existing payment service. One that is no text proves nobody.
+    // Of several the first counts, as it did in the existing payment service. One that is no text authenticates no caller.
     let token = headers.get(TOKEN).map(|value| value.to_str().unwrap_or_default());
     let name = request.extensions().get::<PeerName>();
     let presented = Presented { name, bearer: bearer(headers), token };

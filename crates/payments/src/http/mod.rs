@@ -40,7 +40,7 @@ struct Parts {
     ledger_id: LedgerId,
     ledger_id_header: HeaderValue,
     callers: Callers,
-    /// Where nobody proves who he is, no page of another site may charge.
+    /// Where callers need no proof, no page of another site may charge.
     cross_site: CrossSiteGuard,
     shutdown: Shutdown,
 }

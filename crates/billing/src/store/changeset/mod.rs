@@ -36,7 +36,7 @@ pub struct AttemptFact<K = Key> {
     pub state: AttemptState,
 }
 
-/// What was read, while nobody else can change it: the attempts in question with their invoices and, where
+/// Rows read under a lock: the attempts in question with their invoices and, where
 /// [`needs_others`] says so, every other open or CHARGED attempt of these invoices.
 #[derive(Clone, Debug)]
 pub struct LoadedFacts<K = Key> {

@@ -24,8 +24,8 @@ const READ_BACK: &str = "
     SELECT a.key FROM attempts AS a JOIN unnest($1::text[], $2::integer[]) AS u (key, sends) ON a.key = u.key
     WHERE a.claim_id = $3 AND a.sends = u.sends AND a.state IN ('INTENT', 'IN_DOUBT')";
 
-/// Runs a claim. If its commit is in doubt, reads it back for as long as the result may be of use: otherwise nobody
-/// would send what it claimed until the lease has ended.
+/// Runs a claim. If its commit is in doubt, reads it back for as long as the result may be of use: otherwise no
+/// process would send what it claimed until the lease has ended.
 pub(super) async fn claim<F, Fut>(database: &Postgres, lease: Duration, steps: F) -> Result<Claimed>
 where
     F: Fn(PostgresTransaction) -> Fut + Send + Sync,

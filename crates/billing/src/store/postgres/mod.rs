@@ -36,7 +36,7 @@ use crate::store::{
 /// What billing needs of a database.
 pub const SCHEMA: Schema = Schema { service: "billing", steps: &migrations::POSTGRES };
 
-/// Made once, when nobody has yet.
+/// Inserted once, by the first process.
 const FIRST: &str = "
     INSERT INTO deployment (id) SELECT $1::text::uuid WHERE NOT EXISTS (SELECT 1 FROM deployment)
     ON CONFLICT DO NOTHING RETURNING 1";

@@ -32,7 +32,7 @@ const LOCK: &str = "
         || ARRAY(SELECT named.id FROM invoices AS named WHERE named.reference = ANY($2)))
     ORDER BY i.id FOR UPDATE";
 
-/// Read after the lock, so that nobody else can change it.
+/// Read after the lock, so that no other transaction can change it.
 const FACTS: &str = "
     SELECT a.key, a.invoice_id, a.run_id, a.state FROM attempts AS a
     WHERE a.invoice_id = ANY($1) AND (a.state IN ('INTENT', 'IN_DOUBT', 'CHARGED') OR a.key = ANY($2))";
