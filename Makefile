@@ -112,7 +112,7 @@ sign: ## sign the pushed images and attest their SBOM; needs cosign and an ident
 
 # tinjis, invoice-app, ping-pong, staging or production.
 ENV ?= invoice-app
-ENVS := $(sort $(patsubst deploy/envs/%/releases,%,$(wildcard deploy/envs/*/releases)))
+ENVS := $(sort $(patsubst deploy/envs/%/kustomization.yaml,%,$(wildcard deploy/envs/*/kustomization.yaml)))
 KUBECTL ?= kubectl
 HELM ?= helm
 # The command that takes image tars to the nodes; empty: chosen from the current context; `none` where the nodes pull.
@@ -217,14 +217,16 @@ runasnonroot: $(OUT)/images/tag ## reproduce the bug of docs/the-runasnonroot-bu
 	@$(CLUSTER) deploy/scripts/runasnonroot.sh
 
 .PHONY: render
-render: ## render deploy/envs/*/rendered.yaml from the chart and the values
+render: ## render rendered.yaml of each environment from its base, the chart and its values
 	@$(CLUSTER) deploy/scripts/render.sh $(ENVS)
 
 .PHONY: chart
 chart: ## lint the chart with each environment's values, and run its unit tests if helm-unittest is installed
-	@for values in deploy/envs/*/*.values.yaml; do \
-	  $(HELM) lint --quiet --strict deploy/chart --values "$$values" || exit 1; \
-	  $(HELM) template service deploy/chart --values "$$values" >/dev/null || exit 1; \
+	@for values in deploy/envs/*/*.values.yaml deploy/envs/*/*.values.json; do \
+	  layers=(--values "$$values"); \
+	  if [[ $$values == *.json ]]; then layers=(--values "deploy/envs/base/$$(basename "$$values" json)yaml" "$${layers[@]}"); fi; \
+	  $(HELM) lint --quiet --strict deploy/chart "$${layers[@]}" || exit 1; \
+	  $(HELM) template service deploy/chart "$${layers[@]}" >/dev/null || exit 1; \
 	done
 	@if $(HELM) unittest --help >/dev/null 2>&1; then $(HELM) unittest --strict deploy/chart; \
 	elif command -v helm-unittest >/dev/null; then helm-unittest --strict deploy/chart; \
@@ -232,7 +234,7 @@ chart: ## lint the chart with each environment's values, and run its unit tests 
 
 .PHONY: render-check
 render-check: render ## check that every rendered file is current
-	@git diff --exit-code -- 'deploy/envs/*/rendered.yaml'
+	@git diff --exit-code -- 'deploy/envs/*/rendered.yaml' deploy/envs/staging/doctor.toml deploy/envs/production/doctor.toml
 
 ## Demo
 

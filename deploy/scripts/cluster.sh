@@ -21,7 +21,7 @@ die() {
   printf '%s\n' "$*" >&2
   exit 1
 }
-[[ -r $rendered ]] || die "There is no environment \"$env\"; there are:$(cd envs && printf ' %s' */releases | sed 's|/releases||g')"
+[[ -r $rendered ]] || die "There is no environment \"$env\"; there are:$(cd envs && printf ' %s' */rendered.yaml | sed 's|/rendered.yaml||g')"
 
 k() { "${kubectl[@]}" "$@"; }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Renders environments: of each, its base and every release of the chart, in the order in which they are applied, to
-# rendered.yaml. The same with Helm 3 and 4. Asks no cluster.
+# rendered.yaml. Staging and production share envs/base. The same with Helm 3 and 4. Asks no cluster.
 #
 #   render.sh ENV...
 set -euo pipefail
@@ -36,26 +36,42 @@ documents() {
     END { place() }'
 }
 
+# manifests_of ENV SHARED RELEASE NAMESPACE: one release of the chart. What an environment on the shared base sets lies in
+# its RELEASE.values.json: JSON, because a linter that renders each YAML file of values by itself would refuse a part.
+manifests_of() {
+  local values=(--values "envs/$2/$3.values.yaml")
+  if [[ $2 != "$1" ]]; then
+    values+=(--set-string "labels.tinjis/environment=$1")
+    if [[ -r envs/$1/$3.values.json ]]; then values+=(--values "envs/$1/$3.values.json"); fi
+  fi
+  "$helm" template "$3" chart --namespace "$4" "${values[@]}"
+}
+
+# An environment without a base.yaml of its own stands on envs/base, which has everything but the values that differ.
 render() {
-  local env=$1 rank=10 release namespace
+  local env=$1 shared=$1 base=envs/$1/base.yaml rank=10 release namespace
+  if [[ ! -r $base ]]; then shared=base base=envs/base/base.yaml.in; fi
   rm -rf "$work/docs"
   mkdir "$work/docs"
-  documents 00 <"envs/$env/base.yaml"
+  sed "s|ENVIRONMENT$|$env|" "$base" | documents 00
   while read -r release namespace; do
     case $release in
       '#'* | '') ;;
       @*) sed "s/namespace: databases$/namespace: $namespace/" "envs/base/${release#@}.yaml" | documents "$rank" ;;
-      *)
-        "$helm" template "$release" chart --namespace "$namespace" --values "envs/$env/$release.values.yaml" |
-          documents "$rank"
-        ;;
+      *) manifests_of "$env" "$shared" "$release" "$namespace" | documents "$rank" ;;
     esac
     rank=$((rank + 1))
-  done <"envs/$env/releases"
+  done <"envs/$shared/releases"
   {
-    printf '# Rendered by make render from the base, the chart and the values beside this; not edited by hand.\n'
+    printf '# Rendered by make render from the base, the chart and the values; not edited by hand.\n'
     cat "$work"/docs/*.yaml | sed -e '/./,$!d' | cat -s
   } >"envs/$env/rendered.yaml"
+  if [[ $shared != "$env" ]]; then
+    {
+      printf '# Rendered by make render from ../base/doctor.toml.in; not edited by hand.\n'
+      sed "s|\"ENVIRONMENT\"$|\"$env\"|" envs/base/doctor.toml.in
+    } >"envs/$env/doctor.toml"
+  fi
 }
 
 for env in "$@"; do render "$env"; done
