@@ -1,4 +1,5 @@
-# Every command that people or CI run; CI calls nothing else. `make help` lists them.
+# Every command that people or CI run; CI calls nothing else. `make help` lists them by purpose. A proof has one target; its
+# sizes are variables.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -26,103 +27,39 @@ DENY_VERSION := 0.20.2
 PREVIOUS ?= 21388726f3daa7b1b72be450df1755d2adeb14c0
 AUDITABLE_VERSION := 0.7.7
 
-.PHONY: help
-help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-
-## Build
-
-.PHONY: build
-build: ## build release binaries, and check that they contain no crash points and no test overrides
-	cargo build --release --workspace --locked
-	@for binary in tinjis $(SERVICES); do \
-	  if grep -qE "TINJIS_(CRASH|TRIAL)" "$(OUT)/release/$$binary"; then \
-	    echo "$$binary: a release binary must contain no crash point and no test override" >&2; exit 1; \
-	  fi; \
-	done
-
 # Embeds the dependency list in each binary, for image scanners.
 AUDITABLE := $(if $(shell command -v cargo-auditable),auditable)
-
-.PHONY: dist
-dist: ## build static binaries for the images and print their sizes; DIST_OUT=DIR copies them there
-	RUSTFLAGS="$(DIST_FLAGS)" AWS_LC_SYS_CFLAGS="$(DIST_CRYPTO)" LIBSQLITE3_FLAGS="$(DIST_SQLITE)" TINJIS_REVISION="$(REVISION)" \
-	  cargo $(AUDITABLE) build --profile dist --locked \
-	  --target $(DIST_TARGET) --package billing --package payments --package pingpong --package tinjis --no-default-features
-	@cd "$(DIST)" && for program in $(PROGRAMS); do \
-	  printf '%-10s %6d KiB\n' "$$program" "$$(( $$(stat -c %s "$$program") / 1024 ))"; \
-	done
-	@if [[ -z "$(AUDITABLE)" ]]; then echo "the binaries carry no dependency list: install cargo-auditable with make auditable"; fi
-	@cd "$(DIST)" && for program in $(if $(AUDITABLE),$(PROGRAMS)); do \
-	  readelf --sections --wide "$$program" | grep -F .dep-v0 >/dev/null || { echo "$$program carries no dependency list" >&2; exit 1; }; \
-	done
-	@if [[ -n "$(DIST_OUT)" ]]; then mkdir -p "$(DIST_OUT)" && cp $(PROGRAMS:%="$(DIST)/%") "$(DIST_OUT)"; fi
-
-.PHONY: images
-images: dist ## build one image per program from these binaries, each under 10 MB; needs a Docker daemon
-	@deploy/scripts/images.sh "$(DIST)" "$(OUT)/images" $(VERSION) $(REVISION)
-
-.PHONY: images-check
-images-check: ## check that each image runs read-only, as a non-root user, without capabilities, and gets healthy
-	@deploy/scripts/images-check.sh "$$(cat "$(OUT)/images/tag")"
-
-.PHONY: images-more
-images-more: ## build PostgreSQL and Prometheus images from Debian packages for compose and development
-	@deploy/scripts/images-more.sh "$(OUT)/images" $(or $(MORE),postgres prometheus)
-
-.PHONY: compose-test
-compose-test: ## test docker-compose on each profile; PROFILES selects some of: plain invoice-app ping-pong metrics
-	@deploy/scripts/compose-test.sh $(PROFILES)
-
-.PHONY: sbom
-sbom: ## write a CycloneDX SBOM per image from the lock file; needs jq
-	@mkdir -p "$(OUT)/sbom" && cargo metadata --format-version 1 --locked --no-default-features >"$(OUT)/sbom/metadata.json"
-	@for program in billing payments pingpong tinjis; do \
-	  jq --arg program "$$program" -f deploy/scripts/sbom.jq "$(OUT)/sbom/metadata.json" >"$(OUT)/sbom/$$program.cdx.json" && \
-	  printf '%-10s %4d crates  %s\n' "$$program" "$$(jq '.components | length' "$(OUT)/sbom/$$program.cdx.json")" "$(OUT)/sbom/$$program.cdx.json"; \
-	done; rm "$(OUT)/sbom/metadata.json"
-
-.PHONY: login
-login: ## log in to REGISTRY=host/path with REGISTRY_USER and REGISTRY_PASSWORD
-	@printf '%s' "$${REGISTRY_PASSWORD:?}" | docker login --username "$${REGISTRY_USER:?}" --password-stdin "$(firstword $(subst /, ,$(REGISTRY)))"
 
 # With ARCH the tag ends in it, and `make push-lists` joins the platforms in one manifest list.
 PUSHED = $(REGISTRY)/$$program:$(VERSION)$(addprefix -,$(ARCH))
 
-.PHONY: push
-push: ## tag the images for REGISTRY=host/path and push them; does nothing without REGISTRY
-	@if [[ -z "$(REGISTRY)" ]]; then echo "not pushed: set REGISTRY=host/path"; exit 0; fi; \
-	for program in $(PROGRAMS); do docker tag "tinjis/$$program:$(VERSION)" "$(PUSHED)" && docker push "$(PUSHED)"; done
-
-.PHONY: push-lists
-push-lists: ## push a manifest list per image for both platforms
-	@for program in $(PROGRAMS); do \
-	  docker manifest create "$(PUSHED)" "$(PUSHED)-amd64" "$(PUSHED)-arm64" && docker manifest push "$(PUSHED)"; \
-	done
-
-.PHONY: sign
-sign: ## sign the pushed images and attest their SBOM; needs cosign and an identity
-	@for program in $(PROGRAMS); do \
-	  case $$program in pinger | ponger) sbom=pingpong ;; *) sbom=$$program ;; esac; \
-	  cosign sign --yes --recursive "$(PUSHED)" && \
-	  cosign attest --yes --type cyclonedx --predicate "$(OUT)/sbom/$$sbom.cdx.json" "$(PUSHED)"; \
-	done
-
-## Deploy to the cluster of KUBECONFIG
-
-# tinjis, invoice-app, ping-pong, staging or production.
+##= ENV=invoice-app      the environment: tinjis, invoice-app, ping-pong, staging or production
 ENV ?= invoice-app
 ENVS := $(sort $(patsubst deploy/envs/%/kustomization.yaml,%,$(wildcard deploy/envs/*/kustomization.yaml)))
+##= KUBECTL, HELM        other clients, such as KUBECTL='minikube kubectl --'
 KUBECTL ?= kubectl
 HELM ?= helm
-# The command that takes image tars to the nodes; empty: chosen from the current context; `none` where the nodes pull.
+##= IMAGE_LOAD           the command that takes image tars to the nodes; by default chosen from the current context; none where the nodes pull
 IMAGE_LOAD ?=
+##= REGISTRY             host/path of a registry: to push to, and with IMAGE_LOAD=none to pull from
 CLUSTER := KUBECTL="$(KUBECTL)" HELM="$(HELM)" IMAGE_LOAD="$(IMAGE_LOAD)" IMAGES="$(abspath $(OUT)/images)" VERSION="$(VERSION)" \
   REVISION="$(REVISION)" REGISTRY="$(REGISTRY)"
 
 # Images are made when there are none; `make images` makes them anew.
 $(OUT)/images/tag:
 	@$(MAKE) images
+
+##= TINJIS               a built tinjis for make doctor; by default cargo builds and runs it
+TINJIS ?= cargo run --release --locked --package tinjis --
+# What the probes of the doctor run: the image as `make deploy` loads it.
+DOCTOR_IMAGE ?= $(if $(filter none,$(IMAGE_LOAD)),$(or $(REGISTRY),tinjis),tinjis)/tinjis:$(or $(if $(filter none,$(IMAGE_LOAD)),,$(shell cat "$(OUT)/images/tag" 2>/dev/null)),$(VERSION))
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^##= / { variables = variables "  " substr($$0, 5) "\n" } \
+	  /^[a-z0-9-]+:.*## / { printf "  make %-33s  %s\n", $$1, $$2 } END { printf "\nVariables\n%s", variables }' $(MAKEFILE_LIST)
+
+##@ Use: the names that scripts of the replaced systems type
 
 .PHONY: deploy
 deploy: $(if $(filter none,$(IMAGE_LOAD)),,$(OUT)/images/tag) ## install ENV and wait until it is ready; prints the reason when it is not
@@ -132,64 +69,9 @@ deploy: $(if $(filter none,$(IMAGE_LOAD)),,$(OUT)/images/tag) ## install ENV and
 test: ## test the deployed ENV from outside, as a client
 	@$(CLUSTER) deploy/scripts/test.sh $(ENV)
 
-# The program, or one that is built already; what its probes run: as `make deploy` loads it.
-TINJIS ?= cargo run --release --locked --package tinjis --
-DOCTOR_IMAGE ?= $(if $(filter none,$(IMAGE_LOAD)),$(or $(REGISTRY),tinjis),tinjis)/tinjis:$(or $(if $(filter none,$(IMAGE_LOAD)),,$(shell cat "$(OUT)/images/tag" 2>/dev/null)),$(VERSION))
-
-.PHONY: doctor
-doctor: ## test the isolation of the deployed ENV against its doctor.toml; DOCTOR="..." adds flags
-	@KUBECTL="$(KUBECTL)" $(TINJIS) doctor deploy/envs/$(ENV)/doctor.toml --image "$(DOCTOR_IMAGE)" $(DOCTOR)
-
-.PHONY: doctor-job
-doctor-job: ## run the same test as a Job in the cluster, deleted when it ends
-	@KUBECTL="$(KUBECTL)" deploy/scripts/doctor-job.sh deploy/envs/$(ENV)/doctor.toml "$(DOCTOR_IMAGE)"
-
-.PHONY: e2e-doctor
-e2e-doctor: ## test doctor on the deployed production environment with planted isolation holes; needs jq
-	@mkdir -p "$(OUT)/e2e"
-	@KUBECTL="$(KUBECTL)" TINJIS="$(TINJIS)" IMAGE="$(DOCTOR_IMAGE)" OUT="$(abspath $(OUT)/e2e)" \
-	  deploy/scripts/e2e-doctor.sh
-
-.PHONY: check-manifests
-check-manifests: ## client-side dry run of `make deploy`
-	@$(CLUSTER) deploy/scripts/cluster.sh check $(ENV)
-
 .PHONY: reset
 reset: ## reinstall ENV with fresh data
 	@$(CLUSTER) deploy/scripts/cluster.sh reset $(ENV)
-
-.PHONY: destroy
-destroy: ## delete ENV and its data
-	@$(CLUSTER) deploy/scripts/cluster.sh destroy $(ENV)
-
-.PHONY: prerequisites
-prerequisites: ## install what production expects of a cluster, for a local one: database, Secrets, CA
-	@$(CLUSTER) deploy/scripts/prerequisites.sh
-
-.PHONY: prerequisites-gone
-prerequisites-gone: ## delete these prerequisites
-	@$(CLUSTER) deploy/scripts/prerequisites.sh remove
-
-# Environments of e2e. Staging and production are skipped with a message where cert-manager is missing.
-E2E ?= tinjis ping-pong invoice-app staging production
-E2E_SETTINGS = $(CLUSTER) OUT="$(abspath $(OUT)/e2e)" TINJIS="$(abspath $(DIST)/tinjis)" CARGO_TARGET_DIR="$(abspath $(OUT))"
-.PHONY: e2e
-e2e: $(OUT)/images/tag ## install, test and delete every environment on the cluster of KUBECONFIG; needs jq
-	@mkdir -p "$(OUT)/e2e"
-	@$(E2E_SETTINGS) deploy/scripts/e2e.sh $(E2E) 2>&1 | tee "$(OUT)/e2e/log"
-
-.PHONY: e2e-mutants
-e2e-mutants: $(OUT)/images/tag ## plant faults, each of which must fail e2e
-	@mkdir -p "$(OUT)/e2e"
-	@$(E2E_SETTINGS) deploy/scripts/e2e-mutants.sh
-
-.PHONY: challenge
-challenge: ## install the first environment, charge all invoices, print the time, delete it; KEEP=1 keeps it
-	@$(CLUSTER) deploy/scripts/challenge.sh
-
-.PHONY: create-kind-cluster
-create-kind-cluster: ## create a local kind cluster
-	kind create cluster --wait 120s
 
 .PHONY: run-local-kube-with-ping-pong-app
 run-local-kube-with-ping-pong-app: create-k3d-cluster ## deploy and test pinger and ponger, on a local cluster unless KUBECONFIG is set
@@ -212,41 +94,20 @@ build-pinger: images ## build the image pinger:latest
 .PHONY: build-ponger
 build-ponger: images ## build the image ponger:latest
 
-.PHONY: runasnonroot
-runasnonroot: $(OUT)/images/tag ## reproduce the bug of docs/the-runasnonroot-bug.md on a cluster, with the wrong and the right fix
-	@$(CLUSTER) deploy/scripts/runasnonroot.sh
-
-.PHONY: render
-render: ## render rendered.yaml of each environment from its base, the chart and its values
-	@$(CLUSTER) deploy/scripts/render.sh $(ENVS)
-
-.PHONY: chart
-chart: ## lint the chart with each environment's values, and run its unit tests if helm-unittest is installed
-	@for values in deploy/envs/*/*.values.yaml deploy/envs/*/*.values.json; do \
-	  layers=(--values "$$values"); \
-	  if [[ $$values == *.json ]]; then layers=(--values "deploy/envs/base/$$(basename "$$values" json)yaml" "$${layers[@]}"); fi; \
-	  $(HELM) lint --quiet --strict deploy/chart "$${layers[@]}" || exit 1; \
-	  $(HELM) template service deploy/chart "$${layers[@]}" >/dev/null || exit 1; \
-	done
-	@if $(HELM) unittest --help >/dev/null 2>&1; then $(HELM) unittest --strict deploy/chart; \
-	elif command -v helm-unittest >/dev/null; then helm-unittest --strict deploy/chart; \
-	else echo "helm-unittest is not installed: the tests of deploy/chart/tests were NOT run"; fi
-
-.PHONY: render-check
-render-check: render ## check that every rendered file is current
-	@git diff --exit-code -- 'deploy/envs/*/rendered.yaml' deploy/envs/staging/doctor.toml deploy/envs/production/doctor.toml
-
-## Demo
+##@ Develop
 
 .PHONY: demo
 demo: ## run both services, kill billing during charging and verify the result; under 20 s once built
 	cargo run --release --locked -- demo
 
-## Check
-
-.PHONY: test-code
-test-code: ## run every test of the code; `make test` tests a deployed environment
-	cargo test --workspace --locked
+.PHONY: build
+build: ## build release binaries; fails when one contains a crash point or a test override
+	cargo build --release --workspace --locked
+	@for binary in tinjis $(SERVICES); do \
+	  if grep -qE "TINJIS_(CRASH|TRIAL)" "$(OUT)/release/$$binary"; then \
+	    echo "$$binary: a release binary must contain no crash point and no test override" >&2; exit 1; \
+	  fi; \
+	done
 
 .PHONY: check
 check: version-check fmt clippy deny tidy docs ## formatting, lints, licences, module boundaries and docs: everything except the tests
@@ -279,29 +140,82 @@ tidy: ## check module boundaries, lengths, wording, paths in docs and the settin
 docs: ## build the API docs; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-.PHONY: size
-size: ## print lines, long functions, import circles and duplicates of the shipped crates; docs/size.md records them
-	@deploy/scripts/size.sh
+.PHONY: test-code
+test-code: ## run every test of the code (`make test` tests a deployed environment)
+	cargo test --workspace --locked
 
 .PHONY: contract
 contract: ## check that a test covers each id of docs/contract.md
 	cargo test --locked --package tinjis --test contract -- --nocapture
 
-## Prove at full size; `make test-code` runs the same code at a small size
+.PHONY: size
+size: ## print lines, long functions, import circles and duplicates; docs/size.md records them
+	@deploy/scripts/size.sh
 
-.PHONY: model
-model: ## search every interleaving of faults over the protocol and its broken variants
-	cargo run --release --locked --package model
+.PHONY: tools
+tools: auditable ## install cargo-auditable and cargo-deny if they are missing
+	@cargo deny --version 2>/dev/null | grep -qF ' $(DENY_VERSION)' || \
+	  cargo install cargo-deny --locked --version $(DENY_VERSION)
 
-.PHONY: sim
-sim: ## run the simulation with 2,000 seeds, one process per seed; SIM_FIRST and SIM_SEEDS select others
-	SIM_SEEDS=$(or $(SIM_SEEDS),2000) SIM_FIRST=$(or $(SIM_FIRST),1) \
-	  cargo test --release --locked --package sim --test simulation -- --nocapture
+##@ Deploy to the cluster of KUBECONFIG
 
-.PHONY: kills
-kills: ## kill -9 billing, then payments, 20 times each in runs of 20,000 invoices
-	KILLS=$(or $(KILLS),20) KILL_INVOICES=$(or $(KILL_INVOICES),20000) \
-	  cargo test --release --locked --package tinjis --test kills -- --nocapture --test-threads 1
+.PHONY: destroy
+destroy: ## delete ENV and its data
+	@$(CLUSTER) deploy/scripts/cluster.sh destroy $(ENV)
+
+.PHONY: check-manifests
+check-manifests: ## client-side dry run of `make deploy`
+	@$(CLUSTER) deploy/scripts/cluster.sh check $(ENV)
+
+.PHONY: challenge
+challenge: ## install the first environment, charge all invoices, print the time, delete it; KEEP=1 keeps it
+	@$(CLUSTER) deploy/scripts/challenge.sh
+
+.PHONY: doctor
+doctor: ## test the isolation of the deployed ENV against its doctor.toml; DOCTOR="..." adds flags
+	@KUBECTL="$(KUBECTL)" $(TINJIS) doctor deploy/envs/$(ENV)/doctor.toml --image "$(DOCTOR_IMAGE)" $(DOCTOR)
+
+.PHONY: doctor-job
+doctor-job: ## run the same test as a Job in the cluster, deleted when it ends
+	@KUBECTL="$(KUBECTL)" deploy/scripts/doctor-job.sh deploy/envs/$(ENV)/doctor.toml "$(DOCTOR_IMAGE)"
+
+.PHONY: prerequisites
+prerequisites: ## install what production expects of a cluster, for a local one: database, Secrets, CA
+	@$(CLUSTER) deploy/scripts/prerequisites.sh
+
+.PHONY: prerequisites-gone
+prerequisites-gone: ## delete these prerequisites
+	@$(CLUSTER) deploy/scripts/prerequisites.sh remove
+
+.PHONY: create-kind-cluster
+create-kind-cluster: ## create a local kind cluster
+	kind create cluster --wait 120s
+
+.PHONY: runasnonroot
+runasnonroot: $(OUT)/images/tag ## reproduce the bug of docs/the-runasnonroot-bug.md, with the wrong and the right fix
+	@$(CLUSTER) deploy/scripts/runasnonroot.sh
+
+.PHONY: render
+render: ## render rendered.yaml of each environment from its base, the chart and its values
+	@$(CLUSTER) deploy/scripts/render.sh $(ENVS)
+
+.PHONY: render-check
+render-check: render ## check that every rendered file is current
+	@git diff --exit-code -- 'deploy/envs/*/rendered.yaml' deploy/envs/staging/doctor.toml deploy/envs/production/doctor.toml
+
+.PHONY: chart
+chart: ## lint the chart with each environment's values, and run its unit tests if helm-unittest is installed
+	@for values in deploy/envs/*/*.values.yaml deploy/envs/*/*.values.json; do \
+	  layers=(--values "$$values"); \
+	  if [[ $$values == *.json ]]; then layers=(--values "deploy/envs/base/$$(basename "$$values" json)yaml" "$${layers[@]}"); fi; \
+	  $(HELM) lint --quiet --strict deploy/chart "$${layers[@]}" || exit 1; \
+	  $(HELM) template service deploy/chart "$${layers[@]}" >/dev/null || exit 1; \
+	done
+	@if $(HELM) unittest --help >/dev/null 2>&1; then $(HELM) unittest --strict deploy/chart; \
+	elif command -v helm-unittest >/dev/null; then helm-unittest --strict deploy/chart; \
+	else echo "helm-unittest is not installed: the tests of deploy/chart/tests were NOT run"; fi
+
+##@ Prove: `make prove` runs the proofs small; each other target is one proof at full size, with its size in variables
 
 .PHONY: prove
 prove: previous ## run every proof and print one table; FULL=1 selects the full size, ONLY=pauses a single proof
@@ -313,53 +227,61 @@ prove-mutants: ## apply each mutant patch to a copy: the proof that it names mus
 	cargo build --locked --package testkit --bin prove
 	PROVE_OUT="$(OUT)/proofs" "$(OUT)/debug/prove" mutants
 
+.PHONY: model
+model: ## search every interleaving of faults over the protocol and its broken variants
+	cargo run --release --locked --package model
+
+.PHONY: sim
+sim: ## run the simulation, one process per seed; SIM_SEEDS=2000 SIM_FIRST=1
+	SIM_SEEDS=$(or $(SIM_SEEDS),2000) SIM_FIRST=$(or $(SIM_FIRST),1) \
+	  cargo test --release --locked --package sim --test simulation -- --nocapture
+
+.PHONY: kills
+kills: ## kill -9 billing, then payments, during runs; KILLS=20 KILL_INVOICES=20000
+	KILLS=$(or $(KILLS),20) KILL_INVOICES=$(or $(KILL_INVOICES),20000) \
+	  cargo test --release --locked --package tinjis --test kills -- --nocapture --test-threads 1
+
+.PHONY: kill-points
+kill-points: ## kill billing and payments at each crash point, at its first, second and a random hit; KILL_HITS=3
+	KILL_HITS=$(or $(KILL_HITS),3) \
+	  cargo test --profile prove --locked --package tinjis --test kill_points -- --nocapture --test-threads 1
+
 .PHONY: pauses
-pauses: ## stop billing past its leases during a run and continue it, 50 times
+pauses: ## stop billing past its leases during a run and continue it; PAUSES=50
 	PAUSES=$(or $(PAUSES),50) \
 	  cargo test --profile prove --locked --package tinjis --test paused_past_leases -- --nocapture
 
+.PHONY: faults
+faults: ## inject each network fault alone, and all of them in 20 % of calls; FAULT_INVOICES=10000
+	FAULT_INVOICES=$(or $(FAULT_INVOICES),10000) \
+	  cargo test --profile prove --locked --package tinjis --test faults -- --nocapture --test-threads 1
+
 .PHONY: replicas
-replicas: ## three replicas of each service on one PostgreSQL, which is killed during a run of 20,000 invoices
+replicas: ## three replicas of each service on one PostgreSQL that is killed; REPLICAS_INVOICES=20000 RESTART_INVOICES=20000
 	REPLICAS_INVOICES=$(or $(REPLICAS_INVOICES),20000) RESTART_INVOICES=$(or $(RESTART_INVOICES),20000) \
 	  cargo test --profile prove --locked --package tinjis --test replicas -- --nocapture --test-threads 1
+
+.PHONY: upgrade
+upgrade: previous ## run the previous version and this one on one database; UPGRADE_INVOICES=10000
+	UPGRADE_PREVIOUS="$(abspath $(OUT))/previous" UPGRADE_INVOICES=$(or $(UPGRADE_INVOICES),10000) \
+	  cargo test --workspace --locked --test upgrade -- --nocapture --test-threads 1
 
 .PHONY: previous
 previous: ## build the previous version for the upgrade tests; PREVIOUS=REVISION selects another
 	@deploy/scripts/previous.sh "$(OUT)/previous" $(PREVIOUS)
 
-.PHONY: upgrade
-upgrade: previous ## run the previous version and this one on one database, concurrently and in turn
-	UPGRADE_PREVIOUS="$(abspath $(OUT))/previous" UPGRADE_INVOICES=$(or $(UPGRADE_INVOICES),10000) \
-	  cargo test --workspace --locked --test upgrade -- --nocapture --test-threads 1
-
-.PHONY: faults
-faults: ## inject each network fault alone, and all of them in 20 % of calls, over 10,000 invoices
-	FAULT_INVOICES=$(or $(FAULT_INVOICES),10000) \
-	  cargo test --profile prove --locked --package tinjis --test faults -- --nocapture --test-threads 1
-
-.PHONY: kill-points
-kill-points: ## kill billing and payments at each crash point, at its first, second and a random hit
-	KILL_HITS=$(or $(KILL_HITS),3) \
-	  cargo test --profile prove --locked --package tinjis --test kill_points -- --nocapture --test-threads 1
+.PHONY: drill
+drill: ## back up billing during a run, restore it, repair it from the ledger, pay the rest; DRILL_INVOICES=20000
+	DRILL_INVOICES=$(or $(DRILL_INVOICES),20000) \
+	  cargo test --profile prove --locked --package tinjis --test restore -- --nocapture --test-threads 1
 
 .PHONY: prove-rotation
-prove-rotation: ## rotate certificates, CAs and tokens of all services under 100,000 requests; none may fail
+prove-rotation: ## rotate certificates, CAs and tokens under load; no request may fail; ROTATION_REQUESTS=100000
 	ROTATION_REQUESTS=$(or $(ROTATION_REQUESTS),100000) \
 	  cargo test --release --locked --package tinjis --test rotation -- --nocapture change_under_load
 
-# Uses the test profile, in which integer overflow panics.
-.PHONY: fuzz
-fuzz: ## fuzz requests, responses, tokens, certificates and files for 60 s each
-	FUZZ_MS=$$(( $(or $(FUZZ_SECONDS),60) * 1000 )) \
-	  cargo test --locked --workspace --lib --bins --test fuzz -- --nocapture --test-threads 1 fuzz_
-
-.PHONY: hostile
-hostile: ## run sslscan on each business port, and hold 1,000 slow TLS connections of each kind while others are served
-	HOSTILE_SECONDS=$(or $(HOSTILE_SECONDS),30) \
-	  cargo test --release --locked --package tinjis --test slow_and_scanning_clients -- --nocapture --test-threads 1
-
 .PHONY: prove-pings
-prove-pings: ## ping over mutual TLS for a minute while both certificates rotate; no ping may fail
+prove-pings: ## ping over mutual TLS while both certificates rotate; no ping may fail; PING_SECONDS=60
 	PING_SECONDS=$(or $(PING_SECONDS),60) \
 	  cargo test --release --locked --package tinjis --test rotation -- --nocapture no_ping_fails
 
@@ -367,46 +289,129 @@ prove-pings: ## ping over mutual TLS for a minute while both certificates rotate
 prove-callers: ## test authentication: each rejected caller has a positive control that is accepted
 	cargo test --locked --package tinjis --test callers -- --nocapture --test-threads 1
 
-.PHONY: drill
-drill: ## back up billing during a run, restore it after more charges, repair it from the ledger, pay the rest
-	DRILL_INVOICES=$(or $(DRILL_INVOICES),20000) \
-	  cargo test --profile prove --locked --package tinjis --test restore -- --nocapture --test-threads 1
+# Uses the test profile, in which integer overflow panics.
+.PHONY: fuzz
+fuzz: ## fuzz requests, responses, tokens, certificates and files; FUZZ_SECONDS=60
+	FUZZ_MS=$$(( $(or $(FUZZ_SECONDS),60) * 1000 )) \
+	  cargo test --locked --workspace --lib --bins --test fuzz -- --nocapture --test-threads 1 fuzz_
+
+.PHONY: hostile
+hostile: ## sslscan each business port, and serve others beside 1,000 slow TLS connections; HOSTILE_SECONDS=30
+	HOSTILE_SECONDS=$(or $(HOSTILE_SECONDS),30) \
+	  cargo test --release --locked --package tinjis --test slow_and_scanning_clients -- --nocapture --test-threads 1
 
 .PHONY: idle
-idle: ## hold 1,000 idle and slow connections while others are served, also under ulimit -n 1024
+idle: ## serve others beside idle and slow connections, also under ulimit -n 1024; IDLE_CONNECTIONS=1000
 	IDLE_CONNECTIONS=$(or $(IDLE_CONNECTIONS),1000) \
 	  cargo test --release --locked --package tinjis --test idle -- --nocapture --test-threads 1
 
 .PHONY: scale
-scale: ## one pay call over 200,000 pending invoices, and the calls after it
+scale: ## one pay call over many pending invoices, and the calls after it; SCALE_INVOICES=200000
 	SCALE_INVOICES=$(or $(SCALE_INVOICES),200000) \
 	  cargo test --release --locked --package tinjis --test scale -- --nocapture --test-threads 1
 
 .PHONY: import
-import: ## import 1,000,000 rows within 64 MiB of memory in the command and in billing
+import: ## import rows within 64 MiB of memory in the command and in billing; IMPORT_ROWS=1000000
 	IMPORT_ROWS=$(or $(IMPORT_ROWS),1000000) \
 	  cargo test --release --locked --package tinjis --test import -- --nocapture memory_stays_bounded
 
+# Environments of e2e. Staging and production are skipped with a message where cert-manager is missing.
+E2E ?= tinjis ping-pong invoice-app staging production
+E2E_SETTINGS = $(CLUSTER) OUT="$(abspath $(OUT)/e2e)" TINJIS="$(abspath $(DIST)/tinjis)" CARGO_TARGET_DIR="$(abspath $(OUT))"
+.PHONY: e2e
+e2e: $(OUT)/images/tag ## install, test and delete every environment on the cluster of KUBECONFIG; needs jq; E2E="tinjis ..."
+	@mkdir -p "$(OUT)/e2e"
+	@$(E2E_SETTINGS) deploy/scripts/e2e.sh $(E2E) 2>&1 | tee "$(OUT)/e2e/log"
+
+.PHONY: e2e-mutants
+e2e-mutants: $(OUT)/images/tag ## plant faults, each of which must fail e2e
+	@mkdir -p "$(OUT)/e2e"
+	@$(E2E_SETTINGS) deploy/scripts/e2e-mutants.sh
+
+.PHONY: e2e-doctor
+e2e-doctor: ## test doctor on the deployed production environment with planted isolation holes; needs jq
+	@mkdir -p "$(OUT)/e2e"
+	@KUBECTL="$(KUBECTL)" TINJIS="$(TINJIS)" IMAGE="$(DOCTOR_IMAGE)" OUT="$(abspath $(OUT)/e2e)" \
+	  deploy/scripts/e2e-doctor.sh
+
+##@ Measure
+
 .PHONY: bench
-bench: ## measure charges per second against wrk and a naive loop; exit 1 below the goals; BENCH_LEGS, BENCH_INVOICES, BENCH_ROUNDS
+bench: ## charges per second against wrk and a naive loop; exit 1 below the goals; BENCH_INVOICES, BENCH_LEGS, BENCH_ROUNDS
 	cargo bench --locked --package tinjis --bench charging
 
 .PHONY: growth
-growth: ## compare the CPU per charge at 10,000 and 1,000,000 invoices on each database; exit 1 when it grows; GROWTH_INVOICES
+growth: ## CPU per charge at 10,000 and at GROWTH_INVOICES=1000000 invoices on each database; exit 1 when it grows
 	BENCH_GROWTH=$(or $(GROWTH_INVOICES),1000000) cargo bench --locked --package tinjis --bench charging
 
 .PHONY: bench-store
-bench-store: ## measure claims and settlements per second of billing's stores, and WAL bytes per row; BENCH_STORE_INVOICES
+bench-store: ## claims and settlements per second of billing's stores, and WAL bytes per row; BENCH_STORE_INVOICES
 	cargo bench --locked --package billing --bench store
 
-## Set up
+##@ Release
+
+.PHONY: dist
+dist: ## build static binaries for the images and print their sizes; DIST_OUT=DIR copies them there
+	RUSTFLAGS="$(DIST_FLAGS)" AWS_LC_SYS_CFLAGS="$(DIST_CRYPTO)" LIBSQLITE3_FLAGS="$(DIST_SQLITE)" TINJIS_REVISION="$(REVISION)" \
+	  cargo $(AUDITABLE) build --profile dist --locked \
+	  --target $(DIST_TARGET) --package billing --package payments --package pingpong --package tinjis --no-default-features
+	@cd "$(DIST)" && for program in $(PROGRAMS); do \
+	  printf '%-10s %6d KiB\n' "$$program" "$$(( $$(stat -c %s "$$program") / 1024 ))"; \
+	done
+	@if [[ -z "$(AUDITABLE)" ]]; then echo "the binaries carry no dependency list: install cargo-auditable with make auditable"; fi
+	@cd "$(DIST)" && for program in $(if $(AUDITABLE),$(PROGRAMS)); do \
+	  readelf --sections --wide "$$program" | grep -F .dep-v0 >/dev/null || { echo "$$program carries no dependency list" >&2; exit 1; }; \
+	done
+	@if [[ -n "$(DIST_OUT)" ]]; then mkdir -p "$(DIST_OUT)" && cp $(PROGRAMS:%="$(DIST)/%") "$(DIST_OUT)"; fi
+
+.PHONY: images
+images: dist ## build one image per program, each under 10 MB; needs a Docker daemon
+	@deploy/scripts/images.sh "$(DIST)" "$(OUT)/images" $(VERSION) $(REVISION)
+
+.PHONY: images-check
+images-check: ## check that each image runs read-only, as a non-root user, without capabilities, and gets healthy
+	@deploy/scripts/images-check.sh "$$(cat "$(OUT)/images/tag")"
+
+.PHONY: images-more
+images-more: ## build PostgreSQL and Prometheus images from Debian packages for compose and development
+	@deploy/scripts/images-more.sh "$(OUT)/images" $(or $(MORE),postgres prometheus)
+
+.PHONY: compose-test
+compose-test: ## test docker-compose; PROFILES selects some of: plain invoice-app ping-pong metrics
+	@deploy/scripts/compose-test.sh $(PROFILES)
+
+.PHONY: sbom
+sbom: ## write a CycloneDX SBOM per image from the lock file; needs jq
+	@mkdir -p "$(OUT)/sbom" && cargo metadata --format-version 1 --locked --no-default-features >"$(OUT)/sbom/metadata.json"
+	@for program in billing payments pingpong tinjis; do \
+	  jq --arg program "$$program" -f deploy/scripts/sbom.jq "$(OUT)/sbom/metadata.json" >"$(OUT)/sbom/$$program.cdx.json" && \
+	  printf '%-10s %4d crates  %s\n' "$$program" "$$(jq '.components | length' "$(OUT)/sbom/$$program.cdx.json")" "$(OUT)/sbom/$$program.cdx.json"; \
+	done; rm "$(OUT)/sbom/metadata.json"
+
+.PHONY: login
+login: ## log in to REGISTRY=host/path with REGISTRY_USER and REGISTRY_PASSWORD
+	@printf '%s' "$${REGISTRY_PASSWORD:?}" | docker login --username "$${REGISTRY_USER:?}" --password-stdin "$(firstword $(subst /, ,$(REGISTRY)))"
+
+.PHONY: push
+push: ## tag the images for REGISTRY=host/path and push them; does nothing without REGISTRY
+	@if [[ -z "$(REGISTRY)" ]]; then echo "not pushed: set REGISTRY=host/path"; exit 0; fi; \
+	for program in $(PROGRAMS); do docker tag "tinjis/$$program:$(VERSION)" "$(PUSHED)" && docker push "$(PUSHED)"; done
+
+.PHONY: push-lists
+push-lists: ## push a manifest list per image for both platforms
+	@for program in $(PROGRAMS); do \
+	  docker manifest create "$(PUSHED)" "$(PUSHED)-amd64" "$(PUSHED)-arm64" && docker manifest push "$(PUSHED)"; \
+	done
+
+.PHONY: sign
+sign: ## sign the pushed images and attest their SBOM; needs cosign and an identity
+	@for program in $(PROGRAMS); do \
+	  case $$program in pinger | ponger) sbom=pingpong ;; *) sbom=$$program ;; esac; \
+	  cosign sign --yes --recursive "$(PUSHED)" && \
+	  cosign attest --yes --type cyclonedx --predicate "$(OUT)/sbom/$$sbom.cdx.json" "$(PUSHED)"; \
+	done
 
 .PHONY: auditable
 auditable: ## install cargo-auditable if it is missing
 	@cargo install --list | grep -qF 'cargo-auditable v$(AUDITABLE_VERSION):' || \
 	  cargo install cargo-auditable --locked --version $(AUDITABLE_VERSION)
-
-.PHONY: tools
-tools: auditable ## install cargo-auditable and cargo-deny if they are missing
-	@cargo deny --version 2>/dev/null | grep -qF ' $(DENY_VERSION)' || \
-	  cargo install cargo-deny --locked --version $(DENY_VERSION)
