@@ -360,6 +360,24 @@ mod tests {
         assert!(error.starts_with("1 tasks"), "{error}");
     }
 
+    /// Each holds a connection by one byte of a head that never ends.
+    #[tokio::test]
+    async fn probes_are_answered_beside_more_half_requests_than_the_admin_port_has_places() {
+        let shop = start_test_service(Shutdown::new());
+        let mut half_sent = Vec::new();
+        for _ in 0..ADMIN_CONNECTIONS_MAX + 50 {
+            let mut stream = TcpStream::connect(shop.admin).await.unwrap();
+            stream.write_all(b"G").await.unwrap();
+            half_sent.push(stream);
+        }
+        for _ in 0..3 {
+            let probe = tokio::time::timeout(Duration::from_secs(5), fetch(shop.admin, "/livez"));
+            let answer = probe.await.expect("a probe is answered in time").unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        drop(half_sent);
+    }
+
     /// Answers one request with `status`, the way an admin port does.
     async fn admin(status: &'static str) -> SocketAddr {
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();

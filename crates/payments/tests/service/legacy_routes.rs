@@ -214,6 +214,10 @@ fn the_provider_route_names_the_first_field_that_it_misses() {
             assert_eq!(seen(&site.post("/payments/pay", &[], body)), error(what), "{body}");
         }
     }
+    // The object that one client of `POST /` sends is no currency here.
+    let object = site.post("/payments/pay", &[], r#"{"id":"a","value":12.15,"currency":{}}"#);
+    assert_eq!(seen(&object), error("failed to process payment request parameters"));
+    assert_eq!(site.ask("SELECT count(*) FROM ledger"), 0);
 }
 
 /// PAY-17

@@ -3,6 +3,7 @@
 
 mod columns;
 mod sample;
+mod separators;
 
 use std::fmt::Write;
 use std::fs::File;
@@ -17,6 +18,7 @@ use super::row::{COLUMNS_REQUIRED, shown};
 use crate::output;
 use columns::Mapping;
 use sample::Sample;
+use separators::Separators;
 
 /// How much of a file is looked at.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -114,6 +116,11 @@ impl Profile {
                 "how amounts are written, like {}: decimal-comma = true, or thousands = \",\" or \".\"",
                 shown(&example)
             )),
+            Separators::Mixed { comma, point } => self.needed(&format!(
+                "amounts are written in more than one way, like {} and {}: export them in one way",
+                shown(&comma),
+                shown(&point)
+            )),
         }
     }
 
@@ -126,6 +133,14 @@ impl Profile {
 
     fn ignored(&mut self, sample: &Sample, mapping: &Mapping) {
         let used: Vec<usize> = mapping.fields.iter().filter_map(|found| found.first().copied()).collect();
+        let is_same = |at: usize, other: usize| {
+            at != other && sample.names[at].trim().eq_ignore_ascii_case(sample.names[other].trim())
+        };
+        let repeated = used.iter().filter(|at| (0..sample.names.len()).any(|other| is_same(**at, other)));
+        for at in repeated {
+            let name = shown(sample.names[*at].trim());
+            self.needed(&format!("{name} stands twice: remove one of them, or rename it"));
+        }
         let others: Vec<String> = (0..sample.names.len())
             .filter(|at| !used.contains(at))
             .map(|at| shown(&sample.names[at]))
@@ -200,87 +215,6 @@ impl Profile {
     }
 }
 
-/// What separates the digits of amounts.
-#[derive(Debug, PartialEq, Eq)]
-enum Separators {
-    Plain {
-        all_whole: bool,
-    },
-    Named {
-        decimal_comma: bool,
-        thousands: Option<String>,
-        example: String,
-    },
-    /// The same texts could be two amounts.
-    Unclear {
-        example: String,
-    },
-}
-
-impl Separators {
-    fn of(texts: &[&str]) -> Self {
-        let mut points = Marks::default();
-        let mut commas = Marks::default();
-        let mut group = None;
-        let mut example = "";
-        for text in texts {
-            points.add(text, '.', ',');
-            commas.add(text, ',', '.');
-            let space =
-                text.trim().chars().find(|c| matches!(c, ' ' | '\u{a0}' | '\u{202f}' | '\'' | '\u{2019}'));
-            group = group.or(space);
-            if text.len() > example.len() {
-                example = text;
-            }
-        }
-        let example = example.to_owned();
-        let group =
-            group.map(|group| if matches!(group, '\'' | '\u{2019}') { "'" } else { "space" }.to_owned());
-        let named = |decimal_comma, thousands: Option<&str>| Self::Named {
-            decimal_comma,
-            thousands: group.clone().or(thousands.map(str::to_owned)),
-            example: example.clone(),
-        };
-        match (commas.seen, points.seen) {
-            (false, _) if group.is_some() => named(false, None),
-            (true, false) if group.is_some() => named(true, None),
-            (false, false) => Self::Plain { all_whole: true },
-            (false, true) if points.can_only_group => Self::Unclear { example },
-            (false, true) => Self::Plain { all_whole: false },
-            (true, false) if commas.can_only_group => Self::Unclear { example },
-            (true, false) => named(true, None),
-            (true, true) if commas.is_last => named(true, Some(".")),
-            (true, true) => named(false, Some(",")),
-        }
-    }
-}
-
-/// How one mark stands in amounts.
-#[derive(Debug)]
-struct Marks {
-    seen: bool,
-    /// Each time before three digits: it may group, or be a decimal mark with three places.
-    can_only_group: bool,
-    /// It stood behind the other mark.
-    is_last: bool,
-}
-
-impl Default for Marks {
-    fn default() -> Self {
-        Self { seen: false, can_only_group: true, is_last: false }
-    }
-}
-
-impl Marks {
-    fn add(&mut self, text: &str, mark: char, other: char) {
-        let Some((before, after)) = text.rsplit_once(mark) else { return };
-        self.seen = true;
-        self.is_last |= before.contains(other);
-        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-        self.can_only_group &= digits == 3 && !after.contains(other);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::settings::{Settings, dialect};
@@ -324,6 +258,17 @@ mod tests {
     }
 
     #[test]
+    fn a_column_that_stands_twice_and_amounts_written_in_two_ways_are_left_open() {
+        let file =
+            b"reference,customer_id,currency,amount,Amount\nA,1,EUR,\"1,234.50\",1\nB,1,EUR,\"12,15\",1\n";
+        let (text, is_complete) = proposed(file, Format::Csv);
+        assert!(!is_complete);
+        for part in ["needed: \"amount\" stands twice", "like \"12,15\" and \"1,234.50\""] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
     fn json_in_an_object_is_explained() {
         let file = br#"{"object":"list","data":[{"id":"in_1","customer_number":7,"currency":"eur","amount_due":1215,"status":"open"}]}"#;
         let (text, is_complete) = proposed(file, Format::Json);
@@ -332,27 +277,5 @@ mod tests {
         assert_eq!(dialect.records.as_deref(), Some("data"));
         assert_eq!((dialect.source(0), dialect.source(3)), (Some("id"), Some("amount_due")));
         assert!(text.contains("minor-units"), "{text}");
-    }
-
-    #[test]
-    fn marks_in_amounts_are_reported_apart() {
-        let named = |decimal_comma, thousands: Option<&str>, example: &str| Separators::Named {
-            decimal_comma,
-            thousands: thousands.map(str::to_owned),
-            example: example.to_owned(),
-        };
-        for (texts, expected) in [
-            (&["1", "12"][..], Separators::Plain { all_whole: true }),
-            (&["12.15", "3"], Separators::Plain { all_whole: false }),
-            (&["12,15", "3"], named(true, None, "12,15")),
-            (&["1.234,50", "3,00"], named(true, Some("."), "1.234,50")),
-            (&["1,234.50", "3.00"], named(false, Some(","), "1,234.50")),
-            (&["1 234,50"], named(true, Some("space"), "1 234,50")),
-            (&["1'234.50"], named(false, Some("'"), "1'234.50")),
-            (&["1,234", "5"], Separators::Unclear { example: "1,234".to_owned() }),
-            (&["1.234"], Separators::Unclear { example: "1.234".to_owned() }),
-        ] {
-            assert_eq!(Separators::of(texts), expected, "{texts:?}");
-        }
     }
 }

@@ -319,6 +319,7 @@ fn read_array(
             "trailing characters" => {
                 ": the array has ended, but the file goes on; objects on lines of their own are .ndjson"
             }
+            "trailing comma" => ": remove it: no comma stands behind the last element or field",
             _ if what.contains("unicode") => ": if the file is not UTF-8, name its encoding by --encoding",
             _ => "",
         };
@@ -513,7 +514,7 @@ mod tests {
         for (file, line, part) in [
             ("", 1, "is it whole?"),
             ("[{},\n,{}]", 2, "expected"),
-            ("[{},\n]", 2, "trailing comma"),
+            ("[{},\n]", 2, "trailing comma: remove it"),
             ("[\n{\"a\":", 2, "is it whole?"),
             ("[{}]\n2", 2, ".ndjson"),
             ("[{}\n{}]", 2, "expected `,` or `]`"),

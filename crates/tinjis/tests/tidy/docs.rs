@@ -95,43 +95,6 @@ fn every_path_that_a_comment_names_exists() {
     none("a comment names what is not there", &findings);
 }
 
-#[test]
-fn every_make_target_that_a_document_names_exists() {
-    let makefile = file("Makefile").text;
-    let has = |target: &str| makefile.lines().any(|line| line.starts_with(&format!("{target}:")));
-    let mut findings = Vec::new();
-    let mut documents = files("docs", &[".md"]);
-    documents
-        .extend(["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", ".ci/run"].map(file));
-    for document in documents {
-        let path = document.path.as_str();
-        for (number, line) in document.text.lines().enumerate() {
-            for (at, _) in line.match_indices("make ") {
-                let opened = line[..at].chars().next_back();
-                let target: String = line[at + 5..]
-                    .chars()
-                    .take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-')
-                    .collect();
-                let is_command = opened == Some('`') || (path == ".ci/run" && opened == Some(' '));
-                if is_command && !target.is_empty() && !has(&target) {
-                    findings.push(format!("{path}:{}: make {target}", number + 1));
-                }
-            }
-        }
-    }
-    none("a document names a command that is not there", &findings);
-}
-
-#[test]
-fn every_make_target_says_what_it_does() {
-    let makefile = file("Makefile").text;
-    let phony = makefile.lines().filter_map(|line| line.strip_prefix(".PHONY: "));
-    let silent = phony.filter(|target| {
-        !makefile.lines().any(|line| line.starts_with(&format!("{target}:")) && line.contains(" ## "))
-    });
-    none("a target without a word in `make help`", &silent.map(str::to_owned).collect::<Vec<_>>());
-}
-
 /// Each table with its columns, as `CREATE TABLE name (column TYPE …, …)` says it, a column a line or all in one.
 fn tables(sql: &str) -> Vec<String> {
     let starts = sql.match_indices("CREATE TABLE ").map(|(at, start)| &sql[at + start.len()..]);

@@ -3,6 +3,8 @@
 
 mod boundaries;
 mod docs;
+mod make;
 mod settings;
 mod tree;
+mod walks;
 mod words;

@@ -219,6 +219,49 @@ mod tests {
         }
     }
 
+    /// The text of every Rust file below these paths.
+    fn sources(paths: Vec<PathBuf>) -> String {
+        let mut text = String::new();
+        let mut paths = paths;
+        while let Some(path) = paths.pop() {
+            if path.is_dir() {
+                paths.extend(fs::read_dir(path).unwrap().flatten().map(|entry| entry.path()));
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                text += &fs::read_to_string(path).unwrap();
+            }
+        }
+        text
+    }
+
+    /// The word selects tests by their names. One that no name holds selects none, and then nothing can turn red.
+    #[test]
+    fn each_mutant_selects_a_test_of_its_part() {
+        for mutant in read(&root().join(PATCHES)).unwrap() {
+            let Proof { part, test, .. } = &mutant.proof;
+            let text = match Part::named(part).unwrap().integration_test() {
+                None => sources(vec![root().join("crates").join(part).join("src")]),
+                Some(name) => {
+                    let crates = fs::read_dir(root().join("crates")).unwrap().flatten();
+                    let of_crate = |folder: PathBuf| {
+                        [folder.join(format!("tests/{name}.rs")), folder.join("tests").join(name)]
+                    };
+                    let places = crates.flat_map(|entry| of_crate(entry.path())).filter(|path| path.exists());
+                    sources(places.collect())
+                }
+            };
+            let word = test.rsplit("::").next().unwrap();
+            // A function, or an entry of a table from which a macro makes the tests.
+            let selects = |line: &str| {
+                let line = line.trim_start();
+                let line = line.strip_prefix("async ").unwrap_or(line);
+                let line = line.strip_prefix("fn ").unwrap_or(line);
+                let end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(line.len());
+                line[..end].contains(word) && line[end..].starts_with(['(', ':', ','])
+            };
+            assert!(text.lines().any(selects), "{}: no test of {part} holds {word}", mutant.file.display());
+        }
+    }
+
     #[test]
     fn a_mutant_that_names_no_part_of_make_prove_is_refused() {
         let folder = tempfile::tempdir().unwrap();

@@ -170,6 +170,13 @@ impl Part {
         PARTS.iter().find(|part| part.name == name)
     }
 
+    /// The integration test that it runs; `None` for a part that runs the tests of a program.
+    #[cfg(test)]
+    pub(crate) fn integration_test(&self) -> Option<&'static str> {
+        let at = self.args.iter().position(|word| *word == "--test")?;
+        self.args.get(at + 1).copied()
+    }
+
     /// Why there is no previous version here, as its build script has written.
     fn cannot_be_tried(&self) -> Option<String> {
         let folder = std::env::var_os("UPGRADE_PREVIOUS").filter(|_| self.name == "upgrade")?;
