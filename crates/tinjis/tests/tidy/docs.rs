@@ -77,6 +77,26 @@ fn anchors(text: &str) -> impl Iterator<Item = String> + '_ {
 }
 
 #[test]
+fn every_decision_record_has_its_form_and_its_row_in_the_index() {
+    let index = file("docs/adr/README.md").text;
+    let mut findings = Vec::new();
+    for record in files("docs/adr", &[".md"]) {
+        let name = record.path.rsplit('/').next().unwrap_or_default();
+        let Some(number) = name.split('-').next().filter(|number| number.len() == 4) else { continue };
+        let heading = record.text.lines().next().unwrap_or_default();
+        let title = heading.strip_prefix(&format!("# {number}. ")).unwrap_or("no number in the heading");
+        if !index.contains(&format!("| [{number}]({name}) | {title} |")) {
+            findings.push(format!("{}: no row of the index says `{title}`", record.path));
+        }
+        let parts =
+            ["- Date: ", "- Status: ", "## Context", "## Decision", "## Alternatives", "## Consequences"];
+        let missing = parts.iter().filter(|part| !record.text.lines().any(|line| line.starts_with(**part)));
+        findings.extend(missing.map(|part| format!("{}: no line begins with `{part}`", record.path)));
+    }
+    none("decision records", &findings);
+}
+
+#[test]
 fn every_path_that_a_comment_names_exists() {
     let mut findings = Vec::new();
     for source in files("crates", &[".rs"]) {
