@@ -149,7 +149,7 @@ impl<R> BoundedReader<R> {
 }
 
 impl<R: BufRead> CsvRows<R> {
-    /// Reads the header.
+    /// Reads the header row, unless the dialect names the columns.
     pub(crate) fn open(mut inner: R, dialect: &Dialect) -> Result<Self, Fault> {
         let broken = |error: io::Error| Fault::row(1, format!("cannot be read: {error}"));
         let mut lines_above = 0;
@@ -184,14 +184,24 @@ impl<R: BufRead> CsvRows<R> {
         let may_be_wider = dialect.ignore_unknown_columns;
         let (record, columns) = (ByteRecord::new(), Columns::default());
         let mut rows = Self { reader, record, shared, columns, lines_above, may_be_wider };
-        if !rows.read()? {
-            return Err(Fault::row(1, "the file is empty; a header row with column names is needed"));
-        }
-        let line = rows.line();
-        let names: Vec<String> =
-            rows.record.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let (line, names) = match &dialect.header {
+            Some(names) => (lines_above + 1, names.clone()),
+            None => rows.header()?,
+        };
         rows.columns = header::columns(line, &names, dialect)?;
         Ok(rows)
+    }
+
+    /// The line and the names of the header row.
+    fn header(&mut self) -> Result<(u64, Vec<String>), Fault> {
+        if !self.read()? {
+            return Err(Fault::row(
+                1,
+                "the file is empty; a header row with column names is needed, or --header names them",
+            ));
+        }
+        let names = self.record.iter().map(|name| String::from_utf8_lossy(name).into_owned());
+        Ok((self.line(), names.collect()))
     }
 
     /// Columns that are passed over.
@@ -473,6 +483,24 @@ mod tests {
         assert!(read(&format!("sep=;\n{rows}"), "").unwrap_err().contains("--delimiter ';'"));
         assert!(read(&format!("sep=\t\n{rows}"), "delimiter = ';'").unwrap_err().contains("'\\t'"));
         assert!(read("x\n", "skip-lines = 5").unwrap_err().contains("is empty"));
+    }
+
+    #[test]
+    fn a_file_without_a_header_row_has_the_columns_that_are_named_for_it() {
+        let profile = "header = ['No', 'Account', 'Date', 'Total', 'Cur']\nignore-unknown-columns = true\n[map]\n\
+                       reference = 'No'\ncustomer_id = 'Account'\namount = 'Total'\ncurrency = 'Cur'";
+        let dialect = super::super::settings::dialect(profile);
+        let mut rows = CsvRows::open(&b"a,1,20261101,12.15,EUR\nb,1,EUR\n"[..], &dialect).unwrap();
+        assert_eq!(rows.ignored(), ["Date"]);
+        let (line, values) = rows.next().unwrap().unwrap();
+        let shown = values.map(|values| format!("{:?} {:?}", values[0], values[3]));
+        assert_eq!((line, shown), (1, Ok("Text(\"a\") Text(\"12.15\")".to_owned())));
+        let (line, short) = rows.next().unwrap().unwrap();
+        assert_eq!((line, short.is_err()), (2, true));
+        let misspelt =
+            super::super::settings::dialect("header = ['reference', 'customer', 'currency', 'amount']");
+        let why = CsvRows::open(&b"a,1,EUR,1\n"[..], &misspelt).err().unwrap().reason;
+        assert!(why.contains("\"customer\" is no column"), "{why}");
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub(crate) struct Settings {
     /// Lines above the header of a CSV file that are passed over [default: 0]
     #[arg(long, value_name = "N")]
     skip_lines: Option<u32>,
+    /// Names of the columns, in their order, of a CSV file without a header row [default: the first row has them]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    header: Option<Vec<String>>,
     /// The field of a JSON object that holds the array of rows [default: the file is the array]
     #[arg(long, value_name = "FIELD")]
     records: Option<String>,
@@ -111,6 +114,8 @@ pub(crate) struct Dialect {
     pub(crate) ignore_unknown_columns: bool,
     pub(crate) encoding: Option<NamedEncoding>,
     pub(crate) skip_lines: u32,
+    /// The columns of a file without a header row.
+    pub(crate) header: Option<Vec<String>>,
     pub(crate) records: Option<String>,
 }
 
@@ -169,6 +174,7 @@ impl Settings {
             ignore_unknown_columns: self.ignore_unknown_columns.or(profile.ignore_unknown_columns),
             encoding: self.encoding.or(profile.encoding),
             skip_lines: self.skip_lines.or(profile.skip_lines),
+            header: self.header.or(profile.header),
             records: self.records.or(profile.records),
         }
     }
@@ -195,6 +201,7 @@ impl Settings {
             minor_units: self.minor_units.unwrap_or(false),
             ignore_unknown_columns: self.ignore_unknown_columns.unwrap_or(false),
             skip_lines: self.skip_lines.unwrap_or(0),
+            header: self.header.clone(),
             records: self.records.clone(),
             ..Dialect::default()
         };
