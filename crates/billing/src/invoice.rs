@@ -129,6 +129,8 @@ states! {
         Rejected = "rejected",
         /// The provider knows the key with other data.
         KeyReused = "key-reused",
+        /// The provider answers this request as if the endpoint or the credentials were wrong, while it executes others.
+        NotAccepted = "not-accepted",
         /// The provider's answer contradicts one that was recorded.
         Contradiction = "contradiction",
         /// A charge came to light for an attempt that had been closed as not charged.

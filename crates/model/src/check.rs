@@ -100,6 +100,8 @@ fn is_needed(machine: &Machine, world: &World, at: usize, invoice: &Invoice) -> 
             let row = world.provider.rows[at][usize::from(attempt.key)];
             attempt.state.is_open() && row.is_some_and(|row| row.amount != attempt.amount)
         }),
+        // No replica of the model has other items to tell from that the fault is this one's.
+        Some(AttentionReason::NotAccepted) => false,
         Some(AttentionReason::Contradiction | AttentionReason::ChargedLate) => true,
     }
 }

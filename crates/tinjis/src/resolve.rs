@@ -58,8 +58,8 @@ pub(crate) struct OperatorDecision {
 }
 
 /// Why invoices need an operator's decision, in billing's words.
-const ATTENTION_REASONS: [&str; 5] =
-    ["in-doubt-without-keys", "rejected", "key-reused", "contradiction", "charged-late"];
+const ATTENTION_REASONS: [&str; 6] =
+    ["in-doubt-without-keys", "rejected", "key-reused", "not-accepted", "contradiction", "charged-late"];
 
 /// A reason that billing has: with another one, nothing would ever be found.
 pub(crate) fn attention_reason(text: &str) -> Result<String, String> {

@@ -45,6 +45,8 @@ pub enum Signal {
     Invalid,
     /// The endpoint or the credentials are wrong.
     Wrong,
+    /// The same, or only this item is: others show which.
+    Suspect,
     /// The provider charges without showing the key.
     Unkeyed,
 }
@@ -166,6 +168,12 @@ impl Breaker {
     #[must_use]
     pub fn window(&self) -> Option<usize> {
         self.lock().window.map(|window| window.size())
+    }
+
+    /// Whether the next call should be for an item that was not sent before: the items that failed may be what opened it.
+    #[must_use]
+    pub fn wants_fresh(&self) -> bool {
+        matches!(self.lock().state, State::Open { .. })
     }
 
     /// Whether nothing is sent because as many calls have ended in doubt as may: an operator must resolve one.
@@ -293,9 +301,11 @@ impl Breaker {
             // Bad invoices may be what opened it: one more of them proves nothing.
             (
                 State::Open { failed_probes, .. },
-                Signal::Failure | Signal::Doubt | Signal::Wrong | Signal::Invalid,
+                Signal::Failure | Signal::Doubt | Signal::Wrong | Signal::Suspect | Signal::Invalid,
             ) => self.open(now, failed_probes.saturating_add(1)),
-            (_, Signal::Wrong) => self.open(now, 0),
+            (_, Signal::Wrong) | (State::Unproven { .. }, Signal::Suspect) => self.open(now, 0),
+            // The provider has answered others; whether it still does is for them to show.
+            (State::Closed { .. }, Signal::Suspect) => state,
             // The next call could cost another invoice: first a pause.
             (State::Unproven { .. }, Signal::Doubt) => self.open(now, 0),
             (State::Closed { .. }, Signal::Doubt) if alone => self.open(now, 0),
@@ -336,7 +346,9 @@ fn reading(signal: Signal) -> Reading {
     match signal {
         Signal::Good => Reading::Definite,
         Signal::Doubt => Reading::Doubt,
-        Signal::Failure | Signal::Invalid | Signal::Wrong | Signal::Unkeyed => Reading::Other,
+        Signal::Failure | Signal::Invalid | Signal::Wrong | Signal::Suspect | Signal::Unkeyed => {
+            Reading::Other
+        }
     }
 }
 
@@ -456,6 +468,23 @@ mod tests {
         assert!(!is_allowed(&breaker));
         probe.report(Signal::Good, Instant::now());
         assert_eq!(breaker.admission(Instant::now()), Admission::Clear);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_suspect_item_opens_it_only_before_another_has_succeeded_and_as_a_probe() {
+        let breaker = Breaker::unproven(Random::seeded(1), None);
+        assert!(!breaker.wants_fresh());
+        assert!(send(&breaker, Signal::Suspect));
+        assert!(breaker.wants_fresh());
+        until_a_probe_is_due(&breaker).await;
+        send(&breaker, Signal::Suspect);
+        assert!(breaker.is_open(Instant::now()));
+        until_a_probe_is_due(&breaker).await;
+        send(&breaker, Signal::Good);
+        for _ in 0..100 {
+            assert!(!send(&breaker, Signal::Suspect));
+        }
+        assert!(!breaker.wants_fresh() && is_allowed(&breaker));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use chassis::crash_point;
+use chassis::test_overrides::scaled;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -14,14 +15,20 @@ use super::engine::EngineContext;
 use super::ledger::Known;
 use super::problem::Problem;
 use super::run::Progress;
+use super::suspects::Suspicion;
 use super::window::DOUBTS_MAX;
 use crate::invoice::Attempt;
-use crate::protocol::transition::{AnswerClass, Idempotency, Outcome, Sent, Settlement, may_send, on_answer};
+use crate::protocol::transition::{
+    AnswerClass, Idempotency, NOT_ACCEPTED, Outcome, Sent, Settlement, may_send, on_answer,
+};
 use crate::provider::answer::{Reason, Verdict};
 use crate::provider::{Answer, Terms};
 
 /// Pause of an attempt that was released because it could not be sent now.
 const UNSENT_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause of an item that the provider does not accept; never less than half of it, which is longer than
+/// [`UNSENT_PAUSE`].
+const SUSPECT_PAUSE: Duration = Duration::from_millis(800);
 /// The pause after a call that was not executed is drawn as after so many sends.
 const NOT_TAKEN: u32 = 2;
 
@@ -92,23 +99,58 @@ impl EngineContext {
         {
             self.ledger.see(ledger, seq);
         }
-        if signal(idempotency, verdict) != Signal::Good {
-            progress.met(Problem { reason: verdict.reason, status: answer.status, count: 1 });
-        }
         let left_alone_for = answer.retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)).unwrap_or_default();
         // Before the permit goes back, so that no other call slips in between.
         if !left_alone_for.is_zero() {
             self.breaker.hold(Instant::now() + left_alone_for);
         }
-        let opened = permit.report(signal(idempotency, verdict), Instant::now());
+        let suspicion = self.suspect(attempt, verdict, answer.status);
+        let signal = signal(idempotency, verdict, suspicion);
+        if signal != Signal::Good {
+            progress.met(Problem { reason: verdict.reason, status: answer.status, count: 1 });
+        }
+        let opened = permit.report(signal, Instant::now());
         self.log_outcome(attempt, &answer, verdict, opened);
-        let outcome = on_answer(idempotency, sent, verdict.class);
+        let outcome = match suspicion {
+            Some(Suspicion::Item) => NOT_ACCEPTED,
+            _ => on_answer(idempotency, sent, verdict.class),
+        };
         let again_in = match outcome {
+            // Behind those that were not sent yet, for these show whether the endpoint works.
+            Outcome::InDoubt(None) | Outcome::NotSent if suspicion.is_some() => {
+                scaled(SUSPECT_PAUSE / 2 + self.random.jitter(SUSPECT_PAUSE / 2))
+            }
             Outcome::InDoubt(None) => backoff::pause(&self.random, attempt.sends),
             Outcome::NotSent => backoff::pause(&self.random, NOT_TAKEN),
             _ => return (outcome, Duration::ZERO),
         };
         (outcome, again_in.max(left_alone_for))
+    }
+
+    /// Whose fault it is, of an answer that may be the item's own; takes in each answer that shows that the endpoint works.
+    fn suspect(&self, attempt: &Attempt, verdict: Verdict, status: Option<u16>) -> Option<Suspicion> {
+        let now = Instant::now();
+        if is_definite(verdict.class) && verdict.class != AnswerClass::Invalid {
+            self.suspects.succeeded(&attempt.key, now);
+        }
+        // Without keys a call that may have been executed needs an operator at once.
+        let ends_in_doubt = self.provider.idempotency() == Idempotency::None
+            && matches!(
+                verdict.class,
+                AnswerClass::InDoubt | AnswerClass::EndpointWrong { not_executed: false }
+            );
+        let is_suspect = verdict.is_about_item_or_endpoint(status) && !ends_in_doubt;
+        let suspicion = is_suspect.then(|| self.suspects.failed(&attempt.key, now));
+        if suspicion == Some(Suspicion::Item) {
+            tracing::warn!(
+                invoice.id = attempt.invoice_id.0,
+                attempt.key = attempt.key.as_str(),
+                answer = verdict.reason.as_str(),
+                status,
+                "the provider does not accept this invoice, though it accepts others"
+            );
+        }
+        suspicion
     }
 
     /// Under which conditions a request may be executed.
@@ -194,7 +236,12 @@ fn is_definite(class: AnswerClass) -> bool {
 }
 
 /// Maps a verdict to the breaker's signal.
-fn signal(idempotency: Idempotency, verdict: Verdict) -> Signal {
+fn signal(idempotency: Idempotency, verdict: Verdict, suspicion: Option<Suspicion>) -> Signal {
+    match suspicion {
+        Some(Suspicion::Endpoint) => return Signal::Wrong,
+        Some(Suspicion::Unclear | Suspicion::Item) => return Signal::Suspect,
+        None => {}
+    }
     match verdict.class {
         AnswerClass::EndpointWrong { not_executed: false } | AnswerClass::InDoubt
             if idempotency == Idempotency::None =>

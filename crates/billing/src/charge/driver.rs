@@ -256,10 +256,12 @@ impl<'a> Claimer<'a> {
         Arc::clone(&self.places).acquire_many_owned(count).await.expect("the semaphore is never closed")
     }
 
-    /// Attempts in doubt first, then fresh invoices.
+    /// Attempts in doubt first, then fresh invoices. While the breaker is open the other way round: a few items that fail
+    /// for ever would be all that is ever tried.
     async fn claim(&mut self, at_most: usize) -> Vec<Attempt> {
         let now = Instant::now();
-        if !self.fresh_left || now >= self.look_at {
+        let fresh_first = self.fresh_left && self.shared.breaker.wants_fresh();
+        if !fresh_first && (!self.fresh_left || now >= self.look_at) {
             let open = self.claim_open(at_most, now).await;
             if !open.is_empty() {
                 return open;

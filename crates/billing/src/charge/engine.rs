@@ -15,6 +15,7 @@ use super::budget::Budget;
 use super::ledger::Ledger;
 use super::metrics::ChargeMetrics;
 use super::run::Runs;
+use super::suspects::Suspects;
 use crate::protocol::key::DeploymentId;
 use crate::provider;
 use crate::store::{self, Store};
@@ -43,6 +44,7 @@ pub(super) struct EngineContext {
     pub(super) shutdown: Shutdown,
     pub(super) metrics: ChargeMetrics,
     pub(super) breaker: Breaker,
+    pub(super) suspects: Suspects,
     pub(super) budget: Budget,
     /// One permit for each call that may be under way.
     pub(super) in_flight: Semaphore,

@@ -21,6 +21,7 @@ use engine::EngineContext;
 use ledger::Ledger;
 use metrics::ChargeMetrics;
 use run::Runs;
+use suspects::Suspects;
 use window::Window;
 
 pub mod backoff;
@@ -37,6 +38,7 @@ mod repair;
 mod resolve;
 mod run;
 mod supervisor;
+pub mod suspects;
 pub mod window;
 
 pub use engine::ChargeSettings;
@@ -141,6 +143,7 @@ impl Engine {
         let shared = Arc::new(EngineContext {
             metrics: ChargeMetrics::new(&metrics),
             breaker: Breaker::unproven(random.clone(), window),
+            suspects: Suspects::default(),
             budget: Budget::full(Instant::now()),
             in_flight: Semaphore::new(settings.in_flight_max.get()),
             runs: Runs::default(),

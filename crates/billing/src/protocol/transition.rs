@@ -168,6 +168,10 @@ pub fn on_answer(idempotency: Idempotency, sent: Sent, class: AnswerClass) -> Ou
     }
 }
 
+/// The outcome of an attempt that the provider does not accept while it executes others. Such an answer does not prove
+/// that nothing was executed: the attempt stays open, so that there is no next one before an operator has decided.
+pub const NOT_ACCEPTED: Outcome = Outcome::InDoubt(Some(AttentionReason::NotAccepted));
+
 fn in_doubt(idempotency: Idempotency) -> Outcome {
     match idempotency {
         Idempotency::Keys => Outcome::InDoubt(None),

@@ -54,6 +54,19 @@ impl Verdict {
     pub fn allows_another_credential(self) -> bool {
         self.reason == Reason::Credentials && self.class == WRONG
     }
+
+    /// Whether it may be about this one item (there is no such customer) as well as about the endpoint.
+    #[must_use]
+    pub fn is_about_item_or_endpoint(self, status: Option<u16>) -> bool {
+        use Reason::{Credentials, KeyForeign, NoSuchRoute, OtherStatus, TextPage, Unreadable};
+        let is_client_error = status
+            .is_some_and(|status| (400..500).contains(&status) && !TRY_AGAIN_STATUSES.contains(&status));
+        is_client_error
+            && matches!(
+                self.reason,
+                Credentials | KeyForeign | NoSuchRoute | OtherStatus | TextPage | Unreadable
+            )
+    }
 }
 
 macro_rules! reasons {
@@ -147,6 +160,9 @@ reasons! {
 /// keys that is believed, for the key is sent again. Without keys it is not: a gateway may put such a status in the
 /// place of a response on its way back, after the charge was executed.
 const NOT_EXECUTED_STATUSES: [u16; 5] = [401, 403, 404, 405, 412];
+
+/// Statuses that say nothing against an item: the same request may succeed a moment later.
+const TRY_AGAIN_STATUSES: [u16; 4] = [408, 409, 425, 429];
 
 /// The body of the one such response that is believed without keys: the known payment service answers 403 with it, as
 /// plain text, before it reads the request's body.

@@ -1,6 +1,8 @@
 //! The charge engine over a real SQLite store, charging at a provider on a real socket that answers as told.
 
 #[cfg(test)]
+mod bad_items;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod faulty;

@@ -1,0 +1,184 @@
+//! Attempts that the provider answers as if the endpoint were wrong: is it the endpoint's fault, or the item's? Only
+//! other items can tell, and only what failed while others succeeded is the item's.
+//! Knows no provider, no store and no clock: keys and the moment come in.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::protocol::key::Key;
+
+/// Failures of one item while others succeed, after which the fault is the item's. A provider of which one backend in
+/// three is broken fails one item in 243 so often in a row.
+pub const FAILURES_MAX: u32 = 5;
+/// Items that may fail for the first time since another item succeeded. With one more the endpoint is in question: no
+/// failure counts against an item, and an outage leaves no more items than these to an operator.
+pub const FIRST_FAILURES_MAX: u32 = 5;
+/// For how long the success of one item says that the endpoint works.
+const PROOF_HOLDS: Duration = Duration::from_secs(60);
+/// Items that are remembered. Further ones keep the endpoint in question until a place is free.
+const REMEMBERED_MAX: usize = 10_000;
+/// After so long without a failure an item gives its place up: another process has settled it, or an operator.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+
+/// Where the fault of a failure is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspicion {
+    /// Not known yet.
+    Unclear,
+    /// The endpoint's, or the credentials': too many different items fail.
+    Endpoint,
+    /// The item's: it fails again and again while others succeed.
+    Item,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    failures: u32,
+    failed_at: Instant,
+}
+
+/// The items that failed, of one engine.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    items: HashMap<Key, Suspect>,
+    succeeded_at: Option<Instant>,
+    first_failures: u32,
+}
+
+impl Suspects {
+    /// The provider charged or refused this item: the endpoint works.
+    pub fn succeeded(&self, key: &Key, now: Instant) {
+        let mut inner = self.lock();
+        inner.items.remove(key);
+        inner.succeeded_at = Some(now);
+        inner.first_failures = 0;
+    }
+
+    /// This item failed.
+    pub fn failed(&self, key: &Key, now: Instant) -> Suspicion {
+        let mut inner = self.lock();
+        let is_first = !inner.items.contains_key(key);
+        if is_first {
+            inner.first_failures = inner.first_failures.saturating_add(1);
+            if inner.items.len() >= REMEMBERED_MAX {
+                inner.items.retain(|_, item| now.duration_since(item.failed_at) < FORGOTTEN_AFTER);
+            }
+            if inner.items.len() >= REMEMBERED_MAX {
+                return Suspicion::Endpoint;
+            }
+        }
+        let proven = inner.succeeded_at.is_some_and(|at| now.duration_since(at) < PROOF_HOLDS);
+        let in_question = inner.first_failures > FIRST_FAILURES_MAX;
+        let item = inner.items.entry(key.clone()).or_insert(Suspect { failures: 0, failed_at: now });
+        item.failed_at = now;
+        // In an outage the failure says nothing of the item.
+        item.failures += u32::from(proven && !in_question);
+        if item.failures >= FAILURES_MAX {
+            inner.items.remove(key);
+            return Suspicion::Item;
+        }
+        if is_first && in_question { Suspicion::Endpoint } else { Suspicion::Unclear }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invoice::Reference;
+    use crate::protocol::key::DeploymentId;
+
+    fn key(name: u32) -> Key {
+        let reference = Reference::new(format!("I{name}")).unwrap();
+        Key::new(DeploymentId(uuid::Uuid::nil()), &reference, 1)
+    }
+
+    /// Fails this item until the fault is its own; how often it failed.
+    fn fail_until_at_fault(suspects: &Suspects, name: u32, at_most: u32) -> Option<u32> {
+        (1..=at_most).find(|_| suspects.failed(&key(name), Instant::now()) == Suspicion::Item)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_item_that_fails_while_others_succeed_is_at_fault_after_five_failures() {
+        let suspects = Suspects::default();
+        assert_eq!(
+            suspects.failed(&key(1), Instant::now()),
+            Suspicion::Unclear,
+            "no other has succeeded yet"
+        );
+        suspects.succeeded(&key(2), Instant::now());
+        assert_eq!(fail_until_at_fault(&suspects, 1, 10), Some(FAILURES_MAX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_success_of_another_no_item_is_at_fault() {
+        let suspects = Suspects::default();
+        for _ in 0..100 {
+            assert_eq!(fail_until_at_fault(&suspects, 1, 10), None);
+        }
+        suspects.succeeded(&key(2), Instant::now());
+        tokio::time::advance(PROOF_HOLDS).await;
+        assert_eq!(fail_until_at_fault(&suspects, 1, 10), None, "a success of a minute ago proves nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_that_begins_in_mid_run_leaves_no_item_at_fault() {
+        let suspects = Suspects::default();
+        suspects.succeeded(&key(1000), Instant::now());
+        let mut found = Vec::new();
+        for _ in 0..50 {
+            found.extend((1..=64).map(|name| suspects.failed(&key(name), Instant::now())));
+        }
+        assert!(!found.contains(&Suspicion::Item));
+        assert_eq!(found.iter().position(|found| *found == Suspicion::Endpoint), Some(5));
+        // What failed in it is not held against an item once it is over.
+        suspects.succeeded(&key(1001), Instant::now());
+        assert_eq!(suspects.failed(&key(64), Instant::now()), Suspicion::Unclear);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_that_begins_with_the_last_items_leaves_no_more_than_five_at_fault() {
+        for left in [1, FIRST_FAILURES_MAX, FIRST_FAILURES_MAX + 1, 64] {
+            let suspects = Suspects::default();
+            suspects.succeeded(&key(1000), Instant::now());
+            let mut open: Vec<u32> = (1..=left).collect();
+            for _ in 0..50 {
+                open.retain(|&name| suspects.failed(&key(name), Instant::now()) != Suspicion::Item);
+            }
+            let at_fault = left - u32::try_from(open.len()).unwrap();
+            assert_eq!(at_fault, if left > FIRST_FAILURES_MAX { 0 } else { left });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_of_the_item_itself_clears_it() {
+        let suspects = Suspects::default();
+        suspects.succeeded(&key(2), Instant::now());
+        assert_eq!(fail_until_at_fault(&suspects, 1, FAILURES_MAX - 1), None);
+        suspects.succeeded(&key(1), Instant::now());
+        assert_eq!(fail_until_at_fault(&suspects, 1, FAILURES_MAX - 1), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_items_are_remembered_than_there_are_places() {
+        let suspects = Suspects::default();
+        for name in 0..u32::try_from(REMEMBERED_MAX).unwrap() + 10 {
+            suspects.failed(&key(name), Instant::now());
+        }
+        assert_eq!(suspects.lock().items.len(), REMEMBERED_MAX);
+        tokio::time::advance(FORGOTTEN_AFTER).await;
+        suspects.failed(&key(u32::MAX), Instant::now());
+        assert_eq!(suspects.lock().items.len(), 1);
+    }
+}
