@@ -79,11 +79,12 @@ impl EngineContext {
         };
         let ledger = self.ledger.known();
         let began = Instant::now();
-        let answer = self.provider.charge(attempt, self.terms(ledger.as_deref())).await;
+        let answer = self.provider.charge(attempt, self.terms(ledger.as_deref()), lease_ends).await;
         self.metrics.provider_answered(began.elapsed());
         crash_point!("K7");
         match answer.verdict.reason {
             Reason::NotConnected => progress.not_connected(),
+            Reason::SendLate => {}
             _ => progress.reached(),
         }
         let verdict = match ledger {

@@ -7,10 +7,9 @@ use chassis::crash_point;
 
 use super::engine::EngineContext;
 use super::{ResolveError, ResolveOutcome};
-use crate::invoice::{Attempt, AttemptState, InvoiceState};
+use crate::invoice::{Attempt, AttemptState};
 use crate::protocol::transition::Idempotency;
 use crate::provider::VoidOutcome;
-use crate::store::changeset::LEASE_NEVER;
 use crate::store::{BATCH_MAX, Resolution, Resolved, StoreError};
 
 /// How long after the last moment at which it can have been sent a request may still be executed somewhere: as long
@@ -23,10 +22,16 @@ impl EngineContext {
             return Ok(ResolveOutcome::Unknown);
         };
         // For a final attempt only its invoice can still need manual resolution; the store checks that.
-        if attempt.state.is_open() && !resolution.charged {
-            self.ensure_not_charged(&attempt, resolution).await?;
-        }
-        match self.store.resolve(resolution).await? {
+        let quiet_for = if !attempt.state.is_open() || resolution.charged {
+            None
+        } else if self.provider.idempotency() == Idempotency::Keys {
+            self.ensure_void(&attempt, resolution).await?;
+            None
+        } else {
+            has_reason(resolution)?;
+            Some(REQUEST_LIFE_MAX)
+        };
+        match self.store.resolve_when_quiet(resolution, quiet_for).await? {
             Resolved::Applied => {
                 if attempt.state.is_open() {
                     self.breaker.resolved();
@@ -35,37 +40,23 @@ impl EngineContext {
             }
             Resolved::Final(state) => Ok(ResolveOutcome::Final(state)),
             Resolved::Unknown => Ok(ResolveOutcome::Unknown),
+            Resolved::TooEarly(left) => Err(ResolveError::TooEarly(left)),
             Resolved::OtherCharged => Err(ResolveError::OtherCharged),
         }
     }
 
-    async fn ensure_not_charged(
-        &self,
-        attempt: &Attempt,
-        resolution: &Resolution,
-    ) -> Result<(), ResolveError> {
-        if self.provider.idempotency() == Idempotency::Keys {
-            let said = {
-                let ledger = self.ledger.known();
-                self.provider.void(&attempt.key, self.terms(ledger.as_deref())).await
-            };
-            crash_point!("K11");
-            return match said {
-                VoidOutcome::NotCharged => Ok(()),
-                // A second charge cannot be voided, only refunded; the ledger keeps it.
-                VoidOutcome::Charged if self.is_other_charged(attempt).await? => has_reason(resolution),
-                VoidOutcome::Charged => Err(ResolveError::ChargedThere),
-                VoidOutcome::Unknown(why) => Err(ResolveError::NotVoided(why)),
-            };
-        }
-        has_reason(resolution)?;
-        let invoice = self.store.invoice(attempt.invoice_id).await?;
-        // An attempt that does not need manual resolution could be claimed and sent between this check and the decision.
-        let parked = invoice.filter(|invoice| invoice.state == InvoiceState::Attention);
-        let Some(invoice) = parked else { return Err(ResolveError::TooEarly(REQUEST_LIFE_MAX)) };
-        match lease_ends_in(attempt, invoice.updated_at, self.clock.now_ms()) {
-            Duration::ZERO => Ok(()),
-            wait => Err(ResolveError::TooEarly(wait)),
+    async fn ensure_void(&self, attempt: &Attempt, resolution: &Resolution) -> Result<(), ResolveError> {
+        let said = {
+            let ledger = self.ledger.known();
+            self.provider.void(&attempt.key, self.terms(ledger.as_deref())).await
+        };
+        crash_point!("K11");
+        match said {
+            VoidOutcome::NotCharged => Ok(()),
+            // A second charge cannot be voided, only refunded; the ledger keeps it.
+            VoidOutcome::Charged if self.is_other_charged(attempt).await? => has_reason(resolution),
+            VoidOutcome::Charged => Err(ResolveError::ChargedThere),
+            VoidOutcome::Unknown(why) => Err(ResolveError::NotVoided(why)),
         }
     }
 
@@ -91,14 +82,4 @@ impl EngineContext {
 
 fn has_reason(resolution: &Resolution) -> Result<(), ResolveError> {
     if resolution.reason.trim().is_empty() { Err(ResolveError::ReasonMissing) } else { Ok(()) }
-}
-
-/// How long until no request for this attempt can be alive. Its lease was set or ended at or after its last send;
-/// one that needs manual resolution has a lease without end, and was parked after its last send.
-fn lease_ends_in(attempt: &Attempt, parked_at: i64, now_ms: i64) -> Duration {
-    let life_ms = i64::try_from(REQUEST_LIFE_MAX.as_millis()).unwrap_or(i64::MAX);
-    let lease_until = if attempt.lease_until >= LEASE_NEVER { i64::MIN } else { attempt.lease_until };
-    let sent_before = attempt.created_at.max(parked_at).max(lease_until);
-    let left_ms = sent_before.saturating_add(life_ms).saturating_sub(now_ms);
-    Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))
 }

@@ -152,6 +152,8 @@ reasons! {
     NoLedger = "no-ledger",
     /// No connection, or none on which a byte could be written.
     NotConnected = "not-connected",
+    /// The time to send was over before a byte left.
+    SendLate = "send-late",
     /// Bytes left and no readable answer came in time.
     NoAnswer = "no-answer",
 }

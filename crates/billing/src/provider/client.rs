@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chassis::caller::{Token, Tokens};
-use chassis::client::{ClientConfig, Failure};
+use chassis::client::{Cause, ClientConfig, Failure, SendBefore};
 use chassis::clock::Clock;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::Dialect;
 use super::answer::{Reason, RequestFacts, ResponseFacts, Verdict, judge};
@@ -125,30 +126,31 @@ impl Client {
         self.config.deadline * u32::try_from(CREDENTIALS_MAX).unwrap_or(u32::MAX)
     }
 
-    /// Delivers an attempt.
-    pub async fn charge(&self, attempt: &Attempt, terms: Terms<'_>) -> Answer {
+    /// Delivers an attempt. No byte of it leaves from `send_before` on, however long this process stood still: others may
+    /// have decided on the attempt by then.
+    pub async fn charge(&self, attempt: &Attempt, terms: Terms<'_>, send_before: Instant) -> Answer {
         let body = Bytes::from(request::body(attempt, self.config.dialect));
         let first = self.token.load(Ordering::Relaxed);
-        let mut answer = self.deliver(attempt, terms, body.clone(), first).await;
+        let deliver = async |token| {
+            let uri = self.config.endpoint.clone();
+            let mut request = self.request(uri, &attempt.key, terms, body.clone(), token);
+            request.extensions_mut().insert(SendBefore(send_before));
+            match self.http.send(request).await {
+                Ok(response) => self.classify(attempt, terms.ledger, &response),
+                Err(failure) => transport_error(&failure),
+            }
+        };
+        let mut answer = deliver(first).await;
         for nth in 1..self.credentials() {
             if !answer.verdict.allows_another_credential() {
                 break;
             }
-            answer = self.deliver(attempt, terms, body.clone(), first + nth).await;
+            answer = deliver(first + nth).await;
             if answer.answered && !answer.verdict.allows_another_credential() {
                 self.prefer(first, first + nth);
             }
         }
         answer
-    }
-
-    async fn deliver(&self, attempt: &Attempt, terms: Terms<'_>, body: Bytes, token: usize) -> Answer {
-        let uri = self.config.endpoint.clone();
-        let request = self.request(uri, &attempt.key, terms, body, token);
-        match self.http.send(request).await {
-            Ok(response) => self.classify(attempt, terms.ledger, &response),
-            Err(failure) => transport_error(&failure),
-        }
     }
 
     /// Remembers which credential worked; the first of many calls that learn it at once decides.
@@ -282,6 +284,7 @@ pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
 
 fn transport_error(failure: &Failure) -> Answer {
     let (class, reason) = match failure {
+        Failure::NotSent(Cause::SendLate) => (AnswerClass::NotSent, Reason::SendLate),
         Failure::NotSent(_) => (AnswerClass::NotSent, Reason::NotConnected),
         Failure::Unknown(_) => (AnswerClass::InDoubt, Reason::NoAnswer),
     };

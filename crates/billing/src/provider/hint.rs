@@ -37,6 +37,10 @@ impl Reason {
             Self::NotConnected => {
                 "the provider cannot be reached: check PAYMENT_PROVIDER_ENDPOINT and that the provider runs"
             }
+            Self::SendLate => {
+                "billing stood still for longer than a request may take, and sent nothing: give it more CPU; billing goes \
+                 on by itself"
+            }
             Self::NoAnswer | Self::Unavailable | Self::MarkedNotExecuted => {
                 "the provider is overloaded, failing or too slow: see its log; billing goes on by itself"
             }

@@ -156,6 +156,8 @@ pub enum Resolved {
     Applied,
     /// The attempt is final already, in this state, and its invoice needs no such decision; nothing changed.
     Final(AttemptState),
+    /// Decided as not charged, but a request may still be alive for this long, by the store's clock; nothing changed.
+    TooEarly(Duration),
     /// Decided as charged, but another attempt of the same invoice is CHARGED already; nothing changed. The second
     /// charge must be paid back first, then resolved as not charged.
     OtherCharged,
@@ -411,7 +413,18 @@ pub trait OperatorStore: Send + Sync + 'static {
     /// resolve, or by charge when another attempt is CHARGED) or PENDING. A final attempt stays as it is; if its invoice
     /// is in ATTENTION and none of its attempts is open, "not charged" of a REJECTED one makes the invoice PENDING, and
     /// "charged" of the CHARGED one makes it PAID (by resolve).
-    async fn resolve(&self, resolution: &Resolution) -> Result<Resolved>;
+    async fn resolve(&self, resolution: &Resolution) -> Result<Resolved> {
+        self.resolve_when_quiet(resolution, None).await
+    }
+
+    /// As [`OperatorStore::resolve`]; "not charged" of an open attempt changes something only when its invoice is in
+    /// ATTENTION and it cannot have been sent for this long, by the clock of the store in the same transaction: the
+    /// clock of a process may be ahead, and another process may claim the attempt meanwhile.
+    async fn resolve_when_quiet(
+        &self,
+        resolution: &Resolution,
+        quiet_for: Option<Duration>,
+    ) -> Result<Resolved>;
 
     /// Applies rows of the provider's ledger, at most [`BATCH_MAX`] in the ledger's order; returns one
     /// [`Repaired`] each. A known key is settled as by [`ChargeStore::settle`], but a charge of another customer or

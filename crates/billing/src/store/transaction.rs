@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::time::Duration;
 
 use chassis::crash_point;
 
 use super::changeset::import::{self, ImportPlan, KnownRows};
-use super::changeset::{self, Changeset, LoadedFacts, Owner, RepairFacts, ResolutionAudit, Terms};
+use super::changeset::{self, Changeset, LoadedFacts, Owner, RepairFacts, ResolutionAudit, SendTimes, Terms};
 use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, Reference, RunId};
 use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
@@ -35,6 +36,12 @@ pub(super) trait Transaction {
         &self,
         references: &[&Reference],
     ) -> impl Future<Output = Result<HashMap<String, Owner>, Self::Error>> + Send;
+
+    /// Of the attempt with this key, read after its facts.
+    fn load_send_times(
+        &self,
+        key: &Key,
+    ) -> impl Future<Output = Result<Option<SendTimes>, Self::Error>> + Send;
 
     /// Of the attempts with these keys.
     fn load_terms(
@@ -187,8 +194,19 @@ pub(super) async fn settle<T: Transaction>(
     Ok(settled)
 }
 
-pub(super) async fn resolve<T: Transaction>(tx: &T, resolution: &Resolution) -> Result<Resolved, T::Error> {
+pub(super) async fn resolve<T: Transaction>(
+    tx: &T,
+    resolution: &Resolution,
+    quiet_for: Option<Duration>,
+) -> Result<Resolved, T::Error> {
     let facts = tx.load_facts(&[&resolution.key], &[]).await?;
+    if let Some(quiet_for) = quiet_for.filter(|_| !resolution.charged) {
+        let times = tx.load_send_times(&resolution.key).await?;
+        match changeset::alive_for(&facts, &resolution.key, times, quiet_for) {
+            Duration::ZERO => {}
+            left => return Ok(Resolved::TooEarly(left)),
+        }
+    }
     match changeset::resolve(facts, &resolution.key, resolution.charged) {
         Ok((changes, audit)) => {
             tx.apply(&changes).await?;

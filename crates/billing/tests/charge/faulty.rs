@@ -166,7 +166,7 @@ pass_on! {
 pass_on! {
     OperatorStore {
         import(rows: &[ImportRow], mode: ImportMode) -> Vec<Imported>;
-        resolve(resolution: &Resolution) -> Resolved;
+        resolve_when_quiet(resolution: &Resolution, quiet_for: Option<Duration>) -> Resolved;
         repair(facts: &[LedgerFact]) -> Vec<Repaired>;
         resolutions(after: i64, limit: usize) -> Vec<ResolutionRow>;
     }

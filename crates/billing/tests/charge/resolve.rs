@@ -6,6 +6,7 @@ use billing::charge::{REQUEST_LIFE_MAX, ResolveError, ResolveOutcome};
 use billing::invoice::{AttemptState, InvoiceState, PaidBy};
 use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::Resolution;
+use chassis::clock::Clock;
 
 use crate::provider::{Provider, Reply};
 use crate::support::{Billing, EngineFixture, Plan, until};
@@ -62,6 +63,22 @@ async fn without_keys_not_charged_waits_until_no_request_can_be_alive() {
     assert!(matches!(resolve("not in the books").await, Ok(ResolveOutcome::Applied)));
     assert_eq!(fixture.states().await, [AttemptState::Voided]);
     assert_eq!(fixture.count(InvoiceState::Pending).await, 1);
+}
+
+#[tokio::test]
+async fn without_keys_a_process_whose_clock_is_ahead_believes_not_charged_no_earlier() {
+    const AHEAD_MS: i64 = 17 * 60 * 1000;
+    let provider = Provider::start(|_| Reply::charged().lost()).await;
+    let mut fixture = EngineFixture::with(1).await;
+    fixture.clock = Clock::simulated(fixture.clock.now_ms() + AHEAD_MS);
+    let billing = fixture.open(&provider.url, Plan::none()).await;
+    billing.pay().await;
+    let attempt = fixture.attempts().await.remove(0);
+    let decided = billing.engine.resolve(word(&attempt, false, "not in the books")).await;
+    assert!(matches!(decided, Err(ResolveError::TooEarly(_))), "{decided:?}");
+    assert_eq!(fixture.count(InvoiceState::Attention).await, 1);
+    billing.pay().await;
+    assert_eq!(provider.deliveries().len(), 1);
 }
 
 #[tokio::test]

@@ -76,6 +76,7 @@ cases! {
     doubt_is_counted_at_the_run_that_made_the_attempt,
     an_operator_decision_ends_an_open_attempt,
     an_operator_decision_ends_the_waiting_after_a_final_attempt,
+    not_charged_waits_by_the_clock_of_the_store_until_no_request_can_be_alive,
     edits_of_an_invoice_do_not_reach_its_open_attempt,
 }
 
@@ -576,6 +577,36 @@ async fn an_operator_decision_ends_an_open_attempt(fixture: impl Fixture) {
     }
     assert_eq!(state(&*store, 1).await, paid(PaidBy::Resolve));
     assert_eq!(state(&*store, 2).await, PENDING);
+}
+
+async fn not_charged_waits_by_the_clock_of_the_store_until_no_request_can_be_alive(fixture: impl Fixture) {
+    const QUIET: Duration = Duration::from_secs(16 * 60);
+    const MINUTE: Duration = Duration::from_secs(60);
+    let store = fixture.open().await;
+    imported(&*store, 2).await;
+    let run = run(&*store).await;
+    let attempts = claimed(&*store, &run, 2).await;
+    let decide = async |at: usize, charged| {
+        let (reason, actor) = ("the bank's list".to_owned(), "an operator".to_owned());
+        let resolution = Resolution { key: attempts[at].key.clone(), charged, reason, actor };
+        store.resolve_when_quiet(&resolution, Some(QUIET)).await.unwrap()
+    };
+    // It can be claimed and sent at any moment.
+    fixture.pass(2 * QUIET).await;
+    assert_eq!(decide(0, false).await, Resolved::TooEarly(QUIET));
+    for attempt in &attempts {
+        let doubt = Outcome::InDoubt(Some(AttentionReason::InDoubtWithoutKeys));
+        settle(&*store, Some(&run), &attempt.key, doubt).await;
+    }
+    assert_eq!(decide(0, false).await, Resolved::TooEarly(QUIET));
+    fixture.pass(QUIET - MINUTE).await;
+    assert_eq!(decide(0, false).await, Resolved::TooEarly(MINUTE));
+    assert_eq!(state(&*store, 1).await, attention(AttentionReason::InDoubtWithoutKeys));
+    assert_eq!(decide(1, true).await, Resolved::Applied, "charged is believed at once");
+    fixture.pass(MINUTE).await;
+    assert_eq!(decide(0, false).await, Resolved::Applied);
+    assert_eq!(decide(0, false).await, Resolved::Final(AttemptState::Voided));
+    assert_eq!((state(&*store, 1).await, state(&*store, 2).await), (PENDING, paid(PaidBy::Resolve)));
 }
 
 async fn an_operator_decision_ends_the_waiting_after_a_final_attempt(fixture: impl Fixture) {

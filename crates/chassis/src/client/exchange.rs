@@ -29,6 +29,8 @@ const TRUSTED_FOR: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy)]
 pub(super) struct CallLimits {
     pub(super) deadline: Instant,
+    /// The first byte leaves before this moment, or none does.
+    pub(super) first_byte_by: Instant,
     pub(super) total: Duration,
     pub(super) body_bytes_max: usize,
 }
@@ -78,7 +80,10 @@ impl Http1Connection {
         request: Request<Full<Bytes>>,
         allowed: CallLimits,
     ) -> Result<Response<Bytes>, ExchangeError> {
-        self.progress.begin();
+        if Instant::now() >= allowed.first_byte_by {
+            return Err(ExchangeError::Failed(Failure::NotSent(Cause::SendLate)));
+        }
+        self.progress.begin(allowed.first_byte_by);
         self.alarm.set(Some(allowed.deadline));
         let mut answer = pin!(self.sender.try_send_request(request));
         let answer = poll_fn(|cx| {

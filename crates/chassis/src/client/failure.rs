@@ -49,6 +49,9 @@ pub enum Cause {
     /// No address took the connection in time.
     #[error("not connected within {0:?}")]
     ConnectLate(Duration),
+    /// The time to send it was over before its first byte left: this process stood still, or was too slow.
+    #[error("the time to send it was over")]
+    SendLate,
     /// The time of the whole call is over.
     #[error("not answered within {0:?}")]
     Late(Duration),

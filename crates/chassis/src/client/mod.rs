@@ -77,6 +77,10 @@ impl Default for ClientConfig {
     }
 }
 
+/// An extension of a request: none of it is sent from this moment on, however long this process stood still before.
+#[derive(Clone, Copy, Debug)]
+pub struct SendBefore(pub Instant);
+
 /// Calls over HTTP/1.1. Clones share the connections.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
@@ -110,8 +114,11 @@ impl Client {
     /// [`Failure::NotSent`] when no byte of the request reached the kernel, else [`Failure::Unknown`].
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Failure> {
         let config = &self.0.config;
+        let deadline = Instant::now() + config.deadline;
+        let send_before = request.extensions().get().map_or(deadline, |SendBefore(moment)| *moment);
         let allowed = CallLimits {
-            deadline: Instant::now() + config.deadline,
+            deadline,
+            first_byte_by: deadline.min(send_before),
             total: config.deadline,
             body_bytes_max: config.body_bytes_max,
         };
@@ -165,6 +172,9 @@ impl Inner {
         match fresh.exchange(request, allowed).await {
             Ok(answer) => Ok((fresh, answer)),
             Err(ExchangeError::Failed(failure)) => Err(failure),
+            Err(ExchangeError::Untouched(_)) if Instant::now() >= allowed.first_byte_by => {
+                Err(Failure::NotSent(Cause::SendLate))
+            }
             Err(ExchangeError::Untouched(_)) => {
                 let gone = std::io::ErrorKind::ConnectionAborted.into();
                 Err(Failure::NotSent(Cause::Connect(gone)))

@@ -1,18 +1,23 @@
 //! The stream below HTTP that counts the request bytes handed to the kernel, so that "not sent" is a fact and
-//! not a guess. Knows no HTTP beyond "first a request, then a response".
+//! not a guess, and hands over none of a request whose time is over. Knows no HTTP beyond "first a request, then a response".
 
 use super::connect::Stream;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 /// Progress of the current request on a connection.
 #[derive(Debug, Default)]
 pub(super) struct RequestProgress {
     written: AtomicU64,
+    /// When the first byte comes too late.
+    first_byte_by: Mutex<Option<Instant>>,
+    /// The kernel was offered a byte in time and took none: the other side's fault.
+    is_offered: AtomicBool,
     /// The next read asks the operating system whether the peer is gone.
     check: AtomicBool,
     #[cfg(debug_assertions)]
@@ -20,11 +25,19 @@ pub(super) struct RequestProgress {
 }
 
 impl RequestProgress {
-    /// A new request begins.
-    pub(super) fn begin(&self) {
+    /// A new request begins, of which no byte may leave after this moment.
+    pub(super) fn begin(&self, first_byte_by: Instant) {
         self.written.store(0, Relaxed);
+        self.is_offered.store(false, Relaxed);
+        *self.first_byte_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(first_byte_by);
         #[cfg(debug_assertions)]
         self.points.begin();
+    }
+
+    /// Whether the first byte would leave too late: this process stood still since the request began.
+    fn is_too_late(&self) -> bool {
+        let by = *self.first_byte_by.lock().unwrap_or_else(PoisonError::into_inner);
+        by.is_some_and(|by| Instant::now() >= by)
     }
 
     /// Whether the kernel took any byte of the request.
@@ -48,7 +61,17 @@ impl WriteCounter {
     }
 
     fn write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.progress.is_anything_written() && self.progress.is_too_late() {
+            // What was offered in time ends with the call, whose alarm wakes it.
+            return match self.progress.is_offered.load(Relaxed) {
+                true => Poll::Pending,
+                false => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            };
+        }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if result.is_pending() {
+            self.progress.is_offered.store(true, Relaxed);
+        }
         if let Poll::Ready(Ok(bytes)) = result {
             self.progress.written.fetch_add(bytes as u64, Relaxed);
         }

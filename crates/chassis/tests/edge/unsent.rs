@@ -5,7 +5,7 @@ use crate::support::{millis, patiently, start, until};
 use axum::Router;
 use axum::routing::post as on_post;
 use bytes::Bytes;
-use chassis::client::{Cause, Client, ClientConfig, Connect, Failure, Stream, Tcp};
+use chassis::client::{Cause, Client, ClientConfig, Connect, Failure, SendBefore, Stream, Tcp};
 use chassis::server::Limits;
 use futures_util::future::BoxFuture;
 use http::Request;
@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -63,6 +64,73 @@ async fn a_request_that_this_client_cannot_send_is_not_sent() {
         let request = Request::post(uri).body(Bytes::new()).unwrap();
         let cause = not_sent(Client::new(ClientConfig::default()).send(request).await);
         assert!(matches!(cause, Cause::Request(_)), "{uri}: {cause:?}");
+    }
+}
+
+/// Connects as TCP does, after this process has stood still.
+struct StandsStill(Duration);
+
+impl Connect for StandsStill {
+    fn connect<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        deadline: Instant,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let connected = Tcp.connect(host, port, deadline).await;
+            tokio::time::sleep(self.0).await;
+            connected
+        })
+    }
+}
+
+#[tokio::test]
+async fn no_byte_leaves_once_the_time_to_send_is_over() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = Client::with_connect(ClientConfig::default(), StandsStill(millis(100)));
+    for send_before in [Instant::now(), Instant::now() + millis(50)] {
+        let mut request = request(address, "/", "x");
+        request.extensions_mut().insert(SendBefore(send_before));
+        let cause = not_sent(client.send(request).await);
+        assert!(matches!(cause, Cause::SendLate), "{cause:?}");
+    }
+    let (mut peer, _) = patiently(listener.accept()).await.unwrap();
+    assert_eq!(patiently(peer.read(&mut [0; 64])).await.unwrap(), 0, "bytes were sent");
+}
+
+#[tokio::test]
+async fn no_byte_leaves_once_the_time_of_the_whole_call_is_over() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config =
+        ClientConfig { deadline: millis(20), connect_timeout: millis(10_000), ..ClientConfig::default() };
+    let client = Client::with_connect(config, StoodStill);
+    let cause = not_sent(client.send(request(address, "/", "x")).await);
+    assert!(matches!(cause, Cause::SendLate), "{cause:?}");
+    let (mut peer, _) = patiently(listener.accept()).await.unwrap();
+    assert_eq!(patiently(peer.read(&mut [0; 64])).await.unwrap(), 0, "bytes were sent");
+}
+
+/// Blocks the whole process once it is connected, so that no timer is seen before the request could be written.
+struct StoodStill;
+
+impl Connect for StoodStill {
+    fn connect<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        deadline: Instant,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let connected = Tcp.connect(host, port, deadline).await;
+            let over = Instant::now() + millis(100);
+            while Instant::now() < over {
+                std::thread::yield_now();
+            }
+            connected
+        })
     }
 }
 

@@ -184,6 +184,41 @@ pub fn resolve<K: Clone + Eq + Hash>(
     Ok((draft.into_changeset(None), audit))
 }
 
+/// When an attempt can have been sent last, in milliseconds since the Unix epoch by the store's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct SendTimes {
+    /// Of the attempt.
+    pub created_at: i64,
+    /// Of the attempt: nobody sends it after this, but for one that needs manual resolution, which has no such end.
+    pub lease_until: i64,
+    /// When its invoice changed last: one that needs manual resolution was sent before that.
+    pub parked_at: i64,
+    pub now: i64,
+}
+
+/// For how long a request of the open attempt with this key may still be executed somewhere, if one that is `quiet_for`
+/// old cannot be. Zero: "not charged" may be decided, as far as this goes.
+pub fn alive_for<K: Eq>(
+    facts: &LoadedFacts<K>,
+    key: &K,
+    times: Option<SendTimes>,
+    quiet_for: Duration,
+) -> Duration {
+    let attempt = facts.attempts.iter().find(|attempt| attempt.key == *key);
+    let (Some(attempt), Some(times)) = (attempt.filter(|attempt| attempt.state.is_open()), times) else {
+        return Duration::ZERO;
+    };
+    // One that needs no manual resolution can be claimed and sent at any moment.
+    if facts.invoices.get(&attempt.invoice) != Some(&InvoiceState::Attention) {
+        return quiet_for;
+    }
+    let lease_until = if times.lease_until >= LEASE_NEVER { i64::MIN } else { times.lease_until };
+    let sent_before = times.created_at.max(times.parked_at).max(lease_until);
+    let quiet_ms = i64::try_from(quiet_for.as_millis()).unwrap_or(i64::MAX);
+    let left_ms = sent_before.saturating_add(quiet_ms).saturating_sub(times.now);
+    Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))
+}
+
 /// An invoice that rows of the ledger name, and the last number of its attempts.
 #[derive(Clone, Debug)]
 pub struct Owner {

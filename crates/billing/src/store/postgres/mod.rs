@@ -334,8 +334,13 @@ impl OperatorStore for PostgresStore {
         self.transact(PoolClass::Claim, steps).await
     }
 
-    async fn resolve(&self, resolution: &Resolution) -> Result<Resolved> {
-        self.transact(PoolClass::Record, |tx| async move { steps::resolve(&tx, resolution).await }).await
+    async fn resolve_when_quiet(
+        &self,
+        resolution: &Resolution,
+        quiet_for: Option<Duration>,
+    ) -> Result<Resolved> {
+        let steps = |tx| async move { steps::resolve(&tx, resolution, quiet_for).await };
+        self.transact(PoolClass::Record, steps).await
     }
 
     async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {

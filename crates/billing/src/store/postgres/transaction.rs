@@ -12,7 +12,7 @@ use crate::protocol::key::Key;
 use crate::store::changeset::import::{ImportPlan, KnownRows};
 use crate::store::changeset::{
     AdoptedAttempt, AttemptChange, AttemptFact, Changeset, ClaimAgain, InvoiceChange, LEASE_NEVER,
-    LoadedFacts, Owner, ResolutionAudit, Terms,
+    LoadedFacts, Owner, ResolutionAudit, SendTimes, Terms,
 };
 use crate::store::rows::{self, Columns, FromRow};
 use crate::store::transaction::{Candidates, PendingClaim, Transaction};
@@ -36,6 +36,11 @@ const LOCK: &str = "
 const FACTS: &str = "
     SELECT a.key, a.invoice_id, a.run_id, a.state FROM attempts AS a
     WHERE a.invoice_id = ANY($1) AND (a.state IN ('INTENT', 'IN_DOUBT', 'CHARGED') OR a.key = ANY($2))";
+
+/// The database's clock, not this process's.
+const SEND_TIMES: &str = "
+    SELECT a.created_at, a.lease_until, i.updated_at, billing_now_ms()
+    FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = $1";
 
 const AUDIT: &str = "
     INSERT INTO resolutions (key, charged, reason, actor, created_at, attempt_from, attempt_to, invoice_from,
@@ -80,6 +85,15 @@ impl Transaction for PostgresTransaction {
             );
         }
         Ok(owners)
+    }
+
+    async fn load_send_times(&self, key: &Key) -> Result<Option<SendTimes>> {
+        let found = self.tx.query(SEND_TIMES, &[(&key.as_str(), Type::TEXT)]).await?;
+        let read = |row| {
+            let (created_at, lease_until) = (get(row, 0)?, get(row, 1)?);
+            Ok(SendTimes { created_at, lease_until, parked_at: get(row, 2)?, now: get(row, 3)? })
+        };
+        found.first().map(read).transpose()
     }
 
     async fn load_terms(&self, keys: &[&Key]) -> Result<HashMap<Key, Terms>> {

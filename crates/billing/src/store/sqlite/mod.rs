@@ -427,9 +427,15 @@ impl OperatorStore for SqliteStore {
         self.transact(Duration::ZERO, steps).await
     }
 
-    async fn resolve(&self, resolution: &Resolution) -> Result<Resolved> {
+    async fn resolve_when_quiet(
+        &self,
+        resolution: &Resolution,
+        quiet_for: Option<Duration>,
+    ) -> Result<Resolved> {
         let resolution = resolution.clone();
-        self.transact(Duration::ZERO, move |tx| steps::resolve(tx, &resolution).now_or_never()).await
+        let steps =
+            move |tx: &SqliteTransaction<'_>| steps::resolve(tx, &resolution, quiet_for).now_or_never();
+        self.transact(Duration::ZERO, steps).await
     }
 
     async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {

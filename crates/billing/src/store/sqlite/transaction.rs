@@ -12,7 +12,7 @@ use crate::protocol::key::Key;
 use crate::store::changeset::import::{ImportPlan, KnownRows};
 use crate::store::changeset::{
     AdoptedAttempt, AttemptFact, Changeset, ClaimAgain, LEASE_NEVER, LoadedFacts, Owner, ResolutionAudit,
-    StateCountDeltas, Terms, needs_others,
+    SendTimes, StateCountDeltas, Terms, needs_others,
 };
 use crate::store::transaction::{Candidates, PendingClaim, Transaction};
 use crate::store::{ImportRow, LedgerSeen, Resolution, rows};
@@ -35,6 +35,10 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn load_owners(&self, references: &[&Reference]) -> Done<HashMap<String, Owner>> {
         ready(load_owners(self.connection, references))
+    }
+
+    fn load_send_times(&self, key: &Key) -> Done<Option<SendTimes>> {
+        ready(load_send_times(self.connection, key, self.lease.now))
     }
 
     fn load_terms(&self, keys: &[&Key]) -> Done<HashMap<Key, Terms>> {
@@ -142,6 +146,15 @@ fn load_owners(
         owners.extend(owner.map(|owner| (reference.as_str().to_owned(), owner)));
     }
     Ok(owners)
+}
+
+const SEND_TIMES: &str = "SELECT a.created_at, a.lease_until, i.updated_at
+     FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1";
+
+fn load_send_times(connection: &Connection, key: &Key, now: i64) -> rusqlite::Result<Option<SendTimes>> {
+    one(connection, SEND_TIMES, [key.as_str()], |row| {
+        Ok(SendTimes { created_at: row.get(0)?, lease_until: row.get(1)?, parked_at: row.get(2)?, now })
+    })
 }
 
 fn load_terms(connection: &Connection, keys: &[&Key]) -> rusqlite::Result<HashMap<Key, Terms>> {
