@@ -100,20 +100,27 @@ impl Run {
 }
 
 /// Counts of all invoices: attempts that a run gave up are no longer in its own counts.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 struct Counts {
     pending: u64,
     charging: u64,
     attention: u64,
 }
 
-impl Counts {
+/// What is left, as billing shows it.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Deployment {
+    counts: Counts,
+    /// Of the CHARGING ones: nothing was sent. A billing of an earlier version does not say.
+    #[serde(default)]
+    charging_unsent: u64,
+    #[serde(default)]
+    last_problem: Option<LastProblem>,
+}
+
+impl Deployment {
     async fn look(billing: &Api) -> Result<Self, CallError> {
-        #[derive(Deserialize)]
-        struct Deployment {
-            counts: Counts,
-        }
-        billing.get("/v1/deployment").await.map(|Deployment { counts }| counts)
+        billing.get("/v1/deployment").await
     }
 }
 
@@ -159,7 +166,7 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
         output::result("all invoices are PAID");
         return Ok(ALL_PAID);
     }
-    advice(&run, Counts::look(billing).await?).iter().for_each(output::result);
+    advice(&run, &Deployment::look(billing).await?).iter().for_each(output::result);
     Ok(NOT_ALL_PAID)
 }
 
@@ -189,8 +196,9 @@ async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
 }
 
 /// What to do next about what is not PAID.
-fn advice(run: &Run, counts: Counts) -> Vec<String> {
-    let Counts { pending, charging, attention } = counts;
+fn advice(run: &Run, left: &Deployment) -> Vec<String> {
+    let Counts { pending, charging, attention } = left.counts;
+    let unsent = left.charging_unsent.min(charging);
     let mut lines = Vec::new();
     let refused = run.refused.min(pending);
     if refused > 0 {
@@ -202,18 +210,27 @@ fn advice(run: &Run, counts: Counts) -> Vec<String> {
         let left = grouped(pending - refused);
         lines.push(format!("{left} are PENDING, not charged: see billing's log, then `tinjis pay` again"));
     }
-    if charging > 0 {
-        let charging = grouped(charging);
+    if unsent > 0 {
+        let unsent = grouped(unsent);
         lines.push(format!(
-            "{charging} are CHARGING, in doubt: billing resends them; see /v1/invoices?state=CHARGING"
+            "{unsent} are CHARGING, not charged: nothing was executed; billing tries them again"
+        ));
+    }
+    if charging > unsent {
+        let in_doubt = grouped(charging - unsent);
+        lines.push(format!(
+            "{in_doubt} are CHARGING, in doubt: billing resends them; see /v1/invoices?state=CHARGING"
         ));
     }
     if attention > 0 {
         let attention = grouped(attention);
-        lines.push(format!("{attention} need manual resolution: see /v1/invoices?state=ATTENTION"));
+        lines.push(format!(
+            "{attention} need manual resolution: see `tinjis resolve` and /v1/invoices?state=ATTENTION"
+        ));
     }
     // A problem that is over has left nothing behind that was not charged.
-    if let Some(problem) = run.last_problem.as_ref().filter(|_| pending > refused || charging > 0) {
+    let problem = run.last_problem.as_ref().or(left.last_problem.as_ref());
+    if let Some(problem) = problem.filter(|_| pending > refused || charging > 0) {
         lines.push(problem.display());
     }
     if lines.is_empty() {
@@ -233,12 +250,40 @@ mod tests {
                 "last_problem":{"reason":"deployment-unknown","status":412,"count":4,"hint":"run X"}}"#,
         )
         .unwrap();
-        let said =
-            |pending, charging| advice(&run, Counts { pending, charging, attention: 0 }).pop().unwrap();
+        let said = |pending, charging| advice(&run, &left([pending, charging, 0], charging)).pop().unwrap();
         let problem = "4 calls met deployment-unknown (412): run X";
         assert_eq!(said(2, 0), problem);
         assert_eq!(said(1, 1), problem);
         assert!(said(1, 0).starts_with("1 were refused"));
+    }
+
+    fn left([pending, charging, attention]: [u64; 3], charging_unsent: u64) -> Deployment {
+        Deployment { counts: Counts { pending, charging, attention }, charging_unsent, last_problem: None }
+    }
+
+    #[test]
+    fn only_what_was_sent_is_called_in_doubt() {
+        let run: Run = serde_json::from_str(
+            r#"{"id":1,"state":"finished","total":9,"paid":5,"refused":0,"rejected":0,"in_doubt":1,"all_paid":false}"#,
+        )
+        .unwrap();
+        let lines = advice(&run, &left([0, 4, 0], 4));
+        assert_eq!(lines, ["4 are CHARGING, not charged: nothing was executed; billing tries them again"]);
+        let lines = advice(&run, &left([0, 4, 0], 3));
+        assert!(lines[0].starts_with("3 are CHARGING, not charged"), "{lines:?}");
+        assert!(lines[1].starts_with("1 are CHARGING, in doubt"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_problem_that_this_run_did_not_meet_is_the_deployment_s() {
+        let run: Run = serde_json::from_str(
+            r#"{"id":1,"state":"finished","total":9,"paid":5,"refused":0,"rejected":0,"in_doubt":0,"all_paid":false}"#,
+        )
+        .unwrap();
+        let problem =
+            LastProblem { reason: "credentials".into(), status: Some(403), count: 7, hint: "look".into() };
+        let left = Deployment { last_problem: Some(problem), ..left([0, 4, 0], 4) };
+        assert_eq!(advice(&run, &left).pop().unwrap(), "7 calls met credentials (403): look");
     }
 
     #[test]
@@ -257,9 +302,9 @@ mod tests {
             (0, [0, 0, 55], &["55 need manual resolution"]),
             (0, [0, 0, 0], &["all invoices are PAID by now"]),
         ];
-        for (refused, [pending, charging, attention], beginnings) in said {
+        for (refused, counts, beginnings) in said {
             run.refused = refused;
-            let lines = advice(&run, Counts { pending, charging, attention });
+            let lines = advice(&run, &left(counts, 0));
             assert_eq!(lines.len(), beginnings.len(), "{lines:?}");
             for (line, beginning) in lines.iter().zip(beginnings) {
                 assert!(line.starts_with(beginning), "{lines:?}");

@@ -77,6 +77,39 @@ impl EngineContext {
         let Some(permit) = in_time.then(|| self.breaker.admit(Instant::now())).flatten() else {
             return (Outcome::NotSent, self.random.jitter(UNSENT_PAUSE));
         };
+        let (answer, verdict) = self.call(attempt, lease_ends, progress).await;
+        let left_alone_for = answer.retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)).unwrap_or_default();
+        // Before the permit goes back, so that no other call slips in between.
+        if !left_alone_for.is_zero() {
+            self.breaker.hold(Instant::now() + left_alone_for);
+        }
+        let suspicion = self.suspect(attempt, verdict, answer.status);
+        let signal = signal(idempotency, verdict, suspicion);
+        if signal != Signal::Good {
+            let problem = Problem { reason: verdict.reason, status: answer.status, count: 1 };
+            progress.met(problem);
+            self.met(problem);
+        }
+        let opened = permit.report(signal, Instant::now());
+        self.log_outcome(attempt, &answer, verdict, opened);
+        let outcome = match suspicion {
+            Some(Suspicion::Item) => NOT_ACCEPTED,
+            _ => on_answer(idempotency, sent, verdict.class),
+        };
+        let again_in = match outcome {
+            // Behind those that were not sent yet, for these show whether the endpoint works.
+            Outcome::InDoubt(None) | Outcome::NotSent if suspicion.is_some() => {
+                scaled(SUSPECT_PAUSE / 2 + self.random.jitter(SUSPECT_PAUSE / 2))
+            }
+            Outcome::InDoubt(None) => backoff::pause(&self.random, attempt.sends),
+            Outcome::NotSent => backoff::pause(&self.random, NOT_TAKEN),
+            _ => return (outcome, Duration::ZERO),
+        };
+        (outcome, again_in.max(left_alone_for))
+    }
+
+    /// Makes the call; takes in what the answer says of the provider's ledger.
+    async fn call(&self, attempt: &Attempt, lease_ends: Instant, progress: &Progress) -> (Answer, Verdict) {
         let ledger = self.ledger.known();
         let began = Instant::now();
         let answer = self.provider.charge(attempt, self.terms(ledger.as_deref()), lease_ends).await;
@@ -100,32 +133,7 @@ impl EngineContext {
         {
             self.ledger.see(ledger, seq);
         }
-        let left_alone_for = answer.retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)).unwrap_or_default();
-        // Before the permit goes back, so that no other call slips in between.
-        if !left_alone_for.is_zero() {
-            self.breaker.hold(Instant::now() + left_alone_for);
-        }
-        let suspicion = self.suspect(attempt, verdict, answer.status);
-        let signal = signal(idempotency, verdict, suspicion);
-        if signal != Signal::Good {
-            progress.met(Problem { reason: verdict.reason, status: answer.status, count: 1 });
-        }
-        let opened = permit.report(signal, Instant::now());
-        self.log_outcome(attempt, &answer, verdict, opened);
-        let outcome = match suspicion {
-            Some(Suspicion::Item) => NOT_ACCEPTED,
-            _ => on_answer(idempotency, sent, verdict.class),
-        };
-        let again_in = match outcome {
-            // Behind those that were not sent yet, for these show whether the endpoint works.
-            Outcome::InDoubt(None) | Outcome::NotSent if suspicion.is_some() => {
-                scaled(SUSPECT_PAUSE / 2 + self.random.jitter(SUSPECT_PAUSE / 2))
-            }
-            Outcome::InDoubt(None) => backoff::pause(&self.random, attempt.sends),
-            Outcome::NotSent => backoff::pause(&self.random, NOT_TAKEN),
-            _ => return (outcome, Duration::ZERO),
-        };
-        (outcome, again_in.max(left_alone_for))
+        (answer, verdict)
     }
 
     /// Whose fault it is, of an answer that may be the item's own; takes in each answer that shows that the endpoint works.

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chassis::clock::{Clock, Random};
@@ -14,6 +14,7 @@ use super::breaker::Breaker;
 use super::budget::Budget;
 use super::ledger::Ledger;
 use super::metrics::ChargeMetrics;
+use super::problem::Problem;
 use super::run::Runs;
 use super::suspects::Suspects;
 use crate::protocol::key::DeploymentId;
@@ -45,6 +46,8 @@ pub(super) struct EngineContext {
     pub(super) metrics: ChargeMetrics,
     pub(super) breaker: Breaker,
     pub(super) suspects: Suspects,
+    /// What the last call met that was no answer about an invoice, since this process began to drive a run.
+    pub(super) problem: Mutex<Option<Problem>>,
     pub(super) budget: Budget,
     /// One permit for each call that may be under way.
     pub(super) in_flight: Semaphore,
@@ -57,6 +60,12 @@ pub(super) struct EngineContext {
 }
 
 impl EngineContext {
+    /// A call met something else than an answer about its invoice.
+    pub(super) fn met(&self, problem: Problem) {
+        let mut last = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(Problem::after(*last, problem));
+    }
+
     /// Repeats a step of the store until it succeeds; `None` when the hard stop came first.
     pub(super) async fn retry_until_stopped<T, F>(&self, what: &str, step: impl Fn() -> F) -> Option<T>
     where

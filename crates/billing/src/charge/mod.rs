@@ -1,7 +1,7 @@
 //! The charge engine: claim and journal, call, settle; never the other way round.
 //! Imports no HTTP and no SQL crate: provider and store are behind their own modules.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chassis::clock::{Clock, Random};
@@ -144,6 +144,7 @@ impl Engine {
             metrics: ChargeMetrics::new(&metrics),
             breaker: Breaker::unproven(random.clone(), window),
             suspects: Suspects::default(),
+            problem: Mutex::default(),
             budget: Budget::full(Instant::now()),
             in_flight: Semaphore::new(settings.in_flight_max.get()),
             runs: Runs::default(),
@@ -201,6 +202,12 @@ impl Engine {
     #[must_use]
     pub fn last_problem(&self, run: RunId) -> Option<Problem> {
         self.0.runs.find(run)?.problem()
+    }
+
+    /// What a call of this process met last, in a run or outside of one, since it began to drive its last run.
+    #[must_use]
+    pub fn latest_problem(&self) -> Option<Problem> {
+        *self.0.problem.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Applies an operator's decision on an attempt. "Not charged" of an open one is accepted only after the provider has voided

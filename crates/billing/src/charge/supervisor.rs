@@ -1,7 +1,7 @@
 //! The supervisor: drives runs to their end, adopts orphaned runs, settles attempts in doubt outside runs,
 //! refreshes the metrics. Knows no response and no caller.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use chassis::crash_point;
@@ -67,6 +67,7 @@ impl EngineContext {
     /// Drives a run as a task of its own, unless this process does already.
     pub(super) fn begin(self: &Arc<Self>, run: RunId) {
         let Some(progress) = self.runs.begin(run) else { return };
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let shared = Arc::clone(self);
         self.shutdown.spawn("run", async move { shared.supervise_run(run, progress).await });
     }

@@ -333,6 +333,12 @@ pub trait RunStore: Send + Sync + 'static {
 
     /// The unfinished run, if there is one.
     async fn unfinished_run(&self) -> Result<Option<Run>>;
+
+    /// The run that began last.
+    async fn latest_run(&self) -> Result<Option<Run>>;
+
+    /// Open attempts of which no request counts: none was sent, or the provider executed none.
+    async fn unsent_attempts(&self) -> Result<i64>;
 }
 
 /// Attempts as they are claimed, sent and settled.

@@ -100,6 +100,10 @@ impl FromRow for Invoice {
     }
 }
 
+/// Found by the index of open attempts.
+pub(super) const UNSENT: &str =
+    "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT') AND sends = 0";
+
 /// Of `attempts AS a` and `invoices AS i`.
 pub(super) const ATTEMPT: &str = "a.key, a.invoice_id, i.reference, a.number, a.customer_id, a.currency, \
      a.amount_minor, a.state, a.sends, a.run_id, a.lease_until, a.created_at, a.settled_at";

@@ -137,6 +137,8 @@ pass_on! {
         note_problem(run: RunId, problem: &RunProblem) -> ();
         run(run: RunId) -> Option<Run>;
         unfinished_run() -> Option<Run>;
+        latest_run() -> Option<Run>;
+        unsent_attempts() -> i64;
     }
 }
 

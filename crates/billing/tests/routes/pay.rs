@@ -55,6 +55,25 @@ async fn pay_is_true_once_all_are_paid_and_asks_nobody_then() {
     assert_eq!(billing.get("/invoices").await.body.matches("\"IsPaid\":true").count(), 3);
 }
 
+#[tokio::test]
+async fn what_keeps_invoices_from_being_charged_is_shown_and_none_is_in_doubt_that_was_rejected() {
+    fn rejects(_: u64) -> (u16, &'static str) {
+        (403, r#"{"error":"wrong token"}"#)
+    }
+    let (_provider, url) = Provider::start(rejects).await;
+    let billing = Billing::charging(&lines(6), &url, Idempotency::Keys).await;
+    billing.call("POST", PAY, "").await.is(200, JSON, "false");
+    for path in ["/v1/deployment", "/v1/runs/1"] {
+        let problem = billing.get(path).await.json()["last_problem"].clone();
+        assert_eq!((&problem["reason"], &problem["status"]), (&"credentials".into(), &403.into()), "{path}");
+        assert_eq!(problem["count"], 4, "the first call and the probes of the run");
+        assert!(problem["hint"].as_str().unwrap().contains("PAYMENTS_API_TOKEN"), "{problem}");
+    }
+    let deployment = billing.get("/v1/deployment").await.json();
+    assert_eq!((&deployment["charging_unsent"], &deployment["counts"]["charging"]), (&4.into(), &4.into()));
+    assert_eq!(billing.get("/v1/runs/1").await.json()["in_doubt"], 0);
+}
+
 /// ANT-16 ANT-20 INV-06
 #[tokio::test]
 async fn refused_invoices_leave_pay_false_and_the_invoice_app_content() {

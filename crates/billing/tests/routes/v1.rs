@@ -135,6 +135,7 @@ async fn the_deployment_shows_its_id_its_ledger_and_its_counts() {
         format!(
             concat!(
                 r#"{{"deployment_id":"{}","ledger_id":{},"unfinished_run":{},"#,
+                r#""last_problem":null,"charging_unsent":0,"#,
                 r#""counts":{{"pending":2,"charging":0,"paid":0,"attention":0}}}}"#
             ),
             DEPLOYMENT, ledger, run

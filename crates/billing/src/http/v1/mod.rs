@@ -7,8 +7,12 @@ use chassis::problem::Problem;
 use http::StatusCode;
 use serde::Serialize;
 
+use self::runs::ProblemItem;
+
 use super::AppState;
 use super::error::problem_of;
+use crate::charge;
+use crate::invoice::RunState;
 use crate::store;
 
 pub(super) mod acknowledgements;
@@ -30,6 +34,10 @@ struct Deployment {
     deployment_id: String,
     ledger_id: Option<String>,
     unfinished_run: Option<i64>,
+    /// What a call met last that was no answer about an invoice: here, or else in the latest run.
+    last_problem: Option<ProblemItem>,
+    /// Of the invoices that are CHARGING: those of which no request counts as sent.
+    charging_unsent: i64,
     counts: CountsItem,
 }
 
@@ -47,10 +55,15 @@ struct CountsItem {
 pub(super) async fn deployment(State(state): State<AppState>) -> Result<Response, Problem> {
     let read = async || -> store::Result<Deployment> {
         let counts = state.store.counts().await?;
+        let latest = state.store.latest_run().await?;
+        let unfinished = latest.as_ref().filter(|run| run.state == RunState::Running);
+        let met = state.engine.latest_problem().map(charge::Problem::stored);
         Ok(Deployment {
             deployment_id: state.store.deployment().await?.0.to_string(),
             ledger_id: state.store.ledger_id().await?,
-            unfinished_run: state.store.unfinished_run().await?.map(|run| run.id.0),
+            unfinished_run: unfinished.map(|run| run.id.0),
+            last_problem: met.or(latest.as_ref().and_then(|run| run.problem.clone())).map(ProblemItem::of),
+            charging_unsent: state.store.unsent_attempts().await?,
             counts: CountsItem {
                 pending: counts.pending,
                 charging: counts.charging,

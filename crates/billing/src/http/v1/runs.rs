@@ -46,7 +46,7 @@ struct NoFields {}
 
 /// What kept a run from charging.
 #[derive(Serialize)]
-struct ProblemItem {
+pub(super) struct ProblemItem {
     reason: String,
     status: Option<i64>,
     count: i64,
@@ -54,7 +54,7 @@ struct ProblemItem {
 }
 
 impl ProblemItem {
-    fn of(problem: RunProblem) -> Self {
+    pub(super) fn of(problem: RunProblem) -> Self {
         let RunProblem { reason, status, count } = problem;
         let hint = reason.parse::<Reason>().ok().map_or("see billing's log", Reason::hint);
         Self { reason, status, count, hint }

@@ -270,6 +270,14 @@ impl RunStore for PostgresStore {
         runs::find(&self.database, run).await.map_err(store_error)
     }
 
+    async fn latest_run(&self) -> Result<Option<Run>> {
+        runs::latest(&self.database).await.map_err(store_error)
+    }
+
+    async fn unsent_attempts(&self) -> Result<i64> {
+        runs::unsent_attempts(&self.database).await.map_err(store_error)
+    }
+
     async fn unfinished_run(&self) -> Result<Option<Run>> {
         runs::unfinished(&self.database).await.map_err(store_error)
     }

@@ -11,7 +11,7 @@ use crate::invoice::{Run, RunId, RunProblem};
 use crate::store::ages::{AGES, Ages};
 use crate::store::changeset::CounterDeltas;
 use crate::store::lease::AHEAD_MAX_MS;
-use crate::store::rows::FromRow;
+use crate::store::rows::{FromRow, UNSENT};
 use crate::store::{Counts, VERSION};
 
 /// Counters have 16 rows each, so that transactions seldom wait for each other. A connection always takes the same one
@@ -59,6 +59,15 @@ pub(super) async fn find(database: &Postgres, run: RunId) -> Result<Option<Run>>
 
 pub(super) async fn unfinished(database: &Postgres) -> Result<Option<Run>> {
     one(database, &select("r.state = 'running'"), &[], false).await
+}
+
+pub(super) async fn latest(database: &Postgres) -> Result<Option<Run>> {
+    one(database, &select("r.id = (SELECT max(id) FROM runs)"), &[], false).await
+}
+
+pub(super) async fn unsent_attempts(database: &Postgres) -> Result<i64> {
+    let rows = database.read(PoolClass::Record, UNSENT, &[]).await?;
+    rows.first().map_or(Ok(0), |row| get(row, 0))
 }
 
 pub(super) async fn open(database: &Postgres, lease: Duration) -> Result<(Run, bool)> {

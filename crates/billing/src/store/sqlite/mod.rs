@@ -24,7 +24,7 @@ use uuid::Uuid;
 use self::transaction::SqliteTransaction;
 use super::changeset::LEASE_NEVER;
 use super::reads::{self, Reader, Value};
-use super::rows::{Columns, FromRow};
+use super::rows::{Columns, FromRow, UNSENT};
 use super::transaction::{self as steps, PendingClaim};
 use crate::invoice::{Attempt, InvoiceId, Run, RunId, RunProblem};
 use crate::protocol::key::DeploymentId;
@@ -355,6 +355,14 @@ impl RunStore for SqliteStore {
 
     async fn unfinished_run(&self) -> Result<Option<Run>> {
         self.read_short(runs::unfinished).await
+    }
+
+    async fn latest_run(&self) -> Result<Option<Run>> {
+        self.read_short(runs::latest).await
+    }
+
+    async fn unsent_attempts(&self) -> Result<i64> {
+        self.read_short(|connection| connection.prepare_cached(UNSENT)?.query_row([], |row| row.get(0))).await
     }
 
     async fn run(&self, run: RunId) -> Result<Option<Run>> {

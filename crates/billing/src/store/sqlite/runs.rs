@@ -20,6 +20,10 @@ pub(super) fn unfinished(connection: &Connection) -> rusqlite::Result<Option<Run
     one(connection, &format!("SELECT {RUN} FROM runs WHERE state = 'running'"), [], read)
 }
 
+pub(super) fn latest(connection: &Connection) -> rusqlite::Result<Option<Run>> {
+    one(connection, &format!("SELECT {RUN} FROM runs ORDER BY id DESC LIMIT 1"), [], read)
+}
+
 pub(super) fn is_running(connection: &Connection, run: RunId) -> rusqlite::Result<bool> {
     let sql = "SELECT 1 FROM runs WHERE id = ?1 AND state = 'running'";
     connection.prepare_cached(sql)?.exists([run.0])
