@@ -44,8 +44,9 @@ pub(crate) async fn open(
         DatabaseUrl::Sqlite(file) => {
             let store = sqlite(config, file).await?;
             readiness.check("store", store.is_writable());
-            // A file that fails says so to each caller at once.
-            Ok((Arc::new(store), Arc::new(|| Ok(()))))
+            let is_writable = store.is_writable();
+            let usable: Usable = Arc::new(move || is_writable().map_err(Into::into));
+            Ok((Arc::new(store), usable))
         }
         DatabaseUrl::Postgres(settings) => {
             let database = connect(settings, Some(metrics))?;

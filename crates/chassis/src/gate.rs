@@ -1,5 +1,6 @@
 //! What is refused before any route sees it, because it could only be executed later: while the store is known to be of
-//! no use, nothing that writes begins. Knows no route and no store.
+//! no use, nothing that writes begins; later on, what waits for the store asks whether the caller is still there. Knows no
+//! route and no store.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 
 use crate::admin::Unmet;
+use crate::presence::Presence;
 use crate::server::{NotExecuted, Shed, is_safe};
 
 /// Whether the store can be used, from memory.
@@ -19,8 +21,12 @@ pub fn while_usable(router: Router, usable: Usable, shed: Shed) -> Router {
         let passes = is_safe(request.method()) || usable().is_ok();
         let shed = shed.clone();
         async move {
-            if passes {
+            if passes && is_safe(request.method()) {
                 return next.run(request).await;
+            }
+            if passes {
+                let caller = Presence::of(request.extensions().get());
+                return caller.scope(next.run(request)).await;
             }
             shed.answer(request.uri(), NotExecuted::NotUsable)
         }

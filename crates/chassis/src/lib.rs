@@ -10,6 +10,7 @@ pub mod config;
 pub mod crash;
 pub mod gate;
 pub mod postgres;
+pub mod presence;
 pub mod problem;
 pub mod query;
 pub mod schema;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chassis::clock::{Clock, Random};
 use chassis::crash_point;
+use chassis::presence::Presence;
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Metrics;
 use tokio::sync::{Notify, Semaphore};
@@ -169,7 +170,7 @@ impl Engine {
     /// Starts a run or joins the unfinished one, which then looks at every invoice that is PENDING now. The run is a task of its own: a caller that hangs up cancels nothing.
     pub async fn pay(&self) -> Result<Started, StoreError> {
         let shared = Arc::clone(&self.0);
-        let start = async move { shared.start_or_join().await };
+        let start = Presence::of_this_task().scope(async move { shared.start_or_join().await });
         // The start is a task of its own too, so that no run is opened without a driver.
         self.0.shutdown.spawn("pay", start).await.expect("starting a run does not panic")
     }

@@ -1,7 +1,11 @@
 //! What only a real connection shows: long bodies, a list that breaks off, and memory that does not grow with a list.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use billing::http::not_executed;
+use chassis::gate::while_usable;
 use chassis::server::{Limits, Server};
 use chassis::shutdown::Shutdown;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,7 +26,8 @@ fn lines(count: u32) -> String {
 async fn listen(billing: &Billing) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server::new(listener, billing.router.clone(), Limits::default());
+    let routes = while_usable(billing.router.clone(), Arc::new(|| Ok(())), not_executed());
+    let server = Server::new(listener, routes, Limits::default());
     tokio::spawn(server.serve(Shutdown::new()));
     address
 }
@@ -115,4 +120,45 @@ async fn imports_have_places_and_give_them_back() {
     while exchange(address, &request("POST /v1/imports", &lines(1))).await.starts_with("HTTP/1.1 503 ") {
         tokio::task::yield_now().await;
     }
+}
+
+/// How long after its request a caller that has shut its side counts as gone.
+const GONE_AFTER: Duration = Duration::from_millis(1100);
+
+#[tokio::test]
+async fn nothing_begins_for_callers_that_left_while_the_store_was_locked() {
+    let billing = Billing::with(&lines(1)).await;
+    let address = listen(&billing).await;
+    let lock = billing.lock();
+    let send = async |head: &str, body: &str, leaves: bool| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request(head, body).as_bytes()).await.unwrap();
+        if leaves {
+            stream.shutdown().await.unwrap();
+        }
+        stream
+    };
+    let resolve = r#"{"ledger_id":"00000000-0000-4000-8000-000000000001","seq_first":1,"seq_last":1,"reason":"r","actor":"a"}"#;
+    let mut left = [
+        send("POST /rest/v1/invoices/pay", "", true).await,
+        send("POST /invoices/pay", "", true).await,
+        send("POST /v1/runs", "", true).await,
+        send("POST /v1/imports", &lines(5), true).await,
+        send("POST /v1/ledger/acknowledgements", resolve, true).await,
+    ];
+    let mut stays = send("POST /v1/imports", &lines(2), false).await;
+    tokio::time::sleep(GONE_AFTER).await;
+    drop(lock);
+    let mut answer = String::new();
+    for stream in &mut left {
+        answer.clear();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+    answer.clear();
+    stays.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains(r#""created":1,"#), "{answer}");
+    assert_eq!(billing.store.latest_run().await.unwrap(), None, "no run was begun");
+    assert_eq!(billing.store.counts().await.unwrap().pending, 2);
+    assert!(billing.store.ledger_acknowledgements(0, 1).await.unwrap().is_empty());
 }

@@ -125,6 +125,13 @@ impl Billing {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
+    /// Keeps the store from writing until this connection is dropped, as another program may.
+    pub(crate) fn lock(&self) -> rusqlite::Connection {
+        let connection = rusqlite::Connection::open(self.folder.path().join("billing.db")).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        connection
+    }
+
     /// Runs a statement behind the service's back.
     pub(crate) fn spoil(&self, sql: &str) {
         let path: PathBuf = self.folder.path().join("billing.db");

@@ -13,6 +13,9 @@ pub enum PgError {
     /// Every connection was in use for as long as one waits for one.
     #[error("no connection to the database was free in time")]
     Busy,
+    /// Who asked for it has left while it waited; nothing was begun.
+    #[error("the caller has left, so nothing was begun")]
+    CallerGone,
     /// No commit would be durable, so that nothing was begun.
     #[error(
         "the database runs with fsync = off or full_page_writes = off, so that a crash would lose what it commits; \

@@ -37,8 +37,9 @@ pub(super) async fn apply(database: &Postgres) -> Result<usize> {
     let encoding: &str = rows.first().map_or(Ok(""), |row| get(row, 0))?;
     check_encoding(encoding).map_err(PgError::Schema)?;
     loop {
-        let (found, is_done) =
-            database.within(&database.0.begin.migrate, PoolClass::Claim, |tx| step(database, tx)).await?;
+        let (found, is_done) = database
+            .within(&database.0.begin.migrate, PoolClass::Claim, true, |tx| step(database, tx))
+            .await?;
         if is_done {
             database.0.trouble.notify_one();
             return Ok(found);

@@ -25,6 +25,7 @@ use self::connect::{Connection, Connector};
 use self::health::Health;
 use crate::admin::Unmet;
 use crate::clock::{Clock, Random};
+use crate::presence::Presence;
 use crate::schema::Migration;
 use crate::tls::{Mistakes, TlsConnect, TlsMetrics};
 
@@ -164,7 +165,7 @@ impl Postgres {
         F: Fn(Tx) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T>> + Send,
     {
-        self.within(&self.0.begin.write, lane, job).await
+        self.within(&self.0.begin.write, lane, true, job).await
     }
 
     /// As [`Self::transaction`], for a lock that every replica takes: a process that is stopped in the middle gives it
@@ -178,11 +179,11 @@ impl Postgres {
         F: Fn(Tx) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T>> + Send,
     {
-        self.within(&self.0.begin.brief, lane, job).await
+        self.within(&self.0.begin.brief, lane, true, job).await
     }
 
     /// A transaction that is begun by this text.
-    async fn within<T, F, Fut>(&self, begin: &str, lane: PoolClass, job: F) -> Result<T>
+    async fn within<T, F, Fut>(&self, begin: &str, lane: PoolClass, writes: bool, job: F) -> Result<T>
     where
         T: Send,
         F: Fn(Tx) -> Fut + Send + Sync,
@@ -190,7 +191,11 @@ impl Postgres {
     {
         let job = &job;
         self.retry_transient(|begin_by| async move {
-            let tx = Tx::begin(self.acquire(lane, begin_by).await?, begin, self.0.statement_timeout).await?;
+            let connection = self.acquire(lane, begin_by).await?;
+            if writes {
+                ensure_wanted()?;
+            }
+            let tx = Tx::begin(connection, begin, self.0.statement_timeout).await?;
             let done = job(tx.clone()).await;
             tx.end(done).await
         })
@@ -215,7 +220,7 @@ impl Postgres {
     /// # Errors
     /// The server's error.
     pub async fn page(&self, lane: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        self.within(&self.0.begin.read, lane, |tx| async move {
+        self.within(&self.0.begin.read, lane, false, |tx| async move {
             // No commit, so none that could be in doubt.
             tx.undo();
             tx.find_by_index().await?;
@@ -232,6 +237,7 @@ impl Postgres {
     pub async fn write(&self, lane: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         self.retry_transient(|begin_by| async move {
             let connection = self.acquire(lane, begin_by).await?;
+            ensure_wanted()?;
             transaction::write(connection, &self.0.begin.brief, sql, params, self.0.statement_timeout).await
         })
         .await
@@ -290,6 +296,11 @@ impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Postgres").field(&self.0.shown).finish()
     }
+}
+
+/// Just before something that writes begins.
+fn ensure_wanted() -> Result<()> {
+    if Presence::of_this_task().may_begin() { Ok(()) } else { Err(PgError::CallerGone) }
 }
 
 /// A column's value.

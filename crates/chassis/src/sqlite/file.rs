@@ -4,9 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::health::Health;
 use super::{Migration, migrate};
@@ -97,6 +99,16 @@ impl File {
     {
         let (reply, answer) = oneshot::channel();
         self.queue(Box::new(writer::Task::new(job, reply)), answer).await
+    }
+
+    pub(super) async fn write_within<T, F>(&self, within: Duration, job: F) -> Result<T, SqliteError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let begin_by = Instant::now() + within;
+        let (reply, answer) = oneshot::channel();
+        self.queue(Box::new(writer::Task::begin_by(job, begin_by, reply)), answer).await
     }
 
     pub(super) async fn write_one_statement<T, F>(&self, job: F) -> Result<T, SqliteError>

@@ -47,6 +47,9 @@ pub enum SqliteError {
     /// This job failed and left nothing behind; others of its commit are not concerned.
     #[error("the database refused a statement")]
     Job(#[source] rusqlite::Error),
+    /// This job was not begun: those before it took too long, or its caller has left.
+    #[error("the database was busy for too long, or the caller has left, so this was not begun")]
+    Late,
     /// The commit that this job was part of failed and was rolled back.
     #[error("the database could not commit")]
     Commit(#[source] Arc<rusqlite::Error>),
@@ -105,6 +108,22 @@ impl Sqlite {
     {
         match &self.0 {
             Backing::InFile(file) => file.write(job).await,
+            Backing::OnDisk(disk) => disk.write(job).await,
+        }
+    }
+
+    /// As [`Self::write`], for a job that is not begun later than `within` from now, when its caller will have
+    /// given up, nor once that caller has left.
+    ///
+    /// # Errors
+    /// As [`Self::write`], and [`SqliteError::Late`].
+    pub async fn write_within<T, F>(&self, within: Duration, job: F) -> Result<T, SqliteError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        match &self.0 {
+            Backing::InFile(file) => file.write_within(within, job).await,
             Backing::OnDisk(disk) => disk.write(job).await,
         }
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::SqliteError;
 use super::health::Health;
+use crate::presence::Presence;
 
 /// Jobs of one commit at most.
 const BATCH_MAX: usize = 512;
@@ -35,13 +36,35 @@ pub(super) trait Job: Send {
 pub(super) struct Task<T, F> {
     job: Option<F>,
     one_statement: bool,
+    /// When it is too late to begin.
+    begin_by: Option<Instant>,
+    /// Who must be there then.
+    caller: Presence,
+    is_late: bool,
     result: Option<rusqlite::Result<T>>,
     reply: oneshot::Sender<Result<T, SqliteError>>,
 }
 
 impl<T, F> Task<T, F> {
     pub(super) fn new(job: F, reply: oneshot::Sender<Result<T, SqliteError>>) -> Self {
-        Self { job: Some(job), one_statement: false, result: None, reply }
+        Self {
+            job: Some(job),
+            one_statement: false,
+            begin_by: None,
+            caller: Presence::default(),
+            is_late: false,
+            result: None,
+            reply,
+        }
+    }
+
+    /// For the caller of this task.
+    pub(super) fn begin_by(
+        job: F,
+        begin_by: Instant,
+        reply: oneshot::Sender<Result<T, SqliteError>>,
+    ) -> Self {
+        Self { begin_by: Some(begin_by), caller: Presence::of_this_task(), ..Self::new(job, reply) }
     }
 
     pub(super) fn one_statement(job: F, reply: oneshot::Sender<Result<T, SqliteError>>) -> Self {
@@ -56,6 +79,10 @@ where
 {
     fn run(&mut self, connection: &Connection) -> bool {
         let Some(job) = self.job.take() else { return false };
+        if self.begin_by.is_some_and(|by| Instant::now() >= by) || !self.caller.may_begin() {
+            self.is_late = true;
+            return false;
+        }
         self.result = Some(job(connection));
         matches!(self.result, Some(Ok(_)))
     }
@@ -66,6 +93,7 @@ where
 
     fn answer(self: Box<Self>, failure: Option<&Arc<rusqlite::Error>>) {
         let answer = match (failure, self.result) {
+            _ if self.is_late => Err(SqliteError::Late),
             (_, Some(Err(error))) => Err(SqliteError::Job(error)),
             (None, Some(Ok(value))) => Ok(value),
             (Some(error), _) => Err(SqliteError::Commit(Arc::clone(error))),

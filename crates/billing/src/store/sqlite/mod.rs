@@ -38,6 +38,9 @@ use crate::store::{
     migrations,
 };
 
+/// How long what a caller asked for may wait for the writer: old clients give up after 5 s. As on PostgreSQL.
+const BEGIN_WITHIN: Duration = Duration::from_secs(4);
+
 /// Billing's facts in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
@@ -138,6 +141,25 @@ impl SqliteStore {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         self.database.write(job).await.map_err(store_error)
+    }
+
+    /// For what a caller asked for: not begun once the caller has given up.
+    async fn write_asked<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.database.write_within(BEGIN_WITHIN, job).await.map_err(store_error)
+    }
+
+    /// As [`Self::transact`], for what a caller asked for.
+    async fn transact_asked<T, F>(&self, steps: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&SqliteTransaction<'_>) -> Option<rusqlite::Result<T>> + Send + 'static,
+    {
+        let lease = self.lease(Duration::ZERO);
+        self.write_asked(move |connection| run(&SqliteTransaction { connection, lease }, steps)).await
     }
 
     /// Runs the steps of a transaction, which SQLite finishes without waiting; what they claim is leased for so long.
@@ -314,7 +336,7 @@ impl LedgerStore for SqliteStore {
     async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>> {
         let acceptance = acceptance.clone();
         let now = self.clock.now_ms();
-        self.write(move |connection| ledgers::accept(connection, &acceptance, now)).await
+        self.write_asked(move |connection| ledgers::accept(connection, &acceptance, now)).await
     }
 }
 
@@ -330,7 +352,7 @@ impl RunStore for SqliteStore {
 
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {
         let lease = self.lease(lease);
-        self.write(move |connection| runs::open(connection, lease)).await
+        self.write_asked(move |connection| runs::open(connection, lease)).await
     }
 
     async fn adopt_run(&self, lease: Duration) -> Result<Option<Run>> {
@@ -432,7 +454,7 @@ impl OperatorStore for SqliteStore {
             let job = move |connection: &Connection| run(&SqliteTransaction { connection, lease }, steps);
             return self.database.read(job).await.map_err(store_error);
         }
-        self.transact(Duration::ZERO, steps).await
+        self.transact_asked(steps).await
     }
 
     async fn resolve_when_quiet(
@@ -443,12 +465,12 @@ impl OperatorStore for SqliteStore {
         let resolution = resolution.clone();
         let steps =
             move |tx: &SqliteTransaction<'_>| steps::resolve(tx, &resolution, quiet_for).now_or_never();
-        self.transact(Duration::ZERO, steps).await
+        self.transact_asked(steps).await
     }
 
     async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>> {
         let (deployment, facts) = (self.deployment, facts.to_vec());
-        self.transact(Duration::ZERO, move |tx| steps::repair(tx, deployment, &facts).now_or_never()).await
+        self.transact_asked(move |tx| steps::repair(tx, deployment, &facts).now_or_never()).await
     }
 
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
@@ -461,7 +483,7 @@ impl AcknowledgementStore for SqliteStore {
     async fn acknowledge(&self, acknowledgement: &LedgerAcknowledgement) -> Result<LedgerAcknowledgementRow> {
         let acknowledgement = acknowledgement.clone();
         let now = self.clock.now_ms();
-        self.write(move |connection| ledgers::acknowledge(connection, &acknowledgement, now)).await
+        self.write_asked(move |connection| ledgers::acknowledge(connection, &acknowledgement, now)).await
     }
 
     async fn ledger_acknowledgements(

@@ -1,7 +1,6 @@
 //! What callers of the database rely on, each as a sentence.
 
 use std::sync::mpsc as std_mpsc;
-use std::time::Duration;
 
 use rusqlite::params;
 use tempfile::TempDir;
@@ -55,6 +54,27 @@ async fn queued(database: &File, jobs: usize) {
     while QUEUE_MAX - sender.capacity() < jobs {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_job_that_would_begin_too_late_is_not_begun_and_those_behind_it_are() {
+    let folder = TempDir::new().unwrap();
+    let database = Arc::new(open(&folder));
+    let release = hold(&database).await;
+    let insert_within = |text: &'static str, within| {
+        let database = Arc::clone(&database);
+        tokio::spawn(async move {
+            database.write_within(within, move |connection| insert(connection, text)).await
+        })
+    };
+    let late = insert_within("late", Duration::ZERO);
+    queued(&database, 1).await;
+    let early = insert_within("early", Duration::from_secs(3600));
+    queued(&database, 2).await;
+    release.send(()).unwrap();
+    assert!(matches!(late.await.unwrap(), Err(SqliteError::Late)));
+    early.await.unwrap().unwrap();
+    assert_eq!(texts(&database).await, ["early"]);
 }
 
 /// `FULL` is 2, `EXTRA` is 3.
