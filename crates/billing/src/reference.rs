@@ -110,6 +110,31 @@ impl Reference {
     }
 }
 
+impl Reference {
+    /// How people and programs write it otherwise: in one case, in compatibility form, without spaces, with plain dashes.
+    /// None of them is this reference; a stored one of these names is worth a warning.
+    #[must_use]
+    pub fn other_spellings(&self) -> Vec<String> {
+        let compatible: String = self.text.nfkc().collect();
+        let dense: String = compatible.chars().filter(|character| !character.is_whitespace()).collect();
+        let skeleton = self.skeleton().into_owned();
+        let mut spellings = vec![
+            self.text.to_lowercase(),
+            self.text.to_uppercase(),
+            compatible.to_lowercase(),
+            compatible.to_uppercase(),
+            skeleton.to_uppercase(),
+            skeleton,
+            dense,
+            compatible,
+        ];
+        spellings.sort_unstable();
+        spellings.dedup();
+        spellings.retain(|spelling| spelling != self.nfc() && *spelling != self.text);
+        spellings
+    }
+}
+
 impl PartialEq for Reference {
     fn eq(&self, other: &Self) -> bool {
         self.nfc() == other.nfc()
@@ -269,6 +294,18 @@ mod tests {
     fn what_a_store_holds_is_read_even_if_no_new_one_may_be_so() {
         assert_eq!(Reference::stored("INV-1\u{200b}").unwrap().as_str(), "INV-1\u{200b}");
         assert!(Reference::stored("a\u{7}").is_err() && Reference::stored("").is_err());
+    }
+
+    #[test]
+    fn other_spellings_are_none_of_its_own() {
+        let spellings = |text: &str| Reference::new(text).unwrap().other_spellings();
+        assert_eq!(spellings("2026-001"), [""; 0]);
+        assert_eq!(spellings("INV-1"), ["inv-1"]);
+        assert_eq!(spellings("inv-1"), ["INV-1"]);
+        for text in ["Inv - 1", "INV\u{a0}-1", "\u{ff29}NV-1", "INV\u{2011}1"] {
+            assert!(spellings(text).contains(&"INV-1".to_owned()), "{text}: {:?}", spellings(text));
+        }
+        assert_eq!(spellings("\u{e5}"), ["\u{c5}"]);
     }
 
     #[test]

@@ -470,6 +470,33 @@ fn references_are_one_by_nfc_and_look_alikes_are_reported() {
 }
 
 #[test]
+fn a_reference_that_looks_like_a_stored_one_is_warned_of_once_and_taken() {
+    let import = Import::start();
+    let said = import.run("old.csv", format!("{HEADER}\nINV-1,1,EUR,1.00\n"), &[]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let said = import.run("new.csv", format!("{HEADER}\nX-1,1,EUR,1.00\ninv-1,1,EUR,1.00\n"), &[]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.result.starts_with("2 created"), "{said:?}");
+    let warning = "warning: line 3, reference \"inv-1\", column reference: differs from the stored \"INV-1\"";
+    said.assert_notes(&[warning]);
+    assert_eq!(said.notes.matches("differs from the stored").count(), 1, "{said:?}");
+}
+
+#[test]
+fn two_rows_that_contradict_each_other_are_both_skipped_and_reported() {
+    let import = Import::start();
+    let file = format!("{HEADER}\nA-1,1,EUR,1.00\nB-1,1,EUR,1.00\nA-1,1,EUR,2.00\n");
+    let said = import.run("both.csv", file, &["--skip-bad"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.result.contains("1 created") && said.result.contains("2 bad rows left out"), "{said:?}");
+    said.assert_notes(&[
+        "line 2, column reference: stands in line 4",
+        "line 4, column reference: stands in line 2",
+    ]);
+    assert_eq!(import.count("SELECT count(*) FROM invoices WHERE reference = 'A-1'"), 0);
+}
+
+#[test]
 fn a_profile_holds_the_flags_and_a_flag_beats_it() {
     let import = Import::start();
     let profile = import.dir.path().join("profile.toml");

@@ -297,6 +297,9 @@ pub trait InvoiceReads: Send + Sync + 'static {
 
     async fn invoice_by_reference(&self, reference: &Reference) -> Result<Option<Invoice>>;
 
+    /// Which of these texts are references of stored invoices, exactly so.
+    async fn stored_among(&self, texts: Vec<String>) -> Result<Vec<String>>;
+
     /// Attempts after (invoice, number), in that order, at most `limit`.
     async fn attempts(&self, after: (InvoiceId, u32), limit: usize) -> Result<Vec<Attempt>>;
 

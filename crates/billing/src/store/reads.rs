@@ -30,6 +30,9 @@ pub(super) trait Reader: Send + Sync + 'static {
         params: Vec<Value>,
     ) -> impl Future<Output = Result<Vec<T>>> + Send;
 
+    /// Which of these texts are references, exactly so.
+    fn stored_among(&self, texts: Vec<String>) -> impl Future<Output = Result<Vec<String>>> + Send;
+
     /// One row.
     fn row<T: FromRow>(
         &self,
@@ -56,6 +59,10 @@ fn attempts_where(condition: &str) -> String {
 
 #[async_trait]
 impl<S: Reader> InvoiceReads for S {
+    async fn stored_among(&self, texts: Vec<String>) -> Result<Vec<String>> {
+        if texts.is_empty() { Ok(texts) } else { Reader::stored_among(self, texts).await }
+    }
+
     async fn customers(&self, after: CustomerId, limit: usize) -> Result<Vec<Customer>> {
         let sql = format!("SELECT {} FROM customers WHERE id > $1 ORDER BY id LIMIT $2", rows::CUSTOMER);
         self.page(sql, vec![Value::Integer(after.0), at_most(limit)]).await

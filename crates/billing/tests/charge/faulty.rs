@@ -121,6 +121,7 @@ pass_on! {
         invoices(state: Option<InvoiceState>, after: InvoiceId, limit: usize) -> Vec<Invoice>;
         invoice(id: InvoiceId) -> Option<Invoice>;
         invoice_by_reference(reference: &Reference) -> Option<Invoice>;
+        stored_among(texts: Vec<String>) -> Vec<String>;
         attempts(after: (InvoiceId, u32), limit: usize) -> Vec<Attempt>;
         attempt(key: &Key) -> Option<Attempt>;
     }

@@ -94,21 +94,26 @@ impl EngineFixture {
             .unwrap();
     }
 
-    /// Starts an engine that charges there.
-    pub(crate) async fn open(&self, url: &str, plan: Plan) -> Billing {
+    /// Calls this provider without an engine.
+    pub(crate) fn client(url: &str, plan: &Plan) -> Client {
         let provider = ProviderConfig {
             endpoint: url.parse().unwrap(),
             idempotency: plan.idempotency,
             dialect: Dialect::Default,
-            tokens: plan.tokens,
+            tokens: plan.tokens.clone(),
             bearer: None,
             deadline: Duration::from_secs(5),
         };
         let calls = ProviderConfig::connections(plan.idempotency, provider.deadline);
+        Client::new(chassis::client::Client::new(calls), provider)
+    }
+
+    /// Starts an engine that charges there.
+    pub(crate) async fn open(&self, url: &str, plan: Plan) -> Billing {
         let (shutdown, telemetry) = (Shutdown::new(), Telemetry::new("billing", "0", "test"));
         let parts = EngineParts {
             store: Arc::clone(&self.store),
-            provider: Client::new(chassis::client::Client::new(calls), provider),
+            provider: Self::client(url, &plan),
             settings: ChargeSettings {
                 in_flight_max: NonZeroUsize::new(plan.in_flight_max).unwrap(),
                 lease: plan.lease,

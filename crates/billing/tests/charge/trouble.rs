@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use billing::charge::breaker::{INVALID_MAX, PROBES_MAX};
 use billing::invoice::{AttemptState, InvoiceState};
+use billing::protocol::transition::AnswerClass;
+use billing::provider::Terms;
+use billing::provider::answer::Reason;
 use chassis::caller::Tokens;
 use chassis::config::TokenSource;
+use tokio::time::Instant;
 
 use crate::provider::{Provider, Reply};
 use crate::support::{EngineFixture, LONG, Plan, until};
@@ -83,6 +87,21 @@ async fn nothing_is_sent_that_could_outlive_its_lease() {
     assert_eq!(provider.deliveries().len(), 0);
     billing.stop().await;
     assert!(fixture.attempts().await.iter().all(|attempt| attempt.sends == 0));
+}
+
+#[tokio::test]
+async fn nothing_is_sent_once_the_time_to_send_is_over() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let fixture = EngineFixture::with(1).await;
+    let attempt = fixture.crash_after_claim(1).await.remove(0);
+    let deployment = fixture.store.deployment().await.unwrap();
+    let client = EngineFixture::client(&provider.url, &Plan::none());
+    let terms = Terms { deployment, ledger: None, seen: None };
+    let answer = client.charge(&attempt, terms, Instant::now()).await;
+    assert_eq!((answer.verdict.class, answer.verdict.reason), (AnswerClass::NotSent, Reason::SendLate));
+    assert_eq!(provider.deliveries().len(), 0);
+    let answer = client.charge(&attempt, terms, Instant::now() + LONG).await;
+    assert_eq!((answer.verdict.class, provider.deliveries().len()), (AnswerClass::Charged, 1));
 }
 
 #[tokio::test]

@@ -207,3 +207,31 @@ async fn a_reference_that_nobody_can_see_is_refused_by_code_point() {
     }
     assert_eq!(count(&billing).await, 0);
 }
+
+#[tokio::test]
+async fn references_that_people_can_hardly_tell_apart_are_taken_and_warned_of() {
+    let billing = Billing::with(&(line("OLD-7", "1.00") + &line("old 8", "1.00"))).await;
+    let names = ["INV-1", "inv-1", "\u{ff29}NV-1", "INV -1", "INV-01", "INV-1", "old-7", "OLD8"];
+    let body: String = names.iter().map(|name| line(name, "1.00")).collect();
+    for query in ["?dry_run=true", ""] {
+        let told = import(&billing, query, &body).await;
+        assert_eq!((&told["created"], &told["unchanged"]), (&json!(7), &json!(1)), "{told}");
+        assert_eq!((&told["errors_total"], &told["warnings_total"]), (&json!(0), &json!(4)), "{told}");
+        let warned: Vec<Value> = told["warnings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|warning| json!([warning["line"], warning["reference"], warning["like_line"]]))
+            .collect();
+        let expected = [
+            json!([2, "inv-1", 1]),
+            json!([3, "\u{ff29}NV-1", 1]),
+            json!([4, "INV -1", 1]),
+            json!([7, "old-7", null]),
+        ];
+        assert_eq!(warned, expected);
+        let message = told["warnings"][3]["message"].as_str().unwrap();
+        assert!(message.starts_with("differs from the stored \"OLD-7\" only by case"), "{message}");
+    }
+    assert_eq!(import(&billing, "", &body).await, report(0, 8, 0), "a second time nothing is new");
+}

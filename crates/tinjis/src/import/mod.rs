@@ -194,6 +194,11 @@ async fn send(billing: &Api, options: &Options, checked: &Checked, dry_run: bool
         sent.map_err(|error| stopped(error, &sender, dry_run))?;
         notes.so_far(opened.read.so_far());
         notes.faults(&std::mem::take(&mut sender.faults));
+        let warnings = std::mem::take(&mut sender.warnings);
+        // Asked first, then written: said once.
+        if dry_run {
+            notes.look_alikes(&warnings);
+        }
         if is_end {
             notes.bad_of_billing(sender.bad);
             notes.finish();

@@ -20,11 +20,19 @@ pub(crate) struct Notes {
     listed: usize,
     /// Suspicious references, told or not.
     suspects: u64,
+    /// References that look like stored ones, told or not.
+    alike: usize,
 }
 
 impl Notes {
     pub(crate) fn new(label: &'static str, bytes: u64) -> Self {
-        Self { progress: Progress::bar(label, bytes, TEMPLATE), mistakes: 0, listed: 0, suspects: 0 }
+        Self {
+            progress: Progress::bar(label, bytes, TEMPLATE),
+            mistakes: 0,
+            listed: 0,
+            suspects: 0,
+            alike: 0,
+        }
     }
 
     pub(crate) fn so_far(&self, bytes: u64) {
@@ -41,12 +49,24 @@ impl Notes {
         }
     }
 
+    /// Tells the first references that look like stored ones; the others are counted.
+    pub(crate) fn look_alikes(&mut self, warnings: &[Fault]) {
+        for warning in warnings.iter().take(LISTED_MAX.saturating_sub(self.alike)) {
+            self.progress.note(format_args!("warning: {warning}"));
+        }
+        self.alike += warnings.len();
+    }
+
     /// All rows that billing refused: it lists some of each batch.
     pub(crate) fn bad_of_billing(&mut self, rows: u64) {
         self.mistakes = self.mistakes.max(rows);
     }
 
     pub(crate) fn finish(&self) {
+        if self.alike > LISTED_MAX {
+            let more = grouped((self.alike - LISTED_MAX) as u64);
+            self.progress.note(format_args!("warning: {more} more references look like stored ones"));
+        }
         let more = self.mistakes.saturating_sub(self.listed as u64);
         if more > 0 {
             let (listed, all) = (self.listed, grouped(self.mistakes));

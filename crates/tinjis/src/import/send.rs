@@ -28,6 +28,18 @@ struct Answer {
     counts: Counts,
     errors_total: u64,
     errors: Vec<LineError>,
+    /// A billing of an earlier version has none.
+    #[serde(default)]
+    warnings: Vec<LineWarning>,
+}
+
+#[derive(Debug, Deserialize)]
+struct LineWarning {
+    line: usize,
+    reference: String,
+    /// Of a look-alike in the same request, which the whole file has shown already.
+    like_line: Option<u64>,
+    message: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,6 +65,8 @@ pub(crate) struct Sender {
     pub(crate) bad: u64,
     /// Faults of some of them, until the caller takes them: billing lists a bounded number for each batch.
     pub(crate) faults: Vec<Fault>,
+    /// References that look like stored ones, as above.
+    pub(crate) warnings: Vec<Fault>,
 }
 
 impl Sender {
@@ -66,6 +80,7 @@ impl Sender {
             counts: Counts::default(),
             bad: 0,
             faults: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -94,9 +109,15 @@ impl Sender {
         self.counts.updated += answer.counts.updated;
         self.bad += answer.errors_total;
         self.done_to = places.last().map_or(self.done_to, |(line, _)| *line);
+        let place =
+            |line: usize| line.checked_sub(1).and_then(|at| places.get(at)).copied().unwrap_or_default();
+        let beside_stored = answer.warnings.into_iter().filter(|warning| warning.like_line.is_none());
+        self.warnings.extend(beside_stored.map(|warning| {
+            let (line, index) = place(warning.line);
+            Fault::new(line, "reference", warning.message).at(index, Some(warning.reference))
+        }));
         self.faults.extend(answer.errors.into_iter().map(|error| {
-            let place = error.line.checked_sub(1).and_then(|at| places.get(at));
-            let (line, index) = place.copied().unwrap_or_default();
+            let (line, index) = place(error.line);
             Fault::new(line, column(error.field), error.message).at(index, error.reference)
         }));
         Ok(())

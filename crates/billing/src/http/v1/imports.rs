@@ -16,11 +16,13 @@ use http::{HeaderMap, StatusCode, Uri, header};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+use super::look_alikes::{LookAlikes, stored_spellings};
 use super::ndjson::{LINE_BYTES_MAX, Line, Lines};
 use super::page::{Params, answer};
 use super::row::{self, Fault};
 use crate::http::AppState;
 use crate::http::error::problem_of;
+use crate::invoice::Reference;
 use crate::store::{BATCH_MAX, ImportMode, ImportRow, Imported, Store, StoreError};
 
 /// Faults that are listed; all are counted.
@@ -73,6 +75,25 @@ struct Report {
     errors_total: u64,
     errors: Vec<LineFault>,
     dry_run: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    warnings_total: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<LineWarning>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// A row that was taken, with a reference that people can hardly tell from another one.
+#[derive(Serialize)]
+struct LineWarning {
+    line: u64,
+    reference: String,
+    field: &'static str,
+    /// The earlier line of the import; null when the other one is stored.
+    like_line: Option<u64>,
+    message: String,
 }
 
 /// The first mistake of one line.
@@ -102,6 +123,7 @@ struct ImportStream<'a> {
     /// The last line that came whole, and the last one whose batch the store has taken.
     last_line: u64,
     taken_to: u64,
+    look_alikes: LookAlikes,
     /// Whether a line was judged yet.
     has_begun: bool,
     report: Report,
@@ -129,6 +151,7 @@ pub(in crate::http) async fn create(
         numbers: Vec::with_capacity(BATCH_MAX),
         last_line: 0,
         taken_to: 0,
+        look_alikes: LookAlikes::default(),
         has_begun: false,
         report: Report { dry_run: mode.dry_run, ..Report::default() },
     };
@@ -243,11 +266,16 @@ impl ImportStream<'_> {
         if self.rows.is_empty() {
             return Ok(());
         }
+        let spellings = stored_spellings(self.store, &self.rows).await.map_err(Stopped::Store)?;
         let outcomes = self.store.import(&self.rows, self.mode).await.map_err(Stopped::Store)?;
         let rows = std::mem::take(&mut self.rows);
         let numbers = std::mem::take(&mut self.numbers);
         self.taken_to = self.last_line;
-        for ((row, number), outcome) in rows.into_iter().zip(numbers).zip(outcomes) {
+        for (((row, number), outcome), stored) in rows.into_iter().zip(numbers).zip(outcomes).zip(spellings) {
+            let earlier = self.look_alikes.earlier(&row.reference, number);
+            if outcome == Imported::Created {
+                self.warn(number, &row.reference, earlier, stored);
+            }
             match outcome {
                 Imported::Created => self.report.created += 1,
                 Imported::Unchanged => self.report.unchanged += 1,
@@ -258,6 +286,27 @@ impl ImportStream<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Nothing is refused for it: they may be two invoices.
+    fn warn(&mut self, line: u64, reference: &Reference, like_line: Option<u64>, stored: Option<String>) {
+        let other = match (like_line, stored) {
+            (Some(earlier), _) => format!("that of line {earlier}"),
+            (None, Some(stored)) => format!("the stored {stored:?}"),
+            (None, None) => return,
+        };
+        self.report.warnings_total += 1;
+        if self.report.warnings.len() < LISTED_MAX {
+            let message = format!("differs from {other} only by case, compatibility form, spaces or dashes");
+            let reference = reference.as_str().to_owned();
+            self.report.warnings.push(LineWarning {
+                line,
+                reference,
+                field: "reference",
+                like_line,
+                message,
+            });
+        }
     }
 
     fn fault(&mut self, line: u64, fault: Fault) {

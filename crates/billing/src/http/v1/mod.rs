@@ -21,6 +21,7 @@ mod body;
 pub(super) mod imports;
 pub(super) mod invoices;
 pub(super) mod ledgers;
+mod look_alikes;
 mod ndjson;
 mod page;
 pub(super) mod repairs;

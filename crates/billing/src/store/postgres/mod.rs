@@ -200,6 +200,13 @@ impl Reader for PostgresStore {
         found.iter().map(T::from_row).collect::<PgResult<_>>().map_err(store_error)
     }
 
+    async fn stored_among(&self, texts: Vec<String>) -> Result<Vec<String>> {
+        let sql = "SELECT reference FROM invoices WHERE reference = ANY($1)";
+        let params: &[Param<'_>] = &[(&texts, Type::TEXT_ARRAY)];
+        let found = self.database.read(PoolClass::Record, sql, params).await.map_err(store_error)?;
+        found.iter().map(|row| get(row, 0)).collect::<PgResult<_>>().map_err(store_error)
+    }
+
     async fn row<T: FromRow>(&self, sql: String, params: Vec<Value>) -> Result<Option<T>> {
         let boxed: Vec<_> = params.into_iter().map(boxed).collect();
         let found =

@@ -2,6 +2,7 @@
 //! Decides nothing: the steps of a transaction are `store::transaction`'s.
 
 mod claims;
+mod columns;
 mod imports;
 mod ledgers;
 mod normal_form;
@@ -17,8 +18,7 @@ use async_trait::async_trait;
 use chassis::clock::{Clock, Random};
 use chassis::sqlite::{Disk, Sqlite, SqliteError};
 use futures_util::FutureExt;
-use rusqlite::types::ToSqlOutput;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, ToSql, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params_from_iter};
 use uuid::Uuid;
 
 use self::transaction::SqliteTransaction;
@@ -258,44 +258,6 @@ fn one_row(changed: usize, what: &'static str) -> rusqlite::Result<()> {
     if changed == 1 { Ok(()) } else { Err(Row::corrupt(0, format!("{what}: {changed} rows instead of one"))) }
 }
 
-impl Columns for Row<'_> {
-    type Error = rusqlite::Error;
-
-    fn integer(&self, column: usize) -> rusqlite::Result<i64> {
-        self.get(column)
-    }
-
-    fn optional_integer(&self, column: usize) -> rusqlite::Result<Option<i64>> {
-        self.get(column)
-    }
-
-    fn count(&self, column: usize) -> rusqlite::Result<u32> {
-        self.get(column)
-    }
-
-    fn flag(&self, column: usize) -> rusqlite::Result<bool> {
-        self.get(column)
-    }
-
-    fn optional_text(&self, column: usize) -> rusqlite::Result<Option<&str>> {
-        Ok(self.get_ref(column)?.as_str_or_null()?)
-    }
-
-    fn corrupt(column: usize, problem: String) -> rusqlite::Error {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, problem.into())
-    }
-}
-
-impl ToSql for Value {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        match self {
-            Self::Integer(integer) => integer.to_sql(),
-            Self::Count(count) => count.to_sql(),
-            Self::Text(text) => text.to_sql(),
-        }
-    }
-}
-
 impl Reader for SqliteStore {
     const BY_UNPAID_INDEX: &'static str = "INDEXED BY invoices_unpaid";
     const MATCHES: &'static str = normal_form::MATCHES;
@@ -303,6 +265,10 @@ impl Reader for SqliteStore {
     async fn page<T: FromRow>(&self, sql: String, params: Vec<Value>) -> Result<Vec<T>> {
         let job = move |connection: &Connection| list(connection, &sql, params_from_iter(params), read);
         self.database.read(job).await.map_err(store_error)
+    }
+
+    async fn stored_among(&self, texts: Vec<String>) -> Result<Vec<String>> {
+        self.read_short(move |connection| normal_form::stored_among(connection, texts)).await
     }
 
     async fn row<T: FromRow>(&self, sql: String, params: Vec<Value>) -> Result<Option<T>> {

@@ -11,6 +11,20 @@ pub(super) const MATCHES: &str = "(i.reference IN ($1, $2) OR i.reference_nfc = 
 /// Pairs that are reported at the start.
 const PAIRS_MAX: i64 = 100;
 
+/// Which of these texts are references, exactly so.
+pub(super) fn stored_among(connection: &Connection, mut texts: Vec<String>) -> rusqlite::Result<Vec<String>> {
+    let mut find = connection.prepare_cached("SELECT 1 FROM invoices WHERE reference = ?1")?;
+    let mut failed = None;
+    texts.retain(|text| match find.exists([text]) {
+        Ok(exists) => exists,
+        Err(error) => {
+            failed = Some(error);
+            false
+        }
+    });
+    failed.map_or(Ok(texts), Err)
+}
+
 /// Fills the column for rows that were written without it, and tells which stored references are one by NFC.
 pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT id, reference FROM invoices WHERE reference GLOB '*[^ -~]*' AND reference_nfc IS NULL";

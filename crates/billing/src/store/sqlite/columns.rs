@@ -1,0 +1,45 @@
+//! How SQLite gives the columns of a row, and takes the parameters of a read. Knows no table.
+
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Row, ToSql};
+
+use crate::store::reads::Value;
+use crate::store::rows::Columns;
+
+impl Columns for Row<'_> {
+    type Error = rusqlite::Error;
+
+    fn integer(&self, column: usize) -> rusqlite::Result<i64> {
+        self.get(column)
+    }
+
+    fn optional_integer(&self, column: usize) -> rusqlite::Result<Option<i64>> {
+        self.get(column)
+    }
+
+    fn count(&self, column: usize) -> rusqlite::Result<u32> {
+        self.get(column)
+    }
+
+    fn flag(&self, column: usize) -> rusqlite::Result<bool> {
+        self.get(column)
+    }
+
+    fn optional_text(&self, column: usize) -> rusqlite::Result<Option<&str>> {
+        Ok(self.get_ref(column)?.as_str_or_null()?)
+    }
+
+    fn corrupt(column: usize, problem: String) -> rusqlite::Error {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, problem.into())
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Integer(integer) => integer.to_sql(),
+            Self::Count(count) => count.to_sql(),
+            Self::Text(text) => text.to_sql(),
+        }
+    }
+}
