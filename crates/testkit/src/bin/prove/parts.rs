@@ -36,7 +36,7 @@ const fn test(name: &'static str, args: &'static [&'static str], small: Variable
 pub(crate) const NOTHING_LEFT_OUT: (&str, &str) = ("CI", "true");
 
 /// In the order of the table. Where most of the time is waiting, several tests go on at once.
-static PARTS: [Part; 16] = [
+static PARTS: [Part; 18] = [
     test(
         "model",
         &["test", "--workspace", "--bin", "model", "--", "--nocapture", "the_protocol"],
@@ -58,6 +58,22 @@ static PARTS: [Part; 16] = [
         full: &[("STORE_WALKS", "200")],
         is_heavy: false,
         plain: Some("every walk agrees with the model of a store"),
+    },
+    Part {
+        name: "charging",
+        args: &["test", "--workspace", "--test", "charge"],
+        small: &[],
+        full: &[],
+        is_heavy: false,
+        plain: Some("one invoice that fails stops no other, and an outage parks at most five"),
+    },
+    Part {
+        name: "routes of billing",
+        args: &["test", "--workspace", "--test", "routes"],
+        small: &[],
+        full: &[],
+        is_heavy: false,
+        plain: Some("nothing begins for a caller that has left"),
     },
     Part {
         name: "identity",
