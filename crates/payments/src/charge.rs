@@ -1,8 +1,7 @@
 //! Processes one delivery: key in flight, injected fault, charge decision, ledger record.
 //! Decides everything and returns values; knows no SQL, no wire format and no status codes.
 
-use std::collections::HashMap;
-use std::collections::hash_map;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use chassis::telemetry::TraceContext;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
+use crate::deployments::DeploymentId;
 use crate::faults::Faults;
 use crate::faults::draw::{Odds, Subject};
 use crate::faults::script::Fault;
@@ -45,6 +45,8 @@ pub struct Request {
     pub key: Option<Key>,
     pub charge: Charge,
     pub route: &'static str,
+    /// The store of billing that sends, if it says so and was admitted.
+    pub deployment: Option<DeploymentId>,
     /// The last row of the ledger that the caller has seen, if it says so.
     pub seen: Option<Seq>,
 }
@@ -69,7 +71,7 @@ pub enum Answer {
     NotDurable,
     /// Another delivery of the key is being executed: ask again.
     KeyInFlight,
-    /// The key belongs to another account.
+    /// The key is another account's: see [`Recorded::Foreign`].
     KeyForeign,
     /// The key was voided, by this row.
     KeyVoided(Seq),
@@ -181,7 +183,7 @@ impl Charger {
 
 impl ChargerInner {
     async fn execute(&self, request: Request) -> ChargeReply {
-        let Request { account, key, charge, route, seen } = request;
+        let Request { account, key, charge, route, deployment, seen } = request;
         let fingerprint = Fingerprint::new(charge.customer_id, &charge.currency, charge.amount_minor);
         let delivery = self.faults.deliver(subject(key.as_ref(), &charge, &fingerprint));
         let fault = self.faults.select_fault(delivery, charge.customer_id, charge.amount_minor);
@@ -211,6 +213,7 @@ impl ChargerInner {
             amount_minor: charge.amount_minor,
             state: if charged { State::Charged } else { State::Refused },
             route,
+            deployment,
             seen,
         });
         let answer = self.record(&entry).await;
@@ -231,6 +234,7 @@ impl ChargerInner {
                 Answer::Decided { seq, charged: entry.state == State::Charged, replayed: false }
             }
             Ok(Recorded::Known(row)) => self.repeat(&row, entry),
+            Ok(Recorded::Foreign) => Answer::KeyForeign,
             Ok(Recorded::Behind) => {
                 tracing::error!(
                     ledger.seen = entry.seen.map(|seq| seq.0),
@@ -262,7 +266,6 @@ impl ChargerInner {
                 self.counters.replayed();
                 Answer::Decided { seq: row.seq, charged: row.state == State::Charged, replayed: true }
             }
-            Known::Foreign => Answer::KeyForeign,
             Known::Voided => Answer::KeyVoided(row.seq),
             Known::Reused => Answer::KeyReused(row.seq),
         }
@@ -293,27 +296,24 @@ fn response_fault(fault: Fault) -> Option<ResponseFault> {
     }
 }
 
-/// The keys that are being executed in this process, and whose they are. Bounded by the server's calls in flight.
+/// The keys that are being executed in this process, each within its account. Bounded by the server's calls in flight.
 #[derive(Debug, Default)]
-struct InFlight(Mutex<HashMap<Key, Account>>);
+struct InFlight(Mutex<HashSet<(Account, Key)>>);
 
 /// Takes its key out again when dropped, however the execution ends.
 #[derive(Debug)]
 struct Pass {
     keys: Arc<InFlight>,
-    key: Key,
+    key: (Account, Key),
 }
 
 impl InFlight {
     fn enter(keys: &Arc<Self>, key: &Key, account: &Account) -> Result<Pass, Answer> {
-        match keys.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()) {
-            hash_map::Entry::Occupied(entry) if entry.get() != account => Err(Answer::KeyForeign),
-            hash_map::Entry::Occupied(_) => Err(Answer::KeyInFlight),
-            hash_map::Entry::Vacant(entry) => {
-                entry.insert(account.clone());
-                Ok(Pass { keys: Arc::clone(keys), key: key.clone() })
-            }
+        let key = (account.clone(), key.clone());
+        if !keys.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+            return Err(Answer::KeyInFlight);
         }
+        Ok(Pass { keys: Arc::clone(keys), key })
     }
 }
 
@@ -349,7 +349,8 @@ mod tests {
     fn request(key: Option<&str>) -> Request {
         let charge =
             Charge { customer_id: 1, currency: "EUR".to_owned(), amount_minor: 100, reference: None };
-        Request { account: Account::default(), key: key.and_then(Key::parse), charge, route: "/", seen: None }
+        let key = key.and_then(Key::parse);
+        Request { account: Account::default(), key, charge, route: "/", deployment: None, seen: None }
     }
 
     #[tokio::test]

@@ -75,6 +75,8 @@ enum Sub {
     },
     /// Give a restored ledger a new id, so that callers notice the restore
     NewLedgerId,
+    /// Make keys unique per account in a ledger from an earlier version, which can no longer use it
+    KeysPerAccount,
 }
 
 /// The command of a start.
@@ -90,6 +92,8 @@ pub enum Command {
     Backup(PathBuf),
     /// Rename a restored ledger.
     NewLedgerId,
+    /// Drop the uniqueness of keys over all accounts.
+    KeysPerAccount,
 }
 
 /// Checked settings.
@@ -131,6 +135,7 @@ impl Args {
             Some(Sub::Healthcheck) => Command::Healthcheck,
             Some(Sub::Backup { file }) => Command::Backup(file),
             Some(Sub::NewLedgerId) => Command::NewLedgerId,
+            Some(Sub::KeysPerAccount) => Command::KeysPerAccount,
         };
         let common = self.common.resolve(&DEFAULTS, problems);
         let anonymous = self.allow_anonymous.as_deref().filter(|text| !text.is_empty()).unwrap_or("false");

@@ -81,20 +81,16 @@ pub fn hex(bytes: &[u8]) -> String {
 pub enum Known {
     /// The same request: the recorded decision is the answer.
     Replay,
-    /// The key belongs to another account, whose data are not disclosed.
-    Foreign,
     /// The key was voided and will never be charged.
     Voided,
     /// The key came with other data before.
     Reused,
 }
 
-/// Holds a request against the row that has its key.
+/// Compares a request with the row that its account has under its key.
 #[must_use]
 pub fn judge(row: &Row, entry: &Entry) -> Known {
-    if row.account != entry.account {
-        Known::Foreign
-    } else if row.state == State::Voided {
+    if row.state == State::Voided {
         Known::Voided
     } else if row.fingerprint != entry.fingerprint {
         Known::Reused

@@ -77,6 +77,18 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
             tracing::info!(ledger.id = %id, "the ledger has a new id");
             Ok(())
         }
+        Command::KeysPerAccount => {
+            match &config.common.database_url {
+                DatabaseUrl::Sqlite(file) => attach_sqlite(file).await?.make_keys_per_account().await?,
+                DatabaseUrl::Postgres(settings) => {
+                    let database = connect(settings, None)?;
+                    database.migrate().await.context("cannot migrate the database")?;
+                    postgres::make_keys_per_account(&database).await?;
+                }
+            }
+            tracing::info!("keys are unique per account, earlier versions can no longer use this ledger");
+            Ok(())
+        }
         Command::Backup(file) => backup::command(&config.common.database_url, &file),
         Command::Healthcheck => Ok(()),
     }

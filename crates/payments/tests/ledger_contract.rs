@@ -14,7 +14,7 @@ use payments::keys::{Fingerprint, Key, Known, judge};
 use payments::ledger::failover::Failover;
 use payments::ledger::postgres::{PostgresLedger, SCHEMA};
 use payments::ledger::sqlite::SqliteLedger;
-use payments::ledger::{Entry, Ledger, Recorded, Row, Seq, State};
+use payments::ledger::{Entry, Found, Ledger, Recorded, Row, Seq, State, Void, Voided};
 use proptest::prelude::*;
 use testkit::Database;
 use testkit::postgres::{Cut, CutPlan, Cutter, Pooler};
@@ -25,6 +25,12 @@ type Opened<'a> = Pin<Box<dyn Future<Output = Arc<dyn Ledger>> + 'a>>;
 /// A place for one ledger, which can be opened again and again.
 trait Place {
     fn open(&self) -> Opened<'_>;
+
+    /// As the version before left it: keys are unique over all accounts. Nobody has it open.
+    fn make_keys_unique_over_all_accounts(&self);
+
+    /// What `payments keys-per-account` does.
+    fn make_keys_per_account(&self) -> Pin<Box<dyn Future<Output = ()> + '_>>;
 
     /// Whether several processes may have it open at once.
     fn is_shared(&self) -> bool;
@@ -41,6 +47,20 @@ impl InSqlite {
 impl Place for InSqlite {
     fn is_shared(&self) -> bool {
         false
+    }
+
+    fn make_keys_unique_over_all_accounts(&self) {
+        let file = rusqlite::Connection::open(self.0.path().join("payments.db")).unwrap();
+        let before = "DROP INDEX ledger_key_of_account; CREATE UNIQUE INDEX of_all ON ledger (key)";
+        file.execute_batch(before).unwrap();
+    }
+
+    fn make_keys_per_account(&self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        Box::pin(async {
+            let path = self.0.path().join("payments.db");
+            let ledger = SqliteLedger::attach(&path, Clock::system(), Random::system()).await.unwrap();
+            ledger.make_keys_per_account().await.unwrap();
+        })
     }
 
     fn open(&self) -> Opened<'_> {
@@ -81,6 +101,18 @@ impl Place for InPostgres {
         true
     }
 
+    fn make_keys_unique_over_all_accounts(&self) {
+        self.database.run(
+            "DROP INDEX ledger_key_of_account; ALTER TABLE ledger ADD CONSTRAINT ledger_key_key UNIQUE (key)",
+        );
+    }
+
+    fn make_keys_per_account(&self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        Box::pin(async {
+            payments::ledger::postgres::make_keys_per_account(&self.connect()).await.unwrap();
+        })
+    }
+
     fn open(&self) -> Opened<'_> {
         Box::pin(async {
             let database = self.connect();
@@ -94,8 +126,8 @@ impl Place for InPostgres {
 /// One step of a story.
 #[derive(Clone, Debug)]
 enum Step {
-    Record { key: Option<u8>, account: u8, data: u8, charged: bool },
-    Void { key: u8, account: u8 },
+    Record { key: Option<u8>, account: u8, data: u8, charged: bool, from: Option<u8> },
+    Void { key: u8, account: u8, from: Option<u8> },
     Reopen,
 }
 
@@ -104,11 +136,25 @@ const ACCOUNTS: [&str; 2] = ["antaeus", "other"];
 fn step() -> impl Strategy<Value = Step> {
     let key = prop_oneof![1 => Just(None), 3 => (0_u8..4).prop_map(Some)];
     prop_oneof![
-        10 => (key, 0_u8..2, 0_u8..2, any::<bool>())
-            .prop_map(|(key, account, data, charged)| Step::Record { key, account, data, charged }),
-        2 => (0_u8..4, 0_u8..2).prop_map(|(key, account)| Step::Void { key, account }),
+        10 => (key, 0_u8..2, 0_u8..2, any::<bool>(), from()).prop_map(|(key, account, data, charged, from)| {
+            Step::Record { key, account, data, charged, from }
+        }),
+        2 => (0_u8..4, 0_u8..2, from()).prop_map(|(key, account, from)| Step::Void { key, account, from }),
         1 => Just(Step::Reopen),
     ]
+}
+
+/// The deployment of a caller: [`SHARED`] is known under both accounts, 1 under none.
+fn from() -> impl Strategy<Value = Option<u8>> {
+    prop_oneof![Just(None), Just(Some(SHARED)), Just(Some(1))]
+}
+
+const SHARED: u8 = 0;
+
+fn void_of(key: u8, account: u8, from: Option<u8>) -> Void {
+    let account = ACCOUNTS[usize::from(account)].to_owned();
+    let deployment = from.map(|number| deployment(u128::from(number)));
+    Void { account, key: key_named(key), deployment, seen: None }
 }
 
 fn key_named(key: u8) -> Key {
@@ -126,6 +172,7 @@ fn entry(key: Option<u8>, account: u8, data: u8, charged: bool) -> Arc<Entry> {
         amount_minor: i64::from(data),
         state: if charged { State::Charged } else { State::Refused },
         route: "/",
+        deployment: None,
         seen: None,
     })
 }
@@ -135,8 +182,15 @@ fn entry(key: Option<u8>, account: u8, data: u8, charged: bool) -> Arc<Entry> {
 struct Model(Vec<Row>);
 
 impl Model {
-    fn of(&self, key: &Key) -> Option<&Row> {
-        self.0.iter().find(|row| row.key.as_ref() == Some(key))
+    fn of(&self, key: &Key, account: &str) -> Option<&Row> {
+        self.0.iter().find(|row| row.key.as_ref() == Some(key) && row.account == account)
+    }
+
+    /// Another account charged the key, and the caller may be the same client.
+    fn is_foreign(&self, key: &Key, account: &str, from: Option<u8>) -> bool {
+        let charged = |row: &Row| row.key.as_ref() == Some(key) && row.state == State::Charged;
+        let elsewhere = self.0.iter().any(|row| charged(row) && row.account != account);
+        elsewhere && from.is_none_or(|number| number == SHARED)
     }
 
     /// Positions grow; nobody promises that none is left out.
@@ -158,7 +212,7 @@ impl Model {
     }
 
     fn void(&mut self, key: &Key, account: &str, seq: Seq) -> Row {
-        if self.of(key).is_none() {
+        if self.of(key, account).is_none() {
             let tombstone = Entry {
                 key: Some(key.clone()),
                 account: account.to_owned(),
@@ -169,11 +223,12 @@ impl Model {
                 amount_minor: 0,
                 state: State::Voided,
                 route: "/v1/ledger/{key}/void",
+                deployment: None,
                 seen: None,
             };
             self.push(&tombstone, seq);
         }
-        self.of(key).expect("it was just put there").clone()
+        self.of(key, account).expect("it was just put there").clone()
     }
 }
 
@@ -185,20 +240,33 @@ fn timeless(row: Row) -> Row {
 
 async fn apply(ledger: &Arc<dyn Ledger>, model: &mut Model, step: &Step) {
     match *step {
-        Step::Record { key, account, data, charged } => {
-            let entry = entry(key, account, data, charged);
-            let known = entry.key.as_ref().and_then(|key| model.of(key)).cloned();
+        Step::Record { key, account, data, charged, from } => {
+            let deployment = from.map(|number| deployment(u128::from(number)));
+            let entry = Arc::new(Entry { deployment, ..(*entry(key, account, data, charged)).clone() });
+            let key = entry.key.as_ref();
+            let known = key.and_then(|key| model.of(key, &entry.account)).cloned();
+            let is_foreign = key.is_some_and(|key| model.is_foreign(key, &entry.account, from));
             match (ledger.record(&entry).await.unwrap(), known) {
-                (Recorded::New(seq), None) => model.push(&entry, seq),
+                (Recorded::New(seq), None) if !is_foreign => model.push(&entry, seq),
                 (Recorded::Known(row), Some(known)) => assert_eq!(timeless(row), known),
+                (Recorded::Foreign, None) if is_foreign => {}
                 other => panic!("{step:?}: {other:?}"),
             }
         }
-        Step::Void { key, account } => {
-            let (key, account) = (key_named(key), ACCOUNTS[usize::from(account)]);
-            let row = timeless(ledger.void(account, &key, None).await.unwrap().unwrap());
-            let seq = row.seq;
-            assert_eq!(row, model.void(&key, account, seq));
+        Step::Void { key, account, from } => {
+            let void = void_of(key, account, from);
+            let is_known = model.of(&void.key, &void.account).is_some();
+            match ledger.void(&void).await.unwrap() {
+                Voided::Row(row) => {
+                    assert!(is_known || !model.is_foreign(&void.key, &void.account, from), "{step:?}");
+                    let (row, seq) = (timeless(row.clone()), row.seq);
+                    assert_eq!(row, model.void(&void.key, &void.account, seq));
+                }
+                Voided::Foreign => {
+                    assert!(!is_known && model.is_foreign(&void.key, &void.account, from), "{step:?}");
+                }
+                Voided::Behind => panic!("nobody has seen anything"),
+            }
         }
         Step::Reopen => {}
     }
@@ -219,8 +287,14 @@ async fn assert_same(ledger: &Arc<dyn Ledger>, model: &Model) {
         let expected: Vec<Row> = model.0.iter().filter(|row| row.account == account).cloned().collect();
         assert_eq!(rows, expected);
     }
-    for key in (0..4).map(key_named) {
-        assert_eq!(ledger.row(&key).await.unwrap().map(timeless), model.of(&key).cloned());
+    for (key, account) in (0..4).map(key_named).flat_map(|key| ACCOUNTS.map(|account| (key.clone(), account)))
+    {
+        let found = match ledger.look_up(account, &key).await.unwrap() {
+            Found::Row(row) => Some(timeless(row)),
+            Found::Absent => None,
+            Found::Foreign => panic!("{key} is blocked"),
+        };
+        assert_eq!(found, model.of(&key, account).cloned());
     }
 }
 
@@ -229,6 +303,10 @@ fn holds_for(place: &dyn Place, steps: &[Step]) {
     runtime.block_on(async {
         let mut ledger = place.open().await;
         let id = ledger.id().await.unwrap();
+        for account in 0..ACCOUNTS.len() {
+            let shared = declaration(account, deployment(u128::from(SHARED)));
+            ledger.declare_deployment(&shared).await.unwrap();
+        }
         let mut model = Model::default();
         for step in steps {
             apply(&ledger, &mut model, step).await;
@@ -250,17 +328,16 @@ proptest! {
         holds_for(&InSqlite::fresh(), &steps);
     }
 
-    /// The rules of replay, reuse, void and account, for any row and any request with its key.
+    /// The rules of replay, reuse and void, for any row and any request with its key.
     #[test]
     fn a_known_key_never_executes_again(
-        account in 0_u8..2, other in 0_u8..2, data in 0_u8..2, another in 0_u8..2, state in 0_usize..3,
+        data in 0_u8..2, another in 0_u8..2, state in 0_usize..3,
     ) {
         let mut model = Model::default();
-        let first = Entry { state: State::ALL[state], ..(*entry(Some(0), account, data, true)).clone() };
+        let first = Entry { state: State::ALL[state], ..(*entry(Some(0), 0, data, true)).clone() };
         model.push(&first, Seq(1));
-        let verdict = judge(&model.0[0], &entry(Some(0), other, another, true));
+        let verdict = judge(&model.0[0], &entry(Some(0), 0, another, true));
         let expected = match () {
-            () if account != other => Known::Foreign,
             () if first.state == State::Voided => Known::Voided,
             () if data != another => Known::Reused,
             () => Known::Replay,
@@ -277,15 +354,17 @@ async fn race(ledgers: &[Arc<dyn Ledger>]) {
                 let ledger = Arc::clone(&ledgers[racer % ledgers.len()]);
                 tokio::spawn(async move {
                     if racer == 7 {
-                        let row = ledger.void(ACCOUNTS[0], &key_named(round), None).await.unwrap().unwrap();
-                        (row.seq, row.state)
+                        match ledger.void(&void_of(round, 0, None)).await.unwrap() {
+                            Voided::Row(row) => (row.seq, row.state),
+                            other => panic!("{other:?}"),
+                        }
                     } else {
                         match ledger.record(&entry(Some(round), 0, 0, racer % 2 == 0)).await.unwrap() {
                             Recorded::New(seq) => {
                                 (seq, if racer % 2 == 0 { State::Charged } else { State::Refused })
                             }
                             Recorded::Known(row) => (row.seq, row.state),
-                            Recorded::Behind => panic!("nobody has seen anything"),
+                            other => panic!("{other:?}"),
                         }
                     }
                 })
@@ -536,7 +615,7 @@ async fn a_ledger_that_is_older_than_its_list_adopts_only_whose_keys_it_holds() 
         assert_eq!(admission(&ledger, 0, deployment(7)).await, Admission::Refused(Unknown::OtherDeployment));
         // Neither charges without keys nor tombstones say anything of another deployment.
         ledger.record(&entry(None, 1, 1, true)).await.unwrap();
-        ledger.void(ACCOUNTS[1], &key_named(3), None).await.unwrap();
+        ledger.void(&void_of(3, 1, None)).await.unwrap();
         assert_eq!(admission(&ledger, 1, deployment(8)).await, Admission::Record(How::First));
     }
 }
@@ -594,8 +673,12 @@ async fn a_ledger_without_the_row_that_a_caller_has_seen_records_nothing() {
             let recorded = ledger.record(&with(key, first + 1000)).await.unwrap();
             assert_eq!(recorded, Recorded::Behind, "known or not, nothing is answered from such a ledger");
         }
-        let tombstone = ledger.void(ACCOUNTS[0], &key_named(4), Some(Seq(first + 1000))).await.unwrap();
-        assert_eq!(tombstone, None, "a tombstone of such a ledger would prove nothing");
+        let void = Void { seen: Some(Seq(first + 1000)), ..void_of(4, 0, None) };
+        assert_eq!(
+            ledger.void(&void).await.unwrap(),
+            Voided::Behind,
+            "a tombstone of such a ledger would prove nothing"
+        );
         drop(ledger);
         // What one process knows from memory, the next one reads.
         let ledger = place.open().await;
@@ -603,6 +686,34 @@ async fn a_ledger_without_the_row_that_a_caller_has_seen_records_nothing() {
         let rows = ledger.page(ACCOUNTS[0], Seq(0), 100).await.unwrap().rows;
         let keys: Vec<_> = rows.iter().filter_map(|row| row.key.clone()).collect();
         assert_eq!(keys, [key_named(1), key_named(2), key_named(5)]);
+    }
+}
+
+/// The rows stay what they were, and another account's no longer stand in the way.
+#[tokio::test]
+async fn a_ledger_from_before_blocks_keys_of_other_accounts_until_its_keys_are_per_account() {
+    for place in places() {
+        let ledger = place.open().await;
+        let Voided::Row(squatter) = ledger.void(&void_of(0, 1, None)).await.unwrap() else {
+            panic!("a tombstone")
+        };
+        ledger.record(&entry(Some(1), 0, 1, true)).await.unwrap();
+        drop(ledger);
+        place.make_keys_unique_over_all_accounts();
+        let ledger = place.open().await;
+        assert_eq!(ledger.record(&entry(Some(0), 0, 1, true)).await.unwrap(), Recorded::Foreign);
+        assert_eq!(ledger.void(&void_of(0, 0, None)).await.unwrap(), Voided::Foreign);
+        assert_eq!(ledger.look_up(ACCOUNTS[0], &key_named(0)).await.unwrap(), Found::Foreign);
+        let before = ledger.page(ACCOUNTS[0], Seq(0), 100).await.unwrap();
+        drop(ledger);
+        for _ in 0..2 {
+            place.make_keys_per_account().await;
+        }
+        let ledger = place.open().await;
+        assert_eq!(ledger.page(ACCOUNTS[0], Seq(0), 100).await.unwrap(), before);
+        assert!(matches!(ledger.record(&entry(Some(0), 0, 1, true)).await.unwrap(), Recorded::New(_)));
+        assert!(matches!(ledger.record(&entry(Some(1), 0, 1, true)).await.unwrap(), Recorded::Known(_)));
+        assert_eq!(ledger.look_up(ACCOUNTS[1], &key_named(0)).await.unwrap(), Found::Row(squatter));
     }
 }
 

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use testkit::process::{Process, Spec, run_by};
+use testkit::proof::Verified;
+use testkit::wait::wait_until;
 use testkit::{Database, Services};
 
 /// However long a machine takes, a step is done within this.
@@ -205,4 +208,104 @@ fn a_ledger_that_lacks_rows_which_billing_has_seen_charges_nobody() {
     let (code, said) = pay(&services.billing);
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(services.ask_payments(CHARGED), before + 1);
+}
+
+/// Both services with tokens of two accounts; billing shows that of the first line.
+fn with_accounts(folder: &Path, flags: &[&str], env: &[(&str, &Path)]) -> Services {
+    let tokens = folder.join("tokens");
+    fs::write(&tokens, "token-of-billing\ntoken-of-mallory mallory\n").expect("it can be written");
+    let mut builder = Services::of(env!("CARGO_BIN_EXE_tinjis"))
+        .payments_flags(flags.iter().copied())
+        .payments_env("PAYMENTS_API_TOKEN_FILE", tokens.to_str().expect("a test's path"))
+        .billing_env("PAYMENTS_API_TOKEN", "token-of-billing");
+    for (name, value) in env {
+        builder = builder.payments_env(name, value.to_str().expect("a test's path"));
+    }
+    builder.start()
+}
+
+/// Keys of billing's first attempts, derived as anybody can who knows the deployment.
+fn first_keys(services: &Services, prefix: &str) -> Vec<String> {
+    let shown = testkit::http::get(&format!("{}/v1/deployment", services.billing_url())).json();
+    let deployment =
+        uuid::Uuid::parse_str(shown["deployment_id"].as_str().expect("it has an id")).expect("a uuid");
+    let key = |n: usize| {
+        let hash = Sha256::new().chain_update(deployment.as_bytes()).chain_update(1_u32.to_be_bytes());
+        let hash = hash.chain_update(format!("{prefix}{n}")).finalize();
+        hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    (1..=INVOICES).map(key).collect()
+}
+
+fn call_as(services: &Services, token: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+    let url = format!("{}{path}", services.payments_url());
+    let headers = [("X-Token", token), ("Content-Type", "application/json")];
+    let answer = testkit::http::call(method, &url, &headers, body.as_bytes());
+    (answer.status, answer.text())
+}
+
+#[test]
+fn an_account_that_voids_keys_of_another_blocks_no_invoice_and_learns_nothing() {
+    for voided in [1, 5, INVOICES] {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let services = with_accounts(folder.path(), &["--success-rate=1"], &[]);
+        services.import("V", INVOICES);
+        let keys = first_keys(&services, "V");
+        for key in &keys[..voided] {
+            let (status, said) =
+                call_as(&services, "token-of-mallory", "POST", &format!("/v1/ledger/{key}/void"), "");
+            assert_eq!(status, 200, "{said}");
+        }
+        let (code, said) = pay(&services.billing);
+        assert_eq!(code, Some(0), "{voided} voided: {said}");
+        let late = &keys[INVOICES - 1];
+        let seen = call_as(&services, "token-of-mallory", "GET", &format!("/v1/ledger/{late}"), "");
+        assert_eq!(seen.0, if voided == INVOICES { 200 } else { 404 }, "{}", seen.1);
+        let shown = folder.path().join("shown");
+        fs::write(&shown, "token-of-billing\n").expect("it can be written");
+        let flags = ["--payments-api-token-file", shown.to_str().expect("a test's path")];
+        let verified = Verified::of(env!("CARGO_BIN_EXE_tinjis"), &services, &flags);
+        verified.assert_all_paid("after another account's voids");
+        let all = i64::try_from(INVOICES).expect("a few");
+        assert_eq!(services.ask_payments(CHARGED), all);
+    }
+}
+
+/// What was charged under the first account is in doubt when the token becomes another account's.
+#[test]
+fn billing_whose_account_changes_charges_nobody_twice() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let faults = folder.path().join("faults.toml");
+    fs::write(&faults, "[[rule]]\nfault = \"reply-lost\"\ntimes = 1000000").expect("it can be written");
+    let mut services = with_accounts(folder.path(), &["--success-rate=1"], &[("FAULTS", &faults)]);
+    services.import("C", INVOICES);
+    let all = i64::try_from(INVOICES).expect("a few");
+    let _run = services.start_run();
+    wait_until("all are charged, and none is answered", WITHIN, || services.ask_payments(CHARGED) == all);
+    services.stop_payments();
+    fs::write(&faults, "").expect("it can be written");
+    fs::write(folder.path().join("tokens"), "token-of-billing another\n").expect("it can be written");
+    services.payments.start_again();
+
+    let (code, said) = pay(&services.billing);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("deployment-unknown (412)"), "{said}");
+    assert_eq!(services.ask_payments(CHARGED), all, "{said}");
+
+    // The operator says that the deployment may charge here. What it charged under the other account stays charged.
+    let deployment = testkit::http::get(&format!("{}/v1/deployment", services.billing_url())).json();
+    let id = deployment["deployment_id"].as_str().expect("it has an id");
+    let declaration = format!(r#"{{"deployment_id":"{id}","why":"the account was renamed","actor":"ops"}}"#);
+    let (status, said) = call_as(&services, "token-of-billing", "POST", "/v1/deployments", &declaration);
+    assert_eq!(status, 201, "{said}");
+    let refused = ["http_requests_total", "status=\"403\""];
+    wait_until("keys are refused", WITHIN, || {
+        let (code, said) = pay(&services.billing);
+        assert_eq!(
+            (code, services.ask_payments(CHARGED)),
+            (Some(1), all),
+            "nothing was charged again: {said}"
+        );
+        services.payments.metric(&refused) >= 3
+    });
 }

@@ -418,8 +418,10 @@ fn an_open_attempt_whose_key_another_account_holds_is_found() {
     let parked = "UPDATE invoices SET state = 'ATTENTION', paid_by = NULL, attention_reason = 'rejected'";
     assert_eq!(store.execute(parked, []).unwrap(), 1);
     drop(store);
-    let taken = "UPDATE ledger SET account = 'mallory'";
-    assert!(open(&services.payments.db()).execute(taken, []).unwrap() >= 1);
+    // A ledger from before: its keys are unique over all accounts.
+    let taken = "DROP INDEX ledger_key_of_account; CREATE UNIQUE INDEX key_of_all ON ledger (key); \
+        UPDATE ledger SET account = 'mallory'";
+    open(&services.payments.db()).execute_batch(taken).unwrap();
     services.payments.start_again();
     services.billing.start_again();
     let output = Command::new(tinjis())

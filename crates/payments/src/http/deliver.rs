@@ -18,7 +18,7 @@ use crate::ledger::{LedgerId, Seq};
 
 mod preconditions;
 
-pub(super) use preconditions::{behind, check_ledger, not_executed, read_seen};
+pub(super) use preconditions::{behind, check_deployment, check_ledger, not_executed, read_seen};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -114,7 +114,7 @@ async fn admit(
     let seen = read_seen(&head.headers).map_err(IntoResponse::into_response)?;
     let account =
         head.extensions.get::<Account>().cloned().expect("the guard lets no one in without an account");
-    preconditions::check_deployment(app, &head.headers, &account).await?;
+    let deployment = check_deployment(app, &head.headers, &account).await?;
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX)
         .await
         .map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE).into_response())?;
@@ -128,7 +128,7 @@ async fn admit(
             Problem::validation(vec![error]).into_response()
         }
     })?;
-    Ok(charge::Request { account, key, charge, route: format.route, seen })
+    Ok(charge::Request { account, key, charge, route: format.route, deployment, seen })
 }
 
 async fn execute(

@@ -14,10 +14,11 @@ use serde::Serialize;
 
 use super::App;
 use super::deliver::{
-    LEDGER_SEQ, bad_key, behind, check_ledger, foreign, not_executed, not_serving, read_seen, unavailable,
+    LEDGER_SEQ, bad_key, behind, check_deployment, check_ledger, foreign, not_executed, not_serving,
+    read_seen, unavailable,
 };
 use crate::keys::Key;
-use crate::ledger::{LedgerError, PAGE_MAX, Row, Seq, State as RowState};
+use crate::ledger::{Found, LedgerError, PAGE_MAX, Row, Seq, State as RowState, Void, Voided};
 
 /// Rows of a page when the caller does not say.
 const LIMIT_DEFAULT: usize = 100;
@@ -90,16 +91,19 @@ pub(super) async fn row(
     Path(key): Path<String>,
 ) -> Response {
     let Some(key) = Key::parse(&key) else { return bad_key("key").into_response() };
-    match app.0.ledger.row(&key).await {
-        Ok(Some(row)) if row.account == account.as_str() => Json(Item::new(&row)).into_response(),
-        Ok(Some(_)) => foreign(),
-        Ok(None) => Problem::new(StatusCode::NOT_FOUND).detail("the ledger has no such key").into_response(),
+    match app.0.ledger.look_up(account.as_str(), &key).await {
+        Ok(Found::Row(row)) => Json(Item::new(&row)).into_response(),
+        Ok(Found::Foreign) => foreign(),
+        Ok(Found::Absent) => {
+            Problem::new(StatusCode::NOT_FOUND).detail("the ledger has no such key").into_response()
+        }
         Err(error) => failed(&error),
     }
 }
 
 /// `POST /v1/ledger/{key}/void`: after 200 the key is not charged and never will be. The row that stands there is
-/// returned: VOIDED, or REFUSED as before. A tombstone in another ledger than the caller expects would stop nothing.
+/// returned: VOIDED, or REFUSED as before. A tombstone in another ledger than the caller expects, or under another account
+/// than its charge was sent under, would stop nothing.
 pub(super) async fn void(
     State(app): State<App>,
     Extension(account): Extension<Account>,
@@ -114,13 +118,17 @@ pub(super) async fn void(
         Err(problem) => return problem.into_response(),
     };
     let Some(key) = Key::parse(&key) else { return bad_key("key").into_response() };
-    match app.0.ledger.void(account.as_str(), &key, seen).await {
-        Ok(None) => behind(),
-        Ok(Some(row)) if row.account != account.as_str() => foreign(),
-        Ok(Some(row)) if row.state == RowState::Charged => {
+    let deployment = match check_deployment(&app, &headers, &account).await {
+        Ok(deployment) => deployment,
+        Err(refusal) => return refusal,
+    };
+    match app.0.ledger.void(&Void { account: account.as_str().to_owned(), key, deployment, seen }).await {
+        Ok(Voided::Behind) => behind(),
+        Ok(Voided::Foreign) => foreign(),
+        Ok(Voided::Row(row)) if row.state == RowState::Charged => {
             Problem::new(StatusCode::CONFLICT).detail("the key was charged").into_response()
         }
-        Ok(Some(row)) => {
+        Ok(Voided::Row(row)) => {
             ([(LEDGER_SEQ, HeaderValue::from(row.seq.0))], Json(Item::new(&row))).into_response()
         }
         Err(error) => failed(&error),

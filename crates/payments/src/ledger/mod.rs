@@ -114,16 +114,19 @@ pub struct Entry {
     pub state: State,
     /// By which route it came.
     pub route: &'static str,
+    /// The store of billing that sends, admitted under the account; `None` when the caller names none.
+    pub deployment: Option<DeploymentId>,
     /// A row that the caller has seen: a ledger without it has lost rows, and records nothing.
     pub seen: Option<Seq>,
 }
 
 impl Entry {
     /// Makes a key unusable that has no row yet: nothing was charged under it, and nothing will be.
-    fn tombstone(account: &str, key: &Key, seen: Option<Seq>) -> Self {
+    fn tombstone(void: &Void) -> Self {
+        let Void { account, key, deployment, seen } = void;
         Self {
             key: Some(key.clone()),
-            account: account.to_owned(),
+            account: account.clone(),
             fingerprint: Fingerprint::from_store(String::new()),
             reference: None,
             customer_id: 0,
@@ -131,9 +134,22 @@ impl Entry {
             amount_minor: 0,
             state: State::Voided,
             route: VOID_ROUTE,
-            seen,
+            deployment: *deployment,
+            seen: *seen,
         }
     }
+}
+
+/// A key that is to be made unusable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Void {
+    /// Whose key.
+    pub account: String,
+    pub key: Key,
+    /// See [`Entry::deployment`].
+    pub deployment: Option<DeploymentId>,
+    /// See [`Entry::seen`].
+    pub seen: Option<Seq>,
 }
 
 /// One row of the ledger.
@@ -168,9 +184,36 @@ pub struct Row {
 pub enum Recorded {
     /// It is a row now.
     New(Seq),
-    /// The key has this row already; nothing was recorded. See [`crate::keys::judge`].
+    /// The account has this row under the key already; nothing was recorded. See [`crate::keys::judge`].
     Known(Row),
+    /// Another account has the key, so that nothing was recorded. It charged it, and the caller may be the same client
+    /// under another account: it names no deployment, or one that charged under that account too. Or the ledger is from a
+    /// version whose keys were unique over all accounts, until `payments keys-per-account`.
+    Foreign,
     /// The ledger lacks the row that [`Entry::seen`] names; nothing was recorded.
+    Behind,
+}
+
+/// Result of looking a key up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The account's row.
+    Row(Row),
+    /// The account has none and can have none: another account has the key, in a ledger whose keys are unique over all
+    /// accounts.
+    Foreign,
+    /// The account has none. Whether another one has is not disclosed.
+    Absent,
+}
+
+/// Result of voiding a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Voided {
+    /// The account's row under the key, a tombstone or an earlier decision.
+    Row(Row),
+    /// See [`Recorded::Foreign`].
+    Foreign,
+    /// See [`Recorded::Behind`].
     Behind,
 }
 
@@ -201,8 +244,8 @@ fn warn_of_new(id: &str) {
 }
 
 /// The durable side of the payment service. Each method is one durable transaction: when it returns `Ok`, the fact
-/// is on disk. Implementations keep two promises that callers rely on: a key has one row, also under races; and a page
-/// never passes over a row that becomes visible later.
+/// is on disk. Implementations keep two promises that callers rely on: a key of an account has one row, also under races;
+/// and a page never passes over a row that becomes visible later.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
     /// The ledger's id, written at the first migration.
@@ -211,18 +254,18 @@ pub trait Ledger: Send + Sync + 'static {
     /// Gives a restored ledger a new id.
     async fn renew_id(&self) -> Result<LedgerId>;
 
-    /// Records an execution, or answers the row that has its key already.
+    /// Records an execution, or answers the row that the account has under its key already.
     async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded>;
 
-    /// The row of a key of any account.
-    async fn row(&self, key: &Key) -> Result<Option<Row>>;
+    /// Finds the row that the account has under a key.
+    async fn look_up(&self, account: &str, key: &Key) -> Result<Found>;
 
     /// The account's rows with `seq > after`, at most `limit` (and [`PAGE_MAX`]).
     async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page>;
 
-    /// Makes sure that the key has a row, a tombstone if there was none, and answers it. `None`: the ledger lacks the
-    /// row that the caller has seen, so that a tombstone would prove nothing; none was made.
-    async fn void(&self, account: &str, key: &Key, seen: Option<Seq>) -> Result<Option<Row>>;
+    /// Makes sure that the account has a row under the key, a tombstone if there was none. Where that would not prove that
+    /// nothing was charged, none is made.
+    async fn void(&self, void: &Void) -> Result<Voided>;
 
     /// Whether a deployment of billing may charge under an account, by [`crate::deployments::admit`]; recorded in the
     /// same step if that says so. Of several that come first at once, one is recorded.

@@ -1,4 +1,4 @@
-//! The ledger in one SQLite file: a charge is one INSERT, whose UNIQUE key finds every repetition.
+//! The ledger in one SQLite file: a charge is one INSERT; the key, unique in its account, finds every repetition.
 //! Knows no HTTP; what a repeated key means is decided by the caller.
 
 mod deployments;
@@ -19,7 +19,10 @@ use uuid::Uuid;
 
 use self::sidecar::Notes;
 use self::start::Started;
-use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State};
+use super::{
+    Entry, Found, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State, Void,
+    Voided,
+};
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, Key};
 
@@ -29,17 +32,33 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "ledger by account", sql: BY_ACCOUNT, breaks_older: false },
     Migration { name: "deployments", sql: include_str!("sqlite/0003_deployments.sql"), breaks_older: false },
     Migration { name: "ledger incarnation", sql: start::MIGRATION, breaks_older: false },
+    Migration { name: "requests", sql: include_str!("sqlite/0005_requests.sql"), breaks_older: false },
 ];
 
 /// A page of one account's rows among many others'; each entry ends with the row's number.
 const BY_ACCOUNT: &str = "CREATE INDEX ledger_by_account ON ledger (account)";
 
+/// No conflict target: the key is unique in its account, and in a ledger from before over all accounts. A key that another
+/// account charged is not charged again for a caller that may be the same client: see [`Recorded::Foreign`].
 const INSERT: &str = "INSERT INTO ledger \
     (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, created_at) \
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (key) DO NOTHING";
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 WHERE NOT EXISTS ( \
+      SELECT 1 FROM ledger AS other WHERE other.key = ?1 AND other.account <> ?2 AND other.state = 'CHARGED' \
+        AND (?11 IS NULL OR EXISTS (SELECT 1 FROM ledger_deployments AS theirs \
+          WHERE theirs.account = other.account AND theirs.deployment_id = ?11))) \
+    ON CONFLICT DO NOTHING";
+
+/// Makes keys unique per account in a ledger whose keys are unique over all accounts.
+const KEYS_PER_ACCOUNT: &str = include_str!("sqlite/keys_per_account.sql");
+
+const HAS_KEYS_PER_ACCOUNT: &str = "SELECT 1 FROM sqlite_schema WHERE name = 'ledger_key_of_account'";
 
 const BY_KEY: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
-    state, route, created_at FROM ledger WHERE key = ?1";
+    state, route, created_at FROM ledger WHERE key = ?1 AND account = ?2";
+
+/// Only while keys are unique over all accounts does a row of another one matter.
+const IS_BLOCKED: &str = "SELECT 1 FROM ledger WHERE key = ?1 \
+    AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'ledger_key_of_account')";
 
 const PAGE: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
     state, route, created_at FROM ledger WHERE seq > ?1 AND account = ?2 ORDER BY seq LIMIT ?3";
@@ -124,10 +143,25 @@ impl SqliteLedger {
         let id = ledger.random.uuid().hyphenated().to_string();
         let name = "INSERT INTO ledger_meta (ledger_id) VALUES (?1) ON CONFLICT DO NOTHING";
         let shown = id.clone();
-        if ledger.sqlite.write(move |sql| sql.execute(name, [id])).await.map_err(unavailable)? == 1 {
+        let begin = move |sql: &Connection| {
+            // Nobody who needs the index over all accounts can have a ledger without rows open: the file is one process's.
+            if !sql.prepare("SELECT 1 FROM ledger")?.exists([])? {
+                keys_per_account(sql)?;
+            }
+            sql.execute(name, [id])
+        };
+        if ledger.sqlite.write(begin).await.map_err(unavailable)? == 1 {
             super::warn_of_new(&shown);
         }
         Ok(ledger)
+    }
+
+    /// Makes keys unique per account, also in a ledger from before; earlier versions can no longer open it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn make_keys_per_account(&self) -> Result<()> {
+        self.sqlite.write(keys_per_account).await.map_err(unavailable)
     }
 
     /// A row that was answered is known to be there from now on.
@@ -135,7 +169,7 @@ impl SqliteLedger {
         let seq = match recorded {
             Recorded::New(seq) => *seq,
             Recorded::Known(row) => row.seq,
-            Recorded::Behind => return,
+            Recorded::Foreign | Recorded::Behind => return,
         };
         self.written.fetch_max(seq.0, Ordering::Relaxed);
         if let Some(notes) = notes {
@@ -196,9 +230,9 @@ impl Ledger for SqliteLedger {
         Ok(recorded)
     }
 
-    async fn row(&self, key: &Key) -> Result<Option<Row>> {
-        let key = key.clone();
-        self.sqlite.read_short(move |sql| by_key(sql, &key)).await.map_err(unavailable)
+    async fn look_up(&self, account: &str, key: &Key) -> Result<Found> {
+        let (account, key) = (account.to_owned(), key.clone());
+        self.sqlite.read_short(move |sql| look_up(sql, &account, &key)).await.map_err(unavailable)
     }
 
     async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page> {
@@ -208,21 +242,25 @@ impl Ledger for SqliteLedger {
         self.sqlite.read(read).await.map_err(unavailable)
     }
 
-    async fn void(&self, account: &str, key: &Key, seen: Option<Seq>) -> Result<Option<Row>> {
-        let tombstone = Entry::tombstone(account, key, seen);
+    async fn void(&self, void: &Void) -> Result<Voided> {
+        let tombstone = Entry::tombstone(void);
         let notes = self.notes()?;
-        let key = key.clone();
+        let (account, key) = (void.account.clone(), void.key.clone());
         let clock = self.clock.clone();
         let written = self.written.load(Ordering::Relaxed);
         let void = move |sql: &Connection| match record(sql, &tombstone, written, clock.now_ms())? {
-            Recorded::Behind => Ok(None),
-            _ => by_key(sql, &key)?.map(Some).ok_or(rusqlite::Error::QueryReturnedNoRows),
+            Recorded::Behind => Ok(Voided::Behind),
+            Recorded::Foreign => Ok(Voided::Foreign),
+            Recorded::Known(row) => Ok(Voided::Row(row)),
+            Recorded::New(_) => {
+                by_key(sql, &account, &key)?.map(Voided::Row).ok_or(rusqlite::Error::QueryReturnedNoRows)
+            }
         };
-        let row = self.sqlite.write(void).await.map_err(unavailable)?;
-        if let (Some(notes), Some(row)) = (notes, &row) {
+        let voided = self.sqlite.write(void).await.map_err(unavailable)?;
+        if let (Some(notes), Voided::Row(row)) = (notes, &voided) {
             notes.durable(row.seq.0);
         }
-        Ok(row)
+        Ok(voided)
     }
 
     async fn admit_deployment(&self, account: &str, deployment: DeploymentId) -> Result<Admission> {
@@ -267,17 +305,30 @@ fn record(sql: &Connection, entry: &Entry, written: i64, now_ms: i64) -> rusqlit
         entry.state.as_str(),
         entry.route,
         now_ms,
+        entry.deployment.map(|deployment| deployment.0.to_string()),
     ])?;
     crash_point!("P2");
     if inserted == 1 {
         return Ok(Recorded::New(Seq(sql.last_insert_rowid())));
     }
     let key = entry.key.as_ref().ok_or(rusqlite::Error::StatementChangedRows(inserted))?;
-    by_key(sql, key)?.map(Recorded::Known).ok_or(rusqlite::Error::QueryReturnedNoRows)
+    Ok(by_key(sql, &entry.account, key)?.map_or(Recorded::Foreign, Recorded::Known))
 }
 
-fn by_key(sql: &Connection, key: &Key) -> rusqlite::Result<Option<Row>> {
-    sql.prepare_cached(BY_KEY)?.query_row([key.as_str()], read_row).optional()
+fn look_up(sql: &Connection, account: &str, key: &Key) -> rusqlite::Result<Found> {
+    if let Some(row) = by_key(sql, account, key)? {
+        return Ok(Found::Row(row));
+    }
+    let is_blocked = sql.prepare_cached(IS_BLOCKED)?.exists([key.as_str()])?;
+    Ok(if is_blocked { Found::Foreign } else { Found::Absent })
+}
+
+fn keys_per_account(sql: &Connection) -> rusqlite::Result<()> {
+    if sql.prepare(HAS_KEYS_PER_ACCOUNT)?.exists([])? { Ok(()) } else { sql.execute_batch(KEYS_PER_ACCOUNT) }
+}
+
+fn by_key(sql: &Connection, account: &str, key: &Key) -> rusqlite::Result<Option<Row>> {
+    sql.prepare_cached(BY_KEY)?.query_row([key.as_str(), account], read_row).optional()
 }
 
 fn page(sql: &Connection, account: &str, after: Seq, limit: usize) -> rusqlite::Result<Page> {

@@ -134,18 +134,70 @@ fn tokens_of_one_account_share_its_keys_and_other_accounts_see_nothing() {
     let first = site.post("/", &keyed("k", "token-a"), GOOD);
     let again = site.post("/", &keyed("k", "token-a2"), GOOD);
     assert_eq!((first.status, first.text()), (again.status, again.text()));
+    let b = [("X-Token", "token-b")];
+    let (theirs, nobodys) = (site.get_as("/v1/ledger/k", &b), site.get_as("/v1/ledger/never-used", &b));
+    assert_eq!((theirs.status, theirs.text()), (404, nobodys.text()));
+    assert_eq!(site.get_as("/v1/ledger", &b).json()["items"].as_array().unwrap().len(), 0);
+    assert_eq!(site.charges(), 1);
+}
+
+#[test]
+fn an_account_voids_its_own_keys_only() {
+    let (site, _tokens) = with_two_accounts();
+    let b = [("X-Token", "token-b")];
+    assert_eq!(site.post("/v1/ledger/k/void", &b, "").status, 200);
+    assert_eq!(site.post("/v1/ledger/k/void", &b, "").status, 200);
+    assert_eq!(site.post("/", &keyed("k", "token-a"), GOOD).status, 200);
+    assert_eq!(problem(&site.post("/", &keyed("k", "token-b"), GOOD)), (410, "key-voided".to_owned()));
+    let states = [("token-a", "CHARGED"), ("token-b", "VOIDED")];
+    for (token, state) in states {
+        assert_eq!(site.get_as("/v1/ledger/k", &[("X-Token", token)]).json()["state"], state);
+    }
+    assert_eq!((site.charges(), site.ask("SELECT count(*) FROM ledger")), (1, 2));
+}
+
+/// It may be the same client under another account: an earlier version of billing names no deployment.
+#[test]
+fn a_client_that_names_no_deployment_is_not_charged_again_under_another_account() {
+    let (site, _tokens) = with_two_accounts();
+    site.post("/", &keyed("k", "token-a"), GOOD);
     let foreign = (403, "key-foreign".to_owned());
     let answer = site.post("/", &keyed("k", "token-b"), GOOD);
     assert_eq!(problem(&answer), foreign);
     assert!(!answer.text().contains("antaeus"), "{}", answer.text());
-    let b = [("X-Token", "token-b")];
-    assert_eq!(problem(&site.get_as("/v1/ledger/k", &b)), foreign);
-    assert_eq!(problem(&site.post("/v1/ledger/k/void", &b, "")), foreign);
-    assert_eq!(site.get_as("/v1/ledger", &b).json()["items"].as_array().unwrap().len(), 0);
-    let void = site.post("/v1/ledger/mine/void", &b, "");
-    assert_eq!(void.status, 200);
-    assert_eq!(problem(&site.post("/", &keyed("mine", "token-a"), GOOD)), foreign);
-    assert_eq!(site.charges(), 1);
+    // A tombstone would be taken for the proof that nothing was charged.
+    assert_eq!(problem(&site.post("/v1/ledger/k/void", &[("X-Token", "token-b")], "")), foreign);
+    assert_eq!(site.ask("SELECT count(*) FROM ledger"), 1);
+}
+
+#[test]
+fn a_deployment_that_charged_under_another_account_is_refused_by_deployment_and_by_key() {
+    const DEPLOYMENT: (&str, &str) = ("Deployment-Id", "00000000-0000-4000-8000-000000000001");
+    let (site, _tokens) = with_two_accounts();
+    let of = |token| [("Idempotency-Key", "k"), ("X-Token", token), DEPLOYMENT];
+    assert_eq!(site.post("/", &of("token-a"), GOOD).status, 200);
+    let unknown = (412, "deployment-unknown".to_owned());
+    assert_eq!(problem(&site.post("/", &of("token-b"), GOOD)), unknown);
+    assert_eq!(problem(&site.post("/v1/ledger/k/void", &of("token-b"), "")), unknown);
+    let declaration = format!(r#"{{"deployment_id":"{}","why":"moved","actor":"ops"}}"#, DEPLOYMENT.1);
+    assert_eq!(site.post("/v1/deployments", &[("X-Token", "token-b")], &declaration).status, 201);
+    testkit::wait_until("the declaration counts", std::time::Duration::from_secs(60), || {
+        problem(&site.post("/", &of("token-b"), GOOD)) == (403, "key-foreign".to_owned())
+    });
+    let another = [("Idempotency-Key", "k2"), ("X-Token", "token-b"), DEPLOYMENT];
+    assert_eq!(site.post("/", &another, GOOD).status, 200);
+    assert_eq!(site.charges(), 2);
+}
+
+/// Another account's charge under a key of a deployment that it does not share is no business of the key's owner.
+#[test]
+fn a_charge_of_another_account_does_not_block_a_deployments_key() {
+    const DEPLOYMENT: (&str, &str) = ("Deployment-Id", "00000000-0000-4000-8000-000000000001");
+    let (site, _tokens) = with_two_accounts();
+    assert_eq!(site.post("/", &keyed("k", "token-b"), GOOD).status, 200);
+    let owner = [("Idempotency-Key", "k"), ("X-Token", "token-a"), DEPLOYMENT];
+    assert_eq!(site.post("/", &owner, GOOD).status, 200);
+    assert_eq!(site.charges(), 2);
 }
 
 #[test]

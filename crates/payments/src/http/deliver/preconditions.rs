@@ -51,18 +51,18 @@ pub(in crate::http) fn behind() -> Response {
     not_executed(problem.detail(advice))
 }
 
-/// Refuses a deployment that is not known under the account. A caller that names none is not checked: neither foreign
-/// clients nor earlier versions of billing do.
-pub(super) async fn check_deployment(
+/// Refuses a deployment that is not known under the account. A caller that names none is not checked here: neither foreign
+/// clients nor earlier versions of billing do. The ledger refuses it a key that another account charged.
+pub(in crate::http) async fn check_deployment(
     app: &App,
     headers: &HeaderMap,
     account: &Account,
-) -> Result<(), Response> {
+) -> Result<Option<DeploymentId>, Response> {
     let id = |text: &str| Uuid::parse_str(text).ok().map(DeploymentId);
     let deployment = only(headers, &DEPLOYMENT_ID, id, "is no uuid").map_err(IntoResponse::into_response)?;
-    let Some(deployment) = deployment else { return Ok(()) };
+    let Some(deployment) = deployment else { return Ok(None) };
     match app.0.deployments.admit(account, deployment).await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => Ok(Some(deployment)),
         Ok(Err(why)) => Err(unknown(deployment, why)),
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "ledger operation failed");

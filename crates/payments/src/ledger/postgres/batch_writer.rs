@@ -26,7 +26,7 @@ const TRIES_MAX: u32 = 3;
 const GATE: i64 = 0x7469_6e6a_6973;
 
 /// Number of the parameter after those of the columns.
-const FIRST_OF_GATE: usize = 12;
+const FIRST_OF_GATE: usize = 13;
 
 /// Takes entries and answers what became of them.
 #[derive(Debug)]
@@ -178,40 +178,57 @@ impl Writer {
             drawn.push((Seq(get(row, 0)?), get::<bool>(row, 1)?, get::<bool>(row, 2)?));
         }
         let missed = entries.iter().zip(&drawn).filter(|(_, (_, is_new, is_behind))| !is_new && !is_behind);
-        let missed: HashSet<&str> =
-            missed.filter_map(|(entry, _)| Some(entry.key.as_ref()?.as_str())).collect();
+        let missed: HashSet<(&str, &str)> = missed
+            .filter_map(|(entry, _)| Some((entry.account.as_str(), entry.key.as_ref()?.as_str())))
+            .collect();
         let known = self.known(&missed).await?;
         let recorded = entries.iter().zip(drawn).map(|(entry, (seq, is_new, is_behind))| {
             if is_behind {
-                return Ok(Recorded::Behind);
+                return Recorded::Behind;
             }
             if is_new {
-                return Ok(Recorded::New(seq));
+                return Recorded::New(seq);
             }
-            let row = entry.key.as_ref().and_then(|key| known.get(key));
-            let row = row.ok_or_else(|| PgError::Corrupt("a known key has no row".to_owned()))?;
-            Ok(Recorded::Known(row.clone()))
+            // None of its own, and yet not inserted: another account has the key.
+            let key = entry.key.as_ref();
+            let row = key.and_then(|key| known.get(&(entry.account.clone(), key.clone())));
+            row.cloned().map_or(Recorded::Foreign, Recorded::Known)
         });
-        recorded.collect::<std::result::Result<_, _>>().map(Some)
+        Ok(Some(recorded.collect()))
     }
 
-    async fn known(&self, keys: &HashSet<&str>) -> std::result::Result<HashMap<Key, Row>, PgError> {
-        if keys.is_empty() {
+    /// The rows of these accounts and keys.
+    async fn known(
+        &self,
+        missed: &HashSet<(&str, &str)>,
+    ) -> std::result::Result<HashMap<(String, Key), Row>, PgError> {
+        if missed.is_empty() {
             return Ok(HashMap::new());
         }
-        let keys: Vec<&str> = keys.iter().copied().collect();
+        let (accounts, keys): (Vec<&str>, Vec<&str>) = missed.iter().copied().unzip();
+        let asked = [(&keys as _, Type::TEXT_ARRAY), (&accounts as _, Type::TEXT_ARRAY)];
         // A statement of its own: it sees what others committed while the first one waited for them.
-        let rows = self.database.read(PoolClass::Record, BY_KEYS, &[(&keys, Type::TEXT_ARRAY)]).await?;
+        let rows = self.database.read(PoolClass::Record, BY_KEYS, &asked).await?;
         let rows = rows.iter().map(|row| {
             let row = read_row(row)?;
             let key = row.key.clone().ok_or_else(|| PgError::Corrupt("a row without its key".to_owned()))?;
-            Ok((key, row))
+            Ok(((row.account.clone(), key), row))
         });
         rows.collect()
     }
 }
 
-/// The columns of a batch. Of an entry whose key was known, or stands in the batch before it, nothing is kept.
+/// Whether another account charged the key, and the caller may be the same client: see [`Recorded::Foreign`]. Looked up for
+/// each entry by the index: as a join, the planner might read the whole ledger.
+const CHARGED_ELSEWHERE: &str = "( \
+    SELECT other.seq FROM ledger AS other WHERE other.key = given.key AND other.account <> given.account \
+      AND other.state = 'CHARGED' AND (given.deployment IS NULL OR EXISTS ( \
+        SELECT 1 FROM ledger_deployments AS theirs \
+        WHERE theirs.account = other.account AND theirs.deployment_id = given.deployment)) LIMIT 1 \
+    ) IS NOT NULL AS is_charged_elsewhere";
+
+/// The columns of a batch. No conflict target: the key is unique in its account, and in a ledger from before over all
+/// accounts. Of an entry whose key was known, or stands in the batch before it, nothing is kept.
 struct Statement<'a> {
     ledger_id: String,
     gate: Option<Gate>,
@@ -225,6 +242,7 @@ struct Statement<'a> {
     states: Vec<&'a str>,
     routes: Vec<&'a str>,
     seen: Vec<Option<i64>>,
+    deployments: Vec<Option<String>>,
 }
 
 impl<'a> Statement<'a> {
@@ -243,6 +261,7 @@ impl<'a> Statement<'a> {
             states: all().map(|entry| entry.state.as_str()).collect(),
             routes: all().map(|entry| entry.route).collect(),
             seen: all().map(|entry| entry.seen.map(|seq| seq.0)).collect(),
+            deployments: all().map(|entry| entry.deployment.map(|id| id.0.to_string())).collect(),
         }
     }
 
@@ -256,14 +275,16 @@ impl<'a> Statement<'a> {
                WHERE seen IS NOT NULL AND (SELECT l.seq FROM ledger AS l WHERE l.seq = seen) IS NULL \
              ), input AS MATERIALIZED ( \
                SELECT nextval('ledger_positions') AS seq, given.*, \
-                 coalesce(given.seen IN (SELECT seen FROM lacking), false) AS is_behind FROM gate, \
-                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11) WITH ORDINALITY AS given \
-                 (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, seen, place) \
+                 coalesce(given.seen IN (SELECT seen FROM lacking), false) AS is_behind, {CHARGED_ELSEWHERE} FROM gate, \
+                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) WITH ORDINALITY AS given \
+                 (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, seen, \
+                  deployment, place) \
              ), inserted AS ( \
                INSERT INTO ledger (seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
                  state, route, created_at) \
                SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, \
-                 {NOW_MS} FROM input WHERE NOT is_behind ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING seq \
+                 {NOW_MS} FROM input WHERE NOT is_behind AND NOT is_charged_elsewhere ORDER BY place \
+               ON CONFLICT DO NOTHING RETURNING seq \
              ) SELECT input.seq, inserted.seq IS NOT NULL, is_behind FROM input LEFT JOIN inserted USING (seq) ORDER BY place"
         );
         let mut params: Vec<Param<'_>> = vec![
@@ -278,6 +299,7 @@ impl<'a> Statement<'a> {
             (&self.states, Type::TEXT_ARRAY),
             (&self.routes, Type::TEXT_ARRAY),
             (&self.seen, Type::INT8_ARRAY),
+            (&self.deployments, Type::TEXT_ARRAY),
         ];
         if let Some(Gate { place, .. }) = &self.gate {
             params.push((&place.system_identifier, Type::TEXT));

@@ -1,5 +1,5 @@
-//! The ledger in PostgreSQL, for several processes at once: the UNIQUE key decides between them, callers of one
-//! process share statements. Knows no HTTP; what a repeated key means is decided by the caller.
+//! The ledger in PostgreSQL, for several processes at once: the key, unique in its account, decides between them; callers
+//! of one process share statements. Knows no HTTP; what a repeated key means is decided by the caller.
 
 mod batch_writer;
 mod deployments;
@@ -12,15 +12,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chassis::clock::Random;
 use chassis::crash_point;
-use chassis::postgres::{PgError, PoolClass, Postgres, Schema, Type, get};
+use chassis::postgres::{PgError, PoolClass, Postgres, Schema, Tx, Type, get};
 use chassis::schema::Migration;
 use uuid::Uuid;
 
 use self::batch_writer::{BatchWriter, Writer};
 use self::placement::Placement;
-use self::rows::{BY_KEYS, PAGE, read_row};
+use self::rows::{BY_KEYS, IS_BLOCKED, PAGE, read_row};
 use super::failover::Failover;
-use super::{Entry, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq};
+use super::{
+    Entry, Found, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, Void, Voided,
+};
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::Key;
 
@@ -36,6 +38,12 @@ pub const SCHEMA: Schema = Schema {
         Migration { name: "ledger by account", sql: BY_ACCOUNT, breaks_older: false },
         Migration { name: "deployments", sql: include_str!("0003_deployments.sql"), breaks_older: false },
         Migration { name: "ledger placement", sql: placement::MIGRATION, breaks_older: false },
+        Migration { name: "requests", sql: include_str!("0005_requests.sql"), breaks_older: false },
+        Migration {
+            name: "keys per account",
+            sql: include_str!("0006_keys_per_account.sql"),
+            breaks_older: false,
+        },
     ],
 };
 
@@ -87,6 +95,14 @@ impl PostgresLedger {
         self.placement.is_serving()
     }
 
+    async fn row(&self, account: &str, key: &Key) -> Result<Option<Row>> {
+        let (keys, accounts) = ([key.as_str()], [account]);
+        let asked =
+            [(&keys.as_slice() as _, Type::TEXT_ARRAY), (&accounts.as_slice() as _, Type::TEXT_ARRAY)];
+        let rows = self.database.read(PoolClass::Claim, BY_KEYS, &asked).await;
+        rows.map_err(failed)?.first().map(read_row).transpose().map_err(failed)
+    }
+
     /// Ends when the ledger has got another id: this process would use the old one from then on.
     pub fn renamed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.placement.renamed()
@@ -133,6 +149,26 @@ pub async fn renew_id(database: &Postgres, random: &Random) -> Result<LedgerId> 
     }
 }
 
+/// Makes keys unique per account in a ledger from before. Earlier versions can no longer use it, and charges wait meanwhile.
+///
+/// # Errors
+/// When it could not be written, or when the outcome is unknown.
+pub async fn make_keys_per_account(database: &Postgres) -> Result<()> {
+    let statements = [
+        "LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE",
+        "CREATE UNIQUE INDEX IF NOT EXISTS ledger_key_of_account ON ledger (key, account)",
+        "ALTER TABLE ledger DROP CONSTRAINT IF EXISTS ledger_key_key",
+        "UPDATE payments_migrations SET breaks_older = true WHERE name = 'requests'",
+    ];
+    let change = |tx: Tx| async move {
+        for statement in statements {
+            tx.execute(statement, &[]).await?;
+        }
+        Ok(())
+    };
+    database.transaction(PoolClass::Record, change).await.map_err(failed)
+}
+
 #[async_trait]
 impl Ledger for PostgresLedger {
     async fn id(&self) -> Result<LedgerId> {
@@ -151,11 +187,13 @@ impl Ledger for PostgresLedger {
         recorded
     }
 
-    async fn row(&self, key: &Key) -> Result<Option<Row>> {
-        let keys = [key.as_str()];
-        let rows =
-            self.database.read(PoolClass::Claim, BY_KEYS, &[(&keys.as_slice(), Type::TEXT_ARRAY)]).await;
-        rows.map_err(failed)?.first().map(read_row).transpose().map_err(failed)
+    async fn look_up(&self, account: &str, key: &Key) -> Result<Found> {
+        if let Some(row) = self.row(account, key).await? {
+            return Ok(Found::Row(row));
+        }
+        let asked = [(&key.as_str() as _, Type::TEXT)];
+        let blocking = self.database.read(PoolClass::Claim, IS_BLOCKED, &asked).await.map_err(failed)?;
+        Ok(if blocking.is_empty() { Found::Absent } else { Found::Foreign })
     }
 
     async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page> {
@@ -173,15 +211,16 @@ impl Ledger for PostgresLedger {
         Ok(Page::of(rows, limit))
     }
 
-    async fn void(&self, account: &str, key: &Key, seen: Option<Seq>) -> Result<Option<Row>> {
-        let tombstone = Entry::tombstone(account, key, seen);
+    async fn void(&self, void: &Void) -> Result<Voided> {
         self.placement.serve()?;
-        match self.writer.record(Arc::new(tombstone)).await? {
-            Recorded::Behind => Ok(None),
-            Recorded::Known(row) => Ok(Some(row)),
+        match self.writer.record(Arc::new(Entry::tombstone(void))).await? {
+            Recorded::Behind => Ok(Voided::Behind),
+            Recorded::Foreign => Ok(Voided::Foreign),
+            Recorded::Known(row) => Ok(Voided::Row(row)),
             Recorded::New(_) => {
-                let row = self.row(key).await?;
-                row.map(Some).ok_or_else(|| LedgerError::Corrupt(format!("no row has key {key}")))
+                let row = self.row(&void.account, &void.key).await?;
+                row.map(Voided::Row)
+                    .ok_or_else(|| LedgerError::Corrupt(format!("no row has key {}", void.key)))
             }
         }
     }

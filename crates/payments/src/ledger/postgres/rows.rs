@@ -5,9 +5,13 @@ use chassis::postgres::{PgError, Row as SqlRow, get};
 use crate::keys::{Fingerprint, Key};
 use crate::ledger::{Row, Seq, State};
 
-/// The rows of some keys, in no order.
+/// The rows of some keys under some accounts, in no order.
 pub(super) const BY_KEYS: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
-    amount_minor, state, route, created_at FROM ledger WHERE key = ANY($1)";
+    amount_minor, state, route, created_at FROM ledger WHERE key = ANY($1) AND account = ANY($2)";
+
+/// Only while keys are unique over all accounts does a row of another one matter.
+pub(super) const IS_BLOCKED: &str = "SELECT 1 FROM ledger WHERE key = $1 AND EXISTS ( \
+    SELECT 1 FROM pg_constraint WHERE conname = 'ledger_key_key' AND conrelid = 'ledger'::regclass)";
 
 /// Rows after a position, up to another.
 pub(super) const PAGE: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
