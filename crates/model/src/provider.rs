@@ -4,7 +4,7 @@
 //! Knows no billing.
 
 use payments::deployments::{Admission, Facts, admit};
-use payments::keys::{Fingerprint, Key, Known, judge};
+use payments::keys::{Fingerprint, FingerprintVersion, Key, Known, judge};
 use payments::ledger::{Entry, Row as LedgerRow, Seq, State};
 
 use crate::answers::ProviderReply;
@@ -143,6 +143,7 @@ fn case(decision: Decision, same_amount: bool) -> (LedgerRow, Entry) {
         seq: Seq(1),
         key,
         account: "antaeus".to_owned(),
+        fingerprint_version: FingerprintVersion::PRESENT,
         fingerprint: if same_amount { asked } else { Fingerprint::new(1, "EUR", 1216) },
         reference: Some("I1".to_owned()),
         customer_id: 1,

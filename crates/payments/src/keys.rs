@@ -36,6 +36,37 @@ impl fmt::Display for Key {
     }
 }
 
+/// How rows are compared with a request that repeats their key. A row keeps the version that it was written under: it is
+/// compared as that version compared it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FingerprintVersion {
+    /// By the fingerprint alone. The previous version writes such rows.
+    WithoutReference,
+    /// By the fingerprint and the reference. The reference stands in the row already, and the previous version, which may
+    /// run beside this one, must be able to compare the fingerprint.
+    WithReference,
+}
+
+impl FingerprintVersion {
+    /// The version of rows that are written now.
+    pub const PRESENT: Self = Self::WithReference;
+
+    /// The number in SQL.
+    #[must_use]
+    pub fn number(self) -> i16 {
+        match self {
+            Self::WithoutReference => 1,
+            Self::WithReference => 2,
+        }
+    }
+
+    /// The version of this number.
+    #[must_use]
+    pub fn of_number(number: i16) -> Option<Self> {
+        [Self::WithoutReference, Self::WithReference].into_iter().find(|version| version.number() == number)
+    }
+}
+
 /// What a request asks for, in 32 hex digits: the same key must come with the same fingerprint.
 /// Empty on a tombstone of a key that no request came with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -92,11 +123,20 @@ pub enum Known {
 pub fn judge(row: &Row, entry: &Entry) -> Known {
     if row.state == State::Voided {
         Known::Voided
-    } else if row.fingerprint != entry.fingerprint {
+    } else if !is_same_request(row, entry) {
         Known::Reused
     } else {
         Known::Replay
     }
+}
+
+/// Two invoices under one key are two requests, whatever their amounts.
+fn is_same_request(row: &Row, entry: &Entry) -> bool {
+    let is_same_reference = match row.fingerprint_version {
+        FingerprintVersion::WithoutReference => true,
+        FingerprintVersion::WithReference => row.reference == entry.reference,
+    };
+    row.fingerprint == entry.fingerprint && is_same_reference
 }
 
 #[cfg(test)]

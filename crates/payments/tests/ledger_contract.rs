@@ -10,7 +10,7 @@ use std::sync::Arc;
 use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
 use payments::deployments::{Admission, DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, How, Unknown};
-use payments::keys::{Fingerprint, Key, Known, judge};
+use payments::keys::{Fingerprint, FingerprintVersion, Key, Known, judge};
 use payments::ledger::failover::Failover;
 use payments::ledger::postgres::{PostgresLedger, SCHEMA};
 use payments::ledger::sqlite::SqliteLedger;
@@ -25,6 +25,9 @@ type Opened<'a> = Pin<Box<dyn Future<Output = Arc<dyn Ledger>> + 'a>>;
 /// A place for one ledger, which can be opened again and again.
 trait Place {
     fn open(&self) -> Opened<'_>;
+
+    /// Runs statements of an operator.
+    fn run(&self, statements: &str);
 
     /// As the version before left it: keys are unique over all accounts. Nobody has it open.
     fn make_keys_unique_over_all_accounts(&self);
@@ -49,10 +52,14 @@ impl Place for InSqlite {
         false
     }
 
-    fn make_keys_unique_over_all_accounts(&self) {
+    fn run(&self, statements: &str) {
         let file = rusqlite::Connection::open(self.0.path().join("payments.db")).unwrap();
-        let before = "DROP INDEX ledger_key_of_account; CREATE UNIQUE INDEX of_all ON ledger (key)";
-        file.execute_batch(before).unwrap();
+        file.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+        file.execute_batch(statements).unwrap();
+    }
+
+    fn make_keys_unique_over_all_accounts(&self) {
+        self.run("DROP INDEX ledger_key_of_account; CREATE UNIQUE INDEX of_all ON ledger (key)");
     }
 
     fn make_keys_per_account(&self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
@@ -101,8 +108,12 @@ impl Place for InPostgres {
         true
     }
 
+    fn run(&self, statements: &str) {
+        self.database.run(statements);
+    }
+
     fn make_keys_unique_over_all_accounts(&self) {
-        self.database.run(
+        self.run(
             "DROP INDEX ledger_key_of_account; ALTER TABLE ledger ADD CONSTRAINT ledger_key_key UNIQUE (key)",
         );
     }
@@ -201,6 +212,7 @@ impl Model {
             key: entry.key.clone(),
             account: entry.account.clone(),
             fingerprint: entry.fingerprint.clone(),
+            fingerprint_version: FingerprintVersion::PRESENT,
             reference: entry.reference.clone(),
             customer_id: entry.customer_id,
             currency: entry.currency.clone(),
@@ -331,15 +343,20 @@ proptest! {
     /// The rules of replay, reuse and void, for any row and any request with its key.
     #[test]
     fn a_known_key_never_executes_again(
-        data in 0_u8..2, another in 0_u8..2, state in 0_usize..3,
+        data in 0_u8..2, another in 0_u8..2, state in 0_usize..3, same_reference in any::<bool>(), old in any::<bool>(),
     ) {
         let mut model = Model::default();
         let first = Entry { state: State::ALL[state], ..(*entry(Some(0), 0, data, true)).clone() };
         model.push(&first, Seq(1));
-        let verdict = judge(&model.0[0], &entry(Some(0), 0, another, true));
+        let mut request = (*entry(Some(0), 0, another, true)).clone();
+        request.reference = if same_reference { first.reference.clone() } else { Some("I9".to_owned()) };
+        if old {
+            model.0[0].fingerprint_version = FingerprintVersion::WithoutReference;
+        }
+        let verdict = judge(&model.0[0], &request);
         let expected = match () {
             () if first.state == State::Voided => Known::Voided,
-            () if data != another => Known::Reused,
+            () if data != another || !(same_reference || old) => Known::Reused,
             () => Known::Replay,
         };
         prop_assert_eq!(verdict, expected);
@@ -714,6 +731,26 @@ async fn a_ledger_from_before_blocks_keys_of_other_accounts_until_its_keys_are_p
         assert!(matches!(ledger.record(&entry(Some(0), 0, 1, true)).await.unwrap(), Recorded::New(_)));
         assert!(matches!(ledger.record(&entry(Some(1), 0, 1, true)).await.unwrap(), Recorded::Known(_)));
         assert_eq!(ledger.look_up(ACCOUNTS[1], &key_named(0)).await.unwrap(), Found::Row(squatter));
+    }
+}
+
+/// The previous version wrote the row, or one before it: its own rule is kept.
+#[tokio::test]
+async fn a_row_from_before_is_compared_without_its_reference() {
+    for place in places() {
+        let ledger = place.open().await;
+        ledger.record(&entry(Some(0), 0, 1, true)).await.unwrap();
+        let other =
+            Arc::new(Entry { reference: Some("I9".to_owned()), ..(*entry(Some(0), 0, 1, true)).clone() });
+        for (age, expected) in [(false, Known::Reused), (true, Known::Replay)] {
+            if age {
+                place.run("UPDATE ledger SET fingerprint_version = 1");
+            }
+            let Recorded::Known(row) = ledger.record(&other).await.unwrap() else {
+                panic!("the key is known")
+            };
+            assert_eq!(judge(&row, &other), expected);
+        }
     }
 }
 

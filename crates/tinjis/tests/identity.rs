@@ -309,3 +309,18 @@ fn billing_whose_account_changes_charges_nobody_twice() {
         services.payments.metric(&refused) >= 3
     });
 }
+
+#[test]
+fn two_invoices_under_one_key_are_not_both_paid() {
+    let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags(["--success-rate=1"]).start();
+    let send = |id: &str| {
+        let body = format!(r#"{{"id":"{id}","customer_id":1,"currency":"EUR","value":12.15}}"#);
+        let headers = [("Idempotency-Key", "one-key"), ("Content-Type", "application/json")];
+        testkit::http::call("POST", &format!("{}/", services.payments_url()), &headers, body.as_bytes())
+    };
+    assert_eq!(send("I1").status, 200);
+    let second = send("I2");
+    assert_eq!(second.status, 422, "{}", second.text());
+    assert_eq!(send("I1").header("idempotency-replayed"), Some("true"));
+    assert_eq!(services.ask_payments(CHARGED), 1);
+}

@@ -165,7 +165,7 @@ async fn execute(
         Answer::KeyReused(_) => Problem::named(
             StatusCode::UNPROCESSABLE_ENTITY,
             "key-reused",
-            "This key came with another customer, currency or amount before",
+            "This key came with another customer, currency, amount or reference before",
         )
         .into_response(),
         Answer::LedgerBehind => behind(),

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
-use crate::keys::{Fingerprint, Key};
+use crate::keys::{Fingerprint, FingerprintVersion, Key};
 
 pub mod failover;
 pub mod incarnation;
@@ -163,6 +163,8 @@ pub struct Row {
     pub account: String,
     /// See [`Entry::fingerprint`]; empty on a tombstone.
     pub fingerprint: Fingerprint,
+    /// How it is compared.
+    pub fingerprint_version: FingerprintVersion,
     /// See [`Entry::reference`].
     pub reference: Option<String>,
     /// See [`Entry::customer_id`].

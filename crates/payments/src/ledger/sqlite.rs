@@ -24,7 +24,7 @@ use super::{
     Voided,
 };
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
-use crate::keys::{Fingerprint, Key};
+use crate::keys::{Fingerprint, FingerprintVersion, Key};
 
 /// The schema, step by step; steps are only ever appended.
 const MIGRATIONS: &[Migration] = &[
@@ -41,8 +41,9 @@ const BY_ACCOUNT: &str = "CREATE INDEX ledger_by_account ON ledger (account)";
 /// No conflict target: the key is unique in its account, and in a ledger from before over all accounts. A key that another
 /// account charged is not charged again for a caller that may be the same client: see [`Recorded::Foreign`].
 const INSERT: &str = "INSERT INTO ledger \
-    (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, created_at) \
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 WHERE NOT EXISTS ( \
+    (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, created_at, \
+     fingerprint_version) \
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?12 WHERE NOT EXISTS ( \
       SELECT 1 FROM ledger AS other WHERE other.key = ?1 AND other.account <> ?2 AND other.state = 'CHARGED' \
         AND (?11 IS NULL OR EXISTS (SELECT 1 FROM ledger_deployments AS theirs \
           WHERE theirs.account = other.account AND theirs.deployment_id = ?11))) \
@@ -54,14 +55,14 @@ const KEYS_PER_ACCOUNT: &str = include_str!("sqlite/keys_per_account.sql");
 const HAS_KEYS_PER_ACCOUNT: &str = "SELECT 1 FROM sqlite_schema WHERE name = 'ledger_key_of_account'";
 
 const BY_KEY: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
-    state, route, created_at FROM ledger WHERE key = ?1 AND account = ?2";
+    state, route, created_at, fingerprint_version FROM ledger WHERE key = ?1 AND account = ?2";
 
 /// Only while keys are unique over all accounts does a row of another one matter.
 const IS_BLOCKED: &str = "SELECT 1 FROM ledger WHERE key = ?1 \
     AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'ledger_key_of_account')";
 
 const PAGE: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
-    state, route, created_at FROM ledger WHERE seq > ?1 AND account = ?2 ORDER BY seq LIMIT ?3";
+    state, route, created_at, fingerprint_version FROM ledger WHERE seq > ?1 AND account = ?2 ORDER BY seq LIMIT ?3";
 
 /// A ledger in an open SQLite file.
 #[derive(Debug)]
@@ -306,6 +307,7 @@ fn record(sql: &Connection, entry: &Entry, written: i64, now_ms: i64) -> rusqlit
         entry.route,
         now_ms,
         entry.deployment.map(|deployment| deployment.0.to_string()),
+        FingerprintVersion::PRESENT.number(),
     ])?;
     crash_point!("P2");
     if inserted == 1 {
@@ -340,11 +342,14 @@ fn page(sql: &Connection, account: &str, after: Seq, limit: usize) -> rusqlite::
 
 fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let state: String = row.get(8)?;
+    let version: i16 = row.get(11)?;
     Ok(Row {
         seq: Seq(row.get(0)?),
         key: row.get::<_, Option<String>>(1)?.map(|text| read_key(&text)).transpose()?,
         account: row.get(2)?,
         fingerprint: Fingerprint::from_store(row.get(3)?),
+        fingerprint_version: FingerprintVersion::of_number(version)
+            .ok_or_else(|| unreadable(11, &format!("fingerprint_version {version}")))?,
         reference: row.get(4)?,
         customer_id: row.get(5)?,
         currency: row.get(6)?,

@@ -66,12 +66,29 @@ fn a_key_with_other_data_is_422() {
         assert_eq!(problem(&answer), (422, "key-reused".to_owned()), "{body}");
         assert_eq!(answer.header("idempotency-key"), Some("k"));
     }
-    let same = r#"{"value":1.250,"id":"another name","currency":"USD","customer_id":1}"#;
+    let same = r#"{"value":1.250,"currency":"USD","customer_id":1}"#;
     assert_eq!(
         site.post("/", &[("Idempotency-Key", "k")], same).header("idempotency-replayed"),
         Some("true")
     );
     assert_eq!(site.charges(), 1);
+}
+
+/// Two invoices of one amount are two requests.
+#[test]
+fn a_key_with_another_reference_is_422_on_each_route() {
+    let site = willing().start();
+    for (nth, path) in ["/", "/payments", "/payments/pay"].into_iter().enumerate() {
+        let key = format!("k{nth}");
+        let send = |id: &str| {
+            let body = format!(r#"{{"id":"{id}","customer_id":1,"currency":"EUR","value":12.15}}"#);
+            site.post(path, &[("Idempotency-Key", &key)], &body)
+        };
+        assert!(send("I1").status < 300, "{path}");
+        assert_eq!(problem(&send("I2")), (422, "key-reused".to_owned()), "{path}");
+        assert_eq!(send("I1").header("idempotency-replayed"), Some("true"), "{path}");
+    }
+    assert_eq!(site.charges(), 3);
 }
 
 #[test]

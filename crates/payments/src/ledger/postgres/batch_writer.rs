@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use super::failed;
 use super::placement::{Gate, Look, Placement};
 use super::rows::{BY_KEYS, read_row};
-use crate::keys::Key;
+use crate::keys::{FingerprintVersion, Key};
 use crate::ledger::{Entry, LedgerError, LedgerId, Recorded, Result, Row, Seq};
 
 /// Entries of one statement.
@@ -267,6 +267,7 @@ impl<'a> Statement<'a> {
 
     async fn run(&self, database: &Postgres) -> std::result::Result<Vec<chassis::postgres::Row>, PgError> {
         let condition = self.gate.as_ref().map_or("", |gate| &gate.condition);
+        let present = FingerprintVersion::PRESENT.number();
         let sql = format!(
             "WITH gate AS MATERIALIZED ( \
                SELECT pg_advisory_xact_lock_shared({GATE}) FROM ledger_meta WHERE ledger_id = $1{condition} \
@@ -281,9 +282,9 @@ impl<'a> Statement<'a> {
                   deployment, place) \
              ), inserted AS ( \
                INSERT INTO ledger (seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
-                 state, route, created_at) \
+                 state, route, created_at, fingerprint_version) \
                SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, \
-                 {NOW_MS} FROM input WHERE NOT is_behind AND NOT is_charged_elsewhere ORDER BY place \
+                 {NOW_MS}, {present} FROM input WHERE NOT is_behind AND NOT is_charged_elsewhere ORDER BY place \
                ON CONFLICT DO NOTHING RETURNING seq \
              ) SELECT input.seq, inserted.seq IS NOT NULL, is_behind FROM input LEFT JOIN inserted USING (seq) ORDER BY place"
         );
@@ -341,6 +342,7 @@ pub(super) async fn settled(database: &Postgres) -> std::result::Result<i64, PgE
 fn is_of(row: &Row, entry: &Entry) -> bool {
     row.account == entry.account
         && row.fingerprint == entry.fingerprint
+        && row.reference == entry.reference
         && row.state == entry.state
         && row.route == entry.route
 }
