@@ -131,7 +131,7 @@ async fn import(store: &Arc<dyn Store>, invoices: usize) {
     let row = |number: usize| ImportRow {
         reference: Reference::new(format!("B{number}")).expect("a short plain word"),
         customer_id: CustomerId(i64::try_from(number % 100).unwrap_or(0) + 1),
-        money: Money { amount_minor: 1215, currency: Currency::Eur },
+        money: Money { amount_minor: 1215, currency: Currency::EUR },
         paid: false,
     };
     let rows: Vec<ImportRow> = (1..=invoices).map(row).collect();

@@ -59,7 +59,7 @@ pub async fn load(store: &dyn Store, demo: Demo, random: &Random) -> store::Resu
 /// Customers 1 (USD) and 2 (DKK), five invoices each, the first of each PAID.
 fn antaeus(random: &Random) -> Vec<ImportRow> {
     let span = ANTAEUS_MINOR.end().abs_diff(*ANTAEUS_MINOR.start()) + 1;
-    let customers = [(1, Currency::Usd), (2, Currency::Dkk)];
+    let customers = [(1, Currency::USD), (2, Currency::DKK)];
     let each = |(customer, currency)| (0..ANTAEUS_INVOICES_EACH).map(move |nth| (customer, currency, nth));
     let numbered = (1..).zip(customers.into_iter().flat_map(each));
     let row = |(number, (customer, currency, nth)): (u64, _)| {
@@ -71,7 +71,7 @@ fn antaeus(random: &Random) -> Vec<ImportRow> {
 
 /// I1, I2 and I3, all PENDING.
 fn invoice_app() -> Vec<ImportRow> {
-    [(1, 1_215, Currency::Eur), (2, 1_025, Currency::Gbp), (3, 6_613, Currency::Dkk)]
+    [(1, 1_215, Currency::EUR), (2, 1_025, Currency::GBP), (3, 6_613, Currency::DKK)]
         .into_iter()
         .map(|(nth, amount_minor, currency)| {
             row(format!("I{nth}"), nth, Money { amount_minor, currency }, false)

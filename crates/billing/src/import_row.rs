@@ -28,21 +28,20 @@ pub fn customer_id(text: &str) -> Result<i32, String> {
     id.ok_or_else(|| format!("must be a whole number from 1 to {}", i32::MAX))
 }
 
-/// The currency, in upper case.
+/// The currency, by its code of ISO 4217 in upper case.
 ///
 /// # Errors
 /// What is allowed.
 pub fn currency(text: &str) -> Result<Currency, String> {
-    let known = || format!("must be one of {}", Currency::KNOWN.map(Currency::code).join(", "));
-    Currency::from_code(text).ok_or_else(known)
+    text.parse().map_err(|error: chassis::currency::UnknownCurrency| error.to_string())
 }
 
-/// The amount, in digits with a decimal point.
+/// The amount, in digits with a decimal point and at most the decimals of its currency.
 ///
 /// # Errors
 /// What is allowed.
-pub fn amount(text: &str) -> Result<Amount, String> {
-    let amount: Amount = text.parse().map_err(|error: crate::money::BadAmount| error.to_string())?;
+pub fn amount(text: &str, currency: Currency) -> Result<Amount, String> {
+    let amount = Amount::parse(text, currency).map_err(|error| error.to_string())?;
     if amount.minor() < 0 { Err("must not be below 0".to_owned()) } else { Ok(amount) }
 }
 

@@ -1,88 +1,19 @@
 //! Money in minor units. Parsed and printed as decimal text; no float ever holds an amount. Pure.
 
 use std::fmt;
-use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+
+pub use chassis::currency::Currency;
 
 /// The most minor units of one amount, either sign: 10^15, so that sums of thousands fit an `i64`.
 pub const AMOUNT_MINOR_MAX: i64 = 1_000_000_000_000_000;
 
-/// A currency code. Billing takes the five of [`Currency::KNOWN`]; each has two decimals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Currency {
-    /// Euro.
-    Eur,
-    /// United States dollar.
-    Usd,
-    /// Danish krone.
-    Dkk,
-    /// Swedish krona.
-    Sek,
-    /// Pound sterling.
-    Gbp,
-}
-
-impl Currency {
-    /// Every currency that an invoice may have.
-    pub const KNOWN: [Self; 5] = [Self::Eur, Self::Usd, Self::Dkk, Self::Sek, Self::Gbp];
-
-    /// ISO 4217 code.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Eur => "EUR",
-            Self::Usd => "USD",
-            Self::Dkk => "DKK",
-            Self::Sek => "SEK",
-            Self::Gbp => "GBP",
-        }
-    }
-
-    /// The currency with this ISO 4217 code, upper case only.
-    #[must_use]
-    pub fn from_code(code: &str) -> Option<Self> {
-        Self::KNOWN.into_iter().find(|currency| currency.code() == code)
-    }
-}
-
-impl fmt::Display for Currency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code())
-    }
-}
-
-/// Why a text is no currency of ours.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the currency must be EUR, USD, DKK, SEK or GBP")]
-pub struct BadCurrency;
-
-impl FromStr for Currency {
-    type Err = BadCurrency;
-
-    fn from_str(code: &str) -> Result<Self, BadCurrency> {
-        Self::from_code(code).ok_or(BadCurrency)
-    }
-}
-
-impl Serialize for Currency {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.code())
-    }
-}
-
-impl<'de> Deserialize<'de> for Currency {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let code = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        code.parse().map_err(de::Error::custom)
-    }
-}
-
 /// An amount of one currency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Money {
-    /// Hundredths; at most [`AMOUNT_MINOR_MAX`] either way.
+    /// Minor units of the currency; at most [`AMOUNT_MINOR_MAX`] either way.
     pub amount_minor: i64,
     pub currency: Currency,
 }
@@ -91,7 +22,7 @@ impl Money {
     /// The amount without its currency, to be printed.
     #[must_use]
     pub fn amount(self) -> Amount {
-        Amount { minor: self.amount_minor }
+        Amount { minor: self.amount_minor, exponent: self.currency.exponent() }
     }
 }
 
@@ -101,11 +32,12 @@ impl fmt::Display for Money {
     }
 }
 
-/// An amount as decimal text: `145.40`, always two decimals when printed, none, one or two when read.
+/// An amount as decimal text with all decimals of its currency: `145.40`, `1500` of JPY, `1.234` of KWD.
 /// In JSON it is a number of exactly these characters, which no float has touched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Amount {
     minor: i64,
+    exponent: u8,
 }
 
 /// Why a text is no amount.
@@ -117,42 +49,60 @@ pub enum BadAmount {
     /// `1e2` and the like.
     #[error("an amount has no exponent: write 100 instead of 1e2")]
     Exponent,
-    /// Rounding is not ours to decide.
-    #[error("an amount has at most two decimals")]
-    Decimals,
+    /// Rounding is not ours to decide, nor is whether a point groups thousands.
+    #[error("{}", too_many_decimals(*.0))]
+    Decimals(Currency),
     /// Beyond [`AMOUNT_MINOR_MAX`].
-    #[error("an amount is at most 10000000000000.00")]
-    TooLarge,
+    #[error("{}", too_large(*.0))]
+    TooLarge(Currency),
+}
+
+fn too_many_decimals(currency: Currency) -> String {
+    match currency.exponent() {
+        0 => format!("an amount in {currency} has no decimals"),
+        most => format!("an amount in {currency} has at most {most} decimals"),
+    }
+}
+
+fn too_large(currency: Currency) -> String {
+    let most = Money { amount_minor: AMOUNT_MINOR_MAX, currency }.amount();
+    format!("an amount in {currency} is at most {most}")
 }
 
 /// Whole and fractional digits together that can still be within [`AMOUNT_MINOR_MAX`].
 const DIGITS_MAX: usize = 16;
 
+/// Decimals that existing clients of the legacy API read at least.
+const LEGACY_DECIMALS_MIN: u8 = 2;
+
 impl Amount {
-    /// An amount of this many hundredths.
+    /// An amount of this many minor units.
     ///
     /// # Errors
     /// Beyond [`AMOUNT_MINOR_MAX`], either sign.
-    pub fn from_minor(minor: i64) -> Result<Self, BadAmount> {
+    pub fn from_minor(minor: i64, currency: Currency) -> Result<Self, BadAmount> {
         if (-AMOUNT_MINOR_MAX..=AMOUNT_MINOR_MAX).contains(&minor) {
-            Ok(Self { minor })
+            Ok(Self { minor, exponent: currency.exponent() })
         } else {
-            Err(BadAmount::TooLarge)
+            Err(BadAmount::TooLarge(currency))
         }
     }
 
-    /// Hundredths.
-    #[must_use]
-    pub fn minor(self) -> i64 {
-        self.minor
+    /// Checks whether a text is an amount of some currency.
+    ///
+    /// # Errors
+    /// What is allowed.
+    pub fn check(text: &str) -> Result<(), BadAmount> {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let (whole, decimals) = digits.split_once('.').map_or((digits, None), |(w, d)| (w, Some(d)));
+        check_digits(whole, decimals)
     }
-}
 
-/// Reads what JSON calls a number, without an exponent and with at most two decimals; nothing is rounded.
-impl FromStr for Amount {
-    type Err = BadAmount;
-
-    fn from_str(text: &str) -> Result<Self, BadAmount> {
+    /// Reads what JSON calls a number, without an exponent and with at most the decimals of the currency; nothing is rounded.
+    ///
+    /// # Errors
+    /// What is allowed.
+    pub fn parse(text: &str, currency: Currency) -> Result<Self, BadAmount> {
         let (negative, digits) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -163,16 +113,29 @@ impl FromStr for Amount {
         };
         check_digits(whole, decimals)?;
         let decimals = decimals.unwrap_or("");
-        if decimals.len() > 2 {
-            return Err(BadAmount::Decimals);
+        let places = usize::from(currency.exponent());
+        if decimals.len() > places {
+            return Err(BadAmount::Decimals(currency));
         }
-        if whole.len() + 2 > DIGITS_MAX {
-            return Err(BadAmount::TooLarge);
+        if whole.len() + places > DIGITS_MAX {
+            return Err(BadAmount::TooLarge(currency));
         }
-        let padding = "00".get(decimals.len()..).unwrap_or("");
-        let digits = [whole, decimals, padding].concat();
-        let minor: i64 = digits.parse().map_err(|_| BadAmount::TooLarge)?;
-        Self::from_minor(if negative { -minor } else { minor })
+        let digits = format!("{whole}{decimals:0<places$}");
+        let minor: i64 = digits.parse().map_err(|_| BadAmount::TooLarge(currency))?;
+        Self::from_minor(if negative { -minor } else { minor }, currency)
+    }
+
+    /// Minor units.
+    #[must_use]
+    pub fn minor(self) -> i64 {
+        self.minor
+    }
+
+    /// The same amount with the two decimals that existing clients expect, or with more where it has more.
+    #[must_use]
+    pub fn legacy(self) -> Self {
+        let missing = LEGACY_DECIMALS_MIN.saturating_sub(self.exponent);
+        Self { minor: self.minor * 10_i64.pow(missing.into()), exponent: self.exponent + missing }
     }
 }
 
@@ -191,8 +154,10 @@ fn check_digits(whole: &str, decimals: Option<&str>) -> Result<(), BadAmount> {
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.minor < 0 { "-" } else { "" };
-        let minor = self.minor.unsigned_abs();
-        write!(f, "{sign}{}.{:02}", minor / 100, minor % 100)
+        let (minor, places) = (self.minor.unsigned_abs(), usize::from(self.exponent));
+        let unit = 10_u64.pow(self.exponent.into());
+        write!(f, "{sign}{}", minor / unit)?;
+        if places > 0 { write!(f, ".{:0places$}", minor % unit) } else { Ok(()) }
     }
 }
 
@@ -203,13 +168,6 @@ impl Serialize for Amount {
     }
 }
 
-impl<'de> Deserialize<'de> for Amount {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Box::<RawValue>::deserialize(deserializer)?;
-        text.get().parse().map_err(de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -217,7 +175,11 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<i64, BadAmount> {
-        text.parse::<Amount>().map(Amount::minor)
+        parsed_in("EUR", text)
+    }
+
+    fn parsed_in(code: &str, text: &str) -> Result<i64, BadAmount> {
+        Amount::parse(text, Currency::from_code(code).unwrap()).map(Amount::minor)
     }
 
     #[test]
@@ -249,30 +211,47 @@ mod tests {
             assert_eq!(parsed(text), Err(BadAmount::Exponent), "{text}");
         }
         for text in ["1.234", "1.100", "0.000000000000000000001"] {
-            assert_eq!(parsed(text), Err(BadAmount::Decimals), "{text}");
+            assert_eq!(parsed(text), Err(BadAmount::Decimals(Currency::EUR)), "{text}");
         }
         for text in
             ["10000000000000.01", "99999999999999", "123456789012345678901234567890", "-10000000000000.01"]
         {
-            assert_eq!(parsed(text), Err(BadAmount::TooLarge), "{text}");
+            assert_eq!(parsed(text), Err(BadAmount::TooLarge(Currency::EUR)), "{text}");
         }
     }
 
     #[test]
-    fn json_numbers_keep_their_trailing_zero_and_strings_are_refused() {
-        let amount = Amount::from_minor(14_540).unwrap();
+    fn json_numbers_keep_their_trailing_zero() {
+        let amount = Amount::from_minor(14_540, Currency::EUR).unwrap();
         assert_eq!(serde_json::to_string(&[amount]).unwrap(), "[145.40]");
-        assert_eq!(serde_json::from_str::<Amount>("145.4").unwrap(), amount);
-        for text in ["\"145.40\"", "null", "[]", "1e2", "true", "145.405"] {
-            assert!(serde_json::from_str::<Amount>(text).is_err(), "{text}");
-        }
     }
 
     #[test]
-    fn a_currency_is_its_code_in_json_and_no_other_text() {
-        assert_eq!(serde_json::to_string(&Currency::KNOWN).unwrap(), r#"["EUR","USD","DKK","SEK","GBP"]"#);
-        assert_eq!(serde_json::from_str::<Currency>(r#""\u0045UR""#).unwrap(), Currency::Eur);
-        assert!(serde_json::from_str::<Currency>("\"eur\"").is_err());
+    fn each_currency_has_its_own_decimals() {
+        for (code, text, minor, shown, legacy) in [
+            ("JPY", "1500", 1_500, "1500", "1500.00"),
+            ("CLP", "-7", -7, "-7", "-7.00"),
+            ("KWD", "1.234", 1_234, "1.234", "1.234"),
+            ("KWD", "1.2", 1_200, "1.200", "1.200"),
+            ("KWD", "-0.001", -1, "-0.001", "-0.001"),
+            ("HUF", "1234.5", 123_450, "1234.50", "1234.50"),
+            ("CLF", "0.0001", 1, "0.0001", "0.0001"),
+            ("JPY", "1000000000000000", AMOUNT_MINOR_MAX, "1000000000000000", "1000000000000000.00"),
+            ("KWD", "1000000000000", AMOUNT_MINOR_MAX, "1000000000000.000", "1000000000000.000"),
+        ] {
+            let amount = Amount::parse(text, Currency::from_code(code).unwrap()).unwrap();
+            assert_eq!((amount.minor(), amount.to_string().as_str()), (minor, shown), "{code} {text}");
+            assert_eq!(amount.legacy().to_string(), legacy, "{code} {text}");
+        }
+        for (code, text, why) in [
+            ("JPY", "1500.00", "an amount in JPY has no decimals"),
+            ("KWD", "1.2345", "an amount in KWD has at most 3 decimals"),
+            ("EUR", "1.234", "an amount in EUR has at most 2 decimals"),
+            ("JPY", "1000000000000001", "an amount in JPY is at most 1000000000000000"),
+            ("KWD", "1000000000000.001", "an amount in KWD is at most 1000000000000.000"),
+        ] {
+            assert_eq!(parsed_in(code, text).unwrap_err().to_string(), why);
+        }
     }
 
     /// The value in hundredths by long multiplication of digits, in wide integers: another way than the parser's.
@@ -298,10 +277,11 @@ mod tests {
     proptest! {
         #[test]
         fn printing_and_reading_again_changes_nothing(minor in -AMOUNT_MINOR_MAX..=AMOUNT_MINOR_MAX) {
-            let amount = Amount::from_minor(minor).unwrap();
-            prop_assert_eq!(amount.to_string().parse(), Ok(amount));
-            let json = serde_json::to_string(&amount).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Amount>(&json).unwrap(), amount);
+            for currency in ["EUR", "JPY", "KWD", "CLF"].map(|code| Currency::from_code(code).unwrap()) {
+                let amount = Amount::from_minor(minor, currency).unwrap();
+                prop_assert_eq!(Amount::parse(&amount.to_string(), currency), Ok(amount));
+                prop_assert_eq!(serde_json::to_string(&amount).unwrap(), amount.to_string());
+            }
         }
 
         #[test]
@@ -320,7 +300,6 @@ mod tests {
         fn garbage_never_panics_and_is_never_an_amount(text in "\\PC*") {
             let plain = !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'-' | b'.'));
             prop_assert!(parsed(&text).is_err() || plain);
-            let _ = serde_json::from_str::<Amount>(&text);
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod crash;
+pub mod currency;
 pub mod gate;
 pub mod postgres;
 pub mod presence;

@@ -3,6 +3,7 @@
 //! row that was seen, key, decision. Called: which deployment may charge.
 //! Knows no billing.
 
+use payments::amount::Minor;
 use payments::deployments::{Admission, Facts, admit};
 use payments::keys::{Fingerprint, FingerprintVersion, Key, Known, judge};
 use payments::ledger::{Entry, Row as LedgerRow, Seq, State};
@@ -125,7 +126,8 @@ fn case(decision: Decision, same_amount: bool) -> (LedgerRow, Entry) {
         Decision::Voided => State::Voided,
     };
     let key = Key::parse("bca1897f57e947286a9d2dcb4be588f1");
-    let asked = Fingerprint::new(1, "EUR", 1215);
+    let amount = Minor::hundredths(1215);
+    let asked = Fingerprint::new(1, "EUR", amount);
     let entry = Entry {
         key: key.clone(),
         account: "antaeus".to_owned(),
@@ -133,7 +135,7 @@ fn case(decision: Decision, same_amount: bool) -> (LedgerRow, Entry) {
         reference: Some("I1".to_owned()),
         customer_id: 1,
         currency: "EUR".to_owned(),
-        amount_minor: 1215,
+        amount,
         state: State::Charged,
         route: "/",
         deployment: None,
@@ -144,11 +146,11 @@ fn case(decision: Decision, same_amount: bool) -> (LedgerRow, Entry) {
         key,
         account: "antaeus".to_owned(),
         fingerprint_version: FingerprintVersion::PRESENT,
-        fingerprint: if same_amount { asked } else { Fingerprint::new(1, "EUR", 1216) },
+        fingerprint: if same_amount { asked } else { Fingerprint::new(1, "EUR", Minor::hundredths(1216)) },
         reference: Some("I1".to_owned()),
         customer_id: 1,
         currency: "EUR".to_owned(),
-        amount_minor: 1215,
+        amount,
         state,
         route: "/".to_owned(),
         created_at_ms: 0,

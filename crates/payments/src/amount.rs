@@ -3,20 +3,48 @@
 
 use std::cmp::Ordering;
 
+use chassis::currency::EXPONENT_OF_HUNDREDTHS;
+
 /// The most minor units of one amount, either sign.
 pub const AMOUNT_MINOR_MAX: i64 = 1_000_000_000_000_000;
 
 /// The longest spelling of a number; a float written out exactly has fewer than 60 digits before its exponent.
 pub const NUMBER_LEN_MAX: usize = 400;
 
-/// Decimals of every currency.
-const MINOR_PLACES: i32 = 2;
-
 /// Powers of ten beyond this say nothing that a ledger could hold.
 const EXPONENT_MAX: i32 = 1_000_000;
 
 /// Digits that fit an `i64` whatever they are.
 const DIGITS_MAX: i32 = 18;
+
+/// An amount in minor units, and how small they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Minor {
+    /// How many.
+    pub units: i64,
+    /// Decimals: ten to this power of them are one.
+    pub exponent: u8,
+}
+
+impl Minor {
+    /// Minor units of two decimals.
+    #[must_use]
+    pub const fn hundredths(units: i64) -> Self {
+        Self { units, exponent: EXPONENT_OF_HUNDREDTHS }
+    }
+
+    /// In hundredths, if it is a whole number of them.
+    #[must_use]
+    pub fn in_hundredths(self) -> Option<i64> {
+        match EXPONENT_OF_HUNDREDTHS.checked_sub(self.exponent) {
+            Some(more) => self.units.checked_mul(10_i64.checked_pow(more.into())?),
+            None => {
+                let part = 10_i64.checked_pow((self.exponent - EXPONENT_OF_HUNDREDTHS).into())?;
+                (self.units % part == 0).then(|| self.units / part)
+            }
+        }
+    }
+}
 
 /// A decimal number exactly as it was written: `± 0.d₁d₂… × 10^point`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +68,15 @@ pub enum BadAmount {
     /// More than [`AMOUNT_MINOR_MAX`].
     #[error("the amount is too large")]
     TooLarge,
-    /// Has more than two decimals, where rounding is not allowed.
-    #[error("the amount has more than two decimals")]
+    /// Has more decimals than its minor units, where rounding is not allowed.
+    #[error("the amount has more decimals than its currency")]
     TooPrecise,
 }
 
 impl Decimal {
+    /// Nothing.
+    pub const ZERO: Self = Self { negative: false, digits: Vec::new(), point: 0 };
+
     /// Parses a number in JSON's grammar; `None` for anything else, also for one that is absurdly long.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -87,9 +118,9 @@ impl Decimal {
         self.negative && !self.is_zero()
     }
 
-    /// Hundredths, if there are no smaller digits.
-    pub fn minor_exact(&self) -> Result<i64, BadAmount> {
-        match self.scaled(MINOR_PLACES).ok_or(BadAmount::TooLarge)? {
+    /// Minor units of so many decimals, if there are no smaller digits.
+    pub fn minor_exact(&self, exponent: u8) -> Result<i64, BadAmount> {
+        match self.scaled(exponent.into()).ok_or(BadAmount::TooLarge)? {
             (minor, Remainder::Nothing) => self.signed_minor(minor),
             (_, Remainder::Something(_)) => Err(BadAmount::TooPrecise),
         }
@@ -97,7 +128,8 @@ impl Decimal {
 
     /// Hundredths, rounded half to even.
     pub fn minor_rounded(&self) -> Result<i64, BadAmount> {
-        let (minor, rest) = self.scaled(MINOR_PLACES).ok_or(BadAmount::TooLarge)?;
+        let places = EXPONENT_OF_HUNDREDTHS.into();
+        let (minor, rest) = self.scaled(places).ok_or(BadAmount::TooLarge)?;
         let up = match rest {
             Remainder::Nothing | Remainder::Something(Ordering::Less) => false,
             Remainder::Something(Ordering::Equal) => minor % 2 == 1,
@@ -169,7 +201,7 @@ mod tests {
     #[test]
     fn spellings_of_one_number_are_one_amount() {
         for text in ["12.15", "12.150", "1215e-2", "0.1215E2", "0.1215e+02", "12.1500000000"] {
-            assert_eq!(Decimal::parse(text).unwrap().minor_exact(), Ok(1215), "{text}");
+            assert_eq!(Decimal::parse(text).unwrap().minor_exact(2), Ok(1215), "{text}");
         }
         assert_eq!(rounded("186"), Ok(18600));
         assert_eq!(rounded("337.5"), Ok(33750));
@@ -199,9 +231,22 @@ mod tests {
 
     #[test]
     fn more_than_two_decimals_are_seen_by_value_and_not_by_length() {
-        assert_eq!(Decimal::parse("1.001").unwrap().minor_exact(), Err(BadAmount::TooPrecise));
-        assert_eq!(Decimal::parse("1e-3").unwrap().minor_exact(), Err(BadAmount::TooPrecise));
-        assert_eq!(Decimal::parse("1.250").unwrap().minor_exact(), Ok(125));
+        assert_eq!(Decimal::parse("1.001").unwrap().minor_exact(2), Err(BadAmount::TooPrecise));
+        assert_eq!(Decimal::parse("1e-3").unwrap().minor_exact(2), Err(BadAmount::TooPrecise));
+        assert_eq!(Decimal::parse("1.250").unwrap().minor_exact(2), Ok(125));
+    }
+
+    #[test]
+    fn each_currency_keeps_its_own_decimals() {
+        let exact = |text: &str, exponent| Decimal::parse(text).unwrap().minor_exact(exponent);
+        for (text, exponent, minor) in
+            [("1500", 0, 1500), ("1500.00", 0, 1500), ("1.234", 3, 1234), ("0.0001", 4, 1), ("-7", 0, -7)]
+        {
+            assert_eq!(exact(text, exponent), Ok(minor), "{text}");
+        }
+        assert_eq!(exact("0.5", 0), Err(BadAmount::TooPrecise));
+        assert_eq!(exact("1.2345", 3), Err(BadAmount::TooPrecise));
+        assert_eq!(exact("1000000000000001", 0), Err(BadAmount::TooLarge));
     }
 
     #[test]
@@ -228,7 +273,7 @@ mod tests {
             let sign = if minor < 0 { "-" } else { "" };
             let text = format!("{sign}{}.{:02}", minor.abs() / 100, minor.abs() % 100);
             let number = Decimal::parse(&text).unwrap();
-            prop_assert_eq!(number.minor_exact(), Ok(minor));
+            prop_assert_eq!(number.minor_exact(2), Ok(minor));
             prop_assert_eq!(number.minor_rounded(), Ok(minor));
         }
 
@@ -243,7 +288,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in "[-+0-9.eE]{0,40}") {
             if let Some(number) = Decimal::parse(&text) {
-                let _ = (number.minor_rounded(), number.minor_exact(), number.truncated(18));
+                let _ = (number.minor_rounded(), number.minor_exact(2), number.truncated(18));
             }
         }
     }

@@ -12,6 +12,7 @@ use chassis::telemetry::TraceContext;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
+use crate::amount::Minor;
 use crate::deployments::DeploymentId;
 use crate::faults::Faults;
 use crate::faults::draw::{Odds, Subject};
@@ -30,8 +31,8 @@ pub struct Charge {
     pub customer_id: i64,
     /// The currency; empty when an existing client sent an object.
     pub currency: String,
-    /// The amount in hundredths.
-    pub amount_minor: i64,
+    /// The amount.
+    pub amount: Minor,
     /// The caller's own name of what is paid.
     pub reference: Option<String>,
 }
@@ -184,9 +185,9 @@ impl Charger {
 impl ChargerInner {
     async fn execute(&self, request: Request) -> ChargeReply {
         let Request { account, key, charge, route, deployment, seen } = request;
-        let fingerprint = Fingerprint::new(charge.customer_id, &charge.currency, charge.amount_minor);
+        let fingerprint = Fingerprint::new(charge.customer_id, &charge.currency, charge.amount);
         let delivery = self.faults.deliver(subject(key.as_ref(), &charge, &fingerprint));
-        let fault = self.faults.select_fault(delivery, charge.customer_id, charge.amount_minor);
+        let fault = self.faults.select_fault(delivery, charge.customer_id, charge.amount.units);
         let charged = fault != Some(Fault::Refuse) && self.odds.charges(delivery);
         let nth = delivery.nth;
         if let Some(fault) = fault {
@@ -210,7 +211,7 @@ impl ChargerInner {
             reference: charge.reference,
             customer_id: charge.customer_id,
             currency: charge.currency,
-            amount_minor: charge.amount_minor,
+            amount: charge.amount,
             state: if charged { State::Charged } else { State::Refused },
             route,
             deployment,
@@ -347,8 +348,12 @@ mod tests {
     }
 
     fn request(key: Option<&str>) -> Request {
-        let charge =
-            Charge { customer_id: 1, currency: "EUR".to_owned(), amount_minor: 100, reference: None };
+        let charge = Charge {
+            customer_id: 1,
+            currency: "EUR".to_owned(),
+            amount: Minor::hundredths(100),
+            reference: None,
+        };
         let key = key.and_then(Key::parse);
         Request { account: Account::default(), key, charge, route: "/", deployment: None, seen: None }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use crate::amount::Minor;
 use crate::ledger::{Entry, Row, State};
 
 /// The name under which a request is executed at most once: 1 to [`Key::LEN_MAX`] visible ASCII characters, no quote.
@@ -76,12 +77,19 @@ impl Fingerprint {
     /// Bytes of SHA-256 that are kept.
     const BYTES: usize = 16;
 
-    /// Over customer, minor units and currency: the currency last, as the only part of no fixed length.
+    /// Over customer, amount and currency: the currency last, as the only part of no fixed length. The amount is in
+    /// hundredths, as in rows of before and in those of the previous version, whatever the units of its row; only one that
+    /// is no whole number of them is in its own units, after a byte that no currency holds.
     #[must_use]
-    pub fn new(customer_id: i64, currency: &str, amount_minor: i64) -> Self {
+    pub fn new(customer_id: i64, currency: &str, amount: Minor) -> Self {
         let mut hash = Sha256::new();
         hash.update(customer_id.to_be_bytes());
-        hash.update(amount_minor.to_be_bytes());
+        if let Some(hundredths) = amount.in_hundredths() {
+            hash.update(hundredths.to_be_bytes());
+        } else {
+            hash.update(amount.units.to_be_bytes());
+            hash.update([0, amount.exponent]);
+        }
         hash.update(currency.as_bytes());
         Self(hex(&hash.finalize()[..Self::BYTES]))
     }
@@ -159,11 +167,23 @@ mod tests {
 
     #[test]
     fn a_fingerprint_sees_each_of_its_parts() {
-        let first = Fingerprint::new(1, "EUR", 1215);
-        assert_eq!(first, Fingerprint::new(1, "EUR", 1215));
+        let new =
+            |customer_id, currency, units| Fingerprint::new(customer_id, currency, Minor::hundredths(units));
+        let first = new(1, "EUR", 1215);
+        assert_eq!(first, new(1, "EUR", 1215));
         assert_eq!(first.as_str().len(), 32);
         for other in [(2, "EUR", 1215), (1, "USD", 1215), (1, "EUR", 1216), (1, "", 1215)] {
-            assert_ne!(first, Fingerprint::new(other.0, other.1, other.2), "{other:?}");
+            assert_ne!(first, new(other.0, other.1, other.2), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_fingerprint_sees_the_value_and_not_the_units() {
+        let of = |currency, units, exponent| Fingerprint::new(1, currency, Minor { units, exponent });
+        assert_eq!(of("JPY", 1500, 0), of("JPY", 150_000, 2));
+        assert_eq!(of("KWD", 1230, 3), of("KWD", 123, 2));
+        assert_ne!(of("JPY", 1500, 0), of("JPY", 1500, 2));
+        assert_ne!(of("KWD", 1234, 3), of("KWD", 1234, 2));
+        assert_ne!(of("KWD", 1234, 3), of("KWD", 1235, 3));
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
+use payments::amount::Minor;
 use payments::deployments::{Admission, DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, How, Unknown};
 use payments::keys::{Fingerprint, FingerprintVersion, Key, Known, judge};
 use payments::ledger::failover::Failover;
@@ -176,11 +177,11 @@ fn entry(key: Option<u8>, account: u8, data: u8, charged: bool) -> Arc<Entry> {
     Arc::new(Entry {
         key: key.map(key_named),
         account: ACCOUNTS[usize::from(account)].to_owned(),
-        fingerprint: Fingerprint::new(1, "EUR", i64::from(data)),
+        fingerprint: Fingerprint::new(1, "EUR", Minor::hundredths(data.into())),
         reference: Some(format!("I{data}")),
         customer_id: 1,
         currency: "EUR".to_owned(),
-        amount_minor: i64::from(data),
+        amount: Minor { units: data.into(), exponent: 2 + data },
         state: if charged { State::Charged } else { State::Refused },
         route: "/",
         deployment: None,
@@ -216,7 +217,7 @@ impl Model {
             reference: entry.reference.clone(),
             customer_id: entry.customer_id,
             currency: entry.currency.clone(),
-            amount_minor: entry.amount_minor,
+            amount: entry.amount,
             state: entry.state,
             route: entry.route.to_owned(),
             created_at_ms: 0,
@@ -232,7 +233,7 @@ impl Model {
                 reference: None,
                 customer_id: 0,
                 currency: String::new(),
-                amount_minor: 0,
+                amount: Minor::hundredths(0),
                 state: State::Voided,
                 route: "/v1/ledger/{key}/void",
                 deployment: None,

@@ -29,6 +29,12 @@ pub enum PaidBy {
     Resolve,
 }
 
+/// Decimals of amounts where a source does not say them: before currencies had their own, all amounts had two.
+#[must_use]
+pub fn hundredths() -> u8 {
+    2
+}
+
 /// One invoice of billing.
 #[derive(Clone, Debug, Deserialize)]
 pub struct InvoiceFact {
@@ -42,6 +48,9 @@ pub struct InvoiceFact {
     pub currency: String,
     /// How much.
     pub amount_minor: i64,
+    /// Decimals of the amount.
+    #[serde(default = "hundredths")]
+    pub exponent: u8,
     pub state: InvoiceState,
     /// How it came to be PAID.
     #[serde(default)]
@@ -102,6 +111,9 @@ pub struct AttemptFact {
     pub currency: String,
     /// How much.
     pub amount_minor: i64,
+    /// Decimals of the amount.
+    #[serde(default = "hundredths")]
+    pub exponent: u8,
     pub state: AttemptState,
     /// How many requests may have been sent.
     #[serde(default)]
@@ -140,6 +152,9 @@ pub struct LedgerRow {
     /// How much.
     #[serde(default)]
     pub amount_minor: Option<i64>,
+    /// Decimals of the amount.
+    #[serde(default = "hundredths")]
+    pub exponent: u8,
     /// What became of it.
     pub state: RowState,
 }

@@ -67,6 +67,8 @@ pub struct CurrencySum {
     pub paid_minor: i128,
     /// Of CHARGED rows.
     pub charged_minor: i128,
+    /// Decimals of both: the currency's, or more where a row has more.
+    pub exponent: u8,
 }
 
 /// The result of comparing both sides.

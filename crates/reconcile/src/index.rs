@@ -4,7 +4,7 @@
 //! Memory: 48 bytes, 4 of index and the reference's own length for an invoice, 24 bytes for an attempt; vectors
 //! double as they grow. A million invoices with one attempt each stay under `BYTES_PER_INVOICE_MAX` each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, PaidBy};
 use crate::key::{self, KeyBytes};
@@ -14,7 +14,7 @@ use crate::key::{self, KeyBytes};
 pub(crate) const BYTES_PER_INVOICE_MAX: usize = 256;
 
 /// The most currency codes told apart; existing clients of the ledger may send any text.
-const CURRENCIES_MAX: usize = 64;
+const CURRENCIES_MAX: usize = 250;
 
 /// What all codes beyond [`CURRENCIES_MAX`] are summed under.
 const OTHER: &str = "other";
@@ -168,6 +168,8 @@ pub(crate) struct BillingIndex {
     /// Terms of attempts that differ from their invoice's, which was edited since.
     edited_terms: HashMap<KeyBytes, Terms>,
     currencies: Vec<String>,
+    /// Decimals of billing's amounts, by the numbers of their currencies.
+    exponents: BTreeMap<u8, u8>,
 }
 
 impl BillingIndex {
@@ -200,7 +202,7 @@ impl BillingIndex {
             text_len,
             found: 0,
             charges: 0,
-            currency: self.currency(&fact.currency),
+            currency: self.currency_with(&fact.currency, fact.exponent),
             state,
         };
         self.texts.extend_from_slice(&fact.reference.as_bytes()[..usize::from(text_len)]);
@@ -221,7 +223,7 @@ impl BillingIndex {
         let terms = Terms {
             customer_id: fact.customer_id,
             amount_minor: fact.amount_minor,
-            currency: self.currency(&fact.currency),
+            currency: self.currency_with(&fact.currency, fact.exponent),
         };
         let found = self.entries.binary_search_by_key(&fact.invoice_id, |entry| entry.id);
         let slot = found.ok().and_then(|slot| u32::try_from(slot).ok()).unwrap_or(NO_INVOICE);
@@ -312,6 +314,18 @@ impl BillingIndex {
             self.currencies.len() - 1
         });
         u8::try_from(at).unwrap_or(u8::MAX)
+    }
+
+    /// The same, with the decimals of billing's amounts.
+    fn currency_with(&mut self, code: &str, exponent: u8) -> u8 {
+        let currency = self.currency(code);
+        self.exponents.entry(currency).or_insert(exponent);
+        currency
+    }
+
+    /// Decimals of billing's amounts in this currency; `None` where billing has none.
+    pub(crate) fn exponent(&self, currency: u8) -> Option<u8> {
+        self.exponents.get(&currency).copied()
     }
 
     /// The code of a number.

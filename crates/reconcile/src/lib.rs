@@ -4,6 +4,7 @@
 //! No I/O, no clock, no async: callers read and report. Knows no service, so that it can contradict each of them.
 
 mod acknowledged;
+mod amounts;
 mod facts;
 mod findings;
 mod index;
@@ -11,6 +12,7 @@ mod key;
 mod matching;
 
 pub use acknowledged::{AcknowledgedRows, Acknowledgement};
+pub use facts::hundredths;
 pub use facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, LedgerRow, PaidBy, RowState};
 pub use findings::{CurrencySum, Finding, FindingKind, NAMED_FINDINGS_MAX, Reconciliation};
 pub use matching::{AttemptPhase, InvoicePhase, LedgerContext, LedgerPhase};

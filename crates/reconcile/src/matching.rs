@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 use crate::acknowledged::AcknowledgedRows;
-use crate::facts::{AttemptFact, AttemptState, InvoiceFact, LedgerRow, RowState};
+use crate::amounts;
+use crate::facts::{AttemptFact, AttemptState, InvoiceFact, LedgerRow, RowState, hundredths};
 use crate::findings::{CurrencySum, Finding, FindingKind, LISTED_MAX, NAMED_FINDINGS_MAX, Reconciliation};
 use crate::index::{BillingIndex, InvoiceSlot, KeyMatch, Terms};
 use crate::key;
@@ -229,13 +230,25 @@ struct Evidence<'a> {
     seq: Option<i64>,
 }
 
+/// What stands for an amount that is no whole number of its currency's minor units: no invoice has it.
+const NO_AMOUNT: i64 = i64::MIN;
+
+/// One currency's amounts, in [`amounts::scaled`].
+#[derive(Debug, Default)]
+struct Sums {
+    paid: i128,
+    charged: i128,
+    /// The most decimals of a row.
+    row_exponent: u8,
+}
+
 #[derive(Debug, Default)]
 struct Matcher {
     index: BillingIndex,
     charges: u64,
     unkeyed: u64,
     confirmed: u64,
-    charged_minor: BTreeMap<u8, i128>,
+    sums: BTreeMap<u8, Sums>,
     counts: BTreeMap<FindingKind, u64>,
     named: BTreeMap<(FindingKind, Subject), Finding>,
     /// Second and later CHARGED rows.
@@ -247,7 +260,9 @@ impl Matcher {
         self.charges += 1;
         self.unkeyed += u64::from(row.key.is_none());
         let currency = self.index.currency(row.currency.as_deref().unwrap_or_default());
-        *self.charged_minor.entry(currency).or_default() += i128::from(row.amount_minor.unwrap_or_default());
+        let sums = self.sums.entry(currency).or_default();
+        sums.charged += amounts::scaled(row.amount_minor.unwrap_or_default(), row.exponent);
+        sums.row_exponent = sums.row_exponent.max(row.exponent);
     }
 
     /// A row under the key of an attempt.
@@ -287,7 +302,10 @@ impl Matcher {
         let currency = row.currency.as_deref().map_or(asked.currency, |code| self.index.currency(code));
         let done = Terms {
             customer_id: row.customer_id.filter(|id| *id != UNNAMED_CUSTOMER).unwrap_or(asked.customer_id),
-            amount_minor: row.amount_minor.unwrap_or(asked.amount_minor),
+            amount_minor: row.amount_minor.map_or(asked.amount_minor, |minor| {
+                let exponent = self.index.exponent(asked.currency).unwrap_or(row.exponent);
+                amounts::rescaled(minor, row.exponent, exponent).unwrap_or(NO_AMOUNT)
+            }),
             currency,
         };
         self.compare(slot, asked, done, evidence);
@@ -349,9 +367,13 @@ impl Matcher {
         for slot in self.index.slots() {
             self.finish_invoice(slot, run_is_unfinished, &mut result);
         }
-        for (currency, charged) in &self.charged_minor {
+        for (currency, sums) in &self.sums {
             let code = self.index.currency_code(*currency).to_owned();
-            result.sums.entry(code).or_default().charged_minor += charged;
+            let exponent = self.index.exponent(*currency).unwrap_or(sums.row_exponent);
+            let exponent = amounts::common_exponent(exponent, &[sums.paid, sums.charged]);
+            let minor = |sum| amounts::units(sum, exponent).unwrap_or_default();
+            let (paid_minor, charged_minor) = (minor(sums.paid), minor(sums.charged));
+            result.sums.insert(code, CurrencySum { paid_minor, charged_minor, exponent });
         }
         self.list_keys();
         result.counts = self.counts;
@@ -369,9 +391,9 @@ impl Matcher {
         result.in_doubt += u64::from(in_doubt);
         if entry.is_paid() && !entry.is_paid_by_import() {
             let terms = entry.terms();
-            let code = self.index.currency_code(terms.currency).to_owned();
-            let sum: &mut CurrencySum = result.sums.entry(code).or_default();
-            sum.paid_minor += i128::from(terms.amount_minor);
+            let exponent = self.index.exponent(terms.currency).unwrap_or_else(hundredths);
+            self.sums.entry(terms.currency).or_default().paid +=
+                amounts::scaled(terms.amount_minor, exponent);
         }
         let wrong = [
             (FindingKind::Double, entry.is_paid_twice()),

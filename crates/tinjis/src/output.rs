@@ -99,12 +99,13 @@ pub(crate) fn grouped(number: impl Into<i128>) -> String {
     text
 }
 
-/// Hundredths as a decimal amount.
-pub(crate) fn amount(minor: i128) -> String {
+/// Minor units as an amount with so many decimals.
+pub(crate) fn amount(minor: i128, exponent: u8) -> String {
     let sign = if minor < 0 { "-" } else { "" };
-    let minor = minor.unsigned_abs();
-    let whole = i128::try_from(minor / 100).unwrap_or(i128::MAX);
-    format!("{sign}{}.{:02}", grouped(whole), minor % 100)
+    let (minor, places) = (minor.unsigned_abs(), usize::from(exponent));
+    let unit = 10_u128.checked_pow(exponent.into()).unwrap_or(u128::MAX);
+    let whole = grouped(i128::try_from(minor / unit).unwrap_or(i128::MAX));
+    if places == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{:0places$}", minor % unit) }
 }
 
 #[cfg(test)]
@@ -120,10 +121,11 @@ mod tests {
     }
 
     #[test]
-    fn hundredths_become_amounts() {
+    fn minor_units_become_amounts() {
         for (minor, text) in [(0, "0.00"), (5, "0.05"), (-5, "-0.05"), (123_456_789, "1,234,567.89")] {
-            assert_eq!(amount(minor), text);
+            assert_eq!(amount(minor, 2), text);
         }
+        assert_eq!([amount(-1500, 0), amount(1234, 3), amount(1, 4)], ["-1,500", "1.234", "0.0001"]);
     }
 
     #[test]

@@ -98,6 +98,8 @@ struct Attempt {
     reference: String,
     currency: String,
     amount_minor: i64,
+    #[serde(default = "reconcile::hundredths")]
+    exponent: u8,
     state: AttemptState,
     created_at: String,
 }
@@ -207,7 +209,7 @@ fn show(found: &[Waiting]) {
                     "  {}  {}  {} {}  {} since {}",
                     attempt.key,
                     waits.reference,
-                    amount(attempt.amount_minor.into()),
+                    amount(attempt.amount_minor.into(), attempt.exponent),
                     attempt.currency,
                     attempt.state.as_str(),
                     attempt.created_at

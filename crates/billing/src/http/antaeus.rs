@@ -108,7 +108,7 @@ fn write_invoice(out: &mut String, invoice: &Invoice) {
         r#"{{"id":{},"customerId":{},"amount":{{"value":{},"currency":"{}"}},"status":"{status}"}}"#,
         invoice.id.0,
         invoice.customer_id.0,
-        invoice.money.amount(),
+        invoice.money.amount().legacy(),
         invoice.money.currency,
     )
     .expect("a String takes any text");

@@ -65,7 +65,7 @@ fn write_invoice(out: &mut String, invoice: &Invoice) {
     write!(
         out,
         r#"{{"InvoiceId":{reference},"Value":{},"Currency":"{}","IsPaid":{}}}"#,
-        invoice.money.amount(),
+        invoice.money.amount().legacy(),
         invoice.money.currency,
         invoice.state == InvoiceState::Paid,
     )

@@ -75,7 +75,7 @@ mod tests {
             reference,
             number: 1,
             customer_id: CustomerId(3),
-            money: Money { amount_minor, currency: Currency::Eur },
+            money: Money { amount_minor, currency: Currency::EUR },
             state: AttemptState::Intent,
             sends: 1,
             run_id: RunId(1),

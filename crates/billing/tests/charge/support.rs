@@ -79,7 +79,7 @@ impl EngineFixture {
         let row = |name: &String| ImportRow {
             reference: Reference::new(name).unwrap(),
             customer_id: CustomerId(1),
-            money: Money { amount_minor: 1215, currency: Currency::Eur },
+            money: Money { amount_minor: 1215, currency: Currency::EUR },
             paid: false,
         };
         let rows: Vec<ImportRow> = names.iter().map(row).collect();

@@ -165,7 +165,7 @@ async fn an_attempt_shows_its_columns_and_its_reference() {
     }
     let shown = serde_json::json!({
         "key": KEY, "invoice_id": 1, "reference": "I1", "number": 1, "customer_id": 1, "currency": "EUR",
-        "amount_minor": 1215, "state": "CHARGED", "sends": 1, "run_id": 1, "lease_until": null,
+        "amount_minor": 1215, "exponent": 2, "state": "CHARGED", "sends": 1, "run_id": 1, "lease_until": null,
         "created_at": null, "settled_at": null,
     });
     assert_eq!(attempt, shown);

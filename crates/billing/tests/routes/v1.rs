@@ -22,7 +22,7 @@ async fn an_invoice_shows_its_columns() {
     let row = format!(
         concat!(
             r#"{{"id":1,"reference":"A/ü 1","customer_id":7,"currency":"SEK","amount_minor":14540,"#,
-            r#""state":"PAID","paid_by":"import","attention_reason":null,"#,
+            r#""exponent":2,"state":"PAID","paid_by":"import","attention_reason":null,"#,
             r#""created_at":"{at}","updated_at":"{at}"}}"#
         ),
         at = START

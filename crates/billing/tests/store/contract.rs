@@ -145,7 +145,7 @@ async fn lists_go_on_after_a_cursor(fixture: impl Fixture) {
     let rest = store.attempts((last.invoice_id, last.number), 3).await.unwrap();
     assert_eq!(rest.iter().map(|attempt| attempt.invoice_id.0).collect::<Vec<_>>(), [4]);
     assert_eq!(store.customers(CustomerId(0), 10).await.unwrap().len(), 1);
-    assert_eq!(store.customer(CustomerId(1)).await.unwrap().unwrap().currency, Currency::Eur);
+    assert_eq!(store.customer(CustomerId(1)).await.unwrap().unwrap().currency, Currency::EUR);
     assert_eq!(store.customer(CustomerId(2)).await.unwrap(), None);
     let by_reference = store.invoice_by_reference(&row("I3", 0).reference).await.unwrap();
     assert_eq!(by_reference.unwrap().id, InvoiceId(3));
@@ -184,7 +184,7 @@ async fn a_dry_run_tells_everything_and_changes_nothing(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 1).await;
     let mut danish = row("I3", 1);
-    danish.money.currency = Currency::Dkk;
+    danish.money.currency = Currency::DKK;
     let rows = [row("I1", 1215), row("I1", 1), row("I2", 1), row("I2", 1), row("I2", 2), danish];
     let answers = [
         Imported::Unchanged,
@@ -192,7 +192,7 @@ async fn a_dry_run_tells_everything_and_changes_nothing(fixture: impl Fixture) {
         Imported::Created,
         Imported::Unchanged,
         Imported::Differs,
-        Imported::CurrencyMismatch(Currency::Eur),
+        Imported::CurrencyMismatch(Currency::EUR),
     ];
     for _ in 0..2 {
         assert_eq!(store.import(&rows, DRY).await.unwrap(), answers);
@@ -210,11 +210,11 @@ async fn rows_of_one_batch_see_each_other(fixture: impl Fixture) {
         row.money.currency = currency;
         row
     };
-    let rows = [new("A", Currency::Sek), new("B", Currency::Gbp), new("A", Currency::Sek)];
+    let rows = [new("A", Currency::SEK), new("B", Currency::GBP), new("A", Currency::SEK)];
     for mode in [DRY, PLAIN] {
         assert_eq!(
             store.import(&rows, mode).await.unwrap(),
-            [Imported::Created, Imported::CurrencyMismatch(Currency::Sek), Imported::Unchanged]
+            [Imported::Created, Imported::CurrencyMismatch(Currency::SEK), Imported::Unchanged]
         );
     }
 }
@@ -302,7 +302,7 @@ async fn a_claim_is_journaled_before_it_is_answered(fixture: impl Fixture) {
     let first = &claimed[0];
     assert_eq!(first.key, Key::new(DEPLOYMENT, &first.reference, 1));
     assert_eq!((first.state, first.sends, first.run_id), (AttemptState::Intent, 1, run.id));
-    assert_eq!(first.money, Money { amount_minor: 1215, currency: Currency::Eur });
+    assert_eq!(first.money, Money { amount_minor: 1215, currency: Currency::EUR });
     assert_eq!(first.lease_until, fixture.now_ms() + LEASE_MS);
     drop(store);
     let store = fixture.open().await;

@@ -168,7 +168,7 @@ pub(crate) fn row(name: &str, amount_minor: i64) -> ImportRow {
     ImportRow {
         reference: reference(name),
         customer_id: CustomerId(1),
-        money: Money { amount_minor, currency: Currency::Eur },
+        money: Money { amount_minor, currency: Currency::EUR },
         paid: false,
     }
 }

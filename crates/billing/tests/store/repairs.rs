@@ -21,7 +21,7 @@ fn fact(name: &str, number: u32, outcome: Outcome) -> LedgerFact {
         key: Key::new(DEPLOYMENT, &reference(name), number),
         reference: Some(reference(name)),
         customer_id: Some(CustomerId(1)),
-        money: Some(Money { amount_minor: 1215, currency: Currency::Eur }),
+        money: Some(Money { amount_minor: 1215, currency: Currency::EUR }),
         outcome,
     }
 }
@@ -87,7 +87,7 @@ async fn keys_of_others_stay_unknown(fixture: impl Fixture) {
 async fn a_forgotten_charge_of_other_data_needs_an_operator(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 1).await;
-    let money = Money { amount_minor: 99, currency: Currency::Eur };
+    let money = Money { amount_minor: 99, currency: Currency::EUR };
     let other = LedgerFact { money: Some(money), ..fact("I1", 1, Outcome::Charged) };
     assert_eq!(store.repair(&[other]).await.unwrap(), [Repaired::Conflict]);
     assert_eq!(stands(&*store, 1).await.2, Some(AttentionReason::KeyReused));
@@ -110,7 +110,7 @@ async fn a_charge_of_other_terms_under_a_known_key_pays_nothing(fixture: impl Fi
     imported(&*store, 2).await;
     let run = run(&*store).await;
     claimed(&*store, &run, 2).await;
-    let other_money = Money { amount_minor: 99, currency: Currency::Eur };
+    let other_money = Money { amount_minor: 99, currency: Currency::EUR };
     let other_amount = LedgerFact { money: Some(other_money), ..fact("I1", 1, Outcome::Charged) };
     let other_customer = LedgerFact { customer_id: Some(CustomerId(77)), ..fact("I2", 1, Outcome::Charged) };
     for _ in 0..2 {
@@ -135,7 +135,7 @@ async fn a_late_charge_of_an_invoice_edited_since_pays_nothing(fixture: impl Fix
     let row = ImportRow {
         reference: reference("I1"),
         customer_id: CustomerId(1),
-        money: Money { amount_minor: 9900, currency: Currency::Eur },
+        money: Money { amount_minor: 9900, currency: Currency::EUR },
         paid: false,
     };
     let edited = store.import(&[row], ImportMode { update: true, dry_run: false }).await.unwrap();

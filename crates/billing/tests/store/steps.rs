@@ -148,7 +148,7 @@ fn known_keys(model: &Model) -> Vec<Key> {
 }
 
 fn an_import_row() -> impl Strategy<Value = ImportRow> {
-    let currency = prop_oneof![9 => Just(Currency::Eur), 1 => Just(Currency::Dkk)];
+    let currency = prop_oneof![9 => Just(Currency::EUR), 1 => Just(Currency::DKK)];
     let amount = prop_oneof![8 => Just(1215), 1 => Just(1216)];
     (1..10_u32, 1..3_i64, currency, amount, prop::bool::weighted(0.1)).prop_map(
         |(number, customer, currency, amount_minor, paid)| ImportRow {

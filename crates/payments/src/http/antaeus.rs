@@ -27,16 +27,17 @@ fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
     let customer_id = fields.customer_id.map(fields::integer).transpose().map_err(|_| INVALID)?;
     let currency = fields.currency.map(fields::currency).transpose().map_err(|_| INVALID)?;
     let value = fields.value.map(|raw| Decimal::parse(raw.get()).ok_or(INVALID)).transpose()?;
-    let amount_minor = match value {
-        Some(value) if value.is_negative() => return Err(FAULTY),
-        Some(value) => inbound.amount(&value, INVALID)?,
-        None => 0,
-    };
-    let currency = currency.and_then(Currency::stored).ok_or(FAULTY)?;
+    let value = value.unwrap_or(Decimal::ZERO);
+    if value.is_negative() {
+        return Err(FAULTY);
+    }
+    let currency = currency.and_then(Currency::stored);
+    let amount = inbound.amount(&value, currency.as_deref().unwrap_or_default(), INVALID)?;
+    let currency = currency.ok_or(FAULTY)?;
     let customer_id = customer_id.filter(|id| *id >= 1).ok_or(FAULTY)?;
     // Old clients never had this field, so that whatever it is cannot be a mistake of theirs.
     let reference = fields.id.and_then(|raw| fields::text(raw).ok()).filter(|text| !text.is_empty());
-    Ok(Charge { customer_id, currency, amount_minor, reference })
+    Ok(Charge { customer_id, currency, amount, reference })
 }
 
 fn encode(decision: &Decision<'_>) -> (StatusCode, String) {

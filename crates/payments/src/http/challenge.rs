@@ -51,13 +51,13 @@ fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
     let value = parameters.value.ok_or(MISSING)?;
     let customer_id = customer_id.parse().ok().filter(|id: &i64| *id >= 0).ok_or(INVALID)?;
     let value = Decimal::parse(&value).filter(|value| !value.is_negative()).ok_or(INVALID)?;
-    let amount_minor = inbound.amount(&value, INVALID)?;
+    let amount = inbound.amount(&value, &currency, INVALID)?;
     let reference = parameters.id.map(Cow::into_owned);
     let is_unfit = |text: &str| text.len() > TEXT_LEN_MAX || text.contains('\0');
     if is_unfit(&currency) || reference.as_deref().is_some_and(is_unfit) {
         return Err(INVALID);
     }
-    Ok(Charge { customer_id, currency, amount_minor, reference })
+    Ok(Charge { customer_id, currency, amount, reference })
 }
 
 impl<'a> Parameters<'a> {

@@ -5,13 +5,14 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use chassis::caller::Account;
+use chassis::currency::{EXPONENT_OF_HUNDREDTHS, exponent_of};
 use chassis::problem::{FieldError, Problem};
 use chassis::server::{Connection, NOT_EXECUTED, NotExecuted, Shed};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{App, half};
-use crate::amount::{BadAmount, Decimal};
+use crate::amount::{BadAmount, Decimal, Minor};
 use crate::charge::{self, Answer, Charge, ChargeReply, ResponseFault};
 use crate::keys::Key;
 use crate::ledger::{LedgerId, Seq};
@@ -65,18 +66,26 @@ pub(super) struct Decision<'a> {
 pub(super) enum Invalid {
     /// With the route's own body.
     Body(&'static str),
-    /// A keyed amount has more than two decimals.
-    TooPrecise,
+    /// A keyed amount has more decimals than its currency, which has so many.
+    TooPrecise(u8),
 }
 
 impl Inbound<'_> {
-    /// Minor units of a number; `too_large` is how the route calls one that no ledger holds.
-    pub(super) fn amount(&self, value: &Decimal, too_large: Invalid) -> Result<i64, Invalid> {
-        let minor = if self.exact { value.minor_exact() } else { value.minor_rounded() };
-        minor.map_err(|bad| match bad {
+    /// Minor units of a number: those of its currency beside a key, else hundredths; `too_large` is how the route calls one
+    /// that no ledger holds.
+    pub(super) fn amount(
+        &self,
+        value: &Decimal,
+        currency: &str,
+        too_large: Invalid,
+    ) -> Result<Minor, Invalid> {
+        let exponent = if self.exact { exponent_of(currency) } else { EXPONENT_OF_HUNDREDTHS };
+        let units = if self.exact { value.minor_exact(exponent) } else { value.minor_rounded() };
+        let units = units.map_err(|bad| match bad {
             BadAmount::TooLarge => too_large,
-            BadAmount::TooPrecise => Invalid::TooPrecise,
-        })
+            BadAmount::TooPrecise => Invalid::TooPrecise(exponent),
+        })?;
+        Ok(Minor { units, exponent })
     }
 }
 
@@ -123,9 +132,9 @@ async fn admit(
     let inbound = Inbound { body: &body, query: head.uri.query(), exact: key.is_some() };
     let charge = (format.read)(&inbound).map_err(|invalid| match invalid {
         Invalid::Body(body) => answer(format, StatusCode::BAD_REQUEST, body),
-        Invalid::TooPrecise => {
-            let error = FieldError::new("value", "has more than two decimals; with a key nothing is rounded");
-            Problem::validation(vec![error]).into_response()
+        Invalid::TooPrecise(most) => {
+            let rule = format!("has more decimals than its currency ({most}); with a key nothing is rounded");
+            Problem::validation(vec![FieldError::new("value", rule)]).into_response()
         }
     })?;
     Ok(charge::Request { account, key, charge, route: format.route, deployment, seen })

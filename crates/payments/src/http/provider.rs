@@ -35,10 +35,11 @@ fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
     let id = id.filter(|id| !id.is_empty()).ok_or(NO_ID)?;
     // A payment of less than nothing is none; the original let it through. Nor is one that rounds to nothing.
     let value = value.filter(|value| !value.is_zero() && !value.is_negative()).ok_or(NO_VALUE)?;
-    let amount_minor =
-        Some(inbound.amount(&value, UNREADABLE)?).filter(|minor| *minor > 0).ok_or(NO_VALUE)?;
+    let of = currency.as_deref().unwrap_or_default();
+    let amount =
+        Some(inbound.amount(&value, of, UNREADABLE)?).filter(|minor| minor.units > 0).ok_or(NO_VALUE)?;
     let currency = currency.filter(|currency| !currency.is_empty()).ok_or(NO_CURRENCY)?;
-    Ok(Charge { customer_id: customer_id.unwrap_or(0), currency, amount_minor, reference: Some(id) })
+    Ok(Charge { customer_id: customer_id.unwrap_or(0), currency, amount, reference: Some(id) })
 }
 
 #[derive(Serialize)]

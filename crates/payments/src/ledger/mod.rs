@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use crate::amount::Minor;
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, FingerprintVersion, Key};
 
@@ -108,8 +109,8 @@ pub struct Entry {
     pub customer_id: i64,
     /// The currency; empty when an existing client sent an object.
     pub currency: String,
-    /// The amount in hundredths.
-    pub amount_minor: i64,
+    /// The amount.
+    pub amount: Minor,
     /// What was decided.
     pub state: State,
     /// By which route it came.
@@ -131,7 +132,7 @@ impl Entry {
             reference: None,
             customer_id: 0,
             currency: String::new(),
-            amount_minor: 0,
+            amount: Minor::hundredths(0),
             state: State::Voided,
             route: VOID_ROUTE,
             deployment: *deployment,
@@ -171,8 +172,8 @@ pub struct Row {
     pub customer_id: i64,
     /// See [`Entry::currency`].
     pub currency: String,
-    /// See [`Entry::amount_minor`].
-    pub amount_minor: i64,
+    /// See [`Entry::amount`].
+    pub amount: Minor,
     /// See [`Entry::state`].
     pub state: State,
     /// See [`Entry::route`].

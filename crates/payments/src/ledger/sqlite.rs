@@ -23,6 +23,7 @@ use super::{
     Entry, Found, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, State, Void,
     Voided,
 };
+use crate::amount::Minor;
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, FingerprintVersion, Key};
 
@@ -42,8 +43,8 @@ const BY_ACCOUNT: &str = "CREATE INDEX ledger_by_account ON ledger (account)";
 /// account charged is not charged again for a caller that may be the same client: see [`Recorded::Foreign`].
 const INSERT: &str = "INSERT INTO ledger \
     (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, created_at, \
-     fingerprint_version) \
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?12 WHERE NOT EXISTS ( \
+     fingerprint_version, exponent) \
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?12, ?13 WHERE NOT EXISTS ( \
       SELECT 1 FROM ledger AS other WHERE other.key = ?1 AND other.account <> ?2 AND other.state = 'CHARGED' \
         AND (?11 IS NULL OR EXISTS (SELECT 1 FROM ledger_deployments AS theirs \
           WHERE theirs.account = other.account AND theirs.deployment_id = ?11))) \
@@ -55,14 +56,14 @@ const KEYS_PER_ACCOUNT: &str = include_str!("sqlite/keys_per_account.sql");
 const HAS_KEYS_PER_ACCOUNT: &str = "SELECT 1 FROM sqlite_schema WHERE name = 'ledger_key_of_account'";
 
 const BY_KEY: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
-    state, route, created_at, fingerprint_version FROM ledger WHERE key = ?1 AND account = ?2";
+    state, route, created_at, fingerprint_version, exponent FROM ledger WHERE key = ?1 AND account = ?2";
 
 /// Only while keys are unique over all accounts does a row of another one matter.
 const IS_BLOCKED: &str = "SELECT 1 FROM ledger WHERE key = ?1 \
     AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'ledger_key_of_account')";
 
 const PAGE: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
-    state, route, created_at, fingerprint_version FROM ledger WHERE seq > ?1 AND account = ?2 ORDER BY seq LIMIT ?3";
+    state, route, created_at, fingerprint_version, exponent FROM ledger WHERE seq > ?1 AND account = ?2 ORDER BY seq LIMIT ?3";
 
 /// A ledger in an open SQLite file.
 #[derive(Debug)]
@@ -302,12 +303,13 @@ fn record(sql: &Connection, entry: &Entry, written: i64, now_ms: i64) -> rusqlit
         entry.reference,
         entry.customer_id,
         entry.currency,
-        entry.amount_minor,
+        entry.amount.units,
         entry.state.as_str(),
         entry.route,
         now_ms,
         entry.deployment.map(|deployment| deployment.0.to_string()),
         FingerprintVersion::PRESENT.number(),
+        entry.amount.exponent,
     ])?;
     crash_point!("P2");
     if inserted == 1 {
@@ -353,7 +355,7 @@ fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         reference: row.get(4)?,
         customer_id: row.get(5)?,
         currency: row.get(6)?,
-        amount_minor: row.get(7)?,
+        amount: Minor { units: row.get(7)?, exponent: row.get(12)? },
         state: state.parse::<State>().ok().ok_or_else(|| unreadable(8, &format!("state {state:?}")))?,
         route: row.get(9)?,
         created_at_ms: row.get(10)?,

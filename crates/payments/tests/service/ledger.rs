@@ -54,6 +54,7 @@ fn a_row_shows_its_columns() {
         "customer_id",
         "currency",
         "amount_minor",
+        "exponent",
         "state",
         "route",
         "created_at",

@@ -92,7 +92,7 @@ impl World {
         let row = |n: usize| ImportRow {
             reference: Reference::new(format!("S{n}")).expect("a sound reference"),
             customer_id: CustomerId(1),
-            money: Money { amount_minor: 1000 + n as i64, currency: Currency::Eur },
+            money: Money { amount_minor: 1000 + n as i64, currency: Currency::EUR },
             paid: false,
         };
         let rows: Vec<ImportRow> = (1..=self.plan.invoices).map(row).collect();

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use super::settings::Dialect;
 
 /// The plain decimal text of an amount.
-pub(crate) fn plain<'a>(text: &'a str, dialect: &Dialect) -> Result<Cow<'a, str>, String> {
+pub(crate) fn plain<'a>(text: &'a str, dialect: &Dialect, exponent: u8) -> Result<Cow<'a, str>, String> {
     if dialect.minor_units {
-        return hundredths(text).map(Cow::Owned);
+        return minor_units(text, exponent.into()).map(Cow::Owned);
     }
     if !dialect.decimal_comma && dialect.thousands.is_none() {
         return hint(text).map_or(Ok(Cow::Borrowed(text)), Err);
@@ -57,14 +57,15 @@ fn ungroup(whole: &str, separator: char) -> Option<String> {
     fits.then(|| groups.concat())
 }
 
-fn hundredths(text: &str) -> Result<String, String> {
+fn minor_units(text: &str, exponent: usize) -> Result<String, String> {
     let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err("must be a whole number of hundredths (--minor-units)".to_owned());
+        return Err("must be a whole number of minor units (--minor-units)".to_owned());
     }
-    let digits = format!("{:0>3}", digits.trim_start_matches('0'));
-    let (whole, decimals) = digits.split_at(digits.len() - 2);
-    Ok(format!("{sign}{whole}.{decimals}"))
+    let digits = format!("{:0>1$}", digits.trim_start_matches('0'), exponent + 1);
+    let (whole, decimals) = digits.split_at(digits.len() - exponent);
+    let point = if decimals.is_empty() { "" } else { "." };
+    Ok(format!("{sign}{whole}{point}{decimals}"))
 }
 
 /// What to do about an amount that is surely none as it stands.
@@ -123,7 +124,16 @@ mod tests {
             ("minor-units = true", "0", "0.00"),
             ("minor-units = true", "-1215", "-12.15"),
         ] {
-            assert_eq!(plain(text, &dialect(profile)).unwrap(), expected, "{profile:?}: {text}");
+            assert_eq!(plain(text, &dialect(profile), 2).unwrap(), expected, "{profile:?}: {text}");
+        }
+        for (exponent, text, expected) in [
+            (0, "1215", "1215"),
+            (0, "0", "0"),
+            (3, "1215", "1.215"),
+            (3, "-5", "-0.005"),
+            (4, "0", "0.0000"),
+        ] {
+            assert_eq!(plain(text, &dialect("minor-units = true"), exponent).unwrap(), expected, "{text}");
         }
     }
 
@@ -148,7 +158,7 @@ mod tests {
             ("minor-units = true", "12.15", "--minor-units"),
             ("minor-units = true", "", "--minor-units"),
         ] {
-            let why = plain(text, &dialect(profile)).unwrap_err();
+            let why = plain(text, &dialect(profile), 2).unwrap_err();
             assert!(why.contains(part), "{profile:?}: {text}: {why}");
         }
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use billing::import_row::{self, FIELDS};
 use billing::invoice::Reference;
 use billing::money::{Amount, Currency};
+use chassis::currency::EXPONENT_OF_HUNDREDTHS;
 use serde::{Serialize, Serializer};
 
 use super::amount;
@@ -146,7 +147,7 @@ pub(crate) fn judge(place: Place, values: &Values<'_>, dialect: &Dialect) -> Jud
     let reference = parse_reference(reference, dialect).map_err(|why| fault(0, why)).ok();
     let customer_id = parse_customer_id(customer_id).map_err(|why| fault(1, why)).ok();
     let currency = parse_currency(currency, dialect).map_err(|why| fault(2, why)).ok();
-    let amount = parse_amount(amount, dialect).map_err(|why| fault(3, why)).ok();
+    let amount = parse_amount(amount, dialect, currency).map_err(|why| fault(3, why)).ok().flatten();
     let paid = status.map(|meaning| meaning == Meaning::Paid).map_err(|why| fault(4, why)).ok();
     match (reference, customer_id, currency, amount, paid) {
         (Some(reference), Some(customer_id), Some(currency), Some(amount), Some(paid)) => {
@@ -226,14 +227,23 @@ fn parse_currency(value: &Value<'_>, dialect: &Dialect) -> Result<Currency, Stri
     }
 }
 
-fn parse_amount(value: &Value<'_>, dialect: &Dialect) -> Result<Amount, String> {
+/// `None` for a text that is an amount of some currency, where the row's is not known.
+fn parse_amount(
+    value: &Value<'_>,
+    dialect: &Dialect,
+    currency: Option<Currency>,
+) -> Result<Option<Amount>, String> {
     let text = required(value)?;
     let refused = |why: String| format!("{why}, not {}", shown(text));
+    let exponent = currency.map_or(EXPONENT_OF_HUNDREDTHS, Currency::exponent);
     let plain = match value {
         Value::Number(_) if !dialect.minor_units => Cow::Borrowed(text),
-        _ => amount::plain(text, dialect).map_err(|why| format!("{} {why}", shown(text)))?,
+        _ => amount::plain(text, dialect, exponent).map_err(|why| format!("{} {why}", shown(text)))?,
     };
-    import_row::amount(&plain).map_err(refused)
+    match currency {
+        Some(currency) => import_row::amount(&plain, currency).map(Some).map_err(refused),
+        None => Amount::check(&plain).map(|()| None).map_err(|why| refused(why.to_string())),
+    }
 }
 
 fn parse_status(value: &Value<'_>, dialect: &Dialect) -> Result<Meaning, String> {
@@ -341,7 +351,7 @@ mod tests {
 
     #[test]
     fn every_mistake_of_a_row_is_reported_with_its_place_and_column() {
-        let faults = faults(&values([" I1", "0", "eur", "1.234", "paid"]), "");
+        let faults = faults(&values([" I1", "0", "eur", "1,5", "paid"]), "");
         let columns: Vec<_> = faults.iter().map(|fault| fault.column.as_ref()).collect();
         assert_eq!(columns, FIELDS);
         assert!(
@@ -408,13 +418,13 @@ mod tests {
     fn one_currency_may_be_named_for_every_row() {
         let mut row = values(["I1", "1", "", "1", ""]);
         row[2] = Value::Missing;
-        assert_eq!(good(&row, "currency = 'SEK'").currency, Currency::Sek);
+        assert_eq!(good(&row, "currency = 'SEK'").currency, Currency::SEK);
         assert!(
             faults(&values(["I1", "1", "EUR", "1", ""]), "currency = 'SEK'")[0].reason.contains("--currency")
         );
         assert_eq!(
             good(&values(["I1", "1", "eur", "1", ""]), "map = { currency = 'x' }").currency,
-            Currency::Eur
+            Currency::EUR
         );
     }
 

@@ -3,7 +3,6 @@
 //! no server.
 
 use billing::invoice::Reference;
-use billing::money::Currency;
 use sha2::{Digest, Sha256};
 
 use super::row::{Fault, Row};
@@ -23,7 +22,7 @@ struct Trace {
     /// 0 of a row that is wrong.
     customer_id: u32,
     line: u32,
-    /// The currency's place among the known ones in the lowest byte, below 24 bits of everything.
+    /// The currency's number in the lowest byte, below 24 bits of everything.
     data: u32,
 }
 
@@ -31,8 +30,6 @@ const CURRENCY_BITS: u32 = 0xff;
 
 /// `data` of a row that is wrong by itself: equal to no other.
 const WRONG: u32 = u32::MAX;
-
-const _: () = assert!(Currency::KNOWN.len() < CURRENCY_BITS as usize, "a currency has a byte of its own");
 
 /// Everything read so far.
 #[derive(Debug, Default)]
@@ -70,14 +67,12 @@ fn number(bytes: &[u8]) -> u32 {
 impl Seen {
     /// Remembers a row; `false` when the file has too many rows or lines.
     pub(crate) fn add(&mut self, row: &Row) -> bool {
-        let currency = Currency::KNOWN.iter().position(|known| *known == row.currency);
-        let currency = currency.and_then(|at| u32::try_from(at).ok()).unwrap_or(CURRENCY_BITS - 1);
         let mut data = Sha256::new();
         data.update(row.customer_id.to_be_bytes());
         data.update(row.amount.minor().to_be_bytes());
         data.update([u8::from(row.paid)]);
         data.update(row.currency.code());
-        let data = number(&data.finalize()) & !CURRENCY_BITS | currency;
+        let data = number(&data.finalize()) & !CURRENCY_BITS | u32::from(row.currency.number());
         self.push(&row.reference, row.line, row.customer_id.unsigned_abs(), data)
     }
 
@@ -184,6 +179,8 @@ fn list(findings: &mut Vec<Fault>, line: u32, column: &'static str, reason: Stri
 
 #[cfg(test)]
 mod tests {
+    use billing::money::{Amount, Currency};
+
     use super::*;
 
     fn row(line: u64, reference: &str, customer_id: i32, currency: Currency, amount: &str) -> Row {
@@ -193,7 +190,7 @@ mod tests {
             reference: Reference::new(reference).unwrap(),
             customer_id,
             currency,
-            amount: amount.parse().unwrap(),
+            amount: Amount::parse(amount, currency).unwrap(),
             paid: false,
         }
     }
@@ -211,12 +208,12 @@ mod tests {
     #[test]
     fn repeats_are_reported_from_contradictions_and_of_those_no_row_is_sent() {
         let repeats = seen(&[
-            row(2, "I1", 1, Currency::Eur, "1.00"),
-            row(3, "I2", 1, Currency::Eur, "1.00"),
-            row(4, "I1", 1, Currency::Eur, "1"),
-            row(5, "I2", 1, Currency::Eur, "1.01"),
-            row(6, "I3", 1, Currency::Usd, "1.00"),
-            row(7, "I4", 2, Currency::Usd, "1.00"),
+            row(2, "I1", 1, Currency::EUR, "1.00"),
+            row(3, "I2", 1, Currency::EUR, "1.00"),
+            row(4, "I1", 1, Currency::EUR, "1"),
+            row(5, "I2", 1, Currency::EUR, "1.01"),
+            row(6, "I3", 1, Currency::USD, "1.00"),
+            row(7, "I4", 2, Currency::USD, "1.00"),
         ]);
         assert_eq!((repeats.same, told(&repeats.repeated)), (1, vec![(4, "reference")]));
         assert_eq!((repeats.contradicting, repeats.skipped.as_slice()), (3, &[3, 4, 5, 6][..]));
@@ -227,7 +224,7 @@ mod tests {
     #[test]
     fn the_name_of_a_wrong_row_makes_its_other_rows_doubtful() {
         let mut seen = Seen::default();
-        seen.add(&row(2, "I1", 1, Currency::Eur, "1"));
+        seen.add(&row(2, "I1", 1, Currency::EUR, "1"));
         seen.add_wrong(&Reference::new("I1").unwrap(), 3);
         seen.add_wrong(&Reference::new("I2").unwrap(), 4);
         let repeats = seen.repeats();
@@ -240,12 +237,12 @@ mod tests {
     #[test]
     fn names_are_compared_by_nfc_and_look_alikes_are_reported() {
         let repeats = seen(&[
-            row(2, "caf\u{e9}", 1, Currency::Eur, "1"),
-            row(3, "cafe\u{301}", 1, Currency::Eur, "1"),
-            row(4, "Caf\u{e9}", 1, Currency::Eur, "1"),
-            row(5, "INV 1", 1, Currency::Eur, "1"),
-            row(6, "inv1", 1, Currency::Eur, "2"),
-            row(7, "other", 1, Currency::Eur, "2"),
+            row(2, "caf\u{e9}", 1, Currency::EUR, "1"),
+            row(3, "cafe\u{301}", 1, Currency::EUR, "1"),
+            row(4, "Caf\u{e9}", 1, Currency::EUR, "1"),
+            row(5, "INV 1", 1, Currency::EUR, "1"),
+            row(6, "inv1", 1, Currency::EUR, "2"),
+            row(7, "other", 1, Currency::EUR, "2"),
         ]);
         assert_eq!((repeats.same, repeats.contradicting), (1, 0));
         assert_eq!(
@@ -257,15 +254,15 @@ mod tests {
 
     #[test]
     fn findings_are_listed_to_a_limit_and_all_are_counted() {
-        let rows: Vec<Row> = (1..=500).map(|line| row(line, "I1", 1, Currency::Eur, "1")).collect();
+        let rows: Vec<Row> = (1..=500).map(|line| row(line, "I1", 1, Currency::EUR, "1")).collect();
         let repeats = seen(&rows);
         assert_eq!((repeats.same, repeats.repeated.len(), repeats.skipped.len()), (499, LISTED_MAX, 499));
     }
 
     #[test]
     fn each_currency_differs_from_each_other() {
-        for (at, one) in Currency::KNOWN.into_iter().enumerate() {
-            for other in Currency::KNOWN.into_iter().skip(at + 1) {
+        for one in Currency::all() {
+            for other in Currency::all().filter(|other| *other > one) {
                 let repeats = seen(&[row(1, "a", 1, one, "1"), row(2, "b", 1, other, "1")]);
                 assert_eq!(told(&repeats.faults), [(2, "currency")], "{one} {other}");
             }

@@ -39,7 +39,7 @@ pub(crate) struct Settings {
     /// What groups thousands in amounts: one character, or space [default: amounts are not grouped]
     #[arg(long, value_name = "C")]
     thousands: Option<String>,
-    /// Amounts are whole numbers of hundredths: 1215 is 12.15
+    /// Amounts are whole numbers of their currency's minor units: 1215 is 12.15 EUR, 1215 JPY or 1.215 KWD
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     minor_units: Option<bool>,
     /// The currency of every row; a row that says another one is an error

@@ -79,6 +79,7 @@ struct SumJson<'a> {
     currency: &'a str,
     paid_minor: i128,
     charged_minor: i128,
+    exponent: u8,
 }
 
 impl Report {
@@ -124,6 +125,7 @@ impl Report {
                     currency,
                     paid_minor: sum.paid_minor,
                     charged_minor: sum.charged_minor,
+                    exponent: sum.exponent,
                 })
                 .collect(),
             findings: &result.findings[..result.findings.len().min(SHOWN_MAX)],
@@ -169,7 +171,8 @@ impl Report {
         lines.extend(self.unattributed_line());
         for (currency, sum) in &result.sums {
             let name = if currency.is_empty() { "no currency" } else { currency };
-            let (paid, charged) = (amount(sum.paid_minor), amount(sum.charged_minor));
+            let (paid, charged) =
+                (amount(sum.paid_minor, sum.exponent), amount(sum.charged_minor, sum.exponent));
             lines.push(format!("  {name}: paid {paid}, charged {charged}"));
         }
         if self.run {

@@ -280,7 +280,7 @@ fn demo_data_are_two_customers_with_five_invoices_each() {
         "POST",
         "/v1/imports",
         &[],
-        "{\"reference\":\"x\",\"customer_id\":9,\"currency\":\"CHF\",\"amount\":\"1.00\"}\n",
+        "{\"reference\":\"x\",\"customer_id\":9,\"currency\":\"XXX\",\"amount\":\"1.00\"}\n",
     );
     assert_eq!(other.json()["errors"][0]["field"], "currency", "{}", other.text());
 }

@@ -135,7 +135,16 @@ const RULES: &[Rule] = &[
     Rule {
         prefix: "crates/billing/src/money.rs",
         except: &[],
-        never: &["f64", "f32", "crate", "chassis", "tokio"],
+        never: &[
+            "f64",
+            "f32",
+            "crate",
+            "tokio",
+            "chassis::clock",
+            "chassis::sqlite",
+            "chassis::postgres",
+            "chassis::server",
+        ],
         why: "money is pure and has no float",
     },
     Rule {

@@ -5,6 +5,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
+use chassis::currency::EXPONENT_OF_HUNDREDTHS;
 use chassis::problem::Problem;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ struct Row {
     customer_id: Option<i64>,
     currency: Option<String>,
     amount_minor: Option<i64>,
+    /// Decimals of the amount; hundredths in a ledger of an earlier version.
+    #[serde(default = "hundredths")]
+    exponent: u8,
     state: EntryState,
 }
 
@@ -58,9 +62,10 @@ impl Row {
             reference: self.reference.and_then(|text| Reference::stored(text).ok()),
             // The ledger writes 0 for a route that names no customer.
             customer_id: self.customer_id.filter(|&id| id != 0).map(CustomerId),
-            money: currency
-                .zip(self.amount_minor)
-                .map(|(currency, amount_minor)| Money { amount_minor, currency }),
+            money: currency.zip(self.amount_minor).map(|(currency, minor)| Money {
+                amount_minor: in_units(minor, self.exponent, currency),
+                currency,
+            }),
             outcome: match self.state {
                 EntryState::Charged => Outcome::Charged,
                 EntryState::Refused => Outcome::Refused,
@@ -68,6 +73,22 @@ impl Row {
             },
         })
     }
+}
+
+fn hundredths() -> u8 {
+    EXPONENT_OF_HUNDREDTHS
+}
+
+/// The amount in minor units of its currency. One that has none, such as half a yen, is no amount of any invoice.
+fn in_units(minor: i64, exponent: u8, currency: Currency) -> i64 {
+    const NO_AMOUNT: i64 = i64::MIN;
+    let places = |places: u8| 10_i64.checked_pow(places.into());
+    let units = match currency.exponent().checked_sub(exponent) {
+        Some(more) => places(more).and_then(|factor| minor.checked_mul(factor)),
+        None => places(exponent - currency.exponent())
+            .and_then(|factor| minor.checked_rem(factor).filter(|rest| *rest == 0).map(|_| minor / factor)),
+    };
+    units.unwrap_or(NO_AMOUNT)
 }
 
 /// Counts of a repair, in rows.

@@ -22,7 +22,7 @@ fn row(number: usize) -> ImportRow {
     ImportRow {
         reference: Reference::new(format!("I{number}")).unwrap(),
         customer_id: CustomerId(1),
-        money: Money { amount_minor: 1215, currency: Currency::Eur },
+        money: Money { amount_minor: 1215, currency: Currency::EUR },
         paid: false,
     }
 }

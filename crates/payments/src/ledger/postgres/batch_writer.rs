@@ -26,7 +26,7 @@ const TRIES_MAX: u32 = 3;
 const GATE: i64 = 0x7469_6e6a_6973;
 
 /// Number of the parameter after those of the columns.
-const FIRST_OF_GATE: usize = 13;
+const FIRST_OF_GATE: usize = 14;
 
 /// Takes entries and answers what became of them.
 #[derive(Debug)]
@@ -243,6 +243,7 @@ struct Statement<'a> {
     routes: Vec<&'a str>,
     seen: Vec<Option<i64>>,
     deployments: Vec<Option<String>>,
+    exponents: Vec<i16>,
 }
 
 impl<'a> Statement<'a> {
@@ -257,11 +258,12 @@ impl<'a> Statement<'a> {
             references: all().map(|entry| entry.reference.as_deref()).collect(),
             customers: all().map(|entry| entry.customer_id).collect(),
             currencies: all().map(|entry| entry.currency.as_str()).collect(),
-            amounts: all().map(|entry| entry.amount_minor).collect(),
+            amounts: all().map(|entry| entry.amount.units).collect(),
             states: all().map(|entry| entry.state.as_str()).collect(),
             routes: all().map(|entry| entry.route).collect(),
             seen: all().map(|entry| entry.seen.map(|seq| seq.0)).collect(),
             deployments: all().map(|entry| entry.deployment.map(|id| id.0.to_string())).collect(),
+            exponents: all().map(|entry| entry.amount.exponent.into()).collect(),
         }
     }
 
@@ -277,14 +279,14 @@ impl<'a> Statement<'a> {
              ), input AS MATERIALIZED ( \
                SELECT nextval('ledger_positions') AS seq, given.*, \
                  coalesce(given.seen IN (SELECT seen FROM lacking), false) AS is_behind, {CHARGED_ELSEWHERE} FROM gate, \
-                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) WITH ORDINALITY AS given \
+                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) WITH ORDINALITY AS given \
                  (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, seen, \
-                  deployment, place) \
+                  deployment, exponent, place) \
              ), inserted AS ( \
                INSERT INTO ledger (seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
-                 state, route, created_at, fingerprint_version) \
+                 state, route, created_at, fingerprint_version, exponent) \
                SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, \
-                 {NOW_MS}, {present} FROM input WHERE NOT is_behind AND NOT is_charged_elsewhere ORDER BY place \
+                 {NOW_MS}, {present}, exponent FROM input WHERE NOT is_behind AND NOT is_charged_elsewhere ORDER BY place \
                ON CONFLICT DO NOTHING RETURNING seq \
              ) SELECT input.seq, inserted.seq IS NOT NULL, is_behind FROM input LEFT JOIN inserted USING (seq) ORDER BY place"
         );
@@ -301,6 +303,7 @@ impl<'a> Statement<'a> {
             (&self.routes, Type::TEXT_ARRAY),
             (&self.seen, Type::INT8_ARRAY),
             (&self.deployments, Type::TEXT_ARRAY),
+            (&self.exponents, Type::INT2_ARRAY),
         ];
         if let Some(Gate { place, .. }) = &self.gate {
             params.push((&place.system_identifier, Type::TEXT));

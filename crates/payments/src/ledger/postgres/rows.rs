@@ -2,12 +2,13 @@
 
 use chassis::postgres::{PgError, Row as SqlRow, get};
 
+use crate::amount::Minor;
 use crate::keys::{Fingerprint, FingerprintVersion, Key};
 use crate::ledger::{Row, Seq, State};
 
 /// The rows of some keys under some accounts, in no order.
 pub(super) const BY_KEYS: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
-    amount_minor, state, route, created_at, fingerprint_version FROM ledger WHERE key = ANY($1) AND account = ANY($2)";
+    amount_minor, state, route, created_at, fingerprint_version, exponent FROM ledger WHERE key = ANY($1) AND account = ANY($2)";
 
 /// Only while keys are unique over all accounts does a row of another one matter.
 pub(super) const IS_BLOCKED: &str = "SELECT 1 FROM ledger WHERE key = $1 AND EXISTS ( \
@@ -15,12 +16,14 @@ pub(super) const IS_BLOCKED: &str = "SELECT 1 FROM ledger WHERE key = $1 AND EXI
 
 /// Rows after a position, up to another.
 pub(super) const PAGE: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
-    amount_minor, state, route, created_at, fingerprint_version FROM ledger WHERE seq > $1 AND seq <= $2 AND account = $3 \
+    amount_minor, state, route, created_at, fingerprint_version, exponent FROM ledger WHERE seq > $1 AND seq <= $2 AND account = $3 \
     ORDER BY seq LIMIT $4";
 
 pub(super) fn read_row(row: &SqlRow) -> Result<Row, PgError> {
     let state: &str = get(row, 8)?;
     let version: i16 = get(row, 11)?;
+    let exponent: i16 = get(row, 12)?;
+    let exponent = u8::try_from(exponent).map_err(|_| PgError::Corrupt(format!("exponent {exponent}")))?;
     let key: Option<&str> = get(row, 1)?;
     let key = key.map(|text| Key::parse(text).ok_or_else(|| PgError::Corrupt(format!("key {text:?}"))));
     Ok(Row {
@@ -33,7 +36,7 @@ pub(super) fn read_row(row: &SqlRow) -> Result<Row, PgError> {
         reference: get(row, 4)?,
         customer_id: get(row, 5)?,
         currency: get(row, 6)?,
-        amount_minor: get(row, 7)?,
+        amount: Minor { units: get(row, 7)?, exponent },
         state: state.parse::<State>().ok().ok_or_else(|| PgError::Corrupt(format!("state {state:?}")))?,
         route: get(row, 9)?,
         created_at_ms: get(row, 10)?,

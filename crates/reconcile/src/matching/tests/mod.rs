@@ -49,6 +49,7 @@ fn invoice(id: i64, state: InvoiceState) -> InvoiceFact {
         customer_id: 1,
         currency: "EUR".to_owned(),
         amount_minor: 1215,
+        exponent: 2,
         state,
         paid_by,
     }
@@ -62,6 +63,7 @@ fn attempt(invoice_id: i64, key_number: u32, state: AttemptState) -> AttemptFact
         customer_id: 1,
         currency: "EUR".to_owned(),
         amount_minor: 1215,
+        exponent: 2,
         state,
         sends: 1,
     }
@@ -75,6 +77,7 @@ fn row(seq: i64, key_number: Option<u32>, invoice: i64, state: RowState) -> Ledg
         customer_id: Some(1),
         currency: Some("EUR".to_owned()),
         amount_minor: Some(1215),
+        exponent: 2,
         state,
     }
 }
