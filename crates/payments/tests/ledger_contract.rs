@@ -601,14 +601,28 @@ async fn a_second_deployment_of_an_account_is_refused_until_it_is_declared() {
 }
 
 #[tokio::test]
-async fn a_deployment_of_another_account_is_refused_until_it_is_declared() {
+async fn a_deployment_that_charged_under_another_account_is_refused_until_it_is_declared() {
     for place in places() {
         let ledger = place.open().await;
         assert_eq!(admission(&ledger, 0, deployment(1)).await, Admission::Record(How::First));
+        ledger.record(&entry(Some(0), 0, 1, true)).await.unwrap();
         let refused = Admission::Refused(Unknown::OtherAccount);
         assert_eq!(admission(&ledger, 1, deployment(1)).await, refused);
         ledger.declare_deployment(&declaration(1, deployment(1))).await.unwrap();
         assert_eq!(admission(&ledger, 1, deployment(1)).await, Admission::Known);
+        assert_eq!(admission(&ledger, 0, deployment(1)).await, Admission::Known);
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_claims_a_deployment_and_charges_nothing_keeps_it_from_nobody() {
+    for place in places() {
+        let ledger = place.open().await;
+        assert_eq!(admission(&ledger, 1, deployment(1)).await, Admission::Record(How::First));
+        ledger.record(&entry(Some(0), 1, 1, false)).await.unwrap();
+        ledger.record(&entry(None, 1, 1, true)).await.unwrap();
+        ledger.void(&void_of(1, 1, Some(1))).await.unwrap();
+        assert_eq!(admission(&ledger, 0, deployment(1)).await, Admission::Record(How::First));
         assert_eq!(admission(&ledger, 0, deployment(1)).await, Admission::Known);
     }
 }

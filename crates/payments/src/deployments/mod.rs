@@ -101,7 +101,8 @@ pub enum Declared {
 pub struct Facts {
     /// The account has this deployment.
     pub is_known: bool,
-    /// Another account has it.
+    /// Another account has it, and has CHARGED rows under keys. Without any, it only claims the deployment, and nothing can
+    /// be charged again.
     pub is_elsewhere: bool,
     /// The account has another one.
     pub has_others: bool,

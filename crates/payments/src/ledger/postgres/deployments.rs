@@ -16,8 +16,10 @@ const LOCK: i64 = 0x6465_706c_6f79;
 const COLUMNS: &str = "deployment_id, account, how, why, actor, created_at";
 
 const KNOWN: &str = "SELECT coalesce(bool_or(account = $1 AND deployment_id = $2), false), \
-    coalesce(bool_or(account <> $1), false), coalesce(bool_or(deployment_id <> $2), false) \
-    FROM ledger_deployments WHERE account = $1 OR deployment_id = $2";
+    coalesce(bool_or(account <> $1 AND EXISTS ( \
+      SELECT 1 FROM ledger WHERE account = known.account AND key IS NOT NULL AND state = 'CHARGED')), false), \
+    coalesce(bool_or(account = $1 AND deployment_id <> $2), false) \
+    FROM ledger_deployments AS known WHERE account = $1 OR deployment_id = $2";
 
 const HAS_KEYED_ROWS: &str = "SELECT EXISTS ( \
     SELECT 1 FROM ledger WHERE account = $1 AND key IS NOT NULL AND state <> 'VOIDED')";

@@ -39,7 +39,8 @@ fn facts(sql: &Connection, account: &str, deployment: DeploymentId) -> rusqlite:
             &[account, &id],
         )?,
         is_elsewhere: exists(
-            "SELECT 1 FROM ledger_deployments WHERE account <> ?1 AND deployment_id = ?2",
+            "SELECT 1 FROM ledger_deployments AS theirs WHERE account <> ?1 AND deployment_id = ?2 AND EXISTS ( \
+               SELECT 1 FROM ledger WHERE account = theirs.account AND key IS NOT NULL AND state = 'CHARGED')",
             &[account, &id],
         )?,
         has_others: exists(
