@@ -35,6 +35,7 @@ mod open;
 pub mod protocol;
 pub mod provider;
 pub mod reference;
+pub mod schedule;
 pub mod store;
 
 /// Source revision of the build, if known.

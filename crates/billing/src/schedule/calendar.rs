@@ -1,0 +1,307 @@
+//! The due dates of a subscription: one rule, always from the anchor day, so that no month depends on the month before.
+//! Pure: must not know prices, stores or the present time.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::civil::{Date, Time};
+use serde::ser::{Serialize, SerializeSeq, Serializer};
+
+use super::BadTerm;
+use super::holidays::Holidays;
+use super::zone::{LocalInstant, Shift, Zone};
+
+/// The first date of a calendar. Before 1973 a zone of the data (Africa/Monrovia) had an offset with seconds, which
+/// RFC 3339 cannot print.
+pub const DATE_MIN: Date = Date::constant(1973, 1, 1);
+
+/// The last date of a calendar.
+pub const DATE_MAX: Date = Date::constant(2999, 12, 31);
+
+/// Day of the month, 1 to 31; the last day of a shorter month stands in for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnchorDay(i8);
+
+impl AnchorDay {
+    /// A day that some month has.
+    ///
+    /// # Errors
+    /// Not 1 to 31.
+    pub fn new(day: i64) -> Result<Self, BadTerm> {
+        match i8::try_from(day) {
+            Ok(day @ 1..=31) => Ok(Self(day)),
+            _ => Err(BadTerm::new("anchor_day", format!("must be a day of the month, 1 to 31, not {day}"))),
+        }
+    }
+
+    /// 1 to 31.
+    #[must_use]
+    pub fn day(self) -> i8 {
+        self.0
+    }
+}
+
+/// Months from one due date to the next, 1 to [`EveryMonths::MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EveryMonths(i32);
+
+impl EveryMonths {
+    /// Ten years.
+    pub const MAX: i32 = 120;
+
+    /// An interval.
+    ///
+    /// # Errors
+    /// Not 1 to [`EveryMonths::MAX`].
+    pub fn new(months: i64) -> Result<Self, BadTerm> {
+        match i32::try_from(months) {
+            Ok(months @ 1..=Self::MAX) => Ok(Self(months)),
+            _ => {
+                Err(BadTerm::new("every_months", format!("must be 1 to {} months, not {months}", Self::MAX)))
+            }
+        }
+    }
+
+    /// Months.
+    #[must_use]
+    pub fn months(self) -> i32 {
+        self.0
+    }
+}
+
+/// Where a charge goes whose due date is a closed day. The due date stays, and so does the period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HolidayRule {
+    /// Charged on the due date all the same.
+    #[default]
+    AsIs,
+    /// Charged on the first open day after it.
+    Next,
+    /// Charged on the last open day before it.
+    Previous,
+}
+
+impl HolidayRule {
+    /// As `/v1/subscriptions` spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AsIs => "as-is",
+            Self::Next => "next",
+            Self::Previous => "previous",
+        }
+    }
+}
+
+impl FromStr for HolidayRule {
+    type Err = BadTerm;
+
+    fn from_str(text: &str) -> Result<Self, BadTerm> {
+        [Self::AsIs, Self::Next, Self::Previous]
+            .into_iter()
+            .find(|rule| rule.as_str() == text)
+            .ok_or_else(|| BadTerm::new("holidays", format!("must be as-is, next or previous, not {text:?}")))
+    }
+}
+
+/// A date in the one form that is read: `2026-01-31`.
+///
+/// # Errors
+/// Another form, no such day, or outside [`DATE_MIN`] to [`DATE_MAX`].
+pub fn parse_date(field: &'static str, text: &str) -> Result<Date, BadTerm> {
+    date(text).filter(|date| (DATE_MIN..=DATE_MAX).contains(date)).ok_or_else(|| {
+        BadTerm::new(
+            field,
+            format!("must be a date like 2026-01-31, from {DATE_MIN} to {DATE_MAX}, not {text:?}"),
+        )
+    })
+}
+
+/// `2026-01-31` and nothing else that jiff would also read.
+pub(super) fn date(text: &str) -> Option<Date> {
+    let form = b"dddd-dd-dd";
+    has_form(text, form).then(|| text.parse().ok()).flatten()
+}
+
+/// A local time in the one form that is read: `06:00`.
+///
+/// # Errors
+/// Another form, or no time of a day.
+pub fn parse_time(field: &'static str, text: &str) -> Result<Time, BadTerm> {
+    has_form(text, b"dd:dd").then(|| text.parse().ok()).flatten().ok_or_else(|| {
+        BadTerm::new(field, format!("must be a time like 06:00, from 00:00 to 23:59, not {text:?}"))
+    })
+}
+
+/// A local time as [`parse_time`] reads it.
+#[must_use]
+pub fn format_time(time: Time) -> String {
+    format!("{:02}:{:02}", time.hour(), time.minute())
+}
+
+fn has_form(text: &str, form: &[u8]) -> bool {
+    text.len() == form.len()
+        && text.bytes().zip(form).all(|(byte, expected)| match expected {
+            b'd' => byte.is_ascii_digit(),
+            _ => byte == *expected,
+        })
+}
+
+/// What decides when a subscription is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Day of the month.
+    pub anchor_day: AnchorDay,
+    /// Interval.
+    pub every_months: EveryMonths,
+    /// Whose clocks `at` is read on.
+    pub zone: Zone,
+    /// Local time of each due date, to the minute.
+    pub at: Time,
+    /// No due date is before it; its month is the first that may have one.
+    pub starts_on: Date,
+    /// The last date that may be a due date.
+    pub ends_on: Option<Date>,
+    /// What a closed day does to a charge.
+    pub holidays: HolidayRule,
+}
+
+impl Terms {
+    /// Checks the fields against each other.
+    ///
+    /// # Errors
+    /// Dates outside [`DATE_MIN`] to [`DATE_MAX`], an end before the start, or a time with seconds.
+    pub fn check(&self) -> Result<(), BadTerm> {
+        let dates = [("starts_on", Some(self.starts_on)), ("ends_on", self.ends_on)];
+        for (field, date) in dates {
+            if date.is_some_and(|date| !(DATE_MIN..=DATE_MAX).contains(&date)) {
+                return Err(BadTerm::new(field, format!("must be from {DATE_MIN} to {DATE_MAX}")));
+            }
+        }
+        if let Some(ends_on) = self.ends_on.filter(|ends_on| *ends_on < self.starts_on) {
+            let starts_on = self.starts_on;
+            return Err(BadTerm::new(
+                "ends_on",
+                format!("must not be before starts_on: {ends_on} is before {starts_on}"),
+            ));
+        }
+        if (self.at.second(), self.at.subsec_nanosecond()) != (0, 0) {
+            return Err(BadTerm::new("at", "must be a time to the minute, like 06:00"));
+        }
+        Ok(())
+    }
+
+    /// The due date of the rule's month `number`, whether the subscription has begun or not, and whether the month
+    /// is too short for the anchor day. `None` beyond the calendar.
+    fn due(&self, number: i32) -> Option<(Date, bool)> {
+        let months = number.checked_mul(self.every_months.0)?.checked_add(month_number(self.starts_on))?;
+        let year = i16::try_from(months.div_euclid(12)).ok()?;
+        let month = i8::try_from(months.rem_euclid(12) + 1).ok()?;
+        let last = Date::new(year, month, 1).ok()?.last_of_month();
+        let clamped = self.anchor_day.0 > last.day();
+        let due = if clamped { last } else { Date::new(year, month, self.anchor_day.0).ok()? };
+        Some((due, clamped))
+    }
+}
+
+/// Months since year 0.
+fn month_number(date: Date) -> i32 {
+    i32::from(date.year()) * 12 + i32::from(date.month()) - 1
+}
+
+/// What is unusual about a period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The month has no anchor day; its last day stands in.
+    pub clamped: bool,
+    /// Clocks leave the local time out on this date; the instant is later by the gap's length.
+    pub gap: bool,
+    /// Clocks show the local time twice on this date; the instant is the first.
+    pub fold: bool,
+    /// The due date is a closed day, and the charge has moved.
+    pub holiday: bool,
+}
+
+impl Notes {
+    /// The names of those that are set, in this order.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        [(self.clamped, "clamped"), (self.gap, "gap"), (self.fold, "fold"), (self.holiday, "holiday")]
+            .into_iter()
+            .filter_map(|(set, name)| set.then_some(name))
+    }
+}
+
+impl fmt::Display for Notes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.names().collect::<Vec<_>>().join(" "))
+    }
+}
+
+impl Serialize for Notes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut names = serializer.serialize_seq(None)?;
+        for name in self.names() {
+            names.serialize_element(name)?;
+        }
+        names.end()
+    }
+}
+
+/// One due date of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period {
+    /// The due date: the period's identity, and part of its invoice's reference.
+    pub on: Date,
+    /// The date on which the invoice is charged: the due date, unless that is closed.
+    pub charge_on: Date,
+    /// The instant of the due date.
+    pub instant: LocalInstant,
+    /// The instant from which the invoice may be charged: the local time on `charge_on`.
+    pub charge_instant: LocalInstant,
+    /// What is unusual about it.
+    pub notes: Notes,
+}
+
+/// The first due date; `None` if the subscription ends before it.
+#[must_use]
+pub fn first_due(terms: &Terms) -> Option<Date> {
+    due_dates(terms, terms.starts_on, DATE_MAX).next().map(|(due, _)| due)
+}
+
+/// The periods of a subscription whose due dates are within `from` to `through`, both included, in order.
+/// Holidays and zones change where a period is charged and when; which periods exist they do not.
+pub fn periods<'a>(
+    terms: &'a Terms,
+    holidays: &'a Holidays,
+    from: Date,
+    through: Date,
+) -> impl Iterator<Item = Period> + 'a {
+    due_dates(terms, from, through).filter_map(|(on, clamped)| period(terms, holidays, on, clamped))
+}
+
+/// Due dates with whether the month was too short. The range is cut to the subscription and to the calendar.
+fn due_dates(terms: &Terms, from: Date, through: Date) -> impl Iterator<Item = (Date, bool)> {
+    let from = from.max(terms.starts_on).max(DATE_MIN);
+    let through = through.min(terms.ends_on.unwrap_or(DATE_MAX)).min(DATE_MAX);
+    // The month of `from` or an earlier one: at most one due date is passed over.
+    let first = (month_number(from) - month_number(terms.starts_on)) / terms.every_months.0;
+    (first..)
+        .map_while(|number| terms.due(number))
+        .skip_while(move |(due, _)| *due < from)
+        .take_while(move |(due, _)| *due <= through)
+}
+
+/// `None` only outside the calendar, where `due_dates` has none.
+fn period(terms: &Terms, holidays: &Holidays, on: Date, clamped: bool) -> Option<Period> {
+    let charge_on = match terms.holidays {
+        HolidayRule::AsIs => on,
+        // The closed days in a row are limited where holidays are made.
+        HolidayRule::Next => holidays.open_day(on, 1).unwrap_or(on),
+        HolidayRule::Previous => holidays.open_day(on, -1).unwrap_or(on),
+    };
+    let (instant, shift) = terms.zone.instant(on.to_datetime(terms.at))?;
+    let (charge_instant, _) = terms.zone.instant(charge_on.to_datetime(terms.at))?;
+    let notes =
+        Notes { clamped, gap: shift == Shift::Gap, fold: shift == Shift::Fold, holiday: charge_on != on };
+    Some(Period { on, charge_on, instant, charge_instant, notes })
+}
