@@ -19,8 +19,10 @@ use crate::demo_data::Demo;
 use crate::protocol::key::DeploymentId;
 use crate::protocol::transition::Idempotency;
 use crate::provider::Dialect;
+use crate::scheduler::ScheduleSettings;
 
 pub mod access;
+mod schedule;
 
 /// Default listen addresses.
 pub const DEFAULTS: CommonDefaults = CommonDefaults {
@@ -86,6 +88,8 @@ pub struct Args {
     provider_token_file: Option<String>,
     #[command(flatten)]
     access: access::AccessArgs,
+    #[command(flatten)]
+    schedule: schedule::ScheduleArgs,
     /// Command to run [default: serve]
     #[command(subcommand)]
     command: Option<Sub>,
@@ -160,6 +164,8 @@ pub struct Config {
     pub in_flight_max: NonZeroUsize,
     /// Who may call what.
     pub access: access::Checked,
+    /// What the schedule does.
+    pub schedule: ScheduleSettings,
 }
 
 impl Config {
@@ -195,6 +201,7 @@ impl Args {
         let in_flight_max = in_flight_max(given(&self.in_flight_max).unwrap_or(IN_FLIGHT_MAX));
         let in_flight_max = problems.take("--in-flight-max (IN_FLIGHT_MAX)", in_flight_max);
         let access = self.access.resolve(common.as_ref(), &command, problems);
+        let schedule = self.schedule.resolve(problems);
         Some(Config {
             common: common?,
             command,
@@ -207,6 +214,7 @@ impl Args {
             dialect: dialect?,
             in_flight_max: in_flight_max?,
             access: access?,
+            schedule: schedule?,
         })
     }
 }

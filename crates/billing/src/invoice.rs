@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::money::{Currency, Money};
+use crate::run_order::RunOrder;
 
 pub use crate::reference::{BadReference, Reference};
 
@@ -162,6 +163,10 @@ pub struct Invoice {
     pub paid_by: Option<PaidBy>,
     /// Why operator action is required; `None` when it is not.
     pub attention_reason: Option<AttentionReason>,
+    /// When it was due; only of an invoice that the schedule made.
+    pub due_at: Option<i64>,
+    /// From when a scheduled run claims it; `None` of other invoices, and from the first claim on.
+    pub next_attempt_at: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -230,6 +235,8 @@ pub struct Run {
     pub counters: RunCounters,
     /// What kept it from charging, as its last driver left it.
     pub problem: Option<RunProblem>,
+    /// What it claims. The limits are what is left of them.
+    pub order: RunOrder,
 }
 
 /// What kept a run from charging; columns of `runs`.

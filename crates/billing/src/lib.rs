@@ -21,6 +21,7 @@ use crate::charge::{ChargeSettings, Engine, EngineParts, LEASE};
 use crate::config::{Command, Config};
 use crate::http::{Access, AccessRules, AppState};
 use crate::provider::ProviderConfig;
+use crate::scheduler::Scheduler;
 use crate::store::Store;
 
 mod backup;
@@ -35,8 +36,11 @@ mod open;
 pub mod protocol;
 pub mod provider;
 pub mod reference;
+pub mod run_order;
 pub mod schedule;
+pub mod scheduler;
 pub mod store;
+pub mod subscription;
 
 /// Source revision of the build, if known.
 const REVISION: &str = match option_env!("TINJIS_REVISION") {
@@ -141,8 +145,16 @@ pub async fn serve(
         );
         let engine = engine(&config, calls, Arc::clone(&store), &telemetry, &shutdown).await?;
         let access = Access::new(access, listen);
+        let scheduler = Arc::new(Scheduler::new(
+            Arc::clone(&store),
+            engine.clone(),
+            config.schedule.clone(),
+            &telemetry.metrics,
+            shutdown.clone(),
+        ));
+        shutdown.spawn("schedule", Arc::clone(&scheduler).run_loop());
         drop(opening);
-        let routes = http::router(AppState { store, engine, access });
+        let routes = http::router(AppState { store, engine, scheduler, access });
         Ok(observe(while_usable(routes, usable, http::not_executed()), &telemetry))
     };
     service::serve_when(

@@ -10,6 +10,8 @@ mod alone {
 
     use billing::http::{Access, AccessRules, AppState, router};
     use billing::protocol::transition::Idempotency;
+    use billing::scheduler::{ScheduleSettings, Scheduler};
+    use billing::scheduler::{ScheduleSettings, Scheduler};
     use billing::store::Store;
     use billing::store::sqlite::SqliteStore;
     use chassis::clock::{Clock, Random};
@@ -51,7 +53,14 @@ mod alone {
         let access = Access::new(AccessRules::open(), address);
         let engine =
             engine::engine(Arc::clone(&store), Clock::system(), engine::NOBODY, Idempotency::Keys).await;
-        let state = AppState { store, engine, access };
+        let scheduler = Scheduler::new(
+            Arc::clone(&store),
+            engine.clone(),
+            ScheduleSettings::default(),
+            &Telemetry::new("billing", "0.0.0", "test").metrics,
+            Shutdown::new(),
+        );
+        let state = AppState { store, engine, scheduler: Arc::new(scheduler), access };
         tokio::spawn(Server::new(listener, router(state), Limits::default()).serve(Shutdown::new()));
 
         peak_kib();

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::invoice::{AttemptState, RunId, RunProblem};
 use crate::protocol::transition::Idempotency;
 use crate::provider::{self, answer::Reason};
+use crate::run_order::RunOrder;
 use crate::store::{LedgerAcceptance, LedgerFact, Repaired, Resolution, Store, StoreError};
 use breaker::Breaker;
 use budget::Budget;
@@ -63,6 +64,14 @@ pub struct Started {
     pub run: RunId,
     /// Whether an unfinished run was joined.
     pub joined: bool,
+}
+
+/// Result of starting a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartedRun {
+    Started(Started),
+    /// This run is unfinished, and claims less than was asked for.
+    Busy(RunId),
 }
 
 /// The result of an operator's decision on an attempt.
@@ -167,11 +176,29 @@ impl Engine {
         Ok(Self(shared))
     }
 
-    /// Starts a run or joins the unfinished one, which then looks at every invoice that is PENDING now. The run is a task of its own: a caller that hangs up cancels nothing.
+    /// Starts a run of all invoices or joins the unfinished one, which then looks at every invoice that is PENDING now.
+    /// One of some invoices is waited for first. The run is a task of its own: a caller that hangs up cancels nothing.
     pub async fn pay(&self) -> Result<Started, StoreError> {
-        let shared = Arc::clone(&self.0);
-        let start = Presence::of_this_task().scope(async move { shared.start_or_join().await });
+        let engine = self.clone();
+        let start = Presence::of_this_task().scope(async move {
+            loop {
+                match engine.0.start_or_join(&RunOrder::default()).await? {
+                    StartedRun::Started(started) => return Ok(started),
+                    StartedRun::Busy(_) if engine.0.shutdown.is_draining() => {
+                        return Err(StoreError::Unavailable("the service drains".into()));
+                    }
+                    StartedRun::Busy(_) => tokio::time::sleep(WATCH_EVERY).await,
+                }
+            }
+        });
         // The start is a task of its own too, so that no run is opened without a driver.
+        self.0.shutdown.spawn("pay", start).await.expect("starting a run does not panic")
+    }
+
+    /// Starts a run with this order, or joins the unfinished one if that claims all that the order asks for.
+    pub async fn begin_run(&self, order: RunOrder) -> Result<StartedRun, StoreError> {
+        let shared = Arc::clone(&self.0);
+        let start = Presence::of_this_task().scope(async move { shared.start_or_join(&order).await });
         self.0.shutdown.spawn("pay", start).await.expect("starting a run does not panic")
     }
 

@@ -8,15 +8,16 @@ use chassis::crash_point;
 use chassis::test_overrides::scaled;
 use tokio::time::Instant;
 
-use super::Started;
 use super::breaker::Admission;
 use super::deliver::log_parked;
 use super::driver::{Ended, drive};
 use super::engine::EngineContext;
 use super::run::Progress;
+use super::{Started, StartedRun};
 use crate::invoice::{Run, RunId, RunState};
 use crate::protocol::transition::{Idempotency, Outcome, Sent, Settlement, may_send};
-use crate::store::{self, BATCH_MAX};
+use crate::run_order::RunOrder;
+use crate::store::{self, BATCH_MAX, OpenedRun};
 
 /// Lease of a run without a renewal.
 pub const RUN_LEASE: Duration = Duration::from_secs(15);
@@ -50,8 +51,12 @@ impl Drop for RunGuard<'_> {
 impl EngineContext {
     /// Starts a run, or joins the unfinished one, which then looks once more before it ends. One that another process
     /// drives is shared from now on.
-    pub(super) async fn start_or_join(self: &Arc<Self>) -> store::Result<Started> {
-        let (run, joined) = self.store.open_run(scaled(RUN_LEASE)).await?;
+    pub(super) async fn start_or_join(self: &Arc<Self>, order: &RunOrder) -> store::Result<StartedRun> {
+        let (run, joined) = match self.store.open_ordered_run(order, scaled(RUN_LEASE)).await? {
+            OpenedRun::Started(run) => (run, false),
+            OpenedRun::Joined(run) => (run, true),
+            OpenedRun::Busy(run) => return Ok(StartedRun::Busy(run)),
+        };
         match self.runs.find(run.id).filter(|progress| progress.is_driven()) {
             Some(progress) => progress.join(),
             None if !joined || self.store.is_shared() => {
@@ -61,7 +66,7 @@ impl EngineContext {
             None => {}
         }
         self.wake.notify_one();
-        Ok(Started { run: run.id, joined })
+        Ok(StartedRun::Started(Started { run: run.id, joined }))
     }
 
     /// Drives a run as a task of its own, unless this process does already.

@@ -15,6 +15,7 @@ use http::{StatusCode, Uri, header};
 use tower::ServiceExt;
 
 use crate::charge::Engine;
+use crate::scheduler::Scheduler;
 use crate::store::Store;
 
 mod access;
@@ -44,6 +45,8 @@ pub struct AppState {
     pub store: Arc<dyn Store>,
     /// Everything that charges.
     pub engine: Engine,
+    /// What invoices subscriptions.
+    pub scheduler: Arc<Scheduler>,
     /// Who may call what.
     pub access: Access,
 }
@@ -107,15 +110,25 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/ledger/acknowledgements", post(v1::acknowledgements::create).layer(short))
         .route("/v1/repairs", post(v1::repairs::create).layer(pages))
         .route("/v1/runs", post(v1::runs::start).layer(short))
+        .route("/v1/schedule/runs", post(v1::schedule::run).layer(short))
+        .route("/v1/subscriptions", post(v1::subscriptions::create).layer(short))
+        .route("/v1/subscriptions/{reference}/{change}", post(v1::subscriptions::change).layer(short))
         .route_layer(from_fn(query::refuse))
-        .route("/v1/imports", post(v1::imports::create).route_layer(places))
+        .route("/v1/imports", post(v1::imports::create).route_layer(places.clone()))
+        .route("/v1/subscriptions/imports", post(v1::subscriptions::import).route_layer(places))
         .route_layer(from_fn_with_state(state.access.clone(), access::guard_write));
     Router::new()
         .route("/v1/deployment", get(v1::deployment))
         .route("/v1/invoices/{reference}", get(v1::invoices::one))
         .route("/v1/runs/{id}", get(v1::runs::one))
+        .route("/v1/schedule", get(v1::schedule::status))
+        .route("/v1/subscriptions/{reference}", get(v1::subscriptions::one))
         .route_layer(from_fn(query::refuse))
         .route("/v1/attempts", get(v1::attempts::list))
+        .route("/v1/runs", get(v1::runs::list))
+        .route("/v1/schedule/runs", get(v1::schedule::list))
+        .route("/v1/subscriptions", get(v1::subscriptions::list))
+        .route("/v1/subscriptions/{reference}/actions", get(v1::subscriptions::actions))
         .route("/v1/invoices", get(v1::invoices::list))
         .route("/v1/ledger/acknowledgements", get(v1::acknowledgements::list))
         .route("/v1/resolutions", get(v1::resolutions::list))

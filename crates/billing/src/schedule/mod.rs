@@ -4,6 +4,7 @@
 pub mod calendar;
 pub mod holidays;
 pub mod prices;
+pub mod run;
 pub mod zone;
 
 pub use calendar::{AnchorDay, EveryMonths, HolidayRule, Notes, Period, Terms, first_due, periods};

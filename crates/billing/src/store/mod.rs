@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use self::ages::Ages;
+pub use self::subscriptions::{ScheduleStore, SubscriptionStore};
 use crate::invoice::{
     Attempt, AttemptState, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
     RunProblem,
@@ -17,6 +18,7 @@ use crate::invoice::{
 use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::{Conflict, Outcome, Settlement};
+use crate::run_order::RunOrder;
 
 pub mod ages;
 pub mod changeset;
@@ -26,6 +28,7 @@ pub mod postgres;
 mod reads;
 mod rows;
 pub mod sqlite;
+pub mod subscriptions;
 mod transaction;
 
 /// Errors of a store; business results are values.
@@ -83,6 +86,16 @@ impl Counts {
     pub fn all_paid(&self) -> bool {
         self.pending + self.charging + self.attention == 0
     }
+}
+
+/// Result of opening a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenedRun {
+    Started(Run),
+    /// The unfinished one claims all that was asked for.
+    Joined(Run),
+    /// The unfinished one claims less: it has to end first.
+    Busy(RunId),
 }
 
 /// An invoice to be imported; already validated for shape.
@@ -315,9 +328,21 @@ pub trait RunStore: Send + Sync + 'static {
     /// For monitoring.
     async fn ages(&self) -> Result<Ages>;
 
-    /// Starts a run, or joins the unfinished one (`true`), whose `joins` grow. Sets the lease only of a run that it
-    /// starts.
-    async fn open_run(&self, lease: Duration) -> Result<(Run, bool)>;
+    /// Starts a run with this order, or joins the unfinished one if that claims all that the order asks for: its `joins`
+    /// grow. Sets the lease only of a run that it starts.
+    async fn open_ordered_run(&self, order: &RunOrder, lease: Duration) -> Result<OpenedRun>;
+
+    /// The same for a run of all invoices; answers whether it was joined.
+    async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {
+        match self.open_ordered_run(&RunOrder::default(), lease).await? {
+            OpenedRun::Started(run) => Ok((run, false)),
+            OpenedRun::Joined(run) => Ok((run, true)),
+            OpenedRun::Busy(run) => {
+                let why = format!("run {} of some invoices is unfinished", run.0);
+                Err(StoreError::Unavailable(why.into()))
+            }
+        }
+    }
 
     /// Takes over the unfinished run if its lease has ended, or is a wrong clock's ([`lease`]).
     async fn adopt_run(&self, lease: Duration) -> Result<Option<Run>>;
@@ -334,6 +359,9 @@ pub trait RunStore: Send + Sync + 'static {
 
     async fn run(&self, run: RunId) -> Result<Option<Run>>;
 
+    /// Runs with `id > after`, by id, at most `limit`.
+    async fn runs(&self, after: RunId, limit: usize) -> Result<Vec<Run>>;
+
     /// The unfinished run, if there is one.
     async fn unfinished_run(&self) -> Result<Option<Run>>;
 
@@ -348,7 +376,8 @@ pub trait RunStore: Send + Sync + 'static {
 #[async_trait]
 pub trait ChargeStore: Send + Sync + 'static {
     /// Journals the next attempt of up to `limit` PENDING invoices with `id > after` that this run has not
-    /// attempted, by id: invoice to CHARGING, attempt INTENT with `sends` 1, leased. Counts `attempted`.
+    /// attempted and that its order admits, by id: invoice to CHARGING, attempt INTENT with `sends` 1, leased. Counts
+    /// `attempted` and takes from the run's limits.
     /// Fewer than `limit` say nothing; empty means that none is left after `after`, or that the run is finished. An
     /// invoice whose rows break an invariant is logged and passed over.
     async fn claim_pending(
@@ -464,11 +493,25 @@ pub trait AcknowledgementStore: Send + Sync + 'static {
 
 /// The durable side of billing: everything that the engine and the routes need.
 pub trait Store:
-    InvoiceReads + RunStore + ChargeStore + LedgerStore + OperatorStore + AcknowledgementStore
+    InvoiceReads
+    + RunStore
+    + ChargeStore
+    + LedgerStore
+    + OperatorStore
+    + AcknowledgementStore
+    + SubscriptionStore
+    + ScheduleStore
 {
 }
 
-impl<S: InvoiceReads + RunStore + ChargeStore + LedgerStore + OperatorStore + AcknowledgementStore> Store
-    for S
+impl<S> Store for S where
+    S: InvoiceReads
+        + RunStore
+        + ChargeStore
+        + LedgerStore
+        + OperatorStore
+        + AcknowledgementStore
+        + SubscriptionStore
+        + ScheduleStore
 {
 }

@@ -14,6 +14,8 @@ pub(super) enum Value {
     /// Narrower where the database has narrower integers.
     Count(u32),
     Text(String),
+    OptionalInteger(Option<i64>),
+    OptionalText(Option<String>),
 }
 
 /// A database that can be asked. Parameters are `$1`, `$2` and so on, in the order of their first use.

@@ -8,7 +8,9 @@ use crate::invoice::{
 };
 use crate::money::{Currency, Money};
 use crate::protocol::key::Key;
+use crate::run_order::{RunFilter, RunLimits, RunOrder};
 use crate::store::changeset::Terms;
+use crate::store::transaction::ClaimOrder;
 use crate::store::{LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerSeen, Resolution, ResolutionRow};
 
 /// A row that a database returned.
@@ -82,7 +84,7 @@ impl FromRow for Customer {
 
 /// Of `invoices AS i`.
 pub(super) const INVOICE: &str = "i.id, i.reference, i.customer_id, i.currency, i.amount_minor, i.state, i.paid_by, \
-     i.attention_reason, i.created_at, i.updated_at";
+     i.attention_reason, i.created_at, i.updated_at, i.due_at, i.next_attempt_at";
 
 impl FromRow for Invoice {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
@@ -96,9 +98,14 @@ impl FromRow for Invoice {
             attention_reason: row.optional_value(7)?,
             created_at: row.integer(8)?,
             updated_at: row.integer(9)?,
+            due_at: row.optional_integer(10)?,
+            next_attempt_at: row.optional_integer(11)?,
         })
     }
 }
+
+/// Number of columns of [`INVOICE`].
+pub(super) const INVOICE_COLUMNS: usize = 12;
 
 /// Found by the index of open attempts.
 pub(super) const UNSENT: &str =
@@ -128,7 +135,7 @@ impl FromRow for Attempt {
 }
 
 /// Of a run: `id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, refused, rejected, in_doubt,
-/// not_sent, begun_by, problem, problem_status, problem_count`. Each database keeps the counters in its own way.
+/// not_sent, begun_by, problem, problem_status, problem_count, filter, count_left, amounts_left, reason`. Each database keeps the counters in its own way.
 impl FromRow for Run {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
         Ok(Self {
@@ -154,8 +161,31 @@ impl FromRow for Run {
                 }
                 None => None,
             },
+            order: RunOrder {
+                filter: row.optional(17, |text| serde_json::from_str(text).ok())?.unwrap_or_default(),
+                limits: RunLimits {
+                    count: row.optional_integer(18)?,
+                    amounts: row.optional(19, |text| serde_json::from_str(text).ok())?,
+                },
+                reason: row.optional(20, |text| Some(text.to_owned()))?,
+            },
         })
     }
+}
+
+/// Of a run: `filter, count_left, amounts_left`.
+pub(super) fn claim_order<R: Columns>(row: &R, now_ms: i64) -> Result<ClaimOrder, R::Error> {
+    let json = |column: usize| row.optional_text(column);
+    let unreadable = |column: usize| R::corrupt(column, "is not what this version writes".to_owned());
+    let filter = match json(0)? {
+        None => RunFilter::default(),
+        Some(text) => serde_json::from_str(text).map_err(|_| unreadable(0))?,
+    };
+    let amounts = match json(2)? {
+        None => None,
+        Some(text) => Some(serde_json::from_str(text).map_err(|_| unreadable(2))?),
+    };
+    Ok(ClaimOrder { filter, limits: RunLimits { count: row.optional_integer(1)?, amounts }, now_ms })
 }
 
 /// Of `resolutions AS r JOIN attempts AS a JOIN invoices AS i`.

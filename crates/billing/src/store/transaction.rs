@@ -13,6 +13,7 @@ use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, Reference, Ru
 use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
+use crate::run_order::{RunFilter, RunLimits};
 use crate::store::{
     BATCH_MAX, ImportMode, ImportRow, Imported, LedgerFact, LedgerSeen, Repaired, Resolution, Resolved,
     Settled,
@@ -56,10 +57,22 @@ pub(super) trait Transaction {
         for_update: bool,
     ) -> impl Future<Output = Result<KnownRows, Self::Error>> + Send;
 
-    /// PENDING invoices after `claim.after`, by id, that the unfinished run has not attempted yet.
+    /// The order of a run, with what is left of its limits, which no other transaction changes until this one ends;
+    /// `None` when it is finished.
+    fn load_order(&self, run: RunId) -> impl Future<Output = Result<Option<ClaimOrder>, Self::Error>> + Send;
+
+    /// What is left of a run's limits.
+    fn save_limits(
+        &self,
+        run: RunId,
+        limits: &RunLimits,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// PENDING invoices after `claim.after`, by id, that the run has not attempted yet and that its filter admits.
     fn load_candidates(
         &self,
         claim: &PendingClaim,
+        order: &ClaimOrder,
     ) -> impl Future<Output = Result<Candidates, Self::Error>> + Send;
 
     /// Inserts first sends and sets their times; answers those that the unique indexes accept.
@@ -92,6 +105,15 @@ pub(super) struct PendingClaim {
     pub(super) run: RunId,
     pub(super) after: InvoiceId,
     pub(super) limit: usize,
+}
+
+/// What a run claims now.
+#[derive(Clone, Debug)]
+pub(super) struct ClaimOrder {
+    pub(super) filter: RunFilter,
+    pub(super) limits: RunLimits,
+    /// In milliseconds since the Unix epoch.
+    pub(super) now_ms: i64,
 }
 
 /// A PENDING invoice and the number of its next attempt.
@@ -140,7 +162,15 @@ impl PendingClaim {
 }
 
 pub(super) async fn claim_pending<T: Transaction>(tx: &T, claim: PendingClaim) -> Result<Claimed, T::Error> {
-    let Candidates { invoices, examined } = tx.load_candidates(&claim).await?;
+    let Some(mut order) = tx.load_order(claim.run).await? else { return Ok(Claimed::default()) };
+    if order.limits.is_used_up() {
+        return Ok(Claimed::default());
+    }
+    let Candidates { mut invoices, examined } = tx.load_candidates(&claim, &order).await?;
+    if !order.limits.is_unlimited() {
+        invoices.retain(|invoice| order.limits.take(invoice.money));
+        tx.save_limits(claim.run, &order.limits).await?;
+    }
     let attempts = invoices.into_iter().map(|invoice| first_send(invoice, &claim)).collect();
     let attempts = tx.insert_attempts(attempts).await?;
     tx.apply(&changeset::claim(claim.run, &attempts)).await?;

@@ -11,13 +11,22 @@ use billing::invoice::{
 };
 use billing::protocol::key::{DeploymentId, Key};
 use billing::protocol::transition::Settlement;
+use billing::run_order::RunOrder;
+use billing::schedule::Holidays;
+use billing::schedule::run::{ScheduleRun, ScheduleRunState, Sums};
 use billing::store::ages::Ages;
+use billing::store::subscriptions::{
+    DueDate, GenerateBatch, Generated, OperatorAction, ScheduleDecision, SubscriptionChange,
+    SubscriptionChanged, SubscriptionImported,
+};
 use billing::store::{
     AcknowledgementStore, ChargeStore, Counts, ImportMode, ImportRow, Imported, InvoiceReads,
     LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore,
-    OperatorStore, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled, Store,
-    StoreError,
+    OpenedRun, OperatorStore, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, ScheduleStore,
+    Settled, Store, StoreError, SubscriptionStore,
 };
+use billing::subscription::{NewSubscription, Subscription, SubscriptionState};
+use jiff::civil::Date;
 use tokio::sync::Semaphore;
 
 /// What the steps meet.
@@ -131,15 +140,43 @@ pass_on! {
     RunStore {
         counts() -> Counts;
         ages() -> Ages;
-        open_run(lease: Duration) -> (Run, bool);
         adopt_run(lease: Duration) -> Option<Run>;
         renew_run(run: RunId, lease: Duration) -> bool;
         finish_run(run: RunId, joins: i64) -> bool;
         note_problem(run: RunId, problem: &RunProblem) -> ();
         run(run: RunId) -> Option<Run>;
+        runs(after: RunId, limit: usize) -> Vec<Run>;
         unfinished_run() -> Option<Run>;
         latest_run() -> Option<Run>;
         unsent_attempts() -> i64;
+    }
+
+    async fn open_ordered_run(&self, order: &RunOrder, lease: Duration) -> Result<OpenedRun> {
+        self.meet("open_run").await?;
+        self.inner.open_ordered_run(order, lease).await
+    }
+}
+
+pass_on! {
+    SubscriptionStore {
+        import_subscriptions(batch: &[NewSubscription], dry_run: bool) -> Vec<SubscriptionImported>;
+        subscriptions(state: Option<SubscriptionState>, after: i64, limit: usize) -> Vec<Subscription>;
+        subscription(reference: &Reference) -> Option<Subscription>;
+        change_subscription(reference: &Reference, change: &SubscriptionChange, holidays: &Holidays)
+            -> SubscriptionChanged;
+        actions_on(subject: &str, after: i64, limit: usize) -> Vec<OperatorAction>;
+    }
+}
+
+pass_on! {
+    ScheduleStore {
+        now_ms() -> i64;
+        next_due_date(after: Option<Date>) -> Option<DueDate>;
+        left_on(on: Date) -> Sums;
+        put_schedule_run(decision: &ScheduleDecision) -> ();
+        schedule_runs(state: Option<ScheduleRunState>, after: Option<Date>, limit: usize) -> Vec<ScheduleRun>;
+        generate(batch: &GenerateBatch<'_>) -> Generated;
+        has_scheduled_invoice() -> bool;
     }
 }
 

@@ -10,9 +10,12 @@ use billing::demo_data::{self, Demo};
 use billing::http::{Access, AccessRules, AppState, router};
 use billing::protocol::key::DeploymentId;
 use billing::protocol::transition::Idempotency;
+use billing::scheduler::{ScheduleSettings, Scheduler};
 use billing::store::Store;
 use billing::store::sqlite::SqliteStore;
 use chassis::clock::{Clock, Random};
+use chassis::shutdown::Shutdown;
+use chassis::telemetry::Telemetry;
 use http::{HeaderMap, Request, header};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -89,7 +92,15 @@ impl Billing {
         let store = SqliteStore::open(&path, Some(deployment), clock.clone(), &random).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let engine = engine::engine(Arc::clone(&store), clock, endpoint, idempotency).await;
-        let router = router(AppState { store: Arc::clone(&store), engine, access });
+        let scheduler = Scheduler::new(
+            Arc::clone(&store),
+            engine.clone(),
+            ScheduleSettings::default(),
+            &Telemetry::new("billing", "0.0.0", "test").metrics,
+            Shutdown::new(),
+        );
+        let scheduler = Arc::new(scheduler);
+        let router = router(AppState { store: Arc::clone(&store), engine, scheduler, access });
         Self { store, router, folder }
     }
 

@@ -16,4 +16,6 @@ mod repairs;
 #[cfg(test)]
 mod steps;
 #[cfg(test)]
+mod subscriptions;
+#[cfg(test)]
 mod walk;

@@ -1,4 +1,5 @@
-//! `/v1/imports`: invoices in, one JSON object a line, in batches, so that memory does not grow with the body.
+//! `/v1/imports`: invoices in, one JSON object a line, in batches, so that memory does not grow with the body. Other
+//! rows are taken in the same way ([`Rows`]).
 //! Knows the rules of a row; not how rows are kept, nor what other formats the command line reads.
 
 use std::sync::Arc;
@@ -114,11 +115,78 @@ enum Stopped {
     NotNdjson(&'static str),
 }
 
-/// Rows on their way to the store.
-struct ImportStream<'a> {
+/// What became of a row that was right by itself.
+pub(super) enum Taken {
+    Created,
+    Unchanged,
+    Updated,
+    Refused(Fault),
+}
+
+/// A kind of rows that can be imported.
+pub(super) trait Rows: Send + Sync {
+    type Row: Send + Sync;
+
+    /// One line.
+    fn parse(&self, line: &[u8]) -> Result<Self::Row, Fault>;
+
+    /// What a row is known by.
+    fn reference<'r>(&self, row: &'r Self::Row) -> &'r Reference;
+
+    /// Of each row, a stored reference that is another spelling of its own.
+    fn stored_spellings(
+        &self,
+        rows: &[Self::Row],
+    ) -> impl Future<Output = Result<Vec<Option<String>>, StoreError>> + Send;
+
+    /// At most [`BATCH_MAX`] rows; answers one each, in order.
+    fn take(
+        &self,
+        rows: &[Self::Row],
+        dry_run: bool,
+    ) -> impl Future<Output = Result<Vec<Taken>, StoreError>> + Send;
+}
+
+/// Invoices.
+struct Invoices<'a> {
     store: &'a dyn Store,
-    mode: ImportMode,
-    rows: Vec<ImportRow>,
+    update: bool,
+}
+
+impl Rows for Invoices<'_> {
+    type Row = ImportRow;
+
+    fn parse(&self, line: &[u8]) -> Result<ImportRow, Fault> {
+        row::parse(line)
+    }
+
+    fn reference<'r>(&self, row: &'r ImportRow) -> &'r Reference {
+        &row.reference
+    }
+
+    async fn stored_spellings(&self, rows: &[ImportRow]) -> Result<Vec<Option<String>>, StoreError> {
+        stored_spellings(self.store, rows).await
+    }
+
+    async fn take(&self, rows: &[ImportRow], dry_run: bool) -> Result<Vec<Taken>, StoreError> {
+        let imported = self.store.import(rows, ImportMode { dry_run, update: self.update }).await?;
+        let taken = |(row, outcome): (&ImportRow, Imported)| match outcome {
+            Imported::Created => Taken::Created,
+            Imported::Unchanged => Taken::Unchanged,
+            Imported::Updated => Taken::Updated,
+            Imported::Differs | Imported::Locked | Imported::CurrencyMismatch(_) => {
+                Taken::Refused(not_taken(row, &outcome))
+            }
+        };
+        Ok(rows.iter().zip(imported).map(taken).collect())
+    }
+}
+
+/// Rows on their way to the store.
+struct ImportStream<R: Rows> {
+    kind: R,
+    dry_run: bool,
+    rows: Vec<R::Row>,
     numbers: Vec<u64>,
     /// The last line that came whole, and the last one whose batch the store has taken.
     last_line: u64,
@@ -137,23 +205,34 @@ pub(in crate::http) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let mut params = Params::of(&uri);
+    let (dry_run, update) = (params.switch("dry_run"), params.switch("update"));
+    params.finish()?;
+    import(Invoices { store: state.store.as_ref(), update }, dry_run, connection, &headers, body).await
+}
+
+/// Takes a body of such rows: 200 with what was done, also when lines were at fault.
+pub(super) async fn import<R: Rows>(
+    kind: R,
+    dry_run: bool,
+    connection: Option<Extension<Connection>>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     if let Some(Extension(connection)) = connection {
         connection.expect_long_body(BODY_BYTES_MAX);
     }
-    let mut params = Params::of(&uri);
-    let mode = ImportMode { dry_run: params.switch("dry_run"), update: params.switch("update") };
-    params.finish()?;
-    check_media_type(&headers)?;
+    check_media_type(headers)?;
     let mut intake = ImportStream {
-        store: state.store.as_ref(),
-        mode,
+        kind,
+        dry_run,
         rows: Vec::with_capacity(BATCH_MAX),
         numbers: Vec::with_capacity(BATCH_MAX),
         last_line: 0,
         taken_to: 0,
         look_alikes: LookAlikes::default(),
         has_begun: false,
-        report: Report { dry_run: mode.dry_run, ..Report::default() },
+        report: Report { dry_run, ..Report::default() },
     };
     match intake.read(body).await {
         Ok(()) => Ok(answer(StatusCode::OK, &intake.report)),
@@ -203,11 +282,11 @@ fn other_format(line: &[u8]) -> Option<&'static str> {
     }
 }
 
-impl ImportStream<'_> {
+impl<R: Rows> ImportStream<R> {
     /// What an import that stops here has done.
     fn so_far(&self) -> String {
         let Report { created, unchanged, updated, errors_total, .. } = self.report;
-        if self.mode.dry_run || created + updated == 0 {
+        if self.dry_run || created + updated == 0 {
             return "nothing was written; import the same again".to_owned();
         }
         format!(
@@ -252,7 +331,7 @@ impl ImportStream<'_> {
         {
             return Err(Stopped::NotNdjson(why));
         }
-        match row::parse(&text) {
+        match self.kind.parse(&text) {
             Err(fault) => self.fault(number, fault),
             Ok(row) => {
                 self.rows.push(row);
@@ -266,23 +345,22 @@ impl ImportStream<'_> {
         if self.rows.is_empty() {
             return Ok(());
         }
-        let spellings = stored_spellings(self.store, &self.rows).await.map_err(Stopped::Store)?;
-        let outcomes = self.store.import(&self.rows, self.mode).await.map_err(Stopped::Store)?;
+        let spellings = self.kind.stored_spellings(&self.rows).await.map_err(Stopped::Store)?;
+        let taken = self.kind.take(&self.rows, self.dry_run).await.map_err(Stopped::Store)?;
         let rows = std::mem::take(&mut self.rows);
         let numbers = std::mem::take(&mut self.numbers);
         self.taken_to = self.last_line;
-        for (((row, number), outcome), stored) in rows.into_iter().zip(numbers).zip(outcomes).zip(spellings) {
-            let earlier = self.look_alikes.earlier(&row.reference, number);
-            if outcome == Imported::Created {
-                self.warn(number, &row.reference, earlier, stored);
-            }
-            match outcome {
-                Imported::Created => self.report.created += 1,
-                Imported::Unchanged => self.report.unchanged += 1,
-                Imported::Updated => self.report.updated += 1,
-                Imported::Differs | Imported::Locked | Imported::CurrencyMismatch(_) => {
-                    self.fault(number, not_taken(&row, &outcome));
+        for (((row, number), taken), stored) in rows.iter().zip(numbers).zip(taken).zip(spellings) {
+            let reference = self.kind.reference(row);
+            let earlier = self.look_alikes.earlier(reference, number);
+            match taken {
+                Taken::Created => {
+                    self.warn(number, reference, earlier, stored);
+                    self.report.created += 1;
                 }
+                Taken::Unchanged => self.report.unchanged += 1,
+                Taken::Updated => self.report.updated += 1,
+                Taken::Refused(fault) => self.fault(number, fault),
             }
         }
         Ok(())

@@ -28,6 +28,8 @@ pub(super) mod repairs;
 pub(super) mod resolutions;
 mod row;
 pub(super) mod runs;
+pub(super) mod schedule;
+pub(super) mod subscriptions;
 
 /// What `GET /v1/deployment` shows.
 #[derive(Serialize)]

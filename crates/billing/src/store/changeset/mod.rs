@@ -3,6 +3,7 @@
 //! calls the same functions. Knows no SQL and no clock.
 
 mod draft;
+pub mod generation;
 pub mod import;
 mod rules;
 
@@ -129,6 +130,13 @@ impl StateCountDeltas {
     pub fn add(&mut self, from: Option<InvoiceState>, to: InvoiceState) {
         for (delta, &state) in self.0.iter_mut().zip(InvoiceState::ALL) {
             *delta += i64::from(state == to) - i64::from(Some(state) == from);
+        }
+    }
+
+    /// Counts invoices that are created.
+    pub fn add_created(&mut self, state: InvoiceState, count: i64) {
+        for (delta, &of) in self.0.iter_mut().zip(InvoiceState::ALL) {
+            *delta += if of == state { count } else { 0 };
         }
     }
 

@@ -5,16 +5,17 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Tx, Type, get};
+use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Row, Tx, Type, get};
 use tokio::time::Instant;
 
 use super::transaction::{PostgresTransaction, number};
 use super::{changed, ms};
 use crate::invoice::{Attempt, CustomerId, InvoiceId, RunId};
+use crate::run_order::InvoiceFacts;
 use crate::store::changeset::{LEASE_NEVER, next_number};
 use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::rows::{self, Columns, FromRow};
-use crate::store::transaction::{Candidate, Candidates, Claimed, PendingClaim, log_unclaimable};
+use crate::store::transaction::{Candidate, Candidates, ClaimOrder, Claimed, PendingClaim, log_unclaimable};
 
 /// Between two tries to read back what a claim wrote.
 const READ_BACK_EVERY: Duration = Duration::from_millis(100);
@@ -66,8 +67,9 @@ where
 
 /// What was locked is checked as it is then.
 const CANDIDATES: &str = "
-    SELECT i.id, i.reference, i.customer_id, i.currency, i.amount_minor FROM invoices AS i
-    WHERE i.state = 'PENDING' AND i.id > $1
+    SELECT i.id, i.reference, i.customer_id, i.currency, i.amount_minor, i.due_at, i.next_attempt_at
+    FROM invoices AS i
+    WHERE i.state = 'PENDING' AND i.id > $1 AND (NOT $4 OR i.next_attempt_at IS NOT NULL)
         AND EXISTS (SELECT 1 FROM runs WHERE id = $2 AND state = 'running')
         AND (SELECT a.run_id FROM attempts AS a WHERE a.invoice_id = i.id ORDER BY a.number DESC LIMIT 1)
             IS DISTINCT FROM $2
@@ -78,10 +80,14 @@ const LAST_ATTEMPTS: &str = "
     SELECT DISTINCT ON (invoice_id) invoice_id, number, run_id FROM attempts WHERE invoice_id = ANY($1)
     ORDER BY invoice_id, number DESC";
 
-pub(super) async fn candidates(tx: &Tx, claim: &PendingClaim) -> Result<Candidates> {
+pub(super) async fn candidates(tx: &Tx, claim: &PendingClaim, order: &ClaimOrder) -> Result<Candidates> {
     let limit = i64::try_from(claim.limit).unwrap_or(i64::MAX);
-    let params: &[Param<'_>] =
-        &[(&claim.after.0, Type::INT8), (&claim.run.0, Type::INT8), (&limit, Type::INT8)];
+    let params: &[Param<'_>] = &[
+        (&claim.after.0, Type::INT8),
+        (&claim.run.0, Type::INT8),
+        (&limit, Type::INT8),
+        (&order.filter.scheduled, Type::BOOL),
+    ];
     let found = tx.query(CANDIDATES, params).await?;
     let ids: Vec<i64> = found.iter().map(|row| get(row, 0)).collect::<Result<_>>()?;
     let mut candidates = Candidates { invoices: Vec::new(), examined: ids.last().copied().map(InvoiceId) };
@@ -95,6 +101,9 @@ pub(super) async fn candidates(tx: &Tx, claim: &PendingClaim) -> Result<Candidat
     for (row, id) in found.iter().zip(ids) {
         let Some(number) = next_number(last_attempts.get(&id).copied(), claim.run) else { continue };
         let id = InvoiceId(id);
+        if !is_admitted(row, order)? {
+            continue;
+        }
         let read = || -> Result<Candidate> {
             let customer_id = CustomerId(row.integer(2)?);
             Ok(Candidate { id, reference: row.reference(1)?, customer_id, money: row.money(3)?, number })
@@ -105,6 +114,19 @@ pub(super) async fn candidates(tx: &Tx, claim: &PendingClaim) -> Result<Candidat
         }
     }
     Ok(candidates)
+}
+
+fn is_admitted(row: &Row, order: &ClaimOrder) -> Result<bool> {
+    if order.filter.is_all() {
+        return Ok(true);
+    }
+    let facts = InvoiceFacts {
+        reference: row.optional_text(1)?.unwrap_or_default(),
+        customer_id: CustomerId(row.integer(2)?),
+        due_at: row.optional_integer(5)?,
+        next_attempt_at: row.optional_integer(6)?,
+    };
+    Ok(order.filter.admits(&facts, order.now_ms))
 }
 
 /// A row that the unique indexes refuse is left out, and its invoice with it.

@@ -7,6 +7,7 @@ mod imports;
 mod ledgers;
 mod normal_form;
 mod runs;
+mod subscriptions;
 mod transaction;
 
 use std::time::Duration;
@@ -25,12 +26,13 @@ use super::transaction::{self as steps, PendingClaim};
 use crate::invoice::{Attempt, InvoiceId, Run, RunId, RunProblem};
 use crate::protocol::key::DeploymentId;
 use crate::protocol::transition::Settlement;
+use crate::run_order::RunOrder;
 use crate::store::ages::Ages;
 use crate::store::{
     AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
-    LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OperatorStore,
-    OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled, StoreError,
-    migrations,
+    LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OpenedRun,
+    OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled,
+    StoreError, migrations,
 };
 
 /// What billing needs of a database.
@@ -180,6 +182,8 @@ fn boxed(value: Value) -> Boxed {
         Value::Integer(integer) => (Box::new(integer), Type::INT8),
         Value::Count(count) => (Box::new(transaction::number(count)), Type::INT4),
         Value::Text(text) => (Box::new(text), Type::TEXT),
+        Value::OptionalInteger(integer) => (Box::new(integer), Type::INT8),
+        Value::OptionalText(text) => (Box::new(text), Type::TEXT),
     }
 }
 
@@ -253,8 +257,12 @@ impl RunStore for PostgresStore {
         runs::ages(&self.database).await.map_err(store_error)
     }
 
-    async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {
-        runs::open(&self.database, lease).await.map_err(store_error)
+    async fn open_ordered_run(&self, order: &RunOrder, lease: Duration) -> Result<OpenedRun> {
+        runs::open(&self.database, order, lease).await.map_err(store_error)
+    }
+
+    async fn runs(&self, after: RunId, limit: usize) -> Result<Vec<Run>> {
+        runs::list_after(&self.database, after, limit.min(BATCH_MAX)).await.map_err(store_error)
     }
 
     async fn adopt_run(&self, lease: Duration) -> Result<Option<Run>> {

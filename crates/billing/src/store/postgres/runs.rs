@@ -4,15 +4,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Tx, Type, get};
+use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Row, Tx, Type, get};
 
 use super::ms;
 use crate::invoice::{Run, RunId, RunProblem};
+use crate::run_order::{RunLimits, RunOrder};
 use crate::store::ages::{AGES, Ages};
 use crate::store::changeset::CounterDeltas;
 use crate::store::lease::AHEAD_MAX_MS;
-use crate::store::rows::{FromRow, UNSENT};
-use crate::store::{Counts, VERSION};
+use crate::store::rows::{FromRow, UNSENT, claim_order};
+use crate::store::transaction::ClaimOrder;
+use crate::store::{Counts, OpenedRun, VERSION};
 
 /// Counters have 16 rows each, so that transactions seldom wait for each other. A connection always takes the same one
 /// and takes it last, so that no two can deadlock.
@@ -21,7 +23,7 @@ pub(super) const SHARD: &str = "(pg_backend_pid() % 16)";
 /// Of `runs AS r` and the sums `c` of its counters, by [`SUMS`].
 const RUN: &str = "r.id, r.state, r.started_at, r.finished_at, r.lease_until, r.joins, r.total, \
      c.attempted, c.paid, c.refused, c.rejected, c.in_doubt, c.not_sent, r.begun_by, r.problem, \
-     r.problem_status, r.problem_count";
+     r.problem_status, r.problem_count, r.filter, r.count_left, r.amounts_left, r.reason";
 
 /// Joined to `r`, it has one row for each run.
 const SUMS: &str = "
@@ -35,6 +37,10 @@ const SUMS: &str = "
 const OPEN_TRIES_MAX: usize = 8;
 
 const JOIN: &str = "UPDATE runs SET joins = joins + 1 WHERE state = 'running'";
+
+/// Of a run that claims all that this filter asks for, as [`RunOrder::may_join`] says.
+const JOIN_SAME: &str = "UPDATE runs SET joins = joins + 1 WHERE state = 'running'
+         AND (filter IS NULL OR filter = $1) AND count_left IS NULL AND amounts_left IS NULL";
 
 fn select(condition: &str) -> String {
     format!("SELECT {RUN} FROM runs AS r {SUMS} WHERE {condition}")
@@ -70,22 +76,65 @@ pub(super) async fn unsent_attempts(database: &Postgres) -> Result<i64> {
     rows.first().map_or(Ok(0), |row| get(row, 0))
 }
 
-pub(super) async fn open(database: &Postgres, lease: Duration) -> Result<(Run, bool)> {
+pub(super) async fn list_after(database: &Postgres, after: RunId, limit: usize) -> Result<Vec<Run>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let sql = select("r.id > $1 ORDER BY r.id LIMIT $2");
+    let rows = database.read(PoolClass::Claim, &sql, &[(&after.0, Type::INT8), (&limit, Type::INT8)]).await?;
+    rows.iter().map(Run::from_row).collect()
+}
+
+/// A run with limits is locked: no other claim may take from them meanwhile.
+pub(super) async fn order(tx: &Tx, run: RunId) -> Result<Option<ClaimOrder>> {
+    const ORDER: &str = "SELECT filter, count_left, amounts_left, billing_now_ms() FROM runs
+         WHERE id = $1 AND state = 'running'";
+    let params: &[Param<'_>] = &[(&run.0, Type::INT8)];
+    let read = |rows: &[Row]| rows.first().map(|row| claim_order(row, get(row, 3)?)).transpose();
+    let order = read(&tx.query(ORDER, params).await?)?;
+    match order {
+        Some(order) if !order.limits.is_unlimited() => {
+            read(&tx.query(&format!("{ORDER} FOR UPDATE"), params).await?)
+        }
+        order => Ok(order),
+    }
+}
+
+pub(super) async fn save_limits(tx: &Tx, run: RunId, limits: &RunLimits) -> Result<()> {
+    let sql = "UPDATE runs SET count_left = $2, amounts_left = $3 WHERE id = $1";
+    let amounts = limits.amounts_stored();
+    let params: &[Param<'_>] = &[(&run.0, Type::INT8), (&limits.count, Type::INT8), (&amounts, Type::TEXT)];
+    tx.execute(sql, params).await.map(drop)
+}
+
+pub(super) async fn open(database: &Postgres, order: &RunOrder, lease: Duration) -> Result<OpenedRun> {
+    let RunOrder { filter, limits, reason } = order;
+    let (filter, amounts) = (filter.stored(), limits.amounts_stored());
+    let join = after(JOIN_SAME);
     let start = after(
         "WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
-         INSERT INTO runs (state, started_at, lease_until, begun_by, total)
+         INSERT INTO runs (state, started_at, lease_until, begun_by, total, filter, count_left, amounts_left, reason)
          SELECT 'running', now.ms, now.ms + $1, $2,
-             (SELECT coalesce(sum(pending + charging + attention), 0)::bigint FROM invoice_counts)
+             (SELECT coalesce(sum(pending + charging + attention), 0)::bigint FROM invoice_counts), $3, $4, $5, $6
          FROM now ON CONFLICT (state) WHERE state = 'running' DO NOTHING",
     );
     for _ in 0..OPEN_TRIES_MAX {
-        if let Some(run) = one(database, &after(JOIN), &[], true).await? {
-            return Ok((run, true));
-        }
-        if let Some(run) =
-            one(database, &start, &[(&ms(lease), Type::INT8), (&VERSION, Type::TEXT)], true).await?
+        if limits.is_unlimited()
+            && let Some(run) = one(database, &join, &[(&filter, Type::TEXT)], true).await?
         {
-            return Ok((run, false));
+            return Ok(OpenedRun::Joined(run));
+        }
+        let params: &[Param<'_>] = &[
+            (&ms(lease), Type::INT8),
+            (&VERSION, Type::TEXT),
+            (&filter, Type::TEXT),
+            (&limits.count, Type::INT8),
+            (&amounts, Type::TEXT),
+            (reason, Type::TEXT),
+        ];
+        if let Some(run) = one(database, &start, params, true).await? {
+            return Ok(OpenedRun::Started(run));
+        }
+        if let Some(run) = unfinished(database).await?.filter(|run| !order.may_join(&run.order)) {
+            return Ok(OpenedRun::Busy(run.id));
         }
     }
     Err(PgError::Conflict("runs begin and end too fast".into()))

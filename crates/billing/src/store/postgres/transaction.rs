@@ -9,13 +9,14 @@ use chassis::postgres::{Param, PgError, Result, Tx, Type, get};
 use super::{changed, claims, imports, ledgers, ms, runs};
 use crate::invoice::{Attempt, AttentionReason, Invoice, InvoiceId, PaidBy, Reference, RunId};
 use crate::protocol::key::Key;
+use crate::run_order::RunLimits;
 use crate::store::changeset::import::{ImportPlan, KnownRows};
 use crate::store::changeset::{
     AdoptedAttempt, AttemptChange, AttemptFact, Changeset, ClaimAgain, InvoiceChange, LEASE_NEVER,
     LoadedFacts, Owner, ResolutionAudit, SendTimes, Terms,
 };
 use crate::store::rows::{self, Columns, FromRow};
-use crate::store::transaction::{Candidates, PendingClaim, Transaction};
+use crate::store::transaction::{Candidates, ClaimOrder, PendingClaim, Transaction};
 use crate::store::{ImportRow, LedgerSeen, Resolution};
 
 /// An open transaction; what it claims is leased for so long, and marked with this id.
@@ -81,7 +82,7 @@ impl Transaction for PostgresTransaction {
             let invoice = Invoice::from_row(row)?;
             owners.insert(
                 invoice.reference.as_str().to_owned(),
-                Owner { invoice, last_number: row.count(10)? },
+                Owner { invoice, last_number: row.count(rows::INVOICE_COLUMNS)? },
             );
         }
         Ok(owners)
@@ -110,8 +111,16 @@ impl Transaction for PostgresTransaction {
         imports::load(&self.tx, rows, for_update).await
     }
 
-    async fn load_candidates(&self, claim: &PendingClaim) -> Result<Candidates> {
-        claims::candidates(&self.tx, claim).await
+    async fn load_order(&self, run: RunId) -> Result<Option<ClaimOrder>> {
+        runs::order(&self.tx, run).await
+    }
+
+    async fn save_limits(&self, run: RunId, limits: &RunLimits) -> Result<()> {
+        runs::save_limits(&self.tx, run, limits).await
+    }
+
+    async fn load_candidates(&self, claim: &PendingClaim, order: &ClaimOrder) -> Result<Candidates> {
+        claims::candidates(&self.tx, claim, order).await
     }
 
     async fn insert_attempts(&self, attempts: Vec<Attempt>) -> Result<Vec<Attempt>> {
@@ -204,7 +213,8 @@ async fn set_attempts(tx: &Tx, changes: &[AttemptChange]) -> Result<()> {
 
 const SET_INVOICES: &str = "
     WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
-    UPDATE invoices AS i SET state = u.after, paid_by = u.paid_by, attention_reason = u.reason, updated_at = now.ms
+    UPDATE invoices AS i SET state = u.after, paid_by = u.paid_by, attention_reason = u.reason, updated_at = now.ms,
+        next_attempt_at = CASE WHEN u.after = 'CHARGING' THEN NULL ELSE i.next_attempt_at END
     FROM now, unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
         AS u (id, before, after, paid_by, reason)
     WHERE i.id = u.id AND i.state = u.before";

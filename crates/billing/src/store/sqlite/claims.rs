@@ -2,29 +2,31 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Columns, Lease, is_corrupt, list, one, one_row, read, runs};
+use super::{Columns, Lease, is_corrupt, list, one, one_row, read};
 use crate::invoice::{Attempt, CustomerId, InvoiceId, RunId};
+use crate::run_order::InvoiceFacts;
 use crate::store::changeset::{LEASE_NEVER, next_number};
 use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::rows;
-use crate::store::transaction::{Candidate, Candidates, PendingClaim, log_unclaimable};
+use crate::store::transaction::{Candidate, Candidates, ClaimOrder, PendingClaim, log_unclaimable};
 
 /// PENDING invoices that one job examines: a run that goes on after a restart passes those that it has attempted
 /// already, and must not hold the writer up meanwhile.
 pub const SCAN_MAX: i64 = 10_000;
 
 pub(super) const CANDIDATES: &str = "
-    SELECT id, reference, customer_id, currency, amount_minor FROM invoices INDEXED BY invoices_unpaid
+    SELECT id, reference, customer_id, currency, amount_minor, due_at, next_attempt_at FROM invoices INDEXED BY invoices_unpaid
     WHERE state = 'PENDING' AND state <> 'PAID' AND id > ?1 ORDER BY id LIMIT ?2";
 
 pub(super) const LAST_ATTEMPT: &str =
     "SELECT number, run_id FROM attempts WHERE invoice_id = ?1 ORDER BY number DESC LIMIT 1";
 
-pub(super) fn candidates(connection: &Connection, claim: &PendingClaim) -> rusqlite::Result<Candidates> {
+pub(super) fn candidates(
+    connection: &Connection,
+    claim: &PendingClaim,
+    order: &ClaimOrder,
+) -> rusqlite::Result<Candidates> {
     let mut candidates = Candidates { invoices: Vec::new(), examined: None };
-    if !runs::is_running(connection, claim.run)? {
-        return Ok(candidates);
-    }
     let mut examined = 0;
     let mut last_attempt = connection.prepare_cached(LAST_ATTEMPT)?;
     let mut select = connection.prepare_cached(CANDIDATES)?;
@@ -37,6 +39,9 @@ pub(super) fn candidates(connection: &Connection, claim: &PendingClaim) -> rusql
         examined += 1;
         let id = InvoiceId(row.get(0)?);
         candidates.examined = Some(id);
+        if !is_admitted(row, order)? {
+            continue;
+        }
         let last = last_attempt.query_row([id.0], |row| Ok((row.count(0)?, RunId(row.integer(1)?))));
         let Some(number) = next_number(last.optional()?, claim.run) else { continue };
         match candidate(row, id, number) {
@@ -45,6 +50,19 @@ pub(super) fn candidates(connection: &Connection, claim: &PendingClaim) -> rusql
         }
     }
     Ok(candidates)
+}
+
+fn is_admitted(row: &rusqlite::Row<'_>, order: &ClaimOrder) -> rusqlite::Result<bool> {
+    if order.filter.is_all() {
+        return Ok(true);
+    }
+    let facts = InvoiceFacts {
+        reference: row.optional_text(1)?.unwrap_or_default(),
+        customer_id: CustomerId(row.integer(2)?),
+        due_at: row.optional_integer(5)?,
+        next_attempt_at: row.optional_integer(6)?,
+    };
+    Ok(order.filter.admits(&facts, order.now_ms))
 }
 
 fn candidate(row: &rusqlite::Row<'_>, id: InvoiceId, number: u32) -> rusqlite::Result<Candidate> {

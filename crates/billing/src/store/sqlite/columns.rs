@@ -40,6 +40,8 @@ impl ToSql for Value {
             Self::Integer(integer) => integer.to_sql(),
             Self::Count(count) => count.to_sql(),
             Self::Text(text) => text.to_sql(),
+            Self::OptionalInteger(integer) => integer.to_sql(),
+            Self::OptionalText(text) => text.to_sql(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod imports;
 mod ledgers;
 mod normal_form;
 mod runs;
+mod subscriptions;
 mod transaction;
 
 pub use claims::SCAN_MAX;
@@ -29,13 +30,14 @@ use super::transaction::{self as steps, PendingClaim};
 use crate::invoice::{Attempt, InvoiceId, Run, RunId, RunProblem};
 use crate::protocol::key::DeploymentId;
 use crate::protocol::transition::Settlement;
+use crate::run_order::RunOrder;
 use crate::store::ages::Ages;
 use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::{
     AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
-    LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OperatorStore,
-    OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled, StoreError,
-    migrations,
+    LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OpenedRun,
+    OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled,
+    StoreError, migrations,
 };
 
 /// How long what a caller asked for may wait for the writer: old clients give up after 5 s. As on PostgreSQL.
@@ -316,9 +318,14 @@ impl RunStore for SqliteStore {
         self.read_short(runs::ages).await
     }
 
-    async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {
-        let lease = self.lease(lease);
-        self.write_asked(move |connection| runs::open(connection, lease)).await
+    async fn open_ordered_run(&self, order: &RunOrder, lease: Duration) -> Result<OpenedRun> {
+        let (order, lease) = (order.clone(), self.lease(lease));
+        self.write_asked(move |connection| runs::open(connection, &order, lease)).await
+    }
+
+    async fn runs(&self, after: RunId, limit: usize) -> Result<Vec<Run>> {
+        let limit = i64::try_from(limit.min(BATCH_MAX)).unwrap_or(i64::MAX);
+        self.read_short(move |connection| runs::list_after(connection, after, limit)).await
     }
 
     async fn adopt_run(&self, lease: Duration) -> Result<Option<Run>> {

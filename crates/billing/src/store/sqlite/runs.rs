@@ -3,14 +3,17 @@
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Columns, Lease, one, read};
+use super::{Columns, Lease, list, one, read};
 use crate::invoice::{InvoiceState, Run, RunId, RunProblem};
+use crate::run_order::{RunLimits, RunOrder};
 use crate::store::ages::{AGES, Ages};
 use crate::store::lease::AHEAD_MAX_MS;
-use crate::store::{Counts, VERSION};
+use crate::store::rows::claim_order;
+use crate::store::transaction::ClaimOrder;
+use crate::store::{Counts, OpenedRun, VERSION};
 
 const RUN: &str = "id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, refused, rejected, \
-     in_doubt, not_sent, begun_by, problem, problem_status, problem_count";
+     in_doubt, not_sent, begun_by, problem, problem_status, problem_count, filter, count_left, amounts_left, reason";
 
 pub(super) fn find(connection: &Connection, run: RunId) -> rusqlite::Result<Option<Run>> {
     one(connection, &format!("SELECT {RUN} FROM runs WHERE id = ?1"), [run.0], read)
@@ -29,18 +32,43 @@ pub(super) fn is_running(connection: &Connection, run: RunId) -> rusqlite::Resul
     connection.prepare_cached(sql)?.exists([run.0])
 }
 
-pub(super) fn open(connection: &Connection, lease: Lease) -> rusqlite::Result<(Run, bool)> {
-    if let Some(run) = join(connection)? {
-        return Ok((run, true));
+pub(super) fn list_after(connection: &Connection, after: RunId, limit: i64) -> rusqlite::Result<Vec<Run>> {
+    let sql = format!("SELECT {RUN} FROM runs WHERE id > ?1 ORDER BY id LIMIT ?2");
+    list(connection, &sql, [after.0, limit], read)
+}
+
+pub(super) fn order(
+    connection: &Connection,
+    run: RunId,
+    now_ms: i64,
+) -> rusqlite::Result<Option<ClaimOrder>> {
+    let sql = "SELECT filter, count_left, amounts_left FROM runs WHERE id = ?1 AND state = 'running'";
+    one(connection, sql, [run.0], |row| claim_order(row, now_ms))
+}
+
+pub(super) fn save_limits(connection: &Connection, run: RunId, limits: &RunLimits) -> rusqlite::Result<()> {
+    let sql = "UPDATE runs SET count_left = ?2, amounts_left = ?3 WHERE id = ?1";
+    let params = params![run.0, limits.count, limits.amounts_stored()];
+    connection.prepare_cached(sql)?.execute(params).map(drop)
+}
+
+pub(super) fn open(connection: &Connection, order: &RunOrder, lease: Lease) -> rusqlite::Result<OpenedRun> {
+    if let Some(unfinished) = unfinished(connection)? {
+        return match order.may_join(&unfinished.order) {
+            true => Ok(join(connection)?.map_or(OpenedRun::Busy(unfinished.id), OpenedRun::Joined)),
+            false => Ok(OpenedRun::Busy(unfinished.id)),
+        };
     }
     let counts = counts(connection)?;
     let total = counts.pending + counts.charging + counts.attention;
     let sql = format!(
-        "INSERT INTO runs (state, started_at, lease_until, begun_by, total) VALUES ('running', ?1, ?2, ?3, ?4)
-         RETURNING {RUN}"
+        "INSERT INTO runs (state, started_at, lease_until, begun_by, total, filter, count_left, amounts_left, reason)
+         VALUES ('running', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING {RUN}"
     );
-    let params = params![lease.now, lease.until, VERSION, total];
-    Ok((connection.prepare_cached(&sql)?.query_row(params, read)?, false))
+    let RunOrder { filter, limits, reason } = order;
+    let (filter, amounts) = (filter.stored(), limits.amounts_stored());
+    let params = params![lease.now, lease.until, VERSION, total, filter, limits.count, amounts, reason];
+    connection.prepare_cached(&sql)?.query_row(params, read).map(OpenedRun::Started)
 }
 
 /// Makes the driver of the unfinished run check for new work before it ends.

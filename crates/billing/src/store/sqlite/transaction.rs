@@ -9,12 +9,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{Columns, FromRow, Lease, claims, imports, ledgers, list, one, one_row, read, runs};
 use crate::invoice::{Attempt, AttentionReason, Invoice, InvoiceId, PaidBy, Reference, RunId};
 use crate::protocol::key::Key;
+use crate::run_order::RunLimits;
 use crate::store::changeset::import::{ImportPlan, KnownRows};
 use crate::store::changeset::{
     AdoptedAttempt, AttemptFact, Changeset, ClaimAgain, LEASE_NEVER, LoadedFacts, Owner, ResolutionAudit,
     SendTimes, StateCountDeltas, Terms, needs_others,
 };
-use crate::store::transaction::{Candidates, PendingClaim, Transaction};
+use crate::store::transaction::{Candidates, ClaimOrder, PendingClaim, Transaction};
 use crate::store::{ImportRow, LedgerSeen, Resolution, rows};
 
 /// A job on the writer, which runs each job in a transaction.
@@ -49,8 +50,16 @@ impl Transaction for SqliteTransaction<'_> {
         ready(imports::load(self.connection, rows))
     }
 
-    fn load_candidates(&self, claim: &PendingClaim) -> Done<Candidates> {
-        ready(claims::candidates(self.connection, claim))
+    fn load_order(&self, run: RunId) -> Done<Option<ClaimOrder>> {
+        ready(runs::order(self.connection, run, self.lease.now))
+    }
+
+    fn save_limits(&self, run: RunId, limits: &RunLimits) -> Done<()> {
+        ready(runs::save_limits(self.connection, run, limits))
+    }
+
+    fn load_candidates(&self, claim: &PendingClaim, order: &ClaimOrder) -> Done<Candidates> {
+        ready(claims::candidates(self.connection, claim, order))
     }
 
     fn insert_attempts(&self, attempts: Vec<Attempt>) -> Done<Vec<Attempt>> {
@@ -141,7 +150,7 @@ fn load_owners(
     let mut owners = HashMap::with_capacity(references.len());
     for &reference in references {
         let owner = one(connection, &sql, [reference.as_str()], |row| {
-            Ok(Owner { invoice: Invoice::from_row(row)?, last_number: row.count(10)? })
+            Ok(Owner { invoice: Invoice::from_row(row)?, last_number: row.count(rows::INVOICE_COLUMNS)? })
         })?;
         owners.extend(owner.map(|owner| (reference.as_str().to_owned(), owner)));
     }
@@ -170,7 +179,8 @@ const SET_ATTEMPT: &str = "UPDATE attempts SET state = ?3, sends = max(sends - ?
      lease_until = coalesce(?5, lease_until), settled_at = coalesce(?6, settled_at) WHERE key = ?1 AND state = ?2";
 
 const SET_INVOICE: &str =
-    "UPDATE invoices SET state = ?3, paid_by = ?4, attention_reason = ?5, updated_at = ?6
+    "UPDATE invoices SET state = ?3, paid_by = ?4, attention_reason = ?5, updated_at = ?6,
+         next_attempt_at = CASE WHEN ?3 = 'CHARGING' THEN NULL ELSE next_attempt_at END
      WHERE id = ?1 AND state = ?2";
 
 fn apply(connection: &Connection, changes: &Changeset, lease: Lease) -> rusqlite::Result<()> {

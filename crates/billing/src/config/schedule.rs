@@ -1,0 +1,137 @@
+//! The settings of the schedule: whether it works, what it does after downtime, above which sums it asks, and which days
+//! are closed. Text in, checked settings out. Must not know a subscription.
+
+use std::collections::BTreeMap;
+
+use chassis::config::Problems;
+
+use super::given;
+use crate::import_row;
+use crate::money::Currency;
+use crate::schedule::Holidays;
+use crate::schedule::run::{Cap, CatchUp};
+use crate::scheduler::ScheduleSettings;
+use crate::subscription::price_minor;
+
+const SCHEDULE: &str = "--schedule (SCHEDULE)";
+const CATCH_UP: &str = "--schedule-catch-up (SCHEDULE_CATCH_UP)";
+const COUNT: &str = "--schedule-max-count (SCHEDULE_MAX_COUNT)";
+const AMOUNT: &str = "--schedule-max-amount (SCHEDULE_MAX_AMOUNT)";
+const HOLIDAYS: &str = "--schedule-holidays (SCHEDULE_HOLIDAYS)";
+
+/// Flags and variables, as text.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct ScheduleArgs {
+    /// on: invoices and charges the due periods of subscriptions. off: only `tinjis schedule run` does
+    /// [default: on]
+    #[arg(long, env = "SCHEDULE", value_name = "ON|OFF", help_heading = "Schedule")]
+    schedule: Option<String>,
+    /// Periods missed for more than a day: ask waits for an operator, each invoices all, oldest first, latest only the
+    /// latest of each subscription [default: ask]
+    #[arg(long, env = "SCHEDULE_CATCH_UP", value_name = "ASK|EACH|LATEST", help_heading = "Schedule")]
+    schedule_catch_up: Option<String>,
+    /// Invoices of one date above which an operator confirms [default: off]
+    #[arg(long, env = "SCHEDULE_MAX_COUNT", value_name = "NUMBER", help_heading = "Schedule")]
+    schedule_max_count: Option<String>,
+    /// Sums of one date above which an operator confirms, as EUR=1000.00, separated by commas; a currency that is not
+    /// named has no limit [default: off]
+    #[arg(long, env = "SCHEDULE_MAX_AMOUNT", value_name = "AMOUNTS", help_heading = "Schedule")]
+    schedule_max_amount: Option<String>,
+    /// Days on which no money moves: none, target (the euro's settlement system), or a file with one date per line;
+    /// a subscription's holidays field decides what they do to it [default: none]
+    #[arg(long, env = "SCHEDULE_HOLIDAYS", value_name = "NONE|TARGET|FILE", help_heading = "Schedule")]
+    schedule_holidays: Option<String>,
+}
+
+impl ScheduleArgs {
+    /// `None` when a mistake was recorded.
+    pub(super) fn resolve(&self, problems: &mut Problems) -> Option<ScheduleSettings> {
+        let is_on = problems.take(SCHEDULE, on_or_off(given(&self.schedule).unwrap_or("on")));
+        let catch_up = given(&self.schedule_catch_up).map_or(Ok(CatchUp::default()), |text| {
+            text.parse().map_err(|_| format!("\"{text}\" is none of ask, each and latest"))
+        });
+        let catch_up = problems.take(CATCH_UP, catch_up);
+        let count = problems.take(COUNT, given(&self.schedule_max_count).map(count).transpose());
+        let amounts = given(&self.schedule_max_amount).map(amounts).transpose();
+        let amounts = problems.take(AMOUNT, amounts.map(Option::unwrap_or_default));
+        let holidays = problems.take(HOLIDAYS, holidays(given(&self.schedule_holidays).unwrap_or("none")));
+        let cap = Cap { count: count?, amounts: amounts? };
+        Some(ScheduleSettings { is_on: is_on?, catch_up: catch_up?, cap, holidays: holidays? })
+    }
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("\"{text}\" is neither on nor off")),
+    }
+}
+
+fn count(text: &str) -> Result<i64, String> {
+    let count = text.parse().ok().filter(|count: &i64| *count >= 1);
+    count.ok_or_else(|| format!("\"{text}\" is no whole number from 1"))
+}
+
+fn amounts(text: &str) -> Result<BTreeMap<Currency, i64>, String> {
+    let amount = |part: &str| {
+        let (code, amount) = part
+            .trim()
+            .split_once('=')
+            .ok_or_else(|| format!("\"{part}\" is no amount of a currency, as EUR=1000.00 is"))?;
+        let currency = import_row::currency(code).map_err(|problem| format!("\"{code}\" {problem}"))?;
+        let minor = price_minor(currency, amount).map_err(|problem| format!("\"{part}\": {problem}"))?;
+        Ok((currency, minor))
+    };
+    text.split(',').map(amount).collect()
+}
+
+fn holidays(text: &str) -> Result<Holidays, String> {
+    match text {
+        "none" => Ok(Holidays::default()),
+        "target" => Ok(Holidays::target()),
+        path => {
+            let listed =
+                std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+            Holidays::listed(&listed).map_err(|error| format!("{path}: {error}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::resolve;
+    use super::*;
+
+    #[test]
+    fn the_schedule_is_on_and_asks_unless_it_is_told_otherwise() {
+        let settings = resolve(&[]).expect("no mistakes").schedule;
+        assert!(settings.is_on && settings.catch_up == CatchUp::Ask && settings.cap == Cap::default());
+        let words = [
+            ["--schedule", "off"],
+            ["--schedule-catch-up", "latest"],
+            ["--schedule-max-count", "10"],
+            ["--schedule-max-amount", "EUR=10.00, USD=5"],
+            ["--schedule-holidays", "target"],
+        ];
+        let settings = resolve(&words.concat()).expect("no mistakes").schedule;
+        assert!(!settings.is_on && settings.catch_up == CatchUp::Latest);
+        let amounts = [(Currency::Eur, 1000), (Currency::Usd, 500)].into();
+        assert_eq!(settings.cap, Cap { count: Some(10), amounts });
+    }
+
+    #[test]
+    fn each_mistake_names_its_setting() {
+        let words = [
+            ["--schedule", "yes"],
+            ["--schedule-catch-up", "all"],
+            ["--schedule-max-count", "0"],
+            ["--schedule-max-amount", "EUR"],
+            ["--schedule-holidays", "/nowhere/at-all"],
+        ];
+        let mistakes = resolve(&words.concat()).expect_err("mistakes");
+        for [setting, _] in words {
+            assert!(mistakes.contains(&format!("{setting} (")), "{setting} in {mistakes}");
+        }
+    }
+}

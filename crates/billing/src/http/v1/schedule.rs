@@ -1,0 +1,214 @@
+//! `/v1/schedule`: what the schedule does and what waits for an operator, its runs by date, and runs that an operator
+//! asks for. Knows what a run shows, not what it makes.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::Response;
+use chassis::problem::{FieldError, Problem};
+use http::{StatusCode, Uri};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::attempts::validate_reason_and_actor;
+use super::body;
+use super::page::{Page, Params, answer, time};
+use crate::http::AppState;
+use crate::http::error::problem_of;
+use crate::schedule::calendar::parse_date;
+use crate::schedule::run::{CatchUp, ScheduleRun, ScheduleRunState, Sums};
+use crate::schedule::zone_data_version;
+use crate::scheduler::{Done, RunUntil, ScheduleSettings};
+use crate::store::{self, BATCH_MAX};
+use crate::subscription::minor_text;
+
+/// Invoices that one call makes at most, about: a caller asks again while there are more.
+const INVOICES_MAX: usize = 10_000;
+
+/// What `GET /v1/schedule` shows.
+#[derive(Serialize)]
+struct Status {
+    schedule: &'static str,
+    catch_up: &'static str,
+    zone_data: &'static str,
+    next_on: Option<String>,
+    next_charge_at: Option<String>,
+    waiting: Vec<RunItem>,
+}
+
+/// A row of `schedule_runs`.
+#[derive(Serialize)]
+struct RunItem {
+    period_on: String,
+    state: &'static str,
+    reason: Option<&'static str>,
+    /// What was left to be invoiced when it was decided last.
+    planned_count: i64,
+    planned_sums: BTreeMap<&'static str, String>,
+    invoices: i64,
+    skipped: i64,
+    late_seconds: i64,
+    zone_data: String,
+    confirmed_by: Option<String>,
+    created_at: String,
+    updated_at: String,
+}
+
+impl RunItem {
+    fn of(run: &ScheduleRun) -> Self {
+        Self {
+            period_on: run.period_on.to_string(),
+            state: run.state.as_str(),
+            reason: run.reason.map(|reason| reason.as_str()),
+            planned_count: run.planned.values().map(|sum| sum.count).sum(),
+            planned_sums: sums(&run.planned),
+            invoices: run.invoices,
+            skipped: run.skipped,
+            late_seconds: run.late_ms / 1000,
+            zone_data: run.zone_data.clone(),
+            confirmed_by: run.confirmed_by.clone(),
+            created_at: time(run.created_at),
+            updated_at: time(run.updated_at),
+        }
+    }
+}
+
+fn sums(sums: &Sums) -> BTreeMap<&'static str, String> {
+    sums.iter().map(|(currency, sum)| (currency.code(), minor_text(*currency, sum.amount_minor))).collect()
+}
+
+/// `GET /v1/schedule`
+pub(in crate::http) async fn status(State(state): State<AppState>) -> Result<Response, Problem> {
+    let ScheduleSettings { is_on, catch_up, .. } = state.scheduler.settings();
+    let read = async || -> store::Result<Status> {
+        let next = state.store.next_due_date(None).await?;
+        let waiting = state.store.schedule_runs(Some(ScheduleRunState::Waiting), None, BATCH_MAX).await?;
+        Ok(Status {
+            schedule: if *is_on { "on" } else { "off" },
+            catch_up: catch_up.as_str(),
+            zone_data: zone_data_version(),
+            next_on: next.map(|next| next.on.to_string()),
+            next_charge_at: next.map(|next| time(next.first_at)),
+            waiting: waiting.iter().map(RunItem::of).collect(),
+        })
+    };
+    let shown = read().await.map_err(|error| problem_of(&error))?;
+    Ok(answer(StatusCode::OK, &shown))
+}
+
+/// `GET /v1/schedule/runs?state=&after=&limit=`, by date.
+pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, Problem> {
+    let mut params = Params::of(&uri);
+    let only: Option<ScheduleRunState> =
+        params.choice("state", |text| text.parse().ok(), "waiting, running and finished");
+    let (after, limit) = (params.after(), params.limit());
+    params.finish()?;
+    let rows = state.store.schedule_runs(only, after, limit).await.map_err(|error| problem_of(&error))?;
+    Ok(answer(StatusCode::OK, &Page::new(&rows, limit, RunItem::of, |run| run.period_on.to_string())))
+}
+
+/// The body of a run that an operator asks for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    until: String,
+    catch_up: Option<String>,
+    #[serde(default)]
+    over_cap: bool,
+    reason: String,
+    actor: String,
+}
+
+/// What it came to.
+#[derive(Serialize)]
+struct Made {
+    until: String,
+    invoices: i64,
+    skipped: i64,
+    /// Whether to ask again: a call makes a bounded number of invoices.
+    more: bool,
+    waiting: Vec<WaitingItem>,
+    /// The run that charges, once nothing more is to be made; none when nothing is due.
+    run_id: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct WaitingItem {
+    period_on: String,
+    reason: &'static str,
+}
+
+/// `POST /v1/schedule/runs`: invoices what is due up to a date and starts the run that charges it; 200.
+pub(in crate::http) async fn run(
+    State(state): State<AppState>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let request: Request =
+        body::read(&body::bytes(body)?, r#"{"until","catch_up","over_cap","reason","actor"}"#)?;
+    validate_reason_and_actor(&request.reason, &request.actor)?;
+    let now_ms = state.store.now_ms().await.map_err(|error| problem_of(&error))?;
+    let order = order(&request, state.scheduler.settings(), now_ms)?;
+    let make = async || -> store::Result<(Done, Option<i64>)> {
+        let done = state.scheduler.run_until(&order, INVOICES_MAX).await?;
+        let started = if done.has_more { None } else { state.scheduler.charge().await? };
+        Ok((done, started.map(|started| started.run.0)))
+    };
+    let (done, run_id) = make().await.map_err(|error| problem_of(&error))?;
+    tracing::info!(
+        until = request.until,
+        catch_up = order.catch_up.as_str(),
+        invoices = done.invoices,
+        reason = request.reason,
+        actor = request.actor,
+        "an operator ran the schedule"
+    );
+    let waiting = done.waiting.iter();
+    let waiting = waiting
+        .map(|waiting| WaitingItem { period_on: waiting.on.to_string(), reason: waiting.reason.as_str() })
+        .collect();
+    let Done { invoices, skipped, has_more, .. } = done;
+    let made = Made { until: order.until.to_string(), invoices, skipped, more: has_more, waiting, run_id };
+    Ok(answer(StatusCode::OK, &made))
+}
+
+fn order(request: &Request, settings: &ScheduleSettings, now_ms: i64) -> Result<RunUntil, Problem> {
+    let mut errors = Vec::new();
+    let until = match parse_date("until", &request.until) {
+        Ok(until) if until <= last_today(now_ms) => Some(until),
+        Ok(_) => {
+            errors.push(FieldError::new(
+                "until",
+                "must not be after today: nothing is charged before it is due",
+            ));
+            None
+        }
+        Err(bad) => {
+            errors.push(FieldError::new(bad.field, bad.problem));
+            None
+        }
+    };
+    let catch_up = request.catch_up.as_deref().map(str::parse::<CatchUp>).transpose();
+    let catch_up = catch_up.unwrap_or_else(|_| {
+        errors.push(FieldError::new("catch_up", "must be ask, each or latest"));
+        None
+    });
+    match until {
+        Some(until) if errors.is_empty() => Ok(RunUntil {
+            until,
+            catch_up: catch_up.unwrap_or(settings.catch_up),
+            over_cap: request.over_cap,
+            actor: request.actor.clone(),
+        }),
+        _ => Err(Problem::validation(errors)),
+    }
+}
+
+/// Today in the zone where it is latest.
+fn last_today(now_ms: i64) -> Date {
+    let now = Timestamp::from_millisecond(now_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+    TimeZone::UTC.to_datetime(now).date().tomorrow().unwrap_or(Date::MAX)
+}

@@ -1,0 +1,457 @@
+//! `/v1/subscriptions`: create, import, list and change subscriptions, and see what operators did to one.
+//! Knows how a subscription is written; not when it is due.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::response::Response;
+use chassis::problem::{FieldError, Problem};
+use chassis::server::Connection;
+use http::{HeaderMap, StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::attempts::validate_reason_and_actor;
+use super::imports::{self, Rows, Taken};
+use super::page::{Page, Params, answer, time};
+use super::row::Fault;
+use super::{body, unknown};
+use crate::http::AppState;
+use crate::http::error::problem_of;
+use crate::invoice::Reference;
+use crate::money::Currency;
+use crate::schedule::calendar::{format_time, parse_date};
+use crate::schedule::{Holidays, Price};
+use crate::store::subscriptions::{
+    OperatorAction, SubscriptionChange, SubscriptionChanged, SubscriptionImported,
+};
+use crate::store::{Store, StoreError};
+use crate::subscription::{
+    Change, Mistake, NewSubscription, RawFields, Subscription, SubscriptionState, minor_text, price_minor,
+};
+
+/// A subscription as `/v1` shows it.
+#[derive(Serialize)]
+struct Item {
+    reference: String,
+    customer_id: i64,
+    currency: &'static str,
+    prices: Vec<PriceItem>,
+    anchor_day: i8,
+    every_months: i32,
+    zone: &'static str,
+    at: String,
+    starts_on: String,
+    ends_on: Option<String>,
+    holidays: &'static str,
+    state: &'static str,
+    /// The first period without an invoice.
+    next_on: Option<String>,
+    next_charge_at: Option<String>,
+    /// The last period with one.
+    last_on: Option<String>,
+    created_at: String,
+    updated_at: String,
+}
+
+#[derive(Serialize)]
+struct PriceItem {
+    from: String,
+    amount: String,
+}
+
+impl Item {
+    fn of(row: &Subscription) -> Self {
+        let price = |price: &Price| PriceItem {
+            from: price.from.to_string(),
+            amount: minor_text(row.currency, price.amount_minor),
+        };
+        Self {
+            reference: row.reference.as_str().to_owned(),
+            customer_id: row.customer_id.0,
+            currency: row.currency.code(),
+            prices: row.prices.as_slice().iter().map(price).collect(),
+            anchor_day: row.terms.anchor_day.day(),
+            every_months: row.terms.every_months.months(),
+            zone: row.terms.zone.name(),
+            at: format_time(row.terms.at),
+            starts_on: row.terms.starts_on.to_string(),
+            ends_on: row.terms.ends_on.map(|on| on.to_string()),
+            holidays: row.terms.holidays.as_str(),
+            state: row.state.as_str(),
+            next_on: row.next.map(|next| next.on.to_string()),
+            next_charge_at: row.next.map(|next| time(next.charge_at)),
+            last_on: row.last_on.map(|on| on.to_string()),
+            created_at: time(row.created_at),
+            updated_at: time(row.updated_at),
+        }
+    }
+}
+
+/// Reads one object. Numbers may be written as text, as a CSV file has them.
+fn parse(line: &[u8], holidays: &Holidays) -> Result<NewSubscription, Fault> {
+    let fault = |reference: Option<&str>, (field, message): Mistake| Fault {
+        reference: reference.map(str::to_owned),
+        field,
+        message,
+    };
+    let whole = |message: String| fault(None, ("line", message));
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err(whole("is no JSON object".to_owned()));
+    }
+    let given: Given<'_> = serde_json::from_slice(line).map_err(|error| whole(error.to_string()))?;
+    if given.state.is_some_and(|state| state.get() != "\"active\"") {
+        return Err(fault(None, ("state", "of a new subscription must be active".to_owned())));
+    }
+    let texts = given.texts().map_err(|mistake| fault(None, mistake))?;
+    let listed = given.prices.map(listed_prices).transpose().map_err(|mistake| fault(None, mistake))?;
+    let text = |field: &str| texts.get(field).map(|text| &**text);
+    let prices =
+        listed.as_ref().map(|prices| prices.iter().map(|(from, amount)| (&**from, &**amount)).collect());
+    let fields = RawFields {
+        reference: text("reference"),
+        customer_id: text("customer_id"),
+        currency: text("currency"),
+        amount: text("amount"),
+        prices,
+        anchor_day: text("anchor_day"),
+        every_months: text("every_months"),
+        zone: text("zone"),
+        at: text("at"),
+        starts_on: text("starts_on"),
+        ends_on: text("ends_on"),
+        holidays: text("holidays"),
+    };
+    NewSubscription::read(&fields, holidays).map_err(|mistake| fault(fields.reference, mistake))
+}
+
+/// The fields as they came. `state` is what a subscription that was listed has more.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given<'a> {
+    #[serde(borrow, default)]
+    reference: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    customer_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    currency: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    amount: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    prices: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    anchor_day: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    every_months: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    zone: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    at: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    starts_on: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    ends_on: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    holidays: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    state: Option<&'a RawValue>,
+}
+
+impl<'a> Given<'a> {
+    fn texts(&self) -> Result<BTreeMap<&'static str, Cow<'a, str>>, Mistake> {
+        let fields = [
+            ("reference", self.reference),
+            ("customer_id", self.customer_id),
+            ("currency", self.currency),
+            ("amount", self.amount),
+            ("anchor_day", self.anchor_day),
+            ("every_months", self.every_months),
+            ("zone", self.zone),
+            ("at", self.at),
+            ("starts_on", self.starts_on),
+            ("ends_on", self.ends_on),
+            ("holidays", self.holidays),
+        ];
+        let mut texts = BTreeMap::new();
+        for (field, raw) in fields {
+            let text = raw.map(|raw| text_of(field, raw)).transpose()?.flatten();
+            texts.extend(text.map(|text| (field, text)));
+        }
+        Ok(texts)
+    }
+}
+
+/// Text or a number as text; `None` for null and for an empty text, which a CSV file has for nothing.
+fn text_of<'a>(field: &'static str, raw: &'a RawValue) -> Result<Option<Cow<'a, str>>, Mistake> {
+    let json = raw.get();
+    let text: Cow<'a, str> = match json.as_bytes().first() {
+        Some(b'"') => {
+            let text: String = serde_json::from_str(json).map_err(|error| (field, error.to_string()))?;
+            Cow::Owned(text)
+        }
+        Some(b'-' | b'0'..=b'9') => Cow::Borrowed(json),
+        _ if json == "null" => return Ok(None),
+        _ => return Err((field, "must be text or a number".to_owned())),
+    };
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+fn listed_prices(raw: &RawValue) -> Result<Vec<(String, String)>, Mistake> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Listed<'a> {
+        from: String,
+        #[serde(borrow)]
+        amount: &'a RawValue,
+    }
+    const SHAPE: &str = "must be a list of {\"from\",\"amount\"}";
+    let wrong = |error: serde_json::Error| ("prices", format!("{SHAPE}: {error}"));
+    let listed: Vec<Listed<'_>> = serde_json::from_str(raw.get()).map_err(wrong)?;
+    let price = |price: Listed<'_>| {
+        let amount = text_of("prices", price.amount)?.ok_or_else(|| ("prices", SHAPE.to_owned()))?;
+        Ok((price.from, amount.into_owned()))
+    };
+    listed.into_iter().map(price).collect()
+}
+
+/// Subscriptions as an import has them.
+struct Subscriptions<'a> {
+    store: &'a dyn Store,
+    holidays: &'a Holidays,
+}
+
+impl Rows for Subscriptions<'_> {
+    type Row = NewSubscription;
+
+    fn parse(&self, line: &[u8]) -> Result<NewSubscription, Fault> {
+        parse(line, self.holidays)
+    }
+
+    fn reference<'r>(&self, row: &'r NewSubscription) -> &'r Reference {
+        &row.reference
+    }
+
+    /// Other spellings of stored ones are not looked for: subscriptions are few, and each is made by hand or by one source.
+    async fn stored_spellings(&self, rows: &[NewSubscription]) -> Result<Vec<Option<String>>, StoreError> {
+        Ok(vec![None; rows.len()])
+    }
+
+    async fn take(&self, rows: &[NewSubscription], dry_run: bool) -> Result<Vec<Taken>, StoreError> {
+        let imported = self.store.import_subscriptions(rows, dry_run).await?;
+        let taken = |(row, outcome): (&NewSubscription, SubscriptionImported)| match refusal(row, outcome) {
+            Some((field, message)) => {
+                Taken::Refused(Fault { reference: Some(row.reference.as_str().to_owned()), field, message })
+            }
+            None if outcome == SubscriptionImported::Created => Taken::Created,
+            None => Taken::Unchanged,
+        };
+        Ok(rows.iter().zip(imported).map(taken).collect())
+    }
+}
+
+fn refusal(row: &NewSubscription, outcome: SubscriptionImported) -> Option<Mistake> {
+    match outcome {
+        SubscriptionImported::Created | SubscriptionImported::Unchanged => None,
+        SubscriptionImported::CurrencyMismatch(currency) => {
+            Some(("currency", format!("customer {} pays in {currency}", row.customer_id.0)))
+        }
+        SubscriptionImported::Differs => {
+            let why =
+                "is known with other fields: end that one and make a new one, or change its price or end";
+            Some(("reference", why.to_owned()))
+        }
+    }
+}
+
+/// `POST /v1/subscriptions/imports?dry_run=`, as `/v1/imports`.
+pub(in crate::http) async fn import(
+    State(state): State<AppState>,
+    connection: Option<Extension<Connection>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let mut params = Params::of(&uri);
+    let dry_run = params.switch("dry_run");
+    params.finish()?;
+    let kind = Subscriptions { store: state.store.as_ref(), holidays: &state.scheduler.settings().holidays };
+    imports::import(kind, dry_run, connection, &headers, body).await
+}
+
+/// `POST /v1/subscriptions`: 201 with the new one, 200 with the same one that is known.
+pub(in crate::http) async fn create(
+    State(state): State<AppState>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let holidays = &state.scheduler.settings().holidays;
+    let wrong = |(field, message): Mistake| Problem::validation(vec![FieldError::new(field, message)]);
+    let new = parse(&body::bytes(body)?, holidays).map_err(|fault| wrong((fault.field, fault.message)))?;
+    let take = async || {
+        let outcome = state.store.import_subscriptions(std::slice::from_ref(&new), false).await?;
+        Ok((outcome.first().copied(), state.store.subscription(&new.reference).await?))
+    };
+    let (outcome, stored) = take().await.map_err(|error: StoreError| problem_of(&error))?;
+    let outcome = outcome.unwrap_or(SubscriptionImported::Unchanged);
+    if let Some((field, message)) = refusal(&new, outcome) {
+        let differs = Problem::named(StatusCode::CONFLICT, "subscription-known", "The subscription is known");
+        return match outcome {
+            SubscriptionImported::Differs => Err(differs.detail(format!("{field} {message}"))),
+            _ => Err(wrong((field, message))),
+        };
+    }
+    let status = match outcome {
+        SubscriptionImported::Created => StatusCode::CREATED,
+        _ => StatusCode::OK,
+    };
+    Ok(answer(status, &Item::of(&stored.ok_or_else(|| unknown("subscription"))?)))
+}
+
+/// `GET /v1/subscriptions?state=&after=&limit=`, in the order in which they came.
+pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, Problem> {
+    let mut params = Params::of(&uri);
+    let only: Option<SubscriptionState> =
+        params.choice("state", |text| text.parse().ok(), "active, paused and ended");
+    let (after, limit) = (params.after().unwrap_or(0), params.limit());
+    params.finish()?;
+    let rows = state.store.subscriptions(only, after, limit).await.map_err(|error| problem_of(&error))?;
+    Ok(answer(StatusCode::OK, &Page::new(&rows, limit, Item::of, |row| row.id.to_string())))
+}
+
+fn reference(text: &str) -> Result<Reference, Problem> {
+    Reference::stored(text).map_err(|_| unknown("subscription"))
+}
+
+/// `GET /v1/subscriptions/{reference}`
+pub(in crate::http) async fn one(
+    State(state): State<AppState>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let reference = reference(&path.map_err(|_| unknown("subscription"))?)?;
+    let found = state.store.subscription(&reference).await.map_err(|error| problem_of(&error))?;
+    Ok(answer(StatusCode::OK, &Item::of(&found.ok_or_else(|| unknown("subscription"))?)))
+}
+
+#[derive(Serialize)]
+struct ActionItem {
+    id: i64,
+    action: String,
+    detail: Option<String>,
+    reason: String,
+    actor: String,
+    created_at: String,
+}
+
+impl ActionItem {
+    fn of(row: &OperatorAction) -> Self {
+        let OperatorAction { id, action, detail, reason, actor, created_at, .. } = row.clone();
+        Self { id, action, detail, reason, actor, created_at: time(created_at) }
+    }
+}
+
+/// `GET /v1/subscriptions/{reference}/actions?after=&limit=`: what operators did to it.
+pub(in crate::http) async fn actions(
+    State(state): State<AppState>,
+    path: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let mut params = Params::of(&uri);
+    let (after, limit) = (params.after().unwrap_or(0), params.limit());
+    params.finish()?;
+    let reference = reference(&path.map_err(|_| unknown("subscription"))?)?;
+    let rows =
+        state.store.actions_on(reference.as_str(), after, limit).await.map_err(|error| problem_of(&error))?;
+    Ok(answer(StatusCode::OK, &Page::new(&rows, limit, ActionItem::of, |row| row.id.to_string())))
+}
+
+/// The body of a change.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeRequest {
+    reason: String,
+    actor: String,
+    from: Option<String>,
+    ends_on: Option<String>,
+    amount: Option<String>,
+}
+
+/// `POST /v1/subscriptions/{reference}/pause|resume|end|change-price`: 200 with the subscription.
+pub(in crate::http) async fn change(
+    State(state): State<AppState>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let Path((name, change)) = path.map_err(|_| unknown("subscription"))?;
+    let reference = reference(&name)?;
+    let find = || async { state.store.subscription(&reference).await.map_err(|error| problem_of(&error)) };
+    let known = find().await?.ok_or_else(|| unknown("subscription"))?;
+    let request: ChangeRequest = body::read(&body::bytes(body)?, shape(&change)?)?;
+    validate_reason_and_actor(&request.reason, &request.actor)?;
+    let parsed = parse_change(&change, &request, known.currency)?;
+    let order = SubscriptionChange { change: parsed, reason: request.reason, actor: request.actor };
+    let holidays = &state.scheduler.settings().holidays;
+    let changed = state.store.change_subscription(&reference, &order, holidays).await;
+    match changed.map_err(|error| problem_of(&error))? {
+        SubscriptionChanged::Applied(changed) => {
+            tracing::info!(
+                subscription.reference = reference.as_str(),
+                action = parsed.as_str(),
+                actor = order.actor,
+                "an operator changed a subscription"
+            );
+            Ok(answer(StatusCode::OK, &Item::of(&changed)))
+        }
+        SubscriptionChanged::Refused("state", problem) => {
+            let refused = Problem::named(StatusCode::CONFLICT, "subscription-state", "The state forbids it");
+            Err(refused.detail(format!("the subscription {problem}; nothing was changed")))
+        }
+        SubscriptionChanged::Refused(field, problem) => {
+            Err(Problem::validation(vec![FieldError::new(field, problem)]))
+        }
+        SubscriptionChanged::Unknown => Err(unknown("subscription")),
+    }
+}
+
+fn shape(change: &str) -> Result<&'static str, Problem> {
+    match change {
+        "pause" => Ok(r#"{"reason","actor"}"#),
+        "resume" => Ok(r#"{"reason","actor","from"}"#),
+        "end" => Ok(r#"{"reason","actor","ends_on"}"#),
+        "change-price" => Ok(r#"{"reason","actor","from","amount"}"#),
+        _ => Err(super::unknown_path()),
+    }
+}
+
+fn parse_change(change: &str, request: &ChangeRequest, currency: Currency) -> Result<Change, Problem> {
+    let wrong = |field: &str, problem: String| Problem::validation(vec![FieldError::new(field, problem)]);
+    let date = |field: &'static str, text: &Option<String>| {
+        let date = text.as_deref().map(|text| parse_date(field, text)).transpose();
+        date.map_err(|bad| wrong(bad.field, bad.problem))
+    };
+    let (from, ends_on) = (date("from", &request.from)?, date("ends_on", &request.ends_on)?);
+    let allowed: &[&str] = match change {
+        "resume" => &["from"],
+        "end" => &["ends_on"],
+        "change-price" => &["from", "amount"],
+        _ => &[],
+    };
+    let given =
+        [("from", from.is_some()), ("ends_on", ends_on.is_some()), ("amount", request.amount.is_some())];
+    if let Some((field, _)) = given.into_iter().find(|(field, given)| *given && !allowed.contains(field)) {
+        return Err(wrong(field, format!("has no meaning for {change}")));
+    }
+    match (change, from, request.amount.as_deref()) {
+        ("pause", ..) => Ok(Change::Pause),
+        ("resume", from, _) => Ok(Change::Resume { from }),
+        ("end", ..) => Ok(Change::End { on: ends_on }),
+        (_, None, _) => Err(wrong("from", "is missing".to_owned())),
+        (_, _, None) => Err(wrong("amount", "is missing".to_owned())),
+        (_, Some(from), Some(amount)) => {
+            let amount_minor = price_minor(currency, amount).map_err(|problem| wrong("amount", problem))?;
+            Ok(Change::Price(Price { from, amount_minor }))
+        }
+    }
+}

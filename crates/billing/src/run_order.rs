@@ -1,0 +1,175 @@
+//! Which invoices a run claims, how many of them and for how much, and why it was started. Pure: one rule for both
+//! databases and for dry runs; must not know how a run claims.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::invoice::CustomerId;
+use crate::money::{Currency, Money};
+
+/// What a run was started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunOrder {
+    pub filter: RunFilter,
+    pub limits: RunLimits,
+    /// Why; of an operator.
+    pub reason: Option<String>,
+}
+
+impl RunOrder {
+    /// Of the schedule: invoices of subscriptions that are due for their next attempt.
+    #[must_use]
+    pub fn scheduled() -> Self {
+        let filter = RunFilter { scheduled: true, ..RunFilter::default() };
+        Self { filter, ..Self::default() }
+    }
+
+    /// Whether an unfinished run with this other order claims all that this one asks for.
+    #[must_use]
+    pub fn may_join(&self, other: &Self) -> bool {
+        self.limits.is_unlimited()
+            && other.limits.is_unlimited()
+            && (other.filter.is_all() || other.filter == self.filter)
+    }
+}
+
+/// Which invoices a run claims; the default is all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunFilter {
+    /// Only invoices whose `next_attempt_at` has come.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub scheduled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub customer_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference_prefix: Option<String>,
+    /// In milliseconds since the Unix epoch. An invoice without a due date is not claimed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due_before: Option<i64>,
+}
+
+/// What a filter asks of an invoice.
+#[derive(Clone, Copy, Debug)]
+pub struct InvoiceFacts<'a> {
+    pub reference: &'a str,
+    pub customer_id: CustomerId,
+    pub due_at: Option<i64>,
+    pub next_attempt_at: Option<i64>,
+}
+
+impl RunFilter {
+    /// Whether it leaves nothing out.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As a store has it; `None` for all.
+    #[must_use]
+    pub fn stored(&self) -> Option<String> {
+        let text = || serde_json::to_string(self).expect("plain fields are always JSON");
+        (!self.is_all()).then(text)
+    }
+
+    /// Whether a run with this filter claims the invoice.
+    #[must_use]
+    pub fn admits(&self, invoice: &InvoiceFacts<'_>, now_ms: i64) -> bool {
+        (!self.scheduled || invoice.next_attempt_at.is_some_and(|at| at <= now_ms))
+            && self.customer_id.is_none_or(|customer| customer == invoice.customer_id.0)
+            && self.reference_prefix.as_ref().is_none_or(|prefix| invoice.reference.starts_with(&**prefix))
+            && self.due_before.is_none_or(|before| invoice.due_at.is_some_and(|due| due < before))
+    }
+}
+
+/// What a run may still claim; the default is anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunLimits {
+    /// Invoices.
+    pub count: Option<i64>,
+    /// Minor units by currency. A currency that is not named is not claimed.
+    pub amounts: Option<BTreeMap<Currency, i64>>,
+}
+
+impl RunLimits {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The amounts as a store has them.
+    #[must_use]
+    pub fn amounts_stored(&self) -> Option<String> {
+        let text = |amounts| serde_json::to_string(amounts).expect("currencies and numbers are always JSON");
+        self.amounts.as_ref().map(text)
+    }
+
+    /// Whether nothing more may be claimed.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        self.count.is_some_and(|left| left <= 0)
+    }
+
+    /// Takes an invoice from what is left; `false`, and nothing taken, when it does not fit. A smaller one after it may.
+    pub fn take(&mut self, money: Money) -> bool {
+        if self.is_used_up() {
+            return false;
+        }
+        if let Some(amounts) = &mut self.amounts {
+            let Some(left) = amounts.get_mut(&money.currency) else { return false };
+            if money.amount_minor > *left {
+                return false;
+            }
+            *left -= money.amount_minor;
+        }
+        if let Some(left) = &mut self.count {
+            *left -= 1;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn money(amount_minor: i64, currency: Currency) -> Money {
+        Money { amount_minor, currency }
+    }
+
+    #[test]
+    fn a_filter_leaves_out_what_it_does_not_name() {
+        let invoice = InvoiceFacts {
+            reference: "S1@2026-01-31",
+            customer_id: CustomerId(7),
+            due_at: Some(5),
+            next_attempt_at: Some(10),
+        };
+        let imported = InvoiceFacts { due_at: None, next_attempt_at: None, ..invoice };
+        let all = RunFilter::default();
+        assert!(all.is_all() && all.admits(&invoice, 0) && all.admits(&imported, 0));
+        let scheduled = RunOrder::scheduled().filter;
+        assert!(scheduled.admits(&invoice, 10) && !scheduled.admits(&invoice, 9));
+        assert!(!scheduled.admits(&imported, i64::MAX));
+        let filter = |filter: RunFilter| (filter.admits(&invoice, 0), filter.admits(&imported, 0));
+        assert_eq!(filter(RunFilter { customer_id: Some(8), ..all.clone() }), (false, false));
+        assert_eq!(filter(RunFilter { reference_prefix: Some("S1@".into()), ..all.clone() }), (true, true));
+        assert_eq!(filter(RunFilter { reference_prefix: Some("s".into()), ..all.clone() }), (false, false));
+        assert_eq!(filter(RunFilter { due_before: Some(6), ..all.clone() }), (true, false));
+        assert_eq!(filter(RunFilter { due_before: Some(5), ..all }), (false, false));
+    }
+
+    #[test]
+    fn limits_are_never_passed_and_a_smaller_invoice_may_still_fit() {
+        let mut limits = RunLimits { count: Some(2), amounts: Some([(Currency::Eur, 1000)].into()) };
+        assert!(!limits.take(money(1001, Currency::Eur)));
+        assert!(limits.take(money(700, Currency::Eur)));
+        assert!(!limits.take(money(301, Currency::Eur)));
+        assert!(!limits.take(money(1, Currency::Usd)), "a currency that is not named");
+        assert!(limits.take(money(300, Currency::Eur)));
+        assert!(limits.is_used_up() && !limits.take(money(0, Currency::Eur)));
+        assert!(RunLimits::default().take(money(i64::MAX, Currency::Usd)));
+    }
+}

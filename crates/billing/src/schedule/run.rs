@@ -1,0 +1,244 @@
+//! Schedule runs: one for each date on which subscriptions have periods, and whether it may go on. Pure; must not know
+//! a store, a clock or how invoices are made.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+
+use crate::invoice::UnknownValue;
+use crate::money::Currency;
+
+/// The one schedule that there is.
+pub const SCHEDULE: &str = "subscriptions";
+
+/// A period that is charged later than this after its time was missed: what is done about it is for an operator, or for
+/// the setting, to say. Longer than a night, shorter than a weekend.
+pub const LATE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is done about periods that were missed for longer than [`LATE_AFTER`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CatchUp {
+    /// They wait until an operator runs the schedule.
+    #[default]
+    Ask,
+    /// Each is invoiced, oldest first.
+    Each,
+    /// Of each subscription the latest is invoiced; earlier ones are skipped.
+    Latest,
+}
+
+impl CatchUp {
+    /// As settings and JSON spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ask => "ask",
+            Self::Each => "each",
+            Self::Latest => "latest",
+        }
+    }
+}
+
+impl FromStr for CatchUp {
+    type Err = UnknownValue;
+
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
+        [Self::Ask, Self::Each, Self::Latest]
+            .into_iter()
+            .find(|catch_up| catch_up.as_str() == text)
+            .ok_or(UnknownValue)
+    }
+}
+
+/// State of a schedule run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScheduleRunState {
+    /// For an operator.
+    Waiting,
+    /// Its invoices are being made.
+    Running,
+    /// Each period of its date that is due has its invoice. A subscription that comes later opens it again.
+    Finished,
+}
+
+impl ScheduleRunState {
+    /// The value in SQL and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+impl FromStr for ScheduleRunState {
+    type Err = UnknownValue;
+
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
+        [Self::Waiting, Self::Running, Self::Finished]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or(UnknownValue)
+    }
+}
+
+/// Why a run waits for an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitReason {
+    /// Missed for longer than [`LATE_AFTER`].
+    Late,
+    /// More than the cap allows without an operator.
+    Cap,
+}
+
+impl WaitReason {
+    /// The value in SQL and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Cap => "cap",
+        }
+    }
+}
+
+impl FromStr for WaitReason {
+    type Err = UnknownValue;
+
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
+        [Self::Late, Self::Cap].into_iter().find(|reason| reason.as_str() == text).ok_or(UnknownValue)
+    }
+}
+
+/// Invoices of one currency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sum {
+    pub count: i64,
+    /// Of all of them, in minor units.
+    pub amount_minor: i64,
+}
+
+/// Invoices by currency.
+pub type Sums = BTreeMap<Currency, Sum>;
+
+/// What one run may make without an operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cap {
+    /// Invoices of all currencies; `None` for any number.
+    pub count: Option<i64>,
+    /// By currency, in minor units. A currency that is not named has no cap.
+    pub amounts: BTreeMap<Currency, i64>,
+}
+
+impl Cap {
+    /// Whether these invoices need an operator.
+    #[must_use]
+    pub fn is_exceeded(&self, sums: &Sums) -> bool {
+        let count: i64 = sums.values().map(|sum| sum.count).sum();
+        let over = |(currency, most): (&Currency, &i64)| {
+            sums.get(currency).is_some_and(|sum| sum.amount_minor > *most)
+        };
+        self.count.is_some_and(|most| count > most) || self.amounts.iter().any(over)
+    }
+}
+
+/// A row of `schedule_runs`. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduleRun {
+    /// The date of its periods.
+    pub period_on: Date,
+    pub state: ScheduleRunState,
+    /// Why it waits.
+    pub reason: Option<WaitReason>,
+    /// What was left to be invoiced when it was decided last.
+    pub planned: Sums,
+    /// Invoices that it made.
+    pub invoices: i64,
+    /// Periods that it left out.
+    pub skipped: i64,
+    /// How long after its time the latest of them came.
+    pub late_ms: i64,
+    /// The zone data by which its instants were computed.
+    pub zone_data: String,
+    /// The operator who let it run.
+    pub confirmed_by: Option<String>,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// Whether the run of a date goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Its due periods are invoiced; with `latest_only` those that another due period of the same subscription follows
+    /// are skipped.
+    Run { latest_only: bool },
+    /// For an operator.
+    Wait(WaitReason),
+}
+
+/// What decides about a date.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The first charge of the date that is due and has no invoice.
+    pub first_at: i64,
+    /// Now; as `first_at`.
+    pub now_ms: i64,
+    pub catch_up: CatchUp,
+    pub cap: &'a Cap,
+    /// What is left to be invoiced on the date.
+    pub left: &'a Sums,
+}
+
+/// Lateness first: a cap that an operator confirms says nothing about periods that were missed.
+#[must_use]
+pub fn decide(question: &Question<'_>) -> Decision {
+    let late_ms = question.now_ms.saturating_sub(question.first_at);
+    let is_late = u128::try_from(late_ms).is_ok_and(|late_ms| late_ms > LATE_AFTER.as_millis());
+    if is_late && question.catch_up == CatchUp::Ask {
+        return Decision::Wait(WaitReason::Late);
+    }
+    if question.cap.is_exceeded(question.left) {
+        return Decision::Wait(WaitReason::Cap);
+    }
+    Decision::Run { latest_only: is_late && question.catch_up == CatchUp::Latest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+    fn decided(late_ms: i64, catch_up: CatchUp, most: Option<i64>) -> Decision {
+        let cap = Cap { count: None, amounts: most.map(|most| (Currency::Eur, most)).into_iter().collect() };
+        let left = Sums::from([(Currency::Eur, Sum { count: 2, amount_minor: 1980 })]);
+        let now_ms = 1_800_000_000_000;
+        decide(&Question { first_at: now_ms - late_ms, now_ms, catch_up, cap: &cap, left: &left })
+    }
+
+    #[test]
+    fn missed_periods_wait_unless_the_setting_says_which_are_made() {
+        assert_eq!(decided(DAY_MS, CatchUp::Ask, None), Decision::Run { latest_only: false });
+        assert_eq!(decided(DAY_MS + 1, CatchUp::Ask, None), Decision::Wait(WaitReason::Late));
+        assert_eq!(decided(DAY_MS + 1, CatchUp::Each, None), Decision::Run { latest_only: false });
+        assert_eq!(decided(DAY_MS + 1, CatchUp::Latest, None), Decision::Run { latest_only: true });
+        assert_eq!(decided(0, CatchUp::Latest, None), Decision::Run { latest_only: false });
+    }
+
+    #[test]
+    fn a_sum_over_the_cap_waits_and_one_at_the_cap_does_not() {
+        assert_eq!(decided(0, CatchUp::Ask, Some(1980)), Decision::Run { latest_only: false });
+        assert_eq!(decided(0, CatchUp::Ask, Some(1979)), Decision::Wait(WaitReason::Cap));
+        assert_eq!(decided(2 * DAY_MS, CatchUp::Each, Some(1979)), Decision::Wait(WaitReason::Cap));
+        let sums = Sums::from([(Currency::Eur, Sum { count: 2, amount_minor: 0 })]);
+        for (most, exceeded) in [(1, true), (2, false)] {
+            let cap = Cap { count: Some(most), ..Cap::default() };
+            assert_eq!(cap.is_exceeded(&sums), exceeded);
+        }
+    }
+}

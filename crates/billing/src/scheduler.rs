@@ -1,0 +1,296 @@
+//! The schedule at work: which dates may be invoiced, their invoices in batches, and the run that charges them. Every
+//! replica may do this at any time, none leads: a period exists once by the constraints of the store.
+//! Must not know when a period is due, nor SQL, nor HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::shutdown::Shutdown;
+use chassis::telemetry::Metrics;
+use chassis::test_overrides::scaled;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use prometheus::IntGauge;
+use tokio::time::Instant;
+
+use crate::charge::{Engine, Started, StartedRun};
+use crate::run_order::RunOrder;
+use crate::schedule::Holidays;
+use crate::schedule::run::{
+    Cap, CatchUp, Decision, Question, ScheduleRun, ScheduleRunState, WaitReason, decide,
+};
+use crate::store::subscriptions::{DueDate, GenerateBatch, ScheduleDecision};
+use crate::store::{self, Store};
+
+/// Time between two looks at the schedule.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Invoices of one transaction.
+const BATCH: usize = 500;
+/// A scheduled run is started again this long after the last one, while invoices wait for it: the provider may be away.
+const CHARGE_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// A date that waits is looked at again this often: prices, subscriptions and settings may have changed.
+const WAITING_LOOK_EVERY_MS: i64 = 10 * 60 * 1000;
+/// No zone's date is further from that of UTC.
+const ZONES_DAYS: i64 = 2;
+
+/// Settings of the schedule.
+#[derive(Clone, Debug, Default)]
+pub struct ScheduleSettings {
+    /// Whether this process works on it by itself.
+    pub is_on: bool,
+    pub catch_up: CatchUp,
+    pub cap: Cap,
+    pub holidays: Holidays,
+}
+
+/// What an operator lets run.
+#[derive(Clone, Debug)]
+pub struct RunUntil {
+    /// The last date of periods.
+    pub until: Date,
+    pub catch_up: CatchUp,
+    /// Whether runs above the cap go on.
+    pub over_cap: bool,
+    /// Who.
+    pub actor: String,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    pub invoices: i64,
+    pub skipped: i64,
+    /// Whether the limit was reached with something left.
+    pub has_more: bool,
+    /// Dates that wait for an operator.
+    pub waiting: Vec<Waiting>,
+}
+
+/// A date that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub on: Date,
+    pub reason: WaitReason,
+}
+
+/// What holds while a pass goes through the dates.
+struct Pass<'a> {
+    until: Option<Date>,
+    catch_up: CatchUp,
+    cap: &'a Cap,
+    confirmed_by: Option<&'a str>,
+    /// Invoices that it may still make.
+    left: usize,
+}
+
+/// The schedule of one process.
+pub struct Scheduler {
+    store: Arc<dyn Store>,
+    engine: Engine,
+    settings: ScheduleSettings,
+    late: IntGauge,
+    shutdown: Shutdown,
+}
+
+impl Scheduler {
+    /// Its metric is there even if it never works.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        engine: Engine,
+        settings: ScheduleSettings,
+        metrics: &Metrics,
+        shutdown: Shutdown,
+    ) -> Self {
+        let late = metrics.gauge(
+            "billing_schedule_late_seconds",
+            "Time since the oldest due period without an invoice was to be charged; 0 if there is none",
+        );
+        Self { store, engine, settings, late, shutdown }
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> &ScheduleSettings {
+        &self.settings
+    }
+
+    /// Until the service drains. Without subscriptions a look costs one step in an index.
+    pub async fn run_loop(self: Arc<Self>) {
+        let mut charged_at = None;
+        loop {
+            if let Err(error) = self.look(&mut charged_at).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "working on the schedule failed, retrying");
+            }
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(scaled(LOOK_EVERY)) => {}
+                () = self.shutdown.draining() => return,
+            }
+        }
+    }
+
+    async fn look(&self, charged_at: &mut Option<Instant>) -> store::Result<()> {
+        let mut made = 0;
+        if self.settings.is_on {
+            let pass = Pass {
+                until: None,
+                catch_up: self.settings.catch_up,
+                cap: &self.settings.cap,
+                confirmed_by: None,
+                left: usize::MAX,
+            };
+            made = self.make_invoices(pass).await?.invoices;
+        }
+        self.refresh_metric().await?;
+        let may_charge = charged_at.is_none_or(|at| at.elapsed() >= scaled(CHARGE_AGAIN_AFTER));
+        if self.settings.is_on && (made > 0 || may_charge) && self.charge().await?.is_some() {
+            *charged_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn refresh_metric(&self) -> store::Result<()> {
+        let now_ms = self.store.now_ms().await?;
+        let oldest = self.store.next_due_date(None).await?;
+        let late_ms = oldest.map_or(0, |due| now_ms.saturating_sub(due.first_at).max(0));
+        self.late.set(late_ms / 1000);
+        Ok(())
+    }
+
+    /// Invoices what is due up to a date, at most about `limit` invoices, as an operator says.
+    ///
+    /// # Errors
+    /// When the store fails; what was made stays.
+    pub async fn run_until(&self, order: &RunUntil, limit: usize) -> store::Result<Done> {
+        let no_cap = Cap::default();
+        self.make_invoices(Pass {
+            until: Some(order.until),
+            catch_up: order.catch_up,
+            cap: if order.over_cap { &no_cap } else { &self.settings.cap },
+            confirmed_by: Some(&order.actor),
+            left: limit,
+        })
+        .await
+    }
+
+    /// Starts the run that charges what is due; `None` when nothing is, or when another run has to end first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn charge(&self) -> store::Result<Option<Started>> {
+        if !self.store.has_scheduled_invoice().await? {
+            return Ok(None);
+        }
+        match self.engine.begin_run(RunOrder::scheduled()).await? {
+            StartedRun::Started(started) => Ok(Some(started)),
+            StartedRun::Busy(_) => Ok(None),
+        }
+    }
+
+    /// Date by date, the oldest first.
+    async fn make_invoices(&self, mut pass: Pass<'_>) -> store::Result<Done> {
+        let mut done = Done::default();
+        let mut after = None;
+        while let Some(due) = self.store.next_due_date(after).await? {
+            let now_ms = self.store.now_ms().await?;
+            let is_past = pass.until.is_some_and(|until| due.on > until) || due.on > last_date(now_ms);
+            if is_past || self.shutdown.is_draining() {
+                break;
+            }
+            after = Some(due.on);
+            if due.first_at > now_ms {
+                continue;
+            }
+            match self.decide(&due, now_ms, &pass).await? {
+                Decision::Wait(reason) => done.waiting.push(Waiting { on: due.on, reason }),
+                Decision::Run { latest_only } => {
+                    self.run_date(due.on, latest_only, &mut pass, &mut done).await?
+                }
+            }
+            if pass.left == 0 {
+                done.has_more = true;
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    async fn decide(&self, due: &DueDate, now_ms: i64, pass: &Pass<'_>) -> store::Result<Decision> {
+        let known = self.known_run(due.on).await?;
+        if let Some(ScheduleRun {
+            state: ScheduleRunState::Waiting, reason: Some(reason), updated_at, ..
+        }) = known
+            && pass.confirmed_by.is_none()
+            && now_ms.saturating_sub(updated_at) < WAITING_LOOK_EVERY_MS
+        {
+            return Ok(Decision::Wait(reason));
+        }
+        let left = self.store.left_on(due.on).await?;
+        let (first_at, catch_up, cap) = (due.first_at, pass.catch_up, pass.cap);
+        let decision = decide(&Question { first_at, now_ms, catch_up, cap, left: &left });
+        let (state, reason) = match decision {
+            Decision::Wait(reason) => (ScheduleRunState::Waiting, Some(reason)),
+            Decision::Run { .. } => (ScheduleRunState::Running, None),
+        };
+        if let Some(reason) = reason {
+            tracing::warn!(
+                schedule.period_on = %due.on,
+                reason = reason.as_str(),
+                "a schedule run waits for an operator"
+            );
+        }
+        let confirmed_by = pass.confirmed_by.filter(|_| reason.is_none()).map(str::to_owned);
+        let decided = ScheduleDecision { on: due.on, state, reason, planned: left, confirmed_by };
+        self.store.put_schedule_run(&decided).await?;
+        Ok(decision)
+    }
+
+    async fn known_run(&self, on: Date) -> store::Result<Option<ScheduleRun>> {
+        let Ok(before) = on.yesterday() else { return Ok(None) };
+        let found = self.store.schedule_runs(None, Some(before), 1).await?;
+        Ok(found.into_iter().next().filter(|run| run.period_on == on))
+    }
+
+    async fn run_date(
+        &self,
+        on: Date,
+        latest_only: bool,
+        pass: &mut Pass<'_>,
+        done: &mut Done,
+    ) -> store::Result<()> {
+        let holidays = &self.settings.holidays;
+        let (mut invoices, mut skipped) = (0, 0);
+        while pass.left > 0 && !self.shutdown.is_draining() {
+            let batch = GenerateBatch { on, limit: BATCH.min(pass.left), latest_only, holidays };
+            let generated = self.store.generate(&batch).await?;
+            invoices += generated.invoices;
+            skipped += generated.skipped;
+            pass.left = pass.left.saturating_sub(generated.taken);
+            if generated.taken == 0 {
+                self.finish(on).await?;
+                break;
+            }
+        }
+        tracing::info!(schedule.period_on = %on, invoices, skipped, "invoiced the due periods of a date");
+        done.invoices += invoices;
+        done.skipped += skipped;
+        Ok(())
+    }
+
+    async fn finish(&self, on: Date) -> store::Result<()> {
+        let planned = self.known_run(on).await?.map(|run| run.planned).unwrap_or_default();
+        let state = ScheduleRunState::Finished;
+        let finished = ScheduleDecision { on, state, reason: None, planned, confirmed_by: None };
+        self.store.put_schedule_run(&finished).await
+    }
+}
+
+/// The last date that has begun in any zone, and one more for holidays that move a charge back.
+fn last_date(now_ms: i64) -> Date {
+    let now = Timestamp::from_millisecond(now_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+    let today = TimeZone::UTC.to_datetime(now).date();
+    let ahead = jiff::Span::new().days(ZONES_DAYS + i64::from(crate::schedule::holidays::CLOSED_DAYS_MAX));
+    today.saturating_add(ahead)
+}

@@ -1,0 +1,85 @@
+//! Which invoices the due periods of a batch of subscriptions become, and where each subscription goes on. Pure; knows
+//! no SQL.
+
+use jiff::civil::Date;
+
+use crate::invoice::{BadReference, Reference};
+use crate::schedule::Holidays;
+use crate::schedule::calendar::periods;
+use crate::subscription::{NextPeriod, Subscription};
+
+/// An invoice to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueInvoice {
+    pub reference: Reference,
+    /// Of which subscription: its place in the batch.
+    pub place: usize,
+    pub amount_minor: i64,
+    /// The instant of the due date, before any holiday's shift, in milliseconds since the Unix epoch.
+    pub due_at: i64,
+    /// From when it may be charged.
+    pub charge_at: i64,
+}
+
+/// What becomes of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Generation {
+    pub invoices: Vec<DueInvoice>,
+    /// The subscriptions as they are afterwards, in the order of the batch.
+    pub advanced: Vec<Subscription>,
+    /// Periods that were left out.
+    pub skipped: i64,
+}
+
+/// Why a subscription of a store cannot be invoiced.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSubscription {
+    /// Its row says that it is due, and it is not.
+    #[error("subscription {0} is not due on {1}")]
+    NotDue(String, Date),
+    /// No price covers the date.
+    #[error("subscription {0} has no price on {1}")]
+    NoPrice(String, Date),
+    /// Too long for a date behind it.
+    #[error("subscription {0}: {1}")]
+    Reference(String, BadReference),
+}
+
+/// Decides a batch of subscriptions whose next period is due on `on`. With `latest_only` a period is skipped if the next
+/// one of the same subscription is due as well.
+///
+/// # Errors
+/// When a subscription's row is wrong.
+pub fn plan(
+    batch: &[Subscription],
+    on: Date,
+    until_ms: i64,
+    latest_only: bool,
+    holidays: &Holidays,
+) -> Result<Generation, BadSubscription> {
+    let mut generation = Generation::default();
+    for (place, subscription) in batch.iter().enumerate() {
+        let name = || subscription.reference.as_str().to_owned();
+        let following = NextPeriod::after(&subscription.terms, holidays, on);
+        let is_skipped = latest_only && following.is_some_and(|next| next.charge_at <= until_ms);
+        if is_skipped {
+            generation.skipped += 1;
+        } else {
+            let period = periods(&subscription.terms, holidays, on, on).next();
+            let period = period.ok_or_else(|| BadSubscription::NotDue(name(), on))?;
+            let reference = subscription.invoice_reference(on);
+            generation.invoices.push(DueInvoice {
+                reference: reference.map_err(|error| BadSubscription::Reference(name(), error))?,
+                place,
+                amount_minor: subscription
+                    .prices
+                    .on(on)
+                    .ok_or_else(|| BadSubscription::NoPrice(name(), on))?,
+                due_at: period.instant.unix_ms(),
+                charge_at: period.charge_instant.unix_ms(),
+            });
+        }
+        generation.advanced.push(subscription.advanced(on, !is_skipped, holidays));
+    }
+    Ok(generation)
+}

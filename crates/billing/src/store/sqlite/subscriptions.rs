@@ -1,0 +1,161 @@
+//! Subscriptions and their schedule in SQLite: the statements of `store::subscriptions` on the writer's connection.
+
+use std::future::{Ready, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use jiff::civil::Date;
+use rusqlite::{Row, params_from_iter};
+
+use super::transaction::{SqliteTransaction, add_state_counts};
+use super::{Columns, SqliteStore, list, read, run, store_error};
+use crate::invoice::{InvoiceState, Reference};
+use crate::schedule::Holidays;
+use crate::schedule::run::{ScheduleRun, ScheduleRunState, Sums};
+use crate::store::Result;
+use crate::store::changeset::StateCountDeltas;
+use crate::store::reads::Value;
+use crate::store::rows::FromRow;
+use crate::store::subscriptions::statements::{Sql, Statements};
+use crate::store::subscriptions::steps::{self, Reads};
+use crate::store::subscriptions::{
+    DueDate, GenerateBatch, Generated, OperatorAction, ScheduleDecision, ScheduleStore, SubscriptionChange,
+    SubscriptionChanged, SubscriptionImported, SubscriptionStore,
+};
+use crate::subscription::{NewSubscription, Subscription, SubscriptionState};
+
+type Done<T> = Ready<rusqlite::Result<T>>;
+
+#[expect(refining_impl_trait_internal, reason = "SQLite does nothing that would be waited for")]
+impl Statements for SqliteTransaction<'_> {
+    type Error = rusqlite::Error;
+
+    const SQL: Sql = Sql::Sqlite;
+
+    fn now_ms(&self) -> Done<i64> {
+        ready(Ok(self.lease.now))
+    }
+
+    fn rows<T: FromRow>(&self, sql: String, params: Vec<Value>) -> Done<Vec<T>> {
+        ready(list(self.connection, &sql, params_from_iter(params), read))
+    }
+
+    fn change(&self, sql: String, params: Vec<Value>) -> Done<u64> {
+        let changed = || self.connection.prepare_cached(&sql)?.execute(params_from_iter(params));
+        ready(changed().map(|rows| u64::try_from(rows).unwrap_or(u64::MAX)))
+    }
+
+    fn count_pending(&self, inserted: i64) -> Done<()> {
+        let mut counts = StateCountDeltas::default();
+        counts.add_created(InvoiceState::Pending, inserted);
+        ready(add_state_counts(self.connection, &counts))
+    }
+
+    fn corrupt(&self, problem: String) -> rusqlite::Error {
+        Row::corrupt(0, problem)
+    }
+
+    /// There is one writer.
+    fn conflict(&self) -> rusqlite::Error {
+        Row::corrupt(0, "rows that were not there a moment ago are there".to_owned())
+    }
+}
+
+impl SqliteStore {
+    fn reads(&self) -> Reads<'_, Self> {
+        Reads(self, Sql::Sqlite)
+    }
+}
+
+#[async_trait]
+impl SubscriptionStore for SqliteStore {
+    async fn import_subscriptions(
+        &self,
+        batch: &[NewSubscription],
+        dry_run: bool,
+    ) -> Result<Vec<SubscriptionImported>> {
+        let batch = batch.to_vec();
+        let import = move |tx: &SqliteTransaction<'_>| steps::import(tx, &batch, dry_run).now_or_never();
+        if dry_run {
+            let lease = self.lease(Duration::ZERO);
+            let job = move |connection: &rusqlite::Connection| {
+                run(&SqliteTransaction { connection, lease }, import)
+            };
+            return self.database.read(job).await.map_err(store_error);
+        }
+        self.transact(Duration::ZERO, import).await
+    }
+
+    async fn subscriptions(
+        &self,
+        state: Option<SubscriptionState>,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Subscription>> {
+        self.reads().subscriptions(state, after, limit).await
+    }
+
+    async fn subscription(&self, reference: &Reference) -> Result<Option<Subscription>> {
+        self.reads().subscription(reference).await
+    }
+
+    async fn change_subscription(
+        &self,
+        reference: &Reference,
+        change: &SubscriptionChange,
+        holidays: &Holidays,
+    ) -> Result<SubscriptionChanged> {
+        let (reference, change, holidays) = (reference.clone(), change.clone(), holidays.clone());
+        let steps = move |tx: &SqliteTransaction<'_>| {
+            steps::change(tx, &reference, &change, &holidays).now_or_never()
+        };
+        self.transact(Duration::ZERO, steps).await
+    }
+
+    async fn actions_on(&self, subject: &str, after: i64, limit: usize) -> Result<Vec<OperatorAction>> {
+        self.reads().actions_on(subject, after, limit).await
+    }
+}
+
+#[async_trait]
+impl ScheduleStore for SqliteStore {
+    async fn now_ms(&self) -> Result<i64> {
+        Ok(self.clock.now_ms())
+    }
+
+    async fn next_due_date(&self, after: Option<Date>) -> Result<Option<DueDate>> {
+        self.reads().next_due_date(after).await
+    }
+
+    async fn left_on(&self, on: Date) -> Result<Sums> {
+        self.reads().left_on(on).await
+    }
+
+    async fn put_schedule_run(&self, decision: &ScheduleDecision) -> Result<()> {
+        let decision = decision.clone();
+        self.transact(Duration::ZERO, move |tx| steps::put_run(tx, &decision).now_or_never()).await
+    }
+
+    async fn schedule_runs(
+        &self,
+        state: Option<ScheduleRunState>,
+        after: Option<Date>,
+        limit: usize,
+    ) -> Result<Vec<ScheduleRun>> {
+        self.reads().schedule_runs(state, after, limit).await
+    }
+
+    async fn generate(&self, batch: &GenerateBatch<'_>) -> Result<Generated> {
+        let GenerateBatch { on, limit, latest_only, .. } = *batch;
+        let holidays = batch.holidays.clone();
+        let steps = move |tx: &SqliteTransaction<'_>| {
+            steps::generate(tx, &GenerateBatch { on, limit, latest_only, holidays: &holidays }).now_or_never()
+        };
+        self.transact(Duration::ZERO, steps).await
+    }
+
+    async fn has_scheduled_invoice(&self) -> Result<bool> {
+        self.reads().has_scheduled_invoice(self.clock.now_ms()).await
+    }
+}

@@ -1,0 +1,165 @@
+//! What a store does with subscriptions and with their schedule: the role traits, and their data. Knows no SQL.
+
+mod rows;
+pub(super) mod statements;
+pub(super) mod steps;
+
+use async_trait::async_trait;
+use jiff::civil::Date;
+
+use super::Result;
+use crate::invoice::Reference;
+use crate::money::Currency;
+use crate::schedule::Holidays;
+use crate::schedule::run::{ScheduleRun, ScheduleRunState, Sums, WaitReason};
+use crate::subscription::{Change, NewSubscription, Subscription, SubscriptionState};
+
+/// Result of one imported subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriptionImported {
+    /// New here.
+    Created,
+    /// Known with the same fields, whatever operators changed since.
+    Unchanged,
+    /// Known with other fields.
+    Differs,
+    /// The customer has this other currency.
+    CurrencyMismatch(Currency),
+}
+
+/// An operator's change of a subscription, with its audit row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionChange {
+    pub change: Change,
+    pub reason: String,
+    pub actor: String,
+}
+
+/// Result of an operator's change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubscriptionChanged {
+    Applied(Box<Subscription>),
+    /// The field at fault, and why; nothing changed.
+    Refused(&'static str, String),
+    /// No subscription has this reference.
+    Unknown,
+}
+
+/// A row of `operator_actions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorAction {
+    pub id: i64,
+    pub action: String,
+    /// What it was done to.
+    pub subject: String,
+    pub detail: Option<String>,
+    pub reason: String,
+    pub actor: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_at: i64,
+}
+
+/// Subscriptions as operators see and change them.
+#[async_trait]
+pub trait SubscriptionStore: Send + Sync + 'static {
+    /// Imports one batch of at most [`BATCH_MAX`](super::BATCH_MAX), in order; answers one each. Those with a problem
+    /// change nothing; the others are recorded, unless it is a dry run.
+    async fn import_subscriptions(
+        &self,
+        batch: &[NewSubscription],
+        dry_run: bool,
+    ) -> Result<Vec<SubscriptionImported>>;
+
+    /// Subscriptions with `id > after` (and in `state`, if given), by id, at most `limit`.
+    async fn subscriptions(
+        &self,
+        state: Option<SubscriptionState>,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Subscription>>;
+
+    async fn subscription(&self, reference: &Reference) -> Result<Option<Subscription>>;
+
+    /// Applies an operator's change with its audit row, as [`Subscription::changed`] decides.
+    async fn change_subscription(
+        &self,
+        reference: &Reference,
+        change: &SubscriptionChange,
+        holidays: &Holidays,
+    ) -> Result<SubscriptionChanged>;
+
+    /// Actions of operators on this subject, oldest first, at most `limit`.
+    async fn actions_on(&self, subject: &str, after: i64, limit: usize) -> Result<Vec<OperatorAction>>;
+}
+
+/// The first charge of a date that has no invoice yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueDate {
+    pub on: Date,
+    /// Milliseconds since the Unix epoch.
+    pub first_at: i64,
+}
+
+/// What is decided about the run of a date, to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduleDecision {
+    pub on: Date,
+    pub state: ScheduleRunState,
+    pub reason: Option<WaitReason>,
+    /// What is left to be invoiced.
+    pub planned: Sums,
+    pub confirmed_by: Option<String>,
+}
+
+/// A batch of periods to be invoiced.
+#[derive(Clone, Copy, Debug)]
+pub struct GenerateBatch<'a> {
+    pub on: Date,
+    pub limit: usize,
+    /// Skip a period that another due one of the same subscription follows.
+    pub latest_only: bool,
+    pub holidays: &'a Holidays,
+}
+
+/// What a batch came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Generated {
+    /// Subscriptions that went on; none when no period of the date is due.
+    pub taken: usize,
+    /// Invoices that were made.
+    pub invoices: i64,
+    /// Periods that were left out, or whose reference another invoice has.
+    pub skipped: i64,
+}
+
+/// The schedule: which periods are due, and their invoices.
+#[async_trait]
+pub trait ScheduleStore: Send + Sync + 'static {
+    /// The store's time, in milliseconds since the Unix epoch.
+    async fn now_ms(&self) -> Result<i64>;
+
+    /// The first date after `after` on which an active subscription has a period without an invoice.
+    async fn next_due_date(&self, after: Option<Date>) -> Result<Option<DueDate>>;
+
+    /// What active subscriptions have to be invoiced on a date, due or not.
+    async fn left_on(&self, on: Date) -> Result<Sums>;
+
+    /// Records a decision about the run of a date, which begins with it.
+    async fn put_schedule_run(&self, decision: &ScheduleDecision) -> Result<()>;
+
+    /// Runs with a date after `after` (and in `state`, if given), by date, at most `limit`.
+    async fn schedule_runs(
+        &self,
+        state: Option<ScheduleRunState>,
+        after: Option<Date>,
+        limit: usize,
+    ) -> Result<Vec<ScheduleRun>>;
+
+    /// Makes the invoices of up to `limit` due periods of a date, by instant, and moves their subscriptions on, in one
+    /// transaction. Subscriptions that another process works on are passed over. An invoice that has the reference
+    /// already is left as it is.
+    async fn generate(&self, batch: &GenerateBatch<'_>) -> Result<Generated>;
+
+    /// Whether a scheduled run has something to claim now.
+    async fn has_scheduled_invoice(&self) -> Result<bool>;
+}

@@ -1,0 +1,499 @@
+//! A subscription: its checked fields, and what an operator's change does to it. Pure; must not know a store, HTTP or
+//! the clock. The API, CSV and NDJSON are all read by [`NewSubscription::read`].
+
+use std::str::FromStr;
+
+use jiff::civil::Date;
+
+use crate::import_row;
+use crate::invoice::{CustomerId, Reference};
+use crate::money::Currency;
+use crate::schedule::calendar::{DATE_MAX, parse_date, parse_time};
+use crate::schedule::{
+    AnchorDay, BadTerm, EveryMonths, HolidayRule, Holidays, Period, Price, Prices, Terms, Zone, periods,
+};
+
+/// Fields of a subscription, in the order of the documentation. `amount` is the first price where there is one only.
+pub const FIELDS: [&str; 12] = [
+    "reference",
+    "customer_id",
+    "currency",
+    "amount",
+    "prices",
+    "anchor_day",
+    "every_months",
+    "zone",
+    "at",
+    "starts_on",
+    "ends_on",
+    "holidays",
+];
+
+/// `@YYYY-MM-DD`, which an invoice's reference has more.
+const PERIOD_SUFFIX_BYTES: usize = 11;
+
+/// Local time of a due date, unless another is given.
+const AT_DEFAULT: &str = "06:00";
+const ZONE_DEFAULT: &str = "UTC";
+
+/// State of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriptionState {
+    /// Each due period is invoiced.
+    Active,
+    /// No period is invoiced until it is resumed.
+    Paused,
+    /// No period is left; final.
+    Ended,
+}
+
+impl SubscriptionState {
+    /// In the order of their lives.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Paused, Self::Ended];
+
+    /// The value in SQL and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl FromStr for SubscriptionState {
+    type Err = crate::invoice::UnknownValue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or(crate::invoice::UnknownValue)
+    }
+}
+
+/// The first period that has no invoice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextPeriod {
+    /// Its due date.
+    pub on: Date,
+    /// From when it may be charged, in milliseconds since the Unix epoch.
+    pub charge_at: i64,
+}
+
+impl NextPeriod {
+    fn of(period: Period) -> Self {
+        Self { on: period.on, charge_at: period.charge_instant.unix_ms() }
+    }
+
+    /// The first period due on this date or later.
+    #[must_use]
+    pub fn from(terms: &Terms, holidays: &Holidays, from: Date) -> Option<Self> {
+        periods(terms, holidays, from, DATE_MAX).next().map(Self::of)
+    }
+
+    /// The first period after that of this date.
+    #[must_use]
+    pub fn after(terms: &Terms, holidays: &Holidays, on: Date) -> Option<Self> {
+        Self::from(terms, holidays, on.tomorrow().ok()?)
+    }
+}
+
+/// Fields as they came, as text; `None` where one is absent.
+#[derive(Clone, Debug, Default)]
+pub struct RawFields<'a> {
+    pub reference: Option<&'a str>,
+    pub customer_id: Option<&'a str>,
+    pub currency: Option<&'a str>,
+    pub amount: Option<&'a str>,
+    /// Date and amount of each.
+    pub prices: Option<Vec<(&'a str, &'a str)>>,
+    pub anchor_day: Option<&'a str>,
+    pub every_months: Option<&'a str>,
+    pub zone: Option<&'a str>,
+    pub at: Option<&'a str>,
+    pub starts_on: Option<&'a str>,
+    pub ends_on: Option<&'a str>,
+    pub holidays: Option<&'a str>,
+}
+
+/// A checked subscription that a store may not have yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSubscription {
+    pub reference: Reference,
+    pub customer_id: CustomerId,
+    pub currency: Currency,
+    pub prices: Prices,
+    pub terms: Terms,
+    /// `None` when it ends before its first period.
+    pub next: Option<NextPeriod>,
+}
+
+/// The field at fault, and what is allowed; to be read after the field's name.
+pub type Mistake = (&'static str, String);
+
+impl NewSubscription {
+    /// Checks the fields of one subscription: the only validator.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn read(fields: &RawFields<'_>, holidays: &Holidays) -> Result<Self, Mistake> {
+        let reference = reference(given("reference", fields.reference)?)?;
+        let customer_id = import_row::customer_id(given("customer_id", fields.customer_id)?)
+            .map_err(|problem| ("customer_id", problem))?;
+        let currency = import_row::currency(given("currency", fields.currency)?)
+            .map_err(|problem| ("currency", problem))?;
+        let starts_on = parse_date("starts_on", given("starts_on", fields.starts_on)?).map_err(mistake)?;
+        let terms = terms(fields, starts_on).map_err(mistake)?;
+        let prices = prices(fields, currency, starts_on)?;
+        prices.check_covers(&terms).map_err(mistake)?;
+        let next = NextPeriod::from(&terms, holidays, terms.starts_on);
+        if next.is_none() {
+            return Err(("ends_on", "must not be before the first due date".to_owned()));
+        }
+        let customer_id = CustomerId(customer_id.into());
+        Ok(Self { reference, customer_id, currency, prices, terms, next })
+    }
+}
+
+fn mistake(bad: BadTerm) -> Mistake {
+    (bad.field, bad.problem)
+}
+
+fn given<'a>(field: &'static str, text: Option<&'a str>) -> Result<&'a str, Mistake> {
+    text.ok_or_else(|| (field, "is missing".to_owned()))
+}
+
+/// Invoices are named after it, so it must leave room for a date, and be the same text in every normal form.
+fn reference(text: &str) -> Result<Reference, Mistake> {
+    const LEN_MAX: usize = Reference::LEN_MAX - PERIOD_SUFFIX_BYTES;
+    let reference = import_row::reference(text).map_err(|problem| ("reference", problem))?;
+    if text.len() > LEN_MAX {
+        return Err(("reference", format!("must have at most {LEN_MAX} bytes, this one has {}", text.len())));
+    }
+    if reference.nfc_if_other().is_some() {
+        return Err(("reference", "must be in Unicode normal form C".to_owned()));
+    }
+    Ok(reference)
+}
+
+fn terms(fields: &RawFields<'_>, starts_on: Date) -> Result<Terms, BadTerm> {
+    let number = |field: &'static str, text: Option<&str>, default: i64| match text {
+        None => Ok(default),
+        Some(text) => text
+            .parse()
+            .map_err(|_| BadTerm { field, problem: format!("must be a whole number, not {text:?}") }),
+    };
+    let ends_on = fields.ends_on.map(|text| parse_date("ends_on", text)).transpose()?;
+    let terms = Terms {
+        anchor_day: AnchorDay::new(number("anchor_day", fields.anchor_day, starts_on.day().into())?)?,
+        every_months: EveryMonths::new(number("every_months", fields.every_months, 1)?)?,
+        zone: Zone::named(fields.zone.unwrap_or(ZONE_DEFAULT))?,
+        at: parse_time("at", fields.at.unwrap_or(AT_DEFAULT))?,
+        starts_on,
+        ends_on,
+        holidays: fields.holidays.map_or(Ok(HolidayRule::AsIs), str::parse)?,
+    };
+    terms.check()?;
+    Ok(terms)
+}
+
+fn prices(fields: &RawFields<'_>, currency: Currency, starts_on: Date) -> Result<Prices, Mistake> {
+    let minor =
+        |field: &'static str, text: &str| price_minor(currency, text).map_err(|problem| (field, problem));
+    let listed = match (&fields.prices, fields.amount) {
+        (Some(_), Some(_)) => {
+            return Err(("amount", "must not be given beside prices; give one of the two".to_owned()));
+        }
+        (None, None) => return Err(("prices", "is missing".to_owned())),
+        (None, Some(amount)) => vec![Price { from: starts_on, amount_minor: minor("amount", amount)? }],
+        (Some(prices), None) => prices
+            .iter()
+            .map(|(from, amount)| {
+                let from = parse_date("prices", from).map_err(mistake)?;
+                Ok(Price { from, amount_minor: minor("prices", amount)? })
+            })
+            .collect::<Result<_, Mistake>>()?,
+    };
+    Prices::new(listed).map_err(mistake)
+}
+
+/// An amount of this currency, as invoices are read.
+///
+/// # Errors
+/// What is allowed.
+pub fn price_minor(_currency: Currency, text: &str) -> Result<i64, String> {
+    import_row::amount(text).map(|amount| amount.minor())
+}
+
+/// Minor units of a currency as decimal text; of a sum too.
+#[must_use]
+pub fn minor_text(_currency: Currency, minor: i64) -> String {
+    let (sign, minor) = (if minor < 0 { "-" } else { "" }, minor.unsigned_abs());
+    format!("{sign}{}.{:02}", minor / 100, minor % 100)
+}
+
+/// A subscription that a store has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// Its number here.
+    pub id: i64,
+    pub reference: Reference,
+    pub customer_id: CustomerId,
+    pub currency: Currency,
+    pub prices: Prices,
+    pub terms: Terms,
+    pub state: SubscriptionState,
+    pub next: Option<NextPeriod>,
+    /// The last period that was invoiced.
+    pub last_on: Option<Date>,
+    /// Milliseconds since the Unix epoch.
+    pub created_at: i64,
+    /// The same.
+    pub updated_at: i64,
+}
+
+impl Subscription {
+    /// Whether this is the same subscription as one that comes again, whatever operators changed since. What they
+    /// cannot change must agree, and so must the prices that both know.
+    #[must_use]
+    pub fn is_same(&self, new: &NewSubscription) -> bool {
+        let terms = Terms { ends_on: new.terms.ends_on, ..self.terms.clone() };
+        self.customer_id == new.customer_id
+            && self.currency == new.currency
+            && terms == new.terms
+            && new.prices.as_slice().iter().all(|price| self.prices.as_slice().contains(price))
+    }
+
+    /// The reference of a period's invoice: the same whoever makes it and whenever, and so is the key of its charge.
+    ///
+    /// # Errors
+    /// A stored reference that is too long.
+    pub fn invoice_reference(&self, on: Date) -> Result<Reference, crate::invoice::BadReference> {
+        Reference::stored(format!("{}@{on}", self.reference.as_str()))
+    }
+
+    /// The subscription after an operator's change.
+    ///
+    /// # Errors
+    /// Why the change cannot be made.
+    pub fn changed(&self, change: &Change, holidays: &Holidays, now_ms: i64) -> Result<Self, Mistake> {
+        let refuse = |problem: &str| Err(("state", problem.to_owned()));
+        match (change, self.state) {
+            (_, SubscriptionState::Ended) => refuse("is ended, which is final: make a new subscription"),
+            (Change::Pause, SubscriptionState::Paused) => refuse("is paused already"),
+            (Change::Resume { .. }, SubscriptionState::Active) => refuse("is active already"),
+            (Change::Pause, _) => Ok(Self { state: SubscriptionState::Paused, ..self.clone() }),
+            (Change::Resume { from }, _) => Ok(self.resumed(*from, holidays, now_ms)),
+            (Change::End { on }, _) => self.ended(*on),
+            (Change::Price(price), _) => self.with_price(*price),
+        }
+    }
+
+    /// Periods of the time in which it was paused are not billed: the customer was told that nothing is.
+    fn resumed(&self, from: Option<Date>, holidays: &Holidays, now_ms: i64) -> Self {
+        let first = self.last_on.and_then(|last| last.tomorrow().ok()).unwrap_or(self.terms.starts_on);
+        let from_on = from.map_or(first, |from| from.max(first));
+        let next = periods(&self.terms, holidays, from_on, DATE_MAX)
+            .map(NextPeriod::of)
+            .find(|next| from.is_some() || next.charge_at > now_ms);
+        Self { next, ..self.clone() }.active_while_periods_are_left()
+    }
+
+    fn ended(&self, on: Option<Date>) -> Result<Self, Mistake> {
+        let Some(on) = on else {
+            return Ok(Self { next: None, state: SubscriptionState::Ended, ..self.clone() });
+        };
+        if let Some(last) = self.last_on.filter(|last| on < *last) {
+            return Err(("ends_on", format!("must not be before {last}, which is invoiced")));
+        }
+        let terms = Terms { ends_on: Some(on), ..self.terms.clone() };
+        terms.check().map_err(mistake)?;
+        let next = self.next.filter(|next| next.on <= on);
+        let state = if next.is_some() { self.state } else { SubscriptionState::Ended };
+        Ok(Self { terms, next, state, ..self.clone() })
+    }
+
+    fn with_price(&self, price: Price) -> Result<Self, Mistake> {
+        if let Some(last) = self.last_on.filter(|last| price.from <= *last) {
+            return Err(("from", format!("must be after {last}, which is invoiced")));
+        }
+        let mut prices = self.prices.as_slice().to_vec();
+        prices.retain(|known| known.from != price.from);
+        prices.push(price);
+        prices.sort_by_key(|price| price.from);
+        Ok(Self { prices: Prices::new(prices).map_err(mistake)?, ..self.clone() })
+    }
+
+    fn active_while_periods_are_left(self) -> Self {
+        let state = if self.next.is_some() { SubscriptionState::Active } else { SubscriptionState::Ended };
+        Self { state, ..self }
+    }
+
+    /// After its next period was invoiced, or left out.
+    #[must_use]
+    pub fn advanced(&self, on: Date, invoiced: bool, holidays: &Holidays) -> Self {
+        let last_on = if invoiced { Some(on) } else { self.last_on };
+        let next = NextPeriod::after(&self.terms, holidays, on);
+        Self { next, last_on, ..self.clone() }.active_while_periods_are_left()
+    }
+}
+
+/// What an operator changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Pause,
+    /// Bills the first period from this date on; without one, the first that is not due yet.
+    Resume {
+        from: Option<Date>,
+    },
+    /// The last date on which a period may be due; without one, no period is invoiced any more.
+    End {
+        on: Option<Date>,
+    },
+    /// For periods from its date on, until the next price's.
+    Price(Price),
+}
+
+impl Change {
+    /// As it is recorded.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "subscription-pause",
+            Self::Resume { .. } => "subscription-resume",
+            Self::End { .. } => "subscription-end",
+            Self::Price(_) => "subscription-change-price",
+        }
+    }
+
+    /// What beside the action is recorded.
+    #[must_use]
+    pub fn detail(self) -> Option<String> {
+        match self {
+            Self::Pause => None,
+            Self::Resume { from: date } | Self::End { on: date } => date.map(|date| date.to_string()),
+            Self::Price(price) => Some(format!("{} from {}", price.amount_minor, price.from)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    const FIELDS: RawFields<'static> = RawFields {
+        reference: Some("S1"),
+        customer_id: Some("7"),
+        currency: Some("EUR"),
+        amount: Some("9.90"),
+        prices: None,
+        anchor_day: Some("31"),
+        every_months: None,
+        zone: Some("Europe/Copenhagen"),
+        at: None,
+        starts_on: Some("2026-01-31"),
+        ends_on: None,
+        holidays: None,
+    };
+
+    fn read(change: impl FnOnce(&mut RawFields<'static>)) -> Result<NewSubscription, Mistake> {
+        let mut fields = FIELDS;
+        change(&mut fields);
+        NewSubscription::read(&fields, &Holidays::default())
+    }
+
+    fn subscription(last_on: Option<Date>) -> Subscription {
+        let NewSubscription { reference, customer_id, currency, prices, terms, next } =
+            read(|_| ()).expect("good fields");
+        let next = match last_on {
+            Some(last) => NextPeriod::after(&terms, &Holidays::default(), last),
+            None => next,
+        };
+        let state = SubscriptionState::Active;
+        Subscription {
+            id: 1,
+            reference,
+            customer_id,
+            currency,
+            prices,
+            terms,
+            state,
+            next,
+            last_on,
+            created_at: 0,
+            updated_at: 0,
+        }
+    }
+
+    #[test]
+    fn fields_have_defaults_and_the_first_period_is_known() {
+        let new = read(|fields| fields.anchor_day = None).expect("good fields");
+        assert_eq!(new.terms.anchor_day.day(), 31, "the day of starts_on");
+        assert_eq!(new.next.map(|next| next.on), Some(date(2026, 1, 31)));
+        assert_eq!(new.prices.as_slice(), [Price { from: date(2026, 1, 31), amount_minor: 990 }]);
+    }
+
+    #[test]
+    fn a_mistake_names_its_field() {
+        type Fields = RawFields<'static>;
+        let cases: [(fn(&mut Fields), &str); 17] = [
+            (|f| f.reference = None, "reference"),
+            (|f| f.reference = Some(""), "reference"),
+            (|f| f.reference = Some("cafe\u{301}"), "reference"),
+            (|f| f.customer_id = Some("0"), "customer_id"),
+            (|f| f.currency = Some("EU"), "currency"),
+            (|f| f.amount = Some("9.999"), "amount"),
+            (|f| f.amount = None, "prices"),
+            (|f| f.prices = Some(vec![]), "amount"),
+            (|f| (f.amount, f.prices) = (None, Some(vec![])), "prices"),
+            (|f| (f.amount, f.prices) = (None, Some(vec![("2026-02-01", "1")])), "prices"),
+            (|f| f.anchor_day = Some("32"), "anchor_day"),
+            (|f| f.every_months = Some("0"), "every_months"),
+            (|f| f.zone = Some("Europe/Kopenhagen"), "zone"),
+            (|f| f.at = Some("24:00"), "at"),
+            (|f| f.starts_on = Some("31.01.2026"), "starts_on"),
+            (|f| f.ends_on = Some("2026-01-30"), "ends_on"),
+            (|f| f.holidays = Some("never"), "holidays"),
+        ];
+        for (change, field) in cases {
+            assert_eq!(read(change).expect_err(field).0, field);
+        }
+        let long = "x".repeat(190);
+        let fields = RawFields { reference: Some(&long), ..FIELDS };
+        assert_eq!(NewSubscription::read(&fields, &Holidays::default()).expect_err("long").0, "reference");
+    }
+
+    #[test]
+    fn a_resume_leaves_out_the_periods_of_the_pause() {
+        let none = Holidays::default();
+        let march = subscription(Some(date(2026, 2, 28)));
+        let paused = march.changed(&Change::Pause, &none, 0).expect("active");
+        assert_eq!(paused.changed(&Change::Pause, &none, 0).expect_err("paused").0, "state");
+        let resumed = |from, now_ms| {
+            paused.changed(&Change::Resume { from }, &none, now_ms).expect("paused").next.map(|next| next.on)
+        };
+        assert_eq!(resumed(Some(date(2026, 6, 1)), 0), Some(date(2026, 6, 30)));
+        assert_eq!(resumed(Some(date(2026, 1, 1)), 0), Some(date(2026, 3, 31)), "February is invoiced");
+        let may_first = 1_777_593_600_000;
+        assert_eq!(resumed(None, may_first), Some(date(2026, 5, 31)));
+    }
+
+    #[test]
+    fn an_end_and_a_price_never_reach_back_into_what_is_invoiced() {
+        let none = Holidays::default();
+        let march = subscription(Some(date(2026, 3, 31)));
+        let ended = |on| march.changed(&Change::End { on }, &none, 0);
+        assert_eq!(ended(Some(date(2026, 3, 30))).expect_err("too early").0, "ends_on");
+        assert_eq!(ended(Some(date(2026, 4, 29))).expect("later").state, SubscriptionState::Ended);
+        assert_eq!(ended(Some(date(2026, 4, 30))).expect("later").state, SubscriptionState::Active);
+        let now = ended(None).expect("now");
+        assert_eq!((now.state, now.next), (SubscriptionState::Ended, None));
+        assert_eq!(now.changed(&Change::Pause, &none, 0).expect_err("final").0, "state");
+        let price = |from| march.changed(&Change::Price(Price { from, amount_minor: 1290 }), &none, 0);
+        assert_eq!(price(date(2026, 3, 31)).expect_err("invoiced").0, "from");
+        let changed = price(date(2026, 4, 1)).expect("later");
+        assert_eq!(changed.prices.on(date(2026, 3, 31)), Some(990));
+        assert_eq!(changed.prices.on(date(2026, 4, 30)), Some(1290));
+    }
+}
