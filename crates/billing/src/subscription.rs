@@ -263,7 +263,7 @@ impl Subscription {
             && new.prices.as_slice().iter().all(|price| self.prices.as_slice().contains(price))
     }
 
-    /// The reference of a period's invoice: the same whoever makes it and whenever, and so is the key of its charge.
+    /// The reference of a period's invoice: the same on each replica and after a restore, and so is the key of its charge.
     ///
     /// # Errors
     /// A stored reference that is too long.
@@ -288,7 +288,7 @@ impl Subscription {
         }
     }
 
-    /// Periods of the time in which it was paused are not billed: the customer was told that nothing is.
+    /// Periods of the time in which it was paused are not billed: a pause promises that to the customer.
     fn resumed(&self, from: Option<Date>, holidays: &Holidays, now_ms: i64) -> Self {
         let first = self.last_on.and_then(|last| last.tomorrow().ok()).unwrap_or(self.terms.starts_on);
         let from_on = from.map_or(first, |from| from.max(first));
@@ -436,8 +436,8 @@ mod tests {
 
     #[test]
     fn a_mistake_names_its_field() {
-        type Fields = RawFields<'static>;
-        let cases: [(fn(&mut Fields), &str); 17] = [
+        type Edit = fn(&mut RawFields<'static>);
+        let cases: [(Edit, &str); 17] = [
             (|f| f.reference = None, "reference"),
             (|f| f.reference = Some(""), "reference"),
             (|f| f.reference = Some("cafe\u{301}"), "reference"),

@@ -11,12 +11,12 @@ mod alone {
     use billing::http::{Access, AccessRules, AppState, router};
     use billing::protocol::transition::Idempotency;
     use billing::scheduler::{ScheduleSettings, Scheduler};
-    use billing::scheduler::{ScheduleSettings, Scheduler};
     use billing::store::Store;
     use billing::store::sqlite::SqliteStore;
     use chassis::clock::{Clock, Random};
     use chassis::server::{Limits, Server};
     use chassis::shutdown::Shutdown;
+    use chassis::telemetry::Telemetry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::JoinSet;
@@ -28,7 +28,7 @@ mod alone {
     const GROWTH_KIB_MAX: u64 = 32 * 1024;
 
     const FILL: &str = "
-        INSERT INTO customers VALUES (1, 'EUR');
+        INSERT INTO customers (id, currency) VALUES (1, 'EUR');
         INSERT INTO invoices (reference, customer_id, currency, amount_minor, state, created_at, updated_at)
         WITH RECURSIVE n(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 100000)
         SELECT 'invoice-' || n, 1, 'EUR', n, 'PENDING', 0, 0 FROM n";

@@ -13,7 +13,7 @@ use crate::http::{Api, BaseUrl, Scheme};
 use crate::reach::TlsArgs;
 #[cfg(feature = "services")]
 use crate::{backup, demo};
-use crate::{doctor, import, resolve, run, verify};
+use crate::{doctor, import, resolve, run, schedule, subscriptions, verify};
 
 const BILLING_DEFAULT: &str = "http://127.0.0.1:8000";
 const PAYMENTS_DEFAULT: &str = "http://127.0.0.1:9000";
@@ -40,6 +40,12 @@ enum Sub {
     Verify(VerifyArgs),
     /// List attempts that need manual resolution, resolve them by key or by reason, or list past decisions
     Resolve(ResolveArgs),
+    /// Import, list and change subscriptions
+    #[command(subcommand)]
+    Subscriptions(subscriptions::Sub),
+    /// Show the schedule of subscriptions, or run it up to a date
+    #[command(subcommand)]
+    Schedule(schedule::Sub),
     /// Copy a SQLite database to a new file while its service runs, and check the copy
     #[cfg(feature = "services")]
     Backup(backup::BackupArgs),
@@ -62,7 +68,7 @@ enum Sub {
 }
 
 #[derive(Debug, clap::Args)]
-struct BillingArgs {
+pub(crate) struct BillingArgs {
     /// Base URL of billing [default: http://127.0.0.1:8000]
     #[arg(long, value_name = "URL")]
     billing: Option<String>,
@@ -225,6 +231,14 @@ pub(crate) enum Command {
         billing: Api,
         what: resolve::What,
     },
+    Subscriptions {
+        billing: Api,
+        what: subscriptions::What,
+    },
+    Schedule {
+        billing: Api,
+        what: schedule::What,
+    },
     Verify {
         billing: Api,
         payments: Api,
@@ -251,6 +265,8 @@ impl Sub {
             Self::Import(args) => args.resolve(problems),
             Self::Verify(args) => args.resolve(problems),
             Self::Resolve(args) => args.resolve(problems),
+            Self::Subscriptions(sub) => sub.resolve(problems),
+            Self::Schedule(sub) => sub.resolve(problems),
             #[cfg(feature = "services")]
             Self::Backup(args) => args.resolve(problems).map(Command::Backup),
             Self::Doctor(args) => args.resolve(problems),
@@ -264,7 +280,7 @@ impl Sub {
 }
 
 impl BillingArgs {
-    fn resolve(&self, problems: &mut Problems) -> Option<Api> {
+    pub(crate) fn resolve(&self, problems: &mut Problems) -> Option<Api> {
         let base = url(problems, "--billing", self.billing.as_deref(), BILLING_DEFAULT);
         const OPERATOR: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
         const READER: &str = "--reader-token-file (READER_TOKEN_FILE)";

@@ -22,6 +22,8 @@ mod progress;
 mod reach;
 mod resolve;
 mod run;
+mod schedule;
+mod subscriptions;
 mod verify;
 
 use std::ffi::OsString;
@@ -72,6 +74,8 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Import { billing, options } => import::command(billing, &options).await,
         Command::Explain { file, format } => import::explain(&file, format),
         Command::Resolve { billing, what } => resolve::command(&billing, what).await,
+        Command::Subscriptions { billing, what } => subscriptions::command(&billing, what).await,
+        Command::Schedule { billing, what } => schedule::command(&billing, what).await,
         Command::Verify { billing, payments, json, repair, acknowledge } => {
             if let Some(acknowledge) = acknowledge {
                 verify::acknowledge::command(&billing, &payments, &acknowledge).await?;

@@ -170,6 +170,14 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
     Ok(NOT_ALL_PAID)
 }
 
+/// Follows a run that was started elsewhere, and shows what came of it.
+pub(crate) async fn follow(billing: &Api, id: i64) -> Result<(), CallError> {
+    let run: Run = billing.get(&format!("/v1/runs/{id}")).await?;
+    let run = watch(billing, run).await?;
+    output::result(format_args!("run {}: {}", run.id, run.display()));
+    Ok(())
+}
+
 /// Asks until the run is finished.
 async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
     let progress = Progress::bar("paying", run.total, TEMPLATE);

@@ -389,7 +389,9 @@ fn an_attempt_in_doubt_behind_more_refusals_than_a_page_holds_is_found() {
         "UPDATE attempts SET state = 'IN_DOUBT', settled_at = NULL, number = 9999, lease_until = 253402300799999
              WHERE invoice_id = 3 AND state = 'CHARGED'",
         "WITH RECURSIVE refused (n) AS (SELECT 101 UNION ALL SELECT n + 1 FROM refused WHERE n < 1200)
-             INSERT INTO attempts SELECT printf('%032x', n), invoice_id, n, customer_id, currency, amount_minor,
+             INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends, run_id,
+             lease_until, created_at, settled_at)
+             SELECT printf('%032x', n), invoice_id, n, customer_id, currency, amount_minor,
              'REFUSED', 1, run_id, 1, 1, 1 FROM attempts, refused WHERE invoice_id = 3 AND number = 9999",
     ];
     let (output, json) = judged_after(&world, &billing, &[]);

@@ -26,6 +26,15 @@ app.kubernetes.io/part-of: {{ .Values.partOf }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
 {{- end }}
 
+{{/* Labels of the schedule's job, as the nightly job's. */}}
+{{- define "service.scheduleLabels" -}}
+app.kubernetes.io/name: {{ .Release.Name }}-schedule
+app.kubernetes.io/instance: {{ .Release.Name }}-schedule
+app.kubernetes.io/component: schedule
+app.kubernetes.io/part-of: {{ .Values.partOf }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+{{- end }}
+
 {{- define "service.image" -}}
 {{ .Values.image.repository }}/{{ .Values.component }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
@@ -88,6 +97,9 @@ capabilities: {drop: [ALL]}
 - {name: PROVIDER_CA, value: /var/run/tinjis/client-tls/ca.crt}
 - {name: PROVIDER_CERT, value: /var/run/tinjis/client-tls/tls.crt}
 - {name: PROVIDER_KEY, value: /var/run/tinjis/client-tls/tls.key}
+{{- end }}
+{{- if ne .Values.schedule.by "in-process" }}
+- {name: SCHEDULE, value: "off"}
 {{- end }}
 {{- with .Values.deploymentId }}
 - {name: DEPLOYMENT_ID, value: {{ . | quote }}}

@@ -61,6 +61,20 @@
 {{- fail (printf "%s: verify.enabled needs verify.payments, the URL of the payment service whose ledger is read." .Release.Name) }}
 {{- end }}
 {{- end }}
+{{- if and (ne $v.schedule.by "in-process") (ne $v.component "billing") }}
+{{- fail (printf "%s: schedule is billing's; %s has none." .Release.Name $v.component) }}
+{{- end }}
+{{- if hasKey (merge (dict) $v.env ($v.configMap.data | default dict)) "SCHEDULE" }}
+{{- fail (printf "%s: SCHEDULE in env is said twice: schedule.by decides whether billing or a CronJob works on the schedule, not both." .Release.Name) }}
+{{- end }}
+{{- if eq $v.schedule.by "cronjob" }}
+{{- if not (and $v.services $v.schedule.operatorTokenSecret) }}
+{{- fail (printf "%s: schedule.by cronjob asks billing by its Service as an operator: say services and schedule.operatorTokenSecret." .Release.Name) }}
+{{- end }}
+{{- if and $v.tls.enabled (not $v.schedule.tlsSecret) }}
+{{- fail (printf "%s: billing speaks TLS: schedule.by cronjob needs schedule.tlsSecret, a certificate that billing accepts." .Release.Name) }}
+{{- end }}
+{{- end }}
 {{- if and $v.verify.tls.issuer (not (and $v.verify.tls.secret $v.verify.tls.uri)) }}
 {{- fail (printf "%s: verify.tls.issuer makes a certificate; it needs verify.tls.secret and the name, verify.tls.uri." .Release.Name) }}
 {{- end }}

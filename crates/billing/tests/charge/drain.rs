@@ -60,7 +60,9 @@ async fn an_adopted_run_goes_on_beyond_what_one_claim_looks_at() {
         "WITH RECURSIVE number(n) AS (VALUES (2) UNION ALL SELECT n + 1 FROM number WHERE n < {all})
          INSERT INTO invoices (id, reference, customer_id, currency, amount_minor, state, created_at, updated_at)
              SELECT n, 'I' || n, 1, 'EUR', 1215, 'PENDING', 0, 0 FROM number;
-         INSERT INTO attempts SELECT printf('%032x', id), id, 1, 1, 'EUR', 1215, 'REFUSED', 1, 1, 0, 0, 0
+         INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends, run_id,
+             lease_until, created_at, settled_at)
+             SELECT printf('%032x', id), id, 1, 1, 'EUR', 1215, 'REFUSED', 1, 1, 0, 0, 0
          FROM invoices WHERE id BETWEEN 2 AND {refused}"
     ));
     let billing = fixture.open(&provider.url, Plan::keys()).await;

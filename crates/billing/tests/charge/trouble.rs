@@ -112,7 +112,9 @@ async fn a_corrupt_row_is_skipped_and_the_others_are_charged() {
     fixture.spoil(
         "UPDATE attempts SET currency = 'XXX' WHERE invoice_id = 1;
          UPDATE invoices SET currency = 'XXX' WHERE id = 4;
-         INSERT INTO attempts SELECT printf('%032x', 7), 7, 1, customer_id, currency, amount_minor, state, sends, run_id,
+         INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends, run_id,
+             lease_until, created_at, settled_at)
+             SELECT printf('%032x', 7), 7, 1, customer_id, currency, amount_minor, state, sends, run_id,
              lease_until, created_at, settled_at FROM attempts WHERE invoice_id = 2",
     );
     let billing = fixture.open(&provider.url, Plan::keys()).await;

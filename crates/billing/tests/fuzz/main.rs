@@ -14,6 +14,7 @@ use billing::http::{Access, AccessRules, AppState};
 use billing::protocol::transition::{AnswerClass, Idempotency};
 use billing::provider::answer::{RequestFacts, ResponseFacts, judge};
 use billing::provider::{Client, Dialect, ProviderConfig};
+use billing::scheduler::{ScheduleSettings, Scheduler};
 use billing::store::Store;
 use billing::store::sqlite::SqliteStore;
 use chassis::client::ClientConfig;
@@ -54,7 +55,10 @@ async fn router(path: &Path) -> Router {
     };
     let engine = Engine::start(parts).await.unwrap();
     let access = Access::new(AccessRules::open(), "127.0.0.1:8000".parse().unwrap());
-    billing::http::router(AppState { store, engine, access })
+    let metrics = Telemetry::new("billing", "0", "test").metrics;
+    let settings = ScheduleSettings::default();
+    let scheduler = Scheduler::new(Arc::clone(&store), engine.clone(), settings, &metrics, Shutdown::new());
+    billing::http::router(AppState { store, engine, scheduler: Arc::new(scheduler), access })
 }
 
 /// The first line's words, and the rest.

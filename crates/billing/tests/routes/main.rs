@@ -21,6 +21,8 @@ mod provider;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]
+mod subscriptions;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod v1;

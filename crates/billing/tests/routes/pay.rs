@@ -148,6 +148,8 @@ async fn a_run_is_started_where_its_location_says_and_shows_how_it_ended() {
         "id": 1, "state": "finished", "joined": false, "started_at": null, "finished_at": null,
         "total": 3, "attempted": 3, "paid": 1, "refused": 2, "rejected": 0, "in_doubt": 0, "not_sent": 0,
         "all_paid": false, "last_problem": null, "begun_by": env!("CARGO_PKG_VERSION"),
+        "scheduled": false, "customer_id": null, "reference_prefix": null, "due_before": null,
+        "count_left": null, "amounts_left": null, "reason": null,
     });
     assert_eq!(run, shown);
 }

@@ -23,6 +23,7 @@ async fn an_invoice_shows_its_columns() {
         concat!(
             r#"{{"id":1,"reference":"A/ü 1","customer_id":7,"currency":"SEK","amount_minor":14540,"#,
             r#""exponent":2,"state":"PAID","paid_by":"import","attention_reason":null,"#,
+            r#""due_at":null,"next_attempt_at":null,"#,
             r#""created_at":"{at}","updated_at":"{at}"}}"#
         ),
         at = START
@@ -117,7 +118,7 @@ async fn a_wrong_method_is_reported_the_right_ones() {
     for (method, path, allow) in [
         ("POST", "/v1/invoices", "GET,HEAD"),
         ("DELETE", "/v1/invoices/R1", "GET,HEAD"),
-        ("GET", "/v1/runs", "POST"),
+        ("DELETE", "/v1/runs", "GET,HEAD,POST"),
         ("GET", "/v1/imports", "POST"),
         ("GET", "/v1/attempts/bca1897f57e947286a9d2dcb4be588f1/resolve", "POST"),
         ("POST", "/v1/deployment", "GET,HEAD"),

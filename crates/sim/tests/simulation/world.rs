@@ -12,6 +12,7 @@ use billing::invoice::{CustomerId, Reference};
 use billing::money::{Currency, Money};
 use billing::protocol::transition::Idempotency;
 use billing::provider::{self, Dialect, ProviderConfig};
+use billing::scheduler::{ScheduleSettings, Scheduler};
 use billing::store::sqlite::SqliteStore;
 use billing::store::{ImportMode, ImportRow, OperatorStore, Store};
 use bytes::Bytes;
@@ -143,7 +144,15 @@ impl World {
         };
         let engine = Engine::start(parts).await?;
         let access = Access::new(AccessRules::open(), anywhere(BILLING_PORT));
-        let routes = billing::http::router(AppState { store, engine, access });
+        let scheduler = Scheduler::new(
+            Arc::clone(&store),
+            engine.clone(),
+            ScheduleSettings::default(),
+            &telemetry.metrics,
+            shutdown.clone(),
+        );
+        let scheduler = Arc::new(scheduler);
+        let routes = billing::http::router(AppState { store, engine, scheduler, access });
         let door = Box::new(PortState::open(BILLING_PORT).await?);
         Server::given(door, observe(routes, &telemetry), billing::http::limits()).serve(shutdown).await;
         Ok(())

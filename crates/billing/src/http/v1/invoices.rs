@@ -26,6 +26,8 @@ struct InvoiceItem {
     state: &'static str,
     paid_by: Option<&'static str>,
     attention_reason: Option<&'static str>,
+    due_at: Option<String>,
+    next_attempt_at: Option<String>,
     created_at: String,
     updated_at: String,
 }
@@ -42,6 +44,8 @@ impl InvoiceItem {
             state: invoice.state.as_str(),
             paid_by: invoice.paid_by.map(|by| by.as_str()),
             attention_reason: invoice.attention_reason.map(|reason| reason.as_str()),
+            due_at: invoice.due_at.map(time),
+            next_attempt_at: invoice.next_attempt_at.map(time),
             created_at: time(invoice.created_at),
             updated_at: time(invoice.updated_at),
         }

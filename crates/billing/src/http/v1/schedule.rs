@@ -29,6 +29,9 @@ use crate::subscription::minor_text;
 /// Invoices that one call makes at most, about: a caller asks again while there are more.
 const INVOICES_MAX: usize = 10_000;
 
+/// Instead of a date: for a job that runs each day.
+const TODAY: &str = "today";
+
 /// What `GET /v1/schedule` shows.
 #[derive(Serialize)]
 struct Status {
@@ -178,6 +181,7 @@ pub(in crate::http) async fn run(
 fn order(request: &Request, settings: &ScheduleSettings, now_ms: i64) -> Result<RunUntil, Problem> {
     let mut errors = Vec::new();
     let until = match parse_date("until", &request.until) {
+        _ if request.until == TODAY => Some(last_today(now_ms)),
         Ok(until) if until <= last_today(now_ms) => Some(until),
         Ok(_) => {
             errors.push(FieldError::new(

@@ -27,11 +27,6 @@ pub(super) fn latest(connection: &Connection) -> rusqlite::Result<Option<Run>> {
     one(connection, &format!("SELECT {RUN} FROM runs ORDER BY id DESC LIMIT 1"), [], read)
 }
 
-pub(super) fn is_running(connection: &Connection, run: RunId) -> rusqlite::Result<bool> {
-    let sql = "SELECT 1 FROM runs WHERE id = ?1 AND state = 'running'";
-    connection.prepare_cached(sql)?.exists([run.0])
-}
-
 pub(super) fn list_after(connection: &Connection, after: RunId, limit: i64) -> rusqlite::Result<Vec<Run>> {
     let sql = format!("SELECT {RUN} FROM runs WHERE id > ?1 ORDER BY id LIMIT ?2");
     list(connection, &sql, [after.0, limit], read)

@@ -123,7 +123,9 @@ async fn a_second_open_or_charged_attempt_of_an_invoice_is_refused_by_the_file_i
     let second = |key: &'static str| {
         move |connection: &Connection| {
             connection.execute(
-                "INSERT INTO attempts SELECT ?1, invoice_id, number + 1, customer_id, currency, amount_minor, state,
+                "INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends, run_id,
+             lease_until, created_at, settled_at)
+             SELECT ?1, invoice_id, number + 1, customer_id, currency, amount_minor, state,
                  sends, run_id, lease_until, created_at, settled_at FROM attempts",
                 params![key],
             )

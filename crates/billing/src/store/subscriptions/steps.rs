@@ -314,8 +314,8 @@ async fn taken_references<S: Statements>(tx: &S, plan: &Generation) -> Result<Ve
     tx.rows(sql, vec![text(json!(records).to_string())]).await
 }
 
-/// Whether the invoice that has a period's reference is what the period would have made. If not, it is nobody's mistake
-/// that a second invoice could mend: it is logged, and an operator decides.
+/// Whether the invoice that has a period's reference is what the period would have made. If not, no second invoice is
+/// made: it is logged, and an operator decides.
 fn is_same(taken: &TakenReference, due: &[Subscription], plan: &Generation) -> bool {
     let is_same = plan.invoices.iter().any(|invoice| {
         let subscription = &due[invoice.place];

@@ -1,0 +1,165 @@
+//! `schedule`: what the schedule does and what waits, and a run up to a date. Billing decides and charges; this command
+//! asks again while there is more, and follows the run.
+
+use bytes::Bytes;
+use chassis::config::Problems;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cli::{BillingArgs, Command};
+use crate::http::Api;
+use crate::output::{grouped, note, result};
+use crate::pay;
+
+/// Exit code when a date waits for an operator.
+const WAITS: u8 = 1;
+
+/// Who runs it, unless --actor names another.
+const ACTOR_DEFAULT: &str = "tinjis schedule run";
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Sub {
+    /// Show whether the schedule is on, the next due date, and the dates that wait for an operator
+    Status(StatusArgs),
+    /// Invoice and charge what is due up to a date: exit code 0 done, 1 dates wait for an operator
+    Run(RunArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    billing: BillingArgs,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    billing: BillingArgs,
+    /// Last due date to be invoiced, as 2026-01-31, or today; not later
+    #[arg(long, value_name = "DATE")]
+    until: String,
+    /// Periods missed for more than a day: ask leaves them waiting, each invoices all, latest only the latest of each
+    /// subscription
+    #[arg(long, value_name = "ask|each|latest", default_value = "each")]
+    catch_up: String,
+    /// Go on with dates whose sums are above billing's cap
+    #[arg(long)]
+    over_cap: bool,
+    /// Why; kept in billing's log
+    #[arg(long, value_name = "TEXT", default_value = "the schedule was run by hand")]
+    why: String,
+    /// Who says so; kept with the run
+    #[arg(long, value_name = "NAME", default_value = ACTOR_DEFAULT)]
+    actor: String,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum What {
+    Status { json: bool },
+    Run { body: Value },
+}
+
+impl Sub {
+    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<Command> {
+        let (billing, what) = match self {
+            Self::Status(args) => (args.billing.resolve(problems), What::Status { json: args.json }),
+            Self::Run(args) => {
+                let RunArgs { billing, until, catch_up, over_cap, why, actor } = args;
+                let body = json!({
+                    "until": until, "catch_up": catch_up, "over_cap": over_cap, "reason": why, "actor": actor,
+                });
+                (billing.resolve(problems), What::Run { body })
+            }
+        };
+        Some(Command::Schedule { billing: billing?, what })
+    }
+}
+
+/// The `schedule` command.
+pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
+    match what {
+        What::Status { json } => status(billing, json).await,
+        What::Run { body } => run(billing, &body).await,
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Status {
+    schedule: String,
+    catch_up: String,
+    zone_data: String,
+    next_on: Option<String>,
+    waiting: Vec<WaitingDate>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WaitingDate {
+    period_on: String,
+    reason: String,
+    planned_count: i64,
+    planned_sums: std::collections::BTreeMap<String, String>,
+}
+
+async fn status(billing: &Api, json: bool) -> anyhow::Result<u8> {
+    let shown: Value = billing.get("/v1/schedule").await?;
+    if json {
+        result(shown);
+        return Ok(0);
+    }
+    let Status { schedule, catch_up, zone_data, next_on, waiting } = serde_json::from_value(shown)?;
+    let next = next_on.map_or_else(|| "no period is left".to_owned(), |on| format!("next due {on}"));
+    result(format_args!("schedule {schedule}, catch-up {catch_up}, {next}, zone data {zone_data}"));
+    for date in waiting {
+        let sums: Vec<String> =
+            date.planned_sums.iter().map(|(currency, sum)| format!("{currency} {sum}")).collect();
+        let count = grouped(date.planned_count);
+        result(format_args!(
+            "{} waits ({}): {count} invoices, {}",
+            date.period_on,
+            date.reason,
+            sums.join(", ")
+        ));
+    }
+    Ok(0)
+}
+
+#[derive(Debug, Deserialize)]
+struct Made {
+    invoices: i64,
+    skipped: i64,
+    more: bool,
+    waiting: Vec<Waiting>,
+    run_id: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Waiting {
+    period_on: String,
+    reason: String,
+}
+
+async fn run(billing: &Api, body: &Value) -> anyhow::Result<u8> {
+    let (mut invoices, mut skipped) = (0, 0);
+    let made = loop {
+        let body = Bytes::from(body.to_string());
+        let made: Made = billing.post("/v1/schedule/runs", "application/json", body).await?;
+        invoices += made.invoices;
+        skipped += made.skipped;
+        if !made.more {
+            break made;
+        }
+    };
+    for Waiting { period_on, reason } in &made.waiting {
+        let how = if reason == "cap" { "--over-cap" } else { "--catch-up each or latest" };
+        note(format_args!("{period_on} waits ({reason}): run again with {how}"));
+    }
+    if let Some(run_id) = made.run_id {
+        pay::follow(billing, run_id).await?;
+    }
+    result(format_args!("{} invoices made, {} periods skipped", grouped(invoices), grouped(skipped)));
+    Ok(if made.waiting.is_empty() { 0 } else { WAITS })
+}

@@ -1,0 +1,143 @@
+//! What operators do by the command line, with exact dates. The dates are past ones, so that nothing depends on when the
+//! test runs.
+
+use testkit::Database;
+
+use crate::site::{CHARGES, HEADER, INVOICES, Site};
+
+const S1: &str = "S1,1001,EUR,9.90,31,Europe/Copenhagen,2024-01-31,2024-08-31\n";
+const S2: &str = "S2,1002,USD,5.00,30,America/New_York,2024-01-30,2024-08-31\n";
+
+/// On each kind of store.
+macro_rules! on_both {
+    ($($case:ident,)*) => {
+        mod sqlite {
+            $(#[test]
+            fn $case() {
+                super::$case(None);
+            })*
+        }
+        mod postgres {
+            $(#[test]
+            fn $case() {
+                let Some(database) = super::Database::fresh(stringify!($case)) else { return };
+                super::$case(Some(&database));
+            })*
+        }
+    };
+}
+
+on_both! {
+    a_life_of_a_subscription_is_invoiced_and_charged_date_by_date,
+    missed_dates_wait_until_an_operator_says_which_are_invoiced,
+    a_sum_above_the_cap_waits_for_an_operator,
+    a_billing_restored_from_before_the_run_makes_no_second_invoice_and_no_second_charge,
+}
+
+fn a_life_of_a_subscription_is_invoiced_and_charged_date_by_date(database: Option<&Database>) {
+    let site = Site::by_hand(database, &[]);
+    site.services.import("imported-", 2);
+    site.import(&format!("{S1}{S2}"));
+    let said = site.ends(0, &["schedule", "run", "--until", "2024-03-30"]);
+    assert!(said.result.contains("5 invoices made"), "{said:?}");
+    let paid = |reference: &str, amount| (reference.to_owned(), amount, "PAID".to_owned());
+    let first = [
+        paid("S1@2024-01-31", 990),
+        paid("S1@2024-02-29", 990),
+        paid("S2@2024-01-30", 500),
+        paid("S2@2024-02-29", 500),
+        paid("S2@2024-03-30", 500),
+    ];
+    assert_eq!(site.invoices()[..5], first);
+    assert_eq!(site.services.ask_payments(CHARGES), 5, "imported invoices are not the schedule's to charge");
+
+    let again = site.ends(0, &["schedule", "run", "--until", "2024-03-30"]);
+    assert!(again.result.contains("0 invoices made"), "{again:?}");
+
+    let late =
+        ["change-price", "S1", "--from", "2024-02-29", "--amount", "1.00", "--why", "w", "--actor", "a"];
+    let refused = site.ends(2, &[&["subscriptions"][..], &late].concat());
+    assert!(refused.notes.contains("must be after 2024-02-29"), "{refused:?}");
+    let shown = site.change(&["change-price", "S1", "--from", "2024-04-01", "--amount", "12.90"]);
+    assert!(shown.contains("next due 2024-03-31") && shown.contains("12.90 from 2024-04-01"), "{shown}");
+    let shown = site.change(&["pause", "S2"]);
+    assert!(shown.starts_with("S2: paused"), "{shown}");
+    site.ends(0, &["schedule", "run", "--until", "2024-05-31"]);
+    let shown = site.change(&["resume", "S2", "--from", "2024-06-01"]);
+    assert!(shown.contains("next due 2024-06-30"), "{shown}");
+    site.change(&["end", "S1", "--on", "2024-06-29"]);
+    site.ends(0, &["schedule", "run", "--until", "2024-12-31"]);
+    let rest = [
+        paid("S1@2024-03-31", 990),
+        paid("S1@2024-04-30", 1290),
+        paid("S1@2024-05-31", 1290),
+        paid("S2@2024-06-30", 500),
+        paid("S2@2024-07-30", 500),
+        paid("S2@2024-08-30", 500),
+    ];
+    let mut expected = [first.to_vec(), rest.to_vec()].concat();
+    expected.sort();
+    assert_eq!(site.invoices()[..11], expected[..]);
+    let list = site.ends(0, &["subscriptions", "list", "--state", "ended"]);
+    assert_eq!(list.result.lines().count(), 2, "{list:?}");
+    site.services.pay_until_true(crate::site::WITHIN);
+    site.assert_each_is_charged_once();
+
+    let bad = site.import_file("more.csv", &format!("{HEADER}S3,3,EUR,1.00,32,UTC,2024-01-31,\n{S1}"));
+    assert_eq!(bad.code, Some(1), "{bad:?}");
+    assert!(bad.notes.contains("line 2 (S3): anchor_day must be a day of the month"), "{bad:?}");
+    assert!(bad.notes.contains("nothing was written"), "{bad:?}");
+}
+
+fn missed_dates_wait_until_an_operator_says_which_are_invoiced(database: Option<&Database>) {
+    let site = Site::by_hand(database, &[]);
+    site.import(S1);
+    let asked = site.ends(1, &["schedule", "run", "--until", "2024-03-31", "--catch-up", "ask"]);
+    assert!(asked.notes.contains("2024-01-31 waits (late)"), "{asked:?}");
+    assert_eq!((site.services.ask_billing(INVOICES), site.services.ask_payments(CHARGES)), (0, 0));
+    let status = site.ends(0, &["schedule", "status"]);
+    assert!(status.result.contains("2024-01-31 waits (late): 1 invoices, EUR 9.90"), "{status:?}");
+    let latest = site.ends(0, &["schedule", "run", "--until", "2024-12-31", "--catch-up", "latest"]);
+    assert!(latest.result.contains("1 invoices made, 7 periods skipped"), "{latest:?}");
+    assert_eq!(site.references(), ["S1@2024-08-31"]);
+    site.assert_each_is_charged_once();
+}
+
+fn a_sum_above_the_cap_waits_for_an_operator(database: Option<&Database>) {
+    let site = Site::by_hand(database, &["--schedule-max-amount=EUR=19.79"]);
+    site.import(&format!("{S1}{}", S1.replace("S1,1001", "S3,1003")));
+    let asked = site.ends(1, &["schedule", "run", "--until", "2024-01-31"]);
+    assert!(asked.notes.contains("2024-01-31 waits (cap): run again with --over-cap"), "{asked:?}");
+    assert_eq!(site.services.ask_billing(INVOICES), 0);
+    site.ends(0, &["schedule", "run", "--until", "2024-01-31", "--over-cap", "--actor", "ann"]);
+    assert_eq!(site.references(), ["S1@2024-01-31", "S3@2024-01-31"]);
+    let confirmed = "SELECT count(*) FROM schedule_runs WHERE confirmed_by = 'ann' AND state = 'finished'";
+    assert_eq!(site.services.ask_billing(confirmed), 1);
+    site.assert_each_is_charged_once();
+}
+
+/// Forgets what the run wrote, as a backup from before it would.
+const FORGET: &str = "
+    DELETE FROM attempts;
+    DELETE FROM invoices;
+    DELETE FROM schedule_runs;
+    UPDATE subscriptions SET next_on = (SELECT k.next_on FROM kept AS k WHERE k.id = subscriptions.id),
+        next_at = (SELECT k.next_at FROM kept AS k WHERE k.id = subscriptions.id), last_on = NULL, state = 'active'";
+
+fn a_billing_restored_from_before_the_run_makes_no_second_invoice_and_no_second_charge(
+    database: Option<&Database>,
+) {
+    let site = Site::by_hand(database, &[]);
+    site.import(&format!("{S1}{S2}"));
+    site.services.run_billing("CREATE TABLE kept AS SELECT id, next_on, next_at FROM subscriptions");
+    let run = ["schedule", "run", "--until", "2024-12-31"];
+    site.ends(0, &run);
+    let before = site.invoices();
+    assert_eq!(before.len(), 16, "{before:?}");
+    site.services.run_billing(FORGET);
+    assert_eq!(site.services.ask_billing(INVOICES), 0);
+    site.ends(0, &run);
+    assert_eq!(site.invoices(), before);
+    assert_eq!(site.services.ask_payments(CHARGES), 16, "the ledger knows each key");
+    site.assert_each_is_charged_once();
+}

@@ -1,0 +1,121 @@
+//! Both services with subscriptions, and the command line on them.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use testkit::services::Builder;
+use testkit::{Database, Services};
+
+/// The program under test.
+pub(crate) const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
+/// However long a machine takes, a step is done within this.
+pub(crate) const WITHIN: Duration = Duration::from_secs(300);
+pub(crate) const HEADER: &str = "reference,customer_id,currency,amount,anchor_day,zone,starts_on,ends_on\n";
+/// By their first attempt each.
+pub(crate) const CHARGES: &str = "SELECT count(*) FROM ledger WHERE state = 'CHARGED'";
+pub(crate) const INVOICES: &str = "SELECT count(*) FROM invoices";
+
+pub(crate) struct Site {
+    pub(crate) services: Services,
+    dir: TempDir,
+}
+
+/// What a command said, and how it ended.
+#[derive(Debug)]
+pub(crate) struct CommandResult {
+    pub(crate) code: Option<i32>,
+    pub(crate) result: String,
+    pub(crate) notes: String,
+}
+
+/// The command line on this billing.
+pub(crate) fn tinjis(billing: &str, words: &[&str]) -> CommandResult {
+    let output = Command::new(TINJIS)
+        .args(words)
+        .args(["--billing", billing])
+        .env_clear()
+        .output()
+        .expect("the command can be started");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    CommandResult { code: output.status.code(), result: text(&output.stdout), notes: text(&output.stderr) }
+}
+
+impl Site {
+    /// Whose schedule does nothing by itself, and whose provider declines nothing.
+    pub(crate) fn by_hand(database: Option<&Database>, flags: &[&str]) -> Self {
+        let builder = Services::of(TINJIS).on(database).billing_flags(["--schedule=off"]);
+        Self::of(builder.billing_flags(flags.iter().copied()))
+    }
+
+    pub(crate) fn of(builder: Builder) -> Self {
+        let services = builder.payments_flags(["--success-rate=1", "--seed=5"]).start();
+        Self { services, dir: tempfile::tempdir().expect("a folder can be made") }
+    }
+
+    pub(crate) fn tinjis(&self, words: &[&str]) -> CommandResult {
+        tinjis(&self.services.billing_url(), words)
+    }
+
+    /// As [`Self::tinjis`], of a command that must end with this code.
+    #[track_caller]
+    pub(crate) fn ends(&self, code: i32, words: &[&str]) -> CommandResult {
+        let said = self.tinjis(words);
+        assert_eq!(said.code, Some(code), "{words:?}: {said:?}");
+        said
+    }
+
+    /// Imports a file of subscriptions.
+    #[track_caller]
+    pub(crate) fn import(&self, rows: &str) {
+        let said = self.import_file("subscriptions.csv", &format!("{HEADER}{rows}"));
+        assert_eq!(said.code, Some(0), "{said:?}");
+    }
+
+    pub(crate) fn import_file(&self, name: &str, text: &str) -> CommandResult {
+        let file = self.dir.path().join(name);
+        fs::write(&file, text).expect("a file can be written");
+        self.tinjis(&["subscriptions", "import", file.to_str().expect("a test's path is UTF-8")])
+    }
+
+    #[track_caller]
+    pub(crate) fn change(&self, words: &[&str]) -> String {
+        let all = [&["subscriptions"][..], words, &["--why", "a test", "--actor", "ann"]].concat();
+        self.ends(0, &all).result
+    }
+
+    /// What `/v1` shows of each invoice, in the order of their references: reference, amount, state.
+    pub(crate) fn invoices(&self) -> Vec<(String, i64, String)> {
+        let url = format!("{}/v1/invoices?limit=1000", self.services.billing_url());
+        let answer = testkit::http::call("GET", &url, &[], b"");
+        let page: serde_json::Value = serde_json::from_slice(&answer.body).expect("a page is JSON");
+        let text = |value: &serde_json::Value| value.as_str().expect("is text").to_owned();
+        let mut rows: Vec<_> = page["items"]
+            .as_array()
+            .expect("items")
+            .iter()
+            .map(|item| {
+                let amount = item["amount_minor"].as_i64().expect("an amount");
+                (text(&item["reference"]), amount, text(&item["state"]))
+            })
+            .collect();
+        rows.sort();
+        rows
+    }
+
+    pub(crate) fn references(&self) -> Vec<String> {
+        self.invoices().into_iter().map(|(reference, ..)| reference).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_each_is_charged_once(&self) {
+        let invoices = self.services.ask_billing(INVOICES);
+        let paid = self.services.ask_billing("SELECT count(*) FROM invoices WHERE state = 'PAID'");
+        let references = "SELECT count(DISTINCT reference) FROM ledger WHERE state = 'CHARGED'";
+        let charged = (self.services.ask_payments(CHARGES), self.services.ask_payments(references));
+        assert_eq!((paid, charged), (invoices, (invoices, invoices)));
+        let verified = testkit::proof::Verified::of(TINJIS, &self.services, &[]);
+        verified.assert_all_paid("each period is charged once");
+    }
+}
