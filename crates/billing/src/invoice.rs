@@ -61,7 +61,7 @@ macro_rules! states {
 }
 
 states! {
-    /// State of an invoice. The legacy APIs show every state but PAID as PENDING.
+    /// State of an invoice. The legacy APIs show every state but PAID and CANCELLED as PENDING.
     InvoiceState {
         /// Nothing is under way; the next run attempts it.
         Pending = "PENDING",
@@ -71,6 +71,8 @@ states! {
         Paid = "PAID",
         /// Operator action required; see `attention_reason`.
         Attention = "ATTENTION",
+        /// By an operator, finally: never charged. The legacy APIs do not show it.
+        Cancelled = "CANCELLED",
     }
 }
 
@@ -169,6 +171,8 @@ pub struct Invoice {
     pub next_attempt_at: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
+    /// By an operator: no run claims it until it is released.
+    pub held: bool,
 }
 
 /// A row of `attempts` with its invoice's reference. A resend reads only this, never the invoice.

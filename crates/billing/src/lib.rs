@@ -153,6 +153,8 @@ pub async fn serve(
             shutdown.clone(),
         ));
         shutdown.spawn("schedule", Arc::clone(&scheduler).run_loop());
+        let halted = engine.clone();
+        readiness.remark(move || halted.last_halt().map(|halt| http::stopped_line(&halt)));
         drop(opening);
         let routes = http::router(AppState { store, engine, scheduler, access });
         Ok(observe(while_usable(routes, usable, http::not_executed()), &telemetry))

@@ -34,8 +34,10 @@ struct Conditions {
     shutdown: Shutdown,
     held: Mutex<Vec<Arc<str>>>,
     checks: Mutex<Vec<(&'static str, Check)>>,
+    remarks: Mutex<Vec<Remark>>,
 }
 
+type Remark = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 type Check = Arc<dyn Fn() -> Result<(), Unmet> + Send + Sync>;
 
 /// Why a check fails.
@@ -71,8 +73,8 @@ impl Readiness {
     /// Ready until something is held, a check fails or the shutdown begins.
     #[must_use]
     pub fn new(shutdown: &Shutdown) -> Self {
-        let (held, checks) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Conditions { shutdown: shutdown.clone(), held, checks }))
+        let (held, checks, remarks) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Conditions { shutdown: shutdown.clone(), held, checks, remarks }))
     }
 
     /// Not ready, for this reason, until the answer is dropped.
@@ -90,6 +92,18 @@ impl Readiness {
     ) {
         let check = move || check().map_err(Into::into);
         self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push((name, Arc::new(check)));
+    }
+
+    /// Called at each probe, as a check is: a line for operators about what a service that is ready does not do.
+    pub fn remark(&self, remark: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        self.0.remarks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(remark));
+    }
+
+    /// Every remark that there is now.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let remarks = self.0.remarks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        remarks.iter().filter_map(|remark| remark()).collect()
     }
 
     /// Every reason not to be ready; none when ready.
@@ -195,11 +209,13 @@ pub fn admin_router(
 
 async fn ready(State(readiness): State<Readiness>) -> Response {
     let reasons = readiness.unmet();
-    if reasons.is_empty() {
-        return "ok\n".into_response();
-    }
-    let text = reasons.iter().map(|reason| format!("{reason}\n")).collect::<String>();
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    let (status, first) = match reasons.is_empty() {
+        true => (StatusCode::OK, "ok\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, ""),
+    };
+    let lines =
+        reasons.iter().chain(&readiness.remarks()).map(|line| format!("{line}\n")).collect::<String>();
+    (status, format!("{first}{lines}")).into_response()
 }
 
 /// What `/metrics` shows.

@@ -56,6 +56,7 @@ fn is_consistent(invoice: &Invoice) -> bool {
         InvoiceState::Charging => open == 1 && charged == 0,
         InvoiceState::Paid => open == 0 && charged == 1,
         InvoiceState::Attention => true,
+        InvoiceState::Cancelled => open + charged == 0,
     };
     fits && open <= 1 && charged <= 1
 }
@@ -70,8 +71,8 @@ pub(crate) fn at_rest(machine: &Machine, world: &World) -> Option<Wrong> {
         let charged = world.provider.charges[at] > 0;
         let wrong = match invoice.state {
             InvoiceState::Paid => None,
-            InvoiceState::Pending if charged => Some(Wrong::Lost),
-            InvoiceState::Pending => None,
+            InvoiceState::Pending | InvoiceState::Cancelled if charged => Some(Wrong::Lost),
+            InvoiceState::Pending | InvoiceState::Cancelled => None,
             InvoiceState::Charging => Some(Wrong::Stuck),
             InvoiceState::Attention => {
                 (!is_needed(machine, world, at, invoice)).then_some(Wrong::AskedNeedlessly)

@@ -15,6 +15,8 @@ pub enum InvoiceState {
     Paid,
     /// An operator must decide.
     Attention,
+    /// Never to be charged.
+    Cancelled,
 }
 
 /// Cause of PAID.

@@ -184,7 +184,8 @@ impl BillingIndex {
     /// Adds one invoice. A reference of over 65,535 bytes or 4 GiB of references in all are cut; billing has none.
     pub(crate) fn invoice(&mut self, fact: &InvoiceFact) {
         let state = match (fact.state, fact.paid_by) {
-            (InvoiceState::Pending, _) => PENDING,
+            // Neither owes a charge: one that is found is lost.
+            (InvoiceState::Pending | InvoiceState::Cancelled, _) => PENDING,
             (InvoiceState::Charging, _) => CHARGING,
             (InvoiceState::Attention, _) => ATTENTION,
             (InvoiceState::Paid, Some(PaidBy::Import)) => PAID_BY_IMPORT,

@@ -13,7 +13,7 @@ use crate::http::{Api, BaseUrl, Scheme};
 use crate::reach::TlsArgs;
 #[cfg(feature = "services")]
 use crate::{backup, demo};
-use crate::{doctor, import, resolve, run, schedule, subscriptions, verify};
+use crate::{control, doctor, import, resolve, run, schedule, subscriptions, verify};
 
 const BILLING_DEFAULT: &str = "http://127.0.0.1:8000";
 const PAYMENTS_DEFAULT: &str = "http://127.0.0.1:9000";
@@ -46,6 +46,14 @@ enum Sub {
     /// Show the schedule of subscriptions, or run it up to a date
     #[command(subcommand)]
     Schedule(schedule::Sub),
+    /// Stop all charging at once, on every replica; open attempts are still settled
+    Stop(control::NoteArgs),
+    /// Let charging go on after `stop`, from the next run on
+    Start(control::NoteArgs),
+    /// Hold, release or cancel one invoice
+    Invoice(control::InvoiceArgs),
+    /// Hold or release all invoices of a customer
+    Customer(control::CustomerArgs),
     /// Copy a SQLite database to a new file while its service runs, and check the copy
     #[cfg(feature = "services")]
     Backup(backup::BackupArgs),
@@ -239,6 +247,10 @@ pub(crate) enum Command {
         billing: Api,
         what: schedule::What,
     },
+    Control {
+        billing: Api,
+        what: control::What,
+    },
     Verify {
         billing: Api,
         payments: Api,
@@ -249,6 +261,12 @@ pub(crate) enum Command {
     #[cfg(feature = "services")]
     Backup(backup::What),
     Doctor(Box<doctor::Options>),
+}
+
+impl Command {
+    fn control((billing, what): (Api, control::What)) -> Self {
+        Self::Control { billing, what }
+    }
 }
 
 /// From argv, program name first, to a command; or the code to exit with after help or all mistakes.
@@ -267,6 +285,10 @@ impl Sub {
             Self::Resolve(args) => args.resolve(problems),
             Self::Subscriptions(sub) => sub.resolve(problems),
             Self::Schedule(sub) => sub.resolve(problems),
+            Self::Stop(args) => args.stop(problems).map(Command::control),
+            Self::Start(args) => args.start(problems).map(Command::control),
+            Self::Invoice(args) => args.resolve(problems).map(Command::control),
+            Self::Customer(args) => args.resolve(problems).map(Command::control),
             #[cfg(feature = "services")]
             Self::Backup(args) => args.resolve(problems).map(Command::Backup),
             Self::Doctor(args) => args.resolve(problems),

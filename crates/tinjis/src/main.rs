@@ -10,6 +10,7 @@
 #[cfg(feature = "services")]
 mod backup;
 mod cli;
+mod control;
 #[cfg(feature = "services")]
 mod demo;
 mod doctor;
@@ -73,6 +74,7 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Pay { billing } => pay::command(&billing).await,
         Command::Import { billing, options } => import::command(billing, &options).await,
         Command::Explain { file, format } => import::explain(&file, format),
+        Command::Control { billing, what } => control::command(&billing, what).await,
         Command::Resolve { billing, what } => resolve::command(&billing, what).await,
         Command::Subscriptions { billing, what } => subscriptions::command(&billing, what).await,
         Command::Schedule { billing, what } => schedule::command(&billing, what).await,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::control::Charging;
 use crate::http::{Api, CallError};
 use crate::output::{self, grouped};
 use crate::progress::Progress;
@@ -166,6 +167,9 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
         output::result("all invoices are PAID");
         return Ok(ALL_PAID);
     }
+    // Before everything else: nothing of what is left is charged until this ends.
+    let charging = Charging::look(billing).await?;
+    charging.and_then(|charging| charging.display()).iter().for_each(output::result);
     advice(&run, &Deployment::look(billing).await?).iter().for_each(output::result);
     Ok(NOT_ALL_PAID)
 }
@@ -236,9 +240,9 @@ fn advice(run: &Run, left: &Deployment) -> Vec<String> {
             "{attention} need manual resolution: see `tinjis resolve` and /v1/invoices?state=ATTENTION"
         ));
     }
-    // A problem that is over has left nothing behind that was not charged.
+    // A stop is no call's problem and is printed already. A problem that is over has left nothing behind that was not charged.
     let problem = run.last_problem.as_ref().or(left.last_problem.as_ref());
-    if let Some(problem) = problem.filter(|_| pending > refused || charging > 0) {
+    if let Some(problem) = problem.filter(|met| met.count > 0 && (pending > refused || charging > 0)) {
         lines.push(problem.display());
     }
     if lines.is_empty() {

@@ -19,6 +19,7 @@ use super::run::Runs;
 use super::suspects::Suspects;
 use crate::protocol::key::DeploymentId;
 use crate::provider;
+use crate::store::control::Halt;
 use crate::store::{self, Store};
 
 /// The first pause after the store has failed.
@@ -55,6 +56,8 @@ pub(super) struct EngineContext {
     /// The store's own name: keys are made from it, and the provider may ask whether it knows it.
     pub(super) deployment: DeploymentId,
     pub(super) runs: Runs,
+    /// The halt as it was read last: for readiness, which must not wait for the store.
+    pub(super) halt: Mutex<Option<Halt>>,
     /// Wakes the supervisor: a run has ended, or one is to be adopted.
     pub(super) wake: Notify,
 }

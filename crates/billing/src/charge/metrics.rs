@@ -19,6 +19,8 @@ pub(super) struct ChargeMetrics {
     pub(super) conflicts: IntCounter,
     /// 1 while the breaker is open.
     pub(super) breaker_open: IntGauge,
+    /// 1 while an operator has stopped all charging.
+    pub(super) stopped: IntGauge,
     provider: Histogram,
     run_started: IntGauge,
     run_succeeded: IntGauge,
@@ -39,6 +41,8 @@ impl ChargeMetrics {
                 "Responses that contradict the recorded outcome. Must stay 0",
             ),
             breaker_open: metrics.gauge("billing_breaker_open", "1 while the circuit breaker is open"),
+            stopped: metrics
+                .gauge("billing_charging_stopped", "1 while an operator has stopped all charging"),
             provider: metrics
                 .seconds(
                     "billing_provider_request_duration_seconds",
@@ -98,6 +102,7 @@ impl ChargeMetrics {
                 InvoiceState::Charging => counts.charging,
                 InvoiceState::Paid => counts.paid,
                 InvoiceState::Attention => counts.attention,
+                InvoiceState::Cancelled => counts.cancelled,
             };
             self.invoices.with_label_values(&[state.as_str()]).set(count);
         }

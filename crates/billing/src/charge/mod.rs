@@ -32,6 +32,7 @@ pub mod budget;
 mod deliver;
 mod driver;
 mod engine;
+mod halt;
 mod ledger;
 mod metrics;
 mod problem;
@@ -158,6 +159,7 @@ impl Engine {
             budget: Budget::full(Instant::now()),
             in_flight: Semaphore::new(settings.in_flight_max.get()),
             runs: Runs::default(),
+            halt: Mutex::default(),
             wake: Notify::new(),
             ledger,
             deployment,

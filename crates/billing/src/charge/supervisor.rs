@@ -281,6 +281,10 @@ impl EngineContext {
         if let Ok(ages) = self.store.ages().await {
             self.metrics.ages(ages, self.clock.now_ms());
         }
+        if let Err(error) = self.read_halt().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "reading whether charging is stopped failed");
+        }
         self.read_ledger().await;
     }
 }

@@ -26,6 +26,7 @@ pub(super) async fn customers(State(state): State<AppState>) -> Response {
     let list = List {
         content_type: CONTENT_TYPE,
         fetch: |store, after, limit| store.customers(CustomerId(after), limit),
+        is_shown: |_| true,
         id: |customer: &Customer| customer.id.0,
         write: write_customer,
     };
@@ -49,6 +50,7 @@ pub(super) async fn invoices(State(state): State<AppState>) -> Response {
     let list = List {
         content_type: CONTENT_TYPE,
         fetch: |store, after, limit| store.invoices(None, InvoiceId(after), limit),
+        is_shown: is_legacy_invoice,
         id: |invoice: &Invoice| invoice.id.0,
         write: write_invoice,
     };
@@ -62,7 +64,7 @@ pub(super) async fn invoice(
 ) -> Response {
     let Some(id) = id.ok().and_then(|Path(text)| path::id(&text)) else { return not_found() };
     match state.store.invoice(InvoiceId(id)).await {
-        Ok(found) => one(found.as_ref(), write_invoice),
+        Ok(found) => one(found.as_ref().filter(|invoice| is_legacy_invoice(invoice)), write_invoice),
         Err(error) => legacy_failure(&error),
     }
 }
@@ -93,6 +95,11 @@ fn one<T>(found: Option<&T>, write: fn(&mut String, &T)) -> Response {
     json(StatusCode::OK, CONTENT_TYPE, text)
 }
 
+/// Existing clients know no invoice that is never to be paid.
+pub(super) fn is_legacy_invoice(invoice: &Invoice) -> bool {
+    invoice.state != InvoiceState::Cancelled
+}
+
 fn write_customer(out: &mut String, customer: &Customer) {
     write!(out, r#"{{"id":{},"currency":"{}"}}"#, customer.id.0, customer.currency)
         .expect("a String takes any text");
@@ -101,7 +108,7 @@ fn write_customer(out: &mut String, customer: &Customer) {
 fn write_invoice(out: &mut String, invoice: &Invoice) {
     let status = match invoice.state {
         InvoiceState::Paid => "PAID",
-        InvoiceState::Pending | InvoiceState::Charging | InvoiceState::Attention => "PENDING",
+        _ => "PENDING",
     };
     write!(
         out,

@@ -36,6 +36,7 @@ pub(super) async fn invoices(State(state): State<AppState>) -> Response {
     let list = List {
         content_type: CONTENT_TYPE,
         fetch: |store, after, limit| store.invoices(None, InvoiceId(after), limit),
+        is_shown: antaeus::is_legacy_invoice,
         id: |invoice: &Invoice| invoice.id.0,
         write: write_invoice,
     };

@@ -25,6 +25,8 @@ pub(super) struct List<T> {
     pub(super) content_type: &'static str,
     /// Fetches one page.
     pub(super) fetch: Fetch<T>,
+    /// Whether a row is part of the list.
+    pub(super) is_shown: fn(&T) -> bool,
     /// The id that the next page starts after.
     pub(super) id: fn(&T) -> i64,
     /// Appends one row as JSON.
@@ -36,6 +38,8 @@ struct RemainingPages<T> {
     store: Arc<dyn Store>,
     list: List<T>,
     after: i64,
+    /// Whether a row was written, so that the next one needs a comma.
+    has_begun: bool,
 }
 
 impl<T: Send + 'static> List<T> {
@@ -44,13 +48,13 @@ impl<T: Send + 'static> List<T> {
     pub(super) async fn answer(self, store: Arc<dyn Store>) -> store::Result<Response> {
         let rows = (self.fetch)(store.as_ref(), i64::MIN, PAGE_ROWS).await?;
         let mut text = String::from("[");
-        self.append(&mut text, &rows);
+        let has_begun = self.append(&mut text, &rows, false);
         let headers = [(header::CONTENT_TYPE, self.content_type)];
         let body = match rows.last() {
             Some(last) if rows.len() >= PAGE_ROWS => {
                 let after = (self.id)(last);
                 drop(rows);
-                let rest = RemainingPages { store, list: self, after };
+                let rest = RemainingPages { store, list: self, after, has_begun };
                 let first = stream::iter([Ok(Bytes::from(text))]);
                 Body::from_stream(first.chain(stream::try_unfold(Some(rest), next_chunk)))
             }
@@ -62,13 +66,16 @@ impl<T: Send + 'static> List<T> {
         Ok((headers, body).into_response())
     }
 
-    fn append(&self, text: &mut String, rows: &[T]) {
-        for (index, row) in rows.iter().enumerate() {
-            if index > 0 {
+    /// Answers whether any row is written by now.
+    fn append(&self, text: &mut String, rows: &[T], mut has_begun: bool) -> bool {
+        for row in rows.iter().filter(|row| (self.is_shown)(row)) {
+            if has_begun {
                 text.push(',');
             }
+            has_begun = true;
             (self.write)(text, row);
         }
+        has_begun
     }
 }
 
@@ -80,8 +87,8 @@ async fn next_chunk<T: Send + 'static>(
     let rows = fetched.inspect_err(log_failure)?;
     let Some(last) = rows.last() else { return Ok(Some((Bytes::from_static(b"]"), None))) };
     rest.after = (rest.list.id)(last);
-    let mut text = String::from(",");
-    rest.list.append(&mut text, &rows);
+    let mut text = String::new();
+    rest.has_begun = rest.list.append(&mut text, &rows, rest.has_begun);
     if rows.len() >= PAGE_ROWS {
         return Ok(Some((Bytes::from(text), Some(rest))));
     }

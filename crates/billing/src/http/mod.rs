@@ -27,6 +27,8 @@ mod path;
 mod pay;
 mod v1;
 
+pub use v1::control::stopped_line;
+
 pub use access::{Access, AccessRules, LegacyRoutes};
 
 /// Antaeus' health call.
@@ -108,6 +110,13 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/attempts/{key}/resolve", post(v1::attempts::resolve).layer(short))
         .route("/v1/ledger/accept", post(v1::ledgers::accept))
         .route("/v1/ledger/acknowledgements", post(v1::acknowledgements::create).layer(short))
+        .route("/v1/charging/start", post(v1::control::start).layer(short))
+        .route("/v1/charging/stop", post(v1::control::stop).layer(short))
+        .route("/v1/customers/{id}/hold", post(v1::control::hold_customer).layer(short))
+        .route("/v1/customers/{id}/release", post(v1::control::release_customer).layer(short))
+        .route("/v1/invoices/{reference}/cancel", post(v1::control::cancel_invoice).layer(short))
+        .route("/v1/invoices/{reference}/hold", post(v1::control::hold_invoice).layer(short))
+        .route("/v1/invoices/{reference}/release", post(v1::control::release_invoice).layer(short))
         .route("/v1/repairs", post(v1::repairs::create).layer(pages))
         .route("/v1/runs", post(v1::runs::start).layer(short))
         .route("/v1/schedule/runs", post(v1::schedule::run).layer(short))
@@ -118,6 +127,7 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/subscriptions/imports", post(v1::subscriptions::import).route_layer(places))
         .route_layer(from_fn_with_state(state.access.clone(), access::guard_write));
     Router::new()
+        .route("/v1/charging", get(v1::control::show))
         .route("/v1/deployment", get(v1::deployment))
         .route("/v1/invoices/{reference}", get(v1::invoices::one))
         .route("/v1/runs/{id}", get(v1::runs::one))

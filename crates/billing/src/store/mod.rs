@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use self::ages::Ages;
+use self::control::ControlStore;
 pub use self::subscriptions::{ScheduleStore, SubscriptionStore};
 use crate::invoice::{
     Attempt, AttemptState, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
@@ -22,6 +23,7 @@ use crate::run_order::RunOrder;
 
 pub mod ages;
 pub mod changeset;
+pub mod control;
 pub mod lease;
 mod migrations;
 pub mod postgres;
@@ -78,10 +80,11 @@ pub struct Counts {
     pub charging: i64,
     pub paid: i64,
     pub attention: i64,
+    pub cancelled: i64,
 }
 
 impl Counts {
-    /// Whether all invoices are paid, for the legacy pay calls. True for a store without invoices.
+    /// Whether all invoices that are not cancelled are paid, for the legacy pay calls. True for a store without any.
     #[must_use]
     pub fn all_paid(&self) -> bool {
         self.pending + self.charging + self.attention == 0
@@ -501,6 +504,7 @@ pub trait Store:
     + AcknowledgementStore
     + SubscriptionStore
     + ScheduleStore
+    + ControlStore
 {
 }
 
@@ -513,5 +517,6 @@ impl<S> Store for S where
         + AcknowledgementStore
         + SubscriptionStore
         + ScheduleStore
+        + ControlStore
 {
 }

@@ -84,7 +84,7 @@ impl FromRow for Customer {
 
 /// Of `invoices AS i`.
 pub(super) const INVOICE: &str = "i.id, i.reference, i.customer_id, i.currency, i.amount_minor, i.state, i.paid_by, \
-     i.attention_reason, i.created_at, i.updated_at, i.due_at, i.next_attempt_at";
+     i.attention_reason, i.created_at, i.updated_at, i.due_at, i.next_attempt_at, i.held";
 
 impl FromRow for Invoice {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
@@ -100,12 +100,13 @@ impl FromRow for Invoice {
             updated_at: row.integer(9)?,
             due_at: row.optional_integer(10)?,
             next_attempt_at: row.optional_integer(11)?,
+            held: row.flag(12)?,
         })
     }
 }
 
 /// Number of columns of [`INVOICE`].
-pub(super) const INVOICE_COLUMNS: usize = 12;
+pub(super) const INVOICE_COLUMNS: usize = 13;
 
 /// Found by the index of open attempts.
 pub(super) const UNSENT: &str =

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chassis::crash_point;
 
+use super::changeset::control::{self as rules, CustomerFacts};
 use super::changeset::import::{self, ImportPlan, KnownRows};
 use super::changeset::{self, Changeset, LoadedFacts, Owner, RepairFacts, ResolutionAudit, SendTimes, Terms};
 use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, Reference, RunId};
@@ -14,6 +15,7 @@ use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::run_order::{RunFilter, RunLimits};
+use crate::store::control::{CHARGING, Controlled, CustomerAction, InvoiceAction, OperatorNote, START, STOP};
 use crate::store::{
     BATCH_MAX, ImportMode, ImportRow, Imported, LedgerFact, LedgerSeen, Repaired, Resolution, Resolved,
     Settled,
@@ -83,6 +85,45 @@ pub(super) trait Transaction {
 
     /// Leases open attempts that are due, oldest lease first; an unreadable one is leased and left out.
     fn lease_due(&self, limit: usize) -> impl Future<Output = Result<Vec<Attempt>, Self::Error>> + Send;
+
+    /// What an operator's action on the invoice with this reference meets, beside its facts: its number and its hold.
+    fn load_hold(
+        &self,
+        reference: &Reference,
+    ) -> impl Future<Output = Result<Option<(InvoiceId, bool)>, Self::Error>> + Send;
+
+    /// No claim goes on beside this transaction once this has returned.
+    fn load_customer(
+        &self,
+        customer: CustomerId,
+    ) -> impl Future<Output = Result<Option<CustomerFacts>, Self::Error>> + Send;
+
+    fn hold_invoice(
+        &self,
+        invoice: InvoiceId,
+        held: bool,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    fn hold_customer(
+        &self,
+        customer: CustomerId,
+        held: bool,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Stops or starts all charging; answers whether it was not so before. No claim goes on beside a stop.
+    fn set_halt(
+        &self,
+        halts: bool,
+        note: &OperatorNote,
+    ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+
+    /// Appends an audit row.
+    fn record_action(
+        &self,
+        action: &str,
+        subject: &str,
+        note: &OperatorNote,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     fn insert_audit(
         &self,
@@ -272,6 +313,56 @@ pub(super) async fn import<T: Transaction>(
         tx.apply_import(&plan).await?;
     }
     Ok(plan.answers)
+}
+
+pub(super) async fn control_invoice<T: Transaction>(
+    tx: &T,
+    reference: &Reference,
+    action: InvoiceAction,
+    note: &OperatorNote,
+) -> Result<Controlled, T::Error> {
+    // The facts are locked first: a hold that was read before could be another's by now.
+    let facts = tx.load_facts(&[], &[reference]).await?;
+    let Some((id, held)) = tx.load_hold(reference).await? else { return Ok(Controlled::Unknown) };
+    let control = match rules::invoice(&facts, id, held, action) {
+        Ok(control) => control,
+        Err(unchanged) => return Ok(unchanged),
+    };
+    tx.apply(&control.changes).await?;
+    if let Some(held) = control.held {
+        tx.hold_invoice(id, held).await?;
+    }
+    tx.record_action(action.as_str(), reference.as_str(), note).await?;
+    Ok(Controlled::Applied)
+}
+
+pub(super) async fn control_customer<T: Transaction>(
+    tx: &T,
+    customer: CustomerId,
+    action: CustomerAction,
+    note: &OperatorNote,
+) -> Result<Controlled, T::Error> {
+    let facts = tx.load_customer(customer).await?;
+    match rules::customer(facts, action) {
+        Err(unchanged) => Ok(unchanged),
+        Ok(held) => {
+            tx.hold_customer(customer, held).await?;
+            tx.record_action(action.as_str(), &customer.0.to_string(), note).await?;
+            Ok(Controlled::Applied)
+        }
+    }
+}
+
+pub(super) async fn set_halt<T: Transaction>(
+    tx: &T,
+    halts: bool,
+    note: &OperatorNote,
+) -> Result<bool, T::Error> {
+    let changed = tx.set_halt(halts, note).await?;
+    if changed {
+        tx.record_action(if halts { STOP } else { START }, CHARGING, note).await?;
+    }
+    Ok(changed)
 }
 
 /// One invoice whose rows are wrong must not hold back the others.

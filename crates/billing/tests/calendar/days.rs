@@ -60,7 +60,10 @@ impl Day {
 
     /// The day of this number, by counting from a year's first day.
     pub(crate) fn of_number(number: i64) -> Day {
-        let mut year = 1970 + number.div_euclid(366);
+        let mut year = 1970 + number.div_euclid(365);
+        while day(year, 1, 1).number() > number {
+            year -= 1;
+        }
         while day(year + 1, 1, 1).number() <= number {
             year += 1;
         }

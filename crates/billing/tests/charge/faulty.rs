@@ -15,6 +15,7 @@ use billing::run_order::RunOrder;
 use billing::schedule::Holidays;
 use billing::schedule::run::{ScheduleRun, ScheduleRunState, Sums};
 use billing::store::ages::Ages;
+use billing::store::control::{ControlStore, Controlled, CustomerAction, Halt, InvoiceAction, OperatorNote};
 use billing::store::subscriptions::{
     DueDate, GenerateBatch, Generated, OperatorAction, ScheduleDecision, SubscriptionChange,
     SubscriptionChanged, SubscriptionImported,
@@ -216,5 +217,16 @@ pass_on! {
     AcknowledgementStore {
         acknowledge(acknowledgement: &LedgerAcknowledgement) -> LedgerAcknowledgementRow;
         ledger_acknowledgements(after: i64, limit: usize) -> Vec<LedgerAcknowledgementRow>;
+    }
+}
+
+pass_on! {
+    ControlStore {
+        control_invoice(reference: &Reference, action: InvoiceAction, note: &OperatorNote) -> Controlled;
+        control_customer(customer: CustomerId, action: CustomerAction, note: &OperatorNote) -> Controlled;
+        is_customer_held(customer: CustomerId) -> Option<bool>;
+        halt() -> Option<Halt>;
+        stop_charging(note: &OperatorNote) -> bool;
+        start_charging(note: &OperatorNote) -> bool;
     }
 }

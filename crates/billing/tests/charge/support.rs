@@ -145,6 +145,7 @@ impl EngineFixture {
             InvoiceState::Charging => counts.charging,
             InvoiceState::Paid => counts.paid,
             InvoiceState::Attention => counts.attention,
+            InvoiceState::Cancelled => counts.cancelled,
         }
     }
 

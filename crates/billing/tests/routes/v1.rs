@@ -24,7 +24,7 @@ async fn an_invoice_shows_its_columns() {
             r#"{{"id":1,"reference":"A/ü 1","customer_id":7,"currency":"SEK","amount_minor":14540,"#,
             r#""exponent":2,"state":"PAID","paid_by":"import","attention_reason":null,"#,
             r#""due_at":null,"next_attempt_at":null,"#,
-            r#""created_at":"{at}","updated_at":"{at}"}}"#
+            r#""created_at":"{at}","updated_at":"{at}","held":false}}"#
         ),
         at = START
     );
@@ -137,7 +137,7 @@ async fn the_deployment_shows_its_id_its_ledger_and_its_counts() {
             concat!(
                 r#"{{"deployment_id":"{}","ledger_id":{},"unfinished_run":{},"#,
                 r#""last_problem":null,"charging_unsent":0,"#,
-                r#""counts":{{"pending":2,"charging":0,"paid":0,"attention":0}}}}"#
+                r#""counts":{{"pending":2,"charging":0,"paid":0,"attention":0,"cancelled":0}}}}"#
             ),
             DEPLOYMENT, ledger, run
         )

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod kill;

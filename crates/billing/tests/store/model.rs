@@ -65,6 +65,7 @@ impl Model {
             charging: count(InvoiceState::Charging),
             paid: count(InvoiceState::Paid),
             attention: count(InvoiceState::Attention),
+            cancelled: count(InvoiceState::Cancelled),
         }
     }
 

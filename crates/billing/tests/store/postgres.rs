@@ -166,7 +166,7 @@ async fn counts_are_those_of_counting_even_after_statements_typed_by_hand() {
          UPDATE invoices SET state = 'PAID', paid_by = 'import', attention_reason = NULL WHERE id <= 1;
          DELETE FROM invoices WHERE id > 8",
     );
-    let expected = Counts { pending: 4, charging: 0, paid: 1, attention: 3 };
+    let expected = Counts { pending: 4, charging: 0, paid: 1, attention: 3, cancelled: 0 };
     assert_eq!(store.counts().await.unwrap(), expected);
 }
 

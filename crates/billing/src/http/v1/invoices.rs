@@ -16,7 +16,7 @@ use crate::invoice::{Invoice, InvoiceId, Reference};
 
 /// An invoice as `/v1` shows it: the columns of its row.
 #[derive(Serialize)]
-struct InvoiceItem {
+pub(super) struct InvoiceItem {
     id: i64,
     reference: String,
     customer_id: i64,
@@ -30,10 +30,11 @@ struct InvoiceItem {
     next_attempt_at: Option<String>,
     created_at: String,
     updated_at: String,
+    held: bool,
 }
 
 impl InvoiceItem {
-    fn of(invoice: &Invoice) -> Self {
+    pub(super) fn of(invoice: &Invoice) -> Self {
         Self {
             id: invoice.id.0,
             reference: invoice.reference.as_str().to_owned(),
@@ -48,6 +49,7 @@ impl InvoiceItem {
             next_attempt_at: invoice.next_attempt_at.map(time),
             created_at: time(invoice.created_at),
             updated_at: time(invoice.updated_at),
+            held: invoice.held,
         }
     }
 }
@@ -55,7 +57,11 @@ impl InvoiceItem {
 /// `GET /v1/invoices?state=&after=&limit=`, by id.
 pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, Problem> {
     let mut params = Params::of(&uri);
-    let only = params.choice("state", |state| state.parse().ok(), "PENDING, CHARGING, PAID and ATTENTION");
+    let only = params.choice(
+        "state",
+        |state| state.parse().ok(),
+        "PENDING, CHARGING, PAID, ATTENTION and CANCELLED",
+    );
     let after = InvoiceId(params.after().unwrap_or(i64::MIN));
     let limit = params.limit();
     params.finish()?;

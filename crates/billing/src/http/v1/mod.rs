@@ -18,6 +18,7 @@ use crate::store;
 pub(super) mod acknowledgements;
 pub(super) mod attempts;
 mod body;
+pub(super) mod control;
 pub(super) mod imports;
 pub(super) mod invoices;
 pub(super) mod ledgers;
@@ -51,6 +52,7 @@ struct CountsItem {
     charging: i64,
     paid: i64,
     attention: i64,
+    cancelled: i64,
 }
 
 /// `GET /v1/deployment`: which store this is, which ledger it settles with, whether a run goes on, and how its
@@ -72,6 +74,7 @@ pub(super) async fn deployment(State(state): State<AppState>) -> Result<Response
                 charging: counts.charging,
                 paid: counts.paid,
                 attention: counts.attention,
+                cancelled: counts.cancelled,
             },
         })
     };

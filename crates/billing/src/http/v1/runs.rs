@@ -149,6 +149,13 @@ impl ProblemItem {
     }
 }
 
+impl ProblemItem {
+    fn stopped() -> Self {
+        let hint = "an operator has stopped all charging: see `GET /v1/charging`; `tinjis start` ends it";
+        Self { reason: "charging-stopped".to_owned(), status: None, count: 0, hint }
+    }
+}
+
 impl RunItem {
     fn of(run: &Run, joined: bool, all_paid: bool) -> Self {
         let counters = run.counters;
@@ -253,10 +260,22 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
 async fn would_claim(store: &dyn Store, order: RunOrder) -> store::Result<DryRun> {
     let RunOrder { filter, mut limits, .. } = order;
     let now_ms = store.now_ms().await?;
+    let is_stopped = store.halt().await?.is_some();
+    let mut holds = BTreeMap::new();
     let (mut after, mut count, mut sums) = (InvoiceId(i64::MIN), 0, BTreeMap::<Currency, i64>::new());
     loop {
         let page = store.invoices(Some(InvoiceState::Pending), after, BATCH_MAX).await?;
-        for invoice in &page {
+        for invoice in page.iter().filter(|invoice| !is_stopped && !invoice.held) {
+            let is_held = match holds.get(&invoice.customer_id) {
+                Some(is_held) => *is_held,
+                None => store.is_customer_held(invoice.customer_id).await?.unwrap_or(false),
+            };
+            if holds.len() < BATCH_MAX {
+                holds.insert(invoice.customer_id, is_held);
+            }
+            if is_held {
+                continue;
+            }
             let facts = InvoiceFacts {
                 reference: invoice.reference.as_str(),
                 customer_id: invoice.customer_id,
@@ -285,6 +304,9 @@ async fn read(state: &AppState, id: RunId, joined: bool) -> store::Result<Option
     let all_paid = state.store.counts().await?.all_paid();
     // What a driver of this process met is newer than what was kept.
     let met = state.engine.last_problem(id).map(charge::Problem::stored);
-    let last_problem = met.or(run.problem.clone()).map(ProblemItem::of);
+    let mut last_problem = met.or(run.problem.clone()).map(ProblemItem::of);
+    if !all_paid && state.store.halt().await?.is_some() {
+        last_problem = Some(ProblemItem::stopped());
+    }
     Ok(Some(RunItem { last_problem, ..RunItem::of(&run, joined, all_paid) }))
 }

@@ -25,7 +25,7 @@ pub struct ImportPlan<'a> {
     pub customers: Vec<(CustomerId, Currency)>,
     /// New invoices, in the order of the first row that names each, with the data of the last row that counts.
     pub created: Vec<&'a ImportRow>,
-    /// Known invoices that change, none of them PAID. Their references stay as they are stored, whichever form a row has.
+    /// Known invoices that change, none of them PAID or CANCELLED. Their references stay as they are stored, whichever form a row has.
     pub updated: Vec<(InvoiceId, &'a ImportRow)>,
     /// To be added, unless triggers count.
     pub state_counts: StateCountDeltas,
@@ -104,7 +104,10 @@ fn decide(
     };
     let (same, locked) = match (before, known.invoices.get(&row.reference)) {
         (Some(before), _) => (before == row, before.paid),
-        (None, Some((stored, held))) => (is_same(row, stored), stored.state == InvoiceState::Paid || *held),
+        (None, Some((stored, held))) => {
+            let is_final = matches!(stored.state, InvoiceState::Paid | InvoiceState::Cancelled);
+            (is_same(row, stored), is_final || *held)
+        }
         (None, None) => return Imported::Created,
     };
     match (same, locked, mode.update) {

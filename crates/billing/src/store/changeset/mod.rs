@@ -2,6 +2,7 @@
 //! Pure: every rule about rows, counters and audit rows is here. Backends load facts and apply a changeset; the model
 //! calls the same functions. Knows no SQL and no clock.
 
+pub mod control;
 mod draft;
 pub mod generation;
 pub mod import;

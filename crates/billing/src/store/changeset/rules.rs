@@ -127,9 +127,10 @@ fn settle_final(context: AttemptContext, outcome: Outcome) -> SettlementEffect {
         None => SettlementEffect::nothing(Settled::Same),
         Some(Conflict::ChargedLate) if context.others.charged => second_charge(None),
         Some(Conflict::ChargedLate) => {
-            // PAID by import or by an operator's decision, and charged besides: one charge has to be refunded.
-            let paid_elsewhere = context.invoice == InvoiceState::Paid;
-            let invoice = if context.others.open || paid_elsewhere {
+            // PAID by import or by an operator's decision, and charged besides, or CANCELLED and charged: one charge has
+            // to be refunded.
+            let owes_nothing = matches!(context.invoice, InvoiceState::Paid | InvoiceState::Cancelled);
+            let invoice = if context.others.open || owes_nothing {
                 InvoiceStatus::attention(AttentionReason::ChargedLate)
             } else {
                 InvoiceStatus::paid(PaidBy::Charge)

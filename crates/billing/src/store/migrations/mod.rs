@@ -10,7 +10,7 @@ macro_rules! step {
 }
 
 /// Steps of SQLite.
-pub(super) static SQLITE: [Migration; 10] = [
+pub(super) static SQLITE: [Migration; 11] = [
     step!("billing", "sqlite/0001_billing.sql"),
     step!("resolutions", "sqlite/0002_resolutions.sql"),
     step!("ledger acceptances", "sqlite/0003_ledger_acceptances.sql"),
@@ -21,10 +21,11 @@ pub(super) static SQLITE: [Migration; 10] = [
     step!("ledger acknowledgements", "sqlite/0008_ledger_acknowledgements.sql"),
     step!("reference nfc", "sqlite/0009_reference_nfc.sql"),
     step!("subscriptions", "sqlite/0010_subscriptions.sql"),
+    step!("operator control", "sqlite/0011_operator_control.sql"),
 ];
 
 /// Steps of PostgreSQL. It got its first ones later, with what SQLite's earlier steps had added.
-pub(super) static POSTGRES: [Migration; 8] = [
+pub(super) static POSTGRES: [Migration; 9] = [
     step!("billing", "postgres/0001_billing.sql"),
     step!("run versions", "postgres/0002_run_versions.sql"),
     step!("ledger seen", "postgres/0003_ledger_seen.sql"),
@@ -33,4 +34,5 @@ pub(super) static POSTGRES: [Migration; 8] = [
     step!("reference nfc", "postgres/0006_reference_nfc.sql"),
     step!("claim ids", "postgres/0007_claim_ids.sql"),
     step!("subscriptions", "postgres/0008_subscriptions.sql"),
+    step!("operator control", "postgres/0009_operator_control.sql"),
 ];

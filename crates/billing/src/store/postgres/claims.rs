@@ -69,7 +69,8 @@ where
 const CANDIDATES: &str = "
     SELECT i.id, i.reference, i.customer_id, i.currency, i.amount_minor, i.due_at, i.next_attempt_at
     FROM invoices AS i
-    WHERE i.state = 'PENDING' AND i.id > $1 AND (NOT $4 OR i.next_attempt_at IS NOT NULL)
+    WHERE i.state = 'PENDING' AND i.id > $1 AND NOT i.held AND (NOT $4 OR i.next_attempt_at IS NOT NULL)
+        AND NOT EXISTS (SELECT 1 FROM customers AS c WHERE c.id = i.customer_id AND c.held)
         AND EXISTS (SELECT 1 FROM runs WHERE id = $2 AND state = 'running')
         AND (SELECT a.run_id FROM attempts AS a WHERE a.invoice_id = i.id ORDER BY a.number DESC LIMIT 1)
             IS DISTINCT FROM $2

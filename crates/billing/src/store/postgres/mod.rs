@@ -3,6 +3,7 @@
 //! are `store::transaction`'s.
 
 mod claims;
+mod control;
 mod imports;
 mod ledgers;
 mod normal_form;

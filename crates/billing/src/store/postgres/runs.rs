@@ -83,10 +83,10 @@ pub(super) async fn list_after(database: &Postgres, after: RunId, limit: usize) 
     rows.iter().map(Run::from_row).collect()
 }
 
-/// A run with limits is locked: no other claim may take from them meanwhile.
+/// `None` also while charging is stopped. A run with limits is locked: no other claim may take from them meanwhile.
 pub(super) async fn order(tx: &Tx, run: RunId) -> Result<Option<ClaimOrder>> {
     const ORDER: &str = "SELECT filter, count_left, amounts_left, billing_now_ms() FROM runs
-         WHERE id = $1 AND state = 'running'";
+         WHERE id = $1 AND state = 'running' AND NOT EXISTS (SELECT 1 FROM halt)";
     let params: &[Param<'_>] = &[(&run.0, Type::INT8)];
     let read = |rows: &[Row]| rows.first().map(|row| claim_order(row, get(row, 3)?)).transpose();
     let order = read(&tx.query(ORDER, params).await?)?;
@@ -226,8 +226,15 @@ pub(super) async fn add(tx: &Tx, counters: &BTreeMap<RunId, CounterDeltas>) -> R
 
 pub(super) async fn counts(database: &Postgres) -> Result<Counts> {
     let sql = "SELECT coalesce(sum(pending), 0)::bigint, coalesce(sum(charging), 0)::bigint,
-         coalesce(sum(paid), 0)::bigint, coalesce(sum(attention), 0)::bigint FROM invoice_counts";
+         coalesce(sum(paid), 0)::bigint, coalesce(sum(attention), 0)::bigint,
+         coalesce(sum(cancelled), 0)::bigint FROM invoice_counts";
     let rows = database.read(PoolClass::Record, sql, &[]).await?;
     let Some(row) = rows.first() else { return Err(PgError::Corrupt("a sum has no row".to_owned())) };
-    Ok(Counts { pending: get(row, 0)?, charging: get(row, 1)?, paid: get(row, 2)?, attention: get(row, 3)? })
+    Ok(Counts {
+        pending: get(row, 0)?,
+        charging: get(row, 1)?,
+        paid: get(row, 2)?,
+        attention: get(row, 3)?,
+        cancelled: get(row, 4)?,
+    })
 }

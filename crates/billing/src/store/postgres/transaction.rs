@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use chassis::postgres::{Param, PgError, Result, Tx, Type, get};
 
-use super::{changed, claims, imports, ledgers, ms, runs};
-use crate::invoice::{Attempt, AttentionReason, Invoice, InvoiceId, PaidBy, Reference, RunId};
+use super::{changed, claims, control, imports, ledgers, ms, runs};
+use crate::invoice::{Attempt, AttentionReason, CustomerId, Invoice, InvoiceId, PaidBy, Reference, RunId};
 use crate::protocol::key::Key;
 use crate::run_order::RunLimits;
+use crate::store::changeset::control::CustomerFacts;
 use crate::store::changeset::import::{ImportPlan, KnownRows};
 use crate::store::changeset::{
     AdoptedAttempt, AttemptChange, AttemptFact, Changeset, ClaimAgain, InvoiceChange, LEASE_NEVER,
     LoadedFacts, Owner, ResolutionAudit, SendTimes, Terms,
 };
+use crate::store::control::OperatorNote;
 use crate::store::rows::{self, Columns, FromRow};
 use crate::store::transaction::{Candidates, ClaimOrder, PendingClaim, Transaction};
 use crate::store::{ImportRow, LedgerSeen, Resolution};
@@ -112,6 +114,7 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn load_order(&self, run: RunId) -> Result<Option<ClaimOrder>> {
+        control::begin_claim(&self.tx).await?;
         runs::order(&self.tx, run).await
     }
 
@@ -129,6 +132,30 @@ impl Transaction for PostgresTransaction {
 
     async fn lease_due(&self, limit: usize) -> Result<Vec<Attempt>> {
         claims::lease_due(self, limit).await
+    }
+
+    async fn load_hold(&self, reference: &Reference) -> Result<Option<(InvoiceId, bool)>> {
+        control::hold_of(&self.tx, reference).await
+    }
+
+    async fn load_customer(&self, customer: CustomerId) -> Result<Option<CustomerFacts>> {
+        control::customer(&self.tx, customer).await
+    }
+
+    async fn hold_invoice(&self, invoice: InvoiceId, held: bool) -> Result<()> {
+        control::hold_invoice(&self.tx, invoice, held).await
+    }
+
+    async fn hold_customer(&self, customer: CustomerId, held: bool) -> Result<()> {
+        control::hold_customer(&self.tx, customer, held).await
+    }
+
+    async fn set_halt(&self, halts: bool, note: &OperatorNote) -> Result<bool> {
+        control::set_halt(&self.tx, halts, note).await
+    }
+
+    async fn record_action(&self, action: &str, subject: &str, note: &OperatorNote) -> Result<()> {
+        control::record_action(&self.tx, action, subject, note).await
     }
 
     async fn insert_audit(&self, resolution: &Resolution, audit: ResolutionAudit) -> Result<()> {

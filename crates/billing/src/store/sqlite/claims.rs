@@ -16,7 +16,10 @@ pub const SCAN_MAX: i64 = 10_000;
 
 pub(super) const CANDIDATES: &str = "
     SELECT id, reference, customer_id, currency, amount_minor, due_at, next_attempt_at FROM invoices INDEXED BY invoices_unpaid
-    WHERE state = 'PENDING' AND state <> 'PAID' AND id > ?1 ORDER BY id LIMIT ?2";
+    WHERE state = 'PENDING' AND state <> 'PAID' AND id > ?1 AND held = 0
+        AND NOT EXISTS (SELECT 1 FROM customers AS c INDEXED BY customers_held
+            WHERE c.id = invoices.customer_id AND c.held <> 0)
+    ORDER BY id LIMIT ?2";
 
 pub(super) const LAST_ATTEMPT: &str =
     "SELECT number, run_id FROM attempts WHERE invoice_id = ?1 ORDER BY number DESC LIMIT 1";

@@ -3,6 +3,7 @@
 
 mod claims;
 mod columns;
+mod control;
 mod imports;
 mod ledgers;
 mod normal_form;

@@ -32,12 +32,14 @@ pub(super) fn list_after(connection: &Connection, after: RunId, limit: i64) -> r
     list(connection, &sql, [after.0, limit], read)
 }
 
+/// `None` also while charging is stopped.
 pub(super) fn order(
     connection: &Connection,
     run: RunId,
     now_ms: i64,
 ) -> rusqlite::Result<Option<ClaimOrder>> {
-    let sql = "SELECT filter, count_left, amounts_left FROM runs WHERE id = ?1 AND state = 'running'";
+    let sql = "SELECT filter, count_left, amounts_left FROM runs
+         WHERE id = ?1 AND state = 'running' AND NOT EXISTS (SELECT 1 FROM halt)";
     one(connection, sql, [run.0], |row| claim_order(row, now_ms))
 }
 
@@ -141,6 +143,7 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Counts> {
             InvoiceState::Charging => &mut counts.charging,
             InvoiceState::Paid => &mut counts.paid,
             InvoiceState::Attention => &mut counts.attention,
+            InvoiceState::Cancelled => &mut counts.cancelled,
         };
         *count = row.get(1)?;
     }

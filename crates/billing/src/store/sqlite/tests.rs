@@ -51,7 +51,7 @@ async fn an_invoice_is_imported_claimed_and_settled() {
     let settlements = [settlement(&claimed[0], Outcome::Charged), settlement(&claimed[1], Outcome::Refused)];
     assert_eq!(store.settle(Some(run.id), &settlements).await.unwrap(), [Settled::Applied, Settled::Applied]);
     let counts = store.counts().await.unwrap();
-    assert_eq!(counts, Counts { pending: 2, charging: 0, paid: 1, attention: 0 });
+    assert_eq!(counts, Counts { pending: 2, charging: 0, paid: 1, attention: 0, cancelled: 0 });
     let counters = store.run(run.id).await.unwrap().unwrap().counters;
     assert_eq!((counters.total, counters.attempted, counters.paid, counters.refused), (3, 2, 1, 1));
     let rest = store.claim_pending(run.id, InvoiceId(0), 10, LEASE).await.unwrap();
@@ -103,7 +103,7 @@ async fn counts_are_those_of_counting_even_after_statements_typed_by_hand() {
          UPDATE invoices SET state = 'PAID', paid_by = 'import', attention_reason = NULL WHERE id <= 1;
          DELETE FROM invoices WHERE id > 8;";
     Connection::open(folder.path().join("billing.db")).unwrap().execute_batch(by_hand).unwrap();
-    let expected = Counts { pending: 4, charging: 0, paid: 1, attention: 3 };
+    let expected = Counts { pending: 4, charging: 0, paid: 1, attention: 3, cancelled: 0 };
     assert_eq!(store.counts().await.unwrap(), expected);
     let recounted = "SELECT count(*) FROM invoice_counts AS c
          WHERE invoices <> (SELECT count(*) FROM invoices AS i WHERE i.state = c.state)";

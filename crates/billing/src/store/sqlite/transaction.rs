@@ -6,15 +6,19 @@ use std::future::{Ready, ready};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Columns, FromRow, Lease, claims, imports, ledgers, list, one, one_row, read, runs};
-use crate::invoice::{Attempt, AttentionReason, Invoice, InvoiceId, PaidBy, Reference, RunId};
+use super::{Columns, FromRow, Lease, claims, control, imports, ledgers, list, one, one_row, read, runs};
+use crate::invoice::{
+    Attempt, AttentionReason, CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy, Reference, RunId,
+};
 use crate::protocol::key::Key;
 use crate::run_order::RunLimits;
+use crate::store::changeset::control::CustomerFacts;
 use crate::store::changeset::import::{ImportPlan, KnownRows};
 use crate::store::changeset::{
     AdoptedAttempt, AttemptFact, Changeset, ClaimAgain, LEASE_NEVER, LoadedFacts, Owner, ResolutionAudit,
     SendTimes, StateCountDeltas, Terms, needs_others,
 };
+use crate::store::control::OperatorNote;
 use crate::store::transaction::{Candidates, ClaimOrder, PendingClaim, Transaction};
 use crate::store::{ImportRow, LedgerSeen, Resolution, rows};
 
@@ -68,6 +72,30 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn lease_due(&self, limit: usize) -> Done<Vec<Attempt>> {
         ready(claims::lease_due(self.connection, limit, self.lease))
+    }
+
+    fn load_hold(&self, reference: &Reference) -> Done<Option<(InvoiceId, bool)>> {
+        ready(control::hold_of(self.connection, reference))
+    }
+
+    fn load_customer(&self, customer: CustomerId) -> Done<Option<CustomerFacts>> {
+        ready(control::customer(self.connection, customer))
+    }
+
+    fn hold_invoice(&self, invoice: InvoiceId, held: bool) -> Done<()> {
+        ready(control::hold_invoice(self.connection, invoice, held, self.lease.now))
+    }
+
+    fn hold_customer(&self, customer: CustomerId, held: bool) -> Done<()> {
+        ready(control::hold_customer(self.connection, customer, held))
+    }
+
+    fn set_halt(&self, halts: bool, note: &OperatorNote) -> Done<bool> {
+        ready(control::set_halt(self.connection, halts, note, self.lease.now))
+    }
+
+    fn record_action(&self, action: &str, subject: &str, note: &OperatorNote) -> Done<()> {
+        ready(control::record_action(self.connection, action, subject, note, self.lease.now))
     }
 
     fn insert_audit(&self, resolution: &Resolution, audit: ResolutionAudit) -> Done<()> {
@@ -240,6 +268,11 @@ fn add_counters(connection: &Connection, changes: &Changeset) -> rusqlite::Resul
 pub(super) fn add_state_counts(connection: &Connection, counts: &StateCountDeltas) -> rusqlite::Result<()> {
     let sql = "UPDATE invoice_counts SET invoices = invoices + ?2 WHERE state = ?1";
     for (state, delta) in counts.iter() {
+        if state == InvoiceState::Cancelled {
+            // The version before knows no such state: its row is made when there is one to count.
+            let sql = "INSERT INTO invoice_counts VALUES (?1, 0) ON CONFLICT DO NOTHING";
+            connection.prepare_cached(sql)?.execute([state.as_str()])?;
+        }
         let changed = connection.prepare_cached(sql)?.execute(params![state.as_str(), delta])?;
         one_row(changed, "each state has its count")?;
     }

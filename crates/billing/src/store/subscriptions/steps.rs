@@ -474,8 +474,10 @@ impl<R: Reader> Reads<'_, R> {
     }
 
     pub(in crate::store) async fn has_scheduled_invoice(&self, now_ms: i64) -> StoreResult<bool> {
-        let sql = "SELECT id FROM invoices WHERE state = 'PENDING' AND next_attempt_at IS NOT NULL
-             AND next_attempt_at <= $1 LIMIT 1";
+        // As claims see it: a run that claims nothing would be begun again and again.
+        let sql = "SELECT i.id FROM invoices AS i WHERE i.state = 'PENDING' AND i.next_attempt_at IS NOT NULL
+             AND i.next_attempt_at <= $1 AND NOT i.held AND NOT EXISTS (SELECT 1 FROM halt)
+             AND NOT EXISTS (SELECT 1 FROM customers AS c WHERE c.id = i.customer_id AND c.held) LIMIT 1";
         Ok(self.0.row::<AnyRow>(sql.to_owned(), vec![Value::Integer(now_ms)]).await?.is_some())
     }
 }

@@ -1,0 +1,184 @@
+//! `/v1/invoices/{reference}/hold|release|cancel`, `/v1/customers/{id}/hold|release` and `/v1/charging`: what operators
+//! stop and go on with. Knows the fields of an action, not what it does to an attempt.
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::response::Response;
+use chassis::problem::Problem;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::attempts::validate_reason_and_actor;
+use super::invoices::InvoiceItem;
+use super::page::{answer, time};
+use super::{body, unknown};
+use crate::http::error::problem_of;
+use crate::http::{AppState, path};
+use crate::invoice::{CustomerId, Reference};
+use crate::store::StoreError;
+use crate::store::control::{Controlled, CustomerAction, Halt, InvoiceAction, OperatorNote};
+
+/// Why, and who.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoteBody {
+    reason: String,
+    actor: String,
+}
+
+/// A customer as `/v1` shows it.
+#[derive(Serialize)]
+struct CustomerItem {
+    id: i64,
+    currency: &'static str,
+    held: bool,
+}
+
+/// Whether all charging is stopped.
+#[derive(Serialize)]
+struct ChargingItem {
+    stopped: bool,
+    reason: Option<String>,
+    actor: Option<String>,
+    since: Option<String>,
+}
+
+/// One line for operators.
+#[must_use]
+pub fn stopped_line(halt: &Halt) -> String {
+    let Halt { note: OperatorNote { reason, actor }, since } = halt;
+    let line = |text: &str| text.replace(char::is_control, " ");
+    format!("charging stopped by {} since {}: {}", line(actor), time(*since), line(reason))
+}
+
+fn note(body: Body) -> Result<OperatorNote, Problem> {
+    let NoteBody { reason, actor } = body::read(&body::bytes(body)?, r#"{"reason","actor"}"#)?;
+    validate_reason_and_actor(&reason, &actor)?;
+    Ok(OperatorNote { reason, actor })
+}
+
+fn failed(error: StoreError) -> Problem {
+    problem_of(&error)
+}
+
+/// The problem for an action that changed nothing; doing again what is done already is none.
+fn checked(controlled: Controlled, what: &str) -> Result<(), Problem> {
+    let conflict = |name, title| Problem::named(StatusCode::CONFLICT, name, title);
+    match controlled {
+        Controlled::Applied | Controlled::Unchanged => Ok(()),
+        Controlled::Unknown => Err(unknown(what)),
+        Controlled::AttemptOpen => Err(conflict("attempt-open", "An attempt is open")
+            .detail("a charge may be on its way; wait until it is settled, or resolve it, then try again")),
+        Controlled::Charged => Err(conflict("invoice-charged", "The invoice is charged")
+            .detail("an attempt of this invoice is CHARGED: resolve it before anything else")),
+        Controlled::Final(state) => Err(conflict("invoice-final", "The invoice is final")
+            .detail(format!("the invoice is {state}; nothing was changed"))),
+    }
+}
+
+type PathText = Result<Path<String>, PathRejection>;
+type Body = Result<Bytes, BytesRejection>;
+type Answer = Result<Response, Problem>;
+
+/// `POST /v1/invoices/{reference}/hold`
+pub(in crate::http) async fn hold_invoice(
+    State(state): State<AppState>,
+    path: PathText,
+    body: Body,
+) -> Answer {
+    invoice(&state, path, body, InvoiceAction::Hold).await
+}
+
+/// `POST /v1/invoices/{reference}/release`
+pub(in crate::http) async fn release_invoice(
+    State(state): State<AppState>,
+    path: PathText,
+    body: Body,
+) -> Answer {
+    invoice(&state, path, body, InvoiceAction::Release).await
+}
+
+/// `POST /v1/invoices/{reference}/cancel`
+pub(in crate::http) async fn cancel_invoice(
+    State(state): State<AppState>,
+    path: PathText,
+    body: Body,
+) -> Answer {
+    invoice(&state, path, body, InvoiceAction::Cancel).await
+}
+
+/// `POST /v1/customers/{id}/hold`
+pub(in crate::http) async fn hold_customer(
+    State(state): State<AppState>,
+    path: PathText,
+    body: Body,
+) -> Answer {
+    customer(&state, path, body, CustomerAction::Hold).await
+}
+
+/// `POST /v1/customers/{id}/release`
+pub(in crate::http) async fn release_customer(
+    State(state): State<AppState>,
+    path: PathText,
+    body: Body,
+) -> Answer {
+    customer(&state, path, body, CustomerAction::Release).await
+}
+
+/// 200 with the invoice, also when it is so already.
+async fn invoice(state: &AppState, path: PathText, body: Body, action: InvoiceAction) -> Answer {
+    let asked = path.ok().and_then(|Path(text)| Reference::stored(text).ok());
+    let asked = asked.ok_or_else(|| unknown("invoice"))?;
+    let note = note(body)?;
+    let find = async || state.store.invoice_by_reference(&asked).await.map_err(failed);
+    // By its stored form, which may be another than that of the caller.
+    let stored = find().await?.ok_or_else(|| unknown("invoice"))?.reference;
+    let controlled = state.store.control_invoice(&stored, action, &note).await.map_err(failed)?;
+    checked(controlled, "invoice")?;
+    let invoice = find().await?.ok_or_else(|| unknown("invoice"))?;
+    tracing::info!(
+        action = action.as_str(),
+        invoice.id = invoice.id.0,
+        actor = note.actor,
+        "operator action"
+    );
+    Ok(answer(StatusCode::OK, &InvoiceItem::of(&invoice)))
+}
+
+/// 200 with the customer, also when it is so already.
+async fn customer(state: &AppState, path: PathText, body: Body, action: CustomerAction) -> Answer {
+    let id = path.ok().and_then(|Path(text)| path::id(&text)).map(CustomerId);
+    let id = id.ok_or_else(|| unknown("customer"))?;
+    let note = note(body)?;
+    let controlled = state.store.control_customer(id, action, &note).await.map_err(failed)?;
+    checked(controlled, "customer")?;
+    tracing::info!(action = action.as_str(), customer.id = id.0, actor = note.actor, "operator action");
+    let customer = state.store.customer(id).await.map_err(failed)?.ok_or_else(|| unknown("customer"))?;
+    let held = state.store.is_customer_held(id).await.map_err(failed)?.unwrap_or(false);
+    Ok(answer(StatusCode::OK, &CustomerItem { id: id.0, currency: customer.currency.code(), held }))
+}
+
+/// `POST /v1/charging/stop`
+pub(in crate::http) async fn stop(State(state): State<AppState>, body: Body) -> Answer {
+    state.engine.stop_charging(&note(body)?).await.map_err(failed)?;
+    show(State(state)).await
+}
+
+/// `POST /v1/charging/start`
+pub(in crate::http) async fn start(State(state): State<AppState>, body: Body) -> Answer {
+    state.engine.start_charging(&note(body)?).await.map_err(failed)?;
+    show(State(state)).await
+}
+
+/// `GET /v1/charging`
+pub(in crate::http) async fn show(State(state): State<AppState>) -> Answer {
+    let halt = state.store.halt().await.map_err(failed)?;
+    let item = match halt {
+        None => ChargingItem { stopped: false, reason: None, actor: None, since: None },
+        Some(Halt { note: OperatorNote { reason, actor }, since }) => {
+            ChargingItem { stopped: true, reason: Some(reason), actor: Some(actor), since: Some(time(since)) }
+        }
+    };
+    Ok(answer(StatusCode::OK, &item))
+}
