@@ -22,7 +22,7 @@ use crate::provider::Dialect;
 use crate::scheduler::ScheduleSettings;
 
 pub mod access;
-mod schedule;
+pub mod schedule;
 
 /// Default listen addresses.
 pub const DEFAULTS: CommonDefaults = CommonDefaults {

@@ -33,6 +33,7 @@ pub mod import_row;
 pub mod invoice;
 pub mod money;
 mod open;
+pub mod preview;
 pub mod protocol;
 pub mod provider;
 pub mod reference;

@@ -19,6 +19,7 @@ mod import;
 mod load;
 mod output;
 mod pay;
+mod preview;
 mod progress;
 mod reach;
 mod resolve;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::{BillingArgs, Command};
 use crate::http::Api;
 use crate::output::{grouped, note, result};
-use crate::pay;
+use crate::{pay, preview};
 
 /// Exit code when a date waits for an operator.
 const WAITS: u8 = 1;
@@ -19,6 +19,8 @@ const ACTOR_DEFAULT: &str = "tinjis schedule run";
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Sub {
+    /// Show which invoices the schedule will make in a range of due dates, and their sums; writes nothing
+    Preview(preview::PreviewArgs),
     /// Show whether the schedule is on, the next due date, and the dates that wait for an operator
     Status(StatusArgs),
     /// Invoice and charge what is due up to a date: exit code 0 done, 1 dates wait for an operator
@@ -59,6 +61,7 @@ pub(crate) struct RunArgs {
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum What {
+    Preview(preview::What),
     Status { json: bool },
     Run { body: Value },
 }
@@ -66,6 +69,10 @@ pub(crate) enum What {
 impl Sub {
     pub(crate) fn resolve(self, problems: &mut Problems) -> Option<Command> {
         let (billing, what) = match self {
+            Self::Preview(args) => {
+                let (billing, what) = args.resolve(problems);
+                (billing, What::Preview(what?))
+            }
             Self::Status(args) => (args.billing.resolve(problems), What::Status { json: args.json }),
             Self::Run(args) => {
                 let RunArgs { billing, until, catch_up, over_cap, why, actor } = args;
@@ -82,6 +89,7 @@ impl Sub {
 /// The `schedule` command.
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     match what {
+        What::Preview(what) => preview::command(billing, what).await,
         What::Status { json } => status(billing, json).await,
         What::Run { body } => run(billing, &body).await,
     }

@@ -1,7 +1,7 @@
 //! `subscriptions`: import a file of them, list them, and change one. Billing judges every field; this module only reads
 //! files and shows answers. Must not know when a subscription is due.
 
-mod file;
+pub(crate) mod file;
 
 use std::path::PathBuf;
 

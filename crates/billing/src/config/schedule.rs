@@ -86,7 +86,11 @@ fn amounts(text: &str) -> Result<BTreeMap<Currency, i64>, String> {
     text.split(',').map(amount).collect()
 }
 
-fn holidays(text: &str) -> Result<Holidays, String> {
+/// `none`, `target`, or the path of a file of dates.
+///
+/// # Errors
+/// The file cannot be read, or holds what is no date.
+pub fn holidays(text: &str) -> Result<Holidays, String> {
     match text {
         "none" => Ok(Holidays::default()),
         "target" => Ok(Holidays::target()),

@@ -15,14 +15,14 @@ const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     Csv,
     Ndjson,
 }
 
 impl Format {
     /// By the end of its name.
-    pub(super) fn of(path: &Path) -> Result<Self, String> {
+    pub(crate) fn of(path: &Path) -> Result<Self, String> {
         match path.extension().and_then(|end| end.to_str()).map(str::to_ascii_lowercase).as_deref() {
             Some("csv") => Ok(Self::Csv),
             Some("ndjson" | "jsonl") => Ok(Self::Ndjson),
@@ -32,13 +32,13 @@ impl Format {
 }
 
 /// The rows of an open file.
-pub(super) enum Records {
+pub(crate) enum Records {
     Csv { reader: csv::Reader<File>, header: csv::StringRecord },
     Ndjson { reader: BufReader<File>, line: u64 },
 }
 
 impl Records {
-    pub(super) fn open(path: &Path, delimiter: u8) -> anyhow::Result<Self> {
+    pub(crate) fn open(path: &Path, delimiter: u8) -> anyhow::Result<Self> {
         let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
         if file.metadata()?.len() > FILE_BYTES_MAX {
             bail!("{} is longer than {FILE_BYTES_MAX} bytes: split it", path.display());
@@ -61,7 +61,7 @@ impl Records {
     }
 
     /// The next row that is not blank: its line, and one JSON object.
-    pub(super) fn next(&mut self) -> anyhow::Result<Option<(u64, Vec<u8>)>> {
+    pub(crate) fn next(&mut self) -> anyhow::Result<Option<(u64, Vec<u8>)>> {
         match self {
             Self::Csv { reader, header } => {
                 let mut record = csv::StringRecord::new();

@@ -1,0 +1,339 @@
+//! `schedule preview`: what the schedule will invoice in a range of dates, computed here by the generator of billing from
+//! the subscriptions that billing has or that a file holds. Writes nothing anywhere.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use billing::config::schedule::holidays;
+use billing::money::Currency;
+use billing::preview::{Previewed, preview};
+use billing::schedule::Holidays;
+use billing::schedule::calendar::parse_date;
+use billing::subscription::{
+    FIELDS, NewSubscription, NextPeriod, RawFields, Subscription, SubscriptionState, minor_text,
+};
+use chassis::config::Problems;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::cli::BillingArgs;
+use crate::http::{Api, segment};
+use crate::output::{grouped, result};
+use crate::subscriptions::file::Records;
+
+/// Items of a page: the most that billing gives.
+const PAGE: usize = 1000;
+/// Subscriptions that are held in memory.
+const SUBSCRIPTIONS_MAX: usize = 5_000_000;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PreviewArgs {
+    #[command(flatten)]
+    billing: BillingArgs,
+    /// First due date, as 2026-01-31
+    #[arg(long, value_name = "DATE")]
+    from: String,
+    /// Last due date
+    #[arg(long, value_name = "DATE")]
+    to: String,
+    /// Closed days as billing's --schedule-holidays has them: none, target or a file of dates
+    #[arg(long, value_name = "none|target|FILE", default_value = "none")]
+    holidays: String,
+    /// Subscriptions of this .csv or .ndjson file instead of billing's
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Only this subscription
+    #[arg(long, value_name = "REFERENCE")]
+    subscription: Option<String>,
+    /// Print one JSON object per line, and a last one with the sums
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is to be shown.
+#[derive(Debug)]
+pub(crate) struct What {
+    range: (Date, Date),
+    holidays: Holidays,
+    file: Option<PathBuf>,
+    only: Option<String>,
+    json: bool,
+}
+
+impl PreviewArgs {
+    pub(crate) fn resolve(self, problems: &mut Problems) -> (Option<Api>, Option<What>) {
+        let mut date = |setting: &str, text: &str| {
+            problems.take(setting, parse_date("", text).map_err(|bad| bad.problem))
+        };
+        let (from, to) = (date("--from", &self.from), date("--to", &self.to));
+        let range = from.zip(to);
+        if range.is_some_and(|(from, to)| to < from) {
+            problems.add("--to", "must not be before --from");
+        }
+        let holidays = problems.take("--holidays", holidays(&self.holidays));
+        let what = range.zip(holidays).map(|(range, holidays)| {
+            let (file, only, json) = (self.file, self.subscription, self.json);
+            What { range, holidays, file, only, json }
+        });
+        (self.billing.resolve(problems), what)
+    }
+}
+
+/// A subscription in JSON. A value may be text or a number.
+#[derive(Deserialize)]
+struct Row {
+    reference: Option<Value>,
+    customer_id: Option<Value>,
+    currency: Option<Value>,
+    amount: Option<Value>,
+    prices: Option<Vec<PriceRow>>,
+    anchor_day: Option<Value>,
+    every_months: Option<Value>,
+    zone: Option<Value>,
+    at: Option<Value>,
+    starts_on: Option<Value>,
+    ends_on: Option<Value>,
+    holidays: Option<Value>,
+    state: Option<String>,
+    next_on: Option<String>,
+    last_on: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PriceRow {
+    from: String,
+    amount: Value,
+}
+
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.as_str().into()).filter(|text: &Cow<'_, str>| !text.is_empty()),
+        other => Some(other.to_string().into()),
+    }
+}
+
+impl Row {
+    /// By billing's only validator.
+    fn read(&self, holidays: &Holidays) -> anyhow::Result<Subscription> {
+        let values = [
+            &self.reference,
+            &self.customer_id,
+            &self.currency,
+            &self.amount,
+            &self.anchor_day,
+            &self.every_months,
+            &self.zone,
+            &self.at,
+            &self.starts_on,
+            &self.ends_on,
+            &self.holidays,
+        ];
+        let texts = values.map(|value| value.as_ref().and_then(text));
+        let [
+            reference,
+            customer_id,
+            currency,
+            amount,
+            anchor_day,
+            every_months,
+            zone,
+            at,
+            starts_on,
+            ends_on,
+            closed,
+        ] = texts.each_ref().map(Option::as_deref);
+        let prices: Option<Vec<_>> = self.prices.as_ref().map(|prices| {
+            prices.iter().map(|price| (&*price.from, text(&price.amount).unwrap_or_default())).collect()
+        });
+        let prices = prices.as_ref().map(|all| all.iter().map(|(from, amount)| (*from, &**amount)).collect());
+        let fields = RawFields {
+            reference,
+            customer_id,
+            currency,
+            amount,
+            prices,
+            anchor_day,
+            every_months,
+            zone,
+            at,
+            starts_on,
+            ends_on,
+            holidays: closed,
+        };
+        let name = reference.unwrap_or("a subscription");
+        let NewSubscription { reference, customer_id, currency, prices, terms, next } =
+            NewSubscription::read(&fields, holidays)
+                .map_err(|(field, problem)| anyhow::anyhow!("{name}: {field} {problem}"))?;
+        let day = |on: &Option<String>| on.as_deref().map(|on| parse_date("date", on)).transpose();
+        let state = self.state.as_deref().map_or(Ok(SubscriptionState::Active), str::parse);
+        let next = match self.state {
+            // Only billing tells a state, and the next period with it.
+            Some(_) => day(&self.next_on)?.map(|on| NextPeriod { on, charge_at: 0 }),
+            None => next,
+        };
+        Ok(Subscription {
+            id: 0,
+            reference,
+            customer_id,
+            currency,
+            prices,
+            terms,
+            state: state.with_context(|| format!("{name}: state"))?,
+            next,
+            last_on: day(&self.last_on)?,
+            created_at: 0,
+            updated_at: 0,
+        })
+    }
+}
+
+/// A misspelt field would be a default: it is refused here, as billing refuses it.
+fn of_file(path: &Path, only: Option<&str>, holidays: &Holidays) -> anyhow::Result<Vec<Subscription>> {
+    let mut records = Records::open(path, b',')?;
+    let mut all = Vec::new();
+    while let Some((line, json)) = records.next()? {
+        let at = || format!("{}, line {line}", path.display());
+        let object: Map<String, Value> = serde_json::from_slice(&json).with_context(at)?;
+        if let Some(unknown) = object.keys().find(|name| !FIELDS.contains(&name.as_str()) && *name != "state")
+        {
+            bail!("{}: no field is named {unknown:?}; the fields are {}", at(), FIELDS.join(", "));
+        }
+        let row: Row = serde_json::from_value(Value::Object(object)).with_context(at)?;
+        let subscription = Row { state: None, ..row }.read(holidays).with_context(at)?;
+        if only.is_none_or(|only| subscription.reference.as_str() == only) {
+            all.push(subscription);
+        }
+        if all.len() > SUBSCRIPTIONS_MAX {
+            bail!("{} has more than {SUBSCRIPTIONS_MAX} subscriptions: split it", path.display());
+        }
+    }
+    Ok(all)
+}
+
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Row>,
+    next: Option<String>,
+}
+
+async fn of_billing(
+    billing: &Api,
+    only: Option<&str>,
+    holidays: &Holidays,
+) -> anyhow::Result<Vec<Subscription>> {
+    if let Some(reference) = only {
+        let row: Row = billing.get(&format!("/v1/subscriptions/{}", segment(reference))).await?;
+        return Ok(vec![row.read(holidays)?]);
+    }
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let cursor = after.map_or(String::new(), |after: String| format!("&after={}", segment(&after)));
+        let page: Page = billing.get(&format!("/v1/subscriptions?limit={PAGE}{cursor}")).await?;
+        for row in &page.items {
+            all.push(row.read(holidays)?);
+        }
+        if all.len() > SUBSCRIPTIONS_MAX {
+            bail!("billing has more than {SUBSCRIPTIONS_MAX} subscriptions; preview one with --subscription");
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// One line of `--json`.
+#[derive(Serialize)]
+struct Line<'a> {
+    subscription: &'a str,
+    period_on: String,
+    charge_on: String,
+    instant: String,
+    currency: &'static str,
+    amount: String,
+    notes: billing::schedule::Notes,
+}
+
+/// What all of them come to.
+#[derive(Default)]
+struct Summary {
+    count: u64,
+    sums: BTreeMap<Currency, i128>,
+    notes: BTreeMap<&'static str, u64>,
+}
+
+impl Summary {
+    fn add(&mut self, previewed: &Previewed<'_>) {
+        self.count += 1;
+        let sum = self.sums.entry(previewed.subscription.currency).or_default();
+        *sum += i128::from(previewed.invoice.amount_minor);
+        for note in previewed.period.notes.names() {
+            *self.notes.entry(note).or_default() += 1;
+        }
+    }
+
+    fn sums(&self) -> BTreeMap<&'static str, String> {
+        let text = |(currency, minor): (&Currency, &i128)| {
+            // A sum of more than a store can hold is not previewed: see `SUBSCRIPTIONS_MAX`.
+            (currency.code(), minor_text(*currency, i64::try_from(*minor).unwrap_or(i64::MAX)))
+        };
+        self.sums.iter().map(text).collect()
+    }
+
+    fn display(&self) -> String {
+        let sums = self.sums().into_iter().map(|(currency, sum)| format!("; {currency} {sum}"));
+        let notes = self.notes.iter().map(|(note, count)| format!("; {note}: {}", grouped(*count)));
+        let noun = if self.count == 1 { "invoice" } else { "invoices" };
+        format!("{} {noun}{}{}", grouped(self.count), sums.collect::<String>(), notes.collect::<String>())
+    }
+}
+
+/// Prints every invoice of the range in the order of their instants, and the sums.
+pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
+    let only = what.only.as_deref();
+    let subscriptions = match &what.file {
+        Some(path) => of_file(path, only, &what.holidays)?,
+        None => of_billing(billing, only, &what.holidays).await?,
+    };
+    let mut summary = Summary::default();
+    for previewed in preview(&subscriptions, &what.holidays, what.range) {
+        let previewed = previewed?;
+        summary.add(&previewed);
+        let Previewed { subscription, period, invoice } = &previewed;
+        let amount = minor_text(subscription.currency, invoice.amount_minor);
+        let (reference, currency) = (subscription.reference.as_str(), subscription.currency.code());
+        if what.json {
+            let line = Line {
+                subscription: reference,
+                period_on: period.on.to_string(),
+                charge_on: period.charge_on.to_string(),
+                instant: period.instant.to_string(),
+                currency,
+                amount,
+                notes: period.notes,
+            };
+            result(serde_json::to_string(&line)?);
+        } else {
+            let moved = if period.charge_on == period.on {
+                String::new()
+            } else {
+                format!(" -> {}", period.charge_on)
+            };
+            let line = format!(
+                "{}  {reference}@{}{moved}  {amount} {currency}  {}",
+                period.instant, period.on, period.notes
+            );
+            result(line.trim_end());
+        }
+    }
+    if what.json {
+        result(json!({ "summary": { "count": summary.count, "sums": summary.sums() } }));
+    } else {
+        result(summary.display());
+    }
+    Ok(0)
+}
