@@ -15,7 +15,7 @@ use super::engine::EngineContext;
 use super::ledger::Known;
 use super::problem::Problem;
 use super::run::Progress;
-use super::suspects::Suspicion;
+use super::suspects::{Proof, Suspicion};
 use super::window::DOUBTS_MAX;
 use crate::invoice::Attempt;
 use crate::protocol::transition::{
@@ -149,7 +149,8 @@ impl EngineContext {
                 AnswerClass::InDoubt | AnswerClass::EndpointWrong { not_executed: false }
             );
         let is_suspect = verdict.is_about_item_or_endpoint(status) && !ends_in_doubt;
-        let suspicion = is_suspect.then(|| self.suspects.failed(&attempt.key, now));
+        let proof = if verdict.reason == Reason::Credentials { Proof::Later } else { Proof::Recent };
+        let suspicion = is_suspect.then(|| self.suspects.failed(&attempt.key, proof, now));
         if suspicion == Some(Suspicion::Item) {
             tracing::warn!(
                 invoice.id = attempt.invoice_id.0,

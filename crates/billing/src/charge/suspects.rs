@@ -34,9 +34,19 @@ pub enum Suspicion {
     Item,
 }
 
+/// Which success of another item shows that the endpoint works for this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Any recent one: the items that fail may be the last ones of a run.
+    Recent,
+    /// One after the item failed first: credentials that were replaced fail all items from some moment on.
+    Later,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Suspect {
     failures: u32,
+    first_failed_at: Instant,
     failed_at: Instant,
 }
 
@@ -63,7 +73,7 @@ impl Suspects {
     }
 
     /// This item failed.
-    pub fn failed(&self, key: &Key, now: Instant) -> Suspicion {
+    pub fn failed(&self, key: &Key, proof: Proof, now: Instant) -> Suspicion {
         let mut inner = self.lock();
         let is_first = !inner.items.contains_key(key);
         if is_first {
@@ -75,9 +85,14 @@ impl Suspects {
                 return Suspicion::Endpoint;
             }
         }
-        let proven = inner.succeeded_at.is_some_and(|at| now.duration_since(at) < PROOF_HOLDS);
+        let succeeded_at = inner.succeeded_at.filter(|at| now.duration_since(*at) < PROOF_HOLDS);
         let in_question = inner.first_failures > FIRST_FAILURES_MAX;
-        let item = inner.items.entry(key.clone()).or_insert(Suspect { failures: 0, failed_at: now });
+        let new = Suspect { failures: 0, first_failed_at: now, failed_at: now };
+        let item = inner.items.entry(key.clone()).or_insert(new);
+        let proven = match proof {
+            Proof::Recent => succeeded_at.is_some(),
+            Proof::Later => succeeded_at.is_some_and(|at| at > item.first_failed_at),
+        };
         item.failed_at = now;
         // In an outage the failure says nothing of the item.
         item.failures += u32::from(proven && !in_question);
@@ -106,14 +121,14 @@ mod tests {
 
     /// Fails this item until the fault is its own; how often it failed.
     fn fail_until_at_fault(suspects: &Suspects, name: u32, at_most: u32) -> Option<u32> {
-        (1..=at_most).find(|_| suspects.failed(&key(name), Instant::now()) == Suspicion::Item)
+        (1..=at_most).find(|_| suspects.failed(&key(name), Proof::Recent, Instant::now()) == Suspicion::Item)
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_item_that_fails_while_others_succeed_is_at_fault_after_five_failures() {
         let suspects = Suspects::default();
         assert_eq!(
-            suspects.failed(&key(1), Instant::now()),
+            suspects.failed(&key(1), Proof::Recent, Instant::now()),
             Suspicion::Unclear,
             "no other has succeeded yet"
         );
@@ -138,13 +153,13 @@ mod tests {
         suspects.succeeded(&key(1000), Instant::now());
         let mut found = Vec::new();
         for _ in 0..50 {
-            found.extend((1..=64).map(|name| suspects.failed(&key(name), Instant::now())));
+            found.extend((1..=64).map(|name| suspects.failed(&key(name), Proof::Recent, Instant::now())));
         }
         assert!(!found.contains(&Suspicion::Item));
         assert_eq!(found.iter().position(|found| *found == Suspicion::Endpoint), Some(5));
         // What failed in it is not held against an item once it is over.
         suspects.succeeded(&key(1001), Instant::now());
-        assert_eq!(suspects.failed(&key(64), Instant::now()), Suspicion::Unclear);
+        assert_eq!(suspects.failed(&key(64), Proof::Recent, Instant::now()), Suspicion::Unclear);
     }
 
     #[tokio::test(start_paused = true)]
@@ -154,11 +169,27 @@ mod tests {
             suspects.succeeded(&key(1000), Instant::now());
             let mut open: Vec<u32> = (1..=left).collect();
             for _ in 0..50 {
-                open.retain(|&name| suspects.failed(&key(name), Instant::now()) != Suspicion::Item);
+                open.retain(|&name| {
+                    suspects.failed(&key(name), Proof::Recent, Instant::now()) != Suspicion::Item
+                });
             }
             let at_fault = left - u32::try_from(open.len()).unwrap();
             assert_eq!(at_fault, if left > FIRST_FAILURES_MAX { 0 } else { left });
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_are_the_item_s_fault_only_if_another_succeeded_after_it_failed() {
+        let suspects = Suspects::default();
+        let fail = || {
+            let failed = |_: &u32| suspects.failed(&key(1), Proof::Later, Instant::now()) == Suspicion::Item;
+            (1..=100).find(failed)
+        };
+        suspects.succeeded(&key(2), Instant::now());
+        assert_eq!(fail(), None, "the credentials may have been replaced since");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        suspects.succeeded(&key(3), Instant::now());
+        assert_eq!(fail(), Some(FAILURES_MAX));
     }
 
     #[tokio::test(start_paused = true)]
@@ -174,11 +205,11 @@ mod tests {
     async fn no_more_items_are_remembered_than_there_are_places() {
         let suspects = Suspects::default();
         for name in 0..u32::try_from(REMEMBERED_MAX).unwrap() + 10 {
-            suspects.failed(&key(name), Instant::now());
+            suspects.failed(&key(name), Proof::Recent, Instant::now());
         }
         assert_eq!(suspects.lock().items.len(), REMEMBERED_MAX);
         tokio::time::advance(FORGOTTEN_AFTER).await;
-        suspects.failed(&key(u32::MAX), Instant::now());
+        suspects.failed(&key(u32::MAX), Proof::Recent, Instant::now());
         assert_eq!(suspects.lock().items.len(), 1);
     }
 }
