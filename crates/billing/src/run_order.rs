@@ -163,13 +163,13 @@ mod tests {
 
     #[test]
     fn limits_are_never_passed_and_a_smaller_invoice_may_still_fit() {
-        let mut limits = RunLimits { count: Some(2), amounts: Some([(Currency::Eur, 1000)].into()) };
-        assert!(!limits.take(money(1001, Currency::Eur)));
-        assert!(limits.take(money(700, Currency::Eur)));
-        assert!(!limits.take(money(301, Currency::Eur)));
-        assert!(!limits.take(money(1, Currency::Usd)), "a currency that is not named");
-        assert!(limits.take(money(300, Currency::Eur)));
-        assert!(limits.is_used_up() && !limits.take(money(0, Currency::Eur)));
-        assert!(RunLimits::default().take(money(i64::MAX, Currency::Usd)));
+        let mut limits = RunLimits { count: Some(2), amounts: Some([(Currency::EUR, 1000)].into()) };
+        assert!(!limits.take(money(1001, Currency::EUR)));
+        assert!(limits.take(money(700, Currency::EUR)));
+        assert!(!limits.take(money(301, Currency::EUR)));
+        assert!(!limits.take(money(1, Currency::USD)), "a currency that is not named");
+        assert!(limits.take(money(300, Currency::EUR)));
+        assert!(limits.is_used_up() && !limits.take(money(0, Currency::EUR)));
+        assert!(RunLimits::default().take(money(i64::MAX, Currency::USD)));
     }
 }

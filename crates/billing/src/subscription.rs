@@ -7,7 +7,7 @@ use jiff::civil::Date;
 
 use crate::import_row;
 use crate::invoice::{CustomerId, Reference};
-use crate::money::Currency;
+use crate::money::{Currency, Money};
 use crate::schedule::calendar::{DATE_MAX, parse_date, parse_time};
 use crate::schedule::{
     AnchorDay, BadTerm, EveryMonths, HolidayRule, Holidays, Period, Price, Prices, Terms, Zone, periods,
@@ -220,15 +220,14 @@ fn prices(fields: &RawFields<'_>, currency: Currency, starts_on: Date) -> Result
 ///
 /// # Errors
 /// What is allowed.
-pub fn price_minor(_currency: Currency, text: &str) -> Result<i64, String> {
-    import_row::amount(text).map(|amount| amount.minor())
+pub fn price_minor(currency: Currency, text: &str) -> Result<i64, String> {
+    import_row::amount(text, currency).map(|amount| amount.minor())
 }
 
 /// Minor units of a currency as decimal text; of a sum too.
 #[must_use]
-pub fn minor_text(_currency: Currency, minor: i64) -> String {
-    let (sign, minor) = (if minor < 0 { "-" } else { "" }, minor.unsigned_abs());
-    format!("{sign}{}.{:02}", minor / 100, minor % 100)
+pub fn minor_text(currency: Currency, minor: i64) -> String {
+    Money { amount_minor: minor, currency }.amount().to_string()
 }
 
 /// A subscription that a store has.

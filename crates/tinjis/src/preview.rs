@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use billing::config::schedule::holidays;
+use billing::config::schedule::{HOLIDAYS_DEFAULT, holidays};
 use billing::money::Currency;
 use billing::preview::{Previewed, preview};
 use billing::schedule::Holidays;
@@ -40,7 +40,7 @@ pub(crate) struct PreviewArgs {
     #[arg(long, value_name = "DATE")]
     to: String,
     /// Closed days as billing's --schedule-holidays has them: none, target or a file of dates
-    #[arg(long, value_name = "none|target|FILE", default_value = "none")]
+    #[arg(long, value_name = "none|target|FILE", default_value = HOLIDAYS_DEFAULT)]
     holidays: String,
     /// Subscriptions of this .csv or .ndjson file instead of billing's
     #[arg(long, value_name = "FILE")]

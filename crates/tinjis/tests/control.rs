@@ -84,11 +84,12 @@ fn a_stop_is_shown_by_pay_readiness_and_metrics_and_ends_with_start() {
 #[test]
 fn a_stop_of_one_replica_stops_a_run_that_another_drives() {
     let Some(database) = Database::fresh("a stop reaches every replica") else { return };
-    let services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
-        .payments_flags(["--success-rate=1"])
-        .on(Some(&database))
-        .start();
-    let other = Services::of(env!("CARGO_BIN_EXE_tinjis")).on(Some(&database)).start();
+    // The other one may share the run, and charges by its own payment service.
+    let start = || {
+        let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags(["--success-rate=1"]);
+        services.on(Some(&database)).start()
+    };
+    let (services, other) = (start(), start());
     services.import("R", 20_000);
     let run = services.start_run();
     wait_until("charging has begun", WITHIN, || services.ask_billing(PAID) > 0);

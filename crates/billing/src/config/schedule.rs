@@ -38,7 +38,7 @@ pub(super) struct ScheduleArgs {
     #[arg(long, env = "SCHEDULE_MAX_AMOUNT", value_name = "AMOUNTS", help_heading = "Schedule")]
     schedule_max_amount: Option<String>,
     /// Days on which no money moves: none, target (the euro's settlement system), or a file with one date per line;
-    /// a subscription's holidays field decides what they do to it [default: none]
+    /// a subscription's holidays field decides what they do to it [default: target]
     #[arg(long, env = "SCHEDULE_HOLIDAYS", value_name = "NONE|TARGET|FILE", help_heading = "Schedule")]
     schedule_holidays: Option<String>,
 }
@@ -54,7 +54,8 @@ impl ScheduleArgs {
         let count = problems.take(COUNT, given(&self.schedule_max_count).map(count).transpose());
         let amounts = given(&self.schedule_max_amount).map(amounts).transpose();
         let amounts = problems.take(AMOUNT, amounts.map(Option::unwrap_or_default));
-        let holidays = problems.take(HOLIDAYS, holidays(given(&self.schedule_holidays).unwrap_or("none")));
+        let holidays =
+            problems.take(HOLIDAYS, holidays(given(&self.schedule_holidays).unwrap_or(HOLIDAYS_DEFAULT)));
         let cap = Cap { count: count?, amounts: amounts? };
         Some(ScheduleSettings { is_on: is_on?, catch_up: catch_up?, cap, holidays: holidays? })
     }
@@ -86,6 +87,9 @@ fn amounts(text: &str) -> Result<BTreeMap<Currency, i64>, String> {
     text.split(',').map(amount).collect()
 }
 
+/// The closed days unless others are given. They move only what a subscription's `holidays` field lets move.
+pub const HOLIDAYS_DEFAULT: &str = "target";
+
 /// `none`, `target`, or the path of a file of dates.
 ///
 /// # Errors
@@ -111,16 +115,18 @@ mod tests {
     fn the_schedule_is_on_and_asks_unless_it_is_told_otherwise() {
         let settings = resolve(&[]).expect("no mistakes").schedule;
         assert!(settings.is_on && settings.catch_up == CatchUp::Ask && settings.cap == Cap::default());
+        assert_eq!(settings.holidays, Holidays::target());
         let words = [
             ["--schedule", "off"],
             ["--schedule-catch-up", "latest"],
             ["--schedule-max-count", "10"],
             ["--schedule-max-amount", "EUR=10.00, USD=5"],
-            ["--schedule-holidays", "target"],
+            ["--schedule-holidays", "none"],
         ];
         let settings = resolve(&words.concat()).expect("no mistakes").schedule;
         assert!(!settings.is_on && settings.catch_up == CatchUp::Latest);
-        let amounts = [(Currency::Eur, 1000), (Currency::Usd, 500)].into();
+        assert_eq!(settings.holidays, Holidays::default());
+        let amounts = [(Currency::EUR, 1000), (Currency::USD, 500)].into();
         assert_eq!(settings.cap, Cap { count: Some(10), amounts });
     }
 

@@ -13,7 +13,7 @@ pub const DATES_MAX: usize = 10_000;
 pub const CLOSED_DAYS_MAX: i32 = 14;
 
 /// The closed days by which `next` and `previous` move a charge.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holidays {
     target: bool,
     dates: BTreeSet<Date>,

@@ -215,8 +215,8 @@ mod tests {
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
     fn decided(late_ms: i64, catch_up: CatchUp, most: Option<i64>) -> Decision {
-        let cap = Cap { count: None, amounts: most.map(|most| (Currency::Eur, most)).into_iter().collect() };
-        let left = Sums::from([(Currency::Eur, Sum { count: 2, amount_minor: 1980 })]);
+        let cap = Cap { count: None, amounts: most.map(|most| (Currency::EUR, most)).into_iter().collect() };
+        let left = Sums::from([(Currency::EUR, Sum { count: 2, amount_minor: 1980 })]);
         let now_ms = 1_800_000_000_000;
         decide(&Question { first_at: now_ms - late_ms, now_ms, catch_up, cap: &cap, left: &left })
     }
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(decided(0, CatchUp::Ask, Some(1980)), Decision::Run { latest_only: false });
         assert_eq!(decided(0, CatchUp::Ask, Some(1979)), Decision::Wait(WaitReason::Cap));
         assert_eq!(decided(2 * DAY_MS, CatchUp::Each, Some(1979)), Decision::Wait(WaitReason::Cap));
-        let sums = Sums::from([(Currency::Eur, Sum { count: 2, amount_minor: 0 })]);
+        let sums = Sums::from([(Currency::EUR, Sum { count: 2, amount_minor: 0 })]);
         for (most, exceeded) in [(1, true), (2, false)] {
             let cap = Cap { count: Some(most), ..Cap::default() };
             assert_eq!(cap.is_exceeded(&sums), exceeded);

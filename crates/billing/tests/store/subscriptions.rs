@@ -131,7 +131,7 @@ async fn a_subscription_is_imported_once(fixture: impl Fixture) {
         SubscriptionImported::Created,
         SubscriptionImported::Unchanged,
         SubscriptionImported::Differs,
-        SubscriptionImported::CurrencyMismatch(Currency::Eur),
+        SubscriptionImported::CurrencyMismatch(Currency::EUR),
     ];
     assert_eq!(store.import_subscriptions(&batch, true).await.unwrap(), expected);
     assert!(store.subscriptions(None, 0, 10).await.unwrap().is_empty(), "a dry run");
@@ -144,7 +144,7 @@ async fn a_subscription_is_imported_once(fixture: impl Fixture) {
     assert_eq!((&known.terms, &known.prices, known.next), (&first.terms, &first.prices, first.next));
     assert_eq!((known.state, known.last_on), (SubscriptionState::Active, None));
     assert_eq!(known.created_at, fixture.now_ms());
-    assert_eq!(store.customer(CustomerId(1)).await.unwrap().unwrap().currency, Currency::Eur);
+    assert_eq!(store.customer(CustomerId(1)).await.unwrap().unwrap().currency, Currency::EUR);
     assert!(store.subscriptions(Some(SubscriptionState::Paused), 0, 10).await.unwrap().is_empty());
     assert_eq!(store.subscriptions(Some(SubscriptionState::Active), 0, 10).await.unwrap(), [known]);
 }
@@ -264,7 +264,7 @@ async fn a_schedule_run_is_one_row_for_each_date(fixture: impl Fixture) {
     }
     let on = date(2023, 1, 31);
     let left = store.left_on(on).await.unwrap();
-    assert_eq!(left[&Currency::Eur], Sum { count: 2, amount_minor: 1980 });
+    assert_eq!(left[&Currency::EUR], Sum { count: 2, amount_minor: 1980 });
     let decision = |state, confirmed_by| ScheduleDecision {
         on,
         state,
@@ -324,7 +324,7 @@ async fn a_scheduled_run_claims_each_invoice_of_a_subscription_once_and_no_other
 async fn limits_of_a_run_hold_over_its_claims(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 6).await;
-    let limits = RunLimits { count: Some(4), amounts: Some([(Currency::Eur, 3 * 1215)].into()) };
+    let limits = RunLimits { count: Some(4), amounts: Some([(Currency::EUR, 3 * 1215)].into()) };
     let filter = RunFilter { reference_prefix: Some("I".to_owned()), ..RunFilter::default() };
     let order = RunOrder { filter, limits, reason: Some("a trial".to_owned()) };
     let run = opened(&*store, &order).await;
@@ -334,7 +334,7 @@ async fn limits_of_a_run_hold_over_its_claims(fixture: impl Fixture) {
     assert_eq!((first.len(), rest.len()), (2, 1), "three fit the amount");
     assert!(store.claim_pending(run.id, rest[0].invoice_id, 10, LEASE).await.unwrap().is_empty());
     let left = store.run(run.id).await.unwrap().unwrap().order.limits;
-    assert_eq!(left, RunLimits { count: Some(1), amounts: Some([(Currency::Eur, 0)].into()) });
+    assert_eq!(left, RunLimits { count: Some(1), amounts: Some([(Currency::EUR, 0)].into()) });
     let listed = store.runs(billing::invoice::RunId(0), 10).await.unwrap();
     assert_eq!(listed.iter().map(|run| run.id).collect::<Vec<_>>(), [run.id]);
 }
