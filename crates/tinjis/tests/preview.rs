@@ -92,7 +92,7 @@ fn a_file_gives_the_lines_that_billing_gives_once_it_has_them() {
     let of_file = preview(&services, &[&RANGE[..], &["--json", "--file", &path]].concat());
     let of_billing = preview(&services, &[&RANGE[..], &["--json", "--subscription", "S-2"]].concat());
     assert_eq!((of_file.0, &of_file.1), (Some(0), &of_billing.1), "{}", of_file.2);
-    std::fs::write(&file, rows.replace("anchor_day", "achor_day")).expect("a file can be written");
+    std::fs::write(&file, rows.replace("anchor_day", "day_of_anchor")).expect("a file can be written");
     let (code, _, notes) = preview(&services, &[&RANGE[..], &["--file", &path]].concat());
-    assert_eq!((code, notes.contains("achor_day")), (Some(2), true), "{notes}");
+    assert_eq!((code, notes.contains("day_of_anchor")), (Some(2), true), "{notes}");
 }
