@@ -75,7 +75,7 @@ impl<'a> Cursor<'a> {
     fn step(&mut self, holidays: &Holidays, through: Date) -> Result<Option<Previewed<'a>>, BadSubscription> {
         while let Some(next) = self.advanced.next.filter(|next| next.on <= through) {
             let mut generation =
-                plan(std::slice::from_ref(&self.advanced), next.on, i64::MAX, false, holidays)?;
+                plan(std::slice::from_ref(&self.advanced), next.on, i64::MAX, None, holidays)?;
             if let Some(advanced) = generation.advanced.pop() {
                 self.advanced = advanced;
             }

@@ -21,7 +21,7 @@ use crate::schedule::run::{
     Cap, CatchUp, Decision, Question, ScheduleRun, ScheduleRunState, WaitReason, decide,
 };
 use crate::store::subscriptions::{DueDate, GenerateBatch, ScheduleDecision};
-use crate::store::{self, Store};
+use crate::store::{self, Store, StoreError};
 
 /// Time between two looks at the schedule.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -206,7 +206,13 @@ impl Scheduler {
             match self.decide(&due, now_ms, &pass).await? {
                 Decision::Wait(reason) => done.waiting.push(Waiting { on: due.on, reason }),
                 Decision::Run { latest_only } => {
-                    self.run_date(due.on, latest_only, &mut pass, &mut done).await?
+                    match self.run_date(due.on, latest_only, &mut pass, &mut done).await {
+                        // A row that cannot be read must not hold back the other dates, nor what is invoiced. An operator gets the error.
+                        Err(StoreError::Corrupt(problem)) if pass.until.is_none() => {
+                            tracing::error!(schedule.period_on = %due.on, problem, "a date cannot be invoiced");
+                        }
+                        ended => ended?,
+                    }
                 }
             }
             if pass.left == 0 {
@@ -263,7 +269,8 @@ impl Scheduler {
         let holidays = &self.settings.holidays;
         let (mut invoices, mut skipped) = (0, 0);
         while pass.left > 0 && !self.shutdown.is_draining() {
-            let batch = GenerateBatch { on, limit: BATCH.min(pass.left), latest_only, holidays };
+            let latest_until = latest_only.then(|| pass.until.unwrap_or(Date::MAX));
+            let batch = GenerateBatch { on, limit: BATCH.min(pass.left), latest_until, holidays };
             let generated = self.store.generate(&batch).await?;
             invoices += generated.invoices;
             skipped += generated.skipped;
@@ -287,8 +294,9 @@ impl Scheduler {
     }
 }
 
-/// The last date that has begun in any zone, and one more for holidays that move a charge back.
-fn last_date(now_ms: i64) -> Date {
+/// The last date of which a period can be due: one that has begun in some zone, and those behind it that holidays move
+/// back. Whether a period is due its instant says.
+pub(crate) fn last_date(now_ms: i64) -> Date {
     let now = Timestamp::from_millisecond(now_ms).unwrap_or(Timestamp::UNIX_EPOCH);
     let today = TimeZone::UTC.to_datetime(now).date();
     let ahead = jiff::Span::new().days(ZONES_DAYS + i64::from(crate::schedule::holidays::CLOSED_DAYS_MAX));

@@ -20,6 +20,9 @@ const EVERY: Duration = Duration::from_millis(200);
 /// How long billing may be away in mid-run, as for a restart.
 const AWAY_MAX: Duration = Duration::from_secs(15);
 
+/// Why a run cannot begin yet.
+const RUN_UNFINISHED: &str = "urn:tinjis:problem:run-unfinished";
+
 const TEMPLATE: &str = "[{bar:30}] {pos}/{len}  {msg}";
 
 /// Exit codes.
@@ -69,9 +72,20 @@ enum RunState {
 }
 
 impl Run {
-    /// Starts a run or joins the unfinished one.
+    /// Starts a run or joins the unfinished one. One that claims other invoices, as the schedule's does, has to end first.
     pub(crate) async fn start(billing: &Api) -> Result<Self, CallError> {
-        billing.post("/v1/runs", "application/json", Bytes::new()).await
+        let mut is_told = false;
+        loop {
+            match billing.post("/v1/runs", "application/json", Bytes::new()).await {
+                Err(CallError::Refused { problem, detail, .. }) if problem == RUN_UNFINISHED => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        output::note(format_args!("waiting{detail}"));
+                    }
+                    tokio::time::sleep(EVERY).await;
+                }
+                started => return started,
+            }
+        }
     }
 
     /// The run as it is now.
@@ -151,7 +165,13 @@ impl Pace {
 pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
     // Before the run starts, so that every Ctrl-C is answered with the message that the run goes on.
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let run = Run::start(billing).await?;
+    let run = tokio::select! {
+        started = Run::start(billing) => started?,
+        _ = interrupt.recv() => {
+            output::note("no run was started");
+            return Ok(NOT_ALL_PAID);
+        }
+    };
     let verb = if run.joined { "joined" } else { "started" };
     output::note(format_args!("{verb} run {} on {}", run.id, billing.base()));
     let watched = tokio::select! {

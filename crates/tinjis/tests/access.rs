@@ -141,12 +141,12 @@ fn a_run_with_an_unknown_field_is_refused_and_charges_nothing() {
     let services = Services::start(TINJIS);
     services.import("I", 1);
     let runs = format!("{}/v1/runs", services.billing_url());
-    for body in [r#"{"dry_run":true}"#, r#"{"dry_run":true,"max_count":1}"#] {
+    for body in [r#"{"dry_runs":true}"#, r#"{"dry_runs":true,"max_count":1}"#] {
         let refused = http::post(&runs, body);
         assert_eq!(refused.status, 400, "{}", refused.text());
         let problem = refused.json();
         assert_eq!(problem["type"], "urn:tinjis:problem:validation");
-        assert_eq!(problem["errors"][0]["field"], "dry_run", "{problem}");
+        assert_eq!(problem["errors"][0]["field"], "dry_runs", "{problem}");
     }
     for body in ["[]", "null", "x=1", "{"] {
         assert_eq!(http::post(&runs, body).status, 400, "{body}");

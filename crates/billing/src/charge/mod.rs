@@ -58,6 +58,8 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// Poll interval for a run that another process drives.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// How long a run of all invoices waits for one of some to end before it tries again.
+const BUSY_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A run that a pay call started, or the unfinished one that it joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,23 +183,20 @@ impl Engine {
     /// Starts a run of all invoices or joins the unfinished one, which then looks at every invoice that is PENDING now.
     /// One of some invoices is waited for first. The run is a task of its own: a caller that hangs up cancels nothing.
     pub async fn pay(&self) -> Result<Started, StoreError> {
-        let engine = self.clone();
-        let start = Presence::of_this_task().scope(async move {
-            loop {
-                match engine.0.start_or_join(&RunOrder::default()).await? {
-                    StartedRun::Started(started) => return Ok(started),
-                    StartedRun::Busy(_) if engine.0.shutdown.is_draining() => {
-                        return Err(StoreError::Unavailable("the service drains".into()));
-                    }
-                    StartedRun::Busy(_) => tokio::time::sleep(WATCH_EVERY).await,
+        loop {
+            match self.begin_run(RunOrder::default()).await? {
+                StartedRun::Started(started) => return Ok(started),
+                StartedRun::Busy(_) if self.0.shutdown.is_draining() => {
+                    return Err(StoreError::Unavailable("the service drains".into()));
                 }
+                // Waited for in the caller's own task: nothing is left waiting for one that has gone.
+                StartedRun::Busy(run) => self.wait(run, BUSY_LOOK_EVERY).await.map(drop)?,
             }
-        });
-        // The start is a task of its own too, so that no run is opened without a driver.
-        self.0.shutdown.spawn("pay", start).await.expect("starting a run does not panic")
+        }
     }
 
     /// Starts a run with this order, or joins the unfinished one if that claims all that the order asks for.
+    /// The start is a task of its own too, so that no run is opened without a driver.
     pub async fn begin_run(&self, order: RunOrder) -> Result<StartedRun, StoreError> {
         let shared = Arc::clone(&self.0);
         let start = Presence::of_this_task().scope(async move { shared.start_or_join(&order).await });

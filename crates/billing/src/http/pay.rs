@@ -8,6 +8,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::AppState;
+use crate::charge::StartedRun;
+use crate::run_order::RunOrder;
 use crate::store::{self, StoreError};
 
 /// Wait of Antaeus' pay call for the run: its clients time out after 5 s.
@@ -44,11 +46,14 @@ pub(super) struct Paid {
 pub(super) async fn pay(state: &AppState, waiting: &Waiting, at_most: Duration) -> store::Result<Paid> {
     let began = Instant::now();
     let work = async {
-        // A run of some invoices has to end first. The start goes on when this call does not.
-        let Ok(started) = timeout_at(began + at_most, state.engine.pay()).await else {
-            return Ok(Paid { all: false, reached: true });
+        let started = match state.engine.begin_run(RunOrder::default()).await? {
+            StartedRun::Started(started) => started,
+            // A run of some invoices has to end first: a caller that cannot wait so long asks again.
+            StartedRun::Busy(_) => match timeout_at(began + at_most, state.engine.pay()).await {
+                Ok(started) => started?,
+                Err(_late) => return Ok(Paid { all: false, reached: true }),
+            },
         };
-        let started = started?;
         // A caller that does not wait cannot know whether the provider is reachable.
         let mut reached = true;
         if let Ok(_place) = waiting.0.try_acquire() {

@@ -22,7 +22,7 @@ use crate::http::error::problem_of;
 use crate::schedule::calendar::parse_date;
 use crate::schedule::run::{CatchUp, ScheduleRun, ScheduleRunState, Sums};
 use crate::schedule::zone_data_version;
-use crate::scheduler::{Done, RunUntil, ScheduleSettings};
+use crate::scheduler::{Done, RunUntil, ScheduleSettings, last_date};
 use crate::store::{self, BATCH_MAX};
 use crate::subscription::minor_text;
 
@@ -174,20 +174,20 @@ pub(in crate::http) async fn run(
         .map(|waiting| WaitingItem { period_on: waiting.on.to_string(), reason: waiting.reason.as_str() })
         .collect();
     let Done { invoices, skipped, has_more, .. } = done;
-    let made = Made { until: order.until.to_string(), invoices, skipped, more: has_more, waiting, run_id };
+    let shown = if request.until == TODAY { last_today(now_ms) } else { order.until };
+    let made = Made { until: shown.to_string(), invoices, skipped, more: has_more, waiting, run_id };
     Ok(answer(StatusCode::OK, &made))
 }
 
 fn order(request: &Request, settings: &ScheduleSettings, now_ms: i64) -> Result<RunUntil, Problem> {
     let mut errors = Vec::new();
     let until = match parse_date("until", &request.until) {
-        _ if request.until == TODAY => Some(last_today(now_ms)),
-        Ok(until) if until <= last_today(now_ms) => Some(until),
+        _ if request.until == TODAY => Some(last_date(now_ms)),
+        Ok(until) if until <= last_date(now_ms) => Some(until),
         Ok(_) => {
-            errors.push(FieldError::new(
-                "until",
-                "must not be after today: nothing is charged before it is due",
-            ));
+            let last = last_date(now_ms);
+            let problem = format!("must not be after {last}: no later period can be due");
+            errors.push(FieldError::new("until", problem));
             None
         }
         Err(bad) => {

@@ -45,23 +45,24 @@ pub enum BadSubscription {
     Reference(String, BadReference),
 }
 
-/// Decides a batch of subscriptions whose next period is due on `on`. With `latest_only` a period is skipped if the next
-/// one of the same subscription is due as well.
+/// Decides a batch of subscriptions whose next period is due on `on`. A period is skipped if the next one of the same
+/// subscription is due as well, and is no later than `latest_until`: one behind it will not be made for it now.
 ///
 /// # Errors
 /// When a subscription's row is wrong.
 pub fn plan(
     batch: &[Subscription],
     on: Date,
-    until_ms: i64,
-    latest_only: bool,
+    now_ms: i64,
+    latest_until: Option<Date>,
     holidays: &Holidays,
 ) -> Result<Generation, BadSubscription> {
     let mut generation = Generation::default();
     for (place, subscription) in batch.iter().enumerate() {
         let name = || subscription.reference.as_str().to_owned();
         let following = NextPeriod::after(&subscription.terms, holidays, on);
-        let is_skipped = latest_only && following.is_some_and(|next| next.charge_at <= until_ms);
+        let is_skipped = latest_until
+            .is_some_and(|until| following.is_some_and(|next| next.charge_at <= now_ms && next.on <= until));
         if is_skipped {
             generation.skipped += 1;
         } else {

@@ -147,10 +147,11 @@ impl ScheduleStore for SqliteStore {
     }
 
     async fn generate(&self, batch: &GenerateBatch<'_>) -> Result<Generated> {
-        let GenerateBatch { on, limit, latest_only, .. } = *batch;
+        let GenerateBatch { on, limit, latest_until, .. } = *batch;
         let holidays = batch.holidays.clone();
         let steps = move |tx: &SqliteTransaction<'_>| {
-            steps::generate(tx, &GenerateBatch { on, limit, latest_only, holidays: &holidays }).now_or_never()
+            steps::generate(tx, &GenerateBatch { on, limit, latest_until, holidays: &holidays })
+                .now_or_never()
         };
         self.transact(Duration::ZERO, steps).await
     }

@@ -116,8 +116,8 @@ pub struct ScheduleDecision {
 pub struct GenerateBatch<'a> {
     pub on: Date,
     pub limit: usize,
-    /// Skip a period that another due one of the same subscription follows.
-    pub latest_only: bool,
+    /// Skip a period that another due one of the same subscription follows, if that one is no later than this date.
+    pub latest_until: Option<Date>,
     pub holidays: &'a Holidays,
 }
 

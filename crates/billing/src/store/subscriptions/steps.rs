@@ -278,7 +278,7 @@ pub(in crate::store) async fn generate<S: Statements>(
     let (Some(first), Some(last)) = (due.first(), due.last()) else { return Ok(Generated::default()) };
     let cursor = (last.next.map(|next| next.charge_at), last.id);
     let late_ms = first.next.map_or(0, |next| now.saturating_sub(next.charge_at));
-    let plan = generation::plan(&due, batch.on, now, batch.latest_only, batch.holidays)
+    let plan = generation::plan(&due, batch.on, now, batch.latest_until, batch.holidays)
         .map_err(|error| tx.corrupt(error.to_string()))?;
     let taken = taken_references(tx, &plan).await?;
     let invoices = insert_invoices(tx, &due, &plan, &taken, now).await?;
@@ -377,6 +377,10 @@ async fn insert_invoices<S: Statements>(
         S::SQL.records(&COLUMNS)
     );
     let inserted = tx.change(sql, vec![text(json!(records).to_string())]).await?;
+    // An import that committed one of these references since they were looked for: look again.
+    if usize::try_from(inserted) != Ok(records.len()) {
+        return Err(tx.conflict());
+    }
     let inserted = i64::try_from(inserted).unwrap_or(i64::MAX);
     tx.count_pending(inserted).await?;
     Ok(inserted)
