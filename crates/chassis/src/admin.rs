@@ -392,8 +392,8 @@ mod tests {
             }
             assert_eq!(admin_fixture.call("GET", "/log-level", "").await.2, "off\n");
             assert_eq!(admin_fixture.call_with(&operator, "PUT", "/log-level", "error").await.0, 200);
-            for nobody in [None, Some(Callers::by_token(None, None).unwrap())] {
-                let admin_fixture = guarded(listener, nobody);
+            for no_token in [None, Some(Callers::by_token(None, None).unwrap())] {
+                let admin_fixture = guarded(listener, no_token);
                 assert_eq!(admin_fixture.call_with(&operator, "PUT", "/log-level", "error").await.0, 403);
             }
         }

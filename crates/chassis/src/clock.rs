@@ -1,6 +1,8 @@
 //! Time and randomness as values, so that a simulation can advance the one and a seed can replay the other.
 //! The only module that may ask the system for either. Must not know what they are used for.
 
+mod virtual_clock;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,6 +10,8 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 use tokio::time::Instant;
 use uuid::{Builder, Uuid};
+
+pub use virtual_clock::VirtualClock;
 
 /// Wall-clock time. Cheap to clone; clones agree.
 #[derive(Clone, Debug)]
@@ -18,6 +22,7 @@ enum Source {
     System,
     Simulated { start_ms: i64, origin: Instant },
     Elsewhere { start_ms: i64, elapsed: fn() -> Duration },
+    Virtual(Arc<VirtualClock>),
 }
 
 impl Clock {
@@ -39,6 +44,21 @@ impl Clock {
         Self(Source::Elsewhere { start_ms, elapsed })
     }
 
+    /// One that other processes share, for stores that are marked for it.
+    #[must_use]
+    pub fn shared(clock: VirtualClock) -> Self {
+        Self(Source::Virtual(Arc::new(clock)))
+    }
+
+    /// The shared virtual clock, if it is one.
+    #[must_use]
+    pub fn as_virtual(&self) -> Option<&VirtualClock> {
+        match &self.0 {
+            Source::Virtual(clock) => Some(clock),
+            Source::System | Source::Simulated { .. } | Source::Elsewhere { .. } => None,
+        }
+    }
+
     /// Milliseconds since 1970, UTC.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
@@ -52,6 +72,7 @@ impl Clock {
             }
             Source::Simulated { start_ms, origin } => start_ms.saturating_add(whole_ms(origin.elapsed())),
             Source::Elsewhere { start_ms, elapsed } => start_ms.saturating_add(whole_ms(elapsed())),
+            Source::Virtual(clock) => clock.now_ms(),
         }
     }
 

@@ -14,6 +14,6 @@ pub use database::{DatabaseUrl, SqliteMode, SqliteUrl};
 pub use problems::{ConfigError, EXIT_USAGE, Problems};
 pub use tls::{TlsArgs, client_tls};
 pub use values::{
-    Common, CommonArgs, CommonDefaults, Secret, TokenOrigin, TokenSource, boolean, is_loopback, token_file,
-    unquote,
+    Common, CommonArgs, CommonDefaults, Secret, TokenOrigin, TokenSource, boolean, is_loopback, non_empty,
+    on_or_off, token_file, unquote,
 };

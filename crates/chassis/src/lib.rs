@@ -13,6 +13,7 @@ pub mod gate;
 pub mod postgres;
 pub mod presence;
 pub mod problem;
+pub mod program;
 pub mod query;
 pub mod schema;
 pub mod server;

@@ -32,13 +32,13 @@ impl Presence {
         Self(connection.map(|connection| Arc::new(request(connection))))
     }
 
-    /// Of whom this task works for; nobody's in a task of a service's own.
+    /// The caller that this task works for; none in a background task of a service.
     #[must_use]
     pub fn of_this_task() -> Self {
         OF_THIS_TASK.try_with(Clone::clone).unwrap_or_default()
     }
 
-    /// Runs a future for this caller. A task that it spawns works for nobody, unless it is given a scope too.
+    /// Runs a future for this caller. A task that it spawns has no caller, unless it is given a scope too.
     pub async fn scope<F: Future>(self, future: F) -> F::Output {
         OF_THIS_TASK.scope(self, future).await
     }

@@ -1,14 +1,11 @@
 //! An error answer as RFC 9457 `application/problem+json`: a stable type and a short text for the client.
 //! Must not know which route failed, and never carries internal text, a source error or a `result`.
 
-use std::borrow::Cow;
-
+use api::problem::Problem as Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
 
-/// Media type of every problem.
-pub const CONTENT_TYPE: &str = "application/problem+json";
+pub use api::problem::{CONTENT_TYPE, FieldError};
 
 /// Type of a problem that its status describes completely.
 const BLANK: &str = "about:blank";
@@ -19,27 +16,18 @@ pub struct Problem {
     /// Status of the answer, repeated in the body.
     pub status: StatusCode,
     /// `about:blank`, or a stable name such as `urn:tinjis:problem:key-voided`.
-    pub type_: Cow<'static, str>,
+    pub type_: api::Text,
     /// The same short text for each problem of this type.
-    pub title: Cow<'static, str>,
+    pub title: api::Text,
     /// The detail; left out when empty.
     pub detail: String,
     /// Fields that were wrong; left out when empty.
     pub errors: Vec<FieldError>,
 }
 
-/// One field that was wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FieldError {
-    /// Name of the field as the client wrote it.
-    pub field: String,
-    /// The mistake and what is allowed.
-    pub message: String,
-}
-
 impl Problem {
     /// Prefix of all our problem types.
-    pub const TYPE_PREFIX: &str = "urn:tinjis:problem:";
+    pub const TYPE_PREFIX: &str = api::problem::TYPE_PREFIX;
 
     /// A problem without a type of its own: the status is all that a client can branch on.
     #[must_use]
@@ -72,36 +60,12 @@ impl Problem {
     }
 }
 
-impl FieldError {
-    /// One wrong field.
-    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
-    }
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    #[serde(rename = "type")]
-    type_: &'a str,
-    title: &'a str,
-    status: u16,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    detail: &'a str,
-    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
-    errors: &'a [FieldError],
-}
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Body {
-            type_: &self.type_,
-            title: &self.title,
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            errors: &self.errors,
-        };
+        let Self { status, type_, title, detail, errors } = self;
+        let body = Body { type_, title, status: status.as_u16(), detail, errors };
         let body = serde_json::to_vec(&body).expect("a struct of texts and numbers is JSON");
-        let mut response = (self.status, body).into_response();
+        let mut response = (status, body).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         response
     }

@@ -47,6 +47,25 @@ pub(crate) fn check(applied: &[Applied], migrations: &[Migration]) -> Result<usi
     Ok(applied.len())
 }
 
+/// A database whose rows were dated by a simulation must never charge for real, and no simulation may date rows of a real
+/// one.
+///
+/// # Errors
+/// When the clock is of the other kind than the database.
+pub fn check_clock(is_database_virtual: bool, is_clock_virtual: bool) -> Result<(), String> {
+    match (is_database_virtual, is_clock_virtual) {
+        (true, false) => {
+            Err("the database was created by a simulation with a virtual clock, and serves no other: use \
+             another database, or give the simulation's clock with --virtual-clock"
+                .to_owned())
+        }
+        (false, true) => Err("the database was created without a virtual clock, and never gets one: leave \
+             --virtual-clock (VIRTUAL_CLOCK) out, or use a new database"
+            .to_owned()),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

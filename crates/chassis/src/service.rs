@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::Common;
 use crate::server::{Limits, Routes, Server, ServerMetrics};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{LogConfig, LogHandle, Telemetry, init_logs};
+use crate::telemetry::Telemetry;
 use crate::tls::{ServerFiles, ServerTls, TlsMetrics};
 
 /// Connections that the kernel may hold until we accept them.
@@ -214,23 +214,6 @@ pub fn keep_memory_private() {
     let _unknown = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// Runs a program's work to its end: logs, a runtime, and an exit code. An error is logged and is a failure.
-pub fn program<Work>(log: &LogConfig, work: impl FnOnce(LogHandle) -> Work) -> ExitCode
-where
-    Work: Future<Output = anyhow::Result<()>>,
-{
-    keep_memory_private();
-    let log = init_logs(log);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let done =
-        runtime.context("cannot start the runtime").and_then(|runtime| runtime.block_on(work(log.clone())));
-    if let Err(error) = &done {
-        tracing::error!("{error:#}");
-    }
-    log.flush();
-    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
 /// Asks a running service's admin port whether it is ready: exit code 0, or 1 when it is not, does not answer within
 /// 2 s or is not there.
 #[must_use]
@@ -422,7 +405,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_not_healthy() {
+    async fn an_address_without_a_listener_is_not_healthy() {
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);

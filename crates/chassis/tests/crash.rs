@@ -5,7 +5,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
-/// The points that [`a_crash_point_that_nobody_asked_for_does_nothing`] comes by, in this order.
+/// The points that [`a_crash_point_that_is_not_configured_does_nothing`] comes by, in this order.
 fn come_by() {
     for _ in 0..3 {
         chassis::crash_point!("before-send");
@@ -14,7 +14,7 @@ fn come_by() {
 }
 
 #[test]
-fn a_crash_point_that_nobody_asked_for_does_nothing() {
+fn a_crash_point_that_is_not_configured_does_nothing() {
     come_by();
 }
 
@@ -23,7 +23,7 @@ fn victim(plan: &str) -> (ExitStatus, Vec<String>) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let hits = dir.path().join("hits");
     let status = Command::new(std::env::current_exe().expect("this test is a file"))
-        .args(["--exact", "a_crash_point_that_nobody_asked_for_does_nothing"])
+        .args(["--exact", "a_crash_point_that_is_not_configured_does_nothing"])
         .env("TINJIS_CRASH", plan)
         .env("TINJIS_CRASH_HITS", &hits)
         .output()
@@ -41,7 +41,7 @@ fn a_process_dies_by_sigkill_at_the_nth_hit_and_the_hits_are_written_before() {
 }
 
 #[test]
-fn a_point_that_is_never_reached_kills_nobody() {
+fn a_point_that_is_never_reached_kills_no_process() {
     let (status, hits) = victim("after-send:4");
     assert!(status.success());
     assert_eq!(hits.len(), 6);

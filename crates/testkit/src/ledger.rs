@@ -1,4 +1,4 @@
-//! A look into the services' SQLite stores from outside, by the tables that docs/api.md publishes.
+//! A look into the services' SQLite stores from outside, by the tables that docs/reference/api.md publishes.
 //! Reads only; a count here does not pass through any code of ours that it judges.
 
 use std::path::Path;

@@ -15,6 +15,7 @@ pub mod proof;
 pub mod proxy;
 pub mod replicas;
 pub mod requirements;
+pub mod routes;
 pub mod secure;
 pub mod services;
 pub mod starting;

@@ -9,6 +9,7 @@ mod keyset;
 mod proof_cache;
 mod rate;
 mod refusal;
+mod session;
 mod token_file;
 mod tokens;
 

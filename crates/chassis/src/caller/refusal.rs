@@ -25,7 +25,7 @@ pub enum Refusal {
     JwtMalformed,
     /// Its algorithm is not accepted, or is not the one of its key.
     JwtAlgorithm,
-    /// Nobody knows the key that it names.
+    /// The key that it names is unknown.
     JwtUnknownKey,
     /// The signature is not that of the key that it names.
     JwtSignature,

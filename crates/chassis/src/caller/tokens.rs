@@ -135,6 +135,11 @@ impl Tokens {
     /// none does.
     #[must_use]
     pub fn account(&self, presented: &str) -> Option<Account> {
+        self.find(presented).map(|token| token.account)
+    }
+
+    /// As [`Self::account`]: the whole line.
+    pub(super) fn find(&self, presented: &str) -> Option<Token> {
         let tokens = self.current();
         let presented = digest(presented);
         let (mut found, mut at) = (Choice::from(0), 0_u64);
@@ -144,7 +149,7 @@ impl Tokens {
             found |= same;
         }
         let token = usize::try_from(at).ok().and_then(|at| tokens.get(at));
-        token.filter(|_| bool::from(found)).map(|token| token.account.clone())
+        token.filter(|_| bool::from(found)).cloned()
     }
 
     fn reread(&self, path: &Path, watch: &mut TokenFileWatch) {

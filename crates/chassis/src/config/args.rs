@@ -192,7 +192,7 @@ mod tests {
     fn mistakes_of(line: &str) -> String {
         let mut problems = Problems::new();
         if let Some(args) = parse::<Args>(words(line), &mut problems).unwrap() {
-            problems.take("--stock (STOCK)", args.stock.as_deref().unwrap_or("0").parse::<u8>());
+            problems.check("--stock (STOCK)", args.stock.as_deref().unwrap_or("0").parse::<u8>());
         }
         problems.finish().unwrap_err().to_string()
     }

@@ -8,7 +8,7 @@ use http::Uri;
 use http::uri::Scheme;
 
 use super::problems::Problems;
-use super::values::{Common, TOKEN_FILE_SETTING};
+use super::values::{Common, TOKEN_FILE_SETTING, non_empty};
 use crate::caller::{Accounts, CallerRules, JwtRules, KeySource, Proof, RATE_MAX, Tokens};
 use crate::client::port;
 use crate::clock::Clock;
@@ -67,13 +67,13 @@ impl CallerArgs {
     /// Checks the settings and the files that they name, together with the common settings; `None` when a mistake
     /// was recorded. Where a certificate is only one of several proofs, the handshake no longer asks for it.
     pub fn resolve(&self, common: &mut Common, problems: &mut Problems) -> Option<CallerRules> {
-        let proof = problems.take(PROOF, proof(given(&self.caller_proof).unwrap_or("any")));
-        let rate = given(&self.caller_rate_max).map_or(Ok(RATE_MAX), rate);
-        let rate_max = problems.take(RATE, rate);
+        let proof = problems.check(PROOF, proof(non_empty(&self.caller_proof).unwrap_or("any")));
+        let rate = non_empty(&self.caller_rate_max).map_or(Ok(RATE_MAX), rate);
+        let rate_max = problems.check(RATE, rate);
         let jwt = self.jwt(problems);
         let tokens = common.tokens.clone().map(|source| source.accepted_on(common.listen));
         let tokens =
-            tokens.map(|source| problems.take(TOKEN_FILE_SETTING, Tokens::read(&source).map(|_| source)));
+            tokens.map(|source| problems.check(TOKEN_FILE_SETTING, Tokens::read(&source).map(|_| source)));
         let (proof, rate_max, jwt) = (proof?, rate_max?, jwt.ok()?);
         let tokens = tokens.map_or(Some(None), |source| source.map(Some))?;
         let clients = common.tls.as_mut().and_then(|tls| tls.clients.as_mut());
@@ -92,15 +92,16 @@ impl CallerArgs {
 
     /// `Err` when a mistake was recorded.
     fn jwt(&self, problems: &mut Problems) -> Result<Option<(JwtRules, KeySource)>, ()> {
-        let Some(audience) = given(&self.jwt_audience) else { return self.no_jwt(problems) };
-        let issuer = given(&self.jwt_issuer).unwrap_or(ISSUER_DEFAULT).to_owned();
-        let subjects = match given(&self.jwt_subjects) {
+        let Some(audience) = non_empty(&self.jwt_audience) else { return self.no_jwt(problems) };
+        let issuer = non_empty(&self.jwt_issuer).unwrap_or(ISSUER_DEFAULT).to_owned();
+        let subjects = match non_empty(&self.jwt_subjects) {
             Some(text) => Accounts::parse(text).map_err(|error| error.to_string()),
             None => Err("is missing, and --jwt-audience is given: list the accepted subjects".to_owned()),
         };
-        let subjects = problems.take(SUBJECTS, subjects);
-        let url = problems.take(JWKS_URL, jwks_url(given(&self.jwt_jwks_url).unwrap_or(JWKS_URL_DEFAULT)));
-        let credentials = PathBuf::from(given(&self.jwt_credentials).unwrap_or(CREDENTIALS_DEFAULT));
+        let subjects = problems.check(SUBJECTS, subjects);
+        let url =
+            problems.check(JWKS_URL, jwks_url(non_empty(&self.jwt_jwks_url).unwrap_or(JWKS_URL_DEFAULT)));
+        let credentials = PathBuf::from(non_empty(&self.jwt_credentials).unwrap_or(CREDENTIALS_DEFAULT));
         let (Some(subjects), Some(url)) = (subjects, url) else { return Err(()) };
         let source = KeySource { url, credentials };
         let mistakes = source.files(CREDENTIALS).check(&Clock::system());
@@ -119,18 +120,13 @@ impl CallerArgs {
             (JWKS_URL, &self.jwt_jwks_url),
             (CREDENTIALS, &self.jwt_credentials),
         ];
-        let said = settings.into_iter().filter(|(_, value)| given(value).is_some());
+        let said = settings.into_iter().filter(|(_, value)| non_empty(value).is_some());
         let said: Vec<&str> = said.map(|(setting, _)| setting).collect();
         for setting in &said {
             problems.add(setting, "is given, but no --jwt-audience: say for whom tokens must be issued");
         }
         if said.is_empty() { Ok(None) } else { Err(()) }
     }
-}
-
-/// An empty text counts as not given.
-fn given(text: &Option<String>) -> Option<&str> {
-    text.as_deref().filter(|text| !text.is_empty())
 }
 
 fn proof(text: &str) -> Result<Proof, String> {

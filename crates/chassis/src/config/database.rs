@@ -5,14 +5,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::problems::Problems;
-use super::values::{CommonDefaults, given};
-use crate::clock::Clock;
+use super::values::{CommonDefaults, non_empty};
+use crate::clock::{Clock, VirtualClock};
 use crate::postgres::{CONNECTIONS_LEAST, CONNECTIONS_LIMIT, CONNECTIONS_MAX, PostgresSettings};
 use crate::tls::Source;
 
 const URL: &str = "--database-url (DATABASE_URL)";
 const CA: &str = "--database-ca (DATABASE_CA)";
 const CONNECTIONS: &str = "--database-connections-max (DATABASE_CONNECTIONS_MAX)";
+const VIRTUAL_CLOCK: &str = "--virtual-clock (VIRTUAL_CLOCK)";
 
 /// The database.
 #[derive(Clone, PartialEq, Eq)]
@@ -92,26 +93,36 @@ pub(super) struct DatabaseArgs {
     /// Maximum number of PostgreSQL connections of this process, from 2 to 500 [default: 12]
     #[arg(long, env = "DATABASE_CONNECTIONS_MAX", value_name = "NUMBER", help_heading = "Data")]
     pub(super) database_connections_max: Option<String>,
+    /// File of the clock of a simulation, for a database that was created with one and for no other [default: off]
+    #[arg(long, env = "VIRTUAL_CLOCK", value_name = "FILE", help_heading = "Data")]
+    pub(super) virtual_clock: Option<String>,
 }
 
 impl DatabaseArgs {
+    /// The clock of the database's rows; `None` when a mistake was recorded.
+    pub(super) fn resolve_clock(&self, problems: &mut Problems) -> Option<Clock> {
+        let Some(path) = non_empty(&self.virtual_clock) else { return Some(Clock::system()) };
+        let clock = VirtualClock::open(Path::new(path)).map_err(|error| format!("{path}: {error}"));
+        problems.check(VIRTUAL_CLOCK, clock).map(Clock::shared)
+    }
+
     /// Checks the settings and the file that they name; `None` when a mistake was recorded.
     pub(super) fn resolve(&self, defaults: &CommonDefaults, problems: &mut Problems) -> Option<DatabaseUrl> {
-        let url = given(&self.database_url).unwrap_or(defaults.database_url);
-        let connections_max = given(&self.database_connections_max).map(connections_max).transpose();
-        let connections_max = problems.take(CONNECTIONS, connections_max);
+        let url = non_empty(&self.database_url).unwrap_or(defaults.database_url);
+        let connections_max = non_empty(&self.database_connections_max).map(connections_max).transpose();
+        let connections_max = problems.check(CONNECTIONS, connections_max);
         if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
             for (setting, value) in [(CA, &self.database_ca), (CONNECTIONS, &self.database_connections_max)] {
-                if given(value).is_some() {
+                if non_empty(value).is_some() {
                     problems.add(setting, "is given, but the data lies in no PostgreSQL");
                 }
             }
-            return problems.take(URL, file(url)).map(DatabaseUrl::Sqlite);
+            return problems.check(URL, file(url)).map(DatabaseUrl::Sqlite);
         }
         let connections_max = connections_max?.unwrap_or(CONNECTIONS_MAX);
-        let ca = given(&self.database_ca).map(|path| Source { setting: CA, path: path.into() });
+        let ca = non_empty(&self.database_ca).map(|path| Source { setting: CA, path: path.into() });
         let settings = PostgresSettings::parse(url, ca, connections_max, defaults.service);
-        let settings = problems.take(URL, settings)?;
+        let settings = problems.check(URL, settings)?;
         let mistakes = settings.tls().map(|files| files.check(&Clock::system())).unwrap_or_default();
         for mistake in &mistakes {
             problems.add(mistake.setting, &mistake.what);
@@ -166,6 +177,7 @@ mod tests {
             database_url: text(url),
             database_ca: text(ca),
             database_connections_max: text(connections),
+            virtual_clock: None,
         };
         let mut problems = Problems::new();
         let found = args.resolve(&DEFAULTS, &mut problems);

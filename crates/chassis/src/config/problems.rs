@@ -27,7 +27,7 @@ impl Problems {
     }
 
     /// Returns the parsed value, or records why it could not be parsed.
-    pub fn take<T, E: Display>(&mut self, setting: &str, result: Result<T, E>) -> Option<T> {
+    pub fn check<T, E: Display>(&mut self, setting: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(setting, error)).ok()
     }
 
@@ -70,8 +70,8 @@ mod tests {
     #[test]
     fn all_mistakes_come_in_one_message() {
         let mut problems = Problems::new();
-        assert_eq!(problems.take("--in-flight-max (IN_FLIGHT_MAX)", "64".parse::<u8>()), Some(64));
-        assert_eq!(problems.take("--success-rate (SUCCESS_RATE)", "x".parse::<u8>()), None);
+        assert_eq!(problems.check("--in-flight-max (IN_FLIGHT_MAX)", "64".parse::<u8>()), Some(64));
+        assert_eq!(problems.check("--success-rate (SUCCESS_RATE)", "x".parse::<u8>()), None);
         problems.add("--listen (LISTEN)", "is empty");
         let message = problems.finish().unwrap_err().to_string();
         assert_eq!(

@@ -10,6 +10,7 @@ use super::database::{DatabaseArgs, DatabaseUrl};
 use super::problems::Problems;
 use super::tls::TlsArgs;
 use crate::caller::Accounts;
+use crate::clock::Clock;
 use crate::server::CONNECTIONS_PER_PEER;
 use crate::telemetry::{LogConfig, LogFormat, LogLevel};
 use crate::tls::ServerFiles;
@@ -65,6 +66,18 @@ pub fn boolean(text: &str) -> Result<bool, String> {
         "true" | "1" | "yes" => Ok(true),
         "false" | "0" | "no" => Ok(false),
         _ => Err(format!("\"{text}\" is neither true nor false")),
+    }
+}
+
+/// A switch, as in `--schedule off`.
+///
+/// # Errors
+/// When it is neither `on` nor `off`.
+pub fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("\"{text}\" is neither on nor off")),
     }
 }
 
@@ -196,6 +209,8 @@ pub struct Common {
     pub connections_per_peer: usize,
     /// The database.
     pub database_url: DatabaseUrl,
+    /// The clock of the database's rows, and of what is due by it; logs and certificates go by the machine's.
+    pub clock: Clock,
     /// Log format, level and service name.
     pub log: LogConfig,
     /// Tokens, if any are configured.
@@ -209,17 +224,19 @@ pub struct Common {
 impl CommonArgs {
     /// Checks every setting and records each mistake; `None` when there was one.
     pub fn resolve(&self, defaults: &CommonDefaults, problems: &mut Problems) -> Option<Common> {
-        let listen = address(problems, "--listen (LISTEN)", given(&self.listen).unwrap_or(defaults.listen));
+        let listen =
+            address(problems, "--listen (LISTEN)", non_empty(&self.listen).unwrap_or(defaults.listen));
         let admin_listen = address(
             problems,
             "--admin-listen (ADMIN_LISTEN)",
-            given(&self.admin_listen).unwrap_or(defaults.admin_listen),
+            non_empty(&self.admin_listen).unwrap_or(defaults.admin_listen),
         );
-        let connections_per_peer = problems.take(
+        let connections_per_peer = problems.check(
             "--connections-per-peer (CONNECTIONS_PER_PEER)",
-            per_peer(given(&self.connections_per_peer)),
+            per_peer(non_empty(&self.connections_per_peer)),
         );
         let database_url = self.database.resolve(defaults, problems);
+        let clock = self.database.resolve_clock(problems);
         let log = self.resolve_log(defaults, problems);
         let tokens = self.resolve_tokens(problems);
         let tls = self.tls.resolve(problems);
@@ -229,6 +246,7 @@ impl CommonArgs {
             admin_listen: admin_listen?,
             connections_per_peer: connections_per_peer?,
             database_url: database_url?,
+            clock: clock?,
             log: log?,
             tokens: tokens.ok()?,
             tls,
@@ -246,20 +264,20 @@ impl CommonArgs {
 
     fn resolve_log(&self, defaults: &CommonDefaults, problems: &mut Problems) -> Option<LogConfig> {
         let terminal = std::io::stdout().is_terminal();
-        let format = match given(&self.log_format) {
-            Some(text) => problems.take("--log-format (LOG_FORMAT)", text.parse()),
+        let format = match non_empty(&self.log_format) {
+            Some(text) => problems.check("--log-format (LOG_FORMAT)", text.parse()),
             None => Some(if terminal { LogFormat::Text } else { LogFormat::Json }),
         };
-        let level = given(&self.log_level).unwrap_or("info");
-        let level = problems.take("--log-level (LOG_LEVEL)", level.parse::<LogLevel>());
-        let service = given(&self.service_name).unwrap_or(defaults.service).to_owned();
+        let level = non_empty(&self.log_level).unwrap_or("info");
+        let level = problems.check("--log-level (LOG_LEVEL)", level.parse::<LogLevel>());
+        let service = non_empty(&self.service_name).unwrap_or(defaults.service).to_owned();
         Some(LogConfig { format: format?, level: level?, service })
     }
 
     /// `Err` when a mistake was recorded.
     fn resolve_tokens(&self, problems: &mut Problems) -> Result<Option<TokenSource>, ()> {
-        let value = given(&self.payments_api_token).map(unquote).filter(|token| !token.is_empty());
-        let source = match (value, given(&self.payments_api_token_file)) {
+        let value = non_empty(&self.payments_api_token).map(unquote).filter(|token| !token.is_empty());
+        let source = match (value, non_empty(&self.payments_api_token_file)) {
             (Some(_), Some(_)) => {
                 problems.add(
                     TOKEN_FILE_SETTING,
@@ -298,12 +316,12 @@ pub fn token_file(
 ) -> Option<TokenSource> {
     let source = TokenSource::file(path.filter(|path| !path.is_empty())?);
     let source = listener.map_or(source.clone(), |listener| source.accepted_on(listener));
-    problems.take(setting, crate::caller::Tokens::read(&source))?;
+    problems.check(setting, crate::caller::Tokens::read(&source))?;
     Some(source)
 }
 
 /// An empty text counts as not given.
-pub(super) fn given(text: &Option<String>) -> Option<&str> {
+pub fn non_empty(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
 }
 
@@ -311,7 +329,7 @@ fn address(problems: &mut Problems, setting: &str, text: &str) -> Option<SocketA
     let parsed = text
         .parse()
         .map_err(|_| format!("\"{text}\" is no address and port, as 127.0.0.1:8000 or [::]:8000 is"));
-    problems.take(setting, parsed)
+    problems.check(setting, parsed)
 }
 
 fn per_peer(text: Option<&str>) -> Result<usize, String> {

@@ -1,6 +1,6 @@
 //! What each transaction sets for itself as it begins, in one round trip: a commit that waits for the disk, and limits
-//! that the server enforces when this process no longer can. Set by nobody else: a role, a database or the server may
-//! be set otherwise at any time, and a pooler hands out sessions that are not ours. Knows no statement's meaning.
+//! that the server enforces when this process no longer can. It relies on no default: a role, a database or the server
+//! may be set otherwise at any time, and a pooler hands out sessions that are not ours. Knows no statement's meaning.
 
 use std::time::Duration;
 

@@ -3,15 +3,12 @@
 
 use std::fmt;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use futures_util::future::BoxFuture;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect as TlsHandshake, TlsStream};
@@ -19,8 +16,9 @@ use tokio_postgres::{CancelToken, Client, Config, Socket};
 use tokio_rustls::TlsConnector;
 
 use super::error::PgError;
+use super::hosts::Hosts;
 use crate::clock::Random;
-use crate::tls::TlsConnect;
+use crate::tls::{Secured, TlsConnect};
 
 /// The first pause after a failed try to connect; it doubles with each.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
@@ -31,7 +29,7 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes connections for a pool.
 pub(super) struct Connector {
-    config: Config,
+    hosts: Hosts,
     tls: Option<TlsConnect>,
     random: Random,
     pause: Mutex<Pause>,
@@ -45,8 +43,8 @@ struct Pause {
 }
 
 impl Connector {
-    pub(super) fn new(config: Config, tls: Option<TlsConnect>, random: Random) -> Self {
-        Self { config, tls, random, pause: Mutex::default() }
+    pub(super) fn new(config: &Config, tls: Option<TlsConnect>, random: Random) -> Self {
+        Self { hosts: Hosts::of(config), tls, random, pause: Mutex::default() }
     }
 
     /// Time until the next try to connect.
@@ -81,7 +79,7 @@ impl Manager for Connector {
         if let Some(left) = self.paused_for() {
             tokio::time::sleep(left).await;
         }
-        let dialled = open(&self.config, TlsMode(self.tls.clone())).await;
+        let dialled = self.hosts.first(|config| open(config, TlsMode(self.tls.clone()))).await;
         self.dialled(dialled.is_ok());
         dialled.map_err(PgError::from)
     }
@@ -143,10 +141,8 @@ struct TlsMode(Option<TlsConnect>);
 /// `None` where it is not needed.
 struct Handshake(Option<(TlsConnector, ServerName<'static>)>);
 
-struct Secured(tokio_rustls::client::TlsStream<Socket>);
-
 impl MakeTlsConnect<Socket> for TlsMode {
-    type Stream = Secured;
+    type Stream = Secured<Socket>;
     type TlsConnect = Handshake;
     type Error = rustls::pki_types::InvalidDnsNameError;
 
@@ -158,9 +154,9 @@ impl MakeTlsConnect<Socket> for TlsMode {
 }
 
 impl TlsHandshake<Socket> for Handshake {
-    type Stream = Secured;
+    type Stream = Secured<Socket>;
     type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<Secured>>;
+    type Future = BoxFuture<'static, io::Result<Secured<Socket>>>;
 
     fn connect(self, stream: Socket) -> Self::Future {
         Box::pin(async move {
@@ -171,32 +167,8 @@ impl TlsHandshake<Socket> for Handshake {
     }
 }
 
-impl TlsStream for Secured {
+impl TlsStream for Secured<Socket> {
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()
-    }
-}
-
-impl AsyncRead for Secured {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Secured {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

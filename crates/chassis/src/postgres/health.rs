@@ -154,8 +154,8 @@ async fn look(database: &Postgres) -> Result<std::result::Result<(), Unmet>> {
 /// On each kind of connection: one of them may come by another way.
 async fn write(database: &Postgres, service: &str) -> Result<std::result::Result<(), Unmet>> {
     let prefix = format!("{service} readiness");
-    for lane in [PoolClass::Claim, PoolClass::Record] {
-        let rows = database.write(lane, WRITE, &[(&prefix, Type::TEXT)]).await?;
+    for class in [PoolClass::Claim, PoolClass::Record] {
+        let rows = database.write(class, WRITE, &[(&prefix, Type::TEXT)]).await?;
         if rows.first().map_or(Ok(""), |row| get(row, 0))? == "on" {
             return Ok(unmet("read-only", READ_ONLY));
         }

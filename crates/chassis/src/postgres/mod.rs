@@ -6,6 +6,7 @@ mod begin;
 mod connect;
 mod error;
 mod health;
+mod hosts;
 mod migrate;
 mod settings;
 mod transaction;
@@ -105,7 +106,7 @@ impl Postgres {
         let tls = tls.transpose()?;
         let claims = (settings.connections_max / 4).max(1);
         let pool = |size| {
-            let dialler = Connector::new(settings.config.clone(), tls.clone(), random.clone());
+            let dialler = Connector::new(&settings.config, tls.clone(), random.clone());
             Pool::builder(dialler)
                 .max_size(size)
                 .runtime(Runtime::Tokio1)
@@ -159,13 +160,13 @@ impl Postgres {
     ///
     /// # Errors
     /// The job's own, and everything was undone; or [`PgError::InDoubt`].
-    pub async fn transaction<T, F, Fut>(&self, lane: PoolClass, job: F) -> Result<T>
+    pub async fn transaction<T, F, Fut>(&self, class: PoolClass, job: F) -> Result<T>
     where
         T: Send,
         F: Fn(Tx) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T>> + Send,
     {
-        self.within(&self.0.begin.write, lane, true, job).await
+        self.within(&self.0.begin.write, class, true, job).await
     }
 
     /// As [`Self::transaction`], for a lock that every replica takes: a process that is stopped in the middle gives it
@@ -173,17 +174,17 @@ impl Postgres {
     ///
     /// # Errors
     /// As [`Self::transaction`].
-    pub async fn brief_transaction<T, F, Fut>(&self, lane: PoolClass, job: F) -> Result<T>
+    pub async fn brief_transaction<T, F, Fut>(&self, class: PoolClass, job: F) -> Result<T>
     where
         T: Send,
         F: Fn(Tx) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T>> + Send,
     {
-        self.within(&self.0.begin.brief, lane, true, job).await
+        self.within(&self.0.begin.brief, class, true, job).await
     }
 
     /// A transaction that is begun by this text.
-    async fn within<T, F, Fut>(&self, begin: &str, lane: PoolClass, writes: bool, job: F) -> Result<T>
+    async fn within<T, F, Fut>(&self, begin: &str, class: PoolClass, writes: bool, job: F) -> Result<T>
     where
         T: Send,
         F: Fn(Tx) -> Fut + Send + Sync,
@@ -191,7 +192,7 @@ impl Postgres {
     {
         let job = &job;
         self.retry_transient(|begin_by| async move {
-            let connection = self.acquire(lane, begin_by).await?;
+            let connection = self.acquire(class, begin_by).await?;
             if writes {
                 ensure_wanted()?;
             }
@@ -206,9 +207,9 @@ impl Postgres {
     ///
     /// # Errors
     /// The server's error.
-    pub async fn read(&self, lane: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+    pub async fn read(&self, class: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         self.retry_transient(|begin_by| async move {
-            let connection = self.acquire(lane, begin_by).await?;
+            let connection = self.acquire(class, begin_by).await?;
             transaction::read(connection, sql, params, self.0.statement_timeout).await
         })
         .await
@@ -219,8 +220,8 @@ impl Postgres {
     ///
     /// # Errors
     /// The server's error.
-    pub async fn page(&self, lane: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        self.within(&self.0.begin.read, lane, false, |tx| async move {
+    pub async fn page(&self, class: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+        self.within(&self.0.begin.read, class, false, |tx| async move {
             // No commit, so none that could be in doubt.
             tx.undo();
             tx.find_by_index().await?;
@@ -234,9 +235,9 @@ impl Postgres {
     ///
     /// # Errors
     /// The server's error; [`PgError::InDoubt`] without a response: the statement may have been committed.
-    pub async fn write(&self, lane: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+    pub async fn write(&self, class: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         self.retry_transient(|begin_by| async move {
-            let connection = self.acquire(lane, begin_by).await?;
+            let connection = self.acquire(class, begin_by).await?;
             ensure_wanted()?;
             transaction::write(connection, &self.0.begin.brief, sql, params, self.0.statement_timeout).await
         })
@@ -276,8 +277,8 @@ impl Postgres {
         }
     }
 
-    async fn acquire(&self, lane: PoolClass, begin_by: Instant) -> Result<Object<Connector>> {
-        let pool = match lane {
+    async fn acquire(&self, class: PoolClass, begin_by: Instant) -> Result<Object<Connector>> {
+        let pool = match class {
             PoolClass::Claim => &self.0.claim,
             PoolClass::Record => &self.0.record,
         };

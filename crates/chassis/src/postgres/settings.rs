@@ -24,7 +24,7 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 pub const CONNECTIONS_MAX: usize = 12;
 /// Upper limit of the setting.
 pub const CONNECTIONS_LIMIT: usize = 500;
-/// One for each lane.
+/// One for each class of pool.
 pub const CONNECTIONS_LEAST: usize = 2;
 
 /// A checked database URL.

@@ -132,7 +132,7 @@ impl ConnectionIo {
 
 impl Drop for ConnectionIo {
     fn drop(&mut self) {
-        if self.state.asked() & super::state::RESET != 0
+        if self.state.signals() & super::state::RESET != 0
             && let Err(error) = self.stream.set_reset()
         {
             tracing::debug!(%error, "resetting a connection failed, it is closed instead");

@@ -151,7 +151,7 @@ pub(super) async fn connection(
             Ok(stream) => stream,
             Err(end) => return end,
         },
-        // Nobody asks for TLS within a simulation.
+        // No simulation configures TLS.
         (Some(_), Socket::Given(_)) => return End::Refused,
     };
     let mut http = http1(&shared).serve_connection(
@@ -179,7 +179,7 @@ fn poll_refusal(
     watch: &mut PhaseTimer,
 ) -> Poll<()> {
     state.driver.register(cx.waker());
-    if Pin::new(wire).poll_shutdown(cx).is_ready() || state.asked() & (HARD | EVICT) != 0 {
+    if Pin::new(wire).poll_shutdown(cx).is_ready() || state.signals() & (HARD | EVICT) != 0 {
         return Poll::Ready(());
     }
     watch.poll(cx, state, &shared.limits)
@@ -201,7 +201,7 @@ async fn handshake(
         if let Poll::Ready(accepted) = accepted.as_mut().poll(cx) {
             return Poll::Ready(accepted.ok_or(End::Refused));
         }
-        match state.asked() {
+        match state.signals() {
             asked if asked & (CLOSE | EVICT) != 0 => {
                 tls.refuse(Refusal::HandshakeTimeout, &"too many are under way, and this is the oldest");
                 return Poll::Ready(Err(End::Expired(Phase::Handshake)));
@@ -248,7 +248,7 @@ fn poll_first_byte(
     if socket.poll_read_ready(cx).is_ready() {
         return Poll::Ready(None);
     }
-    if state.asked() & (DRAIN | HARD) != 0 {
+    if state.signals() & (DRAIN | HARD) != 0 {
         return Poll::Ready(Some(End::Drained));
     }
     watch.poll(cx, state, &shared.limits).map(|()| Some(End::Expired(Phase::FirstByte)))
@@ -281,17 +281,17 @@ fn poll_http(
         if let Poll::Ready(result) = Pin::new(&mut *http).poll(cx) {
             return Poll::Ready(over(result, state, *draining));
         }
-        let asked = state.asked();
-        if asked & (CLOSE | RESET) != 0 {
+        let signals = state.signals();
+        if signals & (CLOSE | RESET) != 0 {
             return Poll::Ready(End::Severed);
         }
-        if asked & EVICT != 0 {
+        if signals & EVICT != 0 {
             return Poll::Ready(End::Evicted);
         }
-        if asked & HARD != 0 {
+        if signals & HARD != 0 {
             return Poll::Ready(End::Drained);
         }
-        if asked & DRAIN != 0 && !*draining {
+        if signals & DRAIN != 0 && !*draining {
             *draining = true;
             Pin::new(&mut *http).finish_and_close();
             continue;
@@ -309,7 +309,7 @@ fn poll_http(
 
 fn over(result: hyper::Result<()>, state: &State, draining: bool) -> End {
     match result {
-        _ if state.asked() & EVICT != 0 => End::Evicted,
+        _ if state.signals() & EVICT != 0 => End::Evicted,
         _ if state.is_severed() => End::Severed,
         Ok(()) if draining => End::Drained,
         Ok(()) => End::Over,

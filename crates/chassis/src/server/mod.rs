@@ -150,7 +150,7 @@ impl Server {
     }
 
     /// As [`Self::new`], on connections that are handed in.
-    pub fn given(listen: Box<dyn Listen>, router: Router, limits: Limits) -> Self {
+    pub fn with_listener(listen: Box<dyn Listen>, router: Router, limits: Limits) -> Self {
         Self::over(Listener::Given(listen), router.into(), limits)
     }
 

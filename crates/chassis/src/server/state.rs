@@ -91,7 +91,7 @@ pub(super) struct State {
     phase: AtomicU8,
     /// Counts phases and progress, so that the driver knows when to take the time again.
     turn: AtomicU32,
-    asked: AtomicU32,
+    signals: AtomicU32,
     write_blocked: AtomicBool,
     shut_by_peer: AtomicBool,
     body_bytes_max: AtomicU64,
@@ -115,7 +115,7 @@ impl State {
             since_ms: AtomicU64::new(u64::MAX),
             phase: AtomicU8::new(Phase::FirstByte as u8),
             turn: AtomicU32::new(0),
-            asked: AtomicU32::new(0),
+            signals: AtomicU32::new(0),
             write_blocked: AtomicBool::new(false),
             shut_by_peer: AtomicBool::new(false),
             body_bytes_max: AtomicU64::new(0),
@@ -151,17 +151,17 @@ impl State {
         self.turn.load(Relaxed)
     }
 
-    pub(super) fn asked(&self) -> u32 {
-        self.asked.load(Relaxed)
+    pub(super) fn signals(&self) -> u32 {
+        self.signals.load(Relaxed)
     }
 
     /// No more byte may be written.
     pub(super) fn is_severed(&self) -> bool {
-        self.asked() & (CLOSE | RESET | EVICT) != 0
+        self.signals() & (CLOSE | RESET | EVICT) != 0
     }
 
     pub(super) fn ask(&self, what: u32) {
-        self.asked.fetch_or(what, Relaxed);
+        self.signals.fetch_or(what, Relaxed);
         self.driver.wake();
     }
 

@@ -76,7 +76,7 @@ pub fn back_up<T>(
 struct Partial(PathBuf);
 
 impl Partial {
-    /// Empty, for nobody else to read: the copy holds what the database holds.
+    /// Empty, readable by its owner only: the copy holds what the database holds.
     fn create(to: &Path) -> Result<Self, BackupError> {
         let mut name = OsString::from(to);
         name.push(format!(".{}.partial", std::process::id()));

@@ -33,7 +33,7 @@ impl Health {
                 let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
                 connection.pragma_update(None, "user_version", version)
             };
-            let (reply, _nobody_waits) = oneshot::channel();
+            let (reply, _not_awaited) = oneshot::channel();
             if jobs.try_send(Box::new(Task::new(rewrite, reply))).is_err() {
                 self.is_probing.store(false, Relaxed);
             }

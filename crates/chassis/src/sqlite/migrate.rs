@@ -5,7 +5,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::SqliteError;
 use crate::clock::Clock;
-use crate::schema::{Applied, Migration, check};
+use crate::schema::{Applied, Migration, check, check_clock};
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS migrations (
     version INTEGER PRIMARY KEY,
@@ -14,7 +14,13 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS migrations (
     applied_at INTEGER NOT NULL
 ) STRICT";
 
-/// Applies missing migrations; rejects a schema that contradicts the list.
+/// Its being there says that the database was created with a virtual clock.
+const VIRTUAL_CLOCK: &str =
+    "CREATE TABLE IF NOT EXISTS virtual_clock (one INTEGER PRIMARY KEY CHECK (one = 1)) STRICT";
+
+const HAS_VIRTUAL_CLOCK: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'virtual_clock'";
+
+/// Applies missing migrations; rejects a schema that contradicts the list, and a clock of the other kind.
 pub(super) fn apply(
     connection: &mut Connection,
     migrations: &[Migration],
@@ -23,11 +29,24 @@ pub(super) fn apply(
     connection.execute_batch(TABLE).map_err(SqliteError::Job)?;
     let applied = applied(connection).map_err(SqliteError::Job)?;
     let known = check(&applied, migrations).map_err(SqliteError::Schema)?;
+    mark(connection, applied.is_empty(), clock)?;
     for (version, migration) in (1..).zip(migrations).skip(known) {
         apply_one(connection, version, migration, clock).map_err(SqliteError::Job)?;
         tracing::info!(version, name = migration.name, "schema migrated");
     }
     Ok(())
+}
+
+/// Marks a new database if its clock is virtual. The mark comes before the first migration, so that a crash between the two
+/// leaves none that a service on the machine's clock would take.
+fn mark(connection: &Connection, is_new: bool, clock: &Clock) -> Result<(), SqliteError> {
+    let is_virtual = clock.as_virtual().is_some();
+    if is_new && is_virtual {
+        connection.execute_batch(VIRTUAL_CLOCK).map_err(SqliteError::Job)?;
+    }
+    let marks: i64 =
+        connection.query_row(HAS_VIRTUAL_CLOCK, [], |row| row.get(0)).map_err(SqliteError::Job)?;
+    check_clock(marks > 0, is_virtual).map_err(SqliteError::Clock)
 }
 
 fn apply_one(

@@ -36,6 +36,9 @@ pub enum SqliteError {
     /// The schema is not one that this program may use.
     #[error("{0}")]
     Schema(String),
+    /// Its rows are of the other kind of clock.
+    #[error("{0}")]
+    Clock(String),
     /// SQLite could not open or prepare the file.
     #[error("cannot open the database {path}")]
     Open {

@@ -198,9 +198,10 @@ async fn settle(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
     tokio::time::timeout(SETTLE, word).await.unwrap_or(Ok(()))
 }
 
-struct Secured(TlsStream<TcpStream>);
+/// A stream behind TLS.
+pub(crate) struct Secured<S>(pub(crate) TlsStream<S>);
 
-impl Stream for Secured {
+impl Stream for Secured<TcpStream> {
     fn is_stale(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         match SockRef::from(self.0.get_ref().0).peek(&mut byte) {
@@ -210,7 +211,7 @@ impl Stream for Secured {
     }
 }
 
-impl AsyncRead for Secured {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -220,7 +221,7 @@ impl AsyncRead for Secured {
     }
 }
 
-impl AsyncWrite for Secured {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
     /// One record at most: a write that fails has then brought nothing that the other side could read.
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let piece = &buf[..buf.len().min(RECORD_BYTES_MAX)];

@@ -1,6 +1,6 @@
 //! TLS metrics: reloads, expiry and rejected handshakes by reason. Knows no files and no connections.
 
-use prometheus::{IntCounterVec, IntGaugeVec};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::telemetry::Metrics;
 
@@ -9,7 +9,7 @@ use crate::telemetry::Metrics;
 pub enum Refusal {
     /// The client showed no certificate, and one is needed.
     NoCertificate,
-    /// Nobody that is trusted signed it.
+    /// No trusted CA signed it.
     UnknownCa,
     /// It is too old.
     Expired,
@@ -65,6 +65,7 @@ impl Refusal {
 #[derive(Clone, Debug)]
 pub struct TlsMetrics {
     reloads: IntCounterVec,
+    failing: IntGauge,
     expiry: IntGaugeVec,
     refusals: IntCounterVec,
     handshakes: IntCounterVec,
@@ -79,6 +80,10 @@ impl TlsMetrics {
                 "tls_reloads_total",
                 "Reloads of changed TLS material by result (ok, bad)",
                 &["result"],
+            ),
+            failing: metrics.gauge(
+                "tls_reload_failing",
+                "Sets of TLS files that changed and were refused; the previous ones stay in force",
             ),
             expiry: metrics.gauges(
                 "tls_certificate_expiry_seconds",
@@ -110,6 +115,11 @@ impl TlsMetrics {
 
     pub(super) fn reloaded(&self, is_good: bool) {
         self.reloads.with_label_values(&[if is_good { "ok" } else { "bad" }]).inc();
+    }
+
+    /// A set of files turned from good to bad, or back.
+    pub(super) fn failing(&self, is_failing: bool) {
+        if is_failing { self.failing.inc() } else { self.failing.dec() }
     }
 
     pub(super) fn expiries(&self, expiries: &[(&'static str, i64)]) {

@@ -8,6 +8,7 @@ mod name;
 mod reload;
 mod server;
 
+pub(crate) use client::Secured;
 pub use client::{ClientFiles, TlsConnect};
 pub use material::{Mistake, Mistakes, Source};
 pub use metrics::{Refusal, TlsMetrics};

@@ -113,25 +113,34 @@ impl<M: Material> Inner<M> {
     fn look(&self) -> ReloadOutcome {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if read(&self.material).is_ok_and(|contents| fingerprint(&Ok(contents)) == seen.published) {
-            seen.bad = None;
+            self.repaired(&mut seen);
             return ReloadOutcome::Same;
         }
         match read_and_build(&self.material, &self.clock) {
             (found, Ok(_)) if found == seen.published => ReloadOutcome::Same,
             (found, Ok(built)) => {
-                *seen = Seen { published: found, bad: None };
+                self.repaired(&mut seen);
+                seen.published = found;
                 self.publish(built);
                 ReloadOutcome::Published
             }
             (found, Err(mistakes)) => {
                 if seen.bad != Some(found) {
-                    seen.bad = Some(found);
+                    if seen.bad.replace(found).is_none() {
+                        self.metrics.failing(true);
+                    }
                     self.metrics.reloaded(false);
                     let error = Mistakes(mistakes);
                     tracing::error!(%error, "reloading the TLS material failed, the previous material stays in force");
                 }
                 ReloadOutcome::Bad
             }
+        }
+    }
+
+    fn repaired(&self, seen: &mut Seen) {
+        if seen.bad.take().is_some() {
+            self.metrics.failing(false);
         }
     }
 

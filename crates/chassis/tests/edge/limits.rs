@@ -316,7 +316,7 @@ async fn at_the_limit_busy_clients_take_turns() {
         let waiting = waiting.clone();
         clients.spawn(async move {
             let (mut peer, mut answers) = (None, 0);
-            // Each goes on until all have had their share: nobody leaves early and frees a place.
+            // Each goes on until all have had their share: no client leaves early and frees a place.
             while waiting.load(SeqCst) > 0 {
                 let mut own = match peer.take() {
                     Some(own) => own,

@@ -44,14 +44,14 @@ async fn a_refused_connection_is_not_sent() {
 
 #[tokio::test]
 async fn a_name_that_does_not_exist_is_not_sent() {
-    let request = Request::post("http://nobody.invalid/").body(Bytes::new()).unwrap();
+    let request = Request::post("http://unknown.invalid/").body(Bytes::new()).unwrap();
     let cause = not_sent(Client::new(ClientConfig::default()).send(request).await);
     assert!(matches!(cause, Cause::Connect(_) | Cause::ConnectLate(_)), "{cause:?}");
 }
 
 #[tokio::test]
 async fn every_address_of_a_name_is_tried() {
-    // `localhost` may resolve to ::1 first, where nobody listens.
+    // `localhost` may resolve to ::1 first, where no process listens.
     let server = start(Router::new().route("/", on_post(|| async {})), Limits::default()).await;
     let uri = format!("http://localhost:{}/", server.address.port());
     let request = Request::post(uri).body(Bytes::new()).unwrap();
@@ -377,7 +377,7 @@ async fn what_a_server_says_unasked_is_not_taken_for_the_next_answer() {
 }
 
 #[tokio::test]
-async fn connections_that_nobody_uses_are_closed() {
+async fn unused_connections_are_closed() {
     let server = start(Router::new().route("/", on_post(|| async {})), Limits::default()).await;
     let client = Client::new(ClientConfig { idle: millis(500), ..ClientConfig::default() });
     let two = tokio::join!(

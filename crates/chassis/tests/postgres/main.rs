@@ -168,7 +168,7 @@ async fn a_statement_that_takes_too_long_is_cancelled_on_the_server_too() {
     assert!(matches!(written, Err(PgError::InDoubt(_))), "{written:?}");
     let sleeping =
         "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'";
-    wait_until("nobody to sleep", || database.ask(sleeping) == 0).await;
+    wait_until("the sleeping statement to end", || database.ask(sleeping) == 0).await;
 }
 
 #[tokio::test]
@@ -192,6 +192,16 @@ async fn a_lane_in_use_is_busy_and_holds_up_no_other() {
         _ = &mut holding => panic!("it hangs"),
         () = second => {}
     }
+}
+
+#[tokio::test]
+async fn a_server_of_the_url_that_takes_connections_and_never_answers_does_not_hide_the_next() {
+    let Some(database) = Database::fresh("a silent server") else { return };
+    // As the kernel of a machine whose processes stand still.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let both = format!("@{},", silent.local_addr().unwrap());
+    let postgres = connect(&settings(&database.url().replacen('@', &both, 1)), STEPS);
+    assert_eq!(postgres.migrate().await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -29,12 +29,15 @@ async fn a_new_leaf_is_served_and_a_broken_one_changes_nothing_but_a_figure() {
     assert_eq!(site.tls.look(), ReloadOutcome::Bad, "the key is still the old one");
     assert_eq!(site.tls.look(), ReloadOutcome::Bad);
     assert_eq!(site.figure("tls_reloads_total{result=\"bad\"}"), 1, "told once for one content");
+    assert_eq!(site.figure("tls_reload_failing"), 1, "while they are refused");
     assert!(site.ask(&site.client(None)).await.is_err());
     assert_eq!(site.ask(&client).await.unwrap(), NAME);
 
     fs::write(folder.join("server.key"), &next.key).unwrap();
     assert_eq!(site.tls.look(), ReloadOutcome::Published);
     assert_eq!(site.figure("tls_reloads_total{result=\"ok\"}"), 1);
+    assert_eq!(site.figure("tls_reload_failing"), 0, "they are good again");
+    let trusted = fs::read(folder.join("client-ca.pem")).unwrap();
     assert_eq!(site.ask(&client).await.unwrap(), NAME);
     for broken in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "nonsense"] {
         fs::write(folder.join("client-ca.pem"), broken).unwrap();
@@ -43,8 +46,12 @@ async fn a_new_leaf_is_served_and_a_broken_one_changes_nothing_but_a_figure() {
     fs::remove_file(folder.join("client-ca.pem")).unwrap();
     assert_eq!(site.tls.look(), ReloadOutcome::Bad);
     assert_eq!(site.figure("tls_reloads_total{result=\"bad\"}"), 5);
+    assert_eq!(site.figure("tls_reload_failing"), 1, "one set of files, however often it changed");
     let fresh = site.client(Some(&site.authority.client(NAME)));
     assert_eq!(site.ask(&fresh).await.unwrap(), NAME);
+    fs::write(folder.join("client-ca.pem"), trusted).unwrap();
+    assert_eq!(site.tls.look(), ReloadOutcome::Same, "the files in force are back");
+    assert_eq!(site.figure("tls_reload_failing"), 0);
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ async fn connections_made_with_older_material_are_not_used_again() {
     let client = Client::with_connect(ClientConfig::default(), connect.clone());
     assert_eq!(ask(&client, site.address).await.unwrap(), NAME);
     put(folder, "client", &site.authority.client("client.test"));
-    assert_eq!(ask(&client, site.address).await.unwrap(), NAME, "nobody has looked yet");
+    assert_eq!(ask(&client, site.address).await.unwrap(), NAME, "the files have not been read again yet");
     assert_eq!(connect.look(), ReloadOutcome::Published);
     assert_eq!(ask(&client, site.address).await.unwrap(), "client.test");
 }

@@ -160,7 +160,7 @@ pub(crate) async fn ask(client: &Client, address: SocketAddr) -> Result<String, 
 fn routes() -> Router {
     let who = |request: Request| async move {
         let name = request.extensions().get::<PeerName>().map(|name| name.as_str().to_owned());
-        name.unwrap_or_else(|| "nobody".to_owned())
+        name.unwrap_or_else(|| "no name".to_owned())
     };
     let large = |AxumPath(kib): AxumPath<usize>| async move { vec![b'x'; kib * 1024] };
     Router::new().route("/who", any(who)).route("/large/{kib}", get(large))

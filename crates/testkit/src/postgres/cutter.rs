@@ -11,8 +11,8 @@ use super::{place_of, with_place};
 
 /// Read at once: a message of a client comes whole, unless it is longer.
 const PIECE_BYTES: usize = 256 * 1024;
-/// ReadyForQuery and its length; the transaction status byte follows.
-const READY: &[u8] = b"Z\0\0\0\x05";
+/// ReadyForQuery, its length, and the status of a session that is in no transaction.
+const IDLE: &[u8] = b"Z\0\0\0\x05I";
 
 /// Where a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,9 @@ pub enum Cut {
 pub struct Plan {
     /// Those with one of these texts. A plain statement ends with a zero, as in `COMMIT\0`.
     pub with: &'static [&'static str],
+    /// Only on a connection that has sent this text before: a client may commit for itself too, such as to see whether it
+    /// still can.
+    pub after: &'static str,
     /// Each so many of them.
     pub every: usize,
     /// In this way, one after the other.
@@ -40,7 +43,13 @@ impl Plan {
     /// The next one, once.
     #[must_use]
     pub const fn next(with: &'static [&'static str], cuts: &'static [Cut]) -> Self {
-        Self { with, every: 1, cuts, times: 1 }
+        Self { with, after: "", every: 1, cuts, times: 1 }
+    }
+
+    /// The same, of a transaction that has sent this text.
+    #[must_use]
+    pub const fn after(self, text: &'static str) -> Self {
+        Self { after: text, ..self }
     }
 }
 
@@ -120,11 +129,14 @@ impl Shared {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fate of a piece of a client's data.
-    fn fate(&self, piece: &[u8]) -> Option<Cut> {
+    /// The fate of a piece of a client's data, on a connection whose transaction has or has not sent what the plan waits
+    /// for.
+    fn fate(&self, piece: &[u8], is_awaited: &mut bool) -> Option<Cut> {
         let plan = (*self.plan())?;
-        let is_named = |text: &&str| piece.windows(text.len()).any(|part| part == text.as_bytes());
-        if !plan.with.iter().any(is_named) {
+        let holds =
+            |text: &str| text.is_empty() || piece.windows(text.len()).any(|part| part == text.as_bytes());
+        *is_awaited |= holds(plan.after);
+        if !plan.with.iter().any(|text| holds(text)) || !std::mem::take(is_awaited) {
             return None;
         }
         let nth = self.seen.fetch_add(1, Ordering::SeqCst) + 1;
@@ -159,8 +171,9 @@ fn run_listener(shared: &Arc<Shared>, listener: &TcpListener) {
 
 fn carry_up(shared: &Shared, mut client: &TcpStream, mut server: &TcpStream, loses_answer: &AtomicBool) {
     let mut buffer = vec![0; PIECE_BYTES];
+    let mut is_awaited = false;
     while let Some(piece) = read(&mut client, &mut buffer) {
-        match shared.fate(piece) {
+        match shared.fate(piece, &mut is_awaited) {
             Some(Cut::Request) => return shared.cut(&[client, server]),
             Some(Cut::Answer) => loses_answer.store(true, Ordering::SeqCst),
             None => {}
@@ -172,15 +185,16 @@ fn carry_up(shared: &Shared, mut client: &TcpStream, mut server: &TcpStream, los
     hang_up(&[client, server]);
 }
 
-/// Clients await each answer before they ask on, so that all that comes once one is to be lost belongs to it.
+/// Clients send BEGIN, a statement and COMMIT at once, and await the answers of all three before they ask on: all that comes
+/// once one is to be lost belongs to it, and the server has done it when it is in no transaction any more.
 fn carry_down(shared: &Shared, mut server: &TcpStream, mut client: &TcpStream, loses_answer: &AtomicBool) {
     let mut buffer = vec![0; PIECE_BYTES];
     let mut last = Vec::new();
     while let Some(piece) = read(&mut server, &mut buffer) {
         if loses_answer.load(Ordering::SeqCst) {
             last.extend_from_slice(piece);
-            last.drain(..last.len().saturating_sub(READY.len() + 1));
-            if last.starts_with(READY) {
+            last.drain(..last.len().saturating_sub(IDLE.len()));
+            if last == IDLE {
                 return shared.cut(&[client, server]);
             }
         } else if client.write_all(piece).is_err() {
@@ -221,8 +235,11 @@ mod tests {
             cutter.follow(Plan::next(&["INSERT INTO"], cut));
             sql.rows(&format!("INSERT INTO kept VALUES ({n})")).unwrap_err();
         }
+        cutter.follow(Plan::next(&["COMMIT"], &[Cut::Request]).after("INSERT INTO"));
+        sql.run("BEGIN; SELECT 1; COMMIT");
+        sql.rows("BEGIN; INSERT INTO kept VALUES (8); COMMIT").unwrap_err();
         sql.run("INSERT INTO kept VALUES (4)");
-        assert_eq!(cutter.cuts(), 2);
+        assert_eq!(cutter.cuts(), 3);
         assert_eq!(database.ask("SELECT sum(n)::bigint FROM kept"), 1 + 2 + 4);
     }
 }

@@ -1,6 +1,7 @@
 //! A PostgreSQL database for a test: fresh, on a server of the test's own or on one that is given, and gone with it.
 //! Where there is neither, the test is skipped with a notice, except in CI. Knows no service's code.
 
+pub mod cluster;
 mod cutter;
 mod pooler;
 mod process_guard;
@@ -220,7 +221,7 @@ mod tests {
         let database = Database::of(&server);
         database.run("CREATE TABLE kept (n bigint); INSERT INTO kept SELECT generate_series(1, 1000)");
         server.kill();
-        assert!(Sql::try_to(database.url()).is_err(), "a killed server answers nobody");
+        assert!(Sql::try_to(database.url()).is_err(), "a killed server answers no client");
         server.start_again();
         assert_eq!(database.ask("SELECT count(*) FROM kept"), 1000);
         let pid = server.pid();

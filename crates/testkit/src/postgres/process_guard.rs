@@ -10,9 +10,11 @@ use std::process::{Child, Command, Stdio};
 /// The first of these that the machine knows runs servers that refuse root.
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
+/// SIGHUP comes when the test's process is killed while a server of the group stands still, and must not end the guard first.
 /// A line on standard input stops the server at once; the end of input removes its folder too, which is how it ends
 /// when the test's process is killed.
 const SCRIPT: &str = r#"
+trap '' HUP
 exec 3<&0
 "$@" </dev/null 3<&- &
 pid=$!

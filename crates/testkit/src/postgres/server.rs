@@ -289,7 +289,7 @@ impl Drop for Server {
 }
 
 /// The folder of the latest server's programs.
-fn installed() -> Option<PathBuf> {
+pub(super) fn installed() -> Option<PathBuf> {
     if is_hidden() {
         return None;
     }

@@ -98,7 +98,9 @@ fn one(shared: &Arc<Shared>, stream: &TcpStream, head: Head) -> io::Result<Next>
 fn forward(shared: &Shared, request: &Request, strips_key: bool) -> io::Result<Answer> {
     let mut provider = Connection::open(&shared.upstream()?.to_string())?;
     provider.write(&request.bytes(strips_key))?;
-    provider.answer(false)
+    let answer = provider.answer(false)?;
+    shared.note_executed(request, &answer);
+    Ok(answer)
 }
 
 impl Call<'_> {

@@ -3,6 +3,7 @@
 //! Knows HTTP and the key's header; links no service.
 
 mod carry;
+mod executed;
 mod fault;
 mod http_io;
 
@@ -14,8 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
+use tokio::time::Instant;
 
 pub use carry::Pace;
+pub use executed::Execution;
 pub use fault::{Fault, Plan};
 
 use crate::http::Answer;
@@ -33,7 +36,7 @@ pub enum ListenerState {
     Open,
     /// It is refused.
     Refusing,
-    /// Nobody answers.
+    /// It gets no answer.
     Stalling,
     /// The proxy has ended.
     Shut,
@@ -71,6 +74,10 @@ struct Shared {
     turns: AtomicU64,
     /// Delayed requests that the provider does not have yet.
     on_the_way: AtomicU64,
+    /// Charges that the provider has executed, as it answered.
+    executed: Mutex<Vec<Execution>>,
+    /// When the provider answered that a charge was executed, then or before.
+    charged_at: Mutex<Vec<Instant>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -100,6 +107,8 @@ impl Proxy {
             last: Mutex::default(),
             turns: AtomicU64::new(0),
             on_the_way: AtomicU64::new(0),
+            executed: Mutex::default(),
+            charged_at: Mutex::default(),
         });
         let guard = Arc::clone(&shared);
         std::thread::spawn(move || run_listener(&guard, address, listener));
@@ -139,6 +148,26 @@ impl Proxy {
     #[must_use]
     pub fn counts(&self) -> BTreeMap<Fault, u64> {
         lock(&self.shared.counts).clone()
+    }
+
+    /// Charges that the provider has executed so far, in the order of its answers: what moved money, whatever becomes of
+    /// the stores on both sides.
+    #[must_use]
+    pub fn executed(&self) -> Vec<Execution> {
+        lock(&self.shared.executed).clone()
+    }
+
+    /// How many these are.
+    #[must_use]
+    pub fn executions(&self) -> usize {
+        lock(&self.shared.executed).len()
+    }
+
+    /// When the first charge after this moment was answered, executed then or before.
+    #[must_use]
+    pub fn first_charge_after(&self, moment: Instant) -> Option<Instant> {
+        let charged = lock(&self.shared.charged_at);
+        charged.get(charged.partition_point(|at| *at <= moment)).copied()
     }
 
     /// Waits until no delayed request is on its way.

@@ -151,7 +151,7 @@ fn a_header_cannot_choose_how_it_is_verified() {
 }
 
 #[test]
-fn what_is_no_token_or_was_changed_proves_nobody() {
+fn malformed_and_changed_tokens_are_rejected() {
     let issuer = issuer();
     let token = issuer.token(&header(), &claims());
     let parts: Vec<&str> = token.split('.').collect();

@@ -87,7 +87,7 @@ impl Queue {
             if lost > 0 {
                 batch.extend_from_slice(dropped(lost).as_bytes());
             }
-            // Nobody reads a log that cannot be written, and a service must not stop for that.
+            // A log that cannot be written is lost; a service must not stop for that.
             let _closed = out.write_all(&batch).and_then(|()| out.flush());
             batch.clear();
             batch.shrink_to(BYTES_KEPT);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_nobody_reads_holds_nobody_up_and_says_later_what_was_dropped() {
+    fn a_log_that_is_not_read_delays_no_caller_and_reports_later_what_was_dropped() {
         let (queue, tell, read) = queue();
         let line = "x".repeat(1023) + "\n";
         // One is with the reader, or waits with the others; the buffer is full then.

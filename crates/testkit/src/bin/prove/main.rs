@@ -16,8 +16,11 @@ fn main() -> ExitCode {
         ["small", only] => parts::prove(false, only),
         ["full"] => parts::prove(true, ""),
         ["full", only] => parts::prove(true, only),
-        ["mutants"] => mutants::prove(),
-        _ => Err(io::Error::other("say small or full, then perhaps a part; or mutants")),
+        ["mutants"] => mutants::prove(""),
+        ["mutants", only] => mutants::prove(only),
+        _ => {
+            Err(io::Error::other("say small or full, then perhaps a part; or mutants, then perhaps a patch"))
+        }
     };
     match right {
         Ok(true) => ExitCode::SUCCESS,
@@ -31,6 +34,6 @@ fn main() -> ExitCode {
 
 /// Prints a progress line.
 fn say(line: &str) {
-    // Nobody listens when it is closed.
+    // When it is closed, there is no reader to report the error to.
     let _ = writeln!(io::stdout(), "{line}");
 }

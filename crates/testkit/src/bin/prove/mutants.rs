@@ -44,10 +44,15 @@ struct Copy {
     target: PathBuf,
 }
 
-/// Breaks and looks; `false` when something was not noticed.
-pub(crate) fn prove() -> io::Result<bool> {
+/// Breaks and looks, with the patches whose file names hold `only`; `false` when something was not noticed.
+pub(crate) fn prove(only: &str) -> io::Result<bool> {
     let (out, began) = (out()?, Instant::now());
-    let mutants = read(Path::new(PATCHES))?;
+    let mut mutants = read(Path::new(PATCHES))?;
+    mutants
+        .retain(|mutant| mutant.file.file_stem().is_some_and(|stem| stem.to_string_lossy().contains(only)));
+    if mutants.is_empty() {
+        return Err(io::Error::other(format!("no patch is named {only}")));
+    }
     let copy = Copy::of_last_commit(&out.join("copy"), out.join("mutants"))?;
     let mut rows = vec![["mutant", "noticed by", "verdict", "message", "seconds"].map(String::from)];
     let mut right = true;

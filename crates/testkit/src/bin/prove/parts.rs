@@ -36,7 +36,7 @@ const fn test(name: &'static str, args: &'static [&'static str], small: Variable
 pub(crate) const NOTHING_LEFT_OUT: (&str, &str) = ("CI", "true");
 
 /// In the order of the table. Where most of the time is waiting, several tests go on at once.
-static PARTS: [Part; 18] = [
+static PARTS: [Part; 23] = [
     test(
         "model",
         &["test", "--workspace", "--bin", "model", "--", "--nocapture", "the_protocol"],
@@ -81,7 +81,35 @@ static PARTS: [Part; 18] = [
         small: &[],
         full: &[],
         is_heavy: false,
-        plain: Some("a lost store and a ledger set back charge nobody"),
+        plain: Some("a lost store and a ledger set back charge nothing"),
+    },
+    Part {
+        name: "calendar",
+        args: &["test", "--workspace", "--test", "calendar"],
+        small: &[("CALENDAR_SUBSCRIPTIONS", "3000")],
+        full: &[("CALENDAR_SUBSCRIPTIONS", "100000")],
+        is_heavy: true,
+        plain: Some("the calendar of subscriptions agrees with a second one over every zone"),
+    },
+    Part {
+        name: "schedule",
+        args: &[
+            "test",
+            "--workspace",
+            "--test",
+            "schedule",
+            "--",
+            "--test-threads",
+            "3",
+            "--skip",
+            "previewed",
+            "--skip",
+            "memory",
+        ],
+        small: &[],
+        full: &[],
+        is_heavy: false,
+        plain: Some("each due period is invoiced and charged once"),
     },
     test(
         "kill matrix",
@@ -127,6 +155,12 @@ static PARTS: [Part; 18] = [
         &[("LOST_COMMITS_INVOICES", "20000")],
     ),
     test(
+        "failover",
+        &["test", "--workspace", "--test", "failover"],
+        &[("FAILOVERS", "3")],
+        &[("FAILOVERS", "50")],
+    ),
+    test(
         "upgrade",
         &["test", "--workspace", "--test", "upgrade", "--", "--test-threads", "2"],
         &[],
@@ -144,6 +178,22 @@ static PARTS: [Part; 18] = [
         &[],
         &[("COMMIT_SETTINGS_INVOICES", "5000")],
     ),
+    Part {
+        name: "previews",
+        args: &["test", "--workspace", "--test", "schedule", "--", "--test-threads", "1", "previewed"],
+        small: &[],
+        full: &[("SCHEDULE_SUBSCRIPTIONS", "100000"), ("SCHEDULE_MONTHS", "24")],
+        is_heavy: true,
+        plain: None,
+    },
+    Part {
+        name: "months",
+        args: &["test", "--workspace", "--test", "simulate", "--", "--test-threads", "2"],
+        small: &[("SIMULATE_SUBSCRIPTIONS", "1000"), ("SIMULATE_MONTHS", "3")],
+        full: &[("SIMULATE_SUBSCRIPTIONS", "20000"), ("SIMULATE_MONTHS", "3")],
+        is_heavy: true,
+        plain: None,
+    },
     test(
         "restore drill",
         &["test", "--workspace", "--test", "restore", "--", "--test-threads", "1"],

@@ -1,0 +1,124 @@
+//! One way from the arguments of a program to its exit code: settings, logs, a runtime, its work, and a health check of
+//! the running one. And what each service has before its own parts. Must not know what a service does.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use axum::Router;
+
+use crate::admin::{LogLevelAccess, Readiness, admin_router};
+use crate::caller::Callers;
+use crate::config::Common;
+use crate::server::Limits;
+use crate::service::{Listeners, keep_memory_private};
+use crate::shutdown::Shutdown;
+use crate::telemetry::{LogConfig, LogHandle, Telemetry, init_logs};
+use crate::tls::TlsMetrics;
+
+/// Version of the workspace, which is that of each program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Source revision of the build, if known.
+const REVISION: &str = match option_env!("TINJIS_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// What is asked of the settings of a program before it begins.
+pub trait Program {
+    /// How and what is logged.
+    fn log(&self) -> &LogConfig;
+
+    /// Asks the running program how it is, when that is the command.
+    fn healthcheck(&self) -> Option<ExitCode>;
+}
+
+/// What a program does once its settings are read and its log is open. Boxed where the program is: its whole service is
+/// compiled there, once, and not again in each binary that starts it.
+pub type Work = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
+
+/// The whole program, from its settings, or the code to exit with when there are none, to its exit code. An error of its
+/// work is logged and is a failure.
+pub fn run<P: Program>(loaded: Result<P, ExitCode>, work: fn(P, LogHandle) -> Work) -> ExitCode {
+    let program = match loaded {
+        Ok(program) => program,
+        Err(code) => return code,
+    };
+    if let Some(code) = program.healthcheck() {
+        return code;
+    }
+    keep_memory_private();
+    let log = init_logs(program.log());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(work(program, log.clone())));
+    if let Err(error) = &done {
+        tracing::error!("{error:#}");
+    }
+    log.flush();
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The metrics of a program of this workspace.
+#[must_use]
+pub fn telemetry(service: &'static str) -> Telemetry {
+    Telemetry::new(service, VERSION, REVISION)
+}
+
+/// A shutdown that signals trigger.
+#[must_use]
+pub fn shutdown_on_signals() -> Shutdown {
+    let shutdown = Shutdown::new();
+    shutdown.on_signals();
+    shutdown
+}
+
+/// What a service has before its own parts.
+pub struct Service {
+    /// Address of the business port.
+    pub listen: SocketAddr,
+    /// Its metrics.
+    pub telemetry: Telemetry,
+    /// Metrics of certificates, also of those that its clients use.
+    pub tls: TlsMetrics,
+    /// What keeps it from being ready.
+    pub readiness: Readiness,
+    /// Triggered by signals.
+    pub shutdown: Shutdown,
+    admin_listen: SocketAddr,
+    connections_per_peer: usize,
+}
+
+impl Service {
+    /// Binds both ports, the business port with TLS if it is configured.
+    ///
+    /// # Errors
+    /// When a port is not available, or a certificate is invalid.
+    pub async fn bind(name: &'static str, common: &Common) -> anyhow::Result<(Self, Listeners)> {
+        let shutdown = shutdown_on_signals();
+        let listeners = Listeners::bind(common).await?;
+        let (listen, admin_listen) = listeners.addresses()?;
+        let telemetry = telemetry(name);
+        let tls = TlsMetrics::new(&telemetry.metrics);
+        let listeners = listeners.secure(common.tls.as_ref(), &tls)?;
+        let readiness = Readiness::new(&shutdown);
+        let connections_per_peer = common.connections_per_peer;
+        let service =
+            Self { listen, telemetry, tls, readiness, shutdown, admin_listen, connections_per_peer };
+        Ok((service, listeners))
+    }
+
+    /// Probes, metrics, and the log level for these operators.
+    pub fn admin(&self, log: LogHandle, operators: Option<Callers>) -> Router {
+        let access = LogLevelAccess::new(self.admin_listen, operators);
+        admin_router(&self.telemetry, self.readiness.clone(), log, access)
+    }
+
+    /// These limits, with the share of a peer that is configured.
+    #[must_use]
+    pub fn limits(&self, limits: Limits) -> Limits {
+        Limits { connections_per_peer: self.connections_per_peer, ..limits }
+    }
+}
