@@ -1,0 +1,145 @@
+//! Invoices, their attempts, and operators' decisions on those.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Text;
+
+/// An invoice. Fields are named as the columns.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Invoice {
+    pub id: i64,
+    pub reference: String,
+    #[serde(default)]
+    pub customer_id: i64,
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub currency: Text,
+    #[serde(default)]
+    pub amount_minor: i64,
+    /// Decimals of the currency.
+    #[serde(default = "hundredths")]
+    pub exponent: u8,
+    /// PENDING, CHARGING, PAID, ATTENTION or CANCELLED.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub state: Text,
+    /// charge, import or resolve.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub paid_by: Option<Text>,
+    /// Why an operator must act.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub attention_reason: Option<Text>,
+    /// RFC 3339 in UTC with milliseconds, as are all times.
+    pub due_at: Option<String>,
+    pub next_attempt_at: Option<String>,
+    /// How the declines of the invoice are followed up.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub dunning: Option<Text>,
+    /// Whether declines have used up all attempts.
+    #[serde(default)]
+    pub exhausted: bool,
+    #[serde(default)]
+    pub created_at: String,
+    #[serde(default)]
+    pub updated_at: String,
+    /// Whether an operator holds it back.
+    #[serde(default)]
+    pub held: bool,
+}
+
+/// An attempt to charge an invoice: the columns of its row, and its invoice's reference.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attempt {
+    pub key: String,
+    pub invoice_id: i64,
+    pub reference: String,
+    /// Counted from 1 within its invoice.
+    #[serde(default)]
+    pub number: u32,
+    #[serde(default)]
+    pub customer_id: i64,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub currency: Text,
+    pub amount_minor: i64,
+    /// Decimals of the currency.
+    #[serde(default = "hundredths")]
+    pub exponent: u8,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub state: Text,
+    /// How often it was sent.
+    #[serde(default)]
+    pub sends: u32,
+    #[serde(default)]
+    pub run_id: i64,
+    #[serde(default)]
+    pub lease_until: String,
+    pub created_at: String,
+    pub settled_at: Option<String>,
+    /// Of a refusal: hard, fix, soft or unknown.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub decline_class: Option<Text>,
+    pub decline_code: Option<String>,
+}
+
+/// Earlier versions knew no other amounts.
+fn hundredths() -> u8 {
+    2
+}
+
+/// An operator's decision on an attempt.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveRequest {
+    pub decision: Decision,
+    /// Recorded permanently.
+    pub reason: String,
+    /// Recorded permanently.
+    pub actor: String,
+}
+
+/// What became of an attempt.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    Charged,
+    NotCharged,
+}
+
+impl Decision {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Charged => "charged",
+            Self::NotCharged => "not_charged",
+        }
+    }
+}
+
+/// A recorded decision.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Resolution {
+    #[serde(default)]
+    pub id: i64,
+    pub key: String,
+    pub reference: String,
+    /// charged or `not_charged`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub decision: Text,
+    /// States before and after; null in records of earlier versions.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub attempt_from: Option<Text>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub attempt_to: Option<Text>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub invoice_from: Option<Text>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub invoice_to: Option<Text>,
+    pub reason: String,
+    pub actor: String,
+    pub created_at: String,
+}

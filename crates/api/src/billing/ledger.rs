@@ -1,0 +1,97 @@
+//! What operators say of the provider's ledger: accept another one, explain rows, send rows that billing has lost.
+
+use serde::{Deserialize, Serialize};
+
+/// An operator's decision to settle with another ledger.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptRequest {
+    /// A UUID.
+    pub ledger_id: String,
+    pub reason: String,
+    pub actor: String,
+}
+
+/// The ledgers before and after.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    pub ledger_from: Option<String>,
+    pub ledger_to: String,
+}
+
+/// Ledger rows that belong to no invoice and are in order.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcknowledgementRequest {
+    /// A UUID.
+    pub ledger_id: String,
+    pub seq_first: i64,
+    pub seq_last: i64,
+    pub reason: String,
+    pub actor: String,
+}
+
+/// A recorded acknowledgement.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    pub id: i64,
+    pub ledger_id: String,
+    pub seq_first: i64,
+    pub seq_last: i64,
+    pub reason: String,
+    pub actor: String,
+    pub created_at: String,
+}
+
+/// A page of the provider's ledger, as billing reads it. Unknown fields are ignored, unlike those of other bodies: the page
+/// is passed on as payments sent it, and a later version of payments adds fields.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Deserialize)]
+pub struct RepairPage {
+    pub ledger_id: String,
+    pub items: Vec<RepairRow>,
+}
+
+/// What billing reads of a ledger row; an earlier version of payments leaves some out.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Deserialize)]
+pub struct RepairRow {
+    pub key: Option<String>,
+    pub reference: Option<String>,
+    pub customer_id: Option<i64>,
+    pub currency: Option<String>,
+    pub amount_minor: Option<i64>,
+    /// Decimals of the amount; hundredths when absent.
+    pub exponent: Option<u8>,
+    pub state: EntryState,
+}
+
+/// The states of a ledger row.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum EntryState {
+    Charged,
+    Refused,
+    Voided,
+}
+
+/// Counts of a repair, in rows.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct RepairReport {
+    /// Billing had them.
+    pub known: u64,
+    /// They settled an open attempt.
+    pub settled: u64,
+    /// Billing had lost the attempt.
+    pub adopted: u64,
+    /// They contradict billing and need a decision.
+    pub conflicts: u64,
+    /// They are of another deployment or name no invoice here.
+    pub unknown: u64,
+}

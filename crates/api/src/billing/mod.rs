@@ -1,0 +1,31 @@
+//! What billing's `/v1` takes and gives, by resource. Its legacy routes have formats of their own, each in one file of the
+//! service.
+
+mod imports;
+mod invoices;
+mod ledger;
+mod operators;
+mod runs;
+mod schedule;
+mod subscriptions;
+
+use serde::{Deserialize, Serialize};
+
+pub use imports::{ImportReport, ImportRow, LineFault, LineWarning};
+pub use invoices::{Attempt, Decision, Invoice, Resolution, ResolveRequest};
+pub use ledger::{
+    AcceptRequest, Accepted, Acknowledgement, AcknowledgementRequest, EntryState, RepairPage, RepairReport,
+    RepairRow,
+};
+pub use operators::{Charging, Customer, NetworkRequest, NoteRequest};
+pub use runs::{Counts, Deployment, Run, RunDryRun, RunProblem, RunRequest, RunState};
+pub use schedule::{ScheduleRun, ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, WaitingDate};
+pub use subscriptions::{Action, ChangeRequest, Price, Subscription};
+
+/// One page of a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Cursor of the next page; null at the end.
+    pub next: Option<String>,
+}
