@@ -12,7 +12,7 @@ use rusqlite::Connection;
 /// What to use instead, where the ledger lies in PostgreSQL.
 const IN_POSTGRES: &str = "the ledger lies in PostgreSQL, which has backups of its own: point-in-time recovery or \
     pg_basebackup of the whole cluster, or `pg_dump --table=ledger --table=ledger_meta --table=ledger_positions \
-    --table=payments_migrations`; see docs/backup.md. Nothing was written";
+    --table=payments_migrations`; see docs/how-to/backup.md. Nothing was written";
 
 /// What a copy holds.
 struct Copied {

@@ -13,10 +13,12 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::amount::Minor;
+use crate::controls::{Controls, InForce};
+use crate::declines::Decline;
 use crate::deployments::DeploymentId;
-use crate::faults::Faults;
-use crate::faults::draw::{Odds, Subject};
-use crate::faults::script::Fault;
+use crate::faults::draw::{Delivery, Subject};
+use crate::faults::rates::Decision;
+use crate::faults::script::{Facts, Fault, StatusFault};
 use crate::keys::{Fingerprint, Key, Known, judge};
 use crate::ledger::{Entry, Ledger, LedgerError, Recorded, Row, Seq, State};
 use crate::metrics::Counters;
@@ -53,7 +55,7 @@ pub struct Request {
 }
 
 /// The response to a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It was decided, now or (`replayed`) at an earlier delivery.
     Decided {
@@ -61,6 +63,8 @@ pub enum Answer {
         seq: Seq,
         /// Charged, or refused.
         charged: bool,
+        /// Why it was refused, if it was and the row says so.
+        decline: Option<Decline>,
         /// Whether this delivery executed nothing.
         replayed: bool,
     },
@@ -78,6 +82,8 @@ pub enum Answer {
     KeyVoided(Seq),
     /// The key came with other data before, and has this row.
     KeyReused(Seq),
+    /// This row charged the reference under another key, if under any: nothing was executed.
+    ReferenceCharged(Seq, Option<Key>),
     /// The ledger lacks a row that the caller has seen: nothing was executed.
     LedgerBehind,
     /// Nothing was executed, because the ledger may lack rows: an operator must act.
@@ -89,16 +95,19 @@ pub enum Answer {
 impl Answer {
     /// The row that it was given from.
     #[must_use]
-    pub fn row(self) -> Option<Seq> {
+    pub fn row(&self) -> Option<Seq> {
         match self {
-            Self::Decided { seq, .. } | Self::KeyVoided(seq) | Self::KeyReused(seq) => Some(seq),
+            Self::Decided { seq, .. }
+            | Self::KeyVoided(seq)
+            | Self::KeyReused(seq)
+            | Self::ReferenceCharged(seq, _) => Some(*seq),
             _ => None,
         }
     }
 }
 
 /// A fault that hits the response, not the charge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResponseFault {
     /// The connection is reset.
     Reset,
@@ -110,10 +119,16 @@ pub enum ResponseFault {
     CutOff,
     /// The response is delayed by this time.
     Hold(Duration),
+    /// This is answered instead.
+    Replace(Arc<StatusFault>),
+    /// The body is sent in pieces over this time.
+    Slow(Duration),
+    /// The connection is closed after half of the body.
+    Truncate,
 }
 
 /// A response and the fault to apply to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChargeReply {
     /// The response to a delivery.
     pub answer: Answer,
@@ -133,8 +148,7 @@ pub struct Charger(Arc<ChargerInner>);
 
 struct ChargerInner {
     ledger: Arc<dyn Ledger>,
-    odds: Odds,
-    faults: Faults,
+    controls: Controls,
     counters: Counters,
     in_flight: Arc<InFlight>,
     executions: Arc<Semaphore>,
@@ -144,15 +158,15 @@ struct ChargerInner {
 impl Charger {
     /// A charger over this ledger.
     #[must_use]
-    pub fn new(
-        ledger: Arc<dyn Ledger>,
-        odds: Odds,
-        faults: Faults,
-        counters: Counters,
-        shutdown: Shutdown,
-    ) -> Self {
+    pub fn new(ledger: Arc<dyn Ledger>, controls: Controls, counters: Counters, shutdown: Shutdown) -> Self {
         let (in_flight, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX)));
-        Self(Arc::new(ChargerInner { ledger, odds, faults, counters, in_flight, executions, shutdown }))
+        Self(Arc::new(ChargerInner { ledger, controls, counters, in_flight, executions, shutdown }))
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn controls(&self) -> &Controls {
+        &self.0.controls
     }
 
     /// Executes one delivery, or replays the decision of its key. Runs as a task of its own: a caller that disconnects
@@ -186,33 +200,46 @@ impl ChargerInner {
     async fn execute(&self, request: Request) -> ChargeReply {
         let Request { account, key, charge, route, deployment, seen } = request;
         let fingerprint = Fingerprint::new(charge.customer_id, &charge.currency, charge.amount);
-        let delivery = self.faults.deliver(subject(key.as_ref(), &charge, &fingerprint));
-        let fault = self.faults.select_fault(delivery, charge.customer_id, charge.amount.units);
-        let charged = fault != Some(Fault::Refuse) && self.odds.charges(delivery);
-        let nth = delivery.nth;
-        if let Some(fault) = fault {
+        let in_force = self.controls.in_force();
+        let facts = Facts {
+            is_keyed: key.is_some(),
+            account: account.as_str(),
+            route,
+            reference: charge.reference.as_deref(),
+            customer_id: charge.customer_id,
+            currency: &charge.currency,
+            amount_minor: charge.amount.units,
+            now_ms: self.controls.now_ms(),
+        };
+        let subject = subject(key.as_ref(), &charge, &fingerprint);
+        let (delivery, fault) = match in_force.faults.select_fault(&*self.ledger, subject, &facts).await {
+            Ok(selected) => selected,
+            Err(error) => return uncounted(&error).into(),
+        };
+        let (state, decline) = match decide(&in_force, fault.as_ref(), &facts, delivery) {
+            Decision::Charge => (State::Charged, None),
+            Decision::Decline(decline) => (State::Refused, Some(decline)),
+        };
+        if let Some(fault) = &fault {
             self.counters.struck(fault);
             tracing::info!(fault = fault.as_str(), key = key.as_ref().map(Key::as_str), "Fault");
         }
-        match fault {
-            Some(Fault::Latency(wait)) => tokio::time::sleep(wait).await,
-            Some(Fault::ErrorBefore) => {
-                return ChargeReply { answer: Answer::Nothing, response_fault: Some(ResponseFault::Fail) };
-            }
-            Some(Fault::Reset) => {
-                return ChargeReply { answer: Answer::Nothing, response_fault: Some(ResponseFault::Reset) };
-            }
-            _ => {}
+        if let Some(response_fault) = before(fault.as_ref()).await {
+            return ChargeReply { answer: Answer::Nothing, response_fault: Some(response_fault) };
         }
+        let key = key.filter(|_| fault != Some(Fault::ForgetKey));
+        let is_once = self.controls.is_one_charge_per_reference();
         let entry = Arc::new(Entry {
-            key: key.filter(|_| fault != Some(Fault::ForgetKey)),
+            is_once: is_once && key.is_some() && charge.reference.is_some(),
+            key,
             account: account.as_str().to_owned(),
             fingerprint,
             reference: charge.reference,
             customer_id: charge.customer_id,
             currency: charge.currency,
             amount: charge.amount,
-            state: if charged { State::Charged } else { State::Refused },
+            state,
+            decline,
             route,
             deployment,
             seen,
@@ -221,10 +248,7 @@ impl ChargerInner {
         if fault == Some(Fault::Duplicate) {
             self.record(&entry).await;
         }
-        // A replay at what looks like a key's first delivery: the fault took effect before a restart.
-        let is_late = nth == 1 && matches!(answer, Answer::Decided { replayed: true, .. });
-        let response_fault = fault.and_then(response_fault).filter(|_| !is_late);
-        ChargeReply { answer, response_fault }
+        ChargeReply { answer, response_fault: fault.and_then(response_fault) }
     }
 
     async fn record(&self, entry: &Arc<Entry>) -> Answer {
@@ -232,10 +256,12 @@ impl ChargerInner {
         let answer = match self.ledger.record(entry).await {
             Ok(Recorded::New(seq)) => {
                 self.counters.executed(entry.state);
-                Answer::Decided { seq, charged: entry.state == State::Charged, replayed: false }
+                let (charged, decline) = (entry.state == State::Charged, entry.decline.clone());
+                Answer::Decided { seq, charged, decline, replayed: false }
             }
             Ok(Recorded::Known(row)) => self.repeat(&row, entry),
             Ok(Recorded::Foreign) => Answer::KeyForeign,
+            Ok(Recorded::ReferenceCharged(row)) => Answer::ReferenceCharged(row.seq, row.key),
             Ok(Recorded::Behind) => {
                 tracing::error!(
                     ledger.seen = entry.seen.map(|seq| seq.0),
@@ -265,7 +291,8 @@ impl ChargerInner {
         match judge(row, entry) {
             Known::Replay => {
                 self.counters.replayed();
-                Answer::Decided { seq: row.seq, charged: row.state == State::Charged, replayed: true }
+                let (charged, decline) = (row.state == State::Charged, row.decline.clone());
+                Answer::Decided { seq: row.seq, charged, decline, replayed: true }
             }
             Known::Voided => Answer::KeyVoided(row.seq),
             Known::Reused => Answer::KeyReused(row.seq),
@@ -281,6 +308,39 @@ fn subject<'a>(key: Option<&'a Key>, charge: &'a Charge, fingerprint: &'a Finger
     }
 }
 
+/// A fault that was not counted could come back: nothing was executed.
+fn uncounted(error: &LedgerError) -> Answer {
+    if let LedgerError::NotServing(why) = error {
+        tracing::debug!(why, "a charge was not executed");
+        return Answer::NotServing;
+    }
+    tracing::error!(error = error as &dyn std::error::Error, "counting a fault failed");
+    Answer::NotDurable
+}
+
+/// What is decided: by a rule that refuses, by the amount of a test, or by the rates.
+fn decide(in_force: &InForce, fault: Option<&Fault>, facts: &Facts<'_>, delivery: Delivery<'_>) -> Decision {
+    if let Some(Fault::Refuse(decline)) = fault {
+        return Decision::Decline(decline.clone());
+    }
+    let draw = || in_force.rates.decide(delivery.draw(in_force.seed, "charge"));
+    in_force.faults.decision(facts).unwrap_or_else(draw)
+}
+
+/// What a fault does before the charge: waits, or answers with nothing executed.
+async fn before(fault: Option<&Fault>) -> Option<ResponseFault> {
+    match fault? {
+        Fault::Latency(wait) => {
+            tokio::time::sleep(*wait).await;
+            None
+        }
+        Fault::ErrorBefore => Some(ResponseFault::Fail),
+        Fault::Reset => Some(ResponseFault::Reset),
+        Fault::Status(instead) if !instead.execute => Some(ResponseFault::Replace(Arc::clone(instead))),
+        _ => None,
+    }
+}
+
 /// The response fault of a fault, after the charge is recorded.
 fn response_fault(fault: Fault) -> Option<ResponseFault> {
     match fault {
@@ -288,7 +348,10 @@ fn response_fault(fault: Fault) -> Option<ResponseFault> {
         Fault::ReplyLost => Some(ResponseFault::Lose),
         Fault::Malformed => Some(ResponseFault::CutOff),
         Fault::Hold(wait) => Some(ResponseFault::Hold(wait)),
-        Fault::Refuse
+        Fault::Status(instead) => Some(ResponseFault::Replace(instead)),
+        Fault::SlowBody(over) => Some(ResponseFault::Slow(over)),
+        Fault::TruncatedBody => Some(ResponseFault::Truncate),
+        Fault::Refuse(_)
         | Fault::Latency(_)
         | Fault::ErrorBefore
         | Fault::Reset
@@ -327,7 +390,9 @@ impl Drop for Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controls::StartSettings;
     use crate::faults::draw::{Seed, Share};
+    use crate::faults::rates::Rates;
     use crate::faults::script::Script;
     use crate::ledger::sqlite::SqliteLedger;
     use chassis::clock::{Clock, Random};
@@ -341,10 +406,18 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("payments.db");
         let ledger = SqliteLedger::open(&path, Clock::system(), Random::seeded(1)).await.unwrap();
-        let odds = Odds { seed: Seed(1), success: Share::ALL };
-        let faults = Faults::new(Seed(1), Script::parse(script).unwrap());
+        let start = StartSettings {
+            seed: Seed(1),
+            is_seed_set: true,
+            rates: Rates::of_success(Share::ALL),
+            script: Script::parse(script).unwrap(),
+            has_test_amounts: false,
+            is_one_charge_per_reference: false,
+            at_run_time: false,
+        };
+        let controls = Controls::new(start, Clock::system());
         let counters = Counters::new(&Telemetry::new("payments", "0", "0").metrics);
-        (Charger::new(Arc::new(ledger), odds, faults, counters, Shutdown::new()), dir)
+        (Charger::new(Arc::new(ledger), controls, counters, Shutdown::new()), dir)
     }
 
     fn request(key: Option<&str>) -> Request {
@@ -359,7 +432,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn executions_that_nobody_waits_for_are_bounded() {
+    async fn executions_without_a_waiting_caller_are_bounded() {
         let (charger, _dir) = charger("[[rule]]\nfault = \"latency\"\nlatency_ms = 3600000").await;
         for _ in 0..EXECUTIONS_MAX {
             let mut call = pin!(charger.charge(request(None)));
@@ -382,6 +455,6 @@ mod tests {
         charger.0.shutdown.tracker().close();
         charger.0.shutdown.tracker().wait().await;
         let seen = charger.charge(request(Some("k"))).await.answer;
-        assert_eq!(seen, Answer::Decided { seq: Seq(1), charged: true, replayed: true });
+        assert_eq!(seen, Answer::Decided { seq: Seq(1), charged: true, decline: None, replayed: true });
     }
 }

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use chassis::caller::CallerRules;
 use chassis::config::{
-    CallerArgs, Common, CommonArgs, CommonDefaults, Problems, TokenSource, boolean, load, token_file,
+    CallerArgs, Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, TokenSource, boolean, load,
+    non_empty, on_or_off, token_file,
 };
 
 use crate::faults::draw::{Seed, Share};
@@ -50,6 +51,18 @@ pub struct Args {
     /// Seed for outcomes and faults [default: the script's, else random and logged]
     #[arg(long, env = "SEED", value_name = "NUMBER", help_heading = "Decisions")]
     seed: Option<String>,
+    /// Charge a reference under one key only: another key gets 409 with the first one [default: false]
+    #[arg(long, env = "ONE_CHARGE_PER_REFERENCE", value_name = "BOOL", help_heading = "Decisions",
+          num_args = 0..=1, default_missing_value = "true")]
+    one_charge_per_reference: Option<String>,
+    /// Amounts 4001 to 4005, in minor units, decide by themselves beside a key, for tests only [default: false]
+    #[arg(long, env = "TEST_AMOUNTS", value_name = "BOOL", help_heading = "Decisions",
+          num_args = 0..=1, default_missing_value = "true")]
+    test_amounts: Option<String>,
+    /// on: operators set rates and faults while the service runs, for tests only; what they set stays in the database. off:
+    /// neither is possible, and what was set is not in force [default: on]
+    #[arg(long, env = "RUN_TIME_FAULTS", value_name = "ON|OFF", help_heading = "Decisions")]
+    run_time_faults: Option<String>,
     /// Fault script (TOML), for tests only [default: none]
     #[arg(long, env = "FAULTS", value_name = "FILE", help_heading = "Decisions")]
     faults: Option<String>,
@@ -113,8 +126,16 @@ pub struct Config {
     pub failover: Failover,
     /// Seed of outcomes and faults; `None` draws one.
     pub seed: Option<Seed>,
+    /// Whether the seed is the setting's.
+    pub is_seed_set: bool,
     /// The faults to inject.
     pub script: Script,
+    /// Whether a reference is charged under one key only.
+    pub one_charge_per_reference: bool,
+    /// Whether amounts of tests decide by themselves.
+    pub test_amounts: bool,
+    /// Whether operators may set rates and faults at run time.
+    pub run_time_faults: bool,
 }
 
 impl Config {
@@ -138,23 +159,31 @@ impl Args {
             Some(Sub::KeysPerAccount) => Command::KeysPerAccount,
         };
         let common = self.common.resolve(&DEFAULTS, problems);
-        let anonymous = self.allow_anonymous.as_deref().filter(|text| !text.is_empty()).unwrap_or("false");
-        let anonymous = problems.take("--allow-anonymous (ALLOW_ANONYMOUS)", boolean(anonymous));
-        let operators = self.operator_token_file.as_deref().filter(|path| !path.is_empty());
+        let anonymous = flag(&self.allow_anonymous, "--allow-anonymous (ALLOW_ANONYMOUS)", problems);
+        let operators = non_empty(&self.operator_token_file);
         let listener = common.as_ref().map(|common| common.listen);
         let operators = token_file(operators, OPERATORS, listener, problems);
         let success_rate = self.success_rate.as_deref().unwrap_or(SUCCESS_RATE);
-        let success_rate = problems.take("--success-rate (SUCCESS_RATE)", share(success_rate));
-        let seed = self.seed.as_deref().map(|text| problems.take("--seed (SEED)", seed(text)));
-        let failover = self.ledger_failover.as_deref().filter(|text| !text.is_empty()).unwrap_or("manual");
-        let failover = problems.take("--ledger-failover (LEDGER_FAILOVER)", failover.parse::<Failover>());
+        let success_rate = problems.check("--success-rate (SUCCESS_RATE)", share(success_rate));
+        let seed = self.seed.as_deref().map(|text| problems.check("--seed (SEED)", seed(text)));
+        let failover = non_empty(&self.ledger_failover).unwrap_or("manual");
+        let failover = problems.check("--ledger-failover (LEDGER_FAILOVER)", failover.parse::<Failover>());
+        let run_time_faults = non_empty(&self.run_time_faults).unwrap_or("on");
+        let run_time_faults =
+            problems.check("--run-time-faults (RUN_TIME_FAULTS)", on_or_off(run_time_faults));
+        let test_amounts = flag(&self.test_amounts, "--test-amounts (TEST_AMOUNTS)", problems);
+        let once = "--one-charge-per-reference (ONE_CHARGE_PER_REFERENCE)";
+        let once = flag(&self.one_charge_per_reference, once, problems);
         let script = match &self.faults {
-            Some(path) => problems.take(FAULTS, read_script(path)),
+            Some(path) => problems.check(FAULTS, read_script(path)),
             None => Some(Script::default()),
         };
         let writes = !matches!(command, Command::Healthcheck | Command::Backup(_));
         if let (Some(common), true) = (&common, writes) {
             common.database_url.check_writable(problems);
+        }
+        if let Some(common) = &common {
+            check_clock(common, problems);
         }
         let (mut common, anonymous, script) = (common?, anonymous?, script?);
         let callers = self.callers.resolve(&mut common, problems)?;
@@ -166,10 +195,40 @@ impl Args {
                  --tls-client-ca, or say --allow-anonymous (ALLOW_ANONYMOUS=true)",
             );
         }
-        let seed = seed.unwrap_or(script.seed);
+        let (is_seed_set, seed) = (seed.is_some(), seed.unwrap_or(script.seed));
         let (success_rate, failover) = (success_rate?, failover?);
-        Some(Config { common, callers, operators, command, success_rate, failover, seed, script })
+        let (run_time_faults, test_amounts, once) = (run_time_faults?, test_amounts?, once?);
+        Some(Config {
+            common,
+            callers,
+            operators,
+            command,
+            success_rate,
+            failover,
+            seed,
+            is_seed_set,
+            script,
+            one_charge_per_reference: once,
+            test_amounts,
+            run_time_faults,
+        })
     }
+}
+
+/// A ledger in PostgreSQL is dated by the database.
+fn check_clock(common: &Common, problems: &mut Problems) {
+    if common.clock.as_virtual().is_some() && matches!(common.database_url, DatabaseUrl::Postgres(_)) {
+        problems.add(
+            "--virtual-clock (VIRTUAL_CLOCK)",
+            "needs --database-url sqlite:PATH: no other ledger has one",
+        );
+    }
+}
+
+/// A flag whose value may be left out; unset is false.
+fn flag(text: &Option<String>, setting: &str, problems: &mut Problems) -> Option<bool> {
+    let text = non_empty(text).unwrap_or("false");
+    problems.check(setting, boolean(text))
 }
 
 fn share(text: &str) -> Result<Share, String> {

@@ -6,22 +6,24 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use chassis::admin::{LogLevelAccess, Readiness, admin_router};
+use chassis::admin::Readiness;
 use chassis::caller::Callers;
 use chassis::clock::{Clock, Random};
 use chassis::config::{DatabaseUrl, SqliteUrl};
 use chassis::gate::{Usable, while_usable};
 use chassis::postgres::{Postgres, PostgresSettings};
-use chassis::server::{CrossSiteGuard, Limits, Shed};
-use chassis::service::{self, Listeners};
+use chassis::program::{self, Program, Service, Work};
+use chassis::server::{Limits, Shed};
+use chassis::service;
 use chassis::shutdown::Shutdown;
-use chassis::telemetry::{LogHandle, Telemetry, observe};
+use chassis::telemetry::{LogConfig, LogHandle, observe};
 use chassis::tls::TlsMetrics;
 
 use crate::charge::Charger;
 use crate::config::{Command, Config};
-use crate::faults::Faults;
-use crate::faults::draw::{Odds, Seed};
+use crate::controls::{Controls, StartSettings};
+use crate::faults::draw::Seed;
+use crate::faults::rates::Rates;
 use crate::http::App;
 use crate::ledger::Ledger;
 use crate::ledger::failover::Failover;
@@ -33,6 +35,8 @@ pub mod amount;
 mod backup;
 pub mod charge;
 pub mod config;
+pub mod controls;
+pub mod declines;
 pub mod deployments;
 pub mod faults;
 pub mod http;
@@ -40,36 +44,34 @@ pub mod keys;
 pub mod ledger;
 pub mod metrics;
 
-/// Source revision of the build, if known.
-const REVISION: &str = match option_env!("TINJIS_REVISION") {
-    Some(revision) => revision,
-    None => "unknown",
-};
-
 /// The whole program: argv (program name first) to exit code. Also behind `tinjis run payments`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let config = match Config::load(args) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    if config.command == Command::Healthcheck {
-        return service::healthcheck(config.common.admin_listen);
+    program::run(Config::load(args), work)
+}
+
+impl Program for Config {
+    fn log(&self) -> &LogConfig {
+        &self.common.log
     }
-    let log = config.common.log.clone();
-    service::program(&log, |log| start(config, log))
+
+    fn healthcheck(&self) -> Option<ExitCode> {
+        (self.command == Command::Healthcheck).then(|| service::healthcheck(self.common.admin_listen))
+    }
+}
+
+fn work(config: Config, log: LogHandle) -> Work {
+    Box::pin(start(config, log))
 }
 
 async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
     match config.command {
-        Command::Serve => {
-            let shutdown = Shutdown::new();
-            shutdown.on_signals();
-            launch(config, log, shutdown).await
-        }
+        Command::Serve => serve(config, log).await,
         Command::Migrate => migrate(&config).await,
         Command::NewLedgerId => {
             let id = match &config.common.database_url {
-                DatabaseUrl::Sqlite(file) => attach_sqlite(file).await?.renew_id().await?,
+                DatabaseUrl::Sqlite(file) => {
+                    attach_sqlite(file, &config.common.clock).await?.renew_id().await?
+                }
                 DatabaseUrl::Postgres(settings) => {
                     postgres::renew_id(&connect(settings, None)?, &Random::system()).await?
                 }
@@ -79,7 +81,9 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
         }
         Command::KeysPerAccount => {
             match &config.common.database_url {
-                DatabaseUrl::Sqlite(file) => attach_sqlite(file).await?.make_keys_per_account().await?,
+                DatabaseUrl::Sqlite(file) => {
+                    attach_sqlite(file, &config.common.clock).await?.make_keys_per_account().await?
+                }
                 DatabaseUrl::Postgres(settings) => {
                     let database = connect(settings, None)?;
                     database.migrate().await.context("cannot migrate the database")?;
@@ -94,69 +98,74 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
     }
 }
 
-/// Binds both ports and serves until shut down.
-///
-/// # Errors
-/// When a port or the ledger is not available.
-pub async fn launch(config: Config, log: LogHandle, shutdown: Shutdown) -> anyhow::Result<()> {
-    let listeners = Listeners::bind(&config.common).await?;
-    serve(config, listeners, log, shutdown).await
-}
-
-/// Serves on these ports until shut down.
-///
-/// # Errors
-/// When the ledger cannot be opened.
-pub async fn serve(
-    config: Config,
-    listeners: Listeners,
-    log: LogHandle,
-    shutdown: Shutdown,
-) -> anyhow::Result<()> {
-    let (listen, admin_listen) = listeners.addresses()?;
-    let telemetry = Telemetry::new("payments", env!("CARGO_PKG_VERSION"), REVISION);
-    let tls = TlsMetrics::new(&telemetry.metrics);
-    let listeners = listeners.secure(config.common.tls.as_ref(), &tls)?;
-    let callers = Callers::open(config.callers, &Clock::system(), &tls, &telemetry.metrics)?;
+/// Serves on both ports until shut down.
+async fn serve(config: Config, log: LogHandle) -> anyhow::Result<()> {
+    let (service, listeners) = Service::bind("payments", &config.common).await?;
+    let Service { telemetry, readiness, shutdown, tls, .. } = &service;
+    let callers = Callers::open(config.callers, &Clock::system(), tls, &telemetry.metrics)?;
     let operators = config.operators.map(|tokens| Callers::by_token(Some(tokens), None)).transpose()?;
     let seed = config.seed.unwrap_or_else(|| Seed(Random::system().u64()));
     if !config.script.rules.is_empty() {
         tracing::warn!(rules = config.script.rules.len(), "a fault script is in force");
     }
-    let odds = Odds { seed, success: config.success_rate };
-    let faults = Faults::new(seed, config.script);
+    if config.test_amounts {
+        tracing::warn!("amounts of tests decide by themselves beside a key");
+    }
+    let start = StartSettings {
+        seed,
+        is_seed_set: config.is_seed_set,
+        rates: Rates::of_success(config.success_rate),
+        script: config.script,
+        has_test_amounts: config.test_amounts,
+        is_one_charge_per_reference: config.one_charge_per_reference,
+        at_run_time: config.run_time_faults,
+    };
+    let clock = config.common.clock;
+    let controls = Controls::new(start, clock.clone());
     let counters = Counters::new(&telemetry.metrics);
-    let readiness = Readiness::new(&shutdown);
     let opening = readiness.hold("opening the ledger");
-    let access = LogLevelAccess::new(admin_listen, operators.clone());
-    let admin = admin_router(&telemetry, readiness.clone(), log, access);
+    let admin = service.admin(log, operators.clone());
     let routes = async {
         let (ledger, usable) =
-            open_ledger(&config.common.database_url, config.failover, &tls, &readiness, &shutdown).await?;
+            open_ledger(&config.common.database_url, &clock, config.failover, tls, readiness, shutdown)
+                .await?;
         let ledger_id = ledger.id().await?;
         tracing::info!(%seed, ledger.id = %ledger_id, "decisions are drawn from this seed");
-        let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
-        let cross_site = CrossSiteGuard::new(listen);
-        let app = App::new(charger, ledger, ledger_id, callers, operators, cross_site, shutdown.clone());
+        if controls.is_one_charge_per_reference() {
+            ledger.index_references().await.context("cannot index the ledger's references")?;
+        }
+        follow_operators(&controls, &ledger, shutdown).await?;
+        let charger = Charger::new(Arc::clone(&ledger), controls, counters, shutdown.clone());
+        let app = App::new(charger, ledger, ledger_id, callers, operators, service.listen, shutdown.clone());
         drop(opening);
-        Ok(observe(while_usable(http::router(app), usable, Shed::default()), &telemetry))
+        Ok(observe(while_usable(http::router(app), usable, Shed::default()), telemetry))
     };
-    service::serve_when(
-        listeners,
-        routes,
-        http::meanwhile(),
-        admin,
-        Limits { connections_per_peer: config.common.connections_per_peer, ..Limits::default() },
-        shutdown.clone(),
-        &telemetry,
-    )
-    .await
+    let limits = service.limits(Limits::default());
+    let shutdown = shutdown.clone();
+    service::serve_when(listeners, routes, http::meanwhile(), admin, limits, shutdown, telemetry).await
+}
+
+/// Takes over what operators set at run time, now and whenever another replica sets something.
+async fn follow_operators(
+    controls: &Controls,
+    ledger: &Arc<dyn Ledger>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    controls.load(&**ledger).await?;
+    let (follow, shutdown) = (controls.clone().follow(Arc::clone(ledger) as _), shutdown.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = follow => {}
+            () = shutdown.draining() => {}
+        }
+    });
+    Ok(())
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<()> {
     match &config.common.database_url {
         DatabaseUrl::Sqlite(file) => {
-            let id = attach_sqlite(file).await?.id().await?;
+            let id = attach_sqlite(file, &config.common.clock).await?.id().await?;
             tracing::info!(ledger.id = %id, "schema is up to date");
         }
         DatabaseUrl::Postgres(settings) => {
@@ -170,6 +179,7 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
 /// The ledger, watched by readiness, and whether it can be used at any later moment. With PostgreSQL it takes as long as the database takes to be usable.
 async fn open_ledger(
     url: &DatabaseUrl,
+    clock: &Clock,
     failover: Failover,
     tls: &TlsMetrics,
     readiness: &Readiness,
@@ -177,7 +187,7 @@ async fn open_ledger(
 ) -> anyhow::Result<(Arc<dyn Ledger>, Usable)> {
     match url {
         DatabaseUrl::Sqlite(file) => {
-            let ledger = open_sqlite(file).await?;
+            let ledger = open_sqlite(file, clock).await?;
             readiness.check("ledger", ledger.is_writable());
             // A file that fails says so to each caller at once.
             Ok((Arc::new(ledger), Arc::new(|| Ok(()))))
@@ -188,9 +198,9 @@ async fn open_ledger(
             let usable = Arc::new(database.is_usable());
             let ledger = PostgresLedger::open(database, &Random::system(), failover).await?;
             readiness.check("ledger", ledger.is_serving());
-            let (renamed, shutdown) = (ledger.renamed(), shutdown.clone());
+            let (id_changed, shutdown) = (ledger.id_changed(), shutdown.clone());
             tokio::spawn(async move {
-                renamed.await;
+                id_changed.await;
                 tracing::error!("the ledger has a new id, this process ends so that it restarts with it");
                 shutdown.trigger();
             });
@@ -199,15 +209,15 @@ async fn open_ledger(
     }
 }
 
-async fn open_sqlite(file: &SqliteUrl) -> anyhow::Result<SqliteLedger> {
+async fn open_sqlite(file: &SqliteUrl, clock: &Clock) -> anyhow::Result<SqliteLedger> {
     let path = file.existing().map_err(anyhow::Error::msg)?;
-    let ledger = SqliteLedger::open(path, Clock::system(), Random::system()).await;
+    let ledger = SqliteLedger::open(path, clock.clone(), Random::system()).await;
     ledger.with_context(|| format!("cannot open the ledger {}", path.display()))
 }
 
-async fn attach_sqlite(file: &SqliteUrl) -> anyhow::Result<SqliteLedger> {
+async fn attach_sqlite(file: &SqliteUrl, clock: &Clock) -> anyhow::Result<SqliteLedger> {
     let path = file.existing().map_err(anyhow::Error::msg)?;
-    let ledger = SqliteLedger::attach(path, Clock::system(), Random::system()).await;
+    let ledger = SqliteLedger::attach(path, clock.clone(), Random::system()).await;
     ledger.with_context(|| format!("cannot open the ledger {}", path.display()))
 }
 

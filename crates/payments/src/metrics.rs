@@ -43,7 +43,7 @@ impl Counters {
     }
 
     /// One more fault.
-    pub fn struck(&self, fault: Fault) {
+    pub fn struck(&self, fault: &Fault) {
         self.faults.with_label_values(&[fault.as_str()]).inc();
     }
 }

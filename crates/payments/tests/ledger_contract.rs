@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
 use payments::amount::Minor;
+use payments::declines::Decline;
 use payments::deployments::{Admission, DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, How, Unknown};
 use payments::keys::{Fingerprint, FingerprintVersion, Key, Known, judge};
 use payments::ledger::failover::Failover;
@@ -30,7 +31,7 @@ trait Place {
     /// Runs statements of an operator.
     fn run(&self, statements: &str);
 
-    /// As the version before left it: keys are unique over all accounts. Nobody has it open.
+    /// As the version before left it: keys are unique over all accounts. No process has it open.
     fn make_keys_unique_over_all_accounts(&self);
 
     /// What `payments keys-per-account` does.
@@ -183,9 +184,15 @@ fn entry(key: Option<u8>, account: u8, data: u8, charged: bool) -> Arc<Entry> {
         currency: "EUR".to_owned(),
         amount: Minor { units: data.into(), exponent: 2 + data },
         state: if charged { State::Charged } else { State::Refused },
+        decline: if charged {
+            None
+        } else {
+            Decline::of_code(["stolen_card", "expired_card"][usize::from(data)])
+        },
         route: "/",
         deployment: None,
         seen: None,
+        is_once: false,
     })
 }
 
@@ -205,7 +212,7 @@ impl Model {
         elsewhere && from.is_none_or(|number| number == SHARED)
     }
 
-    /// Positions grow; nobody promises that none is left out.
+    /// Positions grow; some may be left out.
     fn push(&mut self, entry: &Entry, seq: Seq) {
         assert!(self.0.last().is_none_or(|last| last.seq < seq), "{seq:?} after {:?}", self.0.last());
         self.0.push(Row {
@@ -219,6 +226,7 @@ impl Model {
             currency: entry.currency.clone(),
             amount: entry.amount,
             state: entry.state,
+            decline: entry.decline.clone(),
             route: entry.route.to_owned(),
             created_at_ms: 0,
         });
@@ -235,9 +243,11 @@ impl Model {
                 currency: String::new(),
                 amount: Minor::hundredths(0),
                 state: State::Voided,
+                decline: None,
                 route: "/v1/ledger/{key}/void",
                 deployment: None,
                 seen: None,
+                is_once: false,
             };
             self.push(&tombstone, seq);
         }
@@ -278,7 +288,7 @@ async fn apply(ledger: &Arc<dyn Ledger>, model: &mut Model, step: &Step) {
                 Voided::Foreign => {
                     assert!(!is_known && model.is_foreign(&void.key, &void.account, from), "{step:?}");
                 }
-                Voided::Behind => panic!("nobody has seen anything"),
+                Voided::Behind => panic!("no request names a highest position seen"),
             }
         }
         Step::Reopen => {}
@@ -474,7 +484,7 @@ async fn a_process_that_took_a_ledger_for_another_writes_nothing_more_and_is_rep
     ledger.record(&entry(Some(0), 0, 0, true)).await.unwrap();
     payments::ledger::postgres::renew_id(&place.connect(), &Random::system()).await.unwrap();
     ledger.record(&entry(Some(1), 0, 0, true)).await.unwrap_err();
-    ledger.renamed().await;
+    ledger.id_changed().await;
     assert_eq!(place.database.ask("SELECT count(*) FROM ledger"), 1);
 }
 
@@ -526,7 +536,7 @@ async fn a_charge_whose_commit_was_not_answered_is_found_again_by_its_key() {
     }
     assert_eq!((cutter.cuts(), place.database.ask("SELECT count(*) FROM ledger")), (2, 2));
 
-    // Of one without a key nobody can know: it is not answered as a charge, and not written again.
+    // Without a key the outcome stays unknown: it is not answered as a charge, and not written again.
     for (cuts, kept) in [(&[Cut::Answer] as &'static [Cut], 3), (&[Cut::Request], 3)] {
         cutter.follow(CutPlan::next(INSERT, cuts));
         ledger.record(&entry(None, 0, 0, true)).await.unwrap_err();
@@ -615,7 +625,7 @@ async fn a_deployment_that_charged_under_another_account_is_refused_until_it_is_
 }
 
 #[tokio::test]
-async fn an_account_that_claims_a_deployment_and_charges_nothing_keeps_it_from_nobody() {
+async fn an_account_that_claims_a_deployment_and_charges_nothing_keeps_it_from_no_account() {
     for place in places() {
         let ledger = place.open().await;
         assert_eq!(admission(&ledger, 1, deployment(1)).await, Admission::Record(How::First));

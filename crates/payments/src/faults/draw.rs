@@ -59,45 +59,49 @@ impl Delivery<'_> {
 /// A part of all draws, from none to every one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// Draws below this hit; 2^64 for all.
-    threshold: u128,
+    /// Of [`Self::ONE`].
+    parts: u64,
 }
 
 impl Share {
     /// Every draw.
-    pub const ALL: Self = Self { threshold: 1 << 64 };
+    pub const ALL: Self = Self { parts: Self::ONE };
+    /// No draw.
+    pub const NONE: Self = Self { parts: 0 };
 
     const PLACES: i32 = 12;
-    const ONE: u128 = 1_000_000_000_000;
+    const ONE: u64 = 1_000_000_000_000;
 
     /// Parses a decimal number from 0 to 1.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let scaled = u128::try_from(Decimal::parse(text)?.truncated(Self::PLACES)?).ok()?;
-        (scaled <= Self::ONE).then_some(Self { threshold: (scaled << 64) / Self::ONE })
+        let parts = u64::try_from(Decimal::parse(text)?.truncated(Self::PLACES)?).ok()?;
+        (parts <= Self::ONE).then_some(Self { parts })
     }
 
-    /// Whether a draw is within.
+    /// Both together; `None` if that is more than all.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Option<Self> {
+        let parts = self.parts.checked_add(other.parts).filter(|parts| *parts <= Self::ONE)?;
+        Some(Self { parts })
+    }
+
+    /// Whether a draw is within: below the same part of 2^64.
     #[must_use]
     pub fn holds(self, draw: u64) -> bool {
-        u128::from(draw) < self.threshold
+        u128::from(draw) < (u128::from(self.parts) << 64) / u128::from(Self::ONE)
     }
 }
 
-/// Charged or refused: a function of the seed and the key, so that a resend agrees with the first delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Odds {
-    /// The seed of the service.
-    pub seed: Seed,
-    /// The share of charges that succeed.
-    pub success: Share,
-}
-
-impl Odds {
-    /// Whether this delivery is charged.
-    #[must_use]
-    pub fn charges(self, delivery: Delivery<'_>) -> bool {
-        self.success.holds(delivery.draw(self.seed, "charge"))
+impl fmt::Display for Share {
+    /// The decimal number that [`Self::parse`] takes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.parts / Self::ONE, self.parts % Self::ONE);
+        let digits = format!("{rest:012}");
+        match digits.trim_end_matches('0') {
+            "" => write!(f, "{whole}"),
+            digits => write!(f, "{whole}.{digits}"),
+        }
     }
 }
 
@@ -105,13 +109,10 @@ impl Odds {
 mod tests {
     use super::*;
 
-    fn odds(rate: &str) -> Odds {
-        Odds { seed: Seed(8213), success: Share::parse(rate).unwrap() }
-    }
-
-    fn charged(odds: Odds, subjects: &[String], nth: u32) -> usize {
-        let delivery = |text| Delivery { subject: Subject::Reference(text), nth };
-        subjects.iter().filter(|text| odds.charges(delivery(text))).count()
+    fn charged(rate: &str, subjects: &[String]) -> usize {
+        let success = Share::parse(rate).unwrap();
+        let draw = |text| Delivery { subject: Subject::Reference(text), nth: 1 }.draw(Seed(8213), "charge");
+        subjects.iter().filter(|text| success.holds(draw(text))).count()
     }
 
     #[test]
@@ -123,6 +124,11 @@ mod tests {
             assert!(Share::parse(text).is_none(), "{text}");
         }
         assert_eq!(Share::parse("1"), Some(Share::ALL));
+        for (text, shown) in
+            [("0.50", "0.5"), ("5e-1", "0.5"), ("1.0", "1"), ("0", "0"), ("1e-12", "0.000000000001")]
+        {
+            assert_eq!(Share::parse(text).unwrap().to_string(), shown);
+        }
     }
 
     #[test]
@@ -137,7 +143,7 @@ mod tests {
     fn about_the_asked_share_is_charged() {
         let subjects: Vec<String> = (0..4000).map(|n| format!("I{n}")).collect();
         for (rate, around) in [("0.5", 2000), ("0.05", 200), ("0.9", 3600)] {
-            let count = charged(odds(rate), &subjects, 1);
+            let count = charged(rate, &subjects);
             assert!(count.abs_diff(around) < 150, "{rate}: {count}");
         }
     }

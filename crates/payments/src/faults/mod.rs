@@ -1,79 +1,179 @@
-//! Faults on demand: which deliveries a script hits, and with what. Counts deliveries in memory and in bounds;
-//! a restart counts from 1 again. Knows neither HTTP nor the ledger: others do what is decided here.
+//! Faults on demand: which deliveries a script hits, and with what. Which fault a delivery meets follows from script, seed
+//! and counts; the counts that must survive a restart are kept through [`FaultCounts`]. Knows no HTTP and no SQL: others do
+//! what is decided here.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
 
 pub mod draw;
+pub mod rates;
 pub mod script;
+pub mod test_amounts;
 
-use draw::{Delivery, Seed, Subject};
-use script::{Fault, Rule, Script};
+use self::draw::{Delivery, Seed, Subject};
+use self::rates::Decision;
+use self::script::{Facts, Fault, Rule, Script};
+use crate::keys::hex;
+use crate::ledger::Result;
 
 /// How many subjects are remembered at least; the oldest are forgotten in one go beyond twice as many.
 pub const SUBJECTS_MAX: usize = 1 << 18;
 
+/// What is wrong with one field of a script or of rates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The field.
+    pub field: String,
+    /// The mistake and what is allowed.
+    pub message: String,
+}
+
+impl Mistake {
+    /// A mistake of this field.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// Counts that survive a restart and that all replicas share. Each call is one durable transaction.
+#[async_trait]
+pub trait FaultCounts: Send + Sync + 'static {
+    /// Counts one more of a subject under a script, to `at_least` this; answers the count.
+    async fn count(&self, script: &str, subject: &str, at_least: u32) -> Result<u32>;
+}
+
+/// Names the script of a start: the same file goes on counting after a restart, an edited one counts anew.
+#[must_use]
+pub fn id_of_file(script: &Script) -> String {
+    const BYTES: usize = 8;
+    format!("file {}", hex(&Sha256::digest(script.to_json())[..BYTES]))
+}
+
 /// The rules in force and what they have seen.
 #[derive(Debug)]
 pub struct Faults {
+    /// Under which the counts are kept.
+    id: String,
     seed: Seed,
-    rules: Vec<(Rule, AtomicU64)>,
+    /// When the script was set, in ms since the epoch: its windows may begin so long after.
+    set_at_ms: i64,
+    script: Script,
+    /// Those of the script, then those of the test amounts.
+    rules: Vec<Rule>,
+    has_test_amounts: bool,
     deliveries: Mutex<Generations>,
 }
 
 impl Faults {
     /// Puts a script's rules into force.
     #[must_use]
-    pub fn new(seed: Seed, script: Script) -> Self {
-        let rules = script.rules.into_iter().map(|rule| (rule, AtomicU64::new(0))).collect();
-        Self { seed, rules, deliveries: Mutex::default() }
+    pub fn new(id: String, seed: Seed, script: Script, set_at_ms: i64, has_test_amounts: bool) -> Self {
+        let mut rules = script.rules.clone();
+        rules.extend(test_amounts::rules().filter(|_| has_test_amounts));
+        Self { id, seed, set_at_ms, script, rules, has_test_amounts, deliveries: Mutex::default() }
+    }
+
+    /// The script that was set.
+    #[must_use]
+    pub fn script(&self) -> &Script {
+        &self.script
+    }
+
+    /// What is decided by the amount alone.
+    #[must_use]
+    pub fn decision(&self, facts: &Facts<'_>) -> Option<Decision> {
+        if self.has_test_amounts && facts.is_keyed {
+            test_amounts::decision(facts.amount_minor)
+        } else {
+            None
+        }
+    }
+
+    /// Counts one more delivery and selects the fault that hits it: the first rule that matches. Rules with `nth` count
+    /// every delivery that their other fields match, whichever rule wins.
+    ///
+    /// # Errors
+    /// When a count cannot be kept: then the fault could come back after a restart, and nothing may be executed.
+    pub async fn select_fault<'a>(
+        &self,
+        counts: &dyn FaultCounts,
+        subject: Subject<'a>,
+        facts: &Facts<'_>,
+    ) -> Result<(Delivery<'a>, Option<Fault>)> {
+        let mut delivery = self.deliver(subject, facts.account);
+        // Most deliveries are not exposed to any transport fault, and cost no write.
+        if let Subject::Key(key) = subject
+            && self
+                .rules
+                .iter()
+                .enumerate()
+                .any(|(at, rule)| rule.fault.is_of_transport() && self.matches(at, rule, delivery, facts))
+        {
+            let name = format!("key {} {key}", facts.account);
+            delivery.nth = counts.count(&self.id, &name, delivery.nth).await?;
+            self.catch_up(delivery, facts.account);
+        }
+        let mut winner = None;
+        for (at, rule) in self.rules.iter().enumerate() {
+            if !self.matches(at, rule, delivery, facts) {
+                continue;
+            }
+            let is_nth = match rule.nth {
+                None => true,
+                Some(nth) => {
+                    let name = format!("rule {}", at + 1);
+                    u64::from(counts.count(&self.id, &name, 1).await?) == nth
+                }
+            };
+            if is_nth && winner.is_none() {
+                winner = Some(rule.fault.clone());
+            }
+        }
+        Ok((delivery, winner))
+    }
+
+    fn matches(&self, at: usize, rule: &Rule, delivery: Delivery<'_>, facts: &Facts<'_>) -> bool {
+        rule.only.lets_through(facts, self.set_at_ms)
+            && rule.may_hit(delivery)
+            && rule.share.holds(delivery.draw(self.seed, &format!("rule {}", at + 1)))
     }
 
     /// Counts one more delivery of a subject. Keys are not counted while there are no rules.
-    pub fn deliver<'a>(&self, subject: Subject<'a>) -> Delivery<'a> {
+    fn deliver<'a>(&self, subject: Subject<'a>, account: &str) -> Delivery<'a> {
         if self.rules.is_empty() && matches!(subject, Subject::Key(_)) {
             return Delivery { subject, nth: 1 };
         }
-        let mut hasher = DefaultHasher::new();
-        subject.hash(&mut hasher);
         let mut deliveries = self.deliveries.lock().expect("counting never panics");
-        Delivery { subject, nth: deliveries.count(hasher.finish()) }
+        Delivery { subject, nth: deliveries.count(name(subject, account)) }
     }
 
-    /// The fault that hits this delivery: the first rule that matches. Rules with `nth` count every delivery that
-    /// their other fields match, whichever rule wins.
-    pub fn select_fault(&self, delivery: Delivery<'_>, customer_id: i64, amount_minor: i64) -> Option<Fault> {
-        let mut winner = None;
-        for (at, (rule, seen)) in self.rules.iter().enumerate() {
-            if !rule.lets_through(customer_id, amount_minor)
-                || !rule.may_hit(delivery)
-                || !rule.share.holds(delivery.draw(self.seed, &format!("rule {}", at + 1)))
-            {
-                continue;
-            }
-            let nth = seen.fetch_add(1, Ordering::Relaxed) + 1;
-            if rule.nth.is_none_or(|wanted| wanted == nth) && winner.is_none() {
-                winner = Some(rule.fault);
-            }
-        }
-        winner
+    /// Takes over what was counted before a restart, or by other replicas.
+    fn catch_up(&self, delivery: Delivery<'_>, account: &str) {
+        let mut deliveries = self.deliveries.lock().expect("counting never panics");
+        deliveries.raise(name(delivery.subject, account), delivery.nth);
     }
 }
 
-impl Rule {
-    fn lets_through(&self, customer_id: i64, amount_minor: i64) -> bool {
-        self.customer_id.is_none_or(|only| only == customer_id)
-            && self.amount_minor_min.is_none_or(|min| amount_minor >= min)
-            && self.amount_minor_max.is_none_or(|max| amount_minor <= max)
+/// The same key of two accounts is two subjects.
+fn name(subject: Subject<'_>, account: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    subject.hash(&mut hasher);
+    if matches!(subject, Subject::Key(_)) {
+        account.hash(&mut hasher);
     }
+    hasher.finish()
+}
 
+impl Rule {
     /// A transport fault hits the first deliveries of a key only, so that resending ends; a refusal is no transport
     /// fault, and deliveries without a key are independent of each other.
     fn may_hit(&self, delivery: Delivery<'_>) -> bool {
         let keyed = matches!(delivery.subject, Subject::Key(_));
-        !keyed || self.fault == Fault::Refuse || delivery.nth <= self.times
+        !keyed || !self.fault.is_of_transport() || delivery.nth <= self.times
     }
 }
 
@@ -94,22 +194,72 @@ impl Generations {
         *count = count.saturating_add(1);
         *count
     }
+
+    fn raise(&mut self, subject: u64, count: u32) {
+        if let Some(counted) = self.young.get_mut(&subject) {
+            *counted = count.max(*counted);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
-    fn faults(rules: &str) -> Faults {
-        Faults::new(Seed(8213), Script::parse(rules).unwrap())
+    /// As a database keeps them.
+    #[derive(Default)]
+    struct Kept(Mutex<HashMap<(String, String), u32>>);
+
+    #[async_trait]
+    impl FaultCounts for Kept {
+        async fn count(&self, script: &str, subject: &str, at_least: u32) -> Result<u32> {
+            let mut kept = self.0.lock().unwrap();
+            let count = kept.entry((script.to_owned(), subject.to_owned())).or_default();
+            *count = (*count + 1).max(at_least);
+            Ok(*count)
+        }
+    }
+
+    /// A script in a process, and the counts beside it.
+    struct Process {
+        faults: Faults,
+        kept: Arc<Kept>,
+    }
+
+    impl Process {
+        fn restarted(&self) -> Self {
+            let Faults { id, seed, script, set_at_ms, .. } = &self.faults;
+            let faults = Faults::new(id.clone(), *seed, script.clone(), *set_at_ms, false);
+            Self { faults, kept: Arc::clone(&self.kept) }
+        }
+
+        fn hit(&self, subject: Subject<'_>, facts: &Facts<'_>) -> Option<&'static str> {
+            let selected = self.faults.select_fault(&*self.kept, subject, facts);
+            futures_util::FutureExt::now_or_never(selected).unwrap().unwrap().1.map(|fault| fault.as_str())
+        }
+    }
+
+    const FACTS: Facts<'static> = Facts {
+        is_keyed: true,
+        account: "antaeus",
+        route: "/",
+        reference: Some("I1"),
+        customer_id: 1,
+        currency: "EUR",
+        amount_minor: 1000,
+        now_ms: 0,
+    };
+
+    fn faults(rules: &str) -> Process {
+        let faults = Faults::new("one".to_owned(), Seed(8213), Script::parse(rules).unwrap(), 0, false);
+        Process { faults, kept: Arc::default() }
     }
 
     /// The faults of one delivery each of these keys, for customer 1 and 10.00.
-    fn hits(faults: &Faults, keys: &[String]) -> Vec<Option<&'static str>> {
-        let hit =
-            |key: &String| faults.select_fault(faults.deliver(Subject::Key(key)), 1, 1000).map(Fault::as_str);
-        keys.iter().map(hit).collect()
+    fn hits(faults: &Process, keys: &[String]) -> Vec<Option<&'static str>> {
+        keys.iter().map(|key| faults.hit(Subject::Key(key), &FACTS)).collect()
     }
 
     fn keys(count: usize) -> Vec<String> {
@@ -139,8 +289,8 @@ mod tests {
             "[[rule]]\nfault = \"reset\"\ncustomer_id = 2\n[[rule]]\nfault = \"hold\"\namount_minor_min = 1000\n\
              [[rule]]\nfault = \"malformed\"\namount_minor_max = 999",
         );
-        let word = |key: &str, customer, amount| {
-            faults.select_fault(faults.deliver(Subject::Key(key)), customer, amount).map(Fault::as_str)
+        let word = |key: &str, customer_id, amount_minor| {
+            faults.hit(Subject::Key(key), &Facts { customer_id, amount_minor, ..FACTS })
         };
         assert_eq!(word("a", 2, 1000), Some("reset"));
         assert_eq!(word("b", 1, 1000), Some("hold"));
@@ -161,9 +311,56 @@ mod tests {
     #[test]
     fn deliveries_without_a_key_draw_each_for_itself() {
         let faults = faults("[[rule]]\nfault = \"reply-lost\"\nshare = 0.5");
-        let lost = |_| faults.select_fault(faults.deliver(Subject::Reference("I1")), 1, 1000).is_some();
+        let lost = |_| faults.hit(Subject::Reference("I1"), &Facts { is_keyed: false, ..FACTS }).is_some();
         let pattern: Vec<bool> = (0..40).map(lost).collect();
         assert!(pattern.contains(&true) && pattern.contains(&false), "{pattern:?}");
+    }
+
+    #[test]
+    fn a_restart_goes_on_counting_keys_and_matches() {
+        let script = "[[rule]]\nfault = \"hold\"\nnth = 3\n[[rule]]\nfault = \"reset\"\ntimes = 2";
+        let mut process = faults(script);
+        let keys = ["a", "a", "a", "b", "b", "b", "c"].map(str::to_owned);
+        let without = hits(&faults(script), &keys);
+        let mut with = Vec::new();
+        for key in &keys {
+            process = process.restarted();
+            with.extend(hits(&process, std::slice::from_ref(key)));
+        }
+        assert_eq!(with, without);
+        let (hit, none) = (Some("reset"), None);
+        assert_eq!(without, [hit, hit, none, hit, hit, none, Some("hold")]);
+    }
+
+    #[test]
+    fn the_same_key_of_two_accounts_is_counted_apart() {
+        let faults = faults("[[rule]]\nfault = \"reset\"");
+        let hit = |account| faults.hit(Subject::Key("k"), &Facts { account, ..FACTS });
+        assert_eq!([hit("antaeus"), hit("other"), hit("other")], [Some("reset"), Some("reset"), None]);
+    }
+
+    #[test]
+    fn each_field_of_a_rule_lets_only_its_own_deliveries_through() {
+        let others = [
+            ("customer_id = 1", Facts { customer_id: 2, ..FACTS }),
+            ("amount_minor_min = 1000", Facts { amount_minor: 999, ..FACTS }),
+            ("amount_minor_max = 1000", Facts { amount_minor: 1001, ..FACTS }),
+            ("route = \"/\"", Facts { route: "/payments", ..FACTS }),
+            ("reference = \"I1\"", Facts { reference: Some("I12"), ..FACTS }),
+            ("reference = \"I1\"", Facts { reference: None, ..FACTS }),
+            ("reference_prefix = \"I\"", Facts { reference: Some("J1"), ..FACTS }),
+            ("currency = \"EUR\"", Facts { currency: "USD", ..FACTS }),
+            ("account = \"antaeus\"", Facts { account: "other", ..FACTS }),
+            ("until = 10", Facts { now_ms: 10_000, ..FACTS }),
+            ("until = \"1970-01-01T01:00:10+01:00\"", Facts { now_ms: 10_000, ..FACTS }),
+            ("until = 1970-01-01T00:00:10Z", Facts { now_ms: 10_000, ..FACTS }),
+            ("from = 0", Facts { now_ms: -1, ..FACTS }),
+        ];
+        for (field, other) in others {
+            let faults = faults(&format!("[[rule]]\nfault = \"reset\"\n{field}"));
+            assert_eq!(faults.hit(Subject::Key("other"), &other), None, "{field}");
+            assert_eq!(faults.hit(Subject::Key("own"), &FACTS), Some("reset"), "{field}");
+        }
     }
 
     #[test]

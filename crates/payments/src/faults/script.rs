@@ -1,12 +1,18 @@
-//! Fault scripts: TOML to checked rules, with every mistake named by rule and field.
-//! Pure; knows neither requests nor what a fault does to one.
+//! Fault scripts: TOML or JSON to checked rules, with every mistake named by rule and field.
+//! Pure; knows what a rule matches a charge by, and not what a fault does to it.
+
+mod fields;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
+use self::fields::Fields;
+use super::Mistake;
 use super::draw::{Seed, Share};
+use crate::declines::Decline;
 
 /// The most rules of one script.
 pub const RULES_MAX: usize = 100;
@@ -17,11 +23,23 @@ pub const LATENCY_MAX: Duration = Duration::from_secs(3600);
 /// How long `hold` keeps an answer back when the rule does not say.
 pub const HOLD_DEFAULT: Duration = Duration::from_secs(60);
 
+/// The longest body of `status`, in bytes.
+pub const STATUS_BODY_BYTES_MAX: usize = 4096;
+
+/// The longest `Retry-After` of `status`, in seconds.
+pub const RETRY_AFTER_MAX_S: u32 = 3600;
+
+/// The longest text that a rule compares with, in bytes.
+pub const TEXT_LEN_MAX: usize = 256;
+
+/// The routes by which charges come.
+pub const ROUTES: [&str; 3] = ["/", "/payments", "/payments/pay"];
+
 /// A fault of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The decision is "refused".
-    Refuse,
+    /// The decision is "refused", for this reason.
+    Refuse(Decline),
     /// Waits before it decides.
     Latency(Duration),
     /// Answers 500 and executes nothing.
@@ -41,11 +59,43 @@ pub enum Fault {
     Hold(Duration),
     /// Executes and records it without its key, so that a resend is executed again: a broken provider.
     ForgetKey,
+    /// Answers something else than what was decided, if anything was.
+    Status(Arc<StatusFault>),
+    /// Executes, then sends the body in pieces over so long or until the service is being stopped.
+    SlowBody(Duration),
+    /// Executes, then closes the connection after half of the body.
+    TruncatedBody,
+}
+
+/// The answer of `status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusFault {
+    pub status: u16,
+    pub body: String,
+    pub content_type: String,
+    /// The header `Retry-After`, in seconds.
+    pub retry_after_s: Option<u32>,
+    /// Whether the charge is executed before.
+    pub execute: bool,
+}
+
+impl StatusFault {
+    /// Of this status, with nothing executed and no body. 429 and 503 say when to come again.
+    #[must_use]
+    pub fn of(status: u16) -> Self {
+        Self {
+            status,
+            body: String::new(),
+            content_type: "text/plain; charset=utf-8".to_owned(),
+            retry_after_s: matches!(status, 429 | 503).then_some(1),
+            execute: false,
+        }
+    }
 }
 
 impl Fault {
     /// The names in scripts, in their order.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 13] = [
         "refuse",
         "latency",
         "error-before",
@@ -56,13 +106,16 @@ impl Fault {
         "duplicate",
         "hold",
         "forget-key",
+        "status",
+        "slow-body",
+        "truncated-body",
     ];
 
     /// The name in scripts and metrics.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Refuse => "refuse",
+            Self::Refuse(_) => "refuse",
             Self::Latency(_) => "latency",
             Self::ErrorBefore => "error-before",
             Self::ErrorAfter => "error-after",
@@ -72,7 +125,91 @@ impl Fault {
             Self::Duplicate => "duplicate",
             Self::Hold(_) => "hold",
             Self::ForgetKey => "forget-key",
+            Self::Status(_) => "status",
+            Self::SlowBody(_) => "slow-body",
+            Self::TruncatedBody => "truncated-body",
         }
+    }
+
+    /// Whether it hits a delivery, so that resending must end it; a refusal is a decision.
+    #[must_use]
+    pub fn is_of_transport(&self) -> bool {
+        !matches!(self, Self::Refuse(_))
+    }
+}
+
+/// A moment in a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// In ms since the epoch.
+    At(i64),
+    /// So many ms after the script was set.
+    After(i64),
+}
+
+impl Moment {
+    fn in_ms(self, set_at_ms: i64) -> i64 {
+        match self {
+            Self::At(ms) => ms,
+            Self::After(ms) => set_at_ms.saturating_add(ms),
+        }
+    }
+}
+
+/// What a rule may match a charge by.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    pub is_keyed: bool,
+    pub account: &'a str,
+    pub route: &'a str,
+    pub reference: Option<&'a str>,
+    pub customer_id: i64,
+    pub currency: &'a str,
+    pub amount_minor: i64,
+    pub now_ms: i64,
+}
+
+/// The charges that a rule concerns: those that pass every field that is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    pub customer_id: Option<i64>,
+    /// Only this amount and more.
+    pub amount_minor_min: Option<i64>,
+    /// Only this amount and less.
+    pub amount_minor_max: Option<i64>,
+    pub route: Option<String>,
+    pub reference: Option<String>,
+    pub reference_prefix: Option<String>,
+    pub currency: Option<String>,
+    pub account: Option<String>,
+    /// From this moment on.
+    pub from: Option<Moment>,
+    /// Before this moment.
+    pub until: Option<Moment>,
+    /// Only charges with a key; no field of a script.
+    pub is_keyed: bool,
+}
+
+impl Match {
+    /// Whether a charge passes, under a script that was set then.
+    #[must_use]
+    pub fn lets_through(&self, facts: &Facts<'_>, set_at_ms: i64) -> bool {
+        let is = |only: &Option<String>, text: &str| only.as_deref().is_none_or(|only| only == text);
+        let reference = facts.reference;
+        self.customer_id.is_none_or(|only| only == facts.customer_id)
+            && self.amount_minor_min.is_none_or(|min| facts.amount_minor >= min)
+            && self.amount_minor_max.is_none_or(|max| facts.amount_minor <= max)
+            && is(&self.route, facts.route)
+            && self.reference.as_deref().is_none_or(|only| reference == Some(only))
+            && self
+                .reference_prefix
+                .as_deref()
+                .is_none_or(|prefix| reference.is_some_and(|text| text.starts_with(prefix)))
+            && is(&self.currency, facts.currency)
+            && is(&self.account, facts.account)
+            && self.from.is_none_or(|from| facts.now_ms >= from.in_ms(set_at_ms))
+            && self.until.is_none_or(|until| facts.now_ms < until.in_ms(set_at_ms))
+            && (facts.is_keyed || !self.is_keyed)
     }
 }
 
@@ -82,12 +219,8 @@ pub struct Rule {
     pub fault: Fault,
     /// Which part of the subjects, drawn by seed.
     pub share: Share,
-    /// Only this customer.
-    pub customer_id: Option<i64>,
-    /// Only this amount and more.
-    pub amount_minor_min: Option<i64>,
-    /// Only this amount and less.
-    pub amount_minor_max: Option<i64>,
+    /// Only these.
+    pub only: Match,
     /// Only the nth of the deliveries that match all other fields.
     pub nth: Option<u64>,
     /// How many deliveries of one key are hit at most; not for `refuse`.
@@ -95,172 +228,135 @@ pub struct Rule {
 }
 
 /// A whole script.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Script {
     /// The seed, if the script names one.
     pub seed: Option<Seed>,
     /// The first rule that matches wins.
     pub rules: Vec<Rule>,
+    /// As it was written, without comments; times of day as text, so that JSON can hold it.
+    written: Table,
 }
 
-/// Every mistake of a script, a line each.
+/// Every mistake of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScriptError(Vec<String>);
+pub struct ScriptError(pub Vec<Mistake>);
 
 impl fmt::Display for ScriptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("; "))
+        let lines: Vec<_> =
+            self.0.iter().map(|mistake| format!("{} {}", mistake.field, mistake.message)).collect();
+        f.write_str(&lines.join("; "))
     }
 }
 
 impl std::error::Error for ScriptError {}
 
 impl Script {
-    /// Parses and checks a script.
+    /// Parses and checks a script in TOML.
+    ///
+    /// # Errors
+    /// With every mistake.
     pub fn parse(text: &str) -> Result<Self, ScriptError> {
-        let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            ScriptError(vec![format!("this is not TOML: {}", error.to_string().trim().replace('\n', " "))])
-        })?;
-        let mut fields = Fields { table, place: "script".to_owned(), mistakes: Vec::new() };
+        let table = text.parse().map_err(|error: toml::de::Error| unreadable("TOML", &error))?;
+        Self::of_table(table)
+    }
+
+    /// Parses and checks a script in JSON, of the same fields: `{"seed":…,"rule":[{…}]}`.
+    ///
+    /// # Errors
+    /// With every mistake.
+    pub fn parse_json(text: &[u8]) -> Result<Self, ScriptError> {
+        Self::of_table(serde_json::from_slice(text).map_err(|error| unreadable("JSON of a script", &error))?)
+    }
+
+    /// As JSON that [`Self::parse_json`] takes.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(&self.written).expect("a table without times of day is JSON")
+    }
+
+    /// As TOML that [`Self::parse`] takes.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        self.written.to_string()
+    }
+
+    fn of_table(mut table: Table) -> Result<Self, ScriptError> {
+        times_as_text(&mut table);
+        let written = table.clone();
+        let mut fields = Fields::of(table, "script".to_owned());
         let seed = fields.integer("seed", 0, i64::MAX).map(|seed| Seed(seed.unsigned_abs()));
         let tables = fields.tables("rule");
         let mut mistakes = fields.finish();
         let mut rules = Vec::new();
         for (at, table) in tables.into_iter().enumerate() {
-            let mut fields = Fields { table, place: format!("rule {}", at + 1), mistakes: Vec::new() };
+            let mut fields = Fields::of(table, format!("rule {}", at + 1));
             let rule = read_rule(&mut fields);
             mistakes.extend(fields.finish());
             rules.extend(rule);
         }
         if rules.len() > RULES_MAX {
-            mistakes.push(format!("a script has at most {RULES_MAX} rules"));
+            mistakes.push(Mistake::new("script: rule", format!("must not come more than {RULES_MAX} times")));
         }
-        if mistakes.is_empty() { Ok(Self { seed, rules }) } else { Err(ScriptError(mistakes)) }
+        if mistakes.is_empty() { Ok(Self { seed, rules, written }) } else { Err(ScriptError(mistakes)) }
+    }
+}
+
+fn unreadable(what: &str, error: &dyn fmt::Display) -> ScriptError {
+    let message = format!("is not {what}: {}", error.to_string().trim().replace('\n', " "));
+    ScriptError(vec![Mistake::new("script", message)])
+}
+
+/// Whatever holds a time of day is no field or a moment, and a moment may be a text.
+fn times_as_text(table: &mut Table) {
+    for (_, value) in table.iter_mut() {
+        match value {
+            Value::Datetime(time) => *value = Value::String(time.to_string()),
+            Value::Table(table) => times_as_text(table),
+            Value::Array(items) => items.iter_mut().filter_map(Value::as_table_mut).for_each(times_as_text),
+            _ => {}
+        }
     }
 }
 
 fn read_rule(fields: &mut Fields) -> Option<Rule> {
-    let latency_max = i64::try_from(LATENCY_MAX.as_millis()).expect("an hour of ms fits an i64");
-    let latency_ms = fields.integer("latency_ms", 0, latency_max).map(i64::unsigned_abs);
-    let fault = fields.fault(latency_ms.map(Duration::from_millis));
+    let fault = fields.fault();
     let share = fields.share();
-    let customer_id = fields.integer("customer_id", 0, i64::MAX);
-    let amount_minor_min = fields.integer("amount_minor_min", 0, i64::MAX);
-    let amount_minor_max = fields.integer("amount_minor_max", 0, i64::MAX);
-    if let (Some(min), Some(max)) = (amount_minor_min, amount_minor_max)
+    let only = read_match(fields);
+    let nth = fields.integer("nth", 1, i64::MAX).map(i64::unsigned_abs);
+    let times = fields.integer("times", 1, i64::from(u32::MAX));
+    let times = times.map_or(1, |times| u32::try_from(times).expect("the range was checked"));
+    Some(Rule { fault: fault?, share: share.unwrap_or(Share::ALL), only, nth, times })
+}
+
+fn read_match(fields: &mut Fields) -> Match {
+    let only = Match {
+        customer_id: fields.integer("customer_id", 0, i64::MAX),
+        amount_minor_min: fields.integer("amount_minor_min", 0, i64::MAX),
+        amount_minor_max: fields.integer("amount_minor_max", 0, i64::MAX),
+        route: fields.one_of("route", &ROUTES),
+        reference: fields.text("reference", TEXT_LEN_MAX),
+        reference_prefix: fields.text("reference_prefix", TEXT_LEN_MAX),
+        currency: fields.text("currency", TEXT_LEN_MAX),
+        account: fields.text("account", TEXT_LEN_MAX),
+        from: fields.moment("from"),
+        until: fields.moment("until"),
+        is_keyed: false,
+    };
+    if let (Some(min), Some(max)) = (only.amount_minor_min, only.amount_minor_max)
         && min > max
     {
         fields.mistake("amount_minor_max", "is less than amount_minor_min");
     }
-    let nth = fields.integer("nth", 1, i64::MAX).map(i64::unsigned_abs);
-    let times = fields.integer("times", 1, i64::from(u32::MAX));
-    let times = times.map_or(1, |times| u32::try_from(times).expect("the range was checked"));
-    Some(Rule {
-        fault: fault?,
-        share: share.unwrap_or(Share::ALL),
-        customer_id,
-        amount_minor_min,
-        amount_minor_max,
-        nth,
-        times,
-    })
-}
-
-/// The fields of one table that were not read yet, and what was wrong with the others.
-struct Fields {
-    table: Table,
-    place: String,
-    mistakes: Vec<String>,
-}
-
-impl Fields {
-    fn mistake(&mut self, field: &str, what: &str) {
-        self.mistakes.push(format!("{}: {field} {what}", self.place));
+    let (from, until) = (only.from, only.until);
+    if let (Some(Moment::At(from)), Some(Moment::At(until)))
+    | (Some(Moment::After(from)), Some(Moment::After(until))) = (from, until)
+        && from >= until
+    {
+        fields.mistake("until", "is not after from");
     }
-
-    fn integer(&mut self, field: &str, min: i64, max: i64) -> Option<i64> {
-        match self.table.remove(field)? {
-            Value::Integer(number) if (min..=max).contains(&number) => Some(number),
-            Value::Integer(_) if max == i64::MAX => {
-                self.mistake(field, &format!("must be at least {min}"));
-                None
-            }
-            Value::Integer(_) => {
-                self.mistake(field, &format!("must be from {min} to {max}"));
-                None
-            }
-            _ => {
-                self.mistake(field, "must be an integer");
-                None
-            }
-        }
-    }
-
-    fn share(&mut self) -> Option<Share> {
-        let text = match self.table.remove("share")? {
-            Value::Integer(number) => number.to_string(),
-            Value::Float(number) => number.to_string(),
-            other => other.to_string(),
-        };
-        let share = Share::parse(&text);
-        if share.is_none() {
-            self.mistake("share", "must be a number from 0 to 1");
-        }
-        share
-    }
-
-    fn fault(&mut self, latency: Option<Duration>) -> Option<Fault> {
-        let word = match self.table.remove("fault") {
-            Some(Value::String(word)) => word,
-            _ => String::new(),
-        };
-        let fault = match (word.as_str(), latency) {
-            ("refuse", _) => Fault::Refuse,
-            ("latency", Some(wait)) => Fault::Latency(wait),
-            ("latency", None) => {
-                self.mistake("latency_ms", "is missing");
-                return None;
-            }
-            ("error-before", _) => Fault::ErrorBefore,
-            ("error-after", _) => Fault::ErrorAfter,
-            ("reply-lost", _) => Fault::ReplyLost,
-            ("reset", _) => Fault::Reset,
-            ("malformed", _) => Fault::Malformed,
-            ("duplicate", _) => Fault::Duplicate,
-            ("hold", wait) => Fault::Hold(wait.unwrap_or(HOLD_DEFAULT)),
-            ("forget-key", _) => Fault::ForgetKey,
-            _ => {
-                self.mistake("fault", &format!("must be one of {}", Fault::NAMES.join(", ")));
-                return None;
-            }
-        };
-        if latency.is_some() && !matches!(fault, Fault::Latency(_) | Fault::Hold(_)) {
-            self.mistake("latency_ms", "means something for latency and hold only");
-        }
-        Some(fault)
-    }
-
-    fn tables(&mut self, field: &str) -> Vec<Table> {
-        let Some(value) = self.table.remove(field) else { return Vec::new() };
-        let Value::Array(items) = value else {
-            self.mistake(field, "must be written as [[rule]]");
-            return Vec::new();
-        };
-        let tables: Vec<Table> = items.iter().filter_map(|item| item.as_table().cloned()).collect();
-        if tables.len() != items.len() {
-            self.mistake(field, "must be written as [[rule]]");
-        }
-        tables
-    }
-
-    /// Whatever is left is unknown.
-    fn finish(mut self) -> Vec<String> {
-        let unknown: Vec<String> = self.table.keys().cloned().collect();
-        for field in unknown {
-            self.mistake(&field, "is no field that this version knows");
-        }
-        self.mistakes
-    }
+    only
 }
 
 #[cfg(test)]
@@ -274,8 +370,12 @@ mod tests {
     #[test]
     fn every_fault_has_a_word_and_every_word_a_fault() {
         for word in Fault::NAMES {
-            let latency = if word == "latency" { "latency_ms = 5" } else { "" };
-            let script = Script::parse(&format!("[[rule]]\nfault = \"{word}\"\n{latency}")).unwrap();
+            let more = match word {
+                "latency" | "slow-body" => "latency_ms = 5",
+                "status" => "status = 503",
+                _ => "",
+            };
+            let script = Script::parse(&format!("[[rule]]\nfault = \"{word}\"\n{more}")).unwrap();
             assert_eq!(script.rules[0].fault.as_str(), word);
         }
     }
@@ -291,9 +391,12 @@ mod tests {
         let expected = Rule {
             fault: Fault::Hold(Duration::from_millis(250)),
             share: Share::parse("0.05").unwrap(),
-            customer_id: Some(7),
-            amount_minor_min: Some(100),
-            amount_minor_max: Some(200),
+            only: Match {
+                customer_id: Some(7),
+                amount_minor_min: Some(100),
+                amount_minor_max: Some(200),
+                ..Match::default()
+            },
             nth: Some(3),
             times: 2,
         };
@@ -331,8 +434,79 @@ mod tests {
 
     #[test]
     fn what_is_not_toml_or_not_rules_is_said_so() {
-        assert!(mistakes("fault = reset").starts_with("this is not TOML"));
+        assert!(mistakes("fault = reset").starts_with("script is not TOML"));
         assert!(mistakes("rule = 5").contains("[[rule]]"));
         assert!(mistakes("[rule]\nfault = \"reset\"").contains("[[rule]]"));
+    }
+
+    #[test]
+    fn the_fields_of_a_status_are_read_and_checked() {
+        let of = |text: &str| Script::parse(&format!("[[rule]]\nfault = \"status\"\n{text}"));
+        let Fault::Status(read) = of(
+            "status = 418\nbody = \"no\"\ncontent_type = \"text/html\"\nretry_after_s = 7\nexecute = true",
+        )
+        .unwrap()
+        .rules
+        .remove(0)
+        .fault
+        else {
+            panic!("no status")
+        };
+        let expected = StatusFault {
+            status: 418,
+            body: "no".to_owned(),
+            content_type: "text/html".to_owned(),
+            retry_after_s: Some(7),
+            execute: true,
+        };
+        assert_eq!(*read, expected);
+        let long = format!("status = 500\nbody = \"{}\"", "x".repeat(STATUS_BODY_BYTES_MAX + 1));
+        for (text, mistake) in [
+            ("", "rule 1: status is missing"),
+            ("status = 199", "rule 1: status must be from 200 to 599"),
+            ("status = 503\nretry_after_s = 3601", "rule 1: retry_after_s must be from 0 to 3600"),
+            ("status = 503\ncontent_type = \"a\\nb\"", "rule 1: content_type must be"),
+            ("status = 503\nexecute = 1", "rule 1: execute must be true or false"),
+            (&long, "rule 1: body must be a text of at most 4096 bytes"),
+        ] {
+            let told = of(text).unwrap_err().to_string();
+            assert!(told.contains(mistake), "{mistake:?} is not in {told:?}");
+        }
+    }
+
+    #[test]
+    fn fields_of_another_fault_and_windows_upside_down_are_mistakes() {
+        let text = mistakes(
+            "[[rule]]\nfault = \"reset\"\nstatus = 500\ndecline = \"stolen_card\"\n[[rule]]\nfault = \"refuse\"\n\
+             decline = \"nonsense\"\nfrom = 10\nuntil = 5\nroute = \"/pay\"\n[[rule]]\nfault = \"reset\"\nfrom = \"noon\"\n\
+             until = 1979-05-27",
+        );
+        for expected in [
+            "rule 1: status means something for status only",
+            "rule 1: decline means something for refuse only",
+            "rule 2: decline must be one of insufficient_funds",
+            "rule 2: until is not after from",
+            "rule 2: route must be one of /, /payments",
+            "rule 3: from must be",
+            "rule 3: until must be",
+        ] {
+            assert!(text.contains(expected), "{expected:?} is not in {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_script_reads_the_same_in_both_forms() {
+        let toml = "seed = 8213\n[[rule]]\nfault = \"refuse\"\ndecline = \"stolen_card\"\nshare = 0.05\n\
+                    from = 2026-12-01T00:00:00+01:00\nuntil = 2026-12-02T00:00:00Z\nreference_prefix = \"SUB-\"\n";
+        let script = Script::parse(toml).unwrap();
+        assert_eq!(Script::parse_json(script.to_json().as_bytes()), Ok(script.clone()));
+        assert_eq!(Script::parse(&script.to_toml()), Ok(script.clone()));
+        let only = &script.rules[0].only;
+        assert_eq!(
+            (only.from, only.until),
+            (Some(Moment::At(1_796_079_600_000)), Some(Moment::At(1_796_169_600_000)))
+        );
+        let told = Script::parse_json(b"{\"rule\":[{\"fault\":null}]}").unwrap_err().to_string();
+        assert!(told.starts_with("script is not JSON of a script"), "{told}");
     }
 }

@@ -1,19 +1,22 @@
 //! The shared part of all legacy routes: one delivery from head to response, with key, ledger check, faults and echo.
 //! Knows no wire format: each route provides functions that read a body and encode a decision.
 
+use api::payments::ReferenceCharged;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use chassis::caller::Account;
 use chassis::currency::{EXPONENT_OF_HUNDREDTHS, exponent_of};
-use chassis::problem::{FieldError, Problem};
+use chassis::problem::{CONTENT_TYPE as PROBLEM, FieldError, Problem};
 use chassis::server::{Connection, NOT_EXECUTED, NotExecuted, Shed};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{App, half};
+use super::{App, half, pieces};
 use crate::amount::{BadAmount, Decimal, Minor};
 use crate::charge::{self, Answer, Charge, ChargeReply, ResponseFault};
+use crate::declines::Decline;
+use crate::faults::script::StatusFault;
 use crate::keys::Key;
 use crate::ledger::{LedgerId, Seq};
 
@@ -23,6 +26,8 @@ pub(super) use preconditions::{behind, check_deployment, check_ledger, not_execu
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// Beside a key: why a charge was refused.
+const DECLINE: HeaderName = HeaderName::from_static("decline");
 /// In a keyed answer: the row that it was given from.
 pub(super) const LEDGER_SEQ: HeaderName = HeaderName::from_static("ledger-seq");
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
@@ -149,12 +154,17 @@ async fn execute(
     let reference = request.charge.reference.clone();
     let is_keyed = request.key.is_some();
     let ChargeReply { answer, response_fault } = app.0.charger.charge(request).await;
+    let row = answer.row();
     let mut response = match answer {
-        Answer::Decided { seq, charged, replayed } => {
+        Answer::Decided { seq, charged, decline, replayed } => {
             let ledger_id = app.0.ledger_id;
             let reference = reference.as_deref();
             let (status, body) = (format.encode)(&Decision { charged, seq, ledger_id, reference });
-            decided(format, status, body, replayed, response_fault)
+            let mut response = decided(format, status, body, replayed, response_fault.as_ref());
+            if is_keyed && !charged {
+                explain(&mut response, decline);
+            }
+            response
         }
         Answer::Nothing => Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
         Answer::Overloaded | Answer::NotDurable => ([(NOT_EXECUTED, "true")], unavailable()).into_response(),
@@ -177,11 +187,12 @@ async fn execute(
             "This key came with another customer, currency, amount or reference before",
         )
         .into_response(),
+        Answer::ReferenceCharged(_, key) => reference_charged(key.as_ref()),
         Answer::LedgerBehind => behind(),
         Answer::NotServing => not_serving(),
         Answer::Unavailable => unavailable(),
     };
-    if let (true, Some(Seq(seq))) = (is_keyed, answer.row()) {
+    if let (true, Some(Seq(seq))) = (is_keyed, row) {
         response.headers_mut().insert(LEDGER_SEQ, HeaderValue::from(seq));
     }
     apply_response_fault(app, head, response, response_fault).await
@@ -193,9 +204,9 @@ fn decided(
     status: StatusCode,
     mut body: String,
     replayed: bool,
-    response_fault: Option<ResponseFault>,
+    response_fault: Option<&ResponseFault>,
 ) -> Response {
-    let mut response = if response_fault == Some(ResponseFault::CutOff) {
+    let mut response = if response_fault == Some(&ResponseFault::CutOff) {
         body.truncate(body.len() / 2);
         answer(format, StatusCode::OK, body)
     } else {
@@ -205,6 +216,12 @@ fn decided(
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
     response
+}
+
+/// Says why a charge was refused.
+fn explain(response: &mut Response, decline: Option<Decline>) {
+    let text = decline.unwrap_or(Decline::GENERIC).to_string();
+    response.headers_mut().extend(HeaderValue::from_str(&text).ok().map(|value| (DECLINE, value)));
 }
 
 /// Applies a fault to a response.
@@ -217,6 +234,9 @@ async fn apply_response_fault(
     let connection = head.extensions.get::<Connection>();
     match response_fault {
         None | Some(ResponseFault::CutOff) => return response,
+        Some(ResponseFault::Replace(instead)) => return replaced(&instead),
+        Some(ResponseFault::Slow(over)) => return pieces::slow(response, over, &app.0.shutdown).await,
+        Some(ResponseFault::Truncate) => return pieces::truncated(response).await,
         Some(ResponseFault::Hold(wait)) => {
             tokio::select! {
                 biased;
@@ -232,12 +252,42 @@ async fn apply_response_fault(
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response()
 }
 
+/// What a script answers instead.
+fn replaced(instead: &StatusFault) -> Response {
+    let mut response = Response::new(Body::from(instead.body.clone()));
+    *response.status_mut() = StatusCode::from_u16(instead.status).expect("a script's status was checked");
+    let content_type = HeaderValue::from_str(&instead.content_type).ok();
+    let retry_after = instead.retry_after_s.map(HeaderValue::from);
+    let headers = response.headers_mut();
+    headers.extend(content_type.map(|value| (header::CONTENT_TYPE, value)));
+    headers.extend(retry_after.map(|value| (header::RETRY_AFTER, value)));
+    response
+}
+
 /// A response in the route's format.
 fn answer(format: &RouteFormat, status: StatusCode, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(half::body(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type));
     response
+}
+
+/// The answer for a reference that was charged, with the key of that charge.
+fn reference_charged(key: Option<&Key>) -> Response {
+    let status = StatusCode::CONFLICT;
+    let title = "This reference was charged already; nothing was executed";
+    let problem = Problem::named(status, "reference-charged", title);
+    let detail =
+        "`key` charged it (null: a request without a key did); a retry sends the key of the first try";
+    let body = ReferenceCharged {
+        type_: problem.type_,
+        title: problem.title,
+        status: status.as_u16(),
+        detail: detail.into(),
+        key: key.map(|key| key.as_str().to_owned()),
+    };
+    let body = serde_json::to_string(&body).expect("texts and a number are JSON");
+    (status, [(header::CONTENT_TYPE, PROBLEM)], body).into_response()
 }
 
 /// The answer for a key of another account: nothing but that.

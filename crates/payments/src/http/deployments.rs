@@ -3,6 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use api::payments::{DeclareRequest, Deployment, DeploymentList};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, State};
@@ -10,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use chassis::caller::{Account, Presented};
 use chassis::problem::{FieldError, Problem};
 use http::{HeaderMap, HeaderName, StatusCode};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::App;
@@ -23,48 +23,26 @@ const OPERATOR_TOKEN: HeaderName = HeaderName::from_static("operator-token");
 /// The longest `why` or `actor`, in bytes.
 const TEXT_LEN_MAX: usize = 500;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Body {
-    deployment_id: String,
-    why: String,
-    actor: String,
-}
+const TITLE: &str = "Declaring a deployment needs an operator token";
 
-#[derive(Serialize)]
-struct Item<'a> {
-    deployment_id: String,
-    account: &'a str,
-    how: &'static str,
-    why: Option<&'a str>,
-    actor: Option<&'a str>,
-    created_at: String,
-}
-
-impl<'a> Item<'a> {
-    fn new(row: &'a DeploymentRow) -> Self {
-        let created_at = SystemTime::UNIX_EPOCH + Duration::from_millis(row.created_at_ms.unsigned_abs());
-        Self {
-            deployment_id: row.deployment.0.to_string(),
-            account: &row.account,
-            how: row.how.as_str(),
-            why: row.why.as_deref(),
-            actor: row.actor.as_deref(),
-            created_at: humantime::format_rfc3339_millis(created_at).to_string(),
-        }
+fn item(row: &DeploymentRow) -> Deployment {
+    let created_at = SystemTime::UNIX_EPOCH + Duration::from_millis(row.created_at_ms.unsigned_abs());
+    Deployment {
+        deployment_id: row.deployment.0.to_string(),
+        account: row.account.clone(),
+        how: row.how.as_str().into(),
+        why: row.why.clone(),
+        actor: row.actor.clone(),
+        created_at: humantime::format_rfc3339_millis(created_at).to_string(),
     }
-}
-
-#[derive(Serialize)]
-struct List<'a> {
-    items: Vec<Item<'a>>,
-    next: Option<i64>,
 }
 
 /// `GET /v1/deployments`: all of the account's, which are few.
 pub(super) async fn list(State(app): State<App>, Extension(account): Extension<Account>) -> Response {
     match app.0.ledger.deployments(account.as_str()).await {
-        Ok(rows) => Json(List { items: rows.iter().map(Item::new).collect(), next: None }).into_response(),
+        Ok(rows) => {
+            Json(DeploymentList { items: rows.iter().map(item).collect(), next: None }).into_response()
+        }
         Err(error) => failed(&error),
     }
 }
@@ -76,7 +54,7 @@ pub(super) async fn declare(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    if let Err(refusal) = check_operator(&app, &headers).await {
+    if let Err(refusal) = check_operator(&app, &headers, TITLE).await {
         return refusal.into_response();
     }
     let declaration = match read(&account, &body) {
@@ -92,9 +70,9 @@ pub(super) async fn declare(
                 actor = row.actor,
                 "an operator declared a deployment of billing"
             );
-            (StatusCode::CREATED, Json(Item::new(&row))).into_response()
+            (StatusCode::CREATED, Json(item(&row))).into_response()
         }
-        Ok(Declared::Known(row)) => Json(Item::new(&row)).into_response(),
+        Ok(Declared::Known(row)) => Json(item(&row)).into_response(),
         Ok(Declared::TooMany) => {
             let detail = format!("the account has {DEPLOYMENTS_MAX} deployments, which is the most");
             Problem::new(StatusCode::CONFLICT).detail(detail).into_response()
@@ -104,15 +82,18 @@ pub(super) async fn declare(
 }
 
 /// Where operators have tokens, the account's own credentials do not suffice.
-async fn check_operator(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) async fn check_operator(
+    app: &App,
+    headers: &HeaderMap,
+    title: &'static str,
+) -> Result<(), Problem> {
     let Some(operators) = &app.0.operators else { return Ok(()) };
     let mut tokens = headers.get_all(OPERATOR_TOKEN).iter();
     let token = tokens.next().and_then(|value| value.to_str().ok()).filter(|_| tokens.next().is_none());
     match operators.admit(&Presented { token, ..Presented::default() }).await {
         Ok(_) => Ok(()),
         Err((why, _)) => {
-            tracing::warn!(reason = why.label(), "a declaration without an operator token was refused");
-            let title = "Declaring a deployment needs an operator token";
+            tracing::warn!(reason = why.label(), "a request without an operator token was refused");
             let detail = "send one line of payments' --operator-token-file in the header Operator-Token";
             Err(Problem::named(StatusCode::FORBIDDEN, "operator-token", title).detail(detail))
         }
@@ -120,7 +101,7 @@ async fn check_operator(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 fn read(account: &Account, body: &[u8]) -> Result<Declaration, Problem> {
-    let body: Body = serde_json::from_slice(body).map_err(|error| {
+    let body: DeclareRequest = serde_json::from_slice(body).map_err(|error| {
         Problem::validation(vec![FieldError::new("body", format!("is not as expected: {error}"))])
     })?;
     let deployment = Uuid::parse_str(&body.deployment_id).ok();

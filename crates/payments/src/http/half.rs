@@ -11,7 +11,7 @@ pub(super) fn body(bytes: Bytes) -> Body {
 /// A body of these bytes, in two halves when a test waits for the point between them.
 #[cfg(debug_assertions)]
 pub(super) fn body(bytes: Bytes) -> Body {
-    if chassis::crash::is_planned("P5") { Body::new(halves::Halves::new(bytes)) } else { bytes.into() }
+    if chassis::crash::is_planned("P5") { Body::new(halves::BodyInHalves::new(bytes)) } else { bytes.into() }
 }
 
 #[cfg(debug_assertions)]
@@ -25,20 +25,20 @@ mod halves {
     use http_body::{Frame, SizeHint};
 
     /// The first half, a pause in which it is written, the second half.
-    pub(super) struct Halves {
+    pub(super) struct BodyInHalves {
         left: Bytes,
         half: usize,
         paused: bool,
     }
 
-    impl Halves {
+    impl BodyInHalves {
         pub(super) fn new(bytes: Bytes) -> Self {
             let half = bytes.len() / 2;
             Self { left: bytes, half, paused: false }
         }
     }
 
-    impl HttpBody for Halves {
+    impl HttpBody for BodyInHalves {
         type Data = Bytes;
         type Error = Infallible;
 

@@ -1,9 +1,11 @@
 //! The routes of the three replaced systems and of the ledger, on one port and on one screen.
 //! Knows no SQL and decides no charge; only this module names status codes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use chassis::caller::Callers;
@@ -13,19 +15,25 @@ use chassis::shutdown::Shutdown;
 use http::{HeaderValue, Uri};
 
 use crate::charge::Charger;
+use crate::controls::Controls;
 use crate::deployments::guard::Guard;
 use crate::ledger::{Ledger, LedgerId};
 
 mod antaeus;
 mod challenge;
+mod controls;
 mod deliver;
 mod deployments;
 mod fields;
 mod guard;
 mod half;
 mod health;
+mod pieces;
 mod provider;
 mod v1;
+
+/// The OpenAPI document of these routes; `make pages` writes it.
+pub const OPENAPI: &str = include_str!("../../../../docs/reference/openapi/payments.json");
 
 /// State of the routes. Clones share it.
 #[derive(Clone)]
@@ -34,6 +42,7 @@ pub struct App(Arc<Parts>);
 struct Parts {
     charger: Charger,
     ledger: Arc<dyn Ledger>,
+    controls: Controls,
     deployments: Guard,
     /// Operators, who alone may declare deployments; `None`: every caller that may charge.
     operators: Option<Callers>,
@@ -42,6 +51,8 @@ struct Parts {
     callers: Callers,
     /// Where callers need no proof, no page of another site may charge.
     cross_site: CrossSiteGuard,
+    /// Whether only programs of this machine reach the routes.
+    is_loopback: bool,
     shutdown: Shutdown,
 }
 
@@ -54,21 +65,24 @@ impl App {
         ledger_id: LedgerId,
         callers: Callers,
         operators: Option<Callers>,
-        cross_site: CrossSiteGuard,
+        listen: SocketAddr,
         shutdown: Shutdown,
     ) -> Self {
+        let controls = charger.controls().clone();
         let deployments = Guard::new(Arc::clone(&ledger));
         let ledger_id_header =
             HeaderValue::from_str(&ledger_id.to_string()).expect("a uuid is a sound header value");
         Self(Arc::new(Parts {
             charger,
+            controls,
             ledger,
             deployments,
             operators,
             ledger_id,
             ledger_id_header,
             callers,
-            cross_site,
+            cross_site: CrossSiteGuard::new(listen),
+            is_loopback: listen.ip().is_loopback(),
             shutdown,
         }))
     }
@@ -79,6 +93,11 @@ pub fn router(app: App) -> Router {
     let of_one_key = Router::new()
         .route("/v1/ledger/{key}", get(v1::row))
         .route("/v1/ledger/{key}/void", post(v1::void))
+        .route_layer(from_fn(query::refuse));
+    let set_by_operators = Router::new()
+        .route("/v1/faults", get(controls::faults).put(controls::set_faults).delete(controls::reset_faults))
+        .route("/v1/rates", get(controls::rates).put(controls::set_rates).delete(controls::reset_rates))
+        .route_layer(DefaultBodyLimit::max(controls::BODY_BYTES_MAX))
         .route_layer(from_fn(query::refuse));
     let guarded = Router::new()
         .route("/", post(antaeus::pay))
@@ -91,8 +110,11 @@ pub fn router(app: App) -> Router {
         .route("/v1/ledger", get(v1::page))
         .route("/v1/deployments", get(deployments::list).post(deployments::declare))
         .merge(of_one_key)
+        .merge(set_by_operators)
         .route_layer(from_fn_with_state(app.clone(), guard::authenticate));
-    let open = open_routes().fallback(health::unknown_path);
+    let document =
+        Router::new().route("/v1/openapi.json", get(v1::openapi)).route_layer(from_fn(query::refuse));
+    let open = open_routes().merge(document).fallback(health::unknown_path);
     let ledger_id = app.0.ledger_id_header.clone();
     let names_ledger = from_fn(move |request, next| guard::name_ledger(ledger_id.clone(), request, next));
     guarded.merge(open).layer(names_ledger).with_state(app)
@@ -107,4 +129,17 @@ fn open_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 pub fn meanwhile() -> Router {
     let not_executed = |uri: Uri| async move { Shed::default().answer(&uri, NotExecuted::NotUsable) };
     open_routes().fallback(not_executed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::controls::tests::routes;
+
+    #[tokio::test]
+    async fn the_document_lists_every_route_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let router = routes(dir.path(), "127.0.0.1:9000", None, true).await;
+        let findings = testkit::routes::differences(&format!("{router:?}"), super::OPENAPI, "/no-such-path");
+        assert_eq!(findings, Vec::<String>::new(), "crates/tinjis/tests/tidy/openapi/payments.rs");
+    }
 }

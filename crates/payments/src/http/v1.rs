@@ -3,14 +3,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use api::payments::{LedgerPage, LedgerRow};
 use axum::Json;
 use axum::extract::{Extension, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use chassis::caller::Account;
 use chassis::problem::{FieldError, Problem};
 use chassis::query;
-use http::{HeaderMap, HeaderValue, StatusCode};
-use serde::Serialize;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::App;
 use super::deliver::{
@@ -23,48 +23,30 @@ use crate::ledger::{Found, LedgerError, PAGE_MAX, Row, Seq, State as RowState, V
 /// Rows of a page when the caller does not say.
 const LIMIT_DEFAULT: usize = 100;
 
-/// One row as JSON.
-#[derive(Serialize)]
-struct Item<'a> {
-    seq: i64,
-    key: Option<&'a str>,
-    account: &'a str,
-    fingerprint: &'a str,
-    reference: Option<&'a str>,
-    customer_id: i64,
-    currency: &'a str,
-    amount_minor: i64,
-    exponent: u8,
-    state: &'static str,
-    route: &'a str,
-    created_at: String,
-}
-
-impl<'a> Item<'a> {
-    fn new(row: &'a Row) -> Self {
-        let created_at = SystemTime::UNIX_EPOCH + Duration::from_millis(row.created_at_ms.unsigned_abs());
-        Self {
-            seq: row.seq.0,
-            key: row.key.as_ref().map(Key::as_str),
-            account: &row.account,
-            fingerprint: row.fingerprint.as_str(),
-            reference: row.reference.as_deref(),
-            customer_id: row.customer_id,
-            currency: &row.currency,
-            amount_minor: row.amount.units,
-            exponent: row.amount.exponent,
-            state: row.state.as_str(),
-            route: &row.route,
-            created_at: humantime::format_rfc3339_millis(created_at).to_string(),
-        }
+fn item(row: &Row) -> LedgerRow {
+    let created_at = SystemTime::UNIX_EPOCH + Duration::from_millis(row.created_at_ms.unsigned_abs());
+    let decline = row.decline.as_ref();
+    LedgerRow {
+        seq: row.seq.0,
+        key: row.key.as_ref().map(|key| key.as_str().to_owned()),
+        account: row.account.clone(),
+        fingerprint: row.fingerprint.as_str().to_owned(),
+        reference: row.reference.clone(),
+        customer_id: row.customer_id,
+        currency: row.currency.clone(),
+        amount_minor: row.amount.units,
+        exponent: row.amount.exponent,
+        state: row.state.as_str().into(),
+        decline_class: decline.map(|decline| decline.class.as_str().into()),
+        decline_code: decline.map(|decline| decline.code.to_string()),
+        route: row.route.to_string(),
+        created_at: humantime::format_rfc3339_millis(created_at).to_string(),
     }
 }
 
-#[derive(Serialize)]
-struct List<'a> {
-    ledger_id: String,
-    items: Vec<Item<'a>>,
-    next: Option<i64>,
+/// `GET /v1/openapi.json`: what this service answers, for programs; without credentials.
+pub(super) async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], super::OPENAPI).into_response()
 }
 
 /// `GET /v1/ledger?after=&limit=`
@@ -82,8 +64,8 @@ pub(super) async fn page(
         Err(error) => return failed(&error),
     };
     let next = page.rows.last().map(|row| row.seq.0).filter(|_| page.more);
-    let items = page.rows.iter().map(Item::new).collect();
-    Json(List { ledger_id: app.0.ledger_id.to_string(), items, next }).into_response()
+    let items = page.rows.iter().map(item).collect();
+    Json(LedgerPage { ledger_id: app.0.ledger_id.to_string(), items, next }).into_response()
 }
 
 /// `GET /v1/ledger/{key}`
@@ -94,7 +76,7 @@ pub(super) async fn row(
 ) -> Response {
     let Some(key) = Key::parse(&key) else { return bad_key("key").into_response() };
     match app.0.ledger.look_up(account.as_str(), &key).await {
-        Ok(Found::Row(row)) => Json(Item::new(&row)).into_response(),
+        Ok(Found::Row(row)) => Json(item(&row)).into_response(),
         Ok(Found::Foreign) => foreign(),
         Ok(Found::Absent) => {
             Problem::new(StatusCode::NOT_FOUND).detail("the ledger has no such key").into_response()
@@ -131,7 +113,7 @@ pub(super) async fn void(
             Problem::new(StatusCode::CONFLICT).detail("the key was charged").into_response()
         }
         Ok(Voided::Row(row)) => {
-            ([(LEDGER_SEQ, HeaderValue::from(row.seq.0))], Json(Item::new(&row))).into_response()
+            ([(LEDGER_SEQ, HeaderValue::from(row.seq.0))], Json(item(&row))).into_response()
         }
         Err(error) => failed(&error),
     }

@@ -126,7 +126,7 @@ impl Moved {
         };
         format!(
             "the ledger does not execute charges: {self}. Rows may be missing, and a charge whose row is missing would \
-             be executed again{setting} run `payments new-ledger-id` and go on as docs/runbook.md says"
+             be executed again{setting} run `payments new-ledger-id` and go on as docs/how-to/runbook.md says"
         )
     }
 }

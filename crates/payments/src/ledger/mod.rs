@@ -8,7 +8,10 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::amount::Minor;
+use crate::controls::ControlStore;
+use crate::declines::Decline;
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
+use crate::faults::FaultCounts;
 use crate::keys::{Fingerprint, FingerprintVersion, Key};
 
 pub mod failover;
@@ -113,12 +116,16 @@ pub struct Entry {
     pub amount: Minor,
     /// What was decided.
     pub state: State,
+    /// Why it was refused, if it was.
+    pub decline: Option<Decline>,
     /// By which route it came.
     pub route: &'static str,
     /// The store of billing that sends, admitted under the account; `None` when the caller names none.
     pub deployment: Option<DeploymentId>,
     /// A row that the caller has seen: a ledger without it has lost rows, and records nothing.
     pub seen: Option<Seq>,
+    /// Whether nothing is recorded once the account was charged for the reference under another key. Needs both.
+    pub is_once: bool,
 }
 
 impl Entry {
@@ -134,9 +141,11 @@ impl Entry {
             currency: String::new(),
             amount: Minor::hundredths(0),
             state: State::Voided,
+            decline: None,
             route: VOID_ROUTE,
             deployment: *deployment,
             seen: *seen,
+            is_once: false,
         }
     }
 }
@@ -176,6 +185,8 @@ pub struct Row {
     pub amount: Minor,
     /// See [`Entry::state`].
     pub state: State,
+    /// See [`Entry::decline`]; `None` too of refusals that an earlier version recorded.
+    pub decline: Option<Decline>,
     /// See [`Entry::route`].
     pub route: String,
     /// When, in ms since the epoch.
@@ -195,10 +206,13 @@ pub enum Recorded {
     Foreign,
     /// The ledger lacks the row that [`Entry::seen`] names; nothing was recorded.
     Behind,
+    /// [`Entry::is_once`], and this row of the account charged the reference; nothing was recorded.
+    ReferenceCharged(Row),
 }
 
 /// Result of looking a key up.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "each lives in one call only")]
 pub enum Found {
     /// The account's row.
     Row(Row),
@@ -211,6 +225,7 @@ pub enum Found {
 
 /// Result of voiding a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "each lives in one call only")]
 pub enum Voided {
     /// The account's row under the key, a tombstone or an earlier decision.
     Row(Row),
@@ -250,7 +265,7 @@ fn warn_of_new(id: &str) {
 /// is on disk. Implementations keep two promises that callers rely on: a key of an account has one row, also under races;
 /// and a page never passes over a row that becomes visible later.
 #[async_trait]
-pub trait Ledger: Send + Sync + 'static {
+pub trait Ledger: ControlStore + FaultCounts {
     /// The ledger's id, written at the first migration.
     async fn id(&self) -> Result<LedgerId>;
 
@@ -259,6 +274,9 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Records an execution, or answers the row that the account has under its key already.
     async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded>;
+
+    /// Makes the charges of a reference quick to find, for entries of [`Entry::is_once`].
+    async fn index_references(&self) -> Result<()>;
 
     /// Finds the row that the account has under a key.
     async fn look_up(&self, account: &str, key: &Key) -> Result<Found>;

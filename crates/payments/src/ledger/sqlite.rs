@@ -1,6 +1,7 @@
 //! The ledger in one SQLite file: a charge is one INSERT; the key, unique in its account, finds every repetition.
 //! Knows no HTTP; what a repeated key means is decided by the caller.
 
+mod controls;
 mod deployments;
 mod sidecar;
 mod start;
@@ -24,6 +25,7 @@ use super::{
     Voided,
 };
 use crate::amount::Minor;
+use crate::declines::Decline;
 use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, FingerprintVersion, Key};
 
@@ -34,6 +36,12 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "deployments", sql: include_str!("sqlite/0003_deployments.sql"), breaks_older: false },
     Migration { name: "ledger incarnation", sql: start::MIGRATION, breaks_older: false },
     Migration { name: "requests", sql: include_str!("sqlite/0005_requests.sql"), breaks_older: false },
+    Migration { name: "declines", sql: include_str!("sqlite/0006_declines.sql"), breaks_older: false },
+    Migration {
+        name: "fault counts",
+        sql: include_str!("sqlite/0007_fault_counts.sql"),
+        breaks_older: false,
+    },
 ];
 
 /// A page of one account's rows among many others'; each entry ends with the row's number.
@@ -43,12 +51,21 @@ const BY_ACCOUNT: &str = "CREATE INDEX ledger_by_account ON ledger (account)";
 /// account charged is not charged again for a caller that may be the same client: see [`Recorded::Foreign`].
 const INSERT: &str = "INSERT INTO ledger \
     (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, created_at, \
-     fingerprint_version, exponent) \
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?12, ?13 WHERE NOT EXISTS ( \
+     fingerprint_version, exponent, decline_class, decline_code) \
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?12, ?13, ?14, ?15 WHERE NOT EXISTS ( \
       SELECT 1 FROM ledger AS other WHERE other.key = ?1 AND other.account <> ?2 AND other.state = 'CHARGED' \
         AND (?11 IS NULL OR EXISTS (SELECT 1 FROM ledger_deployments AS theirs \
           WHERE theirs.account = other.account AND theirs.deployment_id = ?11))) \
     ON CONFLICT DO NOTHING";
+
+/// For [`Entry::is_once`] only: other ledgers do without.
+const INDEX_REFERENCES: &str = "CREATE INDEX IF NOT EXISTS ledger_charged_references ON ledger (account, reference) \
+    WHERE state = 'CHARGED'";
+
+/// The first charge of a reference under another key.
+const CHARGED_REFERENCE: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
+    amount_minor, state, route, created_at, fingerprint_version, exponent, decline_class, decline_code FROM ledger \
+    WHERE account = ?1 AND reference = ?2 AND state = 'CHARGED' AND key IS NOT ?3 ORDER BY seq LIMIT 1";
 
 /// Makes keys unique per account in a ledger whose keys are unique over all accounts.
 const KEYS_PER_ACCOUNT: &str = include_str!("sqlite/keys_per_account.sql");
@@ -56,14 +73,15 @@ const KEYS_PER_ACCOUNT: &str = include_str!("sqlite/keys_per_account.sql");
 const HAS_KEYS_PER_ACCOUNT: &str = "SELECT 1 FROM sqlite_schema WHERE name = 'ledger_key_of_account'";
 
 const BY_KEY: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
-    state, route, created_at, fingerprint_version, exponent FROM ledger WHERE key = ?1 AND account = ?2";
+    state, route, created_at, fingerprint_version, exponent, decline_class, decline_code FROM ledger WHERE key = ?1 AND account = ?2";
 
 /// Only while keys are unique over all accounts does a row of another one matter.
 const IS_BLOCKED: &str = "SELECT 1 FROM ledger WHERE key = ?1 \
     AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'ledger_key_of_account')";
 
 const PAGE: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
-    state, route, created_at, fingerprint_version, exponent FROM ledger WHERE seq > ?1 AND account = ?2 ORDER BY seq LIMIT ?3";
+    state, route, created_at, fingerprint_version, exponent, decline_class, decline_code \
+    FROM ledger WHERE seq > ?1 AND account = ?2 ORDER BY seq LIMIT ?3";
 
 /// A ledger in an open SQLite file.
 #[derive(Debug)]
@@ -74,7 +92,7 @@ pub struct SqliteLedger {
     /// The highest position that is known to have a row. Rows are written in the order of their positions and the file is
     /// this process's alone, so that no row below it is missing.
     written: Arc<AtomicI64>,
-    /// `None` on a simulation's disk, which nobody copies.
+    /// `None` on a simulation's disk, which is never copied.
     path: Option<PathBuf>,
     serving: Serving,
 }
@@ -146,7 +164,7 @@ impl SqliteLedger {
         let name = "INSERT INTO ledger_meta (ledger_id) VALUES (?1) ON CONFLICT DO NOTHING";
         let shown = id.clone();
         let begin = move |sql: &Connection| {
-            // Nobody who needs the index over all accounts can have a ledger without rows open: the file is one process's.
+            // No process that needs the index over all accounts has an empty ledger open: one process owns the file.
             if !sql.prepare("SELECT 1 FROM ledger")?.exists([])? {
                 keys_per_account(sql)?;
             }
@@ -170,7 +188,7 @@ impl SqliteLedger {
     fn note_written(&self, notes: Option<&Notes>, recorded: &Recorded) {
         let seq = match recorded {
             Recorded::New(seq) => *seq,
-            Recorded::Known(row) => row.seq,
+            Recorded::Known(row) | Recorded::ReferenceCharged(row) => row.seq,
             Recorded::Foreign | Recorded::Behind => return,
         };
         self.written.fetch_max(seq.0, Ordering::Relaxed);
@@ -232,6 +250,10 @@ impl Ledger for SqliteLedger {
         Ok(recorded)
     }
 
+    async fn index_references(&self) -> Result<()> {
+        self.sqlite.write(|sql| sql.execute_batch(INDEX_REFERENCES)).await.map_err(unavailable)
+    }
+
     async fn look_up(&self, account: &str, key: &Key) -> Result<Found> {
         let (account, key) = (account.to_owned(), key.clone());
         self.sqlite.read_short(move |sql| look_up(sql, &account, &key)).await.map_err(unavailable)
@@ -252,7 +274,8 @@ impl Ledger for SqliteLedger {
         let written = self.written.load(Ordering::Relaxed);
         let void = move |sql: &Connection| match record(sql, &tombstone, written, clock.now_ms())? {
             Recorded::Behind => Ok(Voided::Behind),
-            Recorded::Foreign => Ok(Voided::Foreign),
+            // A tombstone names no reference.
+            Recorded::Foreign | Recorded::ReferenceCharged(_) => Ok(Voided::Foreign),
             Recorded::Known(row) => Ok(Voided::Row(row)),
             Recorded::New(_) => {
                 by_key(sql, &account, &key)?.map(Voided::Row).ok_or(rusqlite::Error::QueryReturnedNoRows)
@@ -296,6 +319,13 @@ fn record(sql: &Connection, entry: &Entry, written: i64, now_ms: i64) -> rusqlit
     {
         return Ok(Recorded::Behind);
     }
+    // One writer: no other charge of the reference comes in between.
+    if let (true, Some(key)) = (entry.is_once, &entry.key)
+        && let Some(first) = charged_reference(sql, entry, key)?
+    {
+        let own = by_key(sql, &entry.account, key)?;
+        return Ok(own.map_or(Recorded::ReferenceCharged(first), Recorded::Known));
+    }
     let inserted = sql.prepare_cached(INSERT)?.execute(params![
         entry.key.as_ref().map(Key::as_str),
         entry.account,
@@ -310,6 +340,8 @@ fn record(sql: &Connection, entry: &Entry, written: i64, now_ms: i64) -> rusqlit
         entry.deployment.map(|deployment| deployment.0.to_string()),
         FingerprintVersion::PRESENT.number(),
         entry.amount.exponent,
+        entry.decline.as_ref().map(|decline| decline.class.as_str()),
+        entry.decline.as_ref().map(|decline| &*decline.code),
     ])?;
     crash_point!("P2");
     if inserted == 1 {
@@ -335,6 +367,11 @@ fn by_key(sql: &Connection, account: &str, key: &Key) -> rusqlite::Result<Option
     sql.prepare_cached(BY_KEY)?.query_row([key.as_str(), account], read_row).optional()
 }
 
+fn charged_reference(sql: &Connection, entry: &Entry, key: &Key) -> rusqlite::Result<Option<Row>> {
+    let asked = params![entry.account, entry.reference, key.as_str()];
+    sql.prepare_cached(CHARGED_REFERENCE)?.query_row(asked, read_row).optional()
+}
+
 fn page(sql: &Connection, account: &str, after: Seq, limit: usize) -> rusqlite::Result<Page> {
     let one_more = i64::try_from(limit + 1).expect("a page's length fits an i64");
     let mut statement = sql.prepare_cached(PAGE)?;
@@ -357,6 +394,7 @@ fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         currency: row.get(6)?,
         amount: Minor { units: row.get(7)?, exponent: row.get(12)? },
         state: state.parse::<State>().ok().ok_or_else(|| unreadable(8, &format!("state {state:?}")))?,
+        decline: Decline::from_store(row.get::<_, Option<String>>(13)?.as_deref(), row.get(14)?),
         route: row.get(9)?,
         created_at_ms: row.get(10)?,
     })

@@ -10,13 +10,13 @@ use axum::Router;
 use axum::body::Body;
 use chassis::caller::Callers;
 use chassis::clock::{Clock, Random};
-use chassis::server::CrossSiteGuard;
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
 use http::Request;
 use payments::charge::Charger;
-use payments::faults::Faults;
-use payments::faults::draw::{Odds, Seed, Share};
+use payments::controls::{Controls, StartSettings};
+use payments::faults::draw::{Seed, Share};
+use payments::faults::rates::Rates;
 use payments::faults::script::Script;
 use payments::http::App;
 use payments::ledger::Ledger;
@@ -33,15 +33,22 @@ async fn router(path: &Path) -> Router {
     let ledger = SqliteLedger::open(path, Clock::system(), Random::seeded(1)).await.unwrap();
     let ledger: Arc<dyn Ledger> = Arc::new(ledger);
     let ledger_id = ledger.id().await.unwrap();
-    let seed = Seed(8213);
-    let odds = Odds { seed, success: Share::parse("0.5").unwrap() };
+    let start = StartSettings {
+        seed: Seed(8213),
+        is_seed_set: true,
+        rates: Rates::of_success(Share::parse("0.5").unwrap()),
+        script: Script::default(),
+        has_test_amounts: true,
+        is_one_charge_per_reference: false,
+        at_run_time: true,
+    };
+    let controls = Controls::new(start, Clock::system());
     let (telemetry, shutdown) = (Telemetry::new("payments", "0", "test"), Shutdown::new());
     let counters = Counters::new(&telemetry.metrics);
-    let faults = Faults::new(seed, Script::default());
-    let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
+    let charger = Charger::new(Arc::clone(&ledger), controls, counters, shutdown.clone());
     let callers = Callers::by_token(None, None).unwrap();
-    let cross_site = CrossSiteGuard::new("127.0.0.1:9000".parse().unwrap());
-    payments::http::router(App::new(charger, ledger, ledger_id, callers, None, cross_site, shutdown))
+    let listen = "127.0.0.1:9000".parse().unwrap();
+    payments::http::router(App::new(charger, ledger, ledger_id, callers, None, listen, shutdown))
 }
 
 /// The request that these bytes are, if they are one at all.
@@ -73,6 +80,6 @@ fn fuzz_requests_to_every_route() {
 fn fuzz_fault_scripts() {
     corpus("fault scripts", "scripts").run(|input| {
         // Whether it is one does not matter.
-        let _script = std::str::from_utf8(input).ok().map(Script::parse);
+        let _script = (std::str::from_utf8(input).ok().map(Script::parse), Script::parse_json(input));
     });
 }

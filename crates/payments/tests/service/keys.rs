@@ -1,4 +1,4 @@
-//! Idempotency keys: executed once, told the same for ever, and shown to nobody else.
+//! Idempotency keys: executed once, answered the same for ever, and shown to no other account.
 
 use tempfile::TempDir;
 
@@ -152,8 +152,8 @@ fn tokens_of_one_account_share_its_keys_and_other_accounts_see_nothing() {
     let again = site.post("/", &keyed("k", "token-a2"), GOOD);
     assert_eq!((first.status, first.text()), (again.status, again.text()));
     let b = [("X-Token", "token-b")];
-    let (theirs, nobodys) = (site.get_as("/v1/ledger/k", &b), site.get_as("/v1/ledger/never-used", &b));
-    assert_eq!((theirs.status, theirs.text()), (404, nobodys.text()));
+    let (theirs, unused) = (site.get_as("/v1/ledger/k", &b), site.get_as("/v1/ledger/never-used", &b));
+    assert_eq!((theirs.status, theirs.text()), (404, unused.text()));
     assert_eq!(site.get_as("/v1/ledger", &b).json()["items"].as_array().unwrap().len(), 0);
     assert_eq!(site.charges(), 1);
 }

@@ -27,7 +27,7 @@ fn pages_follow_each_other_to_the_end() {
 }
 
 #[test]
-fn a_parameter_that_nobody_takes_is_refused_before_a_key_is_voided() {
+fn an_unknown_parameter_is_refused_before_a_key_is_voided() {
     let site = willing().start();
     let refused = site.post("/v1/ledger/k1/void?dry_run=true", &[], "");
     assert_eq!(problem(&refused), (400, "validation".to_owned()));
@@ -56,6 +56,8 @@ fn a_row_shows_its_columns() {
         "amount_minor",
         "exponent",
         "state",
+        "decline_class",
+        "decline_code",
         "route",
         "created_at",
     ];

@@ -27,7 +27,7 @@ pub(crate) struct Settings {
     script: Option<String>,
 }
 
-/// A service that charges always and asks nobody for a token.
+/// A service that charges always and requires no token.
 pub(crate) fn willing() -> Settings {
     Settings::default().flags(["--success-rate", "1", "--seed", "8213"])
 }
@@ -35,6 +35,11 @@ pub(crate) fn willing() -> Settings {
 impl Settings {
     pub(crate) fn flags<const N: usize>(mut self, flags: [&str; N]) -> Self {
         self.flags.extend(flags.map(str::to_owned));
+        self
+    }
+
+    pub(crate) fn all_flags(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
         self
     }
 

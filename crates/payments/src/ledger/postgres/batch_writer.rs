@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::failed;
 use super::placement::{Gate, Look, Placement};
-use super::rows::{BY_KEYS, read_row};
+use super::rows::{BY_KEYS, CHARGED_REFERENCES, read_row};
 use crate::keys::{FingerprintVersion, Key};
 use crate::ledger::{Entry, LedgerError, LedgerId, Recorded, Result, Row, Seq};
 
@@ -26,7 +26,7 @@ const TRIES_MAX: u32 = 3;
 const GATE: i64 = 0x7469_6e6a_6973;
 
 /// Number of the parameter after those of the columns.
-const FIRST_OF_GATE: usize = 14;
+const FIRST_OF_GATE: usize = 17;
 
 /// Takes entries and answers what became of them.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Writer {
                     Err(error) => return spread(&error, entries.len()),
                 },
                 Ok(Look::NotServing(why)) => why,
-                Ok(Look::Renamed) => "the ledger has another id than when this process started".to_owned(),
+                Ok(Look::IdChanged) => "the ledger has another id than when this process started".to_owned(),
                 Err(error) => return spread(&error, entries.len()),
             };
             return entries.iter().map(|_| Err(LedgerError::NotServing(why.clone()))).collect();
@@ -143,7 +143,7 @@ impl Writer {
                 // Where it was kept, if it was, cannot be asked here: it stays unknown.
                 Ok(None) => match self.placement.look().await {
                     Ok(Look::Serving) => {}
-                    Ok(Look::NotServing(_) | Look::Renamed) => break,
+                    Ok(Look::NotServing(_) | Look::IdChanged) => break,
                     Err(other) => error = other,
                 },
                 Err(other) => error = other,
@@ -182,6 +182,7 @@ impl Writer {
             .filter_map(|(entry, _)| Some((entry.account.as_str(), entry.key.as_ref()?.as_str())))
             .collect();
         let known = self.known(&missed).await?;
+        let charged = self.charged_references(entries, &missed, &known).await?;
         let recorded = entries.iter().zip(drawn).map(|(entry, (seq, is_new, is_behind))| {
             if is_behind {
                 return Recorded::Behind;
@@ -192,9 +193,40 @@ impl Writer {
             // None of its own, and yet not inserted: another account has the key.
             let key = entry.key.as_ref();
             let row = key.and_then(|key| known.get(&(entry.account.clone(), key.clone())));
-            row.cloned().map_or(Recorded::Foreign, Recorded::Known)
+            let first = entry.reference.as_ref().filter(|_| entry.is_once);
+            let first = first.and_then(|reference| charged.get(&(entry.account.clone(), reference.clone())));
+            let blocked = first.cloned().map_or(Recorded::Foreign, Recorded::ReferenceCharged);
+            row.cloned().map_or(blocked, Recorded::Known)
         });
         Ok(Some(recorded.collect()))
+    }
+
+    /// The first charges of the references of those that were not recorded and have no row of their own.
+    async fn charged_references(
+        &self,
+        entries: &[Arc<Entry>],
+        missed: &HashSet<(&str, &str)>,
+        known: &HashMap<(String, Key), Row>,
+    ) -> std::result::Result<HashMap<(String, String), Row>, PgError> {
+        let blocked = entries.iter().filter_map(|entry| {
+            let key = entry.key.as_ref().filter(|_| entry.is_once)?;
+            let is_blocked = missed.contains(&(entry.account.as_str(), key.as_str()))
+                && !known.contains_key(&(entry.account.clone(), key.clone()));
+            Some((entry.account.as_str(), entry.reference.as_deref()?)).filter(|_| is_blocked)
+        });
+        let (accounts, references): (Vec<&str>, Vec<&str>) = blocked.unzip();
+        if accounts.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let asked = [(&accounts as _, Type::TEXT_ARRAY), (&references as _, Type::TEXT_ARRAY)];
+        let rows = self.database.read(PoolClass::Record, CHARGED_REFERENCES, &asked).await?;
+        let mut charged = HashMap::new();
+        for row in rows.iter().map(read_row) {
+            let row = row?;
+            let reference = row.reference.clone().unwrap_or_default();
+            charged.entry((row.account.clone(), reference)).or_insert(row);
+        }
+        Ok(charged)
     }
 
     /// The rows of these accounts and keys.
@@ -227,6 +259,14 @@ const CHARGED_ELSEWHERE: &str = "( \
         WHERE theirs.account = other.account AND theirs.deployment_id = given.deployment)) LIMIT 1 \
     ) IS NOT NULL AS is_charged_elsewhere";
 
+/// Whether the account was charged for the reference under another key. What is charged at the same moment is met by the
+/// index of only charges.
+const CHARGED_REFERENCE: &str = "CASE WHEN given.once THEN ( \
+    SELECT charged.seq FROM ledger AS charged WHERE charged.account = given.account \
+      AND charged.reference = given.reference AND charged.state = 'CHARGED' \
+      AND charged.key IS DISTINCT FROM given.key LIMIT 1 \
+    ) IS NOT NULL ELSE false END AS is_charged_reference";
+
 /// The columns of a batch. No conflict target: the key is unique in its account, and in a ledger from before over all
 /// accounts. Of an entry whose key was known, or stands in the batch before it, nothing is kept.
 struct Statement<'a> {
@@ -244,11 +284,15 @@ struct Statement<'a> {
     seen: Vec<Option<i64>>,
     deployments: Vec<Option<String>>,
     exponents: Vec<i16>,
+    decline_classes: Vec<Option<&'static str>>,
+    decline_codes: Vec<Option<&'a str>>,
+    once: Vec<bool>,
 }
 
 impl<'a> Statement<'a> {
     fn of(id: LedgerId, entries: &'a [Arc<Entry>], gate: Option<Gate>) -> Self {
         let all = || entries.iter();
+        let declines = || all().map(|entry| entry.decline.as_ref());
         Self {
             ledger_id: id.to_string(),
             gate,
@@ -264,6 +308,9 @@ impl<'a> Statement<'a> {
             seen: all().map(|entry| entry.seen.map(|seq| seq.0)).collect(),
             deployments: all().map(|entry| entry.deployment.map(|id| id.0.to_string())).collect(),
             exponents: all().map(|entry| entry.amount.exponent.into()).collect(),
+            decline_classes: declines().map(|decline| Some(decline?.class.as_str())).collect(),
+            decline_codes: declines().map(|decline| Some(&*decline?.code)).collect(),
+            once: all().map(|entry| entry.is_once).collect(),
         }
     }
 
@@ -278,15 +325,17 @@ impl<'a> Statement<'a> {
                WHERE seen IS NOT NULL AND (SELECT l.seq FROM ledger AS l WHERE l.seq = seen) IS NULL \
              ), input AS MATERIALIZED ( \
                SELECT nextval('ledger_positions') AS seq, given.*, \
-                 coalesce(given.seen IN (SELECT seen FROM lacking), false) AS is_behind, {CHARGED_ELSEWHERE} FROM gate, \
-                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) WITH ORDINALITY AS given \
+                 coalesce(given.seen IN (SELECT seen FROM lacking), false) AS is_behind, {CHARGED_ELSEWHERE}, {CHARGED_REFERENCE} FROM gate, \
+                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) WITH ORDINALITY AS given \
                  (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, seen, \
-                  deployment, exponent, place) \
+                  deployment, exponent, decline_class, decline_code, once, place) \
              ), inserted AS ( \
                INSERT INTO ledger (seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
-                 state, route, created_at, fingerprint_version, exponent) \
+                 state, route, created_at, fingerprint_version, exponent, decline_class, decline_code, \
+                 is_only_charge) \
                SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, \
-                 {NOW_MS}, {present}, exponent FROM input WHERE NOT is_behind AND NOT is_charged_elsewhere ORDER BY place \
+                 {NOW_MS}, {present}, exponent, decline_class, decline_code, CASE WHEN once AND state = 'CHARGED' THEN true END \
+               FROM input WHERE NOT is_behind AND NOT is_charged_elsewhere AND NOT is_charged_reference ORDER BY place \
                ON CONFLICT DO NOTHING RETURNING seq \
              ) SELECT input.seq, inserted.seq IS NOT NULL, is_behind FROM input LEFT JOIN inserted USING (seq) ORDER BY place"
         );
@@ -304,6 +353,9 @@ impl<'a> Statement<'a> {
             (&self.seen, Type::INT8_ARRAY),
             (&self.deployments, Type::TEXT_ARRAY),
             (&self.exponents, Type::INT2_ARRAY),
+            (&self.decline_classes, Type::TEXT_ARRAY),
+            (&self.decline_codes, Type::TEXT_ARRAY),
+            (&self.once, Type::BOOL_ARRAY),
         ];
         if let Some(Gate { place, .. }) = &self.gate {
             params.push((&place.system_identifier, Type::TEXT));

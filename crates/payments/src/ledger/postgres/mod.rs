@@ -2,6 +2,7 @@
 //! of one process share statements. Knows no HTTP; what a repeated key means is decided by the caller.
 
 mod batch_writer;
+mod controls;
 mod deployments;
 mod placement;
 mod rows;
@@ -30,6 +31,14 @@ use crate::keys::Key;
 /// builds it before, by this name and `CONCURRENTLY`.
 const BY_ACCOUNT: &str = "CREATE INDEX IF NOT EXISTS ledger_by_account ON ledger (account, seq)";
 
+/// For entries of [`Entry::is_once`] only: other ledgers do without. Charges wait while it is built; a ledger with too many
+/// rows for that builds it before, by this name and `CONCURRENTLY`.
+const INDEX_REFERENCES: &str = "CREATE INDEX IF NOT EXISTS ledger_charged_references ON ledger (account, reference) \
+    WHERE state = 'CHARGED'";
+
+/// Replicas that start at once build an index one after the other; `refs` in ASCII.
+const LOCK_INDEX: i64 = 0x7265_6673;
+
 /// The schema, step by step; steps are only ever appended.
 pub const SCHEMA: Schema = Schema {
     service: "payments",
@@ -44,6 +53,9 @@ pub const SCHEMA: Schema = Schema {
             sql: include_str!("0006_keys_per_account.sql"),
             breaks_older: false,
         },
+        Migration { name: "declines", sql: include_str!("0007_declines.sql"), breaks_older: false },
+        Migration { name: "fault counts", sql: include_str!("0008_fault_counts.sql"), breaks_older: false },
+        Migration { name: "only charges", sql: include_str!("0009_only_charges.sql"), breaks_older: false },
     ],
 };
 
@@ -104,8 +116,8 @@ impl PostgresLedger {
     }
 
     /// Ends when the ledger has got another id: this process would use the old one from then on.
-    pub fn renamed(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.placement.renamed()
+    pub fn id_changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.placement.id_changed()
     }
 }
 
@@ -187,6 +199,16 @@ impl Ledger for PostgresLedger {
         recorded
     }
 
+    async fn index_references(&self) -> Result<()> {
+        let lock = format!("SELECT pg_advisory_xact_lock({LOCK_INDEX})");
+        let lock = lock.as_str();
+        let build = |tx: Tx| async move {
+            tx.query(lock, &[]).await?;
+            tx.execute(INDEX_REFERENCES, &[]).await.map(drop)
+        };
+        self.database.transaction(PoolClass::Claim, build).await.map_err(failed)
+    }
+
     async fn look_up(&self, account: &str, key: &Key) -> Result<Found> {
         if let Some(row) = self.row(account, key).await? {
             return Ok(Found::Row(row));
@@ -215,7 +237,8 @@ impl Ledger for PostgresLedger {
         self.placement.serve()?;
         match self.writer.record(Arc::new(Entry::tombstone(void))).await? {
             Recorded::Behind => Ok(Voided::Behind),
-            Recorded::Foreign => Ok(Voided::Foreign),
+            // A tombstone names no reference.
+            Recorded::Foreign | Recorded::ReferenceCharged(_) => Ok(Voided::Foreign),
             Recorded::Known(row) => Ok(Voided::Row(row)),
             Recorded::New(_) => {
                 let row = self.row(&void.account, &void.key).await?;

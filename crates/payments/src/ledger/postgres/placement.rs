@@ -33,12 +33,12 @@ pub(super) struct Placement {
     id: LedgerId,
     failover: Failover,
     serving: watch::Sender<Serving>,
-    renamed: watch::Sender<bool>,
+    id_changed: watch::Sender<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Serving {
-    /// Nobody has looked yet.
+    /// The server has not been asked yet.
     Unknown,
     At(Place),
     /// The server does not tell where it is, and the operator has stated that no failover loses anything.
@@ -55,7 +55,7 @@ enum Serving {
 pub(super) enum Look {
     Serving,
     NotServing(String),
-    Renamed,
+    IdChanged,
 }
 
 /// The comparison for a statement that reads `ledger_meta`, and its three parameters.
@@ -72,8 +72,8 @@ impl Placement {
         id: LedgerId,
         failover: Failover,
     ) -> std::result::Result<Arc<Self>, PgError> {
-        let (serving, renamed) = (watch::Sender::new(Serving::Unknown), watch::Sender::new(false));
-        let placement = Arc::new(Self { database: database.clone(), id, failover, serving, renamed });
+        let (serving, id_changed) = (watch::Sender::new(Serving::Unknown), watch::Sender::new(false));
+        let placement = Arc::new(Self { database: database.clone(), id, failover, serving, id_changed });
         placement.look().await?;
         tokio::spawn(watch_over(Arc::downgrade(&placement)));
         Ok(placement)
@@ -94,10 +94,10 @@ impl Placement {
     }
 
     /// Ends when the ledger has another id than this process knows.
-    pub(super) fn renamed(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut renamed = self.renamed.subscribe();
+    pub(super) fn id_changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut id_changed = self.id_changed.subscribe();
         async move {
-            if renamed.wait_for(|renamed| *renamed).await.is_err() {
+            if id_changed.wait_for(|id_changed| *id_changed).await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
@@ -121,8 +121,8 @@ impl Placement {
     pub(super) async fn look(&self) -> std::result::Result<Look, PgError> {
         let stored = stored(&self.database).await?;
         if stored.0 != self.id.to_string() {
-            self.renamed.send_replace(true);
-            return Ok(Look::Renamed);
+            self.id_changed.send_replace(true);
+            return Ok(Look::IdChanged);
         }
         let current = match current(&self.database).await {
             Ok(current) => current,

@@ -3,12 +3,19 @@
 use chassis::postgres::{PgError, Row as SqlRow, get};
 
 use crate::amount::Minor;
+use crate::declines::Decline;
 use crate::keys::{Fingerprint, FingerprintVersion, Key};
 use crate::ledger::{Row, Seq, State};
 
 /// The rows of some keys under some accounts, in no order.
 pub(super) const BY_KEYS: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
-    amount_minor, state, route, created_at, fingerprint_version, exponent FROM ledger WHERE key = ANY($1) AND account = ANY($2)";
+    amount_minor, state, route, created_at, fingerprint_version, exponent, decline_class, decline_code \
+    FROM ledger WHERE key = ANY($1) AND account = ANY($2)";
+
+/// The charges of some references under some accounts, oldest first.
+pub(super) const CHARGED_REFERENCES: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
+    amount_minor, state, route, created_at, fingerprint_version, exponent, decline_class, decline_code \
+    FROM ledger WHERE account = ANY($1) AND reference = ANY($2) AND state = 'CHARGED' ORDER BY seq";
 
 /// Only while keys are unique over all accounts does a row of another one matter.
 pub(super) const IS_BLOCKED: &str = "SELECT 1 FROM ledger WHERE key = $1 AND EXISTS ( \
@@ -16,7 +23,8 @@ pub(super) const IS_BLOCKED: &str = "SELECT 1 FROM ledger WHERE key = $1 AND EXI
 
 /// Rows after a position, up to another.
 pub(super) const PAGE: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
-    amount_minor, state, route, created_at, fingerprint_version, exponent FROM ledger WHERE seq > $1 AND seq <= $2 AND account = $3 \
+    amount_minor, state, route, created_at, fingerprint_version, exponent, decline_class, decline_code \
+    FROM ledger WHERE seq > $1 AND seq <= $2 AND account = $3 \
     ORDER BY seq LIMIT $4";
 
 pub(super) fn read_row(row: &SqlRow) -> Result<Row, PgError> {
@@ -38,6 +46,7 @@ pub(super) fn read_row(row: &SqlRow) -> Result<Row, PgError> {
         currency: get(row, 6)?,
         amount: Minor { units: get(row, 7)?, exponent },
         state: state.parse::<State>().ok().ok_or_else(|| PgError::Corrupt(format!("state {state:?}")))?,
+        decline: Decline::from_store(get(row, 13)?, get(row, 14)?),
         route: get(row, 9)?,
         created_at_ms: get(row, 10)?,
     })

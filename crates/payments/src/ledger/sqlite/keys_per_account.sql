@@ -13,13 +13,15 @@ CREATE TABLE ledger_per_account (
     route TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     fingerprint_version INTEGER NOT NULL DEFAULT 1,
-    exponent INTEGER NOT NULL DEFAULT 2
+    exponent INTEGER NOT NULL DEFAULT 2,
+    decline_class TEXT,
+    decline_code TEXT
 ) STRICT;
 INSERT INTO ledger_per_account
     (seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, created_at,
-     fingerprint_version, exponent)
+     fingerprint_version, exponent, decline_class, decline_code)
     SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, created_at,
-     fingerprint_version, exponent FROM ledger ORDER BY seq;
+     fingerprint_version, exponent, decline_class, decline_code FROM ledger ORDER BY seq;
 DROP TABLE ledger;
 ALTER TABLE ledger_per_account RENAME TO ledger;
 CREATE UNIQUE INDEX ledger_key_of_account ON ledger (key, account);

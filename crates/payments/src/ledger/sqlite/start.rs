@@ -91,7 +91,7 @@ async fn stored(sqlite: &Sqlite) -> Result<(Option<Incarnation>, i64)> {
 fn advice(path: &Path, copied: &Copied) -> String {
     format!(
         "{} does not execute charges: {copied}. Rows may be missing, and a charge whose row is missing would be \
-         executed again. Stop payments, run `payments new-ledger-id`, start it again, and go on as docs/runbook.md \
+         executed again. Stop payments, run `payments new-ledger-id`, start it again, and go on as docs/how-to/runbook.md \
          says",
         path.display()
     )

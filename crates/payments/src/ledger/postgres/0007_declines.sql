@@ -1,0 +1,12 @@
+-- Why a charge was refused. Null of everything else, and of rows that the previous version writes.
+ALTER TABLE ledger ADD COLUMN decline_class text;
+ALTER TABLE ledger ADD COLUMN decline_code text;
+
+-- What operators set at run time, in the form in which they sent it; null once they took it back. Of later revisions only
+-- the last one stands here.
+CREATE TABLE run_time_settings (
+    name text PRIMARY KEY,
+    value text,
+    revision bigint NOT NULL,
+    set_at bigint NOT NULL
+);
