@@ -53,7 +53,7 @@ fn main() -> io::Result<()> {
             let postgres =
                 Postgres::open(&settings, SCHEMA, None, Random::system()).map_err(io::Error::other)?;
             postgres.migrate().await.map_err(io::Error::other)?;
-            let store = PostgresStore::open(postgres, None, Random::system().uuid()).await;
+            let store = PostgresStore::open(postgres, None, Random::system().uuid(), &Clock::system()).await;
             let store: Arc<dyn Store> = Arc::new(store.map_err(io::Error::other)?);
             let wal = Sql::to(database.url());
             let figures = measure(&store, invoices, callers, Some(&wal)).await;
@@ -157,6 +157,7 @@ async fn settle(store: Arc<dyn Store>, run: RunId, attempts: Vec<Attempt>) -> Ve
             key: attempt.key.clone(),
             outcome: Outcome::Charged,
             again_in: Duration::ZERO,
+            decline: None,
         };
         let settlements: Vec<Settlement> = batch.iter().map(charged).collect();
         store.settle(Some(run), &settlements).await.expect("outcomes are recorded");

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 const IN_POSTGRES: &str = "the store lies in PostgreSQL, which has backups of its own: point-in-time recovery or \
     pg_basebackup of the whole cluster, or pg_dump of billing's tables: deployment, customers, invoices, \
     invoice_counts, runs, run_counts, attempts, resolutions, ledger_acceptances and billing_migrations; see \
-    docs/backup.md. Nothing was written";
+    docs/how-to/backup.md. Nothing was written";
 
 /// What a copy holds.
 struct Copied {

@@ -10,7 +10,8 @@ use ::http::Uri;
 use ::http::uri::{PathAndQuery, Scheme};
 use chassis::client::port;
 use chassis::config::{
-    Common, CommonArgs, CommonDefaults, Problems, TokenSource, client_tls, load, token_file, unquote,
+    Common, CommonArgs, CommonDefaults, Problems, TokenSource, client_tls, load, non_empty, token_file,
+    unquote,
 };
 use chassis::tls::ClientFiles;
 use uuid::Uuid;
@@ -187,19 +188,20 @@ impl Args {
         if let (Some(common), Command::Serve | Command::Migrate) = (&common, &command) {
             common.database_url.check_writable(problems);
         }
-        let demo = problems.take("--demo (DEMO)", given(&self.demo).unwrap_or("none").parse());
-        let deployment = given(&self.deployment_id).map(deployment).transpose();
-        let deployment = problems.take("--deployment-id (DEPLOYMENT_ID)", deployment);
-        let endpoint = endpoint(given(&self.payment_provider_endpoint), invoice_app, problems);
+        let demo = problems.check("--demo (DEMO)", non_empty(&self.demo).unwrap_or("none").parse());
+        let deployment = non_empty(&self.deployment_id).map(deployment).transpose();
+        let deployment = problems.check("--deployment-id (DEPLOYMENT_ID)", deployment);
+        let endpoint = endpoint(non_empty(&self.payment_provider_endpoint), invoice_app, problems);
         let provider_tls = endpoint.as_ref().map(|endpoint| self.provider_tls(endpoint, problems));
-        let provider_token = given(&self.provider_token_file);
+        let provider_token = non_empty(&self.provider_token_file);
         let provider_token = token_file(provider_token, PROVIDER_TOKEN_SETTING, None, problems);
-        let idempotency = idempotency(given(&self.payment_provider_idempotency).unwrap_or("none"));
+        let idempotency = idempotency(non_empty(&self.payment_provider_idempotency).unwrap_or("none"));
         let idempotency =
-            problems.take("--payment-provider-idempotency (PAYMENT_PROVIDER_IDEMPOTENCY)", idempotency);
-        let dialect = problems.take("--dialect (DIALECT)", given(&self.dialect).unwrap_or("default").parse());
-        let in_flight_max = in_flight_max(given(&self.in_flight_max).unwrap_or(IN_FLIGHT_MAX));
-        let in_flight_max = problems.take("--in-flight-max (IN_FLIGHT_MAX)", in_flight_max);
+            problems.check("--payment-provider-idempotency (PAYMENT_PROVIDER_IDEMPOTENCY)", idempotency);
+        let dialect =
+            problems.check("--dialect (DIALECT)", non_empty(&self.dialect).unwrap_or("default").parse());
+        let in_flight_max = in_flight_max(non_empty(&self.in_flight_max).unwrap_or(IN_FLIGHT_MAX));
+        let in_flight_max = problems.check("--in-flight-max (IN_FLIGHT_MAX)", in_flight_max);
         let access = self.access.resolve(common.as_ref(), &command, problems);
         let schedule = self.schedule.resolve(problems);
         Some(Config {
@@ -254,18 +256,13 @@ impl Args {
             let [ca, cert, key] = settings;
             return client_tls(ca, cert, key, problems).map(Some).ok_or(InvalidConfig);
         }
-        let said = settings.into_iter().filter(|(_, path)| given(path).is_some());
+        let said = settings.into_iter().filter(|(_, path)| non_empty(path).is_some());
         let said: Vec<&str> = said.map(|(setting, _)| setting).collect();
         for setting in &said {
             problems.add(setting, format!("is given, but {endpoint} is not called over TLS; say https://"));
         }
         if said.is_empty() { Ok(None) } else { Err(InvalidConfig) }
     }
-}
-
-/// An empty text counts as not given.
-fn given(text: &Option<String>) -> Option<&str> {
-    text.as_deref().filter(|text| !text.is_empty())
 }
 
 fn deployment(text: &str) -> Result<DeploymentId, String> {
@@ -298,7 +295,7 @@ fn endpoint(whole: Option<&str>, invoice_app: [Option<OsString>; 2], problems: &
     let mut found: Option<(&str, Uri)> = None;
     let mut sound = true;
     for (setting, url) in whole.into_iter().chain(by_name) {
-        let Some(url) = problems.take(setting, url) else {
+        let Some(url) = problems.check(setting, url) else {
             sound = false;
             continue;
         };
@@ -431,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_over_https_needs_somebody_to_trust_and_plain_http_nobody() {
+    fn a_provider_over_https_needs_a_ca_bundle_and_one_over_plain_http_takes_none() {
         let https = ["--payment-provider-endpoint", "https://payments:9000"];
         let mistakes = resolve(&https).unwrap_err();
         assert!(mistakes.contains("--provider-ca (PROVIDER_CA): is missing"), "{mistakes}");

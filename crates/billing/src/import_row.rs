@@ -10,6 +10,9 @@ pub const FIELDS: [&str; 5] = ["reference", "customer_id", "currency", "amount",
 /// The longest row, in bytes.
 pub const ROW_BYTES_MAX: usize = 16 * 1024;
 
+/// What is wrong with a well-formed JSON string that is no text: nothing else can be (RFC 8259 section 8.2).
+pub const LONE_SURROGATE: &str = "holds one half of a surrogate pair, such as \\ud800, which is no character: write both halves, or the character itself";
+
 /// The reference.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use crate::run_order::RunOrder;
 
 pub use crate::reference::{BadReference, Reference};
 
-/// Numbers a customer; given by the source, at least 1.
+/// Numbers a customer; given by the source, or by billing where the source has a reference; at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CustomerId(pub i64);
 
@@ -103,6 +103,81 @@ impl AttemptState {
 }
 
 states! {
+    /// What a decline means for further attempts.
+    DeclineClass {
+        /// This instrument will not be charged, whenever it is tried.
+        Hard = "hard",
+        /// New data are needed first, such as an expiry date.
+        Fix = "fix",
+        /// A later attempt may succeed.
+        Soft = "soft",
+        /// The provider did not say.
+        Unknown = "unknown",
+    }
+}
+
+states! {
+    /// Whose rules hold for the instrument that a customer pays with.
+    Network {
+        /// Not known: no limit of a network holds.
+        None = "none",
+        Visa = "visa",
+        Mastercard = "mastercard",
+        /// SEPA direct debit.
+        Sepa = "sepa",
+    }
+}
+
+states! {
+    /// What declines have left on a PENDING invoice.
+    Dunning {
+        /// Tried again from `next_attempt_at` on.
+        Waiting = "waiting",
+        /// Its ladder has ended: not tried again by itself.
+        Exhausted = "exhausted",
+        /// A hard decline: not tried again with this instrument.
+        Hard = "hard",
+        /// Needs new data: not tried again with this instrument.
+        Fix = "fix",
+    }
+}
+
+/// A provider's own word for why it declined; safe to log and to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeclineCode(Box<str>);
+
+impl DeclineCode {
+    /// Its longest text, in bytes.
+    pub const BYTES_MAX: usize = 64;
+
+    /// `None` when it is empty, too long, or has other characters than letters, digits, `_`, `-` and `.` of ASCII.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        let fits = (1..=Self::BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain);
+        fits.then(|| Self(text.into()))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a provider refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decline {
+    pub class: DeclineClass,
+    pub code: Option<DeclineCode>,
+}
+
+impl Default for Decline {
+    fn default() -> Self {
+        Self { class: DeclineClass::Unknown, code: None }
+    }
+}
+
+states! {
     /// Cause of PAID.
     PaidBy {
         /// By a charge of ours; a CHARGED ledger row must back it.
@@ -167,8 +242,9 @@ pub struct Invoice {
     pub attention_reason: Option<AttentionReason>,
     /// When it was due; only of an invoice that the schedule made.
     pub due_at: Option<i64>,
-    /// From when a scheduled run claims it; `None` of other invoices, and from the first claim on.
+    /// From when a scheduled run claims it, or when it is tried again after a decline; `None` from each claim on.
     pub next_attempt_at: Option<i64>,
+    pub dunning: Option<Dunning>,
     pub created_at: i64,
     pub updated_at: i64,
     /// By an operator: no run claims it until it is released.
@@ -200,6 +276,8 @@ pub struct Attempt {
     pub created_at: i64,
     /// When it became final.
     pub settled_at: Option<i64>,
+    /// Why it was refused; `None` of one that was not, or that was before reasons were recorded.
+    pub decline: Option<Decline>,
 }
 
 /// Counters of a run; columns of `runs`.

@@ -5,15 +5,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use chassis::admin::{LogLevelAccess, Readiness, admin_router};
 use chassis::caller::{CallerMetrics, Callers, Tokens};
 use chassis::client::{CONNECT_TIMEOUT, ClientConfig, DEADLINE};
 use chassis::clock::{Clock, Random};
 use chassis::gate::while_usable;
-use chassis::server::Limits;
-use chassis::service::{self, Listeners};
+use chassis::program::{self, Program, Service, Work};
+use chassis::service;
 use chassis::shutdown::Shutdown;
-use chassis::telemetry::{LogHandle, Telemetry, observe};
+use chassis::telemetry::{LogConfig, LogHandle, Telemetry, observe};
 use chassis::test_overrides::scaled;
 use chassis::tls::{TlsConnect, TlsMetrics};
 
@@ -27,13 +26,16 @@ use crate::store::Store;
 mod backup;
 pub mod charge;
 pub mod config;
+pub mod customer;
 pub mod demo_data;
 pub mod http;
 pub mod import_row;
 pub mod invoice;
 pub mod money;
 mod open;
+pub mod plot;
 pub mod preview;
+pub mod printable;
 pub mod protocol;
 pub mod provider;
 pub mod reference;
@@ -43,32 +45,28 @@ pub mod scheduler;
 pub mod store;
 pub mod subscription;
 
-/// Source revision of the build, if known.
-const REVISION: &str = match option_env!("TINJIS_REVISION") {
-    Some(revision) => revision,
-    None => "unknown",
-};
-
 /// The whole program: argv (program name first) to exit code. Also behind `tinjis run billing`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let config = match Config::load(args) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    if config.command == Command::Healthcheck {
-        return service::healthcheck(config.common.admin_listen);
+    program::run(Config::load(args), work)
+}
+
+impl Program for Config {
+    fn log(&self) -> &LogConfig {
+        &self.common.log
     }
-    let log = config.common.log.clone();
-    service::program(&log, |log| start(config, log))
+
+    fn healthcheck(&self) -> Option<ExitCode> {
+        (self.command == Command::Healthcheck).then(|| service::healthcheck(self.common.admin_listen))
+    }
+}
+
+fn work(config: Config, log: LogHandle) -> Work {
+    Box::pin(start(config, log))
 }
 
 async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
     match config.command {
-        Command::Serve => {
-            let shutdown = Shutdown::new();
-            shutdown.on_signals();
-            launch(config, log, shutdown).await
-        }
+        Command::Serve => serve(config, log).await,
         Command::Migrate => {
             let deployment = open::migrate(&config).await?.deployment().await?;
             tracing::info!(deployment.id = %deployment.0, "schema is up to date");
@@ -83,7 +81,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
 /// Tells the payment service once that this store's deployment may charge.
 async fn declare(config: &Config, why: &str, actor: &str) -> anyhow::Result<()> {
     let deployment = open::deployment(config).await?;
-    let telemetry = Telemetry::new("billing", env!("CARGO_PKG_VERSION"), REVISION);
+    let telemetry = program::telemetry("billing");
     let provider = provider(config, calls(config, &TlsMetrics::new(&telemetry.metrics))?)?;
     let operators = config.access.operators.clone().map(Tokens::new).transpose()?;
     let operator = operators.and_then(|tokens| tokens.current().first().cloned());
@@ -102,37 +100,16 @@ async fn declare(config: &Config, why: &str, actor: &str) -> anyhow::Result<()> 
     }
 }
 
-/// Binds both ports and serves until shut down.
-///
-/// # Errors
-/// When a port or the store is not available.
-pub async fn launch(config: Config, log: LogHandle, shutdown: Shutdown) -> anyhow::Result<()> {
-    let listeners = Listeners::bind(&config.common).await?;
-    serve(listeners, config, log, shutdown).await
-}
-
-/// Serves on these ports until shut down.
-///
-/// # Errors
-/// When the store cannot be opened.
-pub async fn serve(
-    listeners: Listeners,
-    config: Config,
-    log: LogHandle,
-    shutdown: Shutdown,
-) -> anyhow::Result<()> {
-    let (listen, admin_listen) = listeners.addresses()?;
-    let telemetry = Telemetry::new("billing", env!("CARGO_PKG_VERSION"), REVISION);
-    let readiness = Readiness::new(&shutdown);
+/// Serves on both ports until shut down.
+async fn serve(config: Config, log: LogHandle) -> anyhow::Result<()> {
+    let (service, listeners) = Service::bind("billing", &config.common).await?;
+    let Service { telemetry, readiness, shutdown, tls, .. } = &service;
     let opening = readiness.hold("opening the store");
-    let tls = TlsMetrics::new(&telemetry.metrics);
-    let listeners = listeners.secure(config.common.tls.as_ref(), &tls)?;
-    let calls = calls(&config, &tls)?;
-    let access = access(&config, &telemetry)?;
-    let log_level = LogLevelAccess::new(admin_listen, Some(access.operators.clone()));
-    let admin = admin_router(&telemetry, readiness.clone(), log, log_level);
+    let calls = calls(&config, tls)?;
+    let access = access(&config, telemetry)?;
+    let admin = service.admin(log, Some(access.operators.clone()));
     let routes = async {
-        let (store, usable) = open::open(&config, &tls, &readiness).await?;
+        let (store, usable) = open::open(&config, tls, readiness).await?;
         let invented = demo_data::load(store.as_ref(), config.demo, &Random::system()).await?;
         if invented > 0 {
             tracing::warn!(invoices = invented, "wrote demo invoices into the empty store");
@@ -144,12 +121,13 @@ pub async fn serve(
             idempotency = ?config.idempotency,
             "charging through this provider"
         );
-        let engine = engine(&config, calls, Arc::clone(&store), &telemetry, &shutdown).await?;
-        let access = Access::new(access, listen);
+        let engine = engine(&config, calls, Arc::clone(&store), telemetry, shutdown).await?;
+        let access = Access::new(access, service.listen);
         let scheduler = Arc::new(Scheduler::new(
             Arc::clone(&store),
             engine.clone(),
             config.schedule.clone(),
+            config.common.clock.clone(),
             &telemetry.metrics,
             shutdown.clone(),
         ));
@@ -158,18 +136,11 @@ pub async fn serve(
         readiness.remark(move || halted.last_halt().map(|halt| http::stopped_line(&halt)));
         drop(opening);
         let routes = http::router(AppState { store, engine, scheduler, access });
-        Ok(observe(while_usable(routes, usable, http::not_executed()), &telemetry))
+        Ok(observe(while_usable(routes, usable, http::not_executed()), telemetry))
     };
-    service::serve_when(
-        listeners,
-        routes,
-        http::meanwhile(),
-        admin,
-        Limits { connections_per_peer: config.common.connections_per_peer, ..http::limits() },
-        shutdown.clone(),
-        &telemetry,
-    )
-    .await
+    let limits = service.limits(http::limits());
+    let shutdown = shutdown.clone();
+    service::serve_when(listeners, routes, http::meanwhile(), admin, limits, shutdown, telemetry).await
 }
 
 /// Who may call what.
@@ -223,7 +194,7 @@ async fn engine(
         store,
         provider: provider(config, calls)?,
         settings: ChargeSettings { in_flight_max: config.in_flight_max, lease: scaled(LEASE) },
-        clock: Clock::system(),
+        clock: config.common.clock.clone(),
         random: Random::system(),
         metrics: telemetry.metrics.clone(),
         shutdown: shutdown.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chassis::admin::Readiness;
-use chassis::clock::{Clock, Random};
+use chassis::clock::Random;
 use chassis::config::{DatabaseUrl, SqliteUrl};
 use chassis::gate::Usable;
 use chassis::postgres::{Postgres, PostgresSettings};
@@ -81,7 +81,7 @@ pub(crate) async fn deployment(config: &Config) -> anyhow::Result<DeploymentId> 
 
 async fn sqlite(config: &Config, file: &SqliteUrl) -> anyhow::Result<SqliteStore> {
     let path = file.existing().map_err(anyhow::Error::msg)?;
-    SqliteStore::open(path, config.deployment, Clock::system(), &Random::system())
+    SqliteStore::open(path, config.deployment, config.common.clock.clone(), &Random::system())
         .await
         .with_context(|| format!("cannot open the store {}", path.display()))
 }
@@ -89,8 +89,12 @@ async fn sqlite(config: &Config, file: &SqliteUrl) -> anyhow::Result<SqliteStore
 async fn postgres(config: &Config, database: &Postgres) -> anyhow::Result<Arc<dyn Store>> {
     loop {
         database.wait_until_usable().await;
-        match PostgresStore::open(database.clone(), config.deployment, Random::system().uuid()).await {
-            Ok(store) => return Ok(Arc::new(store)),
+        let (clock, random) = (&config.common.clock, Random::system().uuid());
+        match PostgresStore::open(database.clone(), config.deployment, random, clock).await {
+            Ok(store) => {
+                tokio::spawn(store.follow(clock.clone()));
+                return Ok(Arc::new(store));
+            }
             Err(OpenError::Store(error @ StoreError::Unavailable(_))) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,

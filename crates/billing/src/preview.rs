@@ -115,13 +115,14 @@ mod tests {
             starts_on: Some("2026-01-31"),
             ..RawFields::default()
         };
-        let NewSubscription { reference, customer_id, currency, prices, terms, next } =
+        let NewSubscription { reference, currency, prices, terms, next, .. } =
             NewSubscription::read(&fields, &Holidays::target()).expect("a subscription");
         let (state, last_on) = (SubscriptionState::Active, None);
         Subscription {
             id: 1,
             reference,
-            customer_id,
+            customer_id: crate::invoice::CustomerId(7),
+            customer_reference: None,
             currency,
             prices,
             terms,

@@ -26,7 +26,7 @@ pub enum BadReference {
     Length(usize),
     /// White space at an end.
     Space,
-    /// A character that nobody sees, or that is not text.
+    /// A character that is invisible or not text.
     Character {
         /// Which.
         character: char,
@@ -92,7 +92,7 @@ impl Reference {
     }
 
     /// Case, compatibility form, white space and kind of dash aside: two references that differ and agree in this are
-    /// hard to tell apart, and worth a warning.
+    /// hard to tell apart, and worth a warning. Shapes of other scripts are not: docs/adr/0110-look-alikes-of-other-scripts.md.
     #[must_use]
     pub fn skeleton(&self) -> Cow<'_, str> {
         let is_plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase() && byte != b' ';
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_that_nobody_sees_are_refused_by_code_point_and_place() {
+    fn invisible_characters_are_refused_by_code_point_and_place() {
         for (text, code_point, kind, place) in [
             ("INV\u{202e}5", "U+202E", "bidirectional", 4),
             ("\u{feff}INV", "U+FEFF", "format", 1),
@@ -317,5 +317,15 @@ mod tests {
             assert_eq!(skeleton(text), "inv-1", "{text}");
         }
         assert_ne!(skeleton("INV-01"), "inv-1");
+    }
+
+    // Decision 0110: alike in shape is not alike in text.
+    #[test]
+    fn letters_of_another_script_make_another_reference_with_another_skeleton() {
+        for (latin, other) in [("AB-1", "\u{410}\u{412}-1"), ("AB-1", "\u{391}\u{392}-1"), ("O-1", "0-1")] {
+            let [latin, other] = [latin, other].map(|text| Reference::new(text).unwrap());
+            assert_ne!(latin, other);
+            assert_ne!(latin.skeleton(), other.skeleton());
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::invoice::CustomerId;
+use crate::invoice::{CustomerId, Dunning};
 use crate::money::{Currency, Money};
 
 /// What a run was started with.
@@ -25,12 +25,20 @@ impl RunOrder {
         Self { filter, ..Self::default() }
     }
 
-    /// Whether an unfinished run with this other order claims all that this one asks for.
+    /// Whether an unfinished run with this other order claims all that this one asks for, or does once it is joined.
     #[must_use]
     pub fn may_join(&self, other: &Self) -> bool {
+        let fits = self.may_join_keeping_days() && other.filter == RunFilter::keeping_days();
         self.limits.is_unlimited()
             && other.limits.is_unlimited()
-            && (other.filter.is_all() || other.filter == self.filter)
+            && (other.filter.is_all() || other.filter == self.filter || fits)
+    }
+
+    /// Whether it may join a run of all invoices that keeps days: as one that keeps them too, or as a legacy pay call,
+    /// which makes it one that keeps none.
+    #[must_use]
+    pub fn may_join_keeping_days(&self) -> bool {
+        self.filter.is_all() || self.filter.keeps_days || self.filter.scheduled
     }
 }
 
@@ -38,9 +46,12 @@ impl RunOrder {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunFilter {
-    /// Only invoices whose `next_attempt_at` has come.
+    /// Only invoices of subscriptions whose `next_attempt_at` has come.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub scheduled: bool,
+    /// Declined invoices only on the days of their ladder. The legacy pay calls ignore these days.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_days: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,9 +68,16 @@ pub struct InvoiceFacts<'a> {
     pub customer_id: CustomerId,
     pub due_at: Option<i64>,
     pub next_attempt_at: Option<i64>,
+    pub dunning: Option<Dunning>,
 }
 
 impl RunFilter {
+    /// Of all invoices, declined ones on their days.
+    #[must_use]
+    pub fn keeping_days() -> Self {
+        Self { keeps_days: true, ..Self::default() }
+    }
+
     /// Whether it leaves nothing out.
     #[must_use]
     pub fn is_all(&self) -> bool {
@@ -76,7 +94,16 @@ impl RunFilter {
     /// Whether a run with this filter claims the invoice.
     #[must_use]
     pub fn admits(&self, invoice: &InvoiceFacts<'_>, now_ms: i64) -> bool {
-        (!self.scheduled || invoice.next_attempt_at.is_some_and(|at| at <= now_ms))
+        let is_due = invoice.next_attempt_at.is_some_and(|at| at <= now_ms);
+        let keeps_days = self.keeps_days || self.scheduled;
+        let is_free = match invoice.dunning {
+            None => true,
+            Some(Dunning::Waiting) => is_due || !keeps_days,
+            Some(Dunning::Exhausted) => !keeps_days,
+            Some(Dunning::Hard | Dunning::Fix) => false,
+        };
+        is_free
+            && (!self.scheduled || is_due && invoice.due_at.is_some())
             && self.customer_id.is_none_or(|customer| customer == invoice.customer_id.0)
             && self.reference_prefix.as_ref().is_none_or(|prefix| invoice.reference.starts_with(&**prefix))
             && self.due_before.is_none_or(|before| invoice.due_at.is_some_and(|due| due < before))
@@ -146,6 +173,7 @@ mod tests {
             customer_id: CustomerId(7),
             due_at: Some(5),
             next_attempt_at: Some(10),
+            dunning: None,
         };
         let imported = InvoiceFacts { due_at: None, next_attempt_at: None, ..invoice };
         let all = RunFilter::default();
@@ -159,6 +187,28 @@ mod tests {
         assert_eq!(filter(RunFilter { reference_prefix: Some("s".into()), ..all.clone() }), (false, false));
         assert_eq!(filter(RunFilter { due_before: Some(6), ..all.clone() }), (true, false));
         assert_eq!(filter(RunFilter { due_before: Some(5), ..all }), (false, false));
+    }
+
+    #[test]
+    fn a_declined_invoice_is_claimed_on_its_day_or_by_a_legacy_call_and_never_after_a_hard_decline() {
+        let (legacy, run) = (RunFilter::default(), RunFilter::keeping_days());
+        let scheduled = RunOrder::scheduled().filter;
+        let invoice = |dunning, next_attempt_at| InvoiceFacts {
+            reference: "S1@2026-01-31",
+            customer_id: CustomerId(7),
+            due_at: Some(5),
+            next_attempt_at,
+            dunning: Some(dunning),
+        };
+        let admits = |invoice| [&legacy, &run, &scheduled].map(|filter| filter.admits(&invoice, 10));
+        assert_eq!(admits(invoice(Dunning::Waiting, Some(11))), [true, false, false]);
+        assert_eq!(admits(invoice(Dunning::Waiting, Some(10))), [true, true, true]);
+        assert_eq!(admits(invoice(Dunning::Exhausted, None)), [true, false, false]);
+        assert_eq!(admits(invoice(Dunning::Hard, None)), [false; 3]);
+        assert_eq!(admits(invoice(Dunning::Fix, None)), [false; 3]);
+        let imported = InvoiceFacts { due_at: None, ..invoice(Dunning::Waiting, Some(10)) };
+        assert_eq!(admits(imported), [true, true, false], "the schedule charges what it has invoiced");
+        assert!(legacy.is_all() && !run.is_all());
     }
 
     #[test]

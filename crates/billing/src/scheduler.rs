@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::clock::Clock;
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Metrics;
 use chassis::test_overrides::scaled;
@@ -12,9 +13,9 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use prometheus::IntGauge;
-use tokio::time::Instant;
 
-use crate::charge::{Engine, Started, StartedRun};
+use crate::charge::{Engine, StartedRun};
+use crate::invoice::RunId;
 use crate::run_order::RunOrder;
 use crate::schedule::Holidays;
 use crate::schedule::run::{
@@ -29,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const BATCH: usize = 500;
 /// A scheduled run is started again this long after the last one, while invoices wait for it: the provider may be away.
 const CHARGE_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// How soon the jump of a virtual clock is noticed.
+const JUMP_NOTICED_WITHIN: Duration = Duration::from_millis(10);
 /// A date that waits is looked at again this often: prices, subscriptions and settings may have changed.
 const WAITING_LOOK_EVERY_MS: i64 = 10 * 60 * 1000;
 /// No zone's date is further from that of UTC.
@@ -74,6 +77,18 @@ pub struct Waiting {
     pub reason: WaitReason,
 }
 
+/// What becomes of the charges of what is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charging {
+    /// This run makes them.
+    Started(RunId),
+    NothingDue,
+    /// This run claims other invoices, and has to end first.
+    RunUnfinished(RunId),
+    /// An operator has stopped all charging.
+    Stopped,
+}
+
 /// What holds while a pass goes through the dates.
 struct Pass<'a> {
     until: Option<Date>,
@@ -89,6 +104,7 @@ pub struct Scheduler {
     store: Arc<dyn Store>,
     engine: Engine,
     settings: ScheduleSettings,
+    clock: Clock,
     late: IntGauge,
     shutdown: Shutdown,
 }
@@ -100,6 +116,7 @@ impl Scheduler {
         store: Arc<dyn Store>,
         engine: Engine,
         settings: ScheduleSettings,
+        clock: Clock,
         metrics: &Metrics,
         shutdown: Shutdown,
     ) -> Self {
@@ -107,7 +124,7 @@ impl Scheduler {
             "billing_schedule_late_seconds",
             "Time since the oldest due period without an invoice was to be charged; 0 if there is none",
         );
-        Self { store, engine, settings, late, shutdown }
+        Self { store, engine, settings, clock, late, shutdown }
     }
 
     #[must_use]
@@ -125,13 +142,29 @@ impl Scheduler {
             }
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(scaled(LOOK_EVERY)) => {}
+                () = self.rest() => {}
                 () = self.shutdown.draining() => return,
             }
         }
     }
 
-    async fn look(&self, charged_at: &mut Option<Instant>) -> store::Result<()> {
+    /// Until the next look is due by the time of the store, which goes on as that of the machine unless it is virtual.
+    async fn rest(&self) {
+        let rest = scaled(LOOK_EVERY);
+        let Some((_, Ok(since_ms))) = self.clock.as_virtual().zip(Some(self.store.now_ms().await)) else {
+            return tokio::time::sleep(rest).await;
+        };
+        loop {
+            tokio::time::sleep(JUMP_NOTICED_WITHIN).await;
+            let now_ms = self.store.now_ms().await;
+            if now_ms.map_or(true, |now_ms| has_passed(rest, since_ms, now_ms)) {
+                return;
+            }
+        }
+    }
+
+    async fn look(&self, charged_at: &mut Option<i64>) -> store::Result<()> {
+        let now_ms = self.store.now_ms().await?;
         let mut made = 0;
         if self.settings.is_on {
             let pass = Pass {
@@ -144,9 +177,12 @@ impl Scheduler {
             made = self.make_invoices(pass).await?.invoices;
         }
         self.refresh_metric().await?;
-        let may_charge = charged_at.is_none_or(|at| at.elapsed() >= scaled(CHARGE_AGAIN_AFTER));
-        if self.settings.is_on && (made > 0 || may_charge) && self.charge().await?.is_some() {
-            *charged_at = Some(Instant::now());
+        let may_charge = charged_at.is_none_or(|at| has_passed(scaled(CHARGE_AGAIN_AFTER), at, now_ms));
+        if self.settings.is_on
+            && (made > 0 || may_charge)
+            && let Charging::Started(_) = self.charge().await?
+        {
+            *charged_at = Some(now_ms);
         }
         Ok(())
     }
@@ -175,17 +211,21 @@ impl Scheduler {
         .await
     }
 
-    /// Starts the run that charges what is due; `None` when nothing is, or when another run has to end first.
+    /// Starts the run that charges what is due.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn charge(&self) -> store::Result<Option<Started>> {
-        if !self.store.has_scheduled_invoice().await? {
-            return Ok(None);
+    pub async fn charge(&self) -> store::Result<Charging> {
+        if self.store.halt().await?.is_some() {
+            return Ok(Charging::Stopped);
+        }
+        let now_ms = self.store.now_ms().await?;
+        if self.store.next_attempt_at().await?.is_none_or(|at| at > now_ms) {
+            return Ok(Charging::NothingDue);
         }
         match self.engine.begin_run(RunOrder::scheduled()).await? {
-            StartedRun::Started(started) => Ok(Some(started)),
-            StartedRun::Busy(_) => Ok(None),
+            StartedRun::Started(started) => Ok(Charging::Started(started.run)),
+            StartedRun::Busy(run) => Ok(Charging::RunUnfinished(run)),
         }
     }
 
@@ -235,7 +275,8 @@ impl Scheduler {
         }
         let left = self.store.left_on(due.on).await?;
         let (first_at, catch_up, cap) = (due.first_at, pass.catch_up, pass.cap);
-        let decision = decide(&Question { first_at, now_ms, catch_up, cap, left: &left });
+        let confirmed = known.as_ref().filter(|run| run.confirmed_by.is_some()).map(|run| &run.planned);
+        let decision = decide(&Question { first_at, now_ms, catch_up, cap, left: &left, confirmed });
         let (state, reason) = match decision {
             Decision::Wait(reason) => (ScheduleRunState::Waiting, Some(reason)),
             Decision::Run { .. } => (ScheduleRunState::Running, None),
@@ -292,6 +333,12 @@ impl Scheduler {
         let finished = ScheduleDecision { on, state, reason: None, planned, confirmed_by: None };
         self.store.put_schedule_run(&finished).await
     }
+}
+
+/// Also when the clock has been set back: then the time is not known.
+fn has_passed(time: Duration, since_ms: i64, now_ms: i64) -> bool {
+    let passed_ms = now_ms.saturating_sub(since_ms);
+    passed_ms < 0 || u128::from(passed_ms.unsigned_abs()) >= time.as_millis()
 }
 
 /// The last date of which a period can be due: one that has begun in some zone, and those behind it that holidays move

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use jiff::civil::Date;
 
+use crate::customer::CustomerName;
 use crate::import_row;
 use crate::invoice::{CustomerId, Reference};
 use crate::money::{Currency, Money};
@@ -13,10 +14,12 @@ use crate::schedule::{
     AnchorDay, BadTerm, EveryMonths, HolidayRule, Holidays, Period, Price, Prices, Terms, Zone, periods,
 };
 
-/// Fields of a subscription, in the order of the documentation. `amount` is the first price where there is one only.
-pub const FIELDS: [&str; 12] = [
+/// Fields of a subscription, in the order of the documentation. `amount` is the first price where there is one only;
+/// `state` is that of one that was listed, and must be active here.
+pub const FIELDS: [&str; 14] = [
     "reference",
     "customer_id",
+    "customer_reference",
     "currency",
     "amount",
     "prices",
@@ -27,6 +30,7 @@ pub const FIELDS: [&str; 12] = [
     "starts_on",
     "ends_on",
     "holidays",
+    "state",
 ];
 
 /// `@YYYY-MM-DD`, which an invoice's reference has more.
@@ -102,6 +106,7 @@ impl NextPeriod {
 pub struct RawFields<'a> {
     pub reference: Option<&'a str>,
     pub customer_id: Option<&'a str>,
+    pub customer_reference: Option<&'a str>,
     pub currency: Option<&'a str>,
     pub amount: Option<&'a str>,
     /// Date and amount of each.
@@ -119,7 +124,7 @@ pub struct RawFields<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewSubscription {
     pub reference: Reference,
-    pub customer_id: CustomerId,
+    pub customer: CustomerName,
     pub currency: Currency,
     pub prices: Prices,
     pub terms: Terms,
@@ -137,8 +142,7 @@ impl NewSubscription {
     /// The first mistake.
     pub fn read(fields: &RawFields<'_>, holidays: &Holidays) -> Result<Self, Mistake> {
         let reference = reference(given("reference", fields.reference)?)?;
-        let customer_id = import_row::customer_id(given("customer_id", fields.customer_id)?)
-            .map_err(|problem| ("customer_id", problem))?;
+        let customer = CustomerName::read(fields.customer_id, fields.customer_reference)?;
         let currency = import_row::currency(given("currency", fields.currency)?)
             .map_err(|problem| ("currency", problem))?;
         let starts_on = parse_date("starts_on", given("starts_on", fields.starts_on)?).map_err(mistake)?;
@@ -149,8 +153,7 @@ impl NewSubscription {
         if next.is_none() {
             return Err(("ends_on", "must not be before the first due date".to_owned()));
         }
-        let customer_id = CustomerId(customer_id.into());
-        Ok(Self { reference, customer_id, currency, prices, terms, next })
+        Ok(Self { reference, customer, currency, prices, terms, next })
     }
 }
 
@@ -237,6 +240,8 @@ pub struct Subscription {
     pub id: i64,
     pub reference: Reference,
     pub customer_id: CustomerId,
+    /// Where the customer was named by one.
+    pub customer_reference: Option<Reference>,
     pub currency: Currency,
     pub prices: Prices,
     pub terms: Terms,
@@ -252,14 +257,21 @@ pub struct Subscription {
 
 impl Subscription {
     /// Whether this is the same subscription as one that comes again, whatever operators changed since. What they
-    /// cannot change must agree, and so must the prices that both know.
+    /// cannot change must agree, and so must the prices of the dates for which they set none.
     #[must_use]
-    pub fn is_same(&self, new: &NewSubscription) -> bool {
+    pub fn is_same(&self, new: &NewSubscription, is_operators: impl Fn(Price) -> bool) -> bool {
         let terms = Terms { ends_on: new.terms.ends_on, ..self.terms.clone() };
-        self.customer_id == new.customer_id
+        let is_customer = match &new.customer {
+            CustomerName::Id(id) => self.customer_id == *id,
+            CustomerName::Reference(reference) => self.customer_reference.as_ref() == Some(reference),
+        };
+        is_customer
             && self.currency == new.currency
             && terms == new.terms
-            && new.prices.as_slice().iter().all(|price| self.prices.as_slice().contains(price))
+            && new.prices.as_slice().iter().all(|price| {
+                let stored = self.prices.as_slice().iter().find(|stored| stored.from == price.from);
+                stored.is_some_and(|stored| stored == price || is_operators(*stored))
+            })
     }
 
     /// The reference of a period's invoice: the same on each replica and after a restore, and so is the key of its charge.
@@ -336,6 +348,9 @@ impl Subscription {
     }
 }
 
+/// As an operator's change of a price is recorded.
+pub const CHANGE_PRICE: &str = "subscription-change-price";
+
 /// What an operator changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -360,7 +375,7 @@ impl Change {
             Self::Pause => "subscription-pause",
             Self::Resume { .. } => "subscription-resume",
             Self::End { .. } => "subscription-end",
-            Self::Price(_) => "subscription-change-price",
+            Self::Price(_) => CHANGE_PRICE,
         }
     }
 
@@ -384,6 +399,7 @@ mod tests {
     const FIELDS: RawFields<'static> = RawFields {
         reference: Some("S1"),
         customer_id: Some("7"),
+        customer_reference: None,
         currency: Some("EUR"),
         amount: Some("9.90"),
         prices: None,
@@ -403,7 +419,7 @@ mod tests {
     }
 
     fn subscription(last_on: Option<Date>) -> Subscription {
-        let NewSubscription { reference, customer_id, currency, prices, terms, next } =
+        let NewSubscription { reference, currency, prices, terms, next, .. } =
             read(|_| ()).expect("good fields");
         let next = match last_on {
             Some(last) => NextPeriod::after(&terms, &Holidays::default(), last),
@@ -413,7 +429,8 @@ mod tests {
         Subscription {
             id: 1,
             reference,
-            customer_id,
+            customer_id: CustomerId(7),
+            customer_reference: None,
             currency,
             prices,
             terms,
@@ -436,11 +453,12 @@ mod tests {
     #[test]
     fn a_mistake_names_its_field() {
         type Edit = fn(&mut RawFields<'static>);
-        let cases: [(Edit, &str); 17] = [
+        let cases: [(Edit, &str); 18] = [
             (|f| f.reference = None, "reference"),
             (|f| f.reference = Some(""), "reference"),
             (|f| f.reference = Some("cafe\u{301}"), "reference"),
             (|f| f.customer_id = Some("0"), "customer_id"),
+            (|f| f.customer_reference = Some("acme"), "customer_reference"),
             (|f| f.currency = Some("EU"), "currency"),
             (|f| f.amount = Some("9.999"), "amount"),
             (|f| f.amount = None, "prices"),

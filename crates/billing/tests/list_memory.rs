@@ -52,11 +52,12 @@ mod alone {
         let address = listener.local_addr().unwrap();
         let access = Access::new(AccessRules::open(), address);
         let engine =
-            engine::engine(Arc::clone(&store), Clock::system(), engine::NOBODY, Idempotency::Keys).await;
+            engine::engine(Arc::clone(&store), Clock::system(), engine::UNREACHABLE, Idempotency::Keys).await;
         let scheduler = Scheduler::new(
             Arc::clone(&store),
             engine.clone(),
             ScheduleSettings::default(),
+            Clock::system(),
             &Telemetry::new("billing", "0.0.0", "test").metrics,
             Shutdown::new(),
         );

@@ -23,7 +23,7 @@ fn billing(database: &Database) -> (Process, TempDir) {
 }
 
 #[test]
-fn below_the_schema_nobody_is_ready_and_above_it_everybody() {
+fn a_process_is_not_ready_below_its_schema_and_ready_above_it() {
     let Some(database) = Database::fresh("readiness of billing by schema") else { return };
     let (mut process, _dir) = billing(&database);
     process.spawn();
@@ -87,7 +87,7 @@ fn nothing_runs_later_that_was_asked_for_while_the_database_was_away() {
     server.start_again();
     until_ready(&process);
     let left = database.ask("SELECT (SELECT count(*) FROM invoices) + (SELECT count(*) FROM runs)");
-    assert_eq!(left, 0, "nobody waits for any of it");
+    assert_eq!(left, 0, "no write of a call that failed is left");
 }
 
 #[test]

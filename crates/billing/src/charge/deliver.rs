@@ -17,12 +17,12 @@ use super::problem::Problem;
 use super::run::Progress;
 use super::suspects::{Proof, Suspicion};
 use super::window::DOUBTS_MAX;
-use crate::invoice::Attempt;
+use crate::invoice::{Attempt, Decline};
 use crate::protocol::transition::{
     AnswerClass, Idempotency, NOT_ACCEPTED, Outcome, Sent, Settlement, may_send, on_answer,
 };
 use crate::provider::answer::{Reason, Verdict};
-use crate::provider::{Answer, Terms};
+use crate::provider::{Answer, Preconditions};
 
 /// Pause of an attempt that was released because it could not be sent now.
 const UNSENT_PAUSE: Duration = Duration::from_millis(200);
@@ -53,9 +53,10 @@ impl EngineContext {
     /// Sends a claimed attempt, if it may be sent, and returns the outcome to record.
     pub(super) async fn deliver(&self, job: Job, progress: &Progress) -> AttemptResult {
         let Job { attempt, lease_ends, place } = job;
-        let (outcome, again_in) = self.outcome(&attempt, lease_ends, progress).await;
+        let (outcome, again_in, decline) = self.outcome(&attempt, lease_ends, progress).await;
         log_parked(&attempt, outcome);
-        AttemptResult { settlement: Settlement { key: attempt.key, outcome, again_in }, place }
+        let decline = decline.filter(|_| outcome == Outcome::Refused);
+        AttemptResult { settlement: Settlement { key: attempt.key, outcome, again_in, decline }, place }
     }
 
     async fn outcome(
@@ -63,19 +64,19 @@ impl EngineContext {
         attempt: &Attempt,
         lease_ends: Instant,
         progress: &Progress,
-    ) -> (Outcome, Duration) {
+    ) -> (Outcome, Duration, Option<Decline>) {
         let idempotency = self.provider.idempotency();
         let sent = Sent { state: attempt.state, sends: attempt.sends };
         if let Err(parked) = may_send(idempotency, sent) {
-            return (parked, Duration::ZERO);
+            return (parked, Duration::ZERO, None);
         }
         let _slot = self.in_flight.acquire().await.expect("the semaphore is never closed");
         if self.shutdown.is_draining() {
-            return (Outcome::NotSent, Duration::ZERO);
+            return (Outcome::NotSent, Duration::ZERO, None);
         }
         let in_time = Instant::now() + self.provider.deadline() <= lease_ends;
         let Some(permit) = in_time.then(|| self.breaker.admit(Instant::now())).flatten() else {
-            return (Outcome::NotSent, self.random.jitter(UNSENT_PAUSE));
+            return (Outcome::NotSent, self.random.jitter(UNSENT_PAUSE), None);
         };
         let (answer, verdict) = self.call(attempt, lease_ends, progress).await;
         let left_alone_for = answer.retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)).unwrap_or_default();
@@ -103,16 +104,16 @@ impl EngineContext {
             }
             Outcome::InDoubt(None) => backoff::pause(&self.random, attempt.sends),
             Outcome::NotSent => backoff::pause(&self.random, NOT_TAKEN),
-            _ => return (outcome, Duration::ZERO),
+            _ => return (outcome, Duration::ZERO, answer.decline),
         };
-        (outcome, again_in.max(left_alone_for))
+        (outcome, again_in.max(left_alone_for), None)
     }
 
     /// Makes the call; takes in what the answer says of the provider's ledger.
     async fn call(&self, attempt: &Attempt, lease_ends: Instant, progress: &Progress) -> (Answer, Verdict) {
         let ledger = self.ledger.known();
         let began = Instant::now();
-        let answer = self.provider.charge(attempt, self.terms(ledger.as_deref()), lease_ends).await;
+        let answer = self.provider.charge(attempt, self.preconditions(ledger.as_deref()), lease_ends).await;
         self.metrics.provider_answered(began.elapsed());
         crash_point!("K7");
         match answer.verdict.reason {
@@ -164,9 +165,9 @@ impl EngineContext {
     }
 
     /// Under which conditions a request may be executed.
-    pub(super) fn terms<'a>(&self, ledger: Option<&'a Known>) -> Terms<'a> {
+    pub(super) fn preconditions<'a>(&self, ledger: Option<&'a Known>) -> Preconditions<'a> {
         let seen = ledger.and_then(Known::seen);
-        Terms { deployment: self.deployment, ledger: ledger.map(|ledger| ledger.id.as_str()), seen }
+        Preconditions { deployment: self.deployment, ledger: ledger.map(|ledger| ledger.id.as_str()), seen }
     }
 
     /// Remembers the first ledger that answers, before its answer counts.

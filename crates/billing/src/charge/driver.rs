@@ -2,7 +2,7 @@
 //! Knows no answer and no outcome; claims nothing more once the service drains.
 //!
 //! With keys it claims ahead, so that a commit is shared by hundreds of attempts. Without keys it claims only what
-//! is sent at once, so that a crash leaves as few attempts as possible of which nobody knows whether they were sent;
+//! is sent at once, so that a crash leaves as few attempts as possible in doubt;
 //! and no more than the breaker's window is wide.
 
 use std::sync::Arc;

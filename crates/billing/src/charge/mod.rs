@@ -33,6 +33,7 @@ mod deliver;
 mod driver;
 mod engine;
 mod halt;
+mod health;
 mod ledger;
 mod metrics;
 mod problem;
@@ -45,6 +46,7 @@ pub mod suspects;
 pub mod window;
 
 pub use engine::ChargeSettings;
+pub use health::ProviderHealth;
 pub use problem::Problem;
 pub use resolve::REQUEST_LIFE_MAX;
 pub use run::Waited;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::deliver::AttemptResult;
 use super::engine::EngineContext;
 use super::run::Progress;
-use crate::invoice::RunId;
+use crate::invoice::{DeclineClass, RunId};
 use crate::protocol::transition::{Idempotency, Outcome, Settlement};
 use crate::store::{self, Settled, StoreError};
 
@@ -133,6 +133,10 @@ impl EngineContext {
         match settled {
             Settled::Applied => {
                 self.metrics.attempt(settlement.outcome);
+                if settlement.outcome == Outcome::Refused {
+                    let class = settlement.decline.as_ref().map(|decline| decline.class);
+                    self.metrics.declined(class.unwrap_or(DeclineClass::Unknown));
+                }
                 let definite = !matches!(settlement.outcome, Outcome::InDoubt(_) | Outcome::NotSent);
                 if definite {
                     progress.forward();

@@ -48,7 +48,7 @@ impl EngineContext {
     async fn ensure_void(&self, attempt: &Attempt, resolution: &Resolution) -> Result<(), ResolveError> {
         let said = {
             let ledger = self.ledger.known();
-            self.provider.void(&attempt.key, self.terms(ledger.as_deref())).await
+            self.provider.void(&attempt.key, self.preconditions(ledger.as_deref())).await
         };
         crash_point!("K11");
         match said {

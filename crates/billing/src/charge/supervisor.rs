@@ -228,7 +228,7 @@ impl EngineContext {
                     Ok(()) => (&mut unsent, Outcome::NotSent),
                     Err(outcome) => (&mut parked, outcome),
                 };
-                list.push(Settlement { key: attempt.key, outcome, again_in: Duration::ZERO });
+                list.push(Settlement { key: attempt.key, outcome, again_in: Duration::ZERO, decline: None });
             }
             self.settle(None, &parked, &Progress::new()).await;
         }

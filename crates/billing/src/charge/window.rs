@@ -13,7 +13,7 @@ pub const DOUBTS_MAX: u32 = 5;
 pub enum Reading {
     /// The provider charged or refused.
     Definite,
-    /// Nobody knows whether it was executed: its invoice needs an operator.
+    /// It is unknown whether the provider executed it: its invoice needs an operator.
     Doubt,
     /// Anything else, such as a provider that was not reached.
     Other,

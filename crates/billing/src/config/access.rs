@@ -1,9 +1,9 @@
 //! The settings of who may call billing: operators, readers, anonymous reads and the legacy routes. Text in, checked
 //! rules out. Must not know any route.
 
-use chassis::config::{Common, Problems, TokenSource, boolean, token_file};
+use chassis::config::{Common, Problems, TokenSource, boolean, non_empty, token_file};
 
-use super::{Command, given};
+use super::Command;
 use crate::http::LegacyRoutes;
 
 const OPERATORS: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
@@ -56,14 +56,14 @@ impl AccessArgs {
         // Only a service accepts tokens; a one-shot command sends payments' operator token, which payments judges.
         let listener = common.filter(|_| *command == Command::Serve).map(|common| common.listen);
         let mut file =
-            |path: &Option<String>, setting: &str| token_file(given(path), setting, listener, problems);
+            |path: &Option<String>, setting: &str| token_file(non_empty(path), setting, listener, problems);
         let operators = file(&self.operator_token_file, OPERATORS);
         let readers = file(&self.reader_token_file, READERS);
-        let anonymous_reads = boolean(given(&self.anonymous_reads).unwrap_or("false"));
-        let anonymous_reads = problems.take(ANONYMOUS, anonymous_reads);
-        let legacy = given(&self.legacy_routes).unwrap_or("open").parse();
-        let legacy = problems.take(LEGACY, legacy);
-        if legacy == Some(LegacyRoutes::Token) && given(&self.operator_token_file).is_none() {
+        let anonymous_reads = boolean(non_empty(&self.anonymous_reads).unwrap_or("false"));
+        let anonymous_reads = problems.check(ANONYMOUS, anonymous_reads);
+        let legacy = non_empty(&self.legacy_routes).unwrap_or("open").parse();
+        let legacy = problems.check(LEGACY, legacy);
+        if legacy == Some(LegacyRoutes::Token) && non_empty(&self.operator_token_file).is_none() {
             problems.add(
                 LEGACY,
                 "is token, but without --operator-token-file (OPERATOR_TOKEN_FILE) no caller could write; give a file, or off",

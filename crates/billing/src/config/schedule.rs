@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use chassis::config::Problems;
+use chassis::config::{Problems, non_empty, on_or_off};
 
-use super::given;
 use crate::import_row;
 use crate::money::Currency;
 use crate::schedule::Holidays;
@@ -46,26 +45,18 @@ pub(super) struct ScheduleArgs {
 impl ScheduleArgs {
     /// `None` when a mistake was recorded.
     pub(super) fn resolve(&self, problems: &mut Problems) -> Option<ScheduleSettings> {
-        let is_on = problems.take(SCHEDULE, on_or_off(given(&self.schedule).unwrap_or("on")));
-        let catch_up = given(&self.schedule_catch_up).map_or(Ok(CatchUp::default()), |text| {
+        let is_on = problems.check(SCHEDULE, on_or_off(non_empty(&self.schedule).unwrap_or("on")));
+        let catch_up = non_empty(&self.schedule_catch_up).map_or(Ok(CatchUp::default()), |text| {
             text.parse().map_err(|_| format!("\"{text}\" is none of ask, each and latest"))
         });
-        let catch_up = problems.take(CATCH_UP, catch_up);
-        let count = problems.take(COUNT, given(&self.schedule_max_count).map(count).transpose());
-        let amounts = given(&self.schedule_max_amount).map(amounts).transpose();
-        let amounts = problems.take(AMOUNT, amounts.map(Option::unwrap_or_default));
-        let holidays =
-            problems.take(HOLIDAYS, holidays(given(&self.schedule_holidays).unwrap_or(HOLIDAYS_DEFAULT)));
+        let catch_up = problems.check(CATCH_UP, catch_up);
+        let count = problems.check(COUNT, non_empty(&self.schedule_max_count).map(count).transpose());
+        let amounts = non_empty(&self.schedule_max_amount).map(amounts).transpose();
+        let amounts = problems.check(AMOUNT, amounts.map(Option::unwrap_or_default));
+        let holidays = problems
+            .check(HOLIDAYS, holidays(non_empty(&self.schedule_holidays).unwrap_or(HOLIDAYS_DEFAULT)));
         let cap = Cap { count: count?, amounts: amounts? };
         Some(ScheduleSettings { is_on: is_on?, catch_up: catch_up?, cap, holidays: holidays? })
-    }
-}
-
-fn on_or_off(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err(format!("\"{text}\" is neither on nor off")),
     }
 }
 

@@ -11,10 +11,11 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use chassis::caller::{Callers, Presented, Refusal, bearer};
+use chassis::clock::Clock;
 use chassis::config::is_loopback;
 use chassis::problem::Problem;
 use chassis::server::{CrossSite, CrossSiteGuard, is_safe};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 
 use super::{antaeus, error, json};
 
@@ -75,6 +76,7 @@ pub struct Access {
     rules: AccessRules,
     is_loopback: bool,
     cross_site: CrossSiteGuard,
+    clock: Clock,
     /// Closed legacy routes whose callers are in the log already.
     logged: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -93,6 +95,7 @@ impl Access {
             rules,
             is_loopback: is_loopback(listener),
             cross_site: CrossSiteGuard::new(listener),
+            clock: Clock::system(),
             logged: Arc::default(),
         }
     }
@@ -122,6 +125,46 @@ impl Access {
             LegacyRoutes::Open if reads => Ok(()),
             LegacyRoutes::Open | LegacyRoutes::Off => self.same_site(uri, headers),
         }
+    }
+
+    /// A read of the console: as of `/v1`, or in a session that a login has opened.
+    pub(super) async fn may_see_console(&self, headers: &HeaderMap, session: Option<&str>) -> bool {
+        let AccessRules { operators, readers, anonymous_reads, .. } = &self.rules;
+        let now_s = self.clock.now_ms().div_euclid(1000);
+        let is_in = |callers: &Callers| session.is_some_and(|session| callers.is_in_session(session, now_s));
+        if self.is_loopback || *anonymous_reads || is_in(readers) || is_in(operators) {
+            return true;
+        }
+        // A first visit without a credential is no attempt to get in, and counts as no refusal.
+        headers.contains_key(header::AUTHORIZATION) && self.reader(headers).await.is_ok()
+    }
+
+    /// The session that a reader's or an operator's token opens for so many seconds; a wrong token counts as a refusal.
+    ///
+    /// # Errors
+    /// Why there is none, for the caller.
+    pub(super) fn log_in(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        token: &str,
+        seconds: i64,
+    ) -> Result<String, &'static str> {
+        self.same_site(uri, headers).map_err(|denied| denied.detail)?;
+        let AccessRules { operators, readers, .. } = &self.rules;
+        let until_s = self.clock.now_ms().div_euclid(1000).saturating_add(seconds);
+        let (reader, operator) =
+            (readers.open_session(token, until_s), operators.open_session(token, until_s));
+        reader.or(operator).ok_or_else(|| {
+            let why = operators.refuse(Refusal::TokenUnknown);
+            tracing::warn!(reason = why.label(), "a login to the console was refused");
+            "this token is neither a reader's (--reader-token-file) nor an operator's (--operator-token-file)"
+        })
+    }
+
+    /// Whether a page of this service sent the request, as far as its headers say.
+    pub(super) fn is_same_site(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        self.same_site(uri, headers).is_ok()
     }
 
     async fn operator(&self, headers: &HeaderMap) -> Result<(), Denied> {

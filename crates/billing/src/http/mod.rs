@@ -20,6 +20,7 @@ use crate::store::Store;
 
 mod access;
 mod antaeus;
+mod console;
 mod error;
 mod invoice_app;
 mod list;
@@ -30,6 +31,9 @@ mod v1;
 pub use v1::control::stopped_line;
 
 pub use access::{Access, AccessRules, LegacyRoutes};
+
+/// The OpenAPI document of these routes; `make pages` writes it.
+pub const OPENAPI: &str = include_str!("../../../../docs/reference/openapi/billing.json");
 
 /// Antaeus' health call.
 const HEALTH: &str = "/rest/health";
@@ -64,6 +68,7 @@ pub fn router(state: AppState) -> Router {
     antaeus_routes(any(respell.clone()), &waiting, &state)
         .merge(invoice_app_routes(&waiting, &state))
         .merge(v1_routes(&state))
+        .merge(console::routes(&state))
         .fallback(respell)
         .with_state(state)
 }
@@ -101,7 +106,8 @@ fn invoice_app_routes(waiting: &Extension<pay::Waiting>, state: &AppState) -> Ro
     routes.route_layer(from_fn_with_state(state.access.clone(), access::guard_legacy)).merge(health)
 }
 
-/// The `/v1` API: writes are behind operators' tokens, reads behind readers' or operators'.
+/// The `/v1` API: writes are behind operators' tokens, reads behind readers' or operators'. Its document, which holds no data,
+/// is open.
 fn v1_routes(state: &AppState) -> Router<AppState> {
     let short = DefaultBodyLimit::max(v1::attempts::RESOLVE_BODY_BYTES_MAX);
     let pages = DefaultBodyLimit::max(v1::repairs::BODY_BYTES_MAX);
@@ -113,6 +119,8 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/charging/start", post(v1::control::start).layer(short))
         .route("/v1/charging/stop", post(v1::control::stop).layer(short))
         .route("/v1/customers/{id}/hold", post(v1::control::hold_customer).layer(short))
+        .route("/v1/customers/{id}/instrument-changed", post(v1::control::change_instrument).layer(short))
+        .route("/v1/customers/{id}/network", post(v1::control::set_network).layer(short))
         .route("/v1/customers/{id}/release", post(v1::control::release_customer).layer(short))
         .route("/v1/invoices/{reference}/cancel", post(v1::control::cancel_invoice).layer(short))
         .route("/v1/invoices/{reference}/hold", post(v1::control::hold_invoice).layer(short))
@@ -144,6 +152,7 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/resolutions", get(v1::resolutions::list))
         .route_layer(from_fn_with_state(state.access.clone(), access::guard_read))
         .merge(writing)
+        .merge(Router::new().route("/v1/openapi.json", get(v1::openapi)).route_layer(from_fn(query::refuse)))
         .method_not_allowed_fallback(v1::wrong_method)
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::invoice::{AttemptState, AttentionReason, InvoiceState};
+use crate::invoice::{AttemptState, AttentionReason, Decline, InvoiceState};
 use crate::protocol::key::Key;
 
 /// Whether the provider executes a key at most once and echoes it; setting `PAYMENT_PROVIDER_IDEMPOTENCY`.
@@ -121,6 +121,8 @@ pub struct Settlement<K = Key> {
     pub outcome: Outcome,
     /// Time until it may be claimed again, if it stays open.
     pub again_in: Duration,
+    /// Why it was refused, as the provider says; of another outcome `None`.
+    pub decline: Option<Decline>,
 }
 
 /// State of an attempt when it was sent.

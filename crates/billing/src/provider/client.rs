@@ -16,12 +16,13 @@ use tokio::time::Instant;
 
 use super::Dialect;
 use super::answer::{Reason, RequestFacts, ResponseFacts, Verdict, judge};
+use super::decline;
 use super::request::{
     self, DEPLOYMENT_ID, EXPECT_LEDGER, IDEMPOTENCY_KEY, LEDGER_ID, LEDGER_SEEN, LEDGER_SEQ, NOT_EXECUTED,
     X_TOKEN,
 };
 use super::retry_after::retry_after;
-use crate::invoice::Attempt;
+use crate::invoice::{Attempt, Decline};
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::{AnswerClass, Idempotency};
 
@@ -59,7 +60,7 @@ impl ProviderConfig {
 
 /// Under which conditions the provider may execute a request; one that does not know them takes no notice.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms<'a> {
+pub struct Preconditions<'a> {
     /// The store that sends.
     pub deployment: DeploymentId,
     /// The only ledger that may execute it, if one is remembered.
@@ -92,6 +93,8 @@ pub struct Answer {
     pub seq: Option<i64>,
     /// For how long it asks that nothing be sent.
     pub retry_after: Option<Duration>,
+    /// Why it refused, if it did.
+    pub decline: Option<Decline>,
     /// The transport error, for the log.
     pub failure: Option<String>,
 }
@@ -128,15 +131,20 @@ impl Client {
 
     /// Delivers an attempt. No byte of it leaves from `send_before` on, however long this process stood still: others may
     /// have decided on the attempt by then.
-    pub async fn charge(&self, attempt: &Attempt, terms: Terms<'_>, send_before: Instant) -> Answer {
+    pub async fn charge(
+        &self,
+        attempt: &Attempt,
+        preconditions: Preconditions<'_>,
+        send_before: Instant,
+    ) -> Answer {
         let body = Bytes::from(request::body(attempt, self.config.dialect));
         let first = self.token.load(Ordering::Relaxed);
         let deliver = async |token| {
             let uri = self.config.endpoint.clone();
-            let mut request = self.request(uri, &attempt.key, terms, body.clone(), token);
+            let mut request = self.request(uri, &attempt.key, preconditions, body.clone(), token);
             request.extensions_mut().insert(SendBefore(send_before));
             match self.http.send(request).await {
-                Ok(response) => self.classify(attempt, terms.ledger, &response),
+                Ok(response) => self.classify(attempt, preconditions.ledger, &response),
                 Err(failure) => transport_error(&failure),
             }
         };
@@ -177,8 +185,12 @@ impl Client {
             ledger: only(headers, &LEDGER_ID),
             not_executed: only(headers, &NOT_EXECUTED).is_some_and(|mark| mark.eq_ignore_ascii_case("true")),
         };
+        let verdict = judge(&request, &facts);
+        // Beside a key only: without one, nothing shows whose answer the header belongs to.
+        let refused = verdict.class == AnswerClass::Refused && facts.key.is_some();
         Answer {
-            verdict: judge(&request, &facts),
+            verdict,
+            decline: refused.then(|| decline::parse(only(headers, &request::DECLINE))),
             answered: true,
             status: Some(facts.status),
             ledger: facts.ledger.map(ToOwned::to_owned),
@@ -192,19 +204,19 @@ impl Client {
     }
 
     /// Asks the provider to make sure that this key is never charged.
-    pub async fn void(&self, key: &Key, terms: Terms<'_>) -> VoidOutcome {
+    pub async fn void(&self, key: &Key, preconditions: Preconditions<'_>) -> VoidOutcome {
         let Some(uri) = self.beside(&format!("/v1/ledger/{key}/void")) else {
             return VoidOutcome::Unknown("the endpoint is no URL".into());
         };
         let first = self.token.load(Ordering::Relaxed);
         let mut outcome = VoidOutcome::Unknown("the provider was not asked".into());
         for nth in 0..self.credentials() {
-            let request = self.request(uri.clone(), key, terms, Bytes::new(), first + nth);
+            let request = self.request(uri.clone(), key, preconditions, Bytes::new(), first + nth);
             let response = match self.http.send(request).await {
                 Ok(response) => response,
                 Err(failure) => return VoidOutcome::Unknown(describe(&failure)),
             };
-            outcome = judge_void(key, terms.ledger, &response);
+            outcome = judge_void(key, preconditions.ledger, &response);
             if response.status() != http::StatusCode::FORBIDDEN {
                 break;
             }
@@ -212,15 +224,22 @@ impl Client {
         outcome
     }
 
-    fn request(&self, uri: Uri, key: &Key, terms: Terms<'_>, body: Bytes, token: usize) -> Request<Bytes> {
+    fn request(
+        &self,
+        uri: Uri,
+        key: &Key,
+        preconditions: Preconditions<'_>,
+        body: Bytes,
+        token: usize,
+    ) -> Request<Bytes> {
         let mut request = self.post(uri, body, token);
         let headers = request.headers_mut();
         insert(headers, IDEMPOTENCY_KEY, key.as_str());
-        insert(headers, DEPLOYMENT_ID, &terms.deployment.0.to_string());
-        if let Some(ledger) = terms.ledger {
+        insert(headers, DEPLOYMENT_ID, &preconditions.deployment.0.to_string());
+        if let Some(ledger) = preconditions.ledger {
             insert(headers, EXPECT_LEDGER, ledger);
         }
-        if let Some(seen) = terms.seen {
+        if let Some(seen) = preconditions.seen {
             headers.insert(LEDGER_SEEN, HeaderValue::from(seen));
         }
         request
@@ -296,6 +315,7 @@ fn transport_error(failure: &Failure) -> Answer {
         ledger: None,
         seq: None,
         retry_after: None,
+        decline: None,
         failure,
     }
 }

@@ -3,10 +3,10 @@
 
 use std::sync::atomic::Ordering;
 
+use api::payments::DeclareRequest;
 use bytes::Bytes;
 use chassis::caller::Token;
 use http::StatusCode;
-use serde::Serialize;
 
 use super::client::{Client, describe, insert};
 use super::request::OPERATOR_TOKEN;
@@ -24,13 +24,6 @@ pub enum Declared {
     Refused(String),
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    deployment_id: String,
-    why: &'a str,
-    actor: &'a str,
-}
-
 impl Client {
     /// Declares the deployment under the account of our credentials, with an operator's token where one is needed.
     pub async fn declare(
@@ -40,7 +33,8 @@ impl Client {
         actor: &str,
         operator: Option<&Token>,
     ) -> Declared {
-        let body = Body { deployment_id: deployment.0.to_string(), why, actor };
+        let (deployment_id, why, actor) = (deployment.0.to_string(), why.to_owned(), actor.to_owned());
+        let body = DeclareRequest { deployment_id, why, actor };
         let body = Bytes::from(serde_json::to_vec(&body).expect("texts make JSON"));
         let Some(uri) = self.beside("/v1/deployments") else {
             return Declared::Refused("the endpoint is no URL".to_owned());

@@ -4,12 +4,13 @@
 pub mod answer;
 mod client;
 mod declare;
+pub mod decline;
 mod dialect;
 mod hint;
 mod ledger;
 mod request;
 mod retry_after;
 
-pub use client::{Answer, Client, ProviderConfig, Terms, VoidOutcome};
+pub use client::{Answer, Client, Preconditions, ProviderConfig, VoidOutcome};
 pub use declare::Declared;
 pub use dialect::Dialect;

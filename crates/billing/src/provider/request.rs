@@ -24,6 +24,8 @@ pub(super) const DEPLOYMENT_ID: HeaderName = HeaderName::from_static("deployment
 pub(super) const OPERATOR_TOKEN: HeaderName = HeaderName::from_static("operator-token");
 /// In an answer: `true` when nothing was executed.
 pub(super) const NOT_EXECUTED: HeaderName = HeaderName::from_static("not-executed");
+/// In an answer that refuses: why.
+pub(super) const DECLINE: HeaderName = HeaderName::from_static("decline");
 /// In a request: the credential.
 pub(super) const X_TOKEN: HeaderName = HeaderName::from_static("x-token");
 
@@ -82,6 +84,7 @@ mod tests {
             lease_until: 0,
             created_at: 0,
             settled_at: None,
+            decline: None,
         }
     }
 

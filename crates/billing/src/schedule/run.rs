@@ -192,6 +192,8 @@ pub struct Question<'a> {
     pub cap: &'a Cap,
     /// What is left to be invoiced on the date.
     pub left: &'a Sums,
+    /// What was left when an operator let the date run: other zones come later the same day.
+    pub confirmed: Option<&'a Sums>,
 }
 
 /// Lateness first: a cap that an operator confirms says nothing about periods that were missed.
@@ -202,10 +204,18 @@ pub fn decide(question: &Question<'_>) -> Decision {
     if is_late && question.catch_up == CatchUp::Ask {
         return Decision::Wait(WaitReason::Late);
     }
-    if question.cap.is_exceeded(question.left) {
+    let is_confirmed = question.confirmed.is_some_and(|confirmed| is_within(question.left, confirmed));
+    if !is_confirmed && question.cap.is_exceeded(question.left) {
         return Decision::Wait(WaitReason::Cap);
     }
     Decision::Run { latest_only: is_late && question.catch_up == CatchUp::Latest }
+}
+
+fn is_within(left: &Sums, most: &Sums) -> bool {
+    left.iter().all(|(currency, left)| {
+        most.get(currency)
+            .is_some_and(|most| left.count <= most.count && left.amount_minor <= most.amount_minor)
+    })
 }
 
 #[cfg(test)]
@@ -218,7 +228,14 @@ mod tests {
         let cap = Cap { count: None, amounts: most.map(|most| (Currency::EUR, most)).into_iter().collect() };
         let left = Sums::from([(Currency::EUR, Sum { count: 2, amount_minor: 1980 })]);
         let now_ms = 1_800_000_000_000;
-        decide(&Question { first_at: now_ms - late_ms, now_ms, catch_up, cap: &cap, left: &left })
+        decide(&Question {
+            first_at: now_ms - late_ms,
+            now_ms,
+            catch_up,
+            cap: &cap,
+            left: &left,
+            confirmed: None,
+        })
     }
 
     #[test]
@@ -228,6 +245,24 @@ mod tests {
         assert_eq!(decided(DAY_MS + 1, CatchUp::Each, None), Decision::Run { latest_only: false });
         assert_eq!(decided(DAY_MS + 1, CatchUp::Latest, None), Decision::Run { latest_only: true });
         assert_eq!(decided(0, CatchUp::Latest, None), Decision::Run { latest_only: false });
+    }
+
+    #[test]
+    fn a_date_that_an_operator_let_run_goes_on_up_to_what_was_left_then() {
+        let cap = Cap { count: Some(1), ..Cap::default() };
+        let sums = |count, amount_minor| Sums::from([(Currency::EUR, Sum { count, amount_minor })]);
+        let decided = |left: &Sums, confirmed: &Sums| {
+            let (now_ms, catch_up) = (1_800_000_000_000, CatchUp::Ask);
+            let confirmed = Some(confirmed);
+            decide(&Question { first_at: now_ms, now_ms, catch_up, cap: &cap, left, confirmed })
+        };
+        let confirmed = sums(3, 2970);
+        assert_eq!(decided(&sums(2, 2970), &confirmed), Decision::Run { latest_only: false });
+        for more in [sums(4, 2970), sums(2, 2971)] {
+            assert_eq!(decided(&more, &confirmed), Decision::Wait(WaitReason::Cap));
+        }
+        let other = Sums::from([(Currency::USD, Sum { count: 2, amount_minor: 1 })]);
+        assert_eq!(decided(&other, &confirmed), Decision::Wait(WaitReason::Cap));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 
 use super::Result;
-use crate::invoice::{CustomerId, InvoiceState, Reference};
+use crate::invoice::{CustomerId, InvoiceState, Network, Reference};
 
 /// Who does it, and why; kept for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,19 @@ pub enum CustomerAction {
     /// No run claims an invoice of the customer until it is released.
     Hold,
     Release,
+    /// The customer pays with another instrument, or its data were corrected: declines of the old one hold nothing back
+    /// any more. The windows of network limits go on.
+    InstrumentChanged,
+    SetNetwork(Network),
+}
+
+/// What operators have said of a customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CustomerStatus {
+    pub held: bool,
+    pub network: Network,
+    /// In milliseconds since the Unix epoch.
+    pub instrument_changed_at: Option<i64>,
 }
 
 impl InvoiceAction {
@@ -50,6 +63,11 @@ impl CustomerAction {
         match self {
             Self::Hold => "customer-hold",
             Self::Release => "customer-release",
+            Self::InstrumentChanged => "customer-instrument-changed",
+            Self::SetNetwork(Network::None) => "customer-network-none",
+            Self::SetNetwork(Network::Visa) => "customer-network-visa",
+            Self::SetNetwork(Network::Mastercard) => "customer-network-mastercard",
+            Self::SetNetwork(Network::Sepa) => "customer-network-sepa",
         }
     }
 }
@@ -104,8 +122,8 @@ pub trait ControlStore: Send + Sync + 'static {
         note: &OperatorNote,
     ) -> Result<Controlled>;
 
-    /// Whether a customer is held; `None` for one that is not known.
-    async fn is_customer_held(&self, customer: CustomerId) -> Result<Option<bool>>;
+    /// `None` for a customer that is not known.
+    async fn customer_status(&self, customer: CustomerId) -> Result<Option<CustomerStatus>>;
 
     /// The halt, if charging is stopped.
     async fn halt(&self) -> Result<Option<Halt>>;

@@ -15,7 +15,8 @@ pub use self::ledger::{
     LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen,
     REPAIR_NUMBERS_MAX, Repaired,
 };
-pub use self::subscriptions::{ScheduleStore, SubscriptionStore};
+use self::operator_reads::OperatorReads;
+pub use self::subscriptions::{SubscriptionReads, SubscriptionStore};
 use crate::invoice::{
     Attempt, AttemptState, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
     RunProblem,
@@ -31,6 +32,7 @@ pub mod control;
 pub mod lease;
 pub mod ledger;
 mod migrations;
+pub mod operator_reads;
 pub mod postgres;
 mod reads;
 mod rows;
@@ -413,9 +415,10 @@ pub trait Store:
     + LedgerStore
     + OperatorStore
     + AcknowledgementStore
+    + SubscriptionReads
     + SubscriptionStore
-    + ScheduleStore
     + ControlStore
+    + OperatorReads
 {
 }
 
@@ -426,8 +429,9 @@ impl<S> Store for S where
         + LedgerStore
         + OperatorStore
         + AcknowledgementStore
+        + SubscriptionReads
         + SubscriptionStore
-        + ScheduleStore
         + ControlStore
+        + OperatorReads
 {
 }

@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 
 use super::rows::{self, FromRow};
+use super::subscriptions::statements::Sql;
 use crate::invoice::{Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference};
 use crate::protocol::key::Key;
 use crate::store::{BATCH_MAX, InvoiceReads, LedgerAcknowledgementRow, ResolutionRow, Result};
@@ -24,6 +25,8 @@ pub(super) trait Reader: Send + Sync + 'static {
     const BY_UNPAID_INDEX: &'static str;
     /// Whether `i` is found by the text `$1` or by the NFC form `$2`.
     const MATCHES: &'static str;
+    /// How it spells what differs.
+    const SQL: Sql;
 
     /// A page of a long list; must not delay what others wait for.
     fn page<T: FromRow>(
@@ -46,15 +49,15 @@ pub(super) trait Reader: Send + Sync + 'static {
 /// Ends a search by a reference: a store may hold two that were told apart once.
 pub(super) const EQUAL_TEXT_FIRST: &str = "ORDER BY i.reference <> $1, i.id LIMIT 1";
 
-fn at_most(limit: usize) -> Value {
+pub(super) fn at_most(limit: usize) -> Value {
     Value::Integer(i64::try_from(limit.min(BATCH_MAX)).unwrap_or(i64::MAX))
 }
 
-fn invoices_where(condition: &str) -> String {
+pub(super) fn invoices_where(condition: &str) -> String {
     format!("SELECT {} FROM invoices AS i WHERE {condition}", rows::INVOICE)
 }
 
-fn attempts_where(condition: &str) -> String {
+pub(super) fn attempts_where(condition: &str) -> String {
     let columns = rows::ATTEMPT;
     format!("SELECT {columns} FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE {condition}")
 }

@@ -4,13 +4,14 @@
 use std::str::FromStr;
 
 use crate::invoice::{
-    Attempt, Customer, CustomerId, Invoice, InvoiceId, Reference, Run, RunCounters, RunId, RunProblem,
+    Attempt, Customer, CustomerId, Decline, DeclineCode, Invoice, InvoiceId, Reference, Run, RunCounters,
+    RunId, RunProblem,
 };
 use crate::money::{Currency, Money};
 use crate::protocol::key::Key;
-use crate::run_order::{RunFilter, RunLimits, RunOrder};
-use crate::store::changeset::Terms;
-use crate::store::transaction::ClaimOrder;
+use crate::run_order::{InvoiceFacts, RunFilter, RunLimits, RunOrder};
+use crate::store::changeset::CustomersAndAmounts;
+use crate::store::transaction::{Candidate, ClaimOrder};
 use crate::store::{LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerSeen, Resolution, ResolutionRow};
 
 /// A row that a database returned.
@@ -84,7 +85,7 @@ impl FromRow for Customer {
 
 /// Of `invoices AS i`.
 pub(super) const INVOICE: &str = "i.id, i.reference, i.customer_id, i.currency, i.amount_minor, i.state, i.paid_by, \
-     i.attention_reason, i.created_at, i.updated_at, i.due_at, i.next_attempt_at, i.held";
+     i.attention_reason, i.created_at, i.updated_at, i.due_at, i.next_attempt_at, i.held, i.dunning";
 
 impl FromRow for Invoice {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
@@ -101,12 +102,13 @@ impl FromRow for Invoice {
             due_at: row.optional_integer(10)?,
             next_attempt_at: row.optional_integer(11)?,
             held: row.flag(12)?,
+            dunning: row.optional_value(13)?,
         })
     }
 }
 
 /// Number of columns of [`INVOICE`].
-pub(super) const INVOICE_COLUMNS: usize = 13;
+pub(super) const INVOICE_COLUMNS: usize = 14;
 
 /// Found by the index of open attempts.
 pub(super) const UNSENT: &str =
@@ -114,7 +116,7 @@ pub(super) const UNSENT: &str =
 
 /// Of `attempts AS a` and `invoices AS i`.
 pub(super) const ATTEMPT: &str = "a.key, a.invoice_id, i.reference, a.number, a.customer_id, a.currency, \
-     a.amount_minor, a.state, a.sends, a.run_id, a.lease_until, a.created_at, a.settled_at";
+     a.amount_minor, a.state, a.sends, a.run_id, a.lease_until, a.created_at, a.settled_at, a.decline_class, a.decline_code";
 
 impl FromRow for Attempt {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
@@ -131,6 +133,10 @@ impl FromRow for Attempt {
             lease_until: row.integer(10)?,
             created_at: row.integer(11)?,
             settled_at: row.optional_integer(12)?,
+            decline: match row.optional_value(13)? {
+                Some(class) => Some(Decline { class, code: row.optional(14, DeclineCode::new)? }),
+                None => None,
+            },
         })
     }
 }
@@ -217,7 +223,7 @@ impl FromRow for ResolutionRow {
 pub(super) const TERMS: &str = "a.key, a.customer_id, a.currency, a.amount_minor, \
      i.customer_id, i.currency, i.amount_minor";
 
-impl FromRow for (Key, Terms) {
+impl FromRow for (Key, CustomersAndAmounts) {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
         let attempt = (CustomerId(row.integer(1)?), row.money(2)?);
         let invoice = (CustomerId(row.integer(4)?), row.money(5)?);
@@ -249,4 +255,27 @@ impl FromRow for LedgerAcknowledgementRow {
             created_at: row.integer(6)?,
         })
     }
+}
+
+/// Whether the filter of a run admits the invoice of a row that a claim has found: `id, reference, customer_id, currency,
+/// amount_minor, due_at, next_attempt_at, dunning`. What any run takes is not read.
+pub(super) fn is_admitted<R: Columns>(row: &R, order: &ClaimOrder) -> Result<bool, R::Error> {
+    let dunning = row.optional_value(7)?;
+    if order.filter.is_all() && dunning.is_none() {
+        return Ok(true);
+    }
+    let facts = InvoiceFacts {
+        reference: row.optional_text(1)?.unwrap_or_default(),
+        customer_id: CustomerId(row.integer(2)?),
+        due_at: row.optional_integer(5)?,
+        next_attempt_at: row.optional_integer(6)?,
+        dunning,
+    };
+    Ok(order.filter.admits(&facts, order.now_ms))
+}
+
+/// Of the same row; the next attempt has this number.
+pub(super) fn candidate<R: Columns>(row: &R, id: InvoiceId, number: u32) -> Result<Candidate, R::Error> {
+    let customer_id = CustomerId(row.integer(2)?);
+    Ok(Candidate { id, reference: row.reference(1)?, customer_id, money: row.money(3)?, number })
 }

@@ -1,17 +1,21 @@
 //! The steps of each transaction that changes attempts or invoices, once for every database: load facts, decide by
 //! `changeset`, apply. Databases bring the primitives. Knows no SQL.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::time::Duration;
 
 use chassis::crash_point;
 
-use super::changeset::control::{self as rules, CustomerFacts};
+use super::changeset::control::{self as rules, CustomerControl, CustomerFacts};
+use super::changeset::dunning::{LadderFacts, declined_invoices, hold_back, plan_retries};
 use super::changeset::import::{self, ImportPlan, KnownRows};
-use super::changeset::{self, Changeset, LoadedFacts, Owner, RepairFacts, ResolutionAudit, SendTimes, Terms};
-use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, Reference, RunId};
+use super::changeset::{
+    self, Changeset, CustomersAndAmounts, LoadedFacts, Owner, RepairFacts, ResolutionAudit, SendTimes,
+};
+use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, Network, Reference, RunId};
 use crate::money::Money;
+use crate::protocol::dunning::InstrumentHistory;
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::run_order::{RunFilter, RunLimits};
@@ -47,10 +51,10 @@ pub(super) trait Transaction {
     ) -> impl Future<Output = Result<Option<SendTimes>, Self::Error>> + Send;
 
     /// Of the attempts with these keys.
-    fn load_terms(
+    fn load_customers_and_amounts(
         &self,
         keys: &[&Key],
-    ) -> impl Future<Output = Result<HashMap<Key, Terms>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<HashMap<Key, CustomersAndAmounts>, Self::Error>> + Send;
 
     /// Customers and invoices that the rows name.
     fn load_known(
@@ -83,6 +87,19 @@ pub(super) trait Transaction {
         attempts: Vec<Attempt>,
     ) -> impl Future<Output = Result<Vec<Attempt>, Self::Error>> + Send;
 
+    /// Of the customers of these candidates whose network is known. No other claim counts their attempts until this
+    /// transaction ends.
+    fn load_instruments(
+        &self,
+        customers: &BTreeSet<CustomerId>,
+        now_ms: i64,
+    ) -> impl Future<Output = Result<HashMap<CustomerId, InstrumentHistory>, Self::Error>> + Send;
+
+    fn load_ladders(
+        &self,
+        invoices: &[InvoiceId],
+    ) -> impl Future<Output = Result<HashMap<InvoiceId, LadderFacts>, Self::Error>> + Send;
+
     /// Leases open attempts that are due, oldest lease first; an unreadable one is leased and left out.
     fn lease_due(&self, limit: usize) -> impl Future<Output = Result<Vec<Attempt>, Self::Error>> + Send;
 
@@ -108,6 +125,15 @@ pub(super) trait Transaction {
         &self,
         customer: CustomerId,
         held: bool,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    fn change_instrument(&self, customer: CustomerId)
+    -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    fn set_network(
+        &self,
+        customer: CustomerId,
+        network: Network,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Stops or starts all charging; answers whether it was not so before. No claim goes on beside a stop.
@@ -208,13 +234,16 @@ pub(super) async fn claim_pending<T: Transaction>(tx: &T, claim: PendingClaim) -
         return Ok(Claimed::default());
     }
     let Candidates { mut invoices, examined } = tx.load_candidates(&claim, &order).await?;
+    let customers = invoices.iter().map(|invoice| invoice.customer_id).collect();
+    let instruments = tx.load_instruments(&customers, order.now_ms).await?;
+    let postponed = hold_back(&mut invoices, instruments, order.now_ms);
     if !order.limits.is_unlimited() {
         invoices.retain(|invoice| order.limits.take(invoice.money));
         tx.save_limits(claim.run, &order.limits).await?;
     }
     let attempts = invoices.into_iter().map(|invoice| first_send(invoice, &claim)).collect();
     let attempts = tx.insert_attempts(attempts).await?;
-    tx.apply(&changeset::claim(claim.run, &attempts)).await?;
+    tx.apply(&Changeset { postponed, ..changeset::claim(claim.run, &attempts) }).await?;
     crash_point!("K1");
     let continue_after = examined.filter(|_| attempts.is_empty());
     Ok(Claimed { attempts, continue_after })
@@ -234,6 +263,7 @@ fn first_send(invoice: Candidate, claim: &PendingClaim) -> Attempt {
         lease_until: 0,
         created_at: 0,
         settled_at: None,
+        decline: None,
     }
 }
 
@@ -256,7 +286,12 @@ pub(super) async fn settle<T: Transaction>(
 ) -> Result<Vec<Settled>, T::Error> {
     let keys: Vec<&Key> = settlements.iter().map(|settlement| &settlement.key).collect();
     let facts = tx.load_facts(&keys, &[]).await?;
-    let (changes, settled) = changeset::settle(facts, run, settlements);
+    let (mut changes, settled) = changeset::settle(facts, run, settlements);
+    let declined: Vec<InvoiceId> = declined_invoices(&changes).map(|(invoice, _)| invoice).collect();
+    if !declined.is_empty() {
+        let ladders = tx.load_ladders(&declined).await?;
+        plan_retries(&mut changes, &ladders);
+    }
     tx.apply(&changes).await?;
     if let Some(seen) = seen {
         tx.see(seen).await?;
@@ -296,7 +331,10 @@ pub(super) async fn repair<T: Transaction>(
     let keys: Vec<&Key> = rows.iter().map(|row| &row.key).collect();
     let references: Vec<&Reference> = rows.iter().filter_map(|row| row.reference.as_ref()).collect();
     let facts = tx.load_facts(&keys, &references).await?;
-    let met = RepairFacts { owners: tx.load_owners(&references).await?, terms: tx.load_terms(&keys).await? };
+    let met = RepairFacts {
+        owners: tx.load_owners(&references).await?,
+        amounts: tx.load_customers_and_amounts(&keys).await?,
+    };
     let (changes, repaired) = changeset::repair(facts, met, deployment, rows);
     tx.apply(&changes).await?;
     Ok(repaired)
@@ -345,8 +383,12 @@ pub(super) async fn control_customer<T: Transaction>(
     let facts = tx.load_customer(customer).await?;
     match rules::customer(facts, action) {
         Err(unchanged) => Ok(unchanged),
-        Ok(held) => {
-            tx.hold_customer(customer, held).await?;
+        Ok(control) => {
+            match control {
+                CustomerControl::Held(held) => tx.hold_customer(customer, held).await?,
+                CustomerControl::InstrumentChanged => tx.change_instrument(customer).await?,
+                CustomerControl::Network(network) => tx.set_network(customer, network).await?,
+            }
             tx.record_action(action.as_str(), &customer.0.to_string(), note).await?;
             Ok(Controlled::Applied)
         }

@@ -1,4 +1,4 @@
-//! The rule of due dates once more, from its text in docs/calendar.md. Must not use jiff or `billing::schedule`: an
+//! The rule of due dates once more, from its text in docs/explanation/calendar.md. Must not use jiff or `billing::schedule`: an
 //! error of theirs would be here too.
 
 use crate::days::{Day, day, days_in_month};

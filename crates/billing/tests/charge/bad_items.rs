@@ -70,7 +70,7 @@ bad_items! {
     the_first_three_are_forbidden: [1, 2, 3], 403, NO_SUCH_CUSTOMER, Plan::keys(), NotAccepted;
     the_first_three_are_gone: [1, 2, 3], 410, NO_SUCH_CUSTOMER, Plan::keys(), NotAccepted;
     three_answered_by_a_page: [1, 30, 60], 404, "<html>", Plan::keys(), NotAccepted;
-    three_of_a_status_that_nobody_knows: [1, 30, 60], 451, "", Plan::keys(), NotAccepted;
+    three_of_an_unknown_status: [1, 30, 60], 451, "", Plan::keys(), NotAccepted;
     ten_in_a_row_one_call_at_a_time:
         [21, 22, 23, 24, 25, 26, 27, 28, 29, 30], 404, NO_SUCH_CUSTOMER, Plan::keys().in_flight_max(1), NotAccepted;
 }

@@ -15,7 +15,10 @@ use billing::run_order::RunOrder;
 use billing::schedule::Holidays;
 use billing::schedule::run::{ScheduleRun, ScheduleRunState, Sums};
 use billing::store::ages::Ages;
-use billing::store::control::{ControlStore, Controlled, CustomerAction, Halt, InvoiceAction, OperatorNote};
+use billing::store::control::{
+    ControlStore, Controlled, CustomerAction, CustomerStatus, Halt, InvoiceAction, OperatorNote,
+};
+use billing::store::operator_reads::{ActedOn, OperatorReads};
 use billing::store::subscriptions::{
     DueDate, GenerateBatch, Generated, OperatorAction, ScheduleDecision, SubscriptionChange,
     SubscriptionChanged, SubscriptionImported,
@@ -23,8 +26,8 @@ use billing::store::subscriptions::{
 use billing::store::{
     AcknowledgementStore, ChargeStore, Counts, ImportMode, ImportRow, Imported, InvoiceReads,
     LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore,
-    OpenedRun, OperatorStore, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, ScheduleStore,
-    Settled, Store, StoreError, SubscriptionStore,
+    OpenedRun, OperatorStore, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled,
+    Store, StoreError, SubscriptionReads, SubscriptionStore,
 };
 use billing::subscription::{NewSubscription, Subscription, SubscriptionState};
 use jiff::civil::Date;
@@ -159,25 +162,25 @@ pass_on! {
 }
 
 pass_on! {
-    SubscriptionStore {
-        import_subscriptions(batch: &[NewSubscription], dry_run: bool) -> Vec<SubscriptionImported>;
+    SubscriptionReads {
         subscriptions(state: Option<SubscriptionState>, after: i64, limit: usize) -> Vec<Subscription>;
         subscription(reference: &Reference) -> Option<Subscription>;
-        change_subscription(reference: &Reference, change: &SubscriptionChange, holidays: &Holidays)
-            -> SubscriptionChanged;
-        actions_on(subject: &str, after: i64, limit: usize) -> Vec<OperatorAction>;
+        subscription_actions(reference: &Reference, after: i64, limit: usize) -> Vec<OperatorAction>;
+        next_due_date(after: Option<Date>) -> Option<DueDate>;
+        left_on(on: Date) -> Sums;
+        schedule_runs(state: Option<ScheduleRunState>, after: Option<Date>, limit: usize) -> Vec<ScheduleRun>;
+        next_attempt_at() -> Option<i64>;
     }
 }
 
 pass_on! {
-    ScheduleStore {
+    SubscriptionStore {
         now_ms() -> i64;
-        next_due_date(after: Option<Date>) -> Option<DueDate>;
-        left_on(on: Date) -> Sums;
+        import_subscriptions(batch: &[NewSubscription], dry_run: bool) -> Vec<SubscriptionImported>;
+        change_subscription(reference: &Reference, change: &SubscriptionChange, holidays: &Holidays)
+            -> SubscriptionChanged;
         put_schedule_run(decision: &ScheduleDecision) -> ();
-        schedule_runs(state: Option<ScheduleRunState>, after: Option<Date>, limit: usize) -> Vec<ScheduleRun>;
         generate(batch: &GenerateBatch<'_>) -> Generated;
-        has_scheduled_invoice() -> bool;
     }
 }
 
@@ -224,9 +227,17 @@ pass_on! {
     ControlStore {
         control_invoice(reference: &Reference, action: InvoiceAction, note: &OperatorNote) -> Controlled;
         control_customer(customer: CustomerId, action: CustomerAction, note: &OperatorNote) -> Controlled;
-        is_customer_held(customer: CustomerId) -> Option<bool>;
+        customer_status(customer: CustomerId) -> Option<CustomerStatus>;
         halt() -> Option<Halt>;
         stop_charging(note: &OperatorNote) -> bool;
         start_charging(note: &OperatorNote) -> bool;
+    }
+}
+
+pass_on! {
+    OperatorReads {
+        last_actions(on: ActedOn, subject: &str, limit: usize) -> Vec<OperatorAction>;
+        declined_invoices(customer: CustomerId, limit: usize) -> Vec<Invoice>;
+        last_declines(customer: CustomerId, limit: usize) -> Vec<Attempt>;
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bad_items;
 #[cfg(test)]
+mod declines;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod faulty;

@@ -42,6 +42,8 @@ pub(crate) struct Reply {
     ledger: Option<&'static str>,
     seq: Option<u32>,
     not_executed: bool,
+    retry_after_s: Option<u32>,
+    decline: Option<&'static str>,
     lost: bool,
     held: bool,
 }
@@ -57,6 +59,8 @@ impl Reply {
             ledger,
             seq: None,
             not_executed: false,
+            retry_after_s: None,
+            decline: None,
             lost: false,
             held: false,
         }
@@ -68,6 +72,11 @@ impl Reply {
 
     pub(crate) fn refused() -> Self {
         Self::new(200, r#"{"result":"false"}"#)
+    }
+
+    /// With this `Decline` header.
+    pub(crate) fn because(self, decline: &'static str) -> Self {
+        Self { decline: Some(decline), ..self }
     }
 
     pub(crate) fn without_echo(self) -> Self {
@@ -85,6 +94,11 @@ impl Reply {
 
     pub(crate) fn not_executed(self) -> Self {
         Self { not_executed: true, ..self }
+    }
+
+    /// With `Retry-After` in seconds.
+    pub(crate) fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
     }
 
     pub(crate) fn problem(self) -> Self {
@@ -217,6 +231,9 @@ async fn charge(
     let mut response = (StatusCode::from_u16(reply.status).unwrap(), reply.body).into_response();
     let headers = response.headers_mut();
     headers.insert("content-type", HeaderValue::from_static(reply.content_type));
+    if let Some(decline) = reply.decline {
+        headers.insert("decline", decline.parse().unwrap());
+    }
     if reply.echo {
         headers.insert("idempotency-key", delivery.key.parse().unwrap());
     }
@@ -225,6 +242,9 @@ async fn charge(
     }
     if let Some(seq) = reply.seq {
         headers.insert("ledger-seq", HeaderValue::from(seq));
+    }
+    if let Some(seconds) = reply.retry_after_s {
+        headers.insert("retry-after", HeaderValue::from(seconds));
     }
     if reply.not_executed {
         headers.insert("not-executed", HeaderValue::from_static("true"));

@@ -1,11 +1,12 @@
 //! A provider or a store in trouble: the breaker, the budget, the lease, and outcomes that are never lost.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use billing::charge::breaker::{INVALID_MAX, PROBES_MAX};
 use billing::invoice::{AttemptState, InvoiceState};
 use billing::protocol::transition::AnswerClass;
-use billing::provider::Terms;
+use billing::provider::Preconditions;
 use billing::provider::answer::Reason;
 use chassis::caller::Tokens;
 use chassis::config::TokenSource;
@@ -58,6 +59,26 @@ async fn a_call_marked_as_not_executed_counts_as_not_sent() {
 }
 
 #[tokio::test]
+async fn a_rate_limiter_gets_one_call_until_its_retry_after_is_over_and_then_all_are_paid() {
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let seen = times.clone();
+    let provider = Provider::start(move |_| {
+        let mut times = seen.lock().unwrap();
+        times.push(Instant::now());
+        let is_limited = times[0].elapsed() < Duration::from_secs(2);
+        if is_limited { Reply::new(429, "{}").retry_after(2) } else { Reply::charged() }
+    })
+    .await;
+    let fixture = EngineFixture::with(46).await;
+    let billing = fixture.open(&provider.url, Plan::keys()).await;
+    billing.pay().await;
+    assert_eq!(fixture.count(InvoiceState::Paid).await, 46);
+    let times = times.lock().unwrap();
+    assert_eq!(times.len(), 47, "one call was limited, and each invoice has its own");
+    assert!(times[1] - times[0] >= Duration::from_secs(2), "{:?}", times[1] - times[0]);
+}
+
+#[tokio::test]
 async fn the_next_line_of_the_token_file_is_tried_when_one_is_refused() {
     let provider = Provider::start(|delivery| match delivery.token.as_deref() {
         Some("new") => Reply::charged(),
@@ -96,11 +117,11 @@ async fn nothing_is_sent_once_the_time_to_send_is_over() {
     let attempt = fixture.crash_after_claim(1).await.remove(0);
     let deployment = fixture.store.deployment().await.unwrap();
     let client = EngineFixture::client(&provider.url, &Plan::none());
-    let terms = Terms { deployment, ledger: None, seen: None };
-    let answer = client.charge(&attempt, terms, Instant::now()).await;
+    let preconditions = Preconditions { deployment, ledger: None, seen: None };
+    let answer = client.charge(&attempt, preconditions, Instant::now()).await;
     assert_eq!((answer.verdict.class, answer.verdict.reason), (AnswerClass::NotSent, Reason::SendLate));
     assert_eq!(provider.deliveries().len(), 0);
-    let answer = client.charge(&attempt, terms, Instant::now() + LONG).await;
+    let answer = client.charge(&attempt, preconditions, Instant::now() + LONG).await;
     assert_eq!((answer.verdict.class, provider.deliveries().len()), (AnswerClass::Charged, 1));
 }
 

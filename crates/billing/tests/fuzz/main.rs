@@ -57,7 +57,8 @@ async fn router(path: &Path) -> Router {
     let access = Access::new(AccessRules::open(), "127.0.0.1:8000".parse().unwrap());
     let metrics = Telemetry::new("billing", "0", "test").metrics;
     let settings = ScheduleSettings::default();
-    let scheduler = Scheduler::new(Arc::clone(&store), engine.clone(), settings, &metrics, Shutdown::new());
+    let (copy, time) = (Arc::clone(&store), Clock::system());
+    let scheduler = Scheduler::new(copy, engine.clone(), settings, time, &metrics, Shutdown::new());
     billing::http::router(AppState { store, engine, scheduler: Arc::new(scheduler), access })
 }
 

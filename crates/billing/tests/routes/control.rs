@@ -26,6 +26,11 @@ fn doubtful(_: u64) -> (u16, &'static str) {
     (500, "")
 }
 
+/// Customer 1, of whom no operator has named a network.
+fn customer_of_none(held: bool) -> String {
+    format!(r#"{{"id":1,"currency":"EUR","held":{held},"network":"none","instrument_changed_at":null}}"#)
+}
+
 /// ANT-30 INV-14
 #[tokio::test]
 async fn a_cancelled_invoice_is_gone_from_the_legacy_routes_and_not_to_be_paid() {
@@ -73,14 +78,40 @@ async fn held_invoices_and_customers_are_left_out_until_their_release() {
     let held = act("/v1/invoices/I1/hold").await;
     assert_eq!((held.status, held.json()["held"].as_bool()), (200, Some(true)), "{}", held.body);
     let customer = act("/v1/customers/1/hold").await;
-    customer.is(200, JSON, r#"{"id":1,"currency":"EUR","held":true}"#);
+    customer.is(200, JSON, &customer_of_none(true));
     billing.call("POST", PAY, "").await.is(200, JSON, "false");
     assert_eq!(provider.asked(), [3]);
-    act("/v1/customers/1/release").await.is(200, JSON, r#"{"id":1,"currency":"EUR","held":false}"#);
+    act("/v1/customers/1/release").await.is(200, JSON, &customer_of_none(false));
     billing.call("POST", PAY, "").await.is(200, JSON, "false");
     assert_eq!(act("/v1/invoices/I1/release").await.json()["held"], false);
     billing.call("POST", PAY, "").await.is(200, JSON, "true");
     assert_eq!(provider.asked(), [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn an_operator_sets_the_network_of_a_customer_and_says_that_the_instrument_has_changed() {
+    let billing = Billing::with(&lines(2)).await;
+    billing.spoil("UPDATE invoices SET dunning = 'exhausted' WHERE id = 2");
+    let shown = billing.get("/v1/invoices/I2").await.json();
+    assert_eq!((&shown["dunning"], &shown["exhausted"]), (&"exhausted".into(), &true.into()));
+    let dry = billing.call("POST", "/v1/runs", r#"{"dry_run":true}"#).await.json();
+    assert_eq!(dry["count"], 1, "a dry run counts as a run claims: {dry}");
+    let network = async |network: &str| {
+        let body = format!(r#"{{"network":"{network}","reason":"a dispute","actor":"kim"}}"#);
+        billing.call("POST", "/v1/customers/1/network", &body).await
+    };
+    let set = network("visa").await;
+    assert_eq!((set.status, &set.json()["network"]), (200, &"visa".into()), "{}", set.body);
+    assert_eq!(network("VISA").await.status, 400);
+    assert_eq!(billing.call("POST", "/v1/customers/1/network", NOTE).await.status, 400);
+    let changed = billing.call("POST", "/v1/customers/1/instrument-changed", NOTE).await;
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    assert!(changed.json()["instrument_changed_at"].as_str().is_some_and(|at| at.starts_with(&START[..11])));
+    let shown = billing.get("/v1/invoices/I2").await.json();
+    assert_eq!((&shown["dunning"], &shown["exhausted"]), (&serde_json::Value::Null, &false.into()));
+    for path in ["/v1/customers/9/instrument-changed", "/v1/customers/x/instrument-changed"] {
+        assert_eq!(billing.call("POST", path, NOTE).await.status, 404, "{path}");
+    }
 }
 
 #[tokio::test]

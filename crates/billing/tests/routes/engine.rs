@@ -13,8 +13,8 @@ use chassis::clock::{Clock, Random};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
 
-/// A provider that is not there.
-pub(crate) const NOBODY: &str = "http://127.0.0.1:1";
+/// URL of a provider that cannot be reached: no process listens there.
+pub(crate) const UNREACHABLE: &str = "http://127.0.0.1:1";
 
 /// Calls under way at once.
 const IN_FLIGHT_MAX: NonZeroUsize = NonZeroUsize::new(8).unwrap();

@@ -198,7 +198,7 @@ async fn a_reference_in_another_normal_form_is_the_same_invoice() {
 }
 
 #[tokio::test]
-async fn a_reference_that_nobody_can_see_is_refused_by_code_point() {
+async fn a_reference_with_an_invisible_character_is_refused_by_code_point() {
     let billing = Billing::empty().await;
     for (character, code_point) in [('\u{202e}', "U+202E"), ('\u{2028}', "U+2028"), ('\u{ad}', "U+00AD")] {
         let told = import(&billing, "", &line(&format!("INV{character}5"), "1.00")).await;

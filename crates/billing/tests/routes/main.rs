@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod antaeus;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
 mod control;
 #[cfg(test)]
 mod demo_data;

@@ -6,10 +6,12 @@ use chassis::config::{Secret, TokenSource};
 
 use crate::support::{Billing, NOT_FOUND};
 
-const WRITES: [&str; 17] = [
+const WRITES: [&str; 19] = [
     "/v1/charging/start",
     "/v1/charging/stop",
     "/v1/customers/1/hold",
+    "/v1/customers/1/instrument-changed",
+    "/v1/customers/1/network",
     "/v1/customers/1/release",
     "/v1/invoices/R/cancel",
     "/v1/invoices/R/hold",
@@ -156,10 +158,12 @@ async fn v1_is_read_by_readers_and_operators_off_loopback_and_by_everybody_on_it
         }
         refuses(&billing, &[("authorization", "Bearer reader-1")]).await;
     }
-    let nobody = AccessRules { anonymous_reads: false, ..AccessRules::open() };
-    let billing = Billing::guarded(nobody.clone(), "0.0.0.0:8000").await;
+    let no_tokens = AccessRules { anonymous_reads: false, ..AccessRules::open() };
+    let billing = Billing::guarded(no_tokens.clone(), "0.0.0.0:8000").await;
     assert_eq!(statuses(&billing, "GET", &READS, &[]).await, [403; READS.len()], "no token is configured");
-    for (rules, address) in [(closed, "127.0.0.1:8000"), (nobody, "[::1]:8000"), (tokens(), "0.0.0.0:8000")] {
+    for (rules, address) in
+        [(closed, "127.0.0.1:8000"), (no_tokens, "[::1]:8000"), (tokens(), "0.0.0.0:8000")]
+    {
         let billing = Billing::guarded(rules, address).await;
         assert!(!statuses(&billing, "GET", &READS, &[]).await.contains(&403), "{address}");
     }
@@ -170,7 +174,9 @@ async fn v1_is_read_by_readers_and_operators_off_loopback_and_by_everybody_on_it
 fn every_route_that_reads_is_tried_here() {
     let table = include_str!("../../src/http/mod.rs");
     let reading = table.lines().filter(|line| line.contains(".route(\"/v1/") && line.contains(", get("));
-    assert_eq!(reading.count(), READS.len());
+    // The document of the API is open, and tried below.
+    let guarded = reading.filter(|line| !line.contains("\"/v1/openapi.json\""));
+    assert_eq!(guarded.count(), READS.len());
 }
 
 #[tokio::test]
@@ -242,4 +248,14 @@ async fn closed_legacy_routes_answer_as_unknown_paths_do_and_health_stays() {
     assert_eq!(statuses(&billing, "GET", &HEALTH, &[]).await, [200; HEALTH.len()]);
     let begun = billing.with_headers("POST", "/v1/runs", &operator, "").await;
     assert_eq!(begun.status, 202, "{}", begun.body);
+}
+
+/// It holds no data: a generator of clients needs no secret.
+#[tokio::test]
+async fn the_document_of_the_api_is_read_without_a_token_and_the_api_is_not() {
+    let rules = AccessRules { anonymous_reads: false, ..tokens() };
+    let billing = Billing::guarded(rules, "0.0.0.0:8000").await;
+    assert_eq!(billing.get("/v1/openapi.json").await.status, 200);
+    assert_eq!(billing.get("/v1/invoices").await.status, 403);
+    assert_eq!(billing.call("POST", "/v1/openapi.json", "").await.status, 405);
 }

@@ -8,7 +8,7 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::engine::NOBODY;
+use crate::engine::UNREACHABLE;
 use crate::provider::Provider;
 use crate::support::Billing;
 
@@ -45,7 +45,7 @@ fn broken(_: u64) -> (u16, &'static str) {
 
 /// ANT-13 INV-02 INV-08
 #[tokio::test]
-async fn pay_is_true_once_all_are_paid_and_asks_nobody_then() {
+async fn pay_is_true_once_all_are_paid_and_calls_no_provider_then() {
     let (provider, url) = Provider::start(charged).await;
     let billing = Billing::charging(&lines(3), &url, Idempotency::Keys).await;
     billing.call("POST", PAY, "").await.is(200, JSON, "true");
@@ -100,7 +100,7 @@ async fn two_pay_calls_at_once_join_one_run() {
 /// ANT-17 INV-07
 #[tokio::test]
 async fn a_provider_that_is_not_there_is_false_in_time_and_502_for_the_invoice_app() {
-    let billing = Billing::charging(&lines(2), NOBODY, Idempotency::Keys).await;
+    let billing = Billing::charging(&lines(2), UNREACHABLE, Idempotency::Keys).await;
     let began = Instant::now();
     let (antaeus, app) =
         tokio::join!(billing.call("POST", PAY, ""), billing.call("POST", "/invoices/pay", ""));
@@ -115,7 +115,7 @@ const MANY: usize = 266;
 
 #[tokio::test]
 async fn with_too_many_pay_calls_waiting_a_further_one_joins_the_run_and_is_answered_at_once() {
-    let billing = Billing::charging(&lines(2), NOBODY, Idempotency::Keys).await;
+    let billing = Billing::charging(&lines(2), UNREACHABLE, Idempotency::Keys).await;
     let path = |n: usize| if n.is_multiple_of(2) { PAY } else { "/invoices/pay" };
     let mut calls: FuturesUnordered<_> = (0..MANY).map(|n| billing.call("POST", path(n), "")).collect();
     for _ in 256..MANY {
@@ -125,7 +125,7 @@ async fn with_too_many_pay_calls_waiting_a_further_one_joins_the_run_and_is_answ
     }
     assert_eq!(billing.get("/v1/runs/1").await.json()["state"], "running");
     let waited: Vec<_> = calls.collect().await;
-    assert!(waited.iter().any(|answer| answer.status == 502), "nobody waited for the run");
+    assert!(waited.iter().any(|answer| answer.status == 502), "no call waited for the run");
     assert_eq!(billing.get("/v1/runs/2").await.status, 404, "all joined one run");
 }
 
@@ -168,7 +168,7 @@ async fn an_attempt_shows_its_columns_and_its_reference() {
     let shown = serde_json::json!({
         "key": KEY, "invoice_id": 1, "reference": "I1", "number": 1, "customer_id": 1, "currency": "EUR",
         "amount_minor": 1215, "exponent": 2, "state": "CHARGED", "sends": 1, "run_id": 1, "lease_until": null,
-        "created_at": null, "settled_at": null,
+        "created_at": null, "settled_at": null, "decline_class": null, "decline_code": null,
     });
     assert_eq!(attempt, shown);
     let end = billing.get("/v1/attempts?after=1.1").await;

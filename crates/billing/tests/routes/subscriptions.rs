@@ -78,6 +78,53 @@ async fn a_mistake_is_named_by_its_field_in_each_way_in() {
 }
 
 #[tokio::test]
+async fn a_customer_is_named_by_its_id_or_by_its_reference_and_by_one_of_them() {
+    let billing = Billing::empty().await;
+    let by = |name: &str, customer: &str| {
+        S1.replace('\n', " ").replacen("\"S1\"", &format!("{name:?}"), 1).replacen(
+            "\"customer_id\":1",
+            customer,
+            1,
+        )
+    };
+    let acme = r#""customer_id":null,"customer_reference":"acme""#;
+    let made = billing.call("POST", "/v1/subscriptions", &by("S1", acme)).await;
+    assert_eq!((made.status, &made.json()["customer_reference"]), (201, &json!("acme")), "{}", made.body);
+    let id = made.json()["customer_id"].as_i64().unwrap();
+    assert!(id <= i64::from(i32::MAX), "existing clients read it");
+    assert_eq!(
+        billing.call("POST", "/v1/subscriptions", &by("S1", acme)).await.status,
+        200,
+        "the same again"
+    );
+    let lines = [by("S2", acme), by("S3", r#""customer_reference":"other""#)].join("\n");
+    let report = billing.call("POST", "/v1/subscriptions/imports", &lines).await.json();
+    assert_eq!((&report["created"], &report["errors_total"]), (&json!(2), &json!(0)));
+    assert_eq!(billing.get("/v1/subscriptions/S2").await.json()["customer_id"], id, "the same customer");
+    assert_ne!(billing.get("/v1/subscriptions/S3").await.json()["customer_id"], id);
+    let customers = billing.get("/rest/v1/customers").await.json();
+    assert_eq!(customers.as_array().unwrap().len(), 2);
+
+    for (customer, field) in [
+        (r#""customer_id":7,"customer_reference":"acme""#, "customer_reference"),
+        (r#""customer_reference":" acme""#, "customer_reference"),
+        (r#""customer_id":null,"customer_reference":null"#, "customer_id"),
+    ] {
+        let refused = billing.call("POST", "/v1/subscriptions", &by("S9", customer)).await;
+        assert_eq!(refused.status, 400, "{customer}");
+        assert_eq!(refused.json()["errors"][0]["field"], field, "{}", refused.body);
+    }
+    let dollars = by("S9", acme).replace("EUR", "USD");
+    let refused = billing.call("POST", "/v1/subscriptions", &dollars).await.json();
+    assert_eq!(refused["errors"][0]["field"], "currency");
+    assert!(refused["errors"][0]["message"].as_str().unwrap().contains("customer acme pays in EUR"));
+
+    let (status, made) = run_until(&billing, "2023-08-31", "each").await;
+    assert_eq!((status, &made["invoices"]), (200, &json!(3)));
+    assert_eq!(billing.get("/v1/invoices/S2@2023-08-31").await.json()["customer_id"], id);
+}
+
+#[tokio::test]
 async fn changes_are_audited_and_refused_by_field_or_state() {
     let billing = with_s1().await;
     let (status, shown) = changed(&billing, "pause", json!({})).await;
@@ -148,7 +195,7 @@ async fn a_dry_run_shows_what_a_run_would_claim_and_starts_none() {
     let lines = r#"{"reference":"A1","customer_id":1,"currency":"EUR","amount":"5.00"}
 {"reference":"A2","customer_id":2,"currency":"EUR","amount":"7.00"}
 {"reference":"B1","customer_id":3,"currency":"USD","amount":"1.00"}"#;
-    let billing = Billing::charging(lines, crate::engine::NOBODY, Idempotency::Keys).await;
+    let billing = Billing::charging(lines, crate::engine::UNREACHABLE, Idempotency::Keys).await;
     for (body, count, sums) in [
         (json!({}), 3, json!({ "EUR": "12.00", "USD": "1.00" })),
         (json!({ "reference_prefix": "A" }), 2, json!({ "EUR": "12.00" })),

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use crate::engine::{self, NOBODY};
+use crate::engine::{self, UNREACHABLE};
 
 /// Body of each 404 of an old route.
 pub(crate) const NOT_FOUND: &str = "\"not found\"";
@@ -71,7 +71,7 @@ impl Billing {
 
     /// Over an empty store, for a listener at this address.
     pub(crate) async fn guarded(rules: AccessRules, listener: &str) -> Self {
-        Self::build(Access::new(rules, listener.parse().unwrap()), NOBODY, Idempotency::None).await
+        Self::build(Access::new(rules, listener.parse().unwrap()), UNREACHABLE, Idempotency::None).await
     }
 
     /// Over a store with these lines imported, with a provider behind this URL.
@@ -91,11 +91,12 @@ impl Billing {
         let random = Random::seeded(1);
         let store = SqliteStore::open(&path, Some(deployment), clock.clone(), &random).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
-        let engine = engine::engine(Arc::clone(&store), clock, endpoint, idempotency).await;
+        let engine = engine::engine(Arc::clone(&store), clock.clone(), endpoint, idempotency).await;
         let scheduler = Scheduler::new(
             Arc::clone(&store),
             engine.clone(),
             ScheduleSettings::default(),
+            clock,
             &Telemetry::new("billing", "0.0.0", "test").metrics,
             Shutdown::new(),
         );

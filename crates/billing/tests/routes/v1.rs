@@ -23,7 +23,7 @@ async fn an_invoice_shows_its_columns() {
         concat!(
             r#"{{"id":1,"reference":"A/ü 1","customer_id":7,"currency":"SEK","amount_minor":14540,"#,
             r#""exponent":2,"state":"PAID","paid_by":"import","attention_reason":null,"#,
-            r#""due_at":null,"next_attempt_at":null,"#,
+            r#""due_at":null,"next_attempt_at":null,"dunning":null,"exhausted":false,"#,
             r#""created_at":"{at}","updated_at":"{at}","held":false}}"#
         ),
         at = START
@@ -185,4 +185,14 @@ async fn a_parameter_that_a_route_does_not_take_is_refused_before_anything_is_do
         assert_eq!(billing.get(path).await.json()["errors"][0]["field"], "x", "{path}");
     }
     assert_eq!(billing.get("/v1/invoices/R1").await.status, 200);
+}
+
+/// The console is for people: it answers pages, and no document lists them.
+#[tokio::test]
+async fn the_document_lists_every_route_and_no_other() {
+    let billing = Billing::empty().await;
+    let findings =
+        testkit::routes::differences(&format!("{:?}", billing.router), billing::http::OPENAPI, "/console");
+    assert_eq!(findings, Vec::<String>::new(), "crates/tinjis/tests/tidy/openapi/billing.rs");
+    billing.get("/v1/openapi.json").await.is(200, JSON, billing::http::OPENAPI);
 }

@@ -11,45 +11,10 @@ use billing::protocol::transition::{Conflict, Outcome, Settlement};
 use billing::store::{Counts, Imported, Resolution, Resolved, Settled, Store, VERSION};
 
 use crate::fixture::{
-    DEPLOYMENT, DRY, Fixture, LEASE, LEASE_MS, PLAIN, PostgresFixture, SqliteFixture, UPDATE, claimed,
-    imported, row, run, settle,
+    DEPLOYMENT, DRY, Fixture, LEASE, LEASE_MS, PLAIN, UPDATE, claimed, imported, row, run, settle,
 };
 
-/// Each case as a test of its own, per kind of store.
-macro_rules! cases {
-    ($($case:ident,)*) => {
-        mod sqlite {
-            $(
-                #[tokio::test(start_paused = true)]
-                async fn $case() {
-                    super::$case(super::SqliteFixture::new()).await;
-                }
-            )*
-        }
-
-        mod postgres {
-            $(
-                #[tokio::test]
-                async fn $case() {
-                    let Some(fixture) = super::PostgresFixture::new().await else { return };
-                    super::$case(fixture).await;
-                }
-            )*
-        }
-
-        mod pgbouncer {
-            $(
-                #[tokio::test]
-                async fn $case() {
-                    let Some(fixture) = super::PostgresFixture::pooled().await else { return };
-                    super::$case(fixture).await;
-                }
-            )*
-        }
-    };
-}
-
-cases! {
+cases_and_pooled! {
     a_new_store_is_empty_and_knows_its_deployment,
     the_first_ledger_is_remembered_for_ever,
     lists_go_on_after_a_cursor,
@@ -376,7 +341,8 @@ async fn the_oldest_lease_is_claimed_first(fixture: impl Fixture) {
     let attempts = claimed(&*store, &run, 3).await;
     for (attempt, again_in) in attempts.iter().zip([3, 1, 2]) {
         let again_in = Duration::from_secs(again_in);
-        let settlement = Settlement { key: attempt.key.clone(), outcome: Outcome::InDoubt(None), again_in };
+        let settlement =
+            Settlement { key: attempt.key.clone(), outcome: Outcome::InDoubt(None), again_in, decline: None };
         store.settle(Some(run.id), &[settlement]).await.unwrap();
     }
     fixture.pass(LEASE).await;

@@ -140,7 +140,8 @@ impl Fixture for PostgresFixture {
     const SHARED: bool = true;
 
     async fn open(&self) -> Arc<dyn Store> {
-        let opened = PostgresStore::open(self.connect(), Some(DEPLOYMENT), Uuid::nil()).await;
+        let opened =
+            PostgresStore::open(self.connect(), Some(DEPLOYMENT), Uuid::nil(), &Clock::system()).await;
         Arc::new(opened.unwrap())
     }
 
@@ -199,7 +200,7 @@ pub(crate) async fn claimed(store: &dyn Store, run: &Run, count: usize) -> Vec<A
 
 /// Settles one attempt, claimable again at once if it stays open.
 pub(crate) async fn settle(store: &dyn Store, run: Option<&Run>, key: &Key, outcome: Outcome) -> Settled {
-    let settlement = Settlement { key: key.clone(), outcome, again_in: Duration::ZERO };
+    let settlement = Settlement { key: key.clone(), outcome, again_in: Duration::ZERO, decline: None };
     let mut answers = store.settle(run.map(|run| run.id), &[settlement]).await.unwrap();
     assert_eq!(answers.len(), 1);
     answers.remove(0)

@@ -48,12 +48,17 @@ async fn the_child_that_is_killed() {
         let Some(last) = claimed.last() else { break };
         after = last.invoice_id;
         skip_notice("claimed", claimed.iter().map(|attempt| &attempt.key));
-        let settle = |key: &Key| Settlement { key: key.clone(), outcome: Outcome::Charged, again_in: LEASE };
+        let settle = |key: &Key| Settlement {
+            key: key.clone(),
+            outcome: Outcome::Charged,
+            again_in: LEASE,
+            decline: None,
+        };
         let settlements: Vec<_> = claimed.iter().map(|attempt| settle(&attempt.key)).collect();
         store.settle(Some(run.id), &settlements).await.unwrap();
         skip_notice("settled", claimed.iter().map(|attempt| &attempt.key));
     }
-    panic!("nobody killed this");
+    panic!("this process was not killed");
 }
 
 fn skip_notice<'a>(word: &str, keys: impl Iterator<Item = &'a Key>) {

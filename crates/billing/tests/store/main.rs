@@ -2,9 +2,14 @@
 //! Knows no SQL; each kind of store passes the same cases and the same walk against the model.
 
 #[cfg(test)]
+#[macro_use]
+mod cases;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod control;
+#[cfg(test)]
+mod dunning;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]

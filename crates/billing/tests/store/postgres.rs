@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use billing::invoice::{Attempt, InvoiceId, InvoiceState};
 use billing::protocol::transition::{Outcome, Settlement};
-use billing::store::{BATCH_MAX, Counts, Imported, Settled, Store, StoreError};
+use billing::run_order::{RunFilter, RunOrder};
+use billing::store::{BATCH_MAX, Counts, Imported, OpenedRun, Settled, Store, StoreError};
 use testkit::postgres::{Cut, CutPlan, Cutter};
 use testkit::wait::wait_until;
 use tokio::task::JoinSet;
@@ -16,7 +17,7 @@ use crate::fixture::{Fixture, LEASE, PLAIN, PostgresFixture, UPDATE, claimed, im
 const DEADLOCKS: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
 
 fn settlement(attempt: &Attempt, outcome: Outcome) -> Settlement {
-    Settlement { key: attempt.key.clone(), outcome, again_in: Duration::ZERO }
+    Settlement { key: attempt.key.clone(), outcome, again_in: Duration::ZERO, decline: None }
 }
 
 /// One of several processes in one run: claims and settles until nothing is left, and refuses some.
@@ -143,6 +144,81 @@ fn a_page_reads_its_own_rows_and_not_all_that_wait_or_came_before() {
     }
 }
 
+/// Invoices that wait for `pay`, then some of a subscription, then one of another customer: as imports and the schedule
+/// leave them, and before the server has counted its rows.
+const MANY: usize = 200_000;
+const SCHEDULED: usize = 100;
+const FILL: &str = "
+    INSERT INTO customers (id, currency) VALUES (1, 'EUR'), (2, 'EUR');
+    INSERT INTO invoices (reference, customer_id, currency, amount_minor, state, created_at, updated_at)
+        SELECT 'I' || n, 1, 'EUR', 1215, 'PENDING', 0, 0 FROM generate_series(1, 200000) AS n;
+    INSERT INTO invoices (reference, customer_id, currency, amount_minor, state, created_at, updated_at, due_at,
+            next_attempt_at, subscription_id)
+        SELECT 'S' || n || '@2023-10-31', 1, 'EUR', 990, 'PENDING', 0, 0, 5, 5, 1 FROM generate_series(1, 100) AS n;
+    INSERT INTO invoices (reference, customer_id, currency, amount_minor, state, created_at, updated_at)
+        VALUES ('LAST', 2, 'EUR', 1215, 'PENDING', 0, 0)";
+
+/// Claims of one run until nothing is left: references, then rows read and transactions that it took.
+fn all_claimed(fixture: &PostgresFixture, filter: RunFilter) -> (Vec<String>, i64, i64) {
+    const COMMITS: &str = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
+    let before = (rows_read(fixture), fixture.database.ask(COMMITS));
+    let references = alone(async {
+        let store = fixture.open().await;
+        let order = RunOrder { filter, ..RunOrder::default() };
+        let OpenedRun::Started(run) = store.open_ordered_run(&order, LEASE).await.unwrap() else { panic!() };
+        let (mut after, mut references) = (InvoiceId(0), Vec::new());
+        loop {
+            let claimed = store.claim_pending(run.id, after, 50, LEASE).await.unwrap();
+            let Some(last) = claimed.last() else { break };
+            after = last.invoice_id;
+            let refused: Vec<_> =
+                claimed.iter().map(|attempt| settlement(attempt, Outcome::Refused)).collect();
+            store.settle(Some(run.id), &refused).await.unwrap();
+            references.extend(claimed.into_iter().map(|attempt| attempt.reference.as_str().to_owned()));
+        }
+        assert!(store.finish_run(run.id, 0).await.unwrap());
+        references
+    });
+    (references, rows_read(fixture) - before.0, fixture.database.ask(COMMITS) - before.1)
+}
+
+#[test]
+fn a_scheduled_run_reads_its_own_rows_and_not_all_that_wait() {
+    /// As for a batch: each row is looked at by a dozen statements, checks of references among them.
+    const READ_MAX: i64 = 25 * SCHEDULED as i64;
+    let Some(fixture) = alone(PostgresFixture::new()) else { return };
+    fixture.database.run(FILL);
+    for is_analyzed in [false, true] {
+        if is_analyzed {
+            fixture.database.run("UPDATE invoices SET next_attempt_at = 5 WHERE due_at = 5; ANALYZE");
+        }
+        let (references, read, _) = all_claimed(&fixture, RunOrder::scheduled().filter);
+        assert_eq!(references.len(), SCHEDULED, "analyzed: {is_analyzed}");
+        assert!((SCHEDULED as i64..=READ_MAX).contains(&read), "rows read: {read}, analyzed: {is_analyzed}");
+    }
+}
+
+#[test]
+fn a_run_of_some_invoices_passes_the_others_in_few_transactions() {
+    /// A transaction passes 2,000 waiting invoices. The database also counts those by which the store sees, every few
+    /// seconds, whether it can write; a claim's worth of invoices in each would be thousands.
+    const COMMITS_MAX: i64 = 10 * (MANY / 2_000) as i64;
+    const READ_MAX: i64 = 3 * MANY as i64;
+    let Some(fixture) = alone(PostgresFixture::new()) else { return };
+    fixture.database.run(FILL);
+    let some = RunFilter::default;
+    for (filter, count) in [
+        (RunFilter { customer_id: Some(2), ..some() }, 1),
+        (RunFilter { reference_prefix: Some("LA".to_owned()), ..some() }, 1),
+        (RunFilter { due_before: Some(6), ..some() }, SCHEDULED),
+        (RunFilter { reference_prefix: Some("s".to_owned()), ..some() }, 0),
+    ] {
+        let (references, read, commits) = all_claimed(&fixture, filter.clone());
+        assert_eq!(references.len(), count, "{filter:?}");
+        assert!(read <= READ_MAX && commits <= COMMITS_MAX, "{filter:?}: {read} rows, {commits} commits");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_imports_of_the_same_rows_in_another_order_make_each_invoice_once() {
     let Some(fixture) = PostgresFixture::new().await else { return };
@@ -206,7 +282,10 @@ async fn a_corrupt_invoice_is_skipped_and_delays_no_other() {
 /// A failover in small: the server has committed or not, and who asked cannot tell.
 #[tokio::test]
 async fn a_claim_whose_commit_was_not_answered_is_read_back_by_key_and_a_settlement_is_repeated() {
+    // The store also commits to see whether it still can.
     const COMMIT: &[&str] = &["COMMIT\0"];
+    const CLAIM: &str = "INSERT INTO attempts";
+    const SETTLE: &str = "UPDATE attempts AS a";
     let Some(fixture) = PostgresFixture::new().await else { return };
     let cutter = Cutter::before(fixture.database.url());
     let through = cutter.url(fixture.database.url());
@@ -215,9 +294,9 @@ async fn a_claim_whose_commit_was_not_answered_is_read_back_by_key_and_a_settlem
     imported(&*store, 10).await;
     let run = run(&*store).await;
 
-    cutter.follow(CutPlan::next(COMMIT, &[Cut::Answer]));
+    cutter.follow(CutPlan::next(COMMIT, &[Cut::Answer]).after(CLAIM));
     let claimed = claimed(&*store, &run, 4).await;
-    cutter.follow(CutPlan::next(COMMIT, &[Cut::Request]));
+    cutter.follow(CutPlan::next(COMMIT, &[Cut::Request]).after(CLAIM));
     store.claim_pending(run.id, InvoiceId(4), 4, LEASE).await.unwrap_err();
     assert_eq!(
         fixture.database.ask("SELECT count(*) FROM attempts"),
@@ -227,7 +306,7 @@ async fn a_claim_whose_commit_was_not_answered_is_read_back_by_key_and_a_settlem
 
     let settlements: Vec<_> = claimed.iter().map(|attempt| settlement(attempt, Outcome::Charged)).collect();
     for cuts in [&[Cut::Request] as &'static [Cut], &[Cut::Answer]] {
-        cutter.follow(CutPlan::next(COMMIT, cuts));
+        cutter.follow(CutPlan::next(COMMIT, cuts).after(SETTLE));
         store.settle(Some(run.id), &settlements).await.unwrap_err();
     }
     assert_eq!(store.settle(Some(run.id), &settlements).await.unwrap(), [const { Settled::Same }; 4]);

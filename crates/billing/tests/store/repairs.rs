@@ -12,9 +12,7 @@ use billing::store::{
     REPAIR_NUMBERS_MAX, Repaired, Resolution, Settled, Store,
 };
 
-use crate::fixture::{
-    DEPLOYMENT, Fixture, PostgresFixture, SqliteFixture, claimed, imported, reference, run,
-};
+use crate::fixture::{DEPLOYMENT, Fixture, claimed, imported, reference, run};
 
 fn fact(name: &str, number: u32, outcome: Outcome) -> LedgerFact {
     LedgerFact {
@@ -175,7 +173,8 @@ async fn the_last_row_of_a_ledger_is_remembered_with_a_settlement_and_never_lowe
     assert_eq!(store.ledger_seen().await.unwrap(), None);
     store.remember_ledger("L1").await.unwrap();
     assert_eq!(store.ledger_seen().await.unwrap(), Some(seen("L1", 0)));
-    let settlements = [Settlement { key: attempt.key, outcome: Outcome::Charged, again_in: Duration::ZERO }];
+    let settlements =
+        [Settlement { key: attempt.key, outcome: Outcome::Charged, again_in: Duration::ZERO, decline: None }];
     let settle = async |store: &dyn Store, seen: Option<LedgerSeen>| {
         store.settle_and_see(Some(run.id), &settlements, seen.as_ref()).await.unwrap()
     };
@@ -203,8 +202,12 @@ async fn a_settlement_whose_ledger_row_cannot_be_remembered_is_not_recorded(fixt
     let run = run(&*store).await;
     let attempt = claimed(&*store, &run, 1).await.remove(0);
     store.remember_ledger("L1").await.unwrap();
-    let settlements =
-        [Settlement { key: attempt.key.clone(), outcome: Outcome::Charged, again_in: Duration::ZERO }];
+    let settlements = [Settlement {
+        key: attempt.key.clone(),
+        outcome: Outcome::Charged,
+        again_in: Duration::ZERO,
+        decline: None,
+    }];
     let (first, later) = (seen("L1", 7), seen("L1", 8));
     fixture.by_hand("ALTER TABLE ledger_seen RENAME TO taken_away");
     store.settle_and_see(Some(run.id), &settlements, Some(&first)).await.unwrap_err();
@@ -238,29 +241,6 @@ async fn words_are_kept_with_what_they_changed(fixture: impl Fixture) {
         ]
     );
     assert_eq!(store.resolutions(words[0].id, 10).await.unwrap(), words[1..]);
-}
-
-macro_rules! cases {
-    ($($case:ident,)*) => {
-        mod sqlite {
-            $(
-                #[tokio::test(start_paused = true)]
-                async fn $case() {
-                    super::$case(super::SqliteFixture::new()).await;
-                }
-            )*
-        }
-
-        mod postgres {
-            $(
-                #[tokio::test]
-                async fn $case() {
-                    let Some(fixture) = super::PostgresFixture::new().await else { return };
-                    super::$case(fixture).await;
-                }
-            )*
-        }
-    };
 }
 
 cases! {

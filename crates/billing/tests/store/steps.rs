@@ -139,7 +139,7 @@ fn tell(model: &mut Model, step: &Step) -> StoreReply {
     }
 }
 
-/// Newest first; then one that nobody knows.
+/// Newest first; then one that is not in the store.
 fn known_keys(model: &Model) -> Vec<Key> {
     let unknown = Key::parse("0123456789abcdef0123456789abcdef").unwrap();
     let mut keys: Vec<_> = model.attempts.iter().map(|(key, attempt)| (attempt.run, key)).collect();

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use billing::customer::{CustomerName, numbers};
 use billing::invoice::{CustomerId, Invoice, InvoiceId, InvoiceState, Run};
 use billing::money::Currency;
 use billing::protocol::transition::Outcome;
@@ -17,35 +18,12 @@ use billing::store::{OpenedRun, Store};
 use billing::subscription::{Change, NewSubscription, RawFields, Subscription, SubscriptionState};
 use jiff::civil::{Date, date};
 
-use crate::fixture::{
-    Fixture, LEASE, PLAIN, PostgresFixture, SqliteFixture, imported, reference, row, settle,
-};
-
-macro_rules! cases {
-    ($($case:ident,)*) => {
-        mod sqlite {
-            $(
-                #[tokio::test(start_paused = true)]
-                async fn $case() {
-                    super::$case(super::SqliteFixture::new()).await;
-                }
-            )*
-        }
-
-        mod postgres {
-            $(
-                #[tokio::test]
-                async fn $case() {
-                    let Some(fixture) = super::PostgresFixture::new().await else { return };
-                    super::$case(fixture).await;
-                }
-            )*
-        }
-    };
-}
+use crate::fixture::{Fixture, LEASE, PLAIN, imported, reference, row, settle};
 
 cases! {
     a_subscription_is_imported_once,
+    a_price_that_an_operator_set_is_not_what_a_file_is_compared_with,
+    a_customer_named_by_a_reference_is_made_once_and_is_no_other,
     each_due_period_is_invoiced_once_and_as_the_calendar_says,
     only_the_latest_due_period_is_invoiced_if_so_asked,
     an_operators_change_decides_about_the_next_periods_and_is_kept,
@@ -60,6 +38,7 @@ cases! {
 const FIELDS: RawFields<'static> = RawFields {
     reference: Some("S1"),
     customer_id: Some("1"),
+    customer_reference: None,
     currency: Some("EUR"),
     amount: Some("9.90"),
     prices: None,
@@ -149,6 +128,86 @@ async fn a_subscription_is_imported_once(fixture: impl Fixture) {
     assert_eq!(store.subscriptions(Some(SubscriptionState::Active), 0, 10).await.unwrap(), [known]);
 }
 
+async fn a_price_that_an_operator_set_is_not_what_a_file_is_compared_with(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    let (first, other) = (subscription(|_| ()), subscription(|fields| fields.amount = Some("1")));
+    let named = |name| subscription(|fields| fields.reference = Some(name));
+    let batch = [first.clone(), named("S2")];
+    let created = [SubscriptionImported::Created; 2];
+    assert_eq!(store.import_subscriptions(&batch, false).await.unwrap(), created);
+    let known = [other.clone(), first.clone()];
+    let expected = [SubscriptionImported::Differs, SubscriptionImported::Unchanged];
+    assert_eq!(store.import_subscriptions(&known, false).await.unwrap(), expected);
+    for amount_minor in [1100, 1290] {
+        let price = Price { from: date(2023, 1, 31), amount_minor };
+        assert!(matches!(
+            changed(&*store, "S1", Change::Price(price)).await,
+            SubscriptionChanged::Applied(_)
+        ));
+    }
+    assert_eq!(
+        store.import_subscriptions(&batch, false).await.unwrap(),
+        [SubscriptionImported::Unchanged; 2]
+    );
+    assert_eq!(stored(&*store, "S1").await.prices.on(date(2023, 1, 31)), Some(1290), "the operator's stays");
+    let dated = subscription(|fields| {
+        (fields.amount, fields.prices) = (None, Some(vec![("2023-01-31", "9.90"), ("2023-03-01", "1.00")]));
+    });
+    let second = subscription(|fields| (fields.reference, fields.amount) = (Some("S2"), Some("1")));
+    let differs = store.import_subscriptions(&[dated, second], false).await.unwrap();
+    assert_eq!(
+        differs,
+        [SubscriptionImported::Differs; 2],
+        "a date that is not known, and a price that no operator set"
+    );
+}
+
+async fn a_customer_named_by_a_reference_is_made_once_and_is_no_other(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    let named = |name: &'static str, customer: &'static str, currency: &'static str| {
+        subscription(|fields| {
+            (fields.reference, fields.customer_id) = (Some(name), None);
+            (fields.customer_reference, fields.currency) = (Some(customer), Some(currency));
+        })
+    };
+    let acme = numbers(&reference("acme"));
+    // Of another source, and before the reference was known: its number is not given again.
+    let foreign = NewSubscription { customer: CustomerName::Id(acme[0]), ..subscription(|_| ()) };
+    created(&*store, &foreign).await;
+    let batch = [named("S2", "acme", "EUR"), named("S3", "acme", "EUR"), named("S4", "other", "USD")];
+    let made = [SubscriptionImported::Created; 3];
+    assert_eq!(store.import_subscriptions(&batch, true).await.unwrap(), made);
+    assert_eq!(store.import_subscriptions(&batch, false).await.unwrap(), made);
+    assert_eq!(
+        store.import_subscriptions(&batch, false).await.unwrap(),
+        [SubscriptionImported::Unchanged; 3]
+    );
+    let others = [
+        named("S2", "other", "USD"),
+        named("S5", "acme", "USD"),
+        subscription(|fields| fields.reference = Some("S2")),
+    ];
+    let expected = [
+        SubscriptionImported::Differs,
+        SubscriptionImported::CurrencyMismatch(Currency::EUR),
+        SubscriptionImported::Differs,
+    ];
+    assert_eq!(store.import_subscriptions(&others, false).await.unwrap(), expected);
+    drop(store);
+    let store = fixture.open().await;
+    for (name, customer, id) in [
+        ("S1", None, acme[0]),
+        ("S2", Some("acme"), acme[1]),
+        ("S3", Some("acme"), acme[1]),
+        ("S4", Some("other"), numbers(&reference("other"))[0]),
+    ] {
+        let known = stored(&*store, name).await;
+        let shown = known.customer_reference.as_ref().map(|reference| reference.as_str());
+        assert_eq!((shown, known.customer_id), (customer, id), "{name}");
+    }
+    assert_eq!(store.customers(CustomerId(i64::MIN), 10).await.unwrap().len(), 3);
+}
+
 async fn each_due_period_is_invoiced_once_and_as_the_calendar_says(fixture: impl Fixture) {
     let store = fixture.open().await;
     let zones = [("S1", "Europe/Copenhagen"), ("S2", "Pacific/Apia"), ("S3", "America/New_York")];
@@ -233,7 +292,7 @@ async fn an_operators_change_decides_about_the_next_periods_and_is_kept(fixture:
     fixture.pass(Duration::from_secs(40 * 24 * 60 * 60)).await;
     assert!(generated(&*store, None).await.is_empty(), "an ended one has no periods");
     assert_eq!(changed(&*store, "S9", Change::Pause).await, SubscriptionChanged::Unknown);
-    let actions = store.actions_on("S1", 0, 10).await.unwrap();
+    let actions = store.subscription_actions(&reference("S1"), 0, 10).await.unwrap();
     let kept: Vec<_> = actions.iter().map(|row| (&*row.action, row.detail.as_deref(), &*row.actor)).collect();
     let expected = [
         ("subscription-pause", None, "ann"),
@@ -302,17 +361,17 @@ async fn opened(store: &dyn Store, order: &RunOrder) -> Run {
 async fn a_scheduled_run_claims_each_invoice_of_a_subscription_once_and_no_other(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 3).await;
-    assert!(!store.has_scheduled_invoice().await.unwrap());
+    assert_eq!(store.next_attempt_at().await.unwrap(), None);
     created(&*store, &subscription(|fields| fields.starts_on = Some("2023-10-31"))).await;
     generated(&*store, None).await;
-    assert!(store.has_scheduled_invoice().await.unwrap());
+    assert!(store.next_attempt_at().await.unwrap().unwrap() <= store.now_ms().await.unwrap());
     let run = opened(&*store, &RunOrder::scheduled()).await;
     assert!(run.order.filter.scheduled);
     let claimed = store.claim_pending(run.id, InvoiceId(0), 10, LEASE).await.unwrap();
     assert_eq!(claimed.len(), 1);
     assert_eq!(claimed[0].reference.as_str(), "S1@2023-10-31");
     settle(&*store, Some(&run), &claimed[0].key, Outcome::Refused).await;
-    assert!(!store.has_scheduled_invoice().await.unwrap(), "a declined one waits for a run of all");
+    assert_eq!(store.next_attempt_at().await.unwrap(), None, "a declined one waits for a run of all");
     assert!(store.finish_run(run.id, 0).await.unwrap());
     let run = opened(&*store, &RunOrder::scheduled()).await;
     assert!(store.claim_pending(run.id, InvoiceId(0), 10, LEASE).await.unwrap().is_empty());

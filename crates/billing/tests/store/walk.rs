@@ -108,6 +108,7 @@ async fn take(store: &dyn Store, step: &Step, reply: &StoreReply) {
                 key: Clone::clone(key),
                 outcome: *outcome,
                 again_in: Duration::from_millis(u64::from(*again_in_ms)),
+                decline: None,
             };
             let settlements: Vec<_> = words.iter().map(settlement).collect();
             let settled = store.settle(run.map(run_id), &settlements).await.unwrap();

@@ -2,49 +2,26 @@
 //! for ever, and `tinjis verify` no longer reports these rows. Knows no ledger: whether a row exists is the caller's
 //! to check.
 
+use api::billing::{Acknowledgement, AcknowledgementRequest};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
 use chassis::problem::{FieldError, Problem};
 use http::{StatusCode, Uri};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::attempts::validate_reason_and_actor;
 use super::body;
-use super::page::{Page, Params, answer, time};
+use super::page::{Params, answer, page, time};
 use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::store::{LedgerAcknowledgement, LedgerAcknowledgementRow};
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Request {
-    ledger_id: String,
-    seq_first: i64,
-    seq_last: i64,
-    reason: String,
-    actor: String,
-}
-
-#[derive(Serialize)]
-struct Item {
-    id: i64,
-    ledger_id: String,
-    seq_first: i64,
-    seq_last: i64,
-    reason: String,
-    actor: String,
-    created_at: String,
-}
-
-impl Item {
-    fn of(row: &LedgerAcknowledgementRow) -> Self {
-        let LedgerAcknowledgement { ledger_id, seq_first, seq_last, reason, actor } =
-            row.acknowledgement.clone();
-        Self { id: row.id, ledger_id, seq_first, seq_last, reason, actor, created_at: time(row.created_at) }
-    }
+fn item(row: &LedgerAcknowledgementRow) -> Acknowledgement {
+    let LedgerAcknowledgement { ledger_id, seq_first, seq_last, reason, actor } = row.acknowledgement.clone();
+    let created_at = time(row.created_at);
+    Acknowledgement { id: row.id, ledger_id, seq_first, seq_last, reason, actor, created_at }
 }
 
 /// `GET /v1/ledger/acknowledgements?after=&limit=`
@@ -53,7 +30,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     let (after, limit) = (params.after().unwrap_or(0), params.limit());
     params.finish()?;
     let rows = state.store.ledger_acknowledgements(after, limit).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &Page::new(&rows, limit, Item::of, |row| row.id.to_string())))
+    Ok(answer(StatusCode::OK, &page(&rows, limit, item, |row| row.id.to_string())))
 }
 
 /// `POST /v1/ledger/acknowledgements`
@@ -70,11 +47,11 @@ pub(in crate::http) async fn create(
         actor = acknowledgement.actor,
         "an operator acknowledged ledger rows that belong to no invoice"
     );
-    Ok(answer(StatusCode::CREATED, &Item::of(&recorded)))
+    Ok(answer(StatusCode::CREATED, &item(&recorded)))
 }
 
 fn acknowledgement(body: &[u8]) -> Result<LedgerAcknowledgement, Problem> {
-    let Request { ledger_id, seq_first, seq_last, reason, actor } =
+    let AcknowledgementRequest { ledger_id, seq_first, seq_last, reason, actor } =
         body::read(body, r#"{"ledger_id","seq_first","seq_last","reason","actor"}"#)?;
     let ledger_id = Uuid::parse_str(&ledger_id).ok();
     let mut errors = Vec::new();

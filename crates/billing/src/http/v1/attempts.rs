@@ -3,16 +3,16 @@
 
 use std::str::FromStr;
 
+use api::billing::{Attempt as Item, Decision, ResolveRequest};
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use chassis::problem::{FieldError, Problem};
 use http::{StatusCode, Uri};
-use serde::{Deserialize, Serialize};
 
 use super::body;
-use super::page::{Page, Params, answer, time};
+use super::page::{Params, answer, page, time};
 use super::unknown;
 use crate::charge::{ResolveError, ResolveOutcome};
 use crate::http::AppState;
@@ -27,43 +27,25 @@ pub(in crate::http) const RESOLVE_BODY_BYTES_MAX: usize = 16 * 1024;
 /// The longest reason and the longest actor, in bytes.
 const WORDS_BYTES_MAX: usize = 1000;
 
-/// An attempt as `/v1` shows it: the columns of its row, and its invoice's reference.
-#[derive(Serialize)]
-struct AttemptItem {
-    key: String,
-    invoice_id: i64,
-    reference: String,
-    number: u32,
-    customer_id: i64,
-    currency: &'static str,
-    amount_minor: i64,
-    exponent: u8,
-    state: &'static str,
-    sends: u32,
-    run_id: i64,
-    lease_until: String,
-    created_at: String,
-    settled_at: Option<String>,
-}
-
-impl AttemptItem {
-    fn of(attempt: &Attempt) -> Self {
-        Self {
-            key: attempt.key.to_string(),
-            invoice_id: attempt.invoice_id.0,
-            reference: attempt.reference.as_str().to_owned(),
-            number: attempt.number,
-            customer_id: attempt.customer_id.0,
-            currency: attempt.money.currency.code(),
-            amount_minor: attempt.money.amount_minor,
-            exponent: attempt.money.currency.exponent(),
-            state: attempt.state.as_str(),
-            sends: attempt.sends,
-            run_id: attempt.run_id.0,
-            lease_until: time(attempt.lease_until),
-            created_at: time(attempt.created_at),
-            settled_at: attempt.settled_at.map(time),
-        }
+fn item(attempt: &Attempt) -> Item {
+    let decline = attempt.decline.as_ref();
+    Item {
+        key: attempt.key.to_string(),
+        invoice_id: attempt.invoice_id.0,
+        reference: attempt.reference.as_str().to_owned(),
+        number: attempt.number,
+        customer_id: attempt.customer_id.0,
+        currency: attempt.money.currency.code().into(),
+        amount_minor: attempt.money.amount_minor,
+        exponent: attempt.money.currency.exponent(),
+        state: attempt.state.as_str().into(),
+        sends: attempt.sends,
+        run_id: attempt.run_id.0,
+        lease_until: time(attempt.lease_until),
+        created_at: time(attempt.created_at),
+        settled_at: attempt.settled_at.map(time),
+        decline_class: decline.map(|decline| decline.class.as_str().into()),
+        decline_code: decline.and_then(|decline| decline.code.as_ref()).map(|code| code.as_str().to_owned()),
     }
 }
 
@@ -87,23 +69,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     params.finish()?;
     let rows = state.store.attempts((invoice, number), limit).await.map_err(|error| problem_of(&error))?;
     let cursor = |attempt: &Attempt| format!("{}.{}", attempt.invoice_id.0, attempt.number);
-    Ok(answer(StatusCode::OK, &Page::new(&rows, limit, AttemptItem::of, cursor)))
-}
-
-/// The body of a resolve call.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Decision {
-    decision: OperatorDecision,
-    reason: String,
-    actor: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum OperatorDecision {
-    Charged,
-    NotCharged,
+    Ok(answer(StatusCode::OK, &page(&rows, limit, item, cursor)))
 }
 
 /// `POST /v1/attempts/{key}/resolve`: records an operator's decision on an attempt; 200 with the attempt.
@@ -125,13 +91,13 @@ pub(in crate::http) async fn resolve(
         ResolveOutcome::Final(_) | ResolveOutcome::Applied => {}
     }
     let attempt = state.store.attempt(&key).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &AttemptItem::of(&attempt.ok_or_else(|| unknown("attempt"))?)))
+    Ok(answer(StatusCode::OK, &item(&attempt.ok_or_else(|| unknown("attempt"))?)))
 }
 
 fn resolution(key: Key, body: &[u8]) -> Result<Resolution, Problem> {
-    let decision: Decision = body::read(body, r#"{"decision","reason","actor"}"#)?;
+    let decision: ResolveRequest = body::read(body, r#"{"decision","reason","actor"}"#)?;
     validate_reason_and_actor(&decision.reason, &decision.actor)?;
-    let charged = matches!(decision.decision, OperatorDecision::Charged);
+    let charged = decision.decision == Decision::Charged;
     Ok(Resolution { key, charged, reason: decision.reason, actor: decision.actor })
 }
 

@@ -1,16 +1,16 @@
-//! `/v1/invoices/{reference}/hold|release|cancel`, `/v1/customers/{id}/hold|release` and `/v1/charging`: what operators
+//! `/v1/invoices/{reference}/hold|release|cancel`, `/v1/customers/{id}/hold|release|instrument-changed|network` and `/v1/charging`: what operators
 //! stop and go on with. Knows the fields of an action, not what it does to an attempt.
 
+use api::billing::{Charging, Customer, NetworkRequest, NoteRequest};
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::response::Response;
-use chassis::problem::Problem;
+use chassis::problem::{FieldError, Problem};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
 
 use super::attempts::validate_reason_and_actor;
-use super::invoices::InvoiceItem;
+use super::invoices;
 use super::page::{answer, time};
 use super::{body, unknown};
 use crate::http::error::problem_of;
@@ -18,31 +18,6 @@ use crate::http::{AppState, path};
 use crate::invoice::{CustomerId, Reference};
 use crate::store::StoreError;
 use crate::store::control::{Controlled, CustomerAction, Halt, InvoiceAction, OperatorNote};
-
-/// Why, and who.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoteBody {
-    reason: String,
-    actor: String,
-}
-
-/// A customer as `/v1` shows it.
-#[derive(Serialize)]
-struct CustomerItem {
-    id: i64,
-    currency: &'static str,
-    held: bool,
-}
-
-/// Whether all charging is stopped.
-#[derive(Serialize)]
-struct ChargingItem {
-    stopped: bool,
-    reason: Option<String>,
-    actor: Option<String>,
-    since: Option<String>,
-}
 
 /// One line for operators.
 #[must_use]
@@ -53,7 +28,7 @@ pub fn stopped_line(halt: &Halt) -> String {
 }
 
 fn note(body: Body) -> Result<OperatorNote, Problem> {
-    let NoteBody { reason, actor } = body::read(&body::bytes(body)?, r#"{"reason","actor"}"#)?;
+    let NoteRequest { reason, actor } = body::read(&body::bytes(body)?, r#"{"reason","actor"}"#)?;
     validate_reason_and_actor(&reason, &actor)?;
     Ok(OperatorNote { reason, actor })
 }
@@ -114,7 +89,7 @@ pub(in crate::http) async fn hold_customer(
     path: PathText,
     body: Body,
 ) -> Answer {
-    customer(&state, path, body, CustomerAction::Hold).await
+    customer(&state, path, note(body)?, CustomerAction::Hold).await
 }
 
 /// `POST /v1/customers/{id}/release`
@@ -123,7 +98,32 @@ pub(in crate::http) async fn release_customer(
     path: PathText,
     body: Body,
 ) -> Answer {
-    customer(&state, path, body, CustomerAction::Release).await
+    customer(&state, path, note(body)?, CustomerAction::Release).await
+}
+
+/// `POST /v1/customers/{id}/instrument-changed`
+pub(in crate::http) async fn change_instrument(
+    State(state): State<AppState>,
+    path: PathText,
+    body: Body,
+) -> Answer {
+    customer(&state, path, note(body)?, CustomerAction::InstrumentChanged).await
+}
+
+/// `POST /v1/customers/{id}/network`
+pub(in crate::http) async fn set_network(
+    State(state): State<AppState>,
+    path: PathText,
+    body: Body,
+) -> Answer {
+    let NetworkRequest { network, reason, actor } =
+        body::read(&body::bytes(body)?, r#"{"network","reason","actor"}"#)?;
+    let network = network.parse().map_err(|_| {
+        let allowed = "must be none, visa, mastercard or sepa";
+        Problem::validation(vec![FieldError::new("network", allowed)])
+    })?;
+    validate_reason_and_actor(&reason, &actor)?;
+    customer(&state, path, OperatorNote { reason, actor }, CustomerAction::SetNetwork(network)).await
 }
 
 /// 200 with the invoice, also when it is so already.
@@ -143,20 +143,26 @@ async fn invoice(state: &AppState, path: PathText, body: Body, action: InvoiceAc
         actor = note.actor,
         "operator action"
     );
-    Ok(answer(StatusCode::OK, &InvoiceItem::of(&invoice)))
+    Ok(answer(StatusCode::OK, &invoices::item(&invoice)))
 }
 
 /// 200 with the customer, also when it is so already.
-async fn customer(state: &AppState, path: PathText, body: Body, action: CustomerAction) -> Answer {
+async fn customer(state: &AppState, path: PathText, note: OperatorNote, action: CustomerAction) -> Answer {
     let id = path.ok().and_then(|Path(text)| path::id(&text)).map(CustomerId);
     let id = id.ok_or_else(|| unknown("customer"))?;
-    let note = note(body)?;
     let controlled = state.store.control_customer(id, action, &note).await.map_err(failed)?;
     checked(controlled, "customer")?;
     tracing::info!(action = action.as_str(), customer.id = id.0, actor = note.actor, "operator action");
     let customer = state.store.customer(id).await.map_err(failed)?.ok_or_else(|| unknown("customer"))?;
-    let held = state.store.is_customer_held(id).await.map_err(failed)?.unwrap_or(false);
-    Ok(answer(StatusCode::OK, &CustomerItem { id: id.0, currency: customer.currency.code(), held }))
+    let status = state.store.customer_status(id).await.map_err(failed)?.ok_or_else(|| unknown("customer"))?;
+    let item = Customer {
+        id: id.0,
+        currency: customer.currency.code().into(),
+        held: status.held,
+        network: Some(status.network.as_str().into()),
+        instrument_changed_at: status.instrument_changed_at.map(time),
+    };
+    Ok(answer(StatusCode::OK, &item))
 }
 
 /// `POST /v1/charging/stop`
@@ -175,9 +181,9 @@ pub(in crate::http) async fn start(State(state): State<AppState>, body: Body) ->
 pub(in crate::http) async fn show(State(state): State<AppState>) -> Answer {
     let halt = state.store.halt().await.map_err(failed)?;
     let item = match halt {
-        None => ChargingItem { stopped: false, reason: None, actor: None, since: None },
+        None => Charging { stopped: false, reason: None, actor: None, since: None },
         Some(Halt { note: OperatorNote { reason, actor }, since }) => {
-            ChargingItem { stopped: true, reason: Some(reason), actor: Some(actor), since: Some(time(since)) }
+            Charging { stopped: true, reason: Some(reason), actor: Some(actor), since: Some(time(since)) }
         }
     };
     Ok(answer(StatusCode::OK, &item))

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use api::billing::{ImportReport, LineFault, LineWarning};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -14,7 +15,6 @@ use chassis::problem::Problem;
 use chassis::server::Connection;
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode, Uri, header};
-use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::look_alikes::{LookAlikes, stored_spellings};
@@ -65,46 +65,6 @@ pub(in crate::http) async fn place(State(places): State<Places>, request: Reques
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE)
         .detail(format!("{IMPORTS_MAX} imports are under way; try again later"));
     ([(header::RETRY_AFTER, "1")], problem).into_response()
-}
-
-/// Counts of an import or of a dry run.
-#[derive(Default, Serialize)]
-struct Report {
-    created: u64,
-    unchanged: u64,
-    updated: u64,
-    errors_total: u64,
-    errors: Vec<LineFault>,
-    dry_run: bool,
-    #[serde(skip_serializing_if = "is_zero")]
-    warnings_total: u64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<LineWarning>,
-}
-
-fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
-/// A row that was taken, with a reference that people can hardly tell from another one.
-#[derive(Serialize)]
-struct LineWarning {
-    line: u64,
-    reference: String,
-    field: &'static str,
-    /// The earlier line of the import; null when the other one is stored.
-    like_line: Option<u64>,
-    message: String,
-}
-
-/// The first mistake of one line.
-#[derive(Serialize)]
-struct LineFault {
-    line: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reference: Option<String>,
-    field: &'static str,
-    message: String,
 }
 
 /// Why an import stopped before its end. What was recorded before stays; the next import completes it.
@@ -194,7 +154,7 @@ struct ImportStream<R: Rows> {
     look_alikes: LookAlikes,
     /// Whether a line was judged yet.
     has_begun: bool,
-    report: Report,
+    report: ImportReport,
 }
 
 /// `POST /v1/imports?dry_run=&update=`: 200 with what was done, also when lines were at fault.
@@ -232,7 +192,7 @@ pub(super) async fn import<R: Rows>(
         taken_to: 0,
         look_alikes: LookAlikes::default(),
         has_begun: false,
-        report: Report { dry_run, ..Report::default() },
+        report: ImportReport { dry_run, ..ImportReport::default() },
     };
     match intake.read(body).await {
         Ok(()) => Ok(answer(StatusCode::OK, &intake.report)),
@@ -285,7 +245,7 @@ fn other_format(line: &[u8]) -> Option<&'static str> {
 impl<R: Rows> ImportStream<R> {
     /// What an import that stops here has done.
     fn so_far(&self) -> String {
-        let Report { created, unchanged, updated, errors_total, .. } = self.report;
+        let ImportReport { created, unchanged, updated, errors_total, .. } = self.report;
         if self.dry_run || created + updated == 0 {
             return "nothing was written; import the same again".to_owned();
         }
@@ -380,7 +340,7 @@ impl<R: Rows> ImportStream<R> {
             self.report.warnings.push(LineWarning {
                 line,
                 reference,
-                field: "reference",
+                field: "reference".into(),
                 like_line,
                 message,
             });
@@ -391,7 +351,7 @@ impl<R: Rows> ImportStream<R> {
         self.report.errors_total += 1;
         if self.report.errors.len() < LISTED_MAX {
             let Fault { reference, field, message } = fault;
-            self.report.errors.push(LineFault { line, reference, field, message });
+            self.report.errors.push(LineFault { line, reference, field: field.into(), message });
         }
     }
 }

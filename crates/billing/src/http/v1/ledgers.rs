@@ -1,13 +1,13 @@
 //! `/v1/ledger/accept`: an operator's decision to accept another ledger after the provider's was replaced.
 //! Knows the fields of the decision, not its effect.
 
+use api::billing::{AcceptRequest, Accepted};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::Response;
 use chassis::problem::{FieldError, Problem};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::attempts::validate_reason_and_actor;
@@ -16,20 +16,6 @@ use super::page::answer;
 use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::store::LedgerAcceptance;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AcceptRequest {
-    ledger_id: String,
-    reason: String,
-    actor: String,
-}
-
-#[derive(Serialize)]
-struct Accepted {
-    ledger_from: Option<String>,
-    ledger_to: String,
-}
 
 /// `POST /v1/ledger/accept`
 pub(in crate::http) async fn accept(

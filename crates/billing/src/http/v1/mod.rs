@@ -1,13 +1,11 @@
 //! The `/v1` API: rows as stored, pages with cursors, problem+json for errors.
 //! Knows no old route and no SQL; names and shapes are public and change only by addition.
 
+use api::billing::{Counts, Deployment};
 use axum::extract::State;
 use axum::response::Response;
 use chassis::problem::Problem;
 use http::StatusCode;
-use serde::Serialize;
-
-use self::runs::ProblemItem;
 
 use super::AppState;
 use super::error::problem_of;
@@ -32,29 +30,6 @@ pub(super) mod runs;
 pub(super) mod schedule;
 pub(super) mod subscriptions;
 
-/// What `GET /v1/deployment` shows.
-#[derive(Serialize)]
-struct Deployment {
-    deployment_id: String,
-    ledger_id: Option<String>,
-    unfinished_run: Option<i64>,
-    /// What a call met last that was no answer about an invoice: here, or else in the latest run.
-    last_problem: Option<ProblemItem>,
-    /// Of the invoices that are CHARGING: those of which no request counts as sent.
-    charging_unsent: i64,
-    counts: CountsItem,
-}
-
-/// Invoices by state.
-#[derive(Serialize)]
-struct CountsItem {
-    pending: i64,
-    charging: i64,
-    paid: i64,
-    attention: i64,
-    cancelled: i64,
-}
-
 /// `GET /v1/deployment`: which store this is, which ledger it settles with, whether a run goes on, and how its
 /// invoices stand.
 pub(super) async fn deployment(State(state): State<AppState>) -> Result<Response, Problem> {
@@ -67,9 +42,9 @@ pub(super) async fn deployment(State(state): State<AppState>) -> Result<Response
             deployment_id: state.store.deployment().await?.0.to_string(),
             ledger_id: state.store.ledger_id().await?,
             unfinished_run: unfinished.map(|run| run.id.0),
-            last_problem: met.or(latest.as_ref().and_then(|run| run.problem.clone())).map(ProblemItem::of),
+            last_problem: met.or(latest.as_ref().and_then(|run| run.problem.clone())).map(runs::problem),
             charging_unsent: state.store.unsent_attempts().await?,
-            counts: CountsItem {
+            counts: Counts {
                 pending: counts.pending,
                 charging: counts.charging,
                 paid: counts.paid,
@@ -80,6 +55,11 @@ pub(super) async fn deployment(State(state): State<AppState>) -> Result<Response
     };
     let shown = read().await.map_err(|error| problem_of(&error))?;
     Ok(page::answer(StatusCode::OK, &shown))
+}
+
+/// `GET /v1/openapi.json`: what this service answers, for programs; without a token.
+pub(super) async fn openapi() -> Response {
+    super::json(StatusCode::OK, "application/json", super::OPENAPI)
 }
 
 /// No route of this API has this path.

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
+use api::billing::Page;
 use axum::response::{IntoResponse, Response};
 use chassis::problem::{FieldError, Problem};
 use chassis::query;
@@ -96,21 +97,10 @@ impl<'a> Params<'a> {
     }
 }
 
-/// One page of a list.
-#[derive(Serialize)]
-pub(super) struct Page<T> {
-    /// The rows.
-    items: Vec<T>,
-    /// Cursor of the next page; `null` at the end.
-    next: Option<String>,
-}
-
-impl<T> Page<T> {
-    /// A page of these rows; a full one may have a successor, after its last row.
-    pub(super) fn new<R>(rows: &[R], limit: usize, item: fn(&R) -> T, cursor: fn(&R) -> String) -> Self {
-        let next = if rows.len() < limit { None } else { rows.last().map(cursor) };
-        Self { items: rows.iter().map(item).collect(), next }
-    }
+/// A page of these rows; a full one may have a successor, after its last row.
+pub(super) fn page<R, T>(rows: &[R], limit: usize, item: fn(&R) -> T, cursor: fn(&R) -> String) -> Page<T> {
+    let next = if rows.len() < limit { None } else { rows.last().map(cursor) };
+    Page { items: rows.iter().map(item).collect(), next }
 }
 
 /// A JSON answer.

@@ -101,7 +101,9 @@ fn given<'a>(field: &'static str, raw: Option<&'a RawValue>) -> Result<&'a RawVa
 }
 
 fn text(field: &'static str, raw: Option<&RawValue>) -> Result<String, Mistake> {
-    serde_json::from_str(given(field, raw)?.get()).map_err(|_| (field, "must be text".to_owned()))
+    let json = given(field, raw)?.get();
+    let why = if json.starts_with('"') { import_row::LONE_SURROGATE } else { "must be text" };
+    serde_json::from_str(json).map_err(|_| (field, why.to_owned()))
 }
 
 #[cfg(test)]
@@ -157,6 +159,22 @@ mod tests {
         ] {
             assert_eq!(mistake(from, to).0, field, "{from} as {to}");
         }
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_is_named() {
+        for lone in [r"A\ud800", r"A\udc00B", r"\ud83d\u0041"] {
+            let (field, message) = mistake("A/1", lone);
+            assert!(
+                field == "reference" && message.contains("half of a surrogate pair"),
+                "{lone}: {message}"
+            );
+        }
+        assert_eq!(
+            parse(GOOD.replace("A/1", r"\ud83d\ude00").as_bytes()).unwrap().reference.as_str(),
+            "\u{1f600}"
+        );
+        assert_eq!(mistake(r#""A/1""#, "7").1, "must be text");
     }
 
     #[test]

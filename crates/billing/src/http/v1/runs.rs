@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use api::Text;
+use api::billing::{Run as Item, RunDryRun, RunProblem as ProblemItem, RunRequest};
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
@@ -12,16 +14,15 @@ use http::{StatusCode, Uri, header};
 use jiff::Timestamp;
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
 
 use super::body;
-use super::page::{Page, Params, answer, time};
+use super::page::{Params, answer, page, time};
 use super::unknown;
 use crate::charge::{self, StartedRun};
 use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::import_row;
-use crate::invoice::{InvoiceId, InvoiceState, Run, RunId, RunProblem};
+use crate::invoice::{InvoiceId, InvoiceState, Run, RunId, RunProblem, RunState};
 use crate::money::Currency;
 use crate::provider::answer::Reason;
 use crate::run_order::{InvoiceFacts, RunFilter, RunLimits, RunOrder};
@@ -29,94 +30,51 @@ use crate::schedule::calendar::parse_date;
 use crate::store::{self, BATCH_MAX, Store, StoreError};
 use crate::subscription::{minor_text, price_minor};
 
-/// A run as `/v1` shows it.
-#[derive(Serialize)]
-struct RunItem {
-    id: i64,
-    state: &'static str,
-    joined: bool,
-    started_at: String,
-    finished_at: Option<String>,
-    begun_by: Option<String>,
-    total: i64,
-    attempted: i64,
-    paid: i64,
-    refused: i64,
-    rejected: i64,
-    in_doubt: i64,
-    not_sent: i64,
-    all_paid: bool,
-    last_problem: Option<ProblemItem>,
-    scheduled: bool,
-    customer_id: Option<i64>,
-    reference_prefix: Option<String>,
-    due_before: Option<String>,
-    /// What its limits leave.
-    count_left: Option<i64>,
-    amounts_left: Option<BTreeMap<&'static str, String>>,
-    reason: Option<String>,
-}
-
-/// The body of a start. A field that were ignored, such as `dry_run`, would charge.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Request {
-    dry_run: bool,
-    max_count: Option<i64>,
-    max_amount: Option<BTreeMap<String, String>>,
-    customer_id: Option<i64>,
-    reference_prefix: Option<String>,
-    due_before: Option<String>,
-    reason: Option<String>,
-}
-
 const SHAPE: &str = "empty or {\"dry_run\",\"max_count\",\"max_amount\",\"customer_id\",\"reference_prefix\",\
      \"due_before\",\"reason\"}";
 
 /// The longest reason of a run.
 const REASON_BYTES_MAX: usize = 1000;
 
-impl Request {
-    /// Every mistake is named.
-    fn order(self) -> Result<RunOrder, Problem> {
-        let mut errors = Vec::new();
-        let mut wrong = |field: &str, message: String| errors.push(FieldError::new(field, message));
-        if self.max_count.is_some_and(|count| count < 1) {
-            wrong("max_count", "must be at least 1".to_owned());
-        }
-        if self.customer_id.is_some_and(|id| id < 1) {
-            wrong("customer_id", "must be at least 1".to_owned());
-        }
-        if self.reference_prefix.as_ref().is_some_and(|prefix| prefix.is_empty() || prefix.len() > 200) {
-            wrong("reference_prefix", "must have 1 to 200 bytes".to_owned());
-        }
-        if self.reason.as_ref().is_some_and(|text| text.trim().is_empty() || text.len() > REASON_BYTES_MAX) {
-            wrong("reason", format!("must have 1 to {REASON_BYTES_MAX} bytes"));
-        }
-        let mut amounts = BTreeMap::new();
-        for (code, amount) in self.max_amount.iter().flatten() {
-            let read = import_row::currency(code)
-                .and_then(|currency| Ok((currency, price_minor(currency, amount)?)))
-                .map(|(currency, most)| amounts.insert(currency, most));
-            if let Err(message) = read {
-                wrong(&format!("max_amount.{code}"), message);
-            }
-        }
-        let due_before = match self.due_before.as_deref().map(|text| parse_date("due_before", text)) {
-            Some(Err(bad)) => {
-                wrong("due_before", bad.problem);
-                None
-            }
-            date => date.and_then(Result::ok).and_then(start_of_day_ms),
-        };
-        if !errors.is_empty() {
-            return Err(Problem::validation(errors));
-        }
-        let Self { max_count, max_amount, customer_id, reference_prefix, reason, .. } = self;
-        let filter = RunFilter { scheduled: false, customer_id, reference_prefix, due_before };
-        let limits = RunLimits { count: max_count, amounts: max_amount.map(|_| amounts) };
-        Ok(RunOrder { filter, limits, reason })
+/// Every mistake is named.
+fn order(request: RunRequest) -> Result<RunOrder, Problem> {
+    let mut errors = Vec::new();
+    let mut wrong = |field: &str, message: String| errors.push(FieldError::new(field, message));
+    if request.max_count.is_some_and(|count| count < 1) {
+        wrong("max_count", "must be at least 1".to_owned());
     }
+    if request.customer_id.is_some_and(|id| id < 1) {
+        wrong("customer_id", "must be at least 1".to_owned());
+    }
+    if request.reference_prefix.as_ref().is_some_and(|prefix| prefix.is_empty() || prefix.len() > 200) {
+        wrong("reference_prefix", "must have 1 to 200 bytes".to_owned());
+    }
+    if request.reason.as_ref().is_some_and(|text| text.trim().is_empty() || text.len() > REASON_BYTES_MAX) {
+        wrong("reason", format!("must have 1 to {REASON_BYTES_MAX} bytes"));
+    }
+    let mut amounts = BTreeMap::new();
+    for (code, amount) in request.max_amount.iter().flatten() {
+        let read = import_row::currency(code)
+            .and_then(|currency| Ok((currency, price_minor(currency, amount)?)))
+            .map(|(currency, most)| amounts.insert(currency, most));
+        if let Err(message) = read {
+            wrong(&format!("max_amount.{code}"), message);
+        }
+    }
+    let due_before = match request.due_before.as_deref().map(|text| parse_date("due_before", text)) {
+        Some(Err(bad)) => {
+            wrong("due_before", bad.problem);
+            None
+        }
+        date => date.and_then(Result::ok).and_then(start_of_day_ms),
+    };
+    if !errors.is_empty() {
+        return Err(Problem::validation(errors));
+    }
+    let RunRequest { max_count, max_amount, customer_id, reference_prefix, reason, .. } = request;
+    let filter = RunFilter { scheduled: false, keeps_days: true, customer_id, reference_prefix, due_before };
+    let limits = RunLimits { count: max_count, amounts: max_amount.map(|_| amounts) };
+    Ok(RunOrder { filter, limits, reason })
 }
 
 /// In UTC.
@@ -124,69 +82,49 @@ fn start_of_day_ms(date: Date) -> Option<i64> {
     TimeZone::UTC.to_timestamp(date.to_datetime(Time::midnight())).ok().map(Timestamp::as_millisecond)
 }
 
-/// What a run would claim now.
-#[derive(Serialize)]
-struct DryRun {
-    dry_run: bool,
-    count: i64,
-    sums: BTreeMap<&'static str, String>,
+pub(super) fn problem(problem: RunProblem) -> ProblemItem {
+    let RunProblem { reason, status, count } = problem;
+    let hint = reason.parse::<Reason>().ok().map_or("see billing's log", Reason::hint);
+    ProblemItem { reason, status, count, hint: hint.into() }
 }
 
-/// What kept a run from charging.
-#[derive(Serialize)]
-pub(super) struct ProblemItem {
-    reason: String,
-    status: Option<i64>,
-    count: i64,
-    hint: &'static str,
+fn stopped() -> ProblemItem {
+    let hint = "an operator has stopped all charging: see `GET /v1/charging`; `tinjis start` ends it";
+    ProblemItem { reason: "charging-stopped".to_owned(), status: None, count: 0, hint: hint.into() }
 }
 
-impl ProblemItem {
-    pub(super) fn of(problem: RunProblem) -> Self {
-        let RunProblem { reason, status, count } = problem;
-        let hint = reason.parse::<Reason>().ok().map_or("see billing's log", Reason::hint);
-        Self { reason, status, count, hint }
+fn item(run: &Run, joined: bool, all_paid: bool) -> Item {
+    let counters = run.counters;
+    Item {
+        id: run.id.0,
+        state: match run.state {
+            RunState::Running => api::billing::RunState::Running,
+            RunState::Finished => api::billing::RunState::Finished,
+        },
+        joined,
+        started_at: time(run.started_at),
+        finished_at: run.finished_at.map(time),
+        begun_by: run.begun_by.clone(),
+        total: counters.total,
+        attempted: counters.attempted,
+        paid: counters.paid,
+        refused: counters.refused,
+        rejected: counters.rejected,
+        in_doubt: counters.in_doubt,
+        not_sent: counters.not_sent,
+        all_paid,
+        last_problem: None,
+        scheduled: run.order.filter.scheduled,
+        customer_id: run.order.filter.customer_id,
+        reference_prefix: run.order.filter.reference_prefix.clone(),
+        due_before: run.order.filter.due_before.map(time),
+        count_left: run.order.limits.count,
+        amounts_left: run.order.limits.amounts.as_ref().map(amounts),
+        reason: run.order.reason.clone(),
     }
 }
 
-impl ProblemItem {
-    fn stopped() -> Self {
-        let hint = "an operator has stopped all charging: see `GET /v1/charging`; `tinjis start` ends it";
-        Self { reason: "charging-stopped".to_owned(), status: None, count: 0, hint }
-    }
-}
-
-impl RunItem {
-    fn of(run: &Run, joined: bool, all_paid: bool) -> Self {
-        let counters = run.counters;
-        Self {
-            id: run.id.0,
-            state: run.state.as_str(),
-            joined,
-            started_at: time(run.started_at),
-            finished_at: run.finished_at.map(time),
-            begun_by: run.begun_by.clone(),
-            total: counters.total,
-            attempted: counters.attempted,
-            paid: counters.paid,
-            refused: counters.refused,
-            rejected: counters.rejected,
-            in_doubt: counters.in_doubt,
-            not_sent: counters.not_sent,
-            all_paid,
-            last_problem: None,
-            scheduled: run.order.filter.scheduled,
-            customer_id: run.order.filter.customer_id,
-            reference_prefix: run.order.filter.reference_prefix.clone(),
-            due_before: run.order.filter.due_before.map(time),
-            count_left: run.order.limits.count,
-            amounts_left: run.order.limits.amounts.as_ref().map(amounts),
-            reason: run.order.reason.clone(),
-        }
-    }
-}
-
-fn amounts(minor: &BTreeMap<Currency, i64>) -> BTreeMap<&'static str, String> {
+fn amounts(minor: &BTreeMap<Currency, i64>) -> BTreeMap<Text, String> {
     minor.iter().map(sum_text).collect()
 }
 
@@ -197,12 +135,12 @@ pub(in crate::http) async fn start(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = body::bytes(body)?;
-    let request: Request = match body.trim_ascii().is_empty() {
-        true => Request::default(),
+    let request: RunRequest = match body.trim_ascii().is_empty() {
+        true => RunRequest::default(),
         false => body::read(&body, SHAPE)?,
     };
     let is_dry = request.dry_run;
-    let order = request.order()?;
+    let order = order(request)?;
     if is_dry {
         let would = would_claim(state.store.as_ref(), order).await.map_err(|error| problem_of(&error))?;
         return Ok(answer(StatusCode::OK, &would));
@@ -249,15 +187,15 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     };
     let (runs, all_paid) = read().await.map_err(|error| problem_of(&error))?;
     let rows: Vec<(Run, bool)> = runs.into_iter().map(|run| (run, all_paid)).collect();
-    let item = |(run, all_paid): &(Run, bool)| {
-        let last_problem = run.problem.clone().map(ProblemItem::of);
-        RunItem { last_problem, ..RunItem::of(run, false, *all_paid) }
+    let shown = |(run, all_paid): &(Run, bool)| {
+        let last_problem = run.problem.clone().map(problem);
+        Item { last_problem, ..item(run, false, *all_paid) }
     };
-    Ok(answer(StatusCode::OK, &Page::new(&rows, limit, item, |(run, _)| run.id.0.to_string())))
+    Ok(answer(StatusCode::OK, &page(&rows, limit, shown, |(run, _)| run.id.0.to_string())))
 }
 
 /// What a run with this order would claim, by the rule of the claims. Attempts in doubt are not counted.
-async fn would_claim(store: &dyn Store, order: RunOrder) -> store::Result<DryRun> {
+async fn would_claim(store: &dyn Store, order: RunOrder) -> store::Result<RunDryRun> {
     let RunOrder { filter, mut limits, .. } = order;
     let now_ms = store.now_ms().await?;
     let is_stopped = store.halt().await?.is_some();
@@ -268,7 +206,7 @@ async fn would_claim(store: &dyn Store, order: RunOrder) -> store::Result<DryRun
         for invoice in page.iter().filter(|invoice| !is_stopped && !invoice.held) {
             let is_held = match holds.get(&invoice.customer_id) {
                 Some(is_held) => *is_held,
-                None => store.is_customer_held(invoice.customer_id).await?.unwrap_or(false),
+                None => store.customer_status(invoice.customer_id).await?.is_some_and(|status| status.held),
             };
             if holds.len() < BATCH_MAX {
                 holds.insert(invoice.customer_id, is_held);
@@ -281,6 +219,7 @@ async fn would_claim(store: &dyn Store, order: RunOrder) -> store::Result<DryRun
                 customer_id: invoice.customer_id,
                 due_at: invoice.due_at,
                 next_attempt_at: invoice.next_attempt_at,
+                dunning: invoice.dunning,
             };
             if filter.admits(&facts, now_ms) && limits.take(invoice.money) {
                 count += 1;
@@ -290,23 +229,23 @@ async fn would_claim(store: &dyn Store, order: RunOrder) -> store::Result<DryRun
         }
         match page.last() {
             Some(last) if page.len() == BATCH_MAX && !limits.is_used_up() => after = last.id,
-            _ => return Ok(DryRun { dry_run: true, count, sums: sums.iter().map(sum_text).collect() }),
+            _ => return Ok(RunDryRun { dry_run: true, count, sums: sums.iter().map(sum_text).collect() }),
         }
     }
 }
 
-fn sum_text((currency, minor): (&Currency, &i64)) -> (&'static str, String) {
-    (currency.code(), minor_text(*currency, *minor))
+fn sum_text((currency, minor): (&Currency, &i64)) -> (Text, String) {
+    (currency.code().into(), minor_text(*currency, *minor))
 }
 
-async fn read(state: &AppState, id: RunId, joined: bool) -> store::Result<Option<RunItem>> {
+async fn read(state: &AppState, id: RunId, joined: bool) -> store::Result<Option<Item>> {
     let Some(run) = state.store.run(id).await? else { return Ok(None) };
     let all_paid = state.store.counts().await?.all_paid();
     // What a driver of this process met is newer than what was kept.
     let met = state.engine.last_problem(id).map(charge::Problem::stored);
-    let mut last_problem = met.or(run.problem.clone()).map(ProblemItem::of);
+    let mut last_problem = met.or(run.problem.clone()).map(problem);
     if !all_paid && state.store.halt().await?.is_some() {
-        last_problem = Some(ProblemItem::stopped());
+        last_problem = Some(stopped());
     }
-    Ok(Some(RunItem { last_problem, ..RunItem::of(&run, joined, all_paid) }))
+    Ok(Some(Item { last_problem, ..item(&run, joined, all_paid) }))
 }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use api::Text;
+use api::billing::{ScheduleRun as Item, ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, WaitingDate};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
@@ -12,17 +14,16 @@ use http::{StatusCode, Uri};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
 
 use super::attempts::validate_reason_and_actor;
 use super::body;
-use super::page::{Page, Params, answer, time};
+use super::page::{Params, answer, page, time};
 use crate::http::AppState;
 use crate::http::error::problem_of;
 use crate::schedule::calendar::parse_date;
 use crate::schedule::run::{CatchUp, ScheduleRun, ScheduleRunState, Sums};
 use crate::schedule::zone_data_version;
-use crate::scheduler::{Done, RunUntil, ScheduleSettings, last_date};
+use crate::scheduler::{Charging, Done, RunUntil, ScheduleSettings, last_date};
 use crate::store::{self, BATCH_MAX};
 use crate::subscription::minor_text;
 
@@ -32,71 +33,44 @@ const INVOICES_MAX: usize = 10_000;
 /// Instead of a date: for a job that runs each day.
 const TODAY: &str = "today";
 
-/// What `GET /v1/schedule` shows.
-#[derive(Serialize)]
-struct Status {
-    schedule: &'static str,
-    catch_up: &'static str,
-    zone_data: &'static str,
-    next_on: Option<String>,
-    next_charge_at: Option<String>,
-    waiting: Vec<RunItem>,
-}
-
-/// A row of `schedule_runs`.
-#[derive(Serialize)]
-struct RunItem {
-    period_on: String,
-    state: &'static str,
-    reason: Option<&'static str>,
-    /// What was left to be invoiced when it was decided last.
-    planned_count: i64,
-    planned_sums: BTreeMap<&'static str, String>,
-    invoices: i64,
-    skipped: i64,
-    late_seconds: i64,
-    zone_data: String,
-    confirmed_by: Option<String>,
-    created_at: String,
-    updated_at: String,
-}
-
-impl RunItem {
-    fn of(run: &ScheduleRun) -> Self {
-        Self {
-            period_on: run.period_on.to_string(),
-            state: run.state.as_str(),
-            reason: run.reason.map(|reason| reason.as_str()),
-            planned_count: run.planned.values().map(|sum| sum.count).sum(),
-            planned_sums: sums(&run.planned),
-            invoices: run.invoices,
-            skipped: run.skipped,
-            late_seconds: run.late_ms / 1000,
-            zone_data: run.zone_data.clone(),
-            confirmed_by: run.confirmed_by.clone(),
-            created_at: time(run.created_at),
-            updated_at: time(run.updated_at),
-        }
+fn item(run: &ScheduleRun) -> Item {
+    Item {
+        period_on: run.period_on.to_string(),
+        state: run.state.as_str().into(),
+        reason: run.reason.map(|reason| reason.as_str().into()),
+        planned_count: run.planned.values().map(|sum| sum.count).sum(),
+        planned_sums: sums(&run.planned),
+        invoices: run.invoices,
+        skipped: run.skipped,
+        late_seconds: run.late_ms / 1000,
+        zone_data: run.zone_data.clone(),
+        confirmed_by: run.confirmed_by.clone(),
+        created_at: time(run.created_at),
+        updated_at: time(run.updated_at),
     }
 }
 
-fn sums(sums: &Sums) -> BTreeMap<&'static str, String> {
-    sums.iter().map(|(currency, sum)| (currency.code(), minor_text(*currency, sum.amount_minor))).collect()
+fn sums(sums: &Sums) -> BTreeMap<Text, String> {
+    sums.iter()
+        .map(|(currency, sum)| (currency.code().into(), minor_text(*currency, sum.amount_minor)))
+        .collect()
 }
 
 /// `GET /v1/schedule`
 pub(in crate::http) async fn status(State(state): State<AppState>) -> Result<Response, Problem> {
     let ScheduleSettings { is_on, catch_up, .. } = state.scheduler.settings();
-    let read = async || -> store::Result<Status> {
+    let read = async || -> store::Result<ScheduleStatus> {
         let next = state.store.next_due_date(None).await?;
         let waiting = state.store.schedule_runs(Some(ScheduleRunState::Waiting), None, BATCH_MAX).await?;
-        Ok(Status {
-            schedule: if *is_on { "on" } else { "off" },
-            catch_up: catch_up.as_str(),
-            zone_data: zone_data_version(),
+        Ok(ScheduleStatus {
+            schedule: if *is_on { "on" } else { "off" }.into(),
+            catch_up: catch_up.as_str().into(),
+            zone_data: zone_data_version().into(),
             next_on: next.map(|next| next.on.to_string()),
             next_charge_at: next.map(|next| time(next.first_at)),
-            waiting: waiting.iter().map(RunItem::of).collect(),
+            next_attempt_at: state.store.next_attempt_at().await?.map(time),
+            now: time(state.store.now_ms().await?),
+            waiting: waiting.iter().map(item).collect(),
         })
     };
     let shown = read().await.map_err(|error| problem_of(&error))?;
@@ -111,38 +85,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     let (after, limit) = (params.after(), params.limit());
     params.finish()?;
     let rows = state.store.schedule_runs(only, after, limit).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &Page::new(&rows, limit, RunItem::of, |run| run.period_on.to_string())))
-}
-
-/// The body of a run that an operator asks for.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Request {
-    until: String,
-    catch_up: Option<String>,
-    #[serde(default)]
-    over_cap: bool,
-    reason: String,
-    actor: String,
-}
-
-/// What it came to.
-#[derive(Serialize)]
-struct Made {
-    until: String,
-    invoices: i64,
-    skipped: i64,
-    /// Whether to ask again: a call makes a bounded number of invoices.
-    more: bool,
-    waiting: Vec<WaitingItem>,
-    /// The run that charges, once nothing more is to be made; none when nothing is due.
-    run_id: Option<i64>,
-}
-
-#[derive(Serialize)]
-struct WaitingItem {
-    period_on: String,
-    reason: &'static str,
+    Ok(answer(StatusCode::OK, &page(&rows, limit, item, |run| run.period_on.to_string())))
 }
 
 /// `POST /v1/schedule/runs`: invoices what is due up to a date and starts the run that charges it; 200.
@@ -150,17 +93,17 @@ pub(in crate::http) async fn run(
     State(state): State<AppState>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let request: Request =
+    let request: ScheduleRunRequest =
         body::read(&body::bytes(body)?, r#"{"until","catch_up","over_cap","reason","actor"}"#)?;
     validate_reason_and_actor(&request.reason, &request.actor)?;
     let now_ms = state.store.now_ms().await.map_err(|error| problem_of(&error))?;
     let order = order(&request, state.scheduler.settings(), now_ms)?;
-    let make = async || -> store::Result<(Done, Option<i64>)> {
+    let make = async || -> store::Result<(Done, Option<Charging>)> {
         let done = state.scheduler.run_until(&order, INVOICES_MAX).await?;
-        let started = if done.has_more { None } else { state.scheduler.charge().await? };
-        Ok((done, started.map(|started| started.run.0)))
+        let charging = if done.has_more { None } else { Some(state.scheduler.charge().await?) };
+        Ok((done, charging))
     };
-    let (done, run_id) = make().await.map_err(|error| problem_of(&error))?;
+    let (done, charging) = make().await.map_err(|error| problem_of(&error))?;
     tracing::info!(
         until = request.until,
         catch_up = order.catch_up.as_str(),
@@ -171,15 +114,41 @@ pub(in crate::http) async fn run(
     );
     let waiting = done.waiting.iter();
     let waiting = waiting
-        .map(|waiting| WaitingItem { period_on: waiting.on.to_string(), reason: waiting.reason.as_str() })
+        .map(|waiting| WaitingDate {
+            period_on: waiting.on.to_string(),
+            reason: waiting.reason.as_str().into(),
+        })
         .collect();
     let Done { invoices, skipped, has_more, .. } = done;
+    let (charging, run_id) = charging.map(shown_charging).unzip();
+    let run_id = run_id.flatten();
     let shown = if request.until == TODAY { last_today(now_ms) } else { order.until };
-    let made = Made { until: shown.to_string(), invoices, skipped, more: has_more, waiting, run_id };
+    let made = ScheduleRunResult {
+        until: shown.to_string(),
+        invoices,
+        skipped,
+        more: has_more,
+        waiting,
+        charging,
+        run_id,
+    };
     Ok(answer(StatusCode::OK, &made))
 }
 
-fn order(request: &Request, settings: &ScheduleSettings, now_ms: i64) -> Result<RunUntil, Problem> {
+fn shown_charging(charging: Charging) -> (Text, Option<i64>) {
+    match charging {
+        Charging::Started(run) => ("started".into(), Some(run.0)),
+        Charging::NothingDue => ("nothing-due".into(), None),
+        Charging::RunUnfinished(run) => ("run-unfinished".into(), Some(run.0)),
+        Charging::Stopped => ("stopped".into(), None),
+    }
+}
+
+fn order(
+    request: &ScheduleRunRequest,
+    settings: &ScheduleSettings,
+    now_ms: i64,
+) -> Result<RunUntil, Problem> {
     let mut errors = Vec::new();
     let until = match parse_date("until", &request.until) {
         _ if request.until == TODAY => Some(last_date(now_ms)),

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use api::billing::{Action, ChangeRequest, Price as PriceItem, Subscription as Item};
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection};
@@ -12,16 +13,17 @@ use axum::response::Response;
 use chassis::problem::{FieldError, Problem};
 use chassis::server::Connection;
 use http::{HeaderMap, StatusCode, Uri};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::attempts::validate_reason_and_actor;
 use super::imports::{self, Rows, Taken};
-use super::page::{Page, Params, answer, time};
+use super::page::{Params, answer, page, time};
 use super::row::Fault;
 use super::{body, unknown};
 use crate::http::AppState;
 use crate::http::error::problem_of;
+use crate::import_row;
 use crate::invoice::Reference;
 use crate::money::Currency;
 use crate::schedule::calendar::{format_time, parse_date};
@@ -34,61 +36,30 @@ use crate::subscription::{
     Change, Mistake, NewSubscription, RawFields, Subscription, SubscriptionState, minor_text, price_minor,
 };
 
-/// A subscription as `/v1` shows it.
-#[derive(Serialize)]
-struct Item {
-    reference: String,
-    customer_id: i64,
-    currency: &'static str,
-    prices: Vec<PriceItem>,
-    anchor_day: i8,
-    every_months: i32,
-    zone: &'static str,
-    at: String,
-    starts_on: String,
-    ends_on: Option<String>,
-    holidays: &'static str,
-    state: &'static str,
-    /// The first period without an invoice.
-    next_on: Option<String>,
-    next_charge_at: Option<String>,
-    /// The last period with one.
-    last_on: Option<String>,
-    created_at: String,
-    updated_at: String,
-}
-
-#[derive(Serialize)]
-struct PriceItem {
-    from: String,
-    amount: String,
-}
-
-impl Item {
-    fn of(row: &Subscription) -> Self {
-        let price = |price: &Price| PriceItem {
-            from: price.from.to_string(),
-            amount: minor_text(row.currency, price.amount_minor),
-        };
-        Self {
-            reference: row.reference.as_str().to_owned(),
-            customer_id: row.customer_id.0,
-            currency: row.currency.code(),
-            prices: row.prices.as_slice().iter().map(price).collect(),
-            anchor_day: row.terms.anchor_day.day(),
-            every_months: row.terms.every_months.months(),
-            zone: row.terms.zone.name(),
-            at: format_time(row.terms.at),
-            starts_on: row.terms.starts_on.to_string(),
-            ends_on: row.terms.ends_on.map(|on| on.to_string()),
-            holidays: row.terms.holidays.as_str(),
-            state: row.state.as_str(),
-            next_on: row.next.map(|next| next.on.to_string()),
-            next_charge_at: row.next.map(|next| time(next.charge_at)),
-            last_on: row.last_on.map(|on| on.to_string()),
-            created_at: time(row.created_at),
-            updated_at: time(row.updated_at),
-        }
+fn item(row: &Subscription) -> Item {
+    let price = |price: &Price| PriceItem {
+        from: price.from.to_string(),
+        amount: minor_text(row.currency, price.amount_minor),
+    };
+    Item {
+        reference: row.reference.as_str().to_owned(),
+        customer_id: row.customer_id.0,
+        customer_reference: row.customer_reference.as_ref().map(|name| name.as_str().to_owned()),
+        currency: row.currency.code().into(),
+        prices: row.prices.as_slice().iter().map(price).collect(),
+        anchor_day: row.terms.anchor_day.day(),
+        every_months: row.terms.every_months.months(),
+        zone: row.terms.zone.name().into(),
+        at: format_time(row.terms.at),
+        starts_on: row.terms.starts_on.to_string(),
+        ends_on: row.terms.ends_on.map(|on| on.to_string()),
+        holidays: row.terms.holidays.as_str().into(),
+        state: row.state.as_str().into(),
+        next_on: row.next.map(|next| next.on.to_string()),
+        next_charge_at: row.next.map(|next| time(next.charge_at)),
+        last_on: row.last_on.map(|on| on.to_string()),
+        created_at: time(row.created_at),
+        updated_at: time(row.updated_at),
     }
 }
 
@@ -115,6 +86,7 @@ fn parse(line: &[u8], holidays: &Holidays) -> Result<NewSubscription, Fault> {
     let fields = RawFields {
         reference: text("reference"),
         customer_id: text("customer_id"),
+        customer_reference: text("customer_reference"),
         currency: text("currency"),
         amount: text("amount"),
         prices,
@@ -137,6 +109,8 @@ struct Given<'a> {
     reference: Option<&'a RawValue>,
     #[serde(borrow, default)]
     customer_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    customer_reference: Option<&'a RawValue>,
     #[serde(borrow, default)]
     currency: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -166,6 +140,7 @@ impl<'a> Given<'a> {
         let fields = [
             ("reference", self.reference),
             ("customer_id", self.customer_id),
+            ("customer_reference", self.customer_reference),
             ("currency", self.currency),
             ("amount", self.amount),
             ("anchor_day", self.anchor_day),
@@ -190,7 +165,8 @@ fn text_of<'a>(field: &'static str, raw: &'a RawValue) -> Result<Option<Cow<'a, 
     let json = raw.get();
     let text: Cow<'a, str> = match json.as_bytes().first() {
         Some(b'"') => {
-            let text: String = serde_json::from_str(json).map_err(|error| (field, error.to_string()))?;
+            let text: Result<String, _> = serde_json::from_str(json);
+            let text = text.map_err(|_| (field, import_row::LONE_SURROGATE.to_owned()))?;
             Cow::Owned(text)
         }
         Some(b'-' | b'0'..=b'9') => Cow::Borrowed(json),
@@ -257,7 +233,11 @@ fn refusal(row: &NewSubscription, outcome: SubscriptionImported) -> Option<Mista
     match outcome {
         SubscriptionImported::Created | SubscriptionImported::Unchanged => None,
         SubscriptionImported::CurrencyMismatch(currency) => {
-            Some(("currency", format!("customer {} pays in {currency}", row.customer_id.0)))
+            Some(("currency", format!("customer {} pays in {currency}", row.customer)))
+        }
+        SubscriptionImported::NoNumberLeft => {
+            let why = "cannot be given a number, other customers have them: name the customer in another way";
+            Some((row.customer.field(), why.to_owned()))
         }
         SubscriptionImported::Differs => {
             let why =
@@ -307,7 +287,7 @@ pub(in crate::http) async fn create(
         SubscriptionImported::Created => StatusCode::CREATED,
         _ => StatusCode::OK,
     };
-    Ok(answer(status, &Item::of(&stored.ok_or_else(|| unknown("subscription"))?)))
+    Ok(answer(status, &item(&stored.ok_or_else(|| unknown("subscription"))?)))
 }
 
 /// `GET /v1/subscriptions?state=&after=&limit=`, in the order in which they came.
@@ -318,7 +298,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     let (after, limit) = (params.after().unwrap_or(0), params.limit());
     params.finish()?;
     let rows = state.store.subscriptions(only, after, limit).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &Page::new(&rows, limit, Item::of, |row| row.id.to_string())))
+    Ok(answer(StatusCode::OK, &page(&rows, limit, item, |row| row.id.to_string())))
 }
 
 fn reference(text: &str) -> Result<Reference, Problem> {
@@ -332,24 +312,12 @@ pub(in crate::http) async fn one(
 ) -> Result<Response, Problem> {
     let reference = reference(&path.map_err(|_| unknown("subscription"))?)?;
     let found = state.store.subscription(&reference).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &Item::of(&found.ok_or_else(|| unknown("subscription"))?)))
+    Ok(answer(StatusCode::OK, &item(&found.ok_or_else(|| unknown("subscription"))?)))
 }
 
-#[derive(Serialize)]
-struct ActionItem {
-    id: i64,
-    action: String,
-    detail: Option<String>,
-    reason: String,
-    actor: String,
-    created_at: String,
-}
-
-impl ActionItem {
-    fn of(row: &OperatorAction) -> Self {
-        let OperatorAction { id, action, detail, reason, actor, created_at, .. } = row.clone();
-        Self { id, action, detail, reason, actor, created_at: time(created_at) }
-    }
+fn action_item(row: &OperatorAction) -> Action {
+    let OperatorAction { id, action, detail, reason, actor, created_at, .. } = row.clone();
+    Action { id, action, detail, reason, actor, created_at: time(created_at) }
 }
 
 /// `GET /v1/subscriptions/{reference}/actions?after=&limit=`: what operators did to it.
@@ -362,20 +330,12 @@ pub(in crate::http) async fn actions(
     let (after, limit) = (params.after().unwrap_or(0), params.limit());
     params.finish()?;
     let reference = reference(&path.map_err(|_| unknown("subscription"))?)?;
-    let rows =
-        state.store.actions_on(reference.as_str(), after, limit).await.map_err(|error| problem_of(&error))?;
-    Ok(answer(StatusCode::OK, &Page::new(&rows, limit, ActionItem::of, |row| row.id.to_string())))
-}
-
-/// The body of a change.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ChangeRequest {
-    reason: String,
-    actor: String,
-    from: Option<String>,
-    ends_on: Option<String>,
-    amount: Option<String>,
+    let rows = state
+        .store
+        .subscription_actions(&reference, after, limit)
+        .await
+        .map_err(|error| problem_of(&error))?;
+    Ok(answer(StatusCode::OK, &page(&rows, limit, action_item, |row| row.id.to_string())))
 }
 
 /// `POST /v1/subscriptions/{reference}/pause|resume|end|change-price`: 200 with the subscription.
@@ -402,7 +362,7 @@ pub(in crate::http) async fn change(
                 actor = order.actor,
                 "an operator changed a subscription"
             );
-            Ok(answer(StatusCode::OK, &Item::of(&changed)))
+            Ok(answer(StatusCode::OK, &item(&changed)))
         }
         SubscriptionChanged::Refused("state", problem) => {
             let refused = Problem::named(StatusCode::CONFLICT, "subscription-state", "The state forbids it");

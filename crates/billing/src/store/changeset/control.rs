@@ -3,7 +3,7 @@
 use std::hash::Hash;
 
 use super::{Changeset, InvoiceChange, InvoiceStatus, LoadedFacts, resend};
-use crate::invoice::{AttemptState, InvoiceId, InvoiceState};
+use crate::invoice::{AttemptState, InvoiceId, InvoiceState, Network};
 use crate::store::control::{Controlled, CustomerAction, InvoiceAction};
 
 /// What is to be written for one invoice.
@@ -19,6 +19,7 @@ pub struct InvoiceControl {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CustomerFacts {
     pub held: bool,
+    pub network: Network,
     /// An attempt of an invoice of the customer is open.
     pub has_open_attempt: bool,
 }
@@ -52,25 +53,39 @@ pub fn invoice<K: Clone + Eq + Hash>(
         InvoiceAction::Cancel => {
             let mut changes = nothing();
             let status = InvoiceStatus::plain(InvoiceState::Cancelled);
-            changes.invoices.push(InvoiceChange { id, read: state, status });
+            changes.invoices.push(InvoiceChange::new(id, state, status));
             changes.state_counts.add(Some(state), InvoiceState::Cancelled);
             Ok(InvoiceControl { changes, held: None })
         }
     }
 }
 
-/// Decides an action on a customer: whether it is held from now on.
+/// What is to be written for one customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CustomerControl {
+    Held(bool),
+    /// And what declines left on the customer's invoices goes.
+    InstrumentChanged,
+    Network(Network),
+}
+
+/// Decides an action on a customer.
 ///
 /// # Errors
 /// Why nothing changes.
-pub fn customer(facts: Option<CustomerFacts>, action: CustomerAction) -> Result<bool, Controlled> {
-    let Some(CustomerFacts { held, has_open_attempt }) = facts else { return Err(Controlled::Unknown) };
+pub fn customer(facts: Option<CustomerFacts>, action: CustomerAction) -> Result<CustomerControl, Controlled> {
+    let Some(CustomerFacts { held, network, has_open_attempt }) = facts else {
+        return Err(Controlled::Unknown);
+    };
     match action {
+        CustomerAction::InstrumentChanged => Ok(CustomerControl::InstrumentChanged),
+        CustomerAction::SetNetwork(next) if next == network => Err(Controlled::Unchanged),
+        CustomerAction::SetNetwork(next) => Ok(CustomerControl::Network(next)),
         CustomerAction::Hold if held => Err(Controlled::Unchanged),
         CustomerAction::Release if !held => Err(Controlled::Unchanged),
         CustomerAction::Hold if has_open_attempt => Err(Controlled::AttemptOpen),
-        CustomerAction::Hold => Ok(true),
-        CustomerAction::Release => Ok(false),
+        CustomerAction::Hold => Ok(CustomerControl::Held(true)),
+        CustomerAction::Release => Ok(CustomerControl::Held(false)),
     }
 }
 
@@ -145,10 +160,18 @@ mod tests {
 
     #[test]
     fn a_customer_is_held_unless_an_attempt_is_open() {
-        let facts = |held, has_open_attempt| Some(CustomerFacts { held, has_open_attempt });
-        assert_eq!(customer(facts(false, false), CustomerAction::Hold), Ok(true));
+        let facts =
+            |held, has_open_attempt| Some(CustomerFacts { held, network: Network::Visa, has_open_attempt });
+        assert_eq!(customer(facts(false, false), CustomerAction::Hold), Ok(CustomerControl::Held(true)));
         assert_eq!(customer(facts(false, true), CustomerAction::Hold), Err(Controlled::AttemptOpen));
-        assert_eq!(customer(facts(true, true), CustomerAction::Release), Ok(false));
+        assert_eq!(customer(facts(true, true), CustomerAction::Release), Ok(CustomerControl::Held(false)));
+        assert_eq!(
+            customer(facts(false, true), CustomerAction::InstrumentChanged),
+            Ok(CustomerControl::InstrumentChanged)
+        );
+        let network = |network| customer(facts(false, true), CustomerAction::SetNetwork(network));
+        assert_eq!(network(Network::Visa), Err(Controlled::Unchanged));
+        assert_eq!(network(Network::None), Ok(CustomerControl::Network(Network::None)));
         assert_eq!(customer(facts(true, false), CustomerAction::Hold), Err(Controlled::Unchanged));
         assert_eq!(customer(facts(false, false), CustomerAction::Release), Err(Controlled::Unchanged));
         assert_eq!(customer(None, CustomerAction::Release), Err(Controlled::Unknown));

@@ -54,7 +54,13 @@ impl<K: Clone + Eq + Hash> Draft<K> {
         invoice.attempts.push(self.attempts.len());
         self.places.insert(read.key.clone(), self.attempts.len());
         let state = read.state;
-        self.attempts.push(AttemptChange { read, state, sends_taken_back: 0, claim_again: None });
+        self.attempts.push(AttemptChange {
+            read,
+            state,
+            sends_taken_back: 0,
+            claim_again: None,
+            decline: None,
+        });
     }
 
     pub(super) fn settle(&mut self, settlement: &Settlement<K>) -> Settled {
@@ -71,6 +77,9 @@ impl<K: Clone + Eq + Hash> Draft<K> {
         let attempt = &mut self.attempts[place];
         attempt.state = effect.attempt.unwrap_or(context.attempt);
         attempt.sends_taken_back += i32::from(effect.takes_back_send);
+        if effect.attempt == Some(AttemptState::Refused) {
+            attempt.decline = Some(settlement.decline.clone().unwrap_or_default());
+        }
         if attempt.state.is_open() {
             attempt.claim_again = Some(match invoice {
                 InvoiceState::Attention => ClaimAgain::Never,
@@ -123,7 +132,7 @@ impl<K: Clone + Eq + Hash> Draft<K> {
         for (id, InvoiceDraft { read, next, .. }) in self.invoices {
             let Some(status) = next else { continue };
             state_counts.add(Some(read), status.state);
-            invoices.push(InvoiceChange { id, read, status });
+            invoices.push(InvoiceChange::new(id, read, status));
         }
         let mut attempts = self.attempts;
         attempts.retain(|attempt| {
@@ -131,7 +140,15 @@ impl<K: Clone + Eq + Hash> Draft<K> {
                 || attempt.sends_taken_back > 0
                 || attempt.claim_again.is_some()
         });
-        Changeset { adopted: self.adopted, attempts, invoices, counters, state_counts, joins_run: false }
+        Changeset {
+            adopted: self.adopted,
+            attempts,
+            invoices,
+            postponed: Vec::new(),
+            counters,
+            state_counts,
+            joins_run: false,
+        }
     }
 
     fn find(&self, key: &K) -> Option<(usize, AttemptContext)> {

@@ -4,17 +4,23 @@
 
 pub mod control;
 mod draft;
+pub mod dunning;
 pub mod generation;
 pub mod import;
 mod rules;
+pub mod subscription_import;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::time::Duration;
 
 use self::draft::Draft;
-use crate::invoice::{Attempt, AttemptState, CustomerId, Invoice, InvoiceId, InvoiceState, RunId};
+use self::dunning::Postponed;
+use crate::invoice::{
+    Attempt, AttemptState, CustomerId, Decline, DeclineCode, Dunning, Invoice, InvoiceId, InvoiceState, RunId,
+};
 use crate::money::Money;
+use crate::protocol::dunning::Retry;
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::{LedgerFact, REPAIR_NUMBERS_MAX, Repaired, Resolved, Settled};
@@ -68,9 +74,23 @@ pub struct AttemptChange<K = Key> {
     pub sends_taken_back: i32,
     /// Its next lease; `None` leaves it.
     pub claim_again: Option<ClaimAgain>,
+    /// Why it was refused, if it is now.
+    pub decline: Option<Decline>,
 }
 
 impl<K> AttemptChange<K> {
+    /// As a store has it.
+    #[must_use]
+    pub fn decline_class(&self) -> Option<&'static str> {
+        self.decline.as_ref().map(|decline| decline.class.as_str())
+    }
+
+    /// As a store has it.
+    #[must_use]
+    pub fn decline_code(&self) -> Option<&str> {
+        self.decline.as_ref()?.code.as_ref().map(DeclineCode::as_str)
+    }
+
     /// Whether it becomes final now.
     #[must_use]
     pub fn closes(&self) -> bool {
@@ -87,6 +107,30 @@ pub struct InvoiceChange {
     pub read: InvoiceState,
     /// Its next status.
     pub status: InvoiceStatus,
+    /// When it is tried again, if a decline says so.
+    pub retry: Option<Retry>,
+}
+
+impl InvoiceChange {
+    /// A change that no decline causes.
+    pub(super) fn new(id: InvoiceId, read: InvoiceState, status: InvoiceStatus) -> Self {
+        Self { id, read, status, retry: None }
+    }
+
+    /// As a store has it. An invoice that is not PENDING has none.
+    #[must_use]
+    pub fn dunning(&self) -> Option<&'static str> {
+        self.retry.and_then(Retry::flag).map(Dunning::as_str)
+    }
+
+    /// Time until its next attempt, if a decline gives it a date.
+    #[must_use]
+    pub fn retry_in(&self) -> Option<Duration> {
+        match self.retry? {
+            Retry::After(wait) => Some(wait),
+            Retry::AtOnce | Retry::Never(_) => None,
+        }
+    }
 }
 
 /// An attempt that only the provider's ledger knew; written as final, before any [`AttemptChange`] of it.
@@ -163,6 +207,8 @@ pub struct Changeset<K = Key> {
     pub attempts: Vec<AttemptChange<K>>,
     /// To be changed, by id, each from the state that was read.
     pub invoices: Vec<InvoiceChange>,
+    /// PENDING invoices that a claim leaves for later.
+    pub postponed: Vec<Postponed>,
     /// To be added, by run.
     pub counters: BTreeMap<RunId, CounterDeltas>,
     /// To be added, unless triggers count.
@@ -198,7 +244,7 @@ pub fn resolve<K: Clone + Eq + Hash>(
 pub struct SendTimes {
     /// Of the attempt.
     pub created_at: i64,
-    /// Of the attempt: nobody sends it after this, but for one that needs manual resolution, which has no such end.
+    /// Of the attempt: it is not sent after this. One that needs manual resolution has no such end.
     pub lease_until: i64,
     /// When its invoice changed last: one that needs manual resolution was sent before that.
     pub parked_at: i64,
@@ -238,7 +284,7 @@ pub struct Owner {
 }
 
 /// Customers and amounts of an attempt and of its invoice.
-pub type Terms = [(CustomerId, Money); 2];
+pub type CustomersAndAmounts = [(CustomerId, Money); 2];
 
 /// What rows of the ledger meet, beside the facts.
 #[derive(Clone, Debug, Default)]
@@ -246,23 +292,28 @@ pub struct RepairFacts {
     /// Invoices by the text of their references.
     pub owners: HashMap<String, Owner>,
     /// Of known attempts.
-    pub terms: HashMap<Key, Terms>,
+    pub amounts: HashMap<Key, CustomersAndAmounts>,
 }
 
 /// Records rows of the provider's ledger, in order: a known key is settled, an unknown one is adopted if it is a key of
 /// this deployment.
 pub fn repair(
     facts: LoadedFacts,
-    RepairFacts { mut owners, mut terms }: RepairFacts,
+    RepairFacts { mut owners, mut amounts }: RepairFacts,
     deployment: DeploymentId,
     rows: &[LedgerFact],
 ) -> (Changeset, Vec<Repaired>) {
     let mut draft = Draft::new(facts);
     let mut repaired = Vec::with_capacity(rows.len());
     for row in rows {
-        let settlement = Settlement { key: row.key.clone(), outcome: row.outcome, again_in: Duration::ZERO };
+        let settlement = Settlement {
+            key: row.key.clone(),
+            outcome: row.outcome,
+            again_in: Duration::ZERO,
+            decline: None,
+        };
         let has_terms = |(customer, money): &(CustomerId, Money)| row.has_terms(*customer, *money);
-        let has_same_terms = terms.get(&row.key).is_none_or(|both| both.iter().all(has_terms));
+        let has_same_terms = amounts.get(&row.key).is_none_or(|both| both.iter().all(has_terms));
         repaired.push(match draft.repair(&settlement, has_same_terms) {
             Settled::Applied => Repaired::Settled,
             Settled::Same => Repaired::Known,
@@ -271,7 +322,7 @@ pub fn repair(
                 let owner = row.reference.as_ref().and_then(|reference| owners.get_mut(reference.as_str()));
                 let adopted = owner.and_then(|owner| adopt(&mut draft, deployment, row, owner));
                 adopted.map_or(Repaired::Unknown, |(repaired, adopted)| {
-                    terms.insert(row.key.clone(), adopted);
+                    amounts.insert(row.key.clone(), adopted);
                     repaired
                 })
             }
@@ -287,7 +338,7 @@ fn adopt(
     deployment: DeploymentId,
     row: &LedgerFact,
     owner: &mut Owner,
-) -> Option<(Repaired, Terms)> {
+) -> Option<(Repaired, CustomersAndAmounts)> {
     let invoice = &owner.invoice;
     let mut numbers = 1..=owner.last_number.saturating_add(REPAIR_NUMBERS_MAX);
     let number = numbers.find(|&number| Key::new(deployment, &invoice.reference, number) == row.key)?;
@@ -299,11 +350,11 @@ fn adopt(
         money: row.money.unwrap_or(invoice.money),
         state: AttemptState::Intent,
     };
-    let terms = [(attempt.customer_id, attempt.money), (invoice.customer_id, invoice.money)];
+    let amounts = [(attempt.customer_id, attempt.money), (invoice.customer_id, invoice.money)];
     let needs_operator =
         draft.adopt(attempt, row.has_terms(invoice.customer_id, invoice.money), row.outcome)?;
     owner.last_number = owner.last_number.max(number);
-    Some((if needs_operator { Repaired::Conflict } else { Repaired::Adopted }, terms))
+    Some((if needs_operator { Repaired::Conflict } else { Repaired::Adopted }, amounts))
 }
 
 /// The number of an invoice's next attempt in this run; `None` when the run has attempted it already.
@@ -322,7 +373,7 @@ pub fn claim(run: RunId, inserted: &[Attempt]) -> Changeset {
     let mut changes = resend(Some(run), inserted.len());
     for attempt in inserted {
         let status = InvoiceStatus::plain(InvoiceState::Charging);
-        changes.invoices.push(InvoiceChange { id: attempt.invoice_id, read: InvoiceState::Pending, status });
+        changes.invoices.push(InvoiceChange::new(attempt.invoice_id, InvoiceState::Pending, status));
         changes.state_counts.add(Some(InvoiceState::Pending), InvoiceState::Charging);
     }
     changes
@@ -338,6 +389,7 @@ pub fn resend(run: Option<RunId>, claimed: usize) -> Changeset {
         adopted: Vec::new(),
         attempts: Vec::new(),
         invoices: Vec::new(),
+        postponed: Vec::new(),
         counters: counters.into_iter().collect(),
         state_counts: StateCountDeltas::default(),
         joins_run: false,

@@ -10,7 +10,7 @@ macro_rules! step {
 }
 
 /// Steps of SQLite.
-pub(super) static SQLITE: [Migration; 11] = [
+pub(super) static SQLITE: [Migration; 13] = [
     step!("billing", "sqlite/0001_billing.sql"),
     step!("resolutions", "sqlite/0002_resolutions.sql"),
     step!("ledger acceptances", "sqlite/0003_ledger_acceptances.sql"),
@@ -22,10 +22,12 @@ pub(super) static SQLITE: [Migration; 11] = [
     step!("reference nfc", "sqlite/0009_reference_nfc.sql"),
     step!("subscriptions", "sqlite/0010_subscriptions.sql"),
     step!("operator control", "sqlite/0011_operator_control.sql"),
+    step!("dunning", "sqlite/0012_dunning.sql"),
+    step!("scheduled claims", "sqlite/0013_scheduled_claims.sql"),
 ];
 
 /// Steps of PostgreSQL. It got its first ones later, with what SQLite's earlier steps had added.
-pub(super) static POSTGRES: [Migration; 9] = [
+pub(super) static POSTGRES: [Migration; 12] = [
     step!("billing", "postgres/0001_billing.sql"),
     step!("run versions", "postgres/0002_run_versions.sql"),
     step!("ledger seen", "postgres/0003_ledger_seen.sql"),
@@ -35,4 +37,7 @@ pub(super) static POSTGRES: [Migration; 9] = [
     step!("claim ids", "postgres/0007_claim_ids.sql"),
     step!("subscriptions", "postgres/0008_subscriptions.sql"),
     step!("operator control", "postgres/0009_operator_control.sql"),
+    step!("dunning", "postgres/0010_dunning.sql"),
+    step!("scheduled claims", "postgres/0011_scheduled_claims.sql"),
+    step!("virtual clock", "postgres/0012_virtual_clock.sql"),
 ];

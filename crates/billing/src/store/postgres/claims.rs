@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use super::transaction::{PostgresTransaction, number};
 use super::{changed, ms};
-use crate::invoice::{Attempt, CustomerId, InvoiceId, RunId};
-use crate::run_order::InvoiceFacts;
+use crate::invoice::{Attempt, InvoiceId, RunId};
+use crate::run_order::RunFilter;
 use crate::store::changeset::{LEASE_NEVER, next_number};
 use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::rows::{self, Columns, FromRow};
-use crate::store::transaction::{Candidate, Candidates, ClaimOrder, Claimed, PendingClaim, log_unclaimable};
+use crate::store::transaction::{Candidates, ClaimOrder, Claimed, PendingClaim, log_unclaimable};
 
 /// Between two tries to read back what a claim wrote.
 const READ_BACK_EVERY: Duration = Duration::from_millis(100);
@@ -65,33 +65,75 @@ where
     Err(in_doubt)
 }
 
-/// What was locked is checked as it is then.
-const CANDIDATES: &str = "
-    SELECT i.id, i.reference, i.customer_id, i.currency, i.amount_minor, i.due_at, i.next_attempt_at
-    FROM invoices AS i
-    WHERE i.state = 'PENDING' AND i.id > $1 AND NOT i.held AND (NOT $4 OR i.next_attempt_at IS NOT NULL)
-        AND NOT EXISTS (SELECT 1 FROM customers AS c WHERE c.id = i.customer_id AND c.held)
-        AND EXISTS (SELECT 1 FROM runs WHERE id = $2 AND state = 'running')
-        AND (SELECT a.run_id FROM attempts AS a WHERE a.invoice_id = i.id ORDER BY a.number DESC LIMIT 1)
-            IS DISTINCT FROM $2
-    ORDER BY i.id LIMIT $3 FOR UPDATE OF i SKIP LOCKED";
+/// Waiting invoices that one statement of a claim examines at most, if its filter has no index.
+const SCAN_MAX: i64 = 2_000;
+
+/// The last invoice that such a statement examines; none if fewer wait.
+const SCAN_END: &str = "
+    SELECT i.id FROM invoices AS i WHERE i.state = 'PENDING' AND i.id > $1 ORDER BY i.id OFFSET $2 LIMIT 1";
+
+/// What was locked is checked as it is then. `conditions` are what a filter asks for beyond that: they only spare
+/// looking at rows and locking them, [`RunFilter::admits`] decides.
+fn candidates_sql(conditions: &str) -> String {
+    format!(
+        "SELECT i.id, i.reference, i.customer_id, i.currency, i.amount_minor, i.due_at, i.next_attempt_at,
+              i.dunning
+         FROM invoices AS i
+         WHERE i.state = 'PENDING' AND i.id > $1 AND NOT i.held {conditions}
+             AND NOT EXISTS (SELECT 1 FROM customers AS c WHERE c.id = i.customer_id AND c.held)
+             AND EXISTS (SELECT 1 FROM runs WHERE id = $2 AND state = 'running')
+             AND (SELECT a.run_id FROM attempts AS a WHERE a.invoice_id = i.id ORDER BY a.number DESC LIMIT 1)
+                 IS DISTINCT FROM $2
+         ORDER BY i.id LIMIT $3 FOR UPDATE OF i SKIP LOCKED"
+    )
+}
+
+/// Of a scheduled run: the predicate of the index `invoices_scheduled_by_id`, so that no other invoice is looked at.
+const SCHEDULED: &str = "AND i.next_attempt_at IS NOT NULL AND i.next_attempt_at <= $4";
+
+/// Of a run with another filter, within one scan. No index is wanted for these: the order by id would have to be sorted.
+const FILTERED: &str = "AND i.id <= $4 AND ($5::bigint IS NULL OR i.customer_id = $5)
+    AND ($6::text IS NULL OR starts_with(i.reference, $6)) AND ($7::bigint IS NULL OR i.due_at < $7)
+    AND (NOT $8 OR i.next_attempt_at IS NOT NULL)";
 
 /// Read after the lock: another claim may have come in between.
 const LAST_ATTEMPTS: &str = "
     SELECT DISTINCT ON (invoice_id) invoice_id, number, run_id FROM attempts WHERE invoice_id = ANY($1)
     ORDER BY invoice_id, number DESC";
 
-pub(super) async fn candidates(tx: &Tx, claim: &PendingClaim, order: &ClaimOrder) -> Result<Candidates> {
+/// Rows that a filter lets through, and how far they were looked for.
+async fn filtered(tx: &Tx, claim: &PendingClaim, order: &ClaimOrder) -> Result<(Vec<Row>, Option<i64>)> {
     let limit = i64::try_from(claim.limit).unwrap_or(i64::MAX);
-    let params: &[Param<'_>] = &[
-        (&claim.after.0, Type::INT8),
-        (&claim.run.0, Type::INT8),
-        (&limit, Type::INT8),
-        (&order.filter.scheduled, Type::BOOL),
-    ];
-    let found = tx.query(CANDIDATES, params).await?;
+    let RunFilter { scheduled, customer_id, reference_prefix, due_before, .. } = &order.filter;
+    let mut params: Vec<Param<'_>> =
+        vec![(&claim.after.0, Type::INT8), (&claim.run.0, Type::INT8), (&limit, Type::INT8)];
+    if customer_id.is_none() && reference_prefix.is_none() && due_before.is_none() {
+        let mut conditions = "";
+        if *scheduled {
+            conditions = SCHEDULED;
+            params.push((&order.now_ms, Type::INT8));
+        }
+        return Ok((tx.query(&candidates_sql(conditions), &params).await?, None));
+    }
+    // Before the scan: an invoice that begins to wait meanwhile is not passed unseen.
+    let end = tx.query(SCAN_END, &[(&claim.after.0, Type::INT8), (&(SCAN_MAX - 1), Type::INT8)]).await?;
+    let end: Option<i64> = end.first().map(|row| get(row, 0)).transpose()?;
+    let through = end.unwrap_or(i64::MAX);
+    params.extend::<[Param<'_>; 5]>([
+        (&through, Type::INT8),
+        (customer_id, Type::INT8),
+        (reference_prefix, Type::TEXT),
+        (due_before, Type::INT8),
+        (scheduled, Type::BOOL),
+    ]);
+    Ok((tx.query(&candidates_sql(FILTERED), &params).await?, end))
+}
+
+pub(super) async fn candidates(tx: &Tx, claim: &PendingClaim, order: &ClaimOrder) -> Result<Candidates> {
+    let (found, scanned) = filtered(tx, claim, order).await?;
     let ids: Vec<i64> = found.iter().map(|row| get(row, 0)).collect::<Result<_>>()?;
-    let mut candidates = Candidates { invoices: Vec::new(), examined: ids.last().copied().map(InvoiceId) };
+    let examined = ids.last().copied().or(scanned).map(InvoiceId);
+    let mut candidates = Candidates { invoices: Vec::new(), examined };
     if ids.is_empty() {
         return Ok(candidates);
     }
@@ -102,32 +144,15 @@ pub(super) async fn candidates(tx: &Tx, claim: &PendingClaim, order: &ClaimOrder
     for (row, id) in found.iter().zip(ids) {
         let Some(number) = next_number(last_attempts.get(&id).copied(), claim.run) else { continue };
         let id = InvoiceId(id);
-        if !is_admitted(row, order)? {
+        if !rows::is_admitted(row, order)? {
             continue;
         }
-        let read = || -> Result<Candidate> {
-            let customer_id = CustomerId(row.integer(2)?);
-            Ok(Candidate { id, reference: row.reference(1)?, customer_id, money: row.money(3)?, number })
-        };
-        match read() {
+        match rows::candidate(row, id, number) {
             Ok(candidate) => candidates.invoices.push(candidate),
             Err(error) => log_unclaimable(id, &error),
         }
     }
     Ok(candidates)
-}
-
-fn is_admitted(row: &Row, order: &ClaimOrder) -> Result<bool> {
-    if order.filter.is_all() {
-        return Ok(true);
-    }
-    let facts = InvoiceFacts {
-        reference: row.optional_text(1)?.unwrap_or_default(),
-        customer_id: CustomerId(row.integer(2)?),
-        due_at: row.optional_integer(5)?,
-        next_attempt_at: row.optional_integer(6)?,
-    };
-    Ok(order.filter.admits(&facts, order.now_ms))
 }
 
 /// A row that the unique indexes refuse is left out, and its invoice with it.

@@ -2,12 +2,15 @@
 //! alone, so that no claim that has begun before commits after. Decides nothing.
 
 use async_trait::async_trait;
-use chassis::postgres::{Param, PoolClass, Result as PgResult, Tx, Type, get};
+use chassis::postgres::{Param, PoolClass, Result as PgResult, Row, Tx, Type, get};
 
 use super::{PostgresStore, changed, store_error};
 use crate::invoice::{CustomerId, InvoiceId, Reference};
 use crate::store::changeset::control::CustomerFacts;
-use crate::store::control::{ControlStore, Controlled, CustomerAction, Halt, InvoiceAction, OperatorNote};
+use crate::store::control::{
+    ControlStore, Controlled, CustomerAction, CustomerStatus, Halt, InvoiceAction, OperatorNote,
+};
+use crate::store::rows::Columns;
 use crate::store::{Result, transaction as steps};
 
 const CLAIMS: &str = "SELECT pg_advisory_xact_lock_shared(hashtext('billing claims'))";
@@ -20,14 +23,16 @@ pub(super) async fn begin_claim(tx: &Tx) -> PgResult<()> {
 
 /// Few attempts are open at any time.
 const CUSTOMER: &str = "
-    SELECT c.held, EXISTS (SELECT 1 FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
+    SELECT c.held, c.network, EXISTS (SELECT 1 FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
         WHERE a.state IN ('INTENT', 'IN_DOUBT') AND i.customer_id = c.id)
     FROM customers AS c WHERE c.id = $1 FOR UPDATE OF c";
 
 pub(super) async fn customer(tx: &Tx, customer: CustomerId) -> PgResult<Option<CustomerFacts>> {
     tx.query(NO_CLAIMS, &[]).await?;
     let found = tx.query(CUSTOMER, &[(&customer.0, Type::INT8)]).await?;
-    let facts = |row| Ok(CustomerFacts { held: get(row, 0)?, has_open_attempt: get(row, 1)? });
+    let facts = |row: &Row| {
+        Ok(CustomerFacts { held: row.flag(0)?, network: row.value(1)?, has_open_attempt: row.flag(2)? })
+    };
     found.first().map(facts).transpose()
 }
 
@@ -84,10 +89,14 @@ impl PostgresStore {
         rows.first().map(halt).transpose()
     }
 
-    async fn read_held(&self, customer: CustomerId) -> PgResult<Option<bool>> {
-        let sql = "SELECT held FROM customers WHERE id = $1";
+    async fn read_status(&self, customer: CustomerId) -> PgResult<Option<CustomerStatus>> {
+        let sql = "SELECT held, network, instrument_changed_at FROM customers WHERE id = $1";
         let rows = self.database.read(PoolClass::Record, sql, &[(&customer.0, Type::INT8)]).await?;
-        rows.first().map(|row| get(row, 0)).transpose()
+        let status = |row: &Row| {
+            let instrument_changed_at = row.optional_integer(2)?;
+            Ok(CustomerStatus { held: row.flag(0)?, network: row.value(1)?, instrument_changed_at })
+        };
+        rows.first().map(status).transpose()
     }
 }
 
@@ -117,8 +126,8 @@ impl ControlStore for PostgresStore {
         .await
     }
 
-    async fn is_customer_held(&self, customer: CustomerId) -> Result<Option<bool>> {
-        self.read_held(customer).await.map_err(store_error)
+    async fn customer_status(&self, customer: CustomerId) -> Result<Option<CustomerStatus>> {
+        self.read_status(customer).await.map_err(store_error)
     }
 
     async fn halt(&self) -> Result<Option<Halt>> {

@@ -35,7 +35,8 @@ const INSERT_INVOICES: &str = "
 const UPDATE_INVOICES: &str = "
     WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
     UPDATE invoices AS i SET customer_id = u.customer_id, currency = u.currency, amount_minor = u.amount_minor,
-        state = u.state, paid_by = u.paid_by, attention_reason = NULL, updated_at = now.ms
+        state = u.state, paid_by = u.paid_by, attention_reason = NULL, updated_at = now.ms,
+        dunning = CASE WHEN u.state = 'PENDING' AND i.customer_id = u.customer_id THEN i.dunning END
     FROM now, unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[])
         AS u (id, customer_id, currency, amount_minor, state, paid_by)
     WHERE i.id = u.id AND i.state <> 'PAID'";

@@ -4,16 +4,19 @@
 
 mod claims;
 mod control;
+mod dunning;
 mod imports;
 mod ledgers;
 mod normal_form;
 mod runs;
 mod subscriptions;
 mod transaction;
+mod virtual_clock;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chassis::clock::Clock;
 use chassis::postgres::{
     Param, PgError, PoolClass, Postgres, Result as PgResult, Row, Schema, ToSql, Tx, Type, get,
 };
@@ -29,6 +32,7 @@ use crate::protocol::key::DeploymentId;
 use crate::protocol::transition::Settlement;
 use crate::run_order::RunOrder;
 use crate::store::ages::Ages;
+use crate::store::subscriptions::statements::Sql;
 use crate::store::{
     AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
     LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OpenedRun,
@@ -55,6 +59,9 @@ pub enum OpenError {
     /// Another installation's.
     #[error(transparent)]
     OtherDeployment(#[from] OtherDeployment),
+    /// Its rows are of the other kind of clock.
+    #[error("{0}")]
+    OtherClock(String),
 }
 
 /// Billing's facts in a PostgreSQL database.
@@ -68,12 +75,16 @@ impl PostgresStore {
     /// Takes a database that has the schema. A new store gets the given deployment id, or the random one.
     ///
     /// # Errors
-    /// When the database cannot be used, or belongs to another deployment than the given one.
+    /// When the database cannot be used, is of the other kind of clock, or belongs to another deployment than the given
+    /// one.
     pub async fn open(
         database: Postgres,
         deployment: Option<DeploymentId>,
         random: Uuid,
+        clock: &Clock,
     ) -> std::result::Result<Self, OpenError> {
+        let prepared = virtual_clock::prepare(&database, clock).await.map_err(store_error)?;
+        prepared.map_err(OpenError::OtherClock)?;
         let first = deployment.map_or(random, |given| given.0);
         let stored = prepare(&database, first).await.map_err(store_error)?;
         normal_form::warn_of_pairs(&database).await.map_err(store_error)?;
@@ -81,6 +92,11 @@ impl PostgresStore {
             Some(given) if given.0 != stored => Err(OtherDeployment { stored, given: given.0 }.into()),
             _ => Ok(Self { database, deployment: DeploymentId(stored) }),
         }
+    }
+
+    /// Keeps the database at the time of a virtual clock, for ever; ends at once for another clock.
+    pub fn follow(&self, clock: Clock) -> impl Future<Output = ()> + Send + use<> {
+        virtual_clock::follow(self.database.clone(), clock)
     }
 
     /// The deployment of a store, without opening it for charging. `None`: none yet.
@@ -94,7 +110,7 @@ impl PostgresStore {
     }
 
     /// Runs the steps of a transaction that claims nothing.
-    async fn transact<T, F, Fut>(&self, lane: PoolClass, steps: F) -> Result<T>
+    async fn transact<T, F, Fut>(&self, class: PoolClass, steps: F) -> Result<T>
     where
         T: Send,
         F: Fn(PostgresTransaction) -> Fut + Send + Sync,
@@ -105,7 +121,7 @@ impl PostgresStore {
             tx.find_by_index().await?;
             steps(PostgresTransaction { tx, lease: Duration::ZERO, claim_id: String::new() }).await
         };
-        self.database.transaction(lane, job).await.map_err(store_error)
+        self.database.transaction(class, job).await.map_err(store_error)
     }
 }
 
@@ -196,6 +212,7 @@ impl Reader for PostgresStore {
     /// The planner finds it by the condition.
     const BY_UNPAID_INDEX: &'static str = "";
     const MATCHES: &'static str = normal_form::MATCHES;
+    const SQL: Sql = Sql::Postgres;
 
     /// Does not take connections that outcomes wait for.
     async fn page<T: FromRow>(&self, sql: String, params: Vec<Value>) -> Result<Vec<T>> {

@@ -8,7 +8,7 @@ use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Row, Tx, Ty
 
 use super::ms;
 use crate::invoice::{Run, RunId, RunProblem};
-use crate::run_order::{RunLimits, RunOrder};
+use crate::run_order::{RunFilter, RunLimits, RunOrder};
 use crate::store::ages::{AGES, Ages};
 use crate::store::changeset::CounterDeltas;
 use crate::store::lease::AHEAD_MAX_MS;
@@ -39,8 +39,11 @@ const OPEN_TRIES_MAX: usize = 8;
 const JOIN: &str = "UPDATE runs SET joins = joins + 1 WHERE state = 'running'";
 
 /// Of a run that claims all that this filter asks for, as [`RunOrder::may_join`] says.
-const JOIN_SAME: &str = "UPDATE runs SET joins = joins + 1 WHERE state = 'running'
-         AND (filter IS NULL OR filter = $1) AND count_left IS NULL AND amounts_left IS NULL";
+/// One that is joined for all invoices claims all from then on.
+const JOIN_SAME: &str = "UPDATE runs SET joins = joins + 1,
+             filter = CASE WHEN $1::text IS NULL THEN NULL ELSE filter END
+         WHERE state = 'running' AND (filter IS NULL OR filter = $1 OR $3 AND filter = $2)
+             AND count_left IS NULL AND amounts_left IS NULL";
 
 fn select(condition: &str) -> String {
     format!("SELECT {RUN} FROM runs AS r {SUMS} WHERE {condition}")
@@ -109,6 +112,8 @@ pub(super) async fn open(database: &Postgres, order: &RunOrder, lease: Duration)
     let RunOrder { filter, limits, reason } = order;
     let (filter, amounts) = (filter.stored(), limits.amounts_stored());
     let join = after(JOIN_SAME);
+    let (keeping_days, fits) = (RunFilter::keeping_days().stored(), order.may_join_keeping_days());
+    let joins: [Param<'_>; 3] = [(&filter, Type::TEXT), (&keeping_days, Type::TEXT), (&fits, Type::BOOL)];
     let start = after(
         "WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
          INSERT INTO runs (state, started_at, lease_until, begun_by, total, filter, count_left, amounts_left, reason)
@@ -118,7 +123,7 @@ pub(super) async fn open(database: &Postgres, order: &RunOrder, lease: Duration)
     );
     for _ in 0..OPEN_TRIES_MAX {
         if limits.is_unlimited()
-            && let Some(run) = one(database, &join, &[(&filter, Type::TEXT)], true).await?
+            && let Some(run) = one(database, &join, &joins, true).await?
         {
             return Ok(OpenedRun::Joined(run));
         }
@@ -148,9 +153,15 @@ pub(super) async fn join(tx: &Tx) -> Result<()> {
 pub(super) async fn ages(database: &Postgres) -> Result<Ages> {
     let rows = database.read(PoolClass::Record, AGES, &[]).await?;
     let Some(row) = rows.first() else {
-        return Err(PgError::Corrupt("three subqueries gave no row".to_owned()));
+        return Err(PgError::Corrupt("subqueries gave no row".to_owned()));
     };
-    Ok(Ages { oldest_pending_at: get(row, 0)?, run_started_at: get(row, 1)?, run_succeeded_at: get(row, 2)? })
+    Ok(Ages {
+        oldest_pending_at: get(row, 0)?,
+        oldest_in_doubt_at: get(row, 1)?,
+        run_started_at: get(row, 2)?,
+        run_succeeded_at: get(row, 3)?,
+        overdue: get(row, 4)?,
+    })
 }
 
 pub(super) async fn adopt(database: &Postgres, lease: Duration) -> Result<Option<Run>> {

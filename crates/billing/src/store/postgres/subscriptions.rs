@@ -2,23 +2,21 @@
 
 use async_trait::async_trait;
 use chassis::postgres::{PgError, PoolClass, Result as PgResult, get};
-use jiff::civil::Date;
 
 use super::transaction::PostgresTransaction;
 use super::{PostgresStore, boxed, params_of, store_error};
 use crate::invoice::Reference;
 use crate::schedule::Holidays;
-use crate::schedule::run::{ScheduleRun, ScheduleRunState, Sums};
 use crate::store::reads::Value;
 use crate::store::rows::FromRow;
 use crate::store::subscriptions::statements::{Sql, Statements};
-use crate::store::subscriptions::steps::{self, Reads};
 use crate::store::subscriptions::{
-    DueDate, GenerateBatch, Generated, OperatorAction, ScheduleDecision, ScheduleStore, SubscriptionChange,
-    SubscriptionChanged, SubscriptionImported, SubscriptionStore,
+    GenerateBatch, Generated, ScheduleDecision, SubscriptionChange, SubscriptionChanged,
+    SubscriptionImported, SubscriptionStore,
 };
+use crate::store::subscriptions::{import, steps};
 use crate::store::{Result, StoreError};
-use crate::subscription::{NewSubscription, Subscription, SubscriptionState};
+use crate::subscription::NewSubscription;
 
 const NOW: &str = "SELECT billing_now_ms()";
 
@@ -57,12 +55,6 @@ impl Statements for PostgresTransaction {
     }
 }
 
-impl PostgresStore {
-    fn reads(&self) -> Reads<'_, Self> {
-        Reads(self, Sql::Postgres)
-    }
-}
-
 #[async_trait]
 impl SubscriptionStore for PostgresStore {
     async fn import_subscriptions(
@@ -74,22 +66,9 @@ impl SubscriptionStore for PostgresStore {
             if dry_run {
                 tx.tx.undo();
             }
-            steps::import(&tx, batch, dry_run).await
+            import::import(&tx, batch, dry_run).await
         };
         self.transact(PoolClass::Claim, steps).await
-    }
-
-    async fn subscriptions(
-        &self,
-        state: Option<SubscriptionState>,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<Subscription>> {
-        self.reads().subscriptions(state, after, limit).await
-    }
-
-    async fn subscription(&self, reference: &Reference) -> Result<Option<Subscription>> {
-        self.reads().subscription(reference).await
     }
 
     async fn change_subscription(
@@ -103,25 +82,10 @@ impl SubscriptionStore for PostgresStore {
         self.transact(PoolClass::Record, steps).await
     }
 
-    async fn actions_on(&self, subject: &str, after: i64, limit: usize) -> Result<Vec<OperatorAction>> {
-        self.reads().actions_on(subject, after, limit).await
-    }
-}
-
-#[async_trait]
-impl ScheduleStore for PostgresStore {
     async fn now_ms(&self) -> Result<i64> {
         let rows = self.database.read(PoolClass::Record, NOW, &[]).await.map_err(store_error)?;
         let row = rows.first().ok_or_else(|| StoreError::Corrupt("a call gave no row".to_owned()))?;
         get(row, 0).map_err(store_error)
-    }
-
-    async fn next_due_date(&self, after: Option<Date>) -> Result<Option<DueDate>> {
-        self.reads().next_due_date(after).await
-    }
-
-    async fn left_on(&self, on: Date) -> Result<Sums> {
-        self.reads().left_on(on).await
     }
 
     async fn put_schedule_run(&self, decision: &ScheduleDecision) -> Result<()> {
@@ -129,21 +93,7 @@ impl ScheduleStore for PostgresStore {
         self.transact(PoolClass::Record, steps).await
     }
 
-    async fn schedule_runs(
-        &self,
-        state: Option<ScheduleRunState>,
-        after: Option<Date>,
-        limit: usize,
-    ) -> Result<Vec<ScheduleRun>> {
-        self.reads().schedule_runs(state, after, limit).await
-    }
-
     async fn generate(&self, batch: &GenerateBatch<'_>) -> Result<Generated> {
         self.transact(PoolClass::Claim, |tx| async move { steps::generate(&tx, batch).await }).await
-    }
-
-    async fn has_scheduled_invoice(&self) -> Result<bool> {
-        let now_ms = ScheduleStore::now_ms(self).await?;
-        self.reads().has_scheduled_invoice(now_ms).await
     }
 }

@@ -1,20 +1,24 @@
 //! The primitives of a transaction: invoices are locked in the order of their numbers, facts are loaded after that, and
 //! a changeset is written by one statement a table, whatever it holds. Decides nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use chassis::postgres::{Param, PgError, Result, Tx, Type, get};
 
-use super::{changed, claims, control, imports, ledgers, ms, runs};
-use crate::invoice::{Attempt, AttentionReason, CustomerId, Invoice, InvoiceId, PaidBy, Reference, RunId};
+use super::{changed, claims, control, dunning, imports, ledgers, ms, runs};
+use crate::invoice::{
+    Attempt, AttentionReason, CustomerId, Invoice, InvoiceId, Network, PaidBy, Reference, RunId,
+};
+use crate::protocol::dunning::InstrumentHistory;
 use crate::protocol::key::Key;
 use crate::run_order::RunLimits;
 use crate::store::changeset::control::CustomerFacts;
+use crate::store::changeset::dunning::LadderFacts;
 use crate::store::changeset::import::{ImportPlan, KnownRows};
 use crate::store::changeset::{
-    AdoptedAttempt, AttemptChange, AttemptFact, Changeset, ClaimAgain, InvoiceChange, LEASE_NEVER,
-    LoadedFacts, Owner, ResolutionAudit, SendTimes, Terms,
+    AdoptedAttempt, AttemptChange, AttemptFact, Changeset, ClaimAgain, CustomersAndAmounts, InvoiceChange,
+    LEASE_NEVER, LoadedFacts, Owner, ResolutionAudit, SendTimes,
 };
 use crate::store::control::OperatorNote;
 use crate::store::rows::{self, Columns, FromRow};
@@ -99,14 +103,14 @@ impl Transaction for PostgresTransaction {
         found.first().map(read).transpose()
     }
 
-    async fn load_terms(&self, keys: &[&Key]) -> Result<HashMap<Key, Terms>> {
+    async fn load_customers_and_amounts(&self, keys: &[&Key]) -> Result<HashMap<Key, CustomersAndAmounts>> {
         let sql = format!(
             "SELECT {} FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ANY($1)",
             rows::TERMS
         );
         let keys: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
         let found = self.tx.query(&sql, &[(&keys, Type::TEXT_ARRAY)]).await?;
-        found.iter().map(<(Key, Terms)>::from_row).collect()
+        found.iter().map(<(Key, CustomersAndAmounts)>::from_row).collect()
     }
 
     async fn load_known(&self, rows: &[ImportRow], for_update: bool) -> Result<KnownRows> {
@@ -128,6 +132,26 @@ impl Transaction for PostgresTransaction {
 
     async fn insert_attempts(&self, attempts: Vec<Attempt>) -> Result<Vec<Attempt>> {
         claims::insert(self, attempts).await
+    }
+
+    async fn load_instruments(
+        &self,
+        customers: &BTreeSet<CustomerId>,
+        now_ms: i64,
+    ) -> Result<HashMap<CustomerId, InstrumentHistory>> {
+        dunning::instruments(&self.tx, customers, now_ms).await
+    }
+
+    async fn load_ladders(&self, invoices: &[InvoiceId]) -> Result<HashMap<InvoiceId, LadderFacts>> {
+        dunning::ladders(&self.tx, invoices).await
+    }
+
+    async fn change_instrument(&self, customer: CustomerId) -> Result<()> {
+        dunning::change_instrument(&self.tx, customer).await
+    }
+
+    async fn set_network(&self, customer: CustomerId, network: Network) -> Result<()> {
+        dunning::set_network(&self.tx, customer, network).await
     }
 
     async fn lease_due(&self, limit: usize) -> Result<Vec<Attempt>> {
@@ -181,6 +205,7 @@ impl Transaction for PostgresTransaction {
         insert_adopted(&self.tx, &changes.adopted).await?;
         set_attempts(&self.tx, &changes.attempts).await?;
         set_invoices(&self.tx, &changes.invoices).await?;
+        dunning::postpone(&self.tx, &changes.postponed).await?;
         if changes.joins_run {
             runs::join(&self.tx).await?;
         }
@@ -201,9 +226,11 @@ const SET_ATTEMPTS: &str = "
     UPDATE attempts AS a SET state = u.after, sends = greatest(a.sends - u.taken_back, 0),
         lease_until = CASE WHEN u.again_ms IS NULL THEN a.lease_until WHEN u.again_ms < 0 THEN $7
             ELSE least(now.ms + u.again_ms, $7 - 1) END,
-        settled_at = CASE WHEN u.closes THEN now.ms ELSE a.settled_at END
-    FROM now, unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::bigint[], $6::boolean[])
-        AS u (key, before, after, taken_back, again_ms, closes)
+        settled_at = CASE WHEN u.closes THEN now.ms ELSE a.settled_at END,
+        decline_class = coalesce(u.decline_class, a.decline_class),
+        decline_code = coalesce(u.decline_code, a.decline_code)
+    FROM now, unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::bigint[], $6::boolean[], $8::text[],
+        $9::text[]) AS u (key, before, after, taken_back, again_ms, closes, decline_class, decline_code)
     WHERE a.key = u.key AND a.state = u.before";
 
 /// [`ClaimAgain::Never`] for [`SET_ATTEMPTS`].
@@ -225,6 +252,8 @@ async fn set_attempts(tx: &Tx, changes: &[AttemptChange]) -> Result<()> {
     };
     let again: Vec<Option<i64>> = changes.iter().map(again).collect();
     let closes: Vec<bool> = changes.iter().map(AttemptChange::closes).collect();
+    let classes: Vec<Option<&str>> = changes.iter().map(AttemptChange::decline_class).collect();
+    let codes: Vec<Option<&str>> = changes.iter().map(AttemptChange::decline_code).collect();
     let params: &[Param<'_>] = &[
         (&keys, Type::TEXT_ARRAY),
         (&before, Type::TEXT_ARRAY),
@@ -233,6 +262,8 @@ async fn set_attempts(tx: &Tx, changes: &[AttemptChange]) -> Result<()> {
         (&again, Type::INT8_ARRAY),
         (&closes, Type::BOOL_ARRAY),
         (&LEASE_NEVER, Type::INT8),
+        (&classes, Type::TEXT_ARRAY),
+        (&codes, Type::TEXT_ARRAY),
     ];
     let done = tx.execute(SET_ATTEMPTS, params).await?;
     changed(done, keys.len(), "attempts are changed from the state that was read")
@@ -241,9 +272,11 @@ async fn set_attempts(tx: &Tx, changes: &[AttemptChange]) -> Result<()> {
 const SET_INVOICES: &str = "
     WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
     UPDATE invoices AS i SET state = u.after, paid_by = u.paid_by, attention_reason = u.reason, updated_at = now.ms,
-        next_attempt_at = CASE WHEN u.after = 'CHARGING' THEN NULL ELSE i.next_attempt_at END
-    FROM now, unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
-        AS u (id, before, after, paid_by, reason)
+        next_attempt_at = CASE WHEN u.after = 'CHARGING' THEN NULL WHEN u.dunning IS NULL THEN i.next_attempt_at
+            ELSE now.ms + u.retry_ms END,
+        dunning = u.dunning
+    FROM now, unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[])
+        AS u (id, before, after, paid_by, reason, dunning, retry_ms)
     WHERE i.id = u.id AND i.state = u.before";
 
 async fn set_invoices(tx: &Tx, changes: &[InvoiceChange]) -> Result<()> {
@@ -257,12 +290,16 @@ async fn set_invoices(tx: &Tx, changes: &[InvoiceChange]) -> Result<()> {
         changes.iter().map(|change| change.status.paid_by.map(PaidBy::as_str)).collect();
     let reasons: Vec<Option<&str>> =
         changes.iter().map(|change| change.status.attention.map(AttentionReason::as_str)).collect();
+    let flags: Vec<Option<&str>> = changes.iter().map(InvoiceChange::dunning).collect();
+    let retries: Vec<Option<i64>> = changes.iter().map(|change| change.retry_in().map(ms)).collect();
     let params: &[Param<'_>] = &[
         (&ids, Type::INT8_ARRAY),
         (&before, Type::TEXT_ARRAY),
         (&after, Type::TEXT_ARRAY),
         (&paid_by, Type::TEXT_ARRAY),
         (&reasons, Type::TEXT_ARRAY),
+        (&flags, Type::TEXT_ARRAY),
+        (&retries, Type::INT8_ARRAY),
     ];
     let done = tx.execute(SET_INVOICES, params).await?;
     changed(done, ids.len(), "invoices are changed from the state that was read")

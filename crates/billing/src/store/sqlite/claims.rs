@@ -3,23 +3,37 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Columns, Lease, is_corrupt, list, one, one_row, read};
-use crate::invoice::{Attempt, CustomerId, InvoiceId, RunId};
-use crate::run_order::InvoiceFacts;
+use crate::invoice::{Attempt, InvoiceId, RunId};
 use crate::store::changeset::{LEASE_NEVER, next_number};
 use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::rows;
-use crate::store::transaction::{Candidate, Candidates, ClaimOrder, PendingClaim, log_unclaimable};
+use crate::store::transaction::{Candidates, ClaimOrder, PendingClaim, log_unclaimable};
 
 /// PENDING invoices that one job examines: a run that goes on after a restart passes those that it has attempted
 /// already, and must not hold the writer up meanwhile.
 pub const SCAN_MAX: i64 = 10_000;
 
-pub(super) const CANDIDATES: &str = "
-    SELECT id, reference, customer_id, currency, amount_minor, due_at, next_attempt_at FROM invoices INDEXED BY invoices_unpaid
-    WHERE state = 'PENDING' AND state <> 'PAID' AND id > ?1 AND held = 0
-        AND NOT EXISTS (SELECT 1 FROM customers AS c INDEXED BY customers_held
-            WHERE c.id = invoices.customer_id AND c.held <> 0)
-    ORDER BY id LIMIT ?2";
+/// With the index that has the invoices, and the condition of that index.
+macro_rules! candidates {
+    ($index:literal, $condition:literal) => {
+        concat!(
+            "SELECT id, reference, customer_id, currency, amount_minor, due_at, next_attempt_at, dunning
+             FROM invoices INDEXED BY ",
+            $index,
+            " WHERE state = 'PENDING' AND ",
+            $condition,
+            " AND id > ?1 AND held = 0
+                AND NOT EXISTS (SELECT 1 FROM customers AS c INDEXED BY customers_held
+                    WHERE c.id = invoices.customer_id AND c.held <> 0)
+             ORDER BY id LIMIT ?2"
+        )
+    };
+}
+
+pub(super) const CANDIDATES: &str = candidates!("invoices_unpaid", "state <> 'PAID'");
+
+/// Of a scheduled run: imported invoices, however many wait, are not looked at.
+pub(super) const SCHEDULED: &str = candidates!("invoices_scheduled_by_id", "next_attempt_at IS NOT NULL");
 
 pub(super) const LAST_ATTEMPT: &str =
     "SELECT number, run_id FROM attempts WHERE invoice_id = ?1 ORDER BY number DESC LIMIT 1";
@@ -32,7 +46,8 @@ pub(super) fn candidates(
     let mut candidates = Candidates { invoices: Vec::new(), examined: None };
     let mut examined = 0;
     let mut last_attempt = connection.prepare_cached(LAST_ATTEMPT)?;
-    let mut select = connection.prepare_cached(CANDIDATES)?;
+    let mut select =
+        connection.prepare_cached(if order.filter.scheduled { SCHEDULED } else { CANDIDATES })?;
     let mut found = select.query(params![claim.after.0, SCAN_MAX])?;
     while candidates.invoices.len() < claim.limit {
         let Some(row) = found.next()? else {
@@ -42,35 +57,17 @@ pub(super) fn candidates(
         examined += 1;
         let id = InvoiceId(row.get(0)?);
         candidates.examined = Some(id);
-        if !is_admitted(row, order)? {
+        if !rows::is_admitted(row, order)? {
             continue;
         }
         let last = last_attempt.query_row([id.0], |row| Ok((row.count(0)?, RunId(row.integer(1)?))));
         let Some(number) = next_number(last.optional()?, claim.run) else { continue };
-        match candidate(row, id, number) {
+        match rows::candidate(row, id, number) {
             Ok(candidate) => candidates.invoices.push(candidate),
             Err(error) => pass_over(id, error)?,
         }
     }
     Ok(candidates)
-}
-
-fn is_admitted(row: &rusqlite::Row<'_>, order: &ClaimOrder) -> rusqlite::Result<bool> {
-    if order.filter.is_all() {
-        return Ok(true);
-    }
-    let facts = InvoiceFacts {
-        reference: row.optional_text(1)?.unwrap_or_default(),
-        customer_id: CustomerId(row.integer(2)?),
-        due_at: row.optional_integer(5)?,
-        next_attempt_at: row.optional_integer(6)?,
-    };
-    Ok(order.filter.admits(&facts, order.now_ms))
-}
-
-fn candidate(row: &rusqlite::Row<'_>, id: InvoiceId, number: u32) -> rusqlite::Result<Candidate> {
-    let customer_id = CustomerId(row.integer(2)?);
-    Ok(Candidate { id, reference: row.reference(1)?, customer_id, money: row.money(3)?, number })
 }
 
 const INSERT: &str = "

@@ -9,7 +9,9 @@ use rusqlite::{Connection, params};
 use super::{Columns, SqliteStore, one, one_row};
 use crate::invoice::{CustomerId, InvoiceId, Reference};
 use crate::store::changeset::control::CustomerFacts;
-use crate::store::control::{ControlStore, Controlled, CustomerAction, Halt, InvoiceAction, OperatorNote};
+use crate::store::control::{
+    ControlStore, Controlled, CustomerAction, CustomerStatus, Halt, InvoiceAction, OperatorNote,
+};
 use crate::store::{Result, transaction as steps};
 
 #[async_trait]
@@ -40,8 +42,8 @@ impl ControlStore for SqliteStore {
         .await
     }
 
-    async fn is_customer_held(&self, customer: CustomerId) -> Result<Option<bool>> {
-        self.read_short(move |connection| is_held(connection, customer)).await
+    async fn customer_status(&self, customer: CustomerId) -> Result<Option<CustomerStatus>> {
+        self.read_short(move |connection| status(connection, customer)).await
     }
 
     async fn halt(&self) -> Result<Option<Halt>> {
@@ -61,7 +63,7 @@ impl ControlStore for SqliteStore {
 
 /// Two look-ups by partial indexes: few attempts are open at any time.
 const CUSTOMER: &str = "
-    SELECT held, EXISTS (SELECT 1 FROM attempts AS a INDEXED BY attempts_open JOIN invoices AS i ON i.id = a.invoice_id
+    SELECT held, network, EXISTS (SELECT 1 FROM attempts AS a INDEXED BY attempts_open JOIN invoices AS i ON i.id = a.invoice_id
         WHERE a.state IN ('INTENT', 'IN_DOUBT') AND i.customer_id = ?1)
     FROM customers WHERE id = ?1";
 
@@ -101,12 +103,16 @@ pub(super) fn customer(
     customer: CustomerId,
 ) -> rusqlite::Result<Option<CustomerFacts>> {
     one(connection, CUSTOMER, [customer.0], |row| {
-        Ok(CustomerFacts { held: row.flag(0)?, has_open_attempt: row.flag(1)? })
+        Ok(CustomerFacts { held: row.flag(0)?, network: row.value(1)?, has_open_attempt: row.flag(2)? })
     })
 }
 
-fn is_held(connection: &Connection, customer: CustomerId) -> rusqlite::Result<Option<bool>> {
-    one(connection, "SELECT held FROM customers WHERE id = ?1", [customer.0], |row| row.flag(0))
+fn status(connection: &Connection, customer: CustomerId) -> rusqlite::Result<Option<CustomerStatus>> {
+    let sql = "SELECT held, network, instrument_changed_at FROM customers WHERE id = ?1";
+    one(connection, sql, [customer.0], |row| {
+        let instrument_changed_at = row.optional_integer(2)?;
+        Ok(CustomerStatus { held: row.flag(0)?, network: row.value(1)?, instrument_changed_at })
+    })
 }
 
 pub(super) fn hold_invoice(

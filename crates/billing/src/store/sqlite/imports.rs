@@ -41,7 +41,8 @@ const INSERT: &str = "INSERT INTO invoices (customer_id, currency, amount_minor,
      created_at, reference, reference_nfc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8)";
 
 const UPDATE: &str = "UPDATE invoices SET customer_id = ?1, currency = ?2, amount_minor = ?3, state = ?4,
-     paid_by = ?5, updated_at = ?6, attention_reason = NULL WHERE id = ?7 AND state <> 'PAID'";
+     paid_by = ?5, updated_at = ?6, attention_reason = NULL,
+     dunning = CASE WHEN ?4 = 'PENDING' AND customer_id = ?1 THEN dunning END WHERE id = ?7 AND state <> 'PAID'";
 
 pub(super) fn apply(connection: &Connection, plan: &ImportPlan<'_>, now: i64) -> rusqlite::Result<()> {
     for (customer, currency) in &plan.customers {

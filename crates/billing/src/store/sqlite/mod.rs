@@ -4,6 +4,7 @@
 mod claims;
 mod columns;
 mod control;
+mod dunning;
 mod imports;
 mod ledgers;
 mod normal_form;
@@ -34,6 +35,7 @@ use crate::protocol::transition::Settlement;
 use crate::run_order::RunOrder;
 use crate::store::ages::Ages;
 use crate::store::lease::AHEAD_MAX_MS;
+use crate::store::subscriptions::statements::Sql;
 use crate::store::{
     AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
     LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OpenedRun,
@@ -264,6 +266,7 @@ fn one_row(changed: usize, what: &'static str) -> rusqlite::Result<()> {
 impl Reader for SqliteStore {
     const BY_UNPAID_INDEX: &'static str = "INDEXED BY invoices_unpaid";
     const MATCHES: &'static str = normal_form::MATCHES;
+    const SQL: Sql = Sql::Sqlite;
 
     async fn page<T: FromRow>(&self, sql: String, params: Vec<Value>) -> Result<Vec<T>> {
         let job = move |connection: &Connection| list(connection, &sql, params_from_iter(params), read);

@@ -52,7 +52,10 @@ pub(super) fn save_limits(connection: &Connection, run: RunId, limits: &RunLimit
 pub(super) fn open(connection: &Connection, order: &RunOrder, lease: Lease) -> rusqlite::Result<OpenedRun> {
     if let Some(unfinished) = unfinished(connection)? {
         return match order.may_join(&unfinished.order) {
-            true => Ok(join(connection)?.map_or(OpenedRun::Busy(unfinished.id), OpenedRun::Joined)),
+            true => {
+                let joined = join_as(connection, order)?;
+                Ok(joined.map_or(OpenedRun::Busy(unfinished.id), OpenedRun::Joined))
+            }
             false => Ok(OpenedRun::Busy(unfinished.id)),
         };
     }
@@ -69,6 +72,15 @@ pub(super) fn open(connection: &Connection, order: &RunOrder, lease: Lease) -> r
 }
 
 /// Makes the driver of the unfinished run check for new work before it ends.
+/// A run that is joined for all invoices claims all from then on.
+fn join_as(connection: &Connection, order: &RunOrder) -> rusqlite::Result<Option<Run>> {
+    let sql = format!(
+        "UPDATE runs SET joins = joins + 1, filter = CASE WHEN ?1 THEN NULL ELSE filter END
+         WHERE state = 'running' RETURNING {RUN}"
+    );
+    one(connection, &sql, [order.filter.is_all()], read)
+}
+
 pub(super) fn join(connection: &Connection) -> rusqlite::Result<Option<Run>> {
     let sql = format!("UPDATE runs SET joins = joins + 1 WHERE state = 'running' RETURNING {RUN}");
     one(connection, &sql, [], read)
@@ -78,8 +90,10 @@ pub(super) fn ages(connection: &Connection) -> rusqlite::Result<Ages> {
     connection.prepare_cached(AGES)?.query_row([], |row| {
         Ok(Ages {
             oldest_pending_at: row.get(0)?,
-            run_started_at: row.get(1)?,
-            run_succeeded_at: row.get(2)?,
+            oldest_in_doubt_at: row.get(1)?,
+            run_started_at: row.get(2)?,
+            run_succeeded_at: row.get(3)?,
+            overdue: row.get(4)?,
         })
     })
 }

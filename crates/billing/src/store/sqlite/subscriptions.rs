@@ -5,25 +5,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use jiff::civil::Date;
 use rusqlite::{Row, params_from_iter};
 
 use super::transaction::{SqliteTransaction, add_state_counts};
 use super::{Columns, SqliteStore, list, read, run, store_error};
 use crate::invoice::{InvoiceState, Reference};
 use crate::schedule::Holidays;
-use crate::schedule::run::{ScheduleRun, ScheduleRunState, Sums};
 use crate::store::Result;
 use crate::store::changeset::StateCountDeltas;
 use crate::store::reads::Value;
 use crate::store::rows::FromRow;
 use crate::store::subscriptions::statements::{Sql, Statements};
-use crate::store::subscriptions::steps::{self, Reads};
 use crate::store::subscriptions::{
-    DueDate, GenerateBatch, Generated, OperatorAction, ScheduleDecision, ScheduleStore, SubscriptionChange,
-    SubscriptionChanged, SubscriptionImported, SubscriptionStore,
+    GenerateBatch, Generated, ScheduleDecision, SubscriptionChange, SubscriptionChanged,
+    SubscriptionImported, SubscriptionStore,
 };
-use crate::subscription::{NewSubscription, Subscription, SubscriptionState};
+use crate::store::subscriptions::{import, steps};
+use crate::subscription::NewSubscription;
 
 type Done<T> = Ready<rusqlite::Result<T>>;
 
@@ -62,12 +60,6 @@ impl Statements for SqliteTransaction<'_> {
     }
 }
 
-impl SqliteStore {
-    fn reads(&self) -> Reads<'_, Self> {
-        Reads(self, Sql::Sqlite)
-    }
-}
-
 #[async_trait]
 impl SubscriptionStore for SqliteStore {
     async fn import_subscriptions(
@@ -76,7 +68,7 @@ impl SubscriptionStore for SqliteStore {
         dry_run: bool,
     ) -> Result<Vec<SubscriptionImported>> {
         let batch = batch.to_vec();
-        let import = move |tx: &SqliteTransaction<'_>| steps::import(tx, &batch, dry_run).now_or_never();
+        let import = move |tx: &SqliteTransaction<'_>| import::import(tx, &batch, dry_run).now_or_never();
         if dry_run {
             let lease = self.lease(Duration::ZERO);
             let job = move |connection: &rusqlite::Connection| {
@@ -85,19 +77,6 @@ impl SubscriptionStore for SqliteStore {
             return self.database.read(job).await.map_err(store_error);
         }
         self.transact(Duration::ZERO, import).await
-    }
-
-    async fn subscriptions(
-        &self,
-        state: Option<SubscriptionState>,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<Subscription>> {
-        self.reads().subscriptions(state, after, limit).await
-    }
-
-    async fn subscription(&self, reference: &Reference) -> Result<Option<Subscription>> {
-        self.reads().subscription(reference).await
     }
 
     async fn change_subscription(
@@ -113,37 +92,13 @@ impl SubscriptionStore for SqliteStore {
         self.transact(Duration::ZERO, steps).await
     }
 
-    async fn actions_on(&self, subject: &str, after: i64, limit: usize) -> Result<Vec<OperatorAction>> {
-        self.reads().actions_on(subject, after, limit).await
-    }
-}
-
-#[async_trait]
-impl ScheduleStore for SqliteStore {
     async fn now_ms(&self) -> Result<i64> {
         Ok(self.clock.now_ms())
-    }
-
-    async fn next_due_date(&self, after: Option<Date>) -> Result<Option<DueDate>> {
-        self.reads().next_due_date(after).await
-    }
-
-    async fn left_on(&self, on: Date) -> Result<Sums> {
-        self.reads().left_on(on).await
     }
 
     async fn put_schedule_run(&self, decision: &ScheduleDecision) -> Result<()> {
         let decision = decision.clone();
         self.transact(Duration::ZERO, move |tx| steps::put_run(tx, &decision).now_or_never()).await
-    }
-
-    async fn schedule_runs(
-        &self,
-        state: Option<ScheduleRunState>,
-        after: Option<Date>,
-        limit: usize,
-    ) -> Result<Vec<ScheduleRun>> {
-        self.reads().schedule_runs(state, after, limit).await
     }
 
     async fn generate(&self, batch: &GenerateBatch<'_>) -> Result<Generated> {
@@ -154,9 +109,5 @@ impl ScheduleStore for SqliteStore {
                 .now_or_never()
         };
         self.transact(Duration::ZERO, steps).await
-    }
-
-    async fn has_scheduled_invoice(&self) -> Result<bool> {
-        self.reads().has_scheduled_invoice(self.clock.now_ms()).await
     }
 }

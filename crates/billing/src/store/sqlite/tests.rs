@@ -36,7 +36,7 @@ async fn import(store: &SqliteStore, count: usize) {
 }
 
 fn settlement(attempt: &Attempt, outcome: Outcome) -> Settlement {
-    Settlement { key: attempt.key.clone(), outcome, again_in: Duration::ZERO }
+    Settlement { key: attempt.key.clone(), outcome, again_in: Duration::ZERO, decline: None }
 }
 
 #[tokio::test]
@@ -86,8 +86,10 @@ async fn no_hot_statement_scans_or_sorts() {
     let folder = TempDir::new().unwrap();
     let store = open(&folder).await;
     let update = "UPDATE attempts SET state = 'CHARGED' WHERE key = ?1 AND state = ?2";
-    let claims = [claims::CANDIDATES, claims::LAST_ATTEMPT, claims::DUE, claims::NEXT_DUE];
-    for sql in claims.into_iter().chain([transaction::FIND, transaction::OPEN_OR_CHARGED, update]) {
+    let claims = [claims::CANDIDATES, claims::SCHEDULED, claims::LAST_ATTEMPT, claims::DUE, claims::NEXT_DUE];
+    let facts = [transaction::FIND, transaction::OPEN_OR_CHARGED, dunning::LADDER];
+    let gate = [dunning::INSTRUMENT, dunning::DECLINED, dunning::HARD_DECLINED, update];
+    for sql in claims.into_iter().chain(facts).chain(gate) {
         let plan = plan_of(&store, sql).await;
         let slow = |line: &String| line.contains("SCAN") || line.contains("TEMP B-TREE");
         assert!(!plan.is_empty() && !plan.iter().any(slow), "{sql}: {plan:?}");

@@ -6,17 +6,21 @@ use std::future::{Ready, ready};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Columns, FromRow, Lease, claims, control, imports, ledgers, list, one, one_row, read, runs};
-use crate::invoice::{
-    Attempt, AttentionReason, CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy, Reference, RunId,
+use super::{
+    Columns, FromRow, Lease, claims, control, dunning, imports, ledgers, list, one, one_row, read, runs,
 };
+use crate::invoice::{
+    Attempt, AttentionReason, CustomerId, Invoice, InvoiceId, InvoiceState, Network, PaidBy, Reference, RunId,
+};
+use crate::protocol::dunning::InstrumentHistory;
 use crate::protocol::key::Key;
 use crate::run_order::RunLimits;
 use crate::store::changeset::control::CustomerFacts;
+use crate::store::changeset::dunning::LadderFacts;
 use crate::store::changeset::import::{ImportPlan, KnownRows};
 use crate::store::changeset::{
-    AdoptedAttempt, AttemptFact, Changeset, ClaimAgain, LEASE_NEVER, LoadedFacts, Owner, ResolutionAudit,
-    SendTimes, StateCountDeltas, Terms, needs_others,
+    AdoptedAttempt, AttemptFact, Changeset, ClaimAgain, CustomersAndAmounts, LEASE_NEVER, LoadedFacts, Owner,
+    ResolutionAudit, SendTimes, StateCountDeltas, needs_others,
 };
 use crate::store::control::OperatorNote;
 use crate::store::transaction::{Candidates, ClaimOrder, PendingClaim, Transaction};
@@ -46,8 +50,8 @@ impl Transaction for SqliteTransaction<'_> {
         ready(load_send_times(self.connection, key, self.lease.now))
     }
 
-    fn load_terms(&self, keys: &[&Key]) -> Done<HashMap<Key, Terms>> {
-        ready(load_terms(self.connection, keys))
+    fn load_customers_and_amounts(&self, keys: &[&Key]) -> Done<HashMap<Key, CustomersAndAmounts>> {
+        ready(load_customers_and_amounts(self.connection, keys))
     }
 
     fn load_known(&self, rows: &[ImportRow], _: bool) -> Done<KnownRows> {
@@ -68,6 +72,26 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn insert_attempts(&self, attempts: Vec<Attempt>) -> Done<Vec<Attempt>> {
         ready(claims::insert(self.connection, attempts, self.lease))
+    }
+
+    fn load_instruments(
+        &self,
+        customers: &BTreeSet<CustomerId>,
+        now_ms: i64,
+    ) -> Done<HashMap<CustomerId, InstrumentHistory>> {
+        ready(dunning::instruments(self.connection, customers, now_ms))
+    }
+
+    fn load_ladders(&self, invoices: &[InvoiceId]) -> Done<HashMap<InvoiceId, LadderFacts>> {
+        ready(dunning::ladders(self.connection, invoices))
+    }
+
+    fn change_instrument(&self, customer: CustomerId) -> Done<()> {
+        ready(dunning::change_instrument(self.connection, customer, self.lease.now))
+    }
+
+    fn set_network(&self, customer: CustomerId, network: Network) -> Done<()> {
+        ready(dunning::set_network(self.connection, customer, network))
     }
 
     fn lease_due(&self, limit: usize) -> Done<Vec<Attempt>> {
@@ -194,21 +218,28 @@ fn load_send_times(connection: &Connection, key: &Key, now: i64) -> rusqlite::Re
     })
 }
 
-fn load_terms(connection: &Connection, keys: &[&Key]) -> rusqlite::Result<HashMap<Key, Terms>> {
+fn load_customers_and_amounts(
+    connection: &Connection,
+    keys: &[&Key],
+) -> rusqlite::Result<HashMap<Key, CustomersAndAmounts>> {
     let sql = format!(
         "SELECT {} FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1",
         rows::TERMS
     );
-    let found = |key: &&Key| one(connection, &sql, [key.as_str()], read::<(Key, Terms)>).transpose();
+    let found =
+        |key: &&Key| one(connection, &sql, [key.as_str()], read::<(Key, CustomersAndAmounts)>).transpose();
     keys.iter().filter_map(found).collect()
 }
 
 const SET_ATTEMPT: &str = "UPDATE attempts SET state = ?3, sends = max(sends - ?4, 0),
-     lease_until = coalesce(?5, lease_until), settled_at = coalesce(?6, settled_at) WHERE key = ?1 AND state = ?2";
+     lease_until = coalesce(?5, lease_until), settled_at = coalesce(?6, settled_at),
+     decline_class = coalesce(?7, decline_class), decline_code = coalesce(?8, decline_code)
+     WHERE key = ?1 AND state = ?2";
 
 const SET_INVOICE: &str =
     "UPDATE invoices SET state = ?3, paid_by = ?4, attention_reason = ?5, updated_at = ?6,
-         next_attempt_at = CASE WHEN ?3 = 'CHARGING' THEN NULL ELSE next_attempt_at END
+         next_attempt_at = CASE WHEN ?3 = 'CHARGING' THEN NULL WHEN ?7 IS NULL THEN next_attempt_at ELSE ?8 END,
+         dunning = ?7
      WHERE id = ?1 AND state = ?2";
 
 fn apply(connection: &Connection, changes: &Changeset, lease: Lease) -> rusqlite::Result<()> {
@@ -226,6 +257,8 @@ fn apply(connection: &Connection, changes: &Changeset, lease: Lease) -> rusqlite
             change.sends_taken_back,
             lease_until,
             change.closes().then_some(lease.now),
+            change.decline_class(),
+            change.decline_code(),
         ])?;
         one_row(changed, "an attempt is changed from the state that was read")?;
     }
@@ -238,9 +271,12 @@ fn apply(connection: &Connection, changes: &Changeset, lease: Lease) -> rusqlite
             change.status.paid_by.map(PaidBy::as_str),
             change.status.attention.map(AttentionReason::as_str),
             lease.now,
+            change.dunning(),
+            change.retry_in().map(|wait| super::later(lease.now, wait)),
         ])?;
         one_row(changed, "an invoice is changed from the state that was read")?;
     }
+    dunning::postpone(connection, &changes.postponed)?;
     add_state_counts(connection, &changes.state_counts)?;
     add_counters(connection, changes)?;
     if changes.joins_run { runs::join(connection).map(drop) } else { Ok(()) }

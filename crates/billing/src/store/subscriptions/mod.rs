@@ -1,6 +1,8 @@
 //! What a store does with subscriptions and with their schedule: the role traits, and their data. Knows no SQL.
 
-mod rows;
+pub(super) mod import;
+mod reads;
+pub(super) mod rows;
 pub(super) mod statements;
 pub(super) mod steps;
 
@@ -25,6 +27,8 @@ pub enum SubscriptionImported {
     Differs,
     /// The customer has this other currency.
     CurrencyMismatch(Currency),
+    /// Other customers have all the numbers that its customer's reference could get.
+    NoNumberLeft,
 }
 
 /// An operator's change of a subscription, with its audit row.
@@ -57,39 +61,6 @@ pub struct OperatorAction {
     pub actor: String,
     /// Milliseconds since the Unix epoch.
     pub created_at: i64,
-}
-
-/// Subscriptions as operators see and change them.
-#[async_trait]
-pub trait SubscriptionStore: Send + Sync + 'static {
-    /// Imports one batch of at most [`BATCH_MAX`](super::BATCH_MAX), in order; answers one each. Those with a problem
-    /// change nothing; the others are recorded, unless it is a dry run.
-    async fn import_subscriptions(
-        &self,
-        batch: &[NewSubscription],
-        dry_run: bool,
-    ) -> Result<Vec<SubscriptionImported>>;
-
-    /// Subscriptions with `id > after` (and in `state`, if given), by id, at most `limit`.
-    async fn subscriptions(
-        &self,
-        state: Option<SubscriptionState>,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<Subscription>>;
-
-    async fn subscription(&self, reference: &Reference) -> Result<Option<Subscription>>;
-
-    /// Applies an operator's change with its audit row, as [`Subscription::changed`] decides.
-    async fn change_subscription(
-        &self,
-        reference: &Reference,
-        change: &SubscriptionChange,
-        holidays: &Holidays,
-    ) -> Result<SubscriptionChanged>;
-
-    /// Actions of operators on this subject, oldest first, at most `limit`.
-    async fn actions_on(&self, subject: &str, after: i64, limit: usize) -> Result<Vec<OperatorAction>>;
 }
 
 /// The first charge of a date that has no invoice yet.
@@ -132,20 +103,32 @@ pub struct Generated {
     pub skipped: i64,
 }
 
-/// The schedule: which periods are due, and their invoices.
+/// Subscriptions and their schedule, as they are.
 #[async_trait]
-pub trait ScheduleStore: Send + Sync + 'static {
-    /// The store's time, in milliseconds since the Unix epoch.
-    async fn now_ms(&self) -> Result<i64>;
+pub trait SubscriptionReads: Send + Sync + 'static {
+    /// Subscriptions with `id > after` (and in `state`, if given), by id, at most `limit`.
+    async fn subscriptions(
+        &self,
+        state: Option<SubscriptionState>,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Subscription>>;
+
+    async fn subscription(&self, reference: &Reference) -> Result<Option<Subscription>>;
+
+    /// Actions of operators on a subscription, oldest first, at most `limit`.
+    async fn subscription_actions(
+        &self,
+        reference: &Reference,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<OperatorAction>>;
 
     /// The first date after `after` on which an active subscription has a period without an invoice.
     async fn next_due_date(&self, after: Option<Date>) -> Result<Option<DueDate>>;
 
     /// What active subscriptions have to be invoiced on a date, due or not.
     async fn left_on(&self, on: Date) -> Result<Sums>;
-
-    /// Records a decision about the run of a date, which begins with it.
-    async fn put_schedule_run(&self, decision: &ScheduleDecision) -> Result<()>;
 
     /// Runs with a date after `after` (and in `state`, if given), by date, at most `limit`.
     async fn schedule_runs(
@@ -155,11 +138,37 @@ pub trait ScheduleStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<ScheduleRun>>;
 
+    /// From when a scheduled run has something to claim, in milliseconds since the Unix epoch; `None` while it has nothing.
+    async fn next_attempt_at(&self) -> Result<Option<i64>>;
+}
+
+/// What changes subscriptions, and makes the invoices of their due periods.
+#[async_trait]
+pub trait SubscriptionStore: Send + Sync + 'static {
+    /// The store's time, in milliseconds since the Unix epoch.
+    async fn now_ms(&self) -> Result<i64>;
+
+    /// Imports one batch of at most [`BATCH_MAX`](super::BATCH_MAX), in order; answers one each. Those with a problem
+    /// change nothing; the others are recorded, unless it is a dry run.
+    async fn import_subscriptions(
+        &self,
+        batch: &[NewSubscription],
+        dry_run: bool,
+    ) -> Result<Vec<SubscriptionImported>>;
+
+    /// Applies an operator's change with its audit row, as [`Subscription::changed`] decides.
+    async fn change_subscription(
+        &self,
+        reference: &Reference,
+        change: &SubscriptionChange,
+        holidays: &Holidays,
+    ) -> Result<SubscriptionChanged>;
+
+    /// Records a decision about the run of a date, which begins with it.
+    async fn put_schedule_run(&self, decision: &ScheduleDecision) -> Result<()>;
+
     /// Makes the invoices of up to `limit` due periods of a date, by instant, and moves their subscriptions on, in one
     /// transaction. Subscriptions that another process works on are passed over. An invoice that has the reference
     /// already is left as it is.
     async fn generate(&self, batch: &GenerateBatch<'_>) -> Result<Generated>;
-
-    /// Whether a scheduled run has something to claim now.
-    async fn has_scheduled_invoice(&self) -> Result<bool>;
 }

@@ -8,6 +8,7 @@ use crate::money::Currency;
 use crate::schedule::calendar::{parse_date, parse_time};
 use crate::schedule::run::{ScheduleRun, Sum};
 use crate::schedule::{AnchorDay, BadTerm, EveryMonths, Price, Prices, Terms, Zone};
+use crate::store::changeset::subscription_import::{KnownCustomer, OperatorPrice};
 use crate::store::rows::{Columns, FromRow};
 use crate::subscription::{NextPeriod, Subscription};
 
@@ -23,7 +24,8 @@ fn given_date<R: Columns>(row: &R, column: usize) -> Result<Date, R::Error> {
 pub(in crate::store) fn subscription(prices: &str) -> String {
     format!(
         "s.id, s.reference, s.customer_id, s.currency, s.anchor_day, s.every_months, s.zone, s.at, s.starts_on, \
-         s.ends_on, s.holidays, s.state, s.next_on, s.next_at, s.last_on, s.created_at, s.updated_at, {prices}"
+         s.ends_on, s.holidays, s.state, s.next_on, s.next_at, s.last_on, s.created_at, s.updated_at, \
+         (SELECT c.reference FROM customers AS c WHERE c.id = s.customer_id), {prices}"
     )
 }
 
@@ -47,8 +49,9 @@ impl FromRow for Subscription {
             id: row.integer(0)?,
             reference: row.reference(1)?,
             customer_id: CustomerId(row.integer(2)?),
+            customer_reference: row.optional(17, |text| Reference::stored(text).ok())?,
             currency: row.parsed(3, Currency::from_code)?,
-            prices: prices(&row.text(17)?).ok_or_else(|| R::corrupt(17, "no prices".to_owned()))?,
+            prices: prices(&row.text(18)?).ok_or_else(|| R::corrupt(18, "no prices".to_owned()))?,
             terms,
             state: row.value(11)?,
             next,
@@ -70,12 +73,24 @@ fn prices(json: &str) -> Option<Prices> {
     Prices::new(prices).ok()
 }
 
-/// A customer that a batch names.
-pub(super) struct KnownCustomer(pub(super) CustomerId, pub(super) Currency);
+/// Of `customers AS c`.
+pub(super) const KNOWN_CUSTOMER: &str = "c.id, c.currency, c.reference";
 
 impl FromRow for KnownCustomer {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
-        Ok(Self(CustomerId(row.integer(0)?), row.parsed(1, Currency::from_code)?))
+        Ok(Self {
+            id: CustomerId(row.integer(0)?),
+            currency: row.parsed(1, Currency::from_code)?,
+            reference: row.optional(2, |text| Reference::stored(text).ok())?,
+        })
+    }
+}
+
+pub(super) const OPERATOR_PRICE: &str = "subject, detail";
+
+impl FromRow for OperatorPrice {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        Ok(Self { subscription: row.reference(0)?, detail: row.text(1)? })
     }
 }
 
@@ -114,12 +129,12 @@ impl FromRow for CurrencySum {
     }
 }
 
-/// Some row, whatever it holds.
-pub(super) struct AnyRow;
+/// A moment.
+pub(super) struct At(pub(super) i64);
 
-impl FromRow for AnyRow {
-    fn from_row<R: Columns>(_: &R) -> Result<Self, R::Error> {
-        Ok(Self)
+impl FromRow for At {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        row.integer(0).map(Self)
     }
 }
 
@@ -144,7 +159,7 @@ impl FromRow for ScheduleRun {
     }
 }
 
-pub(super) const OPERATOR_ACTION: &str = "id, action, subject, detail, reason, actor, created_at";
+pub(in crate::store) const OPERATOR_ACTION: &str = "id, action, subject, detail, reason, actor, created_at";
 
 impl FromRow for OperatorAction {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {

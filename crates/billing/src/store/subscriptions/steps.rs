@@ -1,28 +1,23 @@
 //! The steps of each transaction on subscriptions and on their schedule, once for every database, by SQL that each
 //! understands. Decides nothing: that is `subscription`'s and `changeset::generation`'s.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use jiff::civil::Date;
 use serde_json::json;
 
-use super::rows::{self, AnyRow, CurrencySum, KnownCustomer, OPERATOR_ACTION, SCHEDULE_RUN, TakenReference};
+use super::rows::{self, TakenReference};
 use super::statements::{Column, Sql, Statements};
-use super::{
-    DueDate, GenerateBatch, Generated, OperatorAction, ScheduleDecision, SubscriptionChange,
-    SubscriptionChanged, SubscriptionImported,
-};
-use crate::invoice::{CustomerId, Reference};
-use crate::money::Currency;
-use crate::schedule::calendar::format_time;
-use crate::schedule::run::{SCHEDULE, ScheduleRun, ScheduleRunState, Sums};
+use super::{GenerateBatch, Generated, ScheduleDecision, SubscriptionChange, SubscriptionChanged};
+use crate::invoice::Reference;
+use crate::schedule::run::SCHEDULE;
 use crate::schedule::{Holidays, zone_data_version};
+use crate::store::BATCH_MAX;
 use crate::store::changeset::generation::{self, Generation};
-use crate::store::reads::{Reader, Value};
-use crate::store::{BATCH_MAX, Result as StoreResult};
-use crate::subscription::{NewSubscription, Subscription, SubscriptionState};
+use crate::store::reads::Value;
+use crate::subscription::Subscription;
 
-fn text(text: impl Into<String>) -> Value {
+pub(super) fn text(text: impl Into<String>) -> Value {
     Value::Text(text.into())
 }
 
@@ -30,164 +25,12 @@ fn optional_text(text: Option<impl Into<String>>) -> Value {
     Value::OptionalText(text.map(Into::into))
 }
 
-fn limit_of(limit: usize) -> Value {
+pub(super) fn limit_of(limit: usize) -> Value {
     Value::Integer(i64::try_from(limit.min(BATCH_MAX)).unwrap_or(i64::MAX))
 }
 
-fn subscriptions_where(sql: Sql, condition: &str) -> String {
+pub(super) fn subscriptions_where(sql: Sql, condition: &str) -> String {
     format!("SELECT {} FROM subscriptions AS s WHERE {condition}", rows::subscription(sql.prices()))
-}
-
-/// What an import knows of a batch before it decides.
-struct KnownSubscriptions {
-    customers: HashMap<CustomerId, Currency>,
-    subscriptions: HashMap<Reference, Subscription>,
-}
-
-/// Rows of one batch see each other.
-fn decide<'a>(
-    batch: &'a [NewSubscription],
-    known: &mut KnownSubscriptions,
-) -> (Vec<SubscriptionImported>, Vec<&'a NewSubscription>, Vec<(CustomerId, Currency)>) {
-    let (mut answers, mut created, mut customers) = (Vec::new(), Vec::<&NewSubscription>::new(), Vec::new());
-    let mut places: HashMap<&Reference, usize> = HashMap::new();
-    for new in batch {
-        let answer = match (known.customers.get(&new.customer_id), known.subscriptions.get(&new.reference)) {
-            (Some(&currency), _) if currency != new.currency => {
-                SubscriptionImported::CurrencyMismatch(currency)
-            }
-            (_, Some(stored)) if stored.is_same(new) => SubscriptionImported::Unchanged,
-            (_, Some(_)) => SubscriptionImported::Differs,
-            (_, None) => match places.get(&new.reference) {
-                Some(&place) if created[place] == new => SubscriptionImported::Unchanged,
-                Some(_) => SubscriptionImported::Differs,
-                None => SubscriptionImported::Created,
-            },
-        };
-        if answer == SubscriptionImported::Created {
-            places.insert(&new.reference, created.len());
-            created.push(new);
-            if known.customers.insert(new.customer_id, new.currency).is_none() {
-                customers.push((new.customer_id, new.currency));
-            }
-        }
-        answers.push(answer);
-    }
-    (answers, created, customers)
-}
-
-pub(in crate::store) async fn import<S: Statements>(
-    tx: &S,
-    batch: &[NewSubscription],
-    dry_run: bool,
-) -> Result<Vec<SubscriptionImported>, S::Error> {
-    let names = json!(
-        batch
-            .iter()
-            .map(|new| json!({ "id": new.customer_id.0, "reference": new.reference.as_str() }))
-            .collect::<Vec<_>>()
-    );
-    const NAMES: [Column; 2] = [("id", "bigint"), ("reference", "text")];
-    let names_of = |condition: &str| format!("{condition} FROM {})", S::SQL.records(&NAMES));
-    let customers = names_of("SELECT id, currency FROM customers WHERE id IN (SELECT u.id");
-    let subscriptions = names_of(&subscriptions_where(S::SQL, "s.reference IN (SELECT u.reference"));
-    let names = names.to_string();
-    let customers: Vec<KnownCustomer> = tx.rows(customers, vec![text(names.clone())]).await?;
-    let subscriptions: Vec<Subscription> = tx.rows(subscriptions, vec![text(names)]).await?;
-    let mut known = KnownSubscriptions {
-        customers: customers.into_iter().map(|KnownCustomer(id, currency)| (id, currency)).collect(),
-        subscriptions: subscriptions.into_iter().map(|stored| (stored.reference.clone(), stored)).collect(),
-    };
-    let (answers, created, customers) = decide(batch, &mut known);
-    if !dry_run {
-        insert_customers(tx, &customers).await?;
-        insert_subscriptions(tx, &created).await?;
-    }
-    Ok(answers)
-}
-
-async fn insert_customers<S: Statements>(
-    tx: &S,
-    customers: &[(CustomerId, Currency)],
-) -> Result<(), S::Error> {
-    let records: Vec<_> =
-        customers.iter().map(|(id, currency)| json!({ "id": id.0, "currency": currency.code() })).collect();
-    let sql = format!(
-        "INSERT INTO customers (id, currency) SELECT u.id, u.currency FROM {} WHERE true ORDER BY u.id
-         ON CONFLICT DO NOTHING",
-        S::SQL.records(&[("id", "bigint"), ("currency", "text")])
-    );
-    insert_all(tx, sql, &records).await
-}
-
-async fn insert_subscriptions<S: Statements>(tx: &S, created: &[&NewSubscription]) -> Result<(), S::Error> {
-    const COLUMNS: [Column; 13] = [
-        ("reference", "text"),
-        ("customer_id", "bigint"),
-        ("currency", "text"),
-        ("anchor_day", "integer"),
-        ("every_months", "integer"),
-        ("zone", "text"),
-        ("at", "text"),
-        ("starts_on", "text"),
-        ("ends_on", "text"),
-        ("holidays", "text"),
-        ("next_on", "text"),
-        ("next_at", "bigint"),
-        ("now", "bigint"),
-    ];
-    let now = tx.now_ms().await?;
-    let records: Vec<_> = created
-        .iter()
-        .map(|new| {
-            json!({
-                "reference": new.reference.as_str(), "customer_id": new.customer_id.0,
-                "currency": new.currency.code(), "anchor_day": new.terms.anchor_day.day(),
-                "every_months": new.terms.every_months.months(), "zone": new.terms.zone.name(),
-                "at": format_time(new.terms.at), "starts_on": new.terms.starts_on.to_string(),
-                "ends_on": new.terms.ends_on.map(|on| on.to_string()),
-                "holidays": new.terms.holidays.as_str(), "next_on": new.next.map(|next| next.on.to_string()),
-                "next_at": new.next.map(|next| next.charge_at), "now": now,
-            })
-        })
-        .collect();
-    let sql = format!(
-        "INSERT INTO subscriptions (reference, customer_id, currency, anchor_day, every_months, zone, at, starts_on,
-             ends_on, holidays, next_on, next_at, state, created_at, updated_at)
-         SELECT u.reference, u.customer_id, u.currency, u.anchor_day, u.every_months, u.zone, u.at, u.starts_on,
-             u.ends_on, u.holidays, u.next_on, u.next_at, 'active', u.now, u.now FROM {} WHERE true
-         ON CONFLICT DO NOTHING",
-        S::SQL.records(&COLUMNS)
-    );
-    insert_all(tx, sql, &records).await?;
-    let prices: Vec<_> = created
-        .iter()
-        .flat_map(|new| {
-            new.prices.as_slice().iter().map(|price| {
-                let from_on = price.from.to_string();
-                json!({ "reference": new.reference.as_str(), "from_on": from_on, "amount_minor": price.amount_minor })
-            })
-        })
-        .collect();
-    let sql = format!(
-        "INSERT INTO prices (subscription_id, from_on, amount_minor)
-         SELECT s.id, u.from_on, u.amount_minor FROM {} JOIN subscriptions AS s ON s.reference = u.reference",
-        S::SQL.records(&[("reference", "text"), ("from_on", "text"), ("amount_minor", "bigint")])
-    );
-    insert_all(tx, sql, &prices).await
-}
-
-/// Another import was faster with some of these: what was decided no longer holds.
-async fn insert_all<S: Statements>(
-    tx: &S,
-    sql: String,
-    records: &[serde_json::Value],
-) -> Result<(), S::Error> {
-    if records.is_empty() {
-        return Ok(());
-    }
-    let inserted = tx.change(sql, vec![text(json!(records).to_string())]).await?;
-    if usize::try_from(inserted) == Ok(records.len()) { Ok(()) } else { Err(tx.conflict()) }
 }
 
 pub(in crate::store) async fn change<S: Statements>(
@@ -264,6 +107,18 @@ async fn update<S: Statements>(tx: &S, subscriptions: &[Subscription], now: i64)
     Err(tx.corrupt(format!("{changed} subscriptions were changed instead of {}", subscriptions.len())))
 }
 
+/// In PostgreSQL the statement that locks reads prices as of its own beginning: a change of a price that was committed
+/// before the lock was taken would be missed, and the period invoiced at the old one.
+async fn as_locked<S: Statements>(tx: &S, locked: Vec<Subscription>) -> Result<Vec<Subscription>, S::Error> {
+    if S::SQL == Sql::Sqlite || locked.is_empty() {
+        return Ok(locked);
+    }
+    let ids: Vec<_> = locked.iter().map(|subscription| json!({ "id": subscription.id })).collect();
+    let records = S::SQL.records(&[("id", "bigint")]);
+    let condition = format!("s.id IN (SELECT u.id FROM {records}) ORDER BY s.next_at, s.id");
+    tx.rows(subscriptions_where(S::SQL, &condition), vec![text(json!(ids).to_string())]).await
+}
+
 pub(in crate::store) async fn generate<S: Statements>(
     tx: &S,
     batch: &GenerateBatch<'_>,
@@ -274,7 +129,8 @@ pub(in crate::store) async fn generate<S: Statements>(
          ORDER BY s.next_at, s.id LIMIT $3";
     let sql = format!("{} {}", subscriptions_where(S::SQL, condition), S::SQL.lock_free_ones());
     let params = vec![text(&*on), Value::Integer(now), limit_of(batch.limit)];
-    let due: Vec<Subscription> = tx.rows(sql, params).await?;
+    let locked: Vec<Subscription> = tx.rows(sql, params).await?;
+    let due = as_locked(tx, locked).await?;
     let (Some(first), Some(last)) = (due.first(), due.last()) else { return Ok(Generated::default()) };
     let cursor = (last.next.map(|next| next.charge_at), last.id);
     let late_ms = first.next.map_or(0, |next| now.saturating_sub(next.charge_at));
@@ -410,78 +266,4 @@ pub(in crate::store) async fn put_run<S: Statements>(
         Value::Integer(now),
     ];
     tx.change(sql.to_owned(), params).await.map(drop)
-}
-
-/// Plain reads, which need no transaction.
-pub(in crate::store) struct Reads<'a, R>(pub(in crate::store) &'a R, pub(in crate::store) Sql);
-
-impl<R: Reader> Reads<'_, R> {
-    pub(in crate::store) async fn subscriptions(
-        &self,
-        state: Option<SubscriptionState>,
-        after: i64,
-        limit: usize,
-    ) -> StoreResult<Vec<Subscription>> {
-        let state = state.map_or(String::new(), |state| format!("s.state = '{}' AND", state.as_str()));
-        let sql = subscriptions_where(self.1, &format!("{state} s.id > $1 ORDER BY s.id LIMIT $2"));
-        self.0.page(sql, vec![Value::Integer(after), limit_of(limit)]).await
-    }
-
-    pub(in crate::store) async fn subscription(
-        &self,
-        reference: &Reference,
-    ) -> StoreResult<Option<Subscription>> {
-        self.0.row(subscriptions_where(self.1, "s.reference = $1"), vec![text(reference.as_str())]).await
-    }
-
-    pub(in crate::store) async fn actions_on(
-        &self,
-        subject: &str,
-        after: i64,
-        limit: usize,
-    ) -> StoreResult<Vec<OperatorAction>> {
-        let sql = format!(
-            "SELECT {OPERATOR_ACTION} FROM operator_actions WHERE subject = $1 AND id > $2 ORDER BY id LIMIT $3"
-        );
-        self.0.page(sql, vec![text(subject), Value::Integer(after), limit_of(limit)]).await
-    }
-
-    /// One step in the index, however many periods are due.
-    pub(in crate::store) async fn next_due_date(&self, after: Option<Date>) -> StoreResult<Option<DueDate>> {
-        let sql = "SELECT next_on, next_at FROM subscriptions
-             WHERE state = 'active' AND next_on IS NOT NULL AND next_on > $1 ORDER BY next_on, next_at LIMIT 1";
-        self.0.row(sql.to_owned(), vec![text(after.map_or(String::new(), |on| on.to_string()))]).await
-    }
-
-    pub(in crate::store) async fn left_on(&self, on: Date) -> StoreResult<Sums> {
-        let sql = "SELECT s.currency, count(*), CAST(sum((SELECT p.amount_minor FROM prices AS p
-                 WHERE p.subscription_id = s.id AND p.from_on <= s.next_on ORDER BY p.from_on DESC LIMIT 1)) AS bigint)
-             FROM subscriptions AS s WHERE s.state = 'active' AND s.next_on IS NOT NULL AND s.next_on = $1
-             GROUP BY s.currency ORDER BY s.currency";
-        let sums: Vec<CurrencySum> = self.0.page(sql.to_owned(), vec![text(on.to_string())]).await?;
-        Ok(sums.into_iter().map(|CurrencySum(currency, sum)| (currency, sum)).collect())
-    }
-
-    pub(in crate::store) async fn schedule_runs(
-        &self,
-        state: Option<ScheduleRunState>,
-        after: Option<Date>,
-        limit: usize,
-    ) -> StoreResult<Vec<ScheduleRun>> {
-        let state = state.map_or(String::new(), |state| format!("state = '{}' AND", state.as_str()));
-        let sql = format!(
-            "SELECT {SCHEDULE_RUN} FROM schedule_runs WHERE {state} schedule = '{SCHEDULE}' AND period_on > $1
-             ORDER BY period_on LIMIT $2"
-        );
-        let after = after.map_or(String::new(), |on| on.to_string());
-        self.0.page(sql, vec![text(after), limit_of(limit)]).await
-    }
-
-    pub(in crate::store) async fn has_scheduled_invoice(&self, now_ms: i64) -> StoreResult<bool> {
-        // As claims see it: a run that claims nothing would be begun again and again.
-        let sql = "SELECT i.id FROM invoices AS i WHERE i.state = 'PENDING' AND i.next_attempt_at IS NOT NULL
-             AND i.next_attempt_at <= $1 AND NOT i.held AND NOT EXISTS (SELECT 1 FROM halt)
-             AND NOT EXISTS (SELECT 1 FROM customers AS c WHERE c.id = i.customer_id AND c.held) LIMIT 1";
-        Ok(self.0.row::<AnyRow>(sql.to_owned(), vec![Value::Integer(now_ms)]).await?.is_some())
-    }
 }

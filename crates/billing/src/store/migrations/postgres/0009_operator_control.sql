@@ -1,4 +1,4 @@
--- Held customers are few: claims look them up in an index that holds nobody else.
+-- Held customers are few: claims look them up in an index that holds no other customers.
 CREATE INDEX customers_held ON customers (id) WHERE held;
 
 -- The version before neither reads nor writes CANCELLED; its statements fire the same function.

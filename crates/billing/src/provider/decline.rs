@@ -1,0 +1,72 @@
+//! The `Decline` header beside a refusal: `class=hard|fix|soft|unknown; code=TEXT`. Pure.
+//! Knows no response table, and not what a class leads to.
+
+use crate::invoice::{Decline, DeclineClass, DeclineCode};
+
+/// What a refusal says of its reason. A header that is missing, repeated or of another form says nothing: `unknown`
+/// restricts no further attempt, and a class that is guessed wrong would either stop a charge that may be made or repeat
+/// one that must not be.
+#[must_use]
+pub fn parse(header: Option<&str>) -> Decline {
+    header.and_then(strict).unwrap_or_default()
+}
+
+fn strict(text: &str) -> Option<Decline> {
+    let (class, code) = match text.split_once(';') {
+        None => (text, None),
+        Some((class, rest)) => (class, Some(rest.trim_start_matches(' ').strip_prefix("code=")?)),
+    };
+    let class: DeclineClass = class.strip_prefix("class=")?.parse().ok()?;
+    let code = match code {
+        None => None,
+        Some(code) => Some(DeclineCode::new(code)?),
+    };
+    Some(Decline { class, code })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decline(class: DeclineClass, code: &str) -> Decline {
+        Decline { class, code: DeclineCode::new(code) }
+    }
+
+    #[test]
+    fn each_class_is_read_with_its_code() {
+        for &class in DeclineClass::ALL {
+            let header = format!("class={class}; code=insufficient_funds");
+            assert_eq!(parse(Some(&header)), decline(class, "insufficient_funds"), "{header}");
+        }
+        assert_eq!(parse(Some("class=soft;code=AM04")), decline(DeclineClass::Soft, "AM04"));
+        assert_eq!(parse(Some("class=hard")), Decline { class: DeclineClass::Hard, code: None });
+    }
+
+    #[test]
+    fn what_has_another_form_is_unknown() {
+        let long = format!("class=soft; code={}", "a".repeat(65));
+        for header in [
+            "",
+            "?",
+            "soft",
+            "class=",
+            "class=SOFT; code=a",
+            "class=softer; code=a",
+            "class=soft; code=",
+            "class=soft;",
+            "class=soft; kode=a",
+            "class=soft; code=a; code=b",
+            "class=soft; code=two words",
+            "class=soft; code=\"a\"",
+            "class=soft; code=é",
+            "code=a; class=soft",
+            " class=soft; code=a",
+            "class = soft; code=a",
+            &long,
+        ] {
+            assert_eq!(parse(Some(header)), Decline::default(), "{header:?}");
+        }
+        assert_eq!(parse(None), Decline::default());
+        assert_eq!(Decline::default(), Decline { class: DeclineClass::Unknown, code: None });
+    }
+}

@@ -1,0 +1,134 @@
+//! What PostgreSQL knows of ladders and instruments. Decides nothing.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chassis::postgres::{Param, Result, Row, Tx, Type, get};
+
+use super::changed;
+use crate::invoice::{CustomerId, InvoiceId, Network};
+use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS};
+use crate::store::changeset::dunning::{LadderFacts, Postponed};
+use crate::store::rows::Columns;
+
+const LADDERS: &str = "
+    SELECT i.id, c.network, (SELECT count(*)::integer FROM attempts AS a WHERE a.invoice_id = i.id
+        AND a.state = 'REFUSED' AND a.decline_class = 'soft' AND a.created_at > coalesce(c.instrument_changed_at, -1))
+    FROM invoices AS i JOIN customers AS c ON c.id = i.customer_id WHERE i.id = ANY($1)";
+
+pub(super) async fn ladders(tx: &Tx, invoices: &[InvoiceId]) -> Result<HashMap<InvoiceId, LadderFacts>> {
+    let ids: Vec<i64> = invoices.iter().map(|invoice| invoice.0).collect();
+    let mut ladders = HashMap::with_capacity(ids.len());
+    for row in &tx.query(LADDERS, &[(&ids, Type::INT8_ARRAY)]).await? {
+        let facts = LadderFacts { network: row.value(1)?, soft_declines: row.count(2)? };
+        ladders.insert(InvoiceId(get(row, 0)?), facts);
+    }
+    Ok(ladders)
+}
+
+/// Locked until the claim ends, so that no other claim counts the same attempts. Claims are the only ones that lock
+/// several customers, each in the order of their numbers.
+const INSTRUMENTS: &str = "
+    SELECT id, network, instrument_changed_at FROM customers WHERE id = ANY($1) AND network <> 'none'
+    ORDER BY id FOR NO KEY UPDATE";
+
+const OPEN: &str = "
+    SELECT customer_id, count(*)::integer FROM attempts
+    WHERE state IN ('INTENT', 'IN_DOUBT') AND customer_id = ANY($1) GROUP BY customer_id";
+
+const DECLINED: &str = "
+    SELECT u.id, d.settled_at FROM unnest($1::bigint[]) AS u (id) CROSS JOIN LATERAL (
+        SELECT a.settled_at FROM attempts AS a
+        WHERE a.customer_id = u.id AND a.state = 'REFUSED' AND a.settled_at > $2
+        ORDER BY a.settled_at DESC LIMIT $3) AS d
+    ORDER BY u.id, d.settled_at DESC";
+
+const HARD_DECLINED: &str = "
+    SELECT customer_id, max(settled_at) FROM attempts
+    WHERE decline_class = 'hard' AND state = 'REFUSED' AND customer_id = ANY($1) GROUP BY customer_id";
+
+fn customer(row: &Row) -> Result<CustomerId> {
+    get(row, 0).map(CustomerId)
+}
+
+/// Of those of these customers whose network is known.
+pub(super) async fn instruments(
+    tx: &Tx,
+    customers: &BTreeSet<CustomerId>,
+    now: i64,
+) -> Result<HashMap<CustomerId, InstrumentHistory>> {
+    let mut instruments = HashMap::new();
+    if customers.is_empty() {
+        return Ok(instruments);
+    }
+    let ids: Vec<i64> = customers.iter().map(|customer| customer.0).collect();
+    for row in &tx.query(INSTRUMENTS, &[(&ids, Type::INT8_ARRAY)]).await? {
+        let history = InstrumentHistory {
+            network: row.value(1)?,
+            changed_at: row.optional_integer(2)?,
+            hard_declined_at: None,
+            declined_at: Vec::new(),
+            open: 0,
+        };
+        instruments.insert(CustomerId(get(row, 0)?), history);
+    }
+    if instruments.is_empty() {
+        return Ok(instruments);
+    }
+    let ids: Vec<i64> = instruments.keys().map(|customer| customer.0).collect();
+    // Open ones first: one that is settled meanwhile is then counted twice, and not at all the other way round.
+    for row in &tx.query(OPEN, &[(&ids, Type::INT8_ARRAY)]).await? {
+        if let Some(instrument) = instruments.get_mut(&customer(row)?) {
+            instrument.open = usize::try_from(row.count(1)?).unwrap_or(usize::MAX);
+        }
+    }
+    let newest = i64::try_from(DECLINES_MAX).unwrap_or(i64::MAX);
+    let since = now.saturating_sub(LOOK_BACK_MS);
+    let params: &[Param<'_>] = &[(&ids, Type::INT8_ARRAY), (&since, Type::INT8), (&newest, Type::INT8)];
+    for row in &tx.query(DECLINED, params).await? {
+        if let Some(instrument) = instruments.get_mut(&customer(row)?) {
+            instrument.declined_at.push(get(row, 1)?);
+        }
+    }
+    for row in &tx.query(HARD_DECLINED, &[(&ids, Type::INT8_ARRAY)]).await? {
+        if let Some(instrument) = instruments.get_mut(&customer(row)?) {
+            instrument.hard_declined_at = row.optional_integer(1)?;
+        }
+    }
+    Ok(instruments)
+}
+
+const POSTPONE: &str = "
+    UPDATE invoices AS i SET dunning = u.dunning, next_attempt_at = u.at
+    FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS u (id, dunning, at)
+    WHERE i.id = u.id AND i.state = 'PENDING'";
+
+pub(super) async fn postpone(tx: &Tx, postponed: &[Postponed]) -> Result<()> {
+    if postponed.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = postponed.iter().map(|invoice| invoice.id.0).collect();
+    let flags: Vec<&str> = postponed.iter().map(|invoice| invoice.dunning.as_str()).collect();
+    let dates: Vec<Option<i64>> = postponed.iter().map(|invoice| invoice.next_attempt_at).collect();
+    let params: &[Param<'_>] =
+        &[(&ids, Type::INT8_ARRAY), (&flags, Type::TEXT_ARRAY), (&dates, Type::INT8_ARRAY)];
+    let done = tx.execute(POSTPONE, params).await?;
+    changed(done, ids.len(), "an invoice that is postponed is PENDING")
+}
+
+/// An invoice of the schedule is due for it now; any other for the next run that asks.
+pub(super) async fn change_instrument(tx: &Tx, customer: CustomerId) -> Result<()> {
+    let sql = "UPDATE customers SET instrument_changed_at = billing_now_ms() WHERE id = $1";
+    let done = tx.execute(sql, &[(&customer.0, Type::INT8)]).await?;
+    changed(done, 1, "a customer whose instrument changes is there")?;
+    let free = "UPDATE invoices
+         SET dunning = NULL, next_attempt_at = CASE WHEN due_at IS NULL THEN NULL ELSE billing_now_ms() END
+         WHERE customer_id = $1 AND dunning IS NOT NULL";
+    tx.execute(free, &[(&customer.0, Type::INT8)]).await.map(drop)
+}
+
+pub(super) async fn set_network(tx: &Tx, customer: CustomerId, network: Network) -> Result<()> {
+    let sql = "UPDATE customers SET network = $2 WHERE id = $1";
+    let params: &[Param<'_>] = &[(&customer.0, Type::INT8), (&network.as_str(), Type::TEXT)];
+    let done = tx.execute(sql, params).await?;
+    changed(done, 1, "a customer who gets a network is there")
+}

@@ -1,0 +1,123 @@
+//! What SQLite knows of ladders and instruments. Decides nothing.
+
+use std::collections::{BTreeSet, HashMap};
+
+use rusqlite::{Connection, params};
+
+use super::{Columns, list, one, one_row};
+use crate::invoice::{CustomerId, InvoiceId, Network};
+use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS};
+use crate::store::changeset::dunning::{LadderFacts, Postponed};
+
+/// By the index of an invoice's attempts.
+pub(super) const LADDER: &str = "
+    SELECT c.network, (SELECT count(*) FROM attempts AS a WHERE a.invoice_id = i.id AND a.state = 'REFUSED'
+        AND a.decline_class = 'soft' AND a.created_at > coalesce(c.instrument_changed_at, -1))
+    FROM invoices AS i JOIN customers AS c ON c.id = i.customer_id WHERE i.id = ?1";
+
+pub(super) fn ladders(
+    connection: &Connection,
+    invoices: &[InvoiceId],
+) -> rusqlite::Result<HashMap<InvoiceId, LadderFacts>> {
+    let mut ladders = HashMap::with_capacity(invoices.len());
+    for &invoice in invoices {
+        let found = one(connection, LADDER, [invoice.0], |row| {
+            Ok(LadderFacts { network: row.value(0)?, soft_declines: row.count(1)? })
+        })?;
+        ladders.extend(found.map(|facts| (invoice, facts)));
+    }
+    Ok(ladders)
+}
+
+const ANY_NETWORK: &str =
+    "SELECT 1 FROM customers INDEXED BY customers_network WHERE network <> 'none' LIMIT 1";
+
+pub(super) const INSTRUMENT: &str = "
+    SELECT network, instrument_changed_at FROM customers INDEXED BY customers_network
+    WHERE id = ?1 AND network <> 'none'";
+
+/// One pass over the open attempts, which are few, instead of one for each customer.
+const OPEN: &str = "
+    SELECT customer_id, count(*) FROM attempts INDEXED BY attempts_open
+    WHERE state IN ('INTENT', 'IN_DOUBT') GROUP BY customer_id";
+
+pub(super) const DECLINED: &str = "
+    SELECT settled_at FROM attempts INDEXED BY attempts_refused
+    WHERE customer_id = ?1 AND state = 'REFUSED' AND settled_at > ?2 ORDER BY settled_at DESC LIMIT ?3";
+
+pub(super) const HARD_DECLINED: &str = "
+    SELECT max(settled_at) FROM attempts INDEXED BY attempts_hard
+    WHERE customer_id = ?1 AND decline_class = 'hard' AND state = 'REFUSED'";
+
+/// Of those of these customers whose network is known. One look at an index while there is none.
+pub(super) fn instruments(
+    connection: &Connection,
+    customers: &BTreeSet<CustomerId>,
+    now: i64,
+) -> rusqlite::Result<HashMap<CustomerId, InstrumentHistory>> {
+    let mut instruments = HashMap::new();
+    if customers.is_empty() || one(connection, ANY_NETWORK, [], |_| Ok(()))?.is_none() {
+        return Ok(instruments);
+    }
+    for &customer in customers {
+        let found: Option<(Network, Option<i64>)> =
+            one(connection, INSTRUMENT, [customer.0], |row| Ok((row.value(0)?, row.optional_integer(1)?)))?;
+        let Some((network, changed_at)) = found else { continue };
+        let newest = i64::try_from(DECLINES_MAX).unwrap_or(i64::MAX);
+        let since = now.saturating_sub(LOOK_BACK_MS);
+        let declined_at = list(connection, DECLINED, params![customer.0, since, newest], |row| row.get(0))?;
+        let hard_declined_at =
+            one(connection, HARD_DECLINED, [customer.0], |row| row.optional_integer(0))?.flatten();
+        let history = InstrumentHistory { network, changed_at, hard_declined_at, declined_at, open: 0 };
+        instruments.insert(customer, history);
+    }
+    if !instruments.is_empty() {
+        let open: Vec<(i64, u32)> = list(connection, OPEN, [], |row| Ok((row.integer(0)?, row.count(1)?)))?;
+        for (customer, count) in open {
+            if let Some(instrument) = instruments.get_mut(&CustomerId(customer)) {
+                instrument.open = usize::try_from(count).unwrap_or(usize::MAX);
+            }
+        }
+    }
+    Ok(instruments)
+}
+
+pub(super) fn postpone(connection: &Connection, postponed: &[Postponed]) -> rusqlite::Result<()> {
+    let sql = "UPDATE invoices SET dunning = ?2, next_attempt_at = ?3 WHERE id = ?1 AND state = 'PENDING'";
+    for invoice in postponed {
+        let changed = connection.prepare_cached(sql)?.execute(params![
+            invoice.id.0,
+            invoice.dunning.as_str(),
+            invoice.next_attempt_at,
+        ])?;
+        one_row(changed, "an invoice that is postponed is PENDING")?;
+    }
+    Ok(())
+}
+
+/// An invoice of the schedule is due for it now; any other for the next run that asks.
+pub(super) fn change_instrument(
+    connection: &Connection,
+    customer: CustomerId,
+    now: i64,
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE customers SET instrument_changed_at = ?2 WHERE id = ?1";
+    one_row(
+        connection.execute(sql, params![customer.0, now])?,
+        "a customer whose instrument changes is there",
+    )?;
+    let free = "UPDATE invoices INDEXED BY invoices_dunning
+         SET dunning = NULL, next_attempt_at = CASE WHEN due_at IS NULL THEN NULL ELSE ?2 END
+         WHERE customer_id = ?1 AND dunning IS NOT NULL";
+    connection.execute(free, params![customer.0, now]).map(drop)
+}
+
+pub(super) fn set_network(
+    connection: &Connection,
+    customer: CustomerId,
+    network: Network,
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE customers SET network = ?2 WHERE id = ?1";
+    let changed = connection.execute(sql, params![customer.0, network.as_str()])?;
+    one_row(changed, "a customer who gets a network is there")
+}
