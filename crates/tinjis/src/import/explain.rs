@@ -10,12 +10,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::Context;
-use billing::import_row::FIELDS;
-
 use super::file::Format;
-use super::row::{COLUMNS_REQUIRED, shown};
+use super::row::shown;
+use super::target::{SUBSCRIPTIONS, Target};
 use crate::output;
+use anyhow::Context;
 use columns::Mapping;
 use sample::Sample;
 use separators::Separators;
@@ -30,7 +29,7 @@ const INCOMPLETE: u8 = 1;
 const STATUSES_MAX: usize = 50;
 
 /// Prints a proposal.
-pub(crate) fn command(file: &Path, format: Format) -> anyhow::Result<u8> {
+pub(crate) fn command(file: &Path, format: Format, target: &'static Target) -> anyhow::Result<u8> {
     let cannot = || format!("{} cannot be read", file.display());
     let opened = File::open(file).with_context(cannot)?;
     let mut bytes = Vec::new();
@@ -42,7 +41,7 @@ pub(crate) fn command(file: &Path, format: Format) -> anyhow::Result<u8> {
             return Ok(INCOMPLETE);
         }
     };
-    let (text, is_complete) = propose(&sample);
+    let (text, is_complete) = propose(&sample, target);
     text.trim_end().lines().for_each(output::result);
     if !is_complete {
         output::note("the proposal is not complete: see the comments that begin with \"needed\"");
@@ -51,8 +50,8 @@ pub(crate) fn command(file: &Path, format: Format) -> anyhow::Result<u8> {
 }
 
 /// A profile as text, and whether it holds everything that is needed.
-fn propose(sample: &Sample) -> (String, bool) {
-    let mapping = columns::mapping(&sample.names);
+fn propose(sample: &Sample, target: &'static Target) -> (String, bool) {
+    let mapping = columns::mapping(&sample.names, target);
     let mut profile = Profile { text: String::new(), is_complete: true };
     profile.comment(
         "A proposal from the beginning of the file. Read it, correct it, save it, and give it by --profile.",
@@ -96,7 +95,7 @@ impl Profile {
     }
 
     fn amounts(&mut self, sample: &Sample, mapping: &Mapping) {
-        let Some(at) = mapping.fields[3].first() else { return };
+        let Some(at) = mapping.of(mapping.target.amount).first() else { return };
         let texts: Vec<&str> = sample.values(*at).collect();
         match Separators::of(&texts) {
             Separators::Plain { all_whole } if all_whole && !texts.is_empty() => self.comment(
@@ -125,7 +124,7 @@ impl Profile {
     }
 
     fn currency(&mut self, sample: &Sample, mapping: &Mapping) {
-        if mapping.fields[2].is_empty() && !sample.names.is_empty() {
+        if mapping.of(mapping.target.currency).is_empty() && !sample.names.is_empty() {
             self.needed("no column holds the currency: if it is the same in every row, say it");
             self.comment("currency = \"EUR\"");
         }
@@ -153,44 +152,53 @@ impl Profile {
 
     fn map(&mut self, sample: &Sample, mapping: &Mapping) {
         self.line("\n[map]");
+        let target = mapping.target;
         for (field, found) in mapping.fields.iter().enumerate() {
+            let name = target.fields[field];
             let names: Vec<&str> = found.iter().map(|at| sample.names[*at].trim()).collect();
             let Some((first, others)) = names.split_first() else {
-                if field < COLUMNS_REQUIRED && field != 2 {
-                    self.needed(&format!("the column that holds {}", FIELDS[field]));
+                if target.is_required(field) && field != target.currency {
+                    self.needed(&format!("the column that holds {name}"));
                 }
                 continue;
             };
             if !others.is_empty() {
                 let others: Vec<String> = others.iter().map(|name| shown(name)).collect();
-                self.comment(&format!(
-                    "{} may also be {}: which is right?",
-                    FIELDS[field],
-                    others.join(", ")
-                ));
+                self.comment(&format!("{name} may also be {}: which is right?", others.join(", ")));
             }
             let example = sample.values(found[0]).next().map(|value| format!(" like {}", shown(value)));
-            if *first != FIELDS[field] || example.is_some() {
+            if *first != name || example.is_some() {
                 self.comment(&format!(
                     "its values are{}",
                     example.unwrap_or_else(|| " not known".to_owned())
                 ));
             }
-            self.setting(FIELDS[field], &(*first).into());
+            self.setting(name, &(*first).into());
         }
-        if let Some(at) = mapping.fields[1].first()
+        self.customers(sample, mapping);
+    }
+
+    fn customers(&mut self, sample: &Sample, mapping: &Mapping) {
+        let is_subscription = mapping.target.name == SUBSCRIPTIONS.name;
+        if is_subscription && mapping.of(1).is_empty() && mapping.of(2).is_empty() {
+            self.needed("the column that holds customer_id or customer_reference");
+        }
+        if let Some(at) = mapping.of(1).first()
             && let Some(other) =
                 sample.values(*at).find(|value| billing::import_row::customer_id(value).is_err())
         {
-            self.needed(&format!(
-                "customers are whole numbers, and {} is none: map a column of numbers",
-                shown(other)
-            ));
+            let hint = if is_subscription {
+                "map the column as customer_reference"
+            } else {
+                "map a column of numbers"
+            };
+            self.needed(&format!("customers are whole numbers, and {} is none: {hint}", shown(other)));
         }
     }
 
     fn statuses(&mut self, sample: &Sample, mapping: &Mapping) {
-        let Some(at) = mapping.fields[4].first() else {
+        let Some(status) = mapping.target.status else { return };
+        let Some(at) = mapping.of(status).first() else {
             self.comment("no column says what is paid: every row will be charged");
             return;
         };
@@ -218,10 +226,11 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::super::settings::{Settings, dialect};
+    use super::super::target::INVOICES;
     use super::*;
 
     fn proposed(file: &[u8], format: Format) -> (String, bool) {
-        propose(&Sample::of(file, false, format).unwrap())
+        propose(&Sample::of(file, false, format).unwrap(), &INVOICES)
     }
 
     #[test]

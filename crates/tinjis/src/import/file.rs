@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::csv::CsvRows;
 use super::encoding;
 use super::json::{ArrayRows, NdjsonRows, Parsed};
-use super::row::{self, Fault, Judged, Place};
+use super::row::{self, Fault, Judged, Place, Value};
 use super::settings::Dialect;
 
 /// How rows are written.
@@ -114,20 +114,26 @@ pub(crate) fn open(path: &Path, format: Format, dialect: &Dialect) -> io::Result
 }
 
 impl Rows {
-    /// The next row; a fault when the file cannot be read on.
+    /// The next invoice; a fault when the file cannot be read on.
     pub(crate) fn next(&mut self, dialect: &Dialect) -> Result<Option<Judged>, Fault> {
-        let parsed = match self {
+        let row = self.next_with(|place, values| row::judge(place, values, dialect))?;
+        Ok(row.map(|row| row.unwrap_or_else(|fault| Judged::Bad { faults: vec![fault], reference: None })))
+    }
+
+    /// The next row by what `judge` makes of its values, or the fault of one that is out of shape.
+    pub(crate) fn next_with<T>(
+        &mut self,
+        judge: impl FnOnce(Place, &[Value<'_>]) -> T,
+    ) -> Result<Option<Result<T, Fault>>, Fault> {
+        let parsed: Option<Parsed> = match self {
             Self::Csv(rows) => {
                 let Some((line, values)) = rows.next()? else { return Ok(None) };
-                return Ok(Some(match values {
-                    Ok(values) => row::judge(Place { line, index: None }, &values, dialect),
-                    Err(fault) => Judged::Bad { faults: vec![fault], reference: None },
-                }));
+                return Ok(Some(values.map(|values| judge(Place { line, index: None }, &values))));
             }
             Self::Json(rows) => rows.next()?,
             Self::Ndjson(rows) => rows.next()?,
         };
-        Ok(parsed.map(|parsed| judge(&parsed, dialect)))
+        Ok(parsed.map(|parsed| parsed.values().map(|values| judge(parsed.place, &values))))
     }
 
     /// Columns that were passed over.
@@ -144,12 +150,5 @@ impl Rows {
             Self::Csv(rows) => rows.ends_in_mid_line(),
             Self::Json(_) | Self::Ndjson(_) => false,
         }
-    }
-}
-
-fn judge(parsed: &Parsed, dialect: &Dialect) -> Judged {
-    match parsed.values() {
-        Ok(values) => row::judge(parsed.place, &values, dialect),
-        Err(fault) => Judged::Bad { faults: vec![fault], reference: None },
     }
 }

@@ -1,8 +1,6 @@
 //! A CSV file's header: which of its columns hold what is needed, by name or by the owner's map. Pure: knows no row.
 
-use billing::import_row::FIELDS;
-
-use super::row::{COLUMNS_REQUIRED, Fault, shown};
+use super::row::{Fault, shown};
 use super::settings::Dialect;
 
 /// Names that a message lists.
@@ -11,8 +9,8 @@ const LISTED_MAX: usize = 30;
 /// Where each field stands.
 #[derive(Debug, Default)]
 pub(crate) struct Columns {
-    /// For each of [`FIELDS`], its place in a record.
-    pub(crate) places: [Option<usize>; FIELDS.len()],
+    /// For each column of the target, its place in a record.
+    pub(crate) places: Vec<Option<usize>>,
     pub(crate) width: usize,
     /// Columns that are passed over.
     pub(crate) ignored: Vec<String>,
@@ -22,10 +20,12 @@ pub(crate) struct Columns {
 /// what is paid is passed over silently: a `status` that is not read would charge what is paid.
 pub(crate) fn columns(line: u64, names: &[String], dialect: &Dialect) -> Result<Columns, Fault> {
     let folded: Vec<String> = names.iter().map(|name| fold(name)).collect();
-    let mut columns = Columns { width: names.len(), ..Columns::default() };
+    let fields = dialect.target.fields.len();
+    let mut columns = Columns { width: names.len(), places: vec![None; fields], ignored: Vec::new() };
     let mut mistakes = Vec::new();
     for (at, name) in folded.iter().enumerate() {
-        let field = (0..FIELDS.len())
+        let field = (0..fields)
+            .filter(|field| dialect.target.json != Some(*field))
             .find(|field| dialect.source(*field).is_some_and(|source| fold(source) == *name));
         match field {
             Some(field) if columns.places[field].is_some() => mistakes
@@ -36,7 +36,7 @@ pub(crate) fn columns(line: u64, names: &[String], dialect: &Dialect) -> Result<
             None => mistakes.push(format!("{} is no column", shown(&names[at]))),
         }
     }
-    mistakes.extend((0..FIELDS.len()).filter_map(|field| missing(field, &columns, dialect)));
+    mistakes.extend((0..fields).filter_map(|field| missing(field, &columns, dialect)));
     mistakes.extend(unread_status(&columns, dialect));
     if mistakes.is_empty() {
         return Ok(columns);
@@ -44,32 +44,33 @@ pub(crate) fn columns(line: u64, names: &[String], dialect: &Dialect) -> Result<
     let more = mistakes.len().saturating_sub(LISTED_MAX);
     mistakes.truncate(LISTED_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let needed = FIELDS.join(", ");
+    let needed = dialect.target.columns();
     let hint = hint(names, dialect);
     Err(Fault::new(line, "header", format!("{}{more}; the columns are {needed}{hint}", mistakes.join(", "))))
 }
 
 fn missing(field: usize, columns: &Columns, dialect: &Dialect) -> Option<String> {
-    if columns.places[field].is_some()
-        || field == 2 && dialect.currency.is_some() && !dialect.is_mapped(field)
-    {
+    let target = dialect.target;
+    let is_given = field == target.currency && dialect.currency.is_some();
+    if columns.places[field].is_some() || is_given && !dialect.is_mapped(field) {
         return None;
     }
     match dialect.source(field) {
         Some(source) if dialect.is_mapped(field) => {
-            Some(format!("{} is missing, which --map names as {}", shown(source), FIELDS[field]))
+            Some(format!("{} is missing, which --map names as {}", shown(source), target.fields[field]))
         }
-        None if field < COLUMNS_REQUIRED && !(field == 2 && dialect.currency.is_some()) => {
-            Some(format!("{} is needed, and --map gives it no source", FIELDS[field]))
+        None if target.is_required(field) && !is_given => {
+            Some(format!("{} is needed, and --map gives it no source", target.fields[field]))
         }
-        Some(name) if field < COLUMNS_REQUIRED => Some(format!("{name} is missing")),
+        Some(name) if target.is_required(field) => Some(format!("{name} is missing")),
         _ => None,
     }
 }
 
 /// A column that would be passed over and may tell what is paid.
 fn unread_status(columns: &Columns, dialect: &Dialect) -> Option<String> {
-    let is_decided = columns.places[4].is_some() || dialect.source(4).is_none();
+    let status = dialect.target.status?;
+    let is_decided = columns.places[status].is_some() || dialect.source(status).is_none();
     let name = columns.ignored.iter().find(|name| !is_decided && may_be_status(name))?;
     Some(format!(
         "{} may tell what is paid: give --map status={name}, or --map status= if every row is to be charged",
@@ -112,7 +113,7 @@ mod tests {
     use super::super::settings::dialect;
     use super::*;
 
-    fn found(header: &str, profile: &str) -> Result<[Option<usize>; 5], String> {
+    fn found(header: &str, profile: &str) -> Result<Vec<Option<usize>>, String> {
         let names: Vec<String> = header.split(',').map(str::to_owned).collect();
         columns(1, &names, &dialect(profile)).map(|columns| columns.places).map_err(|fault| fault.reason)
     }

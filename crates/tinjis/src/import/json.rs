@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use billing::import_row::{FIELDS, ROW_BYTES_MAX};
+use billing::import_row::{LONE_SURROGATE, ROW_BYTES_MAX};
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -16,6 +16,7 @@ use super::file::Start;
 use super::header::may_be_status;
 use super::row::{Fault, Place, Value, Values, shown};
 use super::settings::Dialect;
+use super::target::Target;
 
 /// Elements that are read ahead of the import; each is at most as long as a row may be.
 const AHEAD_MAX: usize = 64;
@@ -31,9 +32,11 @@ const TOO_LONG: &str = "is too long";
 pub(crate) struct Parsed {
     pub(crate) place: Place,
     fields: Result<Fields, Fault>,
+    target: &'static Target,
 }
 
-type Raw = [Option<Box<RawValue>>; FIELDS.len()];
+/// By the columns of the target.
+type Raw = Vec<Option<Box<RawValue>>>;
 
 /// The fields that are needed, and what was wrong with the others.
 #[derive(Debug)]
@@ -54,19 +57,16 @@ impl Parsed {
             });
             return Err(Fault::row(self.place.line, mistake.clone()).at(self.place.index, reference));
         }
-        let mut field = 0;
-        Ok(raw.each_ref().map(|raw| {
-            let may_be_number = matches!(FIELDS[field], "reference" | "customer_id" | "amount" | "status");
-            field += 1;
-            match raw.as_deref().map(RawValue::get) {
-                None => Value::Missing,
-                // Some tools tell by a switch whether an invoice is void.
-                Some(switch @ ("true" | "false")) if FIELDS[field - 1] == "status" => {
-                    Value::Text(switch.into())
-                }
-                Some(raw) => value(raw, may_be_number),
+        let values = raw.iter().enumerate().map(|(field, raw)| match raw.as_deref().map(RawValue::get) {
+            None => Value::Missing,
+            // Some tools tell by a switch whether an invoice is void.
+            Some(switch @ ("true" | "false")) if self.target.status == Some(field) => {
+                Value::Text(switch.into())
             }
-        }))
+            Some(raw) if self.target.json == Some(field) && raw != "null" => Value::Json(Cow::Borrowed(raw)),
+            Some(raw) => value(raw, self.target.may_be_number(field)),
+        });
+        Ok(values.collect())
     }
 }
 
@@ -74,7 +74,7 @@ fn value(raw: &str, may_be_number: bool) -> Value<'_> {
     match raw.as_bytes().first() {
         Some(b'"') => match serde_json::from_str::<Cow<'_, str>>(raw) {
             Ok(text) => Value::Text(Cow::Owned(text.into_owned())),
-            Err(_) => Value::Bad("is no text"),
+            Err(_) => Value::Bad(LONE_SURROGATE),
         },
         Some(b'n') => Value::Missing,
         Some(b'0'..=b'9' | b'-') if may_be_number => Value::Number(Cow::Borrowed(raw)),
@@ -86,20 +86,18 @@ fn value(raw: &str, may_be_number: bool) -> Value<'_> {
 /// What the visitors need to know of the dialect.
 #[derive(Clone, Debug)]
 struct Names {
-    sources: [Option<String>; FIELDS.len()],
+    target: &'static Target,
+    sources: Vec<Option<String>>,
     ignore_unknown: bool,
     records: Option<String>,
 }
 
 impl Names {
     fn of(dialect: &Dialect) -> Self {
-        let mut field = 0;
-        let sources = [(); FIELDS.len()].map(|()| {
-            field += 1;
-            dialect.source(field - 1).map(str::to_owned)
-        });
-        let Dialect { ignore_unknown_columns, records, .. } = dialect;
-        Self { sources, ignore_unknown: *ignore_unknown_columns, records: records.clone() }
+        let Dialect { target, ignore_unknown_columns, records, .. } = dialect;
+        let sources =
+            (0..target.fields.len()).map(|field| dialect.source(field).map(str::to_owned)).collect();
+        Self { target, sources, ignore_unknown: *ignore_unknown_columns, records: records.clone() }
     }
 
     fn unknown(&self, name: &str) -> String {
@@ -131,7 +129,8 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let mut fields = Fields { raw: Raw::default(), mistake: None };
+        let mut fields = Fields { raw: Raw::new(), mistake: None };
+        fields.raw.resize_with(self.0.sources.len(), || None);
         let mut unread_status = None;
         while let Some(name) = map.next_key::<String>()? {
             let at = self.0.sources.iter().position(|source| source.as_deref() == Some(name.as_str()));
@@ -141,7 +140,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
                     continue;
                 }
                 Some(_) => _ = fields.mistake.get_or_insert(format!("duplicate field {}", shown(&name))),
-                None if self.0.ignore_unknown && may_be_status(&name) => {
+                None if self.0.ignore_unknown && self.0.target.status.is_some() && may_be_status(&name) => {
                     _ = unread_status.get_or_insert(name)
                 }
                 None if self.0.ignore_unknown => {}
@@ -150,7 +149,10 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
             map.next_value::<IgnoredAny>()?;
         }
         // As in a CSV header: what may tell what is paid is not passed over silently.
-        let is_decided = fields.raw[4].is_some() || self.0.sources[4].as_deref() != Some(FIELDS[4]);
+        let is_decided = self.0.target.status.is_none_or(|status| {
+            let name = self.0.target.fields[status];
+            fields.raw[status].is_some() || self.0.sources[status].as_deref() != Some(name)
+        });
         if let Some(name) = unread_status.filter(|_| !is_decided) {
             let name = shown(&name);
             let why = format!(
@@ -204,7 +206,7 @@ impl<R: BufRead> NdjsonRows<R> {
     }
 
     fn parsed(&self, fields: Result<Fields, Fault>) -> Parsed {
-        Parsed { place: Place { line: self.line, index: None }, fields }
+        Parsed { place: Place { line: self.line, index: None }, fields, target: self.names.target }
     }
 }
 
@@ -247,7 +249,7 @@ impl ArrayRows {
     pub(crate) fn new(start: Start, dialect: &Dialect) -> Self {
         let names = Names::of(dialect);
         let (sender, elements) = sync_channel(AHEAD_MAX);
-        // It ends with the file, with the first mistake, or when nobody receives any more.
+        // It ends with the file, with the first mistake, or when the receiver is gone.
         std::thread::spawn(move || {
             if let Err(fault) = read_array(start, &names, &sender) {
                 let _gone = sender.send(Err(fault));
@@ -436,166 +438,10 @@ impl<'de> DeserializeSeed<'de> for Element<'_, '_> {
         let place = Place { line: document.place.line.get(), index: Some(index) };
         let fields = ObjectSeed(document.names).deserialize(deserializer)?;
         document.place.since.set(0);
-        let parsed = Parsed { place, fields: Ok(fields) };
-        document.elements.send(Ok(parsed)).map_err(|_| D::Error::custom("nobody reads on"))
+        let parsed = Parsed { place, fields: Ok(fields), target: document.names.target };
+        document.elements.send(Ok(parsed)).map_err(|_| D::Error::custom("the reader is gone"))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::settings::dialect;
-    use super::*;
-
-    type Element = (u64, Option<u64>, Result<Option<String>, String>);
-
-    /// Each element's line, index, and reference or fault; and the fault that ended the file.
-    fn all(mut next: impl FnMut() -> Result<Option<Parsed>, Fault>) -> (Vec<Element>, Option<Fault>) {
-        let mut found = Vec::new();
-        loop {
-            match next() {
-                Ok(None) => return (found, None),
-                Err(fault) => return (found, Some(fault)),
-                Ok(Some(parsed)) => {
-                    let reference =
-                        parsed.values().map_err(|fault| fault.reason).map(|values| match &values[0] {
-                            Value::Text(text) | Value::Number(text) => Some(text.to_string()),
-                            _ => None,
-                        });
-                    found.push((parsed.place.line, parsed.place.index, reference));
-                }
-            }
-        }
-    }
-
-    fn array(file: &str, profile: &str) -> (Vec<Element>, Option<Fault>) {
-        let start: Start = Box::new(io::Cursor::new(file.as_bytes().to_vec()));
-        let mut rows = ArrayRows::new(start, &dialect(profile));
-        all(|| rows.next())
-    }
-
-    fn lines(file: &str, profile: &str) -> (Vec<Element>, Option<Fault>) {
-        let mut rows = NdjsonRows::new(file.as_bytes(), &dialect(profile));
-        all(|| rows.next())
-    }
-
-    fn named(line: u64, index: Option<u64>, reference: &str) -> Element {
-        (line, index, Ok(Some(reference.to_owned())))
-    }
-
-    #[test]
-    fn an_array_is_read_by_element_with_lines_and_indexes() {
-        let file = "\n[ {\"reference\": \"],}\\\"\"},\n\n {\"reference\":\n\"b\"} , {\"reference\":\"c\"}]\n";
-        let expected = [named(2, Some(0), "],}\""), named(4, Some(1), "b"), named(5, Some(2), "c")];
-        assert_eq!(array(file, ""), (expected.to_vec(), None));
-        assert_eq!(array(" [ ] ", ""), (Vec::new(), None));
-    }
-
-    #[test]
-    fn an_array_may_stand_in_a_named_field_of_an_object() {
-        let file = r#"{"meta":{"data":[1]},"data":[{"reference":"a"}],"more":[2]}"#;
-        assert_eq!(array(file, "records = 'data'"), (vec![named(1, Some(0), "a")], None));
-        for (file, profile, part) in [
-            (r#"{"data":[]}"#, "", "--records data"),
-            (r#"{"reference":"a"}"#, "", "--format ndjson"),
-            (r#"{"rows":[]}"#, "records = 'data'", "no field"),
-            ("[]", "records = 'data'", "is an array"),
-            (r#"{"data":{}}"#, "records = 'data'", "in the field of --records"),
-            ("7", "", "an array of objects"),
-        ] {
-            let why = array(file, profile).1.unwrap().reason;
-            assert!(why.contains(part), "{file}: {why}");
-        }
-    }
-
-    #[test]
-    fn a_broken_array_ends_with_its_place_and_what_to_do() {
-        for (file, line, part) in [
-            ("", 1, "is it whole?"),
-            ("[{},\n,{}]", 2, "expected"),
-            ("[{},\n]", 2, "trailing comma: remove it"),
-            ("[\n{\"a\":", 2, "is it whole?"),
-            ("[{}]\n2", 2, ".ndjson"),
-            ("[{}\n{}]", 2, "expected `,` or `]`"),
-            ("[1]", 1, "a JSON object for each row"),
-            ("[{\"a\":NaN}]", 1, "expected value"),
-        ] {
-            let fault = array(file, "ignore-unknown-columns = true").1.unwrap();
-            assert_eq!(fault.line, line, "{file:?}: {fault:?}");
-            assert!(fault.reason.contains(part), "{file:?}: {fault:?}");
-        }
-    }
-
-    #[test]
-    fn objects_with_unknown_or_doubled_fields_are_single_faults() {
-        let file = r#"[{"stauts":"PAID","reference":"a"},{"amount":1,"amount":2},{"reference":"c"}]"#;
-        let (found, fault) = array(file, "");
-        assert_eq!((found.len(), &fault), (3, &None));
-        assert!(found[0].2.as_ref().unwrap_err().contains("unknown field \"stauts\""), "{found:?}");
-        assert!(found[1].2.as_ref().unwrap_err().contains("duplicate field"), "{found:?}");
-        assert_eq!(found[2], named(1, Some(2), "c"));
-        let wide = array(
-            r#"[{"lines":[{"a":[]}],"No":"x","reference":"y"}]"#,
-            "ignore-unknown-columns = true\nmap = { reference = 'No' }",
-        );
-        assert_eq!(wide, (vec![named(1, Some(0), "x")], None));
-    }
-
-    #[test]
-    fn a_field_that_may_tell_what_is_paid_is_not_passed_over() {
-        let line = r#"{"reference":"a","Status":"PAID"}"#;
-        let fault = lines(line, "ignore-unknown-columns = true").0.remove(0).2;
-        assert!(fault.unwrap_err().contains("may tell what is paid"));
-        for map in ["map = { status = '' }", "map = { status = 'Status' }"] {
-            let found = lines(line, &format!("ignore-unknown-columns = true\n{map}")).0;
-            assert_eq!(found, [named(1, None, "a")], "{map}");
-        }
-    }
-
-    #[test]
-    fn lines_say_what_other_json_they_look_like() {
-        for (line, part) in [
-            ("{\"reference\":\"P1\",", "over several lines are a JSON array"),
-            ("{\"reference\":\"P1\"},", "no comma between"),
-            ("[{\"reference\":\"P1\"}]", "--format json"),
-            ("x", "a JSON object is needed"),
-        ] {
-            let (found, _) = lines(&format!("{line}\n{{\"reference\":\"good\"}}\n"), "");
-            assert!(found[0].2.as_ref().unwrap_err().contains(part), "{line}: {found:?}");
-            assert_eq!(found[1], named(2, None, "good"));
-        }
-    }
-
-    #[test]
-    fn a_file_of_lines_without_any_is_empty() {
-        for file in ["", "\n", " \r\n\n"] {
-            assert!(lines(file, "").1.unwrap().reason.contains("empty"), "{file:?}");
-        }
-    }
-
-    #[test]
-    fn an_element_or_a_line_over_the_limit_is_reported() {
-        let long = format!("{{\"reference\":\"{}\"}}", "1".repeat(ROW_BYTES_MAX));
-        let (found, fault) = array(&format!("[{{\"reference\":\"a\"}},\n{long}]"), "");
-        let fault = fault.unwrap();
-        assert_eq!((found.len(), fault.line, fault.index), (1, 2, Some(1)), "{fault:?}");
-        assert!(fault.reason.contains("is longer than 16384 bytes"), "{fault:?}");
-        let (found, fault) = lines(&format!("{long}\n{{\"reference\":\"b\"}}"), "");
-        assert_eq!((found.len(), fault), (2, None));
-        assert!(found[0].2.as_ref().unwrap_err().contains("is longer"), "{found:?}");
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_the_reader_panic_or_go_on_for_ever(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let mut rows = ArrayRows::new(Box::new(io::Cursor::new(bytes.clone())), &Dialect::default());
-            let mut count = 0;
-            while let Ok(Some(parsed)) = rows.next() {
-                let _ = parsed.values();
-                count += 1;
-            }
-            prop_assert!(count <= bytes.len());
-        }
-    }
-}
+mod tests;

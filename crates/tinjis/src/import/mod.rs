@@ -14,20 +14,23 @@ mod row;
 mod seen;
 mod send;
 mod settings;
+mod subscription;
+mod target;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
 pub(crate) use explain::command as explain;
-pub(crate) use file::Format;
-pub(crate) use row::Row;
+pub(crate) use file::{Format, Identity};
+pub(crate) use row::{Fault, Row};
 pub(crate) use send::Sender;
-pub(crate) use settings::{Dialect, Settings};
+pub(crate) use settings::{Dialect, FileSettings};
+pub(crate) use subscription::{SubscriptionRow, SubscriptionRows};
+pub(crate) use target::{INVOICES, SUBSCRIPTIONS, Target};
 
-use file::Identity;
 use notes::Notes;
-use row::{Fault, Judged};
+use row::Judged;
 use seen::{ROWS_MAX, Repeats, Seen};
 use send::Counts;
 

@@ -4,17 +4,14 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use billing::import_row::{self, FIELDS};
+use api::billing::ImportRow;
+use billing::import_row;
 use billing::invoice::Reference;
 use billing::money::{Amount, Currency};
 use chassis::currency::EXPONENT_OF_HUNDREDTHS;
-use serde::{Serialize, Serializer};
 
 use super::amount;
 use super::settings::{Dialect, Meaning};
-
-/// Columns that each file must have; `status` is PENDING where it is missing.
-pub(crate) const COLUMNS_REQUIRED: usize = 4;
 
 /// Where a row stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,34 +67,28 @@ impl fmt::Display for Fault {
 }
 
 /// A row that is right by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    #[serde(skip)]
     pub(crate) line: u64,
-    #[serde(skip)]
     pub(crate) index: Option<u64>,
-    #[serde(serialize_with = "reference_text")]
     pub(crate) reference: Reference,
     pub(crate) customer_id: i32,
-    #[serde(serialize_with = "text")]
     pub(crate) currency: Currency,
-    #[serde(serialize_with = "text")]
     pub(crate) amount: Amount,
-    #[serde(rename = "status", serialize_with = "status_text")]
     pub(crate) paid: bool,
 }
 
-fn reference_text<S: Serializer>(reference: &Reference, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(reference.as_str())
-}
-
-fn text<S: Serializer>(value: &impl fmt::Display, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(value)
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn status_text<S: Serializer>(paid: &bool, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(if *paid { "PAID" } else { "PENDING" })
+impl Row {
+    /// As billing takes it.
+    pub(crate) fn wire(&self) -> ImportRow {
+        ImportRow {
+            reference: self.reference.as_str().to_owned(),
+            customer_id: self.customer_id,
+            currency: self.currency.to_string(),
+            amount: self.amount.to_string(),
+            status: if self.paid { "PAID" } else { "PENDING" }.into(),
+        }
+    }
 }
 
 /// What became of a row.
@@ -123,22 +114,22 @@ pub(crate) enum Value<'a> {
     Missing,
     /// Given, but not as text: why.
     Bad(&'static str),
+    /// JSON of the one column that is no text.
+    Json(Cow<'a, str>),
 }
 
-/// The values of a row by [`FIELDS`].
-pub(crate) type Values<'a> = [Value<'a>; FIELDS.len()];
+/// The values of a row by the columns of its target.
+pub(crate) type Values<'a> = Vec<Value<'a>>;
 
 /// Checks a row; finds every mistake in it.
-pub(crate) fn judge(place: Place, values: &Values<'_>, dialect: &Dialect) -> Judged {
+pub(crate) fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged {
+    let values: &[Value<'_>; 5] = values.try_into().expect("a row has the columns of an invoice");
     let [reference, customer_id, currency, amount, status] = values;
     let status = parse_status(status, dialect);
     if status == Ok(Meaning::Skip) {
         return Judged::Skipped;
     }
-    let shown_reference = match reference {
-        Value::Text(text) | Value::Number(text) if !text.is_empty() => Some(text.to_string()),
-        _ => None,
-    };
+    let shown_reference = text_of(reference);
     let mut faults = Vec::new();
     let mut fault = |field: usize, reason: String| {
         let column = column(field, dialect);
@@ -158,13 +149,20 @@ pub(crate) fn judge(place: Place, values: &Values<'_>, dialect: &Dialect) -> Jud
     }
 }
 
+/// A value as a message names its row by it.
+pub(crate) fn text_of(value: &Value<'_>) -> Option<String> {
+    match value {
+        Value::Text(text) | Value::Number(text) if !text.is_empty() => Some(text.to_string()),
+        _ => None,
+    }
+}
+
 /// Our name of the column, and the file's where it has another.
-fn column(field: usize, dialect: &Dialect) -> Cow<'static, str> {
+pub(crate) fn column(field: usize, dialect: &Dialect) -> Cow<'static, str> {
+    let name = dialect.target.fields[field];
     match dialect.source(field) {
-        Some(source) if dialect.is_mapped(field) => {
-            Cow::Owned(format!("{} ({})", FIELDS[field], shown(source)))
-        }
-        _ => Cow::Borrowed(FIELDS[field]),
+        Some(source) if dialect.is_mapped(field) => Cow::Owned(format!("{name} ({})", shown(source))),
+        _ => Cow::Borrowed(name),
     }
 }
 
@@ -174,10 +172,11 @@ fn required<'a>(value: &'a Value<'_>) -> Result<&'a str, String> {
         Value::Text(text) | Value::Number(text) => Ok(text),
         Value::Missing => Err("is missing".to_owned()),
         Value::Bad(why) => Err((*why).to_owned()),
+        Value::Json(_) => Err("must be text".to_owned()),
     }
 }
 
-fn parse_reference(value: &Value<'_>, dialect: &Dialect) -> Result<Reference, String> {
+pub(crate) fn parse_reference(value: &Value<'_>, dialect: &Dialect) -> Result<Reference, String> {
     if let Value::Number(digits) = value {
         // Only what is mapped is another tool's, which may number its invoices; a fraction or an exponent never is a name.
         let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -211,13 +210,14 @@ fn parse_customer_id(value: &Value<'_>) -> Result<i32, String> {
     import_row::customer_id(text).map_err(|why| format!("{why}, not {}", shown(text)))
 }
 
-fn parse_currency(value: &Value<'_>, dialect: &Dialect) -> Result<Currency, String> {
+pub(crate) fn parse_currency(value: &Value<'_>, dialect: &Dialect) -> Result<Currency, String> {
     if let (Value::Missing, Some(currency)) = (value, dialect.currency) {
         return Ok(currency);
     }
     let text = required(value)?;
     // Tools that write `eur` do so in a column of their own, which was mapped.
-    let upper = if dialect.is_mapped(2) { text.to_ascii_uppercase() } else { text.to_owned() };
+    let upper =
+        if dialect.is_mapped(dialect.target.currency) { text.to_ascii_uppercase() } else { text.to_owned() };
     let currency = import_row::currency(&upper).map_err(|why| format!("{why}, not {}", shown(text)))?;
     match dialect.currency {
         Some(only) if only != currency => {
@@ -228,7 +228,7 @@ fn parse_currency(value: &Value<'_>, dialect: &Dialect) -> Result<Currency, Stri
 }
 
 /// `None` for a text that is an amount of some currency, where the row's is not known.
-fn parse_amount(
+pub(crate) fn parse_amount(
     value: &Value<'_>,
     dialect: &Dialect,
     currency: Option<Currency>,
@@ -250,7 +250,7 @@ fn parse_status(value: &Value<'_>, dialect: &Dialect) -> Result<Meaning, String>
     let text = match value {
         Value::Missing => return Ok(Meaning::Pending),
         Value::Bad(why) => return Err((*why).to_owned()),
-        Value::Text(text) | Value::Number(text) => text.as_ref(),
+        Value::Text(text) | Value::Number(text) | Value::Json(text) => text.as_ref(),
     };
     if let Some(statuses) = &dialect.statuses {
         let known = || statuses.keys().map(|name| shown(name)).collect::<Vec<_>>().join(", ");
@@ -314,7 +314,7 @@ mod tests {
     const PLACE: Place = Place { line: 7, index: None };
 
     fn values<'a>(texts: [&'a str; 5]) -> Values<'a> {
-        texts.map(|text| Value::Text(Cow::Borrowed(text)))
+        texts.map(|text| Value::Text(Cow::Borrowed(text))).to_vec()
     }
 
     fn good(values: &Values<'_>, profile: &str) -> Row {
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn a_good_row_is_what_billing_takes() {
         let row = good(&values(["I1", "1", "EUR", "12.15", "PAID"]), "");
-        let json = serde_json::to_string(&row).unwrap();
+        let json = serde_json::to_string(&row.wire()).unwrap();
         assert_eq!(
             json,
             r#"{"reference":"I1","customer_id":1,"currency":"EUR","amount":"12.15","status":"PAID"}"#
@@ -353,7 +353,7 @@ mod tests {
     fn every_mistake_of_a_row_is_reported_with_its_place_and_column() {
         let faults = faults(&values([" I1", "0", "eur", "1,5", "paid"]), "");
         let columns: Vec<_> = faults.iter().map(|fault| fault.column.as_ref()).collect();
-        assert_eq!(columns, FIELDS);
+        assert_eq!(columns, import_row::FIELDS);
         assert!(
             faults[1].to_string().starts_with("line 7, reference \" I1\", column customer_id: "),
             "{faults:?}"

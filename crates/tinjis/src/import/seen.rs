@@ -144,7 +144,7 @@ impl Repeats {
         }
     }
 
-    /// Nobody can know which of two rows is right, so neither is taken.
+    /// Which of two rows is right cannot be known, so neither is taken.
     fn contradict(&mut self, row: &Trace, other: &Trace) {
         if row.data == WRONG {
             return;

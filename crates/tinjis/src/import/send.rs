@@ -3,9 +3,9 @@
 
 use std::borrow::Cow;
 
+use api::billing::ImportReport;
 use billing::import_row::FIELDS;
 use bytes::Bytes;
-use serde::Deserialize;
 
 use super::row::{Fault, Row};
 use crate::http::{Api, CallError};
@@ -15,39 +15,11 @@ const ROWS_MAX: usize = 1000;
 const BYTES_MAX: usize = 512 * 1024;
 
 /// What billing did with rows, or would do.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) created: u64,
     pub(crate) unchanged: u64,
     pub(crate) updated: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Answer {
-    #[serde(flatten)]
-    counts: Counts,
-    errors_total: u64,
-    errors: Vec<LineError>,
-    /// A billing of an earlier version has none.
-    #[serde(default)]
-    warnings: Vec<LineWarning>,
-}
-
-#[derive(Debug, Deserialize)]
-struct LineWarning {
-    line: usize,
-    reference: String,
-    /// Of a look-alike in the same request, which the whole file has shown already.
-    like_line: Option<u64>,
-    message: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct LineError {
-    line: usize,
-    reference: Option<String>,
-    field: String,
-    message: String,
 }
 
 /// Sends rows in batches.
@@ -86,7 +58,7 @@ impl Sender {
 
     /// Adds a row, and sends when there are enough.
     pub(crate) async fn row(&mut self, row: &Row) -> Result<(), CallError> {
-        serde_json::to_writer(&mut self.body, row).expect("a checked row is always JSON");
+        serde_json::to_writer(&mut self.body, &row.wire()).expect("a checked row is always JSON");
         self.body.push(b'\n');
         self.places.push((row.line, row.index));
         if self.places.len() >= ROWS_MAX || self.body.len() >= BYTES_MAX {
@@ -103,14 +75,17 @@ impl Sender {
         }
         let body = Bytes::from(std::mem::take(&mut self.body));
         let places = std::mem::take(&mut self.places);
-        let answer: Answer = self.api.post(&self.path, "application/x-ndjson", body).await?;
-        self.counts.created += answer.counts.created;
-        self.counts.unchanged += answer.counts.unchanged;
-        self.counts.updated += answer.counts.updated;
+        let answer: ImportReport = self.api.post(&self.path, "application/x-ndjson", body).await?;
+        self.counts.created += answer.created;
+        self.counts.unchanged += answer.unchanged;
+        self.counts.updated += answer.updated;
         self.bad += answer.errors_total;
         self.done_to = places.last().map_or(self.done_to, |(line, _)| *line);
-        let place =
-            |line: usize| line.checked_sub(1).and_then(|at| places.get(at)).copied().unwrap_or_default();
+        let place = |line: u64| {
+            let at = line.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+            at.and_then(|at| places.get(at)).copied().unwrap_or_default()
+        };
+        // Look-alikes in the same request are shown already: the whole file was looked at.
         let beside_stored = answer.warnings.into_iter().filter(|warning| warning.like_line.is_none());
         self.warnings.extend(beside_stored.map(|warning| {
             let (line, index) = place(warning.line);
@@ -118,7 +93,7 @@ impl Sender {
         }));
         self.faults.extend(answer.errors.into_iter().map(|error| {
             let (line, index) = place(error.line);
-            Fault::new(line, column(error.field), error.message).at(index, error.reference)
+            Fault::new(line, column(error.field.into_owned()), error.message).at(index, error.reference)
         }));
         Ok(())
     }

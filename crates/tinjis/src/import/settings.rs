@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use billing::import_row::FIELDS;
 use billing::money::Currency;
 use encoding_rs::Encoding;
 use serde::Deserialize;
 
+use chassis::config::Problems;
+
 use super::file::Format;
+use super::target::Target;
 
 /// The longest profile, in bytes.
 const PROFILE_BYTES_MAX: u64 = 64 * 1024;
@@ -62,6 +64,33 @@ pub(crate) struct Settings {
     records: Option<String>,
 }
 
+/// How a file is written: by a profile, and by flags that beat it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FileSettings {
+    /// TOML file with the settings of how the file is written, by the names of their flags; a flag beats it
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl FileSettings {
+    /// The format and the dialect of a file whose rows become the target's.
+    pub(crate) fn resolve(
+        self,
+        file: &Path,
+        target: &'static Target,
+        problems: &mut Problems,
+    ) -> Option<(Format, Dialect)> {
+        let profile = self.profile.map(|path| Settings::of_profile(&path)).transpose();
+        let profile = profile.map_err(|why| problems.add("--profile", why)).ok()?.unwrap_or_default();
+        let settings = self.settings.over(profile);
+        let dialect = settings.check(target, |setting, why| problems.add(setting, why));
+        let format = settings.format(file).map_err(|why| problems.add("FILE", why)).ok()?;
+        Some((format, dialect))
+    }
+}
+
 /// `NAME=VALUE` pairs.
 pub(crate) type Assignments = BTreeMap<String, String>;
 
@@ -104,7 +133,10 @@ pub(crate) enum Source {
 /// Settings that were checked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dialect {
-    pub(crate) sources: [Source; FIELDS.len()],
+    /// What its rows become.
+    pub(crate) target: &'static Target,
+    /// By the columns of the target; those beyond the last have their own names.
+    sources: Vec<Source>,
     pub(crate) statuses: Option<BTreeMap<String, Meaning>>,
     pub(crate) delimiter: Option<u8>,
     pub(crate) decimal_comma: bool,
@@ -127,18 +159,23 @@ pub(crate) struct NamedEncoding {
 }
 
 impl Dialect {
+    /// Our own format of the target's rows.
+    pub(crate) fn plain(target: &'static Target) -> Self {
+        Self { target, ..Self::default() }
+    }
+
     /// The name under which a value stands in the file.
     pub(crate) fn source(&self, field: usize) -> Option<&str> {
-        match &self.sources[field] {
-            Source::Own => Some(FIELDS[field]),
-            Source::Named(name) => Some(name),
-            Source::Absent => None,
+        match self.sources.get(field) {
+            None | Some(Source::Own) => Some(self.target.fields[field]),
+            Some(Source::Named(name)) => Some(name),
+            Some(Source::Absent) => None,
         }
     }
 
     /// Whether the field was mapped: then it is another tool's, with that tool's habits.
     pub(crate) fn is_mapped(&self, field: usize) -> bool {
-        matches!(self.sources[field], Source::Named(_))
+        matches!(self.sources.get(field), Some(Source::Named(_)))
     }
 }
 
@@ -190,13 +227,19 @@ impl Settings {
     }
 
     /// Checks everything; each mistake with its setting.
-    pub(crate) fn check(&self, mut mistake: impl FnMut(&'static str, String)) -> Dialect {
+    pub(crate) fn check(
+        &self,
+        target: &'static Target,
+        mut mistake: impl FnMut(&'static str, String),
+    ) -> Dialect {
         let mut take = |setting, result: Result<(), String>| {
             if let Err(why) = result {
                 mistake(setting, why);
             }
         };
         let mut dialect = Dialect {
+            target,
+            sources: vec![Source::Own; target.fields.len()],
             decimal_comma: self.decimal_comma.unwrap_or(false),
             minor_units: self.minor_units.unwrap_or(false),
             ignore_unknown_columns: self.ignore_unknown_columns.unwrap_or(false),
@@ -208,6 +251,9 @@ impl Settings {
         take("--map", self.map.as_ref().map_or(Ok(()), |map| dialect.map(map)));
         let statuses = self.status.as_ref().map(meanings).transpose();
         take("--status", statuses.map(|statuses| dialect.statuses = statuses));
+        if target.status.is_none() && self.status.is_some() {
+            take("--status", Err(format!("has no meaning for {}, which have no status", target.name)));
+        }
         let delimiter = self.delimiter.as_deref().map(delimiter).transpose();
         take("--delimiter", delimiter.map(|delimiter| dialect.delimiter = delimiter));
         let thousands = self.thousands.as_deref().map(thousands).transpose();
@@ -227,12 +273,14 @@ impl Settings {
 impl Dialect {
     fn map(&mut self, map: &Assignments) -> Result<(), String> {
         for (field, source) in map {
-            let at = FIELDS.iter().position(|known| known == field);
-            let at =
-                at.ok_or_else(|| format!("{field:?} is no column of ours: map {}", FIELDS.join(", ")))?;
+            let at = self.target.fields.iter().position(|known| known == field);
+            let at = at.ok_or_else(|| {
+                format!("{field:?} is no column of ours: map {}", self.target.fields.join(", "))
+            })?;
             self.sources[at] = if source.is_empty() { Source::Absent } else { Source::Named(source.clone()) };
         }
-        let mut named: Vec<&str> = (0..FIELDS.len()).filter_map(|field| self.source(field)).collect();
+        let mut named: Vec<&str> =
+            (0..self.target.fields.len()).filter_map(|field| self.source(field)).collect();
         named.sort_unstable();
         match named.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(format!("{:?} is the source of two columns", pair[0])),
@@ -303,18 +351,32 @@ fn encoding(name: &str) -> Result<NamedEncoding, String> {
 #[cfg(test)]
 pub(crate) fn dialect(profile: &str) -> Dialect {
     let settings: Settings = toml::from_str(profile).unwrap();
-    settings.check(|setting, why| panic!("{setting}: {why}"))
+    settings.check(&super::target::INVOICES, |setting, why| panic!("{setting}: {why}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::target::{INVOICES, SUBSCRIPTIONS};
     use super::*;
 
     fn mistakes(profile: &str) -> Vec<(&'static str, String)> {
         let settings: Settings = toml::from_str(profile).unwrap();
         let mut found = Vec::new();
-        settings.check(|setting, why| found.push((setting, why)));
+        settings.check(&INVOICES, |setting, why| found.push((setting, why)));
         found
+    }
+
+    #[test]
+    fn subscriptions_have_columns_of_their_own_and_no_status() {
+        let mut found = Vec::new();
+        let settings: Settings =
+            toml::from_str("map = { starts_on = 'Beginn' }\nstatus = { open = 'SKIP' }").unwrap();
+        let dialect = settings.check(&SUBSCRIPTIONS, |setting, why| found.push((setting, why)));
+        assert_eq!(dialect.source(10), Some("Beginn"));
+        assert_eq!(
+            found,
+            [("--status", "has no meaning for subscriptions, which have no status".to_owned())]
+        );
     }
 
     #[test]
@@ -324,7 +386,7 @@ mod tests {
         let profile = settings(
             "delimiter = ','\ndecimal-comma = true\nencoding = 'utf-16'\n[map]\namount = 'x'\nreference = 'No'",
         );
-        let both = flags.over(profile).check(|setting, why| panic!("{setting}: {why}"));
+        let both = flags.over(profile).check(&INVOICES, |setting, why| panic!("{setting}: {why}"));
         assert_eq!((both.delimiter, both.decimal_comma), (Some(b';'), false));
         assert_eq!(
             (both.source(0), both.source(3), both.source(1)),
@@ -370,9 +432,10 @@ mod tests {
 
     #[test]
     fn without_settings_the_strict_format_holds() {
-        let dialect = Settings::default().check(|setting, why| panic!("{setting}: {why}"));
-        let sources: Vec<_> = (0..FIELDS.len()).filter_map(|field| dialect.source(field)).collect();
-        assert_eq!(sources, FIELDS);
+        let dialect = Settings::default().check(&INVOICES, |setting, why| panic!("{setting}: {why}"));
+        let fields = INVOICES.fields;
+        let sources: Vec<_> = (0..fields.len()).filter_map(|field| dialect.source(field)).collect();
+        assert_eq!(sources, fields);
         assert!(dialect.delimiter.is_none() && dialect.encoding.is_none() && !dialect.ignore_unknown_columns);
     }
 }

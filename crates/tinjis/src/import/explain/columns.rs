@@ -1,18 +1,27 @@
 //! Which columns of other tools usually hold what an import needs, and what their statuses usually mean. Proposals for a
 //! person to read, from lists of names; nothing is imported by them.
 
-use billing::import_row::FIELDS;
-
 use super::super::header::may_be_status;
+use super::super::target::{SUBSCRIPTIONS, Target};
 
 /// Candidates for each field, best first, as places among the names.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Mapping {
-    pub(super) fields: [Vec<usize>; FIELDS.len()],
+    pub(super) target: &'static Target,
+    pub(super) fields: Vec<Vec<usize>>,
+}
+
+impl Mapping {
+    pub(super) fn of(&self, field: usize) -> &[usize] {
+        &self.fields[field]
+    }
 }
 
 /// Names as tools write them, letters and digits only; the best first.
-const KNOWN: [&[&str]; 4] = [
+type Known = (&'static str, &'static [&'static str]);
+
+const INVOICE_REFERENCE: Known = (
+    "reference",
     &[
         "reference",
         "invoicenumber",
@@ -32,74 +41,133 @@ const KNOWN: [&[&str]; 4] = [
         "id",
         "name",
     ],
+);
+
+const SUBSCRIPTION_REFERENCE: Known = (
+    "reference",
     &[
-        "customerid",
-        "customernumber",
-        "customerno",
-        "clientid",
-        "accountcode",
-        "accountnumber",
-        "userid",
-        "kundennummer",
-        "kundennr",
-        "kundenummer",
-        "kundnummer",
-        "debitorennummer",
-        "debitor",
-        "konto",
-        "customer",
-        "account",
+        "reference",
+        "subscriptionid",
+        "subscriptionnumber",
+        "subscription",
+        "contractnumber",
+        "contractid",
+        "contract",
+        "vertragsnummer",
+        "vertragsnr",
+        "vertrag",
+        "abonummer",
+        "abonnementsnummer",
+        "abonnement",
+        "number",
+        "id",
+        "name",
     ],
-    &[
+);
+
+const KNOWN: [Known; 11] = [
+    (
+        "customer_id",
+        &[
+            "customerid",
+            "customernumber",
+            "customerno",
+            "clientid",
+            "accountcode",
+            "accountnumber",
+            "userid",
+            "kundennummer",
+            "kundennr",
+            "kundenummer",
+            "kundnummer",
+            "debitorennummer",
+            "debitor",
+            "konto",
+            "customer",
+            "account",
+        ],
+    ),
+    (
+        "customer_reference",
+        &["customerreference", "kundenreferenz", "clientreference", "customername", "kunde"],
+    ),
+    (
         "currency",
-        "currencycode",
-        "ordercurrency",
-        "invoicecurrency",
-        "w\u{e4}hrung",
-        "waehrung",
-        "wkzumsatz",
-        "valuta",
-        "devise",
-        "moneda",
-    ],
-    &[
-        "amountdue",
-        "amountremaining",
-        "balance",
-        "balancedue",
-        "invoicetotal",
-        "ordertotal",
-        "total",
-        "totalamount",
-        "grandtotal",
+        &[
+            "currency",
+            "currencycode",
+            "ordercurrency",
+            "invoicecurrency",
+            "w\u{e4}hrung",
+            "waehrung",
+            "wkzumsatz",
+            "valuta",
+            "devise",
+            "moneda",
+        ],
+    ),
+    (
         "amount",
-        "betrag",
-        "bruttobetrag",
-        "gesamtbetrag",
-        "umsatzohnesollhabenkz",
-        "bel\u{f8}b",
-        "belopp",
-        "montant",
-        "importe",
-    ],
+        &[
+            "amountdue",
+            "amountremaining",
+            "balance",
+            "balancedue",
+            "invoicetotal",
+            "ordertotal",
+            "total",
+            "totalamount",
+            "grandtotal",
+            "amount",
+            "betrag",
+            "bruttobetrag",
+            "gesamtbetrag",
+            "umsatzohnesollhabenkz",
+            "bel\u{f8}b",
+            "belopp",
+            "montant",
+            "importe",
+            "price",
+            "preis",
+        ],
+    ),
+    ("anchor_day", &["anchorday", "billingday", "dayofmonth", "stichtag", "abrechnungstag"]),
+    ("every_months", &["everymonths", "intervalmonths", "interval", "intervall", "monate"]),
+    ("zone", &["zone", "timezone", "zeitzone"]),
+    ("at", &["at", "timeofday", "uhrzeit"]),
+    ("starts_on", &["startson", "startdate", "start", "beginn", "startdatum", "vertragsbeginn"]),
+    ("ends_on", &["endson", "enddate", "end", "ende", "enddatum", "vertragsende"]),
+    ("holidays", &["holidays", "feiertage"]),
 ];
 
+fn known(name: &str, target: &Target) -> &'static [&'static str] {
+    let reference =
+        if target.name == SUBSCRIPTIONS.name { SUBSCRIPTION_REFERENCE } else { INVOICE_REFERENCE };
+    let found = KNOWN.into_iter().chain([reference]).find(|(known, _)| *known == name);
+    found.map_or(&[], |(_, names)| names)
+}
+
 /// Looks for names; our own name beats all others.
-pub(super) fn mapping(names: &[String]) -> Mapping {
+pub(super) fn mapping(names: &[String], target: &'static Target) -> Mapping {
     let plain: Vec<String> = names.iter().map(|name| plain(name)).collect();
-    let mut mapping = Mapping::default();
-    for (field, known) in KNOWN.iter().enumerate() {
-        let own = names.iter().position(|name| name.trim().eq_ignore_ascii_case(FIELDS[field]));
-        let found = known.iter().filter_map(|known| plain.iter().position(|name| name == known));
+    let mut mapping = Mapping { target, fields: vec![Vec::new(); target.fields.len()] };
+    let is_told = |field: &usize| target.json != Some(*field) && target.status != Some(*field);
+    for field in (0..target.fields.len()).filter(is_told) {
+        let own = names.iter().position(|name| name.trim().eq_ignore_ascii_case(target.fields[field]));
+        let found = known(target.fields[field], target)
+            .iter()
+            .filter_map(|known| plain.iter().position(|name| name == known));
         for at in own.into_iter().chain(found) {
             if !mapping.fields.iter().any(|used| used.contains(&at)) {
                 mapping.fields[field].push(at);
             }
         }
     }
-    mapping.fields[4] = (0..names.len())
-        .filter(|at| may_be_status(&names[*at]) && !mapping.fields.iter().any(|used| used.contains(at)))
-        .collect();
+    if let Some(status) = target.status {
+        mapping.fields[status] = (0..names.len())
+            .filter(|at| may_be_status(&names[*at]) && !mapping.fields.iter().any(|used| used.contains(at)))
+            .collect();
+    }
     mapping
 }
 
@@ -122,11 +190,13 @@ pub(super) fn meaning(status: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::target::INVOICES;
     use super::*;
 
-    fn mapped(header: &str) -> [Option<String>; 5] {
+    fn mapped(header: &str) -> Vec<Option<String>> {
         let names: Vec<String> = header.split(',').map(str::to_owned).collect();
-        mapping(&names).fields.map(|found| found.first().map(|at| names[*at].clone()))
+        let found = mapping(&names, &INVOICES).fields.into_iter();
+        found.map(|found| found.first().map(|at| names[*at].clone())).collect()
     }
 
     #[test]
