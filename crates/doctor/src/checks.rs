@@ -27,6 +27,14 @@ pub(crate) enum Topic {
     PodSecurity,
     Images,
     Disruption,
+    // Comparisons of objects.
+    Bindings,
+    Policies,
+    Endpoints,
+    Settings,
+    Admission,
+    Issuers,
+    Routes,
 }
 
 impl Topic {
@@ -41,6 +49,13 @@ impl Topic {
             Self::PodSecurity => "pod-security",
             Self::Images => "images",
             Self::Disruption => "disruption",
+            Self::Bindings => "bindings",
+            Self::Policies => "policies",
+            Self::Endpoints => "endpoints",
+            Self::Settings => "settings",
+            Self::Admission => "admission",
+            Self::Issuers => "issuers",
+            Self::Routes => "routes",
         }
     }
 }

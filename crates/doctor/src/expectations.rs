@@ -36,7 +36,7 @@ pub(crate) const FORBIDDEN_IN_OTHER_NAMESPACES: [&str; 6] = [
     "patch networkpolicies",
 ];
 
-/// What an environment allows; see `docs/doctor.md` for the file format.
+/// What an environment allows; see `docs/how-to/doctor.md` for the file format.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expectations {
@@ -71,6 +71,27 @@ pub struct Expectations {
     /// Workloads whose disruption budget is tested by evicting two pods at once.
     #[serde(default)]
     pub(crate) evictions: Vec<String>,
+    /// Namespaces whose ServiceAccounts and pods on the node's network belong to the platform.
+    #[serde(default = "kube_system")]
+    pub(crate) platform: Vec<String>,
+    /// Registries, organisations or repositories of images. Default: images are not compared.
+    #[serde(default)]
+    pub(crate) registries: Vec<String>,
+    /// Further subjects of bindings with rights of weight in the namespaces.
+    #[serde(default, rename = "subject")]
+    pub(crate) subjects: Vec<Subject>,
+    /// Settings of workloads that must have a value, also one that weakens the service.
+    #[serde(default, rename = "setting")]
+    pub(crate) settings: Vec<Setting>,
+    /// Address blocks that a NetworkPolicy may open.
+    #[serde(default, rename = "address")]
+    pub(crate) addresses: Vec<Address>,
+    /// What Ingresses and HTTPRoutes may lead to a workload.
+    #[serde(default, rename = "route")]
+    pub(crate) routes: Vec<Route>,
+    /// Findings about objects that are known and accepted.
+    #[serde(default, rename = "accept")]
+    pub(crate) accepted: Vec<Acceptance>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -86,6 +107,12 @@ pub(crate) struct Workload {
     /// The NetworkPolicy for its ingress and egress; reported by name when it does not exist.
     #[serde(default)]
     pub(crate) policy: Option<String>,
+    /// Whether it may connect anywhere.
+    #[serde(default)]
+    pub(crate) open_egress: bool,
+    /// Names (SANs) of further callers that it may accept, beside those of `call`.
+    #[serde(default)]
+    pub(crate) clients: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -180,6 +207,93 @@ pub(crate) struct ImageRule {
     pub(crate) by: String,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(crate) enum SubjectKind {
+    User,
+    Group,
+    ServiceAccount,
+}
+
+impl SubjectKind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "User",
+            Self::Group => "Group",
+            Self::ServiceAccount => "ServiceAccount",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Subject {
+    pub(crate) kind: SubjectKind,
+    pub(crate) name: String,
+    /// Of a ServiceAccount.
+    #[serde(default)]
+    pub(crate) namespace: Option<String>,
+    /// Namespaces of the environment where it may hold rights. Default: all, also by a ClusterRoleBinding.
+    #[serde(default, rename = "in")]
+    pub(crate) within: Vec<String>,
+    /// Its rights, such as `read secrets`. Default: all.
+    #[serde(default)]
+    pub(crate) may: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Setting {
+    pub(crate) workload: String,
+    /// The environment variable; a flag of the same setting counts.
+    pub(crate) name: String,
+    /// Empty: it must be unset.
+    pub(crate) value: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Direction {
+    In,
+    Out,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Address {
+    pub(crate) workload: String,
+    pub(crate) direction: Direction,
+    /// As the NetworkPolicy spells it.
+    pub(crate) cidr: String,
+    /// Default: every port.
+    #[serde(default)]
+    pub(crate) ports: Vec<u16>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    /// A workload.
+    pub(crate) to: String,
+    /// Default: every host.
+    #[serde(default)]
+    pub(crate) hosts: Vec<String>,
+    /// As the Ingress or HTTPRoute spells them.
+    pub(crate) paths: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Acceptance {
+    pub(crate) rule: String,
+    /// Such as `RoleBinding payments/team`.
+    pub(crate) object: String,
+    pub(crate) why: String,
+}
+
+fn kube_system() -> Vec<String> {
+    vec!["kube-system".to_owned()]
+}
+
 impl Expectations {
     /// Parses TOML; all errors are in one message.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -194,12 +308,16 @@ impl Expectations {
         let sources = self.sources.iter().map(|source| source.name.as_str());
         let callers: BTreeSet<&str> =
             workloads.iter().copied().chain(sources).chain([ANY_SOURCE, OUTSIDER]).collect();
+        let namespaces = self.namespaces();
+        let is_neighbour = |name: &str| {
+            name.strip_prefix(NEIGHBOUR_PREFIX).is_some_and(|namespace| namespaces.contains(namespace))
+        };
         let mut errors = Vec::new();
         if workloads.len() < self.workloads.len() {
             errors.push("two workloads have the same name".to_owned());
         }
         for path in &self.paths {
-            if !callers.contains(path.from.as_str()) {
+            if !callers.contains(path.from.as_str()) && !is_neighbour(&path.from) {
                 errors.push(format!("path from {:?}: neither a workload nor a source", path.from));
             }
             if path.to != APISERVER && !workloads.contains(path.to.as_str()) {
@@ -214,7 +332,43 @@ impl Expectations {
         errors.extend(unknown.map(|text| format!("{text:?} is not a known verb and resource")));
         let invalid = self.denied_addresses.iter().filter(|address| split(address).is_none());
         errors.extend(invalid.map(|address| format!("{address:?} is not host:port")));
+        errors.extend(self.validate_objects(&workloads));
         errors
+    }
+
+    /// What only the comparison of objects uses.
+    fn validate_objects(&self, workloads: &BTreeSet<&str>) -> Vec<String> {
+        let settings = self.settings.iter().map(|setting| ("setting of", &setting.workload));
+        let addresses = self.addresses.iter().map(|address| ("address of", &address.workload));
+        let routes = self.routes.iter().map(|route| ("route to", &route.to));
+        let named = settings.chain(addresses).chain(routes);
+        let unknown = named.filter(|(_, name)| !workloads.contains(name.as_str()));
+        let mut errors: Vec<String> =
+            unknown.map(|(what, name)| format!("{what} {name:?}: not a workload")).collect();
+        let rights = crate::objects::bindings::weight_names();
+        for subject in &self.subjects {
+            let account = subject.kind == SubjectKind::ServiceAccount;
+            if account != subject.namespace.is_some() {
+                let rule = if account { "needs a namespace" } else { "has no namespace" };
+                errors.push(format!("subject {:?}: a {} {rule}", subject.name, subject.kind.as_str()));
+            }
+            let unknown = subject.may.iter().filter(|may| !rights.contains(may.as_str()));
+            errors.extend(unknown.map(|may| {
+                let known = Vec::from_iter(rights.iter().copied()).join(", ");
+                format!("subject {:?}: {may:?} is none of {known}", subject.name)
+            }));
+        }
+        let unknown = self.accepted.iter().filter(|accepted| !crate::objects::is_rule(&accepted.rule));
+        errors.extend(unknown.map(|accepted| format!("accept {:?}: not a rule", accepted.rule)));
+        let silent = self.accepted.iter().filter(|accepted| accepted.why.trim().is_empty());
+        errors.extend(silent.map(|accepted| format!("accept {:?}: `why` is empty", accepted.object)));
+        errors
+    }
+
+    /// The reason why a finding is accepted.
+    pub(crate) fn acceptance(&self, rule: &str, object: &str) -> Option<&str> {
+        let accepted = self.accepted.iter().find(|entry| entry.rule == rule && entry.object == object);
+        accepted.map(|entry| entry.why.as_str())
     }
 
     /// The namespaces of the environment.
@@ -231,6 +385,11 @@ impl Expectations {
             .iter()
             .filter(same)
             .any(|path| path.from == from || path.from == ANY_SOURCE && unrestricted)
+    }
+
+    /// Whether a workload may connect anywhere.
+    pub(crate) fn has_open_egress(&self, name: &str) -> bool {
+        self.workloads.iter().any(|workload| workload.name == name && workload.open_egress)
     }
 
     fn is_unrestricted(&self, from: &str) -> bool {

@@ -277,6 +277,8 @@ mod tests {
             kind: Kind::Deployment,
             dns: true,
             policy: None,
+            open_egress: false,
+            clients: Vec::new(),
         };
         let labels = json!({"app": "payments"});
         let container = json!({"ports": [{"name": "business", "containerPort": 9000},

@@ -6,13 +6,19 @@ mod checks;
 mod cleanup;
 mod evaluate;
 mod expectations;
+mod formats;
+mod init;
 mod inventory;
 mod kube;
 mod network;
+mod objects;
 mod pods;
 pub mod probe;
 mod rbac;
 mod report;
+mod row;
+#[cfg(test)]
+mod schemas;
 mod session;
 mod task;
 
@@ -28,11 +34,14 @@ use cleanup::clean;
 use evaluate::{Evaluation, evaluate};
 use inventory::Inventory;
 use kube::KubeClient;
+use objects::compare;
+use objects::snapshot::Snapshot;
 use pods::PodFactory;
 use session::ClusterSession;
 
 pub use evaluate::Verdict;
 pub use expectations::Expectations;
+pub use formats::Format;
 pub use report::Report;
 
 /// How to run the checks.
@@ -40,12 +49,14 @@ pub use report::Report;
 pub struct Options {
     /// What must be open; everything else must be closed.
     pub expectations: Expectations,
-    /// The container image of the probes; its entry point takes `run probe`.
+    /// The container image of the probes; its entry point takes `run probe`. Unused when only reading.
     pub image: String,
     /// The kubectl command, with flags where needed.
     pub kubectl: String,
     /// Whether to test disruption budgets by evicting pods.
     pub evictions: bool,
+    /// Whether to compare objects only: nothing is created, changed, deleted or impersonated.
+    pub read_only: bool,
 }
 
 /// The report, and whether everything that was created has been deleted again.
@@ -60,38 +71,68 @@ pub struct Examination {
 /// Receives each step, for display.
 pub type Progress<'a> = &'a dyn Fn(Arguments<'_>);
 
-/// Runs all checks against the cluster that kubectl (or the pod's ServiceAccount) reaches.
+/// Compares the objects of the cluster that kubectl (or the pod's ServiceAccount) reaches, and runs all checks in it.
 pub async fn examine(mut options: Options, progress: Progress<'_>) -> anyhow::Result<Examination> {
-    if !options.evictions {
-        options.expectations.evictions.clear();
-    }
     let started = Instant::now();
     progress(format_args!("connecting to the API server"));
     let kube = KubeClient::open(&options.kubectl).await?;
     kube.get("/version").await.context("the cluster does not answer; check KUBECONFIG")?;
+    let environment = options.expectations.environment.clone();
+    progress(format_args!("comparing objects with the expectations"));
+    let namespaces: Vec<&str> = options.expectations.namespaces().into_iter().collect();
+    let snapshot = tokio::select! {
+        snapshot = Snapshot::read(&kube, &namespaces) => snapshot?,
+        // The proxy is ended by its owner, which a signal's default action would skip.
+        stopped = stopped() => return Err(stopped.err().unwrap_or_else(|| anyhow!("stopped"))),
+    };
+    let compared = compare(&options.expectations, &snapshot);
+    if options.read_only {
+        let report = Report::new(environment, &compared, None, Vec::new(), started.elapsed());
+        return Ok(Examination { report, cleanup: Ok(()) });
+    }
+    if !options.evictions {
+        options.expectations.evictions.clear();
+    }
+    let (evaluation, families, cleanup) = try_checks(&kube, &options, progress).await?;
+    let report = Report::new(environment, &compared, Some(&evaluation), families, started.elapsed());
+    Ok(Examination { report, cleanup })
+}
+
+/// Proposes an expectations file for namespaces, from the objects that are there. Reads only.
+pub async fn propose(kubectl: &str, namespaces: &[String]) -> anyhow::Result<String> {
+    let kube = KubeClient::open(kubectl).await?;
+    kube.get("/version").await.context("the cluster does not answer; check KUBECONFIG")?;
+    let namespaces: Vec<&str> = namespaces.iter().map(String::as_str).collect();
+    let snapshot = Snapshot::read(&kube, &namespaces).await?;
+    init::propose(&snapshot, &namespaces).map_err(|error| anyhow!(error))
+}
+
+/// Runs the checks, and deletes all that it created for them.
+async fn try_checks(
+    kube: &KubeClient,
+    options: &Options,
+    progress: Progress<'_>,
+) -> anyhow::Result<(Evaluation, Vec<&'static str>, anyhow::Result<()>)> {
     let expectations = &options.expectations;
     let sources = expectations.sources.iter().map(|source| source.namespace.as_str());
     let namespaces: Vec<&str> = expectations.namespaces().into_iter().chain(sources).collect();
-    clean(&kube, &namespaces).await.context("deleting what an interrupted run left")?;
+    clean(kube, &namespaces).await.context("deleting what an interrupted run left")?;
     let run = format!("{:06x}", Random::system().below(1 << 24));
     let factory = PodFactory { run: run.clone(), image: options.image.clone() };
-    let session = ClusterSession { kube: &kube, factory, namespace: format!("tinjis-doctor-{run}") };
+    let session = ClusterSession { kube, factory, namespace: format!("tinjis-doctor-{run}") };
     let examined = tokio::select! {
         examined = run_checks(&session, expectations, progress) => examined,
         stopped = stopped() => stopped.and_then(|()| bail!("stopped")),
     };
     let reason = if examined.is_ok() { "" } else { "run failed, " };
     progress(format_args!("{reason}deleting probe pods"));
-    let cleanup = clean(&kube, &namespaces).await.context("deleting probe pods");
+    let cleanup = clean(kube, &namespaces).await.context("deleting probe pods");
     let (evaluation, inventory) = match (examined, &cleanup) {
         (Ok(examined), _) => examined,
         (Err(error), Ok(())) => return Err(error),
         (Err(error), Err(left)) => return Err(anyhow!("{error:#}; {left:#}")),
     };
-    let families = inventory.families().into_iter().collect();
-    let environment = options.expectations.environment;
-    let report = Report { evaluation, environment, families, elapsed: started.elapsed() };
-    Ok(Examination { report, cleanup })
+    Ok((evaluation, inventory.families().into_iter().collect(), cleanup))
 }
 
 /// Returns on Ctrl-C, the end of a Job, or a closed terminal: created objects must be deleted then, too.

@@ -162,7 +162,7 @@ pub(crate) fn egress_checks(
     let more = expectations.denied_addresses.iter().filter_map(|address| split(address));
     endpoints.extend(more.map(|(host, port)| ("denied address".to_owned(), host.to_owned(), port, "")));
     let restricted = vantage_points.iter().filter(|vantage_point| match &vantage_point.workload {
-        Some(_) => true,
+        Some(name) => !expectations.has_open_egress(name),
         None => expectations.default_deny && vantage_point.is_neighbour(),
     });
     let restricted: Vec<&VantagePoint> = restricted.collect();

@@ -85,7 +85,7 @@ impl Args {
                 return None;
             }
             (None, Some(_)) => Vec::new(),
-            (Some(tasks), _) => problems.take("--tasks", serde_json::from_str(tasks))?,
+            (Some(tasks), _) => problems.check("--tasks", serde_json::from_str(tasks))?,
         };
         Some((self, tasks))
     }

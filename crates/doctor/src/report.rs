@@ -7,7 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::checks::Topic;
-use crate::evaluate::{CNI_NOT_ENFORCING, CheckResult, Evaluation, Verdict};
+use crate::evaluate::{CNI_NOT_ENFORCING, Evaluation, Verdict};
+use crate::objects::Compared;
+use crate::objects::finding::{ObjectRef, Severity};
+use crate::row::Row;
 
 /// Characters of evidence in the table; JSON has all of it.
 const EVIDENCE_CHARS: usize = 100;
@@ -15,8 +18,12 @@ const EVIDENCE_CHARS: usize = 100;
 /// The results of a run.
 #[derive(Debug)]
 pub struct Report {
-    pub(crate) evaluation: Evaluation,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) verdict: Verdict,
+    /// `None` when inconclusive, or when nothing was tried.
+    pub(crate) cni_enforces: Option<bool>,
     pub(crate) environment: String,
+    /// Of the pods; empty when nothing was tried.
     pub(crate) families: Vec<&'static str>,
     pub(crate) elapsed: Duration,
 }
@@ -40,79 +47,84 @@ impl Verdict {
 }
 
 impl Report {
-    /// The worst verdict of all checks.
-    pub fn verdict(&self) -> Verdict {
-        self.evaluation.verdict
+    /// The worst verdict counts; without a row nothing is known.
+    pub(crate) fn new(
+        environment: String,
+        compared: &[Compared],
+        evaluation: Option<&Evaluation>,
+        families: Vec<&'static str>,
+        elapsed: Duration,
+    ) -> Self {
+        let mut rows: Vec<Row> = compared.iter().flat_map(Row::of_comparison).collect();
+        rows.extend(evaluation.map(|evaluation| Row::of_checks(&evaluation.results)).unwrap_or_default());
+        let tried = evaluation.map(|evaluation| evaluation.verdict);
+        let verdict = rows.iter().map(|row| row.verdict).chain(tried).max().unwrap_or(Verdict::CannotTell);
+        let cni_enforces = evaluation.and_then(|evaluation| evaluation.cni_enforces);
+        Self { rows, verdict, cni_enforces, environment, families, elapsed }
     }
 
-    fn results(&self, verdict: Verdict) -> impl Iterator<Item = &CheckResult> {
-        self.evaluation.results.iter().filter(move |result| result.verdict == verdict)
+    /// The worst verdict of all checks.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    fn results(&self, verdict: Verdict) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.verdict == verdict)
     }
 
     /// One line per check, then the checks that are not green, their causes, and a summary.
     pub fn table(&self) -> String {
-        let results = &self.evaluation.results;
-        let width = |column: fn(&CheckResult) -> &str| {
-            results.iter().map(|result| column(result).chars().count()).max().unwrap_or(0)
-        };
-        let (subject, target) = (width(|result| &result.check.subject), width(|result| &result.check.target));
+        let rows = &self.rows;
+        let width =
+            |column: fn(&Row) -> &str| rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);
+        let (subject, target) = (width(|row| &row.subject), width(|row| &row.target));
         let mut text = String::new();
-        for result in results {
-            let one_line = result.evidence.trim().replace('\n', " ");
+        for row in rows {
+            let one_line = row.evidence.replace('\n', " ");
             let evidence: String = one_line.chars().take(EVIDENCE_CHARS).collect();
-            let check = &result.check;
-            let control =
-                self.control_label(result).map_or(String::new(), |label| format!("; control: {label}"));
+            let control = row.control_label.as_ref();
+            let control = control.map_or(String::new(), |label| format!("; control: {label}"));
             let _ = writeln!(
                 text,
                 "{:<3}  {:<12}  {:<subject$}  {:<target$}  {}  {evidence}{control}",
-                result.verdict.label(),
-                check.topic.as_str(),
-                check.subject,
-                check.target,
-                check.expected(),
+                row.verdict.label(),
+                row.topic.as_str(),
+                row.subject,
+                row.target,
+                row.expected,
             );
         }
-        for result in self.results(Verdict::CannotTell).chain(self.results(Verdict::Red)) {
-            let check = &result.check;
+        for row in self.results(Verdict::CannotTell).chain(self.results(Verdict::Red)) {
             let _ = write!(
                 text,
-                "\n{} {}: {} -> {}, should be {}: {}\n     {}",
-                result.verdict.label(),
-                check.topic.as_str(),
-                check.subject,
-                check.target,
-                check.expected(),
-                result.evidence.trim(),
-                result.reason
+                "\n{} {}: {}: {}\n     {}",
+                row.verdict.label(),
+                row.topic.as_str(),
+                row.statement(),
+                row.evidence,
+                row.reason
             );
         }
         text.push_str(&self.causes());
+        let over = match self.families.as_slice() {
+            [] => " of objects".to_owned(),
+            families => format!(" over {}", families.join(" and ")),
+        };
         let _ = write!(
             text,
-            "\n{}: {}; {} checks over {} in {} s: {} green, {} cannot tell, {} red\n",
+            "\n{}: {}; {} checks{over} in {} s: {} green, {} cannot tell, {} red\n",
             self.environment,
             self.verdict().as_str(),
-            results.len(),
-            self.families.join(" and "),
+            rows.len(),
             self.elapsed.as_secs(),
             self.results(Verdict::Green).count(),
             self.results(Verdict::CannotTell).count(),
             self.results(Verdict::Red).count(),
         );
-        if self.evaluation.cni_enforces == Some(false) {
+        if self.cni_enforces == Some(false) {
             let _ = writeln!(text, "{CNI_NOT_ENFORCING}");
         }
         text
-    }
-
-    /// How the positive control of an expected refusal differs from it: by its subject, or by its target.
-    fn control_label(&self, result: &CheckResult) -> Option<&str> {
-        let id = result.check.positive_control.as_ref();
-        let control = self.evaluation.results.iter().find(|other| Some(&other.check.id) == id)?;
-        let (control, check) = (&control.check, &result.check);
-        let differs = if control.subject == check.subject { &control.target } else { &control.subject };
-        (!check.expect_allowed).then_some(differs)
     }
 
     /// Each cause once, the most frequent first: one missing policy shows in many checks.
@@ -130,18 +142,22 @@ impl Report {
 
     /// Everything, for programs. The keys `trials` and `twin` are kept for existing readers.
     pub fn json(&self) -> Value {
-        let results = self.evaluation.results.iter().map(|result| {
-            let check = &result.check;
-            json!({
-                "id": check.id, "topic": check.topic.as_str(), "who": check.subject, "what": check.target,
-                "expected": check.expected(), "verdict": result.verdict.as_str(),
-                "evidence": result.evidence.trim(), "reason": result.reason, "twin": check.positive_control,
-            })
+        let results = self.rows.iter().map(|row| {
+            let mut value = json!({
+                "id": row.id, "topic": row.topic.as_str(), "who": row.subject, "what": row.target,
+                "expected": row.expected, "verdict": row.verdict.as_str(), "evidence": row.evidence,
+                "reason": row.reason, "twin": row.positive_control, "rule": row.rule,
+            });
+            if let Some(object) = &row.object {
+                value["object"] = object_reference(object);
+                value["severity"] = json!(row.severity.map(Severity::as_str));
+            }
+            value
         });
         json!({
             "environment": self.environment,
             "verdict": self.verdict().as_str(),
-            "cni_enforces_network_policy": self.evaluation.cni_enforces,
+            "cni_enforces_network_policy": self.cni_enforces,
             "address_families": self.families,
             "seconds": self.elapsed.as_secs(),
             "trials": results.collect::<Vec<_>>(),
@@ -150,24 +166,24 @@ impl Report {
 
     /// One suite per topic. An inconclusive check is an error, a red one a failure.
     pub fn junit(&self) -> String {
-        let mut suites: BTreeMap<Topic, Vec<&CheckResult>> = BTreeMap::new();
-        for result in &self.evaluation.results {
-            suites.entry(result.check.topic).or_default().push(result);
+        let mut suites: BTreeMap<Topic, Vec<&Row>> = BTreeMap::new();
+        for row in &self.rows {
+            suites.entry(row.topic).or_default().push(row);
         }
         let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
-        for (topic, results) in suites {
-            let count = |verdict| results.iter().filter(|result| result.verdict == verdict).count();
+        for (topic, rows) in suites {
+            let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
             let _ = writeln!(
                 xml,
-                "  <testsuite name=\"doctor.{}.{}\" tests=\"{}\" failures=\"{}\" errors=\"{}\">",
+                "  <testsuite name=\"doctor.{}.{}\" tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"0\" time=\"0\">",
                 xml_escape(&self.environment),
                 topic.as_str(),
-                results.len(),
+                rows.len(),
                 count(Verdict::Red),
                 count(Verdict::CannotTell)
             );
-            for result in results {
-                write_test_case(&mut xml, result);
+            for row in rows {
+                write_test_case(&mut xml, row);
             }
             xml.push_str("  </testsuite>\n");
         }
@@ -176,16 +192,32 @@ impl Report {
     }
 }
 
-fn write_test_case(xml: &mut String, result: &CheckResult) {
-    let check = &result.check;
-    let name = xml_escape(&format!("{} -> {} is {}", check.subject, check.target, check.expected()));
-    let (reason, evidence) = (xml_escape(&result.reason), xml_escape(result.evidence.trim()));
-    let body = match result.verdict {
-        Verdict::Green => format!("<system-out>{evidence}</system-out>"),
-        Verdict::Red => format!("<failure message=\"{reason}\">{evidence}</failure>"),
-        Verdict::CannotTell => format!("<error message=\"{reason}\">{evidence}</error>"),
+/// An object as Kubernetes refers to it.
+pub(crate) fn object_reference(object: &ObjectRef) -> Value {
+    let mut value =
+        json!({"apiVersion": object.kind.api_version(), "kind": object.kind.name(), "name": object.name});
+    if !object.namespace.is_empty() {
+        value["namespace"] = json!(object.namespace);
+    }
+    value
+}
+
+fn write_test_case(xml: &mut String, row: &Row) {
+    let name = match row.requires {
+        "" => format!("{} -> {} is {}", row.subject, row.target, row.expected),
+        _ => row.statement(),
     };
-    let _ = writeln!(xml, "    <testcase name=\"{name}\">{body}</testcase>");
+    let (name, reason, evidence) = (xml_escape(&name), xml_escape(&row.reason), xml_escape(&row.evidence));
+    let body = match row.verdict {
+        Verdict::Green => format!("<system-out>{evidence}</system-out>"),
+        Verdict::Red => format!("<failure type=\"red\" message=\"{reason}\">{evidence}</failure>"),
+        Verdict::CannotTell => format!("<error type=\"cannot-tell\" message=\"{reason}\">{evidence}</error>"),
+    };
+    let _ = writeln!(
+        xml,
+        "    <testcase classname=\"{}\" name=\"{name}\" time=\"0\">{body}</testcase>",
+        row.topic.as_str()
+    );
 }
 
 /// Control characters are dropped: no XML document may contain them.
@@ -206,12 +238,16 @@ fn xml_escape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::checks::{Action, Check};
+    use crate::evaluate::CheckResult;
+    use crate::objects::COMPARISONS;
+    use crate::objects::finding::Finding;
+    use crate::objects::snapshot::Kind;
     use crate::task::{Observation, Outcome};
 
-    fn report(elapsed: Duration) -> Report {
+    pub(crate) fn report(elapsed: Duration) -> Report {
         let result = |verdict, subject: &str, reason: &str| CheckResult {
             check: Check {
                 id: format!("network: {subject} -> b"),
@@ -234,7 +270,62 @@ mod tests {
             result(Verdict::Red, "c", "no NetworkPolicy guards b"),
         ];
         let evaluation = Evaluation { results, verdict: Verdict::Red, cni_enforces: Some(false) };
-        Report { evaluation, environment: "production".to_owned(), families: vec!["IPv4"], elapsed }
+        Report::new("production".to_owned(), &[], Some(&evaluation), vec!["IPv4"], elapsed)
+    }
+
+    /// Of bindings only: one finding, one that is accepted, one rule that is met and one that could not be compared.
+    pub(crate) fn report_of_objects() -> Report {
+        let finding = |name: &str| Finding {
+            object: ObjectRef::new(Kind::RoleBinding, "payments", name),
+            rule: "unlisted-subject",
+            problem: "User <mallory> may read secrets".to_owned(),
+            remedy: "remove it".to_owned(),
+            severity: Severity::Critical,
+        };
+        let compared = |at: usize, unreadable: Option<&str>| Compared {
+            comparison: &COMPARISONS[at],
+            objects: 7,
+            unreadable: unreadable.map(str::to_owned),
+            findings: Vec::new(),
+            accepted: Vec::new(),
+        };
+        let mut broken = compared(0, None);
+        broken.findings.push(finding("hole"));
+        broken.accepted.push((finding("known"), "until May".to_owned()));
+        let all = [broken, compared(1, None), compared(3, Some("GET /networkpolicies: 403"))];
+        Report::new("production".to_owned(), &all, None, Vec::new(), Duration::ZERO)
+    }
+
+    #[test]
+    fn a_finding_names_its_object_and_its_remedy_in_the_table() {
+        let report = report_of_objects();
+        let text = report.table();
+        for part in [
+            "RED  bindings      RoleBinding payments/hole   unlisted-subject  met  User <mallory> may read secrets",
+            "ok   bindings      RoleBinding payments/known  unlisted-subject  met  accepted (until May): User",
+            "look at: RoleBinding payments/hole: remove it (1)",
+            "?    policies      all objects                 missing-policy    met  GET /networkpolicies: 403",
+            "production: red; 4 checks of objects in 0 s: 2 green, 1 cannot tell, 1 red",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(report.verdict(), Verdict::Red);
+    }
+
+    #[test]
+    fn a_finding_names_its_object_in_json_and_junit() {
+        let value = report_of_objects().json();
+        let object = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "namespace": "payments", "name": "hole"});
+        assert_eq!(value["trials"][0]["object"], object);
+        assert_eq!(
+            (&value["trials"][0]["severity"], &value["trials"][0]["rule"]),
+            (&json!("critical"), &json!("unlisted-subject"))
+        );
+        let xml = report_of_objects().junit();
+        let case = "name=\"RoleBinding payments/hole: rule unlisted-subject\" time=\"0\"><failure type=\"red\" \
+            message=\"RoleBinding payments/hole: remove it\">User &lt;mallory&gt; may read secrets";
+        assert!(xml.contains(case), "{xml}");
     }
 
     #[test]

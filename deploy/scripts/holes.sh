@@ -1,0 +1,198 @@
+#!/usr/bin/env bash
+# Plants isolation holes one by one on a deployed production and lets `tinjis doctor --read-only` name each: by its rule
+# and by its object. Positive control: green before the first one and after the last. Each hole is reverted before its
+# verdict. Needs jq, and the rights of an administrator.
+#
+#   holes.sh [HOLE...]      these only, by name
+#
+# KUBECTL: the client. TINJIS: the program. OUT: where reports go.
+set -euo pipefail
+
+cd "$(dirname "$0")/../.."
+read -ra kubectl <<<"${KUBECTL:-kubectl}"
+read -ra program <<<"${TINJIS:?}"
+out=${OUT:?}
+lab=tinjis-holes
+declare -a wanted=("$@")
+# A line per hole: `added` runs in the subshell of its pipe, where a variable would be lost.
+results=$out/holes.results
+: >"$results"
+k() { "${kubectl[@]}" "$@"; }
+
+# examine: the doctor's report in a file; sets `code`.
+examine() {
+  code=0
+  "${program[@]}" doctor deploy/envs/production/doctor.toml --read-only --json "$out/holes.json" >"$out/holes.txt" 2>&1 || code=$?
+}
+
+green() {
+  examine
+  [[ $code == 0 ]] && return
+  printf '✘ production %s: exit %s\n' "$1" "$code" >&2
+  grep -v '^ok' "$out/holes.txt" | tail -n 30 >&2
+  exit 1
+}
+
+# judge NAME RULE OBJECT
+judge() {
+  local reported
+  reported=$(jq -r --arg rule "$2" --arg who "$3" \
+    '[.trials[] | select(.verdict == "red" and .rule == $rule and .who == $who)][0].evidence // empty' "$out/holes.json")
+  if [[ $code == 1 && -n $reported ]]; then
+    echo found >>"$results"
+    printf '✔ %-24s %-18s %s: %s\n' "$1" "$2" "$3" "$reported"
+  else
+    echo missed >>"$results"
+    printf '✘ %-24s not found as %s of %s (exit %s)\n' "$1" "$2" "$3" "$code"
+  fi
+}
+
+skipped() { ((${#wanted[@]} > 0)) && [[ ! " ${wanted[*]} " == *" $1 "* ]]; }
+
+# added NAME RULE OBJECT: objects from standard input.
+added() {
+  local manifest=$out/hole.yaml
+  # What begins with a brace would be taken for JSON.
+  { echo --- && cat; } >"$manifest"
+  if skipped "$1"; then return; fi
+  k create --filename "$manifest" >/dev/null
+  examine
+  k delete --ignore-not-found --filename "$manifest" >/dev/null
+  judge "$1" "$2" "$3"
+}
+
+# kept KIND NAMESPACE NAME: an object as it can be made again.
+kept() {
+  k --namespace "$2" get "$1" "$3" --output json |
+    jq 'del(.metadata.uid, .metadata.resourceVersion, .metadata.creationTimestamp, .metadata.generation, .metadata.managedFields, .status)'
+}
+
+# changed NAME RULE OBJECT KIND NAMESPACE OBJECT-NAME JSON-PATCH
+changed() {
+  if skipped "$1"; then return; fi
+  kept "$4" "$5" "$6" >"$out/kept.json"
+  k --namespace "$5" patch "$4" "$6" --type=json --patch "$7" >/dev/null
+  examine
+  k --namespace "$5" replace --filename "$out/kept.json" >/dev/null
+  judge "$1" "$2" "$3"
+}
+
+# deleted NAME RULE OBJECT KIND NAMESPACE OBJECT-NAME
+deleted() {
+  if skipped "$1"; then return; fi
+  kept "$4" "$5" "$6" >"$out/kept.json"
+  k --namespace "$5" delete "$4" "$6" >/dev/null
+  examine
+  k --namespace "$5" create --filename "$out/kept.json" >/dev/null
+  judge "$1" "$2" "$3"
+}
+
+# binding KIND/ROLE SUBJECT: a RoleBinding `hole` in payments.
+binding() {
+  printf '{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: hole, namespace: payments}, '
+  printf 'roleRef: {apiGroup: rbac.authorization.k8s.io, kind: %s, name: %s}, subjects: [%s]}\n' "${1%/*}" "${1#*/}" "$2"
+}
+subject() { printf '{apiGroup: rbac.authorization.k8s.io, kind: %s, name: %s}' "$1" "$2"; }
+# role API-GROUP RESOURCE VERB: a Role `hole` in payments.
+role() {
+  printf '{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: hole, namespace: payments}, '
+  printf 'rules: [{apiGroups: ["%s"], resources: [%s], verbs: [%s]}]}\n---\n' "$1" "$2" "$3"
+}
+# policy DIRECTION RULE: a NetworkPolicy `hole` for the pods of payments.
+policy() {
+  printf '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: hole, namespace: payments}, spec: '
+  printf '{podSelector: {matchLabels: {app.kubernetes.io/name: payments}}, policyTypes: [%s], %s: [%s]}}\n' "${1^}" "$1" "$2"
+}
+# in_lab KIND SPEC
+in_lab() { printf '{apiVersion: v1, kind: %s, metadata: {name: hole, namespace: %s}, spec: %s}\n' "$1" "$lab" "$2"; }
+# setting NAME VALUE: a patch that sets a variable of payments last, where it wins.
+setting() {
+  printf '[{"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": {"name": "%s", "value": "%s"}}]' "$1" "$2"
+}
+
+away() { k delete namespace "$lab" --ignore-not-found --wait=false >/dev/null; }
+trap away EXIT
+
+rights() {
+  local hole='RoleBinding payments/hole'
+  binding ClusterRole/edit "$(subject User mallory)" | added edit-for-a-user unlisted-subject "$hole"
+  binding ClusterRole/edit "$(subject Group contractors)" | added edit-for-a-group unlisted-subject "$hole"
+  binding ClusterRole/edit "$(subject Group team-antaeus)" | added edit-for-the-other-team unlisted-subject "$hole"
+  { role '' secrets get && binding Role/hole '{kind: ServiceAccount, name: default, namespace: default}'; } |
+    added secrets-for-default unlisted-subject "$hole"
+  { role '' serviceaccounts/token create && binding Role/hole "$(subject Group team-antaeus)"; } |
+    added tokens-for-the-other-team unlisted-subject "$hole"
+  { role '' pods/exec create && binding Role/hole "$(subject Group system:authenticated)"; } |
+    added exec-for-all-users unlisted-subject "$hole"
+}
+
+network() {
+  local hole='NetworkPolicy payments/hole'
+  policy ingress '{ports: [{port: 9000}]}' | added every-address any-address "$hole"
+  policy ingress '{from: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.244.0.0/16]}}], ports: [{port: 9000}]}' |
+    added all-but-pods any-address "$hole"
+  policy ingress '{from: [{ipBlock: {cidr: 10.199.0.2/32}}], ports: [{port: 9001}]}' | added admin-from-the-node any-address "$hole"
+  policy ingress '{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app.kubernetes.io/name: antaeus}}}]}' |
+    added labels-from-everywhere unexpected-caller "$hole"
+  policy egress '{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}' | added egress-to-the-internet open-egress "$hole"
+  deleted policy-deleted missing-policy 'NetworkPolicy payments/payments' networkpolicy payments payments
+  deleted default-deny-deleted missing-policy 'Namespace payments' networkpolicy payments default-deny
+}
+
+running() {
+  k --namespace payments get deployment payments --output json |
+    jq '{apiVersion, kind, metadata: {name: "plain", namespace: "payments"},
+      spec: {replicas: 1, selector: .spec.selector, template: .spec.template}}' |
+    added second-deployment unlisted-workload 'Deployment payments/plain'
+  printf '%s\n' '{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, endpoints: [{addresses: [10.9.9.9]}],
+    metadata: {name: hole, namespace: payments, labels: {kubernetes.io/service-name: payments}}, ports: [{port: 9000}]}' |
+    added foreign-endpoint foreign-endpoint 'Service payments/payments'
+  in_lab Pod '{hostNetwork: true, containers: [{name: c, image: tinjis/tinjis:0.1.0}]}' |
+    added host-network host-network "Pod $lab/hole"
+  in_lab Service '{externalIPs: [10.96.0.200], ports: [{port: 80}]}' | added external-ips exposed-service "Service $lab/hole"
+}
+
+services() {
+  local payments='Deployment payments/payments' what='deployment payments payments'
+  # shellcheck disable=SC2086
+  {
+    changed success-rate-zero weak-setting "$payments" $what "$(setting SUCCESS_RATE 0)"
+    changed fault-script weak-setting "$payments" $what "$(setting FAULTS /faults.toml)"
+    changed anonymous weak-setting "$payments" $what "$(setting ALLOW_ANONYMOUS true)"
+    changed one-proof weak-setting "$payments" $what "$(setting CALLER_PROOF any)"
+    changed one-more-name caller-names "$payments" $what \
+      "$(setting TLS_ALLOWED_CLIENTS spiffe://tinjis/ns/antaeus/sa/antaeus,spiffe://tinjis/ns/lab/sa/mallory)"
+  }
+  changed autoscaler-pinned pinned-autoscaler 'HorizontalPodAutoscaler payments/payments' hpa payments payments \
+    '[{"op": "replace", "path": "/spec/minReplicas", "value": 1}, {"op": "replace", "path": "/spec/maxReplicas", "value": 1}]'
+  deleted budget-deleted no-budget "$payments" poddisruptionbudget payments payments
+  changed route-to-all wide-route 'Ingress antaeus/antaeus' ingress antaeus antaeus \
+    '[{"op": "replace", "path": "/spec/rules/0/http/paths/0/path", "value": "/"}]'
+}
+
+admission() {
+  changed admission-on-audit audit-only 'ValidatingAdmissionPolicyBinding tinjis-images' validatingadmissionpolicybinding '' \
+    tinjis-images '[{"op": "replace", "path": "/spec/validationActions", "value": ["Audit"]}]'
+  changed label-removed pod-security-label 'Namespace payments' namespace '' payments \
+    '[{"op": "remove", "path": "/metadata/labels/pod-security.kubernetes.io~1enforce"}]'
+  changed foreign-registry foreign-image 'Namespace payments' namespace '' payments \
+    '[{"op": "replace", "path": "/metadata/annotations/tinjis~1images", "value": "tinjis/payments,registry.example/payments"}]'
+  printf '{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: hole, namespace: %s}, rules: [%s]}\n---\n%s' "$lab" \
+    '{apiGroups: [cert-manager.io], resources: [certificates], verbs: [create]}' \
+    "$(binding Role/hole "$(subject User mallory)" | sed "s/namespace: payments/namespace: $lab/")" |
+    added issuer-for-mallory open-issuer 'ClusterIssuer tinjis'
+  printf '{apiVersion: cert-manager.io/v1, kind: Certificate, metadata: {name: hole, namespace: %s}, spec: %s}\n' "$lab" \
+    '{secretName: hole, issuerRef: {name: tinjis, kind: ClusterIssuer}, uris: ["spiffe://tinjis/ns/antaeus/sa/antaeus"]}' |
+    added copied-name copied-name "Certificate $lab/hole"
+}
+
+green 'before the first hole'
+k create namespace "$lab" >/dev/null
+rights
+network
+running
+services
+admission
+green 'after the last hole'
+printf '%s of %s holes found; production is green before and after\n' "$(grep -c found "$results")" "$(wc -l <"$results")"
+if grep -q missed "$results"; then exit 1; fi
