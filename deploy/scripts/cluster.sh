@@ -30,9 +30,9 @@ look_around() {
   local reply
   command -v "${kubectl[0]}" >/dev/null || die "There is no ${kubectl[0]} here; KUBECTL names another client."
   reply=$(k version --request-timeout=10s 2>&1) ||
-    die "No cluster answers where ${KUBECONFIG:-the current context of ~/.kube/config} points; docs/clusters.md says how to get one. $(tail -n 1 <<<"$reply")"
+    die "No cluster answers where ${KUBECONFIG:-the current context of ~/.kube/config} points; docs/how-to/clusters.md says how to get one. $(tail -n 1 <<<"$reply")"
   if [[ $verb == deploy || $verb == reset ]] && ! command -v "${image_load[0]}" >/dev/null && [[ ${image_load[0]} != none ]]; then
-    die "There is no ${image_load[0]} here to bring images to the nodes; IMAGE_LOAD names the command for your cluster: docs/clusters.md"
+    die "There is no ${image_load[0]} here to bring images to the nodes; IMAGE_LOAD names the command for your cluster: docs/how-to/clusters.md"
   fi
 }
 
@@ -74,7 +74,7 @@ load_images() {
   # What tests, probes and the nightly job run.
   if [[ -r $IMAGES/tinjis.tar && " ${tars[*]} " != *" $IMAGES/tinjis.tar "* ]]; then tars+=("$IMAGES/tinjis.tar"); fi
   for tar in "${tars[@]}"; do
-    "${image_load[@]}" "$tar" >/dev/null || die "${image_load[*]} $tar failed. IMAGE_LOAD names the command for your cluster: docs/clusters.md"
+    "${image_load[@]}" "$tar" >/dev/null || die "${image_load[*]} $tar failed. IMAGE_LOAD names the command for your cluster: docs/how-to/clusters.md"
   done
   echo "${#tars[@]} images loaded, $tag"
   if [[ -n ${REVISION:-} && $tag != *"-$REVISION-"* ]]; then

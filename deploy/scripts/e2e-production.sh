@@ -199,7 +199,7 @@ refusals() {
     awk '/^caller_refusals_total\{/ { sum += $NF } END { print sum + 0 }'
 }
 
-# token_changed: under load, by replacing Secrets, in the order of docs/callers.md: no call of billing's is refused.
+# token_changed: under load, by replacing Secrets, in the order of docs/how-to/callers.md: no call of billing's is refused.
 token_changed() {
   local old new verify since began deadline before after step took=()
   before=$(refusals)

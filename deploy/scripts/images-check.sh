@@ -26,6 +26,9 @@ ponger:
 metrics:
   port: 2112
 YAML
+cat >"$work/subscriptions.ndjson" <<'JSON'
+{"reference":"S1","customer_id":1,"currency":"EUR","amount":"9.90","starts_on":"2024-01-31"}
+JSON
 chmod -R a+rX "$work"
 
 # service NAME DOCKER-ARGS...: starts it and waits until its own health check says so.
@@ -52,6 +55,11 @@ service() {
 
 service billing --volume /data
 service payments --volume /data --env PAYMENTS_API_TOKEN=TestToken
+# SQLite is built for images alone: what statements need of it must be in it. Without a token, so on loopback.
+service billing --volume /data --env LISTEN=127.0.0.1:8000
+docker run --rm "${strict[@]}" --network "container:${started[-1]}" --volume "$work/subscriptions.ndjson:/subscriptions.ndjson:ro" \
+  "tinjis/tinjis:$tag" subscriptions import /subscriptions.ndjson >/dev/null
+printf '%-10s imports a subscription\n' billing
 service ponger --volume "$work/ponger.yaml:/config.yaml:ro"
 service pinger --volume "$work/pinger.yaml:/config.yaml:ro"
 printf '%-10s %s\n' tinjis "$(docker run --rm "${strict[@]}" "tinjis/tinjis:$tag" --version)"

@@ -35,7 +35,8 @@ for program in "${programs[@]}"; do
   names=("tinjis/$program:$tag" "tinjis/$program:$version")
   case $program in pinger | ponger) names+=("$program:latest") ;; esac # the ping pair's users' names
   DOCKER_BUILDKIT=0 docker build --quiet --file "$dockerfile" --target "packed-$program" \
-    --build-arg "VERSION=$version" --build-arg "REVISION=$revision" "${names[@]/#/--tag=}" "$context" >"$out/build.log" 2>&1 || {
+    --build-arg "VERSION=$version" --build-arg "REVISION=$revision" ${SOURCE:+--build-arg "SOURCE=$SOURCE"} \
+    "${names[@]/#/--tag=}" "$context" >"$out/build.log" 2>&1 || {
     cat "$out/build.log" >&2
     exit 1
   }

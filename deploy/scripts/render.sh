@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Renders environments: of each, its base and every release of the chart, in the order in which they are applied, to
 # rendered.yaml. Staging and production share envs/base. The same with Helm 3 and 4. Asks no cluster.
+# CHART is another form of the chart, such as its package.
 #
 #   render.sh ENV...
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
 helm=${HELM:-helm}
+chart=${CHART:-chart}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -44,7 +46,7 @@ manifests_of() {
     values+=(--set-string "labels.tinjis/environment=$1")
     if [[ -r envs/$1/$3.values.json ]]; then values+=(--values "envs/$1/$3.values.json"); fi
   fi
-  "$helm" template "$3" chart --namespace "$4" "${values[@]}"
+  "$helm" template "$3" "$chart" --namespace "$4" "${values[@]}"
 }
 
 # An environment without a base.yaml of its own stands on envs/base, which has everything but the values that differ.
@@ -57,7 +59,10 @@ render() {
   while read -r release namespace; do
     case $release in
       '#'* | '') ;;
-      @*) sed "s/namespace: databases$/namespace: $namespace/" "envs/base/${release#@}.yaml" | documents "$rank" ;;
+      @*)
+        sed -e "s/namespace: databases$/namespace: $namespace/" -e '/ # databases only$/d' "envs/base/${release#@}.yaml" |
+          documents "$rank"
+        ;;
       *) manifests_of "$env" "$shared" "$release" "$namespace" | documents "$rank" ;;
     esac
     rank=$((rank + 1))
@@ -74,4 +79,21 @@ render() {
   fi
 }
 
+# What the Flux example takes from the production environment: its base with the example's registry, and the values of each
+# release as a ConfigMap.
+flux_base() {
+  printf '# Rendered by make render from envs/base and the values of production; not edited by hand.\n'
+  sed -e "s|ENVIRONMENT$|production|" -e '/^ *tinjis\/images: /s|\([ ,]\)tinjis/|\1registry.example.com/tinjis/|g' \
+    -e '/^  name: default-deny$/{n;a\  annotations: {kube-score/ignore: networkpolicy-targets-pod} # Helm brings the pods' -e '}' envs/base/base.yaml.in
+  while read -r release namespace; do
+    case $release in '#'* | '' | @*) continue ;; esac
+    printf -- '---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: %s-values\n  namespace: %s\ndata:\n' "$release" "$namespace"
+    printf '  values.yaml: |\n'
+    sed -e 's/^/    /' -e 's/ *$//' "envs/base/$release.values.yaml"
+    printf '  production.yaml: |\n    labels: {tinjis/environment: production}\n    image: {registry: registry.example.com}\n'
+    if [[ -r envs/production/$release.values.json ]]; then printf '  environment.yaml: |\n' && sed 's/^/    /' "envs/production/$release.values.json"; fi
+  done <envs/base/releases
+}
+
 for env in "$@"; do render "$env"; done
+if [[ " $* " == *" production "* ]]; then flux_base >examples/flux-base.yaml; fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Reproduces the bug of docs/the-runasnonroot-bug.md on a real cluster, with an image that runs as root: the cause, the
+# Reproduces the bug of docs/explanation/the-runasnonroot-bug.md on a real cluster, with an image that runs as root: the cause, the
 # wrong fix and the right one, each seen. Takes everything away again.
 #
 #   runasnonroot.sh

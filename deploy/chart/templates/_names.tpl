@@ -1,54 +1,163 @@
-{{/* Names and labels. Knows no service by its name. */}}
+{{/* Names, labels and images. Knows no service by its name. */}}
 
-{{- define "service.labels" -}}
-app.kubernetes.io/name: {{ .Release.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{/* The name of every object; by default the release's, which existing scripts and policies know. */}}
+{{- define "service.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride }}
+{{- else if and .Values.nameOverride (not (contains .Values.nameOverride .Release.Name)) }}
+{{- printf "%s-%s" .Release.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- .Release.Name }}
+{{- end }}
+{{- end }}
+
+{{/* Who made an object, and by which chart. Pods have no `helm.sh/chart`: a chart's version alone must not roll them. */}}
+{{- define "service.chartLabels" -}}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "service.versionLabel" -}}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+{{- end }}
+
+{{- define "service.commonLabels" -}}
+{{ include "service.selector" . }}
 app.kubernetes.io/component: {{ .Values.component }}
 app.kubernetes.io/part-of: {{ .Values.partOf }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+{{ include "service.versionLabel" . }}
 {{- with .Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Of objects. */}}
+{{- define "service.labels" -}}
+{{ include "service.commonLabels" . }}
+{{ include "service.chartLabels" . }}
+{{- end }}
+
+{{/* Of pods. */}}
+{{- define "service.podLabels" -}}
+{{ include "service.commonLabels" . }}
+{{- with .Values.podLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
 {{/* Never changes for a release: what selects its pods. */}}
 {{- define "service.selector" -}}
-app.kubernetes.io/name: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Release.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* Labels of the nightly job: they select its own pods only, and no Service selects them. */}}
-{{- define "service.verifyLabels" -}}
-app.kubernetes.io/name: {{ .Release.Name }}-verify
-app.kubernetes.io/instance: {{ .Release.Name }}-verify
-app.kubernetes.io/component: verify
-app.kubernetes.io/part-of: {{ .Values.partOf }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+{{/* Labels of the pods of a job beside the service, `verify` or `schedule`: no Service and no policy of the service
+     selects them. Takes a list: the root, the job. */}}
+{{- define "service.jobPodLabels" -}}
+{{- $root := first . }}
+{{- $job := last . -}}
+app.kubernetes.io/name: {{ include "service.fullname" $root }}-{{ $job }}
+app.kubernetes.io/instance: {{ include "service.fullname" $root }}-{{ $job }}
+app.kubernetes.io/component: {{ $job }}
+app.kubernetes.io/part-of: {{ $root.Values.partOf }}
+{{ include "service.versionLabel" $root }}
 {{- end }}
 
-{{/* Labels of the schedule's job, as the nightly job's. */}}
-{{- define "service.scheduleLabels" -}}
-app.kubernetes.io/name: {{ .Release.Name }}-schedule
-app.kubernetes.io/instance: {{ .Release.Name }}-schedule
-app.kubernetes.io/component: schedule
-app.kubernetes.io/part-of: {{ .Values.partOf }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+{{/* Of the job's objects. */}}
+{{- define "service.jobLabels" -}}
+{{ include "service.jobPodLabels" . }}
+{{ include "service.chartLabels" (first .) }}
 {{- end }}
 
+{{/* The folder of our images, and the name of the service's: `image.repository` is a whole name, as charts have it, when
+     its last part names the component (registry.example.com/tinjis/billing), and else the folder of all images (registry.example.com/tinjis). */}}
+{{- define "service.imagesFolder" -}}
+{{- $path := trimSuffix "/" .Values.image.repository }}
+{{- if contains .Values.component (base $path) }}
+{{- $path = ternary "" (dir $path) (eq (dir $path) ".") }}
+{{- end }}
+{{- list .Values.image.registry $path | compact | join "/" }}
+{{- end }}
+
+{{- define "service.imageName" -}}
+{{- $path := trimSuffix "/" .Values.image.repository }}
+{{- if not (contains .Values.component (base $path)) }}
+{{- $path = printf "%s/%s" $path .Values.component }}
+{{- end }}
+{{- list .Values.image.registry $path | compact | join "/" }}
+{{- end }}
+
+{{/* A digest wins over a tag: it names one image for ever. */}}
 {{- define "service.image" -}}
-{{ .Values.image.repository }}/{{ .Values.component }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- if .Values.image.digest }}
+{{- include "service.imageName" . }}@{{ .Values.image.digest }}
+{{- else }}
+{{- include "service.imageName" . }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{/* The image of `tinjis`, which the jobs and the test run. */}}
+{{- define "service.toolsImage" -}}
+{{- $name := .Values.toolsImage.repository | default (list (include "service.imagesFolder" .) "tinjis" | compact | join "/") }}
+{{- if .Values.toolsImage.digest }}
+{{- $name }}@{{ .Values.toolsImage.digest }}
+{{- else }}
+{{- $name }}:{{ .Values.toolsImage.tag | default .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{/* Argo CD starts these only once the migration of wave 0 has succeeded. */}}
+{{- define "service.afterMigration" -}}
+argocd.argoproj.io/sync-wave: "1"
 {{- end }}
 
 {{- define "service.account" -}}
-{{ .Values.serviceAccount.name | default .Release.Name }}
+{{ .Values.serviceAccount.name | default (include "service.fullname" .) }}
 {{- end }}
 
+{{/* Both forms: names, and {name}, as a pod has them. */}}
 {{- define "service.pullSecrets" -}}
-{{- with .Values.image.pullSecrets }}
+{{- $names := list }}
+{{- range concat .Values.imagePullSecrets .Values.image.pullSecrets }}
+{{- $names = append $names (kindIs "string" . | ternary . (get (kindIs "map" . | ternary . dict) "name")) }}
+{{- end }}
+{{- with uniq $names }}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
   {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* On which nodes, and before whom: of every pod of the release. */}}
+{{- define "service.placement" -}}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Address families of every Service. */}}
+{{- define "service.ipFamilies" -}}
+{{- with .Values.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.ipFamilies }}
+ipFamilies: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* All addresses: of IPv4, or of both families where a Service may have IPv6. */}}
+{{- define "service.anyAddress" -}}
+{{- if or (hasSuffix "DualStack" .Values.ipFamilyPolicy) (has "IPv6" .Values.ipFamilies) -}}
+[::]
+{{- else -}}
+0.0.0.0
 {{- end }}
 {{- end }}
 
@@ -72,12 +181,12 @@ capabilities: {drop: [ALL]}
 
 {{/* Settings: the same for the pods and for the Job that migrates. */}}
 {{- define "service.env" -}}
-- {name: OTEL_SERVICE_NAME, value: {{ .Release.Name | quote }}}
+- {name: OTEL_SERVICE_NAME, value: {{ include "service.fullname" . | quote }}}
 {{- if .Values.configFile }}
 - {name: CONFIG, value: /etc/tinjis/config.yaml}
 {{- else }}
-- {name: LISTEN, value: "0.0.0.0:{{ .Values.ports.business }}"}
-- {name: ADMIN_LISTEN, value: "0.0.0.0:{{ .Values.ports.admin }}"}
+- {name: LISTEN, value: "{{ include "service.anyAddress" . }}:{{ .Values.ports.business }}"}
+- {name: ADMIN_LISTEN, value: "{{ include "service.anyAddress" . }}:{{ .Values.ports.admin }}"}
 {{- end }}
 {{- if eq .Values.store.kind "sqlite" }}
 - {name: DATABASE_URL, value: "sqlite:/data/{{ .Values.component }}.db"}
@@ -104,9 +213,17 @@ capabilities: {drop: [ALL]}
 {{- with .Values.deploymentId }}
 - {name: DEPLOYMENT_ID, value: {{ . | quote }}}
 {{- end }}
-{{- $set := merge (dict) .Values.env (.Values.configMap.data | default dict) }}
-{{- if and .Values.production (eq .Values.component "billing") (not (hasKey $set "LEGACY_ROUTES")) }}
+{{- if .Values.production }}
+{{- $settings := include "service.settings" . | fromJson }}
+{{- if and (eq .Values.component "billing") (not (hasKey $settings "LEGACY_ROUTES")) }}
 - {name: LEGACY_ROUTES, value: "off"}
+{{- end }}
+{{- if and (eq .Values.component "payments") (not (hasKey $settings "RUN_TIME_FAULTS")) }}
+- {name: RUN_TIME_FAULTS, value: "off"}
+{{- end }}
+{{- if and (eq .Values.component "payments") (not (hasKey $settings "CALLER_PROOF")) }}
+- {name: CALLER_PROOF, value: all}
+{{- end }}
 {{- end }}
 {{- range $name, $value := .Values.env }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
@@ -114,6 +231,9 @@ capabilities: {drop: [ALL]}
 {{- range $name, $from := .Values.secretEnv }}
 - name: {{ $name }}
   valueFrom: {secretKeyRef: {name: {{ $from.secret }}, key: {{ $from.key }}}}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -141,11 +261,11 @@ capabilities: {drop: [ALL]}
 {{- define "service.volumes" -}}
 {{- if eq .Values.store.kind "sqlite" }}
 - name: data
-  persistentVolumeClaim: {claimName: {{ .Release.Name }}-data}
+  persistentVolumeClaim: {claimName: {{ include "service.fullname" . }}-data}
 {{- end }}
 {{- if .Values.configFile }}
 - name: config
-  configMap: {name: {{ .Release.Name }}-config}
+  configMap: {name: {{ include "service.fullname" . }}-config}
 {{- end }}
 {{- if .Values.tls.enabled }}
 - name: tls
