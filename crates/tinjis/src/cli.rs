@@ -7,17 +7,16 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use chassis::caller::Tokens;
-use chassis::config::{Problems, Secret, TokenSource, load, unquote};
+use chassis::config::{Problems, Secret, TokenSource, load, non_empty, unquote};
 
 use crate::http::{Api, BaseUrl, Scheme};
 use crate::reach::TlsArgs;
 #[cfg(feature = "services")]
-use crate::{backup, demo};
+use crate::{backup, demo, simulate};
 use crate::{control, doctor, import, resolve, run, schedule, subscriptions, verify};
 
 const BILLING_DEFAULT: &str = "http://127.0.0.1:8000";
 const PAYMENTS_DEFAULT: &str = "http://127.0.0.1:9000";
-const KUBECTL_DEFAULT: &str = "kubectl";
 
 /// Charges every invoice exactly once: a billing service, a payment service and their tools.
 #[derive(Debug, clap::Parser)]
@@ -32,6 +31,10 @@ enum Sub {
     #[cfg(feature = "services")]
     #[command(flatten)]
     Demo(demo::Sub),
+    /// Bill months of subscriptions on a virtual clock, with declines, faults and kills, and judge each month: exit code 0
+    /// right, 1 wrong, 2 could not check
+    #[cfg(feature = "services")]
+    Simulate(simulate::SimulateArgs),
     /// Charge every unpaid invoice: start a run or join the current one, and follow it
     Pay(PayArgs),
     /// Import invoices from a .csv, .json or .ndjson file into billing
@@ -58,7 +61,7 @@ enum Sub {
     #[cfg(feature = "services")]
     Backup(backup::BackupArgs),
     /// Test the isolation of a Kubernetes environment: exit code 0 green, 1 red, 2 inconclusive
-    Doctor(DoctorArgs),
+    Doctor(doctor::DoctorArgs),
     /// Run one service in this process, with the service's own settings: run billing, run payments, run pinger, run ponger
     Run {
         /// The service
@@ -103,11 +106,8 @@ struct ImportArgs {
     /// Print a proposed profile for the file, with reasons; import nothing
     #[arg(long, conflicts_with_all = ["dry_run", "skip_bad", "update", "profile"])]
     explain: bool,
-    /// TOML file with the settings of how the file is written, by the names of their flags; a flag beats it
-    #[arg(long, value_name = "FILE")]
-    profile: Option<PathBuf>,
     #[command(flatten)]
-    settings: import::Settings,
+    settings: import::FileSettings,
     #[command(flatten)]
     billing: BillingArgs,
     /// Validate the file and write nothing
@@ -180,50 +180,13 @@ struct ResolveArgs {
     log: bool,
 }
 
-#[derive(Debug, clap::Args)]
-struct DoctorArgs {
-    /// Expectations file (TOML), such as deploy/envs/production/doctor.toml
-    expectations: PathBuf,
-    /// Image of this program for the probe pods
-    #[arg(long, env = "DOCTOR_IMAGE", value_name = "IMAGE")]
-    image: Option<String>,
-    /// kubectl command, flags allowed; unused in a pod with a ServiceAccount [default: kubectl]
-    #[arg(long, env = "KUBECTL", value_name = "PROGRAM")]
-    kubectl: Option<String>,
-    /// Write a JUnit report to this file
-    #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
-    /// Write a JSON report to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Skip the evictions that test disruption budgets
-    #[arg(long)]
-    no_evictions: bool,
-}
-
-impl DoctorArgs {
-    fn resolve(self, problems: &mut Problems) -> Option<Command> {
-        let expectations = problems.take("EXPECTATIONS", doctor::expectations(&self.expectations));
-        let image = self.image.filter(|image| !image.is_empty());
-        if image.is_none() {
-            problems.add("--image (DOCTOR_IMAGE)", "is required: the image of the probe pods");
-        }
-        let kubectl = self.kubectl.filter(|name| !name.is_empty());
-        let checks = ::doctor::Options {
-            expectations: expectations?,
-            image: image?,
-            kubectl: kubectl.unwrap_or_else(|| KUBECTL_DEFAULT.to_owned()),
-            evictions: !self.no_evictions,
-        };
-        Some(Command::Doctor(Box::new(doctor::Options { checks, junit: self.junit, json: self.json })))
-    }
-}
-
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Command {
     #[cfg(feature = "services")]
     Demo(demo::What),
+    #[cfg(feature = "services")]
+    Simulate(Box<simulate::Options>),
     Pay {
         billing: Api,
     },
@@ -234,6 +197,7 @@ pub(crate) enum Command {
     Explain {
         file: PathBuf,
         format: import::Format,
+        target: &'static import::Target,
     },
     Resolve {
         billing: Api,
@@ -279,6 +243,8 @@ impl Sub {
         match self {
             #[cfg(feature = "services")]
             Self::Demo(sub) => sub.resolve(problems).map(Command::Demo),
+            #[cfg(feature = "services")]
+            Self::Simulate(args) => args.resolve(problems).map(Box::new).map(Command::Simulate),
             Self::Pay(args) => args.billing.resolve(problems).map(|billing| Command::Pay { billing }),
             Self::Import(args) => args.resolve(problems),
             Self::Verify(args) => args.resolve(problems),
@@ -291,7 +257,7 @@ impl Sub {
             Self::Customer(args) => args.resolve(problems).map(Command::control),
             #[cfg(feature = "services")]
             Self::Backup(args) => args.resolve(problems).map(Command::Backup),
-            Self::Doctor(args) => args.resolve(problems),
+            Self::Doctor(args) => args.resolve(problems).map(Box::new).map(Command::Doctor),
             // Both are run before the command line is parsed; they stand here for `--help`.
             Self::Run { .. } | Self::Load { .. } => {
                 problems.add("run", run::WHICH);
@@ -303,11 +269,11 @@ impl Sub {
 
 impl BillingArgs {
     pub(crate) fn resolve(&self, problems: &mut Problems) -> Option<Api> {
-        let base = url(problems, "--billing", self.billing.as_deref(), BILLING_DEFAULT);
+        let base = url(problems, "--billing", &self.billing, BILLING_DEFAULT);
         const OPERATOR: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
         const READER: &str = "--reader-token-file (READER_TOKEN_FILE)";
-        let operator = given(self.operator_token_file.as_deref()).map(|path| (OPERATOR, path));
-        let reader = given(self.reader_token_file.as_deref()).map(|path| (READER, path));
+        let operator = non_empty(&self.operator_token_file).map(|path| (OPERATOR, path));
+        let reader = non_empty(&self.reader_token_file).map(|path| (READER, path));
         let api = base.and_then(|base| self.tls.api(base, problems));
         let (setting, path) = operator.or(reader).unzip();
         service(problems, setting.unwrap_or(OPERATOR), api, Scheme::Bearer, path.map(TokenSource::file))
@@ -317,16 +283,12 @@ impl BillingArgs {
 impl ImportArgs {
     fn resolve(self, problems: &mut Problems) -> Option<Command> {
         let billing = self.billing.resolve(problems);
-        let Self { file, profile, settings, explain, dry_run, skip_bad, update, .. } = self;
-        let profile = profile.map(|path| import::Settings::of_profile(&path)).transpose();
-        let profile = profile.map_err(|why| problems.add("--profile", why)).ok()?.unwrap_or_default();
-        let settings = settings.over(profile);
-        let dialect = settings.check(|setting, why| problems.add(setting, why));
-        let format = settings.format(&file).map_err(|why| problems.add("FILE", why)).ok();
+        let Self { file, settings, explain, dry_run, skip_bad, update, .. } = self;
+        let (format, dialect) = settings.resolve(&file, &import::INVOICES, problems)?;
         if explain {
-            return Some(Command::Explain { file, format: format? });
+            return Some(Command::Explain { file, format, target: &import::INVOICES });
         }
-        let options = import::Options { file, format: format?, dialect, dry_run, skip_bad, update };
+        let options = import::Options { file, format, dialect, dry_run, skip_bad, update };
         Some(Command::Import { billing: billing?, options: Box::new(options) })
     }
 }
@@ -334,9 +296,9 @@ impl ImportArgs {
 impl VerifyArgs {
     fn resolve(&self, problems: &mut Problems) -> Option<Command> {
         let billing = self.billing.resolve(problems);
-        let base = url(problems, "--payments", self.payments.as_deref(), PAYMENTS_DEFAULT);
-        let token = given(self.payments_api_token.as_deref()).map(unquote).map(Secret::new);
-        let file = given(self.payments_api_token_file.as_deref());
+        let base = url(problems, "--payments", &self.payments, PAYMENTS_DEFAULT);
+        let token = non_empty(&self.payments_api_token).map(unquote).map(Secret::new);
+        let file = non_empty(&self.payments_api_token_file);
         let mut setting = "--payments-api-token-file (PAYMENTS_API_TOKEN_FILE)";
         let source = match (token, file) {
             (Some(_), Some(_)) => {
@@ -368,13 +330,13 @@ impl ResolveArgs {
     }
 
     fn what(&self, problems: &mut Problems) -> Option<resolve::What> {
-        if let Some(ledger_id) = given(self.accept_ledger.as_deref()) {
+        if let Some(ledger_id) = non_empty(&self.accept_ledger) {
             let why = required(problems, "--why", self.why.as_deref());
             let actor = required(problems, "--actor", self.actor.as_deref());
             let ledger_id = ledger_id.to_owned();
             return Some(resolve::What::AcceptLedger { ledger_id, reason: why?, actor: actor? });
         }
-        let (key, reason) = (given(self.attempt.as_deref()), given(self.reason_is.as_deref()));
+        let (key, reason) = (non_empty(&self.attempt), non_empty(&self.reason_is));
         let which = match (key, reason) {
             (Some(_), Some(_)) => {
                 problems.add("--reason-is", "a key is given too; give one of the two");
@@ -382,14 +344,14 @@ impl ResolveArgs {
             }
             (Some(key), None) => resolve::Which::Key(key.to_owned()),
             (None, Some(reason)) => {
-                resolve::Which::Reason(problems.take("--reason-is", resolve::attention_reason(reason))?)
+                resolve::Which::Reason(problems.check("--reason-is", resolve::attention_reason(reason))?)
             }
             (None, None) => resolve::Which::All,
         };
-        let Some(decision) = given(self.decision.as_deref()) else {
+        let Some(decision) = non_empty(&self.decision) else {
             return Some(resolve::What::List(which));
         };
-        let charged = problems.take("--decision", resolve::charged(decision));
+        let charged = problems.check("--decision", resolve::charged(decision));
         if matches!(which, resolve::Which::All) {
             problems.add("--decision", "of what: give a key or --reason-is");
             return None;
@@ -409,13 +371,8 @@ fn required(problems: &mut Problems, setting: &str, text: Option<&str>) -> Optio
     text
 }
 
-/// An empty text counts as not given.
-fn given(text: Option<&str>) -> Option<&str> {
-    text.filter(|text| !text.is_empty())
-}
-
-fn url(problems: &mut Problems, setting: &str, text: Option<&str>, default: &str) -> Option<BaseUrl> {
-    problems.take(setting, BaseUrl::from_str(given(text).unwrap_or(default)))
+fn url(problems: &mut Problems, setting: &str, text: &Option<String>, default: &str) -> Option<BaseUrl> {
+    problems.check(setting, BaseUrl::from_str(non_empty(text).unwrap_or(default)))
 }
 
 fn service(
@@ -426,12 +383,12 @@ fn service(
     source: Option<TokenSource>,
 ) -> Option<Api> {
     let tokens = match source {
-        Some(source) => Some(problems.take(setting, Tokens::new(source))?.current()),
+        Some(source) => Some(problems.check(setting, Tokens::new(source))?.current()),
         None => None,
     };
     let api = api?;
     match tokens.as_deref().and_then(|tokens| tokens.first()) {
-        Some(token) => problems.take(setting, api.with_token(scheme, &token.secret)),
+        Some(token) => problems.check(setting, api.with_token(scheme, &token.secret)),
         None => Some(api),
     }
 }

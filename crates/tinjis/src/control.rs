@@ -1,9 +1,10 @@
 //! `stop`, `start`, `invoice` and `customer`: an operator stops charging, or goes on with it, as a whole or for one invoice
 //! or customer. Billing checks and records each; knows its routes only.
 
+use api::billing::{Charging, Customer, Invoice, NetworkRequest, NoteRequest};
+use bytes::Bytes;
 use chassis::config::Problems;
 use serde::Deserialize;
-use serde_json::json;
 
 use crate::cli::BillingArgs;
 use crate::http::{Api, CallError, segment};
@@ -38,11 +39,16 @@ pub(crate) struct InvoiceArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CustomerArgs {
-    /// hold: no run claims an invoice of the customer until release
-    #[arg(value_name = "hold|release", value_parser = ["hold", "release"])]
+    /// hold: no run claims an invoice of the customer until release; instrument-changed: the customer pays with another
+    /// instrument, so that its declined invoices are tried again; network: whose limits of retries hold (--network)
+    #[arg(value_name = "hold|release|instrument-changed|network",
+        value_parser = ["hold", "release", "instrument-changed", "network"])]
     action: String,
     /// Number of the customer
     id: i64,
+    /// Network of the customer's instrument, for the action network
+    #[arg(long, value_name = "none|visa|mastercard|sepa", value_parser = ["none", "visa", "mastercard", "sepa"])]
+    network: Option<String>,
     #[command(flatten)]
     note: NoteArgs,
 }
@@ -51,6 +57,7 @@ pub(crate) struct CustomerArgs {
 #[derive(Debug)]
 pub(crate) struct What {
     path: String,
+    network: Option<String>,
     why: String,
     actor: String,
 }
@@ -71,7 +78,7 @@ impl NoteArgs {
             }
         }
         let billing = self.billing.resolve(problems)?;
-        Some((billing, What { path, why: self.why, actor: self.actor }))
+        Some((billing, What { path, network: None, why: self.why, actor: self.actor }))
     }
 }
 
@@ -83,33 +90,26 @@ impl InvoiceArgs {
 
 impl CustomerArgs {
     pub(crate) fn resolve(self, problems: &mut Problems) -> Option<(Api, What)> {
-        self.note.call(format!("/v1/customers/{}/{}", self.id, self.action), problems)
+        if (self.action == "network") != self.network.is_some() {
+            problems.add("--network", "is needed by the action network, and by no other");
+        }
+        let call = self.note.call(format!("/v1/customers/{}/{}", self.id, self.action), problems);
+        call.map(|(billing, what)| (billing, What { network: self.network, ..what }))
     }
 }
 
-/// Whether all charging is stopped.
-#[derive(Deserialize)]
-pub(crate) struct Charging {
-    stopped: bool,
-    reason: Option<String>,
-    actor: Option<String>,
-    since: Option<String>,
+/// Whether all charging is stopped, as billing says now; a billing of an earlier version knows no stop.
+pub(crate) async fn charging(billing: &Api) -> Result<Option<Charging>, CallError> {
+    billing.find("/v1/charging").await
 }
 
-impl Charging {
-    /// As billing says now; a billing of an earlier version knows no stop.
-    pub(crate) async fn look(billing: &Api) -> Result<Option<Self>, CallError> {
-        billing.find("/v1/charging").await
-    }
-
-    /// `None` while nothing is stopped.
-    pub(crate) fn display(&self) -> Option<String> {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        self.stopped.then(|| {
-            let (actor, since, reason) = (text(&self.actor), text(&self.since), text(&self.reason));
-            format!("charging is stopped by {actor} since {since}: {reason}; `tinjis start` ends it")
-        })
-    }
+/// One line about a stop; `None` while nothing is stopped.
+pub(crate) fn stopped(charging: &Charging) -> Option<String> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    charging.stopped.then(|| {
+        let (actor, since, reason) = (text(&charging.actor), text(&charging.since), text(&charging.reason));
+        format!("charging is stopped by {actor} since {since}: {reason}; `tinjis start` ends it")
+    })
 }
 
 /// What any of the routes answers.
@@ -117,8 +117,8 @@ impl Charging {
 #[serde(untagged)]
 enum Answer {
     Charging(Charging),
-    Invoice { reference: String, state: String, held: bool },
-    Customer { id: i64, held: bool },
+    Invoice(Box<Invoice>),
+    Customer(Customer),
 }
 
 impl Answer {
@@ -126,20 +126,31 @@ impl Answer {
         let hold = |held: &bool| if *held { "held" } else { "not held" };
         match self {
             Self::Charging(charging) => {
-                charging.display().unwrap_or_else(|| "charging is not stopped".to_owned())
+                stopped(charging).unwrap_or_else(|| "charging is not stopped".to_owned())
             }
-            Self::Invoice { reference, state, held } => {
+            Self::Invoice(invoice) => {
+                let Invoice { reference, state, held, .. } = invoice.as_ref();
                 format!("invoice {reference}: {state}, {}", hold(held))
             }
-            Self::Customer { id, held } => format!("customer {id}: {}", hold(held)),
+            Self::Customer(Customer { id, held, network, instrument_changed_at, .. }) => {
+                let network = network.as_ref().filter(|network| *network != "none");
+                let network = network.map(|network| format!(", network {network}")).unwrap_or_default();
+                let changed = instrument_changed_at.as_ref().map(|at| format!(", instrument changed {at}"));
+                format!("customer {id}: {}{network}{}", hold(held), changed.unwrap_or_default())
+            }
         }
     }
 }
 
 /// Sends one action and prints what is so afterwards.
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
-    let body = json!({ "reason": what.why, "actor": what.actor }).to_string();
-    match billing.post::<Answer>(&what.path, "application/json", body.into()).await {
+    let What { path, network, why: reason, actor } = what;
+    let body = match network {
+        Some(network) => serde_json::to_vec(&NetworkRequest { network, reason, actor }),
+        None => serde_json::to_vec(&NoteRequest { reason, actor }),
+    };
+    let body = Bytes::from(body.expect("texts make JSON"));
+    match billing.post::<Answer>(&path, "application/json", body).await {
         Ok(answer) => {
             result(answer.display());
             Ok(0)

@@ -6,17 +6,95 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use doctor::{Expectations, Report, Verdict};
+use chassis::config::Problems;
+use doctor::{Expectations, Format, Report, Verdict};
 
 use crate::output;
 use crate::progress::Progress;
 
+const KUBECTL_DEFAULT: &str = "kubectl";
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct DoctorArgs {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Expectations file (TOML), such as deploy/envs/production/doctor.toml
+    #[arg(required = true)]
+    expectations: Option<PathBuf>,
+    /// Image of this program for the probe pods
+    #[arg(long, env = "DOCTOR_IMAGE", value_name = "IMAGE")]
+    image: Option<String>,
+    /// kubectl command, flags allowed; unused in a pod with a ServiceAccount [default: kubectl]
+    #[arg(long, env = "KUBECTL", value_name = "PROGRAM")]
+    kubectl: Option<String>,
+    /// What to print: table, json, junit, sarif or openreports
+    #[arg(long, value_name = "FORMAT", value_parser = Format::parse, default_value = "table")]
+    format: Format,
+    /// Write a JUnit report to this file
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Write a JSON report to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Skip the evictions that test disruption budgets
+    #[arg(long)]
+    no_evictions: bool,
+    /// Only read: compare the objects of the cluster with the expectations; create, change and impersonate nothing
+    #[arg(long)]
+    read_only: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Print an expectations file for namespaces, from the objects that are there; reads only
+    Init {
+        /// Namespaces of the environment
+        #[arg(required = true, value_name = "NAMESPACE")]
+        namespaces: Vec<String>,
+        /// kubectl command, flags allowed; unused in a pod with a ServiceAccount [default: kubectl]
+        #[arg(long, env = "KUBECTL", value_name = "PROGRAM")]
+        kubectl: Option<String>,
+    },
+}
+
+fn kubectl_or_default(kubectl: Option<String>) -> String {
+    kubectl.filter(|name| !name.is_empty()).unwrap_or_else(|| KUBECTL_DEFAULT.to_owned())
+}
+
+impl DoctorArgs {
+    pub(crate) fn resolve(self, problems: &mut Problems) -> Option<Options> {
+        if let Some(Action::Init { namespaces, kubectl }) = self.action {
+            return Some(Options::Init { kubectl: kubectl_or_default(kubectl), namespaces });
+        }
+        let expectations =
+            problems.check("EXPECTATIONS", expectations(&self.expectations.unwrap_or_default()));
+        let image = self.image.filter(|image| !image.is_empty());
+        if image.is_none() && !self.read_only {
+            problems
+                .add("--image (DOCTOR_IMAGE)", "is required: the image of the probe pods, or --read-only");
+        }
+        let checks = doctor::Options {
+            expectations: expectations?,
+            image: if self.read_only { image.unwrap_or_default() } else { image? },
+            kubectl: kubectl_or_default(self.kubectl),
+            evictions: !self.no_evictions,
+            read_only: self.read_only,
+        };
+        Some(Options::Check {
+            checks: Box::new(checks),
+            format: self.format,
+            junit: self.junit,
+            json: self.json,
+        })
+    }
+}
+
 /// The parsed command line.
 #[derive(Debug)]
-pub(crate) struct Options {
-    pub(crate) checks: doctor::Options,
-    pub(crate) junit: Option<PathBuf>,
-    pub(crate) json: Option<PathBuf>,
+pub(crate) enum Options {
+    Check { checks: Box<doctor::Options>, format: Format, junit: Option<PathBuf>, json: Option<PathBuf> },
+    Init { kubectl: String, namespaces: Vec<String> },
 }
 
 /// Reads an expectations file; all errors are in one message.
@@ -26,13 +104,21 @@ pub(crate) fn expectations(path: &Path) -> Result<Expectations, String> {
 }
 
 pub(crate) async fn command(options: Options) -> anyhow::Result<u8> {
+    let (checks, format, junit, json) = match options {
+        Options::Check { checks, format, junit, json } => (checks, format, junit, json),
+        Options::Init { kubectl, namespaces } => {
+            let text = doctor::propose(&kubectl, &namespaces).await?;
+            text.trim_end().lines().for_each(output::result);
+            return Ok(0);
+        }
+    };
     let progress = Progress::spinner("doctor");
-    let examined = doctor::examine(options.checks, &|step| progress.step(step)).await;
+    let examined = doctor::examine(*checks, &|step| progress.step(step)).await;
     drop(progress);
     let examination = examined?;
     let report = &examination.report;
-    report.table().trim_end().lines().for_each(output::result);
-    write_reports(report, options.junit.as_deref(), options.json.as_deref())?;
+    report.text(format).trim_end().lines().for_each(output::result);
+    write_reports(report, junit.as_deref(), json.as_deref())?;
     examination.cleanup?;
     Ok(match report.verdict() {
         Verdict::Green => 0,
@@ -45,8 +131,8 @@ fn write_reports(report: &Report, junit: Option<&Path>, json: Option<&Path>) -> 
     let write = |path: &Path, text: String| {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     };
-    junit.map(|path| write(path, report.junit())).transpose()?;
-    json.map(|path| write(path, format!("{:#}\n", report.json()))).transpose()?;
+    junit.map(|path| write(path, report.text(Format::Junit))).transpose()?;
+    json.map(|path| write(path, report.text(Format::Json))).transpose()?;
     Ok(())
 }
 
@@ -56,4 +142,47 @@ pub(crate) fn probe(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         output::error(&error);
         ExitCode::from(crate::FAILED)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Command, parse};
+
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/envs/production/doctor.toml");
+
+    fn options(words: &[&str]) -> Option<Options> {
+        let words = ["tinjis", "doctor"].iter().chain(words).map(OsString::from);
+        match parse(words) {
+            Ok(Command::Doctor(options)) => Some(*options),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn probes_need_an_image_and_a_read_only_run_needs_none() {
+        for (words, wanted) in [
+            (&[FILE, "--image", "tinjis/tinjis:1"][..], Some(false)),
+            (&[FILE, "--image="], None),
+            (&[FILE, "--read-only"], Some(true)),
+            (&["--read-only"], None),
+        ] {
+            let read_only = match options(words) {
+                Some(Options::Check { checks, .. }) => Some(checks.read_only),
+                _ => None,
+            };
+            assert_eq!(read_only, wanted, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_proposal_is_for_one_namespace_or_more() {
+        let namespaces = |words: &[&str]| match options(words) {
+            Some(Options::Init { namespaces, .. }) => Some(namespaces),
+            _ => None,
+        };
+        assert_eq!(namespaces(&["init", "a", "b"]), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(namespaces(&["init"]), None);
+        assert_eq!(namespaces(&["init", "a", "--read-only"]), None);
+    }
 }

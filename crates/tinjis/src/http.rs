@@ -5,12 +5,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use api::problem::{FieldError, Problem};
 use bytes::Bytes;
 use chassis::client::{Client, ClientConfig, Failure, port};
 use chassis::config::Secret;
 use chassis::tls::TlsConnect;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 /// For one call; a batch of an import may wait for a busy disk.
@@ -90,38 +90,15 @@ pub(crate) enum CallError {
     },
 }
 
-/// The human-readable part of a problem (RFC 9457).
-#[derive(Default, Deserialize)]
-struct ProblemText {
-    #[serde(default, rename = "type")]
-    type_: String,
-    #[serde(default)]
-    title: String,
-    #[serde(default)]
-    detail: String,
-    #[serde(default)]
-    errors: Vec<FieldText>,
-}
-
-/// One field that was wrong.
-#[derive(Deserialize)]
-struct FieldText {
-    field: String,
-    message: String,
-}
-
-impl ProblemText {
-    /// What an operator reads after the status: the text, then each field that was wrong.
-    fn words(&self) -> String {
-        let text = if self.detail.is_empty() { &self.title } else { &self.detail };
-        let fields = self.errors.iter().map(|FieldText { field, message }| format!("{field} {message}"));
-        // A detail that repeats a field's message says enough.
-        let fields =
-            fields.filter(|words| !words.split_once(' ').is_some_and(|(_, said)| text.contains(said)));
-        let parts: Vec<String> =
-            Some(text.clone()).filter(|text| !text.is_empty()).into_iter().chain(fields).collect();
-        if parts.is_empty() { String::new() } else { format!(": {}", parts.join("; ")) }
-    }
+/// What an operator reads after the status: the text, then each field that was wrong.
+fn words(problem: &Problem) -> String {
+    let text = if problem.detail.is_empty() { &*problem.title } else { &problem.detail };
+    let fields = problem.errors.iter().map(|FieldError { field, message }| format!("{field} {message}"));
+    // A detail that repeats a field's message says enough.
+    let fields = fields.filter(|words| !words.split_once(' ').is_some_and(|(_, said)| text.contains(said)));
+    let parts: Vec<String> =
+        Some(text.to_owned()).filter(|text| !text.is_empty()).into_iter().chain(fields).collect();
+    if parts.is_empty() { String::new() } else { format!(": {}", parts.join("; ")) }
 }
 
 /// How a service expects its token.
@@ -204,6 +181,17 @@ impl Api {
         self.read(path, &answer)
     }
 
+    /// PUT of a body of this media type.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        media_type: &'static str,
+        body: Bytes,
+    ) -> Result<T, CallError> {
+        let answer = self.call(Method::PUT, path, Some(media_type), body).await?;
+        self.read(path, &answer)
+    }
+
     async fn call(
         &self,
         method: Method,
@@ -227,9 +215,9 @@ impl Api {
         if status.is_success() {
             return Ok(answer.into_body());
         }
-        let problem: ProblemText = serde_json::from_slice(answer.body()).unwrap_or_default();
-        let detail = problem.words();
-        Err(CallError::Refused { url, status, problem: problem.type_, detail })
+        let problem: Problem = serde_json::from_slice(answer.body()).unwrap_or_default();
+        let detail = words(&problem);
+        Err(CallError::Refused { url, status, problem: problem.type_.into_owned(), detail })
     }
 
     fn read<T: DeserializeOwned>(&self, path: &str, answer: &Bytes) -> Result<T, CallError> {
@@ -290,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_problem_is_reported_with_every_field_that_was_wrong() {
-        let words = |json: &str| serde_json::from_str::<ProblemText>(json).unwrap().words();
+        let words = |json: &str| words(&serde_json::from_str(json).unwrap());
         let fields = r#"{"title":"The request is not valid","errors":[{"field":"reason","message":"must have 1 to 1000 bytes"},
             {"field":"actor","message":"is missing"}]}"#;
         assert_eq!(

@@ -177,9 +177,9 @@ impl Args {
             (OPERATOR, &self.operator_token_file, header::AUTHORIZATION, "Bearer "),
         ] {
             let Some(path) = path.as_deref().filter(|path| !path.is_empty()) else { continue };
-            let tokens = problems.take(setting, Tokens::new(TokenSource::file(path)))?.current();
+            let tokens = problems.check(setting, Tokens::new(TokenSource::file(path)))?.current();
             let token = tokens.first().map(|token| token.secret.expose()).unwrap_or_default();
-            let mut value = problems.take(setting, HeaderValue::try_from(format!("{scheme}{token}")))?;
+            let mut value = problems.check(setting, HeaderValue::try_from(format!("{scheme}{token}")))?;
             value.set_sensitive(true);
             headers.push((header, value));
         }

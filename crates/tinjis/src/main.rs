@@ -25,6 +25,8 @@ mod reach;
 mod resolve;
 mod run;
 mod schedule;
+#[cfg(feature = "services")]
+mod simulate;
 mod subscriptions;
 mod verify;
 
@@ -72,9 +74,11 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
     match command {
         #[cfg(feature = "services")]
         Command::Demo(what) => demo::command(what).await,
+        #[cfg(feature = "services")]
+        Command::Simulate(options) => simulate::command(*options).await,
         Command::Pay { billing } => pay::command(&billing).await,
         Command::Import { billing, options } => import::command(billing, &options).await,
-        Command::Explain { file, format } => import::explain(&file, format),
+        Command::Explain { file, format, target } => import::explain(&file, format, target),
         Command::Control { billing, what } => control::command(&billing, what).await,
         Command::Resolve { billing, what } => resolve::command(&billing, what).await,
         Command::Subscriptions { billing, what } => subscriptions::command(&billing, what).await,

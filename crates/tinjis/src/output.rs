@@ -2,11 +2,12 @@
 //! writes to either, so that two rules hold for every command: texts of others cannot steer a terminal, and a result
 //! that cannot be written is an error. Knows no command.
 
-use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
+
+pub(crate) use billing::printable::printable;
 
 /// Exit code when the result could not be written and nothing else was wrong.
 const NOT_WRITTEN: u8 = 2;
@@ -47,41 +48,6 @@ fn write(mut to: impl Write, line: &dyn Display) -> io::Result<()> {
     to.flush()
 }
 
-/// One line with everything escaped that could steer a terminal or change the order in which text is shown: control
-/// characters (C0, DEL, C1), line and paragraph separators, format characters with bidi controls, and private use. The
-/// escapes are those of JSON, because a line of JSON stays JSON with them.
-pub(crate) fn printable(line: &str) -> Cow<'_, str> {
-    if !line.chars().any(is_hidden) {
-        return Cow::Borrowed(line);
-    }
-    let mut text = String::with_capacity(line.len() + 16);
-    for c in line.chars() {
-        match c {
-            '\n' => text.push_str("\\n"),
-            '\r' => text.push_str("\\r"),
-            '\t' => text.push_str("\\t"),
-            c if is_hidden(c) => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    text.push_str(&format!("\\u{unit:04x}"));
-                }
-            }
-            c => text.push(c),
-        }
-    }
-    Cow::Owned(text)
-}
-
-/// The general categories Cc, Cf, Zl, Zp and Co of Unicode 17, and the tag block.
-fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{AD}' | '\u{600}'..='\u{605}' | '\u{61C}' | '\u{6DD}' | '\u{70F}' | '\u{890}'..='\u{891}'
-            | '\u{8E2}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}' | '\u{E000}'..='\u{F8FF}' | '\u{FEFF}' | '\u{FFF0}'..='\u{FFFB}'
-            | '\u{110BD}' | '\u{110CD}' | '\u{13430}'..='\u{1343F}' | '\u{1BCA0}'..='\u{1BCA3}'
-            | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}' | '\u{F0000}'..='\u{10FFFF}')
-}
-
 /// A whole number with commas between thousands.
 pub(crate) fn grouped(number: impl Into<i128>) -> String {
     let number = number.into();
@@ -110,6 +76,8 @@ pub(crate) fn amount(minor: i128, exponent: u8) -> String {
 
 #[cfg(test)]
 mod tests {
+    use billing::printable::is_hidden;
+
     use super::*;
 
     #[test]

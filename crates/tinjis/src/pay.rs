@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use api::billing::{self, Counts, Deployment, RunProblem};
 use bytes::Bytes;
 use indicatif::HumanDuration;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::control::Charging;
+use crate::control;
 use crate::http::{Api, CallError};
 use crate::output::{self, grouped};
 use crate::progress::Progress;
@@ -31,44 +32,14 @@ const NOT_ALL_PAID: u8 = 1;
 
 /// A run as billing shows it.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Run {
-    pub(crate) id: i64,
-    state: RunState,
-    #[serde(default)]
-    joined: bool,
-    total: u64,
-    paid: u64,
-    refused: u64,
-    rejected: u64,
-    in_doubt: u64,
-    pub(crate) all_paid: bool,
-    /// What kept it from charging; a billing of an earlier version does not say.
-    #[serde(default)]
-    last_problem: Option<LastProblem>,
-}
+#[serde(transparent)]
+pub(crate) struct Run(pub(crate) billing::Run);
 
-/// The last answer that was none about an invoice, and what to do about it.
-#[derive(Clone, Debug, Deserialize)]
-struct LastProblem {
-    reason: String,
-    status: Option<u16>,
-    count: u64,
-    hint: String,
-}
-
-impl LastProblem {
-    fn display(&self) -> String {
-        let status = self.status.map(|status| format!(" ({status})")).unwrap_or_default();
-        let calls = if self.count == 1 { "call" } else { "calls" };
-        format!("{} {calls} met {}{status}: {}", grouped(self.count), self.reason, self.hint)
-    }
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum RunState {
-    Running,
-    Finished,
+fn shown_problem(problem: &RunProblem) -> String {
+    let RunProblem { reason, status, count, hint } = problem;
+    let status = status.map(|status| format!(" ({status})")).unwrap_or_default();
+    let calls = if *count == 1 { "call" } else { "calls" };
+    format!("{} {calls} met {reason}{status}: {hint}", grouped(*count))
 }
 
 impl Run {
@@ -90,52 +61,33 @@ impl Run {
 
     /// The run as it is now.
     pub(crate) async fn look(&self, billing: &Api) -> Result<Self, CallError> {
-        billing.get(&format!("/v1/runs/{}", self.id)).await
+        billing.get(&format!("/v1/runs/{}", self.0.id)).await
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.state == RunState::Finished
+        self.0.state == billing::RunState::Finished
     }
 
     /// Invoices that this run is done with.
     pub(crate) fn done(&self) -> u64 {
-        self.paid + self.refused + self.rejected
+        let done = self.0.paid + self.0.refused + self.0.rejected;
+        u64::try_from(done).unwrap_or_default()
+    }
+
+    /// Invoices that it has claimed.
+    fn total(&self) -> u64 {
+        u64::try_from(self.0.total).unwrap_or_default()
     }
 
     fn display(&self) -> String {
-        let mut words = format!("paid {}, refused {}", grouped(self.paid), grouped(self.refused));
+        let mut words = format!("paid {}, refused {}", grouped(self.0.paid), grouped(self.0.refused));
         // Without keys an attempt in doubt needs manual resolution at once: a zero here would hide it.
-        for (count, what) in [(self.rejected, "rejected"), (self.in_doubt, "in doubt")] {
+        for (count, what) in [(self.0.rejected, "rejected"), (self.0.in_doubt, "in doubt")] {
             if count > 0 {
                 words.push_str(&format!(", {what} {}", grouped(count)));
             }
         }
         words
-    }
-}
-
-/// Counts of all invoices: attempts that a run gave up are no longer in its own counts.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-struct Counts {
-    pending: u64,
-    charging: u64,
-    attention: u64,
-}
-
-/// What is left, as billing shows it.
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Deployment {
-    counts: Counts,
-    /// Of the CHARGING ones: nothing was sent. A billing of an earlier version does not say.
-    #[serde(default)]
-    charging_unsent: u64,
-    #[serde(default)]
-    last_problem: Option<LastProblem>,
-}
-
-impl Deployment {
-    async fn look(billing: &Api) -> Result<Self, CallError> {
-        billing.get("/v1/deployment").await
     }
 }
 
@@ -152,7 +104,7 @@ impl Pace {
         let elapsed_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let done = run.done().saturating_sub(self.from);
         let rate = done.saturating_mul(1000) / elapsed_ms;
-        let left = run.total.saturating_sub(run.done());
+        let left = run.total().saturating_sub(run.done());
         let time_left = match left.saturating_mul(elapsed_ms).checked_div(done) {
             Some(ms) => format!("{} left", HumanDuration(Duration::from_millis(ms))),
             None => String::new(),
@@ -172,8 +124,8 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
             return Ok(NOT_ALL_PAID);
         }
     };
-    let verb = if run.joined { "joined" } else { "started" };
-    output::note(format_args!("{verb} run {} on {}", run.id, billing.base()));
+    let verb = if run.0.joined { "joined" } else { "started" };
+    output::note(format_args!("{verb} run {} on {}", run.0.id, billing.base()));
     let watched = tokio::select! {
         watched = watch(billing, run) => Some(watched?),
         _ = interrupt.recv() => None,
@@ -182,15 +134,17 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
         output::note("the run goes on in billing; `tinjis pay` joins it again");
         return Ok(NOT_ALL_PAID);
     };
-    output::result(format_args!("run {}: {}", run.id, run.display()));
-    if run.all_paid {
+    output::result(format_args!("run {}: {}", run.0.id, run.display()));
+    if run.0.all_paid {
         output::result("all invoices are PAID");
         return Ok(ALL_PAID);
     }
     // Before everything else: nothing of what is left is charged until this ends.
-    let charging = Charging::look(billing).await?;
-    charging.and_then(|charging| charging.display()).iter().for_each(output::result);
-    advice(&run, &Deployment::look(billing).await?).iter().for_each(output::result);
+    let charging = control::charging(billing).await?;
+    charging.as_ref().and_then(control::stopped).iter().for_each(output::result);
+    // Attempts that a run gave up are no longer in its own counts.
+    let left: Deployment = billing.get("/v1/deployment").await?;
+    advice(&run, &left).iter().for_each(output::result);
     Ok(NOT_ALL_PAID)
 }
 
@@ -198,19 +152,19 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
 pub(crate) async fn follow(billing: &Api, id: i64) -> Result<(), CallError> {
     let run: Run = billing.get(&format!("/v1/runs/{id}")).await?;
     let run = watch(billing, run).await?;
-    output::result(format_args!("run {}: {}", run.id, run.display()));
+    output::result(format_args!("run {}: {}", run.0.id, run.display()));
     Ok(())
 }
 
 /// Asks until the run is finished.
 async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
-    let progress = Progress::bar("paying", run.total, TEMPLATE);
+    let progress = Progress::bar("paying", run.total(), TEMPLATE);
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = Instant::now();
     let pace = Pace { since: seen, from: run.done() };
     while !run.is_finished() {
-        progress.total(run.total.max(run.done()));
+        progress.total(run.total().max(run.done()));
         progress.at(run.done(), pace.display(&run));
         ticks.tick().await;
         match run.look(billing).await {
@@ -229,10 +183,10 @@ async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
 
 /// What to do next about what is not PAID.
 fn advice(run: &Run, left: &Deployment) -> Vec<String> {
-    let Counts { pending, charging, attention } = left.counts;
+    let Counts { pending, charging, attention, .. } = left.counts;
     let unsent = left.charging_unsent.min(charging);
     let mut lines = Vec::new();
-    let refused = run.refused.min(pending);
+    let refused = run.0.refused.min(pending);
     if refused > 0 {
         let refused = grouped(refused);
         lines
@@ -261,9 +215,9 @@ fn advice(run: &Run, left: &Deployment) -> Vec<String> {
         ));
     }
     // A stop is no call's problem and is printed already. A problem that is over has left nothing behind that was not charged.
-    let problem = run.last_problem.as_ref().or(left.last_problem.as_ref());
+    let problem = run.0.last_problem.as_ref().or(left.last_problem.as_ref());
     if let Some(problem) = problem.filter(|met| met.count > 0 && (pending > refused || charging > 0)) {
-        lines.push(problem.display());
+        lines.push(shown_problem(problem));
     }
     if lines.is_empty() {
         lines.push("all invoices are PAID by now".to_owned());
@@ -289,8 +243,9 @@ mod tests {
         assert!(said(1, 0).starts_with("1 were refused"));
     }
 
-    fn left([pending, charging, attention]: [u64; 3], charging_unsent: u64) -> Deployment {
-        Deployment { counts: Counts { pending, charging, attention }, charging_unsent, last_problem: None }
+    fn left([pending, charging, attention]: [i64; 3], charging_unsent: i64) -> Deployment {
+        let counts = Counts { pending, charging, attention, ..Counts::default() };
+        Deployment { counts, charging_unsent, ..Deployment::default() }
     }
 
     #[test]
@@ -313,7 +268,7 @@ mod tests {
         )
         .unwrap();
         let problem =
-            LastProblem { reason: "credentials".into(), status: Some(403), count: 7, hint: "look".into() };
+            RunProblem { reason: "credentials".into(), status: Some(403), count: 7, hint: "look".into() };
         let left = Deployment { last_problem: Some(problem), ..left([0, 4, 0], 4) };
         assert_eq!(advice(&run, &left).pop().unwrap(), "7 calls met credentials (403): look");
     }
@@ -326,7 +281,7 @@ mod tests {
         )
         .unwrap();
         assert!(run.is_finished());
-        let said: [(u64, [u64; 3], &[&str]); 6] = [
+        let said: [(i64, [i64; 3], &[&str]); 6] = [
             (3, [3, 0, 0], &["3 were refused"]),
             (3, [4, 0, 0], &["3 were refused", "1 are PENDING"]),
             (3, [1, 0, 0], &["1 were refused"]),
@@ -335,7 +290,7 @@ mod tests {
             (0, [0, 0, 0], &["all invoices are PAID by now"]),
         ];
         for (refused, counts, beginnings) in said {
-            run.refused = refused;
+            run.0.refused = refused;
             let lines = advice(&run, &left(counts, 0));
             assert_eq!(lines.len(), beginnings.len(), "{lines:?}");
             for (line, beginning) in lines.iter().zip(beginnings) {

@@ -6,23 +6,25 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use api::billing::Page;
 use billing::config::schedule::{HOLIDAYS_DEFAULT, holidays};
+use billing::customer::{CustomerName, numbers};
 use billing::money::Currency;
 use billing::preview::{Previewed, preview};
 use billing::schedule::Holidays;
 use billing::schedule::calendar::parse_date;
 use billing::subscription::{
-    FIELDS, NewSubscription, NextPeriod, RawFields, Subscription, SubscriptionState, minor_text,
+    NewSubscription, NextPeriod, RawFields, Subscription, SubscriptionState, minor_text,
 };
 use chassis::config::Problems;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::cli::BillingArgs;
 use crate::http::{Api, segment};
+use crate::import::{Dialect, Fault, Format, SUBSCRIPTIONS, SubscriptionRows};
 use crate::output::{grouped, result};
-use crate::subscriptions::file::Records;
 
 /// Items of a page: the most that billing gives.
 const PAGE: usize = 1000;
@@ -66,14 +68,14 @@ pub(crate) struct What {
 impl PreviewArgs {
     pub(crate) fn resolve(self, problems: &mut Problems) -> (Option<Api>, Option<What>) {
         let mut date = |setting: &str, text: &str| {
-            problems.take(setting, parse_date("", text).map_err(|bad| bad.problem))
+            problems.check(setting, parse_date("", text).map_err(|bad| bad.problem))
         };
         let (from, to) = (date("--from", &self.from), date("--to", &self.to));
         let range = from.zip(to);
         if range.is_some_and(|(from, to)| to < from) {
             problems.add("--to", "must not be before --from");
         }
-        let holidays = problems.take("--holidays", holidays(&self.holidays));
+        let holidays = problems.check("--holidays", holidays(&self.holidays));
         let what = range.zip(holidays).map(|(range, holidays)| {
             let (file, only, json) = (self.file, self.subscription, self.json);
             What { range, holidays, file, only, json }
@@ -87,6 +89,7 @@ impl PreviewArgs {
 struct Row {
     reference: Option<Value>,
     customer_id: Option<Value>,
+    customer_reference: Option<Value>,
     currency: Option<Value>,
     amount: Option<Value>,
     prices: Option<Vec<PriceRow>>,
@@ -117,11 +120,17 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
 }
 
 impl Row {
+    /// Billing shows the number of a customer that was named by a reference too.
+    fn listed(self) -> Self {
+        Self { customer_reference: None, ..self }
+    }
+
     /// By billing's only validator.
     fn read(&self, holidays: &Holidays) -> anyhow::Result<Subscription> {
         let values = [
             &self.reference,
             &self.customer_id,
+            &self.customer_reference,
             &self.currency,
             &self.amount,
             &self.anchor_day,
@@ -136,6 +145,7 @@ impl Row {
         let [
             reference,
             customer_id,
+            customer_reference,
             currency,
             amount,
             anchor_day,
@@ -153,6 +163,7 @@ impl Row {
         let fields = RawFields {
             reference,
             customer_id,
+            customer_reference,
             currency,
             amount,
             prices,
@@ -165,9 +176,19 @@ impl Row {
             holidays: closed,
         };
         let name = reference.unwrap_or("a subscription");
-        let NewSubscription { reference, customer_id, currency, prices, terms, next } =
-            NewSubscription::read(&fields, holidays)
-                .map_err(|(field, problem)| anyhow::anyhow!("{name}: {field} {problem}"))?;
+        let new = NewSubscription::read(&fields, holidays)
+            .map_err(|(field, problem)| anyhow::anyhow!("{name}: {field} {problem}"))?;
+        self.as_billing_has_it(new).with_context(|| name.to_owned())
+    }
+
+    /// With the state that billing shows; one of a file begins.
+    fn as_billing_has_it(&self, new: NewSubscription) -> anyhow::Result<Subscription> {
+        let NewSubscription { reference, customer, currency, prices, terms, next } = new;
+        // Nothing that is previewed depends on the customer; billing gives the number of one with a reference.
+        let (customer_id, customer_reference) = match customer {
+            CustomerName::Id(id) => (id, None),
+            CustomerName::Reference(reference) => (numbers(&reference)[0], Some(reference)),
+        };
         let day = |on: &Option<String>| on.as_deref().map(|on| parse_date("date", on)).transpose();
         let state = self.state.as_deref().map_or(Ok(SubscriptionState::Active), str::parse);
         let next = match self.state {
@@ -179,10 +200,11 @@ impl Row {
             id: 0,
             reference,
             customer_id,
+            customer_reference,
             currency,
             prices,
             terms,
-            state: state.with_context(|| format!("{name}: state"))?,
+            state: state.context("state")?,
             next,
             last_on: day(&self.last_on)?,
             created_at: 0,
@@ -191,19 +213,19 @@ impl Row {
     }
 }
 
-/// A misspelt field would be a default: it is refused here, as billing refuses it.
+/// As `subscriptions import` reads it without settings.
 fn of_file(path: &Path, only: Option<&str>, holidays: &Holidays) -> anyhow::Result<Vec<Subscription>> {
-    let mut records = Records::open(path, b',')?;
+    let at = |fault: &Fault| anyhow::anyhow!("{}, {fault}", path.display());
+    let format = Format::of(path)
+        .with_context(|| format!("{} must end in .csv, .json, .ndjson or .jsonl", path.display()))?;
+    let dialect = Dialect::plain(&SUBSCRIPTIONS);
+    let mut rows = SubscriptionRows::open(path, format, &dialect)?.map_err(|fault| at(&fault))?;
     let mut all = Vec::new();
-    while let Some((line, json)) = records.next()? {
-        let at = || format!("{}, line {line}", path.display());
-        let object: Map<String, Value> = serde_json::from_slice(&json).with_context(at)?;
-        if let Some(unknown) = object.keys().find(|name| !FIELDS.contains(&name.as_str()) && *name != "state")
-        {
-            bail!("{}: no field is named {unknown:?}; the fields are {}", at(), FIELDS.join(", "));
-        }
-        let row: Row = serde_json::from_value(Value::Object(object)).with_context(at)?;
-        let subscription = Row { state: None, ..row }.read(holidays).with_context(at)?;
+    while let Some(row) = rows.next().map_err(|fault| at(&fault))? {
+        let row = row.map_err(|faults| faults.first().map_or_else(|| anyhow::anyhow!("a bad row"), at))?;
+        let line = || format!("{}, line {}", path.display(), row.line);
+        let read: Row = serde_json::from_value(Value::Object(row.object)).with_context(line)?;
+        let subscription = Row { state: None, ..read }.read(holidays).with_context(line)?;
         if only.is_none_or(|only| subscription.reference.as_str() == only) {
             all.push(subscription);
         }
@@ -214,12 +236,6 @@ fn of_file(path: &Path, only: Option<&str>, holidays: &Holidays) -> anyhow::Resu
     Ok(all)
 }
 
-#[derive(Deserialize)]
-struct Page {
-    items: Vec<Row>,
-    next: Option<String>,
-}
-
 async fn of_billing(
     billing: &Api,
     only: Option<&str>,
@@ -227,14 +243,14 @@ async fn of_billing(
 ) -> anyhow::Result<Vec<Subscription>> {
     if let Some(reference) = only {
         let row: Row = billing.get(&format!("/v1/subscriptions/{}", segment(reference))).await?;
-        return Ok(vec![row.read(holidays)?]);
+        return Ok(vec![row.listed().read(holidays)?]);
     }
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let cursor = after.map_or(String::new(), |after: String| format!("&after={}", segment(&after)));
-        let page: Page = billing.get(&format!("/v1/subscriptions?limit={PAGE}{cursor}")).await?;
-        for row in &page.items {
-            all.push(row.read(holidays)?);
+        let page: Page<Row> = billing.get(&format!("/v1/subscriptions?limit={PAGE}{cursor}")).await?;
+        for row in page.items {
+            all.push(row.listed().read(holidays)?);
         }
         if all.len() > SUBSCRIPTIONS_MAX {
             bail!("billing has more than {SUBSCRIPTIONS_MAX} subscriptions; preview one with --subscription");

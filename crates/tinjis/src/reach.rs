@@ -44,6 +44,6 @@ impl TlsArgs {
 
     fn connect(&self, problems: &mut Problems) -> Option<TlsConnect> {
         let files = client_tls(("--ca", &self.ca), ("--cert", &self.cert), ("--key", &self.key), problems)?;
-        problems.take("--ca", TlsConnect::once(files, Clock::system()))
+        problems.check("--ca", TlsConnect::once(files, Clock::system()))
     }
 }

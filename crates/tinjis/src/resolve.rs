@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use api::Text;
+use api::billing::{AcceptRequest, Accepted, Attempt, Decision, Invoice, Page, Resolution, ResolveRequest};
 use bytes::Bytes;
 use reconcile::AttemptState;
-use serde::Deserialize;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::http::{Api, CallError, segment};
 use crate::output::{amount, grouped, note, result};
@@ -78,52 +79,6 @@ pub(crate) fn charged(text: &str) -> Result<bool, String> {
     }
 }
 
-#[derive(Deserialize)]
-struct Page<T> {
-    items: Vec<T>,
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Invoice {
-    id: i64,
-    reference: String,
-    attention_reason: Option<String>,
-}
-
-#[derive(Clone, Deserialize)]
-struct Attempt {
-    key: String,
-    invoice_id: i64,
-    reference: String,
-    currency: String,
-    amount_minor: i64,
-    #[serde(default = "reconcile::hundredths")]
-    exponent: u8,
-    state: AttemptState,
-    created_at: String,
-}
-
-#[derive(Deserialize)]
-struct Decided {
-    key: String,
-    reference: String,
-    decision: String,
-    attempt_from: Option<String>,
-    attempt_to: Option<String>,
-    invoice_from: Option<String>,
-    invoice_to: Option<String>,
-    reason: String,
-    actor: String,
-    created_at: String,
-}
-
-#[derive(Deserialize)]
-struct Accepted {
-    ledger_from: Option<String>,
-    ledger_to: String,
-}
-
 /// An invoice that needs manual resolution, and the attempt to decide.
 struct Waiting {
     reason: String,
@@ -136,9 +91,8 @@ pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     match what {
         What::Log => log(billing).await?,
         What::AcceptLedger { ledger_id, reason, actor } => {
-            let body = json!({ "ledger_id": ledger_id, "reason": reason, "actor": actor }).to_string();
-            return match billing.post::<Accepted>("/v1/ledger/accept", "application/json", body.into()).await
-            {
+            let body = body(&AcceptRequest { ledger_id, reason, actor });
+            return match billing.post::<Accepted>("/v1/ledger/accept", "application/json", body).await {
                 Ok(Accepted { ledger_from, ledger_to }) => {
                     let former = ledger_from.as_deref().unwrap_or("none");
                     result(format_args!("ledger {former} -> {ledger_to}"));
@@ -172,14 +126,15 @@ pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
 
 /// Sends the decision for each; one that is rejected does not stop the others.
 async fn decide(billing: &Api, keys: &[String], resolution: &OperatorDecision) -> Result<u8, CallError> {
-    let decision = if resolution.charged { "charged" } else { "not_charged" };
-    let body = json!({ "decision": decision, "reason": resolution.reason, "actor": resolution.actor });
-    let body = Bytes::from(body.to_string());
+    let OperatorDecision { charged, reason, actor } = resolution;
+    let decision = if *charged { Decision::Charged } else { Decision::NotCharged };
+    let body = body(&ResolveRequest { decision, reason: reason.clone(), actor: actor.clone() });
+    let decision = decision.as_str();
     let mut refused = 0;
     for key in keys {
         let path = format!("/v1/attempts/{}/resolve", segment(key));
         match billing.post::<Attempt>(&path, "application/json", body.clone()).await {
-            Ok(attempt) => result(format_args!("{key}  {}  {}", attempt.reference, attempt.state.as_str())),
+            Ok(attempt) => result(format_args!("{key}  {}  {}", attempt.reference, attempt.state)),
             Err(CallError::Refused { detail, status, .. }) => {
                 refused += 1;
                 note(format_args!("{key}  refused: {status}{detail}"));
@@ -211,7 +166,7 @@ fn show(found: &[Waiting]) {
                     waits.reference,
                     amount(attempt.amount_minor.into(), attempt.exponent),
                     attempt.currency,
-                    attempt.state.as_str(),
+                    attempt.state,
                     attempt.created_at
                 )),
             }
@@ -225,9 +180,9 @@ fn show(found: &[Waiting]) {
 async fn log(billing: &Api) -> Result<(), CallError> {
     let mut after = None;
     loop {
-        let page: Page<Decided> = billing.get(&list("/v1/resolutions?", after.as_deref())).await?;
+        let page: Page<Resolution> = billing.get(&list("/v1/resolutions?", after.as_deref())).await?;
         for resolution in &page.items {
-            let change = |from: &Option<String>, to: &Option<String>| match (from, to) {
+            let change = |from: &Option<Text>, to: &Option<Text>| match (from, to) {
                 (Some(from), Some(to)) => format!("{from} -> {to}"),
                 _ => "unknown".to_owned(),
             };
@@ -258,7 +213,7 @@ async fn waiting(billing: &Api, which: &Which, charged: Option<bool>) -> Result<
         let path = list("/v1/invoices?state=ATTENTION&", after.as_deref());
         let page: Page<Invoice> = billing.get(&path).await?;
         for invoice in page.items {
-            let reason = invoice.attention_reason.unwrap_or_default();
+            let reason = invoice.attention_reason.unwrap_or_default().into_owned();
             if matches!(which, Which::Reason(wanted) if *wanted != reason) {
                 continue;
             }
@@ -272,8 +227,8 @@ async fn waiting(billing: &Api, which: &Which, charged: Option<bool>) -> Result<
                 }));
                 continue;
             }
-            let open = attempts.iter().find(|attempt| attempt.state.is_open());
-            let named = || attempts.iter().find(|attempt| attempt.state == AttemptState::Charged);
+            let open = attempts.iter().find(|attempt| is_open(attempt));
+            let named = || attempts.iter().find(|attempt| attempt.state == AttemptState::Charged.as_str());
             let decides = open.or_else(|| if charged == Some(true) { named() } else { None });
             let attempt = decides.or(attempts.last()).cloned();
             found.push(Waiting { reason, reference: invoice.reference, attempt });
@@ -285,11 +240,20 @@ async fn waiting(billing: &Api, which: &Which, charged: Option<bool>) -> Result<
     }
 }
 
+/// Whether its outcome is still to come.
+fn is_open(attempt: &Attempt) -> bool {
+    [AttemptState::Intent, AttemptState::InDoubt].iter().any(|state| attempt.state == state.as_str())
+}
+
 async fn attempts_of(billing: &Api, invoice: i64) -> Result<Vec<Attempt>, CallError> {
     let path = format!("/v1/attempts?limit={ATTEMPTS_MAX}&after={invoice}%2E0");
     let mut page: Page<Attempt> = billing.get(&path).await?;
     page.items.retain(|attempt| attempt.invoice_id == invoice);
     Ok(page.items)
+}
+
+fn body(request: &impl Serialize) -> Bytes {
+    Bytes::from(serde_json::to_vec(request).expect("texts make JSON"))
 }
 
 fn list(path: &str, after: Option<&str>) -> String {

@@ -1,17 +1,17 @@
 //! `schedule`: what the schedule does and what waits, and a run up to a date. Billing decides and charges; this command
 //! asks again while there is more, and follows the run.
 
+use api::billing::{ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, WaitingDate};
 use bytes::Bytes;
 use chassis::config::Problems;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cli::{BillingArgs, Command};
 use crate::http::Api;
 use crate::output::{grouped, note, result};
 use crate::{pay, preview};
 
-/// Exit code when a date waits for an operator.
+/// Exit code when a date, or all charging, waits for an operator.
 const WAITS: u8 = 1;
 
 /// Who runs it, unless --actor names another.
@@ -23,7 +23,7 @@ pub(crate) enum Sub {
     Preview(preview::PreviewArgs),
     /// Show whether the schedule is on, the next due date, and the dates that wait for an operator
     Status(StatusArgs),
-    /// Invoice and charge what is due up to a date: exit code 0 done, 1 dates wait for an operator
+    /// Invoice and charge what is due up to a date: exit code 0 done, 1 an operator must act first
     Run(RunArgs),
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct RunArgs {
 pub(crate) enum What {
     Preview(preview::What),
     Status { json: bool },
-    Run { body: Value },
+    Run(ScheduleRunRequest),
 }
 
 impl Sub {
@@ -76,10 +76,9 @@ impl Sub {
             Self::Status(args) => (args.billing.resolve(problems), What::Status { json: args.json }),
             Self::Run(args) => {
                 let RunArgs { billing, until, catch_up, over_cap, why, actor } = args;
-                let body = json!({
-                    "until": until, "catch_up": catch_up, "over_cap": over_cap, "reason": why, "actor": actor,
-                });
-                (billing.resolve(problems), What::Run { body })
+                let catch_up = Some(catch_up);
+                let request = ScheduleRunRequest { until, catch_up, over_cap, reason: why, actor };
+                (billing.resolve(problems), What::Run(request))
             }
         };
         Some(Command::Schedule { billing: billing?, what })
@@ -91,25 +90,8 @@ pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     match what {
         What::Preview(what) => preview::command(billing, what).await,
         What::Status { json } => status(billing, json).await,
-        What::Run { body } => run(billing, &body).await,
+        What::Run(request) => run(billing, &request).await,
     }
-}
-
-#[derive(Debug, Deserialize)]
-struct Status {
-    schedule: String,
-    catch_up: String,
-    zone_data: String,
-    next_on: Option<String>,
-    waiting: Vec<WaitingDate>,
-}
-
-#[derive(Debug, Deserialize)]
-struct WaitingDate {
-    period_on: String,
-    reason: String,
-    planned_count: i64,
-    planned_sums: std::collections::BTreeMap<String, String>,
 }
 
 async fn status(billing: &Api, json: bool) -> anyhow::Result<u8> {
@@ -118,7 +100,8 @@ async fn status(billing: &Api, json: bool) -> anyhow::Result<u8> {
         result(shown);
         return Ok(0);
     }
-    let Status { schedule, catch_up, zone_data, next_on, waiting } = serde_json::from_value(shown)?;
+    let ScheduleStatus { schedule, catch_up, zone_data, next_on, waiting, .. } =
+        serde_json::from_value(shown)?;
     let next = next_on.map_or_else(|| "no period is left".to_owned(), |on| format!("next due {on}"));
     result(format_args!("schedule {schedule}, catch-up {catch_up}, {next}, zone data {zone_data}"));
     for date in waiting {
@@ -128,46 +111,42 @@ async fn status(billing: &Api, json: bool) -> anyhow::Result<u8> {
         result(format_args!(
             "{} waits ({}): {count} invoices, {}",
             date.period_on,
-            date.reason,
+            date.reason.unwrap_or_default(),
             sums.join(", ")
         ));
     }
     Ok(0)
 }
 
-#[derive(Debug, Deserialize)]
-struct Made {
-    invoices: i64,
-    skipped: i64,
-    more: bool,
-    waiting: Vec<Waiting>,
-    run_id: Option<i64>,
-}
+/// A run of other invoices has to end before what was made is charged.
+const RUN_UNFINISHED: &str = "run-unfinished";
+const STOPPED: &str = "stopped";
 
-#[derive(Debug, Deserialize)]
-struct Waiting {
-    period_on: String,
-    reason: String,
-}
-
-async fn run(billing: &Api, body: &Value) -> anyhow::Result<u8> {
+async fn run(billing: &Api, request: &ScheduleRunRequest) -> anyhow::Result<u8> {
     let (mut invoices, mut skipped) = (0, 0);
     let made = loop {
-        let body = Bytes::from(body.to_string());
-        let made: Made = billing.post("/v1/schedule/runs", "application/json", body).await?;
+        let body = Bytes::from(serde_json::to_vec(request)?);
+        let made: ScheduleRunResult = billing.post("/v1/schedule/runs", "application/json", body).await?;
         invoices += made.invoices;
         skipped += made.skipped;
-        if !made.more {
+        if let (Some(RUN_UNFINISHED), Some(run)) = (made.charging.as_deref(), made.run_id) {
+            note(format_args!("waiting for the end of run {run}, which charges other invoices"));
+            pay::follow(billing, run).await?;
+        } else if !made.more {
             break made;
         }
     };
-    for Waiting { period_on, reason } in &made.waiting {
+    for WaitingDate { period_on, reason } in &made.waiting {
         let how = if reason == "cap" { "--over-cap" } else { "--catch-up each or latest" };
         note(format_args!("{period_on} waits ({reason}): run again with {how}"));
+    }
+    let is_stopped = made.charging.as_deref() == Some(STOPPED);
+    if is_stopped {
+        note("charging is stopped: nothing of it is charged before `tinjis start`");
     }
     if let Some(run_id) = made.run_id {
         pay::follow(billing, run_id).await?;
     }
     result(format_args!("{} invoices made, {} periods skipped", grouped(invoices), grouped(skipped)));
-    Ok(if made.waiting.is_empty() { 0 } else { WAITS })
+    Ok(if made.waiting.is_empty() && !is_stopped { 0 } else { WAITS })
 }

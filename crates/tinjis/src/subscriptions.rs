@@ -1,20 +1,20 @@
 //! `subscriptions`: import a file of them, list them, and change one. Billing judges every field; this module only reads
 //! files and shows answers. Must not know when a subscription is due.
 
-pub(crate) mod file;
-
 use std::path::PathBuf;
 
 use anyhow::bail;
+use api::billing::{ChangeRequest, ImportReport, Page, Subscription};
 use bytes::Bytes;
 use chassis::config::Problems;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cli::{BillingArgs, Command};
 use crate::http::{Api, segment};
+use crate::import::{
+    self, Dialect, Fault, FileSettings, Format, Identity, SubscriptionRow, SubscriptionRows,
+};
 use crate::output::{grouped, note, result};
-use file::Records;
 
 /// Exit code when rows are bad.
 const BAD_ROWS: u8 = 1;
@@ -26,7 +26,7 @@ const SHOWN_MAX: usize = 100;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Sub {
-    /// Import subscriptions from a .csv or .ndjson file: exit code 0 all taken, 1 some rows are wrong
+    /// Import subscriptions from a .csv, .json or .ndjson file: exit code 0 all taken, 1 some rows are wrong
     Import(ImportArgs),
     /// List subscriptions with their next period
     List(ListArgs),
@@ -42,17 +42,19 @@ pub(crate) enum Sub {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImportArgs {
-    /// File with reference, customer_id, currency, amount, starts_on and, optionally, anchor_day, every_months, zone, at,
-    /// ends_on and holidays; NDJSON may have prices instead of amount
+    /// File with reference, customer_id or customer_reference, currency, amount, starts_on and, optionally, anchor_day, every_months, zone, at,
+    /// ends_on and holidays; JSON may have prices instead of amount
     file: PathBuf,
+    /// Print a proposed profile for the file, with reasons; import nothing
+    #[arg(long, conflicts_with_all = ["dry_run", "profile"])]
+    explain: bool,
+    #[command(flatten)]
+    settings: FileSettings,
     #[command(flatten)]
     billing: BillingArgs,
     /// Validate the file and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Character between the fields of a CSV file [default: ,]
-    #[arg(long, value_name = "C")]
-    delimiter: Option<char>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -120,23 +122,39 @@ pub(crate) struct ChangePriceArgs {
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum What {
-    Import { file: PathBuf, delimiter: u8, dry_run: bool },
+    Import(Box<ImportOptions>),
     List { state: Option<String>, json: bool },
-    Change { reference: String, change: &'static str, body: Value },
+    Change { reference: String, change: &'static str, body: ChangeRequest },
+}
+
+/// A file, and how it is written.
+#[derive(Debug)]
+pub(crate) struct ImportOptions {
+    file: PathBuf,
+    format: Format,
+    dialect: Dialect,
+    dry_run: bool,
 }
 
 impl Sub {
     pub(crate) fn resolve(self, problems: &mut Problems) -> Option<Command> {
         let (billing, what) = match self {
-            Self::Import(args) => (args.billing.resolve(problems), args.what(problems)),
+            Self::Import(args) => return args.resolve(problems),
             Self::List(args) => {
                 (args.billing.resolve(problems), Some(What::List { state: args.state, json: args.json }))
             }
-            Self::Pause(args) => args.who.change("pause", json!({}), problems),
-            Self::Resume(args) => args.who.change("resume", json!({ "from": args.from }), problems),
-            Self::End(args) => args.who.change("end", json!({ "ends_on": args.on }), problems),
+            Self::Pause(args) => args.who.change("pause", ChangeRequest::default(), problems),
+            Self::Resume(args) => {
+                let fields = ChangeRequest { from: args.from, ..ChangeRequest::default() };
+                args.who.change("resume", fields, problems)
+            }
+            Self::End(args) => {
+                let fields = ChangeRequest { ends_on: args.on, ..ChangeRequest::default() };
+                args.who.change("end", fields, problems)
+            }
             Self::ChangePrice(args) => {
-                let fields = json!({ "from": args.from, "amount": args.amount });
+                let (from, amount) = (Some(args.from), Some(args.amount));
+                let fields = ChangeRequest { from, amount, ..ChangeRequest::default() };
                 args.who.change("change-price", fields, problems)
             }
         };
@@ -145,16 +163,15 @@ impl Sub {
 }
 
 impl ImportArgs {
-    fn what(self, problems: &mut Problems) -> Option<What> {
-        if let Err(why) = file::Format::of(&self.file) {
-            problems.add("FILE", why);
-            return None;
+    fn resolve(self, problems: &mut Problems) -> Option<Command> {
+        let billing = self.billing.resolve(problems);
+        let Self { file, explain, settings, dry_run, .. } = self;
+        let (format, dialect) = settings.resolve(&file, &import::SUBSCRIPTIONS, problems)?;
+        if explain {
+            return Some(Command::Explain { file, format, target: &import::SUBSCRIPTIONS });
         }
-        let Ok(delimiter) = u8::try_from(self.delimiter.unwrap_or(',')) else {
-            problems.add("--delimiter", "must be an ASCII character");
-            return None;
-        };
-        Some(What::Import { file: self.file, delimiter, dry_run: self.dry_run })
+        let options = ImportOptions { file, format, dialect, dry_run };
+        Some(Command::Subscriptions { billing: billing?, what: What::Import(Box::new(options)) })
     }
 }
 
@@ -162,12 +179,11 @@ impl WhoArgs {
     fn change(
         self,
         change: &'static str,
-        mut body: Value,
+        fields: ChangeRequest,
         problems: &mut Problems,
     ) -> (Option<Api>, Option<What>) {
         let Self { reference, billing, why, actor } = self;
-        body["reason"] = why.into();
-        body["actor"] = actor.into();
+        let body = ChangeRequest { reason: why, actor, ..fields };
         (billing.resolve(problems), Some(What::Change { reference, change, body }))
     }
 }
@@ -175,105 +191,144 @@ impl WhoArgs {
 /// The `subscriptions` command.
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     match what {
-        What::Import { file, delimiter, dry_run } => import(billing, &file, delimiter, dry_run).await,
+        What::Import(options) => import(billing, &options).await,
         What::List { state, json } => list(billing, state.as_deref(), json).await,
         What::Change { reference, change, body } => {
             let path = format!("/v1/subscriptions/{}/{change}", segment(&reference));
-            let body = Bytes::from(body.to_string());
-            let changed: Item = billing.post(&path, "application/json", body).await?;
-            result(changed.display());
+            let body = Bytes::from(serde_json::to_vec(&body)?);
+            let changed: Subscription = billing.post(&path, "application/json", body).await?;
+            result(display(&changed));
             Ok(0)
         }
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct Answer {
-    created: u64,
-    unchanged: u64,
-    errors_total: u64,
-    errors: Vec<LineError>,
-}
-
-#[derive(Debug, Deserialize)]
-struct LineError {
-    line: usize,
-    reference: Option<String>,
-    field: String,
-    message: String,
-}
-
 /// The whole file is asked about first, and written only if every row is right.
-async fn import(billing: &Api, path: &std::path::Path, delimiter: u8, dry_run: bool) -> anyhow::Result<u8> {
-    let would = send(billing, Records::open(path, delimiter)?, true).await?;
+async fn import(billing: &Api, options: &ImportOptions) -> anyhow::Result<u8> {
+    let rows = match options.open()? {
+        Ok(rows) => rows,
+        Err(fault) => {
+            note(format_args!("{fault}"));
+            note("nothing was written: the file cannot be read");
+            return Ok(BAD_ROWS);
+        }
+    };
+    if !rows.ignored().is_empty() {
+        note(format_args!("columns passed over: {}", rows.ignored().join(", ")));
+    }
+    let identity = rows.identity();
+    let would = send(billing, rows, true).await?;
     if would.errors_total > 0 {
         let rows = grouped(would.errors_total);
         note(format_args!("nothing was written: rows that are wrong: {rows}; fix them and import again"));
         return Ok(BAD_ROWS);
     }
-    let (words, done) = match dry_run {
+    let (words, done) = match options.dry_run {
         true => ("would be ", would),
-        false => ("", send(billing, Records::open(path, delimiter)?, false).await?),
+        false => ("", send(billing, options.open_again(&identity)?, false).await?),
     };
-    let Answer { created, unchanged, errors_total, .. } = done;
+    let ImportReport { created, unchanged, errors_total, .. } = done;
     result(format_args!("{words}{} created, {} unchanged", grouped(created), grouped(unchanged)));
     Ok(if errors_total > 0 { BAD_ROWS } else { 0 })
 }
 
-async fn send(billing: &Api, mut records: Records, dry_run: bool) -> anyhow::Result<Answer> {
+impl ImportOptions {
+    fn open(&self) -> anyhow::Result<Result<SubscriptionRows, Fault>> {
+        SubscriptionRows::open(&self.file, self.format, &self.dialect)
+    }
+
+    fn open_again(&self, earlier: &Identity) -> anyhow::Result<SubscriptionRows> {
+        let rows = self.open()?.map_err(|fault| anyhow::anyhow!("{fault}"))?;
+        rows.check_same(&self.file, earlier)?;
+        Ok(rows)
+    }
+}
+
+/// Rows on their way to billing, and what became of those before.
+#[derive(Default)]
+struct Sending {
+    total: ImportReport,
+    shown: usize,
+    body: Vec<u8>,
+    lines: Vec<u64>,
+}
+
+impl Sending {
+    fn add(&mut self, row: SubscriptionRow) {
+        self.body.extend_from_slice(Value::Object(row.object).to_string().as_bytes());
+        self.body.push(b'\n');
+        self.lines.push(row.line);
+    }
+
+    fn is_full(&self) -> bool {
+        self.lines.len() >= ROWS_MAX || self.body.len() >= BYTES_MAX
+    }
+
+    /// Tells every mistake of one row.
+    fn tell(&mut self, faults: &[Fault]) {
+        self.total.errors_total += 1;
+        for Fault { line, reference, column, reason, .. } in faults {
+            self.note(*line, reference.as_deref(), column, reason);
+        }
+    }
+
+    fn note(&mut self, line: u64, reference: Option<&str>, column: &str, reason: &str) {
+        if self.shown < SHOWN_MAX {
+            let name = reference.map_or(String::new(), |reference| format!(" ({reference})"));
+            note(format_args!("line {line}{name}: {column} {reason}"));
+            self.shown += 1;
+        }
+    }
+
+    async fn flush(&mut self, billing: &Api, path: &str, rows: &SubscriptionRows) -> anyhow::Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let (body, lines) = (std::mem::take(&mut self.body), std::mem::take(&mut self.lines));
+        let answer: ImportReport = billing.post(path, "application/x-ndjson", Bytes::from(body)).await?;
+        self.total.created += answer.created;
+        self.total.unchanged += answer.unchanged;
+        self.total.errors_total += answer.errors_total;
+        for error in answer.errors {
+            let at = error.line.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+            let line = at.and_then(|at| lines.get(at)).copied().unwrap_or(0);
+            let column = rows.column(&error.field);
+            self.note(line, error.reference.as_deref(), &column, &error.message);
+        }
+        Ok(())
+    }
+}
+
+async fn send(billing: &Api, mut rows: SubscriptionRows, dry_run: bool) -> anyhow::Result<ImportReport> {
     let path = format!("/v1/subscriptions/imports?dry_run={dry_run}");
-    let mut total = Answer::default();
-    let mut shown = 0;
+    let mut sending = Sending::default();
     loop {
-        let (mut body, mut lines) = (Vec::new(), Vec::new());
-        while lines.len() < ROWS_MAX && body.len() < BYTES_MAX {
-            let Some((line, json)) = records.next()? else { break };
-            body.extend_from_slice(&json);
-            body.push(b'\n');
-            lines.push(line);
+        let row = rows.next().unwrap_or_else(|fault| {
+            sending.tell(&[fault]);
+            None
+        });
+        let is_end = row.is_none();
+        match row {
+            Some(Ok(row)) => sending.add(row),
+            Some(Err(faults)) => sending.tell(&faults),
+            None => {}
         }
-        if lines.is_empty() {
-            return Ok(total);
+        if is_end || sending.is_full() {
+            sending.flush(billing, &path, &rows).await?;
         }
-        let answer: Answer = billing.post(&path, "application/x-ndjson", Bytes::from(body)).await?;
-        total.created += answer.created;
-        total.unchanged += answer.unchanged;
-        total.errors_total += answer.errors_total;
-        for error in answer.errors.into_iter().take(SHOWN_MAX - shown) {
-            let line = error.line.checked_sub(1).and_then(|at| lines.get(at)).copied().unwrap_or(0);
-            let name = error.reference.map_or(String::new(), |reference| format!(" ({reference})"));
-            note(format_args!("line {line}{name}: {} {}", error.field, error.message));
-            shown += 1;
+        if is_end {
+            return Ok(sending.total);
         }
     }
 }
 
-/// A subscription as billing shows it.
-#[derive(Debug, Deserialize)]
-struct Item {
-    reference: String,
-    currency: String,
-    prices: Vec<Price>,
-    state: String,
-    next_on: Option<String>,
-    ends_on: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Price {
-    from: String,
-    amount: String,
-}
-
-impl Item {
-    fn display(&self) -> String {
-        let Self { reference, currency, state, .. } = self;
-        let next = self.next_on.as_deref().map_or(String::new(), |on| format!(", next due {on}"));
-        let ends = self.ends_on.as_deref().map_or(String::new(), |on| format!(", ends {on}"));
-        let prices: Vec<String> =
-            self.prices.iter().map(|price| format!("{} from {}", price.amount, price.from)).collect();
-        format!("{reference}: {state}{next}{ends}, {currency} {}", prices.join(", "))
-    }
+fn display(row: &Subscription) -> String {
+    let Subscription { reference, currency, state, .. } = row;
+    let next = row.next_on.as_deref().map_or(String::new(), |on| format!(", next due {on}"));
+    let ends = row.ends_on.as_deref().map_or(String::new(), |on| format!(", ends {on}"));
+    let prices: Vec<String> =
+        row.prices.iter().map(|price| format!("{} from {}", price.amount, price.from)).collect();
+    format!("{reference}: {state}{next}{ends}, {currency} {}", prices.join(", "))
 }
 
 async fn list(billing: &Api, state: Option<&str>, json: bool) -> anyhow::Result<u8> {
@@ -283,12 +338,12 @@ async fn list(billing: &Api, state: Option<&str>, json: bool) -> anyhow::Result<
     let only = state.map_or(String::new(), |state| format!("&state={state}"));
     let mut after = String::new();
     loop {
-        let page: Page = billing.get(&format!("/v1/subscriptions?limit=1000{only}{after}")).await?;
+        let page: Page<Value> = billing.get(&format!("/v1/subscriptions?limit=1000{only}{after}")).await?;
         for item in page.items {
             if json {
                 result(item);
             } else {
-                result(serde_json::from_value::<Item>(item)?.display());
+                result(display(&serde_json::from_value(item)?));
             }
         }
         match page.next {
@@ -296,10 +351,4 @@ async fn list(billing: &Api, state: Option<&str>, json: bool) -> anyhow::Result<
             None => return Ok(0),
         }
     }
-}
-
-#[derive(Debug, Deserialize)]
-struct Page {
-    items: Vec<Value>,
-    next: Option<String>,
 }

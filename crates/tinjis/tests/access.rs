@@ -41,6 +41,8 @@ fn a_comment_in_a_token_file_is_no_token() {
         assert_eq!(charge(comment).status, 403, "{comment}");
     }
     assert_eq!(services.ask_payments("SELECT count(*) FROM ledger"), 0);
+    let read = |path: &str| http::get(&format!("{}{path}", services.payments_url())).status;
+    assert_eq!((read("/v1/ledger"), read("/v1/openapi.json")), (403, 200), "the document holds no data");
     assert_eq!(charge("tok1-long-secret").status, 200);
     let runs = format!("{}/v1/runs", services.billing_url());
     let start = |token: &str| http::call("POST", &runs, &[("Authorization", token)], b"").status;

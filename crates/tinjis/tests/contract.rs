@@ -1,4 +1,4 @@
-//! Each line of `docs/contract.md` has an id, and at least one test names it in the doc comment above itself.
+//! Each line of `docs/reference/contract.md` has an id, and at least one test names it in the doc comment above itself.
 //! Reads the tree; runs no service. What the lines mean is for the tests that name them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 /// Ids of the contract with the line that each stands on.
 fn ids() -> BTreeMap<String, usize> {
-    let text = fs::read_to_string(root().join("docs/contract.md")).expect("the contract can be read");
+    let text =
+        fs::read_to_string(root().join("docs/reference/contract.md")).expect("the contract can be read");
     let mut ids = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let id = line.strip_prefix("- **").and_then(|rest| rest.split_once("** ")).map(|(id, _)| id);
         if let Some(id) = id.filter(|id| is_id(id)) {
             let before = ids.insert(id.to_owned(), index + 1);
-            assert!(before.is_none(), "docs/contract.md:{}: {id} is there twice", index + 1);
+            assert!(before.is_none(), "docs/reference/contract.md:{}: {id} is there twice", index + 1);
         }
     }
     ids
@@ -84,8 +85,11 @@ fn every_line_of_the_contract_is_named_by_a_test() {
     let unknown: Vec<&String> =
         named.iter().filter(|id| families.contains(&id[..3]) && !ids.contains_key(*id)).collect();
     println!("{} lines of the contract, {} without a test", ids.len(), untested.len());
-    assert!(unknown.is_empty(), "tests name lines that docs/contract.md does not have: {unknown:?}");
-    assert!(untested.is_empty(), "no test names these lines of docs/contract.md: {untested:?}");
+    assert!(
+        unknown.is_empty(),
+        "tests name lines that docs/reference/contract.md does not have: {unknown:?}"
+    );
+    assert!(untested.is_empty(), "no test names these lines of docs/reference/contract.md: {untested:?}");
 }
 
 #[test]

@@ -51,11 +51,17 @@ fn invoices_and_customers_are_held_released_and_cancelled() {
     assert_eq!(done(&services, &["customer", "release", "4"]), "customer 4: not held");
     let (code, result, _) = tinjis(&services, &["pay"]);
     assert_eq!((code, result.contains("paid 2")), (Some(0), true), "{result}");
+    let visa = done(&services, &["customer", "network", "4", "--network", "visa"]);
+    assert_eq!(visa, "customer 4: not held, network visa");
+    let changed = done(&services, &["customer", "instrument-changed", "4"]);
+    assert!(changed.starts_with("customer 4: not held, network visa, instrument changed 2"), "{changed}");
+    let (code, _, notes) = tinjis(&services, &with_note(&["customer", "network", "4"]));
+    assert_eq!((code, notes.contains("--network: is needed")), (Some(64), true), "{notes}");
     let (code, _, notes) = tinjis(&services, &with_note(&["invoice", "cancel", "C1"]));
     assert_eq!((code, notes.contains("the invoice is PAID")), (Some(1), true), "{notes}");
     let (code, _, _) = tinjis(&services, &["invoice", "hold", "C1"]);
     assert_eq!(code, Some(64), "a reason and an actor are needed");
-    assert_eq!(services.ask_billing("SELECT count(*) FROM operator_actions WHERE actor = 'kim'"), 5);
+    assert_eq!(services.ask_billing("SELECT count(*) FROM operator_actions WHERE actor = 'kim'"), 7);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `tinjis demo` as a newcomer types it: passes, says the same for the same seed, and fails when the provider forgets
 //! keys. Knows the command line only.
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -12,7 +13,18 @@ const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 const FEW: &str = "--invoices=200";
 
 fn demo(flags: &[&str]) -> Output {
-    Command::new(TINJIS).arg("demo").args(flags).env_clear().output().expect("the demo can be started")
+    demo_in(tempfile::tempdir().expect("a folder can be made").path(), flags)
+}
+
+/// In this folder, where its picture goes.
+fn demo_in(folder: &Path, flags: &[&str]) -> Output {
+    Command::new(TINJIS)
+        .arg("demo")
+        .args(flags)
+        .env_clear()
+        .current_dir(folder)
+        .output()
+        .expect("the demo can be started")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -41,25 +53,88 @@ fn the_demo_passes_and_a_seed_fixes_its_figures() {
         assert_eq!(output.status.code(), Some(0), "{}\n{}", text(&output.stdout), text(&output.stderr));
         let said = text(&output.stdout);
         let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(lines.len(), 5, "{said}");
+        assert_eq!(lines.len(), 11, "{said}");
         assert!(lines[0].starts_with("10 invoices, pay once") && lines[0].contains("2 → "), "{said}");
         assert_eq!(lines[1], "200 invoices, 3 kills by SIGKILL, 5 % of answers lost");
         assert!(figure(lines[2], "double ") > 0 && figure(lines[2], "lost ") == 0, "{said}");
         let ours = ["double ", "lost ", "in doubt "].map(|word| figure(lines[3], word));
         assert_eq!(ours, [0, 0, 0], "{said}");
         assert!(lines[3].ends_with("verified: 200 invoices against the ledger"), "{said}");
-        assert_eq!(lines[4], "seed 8213; again: tinjis demo --seed 8213 --invoices 200");
+        assert!(lines[4].starts_with("54 subscriptions, January to March 2025: "), "{said}");
+        let months =
+            [5, 6, 7].map(|at| ["invoiced ", "charged ", "declined "].map(|word| figure(lines[at], word)));
+        assert_eq!(months.map(|[invoiced, ..]| invoiced), [54, 53, 54], "one is paused in February: {said}");
+        for [invoiced, charged, declined] in months {
+            assert!(charged > 0 && declined > 0 && charged + declined == invoiced, "{said}");
+        }
+        let ours = ["double ", "lost ", "in doubt "].map(|word| figure(lines[8], word));
+        assert_eq!(ours, [0, 0, 0], "{said}");
+        assert!(lines[8].ends_with("verified: 161 invoices against the ledger"), "{said}");
+        assert!(lines[9].ends_with(" tinjis-demo.svg"), "{said}");
+        assert_eq!(lines[10], "seed 8213; again: tinjis demo --seed 8213 --invoices 200");
     }
     assert_eq!(fixed(&first), fixed(&again));
 }
 
 #[test]
 fn the_readme_shows_what_its_seed_prints() {
-    let output = demo(&["--seed=8213"]);
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo_in(folder.path(), &["--seed=8213"]);
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
     let readme = std::fs::read_to_string(readme).expect("README.md is there");
     let said = text(&output.stdout);
     assert!(readme.contains(said.trim_end()), "README.md should show:\n{said}");
+    let picture = std::fs::read_to_string(folder.path().join("tinjis-demo.svg")).unwrap();
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/explanation/images/quarter.svg");
+    let kept = std::fs::read_to_string(kept).expect("make demo-picture writes it");
+    assert_eq!(kept, picture, "make demo-picture writes docs/explanation/images/quarter.svg");
+}
+
+/// The texts of a picture that is well-formed XML: each element is closed, each attribute quoted, each `&` escaped.
+#[track_caller]
+fn texts(svg: &str) -> Vec<String> {
+    let (mut open, mut texts) = (Vec::new(), Vec::new());
+    for part in svg.strip_prefix('<').expect("an element comes first").split('<') {
+        let (tag, after) = part.split_once('>').expect("a tag ends");
+        assert!(!after.contains('>'), "{part}");
+        let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap_or_default();
+        assert!(["svg", "rect", "text", "path"].contains(&name), "{part}");
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "{part}");
+        } else {
+            let attributes = tag.trim_end_matches('/').strip_prefix(name).unwrap_or_default();
+            for (at, piece) in attributes.split('"').enumerate() {
+                let is_name = piece.is_empty() || (piece.starts_with(' ') && piece.ends_with('='));
+                assert!(at % 2 == 1 || is_name, "{part}");
+            }
+            assert_eq!(attributes.matches('"').count() % 2, 0, "{part}");
+            if !tag.ends_with('/') {
+                open.push(name);
+            }
+        }
+        for reference in part.split('&').skip(1) {
+            assert!(
+                ["amp;", "lt;", "gt;", "quot;"].iter().any(|known| reference.starts_with(known)),
+                "{part}"
+            );
+        }
+        match open.last() {
+            Some(&"text") => texts.push(after.to_owned()),
+            _ => assert_eq!(after.trim(), "", "{part}"),
+        }
+    }
+    assert_eq!(open, [""; 0], "each element is closed");
+    texts
+}
+
+/// Invoiced, charged and declined of a month, as `/v1` shows them.
+fn month(items: &[serde_json::Value], month: &str) -> Vec<String> {
+    let of_month = |item: &&serde_json::Value| {
+        item["reference"].as_str().is_some_and(|reference| reference.contains(&format!("@{month}-")))
+    };
+    let of_month: Vec<&serde_json::Value> = items.iter().filter(of_month).collect();
+    let count = |state: &str| of_month.iter().filter(|item| item["state"] == state).count();
+    [of_month.len(), count("PAID"), count("PENDING")].map(|count| count.to_string()).to_vec()
 }
 
 #[test]
@@ -104,12 +179,25 @@ fn without_kills_answers_are_lost_all_the_same() {
 
 #[test]
 fn what_is_kept_runs_on_until_it_is_ended() {
-    let output = demo(&["--seed=2", FEW, "--no-kill", "--keep"]);
+    let folder = tempfile::tempdir().unwrap();
+    let output = demo_in(folder.path(), &["--seed=2", FEW, "--no-kill", "--keep", "--plot=a <quarter>.svg"]);
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{said}\n{}", text(&output.stderr));
     let billing = said.lines().find(|line| line.starts_with("billing ")).unwrap();
     let url = billing.split_whitespace().nth(1).unwrap();
     assert_eq!(testkit::http::get(&format!("{url}/rest/health")).text(), "\"ok\"");
+    let quarter = said.lines().find_map(|line| line.strip_prefix("the quarter: billing ")).unwrap();
+    let quarter = quarter.split(',').next().unwrap();
+    let page = testkit::http::get(&format!("{quarter}/v1/invoices?limit=1000")).text();
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    let drawn = texts(&std::fs::read_to_string(folder.path().join("a <quarter>.svg")).unwrap());
+    let of_bars = &drawn[drawn.len() - 12..];
+    for (bars, (number, name)) in
+        of_bars.chunks(4).zip([("01", "January"), ("02", "February"), ("03", "March")])
+    {
+        assert_eq!(bars[3], format!("{name} 2025"));
+        assert_eq!(bars[..3], month(page["items"].as_array().unwrap(), &format!("2025-{number}")));
+    }
     let end = said.lines().find_map(|line| line.strip_prefix("to end them: kill ")).unwrap();
     let (ids, remove) = end.split_once("; rm -r ").unwrap();
     assert!(Command::new("kill").args(ids.split_whitespace()).status().unwrap().success());

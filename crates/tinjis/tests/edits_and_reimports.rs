@@ -16,7 +16,7 @@ use testkit::{Builder, Database, Services, http};
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 /// However long a machine takes, a step is done within this.
 const WITHIN: Duration = Duration::from_secs(120);
-/// Nobody listens there: billing that calls there charges nothing.
+/// No process listens there: billing that calls there charges nothing.
 const NOWHERE: &str = "http://127.0.0.1:9";
 const DEPLOYMENT: &str = "00000000-0000-4000-8000-000000000001";
 const INVOICES: usize = 40;
@@ -95,7 +95,7 @@ fn an_amount_edited_after_a_restore_without_a_repair_needs_an_operator(database:
     edited_after_a_restore(database, false);
 }
 
-/// Nobody is charged again: neither the old amount nor the new one.
+/// No invoice is charged again: neither the old amount nor the new one.
 fn edited_after_a_restore(database: Option<&Database>, is_repaired: bool) {
     let mut services = site(database).payments_env("SUCCESS_RATE", "1").start();
     imported(&services, &rows(1..=INVOICES, "12.15"), &[], "40 created");
@@ -119,7 +119,7 @@ fn edited_after_a_restore(database: Option<&Database>, is_repaired: bool) {
         services.ask_billing(paid) == (INVOICES - EDITED) as i64
             && services.ask_billing(waiting) == EDITED as i64
     });
-    assert_eq!(services.ask_payments(CHARGES), INVOICES as i64, "nobody is charged again");
+    assert_eq!(services.ask_payments(CHARGES), INVOICES as i64, "no invoice is charged again");
     let billing = services.billing_url();
     let (code, said) = tinjis(
         &[
@@ -135,7 +135,7 @@ fn edited_after_a_restore(database: Option<&Database>, is_repaired: bool) {
     assert_eq!(services.ask_payments(CHARGES), INVOICES as i64);
 }
 
-fn the_same_file_in_another_order_after_a_restore_charges_nobody_again(database: Option<&Database>) {
+fn the_same_file_in_another_order_after_a_restore_charges_no_invoice_again(database: Option<&Database>) {
     let mut services = site(database).payments_env("SUCCESS_RATE", "0.8").start();
     let backup = Backup::take(&services, database);
     imported(&services, &rows(1..=INVOICES, "12.15"), &[], "40 created");
@@ -230,6 +230,6 @@ on_each_database! {
     an_amount_edited_after_a_refusal_is_what_the_next_attempt_charges,
     an_amount_edited_between_a_restore_and_the_repair_needs_an_operator,
     an_amount_edited_after_a_restore_without_a_repair_needs_an_operator,
-    the_same_file_in_another_order_after_a_restore_charges_nobody_again,
+    the_same_file_in_another_order_after_a_restore_charges_no_invoice_again,
     two_billings_on_one_payments_charge_once_each,
 }

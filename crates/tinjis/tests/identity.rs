@@ -1,4 +1,4 @@
-//! A store without its deployment id and a ledger that lost rows charge nobody: `tinjis pay` says why and what to do.
+//! A store without its deployment id and a ledger that lost rows charge nothing: `tinjis pay` says why and what to do.
 //! Knows the services from outside only.
 
 use std::fs;
@@ -66,7 +66,7 @@ fn another_billing(services: &Services, folder: &Path, url: &str) -> Process {
     billing
 }
 
-/// It charges nobody and says what to do; once it is declared, it charges.
+/// It charges nothing and says what to do; once it is declared, it charges.
 fn refused_until_declared(services: &Services, billing: &Process, store: &str) {
     let (code, said) = pay(billing);
     assert_eq!(code, Some(1), "{said}");
@@ -93,7 +93,7 @@ fn refused_until_declared(services: &Services, billing: &Process, store: &str) {
 }
 
 #[test]
-fn a_copy_of_a_live_store_without_its_wal_charges_nobody() {
+fn a_copy_of_a_live_store_without_its_wal_charges_nothing() {
     let services = paid(None);
     let folder = tempfile::tempdir().expect("a folder can be made");
     let copy = folder.path().join("billing.db");
@@ -106,7 +106,7 @@ fn a_copy_of_a_live_store_without_its_wal_charges_nobody() {
 }
 
 #[test]
-fn an_empty_store_in_postgres_charges_nobody() {
+fn an_empty_store_in_postgres_charges_nothing() {
     let Some(database) = Database::fresh("an empty store") else { return };
     let Some(empty) = Database::fresh("an empty store") else { return };
     let services = paid(Some(&database));
@@ -160,7 +160,7 @@ fn copy_ledger(from: &Path, to: &Path) {
     }
 }
 
-/// The files of before are put back while payments are down, as a snapshot of their volume does; nobody says so.
+/// The files of before are put back while payments are down, as a snapshot of their volume does, without notice.
 fn lose_rows(services: &mut Services, backup: &Path) {
     services.stop_payments();
     let file = services.payments.db();
@@ -171,7 +171,7 @@ fn lose_rows(services: &mut Services, backup: &Path) {
 }
 
 #[test]
-fn a_ledger_that_lacks_rows_which_billing_has_seen_charges_nobody() {
+fn a_ledger_that_lacks_rows_which_billing_has_seen_charges_nothing() {
     let mut services = paid(None);
     services.stop_payments();
     let backup = services.dir().join("backup.db");
@@ -273,7 +273,7 @@ fn an_account_that_voids_keys_of_another_blocks_no_invoice_and_learns_nothing() 
 
 /// What was charged under the first account is in doubt when the token becomes another account's.
 #[test]
-fn billing_whose_account_changes_charges_nobody_twice() {
+fn billing_whose_account_changes_charges_no_invoice_twice() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let faults = folder.path().join("faults.toml");
     fs::write(&faults, "[[rule]]\nfault = \"reply-lost\"\ntimes = 1000000").expect("it can be written");

@@ -162,7 +162,7 @@ fn every_bad_row_is_reported_and_nothing_is_written() {
     assert_eq!(
         import.count("SELECT count(*) FROM invoices WHERE reference = 'twice'"),
         0,
-        "nobody knows which is right"
+        "which is right cannot be known"
     );
 
     let said = import.run("bad.csv", &csv, &["--skip-bad"]);
@@ -546,7 +546,7 @@ const PROFILES: [(&str, &str, i64, i64, &str); 5] = [
 
 #[test]
 fn each_documented_export_is_imported_by_its_profile() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/import-profiles/");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/import-profiles/");
     for (profile, file, pending, paid, skipped) in PROFILES {
         let import = Import::start();
         let text = fs::read(format!("{folder}{file}")).unwrap();

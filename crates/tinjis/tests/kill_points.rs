@@ -1,5 +1,5 @@
 //! Kill matrix: billing at each of K1 to K14, payments at each of P1 to P5, killed at the first, the second and a
-//! random hit, started again, and everything paid: nobody is charged twice, nothing is lost; a point that is never
+//! random hit, started again, and everything paid: no invoice is charged twice, nothing is lost; a point that is never
 //! reached fails. Small here; `make kill-points` is the full size. Knows the services from outside only, and the names
 //! of the points. Release builds have no such points.
 #![cfg(debug_assertions)]

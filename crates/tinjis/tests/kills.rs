@@ -1,5 +1,5 @@
 //! Proof: billing, or payments, is killed with SIGKILL at random moments of runs, started again, and paid until all
-//! is paid: nobody is charged twice, nothing is lost. Small here; `make kills` is the full size.
+//! is paid: no invoice is charged twice, nothing is lost. Small here; `make kills` is the full size.
 //! Knows the services from outside only.
 
 use std::io::Write;

@@ -28,7 +28,7 @@ fn commits_without_an_answer_charges_no_customer_twice_and_lose_nothing() {
         .database(&cutter.url(database.url()))
         .start();
     let cuts = &[Cut::Answer, Cut::Answer, Cut::Request];
-    let plan = CutPlan { with: COMMITS, every: 4, cuts, times: invoices / 10 };
+    let plan = CutPlan { with: COMMITS, after: "", every: 4, cuts, times: invoices / 10 };
     let read_back = || services.billing.log().matches("read the claim back").count();
     let mut rounds = 0;
     // Which commits come when is up to the machine: a round may lose no answer to a claim.

@@ -65,7 +65,7 @@ fn refusals_are_exit_code_1_and_tell_what_to_do_next() {
 }
 
 #[test]
-fn nobody_there_is_exit_code_2() {
+fn an_unreachable_billing_is_exit_code_2() {
     let output = pay("http://127.0.0.1:9").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("http://127.0.0.1:9/v1/runs is not reachable"));

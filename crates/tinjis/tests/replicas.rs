@@ -57,7 +57,7 @@ const SPOILS: [(&str, &str); 8] = [
         "DELETE FROM attempts WHERE key =
              (SELECT min(key) FROM attempts WHERE state = 'REFUSED' AND invoice_id > 100)",
     ),
-    // Nobody sends it again before the year 2255.
+    // It is not sent again before the year 9999.
     (
         "/in_doubt",
         "UPDATE attempts SET state = 'IN_DOUBT', settled_at = NULL, lease_until = 253402300799999 WHERE key =

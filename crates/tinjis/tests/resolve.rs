@@ -1,5 +1,5 @@
 //! `tinjis resolve`: attempts that need manual resolution are listed, resolved and recorded; with a provider without keys under lost
-//! replies nobody is charged twice, and with keys "not charged" needs a void. Knows the services from outside only.
+//! replies no invoice is charged twice, and with keys "not charged" needs a void. Knows the services from outside only.
 #![cfg(test)]
 
 use std::process::Command;
@@ -171,7 +171,7 @@ fn void(database: Option<&Database>) {
     let late = format!("{}/", services.payments_url());
     let body = br#"{"id":"V1","customer_id":2,"currency":"EUR","value":12.15}"#;
     let late = testkit::http::call("POST", &late, &[("Idempotency-Key", &key(2))], body);
-    assert_eq!(late.status, 410, "a copy that comes late charges nobody: {}", late.text());
+    assert_eq!(late.status, 410, "a copy that comes late charges nothing: {}", late.text());
     services.pay_until_true(WITHIN);
     let second = "SELECT count(*) FROM attempts WHERE number = 2 AND state = 'CHARGED'";
     assert_eq!(services.ask_billing(second), 1, "the one that was void is charged under its next key");

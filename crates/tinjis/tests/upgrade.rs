@@ -1,6 +1,6 @@
 //! Upgrade: the previous version's programs and these on one database, at once on PostgreSQL and one after the other on
 //! SQLite, with a migration in mid-run between them; then back, and forward again. Nothing is charged twice or lost.
-//! `make upgrade` builds the previous version; where nobody did, or the checkout has no history, this is left out. Knows
+//! `make upgrade` builds the previous version; without it, or in a checkout without history, this is left out. Knows
 //! both from outside only.
 
 use std::ffi::OsString;

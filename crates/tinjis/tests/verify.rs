@@ -279,7 +279,7 @@ fn each_corrupt_row_is_found_and_its_reference_is_named() {
         }
         scope.spawn(|| {
             let (output, json) = judged(&world, None, None);
-            assert!(output.status.success(), "copies that nobody touched are right: {json}");
+            assert!(output.status.success(), "unchanged copies are right: {json}");
         });
         scope.spawn(|| {
             let other = "UPDATE deployment SET id = '00000000-0000-4000-8000-000000000009'";

@@ -4,6 +4,7 @@
 //! instead. Exit 1 when a goal is missed. Knows the services from outside only.
 
 mod edge;
+mod generation;
 mod growth;
 mod legs;
 mod replicas;
@@ -60,6 +61,7 @@ fn main() -> io::Result<ExitCode> {
     table(&mut out, &medians)?;
     let met = compare(&mut out, &medians)?;
     edge::report(&mut out, invoices)?;
+    generation::report(&mut out, size("BENCH_GENERATED", 10 * invoices), on_postgres)?;
     start::report(&mut out)?;
     ended(&mut out, met)
 }

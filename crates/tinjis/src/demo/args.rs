@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use chassis::config::Problems;
 
-use super::{INVOICES, INVOICES_DEFAULT, Options};
+use super::{INVOICES, INVOICES_DEFAULT, Options, PLOT_DEFAULT};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Sub {
-    /// Run both services, charge invoices, kill billing during the run, and verify that no customer was charged twice
+    /// Run both services, charge invoices, kill billing during the run, and verify that no customer was charged twice;
+    /// then invoice and charge a quarter of subscriptions, and draw it
     Demo(Args),
     /// The demo's control group: a biller without keys
     #[command(hide = true)]
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// Keep the services running, and print their addresses and example curl commands
     #[arg(long)]
     keep: bool,
+    /// File for the picture of the quarter, as SVG; is overwritten
+    #[arg(long, value_name = "FILE.svg", default_value = PLOT_DEFAULT)]
+    plot: PathBuf,
     /// For tests: the provider forgets keys, and the demo must notice
     #[arg(long, hide = true)]
     forget_key: bool,
@@ -68,15 +72,16 @@ impl Sub {
 
 impl Args {
     fn resolve(&self, problems: &mut Problems) -> Option<Options> {
-        let seed = self.seed.as_deref().map(|text| problems.take("--seed", number(text, 0..=u64::MAX)));
+        let seed = self.seed.as_deref().map(|text| problems.check("--seed", number(text, 0..=u64::MAX)));
         let invoices =
-            self.invoices.as_deref().map(|text| problems.take("--invoices", number(text, INVOICES)));
+            self.invoices.as_deref().map(|text| problems.check("--invoices", number(text, INVOICES)));
         Some(Options {
             seed: seed.map_or(Some(None), |seed| seed.map(Some))?,
             invoices: invoices.unwrap_or(Some(INVOICES_DEFAULT))?,
             kill: !self.no_kill,
             mtls: self.mtls,
             keep: self.keep,
+            plot: self.plot.clone(),
             forget_key: self.forget_key,
         })
     }

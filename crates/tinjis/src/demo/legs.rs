@@ -1,4 +1,4 @@
-//! The three legs of the demo: the old pay call once, the naive loop, and the same with Tinjis.
+//! Three legs of the demo: the old pay call once, the naive loop, and the same with Tinjis.
 //! Each measures and returns numbers; the parent prints and judges them.
 
 use std::fs;
@@ -26,7 +26,7 @@ const SUCCESS_RATE: &str = "0.9";
 const ROUNDS_MAX: u32 = 40;
 
 /// How long one leg may wait for anything.
-const WITHIN: Duration = Duration::from_secs(120);
+pub(super) const WITHIN: Duration = Duration::from_secs(120);
 
 /// What the first leg saw.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ async fn paid(billing: &Api) -> anyhow::Result<(usize, usize)> {
     Ok((invoices.len(), paid))
 }
 
-async fn start_billing(
+pub(super) async fn start_billing(
     dir: &Path,
     world: &World,
     payments: &Service,
@@ -231,5 +231,5 @@ async fn one_round(
         rest().await;
         run = run.look(&api).await?;
     }
-    Ok(run.all_paid)
+    Ok(run.0.all_paid)
 }

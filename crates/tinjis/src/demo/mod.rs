@@ -6,11 +6,12 @@ mod args;
 mod legs;
 mod naive;
 mod pki;
-mod process;
+pub(crate) mod process;
+mod quarter;
 mod seeded;
 
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use chassis::clock::Random;
@@ -19,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use legs::{Kept, PaidOnce};
 use pki::Pki;
+use quarter::Quarter;
 use seeded::{LOST_PERCENT, World};
 
 pub(crate) use args::{Sub, What};
@@ -33,6 +35,9 @@ const INVOICES: RangeInclusive<u64> = 20..=100_000;
 
 /// Times that a process is killed in each leg with faults.
 const KILLS: u32 = 3;
+
+/// Where the picture is written.
+const PLOT_DEFAULT: &str = "tinjis-demo.svg";
 
 /// Random seeds stay short, so that they can be typed.
 const SEED_MAX: u64 = 10_000;
@@ -51,6 +56,8 @@ pub(crate) struct Options {
     pub(crate) kill: bool,
     pub(crate) mtls: bool,
     pub(crate) keep: bool,
+    /// The picture's file.
+    pub(crate) plot: PathBuf,
     pub(crate) forget_key: bool,
 }
 
@@ -79,9 +86,9 @@ async fn demo(options: Options) -> anyhow::Result<u8> {
         _ = interrupt.recv() => anyhow::bail!("ended by Ctrl-C; all processes of the demo are ended"),
     };
     match done {
-        Ok((code, kept)) => {
+        Ok((code, kept, quarter)) => {
             if options.keep {
-                keep(kept, dir.keep());
+                keep(kept, quarter, dir.keep());
             }
             Ok(code)
         }
@@ -92,7 +99,7 @@ async fn demo(options: Options) -> anyhow::Result<u8> {
     }
 }
 
-async fn show(options: &Options, world: &World, dir: &Path) -> anyhow::Result<(u8, Kept)> {
+async fn show(options: &Options, world: &World, dir: &Path) -> anyhow::Result<(u8, Kept, Quarter)> {
     let progress = Progress::spinner("demo");
     let leg = |name: &str| -> anyhow::Result<std::path::PathBuf> {
         let dir = dir.join(name);
@@ -115,15 +122,23 @@ async fn show(options: &Options, world: &World, dir: &Path) -> anyhow::Result<(u
     let naive = naive.context("in the step \"a retry loop without keys\"")?;
     progress.result(naive_line(&naive));
     let kept = kept.context("in the step \"the same with Tinjis\"")?;
-    progress.result(tinjis_line(&kept.report));
+    progress.result(report_line("  the same with Tinjis", &kept.report));
+    let quarter = quarter::quarter(&leg("quarter")?, world, pki, &progress).await;
+    let quarter = quarter.context("in the step \"a quarter of subscriptions\"")?;
+    quarter_lines(&quarter).into_iter().for_each(|line| progress.result(line));
+    std::fs::write(&options.plot, quarter.chart().to_string()).with_context(|| {
+        format!("the picture cannot be written to {}: say --plot FILE.svg", options.plot.display())
+    })?;
+    progress.result(format!("{:WIDTH$}{}", "  picture", options.plot.display()));
     progress.result(again_line(options, world.seed));
 
     let mut complaints = complaints(&naive, &kept, world);
     if options.mtls && !kept.certificates_changed {
         complaints.push("the certificates did not change in mid-run".to_owned());
     }
+    complaints.extend(quarter_complaints(&quarter));
     complaints.iter().for_each(|line| progress.note(line));
-    Ok((if complaints.is_empty() { 0 } else { WRONG }, kept))
+    Ok((if complaints.is_empty() { 0 } else { WRONG }, kept, quarter))
 }
 
 /// Why the demo fails although it ran.
@@ -145,6 +160,33 @@ fn complaints(naive: &Report, kept: &Kept, world: &World) -> Vec<String> {
     complaints
 }
 
+fn quarter_complaints(quarter: &Quarter) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if !quarter.is_whole() {
+        complaints.push(format!("not every period was invoiced and tried once: {:?}", quarter.months));
+    }
+    if quarter.report.verdict != VerifyVerdict::Ok || quarter.report.result.invoices != quarter.invoiced() {
+        complaints.push("the quarter failed its check:".to_owned());
+        complaints.extend(quarter.report.lines());
+    }
+    complaints
+}
+
+fn quarter_lines(quarter: &Quarter) -> Vec<String> {
+    let months = quarter.months.iter().map(|month| {
+        let head = format!("  {}", month.name);
+        let (invoiced, charged) =
+            (format!("invoiced {}", month.invoiced), format!("charged {}", month.charged));
+        format!("{head:WIDTH$}{invoiced:12} {charged:12} declined {}", month.declined)
+    });
+    let count = quarter::SUBSCRIPTIONS;
+    let head = format!(
+        "{count} subscriptions, January to March 2025: the periods are past, the schedule makes each of them now"
+    );
+    let verified = report_line("  each period once", &quarter.report);
+    std::iter::once(head).chain(months).chain([verified]).collect()
+}
+
 fn once_line(once: &PaidOnce) -> String {
     let PaidOnce { invoices, before, after, answer } = once;
     let head = format!("{invoices} invoices, pay once");
@@ -162,8 +204,8 @@ fn naive_line(report: &Report) -> String {
     print_figures("  a retry loop without keys", report).trim_end().to_owned()
 }
 
-fn tinjis_line(report: &Report) -> String {
-    let figures = print_figures("  the same with Tinjis", report);
+fn report_line(head: &str, report: &Report) -> String {
+    let figures = print_figures(head, report);
     let in_doubt = format!("in doubt {}", grouped(report.result.in_doubt));
     let invoices = grouped(report.result.invoices);
     let verified = match report.verdict {
@@ -191,13 +233,17 @@ fn again_line(options: &Options, seed: u64) -> String {
     if options.mtls {
         command.push_str(" --mtls");
     }
+    if options.plot != Path::new(PLOT_DEFAULT) {
+        command.push_str(&format!(" --plot {}", options.plot.display()));
+    }
     format!("seed {seed}; again: {command}")
 }
 
-/// Keeps the services of the last leg running, and prints how to call and how to end them.
-fn keep(mut kept: Kept, dir: std::path::PathBuf) {
-    kept.billing.detach();
-    kept.payments.detach();
+/// Keeps the services of the last two legs running, and prints how to call and how to end them.
+fn keep(mut kept: Kept, mut quarter: Quarter, dir: PathBuf) {
+    for service in [&mut kept.billing, &mut kept.payments, &mut quarter.billing, &mut quarter.payments] {
+        service.detach();
+    }
     let (billing, payments) = (kept.billing.url(), kept.payments.url());
     let curl = kept.billing.curl_words();
     let mut lines = vec![
@@ -211,7 +257,11 @@ fn keep(mut kept: Kept, dir: std::path::PathBuf) {
     ];
     let shown = curl.replace("--cacert", "--ca");
     lines.push(format!("  tinjis verify {shown}--billing {billing} --payments {payments}"));
-    let ids = [kept.billing.id(), kept.payments.id()];
-    lines.push(format!("to end them: kill {} {}; rm -r {}", ids[0], ids[1], dir.display()));
+    let (billing, payments) = (quarter.billing.url(), quarter.payments.url());
+    lines.push(format!("the quarter: billing {billing}, payments {payments}"));
+    lines.push(format!("  curl {curl}'{billing}/v1/invoices?limit=3'"));
+    let ids = [&kept.billing, &kept.payments, &quarter.billing, &quarter.payments];
+    let ids = ids.map(|service| service.id().to_string()).join(" ");
+    lines.push(format!("to end them: kill {ids}; rm -r {}", dir.display()));
     lines.iter().for_each(output::result);
 }

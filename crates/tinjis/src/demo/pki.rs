@@ -26,7 +26,7 @@ const CURRENT: &str = "..data";
 
 /// A CA and the folder with the certificates that it signed. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Pki(Arc<Inner>);
+pub(crate) struct Pki(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {

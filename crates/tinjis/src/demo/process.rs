@@ -31,7 +31,7 @@ const PORT_FIRST: u16 = 12_000;
 const PORTS: u16 = 18_000;
 
 /// Polls until there is a value; the error at the deadline names the condition.
-pub(super) async fn wait_for<T>(
+pub(crate) async fn wait_for<T>(
     what: &str,
     within: Duration,
     mut ask: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
@@ -49,7 +49,7 @@ pub(super) async fn wait_for<T>(
 }
 
 /// Between two looks at a predicate.
-pub(super) async fn rest() {
+pub(crate) async fn rest() {
     tokio::time::sleep(POLL).await;
 }
 
@@ -89,7 +89,7 @@ impl Running {
         Ok(Self { child, log: log.to_owned(), detached: false })
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
@@ -117,7 +117,7 @@ impl Drop for Running {
 
 /// One service of ours as a child.
 #[derive(Debug)]
-pub(super) struct Service {
+pub(crate) struct Service {
     name: &'static str,
     words: Vec<OsString>,
     listen: SocketAddr,
@@ -128,21 +128,17 @@ pub(super) struct Service {
 
 impl Service {
     /// Starts `tinjis run NAME` with its data and log in `dir`, and waits until it is ready.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         name: &'static str,
         dir: &Path,
         pki: Option<&Pki>,
         settings: &[(&str, String)],
     ) -> anyhow::Result<Self> {
         let [listen, admin] = free_addresses();
-        let database = format!("sqlite:{}", dir.join(format!("{name}.db")).display());
-        let mut words: Vec<OsString> = vec!["run".into(), name.into()];
+        let mut words = words(name, dir, settings);
         let mut set = |flag: &str, value: &str| words.extend([flag.into(), value.into()]);
         set("--listen", &listen.to_string());
         set("--admin-listen", &admin.to_string());
-        set("--database-url", &database);
-        set("--log-format", "text");
-        settings.iter().for_each(|(flag, value)| set(flag, value));
         pki.map(Pki::server_settings).iter().flatten().for_each(|(flag, value)| set(flag, value));
         let running = Running::start(&words, &dir.join(format!("{name}.log")))?;
         let mut service = Self { name, words, listen, admin, running, pki: pki.cloned() };
@@ -150,11 +146,37 @@ impl Service {
         Ok(service)
     }
 
-    /// SIGKILL, then the same again on the same ports and data.
-    pub(super) async fn kill_and_restart(&mut self) -> anyhow::Result<()> {
-        self.running.kill()?;
+    /// Brings the schema of a service's database up to date.
+    pub(crate) async fn migrate(
+        name: &'static str,
+        dir: &Path,
+        settings: &[(&str, String)],
+    ) -> anyhow::Result<()> {
+        let mut words = words(name, dir, settings);
+        words.push("migrate".into());
+        let mut running = Running::start(&words, &dir.join(format!("{name}.log")))?;
+        let status = wait_for("a migration to end", READY_WITHIN, async || running.ended()).await?;
+        if !status.success() {
+            bail!("{name} could not migrate its database: {status}");
+        }
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.running.kill()
+    }
+
+    /// After a kill: the same again on the same ports and data.
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         self.running = Running::start(&self.words, &self.running.log)?;
         self.ready().await
+    }
+
+    /// SIGKILL, then the same again on the same ports and data.
+    pub(crate) async fn kill_and_restart(&mut self) -> anyhow::Result<()> {
+        self.kill()?;
+        self.restart().await
     }
 
     async fn ready(&mut self) -> anyhow::Result<()> {
@@ -171,14 +193,14 @@ impl Service {
         Ok(())
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         match &self.pki {
             None => format!("http://{}", self.listen),
             Some(_) => BaseUrl::secure(HOST, self.listen.port()).to_string(),
         }
     }
 
-    pub(super) fn api(&self) -> anyhow::Result<Api> {
+    pub(crate) fn api(&self) -> anyhow::Result<Api> {
         Ok(match &self.pki {
             None => api(self.listen),
             Some(pki) => Api::over_tls(BaseUrl::secure(HOST, self.listen.port()), pki.connect()?),
@@ -198,11 +220,11 @@ impl Service {
         .map(|_| ())
     }
 
-    pub(super) fn admin_api(&self) -> Api {
+    pub(crate) fn admin_api(&self) -> Api {
         api(self.admin)
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.running.id()
     }
 
@@ -215,6 +237,19 @@ impl Service {
     pub(super) fn detach(&mut self) {
         self.running.detached = true;
     }
+}
+
+/// The arguments of a service with its data in a folder, unless a setting says where they are.
+fn words(name: &str, dir: &Path, settings: &[(&str, String)]) -> Vec<OsString> {
+    const DATABASE: &str = "--database-url";
+    let mut words: Vec<OsString> = vec!["run".into(), name.into()];
+    let mut set = |flag: &str, value: &str| words.extend([flag.into(), value.into()]);
+    if !settings.iter().any(|(flag, _)| *flag == DATABASE) {
+        set(DATABASE, &format!("sqlite:{}", dir.join(format!("{name}.db")).display()));
+    }
+    set("--log-format", "text");
+    settings.iter().for_each(|(flag, value)| set(flag, value));
+    words
 }
 
 fn api(address: SocketAddr) -> Api {
@@ -259,7 +294,7 @@ fn free_addresses<const N: usize>() -> [SocketAddr; N] {
 }
 
 /// The last lines of every log in a folder and its folders.
-pub(super) fn log_tails(dir: &Path) -> Vec<String> {
+pub(crate) fn log_tails(dir: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     let mut entries: Vec<PathBuf> =
         fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();

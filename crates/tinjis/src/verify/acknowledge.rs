@@ -2,9 +2,9 @@
 //! verifying. Checks that the rows exist and are such charges; billing keeps the record.
 
 use anyhow::{Context, bail};
+use api::billing::AcknowledgementRequest;
 use chassis::config::Problems;
 use reconcile::RowState;
-use serde_json::json;
 
 use super::source::{BillingApi, LedgerApi};
 use crate::http::Api;
@@ -53,8 +53,8 @@ impl AcknowledgeArgs {
                 problems.add(THROUGH, format_args!("{ONE} is given too; give one of the two"));
                 return None;
             }
-            (Some(text), None) => problems.take(ONE, seq(text)).map(Rows::One),
-            (None, Some(text)) => problems.take(THROUGH, seq(text)).map(Rows::Through),
+            (Some(text), None) => problems.check(ONE, seq(text)).map(Rows::One),
+            (None, Some(text)) => problems.check(THROUGH, seq(text)).map(Rows::Through),
             (None, None) => {
                 for (setting, text) in [("--why", &reason), ("--actor", &actor)] {
                     if text.is_some() {
@@ -100,11 +100,8 @@ pub(crate) async fn command(billing: &Api, payments: &Api, what: &Acknowledge) -
             (1, seq)
         }
     };
-    let body = json!({
-        "ledger_id": ledger_id, "seq_first": seq_first, "seq_last": seq_last,
-        "reason": what.reason, "actor": what.actor,
-    });
-    billing.acknowledge(body.to_string()).await?;
+    let Acknowledge { reason, actor, .. } = what.clone();
+    billing.acknowledge(&AcknowledgementRequest { ledger_id, seq_first, seq_last, reason, actor }).await?;
     note(format_args!("acknowledged: charges of no invoice in ledger rows {seq_first} to {seq_last}"));
     Ok(())
 }

@@ -180,9 +180,9 @@ async fn read_billing(
 ) -> Result<(Deployment, AttemptPhase), CallError> {
     let rows = u64::try_from(rows).unwrap_or_default();
     let deployment = billing.deployment().await?;
-    progress.expect(deployment.counts.all() + 2 * rows);
+    progress.expect(deployment.counts.total() + 2 * rows);
     let mut invoices =
-        InvoicePhase::with_capacity(usize::try_from(deployment.counts.all()).unwrap_or_default());
+        InvoicePhase::with_capacity(usize::try_from(deployment.counts.total()).unwrap_or_default());
     billing
         .invoices(|page| {
             page.iter().for_each(|invoice| invoices.add(invoice));

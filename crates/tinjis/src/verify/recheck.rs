@@ -34,8 +34,8 @@ struct Checked {
 }
 
 impl Recheck<'_> {
-    /// Takes back what later checks do not confirm. Findings beyond the named ones keep counting, because nobody checked
-    /// them again; returns how many these are.
+    /// Takes back what later checks do not confirm. Findings beyond the named ones keep counting, because they
+    /// were not checked again; returns how many these are.
     pub(super) async fn run(
         &self,
         result: &mut Reconciliation,

@@ -1,6 +1,7 @@
 //! `verify --repair`: sends the provider's ledger to billing, page by page from its first row, before verifying.
 //! Knows the two routes; what a row changes is billing's to decide.
 
+use api::billing::RepairReport;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -16,26 +17,16 @@ struct Passed {
     next: Option<Cursor>,
 }
 
-/// Rows by what became of them.
-#[derive(Default, Deserialize)]
-struct Counts {
-    known: u64,
-    settled: u64,
-    adopted: u64,
-    conflicts: u64,
-    unknown: u64,
-}
-
 /// Prints on standard error what was done: the verdict is the result.
 pub(crate) async fn command(billing: &Api, payments: &Api) -> Result<(), CallError> {
-    let mut done = Counts::default();
+    let mut done = RepairReport::default();
     let mut after = None;
     let progress = ReadProgress::visible("repairing");
     progress.expect(u64::try_from(LedgerApi(payments.clone()).last_seq().await?).unwrap_or_default());
     loop {
         let rows: Box<RawValue> = payments.get(&page("/v1/ledger", after.as_ref(), PAGE)).await?;
         let body = Bytes::copy_from_slice(rows.get().as_bytes());
-        let counts: Counts = billing.post("/v1/repairs", "application/json", body).await?;
+        let counts: RepairReport = billing.post("/v1/repairs", "application/json", body).await?;
         done.known += counts.known;
         done.settled += counts.settled;
         done.adopted += counts.adopted;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use api::billing::AcknowledgementRequest;
 use http::StatusCode;
 use reconcile::{Acknowledgement, AttemptFact, InvoiceFact, LedgerRow};
 use serde::Deserialize;
@@ -42,7 +43,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(crate) fn all(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.pending + self.charging + self.paid + self.attention
     }
 }
@@ -180,7 +181,8 @@ impl BillingApi {
         }
     }
 
-    pub(super) async fn acknowledge(&self, body: String) -> Result<(), CallError> {
+    pub(super) async fn acknowledge(&self, request: &AcknowledgementRequest) -> Result<(), CallError> {
+        let body = serde_json::to_vec(request).expect("texts and numbers make JSON");
         let _recorded: serde_json::Value =
             self.0.post(ACKNOWLEDGEMENTS, "application/json", body.into()).await?;
         Ok(())

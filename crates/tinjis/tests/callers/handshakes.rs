@@ -15,7 +15,7 @@ pub(crate) fn attempts(table: &mut Table<'_>) {
         refused("signed by itself", "unknown_ca", &|a| a.leaf().signer = Signer::Itself);
         refused("expired", "expired", &|a| a.leaf().leaf.years = (2000, 2020));
         refused("not yet valid", "not_yet_valid", &|a| a.leaf().leaf.years = (2090, 2100));
-        refused("a name that nobody listed", "wrong_name", &|a| {
+        refused("a name that is not on the list", "wrong_name", &|a| {
             a.leaf().leaf.names = vec!["spiffe://cluster.local/ns/other/sa/antaeus".to_owned()];
         });
         refused("two names, both on the list", "several_names", &|a| {

@@ -6,7 +6,7 @@ use crate::presented::{AUDIENCE, Attempt, Jwt, SUBJECT, Shape, Text};
 use crate::site::At;
 use crate::table::Table;
 
-/// How far two clocks may stand apart, in seconds, as `docs/callers.md` says.
+/// How far two clocks may stand apart, in seconds, as `docs/how-to/callers.md` says.
 const LEEWAY: i64 = 30;
 
 const AT: At = At::Plain;
@@ -34,8 +34,8 @@ fn good(table: &Table<'_>, key: &'static str) -> Attempt {
 fn algorithms(table: &mut Table<'_>) {
     let (rsa, p256) = (good(table, "rsa"), good(table, "p256"));
     for (what, algorithm) in [
-        ("signed by nobody", "none"),
-        ("signed by nobody, in another case", "nOnE"),
+        ("not signed", "none"),
+        ("not signed, in another case", "nOnE"),
         ("HS256 with the public key as its secret", "HS256"),
         ("RS512", "RS512"),
         ("PS256", "PS256"),
@@ -54,8 +54,8 @@ fn keys(table: &mut Table<'_>) {
     let (rsa, p256) = (good(table, "rsa"), good(table, "p256"));
     let fetches = table.site.keys.served();
     for (what, kid) in [
-        ("a key that nobody has", json!("k-other")),
-        ("a key that nobody has, at once again", json!("k-another")),
+        ("an unknown key", json!("k-other")),
+        ("an unknown key, at once again", json!("k-another")),
         ("no key's id", Value::Null),
         ("a key of the set that is for encryption", json!("k-enc")),
         ("a key of the set that is a secret", json!("k-oct")),

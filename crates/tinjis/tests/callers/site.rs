@@ -36,7 +36,7 @@ pub(crate) enum At {
     Rated,
     /// Billing's writing routes: an operator's token.
     Operators,
-    /// Billing's writing routes on loopback: nobody's.
+    /// Billing's writing routes on loopback: no token.
     Loopback,
 }
 

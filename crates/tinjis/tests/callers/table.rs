@@ -185,7 +185,7 @@ impl<'a> Table<'a> {
     pub(crate) fn end(self) -> usize {
         for (at, charges) in &self.charges {
             let in_ledger = testkit::ledger::ask(&self.site.server(*at).db(), "SELECT count(*) FROM ledger");
-            assert_eq!(in_ledger, *charges, "{at:?}: charges that nobody was to make, or that are missing");
+            assert_eq!(in_ledger, *charges, "{at:?}: unexpected or missing charges");
         }
         println!(
             "  {} attempts rejected, each for its reason; each positive control succeeded",

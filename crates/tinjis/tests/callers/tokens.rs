@@ -21,7 +21,7 @@ pub(crate) fn attempts(table: &mut Table<'_>) {
     let at = At::Plain;
     table.pair(at, "nothing", &good, &good.but(|a| a.tokens.clear()), "no_credential");
     for (what, token) in [
-        ("a token that nobody has", "guess"),
+        ("an unknown token", "guess"),
         ("the beginning of a token", "new-toke"),
         ("more than a token", "new-tokenx"),
         ("another case", "New-Token"),

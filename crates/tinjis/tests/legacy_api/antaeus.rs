@@ -1,4 +1,4 @@
-//! Black box of the Antaeus billing routes, as its clients and scripts meet them (ids ANT in docs/contract.md).
+//! Black box of the Antaeus billing routes, as its clients and scripts meet them (ids ANT in docs/reference/contract.md).
 //! Runs against processes of its own, or against `BILLING_URL` wherever that stands.
 
 use std::collections::BTreeSet;
@@ -190,7 +190,7 @@ fn a_store_that_cannot_be_used_gives_503_and_a_bare_false() {
 
 /// ANT-16, ANT-20
 #[test]
-fn refusals_stop_nobody_and_are_not_tried_again_in_the_same_call() {
+fn refusals_stop_no_other_invoice_and_are_not_tried_again_in_the_same_call() {
     let foreign = Foreign::start(|request| {
         let refuse = request.contains("\"invoice_id\":2,");
         answer(200, if refuse { r#"{"result":"false"}"# } else { r#"{"result":"true"}"# })
@@ -206,7 +206,7 @@ fn refusals_stop_nobody_and_are_not_tried_again_in_the_same_call() {
 #[test]
 fn repeated_calls_end_with_true() {
     // Seeded, keys and all: left to chance, all eight pass at the first call once in 256 runs. Draws follow from the
-    // seed and the key, and a key from the deployment, which is random if nobody says otherwise.
+    // seed and the key, and a key from the deployment, which is random unless it is set.
     let site = Site::of(
         antaeus()
             .billing_flags(["--deployment-id", "00000000-0000-4000-8000-000000000001"])

@@ -1,4 +1,4 @@
-//! Billing as the client of foreign providers, each answering in its own way (ids CHG in docs/contract.md).
+//! Billing as the client of foreign providers, each answering in its own way (ids CHG in docs/reference/contract.md).
 //! What billing believes is read from its own wires; no crate of ours is linked.
 
 use crate::scripted_provider::{Foreign, answer, body_of, header_of};

@@ -1,4 +1,4 @@
-//! Black box of the invoice-app routes, as its test script and users meet them (ids INV in docs/contract.md).
+//! Black box of the invoice-app routes, as its test script and users meet them (ids INV in docs/reference/contract.md).
 //! Runs against processes of its own, or against `BILLING_URL` wherever that stands.
 
 use std::process::Command;

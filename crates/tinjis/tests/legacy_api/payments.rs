@@ -1,5 +1,5 @@
 //! Black box of the payment service's old routes, as three older billing programs call them (ids PAY, PYS and PRV
-//! in docs/contract.md). Runs against processes of its own, or against `PAYMENTS_URL` wherever that stands.
+//! in docs/reference/contract.md). Runs against processes of its own, or against `PAYMENTS_URL` wherever that stands.
 
 use std::collections::BTreeMap;
 

@@ -156,9 +156,9 @@ fn only_clients_on_the_list_get_a_pong() {
     }
     ponger.until_figure("tls_refusals_total{reason=\"wrong_name\"}", 2);
     let before = ponger.figure(SUCCESS);
-    let nobody = pinger(below, port, &authority.pem(), "");
+    let anonymous = pinger(below, port, &authority.pem(), "");
     ponger.until_figure("tls_refusals_total{reason=\"no_certificate\"}", 2);
-    assert_eq!((nobody.figure(SUCCESS), ponger.figure(SUCCESS)), (0, before));
+    assert_eq!((anonymous.figure(SUCCESS), ponger.figure(SUCCESS)), (0, before));
 }
 
 /// PNG-18

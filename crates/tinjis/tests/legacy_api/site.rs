@@ -52,7 +52,7 @@ impl Site {
         &self.billing
     }
 
-    /// Whether nobody else calls it.
+    /// Whether only this test calls it.
     pub(crate) fn is_own(&self) -> bool {
         self.services.is_some()
     }

@@ -1,6 +1,6 @@
-//! Drill: each service is backed up in mid-run, goes on, dies, and is restored by the commands of `docs/backup.md`, on
-//! each database; and in wrong ways. Then nobody is charged twice. Knows the services from outside only. `make drill` is
-//! the full size.
+//! Drill: each service is backed up in mid-run, goes on, dies, and is restored by the commands of `docs/how-to/backup.md`, on
+//! each database; and in wrong ways. Then no invoice is charged twice. Knows the services from outside only.
+//! `make drill` is the full size.
 
 mod incarnation;
 mod ledger;
@@ -72,7 +72,7 @@ fn drill(proof: Proof, mut site: Site) {
 }
 
 #[test]
-fn a_store_that_was_copied_without_its_log_charges_nobody_again() {
+fn a_store_that_was_copied_without_its_log_charges_no_invoice_again() {
     const INVOICES: usize = 50;
     let mut site = Site::with_faults(None, "");
     site.services.import("R", INVOICES);

@@ -136,7 +136,7 @@ fn payments_go_on_after_a_promotion_that_loses_nothing_if_the_operator_has_state
     assert_eq!(cluster.rows_on_standby(), kept + 1);
     let timeline = "SELECT timeline FROM ledger_meta";
     assert_eq!(Sql::to(&cluster.standby.url("ledger")).ask(timeline), 2, "the new place is remembered");
-    // The primary of before comes back beside it: nobody executes there.
+    // The primary of before comes back beside it: no charge is executed there.
     cluster.standby.stop();
     cluster.primary.start_again();
     let answer = cluster.first_answer("new1");

@@ -12,7 +12,7 @@ use testkit::{Database, Services, http};
 pub(crate) const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 /// However long a machine takes, a step is done within this.
 pub(crate) const WITHIN: Duration = Duration::from_secs(300);
-/// Nobody listens there: billing that calls there charges nothing.
+/// No process listens there: billing that calls there charges nothing.
 pub(crate) const NOWHERE: &str = "http://127.0.0.1:9";
 /// Charges in the ledger.
 pub(crate) const CHARGES: &str = "SELECT count(DISTINCT key) FROM ledger WHERE state = 'CHARGED'";
@@ -52,7 +52,7 @@ impl Site {
             Some([billing, payments]) => builder.databases(billing.url(), payments.url()).start(),
             None => builder.start(),
         };
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/backup.md");
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/how-to/backup.md");
         let page = Page::open(&page, TINJIS, services.dir());
         Self { services, databases, backups, page }
     }

@@ -107,3 +107,14 @@ fn six_days_of_downtime_leave_each_missed_period_once_oldest_first_if_each_is_as
     wait_until("all to be paid", WITHIN, || site.services.is_all_paid());
     site.assert_each_is_charged_once();
 }
+
+#[test]
+fn a_subscription_that_cannot_be_read_holds_back_its_own_date_only() {
+    let ahead = Ahead::new();
+    let site = ahead.site("ask");
+    site.import(ROWS);
+    site.services.run_billing("UPDATE subscriptions SET zone = 'Nowhere/AtAll' WHERE reference = 'S1'");
+    ahead.set(31 * DAY_MS);
+    wait_until("March to be charged", WITHIN, || site.services.ask_payments(CHARGES) == 1);
+    assert_eq!(site.references(), ["S2@2030-03-03"]);
+}

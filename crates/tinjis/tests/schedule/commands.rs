@@ -8,29 +8,13 @@ use crate::site::{CHARGES, HEADER, INVOICES, Site};
 const S1: &str = "S1,1001,EUR,9.90,31,Europe/Copenhagen,2024-01-31,2024-08-31\n";
 const S2: &str = "S2,1002,USD,5.00,30,America/New_York,2024-01-30,2024-08-31\n";
 
-/// On each kind of store.
-macro_rules! on_both {
-    ($($case:ident,)*) => {
-        mod sqlite {
-            $(#[test]
-            fn $case() {
-                super::$case(None);
-            })*
-        }
-        mod postgres {
-            $(#[test]
-            fn $case() {
-                let Some(database) = super::Database::fresh(stringify!($case)) else { return };
-                super::$case(Some(&database));
-            })*
-        }
-    };
-}
-
 on_both! {
     a_life_of_a_subscription_is_invoiced_and_charged_date_by_date,
+    customers_named_by_a_reference_are_imported_previewed_and_charged,
     missed_dates_wait_until_an_operator_says_which_are_invoiced,
     a_sum_above_the_cap_waits_for_an_operator,
+    while_charging_is_stopped_the_command_invoices_says_so_and_fails,
+    a_run_of_other_invoices_is_waited_for_by_pay_and_by_the_schedule,
     a_billing_restored_from_before_the_run_makes_no_second_invoice_and_no_second_charge,
 }
 
@@ -89,6 +73,35 @@ fn a_life_of_a_subscription_is_invoiced_and_charged_date_by_date(database: Optio
     assert!(bad.notes.contains("nothing was written"), "{bad:?}");
 }
 
+fn customers_named_by_a_reference_are_imported_previewed_and_charged(database: Option<&Database>) {
+    let site = Site::by_hand(database, &[]);
+    let header = "reference,customer_reference,currency,amount,starts_on,ends_on\n";
+    let file =
+        format!("{header}S1,acme,EUR,9.90,2024-01-31,2024-02-29\nS2,acme,EUR,1.00,2024-01-31,2024-02-29\n");
+    let said = site.import_file("named.csv", &file);
+    assert!(said.code == Some(0) && said.result.contains("2 created"), "{said:?}");
+    let again = site.import_file("again.csv", &file);
+    assert!(again.code == Some(0) && again.result.contains("0 created, 2 unchanged"), "{again:?}");
+    let preview = site.ends(0, &["schedule", "preview", "--from", "2024-01-01", "--to", "2024-12-31"]);
+    assert!(preview.result.contains("4 invoices; EUR 21.80"), "{preview:?}");
+    site.ends(0, &["schedule", "run", "--until", "2024-12-31"]);
+    let customers = "SELECT count(DISTINCT customer_id) FROM invoices";
+    assert_eq!((site.services.ask_billing(INVOICES), site.services.ask_billing(customers)), (4, 1));
+    site.assert_each_is_charged_once();
+
+    let both =
+        "reference,customer_id,customer_reference,currency,amount,starts_on\nS3,1,acme,EUR,1.00,2024-01-31\n";
+    let neither = "reference,currency,amount,starts_on\nS3,EUR,1.00,2024-01-31\n";
+    for (file, why) in [
+        (both.to_owned(), "customer_reference must not be given beside customer_id"),
+        (neither.to_owned(), "customer_id is missing; give it or customer_reference"),
+        (format!("{header}S3,acme,USD,1.00,2024-01-31,\n"), "currency customer acme pays in EUR"),
+    ] {
+        let bad = site.import_file("bad.csv", &file);
+        assert!(bad.code == Some(1) && bad.notes.contains(why), "{why}: {bad:?}");
+    }
+}
+
 fn missed_dates_wait_until_an_operator_says_which_are_invoiced(database: Option<&Database>) {
     let site = Site::by_hand(database, &[]);
     site.import(S1);
@@ -116,6 +129,43 @@ fn a_sum_above_the_cap_waits_for_an_operator(database: Option<&Database>) {
     site.assert_each_is_charged_once();
 }
 
+fn while_charging_is_stopped_the_command_invoices_says_so_and_fails(database: Option<&Database>) {
+    let site = Site::by_hand(database, &[]);
+    site.import(S1);
+    let note = ["--why", "a test", "--actor", "ann"];
+    site.ends(0, &[&["stop"][..], &note].concat());
+    let run = ["schedule", "run", "--until", "2024-01-31"];
+    let said = site.ends(1, &run);
+    assert!(
+        said.notes.contains("charging is stopped") && said.result.contains("1 invoices made"),
+        "{said:?}"
+    );
+    assert_eq!(site.services.ask_payments(CHARGES), 0);
+    site.ends(0, &[&["start"][..], &note].concat());
+    site.ends(0, &run);
+    site.assert_each_is_charged_once();
+}
+
+fn a_run_of_other_invoices_is_waited_for_by_pay_and_by_the_schedule(database: Option<&Database>) {
+    let site = Site::by_hand(database, &[]);
+    site.services.import("imported-", 3);
+    site.import(S1);
+    // Its one call is under way for as long as payments stands still.
+    site.services.payments.pause();
+    let url = format!("{}/v1/runs", site.services.billing_url());
+    assert_eq!(testkit::http::post(&url, r#"{"max_count":1}"#).status, 202);
+    let waiting = [
+        site.begin(&["schedule", "run", "--until", "2024-01-31"], "which charges other invoices"),
+        site.begin(&["pay"], "waiting: run "),
+    ];
+    site.services.payments.go_on();
+    for command in waiting {
+        let said = command.ended();
+        assert_eq!(said.code, Some(0), "{said:?}");
+    }
+    site.assert_each_is_charged_once();
+}
+
 /// Forgets what the run wrote, as a backup from before it would.
 const FORGET: &str = "
     DELETE FROM attempts;
@@ -140,4 +190,43 @@ fn a_billing_restored_from_before_the_run_makes_no_second_invoice_and_no_second_
     assert_eq!(site.invoices(), before);
     assert_eq!(site.services.ask_payments(CHARGES), 16, "the ledger knows each key");
     site.assert_each_is_charged_once();
+}
+
+#[test]
+fn subscriptions_of_another_tool_are_imported_by_a_profile_that_is_proposed_for_them() {
+    let site = Site::by_hand(None, &[]);
+    let file = "Vertrag;Kunde;W\u{e4}hrung;Betrag;Beginn;Notiz\nV-1;Meier;EUR;1.234,50;2024-01-31;x\nV-2;Meier;EUR;12,15;2024-01-31;\n";
+    let path = site.write("contracts.csv", file);
+    let import = |more: &[&str]| site.tinjis(&[&["subscriptions", "import", &path], more].concat());
+    let refused = import(&[]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.notes.contains("give --delimiter ';'"), "{refused:?}");
+
+    let proposed = import(&["--explain"]);
+    assert_eq!(proposed.code, Some(0), "{proposed:?}");
+    let profile = site.write("profile.toml", &proposed.result);
+    let asked = import(&["--profile", &profile, "--dry-run"]);
+    assert!(asked.code == Some(0) && asked.result.contains("would be 2 created"), "{asked:?}");
+    let said = import(&["--profile", &profile]);
+    assert!(said.code == Some(0) && said.notes.contains("columns passed over: Notiz"), "{said:?}");
+    let list = site.ends(0, &["subscriptions", "list"]).result;
+    assert!(list.contains("V-1: active, next due 2024-01-31, EUR 1234.50 from 2024-01-31"), "{list}");
+    assert!(list.contains("V-2: active, next due 2024-01-31, EUR 12.15 from 2024-01-31"), "{list}");
+
+    let unknown =
+        import(&["--delimiter", ";", "--decimal-comma", "--map", "reference=Vertrag,amount=Betrag"]);
+    assert_eq!(unknown.code, Some(1), "{unknown:?}");
+    for part in ["\"Notiz\" is no column", "--map names other columns", "--ignore-unknown-columns"] {
+        assert!(unknown.notes.contains(part), "{part}: {unknown:?}");
+    }
+    let strange = import(&["--profile", &profile, "--status", "x=SKIP"]);
+    assert_eq!(strange.code, Some(64), "{strange:?}");
+    assert!(strange.notes.contains("--status") && strange.notes.contains("have no status"), "{strange:?}");
+
+    let minor = site
+        .write("minor.csv", "reference,customer_id,currency,amount,starts_on\nM1,9,KWD,1234,2024-01-31\n");
+    let said = site.tinjis(&["subscriptions", "import", &minor, "--minor-units"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let list = site.ends(0, &["subscriptions", "list"]).result;
+    assert!(list.contains("M1: active, next due 2024-01-31, KWD 1.234 from 2024-01-31"), "{list}");
 }

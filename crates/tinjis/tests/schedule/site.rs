@@ -1,11 +1,13 @@
 //! Both services with subscriptions, and the command line on them.
 
 use std::fs;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use testkit::services::Builder;
+use testkit::wait::wait_until;
 use testkit::{Database, Services};
 
 /// The program under test.
@@ -42,6 +44,22 @@ pub(crate) fn tinjis(billing: &str, words: &[&str]) -> CommandResult {
     CommandResult { code: output.status.code(), result: text(&output.stdout), notes: text(&output.stderr) }
 }
 
+/// A command that goes on.
+pub(crate) struct Running {
+    child: Child,
+    notes: PathBuf,
+}
+
+impl Running {
+    /// Waits for its end.
+    pub(crate) fn ended(self) -> CommandResult {
+        let output = self.child.wait_with_output().expect("the command ends");
+        let result = String::from_utf8_lossy(&output.stdout).into_owned();
+        let notes = fs::read_to_string(&self.notes).expect("its notes can be read");
+        CommandResult { code: output.status.code(), result, notes }
+    }
+}
+
 impl Site {
     /// Whose schedule does nothing by itself, and whose provider declines nothing.
     pub(crate) fn by_hand(database: Option<&Database>, flags: &[&str]) -> Self {
@@ -66,6 +84,23 @@ impl Site {
         said
     }
 
+    /// Starts a command and waits until it has noted this.
+    #[track_caller]
+    pub(crate) fn begin(&self, words: &[&str], note: &str) -> Running {
+        let notes = self.dir.path().join(words.join("-"));
+        let file = fs::File::create(&notes).expect("a file can be made");
+        let child = Command::new(TINJIS)
+            .args(words)
+            .args(["--billing", &self.services.billing_url()])
+            .env_clear()
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .spawn()
+            .expect("the command can be started");
+        wait_until(note, WITHIN, || fs::read_to_string(&notes).is_ok_and(|noted| noted.contains(note)));
+        Running { child, notes }
+    }
+
     /// Imports a file of subscriptions.
     #[track_caller]
     pub(crate) fn import(&self, rows: &str) {
@@ -74,9 +109,14 @@ impl Site {
     }
 
     pub(crate) fn import_file(&self, name: &str, text: &str) -> CommandResult {
-        let file = self.dir.path().join(name);
-        fs::write(&file, text).expect("a file can be written");
-        self.tinjis(&["subscriptions", "import", file.to_str().expect("a test's path is UTF-8")])
+        self.tinjis(&["subscriptions", "import", &self.write(name, text)])
+    }
+
+    /// Writes a file of this name; answers its path.
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let path = self.dir.path().join(name);
+        fs::write(&path, text).expect("a file can be written");
+        path.into_os_string().into_string().expect("a test's path is UTF-8")
     }
 
     #[track_caller]

@@ -85,7 +85,7 @@ fn slow_handshakes_leave_others_alone() {
         Others { dialer: Dialer::new(&site.authority.pem(), None), server: &server, path: "/health" };
     let hello = others.dialer.client_hello();
     let address = server.address();
-    others.are_answered_during("nobody else", || hold(address, &[], 0));
+    others.are_answered_during("no other connections", || hold(address, &[], 0));
     others.are_answered_during("1,000 connections that say nothing", || hold(address, &[], SLOW));
     others
         .are_answered_during("1,000 half-open handshakes", || hold(address, &hello[..hello.len() / 2], SLOW));

@@ -8,6 +8,12 @@ use crate::tree::{File, file, files, none, root};
 /// What a document may hold at most, in lines; each setting is a line of README.md.
 const LENGTHS: &[(&str, usize)] = &[("README.md", 150), ("ARCHITECTURE.md", 200)];
 
+/// Documents at the root.
+const AT_ROOT: &[&str] = &["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"];
+
+/// The table of contents of the site; mdBook renders no page that it does not name.
+const SUMMARY: &str = "docs/SUMMARY.md";
+
 /// Endings that make a bare word the name of a file.
 const ENDINGS: &[&str] = &[".rs", ".md", ".toml", ".lua", ".sh", ".yml", ".yaml"];
 
@@ -23,12 +29,11 @@ fn documents_are_short() {
 
 #[test]
 fn every_path_that_a_document_names_exists() {
-    let mut documents = files("docs", &[".md"]);
-    documents.extend(["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(file));
     let mut findings = Vec::new();
-    for document in &documents {
+    for document in &documents() {
         for (number, path) in paths(document) {
-            if !exists(&path) {
+            let beside = Path::new(&document.path).with_file_name(&path);
+            if !exists(&path) && !root().join(beside).exists() {
                 findings.push(format!("{}:{number}: `{path}`", document.path));
             }
         }
@@ -36,44 +41,94 @@ fn every_path_that_a_document_names_exists() {
     none("a document names what is not there", &findings);
 }
 
+/// Every document of the repository: those at the root, the pages of the site, and what lies beside the delivery files.
+fn documents() -> Vec<File> {
+    let mut found: Vec<File> =
+        ["docs", "deploy", "crates"].iter().flat_map(|top| files(top, &[".md"])).collect();
+    found.extend(AT_ROOT.iter().copied().map(file));
+    found
+}
+
+/// The targets of the links of a document with their line: no address of another site, and nothing in code.
+fn links(document: &File) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut is_code = false;
+    for (index, line) in document.text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            is_code = !is_code;
+        }
+        if is_code {
+            continue;
+        }
+        let text: String = line.split('`').step_by(2).collect::<Vec<_>>().join("`");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if !link.contains("://") && !link.starts_with("mailto:") {
+                found.push((index + 1, link.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// Whether a link of the document at this path leads to a file, and to a heading of it.
+fn resolves(document: &File, link: &str) -> bool {
+    let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+    let folder = Path::new(&document.path).parent().expect("a file lies in a folder");
+    let target = if path.is_empty() { root().join(&document.path) } else { root().join(folder).join(path) };
+    match fs::read_to_string(&target) {
+        Ok(text) => anchor.is_empty() || anchors(&text).iter().any(|slug| slug == anchor),
+        Err(_) => target.exists() && anchor.is_empty(),
+    }
+}
+
 #[test]
 fn every_relative_link_in_a_document_resolves() {
-    let mut documents = files("docs", &[".md"]);
-    documents.extend(["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(file));
     let mut broken = Vec::new();
-    for document in &documents {
-        let folder = Path::new(&document.path).parent().expect("a file lies in a folder");
-        for (index, line) in document.text.lines().enumerate() {
-            for link in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-                let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
-                if link.contains("://") {
-                    continue;
-                }
-                let target = if path.is_empty() {
-                    root().join(&document.path)
-                } else {
-                    root().join(folder).join(path)
-                };
-                let is_there = match fs::read_to_string(&target) {
-                    Ok(text) => anchor.is_empty() || anchors(&text).any(|slug| slug == anchor),
-                    Err(_) => target.exists() && anchor.is_empty(),
-                };
-                if !is_there {
-                    broken.push(format!("{}:{}: {link}", document.path, index + 1));
-                }
+    for document in documents() {
+        for (line, link) in links(&document) {
+            if !resolves(&document, &link) {
+                broken.push(format!("{}:{line}: {link}", document.path));
             }
         }
     }
     none("a link leads nowhere", &broken);
 }
 
-/// The anchors that renderers of Markdown give to headings.
-fn anchors(text: &str) -> impl Iterator<Item = String> + '_ {
-    text.lines().filter(|line| line.starts_with('#')).map(|line| {
+#[test]
+fn every_page_of_the_site_is_in_its_table_of_contents_once() {
+    let summary = file(SUMMARY);
+    let listed: Vec<String> = links(&summary).into_iter().map(|(_, link)| format!("docs/{link}")).collect();
+    let pages = files("docs", &[".md"]).into_iter().map(|page| page.path).filter(|path| path != SUMMARY);
+    let wrong = pages.filter(|path| listed.iter().filter(|page| *page == path).count() != 1);
+    let wrong: Vec<String> = wrong
+        .map(|path| {
+            let title =
+                file(&path).text.lines().next().unwrap_or_default().trim_start_matches("# ").to_owned();
+            format!("- [{title}]({})", path.trim_start_matches("docs/"))
+        })
+        .collect();
+    none("docs/SUMMARY.md should have each of these lines once, in its part", &wrong);
+}
+
+/// The anchors that renderers of Markdown give to headings: one that is taken gets a number.
+fn anchors(text: &str) -> Vec<String> {
+    let mut slugs: Vec<String> = Vec::new();
+    let mut is_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            is_code = !is_code;
+        }
+        if is_code || !line.starts_with('#') {
+            continue;
+        }
         let heading = line.trim_start_matches('#').trim().to_lowercase();
         let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-    })
+        let slug: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
+        let taken = slugs.iter().filter(|other| **other == slug).count();
+        let numbered = if taken == 0 { slug.clone() } else { format!("{slug}-{taken}") };
+        slugs.push(numbered);
+    }
+    slugs
 }
 
 #[test]
@@ -135,7 +190,7 @@ fn is_of_column(c: char) -> bool {
 
 #[test]
 fn the_stores_tables_and_the_faults_are_in_the_document_that_publishes_them() {
-    let document = file("docs/api.md").text;
+    let document = file("docs/reference/api.md").text;
     let sources = [
         "crates/billing/src/store/migrations/sqlite/0001_billing.sql",
         "crates/billing/src/store/migrations/sqlite/0003_ledger_acceptances.sql",
@@ -149,7 +204,10 @@ fn the_stores_tables_and_the_faults_are_in_the_document_that_publishes_them() {
     assert!(tables.len() >= 10, "{tables:?}");
     let faults = payments::faults::script::Fault::NAMES.map(|word| format!("| `{word}` |"));
     let missing = tables.iter().map(|table| format!("`{table}`")).chain(faults);
-    none("docs/api.md does not say", &missing.filter(|text| !document.contains(text)).collect::<Vec<_>>());
+    none(
+        "docs/reference/api.md does not say",
+        &missing.filter(|text| !document.contains(text)).collect::<Vec<_>>(),
+    );
 }
 
 /// Words in backquotes that are paths of this repository, with their line.
@@ -180,9 +238,24 @@ fn exists(path: &str) -> bool {
 #[test]
 fn the_search_for_paths_can_fail() {
     let text =
-        "see `crates/none.rs`, `docs/contract.md`, `POST /x/y`, `a/b`, `gone.rs`, `README.md:3`".to_owned();
+        "see `crates/none.rs`, `docs/reference/contract.md`, `POST /x/y`, `a/b`, `gone.rs`, `README.md:3`"
+            .to_owned();
     let document = File { path: "x.md".to_owned(), text };
     let found: Vec<String> = paths(&document).into_iter().map(|(_, path)| path).collect();
-    assert_eq!(found, ["crates/none.rs", "docs/contract.md", "gone.rs", "README.md"]);
-    assert!(!exists("crates/none.rs") && !exists("gone.rs") && exists("docs/contract.md"));
+    assert_eq!(found, ["crates/none.rs", "docs/reference/contract.md", "gone.rs", "README.md"]);
+    assert!(!exists("crates/none.rs") && !exists("gone.rs") && exists("docs/reference/contract.md"));
+}
+
+#[test]
+fn the_search_for_links_can_fail() {
+    let text = "# A b\n\n## A `b`\n\n[x](none.md) `[y](z.md)` [w](#a-b-1) [v](https://x.example/y) ![u](#a-c)\n\
+                ```text\n# no heading\n[t](s.md)\n```\n[r](README.md#licence) [q](crates) [p](crates#a)\n";
+    let document = File { path: "README.md".to_owned(), text: text.to_owned() };
+    let found = links(&document);
+    let expected = ["none.md", "#a-b-1", "#a-c", "README.md#licence", "crates", "crates#a"];
+    assert_eq!(found.iter().map(|(_, link)| link.as_str()).collect::<Vec<_>>(), expected);
+    assert_eq!(anchors(text), ["a-b", "a-b-1"]);
+    assert!(resolves(&document, "README.md#licence") && resolves(&document, "crates"));
+    assert!(!resolves(&document, "none.md") && !resolves(&document, "README.md#no-such-heading"));
+    assert!(!resolves(&document, "crates#a"));
 }

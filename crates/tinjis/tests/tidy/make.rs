@@ -149,3 +149,29 @@ fn the_deployed_service_is_asked_by_the_host_that_an_edited_ingress_names() {
     let way = fs::read_to_string(out).expect("it was written");
     assert_eq!(way, "Ingress: antaeus-ingress on host billing.example, http://192.0.2.7\n");
 }
+
+/// What `make dist` may leave out of SQLite, and the SQL that would need it. Only the images are built so: no other test
+/// would see a statement fail.
+const LEFT_OUT: [(&str, &[&str]); 4] = [
+    ("-DSQLITE_OMIT_JSON", &["json_each(", "json_extract(", "json_array(", "json_group_array("]),
+    ("-USQLITE_ENABLE_FTS5", &["USING fts5", "USING fts4"]),
+    ("-USQLITE_ENABLE_RTREE", &["USING rtree"]),
+    ("-DSQLITE_OMIT_LOAD_EXTENSION", &["load_extension("]),
+];
+
+#[test]
+fn images_leave_nothing_out_of_sqlite_that_a_statement_needs() {
+    let makefile = file("Makefile").text;
+    let code = ["crates/billing/src", "crates/payments/src", "crates/chassis/src"]
+        .into_iter()
+        .flat_map(|folder| files(folder, &[".rs", ".sql"]));
+    let mut findings = Vec::new();
+    for source in code {
+        for (flag, needed) in LEFT_OUT {
+            for sql in needed.iter().filter(|sql| makefile.contains(flag) && source.text.contains(**sql)) {
+                findings.push(format!("{}: `{sql}` needs what {flag} leaves out", source.path));
+            }
+        }
+    }
+    none("statements that images cannot run", &findings);
+}

@@ -1,4 +1,4 @@
-//! The table of settings in docs/settings.md is what each service's `--help` says, word for word, and not longer than allowed.
+//! The table of settings in docs/reference/settings.md is what each service's `--help` says, word for word, and not longer than allowed.
 //! Runs the real programs; knows no setting by name.
 
 use std::process::Command;
@@ -12,24 +12,27 @@ const END: &str = "<!-- end of settings -->";
 /// A service has at most this many settings.
 const SETTINGS_MAX: usize = 40;
 
-/// One setting of one service.
+/// One setting of one service, or one flag of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Setting {
-    flag: String,
-    variable: Option<String>,
-    default: Option<String>,
-    help: String,
+pub(crate) struct Setting {
+    pub(crate) flag: String,
+    /// The name of its value, as `<FILE>`, or nothing.
+    pub(crate) value: String,
+    pub(crate) variable: Option<String>,
+    pub(crate) default: Option<String>,
+    pub(crate) help: String,
 }
 
 #[test]
 fn the_settings_page_is_what_help_says() {
-    let page = file("docs/settings.md").text;
+    let page = file("docs/reference/settings.md").text;
     let between = page.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
-    let (shown, _) = between.expect("docs/settings.md has a table of settings between its two marks");
+    let (shown, _) =
+        between.expect("docs/reference/settings.md has a table of settings between its two marks");
     let wanted = table(&settings_of("billing"), &settings_of("payments"));
     assert!(
         shown.trim() == wanted.trim(),
-        "the table of docs/settings.md of settings should be:\n\n{wanted}\n"
+        "the table of docs/reference/settings.md of settings should be:\n\n{wanted}\n"
     );
 }
 
@@ -63,7 +66,7 @@ fn settings_of(service: &str) -> Vec<Setting> {
 }
 
 /// Reads clap's long help: a line with the flag, then its text, then `[env: …]` and `[default: …]`.
-fn parse(help: &str) -> Vec<Setting> {
+pub(crate) fn parse(help: &str) -> Vec<Setting> {
     let mut entries: Vec<String> = Vec::new();
     let mut inside = false;
     for line in help.lines() {
@@ -88,13 +91,15 @@ fn setting(entry: &str) -> Option<Setting> {
     let at = words.iter().position(|word| word.starts_with("--"))?;
     let flag = words[at].trim_end_matches(',').to_owned();
     let mut rest = words[at + 1..].join(" ");
+    let mut value = String::new();
     if rest.starts_with(['<', '[']) && !rest.starts_with("[env") {
         let end = rest.find(if rest.starts_with('[') { ']' } else { '>' })?;
+        rest[..=end].clone_into(&mut value);
         rest = rest[end + 1..].trim().to_owned();
     }
     let variable = bracket(&mut rest, "[env: ").map(|text| text.trim_end_matches('=').to_owned());
     let default = bracket(&mut rest, "[default: ");
-    Some(Setting { flag, variable, default, help: rest.trim().to_owned() })
+    Some(Setting { flag, value, variable, default, help: rest.trim().to_owned() })
 }
 
 /// Takes `[name: text]` out of the rest and answers the text.
@@ -138,8 +143,13 @@ fn row(service: &str, setting: &Setting) -> String {
     // A bare address would become a link.
     let quoted = |text: &String| if text.contains("://") { format!("`{text}`") } else { text.clone() };
     let default = setting.default.as_ref().map_or("–".to_owned(), quoted);
-    let help = setting.help.replace('|', "\\|").replace('<', "\\<");
+    let help = cell(&setting.help);
     format!("| {service} | `{}` | {variable} | {default} | {help} |", setting.flag)
+}
+
+/// A text of help in a cell of a table.
+pub(crate) fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "\\<")
 }
 
 #[test]

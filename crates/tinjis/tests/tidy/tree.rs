@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders that hold no source of ours.
-const SKIPPED: &[&str] = &[".git", "target", "node_modules"];
+const SKIPPED: &[&str] = &[".git", "target", "book", "node_modules"];
 
 /// One text file.
 pub(crate) struct File {

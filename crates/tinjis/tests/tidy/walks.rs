@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use crate::tree::{File, file, none, root};
 
-const PAYMENT: &str = "docs/one-payment.md";
-const EDGE_CASES: &str = "docs/edge-cases.md";
+const PAYMENT: &str = "docs/explanation/one-payment.md";
+const EDGE_CASES: &str = "docs/reference/edge-cases.md";
 
 /// The most files whose decisions one payment may meet.
 const FILES_MAX: usize = 45;
@@ -47,7 +47,8 @@ fn named(line: usize, text: &str) -> Vec<Named> {
             else {
                 continue;
             };
-            path = Some(target);
+            // However deep the page lies: only code is linked so, and the rest is its path from the root.
+            path = Some(target.trim_start_matches("../"));
             rest = behind;
         } else {
             let Some((name, behind)) = after.split_once('`') else { break };
@@ -129,7 +130,7 @@ fn each_edge_case_names_tests_that_exist() {
 
 #[test]
 fn the_search_for_names_can_fail() {
-    let text = "| what | test |\n| --- | --- |\n| a `b` | [x](../crates/none.rs) `c`, [y](../Makefile): `d`, `help` |\n";
+    let text = "| what | test |\n| --- | --- |\n| a `b` | [x](../../crates/none.rs) `c`, [y](../Makefile): `d`, `help` |\n";
     let page = File { path: "x.md".to_owned(), text: text.to_owned() };
     let rows = rows(&page);
     assert_eq!(rows.len(), 1);

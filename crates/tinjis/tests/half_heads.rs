@@ -1,0 +1,166 @@
+//! Proof: thousands of requests whose heads never end, on any of the four ports, stop neither probes nor charging.
+//! `make idle` is the release build's, which also compares rates: charging goes on at half of its own or better.
+//! Knows the services from outside only.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use testkit::process::raise_own_nofile;
+use testkit::proof::{Verified, progress};
+use testkit::wait::{pause, wait_until};
+use testkit::{Proof, Services, http, size, timed};
+
+/// Half a head, as a client sends it that has stopped in between.
+const HALF: &[u8] = b"POST /rest/v1/invoices/pay HTTP/1.1\r\nHost: half\r\nX-Slow: ";
+/// How often those that the service has closed are replaced, and how many at once: more would be a load of its own.
+const EVERY: Duration = Duration::from_millis(500);
+const REPLACED_MAX: usize = 500;
+/// Between two rounds of probes.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+/// A kubelet gives a probe so long in the environments that we ship.
+const PROBE_MAX: Duration = Duration::from_secs(5);
+/// However long a machine takes, a step is done within this.
+const WITHIN: Duration = Duration::from_secs(120);
+/// Rates are compared in a release build only, where a charge is quick beside what it waits for. Something else may go
+/// on on the machine during a run: one of so many has to show the rate.
+const RUNS_MAX: usize = if cfg!(debug_assertions) { 1 } else { 3 };
+/// In percent of the rate alone, unless `HALF_HEAD_SHARE` says less, as for a machine that others use too.
+const SHARE_MIN: usize = if cfg!(debug_assertions) { 1 } else { 50 };
+
+#[test]
+fn half_heads_on_any_port_stop_neither_probes_nor_charging() {
+    let _limit = raise_own_nofile();
+    let proof = Proof::of("half heads");
+    let share_min = size("HALF_HEAD_SHARE", SHARE_MIN) as u128;
+    let (heads, invoices) = (size("HALF_HEADS", 600), size("HALF_HEAD_INVOICES", 500));
+    let tinjis = env!("CARGO_BIN_EXE_tinjis");
+    let services = Services::of(tinjis).payments_flags(["--success-rate=1", "--seed=4"]).start();
+    let alone = [pay(&services, "a", invoices), pay(&services, "b", invoices)];
+    let alone = alone[0].min(alone[1]);
+    let ports = [
+        ("billing", services.billing.address()),
+        ("payments", services.payments.address()),
+        ("billing's admin port", admin(&services.billing.admin_url())),
+        ("payments' admin port", admin(&services.payments.admin_url())),
+    ];
+    for (number, (name, address)) in ports.into_iter().enumerate() {
+        let mut share = 0;
+        for round in 0..RUNS_MAX {
+            share = under_attack(&services, name, address, heads, || {
+                let took = pay(&services, &format!("{number}-{round}-"), invoices);
+                alone.as_micros() * 100 / took.as_micros()
+            });
+            if share >= share_min {
+                break;
+            }
+        }
+        assert!(share >= share_min, "{name}: charging went on at {share} % of its rate");
+    }
+    let verified = Verified::of(tinjis, &services, &[]);
+    verified.assert_all_paid("half heads");
+    proof.end(&format!("{heads} on each of 4 ports"), verified.number("double"), verified.number("lost"));
+}
+
+/// Holds half heads at a port while this goes on, and probes are answered; answers the share of the rate.
+fn under_attack(
+    services: &Services,
+    name: &str,
+    address: SocketAddr,
+    heads: usize,
+    charge: impl FnOnce() -> u128,
+) -> u128 {
+    let crowd = Crowd::default();
+    let (probes, share) = std::thread::scope(|scope| {
+        let _over = Over(&crowd);
+        scope.spawn(|| crowd.hold(address, heads));
+        wait_until("the heads are half sent", WITHIN, || crowd.opened.load(Ordering::SeqCst) >= heads);
+        let probes = scope.spawn(|| crowd.probe(services));
+        let share = charge();
+        crowd.is_over.store(true, Ordering::SeqCst);
+        (probes.join().expect("each probe is answered"), share)
+    });
+    progress(&format!(
+        "{name}: {} half heads, charging at {share} % of the rate alone, {probes} probes, slowest of {} ms",
+        crowd.opened.load(Ordering::SeqCst),
+        crowd.slowest_ms.load(Ordering::SeqCst)
+    ));
+    assert!(probes > 0, "{name}: it was asked meanwhile");
+    share
+}
+
+/// How long one run over new invoices takes; each is paid in the end.
+fn pay(services: &Services, prefix: &str, invoices: usize) -> Duration {
+    services.import(&format!("half-{prefix}"), invoices);
+    let (run, took) = timed(|| services.wait_run(&services.start_run(), WITHIN));
+    assert_eq!(run["paid"], invoices, "{run}");
+    took
+}
+
+fn admin(url: &str) -> SocketAddr {
+    url.trim_start_matches("http://").parse().expect("the admin port has an address")
+}
+
+/// Those who never end their heads, and what was asked meanwhile.
+#[derive(Default)]
+struct Crowd {
+    is_over: AtomicBool,
+    opened: AtomicUsize,
+    slowest_ms: AtomicUsize,
+}
+
+/// Ends the crowd, also when the proof fails.
+struct Over<'a>(&'a Crowd);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Crowd {
+    /// Holds so many half heads open, and replaces those that were closed.
+    fn hold(&self, address: SocketAddr, count: usize) {
+        let mut held: Vec<TcpStream> = Vec::with_capacity(count);
+        while !self.is_over.load(Ordering::SeqCst) {
+            held.retain_mut(is_open);
+            let all = self.opened.load(Ordering::SeqCst) >= count;
+            let missing = count - held.len();
+            for _ in 0..if all { missing.min(REPLACED_MAX) } else { missing } {
+                let Ok(mut stream) = TcpStream::connect_timeout(&address, PROBE_MAX) else { break };
+                let sent = stream.write_all(HALF).and_then(|()| stream.set_nonblocking(true));
+                if sent.is_ok() {
+                    held.push(stream);
+                }
+                self.opened.fetch_add(1, Ordering::SeqCst);
+            }
+            pause(EVERY);
+        }
+    }
+
+    /// Asks both admin ports as a kubelet does, on new connections; answers how often.
+    fn probe(&self, services: &Services) -> usize {
+        let mut asked = 0;
+        while !self.is_over.load(Ordering::SeqCst) || asked == 0 {
+            for process in [&services.billing, &services.payments] {
+                for path in ["/livez", "/readyz"] {
+                    let url = format!("{}{path}", process.admin_url());
+                    let (answer, took) = timed(|| http::get(&url));
+                    assert_eq!(answer.status, 200, "{url}: {}", answer.text());
+                    assert!(took < PROBE_MAX, "{url} took {took:?}");
+                    let took = usize::try_from(took.as_millis()).expect("a short time");
+                    self.slowest_ms.fetch_max(took, Ordering::SeqCst);
+                    asked += 1;
+                }
+            }
+            pause(PROBE_EVERY);
+        }
+        asked
+    }
+}
+
+/// Whether the service has closed it.
+fn is_open(stream: &mut TcpStream) -> bool {
+    matches!(stream.read(&mut [0; 64]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
