@@ -12,10 +12,10 @@ DIST_TARGET ?= x86_64-unknown-linux-gnu
 DIST_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,--icf=all -C link-arg=-Wl,-z,pack-relative-relocs
 # AES for bulk by AVX-512 is 0.7 MB of code in each image; our messages are too short to gain by it. AVX2 stays.
 DIST_CRYPTO := -DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX
-# SQLite features that no statement of ours uses: full-text search, R-trees, JSON, page inspection
+# SQLite features that no statement of ours uses: full-text search, R-trees, page inspection
 # and loadable extensions, in addition to what every build leaves out.
 DIST_SQLITE := $(shell sed -n 's/^LIBSQLITE3_FLAGS = "\(.*\)"/\1/p' .cargo/config.toml) \
-  -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE -DSQLITE_OMIT_JSON \
+  -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE \
   -USQLITE_ENABLE_DBSTAT_VTAB -USQLITE_ENABLE_COLUMN_METADATA -USQLITE_SOUNDEX -DSQLITE_OMIT_LOAD_EXTENSION
 DIST := $(OUT)/$(DIST_TARGET)/dist
 SERVICES := billing payments
@@ -26,6 +26,10 @@ DENY_VERSION := 0.20.2
 # A delivered revision whose schema is older on both databases, so that an upgrade has steps to take.
 PREVIOUS ?= 21388726f3daa7b1b72be450df1755d2adeb14c0
 AUDITABLE_VERSION := 0.7.7
+MDBOOK_VERSION := 0.5.4
+HELM_DOCS_VERSION := v1.14.2
+HELM_UNITTEST_VERSION := v1.1.2
+SCHEMATHESIS_VERSION := 4.32.5
 
 # Embeds the dependency list in each binary, for image scanners.
 AUDITABLE := $(if $(shell command -v cargo-auditable),auditable)
@@ -39,11 +43,23 @@ ENVS := $(sort $(patsubst deploy/envs/%/kustomization.yaml,%,$(wildcard deploy/e
 ##= KUBECTL, HELM        other clients, such as KUBECTL='minikube kubectl --'
 KUBECTL ?= kubectl
 HELM ?= helm
+##= PROMTOOL            promtool of Prometheus, for make alerts
+PROMTOOL ?= promtool
+##= SCHEMATHESIS        schemathesis for make openapi-check; by default the one of make openapi-tools
+SCHEMATHESIS ?= $(OUT)/schemathesis/bin/schemathesis
 ##= IMAGE_LOAD           the command that takes image tars to the nodes; by default chosen from the current context; none where the nodes pull
 IMAGE_LOAD ?=
 ##= REGISTRY             host/path of a registry: to push to, and with IMAGE_LOAD=none to pull from
+##= REPOSITORY_URL       https:// address of this repository, for images and the packaged chart
+REPOSITORY_URL ?=
 CLUSTER := KUBECTL="$(KUBECTL)" HELM="$(HELM)" IMAGE_LOAD="$(IMAGE_LOAD)" IMAGES="$(abspath $(OUT)/images)" VERSION="$(VERSION)" \
   REVISION="$(REVISION)" REGISTRY="$(REGISTRY)"
+
+# A line per pushed manifest list, as sha256sum writes it: the digest, two spaces, the name.
+DIGESTS := $(OUT)/digests.txt
+
+# What `make tools-chart` installs.
+export PATH := $(PATH):$(or $(GOBIN),$(HOME)/go/bin)
 
 # Images are made when there are none; `make images` makes them anew.
 $(OUT)/images/tag:
@@ -100,6 +116,11 @@ build-ponger: images ## build the image ponger:latest
 demo: ## run both services, kill billing during charging and verify the result; under 20 s once built
 	cargo run --release --locked -- demo
 
+.PHONY: simulate
+simulate: ## bill months of subscriptions on a virtual clock and judge each; SIMULATE_SUBSCRIPTIONS=20000 SIMULATE_MONTHS=3
+	cargo run --release --locked --bin tinjis -- simulate --subscriptions $(or $(SIMULATE_SUBSCRIPTIONS),20000) \
+	  --months $(or $(SIMULATE_MONTHS),3) --kills $(or $(SIMULATE_KILLS),6)
+
 .PHONY: build
 build: ## build release binaries; fails when one contains a crash point or a test override
 	cargo build --release --workspace --locked
@@ -110,11 +131,11 @@ build: ## build release binaries; fails when one contains a crash point or a tes
 	done
 
 .PHONY: check
-check: version-check fmt clippy deny tidy docs ## formatting, lints, licences, module boundaries and docs: everything except the tests
+check: version-check fmt clippy deny tidy rustdoc ## formatting, lints, licences, module boundaries, docs and their links: everything except the tests
 
 .PHONY: version-check
-version-check: ## check that every file names the version of Cargo.toml; TAG=v1.2.3 is checked too
-	@if grep -rnE '(tinjis/[a-z]+:|^(version|appVersion): "?)[0-9]+[.]' deploy docker-compose.yml docs/doctor.md | grep -vF '$(VERSION)'; then \
+version-check: ## check that every file but chart tests names the version of Cargo.toml; TAG=v1.2.3 is checked too
+	@if grep -rnE --exclude='*_test.yaml' '(tinjis/[a-z]+:|^(version|appVersion): "?)[0-9]+[.]' deploy docker-compose.yml docs/how-to/doctor.md | grep -vF '$(VERSION)'; then \
 	  echo "these are not of version $(VERSION), which Cargo.toml says" >&2; exit 1; \
 	fi
 	@[[ -z "$(TAG)" || "$(TAG)" == "v$(VERSION)" ]] || { echo "the tag $(TAG) is not v$(VERSION)" >&2; exit 1; }
@@ -136,21 +157,73 @@ deny: ## check licences, bans and sources of dependencies
 tidy: ## check module boundaries, lengths, wording, paths in docs and the settings table
 	cargo test --locked --package tinjis --test tidy
 
-.PHONY: docs
-docs: ## build the API docs; warnings are errors
+.PHONY: pages
+pages: ## write the generated pages of docs/reference again, from the code and from figures.toml
+	WRITE_PAGES=1 cargo test --locked --package tinjis --test tidy
+
+.PHONY: figures-check
+figures-check: ## check that no figure of docs/reference/figures.toml is older than 30 days
+	@deploy/scripts/figures-check.sh docs/reference/figures.toml
+
+.PHONY: rustdoc
+rustdoc: ## build the API docs of the crates; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# mdBook makes each link to Markdown one to HTML. One that leaves docs/ leads to a file of this clone, or with SOURCE of a
+# repository, and stays as it is; README.md becomes index.html.
+.PHONY: docs
+docs: ## build the documentation as a site in book/, without network; warnings are errors; SOURCE=URL/blob/REVISION for links to code
+	@command -v mdbook >/dev/null || { echo "mdbook is missing: \`make mdbook\` installs it" >&2; exit 1; }
+	@mkdir -p "$(OUT)" && mdbook build 2>&1 | tee "$(OUT)/mdbook.log"
+	@if grep -qE 'WARN|ERROR' "$(OUT)/mdbook.log"; then echo "mdbook warns: see above" >&2; exit 1; fi
+	@for depth in 1 2 3 4; do \
+	  find book -mindepth $$depth -maxdepth $$depth -name '*.html' -exec sed --in-place --regexp-extended \
+	    -e 's#(href="(\.\./){'$$depth'}[^."][^"]*)\.html#\1.md#g' \
+	    -e 's#(href="[^":]*)README\.html#\1index.html#g' \
+	    $(if $(SOURCE),-e 's#href="(\.\./){'$$depth'}([^."])#href="$(SOURCE)/\2#g') {} +; \
+	done
+
+.PHONY: mdbook
+mdbook: ## install mdbook if it is missing; takes minutes
+	@mdbook --version 2>/dev/null | grep -qF 'v$(MDBOOK_VERSION)' || cargo install mdbook --locked --version $(MDBOOK_VERSION)
 
 .PHONY: test-code
 test-code: ## run every test of the code (`make test` tests a deployed environment)
 	cargo test --workspace --locked
 
 .PHONY: contract
-contract: ## check that a test covers each id of docs/contract.md
+contract: ## check that a test covers each id of docs/reference/contract.md
 	cargo test --locked --package tinjis --test contract -- --nocapture
 
+.PHONY: console-test
+console-test: ## drive the console with headless Chromium and axe; needs chromium, node 20 and npm; CONSOLE_INVOICES
+	cargo build --locked --workspace --bin billing --bin payments
+	cd crates/billing/console-test && npm ci --ignore-scripts --no-audit --no-fund && \
+	  CONSOLE_BIN=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug npm test
+
+.PHONY: openapi-tools
+openapi-tools: ## install schemathesis for make openapi-check, into the build folder; needs python3 with venv
+	@"$(SCHEMATHESIS)" --version 2>/dev/null | grep -qF '$(SCHEMATHESIS_VERSION)' || { python3 -m venv "$(OUT)/schemathesis" && \
+	  "$(OUT)/schemathesis/bin/pip" install --quiet --disable-pip-version-check schemathesis==$(SCHEMATHESIS_VERSION); }
+
+.PHONY: openapi-check
+openapi-check: ## compare the responses of both services with their OpenAPI documents; OPENAPI_EXAMPLES=30 requests beyond the fixed ones
+	@"$(SCHEMATHESIS)" --version >/dev/null || { echo "schemathesis is missing: \`make openapi-tools\` installs it, or set SCHEMATHESIS" >&2; exit 1; }
+	SCHEMATHESIS="$(or $(wildcard $(abspath $(SCHEMATHESIS))),$(SCHEMATHESIS))" OPENAPI_EXAMPLES=$(or $(OPENAPI_EXAMPLES),30) \
+	  cargo test --locked --package tinjis --test openapi -- --nocapture --test-threads 1 undocumented
+
+.PHONY: openapi-client
+openapi-client: ## generate clients from the OpenAPI documents, compile them and pay with them; needs node 20 and npm
+	cd crates/tinjis/tests/openapi/client && npm ci --ignore-scripts --no-audit --no-fund
+	cargo test --locked --package tinjis --test openapi -- --nocapture client
+
 .PHONY: size
-size: ## print lines, long functions, import circles and duplicates; docs/size.md records them
+size: ## print lines, long functions, import circles and duplicates; docs/reference/size.md records them
 	@deploy/scripts/size.sh
+
+.PHONY: demo-picture
+demo-picture: ## draw docs/explanation/images/quarter.svg again, as the demo of README draws it
+	cargo run --release --locked --bin tinjis -- demo --seed 8213 --plot docs/explanation/images/quarter.svg
 
 .PHONY: tools
 tools: auditable ## install cargo-auditable and cargo-deny if they are missing
@@ -192,7 +265,7 @@ create-kind-cluster: ## create a local kind cluster
 	kind create cluster --wait 120s
 
 .PHONY: runasnonroot
-runasnonroot: $(OUT)/images/tag ## reproduce the bug of docs/the-runasnonroot-bug.md, with the wrong and the right fix
+runasnonroot: $(OUT)/images/tag ## reproduce the bug of docs/explanation/the-runasnonroot-bug.md, with the wrong and the right fix
 	@$(CLUSTER) deploy/scripts/runasnonroot.sh
 
 .PHONY: render
@@ -201,7 +274,8 @@ render: ## render rendered.yaml of each environment from its base, the chart and
 
 .PHONY: render-check
 render-check: render ## check that every rendered file is current
-	@git diff --exit-code -- 'deploy/envs/*/rendered.yaml' deploy/envs/staging/doctor.toml deploy/envs/production/doctor.toml
+	@git diff --exit-code -- 'deploy/envs/*/rendered.yaml' deploy/envs/staging/doctor.toml deploy/envs/production/doctor.toml \
+	  deploy/examples/flux-base.yaml
 
 .PHONY: chart
 chart: ## lint the chart with each environment's values, and run its unit tests if helm-unittest is installed
@@ -215,6 +289,77 @@ chart: ## lint the chart with each environment's values, and run its unit tests 
 	elif command -v helm-unittest >/dev/null; then helm-unittest --strict deploy/chart; \
 	else echo "helm-unittest is not installed: the tests of deploy/chart/tests were NOT run"; fi
 
+HELM_DOCS_MISSING := helm-docs is missing: go install github.com/norwoodj/helm-docs/cmd/helm-docs@$(HELM_DOCS_VERSION)
+
+.PHONY: chart-docs
+chart-docs: ## write deploy/chart/README.md from its template and the comments of values.yaml; needs helm-docs
+	@command -v helm-docs >/dev/null || { echo "$(HELM_DOCS_MISSING)" >&2; exit 1; }
+	@helm-docs --chart-search-root deploy/chart --sort-values-order file --log-level warning
+
+# Without helm-docs only its absence is reported, except in CI; `make tidy` compares the keys of the table in any case.
+.PHONY: chart-docs-check
+chart-docs-check: ## check that deploy/chart/README.md is current; without helm-docs an error in CI only
+	@if command -v helm-docs >/dev/null; then $(MAKE) chart-docs && git diff --exit-code -- deploy/chart/README.md; \
+	elif [[ -n "$${CI:-}" ]]; then echo "$(HELM_DOCS_MISSING)" >&2; exit 1; \
+	else echo "$(HELM_DOCS_MISSING); the README of the chart was NOT compared"; fi
+
+.PHONY: tools-chart
+tools-chart: ## install helm-docs and helm-unittest, both by go install, if they are missing
+	@command -v helm-docs >/dev/null || go install github.com/norwoodj/helm-docs/cmd/helm-docs@$(HELM_DOCS_VERSION)
+	@command -v helm-unittest >/dev/null || $(HELM) unittest --help >/dev/null 2>&1 || \
+	  go install github.com/helm-unittest/helm-unittest/cmd/helm-unittest@$(HELM_UNITTEST_VERSION)
+
+CHART_PACKAGE := $(OUT)/chart/tinjis-$(VERSION).tgz
+CHART_DIGEST := $(OUT)/chart/digest.txt
+
+.PHONY: package
+package: ## package the chart, with REPOSITORY_URL as its address, and render the package with the values of each environment
+	@rm -rf "$(OUT)/chart" && mkdir -p "$(OUT)/chart" && cp -R deploy/chart "$(OUT)/chart/tinjis"
+	@if [[ -n "$(REPOSITORY_URL)" ]]; then cd "$(OUT)/chart/tinjis" && sed -i 's|https://git.example.com/tinjis/tinjis|$(REPOSITORY_URL)|' Chart.yaml values.yaml files/alerts/*.yaml; fi
+	@$(HELM) package "$(OUT)/chart/tinjis" --destination "$(OUT)/chart" --version $(VERSION) --app-version $(VERSION)
+	@if tar --list --file "$(CHART_PACKAGE)" | grep -E '/tests/|gotmpl'; then echo "the package has files that only the repository needs" >&2; exit 1; fi
+	@HELM="$(HELM)" CHART="$(abspath $(CHART_PACKAGE))" deploy/scripts/render.sh $(ENVS)
+	@git diff --exit-code -- 'deploy/envs/*/rendered.yaml'
+	@for release in payments antaeus; do \
+	  layers=(--values "deploy/envs/base/$$release.values.yaml"); more=deploy/envs/production/$$release.values.json; \
+	  if [[ -r $$more ]]; then layers+=(--values "$$more"); fi; \
+	  $(HELM) install "$$release" "$(CHART_PACKAGE)" --namespace "$$release" "$${layers[@]}" --set image.registry=registry.example.com \
+	    --dry-run=client | grep -F "image: registry.example.com/tinjis/" >/dev/null || { echo "$$release does not install by the README" >&2; exit 1; }; \
+	done
+	@$(HELM) install antaeus "$(CHART_PACKAGE)" --namespace antaeus --dry-run=client --set component=billing,store.kind=sqlite \
+	  --set 'services[0].name=antaeus,services[0].port=8000' >/dev/null
+
+.PHONY: login-chart
+login-chart: ## log helm in to REGISTRY=host/path with REGISTRY_USER and REGISTRY_PASSWORD
+	@printf '%s' "$${REGISTRY_PASSWORD:?}" | $(HELM) registry login --username "$${REGISTRY_USER:?}" --password-stdin "$(firstword $(subst /, ,$(REGISTRY)))"
+
+.PHONY: push-chart
+push-chart: ## push the packaged chart to REGISTRY/charts as an OCI artifact; writes its digest; does nothing without REGISTRY
+	@if [[ -z "$(REGISTRY)" ]]; then echo "not pushed: set REGISTRY=host/path"; exit 0; fi; \
+	$(HELM) push "$(CHART_PACKAGE)" "oci://$(REGISTRY)/charts" 2>&1 | tee "$(OUT)/chart/push.log" && \
+	printf '%s  %s\n' "$$(sed -n 's/^Digest: *sha256://p' "$(OUT)/chart/push.log")" "$(REGISTRY)/charts/tinjis" >"$(CHART_DIGEST)" && \
+	grep -E '^[0-9a-f]{64}  ' "$(CHART_DIGEST)"
+
+.PHONY: sign-chart
+sign-chart: ## sign the pushed chart by its digest; needs cosign and an identity
+	@read -r digest chart <"$(CHART_DIGEST)" && cosign sign --yes "$$chart@sha256:$$digest"
+
+# The rules as the chart ships them, beside their tests, so that a template that spoils one turns a test red.
+.PHONY: alerts
+alerts: ## check the alert rules as the chart renders them, and run their tests; needs promtool and helm
+	@for program in $(PROMTOOL) $(HELM); do \
+	  command -v "$$program" >/dev/null || { echo "$$program is missing: see PROMTOOL and HELM in make help" >&2; exit 1; }; \
+	done
+	@rm -rf "$(OUT)/alerts" && mkdir -p "$(OUT)/alerts/files/alerts" "$(OUT)/alerts/tests"
+	@cp -r deploy/chart/tests/alerts "$(OUT)/alerts/tests/alerts"
+	@$(HELM) template antaeus deploy/chart --set store.kind=sqlite --set monitoring.alerts.enabled=true \
+	  --show-only templates/monitoring.yaml | sed '1,/^spec:$$/d; s/^  //' >"$(OUT)/alerts/rendered.yaml"
+	@for source in deploy/chart/files/alerts/*.yaml; do \
+	  cp "$(OUT)/alerts/rendered.yaml" "$(OUT)/alerts/files/alerts/$$(basename "$$source")"; \
+	done
+	@$(PROMTOOL) check rules --lint=all --lint-fatal "$(OUT)/alerts/rendered.yaml" deploy/chart/files/alerts/*.yaml
+	@$(PROMTOOL) test rules "$(OUT)"/alerts/tests/alerts/*_test.yaml
+
 ##@ Prove: `make prove` runs the proofs small; each other target is one proof at full size, with its size in variables
 
 .PHONY: prove
@@ -223,9 +368,9 @@ prove: previous ## run every proof and print one table; FULL=1 selects the full 
 	UPGRADE_PREVIOUS="$(abspath $(OUT))/previous" PROVE_OUT="$(OUT)/proofs" "$(OUT)/debug/prove" $(if $(filter-out 0,$(FULL)),full,small) $(if $(ONLY),"$(ONLY)")
 
 .PHONY: prove-mutants
-prove-mutants: ## apply each mutant patch to a copy: the proof that it names must fail
+prove-mutants: ## apply each mutant patch to a copy: the proof that it names must fail; ONLY=restored selects patches by name
 	cargo build --locked --package testkit --bin prove
-	PROVE_OUT="$(OUT)/proofs" "$(OUT)/debug/prove" mutants
+	PROVE_OUT="$(OUT)/proofs" "$(OUT)/debug/prove" mutants $(if $(ONLY),"$(ONLY)")
 
 .PHONY: model
 model: ## search every interleaving of faults over the protocol and its broken variants
@@ -260,6 +405,12 @@ faults: ## inject each network fault alone, and all of them in 20 % of calls; FA
 replicas: ## three replicas of each service on one PostgreSQL that is killed; REPLICAS_INVOICES=20000 RESTART_INVOICES=20000
 	REPLICAS_INVOICES=$(or $(REPLICAS_INVOICES),20000) RESTART_INVOICES=$(or $(RESTART_INVOICES),20000) \
 	  cargo test --profile prove --locked --package tinjis --test replicas -- --nocapture --test-threads 1
+
+.PHONY: failover
+failover: ## lose the leader of a PostgreSQL under Patroni in mid-run: killed, stopped, cut off; FAILOVERS=50 FAILOVER_INVOICES=2000
+	@mkdir -p "$(OUT)"
+	FAILOVERS=$(or $(FAILOVERS),50) FAILOVER_INVOICES=$(or $(FAILOVER_INVOICES),2000) FAILOVER_OUT="$(abspath $(OUT))/failovers.jsonl" \
+	  cargo test --profile prove --locked --package tinjis --test failover -- --nocapture --test-threads 1
 
 .PHONY: upgrade
 upgrade: previous ## run the previous version and this one on one database; UPGRADE_INVOICES=10000
@@ -301,9 +452,9 @@ hostile: ## sslscan each business port, and serve others beside 1,000 slow TLS c
 	  cargo test --release --locked --package tinjis --test slow_and_scanning_clients -- --nocapture --test-threads 1
 
 .PHONY: idle
-idle: ## serve others beside idle and slow connections, also under ulimit -n 1024; IDLE_CONNECTIONS=1000
-	IDLE_CONNECTIONS=$(or $(IDLE_CONNECTIONS),1000) \
-	  cargo test --release --locked --package tinjis --test idle -- --nocapture --test-threads 1
+idle: ## serve others beside idle and slow connections, and beside half heads; IDLE_CONNECTIONS=1000 HALF_HEADS=5000 HALF_HEAD_SHARE=50
+	IDLE_CONNECTIONS=$(or $(IDLE_CONNECTIONS),1000) HALF_HEADS=$(or $(HALF_HEADS),5000) HALF_HEAD_INVOICES=$(or $(HALF_HEAD_INVOICES),10000) HALF_HEAD_SHARE=$(or $(HALF_HEAD_SHARE),50) \
+	  cargo test --release --locked --package tinjis --test idle --test half_heads -- --nocapture --test-threads 1
 
 .PHONY: scale
 scale: ## one pay call over many pending invoices, and the calls after it; SCALE_INVOICES=200000
@@ -314,6 +465,16 @@ scale: ## one pay call over many pending invoices, and the calls after it; SCALE
 import: ## import rows within 64 MiB of memory in the command and in billing; IMPORT_ROWS=1000000
 	IMPORT_ROWS=$(or $(IMPORT_ROWS),1000000) \
 	  cargo test --release --locked --package tinjis --test import -- --nocapture memory_stays_bounded
+
+.PHONY: prove-schedule
+prove-schedule: ## random subscriptions over every zone: what is previewed is what is made; SCHEDULE_SUBSCRIPTIONS=100000 SCHEDULE_MONTHS=24
+	SCHEDULE_SUBSCRIPTIONS=$(or $(SCHEDULE_SUBSCRIPTIONS),100000) SCHEDULE_MONTHS=$(or $(SCHEDULE_MONTHS),24) \
+	  cargo test --release --locked --package tinjis --test schedule -- --nocapture --test-threads 1 previewed
+
+.PHONY: generate
+generate: ## invoice many due periods within 64 MiB of memory in billing; GENERATED_INVOICES=1000000
+	GENERATED_INVOICES=$(or $(GENERATED_INVOICES),1000000) \
+	  cargo test --release --locked --package tinjis --test schedule -- --nocapture --test-threads 1 memory_stays_bounded
 
 # Environments of e2e. Staging and production are skipped with a message where cert-manager is missing.
 E2E ?= tinjis ping-pong invoice-app staging production
@@ -334,10 +495,15 @@ e2e-doctor: ## test doctor on the deployed production environment with planted i
 	@KUBECTL="$(KUBECTL)" TINJIS="$(TINJIS)" IMAGE="$(DOCTOR_IMAGE)" OUT="$(abspath $(OUT)/e2e)" \
 	  deploy/scripts/e2e-doctor.sh
 
+.PHONY: holes
+holes: ## plant isolation holes one by one on the deployed production; doctor --read-only must name each; HOLES="..." some only; needs jq
+	@mkdir -p "$(OUT)/e2e"
+	@KUBECTL="$(KUBECTL)" TINJIS="$(TINJIS)" OUT="$(abspath $(OUT)/e2e)" deploy/scripts/holes.sh $(HOLES)
+
 ##@ Measure
 
 .PHONY: bench
-bench: ## charges per second against wrk and a naive loop; exit 1 below the goals; BENCH_INVOICES, BENCH_LEGS, BENCH_ROUNDS
+bench: ## charges per second against wrk and a naive loop; exit 1 below the goals; BENCH_INVOICES, BENCH_LEGS, BENCH_ROUNDS, BENCH_GENERATED
 	cargo bench --locked --package tinjis --bench charging
 
 .PHONY: growth
@@ -366,7 +532,7 @@ dist: ## build static binaries for the images and print their sizes; DIST_OUT=DI
 
 .PHONY: images
 images: dist ## build one image per program, each under 10 MB; needs a Docker daemon
-	@deploy/scripts/images.sh "$(DIST)" "$(OUT)/images" $(VERSION) $(REVISION)
+	@SOURCE="$(REPOSITORY_URL)" deploy/scripts/images.sh "$(DIST)" "$(OUT)/images" $(VERSION) $(REVISION)
 
 .PHONY: images-check
 images-check: ## check that each image runs read-only, as a non-root user, without capabilities, and gets healthy
@@ -398,18 +564,21 @@ push: ## tag the images for REGISTRY=host/path and push them; does nothing witho
 	for program in $(PROGRAMS); do docker tag "tinjis/$$program:$(VERSION)" "$(PUSHED)" && docker push "$(PUSHED)"; done
 
 .PHONY: push-lists
-push-lists: ## push a manifest list per image for both platforms
+push-lists: ## push a manifest list per image for both platforms; writes their digests to DIGESTS
+	@mkdir -p "$(dir $(DIGESTS))" && : >"$(DIGESTS)"
 	@for program in $(PROGRAMS); do \
-	  docker manifest create "$(PUSHED)" "$(PUSHED)-amd64" "$(PUSHED)-arm64" && docker manifest push "$(PUSHED)"; \
+	  docker manifest create "$(PUSHED)" "$(PUSHED)-amd64" "$(PUSHED)-arm64" && digest=$$(docker manifest push "$(PUSHED)") && \
+	  [[ $$digest == sha256:* ]] && printf '%s  %s\n' "$${digest#sha256:}" "$(REGISTRY)/$$program" | tee -a "$(DIGESTS)" || exit 1; \
 	done
 
 .PHONY: sign
-sign: ## sign the pushed images and attest their SBOM; needs cosign and an identity
-	@for program in $(PROGRAMS); do \
-	  case $$program in pinger | ponger) sbom=pingpong ;; *) sbom=$$program ;; esac; \
-	  cosign sign --yes --recursive "$(PUSHED)" && \
-	  cosign attest --yes --type cyclonedx --predicate "$(OUT)/sbom/$$sbom.cdx.json" "$(PUSHED)"; \
-	done
+sign: ## sign the images of DIGESTS by their digests and attest their SBOM; needs cosign and an identity
+	@[[ -s "$(DIGESTS)" ]] || { echo "no digests to sign: make push-lists writes $(DIGESTS)" >&2; exit 1; }
+	@while read -r digest image; do \
+	  case $$image in */pinger | */ponger) sbom=pingpong ;; *) sbom=$${image##*/} ;; esac; \
+	  cosign sign --yes --recursive "$$image@sha256:$$digest" && \
+	  cosign attest --yes --type cyclonedx --predicate "$(OUT)/sbom/$$sbom.cdx.json" "$$image@sha256:$$digest" || exit 1; \
+	done <"$(DIGESTS)"
 
 .PHONY: auditable
 auditable: ## install cargo-auditable if it is missing

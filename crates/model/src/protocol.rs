@@ -97,8 +97,8 @@ pub(crate) struct Protocol {
     pub(crate) ignores_watermark: bool,
     /// The ledger may be set back although a store or a request has not seen a row that it loses.
     pub(crate) set_back_early: bool,
-    /// The store may go back behind an edit, and an amount may be edited once it has gone back, though nobody has read
-    /// the provider's ledger back.
+    /// The store may go back behind an edit, and an amount may be edited once it has gone back, though no repair has
+    /// read the provider's ledger back.
     pub(crate) edits_unrepaired: bool,
 }
 

@@ -137,9 +137,11 @@ fn case(decision: Decision, same_amount: bool) -> (LedgerRow, Entry) {
         currency: "EUR".to_owned(),
         amount,
         state: State::Charged,
+        decline: None,
         route: "/",
         deployment: None,
         seen: None,
+        is_once: false,
     };
     let row = LedgerRow {
         seq: Seq(1),
@@ -152,6 +154,7 @@ fn case(decision: Decision, same_amount: bool) -> (LedgerRow, Entry) {
         currency: "EUR".to_owned(),
         amount,
         state,
+        decline: None,
         route: "/".to_owned(),
         created_at_ms: 0,
     };

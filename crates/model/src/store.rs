@@ -70,7 +70,7 @@ pub(crate) fn find(invoice: &Invoice, key: u8) -> Option<usize> {
 
 /// Records an outcome of the attempt at this place by the production changeset.
 pub(crate) fn settle(invoice: &mut Invoice, at: usize, outcome: Outcome) -> Settled {
-    let settlement = Settlement { key: at, outcome, again_in: Duration::ZERO };
+    let settlement = Settlement { key: at, outcome, again_in: Duration::ZERO, decline: None };
     let (changes, settled) = changeset::settle(facts(invoice), None, &[settlement]);
     apply(invoice, &changes);
     settled.into_iter().next().expect("one settlement has one answer")

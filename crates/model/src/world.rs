@@ -31,9 +31,9 @@ pub(crate) type Packed = [u64; WORDS];
 /// Who may claim an open attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lease {
-    /// Nobody yet.
+    /// No process yet.
     Held,
-    /// Anybody.
+    /// Any process.
     Due,
     /// No lease: an operator decides.
     Never,

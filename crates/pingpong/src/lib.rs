@@ -10,12 +10,6 @@ use std::net::SocketAddr;
 use chassis::admin::{LogLevelAccess, Readiness, admin_router};
 use chassis::telemetry::{LogHandle, Telemetry};
 
-/// Source revision of the build, if known.
-const REVISION: &str = match option_env!("TINJIS_REVISION") {
-    Some(revision) => revision,
-    None => "unknown",
-};
-
 /// Probes and metrics; the metrics also under the configured path.
 fn admin(
     telemetry: &Telemetry,

@@ -8,42 +8,50 @@ use bytes::Bytes;
 use chassis::admin::Readiness;
 use chassis::client::{Cause, Client, ClientConfig, Failure};
 use chassis::clock::{Clock, Random};
+use chassis::program::{self, Program, Work};
 use chassis::server::{Limits, Server};
 use chassis::service;
 use chassis::shutdown::Shutdown;
-use chassis::telemetry::{LogHandle, Metrics, Telemetry};
+use chassis::telemetry::{LogConfig, LogHandle, Metrics};
 use chassis::tls::{TlsConnect, TlsMetrics};
 use http::{Request, StatusCode};
 use prometheus::{Histogram, IntCounterVec};
 use tokio::time::Instant;
 
+use crate::admin;
 use crate::config::{PingerConfig, Target};
-use crate::{REVISION, admin};
 
 /// Results of a ping, as labels of the metrics.
 const RESULTS: [&str; 6] = ["success", "not_connected", "timeout", "no_answer", "wrong_status", "wrong_body"];
 
 /// The whole program: argv (program name first) to exit code. Also behind `tinjis run pinger`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let config = match PingerConfig::load(args) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    if config.common.is_healthcheck {
-        if !config.common.metrics.is_present {
-            // Without the block there is no port to ask.
-            return ExitCode::FAILURE;
-        }
-        return service::healthcheck(config.common.metrics.address);
+    program::run(PingerConfig::load(args), work)
+}
+
+impl Program for PingerConfig {
+    fn log(&self) -> &LogConfig {
+        &self.common.log
     }
-    let log = config.common.log.clone();
-    service::program(&log, |log| start(config, log))
+
+    fn healthcheck(&self) -> Option<ExitCode> {
+        let common = &self.common;
+        // Without the block there is no port to ask.
+        let ask = || match common.metrics.is_present {
+            true => service::healthcheck(common.metrics.address),
+            false => ExitCode::FAILURE,
+        };
+        common.is_healthcheck.then(ask)
+    }
+}
+
+fn work(config: PingerConfig, log: LogHandle) -> Work {
+    Box::pin(start(config, log))
 }
 
 async fn start(config: PingerConfig, log: LogHandle) -> anyhow::Result<()> {
-    let shutdown = Shutdown::new();
-    shutdown.on_signals();
-    let telemetry = Telemetry::new("pinger", env!("CARGO_PKG_VERSION"), REVISION);
+    let shutdown = program::shutdown_on_signals();
+    let telemetry = program::telemetry("pinger");
     let metrics = &config.common.metrics;
     // Without the block there is no port: pinger and ponger then start on one machine in either order.
     let listener = metrics.is_present.then(|| metrics.bind()).transpose()?;

@@ -7,34 +7,39 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use chassis::admin::Readiness;
+use chassis::program::{self, Program, Work};
 use chassis::server::Limits;
 use chassis::service::{self, Listeners};
-use chassis::shutdown::Shutdown;
-use chassis::telemetry::{LogHandle, Telemetry, observe};
+use chassis::telemetry::{LogConfig, LogHandle, Telemetry, observe};
 use chassis::tls::{PeerName, TlsMetrics};
 use http::{StatusCode, header};
 use prometheus::IntCounterVec;
 
+use crate::admin;
 use crate::config::PongerConfig;
-use crate::{REVISION, admin};
 
 /// The whole program: argv (program name first) to exit code. Also behind `tinjis run ponger`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let config = match PongerConfig::load(args) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    if config.common.is_healthcheck {
-        return service::healthcheck(config.common.metrics.address);
+    program::run(PongerConfig::load(args), work)
+}
+
+impl Program for PongerConfig {
+    fn log(&self) -> &LogConfig {
+        &self.common.log
     }
-    let log = config.common.log.clone();
-    service::program(&log, |log| start(config, log))
+
+    fn healthcheck(&self) -> Option<ExitCode> {
+        self.common.is_healthcheck.then(|| service::healthcheck(self.common.metrics.address))
+    }
+}
+
+fn work(config: PongerConfig, log: LogHandle) -> Work {
+    Box::pin(start(config, log))
 }
 
 async fn start(config: PongerConfig, log: LogHandle) -> anyhow::Result<()> {
-    let shutdown = Shutdown::new();
-    shutdown.on_signals();
-    let telemetry = Telemetry::new("ponger", env!("CARGO_PKG_VERSION"), REVISION);
+    let shutdown = program::shutdown_on_signals();
+    let telemetry = program::telemetry("ponger");
     let (business, metrics) = (service::bind(config.listen)?, &config.common.metrics);
     let listeners = Listeners { business, admin: metrics.bind()?, tls: None };
     let listeners = listeners.secure(config.tls.as_ref(), &TlsMetrics::new(&telemetry.metrics))?;

@@ -94,6 +94,8 @@ pub struct Reconciliation {
     pub in_doubt: u64,
     /// CHARGED attempts of billing that have a CHARGED row under their key.
     pub confirmed: u64,
+    /// Requests of attempts beyond the first of each, all under its key; no fault.
+    pub resent: u64,
     /// By currency code.
     pub sums: BTreeMap<String, CurrencySum>,
     /// References wrong in each way.

@@ -75,6 +75,7 @@ impl AttemptPhase {
     /// Adds one attempt.
     pub fn add(&mut self, fact: &AttemptFact) {
         let matcher = &mut self.matcher;
+        matcher.resent += u64::try_from(fact.sends.saturating_sub(1)).unwrap_or(0);
         let Some((slot, terms)) = matcher.index.attempt(fact) else { return };
         let evidence = Evidence { key: Some(&fact.key), seq: None };
         if let Some(deployment) = self.deployment {
@@ -248,6 +249,7 @@ struct Matcher {
     charges: u64,
     unkeyed: u64,
     confirmed: u64,
+    resent: u64,
     sums: BTreeMap<u8, Sums>,
     counts: BTreeMap<FindingKind, u64>,
     named: BTreeMap<(FindingKind, Subject), Finding>,
@@ -362,6 +364,7 @@ impl Matcher {
             charges: self.charges,
             unkeyed: self.unkeyed,
             confirmed: self.confirmed,
+            resent: self.resent,
             ..Reconciliation::default()
         };
         for slot in self.index.slots() {

@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chassis::config::{Problems, load};
+use chassis::config::{Problems, load, non_empty};
 use chassis::service;
 use chassis::telemetry::{LogConfig, LogFormat};
 use chassis::tls::Source;
@@ -113,7 +113,7 @@ fn read<A: clap::Parser, C>(
         let args = common(args);
         let log = args.log(service, problems);
         let settings = Settings::read(&args.config);
-        let mut settings = problems.take("-c (CONFIG)", settings)?;
+        let mut settings = problems.check("-c (CONFIG)", settings)?;
         let config = resolve(&mut settings, problems);
         let metrics = metrics(&mut settings, problems);
         let is_healthcheck = matches!(args.command, Some(Sub::Healthcheck));
@@ -124,13 +124,12 @@ fn read<A: clap::Parser, C>(
 
 impl CommonArgs {
     fn log(&self, service: &str, problems: &mut Problems) -> Option<LogConfig> {
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let terminal = if std::io::stdout().is_terminal() { LogFormat::Text } else { LogFormat::Json };
-        let format = given(&self.log_format).map_or(Ok(terminal), |text| text.parse());
-        let format = problems.take("--log-format (LOG_FORMAT)", format);
-        let level = given(&self.log_level).unwrap_or_else(|| "info".to_owned()).parse();
-        let level = problems.take("--log-level (LOG_LEVEL)", level);
-        let service = given(&self.service_name).unwrap_or_else(|| service.to_owned());
+        let format = non_empty(&self.log_format).map_or(Ok(terminal), |text| text.parse());
+        let format = problems.check("--log-format (LOG_FORMAT)", format);
+        let level = non_empty(&self.log_level).unwrap_or("info").parse();
+        let level = problems.check("--log-level (LOG_LEVEL)", level);
+        let service = non_empty(&self.service_name).unwrap_or(service).to_owned();
         Some(LogConfig { format: format?, level: level?, service })
     }
 }
@@ -139,7 +138,7 @@ fn metrics(settings: &mut Settings, problems: &mut Problems) -> Option<MetricsCo
     let is_present = settings.has_block("metrics");
     let text = settings.text("metrics.port", problems);
     let is_configured = text.is_some();
-    let port = text.map_or(Some(METRICS_PORT), |text| problems.take("metrics.port", port(&text)));
+    let port = text.map_or(Some(METRICS_PORT), |text| problems.check("metrics.port", port(&text)));
     let ip = address(settings, "metrics.address", problems);
     let endpoint = settings.text("metrics.endpoint", problems);
     let endpoint = endpoint.unwrap_or_else(|| METRICS_ENDPOINT.to_owned());
@@ -159,7 +158,7 @@ fn port(text: &str) -> Result<u16, String> {
 /// All addresses, unless configured otherwise.
 fn address(settings: &mut Settings, key: &'static str, problems: &mut Problems) -> Option<IpAddr> {
     let Some(text) = settings.text(key, problems) else { return Some(Ipv4Addr::UNSPECIFIED.into()) };
-    problems.take(key, text.parse().map_err(|_| format!("\"{text}\" is no IP address")))
+    problems.check(key, text.parse().map_err(|_| format!("\"{text}\" is no IP address")))
 }
 
 fn source(settings: &mut Settings, key: &'static str, problems: &mut Problems) -> Option<Source> {

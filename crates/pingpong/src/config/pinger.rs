@@ -70,7 +70,7 @@ impl PingerConfig {
 
 fn resolve(settings: &mut Settings, problems: &mut Problems) -> Option<Target> {
     let url = match settings.text(URL, problems) {
-        Some(text) => problems.take(URL, ping_url(&text)),
+        Some(text) => problems.check(URL, ping_url(&text)),
         None => {
             problems.add(URL, "is missing");
             None
@@ -133,7 +133,8 @@ fn duration(
         Err(_) => humantime::parse_duration(&text).ok(),
     };
     let parsed = parsed.filter(|duration| *duration <= LONGEST);
-    problems.take(key, parsed.ok_or_else(|| format!("\"{text}\" is no time up to an hour, as 1000 or 1s is")))
+    problems
+        .check(key, parsed.ok_or_else(|| format!("\"{text}\" is no time up to an hour, as 1000 or 1s is")))
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ type Service = (SocketAddr, Option<ServerFiles>, bool);
 fn resolve(settings: &mut Settings, problems: &mut Problems) -> Option<Service> {
     let configured = settings.text("service.port", problems);
     let port = match configured {
-        Some(text) => problems.take("service.port", port(&text)),
+        Some(text) => problems.check("service.port", port(&text)),
         None => {
             problems.add("service.port", "is missing");
             None
@@ -104,7 +104,7 @@ fn clients(settings: &mut Settings, problems: &mut Problems) -> Option<Option<Cl
     let names = settings.list(ALLOWED);
     let allowed = match &names {
         None => Some(SanAllowList::OfAuthority),
-        Some(names) => problems.take(ALLOWED, SanAllowList::list(names.iter().map(String::as_str))),
+        Some(names) => problems.check(ALLOWED, SanAllowList::list(names.iter().map(String::as_str))),
     };
     match ca {
         Some(ca) => {

@@ -19,14 +19,15 @@ use bytes::Bytes;
 use chassis::caller::Callers;
 use chassis::client::{Client, ClientConfig};
 use chassis::clock::{Clock, Random};
-use chassis::server::{CrossSiteGuard, Limits, Server};
+use chassis::server::{Limits, Server};
 use chassis::shutdown::Shutdown;
 use chassis::sqlite::Disk;
 use chassis::telemetry::{Telemetry, observe};
 use http::{Method, Request};
 use payments::charge::Charger;
-use payments::faults::Faults;
-use payments::faults::draw::{Odds, Seed, Share};
+use payments::controls::{Controls, StartSettings};
+use payments::faults::draw::{Seed, Share};
+use payments::faults::rates::Rates;
 use payments::faults::script::Script;
 use payments::http::App;
 use payments::ledger::Ledger;
@@ -148,13 +149,16 @@ impl World {
             Arc::clone(&store),
             engine.clone(),
             ScheduleSettings::default(),
+            self.clock.clone(),
             &telemetry.metrics,
             shutdown.clone(),
         );
         let scheduler = Arc::new(scheduler);
         let routes = billing::http::router(AppState { store, engine, scheduler, access });
         let door = Box::new(PortState::open(BILLING_PORT).await?);
-        Server::given(door, observe(routes, &telemetry), billing::http::limits()).serve(shutdown).await;
+        Server::with_listener(door, observe(routes, &telemetry), billing::http::limits())
+            .serve(shutdown)
+            .await;
         Ok(())
     }
 
@@ -163,17 +167,24 @@ impl World {
         let (shutdown, telemetry) = (Shutdown::new(), telemetry("payments", &random));
         let ledger: Arc<dyn Ledger> = Arc::new(self.books().await?);
         let ledger_id = ledger.id().await?;
-        let seed = Seed(self.plan.seed);
-        let odds = Odds { seed, success: Share::parse(SUCCESS_RATE).expect("a sound share") };
-        let faults = Faults::new(seed, Script::parse(&self.plan.script)?);
+        let start = StartSettings {
+            seed: Seed(self.plan.seed),
+            is_seed_set: true,
+            rates: Rates::of_success(Share::parse(SUCCESS_RATE).expect("a sound share")),
+            script: Script::parse(&self.plan.script)?,
+            has_test_amounts: false,
+            is_one_charge_per_reference: false,
+            at_run_time: false,
+        };
+        let controls = Controls::new(start, self.clock.clone());
         let counters = Counters::new(&telemetry.metrics);
-        let charger = Charger::new(Arc::clone(&ledger), odds, faults, counters, shutdown.clone());
+        let charger = Charger::new(Arc::clone(&ledger), controls, counters, shutdown.clone());
         let callers = Callers::by_token(None, None)?;
-        let cross_site = CrossSiteGuard::new(anywhere(PAYMENTS_PORT));
-        let app = App::new(charger, ledger, ledger_id, callers, None, cross_site, shutdown.clone());
+        let listen = anywhere(PAYMENTS_PORT);
+        let app = App::new(charger, ledger, ledger_id, callers, None, listen, shutdown.clone());
         let routes = observe(payments::http::router(app), &telemetry);
         let door = Box::new(PortState::open(PAYMENTS_PORT).await?);
-        Server::given(door, routes, Limits::default()).serve(shutdown).await;
+        Server::with_listener(door, routes, Limits::default()).serve(shutdown).await;
         Ok(())
     }
 

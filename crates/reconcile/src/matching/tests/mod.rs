@@ -110,6 +110,15 @@ impl World {
 }
 
 #[test]
+fn what_is_sent_again_is_counted_and_is_no_fault() {
+    let mut world = World::matched();
+    world.attempts[0].sends = 3;
+    world.attempts.push(AttemptFact { number: 2, sends: 0, ..attempt(1, 2, AttemptState::Rejected) });
+    let result = world.reconcile();
+    assert_eq!((result.resent, result.findings_total()), (2, 0));
+}
+
+#[test]
 fn a_paid_invoice_with_its_one_charge_is_ok() {
     let result = World::matched().reconcile();
     assert!(result.is_ok(), "{result:?}");
@@ -295,7 +304,7 @@ fn what_is_no_fault_is_not_found() {
             w.attempts[0] = AttemptFact { sends: 0, ..attempt(1, 1, AttemptState::Intent) };
             w.rows.clear();
         }),
-        ("a tombstone under a key nobody knows", |w| {
+        ("a tombstone under an unknown key", |w| {
             w.rows.push(LedgerRow {
                 customer_id: None,
                 currency: None,
