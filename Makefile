@@ -363,9 +363,9 @@ alerts: ## check the alert rules as the chart renders them, and run their tests;
 ##@ Prove: `make prove` runs the proofs small; each other target is one proof at full size, with its size in variables
 
 .PHONY: prove
-prove: previous ## run every proof and print one table; FULL=1 selects the full size, ONLY=pauses a single proof
+prove: previous ## run every proof and print one table; FULL=1 selects the full size, ONLY=pauses a single proof, BEYOND_TESTS=1 those that cargo test runs smaller
 	cargo build --locked --package testkit --bin prove
-	UPGRADE_PREVIOUS="$(abspath $(OUT))/previous" PROVE_OUT="$(OUT)/proofs" "$(OUT)/debug/prove" $(if $(filter-out 0,$(FULL)),full,small) $(if $(ONLY),"$(ONLY)")
+	UPGRADE_PREVIOUS="$(abspath $(OUT))/previous" PROVE_OUT="$(OUT)/proofs" "$(OUT)/debug/prove" $(if $(filter-out 0,$(FULL)),full,$(if $(filter-out 0,$(BEYOND_TESTS)),beyond-tests,small)) $(if $(ONLY),"$(ONLY)")
 
 .PHONY: prove-mutants
 prove-mutants: ## apply each mutant patch to a copy: the proof that it names must fail; ONLY=restored selects patches by name

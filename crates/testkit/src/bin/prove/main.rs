@@ -9,18 +9,21 @@ mod table;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use parts::Size;
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let right = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] | ["small"] => parts::prove(false, ""),
-        ["small", only] => parts::prove(false, only),
-        ["full"] => parts::prove(true, ""),
-        ["full", only] => parts::prove(true, only),
+        [] | ["small"] => parts::prove(Size::Small, ""),
+        ["small", only] => parts::prove(Size::Small, only),
+        ["beyond-tests"] => parts::prove(Size::BeyondTests, ""),
+        ["full"] => parts::prove(Size::Full, ""),
+        ["full", only] => parts::prove(Size::Full, only),
         ["mutants"] => mutants::prove(""),
         ["mutants", only] => mutants::prove(only),
-        _ => {
-            Err(io::Error::other("say small or full, then perhaps a part; or mutants, then perhaps a patch"))
-        }
+        _ => Err(io::Error::other(
+            "say small or full, then perhaps a part; or beyond-tests; or mutants, then perhaps a patch",
+        )),
     };
     match right {
         Ok(true) => ExitCode::SUCCESS,

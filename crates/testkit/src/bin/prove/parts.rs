@@ -12,6 +12,15 @@ use crate::run::{cargo, tail};
 use crate::say;
 use crate::table::{Row, print, take};
 
+/// How much of each proof is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    Small,
+    /// Small, without the proofs that `cargo test` has run at the same size just before, as in CI.
+    BeyondTests,
+    Full,
+}
+
 type Variables = &'static [(&'static str, &'static str)];
 
 /// A proof, or several in one program.
@@ -203,12 +212,13 @@ static PARTS: [Part; 23] = [
 ];
 
 /// Runs the parts whose names match and prints the table; `false` when one fails.
-pub(crate) fn prove(is_full: bool, only: &str) -> io::Result<bool> {
+pub(crate) fn prove(size: Size, only: &str) -> io::Result<bool> {
     let (folder, began) = (out()?, Instant::now());
     let mut rows = Vec::new();
     let mut all_right = true;
     let _old = take(&folder)?;
-    let parts: Vec<&Part> = PARTS.iter().filter(|part| part.name.contains(only)).collect();
+    let parts: Vec<&Part> =
+        PARTS.iter().filter(|part| part.name.contains(only) && part.is_wanted(size)).collect();
     if parts.is_empty() {
         return Err(io::Error::other(format!("no proof is called {only}")));
     }
@@ -218,7 +228,7 @@ pub(crate) fn prove(is_full: bool, only: &str) -> io::Result<bool> {
             say(&format!("   NOT tried: {}", why.trim()));
             continue;
         }
-        let (of_part, is_right) = run(part, is_full, &folder)?;
+        let (of_part, is_right) = run(part, size == Size::Full, &folder)?;
         for row in &of_part {
             let Row { what, how_many, double, lost, took } = row;
             say(&format!("   {what}: {how_many}; double {double}, lost {lost}; {}", seconds(*took)));
@@ -241,6 +251,10 @@ impl Part {
     pub(crate) fn integration_test(&self) -> Option<&'static str> {
         let at = self.args.iter().position(|word| *word == "--test")?;
         self.args.get(at + 1).copied()
+    }
+
+    fn is_wanted(&self, size: Size) -> bool {
+        size != Size::BeyondTests || !self.small.is_empty()
     }
 
     /// Why there is no previous version here, as its build script has written.
