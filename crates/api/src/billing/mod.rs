@@ -22,6 +22,9 @@ pub use runs::{Counts, Deployment, Run, RunDryRun, RunProblem, RunRequest, RunSt
 pub use schedule::{ScheduleRun, ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, WaitingDate};
 pub use subscriptions::{Action, ChangeRequest, Price, Subscription};
 
+/// The longest reason and the longest name of an actor that is recorded with a decision, in bytes.
+pub const REASON_BYTES_MAX: usize = 1000;
+
 /// One page of a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Page<T> {

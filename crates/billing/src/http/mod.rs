@@ -125,7 +125,7 @@ fn v1_routes(state: &AppState) -> Router<AppState> {
         .route("/v1/invoices/{reference}/cancel", post(v1::control::cancel_invoice).layer(short))
         .route("/v1/invoices/{reference}/hold", post(v1::control::hold_invoice).layer(short))
         .route("/v1/invoices/{reference}/release", post(v1::control::release_invoice).layer(short))
-        .route("/v1/repairs", post(v1::repairs::create).layer(pages))
+        .route("/v1/repairs", post(v1::repairs::create).layer(pages).layer(from_fn(v1::repairs::expect_page)))
         .route("/v1/runs", post(v1::runs::start).layer(short))
         .route("/v1/schedule/runs", post(v1::schedule::run).layer(short))
         .route("/v1/subscriptions", post(v1::subscriptions::create).layer(short))

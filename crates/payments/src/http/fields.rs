@@ -3,14 +3,12 @@
 
 use std::fmt;
 
+pub(super) use api::payments::LEDGER_TEXT_BYTES_MAX as TEXT_LEN_MAX;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// How deep a body may nest; what old clients send nests two deep.
 pub(super) const DEPTH_MAX: usize = 32;
-
-/// The longest text of a currency or a reference, in bytes.
-pub(super) const TEXT_LEN_MAX: usize = 256;
 
 /// A field has another type than its route allows, or is longer than any real one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

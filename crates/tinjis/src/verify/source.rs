@@ -10,10 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::http::{Api, CallError, segment};
-
-/// Items of a page: the most that the services give.
-pub(super) const PAGE: usize = 1000;
+use crate::http::{AUDIT_PAGE, Api, CallError, PAGE, segment};
 
 /// What billing says of itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -170,7 +167,7 @@ impl BillingApi {
         let mut all = Vec::new();
         let mut after = None;
         loop {
-            let path = page(ACKNOWLEDGEMENTS, after.as_ref(), PAGE);
+            let path = page(ACKNOWLEDGEMENTS, after.as_ref(), AUDIT_PAGE);
             let Some(page) = self.0.find::<Page<Acknowledgement>>(&path).await? else { return Ok(all) };
             let is_empty = page.items.is_empty();
             all.extend(page.items);
