@@ -16,7 +16,7 @@ pub(super) struct WrongType;
 
 /// The body is not one JSON object, names a field twice, or nests too deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NotFields;
+pub(super) struct MalformedBody;
 
 /// One value as it was written; absent and `null` are the same.
 pub(super) type Field<'a> = Option<&'a RawValue>;
@@ -35,11 +35,11 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// When the body is no such thing.
-    pub(super) fn parse(body: &'a [u8]) -> Result<Self, NotFields> {
+    pub(super) fn parse(body: &'a [u8]) -> Result<Self, MalformedBody> {
         if is_deeper_than(body, DEPTH_MAX) {
-            return Err(NotFields);
+            return Err(MalformedBody);
         }
-        let fields: Option<Self> = serde_json::from_slice(body).map_err(|_| NotFields)?;
+        let fields: Option<Self> = serde_json::from_slice(body).map_err(|_| MalformedBody)?;
         Ok(fields.unwrap_or_default())
     }
 }
@@ -213,7 +213,7 @@ mod tests {
             r#"{"value":null,"value":1}"#,
             r#"{"id":"a","\u0069d":"b"}"#,
         ] {
-            assert_eq!(Fields::parse(body.as_bytes()).unwrap_err(), NotFields, "{body}");
+            assert_eq!(Fields::parse(body.as_bytes()).unwrap_err(), MalformedBody, "{body}");
         }
     }
 
