@@ -15,7 +15,7 @@ pub use imports::{ImportReport, ImportRow, LineFault, LineWarning};
 pub use invoices::{Attempt, Decision, Invoice, Resolution, ResolveRequest};
 pub use ledger::{
     AcceptRequest, Accepted, Acknowledgement, AcknowledgementRequest, EntryState, RepairPage, RepairReport,
-    RepairRow,
+    RepairRow, UnbackedAcknowledgement, UnbackedAcknowledgementRequest,
 };
 pub use operators::{Charging, Customer, NetworkRequest, NoteRequest};
 pub use runs::{Counts, Deployment, Run, RunDryRun, RunProblem, RunRequest, RunState};
