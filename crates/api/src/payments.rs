@@ -4,6 +4,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::Text;
 
+/// The most rows of a page of the ledger.
+pub const LEDGER_PAGE_MAX: usize = 1000;
+
+/// The longest reference and the longest currency of a ledger row, in bytes.
+pub const LEDGER_TEXT_BYTES_MAX: usize = 256;
+
+/// The longest JSON of a ledger row: each byte of its two texts may be a control character, which JSON writes as six
+/// bytes. The account gets half of the rest; its name is a setting of the operator's.
+pub const LEDGER_ROW_JSON_BYTES_MAX: usize = 2 * 6 * LEDGER_TEXT_BYTES_MAX + 2048;
+
+/// The longest JSON of a page of the ledger. A client that reads full pages, and billing's `POST /v1/repairs`, take as much.
+pub const LEDGER_PAGE_JSON_BYTES_MAX: usize = LEDGER_PAGE_MAX * (LEDGER_ROW_JSON_BYTES_MAX + 1) + 256;
+
 /// One page of the ledger.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]

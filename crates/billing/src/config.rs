@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn without_words_it_is_careful() {
+    fn by_default_it_listens_on_loopback_and_charges_no_demo() {
         let config = resolve(&[]).unwrap();
         assert_eq!(config.command, Command::Serve);
         assert_eq!(config.common.listen.to_string(), "127.0.0.1:8000");

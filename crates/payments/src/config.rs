@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn without_words_it_serves_on_loopback_and_refuses_half() {
+    fn by_default_it_listens_on_loopback_and_refuses_half() {
         let config = resolve(&[]).unwrap();
         assert_eq!(config.command, Command::Serve);
         assert_eq!(config.common.listen.to_string(), "127.0.0.1:9000");

@@ -1,5 +1,8 @@
-//! Ledger rows that operators have acknowledged: charges that belong to no invoice of this billing, with their reason
-//! on record. Knows row numbers only; an acknowledgement excuses no other kind of finding.
+//! What operators have acknowledged of a ledger, with their reason on record: charges that belong to no invoice of this
+//! billing, by row number; and invoices whose charge the ledger has lost, by reference. Neither excuses another kind of
+//! finding.
+
+use std::collections::HashSet;
 
 use serde::Deserialize;
 
@@ -45,6 +48,36 @@ impl AcknowledgedRows {
     }
 }
 
+/// One acknowledgement that a ledger has lost the charge of an invoice.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct UnbackedAcknowledgement {
+    /// Another ledger may have lost other rows.
+    pub ledger_id: String,
+    /// Of the invoice.
+    pub reference: String,
+}
+
+/// The invoices whose charge one ledger has lost, as operators have acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AcknowledgedUnbacked(HashSet<String>);
+
+impl AcknowledgedUnbacked {
+    /// Those of this ledger; without a ledger id there are none.
+    pub fn of_ledger(
+        acknowledgements: impl IntoIterator<Item = UnbackedAcknowledgement>,
+        ledger_id: Option<&str>,
+    ) -> Self {
+        let of_ledger = acknowledgements.into_iter().filter(|one| ledger_id == Some(&*one.ledger_id));
+        Self(of_ledger.map(|one| one.reference).collect())
+    }
+
+    /// Whether the loss of this invoice's charge is acknowledged.
+    #[must_use]
+    pub fn contains(&self, reference: &str) -> bool {
+        self.0.contains(reference)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +100,21 @@ mod tests {
         assert_eq!(AcknowledgedRows::of_ledger([one("a", 1, 9)], None), AcknowledgedRows::default());
         assert!(!AcknowledgedRows::of_ledger([one("a", 1, 9)], Some("b")).contains(1));
         assert!(!AcknowledgedRows::of_ledger([one("a", 5, 1)], Some("a")).contains(3));
+    }
+
+    #[test]
+    fn a_lost_charge_is_acknowledged_for_its_own_ledger_and_reference_only() {
+        let one = |ledger_id: &str, reference: &str| UnbackedAcknowledgement {
+            ledger_id: ledger_id.to_owned(),
+            reference: reference.to_owned(),
+        };
+        let all = || [one("a", "I1"), one("b", "I2"), one("a", "I1")];
+        let of = |ledger_id: Option<&str>| {
+            let lost = AcknowledgedUnbacked::of_ledger(all(), ledger_id);
+            ["I1", "I2", "i1"].map(|reference| lost.contains(reference))
+        };
+        assert_eq!(of(Some("a")), [true, false, false]);
+        assert_eq!(of(Some("b")), [false, true, false]);
+        assert_eq!(of(None), [false; 3]);
     }
 }

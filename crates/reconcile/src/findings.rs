@@ -25,7 +25,7 @@ pub enum FindingKind {
     Currency,
     /// The ledger or the attempt has another customer.
     Customer,
-    /// PAID by charge without a CHARGED row, or without the one that its journal names.
+    /// PAID by charge without a CHARGED row, or without the one that its journal names. Until acknowledged.
     Unbacked,
     /// A row under a key of billing's that its reference's journal does not have, a row that names another reference
     /// than its key's, or an attempt under a key that is not its own.
@@ -86,6 +86,8 @@ pub struct Reconciliation {
     pub unkeyed: u64,
     /// CHARGED rows that belong to no invoice of billing, and that an operator has acknowledged.
     pub acknowledged: u64,
+    /// Invoices PAID by a charge that the ledger has lost, and an operator has acknowledged that.
+    pub acknowledged_unbacked: u64,
     /// Rows of other deployments under the same account that charged nothing; in no other figure.
     pub foreign: u64,
     /// Invoices with an open attempt.

@@ -11,7 +11,7 @@ mod index;
 mod key;
 mod matching;
 
-pub use acknowledged::{AcknowledgedRows, Acknowledgement};
+pub use acknowledged::{AcknowledgedRows, AcknowledgedUnbacked, Acknowledgement, UnbackedAcknowledgement};
 pub use facts::hundredths;
 pub use facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, LedgerRow, PaidBy, RowState};
 pub use findings::{CurrencySum, Finding, FindingKind, NAMED_FINDINGS_MAX, Reconciliation};

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
-use crate::acknowledged::AcknowledgedRows;
+use crate::acknowledged::{AcknowledgedRows, AcknowledgedUnbacked};
 use crate::amounts;
 use crate::facts::{AttemptFact, AttemptState, InvoiceFact, LedgerRow, RowState, hundredths};
 use crate::findings::{CurrencySum, Finding, FindingKind, LISTED_MAX, NAMED_FINDINGS_MAX, Reconciliation};
@@ -28,6 +28,8 @@ pub struct LedgerContext {
     pub last_seq_before_billing: i64,
     /// Rows that operators have acknowledged.
     pub acknowledged: AcknowledgedRows,
+    /// Invoices whose charge it has lost, as operators have acknowledged.
+    pub acknowledged_unbacked: AcknowledgedUnbacked,
 }
 
 /// The first phase: invoices are added.
@@ -202,7 +204,8 @@ impl LedgerPhase {
     #[must_use]
     pub fn finish(self, run_is_unfinished: bool) -> Reconciliation {
         let (acknowledged, foreign) = (self.acknowledged, self.foreign);
-        Reconciliation { acknowledged, foreign, ..self.matcher.finish(run_is_unfinished) }
+        let found = self.matcher.finish(run_is_unfinished, &self.context.acknowledged_unbacked);
+        Reconciliation { acknowledged, foreign, ..found }
     }
 }
 
@@ -359,7 +362,7 @@ impl Matcher {
         }
     }
 
-    fn finish(mut self, run_is_unfinished: bool) -> Reconciliation {
+    fn finish(mut self, run_is_unfinished: bool, lost: &AcknowledgedUnbacked) -> Reconciliation {
         let mut result = Reconciliation {
             charges: self.charges,
             unkeyed: self.unkeyed,
@@ -368,7 +371,7 @@ impl Matcher {
             ..Reconciliation::default()
         };
         for slot in self.index.slots() {
-            self.finish_invoice(slot, run_is_unfinished, &mut result);
+            self.finish_invoice(slot, run_is_unfinished, lost, &mut result);
         }
         for (currency, sums) in &self.sums {
             let code = self.index.currency_code(*currency).to_owned();
@@ -384,7 +387,13 @@ impl Matcher {
         result
     }
 
-    fn finish_invoice(&mut self, slot: InvoiceSlot, run_is_unfinished: bool, result: &mut Reconciliation) {
+    fn finish_invoice(
+        &mut self,
+        slot: InvoiceSlot,
+        run_is_unfinished: bool,
+        lost: &AcknowledgedUnbacked,
+        result: &mut Reconciliation,
+    ) {
         let entry = self.index.entry(slot);
         let in_doubt = if run_is_unfinished { entry.is_in_doubt() } else { entry.is_unknown() };
         result.invoices += 1;
@@ -398,10 +407,15 @@ impl Matcher {
             self.sums.entry(terms.currency).or_default().paid +=
                 amounts::scaled(terms.amount_minor, exponent);
         }
+        let is_unbacked = entry.is_paid_by_charge() && !entry.is_backed();
+        // A charge under another key, or under none, is no lost one.
+        let is_lost = is_unbacked && entry.charges == 0;
+        let is_acknowledged = is_lost && lost.contains(&self.index.reference(slot));
+        result.acknowledged_unbacked += u64::from(is_acknowledged);
         let wrong = [
             (FindingKind::Double, entry.is_paid_twice()),
             (FindingKind::Lost, entry.is_settled() && !entry.is_paid() && !entry.is_open()),
-            (FindingKind::Unbacked, entry.is_paid_by_charge() && !entry.is_backed()),
+            (FindingKind::Unbacked, is_unbacked && !is_acknowledged),
             (FindingKind::InDoubt, in_doubt && !run_is_unfinished),
         ];
         let first_seq = (entry.charges > 0).then_some(entry.first_seq);

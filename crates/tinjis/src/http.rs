@@ -16,8 +16,17 @@ use serde::de::DeserializeOwned;
 /// For one call; a batch of an import may wait for a busy disk.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The largest answer: a page of 1,000 items with the longest references stays below.
+/// The largest answer. The pages below fit it, each with the longest items that a service may hold.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Items of a page: the most that the services give.
+pub(crate) const PAGE: usize = 1000;
+
+/// Items of a page whose items have a reason and an actor.
+pub(crate) const AUDIT_PAGE: usize = 500;
+
+/// Items of a page of subscriptions, which may have many prices.
+pub(crate) const SUBSCRIPTIONS_PAGE: usize = 100;
 
 /// Where a service is: `http://host:port`, perhaps with a path before its routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -247,7 +256,68 @@ pub(crate) fn segment(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use api::billing::{Page, Price, REASON_BYTES_MAX, Resolution, Subscription};
+    use api::payments::LEDGER_PAGE_JSON_BYTES_MAX;
+    use billing::money::AMOUNT_MINOR_MAX;
+    use billing::reference::Reference;
+    use billing::schedule::prices::PRICES_MAX;
+    use serde::Serialize;
+
     use super::*;
+
+    fn page_bytes<T: Serialize + Clone>(item: &T, items: usize) -> usize {
+        let page =
+            Page { items: vec![item.clone(); items], next: Some("9223372036854775807.1000".to_owned()) };
+        serde_json::to_vec(&page).expect("texts make JSON").len()
+    }
+
+    /// Texts of the most bytes, of which JSON writes each as two, or as six where control characters are accepted.
+    #[test]
+    fn pages_of_the_longest_items_fit_the_largest_answer() {
+        const { assert!(LEDGER_PAGE_JSON_BYTES_MAX <= BODY_BYTES_MAX) };
+        let reference = "\"".repeat(Reference::LEN_MAX);
+        let reason = "\u{1}".repeat(REASON_BYTES_MAX);
+        let time = "2026-11-29T12:00:00.000Z".to_owned();
+        let resolution = Resolution {
+            id: i64::MAX,
+            key: "0".repeat(32),
+            reference: reference.clone(),
+            decision: "not_charged".into(),
+            attempt_from: Some("IN_DOUBT".into()),
+            attempt_to: Some("REJECTED".into()),
+            invoice_from: Some("CANCELLED".into()),
+            invoice_to: Some("CANCELLED".into()),
+            reason: reason.clone(),
+            actor: reason,
+            created_at: time.clone(),
+        };
+        assert!(page_bytes(&resolution, AUDIT_PAGE) <= BODY_BYTES_MAX);
+        let price = Price { from: "2026-11-29".to_owned(), amount: format!("{AMOUNT_MINOR_MAX}.000") };
+        let subscription = Subscription {
+            reference: reference.clone(),
+            customer_id: i64::MAX,
+            customer_reference: Some(reference),
+            currency: "EUR".into(),
+            prices: vec![price; PRICES_MAX],
+            anchor_day: 31,
+            every_months: 12,
+            zone: "America/Argentina/ComodRivadavia".into(),
+            at: "06:00:00".to_owned(),
+            starts_on: "2026-11-29".to_owned(),
+            ends_on: Some("2026-11-29".to_owned()),
+            holidays: "previous".into(),
+            state: "paused".into(),
+            next_on: Some("2026-11-29".to_owned()),
+            next_charge_at: Some(time.clone()),
+            last_on: Some("2026-11-29".to_owned()),
+            created_at: time.clone(),
+            updated_at: time,
+        };
+        assert!(page_bytes(&subscription, SUBSCRIPTIONS_PAGE) <= BODY_BYTES_MAX);
+        // The most items would not fit: this is why these lists are read in shorter pages.
+        assert!(page_bytes(&resolution, PAGE) > BODY_BYTES_MAX);
+        assert!(page_bytes(&subscription, PAGE) > BODY_BYTES_MAX);
+    }
 
     #[test]
     fn a_base_url_has_a_scheme_and_a_host() {

@@ -22,12 +22,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cli::BillingArgs;
-use crate::http::{Api, segment};
+use crate::http::{Api, SUBSCRIPTIONS_PAGE, segment};
 use crate::import::{Dialect, Fault, Format, SUBSCRIPTIONS, SubscriptionRows};
 use crate::output::{grouped, result};
 
-/// Items of a page: the most that billing gives.
-const PAGE: usize = 1000;
 /// Subscriptions that are held in memory.
 const SUBSCRIPTIONS_MAX: usize = 5_000_000;
 
@@ -248,7 +246,8 @@ async fn of_billing(
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let cursor = after.map_or(String::new(), |after: String| format!("&after={}", segment(&after)));
-        let page: Page<Row> = billing.get(&format!("/v1/subscriptions?limit={PAGE}{cursor}")).await?;
+        let page: Page<Row> =
+            billing.get(&format!("/v1/subscriptions?limit={SUBSCRIPTIONS_PAGE}{cursor}")).await?;
         for row in page.items {
             all.push(row.listed().read(holidays)?);
         }

@@ -9,11 +9,9 @@ use bytes::Bytes;
 use reconcile::AttemptState;
 use serde::Serialize;
 
-use crate::http::{Api, CallError, segment};
+use crate::http::{AUDIT_PAGE, Api, CallError, PAGE, segment};
 use crate::output::{amount, grouped, note, result};
 
-/// Items of a page: the most that billing gives.
-const PAGE: usize = 1000;
 /// The most attempts of one invoice that are looked at.
 const ATTEMPTS_MAX: usize = 1000;
 /// Exit code when something was refused.
@@ -180,7 +178,8 @@ fn show(found: &[Waiting]) {
 async fn log(billing: &Api) -> Result<(), CallError> {
     let mut after = None;
     loop {
-        let page: Page<Resolution> = billing.get(&list("/v1/resolutions?", after.as_deref())).await?;
+        let page: Page<Resolution> =
+            billing.get(&list("/v1/resolutions?", AUDIT_PAGE, after.as_deref())).await?;
         for resolution in &page.items {
             let change = |from: &Option<Text>, to: &Option<Text>| match (from, to) {
                 (Some(from), Some(to)) => format!("{from} -> {to}"),
@@ -210,7 +209,7 @@ async fn waiting(billing: &Api, which: &Which, charged: Option<bool>) -> Result<
     let mut found = Vec::new();
     let mut after = None;
     loop {
-        let path = list("/v1/invoices?state=ATTENTION&", after.as_deref());
+        let path = list("/v1/invoices?state=ATTENTION&", PAGE, after.as_deref());
         let page: Page<Invoice> = billing.get(&path).await?;
         for invoice in page.items {
             let reason = invoice.attention_reason.unwrap_or_default().into_owned();
@@ -256,9 +255,9 @@ fn body(request: &impl Serialize) -> Bytes {
     Bytes::from(serde_json::to_vec(request).expect("texts make JSON"))
 }
 
-fn list(path: &str, after: Option<&str>) -> String {
+fn list(path: &str, limit: usize, after: Option<&str>) -> String {
     let after = after.map(|after| format!("&after={}", segment(after))).unwrap_or_default();
-    format!("{path}limit={PAGE}{after}")
+    format!("{path}limit={limit}{after}")
 }
 
 #[cfg(all(test, feature = "services"))]

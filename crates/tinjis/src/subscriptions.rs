@@ -10,7 +10,7 @@ use chassis::config::Problems;
 use serde_json::Value;
 
 use crate::cli::{BillingArgs, Command};
-use crate::http::{Api, segment};
+use crate::http::{Api, SUBSCRIPTIONS_PAGE, segment};
 use crate::import::{
     self, Dialect, Fault, FileSettings, Format, Identity, SubscriptionRow, SubscriptionRows,
 };
@@ -338,7 +338,8 @@ async fn list(billing: &Api, state: Option<&str>, json: bool) -> anyhow::Result<
     let only = state.map_or(String::new(), |state| format!("&state={state}"));
     let mut after = String::new();
     loop {
-        let page: Page<Value> = billing.get(&format!("/v1/subscriptions?limit=1000{only}{after}")).await?;
+        let path = format!("/v1/subscriptions?limit={SUBSCRIPTIONS_PAGE}{only}{after}");
+        let page: Page<Value> = billing.get(&path).await?;
         for item in page.items {
             if json {
                 result(item);

@@ -88,8 +88,13 @@ fn judged(world: &AtRest, billing: Option<&str>, payments: Option<&str>) -> (Out
 /// The same after several statements, each of which must change something.
 fn judged_after(world: &AtRest, billing: &[&str], payments: &[&str]) -> (Output, Value) {
     let dir = tempfile::tempdir().expect("a folder can be made");
+    verify(&changed(world, dir.path(), billing, payments))
+}
+
+/// Both services over copies in this folder, changed by these statements.
+fn changed(world: &AtRest, dir: &Path, billing: &[&str], payments: &[&str]) -> Services {
     let corrupted = |store: &Path, name: &str, statements: &[&str]| {
-        let copied = dir.path().join(name);
+        let copied = dir.join(name);
         fs::copy(store, &copied).expect("a store can be copied");
         copy_sidecar(store, &copied);
         for statement in statements {
@@ -100,7 +105,8 @@ fn judged_after(world: &AtRest, billing: &[&str], payments: &[&str]) -> (Output,
     };
     let billing = corrupted(&world.billing, "billing.db", billing);
     let payments = corrupted(&world.payments, "payments.db", payments);
-    verify(&Services::of(tinjis()).billing_flags([billing]).payments_flags([payments]).start())
+    let payments = [payments, "--success-rate=1".to_owned()];
+    Services::of(tinjis()).billing_flags([billing]).payments_flags(payments).start()
 }
 
 /// A ledger serves only beside its sidecar, and only with the rows that the sidecar says it had: here it says none,
@@ -378,6 +384,74 @@ fn charges_of_no_invoice_are_wrong_until_an_operator_acknowledges_them() {
     assert!(items.iter().all(|item| item["actor"] == "ann" && item["reason"] == "test charges"), "{list}");
     charge(br#"{"id":"later","customer_id":1,"currency":"EUR","value":5}"#);
     assert_eq!(seqs(&verify(&services).1), [7], "a later one is not covered");
+}
+
+#[test]
+fn an_invoice_whose_row_the_ledger_lost_is_wrong_until_an_operator_acknowledges_it() {
+    let world = paid_world();
+    let lost = ["DELETE FROM ledger WHERE state = 'CHARGED' AND reference IN ('V1', 'V2', 'V3')"];
+    let dir = tempfile::tempdir().expect("a folder can be made");
+    let services = changed(&world, dir.path(), &[], &lost);
+    let (billing, payments) = (services.billing_url(), services.payments_url());
+    let acknowledge = |words: &[&str]| {
+        let sides = ["--billing", &billing, "--payments", &payments];
+        let reason = ["--why", "the ledger was restored", "--actor", "ann"];
+        tinjis_says(&[&["verify"][..], &sides, words, &reason].concat())
+    };
+    let unbacked = |json: &Value| {
+        let findings = json["findings"].as_array().expect("the JSON has this field").clone();
+        assert!(findings.iter().all(|finding| finding["kind"] == "unbacked"), "{json}");
+        let references = findings.iter().map(|finding| finding["reference"].as_str().unwrap().to_owned());
+        let mut references: Vec<String> = references.collect();
+        references.sort_unstable();
+        references
+    };
+    assert_eq!(unbacked(&verify(&services).1), ["V1", "V2", "V3"]);
+    let list = || testkit::http::get(&format!("{billing}/v1/ledger/unbacked-acknowledgements")).json();
+    for other in ["V4", "X"] {
+        let (code, _, said) = acknowledge(&["--acknowledge-unbacked", "V1", "--acknowledge-unbacked", other]);
+        assert_eq!(code, Some(2), "{other} is not unbacked: {said}");
+        assert!(said.contains(&format!("does not find {other} unbacked")), "{said}");
+    }
+    assert_eq!(list()["items"], serde_json::json!([]), "nothing is recorded when one is not");
+    let (code, out, said) = acknowledge(&["--acknowledge-unbacked", "V2", "--acknowledge-unbacked", "V1"]);
+    assert_eq!(code, Some(1), "one is left: {said}");
+    assert!(out.contains("unbacked: V3") && out.contains("unbacked acknowledged 2"), "{out}");
+    let (code, out, said) = acknowledge(&["--acknowledge-unbacked", "V3", "--acknowledge-unbacked", "V1"]);
+    assert_eq!(code, Some(0), "V1 is acknowledged already: {out}{said}");
+    let (output, json) = verify(&services);
+    assert_eq!((output.status.code(), &json["mismatch"]["unbacked"]), (Some(0), &0.into()), "{json}");
+    let items = list()["items"].as_array().expect("the API has this field").clone();
+    let references: Vec<_> = items.iter().map(|item| item["reference"].as_str()).collect();
+    assert_eq!(references, [Some("V1"), Some("V2"), Some("V3")]);
+    assert!(items.iter().all(|item| item["actor"] == "ann" && item["reason"] == "the ledger was restored"));
+
+    let charge = br#"{"id":"V1","customer_id":1,"currency":"EUR","value":5}"#;
+    assert_eq!(testkit::http::call("POST", &format!("{payments}/"), &[], charge).status, 200);
+    let (output, json) = verify(&services);
+    assert_eq!(output.status.code(), Some(1), "a later charge of the invoice is no lost one: {json}");
+    assert_eq!(json["mismatch"]["unbacked"], 1, "{json}");
+    let (code, _, said) = acknowledge(&["--acknowledge-unbacked", "V1"]);
+    assert_eq!(code, Some(1), "it is acknowledged already, and reported nevertheless: {said}");
+}
+
+#[test]
+fn an_invoice_whose_charge_the_ledger_contradicts_is_not_acknowledged_as_lost() {
+    let world = paid_world();
+    let contradictions = [
+        ("UPDATE ledger SET state = 'REFUSED' WHERE state = 'CHARGED' AND reference = 'V1'", "has the key"),
+        ("UPDATE ledger SET key = NULL WHERE state = 'CHARGED' AND reference = 'V1'", "under another key"),
+    ];
+    for (contradiction, why) in contradictions {
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        let services = changed(&world, dir.path(), &[], &[contradiction]);
+        let (billing, payments) = (services.billing_url(), services.payments_url());
+        let sides = ["--billing", &billing, "--payments", &payments, "--acknowledge-unbacked", "V1"];
+        let (code, _, said) =
+            tinjis_says(&[&["verify"][..], &sides, &["--why", "restored", "--actor", "ann"]].concat());
+        assert_eq!(code, Some(2), "{contradiction}: {said}");
+        assert!(said.contains(why), "{contradiction}: {said}");
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What operators say of the provider's ledger: accept another one, explain rows, send rows that billing has lost.
+//! What operators say of the provider's ledger: accept another one, explain rows, accept that rows are lost, send rows that
+//! billing has lost.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,32 @@ pub struct Acknowledgement {
     pub ledger_id: String,
     pub seq_first: i64,
     pub seq_last: i64,
+    pub reason: String,
+    pub actor: String,
+    pub created_at: String,
+}
+
+/// An invoice that is PAID by a charge whose row this ledger has lost.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnbackedAcknowledgementRequest {
+    /// A UUID: the ledger that billing settles with.
+    pub ledger_id: String,
+    pub reference: String,
+    /// Recorded permanently.
+    pub reason: String,
+    /// Recorded permanently.
+    pub actor: String,
+}
+
+/// A recorded acceptance of a lost ledger row.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UnbackedAcknowledgement {
+    pub id: i64,
+    pub ledger_id: String,
+    pub reference: String,
     pub reason: String,
     pub actor: String,
     pub created_at: String,

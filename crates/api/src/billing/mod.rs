@@ -15,12 +15,15 @@ pub use imports::{ImportReport, ImportRow, LineFault, LineWarning};
 pub use invoices::{Attempt, Decision, Invoice, Resolution, ResolveRequest};
 pub use ledger::{
     AcceptRequest, Accepted, Acknowledgement, AcknowledgementRequest, EntryState, RepairPage, RepairReport,
-    RepairRow,
+    RepairRow, UnbackedAcknowledgement, UnbackedAcknowledgementRequest,
 };
 pub use operators::{Charging, Customer, NetworkRequest, NoteRequest};
 pub use runs::{Counts, Deployment, Run, RunDryRun, RunProblem, RunRequest, RunState};
 pub use schedule::{ScheduleRun, ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, WaitingDate};
 pub use subscriptions::{Action, ChangeRequest, Price, Subscription};
+
+/// The longest reason and the longest name of an actor that is recorded with a decision, in bytes.
+pub const REASON_BYTES_MAX: usize = 1000;
 
 /// One page of a list.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -51,6 +51,30 @@ pub struct LedgerAcknowledgementRow {
     pub created_at: i64,
 }
 
+/// An invoice that is PAID by a charge whose row a ledger has lost, as an operator has accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnbackedAcknowledgement {
+    /// Another ledger may have lost other rows.
+    pub ledger_id: String,
+    /// Of the invoice, as it is stored.
+    pub reference: Reference,
+    /// Why the loss is accepted.
+    pub reason: String,
+    /// Who says so.
+    pub actor: String,
+}
+
+/// One row of `unbacked_acknowledgements`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnbackedAcknowledgementRow {
+    /// Its position: grows with each row.
+    pub id: i64,
+    /// What was acknowledged, why, and by whom.
+    pub acknowledgement: UnbackedAcknowledgement,
+    /// When, in milliseconds since the Unix epoch.
+    pub created_at: i64,
+}
+
 /// A row of the provider's ledger, for a repair. What the ledger records for a key is final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerFact {

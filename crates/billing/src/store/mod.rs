@@ -13,7 +13,7 @@ use self::ages::Ages;
 use self::control::ControlStore;
 pub use self::ledger::{
     LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen,
-    REPAIR_NUMBERS_MAX, Repaired,
+    REPAIR_NUMBERS_MAX, Repaired, UnbackedAcknowledgement, UnbackedAcknowledgementRow,
 };
 use self::operator_reads::OperatorReads;
 pub use self::subscriptions::{SubscriptionReads, SubscriptionStore};
@@ -393,7 +393,8 @@ pub trait OperatorStore: Send + Sync + 'static {
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>>;
 }
 
-/// Rows of the provider's ledger that operators have explained: appended, never changed.
+/// Rows of the provider's ledger that operators have explained, and lost ones that they have accepted: appended, never
+/// changed.
 #[async_trait]
 pub trait AcknowledgementStore: Send + Sync + 'static {
     /// Records that an operator has explained these ledger rows; each call is a row of its own.
@@ -405,6 +406,20 @@ pub trait AcknowledgementStore: Send + Sync + 'static {
         after: i64,
         limit: usize,
     ) -> Result<Vec<LedgerAcknowledgementRow>>;
+
+    /// Records that an operator has accepted the loss of an invoice's ledger row; each call is a row of its own. `None`,
+    /// and no record, unless the invoice is PAID by a charge and the store settles with that ledger.
+    async fn acknowledge_unbacked(
+        &self,
+        acknowledgement: &UnbackedAcknowledgement,
+    ) -> Result<Option<UnbackedAcknowledgementRow>>;
+
+    /// Which losses were accepted, with `id > after`, by id, at most `limit`.
+    async fn unbacked_acknowledgements(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<UnbackedAcknowledgementRow>>;
 }
 
 /// The durable side of billing: everything that the engine and the routes need.

@@ -12,7 +12,10 @@ use crate::protocol::key::Key;
 use crate::run_order::{InvoiceFacts, RunFilter, RunLimits, RunOrder};
 use crate::store::changeset::CustomersAndAmounts;
 use crate::store::transaction::{Candidate, ClaimOrder};
-use crate::store::{LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerSeen, Resolution, ResolutionRow};
+use crate::store::{
+    LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerSeen, Resolution, ResolutionRow,
+    UnbackedAcknowledgement, UnbackedAcknowledgementRow,
+};
 
 /// A row that a database returned.
 pub(super) trait Columns {
@@ -253,6 +256,25 @@ impl FromRow for LedgerAcknowledgementRow {
                 actor: row.text(5)?,
             },
             created_at: row.integer(6)?,
+        })
+    }
+}
+
+/// Of `unbacked_acknowledgements AS u` and `invoices AS i`.
+pub(super) const UNBACKED_ACKNOWLEDGEMENT: &str =
+    "u.id, u.ledger_id, i.reference, u.reason, u.actor, u.created_at";
+
+impl FromRow for UnbackedAcknowledgementRow {
+    fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
+        Ok(Self {
+            id: row.integer(0)?,
+            acknowledgement: UnbackedAcknowledgement {
+                ledger_id: row.text(1)?,
+                reference: row.reference(2)?,
+                reason: row.text(3)?,
+                actor: row.text(4)?,
+            },
+            created_at: row.integer(5)?,
         })
     }
 }

@@ -27,7 +27,8 @@ use billing::store::{
     AcknowledgementStore, ChargeStore, Counts, ImportMode, ImportRow, Imported, InvoiceReads,
     LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore,
     OpenedRun, OperatorStore, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled,
-    Store, StoreError, SubscriptionReads, SubscriptionStore,
+    Store, StoreError, SubscriptionReads, SubscriptionStore, UnbackedAcknowledgement,
+    UnbackedAcknowledgementRow,
 };
 use billing::subscription::{NewSubscription, Subscription, SubscriptionState};
 use jiff::civil::Date;
@@ -220,6 +221,8 @@ pass_on! {
     AcknowledgementStore {
         acknowledge(acknowledgement: &LedgerAcknowledgement) -> LedgerAcknowledgementRow;
         ledger_acknowledgements(after: i64, limit: usize) -> Vec<LedgerAcknowledgementRow>;
+        acknowledge_unbacked(acknowledgement: &UnbackedAcknowledgement) -> Option<UnbackedAcknowledgementRow>;
+        unbacked_acknowledgements(after: i64, limit: usize) -> Vec<UnbackedAcknowledgementRow>;
     }
 }
 

@@ -6,7 +6,7 @@ use chassis::config::{Secret, TokenSource};
 
 use crate::support::{Billing, NOT_FOUND};
 
-const WRITES: [&str; 19] = [
+const WRITES: [&str; 20] = [
     "/v1/charging/start",
     "/v1/charging/stop",
     "/v1/customers/1/hold",
@@ -21,13 +21,14 @@ const WRITES: [&str; 19] = [
     "/v1/repairs",
     "/v1/ledger/accept",
     "/v1/ledger/acknowledgements",
+    "/v1/ledger/unbacked-acknowledgements",
     "/v1/attempts/bca1897f57e947286a9d2dcb4be588f1/resolve",
     "/v1/schedule/runs",
     "/v1/subscriptions",
     "/v1/subscriptions/S/pause",
     "/v1/subscriptions/imports",
 ];
-const READS: [&str; 14] = [
+const READS: [&str; 15] = [
     "/v1/charging",
     "/v1/invoices",
     "/v1/attempts",
@@ -36,6 +37,7 @@ const READS: [&str; 14] = [
     "/v1/runs/1",
     "/v1/resolutions",
     "/v1/ledger/acknowledgements",
+    "/v1/ledger/unbacked-acknowledgements",
     "/v1/runs",
     "/v1/schedule",
     "/v1/schedule/runs",

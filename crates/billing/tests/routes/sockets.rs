@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::payments::{LEDGER_PAGE_JSON_BYTES_MAX, LEDGER_PAGE_MAX, LEDGER_TEXT_BYTES_MAX};
 use billing::http::not_executed;
 use chassis::gate::while_usable;
 use chassis::server::{Limits, Server};
@@ -67,6 +68,34 @@ async fn an_import_may_be_longer_than_other_bodies() {
     let resolve = "POST /v1/attempts/bca1897f57e947286a9d2dcb4be588f1/resolve";
     let answer = exchange(address, &request(resolve, &body)).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer:.200}");
+}
+
+/// A page of the ledger whose rows are the longest that payments send.
+fn longest_page() -> String {
+    let text = r"\u0001".repeat(LEDGER_TEXT_BYTES_MAX);
+    let row = |seq: usize| {
+        let row = format!(r#"{{"seq":{seq},"key":"{seq:032x}","reference":"{text}","currency":"{text}""#);
+        format!(r#"{row},"customer_id":1,"amount_minor":100,"exponent":2,"state":"CHARGED"}}"#)
+    };
+    let rows: Vec<String> = (1..=LEDGER_PAGE_MAX).map(row).collect();
+    format!(
+        r#"{{"ledger_id":"00000000-0000-4000-8000-000000000001","items":[{}],"next":null}}"#,
+        rows.join(",")
+    )
+}
+
+#[tokio::test]
+async fn a_repair_takes_the_longest_page_of_the_ledger() {
+    let billing = Billing::with(&lines(1)).await;
+    let address = listen(&billing).await;
+    let page = longest_page();
+    assert!(page.len() > 3 * ONE_MIB && page.len() <= LEDGER_PAGE_JSON_BYTES_MAX, "{}", page.len());
+    let fits = format!("{page}{}", " ".repeat(LEDGER_PAGE_JSON_BYTES_MAX - page.len()));
+    let answer = exchange(address, &request("POST /v1/repairs", &fits)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:.400}");
+    assert!(answer.contains(r#""unknown":1000"#), "{answer:.400}");
+    let answer = exchange(address, &request("POST /v1/repairs", &format!("{fits} "))).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer:.400}");
 }
 
 /// ANT-23 ANT-24

@@ -4,6 +4,8 @@ use serde_json::json;
 
 use crate::support::{Billing, DEPLOYMENT, START};
 
+const LEDGER: &str = "00000000-0000-4000-8000-000000000009";
+
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 
@@ -195,4 +197,26 @@ async fn the_document_lists_every_route_and_no_other() {
         testkit::routes::differences(&format!("{:?}", billing.router), billing::http::OPENAPI, "/console");
     assert_eq!(findings, Vec::<String>::new(), "crates/tinjis/tests/tidy/openapi/billing.rs");
     billing.get("/v1/openapi.json").await.is(200, JSON, billing::http::OPENAPI);
+}
+
+#[tokio::test]
+async fn only_a_charge_can_be_acknowledged_as_lost() {
+    const PATH: &str = "/v1/ledger/unbacked-acknowledgements";
+    let line = r#"{"reference":"R","customer_id":1,"currency":"EUR","amount":"1.00"}"#;
+    let billing = Billing::with(line).await;
+    let body = |reference: &str, reason: &str| {
+        json!({ "ledger_id": LEDGER, "reference": reference, "reason": reason, "actor": "ann" }).to_string()
+    };
+    let refused = billing.call("POST", PATH, &body("R", "the ledger was restored")).await;
+    assert_eq!((refused.status, &refused.json()["type"]), (409, &"urn:tinjis:problem:not-unbacked".into()));
+    assert_eq!(billing.call("POST", PATH, &body("X", "the ledger was restored")).await.status, 404);
+    let no_reason = billing.call("POST", PATH, &body("R", " ")).await;
+    assert_eq!((no_reason.status, &no_reason.json()["errors"][0]["field"]), (400, &"reason".into()));
+    billing.store.remember_ledger(LEDGER).await.unwrap();
+    billing.spoil("UPDATE invoices SET state = 'PAID', paid_by = 'charge'");
+    let recorded = billing.call("POST", PATH, &body("R", "the ledger was restored")).await;
+    assert_eq!(recorded.status, 201, "{}", recorded.body);
+    let list = billing.get(PATH).await.json();
+    assert_eq!(list["items"], json!([recorded.json()]));
+    assert_eq!((&list["items"][0]["reference"], &list["items"][0]["actor"]), (&"R".into(), &"ann".into()));
 }

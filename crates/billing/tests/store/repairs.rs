@@ -9,7 +9,7 @@ use billing::protocol::key::Key;
 use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::{
     ImportMode, ImportRow, Imported, LedgerAcceptance, LedgerAcknowledgement, LedgerFact, LedgerSeen,
-    REPAIR_NUMBERS_MAX, Repaired, Resolution, Settled, Store,
+    REPAIR_NUMBERS_MAX, Repaired, Resolution, Settled, Store, UnbackedAcknowledgement,
 };
 
 use crate::fixture::{DEPLOYMENT, Fixture, claimed, imported, reference, run};
@@ -161,6 +161,37 @@ async fn acknowledgements_are_kept_in_order_with_reason_and_actor(fixture: impl 
     assert!(store.acknowledge(&acknowledgement(2, 1)).await.is_err(), "a range that is none");
 }
 
+async fn a_lost_charge_is_acknowledged_only_of_a_paid_invoice_in_the_settled_ledger(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 3).await;
+    let acknowledgement = |ledger_id: &str, name: &str| UnbackedAcknowledgement {
+        ledger_id: ledger_id.to_owned(),
+        reference: reference(name),
+        reason: "the ledger was restored".to_owned(),
+        actor: "ann".to_owned(),
+    };
+    let refused = async |store: &dyn Store, ledger_id, name| {
+        assert_eq!(store.acknowledge_unbacked(&acknowledgement(ledger_id, name)).await.unwrap(), None);
+    };
+    let charged =
+        [fact("I1", 1, Outcome::Charged), fact("I2", 1, Outcome::Charged), fact("I3", 1, Outcome::Refused)];
+    assert_eq!(store.repair(&charged).await.unwrap(), [Repaired::Adopted; 3]);
+    refused(&*store, "L1", "I1").await;
+    store.remember_ledger("L1").await.unwrap();
+    let mut recorded = Vec::new();
+    for name in ["I2", "I1", "I2"] {
+        recorded.push(store.acknowledge_unbacked(&acknowledgement("L1", name)).await.unwrap().unwrap());
+    }
+    assert_eq!(recorded[1].acknowledgement, acknowledgement("L1", "I1"));
+    refused(&*store, "L2", "I1").await;
+    refused(&*store, "L1", "I3").await;
+    refused(&*store, "L1", "I4").await;
+    fixture.by_hand("UPDATE invoices SET paid_by = 'import' WHERE reference = 'I1'");
+    refused(&*store, "L1", "I1").await;
+    assert_eq!(store.unbacked_acknowledgements(0, 9).await.unwrap(), recorded);
+    assert_eq!(store.unbacked_acknowledgements(recorded[0].id, 1).await.unwrap(), recorded[1..2]);
+}
+
 fn seen(ledger_id: &str, seq: i64) -> LedgerSeen {
     LedgerSeen { ledger_id: ledger_id.to_owned(), seq }
 }
@@ -252,6 +283,7 @@ cases! {
     a_charge_of_other_terms_under_a_known_key_pays_nothing,
     a_late_charge_of_an_invoice_edited_since_pays_nothing,
     acknowledgements_are_kept_in_order_with_reason_and_actor,
+    a_lost_charge_is_acknowledged_only_of_a_paid_invoice_in_the_settled_ledger,
     the_last_row_of_a_ledger_is_remembered_with_a_settlement_and_never_lowered,
     a_settlement_whose_ledger_row_cannot_be_remembered_is_not_recorded,
     words_are_kept_with_what_they_changed,

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn without_words_one_proof_is_enough_and_no_signed_token_is_taken() {
+    fn by_default_one_proof_is_enough_and_no_signed_token_is_accepted() {
         let rules = resolve(&[]).unwrap();
         assert_eq!((rules.proof, rules.jwt, rules.rate_max), (Proof::Any, None, Some(RATE_MAX)));
     }

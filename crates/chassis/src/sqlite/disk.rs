@@ -30,11 +30,11 @@ struct Inner {
 
 /// How a write fails.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Trouble {
+enum WriteFault {
     /// Nothing is written.
-    Before,
+    BeforeCommit,
     /// The commit succeeds and its caller gets an error.
-    After,
+    AfterCommit,
 }
 
 impl Disk {
@@ -81,13 +81,13 @@ impl Disk {
         let disk = self.clone();
         let task = async move {
             tokio::time::sleep(disk.0.random.jitter(LATENCY_MAX)).await;
-            let trouble = disk.trouble();
-            if trouble == Some(Trouble::Before) {
+            let fault = disk.draw_fault();
+            if fault == Some(WriteFault::BeforeCommit) {
                 return Err(SqliteError::Closed);
             }
             let written = disk.with(|connection| commit(connection, job));
             tokio::time::sleep(disk.0.random.jitter(LATENCY_MAX)).await;
-            match trouble {
+            match fault {
                 Some(_) => Err(SqliteError::Closed),
                 None => written.map_err(SqliteError::Job),
             }
@@ -104,10 +104,14 @@ impl Disk {
         self.with(job).map_err(SqliteError::Job)
     }
 
-    fn trouble(&self) -> Option<Trouble> {
+    fn draw_fault(&self) -> Option<WriteFault> {
         let draw = self.0.random.below(200);
         let is_failing = draw / 2 < self.0.failing.load(Relaxed);
-        is_failing.then_some(if draw.is_multiple_of(2) { Trouble::Before } else { Trouble::After })
+        is_failing.then_some(if draw.is_multiple_of(2) {
+            WriteFault::BeforeCommit
+        } else {
+            WriteFault::AfterCommit
+        })
     }
 
     fn with<T>(&self, job: impl FnOnce(&Connection) -> T) -> T {

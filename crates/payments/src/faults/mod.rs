@@ -137,7 +137,7 @@ impl Faults {
     }
 
     fn matches(&self, at: usize, rule: &Rule, delivery: Delivery<'_>, facts: &Facts<'_>) -> bool {
-        rule.only.lets_through(facts, self.set_at_ms)
+        rule.only.matches(facts, self.set_at_ms)
             && rule.may_hit(delivery)
             && rule.share.holds(delivery.draw(self.seed, &format!("rule {}", at + 1)))
     }

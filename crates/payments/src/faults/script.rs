@@ -193,7 +193,7 @@ pub struct Match {
 impl Match {
     /// Whether a charge passes, under a script that was set then.
     #[must_use]
-    pub fn lets_through(&self, facts: &Facts<'_>, set_at_ms: i64) -> bool {
+    pub fn matches(&self, facts: &Facts<'_>, set_at_ms: i64) -> bool {
         let is = |only: &Option<String>, text: &str| only.as_deref().is_none_or(|only| only == text);
         let reference = facts.reference;
         self.customer_id.is_none_or(|only| only == facts.customer_id)

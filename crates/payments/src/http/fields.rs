@@ -3,14 +3,12 @@
 
 use std::fmt;
 
+pub(super) use api::payments::LEDGER_TEXT_BYTES_MAX as TEXT_LEN_MAX;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// How deep a body may nest; what old clients send nests two deep.
 pub(super) const DEPTH_MAX: usize = 32;
-
-/// The longest text of a currency or a reference, in bytes.
-pub(super) const TEXT_LEN_MAX: usize = 256;
 
 /// A field has another type than its route allows, or is longer than any real one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +16,7 @@ pub(super) struct WrongType;
 
 /// The body is not one JSON object, names a field twice, or nests too deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NotFields;
+pub(super) struct MalformedBody;
 
 /// One value as it was written; absent and `null` are the same.
 pub(super) type Field<'a> = Option<&'a RawValue>;
@@ -37,11 +35,11 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// When the body is no such thing.
-    pub(super) fn parse(body: &'a [u8]) -> Result<Self, NotFields> {
+    pub(super) fn parse(body: &'a [u8]) -> Result<Self, MalformedBody> {
         if is_deeper_than(body, DEPTH_MAX) {
-            return Err(NotFields);
+            return Err(MalformedBody);
         }
-        let fields: Option<Self> = serde_json::from_slice(body).map_err(|_| NotFields)?;
+        let fields: Option<Self> = serde_json::from_slice(body).map_err(|_| MalformedBody)?;
         Ok(fields.unwrap_or_default())
     }
 }
@@ -215,7 +213,7 @@ mod tests {
             r#"{"value":null,"value":1}"#,
             r#"{"id":"a","\u0069d":"b"}"#,
         ] {
-            assert_eq!(Fields::parse(body.as_bytes()).unwrap_err(), NotFields, "{body}");
+            assert_eq!(Fields::parse(body.as_bytes()).unwrap_err(), MalformedBody, "{body}");
         }
     }
 

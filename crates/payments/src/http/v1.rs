@@ -156,6 +156,10 @@ fn read_query(query: &str) -> Result<(Seq, usize), Problem> {
 
 #[cfg(test)]
 mod tests {
+    use api::payments::{
+        LEDGER_PAGE_JSON_BYTES_MAX, LEDGER_PAGE_MAX, LEDGER_ROW_JSON_BYTES_MAX, LEDGER_TEXT_BYTES_MAX,
+    };
+
     use super::*;
 
     #[test]
@@ -180,5 +184,38 @@ mod tests {
             let named: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
             assert_eq!(named, faults, "{query}");
         }
+    }
+
+    /// The row with the longest JSON of all that a route accepts.
+    fn longest_row() -> LedgerRow {
+        let escaped = "\u{1}".repeat(LEDGER_TEXT_BYTES_MAX);
+        LedgerRow {
+            seq: i64::MIN,
+            key: Some("\\".repeat(Key::LEN_MAX)),
+            account: "a".repeat(1024),
+            fingerprint: "f".repeat(64),
+            reference: Some(escaped.clone()),
+            customer_id: i64::MIN,
+            currency: escaped,
+            amount_minor: i64::MIN,
+            exponent: u8::MAX,
+            state: "CHARGED".into(),
+            decline_class: Some("unknown".into()),
+            decline_code: Some("c".repeat(64)),
+            route: "/v1/ledger/{key}/void".to_owned(),
+            created_at: "2026-11-29T12:00:00.000Z".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_longest_page_fits_the_bytes_that_clients_take() {
+        let row = longest_row();
+        let bytes = |page: &LedgerPage| serde_json::to_vec(page).expect("texts make JSON").len();
+        assert!(serde_json::to_vec(&row).expect("texts make JSON").len() <= LEDGER_ROW_JSON_BYTES_MAX);
+        let ledger_id = "00000000-0000-4000-8000-000000000001".to_owned();
+        let page = LedgerPage { ledger_id, items: vec![row; LEDGER_PAGE_MAX], next: Some(i64::MIN) };
+        assert!(bytes(&page) <= LEDGER_PAGE_JSON_BYTES_MAX);
+        // More than the server takes of other bodies: this is why one route has a limit of its own.
+        assert!(bytes(&page) > 4 * 1024 * 1024);
     }
 }

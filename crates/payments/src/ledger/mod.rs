@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub use api::payments::LEDGER_PAGE_MAX as PAGE_MAX;
 use async_trait::async_trait;
 use uuid::Uuid;
 
@@ -18,9 +19,6 @@ pub mod failover;
 pub mod incarnation;
 pub mod postgres;
 pub mod sqlite;
-
-/// The most rows of one page.
-pub const PAGE_MAX: usize = 1000;
 
 /// The route of a tombstone.
 const VOID_ROUTE: &str = "/v1/ledger/{key}/void";

@@ -1,28 +1,43 @@
-//! `verify --acknowledge` and `--acknowledge-through`: an operator explains charges that belong to no invoice, before
-//! verifying. Checks that the rows exist and are such charges; billing keeps the record.
+//! `verify --acknowledge`, `--acknowledge-through` and `--acknowledge-unbacked`: before verifying, an operator explains charges
+//! that belong to no invoice, or accepts that the ledger has lost charges. Checks that it is so; billing keeps the record.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
-use api::billing::AcknowledgementRequest;
+use api::billing::{AcknowledgementRequest, UnbackedAcknowledgementRequest};
 use chassis::config::Problems;
-use reconcile::RowState;
+use reconcile::{
+    AcknowledgedRows, AcknowledgedUnbacked, AttemptState, Finding, FindingKind, LedgerContext, RowState,
+};
 
-use super::source::{BillingApi, LedgerApi};
-use crate::http::Api;
+use super::source::{BillingApi, KeyLookup, LedgerApi};
+use super::{Billing, ReadProgress};
+use crate::http::{Api, CallError};
 use crate::output::note;
+
+const ONE: &str = "--acknowledge";
+const THROUGH: &str = "--acknowledge-through";
+const UNBACKED: &str = "--acknowledge-unbacked";
+
+/// References of one command line.
+const UNBACKED_MAX: usize = 1000;
 
 /// What is acknowledged, and who says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Acknowledge {
-    rows: Rows,
+    what: What,
     reason: String,
     actor: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rows {
-    One(i64),
-    /// From the first row of the ledger on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    /// A row of the ledger that belongs to no invoice.
+    Row(i64),
+    /// Every such row, from the first one of the ledger on.
     Through(i64),
+    /// References of invoices whose row the ledger has lost.
+    Unbacked(BTreeSet<String>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +48,10 @@ pub(crate) struct AcknowledgeArgs {
     /// The same for all such charges up to this ledger row
     #[arg(long, value_name = "SEQ")]
     acknowledge_through: Option<String>,
-    /// Why these charges are in order; kept for ever
+    /// First verify, and record that the ledger has lost the charge of this invoice; may be repeated; needs --why and --actor
+    #[arg(long, value_name = "REFERENCE")]
+    acknowledge_unbacked: Vec<String>,
+    /// Why this is accepted; kept for ever
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
     /// Who says so; kept for ever
@@ -44,32 +62,57 @@ pub(crate) struct AcknowledgeArgs {
 impl AcknowledgeArgs {
     /// `None` when nothing is to be acknowledged, or when a mistake was recorded.
     pub(crate) fn resolve(&self, problems: &mut Problems) -> Option<Acknowledge> {
-        const ONE: &str = "--acknowledge";
-        const THROUGH: &str = "--acknowledge-through";
         let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
         let (reason, actor) = (given(&self.why), given(&self.actor));
-        let rows = match (&self.acknowledge, &self.acknowledge_through) {
-            (Some(_), Some(_)) => {
-                problems.add(THROUGH, format_args!("{ONE} is given too; give one of the two"));
-                return None;
-            }
-            (Some(text), None) => problems.check(ONE, seq(text)).map(Rows::One),
-            (None, Some(text)) => problems.check(THROUGH, seq(text)).map(Rows::Through),
-            (None, None) => {
+        let asked = [
+            (ONE, self.acknowledge.is_some()),
+            (THROUGH, self.acknowledge_through.is_some()),
+            (UNBACKED, !self.acknowledge_unbacked.is_empty()),
+        ];
+        let asked: Vec<&str> =
+            asked.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
+        let flag = match asked[..] {
+            [] => {
                 for (setting, text) in [("--why", &reason), ("--actor", &actor)] {
                     if text.is_some() {
-                        problems.add(setting, format_args!("needs {ONE} or {THROUGH}"));
+                        problems.add(setting, format_args!("needs {ONE}, {THROUGH} or {UNBACKED}"));
                     }
                 }
+                return None;
+            }
+            [one] => one,
+            [one, other, ..] => {
+                problems.add(other, format_args!("{one} is given too; give one of them"));
                 return None;
             }
         };
         for (setting, text) in [("--why", &reason), ("--actor", &actor)] {
             if text.is_none() {
-                problems.add(setting, format_args!("must be given with {ONE} and {THROUGH}"));
+                problems.add(setting, format_args!("must be given with {flag}"));
             }
         }
-        Some(Acknowledge { rows: rows?, reason: reason?, actor: actor? })
+        let what = self.what(problems);
+        Some(Acknowledge { what: what?, reason: reason?, actor: actor? })
+    }
+
+    fn what(&self, problems: &mut Problems) -> Option<What> {
+        if let Some(text) = &self.acknowledge {
+            return problems.check(ONE, seq(text)).map(What::Row);
+        }
+        if let Some(text) = &self.acknowledge_through {
+            return problems.check(THROUGH, seq(text)).map(What::Through);
+        }
+        let references = &self.acknowledge_unbacked;
+        if references.len() > UNBACKED_MAX {
+            problems
+                .add(UNBACKED, format_args!("may be given {UNBACKED_MAX} times, not {}", references.len()));
+            return None;
+        }
+        if references.iter().any(String::is_empty) {
+            problems.add(UNBACKED, "must be the reference of an invoice, not empty");
+            return None;
+        }
+        Some(What::Unbacked(references.iter().cloned().collect()))
     }
 }
 
@@ -78,32 +121,59 @@ fn seq(text: &str) -> Result<i64, String> {
     seq.ok_or_else(|| format!("must be the number of a ledger row, from 1, not {text:?}"))
 }
 
-/// Records it in billing, or fails without a record.
-pub(crate) async fn command(billing: &Api, payments: &Api, what: &Acknowledge) -> anyhow::Result<()> {
-    let (billing, ledger) = (BillingApi(billing.clone()), LedgerApi(payments.clone()));
-    let ledger_id = ledger.id().await?.context("the ledger does not say which ledger it is")?;
-    if let Some(settled) = billing.deployment().await?.ledger_id.filter(|settled| *settled != ledger_id) {
-        bail!("billing settles with ledger {settled}, and this is ledger {ledger_id}");
+/// What operators have acknowledged of one ledger.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Acknowledged {
+    rows: AcknowledgedRows,
+    unbacked: AcknowledgedUnbacked,
+}
+
+impl Acknowledged {
+    pub(super) async fn read(billing: &BillingApi, ledger_id: Option<&str>) -> Result<Self, CallError> {
+        Ok(Self {
+            rows: AcknowledgedRows::of_ledger(billing.acknowledgements().await?, ledger_id),
+            unbacked: AcknowledgedUnbacked::of_ledger(billing.unbacked_acknowledgements().await?, ledger_id),
+        })
     }
-    let (seq_first, seq_last) = match what.rows {
-        Rows::One(seq) => {
-            check_row(&billing, &ledger, seq).await?;
-            (seq, seq)
+
+    pub(super) fn context(&self, last_seq_before_billing: i64) -> LedgerContext {
+        let (acknowledged, acknowledged_unbacked) = (self.rows.clone(), self.unbacked.clone());
+        LedgerContext { last_seq_before_billing, acknowledged, acknowledged_unbacked }
+    }
+}
+
+/// Records it in billing, or fails. Nothing is recorded before all of it was checked.
+pub(crate) async fn command(billing: &Api, payments: &Api, asked: &Acknowledge) -> anyhow::Result<()> {
+    let (billing, ledger) = (BillingApi(billing.clone()), LedgerApi(payments.clone()));
+    let ledger_id = settled_ledger(&billing, &ledger).await?;
+    match &asked.what {
+        What::Row(seq) => {
+            check_row(&billing, &ledger, *seq).await?;
+            record_rows(&billing, ledger_id, (*seq, *seq), asked).await
         }
-        Rows::Through(seq) => {
+        What::Through(seq) => {
             let last = ledger.last_seq().await?;
-            if seq > last {
+            if *seq > last {
                 bail!(
                     "the last row that the ledger shows this account is {last}: give that or an earlier one"
                 );
             }
-            (1, seq)
+            record_rows(&billing, ledger_id, (1, *seq), asked).await
         }
-    };
-    let Acknowledge { reason, actor, .. } = what.clone();
-    billing.acknowledge(&AcknowledgementRequest { ledger_id, seq_first, seq_last, reason, actor }).await?;
-    note(format_args!("acknowledged: charges of no invoice in ledger rows {seq_first} to {seq_last}"));
-    Ok(())
+        What::Unbacked(references) => {
+            let lost = unbacked(&billing, &ledger, &ledger_id, references).await?;
+            record_unbacked(&billing, ledger_id, &lost, asked).await
+        }
+    }
+}
+
+/// The ledger that both sides name.
+async fn settled_ledger(billing: &BillingApi, ledger: &LedgerApi) -> anyhow::Result<String> {
+    let ledger_id = ledger.id().await?.context("the ledger does not say which ledger it is")?;
+    if let Some(settled) = billing.deployment().await?.ledger_id.filter(|settled| *settled != ledger_id) {
+        bail!("billing settles with ledger {settled}, and this is ledger {ledger_id}");
+    }
+    Ok(ledger_id)
 }
 
 /// Only what `verify` reports as unattributed: everything else is a difference to be resolved, not to be explained.
@@ -120,37 +190,141 @@ async fn check_row(billing: &BillingApi, ledger: &LedgerApi, seq: i64) -> anyhow
     Ok(())
 }
 
+async fn record_rows(
+    billing: &BillingApi,
+    ledger_id: String,
+    (seq_first, seq_last): (i64, i64),
+    asked: &Acknowledge,
+) -> anyhow::Result<()> {
+    let (reason, actor) = (asked.reason.clone(), asked.actor.clone());
+    billing.acknowledge(&AcknowledgementRequest { ledger_id, seq_first, seq_last, reason, actor }).await?;
+    note(format_args!("acknowledged: charges of no invoice in ledger rows {seq_first} to {seq_last}"));
+    Ok(())
+}
+
+/// Those of these references that are not acknowledged yet. Each must be unbacked now, by a whole verification: only a
+/// reading of all rows finds a charge under another key than those of the journal.
+async fn unbacked<'r>(
+    billing: &BillingApi,
+    ledger: &LedgerApi,
+    ledger_id: &str,
+    references: &'r BTreeSet<String>,
+) -> anyhow::Result<Vec<&'r String>> {
+    let acknowledged = Acknowledged::read(billing, Some(ledger_id)).await?;
+    let progress = ReadProgress::visible("verifying");
+    let report = super::verify(&Billing::Service(billing.0.clone()), ledger.0.clone(), &progress).await?;
+    drop(progress);
+    let now = settled_ledger(billing, ledger).await?;
+    if report.ledger_id.as_deref() != Some(ledger_id) || now != ledger_id {
+        bail!("the ledger was replaced while it was read: nothing was recorded, verify again");
+    }
+    let findings = report.result.findings.iter().filter(|finding| finding.kind == FindingKind::Unbacked);
+    let found: BTreeMap<&str, &Finding> = findings.map(|finding| (&*finding.reference, finding)).collect();
+    let new: Vec<&String> =
+        references.iter().filter(|reference| !acknowledged.unbacked.contains(reference)).collect();
+    for reference in &new {
+        let Some(finding) = found.get(&***reference) else {
+            bail!("verify does not find {reference} unbacked in ledger {ledger_id}: nothing was recorded");
+        };
+        check_lost(billing, ledger, finding).await?;
+    }
+    Ok(new)
+}
+
+/// That the ledger has no row of the charge. One that says something else is a contradiction, and no loss.
+async fn check_lost(billing: &BillingApi, ledger: &LedgerApi, finding: &Finding) -> anyhow::Result<()> {
+    let reference = &finding.reference;
+    if let Some(seq) = finding.seqs.first() {
+        bail!("ledger row {seq} charges {reference} under another key: nothing was recorded");
+    }
+    let invoice = billing.invoice(reference).await?.context("an invoice is gone: nothing was recorded")?;
+    let attempts = billing.attempts_of(invoice.id).await?;
+    let charged: Vec<_> = attempts.iter().filter(|attempt| attempt.state == AttemptState::Charged).collect();
+    if charged.is_empty() {
+        bail!("billing has no CHARGED attempt of {reference}, so the ledger lost none: nothing was recorded");
+    }
+    for attempt in charged {
+        if !matches!(ledger.by_key(&attempt.key).await?, KeyLookup::Absent) {
+            bail!("the ledger has the key {} of {reference}: nothing was recorded", attempt.key);
+        }
+    }
+    Ok(())
+}
+
+async fn record_unbacked(
+    billing: &BillingApi,
+    ledger_id: String,
+    references: &[&String],
+    asked: &Acknowledge,
+) -> anyhow::Result<()> {
+    for reference in references {
+        let request = UnbackedAcknowledgementRequest {
+            ledger_id: ledger_id.clone(),
+            reference: (*reference).clone(),
+            reason: asked.reason.clone(),
+            actor: asked.actor.clone(),
+        };
+        billing.acknowledge_unbacked(&request).await?;
+        note(format_args!("acknowledged: ledger {ledger_id} has lost the charge of {reference}"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn resolved(one: Option<&str>, through: Option<&str>, why: &str, actor: &str) -> (Option<Rows>, String) {
-        let mut problems = Problems::new();
-        let text = |text: &str| Some(text.to_owned());
-        let args = AcknowledgeArgs {
-            acknowledge: one.and_then(text),
-            acknowledge_through: through.and_then(text),
-            why: text(why),
-            actor: text(actor),
+    /// The flags in their order, each with its value; what was asked for, and the mistakes.
+    fn resolved(flags: &[(&str, &str)]) -> (Option<What>, String) {
+        let values = |flag: &str| {
+            let given = flags.iter().filter(|(name, _)| *name == flag);
+            given.map(|(_, value)| (*value).to_owned()).collect::<Vec<String>>()
         };
-        let rows = args.resolve(&mut problems).map(|what| what.rows);
-        (rows, problems.finish().map_or_else(|problems| problems.to_string(), |()| String::new()))
+        let first = |flag| values(flag).into_iter().next();
+        let mut problems = Problems::new();
+        let args = AcknowledgeArgs {
+            acknowledge: first(ONE),
+            acknowledge_through: first(THROUGH),
+            acknowledge_unbacked: values(UNBACKED),
+            why: first("--why"),
+            actor: first("--actor"),
+        };
+        let what = args.resolve(&mut problems).map(|asked| asked.what);
+        (what, problems.finish().map_or_else(|problems| problems.to_string(), |()| String::new()))
     }
 
+    const WHY: (&str, &str) = ("--why", "w");
+    const ACTOR: (&str, &str) = ("--actor", "a");
+
     #[test]
-    fn rows_reason_and_actor_are_needed_together() {
-        assert_eq!(resolved(Some("7"), None, "w", "a"), (Some(Rows::One(7)), String::new()));
-        assert_eq!(resolved(None, Some("7"), "w", "a"), (Some(Rows::Through(7)), String::new()));
-        assert_eq!(resolved(None, None, "", ""), (None, String::new()));
-        for (one, through, why, actor, mistakes) in [
-            (Some("7"), Some("8"), "w", "a", &["--acknowledge-through:"][..]),
-            (Some("7"), None, " ", "", &["--why:", "--actor:"]),
-            (Some("0"), None, "w", "a", &["--acknowledge:"]),
-            (None, Some("x"), "", "a", &["--acknowledge-through:", "--why:"]),
-            (None, None, "w", "", &["--why:"]),
+    fn what_is_acknowledged_reason_and_actor_are_needed_together() {
+        let unbacked =
+            |references: &[&str]| What::Unbacked(references.iter().map(|&name| name.to_owned()).collect());
+        for (flags, what) in [
+            (&[(ONE, "7"), WHY, ACTOR][..], Some(What::Row(7))),
+            (&[(THROUGH, "7"), WHY, ACTOR], Some(What::Through(7))),
+            (
+                &[(UNBACKED, "I2"), (UNBACKED, "I1"), (UNBACKED, "I2"), WHY, ACTOR],
+                Some(unbacked(&["I1", "I2"])),
+            ),
+            (&[], None),
         ] {
-            let (rows, problems) = resolved(one, through, why, actor);
-            assert_eq!(rows, None, "{problems}");
+            assert_eq!(resolved(flags), (what, String::new()), "{flags:?}");
+        }
+        let too_many = [vec![(UNBACKED, "I"); UNBACKED_MAX + 1], vec![WHY, ACTOR]].concat();
+        for (flags, mistakes) in [
+            (&[(ONE, "7"), (THROUGH, "8"), WHY, ACTOR][..], &["--acknowledge-through:"][..]),
+            (&[(ONE, "7"), (UNBACKED, "I1"), WHY, ACTOR], &["--acknowledge-unbacked:"]),
+            (&[(ONE, "7"), ("--why", " ")], &["--why:", "--actor:"]),
+            (&[(UNBACKED, "I1"), WHY], &["--actor:"]),
+            (&[(UNBACKED, ""), WHY, ACTOR], &["--acknowledge-unbacked:"]),
+            (&too_many, &["--acknowledge-unbacked:"]),
+            (&[(ONE, "0"), WHY, ACTOR], &["--acknowledge:"]),
+            (&[(THROUGH, "x"), ACTOR], &["--acknowledge-through:", "--why:"]),
+            (&[WHY], &["--why:"]),
+        ] {
+            let (what, problems) = resolved(flags);
+            assert_eq!(what, None, "{problems}");
             assert!(mistakes.iter().all(|mistake| problems.contains(mistake)), "{mistakes:?}: {problems}");
         }
     }

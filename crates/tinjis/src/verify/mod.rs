@@ -9,9 +9,10 @@ pub(crate) mod repair;
 mod report;
 mod source;
 
+use acknowledge::Acknowledged;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use recheck::{CONCURRENT_MAX, Recheck};
-use reconcile::{AcknowledgedRows, AttemptPhase, InvoiceFact, InvoicePhase, LedgerContext, LedgerPhase};
+use reconcile::{AttemptPhase, InvoiceFact, InvoicePhase, LedgerContext, LedgerPhase};
 use report::Verdict;
 use source::{BillingApi, Deployment, KeyLookup, LedgerApi};
 
@@ -69,9 +70,8 @@ async fn verify_service(
     let ledger_id = ledger.id().await?;
     let last_seq_before_billing = ledger.last_seq().await?;
     let (before, attempts) = read_billing(billing, last_seq_before_billing, progress).await?;
-    let acknowledged = AcknowledgedRows::of_ledger(billing.acknowledgements().await?, ledger_id.as_deref());
-    let context = LedgerContext { last_seq_before_billing, acknowledged: acknowledged.clone() };
-    let mut phase = attempts.into_ledger(context);
+    let acknowledged = Acknowledged::read(billing, ledger_id.as_deref()).await?;
+    let mut phase = attempts.into_ledger(acknowledged.context(last_seq_before_billing));
     let is_one_ledger = read_ledger(ledger, ledger_id.as_ref(), &mut phase, progress).await?;
     let all_keys_asked = ask_for_open_keys(ledger, &mut phase).await?;
     // Read last: billing remembers the ledger before it believes its first response.

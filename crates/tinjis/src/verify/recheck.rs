@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reconcile::{AcknowledgedRows, Finding, FindingKind, InvoicePhase, LedgerContext, Reconciliation};
+use reconcile::{Finding, FindingKind, InvoicePhase, Reconciliation};
 use uuid::Uuid;
 
+use super::acknowledge::Acknowledged;
 use super::progress::ReadProgress;
 use super::source::{BillingApi, KeyLookup, LedgerApi};
 use crate::http::CallError;
@@ -24,7 +25,7 @@ pub(super) struct Recheck<'a> {
     pub(super) billing: &'a BillingApi,
     pub(super) ledger: &'a LedgerApi,
     pub(super) deployment: Option<Uuid>,
-    pub(super) acknowledged: &'a AcknowledgedRows,
+    pub(super) acknowledged: &'a Acknowledged,
 }
 
 /// What one check came to.
@@ -129,8 +130,7 @@ impl Recheck<'_> {
         invoice.iter().for_each(|invoice| phase.add(invoice));
         let mut phase = phase.into_attempts(self.deployment);
         attempts.iter().for_each(|attempt| phase.add(attempt));
-        let acknowledged = self.acknowledged.clone();
-        let mut phase = phase.into_ledger(LedgerContext { last_seq_before_billing: i64::MAX, acknowledged });
+        let mut phase = phase.into_ledger(self.acknowledged.context(i64::MAX));
         rows.values().for_each(|row| phase.add(row));
         taken.iter().for_each(|key| phase.key_taken(key));
         Ok(phase.finish(run_is_unfinished))

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::progress::ReadProgress;
-use super::source::{Cursor, LedgerApi, PAGE, page};
-use crate::http::{Api, CallError};
+use super::source::{Cursor, LedgerApi, page};
+use crate::http::{Api, CallError, PAGE};
 use crate::output::{grouped, note};
 
 /// What is read of a page that is passed on as it came.

@@ -192,6 +192,14 @@ impl Report {
                     .to_owned(),
             );
         }
+        // With a token of another account no row is billing's, and every payment is unbacked.
+        if result.count(FindingKind::Unbacked) > 0 && result.confirmed > 0 {
+            lines.push(
+                "  an unbacked invoice whose row the ledger has lost: tinjis verify --acknowledge-unbacked REFERENCE \
+                 --why TEXT --actor NAME"
+                    .to_owned(),
+            );
+        }
         lines.extend(self.remarks.iter().map(|remark| format!("  {remark}")));
         lines
     }
@@ -202,6 +210,7 @@ impl Report {
         let figures = [
             ("charges of no invoice", result.count(FindingKind::Unattributed)),
             ("acknowledged", result.acknowledged),
+            ("unbacked acknowledged", result.acknowledged_unbacked),
             ("keys taken by another account", result.count(FindingKind::KeyTaken)),
             ("invalid row numbers", result.count(FindingKind::InvalidSeq)),
         ];

@@ -3,17 +3,14 @@
 
 use std::fmt;
 
-use api::billing::AcknowledgementRequest;
+use api::billing::{AcknowledgementRequest, UnbackedAcknowledgementRequest};
 use http::StatusCode;
-use reconcile::{Acknowledgement, AttemptFact, InvoiceFact, LedgerRow};
-use serde::Deserialize;
+use reconcile::{Acknowledgement, AttemptFact, InvoiceFact, LedgerRow, UnbackedAcknowledgement};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::http::{Api, CallError, segment};
-
-/// Items of a page: the most that the services give.
-pub(super) const PAGE: usize = 1000;
+use crate::http::{AUDIT_PAGE, Api, CallError, PAGE, segment};
 
 /// What billing says of itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -88,6 +85,7 @@ const ATTEMPTS: List<AttemptFact> =
     List { path: "/v1/attempts", position: |attempt| (attempt.invoice_id, attempt.number.into()) };
 const LEDGER: List<LedgerRow> = List { path: "/v1/ledger", position: |row| (row.seq, 0) };
 const ACKNOWLEDGEMENTS: &str = "/v1/ledger/acknowledgements";
+const UNBACKED_ACKNOWLEDGEMENTS: &str = "/v1/ledger/unbacked-acknowledgements";
 
 /// Reads a list from a cursor on until `each` says that it has enough. A list that repeats itself or goes back cannot be
 /// trusted to be complete, so that is an error, and never a verdict; it also cannot hold us for ever.
@@ -167,11 +165,21 @@ impl BillingApi {
 
     /// Ledger rows that operators have acknowledged. A billing of an older version has none.
     pub(crate) async fn acknowledgements(&self) -> Result<Vec<Acknowledgement>, CallError> {
+        self.records(ACKNOWLEDGEMENTS).await
+    }
+
+    /// Invoices whose charge a ledger has lost, as operators have acknowledged. A billing of an older version has none.
+    pub(crate) async fn unbacked_acknowledgements(&self) -> Result<Vec<UnbackedAcknowledgement>, CallError> {
+        self.records(UNBACKED_ACKNOWLEDGEMENTS).await
+    }
+
+    /// A list of operators' records; empty where the route is unknown.
+    async fn records<T: DeserializeOwned>(&self, list: &str) -> Result<Vec<T>, CallError> {
         let mut all = Vec::new();
         let mut after = None;
         loop {
-            let path = page(ACKNOWLEDGEMENTS, after.as_ref(), PAGE);
-            let Some(page) = self.0.find::<Page<Acknowledgement>>(&path).await? else { return Ok(all) };
+            let path = page(list, after.as_ref(), AUDIT_PAGE);
+            let Some(page) = self.0.find::<Page<T>>(&path).await? else { return Ok(all) };
             let is_empty = page.items.is_empty();
             all.extend(page.items);
             after = page.next;
@@ -182,9 +190,19 @@ impl BillingApi {
     }
 
     pub(super) async fn acknowledge(&self, request: &AcknowledgementRequest) -> Result<(), CallError> {
+        self.record(ACKNOWLEDGEMENTS, request).await
+    }
+
+    pub(super) async fn acknowledge_unbacked(
+        &self,
+        request: &UnbackedAcknowledgementRequest,
+    ) -> Result<(), CallError> {
+        self.record(UNBACKED_ACKNOWLEDGEMENTS, request).await
+    }
+
+    async fn record(&self, list: &str, request: &impl Serialize) -> Result<(), CallError> {
         let body = serde_json::to_vec(request).expect("texts and numbers make JSON");
-        let _recorded: serde_json::Value =
-            self.0.post(ACKNOWLEDGEMENTS, "application/json", body.into()).await?;
+        let _recorded: serde_json::Value = self.0.post(list, "application/json", body.into()).await?;
         Ok(())
     }
 }

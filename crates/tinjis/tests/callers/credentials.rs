@@ -8,7 +8,7 @@ use testkit::certs::replace;
 use testkit::http::Answer;
 
 use crate::presented::{Attempt, CLIENT, Jwt};
-use crate::site::{At, Site};
+use crate::site::{ServerKind, Site};
 use crate::table::{Table, route};
 
 /// However long a machine takes.
@@ -19,7 +19,7 @@ const KEY: &str = "0123456789abcdef0123456789abcdef";
 /// A charge under one key by a token is the same charge by a certificate and by a signed token; another account's
 /// is not. Nothing of it is charged twice.
 pub(crate) fn change(table: &mut Table<'_>) {
-    let at = At::Any;
+    let at = ServerKind::Any;
     let tls = Attempt::bare().over_tls().but(|a| a.key = Some(KEY));
     let call = |table: &Table<'_>, attempt: &Attempt| -> Answer {
         table.make(at, route(at), attempt).expect("an answer")

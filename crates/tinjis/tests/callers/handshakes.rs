@@ -1,12 +1,12 @@
 //! Attempts that end in the handshake: by what certificate, or none. Knows no token.
 
 use crate::presented::{Attempt, CLIENT, HOST, Signer, Wire};
-use crate::site::At;
+use crate::site::ServerKind;
 use crate::table::Table;
 
 pub(crate) fn attempts(table: &mut Table<'_>) {
     let good = Attempt::bare().over_tls().certified(CLIENT);
-    for at in [At::Mutual, At::Ponger, At::Billing] {
+    for at in [ServerKind::Mutual, ServerKind::Ponger, ServerKind::Billing] {
         let mut refused = |what: &str, reason: &str, change: &dyn Fn(&mut Attempt)| {
             table.pair(at, what, &good, &good.but(change), reason);
         };
@@ -31,7 +31,7 @@ pub(crate) fn attempts(table: &mut Table<'_>) {
 
 /// One character is enough.
 fn names(table: &mut Table<'_>) {
-    let at = At::Mutual;
+    let at = ServerKind::Mutual;
     let good = Attempt::bare().over_tls().certified(CLIENT);
     for (what, name) in [
         ("a longer path", format!("{CLIENT}/x")),

@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use crate::presented::{AUDIENCE, Attempt, Jwt, SUBJECT, Shape, Text};
-use crate::site::At;
+use crate::site::ServerKind;
 use crate::table::Table;
 
 /// How far two clocks may stand apart, in seconds, as `docs/how-to/callers.md` says.
 const LEEWAY: i64 = 30;
 
-const AT: At = At::Plain;
+const AT: ServerKind = ServerKind::Plain;
 
 pub(crate) fn attempts(table: &mut Table<'_>) {
     let own = table.site.keys.last_bearer();
@@ -172,7 +172,7 @@ fn same_time(table: &mut Table<'_>) {
 /// The API server has other keys from now on, and is then away. Another server of ours has not asked for an unknown
 /// key yet, so that it is its turn.
 fn replaced(table: &mut Table<'_>) {
-    let at = At::Any;
+    let at = ServerKind::Any;
     let old = Attempt::bare().over_tls().signed(Jwt::of(table.site, "rsa"));
     table.succeeds(at, crate::table::route(at), "before the change", &old);
     table.site.replace_keys();

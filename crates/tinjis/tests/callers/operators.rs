@@ -1,7 +1,7 @@
 //! Attempts on billing's writing routes. Knows an operator's token and a page's `Origin`.
 
 use crate::presented::{Attempt, Text};
-use crate::site::At;
+use crate::site::ServerKind;
 use crate::table::Table;
 
 /// Each route of billing that writes through `/v1`.
@@ -16,7 +16,7 @@ const WRITES: [&str; 5] = [
 pub(crate) fn attempts(table: &mut Table<'_>) {
     let good = Attempt::bare().bearer("operator-new");
     let word = |text: &str| vec![Text::Word(text.to_owned())];
-    let at = At::Operators;
+    let at = ServerKind::Operators;
     for path in WRITES {
         let wrong = good.but(|a| a.authorization = word("guess"));
         table.pair_on(at, ("POST", path), path, &good, &wrong, "token_unknown");
@@ -30,5 +30,5 @@ pub(crate) fn attempts(table: &mut Table<'_>) {
     let twice = good.but(|a| a.authorization.push(Text::Word("operator-new".to_owned())));
     table.pair(at, "the token twice", &good, &twice, "no_credential");
     let page = Attempt::bare().but(|a| a.origin = Some("http://localhost:3000"));
-    table.pair(At::Loopback, "a web page on this machine", &Attempt::bare(), &page, "origin");
+    table.pair(ServerKind::Loopback, "a web page on this machine", &Attempt::bare(), &page, "origin");
 }

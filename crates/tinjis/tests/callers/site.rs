@@ -19,7 +19,7 @@ const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 
 /// A server, by what it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum At {
+pub(crate) enum ServerKind {
     /// Payments: a certificate.
     Mutual,
     /// Ponger: a certificate.
@@ -45,7 +45,7 @@ pub(crate) struct Site {
     pub(crate) another: Authority,
     pub(crate) keys: Page,
     signing: BTreeMap<&'static str, SigningKey>,
-    servers: BTreeMap<At, Process>,
+    servers: BTreeMap<ServerKind, Process>,
     folder: TempDir,
     clock: Clock,
 }
@@ -53,15 +53,15 @@ pub(crate) struct Site {
 impl Site {
     /// Every server.
     pub(crate) fn start() -> Self {
-        use At::{All, Any, Billing, Loopback, Mutual, Operators, Plain, Rated};
+        use ServerKind::{All, Any, Billing, Loopback, Mutual, Operators, Plain, Rated};
         let mut site = Self::of(&[Mutual, Plain, Any, All, Rated, Operators, Loopback, Billing]);
         let ponger = site.ponger();
-        site.servers.insert(At::Ponger, ponger);
+        site.servers.insert(ServerKind::Ponger, ponger);
         site
     }
 
     /// These servers, and who may call them.
-    pub(crate) fn of(servers: &[At]) -> Self {
+    pub(crate) fn of(servers: &[ServerKind]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (ours, another) = (Authority::new("ours"), Authority::new("another"));
         let signing = [
@@ -83,7 +83,7 @@ impl Site {
         site
     }
 
-    pub(crate) fn server(&self, at: At) -> &Process {
+    pub(crate) fn server(&self, at: ServerKind) -> &Process {
         &self.servers[&at]
     }
 
@@ -135,30 +135,30 @@ impl Site {
         ]
     }
 
-    fn spec(&self, at: At) -> Spec {
-        let is_billing = matches!(at, At::Billing | At::Operators | At::Loopback);
+    fn spec(&self, at: ServerKind) -> Spec {
+        let is_billing = matches!(at, ServerKind::Billing | ServerKind::Operators | ServerKind::Loopback);
         let program = run_by(TINJIS, if is_billing { "billing" } else { "payments" });
         let mut spec = Spec::new(program, name(at), self.folder.path());
         let mut set = |name: &str, value: String| spec.env.insert(name.to_owned(), value);
         set("LOG_LEVEL", "warn".to_owned());
-        if matches!(at, At::Mutual | At::Any | At::All | At::Billing) {
+        if matches!(at, ServerKind::Mutual | ServerKind::Any | ServerKind::All | ServerKind::Billing) {
             set("TLS_CERT", self.text("server.pem"));
             set("TLS_KEY", self.text("server.key"));
             set("TLS_CLIENT_CA", self.text("ca.pem"));
             set("TLS_ALLOWED_CLIENTS", format!("{CLIENT},{HOST},{SHOP}=corner-shop"));
         }
-        if matches!(at, At::Plain | At::Any | At::All | At::Rated) {
+        if matches!(at, ServerKind::Plain | ServerKind::Any | ServerKind::All | ServerKind::Rated) {
             set("PAYMENTS_API_TOKEN_FILE", self.text("tokens"));
         }
-        if matches!(at, At::Plain | At::Any | At::All) {
+        if matches!(at, ServerKind::Plain | ServerKind::Any | ServerKind::All) {
             for (name, value) in self.jwt_settings() {
                 set(name, value);
             }
         }
         match at {
-            At::All => drop(set("CALLER_PROOF", "all".to_owned())),
-            At::Rated => drop(set("CALLER_RATE_MAX", "1".to_owned())),
-            At::Operators => drop(set("OPERATOR_TOKEN_FILE", self.text("operators"))),
+            ServerKind::All => drop(set("CALLER_PROOF", "all".to_owned())),
+            ServerKind::Rated => drop(set("CALLER_RATE_MAX", "1".to_owned())),
+            ServerKind::Operators => drop(set("OPERATOR_TOKEN_FILE", self.text("operators"))),
             _ => {}
         }
         if !is_billing {
@@ -195,16 +195,16 @@ fn first_set(signing: &BTreeMap<&'static str, SigningKey>) -> String {
     key_set(&[signing["rsa"].jwk(), signing["p256"].jwk(), for_encryption, secret])
 }
 
-fn name(at: At) -> &'static str {
+fn name(at: ServerKind) -> &'static str {
     match at {
-        At::Mutual => "mutual",
-        At::Ponger => "ponger",
-        At::Billing => "billing",
-        At::Plain => "plain",
-        At::Any => "any",
-        At::All => "all",
-        At::Rated => "rated",
-        At::Operators => "operators",
-        At::Loopback => "loopback",
+        ServerKind::Mutual => "mutual",
+        ServerKind::Ponger => "ponger",
+        ServerKind::Billing => "billing",
+        ServerKind::Plain => "plain",
+        ServerKind::Any => "any",
+        ServerKind::All => "all",
+        ServerKind::Rated => "rated",
+        ServerKind::Operators => "operators",
+        ServerKind::Loopback => "loopback",
     }
 }

@@ -8,7 +8,7 @@ use testkit::secure::Dialer;
 use testkit::{timed, wait_until};
 
 use crate::presented::{Attempt, Signer, Wire};
-use crate::site::{At, Site};
+use crate::site::{ServerKind, Site};
 
 /// A refusal is counted within this.
 const COUNTED_WITHIN: Duration = Duration::from_secs(60);
@@ -23,7 +23,7 @@ pub(crate) struct Table<'a> {
     /// How every refusal of payments looks.
     look: Option<Look>,
     /// Charges that were to be executed.
-    charges: BTreeMap<At, i64>,
+    charges: BTreeMap<ServerKind, i64>,
 }
 
 /// Status, headers and body.
@@ -42,7 +42,14 @@ impl<'a> Table<'a> {
 
     /// The positive control succeeds; the other attempt differs in one property and is rejected for this reason.
     #[track_caller]
-    pub(crate) fn pair(&mut self, at: At, what: &str, control: &Attempt, other: &Attempt, reason: &str) {
+    pub(crate) fn pair(
+        &mut self,
+        at: ServerKind,
+        what: &str,
+        control: &Attempt,
+        other: &Attempt,
+        reason: &str,
+    ) {
         self.pair_on(at, route(at), what, control, other, reason);
     }
 
@@ -50,7 +57,7 @@ impl<'a> Table<'a> {
     #[track_caller]
     pub(crate) fn pair_on(
         &mut self,
-        at: At,
+        at: ServerKind,
         route: (&str, &str),
         what: &str,
         control: &Attempt,
@@ -65,12 +72,12 @@ impl<'a> Table<'a> {
     }
 
     #[track_caller]
-    pub(crate) fn succeeds(&mut self, at: At, route: (&str, &str), what: &str, attempt: &Attempt) {
+    pub(crate) fn succeeds(&mut self, at: ServerKind, route: (&str, &str), what: &str, attempt: &Attempt) {
         let before = self.counters(at);
         let answer = self.make(at, route, attempt);
         let answer =
             answer.unwrap_or_else(|error| panic!("{what}: its positive control had no response: {error}"));
-        let is_write = matches!(at, At::Operators | At::Loopback);
+        let is_write = matches!(at, ServerKind::Operators | ServerKind::Loopback);
         // An accepted operator call may still ask for a missing row.
         let is_good = if is_write { answer.status != 403 } else { answer.status == 200 };
         assert!(is_good, "{what}: its positive control got {} {}", answer.status, answer.text());
@@ -83,7 +90,7 @@ impl<'a> Table<'a> {
     #[track_caller]
     pub(crate) fn is_refused(
         &mut self,
-        at: At,
+        at: ServerKind,
         route: (&str, &str),
         what: &str,
         attempt: &Attempt,
@@ -92,7 +99,8 @@ impl<'a> Table<'a> {
         let before = self.counters(at);
         let answer = self.make(at, route, attempt);
         if let Ok(answer) = answer {
-            let (is_limit, is_own) = (reason == "rate_limited", matches!(at, At::Operators | At::Loopback));
+            let (is_limit, is_own) =
+                (reason == "rate_limited", matches!(at, ServerKind::Operators | ServerKind::Loopback));
             let wanted = if is_limit { 429 } else { 403 };
             assert_eq!(answer.status, wanted, "{what}: {}", answer.text());
             if !is_limit && !is_own {
@@ -113,7 +121,7 @@ impl<'a> Table<'a> {
     }
 
     /// Every series of refusals that the server shows, with the label `reason` last.
-    fn counters(&self, at: At) -> Counters {
+    fn counters(&self, at: ServerKind) -> Counters {
         let page = testkit::http::get(&format!("{}/metrics", self.site.server(at).admin_url())).text();
         let names = ["tls_refusals_total{", "caller_refusals_total{"];
         let lines = page.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
@@ -124,7 +132,7 @@ impl<'a> Table<'a> {
 
     /// How long refusals of these reasons take, at the least: a busy machine makes each of them longer and none shorter.
     #[track_caller]
-    pub(crate) fn take_the_same_time(&mut self, at: At, attempts: &[(&str, Attempt)]) {
+    pub(crate) fn take_the_same_time(&mut self, at: ServerKind, attempts: &[(&str, Attempt)]) {
         /// Of each.
         const CALLS: usize = 41;
         let mut least = Vec::new();
@@ -153,7 +161,12 @@ impl<'a> Table<'a> {
         headers
     }
 
-    pub(crate) fn make(&self, at: At, route: (&str, &str), attempt: &Attempt) -> std::io::Result<Answer> {
+    pub(crate) fn make(
+        &self,
+        at: ServerKind,
+        route: (&str, &str),
+        attempt: &Attempt,
+    ) -> std::io::Result<Answer> {
         let (method, path) = route;
         let headers = self.headers(attempt);
         let headers = borrowed(&headers);
@@ -177,7 +190,7 @@ impl<'a> Table<'a> {
     }
 
     /// One charge more that is to stand in the ledger.
-    pub(crate) fn charged(&mut self, at: At) {
+    pub(crate) fn charged(&mut self, at: ServerKind) {
         *self.charges.entry(at).or_default() += 1;
     }
 
@@ -205,11 +218,11 @@ fn looks(answer: &Answer) -> Vec<(String, String)> {
     told.cloned().collect()
 }
 
-pub(crate) fn route(at: At) -> (&'static str, &'static str) {
+pub(crate) fn route(at: ServerKind) -> (&'static str, &'static str) {
     match at {
-        At::Ponger => ("GET", "/ping"),
-        At::Billing => ("GET", "/rest/health"),
-        At::Operators | At::Loopback => ("POST", "/v1/runs"),
+        ServerKind::Ponger => ("GET", "/ping"),
+        ServerKind::Billing => ("GET", "/rest/health"),
+        ServerKind::Operators | ServerKind::Loopback => ("POST", "/v1/runs"),
         _ => ("POST", "/"),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use testkit::wait_until;
 
 use crate::presented::{Attempt, CLIENT, Jwt, SHOP, SHOP_SUBJECT, Signer, Text};
-use crate::site::At;
+use crate::site::ServerKind;
 use crate::table::{Table, route};
 
 /// A changed file is read again within this.
@@ -18,7 +18,7 @@ fn word(token: &str) -> Vec<Text> {
 pub(crate) fn attempts(table: &mut Table<'_>) {
     let good = Attempt::bare().token("new-token");
     let second = Attempt::bare().token("old-token");
-    let at = At::Plain;
+    let at = ServerKind::Plain;
     table.pair(at, "nothing", &good, &good.but(|a| a.tokens.clear()), "no_credential");
     for (what, token) in [
         ("an unknown token", "guess"),
@@ -42,9 +42,14 @@ pub(crate) fn attempts(table: &mut Table<'_>) {
 
 /// A line that is taken out of the file is refused soon after.
 fn removed(table: &mut Table<'_>) {
-    table.succeeds(At::Plain, route(At::Plain), "the old line", &Attempt::bare().token("old-token"));
+    table.succeeds(
+        ServerKind::Plain,
+        route(ServerKind::Plain),
+        "the old line",
+        &Attempt::bare().token("old-token"),
+    );
     table.site.write_tokens("new-token\nshop-token corner-shop\n");
-    let url = table.site.server(At::Plain).url();
+    let url = table.site.server(ServerKind::Plain).url();
     let is_refused = || {
         let answer =
             testkit::http::call("GET", &format!("{url}/v1/ledger"), &[("X-Token", "old-token")], b"");
@@ -53,7 +58,7 @@ fn removed(table: &mut Table<'_>) {
     wait_until("the shorter file to be read", READ_WITHIN, is_refused);
     let good = Attempt::bare().token("new-token");
     let old = good.but(|a| a.tokens = word("old-token"));
-    table.pair(At::Plain, "a line that was taken out", &good, &old, "token_unknown");
+    table.pair(ServerKind::Plain, "a line that was taken out", &good, &old, "token_unknown");
 }
 
 /// Certificate, signed token and token, one of them or all.
@@ -61,7 +66,7 @@ fn several(table: &mut Table<'_>) {
     let jwt = Jwt::of(table.site, "rsa");
     let all = Attempt::bare().over_tls().certified(CLIENT).signed(jwt.clone()).token("new-token");
     let mut refused = |what: &str, reason: &str, change: &dyn Fn(&mut Attempt)| {
-        table.pair(At::All, what, &all, &all.but(change), reason);
+        table.pair(ServerKind::All, what, &all, &all.but(change), reason);
     };
     refused("all, without certificate", "no_certificate", &|a| a.certificate = None);
     refused("all, without signed token", "jwt_missing", &|a| a.authorization.clear());
@@ -79,7 +84,7 @@ fn several(table: &mut Table<'_>) {
     let certified = Attempt::bare().over_tls().certified(CLIENT);
     let by_token = Attempt::bare().over_tls().token("new-token");
     let by_jwt = Attempt::bare().over_tls().signed(jwt);
-    let at = At::Any;
+    let at = ServerKind::Any;
     table.pair(at, "any, nothing", &by_token, &by_token.but(|a| a.tokens.clear()), "no_credential");
     table.pair(
         at,
@@ -101,7 +106,7 @@ fn several(table: &mut Table<'_>) {
 
 /// One call a second, and the second at once is one too many; another account's is not.
 fn too_often(table: &mut Table<'_>) {
-    let at = At::Rated;
+    let at = ServerKind::Rated;
     let shop = Attempt::bare().token("shop-token");
     let ours = shop.but(|a| a.tokens = word("new-token"));
     table.succeeds(at, route(at), "the first call", &ours);

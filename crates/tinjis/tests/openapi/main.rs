@@ -18,7 +18,7 @@ const SUBSCRIPTION: &str =
     r#"{"reference":"GYM-1","customer_id":5,"currency":"EUR","amount":"9.90","starts_on":"2027-01-31"}"#;
 
 /// Both services with some of everything, so that reads answer rows: PAID and declined invoices, a run, a subscription, an
-/// acknowledgement.
+/// acknowledgement of each kind.
 fn site() -> Services {
     let services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
         .billing_flags(["--deployment-id", DEPLOYMENT])
@@ -36,6 +36,12 @@ fn site() -> Services {
         "ledger_id": ledger["ledger_id"], "seq_first": 1, "seq_last": 1, "reason": "a test", "actor": "ann",
     });
     let made = http::post(&format!("{billing}/v1/ledger/acknowledgements"), acknowledged.to_string());
+    assert_eq!(made.status, 201, "{}", made.text());
+    let paid = http::get(&format!("{billing}/v1/invoices?state=PAID&limit=1")).json();
+    let lost = json!({
+        "ledger_id": ledger["ledger_id"], "reference": paid["items"][0]["reference"], "reason": "a test", "actor": "ann",
+    });
+    let made = http::post(&format!("{billing}/v1/ledger/unbacked-acknowledgements"), lost.to_string());
     assert_eq!(made.status, 201, "{}", made.text());
     services
 }

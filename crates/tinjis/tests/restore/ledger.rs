@@ -215,7 +215,20 @@ fn restored_as_the_page_says(proof: Proof, mut site: Site) {
     let unbacked = u64::try_from(FORGOTTEN - IN_DOUBT).expect("a drill is small");
     assert_eq!(verified.json["mismatch"]["unbacked"].as_u64(), Some(unbacked), "{}", verified.json);
     assert_eq!((verified.number("findings_total"), verified.code), (unbacked, Some(1)), "{}", verified.json);
+    accept_the_loss(&site, &verified);
     proof.end(&format!("{} charges forgotten by the ledger", lost.len()), verified.number("double"), 0);
+}
+
+/// As the page says, with the references of this verification.
+fn accept_the_loss(site: &Site, verified: &Verified) {
+    let findings = verified.json["findings"].as_array().expect("the JSON has this field");
+    let names: Vec<&str> = findings.iter().filter_map(|finding| finding["reference"].as_str()).collect();
+    let file = site.backups().join("unbacked");
+    std::fs::write(&file, names.join("\n") + "\n").expect("a file can be written");
+    let file = file.to_str().expect("a test's path is UTF-8");
+    let (code, said) = site.page_says("Accept what the ledger lost", &[("UNBACKED", file)]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("unbacked acknowledged {}", names.len())), "{said}");
 }
 
 /// The operator has found each of them in what really moved money.

@@ -9,6 +9,7 @@ mod site;
 
 use std::process::Command;
 
+use api::payments::{LEDGER_PAGE_MAX, LEDGER_TEXT_BYTES_MAX};
 use testkit::proof::Verified;
 use testkit::{Proof, Services, size};
 
@@ -104,4 +105,22 @@ fn a_repair_of_what_is_known_changes_nothing_and_another_ledger_is_refused() {
     let answer = testkit::http::call("POST", &url, &[], page.as_bytes());
     assert_eq!(answer.status, 409, "{}", answer.text());
     assert!(answer.text().contains("urn:tinjis:problem:ledger-mismatch"), "{}", answer.text());
+}
+
+/// Refused charges under keys of another deployment: rows that are no finding and change nothing.
+#[test]
+fn a_repair_takes_pages_of_rows_with_the_longest_texts() {
+    const ROWS: usize = LEDGER_PAGE_MAX + 1;
+    let services = Services::of(TINJIS).payments_flags(["--success-rate=0"]).start();
+    let text = r"\u0001".repeat(LEDGER_TEXT_BYTES_MAX);
+    let url = format!("{}/", services.payments_url());
+    for row in 0..ROWS {
+        let key = format!("{row:032x}");
+        let body = format!(r#"{{"id":"{text}","customer_id":1,"currency":"{text}","value":1}}"#);
+        let answer = testkit::http::call("POST", &url, &[("Idempotency-Key", &key)], body.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let repaired = Verified::of(TINJIS, &services, &["--repair"]);
+    assert_eq!(repaired.code, Some(0), "{} {}", repaired.json, repaired.said);
+    assert!(repaired.said.contains("1,001 are not of this deployment"), "{}", repaired.said);
 }

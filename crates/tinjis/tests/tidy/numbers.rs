@@ -1,4 +1,4 @@
-//! That the pages on Kubernetes objects say the numbers that are shipped. Knows where a number is set and how a page says it.
+//! That the pages on Kubernetes objects say the numbers that are shipped, and the page on limits those of the code. Knows where a number is set and how a page says it.
 //! A changed number is a red row here: correct the page, its arithmetic too, and then the row.
 
 use crate::tree::{file, none};
@@ -11,6 +11,22 @@ const BILLING: &str = "deploy/envs/base/antaeus.values.yaml";
 const PAYMENTS: &str = "deploy/envs/base/payments.values.yaml";
 const BASE: &str = "deploy/envs/base/base.yaml.in";
 const AUTOSCALING: &str = "autoscaling: {enabled: true, minReplicas: 3, maxReplicas: 6, cpuPercent: 70}";
+
+const LIMITS_PAGE: &str = "docs/reference/limits.md";
+const SERVER: &str = "crates/chassis/src/server/limits.rs";
+const CLIENT: &str = "crates/chassis/src/client/mod.rs";
+const POSTGRES: &str = "crates/chassis/src/postgres/settings.rs";
+const SHUTDOWN: &str = "crates/chassis/src/shutdown.rs";
+const CURRENCIES: &str = "crates/chassis/src/currency.rs";
+const WIRE: &str = "crates/api/src/payments.rs";
+const DELIVER: &str = "crates/payments/src/http/deliver.rs";
+const CONTROLS: &str = "crates/payments/src/http/controls.rs";
+const IMPORTS: &str = "crates/billing/src/http/v1/imports.rs";
+const ATTEMPTS: &str = "crates/billing/src/http/v1/attempts.rs";
+const PAY: &str = "crates/billing/src/http/pay.rs";
+const ROWS: &str = "crates/billing/src/import_row.rs";
+const SUBSCRIPTION: &str = "crates/billing/src/subscription.rs";
+const SUPERVISOR: &str = "crates/billing/src/charge/supervisor.rs";
 
 /// Where a number is set, the text there, the page, and how the page says it.
 const NUMBERS: &[(&str, &str, &str, &str)] = &[
@@ -103,11 +119,131 @@ const NUMBERS: &[(&str, &str, &str, &str)] = &[
     (VALUES, "expirationSeconds: 3600\n", "serviceaccount-tokens.md", "audience `payments`, 3,600 s"),
 ];
 
+/// Where a number of the page on limits is set, the text there, and how the page says it.
+const LIMITS: &[(&str, &str, &str)] = &[
+    (SERVER, "const BODY_BYTES_MAX: u64 = 1024 * 1024;", "| body of a request | 1,048,576 bytes |"),
+    (DELIVER, "const BODY_BYTES_MAX: usize = 1024 * 1024;", "| body of a request | 1,048,576 bytes |"),
+    (IMPORTS, "const BODY_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;", "| 16 × 2³⁰ bytes; a line"),
+    (ROWS, "ROW_BYTES_MAX: usize = 16 * 1024;", "a line 16,384 bytes |"),
+    (CONTROLS, "BODY_BYTES_MAX: usize = 64 * 1024;", "`PUT /v1/faults` of payments | 65,536 bytes |"),
+    (
+        "crates/billing/src/http/v1/repairs.rs",
+        "BODY_BYTES_MAX: usize = LEDGER_PAGE_JSON_BYTES_MAX;",
+        "| body of `POST /v1/repairs` | 5,121,256 bytes: the longest page of the ledger |",
+    ),
+    (ATTEMPTS, "RESOLVE_BODY_BYTES_MAX: usize = 16 * 1024;", "`/v1/ledger/accept` | 16,384 bytes |"),
+    (SERVER, "HEADER_BYTES_MAX: usize = 32 * 1024;", "headers together | 32,768 bytes,"),
+    (SERVER, "HEADERS_MAX: usize = 100;", "bytes, 100 headers |"),
+    (SERVER, "IN_FLIGHT_MAX: usize = 1024;", "in one process | 1,024 |"),
+    (
+        "crates/chassis/src/caller/rate.rs",
+        "RATE_MAX: NonZeroU32 = NonZeroU32::new(50_000)",
+        "| 50,000 per second (`--caller-rate-max`) |",
+    ),
+    (SERVER, "CONNECTIONS_MAX: usize = 4096;", "| 4,096, or fewer"),
+    (SERVER, "IDLE_MIN: Duration = Duration::from_secs(2);", "for at least 2 s, makes room"),
+    ("crates/billing/src/store/mod.rs", "BATCH_MAX: usize = 1000;", "page of a list | 1,000 rows,"),
+    (WIRE, "LEDGER_PAGE_MAX: usize = 1000;", "page of a list | 1,000 rows,"),
+    ("crates/billing/src/http/v1/page.rs", "LIMIT_DEFAULT: usize = 100;", "rows, 100 by default |"),
+    ("crates/payments/src/http/v1.rs", "LIMIT_DEFAULT: usize = 100;", "rows, 100 by default |"),
+    ("crates/payments/src/keys.rs", "LEN_MAX: usize = 64;", "| 64 visible ASCII characters |"),
+    ("crates/billing/src/reference.rs", "LEN_MAX: usize = 200;", "invoice | 200 bytes; of a"),
+    (SUBSCRIPTION, "LEN_MAX: usize = Reference::LEN_MAX - PERIOD_SUFFIX_BYTES;", "subscription 189 |"),
+    (SUBSCRIPTION, "PERIOD_SUFFIX_BYTES: usize = 11;", "subscription 189 |"),
+    (
+        "crates/billing/src/money.rs",
+        "AMOUNT_MINOR_MAX: i64 = 1_000_000_000_000_000;",
+        "| amount | 10¹⁵ minor units",
+    ),
+    (
+        "crates/payments/src/amount.rs",
+        "AMOUNT_MINOR_MAX: i64 = 1_000_000_000_000_000;",
+        "| amount | 10¹⁵ minor units",
+    ),
+    (CURRENCIES, "(\"EUR\", 2)", "ISO 4217 gives the currency: EUR 2,"),
+    (CURRENCIES, "(\"JPY\", 0)", "JPY 0,"),
+    (CURRENCIES, "(\"KWD\", 3)", "KWD 3 |"),
+    (ROWS, "*id >= 1);", "| `customer_id` | 1 to"),
+    (ROWS, "a whole number from 1 to {}\", i32::MAX)", "1 to 2,147,483,647 |"),
+    (SERVER, "FIRST_BYTE: Duration = Duration::from_secs(60);", "| to the first byte | 60 s |"),
+    (SERVER, "HANDSHAKE: Duration = Duration::from_secs(10);", "| TLS handshake | 10 s |"),
+    (SERVER, "HEADER: Duration = Duration::from_secs(10);", "| head of a request | 10 s |"),
+    (SERVER, "BODY: Duration = Duration::from_secs(60);", "between two parts of it | 60 s |"),
+    (SERVER, "const IDLE: Duration = Duration::from_secs(360);", "the next request | 360 s |"),
+    (SERVER, "TLS_AGE: Duration = Duration::from_secs(600);", "| age of a TLS connection | 600 s |"),
+    ("crates/billing/src/config.rs", "IN_FLIGHT_MAX: &str = \"64\";", "| 64 (`--in-flight-max`) |"),
+    (CLIENT, "DEADLINE: Duration = Duration::from_secs(10);", "call of the provider | 10 s, of which"),
+    (CLIENT, "CONNECT_TIMEOUT: Duration = Duration::from_secs(2);", "of which 2 s to connect |"),
+    (CLIENT, "IDLE: Duration = Duration::from_secs(30);", "| closed after 30 s |"),
+    (
+        "crates/billing/src/charge/mod.rs",
+        "LEASE: Duration = crate::store::lease::LONGEST;",
+        "it over after that | 60 s |",
+    ),
+    ("crates/billing/src/store/lease.rs", "LONGEST_MS: i64 = 60_000;", "it over after that | 60 s |"),
+    (SUPERVISOR, "RENEW_EVERY: Duration = Duration::from_secs(5);", "lease of a run, renewed every 5 s:"),
+    (SUPERVISOR, "RUN_LEASE: Duration = Duration::from_secs(15);", "adopts it after that | 15 s |"),
+    (
+        "crates/billing/src/charge/mod.rs",
+        "RETRY_AFTER_MAX: Duration = Duration::from_secs(60);",
+        "provider that is obeyed | 60 s |",
+    ),
+    (PAY, "ANTAEUS_WAIT: Duration = Duration::from_secs(4);", "| 4 s (Antaeus), "),
+    (PAY, "INVOICE_APP_WAIT: Duration = Duration::from_secs(30);", "30 s (invoice-app) |"),
+    (
+        "crates/billing/src/charge/resolve.rs",
+        "REQUEST_LIFE_MAX: Duration = Duration::from_secs(16 * 60);",
+        "from 16 minutes after its last request",
+    ),
+    ("deploy/envs/base/postgres.yaml", "image: postgres:15\n", "| version 15 is tested |"),
+    (POSTGRES, "CONNECTIONS_MAX: usize = 12;", "| 12 (`--database-connections-max`) |"),
+    (POSTGRES, "ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);", "a free connection | 4 s |"),
+    (POSTGRES, "STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);", "| one statement | 15 s |"),
+    (SHUTDOWN, "GRACE: Duration = Duration::from_secs(25);", "calls in flight | 25 s, and"),
+    (SHUTDOWN, "HARD_GRACE: Duration = Duration::from_secs(1);", "and 1 s to give up |"),
+    (VALUES, "stopDelaySeconds: 5\n", "(`stopDelaySeconds`) | 5 s |"),
+    (VALUES, "gracePeriodSeconds: 40\n", "(`gracePeriodSeconds`) | 40 s |"),
+];
+
+/// Digits of the page on limits that are no limit: status codes, and names.
+const NO_LIMITS: &[&str] = &[
+    "| 400 |",
+    "| 408,",
+    "| 413 |",
+    "| 413; an error",
+    "| 429 with",
+    "| 431 |",
+    "| 503 with",
+    "`/v1`",
+    "/v1/",
+    // One process holds the lock on a SQLite file; the service tests start the second one.
+    "| 1; a second one ends with exit code 1 |",
+];
+
+/// The lines of the page on limits that have a digit beside what is compared.
+fn not_compared(page: &str) -> Vec<String> {
+    let compared = LIMITS.iter().map(|(_, _, text)| *text).chain(NO_LIMITS.iter().copied());
+    // Marked and not removed: a bar between two cells may belong to two texts.
+    let mut is_compared = vec![false; page.len()];
+    for (at, text) in compared.flat_map(|text| page.match_indices(text)) {
+        is_compared[at..at + text.len()].fill(true);
+    }
+    let mut lines: Vec<&str> = page
+        .char_indices()
+        .filter(|(at, character)| character.is_numeric() && !is_compared[*at])
+        .map(|(at, _)| {
+            let begin = page[..at].rfind('\n').map_or(0, |end| end + 1);
+            page[begin..].lines().next().unwrap_or_default()
+        })
+        .collect();
+    lines.dedup();
+    lines.into_iter().map(str::to_owned).collect()
+}
+
 /// What is wrong with a row, if anything is.
-fn finding((source, number, page, text): (&str, &str, &str, &str)) -> Option<String> {
-    let page = format!("{PAGES}/{page}");
+fn finding(source: &str, number: &str, page: &str, text: &str) -> Option<String> {
     let number_is_set = file(source).text.contains(number);
-    let page_says_it = file(&page).text.contains(text);
+    let page_says_it = file(page).text.contains(text);
     match (number_is_set, page_says_it) {
         (true, true) => None,
         (false, _) => Some(format!("{source} no longer has `{}`: correct {page}", number.trim_end())),
@@ -117,11 +253,27 @@ fn finding((source, number, page, text): (&str, &str, &str, &str)) -> Option<Str
 
 #[test]
 fn the_pages_on_kubernetes_objects_say_the_numbers_that_are_shipped() {
-    none("numbers", &NUMBERS.iter().copied().filter_map(finding).collect::<Vec<_>>());
+    let findings = NUMBERS
+        .iter()
+        .filter_map(|(source, number, page, text)| finding(source, number, &format!("{PAGES}/{page}"), text));
+    none("numbers", &findings.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_page_on_limits_says_the_constants_of_the_code_and_no_other_number() {
+    let findings =
+        LIMITS.iter().filter_map(|(source, number, text)| finding(source, number, LIMITS_PAGE, text));
+    none("limits", &findings.collect::<Vec<_>>());
+    none("numbers that are compared with no constant", &not_compared(&file(LIMITS_PAGE).text));
+    assert_eq!(api::payments::LEDGER_PAGE_JSON_BYTES_MAX, 5_121_256, "{LIMITS_PAGE}");
 }
 
 #[test]
 fn a_number_that_changed_is_found() {
-    assert!(finding((VALUES, "stopDelaySeconds: 6\n", "load-balancer.md", "40 s")).is_some());
-    assert!(finding((VALUES, "stopDelaySeconds: 5\n", "load-balancer.md", "sleeps 6 s")).is_some());
+    let page = format!("{PAGES}/load-balancer.md");
+    assert!(finding(VALUES, "stopDelaySeconds: 6\n", &page, "40 s").is_some());
+    assert!(finding(VALUES, "stopDelaySeconds: 5\n", &page, "sleeps 6 s").is_some());
+    let page = file(LIMITS_PAGE).text;
+    assert_eq!(not_compared(&page.replace("| 360 s |", "| 361 s |")).len(), 1);
+    assert_eq!(not_compared(&format!("{page}| files | 7 |\n")), ["| files | 7 |"]);
 }

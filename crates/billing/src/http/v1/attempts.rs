@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use api::billing::{Attempt as Item, Decision, ResolveRequest};
+use api::billing::{Attempt as Item, Decision, REASON_BYTES_MAX, ResolveRequest};
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
@@ -23,9 +23,6 @@ use crate::store::Resolution;
 
 /// The longest body of a resolve call, in bytes.
 pub(in crate::http) const RESOLVE_BODY_BYTES_MAX: usize = 16 * 1024;
-
-/// The longest reason and the longest actor, in bytes.
-const WORDS_BYTES_MAX: usize = 1000;
 
 fn item(attempt: &Attempt) -> Item {
     let decline = attempt.decline.as_ref();
@@ -133,8 +130,8 @@ fn refusal(error: ResolveError) -> Problem {
 pub(super) fn validate_reason_and_actor(reason: &str, actor: &str) -> Result<(), Problem> {
     let errors: Vec<FieldError> = [("reason", reason), ("actor", actor)]
         .into_iter()
-        .filter(|(_, words)| words.trim().is_empty() || words.len() > WORDS_BYTES_MAX)
-        .map(|(field, _)| FieldError::new(field, format!("must have 1 to {WORDS_BYTES_MAX} bytes")))
+        .filter(|(_, words)| words.trim().is_empty() || words.len() > REASON_BYTES_MAX)
+        .map(|(field, _)| FieldError::new(field, format!("must have 1 to {REASON_BYTES_MAX} bytes")))
         .collect();
     if errors.is_empty() { Ok(()) } else { Err(Problem::validation(errors)) }
 }

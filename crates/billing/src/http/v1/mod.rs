@@ -29,6 +29,7 @@ mod row;
 pub(super) mod runs;
 pub(super) mod schedule;
 pub(super) mod subscriptions;
+pub(super) mod unbacked;
 
 /// `GET /v1/deployment`: which store this is, which ledger it settles with, whether a run goes on, and how its
 /// invoices stand.

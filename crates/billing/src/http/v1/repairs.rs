@@ -2,12 +2,15 @@
 //! Knows how a row is spelled, not what it changes.
 
 use api::billing::{EntryState, RepairPage, RepairReport, RepairRow};
+use api::payments::LEDGER_PAGE_JSON_BYTES_MAX;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
 use axum::response::Response;
 use chassis::currency::EXPONENT_OF_HUNDREDTHS;
 use chassis::problem::Problem;
+use chassis::server::Connection;
 use http::StatusCode;
 
 use super::body;
@@ -21,8 +24,16 @@ use crate::protocol::key::Key;
 use crate::protocol::transition::Outcome;
 use crate::store::{BATCH_MAX, LedgerFact, Repaired};
 
-/// The longest body: a page of the most rows with the longest references.
-pub(in crate::http) const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The longest body: the longest page that payments send.
+pub(in crate::http) const BODY_BYTES_MAX: usize = LEDGER_PAGE_JSON_BYTES_MAX;
+
+/// Raises the server's own limit of a body, which is lower, before the body is read.
+pub(in crate::http) async fn expect_page(request: Request, next: Next) -> Response {
+    if let Some(connection) = request.extensions().get::<Connection>() {
+        connection.expect_long_body(BODY_BYTES_MAX as u64);
+    }
+    next.run(request).await
+}
 
 /// `None` for a row without a key of ours.
 fn fact(row: RepairRow) -> Option<LedgerFact> {

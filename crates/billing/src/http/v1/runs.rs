@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use api::Text;
-use api::billing::{Run as Item, RunDryRun, RunProblem as ProblemItem, RunRequest};
+use api::billing::{REASON_BYTES_MAX, Run as Item, RunDryRun, RunProblem as ProblemItem, RunRequest};
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
@@ -32,9 +32,6 @@ use crate::subscription::{minor_text, price_minor};
 
 const SHAPE: &str = "empty or {\"dry_run\",\"max_count\",\"max_amount\",\"customer_id\",\"reference_prefix\",\
      \"due_before\",\"reason\"}";
-
-/// The longest reason of a run.
-const REASON_BYTES_MAX: usize = 1000;
 
 /// Every mistake is named.
 fn order(request: RunRequest) -> Result<RunOrder, Problem> {

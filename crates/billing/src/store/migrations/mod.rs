@@ -10,7 +10,7 @@ macro_rules! step {
 }
 
 /// Steps of SQLite.
-pub(super) static SQLITE: [Migration; 13] = [
+pub(super) static SQLITE: [Migration; 14] = [
     step!("billing", "sqlite/0001_billing.sql"),
     step!("resolutions", "sqlite/0002_resolutions.sql"),
     step!("ledger acceptances", "sqlite/0003_ledger_acceptances.sql"),
@@ -24,10 +24,11 @@ pub(super) static SQLITE: [Migration; 13] = [
     step!("operator control", "sqlite/0011_operator_control.sql"),
     step!("dunning", "sqlite/0012_dunning.sql"),
     step!("scheduled claims", "sqlite/0013_scheduled_claims.sql"),
+    step!("unbacked acknowledgements", "sqlite/0014_unbacked_acknowledgements.sql"),
 ];
 
 /// Steps of PostgreSQL. It got its first ones later, with what SQLite's earlier steps had added.
-pub(super) static POSTGRES: [Migration; 12] = [
+pub(super) static POSTGRES: [Migration; 13] = [
     step!("billing", "postgres/0001_billing.sql"),
     step!("run versions", "postgres/0002_run_versions.sql"),
     step!("ledger seen", "postgres/0003_ledger_seen.sql"),
@@ -40,4 +41,5 @@ pub(super) static POSTGRES: [Migration; 12] = [
     step!("dunning", "postgres/0010_dunning.sql"),
     step!("scheduled claims", "postgres/0011_scheduled_claims.sql"),
     step!("virtual clock", "postgres/0012_virtual_clock.sql"),
+    step!("unbacked acknowledgements", "postgres/0013_unbacked_acknowledgements.sql"),
 ];

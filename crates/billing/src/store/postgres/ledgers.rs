@@ -1,12 +1,15 @@
 //! What PostgreSQL's store knows of the provider's ledgers: the one that it settles with, how far it goes, and which of
-//! its rows operators have explained.
+//! its rows operators have explained or given up.
 
 use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Tx, Type, get};
 
 use super::changed;
 use super::runs::SHARD;
 use crate::store::rows::{self, FromRow};
-use crate::store::{LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerSeen};
+use crate::store::{
+    LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerSeen, UnbackedAcknowledgement,
+    UnbackedAcknowledgementRow,
+};
 
 pub(super) async fn current(database: &Postgres) -> Result<Option<String>> {
     let rows = database.read(PoolClass::Record, "SELECT ledger_id FROM deployment", &[]).await?;
@@ -76,4 +79,22 @@ pub(super) async fn acknowledge(
     let rows = database.write(PoolClass::Record, &sql, params).await?;
     let row = rows.first().ok_or_else(|| PgError::Corrupt("an acknowledgement is one row".to_owned()))?;
     LedgerAcknowledgementRow::from_row(row)
+}
+
+pub(super) async fn acknowledge_unbacked(
+    database: &Postgres,
+    acknowledgement: &UnbackedAcknowledgement,
+) -> Result<Option<UnbackedAcknowledgementRow>> {
+    let UnbackedAcknowledgement { ledger_id, reference, reason, actor } = acknowledgement;
+    let sql = "INSERT INTO unbacked_acknowledgements (ledger_id, invoice_id, reason, actor, created_at)
+         SELECT d.ledger_id, i.id, $3, $4, billing_now_ms() FROM deployment AS d, invoices AS i
+         WHERE d.ledger_id = $1 AND i.reference = $2 AND i.state = 'PAID' AND i.paid_by = 'charge'
+         RETURNING id, created_at";
+    let reference = reference.as_str();
+    let params: &[Param<'_>] =
+        &[(ledger_id, Type::TEXT), (&reference, Type::TEXT), (reason, Type::TEXT), (actor, Type::TEXT)];
+    let rows = database.write(PoolClass::Record, sql, params).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let acknowledgement = acknowledgement.clone();
+    Ok(Some(UnbackedAcknowledgementRow { id: get(row, 0)?, acknowledgement, created_at: get(row, 1)? }))
 }

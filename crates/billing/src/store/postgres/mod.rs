@@ -37,7 +37,7 @@ use crate::store::{
     AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
     LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OpenedRun,
     OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled,
-    StoreError, migrations,
+    StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
 };
 
 /// What billing needs of a database.
@@ -406,5 +406,20 @@ impl AcknowledgementStore for PostgresStore {
         limit: usize,
     ) -> Result<Vec<LedgerAcknowledgementRow>> {
         reads::ledger_acknowledgements(self, after, limit).await
+    }
+
+    async fn acknowledge_unbacked(
+        &self,
+        acknowledgement: &UnbackedAcknowledgement,
+    ) -> Result<Option<UnbackedAcknowledgementRow>> {
+        ledgers::acknowledge_unbacked(&self.database, acknowledgement).await.map_err(store_error)
+    }
+
+    async fn unbacked_acknowledgements(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<UnbackedAcknowledgementRow>> {
+        reads::unbacked_acknowledgements(self, after, limit).await
     }
 }

@@ -1,10 +1,13 @@
 //! What SQLite's store knows of the provider's ledgers: the one that it settles with, how far it goes, and which of its
-//! rows operators have explained.
+//! rows operators have explained or given up.
 
 use rusqlite::{Connection, params};
 
 use super::{one, one_row, read};
-use crate::store::{LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerSeen, rows};
+use crate::store::{
+    LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerSeen, UnbackedAcknowledgement,
+    UnbackedAcknowledgementRow, rows,
+};
 
 pub(super) fn current(connection: &Connection) -> rusqlite::Result<Option<String>> {
     connection.query_row("SELECT ledger_id FROM deployment", [], |row| row.get(0))
@@ -57,4 +60,20 @@ pub(super) fn acknowledge(
         rows::ACKNOWLEDGEMENT
     );
     connection.query_row(&sql, params![ledger_id, seq_first, seq_last, reason, actor, now], read)
+}
+
+pub(super) fn acknowledge_unbacked(
+    connection: &Connection,
+    acknowledgement: &UnbackedAcknowledgement,
+    now: i64,
+) -> rusqlite::Result<Option<UnbackedAcknowledgementRow>> {
+    let UnbackedAcknowledgement { ledger_id, reference, reason, actor } = acknowledgement;
+    let sql = "INSERT INTO unbacked_acknowledgements (ledger_id, invoice_id, reason, actor, created_at)
+         SELECT d.ledger_id, i.id, ?3, ?4, ?5 FROM deployment AS d, invoices AS i
+         WHERE d.ledger_id = ?1 AND i.reference = ?2 AND i.state = 'PAID' AND i.paid_by = 'charge' RETURNING id";
+    let id =
+        one(connection, sql, params![ledger_id, reference.as_str(), reason, actor, now], |row| row.get(0));
+    let row =
+        |id| UnbackedAcknowledgementRow { id, acknowledgement: acknowledgement.clone(), created_at: now };
+    Ok(id?.map(row))
 }

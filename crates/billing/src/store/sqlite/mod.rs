@@ -40,7 +40,7 @@ use crate::store::{
     AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
     LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OpenedRun,
     OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled,
-    StoreError, migrations,
+    StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
 };
 
 /// How long what a caller asked for may wait for the writer: old clients give up after 5 s. As on PostgreSQL.
@@ -469,6 +469,23 @@ impl AcknowledgementStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<LedgerAcknowledgementRow>> {
         reads::ledger_acknowledgements(self, after, limit).await
+    }
+
+    async fn acknowledge_unbacked(
+        &self,
+        acknowledgement: &UnbackedAcknowledgement,
+    ) -> Result<Option<UnbackedAcknowledgementRow>> {
+        let (acknowledgement, now) = (acknowledgement.clone(), self.clock.now_ms());
+        self.write_asked(move |connection| ledgers::acknowledge_unbacked(connection, &acknowledgement, now))
+            .await
+    }
+
+    async fn unbacked_acknowledgements(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<UnbackedAcknowledgementRow>> {
+        reads::unbacked_acknowledgements(self, after, limit).await
     }
 }
 

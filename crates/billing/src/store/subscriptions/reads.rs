@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::civil::Date;
 
-use super::rows::{At, CurrencySum, OPERATOR_ACTION, SCHEDULE_RUN};
+use super::rows::{CurrencySum, OPERATOR_ACTION, SCHEDULE_RUN, UnixMillis};
 use super::steps::{limit_of, subscriptions_where, text};
 use super::{DueDate, OperatorAction, SubscriptionReads, SubscriptionStore};
 use crate::invoice::Reference;
@@ -90,6 +90,6 @@ impl<S: Reader + SubscriptionStore> SubscriptionReads for S {
              AND NOT EXISTS (SELECT 1 FROM halt)
              AND NOT EXISTS (SELECT 1 FROM customers AS c WHERE c.id = i.customer_id AND c.held)
              ORDER BY i.next_attempt_at LIMIT 1";
-        Ok(self.row::<At>(sql.to_owned(), Vec::new()).await?.map(|At(at)| at))
+        Ok(self.row::<UnixMillis>(sql.to_owned(), Vec::new()).await?.map(|UnixMillis(at)| at))
     }
 }

@@ -129,10 +129,10 @@ impl FromRow for CurrencySum {
     }
 }
 
-/// A moment.
-pub(super) struct At(pub(super) i64);
+/// Milliseconds since 1970, in UTC.
+pub(super) struct UnixMillis(pub(super) i64);
 
-impl FromRow for At {
+impl FromRow for UnixMillis {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
         row.integer(0).map(Self)
     }

@@ -3,7 +3,7 @@
 mod agreement;
 
 use super::*;
-use crate::acknowledged::Acknowledgement;
+use crate::acknowledged::{Acknowledgement, UnbackedAcknowledgement};
 use crate::facts::{InvoiceState, PaidBy};
 use crate::index::BYTES_PER_INVOICE_MAX;
 
@@ -361,6 +361,44 @@ fn a_charge_of_no_invoice_is_found_until_it_is_acknowledged() {
         let acknowledged = reconcile(&[(2, 2)]);
         assert!(acknowledged.is_ok(), "{acknowledged:?}");
         assert_eq!((acknowledged.acknowledged, acknowledged.charges), (1, 2));
+    }
+}
+
+/// All three phases where the loss of the charge of `I1` is acknowledged.
+fn with_acknowledged_loss(world: &World) -> Reconciliation {
+    let one = UnbackedAcknowledgement { ledger_id: "L".to_owned(), reference: "I1".to_owned() };
+    let acknowledged_unbacked = AcknowledgedUnbacked::of_ledger([one], Some("L"));
+    let mut phase = InvoicePhase::default();
+    world.invoices.iter().for_each(|invoice| phase.add(invoice));
+    let mut phase = phase.into_attempts(None);
+    world.attempts.iter().for_each(|attempt| phase.add(attempt));
+    let mut phase = phase.into_ledger(LedgerContext { acknowledged_unbacked, ..settled(i64::MAX) });
+    world.rows.iter().for_each(|row| phase.add(row));
+    phase.finish(world.run)
+}
+
+#[test]
+fn a_lost_charge_is_found_until_it_is_acknowledged_by_its_reference() {
+    let mut world = World::matched();
+    world.rows.clear();
+    let acknowledged = with_acknowledged_loss(&world);
+    assert!(acknowledged.is_ok(), "{acknowledged:?}");
+    assert_eq!((acknowledged.acknowledged_unbacked, acknowledged.paid), (1, 1));
+    world.invoices.push(invoice(2, InvoiceState::Paid));
+    let found = with_acknowledged_loss(&world);
+    assert_eq!((found.count(FindingKind::Unbacked), found.acknowledged_unbacked), (1, 1));
+    assert_eq!(found.findings[0].reference, "I2");
+}
+
+#[test]
+fn an_acknowledged_loss_excuses_nothing_but_a_charge_that_the_ledger_does_not_have() {
+    const LOST: [&str; 2] = ["the charge deleted", "the ledger says refused"];
+    for (what, spoil, kinds) in SPOILED.iter().filter(|(what, ..)| !LOST.contains(what)) {
+        let mut world = World::matched();
+        spoil(&mut world);
+        let found = with_acknowledged_loss(&world);
+        let found: Vec<FindingKind> = found.findings.iter().map(|finding| finding.kind).collect();
+        assert_eq!(found, *kinds, "{what}");
     }
 }
 

@@ -280,11 +280,11 @@ fn run(part: &Part, is_full: bool, folder: &Path) -> io::Result<(Vec<Row>, bool)
     let ended = cargo(Path::new("."), &args, &variables, &log)?;
     let mut rows = take(folder)?;
     if let Some(plain) = part.plain.filter(|_| ended.is_ok && rows.is_empty()) {
-        rows.push(Row::green(part.name, plain, ended.took));
+        rows.push(Row::passed(part.name, plain, ended.took));
     }
     if !ended.is_ok || rows.is_empty() {
         say(&format!("   RED; the end of {}:\n{}", log.display(), tail(&log)));
-        rows.push(Row::red(part.name, ended.took));
+        rows.push(Row::failed(part.name, ended.took));
     }
     let is_right = ended.is_ok && rows.iter().all(Row::is_right);
     Ok((rows, is_right))

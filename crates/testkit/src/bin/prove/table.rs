@@ -52,7 +52,7 @@ impl Row {
     }
 
     /// A proof that failed, or that left no line.
-    pub(crate) fn red(what: &str, took: Duration) -> Self {
+    pub(crate) fn failed(what: &str, took: Duration) -> Self {
         Self {
             what: what.to_owned(),
             how_many: "RED".to_owned(),
@@ -63,7 +63,7 @@ impl Row {
     }
 
     /// A proof without numbers of its own.
-    pub(crate) fn green(what: &str, how_many: &str, took: Duration) -> Self {
+    pub(crate) fn passed(what: &str, how_many: &str, took: Duration) -> Self {
         Self {
             what: what.to_owned(),
             how_many: how_many.to_owned(),
@@ -123,15 +123,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_become_a_table_and_a_proof_without_one_is_red() {
+    fn lines_become_a_table_and_a_proof_without_one_has_failed() {
         let folder = tempfile::tempdir().unwrap();
         let line = r#"{"what":"pauses","how_many":"50 pauses","double":0,"lost":1,"took_ms":61234}"#;
         fs::write(folder.path().join("pauses.json"), line).unwrap();
         fs::write(folder.path().join("pauses.log"), "words").unwrap();
         let mut rows = take(folder.path()).unwrap();
         assert!(take(folder.path()).unwrap().is_empty(), "a line is taken once");
-        rows.push(Row::red("model", Duration::ZERO));
-        rows.push(Row::green("walks", "all agree", Duration::ZERO));
+        rows.push(Row::failed("model", Duration::ZERO));
+        rows.push(Row::passed("walks", "all agree", Duration::ZERO));
         assert_eq!(rows.iter().map(Row::is_right).collect::<Vec<_>>(), [false, false, true]);
         let table = print(&rows);
         assert_eq!(table.lines().nth(1), Some("pauses  50 pauses       0     1     61.2"));

@@ -10,7 +10,8 @@ use api::billing::{
     AcceptRequest, Accepted, Acknowledgement, AcknowledgementRequest, Action, Attempt, ChangeRequest,
     Charging, Customer, Deployment, ImportReport, ImportRow, Invoice, NetworkRequest, NoteRequest,
     RepairPage, RepairReport, Resolution, ResolveRequest, Run, RunDryRun, RunRequest, ScheduleRun,
-    ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, Subscription,
+    ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, Subscription, UnbackedAcknowledgement,
+    UnbackedAcknowledgementRequest,
 };
 use api::problem::Problem;
 
@@ -115,6 +116,9 @@ fn example(name: &str) -> Value {
         "ResolveRequest" => json!({ "decision": "not_charged", "reason": reason, "actor": actor }),
         "RunRequest" => json!({ "max_count": 10, "max_amount": { "EUR": "100.00" }, "reason": reason }),
         "ScheduleRunRequest" => json!({ "until": "today", "reason": reason, "actor": actor }),
+        "UnbackedAcknowledgementRequest" => {
+            json!({ "ledger_id": LEDGER, "reference": "I1", "reason": reason, "actor": actor })
+        }
         _ => json!({ "reason": reason, "actor": actor }),
     }
 }
@@ -220,11 +224,39 @@ fn ledger(document: &mut Document) {
             .problem(408, "the body came too slowly")
             .problem(413, "the body is too long"),
     );
+    unbacked(document);
     let repair = ("/v1/repairs", "repair", "ledger");
     let summary = "Take in a page of the ledger: what the store has lost is known again";
     let operation =
         post::<RepairPage, RepairReport>(document, repair, summary, "ledger-mismatch: nothing was changed");
     document.add(operation);
+}
+
+fn unbacked(document: &mut Document) {
+    let path = "/v1/ledger/unbacked-acknowledgements";
+    let summary = "Invoices whose charge the ledger has lost";
+    list::<UnbackedAcknowledgement>(document, path, "listUnbackedAcknowledgements", "ledger", summary, &[]);
+    let (request, shown) =
+        (document.schema::<UnbackedAcknowledgementRequest>(), document.schema::<UnbackedAcknowledgement>());
+    document.add(
+        v1(
+            "post",
+            path,
+            "acknowledgeUnbacked",
+            "ledger",
+            "Accept that the ledger has lost the charge of an invoice",
+        )
+        .takes(JSON, request, true)
+        .example(&example("UnbackedAcknowledgementRequest"))
+        .answers(201, JSON, shown, "The record.")
+        .problem(404, "no such invoice")
+        .problem(408, "the body came too slowly")
+        .problem(
+            409,
+            "not-unbacked: the invoice is not PAID by a charge, or billing settles with another ledger",
+        )
+        .problem(413, "the body is too long"),
+    );
 }
 
 fn subscriptions(document: &mut Document) {
