@@ -116,6 +116,10 @@ struct Claimer<'a> {
     /// The last invoice that this run has claimed; the run ends where ids end.
     after: InvoiceId,
     fresh_left: bool,
+    /// The first invoice of this pass that waits for another attempt of its customer.
+    waiting_from: Option<InvoiceId>,
+    /// Since this pass began, something was claimed here, or others have settled something.
+    moved: bool,
     look_at: Instant,
     /// What the run had done when it was looked at last.
     counted: Option<RunCounters>,
@@ -147,6 +151,8 @@ impl<'a> Claimer<'a> {
             places_max,
             after,
             fresh_left: run.is_some(),
+            waiting_from: None,
+            moved: false,
             look_at,
             counted: None,
             looked_again: false,
@@ -169,6 +175,7 @@ impl<'a> Claimer<'a> {
                         continue;
                     }
                     crash_point!("K2");
+                    self.moved = true;
                     if !self.hand_over(attempts, places, lease_ends).await {
                         return Ended::Interrupted;
                     }
@@ -271,10 +278,12 @@ impl<'a> Claimer<'a> {
         self.fresh_left |= self.progress.was_joined();
         let (Some(run), true) = (self.run, self.fresh_left) else { return Vec::new() };
         let EngineContext { store, settings, budget, .. } = self.shared;
-        let claim = || store.claim_pending(run, self.after, at_most, settings.lease);
-        let fresh = self.shared.retry_until_draining("claim", claim).await.unwrap_or_default();
+        let claim = || store.claim_in_turn(run, self.after, at_most, settings.lease);
+        let claimed = self.shared.retry_until_draining("claim", claim).await.unwrap_or_default();
+        let fresh = claimed.attempts;
         budget.first_sends(fresh.len());
         self.fresh_left = !fresh.is_empty();
+        self.waiting_from = self.waiting_from.or(claimed.waiting_from);
         if let Some(last) = fresh.last() {
             self.after = last.invoice_id;
             self.progress.forward();
@@ -315,9 +324,32 @@ impl<'a> Claimer<'a> {
     fn should_claim_again(&mut self) -> bool {
         let looks = self.run.is_some() && self.shared.store.is_shared() && !self.looked_again;
         if looks {
-            (self.looked_again, self.fresh_left, self.after) = (true, true, InvoiceId(i64::MIN));
+            self.looked_again = true;
+            self.claim_after(InvoiceId(i64::MIN));
         }
         looks
+    }
+
+    /// What waited for another attempt of its customer may be free now.
+    fn should_go_back(&mut self) -> bool {
+        let first = self.waiting_from;
+        if let Some(InvoiceId(first)) = first {
+            self.claim_after(InvoiceId(first - 1));
+        }
+        first.is_some()
+    }
+
+    /// Another process claims one invoice of a customer after the other, and we met none that it did not hold: to end the
+    /// run would be to end it there too.
+    async fn has_turn_left(&self) -> bool {
+        let Some(run) = self.run else { return false };
+        let store = &self.shared.store;
+        self.shared.retry_until_draining("look for turns", || store.has_turn_left(run)).await.unwrap_or(true)
+    }
+
+    /// Begins another pass.
+    fn claim_after(&mut self, after: InvoiceId) {
+        (self.after, self.fresh_left, self.waiting_from, self.moved) = (after, true, None, false);
     }
 
     /// When to look again for what is open: another process may settle it before its lease ends, and what others do is
@@ -328,6 +360,7 @@ impl<'a> Claimer<'a> {
             && self.counted != Some(run.counters)
         {
             self.counted = Some(run.counters);
+            self.moved = true;
             self.progress.forward();
         }
         next_in.min(LOOK_AGAIN)
@@ -352,10 +385,18 @@ impl<'a> Claimer<'a> {
         let next_in = match next {
             // The store failed until the service drained: whether something is left is unknown.
             None => return Some(Ended::Interrupted),
-            Some(None) if self.should_claim_again() => return None,
-            Some(None) => return Some(Ended::Done),
+            Some(None) if self.should_go_back() || self.should_claim_again() => return None,
+            Some(None) if !self.has_turn_left().await => return Some(Ended::Done),
+            Some(None) => {
+                self.claim_after(InvoiceId(i64::MIN));
+                self.wait_or_settled(LOOK_AGAIN).await
+            }
             Some(Some(next_in)) => self.wait_or_settled(next_in).await,
         };
+        // Others are open still, perhaps in doubt.
+        if self.moved && self.should_go_back() {
+            return None;
+        }
         let (next_at, tail_ends) =
             (Instant::now() + next_in, self.progress.last_progress_at() + scaled(TAIL));
         if self.run.is_none() && !next_in.is_zero() || next_at >= tail_ends {

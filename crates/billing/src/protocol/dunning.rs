@@ -40,9 +40,6 @@ const MASTERCARD: &[Limit] =
 pub const DECLINES_MAX: usize = 35;
 pub const LOOK_BACK_MS: i64 = 30 * DAY_MS;
 
-/// When an instrument whose open attempts alone reach a limit is looked at again: they are settled by then, or in doubt.
-const OPEN_AGAIN_MS: i64 = HOUR_MS;
-
 #[must_use]
 pub fn limits(network: Network) -> &'static [Limit] {
     match network {
@@ -110,14 +107,32 @@ pub struct InstrumentHistory {
     pub hard_declined_at: Option<i64>,
     /// When the declines of the last [`LOOK_BACK_MS`] were recorded, the latest first; at most [`DECLINES_MAX`].
     pub declined_at: Vec<i64>,
-    /// Attempts whose outcome is not known: each may turn out to be one more decline.
-    pub open: usize,
+    /// An attempt whose outcome is not known, if there is one; of several, the one that lasts longest.
+    pub open: Option<OpenAttempt>,
 }
 
-/// What the network says to one more attempt.
+/// What settles an attempt whose outcome is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OpenAttempt {
+    /// Its response, perhaps after further sends.
+    UnderWay,
+    /// An operator's decision.
+    NeedsOperator,
+}
+
+impl OpenAttempt {
+    #[must_use]
+    pub fn of(needs_operator: bool) -> Self {
+        if needs_operator { Self::NeedsOperator } else { Self::UnderWay }
+    }
+}
+
+/// Whether one more attempt may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     Open,
+    /// Until this attempt is settled.
+    Occupied(OpenAttempt),
     /// Until then.
     Closed {
         until: i64,
@@ -127,6 +142,14 @@ pub enum Gate {
 }
 
 impl InstrumentHistory {
+    /// One more attempt has no outcome yet.
+    pub fn occupy(&mut self, open: OpenAttempt) {
+        self.open = self.open.max(Some(open));
+    }
+
+    /// An attempt that is open may turn out to be declined hard, or to be the last decline of a limit: so at most one is
+    /// open at a time, and no attempt is under way when a hard decline is recorded.
+    ///
     /// A declined attempt counts from the moment at which its decline was recorded, which is not before it was made: so
     /// an attempt that was sent again and again while in doubt counts for longer rather than for shorter. A change of
     /// the instrument does not end a window; an operator who could end one could pass the limit.
@@ -136,16 +159,17 @@ impl InstrumentHistory {
         if self.hard_declined_at.is_some_and(|at| at > changed_at) {
             return Gate::Blocked;
         }
+        if let Some(open) = self.open {
+            return Gate::Occupied(open);
+        }
         let closed = limits(self.network).iter().filter_map(|limit| self.closed_until(*limit, now_ms)).max();
         closed.map_or(Gate::Open, |until| Gate::Closed { until })
     }
 
     fn closed_until(&self, limit: Limit, now_ms: i64) -> Option<i64> {
-        // The place of the decline that has to leave the window before one more attempt fits.
-        let Some(place) = limit.attempts.checked_sub(self.open + 1) else {
-            return Some(now_ms.saturating_add(OPEN_AGAIN_MS));
-        };
-        let until = self.declined_at.get(place)?.saturating_add(limit.within_ms);
+        // The decline that has to leave the window before one more attempt fits.
+        let oldest = self.declined_at.get(limit.attempts.checked_sub(1)?)?;
+        let until = oldest.saturating_add(limit.within_ms);
         (until > now_ms).then_some(until)
     }
 }
@@ -161,7 +185,7 @@ mod tests {
     }
 
     fn history(network: Network, declined_at: Vec<i64>) -> InstrumentHistory {
-        InstrumentHistory { network, changed_at: None, hard_declined_at: None, declined_at, open: 0 }
+        InstrumentHistory { network, changed_at: None, hard_declined_at: None, declined_at, open: None }
     }
 
     #[test]
@@ -211,16 +235,19 @@ mod tests {
     }
 
     #[test]
-    fn an_open_attempt_counts_as_a_decline_that_may_come() {
-        let mut visa = history(Network::Visa, vec![NOW - HOUR_MS; 18]);
-        visa.open = 1;
-        assert_eq!(visa.gate(NOW), Gate::Open);
-        visa.open = 2;
-        assert_eq!(visa.gate(NOW), Gate::Closed { until: NOW - HOUR_MS + 30 * DAY_MS });
-        visa.open = 20;
-        assert_eq!(visa.gate(NOW), Gate::Closed { until: NOW + OPEN_AGAIN_MS });
-        let unlimited = InstrumentHistory { network: Network::Sepa, ..visa };
-        assert_eq!(unlimited.gate(NOW), Gate::Open);
+    fn one_attempt_is_open_at_a_time_whatever_its_network_allows() {
+        use OpenAttempt::{NeedsOperator, UnderWay};
+        for network in [Network::Visa, Network::Mastercard, Network::Sepa] {
+            let mut instrument = history(network, Vec::new());
+            assert_eq!(instrument.gate(NOW), Gate::Open);
+            instrument.occupy(UnderWay);
+            assert_eq!(instrument.gate(NOW), Gate::Occupied(UnderWay), "{network}");
+            instrument.occupy(NeedsOperator);
+            instrument.occupy(UnderWay);
+            assert_eq!(instrument.gate(NOW), Gate::Occupied(NeedsOperator), "nothing else frees it");
+            instrument.hard_declined_at = Some(NOW);
+            assert_eq!(instrument.gate(NOW), Gate::Blocked);
+        }
     }
 
     #[test]

@@ -147,6 +147,15 @@ pub enum Imported {
     CurrencyMismatch(crate::money::Currency),
 }
 
+/// Result of claiming PENDING invoices.
+#[derive(Clone, Debug, Default)]
+pub struct ClaimedPending {
+    pub attempts: Vec<Attempt>,
+    /// The first invoice that was passed over because an attempt of its customer is under way: it may be claimed once
+    /// that is settled.
+    pub waiting_from: Option<InvoiceId>,
+}
+
 /// Result of one settlement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -295,14 +304,30 @@ pub trait ChargeStore: Send + Sync + 'static {
     /// attempted and that its order admits, by id: invoice to CHARGING, attempt INTENT with `sends` 1, leased. Counts
     /// `attempted` and takes from the run's limits.
     /// Fewer than `limit` say nothing; empty means that none is left after `after`, or that the run is finished. An
-    /// invoice whose rows break an invariant is logged and passed over.
+    /// invoice whose rows break an invariant is logged and passed over. Of a customer whose network is known at most one
+    /// attempt is open: the customer's other invoices are passed over while it is.
     async fn claim_pending(
         &self,
         run: RunId,
         after: InvoiceId,
         limit: usize,
         lease: Duration,
-    ) -> Result<Vec<Attempt>>;
+    ) -> Result<Vec<Attempt>> {
+        Ok(self.claim_in_turn(run, after, limit, lease).await?.attempts)
+    }
+
+    /// As [`ChargeStore::claim_pending`]; says also which invoice waits for its turn.
+    async fn claim_in_turn(
+        &self,
+        run: RunId,
+        after: InvoiceId,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<ClaimedPending>;
+
+    /// Whether an invoice of a customer whose network is known is left for this run to claim, now or once an attempt that
+    /// is under way is settled; also one that a claim passed over because another held it at that moment.
+    async fn has_turn_left(&self, run: RunId) -> Result<bool>;
 
     /// Leases up to `limit` open attempts whose lease has ended, oldest lease first, of invoices that are CHARGING
     /// (those in ATTENTION need manual resolution): `sends` grows by one. A row that breaks an invariant is logged,

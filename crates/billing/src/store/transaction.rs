@@ -8,7 +8,7 @@ use std::time::Duration;
 use chassis::crash_point;
 
 use super::changeset::control::{self as rules, CustomerControl, CustomerFacts};
-use super::changeset::dunning::{LadderFacts, declined_invoices, hold_back, plan_retries};
+use super::changeset::dunning::{HeldBack, LadderFacts, declined_invoices, hold_back, plan_retries};
 use super::changeset::import::{self, ImportPlan, KnownRows};
 use super::changeset::{
     self, Changeset, CustomersAndAmounts, LoadedFacts, Owner, RepairFacts, ResolutionAudit, SendTimes,
@@ -21,8 +21,8 @@ use crate::protocol::transition::Settlement;
 use crate::run_order::{RunFilter, RunLimits};
 use crate::store::control::{CHARGING, Controlled, CustomerAction, InvoiceAction, OperatorNote, START, STOP};
 use crate::store::{
-    BATCH_MAX, ImportMode, ImportRow, Imported, LedgerFact, LedgerSeen, Repaired, Resolution, Resolved,
-    Settled,
+    BATCH_MAX, ClaimedPending, ImportMode, ImportRow, Imported, LedgerFact, LedgerSeen, Repaired, Resolution,
+    Resolved, Settled,
 };
 
 /// An open transaction. What it loads stays as it is until the transaction ends; each change checks how many rows it
@@ -74,7 +74,8 @@ pub(super) trait Transaction {
         limits: &RunLimits,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// PENDING invoices after `claim.after`, by id, that the run has not attempted yet and that its filter admits.
+    /// PENDING invoices after `claim.after`, by id, at most `claim.window`, that the run has not attempted yet and that
+    /// its filter admits.
     fn load_candidates(
         &self,
         claim: &PendingClaim,
@@ -172,6 +173,8 @@ pub(super) struct PendingClaim {
     pub(super) run: RunId,
     pub(super) after: InvoiceId,
     pub(super) limit: usize,
+    /// Invoices that one transaction looks at.
+    pub(super) window: usize,
 }
 
 /// What a run claims now.
@@ -205,25 +208,35 @@ pub(super) struct Claimed {
     pub(super) attempts: Vec<Attempt>,
     /// Where to go on when nothing was claimed; `None` when nothing is left.
     pub(super) continue_after: Option<InvoiceId>,
+    /// As in [`ClaimedPending`].
+    pub(super) waiting_from: Option<InvoiceId>,
 }
+
+/// After a window in which nothing could be claimed, such as many invoices of a customer with an open attempt, the next
+/// one is so many times as wide: a claim of one invoice must not pass them one by one.
+const WINDOW_GROWTH: usize = 4;
 
 impl PendingClaim {
     pub(super) fn new(deployment: DeploymentId, run: RunId, after: InvoiceId, limit: usize) -> Self {
-        Self { deployment, run, after, limit: limit.min(BATCH_MAX) }
+        let limit = limit.min(BATCH_MAX);
+        Self { deployment, run, after, limit, window: limit }
     }
 
     /// Claims, a transaction at a time, until one has claimed something or nothing is left.
-    pub(super) async fn repeat<F, Fut, E>(mut self, claim: F) -> Result<Vec<Attempt>, E>
+    pub(super) async fn repeat<F, Fut, E>(mut self, claim: F) -> Result<ClaimedPending, E>
     where
         F: Fn(Self) -> Fut + Send,
         Fut: Future<Output = Result<Claimed, E>> + Send,
     {
+        let mut waiting_from = None;
         loop {
             let claimed = claim(self).await?;
-            match claimed.continue_after {
-                Some(examined) => self.after = examined,
-                None => return Ok(claimed.attempts),
-            }
+            waiting_from = waiting_from.or(claimed.waiting_from);
+            let Some(examined) = claimed.continue_after else {
+                return Ok(ClaimedPending { attempts: claimed.attempts, waiting_from });
+            };
+            self.after = examined;
+            self.window = (self.window * WINDOW_GROWTH).min(BATCH_MAX);
         }
     }
 }
@@ -233,12 +246,9 @@ pub(super) async fn claim_pending<T: Transaction>(tx: &T, claim: PendingClaim) -
     if order.limits.is_used_up() {
         return Ok(Claimed::default());
     }
-    let Candidates { mut invoices, examined } = tx.load_candidates(&claim, &order).await?;
-    let customers = invoices.iter().map(|invoice| invoice.customer_id).collect();
-    let instruments = tx.load_instruments(&customers, order.now_ms).await?;
-    let postponed = hold_back(&mut invoices, instruments, order.now_ms);
+    let (Candidates { invoices, examined }, HeldBack { postponed, waiting_from }) =
+        examine(tx, &claim, &mut order).await?;
     if !order.limits.is_unlimited() {
-        invoices.retain(|invoice| order.limits.take(invoice.money));
         tx.save_limits(claim.run, &order.limits).await?;
     }
     let attempts = invoices.into_iter().map(|invoice| first_send(invoice, &claim)).collect();
@@ -246,7 +256,35 @@ pub(super) async fn claim_pending<T: Transaction>(tx: &T, claim: PendingClaim) -
     tx.apply(&Changeset { postponed, ..changeset::claim(claim.run, &attempts) }).await?;
     crash_point!("K1");
     let continue_after = examined.filter(|_| attempts.is_empty());
-    Ok(Claimed { attempts, continue_after })
+    Ok(Claimed { attempts, continue_after, waiting_from })
+}
+
+/// What may be claimed of the next window, and what is held back.
+async fn examine<T: Transaction>(
+    tx: &T,
+    claim: &PendingClaim,
+    order: &mut ClaimOrder,
+) -> Result<(Candidates, HeldBack), T::Error> {
+    let mut candidates = tx.load_candidates(claim, order).await?;
+    let customers = candidates.invoices.iter().map(|invoice| invoice.customer_id).collect();
+    let instruments = tx.load_instruments(&customers, order.now_ms).await?;
+    let held_back =
+        hold_back(&mut candidates.invoices, instruments, &mut order.limits, claim.limit, order.now_ms);
+    Ok((candidates, held_back))
+}
+
+/// Whether the run may claim one of the candidates, now or once an attempt that is under way is settled. Changes nothing.
+pub(super) async fn has_turn_left<T: Transaction>(tx: &T, mut claim: PendingClaim) -> Result<bool, T::Error> {
+    let Some(mut order) = tx.load_order(claim.run).await? else { return Ok(false) };
+    while !order.limits.is_used_up() {
+        let (Candidates { invoices, examined }, held_back) = examine(tx, &claim, &mut order).await?;
+        if !invoices.is_empty() || held_back.waiting_from.is_some() {
+            return Ok(true);
+        }
+        let Some(examined) = examined else { break };
+        claim.after = examined;
+    }
+    Ok(false)
 }
 
 fn first_send(invoice: Candidate, claim: &PendingClaim) -> Attempt {
@@ -275,7 +313,7 @@ pub(super) async fn claim_open<T: Transaction>(
     let attempts = tx.lease_due(limit).await?;
     tx.apply(&changeset::resend(run, attempts.len())).await?;
     crash_point!("K1");
-    Ok(Claimed { attempts, continue_after: None })
+    Ok(Claimed { attempts, ..Claimed::default() })
 }
 
 pub(super) async fn settle<T: Transaction>(

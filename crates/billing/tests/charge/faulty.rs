@@ -24,7 +24,7 @@ use billing::store::subscriptions::{
     SubscriptionChanged, SubscriptionImported,
 };
 use billing::store::{
-    AcknowledgementStore, ChargeStore, Counts, ImportMode, ImportRow, Imported, InvoiceReads,
+    AcknowledgementStore, ChargeStore, ClaimedPending, Counts, ImportMode, ImportRow, Imported, InvoiceReads,
     LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore,
     OpenedRun, OperatorStore, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled,
     Store, StoreError, SubscriptionReads, SubscriptionStore, UnbackedAcknowledgement,
@@ -187,11 +187,22 @@ pass_on! {
 
 pass_on! {
     ChargeStore {
-        claim_pending(run: RunId, after: InvoiceId, limit: usize, lease: Duration) -> Vec<Attempt>;
         claim_open(run: Option<RunId>, limit: usize, lease: Duration) -> Vec<Attempt>;
+        has_turn_left(run: RunId) -> bool;
         next_open_in() -> Option<Duration>;
         recover() -> u64;
         settle_and_see(run: Option<RunId>, settlements: &[Settlement], seen: Option<&LedgerSeen>) -> Vec<Settled>;
+    }
+
+    async fn claim_in_turn(
+        &self,
+        run: RunId,
+        after: InvoiceId,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<ClaimedPending> {
+        self.meet("claim_pending").await?;
+        self.inner.claim_in_turn(run, after, limit, lease).await
     }
 }
 

@@ -24,3 +24,5 @@ mod runs;
 mod support;
 #[cfg(test)]
 mod trouble;
+#[cfg(test)]
+mod turns;

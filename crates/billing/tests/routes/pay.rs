@@ -1,5 +1,6 @@
 //! Both old pay calls and `/v1/runs`, with a provider on a real socket; and what `/v1/attempts` shows afterwards.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use billing::protocol::transition::Idempotency;
@@ -84,6 +85,27 @@ async fn refused_invoices_leave_pay_false_and_the_invoice_app_content() {
     billing.call("POST", "/invoices/pay", "").await.is(200, APP_JSON, "{}");
     assert_eq!(provider.asked(), [1, 1, 2, 3, 3, 4]);
     assert_eq!(billing.get("/rest/v1/invoices").await.body.matches("PAID").count(), 2);
+}
+
+/// The loop of the old job: pay until it says true, while every second call is declined.
+#[tokio::test]
+async fn a_loop_of_pay_calls_ends_with_true_also_for_a_card_whose_network_is_known() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    fn every_second(_: u64) -> (u16, &'static str) {
+        let charges = CALLS.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
+        (200, if charges { r#"{"result":"true"}"# } else { r#"{"result":"false"}"# })
+    }
+    let (provider, url) = Provider::start(every_second).await;
+    let billing = Billing::charging(&lines(40), &url, Idempotency::Keys).await;
+    let network = r#"{"network":"sepa","reason":"a mandate","actor":"kim"}"#;
+    billing.call("POST", "/v1/customers/1/network", network).await.json();
+    let mut calls = 1;
+    while billing.call("POST", PAY, "").await.body != "true" {
+        calls += 1;
+        assert!(calls <= 7, "each call halves what is left: {:?}", provider.asked());
+    }
+    assert!(provider.asked().len() >= 79, "{:?}", provider.asked());
+    assert_eq!(billing.get("/invoices").await.body.matches("\"IsPaid\":true").count(), 40);
 }
 
 /// ANT-18

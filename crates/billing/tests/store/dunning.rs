@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use billing::invoice::{
-    Attempt, CustomerId, Decline, DeclineClass, DeclineCode, Dunning, Invoice, InvoiceId, InvoiceState,
-    Network,
+    Attempt, AttentionReason, CustomerId, Decline, DeclineClass, DeclineCode, Dunning, Invoice, InvoiceId,
+    InvoiceState, Network,
 };
+use billing::money::Currency;
 use billing::protocol::transition::{Outcome, Settlement};
-use billing::run_order::{RunFilter, RunOrder};
+use billing::run_order::{RunFilter, RunLimits, RunOrder};
 use billing::store::control::{Controlled, CustomerAction, OperatorNote};
 use billing::store::operator_reads::ActedOn;
-use billing::store::{ImportRow, Imported, OpenedRun, Settled, Store};
+use billing::store::{ImportRow, Imported, OpenedRun, Resolution, Resolved, Settled, Store};
 
 use crate::fixture::{Fixture, LEASE, PLAIN, claimed, imported, row, run};
 
@@ -23,7 +24,10 @@ cases! {
     a_legacy_call_joins_a_run_that_keeps_days_and_widens_it,
     a_ladder_ends_and_a_changed_instrument_begins_it_again,
     a_hard_decline_holds_back_all_invoices_of_an_instrument_whose_network_is_known,
-    one_claim_never_passes_a_limit,
+    of_a_customer_whose_network_is_known_one_attempt_is_open_at_a_time,
+    a_claim_of_one_invoice_passes_all_that_wait_for_their_turn,
+    an_invoice_that_does_not_fit_into_a_run_holds_no_other_back,
+    a_limit_is_never_passed,
     random_histories_stay_within_the_limits,
     ten_thousand_old_invoices_lose_nothing_when_networks_are_set,
 }
@@ -240,30 +244,113 @@ async fn a_hard_decline_holds_back_all_invoices_of_an_instrument_whose_network_i
     store.import(&rows, PLAIN).await.unwrap();
     set_network(&*store, 1, Network::Visa).await;
     let first = claim(&*store, &legacy()).await;
-    for (attempt, class) in first.iter().zip(["hard", "unknown", "hard", "unknown"]) {
+    assert_eq!(ids(&first), [1, 3, 4]);
+    for (attempt, class) in first.iter().zip(["hard", "hard", "unknown"]) {
         settle(&*store, attempt, Outcome::Refused, decline(class.parse().unwrap())).await;
     }
     fixture.pass(DAY * 400).await;
     // Without a network the invoice itself is not tried again, and the others are.
-    assert_eq!(ids(&claim(&*store, &legacy()).await), [4]);
+    let other = claim(&*store, &legacy()).await;
+    assert_eq!(ids(&other), [4]);
+    settle(&*store, &other[0], Outcome::Charged, None).await;
     assert_eq!(invoice(&*store, 2).await.dunning, Some(Dunning::Hard), "it says why");
     act(&*store, 1, CustomerAction::InstrumentChanged).await;
     act(&*store, 2, CustomerAction::InstrumentChanged).await;
-    assert_eq!(ids(&claim(&*store, &on_its_day()).await), [1, 2, 3]);
+    let freed = claim(&*store, &on_its_day()).await;
+    assert_eq!(ids(&freed), [1, 3]);
+    settle(&*store, &freed[0], Outcome::Charged, None).await;
+    assert_eq!(ids(&claim(&*store, &on_its_day()).await), [2]);
 }
 
-async fn one_claim_never_passes_a_limit(fixture: impl Fixture) {
+/// Claims of the unfinished run: which invoices, and which waits for its turn first.
+async fn in_turn(store: &dyn Store, limit: usize) -> (Vec<Attempt>, Option<i64>) {
+    let run = run(store).await;
+    let claimed = store.claim_in_turn(run.id, InvoiceId(0), limit, LEASE).await.unwrap();
+    (claimed.attempts, claimed.waiting_from.map(|id| id.0))
+}
+
+async fn of_a_customer_whose_network_is_known_one_attempt_is_open_at_a_time(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    let rows = ["A1", "B1", "A2", "B2", "A3"].map(|name| of_customer(name, if name < "B" { 1 } else { 2 }));
+    store.import(&rows, PLAIN).await.unwrap();
+    set_network(&*store, 1, Network::Sepa).await;
+    let (first, waiting) = in_turn(&*store, 9).await;
+    assert_eq!((ids(&first), waiting), (vec![1, 2, 4], Some(3)));
+    // Neither a response that is lost nor the end of a lease tells the outcome.
+    settle(&*store, &first[0], Outcome::InDoubt(None), None).await;
+    fixture.pass(LEASE * 2).await;
+    let (none, waiting) = in_turn(&*store, 9).await;
+    assert_eq!((ids(&none), waiting), (vec![], Some(3)));
+    settle(&*store, &first[0], Outcome::Charged, None).await;
+    let (second, waiting) = in_turn(&*store, 9).await;
+    assert_eq!((ids(&second), waiting), (vec![3], Some(5)));
+    // No run ends later for what only an operator settles.
+    settle(&*store, &second[0], Outcome::InDoubt(Some(AttentionReason::InDoubtWithoutKeys)), None).await;
+    let (none, waiting) = in_turn(&*store, 9).await;
+    assert_eq!((ids(&none), waiting), (vec![], None));
+    let (key, charged) = (second[0].key.clone(), false);
+    let (reason, actor) = ("asked the bank".to_owned(), "kim".to_owned());
+    let resolved = store.resolve(&Resolution { key, charged, reason, actor }).await.unwrap();
+    assert_eq!(resolved, Resolved::Applied);
+    let (third, waiting) = in_turn(&*store, 9).await;
+    assert_eq!((ids(&third), waiting), (vec![5], None), "the run has attempted the other");
+    settle(&*store, &third[0], Outcome::Refused, decline(DeclineClass::Hard)).await;
+    let run = run(&*store).await;
+    assert!(store.finish_run(run.id, run.joins).await.unwrap());
+    assert_eq!(ids(&claim(&*store, &legacy()).await), [0; 0], "nothing was under way beside it");
+    assert_eq!(store.counts().await.unwrap().pending, 2);
+}
+
+async fn a_claim_of_one_invoice_passes_all_that_wait_for_their_turn(fixture: impl Fixture) {
+    const WAITING: usize = 3_000;
+    let store = fixture.open().await;
+    imported(&*store, WAITING).await;
+    store.import(&[of_customer("LAST", 2)], PLAIN).await.unwrap();
+    set_network(&*store, 1, Network::Visa).await;
+    for expected in [1, i64::try_from(WAITING).unwrap() + 1] {
+        let (claimed, _) = in_turn(&*store, 1).await;
+        assert_eq!(ids(&claimed), [expected]);
+    }
+    assert_eq!(in_turn(&*store, 1).await, (vec![], Some(2)));
+}
+
+async fn an_invoice_that_does_not_fit_into_a_run_holds_no_other_back(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    store.import(&[row("LARGE", 2000), row("SMALL", 900), row("SMALLER", 100)], PLAIN).await.unwrap();
+    set_network(&*store, 1, Network::Visa).await;
+    let limits = RunLimits { count: None, amounts: Some([(Currency::EUR, 1000)].into()) };
+    let OpenedRun::Started(run) =
+        store.open_ordered_run(&RunOrder { limits, ..legacy() }, LEASE).await.unwrap()
+    else {
+        panic!("a run is unfinished")
+    };
+    let next = async || store.claim_in_turn(run.id, InvoiceId(0), 9, LEASE).await.unwrap();
+    let first = next().await;
+    assert_eq!((ids(&first.attempts), first.waiting_from), (vec![2], Some(InvoiceId(3))));
+    settle(&*store, &first.attempts[0], Outcome::Charged, None).await;
+    // What waited has taken nothing from the limits.
+    assert_eq!(ids(&next().await.attempts), [3]);
+}
+
+async fn a_limit_is_never_passed(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 25).await;
     set_network(&*store, 1, Network::Visa).await;
-    let first = claim(&*store, &legacy()).await;
-    assert_eq!(first.len(), 20, "each may turn out to be a decline");
-    fixture.pass(LEASE).await;
+    let mut declined = 0;
+    // Charges use nothing up.
+    for nth in 0..40 {
+        let claimed = claim(&*store, &legacy()).await;
+        let Some(attempt) = claimed.first() else { break };
+        assert_eq!(claimed.len(), 1);
+        let outcome = if nth % 2 == 0 && nth < 8 { Outcome::Charged } else { Outcome::Refused };
+        declined += usize::from(outcome == Outcome::Refused);
+        settle(&*store, attempt, outcome, None).await;
+    }
+    assert_eq!((declined, invoice(&*store, 25).await.dunning), (20, Some(Dunning::Waiting)));
+    fixture.pass(DAY * 30 - Duration::from_millis(1)).await;
     assert_eq!(ids(&claim(&*store, &legacy()).await), [0; 0]);
-    let charged: Vec<_> = first.iter().map(|attempt| settlement(attempt, Outcome::Charged, None)).collect();
-    store.settle(None, &charged).await.unwrap();
-    fixture.pass(LEASE).await;
-    assert_eq!(ids(&claim(&*store, &legacy()).await), [21, 22, 23, 24, 25], "charges use nothing up");
+    fixture.pass(Duration::from_millis(1)).await;
+    assert_eq!(claim(&*store, &legacy()).await.len(), 1);
 }
 
 struct Rng(u64);
@@ -336,21 +423,19 @@ impl Oracle {
         }
     }
 
-    /// Whether the network allows one more attempt beside those that are open.
+    /// Whether the network allows one more attempt. It may be declined for good: then nothing else may be under way.
     fn is_allowed(&self, customer: i64, now: i64, claimed: usize) -> bool {
         let of_customer = || self.past.iter().filter(|past| past.attempt.customer_id.0 == customer);
         let changed = self.changed_at(customer);
         let is_hard =
             |past: &Past| matches!(past.settled, Some((at, Some(DeclineClass::Hard))) if at > changed);
         let used = |within_ms: i64| {
-            let counts = |past: &&Past| match past.settled {
-                None => true,
-                Some((at, class)) => class.is_some() && at > now - within_ms,
-            };
-            of_customer().filter(counts).count() + claimed
+            let counts = |past: &&Past| matches!(past.settled, Some((at, Some(_))) if at > now - within_ms);
+            of_customer().filter(counts).count()
         };
         match network(customer) {
             Network::None => true,
+            _ if claimed > 0 || of_customer().any(|past| past.settled.is_none()) => false,
             _ if of_customer().any(is_hard) => false,
             Network::Visa => used(30 * 24 * HOUR_MS) < 20,
             Network::Mastercard => used(24 * HOUR_MS) < 10 && used(30 * 24 * HOUR_MS) < 35,

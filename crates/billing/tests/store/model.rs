@@ -1,12 +1,13 @@
 //! The store contract once more, as a few maps in memory that any store must agree with.
 //! Written from the contract's words; shares no code with a store, nor with `store::changeset`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use billing::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy, RunCounters};
 use billing::money::{Currency, Money};
 use billing::protocol::key::Key;
 use billing::protocol::transition::{Conflict, Outcome};
+use billing::store::control::Controlled;
 use billing::store::{Counts, ImportMode, ImportRow, Imported, Resolved, Settled};
 
 use crate::fixture::DEPLOYMENT;
@@ -46,6 +47,8 @@ pub(crate) struct ModelRun {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
     pub(crate) customers: BTreeMap<i64, Currency>,
+    /// Customers whose network is known. It has no limits, and no decline has a class here.
+    pub(crate) networks: BTreeSet<i64>,
     pub(crate) invoices: Vec<ModelInvoice>,
     pub(crate) attempts: BTreeMap<Key, ModelAttempt>,
     pub(crate) runs: Vec<ModelRun>,
@@ -141,6 +144,23 @@ impl Model {
         (self.runs.len(), false)
     }
 
+    pub(crate) fn set_network(&mut self, customer: i64, is_known: bool) -> Controlled {
+        if !self.customers.contains_key(&customer) {
+            return Controlled::Unknown;
+        }
+        let changes = match is_known {
+            true => self.networks.insert(customer),
+            false => self.networks.remove(&customer),
+        };
+        if changes { Controlled::Applied } else { Controlled::Unchanged }
+    }
+
+    /// Whether the network of the customer is known and the outcome of an attempt is not.
+    fn is_occupied(&self, customer: i64) -> bool {
+        let is_open = |attempt: &ModelAttempt| attempt.customer == customer && attempt.state.is_open();
+        self.networks.contains(&customer) && self.attempts.values().any(is_open)
+    }
+
     /// Of each run: whether it goes on, and its joins.
     pub(crate) fn known_runs(&self) -> Vec<(bool, i64)> {
         self.runs.iter().map(|run| (!run.finished, run.joins)).collect()
@@ -173,6 +193,7 @@ impl Model {
                 || invoice.state != InvoiceState::Pending
                 || number as i64 <= after
                 || tried
+                || self.is_occupied(invoice.customer)
             {
                 continue;
             }

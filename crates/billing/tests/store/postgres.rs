@@ -1,13 +1,14 @@
 //! What is PostgreSQL's own in the store: several processes at once, guards, counts of statements typed by hand.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use billing::invoice::{Attempt, InvoiceId, InvoiceState};
+use billing::invoice::{Attempt, Decline, DeclineClass, InvoiceId, InvoiceState};
 use billing::protocol::transition::{Outcome, Settlement};
 use billing::run_order::{RunFilter, RunOrder};
 use billing::store::{BATCH_MAX, Counts, Imported, OpenedRun, Settled, Store, StoreError};
+use chassis::postgres::{PoolClass, Tx};
 use testkit::postgres::{Cut, CutPlan, Cutter};
 use testkit::wait::wait_until;
 use tokio::task::JoinSet;
@@ -62,6 +63,93 @@ async fn several_processes_claim_each_invoice_once_and_never_wait_for_each_other
     let counters = first.run(run.id).await.unwrap().unwrap().counters;
     assert_eq!((counters.attempted, counters.paid, counters.refused), (1_000, 800, 200));
     assert_eq!(fixture.database.ask(DEADLOCKS), 0);
+}
+
+/// As [`work`], for customer 1 alone, whose card is declined for good at the invoice with this number. Notes what it
+/// claims, in `claims`.
+async fn work_in_turn(store: Arc<dyn Store>, open: impl Fn() -> i64, claims: Arc<Mutex<Vec<i64>>>) {
+    let run = store.open_run(LEASE).await.unwrap().0;
+    let mut after = InvoiceId(0);
+    loop {
+        let claimed = store.claim_in_turn(run.id, after, 20, LEASE).await.unwrap();
+        let Some(attempt) = claimed.attempts.first() else {
+            // Another has its turn, which ends.
+            let Some(InvoiceId(first)) = claimed.waiting_from else { return };
+            after = InvoiceId(first - 1);
+            tokio::task::yield_now().await;
+            continue;
+        };
+        assert_eq!((claimed.attempts.len(), open()), (1, 1), "attempts of the customer that are open");
+        claims.lock().unwrap().push(attempt.invoice_id.0);
+        let is_stolen = attempt.invoice_id.0 == STOLEN_AT;
+        let decline = is_stolen.then_some(Decline { class: DeclineClass::Hard, code: None });
+        let outcome = if is_stolen { Outcome::Refused } else { Outcome::Charged };
+        let settlement = Settlement { decline, ..settlement(attempt, outcome) };
+        assert_eq!(store.settle(Some(run.id), &[settlement]).await.unwrap(), [Settled::Applied]);
+        after = InvoiceId(0);
+    }
+}
+
+const STOLEN_AT: i64 = 60;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_processes_have_one_attempt_of_a_customer_open_and_none_after_a_hard_decline() {
+    let Some(fixture) = PostgresFixture::new().await else { return };
+    let fixture = Arc::new(fixture);
+    let first = fixture.open().await;
+    imported(&*first, 100).await;
+    fixture.database.run("UPDATE customers SET network = 'sepa'");
+    let (mut tasks, claims) = (JoinSet::new(), Arc::<Mutex<Vec<i64>>>::default());
+    for _ in 0..5 {
+        let (store, fixture) = (fixture.open().await, Arc::clone(&fixture));
+        let open = move || {
+            fixture.database.ask("SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')")
+        };
+        tasks.spawn(work_in_turn(store, open, Arc::clone(&claims)));
+    }
+    tasks.join_all().await;
+    let claims = claims.lock().unwrap().clone();
+    assert_eq!(claims.last(), Some(&STOLEN_AT), "the last of {claims:?}");
+    assert_eq!(claims.iter().collect::<BTreeSet<_>>().len(), claims.len());
+    assert_eq!(fixture.database.ask("SELECT count(*) FROM attempts"), i64::try_from(claims.len()).unwrap());
+    assert_eq!(fixture.database.ask(DEADLOCKS), 0);
+}
+
+/// A claim of another process locks all that it looks at, and claims one of them.
+#[tokio::test]
+async fn a_run_knows_of_turns_that_are_left_also_while_another_claim_holds_them() {
+    let Some(fixture) = PostgresFixture::new().await else { return };
+    let store = fixture.open().await;
+    imported(&*store, 3).await;
+    let run = run(&*store).await;
+    let (store, database) = (&store, &fixture.connect());
+    let left = async || store.has_turn_left(run.id).await.unwrap();
+    let beside_another = async || {
+        let look = |tx: Tx| async move {
+            tx.query("SELECT 1 FROM invoices FOR UPDATE", &[]).await?;
+            let claimed = store.claim_in_turn(run.id, InvoiceId(0), 9, LEASE).await.unwrap();
+            assert_eq!(
+                (claimed.attempts.len(), claimed.waiting_from),
+                (0, None),
+                "it passes over locked rows"
+            );
+            Ok(store.has_turn_left(run.id).await.unwrap())
+        };
+        database.transaction(PoolClass::Claim, look).await.unwrap()
+    };
+    assert!(!beside_another().await && !left().await, "without a network nothing waits for its turn");
+    fixture.database.run("UPDATE customers SET network = 'visa'");
+    assert!(beside_another().await && left().await);
+    let claimed = store.claim_pending(run.id, InvoiceId(0), 9, LEASE).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert!(beside_another().await && left().await, "the others' turns come");
+    let hard = Some(Decline { class: DeclineClass::Hard, code: None });
+    let refused = Settlement { decline: hard, ..settlement(&claimed[0], Outcome::Refused) };
+    store.settle(Some(run.id), &[refused]).await.unwrap();
+    assert!(!beside_another().await && !left().await);
+    assert!(store.finish_run(run.id, run.joins).await.unwrap());
+    fixture.database.run("UPDATE attempts SET decline_class = NULL");
+    assert!(!left().await, "a finished run claims nothing");
 }
 
 /// Claims everything and has all of it refused: each invoice is PENDING again, with an attempt. Answers how many.

@@ -8,7 +8,8 @@ use billing::invoice::{AttentionReason, CustomerId};
 use billing::money::{Currency, Money};
 use billing::protocol::key::Key;
 use billing::protocol::transition::Outcome;
-use billing::store::{ImportMode, ImportRow, Imported, Resolved, Settled};
+use billing::store::control::Controlled;
+use billing::store::{BATCH_MAX, ImportMode, ImportRow, Imported, Resolved, Settled};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
@@ -28,6 +29,7 @@ pub(crate) enum Step {
     ClaimOpen { in_run: bool, limit: usize },
     Settle { in_run: bool, words: Vec<(Key, Outcome, u32)> },
     Resolve { key: Key, charged: bool },
+    SetNetwork { customer: i64, is_known: bool },
     Pass { time_ms: u64 },
     Recover,
     Reopen,
@@ -46,8 +48,11 @@ pub(crate) enum StoreReply {
     Adopted(Option<usize>),
     /// Of each run: whether it goes on, and its joins.
     Runs(Vec<(bool, i64)>),
+    /// Where invoices may wait for their turn so many were asked for that no others come in between: after how many of
+    /// them a claim ends is the store's choice.
     ClaimedPending {
         run: usize,
+        limit: usize,
         keys: Vec<Key>,
     },
     /// So many were asked for that equally old leases are all among them or none is: which of those is the store's
@@ -62,6 +67,7 @@ pub(crate) enum StoreReply {
         answers: Vec<Settled>,
     },
     Resolved(Resolved),
+    Controlled(Controlled),
     Recovered(u64),
 }
 
@@ -114,7 +120,9 @@ fn tell(model: &mut Model, step: &Step) -> StoreReply {
         Step::ClaimPending { after, limit } => match model.running().unwrap_or(model.runs.len()) {
             0 => StoreReply::Nothing,
             run => {
-                StoreReply::ClaimedPending { run, keys: model.claim_pending(run, *after, *limit, LEASE_MS) }
+                let limit = if model.networks.is_empty() { *limit } else { BATCH_MAX };
+                let keys = model.claim_pending(run, *after, limit, LEASE_MS);
+                StoreReply::ClaimedPending { run, limit, keys }
             }
         },
         Step::ClaimOpen { in_run, limit } => {
@@ -130,6 +138,9 @@ fn tell(model: &mut Model, step: &Step) -> StoreReply {
             StoreReply::Settled { run, answers: words.iter().map(settle).collect() }
         }
         Step::Resolve { key, charged } => StoreReply::Resolved(model.resolve(key, *charged)),
+        Step::SetNetwork { customer, is_known } => {
+            StoreReply::Controlled(model.set_network(*customer, *is_known))
+        }
         Step::Pass { time_ms } => {
             model.now += i64::try_from(*time_ms).unwrap();
             StoreReply::Nothing
@@ -193,6 +204,8 @@ fn a_step(keys: Vec<Key>) -> BoxedStrategy<Step> {
         3 => (any::<bool>(), 1..6_usize).prop_map(|(in_run, limit)| Step::ClaimOpen { in_run, limit }),
         8 => (any::<bool>(), words).prop_map(|(in_run, words)| Step::Settle { in_run, words }),
         2 => (a_key(keys), any::<bool>()).prop_map(|(key, charged)| Step::Resolve { key, charged }),
+        2 => (1..3_i64, prop::bool::weighted(0.7))
+            .prop_map(|(customer, is_known)| Step::SetNetwork { customer, is_known }),
         3 => prop_oneof![Just(500), Just(15_000), Just(60_000)].prop_map(|time_ms| Step::Pass { time_ms }),
         1 => Just(Step::Recover),
         1 => Just(Step::Reopen),

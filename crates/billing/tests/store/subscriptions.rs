@@ -30,6 +30,7 @@ cases! {
     a_reference_that_another_invoice_has_is_left_as_it_is,
     a_schedule_run_is_one_row_for_each_date,
     a_scheduled_run_claims_each_invoice_of_a_subscription_once_and_no_other,
+    the_schedule_begins_no_run_for_what_waits_for_its_turn,
     limits_of_a_run_hold_over_its_claims,
     a_run_of_some_invoices_is_joined_only_by_the_same,
     an_invoice_may_be_cancelled_by_the_schema,
@@ -382,6 +383,28 @@ async fn a_scheduled_run_claims_each_invoice_of_a_subscription_once_and_no_other
         4,
         "all that is due"
     );
+}
+
+async fn the_schedule_begins_no_run_for_what_waits_for_its_turn(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    for name in ["S1", "S2"] {
+        let new = subscription(|fields| {
+            (fields.reference, fields.starts_on) = (Some(name), Some("2023-10-31"));
+        });
+        created(&*store, &new).await;
+    }
+    generated(&*store, None).await;
+    fixture.by_hand("UPDATE customers SET network = 'visa'");
+    let run = opened(&*store, &RunOrder::scheduled()).await;
+    for _ in 0..2 {
+        assert!(store.next_attempt_at().await.unwrap().is_some());
+        let claimed = store.claim_pending(run.id, InvoiceId(0), 10, LEASE).await.unwrap();
+        assert_eq!(claimed.len(), 1);
+        settle(&*store, Some(&run), &claimed[0].key, Outcome::InDoubt(None)).await;
+        assert_eq!(store.next_attempt_at().await.unwrap(), None);
+        settle(&*store, Some(&run), &claimed[0].key, Outcome::Charged).await;
+    }
+    assert_eq!(store.counts().await.unwrap().paid, 2);
 }
 
 async fn limits_of_a_run_hold_over_its_claims(fixture: impl Fixture) {

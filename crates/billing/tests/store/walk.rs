@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use billing::invoice::{AttemptState, InvoiceId, InvoiceState, RunId, RunState};
+use billing::invoice::{AttemptState, CustomerId, InvoiceId, InvoiceState, Network, RunId, RunState};
 use billing::protocol::transition::{Outcome, Settlement};
+use billing::store::control::{CustomerAction, OperatorNote};
 use billing::store::{Resolution, Store};
 use proptest::test_runner::{Config, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
@@ -93,7 +94,7 @@ async fn take(store: &dyn Store, step: &Step, reply: &StoreReply) {
             assert_eq!(run.map(|run| run.id), adopted.map(run_id));
         }
         (Step::RenewRuns | Step::FinishRuns, StoreReply::Runs(runs)) => take_runs(store, step, runs).await,
-        (Step::ClaimPending { after, limit }, StoreReply::ClaimedPending { run, keys }) => {
+        (Step::ClaimPending { after, .. }, StoreReply::ClaimedPending { run, limit, keys }) => {
             let claimed = store.claim_pending(run_id(*run), InvoiceId(*after), *limit, LEASE).await.unwrap();
             let claimed: Vec<_> = claimed.into_iter().map(|attempt| attempt.key).collect();
             assert_eq!(claimed, *keys);
@@ -118,6 +119,13 @@ async fn take(store: &dyn Store, step: &Step, reply: &StoreReply) {
             let (reason, actor) = ("asked the bank".to_owned(), "an operator".to_owned());
             let resolution = Resolution { key: key.clone(), charged: *charged, reason, actor };
             assert_eq!(store.resolve(&resolution).await.unwrap(), *answer);
+        }
+        (Step::SetNetwork { customer, is_known }, StoreReply::Controlled(answer)) => {
+            let network = if *is_known { Network::Sepa } else { Network::None };
+            let (reason, actor) = ("a call".to_owned(), "an operator".to_owned());
+            let (action, note) = (CustomerAction::SetNetwork(network), OperatorNote { reason, actor });
+            let controlled = store.control_customer(CustomerId(*customer), action, &note).await.unwrap();
+            assert_eq!(controlled, *answer);
         }
         (Step::Recover, StoreReply::Recovered(open)) => assert_eq!(store.recover().await.unwrap(), *open),
         (_, reply) => assert_eq!(*reply, StoreReply::Nothing),

@@ -18,9 +18,6 @@ const SEPA_WAITS: &[i64] = &[5, 5];
 const VISA: &[(usize, i64)] = &[(20, 30 * DAY_MS)];
 const MASTERCARD: &[(usize, i64)] = &[(10, DAY_MS), (35, 30 * DAY_MS)];
 const LOOK_BACK_MS: i64 = 30 * DAY_MS;
-/// What was claimed before a hard decline came is under way then, on a slow machine through many jumps over leases. Longer than
-/// those and far shorter than the day after which something else of the customer is due.
-const UNDER_WAY_MS: i64 = HOUR_MS / 2;
 
 /// Rows of a month that are named when they are wrong; all are counted.
 const NAMED_MAX: usize = 20;
@@ -120,9 +117,7 @@ impl Judge {
         };
         let declines = self.declines.get(&customer);
         let within = |since: i64| declines.map_or(0, |at| at.iter().filter(|at| **at > since).count());
-        let is_hard = |hard_ms: &&i64| {
-            at_ms > **hard_ms + UNDER_WAY_MS && self.is_of_this_instrument(customer, **hard_ms, at_ms)
-        };
+        let is_hard = |hard_ms: &&i64| self.is_of_this_instrument(customer, **hard_ms, at_ms);
         let is_blocked = network.is_some() && self.hard.get(&customer).filter(is_hard).is_some();
         is_blocked || limits.iter().any(|(most, within_ms)| within(at_ms - within_ms) >= *most)
     }
@@ -248,13 +243,8 @@ mod tests {
             (0, 1),
             "the card is not known, the invoice is"
         );
-        let soon =
-            |second, ms| judged(&[("S-0000061", 3, "hard", DUE), (second, 3, "soft", DUE + ms)]).over_limit;
-        assert_eq!(
-            (soon("S-0000062", UNDER_WAY_MS), soon("S-0000062", UNDER_WAY_MS + 1), soon("S-0000061", 1)),
-            (0, 1, 1),
-            "another invoice may have been claimed before"
-        );
+        let at_once = |second| judged(&[("S-0000061", 3, "hard", DUE), (second, 3, "soft", DUE)]).over_limit;
+        assert_eq!((at_once("S-0000062"), at_once("S-0000061")), (1, 1), "none may be under way beside it");
     }
 
     #[test]

@@ -26,7 +26,7 @@ const PRICES: [(&str, &str); 3] = [("EUR", "9.90"), ("JPY", "1290"), ("KWD", "2.
 
 /// Two customers with so many subscriptions each and a card that is always declined: their networks' limits are reached.
 const FLEET: u64 = 30;
-/// Of a customer whose card is lost: each of these is due on another day.
+/// Of a customer whose card is lost: two at a time are due on the same day, and the second must not follow the first.
 const LOST_CARD: u64 = 10;
 /// The customers with a card whose network is known, besides these three.
 const CARDS: u64 = 200;
@@ -129,7 +129,7 @@ impl Plan {
     fn anchor(number: u64) -> u64 {
         match Self::customer(number) {
             1 | 2 => 22,
-            3 => number - 2 * FLEET,
+            3 => (number - 2 * FLEET).div_ceil(2),
             _ => nth(ANCHORS, number),
         }
     }
@@ -263,6 +263,13 @@ mod tests {
     fn each_subscription_is_due_once_a_month_and_one_is_paused_for_two() {
         let due: Vec<u64> = (0..12).map(|month| plan().due_in(month)).collect();
         assert_eq!(due.iter().sum::<u64>(), 12 * 1000 - 2, "{due:?}");
+    }
+
+    #[test]
+    fn a_lost_card_is_declined_with_another_invoice_due_at_the_same_instant() {
+        let due_ms = |number| plan().due_ms(&format!("{}@2028-02-01", Plan::reference(number)));
+        assert_eq!((Plan::anchor(61), Plan::anchor(62), Plan::anchor(63)), (1, 1, 2));
+        assert_eq!(due_ms(61), due_ms(62));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use super::Changeset;
 use crate::invoice::{CustomerId, DeclineClass, Dunning, InvoiceId, InvoiceState, Network};
-use crate::protocol::dunning::{Gate, InstrumentHistory, after_decline};
+use crate::protocol::dunning::{Gate, InstrumentHistory, OpenAttempt, after_decline};
+use crate::run_order::RunLimits;
 use crate::store::transaction::Candidate;
 
 /// What a store knows of an invoice's ladder before the declines of this changeset.
@@ -49,28 +50,52 @@ pub fn plan_retries<K>(changes: &mut Changeset<K>, ladders: &HashMap<InvoiceId, 
     }
 }
 
-/// Takes from the candidates those that their networks do not allow now. What is let through counts for those after it.
+/// Why candidates of a claim were not claimed.
+#[derive(Debug, Default)]
+pub(in crate::store) struct HeldBack {
+    /// Their networks allow no attempt now.
+    pub(in crate::store) postponed: Vec<Postponed>,
+    /// The first that may be claimed once an attempt that is under way is settled.
+    pub(in crate::store) waiting_from: Option<InvoiceId>,
+}
+
+/// Leaves of the candidates at most `limit`: those that fit into the run's limits and that their networks allow now. One
+/// that is left counts for those after it.
 pub(in crate::store) fn hold_back(
     candidates: &mut Vec<Candidate>,
     mut instruments: HashMap<CustomerId, InstrumentHistory>,
+    limits: &mut RunLimits,
+    limit: usize,
     now_ms: i64,
-) -> Vec<Postponed> {
-    let mut postponed = Vec::new();
-    if instruments.is_empty() {
-        return postponed;
-    }
+) -> HeldBack {
+    let (mut held_back, mut left) = (HeldBack::default(), limit);
     candidates.retain(|candidate| {
-        let Some(instrument) = instruments.get_mut(&candidate.customer_id) else { return true };
-        let (dunning, next_attempt_at) = match instrument.gate(now_ms) {
+        if left == 0 {
+            return false;
+        }
+        let instrument = instruments.get_mut(&candidate.customer_id);
+        let gate = instrument.as_ref().map_or(Gate::Open, |instrument| instrument.gate(now_ms));
+        let (dunning, next_attempt_at) = match gate {
             Gate::Open => {
-                instrument.open += 1;
-                return true;
+                let fits = limits.take(candidate.money);
+                if let Some(instrument) = instrument.filter(|_| fits) {
+                    instrument.occupy(OpenAttempt::UnderWay);
+                }
+                left -= usize::from(fits);
+                return fits;
+            }
+            // No flag: it would outlast the open attempt.
+            Gate::Occupied(open) => {
+                if open == OpenAttempt::UnderWay {
+                    held_back.waiting_from.get_or_insert(candidate.id);
+                }
+                return false;
             }
             Gate::Closed { until } => (Dunning::Waiting, Some(until)),
             Gate::Blocked => (Dunning::Hard, None),
         };
-        postponed.push(Postponed { id: candidate.id, dunning, next_attempt_at });
+        held_back.postponed.push(Postponed { id: candidate.id, dunning, next_attempt_at });
         false
     });
-    postponed
+    held_back
 }

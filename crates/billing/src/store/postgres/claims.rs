@@ -38,7 +38,7 @@ where
     let (steps, last, id) = (&steps, &last, &claim_id);
     let noted = |tx: Tx| async move {
         tx.find_by_index().await?;
-        let claimed = steps(PostgresTransaction { tx, lease, claim_id: id.clone() }).await?;
+        let claimed = steps(PostgresTransaction::new(tx, lease, id.clone())).await?;
         last.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&claimed);
         Ok(claimed)
     };
@@ -74,19 +74,25 @@ const SCAN_END: &str = "
 
 /// What was locked is checked as it is then. `conditions` are what a filter asks for beyond that: they only spare
 /// looking at rows and locking them, [`RunFilter::admits`] decides.
-fn candidates_sql(conditions: &str) -> String {
+fn candidates_sql(conditions: &str, locks: bool) -> String {
+    let (of_customers, lock) = if locks { ("", LOCK) } else { (NETWORK_KNOWN, "") };
     format!(
         "SELECT i.id, i.reference, i.customer_id, i.currency, i.amount_minor, i.due_at, i.next_attempt_at,
               i.dunning
          FROM invoices AS i
-         WHERE i.state = 'PENDING' AND i.id > $1 AND NOT i.held {conditions}
+         WHERE i.state = 'PENDING' AND i.id > $1 AND NOT i.held {conditions} {of_customers}
              AND NOT EXISTS (SELECT 1 FROM customers AS c WHERE c.id = i.customer_id AND c.held)
              AND EXISTS (SELECT 1 FROM runs WHERE id = $2 AND state = 'running')
              AND (SELECT a.run_id FROM attempts AS a WHERE a.invoice_id = i.id ORDER BY a.number DESC LIMIT 1)
                  IS DISTINCT FROM $2
-         ORDER BY i.id LIMIT $3 FOR UPDATE OF i SKIP LOCKED"
+         ORDER BY i.id LIMIT $3 {lock}"
     )
 }
+
+const LOCK: &str = "FOR UPDATE OF i SKIP LOCKED";
+
+const NETWORK_KNOWN: &str =
+    "AND EXISTS (SELECT 1 FROM customers AS n WHERE n.id = i.customer_id AND n.network <> 'none')";
 
 /// Of a scheduled run: the predicate of the index `invoices_scheduled_by_id`, so that no other invoice is looked at.
 const SCHEDULED: &str = "AND i.next_attempt_at IS NOT NULL AND i.next_attempt_at <= $4";
@@ -102,18 +108,23 @@ const LAST_ATTEMPTS: &str = "
     ORDER BY invoice_id, number DESC";
 
 /// Rows that a filter lets through, and how far they were looked for.
-async fn filtered(tx: &Tx, claim: &PendingClaim, order: &ClaimOrder) -> Result<(Vec<Row>, Option<i64>)> {
-    let limit = i64::try_from(claim.limit).unwrap_or(i64::MAX);
+async fn filtered(
+    tx: &Tx,
+    claim: &PendingClaim,
+    order: &ClaimOrder,
+    locks: bool,
+) -> Result<(Vec<Row>, Option<i64>)> {
+    let window = i64::try_from(claim.window).unwrap_or(i64::MAX);
     let RunFilter { scheduled, customer_id, reference_prefix, due_before, .. } = &order.filter;
     let mut params: Vec<Param<'_>> =
-        vec![(&claim.after.0, Type::INT8), (&claim.run.0, Type::INT8), (&limit, Type::INT8)];
+        vec![(&claim.after.0, Type::INT8), (&claim.run.0, Type::INT8), (&window, Type::INT8)];
     if customer_id.is_none() && reference_prefix.is_none() && due_before.is_none() {
         let mut conditions = "";
         if *scheduled {
             conditions = SCHEDULED;
             params.push((&order.now_ms, Type::INT8));
         }
-        return Ok((tx.query(&candidates_sql(conditions), &params).await?, None));
+        return Ok((tx.query(&candidates_sql(conditions, locks), &params).await?, None));
     }
     // Before the scan: an invoice that begins to wait meanwhile is not passed unseen.
     let end = tx.query(SCAN_END, &[(&claim.after.0, Type::INT8), (&(SCAN_MAX - 1), Type::INT8)]).await?;
@@ -126,11 +137,16 @@ async fn filtered(tx: &Tx, claim: &PendingClaim, order: &ClaimOrder) -> Result<(
         (due_before, Type::INT8),
         (scheduled, Type::BOOL),
     ]);
-    Ok((tx.query(&candidates_sql(FILTERED), &params).await?, end))
+    Ok((tx.query(&candidates_sql(FILTERED, locks), &params).await?, end))
 }
 
-pub(super) async fn candidates(tx: &Tx, claim: &PendingClaim, order: &ClaimOrder) -> Result<Candidates> {
-    let (found, scanned) = filtered(tx, claim, order).await?;
+pub(super) async fn candidates(
+    tx: &Tx,
+    claim: &PendingClaim,
+    order: &ClaimOrder,
+    locks: bool,
+) -> Result<Candidates> {
+    let (found, scanned) = filtered(tx, claim, order, locks).await?;
     let ids: Vec<i64> = found.iter().map(|row| get(row, 0)).collect::<Result<_>>()?;
     let examined = ids.last().copied().or(scanned).map(InvoiceId);
     let mut candidates = Candidates { invoices: Vec::new(), examined };

@@ -6,7 +6,7 @@ use chassis::postgres::{Param, Result, Row, Tx, Type, get};
 
 use super::changed;
 use crate::invoice::{CustomerId, InvoiceId, Network};
-use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS};
+use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS, OpenAttempt};
 use crate::store::changeset::dunning::{LadderFacts, Postponed};
 use crate::store::rows::Columns;
 
@@ -28,12 +28,15 @@ pub(super) async fn ladders(tx: &Tx, invoices: &[InvoiceId]) -> Result<HashMap<I
 /// Locked until the claim ends, so that no other claim counts the same attempts. Claims are the only ones that lock
 /// several customers, each in the order of their numbers.
 const INSTRUMENTS: &str = "
-    SELECT id, network, instrument_changed_at FROM customers WHERE id = ANY($1) AND network <> 'none'
-    ORDER BY id FOR NO KEY UPDATE";
+    SELECT id, network, instrument_changed_at FROM customers WHERE id = ANY($1) AND network <> 'none' ORDER BY id";
+const LOCK: &str = " FOR NO KEY UPDATE";
 
+const ANY_NETWORK: &str = "SELECT 1 FROM customers WHERE network <> 'none' LIMIT 1";
+
+/// And whether an operator must decide.
 const OPEN: &str = "
-    SELECT customer_id, count(*)::integer FROM attempts
-    WHERE state IN ('INTENT', 'IN_DOUBT') AND customer_id = ANY($1) GROUP BY customer_id";
+    SELECT a.customer_id, i.state <> 'CHARGING' FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
+    WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.customer_id = ANY($1)";
 
 const DECLINED: &str = "
     SELECT u.id, d.settled_at FROM unnest($1::bigint[]) AS u (id) CROSS JOIN LATERAL (
@@ -50,24 +53,30 @@ fn customer(row: &Row) -> Result<CustomerId> {
     get(row, 0).map(CustomerId)
 }
 
+pub(super) async fn is_any_network_known(tx: &Tx) -> Result<bool> {
+    Ok(!tx.query(ANY_NETWORK, &[]).await?.is_empty())
+}
+
 /// Of those of these customers whose network is known.
 pub(super) async fn instruments(
     tx: &Tx,
     customers: &BTreeSet<CustomerId>,
     now: i64,
+    locks: bool,
 ) -> Result<HashMap<CustomerId, InstrumentHistory>> {
     let mut instruments = HashMap::new();
     if customers.is_empty() {
         return Ok(instruments);
     }
     let ids: Vec<i64> = customers.iter().map(|customer| customer.0).collect();
-    for row in &tx.query(INSTRUMENTS, &[(&ids, Type::INT8_ARRAY)]).await? {
+    let sql = format!("{INSTRUMENTS}{}", if locks { LOCK } else { "" });
+    for row in &tx.query(&sql, &[(&ids, Type::INT8_ARRAY)]).await? {
         let history = InstrumentHistory {
             network: row.value(1)?,
             changed_at: row.optional_integer(2)?,
             hard_declined_at: None,
             declined_at: Vec::new(),
-            open: 0,
+            open: None,
         };
         instruments.insert(CustomerId(get(row, 0)?), history);
     }
@@ -75,10 +84,10 @@ pub(super) async fn instruments(
         return Ok(instruments);
     }
     let ids: Vec<i64> = instruments.keys().map(|customer| customer.0).collect();
-    // Open ones first: one that is settled meanwhile is then counted twice, and not at all the other way round.
+    // Open ones first: one that is settled meanwhile would not be seen at all the other way round.
     for row in &tx.query(OPEN, &[(&ids, Type::INT8_ARRAY)]).await? {
         if let Some(instrument) = instruments.get_mut(&customer(row)?) {
-            instrument.open = usize::try_from(row.count(1)?).unwrap_or(usize::MAX);
+            instrument.occupy(OpenAttempt::of(get(row, 1)?));
         }
     }
     let newest = i64::try_from(DECLINES_MAX).unwrap_or(i64::MAX);

@@ -34,10 +34,10 @@ use crate::run_order::RunOrder;
 use crate::store::ages::Ages;
 use crate::store::subscriptions::statements::Sql;
 use crate::store::{
-    AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
-    LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OpenedRun,
-    OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled,
-    StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
+    AcknowledgementStore, BATCH_MAX, ChargeStore, ClaimedPending, Counts, ImportMode, ImportRow, Imported,
+    LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore,
+    OpenedRun, OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result,
+    RunStore, Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
 };
 
 /// What billing needs of a database.
@@ -119,7 +119,7 @@ impl PostgresStore {
         let steps = &steps;
         let job = |tx: Tx| async move {
             tx.find_by_index().await?;
-            steps(PostgresTransaction { tx, lease: Duration::ZERO, claim_id: String::new() }).await
+            steps(PostgresTransaction::new(tx, Duration::ZERO, String::new())).await
         };
         self.database.transaction(class, job).await.map_err(store_error)
     }
@@ -318,13 +318,13 @@ impl RunStore for PostgresStore {
 
 #[async_trait]
 impl ChargeStore for PostgresStore {
-    async fn claim_pending(
+    async fn claim_in_turn(
         &self,
         run: RunId,
         after: InvoiceId,
         limit: usize,
         lease: Duration,
-    ) -> Result<Vec<Attempt>> {
+    ) -> Result<ClaimedPending> {
         let once =
             |claim| {
                 claims::claim(&self.database, lease, move |tx| async move {
@@ -332,6 +332,17 @@ impl ChargeStore for PostgresStore {
                 })
             };
         PendingClaim::new(self.deployment, run, after, limit).repeat(once).await.map_err(store_error)
+    }
+
+    async fn has_turn_left(&self, run: RunId) -> Result<bool> {
+        let claim = PendingClaim::new(self.deployment, run, InvoiceId(i64::MIN), BATCH_MAX);
+        let steps = |tx: PostgresTransaction| async move {
+            match dunning::is_any_network_known(&tx.tx).await? {
+                true => steps::has_turn_left(&tx.looking_on(), claim).await,
+                false => Ok(false),
+            }
+        };
+        self.transact(PoolClass::Claim, steps).await
     }
 
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>> {

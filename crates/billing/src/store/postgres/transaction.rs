@@ -30,6 +30,20 @@ pub(super) struct PostgresTransaction {
     pub(super) tx: Tx,
     pub(super) lease: Duration,
     pub(super) claim_id: String,
+    /// Whether candidates of a claim, and their customers, are locked until it ends.
+    locks_candidates: bool,
+}
+
+impl PostgresTransaction {
+    pub(super) fn new(tx: Tx, lease: Duration, claim_id: String) -> Self {
+        Self { tx, lease, claim_id, locks_candidates: true }
+    }
+
+    /// Claims nothing: locks no candidate and passes over none that is locked, and sees only those of customers whose
+    /// network is known.
+    pub(super) fn looking_on(self) -> Self {
+        Self { locks_candidates: false, ..self }
+    }
 }
 
 /// A transaction that changes the state of an attempt locks its invoice first; all lock in this order.
@@ -127,7 +141,7 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn load_candidates(&self, claim: &PendingClaim, order: &ClaimOrder) -> Result<Candidates> {
-        claims::candidates(&self.tx, claim, order).await
+        claims::candidates(&self.tx, claim, order, self.locks_candidates).await
     }
 
     async fn insert_attempts(&self, attempts: Vec<Attempt>) -> Result<Vec<Attempt>> {
@@ -139,7 +153,7 @@ impl Transaction for PostgresTransaction {
         customers: &BTreeSet<CustomerId>,
         now_ms: i64,
     ) -> Result<HashMap<CustomerId, InstrumentHistory>> {
-        dunning::instruments(&self.tx, customers, now_ms).await
+        dunning::instruments(&self.tx, customers, now_ms, self.locks_candidates).await
     }
 
     async fn load_ladders(&self, invoices: &[InvoiceId]) -> Result<HashMap<InvoiceId, LadderFacts>> {

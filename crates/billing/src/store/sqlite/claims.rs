@@ -49,7 +49,7 @@ pub(super) fn candidates(
     let mut select =
         connection.prepare_cached(if order.filter.scheduled { SCHEDULED } else { CANDIDATES })?;
     let mut found = select.query(params![claim.after.0, SCAN_MAX])?;
-    while candidates.invoices.len() < claim.limit {
+    while candidates.invoices.len() < claim.window {
         let Some(row) = found.next()? else {
             candidates.examined = candidates.examined.filter(|_| examined == SCAN_MAX);
             break;

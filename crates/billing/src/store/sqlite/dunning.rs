@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 
 use super::{Columns, list, one, one_row};
 use crate::invoice::{CustomerId, InvoiceId, Network};
-use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS};
+use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS, OpenAttempt};
 use crate::store::changeset::dunning::{LadderFacts, Postponed};
 
 /// By the index of an invoice's attempts.
@@ -36,10 +36,12 @@ pub(super) const INSTRUMENT: &str = "
     SELECT network, instrument_changed_at FROM customers INDEXED BY customers_network
     WHERE id = ?1 AND network <> 'none'";
 
-/// One pass over the open attempts, which are few, instead of one for each customer.
-const OPEN: &str = "
-    SELECT customer_id, count(*) FROM attempts INDEXED BY attempts_open
-    WHERE state IN ('INTENT', 'IN_DOUBT') GROUP BY customer_id";
+/// One pass over the open attempts, which are few, instead of one for each customer; and whether an operator must decide.
+pub(super) const OPEN: &str = "
+    SELECT a.customer_id, i.state <> 'CHARGING' FROM attempts AS a INDEXED BY attempts_open
+    CROSS JOIN customers AS c INDEXED BY customers_network ON c.id = a.customer_id
+    CROSS JOIN invoices AS i ON i.id = a.invoice_id
+    WHERE a.state IN ('INTENT', 'IN_DOUBT') AND c.network <> 'none'";
 
 pub(super) const DECLINED: &str = "
     SELECT settled_at FROM attempts INDEXED BY attempts_refused
@@ -68,14 +70,14 @@ pub(super) fn instruments(
         let declined_at = list(connection, DECLINED, params![customer.0, since, newest], |row| row.get(0))?;
         let hard_declined_at =
             one(connection, HARD_DECLINED, [customer.0], |row| row.optional_integer(0))?.flatten();
-        let history = InstrumentHistory { network, changed_at, hard_declined_at, declined_at, open: 0 };
+        let history = InstrumentHistory { network, changed_at, hard_declined_at, declined_at, open: None };
         instruments.insert(customer, history);
     }
     if !instruments.is_empty() {
-        let open: Vec<(i64, u32)> = list(connection, OPEN, [], |row| Ok((row.integer(0)?, row.count(1)?)))?;
-        for (customer, count) in open {
+        let open: Vec<(i64, bool)> = list(connection, OPEN, [], |row| Ok((row.integer(0)?, row.flag(1)?)))?;
+        for (customer, needs_operator) in open {
             if let Some(instrument) = instruments.get_mut(&CustomerId(customer)) {
-                instrument.open = usize::try_from(count).unwrap_or(usize::MAX);
+                instrument.occupy(OpenAttempt::of(needs_operator));
             }
         }
     }

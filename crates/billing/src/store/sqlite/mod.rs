@@ -37,10 +37,10 @@ use crate::store::ages::Ages;
 use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::subscriptions::statements::Sql;
 use crate::store::{
-    AcknowledgementStore, BATCH_MAX, ChargeStore, Counts, ImportMode, ImportRow, Imported, LedgerAcceptance,
-    LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore, OpenedRun,
-    OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled,
-    StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
+    AcknowledgementStore, BATCH_MAX, ChargeStore, ClaimedPending, Counts, ImportMode, ImportRow, Imported,
+    LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore,
+    OpenedRun, OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result,
+    RunStore, Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
 };
 
 /// How long what a caller asked for may wait for the writer: old clients give up after 5 s. As on PostgreSQL.
@@ -371,15 +371,20 @@ impl RunStore for SqliteStore {
 
 #[async_trait]
 impl ChargeStore for SqliteStore {
-    async fn claim_pending(
+    async fn claim_in_turn(
         &self,
         run: RunId,
         after: InvoiceId,
         limit: usize,
         lease: Duration,
-    ) -> Result<Vec<Attempt>> {
+    ) -> Result<ClaimedPending> {
         let once = |claim| self.transact(lease, move |tx| steps::claim_pending(tx, claim).now_or_never());
         PendingClaim::new(self.deployment, run, after, limit).repeat(once).await
+    }
+
+    /// One writer: a claim passes over nothing without saying so.
+    async fn has_turn_left(&self, _: RunId) -> Result<bool> {
+        Ok(false)
     }
 
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>> {

@@ -94,6 +94,10 @@ async fn no_hot_statement_scans_or_sorts() {
         let slow = |line: &String| line.contains("SCAN") || line.contains("TEMP B-TREE");
         assert!(!plan.is_empty() && !plan.iter().any(slow), "{sql}: {plan:?}");
     }
+    let open = plan_of(&store, dunning::OPEN).await;
+    let others =
+        |line: &String| !line.contains("SCAN a USING INDEX attempts_open") && !line.contains("SEARCH");
+    assert!(!open.is_empty() && !open.iter().any(others), "only what is open is scanned: {open:?}");
 }
 
 #[tokio::test]

@@ -89,6 +89,8 @@ impl<S: Reader + SubscriptionStore> SubscriptionReads for S {
              AND i.next_attempt_at IS NOT NULL AND i.due_at IS NOT NULL AND NOT i.held
              AND NOT EXISTS (SELECT 1 FROM halt)
              AND NOT EXISTS (SELECT 1 FROM customers AS c WHERE c.id = i.customer_id AND c.held)
+             AND i.customer_id NOT IN (SELECT a.customer_id FROM attempts AS a CROSS JOIN customers AS c
+                 WHERE a.state IN ('INTENT', 'IN_DOUBT') AND c.id = a.customer_id AND c.network <> 'none')
              ORDER BY i.next_attempt_at LIMIT 1";
         Ok(self.row::<UnixMillis>(sql.to_owned(), Vec::new()).await?.map(|UnixMillis(at)| at))
     }
