@@ -104,6 +104,25 @@ impl Peer {
     }
 }
 
+/// Waits until the server has taken all that this peer has sent: the kernel holds none of it in the queue of the server's
+/// side. Server and test share one thread, so the server has also acted on what it took.
+pub(crate) async fn until_taken(server: SocketAddr, peer: &Peer) {
+    let ends = [server, peer.0.local_addr().unwrap()].map(in_proc);
+    until(|| {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let line = lines.find(|fields| fields.len() > 4 && fields[1] == ends[0] && fields[2] == ends[1]);
+        line.is_some_and(|fields| fields[4].ends_with(":00000000"))
+    })
+    .await;
+}
+
+/// As proc(5) writes an address of IPv4: the bytes of the address in the machine's order, and the port.
+fn in_proc(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
+    format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
+}
+
 pub(crate) async fn patiently<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it happens within the patience of the test")
 }
