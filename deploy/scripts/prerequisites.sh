@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
 declare -a image_load=()
 # shellcheck disable=SC1091
-. "$(dirname "${BASH_SOURCE[0]}")/image-load.sh"
+. scripts/image-load.sh
 k() { "${kubectl[@]}" "$@"; }
 
 reply=$(k version --request-timeout=10s 2>&1) || {
