@@ -400,7 +400,7 @@ impl<'a> Claimer<'a> {
         let (next_at, tail_ends) =
             (Instant::now() + next_in, self.progress.last_progress_at() + scaled(TAIL));
         if self.run.is_none() && !next_in.is_zero() || next_at >= tail_ends {
-            return Some(Ended::Done);
+            return if self.should_claim_again() { None } else { Some(Ended::Done) };
         }
         tokio::select! {
             biased;

@@ -70,6 +70,11 @@ impl Faulty {
         Arc::new(Self { inner: Arc::clone(inner), shared, fault, hits, steps, gate })
     }
 
+    /// The store as another process uses it: without faults.
+    pub(crate) fn elsewhere(&self) -> &dyn Store {
+        &*self.inner
+    }
+
     /// From now on this step, by the name of its method, meets this.
     pub(crate) fn spoil(&self, step: &'static str, fault: Fault) {
         *self.fault.lock().unwrap() = Some((step, fault));

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use billing::invoice::{InvoiceState, RunState};
+use billing::charge::LEASE;
+use billing::invoice::{InvoiceId, InvoiceState, RunState};
 use billing::store::LedgerAcceptance;
 
 use crate::faulty::{Fault, Faulty};
@@ -95,4 +96,23 @@ async fn a_ledger_that_an_operator_accepted_elsewhere_is_settled_with() {
         fixture.count(InvoiceState::Paid).await == 2
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_a_dead_process_held_is_claimed_before_the_run_ends_though_an_attempt_stays_open() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let (fixture, store) = shared(3).await;
+    let billing = fixture.open(&provider.url, Plan::keys()).await;
+    // The first is claimed elsewhere for longer than a run waits; the second cannot be claimed when the run passes it.
+    store.spoil("claim_in_turn", Fault::Waits);
+    let (run, _) = store.elsewhere().open_run(LEASE).await.unwrap();
+    store.elsewhere().claim_pending(run.id, InvoiceId(0), 1, LEASE).await.unwrap();
+    fixture.spoil("UPDATE invoices SET held = 1 WHERE id = 2");
+    store.repair();
+    let run = billing.engine.pay().await.unwrap().run;
+    until("it has passed", async || fixture.count(InvoiceState::Paid).await == 1).await;
+    fixture.spoil("UPDATE invoices SET held = 0 WHERE id = 2");
+    assert!(billing.engine.wait(run, LONG).await.unwrap().finished);
+    assert_eq!(fixture.invoice(2).await.state, InvoiceState::Paid);
+    assert_eq!(fixture.invoice(1).await.state, InvoiceState::Charging);
 }
