@@ -101,6 +101,7 @@ fn lose(trigger: Trigger, of_billing: Arc<Server>, of_payments: Arc<Server>, inv
     // First the ledger forgets, if it can: billing has recorded as PAID what is not there then.
     of_payments.stop_at_once();
     of_payments.start_again();
+    let _charges = recorded(trigger, &services, &payments);
     let since = billing.ask(PAID);
     wait_until("the run to go on", WITHIN, || billing.ask(PAID) > since || services.is_all_paid());
     // Then billing, which would charge again what it has forgotten.
@@ -110,6 +111,11 @@ fn lose(trigger: Trigger, of_billing: Arc<Server>, of_payments: Arc<Server>, inv
     let verified = Verified::of(TINJIS, &services, &[]);
     verified.assert_all_paid(&format!("{trigger:?}, after both were stopped at once"));
     assert_eq!(verified.json["mismatch"]["unbacked"], 0, "{trigger:?}: {}", verified.json);
+    recorded(trigger, &services, &payments)
+}
+
+/// Charges of the ledger, none of which may be missing. What was executed is counted first: both may grow.
+fn recorded(trigger: Trigger, services: &Services, payments: &Database) -> i64 {
     let executed = services.payments.metric(&["payments_charges_total", "CHARGED"]);
     let recorded = payments.ask(CHARGED);
     assert!(
