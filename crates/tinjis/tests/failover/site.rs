@@ -221,6 +221,8 @@ impl Site {
         wait_until("payments to name what helps", WITHIN, || {
             self.services.payments.readiness().1.contains("`payments new-ledger-id`")
         });
+        // As the page says: before, its first command is refused.
+        wait_until("billing to reach the new leader", WITHIN, || self.services.billing.readiness().0 == 200);
         self.operator.declare(&mut self.services, &url);
         let imported = self.operator.decide(&self.services, forgotten);
         assert_eq!(self.proxy.executions(), executed, "nothing is executed before the operator has decided");
