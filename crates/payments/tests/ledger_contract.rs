@@ -545,6 +545,36 @@ async fn a_charge_whose_commit_was_not_answered_is_found_again_by_its_key() {
     assert_eq!(cutter.cuts(), 4);
 }
 
+/// Two requests of one content under a key, at replicas or at one of them: the answer of the database to one is lost, and
+/// only the other is a row.
+#[tokio::test]
+async fn an_equal_row_of_another_request_is_not_taken_for_ones_own_after_a_lost_answer() {
+    const INSERT: &[&str] = &["INSERT INTO ledger"];
+    let Some(mut place) = InPostgres::fresh() else { return };
+    let other = place.open().await;
+    let cutter = Cutter::before(place.database.url());
+    place.url = cutter.url(place.database.url());
+    let ledger = place.open().await;
+    let cuts: [&'static [Cut]; 2] = [&[Cut::Request], &[Cut::Answer]];
+    for (key, (first, cuts)) in
+        (0_u8..).zip([&other, &ledger].into_iter().flat_map(|first| cuts.map(|cuts| (first, cuts))))
+    {
+        let Recorded::New(seq) = first.record(&entry(Some(key), 0, 0, true)).await.unwrap() else {
+            panic!("key {key} is new")
+        };
+        cutter.follow(CutPlan::next(INSERT, cuts));
+        let recorded = ledger.record(&entry(Some(key), 0, 0, true)).await.unwrap();
+        assert!(matches!(&recorded, Recorded::Known(row) if row.seq == seq), "{cuts:?}: {recorded:?}");
+    }
+    // An earlier version leaves the id out.
+    other.record(&entry(Some(4), 0, 0, true)).await.unwrap();
+    place.run("UPDATE ledger SET write_id = NULL");
+    cutter.follow(CutPlan::next(INSERT, &[Cut::Answer]));
+    let recorded = ledger.record(&entry(Some(4), 0, 0, true)).await.unwrap();
+    assert!(matches!(recorded, Recorded::Known(_)), "{recorded:?}");
+    assert_eq!((cutter.cuts(), place.database.ask("SELECT count(*) FROM ledger")), (5, 5));
+}
+
 #[tokio::test]
 async fn a_page_of_a_small_account_does_not_walk_through_the_rows_of_others() {
     let Some(place) = InPostgres::fresh() else { return };

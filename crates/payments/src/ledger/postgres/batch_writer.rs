@@ -1,15 +1,16 @@
 //! Group commit: entries that come together become one statement, and one fsync of the database. An answer that was
-//! lost is found again by key. Knows the ledger's columns; decides nothing about a charge.
+//! lost is found again by key and write id. Knows the ledger's columns; decides nothing about a charge.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use chassis::clock::Random;
 use chassis::postgres::{NOW_MS, Param, PgError, PoolClass, Postgres, Type, get};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::failed;
 use super::placement::{Gate, Look, Placement};
-use super::rows::{BY_KEYS, CHARGED_REFERENCES, read_row};
+use super::rows::{BY_KEYS, CHARGED_REFERENCES, read_row, read_write_id};
 use crate::keys::{FingerprintVersion, Key};
 use crate::ledger::{Entry, LedgerError, LedgerId, Recorded, Result, Row, Seq};
 
@@ -26,16 +27,25 @@ const TRIES_MAX: u32 = 3;
 const GATE: i64 = 0x7469_6e6a_6973;
 
 /// Number of the parameter after those of the columns.
-const FIRST_OF_GATE: usize = 17;
+const FIRST_OF_GATE: usize = 18;
 
 /// Takes entries and answers what became of them.
 #[derive(Debug)]
 pub(super) struct BatchWriter {
     queue: mpsc::Sender<Waiting>,
+    random: Random,
+}
+
+/// An entry under an id of its own, the same in each try: an equal row that another process, or another request of this
+/// one, wrote under the key has another id. Two alike in 64 random bits would also need the same key to do harm.
+#[derive(Clone)]
+struct Write {
+    entry: Arc<Entry>,
+    id: i64,
 }
 
 struct Waiting {
-    entry: Arc<Entry>,
+    write: Write,
     reply: oneshot::Sender<Result<Recorded>>,
 }
 
@@ -49,19 +59,20 @@ pub(super) struct Writer {
 
 impl BatchWriter {
     /// Its tasks end when it is dropped and what was queued is written.
-    pub(super) fn new(writer: Writer) -> Self {
+    pub(super) fn new(writer: Writer, random: Random) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..WRITERS {
             tokio::spawn(write_all(writer.clone(), Arc::clone(&waiting)));
         }
-        Self { queue }
+        Self { queue, random }
     }
 
     pub(super) async fn record(&self, entry: Arc<Entry>) -> Result<Recorded> {
         let (reply, answer) = oneshot::channel();
         let ended = || LedgerError::Unavailable("the ledger's writers have ended".into());
-        self.queue.send(Waiting { entry, reply }).await.map_err(|_| ended())?;
+        let write = Write { entry, id: self.random.u64().cast_signed() };
+        self.queue.send(Waiting { write, reply }).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 }
@@ -72,9 +83,9 @@ async fn write_all(writer: Writer, waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>)
         if waiting.lock().await.recv_many(&mut batch, BATCH_MAX).await == 0 {
             return;
         }
-        let (entries, replies): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.entry, waiting.reply)).unzip();
-        let results = writer.write(&entries).await;
+        let (writes, replies): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|waiting| (waiting.write, waiting.reply)).unzip();
+        let results = writer.write(&writes).await;
         for (reply, result) in replies.into_iter().zip(results) {
             // A caller that left does not change what was recorded.
             let _left = reply.send(result);
@@ -84,51 +95,47 @@ async fn write_all(writer: Writer, waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>)
 
 impl Writer {
     /// One result each, in order.
-    async fn write(&self, entries: &[Arc<Entry>]) -> Vec<Result<Recorded>> {
-        match self.insert(entries).await {
+    async fn write(&self, writes: &[Write]) -> Vec<Result<Recorded>> {
+        match self.insert(writes).await {
             Ok(Some(recorded)) => recorded.into_iter().map(Ok).collect(),
-            Ok(None) => self.write_where_it_is_now(entries).await,
-            Err(PgError::InDoubt(source)) => self.find_again(entries, source).await,
+            Ok(None) => self.write_where_it_is_now(writes).await,
+            Err(PgError::InDoubt(source)) => self.find_again(writes, source).await,
             // One that the database cannot hold must not take the others with it.
-            Err(PgError::Refused(_) | PgError::Constraint { .. }) if entries.len() > 1 => {
-                let mut results = Vec::with_capacity(entries.len());
-                for entry in entries {
-                    results.push(Box::pin(self.write(std::slice::from_ref(entry))).await.remove(0));
+            Err(PgError::Refused(_) | PgError::Constraint { .. }) if writes.len() > 1 => {
+                let mut results = Vec::with_capacity(writes.len());
+                for write in writes {
+                    results.push(Box::pin(self.write(std::slice::from_ref(write))).await.remove(0));
                 }
                 results
             }
-            Err(PgError::NotDurable) => entries.iter().map(|_| Err(failed(PgError::NotDurable))).collect(),
-            Err(error) => spread(&error, entries.len()),
+            Err(PgError::NotDurable) => writes.iter().map(|_| Err(failed(PgError::NotDurable))).collect(),
+            Err(error) => spread(&error, writes.len()),
         }
     }
 
     /// After a statement that executed nothing, because the ledger has another name or place than this process knew.
-    async fn write_where_it_is_now(&self, entries: &[Arc<Entry>]) -> Vec<Result<Recorded>> {
+    async fn write_where_it_is_now(&self, writes: &[Write]) -> Vec<Result<Recorded>> {
         for _ in 0..TRIES_MAX {
             let why = match self.placement.look().await {
-                Ok(Look::Serving) => match self.insert(entries).await {
+                Ok(Look::Serving) => match self.insert(writes).await {
                     Ok(Some(recorded)) => return recorded.into_iter().map(Ok).collect(),
                     Ok(None) => continue,
-                    Err(PgError::InDoubt(source)) => return self.find_again(entries, source).await,
-                    Err(error) => return spread(&error, entries.len()),
+                    Err(PgError::InDoubt(source)) => return self.find_again(writes, source).await,
+                    Err(error) => return spread(&error, writes.len()),
                 },
                 Ok(Look::NotServing(why)) => why,
                 Ok(Look::IdChanged) => "the ledger has another id than when this process started".to_owned(),
-                Err(error) => return spread(&error, entries.len()),
+                Err(error) => return spread(&error, writes.len()),
             };
-            return entries.iter().map(|_| Err(LedgerError::NotServing(why.clone()))).collect();
+            return writes.iter().map(|_| Err(LedgerError::NotServing(why.clone()))).collect();
         }
-        spread(&PgError::Unavailable("the ledger keeps moving".into()), entries.len())
+        spread(&PgError::Unavailable("the ledger keeps moving".into()), writes.len())
     }
 
     /// After a lost answer: a keyed entry is written again, and finds itself if it was kept. Of one without a key
     /// the outcome is unknown.
-    async fn find_again(
-        &self,
-        entries: &[Arc<Entry>],
-        source: chassis::postgres::Source,
-    ) -> Vec<Result<Recorded>> {
-        let keyed: Vec<Arc<Entry>> = entries.iter().filter(|entry| entry.key.is_some()).cloned().collect();
+    async fn find_again(&self, writes: &[Write], source: chassis::postgres::Source) -> Vec<Result<Recorded>> {
+        let keyed: Vec<Write> = writes.iter().filter(|write| write.entry.key.is_some()).cloned().collect();
         let mut error = PgError::InDoubt(source);
         let mut found = None;
         for _ in 0..TRIES_MAX {
@@ -149,54 +156,56 @@ impl Writer {
                 Err(other) => error = other,
             }
         }
-        let mut results = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let again = entry.key.as_ref().and_then(|_| found.as_mut()?.next());
-            results.push(match again {
-                Some(Recorded::Known(row)) if is_of(&row, entry) => Ok(Recorded::New(row.seq)),
-                Some(recorded) => Ok(recorded),
-                None => Err(unknown(&error)),
-            });
+        let mut results = Vec::with_capacity(writes.len());
+        for write in writes {
+            let again = write.entry.key.as_ref().and_then(|_| found.as_mut()?.next());
+            results.push(again.ok_or_else(|| unknown(&error)));
         }
         results
     }
 
     /// One statement for all, and a look at those whose key was known. `None`: nothing was executed, because the ledger
     /// has another name, or is at another place.
-    async fn insert(&self, entries: &[Arc<Entry>]) -> std::result::Result<Option<Vec<Recorded>>, PgError> {
-        let statement = Statement::of(self.id, entries, self.placement.gate(FIRST_OF_GATE));
+    async fn insert(&self, writes: &[Write]) -> std::result::Result<Option<Vec<Recorded>>, PgError> {
+        let statement = Statement::of(self.id, writes, self.placement.gate(FIRST_OF_GATE));
         let rows = statement.run(&self.database).await?;
         if rows.is_empty() {
             return Ok(None);
         }
-        if rows.len() != entries.len() {
-            let found = format!("{} entries became {} rows", entries.len(), rows.len());
+        if rows.len() != writes.len() {
+            let found = format!("{} entries became {} rows", writes.len(), rows.len());
             return Err(PgError::Corrupt(found));
         }
         let mut drawn = Vec::with_capacity(rows.len());
         for row in &rows {
             drawn.push((Seq(get(row, 0)?), get::<bool>(row, 1)?, get::<bool>(row, 2)?));
         }
-        let missed = entries.iter().zip(&drawn).filter(|(_, (_, is_new, is_behind))| !is_new && !is_behind);
+        let missed = writes.iter().zip(&drawn).filter(|(_, (_, is_new, is_behind))| !is_new && !is_behind);
         let missed: HashSet<(&str, &str)> = missed
-            .filter_map(|(entry, _)| Some((entry.account.as_str(), entry.key.as_ref()?.as_str())))
+            .filter_map(|(Write { entry, .. }, _)| {
+                Some((entry.account.as_str(), entry.key.as_ref()?.as_str()))
+            })
             .collect();
         let known = self.known(&missed).await?;
-        let charged = self.charged_references(entries, &missed, &known).await?;
-        let recorded = entries.iter().zip(drawn).map(|(entry, (seq, is_new, is_behind))| {
+        let charged = self.charged_references(writes, &missed, &known).await?;
+        let recorded = writes.iter().zip(drawn).map(|(Write { entry, id }, (seq, is_new, is_behind))| {
             if is_behind {
                 return Recorded::Behind;
             }
             if is_new {
                 return Recorded::New(seq);
             }
-            // None of its own, and yet not inserted: another account has the key.
             let key = entry.key.as_ref();
-            let row = key.and_then(|key| known.get(&(entry.account.clone(), key.clone())));
+            match key.and_then(|key| known.get(&(entry.account.clone(), key.clone()))) {
+                // From a try whose answer was lost.
+                Some((row, Some(written))) if written == id => return Recorded::New(row.seq),
+                Some((row, _)) => return Recorded::Known(row.clone()),
+                None => {}
+            }
+            // None of its own, and yet not inserted: another account has the key.
             let first = entry.reference.as_ref().filter(|_| entry.is_once);
             let first = first.and_then(|reference| charged.get(&(entry.account.clone(), reference.clone())));
-            let blocked = first.cloned().map_or(Recorded::Foreign, Recorded::ReferenceCharged);
-            row.cloned().map_or(blocked, Recorded::Known)
+            first.cloned().map_or(Recorded::Foreign, Recorded::ReferenceCharged)
         });
         Ok(Some(recorded.collect()))
     }
@@ -204,11 +213,11 @@ impl Writer {
     /// The first charges of the references of those that were not recorded and have no row of their own.
     async fn charged_references(
         &self,
-        entries: &[Arc<Entry>],
+        writes: &[Write],
         missed: &HashSet<(&str, &str)>,
-        known: &HashMap<(String, Key), Row>,
+        known: &HashMap<(String, Key), (Row, Option<i64>)>,
     ) -> std::result::Result<HashMap<(String, String), Row>, PgError> {
-        let blocked = entries.iter().filter_map(|entry| {
+        let blocked = writes.iter().filter_map(|Write { entry, .. }| {
             let key = entry.key.as_ref().filter(|_| entry.is_once)?;
             let is_blocked = missed.contains(&(entry.account.as_str(), key.as_str()))
                 && !known.contains_key(&(entry.account.clone(), key.clone()));
@@ -229,11 +238,11 @@ impl Writer {
         Ok(charged)
     }
 
-    /// The rows of these accounts and keys.
+    /// The rows of these accounts and keys, each with the id of the write that made it.
     async fn known(
         &self,
         missed: &HashSet<(&str, &str)>,
-    ) -> std::result::Result<HashMap<(String, Key), Row>, PgError> {
+    ) -> std::result::Result<HashMap<(String, Key), (Row, Option<i64>)>, PgError> {
         if missed.is_empty() {
             return Ok(HashMap::new());
         }
@@ -242,9 +251,9 @@ impl Writer {
         // A statement of its own: it sees what others committed while the first one waited for them.
         let rows = self.database.read(PoolClass::Record, BY_KEYS, &asked).await?;
         let rows = rows.iter().map(|row| {
-            let row = read_row(row)?;
+            let (row, write_id) = (read_row(row)?, read_write_id(row)?);
             let key = row.key.clone().ok_or_else(|| PgError::Corrupt("a row without its key".to_owned()))?;
-            Ok(((row.account.clone(), key), row))
+            Ok(((row.account.clone(), key), (row, write_id)))
         });
         rows.collect()
     }
@@ -287,11 +296,12 @@ struct Statement<'a> {
     decline_classes: Vec<Option<&'static str>>,
     decline_codes: Vec<Option<&'a str>>,
     once: Vec<bool>,
+    write_ids: Vec<i64>,
 }
 
 impl<'a> Statement<'a> {
-    fn of(id: LedgerId, entries: &'a [Arc<Entry>], gate: Option<Gate>) -> Self {
-        let all = || entries.iter();
+    fn of(id: LedgerId, writes: &'a [Write], gate: Option<Gate>) -> Self {
+        let all = || writes.iter().map(|write| &write.entry);
         let declines = || all().map(|entry| entry.decline.as_ref());
         Self {
             ledger_id: id.to_string(),
@@ -311,6 +321,7 @@ impl<'a> Statement<'a> {
             decline_classes: declines().map(|decline| Some(decline?.class.as_str())).collect(),
             decline_codes: declines().map(|decline| Some(&*decline?.code)).collect(),
             once: all().map(|entry| entry.is_once).collect(),
+            write_ids: writes.iter().map(|write| write.id).collect(),
         }
     }
 
@@ -326,15 +337,16 @@ impl<'a> Statement<'a> {
              ), input AS MATERIALIZED ( \
                SELECT nextval('ledger_positions') AS seq, given.*, \
                  coalesce(given.seen IN (SELECT seen FROM lacking), false) AS is_behind, {CHARGED_ELSEWHERE}, {CHARGED_REFERENCE} FROM gate, \
-                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) WITH ORDINALITY AS given \
+                 unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) WITH ORDINALITY AS given \
                  (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, seen, \
-                  deployment, exponent, decline_class, decline_code, once, place) \
+                  deployment, exponent, decline_class, decline_code, once, write_id, place) \
              ), inserted AS ( \
                INSERT INTO ledger (seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
                  state, route, created_at, fingerprint_version, exponent, decline_class, decline_code, \
-                 is_only_charge) \
+                 is_only_charge, write_id) \
                SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, \
-                 {NOW_MS}, {present}, exponent, decline_class, decline_code, CASE WHEN once AND state = 'CHARGED' THEN true END \
+                 {NOW_MS}, {present}, exponent, decline_class, decline_code, CASE WHEN once AND state = 'CHARGED' THEN true END, \
+                 write_id \
                FROM input WHERE NOT is_behind AND NOT is_charged_elsewhere AND NOT is_charged_reference ORDER BY place \
                ON CONFLICT DO NOTHING RETURNING seq \
              ) SELECT input.seq, inserted.seq IS NOT NULL, is_behind FROM input LEFT JOIN inserted USING (seq) ORDER BY place"
@@ -356,6 +368,7 @@ impl<'a> Statement<'a> {
             (&self.decline_classes, Type::TEXT_ARRAY),
             (&self.decline_codes, Type::TEXT_ARRAY),
             (&self.once, Type::BOOL_ARRAY),
+            (&self.write_ids, Type::INT8_ARRAY),
         ];
         if let Some(Gate { place, .. }) = &self.gate {
             params.push((&place.system_identifier, Type::TEXT));
@@ -391,15 +404,6 @@ pub(super) async fn settled(database: &Postgres) -> std::result::Result<i64, PgE
         [row] => get(row, 0),
         rows => Err(PgError::Corrupt(format!("ledger_positions has {} rows", rows.len()))),
     }
-}
-
-/// Whether a row is what this entry would have become.
-fn is_of(row: &Row, entry: &Entry) -> bool {
-    row.account == entry.account
-        && row.fingerprint == entry.fingerprint
-        && row.reference == entry.reference
-        && row.state == entry.state
-        && row.route == entry.route
 }
 
 fn spread(error: &PgError, count: usize) -> Vec<Result<Recorded>> {

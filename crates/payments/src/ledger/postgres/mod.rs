@@ -56,6 +56,7 @@ pub const SCHEMA: Schema = Schema {
         Migration { name: "declines", sql: include_str!("0007_declines.sql"), breaks_older: false },
         Migration { name: "fault counts", sql: include_str!("0008_fault_counts.sql"), breaks_older: false },
         Migration { name: "only charges", sql: include_str!("0009_only_charges.sql"), breaks_older: false },
+        Migration { name: "write ids", sql: include_str!("0010_write_ids.sql"), breaks_older: false },
     ],
 };
 
@@ -83,7 +84,8 @@ impl PostgresLedger {
             match begin(&database, random, failover).await {
                 Ok((id, placement)) => {
                     let writer = Writer { database: database.clone(), id, placement: Arc::clone(&placement) };
-                    return Ok(Self { database, id, placement, writer: BatchWriter::new(writer) });
+                    let writer = BatchWriter::new(writer, random.clone());
+                    return Ok(Self { database, id, placement, writer });
                 }
                 Err(
                     error @ (PgError::Unavailable(_)

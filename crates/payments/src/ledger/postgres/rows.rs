@@ -7,9 +7,9 @@ use crate::declines::Decline;
 use crate::keys::{Fingerprint, FingerprintVersion, Key};
 use crate::ledger::{Row, Seq, State};
 
-/// The rows of some keys under some accounts, in no order.
+/// The rows of some keys under some accounts, in no order, each with the id of its write.
 pub(super) const BY_KEYS: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
-    amount_minor, state, route, created_at, fingerprint_version, exponent, decline_class, decline_code \
+    amount_minor, state, route, created_at, fingerprint_version, exponent, decline_class, decline_code, write_id \
     FROM ledger WHERE key = ANY($1) AND account = ANY($2)";
 
 /// The charges of some references under some accounts, oldest first.
@@ -50,4 +50,9 @@ pub(super) fn read_row(row: &SqlRow) -> Result<Row, PgError> {
         route: get(row, 9)?,
         created_at_ms: get(row, 10)?,
     })
+}
+
+/// Of [`BY_KEYS`]; none of what an earlier version wrote.
+pub(super) fn read_write_id(row: &SqlRow) -> Result<Option<i64>, PgError> {
+    get(row, 15)
 }
