@@ -144,7 +144,7 @@ async fn claim(store: Arc<dyn Store>, run: RunId) -> Vec<Attempt> {
     let mut all = Vec::new();
     let mut after = InvoiceId(0);
     loop {
-        let claimed = store.claim_pending(run, after, CLAIM, LEASE).await.expect("a claim is made");
+        let claimed = store.claim_in_turn(run, after, CLAIM, LEASE).await.expect("a claim is made").attempts;
         let Some(last) = claimed.last() else { return all };
         after = last.invoice_id;
         all.extend(claimed);

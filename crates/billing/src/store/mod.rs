@@ -306,17 +306,6 @@ pub trait ChargeStore: Send + Sync + 'static {
     /// Fewer than `limit` say nothing; empty means that none is left after `after`, or that the run is finished. An
     /// invoice whose rows break an invariant is logged and passed over. Of a customer whose network is known at most one
     /// attempt is open: the customer's other invoices are passed over while it is.
-    async fn claim_pending(
-        &self,
-        run: RunId,
-        after: InvoiceId,
-        limit: usize,
-        lease: Duration,
-    ) -> Result<Vec<Attempt>> {
-        Ok(self.claim_in_turn(run, after, limit, lease).await?.attempts)
-    }
-
-    /// As [`ChargeStore::claim_pending`]; says also which invoice waits for its turn.
     async fn claim_in_turn(
         &self,
         run: RunId,

@@ -206,7 +206,7 @@ pass_on! {
         limit: usize,
         lease: Duration,
     ) -> Result<ClaimedPending> {
-        self.meet("claim_pending").await?;
+        self.meet("claim_in_turn").await?;
         self.inner.claim_in_turn(run, after, limit, lease).await
     }
 }

@@ -106,7 +106,7 @@ async fn what_a_dead_process_held_is_claimed_before_the_run_ends_though_an_attem
     // The first is claimed elsewhere for longer than a run waits; the second cannot be claimed when the run passes it.
     store.spoil("claim_in_turn", Fault::Waits);
     let (run, _) = store.elsewhere().open_run(LEASE).await.unwrap();
-    store.elsewhere().claim_pending(run.id, InvoiceId(0), 1, LEASE).await.unwrap();
+    store.elsewhere().claim_in_turn(run.id, InvoiceId(0), 1, LEASE).await.unwrap();
     fixture.spoil("UPDATE invoices SET held = 1 WHERE id = 2");
     store.repair();
     let run = billing.engine.pay().await.unwrap().run;

@@ -24,7 +24,7 @@ async fn a_run_whose_driver_panics_is_taken_up_again() {
     let provider = Provider::start(|_| Reply::charged()).await;
     let (fixture, faulty) = faulty(3).await;
     let billing = fixture.open(&provider.url, Plan::keys()).await;
-    faulty.spoil("claim_pending", Fault::PanicsOnce);
+    faulty.spoil("claim_in_turn", Fault::PanicsOnce);
     let started = billing.engine.pay().await.unwrap();
     assert!(!billing.engine.wait(started.run, LONG).await.unwrap().finished);
     assert_eq!(faulty.hits(), 1);

@@ -156,7 +156,7 @@ impl EngineFixture {
     /// Leaves the store as a process does that was killed after it had claimed this many.
     pub(crate) async fn crash_after_claim(&self, claimed: usize) -> Vec<Attempt> {
         let (run, _) = self.store.open_run(LEASE).await.unwrap();
-        self.store.claim_pending(run.id, InvoiceId(0), claimed, LEASE).await.unwrap()
+        self.store.claim_in_turn(run.id, InvoiceId(0), claimed, LEASE).await.unwrap().attempts
     }
 }
 

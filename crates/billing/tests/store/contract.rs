@@ -226,7 +226,7 @@ async fn a_rejected_invoice_is_tried_again_once_its_data_are_fixed(fixture: impl
     assert_eq!(state(&*store, 1).await, attention(AttentionReason::Rejected));
     store.finish_run(first.id, first.joins).await.unwrap();
     let second = run(&*store).await;
-    assert!(store.claim_pending(second.id, InvoiceId(0), 9, LEASE).await.unwrap().is_empty());
+    assert!(store.claim_in_turn(second.id, InvoiceId(0), 9, LEASE).await.unwrap().attempts.is_empty());
     assert_eq!(store.import(&[row("I1", 1300)], UPDATE).await.unwrap(), [Imported::Updated]);
     assert_eq!(state(&*store, 1).await, PENDING);
     let again = claimed(&*store, &second, 1).await.remove(0);
@@ -256,7 +256,7 @@ async fn a_run_is_joined_while_it_is_unfinished_and_adopted_when_its_lease_has_e
     assert!(store.run(first.id).await.unwrap().unwrap().finished_at.is_some());
     let (second, joined) = store.open_run(LEASE).await.unwrap();
     assert!(!joined && second.id > first.id);
-    assert!(store.claim_pending(first.id, InvoiceId(0), 9, LEASE).await.unwrap().is_empty());
+    assert!(store.claim_in_turn(first.id, InvoiceId(0), 9, LEASE).await.unwrap().attempts.is_empty());
 }
 
 async fn a_claim_is_journaled_before_it_is_answered(fixture: impl Fixture) {
@@ -290,7 +290,7 @@ async fn a_run_attempts_an_invoice_once_and_the_next_run_again_under_the_next_ke
         keys.push(attempt.key.clone());
         settle(&*store, Some(&run), &attempt.key, Outcome::Refused).await;
         assert_eq!(state(&*store, 1).await, PENDING);
-        assert!(store.claim_pending(run.id, InvoiceId(0), 9, LEASE).await.unwrap().is_empty());
+        assert!(store.claim_in_turn(run.id, InvoiceId(0), 9, LEASE).await.unwrap().attempts.is_empty());
         store.finish_run(run.id, run.joins).await.unwrap();
     }
     keys.dedup();
@@ -321,8 +321,8 @@ async fn a_lease_further_ahead_than_a_lease_is_long_is_due(fixture: impl Fixture
     let store = fixture.open().await;
     imported(&*store, 2).await;
     let (run, _) = store.open_run(WRONG).await.unwrap();
-    let wrong = store.claim_pending(run.id, InvoiceId(0), 1, WRONG).await.unwrap();
-    let sound = store.claim_pending(run.id, wrong[0].invoice_id, 1, LEASE).await.unwrap();
+    let wrong = store.claim_in_turn(run.id, InvoiceId(0), 1, WRONG).await.unwrap().attempts;
+    let sound = store.claim_in_turn(run.id, wrong[0].invoice_id, 1, LEASE).await.unwrap().attempts;
     assert_eq!((wrong.len(), sound.len()), (1, 1));
     assert_eq!(store.next_open_in().await.unwrap(), Some(LEASE), "the sound one comes first");
     settle(&*store, Some(&run), &sound[0].key, Outcome::Charged).await;

@@ -30,7 +30,7 @@ async fn act(store: &dyn Store, name: &str, action: InvoiceAction) -> Controlled
 
 /// Invoices that a new claim of a run gets.
 async fn claimable(store: &dyn Store, run: &Run) -> Vec<i64> {
-    let claimed = store.claim_pending(run.id, InvoiceId(0), 10, LEASE).await.unwrap();
+    let claimed = store.claim_in_turn(run.id, InvoiceId(0), 10, LEASE).await.unwrap().attempts;
     claimed.iter().map(|attempt| attempt.invoice_id.0).collect()
 }
 

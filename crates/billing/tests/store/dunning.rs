@@ -64,7 +64,7 @@ async fn claim(store: &dyn Store, order: &RunOrder) -> Vec<Attempt> {
     let mut all: Vec<Attempt> = Vec::new();
     loop {
         let after = all.last().map_or(InvoiceId(0), |attempt| attempt.invoice_id);
-        let claimed = store.claim_pending(run.id, after, 1000, LEASE).await.unwrap();
+        let claimed = store.claim_in_turn(run.id, after, 1000, LEASE).await.unwrap().attempts;
         if claimed.is_empty() {
             break;
         }
@@ -188,7 +188,7 @@ async fn a_legacy_call_joins_a_run_that_keeps_days_and_widens_it(fixture: impl F
     };
     let again = store.open_ordered_run(&on_its_day(), LEASE).await.unwrap();
     assert!(matches!(again, OpenedRun::Joined(joined) if joined.order.filter == RunFilter::keeping_days()));
-    assert!(store.claim_pending(run.id, InvoiceId(0), 9, LEASE).await.unwrap().is_empty());
+    assert!(store.claim_in_turn(run.id, InvoiceId(0), 9, LEASE).await.unwrap().attempts.is_empty());
     for less in [
         RunOrder::scheduled(),
         RunOrder { filter: RunFilter { customer_id: Some(1), ..RunFilter::keeping_days() }, ..legacy() },
@@ -201,7 +201,7 @@ async fn a_legacy_call_joins_a_run_that_keeps_days_and_widens_it(fixture: impl F
     assert!(
         matches!(joined, OpenedRun::Joined(joined) if joined.id == run.id && joined.order.filter.is_all())
     );
-    assert_eq!(store.claim_pending(run.id, InvoiceId(0), 9, LEASE).await.unwrap().len(), 1);
+    assert_eq!(store.claim_in_turn(run.id, InvoiceId(0), 9, LEASE).await.unwrap().attempts.len(), 1);
     let later = store.open_ordered_run(&on_its_day(), LEASE).await.unwrap();
     assert!(
         matches!(later, OpenedRun::Joined(joined) if joined.order.filter.is_all()),

@@ -193,7 +193,7 @@ pub(crate) async fn run(store: &dyn Store) -> Run {
 
 /// Claims the first PENDING invoices of a run.
 pub(crate) async fn claimed(store: &dyn Store, run: &Run, count: usize) -> Vec<Attempt> {
-    let attempts = store.claim_pending(run.id, InvoiceId(0), count, LEASE).await.unwrap();
+    let attempts = store.claim_in_turn(run.id, InvoiceId(0), count, LEASE).await.unwrap().attempts;
     assert_eq!(attempts.len(), count);
     attempts
 }

@@ -44,7 +44,7 @@ async fn the_child_that_is_killed() {
     let run = run(&*store).await;
     let mut after = InvoiceId(0);
     loop {
-        let claimed = store.claim_pending(run.id, after, BATCH, LEASE).await.unwrap();
+        let claimed = store.claim_in_turn(run.id, after, BATCH, LEASE).await.unwrap().attempts;
         let Some(last) = claimed.last() else { break };
         after = last.invoice_id;
         skip_notice("claimed", claimed.iter().map(|attempt| &attempt.key));

@@ -26,7 +26,7 @@ async fn work(store: Arc<dyn Store>, nth: usize) -> Vec<Attempt> {
     let run = store.open_run(LEASE).await.unwrap().0;
     let (mut after, mut mine) = (InvoiceId(0), Vec::new());
     loop {
-        let claimed = store.claim_pending(run.id, after, 7 + nth, LEASE).await.unwrap();
+        let claimed = store.claim_in_turn(run.id, after, 7 + nth, LEASE).await.unwrap().attempts;
         let Some(last) = claimed.last() else { return mine };
         after = last.invoice_id;
         // In another order than they were claimed in, as answers come.
@@ -140,7 +140,7 @@ async fn a_run_knows_of_turns_that_are_left_also_while_another_claim_holds_them(
     assert!(!beside_another().await && !left().await, "without a network nothing waits for its turn");
     fixture.database.run("UPDATE customers SET network = 'visa'");
     assert!(beside_another().await && left().await);
-    let claimed = store.claim_pending(run.id, InvoiceId(0), 9, LEASE).await.unwrap();
+    let claimed = store.claim_in_turn(run.id, InvoiceId(0), 9, LEASE).await.unwrap().attempts;
     assert_eq!(claimed.len(), 1);
     assert!(beside_another().await && left().await, "the others' turns come");
     let hard = Some(Decline { class: DeclineClass::Hard, code: None });
@@ -157,7 +157,7 @@ async fn work_refused(store: &dyn Store) -> usize {
     let run = run(store).await;
     let (mut after, mut count) = (InvoiceId(0), 0);
     loop {
-        let claimed = store.claim_pending(run.id, after, BATCH_MAX, LEASE).await.unwrap();
+        let claimed = store.claim_in_turn(run.id, after, BATCH_MAX, LEASE).await.unwrap().attempts;
         let Some(last) = claimed.last() else { return count };
         (after, count) = (last.invoice_id, count + claimed.len());
         let refused: Vec<_> = claimed.iter().map(|attempt| settlement(attempt, Outcome::Refused)).collect();
@@ -256,7 +256,7 @@ fn all_claimed(fixture: &PostgresFixture, filter: RunFilter) -> (Vec<String>, i6
         let OpenedRun::Started(run) = store.open_ordered_run(&order, LEASE).await.unwrap() else { panic!() };
         let (mut after, mut references) = (InvoiceId(0), Vec::new());
         loop {
-            let claimed = store.claim_pending(run.id, after, 50, LEASE).await.unwrap();
+            let claimed = store.claim_in_turn(run.id, after, 50, LEASE).await.unwrap().attempts;
             let Some(last) = claimed.last() else { break };
             after = last.invoice_id;
             let refused: Vec<_> =
@@ -362,7 +362,7 @@ async fn a_corrupt_invoice_is_skipped_and_delays_no_other() {
         "UPDATE invoices SET state = 'PENDING' WHERE id = 1; UPDATE invoices SET currency = 'XXX' WHERE id = 2;
          UPDATE attempts SET run_id = 99",
     );
-    let rest = store.claim_pending(run.id, InvoiceId(0), 9, LEASE).await.unwrap();
+    let rest = store.claim_in_turn(run.id, InvoiceId(0), 9, LEASE).await.unwrap().attempts;
     assert_eq!(rest.iter().map(|attempt| attempt.invoice_id.0).collect::<Vec<_>>(), [3]);
     assert!(matches!(store.invoice(InvoiceId(2)).await, Err(StoreError::Corrupt(_))));
 }
@@ -385,7 +385,7 @@ async fn a_claim_whose_commit_was_not_answered_is_read_back_by_key_and_a_settlem
     cutter.follow(CutPlan::next(COMMIT, &[Cut::Answer]).after(CLAIM));
     let claimed = claimed(&*store, &run, 4).await;
     cutter.follow(CutPlan::next(COMMIT, &[Cut::Request]).after(CLAIM));
-    store.claim_pending(run.id, InvoiceId(4), 4, LEASE).await.unwrap_err();
+    store.claim_in_turn(run.id, InvoiceId(4), 4, LEASE).await.unwrap_err();
     assert_eq!(
         fixture.database.ask("SELECT count(*) FROM attempts"),
         4,

@@ -368,18 +368,18 @@ async fn a_scheduled_run_claims_each_invoice_of_a_subscription_once_and_no_other
     assert!(store.next_attempt_at().await.unwrap().unwrap() <= store.now_ms().await.unwrap());
     let run = opened(&*store, &RunOrder::scheduled()).await;
     assert!(run.order.filter.scheduled);
-    let claimed = store.claim_pending(run.id, InvoiceId(0), 10, LEASE).await.unwrap();
+    let claimed = store.claim_in_turn(run.id, InvoiceId(0), 10, LEASE).await.unwrap().attempts;
     assert_eq!(claimed.len(), 1);
     assert_eq!(claimed[0].reference.as_str(), "S1@2023-10-31");
     settle(&*store, Some(&run), &claimed[0].key, Outcome::Refused).await;
     assert_eq!(store.next_attempt_at().await.unwrap(), None, "a declined one waits for a run of all");
     assert!(store.finish_run(run.id, 0).await.unwrap());
     let run = opened(&*store, &RunOrder::scheduled()).await;
-    assert!(store.claim_pending(run.id, InvoiceId(0), 10, LEASE).await.unwrap().is_empty());
+    assert!(store.claim_in_turn(run.id, InvoiceId(0), 10, LEASE).await.unwrap().attempts.is_empty());
     assert!(store.finish_run(run.id, 0).await.unwrap());
     let run = opened(&*store, &RunOrder::default()).await;
     assert_eq!(
-        store.claim_pending(run.id, InvoiceId(0), 10, LEASE).await.unwrap().len(),
+        store.claim_in_turn(run.id, InvoiceId(0), 10, LEASE).await.unwrap().attempts.len(),
         4,
         "all that is due"
     );
@@ -398,7 +398,7 @@ async fn the_schedule_begins_no_run_for_what_waits_for_its_turn(fixture: impl Fi
     let run = opened(&*store, &RunOrder::scheduled()).await;
     for _ in 0..2 {
         assert!(store.next_attempt_at().await.unwrap().is_some());
-        let claimed = store.claim_pending(run.id, InvoiceId(0), 10, LEASE).await.unwrap();
+        let claimed = store.claim_in_turn(run.id, InvoiceId(0), 10, LEASE).await.unwrap().attempts;
         assert_eq!(claimed.len(), 1);
         settle(&*store, Some(&run), &claimed[0].key, Outcome::InDoubt(None)).await;
         assert_eq!(store.next_attempt_at().await.unwrap(), None);
@@ -415,10 +415,10 @@ async fn limits_of_a_run_hold_over_its_claims(fixture: impl Fixture) {
     let order = RunOrder { filter, limits, reason: Some("a trial".to_owned()) };
     let run = opened(&*store, &order).await;
     assert_eq!(run.order, order);
-    let first = store.claim_pending(run.id, InvoiceId(0), 2, LEASE).await.unwrap();
-    let rest = store.claim_pending(run.id, first[1].invoice_id, 10, LEASE).await.unwrap();
+    let first = store.claim_in_turn(run.id, InvoiceId(0), 2, LEASE).await.unwrap().attempts;
+    let rest = store.claim_in_turn(run.id, first[1].invoice_id, 10, LEASE).await.unwrap().attempts;
     assert_eq!((first.len(), rest.len()), (2, 1), "three fit the amount");
-    assert!(store.claim_pending(run.id, rest[0].invoice_id, 10, LEASE).await.unwrap().is_empty());
+    assert!(store.claim_in_turn(run.id, rest[0].invoice_id, 10, LEASE).await.unwrap().attempts.is_empty());
     let left = store.run(run.id).await.unwrap().unwrap().order.limits;
     assert_eq!(left, RunLimits { count: Some(1), amounts: Some([(Currency::EUR, 0)].into()) });
     let listed = store.runs(billing::invoice::RunId(0), 10).await.unwrap();

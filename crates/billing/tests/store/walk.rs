@@ -95,7 +95,8 @@ async fn take(store: &dyn Store, step: &Step, reply: &StoreReply) {
         }
         (Step::RenewRuns | Step::FinishRuns, StoreReply::Runs(runs)) => take_runs(store, step, runs).await,
         (Step::ClaimPending { after, .. }, StoreReply::ClaimedPending { run, limit, keys }) => {
-            let claimed = store.claim_pending(run_id(*run), InvoiceId(*after), *limit, LEASE).await.unwrap();
+            let claimed =
+                store.claim_in_turn(run_id(*run), InvoiceId(*after), *limit, LEASE).await.unwrap().attempts;
             let claimed: Vec<_> = claimed.into_iter().map(|attempt| attempt.key).collect();
             assert_eq!(claimed, *keys);
         }

@@ -46,7 +46,7 @@ async fn an_invoice_is_imported_claimed_and_settled() {
     import(&store, 3).await;
     let (run, joined) = store.open_run(LEASE).await.unwrap();
     assert!(!joined);
-    let claimed = store.claim_pending(run.id, InvoiceId(0), 2, LEASE).await.unwrap();
+    let claimed = store.claim_in_turn(run.id, InvoiceId(0), 2, LEASE).await.unwrap().attempts;
     assert_eq!(claimed.len(), 2);
     let settlements = [settlement(&claimed[0], Outcome::Charged), settlement(&claimed[1], Outcome::Refused)];
     assert_eq!(store.settle(Some(run.id), &settlements).await.unwrap(), [Settled::Applied, Settled::Applied]);
@@ -54,7 +54,7 @@ async fn an_invoice_is_imported_claimed_and_settled() {
     assert_eq!(counts, Counts { pending: 2, charging: 0, paid: 1, attention: 0, cancelled: 0 });
     let counters = store.run(run.id).await.unwrap().unwrap().counters;
     assert_eq!((counters.total, counters.attempted, counters.paid, counters.refused), (3, 2, 1, 1));
-    let rest = store.claim_pending(run.id, InvoiceId(0), 10, LEASE).await.unwrap();
+    let rest = store.claim_in_turn(run.id, InvoiceId(0), 10, LEASE).await.unwrap().attempts;
     assert_eq!(rest.iter().map(|attempt| attempt.invoice_id).collect::<Vec<_>>(), [InvoiceId(3)]);
 }
 
@@ -125,7 +125,7 @@ async fn a_second_open_or_charged_attempt_of_an_invoice_is_refused_by_the_file_i
     let store = open(&folder).await;
     import(&store, 1).await;
     let (run, _) = store.open_run(LEASE).await.unwrap();
-    let claimed = store.claim_pending(run.id, InvoiceId(0), 1, LEASE).await.unwrap();
+    let claimed = store.claim_in_turn(run.id, InvoiceId(0), 1, LEASE).await.unwrap().attempts;
     let second = |key: &'static str| {
         move |connection: &Connection| {
             connection.execute(
@@ -164,7 +164,7 @@ async fn a_run_that_goes_on_passes_what_it_refused_in_bounded_steps() {
          run_id, lease_until, created_at, settled_at)
          SELECT printf('%032x', id), id, 1, 1, 'EUR', 1215, 'REFUSED', 1, 1, 0, 0, 0 FROM invoices WHERE id < 12000";
     store.write(move |connection| connection.execute_batch(refused)).await.unwrap();
-    let claimed = store.claim_pending(run.id, InvoiceId(0), 100, LEASE).await.unwrap();
+    let claimed = store.claim_in_turn(run.id, InvoiceId(0), 100, LEASE).await.unwrap().attempts;
     assert_eq!(claimed.iter().map(|attempt| attempt.invoice_id).collect::<Vec<_>>(), [InvoiceId(12_000)]);
-    assert!(store.claim_pending(run.id, InvoiceId(0), 100, LEASE).await.unwrap().is_empty());
+    assert!(store.claim_in_turn(run.id, InvoiceId(0), 100, LEASE).await.unwrap().attempts.is_empty());
 }
