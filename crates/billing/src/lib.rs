@@ -9,10 +9,10 @@ use chassis::caller::{CallerMetrics, Callers, Tokens};
 use chassis::client::{CONNECT_TIMEOUT, ClientConfig, DEADLINE};
 use chassis::clock::{Clock, Random};
 use chassis::gate::while_usable;
-use chassis::program::{self, Program, Service, Work};
+use chassis::program::{self, Service, Work};
 use chassis::service;
 use chassis::shutdown::Shutdown;
-use chassis::telemetry::{LogConfig, LogHandle, Telemetry, observe};
+use chassis::telemetry::{LogHandle, Telemetry, observe};
 use chassis::test_overrides::scaled;
 use chassis::tls::{TlsConnect, TlsMetrics};
 
@@ -47,17 +47,7 @@ pub mod subscription;
 
 /// The whole program: argv (program name first) to exit code. Also behind `tinjis run billing`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    program::run(Config::load(args), work)
-}
-
-impl Program for Config {
-    fn log(&self) -> &LogConfig {
-        &self.common.log
-    }
-
-    fn healthcheck(&self) -> Option<ExitCode> {
-        (self.command == Command::Healthcheck).then(|| service::healthcheck(self.common.admin_listen))
-    }
+    program::run(Config::load(args), |config| &config.common.log, work)
 }
 
 fn work(config: Config, log: LogHandle) -> Work {
@@ -74,7 +64,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
         }
         Command::DeclareDeployment { ref why, ref actor } => declare(&config, why, actor).await,
         Command::Backup(ref file) => backup::command(&config.common.database_url, file),
-        Command::Healthcheck => Ok(()),
+        Command::Healthcheck => service::healthcheck(config.common.admin_listen).await,
     }
 }
 

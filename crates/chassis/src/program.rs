@@ -1,5 +1,5 @@
-//! One way from the arguments of a program to its exit code: settings, logs, a runtime, its work, and a health check of
-//! the running one. And what each service has before its own parts. Must not know what a service does.
+//! One way from the arguments of a program to its exit code: settings, logs, a runtime, its work. And what each service
+//! has before its own parts. Must not know what a service does.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -25,35 +25,27 @@ const REVISION: &str = match option_env!("TINJIS_REVISION") {
     None => "unknown",
 };
 
-/// What is asked of the settings of a program before it begins.
-pub trait Program {
-    /// How and what is logged.
-    fn log(&self) -> &LogConfig;
-
-    /// Asks the running program how it is, when that is the command.
-    fn healthcheck(&self) -> Option<ExitCode>;
-}
-
 /// What a program does once its settings are read and its log is open. Boxed where the program is: its whole service is
 /// compiled there, once, and not again in each binary that starts it.
 pub type Work = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
 
 /// The whole program, from its settings, or the code to exit with when there are none, to its exit code. An error of its
 /// work is logged and is a failure.
-pub fn run<P: Program>(loaded: Result<P, ExitCode>, work: fn(P, LogHandle) -> Work) -> ExitCode {
-    let program = match loaded {
-        Ok(program) => program,
+pub fn run<C>(
+    loaded: Result<C, ExitCode>,
+    log: fn(&C) -> &LogConfig,
+    work: fn(C, LogHandle) -> Work,
+) -> ExitCode {
+    let config = match loaded {
+        Ok(config) => config,
         Err(code) => return code,
     };
-    if let Some(code) = program.healthcheck() {
-        return code;
-    }
     keep_memory_private();
-    let log = init_logs(program.log());
+    let log = init_logs(log(&config));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = runtime
         .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(work(program, log.clone())));
+        .and_then(|runtime| runtime.block_on(work(config, log.clone())));
     if let Err(error) = &done {
         tracing::error!("{error:#}");
     }

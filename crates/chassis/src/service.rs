@@ -3,7 +3,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -214,19 +213,16 @@ pub fn keep_memory_private() {
     let _unknown = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// Asks a running service's admin port whether it is ready: exit code 0, or 1 when it is not, does not answer within
-/// 2 s or is not there.
-#[must_use]
-pub fn healthcheck(admin: SocketAddr) -> ExitCode {
-    // On a thread of its own, so that it may be called inside a runtime too.
-    let asked = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async { tokio::time::timeout(HEALTHCHECK, ask(reachable(admin))).await? })
-    });
-    match asked.join() {
-        Ok(Ok(true)) => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
-    }
+/// Asks a running service's admin port whether it is ready.
+///
+/// # Errors
+/// When it is not, does not answer within 2 s or is not there.
+pub async fn healthcheck(admin: SocketAddr) -> anyhow::Result<()> {
+    let admin = reachable(admin);
+    let asked = tokio::time::timeout(HEALTHCHECK, ask(admin)).await;
+    let asked = asked.with_context(|| format!("{admin} does not answer within {HEALTHCHECK:?}"))?;
+    ensure!(asked.with_context(|| format!("{admin} cannot be asked"))?, "{admin} is not ready");
+    Ok(())
 }
 
 /// "All addresses" is where one listens, not where one calls.
@@ -380,26 +376,19 @@ mod tests {
         address
     }
 
-    async fn asked(address: SocketAddr) -> String {
-        let code = tokio::task::spawn_blocking(move || healthcheck(address)).await.unwrap();
-        format!("{code:?}")
-    }
-
-    fn code(code: ExitCode) -> String {
-        format!("{code:?}")
-    }
-
     #[tokio::test]
     async fn a_ready_service_is_healthy_and_one_that_is_not_ready_is_not() {
-        assert_eq!(asked(admin("200 OK").await).await, code(ExitCode::SUCCESS));
-        assert_eq!(asked(admin("503 Service Unavailable").await).await, code(ExitCode::FAILURE));
+        healthcheck(admin("200 OK").await).await.unwrap();
+        let address = admin("503 Service Unavailable").await;
+        let error = healthcheck(address).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("{address} is not ready"));
     }
 
     #[tokio::test]
     async fn a_service_that_listens_on_all_addresses_is_asked_on_this_machine() {
         let mut address = admin("200 OK").await;
         address.set_ip(Ipv4Addr::UNSPECIFIED.into());
-        assert_eq!(asked(address).await, code(ExitCode::SUCCESS));
+        healthcheck(address).await.unwrap();
         assert_eq!(reachable("[::]:8001".parse().unwrap()), "[::1]:8001".parse().unwrap());
         assert_eq!(reachable("10.0.0.1:8001".parse().unwrap()), "10.0.0.1:8001".parse().unwrap());
     }
@@ -409,13 +398,13 @@ mod tests {
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        assert_eq!(asked(address).await, code(ExitCode::FAILURE));
+        healthcheck(address).await.unwrap_err();
     }
 
     #[tokio::test]
     async fn a_service_that_never_answers_is_not_healthy() {
         let silent = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        assert_eq!(asked(silent.local_addr().unwrap()).await, code(ExitCode::FAILURE));
+        healthcheck(silent.local_addr().unwrap()).await.unwrap_err();
     }
 
     #[tokio::test]

@@ -12,11 +12,11 @@ use chassis::clock::{Clock, Random};
 use chassis::config::{DatabaseUrl, SqliteUrl};
 use chassis::gate::{Usable, while_usable};
 use chassis::postgres::{Postgres, PostgresSettings};
-use chassis::program::{self, Program, Service, Work};
+use chassis::program::{self, Service, Work};
 use chassis::server::{Limits, Shed};
 use chassis::service;
 use chassis::shutdown::Shutdown;
-use chassis::telemetry::{LogConfig, LogHandle, observe};
+use chassis::telemetry::{LogHandle, observe};
 use chassis::tls::TlsMetrics;
 
 use crate::charge::Charger;
@@ -46,17 +46,7 @@ pub mod metrics;
 
 /// The whole program: argv (program name first) to exit code. Also behind `tinjis run payments`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    program::run(Config::load(args), work)
-}
-
-impl Program for Config {
-    fn log(&self) -> &LogConfig {
-        &self.common.log
-    }
-
-    fn healthcheck(&self) -> Option<ExitCode> {
-        (self.command == Command::Healthcheck).then(|| service::healthcheck(self.common.admin_listen))
-    }
+    program::run(Config::load(args), |config| &config.common.log, work)
 }
 
 fn work(config: Config, log: LogHandle) -> Work {
@@ -94,7 +84,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Backup(file) => backup::command(&config.common.database_url, &file),
-        Command::Healthcheck => Ok(()),
+        Command::Healthcheck => service::healthcheck(config.common.admin_listen).await,
     }
 }
 

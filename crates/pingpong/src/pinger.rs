@@ -8,11 +8,11 @@ use bytes::Bytes;
 use chassis::admin::Readiness;
 use chassis::client::{Cause, Client, ClientConfig, Failure};
 use chassis::clock::{Clock, Random};
-use chassis::program::{self, Program, Work};
+use chassis::program::{self, Work};
 use chassis::server::{Limits, Server};
 use chassis::service;
 use chassis::shutdown::Shutdown;
-use chassis::telemetry::{LogConfig, LogHandle, Metrics};
+use chassis::telemetry::{LogHandle, Metrics};
 use chassis::tls::{TlsConnect, TlsMetrics};
 use http::{Request, StatusCode};
 use prometheus::{Histogram, IntCounterVec};
@@ -26,23 +26,7 @@ const RESULTS: [&str; 6] = ["success", "not_connected", "timeout", "no_answer", 
 
 /// The whole program: argv (program name first) to exit code. Also behind `tinjis run pinger`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    program::run(PingerConfig::load(args), work)
-}
-
-impl Program for PingerConfig {
-    fn log(&self) -> &LogConfig {
-        &self.common.log
-    }
-
-    fn healthcheck(&self) -> Option<ExitCode> {
-        let common = &self.common;
-        // Without the block there is no port to ask.
-        let ask = || match common.metrics.is_present {
-            true => service::healthcheck(common.metrics.address),
-            false => ExitCode::FAILURE,
-        };
-        common.is_healthcheck.then(ask)
-    }
+    program::run(PingerConfig::load(args), |config| &config.common.log, work)
 }
 
 fn work(config: PingerConfig, log: LogHandle) -> Work {
@@ -50,9 +34,13 @@ fn work(config: PingerConfig, log: LogHandle) -> Work {
 }
 
 async fn start(config: PingerConfig, log: LogHandle) -> anyhow::Result<()> {
+    let metrics = &config.common.metrics;
+    if config.common.is_healthcheck {
+        anyhow::ensure!(metrics.is_present, "without the block metrics there is no port to ask");
+        return service::healthcheck(metrics.address).await;
+    }
     let shutdown = program::shutdown_on_signals();
     let telemetry = program::telemetry("pinger");
-    let metrics = &config.common.metrics;
     // Without the block there is no port: pinger and ponger then start on one machine in either order.
     let listener = metrics.is_present.then(|| metrics.bind()).transpose()?;
     let readiness = Readiness::new(&shutdown);

@@ -7,10 +7,10 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use chassis::admin::Readiness;
-use chassis::program::{self, Program, Work};
+use chassis::program::{self, Work};
 use chassis::server::Limits;
 use chassis::service::{self, Listeners};
-use chassis::telemetry::{LogConfig, LogHandle, Telemetry, observe};
+use chassis::telemetry::{LogHandle, Telemetry, observe};
 use chassis::tls::{PeerName, TlsMetrics};
 use http::{StatusCode, header};
 use prometheus::IntCounterVec;
@@ -20,17 +20,7 @@ use crate::config::PongerConfig;
 
 /// The whole program: argv (program name first) to exit code. Also behind `tinjis run ponger`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    program::run(PongerConfig::load(args), work)
-}
-
-impl Program for PongerConfig {
-    fn log(&self) -> &LogConfig {
-        &self.common.log
-    }
-
-    fn healthcheck(&self) -> Option<ExitCode> {
-        self.common.is_healthcheck.then(|| service::healthcheck(self.common.metrics.address))
-    }
+    program::run(PongerConfig::load(args), |config| &config.common.log, work)
 }
 
 fn work(config: PongerConfig, log: LogHandle) -> Work {
@@ -38,6 +28,9 @@ fn work(config: PongerConfig, log: LogHandle) -> Work {
 }
 
 async fn start(config: PongerConfig, log: LogHandle) -> anyhow::Result<()> {
+    if config.common.is_healthcheck {
+        return service::healthcheck(config.common.metrics.address).await;
+    }
     let shutdown = program::shutdown_on_signals();
     let telemetry = program::telemetry("ponger");
     let (business, metrics) = (service::bind(config.listen)?, &config.common.metrics);
