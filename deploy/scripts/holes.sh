@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Plants isolation holes one by one on a deployed production and lets `tinjis doctor --read-only` name each: by its rule
 # and by its object. Positive control: green before the first one and after the last. Each hole is reverted before its
-# verdict. Needs jq, and the rights of an administrator.
+# verdict. Holes that admission closes are tried by dry runs, each with a positive control that is accepted. Needs jq, and
+# the rights of an administrator.
 #
 #   holes.sh [HOLE...]      these only, by name
 #
@@ -48,6 +49,22 @@ judge() {
 }
 
 skipped() { ((${#wanted[@]} > 0)) && [[ ! " ${wanted[*]} " == *" $1 "* ]]; }
+
+# refused NAME POLICY WRITE: the API server must refuse what `WRITE bad` prints, by the policy, and take what `WRITE good`
+# prints; both are dry runs.
+refused() {
+  local reply
+  if skipped "$1"; then return; fi
+  : >"$out/control"
+  reply=$("$3" bad 2>&1 >/dev/null) && reply='it was accepted'
+  if [[ $reply == *"ValidatingAdmissionPolicy '$2'"* ]] && "$3" good >/dev/null 2>"$out/control"; then
+    echo found >>"$results"
+    printf '✔ %-24s %-18s %s\n' "$1" refused "${reply##*denied request: }"
+  else
+    echo missed >>"$results"
+    printf '✘ %-24s not refused by %s: %s; positive control: %s\n' "$1" "$2" "$reply" "$(<"$out/control")"
+  fi
+}
 
 # added NAME RULE OBJECT: objects from standard input.
 added() {
@@ -149,7 +166,18 @@ running() {
     added foreign-endpoint foreign-endpoint 'Service payments/payments'
   in_lab Pod '{hostNetwork: true, containers: [{name: c, image: tinjis/tinjis:0.1.0}]}' |
     added host-network host-network "Pod $lab/hole"
-  in_lab Service '{externalIPs: [10.96.0.200], ports: [{port: 80}]}' | added external-ips exposed-service "Service $lab/hole"
+  if ! skipped external-ips; then
+    # Admission refuses it; one from before the policy is still there.
+    local kind=validatingadmissionpolicybinding name=tinjis-external-ips service='{externalIPs: [10.96.0.200], ports: [{port: 80}]}'
+    kept "$kind" '' "$name" >"$out/binding.json"
+    k delete "$kind" "$name" >/dev/null
+    for _ in {1..50}; do
+      if in_lab Service "$service" | k create --dry-run=server --filename - >/dev/null 2>&1; then break; fi
+      read -rt 0.2 <> <(:) || true
+    done
+    in_lab Service "$service" | added external-ips exposed-service "Service $lab/hole"
+    k create --filename "$out/binding.json" >/dev/null
+  fi
 }
 
 services() {
@@ -170,7 +198,49 @@ services() {
     '[{"op": "replace", "path": "/spec/rules/0/http/paths/0/path", "value": "/"}]'
 }
 
+# image FIELD good|bad: submits a pod of payments, or changes one, with an image of the namespace or another's in the field.
+image() {
+  local image pod filter base='{apiVersion: "v1", kind: "Pod", metadata: {name: "hole", namespace: "payments"}, spec: .spec.template.spec}'
+  image=$(k --namespace payments get deployment payments --output 'jsonpath={.spec.template.spec.containers[0].image}')
+  if [[ $2 == bad ]]; then image=registry.example/payments:1; fi
+  # shellcheck disable=SC2016 # jq's variable
+  case $1 in
+    container) filter="$base | .spec.containers[0].image = \$image" ;;
+    init) filter="$base | .spec.initContainers = [.spec.containers[0] | {name: \"hole\", image: \$image, resources, securityContext}]" ;;
+    volume) filter="$base | .spec.volumes += [{name: \"hole\", image: {reference: \$image}}]" ;;
+    job) filter='{apiVersion: "batch/v1", kind: "Job", metadata: {name: "hole", namespace: "payments"}, spec: {template: {spec:
+      (.spec.template.spec | .restartPolicy = "Never" | .containers[0].image = $image)}}}' ;;
+    ephemeral)
+      pod=$(k --namespace payments get pods --selector app.kubernetes.io/name=payments --output 'jsonpath={.items[0].metadata.name}')
+      k --namespace payments patch pod "$pod" --subresource=ephemeralcontainers --dry-run=server --patch \
+        '{"spec": {"ephemeralContainers": [{"name": "hole", "image": "'"$image"'", "securityContext":
+          {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}}'
+      return
+      ;;
+  esac
+  k --namespace payments get deployment payments --output json | jq --arg image "$image" "$filter" |
+    k create --dry-run=server --filename -
+}
+image_of_a_container() { image container "$@"; }
+image_of_an_init_container() { image init "$@"; }
+image_of_an_ephemeral_container() { image ephemeral "$@"; }
+image_of_a_volume() { image volume "$@"; }
+image_of_a_template() { image job "$@"; }
+external_ip() {
+  local addresses='externalIPs: [10.96.0.200], '
+  if [[ $1 == good ]]; then addresses=; fi
+  in_lab Service "{${addresses}ports: [{port: 80}]}" | k create --dry-run=server --filename -
+}
+
 admission() {
+  refused image-of-a-container tinjis-images image_of_a_container
+  refused image-of-an-init-container tinjis-images image_of_an_init_container
+  refused image-of-an-ephemeral tinjis-images image_of_an_ephemeral_container
+  refused image-of-a-volume tinjis-images image_of_a_volume
+  refused image-of-a-template tinjis-images image_of_a_template
+  refused external-ip tinjis-external-ips external_ip
+  deleted services-unguarded audit-only 'ValidatingAdmissionPolicy tinjis-external-ips' validatingadmissionpolicybinding '' \
+    tinjis-external-ips
   changed admission-on-audit audit-only 'ValidatingAdmissionPolicyBinding tinjis-images' validatingadmissionpolicybinding '' \
     tinjis-images '[{"op": "replace", "path": "/spec/validationActions", "value": ["Audit"]}]'
   changed label-removed pod-security-label 'Namespace payments' namespace '' payments \

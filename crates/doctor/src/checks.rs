@@ -100,6 +100,12 @@ pub(crate) enum Action {
         namespace: String,
         pod: Value,
     },
+    /// An ephemeral container is added to a running pod, as a dry run: it could not be removed again.
+    Debug {
+        namespace: String,
+        pod: String,
+        body: Value,
+    },
     /// Evicts the first pod of a workload, or the second right after it.
     Evict {
         workload: String,
@@ -230,7 +236,7 @@ pub(crate) fn plan_checks(
     checks.extend(team_checks(expectations, inventory));
     checks.extend(secret_checks(expectations, inventory));
     checks.extend(crate::pods::pod_security_checks(expectations, inventory, pod));
-    checks.extend(crate::pods::image_checks(expectations, pod));
+    checks.extend(crate::pods::image_checks(expectations, inventory, pod));
     for workload in &expectations.evictions {
         checks.extend(eviction_checks(workload, inventory));
     }

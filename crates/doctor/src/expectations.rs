@@ -62,6 +62,9 @@ pub struct Expectations {
     /// Images that a namespace must not run.
     #[serde(default, rename = "image")]
     pub(crate) images: Vec<ImageRule>,
+    /// Further admission policies that must deny in each namespace of the environment, named as in `image.by`.
+    #[serde(default)]
+    pub(crate) admission: Vec<String>,
     /// Namespaces that must refuse pods against Pod Security's `restricted`. Default: the environment's namespaces.
     #[serde(default)]
     pub(crate) restricted: Option<Vec<String>>,

@@ -251,19 +251,69 @@ pub(crate) fn pod_security_checks(
     checks
 }
 
-/// For each rule an image that must be accepted and one that must be refused.
-pub(crate) fn image_checks(expectations: &Expectations, pod: &Value) -> Vec<Check> {
+/// Names an image in one field of a pod.
+type ImageField = fn(&mut Value, &str);
+
+/// The fields of a new pod that name an image, with words for them. An ephemeral container is added to a running pod.
+fn image_fields() -> [(&'static str, ImageField); 3] {
+    [
+        ("image", |pod, image| pod["spec"]["containers"][0]["image"] = json!(image)),
+        ("init image", |pod, image| pod["spec"]["initContainers"] = json!([second_container(pod, image)])),
+        ("image volume", |pod, image| {
+            pod["spec"]["volumes"] = json!([{"name": "image", "image": {"reference": image}}]);
+        }),
+    ]
+}
+
+/// As the first container is secured, so that only its image can be at fault.
+fn second_container(pod: &Value, image: &str) -> Value {
+    let security = &pod["spec"]["containers"][0]["securityContext"];
+    json!({"name": "doctor-other", "image": image, "securityContext": security})
+}
+
+/// For each rule an image that must be accepted and one that must be refused, in every field that can name one.
+pub(crate) fn image_checks(expectations: &Expectations, inventory: &Inventory, pod: &Value) -> Vec<Check> {
     let mut checks = Vec::new();
     for rule in &expectations.images {
-        let with = |image: &str, expect_allowed, hint| {
-            let mut pod = pod.clone();
-            pod["spec"]["containers"][0]["image"] = json!(image);
-            pod_check(Topic::Images, &pod, &rule.namespace, &format!("image {image}"), expect_allowed, hint)
-        };
-        let valid = with(&rule.allowed, true, format!("{} refuses too much", rule.by));
-        let invalid = with(&rule.forbidden, false, format!("{} accepts it", rule.by));
-        checks.push(Check { positive_control: Some(valid.id.clone()), ..invalid });
+        let namespace = &rule.namespace;
+        let refuses_too_much = || format!("{} refuses too much", rule.by);
+        let accepts = || format!("{} accepts it", rule.by);
+        let mut sound = pod.clone();
+        sound["spec"]["containers"][0]["image"] = json!(rule.allowed);
+        let target = format!("image {}", rule.allowed);
+        let valid = pod_check(Topic::Images, &sound, namespace, &target, true, refuses_too_much());
+        for (field, name) in image_fields() {
+            let mut invalid = sound.clone();
+            name(&mut invalid, &rule.forbidden);
+            let target = format!("{field} {}", rule.forbidden);
+            let check = pod_check(Topic::Images, &invalid, namespace, &target, false, accepts());
+            checks.push(check.with_control(valid.id.clone()));
+        }
         checks.push(valid);
+        let running = inventory.workloads.iter().filter(|deployed| deployed.namespace == *namespace);
+        let Some((running, _)) = running.filter_map(|deployed| deployed.pod.as_ref()).next() else {
+            continue;
+        };
+        let debug = |image: &str, expect_allowed, hint| {
+            let container = second_container(pod, image);
+            let body = json!({"spec": {"ephemeralContainers": [container]}});
+            let action = Action::Debug { namespace: namespace.clone(), pod: running.clone(), body };
+            let target = format!("ephemeral image {image}");
+            Check {
+                id: format!("{}: {namespace} <- {target}", Topic::Images.as_str()),
+                ..Check::new(
+                    Topic::Images,
+                    &format!("namespace {namespace}"),
+                    &target,
+                    expect_allowed,
+                    hint,
+                    action,
+                )
+            }
+        };
+        let valid = debug(&rule.allowed, true, refuses_too_much());
+        let invalid = debug(&rule.forbidden, false, accepts());
+        checks.extend([invalid.with_control(valid.id.clone()), valid]);
     }
     checks
 }
@@ -326,6 +376,17 @@ mod tests {
         let text = pod.to_string();
         assert!(text.contains("/tls") && !text.contains("persistentVolumeClaim") && !text.contains("/data"));
         assert_eq!(pod["spec"]["serviceAccountName"], "antaeus");
+    }
+
+    #[test]
+    fn an_image_is_forbidden_in_each_field_that_the_comparison_reads() {
+        let valid = factory().unschedulable_pod();
+        for (field, name) in image_fields() {
+            let mut pod = valid.clone();
+            name(&mut pod, "evil/x:1");
+            let images = crate::objects::admission::images_of(&pod["spec"]);
+            assert!(images.iter().any(|(_, image)| *image == "evil/x:1"), "{field}: {images:?}");
+        }
     }
 
     #[test]

@@ -248,6 +248,7 @@ impl ClusterSession<'_> {
                     self.send_request(&check.id, identity, method, path, body.as_ref()).await
                 }
                 Action::CreatePod { namespace, pod } => self.create_pod(&check.id, namespace, pod).await,
+                Action::Debug { namespace, pod, body } => self.debug(&check.id, namespace, pod, body).await,
                 Action::Observed(observation) => Ok(observation.clone()),
                 Action::Probe { .. } | Action::Evict { .. } => continue,
             };
@@ -282,11 +283,15 @@ impl ClusterSession<'_> {
                 .await?;
             return Ok(Observation::new(id, Outcome::Allowed, format_args!("{} accepted", response.status)));
         }
-        let outcome = if response.status == 403 || response.status == 422 {
-            Outcome::Refused
-        } else {
-            Outcome::Unknown
-        };
+        let outcome = admission_outcome(response.status);
+        Ok(Observation::new(id, outcome, format_args!("{} {}", response.status, response.message())))
+    }
+
+    async fn debug(&self, id: &str, namespace: &str, pod: &str, body: &Value) -> anyhow::Result<Observation> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/ephemeralcontainers?dryRun=All");
+        let response = self.kube.call(&Identity::Doctor, Method::PATCH, &path, Some(body)).await?;
+        let outcome =
+            if response.is_success() { Outcome::Allowed } else { admission_outcome(response.status) };
         Ok(Observation::new(id, outcome, format_args!("{} {}", response.status, response.message())))
     }
 
@@ -397,6 +402,11 @@ impl ClusterSession<'_> {
 fn cannot_start(pod: &Value) -> bool {
     let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
     FATAL_WAITING_REASONS.iter().any(|reason| waiting["reason"] == *reason)
+}
+
+/// Of a refused request of the doctor's own, which may make it.
+fn admission_outcome(status: u16) -> Outcome {
+    if status == 403 || status == 422 { Outcome::Refused } else { Outcome::Unknown }
 }
 
 /// Whether a response means that the request was authorized.

@@ -21,8 +21,12 @@ const POLICY_PREFIX: &str = "validatingadmissionpolicy/";
 /// Each policy that the file relies on must exist, fail closed, and be bound with Deny to the namespace.
 pub(crate) fn policies(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
-    for image in &expectations.images {
-        let Some(name) = image.by.strip_prefix(POLICY_PREFIX) else { continue };
+    let of_images = expectations.images.iter().map(|image| (image.by.as_str(), image.namespace.as_str()));
+    let further = expectations.admission.iter();
+    let further = further
+        .flat_map(|by| expectations.namespaces().into_iter().map(move |namespace| (by.as_str(), namespace)));
+    for (by, namespace) in of_images.chain(further) {
+        let Some(name) = by.strip_prefix(POLICY_PREFIX) else { continue };
         let mut add = |finding: Finding| {
             if !findings.contains(&finding) {
                 findings.push(finding);
@@ -37,7 +41,7 @@ pub(crate) fn policies(expectations: &Expectations, snapshot: &Snapshot) -> Vec<
             let problem = "its failurePolicy is Ignore: a request that it cannot evaluate is accepted";
             add(Finding::new(policy, AUDIT_ONLY, Severity::High, problem, "set failurePolicy: Fail"));
         }
-        let labels = snapshot.find(Kind::Namespace, "", &image.namespace).map(Object::labels);
+        let labels = snapshot.find(Kind::Namespace, "", namespace).map(Object::labels);
         let bindings = snapshot.of(Kind::ValidatingAdmissionPolicyBinding).iter();
         let bindings: Vec<&Object> =
             bindings.filter(|binding| binding["spec"]["policyName"] == name).collect();
@@ -64,7 +68,7 @@ pub(crate) fn policies(expectations: &Expectations, snapshot: &Snapshot) -> Vec<
                 ));
             }
             None => {
-                let problem = format!("no binding applies it to namespace {}", image.namespace);
+                let problem = format!("no binding applies it to namespace {namespace}");
                 let remedy = "add a ValidatingAdmissionPolicyBinding, or correct its namespaceSelector";
                 add(Finding::new(policy, AUDIT_ONLY, Severity::High, problem, remedy));
             }

@@ -525,6 +525,12 @@ const ADMISSION: &[Hole] = &[
         "ValidatingAdmissionPolicy images",
     ),
     (
+        "a further policy without a binding",
+        |all| remove(all, Kind::ValidatingAdmissionPolicyBinding, "external-ips"),
+        "audit-only",
+        "ValidatingAdmissionPolicy external-ips",
+    ),
+    (
         "the label removed",
         |all| {
             let labels = json!({"kubernetes.io/metadata.name": "antaeus"});

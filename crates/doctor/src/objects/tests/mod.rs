@@ -19,6 +19,7 @@ const EXPECTATIONS: &str = r#"
     default_deny = true
     evictions = ["payments"]
     registries = ["tinjis"]
+    admission = ["validatingadmissionpolicy/external-ips"]
     platform = ["kube-system", "cert-manager"]
     [[workload]]
     name = "antaeus"
@@ -192,6 +193,15 @@ fn payments_objects() -> Vec<(Kind, Value)> {
         (
             Kind::ValidatingAdmissionPolicyBinding,
             json!({"metadata": {"name": "images"}, "spec": {"policyName": "images", "validationActions": ["Deny"]}}),
+        ),
+        (
+            Kind::ValidatingAdmissionPolicy,
+            json!({"metadata": {"name": "external-ips"}, "spec": {"failurePolicy": "Fail"}}),
+        ),
+        (
+            Kind::ValidatingAdmissionPolicyBinding,
+            json!({"metadata": {"name": "external-ips"},
+                "spec": {"policyName": "external-ips", "validationActions": ["Deny"]}}),
         ),
         role(Kind::Role, "payments", "team", rules(&["apps", ""], "deployments pods", "get patch")),
         binding(Kind::RoleBinding, "payments", "team", ("Role", "team"), group("team-payments")),
