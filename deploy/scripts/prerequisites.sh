@@ -37,6 +37,29 @@ fi
 secret() {
   k --namespace "$1" get secret "$2" >/dev/null 2>&1 || k --namespace "$1" create secret generic "$2" --from-literal="$3=$4"
 }
+# url NAMESPACE NAME: of a database, in a Secret.
+url() { k --namespace "$1" get secret "$2" --output 'jsonpath={.data.DATABASE_URL}' 2>/dev/null | base64 --decode; }
+# database NAMESPACE ROLE DATABASE: two roles, and a Secret with the URL of each.
+database() {
+  local name role password
+  # That of the superuser is of an earlier version.
+  if [[ $(url "$1" database) == postgres://postgres:* ]]; then k --namespace "$1" delete secret database; fi
+  secret "$1" database DATABASE_URL "postgres://$2:$(random)@postgres.databases.svc/$3"
+  secret "$1" database-migrate DATABASE_URL "postgres://$2_migrate:$(random)@postgres.databases.svc/$3"
+  # shellcheck disable=SC2016 # the pod's variable
+  {
+    printf '\\set database %s\n' "$3"
+    for name in service:database owner:database-migrate; do
+      role=$(url "$1" "${name#*:}")
+      role=${role#postgres://} role=${role%@*}
+      password=${role#*:} role=${role%%:*}
+      printf '\\set %s %s\n\\set %s_password %s\n' "${name%:*}" "$role" "${name%:*}" "$password"
+    done
+    cat scripts/database-roles.sql
+  } |
+    k --namespace databases exec --stdin statefulset/postgres -- \
+      sh -c 'PGPASSWORD=$POSTGRES_PASSWORD exec psql --no-psqlrc --quiet --host=127.0.0.1 --username=postgres'
+}
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
 if [[ ${image_load[0]} != none && -r $IMAGES/postgres.tar ]]; then "${image_load[@]}" "$IMAGES/postgres.tar" >/dev/null; fi
@@ -47,10 +70,12 @@ for namespace in databases antaeus payments; do
   }
 done
 k label namespace databases --overwrite pod-security.kubernetes.io/enforce=restricted >/dev/null
-k apply --filename envs/base/postgres.yaml --filename envs/base/issuer.yaml
-password=$(k --namespace databases get secret postgres --output 'jsonpath={.data.POSTGRES_PASSWORD}' | base64 --decode)
-secret antaeus database DATABASE_URL "postgres://postgres:$password@postgres.databases.svc/invoices"
-secret payments database DATABASE_URL "postgres://postgres:$password@postgres.databases.svc/payments"
+k apply --filename envs/base/issuer.yaml
+password=$(k --namespace databases get secret postgres --output 'jsonpath={.data.POSTGRES_PASSWORD}' 2>/dev/null | base64 --decode || true)
+sed "s/POSTGRES_PASSWORD: development$/POSTGRES_PASSWORD: ${password:-$(random)}/" envs/base/postgres.yaml | k apply --filename -
+k --namespace databases rollout status statefulset/postgres --timeout="${TIMEOUT:-120}s"
+database antaeus billing invoices
+database payments payments payments
 token=$(k --namespace antaeus get secret payments-token --output 'jsonpath={.data.token}' 2>/dev/null | base64 --decode || true)
 token=${token:-$(random)}
 secret antaeus payments-token token "$token"
@@ -59,5 +84,4 @@ verify=$(k --namespace antaeus get secret verify-token --output 'jsonpath={.data
 secret payments payments-token token "$token"$'\n'"$verify"
 secret antaeus operator-token token "$(random)"
 secret antaeus reader-token token "$(random)"
-k --namespace databases rollout status statefulset/postgres --timeout="${TIMEOUT:-120}s"
 k wait --for=condition=Ready clusterissuer/tinjis --timeout=60s
