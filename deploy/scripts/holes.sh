@@ -188,6 +188,7 @@ services() {
     changed fault-script weak-setting "$payments" $what "$(setting FAULTS /faults.toml)"
     changed anonymous weak-setting "$payments" $what "$(setting ALLOW_ANONYMOUS true)"
     changed one-proof weak-setting "$payments" $what "$(setting CALLER_PROOF any)"
+    changed callers-of-our-own-ca weak-setting "$payments" $what "$(setting TLS_CLIENT_CA /var/run/tinjis/tls/ca.crt)"
     changed one-more-name caller-names "$payments" $what \
       "$(setting TLS_ALLOWED_CLIENTS spiffe://tinjis/ns/antaeus/sa/antaeus,spiffe://tinjis/ns/lab/sa/mallory)"
   }
@@ -247,12 +248,12 @@ admission() {
     '[{"op": "remove", "path": "/metadata/labels/pod-security.kubernetes.io~1enforce"}]'
   changed foreign-registry foreign-image 'Namespace payments' namespace '' payments \
     '[{"op": "replace", "path": "/metadata/annotations/tinjis~1images", "value": "tinjis/payments,registry.example/payments"}]'
-  printf '{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: hole, namespace: %s}, rules: [%s]}\n---\n%s' "$lab" \
-    '{apiGroups: [cert-manager.io], resources: [certificates], verbs: [create]}' \
-    "$(binding Role/hole "$(subject User mallory)" | sed "s/namespace: payments/namespace: $lab/")" |
-    added issuer-for-mallory open-issuer 'ClusterIssuer tinjis'
+  { role cert-manager.io certificates create && binding Role/hole "$(subject User mallory)"; } | sed 's/namespace: payments/namespace: antaeus/' |
+    added issuer-for-mallory unlisted-subject 'RoleBinding antaeus/hole'
+  changed issuer-of-the-cluster open-issuer 'Certificate antaeus/antaeus-client-tls' certificate antaeus antaeus-client-tls \
+    '[{"op": "replace", "path": "/spec/issuerRef", "value": {"name": "hole", "kind": "ClusterIssuer"}}]'
   printf '{apiVersion: cert-manager.io/v1, kind: Certificate, metadata: {name: hole, namespace: %s}, spec: %s}\n' "$lab" \
-    '{secretName: hole, issuerRef: {name: tinjis, kind: ClusterIssuer}, uris: ["spiffe://tinjis/ns/antaeus/sa/antaeus"]}' |
+    '{secretName: hole, issuerRef: {name: tinjis, kind: Issuer}, uris: ["spiffe://tinjis/ns/antaeus/sa/antaeus"]}' |
     added copied-name copied-name "Certificate $lab/hole"
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What staging and production expect of their cluster, for a cluster of one's own: a small database, the Secrets and
-# an authority. What is there already is left alone. Needs cert-manager.
+# a CA for each namespace. What is there already is left alone. Needs cert-manager.
 #
 #   prerequisites.sh            make them
 #   prerequisites.sh remove     take them away
@@ -17,16 +17,16 @@ reply=$(k version --request-timeout=10s 2>&1) || {
   echo "prerequisites: no cluster answers: $(tail -n 1 <<<"$reply")" >&2
   exit 2
 }
-k get customresourcedefinition clusterissuers.cert-manager.io >/dev/null 2>&1 || {
+k get customresourcedefinition issuers.cert-manager.io >/dev/null 2>&1 || {
   echo 'prerequisites: cert-manager is not on this cluster; production asks it for certificates' >&2
   exit 2
 }
 
 if [[ ${1:-} == remove ]]; then
   k delete --ignore-not-found --filename envs/base/issuer.yaml
-  k --namespace cert-manager delete secret tinjis-authority --ignore-not-found
   k delete namespace databases --ignore-not-found
   for namespace in antaeus payments; do
+    k --namespace "$namespace" delete secret tinjis-ca antaeus-ca payments-ca --ignore-not-found
     # With an environment in it, it goes with that.
     k delete namespace --field-selector "metadata.name=$namespace" --selector '!tinjis/environment,tinjis/made-by=prerequisites'
   done
@@ -60,6 +60,13 @@ database() {
     k --namespace databases exec --stdin statefulset/postgres -- \
       sh -c 'PGPASSWORD=$POSTGRES_PASSWORD exec psql --no-psqlrc --quiet --host=127.0.0.1 --username=postgres'
 }
+# trust NAMESPACE BY: the certificate of a namespace's CA, for another.
+trust() {
+  local ca
+  k --namespace "$1" wait --for=condition=Ready certificate/tinjis-ca issuer/tinjis --timeout=60s
+  ca=$(k --namespace "$1" get secret tinjis-ca --output 'jsonpath={.data.tls\.crt}' | base64 --decode)
+  secret "$2" "$1-ca" ca.crt "$ca"
+}
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
 if [[ ${image_load[0]} != none && -r $IMAGES/postgres.tar ]]; then "${image_load[@]}" "$IMAGES/postgres.tar" >/dev/null; fi
@@ -84,4 +91,5 @@ verify=$(k --namespace antaeus get secret verify-token --output 'jsonpath={.data
 secret payments payments-token token "$token"$'\n'"$verify"
 secret antaeus operator-token token "$(random)"
 secret antaeus reader-token token "$(random)"
-k wait --for=condition=Ready clusterissuer/tinjis --timeout=60s
+trust antaeus payments
+trust payments antaeus

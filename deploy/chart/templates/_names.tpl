@@ -198,12 +198,12 @@ capabilities: {drop: [ALL]}
 - {name: TLS_CERT, value: /var/run/tinjis/tls/tls.crt}
 - {name: TLS_KEY, value: /var/run/tinjis/tls/tls.key}
 {{- with .Values.tls.allowedClients }}
-- {name: TLS_CLIENT_CA, value: /var/run/tinjis/tls/ca.crt}
+- {name: TLS_CLIENT_CA, value: /var/run/tinjis/{{ ternary "client-ca" "tls" (not (empty $.Values.tls.clientCaSecret)) }}/ca.crt}
 - {name: TLS_ALLOWED_CLIENTS, value: {{ join "," . | quote }}}
 {{- end }}
 {{- end }}
 {{- if and .Values.clientTls.secret (not .Values.configFile) }}
-- {name: PROVIDER_CA, value: /var/run/tinjis/client-tls/ca.crt}
+- {name: PROVIDER_CA, value: /var/run/tinjis/{{ ternary "provider-ca" "client-tls" (not (empty .Values.clientTls.caSecret)) }}/ca.crt}
 - {name: PROVIDER_CERT, value: /var/run/tinjis/client-tls/tls.crt}
 - {name: PROVIDER_KEY, value: /var/run/tinjis/client-tls/tls.key}
 {{- end }}
@@ -250,6 +250,12 @@ capabilities: {drop: [ALL]}
 {{- if .Values.clientTls.secret }}
 - {name: client-tls, mountPath: /var/run/tinjis/client-tls, readOnly: true}
 {{- end }}
+{{- if .Values.tls.clientCaSecret }}
+- {name: client-ca, mountPath: /var/run/tinjis/client-ca, readOnly: true}
+{{- end }}
+{{- if .Values.clientTls.caSecret }}
+- {name: provider-ca, mountPath: /var/run/tinjis/provider-ca, readOnly: true}
+{{- end }}
 {{- if .Values.projectedToken.enabled }}
 - {name: token, mountPath: /var/run/tinjis/token, readOnly: true}
 {{- end }}
@@ -274,6 +280,14 @@ capabilities: {drop: [ALL]}
 {{- if .Values.clientTls.secret }}
 - name: client-tls
   secret: {secretName: {{ .Values.clientTls.secret }}, defaultMode: 0440}
+{{- end }}
+{{- with .Values.tls.clientCaSecret }}
+- name: client-ca
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- with .Values.clientTls.caSecret }}
+- name: provider-ca
+  secret: {secretName: {{ . }}, defaultMode: 0440}
 {{- end }}
 {{- if .Values.projectedToken.enabled }}
 - name: token

@@ -65,6 +65,12 @@
 {{- if and $v.clientTls.issuer (not (and $v.clientTls.secret $v.clientTls.uri)) }}
 {{- fail (printf "%s: clientTls.issuer makes a certificate; it needs clientTls.secret and the name, clientTls.uri." .Release.Name) }}
 {{- end }}
+{{- if or (and $v.clientTls.caSecret (not $v.clientTls.secret)) (and $v.verify.tls.caSecret (not $v.verify.tls.secret)) }}
+{{- fail (printf "%s: caSecret only replaces the CAs of a certificate: say clientTls.secret or verify.tls.secret too." .Release.Name) }}
+{{- end }}
+{{- if and $v.tls.clientCaSecret (not (and $v.tls.enabled $v.tls.allowedClients)) }}
+{{- fail (printf "%s: tls.clientCaSecret has no effect where no certificate is required: say tls.enabled and tls.allowedClients too." .Release.Name) }}
+{{- end }}
 {{- if $v.verify.enabled }}
 {{- if not (and (eq $v.component "billing") $v.services) }}
 {{- fail (printf "%s: verify asks billing by its Service; it stands with component billing and one of services." .Release.Name) }}

@@ -24,6 +24,7 @@ fn named_calls(expectations: &Expectations) -> impl Iterator<Item = (&str, &str,
 pub(crate) fn open_issuers(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     for (namespace, name, call) in named_calls(expectations) {
+        findings.extend(other_issuers(namespace, name, call, snapshot));
         let issuer = call.issuer.as_ref().filter(|issuer| issuer.kind == "ClusterIssuer");
         let issuer = issuer.and_then(|issuer| snapshot.find(Kind::ClusterIssuer, "", &issuer.name));
         let Some(issuer) = issuer else { continue };
@@ -58,6 +59,36 @@ pub(crate) fn open_issuers(expectations: &Expectations, snapshot: &Snapshot) -> 
     findings
 }
 
+/// The caller's own Certificates from an issuer that the file does not name: the CA that the provider trusts then signs
+/// for others.
+fn other_issuers(namespace: &str, name: &str, call: &CallRule, snapshot: &Snapshot) -> Vec<Finding> {
+    let Some(expected) = &call.issuer else { return Vec::new() };
+    let expected = format!("{} {}", expected.kind, expected.name);
+    let own = snapshot.of(Kind::Certificate).iter();
+    let own = own.filter(|certificate| certificate.namespace() == namespace && carries(certificate, name));
+    let finding = |certificate: &Object| {
+        let issuer = &certificate["spec"]["issuerRef"];
+        let kind = issuer["kind"].as_str().unwrap_or("Issuer");
+        let issuer = format!("{kind} {}", issuer["name"].as_str().unwrap_or_default());
+        (issuer != expected).then(|| {
+            Finding::new(
+                certificate,
+                OPEN_ISSUER,
+                Severity::Critical,
+                format!("{issuer} issues {name}, and the expectations name {expected}"),
+                format!("set its issuerRef to {expected}, and trust that CA only"),
+            )
+        })
+    };
+    own.filter_map(finding).collect()
+}
+
+/// Whether a Certificate requests a name.
+fn carries(certificate: &Object, name: &str) -> bool {
+    let has = |field: &str| texts(&certificate["spec"][field]).any(|san| san == name);
+    has("uris") || has("dnsNames") || certificate["spec"]["commonName"] == *name
+}
+
 /// Listed for certificates or for everything.
 fn is_named(expectations: &Expectations, binding: &Object, holder: &super::bindings::Holder) -> bool {
     let rights = super::bindings::permitted(expectations, holder, binding.namespace());
@@ -69,9 +100,7 @@ pub(crate) fn copied_names(expectations: &Expectations, snapshot: &Snapshot) -> 
     let mut findings = Vec::new();
     for (namespace, name, _) in named_calls(expectations) {
         for certificate in snapshot.of(Kind::Certificate) {
-            let names = |field: &str| -> bool { texts(&certificate["spec"][field]).any(|san| san == name) };
-            let common = certificate["spec"]["commonName"] == *name;
-            if certificate.namespace() != namespace && (names("uris") || names("dnsNames") || common) {
+            if certificate.namespace() != namespace && carries(certificate, name) {
                 findings.push(Finding::new(
                     certificate,
                     COPIED_NAME,

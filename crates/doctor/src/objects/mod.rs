@@ -200,7 +200,7 @@ pub(crate) static COMPARISONS: [Comparison; 14] = [
     Comparison {
         topic: Topic::Issuers,
         rules: &[
-            rule(issuers::OPEN_ISSUER, "no other subject obtains a caller's name from a ClusterIssuer"),
+            rule(issuers::OPEN_ISSUER, "no other subject obtains a caller's name from its issuer"),
             rule(issuers::COPIED_NAME, "no Certificate of another namespace carries a caller's name"),
         ],
         reads: &[

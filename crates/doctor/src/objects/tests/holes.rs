@@ -590,6 +590,12 @@ const ISSUERS: &[Hole] = &[
         "ClusterIssuer tinjis",
     ),
     (
+        "another issuer of the caller's name",
+        |all| change(all, Kind::Certificate, "client", "/spec/issuerRef", json!({"name": "other"})),
+        "open-issuer",
+        "Certificate antaeus/client",
+    ),
+    (
         "a Certificate elsewhere",
         |all| {
             let value = json!({"metadata": metadata("lab", "copy"), "spec": {"uris": [BILLING]}});

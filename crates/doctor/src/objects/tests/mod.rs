@@ -215,7 +215,8 @@ pub(crate) fn sound() -> Snapshot {
     let ingress = json!({"metadata": metadata("antaeus", "antaeus"), "spec": {"rules": [{
         "host": "antaeus.example.com", "http": {"paths": [{"path": "/v1/invoices", "pathType": "Prefix",
             "backend": {"service": {"name": "antaeus"}}}]}}]}});
-    let certificate = json!({"metadata": metadata("antaeus", "client"), "spec": {"uris": [BILLING]}});
+    let certificate = json!({"metadata": metadata("antaeus", "client"), "spec": {"uris": [BILLING],
+        "issuerRef": {"kind": "ClusterIssuer", "name": "tinjis"}}});
     let service = json!({"metadata": metadata("antaeus", "antaeus"), "spec": {"type": "ClusterIP",
         "selector": {"app": "antaeus"}, "ports": [{"port": 8000, "targetPort": 9000}]}});
     let edit = rules(&["", "apps"], "secrets pods/exec deployments", "get create patch");
