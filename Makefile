@@ -496,9 +496,9 @@ e2e-doctor: ## test doctor on the deployed production environment with planted i
 	  deploy/scripts/e2e-doctor.sh
 
 .PHONY: holes
-holes: ## plant isolation holes one by one on the deployed production; admission must refuse or doctor --read-only name each; HOLES="..." some only; needs jq
+holes: ## plant isolation holes one by one on the deployed production; admission must refuse or doctor --read-only name each; HOLES="..." some only; PEERS=1 prints what other tools find; needs jq
 	@mkdir -p "$(OUT)/e2e"
-	@KUBECTL="$(KUBECTL)" TINJIS="$(TINJIS)" OUT="$(abspath $(OUT)/e2e)" deploy/scripts/holes.sh $(HOLES)
+	@KUBECTL="$(KUBECTL)" TINJIS="$(TINJIS)" OUT="$(abspath $(OUT)/e2e)" PEERS="$(PEERS)" deploy/scripts/holes.sh $(HOLES)
 
 ##@ Measure
 

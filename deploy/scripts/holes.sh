@@ -6,7 +6,7 @@
 #
 #   holes.sh [HOLE...]      these only, by name
 #
-# KUBECTL: the client. TINJIS: the program. OUT: where reports go.
+# KUBECTL: the client. TINJIS: the program. OUT: where reports go. PEERS=1: what other tools say, too (peers.sh).
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
@@ -17,17 +17,19 @@ lab=tinjis-holes
 declare -a wanted=("$@")
 # A line per hole: `added` runs in the subshell of its pipe, where a variable would be lost.
 results=$out/holes.results
+rm -rf "$out/peers"
 : >"$results"
 k() { "${kubectl[@]}" "$@"; }
 
-# examine: the doctor's report in a file; sets `code`.
+# examine NAME: the doctor's report in a file; sets `code`.
 examine() {
+  if [[ -n ${PEERS:-} && $1 != after ]]; then OUT=$out deploy/scripts/peers.sh keep "$1"; fi
   code=0
   "${program[@]}" doctor deploy/envs/production/doctor.toml --read-only --json "$out/holes.json" >"$out/holes.txt" 2>&1 || code=$?
 }
 
 green() {
-  examine
+  examine "${1%% *}"
   [[ $code == 0 ]] && return
   printf '✘ production %s: exit %s\n' "$1" "$code" >&2
   grep -v '^ok' "$out/holes.txt" | tail -n 30 >&2
@@ -73,7 +75,7 @@ added() {
   { echo --- && cat; } >"$manifest"
   if skipped "$1"; then return; fi
   k create --filename "$manifest" >/dev/null
-  examine
+  examine "$1"
   k delete --ignore-not-found --filename "$manifest" >/dev/null
   judge "$1" "$2" "$3"
 }
@@ -89,8 +91,11 @@ changed() {
   if skipped "$1"; then return; fi
   kept "$4" "$5" "$6" >"$out/kept.json"
   k --namespace "$5" patch "$4" "$6" --type=json --patch "$7" >/dev/null
-  examine
-  k --namespace "$5" replace --filename "$out/kept.json" >/dev/null
+  examine "$1"
+  # It replaces the version that it reads; a controller may write in between.
+  for _ in {1..5}; do
+    if k --namespace "$5" replace --filename "$out/kept.json" >/dev/null; then break; fi
+  done
   judge "$1" "$2" "$3"
 }
 
@@ -99,7 +104,7 @@ deleted() {
   if skipped "$1"; then return; fi
   kept "$4" "$5" "$6" >"$out/kept.json"
   k --namespace "$5" delete "$4" "$6" >/dev/null
-  examine
+  examine "$1"
   k --namespace "$5" create --filename "$out/kept.json" >/dev/null
   judge "$1" "$2" "$3"
 }
@@ -265,5 +270,6 @@ running
 services
 admission
 green 'after the last hole'
+if [[ -n ${PEERS:-} ]]; then OUT=$out deploy/scripts/peers.sh table; fi
 printf '%s of %s holes found; production is green before and after\n' "$(grep -c found "$results")" "$(wc -l <"$results")"
 if grep -q missed "$results"; then exit 1; fi

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# What other tools say of the same planted holes, each used as its authors mean it, and compared with what it says of the
+# production before the first hole: only new lines count. A tool that is not installed is named with the reason.
+#
+#   peers.sh keep NAME      while a hole is planted: its objects, and what live tools say
+#   peers.sh table          afterwards: a line per hole
+#
+# KUBECTL: the client. OUT: the folder. CHECKOV, KUBE_SCORE, CYCLONUS, CHAINSAW, NETCHECK: the programs.
+set -euo pipefail
+
+cd "$(dirname "$0")/../.."
+read -ra kubectl <<<"${KUBECTL:-kubectl}"
+out=${OUT:?}/peers
+green=before
+k() { "${kubectl[@]}" "$@"; }
+
+declare -A programs=([checkov]=${CHECKOV:-checkov} [kube-score]=${KUBE_SCORE:-kube-score} [cyclonus]=${CYCLONUS:-cyclonus}
+  [chainsaw]=${CHAINSAW:-chainsaw} [netcheck]=${NETCHECK:-netcheck})
+tools=(can-i netcheck chainsaw checkov kube-score cyclonus)
+installed() { [[ $1 == can-i ]] || command -v "${programs[$1]}" >/dev/null; }
+
+# The permissions of those who should have some, or none: who else exists is not known to the one who asks.
+can_i() {
+  local namespace
+  for namespace in antaeus payments; do
+    for group in team-antaeus team-payments system:authenticated; do
+      k auth can-i --list --no-headers --namespace "$namespace" --as someone --as-group "$group" | sed "s|^|$group in $namespace: |"
+    done
+    for account in antaeus:default payments:default default:default; do
+      k auth can-i --list --no-headers --namespace "$namespace" --as "system:serviceaccount:$account" \
+        --as-group system:serviceaccounts --as-group system:authenticated | sed "s|^|$account in $namespace: |"
+    done
+  done | tr -s ' ' | sort
+}
+
+# What the environment's file says must be there as it says.
+of_chainsaw() {
+  "${programs[chainsaw]}" assert --file deploy/envs/production/rendered.yaml --timeout 2s --no-color 2>&1 | grep -E '^[ *-]*(spec|metadata|[a-z].*not found|.*:)' | sort || true
+}
+
+# Ports that must be closed to where this runs; netcheck's operator runs the same assertions from a pod.
+of_netcheck() {
+  local config=$1/netcheck.json
+  for namespace in antaeus payments; do
+    k --namespace "$namespace" get pods --selector "app.kubernetes.io/name=$namespace" --output json
+  done | jq '[.items[] | select(.metadata.deletionTimestamp == null) | . as $pod | .spec.containers[0].ports[]
+    | {name: "\($pod.metadata.namespace) \(.name)", rules: [{type: "tcp", host: $pod.status.podIP, port: .containerPort, timeout: 2, expected: "fail"}]}]
+    | unique_by(.name)' | jq --slurp '{assertions: add}' >"$config"
+  "${programs[netcheck]}" run --config "$config" 2>/dev/null |
+    jq --raw-output '.assertions[] | select(any(.results[]; .data.connected)) | "\(.name) is open to this machine"' | sort || true
+}
+
+keep() {
+  local folder=$out/$1 namespace
+  mkdir -p "$folder"
+  for namespace in antaeus payments tinjis-holes; do
+    k --namespace "$namespace" get --output json --ignore-not-found \
+      deployments,pods,services,networkpolicies,roles,rolebindings,serviceaccounts,horizontalpodautoscalers,poddisruptionbudgets,ingresses
+  done | jq --compact-output '.items[]? | select(.metadata.ownerReferences == null) | del(.status, .metadata.managedFields)' |
+    sed 's/^/---\n/' >"$folder/objects.yaml"
+  can_i >"$folder/can-i"
+  if installed chainsaw; then of_chainsaw >"$folder/chainsaw"; fi
+  if installed netcheck; then of_netcheck "$folder" >"$folder/netcheck"; fi
+}
+
+# checkov starts slowly: all files at once, a line each with its file.
+all_of_checkov() {
+  "${programs[checkov]}" --directory "$out" --framework kubernetes --output json --compact --quiet --skip-download 2>/dev/null |
+    jq --raw-output '.results.failed_checks[]? | "\(.file_path) \(.check_id) \(.check_name): \(.resource)"' >"$out/checkov" || true
+}
+# Each of these: the findings of a file, a line each. None says where in the file.
+of_checkov() { grep -F "/${1#"$out/"} " "$out/checkov" | cut -d' ' -f2- | sort --unique || true; }
+of_kube-score() {
+  "${programs[kube-score]}" score --output-format ci "$1" 2>/dev/null | grep -E '^\[(CRITICAL|WARNING)\]' | sort --unique || true
+}
+of_cyclonus() {
+  jq --compact-output --null-input --raw-input 'inputs | select(. != "---") | fromjson | select(.kind == "NetworkPolicy")' "$1" |
+    sed 's/^/---\n/' >"$1.policies.yaml"
+  "${programs[cyclonus]}" analyze --mode lint --policy-path "$1.policies.yaml" 2>/dev/null | tr -s ' +-' | sort --unique || true
+}
+
+table() {
+  local name tool folder
+  for tool in "${tools[@]}"; do
+    installed "$tool" || echo "not run: $tool, for there is no ${programs[$tool]} here"
+  done
+  if installed checkov; then all_of_checkov; fi
+  for folder in "$out"/*/; do
+    for tool in checkov kube-score cyclonus; do
+      if installed "$tool"; then "of_$tool" "${folder}objects.yaml" >"$folder$tool"; fi
+    done
+  done
+  while read -r name; do
+    for tool in "${tools[@]}"; do
+      if ! installed "$tool"; then continue; fi
+      printf '%-24s %-11s %s\n' "$name" "$tool" "$(comm -13 "$out/$green/$tool" "$out/$name/$tool" | head -n 1 | cut -c1-110)"
+    done
+  done < <(cd "$out" && for folder in */; do echo "${folder%/}"; done | grep -vx "$green")
+  for tool in "${tools[@]}"; do
+    if ! installed "$tool"; then continue; fi
+    name=0
+    for folder in "$out"/*/; do
+      if [[ -n $(comm -13 "$out/$green/$tool" "$folder$tool") ]]; then name=$((name + 1)); fi
+    done
+    echo "$tool: something new at $name of $(($(find "$out" -mindepth 1 -maxdepth 1 -type d | wc -l) - 1)) planted holes"
+  done
+}
+
+case ${1:-} in
+  keep) keep "${2:?}" ;;
+  table) table ;;
+  *)
+    echo 'peers.sh: keep NAME or table' >&2
+    exit 64
+    ;;
+esac
