@@ -28,6 +28,7 @@ use crate::run_order::RunOrder;
 
 pub mod ages;
 pub mod changeset;
+pub mod charged_days;
 pub mod control;
 pub mod lease;
 pub mod ledger;

@@ -4,10 +4,11 @@
 use async_trait::async_trait;
 
 use super::Result;
+use super::charged_days::{CHARGED_DAYS, ChargedDay};
 use super::reads::{Reader, Value, at_most, attempts_where, invoices_where};
 use super::subscriptions::OperatorAction;
 use super::subscriptions::rows::OPERATOR_ACTION;
-use crate::invoice::{Attempt, CustomerId, Invoice};
+use crate::invoice::{Attempt, CustomerId, Invoice, InvoiceId};
 
 /// Of what actions are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,18 @@ pub trait OperatorReads: Send + Sync + 'static {
     /// Invoices of a customer that a decline holds back, by id.
     async fn declined_invoices(&self, customer: CustomerId, limit: usize) -> Result<Vec<Invoice>>;
 
+    /// Invoices of a customer with `id < before`, newest first.
+    async fn invoices_of_customer(
+        &self,
+        customer: CustomerId,
+        before: InvoiceId,
+        limit: usize,
+    ) -> Result<Vec<Invoice>>;
+
+    /// What was charged on each UTC day since this one, by currency, newest day first. Days and currencies without a
+    /// charge are left out.
+    async fn charged_days(&self, since: i64, limit: usize) -> Result<Vec<ChargedDay>>;
+
     /// The last declines of a customer, newest first.
     async fn last_declines(&self, customer: CustomerId, limit: usize) -> Result<Vec<Attempt>>;
 }
@@ -56,6 +69,23 @@ impl<S: Reader> OperatorReads for S {
         let sql =
             invoices_where("i.customer_id = $1 AND i.dunning IS NOT NULL ORDER BY i.dunning, i.id LIMIT $2");
         self.page(sql, vec![Value::Integer(customer.0), at_most(limit)]).await
+    }
+
+    async fn invoices_of_customer(
+        &self,
+        customer: CustomerId,
+        before: InvoiceId,
+        limit: usize,
+    ) -> Result<Vec<Invoice>> {
+        let sql = invoices_where("i.customer_id = $1 AND i.id < $2 ORDER BY i.id DESC LIMIT $3");
+        self.page(sql, vec![Value::Integer(customer.0), Value::Integer(before.0), at_most(limit)]).await
+    }
+
+    async fn charged_days(&self, since: i64, limit: usize) -> Result<Vec<ChargedDay>> {
+        let days: Vec<ChargedDay> =
+            self.page(CHARGED_DAYS.to_owned(), vec![Value::Integer(since), at_most(limit)]).await?;
+        // By hand, the last charge of a day may have been taken out.
+        Ok(days.into_iter().filter(|day| day.charges != 0).collect())
     }
 
     async fn last_declines(&self, customer: CustomerId, limit: usize) -> Result<Vec<Attempt>> {

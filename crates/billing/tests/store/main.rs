@@ -5,6 +5,8 @@
 #[macro_use]
 mod cases;
 #[cfg(test)]
+mod charged_days;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod control;

@@ -1,11 +1,14 @@
 //! Random walks through the contract: each step is taken by a store and by the model, then everything is compared.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use billing::invoice::{AttemptState, CustomerId, InvoiceId, InvoiceState, Network, RunId, RunState};
+use billing::invoice::{
+    Attempt, AttemptState, CustomerId, InvoiceId, InvoiceState, Network, RunId, RunState,
+};
 use billing::protocol::transition::{Outcome, Settlement};
+use billing::store::charged_days::DAY_MS;
 use billing::store::control::{CustomerAction, OperatorNote};
 use billing::store::{Resolution, Store};
 use proptest::test_runner::{Config, TestRunner};
@@ -212,11 +215,29 @@ impl Compared<'_> {
                 assert!(matches!(invoice, InvoiceState::Paid | InvoiceState::Attention));
             }
         }
+        self.compare_charged_days(&attempts).await;
         for mut guarded in [open, charged] {
             let all = guarded.len();
             guarded.dedup();
             assert_eq!(guarded.len(), all, "one open and one charged attempt an invoice at most");
         }
+    }
+}
+
+impl Compared<'_> {
+    /// The sums against the attempts that they are of.
+    async fn compare_charged_days(&self, attempts: &[Attempt]) {
+        let mut expected = BTreeMap::new();
+        for attempt in attempts.iter().filter(|attempt| attempt.state == AttemptState::Charged) {
+            let day = attempt.settled_at.unwrap().div_euclid(DAY_MS);
+            let (charges, amount_minor) = expected.entry((day, attempt.money.currency)).or_insert((0, 0));
+            *charges += 1;
+            *amount_minor += attempt.money.amount_minor;
+        }
+        let days = self.store.charged_days(0, 1000).await.unwrap();
+        let sums =
+            days.iter().map(|day| ((day.day, day.money.currency), (day.charges, day.money.amount_minor)));
+        assert_eq!(sums.collect::<BTreeMap<_, _>>(), expected);
     }
 }
 

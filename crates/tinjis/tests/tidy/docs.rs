@@ -197,6 +197,7 @@ fn the_stores_tables_and_the_faults_are_in_the_document_that_publishes_them() {
         "crates/billing/src/store/migrations/sqlite/0006_ledger_seen.sql",
         "crates/billing/src/store/migrations/sqlite/0008_ledger_acknowledgements.sql",
         "crates/billing/src/store/migrations/sqlite/0014_unbacked_acknowledgements.sql",
+        "crates/billing/src/store/migrations/sqlite/0015_charged_days.sql",
         "crates/payments/src/ledger/sqlite/0001_ledger.sql",
         "crates/payments/src/ledger/sqlite/0003_deployments.sql",
         "crates/chassis/src/sqlite/migrate.rs",

@@ -91,6 +91,12 @@ impl<K> AttemptChange<K> {
         self.decline.as_ref()?.code.as_ref().map(DeclineCode::as_str)
     }
 
+    /// Whether it becomes CHARGED now.
+    #[must_use]
+    pub fn charges(&self) -> bool {
+        self.closes() && self.state == AttemptState::Charged
+    }
+
     /// Whether it becomes final now.
     #[must_use]
     pub fn closes(&self) -> bool {

@@ -10,7 +10,7 @@ macro_rules! step {
 }
 
 /// Steps of SQLite.
-pub(super) static SQLITE: [Migration; 14] = [
+pub(super) static SQLITE: [Migration; 16] = [
     step!("billing", "sqlite/0001_billing.sql"),
     step!("resolutions", "sqlite/0002_resolutions.sql"),
     step!("ledger acceptances", "sqlite/0003_ledger_acceptances.sql"),
@@ -25,10 +25,12 @@ pub(super) static SQLITE: [Migration; 14] = [
     step!("dunning", "sqlite/0012_dunning.sql"),
     step!("scheduled claims", "sqlite/0013_scheduled_claims.sql"),
     step!("unbacked acknowledgements", "sqlite/0014_unbacked_acknowledgements.sql"),
+    step!("charged days", "sqlite/0015_charged_days.sql"),
+    step!("invoices of customer", "sqlite/0016_invoices_of_customer.sql"),
 ];
 
 /// Steps of PostgreSQL. It got its first ones later, with what SQLite's earlier steps had added.
-pub(super) static POSTGRES: [Migration; 13] = [
+pub(super) static POSTGRES: [Migration; 15] = [
     step!("billing", "postgres/0001_billing.sql"),
     step!("run versions", "postgres/0002_run_versions.sql"),
     step!("ledger seen", "postgres/0003_ledger_seen.sql"),
@@ -42,4 +44,6 @@ pub(super) static POSTGRES: [Migration; 13] = [
     step!("scheduled claims", "postgres/0011_scheduled_claims.sql"),
     step!("virtual clock", "postgres/0012_virtual_clock.sql"),
     step!("unbacked acknowledgements", "postgres/0013_unbacked_acknowledgements.sql"),
+    step!("charged days", "postgres/0014_charged_days.sql"),
+    step!("invoices of customer", "postgres/0015_invoices_of_customer.sql"),
 ];

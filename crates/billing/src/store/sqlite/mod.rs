@@ -1,6 +1,7 @@
 //! SQLite behind the store contract: one writer thread, two readers, the process's own clock. Each method is one job.
 //! Decides nothing: the steps of a transaction are `store::transaction`'s.
 
+mod charged_days;
 mod claims;
 mod columns;
 mod control;
@@ -206,6 +207,7 @@ fn later(now: i64, by: Duration) -> i64 {
 fn prepare(connection: &Connection, first: Uuid) -> rusqlite::Result<Uuid> {
     runs::disable_triggers(connection)?;
     normal_form::take_over(connection)?;
+    charged_days::take_over(connection)?;
     let made = connection.execute(
         "INSERT INTO deployment (id) SELECT ?1 WHERE NOT EXISTS (SELECT * FROM deployment)",
         [first.to_string()],

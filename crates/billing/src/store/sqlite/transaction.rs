@@ -7,7 +7,8 @@ use std::future::{Ready, ready};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    Columns, FromRow, Lease, claims, control, dunning, imports, ledgers, list, one, one_row, read, runs,
+    Columns, FromRow, Lease, charged_days, claims, control, dunning, imports, ledgers, list, one, one_row,
+    read, runs,
 };
 use crate::invoice::{
     Attempt, AttentionReason, CustomerId, Invoice, InvoiceId, InvoiceState, Network, PaidBy, Reference, RunId,
@@ -262,6 +263,7 @@ fn apply(connection: &Connection, changes: &Changeset, lease: Lease) -> rusqlite
         ])?;
         one_row(changed, "an attempt is changed from the state that was read")?;
     }
+    charged_days::add(connection, changes, lease.now)?;
     let mut set_invoice = connection.prepare_cached(SET_INVOICE)?;
     for change in &changes.invoices {
         let changed = set_invoice.execute(params![
