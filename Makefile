@@ -196,10 +196,14 @@ contract: ## check that a test covers each id of docs/reference/contract.md
 	cargo test --locked --package tinjis --test contract -- --nocapture
 
 .PHONY: console-test
-console-test: ## drive the console with headless Chromium and axe; needs chromium, node 20 and npm; CONSOLE_INVOICES
+console-test: ## drive the console with headless Chromium and axe; needs chromium, node 20 and npm; CONSOLE_INVOICES, CONSOLE_DATABASE_URL
 	cargo build --locked --workspace --bin billing --bin payments
 	cd crates/billing/console-test && npm ci --ignore-scripts --no-audit --no-fund && \
 	  CONSOLE_BIN=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug npm test
+
+.PHONY: lists
+lists: ## fill a store of each database and read every list of the console and of /v1, with each index and without it; LIST_ROWS=1000000
+	LIST_ROWS=$(or $(LIST_ROWS),1000000) cargo test --locked --package billing --lib list_plans -- --nocapture --test-threads 1
 
 .PHONY: openapi-tools
 openapi-tools: ## install schemathesis for make openapi-check, into the build folder; needs python3 with venv

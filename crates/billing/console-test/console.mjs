@@ -2,7 +2,7 @@
 // and without scripts; a login; a run of 20,000 invoices watched live to its end. Takes the pictures of the documentation.
 // Knows the console by its pages only.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { createRequire } from "node:module";
@@ -15,6 +15,11 @@ const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const IMAGES = resolve(process.env.CONSOLE_IMAGES ?? "../../../docs/how-to/images");
 const INVOICES = Number(process.env.CONSOLE_INVOICES ?? 20_000);
 const IMAGE_BYTES_MAX = 120_000;
+// With charges, before today.
+const DAYS = 12;
+const DAY_MS = 86_400_000;
+// An empty database: the one of the service whose pages are tested.
+const DATABASE_URL = process.env.CONSOLE_DATABASE_URL ?? "sqlite:billing.db";
 const RUN_MS_MAX = 240_000;
 const READER = "reader-of-the-console-test";
 const HOSTILE = `<img src=x onerror=alert(1)>&"'`;
@@ -82,9 +87,11 @@ const audit = async (page, what) => {
   violations.push(...text.map((one) => `${what}: ${one}`));
 };
 
-const picture = async (page, name) => {
+// From the top of the page, or of one of its parts.
+const picture = async (page, name, part = "body") => {
   mkdirSync(IMAGES, { recursive: true });
-  const bytes = await page.screenshot({ clip: { x: 0, y: 0, width: 1280, height: 680 } });
+  const { y } = await page.locator(part).boundingBox();
+  const bytes = await page.screenshot({ fullPage: true, clip: { x: 0, y, width: 1280, height: 680 } });
   assert.ok(bytes.length < IMAGE_BYTES_MAX, `${name}.png has ${bytes.length} bytes`);
   writeFileSync(join(IMAGES, `${name}.png`), bytes);
 };
@@ -141,6 +148,27 @@ const login = async (browser) => {
   await close();
 };
 
+// How far the clock of billing is ahead of this machine's, as its file says it.
+const setClock = (aheadMs) => {
+  const sign = aheadMs < 0 ? "-" : "+";
+  const line = `${sign}${String(Math.abs(aheadMs)).padStart(19, "0")}\n`;
+  writeFileSync(join(folder, "clock"), line + line);
+};
+
+// Charges invoices in two currencies on each of the days before today.
+const chargeByDay = async (base) => {
+  for (let day = DAYS; day >= 0; day -= 1) {
+    setClock(-day * DAY_MS);
+    if (day === 0) break;
+    const lines = Array.from({ length: 5 + ((day * 7) % 11) }, (_, at) => JSON.stringify({
+      reference: `D-${day}-${at}`, customer_id: at % 3 ? 1 : 901, currency: at % 3 ? "EUR" : "SEK", amount: `${day * 100 + at}.50`,
+    }));
+    await post(base, "/v1/imports", lines.join("\n"));
+    const run = await post(base, "/v1/runs");
+    await until(`the run of day ${day} ends`, async () => (await (await fetch(`${base}/v1/runs/${run.id}`)).json()).state === "finished");
+  }
+};
+
 const watchRun = async (browser, base) => {
   const lines = Array.from({ length: INVOICES }, (_, at) =>
     JSON.stringify({ reference: `R-${at}`, customer_id: (at % 500) + 1, currency: "EUR", amount: "9.90" }));
@@ -160,6 +188,9 @@ const watchRun = async (browser, base) => {
   await picture(page, "console-run");
   await page.goto(`${base}/console`);
   await picture(page, "console-overview");
+  for (const currency of ["EUR", "SEK"]) await page.getByRole("img", { name: `${currency} charged by day` }).waitFor();
+  assert.equal(await page.locator("#charged tbody tr").count(), 1 + DAYS + 1, "a row for each day and one for all");
+  await picture(page, "console-charged", "#charged");
   await close();
   return run.id;
 };
@@ -178,30 +209,36 @@ const watchedStop = async (browser, base, child) => {
 
 const main = async () => {
   const payments = await start("payments", { options: ["--database-url", "sqlite:payments.db"] });
+  setClock(-DAYS * DAY_MS);
+  const database = ["--database-url", DATABASE_URL, "--virtual-clock", "clock"];
+  if (!DATABASE_URL.startsWith("sqlite:")) {
+    execFileSync(join(BIN, "billing"), ["migrate", ...database], { stdio: ["ignore", "ignore", "inherit"], cwd: folder });
+  }
   const { base, child } = await start("billing", {
-    options: ["--database-url", "sqlite:billing.db", "--payment-provider-endpoint", payments.base],
+    options: [...database, "--payment-provider-endpoint", payments.base],
   });
   const subscription = { reference: "S-1", customer_id: 1, currency: "EUR", amount: "12.50", anchor_day: 31, starts_on: "2030-01-31" };
   await post(base, "/v1/imports", JSON.stringify({ reference: HOSTILE, customer_id: 1, currency: "EUR", amount: "1" }));
   await post(base, "/v1/subscriptions", JSON.stringify(subscription));
   const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--disable-gpu"] });
   try {
+    await chargeByDay(base);
     const id = await watchRun(browser, base);
     const pages = ["/console", "/console/runs", `/console/runs/${id}`, "/console/attention", "/console/subscriptions",
-      "/console/subscriptions/S%2D1", "/console/customers/1", "/console/invoices/R%2D1",
+      "/console/subscriptions/S%2D1", "/console/customers/1", "/console/customers/1?after=40", "/console/invoices/R%2D1",
       `/console/invoices/${encodeURIComponent(HOSTILE).replaceAll("'", "%27")}`];
     await everyPage(browser, base, pages);
     await withoutScripts(browser, base, pages);
     await login(browser);
     const { page, close } = await open(browser, base);
-    for (const [path, name] of [[pages[7], "invoice"], [pages[5], "subscription"], [pages[6], "customer"]]) {
+    for (const [path, name] of [["/console/invoices/R%2D1", "invoice"], [pages[5], "subscription"], [pages[6], "customer"]]) {
       await page.goto(base + path);
       await picture(page, `console-${name}`);
     }
     await close();
     assert.deepEqual(violations, [], "axe");
     await watchedStop(browser, base, child);
-    console.log(`console: ${pages.length} pages, a run of ${INVOICES} watched, 5 pictures`);
+    console.log(`console: ${pages.length} pages, a run of ${INVOICES} watched, 6 pictures`);
   } finally {
     await browser.close();
   }

@@ -10,6 +10,10 @@ const LEFT: u64 = 64;
 const RIGHT: u64 = 696;
 const TOP: u64 = 92;
 const BOTTOM: u64 = 316;
+/// Below this width of a group its values would run into those beside it, and are left to the bars.
+const VALUES_ROOM_MIN: u64 = 60;
+/// Between the labels of the x axis.
+const LABELS_ROOM_MIN: u64 = 48;
 /// Steps of the y axis at most.
 const STEPS_MAX: u64 = 5;
 
@@ -101,7 +105,8 @@ impl BarChart {
         let room = (RIGHT - LEFT) / u64::try_from(self.groups.len().max(1)).unwrap_or(u64::MAX);
         let count = u64::try_from(self.series.len().clamp(1, COLOURS.len())).unwrap_or(1);
         let width = (room * 4 / 5 / count).max(1);
-        for (at, group) in (0..).zip(&self.groups) {
+        let labels_step = usize::try_from(LABELS_ROOM_MIN.div_ceil(room.max(1))).unwrap_or(usize::MAX);
+        for (index, (at, group)) in (0..).zip(&self.groups).enumerate() {
             let left: u64 = LEFT + at * room + (room - (width * count).min(room)) / 2;
             for (nth, (value, colour)) in (0..).zip(group.values.iter().zip(COLOURS)) {
                 let (x, height): (u64, _) = (left + nth * width, height_of(*value, top));
@@ -111,8 +116,15 @@ impl BarChart {
                     r#"<rect x="{x}" y="{y}" width="{}" height="{height}" fill="{colour}"/>"#,
                     (width - width / 8).max(1)
                 )?;
+                if room < VALUES_ROOM_MIN {
+                    continue;
+                }
                 let middle = x + width / 2;
                 writeln!(f, r#"<text x="{middle}" y="{}" text-anchor="middle">{value}</text>"#, y - 5)?;
+            }
+            // Counted from the last one, which is the newest where groups are days.
+            if !(self.groups.len() - 1 - index).is_multiple_of(labels_step) {
+                continue;
             }
             let (middle, y) = (LEFT + at * room + room / 2, BOTTOM + 22);
             writeln!(
@@ -177,6 +189,17 @@ mod tests {
         let svg = chart("<script>\"a\" & b</script>\u{7}", &[1, 2]);
         assert!(svg.contains("&lt;script&gt;&quot;a&quot; &amp; b&lt;/script&gt;\u{fffd}"), "{svg}");
         assert!(!svg.contains("<script"), "{svg}");
+    }
+
+    #[test]
+    fn labels_and_values_of_many_groups_do_not_run_into_each_other() {
+        let group = |day: u64| Group { label: format!("day {day}"), values: vec![day * 100_001] };
+        let groups: Vec<_> = (1..=30).map(group).collect();
+        let series = vec!["a".to_owned()];
+        let svg = BarChart { title: String::new(), subtitle: String::new(), series, groups }.to_string();
+        assert_eq!(svg.matches("day ").count(), 10, "{svg}");
+        assert!(svg.contains(">day 30<") && !svg.contains(">day 29<") && !svg.contains("3000030"), "{svg}");
+        assert_eq!(svg.matches("fill=\"#0072b2\"").count(), 31, "{svg}");
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! The routes of billing, driven through the real router over a real SQLite store in a folder of its own.
+//! The routes of billing, driven through the real router over a real SQLite store in a folder of its own; the console
+//! over PostgreSQL too.
 
 #[cfg(test)]
 mod antaeus;
 #[cfg(test)]
 mod console;
+#[cfg(test)]
+mod console_postgres;
 #[cfg(test)]
 mod control;
 #[cfg(test)]

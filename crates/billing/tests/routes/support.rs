@@ -12,13 +12,16 @@ use billing::protocol::key::DeploymentId;
 use billing::protocol::transition::Idempotency;
 use billing::scheduler::{ScheduleSettings, Scheduler};
 use billing::store::Store;
+use billing::store::postgres::{PostgresStore, SCHEMA};
 use billing::store::sqlite::SqliteStore;
 use chassis::clock::{Clock, Random};
+use chassis::postgres::{Postgres, PostgresSettings};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
 use http::{HeaderMap, Request, header};
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::Database;
 use tower::ServiceExt;
 use uuid::Uuid;
 
@@ -39,6 +42,11 @@ pub(crate) struct Billing {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) router: Router,
     folder: TempDir,
+    _database: Option<Database>,
+}
+
+fn deployment() -> DeploymentId {
+    DeploymentId(Uuid::parse_str(DEPLOYMENT).unwrap())
 }
 
 /// One answer, read to its end.
@@ -85,12 +93,38 @@ impl Billing {
 
     async fn build(access: Access, endpoint: &str, idempotency: Idempotency) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let deployment = DeploymentId(Uuid::parse_str(DEPLOYMENT).unwrap());
         let path = folder.path().join("billing.db");
         let clock = Clock::simulated(START_MS);
         let random = Random::seeded(1);
-        let store = SqliteStore::open(&path, Some(deployment), clock.clone(), &random).await.unwrap();
-        let store: Arc<dyn Store> = Arc::new(store);
+        let store = SqliteStore::open(&path, Some(deployment()), clock.clone(), &random).await.unwrap();
+        let billing = Self::over(Arc::new(store), clock, access, endpoint, idempotency).await;
+        Self { folder, ..billing }
+    }
+
+    /// Over an empty PostgreSQL store, whose clock stands still. `None` where there is no PostgreSQL, which is said loudly.
+    pub(crate) async fn on_postgres() -> Option<Self> {
+        let fresh = Database::fresh("billing's console over PostgreSQL")?;
+        let settings = PostgresSettings::parse(fresh.url(), None, 4, "billing").unwrap();
+        let database = Postgres::open(&settings, SCHEMA, None, Random::system()).unwrap();
+        database.migrate().await.unwrap();
+        fresh.run(&format!(
+            "CREATE OR REPLACE FUNCTION billing_now_ms() RETURNS bigint LANGUAGE sql VOLATILE
+                 AS $$ SELECT {START_MS}::bigint $$"
+        ));
+        let clock = Clock::system();
+        let store = PostgresStore::open(database, Some(deployment()), Uuid::nil(), &clock).await.unwrap();
+        let access = Access::new(AccessRules::open(), "127.0.0.1:8000".parse().unwrap());
+        let billing = Self::over(Arc::new(store), clock, access, UNREACHABLE, Idempotency::None).await;
+        Some(Self { _database: Some(fresh), ..billing })
+    }
+
+    async fn over(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        access: Access,
+        endpoint: &str,
+        idempotency: Idempotency,
+    ) -> Self {
         let engine = engine::engine(Arc::clone(&store), clock.clone(), endpoint, idempotency).await;
         let scheduler = Scheduler::new(
             Arc::clone(&store),
@@ -102,7 +136,7 @@ impl Billing {
         );
         let scheduler = Arc::new(scheduler);
         let router = router(AppState { store: Arc::clone(&store), engine, scheduler, access });
-        Self { store, router, folder }
+        Self { store, router, folder: tempfile::tempdir().unwrap(), _database: None }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

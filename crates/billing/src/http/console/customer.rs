@@ -1,25 +1,36 @@
-//! `/console/customers/{id}`: what holds a customer's invoices back.
+//! `/console/customers/{id}`: a customer's invoices, and what holds some of them back.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use http::Uri;
 use maud::{Markup, html};
 
 use super::invoice::actions_table;
-use super::layout::{Failure, Page, facts, foreign, invoice_link, money, optional_time, state, table};
-use super::{PAGE_ROWS, Shown};
+use super::layout::{
+    Failure, Page, facts, foreign, invoice_link, money, next_page, optional_time, state, table, time,
+};
+use super::{PAGE_ROWS, Shown, query};
 use crate::http::AppState;
-use crate::invoice::{Attempt, CustomerId, Invoice};
+use crate::invoice::{Attempt, CustomerId, Invoice, InvoiceId};
 use crate::store::operator_reads::ActedOn;
 
-const INVOICES: [&str; 5] = ["Invoice", "State", "Amount", "Dunning", "Next attempt"];
+const INVOICES: [&str; 5] = ["Invoice", "State", "Amount", "Due", "Created"];
+const DECLINED: [&str; 5] = ["Invoice", "State", "Amount", "Dunning", "Next attempt"];
 const DECLINES: [&str; 5] = ["Invoice", "Attempt", "Amount", "Decline", "When"];
 
-/// `GET /console/customers/{id}`
-pub(super) async fn show(State(app): State<AppState>, path: Result<Path<i64>, PathRejection>) -> Shown {
+/// `GET /console/customers/{id}?after=`: after an invoice come those that are older.
+pub(super) async fn show(
+    State(app): State<AppState>,
+    path: Result<Path<i64>, PathRejection>,
+    uri: Uri,
+) -> Shown {
     let id = path.map(|Path(id)| CustomerId(id)).map_err(|_| Failure::Unknown("customer"))?;
     let customer = app.store.customer(id).await?.ok_or(Failure::Unknown("customer"))?;
     let status = app.store.customer_status(id).await?.ok_or(Failure::Unknown("customer"))?;
-    let invoices = app.store.declined_invoices(id, PAGE_ROWS).await?;
+    let before = InvoiceId(query::parsed(&uri, "after").unwrap_or(i64::MAX));
+    let invoices = app.store.invoices_of_customer(id, before, PAGE_ROWS).await?;
+    let next = invoices.last().filter(|_| invoices.len() == PAGE_ROWS).map(|invoice| invoice.id.0);
+    let declined = app.store.declined_invoices(id, PAGE_ROWS).await?;
     let declines = app.store.last_declines(id, PAGE_ROWS).await?;
     let actions = app.store.last_actions(ActedOn::Customer, &id.0.to_string(), PAGE_ROWS).await?;
     let body = html! {
@@ -31,17 +42,30 @@ pub(super) async fn show(State(app): State<AppState>, path: Result<Path<i64>, Pa
                 ("Instrument changed", optional_time(status.instrument_changed_at)),
             ]))
             h2 { "Invoices that a decline holds back" }
-            (table("Declined invoices", &INVOICES, &invoices.iter().map(invoice_row).collect::<Vec<_>>()))
+            (table("Declined invoices", &DECLINED, &declined.iter().map(declined_row).collect::<Vec<_>>()))
             h2 { "Last declines" }
             (table("Declines, newest first", &DECLINES, &declines.iter().map(decline_row).collect::<Vec<_>>()))
             h2 { "Actions of operators" }
             (actions_table(&actions))
+            h2 { "Invoices" }
+            (table("Invoices, newest first", &INVOICES, &invoices.iter().map(invoice_row).collect::<Vec<_>>()))
         }
+        (next_page(&format!("/console/customers/{}", id.0), next))
     };
     Ok(Page::new(format!("Customer {}", id.0), body).live().ok())
 }
 
 fn invoice_row(invoice: &Invoice) -> Markup {
+    html! {
+        th scope="row" { (invoice_link(invoice.reference.as_str())) }
+        td { (state(invoice.state.as_str())) }
+        td class="amount" { (money(invoice.money)) }
+        td { (optional_time(invoice.due_at)) }
+        td { (time(invoice.created_at)) }
+    }
+}
+
+fn declined_row(invoice: &Invoice) -> Markup {
     html! {
         th scope="row" { (invoice_link(invoice.reference.as_str())) }
         td { (state(invoice.state.as_str())) }

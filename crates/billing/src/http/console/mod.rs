@@ -15,6 +15,7 @@ use super::access::Access;
 
 mod assets;
 mod attention;
+mod charged;
 mod customer;
 mod invoice;
 mod layout;

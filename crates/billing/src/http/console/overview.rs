@@ -3,8 +3,9 @@
 use axum::extract::State;
 use axum::response::Response;
 use jiff::civil::Date;
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 
+use super::charged::{self, Charged, figure, whole_units};
 use super::layout::{NONE, Page, facts, foreign, number, optional_time, table, time};
 use super::runs::{problem_text, run_row};
 use super::{Shown, runs};
@@ -37,6 +38,7 @@ struct Facts {
     unsent: i64,
     halt: Option<Halt>,
     runs: Vec<crate::invoice::Run>,
+    charged: Charged,
     next: Option<DueDate>,
     waiting: Vec<ScheduleRun>,
     days: Vec<ScheduleRun>,
@@ -51,6 +53,7 @@ async fn read(store: &dyn Store) -> Result<Facts> {
         unsent: store.unsent_attempts().await?,
         halt: store.halt().await?,
         runs: runs::latest(store, latest, RUNS).await?,
+        charged: charged::read(store).await?,
         next: store.next_due_date(None).await?,
         waiting: store.schedule_runs(Some(ScheduleRunState::Waiting), None, WAITING_MAX).await?,
         days: store.schedule_runs(None, Some(from), DATES_READ_MAX).await?,
@@ -77,6 +80,10 @@ fn page(state: &AppState, facts: &Facts, health: &ProviderHealth) -> Response {
         section id="runs" data-live aria-labelledby="runs-title" {
             h2 id="runs-title" { "Last runs" }
             (table("Last runs", &runs::COLUMNS, &facts.runs.iter().map(run_row).collect::<Vec<_>>()))
+        }
+        section id="charged" data-live aria-labelledby="charged-title" {
+            h2 id="charged-title" { "Charged by day" }
+            (facts.charged.show())
         }
         section id="money" aria-labelledby="money-title" {
             h2 id="money-title" { "Planned by the schedule" }
@@ -161,9 +168,7 @@ fn money(days: &[ScheduleRun]) -> Markup {
         .collect();
     html! {
         @for currency in currencies.iter().take(CHARTS_MAX) {
-            div class="scroll" role="group" tabindex="0" aria-label={ "Chart of " (currency.code()) } {
-                (PreEscaped(chart(days, *currency).to_string()))
-            }
+            (figure(&chart(days, *currency)))
         }
         (table("Money by due date and currency", &["Due date", "Currency", "Invoices", "Amount"], &rows))
     }
@@ -174,13 +179,14 @@ fn chart(days: &[ScheduleRun], currency: Currency) -> BarChart {
     let skipped = with_money.clone().count().saturating_sub(DATES_DRAWN_MAX);
     let groups = with_money.skip(skipped).map(|day| {
         let minor = day.planned.get(&currency).map_or(0, |sum| sum.amount_minor);
-        let whole = minor_text(currency, minor);
-        let whole = whole.split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
-        Group { label: day.period_on.strftime("%m-%d").to_string(), values: vec![whole] }
+        Group {
+            label: day.period_on.strftime("%m-%d").to_string(),
+            values: vec![whole_units(currency, minor)],
+        }
     });
     BarChart {
         title: format!("{} by due date", currency.code()),
-        subtitle: "whole units; the table has the exact amounts".to_owned(),
+        subtitle: "whole units, rounded up; the table has the exact amounts".to_owned(),
         series: vec![currency.code().to_owned()],
         groups: groups.collect(),
     }
