@@ -465,3 +465,6 @@ impl<S> Store for S where
         + OperatorReads
 {
 }
+
+#[cfg(test)]
+mod list_plans;

@@ -8,7 +8,7 @@ mod dunning;
 mod imports;
 mod ledgers;
 mod normal_form;
-mod runs;
+pub(super) mod runs;
 mod subscriptions;
 mod transaction;
 mod virtual_clock;
@@ -191,10 +191,10 @@ fn changed(rows: u64, expected: usize, what: &'static str) -> PgResult<()> {
     Err(PgError::Corrupt(format!("{what}: {rows} rows instead of {expected}")))
 }
 
-type Boxed = (Box<dyn ToSql + Sync + Send>, Type);
+pub(super) type Boxed = (Box<dyn ToSql + Sync + Send>, Type);
 
 /// As the driver's own parameter.
-fn boxed(value: Value) -> Boxed {
+pub(super) fn boxed(value: Value) -> Boxed {
     match value {
         Value::Integer(integer) => (Box::new(integer), Type::INT8),
         Value::Count(count) => (Box::new(transaction::number(count)), Type::INT4),
@@ -204,7 +204,7 @@ fn boxed(value: Value) -> Boxed {
     }
 }
 
-fn params_of(boxed: &[Boxed]) -> Vec<Param<'_>> {
+pub(super) fn params_of(boxed: &[Boxed]) -> Vec<Param<'_>> {
     boxed.iter().map(|(value, kind)| (&**value as _, kind.clone())).collect()
 }
 

@@ -79,10 +79,14 @@ pub(super) async fn unsent_attempts(database: &Postgres) -> Result<i64> {
     rows.first().map_or(Ok(0), |row| get(row, 0))
 }
 
+pub(in crate::store) fn list_sql() -> String {
+    select("r.id > $1 ORDER BY r.id LIMIT $2")
+}
+
 pub(super) async fn list_after(database: &Postgres, after: RunId, limit: usize) -> Result<Vec<Run>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let sql = select("r.id > $1 ORDER BY r.id LIMIT $2");
-    let rows = database.read(PoolClass::Claim, &sql, &[(&after.0, Type::INT8), (&limit, Type::INT8)]).await?;
+    let rows =
+        database.read(PoolClass::Claim, &list_sql(), &[(&after.0, Type::INT8), (&limit, Type::INT8)]).await?;
     rows.iter().map(Run::from_row).collect()
 }
 

@@ -9,7 +9,7 @@ mod dunning;
 mod imports;
 mod ledgers;
 mod normal_form;
-mod runs;
+pub(super) mod runs;
 mod subscriptions;
 mod transaction;
 

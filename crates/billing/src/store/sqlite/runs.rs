@@ -27,9 +27,12 @@ pub(super) fn latest(connection: &Connection) -> rusqlite::Result<Option<Run>> {
     one(connection, &format!("SELECT {RUN} FROM runs ORDER BY id DESC LIMIT 1"), [], read)
 }
 
+pub(in crate::store) fn list_sql() -> String {
+    format!("SELECT {RUN} FROM runs WHERE id > ?1 ORDER BY id LIMIT ?2")
+}
+
 pub(super) fn list_after(connection: &Connection, after: RunId, limit: i64) -> rusqlite::Result<Vec<Run>> {
-    let sql = format!("SELECT {RUN} FROM runs WHERE id > ?1 ORDER BY id LIMIT ?2");
-    list(connection, &sql, [after.0, limit], read)
+    list(connection, &list_sql(), [after.0, limit], read)
 }
 
 /// `None` also while charging is stopped.

@@ -5,7 +5,7 @@ use jiff::civil::Date;
 
 use super::rows::{CurrencySum, OPERATOR_ACTION, SCHEDULE_RUN, UnixMillis};
 use super::steps::{limit_of, subscriptions_where, text};
-use super::{DueDate, OperatorAction, SubscriptionReads, SubscriptionStore};
+use super::{DueDate, OperatorAction, SubscriptionReads};
 use crate::invoice::Reference;
 use crate::schedule::run::{SCHEDULE, ScheduleRun, ScheduleRunState, Sums};
 use crate::store::Result;
@@ -18,7 +18,7 @@ fn date_text(on: Option<Date>) -> Value {
 }
 
 #[async_trait]
-impl<S: Reader + SubscriptionStore> SubscriptionReads for S {
+impl<S: Reader> SubscriptionReads for S {
     async fn subscriptions(
         &self,
         state: Option<SubscriptionState>,
