@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// The most findings that are kept by name; all are counted.
+/// The most findings that are kept by name; all are counted. Of more, which ones are named is not defined.
 pub const NAMED_FINDINGS_MAX: usize = 10_000;
 
 /// The most keys, and the most ledger rows, that one finding lists.

@@ -2,22 +2,18 @@
 //! Stores and finds; decides nothing and reads from nowhere.
 //!
 //! Memory: 48 bytes, 4 of index and the reference's own length for an invoice, 24 bytes for an attempt; vectors
-//! double as they grow. A million invoices with one attempt each stay under `BYTES_PER_INVOICE_MAX` each.
+//! double as they grow. A million invoices with one attempt each stay under `BYTES_PER_INVOICE_MAX` each. `partitioned`
+//! indexes one part of them after the other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
+use crate::currencies::Currencies;
 use crate::facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, PaidBy};
 use crate::key::{self, KeyBytes};
 
 /// What an invoice with one attempt may cost at most, with a reference of 20 bytes and growing vectors.
 #[cfg(test)]
 pub(crate) const BYTES_PER_INVOICE_MAX: usize = 256;
-
-/// The most currency codes told apart; existing clients of the ledger may send any text.
-const CURRENCIES_MAX: usize = 250;
-
-/// What all codes beyond [`CURRENCIES_MAX`] are summed under.
-const OTHER: &str = "other";
 
 /// The position of an invoice's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +69,10 @@ const JOURNALED: u16 = 1 << 9;
 const OURS: u16 = 1 << 10;
 
 impl InvoiceEntry {
+    pub(crate) fn id(&self) -> i64 {
+        self.id
+    }
+
     pub(crate) fn terms(&self) -> Terms {
         Terms { customer_id: self.customer_id, amount_minor: self.amount_minor, currency: self.currency }
     }
@@ -158,6 +158,12 @@ pub(crate) struct KeyMatch {
 /// An attempt that names no invoice.
 const NO_INVOICE: u32 = u32::MAX;
 
+/// The bytes of a reference that are indexed.
+pub(crate) fn indexed_reference(reference: &str) -> &[u8] {
+    let bytes = reference.as_bytes();
+    &bytes[..bytes.len().min(usize::from(u16::MAX))]
+}
+
 /// Billing's side. First all invoices are added, then all attempts; then it is searched.
 #[derive(Debug, Default)]
 pub(crate) struct BillingIndex {
@@ -167,15 +173,13 @@ pub(crate) struct BillingIndex {
     attempts: Vec<AttemptEntry>,
     /// Terms of attempts that differ from their invoice's, which was edited since.
     edited_terms: HashMap<KeyBytes, Terms>,
-    currencies: Vec<String>,
-    /// Decimals of billing's amounts, by the numbers of their currencies.
-    exponents: BTreeMap<u8, u8>,
+    pub(crate) currencies: Currencies,
 }
 
 impl BillingIndex {
     /// Reserves memory for this many invoices with one attempt each.
-    pub(crate) fn with_capacity(invoices: usize) -> Self {
-        let mut index = Self::default();
+    pub(crate) fn with_capacity(invoices: usize, currencies: Currencies) -> Self {
+        let mut index = Self { currencies, ..Self::default() };
         index.entries.reserve_exact(invoices);
         index.attempts.reserve_exact(invoices);
         index
@@ -193,20 +197,20 @@ impl BillingIndex {
             // Where the list does not say how, it must be backed.
             (InvoiceState::Paid, Some(PaidBy::Charge) | None) => PAID_BY_CHARGE,
         };
-        let text_len = u16::try_from(fact.reference.len()).unwrap_or(u16::MAX);
+        let text = indexed_reference(&fact.reference);
         let entry = InvoiceEntry {
             id: fact.id,
             customer_id: fact.customer_id,
             amount_minor: fact.amount_minor,
             first_seq: 0,
             text_start: u32::try_from(self.texts.len()).unwrap_or(u32::MAX),
-            text_len,
+            text_len: u16::try_from(text.len()).unwrap_or(u16::MAX),
             found: 0,
             charges: 0,
-            currency: self.currency_with(&fact.currency, fact.exponent),
+            currency: self.currencies.number_with(&fact.currency, fact.exponent),
             state,
         };
-        self.texts.extend_from_slice(&fact.reference.as_bytes()[..usize::from(text_len)]);
+        self.texts.extend_from_slice(text);
         self.entries.push(entry);
     }
 
@@ -224,7 +228,7 @@ impl BillingIndex {
         let terms = Terms {
             customer_id: fact.customer_id,
             amount_minor: fact.amount_minor,
-            currency: self.currency_with(&fact.currency, fact.exponent),
+            currency: self.currencies.number_with(&fact.currency, fact.exponent),
         };
         let found = self.entries.binary_search_by_key(&fact.invoice_id, |entry| entry.id);
         let slot = found.ok().and_then(|slot| u32::try_from(slot).ok()).unwrap_or(NO_INVOICE);
@@ -302,36 +306,6 @@ impl BillingIndex {
 
     pub(crate) fn reference(&self, slot: InvoiceSlot) -> String {
         String::from_utf8_lossy(self.text(slot.0)).into_owned()
-    }
-
-    /// The number of a currency code here.
-    pub(crate) fn currency(&mut self, code: &str) -> u8 {
-        let known = self.currencies.iter().position(|known| known == code);
-        let at = known.unwrap_or_else(|| {
-            if self.currencies.len() < CURRENCIES_MAX {
-                self.currencies
-                    .push(if self.currencies.len() + 1 < CURRENCIES_MAX { code } else { OTHER }.to_owned());
-            }
-            self.currencies.len() - 1
-        });
-        u8::try_from(at).unwrap_or(u8::MAX)
-    }
-
-    /// The same, with the decimals of billing's amounts.
-    fn currency_with(&mut self, code: &str, exponent: u8) -> u8 {
-        let currency = self.currency(code);
-        self.exponents.entry(currency).or_insert(exponent);
-        currency
-    }
-
-    /// Decimals of billing's amounts in this currency; `None` where billing has none.
-    pub(crate) fn exponent(&self, currency: u8) -> Option<u8> {
-        self.exponents.get(&currency).copied()
-    }
-
-    /// The code of a number.
-    pub(crate) fn currency_code(&self, currency: u8) -> &str {
-        self.currencies.get(usize::from(currency)).map_or(OTHER, String::as_str)
     }
 
     fn text(&self, slot: u32) -> &[u8] {

@@ -5,14 +5,21 @@
 
 mod acknowledged;
 mod amounts;
+mod codec;
+mod currencies;
 mod facts;
 mod findings;
 mod index;
 mod key;
 mod matching;
+mod partitioned;
+mod spool;
+mod totals;
 
 pub use acknowledged::{AcknowledgedRows, AcknowledgedUnbacked, Acknowledgement, UnbackedAcknowledgement};
 pub use facts::hundredths;
 pub use facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, LedgerRow, PaidBy, RowState};
 pub use findings::{CurrencySum, Finding, FindingKind, NAMED_FINDINGS_MAX, Reconciliation};
 pub use matching::{AttemptPhase, InvoicePhase, LedgerContext, LedgerPhase};
+pub use partitioned::{Partitioned, PartitionedAttempts, PartitionedInvoices, PartitionedLedger};
+pub use spool::{BLOCK_BYTES, BlockId, BlockStore, MemoryBlocks, SpoolError};

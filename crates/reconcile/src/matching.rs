@@ -8,10 +8,12 @@ use uuid::Uuid;
 
 use crate::acknowledged::{AcknowledgedRows, AcknowledgedUnbacked};
 use crate::amounts;
+use crate::currencies::Currencies;
 use crate::facts::{AttemptFact, AttemptState, InvoiceFact, LedgerRow, RowState, hundredths};
-use crate::findings::{CurrencySum, Finding, FindingKind, LISTED_MAX, NAMED_FINDINGS_MAX, Reconciliation};
+use crate::findings::{Finding, FindingKind, LISTED_MAX, NAMED_FINDINGS_MAX, Reconciliation};
 use crate::index::{BillingIndex, InvoiceSlot, KeyMatch, Terms};
 use crate::key;
+use crate::totals::{Place, Sums, Totals};
 
 /// The customer that the ledger records for a route that names none.
 const UNNAMED_CUSTOMER: i64 = 0;
@@ -57,7 +59,12 @@ impl InvoicePhase {
     /// Reserves memory for this many.
     #[must_use]
     pub fn with_capacity(invoices: usize) -> Self {
-        Self(Matcher { index: BillingIndex::with_capacity(invoices), ..Matcher::default() })
+        Self::with_currencies(invoices, Currencies::default())
+    }
+
+    /// The same, where currencies have their numbers and decimals already.
+    pub(crate) fn with_currencies(invoices: usize, currencies: Currencies) -> Self {
+        Self(Matcher { index: BillingIndex::with_capacity(invoices, currencies), ..Matcher::default() })
     }
 
     /// Adds one invoice.
@@ -203,9 +210,14 @@ impl LedgerPhase {
     /// Ends the comparison. While a run is unfinished, open attempts are no fault.
     #[must_use]
     pub fn finish(self, run_is_unfinished: bool) -> Reconciliation {
-        let (acknowledged, foreign) = (self.acknowledged, self.foreign);
-        let found = self.matcher.finish(run_is_unfinished, &self.context.acknowledged_unbacked);
-        Reconciliation { acknowledged, foreign, ..found }
+        self.into_totals(run_is_unfinished).0.into_reconciliation()
+    }
+
+    /// The same as parts that can be added up, and the context that it was given.
+    pub(crate) fn into_totals(self, run_is_unfinished: bool) -> (Totals, LedgerContext) {
+        let mut totals = self.matcher.finish(run_is_unfinished, &self.context.acknowledged_unbacked);
+        (totals.result.acknowledged, totals.result.foreign) = (self.acknowledged, self.foreign);
+        (totals, self.context)
     }
 }
 
@@ -237,15 +249,6 @@ struct Evidence<'a> {
 /// What stands for an amount that is no whole number of its currency's minor units: no invoice has it.
 const NO_AMOUNT: i64 = i64::MIN;
 
-/// One currency's amounts, in [`amounts::scaled`].
-#[derive(Debug, Default)]
-struct Sums {
-    paid: i128,
-    charged: i128,
-    /// The most decimals of a row.
-    row_exponent: u8,
-}
-
 #[derive(Debug, Default)]
 struct Matcher {
     index: BillingIndex,
@@ -264,7 +267,7 @@ impl Matcher {
     fn count_charge(&mut self, row: &LedgerRow) {
         self.charges += 1;
         self.unkeyed += u64::from(row.key.is_none());
-        let currency = self.index.currency(row.currency.as_deref().unwrap_or_default());
+        let currency = self.index.currencies.number(row.currency.as_deref().unwrap_or_default());
         let sums = self.sums.entry(currency).or_default();
         sums.charged += amounts::scaled(row.amount_minor.unwrap_or_default(), row.exponent);
         sums.row_exponent = sums.row_exponent.max(row.exponent);
@@ -304,11 +307,12 @@ impl Matcher {
 
     /// Compares a row with what was asked for. What the row does not say is no mismatch.
     fn compare_row(&mut self, slot: InvoiceSlot, asked: Terms, row: &LedgerRow, evidence: Evidence<'_>) {
-        let currency = row.currency.as_deref().map_or(asked.currency, |code| self.index.currency(code));
+        let currency =
+            row.currency.as_deref().map_or(asked.currency, |code| self.index.currencies.number(code));
         let done = Terms {
             customer_id: row.customer_id.filter(|id| *id != UNNAMED_CUSTOMER).unwrap_or(asked.customer_id),
             amount_minor: row.amount_minor.map_or(asked.amount_minor, |minor| {
-                let exponent = self.index.exponent(asked.currency).unwrap_or(row.exponent);
+                let exponent = self.index.currencies.exponent(asked.currency).unwrap_or(row.exponent);
                 amounts::rescaled(minor, row.exponent, exponent).unwrap_or(NO_AMOUNT)
             }),
             currency,
@@ -362,7 +366,7 @@ impl Matcher {
         }
     }
 
-    fn finish(mut self, run_is_unfinished: bool, lost: &AcknowledgedUnbacked) -> Reconciliation {
+    fn finish(mut self, run_is_unfinished: bool, lost: &AcknowledgedUnbacked) -> Totals {
         let mut result = Reconciliation {
             charges: self.charges,
             unkeyed: self.unkeyed,
@@ -373,18 +377,15 @@ impl Matcher {
         for slot in self.index.slots() {
             self.finish_invoice(slot, run_is_unfinished, lost, &mut result);
         }
-        for (currency, sums) in &self.sums {
-            let code = self.index.currency_code(*currency).to_owned();
-            let exponent = self.index.exponent(*currency).unwrap_or(sums.row_exponent);
-            let exponent = amounts::common_exponent(exponent, &[sums.paid, sums.charged]);
-            let minor = |sum| amounts::units(sum, exponent).unwrap_or_default();
-            let (paid_minor, charged_minor) = (minor(sums.paid), minor(sums.charged));
-            result.sums.insert(code, CurrencySum { paid_minor, charged_minor, exponent });
-        }
         self.list_keys();
         result.counts = self.counts;
-        result.findings = self.named.into_values().collect();
-        result
+        let place = |subject| match subject {
+            Subject::Invoice(slot) => Place::Invoice { id: self.index.entry(slot).id(), slot },
+            Subject::Row { seq, reference } => Place::Row { seq, reference },
+        };
+        let named =
+            self.named.into_iter().map(|((kind, of), finding)| ((kind, place(of)), finding)).collect();
+        Totals { result, sums: self.sums, named, currencies: self.index.currencies }
     }
 
     fn finish_invoice(
@@ -403,7 +404,7 @@ impl Matcher {
         result.in_doubt += u64::from(in_doubt);
         if entry.is_paid() && !entry.is_paid_by_import() {
             let terms = entry.terms();
-            let exponent = self.index.exponent(terms.currency).unwrap_or_else(hundredths);
+            let exponent = self.index.currencies.exponent(terms.currency).unwrap_or_else(hundredths);
             self.sums.entry(terms.currency).or_default().paid +=
                 amounts::scaled(terms.amount_minor, exponent);
         }

@@ -1,6 +1,7 @@
 //! Every kind of finding on its own.
 
 mod agreement;
+mod partitioned;
 
 use super::*;
 use crate::acknowledged::{Acknowledgement, UnbackedAcknowledgement};

@@ -1,0 +1,113 @@
+//! What a comparison came to, as parts that can be added up: one comparison of everything, or many of separate parts,
+//! give the same [`Reconciliation`]. Decides nothing about a reference.
+
+use std::collections::BTreeMap;
+
+use crate::amounts;
+use crate::currencies::Currencies;
+use crate::findings::{CurrencySum, Finding, FindingKind, NAMED_FINDINGS_MAX, Reconciliation};
+use crate::index::InvoiceSlot;
+
+/// One currency's amounts, in [`amounts::scaled`].
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
+    pub(crate) paid: i128,
+    pub(crate) charged: i128,
+    /// The most decimals of a row.
+    pub(crate) row_exponent: u8,
+}
+
+/// Where a finding stands among others of its kind: invoices by their ids, then rows without one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Invoice {
+        id: i64,
+        /// Tells two invoices apart that a broken list gives the same id.
+        slot: InvoiceSlot,
+    },
+    Row {
+        seq: i64,
+        reference: String,
+    },
+}
+
+/// Counts, sums and findings; `result` has all but the sums and the named findings.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) result: Reconciliation,
+    /// By the numbers of [`Totals::currencies`].
+    pub(crate) sums: BTreeMap<u8, Sums>,
+    pub(crate) named: BTreeMap<(FindingKind, Place), Finding>,
+    pub(crate) currencies: Currencies,
+}
+
+impl Totals {
+    pub(crate) fn of(currencies: Currencies) -> Self {
+        Self { currencies, ..Self::default() }
+    }
+
+    /// Adds another part, which must have got its currencies' numbers from this one.
+    pub(crate) fn add(&mut self, part: Self) {
+        // By all its fields, so that none can be forgotten here.
+        let Reconciliation {
+            invoices,
+            paid,
+            imported_paid,
+            charges,
+            unkeyed,
+            acknowledged,
+            acknowledged_unbacked,
+            foreign,
+            open,
+            in_doubt,
+            confirmed,
+            resent,
+            sums: _,
+            counts,
+            findings: _,
+        } = part.result;
+        let total = &mut self.result;
+        for (sum, count) in [
+            (&mut total.invoices, invoices),
+            (&mut total.paid, paid),
+            (&mut total.imported_paid, imported_paid),
+            (&mut total.charges, charges),
+            (&mut total.unkeyed, unkeyed),
+            (&mut total.acknowledged, acknowledged),
+            (&mut total.acknowledged_unbacked, acknowledged_unbacked),
+            (&mut total.foreign, foreign),
+            (&mut total.open, open),
+            (&mut total.in_doubt, in_doubt),
+            (&mut total.confirmed, confirmed),
+            (&mut total.resent, resent),
+        ] {
+            *sum += count;
+        }
+        for (kind, count) in counts {
+            *total.counts.entry(kind).or_default() += count;
+        }
+        for (currency, part) in part.sums {
+            let sums = self.sums.entry(currency).or_default();
+            sums.paid += part.paid;
+            sums.charged += part.charged;
+            sums.row_exponent = sums.row_exponent.max(part.row_exponent);
+        }
+        self.named.extend(part.named);
+        while self.named.len() > NAMED_FINDINGS_MAX {
+            self.named.pop_last();
+        }
+    }
+
+    pub(crate) fn into_reconciliation(mut self) -> Reconciliation {
+        for (currency, sums) in &self.sums {
+            let code = self.currencies.code(*currency).to_owned();
+            let exponent = self.currencies.exponent(*currency).unwrap_or(sums.row_exponent);
+            let exponent = amounts::common_exponent(exponent, &[sums.paid, sums.charged]);
+            let minor = |sum| amounts::units(sum, exponent).unwrap_or_default();
+            let (paid_minor, charged_minor) = (minor(sums.paid), minor(sums.charged));
+            self.result.sums.insert(code, CurrencySum { paid_minor, charged_minor, exponent });
+        }
+        self.result.findings = self.named.into_values().collect();
+        self.result
+    }
+}
