@@ -3,6 +3,7 @@
 //! not known here.
 
 pub(crate) mod acknowledge;
+mod blocks;
 mod progress;
 mod recheck;
 pub(crate) mod repair;
@@ -10,9 +11,13 @@ mod report;
 mod source;
 
 use acknowledge::Acknowledged;
+use blocks::Blocks;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use recheck::{CONCURRENT_MAX, Recheck};
-use reconcile::{AttemptPhase, InvoiceFact, InvoicePhase, LedgerContext, LedgerPhase};
+use reconcile::{
+    InvoiceFact, InvoicePhase, LedgerContext, LedgerRow, Partitioned, PartitionedAttempts,
+    PartitionedInvoices,
+};
 use report::Verdict;
 use source::{BillingApi, Deployment, KeyLookup, LedgerApi};
 
@@ -54,7 +59,7 @@ pub(crate) async fn verify(
     billing: &Billing,
     payments: Api,
     progress: &ReadProgress,
-) -> Result<Report, CallError> {
+) -> anyhow::Result<Report> {
     let ledger = LedgerApi(payments);
     match billing {
         Billing::Service(api) => verify_service(&BillingApi(api.clone()), &ledger, progress).await,
@@ -66,18 +71,20 @@ async fn verify_service(
     billing: &BillingApi,
     ledger: &LedgerApi,
     progress: &ReadProgress,
-) -> Result<Report, CallError> {
+) -> anyhow::Result<Report> {
     let ledger_id = ledger.id().await?;
     let last_seq_before_billing = ledger.last_seq().await?;
     let (before, attempts) = read_billing(billing, last_seq_before_billing, progress).await?;
     let acknowledged = Acknowledged::read(billing, ledger_id.as_deref()).await?;
-    let mut phase = attempts.into_ledger(acknowledged.context(last_seq_before_billing));
-    let is_one_ledger = read_ledger(ledger, ledger_id.as_ref(), &mut phase, progress).await?;
-    let all_keys_asked = ask_for_open_keys(ledger, &mut phase).await?;
+    let mut rows = attempts.into_ledger(acknowledged.context(last_seq_before_billing))?;
+    let add = |row: &LedgerRow| Ok(rows.add(row)?);
+    let is_one_ledger = read_ledger(ledger, ledger_id.as_ref(), add, progress).await?;
+    let mut all = rows.into_partitions(KEYS_ASKED_MAX)?;
+    let all_keys_asked = ask_for_open_keys(ledger, &mut all).await?;
     // Read last: billing remembers the ledger before it believes its first response.
     let deployment = billing.deployment().await?;
     let run_is_unfinished = deployment.unfinished_run.is_some();
-    let mut result = phase.finish(run_is_unfinished);
+    let mut result = all.finish(run_is_unfinished)?;
     let recheck = Recheck { billing, ledger, deployment: before.uuid(), acknowledged: &acknowledged };
     let unchecked = recheck.run(&mut result, progress).await?;
     let proof = Proof {
@@ -106,13 +113,17 @@ async fn verify_list(
     list: &[InvoiceFact],
     ledger: &LedgerApi,
     progress: &ReadProgress,
-) -> Result<Report, CallError> {
+) -> anyhow::Result<Report> {
     let mut phase = InvoicePhase::with_capacity(list.len());
     list.iter().for_each(|invoice| phase.add(invoice));
     let context = LedgerContext { last_seq_before_billing: i64::MAX, ..LedgerContext::default() };
     let mut phase = phase.into_attempts(None).into_ledger(context);
     let ledger_id = ledger.id().await?;
-    read_ledger(ledger, ledger_id.as_ref(), &mut phase, progress).await?;
+    let add = |row: &LedgerRow| {
+        phase.add(row);
+        Ok(())
+    };
+    read_ledger(ledger, ledger_id.as_ref(), add, progress).await?;
     let result = phase.finish(false);
     let verdict = if result.is_ok() { Verdict::Ok } else { Verdict::Wrong };
     Ok(Report { verdict, deployment_id: None, ledger_id, run: false, result, remarks: Vec::new() })
@@ -177,23 +188,22 @@ async fn read_billing(
     billing: &BillingApi,
     rows: i64,
     progress: &ReadProgress,
-) -> Result<(Deployment, AttemptPhase), CallError> {
+) -> anyhow::Result<(Deployment, PartitionedAttempts<Blocks>)> {
     let rows = u64::try_from(rows).unwrap_or_default();
     let deployment = billing.deployment().await?;
     progress.expect(deployment.counts.total() + 2 * rows);
-    let mut invoices =
-        InvoicePhase::with_capacity(usize::try_from(deployment.counts.total()).unwrap_or_default());
+    let mut invoices = PartitionedInvoices::new(Blocks::new());
     billing
         .invoices(|page| {
-            page.iter().for_each(|invoice| invoices.add(invoice));
             progress.page("invoices", page.len());
+            page.iter().try_for_each(|invoice| anyhow::Ok(invoices.add(invoice)?))
         })
         .await?;
     let mut attempts = invoices.into_attempts(deployment.uuid());
     billing
         .attempts(|page| {
-            page.iter().for_each(|attempt| attempts.add(attempt));
             progress.page("attempts", page.len());
+            page.iter().try_for_each(|attempt| anyhow::Ok(attempts.add(attempt)?))
         })
         .await?;
     progress.expect(rows);
@@ -204,15 +214,15 @@ async fn read_billing(
 async fn read_ledger(
     ledger: &LedgerApi,
     ledger_id: Option<&String>,
-    phase: &mut LedgerPhase,
+    mut add: impl FnMut(&LedgerRow) -> anyhow::Result<()>,
     progress: &ReadProgress,
-) -> Result<bool, CallError> {
+) -> anyhow::Result<bool> {
     let mut is_one_ledger = true;
     ledger
         .rows(|page| {
-            page.items.iter().for_each(|row| phase.add(row));
             is_one_ledger &= page.ledger_id.as_ref() == ledger_id;
             progress.page("the ledger", page.items.len());
+            page.items.iter().try_for_each(&mut add)
         })
         .await?;
     Ok(is_one_ledger)
@@ -220,15 +230,14 @@ async fn read_ledger(
 
 /// Asks for each open attempt that the ledger's list does not show: the list shows this account's rows only, and a key
 /// that another account holds blocks the attempt for ever. Whether all were asked for.
-async fn ask_for_open_keys(ledger: &LedgerApi, phase: &mut LedgerPhase) -> Result<bool, CallError> {
-    let (keys, has_more) = phase.open_keys_not_in_ledger(KEYS_ASKED_MAX);
+async fn ask_for_open_keys(ledger: &LedgerApi, all: &mut Partitioned<Blocks>) -> Result<bool, CallError> {
+    let (keys, has_more) = all.open_keys_not_in_ledger();
     let asked = keys.iter().map(|key| async move {
-        Ok::<_, CallError>(matches!(ledger.by_key(key).await?, KeyLookup::OtherAccount))
+        let is_taken = matches!(ledger.by_key(key).await?, KeyLookup::OtherAccount);
+        Ok::<_, CallError>(is_taken.then(|| key.clone()))
     });
-    let taken: Vec<bool> = stream::iter(asked).buffered(CONCURRENT_MAX).try_collect().await?;
-    for (key, _) in keys.iter().zip(taken).filter(|(_, is_taken)| *is_taken) {
-        phase.key_taken(key);
-    }
+    let taken: Vec<Option<String>> = stream::iter(asked).buffered(CONCURRENT_MAX).try_collect().await?;
+    taken.iter().flatten().for_each(|key| all.key_taken(key));
     Ok(!has_more)
 }
 

@@ -89,12 +89,12 @@ const UNBACKED_ACKNOWLEDGEMENTS: &str = "/v1/ledger/unbacked-acknowledgements";
 
 /// Reads a list from a cursor on until `each` says that it has enough. A list that repeats itself or goes back cannot be
 /// trusted to be complete, so that is an error, and never a verdict; it also cannot hold us for ever.
-async fn read<T: DeserializeOwned>(
+async fn read<T: DeserializeOwned, E: From<CallError>>(
     api: &Api,
     list: &List<T>,
     from: Option<Cursor>,
-    mut each: impl FnMut(Page<T>) -> bool,
-) -> Result<(), CallError> {
+    mut each: impl FnMut(Page<T>) -> Result<bool, E>,
+) -> Result<(), E> {
     let mut after = from;
     let mut last = None;
     loop {
@@ -103,15 +103,15 @@ async fn read<T: DeserializeOwned>(
             let position = (list.position)(item);
             if last.is_some_and(|last| position <= last) {
                 let why = format!("its items are out of order: {position:?} comes after {last:?}");
-                return Err(strange(api, list.path, why));
+                return Err(strange(api, list.path, why).into());
             }
             last = Some(position);
         }
         after = page.next.take();
         if after.is_some() && page.items.is_empty() {
-            return Err(strange(api, list.path, "an empty page has a successor".to_owned()));
+            return Err(strange(api, list.path, "an empty page has a successor".to_owned()).into());
         }
-        if !each(page) || after.is_none() {
+        if !each(page)? || after.is_none() {
             return Ok(());
         }
     }
@@ -130,20 +130,18 @@ impl BillingApi {
         self.0.get("/v1/deployment").await
     }
 
-    pub(crate) async fn invoices(&self, mut each: impl FnMut(&[InvoiceFact])) -> Result<(), CallError> {
-        read(&self.0, &INVOICES, None, |page| {
-            each(&page.items);
-            true
-        })
-        .await
+    pub(crate) async fn invoices<E: From<CallError>>(
+        &self,
+        mut each: impl FnMut(&[InvoiceFact]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        read(&self.0, &INVOICES, None, |page| each(&page.items).map(|()| true)).await
     }
 
-    pub(crate) async fn attempts(&self, mut each: impl FnMut(&[AttemptFact])) -> Result<(), CallError> {
-        read(&self.0, &ATTEMPTS, None, |page| {
-            each(&page.items);
-            true
-        })
-        .await
+    pub(crate) async fn attempts<E: From<CallError>>(
+        &self,
+        mut each: impl FnMut(&[AttemptFact]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        read(&self.0, &ATTEMPTS, None, |page| each(&page.items).map(|()| true)).await
     }
 
     pub(crate) async fn invoice(&self, reference: &str) -> Result<Option<InvoiceFact>, CallError> {
@@ -157,7 +155,7 @@ impl BillingApi {
         read(&self.0, &ATTEMPTS, from, |page| {
             let before = attempts.len() + page.items.len();
             attempts.extend(page.items.into_iter().filter(|attempt| attempt.invoice_id == invoice_id));
-            attempts.len() == before
+            Ok::<_, CallError>(attempts.len() == before)
         })
         .await?;
         Ok(attempts)
@@ -227,12 +225,11 @@ impl LedgerApi {
         Ok(page.ledger_id)
     }
 
-    pub(crate) async fn rows(&self, mut each: impl FnMut(&Page<LedgerRow>)) -> Result<(), CallError> {
-        read(&self.0, &LEDGER, None, |page| {
-            each(&page);
-            true
-        })
-        .await
+    pub(crate) async fn rows<E: From<CallError>>(
+        &self,
+        mut each: impl FnMut(&Page<LedgerRow>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        read(&self.0, &LEDGER, None, |page| each(&page).map(|()| true)).await
     }
 
     /// The last row of the ledger, or one shortly before it; by halving, because the list only goes forward.

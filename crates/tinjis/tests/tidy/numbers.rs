@@ -195,6 +195,26 @@ const LIMITS: &[(&str, &str, &str)] = &[
         "REQUEST_LIFE_MAX: Duration = Duration::from_secs(16 * 60);",
         "from 16 minutes after its last request",
     ),
+    (
+        "crates/tinjis/src/verify/blocks.rs",
+        "IN_MEMORY: usize = 2048;",
+        "compare without a temporary file | about 60,000 |",
+    ),
+    (
+        "crates/tinjis/src/verify/blocks.rs",
+        "it needs about 200 bytes for each invoice",
+        "| about 200 bytes for each invoice;",
+    ),
+    (
+        "crates/reconcile/src/findings.rs",
+        "NAMED_FINDINGS_MAX: usize = 10_000;",
+        "checked again; all are counted | 10,000 |",
+    ),
+    (
+        "crates/tinjis/src/verify/mod.rs",
+        "KEYS_ASKED_MAX: usize = 10_000;",
+        "whose key the ledger is asked for | 10,000 |",
+    ),
     ("deploy/envs/base/postgres.yaml", "image: postgres:15\n", "| version 15 is tested |"),
     (POSTGRES, "CONNECTIONS_MAX: usize = 12;", "| 12 (`--database-connections-max`) |"),
     (POSTGRES, "ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);", "a free connection | 4 s |"),
