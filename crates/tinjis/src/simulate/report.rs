@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::site::Site;
+use super::site::{Site, memory_peak_kib_of};
 use super::{Options, counted_words};
 use crate::output::grouped;
 use crate::verify::VerifyVerdict;
@@ -60,6 +60,7 @@ pub(super) struct Summary {
     charging: Duration,
     killed: u64,
     memory_peak_kib: u64,
+    command_memory_peak_kib: u64,
 }
 
 impl Summary {
@@ -89,7 +90,8 @@ impl Summary {
             complaints: Vec::new(),
         };
         let (charging, killed, memory_peak_kib) = (site.charging, site.killed, site.memory_peak_kib);
-        Self { total, verdict, took, charging, killed, memory_peak_kib }
+        let command_memory_peak_kib = memory_peak_kib_of(std::process::id()).unwrap_or(0);
+        Self { total, verdict, took, charging, killed, memory_peak_kib, command_memory_peak_kib }
     }
 
     pub(super) fn json(&self) -> String {
@@ -99,6 +101,7 @@ impl Summary {
             ("sending_seconds", Value::from(self.charging.as_secs())),
             ("kills", Value::from(self.killed)),
             ("memory_peak_kib", Value::from(self.memory_peak_kib)),
+            ("command_memory_peak_kib", Value::from(self.command_memory_peak_kib)),
             ("verdict", Value::from(word(self.verdict))),
         ];
         for (name, value) in figures {
@@ -110,12 +113,14 @@ impl Summary {
     pub(super) fn lines(&self, options: &Options) -> [String; 2] {
         let share = self.charging.as_millis() * 100 / self.took.as_millis().max(1);
         let cost = format!(
-            "{} months of {} subscriptions in {} s, {share} % of it sending; {} kills; at most {} MiB a process; seed {}",
+            "{} months of {} subscriptions in {} s, {share} % of it sending; {} kills; at most {} MiB a service, {} MiB this \
+             command; seed {}",
             options.months,
             grouped(options.subscriptions),
             self.took.as_secs(),
             self.killed,
             self.memory_peak_kib.div_ceil(1024),
+            self.command_memory_peak_kib.div_ceil(1024),
             options.seed
         );
         [self.total.line(), cost]

@@ -228,7 +228,7 @@ impl Site {
     /// Before a process ends, and at the end.
     pub(super) fn sample_memory(&mut self) {
         let services = self.billing.iter().chain([&self.payments]);
-        let peak = services.filter_map(|service| memory_peak_kib(service.id())).max();
+        let peak = services.filter_map(|service| memory_peak_kib_of(service.id())).max();
         self.memory_peak_kib = self.memory_peak_kib.max(peak.unwrap_or(0));
     }
 }
@@ -253,7 +253,7 @@ fn state_of(schedule: &ScheduleStatus, deployment: &Deployment) -> anyhow::Resul
 }
 
 /// The high-water mark of a process, in KiB.
-fn memory_peak_kib(id: u32) -> Option<u64> {
+pub(super) fn memory_peak_kib_of(id: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse().ok()
