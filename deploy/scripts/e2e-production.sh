@@ -75,6 +75,7 @@ of_staging() {
   left_alone staging
   by_ingress antaeus.staging.example.com
   scraped
+  quota antaeus
 }
 
 # bring COUNT: so many more invoices, by an operator's token, over a port-forward to whichever pod is there.

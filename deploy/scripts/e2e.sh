@@ -96,12 +96,14 @@ YAML
 }
 
 # load NAMESPACE OF PORT PATH SECONDS [ARG...]: a client pod in the background that calls a workload's Service; with the
-# operator's token that the Secret of the variable SECRET holds, if there is one.
+# token that the Secret of the variable SECRET holds, if there is one: TOKEN is its flag and its key. REST_MS and IN_FLIGHT
+# say how often; CONNECTIONS is --fresh, or empty for connections that are kept.
 load() {
-  local namespace=$1 of=$2 port=$3 url=http://${SERVICE:-$2}:$3$4 seconds=$5 args
+  local namespace=$1 of=$2 port=$3 url=http://${SERVICE:-$2}:$3$4 seconds=$5 args token=${TOKEN:---operator-token-file=token}
   shift 5
-  if [[ -n ${SECRET:-} ]]; then set -- "$@" --operator-token-file /var/run/tinjis/operator-token/token; fi
-  args=$(printf '"%s", ' run load --url "$url" --requests "$requests_min" --seconds "$seconds" --rest-ms 50 --in-flight 4 --fresh "$@")
+  if [[ -n ${SECRET:-} ]]; then set -- "$@" "${token%%=*}" "/var/run/tinjis/operator-token/${token#*=}"; fi
+  if [[ -n ${CONNECTIONS---fresh} ]]; then set -- "$@" --fresh; fi
+  args=$(printf '"%s", ' run load --url "$url" --requests "$requests_min" --seconds "$seconds" --rest-ms "${REST_MS:-50}" --in-flight "${IN_FLIGHT:-4}" "$@")
   way "$namespace" "$of" "$port"
   k --namespace "$namespace" apply --filename - >/dev/null <<YAML
 apiVersion: v1
@@ -245,6 +247,7 @@ of_tinjis() {
   make reset ENV=tinjis >/dev/null
   make test ENV=tinjis | grep 'Invoices PAID=2 & PENDING=8' >/dev/null || red 'reset did not bring the first invoices back'
   verdict 'reset: two PAID and eight PENDING again'
+  paused payments antaeus antaeus-test-service /rest/health
 }
 
 of_ping-pong() {
@@ -268,6 +271,8 @@ of_invoice-app() {
   rolled invoice-app payment-provider
   load_ends invoice-app 'both services are replaced, and pods deleted'
   evicted invoice-app invoice-app
+  balanced
+  drained invoice-app invoice-app 8081 /invoices payment-provider
   forward invoice-app invoice-app 8081
   billing=$port
   forward invoice-app payment-provider 8082
@@ -282,9 +287,13 @@ of_invoice-app() {
 . deploy/scripts/e2e-production.sh
 # shellcheck disable=SC1091
 . deploy/scripts/e2e-doctor.sh
+# shellcheck disable=SC1091
+. deploy/scripts/e2e-figures.sh
 
+cordoned= # a node that may take no pods for the moment
 end() {
   local status=$?
+  if [[ -n $cordoned ]]; then k uncordon "$cordoned" >/dev/null || true; fi
   if ((${#forwards[@]})); then kill "${forwards[@]}" 2>/dev/null || true; fi
   ((status == 0)) || printf '\ne2e: RED after %d s\n' $SECONDS >&2
 }
