@@ -493,6 +493,11 @@ e2e-mutants: $(OUT)/images/tag ## plant faults, each of which must fail e2e
 	@mkdir -p "$(OUT)/e2e"
 	@$(E2E_SETTINGS) deploy/scripts/e2e-mutants.sh
 
+.PHONY: e2e-alerts
+e2e-alerts: $(OUT)/images/tag ## fire each alert by its fault on the cluster's Prometheus, with scaled times, after QUIET_MINUTES=10; needs jq, cert-manager, the Prometheus operator
+	@mkdir -p "$(OUT)/e2e"
+	@$(E2E_SETTINGS) QUIET_MINUTES="$(or $(QUIET_MINUTES),10)" PROMETHEUS_URL="$(PROMETHEUS_URL)" deploy/scripts/e2e.sh alerts 2>&1 | tee "$(OUT)/e2e/alerts.log"
+
 .PHONY: e2e-doctor
 e2e-doctor: ## test doctor on the deployed production environment with planted isolation holes; needs jq
 	@mkdir -p "$(OUT)/e2e"

@@ -288,6 +288,8 @@ of_invoice-app() {
 # shellcheck disable=SC1091
 . deploy/scripts/e2e-doctor.sh
 # shellcheck disable=SC1091
+. deploy/scripts/e2e-alerts.sh
+# shellcheck disable=SC1091
 . deploy/scripts/e2e-figures.sh
 
 cordoned= # a node that may take no pods for the moment
@@ -302,7 +304,7 @@ trap end EXIT
 # prepared ENV: what the environment expects of its cluster; fails where it cannot be had.
 prepared() {
   case $1 in
-    staging | production) make prerequisites ;;
+    staging | production | alerts) make prerequisites ;;
   esac
 }
 
@@ -321,6 +323,7 @@ installed() {
       ./deploy.sh
       ./test.sh
       ;;
+    alerts) alerts_installed ;;
     *) make deploy "ENV=$1" ;;
   esac
 }
@@ -328,6 +331,7 @@ installed() {
 destroyed() {
   case $1 in
     tinjis) ./k8s-destroy.sh ;;
+    alerts) alerts_destroyed ;;
     *) make destroy "ENV=$1" ;;
   esac
 }
@@ -337,7 +341,7 @@ gone() {
   local left deadline=$((SECONDS + 60))
   destroyed "$1" >/dev/null
   case $1 in
-    staging | production) make prerequisites-gone >/dev/null ;;
+    staging | production | alerts) make prerequisites-gone >/dev/null ;;
   esac
   while :; do
     everything >"$out/after"
@@ -359,9 +363,12 @@ challenged() {
 printf 'images %s on %s\n' "$tag" "$(k version --output json 2>/dev/null | jq --raw-output '.serverVersion.gitVersion')"
 for env in "$@"; do
   step "$env"
-  if [[ $env == staging || $env == production ]] && ! k get customresourcedefinition clusterissuers.cert-manager.io >/dev/null 2>&1; then
+  if [[ $env == staging || $env == production || $env == alerts ]] && ! k get customresourcedefinition clusterissuers.cert-manager.io >/dev/null 2>&1; then
     not_run "$env asks cert-manager for certificates, and this cluster has none"
     continue
+  fi
+  if [[ $env == alerts ]] && ! k get customresourcedefinition prometheusrules.monitoring.coreos.com >/dev/null 2>&1; then
+    red 'the alerts need the Prometheus operator on the cluster'
   fi
   everything >"$out/before"
   prepared "$env"
