@@ -129,8 +129,7 @@ pub(super) async fn naive(
         bail!("the naive biller failed: {status}");
     }
     let marked = fs::read_to_string(&paid).context("the naive biller marked nothing")?;
-    Ok(verify(&Billing::List(world.naive_invoices(&marked)), payments.api()?, &ReadProgress::silent())
-        .await?)
+    verify(&Billing::List(world.naive_invoices(&marked)), payments.api()?, &ReadProgress::silent()).await
 }
 
 /// What the leg with Tinjis leaves behind.
