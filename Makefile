@@ -47,6 +47,10 @@ HELM ?= helm
 PROMTOOL ?= promtool
 ##= SCHEMATHESIS        schemathesis for make openapi-check; by default the one of make openapi-tools
 SCHEMATHESIS ?= $(OUT)/schemathesis/bin/schemathesis
+##= TRACES_COLLECTOR    an OpenTelemetry collector with OTLP and the file exporter, for make traces-test; by default the one of make traces-tools
+TRACES_COLLECTOR ?= $(OUT)/collector/otelcol
+##= DIST_FEATURES        features of the binaries of images, such as billing/otlp,payments/otlp for traces
+DIST_FEATURES ?=
 ##= IMAGE_LOAD           the command that takes image tars to the nodes; by default chosen from the current context; none where the nodes pull
 IMAGE_LOAD ?=
 ##= REGISTRY             host/path of a registry: to push to, and with IMAGE_LOAD=none to pull from
@@ -204,6 +208,15 @@ console-test: ## drive the console with headless Chromium and axe; needs chromiu
 .PHONY: lists
 lists: ## fill a store of each database and read every list of the console and of /v1, with each index and without it; LIST_ROWS=1000000
 	LIST_ROWS=$(or $(LIST_ROWS),1000000) cargo test --locked --package billing --lib list_plans -- --nocapture --test-threads 1
+
+.PHONY: traces-tools
+traces-tools: ## build an OpenTelemetry collector for make traces-test, into the build folder; needs go and takes minutes
+	@cd deploy/collector && go build -trimpath -ldflags='-s -w' -o "$(abspath $(OUT))/collector/otelcol" .
+
+.PHONY: traces-test
+traces-test: ## send a charge whose response is lost twice to a real collector and assert on what it writes
+	@test -x "$(TRACES_COLLECTOR)" || { echo "the collector is missing: \`make traces-tools\` builds it, or set TRACES_COLLECTOR" >&2; exit 1; }
+	TRACES_COLLECTOR="$(abspath $(TRACES_COLLECTOR))" cargo test --locked --package tinjis --test traces -- --nocapture real_collector
 
 .PHONY: openapi-tools
 openapi-tools: ## install schemathesis for make openapi-check, into the build folder; needs python3 with venv
@@ -512,7 +525,7 @@ holes: ## plant isolation holes one by one on the deployed production; admission
 ##@ Measure
 
 .PHONY: bench
-bench: ## charges per second against wrk and a naive loop; exit 1 below the goals; BENCH_INVOICES, BENCH_LEGS, BENCH_ROUNDS, BENCH_GENERATED
+bench: ## charges per second against wrk and a naive loop; exit 1 below the goals; BENCH_INVOICES, BENCH_LEGS, BENCH_ROUNDS, BENCH_GENERATED, BENCH_OTHER
 	cargo bench --locked --package tinjis --bench charging
 
 .PHONY: growth
@@ -528,7 +541,7 @@ bench-store: ## claims and settlements per second of billing's stores, and WAL b
 .PHONY: dist
 dist: ## build static binaries for the images and print their sizes; DIST_OUT=DIR copies them there
 	RUSTFLAGS="$(DIST_FLAGS)" AWS_LC_SYS_CFLAGS="$(DIST_CRYPTO)" LIBSQLITE3_FLAGS="$(DIST_SQLITE)" TINJIS_REVISION="$(REVISION)" \
-	  cargo $(AUDITABLE) build --profile dist --locked \
+	  cargo $(AUDITABLE) build --profile dist --locked $(addprefix --features ,$(DIST_FEATURES)) \
 	  --target $(DIST_TARGET) --package billing --package payments --package pingpong --package tinjis --no-default-features
 	@cd "$(DIST)" && for program in $(PROGRAMS); do \
 	  printf '%-10s %6d KiB\n' "$$program" "$$(( $$(stat -c %s "$$program") / 1024 ))"; \

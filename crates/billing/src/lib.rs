@@ -12,7 +12,7 @@ use chassis::gate::while_usable;
 use chassis::program::{self, Service, Work};
 use chassis::service;
 use chassis::shutdown::Shutdown;
-use chassis::telemetry::{LogHandle, Telemetry, observe};
+use chassis::telemetry::{LogHandle, Telemetry, Tracer, observe};
 use chassis::test_overrides::scaled;
 use chassis::tls::{TlsConnect, TlsMetrics};
 
@@ -72,7 +72,7 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
 async fn declare(config: &Config, why: &str, actor: &str) -> anyhow::Result<()> {
     let deployment = open::deployment(config).await?;
     let telemetry = program::telemetry("billing");
-    let provider = provider(config, calls(config, &TlsMetrics::new(&telemetry.metrics))?)?;
+    let provider = provider(config, calls(config, &TlsMetrics::new(&telemetry.metrics), Tracer::default())?)?;
     let operators = config.access.operators.clone().map(Tokens::new).transpose()?;
     let operator = operators.and_then(|tokens| tokens.current().first().cloned());
     match provider.declare(deployment, why, actor, operator.as_ref()).await {
@@ -95,7 +95,7 @@ async fn serve(config: Config, log: LogHandle) -> anyhow::Result<()> {
     let (service, listeners) = Service::bind("billing", &config.common).await?;
     let Service { telemetry, readiness, shutdown, tls, .. } = &service;
     let opening = readiness.hold("opening the store");
-    let calls = calls(&config, tls)?;
+    let calls = calls(&config, tls, telemetry.tracer.clone())?;
     let access = access(&config, telemetry)?;
     let admin = service.admin(log, Some(access.operators.clone()));
     let routes = async {
@@ -146,10 +146,11 @@ fn access(config: &Config, telemetry: &Telemetry) -> anyhow::Result<AccessRules>
 }
 
 /// The connector to the provider, with or without TLS by its URL.
-fn calls(config: &Config, tls: &TlsMetrics) -> anyhow::Result<chassis::client::Client> {
+fn calls(config: &Config, tls: &TlsMetrics, tracer: Tracer) -> anyhow::Result<chassis::client::Client> {
     let limits = ClientConfig {
         pool_max: config.in_flight_max.get(),
         connect_timeout: scaled(CONNECT_TIMEOUT),
+        tracer,
         ..ProviderConfig::connections(config.idempotency, scaled(DEADLINE))
     };
     Ok(match &config.provider_tls {

@@ -76,6 +76,13 @@ impl Clock {
         }
     }
 
+    /// Nanoseconds since 1970 by the machine's own clock: for durations in traces, which others compare with their own.
+    #[must_use]
+    pub fn wall_ns() -> u64 {
+        let since = system_time().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// The same instant for formatting: whole milliseconds, never before 1970.
     #[must_use]
     pub fn now(&self) -> SystemTime {

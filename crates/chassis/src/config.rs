@@ -6,6 +6,7 @@ mod callers;
 mod database;
 mod problems;
 mod tls;
+mod traces;
 mod values;
 
 pub use args::{load, parse_or_exit_code};
@@ -13,6 +14,7 @@ pub use callers::CallerArgs;
 pub use database::{DatabaseUrl, SqliteMode, SqliteUrl};
 pub use problems::{ConfigError, EXIT_USAGE, Problems};
 pub use tls::{TlsArgs, client_tls};
+pub use traces::{TraceSettings, Traces};
 pub use values::{
     Common, CommonArgs, CommonDefaults, Secret, TokenOrigin, TokenSource, boolean, is_loopback, non_empty,
     on_or_off, token_file, unquote,

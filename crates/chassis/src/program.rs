@@ -10,11 +10,13 @@ use axum::Router;
 
 use crate::admin::{LogLevelAccess, Readiness, admin_router};
 use crate::caller::Callers;
-use crate::config::Common;
+use crate::config::{Common, Traces};
 use crate::server::Limits;
 use crate::service::{Listeners, keep_memory_private};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{LogConfig, LogHandle, Telemetry, init_logs};
+#[cfg(feature = "otlp")]
+use crate::telemetry::Exported;
+use crate::telemetry::{LogConfig, LogHandle, Telemetry, Tracer, init_logs};
 use crate::tls::TlsMetrics;
 
 /// Version of the workspace, which is that of each program.
@@ -59,6 +61,30 @@ pub fn telemetry(service: &'static str) -> Telemetry {
     Telemetry::new(service, VERSION, REVISION)
 }
 
+/// Exports the traces of a service, if its settings say where to.
+#[cfg(feature = "otlp")]
+fn tracer(traces: &Traces, telemetry: &Telemetry, tls: &TlsMetrics) -> anyhow::Result<Tracer> {
+    for warning in &traces.warnings {
+        tracing::warn!(warning, "a setting of traces cannot be used");
+    }
+    let Some(settings) = &traces.settings else { return Ok(Tracer::default()) };
+    let endpoint = settings.endpoint.to_string();
+    tracing::info!(endpoint, sampler = ?settings.sampler, "exporting traces");
+    let exported = Exported::start(settings.clone(), VERSION, &telemetry.metrics, tls);
+    Ok(Tracer::to(exported.context("cannot export traces")?))
+}
+
+/// A build without the exporter says so, instead of leaving an operator to wait for traces.
+#[cfg(not(feature = "otlp"))]
+fn tracer(traces: &Traces, _: &Telemetry, _: &TlsMetrics) -> anyhow::Result<Tracer> {
+    if traces.settings.is_some() {
+        tracing::warn!(
+            "this build exports no traces, although a collector is set: it is made without the feature otlp"
+        );
+    }
+    Ok(Tracer::default())
+}
+
 /// A shutdown that signals trigger.
 #[must_use]
 pub fn shutdown_on_signals() -> Shutdown {
@@ -92,8 +118,9 @@ impl Service {
         let shutdown = shutdown_on_signals();
         let listeners = Listeners::bind(common).await?;
         let (listen, admin_listen) = listeners.addresses()?;
-        let telemetry = telemetry(name);
+        let mut telemetry = telemetry(name);
         let tls = TlsMetrics::new(&telemetry.metrics);
+        telemetry.tracer = tracer(&common.traces, &telemetry, &tls)?;
         let listeners = listeners.secure(common.tls.as_ref(), &tls)?;
         let readiness = Readiness::new(&shutdown);
         let connections_per_peer = common.connections_per_peer;

@@ -164,6 +164,8 @@ pub async fn serve_when(
         }
     };
 
+    // While the admin port still answers: what the last calls did is in their traces too.
+    telemetry.tracer.finish().await;
     admin_shutdown.trigger();
     admin.await.context("the admin port ended before its time")?;
     let left_behind = served?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chassis::caller::Account;
 use chassis::crash_point;
 use chassis::shutdown::Shutdown;
-use chassis::telemetry::TraceContext;
+use chassis::telemetry::{Kind, Span, TraceContext, Tracer};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
@@ -153,14 +153,21 @@ struct ChargerInner {
     in_flight: Arc<InFlight>,
     executions: Arc<Semaphore>,
     shutdown: Shutdown,
+    tracer: Tracer,
 }
 
 impl Charger {
     /// A charger over this ledger.
     #[must_use]
-    pub fn new(ledger: Arc<dyn Ledger>, controls: Controls, counters: Counters, shutdown: Shutdown) -> Self {
+    pub fn new(
+        ledger: Arc<dyn Ledger>,
+        controls: Controls,
+        counters: Counters,
+        shutdown: Shutdown,
+        tracer: Tracer,
+    ) -> Self {
         let (in_flight, executions) = (Arc::default(), Arc::new(Semaphore::new(EXECUTIONS_MAX)));
-        Self(Arc::new(ChargerInner { ledger, controls, counters, in_flight, executions, shutdown }))
+        Self(Arc::new(ChargerInner { ledger, controls, counters, in_flight, executions, shutdown, tracer }))
     }
 
     /// What is in force.
@@ -253,7 +260,11 @@ impl ChargerInner {
 
     async fn record(&self, entry: &Arc<Entry>) -> Answer {
         crash_point!("P1");
-        let answer = match self.ledger.record(entry).await {
+        let mut span = self.tracer.child(Kind::Internal, "ledger commit");
+        let recorded = self.ledger.record(entry).await;
+        describe(&mut span, entry, &recorded);
+        drop(span);
+        let answer = match recorded {
             Ok(Recorded::New(seq)) => {
                 self.counters.executed(entry.state);
                 let (charged, decline) = (entry.state == State::Charged, entry.decline.clone());
@@ -297,6 +308,30 @@ impl ChargerInner {
             Known::Voided => Answer::KeyVoided(row.seq),
             Known::Reused => Answer::KeyReused(row.seq),
         }
+    }
+}
+
+/// What the ledger did with a charge, without its money.
+fn describe(span: &mut Span, entry: &Entry, recorded: &Result<Recorded, LedgerError>) {
+    if !span.is_recorded() {
+        return;
+    }
+    if let Some(key) = &entry.key {
+        span.set("attempt.key", key.as_str().to_owned());
+    }
+    match recorded {
+        Ok(Recorded::New(seq)) => {
+            span.set("ledger.seq", seq.0);
+            span.set("ledger.replayed", false);
+        }
+        Ok(Recorded::Known(row)) => {
+            span.set("ledger.seq", row.seq.0);
+            span.set("ledger.replayed", true);
+        }
+        Ok(Recorded::Foreign) => span.fail("key_foreign"),
+        Ok(Recorded::ReferenceCharged(_)) => span.fail("reference_charged"),
+        Ok(Recorded::Behind) => span.fail("ledger_behind"),
+        Err(_) => span.fail("ledger"),
     }
 }
 
@@ -417,7 +452,7 @@ mod tests {
         };
         let controls = Controls::new(start, Clock::system());
         let counters = Counters::new(&Telemetry::new("payments", "0", "0").metrics);
-        (Charger::new(Arc::new(ledger), controls, counters, Shutdown::new()), dir)
+        (Charger::new(Arc::new(ledger), controls, counters, Shutdown::new(), Tracer::default()), dir)
     }
 
     fn request(key: Option<&str>) -> Request {

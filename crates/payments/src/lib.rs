@@ -125,7 +125,8 @@ async fn serve(config: Config, log: LogHandle) -> anyhow::Result<()> {
             ledger.index_references().await.context("cannot index the ledger's references")?;
         }
         follow_operators(&controls, &ledger, shutdown).await?;
-        let charger = Charger::new(Arc::clone(&ledger), controls, counters, shutdown.clone());
+        let charger =
+            Charger::new(Arc::clone(&ledger), controls, counters, shutdown.clone(), telemetry.tracer.clone());
         let app = App::new(charger, ledger, ledger_id, callers, operators, service.listen, shutdown.clone());
         drop(opening);
         Ok(observe(while_usable(http::router(app), usable, Shed::default()), telemetry))

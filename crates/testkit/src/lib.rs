@@ -8,6 +8,7 @@ pub mod fuzz;
 pub mod http;
 pub mod issuer;
 pub mod ledger;
+pub mod otlp;
 pub mod page;
 pub mod postgres;
 pub mod process;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use chassis::crash_point;
+use chassis::telemetry::TraceContext;
 use chassis::test_overrides::scaled;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -16,12 +17,14 @@ use super::ledger::Known;
 use super::problem::Problem;
 use super::run::Progress;
 use super::suspects::{Proof, Suspicion};
+use super::trace::AttemptTrace;
 use super::window::DOUBTS_MAX;
 use crate::invoice::{Attempt, Decline};
 use crate::protocol::transition::{
     AnswerClass, Idempotency, NOT_ACCEPTED, Outcome, Sent, Settlement, may_send, on_answer,
 };
 use crate::provider::answer::{Reason, Verdict};
+use crate::provider::trace::of_attempt;
 use crate::provider::{Answer, Preconditions};
 
 /// Pause of an attempt that was released because it could not be sent now.
@@ -47,16 +50,30 @@ pub(super) struct Job {
 pub(super) struct AttemptResult {
     pub(super) settlement: Settlement,
     pub(super) place: OwnedSemaphorePermit,
+    /// Its trace, if it is sampled.
+    pub(super) trace: Option<AttemptTrace>,
 }
 
 impl EngineContext {
     /// Sends a claimed attempt, if it may be sent, and returns the outcome to record.
     pub(super) async fn deliver(&self, job: Job, progress: &Progress) -> AttemptResult {
         let Job { attempt, lease_ends, place } = job;
-        let (outcome, again_in, decline) = self.outcome(&attempt, lease_ends, progress).await;
+        let whole = of_attempt(self.provider.tracer(), &attempt.key);
+        let run = whole.and_then(|_| TraceContext::current());
+        let outcome = self.outcome(&attempt, lease_ends, progress);
+        let (outcome, again_in, decline) = match whole {
+            // Its lines in the log are found by its trace too.
+            Some(whole) => whole.scope(outcome).await,
+            None => outcome.await,
+        };
         log_parked(&attempt, outcome);
+        let trace = self.trace_settlement(whole, run, &attempt);
         let decline = decline.filter(|_| outcome == Outcome::Refused);
-        AttemptResult { settlement: Settlement { key: attempt.key, outcome, again_in, decline }, place }
+        AttemptResult {
+            settlement: Settlement { key: attempt.key, outcome, again_in, decline },
+            place,
+            trace,
+        }
     }
 
     async fn outcome(

@@ -43,6 +43,7 @@ mod resolve;
 mod run;
 mod supervisor;
 pub mod suspects;
+mod trace;
 pub mod window;
 
 pub use engine::ChargeSettings;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::deliver::AttemptResult;
 use super::engine::EngineContext;
 use super::run::Progress;
+use super::trace::AttemptTraces;
 use crate::invoice::{DeclineClass, RunId};
 use crate::protocol::transition::{Idempotency, Outcome, Settlement};
 use crate::store::{self, Settled, StoreError};
@@ -38,9 +39,15 @@ impl Recorder {
     pub(super) async fn record(self, mut results: Receiver<AttemptResult>) {
         let mut batch = Vec::with_capacity(RECORD_MAX);
         while self.gather(&mut results, &mut batch).await {
-            let (settlements, places): (Vec<_>, Vec<_>) =
-                batch.drain(..).map(|results| (results.settlement, results.place)).unzip();
-            if !self.shared.settle(self.run, &settlements, &self.progress).await {
+            let mut traces = AttemptTraces::new();
+            let (settlements, places): (Vec<_>, Vec<_>) = batch
+                .drain(..)
+                .map(|result| {
+                    traces.extend(result.trace.map(|trace| (result.settlement.key.clone(), trace)));
+                    (result.settlement, result.place)
+                })
+                .unzip();
+            if !self.shared.settle_traced(self.run, &settlements, &self.progress, traces).await {
                 return;
             }
             drop(places);
@@ -70,12 +77,23 @@ impl Recorder {
 }
 
 impl EngineContext {
-    /// `false` when the hard stop came first; a restart then learns the outcome again, by its key.
+    /// As [`Self::settle_traced`], of attempts that this process did not send.
     pub(super) async fn settle(
         &self,
         run: Option<RunId>,
         settlements: &[Settlement],
         progress: &Progress,
+    ) -> bool {
+        self.settle_traced(run, settlements, progress, AttemptTraces::new()).await
+    }
+
+    /// `false` when the hard stop came first; a restart then learns the outcome again, by its key.
+    async fn settle_traced(
+        &self,
+        run: Option<RunId>,
+        settlements: &[Settlement],
+        progress: &Progress,
+        mut traces: AttemptTraces,
     ) -> bool {
         let tried = AtomicBool::new(false);
         let settled = self.retry_until_stopped("settle", || async {
@@ -103,6 +121,10 @@ impl EngineContext {
         crash_point!("K9");
         for (settlement, settled) in recorded.iter().zip(settled) {
             self.count(run, settlement, &settled, progress);
+            // Once: what was settled before has its trace.
+            if let (Settled::Applied, Some(trace)) = (settled, traces.remove(&settlement.key)) {
+                trace.settled(settlement);
+            }
         }
         true
     }

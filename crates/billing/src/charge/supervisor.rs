@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use chassis::crash_point;
+use chassis::telemetry::Kind;
 use chassis::test_overrides::scaled;
 use tokio::time::Instant;
 
@@ -74,7 +75,17 @@ impl EngineContext {
         let Some(progress) = self.runs.begin(run) else { return };
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let shared = Arc::clone(self);
-        self.shutdown.spawn("run", async move { shared.supervise_run(run, progress).await });
+        self.shutdown.spawn("run", async move {
+            let (context, mut span) = shared.provider.tracer().begin_here(Kind::Internal, "run").unzip();
+            if let Some(span) = &mut span {
+                span.set("run.id", run.0);
+            }
+            let supervised = shared.supervise_run(run, progress);
+            match context {
+                Some(context) => context.scope(supervised).await,
+                None => supervised.await,
+            }
+        });
     }
 
     async fn supervise_run(self: Arc<Self>, run: RunId, progress: Arc<Progress>) {

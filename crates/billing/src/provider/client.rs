@@ -10,6 +10,7 @@ use bytes::Bytes;
 use chassis::caller::{Token, Tokens};
 use chassis::client::{Cause, ClientConfig, Failure, SendBefore};
 use chassis::clock::Clock;
+use chassis::telemetry::Tracer;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -22,12 +23,13 @@ use super::request::{
     X_TOKEN,
 };
 use super::retry_after::retry_after;
+use super::trace::Sends;
 use crate::invoice::{Attempt, Decline};
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::{AnswerClass, Idempotency};
 
 /// Credentials that one call tries: the one that worked last, and the one after it.
-const CREDENTIALS_MAX: usize = 2;
+pub(super) const CREDENTIALS_MAX: usize = 2;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -76,6 +78,7 @@ pub struct Client {
     config: Arc<ProviderConfig>,
     /// Which line of the token file worked last.
     pub(super) token: Arc<AtomicUsize>,
+    sends: Arc<Sends>,
 }
 
 /// Result of one delivery.
@@ -114,7 +117,13 @@ impl Client {
     /// A client that makes its own connections.
     #[must_use]
     pub fn new(http: chassis::client::Client, config: ProviderConfig) -> Self {
-        Self { http, config: Arc::new(config), token: Arc::default() }
+        Self { http, config: Arc::new(config), token: Arc::default(), sends: Arc::default() }
+    }
+
+    /// What records the spans of its calls.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        self.http.tracer()
     }
 
     /// Configured idempotency of the provider.
@@ -139,21 +148,30 @@ impl Client {
     ) -> Answer {
         let body = Bytes::from(request::body(attempt, self.config.dialect));
         let first = self.token.load(Ordering::Relaxed);
-        let deliver = async |token| {
+        let deliver = async |nth| {
             let uri = self.config.endpoint.clone();
-            let mut request = self.request(uri, &attempt.key, preconditions, body.clone(), token);
+            let mut request = self.request(uri, &attempt.key, preconditions, body.clone(), first + nth);
             request.extensions_mut().insert(SendBefore(send_before));
-            match self.http.send(request).await {
-                Ok(response) => self.classify(attempt, preconditions.ledger, &response),
-                Err(failure) => transport_error(&failure),
+            let traced = self.sends.traced(self.tracer(), attempt, nth);
+            let is_traced = traced.as_ref().is_some_and(|traced| traced.context.is_sampled());
+            if let Some(traced) = traced {
+                request.extensions_mut().insert(traced);
             }
+            let (answer, was_sent) = match self.http.send(request).await {
+                Ok(response) => (self.classify(attempt, preconditions.ledger, &response), true),
+                Err(failure) => (transport_error(&failure), matches!(failure, Failure::Unknown(_))),
+            };
+            if is_traced && was_sent {
+                self.sends.ended(attempt, nth, answer.verdict);
+            }
+            answer
         };
-        let mut answer = deliver(first).await;
+        let mut answer = deliver(0).await;
         for nth in 1..self.credentials() {
             if !answer.verdict.allows_another_credential() {
                 break;
             }
-            answer = deliver(first + nth).await;
+            answer = deliver(nth).await;
             if answer.answered && !answer.verdict.allows_another_credential() {
                 self.prefer(first, first + nth);
             }

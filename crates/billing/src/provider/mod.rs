@@ -10,6 +10,7 @@ mod hint;
 mod ledger;
 mod request;
 mod retry_after;
+pub mod trace;
 
 pub use client::{Answer, Client, Preconditions, ProviderConfig, VoidOutcome};
 pub use declare::Declared;

@@ -26,6 +26,21 @@ impl Failure {
 }
 
 impl Cause {
+    /// Its class, in a word: `error.type` in traces.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "request",
+            Self::Busy(_) => "busy",
+            Self::Connect(_) => "connect",
+            Self::ConnectLate(_) => "connect_timeout",
+            Self::SendLate => "send_late",
+            Self::Late(_) => "timeout",
+            Self::TooLarge(_) => "too_large",
+            Self::Connection(_) => "connection",
+        }
+    }
+
     /// Whether the limit of open file descriptors was reached, of the process or of the machine.
     pub(super) fn is_want_of_files(&self) -> bool {
         let Self::Connect(error) = self else { return false };

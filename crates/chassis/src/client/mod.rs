@@ -8,13 +8,15 @@ mod connect;
 mod exchange;
 mod failure;
 mod pool;
+mod span;
 mod write_counter;
 
 pub use connect::{Connect, Stream, Tcp};
 pub use failure::{Cause, Failure};
+pub use span::Traced;
 
 use crate::clock::Random;
-use crate::telemetry::{TRACEPARENT, TraceContext};
+use crate::telemetry::{TRACEPARENT, TraceContext, Tracer};
 use bytes::Bytes;
 use exchange::{CallLimits, ExchangeError, Http1Connection};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -61,6 +63,8 @@ pub struct ClientConfig {
     pub body_bytes_max: usize,
     /// Names the spans of outgoing calls.
     pub random: Random,
+    /// Records them.
+    pub tracer: Tracer,
 }
 
 impl Default for ClientConfig {
@@ -73,6 +77,7 @@ impl Default for ClientConfig {
             reuse: true,
             body_bytes_max: BODY_BYTES_MAX,
             random: Random::system(),
+            tracer: Tracer::default(),
         }
     }
 }
@@ -93,6 +98,12 @@ struct Inner {
 }
 
 impl Client {
+    /// What records the spans of its calls.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.0.config.tracer
+    }
+
     /// A client over plain TCP.
     #[must_use]
     pub fn new(config: ClientConfig) -> Self {
@@ -112,7 +123,14 @@ impl Client {
     ///
     /// # Errors
     /// [`Failure::NotSent`] when no byte of the request reached the kernel, else [`Failure::Unknown`].
-    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Failure> {
+    pub async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, Failure> {
+        let mut span = span::begin(&self.0.config, &mut request);
+        let result = self.exchange(request).await;
+        span::conclude(&mut span, &result);
+        result
+    }
+
+    async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Failure> {
         let config = &self.0.config;
         let deadline = Instant::now() + config.deadline;
         let send_before = request.extensions().get().map_or(deadline, |SendBefore(moment)| *moment);

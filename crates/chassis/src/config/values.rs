@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::database::{DatabaseArgs, DatabaseUrl};
 use super::problems::Problems;
 use super::tls::TlsArgs;
+use super::traces::Traces;
 use crate::caller::Accounts;
 use crate::clock::Clock;
 use crate::server::CONNECTIONS_PER_PEER;
@@ -213,6 +214,8 @@ pub struct Common {
     pub clock: Clock,
     /// Log format, level and service name.
     pub log: LogConfig,
+    /// Where traces go, if anywhere.
+    pub traces: Traces,
     /// Tokens, if any are configured.
     pub tokens: Option<TokenSource>,
     /// Server certificate and client rules of the business port, if TLS is on.
@@ -241,13 +244,16 @@ impl CommonArgs {
         let tokens = self.resolve_tokens(problems);
         let tls = self.tls.resolve(problems);
         let (tls, certificates) = tls.ok()?.unzip();
+        let log = log?;
+        let traces = Traces::of_environment((&log.service, log.service == defaults.service));
         let common = Common {
             listen: listen?,
             admin_listen: admin_listen?,
             connections_per_peer: connections_per_peer?,
             database_url: database_url?,
             clock: clock?,
-            log: log?,
+            log,
+            traces,
             tokens: tokens.ok()?,
             tls,
             certificates: certificates.flatten(),

@@ -60,7 +60,11 @@ pub(super) async fn answer(
         let response = finish(&shared, &state, shared.limits.shed.answer(&head.uri, NotExecuted::Overloaded));
         return Ok(response.map(|inner| AnswerBody { inner, _place: None }));
     };
-    head.extensions.insert(Connection { state: state.clone(), asked_at: Instant::now() });
+    head.extensions.insert(Connection {
+        state: state.clone(),
+        asked_at: Instant::now(),
+        is_tls: shared.tls.is_some(),
+    });
     if let Some(name) = state.peer_name.get() {
         head.extensions.insert(name.clone());
     }

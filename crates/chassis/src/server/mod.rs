@@ -56,6 +56,7 @@ const TURN_PAUSE: Duration = Duration::from_millis(20);
 pub struct Connection {
     state: Arc<State>,
     asked_at: Instant,
+    is_tls: bool,
 }
 
 /// How long a request may have waited before a caller that has shut its side counts as gone. Some clients shut it as soon
@@ -72,6 +73,11 @@ impl Connection {
     /// The other side's address.
     pub fn peer(&self) -> SocketAddr {
         self.state.peer
+    }
+
+    /// Whether the request came over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// Drops the connection without an answer, or without the rest of one.

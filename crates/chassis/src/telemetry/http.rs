@@ -5,13 +5,14 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use http::Method;
+use http::{Method, StatusCode};
 use prometheus::{HistogramVec, IntCounterVec};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{Telemetry, TraceContext};
+use super::{Kind, Span, Telemetry, Tracer};
 use crate::clock::Random;
+use crate::server::Connection;
 
 /// Label of requests that no route matched.
 const UNMATCHED: &str = "unmatched";
@@ -20,6 +21,7 @@ const UNMATCHED: &str = "unmatched";
 struct Observer {
     requests: IntCounterVec,
     durations: HistogramVec,
+    tracer: Tracer,
     random: Random,
 }
 
@@ -38,6 +40,7 @@ pub fn observe<S: Clone + Send + Sync + 'static>(router: Router<S>, telemetry: &
             "Time from the request's head to the response's head, in seconds",
             &["route", "method"],
         ),
+        tracer: telemetry.tracer.clone(),
         random: telemetry.random().clone(),
     };
     router.layer(from_fn_with_state(observer, watch))
@@ -47,8 +50,12 @@ async fn watch(State(observer): State<Observer>, mut request: Request, next: Nex
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = method_label(request.method());
-    let context = TraceContext::of_request(request.headers(), &observer.random);
+    let (context, parent) = observer.tracer.of_request(request.headers(), &observer.random);
     request.extensions_mut().insert(context);
+    let mut recorded = observer.tracer.span(context, parent, Kind::Server, method);
+    if recorded.is_recorded() {
+        describe(&mut recorded, &request);
+    }
     let span = tracing::debug_span!("request", http.method = method, http.path = request.uri().path());
     let response = context.scope(next.run(request)).instrument(span).await;
 
@@ -56,9 +63,34 @@ async fn watch(State(observer): State<Observer>, mut request: Request, next: Nex
     let route = route.or_else(|| response.extensions().get::<MatchedPath>().cloned());
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
     let elapsed = began.elapsed();
+    if recorded.is_recorded() {
+        conclude(&mut recorded, method, route, response.status());
+    }
+    drop(recorded);
     observer.requests.with_label_values(&[route, method, response.status().as_str()]).inc();
     observer.durations.with_label_values(&[route, method]).observe(elapsed.as_secs_f64());
     response
+}
+
+/// What is known of a request before it is routed, by the semantic conventions of HTTP servers. Without its query, which
+/// may hold what a log must not.
+fn describe(span: &mut Span, request: &Request) {
+    span.set("http.request.method", method_label(request.method()));
+    span.set_text("url.path", request.uri().path());
+    let is_tls = request.extensions().get::<Connection>().is_some_and(Connection::is_tls);
+    span.set("url.scheme", if is_tls { "https" } else { "http" });
+}
+
+/// A status of 5xx is the server's failure, one of 4xx the client's.
+fn conclude(span: &mut Span, method: &'static str, route: &str, status: StatusCode) {
+    if route != UNMATCHED {
+        span.rename(|| format!("{method} {route}"));
+        span.set_text("http.route", route);
+    }
+    span.set("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.fail(status.as_str().to_owned());
+    }
 }
 
 /// Clients choose their methods; labels are ours.
@@ -79,10 +111,10 @@ fn method_label(method: &Method) -> &'static str {
 mod tests {
     use axum::body::Body;
     use axum::routing::get;
-    use http::StatusCode;
     use tower::ServiceExt;
 
     use super::*;
+    use crate::telemetry::TraceContext;
 
     const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 

@@ -6,12 +6,17 @@ mod level;
 mod logs;
 mod metrics;
 mod trace;
+mod tracer;
 
 pub use http::observe;
 pub use level::LogLevel;
 pub use logs::{LogConfig, LogFormat, LogHandle, init_logs};
 pub use metrics::{Metrics, TEXT_FORMAT};
 pub use trace::{TRACEPARENT, TraceContext};
+pub use tracer::{Kind, Sampler, Span, Tracer, Value};
+
+#[cfg(feature = "otlp")]
+pub use tracer::Exported;
 
 use prometheus::Registry;
 
@@ -22,6 +27,8 @@ use crate::clock::Random;
 pub struct Telemetry {
     /// Where counters, gauges and histograms are registered.
     pub metrics: Metrics,
+    /// What makes spans, if anything does.
+    pub tracer: Tracer,
     service: &'static str,
     random: Random,
 }
@@ -30,7 +37,12 @@ impl Telemetry {
     /// Its own registry with the process metrics and `build_info{version,revision}`.
     #[must_use]
     pub fn new(service: &'static str, version: &str, revision: &str) -> Self {
-        Self { metrics: Metrics::new(version, revision), service, random: Random::system() }
+        Self {
+            metrics: Metrics::new(version, revision),
+            tracer: Tracer::default(),
+            service,
+            random: Random::system(),
+        }
     }
 
     /// The same, with trace ids drawn from a seed.

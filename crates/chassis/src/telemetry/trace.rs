@@ -11,6 +11,9 @@ use crate::clock::Random;
 /// Name of the header.
 pub const TRACEPARENT: &str = "traceparent";
 
+/// The flag of a trace whose spans are recorded.
+const SAMPLED: u8 = 1;
+
 /// One span of one trace. Both ids are never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
@@ -27,7 +30,34 @@ impl TraceContext {
     /// The first span of a new trace, sampled.
     #[must_use]
     pub fn root(random: &Random) -> Self {
-        Self { trace_id: random.u128().max(1), span_id: random.u64().max(1), flags: 1 }
+        Self { trace_id: random.u128().max(1), span_id: random.u64().max(1), flags: SAMPLED }
+    }
+
+    /// Span number `nth` of a trace whose id is given as 32 hex digits; nothing when it is not. The same arguments give the
+    /// same span in each process, so that spans refer to each other and nothing is stored.
+    #[must_use]
+    pub fn numbered(trace_id: &str, nth: u32) -> Option<Self> {
+        let trace_id = hex(trace_id, 32).filter(|id| *id != 0)?;
+        let low = u64::try_from(trace_id & u128::from(u64::MAX)).expect("64 bits are left");
+        let span_id = spread(low ^ spread(u64::from(nth))).max(1);
+        Some(Self { trace_id, span_id, flags: SAMPLED })
+    }
+
+    /// The same span, sampled or not.
+    #[must_use]
+    pub fn with_sampled(self, sampled: bool) -> Self {
+        Self { flags: if sampled { self.flags | SAMPLED } else { self.flags & !SAMPLED }, ..self }
+    }
+
+    /// Whether the spans of its trace are recorded.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// Both ids, as numbers.
+    pub(super) fn ids(&self) -> (u128, u64) {
+        (self.trace_id, self.span_id)
     }
 
     /// Reads `00-<32 hex>-<16 hex>-<2 hex>`; nothing when it is malformed or an id is all zero.
@@ -47,12 +77,14 @@ impl TraceContext {
     /// What a request brought along, continued by a span of ours; a new trace when it brought nothing sound.
     #[must_use]
     pub fn of_request(headers: &HeaderMap, random: &Random) -> Self {
+        Self::given(headers).map_or_else(|| Self::root(random), |parent| parent.child(random))
+    }
+
+    /// The caller's span, if a request names exactly one.
+    pub(super) fn given(headers: &HeaderMap) -> Option<Self> {
         let mut given = headers.get_all(TRACEPARENT).iter();
         let first = given.next().and_then(|value| value.to_str().ok()).and_then(Self::parse);
-        match (first, given.next()) {
-            (Some(parent), None) => parent.child(random),
-            _ => Self::root(random),
-        }
+        first.filter(|_| given.next().is_none())
     }
 
     /// A new span of the same trace.
@@ -106,6 +138,14 @@ impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
     }
+}
+
+/// The finalizer of SplitMix64: numbers that are close to each other become ids that are not.
+fn spread(number: u64) -> u64 {
+    let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// Exactly `digits` lower-case hex digits; the standard forbids upper case and signs.
@@ -173,6 +213,29 @@ mod tests {
             assert_ne!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736", "{values:?}");
             assert_eq!(TraceContext::parse(&context.to_string()), Some(context));
         }
+    }
+
+    #[test]
+    fn numbered_spans_of_one_trace_are_found_again_and_differ() {
+        let key = "bca1897f57e947286a9d2dcb4be588f1";
+        let span = |nth| TraceContext::numbered(key, nth).unwrap();
+        assert_eq!(span(1), span(1));
+        assert_eq!(span(1).trace_id(), key);
+        let ids: std::collections::HashSet<u64> = (0..1000).map(|nth| span(nth).span_id).collect();
+        assert_eq!(ids.len(), 1000);
+        assert_eq!(TraceContext::numbered("no key", 1), None);
+        assert_eq!(TraceContext::numbered(&"0".repeat(32), 1), None);
+    }
+
+    #[test]
+    fn the_sampled_flag_is_changed_alone() {
+        let given = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03").unwrap();
+        assert!(given.is_sampled());
+        assert_eq!(
+            given.with_sampled(false).to_string(),
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-02"
+        );
+        assert_eq!(given.with_sampled(false).with_sampled(true), given);
     }
 
     #[tokio::test]

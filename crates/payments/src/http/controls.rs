@@ -154,7 +154,7 @@ pub(super) mod tests {
     use chassis::clock::{Clock, Random};
     use chassis::config::TokenSource;
     use chassis::shutdown::Shutdown;
-    use chassis::telemetry::Telemetry;
+    use chassis::telemetry::{Telemetry, Tracer};
     use http::Request;
     use std::path::Path;
     use std::sync::Arc;
@@ -189,6 +189,7 @@ pub(super) mod tests {
             Controls::new(start, Clock::system()),
             counters,
             Shutdown::new(),
+            Tracer::default(),
         );
         let (listen, callers) = (listen.parse().unwrap(), Callers::by_token(None, None).unwrap());
         router(App::new(charger, ledger, ledger_id, callers, operators, listen, Shutdown::new()))

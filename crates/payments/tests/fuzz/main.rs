@@ -11,7 +11,7 @@ use axum::body::Body;
 use chassis::caller::Callers;
 use chassis::clock::{Clock, Random};
 use chassis::shutdown::Shutdown;
-use chassis::telemetry::Telemetry;
+use chassis::telemetry::{Telemetry, Tracer};
 use http::Request;
 use payments::charge::Charger;
 use payments::controls::{Controls, StartSettings};
@@ -45,7 +45,7 @@ async fn router(path: &Path) -> Router {
     let controls = Controls::new(start, Clock::system());
     let (telemetry, shutdown) = (Telemetry::new("payments", "0", "test"), Shutdown::new());
     let counters = Counters::new(&telemetry.metrics);
-    let charger = Charger::new(Arc::clone(&ledger), controls, counters, shutdown.clone());
+    let charger = Charger::new(Arc::clone(&ledger), controls, counters, shutdown.clone(), Tracer::default());
     let callers = Callers::by_token(None, None).unwrap();
     let listen = "127.0.0.1:9000".parse().unwrap();
     payments::http::router(App::new(charger, ledger, ledger_id, callers, None, listen, shutdown))

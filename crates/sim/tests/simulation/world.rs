@@ -22,7 +22,7 @@ use chassis::clock::{Clock, Random};
 use chassis::server::{Limits, Server};
 use chassis::shutdown::Shutdown;
 use chassis::sqlite::Disk;
-use chassis::telemetry::{Telemetry, observe};
+use chassis::telemetry::{Telemetry, Tracer, observe};
 use http::{Method, Request};
 use payments::charge::Charger;
 use payments::controls::{Controls, StartSettings};
@@ -178,7 +178,8 @@ impl World {
         };
         let controls = Controls::new(start, self.clock.clone());
         let counters = Counters::new(&telemetry.metrics);
-        let charger = Charger::new(Arc::clone(&ledger), controls, counters, shutdown.clone());
+        let charger =
+            Charger::new(Arc::clone(&ledger), controls, counters, shutdown.clone(), Tracer::default());
         let callers = Callers::by_token(None, None)?;
         let listen = anywhere(PAYMENTS_PORT);
         let app = App::new(charger, ledger, ledger_id, callers, None, listen, shutdown.clone());

@@ -2,13 +2,14 @@
 //! Knows no goal.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use rusqlite::params;
 use testkit::http::Connection;
 use testkit::ledger::{ask, charged_keys};
+use testkit::otlp::Receiver;
 use testkit::wait::{timed, wait_until};
 use testkit::{Services, http};
 
@@ -30,6 +31,10 @@ pub(crate) enum Leg {
     PayRun,
     /// Billing over mutual TLS, on connections that are kept.
     PayRunTls,
+    /// Billing, with one trace of a hundred sent to a collector.
+    PayRunTraced,
+    /// Billing by another build of tinjis, which `BENCH_OTHER` names.
+    PayRunOther,
     /// One after the other, each with a commit of its own, SQLite as it comes: rollback journal, FULL.
     Loop,
     /// The same with a write-ahead log: what a careful writer of that loop would get.
@@ -44,10 +49,12 @@ pub(crate) enum Leg {
 
 impl Leg {
     /// All, in the order of the first round.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Wrk,
         Self::PayRun,
         Self::PayRunTls,
+        Self::PayRunTraced,
+        Self::PayRunOther,
         Self::Loop,
         Self::LoopWal,
         Self::WrkPostgres,
@@ -61,6 +68,8 @@ impl Leg {
             Self::Wrk => "wrk",
             Self::PayRun => "sqlite",
             Self::PayRunTls => "tls",
+            Self::PayRunTraced => "traced",
+            Self::PayRunOther => "other",
             Self::Loop => "loop",
             Self::LoopWal => "wal-loop",
             Self::WrkPostgres => "wrk-postgres",
@@ -80,6 +89,8 @@ impl Leg {
             Self::Wrk => "wrk -t2 -c64, a fresh key each",
             Self::PayRun => "billing's pay run, 64 in flight",
             Self::PayRunTls => "the same over mutual TLS",
+            Self::PayRunTraced => "the same with 1 % of traces",
+            Self::PayRunOther => "the same by BENCH_OTHER",
             Self::Loop => "loop, one FULL commit each",
             Self::LoopWal => "the same loop, with a WAL",
             Self::WrkPostgres => "wrk, the ledger on PostgreSQL",
@@ -110,23 +121,40 @@ pub(crate) fn run(leg: Leg, invoices: usize) -> io::Result<Measured> {
         Leg::WrkPostgres => return replicas::wrk(invoices),
         Leg::Postgres => return replicas::run(1, invoices),
         Leg::PostgresThree => return replicas::run(3, invoices),
-        Leg::Wrk | Leg::PayRun | Leg::PayRunTls | Leg::Loop | Leg::LoopWal => {}
+        _ => {}
     }
     // Below the build's folder, which is on a disk: on a memory file system a FULL commit costs nothing.
-    let builder = Services::of(env!("CARGO_BIN_EXE_tinjis"))
+    let own = || env!("CARGO_BIN_EXE_tinjis").into();
+    let program = if leg == Leg::PayRunOther { other().unwrap_or_else(own) } else { own() };
+    let receiver = (leg == Leg::PayRunTraced).then(Receiver::start);
+    let mut builder = Services::of(program)
         .payments_flags(["--success-rate=1", "--seed=1", "--log-level=warn"])
         .billing_flags(["--log-level=warn"])
         .inside(env!("CARGO_TARGET_TMPDIR"));
+    if let Some(receiver) = &receiver {
+        let sampled = ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned());
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url());
+        for (name, value) in [endpoint, sampled, ("OTEL_TRACES_SAMPLER_ARG", "0.01".to_owned())] {
+            builder = builder.billing_env(name, value.clone()).payments_env(name, value);
+        }
+    }
     let services = if leg == Leg::PayRunTls { builder.mutual_tls() } else { builder }.start();
     match leg {
         Leg::Wrk => wrk(&services, invoices),
-        Leg::PayRun | Leg::PayRunTls => Ok(pay_run(&services, invoices)),
+        Leg::PayRun | Leg::PayRunTls | Leg::PayRunTraced | Leg::PayRunOther => {
+            Ok(pay_run(&services, invoices))
+        }
         Leg::Loop => naive_loop(&services, invoices.div_ceil(LOOP_SHARE), "DELETE"),
         Leg::LoopWal => naive_loop(&services, invoices.div_ceil(LOOP_SHARE), "WAL"),
         Leg::WrkPostgres | Leg::Postgres | Leg::PostgresThree => {
             Err(io::Error::other("a leg on PostgreSQL has no file"))
         }
     }
+}
+
+/// Another build to compare with, such as one without traces.
+pub(crate) fn other() -> Option<PathBuf> {
+    std::env::var_os("BENCH_OTHER").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn pay_run(services: &Services, invoices: usize) -> Measured {

@@ -46,6 +46,7 @@ fn main() -> io::Result<ExitCode> {
         grouped(invoices)
     )?;
     let legs = wanted()?.into_iter().filter(|leg| on_postgres || !leg.is_on_postgres());
+    let legs = legs.filter(|leg| *leg != Leg::PayRunOther || legs::other().is_some());
     let mut results: Vec<(Leg, Vec<Measured>)> = legs.map(|leg| (leg, Vec::new())).collect();
     for round in 0..rounds {
         for step in 0..results.len() {
@@ -56,10 +57,18 @@ fn main() -> io::Result<ExitCode> {
             measured.push(figures);
         }
     }
+    let paired = [(Leg::PayRunTraced, Leg::PayRun), (Leg::PayRun, Leg::PayRunOther)];
+    let paired = paired.map(|(leg, than)| (leg, than, cpu_ratio(&results, leg, than)));
     let medians: Vec<(Leg, Measured)> =
         results.into_iter().map(|(leg, measured)| (leg, median(measured))).collect();
     table(&mut out, &medians)?;
     let met = compare(&mut out, &medians)?;
+    for (leg, than, ratio) in paired {
+        if let Some(ratio) = ratio {
+            let (leg, than) = (leg.as_str(), than.as_str());
+            writeln!(out, "CPU of a charge, {leg} ÷ {than}: {}.{:03}", ratio / 1000, ratio % 1000)?;
+        }
+    }
     edge::report(&mut out, invoices)?;
     generation::report(&mut out, size("BENCH_GENERATED", 10 * invoices), on_postgres)?;
     start::report(&mut out)?;
@@ -85,6 +94,17 @@ fn wanted() -> io::Result<Vec<Leg>> {
         found.ok_or_else(|| io::Error::other(format!("BENCH_LEGS: no leg is called {word}")))
     };
     named.split(',').map(find).collect()
+}
+
+/// What a charge costs both services in one leg against another of the same round, in thousandths: the median of rounds.
+/// Shown and not judged: a machine that others use is not quiet enough for hundredths.
+fn cpu_ratio(results: &[(Leg, Vec<Measured>)], leg: Leg, than: Leg) -> Option<u64> {
+    let rounds = |wanted: Leg| results.iter().find(|(leg, _)| *leg == wanted).map(|(_, rounds)| rounds);
+    let cpu = |figures: &Measured| figures.cpu_billing_us.unwrap_or(0) + figures.cpu_payments_us;
+    let pairs = rounds(leg)?.iter().zip(rounds(than)?);
+    let mut ratios: Vec<u64> = pairs.map(|(one, other)| cpu(one) * 1000 / cpu(other).max(1)).collect();
+    ratios.sort_unstable();
+    ratios.get(ratios.len() / 2).copied()
 }
 
 /// The round in the middle by rate.

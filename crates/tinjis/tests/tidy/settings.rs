@@ -55,6 +55,26 @@ fn every_setting_has_a_variable_and_a_line_of_help_and_there_are_few() {
     none("a setting without a variable or help", &findings);
 }
 
+/// The page's table of OpenTelemetry's variables, and those that the code reads, both ways.
+#[test]
+fn the_settings_page_has_every_variable_of_traces() {
+    let source = file("crates/chassis/src/config/traces.rs").text;
+    let (code, _) = source.split_once("#[cfg(test)]").expect("its tests are at its end");
+    let literals = code.split('"').skip(1).step_by(2);
+    let whole = literals.clone().filter(|text| text.starts_with("OTEL_") && !text.contains('{'));
+    let of_traces = code.split("of_traces(\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let of_traces = of_traces.map(|what| format!("OTEL_EXPORTER_OTLP_{what}"));
+    let mut read: Vec<String> = whole.map(str::to_owned).chain(of_traces).collect();
+    read.sort();
+    read.dedup();
+    assert!(read.len() > 10, "{read:?}");
+    let page = file("docs/reference/settings.md").text;
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `OTEL_")?.split('`').next());
+    let mut shown: Vec<String> = rows.map(|name| format!("OTEL_{name}")).collect();
+    shown.sort();
+    assert_eq!(shown, read, "docs/reference/settings.md and crates/chassis/src/config/traces.rs");
+}
+
 fn settings_of(service: &str) -> Vec<Setting> {
     let output = Command::new(env!("CARGO_BIN_EXE_tinjis"))
         .args(["run", service, "--help"])

@@ -1,0 +1,71 @@
+//! The spans of an attempt in billing: the whole of it, from its journal row to its settlement, and the settlement.
+//! Decides nothing; knows no exporter. Holds nothing unless the attempt's trace is sampled.
+
+use std::collections::HashMap;
+
+use chassis::telemetry::{Kind, Span, TraceContext};
+
+use super::engine::EngineContext;
+use crate::invoice::Attempt;
+use crate::protocol::key::Key;
+use crate::protocol::transition::{Outcome, Settlement};
+
+/// An attempt that has its response and waits for its settlement. Dropped before, it leaves no record of the whole: the next
+/// process that settles the attempt makes one.
+#[derive(Debug)]
+pub(super) struct AttemptTrace {
+    whole: Span,
+    settling: Span,
+}
+
+/// The attempts of one batch that are sampled.
+pub(super) type AttemptTraces = HashMap<Key, AttemptTrace>;
+
+impl EngineContext {
+    /// Begins the last part of this attempt's trace; nothing unless it is sampled. `run`: the span that it was sent from.
+    pub(super) fn trace_settlement(
+        &self,
+        whole: Option<TraceContext>,
+        run: Option<TraceContext>,
+        attempt: &Attempt,
+    ) -> Option<AttemptTrace> {
+        let context = whole.filter(TraceContext::is_sampled)?;
+        let tracer = self.provider.tracer();
+        let mut whole = tracer.span(context, None, Kind::Internal, "charge");
+        // Not by a clock that a simulation advances: the other spans are by the machine's.
+        if self.clock.as_virtual().is_none() {
+            whole.began_at_ms(attempt.created_at);
+        }
+        whole.set("attempt.key", attempt.key.as_str().to_owned());
+        whole.set("attempt.number", i64::from(attempt.number));
+        whole.set("attempt.sends", i64::from(attempt.sends));
+        whole.set("invoice.id", attempt.invoice_id.0);
+        whole.set("run.id", attempt.run_id.0);
+        if let Some(run) = run {
+            whole.set("run.trace_id", run.trace_id());
+        }
+        let settling = tracer.span(context.child(&self.random), Some(context), Kind::Internal, "settle");
+        Some(AttemptTrace { whole, settling })
+    }
+}
+
+impl AttemptTrace {
+    /// The outcome is durable. The whole ends with it, unless the attempt is sent again.
+    pub(super) fn settled(mut self, settlement: &Settlement) {
+        drop(std::mem::take(&mut self.settling));
+        let outcome = settlement.outcome;
+        let Some(state) = outcome.attempt().filter(|_| outcome != Outcome::InDoubt(None)) else { return };
+        self.whole.set("attempt.state", state.as_str());
+        if let Some(reason) = outcome.attention() {
+            self.whole.fail(reason.as_str());
+        }
+        drop(std::mem::take(&mut self.whole));
+    }
+}
+
+impl Drop for AttemptTrace {
+    fn drop(&mut self) {
+        self.whole.discard();
+        self.settling.discard();
+    }
+}
