@@ -15,6 +15,7 @@ use billing::run_order::RunOrder;
 use billing::schedule::Holidays;
 use billing::schedule::run::{ScheduleRun, ScheduleRunState, Sums};
 use billing::store::ages::Ages;
+use billing::store::charged_days::ChargedDay;
 use billing::store::control::{
     ControlStore, Controlled, CustomerAction, CustomerStatus, Halt, InvoiceAction, OperatorNote,
 };
@@ -257,6 +258,8 @@ pass_on! {
     OperatorReads {
         last_actions(on: ActedOn, subject: &str, limit: usize) -> Vec<OperatorAction>;
         declined_invoices(customer: CustomerId, limit: usize) -> Vec<Invoice>;
+        invoices_of_customer(customer: CustomerId, before: InvoiceId, limit: usize) -> Vec<Invoice>;
+        charged_days(since: i64, limit: usize) -> Vec<ChargedDay>;
         last_declines(customer: CustomerId, limit: usize) -> Vec<Attempt>;
     }
 }

@@ -45,7 +45,7 @@ fn settlement(attempt: &Attempt) -> Settlement {
 /// Invoices in each state, of two customers and currencies, with what operators did to them.
 async fn fill(billing: &Billing) {
     let line = |number: usize| {
-        let (customer, currency) = if number % 10 == 0 { (8, "SEK") } else { (7, "EUR") };
+        let (customer, currency) = if number.is_multiple_of(10) { (8, "SEK") } else { (7, "EUR") };
         json!({"reference": format!("I{number}"), "customer_id": customer, "currency": currency, "amount": "12.50"})
             .to_string()
     };
@@ -53,8 +53,8 @@ async fn fill(billing: &Billing) {
     let report = billing.call("POST", "/v1/imports", &lines).await.json();
     assert_eq!(report["errors_total"], 0, "{report}");
     let (run, _) = billing.store.open_run(LEASE).await.unwrap();
-    let claimed = billing.store.claim_pending(run.id, InvoiceId(0), 40, LEASE).await.unwrap();
-    let settlements: Vec<_> = claimed.iter().map(settlement).collect();
+    let claimed = billing.store.claim_in_turn(run.id, InvoiceId(0), 40, LEASE).await.unwrap();
+    let settlements: Vec<_> = claimed.attempts.iter().map(settlement).collect();
     billing.store.settle(Some(run.id), &settlements).await.unwrap();
     for path in
         ["/v1/invoices/I50/hold", "/v1/customers/8/hold", "/v1/invoices/I51/cancel", "/v1/charging/stop"]
