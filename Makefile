@@ -10,6 +10,8 @@ OUT := $(or $(CARGO_TARGET_DIR),target)
 DIST_TARGET ?= x86_64-unknown-linux-gnu
 # Static; functions that are alike are one, relocations are packed: a tenth of the size.
 DIST_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,--icf=all -C link-arg=-Wl,-z,pack-relative-relocs
+# Paths of dependencies, which panics name, begin at the dependency: alike on each machine, and 23 KB less.
+DIST_FLAGS += $(patsubst %,--remap-path-prefix=%/=,$(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/*))
 # AES for bulk by AVX-512 is 0.7 MB of code in each image; our messages are too short to gain by it. AVX2 stays.
 DIST_CRYPTO := -DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX
 # SQLite features that no statement of ours uses: full-text search, R-trees, page inspection
