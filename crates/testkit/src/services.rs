@@ -209,7 +209,14 @@ impl Services {
             if now != paid {
                 (paid, since) = (now, Instant::now());
             }
-            assert!(since.elapsed() < within, "{paid} are paid, and no more since {within:?}");
+            assert!(
+                since.elapsed() < within,
+                "{paid} are paid, and no more since {within:?}; billing: {:?}, payments: {:?}; open: {:?}",
+                self.billing.readiness(),
+                self.payments.readiness(),
+                http::try_call("GET", &format!("{}/v1/deployment", self.billing_url()), &[], b"")
+                    .map(|answer| answer.text()),
+            );
             calls += 1;
             pause(PROGRESS_EVERY);
         }

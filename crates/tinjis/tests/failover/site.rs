@@ -116,12 +116,16 @@ impl Site {
         let (next, seen) = cluster.new_leader(leader);
         let open = Sql::to(&cluster.direct_url(next, &self.billing)).ask(OPEN);
         let unsettled = self.unsettled(cluster, next);
+        let must_operate = self.setup.loses_ledger_rows();
+        if must_operate {
+            self.declare();
+        }
         let forgotten = self.forgotten_now(cluster, next);
         let count = forgotten.len();
         if self.setup.mode == Mode::Synchronous {
             assert_eq!(count, 0, "a synchronous standby lacks no charge that was answered");
         }
-        let imported = if self.setup.loses_ledger_rows() { self.operate(&forgotten) } else { 0 };
+        let imported = if must_operate { self.decide(&forgotten) } else { 0 };
         let first = self.first_charge(seen);
         pause(Duration::from_millis(rng.below(AWAY_MS)));
         cluster.heal(leader);
@@ -213,10 +217,10 @@ impl Site {
         }
     }
 
-    /// As the page says; answers how many charges both sides had forgotten.
+    /// As the page says, until payments run under the new id. Those of before have ended then, and with them the answers
+    /// that were on their way: what moved money is known.
     #[track_caller]
-    fn operate(&mut self, forgotten: &[Execution]) -> usize {
-        let executed = self.proxy.executions();
+    fn declare(&mut self) {
         let url = self.ledger.url().to_owned();
         wait_until("payments to name what helps", WITHIN, || {
             self.services.payments.readiness().1.contains("`payments new-ledger-id`")
@@ -224,6 +228,12 @@ impl Site {
         // As the page says: before, its first command is refused.
         wait_until("billing to reach the new leader", WITHIN, || self.services.billing.readiness().0 == 200);
         self.operator.declare(&mut self.services, &url);
+    }
+
+    /// The rest of the page; answers how many charges both sides had forgotten.
+    #[track_caller]
+    fn decide(&self, forgotten: &[Execution]) -> usize {
+        let executed = self.proxy.executions();
         let imported = self.operator.decide(&self.services, forgotten);
         assert_eq!(self.proxy.executions(), executed, "nothing is executed before the operator has decided");
         self.operator.accept(&self.services);
