@@ -252,10 +252,17 @@ left_alone() {
 
 # sql NAMESPACE SECRET DATABASE STATEMENT: as the role of the Secret's URL, undone at once.
 sql() {
-  local url
+  local url reply status _
   url=$(k --namespace "$1" get secret "$2" --output 'jsonpath={.data.DATABASE_URL}' | base64 --decode)
-  k --namespace databases exec statefulset/postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 \
-    --dbname="${url%@*}@127.0.0.1/$3" --command="BEGIN; $4; ROLLBACK" 2>&1
+  # On a busy node an exec may end without what it printed. A statement is undone, so that it may be repeated.
+  for _ in 1 2 3; do
+    status=0
+    reply=$(k --namespace databases exec statefulset/postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 \
+      --dbname="${url%@*}@127.0.0.1/$3" --command="BEGIN; $4; ROLLBACK" 2>&1) || status=$?
+    if [[ -n $reply ]]; then break; fi
+  done
+  printf '%s\n' "$reply"
+  return "$status"
 }
 
 # roles NAMESPACE DATABASE TABLE OTHER: the service's role reads and writes rows of its own database, and no more; the one
