@@ -211,7 +211,7 @@ impl Services {
             }
             assert!(
                 since.elapsed() < within,
-                "{paid} are paid, and no more since {within:?}; billing: {:?}, payments: {:?}; open: {:?}",
+                "{paid} are paid, and no more since {within:?}; billing: {:?}, payments: {:?}; deployment: {:?}",
                 self.billing.readiness(),
                 self.payments.readiness(),
                 http::try_call("GET", &format!("{}/v1/deployment", self.billing_url()), &[], b"")
