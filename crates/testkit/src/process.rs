@@ -276,6 +276,17 @@ impl Process {
         self.child.as_mut()?.try_wait().ok().flatten()
     }
 
+    /// Starts it again if it has ended by itself, as Kubernetes does; answers whether it had, and does not wait.
+    #[track_caller]
+    pub fn restart_if_ended(&mut self) -> bool {
+        let has_ended = self.ended().is_some();
+        if has_ended {
+            self.child = None;
+            self.spawn();
+        }
+        has_ended
+    }
+
     /// Its process id.
     ///
     /// # Panics

@@ -41,6 +41,22 @@ struct Databases {
     payments: String,
 }
 
+/// How many were paid when it was last asked, and since when it is as many.
+#[derive(Debug)]
+pub struct Progress {
+    within: Duration,
+    paid: i64,
+    since: Instant,
+}
+
+impl Progress {
+    /// Something more is paid at least this often.
+    #[must_use]
+    pub fn within(within: Duration) -> Self {
+        Self { within, paid: 0, since: Instant::now() }
+    }
+}
+
 /// A URL of services that run elsewhere (containers, a cluster), for tests that only talk to them:
 /// `BILLING_URL` or `PAYMENTS_URL`. `None`: the test starts its own.
 #[must_use]
@@ -203,24 +219,43 @@ impl Services {
     /// When nothing more is paid for so long: a machine may be slow, but not stand still.
     #[track_caller]
     pub fn pay_until_true(&self, within: Duration) -> usize {
-        let (mut calls, mut paid, mut since) = (1, 0, Instant::now());
+        let (mut calls, mut progress) = (1, Progress::within(within));
         while !self.is_all_paid() {
-            let now = self.ask_billing("SELECT count(*) FROM invoices WHERE state = 'PAID'");
-            if now != paid {
-                (paid, since) = (now, Instant::now());
-            }
-            assert!(
-                since.elapsed() < within,
-                "{paid} are paid, and no more since {within:?}; billing: {:?}, payments: {:?}; deployment: {:?}",
-                self.billing.readiness(),
-                self.payments.readiness(),
-                http::try_call("GET", &format!("{}/v1/deployment", self.billing_url()), &[], b"")
-                    .map(|answer| answer.text()),
-            );
+            self.assert_progress(&mut progress);
             calls += 1;
-            pause(PROGRESS_EVERY);
         }
         calls
+    }
+
+    /// For a loop that does more than [`Self::pay_until_true`] between two requests.
+    ///
+    /// # Panics
+    /// When nothing more is paid for so long.
+    #[track_caller]
+    pub fn assert_progress(&self, progress: &mut Progress) {
+        let paid = self.ask_billing("SELECT count(*) FROM invoices WHERE state = 'PAID'");
+        if paid != progress.paid {
+            (progress.paid, progress.since) = (paid, Instant::now());
+        }
+        assert!(
+            progress.since.elapsed() < progress.within,
+            "{paid} are paid, and no more since {:?}; {}",
+            progress.within,
+            self.condition()
+        );
+        pause(PROGRESS_EVERY);
+    }
+
+    /// What both say of themselves, for the message of a test that waited in vain.
+    #[must_use]
+    pub fn condition(&self) -> String {
+        format!(
+            "billing: {:?}, payments: {:?}; deployment: {:?}",
+            self.billing.readiness(),
+            self.payments.readiness(),
+            http::try_call("GET", &format!("{}/v1/deployment", self.billing_url()), &[], b"")
+                .map(|answer| answer.text()),
+        )
     }
 
     /// One `POST /rest/v1/invoices/pay`: whether it answered `true`.

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use testkit::postgres::Sql;
 use testkit::postgres::cluster::{Blow, Cluster, Mode};
-use testkit::proof::Verified;
+use testkit::proof::{Verified, progress};
 use testkit::proxy::{Execution, Pace, Proxy};
-use testkit::wait::{SeededRng, pause, wait_for, wait_until};
+use testkit::services::Progress;
+use testkit::wait::{SeededRng, pause, wait_until};
 use testkit::{Database, Services, http};
 use tokio::time::Instant;
 
@@ -134,7 +135,7 @@ impl Site {
             // Judged at the end, after what is worse.
             self.not_repaired.extend(self.operator.repair(&self.services).err());
         }
-        self.services.pay_until_true(WITHIN);
+        self.pay_until_true();
         let (to_leader, to_charge) = (seen - began, first - seen);
         let setup = self.setup;
         Failover {
@@ -242,16 +243,37 @@ impl Site {
 
     /// When the provider answered the first charge after this moment; a client asks for a run meanwhile.
     #[track_caller]
-    fn first_charge(&self, after: Instant) -> Instant {
+    fn first_charge(&mut self, after: Instant) -> Instant {
         let url = format!("{}/v1/runs", self.services.billing_url());
-        let mut asked: Option<Instant> = None;
-        wait_for("the first charge after the failover", WITHIN, || {
-            if asked.is_none_or(|at| at.elapsed() > ASK_AGAIN) {
-                let _busy = http::try_call("POST", &url, &[], b"");
-                asked = Some(Instant::now());
+        let began = Instant::now();
+        loop {
+            self.restart_payments();
+            let _busy = http::try_call("POST", &url, &[], b"");
+            if let Some(first) = self.proxy.first_charge_after(after) {
+                return first;
             }
-            self.proxy.first_charge_after(after)
-        })
+            let condition = || self.services.condition();
+            assert!(began.elapsed() < WITHIN, "no charge after the failover; {}", condition());
+            pause(ASK_AGAIN);
+        }
+    }
+
+    #[track_caller]
+    fn pay_until_true(&mut self) {
+        let mut paid = Progress::within(WITHIN);
+        while !self.services.is_all_paid() {
+            self.restart_payments();
+            self.services.assert_progress(&mut paid);
+        }
+    }
+
+    /// As Kubernetes does. A former leader that goes on answers through HAProxy for a moment, with the former id of the
+    /// ledger: payments that meet it end.
+    #[track_caller]
+    fn restart_payments(&mut self) {
+        if self.services.payments.restart_if_ended() {
+            progress("payments ended by themselves, and were started again");
+        }
     }
 
     /// Compares what was executed, the ledger and billing, all of them asked past the services; and asks `verify` where
