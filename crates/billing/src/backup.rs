@@ -3,16 +3,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use chassis::config::DatabaseUrl;
 use chassis::sqlite::back_up;
 use rusqlite::Connection;
-
-/// What to use instead, where the store lies in PostgreSQL.
-const IN_POSTGRES: &str = "the store lies in PostgreSQL, which has backups of its own: point-in-time recovery or \
-    pg_basebackup of the whole cluster, or pg_dump of billing's tables: deployment, customers, invoices, \
-    invoice_counts, runs, run_counts, attempts, resolutions, ledger_acceptances and billing_migrations; see \
-    docs/how-to/backup.md. Nothing was written";
 
 /// What a copy holds.
 struct Copied {
@@ -23,10 +17,7 @@ struct Copied {
 
 /// Writes the backup and logs what is in it.
 pub(crate) fn command(url: &DatabaseUrl, to: &Path) -> anyhow::Result<()> {
-    let path = match url {
-        DatabaseUrl::Sqlite(file) => &file.path,
-        DatabaseUrl::Postgres(_) => bail!(IN_POSTGRES),
-    };
+    let path = url.file_to_back_up().map_err(anyhow::Error::msg)?;
     let copied = back_up(path, to, read).context("there is no backup")?;
     tracing::info!(
         file = %to.display(),

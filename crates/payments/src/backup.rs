@@ -3,16 +3,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use chassis::clock::Random;
 use chassis::config::DatabaseUrl;
 use chassis::sqlite::back_up;
 use rusqlite::Connection;
-
-/// What to use instead, where the ledger lies in PostgreSQL.
-const IN_POSTGRES: &str = "the ledger lies in PostgreSQL, which has backups of its own: point-in-time recovery or \
-    pg_basebackup of the whole cluster, or `pg_dump --table=ledger --table=ledger_meta --table=ledger_positions \
-    --table=payments_migrations`; see docs/how-to/backup.md. Nothing was written";
 
 /// What a copy holds.
 struct Copied {
@@ -23,10 +18,7 @@ struct Copied {
 
 /// Writes the backup and logs what is in it.
 pub(crate) fn command(url: &DatabaseUrl, to: &Path) -> anyhow::Result<()> {
-    let path = match url {
-        DatabaseUrl::Sqlite(file) => &file.path,
-        DatabaseUrl::Postgres(_) => bail!(IN_POSTGRES),
-    };
+    let path = url.file_to_back_up().map_err(anyhow::Error::msg)?;
     // No start ever writes this id into a sidecar: whatever lies beside a restored copy differs from it.
     let mark = Random::system().uuid().hyphenated().to_string();
     let copied = back_up(path, to, |copy| mark_and_read(copy, &mark)).context("there is no backup")?;

@@ -246,7 +246,7 @@ impl Services {
         pause(PROGRESS_EVERY);
     }
 
-    /// What both say of themselves, for the message of a test that waited in vain.
+    /// What both say of themselves, for the message of a wait that failed.
     #[must_use]
     pub fn condition(&self) -> String {
         format!(

@@ -69,6 +69,21 @@ impl DatabaseUrl {
             problems.add(URL, "says mode=ro, but this command writes: say mode=rw, or leave mode out");
         }
     }
+
+    /// The file of which a copy is a backup.
+    ///
+    /// # Errors
+    /// What to use instead where it is in PostgreSQL. It names no tables: such a list lacked those of later versions.
+    pub fn file_to_back_up(&self) -> Result<&Path, &'static str> {
+        match self {
+            Self::Sqlite(file) => Ok(&file.path),
+            Self::Postgres(_) => {
+                Err("the database is in PostgreSQL, which has backups of its own: point-in-time \
+                recovery or pg_basebackup of the whole cluster, or pg_dump of the whole database, never of single tables; \
+                see docs/how-to/backup.md. Nothing was written")
+            }
+        }
+    }
 }
 
 /// Without user, password or parameters: all may be secrets.

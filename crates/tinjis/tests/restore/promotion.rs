@@ -176,7 +176,7 @@ fn a_server_that_does_not_tell_where_it_is_needs_a_statement() {
 fn a_backup_of_postgres_says_what_to_use_instead() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("backup.db");
-    for (service, tool) in [("billing", "pg_dump"), ("payments", "point-in-time recovery")] {
+    for service in ["billing", "payments"] {
         let output = Command::new(TINJIS)
             .args(["backup", &format!("--{service}"), "postgres://u@127.0.0.1:9/d"])
             .arg(&to)
@@ -184,7 +184,10 @@ fn a_backup_of_postgres_says_what_to_use_instead() {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.code() == Some(1) && said.contains(tool), "{service}: {said}");
+        assert!(output.status.code() == Some(1), "{service}: {said}");
+        for tool in ["point-in-time recovery", "pg_dump of the whole database"] {
+            assert!(said.contains(tool), "{service}: {said}");
+        }
         assert!(!to.exists());
     }
 }
