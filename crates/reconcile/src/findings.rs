@@ -38,6 +38,8 @@ pub enum FindingKind {
     KeyTaken,
     /// A ledger row with a number that no ledger gives: below 1.
     InvalidSeq,
+    /// An invoice in more than one deployment. Only found across deployments.
+    Duplicate,
 }
 
 impl FindingKind {
@@ -106,7 +108,70 @@ pub struct Reconciliation {
     pub findings: Vec<Finding>,
 }
 
+impl CurrencySum {
+    fn add(&mut self, other: &Self) {
+        let exponent = self.exponent.max(other.exponent);
+        let rescaled =
+            |minor: i128, from: u8| minor.saturating_mul(10_i128.saturating_pow((exponent - from).into()));
+        for (sum, more) in
+            [(&mut self.paid_minor, other.paid_minor), (&mut self.charged_minor, other.charged_minor)]
+        {
+            *sum = rescaled(*sum, self.exponent).saturating_add(rescaled(more, other.exponent));
+        }
+        self.exponent = exponent;
+    }
+}
+
 impl Reconciliation {
+    /// Adds the counts of another one.
+    pub(crate) fn add_counts(&mut self, part: &Self) {
+        // By all its fields, so that none can be forgotten here.
+        let Self {
+            invoices,
+            paid,
+            imported_paid,
+            charges,
+            unkeyed,
+            acknowledged,
+            acknowledged_unbacked,
+            foreign,
+            open,
+            in_doubt,
+            confirmed,
+            resent,
+            sums: _,
+            counts,
+            findings: _,
+        } = part;
+        for (sum, count) in [
+            (&mut self.invoices, invoices),
+            (&mut self.paid, paid),
+            (&mut self.imported_paid, imported_paid),
+            (&mut self.charges, charges),
+            (&mut self.unkeyed, unkeyed),
+            (&mut self.acknowledged, acknowledged),
+            (&mut self.acknowledged_unbacked, acknowledged_unbacked),
+            (&mut self.foreign, foreign),
+            (&mut self.open, open),
+            (&mut self.in_doubt, in_doubt),
+            (&mut self.confirmed, confirmed),
+            (&mut self.resent, resent),
+        ] {
+            *sum += count;
+        }
+        for (kind, count) in counts {
+            *self.counts.entry(*kind).or_default() += count;
+        }
+    }
+
+    /// Adds the counts and sums of another deployment; findings stay with the deployment that they are of.
+    pub fn add_deployment(&mut self, other: &Self) {
+        self.add_counts(other);
+        for (currency, sum) in &other.sums {
+            self.sums.entry(currency.clone()).or_default().add(sum);
+        }
+    }
+
     /// How many references are wrong in this way.
     #[must_use]
     pub fn count(&self, kind: FindingKind) -> u64 {
@@ -123,5 +188,30 @@ impl Reconciliation {
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.findings_total() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(paid_minor: i128, charged_minor: i128, exponent: u8) -> CurrencySum {
+        CurrencySum { paid_minor, charged_minor, exponent }
+    }
+
+    #[test]
+    fn deployments_add_up_whatever_the_decimals_of_their_sums() {
+        let mut all = Reconciliation::default();
+        for (invoices, paid, exponent) in [(2, 990, 2), (3, 1, 0), (4, 15, 3)] {
+            let part = Reconciliation {
+                invoices,
+                sums: BTreeMap::from([("EUR".to_owned(), sum(paid, 2 * paid, exponent))]),
+                counts: BTreeMap::from([(FindingKind::Double, 1)]),
+                ..Reconciliation::default()
+            };
+            all.add_deployment(&part);
+        }
+        assert_eq!((all.invoices, all.count(FindingKind::Double)), (9, 3));
+        assert_eq!(all.sums["EUR"], sum(10_915, 21_830, 3));
     }
 }

@@ -4,6 +4,7 @@
 //! No I/O, no clock, no async: callers read and report. Knows no service, so that it can contradict each of them.
 
 mod acknowledged;
+mod across;
 mod amounts;
 mod codec;
 mod currencies;
@@ -17,6 +18,7 @@ mod spool;
 mod totals;
 
 pub use acknowledged::{AcknowledgedRows, AcknowledgedUnbacked, Acknowledgement, UnbackedAcknowledgement};
+pub use across::{AcrossDeployments, SharedReference, SharedReferences};
 pub use facts::hundredths;
 pub use facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, LedgerRow, PaidBy, RowState};
 pub use findings::{CurrencySum, Finding, FindingKind, NAMED_FINDINGS_MAX, Reconciliation};

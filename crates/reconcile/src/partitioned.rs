@@ -19,11 +19,11 @@ use crate::spool::{BlockStore, SpoolError, Stream};
 use crate::totals::Totals;
 
 /// How many. A million invoices are 16,000 in each, and streams that are written hold a block in each.
-const PARTITIONS: u8 = 64;
+pub(crate) const PARTITIONS: u8 = 64;
 
 /// One stream for each partition.
 #[derive(Debug)]
-struct Streams(Vec<Stream>);
+pub(crate) struct Streams(Vec<Stream>);
 
 impl Default for Streams {
     fn default() -> Self {
@@ -32,7 +32,7 @@ impl Default for Streams {
 }
 
 impl Streams {
-    fn of(&mut self, partition: u8) -> &mut Stream {
+    pub(crate) fn of(&mut self, partition: u8) -> &mut Stream {
         &mut self.0[usize::from(partition)]
     }
 }
@@ -48,7 +48,7 @@ fn by_key(key: &KeyBytes) -> u8 {
 }
 
 /// FNV-1a.
-fn by_reference(reference: &[u8]) -> u8 {
+pub(crate) fn by_reference(reference: &[u8]) -> u8 {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     by_number((reference.iter().fold(0xcbf2_9ce4_8422_2325, mix) >> 32).cast_signed())
 }

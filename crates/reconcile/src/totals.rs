@@ -48,44 +48,7 @@ impl Totals {
 
     /// Adds another part, which must have got its currencies' numbers from this one.
     pub(crate) fn add(&mut self, part: Self) {
-        // By all its fields, so that none can be forgotten here.
-        let Reconciliation {
-            invoices,
-            paid,
-            imported_paid,
-            charges,
-            unkeyed,
-            acknowledged,
-            acknowledged_unbacked,
-            foreign,
-            open,
-            in_doubt,
-            confirmed,
-            resent,
-            sums: _,
-            counts,
-            findings: _,
-        } = part.result;
-        let total = &mut self.result;
-        for (sum, count) in [
-            (&mut total.invoices, invoices),
-            (&mut total.paid, paid),
-            (&mut total.imported_paid, imported_paid),
-            (&mut total.charges, charges),
-            (&mut total.unkeyed, unkeyed),
-            (&mut total.acknowledged, acknowledged),
-            (&mut total.acknowledged_unbacked, acknowledged_unbacked),
-            (&mut total.foreign, foreign),
-            (&mut total.open, open),
-            (&mut total.in_doubt, in_doubt),
-            (&mut total.confirmed, confirmed),
-            (&mut total.resent, resent),
-        ] {
-            *sum += count;
-        }
-        for (kind, count) in counts {
-            *total.counts.entry(kind).or_default() += count;
-        }
+        self.result.add_counts(&part.result);
         for (currency, part) in part.sums {
             let sums = self.sums.entry(currency).or_default();
             sums.paid += part.paid;
