@@ -1,5 +1,5 @@
 //! The command line: from text to checked types, all mistakes in one message.
-//! Opens nothing but the token files that it names; runs nothing.
+//! Opens nothing but the table and the token files that it names; runs nothing.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use std::str::FromStr;
 use chassis::caller::Tokens;
 use chassis::config::{Problems, Secret, TokenSource, load, non_empty, unquote};
 
+use crate::deployments::{Billings, DeploymentsArgs, Pairs};
 use crate::http::{Api, BaseUrl, Scheme};
 use crate::reach::TlsArgs;
 #[cfg(feature = "services")]
@@ -110,6 +111,8 @@ struct ImportArgs {
     settings: import::FileSettings,
     #[command(flatten)]
     billing: BillingArgs,
+    #[command(flatten)]
+    deployments: DeploymentsArgs,
     /// Validate the file and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -125,6 +128,8 @@ struct ImportArgs {
 struct VerifyArgs {
     #[command(flatten)]
     billing: BillingArgs,
+    #[command(flatten)]
+    deployments: DeploymentsArgs,
     /// First repair billing from the ledger, row by row, after billing was restored from a backup
     #[arg(long)]
     repair: bool,
@@ -191,8 +196,12 @@ pub(crate) enum Command {
         billing: Api,
     },
     Import {
-        billing: Api,
+        billings: Billings,
         options: Box<import::Options>,
+    },
+    ImportSubscriptions {
+        billings: Billings,
+        options: Box<subscriptions::ImportOptions>,
     },
     Explain {
         file: PathBuf,
@@ -221,6 +230,10 @@ pub(crate) enum Command {
         json: bool,
         repair: bool,
         acknowledge: Option<verify::acknowledge::Acknowledge>,
+    },
+    VerifyAll {
+        pairs: Box<Pairs>,
+        json: bool,
     },
     #[cfg(feature = "services")]
     Backup(backup::What),
@@ -269,56 +282,91 @@ impl Sub {
 
 impl BillingArgs {
     pub(crate) fn resolve(&self, problems: &mut Problems) -> Option<Api> {
-        let base = url(problems, "--billing", &self.billing, BILLING_DEFAULT);
+        let base = url(problems, "--billing", &self.billing, BILLING_DEFAULT)?;
+        self.at(base, None, problems)
+    }
+
+    pub(crate) fn tls(&self) -> &TlsArgs {
+        &self.tls
+    }
+
+    /// A billing elsewhere; with the first token of `own`, a setting and its file, instead of the flags'.
+    pub(crate) fn at(
+        &self,
+        base: BaseUrl,
+        own: Option<(&'static str, PathBuf)>,
+        problems: &mut Problems,
+    ) -> Option<Api> {
         const OPERATOR: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
         const READER: &str = "--reader-token-file (READER_TOKEN_FILE)";
-        let operator = non_empty(&self.operator_token_file).map(|path| (OPERATOR, path));
-        let reader = non_empty(&self.reader_token_file).map(|path| (READER, path));
-        let api = base.and_then(|base| self.tls.api(base, problems));
-        let (setting, path) = operator.or(reader).unzip();
+        let operator = non_empty(&self.operator_token_file).map(|path| (OPERATOR, path.into()));
+        let reader = non_empty(&self.reader_token_file).map(|path| (READER, path.into()));
+        let api = self.tls.api(base, problems);
+        let (setting, path) = own.or(operator).or(reader).unzip();
         service(problems, setting.unwrap_or(OPERATOR), api, Scheme::Bearer, path.map(TokenSource::file))
     }
 }
 
 impl ImportArgs {
     fn resolve(self, problems: &mut Problems) -> Option<Command> {
-        let billing = self.billing.resolve(problems);
+        let billings = self.deployments.billings(&self.billing, problems);
         let Self { file, settings, explain, dry_run, skip_bad, update, .. } = self;
         let (format, dialect) = settings.resolve(&file, &import::INVOICES, problems)?;
         if explain {
             return Some(Command::Explain { file, format, target: &import::INVOICES });
         }
         let options = import::Options { file, format, dialect, dry_run, skip_bad, update };
-        Some(Command::Import { billing: billing?, options: Box::new(options) })
+        Some(Command::Import { billings: billings?, options: Box::new(options) })
     }
 }
 
 impl VerifyArgs {
     fn resolve(&self, problems: &mut Problems) -> Option<Command> {
+        let (setting, token) = self.payments_token(problems)?;
+        if self.deployments.is_given() {
+            return self.all(setting, token, problems);
+        }
         let billing = self.billing.resolve(problems);
         let base = url(problems, "--payments", &self.payments, PAYMENTS_DEFAULT);
-        let token = non_empty(&self.payments_api_token).map(unquote).map(Secret::new);
-        let file = non_empty(&self.payments_api_token_file);
-        let mut setting = "--payments-api-token-file (PAYMENTS_API_TOKEN_FILE)";
-        let source = match (token, file) {
-            (Some(_), Some(_)) => {
-                problems.add(
-                    setting,
-                    "--payments-api-token (PAYMENTS_API_TOKEN) is given too; give one of the two",
-                );
-                return None;
-            }
-            (Some(token), None) => {
-                setting = "--payments-api-token (PAYMENTS_API_TOKEN)";
-                Some(TokenSource::value(token))
-            }
-            (None, file) => file.map(TokenSource::file),
-        };
         let payments = base.and_then(|base| self.billing.tls.api(base, problems));
-        let payments = service(problems, setting, payments, Scheme::XToken, source);
+        let payments = service(problems, setting, payments, Scheme::XToken, token);
         let acknowledge = self.acknowledge.resolve(problems);
         let Self { json, repair, .. } = *self;
         Some(Command::Verify { billing: billing?, payments: payments?, json, repair, acknowledge })
+    }
+
+    fn all(
+        &self,
+        setting: &'static str,
+        token: Option<TokenSource>,
+        problems: &mut Problems,
+    ) -> Option<Command> {
+        let pairs = self.deployments.pairs(&self.billing, (setting, token), problems);
+        for (flag, is_given) in [
+            ("--payments", self.payments.is_some()),
+            ("--repair", self.repair),
+            ("--acknowledge", self.acknowledge.is_given()),
+        ] {
+            if is_given {
+                problems.add(flag, "is for one deployment: give its --billing and no --deployments");
+            }
+        }
+        Some(Command::VerifyAll { pairs: Box::new(pairs?), json: self.json })
+    }
+
+    /// The setting that gives the token, and the token; `None` when a mistake was recorded.
+    fn payments_token(&self, problems: &mut Problems) -> Option<(&'static str, Option<TokenSource>)> {
+        const TOKEN: &str = "--payments-api-token (PAYMENTS_API_TOKEN)";
+        const FILE: &str = "--payments-api-token-file (PAYMENTS_API_TOKEN_FILE)";
+        let token = non_empty(&self.payments_api_token).map(unquote).map(Secret::new);
+        match (token, non_empty(&self.payments_api_token_file)) {
+            (Some(_), Some(_)) => {
+                problems.add(FILE, format_args!("{TOKEN} is given too; give one of the two"));
+                None
+            }
+            (Some(token), None) => Some((TOKEN, Some(TokenSource::value(token)))),
+            (None, file) => Some((FILE, file.map(TokenSource::file))),
+        }
     }
 }
 
@@ -375,7 +423,7 @@ fn url(problems: &mut Problems, setting: &str, text: &Option<String>, default: &
     problems.check(setting, BaseUrl::from_str(non_empty(text).unwrap_or(default)))
 }
 
-fn service(
+pub(crate) fn service(
     problems: &mut Problems,
     setting: &str,
     api: Option<Api>,

@@ -13,6 +13,7 @@ mod cli;
 mod control;
 #[cfg(feature = "services")]
 mod demo;
+mod deployments;
 mod doctor;
 mod http;
 mod import;
@@ -77,7 +78,10 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         #[cfg(feature = "services")]
         Command::Simulate(options) => simulate::command(*options).await,
         Command::Pay { billing } => pay::command(&billing).await,
-        Command::Import { billing, options } => import::command(billing, &options).await,
+        Command::Import { billings, options } => import::command(&billings, &options).await,
+        Command::ImportSubscriptions { billings, options } => {
+            subscriptions::import(&billings, &options).await
+        }
         Command::Explain { file, format, target } => import::explain(&file, format, target),
         Command::Control { billing, what } => control::command(&billing, what).await,
         Command::Resolve { billing, what } => resolve::command(&billing, what).await,
@@ -92,6 +96,7 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
             }
             verify::command(billing, payments, json).await
         }
+        Command::VerifyAll { pairs, json } => verify::all::command(&pairs, json).await,
         #[cfg(feature = "services")]
         Command::Backup(_) => Err(anyhow::anyhow!("a backup is made outside of this runtime")),
         Command::Doctor(options) => doctor::command(*options).await,

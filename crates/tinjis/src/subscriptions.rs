@@ -10,6 +10,7 @@ use chassis::config::Problems;
 use serde_json::Value;
 
 use crate::cli::{BillingArgs, Command};
+use crate::deployments::{Billings, DeploymentsArgs, Line, SUBSCRIPTIONS};
 use crate::http::{Api, SUBSCRIPTIONS_PAGE, segment};
 use crate::import::{
     self, Dialect, Fault, FileSettings, Format, Identity, SubscriptionRow, SubscriptionRows,
@@ -27,7 +28,7 @@ const SHOWN_MAX: usize = 100;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Sub {
     /// Import subscriptions from a .csv, .json or .ndjson file: exit code 0 all taken, 1 some rows are wrong
-    Import(ImportArgs),
+    Import(Box<ImportArgs>),
     /// List subscriptions with their next period
     List(ListArgs),
     /// Bill no further period until `resume`
@@ -52,6 +53,8 @@ pub(crate) struct ImportArgs {
     settings: FileSettings,
     #[command(flatten)]
     billing: BillingArgs,
+    #[command(flatten)]
+    deployments: DeploymentsArgs,
     /// Validate the file and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -122,7 +125,6 @@ pub(crate) struct ChangePriceArgs {
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum What {
-    Import(Box<ImportOptions>),
     List { state: Option<String>, json: bool },
     Change { reference: String, change: &'static str, body: ChangeRequest },
 }
@@ -164,14 +166,14 @@ impl Sub {
 
 impl ImportArgs {
     fn resolve(self, problems: &mut Problems) -> Option<Command> {
-        let billing = self.billing.resolve(problems);
+        let billings = self.deployments.billings(&self.billing, problems);
         let Self { file, explain, settings, dry_run, .. } = self;
         let (format, dialect) = settings.resolve(&file, &import::SUBSCRIPTIONS, problems)?;
         if explain {
             return Some(Command::Explain { file, format, target: &import::SUBSCRIPTIONS });
         }
-        let options = ImportOptions { file, format, dialect, dry_run };
-        Some(Command::Subscriptions { billing: billing?, what: What::Import(Box::new(options)) })
+        let options = Box::new(ImportOptions { file, format, dialect, dry_run });
+        Some(Command::ImportSubscriptions { billings: billings?, options })
     }
 }
 
@@ -191,7 +193,6 @@ impl WhoArgs {
 /// The `subscriptions` command.
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     match what {
-        What::Import(options) => import(billing, &options).await,
         What::List { state, json } => list(billing, state.as_deref(), json).await,
         What::Change { reference, change, body } => {
             let path = format!("/v1/subscriptions/{}/{change}", segment(&reference));
@@ -203,8 +204,8 @@ pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     }
 }
 
-/// The whole file is asked about first, and written only if every row is right.
-async fn import(billing: &Api, options: &ImportOptions) -> anyhow::Result<u8> {
+/// `subscriptions import`: the whole file is asked about first, and written only if every row is right.
+pub(crate) async fn import(billings: &Billings, options: &ImportOptions) -> anyhow::Result<u8> {
     let rows = match options.open()? {
         Ok(rows) => rows,
         Err(fault) => {
@@ -217,7 +218,8 @@ async fn import(billing: &Api, options: &ImportOptions) -> anyhow::Result<u8> {
         note(format_args!("columns passed over: {}", rows.ignored().join(", ")));
     }
     let identity = rows.identity();
-    let would = send(billing, rows, true).await?;
+    billings.check_ids().await?;
+    let would = send(billings, rows, true).await?;
     if would.errors_total > 0 {
         let rows = grouped(would.errors_total);
         note(format_args!("nothing was written: rows that are wrong: {rows}; fix them and import again"));
@@ -225,7 +227,7 @@ async fn import(billing: &Api, options: &ImportOptions) -> anyhow::Result<u8> {
     }
     let (words, done) = match options.dry_run {
         true => ("would be ", would),
-        false => ("", send(billing, options.open_again(&identity)?, false).await?),
+        false => ("", send(billings, options.open_again(&identity)?, false).await?),
     };
     let ImportReport { created, unchanged, errors_total, .. } = done;
     result(format_args!("{words}{} created, {} unchanged", grouped(created), grouped(unchanged)));
@@ -249,19 +251,22 @@ impl ImportOptions {
 struct Sending {
     total: ImportReport,
     shown: usize,
-    body: Vec<u8>,
+    rows: Vec<Line>,
+    /// The line of the file that each of them has.
     lines: Vec<u64>,
+    bytes: usize,
 }
 
 impl Sending {
     fn add(&mut self, row: SubscriptionRow) {
-        self.body.extend_from_slice(Value::Object(row.object).to_string().as_bytes());
-        self.body.push(b'\n');
+        let json = (Value::Object(row.object).to_string() + "\n").into_bytes();
+        self.bytes += json.len();
+        self.rows.push(Line { reference: row.reference, json });
         self.lines.push(row.line);
     }
 
     fn is_full(&self) -> bool {
-        self.lines.len() >= ROWS_MAX || self.body.len() >= BYTES_MAX
+        self.lines.len() >= ROWS_MAX || self.bytes >= BYTES_MAX
     }
 
     /// Tells every mistake of one row.
@@ -280,12 +285,37 @@ impl Sending {
         }
     }
 
-    async fn flush(&mut self, billing: &Api, path: &str, rows: &SubscriptionRows) -> anyhow::Result<()> {
-        if self.lines.is_empty() {
-            return Ok(());
+    async fn flush(
+        &mut self,
+        billings: &Billings,
+        path: &str,
+        rows: &SubscriptionRows,
+    ) -> anyhow::Result<()> {
+        self.bytes = 0;
+        let (waiting, lines) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.lines));
+        let places = billings.places(&SUBSCRIPTIONS, &waiting).await?;
+        for (place, billing) in billings.apis.iter().enumerate() {
+            let (mut body, mut of_body) = (Vec::new(), Vec::new());
+            for ((row, line), _) in waiting.iter().zip(&lines).zip(&places).filter(|(_, to)| **to == place) {
+                body.extend_from_slice(&row.json);
+                of_body.push(*line);
+            }
+            if !body.is_empty() {
+                self.send(billing, path, Bytes::from(body), &of_body, rows).await?;
+            }
         }
-        let (body, lines) = (std::mem::take(&mut self.body), std::mem::take(&mut self.lines));
-        let answer: ImportReport = billing.post(path, "application/x-ndjson", Bytes::from(body)).await?;
+        Ok(())
+    }
+
+    async fn send(
+        &mut self,
+        billing: &Api,
+        path: &str,
+        body: Bytes,
+        lines: &[u64],
+        rows: &SubscriptionRows,
+    ) -> anyhow::Result<()> {
+        let answer: ImportReport = billing.post(path, "application/x-ndjson", body).await?;
         self.total.created += answer.created;
         self.total.unchanged += answer.unchanged;
         self.total.errors_total += answer.errors_total;
@@ -299,7 +329,11 @@ impl Sending {
     }
 }
 
-async fn send(billing: &Api, mut rows: SubscriptionRows, dry_run: bool) -> anyhow::Result<ImportReport> {
+async fn send(
+    billings: &Billings,
+    mut rows: SubscriptionRows,
+    dry_run: bool,
+) -> anyhow::Result<ImportReport> {
     let path = format!("/v1/subscriptions/imports?dry_run={dry_run}");
     let mut sending = Sending::default();
     loop {
@@ -314,7 +348,7 @@ async fn send(billing: &Api, mut rows: SubscriptionRows, dry_run: bool) -> anyho
             None => {}
         }
         if is_end || sending.is_full() {
-            sending.flush(billing, &path, &rows).await?;
+            sending.flush(billings, &path, &rows).await?;
         }
         if is_end {
             return Ok(sending.total);

@@ -10,6 +10,7 @@ mod file;
 mod header;
 mod json;
 mod notes;
+mod route;
 mod row;
 mod seen;
 mod send;
@@ -30,11 +31,12 @@ pub(crate) use subscription::{SubscriptionRow, SubscriptionRows};
 pub(crate) use target::{INVOICES, SUBSCRIPTIONS, Target};
 
 use notes::Notes;
+use route::Router;
 use row::Judged;
 use seen::{ROWS_MAX, Repeats, Seen};
 use send::Counts;
 
-use crate::http::Api;
+use crate::deployments::Billings;
 use crate::output::{self, grouped};
 
 /// Exit code when rows are bad.
@@ -68,26 +70,27 @@ struct Checked {
 }
 
 /// The `import` command.
-pub(crate) async fn command(billing: Api, options: &Options) -> anyhow::Result<u8> {
+pub(crate) async fn command(billings: &Billings, options: &Options) -> anyhow::Result<u8> {
     let checked = check(options)?;
     if checked.is_broken {
         output::note("nothing was written: the file cannot be read to its end");
         return Ok(BAD_ROWS);
     }
-    let would = send(&billing, options, &checked, true).await?;
-    let bad = checked.bad + would.bad;
+    billings.check_ids().await?;
+    let would = send(billings, options, &checked, true).await?;
+    let bad = checked.bad + would.bad();
     if bad > 0 && !options.skip_bad {
         let rows = bad_rows(bad);
         output::note(format_args!("nothing was written: {rows}; fix them or skip them with --skip-bad"));
         return Ok(BAD_ROWS);
     }
     if options.dry_run {
-        output::result(summary("would be ", &would.counts, &checked, bad));
+        output::result(summary("would be ", &would.counts(), &checked, bad));
         return Ok(0);
     }
-    let done = send(&billing, options, &checked, false).await?;
-    let bad = checked.bad + done.bad;
-    output::result(summary("", &done.counts, &checked, bad));
+    let done = send(billings, options, &checked, false).await?;
+    let bad = checked.bad + done.bad();
+    output::result(summary("", &done.counts(), &checked, bad));
     Ok(if bad > 0 && !options.skip_bad { BAD_ROWS } else { 0 })
 }
 
@@ -169,13 +172,18 @@ impl Checked {
 }
 
 /// What billing did with the rows of the file that are right by themselves, or would do.
-async fn send(billing: &Api, options: &Options, checked: &Checked, dry_run: bool) -> anyhow::Result<Sender> {
+async fn send(
+    billings: &Billings,
+    options: &Options,
+    checked: &Checked,
+    dry_run: bool,
+) -> anyhow::Result<Router> {
     let opened = open(options)?;
     if opened.identity != checked.identity {
         bail!("{} changed while it was read", options.file.display());
     }
     let mut notes = Notes::new(if dry_run { "asking" } else { "writing" }, checked.identity.bytes);
-    let mut sender = Sender::new(billing.clone(), dry_run, options.update);
+    let mut sender = Router::new(billings, dry_run, options.update);
     let changed =
         |fault: Fault| anyhow::anyhow!("{} cannot be read again: {}", options.file.display(), fault.reason);
     let mut rows = opened.rows.map_err(changed)?;
@@ -203,7 +211,7 @@ async fn send(billing: &Api, options: &Options, checked: &Checked, dry_run: bool
             notes.look_alikes(&warnings);
         }
         if is_end {
-            notes.bad_of_billing(sender.bad);
+            notes.bad_of_billing(sender.bad());
             notes.finish();
             return Ok(sender);
         }
@@ -215,8 +223,8 @@ fn is_skipped(skipped: &[u32], row: &Row) -> bool {
 }
 
 /// A failure in the middle, with what was written before it.
-fn stopped(error: anyhow::Error, sender: &Sender, dry_run: bool) -> anyhow::Error {
-    let Counts { created, unchanged, updated } = sender.counts;
+fn stopped(error: anyhow::Error, sender: &Router, dry_run: bool) -> anyhow::Error {
+    let Counts { created, unchanged, updated } = sender.counts();
     if dry_run {
         return error.context("nothing was written");
     }

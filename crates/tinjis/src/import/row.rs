@@ -79,6 +79,13 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// A line of the body that billing takes.
+    pub(crate) fn json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec(&self.wire()).expect("a checked row is always JSON");
+        json.push(b'\n');
+        json
+    }
+
     /// As billing takes it.
     pub(crate) fn wire(&self) -> ImportRow {
         ImportRow {

@@ -2,6 +2,7 @@
 //! Knows one route; knows no file format.
 
 use std::borrow::Cow;
+use std::ops::Add;
 
 use api::billing::ImportReport;
 use billing::import_row::FIELDS;
@@ -11,8 +12,8 @@ use super::row::{Fault, Row};
 use crate::http::{Api, CallError};
 
 /// Rows and bytes of one request, well below what billing takes.
-const ROWS_MAX: usize = 1000;
-const BYTES_MAX: usize = 512 * 1024;
+pub(super) const ROWS_MAX: usize = 1000;
+pub(super) const BYTES_MAX: usize = 512 * 1024;
 
 /// What billing did with rows, or would do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,18 @@ pub(crate) struct Counts {
     pub(crate) created: u64,
     pub(crate) unchanged: u64,
     pub(crate) updated: u64,
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            created: self.created + other.created,
+            unchanged: self.unchanged + other.unchanged,
+            updated: self.updated + other.updated,
+        }
+    }
 }
 
 /// Sends rows in batches.
@@ -58,14 +71,18 @@ impl Sender {
 
     /// Adds a row, and sends when there are enough.
     pub(crate) async fn row(&mut self, row: &Row) -> Result<(), CallError> {
-        serde_json::to_writer(&mut self.body, &row.wire()).expect("a checked row is always JSON");
-        self.body.push(b'\n');
-        self.places.push((row.line, row.index));
+        self.add((row.line, row.index), &row.json());
         if self.places.len() >= ROWS_MAX || self.body.len() >= BYTES_MAX {
             self.flush().await
         } else {
             Ok(())
         }
+    }
+
+    /// Adds a row as billing takes it, with its place in the file.
+    pub(super) fn add(&mut self, place: (u64, Option<u64>), json: &[u8]) {
+        self.body.extend_from_slice(json);
+        self.places.push(place);
     }
 
     /// Sends what is left.

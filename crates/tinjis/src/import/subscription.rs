@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use billing::invoice::Reference;
 use billing::money::Currency;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value as Json};
@@ -18,6 +19,7 @@ use super::settings::Dialect;
 #[derive(Debug)]
 pub(crate) struct SubscriptionRow {
     pub(crate) line: u64,
+    pub(crate) reference: Reference,
     pub(crate) object: Map<String, Json>,
 }
 
@@ -75,7 +77,7 @@ impl SubscriptionRows {
 fn row(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Result<SubscriptionRow, Vec<Fault>> {
     let target = dialect.target;
     let name = text_of(&values[0]);
-    let (mut object, mut faults) = (Map::new(), Vec::new());
+    let (mut object, mut faults, mut reference) = (Map::new(), Vec::new(), None);
     let currency = parse_currency(&values[target.currency], dialect);
     let known = currency.as_ref().ok().copied();
     for (field, value) in values.iter().enumerate() {
@@ -83,7 +85,9 @@ fn row(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Result<Subscrip
         let made = match value {
             _ if field == target.currency => currency.clone().map(|currency| Some(currency.code().into())),
             _ if !is_given && field > 0 => Ok(None),
-            _ if field == 0 => parse_reference(value, dialect).map(|name| Some(name.as_str().into())),
+            _ if field == 0 => {
+                parse_reference(value, dialect).map(|name| Some(reference.insert(name).as_str().into()))
+            }
             _ if field == target.amount => amount(value, dialect, known).map(|text| text.map(Json::from)),
             Value::Json(raw) => prices(raw, dialect, known).map(Some),
             Value::Text(text) | Value::Number(text) => Ok(Some(text.as_ref().into())),
@@ -98,7 +102,10 @@ fn row(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Result<Subscrip
             }
         }
     }
-    if faults.is_empty() { Ok(SubscriptionRow { line: place.line, object }) } else { Err(faults) }
+    match reference {
+        Some(reference) if faults.is_empty() => Ok(SubscriptionRow { line: place.line, reference, object }),
+        _ => Err(faults),
+    }
 }
 
 /// Plain decimal text; `None` where it is an amount of some currency, and the row's is not known.

@@ -60,6 +60,12 @@ pub(crate) struct AcknowledgeArgs {
 }
 
 impl AcknowledgeArgs {
+    pub(crate) fn is_given(&self) -> bool {
+        self.acknowledge.is_some()
+            || self.acknowledge_through.is_some()
+            || !self.acknowledge_unbacked.is_empty()
+    }
+
     /// `None` when nothing is to be acknowledged, or when a mistake was recorded.
     pub(crate) fn resolve(&self, problems: &mut Problems) -> Option<Acknowledge> {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());

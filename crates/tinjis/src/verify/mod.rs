@@ -3,6 +3,8 @@
 //! not known here.
 
 pub(crate) mod acknowledge;
+mod across;
+pub(crate) mod all;
 mod blocks;
 mod progress;
 mod recheck;
@@ -11,6 +13,7 @@ mod report;
 mod source;
 
 use acknowledge::Acknowledged;
+use across::Witness;
 use blocks::Blocks;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use recheck::{CONCURRENT_MAX, Recheck};
@@ -19,10 +22,11 @@ use reconcile::{
     PartitionedInvoices,
 };
 use report::Verdict;
-use source::{BillingApi, Deployment, KeyLookup, LedgerApi};
+use source::{Deployment, KeyLookup, LedgerApi};
 
 pub(crate) use progress::ReadProgress;
 pub(crate) use report::{Report, Verdict as VerifyVerdict};
+pub(crate) use source::BillingApi;
 
 use crate::http::{Api, CallError};
 use crate::output::{self, grouped};
@@ -62,7 +66,7 @@ pub(crate) async fn verify(
 ) -> anyhow::Result<Report> {
     let ledger = LedgerApi(payments);
     match billing {
-        Billing::Service(api) => verify_service(&BillingApi(api.clone()), &ledger, progress).await,
+        Billing::Service(api) => verify_service(&BillingApi(api.clone()), &ledger, progress, None).await,
         Billing::List(list) => verify_list(list, &ledger, progress).await,
     }
 }
@@ -71,13 +75,18 @@ async fn verify_service(
     billing: &BillingApi,
     ledger: &LedgerApi,
     progress: &ReadProgress,
+    mut witness: Option<Witness<'_, '_>>,
 ) -> anyhow::Result<Report> {
     let ledger_id = ledger.id().await?;
     let last_seq_before_billing = ledger.last_seq().await?;
-    let (before, attempts) = read_billing(billing, last_seq_before_billing, progress).await?;
+    let (before, attempts) =
+        read_billing(billing, last_seq_before_billing, progress, witness.as_mut()).await?;
     let acknowledged = Acknowledged::read(billing, ledger_id.as_deref()).await?;
     let mut rows = attempts.into_ledger(acknowledged.context(last_seq_before_billing))?;
-    let add = |row: &LedgerRow| Ok(rows.add(row)?);
+    let add = |row: &LedgerRow| {
+        witness.as_mut().map_or(Ok(()), |witness| witness.row(row))?;
+        Ok(rows.add(row)?)
+    };
     let is_one_ledger = read_ledger(ledger, ledger_id.as_ref(), add, progress).await?;
     let mut all = rows.into_partitions(KEYS_ASKED_MAX)?;
     let all_keys_asked = ask_for_open_keys(ledger, &mut all).await?;
@@ -188,6 +197,7 @@ async fn read_billing(
     billing: &BillingApi,
     rows: i64,
     progress: &ReadProgress,
+    mut witness: Option<&mut Witness<'_, '_>>,
 ) -> anyhow::Result<(Deployment, PartitionedAttempts<Blocks>)> {
     let rows = u64::try_from(rows).unwrap_or_default();
     let deployment = billing.deployment().await?;
@@ -196,7 +206,10 @@ async fn read_billing(
     billing
         .invoices(|page| {
             progress.page("invoices", page.len());
-            page.iter().try_for_each(|invoice| anyhow::Ok(invoices.add(invoice)?))
+            page.iter().try_for_each(|invoice| {
+                witness.as_mut().map_or(Ok(()), |witness| witness.invoice(invoice))?;
+                anyhow::Ok(invoices.add(invoice)?)
+            })
         })
         .await?;
     let mut attempts = invoices.into_attempts(deployment.uuid());

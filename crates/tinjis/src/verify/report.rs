@@ -1,13 +1,13 @@
 //! What `verify` prints: one JSON object with fixed names, or a few lines for people.
 //! Reads nothing and compares nothing.
 
-use reconcile::{Finding, FindingKind, Reconciliation};
+use reconcile::{CurrencySum, Finding, FindingKind, Reconciliation};
 use serde::Serialize;
 
 use crate::output::{amount, grouped};
 
 /// The most findings that are shown.
-const SHOWN_MAX: usize = 100;
+pub(super) const SHOWN_MAX: usize = 100;
 
 /// What a verification came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -22,6 +22,23 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
+    /// Of two parts of one verification. What is wrong stays wrong, whatever else is not proven.
+    pub(super) fn worse(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Wrong, _) | (_, Self::Wrong) => Self::Wrong,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::Ok, Self::Ok) => Self::Ok,
+        }
+    }
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "right",
+            Self::Wrong => "WRONG",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// The exit code.
     pub(crate) fn code(self) -> u8 {
         match self {
@@ -46,10 +63,19 @@ pub(crate) struct Report {
 }
 
 #[derive(Serialize)]
-struct Json<'a> {
+pub(super) struct Json<'a> {
     verdict: Verdict,
     deployment_id: Option<&'a str>,
     ledger_id: Option<&'a str>,
+    #[serde(flatten)]
+    figures: TotalsJson<'a>,
+    findings: &'a [Finding],
+    findings_total: u64,
+}
+
+/// Counts and sums, of one deployment or of all.
+#[derive(Serialize)]
+pub(super) struct TotalsJson<'a> {
     invoices: u64,
     paid: u64,
     charges: u64,
@@ -61,8 +87,6 @@ struct Json<'a> {
     imported_paid: u64,
     mismatch: Mismatch,
     sums: Vec<SumJson<'a>>,
-    findings: &'a [Finding],
-    findings_total: u64,
 }
 
 #[derive(Serialize)]
@@ -82,26 +106,15 @@ struct SumJson<'a> {
     exponent: u8,
 }
 
-impl Report {
-    /// A side could not be read.
-    pub(crate) fn unknown() -> Self {
+impl<'a> TotalsJson<'a> {
+    pub(super) fn of(result: &'a Reconciliation) -> Self {
+        let sum = |(currency, sum): (&'a String, &CurrencySum)| SumJson {
+            currency,
+            paid_minor: sum.paid_minor,
+            charged_minor: sum.charged_minor,
+            exponent: sum.exponent,
+        };
         Self {
-            verdict: Verdict::Unknown,
-            deployment_id: None,
-            ledger_id: None,
-            run: false,
-            result: Reconciliation::default(),
-            remarks: Vec::new(),
-        }
-    }
-
-    /// One line of JSON.
-    pub(crate) fn json(&self) -> String {
-        let result = &self.result;
-        let json = Json {
-            verdict: self.verdict,
-            deployment_id: self.deployment_id.as_deref(),
-            ledger_id: self.ledger_id.as_deref(),
             invoices: result.invoices,
             paid: result.paid,
             charges: result.charges,
@@ -118,63 +131,47 @@ impl Report {
                 unbacked: result.count(FindingKind::Unbacked),
                 unknown_key: result.count(FindingKind::UnknownKey),
             },
-            sums: result
-                .sums
-                .iter()
-                .map(|(currency, sum)| SumJson {
-                    currency,
-                    paid_minor: sum.paid_minor,
-                    charged_minor: sum.charged_minor,
-                    exponent: sum.exponent,
-                })
-                .collect(),
+            sums: result.sums.iter().map(sum).collect(),
+        }
+    }
+}
+
+impl Report {
+    /// A side could not be read.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            verdict: Verdict::Unknown,
+            deployment_id: None,
+            ledger_id: None,
+            run: false,
+            result: Reconciliation::default(),
+            remarks: Vec::new(),
+        }
+    }
+
+    /// One line of JSON.
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string(&self.object()).expect("texts and numbers are always JSON")
+    }
+
+    pub(super) fn object(&self) -> Json<'_> {
+        let result = &self.result;
+        Json {
+            verdict: self.verdict,
+            deployment_id: self.deployment_id.as_deref(),
+            ledger_id: self.ledger_id.as_deref(),
+            figures: TotalsJson::of(result),
             findings: &result.findings[..result.findings.len().min(SHOWN_MAX)],
             findings_total: result.findings_total(),
-        };
-        serde_json::to_string(&json).expect("texts and numbers are always JSON")
+        }
     }
 
     /// Lines for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let result = &self.result;
-        let count = |kind| grouped(result.count(kind));
-        let word = match self.verdict {
-            Verdict::Ok => "right",
-            Verdict::Wrong => "WRONG",
-            Verdict::Unknown => "unknown",
-        };
-        let mut lines = vec![
-            format!("{word}: {} invoices against the ledger", grouped(result.invoices)),
-            format!(
-                "  double {}   lost {}   in doubt {}   open {}",
-                count(FindingKind::Double),
-                count(FindingKind::Lost),
-                grouped(result.in_doubt),
-                grouped(result.open)
-            ),
-            format!(
-                "  mismatch: amount {}, currency {}, customer {}, unbacked {}, unknown key {}",
-                count(FindingKind::Amount),
-                count(FindingKind::Currency),
-                count(FindingKind::Customer),
-                count(FindingKind::Unbacked),
-                count(FindingKind::UnknownKey)
-            ),
-            format!(
-                "  paid {} (of these imported as paid {})   charges {} (of these without a key {})",
-                grouped(result.paid),
-                grouped(result.imported_paid),
-                grouped(result.charges),
-                grouped(result.unkeyed)
-            ),
-        ];
-        lines.extend(self.unattributed_line());
-        for (currency, sum) in &result.sums {
-            let name = if currency.is_empty() { "no currency" } else { currency };
-            let (paid, charged) =
-                (amount(sum.paid_minor, sum.exponent), amount(sum.charged_minor, sum.exponent));
-            lines.push(format!("  {name}: paid {paid}, charged {charged}"));
-        }
+        let word = self.verdict.word();
+        let mut lines = vec![format!("{word}: {} invoices against the ledger", grouped(result.invoices))];
+        lines.extend(figure_lines(result));
         if self.run {
             lines.push(
                 "  a run is unfinished: open attempts are no fault, and the ledger was read after billing"
@@ -203,25 +200,61 @@ impl Report {
         lines.extend(self.remarks.iter().map(|remark| format!("  {remark}")));
         lines
     }
-
-    /// What is shown only where there is any.
-    fn unattributed_line(&self) -> Option<String> {
-        let result = &self.result;
-        let figures = [
-            ("charges of no invoice", result.count(FindingKind::Unattributed)),
-            ("acknowledged", result.acknowledged),
-            ("unbacked acknowledged", result.acknowledged_unbacked),
-            ("keys taken by another account", result.count(FindingKind::KeyTaken)),
-            ("invalid row numbers", result.count(FindingKind::InvalidSeq)),
-        ];
-        let shown = figures.into_iter().filter(|(_, count)| *count > 0);
-        let shown: Vec<String> = shown.map(|(name, count)| format!("{name} {}", grouped(count))).collect();
-        (!shown.is_empty()).then(|| format!("  {}", shown.join("   ")))
-    }
 }
 
-fn finding_line(finding: &Finding) -> String {
-    let kind = match finding.kind {
+/// Counts and sums for people.
+pub(super) fn figure_lines(result: &Reconciliation) -> Vec<String> {
+    let count = |kind| grouped(result.count(kind));
+    let mut lines = vec![
+        format!(
+            "  double {}   lost {}   in doubt {}   open {}",
+            count(FindingKind::Double),
+            count(FindingKind::Lost),
+            grouped(result.in_doubt),
+            grouped(result.open)
+        ),
+        format!(
+            "  mismatch: amount {}, currency {}, customer {}, unbacked {}, unknown key {}",
+            count(FindingKind::Amount),
+            count(FindingKind::Currency),
+            count(FindingKind::Customer),
+            count(FindingKind::Unbacked),
+            count(FindingKind::UnknownKey)
+        ),
+        format!(
+            "  paid {} (of these imported as paid {})   charges {} (of these without a key {})",
+            grouped(result.paid),
+            grouped(result.imported_paid),
+            grouped(result.charges),
+            grouped(result.unkeyed)
+        ),
+    ];
+    lines.extend(unattributed_line(result));
+    for (currency, sum) in &result.sums {
+        let name = if currency.is_empty() { "no currency" } else { currency };
+        let (paid, charged) = (amount(sum.paid_minor, sum.exponent), amount(sum.charged_minor, sum.exponent));
+        lines.push(format!("  {name}: paid {paid}, charged {charged}"));
+    }
+    lines
+}
+
+/// What is shown only where there is any.
+fn unattributed_line(result: &Reconciliation) -> Option<String> {
+    let figures = [
+        ("charges of no invoice", result.count(FindingKind::Unattributed)),
+        ("acknowledged", result.acknowledged),
+        ("unbacked acknowledged", result.acknowledged_unbacked),
+        ("keys taken by another account", result.count(FindingKind::KeyTaken)),
+        ("invalid row numbers", result.count(FindingKind::InvalidSeq)),
+        ("invoices in several deployments", result.count(FindingKind::Duplicate)),
+    ];
+    let shown = figures.into_iter().filter(|(_, count)| *count > 0);
+    let shown: Vec<String> = shown.map(|(name, count)| format!("{name} {}", grouped(count))).collect();
+    (!shown.is_empty()).then(|| format!("  {}", shown.join("   ")))
+}
+
+pub(super) fn kind_name(kind: FindingKind) -> &'static str {
+    match kind {
         FindingKind::Double => "double",
         FindingKind::Lost => "lost",
         FindingKind::Amount => "other amount",
@@ -233,7 +266,12 @@ fn finding_line(finding: &Finding) -> String {
         FindingKind::Unattributed => "charge of no invoice",
         FindingKind::KeyTaken => "key taken by another account",
         FindingKind::InvalidSeq => "invalid row number",
-    };
+        FindingKind::Duplicate => "in several deployments",
+    }
+}
+
+fn finding_line(finding: &Finding) -> String {
+    let kind = kind_name(finding.kind);
     let name = if finding.reference.is_empty() { "(no reference)" } else { &finding.reference };
     let mut line = format!("  {kind}: {name}");
     if !finding.keys.is_empty() {

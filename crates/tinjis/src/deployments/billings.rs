@@ -1,0 +1,134 @@
+//! Where a row of an import goes: to the deployment that has its reference already, else to the one that the table names.
+//! Knows two import routes and two look-ups; knows no file and writes nothing.
+
+use anyhow::bail;
+use api::billing::ImportReport;
+use billing::reference::Reference;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::de::IgnoredAny;
+
+use super::bucket::subscription_of;
+use super::table::Table;
+use crate::http::{Api, CallError, segment};
+use crate::verify::BillingApi;
+
+/// References that one deployment is asked for at the same time.
+const CONCURRENT_MAX: usize = 16;
+
+/// What rows become: the route that imports them, without writing, and the one that shows one of them.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    dry_run: &'static str,
+    item: &'static str,
+}
+
+pub(crate) const INVOICES: Kind = Kind { dry_run: "/v1/imports?dry_run=true", item: "/v1/invoices" };
+pub(crate) const SUBSCRIPTIONS: Kind =
+    Kind { dry_run: "/v1/subscriptions/imports?dry_run=true", item: "/v1/subscriptions" };
+
+/// A row as billing takes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) reference: Reference,
+    /// With its line break.
+    pub(crate) json: Vec<u8>,
+}
+
+/// The billings that rows may go to.
+#[derive(Clone, Debug)]
+pub(crate) struct Billings {
+    /// In the order of the table.
+    pub(crate) apis: Vec<Api>,
+    /// `None` for a single one.
+    table: Option<Table>,
+}
+
+impl Billings {
+    pub(crate) fn one(api: Api) -> Self {
+        Self { apis: vec![api], table: None }
+    }
+
+    /// One for each entry of the table.
+    pub(crate) fn of(table: Table, apis: Vec<Api>) -> Self {
+        Self { apis, table: Some(table) }
+    }
+
+    /// Fails unless each is reached and is the deployment that the table says.
+    pub(crate) async fn check_ids(&self) -> anyhow::Result<()> {
+        let Some(table) = &self.table else { return Ok(()) };
+        let found = ids(&self.apis).await;
+        let wrong = wrong_ids(table, &found);
+        if !wrong.is_empty() {
+            bail!("{}: correct the table; nothing was sent", wrong.join("; "));
+        }
+        found.into_iter().try_for_each(|found| found.map(drop)).map_err(|error| {
+            anyhow::Error::from(error).context("nothing was sent: all deployments must be asked")
+        })
+    }
+
+    /// For each row the place of the billing that it goes to. Who has a reference keeps it, whatever the table says now:
+    /// a second invoice of it would be charged a second time.
+    pub(crate) async fn places(&self, kind: &Kind, rows: &[Line]) -> Result<Vec<usize>, CallError> {
+        let Some(table) = &self.table else { return Ok(vec![0; rows.len()]) };
+        let by_table: Vec<usize> = rows.iter().map(|row| table.place(row.reference.as_str())).collect();
+        let mut places = by_table.clone();
+        for (place, api) in self.apis.iter().enumerate() {
+            let others: Vec<usize> = (0..rows.len()).filter(|row| by_table[*row] != place).collect();
+            let lines: Vec<&Line> = others.iter().map(|row| &rows[*row]).collect();
+            for (row, is_known) in others.iter().zip(known(api, kind, &lines).await?) {
+                if is_known {
+                    places[*row] = place;
+                }
+            }
+        }
+        Ok(places)
+    }
+}
+
+/// The deployment id that each billing says, or why it says none.
+pub(crate) async fn ids(apis: &[Api]) -> Vec<Result<String, CallError>> {
+    let ids = apis.iter().map(async |api| Ok(BillingApi(api.clone()).deployment().await?.deployment_id));
+    stream::iter(ids).buffered(CONCURRENT_MAX).collect().await
+}
+
+/// Where the table and a billing that answered do not agree.
+pub(crate) fn wrong_ids(table: &Table, found: &[Result<String, CallError>]) -> Vec<String> {
+    let wrong = table.entries.iter().zip(found).filter_map(|(entry, found)| {
+        let found = found.as_ref().ok()?;
+        let is_right = found.parse() == Ok(entry.id);
+        (!is_right).then(|| format!("{} is deployment {found}, and {} in the table", entry.billing, entry.id))
+    });
+    wrong.collect()
+}
+
+/// Of each row, whether this billing has its reference.
+async fn known(api: &Api, kind: &Kind, rows: &[&Line]) -> Result<Vec<bool>, CallError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let body: Vec<u8> = rows.iter().flat_map(|row| &row.json).copied().collect();
+    let report: ImportReport = api.post(kind.dry_run, "application/x-ndjson", Bytes::from(body)).await?;
+    let all = rows.len() as u64;
+    let of_all = if report.unchanged == all {
+        Some(true)
+    } else {
+        // Rows that would be refused may be known, with other data.
+        (report.created == all).then_some(false)
+    };
+    let lookups = rows.iter().map(async |row| {
+        let has = async |path: &str, reference: &str| -> Result<bool, CallError> {
+            Ok(api.find::<IgnoredAny>(&format!("{path}/{}", segment(reference))).await?.is_some())
+        };
+        let is_known = match of_all {
+            Some(of_all) => of_all,
+            None => has(kind.item, row.reference.as_str()).await?,
+        };
+        // Its schedule will make this invoice.
+        match subscription_of(row.reference.as_str()).filter(|_| !is_known) {
+            Some(subscription) => has(SUBSCRIPTIONS.item, subscription).await,
+            None => Ok(is_known),
+        }
+    });
+    stream::iter(lookups).buffered(CONCURRENT_MAX).try_collect().await
+}

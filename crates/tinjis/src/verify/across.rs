@@ -1,0 +1,65 @@
+//! What a verification of several deployments remembers of each while it is read: who has which reference, who has charged
+//! it, and whether the table sends it there. Judges nothing by itself.
+
+use reconcile::{AcrossDeployments, InvoiceFact, LedgerRow, RowState, SharedReferences};
+
+use super::blocks::Blocks;
+use crate::deployments::{Table, nfc};
+use crate::output::grouped;
+
+/// Of all deployments.
+#[derive(Debug)]
+pub(super) struct Across<'t> {
+    table: &'t Table,
+    references: AcrossDeployments<Blocks>,
+    elsewhere: u64,
+    first_elsewhere: Option<String>,
+}
+
+/// Sees the facts of one deployment.
+#[derive(Debug)]
+pub(super) struct Witness<'a, 't> {
+    across: &'a mut Across<'t>,
+    /// Its place in the table.
+    place: u8,
+}
+
+impl<'t> Across<'t> {
+    pub(super) fn new(table: &'t Table) -> Self {
+        let references = AcrossDeployments::new(Blocks::new());
+        Self { table, references, elsewhere: 0, first_elsewhere: None }
+    }
+
+    pub(super) fn witness(&mut self, place: usize) -> Witness<'_, 't> {
+        Witness { across: self, place: u8::try_from(place).expect("a table has few deployments") }
+    }
+
+    /// What is shared, and a remark on what the table sends elsewhere.
+    pub(super) fn finish(self) -> anyhow::Result<(SharedReferences, Option<String>)> {
+        let remark = self.first_elsewhere.map(|first| {
+            format!(
+                "invoices in a deployment that the table does not send them to: {}, for example {first}; they stay there",
+                grouped(self.elsewhere)
+            )
+        });
+        Ok((self.references.finish()?, remark))
+    }
+}
+
+impl Witness<'_, '_> {
+    pub(super) fn invoice(&mut self, fact: &InvoiceFact) -> anyhow::Result<()> {
+        let Across { table, references, elsewhere, first_elsewhere } = &mut *self.across;
+        if table.place(&fact.reference) != usize::from(self.place) {
+            *elsewhere += 1;
+            first_elsewhere.get_or_insert_with(|| fact.reference.clone());
+        }
+        Ok(references.invoice(self.place, &nfc(&fact.reference), fact.state)?)
+    }
+
+    pub(super) fn row(&mut self, row: &LedgerRow) -> anyhow::Result<()> {
+        match row.reference.as_deref().filter(|_| row.state == RowState::Charged) {
+            Some(reference) => Ok(self.across.references.charge(self.place, &nfc(reference))?),
+            None => Ok(()),
+        }
+    }
+}
