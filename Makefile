@@ -534,6 +534,11 @@ bench: ## charges per second against wrk and a naive loop; exit 1 below the goal
 growth: ## CPU per charge at 10,000 and at GROWTH_INVOICES=1000000 invoices on each database; exit 1 when it grows
 	BENCH_GROWTH=$(or $(GROWTH_INVOICES),1000000) cargo bench --locked --package tinjis --bench charging
 
+.PHONY: deployments
+deployments: ## CPU per charge with 1, 2 and 4 deployments side by side; exit 1 when more cost more; DEPLOYMENTS_INVOICES=100000 DEPLOYMENTS_ROUNDS=5
+	BENCH_DEPLOYMENTS=$(or $(DEPLOYMENTS_INVOICES),100000) BENCH_ROUNDS=$(or $(DEPLOYMENTS_ROUNDS),5) \
+	  cargo bench --locked --package tinjis --bench charging
+
 .PHONY: bench-store
 bench-store: ## claims and settlements per second of billing's stores, and WAL bytes per row; BENCH_STORE_INVOICES
 	cargo bench --locked --package billing --bench store

@@ -1,8 +1,9 @@
 //! Charges a second, side by side in one run: billing's pay run, plain and over mutual TLS, wrk against the same endpoint
 //! of payments with its ledger on, the naive biller, and one and three replicas on PostgreSQL.
 //! Alternating rounds, medians, and the ledger counted after each leg. With BENCH_GROWTH, a small and a large run
-//! instead. Exit 1 when a goal is missed. Knows the services from outside only.
+//! instead; with BENCH_DEPLOYMENTS, one, two and four deployments. Exit 1 when a goal is missed. Knows the services from outside only.
 
+mod deployments;
 mod edge;
 mod generation;
 mod growth;
@@ -36,6 +37,11 @@ fn main() -> io::Result<ExitCode> {
     let on_postgres = replicas::can_run();
     if std::env::var_os("BENCH_GROWTH").is_some() {
         let met = growth::report(&mut out, size("BENCH_GROWTH", 1_000_000), on_postgres)?;
+        return ended(&mut out, met);
+    }
+    if std::env::var_os("BENCH_DEPLOYMENTS").is_some() {
+        let invoices = size("BENCH_DEPLOYMENTS", 100_000);
+        let met = deployments::report(&mut out, invoices, size("BENCH_ROUNDS", ROUNDS))?;
         return ended(&mut out, met);
     }
     let invoices = size("BENCH_INVOICES", 100_000);

@@ -215,6 +215,16 @@ const LIMITS: &[(&str, &str, &str)] = &[
         "KEYS_ASKED_MAX: usize = 10_000;",
         "whose key the ledger is asked for | 10,000 |",
     ),
+    (
+        "crates/tinjis/src/deployments/table.rs",
+        "DEPLOYMENTS_MAX: usize = 64;",
+        "| deployments of one table | 64 |",
+    ),
+    (
+        "crates/tinjis/src/deployments/bucket.rs",
+        "BUCKETS: u16 = 1024;",
+        "| buckets that they share | 1,024 |",
+    ),
     ("deploy/envs/base/postgres.yaml", "image: postgres:15\n", "| version 15 is tested |"),
     (POSTGRES, "CONNECTIONS_MAX: usize = 12;", "| 12 (`--database-connections-max`) |"),
     (POSTGRES, "ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);", "a free connection | 4 s |"),
