@@ -137,9 +137,13 @@ impl MonthEnd {
         let billing = site.billing_api()?;
         let payments = site.payments.api()?;
         let mut counted = Counted::default();
-        self.read_ledger(&payments, plan, &mut counted).await?;
         let invoiced = invoiced(&billing, plan.month_on(month), plan.month_on(month + 1)).await?;
-        let verified = verify(&Billing::Service(billing), payments, &ReadProgress::silent()).await?;
+        // Nothing changes meanwhile: the next month has not begun.
+        let (billing, silent) = (Billing::Service(billing), ReadProgress::silent());
+        let ((), verified) = tokio::try_join!(
+            self.read_ledger(&payments, plan, &mut counted),
+            verify(&billing, payments.clone(), &silent)
+        )?;
         // The list of attempts is read once a month, by `verify`.
         let resent = verified.result.resent.saturating_sub(self.resent);
         self.resent = verified.result.resent;
