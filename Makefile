@@ -539,6 +539,11 @@ deployments: ## CPU per charge with 1, 2 and 4 deployments side by side; exit 1 
 	BENCH_DEPLOYMENTS=$(or $(DEPLOYMENTS_INVOICES),100000) BENCH_ROUNDS=$(or $(DEPLOYMENTS_ROUNDS),5) \
 	  cargo bench --locked --package tinjis --bench charging
 
+.PHONY: partitions
+partitions: ## CPU and WAL of a row in tables with and without hash partitions on PostgreSQL; PARTITIONS_ROWS=10000000
+	BENCH_PARTITIONS=$(or $(PARTITIONS_ROWS),10000000) BENCH_ROUNDS=$(or $(PARTITIONS_ROUNDS),5) \
+	  cargo bench --locked --package tinjis --bench charging
+
 .PHONY: bench-store
 bench-store: ## claims and settlements per second of billing's stores, and WAL bytes per row; BENCH_STORE_INVOICES
 	cargo bench --locked --package billing --bench store

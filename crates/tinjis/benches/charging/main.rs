@@ -1,13 +1,14 @@
 //! Charges a second, side by side in one run: billing's pay run, plain and over mutual TLS, wrk against the same endpoint
 //! of payments with its ledger on, the naive biller, and one and three replicas on PostgreSQL.
 //! Alternating rounds, medians, and the ledger counted after each leg. With BENCH_GROWTH, a small and a large run
-//! instead; with BENCH_DEPLOYMENTS, one, two and four deployments. Exit 1 when a goal is missed. Knows the services from outside only.
+//! instead; with BENCH_DEPLOYMENTS, one, two and four deployments; with BENCH_PARTITIONS, tables with and without partitions. Exit 1 when a goal is missed. Knows the services from outside only.
 
 mod deployments;
 mod edge;
 mod generation;
 mod growth;
 mod legs;
+mod partitions;
 mod replicas;
 mod start;
 
@@ -43,6 +44,10 @@ fn main() -> io::Result<ExitCode> {
         let invoices = size("BENCH_DEPLOYMENTS", 100_000);
         let met = deployments::report(&mut out, invoices, size("BENCH_ROUNDS", ROUNDS))?;
         return ended(&mut out, met);
+    }
+    if std::env::var_os("BENCH_PARTITIONS").is_some() {
+        partitions::report(&mut out, size("BENCH_PARTITIONS", 10_000_000), size("BENCH_ROUNDS", ROUNDS))?;
+        return ended(&mut out, true);
     }
     let invoices = size("BENCH_INVOICES", 100_000);
     let rounds = size("BENCH_ROUNDS", ROUNDS);
