@@ -16,9 +16,9 @@ pub(super) struct Across<'t> {
     first_elsewhere: Option<String>,
 }
 
-/// Sees the facts of one deployment.
+/// Observes one deployment while it is read.
 #[derive(Debug)]
-pub(super) struct Witness<'a, 't> {
+pub(super) struct Observer<'a, 't> {
     across: &'a mut Across<'t>,
     /// Its place in the table.
     place: u8,
@@ -30,8 +30,8 @@ impl<'t> Across<'t> {
         Self { table, references, elsewhere: 0, first_elsewhere: None }
     }
 
-    pub(super) fn witness(&mut self, place: usize) -> Witness<'_, 't> {
-        Witness { across: self, place: u8::try_from(place).expect("a table has few deployments") }
+    pub(super) fn observer(&mut self, place: usize) -> Observer<'_, 't> {
+        Observer { across: self, place: u8::try_from(place).expect("a table has few deployments") }
     }
 
     /// What is shared, and a remark on what the table sends elsewhere.
@@ -46,7 +46,7 @@ impl<'t> Across<'t> {
     }
 }
 
-impl Witness<'_, '_> {
+impl Observer<'_, '_> {
     pub(super) fn invoice(&mut self, fact: &InvoiceFact) -> anyhow::Result<()> {
         let Across { table, references, elsewhere, first_elsewhere } = &mut *self.across;
         if table.place(&fact.reference) != usize::from(self.place) {

@@ -80,7 +80,7 @@ async fn verify(pairs: &Pairs) -> AllReport<'_> {
     for (place, (billing, payments)) in pairs.billings.iter().zip(&pairs.payments).enumerate() {
         let progress = ReadProgress::visible("verifying");
         let (billing, ledger) = (BillingApi(billing.clone()), LedgerApi(payments.clone()));
-        let report = verify_service(&billing, &ledger, &progress, Some(across.witness(place))).await;
+        let report = verify_service(&billing, &ledger, &progress, Some(across.observer(place))).await;
         // The bar goes before anything else is printed.
         drop(progress);
         let entry = &pairs.table.entries[place];

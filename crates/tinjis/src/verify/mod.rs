@@ -13,7 +13,7 @@ mod report;
 mod source;
 
 use acknowledge::Acknowledged;
-use across::Witness;
+use across::Observer;
 use blocks::Blocks;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use recheck::{CONCURRENT_MAX, Recheck};
@@ -75,16 +75,16 @@ async fn verify_service(
     billing: &BillingApi,
     ledger: &LedgerApi,
     progress: &ReadProgress,
-    mut witness: Option<Witness<'_, '_>>,
+    mut observer: Option<Observer<'_, '_>>,
 ) -> anyhow::Result<Report> {
     let ledger_id = ledger.id().await?;
     let last_seq_before_billing = ledger.last_seq().await?;
     let (before, attempts) =
-        read_billing(billing, last_seq_before_billing, progress, witness.as_mut()).await?;
+        read_billing(billing, last_seq_before_billing, progress, observer.as_mut()).await?;
     let acknowledged = Acknowledged::read(billing, ledger_id.as_deref()).await?;
     let mut rows = attempts.into_ledger(acknowledged.context(last_seq_before_billing))?;
     let add = |row: &LedgerRow| {
-        witness.as_mut().map_or(Ok(()), |witness| witness.row(row))?;
+        observer.as_mut().map_or(Ok(()), |observer| observer.row(row))?;
         Ok(rows.add(row)?)
     };
     let is_one_ledger = read_ledger(ledger, ledger_id.as_ref(), add, progress).await?;
@@ -197,7 +197,7 @@ async fn read_billing(
     billing: &BillingApi,
     rows: i64,
     progress: &ReadProgress,
-    mut witness: Option<&mut Witness<'_, '_>>,
+    mut observer: Option<&mut Observer<'_, '_>>,
 ) -> anyhow::Result<(Deployment, PartitionedAttempts<Blocks>)> {
     let rows = u64::try_from(rows).unwrap_or_default();
     let deployment = billing.deployment().await?;
@@ -207,7 +207,7 @@ async fn read_billing(
         .invoices(|page| {
             progress.page("invoices", page.len());
             page.iter().try_for_each(|invoice| {
-                witness.as_mut().map_or(Ok(()), |witness| witness.invoice(invoice))?;
+                observer.as_mut().map_or(Ok(()), |observer| observer.invoice(invoice))?;
                 anyhow::Ok(invoices.add(invoice)?)
             })
         })
