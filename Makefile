@@ -540,7 +540,7 @@ deployments: ## CPU per charge with 1, 2 and 4 deployments side by side; exit 1 
 	  cargo bench --locked --package tinjis --bench charging
 
 .PHONY: partitions
-partitions: ## CPU and WAL of a row in tables with and without hash partitions on PostgreSQL; PARTITIONS_ROWS=10000000
+partitions: ## CPU and WAL of a row in tables with and without hash partitions on PostgreSQL; PARTITIONS_ROWS=10000000 PARTITIONS_ROUNDS=5
 	BENCH_PARTITIONS=$(or $(PARTITIONS_ROWS),10000000) BENCH_ROUNDS=$(or $(PARTITIONS_ROUNDS),5) \
 	  cargo bench --locked --package tinjis --bench charging
 

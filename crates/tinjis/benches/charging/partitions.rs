@@ -1,5 +1,6 @@
-//! Whether hash partitions make writing cheaper among many rows: the same inserts into the table as it is and into the same
-//! table in partitions, in turn, on PostgreSQL. Knows the two tables that grow with each charge; judges nothing.
+//! Whether hash partitions make writing cheaper among many rows: the same rows into one table and into one in partitions,
+//! in turn, on PostgreSQL. Both have the columns of the service's table and the indexes that partitions allow, without its
+//! triggers and references. Knows the two tables that grow with each charge; judges nothing.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,7 +16,7 @@ use crate::grouped;
 const PARTITIONS: usize = 16;
 /// Rows of one statement, as of a batch in mid-run.
 const BATCH: usize = 64;
-/// Connections that write at the same time, as `CONNECTIONS` of either service in mid-run.
+/// Connections that write at the same time.
 const CLIENTS: usize = 4;
 /// Statements of one connection in one round.
 const STATEMENTS: usize = 500;
@@ -34,7 +35,7 @@ struct Table {
     name: &'static str,
     /// What its partitions are by: the column of an index that must stay unique.
     by: &'static str,
-    /// Whole index definitions, after the table's name. In partitions a unique one must contain `by`.
+    /// Each as UNIQUE or nothing, and what it is on. In partitions a unique one must contain `by`.
     indexes: &'static [(&'static str, &'static str)],
     columns: &'static str,
     /// Values of a row that is there before; `n` is its number.
@@ -116,7 +117,7 @@ pub(crate) fn report(out: &mut impl Write, rows: usize, rounds: usize) -> io::Re
             whole.iter().zip(&parts).map(|(one, many)| many.cpu_ns * 1000 / one.cpu_ns.max(1)).collect();
         ratios.sort_unstable();
         let (least, middle, most) = (ratios[0], ratios[ratios.len() / 2], ratios[ratios.len() - 1]);
-        for (name, figures) in [("as it is", whole), ("in partitions", parts)] {
+        for (name, figures) in [("in one piece", whole), ("in partitions", parts)] {
             let figures = median(figures);
             writeln!(
                 out,
@@ -129,7 +130,7 @@ pub(crate) fn report(out: &mut impl Write, rows: usize, rounds: usize) -> io::Re
         }
         writeln!(
             out,
-            "  {:<8} CPU in partitions ÷ as it is: {middle} (rounds {least} to {most}) thousandths",
+            "  {:<8} CPU in partitions ÷ in one piece, in thousandths: {middle} (rounds {least} to {most})",
             table.name
         )?;
     }
