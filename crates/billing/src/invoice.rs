@@ -171,6 +171,15 @@ pub struct Decline {
     pub code: Option<DeclineCode>,
 }
 
+impl Decline {
+    /// Class and code as a store has them.
+    #[must_use]
+    pub fn columns(decline: Option<&Self>) -> (Option<&'static str>, Option<&str>) {
+        let code = decline.and_then(|decline| decline.code.as_ref());
+        (decline.map(|decline| decline.class.as_str()), code.map(DeclineCode::as_str))
+    }
+}
+
 impl Default for Decline {
     fn default() -> Self {
         Self { class: DeclineClass::Unknown, code: None }

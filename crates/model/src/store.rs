@@ -76,9 +76,10 @@ pub(crate) fn settle(invoice: &mut Invoice, at: usize, outcome: Outcome) -> Sett
     settled.into_iter().next().expect("one settlement has one answer")
 }
 
-/// Records an operator's decision by the production changeset.
+/// Records an operator's decision by the production changeset. Of a key that the provider had refused the attempt would
+/// become REFUSED, not VOIDED: nothing here tells them apart.
 pub(crate) fn resolve(invoice: &mut Invoice, at: usize, charged: bool) -> Resolved {
-    match changeset::resolve(facts(invoice), &at, charged) {
+    match changeset::resolve(facts(invoice), &at, charged, None) {
         Ok((changes, _)) => {
             apply(invoice, &changes);
             Resolved::Applied

@@ -191,7 +191,6 @@ impl Services {
         /// Rows of one request; about 80 bytes each, well under the limit of a body.
         const ROWS: usize = 5000;
         const CURRENCIES: [&str; 5] = ["EUR", "USD", "DKK", "SEK", "GBP"];
-        let url = format!("{}/v1/imports", self.billing_url());
         let all: Vec<usize> = (1..=count).collect();
         for part in all.chunks(ROWS) {
             let mut rows = String::new();
@@ -204,13 +203,22 @@ impl Services {
                      \"currency\":\"{currency}\",\"amount\":\"{amount}\"}}\n"
                 ));
             }
-            let answer =
-                http::call("POST", &url, &[("Content-Type", "application/x-ndjson")], rows.as_bytes());
-            assert_eq!(answer.status, 200, "import: {}", answer.text());
+            self.import_rows(&rows);
         }
         let known =
             self.ask_billing(&format!("SELECT count(*) FROM invoices WHERE reference LIKE '{prefix}%'"));
         assert_eq!(usize::try_from(known).ok(), Some(count), "each row was imported");
+    }
+
+    /// Imports these lines of NDJSON.
+    ///
+    /// # Panics
+    /// When they are refused.
+    #[track_caller]
+    pub fn import_rows(&self, rows: &str) {
+        let url = format!("{}/v1/imports", self.billing_url());
+        let answer = http::call("POST", &url, &[("Content-Type", "application/x-ndjson")], rows.as_bytes());
+        assert_eq!(answer.status, 200, "import: {}", answer.text());
     }
 
     /// `POST /rest/v1/invoices/pay` until it answers `true`; a 503 or no answer only means: again. Answers how often.

@@ -178,6 +178,62 @@ fn void(database: Option<&Database>) {
     Verified::of(env!("CARGO_BIN_EXE_tinjis"), &services, &[]).assert_all_paid("after the word");
 }
 
+/// Each response is lost, for ever.
+const NO_RESPONSE: &str = "[[rule]]\nfault = \"reply-lost\"\ntimes = 1000000\n";
+/// By the payment service's test amounts: a hard decline, one of the same card, and a soft one.
+const DECLINED: &str = r#"{"reference":"HARD","customer_id":1,"currency":"EUR","amount":"40.02"}
+{"reference":"SAME CARD","customer_id":1,"currency":"EUR","amount":"12.15"}
+{"reference":"SOFT","customer_id":2,"currency":"EUR","amount":"40.01"}
+"#;
+
+#[test]
+fn not_charged_of_what_was_declined_keeps_the_reason_and_leads_to_no_further_attempt() {
+    declined(None);
+}
+
+#[test]
+fn the_same_decline_on_postgres() {
+    let Some(database) = Database::fresh("not charged of what was declined") else { return };
+    declined(Some(&database));
+}
+
+fn declined(database: Option<&Database>) {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = dir.path().join("faults.toml");
+    std::fs::write(&faults, NO_RESPONSE).unwrap();
+    let services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
+        .payments_flags(["--success-rate=1", "--test-amounts=true"])
+        .payments_env("FAULTS", faults.display().to_string())
+        .on(database)
+        .start();
+    services.import_rows(DECLINED);
+    let network = r#"{"network":"visa","reason":"a card","actor":"ann"}"#;
+    let url = format!("{}/v1/customers/1/network", services.billing_url());
+    let set = testkit::http::call("POST", &url, &[("Content-Type", "application/json")], network.as_bytes());
+    assert_eq!(set.status, 200, "{}", set.text());
+    let _run = services.start_run();
+    let doubt = "SELECT count(*) FROM attempts WHERE state = 'IN_DOUBT'";
+    wait_until("one of each customer is in doubt", WITHIN, || services.ask_billing(doubt) == 2);
+    let attempts = testkit::http::get(&format!("{}/v1/attempts", services.billing_url())).json();
+    for attempt in attempts["items"].as_array().unwrap() {
+        let word = ["--decision", "not-charged", "--why", "their list of 3 May", "--actor", "ann"];
+        let key = attempt["key"].as_str().unwrap();
+        let (code, out, said) = resolve(&services, &[&[key][..], &word].concat());
+        assert_eq!((code, out.trim_end().ends_with("  REFUSED")), (Some(0), true), "{out} {said}");
+    }
+    for (reference, class) in [("HARD", "hard"), ("SOFT", "soft")] {
+        let with_class = format!(
+            "SELECT count(*) FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
+             WHERE i.reference = '{reference}' AND a.decline_class = '{class}' AND a.decline_code IS NOT NULL"
+        );
+        assert_eq!(services.ask_billing(&with_class), 1, "{reference}");
+    }
+    let run = services.wait_run(&services.start_run(), WITHIN);
+    assert_eq!(services.ask_payments("SELECT count(*) FROM ledger"), 2, "nothing was tried again: {run}");
+    let verified = Verified::of(env!("CARGO_BIN_EXE_tinjis"), &services, &[]);
+    assert_eq!(verified.code, Some(0), "{}", verified.json);
+}
+
 #[test]
 fn mistakes_are_reported_together_and_a_service_that_is_not_there_is_exit_code_2() {
     let resolve = |words: &[&str]| {

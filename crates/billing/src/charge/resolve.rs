@@ -10,7 +10,7 @@ use super::{ResolveError, ResolveOutcome};
 use crate::invoice::{Attempt, AttemptState};
 use crate::protocol::transition::Idempotency;
 use crate::provider::VoidOutcome;
-use crate::store::{BATCH_MAX, Resolution, Resolved, StoreError};
+use crate::store::{BATCH_MAX, Evidence, Resolution, Resolved, StoreError};
 
 /// How long after the last moment at which it can have been sent a request may still be executed somewhere: as long
 /// as TCP keeps resending unacknowledged bytes, which on Linux is about 15 minutes.
@@ -22,16 +22,15 @@ impl EngineContext {
             return Ok(ResolveOutcome::Unknown);
         };
         // For a final attempt only its invoice can still need manual resolution; the store checks that.
-        let quiet_for = if !attempt.state.is_open() || resolution.charged {
-            None
+        let evidence = if !attempt.state.is_open() || resolution.charged {
+            Evidence::Voided
         } else if self.provider.idempotency() == Idempotency::Keys {
-            self.ensure_void(&attempt, resolution).await?;
-            None
+            self.ensure_void(&attempt, resolution).await?
         } else {
             has_reason(resolution)?;
-            Some(REQUEST_LIFE_MAX)
+            Evidence::Quiet(REQUEST_LIFE_MAX)
         };
-        match self.store.resolve_when_quiet(resolution, quiet_for).await? {
+        match self.store.resolve_by(resolution, &evidence).await? {
             Resolved::Applied => {
                 if attempt.state.is_open() {
                     self.breaker.resolved();
@@ -45,16 +44,24 @@ impl EngineContext {
         }
     }
 
-    async fn ensure_void(&self, attempt: &Attempt, resolution: &Resolution) -> Result<(), ResolveError> {
+    async fn ensure_void(
+        &self,
+        attempt: &Attempt,
+        resolution: &Resolution,
+    ) -> Result<Evidence, ResolveError> {
         let said = {
             let ledger = self.ledger.known();
             self.provider.void(&attempt.key, self.preconditions(ledger.as_deref())).await
         };
         crash_point!("K11");
         match said {
-            VoidOutcome::NotCharged => Ok(()),
+            VoidOutcome::Voided => Ok(Evidence::Voided),
+            VoidOutcome::Refused(decline) => Ok(Evidence::Refused(decline)),
             // A second charge cannot be voided, only refunded; the ledger keeps it.
-            VoidOutcome::Charged if self.is_other_charged(attempt).await? => has_reason(resolution),
+            VoidOutcome::Charged if self.is_other_charged(attempt).await? => {
+                has_reason(resolution)?;
+                Ok(Evidence::Voided)
+            }
             VoidOutcome::Charged => Err(ResolveError::ChargedThere),
             VoidOutcome::Unknown(why) => Err(ResolveError::NotVoided(why)),
         }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use api::billing::{EntryState, RepairRow};
 use bytes::Bytes;
 use chassis::caller::{Token, Tokens};
 use chassis::client::{Cause, ClientConfig, Failure, SendBefore};
 use chassis::clock::Clock;
 use chassis::telemetry::Tracer;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
-use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::Dialect;
@@ -105,8 +105,10 @@ pub struct Answer {
 /// Result of voiding a key at the provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VoidOutcome {
-    /// This key is not charged and never will be.
-    NotCharged,
+    /// This key is not charged and never will be: it was voided.
+    Voided,
+    /// This key is not charged and never will be: it was refused before, for this reason.
+    Refused(Decline),
     /// This key is charged.
     Charged,
     /// Nothing is known; why.
@@ -342,21 +344,18 @@ pub(super) fn describe(failure: &Failure) -> String {
     format!("{failure}: {}", failure.cause())
 }
 
-/// A ledger row, as far as it matters.
-#[derive(Deserialize)]
-struct Row {
-    key: String,
-    state: String,
-}
-
 fn judge_void(key: &Key, ledger: Option<&str>, response: &Response<Bytes>) -> VoidOutcome {
     let named = only(response.headers(), &LEDGER_ID);
     if ledger.is_some() && named != ledger {
         return VoidOutcome::Unknown("the answer comes from another ledger".into());
     }
-    let row = serde_json::from_slice::<Row>(response.body()).ok().filter(|row| row.key == key.as_str());
+    let row = serde_json::from_slice::<RepairRow>(response.body()).ok();
+    let row = row.filter(|row| row.key.as_deref() == Some(key.as_str()));
     match (response.status().as_u16(), row) {
-        (200, Some(row)) if matches!(row.state.as_str(), "VOIDED" | "REFUSED") => VoidOutcome::NotCharged,
+        (200, Some(RepairRow { state: EntryState::Voided, .. })) => VoidOutcome::Voided,
+        (200, Some(RepairRow { state: EntryState::Refused, decline_class, decline_code, .. })) => {
+            VoidOutcome::Refused(decline::of_row(decline_class.as_deref(), decline_code.as_deref()))
+        }
         (409, _) => VoidOutcome::Charged,
         (status, _) => VoidOutcome::Unknown(format!("it answered {status}")),
     }

@@ -1,4 +1,5 @@
-//! The `Decline` header beside a refusal: `class=hard|fix|soft|unknown; code=TEXT`. Pure.
+//! Why a provider refused: the `Decline` header beside a refusal, `class=hard|fix|soft|unknown; code=TEXT`, and the
+//! columns of a ledger row. Pure.
 //! Knows no response table, and not what a class leads to.
 
 use crate::invoice::{Decline, DeclineClass, DeclineCode};
@@ -9,6 +10,13 @@ use crate::invoice::{Decline, DeclineClass, DeclineCode};
 #[must_use]
 pub fn parse(header: Option<&str>) -> Decline {
     header.and_then(strict).unwrap_or_default()
+}
+
+/// What a refused row of the ledger says of its reason. As [`parse`]: what cannot be read says nothing.
+#[must_use]
+pub fn of_row(class: Option<&str>, code: Option<&str>) -> Decline {
+    let class = class.and_then(|class| class.parse().ok()).unwrap_or(DeclineClass::Unknown);
+    Decline { class, code: code.and_then(DeclineCode::new) }
 }
 
 fn strict(text: &str) -> Option<Decline> {

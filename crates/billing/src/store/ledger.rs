@@ -1,7 +1,7 @@
 //! What billing keeps of the provider's ledger, and what it takes from one of its rows. Plain values: knows no SQL, and
 //! decides nothing about an attempt.
 
-use crate::invoice::{CustomerId, Reference};
+use crate::invoice::{CustomerId, Decline, Reference};
 use crate::money::Money;
 use crate::protocol::key::Key;
 use crate::protocol::transition::Outcome;
@@ -87,6 +87,8 @@ pub struct LedgerFact {
     pub money: Option<Money>,
     /// CHARGED, REFUSED or VOIDED; a ledger records nothing else.
     pub outcome: Outcome,
+    /// Of a refusal, its reason.
+    pub decline: Option<Decline>,
 }
 
 impl LedgerFact {

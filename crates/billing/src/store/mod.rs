@@ -18,8 +18,8 @@ pub use self::ledger::{
 use self::operator_reads::OperatorReads;
 pub use self::subscriptions::{SubscriptionReads, SubscriptionStore};
 use crate::invoice::{
-    Attempt, AttemptState, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference, Run, RunId,
-    RunProblem,
+    Attempt, AttemptState, Customer, CustomerId, Decline, Invoice, InvoiceId, InvoiceState, Reference, Run,
+    RunId, RunProblem,
 };
 use crate::money::Money;
 use crate::protocol::key::{DeploymentId, Key};
@@ -180,6 +180,17 @@ pub struct Resolution {
     /// Why the operator is sure.
     pub reason: String,
     pub actor: String,
+}
+
+/// What shows that an open attempt is not charged, when an operator decides so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The provider has voided its key. Also where nothing is to be shown: of a final attempt, and of "charged".
+    Voided,
+    /// The provider had refused it, for this reason: the attempt becomes REFUSED, and further attempts wait for their day.
+    Refused(Decline),
+    /// No request of it can be alive once it cannot have been sent for this long.
+    Quiet(Duration),
 }
 
 /// Result of a resolution.
@@ -378,22 +389,18 @@ pub trait OperatorStore: Send + Sync + 'static {
     /// Rows with a problem change nothing; the others are recorded.
     async fn import(&self, rows: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>>;
 
-    /// Records a decision, with its audit row. Of an open attempt: attempt CHARGED or VOIDED, invoice PAID (by
+    /// Records a decision, with its audit row. Of an open attempt: attempt CHARGED, VOIDED or REFUSED, invoice PAID (by
     /// resolve, or by charge when another attempt is CHARGED) or PENDING. A final attempt stays as it is; if its invoice
     /// is in ATTENTION and none of its attempts is open, "not charged" of a REJECTED one makes the invoice PENDING, and
     /// "charged" of the CHARGED one makes it PAID (by resolve).
     async fn resolve(&self, resolution: &Resolution) -> Result<Resolved> {
-        self.resolve_when_quiet(resolution, None).await
+        self.resolve_by(resolution, &Evidence::Voided).await
     }
 
-    /// As [`OperatorStore::resolve`]; "not charged" of an open attempt changes something only when its invoice is in
-    /// ATTENTION and it cannot have been sent for this long, by the clock of the store in the same transaction: the
-    /// clock of a process may be ahead, and another process may claim the attempt meanwhile.
-    async fn resolve_when_quiet(
-        &self,
-        resolution: &Resolution,
-        quiet_for: Option<Duration>,
-    ) -> Result<Resolved>;
+    /// As [`OperatorStore::resolve`], by this evidence. By [`Evidence::Quiet`], "not charged" of an open attempt changes
+    /// something only when its invoice is in ATTENTION and it cannot have been sent for so long, by the clock of the store
+    /// in the same transaction: the clock of a process may be ahead, and another process may claim the attempt meanwhile.
+    async fn resolve_by(&self, resolution: &Resolution, evidence: &Evidence) -> Result<Resolved>;
 
     /// Applies rows of the provider's ledger, at most [`BATCH_MAX`] in the ledger's order; returns one
     /// [`Repaired`] each. A known key is settled as by [`ChargeStore::settle`], but a charge of another customer or

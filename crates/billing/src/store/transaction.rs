@@ -8,7 +8,7 @@ use std::time::Duration;
 use chassis::crash_point;
 
 use super::changeset::control::{self as rules, CustomerControl, CustomerFacts};
-use super::changeset::dunning::{HeldBack, LadderFacts, declined_invoices, hold_back, plan_retries};
+use super::changeset::dunning::{HeldBack, LadderFacts, declines_by_invoice, hold_back, plan_retries};
 use super::changeset::import::{self, ImportPlan, KnownRows};
 use super::changeset::{
     self, Changeset, CustomersAndAmounts, LoadedFacts, Owner, RepairFacts, ResolutionAudit, SendTimes,
@@ -21,8 +21,8 @@ use crate::protocol::transition::Settlement;
 use crate::run_order::{RunFilter, RunLimits};
 use crate::store::control::{CHARGING, Controlled, CustomerAction, InvoiceAction, OperatorNote, START, STOP};
 use crate::store::{
-    BATCH_MAX, ClaimedPending, ImportMode, ImportRow, Imported, LedgerFact, LedgerSeen, Repaired, Resolution,
-    Resolved, Settled,
+    BATCH_MAX, ClaimedPending, Evidence, ImportMode, ImportRow, Imported, LedgerFact, LedgerSeen, Repaired,
+    Resolution, Resolved, Settled,
 };
 
 /// An open transaction. What it loads stays as it is until the transaction ends; each change checks how many rows it
@@ -324,13 +324,8 @@ pub(super) async fn settle<T: Transaction>(
 ) -> Result<Vec<Settled>, T::Error> {
     let keys: Vec<&Key> = settlements.iter().map(|settlement| &settlement.key).collect();
     let facts = tx.load_facts(&keys, &[]).await?;
-    let (mut changes, settled) = changeset::settle(facts, run, settlements);
-    let declined: Vec<InvoiceId> = declined_invoices(&changes).map(|(invoice, _)| invoice).collect();
-    if !declined.is_empty() {
-        let ladders = tx.load_ladders(&declined).await?;
-        plan_retries(&mut changes, &ladders);
-    }
-    tx.apply(&changes).await?;
+    let (changes, settled) = changeset::settle(facts, run, settlements);
+    plan_and_apply(tx, changes).await?;
     if let Some(seen) = seen {
         tx.see(seen).await?;
     }
@@ -338,22 +333,37 @@ pub(super) async fn settle<T: Transaction>(
     Ok(settled)
 }
 
+/// However a decline becomes known, its invoice gets the date or the flag of its ladder.
+async fn plan_and_apply<T: Transaction>(tx: &T, mut changes: Changeset) -> Result<(), T::Error> {
+    let declines = declines_by_invoice(&changes);
+    if !declines.is_empty() {
+        let invoices: Vec<InvoiceId> = declines.keys().copied().collect();
+        let ladders = tx.load_ladders(&invoices).await?;
+        plan_retries(&mut changes, &declines, &ladders);
+    }
+    tx.apply(&changes).await
+}
+
 pub(super) async fn resolve<T: Transaction>(
     tx: &T,
     resolution: &Resolution,
-    quiet_for: Option<Duration>,
+    evidence: &Evidence,
 ) -> Result<Resolved, T::Error> {
     let facts = tx.load_facts(&[&resolution.key], &[]).await?;
-    if let Some(quiet_for) = quiet_for.filter(|_| !resolution.charged) {
-        let times = tx.load_send_times(&resolution.key).await?;
-        match changeset::alive_for(&facts, &resolution.key, times, quiet_for) {
-            Duration::ZERO => {}
-            left => return Ok(Resolved::TooEarly(left)),
+    let refusal = match evidence {
+        Evidence::Quiet(quiet_for) if !resolution.charged => {
+            let times = tx.load_send_times(&resolution.key).await?;
+            match changeset::alive_for(&facts, &resolution.key, times, *quiet_for) {
+                Duration::ZERO => None,
+                left => return Ok(Resolved::TooEarly(left)),
+            }
         }
-    }
-    match changeset::resolve(facts, &resolution.key, resolution.charged) {
+        Evidence::Voided | Evidence::Quiet(_) => None,
+        Evidence::Refused(decline) => Some(decline),
+    };
+    match changeset::resolve(facts, &resolution.key, resolution.charged, refusal) {
         Ok((changes, audit)) => {
-            tx.apply(&changes).await?;
+            plan_and_apply(tx, changes).await?;
             tx.insert_audit(resolution, audit).await?;
             Ok(Resolved::Applied)
         }
@@ -374,7 +384,7 @@ pub(super) async fn repair<T: Transaction>(
         amounts: tx.load_customers_and_amounts(&keys).await?,
     };
     let (changes, repaired) = changeset::repair(facts, met, deployment, rows);
-    tx.apply(&changes).await?;
+    plan_and_apply(tx, changes).await?;
     Ok(repaired)
 }
 

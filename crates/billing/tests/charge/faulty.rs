@@ -25,10 +25,10 @@ use billing::store::subscriptions::{
     SubscriptionChanged, SubscriptionImported,
 };
 use billing::store::{
-    AcknowledgementStore, ChargeStore, ClaimedPending, Counts, ImportMode, ImportRow, Imported, InvoiceReads,
-    LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore,
-    OpenedRun, OperatorStore, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore, Settled,
-    Store, StoreError, SubscriptionReads, SubscriptionStore, UnbackedAcknowledgement,
+    AcknowledgementStore, ChargeStore, ClaimedPending, Counts, Evidence, ImportMode, ImportRow, Imported,
+    InvoiceReads, LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen,
+    LedgerStore, OpenedRun, OperatorStore, Repaired, Resolution, ResolutionRow, Resolved, Result, RunStore,
+    Settled, Store, StoreError, SubscriptionReads, SubscriptionStore, UnbackedAcknowledgement,
     UnbackedAcknowledgementRow,
 };
 use billing::subscription::{NewSubscription, Subscription, SubscriptionState};
@@ -228,7 +228,7 @@ pass_on! {
 pass_on! {
     OperatorStore {
         import(rows: &[ImportRow], mode: ImportMode) -> Vec<Imported>;
-        resolve_when_quiet(resolution: &Resolution, quiet_for: Option<Duration>) -> Resolved;
+        resolve_by(resolution: &Resolution, evidence: &Evidence) -> Resolved;
         repair(facts: &[LedgerFact]) -> Vec<Repaired>;
         resolutions(after: i64, limit: usize) -> Vec<ResolutionRow>;
     }

@@ -129,6 +129,8 @@ struct Inner {
     script: Mutex<Script>,
     deliveries: Mutex<Vec<Delivery>>,
     voided: Mutex<HashMap<String, u16>>,
+    /// Class and code of what was refused before it was voided.
+    refused: Mutex<HashMap<String, (&'static str, &'static str)>>,
     under_way: AtomicUsize,
     under_way_max: AtomicUsize,
     gate: Semaphore,
@@ -142,6 +144,7 @@ impl Provider {
             script: Mutex::new(Arc::new(script)),
             deliveries: Mutex::default(),
             voided: Mutex::default(),
+            refused: Mutex::default(),
             under_way: AtomicUsize::new(0),
             under_way_max: AtomicUsize::new(0),
             gate: Semaphore::new(0),
@@ -185,6 +188,12 @@ impl Provider {
     /// What a void of this key is answered.
     pub(crate) fn voids(&self, key: &str, status: u16) {
         self.inner.voided.lock().unwrap().insert(key.to_owned(), status);
+    }
+
+    /// A void of this key finds it refused, for a reason of this class and code.
+    pub(crate) fn had_refused(&self, key: &str, class: &'static str, code: &'static str) {
+        self.voids(key, 200);
+        self.inner.refused.lock().unwrap().insert(key.to_owned(), (class, code));
     }
 }
 
@@ -254,8 +263,15 @@ async fn charge(
 
 async fn void(State(provider): State<Provider>, Path(key): Path<String>) -> Response {
     let status = provider.inner.voided.lock().unwrap().get(&key).copied().unwrap_or(503);
-    let state = if status == 409 { "CHARGED" } else { "VOIDED" };
-    let body = format!(r#"{{"key":"{key}","state":"{state}"}}"#);
+    let refusal = provider.inner.refused.lock().unwrap().get(&key).copied();
+    let state = match refusal {
+        Some((class, code)) => {
+            format!(r#""REFUSED","decline_class":"{class}","decline_code":"{code}""#)
+        }
+        None if status == 409 => r#""CHARGED""#.to_owned(),
+        None => r#""VOIDED""#.to_owned(),
+    };
+    let body = format!(r#"{{"key":"{key}","state":{state}}}"#);
     let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
     response.headers_mut().insert("ledger-id", HeaderValue::from_static(LEDGER));
     response

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use billing::charge::{REQUEST_LIFE_MAX, ResolveError, ResolveOutcome};
-use billing::invoice::{AttemptState, InvoiceState, PaidBy};
+use billing::invoice::{AttemptState, Decline, DeclineClass, DeclineCode, Dunning, InvoiceState, PaidBy};
 use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::Resolution;
 use chassis::clock::Clock;
@@ -122,4 +122,33 @@ async fn a_second_charge_is_taken_as_not_charged_once_it_is_paid_back() {
     assert!(matches!(resolve(false, "paid back").await, Ok(ResolveOutcome::Applied)));
     assert_eq!(fixture.states().await, [AttemptState::Charged, AttemptState::Voided]);
     assert_eq!(fixture.invoice(1).await.paid_by, Some(PaidBy::Charge));
+}
+
+#[tokio::test]
+async fn a_decline_that_a_void_finds_restricts_further_attempts() {
+    let provider = Provider::start(|_| Reply::refused().lost()).await;
+    let fixture = EngineFixture::with(2).await;
+    let billing = fixture.open(&provider.url, Plan::keys()).await;
+    billing.engine.pay().await.unwrap();
+    let in_doubt = [AttemptState::InDoubt; 2];
+    until("both are in doubt", async || fixture.states().await == in_doubt).await;
+    let attempts = fixture.attempts().await;
+    provider.had_refused(attempts[0].key.as_str(), "hard", "stolen_card");
+    provider.had_refused(attempts[1].key.as_str(), "a class of tomorrow", "no code");
+    for attempt in &attempts {
+        let outcome = billing.engine.resolve(word(attempt, false, "seen there")).await;
+        assert!(matches!(outcome, Ok(ResolveOutcome::Applied)));
+    }
+    assert_eq!(fixture.states().await, [AttemptState::Refused; 2]);
+    let declines: Vec<_> = fixture.attempts().await.into_iter().map(|attempt| attempt.decline).collect();
+    let hard = Decline { class: DeclineClass::Hard, code: DeclineCode::new("stolen_card") };
+    assert_eq!(declines, [Some(hard), Some(Decline::default())], "what cannot be read says nothing");
+    assert_eq!(fixture.invoice(1).await.dunning, Some(Dunning::Hard));
+    assert_eq!(fixture.invoice(2).await.dunning, None);
+    provider.now(|_| Reply::charged());
+    billing.pay().await;
+    // The run of the first attempts has ended now, if it had not before.
+    billing.pay().await;
+    assert_eq!(fixture.invoice(1).await.state, InvoiceState::Pending, "never again with this instrument");
+    assert_eq!(fixture.invoice(2).await.state, InvoiceState::Paid);
 }

@@ -94,6 +94,7 @@ async fn whoever_finds_out_that_it_was_charged_its_day_has_it_once(fixture: impl
         customer_id: Some(CustomerId(1)),
         money: Some(Money { amount_minor: 1215, currency: Currency::EUR }),
         outcome: Outcome::Charged,
+        decline: None,
     };
     let three = [day(TODAY, Currency::EUR, 3, 3 * 1215)];
     for repaired in [Repaired::Adopted, Repaired::Known] {

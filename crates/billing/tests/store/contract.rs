@@ -8,7 +8,7 @@ use billing::invoice::{
 use billing::money::{Currency, Money};
 use billing::protocol::key::Key;
 use billing::protocol::transition::{Conflict, Outcome, Settlement};
-use billing::store::{Counts, Imported, Resolution, Resolved, Settled, Store, VERSION};
+use billing::store::{Counts, Evidence, Imported, Resolution, Resolved, Settled, Store, VERSION};
 
 use crate::fixture::{
     DEPLOYMENT, DRY, Fixture, LEASE, LEASE_MS, PLAIN, UPDATE, claimed, imported, row, run, settle,
@@ -555,7 +555,7 @@ async fn not_charged_waits_by_the_clock_of_the_store_until_no_request_can_be_ali
     let decide = async |at: usize, charged| {
         let (reason, actor) = ("the bank's list".to_owned(), "an operator".to_owned());
         let resolution = Resolution { key: attempts[at].key.clone(), charged, reason, actor };
-        store.resolve_when_quiet(&resolution, Some(QUIET)).await.unwrap()
+        store.resolve_by(&resolution, &Evidence::Quiet(QUIET)).await.unwrap()
     };
     // It can be claimed and sent at any moment.
     fixture.pass(2 * QUIET).await;

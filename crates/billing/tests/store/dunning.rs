@@ -5,17 +5,20 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use billing::invoice::{
-    Attempt, AttentionReason, CustomerId, Decline, DeclineClass, DeclineCode, Dunning, Invoice, InvoiceId,
-    InvoiceState, Network,
+    Attempt, AttemptState, AttentionReason, CustomerId, Decline, DeclineClass, DeclineCode, Dunning, Invoice,
+    InvoiceId, InvoiceState, Network,
 };
 use billing::money::Currency;
+use billing::protocol::key::Key;
 use billing::protocol::transition::{Outcome, Settlement};
 use billing::run_order::{RunFilter, RunLimits, RunOrder};
 use billing::store::control::{Controlled, CustomerAction, OperatorNote};
 use billing::store::operator_reads::ActedOn;
-use billing::store::{ImportRow, Imported, OpenedRun, Resolution, Resolved, Settled, Store};
+use billing::store::{
+    Evidence, ImportRow, Imported, LedgerFact, OpenedRun, Repaired, Resolution, Resolved, Settled, Store,
+};
 
-use crate::fixture::{Fixture, LEASE, PLAIN, claimed, imported, row, run};
+use crate::fixture::{DEPLOYMENT, Fixture, LEASE, PLAIN, claimed, imported, row, run};
 
 cases! {
     a_refusal_is_stored_with_its_class_and_code,
@@ -28,6 +31,8 @@ cases! {
     a_claim_of_one_invoice_passes_all_that_wait_for_their_turn,
     an_invoice_that_does_not_fit_into_a_run_holds_no_other_back,
     a_limit_is_never_passed,
+    a_decline_that_only_the_ledger_knew_restricts_as_if_it_had_been_recorded,
+    several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder,
     random_histories_stay_within_the_limits,
     ten_thousand_old_invoices_lose_nothing_when_networks_are_set,
 }
@@ -353,6 +358,108 @@ async fn a_limit_is_never_passed(fixture: impl Fixture) {
     assert_eq!(claim(&*store, &legacy()).await.len(), 1);
 }
 
+/// The ledger's row of this attempt.
+fn ledger_row(attempt: &Attempt, class: DeclineClass) -> LedgerFact {
+    LedgerFact {
+        key: attempt.key.clone(),
+        reference: Some(attempt.reference.clone()),
+        customer_id: Some(attempt.customer_id),
+        money: Some(attempt.money),
+        outcome: Outcome::Refused,
+        decline: decline(class),
+    }
+}
+
+/// As of an attempt that was never recorded here.
+fn forgotten(name: &str, customer: i64, number: u32, class: DeclineClass) -> LedgerFact {
+    let ImportRow { reference, money, .. } = of_customer(name, customer);
+    LedgerFact {
+        key: Key::new(DEPLOYMENT, &reference, number),
+        reference: Some(reference),
+        customer_id: Some(CustomerId(customer)),
+        money: Some(money),
+        outcome: Outcome::Refused,
+        decline: decline(class),
+    }
+}
+
+/// An operator decides "not charged", and the provider says that it had refused the attempt.
+async fn resolve_as_refused(store: &dyn Store, attempt: &Attempt, class: DeclineClass) {
+    let (reason, actor) = ("asked the bank".to_owned(), "kim".to_owned());
+    let resolution = Resolution { key: attempt.key.clone(), charged: false, reason, actor };
+    let evidence = Evidence::Refused(Decline { class, code: None });
+    assert_eq!(store.resolve_by(&resolution, &evidence).await.unwrap(), Resolved::Applied);
+}
+
+async fn a_decline_that_only_the_ledger_knew_restricts_as_if_it_had_been_recorded(fixture: impl Fixture) {
+    use DeclineClass::{Fix, Hard, Soft, Unknown};
+    let store = fixture.open().await;
+    let classes = [Hard, Fix, Soft, Unknown];
+    // Customers 1 to 4: unknown to the store. 5 to 8: open, and settled by the repair. 9 to 12: resolved.
+    let names: Vec<String> = (1..=12).map(|nth| format!("I{nth}")).collect();
+    let rows: Vec<_> = names.iter().zip(1..).map(|(name, customer)| of_customer(name, customer)).collect();
+    store.import(&rows, PLAIN).await.unwrap();
+    store.import(&[of_customer("I1 too", 1)], PLAIN).await.unwrap();
+    set_network(&*store, 1, Network::Visa).await;
+    let unfinished = run(&*store).await;
+    let claimed = store.claim_in_turn(unfinished.id, InvoiceId(4), 8, LEASE).await.unwrap().attempts;
+    let mut facts: Vec<_> =
+        (0..4).map(|at| forgotten(&names[at], rows[at].customer_id.0, 1, classes[at])).collect();
+    facts.extend(claimed[..4].iter().zip(classes).map(|(attempt, class)| ledger_row(attempt, class)));
+    let became = [[Repaired::Adopted; 4], [Repaired::Settled; 4]].concat();
+    assert_eq!(store.repair(&facts).await.unwrap(), became);
+    for (attempt, class) in claimed[4..].iter().zip(classes) {
+        resolve_as_refused(&*store, attempt, class).await;
+    }
+    for (id, class) in (1..=12).zip(classes.into_iter().cycle()) {
+        let attempt = store.attempts((InvoiceId(id), 0), 1).await.unwrap().remove(0);
+        assert_eq!((attempt.invoice_id, attempt.state), (InvoiceId(id), AttemptState::Refused));
+        assert_eq!(attempt.decline, decline(class), "invoice {id}");
+        let flag = match class {
+            Hard => Some(Dunning::Hard),
+            Fix => Some(Dunning::Fix),
+            Soft => Some(Dunning::Waiting),
+            Unknown => None,
+        };
+        assert_eq!(invoice(&*store, id).await.dunning, flag, "invoice {id}");
+    }
+    assert!(store.finish_run(unfinished.id, run(&*store).await.joins).await.unwrap());
+    let day_ms = i64::try_from(DAY.as_millis()).unwrap();
+    assert_eq!(invoice(&*store, 3).await.next_attempt_at, Some(fixture.now_ms() + day_ms));
+    // A repair that is repeated changes nothing.
+    assert_eq!(store.repair(&facts).await.unwrap(), [Repaired::Known; 8]);
+    assert_eq!(ids(&claim(&*store, &on_its_day()).await), [4, 8, 12]);
+    assert_eq!(invoice(&*store, 13).await.dunning, Some(Dunning::Hard), "of the same instrument");
+    fixture.pass(DAY).await;
+    assert_eq!(ids(&claim(&*store, &on_its_day()).await), [3, 7, 11]);
+    assert_eq!(ids(&claim(&*store, &legacy()).await), [0; 0]);
+}
+
+async fn several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder(fixture: impl Fixture) {
+    use DeclineClass::{Hard, Soft, Unknown};
+    let store = fixture.open().await;
+    store.import(&["A", "B", "C"].map(|name| of_customer(name, 1)), PLAIN).await.unwrap();
+    let mut facts: Vec<_> = (1..=3).map(|number| forgotten("A", 1, number, Soft)).collect();
+    // What says nothing changes nothing, and the last that says something decides.
+    facts.extend([forgotten("B", 1, 1, Hard), forgotten("B", 1, 2, Unknown)]);
+    facts.extend([forgotten("C", 1, 1, Hard), forgotten("C", 1, 2, Soft)]);
+    assert_eq!(store.repair(&facts).await.unwrap(), [Repaired::Adopted; 7]);
+    let waits = async |id, days: u32| {
+        let waiting = invoice(&*store, id).await;
+        let wait = i64::try_from((DAY * days).as_millis()).unwrap();
+        let expected = (Some(Dunning::Waiting), Some(fixture.now_ms() + wait));
+        assert_eq!((waiting.dunning, waiting.next_attempt_at), expected, "invoice {id}");
+    };
+    waits(1, 2).await;
+    assert_eq!(invoice(&*store, 2).await.dunning, Some(Dunning::Hard));
+    waits(3, 1).await;
+    let more = [forgotten("A", 1, 4, Soft), forgotten("A", 1, 5, Soft)];
+    assert_eq!(store.repair(&more[..1]).await.unwrap(), [Repaired::Adopted]);
+    waits(1, 2).await;
+    assert_eq!(store.repair(&more[1..]).await.unwrap(), [Repaired::Adopted]);
+    assert_eq!(invoice(&*store, 1).await.dunning, Some(Dunning::Exhausted));
+}
+
 struct Rng(u64);
 
 impl Rng {
@@ -443,6 +550,27 @@ impl Oracle {
         }
     }
 
+    /// As a restore would: the store forgets the last decline of an invoice, and has it back from the ledger. It counts from
+    /// then on. Answers whether there was one.
+    async fn forget_and_repair(&mut self, fixture: &impl Fixture, store: &dyn Store, rng: &mut Rng) -> usize {
+        let invoices = i64::try_from(NETWORKS.len()).unwrap() * INVOICES_EACH;
+        let id = i64::try_from(rng.below(u64::try_from(invoices).unwrap())).unwrap() + 1;
+        if !self.is_pending(id) {
+            return 0;
+        }
+        let last = self.past.iter_mut().rev().find(|past| past.attempt.invoice_id.0 == id);
+        let Some(past) = last else { return 0 };
+        let Some((_, Some(class))) = past.settled else { return 0 };
+        fixture.by_hand(&format!(
+            "DELETE FROM attempts WHERE key = '{}';
+             UPDATE invoices SET dunning = NULL, next_attempt_at = NULL WHERE id = {id}",
+            past.attempt.key
+        ));
+        assert_eq!(store.repair(&[ledger_row(&past.attempt, class)]).await.unwrap(), [Repaired::Adopted]);
+        (past.made_at, past.settled) = (fixture.now_ms(), Some((fixture.now_ms(), Some(class))));
+        1
+    }
+
     /// Each claimed one may be, and each that must be is claimed.
     fn check(&self, claimed: &[Attempt], keeps_days: bool, now: i64) -> usize {
         let claimed = ids(claimed);
@@ -478,7 +606,8 @@ async fn random_histories_stay_within_the_limits(fixture: impl Fixture) {
     for customer in 2..=customers {
         set_network(&*store, customer, network(customer)).await;
     }
-    let (mut rng, mut oracle, mut held_back) = (Rng(8213), Oracle::default(), 0);
+    let (mut rng, mut oracle, mut held_back, mut forgotten_and_repaired) =
+        (Rng(8213), Oracle::default(), 0, 0);
     for step in 0..STEPS {
         let minutes =
             [1, 30, 24 * 60, 7 * 24 * 60][usize::try_from(rng.below(20)).unwrap().saturating_sub(16)];
@@ -507,13 +636,26 @@ async fn random_histories_stay_within_the_limits(fixture: impl Fixture) {
                 51 if step > STEPS / 2 => Some(DeclineClass::Fix),
                 _ => Some(DeclineClass::Unknown),
             };
-            let outcome = if class.is_some() { Outcome::Refused } else { Outcome::Charged };
-            settlements.push(settlement(&past.attempt, outcome, class.and_then(decline)));
             past.settled = Some((now, class));
+            match class {
+                // However a decline becomes known, it restricts the same.
+                Some(class) if rng.below(5) == 0 => {
+                    let repaired = store.repair(&[ledger_row(&past.attempt, class)]).await.unwrap();
+                    assert_eq!(repaired, [Repaired::Settled]);
+                }
+                Some(class) if rng.below(5) == 0 => resolve_as_refused(&*store, &past.attempt, class).await,
+                Some(class) => settlements.push(settlement(&past.attempt, Outcome::Refused, decline(class))),
+                None => settlements.push(settlement(&past.attempt, Outcome::Charged, None)),
+            }
         }
         let settled = store.settle(None, &settlements).await.unwrap();
         assert!(settled.iter().all(|settled| *settled == Settled::Applied), "{settled:?}");
+        if rng.below(8) == 0 {
+            fixture.pass(Duration::from_secs(1)).await;
+            forgotten_and_repaired += oracle.forget_and_repair(&fixture, &*store, &mut rng).await;
+        }
     }
+    assert!(forgotten_and_repaired > 5, "few were forgotten: {forgotten_and_repaired}");
     assert!(held_back > 20, "the limits were hardly reached: {held_back}");
     assert!(oracle.past.len() > 200, "few attempts: {}", oracle.past.len());
 }

@@ -21,6 +21,7 @@ fn fact(name: &str, number: u32, outcome: Outcome) -> LedgerFact {
         customer_id: Some(CustomerId(1)),
         money: Some(Money { amount_minor: 1215, currency: Currency::EUR }),
         outcome,
+        decline: None,
     }
 }
 

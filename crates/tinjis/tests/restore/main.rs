@@ -2,6 +2,7 @@
 //! each database; and in wrong ways. Then no invoice is charged twice. Knows the services from outside only.
 //! `make drill` is the full size.
 
+mod declines;
 mod incarnation;
 mod ledger;
 mod promotion;

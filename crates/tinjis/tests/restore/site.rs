@@ -40,6 +40,11 @@ impl Site {
         Self::start(databases, &["--success-rate=1"], script)
     }
 
+    /// With a provider whose test amounts decide.
+    pub(crate) fn with_test_amounts(databases: Option<[Database; 2]>) -> Self {
+        Self::start(databases, &["--success-rate=1", "--test-amounts=true"], "")
+    }
+
     fn start(databases: Option<[Database; 2]>, flags: &[&str], script: &str) -> Self {
         let backups = tempfile::tempdir().expect("a folder can be made");
         let faults = backups.path().join("faults.toml");

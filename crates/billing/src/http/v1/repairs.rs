@@ -22,6 +22,7 @@ use crate::invoice::{CustomerId, Reference};
 use crate::money::{Currency, Money};
 use crate::protocol::key::Key;
 use crate::protocol::transition::Outcome;
+use crate::provider::decline;
 use crate::store::{BATCH_MAX, LedgerFact, Repaired};
 
 /// The longest body: the longest page that payments send.
@@ -47,6 +48,8 @@ fn fact(row: RepairRow) -> Option<LedgerFact> {
         money: currency
             .zip(row.amount_minor)
             .map(|(currency, minor)| Money { amount_minor: in_units(minor, exponent, currency), currency }),
+        decline: (row.state == EntryState::Refused)
+            .then(|| decline::of_row(row.decline_class.as_deref(), row.decline_code.as_deref())),
         outcome: match row.state {
             EntryState::Charged => Outcome::Charged,
             EntryState::Refused => Outcome::Refused,

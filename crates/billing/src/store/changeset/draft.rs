@@ -9,7 +9,7 @@ use super::{
     AdoptedAttempt, AttemptChange, AttemptFact, Changeset, ClaimAgain, CounterDeltas, InvoiceChange,
     LoadedFacts, ResolutionAudit, StateCountDeltas, needs_others,
 };
-use crate::invoice::{AttemptState, InvoiceId, InvoiceState, RunId};
+use crate::invoice::{AttemptState, Decline, DeclineClass, InvoiceId, InvoiceState, RunId};
 use crate::protocol::transition::{Conflict, Outcome, Settlement};
 use crate::store::{Resolved, Settled};
 
@@ -89,11 +89,20 @@ impl<K: Clone + Eq + Hash> Draft<K> {
         effect.settled
     }
 
-    pub(super) fn resolve(&mut self, key: &K, charged: bool) -> Result<ResolutionAudit, Resolved> {
+    pub(super) fn resolve(
+        &mut self,
+        key: &K,
+        charged: bool,
+        refusal: Option<&Decline>,
+    ) -> Result<ResolutionAudit, Resolved> {
         let Some((place, context)) = self.find(key) else { return Err(Resolved::Unknown) };
-        let (state, invoice) = rules::resolve(context, charged)?;
+        let (state, invoice) = rules::resolve(context, charged, refusal.is_some())?;
+        let attempt = &mut self.attempts[place];
+        if state == Some(AttemptState::Refused) {
+            attempt.decline = refusal.cloned();
+        }
         let state = state.unwrap_or(context.attempt);
-        self.attempts[place].state = state;
+        attempt.state = state;
         self.set_invoice(place, Some(invoice));
         Ok(ResolutionAudit { attempt: (context.attempt, state), invoice: (context.invoice, invoice.state) })
     }
@@ -104,15 +113,22 @@ impl<K: Clone + Eq + Hash> Draft<K> {
         mut attempt: AdoptedAttempt<K>,
         as_invoiced: bool,
         outcome: Outcome,
+        decline: Option<&Decline>,
     ) -> Option<bool> {
         let invoice = self.invoices.get(&attempt.invoice)?.state();
         let others = self.others(attempt.invoice, None);
         let (state, next) = rules::adopt(invoice, others, as_invoiced, outcome)?;
         attempt.state = state;
+        attempt.decline = (state == AttemptState::Refused).then(|| decline.cloned().unwrap_or_default());
+        let has_reason =
+            attempt.decline.as_ref().is_some_and(|decline| decline.class != DeclineClass::Unknown);
         // Its run is found when it is written; a final attempt counts at none.
         self.add(AttemptFact { key: attempt.key.clone(), invoice: attempt.invoice, run: RunId(0), state });
         self.adopted.push(attempt);
-        let next = next.filter(|next| next.state != invoice);
+        // A PENDING invoice stays so, and gets its ladder's date.
+        let declined =
+            (has_reason && invoice == InvoiceState::Pending).then(|| InvoiceStatus::plain(invoice));
+        let next = next.filter(|next| next.state != invoice).or(declined);
         self.set_invoice(self.attempts.len() - 1, next);
         Some(next.is_some_and(|next| next.attention.is_some()))
     }

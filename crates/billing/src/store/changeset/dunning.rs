@@ -1,7 +1,7 @@
 //! What declines and networks do to invoices: the flag and the date that a settlement leaves, and which candidates of a
 //! claim the network holds back. Pure; knows no SQL. When it is, `protocol::dunning` decides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Changeset;
 use crate::invoice::{CustomerId, DeclineClass, Dunning, InvoiceId, InvoiceState, Network};
@@ -25,28 +25,45 @@ pub struct Postponed {
     pub next_attempt_at: Option<i64>,
 }
 
-/// The invoices whose ladder matters: PENDING again after a decline whose class is known.
-pub fn declined_invoices<K>(changes: &Changeset<K>) -> impl Iterator<Item = (InvoiceId, DeclineClass)> {
-    let declines = changes.attempts.iter().filter_map(|attempt| {
-        let class = attempt.decline.as_ref()?.class;
-        (class != DeclineClass::Unknown).then_some((attempt.read.invoice, class))
-    });
-    declines.filter(|(id, _)| {
-        let place = changes.invoices.binary_search_by_key(id, |change| change.id);
-        place.is_ok_and(|place| changes.invoices[place].status.state == InvoiceState::Pending)
-    })
+/// What a changeset adds to the ladder of an invoice. A repair may add several declines at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewDeclines {
+    /// The class of the last one.
+    pub last: DeclineClass,
+    /// How many are soft.
+    pub soft: u32,
+}
+
+/// Of the invoices whose ladder matters: PENDING again after a decline whose class is known.
+pub fn declines_by_invoice<K>(changes: &Changeset<K>) -> BTreeMap<InvoiceId, NewDeclines> {
+    let settled = changes.attempts.iter().map(|attempt| (attempt.read.invoice, attempt.decline.as_ref()));
+    // Only the ledger knew these: they were made after all that the store knew.
+    let adopted = changes.adopted.iter().map(|attempt| (attempt.invoice, attempt.decline.as_ref()));
+    let mut declines = BTreeMap::new();
+    for (id, class) in settled.chain(adopted).filter_map(|(id, decline)| Some((id, decline?.class))) {
+        let place = changes.invoices.binary_search_by_key(&id, |change| change.id);
+        let is_pending =
+            place.is_ok_and(|place| changes.invoices[place].status.state == InvoiceState::Pending);
+        if class != DeclineClass::Unknown && is_pending {
+            let new: &mut NewDeclines = declines.entry(id).or_insert(NewDeclines { last: class, soft: 0 });
+            new.last = class;
+            new.soft += u32::from(class == DeclineClass::Soft);
+        }
+    }
+    declines
 }
 
 /// Decides the next attempt of each declined invoice.
-pub fn plan_retries<K>(changes: &mut Changeset<K>, ladders: &HashMap<InvoiceId, LadderFacts>) {
-    let declined: Vec<_> = declined_invoices(changes).collect();
-    for (id, class) in declined {
-        let new = LadderFacts { network: Network::None, soft_declines: 0 };
-        let facts = ladders.get(&id).copied().unwrap_or(new);
-        let retry = after_decline(class, facts.soft_declines + 1, facts.network);
-        if let Ok(place) = changes.invoices.binary_search_by_key(&id, |change| change.id) {
-            changes.invoices[place].retry = Some(retry);
-        }
+pub fn plan_retries<K>(
+    changes: &mut Changeset<K>,
+    declines: &BTreeMap<InvoiceId, NewDeclines>,
+    ladders: &HashMap<InvoiceId, LadderFacts>,
+) {
+    for change in &mut changes.invoices {
+        let Some(new) = declines.get(&change.id) else { continue };
+        let first = LadderFacts { network: Network::None, soft_declines: 0 };
+        let ladder = ladders.get(&change.id).copied().unwrap_or(first);
+        change.retry = Some(after_decline(new.last, ladder.soft_declines + new.soft, ladder.network));
     }
 }
 

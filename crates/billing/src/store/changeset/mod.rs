@@ -17,7 +17,7 @@ use std::time::Duration;
 use self::draft::Draft;
 use self::dunning::Postponed;
 use crate::invoice::{
-    Attempt, AttemptState, CustomerId, Decline, DeclineCode, Dunning, Invoice, InvoiceId, InvoiceState, RunId,
+    Attempt, AttemptState, CustomerId, Decline, Dunning, Invoice, InvoiceId, InvoiceState, RunId,
 };
 use crate::money::Money;
 use crate::protocol::dunning::Retry;
@@ -79,18 +79,6 @@ pub struct AttemptChange<K = Key> {
 }
 
 impl<K> AttemptChange<K> {
-    /// As a store has it.
-    #[must_use]
-    pub fn decline_class(&self) -> Option<&'static str> {
-        self.decline.as_ref().map(|decline| decline.class.as_str())
-    }
-
-    /// As a store has it.
-    #[must_use]
-    pub fn decline_code(&self) -> Option<&str> {
-        self.decline.as_ref()?.code.as_ref().map(DeclineCode::as_str)
-    }
-
     /// Whether it becomes CHARGED now.
     #[must_use]
     pub fn charges(&self) -> bool {
@@ -154,6 +142,8 @@ pub struct AdoptedAttempt<K = Key> {
     pub money: Money,
     /// Its state.
     pub state: AttemptState,
+    /// Why it was refused, if it was.
+    pub decline: Option<Decline>,
 }
 
 /// What is added to the counters of one run.
@@ -234,14 +224,16 @@ pub fn settle<K: Clone + Eq + Hash>(
     (draft.into_changeset(run), settled)
 }
 
-/// Records an operator's decision on the attempt with this key, or says why nothing changes.
+/// Records an operator's decision on the attempt with this key, or says why nothing changes. `refusal` is the reason for
+/// which the provider had refused it, if it had.
 pub fn resolve<K: Clone + Eq + Hash>(
     facts: LoadedFacts<K>,
     key: &K,
     charged: bool,
+    refusal: Option<&Decline>,
 ) -> Result<(Changeset<K>, ResolutionAudit), Resolved> {
     let mut draft = Draft::new(facts);
-    let audit = draft.resolve(key, charged)?;
+    let audit = draft.resolve(key, charged, refusal)?;
     Ok((draft.into_changeset(None), audit))
 }
 
@@ -316,7 +308,7 @@ pub fn repair(
             key: row.key.clone(),
             outcome: row.outcome,
             again_in: Duration::ZERO,
-            decline: None,
+            decline: row.decline.clone(),
         };
         let has_terms = |(customer, money): &(CustomerId, Money)| row.has_terms(*customer, *money);
         let has_same_terms = amounts.get(&row.key).is_none_or(|both| both.iter().all(has_terms));
@@ -355,10 +347,11 @@ fn adopt(
         customer_id: row.customer_id.unwrap_or(invoice.customer_id),
         money: row.money.unwrap_or(invoice.money),
         state: AttemptState::Intent,
+        decline: None,
     };
     let amounts = [(attempt.customer_id, attempt.money), (invoice.customer_id, invoice.money)];
-    let needs_operator =
-        draft.adopt(attempt, row.has_terms(invoice.customer_id, invoice.money), row.outcome)?;
+    let as_invoiced = row.has_terms(invoice.customer_id, invoice.money);
+    let needs_operator = draft.adopt(attempt, as_invoiced, row.outcome, row.decline.as_ref())?;
     owner.last_number = owner.last_number.max(number);
     Some((if needs_operator { Repaired::Conflict } else { Repaired::Adopted }, amounts))
 }

@@ -192,21 +192,23 @@ pub(super) fn adopt(
 }
 
 /// Decides what an operator's decision on an attempt does: the attempt's next state (`None` leaves it) and the invoice's
-/// status, or why nothing changes.
+/// status, or why nothing changes. `is_refused` tells whether the provider had refused it.
 pub(super) fn resolve(
     context: AttemptContext,
     charged: bool,
+    is_refused: bool,
 ) -> Result<(Option<AttemptState>, InvoiceStatus), Resolved> {
     if !context.attempt.is_open() {
         return resolve_final(context, charged)
             .map(|invoice| (None, invoice))
             .ok_or(Resolved::Final(context.attempt));
     }
+    let not_charged = if is_refused { AttemptState::Refused } else { AttemptState::Voided };
     match (charged, context.others.charged) {
         (true, true) => Err(Resolved::OtherCharged),
         (true, false) => Ok((Some(AttemptState::Charged), InvoiceStatus::paid(PaidBy::Resolve))),
-        (false, true) => Ok((Some(AttemptState::Voided), InvoiceStatus::paid(PaidBy::Charge))),
-        (false, false) => Ok((Some(AttemptState::Voided), InvoiceStatus::plain(InvoiceState::Pending))),
+        (false, true) => Ok((Some(not_charged), InvoiceStatus::paid(PaidBy::Charge))),
+        (false, false) => Ok((Some(not_charged), InvoiceStatus::plain(InvoiceState::Pending))),
     }
 }
 
@@ -258,7 +260,7 @@ mod tests {
             for outcome in OUTCOMES {
                 assert_ne!(settle(context, outcome).attempt, Some(AttemptState::Charged), "{context:?}");
             }
-            assert!(!matches!(resolve(context, true), Ok((Some(AttemptState::Charged), _))));
+            assert!(!matches!(resolve(context, true, false), Ok((Some(AttemptState::Charged), _))));
         }
     }
 
@@ -305,13 +307,19 @@ mod tests {
         {
             let alone =
                 AttemptContext { attempt, invoice: InvoiceState::Attention, others: Others::default() };
-            assert_eq!(resolve(alone, word).map(|(next, invoice)| (next, invoice.state)), Ok((None, ends)));
-            assert_eq!(resolve(alone, !word), Err(Resolved::Final(attempt)));
+            assert_eq!(
+                resolve(alone, word, false).map(|(next, invoice)| (next, invoice.state)),
+                Ok((None, ends))
+            );
+            assert_eq!(resolve(alone, !word, false), Err(Resolved::Final(attempt)));
             let beside_an_open_one =
                 AttemptContext { others: Others { open: true, charged: false }, ..alone };
-            assert_eq!(resolve(beside_an_open_one, word), Err(Resolved::Final(attempt)));
+            assert_eq!(resolve(beside_an_open_one, word, false), Err(Resolved::Final(attempt)));
             for invoice in [InvoiceState::Pending, InvoiceState::Charging, InvoiceState::Paid] {
-                assert_eq!(resolve(AttemptContext { invoice, ..alone }, word), Err(Resolved::Final(attempt)));
+                assert_eq!(
+                    resolve(AttemptContext { invoice, ..alone }, word, false),
+                    Err(Resolved::Final(attempt))
+                );
             }
         }
     }

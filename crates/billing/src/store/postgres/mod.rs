@@ -34,10 +34,10 @@ use crate::run_order::RunOrder;
 use crate::store::ages::Ages;
 use crate::store::subscriptions::statements::Sql;
 use crate::store::{
-    AcknowledgementStore, BATCH_MAX, ChargeStore, ClaimedPending, Counts, ImportMode, ImportRow, Imported,
-    LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore,
-    OpenedRun, OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result,
-    RunStore, Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
+    AcknowledgementStore, BATCH_MAX, ChargeStore, ClaimedPending, Counts, Evidence, ImportMode, ImportRow,
+    Imported, LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen,
+    LedgerStore, OpenedRun, OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved,
+    Result, RunStore, Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
 };
 
 /// What billing needs of a database.
@@ -386,12 +386,8 @@ impl OperatorStore for PostgresStore {
         self.transact(PoolClass::Claim, steps).await
     }
 
-    async fn resolve_when_quiet(
-        &self,
-        resolution: &Resolution,
-        quiet_for: Option<Duration>,
-    ) -> Result<Resolved> {
-        let steps = |tx| async move { steps::resolve(&tx, resolution, quiet_for).await };
+    async fn resolve_by(&self, resolution: &Resolution, evidence: &Evidence) -> Result<Resolved> {
+        let steps = |tx| async move { steps::resolve(&tx, resolution, evidence).await };
         self.transact(PoolClass::Record, steps).await
     }
 

@@ -8,7 +8,7 @@ use chassis::postgres::{Param, PgError, Result, Tx, Type, get};
 
 use super::{changed, claims, control, dunning, imports, ledgers, ms, runs};
 use crate::invoice::{
-    Attempt, AttentionReason, CustomerId, Invoice, InvoiceId, Network, PaidBy, Reference, RunId,
+    Attempt, AttentionReason, CustomerId, Decline, Invoice, InvoiceId, Network, PaidBy, Reference, RunId,
 };
 use crate::protocol::dunning::InstrumentHistory;
 use crate::protocol::key::Key;
@@ -266,8 +266,8 @@ async fn set_attempts(tx: &Tx, changes: &[AttemptChange]) -> Result<()> {
     };
     let again: Vec<Option<i64>> = changes.iter().map(again).collect();
     let closes: Vec<bool> = changes.iter().map(AttemptChange::closes).collect();
-    let classes: Vec<Option<&str>> = changes.iter().map(AttemptChange::decline_class).collect();
-    let codes: Vec<Option<&str>> = changes.iter().map(AttemptChange::decline_code).collect();
+    let (classes, codes): (Vec<Option<&str>>, Vec<Option<&str>>) =
+        changes.iter().map(|change| Decline::columns(change.decline.as_ref())).unzip();
     let params: &[Param<'_>] = &[
         (&keys, Type::TEXT_ARRAY),
         (&before, Type::TEXT_ARRAY),
@@ -322,11 +322,12 @@ async fn set_invoices(tx: &Tx, changes: &[InvoiceChange]) -> Result<()> {
 const ADOPT: &str = "
     WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
     INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends, run_id,
-        lease_until, created_at, settled_at)
+        lease_until, created_at, settled_at, decline_class, decline_code)
     SELECT u.key, u.invoice_id, u.number, u.customer_id, u.currency, u.amount_minor, u.state, 1, $8,
-        now.ms, now.ms, now.ms
-    FROM now, unnest($1::text[], $2::bigint[], $3::integer[], $4::bigint[], $5::text[], $6::bigint[], $7::text[])
-        AS u (key, invoice_id, number, customer_id, currency, amount_minor, state)";
+        now.ms, now.ms, now.ms, u.decline_class, u.decline_code
+    FROM now, unnest($1::text[], $2::bigint[], $3::integer[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],
+        $9::text[], $10::text[])
+        AS u (key, invoice_id, number, customer_id, currency, amount_minor, state, decline_class, decline_code)";
 
 async fn insert_adopted(tx: &Tx, adopted: &[AdoptedAttempt]) -> Result<()> {
     if adopted.is_empty() {
@@ -340,6 +341,8 @@ async fn insert_adopted(tx: &Tx, adopted: &[AdoptedAttempt]) -> Result<()> {
     let currencies: Vec<&str> = adopted.iter().map(|attempt| attempt.money.currency.code()).collect();
     let amounts: Vec<i64> = adopted.iter().map(|attempt| attempt.money.amount_minor).collect();
     let states: Vec<&str> = adopted.iter().map(|attempt| attempt.state.as_str()).collect();
+    let (classes, codes): (Vec<Option<&str>>, Vec<Option<&str>>) =
+        adopted.iter().map(|attempt| Decline::columns(attempt.decline.as_ref())).unzip();
     let params: &[Param<'_>] = &[
         (&keys, Type::TEXT_ARRAY),
         (&invoices, Type::INT8_ARRAY),
@@ -349,6 +352,8 @@ async fn insert_adopted(tx: &Tx, adopted: &[AdoptedAttempt]) -> Result<()> {
         (&amounts, Type::INT8_ARRAY),
         (&states, Type::TEXT_ARRAY),
         (&run.0, Type::INT8),
+        (&classes, Type::TEXT_ARRAY),
+        (&codes, Type::TEXT_ARRAY),
     ];
     let done = tx.execute(ADOPT, params).await?;
     changed(done, adopted.len(), "an attempt that is adopted is new")

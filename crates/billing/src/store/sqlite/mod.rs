@@ -38,10 +38,10 @@ use crate::store::ages::Ages;
 use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::subscriptions::statements::Sql;
 use crate::store::{
-    AcknowledgementStore, BATCH_MAX, ChargeStore, ClaimedPending, Counts, ImportMode, ImportRow, Imported,
-    LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen, LedgerStore,
-    OpenedRun, OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved, Result,
-    RunStore, Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
+    AcknowledgementStore, BATCH_MAX, ChargeStore, ClaimedPending, Counts, Evidence, ImportMode, ImportRow,
+    Imported, LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen,
+    LedgerStore, OpenedRun, OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved,
+    Result, RunStore, Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
 };
 
 /// How long what a caller asked for may wait for the writer: old clients give up after 5 s. As on PostgreSQL.
@@ -441,14 +441,10 @@ impl OperatorStore for SqliteStore {
         self.transact_asked(steps).await
     }
 
-    async fn resolve_when_quiet(
-        &self,
-        resolution: &Resolution,
-        quiet_for: Option<Duration>,
-    ) -> Result<Resolved> {
-        let resolution = resolution.clone();
+    async fn resolve_by(&self, resolution: &Resolution, evidence: &Evidence) -> Result<Resolved> {
+        let (resolution, evidence) = (resolution.clone(), evidence.clone());
         let steps =
-            move |tx: &SqliteTransaction<'_>| steps::resolve(tx, &resolution, quiet_for).now_or_never();
+            move |tx: &SqliteTransaction<'_>| steps::resolve(tx, &resolution, &evidence).now_or_never();
         self.transact_asked(steps).await
     }
 

@@ -11,7 +11,8 @@ use super::{
     read, runs,
 };
 use crate::invoice::{
-    Attempt, AttentionReason, CustomerId, Invoice, InvoiceId, InvoiceState, Network, PaidBy, Reference, RunId,
+    Attempt, AttentionReason, CustomerId, Decline, Invoice, InvoiceId, InvoiceState, Network, PaidBy,
+    Reference, RunId,
 };
 use crate::protocol::dunning::InstrumentHistory;
 use crate::protocol::key::Key;
@@ -251,6 +252,7 @@ fn apply(connection: &Connection, changes: &Changeset, lease: Lease) -> rusqlite
             ClaimAgain::In(pause) => super::later(lease.now, pause),
             ClaimAgain::Never => LEASE_NEVER,
         });
+        let (decline_class, decline_code) = Decline::columns(change.decline.as_ref());
         let changed = set_attempt.execute(params![
             change.read.key.as_str(),
             change.read.state.as_str(),
@@ -258,8 +260,8 @@ fn apply(connection: &Connection, changes: &Changeset, lease: Lease) -> rusqlite
             change.sends_taken_back,
             lease_until,
             change.closes().then_some(lease.now),
-            change.decline_class(),
-            change.decline_code(),
+            decline_class,
+            decline_code,
         ])?;
         one_row(changed, "an attempt is changed from the state that was read")?;
     }
@@ -324,10 +326,11 @@ fn insert_adopted(connection: &Connection, adopted: &[AdoptedAttempt], now: i64)
     let run = runs::latest_or_finished(connection, now)?;
     let sql =
         "INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends,
-             run_id, lease_until, created_at, settled_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9, ?9, ?9)";
+             run_id, lease_until, created_at, settled_at, decline_class, decline_code)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9, ?9, ?9, ?10, ?11)";
     let mut insert = connection.prepare_cached(sql)?;
     for attempt in adopted {
+        let (decline_class, decline_code) = Decline::columns(attempt.decline.as_ref());
         insert.execute(params![
             attempt.key.as_str(),
             attempt.invoice.0,
@@ -338,6 +341,8 @@ fn insert_adopted(connection: &Connection, adopted: &[AdoptedAttempt], now: i64)
             attempt.state.as_str(),
             run.0,
             now,
+            decline_class,
+            decline_code,
         ])?;
     }
     Ok(())

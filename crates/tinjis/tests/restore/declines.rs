@@ -1,0 +1,57 @@
+//! Declines that billing forgot by a restore and has again by a repair: what may not be tried again is not.
+
+use testkit::Database;
+
+use super::site::{NOWHERE, Site, WITHIN, databases};
+
+/// By the payment service's test amounts: a hard decline, one of the same card, a soft one, and one that needs new data.
+const DECLINED: &str = r#"{"reference":"HARD","customer_id":1,"currency":"EUR","amount":"40.02"}
+{"reference":"SAME CARD","customer_id":1,"currency":"EUR","amount":"12.15"}
+{"reference":"SOFT","customer_id":2,"currency":"EUR","amount":"40.01"}
+{"reference":"FIX","customer_id":3,"currency":"EUR","amount":"40.03"}
+"#;
+const TRIED: &str = "SELECT count(*) FROM ledger";
+
+#[test]
+fn a_forgotten_decline_is_not_tried_again_after_the_repair() {
+    forgotten(None);
+}
+
+#[test]
+fn the_same_with_a_dump_of_postgres() {
+    let Some(databases) = databases("forgotten declines") else { return };
+    forgotten(Some(databases));
+}
+
+fn forgotten(databases: Option<[Database; 2]>) {
+    let mut site = Site::with_test_amounts(databases);
+    site.services.import_rows(DECLINED);
+    let network = r#"{"network":"visa","reason":"a card","actor":"ann"}"#;
+    let url = format!("{}/v1/customers/1/network", site.services.billing_url());
+    let set = testkit::http::call("POST", &url, &[("Content-Type", "application/json")], network.as_bytes());
+    assert_eq!(set.status, 200, "{}", set.text());
+    site.page_runs(&site.of_database("Billing"));
+    let _ended = site.services.wait_run(&site.services.start_run(), WITHIN);
+    assert_eq!(site.services.ask_payments(TRIED), 3, "of the card with the hard decline one");
+    site.services.kill_billing();
+    site.page_runs(&site.of_database("Put back billing"));
+    site.services.billing.set_env("PAYMENT_PROVIDER_ENDPOINT", NOWHERE);
+    site.services.billing.start_again();
+    assert_eq!(site.services.ask_billing("SELECT count(*) FROM attempts"), 0, "all is forgotten");
+    site.page_runs("Repair billing from the ledger");
+    for (reference, class, flag) in
+        [("HARD", "hard", "hard"), ("SOFT", "soft", "waiting"), ("FIX", "fix", "fix")]
+    {
+        let known = format!(
+            "SELECT count(*) FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
+             WHERE i.reference = '{reference}' AND i.dunning = '{flag}' AND a.state = 'REFUSED'
+             AND a.decline_class = '{class}' AND a.decline_code IS NOT NULL"
+        );
+        assert_eq!(site.services.ask_billing(&known), 1, "{reference}");
+    }
+    site.services.kill_billing();
+    site.services.billing.set_env("PAYMENT_PROVIDER_ENDPOINT", site.services.payments_url());
+    site.services.billing.start_again();
+    let run = site.services.wait_run(&site.services.start_run(), WITHIN);
+    assert_eq!(site.services.ask_payments(TRIED), 3, "nothing is tried again: {run}");
+}
