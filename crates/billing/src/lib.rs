@@ -71,12 +71,12 @@ async fn start(config: Config, log: LogHandle) -> anyhow::Result<()> {
 /// Tells the payment service once that this store's deployment may charge.
 async fn declare(config: &Config, why: &str, actor: &str) -> anyhow::Result<()> {
     let deployment = open::deployment(config).await?;
-    let telemetry = program::telemetry("billing");
+    let telemetry = program::new_telemetry("billing");
     let provider = provider(config, calls(config, &TlsMetrics::new(&telemetry.metrics), Tracer::default())?)?;
     let operators = config.access.operators.clone().map(Tokens::new).transpose()?;
     let operator = operators.and_then(|tokens| tokens.current().first().cloned());
     match provider.declare(deployment, why, actor, operator.as_ref()).await {
-        provider::Declared::Known => {
+        provider::DeclareOutcome::Known => {
             tracing::info!(
                 deployment.id = %deployment.0,
                 endpoint = %config.endpoint,
@@ -84,7 +84,7 @@ async fn declare(config: &Config, why: &str, actor: &str) -> anyhow::Result<()> 
             );
             Ok(())
         }
-        provider::Declared::Refused(why) => {
+        provider::DeclareOutcome::Refused(why) => {
             anyhow::bail!("{} did not take deployment {}: {why}", config.endpoint, deployment.0)
         }
     }

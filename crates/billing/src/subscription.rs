@@ -11,7 +11,7 @@ use crate::invoice::{CustomerId, Reference};
 use crate::money::{Currency, Money};
 use crate::schedule::calendar::{DATE_MAX, parse_date, parse_time};
 use crate::schedule::{
-    AnchorDay, BadTerm, EveryMonths, HolidayRule, Holidays, Period, Price, Prices, Terms, Zone, periods,
+    AnchorDay, EveryMonths, HolidayRule, Holidays, InvalidField, Period, Price, Prices, Terms, Zone, periods,
 };
 
 /// Fields of a subscription, in the order of the documentation. `amount` is the first price where there is one only;
@@ -157,7 +157,7 @@ impl NewSubscription {
     }
 }
 
-fn mistake(bad: BadTerm) -> Mistake {
+fn mistake(bad: InvalidField) -> Mistake {
     (bad.field, bad.problem)
 }
 
@@ -178,12 +178,12 @@ fn reference(text: &str) -> Result<Reference, Mistake> {
     Ok(reference)
 }
 
-fn terms(fields: &RawFields<'_>, starts_on: Date) -> Result<Terms, BadTerm> {
+fn terms(fields: &RawFields<'_>, starts_on: Date) -> Result<Terms, InvalidField> {
     let number = |field: &'static str, text: Option<&str>, default: i64| match text {
         None => Ok(default),
         Some(text) => text
             .parse()
-            .map_err(|_| BadTerm { field, problem: format!("must be a whole number, not {text:?}") }),
+            .map_err(|_| InvalidField { field, problem: format!("must be a whole number, not {text:?}") }),
     };
     let ends_on = fields.ends_on.map(|text| parse_date("ends_on", text)).transpose()?;
     let terms = Terms {

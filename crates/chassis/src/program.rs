@@ -57,7 +57,7 @@ pub fn run<C>(
 
 /// The metrics of a program of this workspace.
 #[must_use]
-pub fn telemetry(service: &'static str) -> Telemetry {
+pub fn new_telemetry(service: &'static str) -> Telemetry {
     Telemetry::new(service, VERSION, REVISION)
 }
 
@@ -118,7 +118,7 @@ impl Service {
         let shutdown = shutdown_on_signals();
         let listeners = Listeners::bind(common).await?;
         let (listen, admin_listen) = listeners.addresses()?;
-        let mut telemetry = telemetry(name);
+        let mut telemetry = new_telemetry(name);
         let tls = TlsMetrics::new(&telemetry.metrics);
         telemetry.tracer = tracer(&common.traces, &telemetry, &tls)?;
         let listeners = listeners.secure(common.tls.as_ref(), &tls)?;

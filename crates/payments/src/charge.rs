@@ -317,16 +317,16 @@ fn describe(span: &mut Span, entry: &Entry, recorded: &Result<Recorded, LedgerEr
         return;
     }
     if let Some(key) = &entry.key {
-        span.set("attempt.key", key.as_str().to_owned());
+        span.set_attribute("attempt.key", key.as_str().to_owned());
     }
     match recorded {
         Ok(Recorded::New(seq)) => {
-            span.set("ledger.seq", seq.0);
-            span.set("ledger.replayed", false);
+            span.set_attribute("ledger.seq", seq.0);
+            span.set_attribute("ledger.replayed", false);
         }
         Ok(Recorded::Known(row)) => {
-            span.set("ledger.seq", row.seq.0);
-            span.set("ledger.replayed", true);
+            span.set_attribute("ledger.seq", row.seq.0);
+            span.set_attribute("ledger.replayed", true);
         }
         Ok(Recorded::Foreign) => span.fail("key_foreign"),
         Ok(Recorded::ReferenceCharged(_)) => span.fail("reference_charged"),

@@ -11,7 +11,9 @@ use chassis::clock::{Clock, Random};
 use chassis::postgres::{Postgres, PostgresSettings};
 use payments::amount::Minor;
 use payments::declines::Decline;
-use payments::deployments::{Admission, DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, How, Unknown};
+use payments::deployments::{
+    Admission, DEPLOYMENTS_MAX, Declaration, DeclareOutcome, DeploymentId, How, Unknown,
+};
 use payments::keys::{Fingerprint, FingerprintVersion, Key, Known, judge};
 use payments::ledger::failover::Failover;
 use payments::ledger::postgres::{PostgresLedger, SCHEMA};
@@ -530,7 +532,7 @@ async fn a_charge_whose_commit_was_not_answered_is_found_again_by_its_key() {
     place.url = cutter.url(place.database.url());
     let ledger = place.open().await;
     for (key, cuts) in [(0, &[Cut::Answer] as &'static [Cut]), (1, &[Cut::Request])] {
-        cutter.follow(CutPlan::next(INSERT, cuts));
+        cutter.follow(CutPlan::cut_next_once(INSERT, cuts));
         let recorded = ledger.record(&entry(Some(key), 0, 0, true)).await;
         assert!(matches!(recorded, Ok(Recorded::New(_))), "{cuts:?}: {recorded:?}");
     }
@@ -538,7 +540,7 @@ async fn a_charge_whose_commit_was_not_answered_is_found_again_by_its_key() {
 
     // Without a key the outcome stays unknown: it is not answered as a charge, and not written again.
     for (cuts, kept) in [(&[Cut::Answer] as &'static [Cut], 3), (&[Cut::Request], 3)] {
-        cutter.follow(CutPlan::next(INSERT, cuts));
+        cutter.follow(CutPlan::cut_next_once(INSERT, cuts));
         ledger.record(&entry(None, 0, 0, true)).await.unwrap_err();
         assert_eq!(place.database.ask("SELECT count(*) FROM ledger"), kept, "{cuts:?}");
     }
@@ -562,14 +564,14 @@ async fn an_equal_row_of_another_request_is_not_taken_for_ones_own_after_a_lost_
         let Recorded::New(seq) = first.record(&entry(Some(key), 0, 0, true)).await.unwrap() else {
             panic!("key {key} is new")
         };
-        cutter.follow(CutPlan::next(INSERT, cuts));
+        cutter.follow(CutPlan::cut_next_once(INSERT, cuts));
         let recorded = ledger.record(&entry(Some(key), 0, 0, true)).await.unwrap();
         assert!(matches!(&recorded, Recorded::Known(row) if row.seq == seq), "{cuts:?}: {recorded:?}");
     }
     // An earlier version leaves the id out.
     other.record(&entry(Some(4), 0, 0, true)).await.unwrap();
     place.run("UPDATE ledger SET write_id = NULL");
-    cutter.follow(CutPlan::next(INSERT, &[Cut::Answer]));
+    cutter.follow(CutPlan::cut_next_once(INSERT, &[Cut::Answer]));
     let recorded = ledger.record(&entry(Some(4), 0, 0, true)).await.unwrap();
     assert!(matches!(recorded, Recorded::Known(_)), "{recorded:?}");
     assert_eq!((cutter.cuts(), place.database.ask("SELECT count(*) FROM ledger")), (5, 5));
@@ -619,7 +621,8 @@ async fn a_second_deployment_of_an_account_is_refused_until_it_is_declared() {
         assert_eq!(admission(&ledger, 0, first).await, Admission::Known);
         let refused = Admission::Refused(Unknown::OtherDeployment);
         assert_eq!(admission(&ledger, 0, second).await, refused);
-        let Declared::New(row) = ledger.declare_deployment(&declaration(0, second)).await.unwrap() else {
+        let DeclareOutcome::New(row) = ledger.declare_deployment(&declaration(0, second)).await.unwrap()
+        else {
             panic!("it was not known");
         };
         assert_eq!(
@@ -627,7 +630,7 @@ async fn a_second_deployment_of_an_account_is_refused_until_it_is_declared() {
             (How::Declared, Some("a second billing"), Some("ops"))
         );
         let again = ledger.declare_deployment(&declaration(0, second)).await.unwrap();
-        assert_eq!(again, Declared::Known(row), "a declaration is taken once");
+        assert_eq!(again, DeclareOutcome::Known(row), "a declaration is taken once");
         drop(ledger);
         let ledger = place.open().await;
         for known in [first, second] {
@@ -722,10 +725,10 @@ async fn an_account_has_a_limit_of_deployments() {
         let ledger = place.open().await;
         for number in 0..DEPLOYMENTS_MAX {
             let declared = ledger.declare_deployment(&declaration(0, deployment(number as u128))).await;
-            assert!(matches!(declared.unwrap(), Declared::New(_)));
+            assert!(matches!(declared.unwrap(), DeclareOutcome::New(_)));
         }
         let one_more = ledger.declare_deployment(&declaration(0, deployment(u128::MAX))).await.unwrap();
-        assert_eq!(one_more, Declared::TooMany);
+        assert_eq!(one_more, DeclareOutcome::TooMany);
     }
 }
 

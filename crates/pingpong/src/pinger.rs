@@ -40,7 +40,7 @@ async fn start(config: PingerConfig, log: LogHandle) -> anyhow::Result<()> {
         return service::healthcheck(metrics.address).await;
     }
     let shutdown = program::shutdown_on_signals();
-    let telemetry = program::telemetry("pinger");
+    let telemetry = program::new_telemetry("pinger");
     // Without the block there is no port: pinger and ponger then start on one machine in either order.
     let listener = metrics.is_present.then(|| metrics.bind()).transpose()?;
     let readiness = Readiness::new(&shutdown);

@@ -32,7 +32,7 @@ async fn start(config: PongerConfig, log: LogHandle) -> anyhow::Result<()> {
         return service::healthcheck(config.common.metrics.address).await;
     }
     let shutdown = program::shutdown_on_signals();
-    let telemetry = program::telemetry("ponger");
+    let telemetry = program::new_telemetry("ponger");
     let (business, metrics) = (service::bind(config.listen)?, &config.common.metrics);
     let listeners = Listeners { business, admin: metrics.bind()?, tls: None };
     let listeners = listeners.secure(config.tls.as_ref(), &TlsMetrics::new(&telemetry.metrics))?;

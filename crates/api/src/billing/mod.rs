@@ -20,7 +20,7 @@ pub use ledger::{
 pub use operators::{Charging, Customer, NetworkRequest, NoteRequest};
 pub use runs::{Counts, Deployment, Run, RunDryRun, RunProblem, RunRequest, RunState};
 pub use schedule::{ScheduleRun, ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, WaitingDate};
-pub use subscriptions::{Action, ChangeRequest, Price, Subscription};
+pub use subscriptions::{ChangeRequest, Price, Subscription, SubscriptionAction};
 
 /// The longest reason and the longest name of an actor that is recorded with a decision, in bytes.
 pub const REASON_BYTES_MAX: usize = 1000;

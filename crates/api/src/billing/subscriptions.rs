@@ -59,7 +59,7 @@ pub struct Price {
 /// What an operator did to a subscription.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Action {
+pub struct SubscriptionAction {
     pub id: i64,
     pub action: String,
     pub detail: Option<String>,

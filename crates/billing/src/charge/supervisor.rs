@@ -78,7 +78,7 @@ impl EngineContext {
         self.shutdown.spawn("run", async move {
             let (context, mut span) = shared.provider.tracer().begin_here(Kind::Internal, "run").unzip();
             if let Some(span) = &mut span {
-                span.set("run.id", run.0);
+                span.set_attribute("run.id", run.0);
             }
             let supervised = shared.supervise_run(run, progress);
             match context {

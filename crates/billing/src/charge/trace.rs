@@ -36,13 +36,13 @@ impl EngineContext {
         if self.clock.as_virtual().is_none() {
             whole.began_at_ms(attempt.created_at);
         }
-        whole.set("attempt.key", attempt.key.as_str().to_owned());
-        whole.set("attempt.number", i64::from(attempt.number));
-        whole.set("attempt.sends", i64::from(attempt.sends));
-        whole.set("invoice.id", attempt.invoice_id.0);
-        whole.set("run.id", attempt.run_id.0);
+        whole.set_attribute("attempt.key", attempt.key.as_str().to_owned());
+        whole.set_attribute("attempt.number", i64::from(attempt.number));
+        whole.set_attribute("attempt.sends", i64::from(attempt.sends));
+        whole.set_attribute("invoice.id", attempt.invoice_id.0);
+        whole.set_attribute("run.id", attempt.run_id.0);
         if let Some(run) = run {
-            whole.set("run.trace_id", run.trace_id());
+            whole.set_attribute("run.trace_id", run.trace_id());
         }
         let settling = tracer.span(context.child(&self.random), Some(context), Kind::Internal, "settle");
         Some(AttemptTrace { whole, settling })
@@ -55,7 +55,7 @@ impl AttemptTrace {
         drop(std::mem::take(&mut self.settling));
         let outcome = settlement.outcome;
         let Some(state) = outcome.attempt().filter(|_| outcome != Outcome::InDoubt(None)) else { return };
-        self.whole.set("attempt.state", state.as_str());
+        self.whole.set_attribute("attempt.state", state.as_str());
         if let Some(reason) = outcome.attention() {
             self.whole.fail(reason.as_str());
         }

@@ -17,7 +17,7 @@ const SHOWN_BYTES_MAX: usize = 500;
 
 /// What came of a declaration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Declared {
+pub enum DeclareOutcome {
     /// The payment service knows the deployment now, or did already.
     Known,
     /// It did not take it; why.
@@ -32,15 +32,15 @@ impl Client {
         why: &str,
         actor: &str,
         operator: Option<&Token>,
-    ) -> Declared {
+    ) -> DeclareOutcome {
         let (deployment_id, why, actor) = (deployment.0.to_string(), why.to_owned(), actor.to_owned());
         let body = DeclareRequest { deployment_id, why, actor };
         let body = Bytes::from(serde_json::to_vec(&body).expect("texts make JSON"));
         let Some(uri) = self.beside("/v1/deployments") else {
-            return Declared::Refused("the endpoint is no URL".to_owned());
+            return DeclareOutcome::Refused("the endpoint is no URL".to_owned());
         };
         let first = self.token.load(Ordering::Relaxed);
-        let mut said = Declared::Refused("it was not asked".to_owned());
+        let mut said = DeclareOutcome::Refused("it was not asked".to_owned());
         for nth in 0..self.credentials() {
             let mut request = self.post(uri.clone(), body.clone(), first + nth);
             if let Some(token) = operator {
@@ -48,17 +48,17 @@ impl Client {
             }
             let response = match self.http.send(request).await {
                 Ok(response) => response,
-                Err(failure) => return Declared::Refused(describe(&failure)),
+                Err(failure) => return DeclareOutcome::Refused(describe(&failure)),
             };
             said = match response.status() {
-                StatusCode::OK | StatusCode::CREATED => return Declared::Known,
-                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Declared::Refused(
+                StatusCode::OK | StatusCode::CREATED => return DeclareOutcome::Known,
+                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => DeclareOutcome::Refused(
                     "it has no list of deployments: it is an earlier version, or another provider, and checks none"
                         .to_owned(),
                 ),
                 status => {
                     let shown = &response.body()[..response.body().len().min(SHOWN_BYTES_MAX)];
-                    Declared::Refused(format!("{status}: {}", String::from_utf8_lossy(shown).trim()))
+                    DeclareOutcome::Refused(format!("{status}: {}", String::from_utf8_lossy(shown).trim()))
                 }
             };
             if response.status() != StatusCode::FORBIDDEN {

@@ -13,5 +13,5 @@ mod retry_after;
 pub mod trace;
 
 pub use client::{Answer, Client, Preconditions, ProviderConfig, VoidOutcome};
-pub use declare::Declared;
+pub use declare::DeclareOutcome;
 pub use dialect::Dialect;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use jiff::civil::{Date, Time};
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 
-use super::BadTerm;
+use super::InvalidField;
 use super::holidays::Holidays;
 use super::zone::{LocalInstant, Shift, Zone};
 
@@ -27,10 +27,13 @@ impl AnchorDay {
     ///
     /// # Errors
     /// Not 1 to 31.
-    pub fn new(day: i64) -> Result<Self, BadTerm> {
+    pub fn new(day: i64) -> Result<Self, InvalidField> {
         match i8::try_from(day) {
             Ok(day @ 1..=31) => Ok(Self(day)),
-            _ => Err(BadTerm::new("anchor_day", format!("must be a day of the month, 1 to 31, not {day}"))),
+            _ => Err(InvalidField::new(
+                "anchor_day",
+                format!("must be a day of the month, 1 to 31, not {day}"),
+            )),
         }
     }
 
@@ -53,12 +56,13 @@ impl EveryMonths {
     ///
     /// # Errors
     /// Not 1 to [`EveryMonths::MAX`].
-    pub fn new(months: i64) -> Result<Self, BadTerm> {
+    pub fn new(months: i64) -> Result<Self, InvalidField> {
         match i32::try_from(months) {
             Ok(months @ 1..=Self::MAX) => Ok(Self(months)),
-            _ => {
-                Err(BadTerm::new("every_months", format!("must be 1 to {} months, not {months}", Self::MAX)))
-            }
+            _ => Err(InvalidField::new(
+                "every_months",
+                format!("must be 1 to {} months, not {months}", Self::MAX),
+            )),
         }
     }
 
@@ -94,13 +98,12 @@ impl HolidayRule {
 }
 
 impl FromStr for HolidayRule {
-    type Err = BadTerm;
+    type Err = InvalidField;
 
-    fn from_str(text: &str) -> Result<Self, BadTerm> {
-        [Self::AsIs, Self::Next, Self::Previous]
-            .into_iter()
-            .find(|rule| rule.as_str() == text)
-            .ok_or_else(|| BadTerm::new("holidays", format!("must be as-is, next or previous, not {text:?}")))
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        [Self::AsIs, Self::Next, Self::Previous].into_iter().find(|rule| rule.as_str() == text).ok_or_else(
+            || InvalidField::new("holidays", format!("must be as-is, next or previous, not {text:?}")),
+        )
     }
 }
 
@@ -108,9 +111,9 @@ impl FromStr for HolidayRule {
 ///
 /// # Errors
 /// Another form, no such day, or outside [`DATE_MIN`] to [`DATE_MAX`].
-pub fn parse_date(field: &'static str, text: &str) -> Result<Date, BadTerm> {
+pub fn parse_date(field: &'static str, text: &str) -> Result<Date, InvalidField> {
     date(text).filter(|date| (DATE_MIN..=DATE_MAX).contains(date)).ok_or_else(|| {
-        BadTerm::new(
+        InvalidField::new(
             field,
             format!("must be a date like 2026-01-31, from {DATE_MIN} to {DATE_MAX}, not {text:?}"),
         )
@@ -127,9 +130,9 @@ pub(super) fn date(text: &str) -> Option<Date> {
 ///
 /// # Errors
 /// Another form, or no time of a day.
-pub fn parse_time(field: &'static str, text: &str) -> Result<Time, BadTerm> {
+pub fn parse_time(field: &'static str, text: &str) -> Result<Time, InvalidField> {
     has_form(text, b"dd:dd").then(|| text.parse().ok()).flatten().ok_or_else(|| {
-        BadTerm::new(field, format!("must be a time like 06:00, from 00:00 to 23:59, not {text:?}"))
+        InvalidField::new(field, format!("must be a time like 06:00, from 00:00 to 23:59, not {text:?}"))
     })
 }
 
@@ -171,22 +174,22 @@ impl Terms {
     ///
     /// # Errors
     /// Dates outside [`DATE_MIN`] to [`DATE_MAX`], an end before the start, or a time with seconds.
-    pub fn check(&self) -> Result<(), BadTerm> {
+    pub fn check(&self) -> Result<(), InvalidField> {
         let dates = [("starts_on", Some(self.starts_on)), ("ends_on", self.ends_on)];
         for (field, date) in dates {
             if date.is_some_and(|date| !(DATE_MIN..=DATE_MAX).contains(&date)) {
-                return Err(BadTerm::new(field, format!("must be from {DATE_MIN} to {DATE_MAX}")));
+                return Err(InvalidField::new(field, format!("must be from {DATE_MIN} to {DATE_MAX}")));
             }
         }
         if let Some(ends_on) = self.ends_on.filter(|ends_on| *ends_on < self.starts_on) {
             let starts_on = self.starts_on;
-            return Err(BadTerm::new(
+            return Err(InvalidField::new(
                 "ends_on",
                 format!("must not be before starts_on: {ends_on} is before {starts_on}"),
             ));
         }
         if (self.at.second(), self.at.subsec_nanosecond()) != (0, 0) {
-            return Err(BadTerm::new("at", "must be a time to the minute, like 06:00"));
+            return Err(InvalidField::new("at", "must be a time to the minute, like 06:00"));
         }
         Ok(())
     }

@@ -15,14 +15,14 @@ pub use zone::{LocalInstant, Zone, zone_data_version};
 /// A field of a subscription that cannot be taken: which, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {problem}")]
-pub struct BadTerm {
+pub struct InvalidField {
     /// The field's name in `/v1/subscriptions` and in files.
     pub field: &'static str,
     /// What is wrong with it, to be read after the field's name.
     pub problem: String,
 }
 
-impl BadTerm {
+impl InvalidField {
     fn new(field: &'static str, problem: impl Into<String>) -> Self {
         Self { field, problem: problem.into() }
     }

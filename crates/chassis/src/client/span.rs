@@ -38,9 +38,9 @@ pub(super) fn begin(config: &ClientConfig, request: &mut Request<Bytes>) -> Span
     if span.is_recorded() {
         describe(&mut span, request);
         if let Some(traced) = traced {
-            traced.attributes.into_iter().for_each(|(name, value)| span.set(name, value));
+            traced.attributes.into_iter().for_each(|(name, value)| span.set_attribute(name, value));
             if traced.resend_count > 0 {
-                span.set("http.request.resend_count", i64::from(traced.resend_count));
+                span.set_attribute("http.request.resend_count", i64::from(traced.resend_count));
             }
             traced.resends.into_iter().for_each(|earlier| span.link(earlier));
         }
@@ -58,11 +58,11 @@ fn describe(span: &mut Span, request: &Request<Bytes>) {
         let is_https = uri.scheme_str() == Some("https");
         let default_port = if is_https { super::HTTPS_PORT } else { super::HTTP_PORT };
         let port = port(authority).ok().flatten().unwrap_or(default_port);
-        span.set("server.port", i64::from(port));
+        span.set_attribute("server.port", i64::from(port));
         // Behind a user name there may be a password; such a request is refused, and not shown either.
         if !authority.as_str().contains('@') {
             let scheme = uri.scheme_str().unwrap_or("http");
-            span.set("url.full", format!("{scheme}://{authority}{}", uri.path()));
+            span.set_attribute("url.full", format!("{scheme}://{authority}{}", uri.path()));
         }
     }
 }
@@ -75,7 +75,7 @@ pub(super) fn conclude(span: &mut Span, result: &Result<Response<Bytes>, Failure
     match result {
         Ok(response) => {
             let status = response.status();
-            span.set("http.response.status_code", i64::from(status.as_u16()));
+            span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
             if status.is_client_error() || status.is_server_error() {
                 span.fail(status.as_str().to_owned());
             }

@@ -60,7 +60,7 @@ impl Disk {
     }
 
     /// From now on so many of 100 writes fail: every second of them only after it was committed.
-    pub fn fail(&self, percent: u64) {
+    pub fn fail_writes(&self, percent: u64) {
         self.0.failing.store(percent, Relaxed);
     }
 

@@ -75,10 +75,10 @@ async fn watch(State(observer): State<Observer>, mut request: Request, next: Nex
 /// What is known of a request before it is routed, by the semantic conventions of HTTP servers. Without its query, which
 /// may hold what a log must not.
 fn describe(span: &mut Span, request: &Request) {
-    span.set("http.request.method", method_label(request.method()));
+    span.set_attribute("http.request.method", method_label(request.method()));
     span.set_text("url.path", request.uri().path());
     let is_tls = request.extensions().get::<Connection>().is_some_and(Connection::is_tls);
-    span.set("url.scheme", if is_tls { "https" } else { "http" });
+    span.set_attribute("url.scheme", if is_tls { "https" } else { "http" });
 }
 
 /// A status of 5xx is the server's failure, one of 4xx the client's.
@@ -87,7 +87,7 @@ fn conclude(span: &mut Span, method: &'static str, route: &str, status: StatusCo
         span.rename(|| format!("{method} {route}"));
         span.set_text("http.route", route);
     }
-    span.set("http.response.status_code", i64::from(status.as_u16()));
+    span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.fail(status.as_str().to_owned());
     }

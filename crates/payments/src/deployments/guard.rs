@@ -8,7 +8,7 @@ use std::time::Duration;
 use chassis::caller::Account;
 use tokio::time::Instant;
 
-use super::{Admission, Declaration, Declared, DeploymentId, Unknown};
+use super::{Admission, Declaration, DeclareOutcome, DeploymentId, Unknown};
 use crate::ledger::{Ledger, Result};
 
 /// Pairs of account and deployment that are remembered; beyond, all are asked for anew.
@@ -80,9 +80,9 @@ impl Guard {
     ///
     /// # Errors
     /// When the ledger fails.
-    pub async fn declare(&self, account: &Account, declaration: &Declaration) -> Result<Declared> {
+    pub async fn declare(&self, account: &Account, declaration: &Declaration) -> Result<DeclareOutcome> {
         let declared = self.ledger.declare_deployment(declaration).await?;
-        if !matches!(declared, Declared::TooMany) {
+        if !matches!(declared, DeclareOutcome::TooMany) {
             self.remember(account, declaration.deployment, Remembered::Known);
         }
         Ok(declared)

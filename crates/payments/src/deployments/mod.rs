@@ -87,7 +87,7 @@ pub struct DeploymentRow {
 
 /// What became of a declaration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Declared {
+pub enum DeclareOutcome {
     /// It is a row now.
     New(DeploymentRow),
     /// The account had it already; nothing changed.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::App;
 use super::v1::failed;
-use crate::deployments::{DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, DeploymentRow};
+use crate::deployments::{DEPLOYMENTS_MAX, Declaration, DeclareOutcome, DeploymentId, DeploymentRow};
 
 /// Carries an operator's token beside the credentials of the account.
 const OPERATOR_TOKEN: HeaderName = HeaderName::from_static("operator-token");
@@ -62,7 +62,7 @@ pub(super) async fn declare(
         Err(problem) => return problem.into_response(),
     };
     match app.0.deployments.declare(&account, &declaration).await {
-        Ok(Declared::New(row)) => {
+        Ok(DeclareOutcome::New(row)) => {
             tracing::warn!(
                 deployment.id = %row.deployment.0,
                 account = row.account,
@@ -72,8 +72,8 @@ pub(super) async fn declare(
             );
             (StatusCode::CREATED, Json(item(&row))).into_response()
         }
-        Ok(Declared::Known(row)) => Json(item(&row)).into_response(),
-        Ok(Declared::TooMany) => {
+        Ok(DeclareOutcome::Known(row)) => Json(item(&row)).into_response(),
+        Ok(DeclareOutcome::TooMany) => {
             let detail = format!("the account has {DEPLOYMENTS_MAX} deployments, which is the most");
             Problem::new(StatusCode::CONFLICT).detail(detail).into_response()
         }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::amount::Minor;
 use crate::controls::ControlStore;
 use crate::declines::Decline;
-use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
+use crate::deployments::{Admission, Declaration, DeclareOutcome, DeploymentId, DeploymentRow};
 use crate::faults::FaultCounts;
 use crate::keys::{Fingerprint, FingerprintVersion, Key};
 
@@ -291,7 +291,7 @@ pub trait Ledger: ControlStore + FaultCounts {
     async fn admit_deployment(&self, account: &str, deployment: DeploymentId) -> Result<Admission>;
 
     /// Records an operator's declaration.
-    async fn declare_deployment(&self, declaration: &Declaration) -> Result<Declared>;
+    async fn declare_deployment(&self, declaration: &Declaration) -> Result<DeclareOutcome>;
 
     /// The account's deployments, oldest first.
     async fn deployments(&self, account: &str) -> Result<Vec<DeploymentRow>>;

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::amount::Minor;
 use crate::declines::Decline;
-use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
+use crate::deployments::{Admission, Declaration, DeclareOutcome, DeploymentId, DeploymentRow};
 use crate::keys::{Fingerprint, FingerprintVersion, Key};
 
 /// The schema, step by step; steps are only ever appended.
@@ -295,7 +295,7 @@ impl Ledger for SqliteLedger {
         self.sqlite.write(admit).await.map_err(unavailable)
     }
 
-    async fn declare_deployment(&self, declaration: &Declaration) -> Result<Declared> {
+    async fn declare_deployment(&self, declaration: &Declaration) -> Result<DeclareOutcome> {
         self.notes()?;
         let (declaration, now_ms) = (declaration.clone(), self.clock.now_ms());
         let declare = move |sql: &Connection| deployments::declare(sql, &declaration, now_ms);

@@ -155,7 +155,7 @@ fn begin(sim: &mut Sim<'_>, world: &World, what: What) {
             sim.partition_oneway(payments_name(payments), billing_name(billing));
         }
         What::Delay { billing, payments } => sim.hold(billing_name(billing), payments_name(payments)),
-        What::StoreFails => world.billing.fail(What::STORE_FAILING),
+        What::StoreFails => world.billing.fail_writes(What::STORE_FAILING),
     }
 }
 
@@ -167,7 +167,7 @@ fn end(sim: &mut Sim<'_>, world: &World, what: What) {
             sim.repair(billing_name(billing), payments_name(payments));
         }
         What::Delay { billing, payments } => sim.release(billing_name(billing), payments_name(payments)),
-        What::StoreFails => world.billing.fail(0),
+        What::StoreFails => world.billing.fail_writes(0),
     }
 }
 

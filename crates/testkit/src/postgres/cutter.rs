@@ -42,7 +42,7 @@ pub struct Plan {
 impl Plan {
     /// The next one, once.
     #[must_use]
-    pub const fn next(with: &'static [&'static str], cuts: &'static [Cut]) -> Self {
+    pub const fn cut_next_once(with: &'static [&'static str], cuts: &'static [Cut]) -> Self {
         Self { with, after: "", every: 1, cuts, times: 1 }
     }
 
@@ -232,10 +232,10 @@ mod tests {
         let sql = Sql::to(&cutter.url(database.url()));
         sql.run("INSERT INTO kept VALUES (1)");
         for (n, cut) in CUTS {
-            cutter.follow(Plan::next(&["INSERT INTO"], cut));
+            cutter.follow(Plan::cut_next_once(&["INSERT INTO"], cut));
             sql.rows(&format!("INSERT INTO kept VALUES ({n})")).unwrap_err();
         }
-        cutter.follow(Plan::next(&["COMMIT"], &[Cut::Request]).after("INSERT INTO"));
+        cutter.follow(Plan::cut_next_once(&["COMMIT"], &[Cut::Request]).after("INSERT INTO"));
         sql.run("BEGIN; SELECT 1; COMMIT");
         sql.rows("BEGIN; INSERT INTO kept VALUES (8); COMMIT").unwrap_err();
         sql.run("INSERT INTO kept VALUES (4)");

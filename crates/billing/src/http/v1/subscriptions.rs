@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use api::billing::{Action, ChangeRequest, Price as PriceItem, Subscription as Item};
+use api::billing::{ChangeRequest, Price as PriceItem, Subscription as Item, SubscriptionAction};
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, PathRejection};
@@ -315,9 +315,9 @@ pub(in crate::http) async fn one(
     Ok(answer(StatusCode::OK, &item(&found.ok_or_else(|| unknown("subscription"))?)))
 }
 
-fn action_item(row: &OperatorAction) -> Action {
+fn action_item(row: &OperatorAction) -> SubscriptionAction {
     let OperatorAction { id, action, detail, reason, actor, created_at, .. } = row.clone();
-    Action { id, action, detail, reason, actor, created_at: time(created_at) }
+    SubscriptionAction { id, action, detail, reason, actor, created_at: time(created_at) }
 }
 
 /// `GET /v1/subscriptions/{reference}/actions?after=&limit=`: what operators did to it.

@@ -7,7 +7,7 @@ use crate::invoice::{CustomerId, Reference};
 use crate::money::Currency;
 use crate::schedule::calendar::{parse_date, parse_time};
 use crate::schedule::run::{ScheduleRun, Sum};
-use crate::schedule::{AnchorDay, BadTerm, EveryMonths, Price, Prices, Terms, Zone};
+use crate::schedule::{AnchorDay, EveryMonths, InvalidField, Price, Prices, Terms, Zone};
 use crate::store::changeset::subscription_import::{KnownCustomer, OperatorPrice};
 use crate::store::rows::{Columns, FromRow};
 use crate::subscription::{NextPeriod, Subscription};
@@ -31,7 +31,7 @@ pub(in crate::store) fn subscription(prices: &str) -> String {
 
 impl FromRow for Subscription {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
-        let bad = |column: usize| move |bad: BadTerm| R::corrupt(column, bad.to_string());
+        let bad = |column: usize| move |bad: InvalidField| R::corrupt(column, bad.to_string());
         let terms = Terms {
             anchor_day: AnchorDay::new(row.count(4)?.into()).map_err(bad(4))?,
             every_months: EveryMonths::new(row.count(5)?.into()).map_err(bad(5))?,

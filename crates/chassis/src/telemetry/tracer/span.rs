@@ -115,11 +115,11 @@ impl Span {
     }
 
     /// Adds an attribute, by its name in OpenTelemetry's semantic conventions where there is one.
-    pub fn set(&mut self, name: &'static str, value: impl Into<Value>) {
+    pub fn set_attribute(&mut self, name: &'static str, value: impl Into<Value>) {
         self.with(|recorded| recorded.attributes.push((name, value.into())));
     }
 
-    /// As [`Self::set`], of a text that is copied only when it is recorded.
+    /// As [`Self::set_attribute`], of a text that is copied only when it is recorded.
     pub fn set_text(&mut self, name: &'static str, text: &str) {
         self.with(|recorded| recorded.attributes.push((name, text.to_owned().into())));
     }

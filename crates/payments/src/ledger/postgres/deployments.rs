@@ -5,8 +5,8 @@ use chassis::postgres::{NOW_MS, Param, PgError, PoolClass, Postgres, Result, Row
 use uuid::Uuid;
 
 use crate::deployments::{
-    Admission, COMPARE_ROWS_MAX, DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, DeploymentRow, Facts,
-    How, SCAN_ROWS_MAX, admit, is_key_of,
+    Admission, COMPARE_ROWS_MAX, DEPLOYMENTS_MAX, Declaration, DeclareOutcome, DeploymentId, DeploymentRow,
+    Facts, How, SCAN_ROWS_MAX, admit, is_key_of,
 };
 use crate::keys::Key;
 
@@ -121,7 +121,7 @@ async fn insert(
     read_row(rows.first().ok_or_else(|| PgError::Corrupt("a deployment was not recorded".to_owned()))?)
 }
 
-pub(super) async fn declare(database: &Postgres, declaration: &Declaration) -> Result<Declared> {
+pub(super) async fn declare(database: &Postgres, declaration: &Declaration) -> Result<DeclareOutcome> {
     let Declaration { account, deployment, why, actor } = declaration;
     let id = deployment.0.to_string();
     let id = id.as_str();
@@ -131,12 +131,12 @@ pub(super) async fn declare(database: &Postgres, declaration: &Declaration) -> R
             let rows = tx.query(&of_account(), &[(account, Type::TEXT)]).await?;
             let known = rows.iter().map(read_row).collect::<Result<Vec<_>>>()?;
             if let Some(row) = known.iter().find(|row| row.deployment == *deployment) {
-                return Ok(Declared::Known(row.clone()));
+                return Ok(DeclareOutcome::Known(row.clone()));
             }
             if known.len() >= DEPLOYMENTS_MAX {
-                return Ok(Declared::TooMany);
+                return Ok(DeclareOutcome::TooMany);
             }
-            insert(&tx, id, account, How::Declared, Some((why, actor))).await.map(Declared::New)
+            insert(&tx, id, account, How::Declared, Some((why, actor))).await.map(DeclareOutcome::New)
         })
         .await
 }

@@ -24,7 +24,7 @@ use super::failover::Failover;
 use super::{
     Entry, Found, Ledger, LedgerError, LedgerId, PAGE_MAX, Page, Recorded, Result, Row, Seq, Void, Voided,
 };
-use crate::deployments::{Admission, Declaration, Declared, DeploymentId, DeploymentRow};
+use crate::deployments::{Admission, Declaration, DeclareOutcome, DeploymentId, DeploymentRow};
 use crate::keys::Key;
 
 /// A page of one account's rows among many others'. Charges wait while it is built; an account with too many rows for that
@@ -255,7 +255,7 @@ impl Ledger for PostgresLedger {
         deployments::admit_one(&self.database, account, deployment).await.map_err(failed)
     }
 
-    async fn declare_deployment(&self, declaration: &Declaration) -> Result<Declared> {
+    async fn declare_deployment(&self, declaration: &Declaration) -> Result<DeclareOutcome> {
         self.placement.serve()?;
         deployments::declare(&self.database, declaration).await.map_err(failed)
     }

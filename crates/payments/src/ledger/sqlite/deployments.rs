@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::{read_key, unreadable};
 use crate::deployments::{
-    Admission, COMPARE_ROWS_MAX, DEPLOYMENTS_MAX, Declaration, Declared, DeploymentId, DeploymentRow, Facts,
-    How, SCAN_ROWS_MAX, admit, is_key_of,
+    Admission, COMPARE_ROWS_MAX, DEPLOYMENTS_MAX, Declaration, DeclareOutcome, DeploymentId, DeploymentRow,
+    Facts, How, SCAN_ROWS_MAX, admit, is_key_of,
 };
 
 const INSERT: &str = "INSERT INTO ledger_deployments (deployment_id, account, how, why, actor, created_at) \
@@ -80,19 +80,19 @@ pub(super) fn declare(
     sql: &Connection,
     declaration: &Declaration,
     now_ms: i64,
-) -> rusqlite::Result<Declared> {
+) -> rusqlite::Result<DeclareOutcome> {
     let Declaration { account, deployment, why, actor } = declaration;
     let known = list(sql, account)?;
     if let Some(row) = known.iter().find(|row| row.deployment == *deployment) {
-        return Ok(Declared::Known(row.clone()));
+        return Ok(DeclareOutcome::Known(row.clone()));
     }
     if known.len() >= DEPLOYMENTS_MAX {
-        return Ok(Declared::TooMany);
+        return Ok(DeclareOutcome::TooMany);
     }
     let how = How::Declared;
     let id = deployment.0.to_string();
     sql.prepare_cached(INSERT)?.execute(params![id, account, how.as_str(), why, actor, now_ms])?;
-    Ok(Declared::New(DeploymentRow {
+    Ok(DeclareOutcome::New(DeploymentRow {
         deployment: *deployment,
         account: account.clone(),
         how,

@@ -7,10 +7,10 @@ use super::document::{
     Access, Document, JSON, NDJSON, Operation, own_document, page, parameter, query, reference,
 };
 use api::billing::{
-    AcceptRequest, Accepted, Acknowledgement, AcknowledgementRequest, Action, Attempt, ChangeRequest,
-    Charging, Customer, Deployment, ImportReport, ImportRow, Invoice, NetworkRequest, NoteRequest,
-    RepairPage, RepairReport, Resolution, ResolveRequest, Run, RunDryRun, RunRequest, ScheduleRun,
-    ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, Subscription, UnbackedAcknowledgement,
+    AcceptRequest, Accepted, Acknowledgement, AcknowledgementRequest, Attempt, ChangeRequest, Charging,
+    Customer, Deployment, ImportReport, ImportRow, Invoice, NetworkRequest, NoteRequest, RepairPage,
+    RepairReport, Resolution, ResolveRequest, Run, RunDryRun, RunRequest, ScheduleRun, ScheduleRunRequest,
+    ScheduleRunResult, ScheduleStatus, Subscription, SubscriptionAction, UnbackedAcknowledgement,
     UnbackedAcknowledgementRequest,
 };
 use api::problem::Problem;
@@ -39,6 +39,7 @@ pub(super) fn document() -> Value {
     charging(&mut document);
     ledger(&mut document);
     subscriptions(&mut document);
+    schedule(&mut document);
     imports(&mut document);
     antaeus(&mut document);
     invoice_app(&mut document);
@@ -271,7 +272,14 @@ fn subscriptions(document: &mut Document) {
         "One subscription",
     );
     let path = "/v1/subscriptions/{reference}/actions";
-    list::<Action>(document, path, "listActions", tag, "What operators did to a subscription", &[]);
+    list::<SubscriptionAction>(
+        document,
+        path,
+        "listActions",
+        tag,
+        "What operators did to a subscription",
+        &[],
+    );
     let (shown, new) = (document.schema::<Subscription>(), new_subscription(document));
     document.add(
         v1("post", "/v1/subscriptions", "createSubscription", tag, "Create a subscription")
@@ -301,6 +309,10 @@ fn subscriptions(document: &mut Document) {
     change.parameters.pop();
     let changes = json!({ "enum": ["pause", "resume", "end", "change-price"] });
     document.add(change.with(parameter("path", "change", changes, "What to do.")));
+}
+
+fn schedule(document: &mut Document) {
+    let tag = "subscriptions";
     get::<ScheduleStatus>(
         document,
         "/v1/schedule",

@@ -242,7 +242,7 @@ fn controls(document: &mut Document) {
             .problem(415, "another media type");
         let put = if is_script { put.takes(TOML, json!({ "type": "string" }), true) } else { put };
         document.add(put);
-        document.add(write("delete", ids[2], &format!("Set {what} back to the settings")));
+        document.add(write("delete", ids[2], &format!("Reset {what} to what the settings say")));
     }
     let (deployments, deployment) = (document.schema::<DeploymentList>(), document.schema::<Deployment>());
     let request = document.schema::<DeclareRequest>();
