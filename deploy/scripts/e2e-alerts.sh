@@ -138,7 +138,7 @@ credentials() {
     secret_value antaeus operator-token token >"$out/alerts.token"
     printf 'Authorization: Bearer %s\n' "$(<"$out/alerts.token")" >"$out/alerts.header"
     printf 'X-Token: %s\nOperator-Token: %s\n' "$(secret_value antaeus payments-token token)" "$(secret_value payments operator-token token)" >"$out/provider.header"
-    secret_value antaeus antaeus-client-tls 'ca\.crt' >"$out/provider.ca"
+    secret_value antaeus payments-ca 'ca\.crt' >"$out/provider.ca"
     for file in crt key; do secret_value antaeus antaeus-client-tls "tls\.$file" >"$out/provider.$file"; done
   )
 }
@@ -150,13 +150,13 @@ sql() {
 
 # Each fault: break_NAME plants it, mend_NAME takes it away.
 
-# A CA bundle without a certificate. cert-manager, which would replace a key that does not fit, does not compare it.
+# A CA bundle without a certificate. No one replaces it: prerequisites.sh has copied it.
 break_reload() {
-  k --namespace payments get secret payments-tls --output 'jsonpath={.data.ca\.crt}' >"$out/ca.base64"
-  k --namespace payments patch secret payments-tls --type=merge --patch '{"data":{"ca.crt":"bm8gY2VydGlmaWNhdGUK"}}' >/dev/null
+  k --namespace payments get secret antaeus-ca --output 'jsonpath={.data.ca\.crt}' >"$out/ca.base64"
+  k --namespace payments patch secret antaeus-ca --type=merge --patch '{"data":{"ca.crt":"bm8gY2VydGlmaWNhdGUK"}}' >/dev/null
 }
 mend_reload() {
-  k --namespace payments patch secret payments-tls --type=merge --patch "{\"data\":{\"ca.crt\":\"$(<"$out/ca.base64")\"}}" >/dev/null
+  k --namespace payments patch secret antaeus-ca --type=merge --patch "{\"data\":{\"ca.crt\":\"$(<"$out/ca.base64")\"}}" >/dev/null
 }
 
 break_certificate() { certificate_lasts 1h 20m; }
