@@ -25,7 +25,7 @@ use crate::protocol::transition::{
 };
 use crate::provider::answer::{Reason, Verdict};
 use crate::provider::trace::of_attempt;
-use crate::provider::{Answer, Preconditions};
+use crate::provider::{Answer, Preconditions, VoidOutcome};
 
 /// Pause of an attempt that was released because it could not be sent now.
 const UNSENT_PAUSE: Duration = Duration::from_millis(200);
@@ -39,6 +39,8 @@ const NOT_TAKEN: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) attempt: Attempt,
+    /// Its key is to be voided: no more attempt is allowed.
+    pub(super) is_withdrawn: bool,
     /// The end of our lease, by our own clock; counted from before the claim, so that it is never too late.
     pub(super) lease_ends: Instant,
     /// Its permit among the claimed and unsettled attempts.
@@ -57,10 +59,10 @@ pub(super) struct AttemptResult {
 impl EngineContext {
     /// Sends a claimed attempt, if it may be sent, and returns the outcome to record.
     pub(super) async fn deliver(&self, job: Job, progress: &Progress) -> AttemptResult {
-        let Job { attempt, lease_ends, place } = job;
+        let Job { attempt, is_withdrawn, lease_ends, place } = job;
         let whole = of_attempt(self.provider.tracer(), &attempt.key);
         let run = whole.and_then(|_| TraceContext::current());
-        let outcome = self.outcome(&attempt, lease_ends, progress);
+        let outcome = self.outcome(&attempt, is_withdrawn, lease_ends, progress);
         let (outcome, again_in, decline) = match whole {
             // Its lines in the log are found by its trace too.
             Some(whole) => whole.scope(outcome).await,
@@ -79,6 +81,7 @@ impl EngineContext {
     async fn outcome(
         &self,
         attempt: &Attempt,
+        is_withdrawn: bool,
         lease_ends: Instant,
         progress: &Progress,
     ) -> (Outcome, Duration, Option<Decline>) {
@@ -95,6 +98,9 @@ impl EngineContext {
         let Some(permit) = in_time.then(|| self.breaker.admit(Instant::now())).flatten() else {
             return (Outcome::NotSent, self.random.jitter(UNSENT_PAUSE), None);
         };
+        if is_withdrawn && let Some(ended) = self.withdraw(attempt, sent).await {
+            return ended;
+        }
         let (answer, verdict) = self.call(attempt, lease_ends, progress).await;
         let left_alone_for = answer.retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)).unwrap_or_default();
         // Before the permit goes back, so that no other call slips in between.
@@ -124,6 +130,33 @@ impl EngineContext {
             _ => return (outcome, Duration::ZERO, answer.decline),
         };
         (outcome, again_in.max(left_alone_for), None)
+    }
+
+    /// Has the key voided; `None` where it was charged before, so that to send it again tells the same and charges nothing.
+    async fn withdraw(&self, attempt: &Attempt, sent: Sent) -> Option<(Outcome, Duration, Option<Decline>)> {
+        let said = {
+            let ledger = self.ledger.known();
+            self.provider.void(&attempt.key, self.preconditions(ledger.as_deref())).await
+        };
+        let key = attempt.key.as_str();
+        match said {
+            VoidOutcome::Voided => {
+                tracing::warn!(attempt.key = key, "withdrew an attempt that the network allows no more");
+                Some((Outcome::Voided, Duration::ZERO, None))
+            }
+            VoidOutcome::Refused(decline) => Some((Outcome::Refused, Duration::ZERO, Some(decline))),
+            VoidOutcome::Charged => None,
+            VoidOutcome::Unknown(why) => {
+                tracing::warn!(
+                    attempt.key = key,
+                    why,
+                    "an attempt that the network allows no more was not voided"
+                );
+                let pause = backoff::pause(&self.random, attempt.sends.max(NOT_TAKEN));
+                let outcome = if sent.is_resend() { Outcome::InDoubt(None) } else { Outcome::NotSent };
+                Some((outcome, pause, None))
+            }
+        }
     }
 
     /// Makes the call; takes in what the answer says of the provider's ledger.

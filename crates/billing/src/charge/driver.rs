@@ -5,6 +5,7 @@
 //! is sent at once, so that a crash leaves as few attempts as possible in doubt;
 //! and no more than the breaker's window is wide.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use super::engine::EngineContext;
 use super::record::{RECORD_MAX, Recorder};
 use super::run::Progress;
 use crate::invoice::{Attempt, InvoiceId, RunCounters, RunId};
+use crate::protocol::key::Key;
 use crate::protocol::transition::Idempotency;
 
 /// Attempts of one claim, with keys.
@@ -166,7 +168,7 @@ impl<'a> Claimer<'a> {
                 Next::LookAgain => {}
                 Next::Claim { at_most, places } => {
                     let lease_ends = Instant::now() + self.shared.settings.lease;
-                    let attempts = self.claim(at_most).await;
+                    let (attempts, withdrawn) = self.claim(at_most).await;
                     if attempts.is_empty() {
                         drop(places);
                         if let Some(ended) = self.wait_for_work().await {
@@ -176,7 +178,7 @@ impl<'a> Claimer<'a> {
                     }
                     crash_point!("K2");
                     self.moved = true;
-                    if !self.hand_over(attempts, places, lease_ends).await {
+                    if !self.hand_over(attempts, &withdrawn, places, lease_ends).await {
                         return Ended::Interrupted;
                     }
                 }
@@ -264,19 +266,20 @@ impl<'a> Claimer<'a> {
     }
 
     /// Attempts in doubt first, then fresh invoices. While the breaker is open the other way round: a few items that fail
-    /// for ever would be all that is ever tried.
-    async fn claim(&mut self, at_most: usize) -> Vec<Attempt> {
+    /// for ever would be all that is ever tried. With the keys of those that are to be voided.
+    async fn claim(&mut self, at_most: usize) -> (Vec<Attempt>, HashSet<Key>) {
         let now = Instant::now();
         let fresh_first = self.fresh_left && self.shared.breaker.wants_fresh();
         if !fresh_first && (!self.fresh_left || now >= self.look_at) {
             let open = self.claim_open(at_most, now).await;
             if !open.is_empty() {
-                return open;
+                let withdrawn = self.to_withdraw(&open).await;
+                return (open, withdrawn);
             }
             self.look_at = now + LOOK_AGAIN;
         }
         self.fresh_left |= self.progress.was_joined();
-        let (Some(run), true) = (self.run, self.fresh_left) else { return Vec::new() };
+        let (Some(run), true) = (self.run, self.fresh_left) else { return Default::default() };
         let EngineContext { store, settings, budget, .. } = self.shared;
         let claim = || store.claim_in_turn(run, self.after, at_most, settings.lease);
         let claimed = self.shared.retry_until_draining("claim", claim).await.unwrap_or_default();
@@ -288,7 +291,8 @@ impl<'a> Claimer<'a> {
             self.after = last.invoice_id;
             self.progress.forward();
         }
-        fresh
+        // These were claimed because their networks allow them.
+        (fresh, HashSet::new())
     }
 
     async fn claim_open(&self, at_most: usize, now: Instant) -> Vec<Attempt> {
@@ -303,17 +307,30 @@ impl<'a> Claimer<'a> {
         open
     }
 
+    /// Of attempts that were claimed again. Without keys nothing can be voided.
+    async fn to_withdraw(&self, attempts: &[Attempt]) -> HashSet<Key> {
+        let EngineContext { store, provider, .. } = self.shared;
+        if provider.idempotency() == Idempotency::None {
+            return HashSet::new();
+        }
+        let look = || store.to_withdraw(attempts);
+        // None: the service drains, and sends nothing.
+        self.shared.retry_until_draining("look at the networks", look).await.unwrap_or_default()
+    }
+
     /// `false` when no worker is left.
     async fn hand_over(
         &self,
         attempts: Vec<Attempt>,
+        withdrawn: &HashSet<Key>,
         mut places: OwnedSemaphorePermit,
         lease_ends: Instant,
     ) -> bool {
         self.out.fetch_add(attempts.len(), Ordering::AcqRel);
         for attempt in attempts {
             let place = places.split(1).expect("no more is claimed than there are places");
-            if self.jobs.send(Job { attempt, lease_ends, place }).await.is_err() {
+            let is_withdrawn = withdrawn.contains(&attempt.key);
+            if self.jobs.send(Job { attempt, is_withdrawn, lease_ends, place }).await.is_err() {
                 return false;
             }
         }

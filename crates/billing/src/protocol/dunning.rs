@@ -166,6 +166,12 @@ impl InstrumentHistory {
         closed.map_or(Gate::Open, |until| Gate::Closed { until })
     }
 
+    /// Whether no attempt may be made now, whatever else is under way.
+    #[must_use]
+    pub fn refuses(&self, now_ms: i64) -> bool {
+        Self { open: None, ..self.clone() }.gate(now_ms) != Gate::Open
+    }
+
     fn closed_until(&self, limit: Limit, now_ms: i64) -> Option<i64> {
         // The decline that has to leave the window before one more attempt fits.
         let oldest = self.declined_at.get(limit.attempts.checked_sub(1)?)?;

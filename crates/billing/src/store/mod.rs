@@ -4,6 +4,7 @@
 //! Time is the store's own (a database's clock, or the clock that SQLite's store was given): callers name
 //! durations, never instants. Each method is one durable transaction: when it returns `Ok`, the fact is on disk.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -334,6 +335,10 @@ pub trait ChargeStore: Send + Sync + 'static {
     /// (those in ATTENTION need manual resolution): `sends` grows by one. A row that breaks an invariant is logged,
     /// leased and left out.
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>>;
+
+    /// Which of these open attempts must not be sent, because the network of the customer's instrument allows no attempt
+    /// now: their keys are to be voided.
+    async fn to_withdraw(&self, attempts: &[Attempt]) -> Result<HashSet<Key>>;
 
     /// When the next open attempt of a CHARGING invoice may be claimed: `Some(ZERO)` for now, `None` for none. Leases
     /// that a wrong clock left far ahead ([`lease`]) end here.

@@ -299,5 +299,13 @@ pub(super) fn is_admitted<R: Columns>(row: &R, order: &ClaimOrder) -> Result<boo
 /// Of the same row; the next attempt has this number.
 pub(super) fn candidate<R: Columns>(row: &R, id: InvoiceId, number: u32) -> Result<Candidate, R::Error> {
     let customer_id = CustomerId(row.integer(2)?);
-    Ok(Candidate { id, reference: row.reference(1)?, customer_id, money: row.money(3)?, number })
+    Ok(Candidate {
+        id,
+        reference: row.reference(1)?,
+        customer_id,
+        money: row.money(3)?,
+        number,
+        next_attempt_at: row.optional_integer(6)?,
+        dunning: row.optional_value(7)?,
+    })
 }

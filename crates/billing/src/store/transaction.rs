@@ -1,19 +1,19 @@
 //! The steps of each transaction that changes attempts or invoices, once for every database: load facts, decide by
 //! `changeset`, apply. Databases bring the primitives. Knows no SQL.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
 use std::time::Duration;
 
 use chassis::crash_point;
 
 use super::changeset::control::{self as rules, CustomerControl, CustomerFacts};
-use super::changeset::dunning::{HeldBack, LadderFacts, declines_by_invoice, hold_back, plan_retries};
+use super::changeset::dunning::{self, HeldBack, LadderFacts, Postponed, hold_back};
 use super::changeset::import::{self, ImportPlan, KnownRows};
 use super::changeset::{
     self, Changeset, CustomersAndAmounts, LoadedFacts, Owner, RepairFacts, ResolutionAudit, SendTimes,
 };
-use crate::invoice::{Attempt, AttemptState, CustomerId, InvoiceId, Network, Reference, RunId};
+use crate::invoice::{Attempt, AttemptState, CustomerId, Dunning, InvoiceId, Network, Reference, RunId};
 use crate::money::Money;
 use crate::protocol::dunning::InstrumentHistory;
 use crate::protocol::key::{DeploymentId, Key};
@@ -96,10 +96,14 @@ pub(super) trait Transaction {
         now_ms: i64,
     ) -> impl Future<Output = Result<HashMap<CustomerId, InstrumentHistory>, Self::Error>> + Send;
 
+    /// Of those of these invoices that are PENDING.
     fn load_ladders(
         &self,
-        invoices: &[InvoiceId],
-    ) -> impl Future<Output = Result<HashMap<InvoiceId, LadderFacts>, Self::Error>> + Send;
+        invoices: &BTreeSet<InvoiceId>,
+    ) -> impl Future<Output = Result<BTreeMap<InvoiceId, LadderFacts>, Self::Error>> + Send;
+
+    /// Sets flag and date of PENDING invoices.
+    fn postpone(&self, postponed: &[Postponed]) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Leases open attempts that are due, oldest lease first; an unreadable one is leased and left out.
     fn lease_due(&self, limit: usize) -> impl Future<Output = Result<Vec<Attempt>, Self::Error>> + Send;
@@ -193,6 +197,8 @@ pub(super) struct Candidate {
     pub(super) customer_id: CustomerId,
     pub(super) money: Money,
     pub(super) number: u32,
+    pub(super) next_attempt_at: Option<i64>,
+    pub(super) dunning: Option<Dunning>,
 }
 
 /// PENDING invoices that can be claimed.
@@ -253,7 +259,8 @@ pub(super) async fn claim_pending<T: Transaction>(tx: &T, claim: PendingClaim) -
     }
     let attempts = invoices.into_iter().map(|invoice| first_send(invoice, &claim)).collect();
     let attempts = tx.insert_attempts(attempts).await?;
-    tx.apply(&Changeset { postponed, ..changeset::claim(claim.run, &attempts) }).await?;
+    tx.apply(&changeset::claim(claim.run, &attempts)).await?;
+    tx.postpone(&postponed).await?;
     crash_point!("K1");
     let continue_after = examined.filter(|_| attempts.is_empty());
     Ok(Claimed { attempts, continue_after, waiting_from })
@@ -325,7 +332,7 @@ pub(super) async fn settle<T: Transaction>(
     let keys: Vec<&Key> = settlements.iter().map(|settlement| &settlement.key).collect();
     let facts = tx.load_facts(&keys, &[]).await?;
     let (changes, settled) = changeset::settle(facts, run, settlements);
-    plan_and_apply(tx, changes).await?;
+    apply_and_plan(tx, &changes).await?;
     if let Some(seen) = seen {
         tx.see(seen).await?;
     }
@@ -333,15 +340,18 @@ pub(super) async fn settle<T: Transaction>(
     Ok(settled)
 }
 
-/// However a decline becomes known, its invoice gets the date or the flag of its ladder.
-async fn plan_and_apply<T: Transaction>(tx: &T, mut changes: Changeset) -> Result<(), T::Error> {
-    let declines = declines_by_invoice(&changes);
-    if !declines.is_empty() {
-        let invoices: Vec<InvoiceId> = declines.keys().copied().collect();
-        let ladders = tx.load_ladders(&invoices).await?;
-        plan_retries(&mut changes, &declines, &ladders);
+async fn apply_and_plan<T: Transaction>(tx: &T, changes: &Changeset) -> Result<(), T::Error> {
+    tx.apply(changes).await?;
+    plan_retries(tx, dunning::to_plan(changes)).await
+}
+
+/// However an invoice becomes PENDING, its flag and its date follow from its attempts.
+async fn plan_retries<T: Transaction>(tx: &T, invoices: BTreeSet<InvoiceId>) -> Result<(), T::Error> {
+    if invoices.is_empty() {
+        return Ok(());
     }
-    tx.apply(&changes).await
+    let ladders = tx.load_ladders(&invoices).await?;
+    tx.postpone(&dunning::plan(&ladders)).await
 }
 
 pub(super) async fn resolve<T: Transaction>(
@@ -363,7 +373,7 @@ pub(super) async fn resolve<T: Transaction>(
     };
     match changeset::resolve(facts, &resolution.key, resolution.charged, refusal) {
         Ok((changes, audit)) => {
-            plan_and_apply(tx, changes).await?;
+            apply_and_plan(tx, &changes).await?;
             tx.insert_audit(resolution, audit).await?;
             Ok(Resolved::Applied)
         }
@@ -384,7 +394,7 @@ pub(super) async fn repair<T: Transaction>(
         amounts: tx.load_customers_and_amounts(&keys).await?,
     };
     let (changes, repaired) = changeset::repair(facts, met, deployment, rows);
-    plan_and_apply(tx, changes).await?;
+    apply_and_plan(tx, &changes).await?;
     Ok(repaired)
 }
 
@@ -397,6 +407,8 @@ pub(super) async fn import<T: Transaction>(
     let plan = import::plan(rows, known, mode);
     if !mode.dry_run {
         tx.apply_import(&plan).await?;
+        // One that belongs to another customer now, or back to the former one, or is no longer in ATTENTION.
+        plan_retries(tx, plan.updated.iter().map(|(id, _)| *id).collect()).await?;
     }
     Ok(plan.answers)
 }

@@ -1,6 +1,7 @@
 //! A real store whose next steps of one kind fail, panic or wait, as a test says.
 //! Knows no engine.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -194,6 +195,7 @@ pass_on! {
 pass_on! {
     ChargeStore {
         claim_open(run: Option<RunId>, limit: usize, lease: Duration) -> Vec<Attempt>;
+        to_withdraw(attempts: &[Attempt]) -> HashSet<Key>;
         has_turn_left(run: RunId) -> bool;
         next_open_in() -> Option<Duration>;
         recover() -> u64;

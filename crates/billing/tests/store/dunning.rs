@@ -1,14 +1,14 @@
 //! Declines in a store: what is recorded of them, when a declined invoice is claimed again, and what the limits of
 //! networks hold back. The oracle counts by itself, from the attempts that the test has seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use billing::invoice::{
     Attempt, AttemptState, AttentionReason, CustomerId, Decline, DeclineClass, DeclineCode, Dunning, Invoice,
     InvoiceId, InvoiceState, Network,
 };
-use billing::money::Currency;
+use billing::money::{Currency, Money};
 use billing::protocol::key::Key;
 use billing::protocol::transition::{Outcome, Settlement};
 use billing::run_order::{RunFilter, RunLimits, RunOrder};
@@ -18,7 +18,7 @@ use billing::store::{
     Evidence, ImportRow, Imported, LedgerFact, OpenedRun, Repaired, Resolution, Resolved, Settled, Store,
 };
 
-use crate::fixture::{DEPLOYMENT, Fixture, LEASE, PLAIN, claimed, imported, row, run};
+use crate::fixture::{DEPLOYMENT, Fixture, LEASE, PLAIN, UPDATE, claimed, imported, row, run};
 
 cases! {
     a_refusal_is_stored_with_its_class_and_code,
@@ -31,8 +31,13 @@ cases! {
     a_claim_of_one_invoice_passes_all_that_wait_for_their_turn,
     an_invoice_that_does_not_fit_into_a_run_holds_no_other_back,
     a_limit_is_never_passed,
+    a_closed_window_never_shortens_a_ladder,
+    an_attempt_that_ends_voided_leaves_the_ladder_as_it_was,
+    an_invoice_that_was_in_attention_has_the_flag_of_its_last_decline,
+    an_invoice_that_changes_hands_has_the_flag_of_its_customer,
     a_decline_that_only_the_ledger_knew_restricts_as_if_it_had_been_recorded,
     several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder,
+    open_attempts_that_a_network_allows_no_more_are_to_be_withdrawn,
     random_histories_stay_within_the_limits,
     ten_thousand_old_invoices_lose_nothing_when_networks_are_set,
 }
@@ -358,6 +363,94 @@ async fn a_limit_is_never_passed(fixture: impl Fixture) {
     assert_eq!(claim(&*store, &legacy()).await.len(), 1);
 }
 
+/// Invoices whose reference begins so, without regard to days.
+fn only(prefix: &str) -> RunOrder {
+    let reference_prefix = Some(prefix.to_owned());
+    RunOrder { filter: RunFilter { reference_prefix, ..RunFilter::default() }, ..RunOrder::default() }
+}
+
+async fn a_closed_window_never_shortens_a_ladder(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    let rows: Vec<_> =
+        (0..10).map(|nth| of_customer(&format!("{}{nth}", if nth == 0 { "A" } else { "B" }), 1)).collect();
+    store.import(&rows, PLAIN).await.unwrap();
+    set_network(&*store, 1, Network::Mastercard).await;
+    for days in [0, 1] {
+        fixture.pass(DAY * days).await;
+        let claimed = claim(&*store, &only("A")).await;
+        settle(&*store, &claimed[0], Outcome::Refused, decline(DeclineClass::Soft)).await;
+    }
+    let own = invoice(&*store, 1).await.next_attempt_at;
+    for _ in 0..9 {
+        let claimed = claim(&*store, &only("B")).await;
+        settle(&*store, &claimed[0], Outcome::Refused, None).await;
+    }
+    assert_eq!(ids(&claim(&*store, &legacy()).await), [0; 0], "ten in a day");
+    let waiting = invoice(&*store, 1).await;
+    assert_eq!((waiting.dunning, waiting.next_attempt_at), (Some(Dunning::Waiting), own), "its day is later");
+    let other = invoice(&*store, 2).await;
+    assert!(other.dunning == Some(Dunning::Waiting) && other.next_attempt_at < own, "{other:?}");
+    fixture.by_hand("UPDATE invoices SET dunning = 'exhausted', next_attempt_at = NULL WHERE id = 1");
+    assert_eq!(ids(&claim(&*store, &legacy()).await), [0; 0]);
+    let exhausted = invoice(&*store, 1).await;
+    assert_eq!((exhausted.dunning, exhausted.next_attempt_at), (Some(Dunning::Exhausted), None));
+}
+
+async fn an_attempt_that_ends_voided_leaves_the_ladder_as_it_was(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 2).await;
+    for attempt in claim(&*store, &legacy()).await {
+        settle(&*store, &attempt, Outcome::Refused, decline(DeclineClass::Soft)).await;
+    }
+    let day = invoice(&*store, 1).await.next_attempt_at;
+    fixture.pass(Duration::from_secs(60)).await;
+    let claimed = claim(&*store, &legacy()).await;
+    settle(&*store, &claimed[0], Outcome::Voided, None).await;
+    let (reason, actor) = ("asked the bank".to_owned(), "kim".to_owned());
+    let not_charged = Resolution { key: claimed[1].key.clone(), charged: false, reason, actor };
+    assert_eq!(store.resolve(&not_charged).await.unwrap(), Resolved::Applied);
+    for id in [1, 2] {
+        let waiting = invoice(&*store, id).await;
+        assert_eq!((waiting.dunning, waiting.next_attempt_at), (Some(Dunning::Waiting), day), "invoice {id}");
+    }
+    assert_eq!(ids(&claim(&*store, &on_its_day()).await), [0; 0]);
+}
+
+async fn an_invoice_that_was_in_attention_has_the_flag_of_its_last_decline(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 2).await;
+    let rejected = claim(&*store, &legacy()).await;
+    for attempt in &rejected {
+        settle(&*store, attempt, Outcome::Rejected, None).await;
+    }
+    // After a restore, a repair: what was declined since does not end ATTENTION.
+    let facts = ["I1", "I2"].map(|name| forgotten(name, 1, 2, DeclineClass::Hard));
+    assert_eq!(store.repair(&facts).await.unwrap(), [Repaired::Adopted; 2]);
+    assert_eq!(invoice(&*store, 1).await.state, InvoiceState::Attention);
+    let (reason, actor) = ("repaired there".to_owned(), "kim".to_owned());
+    let not_charged = Resolution { key: rejected[0].key.clone(), charged: false, reason, actor };
+    assert_eq!(store.resolve(&not_charged).await.unwrap(), Resolved::Applied);
+    let edited = ImportRow { money: Money { amount_minor: 99, currency: Currency::EUR }, ..row("I2", 1215) };
+    assert_eq!(store.import(&[edited], UPDATE).await.unwrap(), [Imported::Updated]);
+    for id in [1, 2] {
+        let declined = invoice(&*store, id).await;
+        assert_eq!((declined.state, declined.dunning), (InvoiceState::Pending, Some(Dunning::Hard)));
+    }
+    assert_eq!(ids(&claim(&*store, &legacy()).await), [0; 0]);
+}
+
+async fn an_invoice_that_changes_hands_has_the_flag_of_its_customer(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 1).await;
+    let claimed = claim(&*store, &legacy()).await;
+    settle(&*store, &claimed[0], Outcome::Refused, decline(DeclineClass::Hard)).await;
+    for (customer, flag) in [(2, None), (1, Some(Dunning::Hard))] {
+        let row = ImportRow { customer_id: CustomerId(customer), ..row("I1", 1215) };
+        assert_eq!(store.import(&[row], UPDATE).await.unwrap(), [Imported::Updated]);
+        assert_eq!(invoice(&*store, 1).await.dunning, flag, "of customer {customer}");
+    }
+}
+
 /// The ledger's row of this attempt.
 fn ledger_row(attempt: &Attempt, class: DeclineClass) -> LedgerFact {
     LedgerFact {
@@ -435,12 +528,44 @@ async fn a_decline_that_only_the_ledger_knew_restricts_as_if_it_had_been_recorde
     assert_eq!(ids(&claim(&*store, &legacy()).await), [0; 0]);
 }
 
+async fn open_attempts_that_a_network_allows_no_more_are_to_be_withdrawn(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    let rows: Vec<_> = (1..=5)
+        .flat_map(|customer| [("A", customer), ("B", customer)])
+        .map(|(name, customer)| of_customer(&format!("{name}{customer}"), customer))
+        .collect();
+    store.import(&rows, PLAIN).await.unwrap();
+    for customer in 1..=4 {
+        set_network(&*store, customer, Network::Visa).await;
+    }
+    let open = claim(&*store, &only("A")).await;
+    assert_eq!(ids(&open), [1, 3, 5, 7, 9]);
+    assert!(store.to_withdraw(&open).await.unwrap().is_empty());
+    let declines = |customer, count| {
+        (1..=count)
+            .map(move |number| forgotten(&format!("B{customer}"), customer, number, DeclineClass::Unknown))
+    };
+    let mut facts = vec![
+        forgotten("B1", 1, 1, DeclineClass::Hard),
+        forgotten("B2", 2, 1, DeclineClass::Fix),
+        forgotten("B5", 5, 1, DeclineClass::Hard),
+    ];
+    facts.extend(declines(3, 20).chain(declines(4, 19)));
+    let repaired = store.repair(&facts).await.unwrap();
+    assert!(repaired.iter().all(|became| *became == Repaired::Adopted), "{repaired:?}");
+    // A hard decline of a card, and the twentieth of a month; not where no network is known.
+    let withdrawn = store.to_withdraw(&open).await.unwrap();
+    assert_eq!(withdrawn, HashSet::from([open[0].key.clone(), open[2].key.clone()]));
+    act(&*store, 1, CustomerAction::InstrumentChanged).await;
+    assert_eq!(store.to_withdraw(&open).await.unwrap(), HashSet::from([open[2].key.clone()]));
+}
+
 async fn several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder(fixture: impl Fixture) {
     use DeclineClass::{Hard, Soft, Unknown};
     let store = fixture.open().await;
     store.import(&["A", "B", "C"].map(|name| of_customer(name, 1)), PLAIN).await.unwrap();
     let mut facts: Vec<_> = (1..=3).map(|number| forgotten("A", 1, number, Soft)).collect();
-    // What says nothing changes nothing, and the last that says something decides.
+    // As if each had been recorded in its turn: the last decides.
     facts.extend([forgotten("B", 1, 1, Hard), forgotten("B", 1, 2, Unknown)]);
     facts.extend([forgotten("C", 1, 1, Hard), forgotten("C", 1, 2, Soft)]);
     assert_eq!(store.repair(&facts).await.unwrap(), [Repaired::Adopted; 7]);
@@ -451,7 +576,7 @@ async fn several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder
         assert_eq!((waiting.dunning, waiting.next_attempt_at), expected, "invoice {id}");
     };
     waits(1, 2).await;
-    assert_eq!(invoice(&*store, 2).await.dunning, Some(Dunning::Hard));
+    assert_eq!(invoice(&*store, 2).await.dunning, None);
     waits(3, 1).await;
     let more = [forgotten("A", 1, 4, Soft), forgotten("A", 1, 5, Soft)];
     assert_eq!(store.repair(&more[..1]).await.unwrap(), [Repaired::Adopted]);
@@ -562,7 +687,7 @@ impl Oracle {
         let Some(past) = last else { return 0 };
         let Some((_, Some(class))) = past.settled else { return 0 };
         fixture.by_hand(&format!(
-            "DELETE FROM attempts WHERE key = '{}';
+            "DELETE FROM resolutions WHERE key = '{0}'; DELETE FROM attempts WHERE key = '{0}';
              UPDATE invoices SET dunning = NULL, next_attempt_at = NULL WHERE id = {id}",
             past.attempt.key
         ));
@@ -625,7 +750,7 @@ async fn random_histories_stay_within_the_limits(fixture: impl Fixture) {
         oracle.past.extend(claimed.into_iter().map(|attempt| Past { attempt, made_at: now, settled: None }));
         fixture.pass(Duration::from_secs(1)).await;
         let now = fixture.now_ms();
-        let mut settlements = Vec::new();
+        let (mut settlements, mut voided) = (Vec::new(), Vec::new());
         for past in oracle.past.iter_mut().filter(|past| past.settled.is_none()) {
             let class = match rng.below(100) {
                 // In doubt for now.
@@ -636,6 +761,11 @@ async fn random_histories_stay_within_the_limits(fixture: impl Fixture) {
                 51 if step > STEPS / 2 => Some(DeclineClass::Fix),
                 _ => Some(DeclineClass::Unknown),
             };
+            if rng.below(12) == 0 {
+                // Such an end says nothing: what the last decline said stands.
+                voided.push(past.attempt.clone());
+                continue;
+            }
             past.settled = Some((now, class));
             match class {
                 // However a decline becomes known, it restricts the same.
@@ -648,6 +778,8 @@ async fn random_histories_stay_within_the_limits(fixture: impl Fixture) {
                 None => settlements.push(settlement(&past.attempt, Outcome::Charged, None)),
             }
         }
+        oracle.past.retain(|past| !voided.contains(&past.attempt));
+        settlements.extend(voided.iter().map(|attempt| settlement(attempt, Outcome::Voided, None)));
         let settled = store.settle(None, &settlements).await.unwrap();
         assert!(settled.iter().all(|settled| *settled == Settled::Applied), "{settled:?}");
         if rng.below(8) == 0 {

@@ -9,7 +9,7 @@ use super::{
     AdoptedAttempt, AttemptChange, AttemptFact, Changeset, ClaimAgain, CounterDeltas, InvoiceChange,
     LoadedFacts, ResolutionAudit, StateCountDeltas, needs_others,
 };
-use crate::invoice::{AttemptState, Decline, DeclineClass, InvoiceId, InvoiceState, RunId};
+use crate::invoice::{AttemptState, Decline, InvoiceId, InvoiceState, RunId};
 use crate::protocol::transition::{Conflict, Outcome, Settlement};
 use crate::store::{Resolved, Settled};
 
@@ -120,15 +120,10 @@ impl<K: Clone + Eq + Hash> Draft<K> {
         let (state, next) = rules::adopt(invoice, others, as_invoiced, outcome)?;
         attempt.state = state;
         attempt.decline = (state == AttemptState::Refused).then(|| decline.cloned().unwrap_or_default());
-        let has_reason =
-            attempt.decline.as_ref().is_some_and(|decline| decline.class != DeclineClass::Unknown);
         // Its run is found when it is written; a final attempt counts at none.
         self.add(AttemptFact { key: attempt.key.clone(), invoice: attempt.invoice, run: RunId(0), state });
         self.adopted.push(attempt);
-        // A PENDING invoice stays so, and gets its ladder's date.
-        let declined =
-            (has_reason && invoice == InvoiceState::Pending).then(|| InvoiceStatus::plain(invoice));
-        let next = next.filter(|next| next.state != invoice).or(declined);
+        let next = next.filter(|next| next.state != invoice);
         self.set_invoice(self.attempts.len() - 1, next);
         Some(next.is_some_and(|next| next.attention.is_some()))
     }
@@ -156,15 +151,7 @@ impl<K: Clone + Eq + Hash> Draft<K> {
                 || attempt.sends_taken_back > 0
                 || attempt.claim_again.is_some()
         });
-        Changeset {
-            adopted: self.adopted,
-            attempts,
-            invoices,
-            postponed: Vec::new(),
-            counters,
-            state_counts,
-            joins_run: false,
-        }
+        Changeset { adopted: self.adopted, attempts, invoices, counters, state_counts, joins_run: false }
     }
 
     fn find(&self, key: &K) -> Option<(usize, AttemptContext)> {

@@ -1,20 +1,24 @@
 //! What declines and networks do to invoices: the flag and the date that a settlement leaves, and which candidates of a
 //! claim the network holds back. Pure; knows no SQL. When it is, `protocol::dunning` decides.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
-use super::Changeset;
-use crate::invoice::{CustomerId, DeclineClass, Dunning, InvoiceId, InvoiceState, Network};
-use crate::protocol::dunning::{Gate, InstrumentHistory, OpenAttempt, after_decline};
+use super::{Changeset, InvoiceChange};
+use crate::invoice::{Attempt, CustomerId, DeclineClass, Dunning, InvoiceId, InvoiceState, Network};
+use crate::protocol::dunning::{Gate, InstrumentHistory, OpenAttempt, Retry, after_decline};
+use crate::protocol::key::Key;
 use crate::run_order::RunLimits;
 use crate::store::transaction::Candidate;
 
-/// What a store knows of an invoice's ladder before the declines of this changeset.
+/// Of a PENDING invoice: what its attempts with the present customer and instrument say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LadderFacts {
     pub network: Network,
-    /// Soft declines of attempts that were made after the instrument changed.
+    /// Declines of attempts that were made after the instrument changed.
     pub soft_declines: u32,
+    /// Class of the last decline, and when it was recorded. Voided and rejected attempts say nothing.
+    pub last: Option<(DeclineClass, i64)>,
 }
 
 /// A PENDING invoice that is not claimed now: its flag, and from when it may be.
@@ -25,46 +29,51 @@ pub struct Postponed {
     pub next_attempt_at: Option<i64>,
 }
 
-/// What a changeset adds to the ladder of an invoice. A repair may add several declines at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewDeclines {
-    /// The class of the last one.
-    pub last: DeclineClass,
-    /// How many are soft.
-    pub soft: u32,
-}
-
-/// Of the invoices whose ladder matters: PENDING again after a decline whose class is known.
-pub fn declines_by_invoice<K>(changes: &Changeset<K>) -> BTreeMap<InvoiceId, NewDeclines> {
-    let settled = changes.attempts.iter().map(|attempt| (attempt.read.invoice, attempt.decline.as_ref()));
-    // Only the ledger knew these: they were made after all that the store knew.
-    let adopted = changes.adopted.iter().map(|attempt| (attempt.invoice, attempt.decline.as_ref()));
-    let mut declines = BTreeMap::new();
-    for (id, class) in settled.chain(adopted).filter_map(|(id, decline)| Some((id, decline?.class))) {
-        let place = changes.invoices.binary_search_by_key(&id, |change| change.id);
-        let is_pending =
-            place.is_ok_and(|place| changes.invoices[place].status.state == InvoiceState::Pending);
-        if class != DeclineClass::Unknown && is_pending {
-            let new: &mut NewDeclines = declines.entry(id).or_insert(NewDeclines { last: class, soft: 0 });
-            new.last = class;
-            new.soft += u32::from(class == DeclineClass::Soft);
+/// Invoices whose flag and date follow anew from their attempts: each that becomes PENDING, however it does, and each that
+/// a repair gives attempts.
+pub fn to_plan<K>(changes: &Changeset<K>) -> BTreeSet<InvoiceId> {
+    let is_pending = |change: &&InvoiceChange| change.status.state == InvoiceState::Pending;
+    let mut invoices: BTreeSet<InvoiceId> =
+        changes.invoices.iter().filter(is_pending).map(|change| change.id).collect();
+    // Where each decline is `unknown`, as with providers without classes, nothing has to be read for it.
+    for attempt in &changes.attempts {
+        if attempt.decline.as_ref().is_some_and(|decline| decline.class == DeclineClass::Unknown) {
+            invoices.remove(&attempt.read.invoice);
         }
     }
-    declines
+    invoices.extend(changes.adopted.iter().map(|attempt| attempt.invoice));
+    invoices
 }
 
-/// Decides the next attempt of each declined invoice.
-pub fn plan_retries<K>(
-    changes: &mut Changeset<K>,
-    declines: &BTreeMap<InvoiceId, NewDeclines>,
-    ladders: &HashMap<InvoiceId, LadderFacts>,
-) {
-    for change in &mut changes.invoices {
-        let Some(new) = declines.get(&change.id) else { continue };
-        let first = LadderFacts { network: Network::None, soft_declines: 0 };
-        let ladder = ladders.get(&change.id).copied().unwrap_or(first);
-        change.retry = Some(after_decline(new.last, ladder.soft_declines + new.soft, ladder.network));
-    }
+/// Decides the next attempt of each invoice.
+pub fn plan(ladders: &BTreeMap<InvoiceId, LadderFacts>) -> Vec<Postponed> {
+    let postponed = |(&id, ladder): (&InvoiceId, &LadderFacts)| {
+        let (class, declined_at) = ladder.last?;
+        let (dunning, next_attempt_at) = match after_decline(class, ladder.soft_declines, ladder.network) {
+            Retry::AtOnce => return None,
+            Retry::After(wait) => (Dunning::Waiting, Some(later(declined_at, wait))),
+            Retry::Never(why) => (why, None),
+        };
+        Some(Postponed { id, dunning, next_attempt_at })
+    };
+    ladders.iter().filter_map(postponed).collect()
+}
+
+fn later(at: i64, wait: Duration) -> i64 {
+    at.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Which open attempts their networks allow no more: what was declined meanwhile became known by a repair, or the network by
+/// an operator. To send one would charge the instrument once more than is allowed.
+pub(in crate::store) fn to_withdraw(
+    attempts: &[Attempt],
+    instruments: &HashMap<CustomerId, InstrumentHistory>,
+    now_ms: i64,
+) -> HashSet<Key> {
+    let is_refused = |attempt: &&Attempt| {
+        instruments.get(&attempt.customer_id).is_some_and(|instrument| instrument.refuses(now_ms))
+    };
+    attempts.iter().filter(is_refused).map(|attempt| attempt.key.clone()).collect()
 }
 
 /// Why candidates of a claim were not claimed.
@@ -108,7 +117,12 @@ pub(in crate::store) fn hold_back(
                 }
                 return false;
             }
-            Gate::Closed { until } => (Dunning::Waiting, Some(until)),
+            // What its own attempts say stands, where it is stricter.
+            Gate::Closed { .. } if candidate.dunning == Some(Dunning::Exhausted) => return false,
+            Gate::Closed { until } => {
+                let own = candidate.next_attempt_at.filter(|_| candidate.dunning == Some(Dunning::Waiting));
+                (Dunning::Waiting, own.max(Some(until)))
+            }
             Gate::Blocked => (Dunning::Hard, None),
         };
         held_back.postponed.push(Postponed { id: candidate.id, dunning, next_attempt_at });

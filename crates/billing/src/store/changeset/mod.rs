@@ -15,12 +15,8 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use self::draft::Draft;
-use self::dunning::Postponed;
-use crate::invoice::{
-    Attempt, AttemptState, CustomerId, Decline, Dunning, Invoice, InvoiceId, InvoiceState, RunId,
-};
+use crate::invoice::{Attempt, AttemptState, CustomerId, Decline, Invoice, InvoiceId, InvoiceState, RunId};
 use crate::money::Money;
-use crate::protocol::dunning::Retry;
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::store::{LedgerFact, REPAIR_NUMBERS_MAX, Repaired, Resolved, Settled};
@@ -101,29 +97,11 @@ pub struct InvoiceChange {
     pub read: InvoiceState,
     /// Its next status.
     pub status: InvoiceStatus,
-    /// When it is tried again, if a decline says so.
-    pub retry: Option<Retry>,
 }
 
 impl InvoiceChange {
-    /// A change that no decline causes.
     pub(super) fn new(id: InvoiceId, read: InvoiceState, status: InvoiceStatus) -> Self {
-        Self { id, read, status, retry: None }
-    }
-
-    /// As a store has it. An invoice that is not PENDING has none.
-    #[must_use]
-    pub fn dunning(&self) -> Option<&'static str> {
-        self.retry.and_then(Retry::flag).map(Dunning::as_str)
-    }
-
-    /// Time until its next attempt, if a decline gives it a date.
-    #[must_use]
-    pub fn retry_in(&self) -> Option<Duration> {
-        match self.retry? {
-            Retry::After(wait) => Some(wait),
-            Retry::AtOnce | Retry::Never(_) => None,
-        }
+        Self { id, read, status }
     }
 }
 
@@ -203,8 +181,6 @@ pub struct Changeset<K = Key> {
     pub attempts: Vec<AttemptChange<K>>,
     /// To be changed, by id, each from the state that was read.
     pub invoices: Vec<InvoiceChange>,
-    /// PENDING invoices that a claim leaves for later.
-    pub postponed: Vec<Postponed>,
     /// To be added, by run.
     pub counters: BTreeMap<RunId, CounterDeltas>,
     /// To be added, unless triggers count.
@@ -388,7 +364,6 @@ pub fn resend(run: Option<RunId>, claimed: usize) -> Changeset {
         adopted: Vec::new(),
         attempts: Vec::new(),
         invoices: Vec::new(),
-        postponed: Vec::new(),
         counters: counters.into_iter().collect(),
         state_counts: StateCountDeltas::default(),
         joins_run: false,

@@ -219,7 +219,10 @@ fn resolve_final(context: AttemptContext, charged: bool) -> Option<InvoiceStatus
         return None;
     }
     match (context.attempt, charged) {
-        (AttemptState::Rejected, false) if !context.others.charged => {
+        // After a repair the last attempt may be another than the one that was rejected.
+        (AttemptState::Rejected | AttemptState::Refused | AttemptState::Voided, false)
+            if !context.others.charged =>
+        {
             Some(InvoiceStatus::plain(InvoiceState::Pending))
         }
         (AttemptState::Charged, true) => Some(InvoiceStatus::paid(PaidBy::Resolve)),
@@ -301,10 +304,9 @@ mod tests {
 
     #[test]
     fn each_invoice_in_attention_has_a_decision_that_ends_it() {
-        use AttemptState::{Charged, Rejected};
-        for (attempt, word, ends) in
-            [(Rejected, false, InvoiceState::Pending), (Charged, true, InvoiceState::Paid)]
-        {
+        use AttemptState::{Charged, Refused, Rejected, Voided};
+        let not_charged = [Rejected, Refused, Voided].map(|attempt| (attempt, false, InvoiceState::Pending));
+        for (attempt, word, ends) in not_charged.into_iter().chain([(Charged, true, InvoiceState::Paid)]) {
             let alone =
                 AttemptContext { attempt, invoice: InvoiceState::Attention, others: Others::default() };
             assert_eq!(

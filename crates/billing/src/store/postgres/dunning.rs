@@ -1,25 +1,36 @@
 //! What PostgreSQL knows of ladders and instruments. Decides nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use chassis::postgres::{Param, Result, Row, Tx, Type, get};
 
 use super::changed;
-use crate::invoice::{CustomerId, InvoiceId, Network};
+use crate::invoice::{Attempt, CustomerId, InvoiceId, Network};
 use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS, OpenAttempt};
-use crate::store::changeset::dunning::{LadderFacts, Postponed};
+use crate::protocol::key::Key;
+use crate::store::changeset::dunning::{self as changeset, LadderFacts, Postponed};
 use crate::store::rows::Columns;
 
 const LADDERS: &str = "
     SELECT i.id, c.network, (SELECT count(*)::integer FROM attempts AS a WHERE a.invoice_id = i.id
-        AND a.state = 'REFUSED' AND a.decline_class = 'soft' AND a.created_at > coalesce(c.instrument_changed_at, -1))
-    FROM invoices AS i JOIN customers AS c ON c.id = i.customer_id WHERE i.id = ANY($1)";
+        AND a.customer_id = i.customer_id AND a.state = 'REFUSED' AND a.decline_class = 'soft'
+        AND a.created_at > coalesce(c.instrument_changed_at, -1)), last.decline_class, last.settled_at
+    FROM invoices AS i JOIN customers AS c ON c.id = i.customer_id LEFT JOIN LATERAL (
+        SELECT a.decline_class, a.settled_at FROM attempts AS a WHERE a.invoice_id = i.id
+            AND a.customer_id = i.customer_id AND a.state = 'REFUSED'
+            AND a.settled_at > coalesce(c.instrument_changed_at, -1)
+        ORDER BY a.number DESC LIMIT 1) AS last ON true
+    WHERE i.id = ANY($1) AND i.state = 'PENDING'";
 
-pub(super) async fn ladders(tx: &Tx, invoices: &[InvoiceId]) -> Result<HashMap<InvoiceId, LadderFacts>> {
+pub(super) async fn ladders(
+    tx: &Tx,
+    invoices: &BTreeSet<InvoiceId>,
+) -> Result<BTreeMap<InvoiceId, LadderFacts>> {
     let ids: Vec<i64> = invoices.iter().map(|invoice| invoice.0).collect();
-    let mut ladders = HashMap::with_capacity(ids.len());
+    let mut ladders = BTreeMap::new();
     for row in &tx.query(LADDERS, &[(&ids, Type::INT8_ARRAY)]).await? {
-        let facts = LadderFacts { network: row.value(1)?, soft_declines: row.count(2)? };
+        let last = row.optional_value(3)?.zip(row.optional_integer(4)?);
+        let facts = LadderFacts { network: row.value(1)?, soft_declines: row.count(2)?, last };
         ladders.insert(InvoiceId(get(row, 0)?), facts);
     }
     Ok(ladders)
@@ -104,6 +115,14 @@ pub(super) async fn instruments(
         }
     }
     Ok(instruments)
+}
+
+pub(super) async fn to_withdraw(tx: &Tx, attempts: &[Attempt], now: i64) -> Result<HashSet<Key>> {
+    if !is_any_network_known(tx).await? {
+        return Ok(HashSet::new());
+    }
+    let customers = attempts.iter().map(|attempt| attempt.customer_id).collect();
+    Ok(changeset::to_withdraw(attempts, &instruments(tx, &customers, now, false).await?, now))
 }
 
 const POSTPONE: &str = "

@@ -13,6 +13,7 @@ mod subscriptions;
 mod transaction;
 mod virtual_clock;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,10 +29,11 @@ use super::reads::{self, Reader, Value};
 use super::rows::{Columns, FromRow};
 use super::transaction::{self as steps, PendingClaim};
 use crate::invoice::{Attempt, InvoiceId, Run, RunId, RunProblem};
-use crate::protocol::key::DeploymentId;
+use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::run_order::RunOrder;
 use crate::store::ages::Ages;
+use crate::store::subscriptions::SubscriptionStore;
 use crate::store::subscriptions::statements::Sql;
 use crate::store::{
     AcknowledgementStore, BATCH_MAX, ChargeStore, ClaimedPending, Counts, Evidence, ImportMode, ImportRow,
@@ -350,6 +352,13 @@ impl ChargeStore for PostgresStore {
         let steps = |tx| async move { steps::claim_open(&tx, run, limit).await };
         let claimed = claims::claim(&self.database, lease, steps).await.map_err(store_error)?;
         Ok(claimed.attempts)
+    }
+
+    async fn to_withdraw(&self, attempts: &[Attempt]) -> Result<HashSet<Key>> {
+        let now = SubscriptionStore::now_ms(self).await?;
+        let steps =
+            |tx: PostgresTransaction| async move { dunning::to_withdraw(&tx.tx, attempts, now).await };
+        self.transact(PoolClass::Claim, steps).await
     }
 
     async fn next_open_in(&self) -> Result<Option<Duration>> {

@@ -14,7 +14,7 @@ use crate::protocol::dunning::InstrumentHistory;
 use crate::protocol::key::Key;
 use crate::run_order::RunLimits;
 use crate::store::changeset::control::CustomerFacts;
-use crate::store::changeset::dunning::LadderFacts;
+use crate::store::changeset::dunning::{LadderFacts, Postponed};
 use crate::store::changeset::import::{ImportPlan, KnownRows};
 use crate::store::changeset::{
     AdoptedAttempt, AttemptChange, AttemptFact, Changeset, ClaimAgain, CustomersAndAmounts, InvoiceChange,
@@ -156,7 +156,7 @@ impl Transaction for PostgresTransaction {
         dunning::instruments(&self.tx, customers, now_ms, self.locks_candidates).await
     }
 
-    async fn load_ladders(&self, invoices: &[InvoiceId]) -> Result<HashMap<InvoiceId, LadderFacts>> {
+    async fn load_ladders(&self, invoices: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, LadderFacts>> {
         dunning::ladders(&self.tx, invoices).await
     }
 
@@ -214,12 +214,15 @@ impl Transaction for PostgresTransaction {
         ledgers::see(&self.tx, seen).await
     }
 
+    async fn postpone(&self, postponed: &[Postponed]) -> Result<()> {
+        dunning::postpone(&self.tx, postponed).await
+    }
+
     /// Attempts, then invoices, whose triggers count them; counters last, since many transactions share their rows.
     async fn apply(&self, changes: &Changeset) -> Result<()> {
         insert_adopted(&self.tx, &changes.adopted).await?;
         set_attempts(&self.tx, &changes.attempts).await?;
         set_invoices(&self.tx, &changes.invoices).await?;
-        dunning::postpone(&self.tx, &changes.postponed).await?;
         if changes.joins_run {
             runs::join(&self.tx).await?;
         }
@@ -286,11 +289,9 @@ async fn set_attempts(tx: &Tx, changes: &[AttemptChange]) -> Result<()> {
 const SET_INVOICES: &str = "
     WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
     UPDATE invoices AS i SET state = u.after, paid_by = u.paid_by, attention_reason = u.reason, updated_at = now.ms,
-        next_attempt_at = CASE WHEN u.after = 'CHARGING' THEN NULL WHEN u.dunning IS NULL THEN i.next_attempt_at
-            ELSE now.ms + u.retry_ms END,
-        dunning = u.dunning
-    FROM now, unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[])
-        AS u (id, before, after, paid_by, reason, dunning, retry_ms)
+        next_attempt_at = CASE WHEN u.after = 'PENDING' THEN i.next_attempt_at END, dunning = NULL
+    FROM now, unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
+        AS u (id, before, after, paid_by, reason)
     WHERE i.id = u.id AND i.state = u.before";
 
 async fn set_invoices(tx: &Tx, changes: &[InvoiceChange]) -> Result<()> {
@@ -304,16 +305,12 @@ async fn set_invoices(tx: &Tx, changes: &[InvoiceChange]) -> Result<()> {
         changes.iter().map(|change| change.status.paid_by.map(PaidBy::as_str)).collect();
     let reasons: Vec<Option<&str>> =
         changes.iter().map(|change| change.status.attention.map(AttentionReason::as_str)).collect();
-    let flags: Vec<Option<&str>> = changes.iter().map(InvoiceChange::dunning).collect();
-    let retries: Vec<Option<i64>> = changes.iter().map(|change| change.retry_in().map(ms)).collect();
     let params: &[Param<'_>] = &[
         (&ids, Type::INT8_ARRAY),
         (&before, Type::TEXT_ARRAY),
         (&after, Type::TEXT_ARRAY),
         (&paid_by, Type::TEXT_ARRAY),
         (&reasons, Type::TEXT_ARRAY),
-        (&flags, Type::TEXT_ARRAY),
-        (&retries, Type::INT8_ARRAY),
     ];
     let done = tx.execute(SET_INVOICES, params).await?;
     changed(done, ids.len(), "invoices are changed from the state that was read")

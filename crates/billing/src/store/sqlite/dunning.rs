@@ -1,28 +1,35 @@
 //! What SQLite knows of ladders and instruments. Decides nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rusqlite::{Connection, params};
 
 use super::{Columns, list, one, one_row};
-use crate::invoice::{CustomerId, InvoiceId, Network};
+use crate::invoice::{Attempt, CustomerId, InvoiceId, Network};
 use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS, OpenAttempt};
-use crate::store::changeset::dunning::{LadderFacts, Postponed};
+use crate::protocol::key::Key;
+use crate::store::changeset::dunning::{self as changeset, LadderFacts, Postponed};
 
 /// By the index of an invoice's attempts.
 pub(super) const LADDER: &str = "
-    SELECT c.network, (SELECT count(*) FROM attempts AS a WHERE a.invoice_id = i.id AND a.state = 'REFUSED'
-        AND a.decline_class = 'soft' AND a.created_at > coalesce(c.instrument_changed_at, -1))
-    FROM invoices AS i JOIN customers AS c ON c.id = i.customer_id WHERE i.id = ?1";
+    SELECT c.network, (SELECT count(*) FROM attempts AS a WHERE a.invoice_id = i.id AND a.customer_id = i.customer_id
+        AND a.state = 'REFUSED' AND a.decline_class = 'soft' AND a.created_at > coalesce(c.instrument_changed_at, -1)),
+        last.decline_class, last.settled_at
+    FROM invoices AS i JOIN customers AS c ON c.id = i.customer_id
+    LEFT JOIN attempts AS last ON last.invoice_id = i.id AND last.number = (SELECT max(a.number) FROM attempts AS a
+        WHERE a.invoice_id = i.id AND a.customer_id = i.customer_id AND a.state = 'REFUSED'
+        AND a.settled_at > coalesce(c.instrument_changed_at, -1))
+    WHERE i.id = ?1 AND i.state = 'PENDING'";
 
 pub(super) fn ladders(
     connection: &Connection,
-    invoices: &[InvoiceId],
-) -> rusqlite::Result<HashMap<InvoiceId, LadderFacts>> {
-    let mut ladders = HashMap::with_capacity(invoices.len());
+    invoices: &BTreeSet<InvoiceId>,
+) -> rusqlite::Result<BTreeMap<InvoiceId, LadderFacts>> {
+    let mut ladders = BTreeMap::new();
     for &invoice in invoices {
         let found = one(connection, LADDER, [invoice.0], |row| {
-            Ok(LadderFacts { network: row.value(0)?, soft_declines: row.count(1)? })
+            let last = row.optional_value(2)?.zip(row.optional_integer(3)?);
+            Ok(LadderFacts { network: row.value(0)?, soft_declines: row.count(1)?, last })
         })?;
         ladders.extend(found.map(|facts| (invoice, facts)));
     }
@@ -82,6 +89,15 @@ pub(super) fn instruments(
         }
     }
     Ok(instruments)
+}
+
+pub(super) fn to_withdraw(
+    connection: &Connection,
+    attempts: &[Attempt],
+    now: i64,
+) -> rusqlite::Result<HashSet<Key>> {
+    let customers = attempts.iter().map(|attempt| attempt.customer_id).collect();
+    Ok(changeset::to_withdraw(attempts, &instruments(connection, &customers, now)?, now))
 }
 
 pub(super) fn postpone(connection: &Connection, postponed: &[Postponed]) -> rusqlite::Result<()> {

@@ -15,6 +15,7 @@ mod transaction;
 
 pub use claims::SCAN_MAX;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use super::reads::{self, Reader, Value};
 use super::rows::{Columns, FromRow, UNSENT};
 use super::transaction::{self as steps, PendingClaim};
 use crate::invoice::{Attempt, InvoiceId, Run, RunId, RunProblem};
-use crate::protocol::key::DeploymentId;
+use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::run_order::RunOrder;
 use crate::store::ages::Ages;
@@ -394,6 +395,11 @@ impl ChargeStore for SqliteStore {
         let claimed =
             self.transact(lease, move |tx| steps::claim_open(tx, run, limit).now_or_never()).await?;
         Ok(claimed.attempts)
+    }
+
+    async fn to_withdraw(&self, attempts: &[Attempt]) -> Result<HashSet<Key>> {
+        let (attempts, now) = (attempts.to_vec(), self.clock.now_ms());
+        self.read_short(move |connection| dunning::to_withdraw(connection, &attempts, now)).await
     }
 
     async fn next_open_in(&self) -> Result<Option<Duration>> {

@@ -18,7 +18,7 @@ use crate::protocol::dunning::InstrumentHistory;
 use crate::protocol::key::Key;
 use crate::run_order::RunLimits;
 use crate::store::changeset::control::CustomerFacts;
-use crate::store::changeset::dunning::LadderFacts;
+use crate::store::changeset::dunning::{LadderFacts, Postponed};
 use crate::store::changeset::import::{ImportPlan, KnownRows};
 use crate::store::changeset::{
     AdoptedAttempt, AttemptFact, Changeset, ClaimAgain, CustomersAndAmounts, LEASE_NEVER, LoadedFacts, Owner,
@@ -84,7 +84,7 @@ impl Transaction for SqliteTransaction<'_> {
         ready(dunning::instruments(self.connection, customers, now_ms))
     }
 
-    fn load_ladders(&self, invoices: &[InvoiceId]) -> Done<HashMap<InvoiceId, LadderFacts>> {
+    fn load_ladders(&self, invoices: &BTreeSet<InvoiceId>) -> Done<BTreeMap<InvoiceId, LadderFacts>> {
         ready(dunning::ladders(self.connection, invoices))
     }
 
@@ -130,6 +130,10 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn see(&self, seen: &LedgerSeen) -> Done<()> {
         ready(ledgers::see(self.connection, seen))
+    }
+
+    fn postpone(&self, postponed: &[Postponed]) -> Done<()> {
+        ready(dunning::postpone(self.connection, postponed))
     }
 
     fn apply(&self, changes: &Changeset) -> Done<()> {
@@ -240,8 +244,7 @@ const SET_ATTEMPT: &str = "UPDATE attempts SET state = ?3, sends = max(sends - ?
 
 const SET_INVOICE: &str =
     "UPDATE invoices SET state = ?3, paid_by = ?4, attention_reason = ?5, updated_at = ?6,
-         next_attempt_at = CASE WHEN ?3 = 'CHARGING' THEN NULL WHEN ?7 IS NULL THEN next_attempt_at ELSE ?8 END,
-         dunning = ?7
+         next_attempt_at = CASE WHEN ?3 = 'PENDING' THEN next_attempt_at END, dunning = NULL
      WHERE id = ?1 AND state = ?2";
 
 fn apply(connection: &Connection, changes: &Changeset, lease: Lease) -> rusqlite::Result<()> {
@@ -275,12 +278,9 @@ fn apply(connection: &Connection, changes: &Changeset, lease: Lease) -> rusqlite
             change.status.paid_by.map(PaidBy::as_str),
             change.status.attention.map(AttentionReason::as_str),
             lease.now,
-            change.dunning(),
-            change.retry_in().map(|wait| super::later(lease.now, wait)),
         ])?;
         one_row(changed, "an invoice is changed from the state that was read")?;
     }
-    dunning::postpone(connection, &changes.postponed)?;
     add_state_counts(connection, &changes.state_counts)?;
     add_counters(connection, changes)?;
     if changes.joins_run { runs::join(connection).map(drop) } else { Ok(()) }
