@@ -509,7 +509,7 @@ e2e-mutants: $(OUT)/images/tag ## plant faults, each of which must fail e2e
 	@$(E2E_SETTINGS) deploy/scripts/e2e-mutants.sh
 
 .PHONY: e2e-alerts
-e2e-alerts: $(OUT)/images/tag ## fire each alert by its fault on the cluster's Prometheus, with scaled times, after QUIET_MINUTES=10; needs jq, cert-manager, the Prometheus operator
+e2e-alerts: $(OUT)/images/tag ## fire each alert by its fault on the cluster's Prometheus, with scaled times, after QUIET_MINUTES=10; needs jq, cert-manager, the Prometheus operator, MORE=kube-state-metrics
 	@mkdir -p "$(OUT)/e2e"
 	@$(E2E_SETTINGS) QUIET_MINUTES="$(or $(QUIET_MINUTES),10)" PROMETHEUS_URL="$(PROMETHEUS_URL)" deploy/scripts/e2e.sh alerts 2>&1 | tee "$(OUT)/e2e/alerts.log"
 
@@ -573,7 +573,7 @@ images-check: ## check that each image runs read-only, as a non-root user, witho
 	@deploy/scripts/images-check.sh "$$(cat "$(OUT)/images/tag")"
 
 .PHONY: images-more
-images-more: ## build PostgreSQL and Prometheus images from Debian packages for compose and development
+images-more: ## build PostgreSQL and Prometheus images from Debian packages for compose and development; MORE=kube-state-metrics builds that one, and needs go
 	@deploy/scripts/images-more.sh "$(OUT)/images" $(or $(MORE),postgres prometheus)
 
 .PHONY: compose-test

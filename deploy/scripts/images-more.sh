@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Packs what is not ours but runs beside it, where no registry is: Debian's PostgreSQL (installed on this host)
 # and Prometheus (its package is downloaded), on nothing else, under the tags that compose and the development
-# environments name. Needs a Docker daemon.
+# environments name; and kube-state-metrics, built from its Go module for the alerts' part of e2e. Needs a Docker daemon.
 #
-#   images-more.sh OUT postgres|prometheus...
+#   images-more.sh OUT postgres|prometheus|kube-state-metrics...
 set -euo pipefail
 
 out=$1
@@ -80,6 +80,20 @@ ENTRYPOINT ["/bin/prometheus"]
 CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
 DOCKERFILE
   pack "$root" prom/prometheus:v2.42.0 prometheus
+}
+
+kube-state-metrics() {
+  local root=$work/kube-state-metrics
+  mkdir -p "$root"
+  (cd "$(dirname "$0")/../kube-state-metrics" && CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$root/kube-state-metrics" k8s.io/kube-state-metrics/v2)
+  cat >"$root/Dockerfile" <<'DOCKERFILE'
+FROM scratch
+COPY kube-state-metrics /
+USER 65532:65532
+EXPOSE 8080
+ENTRYPOINT ["/kube-state-metrics"]
+DOCKERFILE
+  pack "$root" kube-state-metrics:v2.15.0 kube-state-metrics
 }
 
 for wanted in "${@:2}"; do "$wanted"; done
