@@ -2,13 +2,20 @@
 //! seen. What is sent comes from here; what is durable, from the store. Knows no answer and no HTTP.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::store::LedgerSeen;
 
+/// Former ledgers that are remembered; each takes an operator's acceptance.
+const FORMER_MAX: usize = 100;
+
 /// The remembered ledger, if any.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(RwLock<Option<Arc<Known>>>);
+pub(super) struct Ledger {
+    known: RwLock<Option<Arc<Known>>>,
+    /// Ids of ledgers that others have replaced while this process ran, the latest last.
+    former: Mutex<Vec<String>>,
+}
 
 /// One ledger. Another one that is accepted is another value, so that rows of the former are not taken for its own.
 #[derive(Debug)]
@@ -35,7 +42,7 @@ impl Ledger {
     }
 
     pub(super) fn known(&self) -> Option<Arc<Known>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The ledger to settle with from now on.
@@ -43,16 +50,37 @@ impl Ledger {
         self.take_in(Some(LedgerSeen { ledger_id: ledger.to_owned(), seq: 0 }));
     }
 
-    /// What the store holds: another process may have seen more.
+    /// An operator accepts this ledger here, also one that others have replaced before.
+    pub(super) fn accept(&self, ledger: &str) {
+        self.former.lock().unwrap_or_else(PoisonError::into_inner).retain(|former| former != ledger);
+        self.remember(ledger);
+    }
+
+    /// What the store holds: another process may have seen more. Not a ledger that another has replaced: a store that
+    /// names it is a database server that a failover has left behind, and so may be the ledger that goes with it.
     pub(super) fn take_in(&self, stored: Option<LedgerSeen>) {
         let Some(LedgerSeen { ledger_id, seq }) = stored else { return };
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        match known.as_ref().filter(|known| known.id == ledger_id) {
-            Some(known) => {
-                known.seen.fetch_max(seq, Ordering::Relaxed);
-                known.kept.fetch_max(seq, Ordering::Relaxed);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.as_ref().filter(|known| known.id == ledger_id) {
+            known.seen.fetch_max(seq, Ordering::Relaxed);
+            known.kept.fetch_max(seq, Ordering::Relaxed);
+            return;
+        }
+        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        if former.contains(&ledger_id) {
+            tracing::error!(
+                ledger.id = ledger_id,
+                "the store names a ledger that was replaced: it may be a database server of before a failover. If an \
+                 operator has accepted that ledger again elsewhere, start billing again"
+            );
+            return;
+        }
+        let next = Arc::new(Known { id: ledger_id, seen: seq.into(), kept: seq.into() });
+        if let Some(replaced) = known.replace(next) {
+            former.push(replaced.id.clone());
+            if former.len() > FORMER_MAX {
+                former.remove(0);
             }
-            None => *known = Some(Arc::new(Known { id: ledger_id, seen: seq.into(), kept: seq.into() })),
         }
     }
 
@@ -100,6 +128,19 @@ mod tests {
         assert_eq!(seen(&ledger), Some(8), "another replica has seen more");
         ledger.remember("b");
         assert_eq!(seen(&ledger), None, "an operator has accepted another ledger");
+    }
+
+    #[test]
+    fn a_ledger_that_was_replaced_comes_back_only_by_an_operator() {
+        let ledger = Ledger::new(Some(LedgerSeen { ledger_id: "a".to_owned(), seq: 5 }));
+        let id = || ledger.known().map(|known| known.id.clone());
+        ledger.accept("b");
+        ledger.take_in(Some(LedgerSeen { ledger_id: "a".to_owned(), seq: 9 }));
+        assert_eq!(id().as_deref(), Some("b"), "a server of before the failover");
+        ledger.take_in(Some(LedgerSeen { ledger_id: "c".to_owned(), seq: 0 }));
+        assert_eq!(id().as_deref(), Some("c"), "accepted at another process");
+        ledger.accept("a");
+        assert_eq!(id().as_deref(), Some("a"));
     }
 
     #[test]

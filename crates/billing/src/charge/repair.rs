@@ -11,7 +11,7 @@ impl EngineContext {
         acceptance: &LedgerAcceptance,
     ) -> Result<Option<String>, StoreError> {
         let former = self.store.accept_ledger(acceptance).await?;
-        self.ledger.remember(&acceptance.ledger_id);
+        self.ledger.accept(&acceptance.ledger_id);
         self.read_ledger().await;
         tracing::warn!(
             ledger.former = former.as_deref(),

@@ -83,6 +83,15 @@ pub enum Moved {
     Forgotten,
 }
 
+/// Whether this is a server that a promotion has left behind: it may run on for a moment, or for long where nothing fences
+/// it, and its ledger has the id of before. Nothing that it holds counts.
+#[must_use]
+pub fn is_left_behind(seen: Option<&Place>, current: &Place) -> Option<Moved> {
+    let seen = seen.filter(|seen| seen.system_identifier == current.system_identifier)?;
+    let (written, current) = (seen.timeline, current.timeline);
+    (current < written).then_some(Moved::Back { written, current })
+}
+
 /// Judges where the ledger is. `seen` is where this process has executed before, if it has; `stored` what the ledger
 /// remembers, if it does.
 #[must_use]
@@ -181,6 +190,22 @@ mod tests {
             assert!(is_not_serving(&judge(Some(&at(2)), Some(&at(1)), &at(1), failover)), "an old primary");
             assert!(is_not_serving(&judge(Some(&at(2)), None, &at(2), failover)), "a dump of an old version");
         }
+    }
+
+    #[test]
+    fn a_server_that_a_promotion_has_left_behind_is_known_by_its_timeline() {
+        let back = Some(Moved::Back { written: 3, current: 2 });
+        assert_eq!(is_left_behind(Some(&at(3)), &at(2)), back);
+        // Restored from a dump into it: the table tells nothing.
+        assert_eq!(is_left_behind(Some(&at(3)), &Place { table: 1, ..at(2) }), back);
+        assert_eq!(is_left_behind(None, &at(2)), None, "this process has seen no other");
+        assert_eq!(is_left_behind(Some(&at(2)), &at(3)), None);
+        let elsewhere = Place { system_identifier: "1".to_owned(), ..at(1) };
+        assert_eq!(
+            is_left_behind(Some(&at(3)), &elsewhere),
+            None,
+            "another cluster counts its own promotions"
+        );
     }
 
     #[test]

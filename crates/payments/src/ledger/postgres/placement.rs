@@ -5,10 +5,10 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use chassis::postgres::{PgError, PoolClass, Postgres, Type, get};
+use chassis::postgres::{PgError, PoolClass, Postgres, Row, Type, get};
 use tokio::sync::watch;
 
-use crate::ledger::failover::{Failover, Place, Verdict, judge};
+use crate::ledger::failover::{Failover, Place, Verdict, is_left_behind, judge};
 use crate::ledger::{LedgerError, LedgerId, Result};
 
 /// Columns of the ledger's one row of names.
@@ -119,17 +119,27 @@ impl Placement {
 
     /// Asks the server, and remembers what may be remembered.
     pub(super) async fn look(&self) -> std::result::Result<Look, PgError> {
-        let stored = stored(&self.database).await?;
+        let (stored, current) = match stored_and_current(&self.database).await {
+            Ok((stored, current)) => (stored, Ok(current)),
+            Err(PgError::Refused(source)) => (stored(&self.database).await?, Err(source.to_string())),
+            Err(error) => return Err(error),
+        };
+        let before = self.before();
+        // First: to end because of its id would be to forget that it was left behind, and to charge there.
+        let left_behind = current.as_ref().ok().and_then(|current| is_left_behind(before.as_ref(), current));
+        if let Some(moved) = left_behind {
+            let why = moved.advice();
+            self.note(Serving::No { why: why.clone(), before });
+            return Ok(Look::NotServing(why));
+        }
         if stored.0 != self.id.to_string() {
             self.id_changed.send_replace(true);
             return Ok(Look::IdChanged);
         }
-        let current = match current(&self.database).await {
+        let current = match current {
             Ok(current) => current,
-            Err(PgError::Refused(source)) => return Ok(self.untold(&source.to_string())),
-            Err(error) => return Err(error),
+            Err(reason) => return Ok(self.untold(&reason)),
         };
-        let before = self.before();
         match judge(before.as_ref(), stored.1.as_ref(), &current, self.failover) {
             Verdict::Serve => {}
             Verdict::Remember => {
@@ -209,6 +219,26 @@ async fn stored(database: &Postgres) -> std::result::Result<(String, Option<Plac
     let [row] = rows.as_slice() else {
         return Err(PgError::Corrupt(format!("ledger_meta has {} rows", rows.len())));
     };
+    read_stored(row)
+}
+
+/// Both by one statement, so that they are of one server.
+async fn stored_and_current(
+    database: &Postgres,
+) -> std::result::Result<((String, Option<Place>), Place), PgError> {
+    let query = format!(
+        "SELECT m.ledger_id, m.system_identifier, m.timeline, m.table_oid, \
+         c.system_identifier, c.timeline, c.table_oid FROM ledger_meta AS m CROSS JOIN ({CURRENT}) AS c"
+    );
+    let rows = database.read(PoolClass::Claim, &query, &[]).await?;
+    let [row] = rows.as_slice() else {
+        return Err(PgError::Corrupt(format!("ledger_meta has {} rows", rows.len())));
+    };
+    let current = Place { system_identifier: get(row, 4)?, timeline: get(row, 5)?, table: get(row, 6)? };
+    Ok((read_stored(row)?, current))
+}
+
+fn read_stored(row: &Row) -> std::result::Result<(String, Option<Place>), PgError> {
     let place = match (get::<Option<String>>(row, 1)?, get(row, 2)?, get(row, 3)?) {
         (Some(system_identifier), Some(timeline), Some(table)) => {
             Some(Place { system_identifier, timeline, table })
