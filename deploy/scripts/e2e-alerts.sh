@@ -76,7 +76,7 @@ spec:
         - name: kube-state-metrics
           image: kube-state-metrics:v2.15.0
           imagePullPolicy: IfNotPresent
-          args: [--resources=jobs,cronjobs, --namespaces=antaeus]
+          args: ["--resources=jobs,cronjobs", --namespaces=antaeus]
           ports: [{name: http, containerPort: 8080}]
           readinessProbe: {httpGet: {path: /metrics, port: http}}
           securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
