@@ -82,10 +82,11 @@ DOCKERFILE
   pack "$root" prom/prometheus:v2.42.0 prometheus
 }
 
+# With the time zones, which CronJobs name and no scratch image has.
 kube-state-metrics() {
   local root=$work/kube-state-metrics
   mkdir -p "$root"
-  (cd "$(dirname "$0")/../kube-state-metrics" && CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$root/kube-state-metrics" k8s.io/kube-state-metrics/v2)
+  (cd "$(dirname "$0")/../kube-state-metrics" && CGO_ENABLED=0 go build -tags timetzdata -trimpath -ldflags='-s -w' -o "$root/kube-state-metrics" k8s.io/kube-state-metrics/v2)
   cat >"$root/Dockerfile" <<'DOCKERFILE'
 FROM scratch
 COPY kube-state-metrics /
