@@ -148,6 +148,10 @@ impl Model {
         if !self.customers.contains_key(&customer) {
             return Controlled::Unknown;
         }
+        let is_open = |attempt: &ModelAttempt| attempt.customer == customer && attempt.state.is_open();
+        if is_known && !self.networks.contains(&customer) && self.attempts.values().any(is_open) {
+            return Controlled::AttemptOpen;
+        }
         let changes = match is_known {
             true => self.networks.insert(customer),
             false => self.networks.remove(&customer),

@@ -80,6 +80,10 @@ pub fn customer(facts: Option<CustomerFacts>, action: CustomerAction) -> Result<
     match action {
         CustomerAction::InstrumentChanged => Ok(CustomerControl::InstrumentChanged),
         CustomerAction::SetNetwork(next) if next == network => Err(Controlled::Unchanged),
+        // Without a network several may be open: together they could pass a limit, or follow a hard decline.
+        CustomerAction::SetNetwork(_) if network == Network::None && has_open_attempt => {
+            Err(Controlled::AttemptOpen)
+        }
         CustomerAction::SetNetwork(next) => Ok(CustomerControl::Network(next)),
         CustomerAction::Hold if held => Err(Controlled::Unchanged),
         CustomerAction::Release if !held => Err(Controlled::Unchanged),
@@ -172,6 +176,13 @@ mod tests {
         let network = |network| customer(facts(false, true), CustomerAction::SetNetwork(network));
         assert_eq!(network(Network::Visa), Err(Controlled::Unchanged));
         assert_eq!(network(Network::None), Ok(CustomerControl::Network(Network::None)));
+        assert_eq!(network(Network::Mastercard), Ok(CustomerControl::Network(Network::Mastercard)));
+        let first = |has_open_attempt| {
+            let facts = CustomerFacts { held: false, network: Network::None, has_open_attempt };
+            customer(Some(facts), CustomerAction::SetNetwork(Network::Visa))
+        };
+        assert_eq!(first(true), Err(Controlled::AttemptOpen));
+        assert_eq!(first(false), Ok(CustomerControl::Network(Network::Visa)));
         assert_eq!(customer(facts(true, false), CustomerAction::Hold), Err(Controlled::Unchanged));
         assert_eq!(customer(facts(false, false), CustomerAction::Release), Err(Controlled::Unchanged));
         assert_eq!(customer(None, CustomerAction::Release), Err(Controlled::Unknown));

@@ -137,21 +137,23 @@ fn invoices(document: &mut Document) {
         let operation = post::<NoteRequest, Invoice>(document, (path, id, "invoices"), summary, conflicts);
         document.add(operation);
     }
-    for (path, id, summary) in [
-        ("/v1/customers/{id}/hold", "holdCustomer", "Hold a customer: no run claims its invoices"),
-        ("/v1/customers/{id}/release", "releaseCustomer", "End the hold of a customer"),
+    const OPEN: &str = "attempt-open; nothing was changed";
+    for (path, id, summary, conflicts) in [
+        ("/v1/customers/{id}/hold", "holdCustomer", "Hold a customer: no run claims its invoices", OPEN),
+        ("/v1/customers/{id}/release", "releaseCustomer", "End the hold of a customer", ""),
         (
             "/v1/customers/{id}/instrument-changed",
             "changeInstrument",
             "The customer pays with another instrument",
+            "",
         ),
     ] {
-        let operation = post::<NoteRequest, Customer>(document, (path, id, "invoices"), summary, "");
+        let operation = post::<NoteRequest, Customer>(document, (path, id, "invoices"), summary, conflicts);
         document.add(operation);
     }
     let network = ("/v1/customers/{id}/network", "setNetwork", "invoices");
-    let operation =
-        post::<NetworkRequest, Customer>(document, network, "Set the network of a customer's instrument", "");
+    let summary = "Set the network of a customer's instrument";
+    let operation = post::<NetworkRequest, Customer>(document, network, summary, OPEN);
     document.add(operation);
 }
 
