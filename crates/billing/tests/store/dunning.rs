@@ -37,6 +37,9 @@ cases! {
     an_invoice_that_changes_hands_has_the_flag_of_its_customer,
     a_decline_that_only_the_ledger_knew_restricts_as_if_it_had_been_recorded,
     several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder,
+    an_older_attempt_that_is_settled_late_changes_no_flag,
+    an_invoice_of_the_schedule_whose_first_attempt_is_voided_is_due_again,
+    a_network_is_set_only_while_no_attempt_is_open,
     open_attempts_that_a_network_allows_no_more_are_to_be_withdrawn,
     random_histories_stay_within_the_limits,
     ten_thousand_old_invoices_lose_nothing_when_networks_are_set,
@@ -530,7 +533,7 @@ async fn a_decline_that_only_the_ledger_knew_restricts_as_if_it_had_been_recorde
 
 async fn open_attempts_that_a_network_allows_no_more_are_to_be_withdrawn(fixture: impl Fixture) {
     let store = fixture.open().await;
-    let rows: Vec<_> = (1..=5)
+    let rows: Vec<_> = (1..=8)
         .flat_map(|customer| [("A", customer), ("B", customer)])
         .map(|(name, customer)| of_customer(&format!("{name}{customer}"), customer))
         .collect();
@@ -539,7 +542,7 @@ async fn open_attempts_that_a_network_allows_no_more_are_to_be_withdrawn(fixture
         set_network(&*store, customer, Network::Visa).await;
     }
     let open = claim(&*store, &only("A")).await;
-    assert_eq!(ids(&open), [1, 3, 5, 7, 9]);
+    assert_eq!(ids(&open), [1, 3, 5, 7, 9, 11, 13, 15]);
     assert!(store.to_withdraw(&open).await.unwrap().is_empty());
     let declines = |customer, count| {
         (1..=count)
@@ -549,15 +552,91 @@ async fn open_attempts_that_a_network_allows_no_more_are_to_be_withdrawn(fixture
         forgotten("B1", 1, 1, DeclineClass::Hard),
         forgotten("B2", 2, 1, DeclineClass::Fix),
         forgotten("B5", 5, 1, DeclineClass::Hard),
+        // Of the invoices themselves.
+        forgotten("A6", 6, 2, DeclineClass::Hard),
+        forgotten("A7", 7, 2, DeclineClass::Fix),
+        forgotten("A8", 8, 2, DeclineClass::Soft),
     ];
     facts.extend(declines(3, 20).chain(declines(4, 19)));
     let repaired = store.repair(&facts).await.unwrap();
     assert!(repaired.iter().all(|became| *became == Repaired::Adopted), "{repaired:?}");
-    // A hard decline of a card, and the twentieth of a month; not where no network is known.
-    let withdrawn = store.to_withdraw(&open).await.unwrap();
-    assert_eq!(withdrawn, HashSet::from([open[0].key.clone(), open[2].key.clone()]));
+    // A hard decline of a card, and the twentieth of a month; where no network is known, only of the same invoice.
+    let withdrawn = async || store.to_withdraw(&open).await.unwrap();
+    let keys = |places: &[usize]| places.iter().map(|&at| open[at].key.clone()).collect::<HashSet<_>>();
+    assert_eq!(withdrawn().await, keys(&[0, 2, 5, 6]));
     act(&*store, 1, CustomerAction::InstrumentChanged).await;
-    assert_eq!(store.to_withdraw(&open).await.unwrap(), HashSet::from([open[2].key.clone()]));
+    act(&*store, 6, CustomerAction::InstrumentChanged).await;
+    assert_eq!(withdrawn().await, keys(&[2, 6]));
+}
+
+async fn an_older_attempt_that_is_settled_late_changes_no_flag(fixture: impl Fixture) {
+    use DeclineClass::{Hard, Soft, Unknown};
+    let store = fixture.open().await;
+    imported(&*store, 3).await;
+    let older = claim(&*store, &legacy()).await;
+    // After a restore: later ones are adopted while the older ones are open.
+    let facts = [forgotten("I1", 1, 2, Soft), forgotten("I2", 1, 2, Hard), forgotten("I3", 1, 2, Unknown)];
+    assert_eq!(store.repair(&facts).await.unwrap(), [Repaired::Adopted; 3]);
+    settle(&*store, &older[0], Outcome::Refused, decline(Unknown)).await;
+    assert_eq!(store.repair(&[ledger_row(&older[1], Unknown)]).await.unwrap(), [Repaired::Settled]);
+    settle(&*store, &older[2], Outcome::Refused, decline(Hard)).await;
+    for (id, flag) in [(1, Some(Dunning::Waiting)), (2, Some(Dunning::Hard)), (3, None)] {
+        assert_eq!(invoice(&*store, id).await.dunning, flag, "invoice {id}");
+    }
+    // One that follows and has no class ends what the one before it left.
+    assert_eq!(store.repair(&[forgotten("I2", 1, 3, Unknown)]).await.unwrap(), [Repaired::Adopted]);
+    let freed = invoice(&*store, 2).await;
+    assert_eq!((freed.dunning, freed.next_attempt_at), (None, None));
+}
+
+fn scheduled() -> RunOrder {
+    RunOrder { filter: RunFilter { scheduled: true, ..RunFilter::default() }, ..RunOrder::default() }
+}
+
+async fn an_invoice_of_the_schedule_whose_first_attempt_is_voided_is_due_again(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 4).await;
+    let due = fixture.now_ms() - 1;
+    fixture.by_hand(&format!("UPDATE invoices SET due_at = {due}, next_attempt_at = {due} WHERE id < 4"));
+    let first = claim(&*store, &scheduled()).await;
+    assert_eq!(ids(&first), [1, 2, 3]);
+    settle(&*store, &first[0], Outcome::Voided, None).await;
+    let (reason, actor) = ("asked the bank".to_owned(), "kim".to_owned());
+    let not_charged = Resolution { key: first[1].key.clone(), charged: false, reason, actor };
+    assert_eq!(store.resolve(&not_charged).await.unwrap(), Resolved::Applied);
+    // Providers without classes have no ladder: what they declined is for a run that asks.
+    settle(&*store, &first[2], Outcome::Refused, decline(DeclineClass::Unknown)).await;
+    let imported = claim(&*store, &only("I4")).await.pop().unwrap();
+    settle(&*store, &imported, Outcome::Voided, None).await;
+    for (id, next) in [(1, Some(due)), (2, Some(due)), (3, None), (4, None)] {
+        let pending = invoice(&*store, id).await;
+        assert_eq!((pending.dunning, pending.next_attempt_at), (None, next), "invoice {id}");
+    }
+    assert_eq!(ids(&claim(&*store, &scheduled()).await), [1, 2]);
+}
+
+async fn a_network_is_set_only_while_no_attempt_is_open(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 30).await;
+    let set = async |network| {
+        let note = OperatorNote { reason: "a call".to_owned(), actor: "kim".to_owned() };
+        store.control_customer(CustomerId(1), CustomerAction::SetNetwork(network), &note).await.unwrap()
+    };
+    let open = claim(&*store, &legacy()).await;
+    assert_eq!(open.len(), 30);
+    for (nth, attempt) in open.iter().enumerate() {
+        assert_eq!(set(Network::Visa).await, Controlled::AttemptOpen, "{nth} are settled");
+        settle(&*store, attempt, Outcome::Refused, None).await;
+    }
+    assert_eq!(set(Network::Visa).await, Controlled::Applied);
+    assert_eq!(ids(&claim(&*store, &legacy()).await), [0; 0], "thirty were declined already");
+    fixture.pass(DAY * 30).await;
+    // Of one whose network is known at most one is open, whichever network it is.
+    let one = claim(&*store, &legacy()).await;
+    assert_eq!(one.len(), 1);
+    assert_eq!(set(Network::Mastercard).await, Controlled::Applied);
+    assert_eq!(set(Network::None).await, Controlled::Applied);
+    assert_eq!(set(Network::Sepa).await, Controlled::AttemptOpen);
 }
 
 async fn several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder(fixture: impl Fixture) {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use billing::invoice::{Attempt, Decline, DeclineClass, InvoiceId, InvoiceState};
+use billing::invoice::{Attempt, CustomerId, Decline, DeclineClass, InvoiceId, InvoiceState};
 use billing::protocol::transition::{Outcome, Settlement};
 use billing::run_order::{RunFilter, RunOrder};
+use billing::store::control::{Controlled, CustomerAction, OperatorNote};
 use billing::store::{BATCH_MAX, Counts, Imported, OpenedRun, Settled, Store, StoreError};
 use chassis::postgres::{PoolClass, Tx};
 use testkit::postgres::{Cut, CutPlan, Cutter};
@@ -150,6 +151,36 @@ async fn a_run_knows_of_turns_that_are_left_also_while_another_claim_holds_them(
     assert!(store.finish_run(run.id, run.joins).await.unwrap());
     fixture.database.run("UPDATE attempts SET decline_class = NULL");
     assert!(!left().await, "a finished run claims nothing");
+}
+
+/// What a settlement that goes on decides by the former instrument does not outlast the change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_instrument_frees_what_a_settlement_leaves_that_goes_on() {
+    const WAITING: &str = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+        WHERE NOT l.granted AND a.datname = current_database()";
+    let Some(fixture) = PostgresFixture::new().await else { return };
+    let store = fixture.open().await;
+    imported(&*store, 1).await;
+    let run = run(&*store).await;
+    claimed(&*store, &run, 1).await;
+    let (fixture, store) = (&fixture, &store);
+    let settle = |tx: Tx| async move {
+        let refused =
+            "UPDATE attempts SET state = 'REFUSED', decline_class = 'hard', settled_at = 1 RETURNING 1";
+        tx.query(refused, &[]).await?;
+        tx.query("UPDATE invoices SET state = 'PENDING', dunning = 'hard' RETURNING 1", &[]).await?;
+        let store = Arc::clone(store);
+        let change = tokio::spawn(async move {
+            let note = OperatorNote { reason: "new card".to_owned(), actor: "kim".to_owned() };
+            store.control_customer(CustomerId(1), CustomerAction::InstrumentChanged, &note).await.unwrap()
+        });
+        let is_waiting = || fixture.database.ask(WAITING) > 0;
+        wait_until("the change waits for the settlement", Duration::from_secs(10), is_waiting);
+        Ok(change)
+    };
+    let change = fixture.connect().transaction(PoolClass::Claim, settle).await.unwrap();
+    assert_eq!(change.await.unwrap(), Controlled::Applied);
+    assert_eq!(store.invoice(InvoiceId(1)).await.unwrap().unwrap().dunning, None);
 }
 
 /// Claims everything and has all of it refused: each invoice is PENDING again, with an attempt. Answers how many.

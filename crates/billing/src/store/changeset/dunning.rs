@@ -11,50 +11,64 @@ use crate::protocol::key::Key;
 use crate::run_order::RunLimits;
 use crate::store::transaction::Candidate;
 
-/// Of a PENDING invoice: what its attempts with the present customer and instrument say.
+/// Of an invoice: what its attempts with the present customer and instrument say, and what is written of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LadderFacts {
+    pub is_pending: bool,
     pub network: Network,
     /// Declines of attempts that were made after the instrument changed.
     pub soft_declines: u32,
-    /// Class of the last decline, and when it was recorded. Voided and rejected attempts say nothing.
-    pub last: Option<(DeclineClass, i64)>,
+    /// The last decline: its class, unless it was recorded before there were classes, and when it was recorded. Voided and
+    /// rejected attempts say nothing.
+    pub last: Option<(Option<DeclineClass>, i64)>,
+    /// Of an invoice of the schedule.
+    pub due_at: Option<i64>,
+    pub dunning: Option<Dunning>,
+    pub next_attempt_at: Option<i64>,
 }
 
-/// A PENDING invoice that is not claimed now: its flag, and from when it may be.
+/// The flag of a PENDING invoice that is not claimed now, and from when it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Postponed {
     pub id: InvoiceId,
-    pub dunning: Dunning,
+    pub dunning: Option<Dunning>,
     pub next_attempt_at: Option<i64>,
+}
+
+impl LadderFacts {
+    fn retry(&self) -> Option<(Retry, i64)> {
+        self.last.map(|(class, at)| {
+            let class = class.unwrap_or(DeclineClass::Unknown);
+            (after_decline(class, self.soft_declines, self.network), at)
+        })
+    }
+
+    /// The flag and the date that follow.
+    fn plan(&self) -> (Option<Dunning>, Option<i64>) {
+        match self.retry() {
+            // Its first attempt is still to be made: on its day, or by the schedule as soon as it looks.
+            None if self.dunning.is_none() && self.next_attempt_at.is_some() => (None, self.next_attempt_at),
+            None => (None, self.due_at),
+            Some((retry @ Retry::After(wait), declined_at)) => (retry.flag(), Some(later(declined_at, wait))),
+            Some((retry @ (Retry::AtOnce | Retry::Never(_)), _)) => (retry.flag(), None),
+        }
+    }
 }
 
 /// Invoices whose flag and date follow anew from their attempts: each that becomes PENDING, however it does, and each that
 /// a repair gives attempts.
 pub fn to_plan<K>(changes: &Changeset<K>) -> BTreeSet<InvoiceId> {
     let is_pending = |change: &&InvoiceChange| change.status.state == InvoiceState::Pending;
-    let mut invoices: BTreeSet<InvoiceId> =
-        changes.invoices.iter().filter(is_pending).map(|change| change.id).collect();
-    // Where each decline is `unknown`, as with providers without classes, nothing has to be read for it.
-    for attempt in &changes.attempts {
-        if attempt.decline.as_ref().is_some_and(|decline| decline.class == DeclineClass::Unknown) {
-            invoices.remove(&attempt.read.invoice);
-        }
-    }
-    invoices.extend(changes.adopted.iter().map(|attempt| attempt.invoice));
-    invoices
+    let pending = changes.invoices.iter().filter(is_pending).map(|change| change.id);
+    pending.chain(changes.adopted.iter().map(|attempt| attempt.invoice)).collect()
 }
 
-/// Decides the next attempt of each invoice.
+/// Decides the next attempt of each invoice; of those that change.
 pub fn plan(ladders: &BTreeMap<InvoiceId, LadderFacts>) -> Vec<Postponed> {
     let postponed = |(&id, ladder): (&InvoiceId, &LadderFacts)| {
-        let (class, declined_at) = ladder.last?;
-        let (dunning, next_attempt_at) = match after_decline(class, ladder.soft_declines, ladder.network) {
-            Retry::AtOnce => return None,
-            Retry::After(wait) => (Dunning::Waiting, Some(later(declined_at, wait))),
-            Retry::Never(why) => (why, None),
-        };
-        Some(Postponed { id, dunning, next_attempt_at })
+        let (dunning, next_attempt_at) = ladder.plan();
+        let changes = (dunning, next_attempt_at) != (ladder.dunning, ladder.next_attempt_at);
+        (ladder.is_pending && changes).then_some(Postponed { id, dunning, next_attempt_at })
     };
     ladders.iter().filter_map(postponed).collect()
 }
@@ -63,15 +77,20 @@ fn later(at: i64, wait: Duration) -> i64 {
     at.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Which open attempts their networks allow no more: what was declined meanwhile became known by a repair, or the network by
-/// an operator. To send one would charge the instrument once more than is allowed.
+/// Which open attempts are allowed no more, since a repair found what was declined meanwhile: by the networks of their
+/// customers, or by a decline of their own invoices. To send one would charge the instrument once more than is allowed.
 pub(in crate::store) fn to_withdraw(
     attempts: &[Attempt],
     instruments: &HashMap<CustomerId, InstrumentHistory>,
+    ladders: &BTreeMap<InvoiceId, LadderFacts>,
     now_ms: i64,
 ) -> HashSet<Key> {
     let is_refused = |attempt: &&Attempt| {
-        instruments.get(&attempt.customer_id).is_some_and(|instrument| instrument.refuses(now_ms))
+        let instrument = instruments.get(&attempt.customer_id);
+        // No run attempts what has such a flag; what waits or is exhausted is attempted by a legacy call.
+        let own = ladders.get(&attempt.invoice_id).and_then(|ladder| ladder.retry());
+        instrument.is_some_and(|instrument| instrument.refuses(now_ms))
+            || matches!(own, Some((Retry::Never(Dunning::Hard | Dunning::Fix), _)))
     };
     attempts.iter().filter(is_refused).map(|attempt| attempt.key.clone()).collect()
 }
@@ -125,7 +144,7 @@ pub(in crate::store) fn hold_back(
             }
             Gate::Blocked => (Dunning::Hard, None),
         };
-        held_back.postponed.push(Postponed { id: candidate.id, dunning, next_attempt_at });
+        held_back.postponed.push(Postponed { id: candidate.id, dunning: Some(dunning), next_attempt_at });
         false
     });
     held_back

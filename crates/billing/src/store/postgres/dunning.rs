@@ -5,22 +5,26 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use chassis::postgres::{Param, Result, Row, Tx, Type, get};
 
 use super::changed;
-use crate::invoice::{Attempt, CustomerId, InvoiceId, Network};
+use crate::invoice::{Attempt, CustomerId, Dunning, InvoiceId, Network};
 use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS, OpenAttempt};
 use crate::protocol::key::Key;
 use crate::store::changeset::dunning::{self as changeset, LadderFacts, Postponed};
 use crate::store::rows::Columns;
 
+/// The states are conditions of the sums and not of the rows: by them the planner, without statistics, would read all
+/// declines there are instead of the attempts of the invoice.
 const LADDERS: &str = "
-    SELECT i.id, c.network, (SELECT count(*)::integer FROM attempts AS a WHERE a.invoice_id = i.id
-        AND a.customer_id = i.customer_id AND a.state = 'REFUSED' AND a.decline_class = 'soft'
-        AND a.created_at > coalesce(c.instrument_changed_at, -1)), last.decline_class, last.settled_at
-    FROM invoices AS i JOIN customers AS c ON c.id = i.customer_id LEFT JOIN LATERAL (
-        SELECT a.decline_class, a.settled_at FROM attempts AS a WHERE a.invoice_id = i.id
-            AND a.customer_id = i.customer_id AND a.state = 'REFUSED'
-            AND a.settled_at > coalesce(c.instrument_changed_at, -1)
-        ORDER BY a.number DESC LIMIT 1) AS last ON true
-    WHERE i.id = ANY($1) AND i.state = 'PENDING'";
+    SELECT i.id, c.network, of_invoice.soft, of_invoice.classes[1], of_invoice.times[1], i.state = 'PENDING', i.due_at,
+        i.dunning, i.next_attempt_at
+    FROM invoices AS i JOIN customers AS c ON c.id = i.customer_id CROSS JOIN LATERAL (
+        SELECT (count(*) FILTER (WHERE a.state = 'REFUSED' AND a.decline_class = 'soft'
+                AND a.created_at > coalesce(c.instrument_changed_at, -1)))::integer AS soft,
+            array_agg(a.decline_class ORDER BY a.number DESC) FILTER (WHERE a.state = 'REFUSED'
+                AND a.settled_at > coalesce(c.instrument_changed_at, -1)) AS classes,
+            array_agg(a.settled_at ORDER BY a.number DESC) FILTER (WHERE a.state = 'REFUSED'
+                AND a.settled_at > coalesce(c.instrument_changed_at, -1)) AS times
+        FROM attempts AS a WHERE a.invoice_id = i.id AND a.customer_id = i.customer_id) AS of_invoice
+    WHERE i.id = ANY($1)";
 
 pub(super) async fn ladders(
     tx: &Tx,
@@ -29,8 +33,16 @@ pub(super) async fn ladders(
     let ids: Vec<i64> = invoices.iter().map(|invoice| invoice.0).collect();
     let mut ladders = BTreeMap::new();
     for row in &tx.query(LADDERS, &[(&ids, Type::INT8_ARRAY)]).await? {
-        let last = row.optional_value(3)?.zip(row.optional_integer(4)?);
-        let facts = LadderFacts { network: row.value(1)?, soft_declines: row.count(2)?, last };
+        let class = row.optional_value(3)?;
+        let facts = LadderFacts {
+            is_pending: row.flag(5)?,
+            network: row.value(1)?,
+            soft_declines: row.count(2)?,
+            last: row.optional_integer(4)?.map(|at| (class, at)),
+            due_at: row.optional_integer(6)?,
+            dunning: row.optional_value(7)?,
+            next_attempt_at: row.optional_integer(8)?,
+        };
         ladders.insert(InvoiceId(get(row, 0)?), facts);
     }
     Ok(ladders)
@@ -118,11 +130,10 @@ pub(super) async fn instruments(
 }
 
 pub(super) async fn to_withdraw(tx: &Tx, attempts: &[Attempt], now: i64) -> Result<HashSet<Key>> {
-    if !is_any_network_known(tx).await? {
-        return Ok(HashSet::new());
-    }
     let customers = attempts.iter().map(|attempt| attempt.customer_id).collect();
-    Ok(changeset::to_withdraw(attempts, &instruments(tx, &customers, now, false).await?, now))
+    let invoices = attempts.iter().map(|attempt| attempt.invoice_id).collect();
+    let instruments = instruments(tx, &customers, now, false).await?;
+    Ok(changeset::to_withdraw(attempts, &instruments, &ladders(tx, &invoices).await?, now))
 }
 
 const POSTPONE: &str = "
@@ -135,7 +146,8 @@ pub(super) async fn postpone(tx: &Tx, postponed: &[Postponed]) -> Result<()> {
         return Ok(());
     }
     let ids: Vec<i64> = postponed.iter().map(|invoice| invoice.id.0).collect();
-    let flags: Vec<&str> = postponed.iter().map(|invoice| invoice.dunning.as_str()).collect();
+    let flags: Vec<Option<&str>> =
+        postponed.iter().map(|invoice| invoice.dunning.map(Dunning::as_str)).collect();
     let dates: Vec<Option<i64>> = postponed.iter().map(|invoice| invoice.next_attempt_at).collect();
     let params: &[Param<'_>] =
         &[(&ids, Type::INT8_ARRAY), (&flags, Type::TEXT_ARRAY), (&dates, Type::INT8_ARRAY)];
@@ -143,8 +155,15 @@ pub(super) async fn postpone(tx: &Tx, postponed: &[Postponed]) -> Result<()> {
     changed(done, ids.len(), "an invoice that is postponed is PENDING")
 }
 
+/// Waits for settlements that go on: what one of them decides by the former instrument is seen by the statements after
+/// this one, and one that begins meanwhile waits and reads the new one.
+const SETTLED: &str = "
+    SELECT 1 FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
+    WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.customer_id = $1 ORDER BY i.id FOR NO KEY UPDATE OF i";
+
 /// An invoice of the schedule is due for it now; any other for the next run that asks.
 pub(super) async fn change_instrument(tx: &Tx, customer: CustomerId) -> Result<()> {
+    tx.query(SETTLED, &[(&customer.0, Type::INT8)]).await?;
     let sql = "UPDATE customers SET instrument_changed_at = billing_now_ms() WHERE id = $1";
     let done = tx.execute(sql, &[(&customer.0, Type::INT8)]).await?;
     changed(done, 1, "a customer whose instrument changes is there")?;

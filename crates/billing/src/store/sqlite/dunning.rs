@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use rusqlite::{Connection, params};
 
 use super::{Columns, list, one, one_row};
-use crate::invoice::{Attempt, CustomerId, InvoiceId, Network};
+use crate::invoice::{Attempt, CustomerId, Dunning, InvoiceId, Network};
 use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS, OpenAttempt};
 use crate::protocol::key::Key;
 use crate::store::changeset::dunning::{self as changeset, LadderFacts, Postponed};
@@ -14,12 +14,12 @@ use crate::store::changeset::dunning::{self as changeset, LadderFacts, Postponed
 pub(super) const LADDER: &str = "
     SELECT c.network, (SELECT count(*) FROM attempts AS a WHERE a.invoice_id = i.id AND a.customer_id = i.customer_id
         AND a.state = 'REFUSED' AND a.decline_class = 'soft' AND a.created_at > coalesce(c.instrument_changed_at, -1)),
-        last.decline_class, last.settled_at
+        last.decline_class, last.settled_at, i.state = 'PENDING', i.due_at, i.dunning, i.next_attempt_at
     FROM invoices AS i JOIN customers AS c ON c.id = i.customer_id
     LEFT JOIN attempts AS last ON last.invoice_id = i.id AND last.number = (SELECT max(a.number) FROM attempts AS a
         WHERE a.invoice_id = i.id AND a.customer_id = i.customer_id AND a.state = 'REFUSED'
         AND a.settled_at > coalesce(c.instrument_changed_at, -1))
-    WHERE i.id = ?1 AND i.state = 'PENDING'";
+    WHERE i.id = ?1";
 
 pub(super) fn ladders(
     connection: &Connection,
@@ -28,8 +28,16 @@ pub(super) fn ladders(
     let mut ladders = BTreeMap::new();
     for &invoice in invoices {
         let found = one(connection, LADDER, [invoice.0], |row| {
-            let last = row.optional_value(2)?.zip(row.optional_integer(3)?);
-            Ok(LadderFacts { network: row.value(0)?, soft_declines: row.count(1)?, last })
+            let class = row.optional_value(2)?;
+            Ok(LadderFacts {
+                is_pending: row.flag(4)?,
+                network: row.value(0)?,
+                soft_declines: row.count(1)?,
+                last: row.optional_integer(3)?.map(|at| (class, at)),
+                due_at: row.optional_integer(5)?,
+                dunning: row.optional_value(6)?,
+                next_attempt_at: row.optional_integer(7)?,
+            })
         })?;
         ladders.extend(found.map(|facts| (invoice, facts)));
     }
@@ -97,7 +105,9 @@ pub(super) fn to_withdraw(
     now: i64,
 ) -> rusqlite::Result<HashSet<Key>> {
     let customers = attempts.iter().map(|attempt| attempt.customer_id).collect();
-    Ok(changeset::to_withdraw(attempts, &instruments(connection, &customers, now)?, now))
+    let invoices = attempts.iter().map(|attempt| attempt.invoice_id).collect();
+    let (instruments, ladders) = (instruments(connection, &customers, now)?, ladders(connection, &invoices)?);
+    Ok(changeset::to_withdraw(attempts, &instruments, &ladders, now))
 }
 
 pub(super) fn postpone(connection: &Connection, postponed: &[Postponed]) -> rusqlite::Result<()> {
@@ -105,7 +115,7 @@ pub(super) fn postpone(connection: &Connection, postponed: &[Postponed]) -> rusq
     for invoice in postponed {
         let changed = connection.prepare_cached(sql)?.execute(params![
             invoice.id.0,
-            invoice.dunning.as_str(),
+            invoice.dunning.map(Dunning::as_str),
             invoice.next_attempt_at,
         ])?;
         one_row(changed, "an invoice that is postponed is PENDING")?;
