@@ -98,7 +98,7 @@ impl EngineContext {
         let Some(permit) = in_time.then(|| self.breaker.admit(Instant::now())).flatten() else {
             return (Outcome::NotSent, self.random.jitter(UNSENT_PAUSE), None);
         };
-        if is_withdrawn && let Some(ended) = self.withdraw(attempt, sent).await {
+        if is_withdrawn && let Some(ended) = self.withdraw(attempt, sent, progress).await {
             return ended;
         }
         let (answer, verdict) = self.call(attempt, lease_ends, progress).await;
@@ -133,7 +133,13 @@ impl EngineContext {
     }
 
     /// Has the key voided; `None` where it was charged before, so that to send it again tells the same and charges nothing.
-    async fn withdraw(&self, attempt: &Attempt, sent: Sent) -> Option<(Outcome, Duration, Option<Decline>)> {
+    /// The breaker hears nothing of it: one key that cannot be voided must not stop others.
+    async fn withdraw(
+        &self,
+        attempt: &Attempt,
+        sent: Sent,
+        progress: &Progress,
+    ) -> Option<(Outcome, Duration, Option<Decline>)> {
         let said = {
             let ledger = self.ledger.known();
             self.provider.void(&attempt.key, self.preconditions(ledger.as_deref())).await
@@ -141,17 +147,18 @@ impl EngineContext {
         let key = attempt.key.as_str();
         match said {
             VoidOutcome::Voided => {
-                tracing::warn!(attempt.key = key, "withdrew an attempt that the network allows no more");
+                tracing::warn!(attempt.key = key, "withdrew an attempt that is allowed no more");
                 Some((Outcome::Voided, Duration::ZERO, None))
             }
             VoidOutcome::Refused(decline) => Some((Outcome::Refused, Duration::ZERO, Some(decline))),
             VoidOutcome::Charged => None,
             VoidOutcome::Unknown(why) => {
-                tracing::warn!(
-                    attempt.key = key,
-                    why,
-                    "an attempt that the network allows no more was not voided"
-                );
+                tracing::warn!(attempt.key = key, why, "an attempt that is allowed no more was not voided");
+                let problem = Problem { reason: Reason::NotVoided, status: None, count: 1 };
+                progress.met(problem);
+                self.met(problem);
+                // Perhaps the ledger is another, or lacks what this store has seen.
+                self.read_ledger().await;
                 let pause = backoff::pause(&self.random, attempt.sends.max(NOT_TAKEN));
                 let outcome = if sent.is_resend() { Outcome::InDoubt(None) } else { Outcome::NotSent };
                 Some((outcome, pause, None))

@@ -156,6 +156,8 @@ reasons! {
     SendLate = "send-late",
     /// Bytes left and no readable answer came in time.
     NoAnswer = "no-answer",
+    /// A key that was to be voided is neither voided nor settled.
+    NotVoided = "not-voided",
 }
 
 /// Statuses that say of themselves that nothing was executed, and that the endpoint or the credentials are wrong. With

@@ -44,6 +44,10 @@ impl Reason {
             Self::NoAnswer | Self::Unavailable | Self::MarkedNotExecuted => {
                 "the provider is overloaded, failing or too slow: see its log; billing goes on by itself"
             }
+            Self::NotVoided => {
+                "an attempt that a network or a hard decline forbids could not be voided at the provider, so it is not \
+                 sent: see the log of billing for the answer; billing asks again by itself"
+            }
             Self::KeyForeign => {
                 "the key belongs to another account of the payment service: show the credentials of the account that \
                  charged it first"

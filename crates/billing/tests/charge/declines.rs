@@ -2,10 +2,14 @@
 
 use billing::charge::StartedRun;
 use billing::invoice::{AttemptState, Decline, DeclineClass, DeclineCode, Dunning, InvoiceState};
+use billing::protocol::key::Key;
+use billing::protocol::transition::Outcome;
+use billing::provider::answer::Reason;
 use billing::run_order::{RunFilter, RunOrder};
+use billing::store::{LedgerFact, Repaired};
 
 use crate::provider::{Provider, Reply};
-use crate::support::{EngineFixture, LONG, Plan};
+use crate::support::{EngineFixture, LONG, Plan, until};
 
 #[tokio::test]
 async fn a_refusal_is_recorded_and_counted_with_the_reason_that_the_provider_gives() {
@@ -64,4 +68,33 @@ async fn the_legacy_pay_call_ignores_the_day_of_a_soft_decline_and_never_repeats
     assert_eq!(fixture.invoice(2).await.dunning, Some(Dunning::Hard));
     assert_eq!(fixture.invoice(3).await.dunning, Some(Dunning::Fix));
     assert_eq!(fixture.count(InvoiceState::Pending).await, 4, "flags are no states");
+}
+
+#[tokio::test]
+async fn an_attempt_that_a_repair_forbids_is_voided_and_while_that_fails_the_run_says_so() {
+    let provider = Provider::start(|_| Reply::charged()).await;
+    let fixture = EngineFixture::with(2).await;
+    let claimed = fixture.crash_after_claim(1).await.remove(0);
+    let declined = LedgerFact {
+        key: Key::new(fixture.store.deployment().await.unwrap(), &claimed.reference, 2),
+        reference: Some(claimed.reference),
+        customer_id: Some(claimed.customer_id),
+        money: Some(claimed.money),
+        outcome: Outcome::Refused,
+        decline: Some(Decline { class: DeclineClass::Hard, code: None }),
+    };
+    assert_eq!(fixture.store.repair(&[declined]).await.unwrap(), [Repaired::Adopted]);
+    let billing = fixture.open(&provider.url, Plan::keys()).await;
+    let run = billing.engine.pay().await.unwrap().run;
+    let paid = async || fixture.count(InvoiceState::Paid).await == 1;
+    until("the other invoice is charged", paid).await;
+    let problem = || billing.engine.last_problem(run).map(|problem| problem.reason);
+    until("a void has failed", async || problem() == Some(Reason::NotVoided)).await;
+    provider.voids(claimed.key.as_str(), 200);
+    assert!(billing.engine.wait(run, LONG).await.unwrap().finished);
+    let stored = fixture.store.run(run).await.unwrap().unwrap().problem;
+    assert_eq!(stored.map(|problem| problem.reason).as_deref(), Some("not-voided"));
+    let states = [AttemptState::Voided, AttemptState::Refused, AttemptState::Charged];
+    assert_eq!(fixture.states().await, states, "it was never sent: {:?}", provider.deliveries());
+    assert_eq!(fixture.invoice(1).await.dunning, Some(Dunning::Hard));
 }

@@ -77,10 +77,15 @@ const RESPONSES: &[(u16, &str, &str, With)] = &[
 ];
 
 /// Calls that end without a response, with the class that the client gives them.
-const NO_RESPONSE: [(Reason, AnswerClass, &str); 3] = [
+const NO_RESPONSE: [(Reason, AnswerClass, &str); 4] = [
     (Reason::NotConnected, AnswerClass::NotSent, "no connection, and no byte was written"),
     (Reason::SendLate, AnswerClass::NotSent, "the time to send was over before a byte was written"),
     (Reason::NoAnswer, AnswerClass::InDoubt, "bytes were written, and no readable response came in time"),
+    (
+        Reason::NotVoided,
+        AnswerClass::InDoubt,
+        "the key was to be voided, and no answer says that it is, or how it was settled",
+    ),
 ];
 
 fn class_of((status, content_type, body, with): (u16, &str, &str, With)) -> (AnswerClass, Reason) {
