@@ -224,6 +224,7 @@ impl Site {
     fn declare(&mut self) {
         let url = self.ledger.url().to_owned();
         wait_until("payments to name what helps", WITHIN, || {
+            self.restart_payments();
             self.services.payments.readiness().1.contains("`payments new-ledger-id`")
         });
         // As the page says: before, its first command is refused.

@@ -221,7 +221,7 @@ impl Cluster {
         self.nodes[node].heal();
     }
 
-    /// What each node has logged.
+    /// What each node knows of the cluster, and has logged.
     #[must_use]
     pub fn logs(&self) -> String {
         const LINES: usize = 30;
@@ -229,7 +229,9 @@ impl Cluster {
             let lines: Vec<&str> = text.lines().collect();
             lines[lines.len().saturating_sub(LINES)..].join("\n")
         };
-        let logs = self.nodes.iter().enumerate().map(|(nth, node)| format!("n{nth}:\n{}", tail(node.log())));
+        let view = |node: &Node| node.ask("GET", "/cluster", b"").map(|answer| answer.text());
+        let said = |node: &Node| format!("{}\n{}", view(node).unwrap_or_default(), tail(node.log()));
+        let logs = self.nodes.iter().enumerate().map(|(nth, node)| format!("n{nth}: {}", said(node)));
         logs.collect::<Vec<_>>().join("\n")
     }
 }
