@@ -315,7 +315,7 @@ impl<'a> Claimer<'a> {
         }
         let look = || store.to_withdraw(attempts);
         // None: the service drains, and sends nothing.
-        self.shared.retry_until_draining("look at the networks", look).await.unwrap_or_default()
+        self.shared.retry_until_draining("look for what forbids an attempt", look).await.unwrap_or_default()
     }
 
     /// `false` when no worker is left.

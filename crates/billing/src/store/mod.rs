@@ -336,8 +336,8 @@ pub trait ChargeStore: Send + Sync + 'static {
     /// leased and left out.
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>>;
 
-    /// Which of these open attempts must not be sent, because the network of the customer's instrument allows no attempt
-    /// now: their keys are to be voided.
+    /// Which of these open attempts must not be sent, because the network of the customer's instrument, or a decline of the
+    /// same invoice, allows no attempt now: their keys are to be voided.
     async fn to_withdraw(&self, attempts: &[Attempt]) -> Result<HashSet<Key>>;
 
     /// When the next open attempt of a CHARGING invoice may be claimed: `Some(ZERO)` for now, `None` for none. Leases
