@@ -378,6 +378,8 @@ alerts: ## check the alert rules as the chart renders them, and run their tests;
 	done
 	@$(PROMTOOL) check rules --lint=all --lint-fatal "$(OUT)/alerts/rendered.yaml" deploy/chart/files/alerts/*.yaml
 	@$(PROMTOOL) test rules "$(OUT)"/alerts/tests/alerts/*_test.yaml
+	@$(PROMTOOL) check rules --lint=all --lint-fatal deploy/doctor/alerts.yaml
+	@$(PROMTOOL) test rules deploy/doctor/tests/alerts_test.yaml
 
 ##@ Prove: `make prove` runs the proofs small; each other target is one proof at full size, with its size in variables
 

@@ -27,6 +27,8 @@ pub enum Format {
     Sarif,
     /// A `Report` object that `kubectl apply` takes; it holds the last state only.
     OpenReports,
+    /// Gauges in the text format of Prometheus.
+    Prometheus,
 }
 
 impl Format {
@@ -38,7 +40,8 @@ impl Format {
             "junit" => Ok(Self::Junit),
             "sarif" => Ok(Self::Sarif),
             "openreports" => Ok(Self::OpenReports),
-            _ => Err("use table, json, junit, sarif or openreports".to_owned()),
+            "prometheus" => Ok(Self::Prometheus),
+            _ => Err("use table, json, junit, sarif, openreports or prometheus".to_owned()),
         }
     }
 }
@@ -52,6 +55,7 @@ impl Report {
             Format::Junit => self.junit(),
             Format::Sarif => format!("{:#}\n", self.sarif()),
             Format::OpenReports => format!("{:#}\n", self.open_reports()),
+            Format::Prometheus => self.metrics(),
         }
     }
 

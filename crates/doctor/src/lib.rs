@@ -10,6 +10,7 @@ mod formats;
 mod init;
 mod inventory;
 mod kube;
+mod metrics;
 mod network;
 mod objects;
 mod pods;

@@ -63,6 +63,11 @@ impl Report {
         Self { rows, verdict, cni_enforces, environment, families, elapsed }
     }
 
+    /// The environment of its expectations.
+    pub fn environment(&self) -> &str {
+        &self.environment
+    }
+
     /// The worst verdict of all checks.
     pub fn verdict(&self) -> Verdict {
         self.verdict

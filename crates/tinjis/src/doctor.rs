@@ -1,5 +1,5 @@
 //! `tinjis doctor` and `tinjis run probe`: prints and writes what the isolation tester reports. The exit code is 0 for
-//! green, 1 for red, 2 when inconclusive. Knows no check.
+//! green, 1 for red, 2 when inconclusive or when a report could not be delivered. Knows no check.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,15 @@ use anyhow::Context;
 use chassis::config::Problems;
 use doctor::{Expectations, Format, Report, Verdict};
 
+use crate::http::{Api, BaseUrl, segment};
 use crate::output;
 use crate::progress::Progress;
+use crate::reach::TlsArgs;
 
 const KUBECTL_DEFAULT: &str = "kubectl";
+
+/// Of the text format of Prometheus.
+const METRICS: &str = "text/plain; version=0.0.4";
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -28,7 +33,7 @@ pub(crate) struct DoctorArgs {
     /// kubectl command, flags allowed; unused in a pod with a ServiceAccount [default: kubectl]
     #[arg(long, env = "KUBECTL", value_name = "PROGRAM")]
     kubectl: Option<String>,
-    /// What to print: table, json, junit, sarif or openreports
+    /// What to print: table, json, junit, sarif, openreports or prometheus
     #[arg(long, value_name = "FORMAT", value_parser = Format::parse, default_value = "table")]
     format: Format,
     /// Write a JUnit report to this file
@@ -37,6 +42,11 @@ pub(crate) struct DoctorArgs {
     /// Write a JSON report to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Push the metrics of the run to the Prometheus Pushgateway at this URL, as job tinjis-doctor of the environment
+    #[arg(long, env = "DOCTOR_PUSH_METRICS", value_name = "URL")]
+    push_metrics: Option<String>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Skip the evictions that test disruption budgets
     #[arg(long)]
     no_evictions: bool,
@@ -74,6 +84,12 @@ impl DoctorArgs {
             problems
                 .add("--image (DOCTOR_IMAGE)", "is required: the image of the probe pods, or --read-only");
         }
+        let gateway = self.push_metrics.filter(|url| !url.is_empty());
+        let gateway = gateway.map(|url| problems.check("--push-metrics", url.parse::<BaseUrl>()));
+        let gateway = match gateway {
+            Some(base) => Some(self.tls.api(base?, problems)?),
+            None => None,
+        };
         let checks = doctor::Options {
             expectations: expectations?,
             image: if self.read_only { image.unwrap_or_default() } else { image? },
@@ -86,6 +102,7 @@ impl DoctorArgs {
             format: self.format,
             junit: self.junit,
             json: self.json,
+            gateway: gateway.map(Box::new),
         })
     }
 }
@@ -93,8 +110,18 @@ impl DoctorArgs {
 /// The parsed command line.
 #[derive(Debug)]
 pub(crate) enum Options {
-    Check { checks: Box<doctor::Options>, format: Format, junit: Option<PathBuf>, json: Option<PathBuf> },
-    Init { kubectl: String, namespaces: Vec<String> },
+    Check {
+        checks: Box<doctor::Options>,
+        format: Format,
+        junit: Option<PathBuf>,
+        json: Option<PathBuf>,
+        /// Of Prometheus.
+        gateway: Option<Box<Api>>,
+    },
+    Init {
+        kubectl: String,
+        namespaces: Vec<String>,
+    },
 }
 
 /// Reads an expectations file; all errors are in one message.
@@ -104,8 +131,8 @@ pub(crate) fn expectations(path: &Path) -> Result<Expectations, String> {
 }
 
 pub(crate) async fn command(options: Options) -> anyhow::Result<u8> {
-    let (checks, format, junit, json) = match options {
-        Options::Check { checks, format, junit, json } => (checks, format, junit, json),
+    let (checks, format, junit, json, gateway) = match options {
+        Options::Check { checks, format, junit, json, gateway } => (checks, format, junit, json, gateway),
         Options::Init { kubectl, namespaces } => {
             let text = doctor::propose(&kubectl, &namespaces).await?;
             text.trim_end().lines().for_each(output::result);
@@ -118,8 +145,14 @@ pub(crate) async fn command(options: Options) -> anyhow::Result<u8> {
     let examination = examined?;
     let report = &examination.report;
     report.text(format).trim_end().lines().for_each(output::result);
-    write_reports(report, junit.as_deref(), json.as_deref())?;
+    let written = write_reports(report, junit.as_deref(), json.as_deref());
+    let pushed = match gateway {
+        Some(gateway) => push(&gateway, report).await,
+        None => Ok(()),
+    };
     examination.cleanup?;
+    written?;
+    pushed?;
     Ok(match report.verdict() {
         Verdict::Green => 0,
         Verdict::Red => 1,
@@ -134,6 +167,13 @@ fn write_reports(report: &Report, junit: Option<&Path>, json: Option<&Path>) -> 
     junit.map(|path| write(path, report.text(Format::Junit))).transpose()?;
     json.map(|path| write(path, report.text(Format::Json))).transpose()?;
     Ok(())
+}
+
+/// Replaces what the environment's run before it has pushed.
+async fn push(gateway: &Api, report: &Report) -> anyhow::Result<()> {
+    let path = format!("/metrics/job/tinjis-doctor/environment/{}", segment(report.environment()));
+    let text = report.text(Format::Prometheus);
+    gateway.push(&path, METRICS, text.into()).await.context("pushing metrics")
 }
 
 /// The probe program, in the doctor's pods.

@@ -190,6 +190,16 @@ impl Api {
         self.read(path, &answer)
     }
 
+    /// PUT of a body of this media type, where only the status of the answer matters.
+    pub(crate) async fn push(
+        &self,
+        path: &str,
+        media_type: &'static str,
+        body: Bytes,
+    ) -> Result<(), CallError> {
+        self.call(Method::PUT, path, Some(media_type), body).await.map(drop)
+    }
+
     /// PUT of a body of this media type.
     pub(crate) async fn put<T: DeserializeOwned>(
         &self,

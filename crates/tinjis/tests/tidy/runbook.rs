@@ -1,4 +1,4 @@
-//! Each alert of the chart has its page of the runbook, the page and the table say its name, and the commands that the
+//! Each alert of the chart and of the nightly doctor has its page of the runbook, the page and the table say its name, and the commands that the
 //! runbook gives exist. Knows the form of the rules, not what they ask.
 
 use std::process::Command;
@@ -14,7 +14,9 @@ const PARTS: [&str; 3] = ["**Money.**", "**Look.**", "**Over** when"];
 /// The alerts with the path of their page.
 fn alerts() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for rules in files("deploy/chart/files/alerts", &[".yaml"]) {
+    let mut sources = files("deploy/chart/files/alerts", &[".yaml"]);
+    sources.push(file("deploy/doctor/alerts.yaml"));
+    for rules in sources {
         for rule in rules.text.split("- alert: ").skip(1) {
             let name = rule.lines().next().unwrap_or_default().to_owned();
             let url = rule.lines().find_map(|line| line.trim().strip_prefix("runbook_url: "));
@@ -22,7 +24,7 @@ fn alerts() -> Vec<(String, String)> {
             found.push((name, page.unwrap_or_default()));
         }
     }
-    assert!(found.len() >= 13, "the rules are read: {found:?}");
+    assert!(found.len() >= 15, "the rules are read: {found:?}");
     found
 }
 
