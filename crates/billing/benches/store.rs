@@ -153,12 +153,7 @@ async fn claim(store: Arc<dyn Store>, run: RunId) -> Vec<Attempt> {
 
 async fn settle(store: Arc<dyn Store>, run: RunId, attempts: Vec<Attempt>) -> Vec<Attempt> {
     for batch in attempts.chunks(SETTLE) {
-        let charged = |attempt: &Attempt| Settlement {
-            key: attempt.key.clone(),
-            outcome: Outcome::Charged,
-            again_in: Duration::ZERO,
-            decline: None,
-        };
+        let charged = |attempt: &Attempt| Settlement::of(attempt, Outcome::Charged, Duration::ZERO, None);
         let settlements: Vec<Settlement> = batch.iter().map(charged).collect();
         store.settle(Some(run), &settlements).await.expect("outcomes are recorded");
     }

@@ -70,7 +70,14 @@ pub(crate) fn find(invoice: &Invoice, key: u8) -> Option<usize> {
 
 /// Records an outcome of the attempt at this place by the production changeset.
 pub(crate) fn settle(invoice: &mut Invoice, at: usize, outcome: Outcome) -> Settled {
-    let settlement = Settlement { key: at, outcome, again_in: Duration::ZERO, decline: None };
+    let settlement = Settlement {
+        key: at,
+        invoice: INVOICE,
+        number: number(at),
+        outcome,
+        again_in: Duration::ZERO,
+        decline: None,
+    };
     let (changes, settled) = changeset::settle(facts(invoice), None, &[settlement]);
     apply(invoice, &changes);
     settled.into_iter().next().expect("one settlement has one answer")
@@ -93,6 +100,7 @@ fn facts(invoice: &Invoice) -> LoadedFacts<usize> {
     let fact = |(key, attempt): (usize, &Attempt)| AttemptFact {
         key,
         invoice: INVOICE,
+        number: number(key),
         run: RunId(1),
         state: attempt.state,
     };
@@ -100,6 +108,11 @@ fn facts(invoice: &Invoice) -> LoadedFacts<usize> {
         invoices: [(INVOICE, invoice.state)].into_iter().collect(),
         attempts: invoice.known().map(fact).collect(),
     }
+}
+
+/// Numbers of attempts begin with 1.
+fn number(at: usize) -> u32 {
+    u32::from(index(at)) + 1
 }
 
 /// Facts and changes are of one invoice at a time.

@@ -71,11 +71,7 @@ impl EngineContext {
         log_parked(&attempt, outcome);
         let trace = self.trace_settlement(whole, run, &attempt);
         let decline = decline.filter(|_| outcome == Outcome::Refused);
-        AttemptResult {
-            settlement: Settlement { key: attempt.key, outcome, again_in, decline },
-            place,
-            trace,
-        }
+        AttemptResult { settlement: Settlement::of(&attempt, outcome, again_in, decline), place, trace }
     }
 
     async fn outcome(

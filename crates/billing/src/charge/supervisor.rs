@@ -239,7 +239,7 @@ impl EngineContext {
                     Ok(()) => (&mut unsent, Outcome::NotSent),
                     Err(outcome) => (&mut parked, outcome),
                 };
-                list.push(Settlement { key: attempt.key, outcome, again_in: Duration::ZERO, decline: None });
+                list.push(Settlement::of(&attempt, outcome, Duration::ZERO, None));
             }
             self.settle(None, &parked, &Progress::new()).await;
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::invoice::{AttemptState, AttentionReason, Decline, InvoiceState};
+use crate::invoice::{Attempt, AttemptState, AttentionReason, Decline, InvoiceId, InvoiceState};
 use crate::protocol::key::Key;
 
 /// Whether the provider executes a key at most once and echoes it; setting `PAYMENT_PROVIDER_IDEMPOTENCY`.
@@ -117,12 +117,23 @@ impl Outcome {
 pub struct Settlement<K = Key> {
     /// Which attempt.
     pub key: K,
+    /// Its invoice, in whose row of this number the key is looked for.
+    pub invoice: InvoiceId,
+    pub number: u32,
     /// The outcome to record.
     pub outcome: Outcome,
     /// Time until it may be claimed again, if it stays open.
     pub again_in: Duration,
     /// Why it was refused, as the provider says; of another outcome `None`.
     pub decline: Option<Decline>,
+}
+
+impl Settlement {
+    #[must_use]
+    pub fn of(attempt: &Attempt, outcome: Outcome, again_in: Duration, decline: Option<Decline>) -> Self {
+        let (key, invoice, number) = (attempt.key.clone(), attempt.invoice_id, attempt.number);
+        Self { key, invoice, number, outcome, again_in, decline }
+    }
 }
 
 /// State of an attempt when it was sent.

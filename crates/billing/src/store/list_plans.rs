@@ -58,6 +58,7 @@ struct Recorded<S> {
 
 impl<S: Reader> Reader for Recorded<S> {
     const BY_UNPAID_INDEX: &'static str = S::BY_UNPAID_INDEX;
+    const BY_KEY: &'static [&'static str] = S::BY_KEY;
     const MATCHES: &'static str = S::MATCHES;
     const SQL: Sql = S::SQL;
 
@@ -147,8 +148,8 @@ fn filling(n: &str, key: &str, rows: usize) -> String {
              lease_until, created_at, settled_at)
          SELECT {key}, i, 1, {customer}, 'EUR', 1215, CASE WHEN i % 500 < 5 THEN 'REFUSED' ELSE 'CHARGED' END, 1, i, 0,
              {at}, {at} FROM {n};
-         INSERT INTO resolutions (id, key, charged, reason, actor, created_at)
-         SELECT i, {key}, '1', 'seen', 'ann', 0 FROM {n};
+         INSERT INTO resolutions (id, key, charged, reason, actor, created_at, invoice_id)
+         SELECT i, {key}, '1', 'seen', 'ann', 0, i FROM {n};
          INSERT INTO ledger_acknowledgements SELECT i, 'L', i, i, 'seen', 'ann', 0 FROM {n};
          INSERT INTO unbacked_acknowledgements SELECT i, 'L', i, 'seen', 'ann', 0 FROM {n};
          INSERT INTO operator_actions (action, subject, reason, actor, created_at)

@@ -33,6 +33,7 @@ pub mod charged_days;
 pub mod control;
 pub mod lease;
 pub mod ledger;
+mod located;
 mod migrations;
 pub mod operator_reads;
 pub mod postgres;

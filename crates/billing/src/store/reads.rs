@@ -25,6 +25,8 @@ pub(super) enum Value {
 pub(super) trait Reader: Send + Sync + 'static {
     /// Follows the table's name where unpaid invoices are to be found by their own index.
     const BY_UNPAID_INDEX: &'static str;
+    /// How `a` is found by its key `$1`, one after the other: first by the index of some keys, then by reading all.
+    const BY_KEY: &'static [&'static str];
     /// Whether `i` is found by the text `$1` or by the NFC form `$2`.
     const MATCHES: &'static str;
     /// How it spells what differs.
@@ -117,15 +119,24 @@ impl<S: Reader> InvoiceReads for S {
     }
 
     async fn attempt(&self, key: &Key) -> Result<Option<Attempt>> {
-        self.row(attempts_where("a.key = $1"), vec![Value::Text(key.as_str().to_owned())]).await
+        for condition in S::BY_KEY {
+            // As a list: it may read all attempts, and must not delay what others wait for.
+            let params = vec![Value::Text(key.as_str().to_owned())];
+            let found = self.page(attempts_where(condition), params).await?.pop();
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 }
 
+/// A replica of the version before names no invoice.
 pub(super) async fn resolutions(store: &impl Reader, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
     let columns = rows::RESOLUTION;
     let sql = format!(
-        "SELECT {columns} FROM resolutions AS r JOIN attempts AS a ON a.key = r.key
-         JOIN invoices AS i ON i.id = a.invoice_id WHERE r.id > $1 ORDER BY r.id LIMIT $2"
+        "SELECT {columns} FROM resolutions AS r JOIN invoices AS i ON i.id = coalesce(r.invoice_id,
+             (SELECT a.invoice_id FROM attempts AS a WHERE a.key = r.key)) WHERE r.id > $1 ORDER BY r.id LIMIT $2"
     );
     store.page(sql, vec![Value::Integer(after), at_most(limit)]).await
 }

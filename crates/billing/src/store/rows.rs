@@ -198,7 +198,7 @@ pub(super) fn claim_order<R: Columns>(row: &R, now_ms: i64) -> Result<ClaimOrder
     Ok(ClaimOrder { filter, limits: RunLimits { count: row.optional_integer(1)?, amounts }, now_ms })
 }
 
-/// Of `resolutions AS r JOIN attempts AS a JOIN invoices AS i`.
+/// Of `resolutions AS r JOIN invoices AS i`.
 pub(super) const RESOLUTION: &str = "r.id, r.key, r.charged, r.reason, r.actor, i.reference, r.attempt_from, \
      r.attempt_to, r.invoice_from, r.invoice_to, r.created_at";
 

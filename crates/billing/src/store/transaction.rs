@@ -20,6 +20,7 @@ use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::Settlement;
 use crate::run_order::{RunFilter, RunLimits};
 use crate::store::control::{CHARGING, Controlled, CustomerAction, InvoiceAction, OperatorNote, START, STOP};
+use crate::store::located::{Located, Wanted};
 use crate::store::{
     BATCH_MAX, ClaimedPending, Evidence, ImportMode, ImportRow, Imported, LedgerFact, LedgerSeen, Repaired,
     Resolution, Resolved, Settled,
@@ -31,10 +32,14 @@ pub(super) trait Transaction {
     /// What the database fails with.
     type Error;
 
-    /// Facts for the attempts with these keys, and for the invoices with these references.
+    /// Where those of these attempts are that are stored.
+    fn locate(&self, wanted: &[Wanted<'_>])
+    -> impl Future<Output = Result<Vec<Located>, Self::Error>> + Send;
+
+    /// Facts for those of these attempts that have these keys, and for the invoices with these references.
     fn load_facts(
         &self,
-        keys: &[&Key],
+        located: &[Located],
         references: &[&Reference],
     ) -> impl Future<Output = Result<LoadedFacts, Self::Error>> + Send;
 
@@ -44,16 +49,16 @@ pub(super) trait Transaction {
         references: &[&Reference],
     ) -> impl Future<Output = Result<HashMap<String, Owner>, Self::Error>> + Send;
 
-    /// Of the attempt with this key, read after its facts.
+    /// Of this attempt, read after its facts.
     fn load_send_times(
         &self,
-        key: &Key,
+        located: &Located,
     ) -> impl Future<Output = Result<Option<SendTimes>, Self::Error>> + Send;
 
-    /// Of the attempts with these keys.
+    /// Of these attempts.
     fn load_customers_and_amounts(
         &self,
-        keys: &[&Key],
+        located: &[Located],
     ) -> impl Future<Output = Result<HashMap<Key, CustomersAndAmounts>, Self::Error>> + Send;
 
     /// Customers and invoices that the rows name.
@@ -159,6 +164,7 @@ pub(super) trait Transaction {
     fn insert_audit(
         &self,
         resolution: &Resolution,
+        invoice: InvoiceId,
         audit: ResolutionAudit,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
@@ -329,8 +335,8 @@ pub(super) async fn settle<T: Transaction>(
     settlements: &[Settlement],
     seen: Option<&LedgerSeen>,
 ) -> Result<Vec<Settled>, T::Error> {
-    let keys: Vec<&Key> = settlements.iter().map(|settlement| &settlement.key).collect();
-    let facts = tx.load_facts(&keys, &[]).await?;
+    let located = settlements.iter().map(Located::from);
+    let facts = tx.load_facts(&located.collect::<Vec<_>>(), &[]).await?;
     let (changes, settled) = changeset::settle(facts, run, settlements);
     apply_and_plan(tx, &changes).await?;
     if let Some(seen) = seen {
@@ -359,10 +365,12 @@ pub(super) async fn resolve<T: Transaction>(
     resolution: &Resolution,
     evidence: &Evidence,
 ) -> Result<Resolved, T::Error> {
-    let facts = tx.load_facts(&[&resolution.key], &[]).await?;
+    let wanted = Wanted { key: &resolution.key, reference: None };
+    let Some(located) = tx.locate(&[wanted]).await?.pop() else { return Ok(Resolved::Unknown) };
+    let facts = tx.load_facts(std::slice::from_ref(&located), &[]).await?;
     let refusal = match evidence {
         Evidence::Quiet(quiet_for) if !resolution.charged => {
-            let times = tx.load_send_times(&resolution.key).await?;
+            let times = tx.load_send_times(&located).await?;
             match changeset::alive_for(&facts, &resolution.key, times, *quiet_for) {
                 Duration::ZERO => None,
                 left => return Ok(Resolved::TooEarly(left)),
@@ -374,7 +382,7 @@ pub(super) async fn resolve<T: Transaction>(
     match changeset::resolve(facts, &resolution.key, resolution.charged, refusal) {
         Ok((changes, audit)) => {
             apply_and_plan(tx, &changes).await?;
-            tx.insert_audit(resolution, audit).await?;
+            tx.insert_audit(resolution, located.invoice, audit).await?;
             Ok(Resolved::Applied)
         }
         Err(unchanged) => Ok(unchanged),
@@ -386,12 +394,13 @@ pub(super) async fn repair<T: Transaction>(
     deployment: DeploymentId,
     rows: &[LedgerFact],
 ) -> Result<Vec<Repaired>, T::Error> {
-    let keys: Vec<&Key> = rows.iter().map(|row| &row.key).collect();
+    let wanted: Vec<Wanted<'_>> = rows.iter().map(Wanted::from).collect();
     let references: Vec<&Reference> = rows.iter().filter_map(|row| row.reference.as_ref()).collect();
-    let facts = tx.load_facts(&keys, &references).await?;
+    let located = tx.locate(&wanted).await?;
+    let facts = tx.load_facts(&located, &references).await?;
     let met = RepairFacts {
         owners: tx.load_owners(&references).await?,
-        amounts: tx.load_customers_and_amounts(&keys).await?,
+        amounts: tx.load_customers_and_amounts(&located).await?,
     };
     let (changes, repaired) = changeset::repair(facts, met, deployment, rows);
     apply_and_plan(tx, &changes).await?;

@@ -108,12 +108,7 @@ async fn a_second_charge_is_taken_as_not_charged_once_it_is_paid_back() {
     let refused_and_in_doubt = [AttemptState::Refused, AttemptState::InDoubt];
     until("the second is in doubt", async || fixture.states().await == refused_and_in_doubt).await;
     let attempts = fixture.attempts().await;
-    let late = Settlement {
-        key: attempts[0].key.clone(),
-        outcome: Outcome::Charged,
-        again_in: Duration::ZERO,
-        decline: None,
-    };
+    let late = Settlement::of(&attempts[0], Outcome::Charged, Duration::ZERO, None);
     fixture.store.settle(None, &[late]).await.unwrap();
     provider.voids(attempts[1].key.as_str(), 409);
     let resolve = async |charged, reason| billing.engine.resolve(word(&attempts[1], charged, reason)).await;

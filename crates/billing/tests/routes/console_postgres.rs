@@ -39,7 +39,7 @@ fn settlement(attempt: &Attempt) -> Settlement {
     };
     let decline = (outcome == Outcome::Refused)
         .then(|| Decline { class: DeclineClass::Soft, code: DeclineCode::new("insufficient-funds") });
-    Settlement { key: attempt.key.clone(), outcome, again_in: Duration::from_secs(600), decline }
+    Settlement::of(attempt, outcome, Duration::from_secs(600), decline)
 }
 
 /// Invoices in each state, of two customers and currencies, with what operators did to them.

@@ -33,12 +33,7 @@ fn of_customer(name: &str, customer: i64, currency: Currency, amount_minor: i64)
 }
 
 async fn charge_all(store: &dyn Store, attempts: &[Attempt]) {
-    let settlement = |attempt: &Attempt| Settlement {
-        key: attempt.key.clone(),
-        outcome: Outcome::Charged,
-        again_in: Duration::ZERO,
-        decline: None,
-    };
+    let settlement = |attempt: &Attempt| Settlement::of(attempt, Outcome::Charged, Duration::ZERO, None);
     let settlements: Vec<_> = attempts.iter().map(settlement).collect();
     let settled = store.settle(None, &settlements).await.unwrap();
     assert!(settled.iter().all(|one| *one == Settled::Applied), "{settled:?}");

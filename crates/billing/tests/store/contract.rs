@@ -43,6 +43,25 @@ cases_and_pooled! {
     an_operator_decision_ends_the_waiting_after_a_final_attempt,
     not_charged_waits_by_the_clock_of_the_store_until_no_request_can_be_alive,
     edits_of_an_invoice_do_not_reach_its_open_attempt,
+    an_outcome_under_another_key_than_the_rows_settles_nothing,
+}
+
+async fn an_outcome_under_another_key_than_the_rows_settles_nothing(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 2).await;
+    let run = run(&*store).await;
+    let attempts = claimed(&*store, &run, 2).await;
+    let of_first = |key: &Key| Settlement {
+        key: key.clone(),
+        ..Settlement::of(&attempts[0], Outcome::Charged, Duration::ZERO, None)
+    };
+    for key in [&unknown_key(), &attempts[1].key] {
+        assert_eq!(store.settle(Some(run.id), &[of_first(key)]).await.unwrap(), [Settled::Unknown]);
+    }
+    let both = [of_first(&attempts[1].key), of_first(&attempts[0].key)];
+    assert_eq!(store.settle(Some(run.id), &both).await.unwrap(), [Settled::Unknown, Settled::Applied]);
+    let states = store.attempts((InvoiceId(0), 0), 9).await.unwrap().into_iter().map(|attempt| attempt.state);
+    assert_eq!(states.collect::<Vec<_>>(), [AttemptState::Charged, AttemptState::Intent]);
 }
 
 fn unknown_key() -> Key {
@@ -341,8 +360,7 @@ async fn the_oldest_lease_is_claimed_first(fixture: impl Fixture) {
     let attempts = claimed(&*store, &run, 3).await;
     for (attempt, again_in) in attempts.iter().zip([3, 1, 2]) {
         let again_in = Duration::from_secs(again_in);
-        let settlement =
-            Settlement { key: attempt.key.clone(), outcome: Outcome::InDoubt(None), again_in, decline: None };
+        let settlement = Settlement::of(attempt, Outcome::InDoubt(None), again_in, None);
         store.settle(Some(run.id), &[settlement]).await.unwrap();
     }
     fixture.pass(LEASE).await;

@@ -88,7 +88,7 @@ async fn claim(store: &dyn Store, order: &RunOrder) -> Vec<Attempt> {
 }
 
 fn settlement(attempt: &Attempt, outcome: Outcome, decline: Option<Decline>) -> Settlement {
-    Settlement { key: attempt.key.clone(), outcome, again_in: Duration::from_secs(3600), decline }
+    Settlement::of(attempt, outcome, Duration::from_secs(3600), decline)
 }
 
 async fn settle(store: &dyn Store, attempt: &Attempt, outcome: Outcome, decline: Option<Decline>) {
@@ -115,11 +115,8 @@ async fn a_refusal_is_stored_with_its_class_and_code(fixture: impl Fixture) {
     let attempts = claimed(&*store, &run, 3).await;
     let soft = Decline { class: DeclineClass::Soft, code: DeclineCode::new("insufficient_funds") };
     let given = [(Outcome::Refused, Some(soft.clone())), (Outcome::Refused, None), (Outcome::Charged, None)];
-    let settlement = |(attempt, (outcome, decline)): (&Attempt, _)| Settlement {
-        key: attempt.key.clone(),
-        outcome,
-        again_in: Duration::ZERO,
-        decline,
+    let settlement = |(attempt, (outcome, decline)): (&Attempt, _)| {
+        Settlement::of(attempt, outcome, Duration::ZERO, decline)
     };
     let settlements: Vec<_> = attempts.iter().zip(given).map(settlement).collect();
     let settled = store.settle(Some(run.id), &settlements).await.unwrap();
@@ -884,12 +881,7 @@ async fn ten_thousand_old_invoices_lose_nothing_when_networks_are_set(fixture: i
     fixture.pass(LONG).await;
     // Each was declined before classes were recorded.
     let old = claim(&*store, &legacy()).await;
-    let refused = |attempt: &Attempt| Settlement {
-        key: attempt.key.clone(),
-        outcome: Outcome::Refused,
-        again_in: Duration::ZERO,
-        decline: None,
-    };
+    let refused = |attempt: &Attempt| Settlement::of(attempt, Outcome::Refused, Duration::ZERO, None);
     for batch in old.chunks(500) {
         let settlements: Vec<_> = batch.iter().map(refused).collect();
         store.settle(None, &settlements).await.unwrap();

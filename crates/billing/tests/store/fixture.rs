@@ -198,9 +198,23 @@ pub(crate) async fn claimed(store: &dyn Store, run: &Run, count: usize) -> Vec<A
     attempts
 }
 
+/// Of the attempt with this key. If there is none, it names the row of another attempt, which must not be settled.
+pub(crate) async fn settlement(
+    store: &dyn Store,
+    key: &Key,
+    outcome: Outcome,
+    again_in: Duration,
+) -> Settlement {
+    let (invoice, number) = match store.attempt(key).await.unwrap() {
+        Some(attempt) => (attempt.invoice_id, attempt.number),
+        None => (InvoiceId(1), 1),
+    };
+    Settlement { key: key.clone(), invoice, number, outcome, again_in, decline: None }
+}
+
 /// Settles one attempt, claimable again at once if it stays open.
 pub(crate) async fn settle(store: &dyn Store, run: Option<&Run>, key: &Key, outcome: Outcome) -> Settled {
-    let settlement = Settlement { key: key.clone(), outcome, again_in: Duration::ZERO, decline: None };
+    let settlement = settlement(store, key, outcome, Duration::ZERO).await;
     let mut answers = store.settle(run.map(|run| run.id), &[settlement]).await.unwrap();
     assert_eq!(answers.len(), 1);
     answers.remove(0)

@@ -48,13 +48,8 @@ async fn the_child_that_is_killed() {
         let Some(last) = claimed.last() else { break };
         after = last.invoice_id;
         skip_notice("claimed", claimed.iter().map(|attempt| &attempt.key));
-        let settle = |key: &Key| Settlement {
-            key: key.clone(),
-            outcome: Outcome::Charged,
-            again_in: LEASE,
-            decline: None,
-        };
-        let settlements: Vec<_> = claimed.iter().map(|attempt| settle(&attempt.key)).collect();
+        let settle = |attempt| Settlement::of(attempt, Outcome::Charged, LEASE, None);
+        let settlements: Vec<_> = claimed.iter().map(settle).collect();
         store.settle(Some(run.id), &settlements).await.unwrap();
         skip_notice("settled", claimed.iter().map(|attempt| &attempt.key));
     }

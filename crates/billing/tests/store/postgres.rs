@@ -19,7 +19,7 @@ use crate::fixture::{Fixture, LEASE, PLAIN, PostgresFixture, UPDATE, claimed, im
 const DEADLOCKS: &str = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
 
 fn settlement(attempt: &Attempt, outcome: Outcome) -> Settlement {
-    Settlement { key: attempt.key.clone(), outcome, again_in: Duration::ZERO, decline: None }
+    Settlement::of(attempt, outcome, Duration::ZERO, None)
 }
 
 /// One of several processes in one run: claims and settles until nothing is left, and refuses some.

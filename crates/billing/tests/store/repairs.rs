@@ -12,7 +12,7 @@ use billing::store::{
     REPAIR_NUMBERS_MAX, Repaired, Resolution, Settled, Store, UnbackedAcknowledgement,
 };
 
-use crate::fixture::{DEPLOYMENT, Fixture, claimed, imported, reference, run};
+use crate::fixture::{DEPLOYMENT, Fixture, claimed, imported, reference, run, settle};
 
 fn fact(name: &str, number: u32, outcome: Outcome) -> LedgerFact {
     LedgerFact {
@@ -58,6 +58,32 @@ async fn forgotten_attempts_are_known_again_and_the_next_has_the_next_number(fix
         next.iter().map(|attempt| (attempt.invoice_id.0, attempt.number)).collect::<Vec<_>>(),
         [(2, 2), (3, 2)]
     );
+}
+
+async fn a_row_without_a_reference_is_of_the_attempt_with_its_key(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    imported(&*store, 4).await;
+    let run = run(&*store).await;
+    let attempts = claimed(&*store, &run, 4).await;
+    let outcomes = [Outcome::Charged, Outcome::Refused, Outcome::Voided];
+    for (attempt, outcome) in attempts.iter().zip(outcomes) {
+        assert_eq!(settle(&*store, Some(&run), &attempt.key, outcome).await, Settled::Applied);
+    }
+    let unnamed =
+        |number: usize, outcome| LedgerFact { reference: None, ..fact(&format!("I{number}"), 1, outcome) };
+    let rows = [
+        unnamed(1, Outcome::Voided),
+        unnamed(2, Outcome::Refused),
+        unnamed(3, Outcome::Voided),
+        unnamed(4, Outcome::Voided),
+        unnamed(5, Outcome::Voided),
+    ];
+    let became = [Repaired::Conflict, Repaired::Known, Repaired::Known, Repaired::Settled, Repaired::Unknown];
+    assert_eq!(store.repair(&rows).await.unwrap(), became);
+    assert_eq!(stands(&*store, 1).await.0, InvoiceState::Attention);
+    let of_another =
+        LedgerFact { reference: fact("I3", 1, Outcome::Charged).reference, ..unnamed(2, Outcome::Charged) };
+    assert_eq!(store.repair(&[of_another]).await.unwrap(), [Repaired::Unknown], "its reference is another's");
 }
 
 async fn open_attempts_are_settled_by_their_key(fixture: impl Fixture) {
@@ -205,8 +231,7 @@ async fn the_last_row_of_a_ledger_is_remembered_with_a_settlement_and_never_lowe
     assert_eq!(store.ledger_seen().await.unwrap(), None);
     store.remember_ledger("L1").await.unwrap();
     assert_eq!(store.ledger_seen().await.unwrap(), Some(seen("L1", 0)));
-    let settlements =
-        [Settlement { key: attempt.key, outcome: Outcome::Charged, again_in: Duration::ZERO, decline: None }];
+    let settlements = [Settlement::of(&attempt, Outcome::Charged, Duration::ZERO, None)];
     let settle = async |store: &dyn Store, seen: Option<LedgerSeen>| {
         store.settle_and_see(Some(run.id), &settlements, seen.as_ref()).await.unwrap()
     };
@@ -234,12 +259,7 @@ async fn a_settlement_whose_ledger_row_cannot_be_remembered_is_not_recorded(fixt
     let run = run(&*store).await;
     let attempt = claimed(&*store, &run, 1).await.remove(0);
     store.remember_ledger("L1").await.unwrap();
-    let settlements = [Settlement {
-        key: attempt.key.clone(),
-        outcome: Outcome::Charged,
-        again_in: Duration::ZERO,
-        decline: None,
-    }];
+    let settlements = [Settlement::of(&attempt, Outcome::Charged, Duration::ZERO, None)];
     let (first, later) = (seen("L1", 7), seen("L1", 8));
     fixture.by_hand("ALTER TABLE ledger_seen RENAME TO taken_away");
     store.settle_and_see(Some(run.id), &settlements, Some(&first)).await.unwrap_err();
@@ -277,6 +297,7 @@ async fn words_are_kept_with_what_they_changed(fixture: impl Fixture) {
 
 cases! {
     forgotten_attempts_are_known_again_and_the_next_has_the_next_number,
+    a_row_without_a_reference_is_of_the_attempt_with_its_key,
     open_attempts_are_settled_by_their_key,
     keys_of_others_stay_unknown,
     a_forgotten_charge_of_other_data_needs_an_operator,

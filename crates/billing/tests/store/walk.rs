@@ -7,7 +7,6 @@ use std::time::Duration;
 use billing::invoice::{
     Attempt, AttemptState, CustomerId, InvoiceId, InvoiceState, Network, RunId, RunState,
 };
-use billing::protocol::transition::{Outcome, Settlement};
 use billing::store::charged_days::DAY_MS;
 use billing::store::control::{CustomerAction, OperatorNote};
 use billing::store::{Resolution, Store};
@@ -15,7 +14,7 @@ use proptest::test_runner::{Config, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::fixture::{Fixture, LEASE, PostgresFixture, SqliteFixture, postgres_kept};
+use crate::fixture::{Fixture, LEASE, PostgresFixture, SqliteFixture, postgres_kept, settlement};
 use crate::model::Model;
 use crate::steps::{Contract, Step, StoreReply};
 
@@ -109,13 +108,11 @@ async fn take(store: &dyn Store, step: &Step, reply: &StoreReply) {
             assert_eq!(claimed, keys.iter().collect());
         }
         (Step::Settle { words, .. }, StoreReply::Settled { run, answers }) => {
-            let settlement = |(key, outcome, again_in_ms): &(_, Outcome, u32)| Settlement {
-                key: Clone::clone(key),
-                outcome: *outcome,
-                again_in: Duration::from_millis(u64::from(*again_in_ms)),
-                decline: None,
-            };
-            let settlements: Vec<_> = words.iter().map(settlement).collect();
+            let mut settlements = Vec::with_capacity(words.len());
+            for (key, outcome, again_in_ms) in words {
+                let again_in = Duration::from_millis(u64::from(*again_in_ms));
+                settlements.push(settlement(store, key, *outcome, again_in).await);
+            }
             let settled = store.settle(run.map(run_id), &settlements).await.unwrap();
             assert_eq!(settled, *answers, "{settlements:?}");
         }

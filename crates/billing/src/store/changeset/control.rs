@@ -110,8 +110,13 @@ mod tests {
         held: bool,
         action: InvoiceAction,
     ) -> Result<(Option<InvoiceState>, Option<bool>), Controlled> {
-        let fact =
-            |(at, &state): (usize, &AttemptState)| AttemptFact { key: at, invoice: ID, run: RunId(1), state };
+        let fact = |(at, &state): (usize, &AttemptState)| AttemptFact {
+            key: at,
+            invoice: ID,
+            number: 1,
+            run: RunId(1),
+            state,
+        };
         let attempts = attempts.iter().enumerate().map(fact).collect();
         let facts = LoadedFacts { invoices: BTreeMap::from([(ID, state)]), attempts };
         let control = invoice(&facts, ID, held, action)?;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+use std::time::Duration;
 
 use super::rules::{self, AttemptContext, InvoiceStatus, Others, SettlementEffect};
 use super::{
@@ -64,26 +65,34 @@ impl<K: Clone + Eq + Hash> Draft<K> {
     }
 
     pub(super) fn settle(&mut self, settlement: &Settlement<K>) -> Settled {
-        self.repair(settlement, true)
+        let Settlement { key, outcome, again_in, decline, .. } = settlement;
+        self.repair(key, *outcome, *again_in, decline.as_ref(), true)
     }
 
     /// Takes in a ledger's row on a known attempt, as [`rules::repair`].
-    pub(super) fn repair(&mut self, settlement: &Settlement<K>, has_same_terms: bool) -> Settled {
-        let Some((place, context)) = self.find(&settlement.key) else { return Settled::Unknown };
-        let effect = rules::repair(context, settlement.outcome, has_same_terms);
-        self.counters.count(&effect, settlement.outcome);
+    pub(super) fn repair(
+        &mut self,
+        key: &K,
+        outcome: Outcome,
+        again_in: Duration,
+        decline: Option<&Decline>,
+        has_same_terms: bool,
+    ) -> Settled {
+        let Some((place, context)) = self.find(key) else { return Settled::Unknown };
+        let effect = rules::repair(context, outcome, has_same_terms);
+        self.counters.count(&effect, outcome);
         self.set_invoice(place, effect.invoice);
         let invoice = effect.invoice.map_or(context.invoice, |status| status.state);
         let attempt = &mut self.attempts[place];
         attempt.state = effect.attempt.unwrap_or(context.attempt);
         attempt.sends_taken_back += i32::from(effect.takes_back_send);
         if effect.attempt == Some(AttemptState::Refused) {
-            attempt.decline = Some(settlement.decline.clone().unwrap_or_default());
+            attempt.decline = Some(decline.cloned().unwrap_or_default());
         }
         if attempt.state.is_open() {
             attempt.claim_again = Some(match invoice {
                 InvoiceState::Attention => ClaimAgain::Never,
-                _ => ClaimAgain::In(settlement.again_in),
+                _ => ClaimAgain::In(again_in),
             });
         }
         effect.settled
@@ -121,7 +130,8 @@ impl<K: Clone + Eq + Hash> Draft<K> {
         attempt.state = state;
         attempt.decline = (state == AttemptState::Refused).then(|| decline.cloned().unwrap_or_default());
         // Its run is found when it is written; a final attempt counts at none.
-        self.add(AttemptFact { key: attempt.key.clone(), invoice: attempt.invoice, run: RunId(0), state });
+        let (key, number) = (attempt.key.clone(), attempt.number);
+        self.add(AttemptFact { key, invoice: attempt.invoice, number, run: RunId(0), state });
         self.adopted.push(attempt);
         let next = next.filter(|next| next.state != invoice);
         self.set_invoice(self.attempts.len() - 1, next);

@@ -34,6 +34,8 @@ pub struct AttemptFact<K = Key> {
     pub key: K,
     /// Its invoice.
     pub invoice: InvoiceId,
+    /// Its number.
+    pub number: u32,
     /// The run that made it.
     pub run: RunId,
     /// Its state.
@@ -280,27 +282,24 @@ pub fn repair(
     let mut draft = Draft::new(facts);
     let mut repaired = Vec::with_capacity(rows.len());
     for row in rows {
-        let settlement = Settlement {
-            key: row.key.clone(),
-            outcome: row.outcome,
-            again_in: Duration::ZERO,
-            decline: row.decline.clone(),
-        };
         let has_terms = |(customer, money): &(CustomerId, Money)| row.has_terms(*customer, *money);
         let has_same_terms = amounts.get(&row.key).is_none_or(|both| both.iter().all(has_terms));
-        repaired.push(match draft.repair(&settlement, has_same_terms) {
-            Settled::Applied => Repaired::Settled,
-            Settled::Same => Repaired::Known,
-            Settled::Conflict(_) => Repaired::Conflict,
-            Settled::Unknown => {
-                let owner = row.reference.as_ref().and_then(|reference| owners.get_mut(reference.as_str()));
-                let adopted = owner.and_then(|owner| adopt(&mut draft, deployment, row, owner));
-                adopted.map_or(Repaired::Unknown, |(repaired, adopted)| {
-                    amounts.insert(row.key.clone(), adopted);
-                    repaired
-                })
-            }
-        });
+        repaired.push(
+            match draft.repair(&row.key, row.outcome, Duration::ZERO, row.decline.as_ref(), has_same_terms) {
+                Settled::Applied => Repaired::Settled,
+                Settled::Same => Repaired::Known,
+                Settled::Conflict(_) => Repaired::Conflict,
+                Settled::Unknown => {
+                    let owner =
+                        row.reference.as_ref().and_then(|reference| owners.get_mut(reference.as_str()));
+                    let adopted = owner.and_then(|owner| adopt(&mut draft, deployment, row, owner));
+                    adopted.map_or(Repaired::Unknown, |(repaired, adopted)| {
+                        amounts.insert(row.key.clone(), adopted);
+                        repaired
+                    })
+                }
+            },
+        );
     }
     let joins_run = repaired.iter().any(|became| became.changed());
     (Changeset { joins_run, ..draft.into_changeset(None) }, repaired)

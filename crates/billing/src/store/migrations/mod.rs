@@ -10,7 +10,7 @@ macro_rules! step {
 }
 
 /// Steps of SQLite.
-pub(super) static SQLITE: [Migration; 16] = [
+pub(super) static SQLITE: [Migration; 17] = [
     step!("billing", "sqlite/0001_billing.sql"),
     step!("resolutions", "sqlite/0002_resolutions.sql"),
     step!("ledger acceptances", "sqlite/0003_ledger_acceptances.sql"),
@@ -27,10 +27,11 @@ pub(super) static SQLITE: [Migration; 16] = [
     step!("unbacked acknowledgements", "sqlite/0014_unbacked_acknowledgements.sql"),
     step!("charged days", "sqlite/0015_charged_days.sql"),
     step!("invoices of customer", "sqlite/0016_invoices_of_customer.sql"),
+    step!("attempts by invoice", "sqlite/0017_attempts_by_invoice.sql"),
 ];
 
 /// Steps of PostgreSQL. It got its first ones later, with what SQLite's earlier steps had added.
-pub(super) static POSTGRES: [Migration; 15] = [
+pub(super) static POSTGRES: [Migration; 16] = [
     step!("billing", "postgres/0001_billing.sql"),
     step!("run versions", "postgres/0002_run_versions.sql"),
     step!("ledger seen", "postgres/0003_ledger_seen.sql"),
@@ -46,4 +47,5 @@ pub(super) static POSTGRES: [Migration; 15] = [
     step!("unbacked acknowledgements", "postgres/0013_unbacked_acknowledgements.sql"),
     step!("charged days", "postgres/0014_charged_days.sql"),
     step!("invoices of customer", "postgres/0015_invoices_of_customer.sql"),
+    step!("resolutions by invoice", "postgres/0016_resolutions_by_invoice.sql"),
 ];

@@ -22,7 +22,8 @@ const READ_BACK_EVERY: Duration = Duration::from_millis(100);
 
 /// The id alone is not enough: a previous version claims without an id, and leaves an older one. `sends` has grown then.
 const READ_BACK: &str = "
-    SELECT a.key FROM attempts AS a JOIN unnest($1::text[], $2::integer[]) AS u (key, sends) ON a.key = u.key
+    SELECT a.key FROM unnest($1::text[], $2::integer[], $4::bigint[], $5::integer[]) AS u (key, sends, invoice_id, number)
+    JOIN attempts AS a ON a.invoice_id = u.invoice_id AND a.number = u.number AND a.key = u.key
     WHERE a.claim_id = $3 AND a.sends = u.sends AND a.state IN ('INTENT', 'IN_DOUBT')";
 
 /// Runs a claim. If its commit is in doubt, reads it back for as long as the result may be of use: otherwise no
@@ -49,8 +50,16 @@ where
     let claimed = std::mem::take(&mut *last.lock().unwrap_or_else(PoisonError::into_inner));
     let keys: Vec<&str> = claimed.attempts.iter().map(|attempt| attempt.key.as_str()).collect();
     let sends: Vec<i32> = claimed.attempts.iter().map(|attempt| number(attempt.sends)).collect();
+    let invoices: Vec<i64> = claimed.attempts.iter().map(|attempt| attempt.invoice_id.0).collect();
+    let numbers: Vec<i32> = claimed.attempts.iter().map(|attempt| number(attempt.number)).collect();
     while began.elapsed() < lease / 2 {
-        let params: &[Param<'_>] = &[(&keys, Type::TEXT_ARRAY), (&sends, Type::INT4_ARRAY), (id, Type::TEXT)];
+        let params: &[Param<'_>] = &[
+            (&keys, Type::TEXT_ARRAY),
+            (&sends, Type::INT4_ARRAY),
+            (id, Type::TEXT),
+            (&invoices, Type::INT8_ARRAY),
+            (&numbers, Type::INT4_ARRAY),
+        ];
         let Ok(found) = database.read(PoolClass::Claim, READ_BACK, params).await else {
             tokio::time::sleep(READ_BACK_EVERY).await;
             continue;
@@ -224,14 +233,16 @@ pub(super) async fn insert(claim: &PostgresTransaction, attempts: Vec<Attempt>) 
 
 const LEASE_DUE: &str = "
     WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms), due AS MATERIALIZED (
-        SELECT a.key, i.reference FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
+        SELECT a.invoice_id, a.number, i.reference FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
         WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.lease_until <= (SELECT ms FROM now) AND i.state = 'CHARGING'
         ORDER BY a.lease_until LIMIT $1 FOR UPDATE OF a, i SKIP LOCKED)
     UPDATE attempts AS a SET sends = a.sends + 1, lease_until = least(now.ms + $2, $3), claim_id = $4
-    FROM now, due AS i WHERE a.key = i.key";
+    FROM now, due AS i WHERE a.invoice_id = i.invoice_id AND a.number = i.number";
 
 /// Of unreadable attempts, which are not sent.
-const TAKE_BACK_SENDS: &str = "UPDATE attempts SET sends = sends - 1 WHERE key = ANY($1)";
+const TAKE_BACK_SENDS: &str = "
+    UPDATE attempts AS a SET sends = a.sends - 1 FROM unnest($1::bigint[], $2::integer[]) AS u (invoice_id, number)
+    WHERE a.invoice_id = u.invoice_id AND a.number = u.number";
 
 pub(super) async fn lease_due(claim: &PostgresTransaction, limit: usize) -> Result<Vec<Attempt>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -244,19 +255,21 @@ pub(super) async fn lease_due(claim: &PostgresTransaction, limit: usize) -> Resu
     ];
     let due = claim.tx.query(&sql, params).await?;
     let mut attempts = Vec::with_capacity(due.len());
-    let mut unreadable = Vec::new();
+    let (mut invoices, mut numbers): (Vec<i64>, Vec<i32>) = (Vec::new(), Vec::new());
     for row in &due {
         match Attempt::from_row(row) {
             Ok(attempt) => attempts.push(attempt),
             Err(error) => {
                 log_unclaimable(InvoiceId(get(row, 1)?), &error);
-                unreadable.push(get::<&str>(row, 0)?);
+                invoices.push(get(row, 1)?);
+                numbers.push(get(row, 3)?);
             }
         }
     }
-    if !unreadable.is_empty() {
-        let done = claim.tx.execute(TAKE_BACK_SENDS, &[(&unreadable, Type::TEXT_ARRAY)]).await?;
-        changed(done, unreadable.len(), "an attempt that is claimed is there")?;
+    if !invoices.is_empty() {
+        let params: &[Param<'_>] = &[(&invoices, Type::INT8_ARRAY), (&numbers, Type::INT4_ARRAY)];
+        let done = claim.tx.execute(TAKE_BACK_SENDS, params).await?;
+        changed(done, invoices.len(), "an attempt that is claimed is there")?;
     }
     Ok(attempts)
 }

@@ -213,6 +213,7 @@ pub(super) fn params_of(boxed: &[Boxed]) -> Vec<Param<'_>> {
 impl Reader for PostgresStore {
     /// The planner finds it by the condition.
     const BY_UNPAID_INDEX: &'static str = "";
+    const BY_KEY: &'static [&'static str] = &["a.key = $1"];
     const MATCHES: &'static str = normal_form::MATCHES;
     const SQL: Sql = Sql::Postgres;
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use chassis::postgres::{Param, PgError, Result, Tx, Type, get};
+use chassis::postgres::{Param, PgError, Result, Row, Tx, Type, get};
 
 use super::{changed, claims, control, dunning, imports, ledgers, ms, runs};
 use crate::invoice::{
@@ -21,6 +21,7 @@ use crate::store::changeset::{
     LEASE_NEVER, LoadedFacts, Owner, ResolutionAudit, SendTimes,
 };
 use crate::store::control::OperatorNote;
+use crate::store::located::{Located, Wanted};
 use crate::store::rows::{self, Columns, FromRow};
 use crate::store::transaction::{Candidates, ClaimOrder, PendingClaim, Transaction};
 use crate::store::{ImportRow, LedgerSeen, Resolution};
@@ -46,34 +47,58 @@ impl PostgresTransaction {
     }
 }
 
+/// The version before looks keys up by their index, which therefore stays one version longer than it is needed here.
+const LOCATE: &str = "
+    SELECT a.key, a.invoice_id, a.number FROM unnest($1::text[], $2::text[]) AS u (key, reference)
+    JOIN invoices AS i ON i.reference = u.reference JOIN attempts AS a ON a.invoice_id = i.id AND a.key = u.key
+    UNION ALL SELECT a.key, a.invoice_id, a.number FROM attempts AS a WHERE a.key = ANY($3)";
+
 /// A transaction that changes the state of an attempt locks its invoice first; all lock in this order.
 const LOCK: &str = "
     SELECT i.id, i.state FROM invoices AS i
-    WHERE i.id = ANY(ARRAY(SELECT a.invoice_id FROM attempts AS a WHERE a.key = ANY($1))
+    WHERE i.id = ANY($1
         || ARRAY(SELECT named.id FROM invoices AS named WHERE named.reference = ANY($2)))
     ORDER BY i.id FOR UPDATE";
 
 /// Read after the lock, so that no other transaction can change it.
 const FACTS: &str = "
-    SELECT a.key, a.invoice_id, a.run_id, a.state FROM attempts AS a
+    SELECT a.key, a.invoice_id, a.number, a.run_id, a.state FROM attempts AS a
     WHERE a.invoice_id = ANY($1) AND (a.state IN ('INTENT', 'IN_DOUBT', 'CHARGED') OR a.key = ANY($2))";
 
 /// The database's clock, not this process's.
 const SEND_TIMES: &str = "
     SELECT a.created_at, a.lease_until, i.updated_at, billing_now_ms()
-    FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = $1";
+    FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
+    WHERE a.invoice_id = $1 AND a.number = $2 AND a.key = $3";
 
 const AUDIT: &str = "
     INSERT INTO resolutions (key, charged, reason, actor, created_at, attempt_from, attempt_to, invoice_from,
-        invoice_to) VALUES ($1, $2, $3, $4, billing_now_ms(), $5, $6, $7, $8)";
+        invoice_to, invoice_id) VALUES ($1, $2, $3, $4, billing_now_ms(), $5, $6, $7, $8, $9)";
 
 impl Transaction for PostgresTransaction {
     type Error = PgError;
 
-    async fn load_facts(&self, keys: &[&Key], references: &[&Reference]) -> Result<LoadedFacts> {
-        let keys: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
+    async fn locate(&self, wanted: &[Wanted<'_>]) -> Result<Vec<Located>> {
+        let (named, unnamed): (Vec<&Wanted<'_>>, Vec<_>) =
+            wanted.iter().partition(|of| of.reference.is_some());
+        let keys = |some: &[&Wanted<'_>]| -> Vec<String> {
+            some.iter().map(|of| of.key.as_str().to_owned()).collect()
+        };
+        let (named_keys, keys) = (keys(&named), keys(&unnamed));
+        let references: Vec<&str> = named.iter().filter_map(|of| Some(of.reference?.as_str())).collect();
+        let params: &[Param<'_>] =
+            &[(&named_keys, Type::TEXT_ARRAY), (&references, Type::TEXT_ARRAY), (&keys, Type::TEXT_ARRAY)];
+        let located = |row: &Row| {
+            let (key, invoice) = (row.parsed(0, Key::parse)?, InvoiceId(get(row, 1)?));
+            Ok(Located { key, invoice, number: row.count(2)? })
+        };
+        self.tx.query(LOCATE, params).await?.iter().map(located).collect()
+    }
+
+    async fn load_facts(&self, located: &[Located], references: &[&Reference]) -> Result<LoadedFacts> {
+        let Places { keys, invoices: named, .. } = places(located);
         let references = texts(references);
-        let params: &[Param<'_>] = &[(&keys, Type::TEXT_ARRAY), (&references, Type::TEXT_ARRAY)];
+        let params: &[Param<'_>] = &[(&named, Type::INT8_ARRAY), (&references, Type::TEXT_ARRAY)];
         let mut invoices = BTreeMap::new();
         for row in &self.tx.query(LOCK, params).await? {
             invoices.insert(InvoiceId(get(row, 0)?), row.value(1)?);
@@ -83,8 +108,8 @@ impl Transaction for PostgresTransaction {
         let mut attempts = Vec::with_capacity(found.len());
         for row in &found {
             let (key, invoice) = (row.parsed(0, Key::parse)?, InvoiceId(get(row, 1)?));
-            let (run, state) = (RunId(get(row, 2)?), row.value(3)?);
-            attempts.push(AttemptFact { key, invoice, run, state });
+            let (number, run) = (row.count(2)?, RunId(get(row, 3)?));
+            attempts.push(AttemptFact { key, invoice, number, run, state: row.value(4)? });
         }
         Ok(LoadedFacts { invoices, attempts })
     }
@@ -108,8 +133,11 @@ impl Transaction for PostgresTransaction {
         Ok(owners)
     }
 
-    async fn load_send_times(&self, key: &Key) -> Result<Option<SendTimes>> {
-        let found = self.tx.query(SEND_TIMES, &[(&key.as_str(), Type::TEXT)]).await?;
+    async fn load_send_times(&self, of: &Located) -> Result<Option<SendTimes>> {
+        let number = number(of.number);
+        let params: &[Param<'_>] =
+            &[(&of.invoice.0, Type::INT8), (&number, Type::INT4), (&of.key.as_str(), Type::TEXT)];
+        let found = self.tx.query(SEND_TIMES, params).await?;
         let read = |row| {
             let (created_at, lease_until) = (get(row, 0)?, get(row, 1)?);
             Ok(SendTimes { created_at, lease_until, parked_at: get(row, 2)?, now: get(row, 3)? })
@@ -117,13 +145,20 @@ impl Transaction for PostgresTransaction {
         found.first().map(read).transpose()
     }
 
-    async fn load_customers_and_amounts(&self, keys: &[&Key]) -> Result<HashMap<Key, CustomersAndAmounts>> {
+    async fn load_customers_and_amounts(
+        &self,
+        located: &[Located],
+    ) -> Result<HashMap<Key, CustomersAndAmounts>> {
         let sql = format!(
-            "SELECT {} FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ANY($1)",
+            "SELECT {} FROM unnest($1::text[], $2::bigint[], $3::integer[]) AS u (key, invoice_id, number)
+             JOIN attempts AS a ON a.invoice_id = u.invoice_id AND a.number = u.number AND a.key = u.key
+             JOIN invoices AS i ON i.id = a.invoice_id",
             rows::TERMS
         );
-        let keys: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
-        let found = self.tx.query(&sql, &[(&keys, Type::TEXT_ARRAY)]).await?;
+        let Places { keys, invoices, numbers } = places(located);
+        let params: &[Param<'_>] =
+            &[(&keys, Type::TEXT_ARRAY), (&invoices, Type::INT8_ARRAY), (&numbers, Type::INT4_ARRAY)];
+        let found = self.tx.query(&sql, params).await?;
         found.iter().map(<(Key, CustomersAndAmounts)>::from_row).collect()
     }
 
@@ -196,7 +231,12 @@ impl Transaction for PostgresTransaction {
         control::record_action(&self.tx, action, subject, note).await
     }
 
-    async fn insert_audit(&self, resolution: &Resolution, audit: ResolutionAudit) -> Result<()> {
+    async fn insert_audit(
+        &self,
+        resolution: &Resolution,
+        invoice: InvoiceId,
+        audit: ResolutionAudit,
+    ) -> Result<()> {
         let params: &[Param<'_>] = &[
             (&resolution.key.as_str(), Type::TEXT),
             (&resolution.charged, Type::BOOL),
@@ -206,6 +246,7 @@ impl Transaction for PostgresTransaction {
             (&audit.attempt.1.as_str(), Type::TEXT),
             (&audit.invoice.0.as_str(), Type::TEXT),
             (&audit.invoice.1.as_str(), Type::TEXT),
+            (&invoice.0, Type::INT8),
         ];
         self.tx.execute(AUDIT, params).await.map(drop)
     }
@@ -234,6 +275,21 @@ impl Transaction for PostgresTransaction {
     }
 }
 
+/// Columns of [`Located`].
+struct Places<'a> {
+    keys: Vec<&'a str>,
+    invoices: Vec<i64>,
+    numbers: Vec<i32>,
+}
+
+fn places(located: &[Located]) -> Places<'_> {
+    Places {
+        keys: located.iter().map(|of| of.key.as_str()).collect(),
+        invoices: located.iter().map(|of| of.invoice.0).collect(),
+        numbers: located.iter().map(|of| number(of.number)).collect(),
+    }
+}
+
 fn texts<'a>(references: &[&'a Reference]) -> Vec<&'a str> {
     references.iter().map(|reference| reference.as_str()).collect()
 }
@@ -247,8 +303,9 @@ const SET_ATTEMPTS: &str = "
         decline_class = coalesce(u.decline_class, a.decline_class),
         decline_code = coalesce(u.decline_code, a.decline_code)
     FROM now, unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::bigint[], $6::boolean[], $8::text[],
-        $9::text[]) AS u (key, before, after, taken_back, again_ms, closes, decline_class, decline_code)
-    WHERE a.key = u.key AND a.state = u.before";
+        $9::text[], $10::bigint[], $11::integer[])
+        AS u (key, before, after, taken_back, again_ms, closes, decline_class, decline_code, invoice_id, number)
+    WHERE a.invoice_id = u.invoice_id AND a.number = u.number AND a.key = u.key AND a.state = u.before";
 
 /// [`ClaimAgain::Never`] for [`SET_ATTEMPTS`].
 const NEVER_MS: i64 = -1;
@@ -258,6 +315,8 @@ async fn set_attempts(tx: &Tx, changes: &[AttemptChange]) -> Result<()> {
         return Ok(());
     }
     let keys: Vec<&str> = changes.iter().map(|change| change.read.key.as_str()).collect();
+    let invoices: Vec<i64> = changes.iter().map(|change| change.read.invoice.0).collect();
+    let numbers: Vec<i32> = changes.iter().map(|change| number(change.read.number)).collect();
     let before: Vec<&str> = changes.iter().map(|change| change.read.state.as_str()).collect();
     let after: Vec<&str> = changes.iter().map(|change| change.state.as_str()).collect();
     let taken_back: Vec<i32> = changes.iter().map(|change| change.sends_taken_back).collect();
@@ -281,6 +340,8 @@ async fn set_attempts(tx: &Tx, changes: &[AttemptChange]) -> Result<()> {
         (&LEASE_NEVER, Type::INT8),
         (&classes, Type::TEXT_ARRAY),
         (&codes, Type::TEXT_ARRAY),
+        (&invoices, Type::INT8_ARRAY),
+        (&numbers, Type::INT4_ARRAY),
     ];
     let done = tx.execute(SET_ATTEMPTS, params).await?;
     changed(done, keys.len(), "attempts are changed from the state that was read")

@@ -8,7 +8,7 @@ use crate::invoice::AttemptState;
 use crate::store::changeset::Changeset;
 use crate::store::charged_days::{ChargedSums, DAY_MS};
 
-const MONEY: &str = "SELECT currency, amount_minor FROM attempts WHERE key = ?1";
+const MONEY: &str = "SELECT currency, amount_minor FROM attempts WHERE invoice_id = ?1 AND number = ?2";
 
 /// An amount ends at what the column holds instead of failing.
 pub(super) const ADD: &str = "INSERT INTO charged_days (day, currency, charges, amount_minor) VALUES (?1, ?2, ?3, ?4)
@@ -22,7 +22,8 @@ pub(super) fn add(connection: &Connection, changes: &Changeset, now: i64) -> rus
         sums.add(adopted.money);
     }
     for change in changes.attempts.iter().filter(|change| change.charges()) {
-        if let Some(money) = one(connection, MONEY, [change.read.key.as_str()], |row| row.money(0))? {
+        let place = params![change.read.invoice.0, change.read.number];
+        if let Some(money) = one(connection, MONEY, place, |row| row.money(0))? {
             sums.add(money);
         }
     }

@@ -1,10 +1,10 @@
-//! How SQLite gives the columns of a row, and takes the parameters of a read. Knows no table.
+//! How SQLite gives rows and their columns, and takes the parameters of a read. Knows no table.
 
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{Row, ToSql};
+use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql};
 
 use crate::store::reads::Value;
-use crate::store::rows::Columns;
+use crate::store::rows::{Columns, FromRow};
 
 impl Columns for Row<'_> {
     type Error = rusqlite::Error;
@@ -44,4 +44,31 @@ impl ToSql for Value {
             Self::OptionalText(text) => text.to_sql(),
         }
     }
+}
+
+pub(super) fn list<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    connection.prepare_cached(sql)?.query_map(params, read)?.collect()
+}
+
+pub(super) fn one<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Option<T>> {
+    connection.prepare_cached(sql)?.query_row(params, read).optional()
+}
+
+pub(super) fn read<T: FromRow>(row: &Row<'_>) -> rusqlite::Result<T> {
+    T::from_row(row)
+}
+
+/// A conditional statement must have changed exactly one row.
+pub(super) fn one_row(changed: usize, what: &'static str) -> rusqlite::Result<()> {
+    if changed == 1 { Ok(()) } else { Err(Row::corrupt(0, format!("{what}: {changed} rows instead of one"))) }
 }

@@ -7,6 +7,7 @@ mod columns;
 mod control;
 mod dunning;
 mod imports;
+mod keys;
 mod ledgers;
 mod normal_form;
 pub(super) mod runs;
@@ -23,9 +24,10 @@ use async_trait::async_trait;
 use chassis::clock::{Clock, Random};
 use chassis::sqlite::{Disk, Sqlite, SqliteError};
 use futures_util::FutureExt;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params_from_iter};
+use rusqlite::{Connection, ErrorCode, Row, params_from_iter};
 use uuid::Uuid;
 
+use self::columns::{list, one, one_row, read};
 use self::transaction::SqliteTransaction;
 use super::changeset::LEASE_NEVER;
 use super::reads::{self, Reader, Value};
@@ -209,6 +211,7 @@ fn prepare(connection: &Connection, first: Uuid) -> rusqlite::Result<Uuid> {
     runs::disable_triggers(connection)?;
     normal_form::take_over(connection)?;
     charged_days::take_over(connection)?;
+    keys::take_over(connection)?;
     let made = connection.execute(
         "INSERT INTO deployment (id) SELECT ?1 WHERE NOT EXISTS (SELECT * FROM deployment)",
         [first.to_string()],
@@ -239,35 +242,9 @@ fn is_corrupt(error: &rusqlite::Error) -> bool {
         || error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
-fn list<T>(
-    connection: &Connection,
-    sql: &str,
-    params: impl Params,
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<Vec<T>> {
-    connection.prepare_cached(sql)?.query_map(params, read)?.collect()
-}
-
-fn one<T>(
-    connection: &Connection,
-    sql: &str,
-    params: impl Params,
-    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<Option<T>> {
-    connection.prepare_cached(sql)?.query_row(params, read).optional()
-}
-
-fn read<T: FromRow>(row: &Row<'_>) -> rusqlite::Result<T> {
-    T::from_row(row)
-}
-
-/// A conditional statement must have changed exactly one row.
-fn one_row(changed: usize, what: &'static str) -> rusqlite::Result<()> {
-    if changed == 1 { Ok(()) } else { Err(Row::corrupt(0, format!("{what}: {changed} rows instead of one"))) }
-}
-
 impl Reader for SqliteStore {
     const BY_UNPAID_INDEX: &'static str = "INDEXED BY invoices_unpaid";
+    const BY_KEY: &'static [&'static str] = keys::CONDITIONS;
     const MATCHES: &'static str = normal_form::MATCHES;
     const SQL: Sql = Sql::Sqlite;
 

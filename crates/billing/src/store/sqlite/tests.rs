@@ -36,7 +36,7 @@ async fn import(store: &SqliteStore, count: usize) {
 }
 
 fn settlement(attempt: &Attempt, outcome: Outcome) -> Settlement {
-    Settlement { key: attempt.key.clone(), outcome, again_in: Duration::ZERO, decline: None }
+    Settlement::of(attempt, outcome, Duration::ZERO, None)
 }
 
 #[tokio::test]
@@ -85,11 +85,11 @@ async fn plan_of(store: &SqliteStore, sql: &'static str) -> Vec<String> {
 async fn no_hot_statement_scans_or_sorts() {
     let folder = TempDir::new().unwrap();
     let store = open(&folder).await;
-    let update = "UPDATE attempts SET state = 'CHARGED' WHERE key = ?1 AND state = ?2";
     let claims = [claims::CANDIDATES, claims::SCHEDULED, claims::LAST_ATTEMPT, claims::DUE, claims::NEXT_DUE];
+    let keys = [keys::UNSETTLED_WITH_KEY, keys::OF_INVOICE_WITH_KEY];
     let facts = [transaction::FIND, transaction::OPEN_OR_CHARGED, dunning::LADDER];
-    let gate = [dunning::INSTRUMENT, dunning::DECLINED, dunning::HARD_DECLINED, update];
-    for sql in claims.into_iter().chain(facts).chain(gate) {
+    let gate = [dunning::INSTRUMENT, dunning::DECLINED, dunning::HARD_DECLINED, transaction::SET_ATTEMPT];
+    for sql in claims.into_iter().chain(keys).chain(facts).chain(gate) {
         let plan = plan_of(&store, sql).await;
         let slow = |line: &String| line.contains("SCAN") || line.contains("TEMP B-TREE");
         assert!(!plan.is_empty() && !plan.iter().any(slow), "{sql}: {plan:?}");
@@ -167,4 +167,60 @@ async fn a_run_that_goes_on_passes_what_it_refused_in_bounded_steps() {
     let claimed = store.claim_in_turn(run.id, InvoiceId(0), 100, LEASE).await.unwrap().attempts;
     assert_eq!(claimed.iter().map(|attempt| attempt.invoice_id).collect::<Vec<_>>(), [InvoiceId(12_000)]);
     assert!(store.claim_in_turn(run.id, InvoiceId(0), 100, LEASE).await.unwrap().attempts.is_empty());
+}
+
+/// A file as the version before made it, with the rows of one invoice, whose former attempt was refused and decided.
+fn of_the_version_before(path: &Path) -> Connection {
+    let connection = Connection::open(path).unwrap();
+    connection.pragma_update(None, "foreign_keys", true).unwrap();
+    for step in &migrations::SQLITE[..16] {
+        connection.execute_batch(step.sql).unwrap();
+    }
+    let rows = "INSERT INTO customers (id, currency) VALUES (1, 'EUR');
+         INSERT INTO invoices (id, reference, customer_id, currency, amount_minor, state, paid_by, created_at, updated_at)
+         VALUES (1, 'I1', 1, 'EUR', 1215, 'PAID', 'charge', 0, 0);
+         INSERT INTO runs (id, state, started_at, lease_until) VALUES (1, 'running', 0, 0);
+         INSERT INTO attempts VALUES ('b', 1, 2, 1, 'EUR', 1215, 'CHARGED', 1, 1, 0, 0, 86400000, NULL, NULL, 1),
+             ('a', 1, 1, 1, 'EUR', 1215, 'REFUSED', 2, 1, 0, 0, 5, 'soft', 'code', 1);
+         INSERT INTO resolutions VALUES (7, 'a', 0, 'seen', 'ann', 3, 'IN_DOUBT', 'REFUSED', 'ATTENTION', 'PENDING')";
+    connection.execute_batch(rows).unwrap();
+    connection
+}
+
+fn texts(connection: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = connection.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| row.get(0)).unwrap();
+    rows.collect::<rusqlite::Result<_>>().unwrap()
+}
+
+#[test]
+fn attempts_are_stored_by_invoice_with_every_column_index_and_trigger() {
+    const ATTEMPTS: &str =
+        "SELECT concat_ws('|', key, invoice_id, number, customer_id, currency, amount_minor, state,
+         sends, run_id, lease_until, created_at, settled_at, decline_class, decline_code, key_scheme)
+         FROM attempts ORDER BY invoice_id, number";
+    const OBJECTS: &str =
+        "SELECT name FROM sqlite_schema WHERE tbl_name = 'attempts' AND sql IS NOT NULL ORDER BY name";
+    let folder = TempDir::new().unwrap();
+    let connection = of_the_version_before(&folder.path().join("billing.db"));
+    let (before, mut objects) = (texts(&connection, ATTEMPTS), texts(&connection, OBJECTS));
+    connection.execute_batch(&format!("BEGIN; {}; COMMIT", migrations::SQLITE[16].sql)).unwrap();
+    assert_eq!(texts(&connection, ATTEMPTS), before);
+    objects.push("attempts_keys".to_owned());
+    objects.sort();
+    assert_eq!(texts(&connection, OBJECTS), objects);
+    let decided =
+        "SELECT concat_ws('|', id, key, charged, reason, actor, created_at, attempt_from, attempt_to,
+         invoice_from, invoice_to, invoice_id) FROM resolutions";
+    let expected = "7|a|0|seen|ann|3|IN_DOUBT|REFUSED|ATTENTION|PENDING|1";
+    assert_eq!(texts(&connection, decided), [expected]);
+    // The version before decides without an invoice; the next start finds it.
+    connection.execute_batch("UPDATE resolutions SET invoice_id = NULL").unwrap();
+    keys::take_over(&connection).unwrap();
+    assert_eq!(texts(&connection, decided), [expected]);
+    let sums = "SELECT CAST(charges AS TEXT) FROM charged_days";
+    assert_eq!(texts(&connection, sums), ["1"], "counted once");
+    connection.execute_batch("DELETE FROM attempts WHERE key = 'b'").unwrap();
+    assert_eq!(texts(&connection, sums), ["0"], "the trigger is there");
+    assert_eq!(texts(&connection, "SELECT \"table\" FROM pragma_foreign_key_check"), ["0"; 0]);
 }

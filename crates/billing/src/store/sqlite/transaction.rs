@@ -7,8 +7,8 @@ use std::future::{Ready, ready};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    Columns, FromRow, Lease, charged_days, claims, control, dunning, imports, ledgers, list, one, one_row,
-    read, runs,
+    Columns, FromRow, Lease, charged_days, claims, control, dunning, imports, keys, ledgers, list, one,
+    one_row, read, runs,
 };
 use crate::invoice::{
     Attempt, AttentionReason, CustomerId, Decline, Invoice, InvoiceId, InvoiceState, Network, PaidBy,
@@ -25,6 +25,7 @@ use crate::store::changeset::{
     ResolutionAudit, SendTimes, StateCountDeltas, needs_others,
 };
 use crate::store::control::OperatorNote;
+use crate::store::located::{Located, Wanted};
 use crate::store::transaction::{Candidates, ClaimOrder, PendingClaim, Transaction};
 use crate::store::{ImportRow, LedgerSeen, Resolution, rows};
 
@@ -40,20 +41,24 @@ type Done<T> = Ready<rusqlite::Result<T>>;
 impl Transaction for SqliteTransaction<'_> {
     type Error = rusqlite::Error;
 
-    fn load_facts(&self, keys: &[&Key], references: &[&Reference]) -> Done<LoadedFacts> {
-        ready(load_facts(self.connection, keys, references))
+    fn locate(&self, wanted: &[Wanted<'_>]) -> Done<Vec<Located>> {
+        ready(keys::locate(self.connection, wanted))
+    }
+
+    fn load_facts(&self, located: &[Located], references: &[&Reference]) -> Done<LoadedFacts> {
+        ready(load_facts(self.connection, located, references))
     }
 
     fn load_owners(&self, references: &[&Reference]) -> Done<HashMap<String, Owner>> {
         ready(load_owners(self.connection, references))
     }
 
-    fn load_send_times(&self, key: &Key) -> Done<Option<SendTimes>> {
-        ready(load_send_times(self.connection, key, self.lease.now))
+    fn load_send_times(&self, located: &Located) -> Done<Option<SendTimes>> {
+        ready(load_send_times(self.connection, located, self.lease.now))
     }
 
-    fn load_customers_and_amounts(&self, keys: &[&Key]) -> Done<HashMap<Key, CustomersAndAmounts>> {
-        ready(load_customers_and_amounts(self.connection, keys))
+    fn load_customers_and_amounts(&self, located: &[Located]) -> Done<HashMap<Key, CustomersAndAmounts>> {
+        ready(load_customers_and_amounts(self.connection, located))
     }
 
     fn load_known(&self, rows: &[ImportRow], _: bool) -> Done<KnownRows> {
@@ -124,8 +129,8 @@ impl Transaction for SqliteTransaction<'_> {
         ready(control::record_action(self.connection, action, subject, note, self.lease.now))
     }
 
-    fn insert_audit(&self, resolution: &Resolution, audit: ResolutionAudit) -> Done<()> {
-        ready(insert_audit(self.connection, resolution, audit, self.lease.now))
+    fn insert_audit(&self, resolution: &Resolution, invoice: InvoiceId, audit: ResolutionAudit) -> Done<()> {
+        ready(insert_audit(self.connection, resolution, invoice, audit, self.lease.now))
     }
 
     fn see(&self, seen: &LedgerSeen) -> Done<()> {
@@ -145,33 +150,35 @@ impl Transaction for SqliteTransaction<'_> {
     }
 }
 
-pub(super) const FIND: &str = "SELECT a.invoice_id, a.run_id, a.state, i.state
-     FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1";
+pub(super) const FIND: &str = "SELECT a.run_id, a.state, i.state FROM attempts AS a
+     JOIN invoices AS i ON i.id = a.invoice_id WHERE a.invoice_id = ?1 AND a.number = ?2 AND a.key = ?3";
 
 /// Two look-ups by their partial indexes, however many final attempts the invoice has.
 pub(super) const OPEN_OR_CHARGED: &str =
-    "SELECT key, run_id, state FROM attempts WHERE invoice_id = ?1 AND state IN ('INTENT', 'IN_DOUBT')
-     UNION ALL SELECT key, run_id, state FROM attempts WHERE invoice_id = ?1 AND state = 'CHARGED'";
+    "SELECT key, number, run_id, state FROM attempts WHERE invoice_id = ?1 AND state IN ('INTENT', 'IN_DOUBT')
+     UNION ALL SELECT key, number, run_id, state FROM attempts WHERE invoice_id = ?1 AND state = 'CHARGED'";
 
 fn load_facts(
     connection: &Connection,
-    keys: &[&Key],
+    located: &[Located],
     references: &[&Reference],
 ) -> rusqlite::Result<LoadedFacts> {
-    let mut facts = LoadedFacts { invoices: BTreeMap::new(), attempts: Vec::with_capacity(keys.len()) };
+    let mut facts = LoadedFacts { invoices: BTreeMap::new(), attempts: Vec::with_capacity(located.len()) };
     let mut shared = BTreeSet::new();
-    let mut asked = HashSet::with_capacity(keys.len());
+    let mut asked = HashSet::with_capacity(located.len());
     let mut find = connection.prepare_cached(FIND)?;
-    for &key in keys {
-        if !asked.insert(key) {
+    for Located { key, invoice, number } in located {
+        if asked.contains(key) {
             continue;
         }
         let read = |row: &rusqlite::Row<'_>| {
-            let (invoice, run) = (InvoiceId(row.integer(0)?), RunId(row.integer(1)?));
-            let fact = AttemptFact { key: key.clone(), invoice, run, state: row.value(2)? };
-            Ok((fact, row.value(3)?))
+            let (key, run) = (key.clone(), RunId(row.integer(0)?));
+            let fact = AttemptFact { key, invoice: *invoice, number: *number, run, state: row.value(1)? };
+            Ok((fact, row.value(2)?))
         };
-        let Some((fact, state)) = find.query_row([key.as_str()], read).optional()? else { continue };
+        let found = find.query_row(params![invoice.0, number, key.as_str()], read).optional()?;
+        let Some((fact, state)) = found else { continue };
+        asked.insert(key);
         if needs_others(fact.state, state) {
             shared.insert(fact.invoice);
         }
@@ -188,8 +195,8 @@ fn load_facts(
     }
     for invoice in shared {
         let others = list(connection, OPEN_OR_CHARGED, [invoice.0], |row| {
-            let (key, run) = (row.parsed(0, Key::parse)?, RunId(row.integer(1)?));
-            Ok(AttemptFact { key, invoice, run, state: row.value(2)? })
+            let (key, run) = (row.parsed(0, Key::parse)?, RunId(row.integer(2)?));
+            Ok(AttemptFact { key, invoice, number: row.count(1)?, run, state: row.value(3)? })
         })?;
         facts.attempts.extend(others.into_iter().filter(|other| !asked.contains(&other.key)));
     }
@@ -215,32 +222,35 @@ fn load_owners(
     Ok(owners)
 }
 
-const SEND_TIMES: &str = "SELECT a.created_at, a.lease_until, i.updated_at
-     FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1";
+const SEND_TIMES: &str = "SELECT a.created_at, a.lease_until, i.updated_at FROM attempts AS a
+     JOIN invoices AS i ON i.id = a.invoice_id WHERE a.invoice_id = ?1 AND a.number = ?2 AND a.key = ?3";
 
-fn load_send_times(connection: &Connection, key: &Key, now: i64) -> rusqlite::Result<Option<SendTimes>> {
-    one(connection, SEND_TIMES, [key.as_str()], |row| {
+fn load_send_times(connection: &Connection, of: &Located, now: i64) -> rusqlite::Result<Option<SendTimes>> {
+    one(connection, SEND_TIMES, params![of.invoice.0, of.number, of.key.as_str()], |row| {
         Ok(SendTimes { created_at: row.get(0)?, lease_until: row.get(1)?, parked_at: row.get(2)?, now })
     })
 }
 
 fn load_customers_and_amounts(
     connection: &Connection,
-    keys: &[&Key],
+    located: &[Located],
 ) -> rusqlite::Result<HashMap<Key, CustomersAndAmounts>> {
     let sql = format!(
-        "SELECT {} FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id WHERE a.key = ?1",
+        "SELECT {} FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
+         WHERE a.invoice_id = ?1 AND a.number = ?2 AND a.key = ?3",
         rows::TERMS
     );
-    let found =
-        |key: &&Key| one(connection, &sql, [key.as_str()], read::<(Key, CustomersAndAmounts)>).transpose();
-    keys.iter().filter_map(found).collect()
+    let found = |of: &Located| {
+        let place = params![of.invoice.0, of.number, of.key.as_str()];
+        one(connection, &sql, place, read::<(Key, CustomersAndAmounts)>).transpose()
+    };
+    located.iter().filter_map(found).collect()
 }
 
-const SET_ATTEMPT: &str = "UPDATE attempts SET state = ?3, sends = max(sends - ?4, 0),
+pub(super) const SET_ATTEMPT: &str = "UPDATE attempts SET state = ?3, sends = max(sends - ?4, 0),
      lease_until = coalesce(?5, lease_until), settled_at = coalesce(?6, settled_at),
      decline_class = coalesce(?7, decline_class), decline_code = coalesce(?8, decline_code)
-     WHERE key = ?1 AND state = ?2";
+     WHERE invoice_id = ?9 AND number = ?10 AND key = ?1 AND state = ?2";
 
 const SET_INVOICE: &str =
     "UPDATE invoices SET state = ?3, paid_by = ?4, attention_reason = ?5, updated_at = ?6,
@@ -265,6 +275,8 @@ fn apply(connection: &Connection, changes: &Changeset, lease: Lease) -> rusqlite
             change.closes().then_some(lease.now),
             decline_class,
             decline_code,
+            change.read.invoice.0,
+            change.read.number,
         ])?;
         one_row(changed, "an attempt is changed from the state that was read")?;
     }
@@ -351,11 +363,12 @@ fn insert_adopted(connection: &Connection, adopted: &[AdoptedAttempt], now: i64)
 fn insert_audit(
     connection: &Connection,
     resolution: &Resolution,
+    invoice: InvoiceId,
     audit: ResolutionAudit,
     now: i64,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT INTO resolutions (key, charged, reason, actor, created_at, attempt_from, attempt_to,
-         invoice_from, invoice_to) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+         invoice_from, invoice_to, invoice_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     connection.prepare_cached(sql)?.execute(params![
         resolution.key.as_str(),
         resolution.charged,
@@ -366,6 +379,7 @@ fn insert_audit(
         audit.attempt.1.as_str(),
         audit.invoice.0.as_str(),
         audit.invoice.1.as_str(),
+        invoice.0,
     ])?;
     Ok(())
 }

@@ -1,0 +1,36 @@
+//! Which row an attempt is. Knows no SQL.
+
+use crate::invoice::{InvoiceId, Reference};
+use crate::protocol::key::Key;
+use crate::protocol::transition::Settlement;
+use crate::store::LedgerFact;
+
+/// An attempt of which somebody else names the key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) key: &'a Key,
+    /// Of its invoice, in which alone it is looked for. Without one each attempt with the key is it: by the index of keys
+    /// that are not settled, and where that lacks the key by reading all attempts.
+    pub(super) reference: Option<&'a Reference>,
+}
+
+/// The row of an attempt. The key is compared wherever the row is read or changed: a row with another key is another
+/// attempt.
+#[derive(Clone, Debug)]
+pub(super) struct Located {
+    pub(super) key: Key,
+    pub(super) invoice: InvoiceId,
+    pub(super) number: u32,
+}
+
+impl From<&Settlement> for Located {
+    fn from(settlement: &Settlement) -> Self {
+        Self { key: settlement.key.clone(), invoice: settlement.invoice, number: settlement.number }
+    }
+}
+
+impl<'a> From<&'a LedgerFact> for Wanted<'a> {
+    fn from(row: &'a LedgerFact) -> Self {
+        Self { key: &row.key, reference: row.reference.as_ref() }
+    }
+}
