@@ -5,7 +5,7 @@ use crate::protocol::key::Key;
 use crate::protocol::transition::Settlement;
 use crate::store::LedgerFact;
 
-/// An attempt of which somebody else names the key.
+/// An attempt whose key an operator or a ledger names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
     pub(super) key: &'a Key,
