@@ -5,7 +5,7 @@ use crate::protocol::key::Key;
 use crate::protocol::transition::Settlement;
 use crate::store::LedgerFact;
 
-/// An attempt whose key an operator or a ledger names.
+/// An attempt that a caller or a ledger names by its key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
     pub(super) key: &'a Key,
