@@ -308,6 +308,15 @@ pub struct RunCounters {
     pub not_sent: i64,
 }
 
+impl RunCounters {
+    /// What is an outcome of a call, and no mere try. Tries are no progress: calls that are rejected again and again, here or
+    /// by another replica, would keep their run alive for ever.
+    #[must_use]
+    pub fn outcomes(&self) -> [i64; 4] {
+        [self.paid, self.refused, self.rejected, self.in_doubt]
+    }
+}
+
 /// A row of `runs`. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {

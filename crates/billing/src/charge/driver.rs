@@ -24,7 +24,7 @@ use super::deliver::{AttemptResult, Job};
 use super::engine::EngineContext;
 use super::record::{RECORD_MAX, Recorder};
 use super::run::Progress;
-use crate::invoice::{Attempt, InvoiceId, RunCounters, RunId};
+use crate::invoice::{Attempt, InvoiceId, RunId};
 use crate::protocol::key::Key;
 use crate::protocol::transition::Idempotency;
 
@@ -123,8 +123,8 @@ struct Claimer<'a> {
     /// Since this pass began, something was claimed here, or others have settled something.
     moved: bool,
     look_at: Instant,
-    /// What the run had done when it was looked at last.
-    counted: Option<RunCounters>,
+    /// Outcomes of the run when it was looked at last.
+    counted: Option<[i64; 4]>,
     looked_again: bool,
 }
 
@@ -374,9 +374,10 @@ impl<'a> Claimer<'a> {
     async fn wait_or_settled(&mut self, next_in: Duration) -> Duration {
         let (Some(run), true) = (self.run, self.shared.store.is_shared()) else { return next_in };
         if let Ok(Some(run)) = self.shared.store.run(run).await
-            && self.counted != Some(run.counters)
+            && let ended = run.counters.outcomes()
+            && self.counted != Some(ended)
         {
-            self.counted = Some(run.counters);
+            self.counted = Some(ended);
             self.moved = true;
             self.progress.forward();
         }

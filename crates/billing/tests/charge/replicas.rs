@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use billing::charge::LEASE;
 use billing::invoice::{InvoiceId, InvoiceState, RunState};
@@ -115,4 +116,24 @@ async fn what_a_dead_process_held_is_claimed_before_the_run_ends_though_an_attem
     assert!(billing.engine.wait(run, LONG).await.unwrap().finished);
     assert_eq!(fixture.invoice(2).await.state, InvoiceState::Paid);
     assert_eq!(fixture.invoice(1).await.state, InvoiceState::Charging);
+}
+
+#[tokio::test]
+async fn calls_that_are_rejected_again_and_again_keep_no_run_alive_in_any_process() {
+    let provider = Provider::start(|delivery| match delivery.invoice {
+        1 => Reply::charged(),
+        _ => Reply::new(403, ""),
+    })
+    .await;
+    let (fixture, _) = shared(4).await;
+    let first = fixture.open(&provider.url, Plan::keys()).await;
+    let second = fixture.open(&provider.url, Plan::keys()).await;
+    let started = first.engine.pay().await.unwrap();
+    assert_eq!(second.engine.pay().await.unwrap().run, started.run);
+    // Both let go of it, ten seconds after the last outcome.
+    for billing in [&first, &second] {
+        let ends = billing.engine.wait(started.run, Duration::from_secs(3600));
+        assert!(tokio::time::timeout(LONG, ends).await.expect("it ends here").unwrap().finished);
+    }
+    assert_eq!(fixture.count(InvoiceState::Paid).await, 1);
 }
