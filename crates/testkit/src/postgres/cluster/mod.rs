@@ -19,6 +19,7 @@ use super::process_guard::{ProcessGuard, unprivileged};
 use super::server::installed;
 use super::sql::Sql;
 use super::without_a_server;
+use crate::http;
 use crate::process::free_address;
 use crate::requirements::has;
 use crate::wait::{pause, wait_for};
@@ -29,6 +30,8 @@ pub use node::Blow;
 const NODES: usize = 3;
 /// A cluster is whole within this, also after the former leader was rewound or copied anew.
 const WHOLE_WITHIN: Duration = Duration::from_secs(180);
+/// An etcd of one member starts within this.
+const ETCD_WITHIN: Duration = Duration::from_secs(60);
 /// Patroni replaces a leader within this.
 const LEADER_WITHIN: Duration = Duration::from_secs(120);
 /// How often Patroni is asked.
@@ -261,5 +264,11 @@ fn start_etcd() -> (ProcessGuard, SocketAddr) {
         format!("--initial-cluster=default=http://{peers}"),
     ];
     let guard = ProcessGuard::start(&dir, user, Path::new("/usr/bin/etcd"), "KILL", args);
+    // Until it has decided on the version of its cluster it says `not_decided`, and a Patroni that reads that ends.
+    wait_for("an etcd that knows its cluster's version", ETCD_WITHIN, || {
+        let answer = http::try_call("GET", &format!("http://{address}/version"), &[], b"").ok()?;
+        let said: Value = serde_json::from_slice(&answer.body).ok()?;
+        said["etcdcluster"].as_str()?.starts_with(|first: char| first.is_ascii_digit()).then_some(())
+    });
     (guard, address)
 }
