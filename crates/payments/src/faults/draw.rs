@@ -79,6 +79,13 @@ impl Share {
         (parts <= Self::ONE).then_some(Self { parts })
     }
 
+    /// As [`Self::parse`], and of no smaller digits.
+    #[must_use]
+    pub fn parse_exact(text: &str) -> Option<Self> {
+        let is_exact = Decimal::parse(text)?.minor_exact(u8::try_from(Self::PLACES).ok()?).is_ok();
+        Self::parse(text).filter(|_| is_exact)
+    }
+
     /// Both together; `None` if that is more than all.
     #[must_use]
     pub fn plus(self, other: Self) -> Option<Self> {

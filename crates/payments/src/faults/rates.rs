@@ -57,7 +57,7 @@ impl Rates {
             .map_err(|error| vec![Mistake::new("body", format!("is not as expected: {error}"))])?;
         let mut mistakes = Vec::new();
         let mut share = |field: &str, raw: &RawValue| {
-            let share = Share::parse(raw.get());
+            let share = Share::parse_exact(raw.get());
             if share.is_none() {
                 mistakes.push(Mistake::new(field, "must be a number from 0 to 1 of at most 12 decimals"));
             }
@@ -132,6 +132,7 @@ mod tests {
         assert_eq!(fields("{}"), ["body"]);
         assert_eq!(fields(r#"{"success":0.5,"failure":0.5}"#), ["body"]);
         assert_eq!(fields(r#"{"success":"0.5"}"#), ["success"]);
+        assert_eq!(fields(r#"{"success":0.0000000000001}"#), ["success"]);
         assert_eq!(
             fields(r#"{"success":2,"declines":{"stolen_card":-1,"nonsense":0.1}}"#),
             ["success", "declines.stolen_card", "declines.nonsense"]

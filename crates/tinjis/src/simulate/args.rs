@@ -1,7 +1,7 @@
 //! Arguments of `simulate`. Runs nothing.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chassis::config::Problems;
 
@@ -11,6 +11,8 @@ use super::plan::SUBSCRIPTIONS_MIN;
 const MONTHS: RangeInclusive<u64> = 1..=120;
 const SUBSCRIPTIONS: RangeInclusive<u64> = SUBSCRIPTIONS_MIN..=2_000_000;
 const KILLS: RangeInclusive<u64> = 0..=1000;
+/// The largest that the payment service takes.
+const SEED_MAX: u64 = i64::MAX.unsigned_abs();
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SimulateArgs {
@@ -47,8 +49,15 @@ impl SimulateArgs {
         };
         let months = take("--months", self.months.as_ref(), 3, MONTHS);
         let subscriptions = take("--subscriptions", self.subscriptions.as_ref(), 2000, SUBSCRIPTIONS);
-        let seed = take("--seed", self.seed.as_ref(), 1, 0..=u64::MAX);
+        let seed = take("--seed", self.seed.as_ref(), 1, 0..=SEED_MAX);
         let kills = take("--kills", self.kills.as_ref(), 0, KILLS);
+        // At the end of a long run it would be too late to say so.
+        if let Some(error) = self.plot.as_ref().and_then(|path| writable(path).err()) {
+            problems.add("--plot", &error);
+        }
+        if let Some(error) = self.faults.as_ref().and_then(|path| std::fs::read(path).err()) {
+            problems.add("--faults", &format!("cannot be read: {error}"));
+        }
         let is_postgres = |url: &String| url.starts_with("postgres://") || url.starts_with("postgresql://");
         if self.database_url.as_ref().is_some_and(|url| !is_postgres(url)) {
             problems.add("--database-url", "must be postgres://USER:PASSWORD@HOST/NAME of an empty database");
@@ -65,6 +74,12 @@ impl SimulateArgs {
             json: self.json,
         })
     }
+}
+
+/// Leaves what the file holds.
+fn writable(path: &Path) -> Result<(), String> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| format!("cannot be written: {error}"))
 }
 
 fn number(text: &str, allowed: &RangeInclusive<u64>) -> Result<u64, String> {
