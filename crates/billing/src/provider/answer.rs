@@ -114,6 +114,8 @@ reasons! {
     KeyReused = "key-reused",
     /// Our ledger is at work on the key.
     KeyInFlight = "key-in-flight",
+    /// Our ledger has charged the reference under another key, and charges each reference once.
+    ReferenceCharged = "reference-charged",
     /// Our ledger knows the key as another account's.
     KeyForeign = "key-foreign",
     /// Our ledger is not the one that was expected.
@@ -255,6 +257,8 @@ fn problem(status: u16, fields: &Fields) -> Option<Row> {
         ("key-voided", 410) => Some((AnswerClass::Voided, Reason::KeyVoided)),
         ("key-reused", 422) => Some((AnswerClass::KeyReused, Reason::KeyReused)),
         ("key-in-flight", 409) => Some((AnswerClass::InDoubt, Reason::KeyInFlight)),
+        // To send it again changes nothing: an operator says whose charge that was.
+        ("reference-charged", 409) => Some((AnswerClass::KeyReused, Reason::ReferenceCharged)),
         ("key-foreign", 403) => Some((WRONG, Reason::KeyForeign)),
         ("ledger-mismatch", 412) => Some((WRONG, Reason::LedgerMismatch)),
         ("deployment-unknown", 412) => Some((WRONG, Reason::DeploymentUnknown)),

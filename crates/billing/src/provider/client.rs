@@ -210,7 +210,17 @@ impl Client {
         let refused = verdict.class == AnswerClass::Refused && facts.key.is_some();
         Answer {
             verdict,
-            decline: refused.then(|| decline::parse(only(headers, &request::DECLINE))),
+            decline: refused.then(|| {
+                if headers.contains_key(&request::DECLINE)
+                    && !decline::is_readable(only(headers, &request::DECLINE))
+                {
+                    tracing::warn!(
+                        attempt.key = request.key,
+                        "the header Decline cannot be read: the decline is unknown"
+                    );
+                }
+                decline::parse(only(headers, &request::DECLINE))
+            }),
             answered: true,
             status: Some(facts.status),
             ledger: facts.ledger.map(ToOwned::to_owned),

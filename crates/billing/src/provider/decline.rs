@@ -12,6 +12,12 @@ pub fn parse(header: Option<&str>) -> Decline {
     header.and_then(strict).unwrap_or_default()
 }
 
+/// Whether the header has the form that is read.
+#[must_use]
+pub fn is_readable(header: Option<&str>) -> bool {
+    header.and_then(strict).is_some()
+}
+
 /// What a refused row of the ledger says of its reason. As [`parse`]: what cannot be read says nothing.
 #[must_use]
 pub fn of_row(class: Option<&str>, code: Option<&str>) -> Decline {

@@ -48,6 +48,10 @@ impl Reason {
                 "an attempt that a network or a hard decline forbids could not be voided at the provider, so it is not \
                  sent: see the log of billing for the answer; billing asks again by itself"
             }
+            Self::ReferenceCharged => {
+                "the payment service has charged this reference under another key: look its row up, then `tinjis \
+                 resolve` the attempt"
+            }
             Self::KeyForeign => {
                 "the key belongs to another account of the payment service: show the credentials of the account that \
                  charged it first"

@@ -51,6 +51,7 @@ const RESPONSES: &[(u16, &str, &str, With)] = &[
     (410, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided"}"#, With::Key),
     (422, PROBLEM, r#"{"type":"urn:tinjis:problem:key-reused"}"#, With::Key),
     (409, PROBLEM, r#"{"type":"urn:tinjis:problem:key-in-flight"}"#, With::Key),
+    (409, PROBLEM, r#"{"type":"urn:tinjis:problem:reference-charged"}"#, With::Key),
     (403, PROBLEM, r#"{"type":"urn:tinjis:problem:key-foreign"}"#, With::Key),
     (412, PROBLEM, r#"{"type":"urn:tinjis:problem:ledger-mismatch"}"#, With::Key),
     (412, PROBLEM, r#"{"type":"urn:tinjis:problem:deployment-unknown"}"#, With::NotExecuted),

@@ -22,7 +22,8 @@ pub(super) fn meaning(reason: AttentionReason) -> &'static str {
             "The provider called the request invalid. Correct the invoice at its source."
         }
         AttentionReason::KeyReused => {
-            "The provider knows the key with other data. Compare both with tinjis verify."
+            "The provider knows the key with other data, or has charged the reference under another key. Compare both \
+             with tinjis verify."
         }
         AttentionReason::NotAccepted => {
             "The provider answers this request as if endpoint or credentials were wrong, while it executes others."

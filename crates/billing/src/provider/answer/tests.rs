@@ -47,6 +47,7 @@ const TABLE: &[Case] = &[
     (410, PROBLEM, r#"{"type":"urn:tinjis:problem:key-voided"}"#, Keyed, Voided, "key-voided"),
     (422, PROBLEM, r#"{"type":"urn:tinjis:problem:key-reused"}"#, Keyed, KeyReused, "key-reused"),
     (409, PROBLEM, r#"{"type":"urn:tinjis:problem:key-in-flight"}"#, Keyed, InDoubt, "key-in-flight"),
+    (409, PROBLEM, r#"{"type":"urn:tinjis:problem:reference-charged","key":null}"#, Keyed, KeyReused, "reference-charged"),
     (403, PROBLEM, r#"{"type":"urn:tinjis:problem:key-foreign"}"#, Keyed, WRONG, "key-foreign"),
     (412, PROBLEM, r#"{"type":"urn:tinjis:problem:ledger-mismatch"}"#, Keyed, WRONG, "ledger-mismatch"),
     (412, PROBLEM, r#"{"type":"urn:tinjis:problem:deployment-unknown"}"#, NotExecuted, WRONG, "deployment-unknown"),
