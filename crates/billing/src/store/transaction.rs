@@ -140,6 +140,12 @@ pub(super) trait Transaction {
     fn change_instrument(&self, customer: CustomerId)
     -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// PENDING invoices of the customer that have a flag, and those of the schedule without a date.
+    fn load_retried(
+        &self,
+        customer: CustomerId,
+    ) -> impl Future<Output = Result<BTreeSet<InvoiceId>, Self::Error>> + Send;
+
     fn set_network(
         &self,
         customer: CustomerId,
@@ -351,7 +357,8 @@ async fn apply_and_plan<T: Transaction>(tx: &T, changes: &Changeset) -> Result<(
     plan_retries(tx, dunning::to_plan(changes)).await
 }
 
-/// However an invoice becomes PENDING, its flag and its date follow from its attempts.
+/// However an invoice becomes PENDING, its flag and its date follow from its attempts; and anew when its customer's network
+/// or instrument changes.
 async fn plan_retries<T: Transaction>(tx: &T, invoices: BTreeSet<InvoiceId>) -> Result<(), T::Error> {
     if invoices.is_empty() {
         return Ok(());
@@ -455,8 +462,14 @@ pub(super) async fn control_customer<T: Transaction>(
         Ok(control) => {
             match control {
                 CustomerControl::Held(held) => tx.hold_customer(customer, held).await?,
-                CustomerControl::InstrumentChanged => tx.change_instrument(customer).await?,
-                CustomerControl::Network(network) => tx.set_network(customer, network).await?,
+                CustomerControl::InstrumentChanged => {
+                    tx.change_instrument(customer).await?;
+                    plan_retries(tx, tx.load_retried(customer).await?).await?;
+                }
+                CustomerControl::Network(network) => {
+                    tx.set_network(customer, network).await?;
+                    plan_retries(tx, tx.load_retried(customer).await?).await?;
+                }
             }
             tx.record_action(action.as_str(), &customer.0.to_string(), note).await?;
             Ok(Controlled::Applied)

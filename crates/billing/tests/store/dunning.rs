@@ -39,7 +39,8 @@ cases! {
     several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder,
     an_older_attempt_that_is_settled_late_changes_no_flag,
     an_invoice_of_the_schedule_whose_first_attempt_is_voided_is_due_again,
-    a_network_is_set_only_while_no_attempt_is_open,
+    a_network_is_set_once_no_attempt_is_under_way_and_open_ones_follow_each_other,
+    another_network_or_instrument_plans_all_that_waits_anew,
     open_attempts_that_a_network_allows_no_more_are_to_be_withdrawn,
     random_histories_stay_within_the_limits,
     ten_thousand_old_invoices_lose_nothing_when_networks_are_set,
@@ -612,28 +613,92 @@ async fn an_invoice_of_the_schedule_whose_first_attempt_is_voided_is_due_again(f
     assert_eq!(ids(&claim(&*store, &scheduled()).await), [1, 2]);
 }
 
-async fn a_network_is_set_only_while_no_attempt_is_open(fixture: impl Fixture) {
+async fn a_network_is_set_once_no_attempt_is_under_way_and_open_ones_follow_each_other(
+    fixture: impl Fixture,
+) {
     let store = fixture.open().await;
-    imported(&*store, 30).await;
+    imported(&*store, 25).await;
     let set = async |network| {
         let note = OperatorNote { reason: "a call".to_owned(), actor: "kim".to_owned() };
         store.control_customer(CustomerId(1), CustomerAction::SetNetwork(network), &note).await.unwrap()
     };
-    let open = claim(&*store, &legacy()).await;
-    assert_eq!(open.len(), 30);
-    for (nth, attempt) in open.iter().enumerate() {
-        assert_eq!(set(Network::Visa).await, Controlled::AttemptOpen, "{nth} are settled");
-        settle(&*store, attempt, Outcome::Refused, None).await;
-    }
+    assert_eq!(claim(&*store, &legacy()).await.len(), 25);
+    assert_eq!(set(Network::Visa).await, Controlled::AttemptOpen, "they may be sent at this moment");
+    // As in a store that was restored: no process holds them.
+    fixture.pass(LEASE * 2).await;
     assert_eq!(set(Network::Visa).await, Controlled::Applied);
-    assert_eq!(ids(&claim(&*store, &legacy()).await), [0; 0], "thirty were declined already");
+    for nth in 1..=25 {
+        assert_eq!(store.next_open_in().await.unwrap(), Some(Duration::ZERO));
+        let due = store.claim_open(None, 100, LEASE).await.unwrap();
+        assert_eq!(ids(&due), [nth], "one after the other");
+        assert!(store.claim_open(None, 100, LEASE).await.unwrap().is_empty());
+        let is_withdrawn = !store.to_withdraw(&due).await.unwrap().is_empty();
+        assert_eq!(is_withdrawn, nth > 20, "the limit of twenty");
+        let outcome = if is_withdrawn { Outcome::Voided } else { Outcome::Refused };
+        settle(&*store, &due[0], outcome, None).await;
+    }
     fixture.pass(DAY * 30).await;
     // Of one whose network is known at most one is open, whichever network it is.
-    let one = claim(&*store, &legacy()).await;
-    assert_eq!(one.len(), 1);
+    assert_eq!(claim(&*store, &legacy()).await.len(), 1);
     assert_eq!(set(Network::Mastercard).await, Controlled::Applied);
     assert_eq!(set(Network::None).await, Controlled::Applied);
     assert_eq!(set(Network::Sepa).await, Controlled::AttemptOpen);
+}
+
+async fn another_network_or_instrument_plans_all_that_waits_anew(fixture: impl Fixture) {
+    let store = fixture.open().await;
+    let rows: Vec<_> = (1..=25).map(|nth| of_customer(&format!("I{nth}"), 1)).collect();
+    store.import(&rows, PLAIN).await.unwrap();
+    set_network(&*store, 1, Network::Visa).await;
+    let soft = claim(&*store, &only("I1")).await;
+    settle(&*store, &soft[0], Outcome::Refused, decline(DeclineClass::Soft)).await;
+    let waits = async |id, days: u32| {
+        let waiting = invoice(&*store, id).await;
+        let at = fixture.now_ms() + i64::try_from((DAY * days).as_millis()).unwrap();
+        assert_eq!((waiting.dunning, waiting.next_attempt_at), (Some(Dunning::Waiting), Some(at)));
+    };
+    waits(1, 1).await;
+    set_network(&*store, 1, Network::Sepa).await;
+    waits(1, 5).await;
+    set_network(&*store, 1, Network::Visa).await;
+    for _ in 0..19 {
+        let claimed = claim(&*store, &only("I2")).await;
+        settle(&*store, &claimed[0], Outcome::Refused, None).await;
+    }
+    assert_eq!(ids(&claim(&*store, &only("I3")).await), [0; 0], "twenty in a month");
+    assert_eq!(invoice(&*store, 3).await.dunning, Some(Dunning::Waiting));
+    set_network(&*store, 1, Network::Sepa).await;
+    assert_eq!(invoice(&*store, 3).await.dunning, None, "no limit holds it back");
+    let hard = claim(&*store, &only("I3")).await;
+    settle(&*store, &hard[0], Outcome::Refused, decline(DeclineClass::Hard)).await;
+    assert_eq!(ids(&claim(&*store, &only("I4")).await), [0; 0]);
+    assert_eq!(invoice(&*store, 4).await.dunning, Some(Dunning::Hard));
+    set_network(&*store, 1, Network::None).await;
+    for (id, flag) in [(3, Some(Dunning::Hard)), (4, None)] {
+        assert_eq!(
+            invoice(&*store, id).await.dunning,
+            flag,
+            "without a network a hard decline is its invoice's own"
+        );
+    }
+    // Of the schedule: what has no class has no date, until the instrument changes.
+    let due = fixture.now_ms() - 1;
+    fixture.by_hand(&format!("UPDATE invoices SET due_at = {due}, next_attempt_at = {due} WHERE id = 5"));
+    let unknown = claim(&*store, &scheduled()).await;
+    settle(&*store, &unknown[0], Outcome::Refused, None).await;
+    assert_eq!(invoice(&*store, 5).await.next_attempt_at, None);
+    fixture.pass(Duration::from_secs(1)).await;
+    act(&*store, 1, CustomerAction::InstrumentChanged).await;
+    for (id, next) in [(1, None), (3, None), (5, Some(due))] {
+        let freed = invoice(&*store, id).await;
+        assert_eq!((freed.dunning, freed.next_attempt_at), (None, next), "invoice {id}");
+    }
+    // One that moves takes no date of its former customer with it.
+    let again = claim(&*store, &scheduled()).await;
+    settle(&*store, &again[0], Outcome::Refused, decline(DeclineClass::Soft)).await;
+    let moved = ImportRow { customer_id: CustomerId(2), ..row("I5", 1215) };
+    assert_eq!(store.import(&[moved], UPDATE).await.unwrap(), [Imported::Updated]);
+    assert_eq!(invoice(&*store, 5).await.next_attempt_at, Some(due));
 }
 
 async fn several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder(fixture: impl Fixture) {

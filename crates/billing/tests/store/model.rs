@@ -148,8 +148,14 @@ impl Model {
         if !self.customers.contains_key(&customer) {
             return Controlled::Unknown;
         }
-        let is_open = |attempt: &ModelAttempt| attempt.customer == customer && attempt.state.is_open();
-        if is_known && !self.networks.contains(&customer) && self.attempts.values().any(is_open) {
+        let is_leased = |attempt: &ModelAttempt| {
+            let is_charging = self.invoices[attempt.invoice - 1].state == InvoiceState::Charging;
+            attempt.customer == customer
+                && is_charging
+                && attempt.state.is_open()
+                && attempt.lease_until > self.now
+        };
+        if is_known && !self.networks.contains(&customer) && self.attempts.values().any(is_leased) {
             return Controlled::AttemptOpen;
         }
         let changes = match is_known {
@@ -222,12 +228,21 @@ impl Model {
     }
 
     /// Open attempts of CHARGING invoices.
+    /// Of a customer whose network is known only the first that is open.
+    fn has_its_turn(&self, attempt: &ModelAttempt) -> bool {
+        let is_before = |other: &ModelAttempt| {
+            other.customer == attempt.customer && other.state.is_open() && other.invoice < attempt.invoice
+        };
+        !self.networks.contains(&attempt.customer) || !self.attempts.values().any(is_before)
+    }
+
     pub(crate) fn resendable(&self) -> Vec<(i64, Key)> {
         let mut due: Vec<_> = self
             .attempts
             .iter()
             .filter(|(_, attempt)| attempt.state.is_open())
             .filter(|(_, attempt)| self.invoices[attempt.invoice - 1].state == InvoiceState::Charging)
+            .filter(|(_, attempt)| self.has_its_turn(attempt))
             .map(|(key, attempt)| (attempt.lease_until, key.clone()))
             .collect();
         due.sort();

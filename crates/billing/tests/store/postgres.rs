@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use billing::invoice::{Attempt, CustomerId, Decline, DeclineClass, InvoiceId, InvoiceState};
+use billing::invoice::{Attempt, CustomerId, Decline, DeclineClass, InvoiceId, InvoiceState, Network};
 use billing::protocol::transition::{Outcome, Settlement};
 use billing::run_order::{RunFilter, RunOrder};
 use billing::store::control::{Controlled, CustomerAction, OperatorNote};
@@ -181,6 +181,50 @@ async fn a_changed_instrument_frees_what_a_settlement_leaves_that_goes_on() {
     let change = fixture.connect().transaction(PoolClass::Claim, settle).await.unwrap();
     assert_eq!(change.await.unwrap(), Controlled::Applied);
     assert_eq!(store.invoice(InvoiceId(1)).await.unwrap().unwrap().dunning, None);
+}
+
+/// A settlement changes its invoices and checks that their customer is there; an operator's action locks both.
+#[test]
+fn operators_actions_on_a_customer_and_settlements_never_wait_for_each_other_in_a_ring() {
+    const ROUNDS: usize = 20;
+    let Some(fixture) = alone(PostgresFixture::new()) else { return };
+    let changed = alone(act_and_settle(&fixture, ROUNDS));
+    assert!(changed >= ROUNDS * 2, "an instrument can change at any time");
+    assert_eq!(fixture.database.ask(DEADLOCKS), 0);
+}
+
+/// Answers how many actions changed something.
+async fn act_and_settle(fixture: &PostgresFixture, rounds: usize) -> usize {
+    let store = fixture.open().await;
+    imported(&*store, 200).await;
+    let other = fixture.open().await;
+    let acting = tokio::spawn(async move {
+        let mut applied = 0;
+        for round in 0..rounds * 4 {
+            let action = match round % 4 {
+                0 => CustomerAction::SetNetwork(Network::Sepa),
+                2 => CustomerAction::SetNetwork(Network::None),
+                _ => CustomerAction::InstrumentChanged,
+            };
+            let note = OperatorNote { reason: "new card".to_owned(), actor: "kim".to_owned() };
+            let done = other.control_customer(CustomerId(1), action, &note).await.unwrap();
+            applied += usize::from(done == Controlled::Applied);
+        }
+        applied
+    });
+    while !acting.is_finished() {
+        let run = run(&*store).await;
+        let claimed = store.claim_in_turn(run.id, InvoiceId(0), 200, LEASE).await.unwrap().attempts;
+        let soft = |attempt: &Attempt| Settlement {
+            decline: Some(Decline { class: DeclineClass::Soft, code: None }),
+            ..settlement(attempt, Outcome::Refused)
+        };
+        for some in claimed.chunks(20) {
+            store.settle(None, &some.iter().map(soft).collect::<Vec<_>>()).await.unwrap();
+        }
+        assert!(store.finish_run(run.id, run.joins).await.unwrap());
+    }
+    acting.await.unwrap()
 }
 
 /// Claims everything and has all of it refused: each invoice is PENDING again, with an attempt. Answers how many.

@@ -231,13 +231,25 @@ pub(super) async fn insert(claim: &PostgresTransaction, attempts: Vec<Attempt>) 
     Ok(attempts.into_iter().filter_map(with_times).collect())
 }
 
-const LEASE_DUE: &str = "
-    WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms), due AS MATERIALIZED (
+/// Of a customer whose network is known only the first that is open: several are when the network was set.
+macro_rules! is_its_turn {
+    () => {
+        "NOT (EXISTS (SELECT 1 FROM customers AS c WHERE c.id = a.customer_id AND c.network <> 'none')
+        AND EXISTS (SELECT 1 FROM attempts AS o WHERE o.state IN ('INTENT', 'IN_DOUBT')
+            AND o.invoice_id < a.invoice_id AND o.customer_id = a.customer_id))"
+    };
+}
+
+const LEASE_DUE: &str = concat!(
+    "WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms), due AS MATERIALIZED (
         SELECT a.invoice_id, a.number, i.reference FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
         WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.lease_until <= (SELECT ms FROM now) AND i.state = 'CHARGING'
-        ORDER BY a.lease_until LIMIT $1 FOR UPDATE OF a, i SKIP LOCKED)
+        AND ",
+    is_its_turn!(),
+    " ORDER BY a.lease_until LIMIT $1 FOR UPDATE OF a, i SKIP LOCKED)
     UPDATE attempts AS a SET sends = a.sends + 1, lease_until = least(now.ms + $2, $3), claim_id = $4
-    FROM now, due AS i WHERE a.invoice_id = i.invoice_id AND a.number = i.number";
+    FROM now, due AS i WHERE a.invoice_id = i.invoice_id AND a.number = i.number"
+);
 
 /// Of unreadable attempts, which are not sent.
 const TAKE_BACK_SENDS: &str = "
@@ -274,11 +286,13 @@ pub(super) async fn lease_due(claim: &PostgresTransaction, limit: usize) -> Resu
     Ok(attempts)
 }
 
-const NEXT_DUE: &str = "
-    SELECT greatest(a.lease_until - billing_now_ms(), 0)
+const NEXT_DUE: &str = concat!(
+    "SELECT greatest(a.lease_until - billing_now_ms(), 0)
     FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
-    WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.lease_until < $1 AND i.state = 'CHARGING'
-    ORDER BY a.lease_until LIMIT 1";
+    WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.lease_until < $1 AND i.state = 'CHARGING' AND ",
+    is_its_turn!(),
+    " ORDER BY a.lease_until LIMIT 1"
+);
 
 /// Of those that end too far ahead to be anything but a wrong clock's.
 const END_WRONG_LEASES: &str = "

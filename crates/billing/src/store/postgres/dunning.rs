@@ -155,25 +155,32 @@ pub(super) async fn postpone(tx: &Tx, postponed: &[Postponed]) -> Result<()> {
     changed(done, ids.len(), "an invoice that is postponed is PENDING")
 }
 
-/// Waits for settlements that go on: what one of them decides by the former instrument is seen by the statements after
+/// Invoices whose flag and date an operator's action may change, in the order in which settlements lock them too. Waits for
+/// settlements that go on: what one of them decides by the former network or instrument is seen by the statements after
 /// this one, and one that begins meanwhile waits and reads the new one.
-const SETTLED: &str = "
-    SELECT 1 FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
-    WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.customer_id = $1 ORDER BY i.id FOR NO KEY UPDATE OF i";
+const CONCERNED: &str = "
+    SELECT 1 FROM invoices WHERE customer_id = $1 AND (state = 'CHARGING' OR state = 'PENDING'
+        AND (dunning IS NOT NULL OR due_at IS NOT NULL AND next_attempt_at IS NULL))
+    ORDER BY id FOR NO KEY UPDATE";
 
-/// An invoice of the schedule is due for it now; any other for the next run that asks.
+const RETRIED: &str = "
+    SELECT id FROM invoices WHERE customer_id = $1 AND state = 'PENDING'
+    AND (dunning IS NOT NULL OR due_at IS NOT NULL AND next_attempt_at IS NULL)";
+
+pub(super) async fn retried(tx: &Tx, customer: CustomerId) -> Result<BTreeSet<InvoiceId>> {
+    let rows = tx.query(RETRIED, &[(&customer.0, Type::INT8)]).await?;
+    rows.iter().map(|row| get(row, 0).map(InvoiceId)).collect()
+}
+
 pub(super) async fn change_instrument(tx: &Tx, customer: CustomerId) -> Result<()> {
-    tx.query(SETTLED, &[(&customer.0, Type::INT8)]).await?;
+    tx.query(CONCERNED, &[(&customer.0, Type::INT8)]).await?;
     let sql = "UPDATE customers SET instrument_changed_at = billing_now_ms() WHERE id = $1";
     let done = tx.execute(sql, &[(&customer.0, Type::INT8)]).await?;
-    changed(done, 1, "a customer whose instrument changes is there")?;
-    let free = "UPDATE invoices
-         SET dunning = NULL, next_attempt_at = CASE WHEN due_at IS NULL THEN NULL ELSE billing_now_ms() END
-         WHERE customer_id = $1 AND dunning IS NOT NULL";
-    tx.execute(free, &[(&customer.0, Type::INT8)]).await.map(drop)
+    changed(done, 1, "a customer whose instrument changes is there")
 }
 
 pub(super) async fn set_network(tx: &Tx, customer: CustomerId, network: Network) -> Result<()> {
+    tx.query(CONCERNED, &[(&customer.0, Type::INT8)]).await?;
     let sql = "UPDATE customers SET network = $2 WHERE id = $1";
     let params: &[Param<'_>] = &[(&customer.0, Type::INT8), (&network.as_str(), Type::TEXT)];
     let done = tx.execute(sql, params).await?;

@@ -36,6 +36,7 @@ const UPDATE_INVOICES: &str = "
     WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
     UPDATE invoices AS i SET customer_id = u.customer_id, currency = u.currency, amount_minor = u.amount_minor,
         state = u.state, paid_by = u.paid_by, attention_reason = NULL, updated_at = now.ms,
+        next_attempt_at = CASE WHEN i.customer_id = u.customer_id OR i.dunning IS NULL THEN i.next_attempt_at END,
         dunning = CASE WHEN u.state = 'PENDING' AND i.customer_id = u.customer_id THEN i.dunning END
     FROM now, unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[])
         AS u (id, customer_id, currency, amount_minor, state, paid_by)

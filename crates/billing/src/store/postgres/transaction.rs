@@ -199,6 +199,10 @@ impl Transaction for PostgresTransaction {
         dunning::change_instrument(&self.tx, customer).await
     }
 
+    async fn load_retried(&self, customer: CustomerId) -> Result<BTreeSet<InvoiceId>> {
+        dunning::retried(&self.tx, customer).await
+    }
+
     async fn set_network(&self, customer: CustomerId, network: Network) -> Result<()> {
         dunning::set_network(&self.tx, customer, network).await
     }

@@ -103,11 +103,23 @@ pub(super) fn insert(
     Ok(inserted)
 }
 
+/// Of a customer whose network is known only the first that is open: several are when the network was set.
+macro_rules! is_its_turn {
+    () => {
+        "NOT (EXISTS (SELECT 1 FROM customers AS c INDEXED BY customers_network
+            WHERE c.id = a.customer_id AND c.network <> 'none')
+        AND EXISTS (SELECT 1 FROM attempts AS o INDEXED BY attempts_open WHERE o.state IN ('INTENT', 'IN_DOUBT')
+            AND o.invoice_id < a.invoice_id AND o.customer_id = a.customer_id))"
+    };
+}
+
 /// Invoices in ATTENTION need manual resolution first.
-pub(super) const DUE: &str = "
-    SELECT a.rowid FROM attempts AS a INDEXED BY attempts_due CROSS JOIN invoices AS i ON i.id = a.invoice_id
-    WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.lease_until <= ?1 AND i.state = 'CHARGING'
-    ORDER BY a.lease_until LIMIT ?2";
+pub(super) const DUE: &str = concat!(
+    "SELECT a.rowid FROM attempts AS a INDEXED BY attempts_due CROSS JOIN invoices AS i ON i.id = a.invoice_id
+    WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.lease_until <= ?1 AND i.state = 'CHARGING' AND ",
+    is_its_turn!(),
+    " ORDER BY a.lease_until LIMIT ?2"
+);
 
 pub(super) fn lease_due(
     connection: &Connection,
@@ -151,10 +163,12 @@ fn take_back_send(connection: &Connection, rowid: i64, error: rusqlite::Error) -
     pass_over(InvoiceId(invoice), error)
 }
 
-pub(super) const NEXT_DUE: &str = "
-    SELECT a.lease_until FROM attempts AS a INDEXED BY attempts_due CROSS JOIN invoices AS i ON i.id = a.invoice_id
-    WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.lease_until < ?1 AND i.state = 'CHARGING'
-    ORDER BY a.lease_until LIMIT 1";
+pub(super) const NEXT_DUE: &str = concat!(
+    "SELECT a.lease_until FROM attempts AS a INDEXED BY attempts_due CROSS JOIN invoices AS i ON i.id = a.invoice_id
+    WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.lease_until < ?1 AND i.state = 'CHARGING' AND ",
+    is_its_turn!(),
+    " ORDER BY a.lease_until LIMIT 1"
+);
 
 pub(super) fn next_due(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     one(connection, NEXT_DUE, [LEASE_NEVER], |row| row.get(0))

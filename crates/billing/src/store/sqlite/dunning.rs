@@ -123,21 +123,26 @@ pub(super) fn postpone(connection: &Connection, postponed: &[Postponed]) -> rusq
     Ok(())
 }
 
-/// An invoice of the schedule is due for it now; any other for the next run that asks.
+/// By the index of a customer's invoices.
+pub(super) const RETRIED: &str = "
+    SELECT id FROM invoices INDEXED BY invoices_of_customer WHERE customer_id = ?1 AND state = 'PENDING'
+    AND (dunning IS NOT NULL OR due_at IS NOT NULL AND next_attempt_at IS NULL)";
+
+pub(super) fn retried(
+    connection: &Connection,
+    customer: CustomerId,
+) -> rusqlite::Result<BTreeSet<InvoiceId>> {
+    Ok(list(connection, RETRIED, [customer.0], |row| row.get(0))?.into_iter().map(InvoiceId).collect())
+}
+
 pub(super) fn change_instrument(
     connection: &Connection,
     customer: CustomerId,
     now: i64,
 ) -> rusqlite::Result<()> {
     let sql = "UPDATE customers SET instrument_changed_at = ?2 WHERE id = ?1";
-    one_row(
-        connection.execute(sql, params![customer.0, now])?,
-        "a customer whose instrument changes is there",
-    )?;
-    let free = "UPDATE invoices INDEXED BY invoices_dunning
-         SET dunning = NULL, next_attempt_at = CASE WHEN due_at IS NULL THEN NULL ELSE ?2 END
-         WHERE customer_id = ?1 AND dunning IS NOT NULL";
-    connection.execute(free, params![customer.0, now]).map(drop)
+    let changed = connection.execute(sql, params![customer.0, now])?;
+    one_row(changed, "a customer whose instrument changes is there")
 }
 
 pub(super) fn set_network(

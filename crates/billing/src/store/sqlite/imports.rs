@@ -42,6 +42,7 @@ const INSERT: &str = "INSERT INTO invoices (customer_id, currency, amount_minor,
 
 const UPDATE: &str = "UPDATE invoices SET customer_id = ?1, currency = ?2, amount_minor = ?3, state = ?4,
      paid_by = ?5, updated_at = ?6, attention_reason = NULL,
+     next_attempt_at = CASE WHEN customer_id = ?1 OR dunning IS NULL THEN next_attempt_at END,
      dunning = CASE WHEN ?4 = 'PENDING' AND customer_id = ?1 THEN dunning END WHERE id = ?7 AND state <> 'PAID'";
 
 pub(super) fn apply(connection: &Connection, plan: &ImportPlan<'_>, now: i64) -> rusqlite::Result<()> {

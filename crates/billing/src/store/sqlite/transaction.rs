@@ -97,6 +97,10 @@ impl Transaction for SqliteTransaction<'_> {
         ready(dunning::change_instrument(self.connection, customer, self.lease.now))
     }
 
+    fn load_retried(&self, customer: CustomerId) -> Done<BTreeSet<InvoiceId>> {
+        ready(dunning::retried(self.connection, customer))
+    }
+
     fn set_network(&self, customer: CustomerId, network: Network) -> Done<()> {
         ready(dunning::set_network(self.connection, customer, network))
     }
@@ -110,7 +114,7 @@ impl Transaction for SqliteTransaction<'_> {
     }
 
     fn load_customer(&self, customer: CustomerId) -> Done<Option<CustomerFacts>> {
-        ready(control::customer(self.connection, customer))
+        ready(control::customer(self.connection, customer, self.lease.now))
     }
 
     fn hold_invoice(&self, invoice: InvoiceId, held: bool) -> Done<()> {
