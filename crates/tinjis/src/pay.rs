@@ -109,7 +109,12 @@ impl Pace {
             Some(ms) => format!("{} left", HumanDuration(Duration::from_millis(ms))),
             None => String::new(),
         };
-        format!("{}/s  {}  {time_left}", grouped(rate), run.display())
+        // Of a run that stands still, why it does.
+        let problem = match &run.0.last_problem {
+            Some(problem) if problem.count > 0 && done == 0 => format!("  last problem: {}", problem.reason),
+            _ => String::new(),
+        };
+        format!("{}/s  {}  {time_left}{problem}", grouped(rate), run.display())
     }
 }
 
@@ -228,6 +233,20 @@ fn advice(run: &Run, left: &Deployment) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_stands_still_says_why() {
+        let run = |paid: u64| -> Run {
+            let text = format!(
+                r#"{{"id":1,"state":"running","total":2,"paid":{paid},"refused":0,"rejected":0,"in_doubt":0,"all_paid":false,
+                "last_problem":{{"reason":"credentials","status":403,"count":4,"hint":"check X"}}}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let pace = Pace { since: Instant::now(), from: 0 };
+        assert!(pace.display(&run(0)).ends_with("last problem: credentials"));
+        assert!(!pace.display(&run(1)).contains("problem"));
+    }
 
     #[test]
     fn what_kept_a_run_from_charging_is_said_with_what_to_do_while_something_is_not_charged() {
