@@ -21,6 +21,7 @@ use super::sql::Sql;
 use super::without_a_server;
 use crate::http;
 use crate::process::free_address;
+use crate::proof::progress;
 use crate::requirements::has;
 use crate::wait::{pause, wait_for};
 
@@ -227,7 +228,7 @@ impl Cluster {
     /// What each node knows of the cluster, and has logged.
     #[must_use]
     pub fn logs(&self) -> String {
-        const LINES: usize = 30;
+        const LINES: usize = 80;
         let tail = |text: String| {
             let lines: Vec<&str> = text.lines().collect();
             lines[lines.len().saturating_sub(LINES)..].join("\n")
@@ -241,6 +242,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // Whatever a proof was waiting for: which node led, and on which timeline, is gone afterwards.
+        if std::thread::panicking() {
+            progress(&self.logs());
+        }
         self.nodes.clear();
         if let Some(guard) = self.etcd.take() {
             guard.remove();
