@@ -56,7 +56,7 @@ impl SimulateArgs {
             problems.add("--plot", &error);
         }
         if let Some(error) = self.faults.as_ref().and_then(|path| std::fs::read(path).err()) {
-            problems.add("--faults", &format!("cannot be read: {error}"));
+            problems.add("--faults", format!("cannot be read: {error}"));
         }
         let is_postgres = |url: &String| url.starts_with("postgres://") || url.starts_with("postgresql://");
         if self.database_url.as_ref().is_some_and(|url| !is_postgres(url)) {
