@@ -165,16 +165,3 @@ async fn an_action_needs_a_reason_an_actor_and_a_name_that_is_known() {
     assert_eq!(billing.get("/v1/charging").await.json()["stopped"], false);
     assert_eq!(billing.get("/v1/invoices/I1").await.json()["held"], false);
 }
-
-#[tokio::test]
-async fn a_customer_gets_a_network_only_once_no_attempt_is_open() {
-    let (_provider, url) = Provider::start(doubtful).await;
-    let billing = Billing::charging(&lines(1), &url, Idempotency::None).await;
-    billing.call("POST", PAY, "").await.is(200, JSON, "false");
-    let network = r#"{"network":"visa","reason":"a card","actor":"kim"}"#;
-    let set = async || billing.call("POST", "/v1/customers/2/network", network).await;
-    let refused = set().await;
-    assert_eq!((refused.status, &refused.json()["type"]), (409, &"urn:tinjis:problem:attempt-open".into()));
-    billing.spoil("UPDATE attempts SET state = 'VOIDED', settled_at = 1");
-    assert_eq!(set().await.status, 200);
-}

@@ -39,7 +39,7 @@ cases! {
     several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder,
     an_older_attempt_that_is_settled_late_changes_no_flag,
     an_invoice_of_the_schedule_whose_first_attempt_is_voided_is_due_again,
-    a_network_is_set_once_no_attempt_is_under_way_and_open_ones_follow_each_other,
+    attempts_that_are_open_when_a_network_is_set_are_sent_again_in_turn,
     another_network_or_instrument_plans_all_that_waits_anew,
     open_attempts_that_a_network_allows_no_more_are_to_be_withdrawn,
     random_histories_stay_within_the_limits,
@@ -613,20 +613,13 @@ async fn an_invoice_of_the_schedule_whose_first_attempt_is_voided_is_due_again(f
     assert_eq!(ids(&claim(&*store, &scheduled()).await), [1, 2]);
 }
 
-async fn a_network_is_set_once_no_attempt_is_under_way_and_open_ones_follow_each_other(
-    fixture: impl Fixture,
-) {
+async fn attempts_that_are_open_when_a_network_is_set_are_sent_again_in_turn(fixture: impl Fixture) {
     let store = fixture.open().await;
     imported(&*store, 25).await;
-    let set = async |network| {
-        let note = OperatorNote { reason: "a call".to_owned(), actor: "kim".to_owned() };
-        store.control_customer(CustomerId(1), CustomerAction::SetNetwork(network), &note).await.unwrap()
-    };
     assert_eq!(claim(&*store, &legacy()).await.len(), 25);
-    assert_eq!(set(Network::Visa).await, Controlled::AttemptOpen, "they may be sent at this moment");
-    // As in a store that was restored: no process holds them.
+    // As in a store that was restored.
+    set_network(&*store, 1, Network::Visa).await;
     fixture.pass(LEASE * 2).await;
-    assert_eq!(set(Network::Visa).await, Controlled::Applied);
     for nth in 1..=25 {
         assert_eq!(store.next_open_in().await.unwrap(), Some(Duration::ZERO));
         let due = store.claim_open(None, 100, LEASE).await.unwrap();
@@ -637,12 +630,6 @@ async fn a_network_is_set_once_no_attempt_is_under_way_and_open_ones_follow_each
         let outcome = if is_withdrawn { Outcome::Voided } else { Outcome::Refused };
         settle(&*store, &due[0], outcome, None).await;
     }
-    fixture.pass(DAY * 30).await;
-    // Of one whose network is known at most one is open, whichever network it is.
-    assert_eq!(claim(&*store, &legacy()).await.len(), 1);
-    assert_eq!(set(Network::Mastercard).await, Controlled::Applied);
-    assert_eq!(set(Network::None).await, Controlled::Applied);
-    assert_eq!(set(Network::Sepa).await, Controlled::AttemptOpen);
 }
 
 async fn another_network_or_instrument_plans_all_that_waits_anew(fixture: impl Fixture) {

@@ -148,16 +148,6 @@ impl Model {
         if !self.customers.contains_key(&customer) {
             return Controlled::Unknown;
         }
-        let is_leased = |attempt: &ModelAttempt| {
-            let is_charging = self.invoices[attempt.invoice - 1].state == InvoiceState::Charging;
-            attempt.customer == customer
-                && is_charging
-                && attempt.state.is_open()
-                && attempt.lease_until > self.now
-        };
-        if is_known && !self.networks.contains(&customer) && self.attempts.values().any(is_leased) {
-            return Controlled::AttemptOpen;
-        }
         let changes = match is_known {
             true => self.networks.insert(customer),
             false => self.networks.remove(&customer),

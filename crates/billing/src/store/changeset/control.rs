@@ -22,8 +22,6 @@ pub struct CustomerFacts {
     pub network: Network,
     /// An attempt of an invoice of the customer is open.
     pub has_open_attempt: bool,
-    /// One of these is under way, or is to be sent at once: its lease goes on.
-    pub has_leased_attempt: bool,
 }
 
 /// Decides an action on an invoice; `held` is whether it is held. The facts are those of the invoice, with its open and
@@ -76,17 +74,12 @@ pub enum CustomerControl {
 /// # Errors
 /// Why nothing changes.
 pub fn customer(facts: Option<CustomerFacts>, action: CustomerAction) -> Result<CustomerControl, Controlled> {
-    let Some(CustomerFacts { held, network, has_open_attempt, has_leased_attempt }) = facts else {
+    let Some(CustomerFacts { held, network, has_open_attempt }) = facts else {
         return Err(Controlled::Unknown);
     };
     match action {
         CustomerAction::InstrumentChanged => Ok(CustomerControl::InstrumentChanged),
         CustomerAction::SetNetwork(next) if next == network => Err(Controlled::Unchanged),
-        // Without a network several may be under way: together they could pass a limit, or follow a hard decline. Those that
-        // are not are claimed one after the other from then on; a restored store has such.
-        CustomerAction::SetNetwork(_) if network == Network::None && has_leased_attempt => {
-            Err(Controlled::AttemptOpen)
-        }
         CustomerAction::SetNetwork(next) => Ok(CustomerControl::Network(next)),
         CustomerAction::Hold if held => Err(Controlled::Unchanged),
         CustomerAction::Release if !held => Err(Controlled::Unchanged),
@@ -172,10 +165,8 @@ mod tests {
 
     #[test]
     fn a_customer_is_held_unless_an_attempt_is_open() {
-        let facts = |held, has_open_attempt| {
-            let network = Network::Visa;
-            Some(CustomerFacts { held, network, has_open_attempt, has_leased_attempt: has_open_attempt })
-        };
+        let facts =
+            |held, has_open_attempt| Some(CustomerFacts { held, network: Network::Visa, has_open_attempt });
         assert_eq!(customer(facts(false, false), CustomerAction::Hold), Ok(CustomerControl::Held(true)));
         assert_eq!(customer(facts(false, true), CustomerAction::Hold), Err(Controlled::AttemptOpen));
         assert_eq!(customer(facts(true, true), CustomerAction::Release), Ok(CustomerControl::Held(false)));
@@ -187,13 +178,6 @@ mod tests {
         assert_eq!(network(Network::Visa), Err(Controlled::Unchanged));
         assert_eq!(network(Network::None), Ok(CustomerControl::Network(Network::None)));
         assert_eq!(network(Network::Mastercard), Ok(CustomerControl::Network(Network::Mastercard)));
-        let first = |has_leased_attempt| {
-            let network = Network::None;
-            let facts = CustomerFacts { held: false, network, has_open_attempt: true, has_leased_attempt };
-            customer(Some(facts), CustomerAction::SetNetwork(Network::Visa))
-        };
-        assert_eq!(first(true), Err(Controlled::AttemptOpen));
-        assert_eq!(first(false), Ok(CustomerControl::Network(Network::Visa)));
         assert_eq!(customer(facts(true, false), CustomerAction::Hold), Err(Controlled::Unchanged));
         assert_eq!(customer(facts(false, false), CustomerAction::Release), Err(Controlled::Unchanged));
         assert_eq!(customer(None, CustomerAction::Release), Err(Controlled::Unknown));

@@ -6,7 +6,6 @@ use chassis::postgres::{Param, PoolClass, Result as PgResult, Row, Tx, Type, get
 
 use super::{PostgresStore, changed, store_error};
 use crate::invoice::{CustomerId, InvoiceId, Reference};
-use crate::store::changeset::LEASE_NEVER;
 use crate::store::changeset::control::CustomerFacts;
 use crate::store::control::{
     ControlStore, Controlled, CustomerAction, CustomerStatus, Halt, InvoiceAction, OperatorNote,
@@ -25,22 +24,15 @@ pub(super) async fn begin_claim(tx: &Tx) -> PgResult<()> {
 /// Few attempts are open at any time. The weaker lock: settlements of the customer's invoices check by foreign key that the
 /// customer is there, and what waits for such an invoice must not hold them up.
 const CUSTOMER: &str = "
-    SELECT c.held, c.network, open.leases IS NOT NULL, coalesce(open.leases, false)
-    FROM customers AS c CROSS JOIN LATERAL (
-        SELECT bool_or(a.lease_until > billing_now_ms() AND a.lease_until < $2) AS leases FROM attempts AS a
-        JOIN invoices AS i ON i.id = a.invoice_id WHERE a.state IN ('INTENT', 'IN_DOUBT') AND i.customer_id = c.id) AS open
-    WHERE c.id = $1 FOR NO KEY UPDATE OF c";
+    SELECT c.held, c.network, EXISTS (SELECT 1 FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
+        WHERE a.state IN ('INTENT', 'IN_DOUBT') AND i.customer_id = c.id)
+    FROM customers AS c WHERE c.id = $1 FOR NO KEY UPDATE OF c";
 
 pub(super) async fn customer(tx: &Tx, customer: CustomerId) -> PgResult<Option<CustomerFacts>> {
     tx.query(NO_CLAIMS, &[]).await?;
-    let found = tx.query(CUSTOMER, &[(&customer.0, Type::INT8), (&LEASE_NEVER, Type::INT8)]).await?;
+    let found = tx.query(CUSTOMER, &[(&customer.0, Type::INT8)]).await?;
     let facts = |row: &Row| {
-        Ok(CustomerFacts {
-            held: row.flag(0)?,
-            network: row.value(1)?,
-            has_open_attempt: row.flag(2)?,
-            has_leased_attempt: row.flag(3)?,
-        })
+        Ok(CustomerFacts { held: row.flag(0)?, network: row.value(1)?, has_open_attempt: row.flag(2)? })
     };
     found.first().map(facts).transpose()
 }

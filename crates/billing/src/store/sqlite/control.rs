@@ -8,7 +8,6 @@ use rusqlite::{Connection, params};
 
 use super::{Columns, SqliteStore, one, one_row};
 use crate::invoice::{CustomerId, InvoiceId, Reference};
-use crate::store::changeset::LEASE_NEVER;
 use crate::store::changeset::control::CustomerFacts;
 use crate::store::control::{
     ControlStore, Controlled, CustomerAction, CustomerStatus, Halt, InvoiceAction, OperatorNote,
@@ -65,9 +64,7 @@ impl ControlStore for SqliteStore {
 /// Few attempts are open at any time.
 const CUSTOMER: &str = "
     SELECT held, network, EXISTS (SELECT 1 FROM attempts AS a INDEXED BY attempts_open JOIN invoices AS i ON i.id = a.invoice_id
-        WHERE a.state IN ('INTENT', 'IN_DOUBT') AND i.customer_id = ?1),
-        EXISTS (SELECT 1 FROM attempts AS a INDEXED BY attempts_open JOIN invoices AS i ON i.id = a.invoice_id
-        WHERE a.state IN ('INTENT', 'IN_DOUBT') AND i.customer_id = ?1 AND a.lease_until > ?2 AND a.lease_until < ?3)
+        WHERE a.state IN ('INTENT', 'IN_DOUBT') AND i.customer_id = ?1)
     FROM customers WHERE id = ?1";
 
 fn halt(connection: &Connection) -> rusqlite::Result<Option<Halt>> {
@@ -104,15 +101,9 @@ pub(super) fn hold_of(
 pub(super) fn customer(
     connection: &Connection,
     customer: CustomerId,
-    now: i64,
 ) -> rusqlite::Result<Option<CustomerFacts>> {
-    one(connection, CUSTOMER, params![customer.0, now, LEASE_NEVER], |row| {
-        Ok(CustomerFacts {
-            held: row.flag(0)?,
-            network: row.value(1)?,
-            has_open_attempt: row.flag(2)?,
-            has_leased_attempt: row.flag(3)?,
-        })
+    one(connection, CUSTOMER, [customer.0], |row| {
+        Ok(CustomerFacts { held: row.flag(0)?, network: row.value(1)?, has_open_attempt: row.flag(2)? })
     })
 }
 

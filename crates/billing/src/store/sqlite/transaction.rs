@@ -114,7 +114,7 @@ impl Transaction for SqliteTransaction<'_> {
     }
 
     fn load_customer(&self, customer: CustomerId) -> Done<Option<CustomerFacts>> {
-        ready(control::customer(self.connection, customer, self.lease.now))
+        ready(control::customer(self.connection, customer))
     }
 
     fn hold_invoice(&self, invoice: InvoiceId, held: bool) -> Done<()> {

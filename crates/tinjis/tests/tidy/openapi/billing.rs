@@ -153,7 +153,7 @@ fn invoices(document: &mut Document) {
     }
     let network = ("/v1/customers/{id}/network", "setNetwork", "invoices");
     let summary = "Set the network of a customer's instrument";
-    let operation = post::<NetworkRequest, Customer>(document, network, summary, OPEN);
+    let operation = post::<NetworkRequest, Customer>(document, network, summary, "");
     document.add(operation);
 }
 
