@@ -106,9 +106,7 @@ impl EngineContext {
         let suspicion = self.suspect(attempt, verdict, answer.status);
         let signal = signal(idempotency, verdict, suspicion);
         if signal != Signal::Good {
-            let problem = Problem { reason: verdict.reason, status: answer.status, count: 1 };
-            progress.met(problem);
-            self.met(problem);
+            self.met_in(progress, verdict.reason, answer.status);
         }
         let opened = permit.report(signal, Instant::now());
         self.log_outcome(attempt, &answer, verdict, opened);
@@ -126,6 +124,13 @@ impl EngineContext {
             _ => return (outcome, Duration::ZERO, answer.decline),
         };
         (outcome, again_in.max(left_alone_for), None)
+    }
+
+    /// A call met something else than an answer about its invoice.
+    fn met_in(&self, progress: &Progress, reason: Reason, status: Option<u16>) {
+        let problem = Problem { reason, status, count: 1 };
+        progress.met(problem);
+        self.met(problem);
     }
 
     /// Has the key voided; `None` where it was charged before, so that to send it again tells the same and charges nothing.
@@ -150,9 +155,7 @@ impl EngineContext {
             VoidOutcome::Charged => None,
             VoidOutcome::Unknown(why) => {
                 tracing::warn!(attempt.key = key, why, "an attempt that is allowed no more was not voided");
-                let problem = Problem { reason: Reason::NotVoided, status: None, count: 1 };
-                progress.met(problem);
-                self.met(problem);
+                self.met_in(progress, Reason::NotVoided, None);
                 // Perhaps the ledger is another, or lacks what this store has seen.
                 self.read_ledger().await;
                 let pause = backoff::pause(&self.random, attempt.sends.max(NOT_TAKEN));

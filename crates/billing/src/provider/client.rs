@@ -210,17 +210,7 @@ impl Client {
         let refused = verdict.class == AnswerClass::Refused && facts.key.is_some();
         Answer {
             verdict,
-            decline: refused.then(|| {
-                if headers.contains_key(&request::DECLINE)
-                    && !decline::is_readable(only(headers, &request::DECLINE))
-                {
-                    tracing::warn!(
-                        attempt.key = request.key,
-                        "the header Decline cannot be read: the decline is unknown"
-                    );
-                }
-                decline::parse(only(headers, &request::DECLINE))
-            }),
+            decline: refused.then(|| declined(headers, request.key)),
             answered: true,
             status: Some(facts.status),
             ledger: facts.ledger.map(ToOwned::to_owned),
@@ -329,6 +319,16 @@ pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
             tracing::error!(header = name.as_str(), "a value is not allowed in a header and was left out")
         }
     }
+}
+
+/// Why a request was refused. A header that is missing, repeated or of another form says nothing: such a decline restricts
+/// no further attempt.
+fn declined(headers: &HeaderMap, key: &str) -> Decline {
+    let said = only(headers, &request::DECLINE).and_then(decline::parse);
+    if said.is_none() && headers.contains_key(&request::DECLINE) {
+        tracing::warn!(attempt.key = key, "the header Decline cannot be read: the decline is unknown");
+    }
+    said.unwrap_or_default()
 }
 
 fn transport_error(failure: &Failure) -> Answer {

@@ -4,28 +4,17 @@
 
 use crate::invoice::{Decline, DeclineClass, DeclineCode};
 
-/// What a refusal says of its reason. A header that is missing, repeated or of another form says nothing: `unknown`
-/// restricts no further attempt, and a class that is guessed wrong would either stop a charge that may be made or repeat
-/// one that must not be.
-#[must_use]
-pub fn parse(header: Option<&str>) -> Decline {
-    header.and_then(strict).unwrap_or_default()
-}
-
-/// Whether the header has the form that is read.
-#[must_use]
-pub fn is_readable(header: Option<&str>) -> bool {
-    header.and_then(strict).is_some()
-}
-
-/// What a refused row of the ledger says of its reason. As [`parse`]: what cannot be read says nothing.
+/// What a refused row of the ledger says of its reason. As with [`parse`], what cannot be read says nothing.
 #[must_use]
 pub fn of_row(class: Option<&str>, code: Option<&str>) -> Decline {
     let class = class.and_then(|class| class.parse().ok()).unwrap_or(DeclineClass::Unknown);
     Decline { class, code: code.and_then(DeclineCode::new) }
 }
 
-fn strict(text: &str) -> Option<Decline> {
+/// What a refusal says of its reason; `None` for a header of another form. That says nothing: a class that is guessed wrong
+/// would either stop a charge that may be made or repeat one that must not be.
+#[must_use]
+pub fn parse(text: &str) -> Option<Decline> {
     let (class, code) = match text.split_once(';') {
         None => (text, None),
         Some((class, rest)) => (class, Some(rest.trim_start_matches(' ').strip_prefix("code=")?)),
@@ -50,14 +39,14 @@ mod tests {
     fn each_class_is_read_with_its_code() {
         for &class in DeclineClass::ALL {
             let header = format!("class={class}; code=insufficient_funds");
-            assert_eq!(parse(Some(&header)), decline(class, "insufficient_funds"), "{header}");
+            assert_eq!(parse(&header), Some(decline(class, "insufficient_funds")), "{header}");
         }
-        assert_eq!(parse(Some("class=soft;code=AM04")), decline(DeclineClass::Soft, "AM04"));
-        assert_eq!(parse(Some("class=hard")), Decline { class: DeclineClass::Hard, code: None });
+        assert_eq!(parse("class=soft;code=AM04"), Some(decline(DeclineClass::Soft, "AM04")));
+        assert_eq!(parse("class=hard"), Some(Decline { class: DeclineClass::Hard, code: None }));
     }
 
     #[test]
-    fn what_has_another_form_is_unknown() {
+    fn what_has_another_form_is_not_read() {
         let long = format!("class=soft; code={}", "a".repeat(65));
         for header in [
             "",
@@ -78,9 +67,8 @@ mod tests {
             "class = soft; code=a",
             &long,
         ] {
-            assert_eq!(parse(Some(header)), Decline::default(), "{header:?}");
+            assert_eq!(parse(header), None, "{header:?}");
         }
-        assert_eq!(parse(None), Decline::default());
         assert_eq!(Decline::default(), Decline { class: DeclineClass::Unknown, code: None });
     }
 }

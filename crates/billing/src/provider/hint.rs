@@ -45,7 +45,7 @@ impl Reason {
                 "the provider is overloaded, failing or too slow: see its log; billing goes on by itself"
             }
             Self::NotVoided => {
-                "an attempt that a network or a hard decline forbids could not be voided at the provider, so it is not \
+                "an attempt that a network or a decline forbids could not be voided at the provider, so it is not \
                  sent: see the log of billing for the answer; billing asks again by itself"
             }
             Self::ReferenceCharged => {
