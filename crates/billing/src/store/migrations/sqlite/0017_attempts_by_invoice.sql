@@ -21,7 +21,7 @@ CREATE TABLE resolutions_by_invoice (
 INSERT INTO resolutions_by_invoice
 SELECT r.id, r.key, r.charged, r.reason, r.actor, r.created_at, r.attempt_from, r.attempt_to, r.invoice_from,
     r.invoice_to, a.invoice_id
-FROM resolutions AS r JOIN attempts AS a ON a.key = r.key;
+FROM resolutions AS r LEFT JOIN attempts AS a ON a.key = r.key;
 DROP TABLE resolutions;
 ALTER TABLE resolutions_by_invoice RENAME TO resolutions;
 
