@@ -333,7 +333,8 @@ pub trait ChargeStore: Send + Sync + 'static {
     async fn has_turn_left(&self, run: RunId) -> Result<bool>;
 
     /// Leases up to `limit` open attempts whose lease has ended, oldest lease first, of invoices that are CHARGING
-    /// (those in ATTENTION need manual resolution): `sends` grows by one. A row that breaks an invariant is logged,
+    /// (those in ATTENTION need manual resolution): `sends` grows by one. Of a customer whose network is known only the
+    /// first that is open, so that each knows the outcome of those before it. A row that breaks an invariant is logged,
     /// leased and left out.
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>>;
 
@@ -341,7 +342,7 @@ pub trait ChargeStore: Send + Sync + 'static {
     /// same invoice, allows no attempt now: their keys are to be voided.
     async fn to_withdraw(&self, attempts: &[Attempt]) -> Result<HashSet<Key>>;
 
-    /// When the next open attempt of a CHARGING invoice may be claimed: `Some(ZERO)` for now, `None` for none. Leases
+    /// When the next open attempt of a CHARGING invoice may be claimed, as by [`Self::claim_open`]: `Some(ZERO)` for now, `None` for none. Leases
     /// that a wrong clock left far ahead ([`lease`]) end here.
     async fn next_open_in(&self) -> Result<Option<Duration>>;
 

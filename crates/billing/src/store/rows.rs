@@ -222,6 +222,11 @@ impl FromRow for ResolutionRow {
     }
 }
 
+/// Of an invoice whose flag and date a change of its customer's network or instrument may change: it has a flag, or is the
+/// schedule's and has no date.
+pub(super) const IS_RETRIED: &str =
+    "state = 'PENDING' AND (dunning IS NOT NULL OR due_at IS NOT NULL AND next_attempt_at IS NULL)";
+
 /// Of `attempts AS a JOIN invoices AS i`.
 pub(super) const TERMS: &str = "a.key, a.customer_id, a.currency, a.amount_minor, \
      i.customer_id, i.currency, i.amount_minor";

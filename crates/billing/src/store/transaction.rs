@@ -140,7 +140,7 @@ pub(super) trait Transaction {
     fn change_instrument(&self, customer: CustomerId)
     -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// PENDING invoices of the customer that have a flag, and those of the schedule without a date.
+    /// Those of the customer's invoices that `rows::IS_RETRIED` says.
     fn load_retried(
         &self,
         customer: CustomerId,

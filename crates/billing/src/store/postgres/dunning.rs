@@ -9,7 +9,7 @@ use crate::invoice::{Attempt, CustomerId, Dunning, InvoiceId, Network};
 use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS, OpenAttempt};
 use crate::protocol::key::Key;
 use crate::store::changeset::dunning::{self as changeset, LadderFacts, Postponed};
-use crate::store::rows::Columns;
+use crate::store::rows::{self, Columns};
 
 /// The states are conditions of the sums and not of the rows: by them the planner, without statistics, would read all
 /// declines there are instead of the attempts of the invoice.
@@ -158,29 +158,29 @@ pub(super) async fn postpone(tx: &Tx, postponed: &[Postponed]) -> Result<()> {
 /// Invoices whose flag and date an operator's action may change, in the order in which settlements lock them too. Waits for
 /// settlements that go on: what one of them decides by the former network or instrument is seen by the statements after
 /// this one, and one that begins meanwhile waits and reads the new one.
-const CONCERNED: &str = "
-    SELECT 1 FROM invoices WHERE customer_id = $1 AND (state = 'CHARGING' OR state = 'PENDING'
-        AND (dunning IS NOT NULL OR due_at IS NOT NULL AND next_attempt_at IS NULL))
-    ORDER BY id FOR NO KEY UPDATE";
-
-const RETRIED: &str = "
-    SELECT id FROM invoices WHERE customer_id = $1 AND state = 'PENDING'
-    AND (dunning IS NOT NULL OR due_at IS NOT NULL AND next_attempt_at IS NULL)";
+async fn lock_concerned(tx: &Tx, customer: CustomerId) -> Result<()> {
+    let sql = format!(
+        "SELECT 1 FROM invoices WHERE customer_id = $1 AND (state = 'CHARGING' OR {}) ORDER BY id FOR NO KEY UPDATE",
+        rows::IS_RETRIED
+    );
+    tx.query(&sql, &[(&customer.0, Type::INT8)]).await.map(drop)
+}
 
 pub(super) async fn retried(tx: &Tx, customer: CustomerId) -> Result<BTreeSet<InvoiceId>> {
-    let rows = tx.query(RETRIED, &[(&customer.0, Type::INT8)]).await?;
-    rows.iter().map(|row| get(row, 0).map(InvoiceId)).collect()
+    let sql = format!("SELECT id FROM invoices WHERE customer_id = $1 AND {}", rows::IS_RETRIED);
+    let found = tx.query(&sql, &[(&customer.0, Type::INT8)]).await?;
+    found.iter().map(|row| get(row, 0).map(InvoiceId)).collect()
 }
 
 pub(super) async fn change_instrument(tx: &Tx, customer: CustomerId) -> Result<()> {
-    tx.query(CONCERNED, &[(&customer.0, Type::INT8)]).await?;
+    lock_concerned(tx, customer).await?;
     let sql = "UPDATE customers SET instrument_changed_at = billing_now_ms() WHERE id = $1";
     let done = tx.execute(sql, &[(&customer.0, Type::INT8)]).await?;
     changed(done, 1, "a customer whose instrument changes is there")
 }
 
 pub(super) async fn set_network(tx: &Tx, customer: CustomerId, network: Network) -> Result<()> {
-    tx.query(CONCERNED, &[(&customer.0, Type::INT8)]).await?;
+    lock_concerned(tx, customer).await?;
     let sql = "UPDATE customers SET network = $2 WHERE id = $1";
     let params: &[Param<'_>] = &[(&customer.0, Type::INT8), (&network.as_str(), Type::TEXT)];
     let done = tx.execute(sql, params).await?;

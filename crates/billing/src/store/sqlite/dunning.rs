@@ -9,6 +9,7 @@ use crate::invoice::{Attempt, CustomerId, Dunning, InvoiceId, Network};
 use crate::protocol::dunning::{DECLINES_MAX, InstrumentHistory, LOOK_BACK_MS, OpenAttempt};
 use crate::protocol::key::Key;
 use crate::store::changeset::dunning::{self as changeset, LadderFacts, Postponed};
+use crate::store::rows;
 
 /// By the index of an invoice's attempts.
 pub(super) const LADDER: &str = "
@@ -123,16 +124,15 @@ pub(super) fn postpone(connection: &Connection, postponed: &[Postponed]) -> rusq
     Ok(())
 }
 
-/// By the index of a customer's invoices.
-pub(super) const RETRIED: &str = "
-    SELECT id FROM invoices INDEXED BY invoices_of_customer WHERE customer_id = ?1 AND state = 'PENDING'
-    AND (dunning IS NOT NULL OR due_at IS NOT NULL AND next_attempt_at IS NULL)";
-
 pub(super) fn retried(
     connection: &Connection,
     customer: CustomerId,
 ) -> rusqlite::Result<BTreeSet<InvoiceId>> {
-    Ok(list(connection, RETRIED, [customer.0], |row| row.get(0))?.into_iter().map(InvoiceId).collect())
+    let sql = format!(
+        "SELECT id FROM invoices INDEXED BY invoices_of_customer WHERE customer_id = ?1 AND {}",
+        rows::IS_RETRIED
+    );
+    Ok(list(connection, &sql, [customer.0], |row| row.get(0))?.into_iter().map(InvoiceId).collect())
 }
 
 pub(super) fn change_instrument(
