@@ -367,7 +367,7 @@ sign-chart: ## sign the pushed chart by its digest; needs cosign and an identity
 
 # The rules as the chart ships them, beside their tests, so that a template that spoils one turns a test red.
 .PHONY: alerts
-alerts: ## check the alert rules as the chart renders them, and run their tests; needs promtool and helm
+alerts: ## check the alert rules as the chart renders them and those of the nightly doctor, and run their tests; needs promtool and helm
 	@for program in $(PROMTOOL) $(HELM); do \
 	  command -v "$$program" >/dev/null || { echo "$$program is missing: see PROMTOOL and HELM in make help" >&2; exit 1; }; \
 	done

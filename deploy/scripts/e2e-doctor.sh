@@ -145,7 +145,7 @@ interrupted() {
 # The CronJob's first run, started by hand: done when green, failed once and not repeated when red. Without a
 # Pushgateway, which no environment brings.
 nightly() {
-  local namespace=tinjis-doctor-nightly job
+  local namespace=tinjis-doctor-nightly ended=yes
   nightly_manifests() {
     sed "s|tinjis/tinjis:[0-9.]*$|$(doctor_image)|; /DOCTOR_PUSH_METRICS/d; s|^\( *\)env:$|\1env: []|" deploy/doctor/cronjob.yaml
   }
@@ -153,19 +153,18 @@ nightly() {
   nightly_manifests | k apply --filename - >/dev/null
   k --namespace "$namespace" create configmap doctor --from-file=doctor.toml=deploy/envs/production/doctor.toml >/dev/null
   k --namespace "$namespace" create job green --from=cronjob/doctor >/dev/null
-  job=green
-  k --namespace "$namespace" wait --for=condition=Complete job/green --timeout=120s >/dev/null || job=
+  k --namespace "$namespace" wait --for=condition=Complete job/green --timeout=120s >/dev/null || ended=
   break_policy
-  if [[ $job ]]; then
+  if [[ $ended ]]; then
     k --namespace "$namespace" create job red --from=cronjob/doctor >/dev/null
-    k --namespace "$namespace" wait --for=condition=Failed job/red --timeout=120s >/dev/null || job=
+    k --namespace "$namespace" wait --for=condition=Failed job/red --timeout=120s >/dev/null || ended=
   fi
   revert_policy
   k --namespace "$namespace" logs --selector app.kubernetes.io/name=doctor --tail=-1 >"$out/doctor" 2>&1 || true
   code=$(k --namespace "$namespace" get pods --selector job-name=red \
     --output 'jsonpath={.items[*].status.containerStatuses[0].state.terminated.exitCode}')
   nightly_manifests | k delete --wait --filename - >/dev/null
-  [[ $job ]] || red "the nightly doctor did not end: $(<"$out/doctor")"
+  [[ $ended ]] || red "the nightly doctor did not end: $(<"$out/doctor")"
   # More than one pod would give more than one code.
   says 1 'look at: NetworkPolicy payments/payments' 'every night, a NetworkPolicy deleted'
 }
