@@ -193,8 +193,12 @@ impl Drop for Node {
     }
 }
 
-/// A standby may be promoted however far it is behind. Short times, so that a proof is not spent on waiting: a leader that is silent for 8 s is replaced. Patroni's own are 30,
-/// 10 and 10.
+/// A standby may be promoted however far it is behind. Short times, so that a proof is not spent on waiting: a leader that
+/// is silent for 8 s is replaced. Patroni's own are 30, 10 and 10.
+///
+/// By version 2 of etcd's API, where a leader's key is set only if it is still the leader's own. By version 3, Patroni
+/// before 3.0.3 sets it unconditionally when its lease has expired (<https://github.com/patroni/patroni/pull/2689>): a
+/// former leader that was stopped between two steps takes the place of the new one back, and the new one's commits are lost.
 fn settings(
     nth: usize,
     dir: &Path,
@@ -210,7 +214,7 @@ fn settings(
         r#"scope: tinjis
 name: n{nth}
 restapi: {{listen: "{rest}", connect_address: "{to_rest}"}}
-etcd3: {{hosts: ["{etcd}"], use_proxies: true}}
+etcd: {{hosts: ["{etcd}"], use_proxies: true}}
 bootstrap:
   dcs:
     ttl: 8
