@@ -282,6 +282,23 @@ fn a_batch_reads_its_own_rows_and_not_all_that_wait() {
 }
 
 #[test]
+fn an_import_reads_its_own_rows_and_not_all_that_are_stored() {
+    const STORED: usize = 5_000;
+    const BATCH: usize = 100;
+    const READ_MAX: i64 = 5 * BATCH as i64;
+    let Some(fixture) = alone(PostgresFixture::new()) else { return };
+    alone(async { imported(&*fixture.open().await, STORED).await });
+    let before = rows_read(&fixture);
+    alone(async {
+        let known: Vec<_> = (1..=BATCH).map(|number| row(&format!("I{number}"), 1215)).collect();
+        let answers = fixture.open().await.import(&known, PLAIN).await.unwrap();
+        assert!(answers.iter().all(|answer| *answer == Imported::Unchanged), "{answers:?}");
+    });
+    let read = rows_read(&fixture) - before;
+    assert!((BATCH as i64..=READ_MAX).contains(&read), "rows read by an import of {BATCH}: {read}");
+}
+
+#[test]
 fn a_page_reads_its_own_rows_and_not_all_that_wait_or_came_before() {
     const WAITING: usize = 5_000;
     const PAGE: usize = 100;

@@ -23,6 +23,10 @@ const SERVER_GRACE: Duration = Duration::from_secs(5);
 /// be answered before the standby has it, and a failover would lose it.
 const AT_LEAST: &str = "on";
 
+/// The server compiles a statement whose estimated cost is high, for some 30 ms each time. Estimates are high where tables
+/// were just filled, and where rows must be found by index; batches are planned anew, and end within few milliseconds.
+const NEVER_COMPILED: &str = "set_config('jit', 'off', true)";
+
 /// No value of the setting, so that the server refuses it.
 const NOT_DURABLE: &str = "cannot be durable";
 
@@ -44,7 +48,7 @@ impl Begin {
     pub(super) fn new(statement_timeout: Duration) -> Self {
         let statement = statement_timeout + SERVER_GRACE;
         let of = |mode: &str, settings: &str| {
-            format!("BEGIN ISOLATION LEVEL READ COMMITTED{mode}; SELECT {settings}")
+            format!("BEGIN ISOLATION LEVEL READ COMMITTED{mode}; SELECT {settings}, {NEVER_COMPILED}")
         };
         let limits = |lock, statement, idle| {
             [("lock_timeout", lock), ("statement_timeout", statement)]
@@ -93,10 +97,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_gives_up_before_the_server_does() {
+    fn a_transaction_sets_its_limits_and_this_process_gives_up_before_the_server_does() {
         let begin = Begin::new(Duration::from_secs(15));
         assert!(begin.write.contains("set_config('statement_timeout', '20000ms', true)"), "{}", begin.write);
         assert!(begin.migrate.contains("set_config('statement_timeout', '0ms', true)"), "{}", begin.migrate);
+        for text in [&begin.write, &begin.brief, &begin.migrate, &begin.read] {
+            assert!(text.contains("'jit', 'off'"), "{text}");
+        }
         for text in [&begin.write, &begin.migrate] {
             assert!(text.contains("set_config('synchronous_commit'"), "{text}");
             assert!(
