@@ -10,8 +10,8 @@ use ::http::Uri;
 use ::http::uri::{PathAndQuery, Scheme};
 use chassis::client::port;
 use chassis::config::{
-    Common, CommonArgs, CommonDefaults, Problems, TokenSource, client_tls, load, non_empty, token_file,
-    unquote,
+    Common, CommonArgs, CommonDefaults, Problems, Setting, TokenSource, checked, client_tls, load, path,
+    token_file, unquote,
 };
 use chassis::tls::ClientFiles;
 use uuid::Uuid;
@@ -35,8 +35,6 @@ pub const DEFAULTS: CommonDefaults = CommonDefaults {
 
 /// Default provider endpoint.
 const ENDPOINT: &str = "http://localhost:9000";
-/// Default number of calls in flight.
-const IN_FLIGHT_MAX: &str = "64";
 /// Upper limit of the setting: each call needs a connection.
 const IN_FLIGHT_LIMIT: usize = 1024;
 /// Path that is appended to a URL without a path from one of the invoice-app's variables.
@@ -44,49 +42,50 @@ const INVOICE_APP_PATH: &str = "/payments/pay";
 /// The variables of the invoice-app: a whole URL, and the base URL of a ConfigMap.
 const INVOICE_APP_VARIABLES: [&str; 2] = ["PAYMENT_PROVIDER_URL", "payment-provider-url"];
 
-const PROVIDER_TOKEN_SETTING: &str = "--provider-token-file (PROVIDER_TOKEN_FILE)";
-const ENDPOINT_SETTING: &str = "--payment-provider-endpoint (PAYMENT_PROVIDER_ENDPOINT)";
-
 /// The billing service: charges every invoice exactly once
 #[derive(Debug, clap::Parser)]
-#[command(name = "billing", version, mut_args = |arg| DEFAULTS.describe(arg).global(true))]
+#[command(name = "billing", version, mut_args = |arg| DEFAULTS.declare(arg))]
 pub struct Args {
     #[command(flatten)]
     common: CommonArgs,
-    /// Demo invoices for an empty store: none, antaeus or invoice-app [default: none]
-    #[arg(long, env = "DEMO", value_name = "DEMO", help_heading = "Data")]
-    demo: Option<String>,
+    /// Demo invoices for an empty store: none, antaeus or invoice-app
+    #[arg(long, env = "DEMO", value_name = "DEMO", help_heading = "Data", default_value = "none",
+          value_parser = checked(str::parse::<Demo>))]
+    demo: Setting<Demo>,
     /// UUID from which the idempotency keys are derived. Set it only to rebuild a lost store [default: the store's own]
-    #[arg(long, env = "DEPLOYMENT_ID", value_name = "UUID", help_heading = "Data")]
-    deployment_id: Option<String>,
+    #[arg(long, env = "DEPLOYMENT_ID", value_name = "UUID", help_heading = "Data", value_parser = checked(deployment))]
+    deployment_id: Setting<DeploymentId>,
     /// URL to which charges are POSTed, used unchanged. PAYMENT_PROVIDER_URL and payment-provider-url are accepted too
     /// and get /payments/pay when they have no path [default: http://localhost:9000]
-    #[arg(long, env = "PAYMENT_PROVIDER_ENDPOINT", value_name = "URL", help_heading = "Provider")]
-    payment_provider_endpoint: Option<String>,
+    #[arg(long, env = "PAYMENT_PROVIDER_ENDPOINT", value_name = "URL", help_heading = "Provider",
+          value_parser = checked(endpoint_url))]
+    payment_provider_endpoint: Setting<Uri>,
     /// keys: the provider executes each Idempotency-Key once and echoes it. none: no charge is ever sent twice
-    /// [default: none]
-    #[arg(long, env = "PAYMENT_PROVIDER_IDEMPOTENCY", value_name = "NONE|KEYS", help_heading = "Provider")]
-    payment_provider_idempotency: Option<String>,
+    #[arg(long, env = "PAYMENT_PROVIDER_IDEMPOTENCY", value_name = "NONE|KEYS", help_heading = "Provider",
+          default_value = "none", value_parser = checked(idempotency))]
+    payment_provider_idempotency: Setting<Idempotency>,
     /// What the provider's API differs in: original is sent the currency as an empty object; of status-blind the result
-    /// counts with any 2xx or 4xx status [default: default]
-    #[arg(long, env = "DIALECT", value_name = "DIALECT", help_heading = "Provider")]
-    dialect: Option<String>,
-    /// Charges in flight at the same time, from 1 to 1024 [default: 64]
-    #[arg(long, env = "IN_FLIGHT_MAX", value_name = "NUMBER", help_heading = "Provider")]
-    in_flight_max: Option<String>,
+    /// counts with any 2xx or 4xx status
+    #[arg(long, env = "DIALECT", value_name = "DIALECT", help_heading = "Provider", default_value = "default",
+          value_parser = checked(str::parse::<Dialect>))]
+    dialect: Setting<Dialect>,
+    /// Charges in flight at the same time, from 1 to 1024
+    #[arg(long, env = "IN_FLIGHT_MAX", value_name = "NUMBER", help_heading = "Provider", default_value = "64",
+          value_parser = checked(in_flight_max))]
+    in_flight_max: Setting<NonZeroUsize>,
     /// CA bundle (PEM) for the provider's certificate, or that certificate itself. Reloaded on change
-    #[arg(long, env = "PROVIDER_CA", value_name = "FILE", help_heading = "Provider")]
-    provider_ca: Option<String>,
+    #[arg(long, env = "PROVIDER_CA", value_name = "FILE", help_heading = "Provider", value_parser = checked(path))]
+    provider_ca: Setting<PathBuf>,
     /// Client certificate (PEM) for calls to the provider. Reloaded on change [default: none]
-    #[arg(long, env = "PROVIDER_CERT", value_name = "FILE", help_heading = "Provider")]
-    provider_cert: Option<String>,
+    #[arg(long, env = "PROVIDER_CERT", value_name = "FILE", help_heading = "Provider", value_parser = checked(path))]
+    provider_cert: Setting<PathBuf>,
     /// Private key (PEM) of the client certificate. Reloaded on change
-    #[arg(long, env = "PROVIDER_KEY", value_name = "FILE", help_heading = "Provider")]
-    provider_key: Option<String>,
+    #[arg(long, env = "PROVIDER_KEY", value_name = "FILE", help_heading = "Provider", value_parser = checked(path))]
+    provider_key: Setting<PathBuf>,
     /// File with a signed bearer token, for example a ServiceAccount token, sent to the provider. Reloaded on
     /// change [default: none]
-    #[arg(long, env = "PROVIDER_TOKEN_FILE", value_name = "FILE", help_heading = "Provider")]
-    provider_token_file: Option<String>,
+    #[arg(long, env = "PROVIDER_TOKEN_FILE", value_name = "FILE", help_heading = "Provider", value_parser = checked(path))]
+    provider_token_file: Setting<PathBuf>,
     #[command(flatten)]
     access: access::AccessArgs,
     #[command(flatten)]
@@ -186,22 +185,16 @@ impl Args {
         let command = command(self.command.as_ref(), problems);
         let common = self.common.resolve(&DEFAULTS, problems);
         if let (Some(common), Command::Serve | Command::Migrate) = (&common, &command) {
-            common.database_url.check_writable(problems);
+            self.common.database.check_writable(&common.database_url, problems);
         }
-        let demo = problems.check("--demo (DEMO)", non_empty(&self.demo).unwrap_or("none").parse());
-        let deployment = non_empty(&self.deployment_id).map(deployment).transpose();
-        let deployment = problems.check("--deployment-id (DEPLOYMENT_ID)", deployment);
-        let endpoint = endpoint(non_empty(&self.payment_provider_endpoint), invoice_app, problems);
+        let demo = self.demo.value(problems);
+        let deployment = self.deployment_id.optional(problems);
+        let endpoint = endpoint(&self.payment_provider_endpoint, invoice_app, problems);
         let provider_tls = endpoint.as_ref().map(|endpoint| self.provider_tls(endpoint, problems));
-        let provider_token = non_empty(&self.provider_token_file);
-        let provider_token = token_file(provider_token, PROVIDER_TOKEN_SETTING, None, problems);
-        let idempotency = idempotency(non_empty(&self.payment_provider_idempotency).unwrap_or("none"));
-        let idempotency =
-            problems.check("--payment-provider-idempotency (PAYMENT_PROVIDER_IDEMPOTENCY)", idempotency);
-        let dialect =
-            problems.check("--dialect (DIALECT)", non_empty(&self.dialect).unwrap_or("default").parse());
-        let in_flight_max = in_flight_max(non_empty(&self.in_flight_max).unwrap_or(IN_FLIGHT_MAX));
-        let in_flight_max = problems.check("--in-flight-max (IN_FLIGHT_MAX)", in_flight_max);
+        let provider_token = token_file(&self.provider_token_file, None, problems);
+        let idempotency = self.payment_provider_idempotency.value(problems);
+        let dialect = self.dialect.value(problems);
+        let in_flight_max = self.in_flight_max.value(problems);
         let access = self.access.resolve(common.as_ref(), &command, problems);
         let schedule = self.schedule.resolve(problems);
         Some(Config {
@@ -248,20 +241,16 @@ impl Args {
         endpoint: &Uri,
         problems: &mut Problems,
     ) -> Result<Option<ClientFiles>, InvalidConfig> {
-        const CA: &str = "--provider-ca (PROVIDER_CA)";
-        const CERT: &str = "--provider-cert (PROVIDER_CERT)";
-        const KEY: &str = "--provider-key (PROVIDER_KEY)";
-        let settings = [(CA, &self.provider_ca), (CERT, &self.provider_cert), (KEY, &self.provider_key)];
+        let settings @ [ca, cert, key] = [&self.provider_ca, &self.provider_cert, &self.provider_key];
         if endpoint.scheme() == Some(&Scheme::HTTPS) {
-            let [ca, cert, key] = settings;
             return client_tls(ca, cert, key, problems).map(Some).ok_or(InvalidConfig);
         }
-        let said = settings.into_iter().filter(|(_, path)| non_empty(path).is_some());
-        let said: Vec<&str> = said.map(|(setting, _)| setting).collect();
-        for setting in &said {
+        let given = settings.into_iter().filter(|setting| setting.is_given());
+        let given: Vec<&str> = given.map(Setting::name).collect();
+        for setting in &given {
             problems.add(setting, format!("is given, but {endpoint} is not called over TLS; say https://"));
         }
-        if said.is_empty() { Ok(None) } else { Err(InvalidConfig) }
+        if given.is_empty() { Ok(None) } else { Err(InvalidConfig) }
     }
 }
 
@@ -285,31 +274,39 @@ fn in_flight_max(text: &str) -> Result<NonZeroUsize, String> {
 }
 
 /// Three sources of one setting; those that are given must mean the same.
-fn endpoint(whole: Option<&str>, invoice_app: [Option<OsString>; 2], problems: &mut Problems) -> Option<Uri> {
-    let whole = whole.map(|text| (ENDPOINT_SETTING, endpoint_url(text)));
-    let by_name = INVOICE_APP_VARIABLES.into_iter().zip(invoice_app).filter_map(|(name, value)| {
-        let text = value.filter(|value| !value.is_empty())?;
+fn endpoint(
+    whole: &Setting<Uri>,
+    invoice_app: [Option<OsString>; 2],
+    problems: &mut Problems,
+) -> Option<Uri> {
+    let mut given = Vec::new();
+    if whole.is_given() {
+        given.push((whole.name(), whole.value(problems)));
+    }
+    for (name, value) in INVOICE_APP_VARIABLES.into_iter().zip(invoice_app) {
+        let Some(text) = value.filter(|value| !value.is_empty()) else { continue };
         let text = text.into_string().map_err(|_| "is not UTF-8".to_owned());
-        Some((name, text.and_then(|text| endpoint_url(&text)).map(with_invoice_app_path)))
-    });
+        let url = text.and_then(|text| endpoint_url(&text)).map(with_invoice_app_path);
+        given.push((name, problems.check(name, url)));
+    }
     let mut found: Option<(&str, Uri)> = None;
-    let mut sound = true;
-    for (setting, url) in whole.into_iter().chain(by_name) {
-        let Some(url) = problems.check(setting, url) else {
-            sound = false;
+    let mut is_sound = true;
+    for (setting, url) in given {
+        let Some(url) = url else {
+            is_sound = false;
             continue;
         };
         match &found {
             Some((first, other)) if *other != url => {
                 problems.add(setting, format!("differs from {first}; give one of the two"));
-                sound = false;
+                is_sound = false;
             }
             Some(_) => {}
             None => found = Some((setting, url)),
         }
     }
     let url = found.map_or_else(|| Uri::from_static(ENDPOINT), |(_, url)| url);
-    sound.then_some(url)
+    is_sound.then_some(url)
 }
 
 fn endpoint_url(text: &str) -> Result<Uri, String> {
@@ -421,7 +418,10 @@ mod tests {
         let no_urls = ["localhost:9000", "payments", "/payments", "http://", "ftp://a", "http:/a"];
         for url in no_urls.into_iter().chain(no_ports) {
             let mistake = endpoint_of(Some(url), None, None).unwrap_err();
-            assert!(mistake.contains(ENDPOINT_SETTING), "{url}: {mistake}");
+            assert!(
+                mistake.contains("--payment-provider-endpoint (PAYMENT_PROVIDER_ENDPOINT)"),
+                "{url}: {mistake}"
+            );
         }
         let mistake = endpoint_of(None, None, Some("http://user:password@a")).unwrap_err();
         assert!(mistake.contains("payment-provider-url") && !mistake.contains("password"), "{mistake}");

@@ -5,17 +5,19 @@ mod args;
 mod callers;
 mod database;
 mod problems;
+mod setting;
 mod tls;
 mod traces;
 mod values;
 
 pub use args::{load, parse_or_exit_code};
 pub use callers::CallerArgs;
-pub use database::{DatabaseUrl, SqliteMode, SqliteUrl};
+pub use database::{DatabaseArgs, DatabaseUrl, SqliteMode, SqliteUrl};
 pub use problems::{ConfigError, EXIT_USAGE, Problems};
+pub use setting::{Checked, Setting, checked, path, text, with_defaults};
 pub use tls::{TlsArgs, client_tls};
 pub use traces::{TraceSettings, Traces};
 pub use values::{
-    Common, CommonArgs, CommonDefaults, Secret, TokenOrigin, TokenSource, boolean, is_loopback, non_empty,
-    on_or_off, token_file, unquote,
+    Common, CommonArgs, CommonDefaults, LogArgs, Secret, TokenOrigin, TokenSource, boolean, is_loopback,
+    non_empty, on_or_off, token_file, unquote,
 };

@@ -69,8 +69,10 @@ impl KubeClient {
         let config =
             ClientConfig { deadline: DEADLINE, body_bytes_max: BODY_BYTES_MAX, ..ClientConfig::default() };
         if let Ok(token) = std::fs::read_to_string(Path::new(SERVICE_ACCOUNT_FOLDER).join("token")) {
-            let ca =
-                Source { setting: "ServiceAccount", path: Path::new(SERVICE_ACCOUNT_FOLDER).join("ca.crt") };
+            let ca = Source {
+                setting: "ServiceAccount".into(),
+                path: Path::new(SERVICE_ACCOUNT_FOLDER).join("ca.crt"),
+            };
             let files = ClientFiles { trusted: Some(ca), system_too: false, identity: None };
             let client = Client::with_connect(config, TlsConnect::once(files, Clock::system())?);
             let mut token = HeaderValue::try_from(format!("Bearer {}", token.trim()))?;

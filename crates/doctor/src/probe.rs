@@ -177,7 +177,7 @@ impl Args {
 
     fn files(&self, call: &ProviderCall) -> anyhow::Result<ClientFiles> {
         let fault = call.fault;
-        let source = |setting: &'static str, path: &Path| Source { setting, path: path.to_owned() };
+        let source = |setting: &str, path: &Path| Source { setting: setting.into(), path: path.to_owned() };
         let ca = self.ca.as_deref().context("PROVIDER_CA is not set in this pod")?;
         let valid = self.cert.as_deref().zip(self.key.as_deref());
         let other = match fault {

@@ -2,13 +2,14 @@
 //! Opens nothing but the files that settings name.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chassis::caller::CallerRules;
 use chassis::config::{
-    CallerArgs, Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, TokenSource, boolean, load,
-    non_empty, on_or_off, token_file,
+    CallerArgs, Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, Setting, TokenSource, boolean,
+    checked, load, on_or_off, path, token_file,
 };
 
 use crate::faults::draw::{Seed, Share};
@@ -23,53 +24,50 @@ pub const DEFAULTS: CommonDefaults = CommonDefaults {
     database_url: "sqlite:./payments.db",
 };
 
-/// Default share of charges that succeed.
-const SUCCESS_RATE: &str = "0.5";
-
-const OPERATORS: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
-const FAULTS: &str = "--faults (FAULTS)";
-
 /// The payment service: executes each idempotency key once and records every decision in its ledger
 #[derive(Debug, clap::Parser)]
-#[command(name = "payments", version, mut_args = |arg| DEFAULTS.describe(arg).global(true))]
+#[command(name = "payments", version, mut_args = |arg| DEFAULTS.declare(arg))]
 pub struct Args {
     #[command(flatten)]
     common: CommonArgs,
     #[command(flatten)]
     callers: CallerArgs,
-    /// Accept unauthenticated callers on addresses other than loopback [default: false]
+    /// Accept unauthenticated callers on addresses other than loopback
     #[arg(long, env = "ALLOW_ANONYMOUS", value_name = "BOOL", help_heading = "Callers",
-          num_args = 0..=1, default_missing_value = "true")]
-    allow_anonymous: Option<String>,
+          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = checked(boolean))]
+    allow_anonymous: Setting<bool>,
     /// File with one token per line of operators, who alone write through /v1 of billing, declare deployments at payments
     /// and, off loopback, set /log-level; off loopback a token needs 16 bytes [default: off]
-    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
-    operator_token_file: Option<String>,
-    /// Fraction of charges that succeed, from 0 to 1 [default: 0.5]
-    #[arg(long, env = "SUCCESS_RATE", value_name = "SHARE", help_heading = "Decisions")]
-    success_rate: Option<String>,
+    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers", value_parser = checked(path))]
+    operator_token_file: Setting<PathBuf>,
+    /// Fraction of charges that succeed, from 0 to 1
+    #[arg(long, env = "SUCCESS_RATE", value_name = "SHARE", help_heading = "Decisions", default_value = "0.5",
+          value_parser = checked(share))]
+    success_rate: Setting<Share>,
     /// Seed for outcomes and faults [default: the script's, else random and logged]
-    #[arg(long, env = "SEED", value_name = "NUMBER", help_heading = "Decisions")]
-    seed: Option<String>,
-    /// Charge a reference under one key only: another key gets 409 with the first one [default: false]
+    #[arg(long, env = "SEED", value_name = "NUMBER", help_heading = "Decisions", value_parser = checked(seed))]
+    seed: Setting<Seed>,
+    /// Charge a reference under one key only: another key gets 409 with the first one
     #[arg(long, env = "ONE_CHARGE_PER_REFERENCE", value_name = "BOOL", help_heading = "Decisions",
-          num_args = 0..=1, default_missing_value = "true")]
-    one_charge_per_reference: Option<String>,
-    /// Amounts 4001 to 4005, in minor units, decide by themselves beside a key, for tests only [default: false]
+          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = checked(boolean))]
+    one_charge_per_reference: Setting<bool>,
+    /// Amounts 4001 to 4005, in minor units, decide by themselves beside a key, for tests only
     #[arg(long, env = "TEST_AMOUNTS", value_name = "BOOL", help_heading = "Decisions",
-          num_args = 0..=1, default_missing_value = "true")]
-    test_amounts: Option<String>,
+          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = checked(boolean))]
+    test_amounts: Setting<bool>,
     /// on: operators set rates and faults while the service runs, for tests only; what they set stays in the database. off:
-    /// neither is possible, and what was set is not in force [default: on]
-    #[arg(long, env = "RUN_TIME_FAULTS", value_name = "ON|OFF", help_heading = "Decisions")]
-    run_time_faults: Option<String>,
+    /// neither is possible, and what was set is not in force
+    #[arg(long, env = "RUN_TIME_FAULTS", value_name = "ON|OFF", help_heading = "Decisions", default_value = "on",
+          value_parser = checked(on_or_off))]
+    run_time_faults: Setting<bool>,
     /// Fault script (TOML), for tests only [default: none]
-    #[arg(long, env = "FAULTS", value_name = "FILE", help_heading = "Decisions")]
-    faults: Option<String>,
+    #[arg(long, env = "FAULTS", value_name = "FILE", help_heading = "Decisions", value_parser = checked(path))]
+    faults: Setting<PathBuf>,
     /// What a promoted PostgreSQL standby may lack: manual executes nothing on it before `payments new-ledger-id`;
-    /// synchronous states that promotion loses no commit, and goes on [default: manual]
-    #[arg(long, env = "LEDGER_FAILOVER", value_name = "MANUAL|SYNCHRONOUS", help_heading = "Data")]
-    ledger_failover: Option<String>,
+    /// synchronous states that promotion loses no commit, and goes on
+    #[arg(long, env = "LEDGER_FAILOVER", value_name = "MANUAL|SYNCHRONOUS", help_heading = "Data", default_value = "manual",
+          value_parser = checked(str::parse::<Failover>))]
+    ledger_failover: Setting<Failover>,
     /// Command to run [default: serve]
     #[command(subcommand)]
     command: Option<Sub>,
@@ -159,43 +157,38 @@ impl Args {
             Some(Sub::KeysPerAccount) => Command::KeysPerAccount,
         };
         let common = self.common.resolve(&DEFAULTS, problems);
-        let anonymous = flag(&self.allow_anonymous, "--allow-anonymous (ALLOW_ANONYMOUS)", problems);
-        let operators = non_empty(&self.operator_token_file);
+        let anonymous = self.allow_anonymous.value(problems);
         let listener = common.as_ref().map(|common| common.listen);
-        let operators = token_file(operators, OPERATORS, listener, problems);
-        let success_rate = self.success_rate.as_deref().unwrap_or(SUCCESS_RATE);
-        let success_rate = problems.check("--success-rate (SUCCESS_RATE)", share(success_rate));
-        let seed = self.seed.as_deref().map(|text| problems.check("--seed (SEED)", seed(text)));
-        let failover = non_empty(&self.ledger_failover).unwrap_or("manual");
-        let failover = problems.check("--ledger-failover (LEDGER_FAILOVER)", failover.parse::<Failover>());
-        let run_time_faults = non_empty(&self.run_time_faults).unwrap_or("on");
-        let run_time_faults =
-            problems.check("--run-time-faults (RUN_TIME_FAULTS)", on_or_off(run_time_faults));
-        let test_amounts = flag(&self.test_amounts, "--test-amounts (TEST_AMOUNTS)", problems);
-        let once = "--one-charge-per-reference (ONE_CHARGE_PER_REFERENCE)";
-        let once = flag(&self.one_charge_per_reference, once, problems);
-        let script = match &self.faults {
-            Some(path) => problems.check(FAULTS, read_script(path)),
-            None => Some(Script::default()),
-        };
+        let operators = token_file(&self.operator_token_file, listener, problems);
+        let success_rate = self.success_rate.value(problems);
+        let seed = self.seed.optional(problems);
+        let failover = self.ledger_failover.value(problems);
+        let run_time_faults = self.run_time_faults.value(problems);
+        let test_amounts = self.test_amounts.value(problems);
+        let once = self.one_charge_per_reference.value(problems);
+        let script = self.faults.and_then(|path| read_script(&path)).optional(problems);
         let writes = !matches!(command, Command::Healthcheck | Command::Backup(_));
         if let (Some(common), true) = (&common, writes) {
-            common.database_url.check_writable(problems);
+            self.common.database.check_writable(&common.database_url, problems);
         }
-        if let Some(common) = &common {
-            check_clock(common, problems);
+        // A ledger in PostgreSQL is dated by the database.
+        if let Some(Common { database_url: DatabaseUrl::Postgres(_), clock, .. }) = &common
+            && clock.as_virtual().is_some()
+        {
+            let what = "needs --database-url sqlite:PATH: no other ledger has one";
+            problems.add(self.common.database.virtual_clock.name(), what);
         }
-        let (mut common, anonymous, script) = (common?, anonymous?, script?);
-        let callers = self.callers.resolve(&mut common, problems)?;
+        let (mut common, anonymous, script) = (common?, anonymous?, script?.unwrap_or_default());
+        let callers = self.callers.resolve(&self.common, &mut common, problems)?;
         let is_open = callers.tokens.is_none() && callers.certificates.is_none() && callers.jwt.is_none();
         if command == Command::Serve && is_open && !anonymous && !common.listen.ip().is_loopback() {
             problems.add(
-                "--payments-api-token (PAYMENTS_API_TOKEN)",
+                self.common.payments_api_token.name(),
                 "is missing, and --listen is not loopback: anybody could charge. Set a token, --jwt-audience or \
                  --tls-client-ca, or say --allow-anonymous (ALLOW_ANONYMOUS=true)",
             );
         }
-        let (is_seed_set, seed) = (seed.is_some(), seed.unwrap_or(script.seed));
+        let (is_seed_set, seed) = (self.seed.is_given(), seed?.or(script.seed));
         let (success_rate, failover) = (success_rate?, failover?);
         let (run_time_faults, test_amounts, once) = (run_time_faults?, test_amounts?, once?);
         Some(Config {
@@ -215,22 +208,6 @@ impl Args {
     }
 }
 
-/// A ledger in PostgreSQL is dated by the database.
-fn check_clock(common: &Common, problems: &mut Problems) {
-    if common.clock.as_virtual().is_some() && matches!(common.database_url, DatabaseUrl::Postgres(_)) {
-        problems.add(
-            "--virtual-clock (VIRTUAL_CLOCK)",
-            "needs --database-url sqlite:PATH: no other ledger has one",
-        );
-    }
-}
-
-/// A flag whose value may be left out; unset is false.
-fn flag(text: &Option<String>, setting: &str, problems: &mut Problems) -> Option<bool> {
-    let text = non_empty(text).unwrap_or("false");
-    problems.check(setting, boolean(text))
-}
-
 fn share(text: &str) -> Result<Share, String> {
     Share::parse(text).ok_or_else(|| format!("\"{text}\" is no number from 0 to 1"))
 }
@@ -239,9 +216,10 @@ fn seed(text: &str) -> Result<Seed, String> {
     text.parse().map(Seed).map_err(|_| format!("\"{text}\" is no whole number from 0 to {}", u64::MAX))
 }
 
-fn read_script(path: &str) -> Result<Script, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-    Script::parse(&text).map_err(|error| format!("{path}: {error}"))
+fn read_script(path: &Path) -> Result<Script, String> {
+    let named = |error: &dyn Display| format!("{}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+    Script::parse(&text).map_err(|error| named(&error))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! How a command reaches a service: plainly, or over https by `--ca`, `--cert` and `--key`. Knows no route.
 
+use std::path::PathBuf;
+
 use chassis::client::{Client, ClientConfig};
 use chassis::clock::Clock;
-use chassis::config::{Problems, client_tls};
+use chassis::config::{Problems, Setting, client_tls, non_empty};
 use chassis::tls::TlsConnect;
 
 use crate::http::{Api, BaseUrl};
@@ -43,7 +45,9 @@ impl TlsArgs {
     }
 
     fn connect(&self, problems: &mut Problems) -> Option<TlsConnect> {
-        let files = client_tls(("--ca", &self.ca), ("--cert", &self.cert), ("--key", &self.key), problems)?;
+        let [ca, cert, key] = [("--ca", &self.ca), ("--cert", &self.cert), ("--key", &self.key)]
+            .map(|(name, path)| Setting::new(name, non_empty(path).map(PathBuf::from)));
+        let files = client_tls(&ca, &cert, &key, problems)?;
         problems.check("--ca", TlsConnect::once(files, Clock::system()))
     }
 }

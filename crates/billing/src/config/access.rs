@@ -1,35 +1,33 @@
 //! The settings of who may call billing: operators, readers, anonymous reads and the legacy routes. Text in, checked
 //! rules out. Must not know any route.
 
-use chassis::config::{Common, Problems, TokenSource, boolean, non_empty, token_file};
+use std::path::PathBuf;
+
+use chassis::config::{Common, Problems, Setting, TokenSource, boolean, checked, path, token_file};
 
 use super::Command;
 use crate::http::LegacyRoutes;
 
-const OPERATORS: &str = "--operator-token-file (OPERATOR_TOKEN_FILE)";
-const READERS: &str = "--reader-token-file (READER_TOKEN_FILE)";
-const ANONYMOUS: &str = "--anonymous-reads (ANONYMOUS_READS)";
-const LEGACY: &str = "--legacy-routes (LEGACY_ROUTES)";
-
-/// Flags and variables, as text.
-#[derive(Clone, Debug, Default, clap::Args)]
+/// Flags and variables.
+#[derive(Clone, Debug, clap::Args)]
 pub struct AccessArgs {
     /// File with one token per line of operators, who alone write through /v1 of billing, declare deployments at payments
     /// and, off loopback, set /log-level; off loopback a token needs 16 bytes [default: off]
-    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
-    operator_token_file: Option<String>,
+    #[arg(long, env = "OPERATOR_TOKEN_FILE", value_name = "FILE", help_heading = "Callers", value_parser = checked(path))]
+    operator_token_file: Setting<PathBuf>,
     /// File with one token per line of readers, who may read /v1 off loopback, as operators may; a token needs 16 bytes
     /// there [default: off]
-    #[arg(long, env = "READER_TOKEN_FILE", value_name = "FILE", help_heading = "Callers")]
-    reader_token_file: Option<String>,
-    /// true lets every caller read /v1 off loopback [default: false]
+    #[arg(long, env = "READER_TOKEN_FILE", value_name = "FILE", help_heading = "Callers", value_parser = checked(path))]
+    reader_token_file: Setting<PathBuf>,
+    /// true lets every caller read /v1 off loopback
     #[arg(long, env = "ANONYMOUS_READS", value_name = "BOOL", help_heading = "Callers",
-          num_args = 0..=1, default_missing_value = "true")]
-    anonymous_reads: Option<String>,
+          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = checked(boolean))]
+    anonymous_reads: Setting<bool>,
     /// Routes of the replaced systems, their health paths apart: open to every caller; token asks for an operator's token
-    /// for writes and a reader's or operator's for reads; off answers 404 [default: open]
-    #[arg(long, env = "LEGACY_ROUTES", value_name = "OPEN|TOKEN|OFF", help_heading = "Callers")]
-    legacy_routes: Option<String>,
+    /// for writes and a reader's or operator's for reads; off answers 404
+    #[arg(long, env = "LEGACY_ROUTES", value_name = "OPEN|TOKEN|OFF", help_heading = "Callers", default_value = "open",
+          value_parser = checked(str::parse::<LegacyRoutes>))]
+    legacy_routes: Setting<LegacyRoutes>,
 }
 
 /// Checked settings.
@@ -55,19 +53,15 @@ impl AccessArgs {
     ) -> Option<Checked> {
         // Only a service accepts tokens; a one-shot command sends payments' operator token, which payments judges.
         let listener = common.filter(|_| *command == Command::Serve).map(|common| common.listen);
-        let mut file =
-            |path: &Option<String>, setting: &str| token_file(non_empty(path), setting, listener, problems);
-        let operators = file(&self.operator_token_file, OPERATORS);
-        let readers = file(&self.reader_token_file, READERS);
-        let anonymous_reads = boolean(non_empty(&self.anonymous_reads).unwrap_or("false"));
-        let anonymous_reads = problems.check(ANONYMOUS, anonymous_reads);
-        let legacy = non_empty(&self.legacy_routes).unwrap_or("open").parse();
-        let legacy = problems.check(LEGACY, legacy);
-        if legacy == Some(LegacyRoutes::Token) && non_empty(&self.operator_token_file).is_none() {
-            problems.add(
-                LEGACY,
-                "is token, but without --operator-token-file (OPERATOR_TOKEN_FILE) no caller could write; give a file, or off",
-            );
+        let operators = token_file(&self.operator_token_file, listener, problems);
+        let readers = token_file(&self.reader_token_file, listener, problems);
+        let anonymous_reads = self.anonymous_reads.value(problems);
+        let legacy = self.legacy_routes.value(problems);
+        if legacy == Some(LegacyRoutes::Token) && !self.operator_token_file.is_given() {
+            let operators = self.operator_token_file.name();
+            let what =
+                format!("is token, but without {operators} no caller could write; give a file, or off");
+            problems.add(self.legacy_routes.name(), what);
         }
         Some(Checked { operators, readers, anonymous_reads: anonymous_reads?, legacy: legacy? })
     }
@@ -98,7 +92,9 @@ mod tests {
     #[test]
     fn legacy_routes_by_token_need_operators() {
         let mistakes = resolve(&["--legacy-routes", "token"]).unwrap_err();
-        assert!(mistakes.contains(LEGACY) && mistakes.contains(OPERATORS), "{mistakes}");
+        for setting in ["--legacy-routes (LEGACY_ROUTES)", "--operator-token-file (OPERATOR_TOKEN_FILE)"] {
+            assert!(mistakes.contains(setting), "{mistakes}");
+        }
         let (_folder, path) = file("operator-1\n");
         let config = resolve(&["--legacy-routes", "token", "--operator-token-file", &path]).unwrap();
         assert_eq!(config.access.legacy, LegacyRoutes::Token);
@@ -107,11 +103,10 @@ mod tests {
     #[test]
     fn short_tokens_are_refused_off_loopback_where_they_are_accepted_and_never_where_they_are_sent() {
         let (_folder, path) = file("# operators of billing\n\noperator-1\n");
-        for setting in [OPERATORS, READERS] {
-            let flag = setting.split(' ').next().unwrap();
+        for flag in ["--operator-token-file", "--reader-token-file"] {
             assert!(resolve(&[flag, &path]).is_ok());
             let mistakes = resolve(&[flag, &path, "--listen", "0.0.0.0:8000"]).unwrap_err();
-            for part in [setting, &path, "line 3", "at least 16"] {
+            for part in [flag, "_TOKEN_FILE): ", &path, "line 3", "at least 16"] {
                 assert!(mistakes.contains(part), "{part} in {mistakes}");
             }
             assert!(!mistakes.contains("operator-1"), "{mistakes}");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use chassis::config::{Problems, non_empty, on_or_off};
+use chassis::config::{Problems, Setting, checked, on_or_off, text};
 
 use crate::import_row;
 use crate::money::Currency;
@@ -12,52 +12,47 @@ use crate::schedule::run::{Cap, CatchUp};
 use crate::scheduler::ScheduleSettings;
 use crate::subscription::price_minor;
 
-const SCHEDULE: &str = "--schedule (SCHEDULE)";
-const CATCH_UP: &str = "--schedule-catch-up (SCHEDULE_CATCH_UP)";
-const COUNT: &str = "--schedule-max-count (SCHEDULE_MAX_COUNT)";
-const AMOUNT: &str = "--schedule-max-amount (SCHEDULE_MAX_AMOUNT)";
-const HOLIDAYS: &str = "--schedule-holidays (SCHEDULE_HOLIDAYS)";
-
-/// Flags and variables, as text.
-#[derive(Clone, Debug, Default, clap::Args)]
+/// Flags and variables.
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct ScheduleArgs {
     /// on: invoices and charges the due periods of subscriptions. off: only `tinjis schedule run` does
-    /// [default: on]
-    #[arg(long, env = "SCHEDULE", value_name = "ON|OFF", help_heading = "Schedule")]
-    schedule: Option<String>,
+    #[arg(long, env = "SCHEDULE", value_name = "ON|OFF", help_heading = "Schedule", default_value = "on",
+          value_parser = checked(on_or_off))]
+    schedule: Setting<bool>,
     /// Periods missed for more than a day: ask waits for an operator, each invoices all, oldest first, latest only the
-    /// latest of each subscription [default: ask]
-    #[arg(long, env = "SCHEDULE_CATCH_UP", value_name = "ASK|EACH|LATEST", help_heading = "Schedule")]
-    schedule_catch_up: Option<String>,
+    /// latest of each subscription
+    #[arg(long, env = "SCHEDULE_CATCH_UP", value_name = "ASK|EACH|LATEST", help_heading = "Schedule", default_value = "ask",
+          value_parser = checked(catch_up))]
+    schedule_catch_up: Setting<CatchUp>,
     /// Invoices of one date above which an operator confirms [default: off]
-    #[arg(long, env = "SCHEDULE_MAX_COUNT", value_name = "NUMBER", help_heading = "Schedule")]
-    schedule_max_count: Option<String>,
+    #[arg(long, env = "SCHEDULE_MAX_COUNT", value_name = "NUMBER", help_heading = "Schedule", value_parser = checked(count))]
+    schedule_max_count: Setting<i64>,
     /// Sums of one date above which an operator confirms, as EUR=1000.00, separated by commas; a currency that is not
     /// named has no limit [default: off]
-    #[arg(long, env = "SCHEDULE_MAX_AMOUNT", value_name = "AMOUNTS", help_heading = "Schedule")]
-    schedule_max_amount: Option<String>,
+    #[arg(long, env = "SCHEDULE_MAX_AMOUNT", value_name = "AMOUNTS", help_heading = "Schedule", value_parser = checked(amounts))]
+    schedule_max_amount: Setting<BTreeMap<Currency, i64>>,
     /// Days on which no money moves: none, target (the euro's settlement system), or a file with one date per line;
-    /// a subscription's holidays field decides what they do to it [default: target]
-    #[arg(long, env = "SCHEDULE_HOLIDAYS", value_name = "NONE|TARGET|FILE", help_heading = "Schedule")]
-    schedule_holidays: Option<String>,
+    /// a subscription's holidays field decides what they do to it
+    #[arg(long, env = "SCHEDULE_HOLIDAYS", value_name = "NONE|TARGET|FILE", help_heading = "Schedule",
+          default_value = HOLIDAYS_DEFAULT, value_parser = checked(text))]
+    schedule_holidays: Setting<String>,
 }
 
 impl ScheduleArgs {
     /// `None` when a mistake was recorded.
     pub(super) fn resolve(&self, problems: &mut Problems) -> Option<ScheduleSettings> {
-        let is_on = problems.check(SCHEDULE, on_or_off(non_empty(&self.schedule).unwrap_or("on")));
-        let catch_up = non_empty(&self.schedule_catch_up).map_or(Ok(CatchUp::default()), |text| {
-            text.parse().map_err(|_| format!("\"{text}\" is none of ask, each and latest"))
-        });
-        let catch_up = problems.check(CATCH_UP, catch_up);
-        let count = problems.check(COUNT, non_empty(&self.schedule_max_count).map(count).transpose());
-        let amounts = non_empty(&self.schedule_max_amount).map(amounts).transpose();
-        let amounts = problems.check(AMOUNT, amounts.map(Option::unwrap_or_default));
-        let holidays = problems
-            .check(HOLIDAYS, holidays(non_empty(&self.schedule_holidays).unwrap_or(HOLIDAYS_DEFAULT)));
-        let cap = Cap { count: count?, amounts: amounts? };
+        let is_on = self.schedule.value(problems);
+        let catch_up = self.schedule_catch_up.value(problems);
+        let count = self.schedule_max_count.optional(problems);
+        let amounts = self.schedule_max_amount.optional(problems);
+        let holidays = self.schedule_holidays.and_then(|text| holidays(&text)).value(problems);
+        let cap = Cap { count: count?, amounts: amounts?.unwrap_or_default() };
         Some(ScheduleSettings { is_on: is_on?, catch_up: catch_up?, cap, holidays: holidays? })
     }
+}
+
+fn catch_up(text: &str) -> Result<CatchUp, String> {
+    text.parse().map_err(|_| format!("\"{text}\" is none of ask, each and latest"))
 }
 
 fn count(text: &str) -> Result<i64, String> {

@@ -43,8 +43,8 @@ pub struct KeySource {
 impl KeySource {
     /// TLS material of the connection.
     #[must_use]
-    pub fn files(&self, setting: &'static str) -> ClientFiles {
-        let trusted = Source { setting, path: self.credentials.join("ca.crt") };
+    pub fn files(&self, setting: &str) -> ClientFiles {
+        let trusted = Source { setting: setting.into(), path: self.credentials.join("ca.crt") };
         ClientFiles { trusted: Some(trusted), system_too: false, identity: None }
     }
 }

@@ -8,72 +8,74 @@ use http::Uri;
 use http::uri::Scheme;
 
 use super::problems::Problems;
-use super::values::{Common, TOKEN_FILE_SETTING, non_empty};
-use crate::caller::{Accounts, CallerRules, JwtRules, KeySource, Proof, RATE_MAX, Tokens};
+use super::setting::{Setting, checked, path, text};
+use super::values::{Common, CommonArgs};
+use crate::caller::{Accounts, CallerRules, JwtRules, KeySource, Proof, Tokens};
 use crate::client::port;
 use crate::clock::Clock;
 
-const PROOF: &str = "--caller-proof (CALLER_PROOF)";
-const RATE: &str = "--caller-rate-max (CALLER_RATE_MAX)";
-const ISSUER: &str = "--jwt-issuer (JWT_ISSUER)";
-const SUBJECTS: &str = "--jwt-subjects (JWT_SUBJECTS)";
-const JWKS_URL: &str = "--jwt-jwks-url (JWT_JWKS_URL)";
-const CREDENTIALS: &str = "--jwt-credentials (JWT_CREDENTIALS)";
-
-/// What a pod finds in a cluster.
+/// What a pod finds in a cluster. No defaults of clap: a setting of signed tokens that is given without an audience is a
+/// mistake.
 const ISSUER_DEFAULT: &str = "https://kubernetes.default.svc.cluster.local";
 const JWKS_URL_DEFAULT: &str = "https://kubernetes.default.svc/openid/v1/jwks";
 const CREDENTIALS_DEFAULT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Authentication flags and variables, as text.
-#[derive(Clone, Debug, Default, clap::Args)]
+/// Authentication flags and variables.
+#[derive(Clone, Debug, clap::Args)]
 pub struct CallerArgs {
     /// Whether a caller needs any or all of the configured proofs: certificate, signed token, static token
-    /// [default: any]
-    #[arg(long, env = "CALLER_PROOF", value_name = "ANY|ALL", help_heading = "Callers")]
-    caller_proof: Option<String>,
-    /// Rate limit per account in requests per second, with a burst of one second. Excess requests get 429 [default: 50000]
-    #[arg(long, env = "CALLER_RATE_MAX", value_name = "NUMBER", help_heading = "Callers")]
-    caller_rate_max: Option<String>,
+    #[arg(long, env = "CALLER_PROOF", value_name = "ANY|ALL", help_heading = "Callers", default_value = "any",
+          value_parser = checked(proof))]
+    caller_proof: Setting<Proof>,
+    /// Rate limit per account in requests per second, with a burst of one second. Excess requests get 429
+    #[arg(long, env = "CALLER_RATE_MAX", value_name = "NUMBER", help_heading = "Callers", default_value = "50000",
+          value_parser = checked(rate))]
+    caller_rate_max: Setting<NonZeroU32>,
     /// Required audience of signed tokens (Authorization: Bearer); enables them [default: off]
-    #[arg(long, env = "JWT_AUDIENCE", value_name = "NAME", help_heading = "Callers")]
-    jwt_audience: Option<String>,
+    #[arg(long, env = "JWT_AUDIENCE", value_name = "NAME", help_heading = "Callers", value_parser = checked(text))]
+    jwt_audience: Setting<String>,
     /// Accepted subjects of signed tokens, as SUBJECT or SUBJECT=ACCOUNT, separated by commas
-    #[arg(long, env = "JWT_SUBJECTS", value_name = "SUBJECTS", help_heading = "Callers")]
-    jwt_subjects: Option<String>,
+    #[arg(long, env = "JWT_SUBJECTS", value_name = "SUBJECTS", help_heading = "Callers", value_parser = checked(Accounts::parse))]
+    jwt_subjects: Setting<Accounts>,
     #[arg(
         long,
         env = "JWT_ISSUER",
         value_name = "NAME",
         help_heading = "Callers",
+        value_parser = checked(text),
         help = "Issuer of signed tokens [default: https://kubernetes.default.svc.cluster.local]"
     )]
-    jwt_issuer: Option<String>,
+    jwt_issuer: Setting<String>,
     #[arg(
         long,
         env = "JWT_JWKS_URL",
         value_name = "URL",
         help_heading = "Callers",
+        value_parser = checked(jwks_url),
         help = "URL of the issuer's JWKS [default: https://kubernetes.default.svc/openid/v1/jwks]"
     )]
-    jwt_jwks_url: Option<String>,
+    jwt_jwks_url: Setting<Uri>,
     /// Directory with ca.crt and an optional token for fetching the JWKS
     /// [default: /var/run/secrets/kubernetes.io/serviceaccount]
-    #[arg(long, env = "JWT_CREDENTIALS", value_name = "FOLDER", help_heading = "Callers")]
-    jwt_credentials: Option<String>,
+    #[arg(long, env = "JWT_CREDENTIALS", value_name = "FOLDER", help_heading = "Callers", value_parser = checked(path))]
+    jwt_credentials: Setting<PathBuf>,
 }
 
 impl CallerArgs {
     /// Checks the settings and the files that they name, together with the common settings; `None` when a mistake
     /// was recorded. Where a certificate is only one of several proofs, the handshake no longer asks for it.
-    pub fn resolve(&self, common: &mut Common, problems: &mut Problems) -> Option<CallerRules> {
-        let proof = problems.check(PROOF, proof(non_empty(&self.caller_proof).unwrap_or("any")));
-        let rate = non_empty(&self.caller_rate_max).map_or(Ok(RATE_MAX), rate);
-        let rate_max = problems.check(RATE, rate);
+    pub fn resolve(
+        &self,
+        given: &CommonArgs,
+        common: &mut Common,
+        problems: &mut Problems,
+    ) -> Option<CallerRules> {
+        let proof = self.caller_proof.value(problems);
+        let rate_max = self.caller_rate_max.value(problems);
         let jwt = self.jwt(problems);
         let tokens = common.tokens.clone().map(|source| source.accepted_on(common.listen));
-        let tokens =
-            tokens.map(|source| problems.check(TOKEN_FILE_SETTING, Tokens::read(&source).map(|_| source)));
+        let file = given.payments_api_token_file.name();
+        let tokens = tokens.map(|source| problems.check(file, Tokens::read(&source).map(|_| source)));
         let (proof, rate_max, jwt) = (proof?, rate_max?, jwt.ok()?);
         let tokens = tokens.map_or(Some(None), |source| source.map(Some))?;
         let clients = common.tls.as_mut().and_then(|tls| tls.clients.as_mut());
@@ -92,40 +94,47 @@ impl CallerArgs {
 
     /// `Err` when a mistake was recorded.
     fn jwt(&self, problems: &mut Problems) -> Result<Option<(JwtRules, KeySource)>, ()> {
-        let Some(audience) = non_empty(&self.jwt_audience) else { return self.no_jwt(problems) };
-        let issuer = non_empty(&self.jwt_issuer).unwrap_or(ISSUER_DEFAULT).to_owned();
-        let subjects = match non_empty(&self.jwt_subjects) {
-            Some(text) => Accounts::parse(text).map_err(|error| error.to_string()),
-            None => Err("is missing, and --jwt-audience is given: list the accepted subjects".to_owned()),
+        let Some(audience) = self.jwt_audience.optional(problems).ok_or(())? else {
+            return self.no_jwt(problems);
         };
-        let subjects = problems.check(SUBJECTS, subjects);
-        let url =
-            problems.check(JWKS_URL, jwks_url(non_empty(&self.jwt_jwks_url).unwrap_or(JWKS_URL_DEFAULT)));
-        let credentials = PathBuf::from(non_empty(&self.jwt_credentials).unwrap_or(CREDENTIALS_DEFAULT));
-        let (Some(subjects), Some(url)) = (subjects, url) else { return Err(()) };
-        let source = KeySource { url, credentials };
-        let mistakes = source.files(CREDENTIALS).check(&Clock::system());
-        for mistake in &mistakes {
-            problems.add(mistake.setting, &mistake.what);
+        let issuer = self.jwt_issuer.optional(problems).ok_or(())?;
+        let issuer = issuer.unwrap_or_else(|| ISSUER_DEFAULT.to_owned());
+        if !self.jwt_subjects.is_given() {
+            let what = "is missing, and --jwt-audience is given: list the accepted subjects";
+            problems.add(self.jwt_subjects.name(), what);
         }
-        let rules = JwtRules { issuer, audience: audience.to_owned(), subjects };
-        if mistakes.is_empty() { Ok(Some((rules, source))) } else { Err(()) }
+        let subjects = self.jwt_subjects.optional(problems);
+        let url = self.jwt_jwks_url.optional(problems).ok_or(())?;
+        let url = url.unwrap_or_else(|| Uri::from_static(JWKS_URL_DEFAULT));
+        let credentials = self.jwt_credentials.optional(problems).ok_or(())?;
+        let source =
+            KeySource { url, credentials: credentials.unwrap_or_else(|| CREDENTIALS_DEFAULT.into()) };
+        let mistakes = source.files(self.jwt_credentials.name()).check(&Clock::system());
+        for mistake in &mistakes {
+            problems.add(&mistake.setting, &mistake.what);
+        }
+        let Some(Some(subjects)) = subjects else { return Err(()) };
+        if mistakes.is_empty() {
+            Ok(Some((JwtRules { issuer, audience, subjects }, source)))
+        } else {
+            Err(())
+        }
     }
 
     /// Without an audience signed tokens are off, and any other setting of them is a mistake.
     fn no_jwt(&self, problems: &mut Problems) -> Result<Option<(JwtRules, KeySource)>, ()> {
         let settings = [
-            (ISSUER, &self.jwt_issuer),
-            (SUBJECTS, &self.jwt_subjects),
-            (JWKS_URL, &self.jwt_jwks_url),
-            (CREDENTIALS, &self.jwt_credentials),
+            (self.jwt_issuer.name(), self.jwt_issuer.is_given()),
+            (self.jwt_subjects.name(), self.jwt_subjects.is_given()),
+            (self.jwt_jwks_url.name(), self.jwt_jwks_url.is_given()),
+            (self.jwt_credentials.name(), self.jwt_credentials.is_given()),
         ];
-        let said = settings.into_iter().filter(|(_, value)| non_empty(value).is_some());
-        let said: Vec<&str> = said.map(|(setting, _)| setting).collect();
-        for setting in &said {
+        let given: Vec<&str> =
+            settings.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
+        for setting in &given {
             problems.add(setting, "is given, but no --jwt-audience: say for whom tokens must be issued");
         }
-        if said.is_empty() { Ok(None) } else { Err(()) }
+        if given.is_empty() { Ok(None) } else { Err(()) }
     }
 }
 
@@ -158,7 +167,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::{CommonArgs, CommonDefaults};
+    use crate::caller::RATE_MAX;
+    use crate::config::CommonDefaults;
 
     const DEFAULTS: CommonDefaults = CommonDefaults {
         service: "shop",
@@ -168,6 +178,7 @@ mod tests {
     };
 
     #[derive(Parser)]
+    #[command(mut_args = |arg| DEFAULTS.declare(arg))]
     struct Args {
         #[command(flatten)]
         common: CommonArgs,
@@ -179,7 +190,7 @@ mod tests {
         let args = Args::try_parse_from(["shop"].iter().chain(words)).unwrap();
         let mut problems = Problems::new();
         let mut common = args.common.resolve(&DEFAULTS, &mut problems).unwrap();
-        let rules = args.callers.resolve(&mut common, &mut problems);
+        let rules = args.callers.resolve(&args.common, &mut common, &mut problems);
         problems.finish().map_err(|error| error.to_string())?;
         Ok(rules.unwrap())
     }
@@ -209,19 +220,22 @@ mod tests {
         assert_eq!(rules.issuer, ISSUER_DEFAULT);
         assert_eq!(source.url, JWKS_URL_DEFAULT);
         let mistakes = resolve(&[&words[..], &["--jwt-credentials", "/nowhere"]].concat()).unwrap_err();
-        assert!(mistakes.contains(CREDENTIALS) && mistakes.contains("/nowhere/ca.crt"), "{mistakes}");
+        assert!(
+            mistakes.contains("--jwt-credentials (JWT_CREDENTIALS)") && mistakes.contains("/nowhere/ca.crt"),
+            "{mistakes}"
+        );
     }
 
     #[test]
     fn every_mistake_is_reported() {
         let words = ["--caller-proof", "some", "--caller-rate-max", "0", "--jwt-issuer", "x"];
         let mistakes = resolve(&words).unwrap_err();
-        for setting in [PROOF, RATE, ISSUER] {
+        for setting in ["(CALLER_PROOF)", "(CALLER_RATE_MAX)", "--jwt-issuer (JWT_ISSUER): is given"] {
             assert!(mistakes.contains(setting), "{setting} in {mistakes}");
         }
         for url in ["http://keys/", "https://keys:99999/"] {
             let mistakes = resolve(&["--jwt-audience", "payments", "--jwt-jwks-url", url]).unwrap_err();
-            assert!(mistakes.contains(SUBJECTS) && mistakes.contains(JWKS_URL), "{mistakes}");
+            assert!(mistakes.contains("(JWT_SUBJECTS)") && mistakes.contains("(JWT_JWKS_URL)"), "{mistakes}");
         }
     }
 }

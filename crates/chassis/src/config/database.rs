@@ -5,15 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::problems::Problems;
-use super::values::{CommonDefaults, non_empty};
+use super::setting::{Setting, checked, path, text};
 use crate::clock::{Clock, VirtualClock};
 use crate::postgres::{CONNECTIONS_LEAST, CONNECTIONS_LIMIT, CONNECTIONS_MAX, PostgresSettings};
-use crate::tls::Source;
-
-const URL: &str = "--database-url (DATABASE_URL)";
-const CA: &str = "--database-ca (DATABASE_CA)";
-const CONNECTIONS: &str = "--database-connections-max (DATABASE_CONNECTIONS_MAX)";
-const VIRTUAL_CLOCK: &str = "--virtual-clock (VIRTUAL_CLOCK)";
 
 /// The database.
 #[derive(Clone, PartialEq, Eq)]
@@ -63,13 +57,6 @@ impl SqliteUrl {
 }
 
 impl DatabaseUrl {
-    /// Records a mistake if a command that writes is given a file that may only be read.
-    pub fn check_writable(&self, problems: &mut Problems) {
-        if matches!(self, Self::Sqlite(SqliteUrl { mode: SqliteMode::ReadOnly, .. })) {
-            problems.add(URL, "says mode=ro, but this command writes: say mode=rw, or leave mode out");
-        }
-    }
-
     /// The file of which a copy is a backup.
     ///
     /// # Errors
@@ -96,51 +83,63 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// Flags and variables of the database, as text.
-#[derive(Clone, Default, clap::Args)]
-pub(super) struct DatabaseArgs {
+/// Flags and variables of the database.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DatabaseArgs {
     /// Database: sqlite:PATH, optionally with ?mode=ro, rw or rwc, or postgres://USER:PASSWORD@HOST/NAME?sslmode=verify-full
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", help_heading = "Data")]
-    pub(super) database_url: Option<String>,
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", help_heading = "Data", value_parser = checked(text))]
+    database_url: Setting<String>,
     /// CA bundle (PEM) for PostgreSQL's certificate. Reloaded on change [default: the system's]
-    #[arg(long, env = "DATABASE_CA", value_name = "FILE", help_heading = "Data")]
-    pub(super) database_ca: Option<String>,
+    #[arg(long, env = "DATABASE_CA", value_name = "FILE", help_heading = "Data", value_parser = checked(path))]
+    database_ca: Setting<PathBuf>,
     /// Maximum number of PostgreSQL connections of this process, from 2 to 500 [default: 12]
-    #[arg(long, env = "DATABASE_CONNECTIONS_MAX", value_name = "NUMBER", help_heading = "Data")]
-    pub(super) database_connections_max: Option<String>,
+    #[arg(long, env = "DATABASE_CONNECTIONS_MAX", value_name = "NUMBER", help_heading = "Data",
+          value_parser = checked(connections_max))]
+    database_connections_max: Setting<usize>,
     /// File of the clock of a simulation, for a database that was created with one and for no other [default: off]
-    #[arg(long, env = "VIRTUAL_CLOCK", value_name = "FILE", help_heading = "Data")]
-    pub(super) virtual_clock: Option<String>,
+    #[arg(long, env = "VIRTUAL_CLOCK", value_name = "FILE", help_heading = "Data", value_parser = checked(path))]
+    pub virtual_clock: Setting<PathBuf>,
 }
 
 impl DatabaseArgs {
+    /// Records a mistake if a command that writes is given a file that may only be read.
+    pub fn check_writable(&self, url: &DatabaseUrl, problems: &mut Problems) {
+        if matches!(url, DatabaseUrl::Sqlite(SqliteUrl { mode: SqliteMode::ReadOnly, .. })) {
+            let what = "says mode=ro, but this command writes: say mode=rw, or leave mode out";
+            problems.add(self.database_url.name(), what);
+        }
+    }
+
     /// The clock of the database's rows; `None` when a mistake was recorded.
     pub(super) fn resolve_clock(&self, problems: &mut Problems) -> Option<Clock> {
-        let Some(path) = non_empty(&self.virtual_clock) else { return Some(Clock::system()) };
-        let clock = VirtualClock::open(Path::new(path)).map_err(|error| format!("{path}: {error}"));
-        problems.check(VIRTUAL_CLOCK, clock).map(Clock::shared)
+        let clock = self.virtual_clock.and_then(|path| {
+            let clock = VirtualClock::open(&path).map_err(|error| format!("{}: {error}", path.display()));
+            clock.map(Clock::shared)
+        });
+        Some(clock.optional(problems)?.unwrap_or_else(Clock::system))
     }
 
     /// Checks the settings and the file that they name; `None` when a mistake was recorded.
-    pub(super) fn resolve(&self, defaults: &CommonDefaults, problems: &mut Problems) -> Option<DatabaseUrl> {
-        let url = non_empty(&self.database_url).unwrap_or(defaults.database_url);
-        let connections_max = non_empty(&self.database_connections_max).map(connections_max).transpose();
-        let connections_max = problems.check(CONNECTIONS, connections_max);
+    pub(super) fn resolve(&self, service: &str, problems: &mut Problems) -> Option<DatabaseUrl> {
+        let url = self.database_url.value(problems)?;
+        let connections_max = self.database_connections_max.optional(problems);
         if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-            for (setting, value) in [(CA, &self.database_ca), (CONNECTIONS, &self.database_connections_max)] {
-                if non_empty(value).is_some() {
+            let (ca, connections) = (&self.database_ca, &self.database_connections_max);
+            for (setting, is_given) in
+                [(ca.name(), ca.is_given()), (connections.name(), connections.is_given())]
+            {
+                if is_given {
                     problems.add(setting, "is given, but the data lies in no PostgreSQL");
                 }
             }
-            return problems.check(URL, file(url)).map(DatabaseUrl::Sqlite);
+            return self.database_url.and_then(|url| file(&url)).value(problems).map(DatabaseUrl::Sqlite);
         }
         let connections_max = connections_max?.unwrap_or(CONNECTIONS_MAX);
-        let ca = non_empty(&self.database_ca).map(|path| Source { setting: CA, path: path.into() });
-        let settings = PostgresSettings::parse(url, ca, connections_max, defaults.service);
-        let settings = problems.check(URL, settings)?;
+        let settings = PostgresSettings::parse(&url, self.database_ca.source(), connections_max, service);
+        let settings = problems.check(self.database_url.name(), settings)?;
         let mistakes = settings.tls().map(|files| files.check(&Clock::system())).unwrap_or_default();
         for mistake in &mistakes {
-            problems.add(mistake.setting, &mistake.what);
+            problems.add(&mistake.setting, &mistake.what);
         }
         mistakes.is_empty().then(|| DatabaseUrl::Postgres(Box::new(settings)))
     }
@@ -177,25 +176,27 @@ fn connections_max(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
+    use super::super::setting::with_defaults;
     use super::*;
 
-    const DEFAULTS: CommonDefaults = CommonDefaults {
-        service: "billing",
-        listen: "",
-        admin_listen: "",
-        database_url: "sqlite:./billing.db",
-    };
+    #[derive(Parser)]
+    #[command(mut_args = |arg| with_defaults(arg, &[("database_url", "sqlite:./billing.db")]))]
+    struct Args {
+        #[command(flatten)]
+        database: DatabaseArgs,
+    }
+
+    fn args(url: &str, ca: &str, connections: &str) -> DatabaseArgs {
+        let words =
+            ["test", "--database-url", url, "--database-ca", ca, "--database-connections-max", connections];
+        Args::try_parse_from(words).unwrap().database
+    }
 
     fn resolve(url: &str, ca: &str, connections: &str) -> Result<DatabaseUrl, String> {
-        let text = |text: &str| Some(text.to_owned());
-        let args = DatabaseArgs {
-            database_url: text(url),
-            database_ca: text(ca),
-            database_connections_max: text(connections),
-            virtual_clock: None,
-        };
         let mut problems = Problems::new();
-        let found = args.resolve(&DEFAULTS, &mut problems);
+        let found = args(url, ca, connections).resolve("billing", &mut problems);
         problems.finish().map_err(|error| error.to_string())?;
         Ok(found.unwrap())
     }
@@ -245,7 +246,7 @@ mod tests {
         assert!(url(SqliteMode::ReadWrite).existing().is_ok());
         for (mode, mistakes) in [(SqliteMode::ReadOnly, true), (SqliteMode::ReadWrite, false)] {
             let mut problems = Problems::new();
-            DatabaseUrl::Sqlite(url(mode)).check_writable(&mut problems);
+            args("", "", "").check_writable(&DatabaseUrl::Sqlite(url(mode)), &mut problems);
             assert_eq!(problems.finish().is_err(), mistakes, "{mode:?}");
         }
     }

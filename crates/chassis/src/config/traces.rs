@@ -191,16 +191,16 @@ impl Variables<'_> {
 
     /// Nothing when a file cannot be used: traces go to a verified collector only.
     fn tls(&mut self) -> Option<ClientFiles> {
-        let source = |setting| {
+        let source = |setting: &str| {
             let path = self.given(setting).map(PathBuf::from)?;
-            Some(Source { setting, path })
+            Some(Source { setting: setting.into(), path })
         };
         let (trusted, certificate, key) =
             (source(CERTIFICATE), source(CLIENT_CERTIFICATE), source(CLIENT_KEY));
         let files = ClientFiles { system_too: trusted.is_none(), trusted, identity: certificate.zip(key) };
         let mistakes = files.check(&Clock::system());
         for mistake in &mistakes {
-            self.warn(mistake.setting, &format!("{}, no traces are exported", mistake.what));
+            self.warn(&mistake.setting, &format!("{}, no traces are exported", mistake.what));
         }
         mistakes.is_empty().then_some(files)
     }

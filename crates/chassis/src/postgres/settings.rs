@@ -166,7 +166,7 @@ mod tests {
     }
 
     fn ca() -> Option<Source> {
-        Some(Source { setting: "--database-ca (DATABASE_CA)", path: "/nowhere".into() })
+        Some(Source { setting: "--database-ca (DATABASE_CA)".into(), path: "/nowhere".into() })
     }
 
     #[test]

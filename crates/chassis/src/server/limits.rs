@@ -23,7 +23,7 @@ const TLS_AGE: Duration = Duration::from_secs(600);
 /// From the first byte of a head to its end: a head is one packet, or a few.
 const HEADER: Duration = Duration::from_secs(10);
 /// Connections of one peer address, once there is no place for another.
-pub(crate) const CONNECTIONS_PER_PEER: usize = 64;
+const CONNECTIONS_PER_PEER: usize = 64;
 /// From the end of a head to the end of its body.
 const BODY: Duration = Duration::from_secs(60);
 /// Between an answer and the next request: longer than any known client keeps a connection, so that it is

@@ -19,7 +19,6 @@ mod socket;
 mod state;
 
 pub use cross_site::{CrossSite, CrossSiteGuard, is_safe};
-pub(crate) use limits::CONNECTIONS_PER_PEER;
 pub use limits::{Limits, NotExecuted, Panicked, Shed};
 pub use metrics::ServerMetrics;
 pub use socket::{Duplex, Listen};

@@ -105,7 +105,7 @@ impl Material for ClientFiles {
             })
         })();
         let config = config.map_err(|error| {
-            let setting = self.sources().first().map_or("TLS", |source| source.setting);
+            let setting = self.sources().first().map_or("TLS".into(), |source| source.setting.clone());
             vec![Mistake { setting, what: format!("cannot be used: {error}") }]
         })?;
         Ok(Built { config: Arc::new(config), expiries })

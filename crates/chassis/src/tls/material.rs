@@ -26,7 +26,7 @@ const CERTIFICATES_MAX: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// As the user writes it, such as `--tls-cert (TLS_CERT)`.
-    pub setting: &'static str,
+    pub setting: Arc<str>,
     /// Its path.
     pub path: PathBuf,
 }
@@ -35,7 +35,7 @@ pub struct Source {
 #[derive(Debug)]
 pub struct Mistake {
     /// The setting that names the file.
-    pub setting: &'static str,
+    pub setting: Arc<str>,
     /// What is wrong, with the path.
     pub what: String,
 }
@@ -104,7 +104,7 @@ impl Source {
     }
 
     pub(super) fn mistake(&self, error: &MaterialError) -> Mistake {
-        Mistake { setting: self.setting, what: format!("{} {error}", self.path.display()) }
+        Mistake { setting: self.setting.clone(), what: format!("{} {error}", self.path.display()) }
     }
 }
 

@@ -85,7 +85,10 @@ impl Material for ServerFiles {
             }
         };
         let unusable = |error: &dyn fmt::Display| {
-            vec![Mistake { setting: self.certificate.setting, what: format!("cannot be used: {error}") }]
+            vec![Mistake {
+                setting: self.certificate.setting.clone(),
+                what: format!("cannot be used: {error}"),
+            }]
         };
         let mut expiries = vec![("server", own.expires)];
         let builder = ServerConfig::builder_with_details(provider, Arc::new(Time(clock.clone())))
@@ -220,7 +223,7 @@ impl ClientVerifier {
         let trusted = trusted(ca).map_err(|error| rules.ca.mistake(&error))?;
         let chains = WebPkiClientVerifier::builder_with_provider(Arc::new(trusted.roots), provider.clone());
         let chains = chains.build().map_err(|_| Mistake {
-            setting: rules.ca.setting,
+            setting: rules.ca.setting.clone(),
             what: format!("{} holds no certificate of an authority", rules.ca.path.display()),
         })?;
         let verifier = Self {

@@ -17,7 +17,7 @@ fn fuzz_pem_files() {
     let authority = Authority::new("of the test");
     let pair = authority.server("localhost");
     let path = |file: &str| folder.path().join(file);
-    let source = |file: &str| Source { setting: "the test", path: path(file) };
+    let source = |file: &str| Source { setting: "the test".into(), path: path(file) };
     fs::write(path("ca"), authority.pem()).unwrap();
     fs::write(path("cert"), &pair.certificate).unwrap();
     fs::write(path("key"), &pair.key).unwrap();

@@ -381,7 +381,7 @@ async fn over_tls_the_server_proves_who_it_is() {
     let ca = dir.path().join("ca.pem");
     let trust = |url: &str, authority: &Authority| {
         replace(&ca, &authority.pem());
-        let source = tls::Source { setting: "--database-ca", path: ca.clone() };
+        let source = tls::Source { setting: "--database-ca".into(), path: ca.clone() };
         PostgresSettings::parse(url, Some(source), 4, "shop").unwrap()
     };
     let ask = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";

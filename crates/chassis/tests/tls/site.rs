@@ -32,7 +32,7 @@ pub(crate) struct Site {
 }
 
 pub(crate) fn source(path: PathBuf) -> Source {
-    Source { setting: "--a-file (A_FILE)", path }
+    Source { setting: "--a-file (A_FILE)".into(), path }
 }
 
 pub(crate) fn put(folder: &Path, name: &str, pair: &Pair) {

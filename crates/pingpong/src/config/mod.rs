@@ -10,14 +10,13 @@ pub use pinger::{PingerConfig, Target};
 pub use ponger::PongerConfig;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chassis::config::{Problems, load, non_empty};
+use chassis::config::{LogArgs, Problems, Setting, checked, load, path};
 use chassis::service;
-use chassis::telemetry::{LogConfig, LogFormat};
+use chassis::telemetry::LogConfig;
 use chassis::tls::Source;
 use tokio::net::TcpListener;
 
@@ -31,17 +30,11 @@ const METRICS_ENDPOINT: &str = "/metrics";
 #[derive(Clone, Debug, clap::Args)]
 struct CommonArgs {
     /// Configuration file: YAML, or JSON if its name ends in .json
-    #[arg(short = 'c', long = "config", env = "CONFIG", value_name = "FILE", default_value = "config.yaml")]
-    config: PathBuf,
-    /// Log format: json or text [default: json; text on a terminal]
-    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT")]
-    log_format: Option<String>,
-    /// Log level: off, error, warn, info, debug or trace [default: info]
-    #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL")]
-    log_level: Option<String>,
-    /// Name of this workload in logs [default: the program's name]
-    #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME")]
-    service_name: Option<String>,
+    #[arg(short = 'c', long = "config", env = "CONFIG", value_name = "FILE", default_value = "config.yaml",
+          value_parser = checked(path))]
+    config: Setting<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
     /// What to do; default: serve
     #[command(subcommand)]
     command: Option<Sub>,
@@ -106,32 +99,19 @@ impl MetricsConfig {
 fn read<A: clap::Parser, C>(
     args: impl IntoIterator<Item = OsString>,
     common: impl FnOnce(A) -> CommonArgs,
-    service: &str,
     resolve: impl FnOnce(&mut Settings, &mut Problems) -> Option<C>,
 ) -> Result<(Common, C), ExitCode> {
     load(args, |args: A, problems| {
         let args = common(args);
-        let log = args.log(service, problems);
-        let settings = Settings::read(&args.config);
-        let mut settings = problems.check("-c (CONFIG)", settings)?;
+        let log = args.log.resolve(problems);
+        let file = args.config.value(problems)?;
+        let mut settings = problems.check(args.config.name(), Settings::read(&file))?;
         let config = resolve(&mut settings, problems);
         let metrics = metrics(&mut settings, problems);
         let is_healthcheck = matches!(args.command, Some(Sub::Healthcheck));
         let common = Common { log: log?, metrics: metrics?, unread: settings.left(), is_healthcheck };
         Some((common, config?))
     })
-}
-
-impl CommonArgs {
-    fn log(&self, service: &str, problems: &mut Problems) -> Option<LogConfig> {
-        let terminal = if std::io::stdout().is_terminal() { LogFormat::Text } else { LogFormat::Json };
-        let format = non_empty(&self.log_format).map_or(Ok(terminal), |text| text.parse());
-        let format = problems.check("--log-format (LOG_FORMAT)", format);
-        let level = non_empty(&self.log_level).unwrap_or("info").parse();
-        let level = problems.check("--log-level (LOG_LEVEL)", level);
-        let service = non_empty(&self.service_name).unwrap_or(service).to_owned();
-        Some(LogConfig { format: format?, level: level?, service })
-    }
 }
 
 fn metrics(settings: &mut Settings, problems: &mut Problems) -> Option<MetricsConfig> {
@@ -162,5 +142,5 @@ fn address(settings: &mut Settings, key: &'static str, problems: &mut Problems) 
 }
 
 fn source(settings: &mut Settings, key: &'static str, problems: &mut Problems) -> Option<Source> {
-    Some(Source { setting: key, path: settings.text(key, problems)?.into() })
+    Some(Source { setting: key.into(), path: settings.text(key, problems)?.into() })
 }

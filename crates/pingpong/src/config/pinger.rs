@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chassis::client::port;
 use chassis::clock::Clock;
-use chassis::config::Problems;
+use chassis::config::{Problems, with_defaults};
 use chassis::tls::ClientFiles;
 use http::Uri;
 use http::uri::Scheme;
@@ -27,7 +27,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The pinger: pings the ponger until it is stopped
 #[derive(Debug, clap::Parser)]
-#[command(name = "pinger", version, mut_args = |arg| arg.global(true))]
+#[command(name = "pinger", version, mut_args = |arg| with_defaults(arg, &[("service_name", "pinger")]))]
 struct Args {
     #[command(flatten)]
     common: CommonArgs,
@@ -63,7 +63,7 @@ impl PingerConfig {
     /// # Errors
     /// The code to exit with, after help, version or all mistakes were printed.
     pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
-        let (common, target) = read(args, |args: Args| args.common, "pinger", resolve)?;
+        let (common, target) = read(args, |args: Args| args.common, resolve)?;
         Ok(Self { common, target })
     }
 }
@@ -93,7 +93,7 @@ fn resolve(settings: &mut Settings, problems: &mut Problems) -> Option<Target> {
     let names_tls = trusted.is_some() || certificate.is_some();
     let files = ClientFiles { trusted, system_too: true, identity: certificate.zip(key) };
     let mistakes = files.check(&Clock::system());
-    mistakes.iter().for_each(|mistake| problems.add(mistake.setting, &mistake.what));
+    mistakes.iter().for_each(|mistake| problems.add(&mistake.setting, &mistake.what));
     if !mistakes.is_empty() {
         return None;
     }

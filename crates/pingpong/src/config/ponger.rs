@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use chassis::clock::Clock;
-use chassis::config::Problems;
+use chassis::config::{Problems, with_defaults};
 use chassis::tls::{ClientRules, SanAllowList, ServerFiles};
 
 use super::file::Settings;
@@ -19,7 +19,7 @@ const PROTOCOL: &str = "service.protocol";
 
 /// The ponger: answers every ping with a pong
 #[derive(Debug, clap::Parser)]
-#[command(name = "ponger", version, mut_args = |arg| arg.global(true))]
+#[command(name = "ponger", version, mut_args = |arg| with_defaults(arg, &[("service_name", "ponger")]))]
 struct Args {
     #[command(flatten)]
     common: CommonArgs,
@@ -44,7 +44,7 @@ impl PongerConfig {
     /// # Errors
     /// The code to exit with, after help, version or all mistakes were printed.
     pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
-        let (common, service) = read(args, |args: Args| args.common, "ponger", resolve)?;
+        let (common, service) = read(args, |args: Args| args.common, resolve)?;
         let (listen, tls, leaves_tls_unused) = service;
         Ok(Self { common, listen, tls, leaves_tls_unused })
     }
@@ -91,7 +91,7 @@ fn resolve(settings: &mut Settings, problems: &mut Problems) -> Option<Service> 
     }
     let files = ServerFiles { certificate: certificate?, key: key?, clients };
     let mistakes = files.check(&Clock::system());
-    mistakes.iter().for_each(|mistake| problems.add(mistake.setting, &mistake.what));
+    mistakes.iter().for_each(|mistake| problems.add(&mistake.setting, &mistake.what));
     if !mistakes.is_empty() {
         return None;
     }

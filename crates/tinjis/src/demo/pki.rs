@@ -128,7 +128,7 @@ impl Pki {
 
 /// Connections by the certificates in such a folder.
 pub(super) fn connect(folder: &Path) -> anyhow::Result<TlsConnect> {
-    let source = |file: &str| Source { setting: "--pki", path: folder.join(file) };
+    let source = |file: &str| Source { setting: "--pki".into(), path: folder.join(file) };
     let files = ClientFiles {
         trusted: Some(source("ca.pem")),
         system_too: false,

@@ -42,7 +42,7 @@ struct Shared {
 }
 
 fn client(trusted: std::path::PathBuf, folder: &std::path::Path) -> Client {
-    let source = |path| Source { setting: "the load", path };
+    let source = |path| Source { setting: "the load".into(), path };
     let files = ClientFiles {
         trusted: Some(source(trusted)),
         system_too: false,
