@@ -38,4 +38,12 @@ mutant 'a namespace that stays' ping-pong 'ping-pong left behind: ' \
   deploy/scripts/cluster.sh 's/^  kinds Namespace \| delete$/  :/'
 mutant 'pods that stop before every proxy has left them' invoice-app 'both services are replaced, and pods deleted' \
   deploy/envs/invoice-app/rendered.yaml '/^ *lifecycle:$/d; /^ *preStop:$/d; /^ *sleep: \{seconds: 5\}$/d'
+mutant 'a Service on a port of every node' ping-pong 'the doctor, ping-pong as it stands: exit 1' \
+  deploy/envs/ping-pong/rendered.yaml 's/^  type: ClusterIP$/  type: NodePort/'
+mutant 'a program that is ready late' ping-pong 'from its start until it was ready' \
+  deploy/envs/ping-pong/rendered.yaml 's/^( *)readinessProbe:$/&\n\1  initialDelaySeconds: 45/'
+mutant 'a database open to every namespace' invoice-app 'the doctor, invoice-app as it stands: exit 1' \
+  deploy/envs/invoice-app/rendered.yaml 's|^        - podSelector:$|        - namespaceSelector: {}\n          podSelector:|'
+mutant 'a namespace that takes any pod' tinjis 'the doctor, tinjis as it stands: exit 1' \
+  deploy/envs/tinjis/rendered.yaml '/pod-security.kubernetes.io\/enforce: restricted/d'
 if ((missed)); then exit 1; fi

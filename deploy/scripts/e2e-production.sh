@@ -67,6 +67,7 @@ of_staging() {
   scaled
   looked_at antaeus antaeus 8001
   looked_at payments payments 9001
+  isolated staging
   invoices=0
   bring $batch
   SECRET=operator-token load antaeus antaeus 8000 /v1/runs 5 --post

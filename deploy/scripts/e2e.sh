@@ -235,6 +235,7 @@ of_tinjis() {
   local billing
   looked_at payments antaeus 8001
   looked_at payments payments 9001
+  isolated tinjis
   SERVICE=antaeus-service load payments antaeus 8000 /rest/v1/invoices 1
   load_ends payments 'a client pod asks Antaeus for its invoices'
   forward payments antaeus-service 8000
@@ -254,6 +255,7 @@ of_ping-pong() {
   local pod failed
   looked_at ping-pong ponger 2112
   looked_at ping-pong pinger 2112
+  isolated ping-pong
   rolled ping-pong ponger
   pod=$(pods ping-pong pinger | cut -d' ' -f1)
   failed=$(metrics ping-pong "$pod" 2112 | awk '/^ping_requests_total\{/ && !/success/ { sum += $NF } END { print sum + 0 }')
@@ -266,6 +268,7 @@ of_invoice-app() {
   local billing payments
   looked_at invoice-app invoice-app 8001
   looked_at invoice-app payment-provider 9001
+  isolated invoice-app
   load invoice-app invoice-app 8081 /invoices 45
   rolled invoice-app invoice-app
   rolled invoice-app payment-provider

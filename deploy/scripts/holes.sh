@@ -17,15 +17,21 @@ lab=tinjis-holes
 declare -a wanted=("$@")
 # A line per hole: `added` runs in the subshell of its pipe, where a variable would be lost.
 results=$out/holes.results
+seconds=$out/holes.seconds
+# Of one run of the doctor.
+seconds_max=60
 rm -rf "$out/peers"
 : >"$results"
+: >"$seconds"
 k() { "${kubectl[@]}" "$@"; }
 
 # examine NAME: the doctor's report in a file; sets `code`.
 examine() {
   if [[ -n ${PEERS:-} && $1 != after ]]; then OUT=$out deploy/scripts/peers.sh keep "$1"; fi
+  local began=$SECONDS
   code=0
   "${program[@]}" doctor deploy/envs/production/doctor.toml --read-only --json "$out/holes.json" >"$out/holes.txt" 2>&1 || code=$?
+  echo "$((SECONDS - began))" >>"$seconds"
 }
 
 green() {
@@ -272,4 +278,7 @@ admission
 green 'after the last hole'
 if [[ -n ${PEERS:-} ]]; then OUT=$out deploy/scripts/peers.sh table; fi
 printf '%s of %s holes found; production is green before and after\n' "$(grep -c found "$results")" "$(wc -l <"$results")"
+slowest=$(sort -n "$seconds" | tail -n 1)
+printf 'the slowest of %s doctor runs took %s s\n' "$(wc -l <"$seconds")" "$slowest"
+if ((slowest > seconds_max)); then exit 1; fi
 if grep -q missed "$results"; then exit 1; fi
