@@ -35,6 +35,8 @@ pub const DEFAULTS: CommonDefaults = CommonDefaults {
 
 /// Default provider endpoint.
 const ENDPOINT: &str = "http://localhost:9000";
+/// Default number of calls in flight.
+const IN_FLIGHT_MAX: &str = "64";
 /// Upper limit of the setting: each call needs a connection.
 const IN_FLIGHT_LIMIT: usize = 1024;
 /// Path that is appended to a URL without a path from one of the invoice-app's variables.
@@ -70,7 +72,7 @@ pub struct Args {
           value_parser = checked(str::parse::<Dialect>))]
     dialect: Setting<Dialect>,
     /// Charges in flight at the same time, from 1 to 1024
-    #[arg(long, env = "IN_FLIGHT_MAX", value_name = "NUMBER", help_heading = "Provider", default_value = "64",
+    #[arg(long, env = "IN_FLIGHT_MAX", value_name = "NUMBER", help_heading = "Provider", default_value = IN_FLIGHT_MAX,
           value_parser = checked(in_flight_max))]
     in_flight_max: Setting<NonZeroUsize>,
     /// CA bundle (PEM) for the provider's certificate, or that certificate itself. Reloaded on change
