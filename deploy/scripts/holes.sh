@@ -131,8 +131,8 @@ policy() {
   printf '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: hole, namespace: payments}, spec: '
   printf '{podSelector: {matchLabels: {app.kubernetes.io/name: payments}}, policyTypes: [%s], %s: [%s]}}\n' "${1^}" "$1" "$2"
 }
-# in_lab KIND SPEC
-in_lab() { printf '{apiVersion: v1, kind: %s, metadata: {name: hole, namespace: %s}, spec: %s}\n' "$1" "$lab" "$2"; }
+# in_lab KIND SPEC: what begins with a brace would be taken for JSON.
+in_lab() { printf -- '---\n{apiVersion: v1, kind: %s, metadata: {name: hole, namespace: %s}, spec: %s}\n' "$1" "$lab" "$2"; }
 # setting NAME VALUE: a patch that sets a variable of payments last, where it wins.
 setting() {
   printf '[{"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": {"name": "%s", "value": "%s"}}]' "$1" "$2"
@@ -268,8 +268,9 @@ admission() {
     added copied-name copied-name "Certificate $lab/hole"
 }
 
-green 'before the first hole'
+# Before what is sound is looked at, so that no tool takes it for a hole.
 k create namespace "$lab" >/dev/null
+green 'before the first hole'
 rights
 network
 running
