@@ -255,13 +255,14 @@ of_ping-pong() {
   local pod failed
   looked_at ping-pong ponger 2112
   looked_at ping-pong pinger 2112
-  isolated ping-pong
   rolled ping-pong ponger
   pod=$(pods ping-pong pinger | cut -d' ' -f1)
   failed=$(metrics ping-pong "$pod" 2112 | awk '/^ping_requests_total\{/ && !/success/ { sum += $NF } END { print sum + 0 }')
   ((failed == 0)) || red "$failed pings failed while every ponger was replaced"
   verdict "no ping failed while every ponger was replaced, $(metrics ping-pong "$pod" 2112 | awk '/^ping_requests_total\{.*success/ { print $NF }') went well"
   evicted ping-pong ponger
+  # Last: it would find the budget that evictions try.
+  isolated ping-pong
 }
 
 of_invoice-app() {
