@@ -11,7 +11,7 @@ trap 'rm -rf "$work"' EXIT
 log=${OUT:?}/mutants.log
 missed=0
 
-# mutant WHAT ENV WORDS FILE SED: plants, runs, judges.
+# mutant WHAT ENV WORDS FILE SED: plants, runs, judges; WORDS is a pattern of what must follow the mark of a red verdict.
 mutant() {
   local what=$1 env=$2 words=$3 file=$4 began=$SECONDS status=0
   rm -rf "$work/tree"
@@ -24,7 +24,7 @@ mutant() {
   fi
   OUT=$OUT/mutant "$work/tree/deploy/scripts/e2e.sh" "$env" >"$log" 2>&1 || status=$?
   make destroy "ENV=$env" >/dev/null
-  if ((status)) && grep -F "✘ $words" "$log" >"$work/reply"; then
+  if ((status)) && grep -E "✘ $words" "$log" >"$work/reply"; then
     printf '✔ %s: red after %d s, %.120s\n' "$what" $((SECONDS - began)) "$(<"$work/reply")"
   else
     printf '✘ %s: exit %d, and not "%s": %s\n' "$what" "$status" "$words" "$(tail -n 5 "$log")" >&2
@@ -40,7 +40,7 @@ mutant 'pods that stop before every proxy has left them' invoice-app 'both servi
   deploy/envs/invoice-app/rendered.yaml '/^ *lifecycle:$/d; /^ *preStop:$/d; /^ *sleep: \{seconds: 5\}$/d'
 mutant 'a Service on a port of every node' ping-pong 'the doctor, ping-pong as it stands: exit 1' \
   deploy/envs/ping-pong/rendered.yaml 's/^  type: ClusterIP$/  type: NodePort/'
-mutant 'a program that is ready late' ping-pong 'from its start until it was ready' \
+mutant 'a program that is ready late' ping-pong 'ponger-[^ ]+ took [0-9]+ s from its start until it was ready' \
   deploy/envs/ping-pong/rendered.yaml 's/^( *)readinessProbe:$/&\n\1  initialDelaySeconds: 45/'
 mutant 'a database open to every namespace' invoice-app 'the doctor, invoice-app as it stands: exit 1' \
   deploy/envs/invoice-app/rendered.yaml 's|^        - podSelector:$|        - namespaceSelector: {}\n          podSelector:|'
