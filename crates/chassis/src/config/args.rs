@@ -108,7 +108,7 @@ fn without_hidden(mut error: Error, hidden: &[String]) -> Error {
 
 /// An empty variable counts as unset, also for subcommands. Values of variables are never shown by `--help`.
 fn without_empty_variables(command: Command, read: &dyn Fn(&OsStr) -> Option<OsString>) -> Command {
-    // One with a default is a `Setting`, which takes an empty text for the default itself.
+    // A flag with a variable and a default is a `Setting`, which takes an empty text for the default itself.
     let is_empty = |arg: &Arg| {
         let is_empty = arg.get_env().and_then(read).is_some_and(|value| value.is_empty());
         is_empty && arg.get_default_values().is_empty()

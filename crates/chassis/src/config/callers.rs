@@ -164,7 +164,7 @@ fn jwks_url(text: &str) -> Result<Uri, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
     use crate::caller::RATE_MAX;
@@ -224,6 +224,17 @@ mod tests {
             mistakes.contains("--jwt-credentials (JWT_CREDENTIALS)") && mistakes.contains("/nowhere/ca.crt"),
             "{mistakes}"
         );
+    }
+
+    /// They are no defaults of clap's, so that the text of `--help` says them again.
+    #[test]
+    fn help_says_the_defaults_that_a_pod_finds() {
+        let help = Args::command().term_width(400).render_long_help().to_string();
+        for default in [ISSUER_DEFAULT, JWKS_URL_DEFAULT, CREDENTIALS_DEFAULT] {
+            assert!(help.contains(&format!("[default: {default}]")), "{default} in {help}");
+        }
+        let connections = format!("[default: {}]", crate::postgres::CONNECTIONS_MAX);
+        assert!(help.contains(&connections), "{connections} in {help}");
     }
 
     #[test]
