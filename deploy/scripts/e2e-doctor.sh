@@ -2,7 +2,8 @@
 # The doctor on production: green as it stands, red for each thing that is opened, by its name, and `cannot tell` when
 # a positive control fails. Each change is reverted before the next one and before the verdict.
 #
-#   e2e-doctor.sh       on production as it is deployed; e2e.sh sources it instead and calls `doctored`
+#   e2e-doctor.sh       on production as it is deployed; e2e.sh sources it instead and calls `doctored`, and for every other
+#                       environment `isolated`; holes.sh sources it for what both need
 #
 # KUBECTL: the client. TINJIS: the program. IMAGE: of the probes. OUT: where reports go.
 # shellcheck disable=SC2154
@@ -23,7 +24,7 @@ fi
 read -ra program <<<"${TINJIS:?}"
 doctor_image() { echo "${IMAGE:-tinjis/tinjis:$tag}"; }
 
-# Of one run. A run of a platform team's night may take that long on a busy machine.
+# How long one run of the doctor may take.
 doctor_seconds_max=60
 
 # doctor_of ENV [ARG...]: the doctor on an environment, its words in a file; sets `code`.

@@ -11,19 +11,19 @@ set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
-read -ra program <<<"${TINJIS:?}"
 out=${OUT:?}
 lab=tinjis-holes
 declare -a wanted=("$@")
 # A line per hole: `added` runs in the subshell of its pipe, where a variable would be lost.
 results=$out/holes.results
 seconds=$out/holes.seconds
-# Of one run of the doctor.
-seconds_max=60
 rm -rf "$out/peers"
 : >"$results"
 : >"$seconds"
 k() { "${kubectl[@]}" "$@"; }
+# `program`, `kept` and `doctor_seconds_max`.
+# shellcheck disable=SC1091
+. deploy/scripts/e2e-doctor.sh
 
 # examine NAME: the doctor's report in a file; sets `code`.
 examine() {
@@ -84,12 +84,6 @@ added() {
   examine "$1"
   k delete --ignore-not-found --filename "$manifest" >/dev/null
   judge "$1" "$2" "$3"
-}
-
-# kept KIND NAMESPACE NAME: an object as it can be made again.
-kept() {
-  k --namespace "$2" get "$1" "$3" --output json |
-    jq 'del(.metadata.uid, .metadata.resourceVersion, .metadata.creationTimestamp, .metadata.generation, .metadata.managedFields, .status)'
 }
 
 # changed NAME RULE OBJECT KIND NAMESPACE OBJECT-NAME JSON-PATCH
@@ -281,5 +275,5 @@ if [[ -n ${PEERS:-} ]]; then OUT=$out deploy/scripts/peers.sh table; fi
 printf '%s of %s holes found; production is green before and after\n' "$(grep -c found "$results")" "$(wc -l <"$results")"
 slowest=$(sort -n "$seconds" | tail -n 1)
 printf 'the slowest of %s doctor runs took %s s\n' "$(wc -l <"$seconds")" "$slowest"
-if ((slowest > seconds_max)); then exit 1; fi
+if ((slowest > doctor_seconds_max)); then exit 1; fi
 if grep -q missed "$results"; then exit 1; fi
