@@ -203,7 +203,7 @@ credentials() {
   )
 }
 
-sql() {
+sql_as_owner() {
   # shellcheck disable=SC2016
   k --namespace databases exec postgres-0 -- sh -c 'PGPASSWORD=$POSTGRES_PASSWORD exec psql --host /tmp --username postgres --no-psqlrc --quiet --dbname invoices "$@"' sh "$@"
 }
@@ -266,15 +266,15 @@ break_locked() {
   disturb $'[[rule]]\nfault = "latency"\nlatency_ms = 4000\n'
   bring 20
   charge
-  sql --command 'BEGIN; LOCK TABLE attempts IN EXCLUSIVE MODE; SELECT pg_sleep(600)' >"$out/lock" 2>&1 &
+  sql_as_owner --command 'BEGIN; LOCK TABLE attempts IN EXCLUSIVE MODE; SELECT pg_sleep(600)' >"$out/lock" 2>&1 &
 }
 mend_locked() {
-  sql --command "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK TABLE attempts%'" >/dev/null
+  sql_as_owner --command "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK TABLE attempts%'" >/dev/null
   undisturbed
 }
 
-break_durability() { sql --command 'ALTER SYSTEM SET fsync = off' --command 'SELECT pg_reload_conf()' >/dev/null; }
-mend_durability() { sql --command 'ALTER SYSTEM RESET fsync' --command 'SELECT pg_reload_conf()' >/dev/null; }
+break_durability() { sql_as_owner --command 'ALTER SYSTEM SET fsync = off' --command 'SELECT pg_reload_conf()' >/dev/null; }
+mend_durability() { sql_as_owner --command 'ALTER SYSTEM RESET fsync' --command 'SELECT pg_reload_conf()' >/dev/null; }
 
 # The database is away while a client reads.
 break_database() {

@@ -251,39 +251,32 @@ left_alone() {
   verdict "$1 is left alone by the first environment's commands and by reset"
 }
 
-# sql NAMESPACE SECRET DATABASE STATEMENT: as the role of the Secret's URL, undone at once.
-sql() {
-  local url reply status _
+# sql_as_role NAMESPACE SECRET DATABASE STATEMENT: as the role of the Secret's URL, undone at once.
+sql_as_role() {
+  local url
   url=$(k --namespace "$1" get secret "$2" --output 'jsonpath={.data.DATABASE_URL}' | base64 --decode)
-  # On a busy node an exec may end without what it printed. A statement is undone, so that it may be repeated.
-  for _ in 1 2 3; do
-    status=0
-    reply=$(k --namespace databases exec statefulset/postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 \
-      --dbname="${url%@*}@127.0.0.1/$3" --command="BEGIN; $4; ROLLBACK" 2>&1) || status=$?
-    if [[ -n $reply ]]; then break; fi
-  done
-  printf '%s\n' "$reply"
-  return "$status"
+  k --namespace databases exec statefulset/postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 \
+    --dbname="${url%@*}@127.0.0.1/$3" --command="BEGIN; $4; ROLLBACK" 2>&1
 }
 
 # roles NAMESPACE DATABASE TABLE OTHER: the service's role reads and writes rows of its own database, and no more; the one
 # that migrates changes the schema.
 roles() {
   local namespace=$1 database=$2 table=$3 other=$4 role statement reply refused=0
-  reply=$(sql "$namespace" database "$database" "SELECT count(*) >= 0 FROM $table") || true
+  reply=$(sql_as_role "$namespace" database "$database" "SELECT count(*) >= 0 FROM $table") || true
   [[ $reply == t ]] || red "the role of $namespace does not read $table: $reply"
   for statement in 'CREATE TABLE hole ()' "ALTER TABLE $table ADD hole integer" "DROP TABLE $table" "TRUNCATE $table" \
     "CREATE INDEX ON $table ((1))" 'CREATE SCHEMA hole' 'CREATE TEMPORARY TABLE hole ()' 'CREATE ROLE hole' \
     "COPY (SELECT 1) TO PROGRAM 'true'"; do
-    reply=$(sql "$namespace" database "$database" "$statement") && red "the role of $namespace may: $statement"
+    reply=$(sql_as_role "$namespace" database "$database" "$statement") && red "the role of $namespace may: $statement"
     [[ $reply =~ permission\ denied|must\ be\ owner|must\ be\ superuser ]] || red "$statement of $namespace: $reply"
     refused=$((refused + 1))
   done
   for role in database database-migrate; do
-    reply=$(sql "$namespace" "$role" "$other" 'SELECT 1') && red "$role of $namespace connects to the database $other"
+    reply=$(sql_as_role "$namespace" "$role" "$other" 'SELECT 1') && red "$role of $namespace connects to the database $other"
     [[ $reply == *'permission denied for database'* ]] || red "$role of $namespace at the database $other: $reply"
   done
-  reply=$(sql "$namespace" database-migrate "$database" "CREATE TABLE hole (); ALTER TABLE $table ADD hole integer") ||
+  reply=$(sql_as_role "$namespace" database-migrate "$database" "CREATE TABLE hole (); ALTER TABLE $table ADD hole integer") ||
     red "the role that migrates in $namespace does not: $reply"
   verdict "the database role of $namespace reads $table, is refused $refused statements, and does not connect to $other; the one that migrates changes the schema"
 }

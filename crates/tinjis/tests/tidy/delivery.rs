@@ -115,6 +115,26 @@ fn no_delivery_file_names_an_account_of_a_registry_or_forge() {
 }
 
 #[test]
+fn no_script_takes_a_function_from_another_that_it_sources() {
+    let scripts = files("deploy/scripts", &[".sh"]);
+    let functions = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| Some(line.split_once("() {")?.0.to_owned())).collect()
+    };
+    let (mut findings, mut sourced) = (Vec::new(), 0);
+    for script in &scripts {
+        let mut known: BTreeSet<String> = functions(&script.text).into_iter().collect();
+        for other in script.text.lines().filter_map(|line| line.strip_prefix(". deploy/scripts/")) {
+            sourced += 1;
+            let names = functions(&file(&format!("deploy/scripts/{other}")).text);
+            let twice = names.into_iter().filter(|name| !known.insert(name.clone()));
+            findings.extend(twice.map(|name| format!("{}: {name} of {other}", script.path)));
+        }
+    }
+    assert!(sourced > 4, "only {sourced} sourced scripts were found");
+    none("a function that two scripts define where one sources the other", &findings);
+}
+
+#[test]
 fn a_build_from_source_finds_every_file_that_it_includes() {
     let listed = file(".dockerignore").text;
     let left_out = |path: &str| {
