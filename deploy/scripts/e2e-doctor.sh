@@ -179,6 +179,7 @@ nightly() {
   code=$(k --namespace "$namespace" get pods --selector job-name=red \
     --output 'jsonpath={.items[*].status.containerStatuses[0].state.terminated.exitCode}')
   nightly_manifests | k delete --wait --filename - >/dev/null
+  k delete --filename deploy/doctor/read-only.yaml >/dev/null
   [[ $ended ]] || red "the nightly doctor did not end: $(<"$out/doctor")"
   # More than one pod would give more than one code.
   says 1 'look at: NetworkPolicy payments/payments' 'every night, a NetworkPolicy deleted'
