@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, ffi};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -129,6 +130,7 @@ fn commit_batch(
     batch: &mut Vec<Box<dyn Job>>,
 ) -> rusqlite::Result<()> {
     let began = Instant::now();
+    let mut has_yielded = false;
     batch.push(first);
     execute(connection, "BEGIN IMMEDIATE")?;
     loop {
@@ -143,12 +145,25 @@ fn commit_batch(
         if batch.len() >= BATCH_MAX || began.elapsed() >= BATCH_TIME_MAX {
             break;
         }
-        match queue.try_recv() {
+        match queue.try_recv().or_else(|_| after_others(&mut has_yielded, queue)) {
             Ok(job) => batch.push(job),
             Err(_) => break,
         }
     }
     execute(connection, "COMMIT")
+}
+
+/// The next job, once in a batch after threads that wait for this CPU. Where all CPUs are busy, callers that are about
+/// to queue a job are among them, and a commit with theirs spares one; where a CPU is free, this returns at once.
+fn after_others(
+    has_yielded: &mut bool,
+    queue: &mut mpsc::Receiver<Box<dyn Job>>,
+) -> Result<Box<dyn Job>, TryRecvError> {
+    if std::mem::replace(has_yielded, true) {
+        return Err(TryRecvError::Empty);
+    }
+    std::thread::yield_now();
+    queue.try_recv()
 }
 
 /// Result of a job.
