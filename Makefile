@@ -539,8 +539,8 @@ growth: ## CPU per charge at 10,000 and at GROWTH_INVOICES=1000000 invoices on e
 	BENCH_GROWTH=$(or $(GROWTH_INVOICES),1000000) cargo bench --locked --package tinjis --bench charging
 
 .PHONY: deployments
-deployments: ## CPU per charge with 1, 2 and 4 deployments side by side; exit 1 when more cost more; DEPLOYMENTS_INVOICES=100000 DEPLOYMENTS_ROUNDS=5
-	BENCH_DEPLOYMENTS=$(or $(DEPLOYMENTS_INVOICES),100000) BENCH_ROUNDS=$(or $(DEPLOYMENTS_ROUNDS),5) \
+deployments: ## CPU per charge with 1, 2 and 4 deployments side by side; exit 1 when more cost more; DEPLOYMENTS_INVOICES=20000 DEPLOYMENTS_ROUNDS=30
+	BENCH_DEPLOYMENTS=$(or $(DEPLOYMENTS_INVOICES),20000) BENCH_ROUNDS=$(or $(DEPLOYMENTS_ROUNDS),30) \
 	  cargo bench --locked --package tinjis --bench charging
 
 .PHONY: partitions

@@ -75,7 +75,7 @@ fn main() -> io::Result<ExitCode> {
         return ended(&mut out, met);
     }
     if std::env::var_os("BENCH_DEPLOYMENTS").is_some() {
-        let invoices = size("BENCH_DEPLOYMENTS", 100_000);
+        let invoices = size("BENCH_DEPLOYMENTS", 20_000);
         let met = deployments::report(&mut out, invoices, size("BENCH_ROUNDS", ROUNDS))?;
         return ended(&mut out, met);
     }
