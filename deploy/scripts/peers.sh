@@ -33,9 +33,17 @@ can_i() {
   done | tr -s ' ' | sort
 }
 
-# What the environment's file says must be there as it says.
+# What the environment's file says must be there as it says: each object by itself, because an assertion ends at the first
+# that differs.
 of_chainsaw() {
-  "${programs[chainsaw]}" assert --file deploy/envs/production/rendered.yaml --timeout 2s --no-color 2>&1 | grep -E '^[ *-]*(spec|metadata|[a-z].*not found|.*:)' | sort || true
+  local assertions=$1/assertions
+  mkdir "$assertions"
+  csplit --quiet --elide-empty-files --suppress-matched --prefix="$assertions/" --suffix-format=%03d.yaml \
+    deploy/envs/production/rendered.yaml '/^---$/' '{*}'
+  grep --files-with-matches --null --recursive '^kind: ' "$assertions" |
+    xargs --null --max-args=1 --max-procs=4 "${programs[chainsaw]}" assert --timeout 1s --no-color --file 2>&1 |
+    grep -E '^[ *-]*(spec|metadata|[a-z].*not found|.*:)' | sort || true
+  rm -r "$assertions"
 }
 
 # Ports that must be closed to where this runs; netcheck's operator runs the same assertions from a pod.
@@ -59,7 +67,7 @@ keep() {
   done | jq --compact-output '.items[]? | select(.metadata.ownerReferences == null) | del(.status, .metadata.managedFields)' |
     sed 's/^/---\n/' >"$folder/objects.yaml"
   can_i >"$folder/can-i"
-  if installed chainsaw; then of_chainsaw >"$folder/chainsaw"; fi
+  if installed chainsaw; then of_chainsaw "$folder" >"$folder/chainsaw"; fi
   if installed netcheck; then of_netcheck "$folder" >"$folder/netcheck"; fi
 }
 
