@@ -12,7 +12,7 @@ use testkit::Database;
 use super::charged_days::DAY_MS;
 use super::operator_reads::ActedOn;
 use super::postgres::{PostgresStore, SCHEMA, boxed, params_of};
-use super::reads::{self, Reader, Value};
+use super::reads::{Reader, Value};
 use super::rows::{FromRow, UNSENT};
 use super::sqlite::SqliteStore;
 use super::subscriptions::statements::Sql;
@@ -118,9 +118,9 @@ async fn lists<S: Reader>(runs: String, rows: i64) -> Vec<(String, StoreQuery)> 
         "the next attempt" => store.next_attempt_at(),
         "due dates" => store.schedule_runs(None, None, LIMIT),
         "waiting due dates" => store.schedule_runs(Some(ScheduleRunState::Waiting), None, LIMIT),
-        "resolutions" => reads::resolutions(&store, rows / 2, LIMIT),
-        "explained ledger rows" => reads::ledger_acknowledgements(&store, rows / 2, LIMIT),
-        "lost ledger rows" => reads::unbacked_acknowledgements(&store, rows / 2, LIMIT),
+        "resolutions" => store.resolutions(rows / 2, LIMIT),
+        "explained ledger rows" => store.ledger_acknowledgements(rows / 2, LIMIT),
+        "lost ledger rows" => store.unbacked_acknowledgements(rows / 2, LIMIT),
     }
     for state in InvoiceState::ALL {
         take! { format!("{state} invoices") => store.invoices(Some(*state), middle, LIMIT) }

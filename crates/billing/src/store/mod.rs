@@ -417,9 +417,6 @@ pub trait OperatorStore: Send + Sync + 'static {
     /// to a finished one made for it. Repeating a repair changes nothing; one that changes something joins the
     /// unfinished run, so that its driver checks for new work.
     async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>>;
-
-    /// Decisions that were recorded, with `id > after`, by id, at most `limit`.
-    async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>>;
 }
 
 /// Rows of the provider's ledger that operators have explained, and lost ones that they have accepted: appended, never
@@ -429,26 +426,12 @@ pub trait AcknowledgementStore: Send + Sync + 'static {
     /// Records that an operator has explained these ledger rows; each call is a row of its own.
     async fn acknowledge(&self, acknowledgement: &LedgerAcknowledgement) -> Result<LedgerAcknowledgementRow>;
 
-    /// What was acknowledged, with `id > after`, by id, at most `limit`.
-    async fn ledger_acknowledgements(
-        &self,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<LedgerAcknowledgementRow>>;
-
     /// Records that an operator has accepted the loss of an invoice's ledger row; each call is a row of its own. `None`,
     /// and no record, unless the invoice is PAID by a charge and the store settles with that ledger.
     async fn acknowledge_unbacked(
         &self,
         acknowledgement: &UnbackedAcknowledgement,
     ) -> Result<Option<UnbackedAcknowledgementRow>>;
-
-    /// Which losses were accepted, with `id > after`, by id, at most `limit`.
-    async fn unbacked_acknowledgements(
-        &self,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<UnbackedAcknowledgementRow>>;
 }
 
 /// The durable side of billing: everything that the engine and the routes need.

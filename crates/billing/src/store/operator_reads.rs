@@ -3,11 +3,11 @@
 
 use async_trait::async_trait;
 
-use super::Result;
 use super::charged_days::{CHARGED_DAYS, ChargedDay};
 use super::reads::{Reader, Value, at_most, attempts_where, invoices_where};
 use super::subscriptions::OperatorAction;
 use super::subscriptions::rows::OPERATOR_ACTION;
+use super::{LedgerAcknowledgementRow, ResolutionRow, Result, UnbackedAcknowledgementRow, rows};
 use crate::invoice::{Attempt, CustomerId, Invoice, InvoiceId};
 
 /// Of what actions are looked for.
@@ -52,6 +52,23 @@ pub trait OperatorReads: Send + Sync + 'static {
 
     /// The last declines of a customer, newest first.
     async fn last_declines(&self, customer: CustomerId, limit: usize) -> Result<Vec<Attempt>>;
+
+    /// Decisions that were recorded, with `id > after`, by id, at most `limit`.
+    async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>>;
+
+    /// What was acknowledged, with `id > after`, by id, at most `limit`.
+    async fn ledger_acknowledgements(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<LedgerAcknowledgementRow>>;
+
+    /// Which losses were accepted, with `id > after`, by id, at most `limit`.
+    async fn unbacked_acknowledgements(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<UnbackedAcknowledgementRow>>;
 }
 
 #[async_trait]
@@ -93,5 +110,38 @@ impl<S: Reader> OperatorReads for S {
             "a.customer_id = $1 AND a.state = 'REFUSED' ORDER BY a.settled_at DESC, a.key LIMIT $2",
         );
         self.page(sql, vec![Value::Integer(customer.0), at_most(limit)]).await
+    }
+
+    /// A replica of the version before names no invoice.
+    async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
+        let columns = rows::RESOLUTION;
+        let sql = format!(
+            "SELECT {columns} FROM resolutions AS r JOIN invoices AS i ON i.id = coalesce(r.invoice_id,
+                 (SELECT a.invoice_id FROM attempts AS a WHERE a.key = r.key)) WHERE r.id > $1 ORDER BY r.id LIMIT $2"
+        );
+        self.page(sql, vec![Value::Integer(after), at_most(limit)]).await
+    }
+
+    async fn ledger_acknowledgements(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<LedgerAcknowledgementRow>> {
+        let columns = rows::ACKNOWLEDGEMENT;
+        let sql = format!("SELECT {columns} FROM ledger_acknowledgements WHERE id > $1 ORDER BY id LIMIT $2");
+        self.page(sql, vec![Value::Integer(after), at_most(limit)]).await
+    }
+
+    async fn unbacked_acknowledgements(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<UnbackedAcknowledgementRow>> {
+        let columns = rows::UNBACKED_ACKNOWLEDGEMENT;
+        let sql = format!(
+            "SELECT {columns} FROM unbacked_acknowledgements AS u JOIN invoices AS i ON i.id = u.invoice_id
+             WHERE u.id > $1 ORDER BY u.id LIMIT $2"
+        );
+        self.page(sql, vec![Value::Integer(after), at_most(limit)]).await
     }
 }

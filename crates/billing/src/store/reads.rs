@@ -7,9 +7,7 @@ use super::rows::{self, FromRow};
 use super::subscriptions::statements::Sql;
 use crate::invoice::{Attempt, Customer, CustomerId, Invoice, InvoiceId, InvoiceState, Reference};
 use crate::protocol::key::Key;
-use crate::store::{
-    BATCH_MAX, InvoiceReads, LedgerAcknowledgementRow, ResolutionRow, Result, UnbackedAcknowledgementRow,
-};
+use crate::store::{BATCH_MAX, InvoiceReads, Result};
 
 /// A parameter of a read.
 pub(super) enum Value {
@@ -129,37 +127,4 @@ impl<S: Reader> InvoiceReads for S {
         }
         Ok(None)
     }
-}
-
-/// A replica of the version before names no invoice.
-pub(super) async fn resolutions(store: &impl Reader, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
-    let columns = rows::RESOLUTION;
-    let sql = format!(
-        "SELECT {columns} FROM resolutions AS r JOIN invoices AS i ON i.id = coalesce(r.invoice_id,
-             (SELECT a.invoice_id FROM attempts AS a WHERE a.key = r.key)) WHERE r.id > $1 ORDER BY r.id LIMIT $2"
-    );
-    store.page(sql, vec![Value::Integer(after), at_most(limit)]).await
-}
-
-pub(super) async fn ledger_acknowledgements(
-    store: &impl Reader,
-    after: i64,
-    limit: usize,
-) -> Result<Vec<LedgerAcknowledgementRow>> {
-    let columns = rows::ACKNOWLEDGEMENT;
-    let sql = format!("SELECT {columns} FROM ledger_acknowledgements WHERE id > $1 ORDER BY id LIMIT $2");
-    store.page(sql, vec![Value::Integer(after), at_most(limit)]).await
-}
-
-pub(super) async fn unbacked_acknowledgements(
-    store: &impl Reader,
-    after: i64,
-    limit: usize,
-) -> Result<Vec<UnbackedAcknowledgementRow>> {
-    let columns = rows::UNBACKED_ACKNOWLEDGEMENT;
-    let sql = format!(
-        "SELECT {columns} FROM unbacked_acknowledgements AS u JOIN invoices AS i ON i.id = u.invoice_id
-         WHERE u.id > $1 ORDER BY u.id LIMIT $2"
-    );
-    store.page(sql, vec![Value::Integer(after), at_most(limit)]).await
 }

@@ -232,16 +232,13 @@ pass_on! {
         import(rows: &[ImportRow], mode: ImportMode) -> Vec<Imported>;
         resolve_by(resolution: &Resolution, evidence: &Evidence) -> Resolved;
         repair(facts: &[LedgerFact]) -> Vec<Repaired>;
-        resolutions(after: i64, limit: usize) -> Vec<ResolutionRow>;
     }
 }
 
 pass_on! {
     AcknowledgementStore {
         acknowledge(acknowledgement: &LedgerAcknowledgement) -> LedgerAcknowledgementRow;
-        ledger_acknowledgements(after: i64, limit: usize) -> Vec<LedgerAcknowledgementRow>;
         acknowledge_unbacked(acknowledgement: &UnbackedAcknowledgement) -> Option<UnbackedAcknowledgementRow>;
-        unbacked_acknowledgements(after: i64, limit: usize) -> Vec<UnbackedAcknowledgementRow>;
     }
 }
 
@@ -263,5 +260,8 @@ pass_on! {
         invoices_of_customer(customer: CustomerId, before: InvoiceId, limit: usize) -> Vec<Invoice>;
         charged_days(since: i64, limit: usize) -> Vec<ChargedDay>;
         last_declines(customer: CustomerId, limit: usize) -> Vec<Attempt>;
+        resolutions(after: i64, limit: usize) -> Vec<ResolutionRow>;
+        ledger_acknowledgements(after: i64, limit: usize) -> Vec<LedgerAcknowledgementRow>;
+        unbacked_acknowledgements(after: i64, limit: usize) -> Vec<UnbackedAcknowledgementRow>;
     }
 }

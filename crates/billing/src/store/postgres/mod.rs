@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use self::transaction::PostgresTransaction;
 use super::changeset::LEASE_NEVER;
-use super::reads::{self, Reader, Value};
+use super::reads::{Reader, Value};
 use super::rows::{Columns, FromRow};
 use super::transaction::{self as steps, PendingClaim};
 use crate::invoice::{Attempt, InvoiceId, Run, RunId, RunProblem};
@@ -38,8 +38,8 @@ use crate::store::subscriptions::statements::Sql;
 use crate::store::{
     AcknowledgementStore, BATCH_MAX, ChargeStore, ClaimedPending, Counts, Evidence, ImportMode, ImportRow,
     Imported, LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen,
-    LedgerStore, OpenedRun, OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved,
-    Result, RunStore, Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
+    LedgerStore, OpenedRun, OperatorStore, OtherDeployment, Repaired, Resolution, Resolved, Result, RunStore,
+    Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
 };
 
 /// What billing needs of a database.
@@ -405,10 +405,6 @@ impl OperatorStore for PostgresStore {
         let deployment = self.deployment;
         self.transact(PoolClass::Claim, |tx| async move { steps::repair(&tx, deployment, facts).await }).await
     }
-
-    async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
-        reads::resolutions(self, after, limit).await
-    }
 }
 
 #[async_trait]
@@ -417,26 +413,10 @@ impl AcknowledgementStore for PostgresStore {
         ledgers::acknowledge(&self.database, acknowledgement).await.map_err(store_error)
     }
 
-    async fn ledger_acknowledgements(
-        &self,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<LedgerAcknowledgementRow>> {
-        reads::ledger_acknowledgements(self, after, limit).await
-    }
-
     async fn acknowledge_unbacked(
         &self,
         acknowledgement: &UnbackedAcknowledgement,
     ) -> Result<Option<UnbackedAcknowledgementRow>> {
         ledgers::acknowledge_unbacked(&self.database, acknowledgement).await.map_err(store_error)
-    }
-
-    async fn unbacked_acknowledgements(
-        &self,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<UnbackedAcknowledgementRow>> {
-        reads::unbacked_acknowledgements(self, after, limit).await
     }
 }

@@ -30,7 +30,7 @@ use uuid::Uuid;
 use self::columns::{list, one, one_row, read};
 use self::transaction::SqliteTransaction;
 use super::changeset::LEASE_NEVER;
-use super::reads::{self, Reader, Value};
+use super::reads::{Reader, Value};
 use super::rows::{Columns, FromRow, UNSENT};
 use super::transaction::{self as steps, PendingClaim};
 use crate::invoice::{Attempt, InvoiceId, Run, RunId, RunProblem};
@@ -43,8 +43,8 @@ use crate::store::subscriptions::statements::Sql;
 use crate::store::{
     AcknowledgementStore, BATCH_MAX, ChargeStore, ClaimedPending, Counts, Evidence, ImportMode, ImportRow,
     Imported, LedgerAcceptance, LedgerAcknowledgement, LedgerAcknowledgementRow, LedgerFact, LedgerSeen,
-    LedgerStore, OpenedRun, OperatorStore, OtherDeployment, Repaired, Resolution, ResolutionRow, Resolved,
-    Result, RunStore, Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
+    LedgerStore, OpenedRun, OperatorStore, OtherDeployment, Repaired, Resolution, Resolved, Result, RunStore,
+    Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
 };
 
 /// How long what a caller asked for may wait for the writer: old clients give up after 5 s. As on PostgreSQL.
@@ -435,10 +435,6 @@ impl OperatorStore for SqliteStore {
         let (deployment, facts) = (self.deployment, facts.to_vec());
         self.transact_asked(move |tx| steps::repair(tx, deployment, &facts).now_or_never()).await
     }
-
-    async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
-        reads::resolutions(self, after, limit).await
-    }
 }
 
 #[async_trait]
@@ -449,14 +445,6 @@ impl AcknowledgementStore for SqliteStore {
         self.write_asked(move |connection| ledgers::acknowledge(connection, &acknowledgement, now)).await
     }
 
-    async fn ledger_acknowledgements(
-        &self,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<LedgerAcknowledgementRow>> {
-        reads::ledger_acknowledgements(self, after, limit).await
-    }
-
     async fn acknowledge_unbacked(
         &self,
         acknowledgement: &UnbackedAcknowledgement,
@@ -464,14 +452,6 @@ impl AcknowledgementStore for SqliteStore {
         let (acknowledgement, now) = (acknowledgement.clone(), self.clock.now_ms());
         self.write_asked(move |connection| ledgers::acknowledge_unbacked(connection, &acknowledgement, now))
             .await
-    }
-
-    async fn unbacked_acknowledgements(
-        &self,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<UnbackedAcknowledgementRow>> {
-        reads::unbacked_acknowledgements(self, after, limit).await
     }
 }
 
