@@ -215,7 +215,7 @@ impl Load {
             begun.set(begun.get() + 1);
             let sent = Instant::now();
             let answer = self.send().await;
-            report.borrow_mut().note(answer, sent.elapsed());
+            report.borrow_mut().note(answer, sent.duration_since(since), sent.elapsed());
             tokio::time::sleep(self.rest).await;
         }
     }
@@ -233,7 +233,7 @@ impl Load {
 }
 
 impl Report {
-    fn note(&mut self, answer: Result<Response<Bytes>, Failure>, took: Duration) {
+    fn note(&mut self, answer: Result<Response<Bytes>, Failure>, begun: Duration, took: Duration) {
         self.requests += 1;
         if self.requests == 1 {
             output::note("load: the first request is over");
@@ -261,7 +261,7 @@ impl Report {
         };
         self.failed += 1;
         if self.failures.len() < FAILURES_TOLD_MAX {
-            self.failures.push(failure);
+            self.failures.push(format!("begun after {} ms: {failure}", begun.as_millis()));
         }
     }
 
