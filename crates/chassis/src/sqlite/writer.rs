@@ -154,7 +154,8 @@ fn commit_batch(
 }
 
 /// The next job, once in a batch after threads that wait for this CPU. Where all CPUs are busy, callers that are about
-/// to queue a job are among them, and a commit with theirs spares one; where a CPU is free, this returns at once.
+/// to queue a job are among them, and a commit with theirs spares one: this commit waits for a time slice of theirs.
+/// Where nothing waits for this CPU, that returns at once.
 fn after_others(
     has_yielded: &mut bool,
     queue: &mut mpsc::Receiver<Box<dyn Job>>,
