@@ -76,7 +76,7 @@ fn main() -> io::Result<ExitCode> {
     }
     if std::env::var_os("BENCH_DEPLOYMENTS").is_some() {
         let invoices = size("BENCH_DEPLOYMENTS", 20_000);
-        let met = deployments::report(&mut out, invoices, size("BENCH_ROUNDS", ROUNDS))?;
+        let met = deployments::report(&mut out, invoices, size("BENCH_ROUNDS", deployments::ROUNDS))?;
         return ended(&mut out, met);
     }
     if std::env::var_os("BENCH_PARTITIONS").is_some() {
