@@ -160,7 +160,8 @@ interrupted() {
 # The CronJob's first run, started by hand: done when green, failed once and not repeated when red. Without a
 # Pushgateway, which no environment brings.
 nightly() {
-  local namespace=tinjis-doctor-nightly ended=yes
+  local namespace=tinjis-doctor-nightly ended=yes had
+  had=$(k get --ignore-not-found --output name --filename deploy/doctor/read-only.yaml)
   nightly_manifests() {
     sed "s|tinjis/tinjis:[0-9.]*$|$(doctor_image)|; /DOCTOR_PUSH_METRICS/d; s|^\( *\)env:$|\1env: []|" deploy/doctor/cronjob.yaml
   }
@@ -179,7 +180,7 @@ nightly() {
   code=$(k --namespace "$namespace" get pods --selector job-name=red \
     --output 'jsonpath={.items[*].status.containerStatuses[0].state.terminated.exitCode}')
   nightly_manifests | k delete --wait --filename - >/dev/null
-  k delete --filename deploy/doctor/read-only.yaml >/dev/null
+  [[ $had ]] || k delete --filename deploy/doctor/read-only.yaml >/dev/null
   [[ $ended ]] || red "the nightly doctor did not end: $(<"$out/doctor")"
   # More than one pod would give more than one code.
   says 1 'look at: NetworkPolicy payments/payments' 'every night, a NetworkPolicy deleted'
