@@ -37,12 +37,13 @@ can_i() {
 # that differs.
 of_chainsaw() {
   local assertions=$1/assertions
+  rm -rf "$assertions"
   mkdir "$assertions"
   csplit --quiet --elide-empty-files --suppress-matched --prefix="$assertions/" --suffix-format=%03d.yaml \
     deploy/envs/production/rendered.yaml '/^---$/' '{*}'
   grep --files-with-matches --null --recursive '^kind: ' "$assertions" |
-    xargs --null --max-args=1 --max-procs=4 "${programs[chainsaw]}" assert --timeout 1s --no-color --file 2>&1 |
-    grep -E '^[ *-]*(spec|metadata|[a-z].*not found|.*:)' | sort || true
+    xargs --null --max-args=1 --max-procs=4 sh -c '"$0" assert --timeout 5s --no-color --file "$1" >"$1.said" 2>&1' "${programs[chainsaw]}" || true
+  cat "$assertions"/*.said | grep -E '^[ *-]*(spec|metadata|[a-z].*not found|.*:)' | sort || true
   rm -r "$assertions"
 }
 
