@@ -41,6 +41,7 @@ of_chainsaw() {
   mkdir "$assertions"
   csplit --quiet --elide-empty-files --suppress-matched --prefix="$assertions/" --suffix-format=%03d.yaml \
     deploy/envs/production/rendered.yaml '/^---$/' '{*}'
+  # shellcheck disable=SC2016
   grep --files-with-matches --null --recursive '^kind: ' "$assertions" |
     xargs --null --max-args=1 --max-procs=4 sh -c '"$0" assert --timeout 5s --no-color --file "$1" >"$1.said" 2>&1' "${programs[chainsaw]}" || true
   cat "$assertions"/*.said | grep -E '^[ *-]*(spec|metadata|[a-z].*not found|.*:)' | sort || true
