@@ -153,9 +153,9 @@ fn commit_batch(
     execute(connection, "COMMIT")
 }
 
-/// The next job, once in a batch after threads that wait for this CPU. Where all CPUs are busy, callers that are about
-/// to queue a job are among them, and a commit with theirs spares one: this commit waits for a time slice of theirs.
-/// Where nothing waits for this CPU, that returns at once.
+/// The next job; the first time in a batch, after other threads that wait for this CPU had a time slice. Where all CPUs
+/// are busy, callers that are about to queue a job are among them, and their jobs join this commit. Where no thread waits,
+/// this returns at once.
 fn after_others(
     has_yielded: &mut bool,
     queue: &mut mpsc::Receiver<Box<dyn Job>>,
