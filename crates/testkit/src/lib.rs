@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod replicas;
 pub mod requirements;
 pub mod routes;
+pub mod runs;
 pub mod secure;
 pub mod services;
 pub mod starting;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::http;
 use crate::ledger::Verdict;
 use crate::postgres::{Database, judge};
 use crate::process::{Process, Spec, run_by};
 use crate::wait::wait_for;
+use crate::{http, runs};
 
 /// Names of logs.
 const BILLINGS: [&str; 3] = ["billing-1", "billing-2", "billing-3"];
@@ -30,7 +30,7 @@ pub struct Replicas {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub billings: usize,
-    /// Of payments; `None`: one, with its ledger in SQLite.
+    /// Number of payments; `None`: one, with its ledger in SQLite.
     pub payments: Option<usize>,
     pub payments_flags: Vec<String>,
     /// Variables of each billing.
@@ -157,17 +157,10 @@ impl Replicas {
         calls
     }
 
-    /// Starts a run at one of them, or joins the unfinished one.
-    ///
-    /// # Panics
-    /// When it is refused.
+    /// See [`runs::start`], at one of them.
     #[track_caller]
     pub fn start_run(&self, at: usize) -> String {
-        let base = self.billings[at].url();
-        let answer = http::call("POST", &format!("{base}/v1/runs"), &[], b"");
-        assert_eq!(answer.status, 202, "a run starts: {}", answer.text());
-        let location = answer.header("location").expect("a started run has a Location");
-        format!("{base}{location}")
+        runs::start(&self.billings[at].url())
     }
 
     /// One number out of billing's store.

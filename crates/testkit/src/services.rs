@@ -14,10 +14,9 @@ use crate::http;
 use crate::ledger::Verdict;
 use crate::postgres::{Database, Sql};
 use crate::process::{Process, Spec, run_by};
-use crate::wait::{pause, wait_for};
+use crate::runs::{self, PROGRESS_EVERY};
+use crate::wait::pause;
 
-/// How often a run's progress is asked for.
-const PROGRESS_EVERY: Duration = Duration::from_millis(10);
 /// So long a service may be writing to its SQLite file.
 const BUSY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -274,34 +273,11 @@ impl Services {
         answer.is_ok_and(|answer| answer.status == 200 && answer.body == b"true")
     }
 
-    /// Starts or joins a run by `POST /v1/runs` and answers its URL.
-    ///
-    /// # Panics
-    /// When it is refused.
+    /// See [`runs::start`].
     #[must_use]
     #[track_caller]
     pub fn start_run(&self) -> String {
-        let answer = http::call("POST", &format!("{}/v1/runs", self.billing_url()), &[], b"");
-        assert_eq!(answer.status, 202, "a run starts: {}", answer.text());
-        let location = answer.header("location").expect("a started run has a Location");
-        format!("{}{location}", self.billing_url())
-    }
-
-    /// Waits until the run is finished and answers its last progress.
-    ///
-    /// # Panics
-    /// When that takes too long.
-    #[must_use]
-    #[track_caller]
-    pub fn wait_run(&self, run_url: &str, within: Duration) -> serde_json::Value {
-        wait_for("a run to finish", within, || {
-            let run = http::get(run_url).json();
-            if run["state"] == "finished" {
-                return Some(run);
-            }
-            pause(PROGRESS_EVERY);
-            None
-        })
+        runs::start(&self.billing_url())
     }
 }
 

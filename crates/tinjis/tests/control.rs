@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use testkit::wait::wait_until;
-use testkit::{Database, Services, http};
+use testkit::{Database, Services, http, runs};
 
 const WITHIN: Duration = Duration::from_secs(60);
 const NOTE: [&str; 4] = ["--why", "a dispute", "--actor", "kim"];
@@ -101,7 +101,7 @@ fn a_stop_of_one_replica_stops_a_run_that_another_drives() {
     wait_until("charging has begun", WITHIN, || services.ask_billing(PAID) > 0);
     done(&other, &["stop"]);
     let claimed = services.ask_billing("SELECT count(*) FROM attempts");
-    let ended = services.wait_run(&run, WITHIN);
+    let ended = runs::wait(&run, WITHIN);
     assert_eq!(services.ask_billing("SELECT count(*) FROM attempts"), claimed, "{ended}");
     assert_eq!(services.ask_billing(PAID), claimed, "open attempts were settled: {ended}");
     assert!(claimed < 20_000, "the run was stopped before its end");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use testkit::process::raise_own_nofile;
 use testkit::proof::{Verified, progress};
 use testkit::wait::{pause, wait_until};
-use testkit::{Proof, Services, http, size, timed};
+use testkit::{Proof, Services, http, runs, size, timed};
 
 /// Half a head, as a client sends it that has stopped in between.
 const HALF: &[u8] = b"POST /rest/v1/invoices/pay HTTP/1.1\r\nHost: half\r\nX-Slow: ";
@@ -93,7 +93,7 @@ fn under_attack(
 /// How long one run over new invoices takes; each is paid in the end.
 fn pay(services: &Services, prefix: &str, invoices: usize) -> Duration {
     services.import(&format!("half-{prefix}"), invoices);
-    let (run, took) = timed(|| services.wait_run(&services.start_run(), WITHIN));
+    let (run, took) = timed(|| runs::wait(&services.start_run(), WITHIN));
     assert_eq!(run["paid"], invoices, "{run}");
     took
 }

@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use testkit::Services;
 use testkit::wait::wait_for;
+use testkit::{Services, runs};
 
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -87,7 +87,7 @@ fn ctrl_c_leaves_the_run_going_and_says_so() {
 
     let url = format!("{}/v1/runs/1", services.billing_url());
     assert_eq!(testkit::http::get(&url).json()["state"], "running");
-    let run = services.wait_run(&url, ENDS_WITHIN);
+    let run = runs::wait(&url, ENDS_WITHIN);
     assert_eq!(run["paid"], 600, "{run}");
 }
 

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use testkit::ledger::ask;
 use testkit::proof::Verified;
 use testkit::wait::wait_until;
-use testkit::{Database, Proof, Services, size};
+use testkit::{Database, Proof, Services, runs, size};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -55,7 +55,7 @@ fn without_keys(proof: Proof, database: Option<&Database>) {
     let left = "SELECT count(*) FROM invoices WHERE state IN ('PENDING', 'CHARGING')";
     wait_until("nothing is left but doubt", WITHIN, || {
         let run = services.start_run();
-        let _ended = services.wait_run(&run, WITHIN);
+        let _ended = runs::wait(&run, WITHIN);
         services.ask_billing(left) == 0
     });
     let in_attention = "SELECT count(*) FROM invoices WHERE state = 'ATTENTION'";
@@ -228,7 +228,7 @@ fn declined(database: Option<&Database>) {
         );
         assert_eq!(services.ask_billing(&with_class), 1, "{reference}");
     }
-    let run = services.wait_run(&services.start_run(), WITHIN);
+    let run = runs::wait(&services.start_run(), WITHIN);
     assert_eq!(services.ask_payments("SELECT count(*) FROM ledger"), 2, "nothing was tried again: {run}");
     let verified = Verified::of(env!("CARGO_BIN_EXE_tinjis"), &services, &[]);
     assert_eq!(verified.code, Some(0), "{}", verified.json);
@@ -262,7 +262,7 @@ fn a_replaced_ledger_is_refused_until_an_operator_accepts_it() {
     services.payments.start_again();
     services.import("M", 3);
     let run = services.start_run();
-    let _ended = services.wait_run(&run, WITHIN);
+    let _ended = runs::wait(&run, WITHIN);
     assert_eq!(ask(&ledger, "SELECT count(*) FROM ledger"), 3, "nothing is charged there");
     let word = ["--accept-ledger", new, "--why", "restored, nothing lost", "--actor", "ann"];
     let (code, out, said) = resolve(&services, &word);

@@ -10,7 +10,7 @@ use testkit::otlp::{Receiver, Span, of_json_lines};
 use testkit::process::free_address;
 use testkit::requirements::may_have;
 use testkit::wait::wait_for;
-use testkit::{Builder, Services, http};
+use testkit::{Builder, Services, http, runs};
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// Program of the collector that `make traces-tools` builds.
@@ -151,7 +151,7 @@ fn a_charge_resent_twice_is_one_trace_with_two_links() {
     let receiver = Receiver::start();
     let (services, _script) = services(&receiver.url(), LOST_TWICE);
     import(&services, 1);
-    let run = services.wait_run(&services.start_run(), WITHIN);
+    let run = runs::wait(&services.start_run(), WITHIN);
     assert_eq!(run["paid"], 1, "{run}");
     let key = only_key(&services);
     let trace = trace_of(&key, 6, || receiver.spans());
@@ -209,7 +209,7 @@ fn a_send_that_was_not_executed_and_the_next_one_are_two_spans_although_one_is_c
     let (services, _script) = services(&receiver.url(), not_executed);
     import(&services, 1);
     let key = {
-        let run = services.wait_run(&services.start_run(), WITHIN);
+        let run = runs::wait(&services.start_run(), WITHIN);
         assert_eq!(run["paid"], 1, "{run}");
         only_key(&services)
     };
@@ -231,7 +231,7 @@ fn a_trace_that_billing_does_not_sample_is_not_recorded_by_payments_either() {
         .payments_flags(["--success-rate=1"])
         .start();
     import(&services, 200);
-    let run = services.wait_run(&services.start_run(), WITHIN);
+    let run = runs::wait(&services.start_run(), WITHIN);
     assert_eq!(run["paid"], 200, "{run}");
     // The sampler of OpenTelemetry's SDKs: the low 63 bits of the id, as a share.
     let attempts = http::get(&format!("{}/v1/attempts?limit=1000", services.billing_url())).json();
@@ -260,7 +260,7 @@ fn a_collector_that_fails_costs_spans_and_no_charge() {
     receiver.refuse("500 Internal Server Error");
     let (mut services, _script) = services(&receiver.url(), "seed = 1\n");
     import(&services, 20);
-    let run = services.wait_run(&services.start_run(), WITHIN);
+    let run = runs::wait(&services.start_run(), WITHIN);
     assert_eq!(run["paid"], 20, "{run}");
     wait_for("lost spans", WITHIN, || {
         (services.billing.metric(&["traces_spans_total", "failed"]) >= 20).then_some(())
@@ -278,7 +278,7 @@ fn what_is_still_queued_is_sent_at_the_end() {
     let mut services =
         exporting(&receiver.url()).billing_env(slow.0, slow.1).payments_flags(["--success-rate=1"]).start();
     import(&services, 3);
-    let run = services.wait_run(&services.start_run(), WITHIN);
+    let run = runs::wait(&services.start_run(), WITHIN);
     assert_eq!(run["paid"], 3, "{run}");
     assert!(receiver.spans().iter().all(|span| span.service == "payments"));
     assert!(services.stop_billing().success());
@@ -324,7 +324,7 @@ fn a_real_collector_has_one_trace_with_two_links_of_a_charge_resent_twice() {
     let (_collector, endpoint) = start_collector(&program, dir.path());
     let (services, _script) = services(&endpoint, LOST_TWICE);
     import(&services, 1);
-    let run = services.wait_run(&services.start_run(), WITHIN);
+    let run = runs::wait(&services.start_run(), WITHIN);
     assert_eq!(run["paid"], 1, "{run}");
     let written =
         || of_json_lines(&std::fs::read_to_string(dir.path().join("spans.json")).unwrap_or_default());

@@ -13,7 +13,7 @@ use testkit::process::{Spec, run_by};
 use testkit::proof::{Verified, progress};
 use testkit::requirements::{leave_out, skip_notice};
 use testkit::wait::{wait_for, wait_until};
-use testkit::{Database, Process, Proof, http, size};
+use testkit::{Database, Process, Proof, http, runs, size};
 
 /// The folder of the previous version's `billing` and `payments`.
 const PREVIOUS: &str = "UPGRADE_PREVIOUS";
@@ -125,11 +125,6 @@ fn is_further(after: [i64; 2], before: [i64; 2]) -> bool {
     after != before && after[0] >= before[0] && after[1] >= before[1]
 }
 
-fn start_run(billing: &Process) {
-    let answer = http::call("POST", &format!("{}/v1/runs", billing.url()), &[], b"");
-    assert_eq!(answer.status, 202, "a run starts: {}", answer.text());
-}
-
 fn pay_until_true(billings: &[&Process]) {
     let mut turn = 0;
     wait_for("pay to answer true", WITHIN, || {
@@ -172,7 +167,7 @@ fn two_versions_at_once_on_one_postgresql_charge_each_invoice_once() {
     site.import(&more_new, "C");
     let already = database.ask(PAID);
     for billing in [&billing_old, &billing_new, &more_old, &more_new] {
-        start_run(billing);
+        let _run = runs::start(&billing.url());
     }
     site.wait_for_a_part(already, || database.ask(PAID));
     billing_old.kill();
@@ -209,7 +204,7 @@ fn two_versions_at_once_on_one_postgresql_charge_each_invoice_once() {
 fn migrate_in_mid_run(site: &Site, billing: &Process, database: &Database) {
     let steps = || STEPS.map(|query| database.ask(query));
     site.import(billing, "A");
-    start_run(billing);
+    let _run = runs::start(&billing.url());
     site.wait_for_a_part(0, || database.ask(PAID));
     let before = steps();
     site.process(Present, "payments", "payments-new", None).run_to_end("migrate");
@@ -227,7 +222,7 @@ fn each_charges(site: &Site, billings: &[&Process]) -> usize {
     for round in 1..=ROUNDS_MAX {
         site.import(billings[round % billings.len()], &format!("B{round}-"));
         for billing in billings {
-            start_run(billing);
+            let _run = runs::start(&billing.url());
         }
         pay_until_true(billings);
         if billings.iter().all(|billing| billing.metric(CHARGED) > 0) {
@@ -250,7 +245,7 @@ fn two_versions_one_after_the_other_on_one_sqlite_file_charge_each_invoice_once(
         steps.push([taken(&billing.db()), taken(&payments.db())]);
         let already = ask(&billing.db(), PAID);
         site.import(&billing, prefix);
-        start_run(&billing);
+        let _run = runs::start(&billing.url());
         site.wait_for_a_part(already, || ask(&billing.db(), PAID));
         (billing, payments)
     };

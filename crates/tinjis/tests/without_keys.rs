@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use testkit::process::{Process, Spec, run_by};
-use testkit::wait::{pause, wait_until};
-use testkit::{Proof, Services, http};
+use testkit::wait::pause;
+use testkit::{Proof, Services, http, runs};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 /// However long a machine takes, a step is done within this.
@@ -191,10 +191,7 @@ impl Billing {
 
     /// One pay call, and the end of its run.
     fn pay(&self) {
-        let answer = http::call("POST", &format!("{}/v1/runs", self.process.url()), &[], b"");
-        let location = answer.header("location").expect("a started run has a Location");
-        let run = format!("{}{location}", self.process.url());
-        wait_until("the run to end", WITHIN, || http::get(&run).json()["state"] == "finished");
+        let _ended = runs::wait(&runs::start(&self.process.url()), WITHIN);
     }
 
     /// References in a state.
@@ -306,7 +303,7 @@ fn a_wrong_token_costs_no_invoice_and_with_the_right_one_all_are_paid() {
     services.import("T", 50);
     for _ in 0..PAY_CALLS {
         let run = services.start_run();
-        let _ended = services.wait_run(&run, WITHIN);
+        let _ended = runs::wait(&run, WITHIN);
     }
     let in_attention = "SELECT count(*) FROM invoices WHERE state = 'ATTENTION'";
     assert_eq!(services.ask_billing(in_attention), 0);

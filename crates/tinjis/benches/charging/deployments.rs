@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 
 use testkit::ledger::charged_keys;
 use testkit::wait::timed;
-use testkit::{Services, http};
+use testkit::{Services, http, runs};
 
 use crate::legs::{RUN_WITHIN, count};
 use crate::{grouped, micros};
@@ -121,7 +121,7 @@ impl Shared {
         let before = self.cpu_ms();
         let (paid, took) = timed(|| {
             let runs: Vec<String> = self.pairs.iter().map(Services::start_run).collect();
-            let ends = self.pairs.iter().zip(runs).map(|(pair, run)| pair.wait_run(&run, RUN_WITHIN));
+            let ends = runs.iter().map(|run| runs::wait(run, RUN_WITHIN));
             ends.filter_map(|run| run["paid"].as_u64()).sum::<u64>()
         });
         let after = self.cpu_ms();

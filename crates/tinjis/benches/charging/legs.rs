@@ -11,7 +11,7 @@ use testkit::http::Connection;
 use testkit::ledger::{ask, charged_keys};
 use testkit::otlp::Receiver;
 use testkit::wait::{timed, wait_until};
-use testkit::{Services, http};
+use testkit::{Services, http, runs};
 
 use crate::replicas;
 
@@ -162,7 +162,7 @@ fn pay_run(services: &Services, invoices: usize) -> Measured {
     let before = (services.billing.cpu_ms(), services.payments.cpu_ms());
     let (run, took) = timed(|| {
         let url = services.start_run();
-        services.wait_run(&url, RUN_WITHIN)
+        runs::wait(&url, RUN_WITHIN)
     });
     let cpu = (services.billing.cpu_ms() - before.0, services.payments.cpu_ms() - before.1);
     let charged = count(invoices);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use testkit::postgres::Server;
 use testkit::process::Process;
 use testkit::replicas::Plan;
-use testkit::wait::{pause, timed, wait_for};
-use testkit::{Database, Replicas, http};
+use testkit::wait::{timed, wait_for};
+use testkit::{Database, Replicas, runs};
 
 use crate::legs::{Measured, RUN_WITHIN, assert_none_is_missing, count, load};
 
@@ -79,14 +79,7 @@ pub(crate) fn run(billings: usize, invoices: usize) -> io::Result<Measured> {
     let server_before = database.server().map(Server::cpu_ms);
     let (run, took) = timed(|| {
         let url = replicas.start_run(0);
-        wait_for("a run to finish", RUN_WITHIN, || {
-            let run = http::get(&url).json();
-            if run["state"] == "finished" {
-                return Some(run);
-            }
-            pause(ASK_EVERY);
-            None
-        })
+        runs::wait_asking(&url, ASK_EVERY, RUN_WITHIN)
     });
     let charged = count(invoices);
     assert_eq!(run["paid"].as_u64(), Some(charged), "the run paid all: {run}");

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use testkit::Services;
 use testkit::certs::replace;
 use testkit::http::Answer;
+use testkit::{Services, runs};
 
 use crate::presented::{Attempt, CLIENT, Jwt};
 use crate::site::{ServerKind, Site};
@@ -68,7 +68,7 @@ pub(crate) fn billing_shows_a_signed_token_and_its_successor(site: &Site) {
         // Those that are charged before the file is read again are paid.
         more += 1;
         services.import(&format!("C{more}-"), 1);
-        let _run = services.wait_run(&services.start_run(), PAID_WITHIN);
+        let _run = runs::wait(&services.start_run(), PAID_WITHIN);
         refused() > 0
     });
     show("rsa");

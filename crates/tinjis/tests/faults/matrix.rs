@@ -8,7 +8,7 @@ use testkit::postgres::Database;
 use testkit::proof::{Verified, progress};
 use testkit::proxy::{Fault, Plan};
 use testkit::wait::{pause, wait_until};
-use testkit::{Builder, Proof, SeededRng, http, size};
+use testkit::{Builder, Proof, SeededRng, http, runs, size};
 
 use crate::outage::{Outage, cycle, set};
 use crate::site::{Site, TINJIS, WITHIN, plain};
@@ -150,7 +150,7 @@ fn prove_without_keys(proof: Proof, services: Builder) {
         site.services.import(&format!("none-{round}-"), invoices);
         wait_until("nothing is left but doubt", WITHIN, || {
             let run = site.services.start_run();
-            let _ended = site.services.wait_run(&run, WITHIN);
+            let _ended = runs::wait(&run, WITHIN);
             left("PENDING") + left("CHARGING") == 0
         });
         site.proxy.settle(WITHIN);

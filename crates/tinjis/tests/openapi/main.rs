@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use testkit::requirements::{may_have, skip_notice};
-use testkit::{Process, Services, http, size};
+use testkit::{Process, Services, http, runs, size};
 
 /// The deployment of the keys in the documents' examples.
 const DEPLOYMENT: &str = "00000000-0000-4000-8000-000000000001";
@@ -26,7 +26,7 @@ fn site() -> Services {
         .start();
     services.import("I", 30);
     let run = services.start_run();
-    let run = services.wait_run(&run, WITHIN);
+    let run = runs::wait(&run, WITHIN);
     assert!(run["paid"].as_i64() > Some(0), "{run}");
     let billing = services.billing_url();
     let made = http::post(&format!("{billing}/v1/subscriptions"), SUBSCRIPTION);

@@ -1,7 +1,7 @@
 //! Declines that billing forgot by a restore and has again by a repair: what may not be tried again is not.
 
-use testkit::Database;
 use testkit::wait::wait_until;
+use testkit::{Database, runs};
 
 use super::site::{NOWHERE, Site, WITHIN, databases};
 
@@ -36,7 +36,7 @@ fn forgotten(databases: Option<[Database; 2]>) {
     site.services.import_rows(DECLINED);
     set_visa(&site);
     site.page_runs(&site.of_database("Billing"));
-    let _ended = site.services.wait_run(&site.services.start_run(), WITHIN);
+    let _ended = runs::wait(&site.services.start_run(), WITHIN);
     assert_eq!(site.services.ask_payments(TRIED), 3, "of the card with the hard decline one");
     site.services.kill_billing();
     site.page_runs(&site.of_database("Put back billing"));
@@ -57,7 +57,7 @@ fn forgotten(databases: Option<[Database; 2]>) {
     site.services.kill_billing();
     site.services.billing.set_env("PAYMENT_PROVIDER_ENDPOINT", site.services.payments_url());
     site.services.billing.start_again();
-    let run = site.services.wait_run(&site.services.start_run(), WITHIN);
+    let run = runs::wait(&site.services.start_run(), WITHIN);
     assert_eq!(site.services.ask_payments(TRIED), 3, "nothing is tried again: {run}");
 }
 
@@ -78,10 +78,10 @@ fn claimed_before_the_repair(databases: Option<[Database; 2]>) {
     let (hard, soft) = (lines[0], lines[2].replace("\"customer_id\":2", "\"customer_id\":1"));
     site.services.import_rows(&soft);
     set_visa(&site);
-    let _ended = site.services.wait_run(&site.services.start_run(), WITHIN);
+    let _ended = runs::wait(&site.services.start_run(), WITHIN);
     site.services.import_rows(hard);
     site.page_runs(&site.of_database("Billing"));
-    let _ended = site.services.wait_run(&site.services.start_run(), WITHIN);
+    let _ended = runs::wait(&site.services.start_run(), WITHIN);
     assert_eq!(site.services.ask_payments(TRIED), 2, "the soft one waits for its day");
     site.services.kill_billing();
     site.page_runs(&site.of_database("Put back billing"));
@@ -98,7 +98,7 @@ fn claimed_before_the_repair(databases: Option<[Database; 2]>) {
     site.services.billing.start_again();
     let voided = "SELECT count(*) FROM attempts WHERE number = 2 AND state = 'VOIDED'";
     wait_until("it is voided", WITHIN, || site.services.ask_billing(voided) == 1);
-    let run = site.services.wait_run(&site.services.start_run(), WITHIN);
+    let run = runs::wait(&site.services.start_run(), WITHIN);
     assert_eq!(site.services.ask_payments(TRIED), 2, "nothing is tried again: {run}");
     assert_eq!(site.services.ask_payments("SELECT count(*) FROM ledger WHERE state = 'VOIDED'"), 1);
 }
