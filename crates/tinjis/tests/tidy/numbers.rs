@@ -21,6 +21,7 @@ const CURRENCIES: &str = "crates/chassis/src/currency.rs";
 const WIRE: &str = "crates/api/src/payments.rs";
 const DELIVER: &str = "crates/payments/src/http/deliver.rs";
 const CONTROLS: &str = "crates/payments/src/http/controls.rs";
+const FAULTS: &str = "crates/payments/src/faults/script.rs";
 const IMPORTS: &str = "crates/billing/src/http/v1/imports.rs";
 const ATTEMPTS: &str = "crates/billing/src/http/v1/attempts.rs";
 const PAY: &str = "crates/billing/src/http/pay.rs";
@@ -229,6 +230,21 @@ const LIMITS: &[(&str, &str, &str)] = &[
     (POSTGRES, "CONNECTIONS_MAX: usize = 12;", "| 12 (`--database-connections-max`) |"),
     (POSTGRES, "ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);", "a free connection | 4 s |"),
     (POSTGRES, "STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);", "| one statement | 15 s |"),
+    (FAULTS, "RULES_MAX: usize = 100;", "| rules of a script | 100 |"),
+    (FAULTS, "LATENCY_MAX: Duration = Duration::from_secs(3600);", "| `latency_ms` | 3,600,000 |"),
+    (FAULTS, "STATUS_BODY_BYTES_MAX: usize = 4096;", "`status` fault | 4,096 bytes |"),
+    (FAULTS, "RETRY_AFTER_MAX_S: u32 = 3600;", "`retry_after_s` of a `status` fault | 3,600 |"),
+    (FAULTS, "TEXT_LEN_MAX: usize = 256;", "rule compares with | 256 bytes |"),
+    (
+        "crates/payments/src/faults/script/fields.rs",
+        "AFTER_MAX_S: i64 = 366 * 24 * 3600;",
+        "as a number | 31,622,400 s, a leap year |",
+    ),
+    (
+        "crates/payments/src/faults/mod.rs",
+        "SUBJECTS_MAX: usize = 1 << 18;",
+        "| at least 262,144; the oldest are forgotten |",
+    ),
     (SHUTDOWN, "GRACE: Duration = Duration::from_secs(25);", "calls in flight | 25 s, and"),
     (SHUTDOWN, "HARD_GRACE: Duration = Duration::from_secs(1);", "and 1 s to give up |"),
     (VALUES, "stopDelaySeconds: 5\n", "(`stopDelaySeconds`) | 5 s |"),
@@ -243,6 +259,7 @@ const NO_LIMITS: &[&str] = &[
     "| 413; an error",
     "| 429 with",
     "| 431 |",
+    "answers 400 and `--faults` exits with 64;",
     "| 503 with",
     "`/v1`",
     "/v1/",
