@@ -50,7 +50,7 @@ pub struct LedgerRow {
     /// CHARGED, REFUSED or VOIDED.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub state: Text,
-    /// Of a refusal: hard, fix, soft or unknown.
+    /// Class of a refusal: hard, fix, soft or unknown.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub decline_class: Option<Text>,
     pub decline_code: Option<String>,

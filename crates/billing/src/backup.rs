@@ -24,7 +24,7 @@ pub(crate) fn command(url: &DatabaseUrl, to: &Path) -> anyhow::Result<()> {
         deployment.id = copied.deployment,
         invoices = copied.invoices,
         attempts = copied.attempts,
-        "The backup is complete and was checked"
+        "the backup is complete and was checked"
     );
     Ok(())
 }

@@ -63,7 +63,7 @@ macro_rules! states {
 states! {
     /// State of an invoice. The legacy APIs show every state but PAID and CANCELLED as PENDING.
     InvoiceState {
-        /// Nothing is under way; the next run attempts it.
+        /// Nothing is under way; a run attempts it, unless a hold or a decline keeps it back.
         Pending = "PENDING",
         /// One attempt is open.
         Charging = "CHARGING",
@@ -71,7 +71,7 @@ states! {
         Paid = "PAID",
         /// Operator action required; see `attention_reason`.
         Attention = "ATTENTION",
-        /// By an operator, finally: never charged. The legacy APIs do not show it.
+        /// By an operator; only a late charge ends it (ATTENTION). The legacy APIs do not show it.
         Cancelled = "CANCELLED",
     }
 }
@@ -242,7 +242,6 @@ pub struct Invoice {
     pub reference: Reference,
     /// Who pays.
     pub customer_id: CustomerId,
-    /// How much.
     pub money: Money,
     pub state: InvoiceState,
     /// `None` while it is not PAID.

@@ -55,7 +55,7 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// Of the y axis: 1, 2 or 5 times a power of ten, so that few steps reach the largest value.
+/// Step of the y axis: 1, 2 or 5 times a power of ten, so that few steps reach the largest value.
 fn step_for(largest: u64) -> u64 {
     let mut power: u64 = 1;
     loop {

@@ -18,7 +18,7 @@ pub struct RunOrder {
 }
 
 impl RunOrder {
-    /// Of the schedule: invoices of subscriptions that are due for their next attempt.
+    /// Order of the schedule: invoices of subscriptions that are due for their next attempt.
     #[must_use]
     pub fn scheduled() -> Self {
         let filter = RunFilter { scheduled: true, ..RunFilter::default() };
@@ -72,7 +72,7 @@ pub struct InvoiceFacts<'a> {
 }
 
 impl RunFilter {
-    /// Of all invoices, declined ones on their days.
+    /// Order for all invoices, declined ones on their days.
     #[must_use]
     pub fn keeping_days() -> Self {
         Self { keeps_days: true, ..Self::default() }

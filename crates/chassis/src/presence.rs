@@ -22,7 +22,7 @@ struct Request {
 }
 
 impl Presence {
-    /// Of the request that came on this connection.
+    /// Presence of the caller whose request came on this connection.
     #[must_use]
     pub fn of(connection: Option<&Connection>) -> Self {
         let request = |connection: &Connection| Request {
@@ -43,7 +43,7 @@ impl Presence {
         OF_THIS_TASK.scope(self, future).await
     }
 
-    /// To be asked just before something begins: `false` when its caller is gone. Once something has begun for it, the rest
+    /// Ask this just before something begins: `false` when its caller is gone. Once something has begun for it, the rest
     /// follows whether or not it stays.
     #[must_use]
     pub fn may_begin(&self) -> bool {

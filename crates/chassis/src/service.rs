@@ -145,7 +145,7 @@ pub async fn serve_when(
         // Stopped before it began: tracked tasks are awaited all the same.
         None if shutdown.is_draining() => Ok(shutdown.finished().await),
         made => {
-            tracing::info!(listen = %listen, admin.listen = %admin_listen, tls, open_files_max, "Listening");
+            tracing::info!(listen = %listen, admin.listen = %admin_listen, tls, open_files_max, "listening");
             let metrics = ServerMetrics::new();
             metrics.register(telemetry.registry()).context("a service serves its business port once")?;
             let server = Server::with_routes(listeners.business, routes.clone(), limits);
@@ -170,7 +170,7 @@ pub async fn serve_when(
     admin.await.context("the admin port ended before its time")?;
     let left_behind = served?;
     ensure!(left_behind == 0, "{left_behind} tasks did not end in time and were left behind");
-    tracing::info!("Ended");
+    tracing::info!("ended");
     Ok(())
 }
 

@@ -77,7 +77,7 @@ impl Shutdown {
                     // A closing terminal sends it twice, once itself and once by the shell: no second one is in a hurry.
                     _ = hangup.recv() => {
                         if !shutdown.is_draining() {
-                            tracing::info!(signal = "SIGHUP", "Draining");
+                            tracing::info!(signal = "SIGHUP", "draining");
                             shutdown.trigger();
                         }
                         continue;
@@ -89,7 +89,7 @@ impl Shutdown {
                     shutdown.0.stop_accepting.cancel();
                     shutdown.0.hard.cancel();
                 } else {
-                    tracing::info!(signal = name, "Draining");
+                    tracing::info!(signal = name, "draining");
                     shutdown.trigger();
                 }
             }

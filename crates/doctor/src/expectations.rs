@@ -61,7 +61,7 @@ pub struct Expectations {
     pub(crate) teams: Vec<Team>,
     /// Images that a namespace must not run.
     #[serde(default, rename = "image")]
-    pub(crate) images: Vec<ImageRule>,
+    pub(crate) images: Vec<ImageCheck>,
     /// Further admission policies that must deny in each namespace of the environment, named as in `image.by`.
     #[serde(default)]
     pub(crate) admission: Vec<String>,
@@ -200,7 +200,7 @@ pub(crate) struct Team {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ImageRule {
+pub(crate) struct ImageCheck {
     pub(crate) namespace: String,
     /// An image that must be refused there.
     pub(crate) forbidden: String,
@@ -232,7 +232,7 @@ impl SubjectKind {
 pub(crate) struct Subject {
     pub(crate) kind: SubjectKind,
     pub(crate) name: String,
-    /// Of a ServiceAccount.
+    /// Namespace of a ServiceAccount.
     #[serde(default)]
     pub(crate) namespace: Option<String>,
     /// Namespaces of the environment where it may hold rights. Default: all, also by a ClusterRoleBinding.

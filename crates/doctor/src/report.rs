@@ -23,7 +23,7 @@ pub struct Report {
     /// `None` when inconclusive, or when nothing was tried.
     pub(crate) cni_enforces: Option<bool>,
     pub(crate) environment: String,
-    /// Of the pods; empty when nothing was tried.
+    /// Address families of the pods; empty when nothing was tried.
     pub(crate) families: Vec<&'static str>,
     pub(crate) elapsed: Duration,
 }
@@ -278,7 +278,7 @@ pub(crate) mod tests {
         Report::new("production".to_owned(), &[], Some(&evaluation), vec!["IPv4"], elapsed)
     }
 
-    /// Of bindings only: one finding, one that is accepted, one rule that is met and one that could not be compared.
+    /// A report of bindings only: one finding, one that is accepted, one rule that is met and one that could not be compared.
     pub(crate) fn report_of_objects() -> Report {
         let finding = |name: &str| Finding {
             object: ObjectRef::new(Kind::RoleBinding, "payments", name),

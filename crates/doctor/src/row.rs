@@ -65,7 +65,7 @@ impl Row {
         }
     }
 
-    /// Of one comparison: each finding is red, each accepted one green, and a rule without findings is green once.
+    /// Rows of one comparison: each finding is red, each accepted one green, and a rule without findings is green once.
     pub(crate) fn of_comparison(compared: &Compared) -> Vec<Self> {
         let comparison = compared.comparison;
         let rule_of = |id: &str| comparison.rules.iter().find(|rule| rule.id == id);
@@ -111,7 +111,7 @@ impl Row {
         }
     }
 
-    /// Of a rule as a whole.
+    /// Row of a rule as a whole.
     fn of_rule(topic: Topic, rule: &Rule, verdict: Verdict, evidence: String, reason: String) -> Self {
         Self {
             id: format!("{}: {}", topic.as_str(), rule.id),

@@ -404,7 +404,7 @@ fn cannot_start(pod: &Value) -> bool {
     FATAL_WAITING_REASONS.iter().any(|reason| waiting["reason"] == *reason)
 }
 
-/// Of a refused request of the doctor's own, which may make it.
+/// Outcome of a refused request that the doctor itself has the right to make.
 fn admission_outcome(status: u16) -> Outcome {
     if status == 403 || status == 422 { Outcome::Refused } else { Outcome::Unknown }
 }

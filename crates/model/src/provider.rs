@@ -147,7 +147,7 @@ fn case(decision: Decision, same_amount: bool) -> (LedgerRow, Entry) {
         seq: Seq(1),
         key,
         account: "antaeus".to_owned(),
-        fingerprint_version: FingerprintVersion::PRESENT,
+        fingerprint_version: FingerprintVersion::CURRENT,
         fingerprint: if same_amount { asked } else { Fingerprint::new(1, "EUR", Minor::hundredths(1216)) },
         reference: Some("I1".to_owned()),
         customer_id: 1,

@@ -27,7 +27,7 @@ pub(crate) fn command(url: &DatabaseUrl, to: &Path) -> anyhow::Result<()> {
         ledger.id = copied.ledger_id,
         rows = copied.rows,
         last_seq = copied.last_seq,
-        "The backup is complete and was checked"
+        "the backup is complete and was checked"
     );
     Ok(())
 }

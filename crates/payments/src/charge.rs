@@ -229,7 +229,11 @@ impl ChargerInner {
         };
         if let Some(fault) = &fault {
             self.counters.struck(fault);
-            tracing::info!(fault = fault.as_str(), key = key.as_ref().map(Key::as_str), "Fault");
+            tracing::info!(
+                fault = fault.as_str(),
+                key = key.as_ref().map(Key::as_str),
+                "a fault of the script struck"
+            );
         }
         if let Some(response_fault) = before(fault.as_ref()).await {
             return ChargeReply { answer: Answer::Nothing, response_fault: Some(response_fault) };
@@ -277,7 +281,7 @@ impl ChargerInner {
                 tracing::error!(
                     ledger.seen = entry.seen.map(|seq| seq.0),
                     account = entry.account,
-                    "this ledger lacks a row that a caller has seen, nothing is executed: was it restored?"
+                    "this ledger lacks a row that a caller has seen, so nothing is executed: it may have been restored"
                 );
                 Answer::LedgerBehind
             }

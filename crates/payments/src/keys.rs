@@ -50,7 +50,7 @@ pub enum FingerprintVersion {
 
 impl FingerprintVersion {
     /// The version of rows that are written now.
-    pub const PRESENT: Self = Self::WithReference;
+    pub const CURRENT: Self = Self::WithReference;
 
     /// The number in SQL.
     #[must_use]

@@ -222,7 +222,7 @@ impl Model {
             key: entry.key.clone(),
             account: entry.account.clone(),
             fingerprint: entry.fingerprint.clone(),
-            fingerprint_version: FingerprintVersion::PRESENT,
+            fingerprint_version: FingerprintVersion::CURRENT,
             reference: entry.reference.clone(),
             customer_id: entry.customer_id,
             currency: entry.currency.clone(),

@@ -60,7 +60,7 @@ async fn start(config: PingerConfig, log: LogHandle) -> anyhow::Result<()> {
     if let Some(admin) = admin {
         admin.await?;
     }
-    tracing::info!("Ended");
+    tracing::info!("ended");
     Ok(())
 }
 

@@ -53,7 +53,7 @@ impl AcknowledgedRows {
 pub struct UnbackedAcknowledgement {
     /// Another ledger may have lost other rows.
     pub ledger_id: String,
-    /// Of the invoice.
+    /// Reference of the invoice.
     pub reference: String,
 }
 

@@ -46,9 +46,7 @@ pub struct InvoiceFact {
     pub reference: String,
     /// Who pays.
     pub customer_id: i64,
-    /// Of what.
     pub currency: String,
-    /// How much.
     pub amount_minor: i64,
     /// Decimals of the amount.
     #[serde(default = "hundredths")]
@@ -109,9 +107,7 @@ pub struct AttemptFact {
     pub number: u32,
     /// Who pays.
     pub customer_id: i64,
-    /// Of what.
     pub currency: String,
-    /// How much.
     pub amount_minor: i64,
     /// Decimals of the amount.
     #[serde(default = "hundredths")]
@@ -148,10 +144,8 @@ pub struct LedgerRow {
     /// Who pays; a tombstone of an unknown key has none.
     #[serde(default)]
     pub customer_id: Option<i64>,
-    /// Of what.
     #[serde(default)]
     pub currency: Option<String>,
-    /// How much.
     #[serde(default)]
     pub amount_minor: Option<i64>,
     /// Decimals of the amount.

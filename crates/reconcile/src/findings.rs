@@ -65,9 +65,9 @@ pub struct Finding {
 /// One currency's totals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CurrencySum {
-    /// Of invoices PAID otherwise than by import.
+    /// Sum of invoices PAID otherwise than by import.
     pub paid_minor: i128,
-    /// Of CHARGED rows.
+    /// Sum of CHARGED rows.
     pub charged_minor: i128,
     /// Decimals of both: the currency's, or more where a row has more.
     pub exponent: u8,
@@ -78,13 +78,13 @@ pub struct CurrencySum {
 pub struct Reconciliation {
     /// Invoices of billing.
     pub invoices: u64,
-    /// Of these PAID.
+    /// How many of these are PAID.
     pub paid: u64,
-    /// Of these by import.
+    /// How many of these by import.
     pub imported_paid: u64,
     /// CHARGED rows.
     pub charges: u64,
-    /// Of these without a key.
+    /// How many of these have no key.
     pub unkeyed: u64,
     /// CHARGED rows that belong to no invoice of billing, and that an operator has acknowledged.
     pub acknowledged: u64,

@@ -37,7 +37,7 @@ impl Streams {
     }
 }
 
-/// Of what has a number; ids follow each other, so partitions get equally many.
+/// Partition of what has a number; ids follow each other, so partitions get equally many.
 fn by_number(number: i64) -> u8 {
     u8::try_from(number.rem_euclid(PARTITIONS.into())).unwrap_or(0)
 }
@@ -173,7 +173,7 @@ impl<S: BlockStore> PartitionedAttempts<S> {
 /// An attempt of a known invoice in the directory of keys.
 struct KeyEntry {
     key: KeyBytes,
-    /// Of its invoice.
+    /// Partition of its invoice.
     partition: u8,
     is_open: bool,
     in_ledger: bool,

@@ -19,7 +19,7 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 /// Any certificate at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    /// Of a URI if it holds `://`, an address if it begins with `ip:`, a mail address if it holds `@`, else of a host.
+    /// Each is a URI if it holds `://`, an address if it begins with `ip:`, a mail address if it holds `@`, else a host.
     pub names: Vec<String>,
     /// The years in which it begins and ends.
     pub years: (i32, i32),

@@ -20,9 +20,9 @@ const EXECUTIONS_MIN: u64 = 100_000;
 const CHOICES: usize = 96;
 /// Looks for a smaller input that breaks the target too.
 const SHRINKS_MAX: usize = 4000;
-/// Of one input, after all edits.
+/// Longest input, after all edits.
 const INPUT_BYTES_MAX: usize = 16 * 1024;
-/// Of one input.
+/// Most edits of one input.
 const EDITS_MAX: usize = 8;
 /// What an edit may put in: what texts of all kinds are made of, and what is at the edge of a number.
 const WORDS: &[&[u8]] = &[

@@ -16,7 +16,7 @@ use crate::reach::TlsArgs;
 
 const KUBECTL_DEFAULT: &str = "kubectl";
 
-/// Of the text format of Prometheus.
+/// Media type of Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4";
 
 #[derive(Debug, clap::Args)]
@@ -115,7 +115,7 @@ pub(crate) enum Options {
         format: Format,
         junit: Option<PathBuf>,
         json: Option<PathBuf>,
-        /// Of Prometheus.
+        /// Push gateway of Prometheus.
         gateway: Option<Box<Api>>,
     },
     Init {

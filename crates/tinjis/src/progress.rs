@@ -27,7 +27,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of a known length. `template` is indicatif's, for terminals.
+    /// A bar of a known length. `template` is indicatif's, for terminals.
     pub(crate) fn bar(label: &'static str, total: u64, template: &str) -> Self {
         let progress = Self::of(label, total, template);
         if let Some(bar) = &progress.bar {
@@ -36,13 +36,13 @@ impl Progress {
         progress
     }
 
-    /// Of something that is mostly short: the first plain line only when that has proved wrong.
+    /// For work that is mostly short: the first plain line comes only when that has proved wrong.
     pub(crate) fn patient(self) -> Self {
         self.said.set(Some(Instant::now()));
         self
     }
 
-    /// Of unknown length: steps with names.
+    /// A spinner for unknown length: steps with names.
     pub(crate) fn spinner(label: &'static str) -> Self {
         let progress = Self::of(label, 0, "{spinner} {msg}");
         if let Some(bar) = &progress.bar {

@@ -37,7 +37,7 @@ pub(crate) enum What {
     },
 }
 
-/// Of which attempts.
+/// Which attempts are meant.
 #[derive(Debug)]
 pub(crate) enum Which {
     /// This one, wherever it stands.

@@ -543,7 +543,7 @@ fn texts_of_a_ledger_cannot_steer_the_terminal() {
 }
 
 #[test]
-fn a_result_that_cannot_be_written_is_no_success() {
+fn a_command_that_cannot_write_its_result_does_not_exit_with_0() {
     if !Path::new("/dev/full").exists() {
         testkit::requirements::leave_out("a result that cannot be written", "this system has no /dev/full");
         return;

@@ -76,7 +76,7 @@ pub struct Attempt {
     pub lease_until: String,
     pub created_at: String,
     pub settled_at: Option<String>,
-    /// Of a refusal: hard, fix, soft or unknown.
+    /// Class of a refusal: hard, fix, soft or unknown.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub decline_class: Option<Text>,
     pub decline_code: Option<String>,

@@ -95,7 +95,7 @@ pub struct RepairRow {
     /// Decimals of the amount; hundredths when absent.
     pub exponent: Option<u8>,
     pub state: EntryState,
-    /// Of a refusal: hard, fix, soft or unknown.
+    /// Class of a refusal: hard, fix, soft or unknown.
     pub decline_class: Option<String>,
     pub decline_code: Option<String>,
 }

@@ -115,7 +115,7 @@ pub struct Deployment {
     pub unfinished_run: Option<i64>,
     /// What a call met last that was no answer about an invoice: here, or else in the latest run.
     pub last_problem: Option<RunProblem>,
-    /// Of the invoices that are CHARGING: those of which no request counts as sent.
+    /// Number of CHARGING invoices of which no request counts as sent.
     #[serde(default)]
     pub charging_unsent: i64,
     pub counts: Counts,

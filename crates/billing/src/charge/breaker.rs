@@ -119,7 +119,7 @@ struct Inner {
     state: State,
     /// Until when the provider has asked to be left alone, in whatever state.
     held_until: Option<Instant>,
-    /// Of a provider without keys.
+    /// Window of calls to a provider without keys.
     window: Option<Window>,
 }
 

@@ -263,7 +263,7 @@ impl EngineContext {
                 invoice.id = attempt.invoice_id.0,
                 attempt.key = attempt.key.as_str(),
                 "the provider does not echo Idempotency-Key, so nothing more is sent: \
-                 Set PAYMENT_PROVIDER_IDEMPOTENCY=none, or let the header pass, and start again"
+                 set PAYMENT_PROVIDER_IDEMPOTENCY=none, or let the header pass, and start again"
             );
         } else if opened && self.breaker.awaits_operator() {
             tracing::error!(
@@ -271,7 +271,7 @@ impl EngineContext {
                 status = answer.status,
                 failure = answer.failure,
                 calls = DOUBTS_MAX,
-                "Calls in a row ended in doubt, and each cost an invoice its state. Nothing more is sent until an \
+                "calls in a row ended in doubt and each cost an invoice its state, so nothing more is sent until an \
                  operator has resolved one (tinjis resolve) or has started the service again"
             );
         } else if opened {

@@ -307,7 +307,7 @@ impl<'a> Claimer<'a> {
         open
     }
 
-    /// Of attempts that were claimed again. Without keys nothing can be voided.
+    /// Keys to void, of attempts that were claimed again. Without keys nothing can be voided.
     async fn to_withdraw(&self, attempts: &[Attempt]) -> HashSet<Key> {
         let EngineContext { store, provider, .. } = self.shared;
         if provider.idempotency() == Idempotency::None {
@@ -348,7 +348,7 @@ impl<'a> Claimer<'a> {
     }
 
     /// What waited for another attempt of its customer may be free now.
-    fn should_go_back(&mut self) -> bool {
+    fn resume_from_first_waiting(&mut self) -> bool {
         let first = self.waiting_from;
         if let Some(InvoiceId(first)) = first {
             self.claim_after(InvoiceId(first - 1));
@@ -358,10 +358,13 @@ impl<'a> Claimer<'a> {
 
     /// Another process claims one invoice of a customer after the other, and we met none that it did not hold: to end the
     /// run would be to end it there too.
-    async fn has_turn_left(&self) -> bool {
+    async fn has_claimable_left(&self) -> bool {
         let Some(run) = self.run else { return false };
         let store = &self.shared.store;
-        self.shared.retry_until_draining("look for turns", || store.has_turn_left(run)).await.unwrap_or(true)
+        self.shared
+            .retry_until_draining("look for turns", || store.has_claimable_left(run))
+            .await
+            .unwrap_or(true)
     }
 
     /// Begins another pass.
@@ -403,8 +406,8 @@ impl<'a> Claimer<'a> {
         let next_in = match next {
             // The store failed until the service drained: whether something is left is unknown.
             None => return Some(Ended::Interrupted),
-            Some(None) if self.should_go_back() || self.should_claim_again() => return None,
-            Some(None) if !self.has_turn_left().await => return Some(Ended::Done),
+            Some(None) if self.resume_from_first_waiting() || self.should_claim_again() => return None,
+            Some(None) if !self.has_claimable_left().await => return Some(Ended::Done),
             Some(None) => {
                 self.claim_after(InvoiceId(i64::MIN));
                 self.wait_or_settled(LOOK_AGAIN).await
@@ -412,7 +415,7 @@ impl<'a> Claimer<'a> {
             Some(Some(next_in)) => self.wait_or_settled(next_in).await,
         };
         // Others are open still, perhaps in doubt.
-        if self.moved && self.should_go_back() {
+        if self.moved && self.resume_from_first_waiting() {
             return None;
         }
         let (next_at, tail_ends) =

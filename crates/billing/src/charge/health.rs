@@ -7,7 +7,7 @@ use super::breaker::Admission;
 use super::{Engine, Problem};
 use crate::invoice::DeclineClass;
 
-/// Of one process since it started.
+/// Health of one process since it started.
 #[derive(Clone, Debug)]
 pub struct ProviderHealth {
     /// Whether calls are admitted: `closed`, `half-open`, `open` or `latched`.

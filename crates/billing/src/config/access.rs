@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn legacy_routes_by_token_need_operators() {
+    fn legacy_routes_by_token_need_an_operator_token_file() {
         let mistakes = resolve(&["--legacy-routes", "token"]).unwrap_err();
         for setting in ["--legacy-routes (LEGACY_ROUTES)", "--operator-token-file (OPERATOR_TOKEN_FILE)"] {
             assert!(mistakes.contains(setting), "{mistakes}");

@@ -223,7 +223,7 @@ impl Access {
 pub(super) async fn guard_write(State(access): State<Access>, request: Request, next: Next) -> Response {
     match access.write(request.uri(), request.headers()).await {
         Ok(()) => next.run(request).await,
-        Err(denied) => problem(&denied, "a write was refused"),
+        Err(denied) => problem(&denied, "write"),
     }
 }
 
@@ -231,7 +231,7 @@ pub(super) async fn guard_write(State(access): State<Access>, request: Request, 
 pub(super) async fn guard_read(State(access): State<Access>, request: Request, next: Next) -> Response {
     match access.read(request.headers()).await {
         Ok(()) => next.run(request).await,
-        Err(denied) => problem(&denied, "a read was refused"),
+        Err(denied) => problem(&denied, "read"),
     }
 }
 
@@ -251,8 +251,8 @@ pub(super) async fn guard_legacy(State(access): State<Access>, request: Request,
     json(StatusCode::FORBIDDEN, antaeus::CONTENT_TYPE, text)
 }
 
-fn problem(denied: &Denied, what: &'static str) -> Response {
-    tracing::warn!(reason = denied.refusal.label(), "{what}");
+fn problem(denied: &Denied, kind: &'static str) -> Response {
+    tracing::warn!(kind, reason = denied.refusal.label(), "a call of /v1 was refused");
     Problem::new(StatusCode::FORBIDDEN).detail(denied.detail).into_response()
 }
 

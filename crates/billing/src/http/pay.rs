@@ -36,7 +36,7 @@ impl Default for Waiting {
 
 /// State when the call stopped waiting. The run goes on.
 pub(super) struct Paid {
-    /// Whether no invoice in the store is other than PAID.
+    /// Whether every invoice in the store is PAID or CANCELLED.
     pub(super) all: bool,
     /// Whether the provider could be reached in this run.
     pub(super) reached: bool,

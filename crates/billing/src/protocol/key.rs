@@ -1,4 +1,4 @@
-//! The name of a charge: deployment, invoice and attempt hashed to 32 hex digits. Pure.
+//! The idempotency key: deployment, reference and attempt number hashed to 32 hex digits. Pure.
 
 use std::fmt;
 

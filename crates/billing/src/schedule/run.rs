@@ -26,7 +26,7 @@ pub enum CatchUp {
     Ask,
     /// Each is invoiced, oldest first.
     Each,
-    /// Of each subscription the latest is invoiced; earlier ones are skipped.
+    /// The latest period of each subscription is invoiced; earlier ones are skipped.
     Latest,
 }
 
@@ -119,7 +119,7 @@ impl FromStr for WaitReason {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
     pub count: i64,
-    /// Of all of them, in minor units.
+    /// Their sum in minor units.
     pub amount_minor: i64,
 }
 

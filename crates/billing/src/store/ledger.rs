@@ -56,7 +56,7 @@ pub struct LedgerAcknowledgementRow {
 pub struct UnbackedAcknowledgement {
     /// Another ledger may have lost other rows.
     pub ledger_id: String,
-    /// Of the invoice, as it is stored.
+    /// Reference of the invoice, as it is stored.
     pub reference: Reference,
     /// Why the loss is accepted.
     pub reason: String,
@@ -87,7 +87,7 @@ pub struct LedgerFact {
     pub money: Option<Money>,
     /// CHARGED, REFUSED or VOIDED; a ledger records nothing else.
     pub outcome: Outcome,
-    /// Of a refusal, its reason.
+    /// Reason of a refusal.
     pub decline: Option<Decline>,
 }
 

@@ -28,7 +28,7 @@ const ROWS_READ_MAX: u64 = 1_000;
 const STEPS_MAX: i32 = 30_000;
 /// Far more than what a list may read, so that one which reads all is seen.
 const ROWS_LEAST: usize = 20_000;
-/// Of the newest settlement.
+/// Day of the newest settlement.
 const DAY_LAST: i64 = 20_000;
 
 /// Each is needed by a list.

@@ -9,7 +9,7 @@ use crate::store::LedgerFact;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
     pub(super) key: &'a Key,
-    /// Of its invoice, in which alone it is looked for. Without one each attempt with the key is it: by the index of keys
+    /// Its invoice, in which alone it is looked for. Without one, any attempt with the key: by the index of keys
     /// that are not settled, and where that lacks the key by reading all attempts.
     pub(super) reference: Option<&'a Reference>,
 }

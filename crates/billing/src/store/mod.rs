@@ -118,7 +118,6 @@ pub struct ImportRow {
     pub reference: Reference,
     /// Who pays; made with the row's currency when unknown.
     pub customer_id: CustomerId,
-    /// How much.
     pub money: Money,
     /// `true` for `status` PAID: needs no charge.
     pub paid: bool,
@@ -218,7 +217,7 @@ pub struct ResolutionRow {
     pub id: i64,
     /// The decision.
     pub resolution: Resolution,
-    /// Of which invoice.
+    /// Its invoice.
     pub reference: Reference,
     /// The attempt before and after; `None` in rows older than these columns.
     pub attempt: Option<(AttemptState, AttemptState)>,
@@ -330,7 +329,7 @@ pub trait ChargeStore: Send + Sync + 'static {
 
     /// Whether an invoice of a customer whose network is known is left for this run to claim, now or once an attempt that
     /// is under way is settled; also one that a claim passed over because another held it at that moment.
-    async fn has_turn_left(&self, run: RunId) -> Result<bool>;
+    async fn has_claimable_left(&self, run: RunId) -> Result<bool>;
 
     /// Leases up to `limit` open attempts whose lease has ended, oldest lease first, of invoices that are CHARGING
     /// (those in ATTENTION need manual resolution): `sends` grows by one. Of a customer whose network is known only the

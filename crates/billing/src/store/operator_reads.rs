@@ -10,7 +10,7 @@ use super::subscriptions::rows::OPERATOR_ACTION;
 use super::{LedgerAcknowledgementRow, ResolutionRow, Result, UnbackedAcknowledgementRow, rows};
 use crate::invoice::{Attempt, CustomerId, Invoice, InvoiceId};
 
-/// Of what actions are looked for.
+/// What the actions that are looked for have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActedOn {
     Invoice,

@@ -77,7 +77,7 @@ pub(super) trait FromRow: Sized + Send + 'static {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error>;
 }
 
-/// Of `customers`.
+/// Columns of `customers`.
 pub(super) const CUSTOMER: &str = "id, currency";
 
 impl FromRow for Customer {
@@ -86,7 +86,7 @@ impl FromRow for Customer {
     }
 }
 
-/// Of `invoices AS i`.
+/// Columns of an invoice, from `invoices AS i`.
 pub(super) const INVOICE: &str = "i.id, i.reference, i.customer_id, i.currency, i.amount_minor, i.state, i.paid_by, \
      i.attention_reason, i.created_at, i.updated_at, i.due_at, i.next_attempt_at, i.held, i.dunning";
 
@@ -117,7 +117,7 @@ pub(super) const INVOICE_COLUMNS: usize = 14;
 pub(super) const UNSENT: &str =
     "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT') AND sends = 0";
 
-/// Of `attempts AS a` and `invoices AS i`.
+/// Columns of an attempt, from `attempts AS a` and `invoices AS i`.
 pub(super) const ATTEMPT: &str = "a.key, a.invoice_id, i.reference, a.number, a.customer_id, a.currency, \
      a.amount_minor, a.state, a.sends, a.run_id, a.lease_until, a.created_at, a.settled_at, a.decline_class, a.decline_code";
 
@@ -144,7 +144,7 @@ impl FromRow for Attempt {
     }
 }
 
-/// Of a run: `id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, refused, rejected, in_doubt,
+/// From `id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, refused, rejected, in_doubt,
 /// not_sent, begun_by, problem, problem_status, problem_count, filter, count_left, amounts_left, reason`. Each database keeps the counters in its own way.
 impl FromRow for Run {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
@@ -183,7 +183,7 @@ impl FromRow for Run {
     }
 }
 
-/// Of a run: `filter, count_left, amounts_left`.
+/// Reads `filter, count_left, amounts_left` of a run.
 pub(super) fn claim_order<R: Columns>(row: &R, now_ms: i64) -> Result<ClaimOrder, R::Error> {
     let json = |column: usize| row.optional_text(column);
     let unreadable = |column: usize| R::corrupt(column, "is not what this version writes".to_owned());
@@ -198,7 +198,7 @@ pub(super) fn claim_order<R: Columns>(row: &R, now_ms: i64) -> Result<ClaimOrder
     Ok(ClaimOrder { filter, limits: RunLimits { count: row.optional_integer(1)?, amounts }, now_ms })
 }
 
-/// Of `resolutions AS r JOIN invoices AS i`.
+/// Columns of a decision, from `resolutions AS r JOIN invoices AS i`.
 pub(super) const RESOLUTION: &str = "r.id, r.key, r.charged, r.reason, r.actor, i.reference, r.attempt_from, \
      r.attempt_to, r.invoice_from, r.invoice_to, r.created_at";
 
@@ -222,12 +222,12 @@ impl FromRow for ResolutionRow {
     }
 }
 
-/// Of an invoice whose flag and date a change of its customer's network or instrument may change: it has a flag, or is the
-/// schedule's and has no date.
+/// Condition of an invoice whose flag and date may follow a change of its customer's network or instrument: it has a
+/// flag, or is the schedule's and has no date.
 pub(super) const IS_RETRIED: &str =
     "state = 'PENDING' AND (dunning IS NOT NULL OR due_at IS NOT NULL AND next_attempt_at IS NULL)";
 
-/// Of `attempts AS a JOIN invoices AS i`.
+/// Columns of an attempt's terms, from `attempts AS a JOIN invoices AS i`.
 pub(super) const TERMS: &str = "a.key, a.customer_id, a.currency, a.amount_minor, \
      i.customer_id, i.currency, i.amount_minor";
 
@@ -239,14 +239,14 @@ impl FromRow for (Key, CustomersAndAmounts) {
     }
 }
 
-/// Of a ledger, `ledger_id` and the last of its rows.
+/// From `ledger_id` and the last row seen of it.
 impl FromRow for LedgerSeen {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
         Ok(Self { ledger_id: row.text(0)?, seq: row.integer(1)? })
     }
 }
 
-/// Of `ledger_acknowledgements`.
+/// Columns of `ledger_acknowledgements`.
 pub(super) const ACKNOWLEDGEMENT: &str = "id, ledger_id, seq_first, seq_last, reason, actor, created_at";
 
 impl FromRow for LedgerAcknowledgementRow {
@@ -265,7 +265,7 @@ impl FromRow for LedgerAcknowledgementRow {
     }
 }
 
-/// Of `unbacked_acknowledgements AS u` and `invoices AS i`.
+/// Columns of an acknowledgement, from `unbacked_acknowledgements AS u` and `invoices AS i`.
 pub(super) const UNBACKED_ACKNOWLEDGEMENT: &str =
     "u.id, u.ledger_id, i.reference, u.reason, u.actor, u.created_at";
 
@@ -301,7 +301,7 @@ pub(super) fn is_admitted<R: Columns>(row: &R, order: &ClaimOrder) -> Result<boo
     Ok(order.filter.admits(&facts, order.now_ms))
 }
 
-/// Of the same row; the next attempt has this number.
+/// Reads a candidate from the same row; its next attempt has this number.
 pub(super) fn candidate<R: Columns>(row: &R, id: InvoiceId, number: u32) -> Result<Candidate, R::Error> {
     let customer_id = CustomerId(row.integer(2)?);
     Ok(Candidate {

@@ -49,13 +49,13 @@ pub(super) trait Transaction {
         references: &[&Reference],
     ) -> impl Future<Output = Result<HashMap<String, Owner>, Self::Error>> + Send;
 
-    /// Of this attempt, read after its facts.
+    /// Times of this attempt's sends, read after its facts.
     fn load_send_times(
         &self,
         located: &Located,
     ) -> impl Future<Output = Result<Option<SendTimes>, Self::Error>> + Send;
 
-    /// Of these attempts.
+    /// Customers and amounts of these attempts.
     fn load_customers_and_amounts(
         &self,
         located: &[Located],
@@ -93,7 +93,7 @@ pub(super) trait Transaction {
         attempts: Vec<Attempt>,
     ) -> impl Future<Output = Result<Vec<Attempt>, Self::Error>> + Send;
 
-    /// Of the customers of these candidates whose network is known. No other claim counts their attempts until this
+    /// Instruments of these candidates' customers, where the network is known. No other claim counts their attempts until this
     /// transaction ends.
     fn load_instruments(
         &self,
@@ -101,7 +101,7 @@ pub(super) trait Transaction {
         now_ms: i64,
     ) -> impl Future<Output = Result<HashMap<CustomerId, InstrumentHistory>, Self::Error>> + Send;
 
-    /// Of those of these invoices that are PENDING.
+    /// Ladders of those invoices that are PENDING.
     fn load_ladders(
         &self,
         invoices: &BTreeSet<InvoiceId>,
@@ -293,7 +293,10 @@ async fn examine<T: Transaction>(
 }
 
 /// Whether the run may claim one of the candidates, now or once an attempt that is under way is settled. Changes nothing.
-pub(super) async fn has_turn_left<T: Transaction>(tx: &T, mut claim: PendingClaim) -> Result<bool, T::Error> {
+pub(super) async fn has_claimable_left<T: Transaction>(
+    tx: &T,
+    mut claim: PendingClaim,
+) -> Result<bool, T::Error> {
     let Some(mut order) = tx.load_order(claim.run).await? else { return Ok(false) };
     while !order.limits.is_used_up() {
         let (Candidates { invoices, examined }, held_back) = examine(tx, &claim, &mut order).await?;

@@ -196,7 +196,7 @@ pass_on! {
     ChargeStore {
         claim_open(run: Option<RunId>, limit: usize, lease: Duration) -> Vec<Attempt>;
         to_withdraw(attempts: &[Attempt]) -> HashSet<Key>;
-        has_turn_left(run: RunId) -> bool;
+        has_claimable_left(run: RunId) -> bool;
         next_open_in() -> Option<Duration>;
         recover() -> u64;
         settle_and_see(run: Option<RunId>, settlements: &[Settlement], seen: Option<&LedgerSeen>) -> Vec<Settled>;

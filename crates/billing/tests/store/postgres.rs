@@ -124,7 +124,7 @@ async fn a_run_knows_of_turns_that_are_left_also_while_another_claim_holds_them(
     imported(&*store, 3).await;
     let run = run(&*store).await;
     let (store, database) = (&store, &fixture.connect());
-    let left = async || store.has_turn_left(run.id).await.unwrap();
+    let left = async || store.has_claimable_left(run.id).await.unwrap();
     let beside_another = async || {
         let look = |tx: Tx| async move {
             tx.query("SELECT 1 FROM invoices FOR UPDATE", &[]).await?;
@@ -134,7 +134,7 @@ async fn a_run_knows_of_turns_that_are_left_also_while_another_claim_holds_them(
                 (0, None),
                 "it passes over locked rows"
             );
-            Ok(store.has_turn_left(run.id).await.unwrap())
+            Ok(store.has_claimable_left(run.id).await.unwrap())
         };
         database.transaction(PoolClass::Claim, look).await.unwrap()
     };

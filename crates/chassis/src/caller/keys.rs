@@ -28,13 +28,13 @@ pub const REFRESH_EVERY: Duration = Duration::from_secs(300);
 /// For one fetch, and for a call that waits for one.
 const FETCH_WITHIN: Duration = Duration::from_secs(5);
 
-/// Of a set.
+/// Most bytes of a key set.
 const SET_BYTES_MAX: usize = 256 * 1024;
 
 /// Where the keys are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySource {
-    /// Of the set, over https.
+    /// URL of the key set, over https.
     pub url: Uri,
     /// A directory with `ca.crt` and an optional `token`, as a pod has it.
     pub credentials: PathBuf,

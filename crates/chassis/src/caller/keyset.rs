@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// Keys of one set; an API server has two or three.
 const KEYS_MAX: usize = 64;
 
-/// Of one coordinate of the curve.
+/// Length of one coordinate of the curve.
 const P256_BYTES: usize = 32;
 
 /// The accepted algorithms. The token's own claim does not extend them.

@@ -95,7 +95,7 @@ impl Tokens {
             tracing::warn!(
                 bytes = secret.expose().len(),
                 bytes_min = source.bytes_min,
-                "A token given as a variable is short and others can reach this port; use a token file"
+                "a token given as a variable is short and others can reach this port: use a token file"
             );
         }
         let current = RwLock::new(Self::read(&source)?.into());

@@ -39,7 +39,7 @@ pub const IDLE: Duration = Duration::from_secs(30);
 pub const POOL_MAX: usize = 256;
 /// Pause of a call that found no free file descriptor, unless one is released before.
 const FILES_AGAIN_IN: Duration = Duration::from_millis(20);
-/// Of an answer's body.
+/// Longest body of a response.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 const HTTP_PORT: u16 = 80;
@@ -59,7 +59,7 @@ pub struct ClientConfig {
     /// Whether a connection serves further calls. Without it each call has one of its own, which ends with the call: a
     /// late second response cannot be taken for the response to another request.
     pub reuse: bool,
-    /// Of an answer's body; a larger one is [`Cause::TooLarge`].
+    /// Longest body of a response; a larger one is [`Cause::TooLarge`].
     pub body_bytes_max: usize,
     /// Names the spans of outgoing calls.
     pub random: Random,

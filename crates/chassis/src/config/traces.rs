@@ -16,7 +16,7 @@ use crate::tls::{ClientFiles, Source};
 
 /// Path of traces below `OTEL_EXPORTER_OTLP_ENDPOINT`.
 const TRACES_PATH: &str = "/v1/traces";
-/// Of one request to the collector, in milliseconds.
+/// Time limit of one request to the collector.
 const TIMEOUT_MS: u64 = 10_000;
 /// From one export to the next, in milliseconds, unless a batch is full before.
 const SCHEDULE_DELAY_MS: u64 = 5_000;
@@ -24,7 +24,7 @@ const SCHEDULE_DELAY_MS: u64 = 5_000;
 const EXPORT_TIMEOUT_MS: u64 = 30_000;
 /// Ended spans that may wait; further ones are dropped.
 const QUEUE_MAX: u64 = 2048;
-/// Of them in one request.
+/// Spans in one request.
 const BATCH_MAX: u64 = 512;
 /// No queue is larger, whatever a variable says: 256 spans are about 100 kB.
 const QUEUE_LIMIT: u64 = 65_536;
@@ -50,7 +50,7 @@ pub struct TraceSettings {
     pub resource: Vec<(String, String)>,
     /// Ended spans that may wait.
     pub queue_max: usize,
-    /// Of them in one request.
+    /// Spans in one request.
     pub batch_max: usize,
     /// From one export to the next.
     pub schedule_delay: Duration,

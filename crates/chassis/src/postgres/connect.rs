@@ -32,12 +32,12 @@ pub(super) struct Connector {
     hosts: Hosts,
     tls: Option<TlsConnect>,
     random: Random,
-    pause: Mutex<Pause>,
+    pause: Mutex<Backoff>,
 }
 
 /// No connection is tried before this time, because the last try failed.
 #[derive(Debug, Default)]
-struct Pause {
+struct Backoff {
     length: Duration,
     until: Option<Instant>,
 }
@@ -56,7 +56,7 @@ impl Connector {
     fn dialled(&self, is_there: bool) {
         let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         if is_there {
-            *pause = Pause::default();
+            *pause = Backoff::default();
         } else if pause.until.is_none_or(|until| until <= Instant::now()) {
             pause.length = (pause.length * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
             let jittered = pause.length / 2 + self.random.jitter(pause.length / 2);

@@ -51,9 +51,9 @@ impl Health {
         let before = self.0.send_replace(Some(found.clone()));
         match (before, found) {
             (Some(Ok(())) | None, Err(Unmet { text, .. })) => {
-                tracing::warn!(why = text, "The database cannot be used")
+                tracing::warn!(why = text, "the database cannot be used")
             }
-            (Some(Err(_)), Ok(())) => tracing::info!("The database can be used again"),
+            (Some(Err(_)), Ok(())) => tracing::info!("the database can be used again"),
             _ => {}
         }
     }

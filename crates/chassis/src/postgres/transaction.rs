@@ -27,7 +27,7 @@ pub struct Tx(Arc<Session>);
 struct Session {
     /// `None` only while it is dropped.
     connection: Option<Object<Connector>>,
-    /// Of each statement.
+    /// Time limit of each statement.
     limit: Duration,
     /// True until the server has confirmed the end.
     is_open: AtomicBool,

@@ -70,10 +70,10 @@ pub(super) const RESET: u32 = 8;
 pub(super) const EVICT: u32 = 16;
 
 const NOT_LIMITED: u64 = u64::MAX;
-const INTACT: u8 = 0;
-const TOO_LARGE: u8 = 1;
-const LATE: u8 = 2;
-const BROKEN: u8 = 3;
+const BODY_INTACT: u8 = 0;
+const BODY_TOO_LARGE: u8 = 1;
+const BODY_LATE: u8 = 2;
+const BODY_BROKEN: u8 = 3;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -120,7 +120,7 @@ impl State {
             shut_by_peer: AtomicBool::new(false),
             body_bytes_max: AtomicU64::new(0),
             body_is_long: AtomicBool::new(false),
-            body_failure: AtomicU8::new(INTACT),
+            body_failure: AtomicU8::new(BODY_INTACT),
             body_failure_seen: AtomicBool::new(false),
             body_whole: AtomicBool::new(true),
             answer_bytes_left: AtomicU64::new(NOT_LIMITED),
@@ -194,7 +194,7 @@ impl State {
     pub(super) fn begin_call(&self, has_body: bool, body_bytes_max: u64) {
         self.body_bytes_max.store(body_bytes_max, Relaxed);
         self.body_is_long.store(false, Relaxed);
-        self.body_failure.store(INTACT, Relaxed);
+        self.body_failure.store(BODY_INTACT, Relaxed);
         self.body_failure_seen.store(false, Relaxed);
         self.body_whole.store(!has_body, Relaxed);
         self.answer_bytes_left.store(NOT_LIMITED, Relaxed);
@@ -245,9 +245,9 @@ impl State {
 
     pub(super) fn fail_body(&self, failure: BodyFailure) {
         let code = match failure {
-            BodyFailure::TooLarge => TOO_LARGE,
-            BodyFailure::Late => LATE,
-            BodyFailure::Broken => BROKEN,
+            BodyFailure::TooLarge => BODY_TOO_LARGE,
+            BodyFailure::Late => BODY_LATE,
+            BodyFailure::Broken => BODY_BROKEN,
         };
         self.body_failure.store(code, Relaxed);
         self.end_body(false);
@@ -268,9 +268,9 @@ impl State {
 
     fn body_failure(&self) -> Option<BodyFailure> {
         match self.body_failure.load(Relaxed) {
-            INTACT => None,
-            TOO_LARGE => Some(BodyFailure::TooLarge),
-            LATE => Some(BodyFailure::Late),
+            BODY_INTACT => None,
+            BODY_TOO_LARGE => Some(BodyFailure::TooLarge),
+            BODY_LATE => Some(BodyFailure::Late),
             _ => Some(BodyFailure::Broken),
         }
     }

@@ -24,7 +24,7 @@ pub struct Disk(Arc<Inner>);
 struct Inner {
     connection: Mutex<Connection>,
     random: Random,
-    /// Of 100 writes.
+    /// How many of 100 writes fail.
     failing: AtomicU64,
 }
 

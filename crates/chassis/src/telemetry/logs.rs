@@ -176,7 +176,12 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic");
     let location = info.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-    tracing::error!(panic.location = location, panic.thread = thread, "Panic: {message}");
+    tracing::error!(
+        panic.message = message,
+        panic.location = location,
+        panic.thread = thread,
+        "a thread panicked"
+    );
 }
 
 fn subscriber<P>(config: &LogConfig, put: P) -> (impl Subscriber + Send + Sync + use<P>, LogHandle)

@@ -44,7 +44,7 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 /// Time limit for the server to accept our certificate. It confirms by a session ticket; one that sends
 /// none is believed after this.
 const SETTLE: Duration = Duration::from_millis(250);
-/// Of plain text in one record: such a piece arrives whole or cannot be read at all.
+/// Most plain text in one record: such a piece arrives whole or cannot be read at all.
 const RECORD_BYTES_MAX: usize = 16 * 1024;
 
 /// CA bundle and certificate of a client.

@@ -17,9 +17,9 @@ use x509_parser::prelude::FromDer;
 
 use crate::clock::Clock;
 
-/// Of one file; the bundle of a whole system has a quarter of it.
+/// Most bytes of one file; the bundle of a whole system has a quarter of it.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// Of one file.
+/// Most certificates of one file.
 const CERTIFICATES_MAX: usize = 1024;
 
 /// A file of material, and the setting that names it.

@@ -28,7 +28,7 @@ pub(super) trait Material: Send + Sync + 'static {
 
 pub(super) struct Built<C> {
     pub(super) config: C,
-    /// Of which role, and when the first of its certificates expires, in seconds since 1970.
+    /// Role, and when the first of its certificates expires, in seconds since 1970.
     pub(super) expiries: Vec<(&'static str, i64)>,
 }
 

@@ -153,7 +153,7 @@ async fn after_a_body_that_no_handler_read_the_connection_goes_on_or_its_answer_
 }
 
 #[tokio::test]
-async fn a_handler_that_is_slow_itself_does_not_cost_its_client_the_long_body() {
+async fn the_time_of_a_slow_handler_does_not_count_against_a_long_body() {
     let slow = |request: Request| async move {
         request.extensions().get::<Connection>().unwrap().expect_long_body(100);
         tokio::time::sleep(millis(200)).await;

@@ -19,7 +19,7 @@ const IMAGES: &str = "tinjis/images";
 const POLICY_PREFIX: &str = "validatingadmissionpolicy/";
 
 /// Each policy that the file relies on must exist, fail closed, and be bound with Deny to the namespace.
-pub(crate) fn policies(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Finding> {
+pub(crate) fn policy_findings(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     let of_images = expectations.images.iter().map(|image| (image.by.as_str(), image.namespace.as_str()));
     let further = expectations.admission.iter();

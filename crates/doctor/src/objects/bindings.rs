@@ -134,7 +134,7 @@ pub(crate) fn weights(rules: &Value) -> BTreeSet<&'static str> {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Holder {
     pub(crate) kind: SubjectKind,
-    /// Of a ServiceAccount; else empty.
+    /// Namespace of a ServiceAccount; else empty.
     pub(crate) namespace: String,
     pub(crate) name: String,
 }

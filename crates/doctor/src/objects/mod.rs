@@ -191,7 +191,7 @@ pub(crate) static COMPARISONS: [Comparison; 14] = [
             Kind::DaemonSet,
         ],
         examine: |expectations, snapshot| {
-            let mut findings = admission::policies(expectations, snapshot);
+            let mut findings = admission::policy_findings(expectations, snapshot);
             findings.extend(admission::pod_security(expectations, snapshot));
             findings.extend(admission::images(expectations, snapshot));
             findings

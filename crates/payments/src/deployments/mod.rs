@@ -18,7 +18,7 @@ pub const DEPLOYMENTS_MAX: usize = 100;
 
 /// Rows of the account that are read from either end of the ledger to find one that a deployment can have made.
 pub const SCAN_ROWS_MAX: usize = 10_000;
-/// Of these, so many keyed rows from either end are compared.
+/// How many of these keyed rows are compared from either end.
 pub const COMPARE_ROWS_MAX: usize = 500;
 /// Attempt numbers that are tried for each row: first attempts are most of any ledger.
 pub const ATTEMPT_NUMBERS_MAX: u32 = 16;

@@ -59,7 +59,7 @@ impl Delivery<'_> {
 /// A part of all draws, from none to every one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// Of [`Self::ONE`].
+    /// Parts of [`Self::ONE`].
     parts: u64,
 }
 

@@ -80,7 +80,7 @@ pub struct StatusFault {
 }
 
 impl StatusFault {
-    /// Of this status, with nothing executed and no body. 429 and 503 say when to come again.
+    /// A fault with this status, no body and nothing executed. 429 and 503 say when to come again.
     #[must_use]
     pub fn of(status: u16) -> Self {
         Self {

@@ -33,7 +33,7 @@ pub struct Place {
     pub system_identifier: String,
     /// Grows with each promotion.
     pub timeline: i64,
-    /// Of the table of rows: another one after a dump was restored.
+    /// Identity of the table of rows: another one after a dump was restored.
     pub table: i64,
 }
 

@@ -243,7 +243,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// Of rows that were read up to one more than this limit.
+    /// Page of rows that were read up to one more than this limit.
     fn of(mut rows: Vec<Row>, limit: usize) -> Self {
         let more = rows.len() > limit;
         rows.truncate(limit);

@@ -117,7 +117,7 @@ impl SqliteLedger {
         let serving = match start::start(ledger.place()?, &ledger.sqlite, &ledger.random).await? {
             Started::Serving(notes) => Serving::Yes(Some(notes)),
             Started::NotServing(why) => {
-                tracing::error!(why, "The ledger does not execute charges");
+                tracing::error!(why, "the ledger does not execute charges");
                 Serving::No(why)
             }
         };
@@ -338,7 +338,7 @@ fn record(sql: &Connection, entry: &Entry, written: i64, now_ms: i64) -> rusqlit
         entry.route,
         now_ms,
         entry.deployment.map(|deployment| deployment.0.to_string()),
-        FingerprintVersion::PRESENT.number(),
+        FingerprintVersion::CURRENT.number(),
         entry.amount.exponent,
         entry.decline.as_ref().map(|decline| decline.class.as_str()),
         entry.decline.as_ref().map(|decline| &*decline.code),

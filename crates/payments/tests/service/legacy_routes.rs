@@ -71,7 +71,7 @@ fn a_refused_caller_is_answered_before_its_body_came() {
 
 /// PAY-06, PAY-07, PAY-08, PAY-12
 #[test]
-fn the_old_route_has_two_words_for_a_bad_request() {
+fn the_legacy_route_answers_bad_requests_by_400_with_one_of_two_errors() {
     let site = willing().start();
     let invalid = shown(400, JSON, r#"{"error":"Invalid Request","result":"false"}"#);
     let deep = format!(r#"{{"customer_id":1,"currency":"USD","x":{}{}}}"#, "[".repeat(500), "]".repeat(500));

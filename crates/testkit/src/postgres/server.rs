@@ -225,7 +225,7 @@ impl Server {
         family_cpu_ms(self.pid().unsigned_abs())
     }
 
-    /// Of a database, over TCP.
+    /// URL of a database, over TCP.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{}@{}/{database}", Self::ROLE, self.address)

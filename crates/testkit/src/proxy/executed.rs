@@ -17,7 +17,7 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// Of the invoice.
+    /// Reference of the invoice.
     #[must_use]
     pub fn reference(&self) -> &str {
         self.charge["id"].as_str().unwrap_or_default()

@@ -108,7 +108,7 @@ impl Fault {
 /// Which requests are treated badly, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Of a hundred requests, so many.
+    /// How many of a hundred requests.
     pub percent: u64,
     /// Each time one of these is drawn.
     pub faults: Vec<Fault>,

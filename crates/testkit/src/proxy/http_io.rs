@@ -10,9 +10,9 @@ use serde_json::Value;
 use crate::http::Answer;
 use crate::wait::pause;
 
-/// Of a request's head; real ones have some hundred bytes.
+/// Longest head of a request; real ones have some hundred bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Of a request's body; real ones have about a hundred bytes.
+/// Longest body of a request; real ones have about a hundred bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How often an unfinished head is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);

@@ -39,7 +39,7 @@ const ACTOR: &str = "tinjis demo";
 /// Share of charges that succeed.
 const SUCCESS_RATE: &str = "0.9";
 
-/// Of the year 2025, with the last due date of each.
+/// Months of the year 2025, with the last due date of each.
 const MONTHS: [(&str, &str); 3] =
     [("January", "2025-01-31"), ("February", "2025-02-28"), ("March", "2025-03-31")];
 

@@ -14,7 +14,7 @@ use crate::import::Row;
 /// Customers that the invoices are spread over.
 const CUSTOMERS: u64 = 100;
 
-/// Of the customers, in turn.
+/// Currencies of the customers, in turn.
 const CURRENCIES: [Currency; 5] = [Currency::EUR, Currency::USD, Currency::DKK, Currency::SEK, Currency::GBP];
 /// Amounts, in hundredths.
 const AMOUNT_MINOR_MIN: u64 = 1000;

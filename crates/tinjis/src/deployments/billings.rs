@@ -102,7 +102,7 @@ pub(crate) fn wrong_ids(table: &Table, found: &[Result<String, CallError>]) -> V
     wrong.collect()
 }
 
-/// Of each row, whether this billing has its reference.
+/// For each row, whether this billing has its reference.
 async fn known(api: &Api, kind: &Kind, rows: &[&Line]) -> Result<Vec<bool>, CallError> {
     if rows.is_empty() {
         return Ok(Vec::new());

@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_row_is_what_billing_takes() {
+    fn a_good_row_is_sent_in_billings_json() {
         let row = good(&values(["I1", "1", "EUR", "12.15", "PAID"]), "");
         let json = serde_json::to_string(&row.wire()).unwrap();
         assert_eq!(

@@ -170,7 +170,7 @@ fn is_early(due_ms: Option<i64>, declined: Option<&Declined>, at_ms: i64, networ
 mod tests {
     use super::*;
 
-    /// Of the first fleet, on Visa; due on 22 January 2028 at 05:00 UTC.
+    /// Due time of the first fleet, on Visa: 22 January 2028 at 05:00 UTC.
     const DUE: i64 = 1_832_130_000_000;
 
     fn judged(rows: &[(&str, u64, &str, i64)]) -> Counted {

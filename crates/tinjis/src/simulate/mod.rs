@@ -89,7 +89,7 @@ async fn simulate(options: &Options, dir: &Path) -> anyhow::Result<u8> {
         let seen = |now_ms: i64| progress.at(seconds_to(now_ms), format_args!("the month from {on}"));
         while let Some((at_ms, event)) = events.pop_if(|(at_ms, _)| *at_ms < end_ms) {
             site.run_until(at_ms, &seen).await?;
-            if let Some(change) = site.happen(&event).await? {
+            if let Some(change) = site.apply(&event).await? {
                 month_end.judge.instrument_changed(change);
             }
         }
@@ -115,7 +115,7 @@ async fn simulate(options: &Options, dir: &Path) -> anyhow::Result<u8> {
     Ok(summary.verdict.code())
 }
 
-/// Of the ledger's list, with what the judge reads of it.
+/// A row of the ledger's list, with what the judge reads of it.
 #[derive(Deserialize)]
 struct LedgerPage {
     items: Vec<Row>,
@@ -127,7 +127,7 @@ struct LedgerPage {
 struct MonthEnd {
     judge: Judge,
     last_seq: i64,
-    /// Of all months so far.
+    /// Resends of all months so far.
     resent: u64,
 }
 

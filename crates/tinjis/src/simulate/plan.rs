@@ -26,7 +26,7 @@ const PRICES: [(&str, &str); 3] = [("EUR", "9.90"), ("JPY", "1290"), ("KWD", "2.
 
 /// Two customers with so many subscriptions each and a card that is always declined: their networks' limits are reached.
 const FLEET: u64 = 30;
-/// Of a customer whose card is lost: two at a time are due on the same day, and the second must not follow the first.
+/// Subscriptions of a customer whose card is lost: two at a time are due on the same day, and the second must not follow the first.
 const LOST_CARD: u64 = 10;
 /// The customers with a card whose network is known, besides these three.
 const CARDS: u64 = 200;

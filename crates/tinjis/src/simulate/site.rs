@@ -143,7 +143,7 @@ impl Site {
     }
 
     /// An operator's change, or both services away for a while. Says when an instrument changed, by the time of the store.
-    pub(super) async fn happen(&mut self, event: &Event) -> anyhow::Result<Option<NewInstrument>> {
+    pub(super) async fn apply(&mut self, event: &Event) -> anyhow::Result<Option<NewInstrument>> {
         match event {
             Event::Change { reference, change, fields } => {
                 let path = format!("/v1/subscriptions/{}/{change}", segment(reference));
@@ -259,7 +259,7 @@ pub(super) fn memory_peak_kib_of(id: u32) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Of a customer, as billing shows it.
+/// A customer, as billing shows it.
 #[derive(Deserialize)]
 struct Changed {
     instrument_changed_at: AtMs,

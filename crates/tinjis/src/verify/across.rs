@@ -7,7 +7,7 @@ use super::blocks::Blocks;
 use crate::deployments::{Table, nfc};
 use crate::output::grouped;
 
-/// Of all deployments.
+/// Result over all deployments.
 #[derive(Debug)]
 pub(super) struct Across<'t> {
     table: &'t Table,

@@ -18,7 +18,7 @@ use crate::output::{self, grouped};
 struct AllReport<'t> {
     table: &'t Table,
     verdict: Verdict,
-    /// Of all of them.
+    /// Result over all of them.
     result: Reconciliation,
     shared: SharedReferences,
     /// One for each entry of the table.

@@ -22,7 +22,7 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// Of two parts of one verification. What is wrong stays wrong, whatever else is not proven.
+    /// Verdict of two parts of one verification. What is wrong stays wrong, whatever else is not proven.
     pub(super) fn worse(self, other: Self) -> Self {
         match (self, other) {
             (Self::Wrong, _) | (_, Self::Wrong) => Self::Wrong,

@@ -62,7 +62,7 @@ fn health_paths_of_known_forks_answer() {
 
 /// INV-13
 #[test]
-fn a_provider_that_was_reached_and_has_not_answered_is_no_502() {
+fn a_provider_that_has_not_answered_yet_gives_200_and_an_unpaid_invoice() {
     // Answers after billing's deadline for a request, at most 30 s, which is also how long the call waits.
     let silent = Foreign::start(|_| {
         pause(Duration::from_secs(40));

@@ -263,7 +263,7 @@ fn both_end_on_either_signal() {
         pinger.until_logged("Got pong");
         for program in [pinger, ponger] {
             let (status, log) = program.signal(signal);
-            assert!(status.success() && log.contains("Ended"), "{status}: {log}");
+            assert!(status.success() && log.contains("ended"), "{status}: {log}");
         }
     }
 }

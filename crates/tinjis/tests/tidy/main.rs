@@ -6,6 +6,7 @@ mod commands;
 mod delivery;
 mod docs;
 mod figures;
+mod log_messages;
 mod make;
 mod numbers;
 mod openapi;

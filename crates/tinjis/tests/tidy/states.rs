@@ -141,11 +141,15 @@ fn states(outcome: Outcome) -> String {
 
 fn invoice_state(state: InvoiceState) -> &'static str {
     match state {
-        InvoiceState::Pending => "nothing is under way; the next run attempts it",
+        InvoiceState::Pending => {
+            "nothing is under way; a run attempts it, unless a hold or a decline keeps it back"
+        }
         InvoiceState::Charging => "one attempt is open",
         InvoiceState::Paid => "charged, imported as paid, or resolved as charged",
         InvoiceState::Attention => "an operator must decide; `attention_reason` says why",
-        InvoiceState::Cancelled => "cancelled by an operator, finally; the legacy APIs do not show it",
+        InvoiceState::Cancelled => {
+            "cancelled by an operator; only a late charge ends it (ATTENTION); the legacy APIs do not show it"
+        }
     }
 }
 

@@ -188,7 +188,7 @@ pub(super) fn optional_time(ms: Option<i64>) -> Markup {
     html! { @if let Some(ms) = ms { (time(ms)) } @else { (NONE) } }
 }
 
-/// Of a cell without a value.
+/// Content of a cell without a value.
 pub(super) const NONE: PreEscaped<&str> = PreEscaped("<span class=\"none\">none</span>");
 
 pub(super) fn money(money: Money) -> Markup {

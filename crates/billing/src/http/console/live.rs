@@ -24,7 +24,7 @@ const STREAMS_MAX: usize = 32;
 /// How often a stream looks, and how old a reading may be.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const READING_AGE_MAX: Duration = Duration::from_millis(900);
-/// Of a look without news. A place is given back when a write fails, so each look writes: a browser that goes from page to
+/// What a look without news writes. A place is given back when a write fails, so each look writes: a browser that goes from page to
 /// page would soon have taken all places.
 const BEAT: &[u8] = b":
 

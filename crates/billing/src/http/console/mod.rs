@@ -29,7 +29,7 @@ mod subscriptions;
 /// Rows of one list.
 const PAGE_ROWS: usize = 50;
 
-/// Of every answer. Style and script are one served file each; nothing is taken from elsewhere, and no other page frames
+/// Headers of every answer. Style and script are one served file each; nothing is taken from elsewhere, and no other page frames
 /// this one. `same-origin` instead of `no-referrer`: with the latter a browser sends `Origin: null` with the login form.
 const HEADERS: [(HeaderName, &str); 4] = [
     (

@@ -17,7 +17,7 @@ use crate::run_order::RunFilter;
 use crate::store::{Result, Store};
 use crate::subscription::minor_text;
 
-/// Of a table of runs.
+/// Columns of a table of runs.
 pub(super) const COLUMNS: [&str; 7] =
     ["Run", "State", "Began", "Of invoices", "Paid", "Declined", "In doubt"];
 

@@ -76,7 +76,7 @@ enum Stopped {
 }
 
 /// What became of a row that was right by itself.
-pub(super) enum Taken {
+pub(super) enum RowOutcome {
     Created,
     Unchanged,
     Updated,
@@ -93,7 +93,7 @@ pub(super) trait Rows: Send + Sync {
     /// What a row is known by.
     fn reference<'r>(&self, row: &'r Self::Row) -> &'r Reference;
 
-    /// Of each row, a stored reference that is another spelling of its own.
+    /// For each row, a stored reference that is another spelling of its own.
     fn stored_spellings(
         &self,
         rows: &[Self::Row],
@@ -104,7 +104,7 @@ pub(super) trait Rows: Send + Sync {
         &self,
         rows: &[Self::Row],
         dry_run: bool,
-    ) -> impl Future<Output = Result<Vec<Taken>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<RowOutcome>, StoreError>> + Send;
 }
 
 /// Invoices.
@@ -128,14 +128,14 @@ impl Rows for Invoices<'_> {
         stored_spellings(self.store, rows).await
     }
 
-    async fn take(&self, rows: &[ImportRow], dry_run: bool) -> Result<Vec<Taken>, StoreError> {
+    async fn take(&self, rows: &[ImportRow], dry_run: bool) -> Result<Vec<RowOutcome>, StoreError> {
         let imported = self.store.import(rows, ImportMode { dry_run, update: self.update }).await?;
         let taken = |(row, outcome): (&ImportRow, Imported)| match outcome {
-            Imported::Created => Taken::Created,
-            Imported::Unchanged => Taken::Unchanged,
-            Imported::Updated => Taken::Updated,
+            Imported::Created => RowOutcome::Created,
+            Imported::Unchanged => RowOutcome::Unchanged,
+            Imported::Updated => RowOutcome::Updated,
             Imported::Differs | Imported::Locked | Imported::CurrencyMismatch(_) => {
-                Taken::Refused(not_taken(row, &outcome))
+                RowOutcome::Refused(not_taken(row, &outcome))
             }
         };
         Ok(rows.iter().zip(imported).map(taken).collect())
@@ -314,13 +314,13 @@ impl<R: Rows> ImportStream<R> {
             let reference = self.kind.reference(row);
             let earlier = self.look_alikes.earlier(reference, number);
             match taken {
-                Taken::Created => {
+                RowOutcome::Created => {
                     self.warn(number, reference, earlier, stored);
                     self.report.created += 1;
                 }
-                Taken::Unchanged => self.report.unchanged += 1,
-                Taken::Updated => self.report.updated += 1,
-                Taken::Refused(fault) => self.fault(number, fault),
+                RowOutcome::Unchanged => self.report.unchanged += 1,
+                RowOutcome::Updated => self.report.updated += 1,
+                RowOutcome::Refused(fault) => self.fault(number, fault),
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ const SKELETONS_MAX: usize = 250_000;
 /// What was read so far. Keeps digests, no texts.
 #[derive(Debug, Default)]
 pub(super) struct LookAlikes {
-    /// Of each skeleton, the line of its first reference, and which one that was.
+    /// Line and hash of the first reference with each skeleton.
     first: HashMap<u64, (u64, u64)>,
 }
 
@@ -39,7 +39,7 @@ impl LookAlikes {
     }
 }
 
-/// Of each row, a stored reference that is another spelling of its own.
+/// For each row, a stored reference that is another spelling of its own.
 pub(super) async fn stored_spellings(store: &dyn Store, rows: &[ImportRow]) -> Result<Vec<Option<String>>> {
     let spellings: Vec<Vec<String>> = rows.iter().map(|row| row.reference.other_spellings()).collect();
     let stored = store.stored_among(spellings.concat()).await?;

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::attempts::validate_reason_and_actor;
-use super::imports::{self, Rows, Taken};
+use super::imports::{self, RowOutcome, Rows};
 use super::page::{Params, answer, page, time};
 use super::row::Fault;
 use super::{body, unknown};
@@ -216,14 +216,16 @@ impl Rows for Subscriptions<'_> {
         Ok(vec![None; rows.len()])
     }
 
-    async fn take(&self, rows: &[NewSubscription], dry_run: bool) -> Result<Vec<Taken>, StoreError> {
+    async fn take(&self, rows: &[NewSubscription], dry_run: bool) -> Result<Vec<RowOutcome>, StoreError> {
         let imported = self.store.import_subscriptions(rows, dry_run).await?;
         let taken = |(row, outcome): (&NewSubscription, SubscriptionImported)| match refusal(row, outcome) {
-            Some((field, message)) => {
-                Taken::Refused(Fault { reference: Some(row.reference.as_str().to_owned()), field, message })
-            }
-            None if outcome == SubscriptionImported::Created => Taken::Created,
-            None => Taken::Unchanged,
+            Some((field, message)) => RowOutcome::Refused(Fault {
+                reference: Some(row.reference.as_str().to_owned()),
+                field,
+                message,
+            }),
+            None if outcome == SubscriptionImported::Created => RowOutcome::Created,
+            None => RowOutcome::Unchanged,
         };
         Ok(rows.iter().zip(imported).map(taken).collect())
     }

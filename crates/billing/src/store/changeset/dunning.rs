@@ -11,7 +11,7 @@ use crate::protocol::key::Key;
 use crate::run_order::RunLimits;
 use crate::store::transaction::Candidate;
 
-/// Of an invoice: what its attempts with the present customer and instrument say, and what is written of it.
+/// What an invoice's attempts with the present customer and instrument say, and what is written of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LadderFacts {
     pub is_pending: bool,
@@ -21,7 +21,7 @@ pub struct LadderFacts {
     /// The last decline: its class, unless it was recorded before there were classes, and when it was recorded. Voided and
     /// rejected attempts say nothing.
     pub last: Option<(Option<DeclineClass>, i64)>,
-    /// Of an invoice of the schedule.
+    /// Due time of an invoice of the schedule.
     pub due_at: Option<i64>,
     pub dunning: Option<Dunning>,
     pub next_attempt_at: Option<i64>,

@@ -12,7 +12,7 @@ use crate::subscription::{NextPeriod, Subscription};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueInvoice {
     pub reference: Reference,
-    /// Of which subscription: its place in the batch.
+    /// Its subscription, by place in the batch.
     pub place: usize,
     pub amount_minor: i64,
     /// The instant of the due date, before any holiday's shift, in milliseconds since the Unix epoch.

@@ -27,7 +27,7 @@ pub struct ImportPlan<'a> {
     pub created: Vec<&'a ImportRow>,
     /// Known invoices that change, none of them PAID or CANCELLED. Their references stay as they are stored, whichever form a row has.
     pub updated: Vec<(InvoiceId, &'a ImportRow)>,
-    /// To be added, unless triggers count.
+    /// Deltas that SQLite's store adds; PostgreSQL's triggers count.
     pub state_counts: StateCountDeltas,
 }
 

@@ -177,15 +177,15 @@ pub struct ResolutionAudit {
 /// Everything that one transaction writes.
 #[derive(Clone, Debug)]
 pub struct Changeset<K = Key> {
-    /// To be inserted, of the latest run or of a finished one that is made for them.
+    /// Attempts to insert, as the latest run's or as those of a finished one that is made for them.
     pub adopted: Vec<AdoptedAttempt<K>>,
-    /// To be changed, each from the state that was read.
+    /// Attempts to change, each from the state that was read.
     pub attempts: Vec<AttemptChange<K>>,
-    /// To be changed, by id, each from the state that was read.
+    /// Invoices to change, by id, each from the state that was read.
     pub invoices: Vec<InvoiceChange>,
-    /// To be added, by run.
+    /// Deltas to add to each run's counters.
     pub counters: BTreeMap<RunId, CounterDeltas>,
-    /// To be added, unless triggers count.
+    /// Added by SQLite's store; PostgreSQL's triggers count.
     pub state_counts: StateCountDeltas,
     /// Whether the unfinished run is joined, so that its driver checks for new work before it ends.
     pub joins_run: bool,
@@ -218,9 +218,9 @@ pub fn resolve<K: Clone + Eq + Hash>(
 /// When an attempt can have been sent last, in milliseconds since the Unix epoch by the store's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct SendTimes {
-    /// Of the attempt.
+    /// When the attempt was created.
     pub created_at: i64,
-    /// Of the attempt: it is not sent after this. One that needs manual resolution has no such end.
+    /// End of the attempt's lease: it is not sent after this. One that needs manual resolution has no such end.
     pub lease_until: i64,
     /// When its invoice changed last: one that needs manual resolution was sent before that.
     pub parked_at: i64,
@@ -267,7 +267,7 @@ pub type CustomersAndAmounts = [(CustomerId, Money); 2];
 pub struct RepairFacts {
     /// Invoices by the text of their references.
     pub owners: HashMap<String, Owner>,
-    /// Of known attempts.
+    /// Customers and amounts of known attempts.
     pub amounts: HashMap<Key, CustomersAndAmounts>,
 }
 

@@ -103,10 +103,10 @@ const LOCK: &str = "FOR UPDATE OF i SKIP LOCKED";
 const NETWORK_KNOWN: &str =
     "AND EXISTS (SELECT 1 FROM customers AS n WHERE n.id = i.customer_id AND n.network <> 'none')";
 
-/// Of a scheduled run: the predicate of the index `invoices_scheduled_by_id`, so that no other invoice is looked at.
+/// Condition of a scheduled run: the predicate of the index `invoices_scheduled_by_id`, so that no other invoice is looked at.
 const SCHEDULED: &str = "AND i.next_attempt_at IS NOT NULL AND i.next_attempt_at <= $4";
 
-/// Of a run with another filter, within one scan. No index is wanted for these: the order by id would have to be sorted.
+/// Condition of a run with another filter, within one scan. No index is wanted for these: the order by id would have to be sorted.
 const FILTERED: &str = "AND i.id <= $4 AND ($5::bigint IS NULL OR i.customer_id = $5)
     AND ($6::text IS NULL OR starts_with(i.reference, $6)) AND ($7::bigint IS NULL OR i.due_at < $7)
     AND (NOT $8 OR i.next_attempt_at IS NOT NULL)";
@@ -231,7 +231,7 @@ pub(super) async fn insert(claim: &PostgresTransaction, attempts: Vec<Attempt>) 
     Ok(attempts.into_iter().filter_map(with_times).collect())
 }
 
-/// Of a customer whose network is known only the first that is open: several are when the network was set.
+/// Accepts only the first open attempt of a customer whose network is known: several are open when the network was set.
 macro_rules! is_its_turn {
     () => {
         "NOT (EXISTS (SELECT 1 FROM customers AS c WHERE c.id = a.customer_id AND c.network <> 'none')
@@ -251,7 +251,7 @@ const LEASE_DUE: &str = concat!(
     FROM now, due AS i WHERE a.invoice_id = i.invoice_id AND a.number = i.number"
 );
 
-/// Of unreadable attempts, which are not sent.
+/// Takes back the sends of unreadable attempts, which are not sent.
 const TAKE_BACK_SENDS: &str = "
     UPDATE attempts AS a SET sends = a.sends - 1 FROM unnest($1::bigint[], $2::integer[]) AS u (invoice_id, number)
     WHERE a.invoice_id = u.invoice_id AND a.number = u.number";
@@ -294,7 +294,7 @@ const NEXT_DUE: &str = concat!(
     " ORDER BY a.lease_until LIMIT 1"
 );
 
-/// Of those that end too far ahead to be anything but a wrong clock's.
+/// Ends leases that reach so far ahead that a wrong clock must have set them.
 const END_WRONG_LEASES: &str = "
     UPDATE attempts SET lease_until = billing_now_ms()
     WHERE state IN ('INTENT', 'IN_DOUBT') AND lease_until > billing_now_ms() + $1 AND lease_until < $2 RETURNING 1";

@@ -80,7 +80,7 @@ pub(super) async fn is_any_network_known(tx: &Tx) -> Result<bool> {
     Ok(!tx.query(ANY_NETWORK, &[]).await?.is_empty())
 }
 
-/// Of those of these customers whose network is known.
+/// Instruments of these customers, where the network is known.
 pub(super) async fn instruments(
     tx: &Tx,
     customers: &BTreeSet<CustomerId>,

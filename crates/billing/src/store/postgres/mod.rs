@@ -337,11 +337,11 @@ impl ChargeStore for PostgresStore {
         PendingClaim::new(self.deployment, run, after, limit).repeat(once).await.map_err(store_error)
     }
 
-    async fn has_turn_left(&self, run: RunId) -> Result<bool> {
+    async fn has_claimable_left(&self, run: RunId) -> Result<bool> {
         let claim = PendingClaim::new(self.deployment, run, InvoiceId(i64::MIN), BATCH_MAX);
         let steps = |tx: PostgresTransaction| async move {
             match dunning::is_any_network_known(&tx.tx).await? {
-                true => steps::has_turn_left(&tx.looking_on(), claim).await,
+                true => steps::has_claimable_left(&tx.looking_on(), claim).await,
                 false => Ok(false),
             }
         };

@@ -57,7 +57,7 @@ pub(super) async fn warn_of_pairs(database: &Postgres) -> Result<()> {
             reference,
             other_id,
             other,
-            "two stored invoices have one reference in Unicode form NFC; find out whether they are one invoice"
+            "two stored invoices have one reference in Unicode form NFC: find out whether they are one invoice"
         );
     }
     Ok(())

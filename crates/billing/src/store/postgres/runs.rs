@@ -20,7 +20,7 @@ use crate::store::{Counts, OpenedRun, VERSION};
 /// and takes it last, so that no two can deadlock.
 pub(super) const SHARD: &str = "(pg_backend_pid() % 16)";
 
-/// Of `runs AS r` and the sums `c` of its counters, by [`SUMS`].
+/// Columns of a run, from `runs AS r` and the sums `c` of its counters by [`SUMS`].
 const RUN: &str = "r.id, r.state, r.started_at, r.finished_at, r.lease_until, r.joins, r.total, \
      c.attempted, c.paid, c.refused, c.rejected, c.in_doubt, c.not_sent, r.begun_by, r.problem, \
      r.problem_status, r.problem_count, r.filter, r.count_left, r.amounts_left, r.reason";
@@ -38,7 +38,7 @@ const OPEN_TRIES_MAX: usize = 8;
 
 const JOIN: &str = "UPDATE runs SET joins = joins + 1 WHERE state = 'running'";
 
-/// Of a run that claims all that this filter asks for, as [`RunOrder::may_join`] says.
+/// Joins a run that claims all that this filter asks for, as [`RunOrder::may_join`] says.
 /// One that is joined for all invoices claims all from then on.
 const JOIN_SAME: &str = "UPDATE runs SET joins = joins + 1,
              filter = CASE WHEN $1::text IS NULL THEN NULL ELSE filter END

@@ -13,7 +13,7 @@ use crate::store::transaction::{Candidates, ClaimOrder, PendingClaim, log_unclai
 /// already, and must not hold the writer up meanwhile.
 pub const SCAN_MAX: i64 = 10_000;
 
-/// With the index that has the invoices, and the condition of that index.
+/// The query for claimable invoices, by an index and its condition.
 macro_rules! candidates {
     ($index:literal, $condition:literal) => {
         concat!(
@@ -32,7 +32,7 @@ macro_rules! candidates {
 
 pub(super) const CANDIDATES: &str = candidates!("invoices_unpaid", "state <> 'PAID'");
 
-/// Of a scheduled run: imported invoices, however many wait, are not looked at.
+/// Query of a scheduled run: imported invoices, however many wait, are not looked at.
 pub(super) const SCHEDULED: &str = candidates!("invoices_scheduled_by_id", "next_attempt_at IS NOT NULL");
 
 pub(super) const LAST_ATTEMPT: &str =
@@ -103,7 +103,7 @@ pub(super) fn insert(
     Ok(inserted)
 }
 
-/// Of a customer whose network is known only the first that is open: several are when the network was set.
+/// Accepts only the first open attempt of a customer whose network is known: several are open when the network was set.
 macro_rules! is_its_turn {
     () => {
         "NOT (EXISTS (SELECT 1 FROM customers AS c INDEXED BY customers_network

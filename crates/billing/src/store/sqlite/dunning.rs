@@ -67,7 +67,7 @@ pub(super) const HARD_DECLINED: &str = "
     SELECT max(settled_at) FROM attempts INDEXED BY attempts_hard
     WHERE customer_id = ?1 AND decline_class = 'hard' AND state = 'REFUSED'";
 
-/// Of those of these customers whose network is known. One look at an index while there is none.
+/// Instruments of these customers, where the network is known. One look at an index while there is none.
 pub(super) fn instruments(
     connection: &Connection,
     customers: &BTreeSet<CustomerId>,

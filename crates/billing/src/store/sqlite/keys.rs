@@ -9,7 +9,7 @@ use crate::protocol::key::Key;
 use crate::store::located::{Located, Wanted};
 
 /// How `a` is found by its key `$1`: by the index, then by reading all attempts.
-pub(super) const CONDITIONS: &[&str] =
+pub(super) const BY_KEY: &[&str] =
     &["a.key = $1 AND a.state <> 'CHARGED' AND a.state <> 'REFUSED'", "a.key = $1"];
 
 /// By the key alone; whether it is stored under another state is [`ANY_WITH_KEY`]'s.
@@ -47,7 +47,7 @@ pub(super) fn locate(connection: &Connection, wanted: &[Wanted<'_>]) -> rusqlite
     Ok(located)
 }
 
-/// Of decisions that the version before recorded, after this one had run already.
+/// Fills in decisions that the version before recorded after this one had run already.
 const NAME_INVOICES: &str = "UPDATE resolutions SET invoice_id = (SELECT a.invoice_id FROM attempts AS a
      WHERE a.key = resolutions.key) WHERE invoice_id IS NULL";
 

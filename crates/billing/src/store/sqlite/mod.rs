@@ -244,7 +244,7 @@ fn is_corrupt(error: &rusqlite::Error) -> bool {
 
 impl Reader for SqliteStore {
     const BY_UNPAID_INDEX: &'static str = "INDEXED BY invoices_unpaid";
-    const BY_KEY: &'static [&'static str] = keys::CONDITIONS;
+    const BY_KEY: &'static [&'static str] = keys::BY_KEY;
     const MATCHES: &'static str = normal_form::MATCHES;
     const SQL: Sql = Sql::Sqlite;
 
@@ -363,7 +363,7 @@ impl ChargeStore for SqliteStore {
     }
 
     /// One writer: a claim passes over nothing without saying so.
-    async fn has_turn_left(&self, _: RunId) -> Result<bool> {
+    async fn has_claimable_left(&self, _: RunId) -> Result<bool> {
         Ok(false)
     }
 

@@ -64,7 +64,7 @@ fn warn_of_pairs(connection: &Connection) -> rusqlite::Result<()> {
             reference,
             other_id,
             other,
-            "two stored invoices have one reference in Unicode form NFC; find out whether they are one invoice"
+            "two stored invoices have one reference in Unicode form NFC: find out whether they are one invoice"
         );
     }
     Ok(())

@@ -20,7 +20,7 @@ fn given_date<R: Columns>(row: &R, column: usize) -> Result<Date, R::Error> {
     row.parsed(column, |text| parse_date("", text).ok())
 }
 
-/// Of `subscriptions AS s`; `prices` is the subselect that makes a JSON array of its prices.
+/// Columns of `subscriptions AS s`; `prices` is the subselect that makes a JSON array of its prices.
 pub(in crate::store) fn subscription(prices: &str) -> String {
     format!(
         "s.id, s.reference, s.customer_id, s.currency, s.anchor_day, s.every_months, s.zone, s.at, s.starts_on, \
@@ -62,7 +62,7 @@ impl FromRow for Subscription {
     }
 }
 
-/// Of JSON `[[date, minor units], …]`, in any order.
+/// Reads JSON `[[date, minor units], …]`, in any order.
 fn prices(json: &str) -> Option<Prices> {
     let listed: Vec<(String, i64)> = serde_json::from_str(json).ok()?;
     let price = |(from, amount_minor): (String, i64)| {
@@ -73,7 +73,7 @@ fn prices(json: &str) -> Option<Prices> {
     Prices::new(prices).ok()
 }
 
-/// Of `customers AS c`.
+/// Columns of `customers AS c`.
 pub(super) const KNOWN_CUSTOMER: &str = "c.id, c.currency, c.reference";
 
 impl FromRow for KnownCustomer {

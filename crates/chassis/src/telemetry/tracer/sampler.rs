@@ -39,7 +39,7 @@ impl Sampler {
         Ok(Self { of_root, is_parent_based })
     }
 
-    /// Of a trace that begins here.
+    /// Whether a trace that begins here is sampled.
     #[must_use]
     pub fn samples_root(&self, trace_id: u128) -> bool {
         match self.of_root {
@@ -49,7 +49,7 @@ impl Sampler {
         }
     }
 
-    /// Of a trace that a caller brings.
+    /// Whether a trace that a caller brings is sampled.
     #[must_use]
     pub fn samples_child(&self, trace_id: u128, is_parent_sampled: bool) -> bool {
         if self.is_parent_based { is_parent_sampled } else { self.samples_root(trace_id) }

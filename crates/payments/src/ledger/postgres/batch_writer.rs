@@ -98,7 +98,7 @@ impl Writer {
     async fn write(&self, writes: &[Write]) -> Vec<Result<Recorded>> {
         match self.insert(writes).await {
             Ok(Some(recorded)) => recorded.into_iter().map(Ok).collect(),
-            Ok(None) => self.write_where_it_is_now(writes).await,
+            Ok(None) => self.retry_after_placement_check(writes).await,
             Err(PgError::InDoubt(source)) => self.find_again(writes, source).await,
             // One that the database cannot hold must not take the others with it.
             Err(PgError::Refused(_) | PgError::Constraint { .. }) if writes.len() > 1 => {
@@ -114,7 +114,7 @@ impl Writer {
     }
 
     /// After a statement that executed nothing, because the ledger has another name or place than this process knew.
-    async fn write_where_it_is_now(&self, writes: &[Write]) -> Vec<Result<Recorded>> {
+    async fn retry_after_placement_check(&self, writes: &[Write]) -> Vec<Result<Recorded>> {
         for _ in 0..TRIES_MAX {
             let why = match self.placement.look().await {
                 Ok(Look::Serving) => match self.insert(writes).await {
@@ -327,7 +327,7 @@ impl<'a> Statement<'a> {
 
     async fn run(&self, database: &Postgres) -> std::result::Result<Vec<chassis::postgres::Row>, PgError> {
         let condition = self.gate.as_ref().map_or("", |gate| &gate.condition);
-        let present = FingerprintVersion::PRESENT.number();
+        let present = FingerprintVersion::CURRENT.number();
         let sql = format!(
             "WITH gate AS MATERIALIZED ( \
                SELECT pg_advisory_xact_lock_shared({GATE}) FROM ledger_meta WHERE ledger_id = $1{condition} \

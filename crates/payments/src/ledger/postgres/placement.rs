@@ -144,7 +144,7 @@ impl Placement {
             Verdict::Serve => {}
             Verdict::Remember => {
                 remember(&self.database, self.id, &current).await?;
-                tracing::info!(place = %current, "The ledger remembers where it is");
+                tracing::info!(place = %current, "the ledger remembers where it is");
             }
             Verdict::NotServing(moved) => {
                 let why = moved.advice();
@@ -185,13 +185,13 @@ impl Placement {
             return;
         }
         match (&before, &now) {
-            (_, Serving::No { why, .. }) => tracing::error!(why, "The ledger does not execute charges"),
+            (_, Serving::No { why, .. }) => tracing::error!(why, "the ledger does not execute charges"),
             (_, Serving::Unchecked) => {
                 tracing::warn!(
-                    "The server does not tell where it is: no restore and no promotion is noticed"
+                    "the server does not tell where it is: no restore and no promotion is noticed"
                 );
             }
-            (Serving::No { .. }, _) => tracing::info!("The ledger executes charges again"),
+            (Serving::No { .. }, _) => tracing::info!("the ledger executes charges again"),
             _ => {}
         }
     }

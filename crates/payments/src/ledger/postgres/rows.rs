@@ -52,7 +52,7 @@ pub(super) fn read_row(row: &SqlRow) -> Result<Row, PgError> {
     })
 }
 
-/// Of [`BY_KEYS`]; none of what an earlier version wrote.
+/// From [`BY_KEYS`]; none of what an earlier version wrote.
 pub(super) fn read_write_id(row: &SqlRow) -> Result<Option<i64>, PgError> {
     get(row, 15)
 }

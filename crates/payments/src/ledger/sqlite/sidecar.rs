@@ -136,7 +136,7 @@ async fn follow(mut newest: watch::Receiver<i64>, file: Arc<File>) {
         if let Some(error) = error
             && !std::mem::replace(&mut is_failing, true)
         {
-            tracing::warn!(%error, "The sidecar file cannot be written, so a restored copy may go unnoticed");
+            tracing::warn!(%error, "the sidecar file cannot be written, so a restored copy may go unnoticed");
         }
         tokio::time::sleep(NOTE_EVERY).await;
     }

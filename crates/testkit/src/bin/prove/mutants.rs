@@ -19,7 +19,7 @@ use crate::table::columns;
 
 const PATCHES: &str = "crates/tinjis/mutants";
 const NOTICED: &str = "red, as wanted";
-/// Of what a proof complains about, in the table.
+/// Longest complaint of a proof in the table.
 const SAID_CHARS_MAX: usize = 100;
 
 /// An edit of production code that must be noticed.
