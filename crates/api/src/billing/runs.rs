@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Text;
+use crate::unique::unique;
 
 /// A run: its limits, its progress, and what kept it from charging.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -79,7 +80,7 @@ pub struct RunRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_count: Option<i64>,
     /// Decimal text by currency.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "unique")]
     pub max_amount: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<i64>,
