@@ -46,6 +46,26 @@ fn a_process_is_not_ready_below_its_schema_and_ready_above_it() {
 }
 
 #[test]
+fn a_role_without_rights_is_named_until_it_has_them() {
+    let Some(server) = Server::start("a billing without rights").map(Arc::new) else { return };
+    let database = Database::of(&server);
+    let (owner, _dir) = billing(&database);
+    owner.run_to_end("migrate");
+    database.run("CREATE ROLE clerk LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO clerk");
+    let (_, place) = database.url().split_once('@').expect("a URL names its role");
+    let dir = TempDir::new().expect("a folder for the test");
+    let mut spec = Spec::new(vec![env!("CARGO_BIN_EXE_billing").into()], "billing", dir.path());
+    spec.env.insert("DATABASE_URL".to_owned(), format!("postgres://clerk@{place}"));
+    let mut process = Process::new(spec);
+    process.spawn();
+    until_not_ready(&process, &["its role clerk lacks ", "INSERT on invoices"]);
+
+    database.run("GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO clerk");
+    database.run("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO clerk");
+    until_ready(&process);
+}
+
+#[test]
 fn billing_starts_before_its_database_and_may_be_stopped_meanwhile() {
     let Some(server) = Server::start("a billing that waits for its database").map(Arc::new) else { return };
     let (process, _dir) = billing(&Database::of(&server));

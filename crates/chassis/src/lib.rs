@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod crash;
 pub mod currency;
+mod error_chain;
 pub mod gate;
 pub mod postgres;
 pub mod presence;
@@ -23,3 +24,5 @@ pub mod sqlite;
 pub mod telemetry;
 pub mod test_overrides;
 pub mod tls;
+
+pub use error_chain::error_chain;

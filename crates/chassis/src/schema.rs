@@ -47,6 +47,16 @@ pub(crate) fn check(applied: &[Applied], migrations: &[Migration]) -> Result<usi
     Ok(applied.len())
 }
 
+/// Names of the tables and sequences that these steps create.
+pub(crate) fn relations(migrations: &[Migration]) -> impl Iterator<Item = &str> {
+    let created = |sql: &'static str| {
+        let after =
+            ["CREATE TABLE ", "CREATE SEQUENCE "].into_iter().flat_map(|words| sql.split(words).skip(1));
+        after.filter_map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next())
+    };
+    migrations.iter().flat_map(move |step| created(step.sql))
+}
+
 /// A database whose rows were dated by a simulation must never charge for real, and no simulation may date rows of a real
 /// one.
 ///

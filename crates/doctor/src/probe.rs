@@ -154,7 +154,7 @@ impl Args {
         Ok(match client.send(request.body(Bytes::new())?).await {
             Ok(response) => (response_outcome(response.status(), call.fault), describe(&response)),
             // The path is open, so one side refused the other's certificate.
-            Err(failure) => (Outcome::Refused, error_chain(failure.cause())),
+            Err(failure) => (Outcome::Refused, chassis::error_chain(failure.cause())),
         })
     }
 
@@ -233,20 +233,6 @@ fn describe(response: &Response<Bytes>) -> String {
     }
     let excerpt: String = String::from_utf8_lossy(response.body()).chars().take(BODY_CHARS_MAX).collect();
     format!("{} {}", status.as_u16(), excerpt.trim())
-}
-
-/// The message of an error and of each source that adds to it.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// Whether a response grants access.

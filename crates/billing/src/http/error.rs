@@ -51,8 +51,5 @@ fn status(error: &StoreError) -> StatusCode {
 
 /// Writes a failure and its causes to the log.
 pub(super) fn log_failure(error: &StoreError) {
-    let causes: String = std::iter::successors(std::error::Error::source(error), |cause| cause.source())
-        .map(|cause| format!(": {cause}"))
-        .collect();
-    tracing::error!(error = format!("{error}{causes}"), "store operation failed");
+    tracing::error!(error = error as &dyn std::error::Error, "store operation failed");
 }

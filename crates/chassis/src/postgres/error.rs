@@ -39,7 +39,10 @@ pub enum PgError {
     /// The schema is not one that this program may use.
     #[error("{0}")]
     Schema(String),
-    /// The server refused the statement: it, its types or our rights are wrong.
+    /// Our role may not do what the statement asks for.
+    #[error("the role of this service lacks a right")]
+    Denied(#[source] Source),
+    /// The server refused the statement: it or its types are wrong.
     #[error("the database refused a statement")]
     Refused(#[source] Source),
     /// A row, or the server's storage, holds what it must not.
@@ -112,6 +115,7 @@ impl From<tokio_postgres::Error> for PgError {
             {
                 Self::Unavailable(error.into())
             }
+            _ if code == &SqlState::INSUFFICIENT_PRIVILEGE => Self::Denied(error.into()),
             // Such as a database that is not there yet.
             "3D" => Self::Unavailable(error.into()),
             _ => Self::Refused(error.into()),

@@ -1,8 +1,10 @@
 //! Whether the database can be used now: looked at in the background, answered from memory. A look tries what callers
 //! need, a durable write on each kind of connection. The database is of no use below the schema that is needed, as a
-//! standby, read-only, in another encoding, or when no commit can be durable. Knows no step's meaning.
+//! standby, read-only, in another encoding, or when no commit can be durable. Rights are looked for once a statement was
+//! denied, since a role may hold fewer than it was granted. Knows no step's meaning.
 
 use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,14 +13,15 @@ use tokio_postgres::types::Type;
 use super::migrate::{applied, check_encoding, table};
 use super::{Inner, PgError, PoolClass, Postgres, Result, get};
 use crate::admin::Unmet;
-use crate::schema::check;
+use crate::error_chain;
+use crate::schema::{check, relations};
 
 /// Interval of checks of a usable database.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Interval of checks of an unusable one, and the longest time until a failure is noticed.
+/// Interval of checks of an unusable database, and the longest time until a failure is noticed.
 const LOOK_SOON: Duration = Duration::from_millis(250);
 
-/// How long a look may take, waiting for a connection included: with [`LOOK_EVERY`] less than ten seconds.
+/// Time limit of a check, waiting for a connection included; together with [`LOOK_EVERY`] less than ten seconds.
 const LOOK_WITHIN: Duration = Duration::from_millis(4500);
 
 const LOOK: &str = "SELECT current_setting('full_page_writes'), current_setting('fsync'), \
@@ -32,23 +35,40 @@ const READ_ONLY: &str = "its transactions are read-only (default_transaction_rea
 const WRITE: &str =
     "SELECT current_setting('transaction_read_only'), pg_logical_emit_message(true, $1, '')::text";
 
+/// What the role may not do with the tables and sequences `$1`, and its name.
+const LACKING: &str = "SELECT current_user::text, string_agg(privilege || ' on ' || name, ', ' ORDER BY name, privilege) \
+    FROM (SELECT c.oid, c.relname::text AS name, c.relkind = 'S' AS is_sequence, unnest(CASE c.relkind \
+        WHEN 'S' THEN '{USAGE}'::text[] ELSE '{SELECT,INSERT,UPDATE,DELETE}'::text[] END) AS privilege \
+        FROM unnest($1) AS wanted (name) JOIN pg_class AS c ON c.oid = to_regclass(wanted.name)) AS needed \
+    WHERE NOT CASE WHEN is_sequence THEN has_sequence_privilege(oid, privilege) \
+        ELSE has_table_privilege(oid, privilege) END";
+
 /// Result of the last check; `None` before the first.
 pub(super) type State = Option<std::result::Result<(), Unmet>>;
 
 #[derive(Debug)]
-pub(super) struct Health(watch::Sender<State>);
+pub(super) struct Health {
+    states: watch::Sender<State>,
+    /// A statement was denied, and no look has found every right since.
+    is_denied: AtomicBool,
+}
 
 impl Health {
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(None))
+        Self { states: watch::Sender::new(None), is_denied: AtomicBool::new(false) }
     }
 
     pub(super) fn states(&self) -> watch::Receiver<State> {
-        self.0.subscribe()
+        self.states.subscribe()
+    }
+
+    /// A statement was denied: the next look names the rights that are missing.
+    pub(super) fn deny(&self) {
+        self.is_denied.store(true, Ordering::Relaxed);
     }
 
     fn note(&self, found: std::result::Result<(), Unmet>) {
-        let before = self.0.send_replace(Some(found.clone()));
+        let before = self.states.send_replace(Some(found.clone()));
         match (before, found) {
             (Some(Ok(())) | None, Err(Unmet { text, .. })) => {
                 tracing::warn!(why = text, "the database cannot be used")
@@ -68,13 +88,13 @@ fn unmet(code: &'static str, text: impl Into<String>) -> std::result::Result<(),
     Err(Unmet { code, text: text.into() })
 }
 
-/// Looks until the database is dropped.
+/// Checks the database until it is dropped.
 pub(super) async fn watch(inner: Weak<Inner>) {
     loop {
         let Some(inner) = inner.upgrade() else { return };
         let database = Postgres(inner);
         match tokio::time::timeout(LOOK_WITHIN, look(&database)).await {
-            // A pool that is in use is no sign of trouble.
+            // A pool that is fully in use is no sign of trouble.
             Ok(Err(PgError::Busy)) => {}
             Ok(Ok(found)) => database.0.health.note(found),
             Ok(Err(error)) => database.0.health.note(unmet(code(&error), error_chain(&error))),
@@ -91,21 +111,11 @@ pub(super) async fn watch(inner: Weak<Inner>) {
     }
 }
 
-/// With the reason behind it, which names no secret.
-fn error_chain(error: &PgError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(reason) = source {
-        text = format!("{text}: {reason}");
-        source = reason.source();
-    }
-    text
-}
-
 fn code(error: &PgError) -> &'static str {
     match error {
         PgError::NotDurable => "not-durable",
         PgError::Schema(_) | PgError::Refused(_) => "schema",
+        PgError::Denied(_) => "rights",
         PgError::Corrupt(_) => "corrupt",
         _ => "unreachable",
     }
@@ -147,11 +157,30 @@ async fn look(database: &Postgres) -> Result<std::result::Result<(), Unmet>> {
             );
             Ok(unmet("schema", text))
         }
-        Ok(_) => write(database, schema.service).await,
+        Ok(_) => match lacking(database).await? {
+            Some(text) => Ok(unmet("rights", text)),
+            None => write(database, schema.service).await,
+        },
     }
 }
 
-/// On each kind of connection: one of them may come by another way.
+/// After a denied statement: which rights are missing, until none is.
+async fn lacking(database: &Postgres) -> Result<Option<String>> {
+    if !database.0.health.is_denied.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let wanted: Vec<&str> = relations(database.0.schema.steps).collect();
+    let rows = database.read(PoolClass::Claim, LACKING, &[(&wanted, Type::TEXT_ARRAY)]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let Some(rights) = get::<Option<&str>>(row, 1)? else {
+        database.0.health.is_denied.store(false, Ordering::Relaxed);
+        return Ok(None);
+    };
+    let role: &str = get(row, 0)?;
+    Ok(Some(format!("its role {role} lacks {rights}: grant it, or connect with the role that has it")))
+}
+
+/// Tries a write on each kind of connection, since their routes to the server may differ.
 async fn write(database: &Postgres, service: &str) -> Result<std::result::Result<(), Unmet>> {
     let prefix = format!("{service} readiness");
     for class in [PoolClass::Claim, PoolClass::Record] {

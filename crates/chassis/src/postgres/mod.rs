@@ -268,6 +268,10 @@ impl Postgres {
             if error.spoils_connection() || matches!(error, PgError::NotDurable) {
                 self.0.trouble.notify_one();
             }
+            if matches!(error, PgError::Denied(_)) {
+                self.0.health.deny();
+                self.0.trouble.notify_one();
+            }
             if !error.is_passing() || tries == TRIES_MAX || Instant::now() >= begin_by {
                 return Err(error);
             }

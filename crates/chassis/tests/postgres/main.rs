@@ -348,6 +348,31 @@ async fn where_no_commit_can_be_durable_nothing_is_written_and_the_reason_is_nam
 }
 
 #[tokio::test]
+async fn a_role_that_lost_a_right_is_not_ready_until_it_has_it_again() {
+    let Some(server) = Server::start("a role without rights").map(Arc::new) else { return };
+    let database = Database::of(&server);
+    connect(&settings(database.url()), STEPS).migrate().await.unwrap();
+    database.run("CREATE ROLE clerk LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO clerk");
+    let (_, place) = database.url().split_once('@').unwrap();
+    let postgres = connect(&settings(&format!("postgres://clerk@{place}")), STEPS);
+    postgres.wait_until_usable().await;
+    let is_usable = postgres.is_usable();
+    let insert = "INSERT INTO rows VALUES (1, 0)";
+
+    database.run("REVOKE INSERT, DELETE ON rows FROM clerk");
+    let denied = postgres.write(PoolClass::Record, insert, &[]).await;
+    assert!(matches!(denied, Err(PgError::Denied(_))), "{denied:?}");
+    let says = |why: chassis::admin::Unmet| {
+        why.code == "rights" && why.text.contains("its role clerk lacks DELETE on rows, INSERT on rows")
+    };
+    wait_until("a word on the rights", || is_usable().is_err_and(says)).await;
+
+    database.run("GRANT INSERT, DELETE ON rows TO clerk");
+    wait_until("it to be usable", || is_usable().is_ok()).await;
+    postgres.write(PoolClass::Record, insert, &[]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_step_that_fails_leaves_nothing_and_another_services_schema_is_refused() {
     const BROKEN: &[Migration] = &[
         STEPS[0],

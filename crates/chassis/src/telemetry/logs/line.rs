@@ -9,6 +9,8 @@ use serde_json::Value;
 use tracing::Level;
 use tracing::field::{Field, Visit};
 
+use crate::error_chain;
+
 /// Where tracing keeps an event's text.
 const MESSAGE: &str = "message";
 
@@ -62,6 +64,9 @@ impl Visit for Fields {
     }
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.put(field, value.into());
+    }
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.put(field, error_chain(value).into());
     }
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.put(field, value.into());

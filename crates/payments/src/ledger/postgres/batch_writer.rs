@@ -414,6 +414,6 @@ fn spread(error: &PgError, count: usize) -> Vec<Result<Recorded>> {
 fn unknown(error: &PgError) -> LedgerError {
     match error {
         PgError::Corrupt(what) => LedgerError::Corrupt(what.clone()),
-        other => failed(PgError::Unavailable(super::error_chain(other).into())),
+        other => failed(PgError::Unavailable(chassis::error_chain(other).into())),
     }
 }

@@ -91,6 +91,7 @@ impl PostgresLedger {
                     error @ (PgError::Unavailable(_)
                     | PgError::Busy
                     | PgError::InDoubt(_)
+                    | PgError::Denied(_)
                     | PgError::NotDurable),
                 ) => {
                     tracing::warn!(
@@ -271,10 +272,4 @@ fn failed(error: PgError) -> LedgerError {
         PgError::NotDurable => LedgerError::NotDurable(Box::new(error)),
         other => LedgerError::Unavailable(Box::new(other)),
     }
-}
-
-/// With the reason behind it.
-fn error_chain(error: &PgError) -> String {
-    let reason = std::error::Error::source(error).map(|source| format!(": {source}"));
-    format!("{error}{}", reason.unwrap_or_default())
 }

@@ -121,7 +121,9 @@ impl Placement {
     pub(super) async fn look(&self) -> std::result::Result<Look, PgError> {
         let (stored, current) = match stored_and_current(&self.database).await {
             Ok((stored, current)) => (stored, Ok(current)),
-            Err(PgError::Refused(source)) => (stored(&self.database).await?, Err(source.to_string())),
+            Err(PgError::Refused(source) | PgError::Denied(source)) => {
+                (stored(&self.database).await?, Err(source.to_string()))
+            }
             Err(error) => return Err(error),
         };
         let before = self.before();
@@ -275,7 +277,7 @@ async fn remember(database: &Postgres, id: LedgerId, place: &Place) -> std::resu
 pub(super) async fn rename(database: &Postgres, id: LedgerId) -> std::result::Result<usize, PgError> {
     let place = match current(database).await {
         Ok(place) => Some(place),
-        Err(PgError::Refused(_)) => None,
+        Err(PgError::Refused(_) | PgError::Denied(_)) => None,
         Err(error) => return Err(error),
     };
     let update = "UPDATE ledger_meta SET ledger_id = $1, system_identifier = $2, timeline = $3, table_oid = $4 \
