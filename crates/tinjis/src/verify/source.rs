@@ -74,6 +74,9 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// Items of a page of one invoice's attempts: mostly one is there, and the page after it is other invoices'.
+const ATTEMPTS_OF_INVOICE: usize = 8;
+
 /// A list, and the position that grows with each of its items.
 struct List<T> {
     path: &'static str,
@@ -93,12 +96,13 @@ async fn read<T: DeserializeOwned, E: From<CallError>>(
     api: &Api,
     list: &List<T>,
     from: Option<Cursor>,
+    page_size: usize,
     mut each: impl FnMut(Page<T>) -> Result<bool, E>,
 ) -> Result<(), E> {
     let mut after = from;
     let mut last = None;
     loop {
-        let mut page: Page<T> = api.get(&page(list.path, after.as_ref(), PAGE)).await?;
+        let mut page: Page<T> = api.get(&page(list.path, after.as_ref(), page_size)).await?;
         for item in &page.items {
             let position = (list.position)(item);
             if last.is_some_and(|last| position <= last) {
@@ -134,14 +138,14 @@ impl BillingApi {
         &self,
         mut each: impl FnMut(&[InvoiceFact]) -> Result<(), E>,
     ) -> Result<(), E> {
-        read(&self.0, &INVOICES, None, |page| each(&page.items).map(|()| true)).await
+        read(&self.0, &INVOICES, None, PAGE, |page| each(&page.items).map(|()| true)).await
     }
 
     pub(crate) async fn attempts<E: From<CallError>>(
         &self,
         mut each: impl FnMut(&[AttemptFact]) -> Result<(), E>,
     ) -> Result<(), E> {
-        read(&self.0, &ATTEMPTS, None, |page| each(&page.items).map(|()| true)).await
+        read(&self.0, &ATTEMPTS, None, PAGE, |page| each(&page.items).map(|()| true)).await
     }
 
     pub(crate) async fn invoice(&self, reference: &str) -> Result<Option<InvoiceFact>, CallError> {
@@ -152,7 +156,7 @@ impl BillingApi {
     pub(crate) async fn attempts_of(&self, invoice_id: i64) -> Result<Vec<AttemptFact>, CallError> {
         let mut attempts = Vec::new();
         let from = Some(Cursor::Text(format!("{invoice_id}.0")));
-        read(&self.0, &ATTEMPTS, from, |page| {
+        read(&self.0, &ATTEMPTS, from, ATTEMPTS_OF_INVOICE, |page| {
             let before = attempts.len() + page.items.len();
             attempts.extend(page.items.into_iter().filter(|attempt| attempt.invoice_id == invoice_id));
             Ok::<_, CallError>(attempts.len() == before)
@@ -229,7 +233,7 @@ impl LedgerApi {
         &self,
         mut each: impl FnMut(&Page<LedgerRow>) -> Result<(), E>,
     ) -> Result<(), E> {
-        read(&self.0, &LEDGER, None, |page| each(&page).map(|()| true)).await
+        read(&self.0, &LEDGER, None, PAGE, |page| each(&page).map(|()| true)).await
     }
 
     /// The last row of the ledger, or one shortly before it; by halving, because the list only goes forward.
