@@ -1,19 +1,20 @@
-//! Runs of a billing by its `/v1`: starting one, and waiting for its end. Knows no process.
+//! Runs of a billing through its `/v1`: starts one, and waits for its end. Knows no process.
 
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::http;
-use crate::wait::{pause, wait_for};
+use crate::wait::pause;
 
-/// How often a run's progress is asked for.
+/// How often a run's progress is read.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(10);
 
-/// Starts or joins a run by `POST /v1/runs` of the billing at this address, and answers the run's URL.
+/// Starts or joins a run by `POST /v1/runs` of the billing at this address; returns the run's URL.
 ///
 /// # Panics
-/// When it is refused.
+/// When billing refuses.
 #[must_use]
 #[track_caller]
 pub fn start(billing_url: &str) -> String {
@@ -23,29 +24,34 @@ pub fn start(billing_url: &str) -> String {
     format!("{billing_url}{location}")
 }
 
-/// Waits until the run is finished and answers its last progress.
+/// Waits until the run is finished and returns its last progress. `within` limits the time without any progress: how long
+/// a run takes depends on the machine.
 ///
 /// # Panics
-/// When that takes too long.
+/// If the progress does not change for that long.
 #[must_use]
 #[track_caller]
 pub fn wait(run_url: &str, within: Duration) -> Value {
     wait_asking(run_url, PROGRESS_EVERY, within)
 }
 
-/// As [`wait`], for a benchmark on PostgreSQL: each question costs the database two statements.
+/// As [`wait`], for a benchmark on PostgreSQL: each request costs the database two statements.
 ///
 /// # Panics
-/// When that takes too long.
+/// If the progress does not change for that long.
 #[must_use]
 #[track_caller]
 pub fn wait_asking(run_url: &str, every: Duration, within: Duration) -> Value {
-    wait_for("a run to finish", within, || {
+    let (mut seen, mut changed) = (Value::Null, Instant::now());
+    loop {
         let run = http::get(run_url).json();
         if run["state"] == "finished" {
-            return Some(run);
+            return run;
         }
+        if run != seen {
+            (seen, changed) = (run, Instant::now());
+        }
+        assert!(changed.elapsed() < within, "no progress of {run_url} within {within:?}: {seen}");
         pause(every);
-        None
-    })
+    }
 }
