@@ -1,5 +1,5 @@
-# Every command that people or CI run; CI calls nothing else. `make help` lists them by purpose. A proof has one target; its
-# sizes are variables.
+# Every command that users or CI run; CI calls nothing else. `make help` lists them by purpose. A proof has one target;
+# its sizes are variables.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -8,11 +8,11 @@ MAKEFLAGS += --no-print-directory
 
 OUT := $(or $(CARGO_TARGET_DIR),target)
 DIST_TARGET ?= x86_64-unknown-linux-gnu
-# Static; functions that are alike are one, relocations are packed: a tenth of the size.
+# Static binaries; identical functions are merged and relocations packed, which saves a tenth of the size.
 DIST_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,--icf=all -C link-arg=-Wl,-z,pack-relative-relocs
-# Paths of dependencies, which panics name, begin at the dependency: alike on each machine, and 23 KB less.
+# Panics contain the paths of dependencies. These begin at the dependency: the same on each machine, and 23 KB less.
 DIST_FLAGS += $(patsubst %,--remap-path-prefix=%/=,$(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/*))
-# AES for bulk by AVX-512 is 0.7 MB of code in each image; our messages are too short to gain by it. AVX2 stays.
+# AVX-512 code for bulk AES is 0.7 MB in each image, and our messages are too short to profit from it. AVX2 stays.
 DIST_CRYPTO := -DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX
 # No panic unwinds through C code, so its unwind tables, 0.2 MB of each image, are left out. Those of Rust code stay.
 DIST_C := -fno-asynchronous-unwind-tables -fno-unwind-tables
@@ -66,16 +66,16 @@ CLUSTER := KUBECTL="$(KUBECTL)" HELM="$(HELM)" IMAGE_LOAD="$(IMAGE_LOAD)" IMAGES
 # A line per pushed manifest list, as sha256sum writes it: the digest, two spaces, the name.
 DIGESTS := $(OUT)/digests.txt
 
-# What `make tools-chart` installs.
+# The folder into which `make tools-chart` installs.
 export PATH := $(PATH):$(or $(GOBIN),$(HOME)/go/bin)
 
-# Images are made when there are none; `make images` makes them anew.
+# Images are built if there are none; `make images` always builds them.
 $(OUT)/images/tag:
 	@$(MAKE) images
 
 ##= TINJIS               a built tinjis for make doctor; by default cargo builds and runs it
 TINJIS ?= cargo run --release --locked --package tinjis --
-# What the probes of the doctor run: the image as `make deploy` loads it.
+# The image for the doctor's probes, as `make deploy` loads it.
 DOCTOR_IMAGE ?= $(if $(filter none,$(IMAGE_LOAD)),$(or $(REGISTRY),tinjis),tinjis)/tinjis:$(or $(if $(filter none,$(IMAGE_LOAD)),,$(shell cat "$(OUT)/images/tag" 2>/dev/null)),$(VERSION))
 
 .PHONY: help
@@ -177,8 +177,8 @@ figures-check: ## check that no figure of docs/reference/figures.toml is older t
 rustdoc: ## build the API docs of the crates; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-# mdBook makes each link to Markdown one to HTML. One that leaves docs/ leads to a file of this clone, or with SOURCE of a
-# repository, and stays as it is; README.md becomes index.html.
+# mdBook converts each link to Markdown into one to HTML. A link that leaves docs/ must stay as it is: it leads to a
+# file of this clone, or with SOURCE to one of a repository. README.md becomes index.html.
 .PHONY: docs
 docs: ## build the documentation as a site in book/, without network; warnings are errors; SOURCE=URL/blob/REVISION for links to code
 	@command -v mdbook >/dev/null || { echo "mdbook is missing: \`make mdbook\` installs it" >&2; exit 1; }
@@ -365,7 +365,7 @@ push-chart: ## push the packaged chart to REGISTRY/charts as an OCI artifact; wr
 sign-chart: ## sign the pushed chart by its digest; needs cosign and an identity
 	@read -r digest chart <"$(CHART_DIGEST)" && cosign sign --yes "$$chart@sha256:$$digest"
 
-# The rules as the chart ships them, beside their tests, so that a template that spoils one turns a test red.
+# Tests the rules as the chart renders them, so that a broken template fails a test.
 .PHONY: alerts
 alerts: ## check the alert rules as the chart renders them and those of the nightly doctor, and run their tests; needs promtool and helm
 	@for program in $(PROMTOOL) $(HELM); do \

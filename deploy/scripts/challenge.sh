@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to "all paid": deploys the first environment, calls pay until it answers true, and cleans up.
+# The whole challenge: deploys the first environment, calls pay until it answers true, and cleans up.
 #
 #   challenge.sh            KEEP=1 leaves it deployed
 set -euo pipefail

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Puts an environment on whatever cluster KUBECONFIG points at, waits in sight, and takes it away again when asked.
+# Deploys an environment to the cluster of KUBECONFIG, waits for it with its progress on screen, and deletes it on
+# request.
 #
 #   cluster.sh check|deploy|wait|reset|destroy ENV
 #
-# KUBECTL: the client. IMAGE_LOAD: the command that takes image tars to the nodes, by default chosen from the current
-# context (image-load.sh); `none` where nodes pull, from REGISTRY if that is set. IMAGES: the folder of those tars. VERSION: the tag in rendered.yaml. REVISION: of this tree. TIMEOUT:
-# seconds that anything may take to come up.
+# KUBECTL: the client. IMAGE_LOAD: the command that loads image tars onto the nodes, by default chosen from the current
+# context (image-load.sh); `none` where nodes pull, from REGISTRY if that is set. IMAGES: the folder of those tars.
+# VERSION: the tag in rendered.yaml. REVISION: the revision of this tree. TIMEOUT: maximum seconds until an object is
+# up.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -25,7 +27,7 @@ die() {
 
 k() { "${kubectl[@]}" "$@"; }
 
-# A cluster and its client, before anything that needs them.
+# Checks that the client and the cluster are there, before any command needs them.
 look_around() {
   local reply
   command -v "${kubectl[0]}" >/dev/null || die "There is no ${kubectl[0]} here; KUBECTL names another client."
@@ -36,7 +38,7 @@ look_around() {
   fi
 }
 
-# kinds REGEX, without REGEX: the environment's objects of these kinds, or all others.
+# kinds REGEX, without REGEX: select the environment's objects of these kinds, or all others.
 kinds() { select_kinds 1 "$1"; }
 without() { select_kinds 0 "$1"; }
 select_kinds() {
@@ -50,7 +52,7 @@ select_kinds() {
     END { place() }' < <(manifests)
 }
 
-# The rendered file, with the tag of the images that were loaded, or with the registry that they are pulled from.
+# Prints the rendered file with the tag of the loaded images, or with the registry that nodes pull from.
 manifests() {
   sed -e "s|\(image: tinjis/[a-z]*\):$VERSION\$|\1:$tag|" \
     -e "s|image: tinjis/|image: $registry/|" -e "/^ *tinjis\/images: /s|\([ ,]\)tinjis/|\1$registry/|g" "$rendered"
@@ -71,7 +73,7 @@ load_images() {
     tar=$IMAGES/$(basename "${name%:*}").tar
     if [[ -r $tar ]]; then tars+=("$tar"); else echo "The nodes pull $name: there is no $tar"; fi
   done < <(sed -n 's/^ *image: *//p' "$rendered" | sort -u)
-  # What tests, probes and the nightly job run.
+  # The image for tests, probes and the nightly job.
   if [[ -r $IMAGES/tinjis.tar && " ${tars[*]} " != *" $IMAGES/tinjis.tar "* ]]; then tars+=("$IMAGES/tinjis.tar"); fi
   for tar in "${tars[@]}"; do
     "${image_load[@]}" "$tar" >/dev/null || die "${image_load[*]} $tar failed. IMAGE_LOAD names the command for your cluster: docs/how-to/clusters.md"
@@ -105,14 +107,14 @@ make_certificates() {
       -keyout "$work/tls.key" -out "$work/tls.csr" 2>/dev/null
     openssl x509 -req -in "$work/tls.csr" -CA "$work/ca.crt" -CAkey "$work/ca.key" -CAcreateserial -days 365 \
       -extfile <(printf 'subjectAltName=DNS:%s\nextendedKeyUsage=serverAuth,clientAuth\n' "${name#*:}") -out "$work/tls.crt" 2>/dev/null
-    k --namespace ping-pong delete secret "${name%:*}-tls" --ignore-not-found >/dev/null # one without the other is of another authority
+    k --namespace ping-pong delete secret "${name%:*}-tls" --ignore-not-found >/dev/null # a single one has an old CA
     k --namespace ping-pong create secret generic "${name%:*}-tls" \
       --from-file="$work/tls.crt" --from-file="$work/tls.key" --from-file="$work/ca.crt"
   done
   rm -rf "$work"
 }
 
-# Why something did not come up: the pods that are not ready, what the cluster says of them, and their last words.
+# Explains why an object is not up: prints the pods that are not ready, their events, and the end of their logs.
 explain() {
   local namespace=$1 pod
   echo "--- pods of $namespace" >&2
@@ -131,7 +133,7 @@ explain() {
     --output 'custom-columns=OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message' --no-headers | tail -n 8 >&2
 }
 
-# wait_for KIND: until all of the environment's objects of this kind are up.
+# wait_for KIND: waits until all of the environment's objects of this kind are up.
 wait_for() {
   local objects namespace name
   objects=$(kinds "$1")
@@ -157,7 +159,7 @@ check() { manifests | k apply --dry-run=client --filename -; }
 deploy() {
   load_images
   if grep -q '^kind: Job' "$rendered"; then
-    # The schema first: pods of the new version come when it is there.
+    # The schema is migrated first; then pods of the new version start.
     without 'Job|Deployment' | k apply --filename -
     wait_for StatefulSet
     kinds Job | k delete --ignore-not-found --filename - >/dev/null
@@ -178,7 +180,7 @@ deploy() {
   echo "$env is up"
 }
 
-# delete: what comes in; nothing, if nothing comes in.
+# delete: deletes the objects on standard input; does nothing without any.
 delete() {
   local objects
   objects=$(cat)
@@ -194,7 +196,7 @@ destroy() {
   kinds Namespace | delete
 }
 
-# A fresh start: the data goes, and what stands on it; the rest stays.
+# Deletes the data and the workloads that use it, and deploys again; other objects stay.
 reset() {
   local namespace
   case $env in

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Types what users of docker-compose type, and looks at what they see: the plain `up`, then each profile. Removes all
-# that it started, volumes too.
+# Runs the commands of docker-compose users and checks the results: first the plain `up`, then each profile. Removes
+# everything that it started, volumes too.
 #
 #   compose-test.sh [PROFILE...]     plain is the first; all when none is named
 set -euo pipefail

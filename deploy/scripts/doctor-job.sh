@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The doctor as a Job in the cluster: its words, then its exit code, then nothing of it is left.
+# Runs the doctor as a Job in the cluster: prints its output, exits with its code, and deletes the Job.
 #
 #   doctor-job.sh EXPECTATIONS IMAGE
 set -euo pipefail
@@ -10,7 +10,7 @@ namespace=tinjis-doctors
 read -ra kubectl <<<"${KUBECTL:-kubectl}"
 k() { "${kubectl[@]}" --namespace "$namespace" "$@"; }
 manifests() { sed "s|tinjis/tinjis:[0-9.]*|$image|" "$folder/job.yaml"; }
-# The Job first: a doctor that is interrupted takes its pods back, and needs its rights for that.
+# Deletes the Job first: an interrupted doctor deletes its pods, and still needs its rights for this.
 away() {
   k delete job doctor --ignore-not-found --cascade=foreground --timeout=100s >/dev/null 2>&1 || true
   manifests | k delete --ignore-not-found --wait --filename - >/dev/null 2>&1

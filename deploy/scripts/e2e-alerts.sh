@@ -1,16 +1,17 @@
 # shellcheck shell=bash disable=SC2154
-# The alerts' part of e2e.sh, which sources it: billing and payments under the cluster's Prometheus, with the chart's rules
-# and a copy of them in which time runs faster. After quiet minutes each rule of the copy is fired by its fault and resolves.
-# No metric is written: what fires is what the services report, and kube-state-metrics of the nightly job, if its image is there
-# (make images-more MORE=kube-state-metrics).
+# The alerts' part of e2e.sh, which sources it: billing and payments under the cluster's Prometheus, with the chart's
+# rules and a copy of them in which time runs faster. After quiet minutes a fault fires each rule of the copy, which
+# then resolves. All metrics are real: those of the services, and those of kube-state-metrics about the nightly job, if
+# its image is there (make images-more MORE=kube-state-metrics).
 #
-# QUIET_MINUTES: without a fault, 10. PROMETHEUS_URL: by default a port-forward to the Service monitoring/prometheus.
+# QUIET_MINUTES: duration of the part without a fault, by default 10. PROMETHEUS_URL: by default a port-forward to the
+# Service monitoring/prometheus.
 
-# Seconds that an alert may take to fire, and to resolve.
+# Maximum seconds until an alert fires, and until it resolves.
 fire_max=${ALERT_SECONDS_MAX:-240}
 declare -A fired_after=() resolved_after=() alert_cause=()
 
-# Both services on PostgreSQL over mutual TLS, one pod each; payments take faults from an operator.
+# Installs both services on PostgreSQL over mutual TLS, one pod each; payments accept faults from an operator.
 alerts_installed() {
   local name
   local -a image_load=() helm
@@ -44,7 +45,7 @@ YAML
     k apply --filename - >/dev/null
 }
 
-# What kube-state-metrics needs to report the jobs of one namespace.
+# Prints what kube-state-metrics needs to report the jobs of one namespace.
 state_metrics() {
   cat <<'YAML'
 apiVersion: v1
@@ -107,14 +108,14 @@ alerts_destroyed() {
 
 prometheus() { curl --silent --show-error --fail --max-time 10 --get "$prometheus_url/api/v1/$1" "${@:2}"; }
 
-# firing TIMES [SINCE]: the alerts of the copy (`scaled`) or of the rules as shipped (`null`) that fire now and began after a
-# moment, a name in each line.
+# firing TIMES [SINCE]: prints the alerts of the copy (`scaled`) or of the shipped rules (`null`) that fire now and
+# began after SINCE, one name per line.
 firing() {
   prometheus alerts | jq --raw-output --arg times "$1" --arg since "${2:-}" '.data.alerts[] | select(.state == "firing" and (.labels.alertname | startswith("Tinjis")))
     | select((.labels.times | tostring) == $times and .activeAt >= $since) | .labels.alertname + (.labels.burn // "" | sub("^(?=.)"; " "))' | sort -u
 }
 
-# rules_loaded: Prometheus evaluates both copies without an error and scrapes both services.
+# rules_loaded: checks that Prometheus evaluates both copies without an error and scrapes both services.
 rules_loaded() {
   local wanted healthy targets deadline=$((SECONDS + 120))
   wanted=$(k --namespace antaeus get prometheusrules --output json | jq '[.items[].spec.groups[].rules[]] | length')
@@ -128,14 +129,14 @@ rules_loaded() {
   verdict "Prometheus evaluates $wanted rules, half of them with scaled times, and scrapes both services"
 }
 
-# quiet: after a run that charged everything no alert of the copy fires, and none as shipped begins. Ranges as shipped are hours
-# long: one may fire of an earlier run on the same Prometheus.
+# quiet: after a run that charged everything, no alert of the copy may fire, and no shipped alert may begin. A shipped
+# alert may still fire because of an earlier run on the same Prometheus, because shipped ranges are hours long.
 quiet() {
   local minutes=${QUIET_MINUTES:-10} until seen since
   bring 20
   charge
   all_paid 30
-  read -rt 30 <> <(:) || true # the start is over for every range of the copy but the longest
+  read -rt 30 <> <(:) || true # by then the start is outside of every range of the copy but the longest
   until=$((SECONDS + minutes * 60)) since=$(date --utc +%FT%TZ)
   while ((SECONDS < until)); do
     seen=$(firing scaled && firing null "$since")
@@ -145,30 +146,30 @@ quiet() {
   verdict "no alert fired in $minutes quiet minutes, neither as shipped nor with scaled times"
 }
 
-# operator ARG...: a command of tinjis at billing, as an operator.
+# operator ARG...: runs a command of tinjis against billing, as an operator.
 operator() {
   forward antaeus antaeus 8000
   "$TINJIS" "$@" --billing "http://127.0.0.1:$port" --operator-token-file "$out/alerts.token" >"$out/operator" 2>&1 || red "tinjis $1: $(tail -n 5 "$out/operator")"
   backward
 }
 
-# billing PATH [CURL-ARG...]: a call of billing's API, as an operator.
+# billing PATH [CURL-ARG...]: calls billing's API, as an operator.
 billing() {
   forward antaeus antaeus 8000
   curl --silent --show-error --fail --max-time 10 --header "@$out/alerts.header" "http://127.0.0.1:$port$1" "${@:2}"
   backward
 }
 
-# backward: the last port-forward ends.
+# backward: ends the latest port-forward.
 backward() {
   kill "${forwards[-1]}" 2>/dev/null || true
   unset 'forwards[-1]'
 }
 
-# charge: a run begins, and this does not wait for it.
+# charge: starts a run, and does not wait for its end.
 charge() { billing /v1/runs --request POST >/dev/null; }
 
-# all_paid SECONDS: until no invoice is unpaid.
+# all_paid SECONDS: waits until no invoice is unpaid.
 all_paid() {
   local counts deadline=$((SECONDS + $1))
   while :; do
@@ -179,7 +180,7 @@ all_paid() {
   done
 }
 
-# provider METHOD PATH [CURL-ARG...]: a call of payments' API, with billing's certificate and token and an operator's token.
+# provider METHOD PATH [CURL-ARG...]: calls payments' API, with billing's certificate and token and an operator's token.
 provider() {
   forward payments payments 9000
   curl --silent --show-error --fail --max-time 10 --request "$1" --header "@$out/provider.header" --resolve "payments.payments.svc:$port:127.0.0.1" \
@@ -208,9 +209,9 @@ sql_as_owner() {
   k --namespace databases exec postgres-0 -- sh -c 'PGPASSWORD=$POSTGRES_PASSWORD exec psql --host /tmp --username postgres --no-psqlrc --quiet --dbname invoices "$@"' sh "$@"
 }
 
-# Each fault: break_NAME plants it, mend_NAME takes it away.
+# For each fault, break_NAME plants it and mend_NAME removes it.
 
-# A CA bundle without a certificate. No one replaces it: prerequisites.sh has copied it.
+# A CA bundle without a certificate. No controller overwrites it: prerequisites.sh has copied it.
 break_reload() {
   k --namespace payments get secret antaeus-ca --output 'jsonpath={.data.ca\.crt}' >"$out/ca.base64"
   k --namespace payments patch secret antaeus-ca --type=merge --patch '{"data":{"ca.crt":"bm8gY2VydGlmaWNhdGUK"}}' >/dev/null
@@ -225,7 +226,7 @@ certificate_lasts() {
   k --namespace antaeus patch certificate antaeus-client-tls --type=merge --patch "{\"spec\":{\"duration\":\"$1\",\"renewBefore\":\"$2\"}}" >/dev/null
 }
 
-# The provider calls an invoice invalid.
+# The provider rejects an invoice as invalid.
 break_rejected() {
   disturb $'[[rule]]\nfault = "status"\nstatus = 400\nbody = "{\\"error\\":\\"Invalid Request\\"}"\ncontent_type = "application/json"\n'
   bring 1
@@ -238,8 +239,8 @@ mend_rejected() {
   all_paid 60
 }
 
-# An operator stopped charging and forgot it, so that an invoice waits; and a subscription was due more than a day ago, for which
-# the schedule waits for an operator.
+# An operator has stopped charging, so that an invoice waits. A subscription was due more than a day ago, for which the
+# schedule waits for an operator.
 break_stopped() {
   operator stop --why 'a rehearsal' --actor e2e
   bring 1
@@ -261,7 +262,7 @@ break_lost() {
 }
 mend_lost() { undisturbed; }
 
-# Another session locks the journal while charges are under way.
+# Another session locks the journal during charges.
 break_locked() {
   disturb $'[[rule]]\nfault = "latency"\nlatency_ms = 4000\n'
   bring 20
@@ -276,7 +277,7 @@ mend_locked() {
 break_durability() { sql_as_owner --command 'ALTER SYSTEM SET fsync = off' --command 'SELECT pg_reload_conf()' >/dev/null; }
 mend_durability() { sql_as_owner --command 'ALTER SYSTEM RESET fsync' --command 'SELECT pg_reload_conf()' >/dev/null; }
 
-# The database is away while a client reads.
+# The database is stopped while a client reads.
 break_database() {
   k --namespace databases scale statefulset postgres --replicas=0 >/dev/null
   forward antaeus antaeus 8000
@@ -291,7 +292,7 @@ mend_database() {
   k --namespace databases scale statefulset postgres --replicas=1 >/dev/null
 }
 
-# An operator decides before the provider has answered, and the answer is another one.
+# An operator decides before the provider has answered, and the provider's answer contradicts the decision.
 break_contradiction() {
   local id key
   provider PUT /v1/rates --header 'Content-Type: application/json' --data-binary '{"success":0}'
@@ -311,10 +312,11 @@ mend_contradiction() {
   operator resolve --reason-is contradiction --decision charged --why 'the books of e2e' --actor e2e
 }
 
-# The nightly job ends red: with a flag that verify does not know. Then one ends green.
+# The nightly job fails, because of a flag that verify does not know. Then a job succeeds.
 break_verify() { verify_now '["--no-such-flag"]' failed; }
 mend_verify() { verify_now '[]' complete; }
-# verify_now MORE-ARGS CONDITION: a job of the CronJob, named as its controller names them, until it has ended so.
+# verify_now MORE-ARGS CONDITION: runs a job of the CronJob, with a name as its controller gives, until it has this
+# condition.
 verify_now() {
   local name
   name=antaeus-verify-$(date +%s)
@@ -323,7 +325,8 @@ verify_now() {
   k --namespace antaeus wait --for="condition=$2" --timeout=120s "job/$name" >/dev/null || red "the job $name is not $2"
 }
 
-# trial FAULTS ALERT|CAUSE...: plants the faults, waits for each alert, takes the faults away, waits until none fires.
+# trial FAULTS ALERT|CAUSE...: plants the faults, waits for each alert, removes the faults, and waits until no alert
+# fires.
 trial() {
   local faults=$1 pair name seen began names=()
   shift
@@ -345,7 +348,8 @@ trial() {
   done
 }
 
-# await TIMES BEGAN ALERT...: until each alert fires, or none does; TIMES is the table of seconds that it took.
+# await TIMES BEGAN ALERT...: waits until each alert fires, or until none fires; stores the seconds of each in the table
+# TIMES.
 await() {
   local -n times=$1
   local kind=$1 began=$2 seen name left fires took

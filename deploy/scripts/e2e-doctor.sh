@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The doctor on production: green as it stands, red for each thing that is opened, by its name, and `cannot tell` when
-# a positive control fails. Each change is reverted before the next one and before the verdict.
+# The doctor on production: green without changes, red by name for each path that is opened, and `cannot tell` when a
+# positive control fails. Each change is reverted before the next one and before the verdict.
 #
-#   e2e-doctor.sh       on production as it is deployed; e2e.sh sources it instead and calls `doctored`, and for every other
-#                       environment `isolated`; holes.sh sources it for what both need
+#   e2e-doctor.sh       tests production as deployed; e2e.sh sources it instead and calls `doctored`, and `isolated` for
+#                       every other environment; holes.sh sources it for shared functions
 #
-# KUBECTL: the client. TINJIS: the program. IMAGE: of the probes. OUT: where reports go.
+# KUBECTL: the client. TINJIS: the program. IMAGE: the image of the probes. OUT: the folder for reports.
 # shellcheck disable=SC2154
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
@@ -24,10 +24,10 @@ fi
 read -ra program <<<"${TINJIS:?}"
 doctor_image() { echo "${IMAGE:-tinjis/tinjis:$tag}"; }
 
-# How long one run of the doctor may take.
+# Maximum seconds of one run of the doctor.
 doctor_seconds_max=60
 
-# doctor_of ENV [ARG...]: the doctor on an environment, its words in a file; sets `code`.
+# doctor_of ENV [ARG...]: runs the doctor on an environment, with its output in a file; sets `code`.
 doctor_of() {
   local env=$1
   shift
@@ -36,7 +36,7 @@ doctor_of() {
 }
 doctor() { doctor_of production "$@"; }
 
-# isolated ENV: the doctor on an environment as it is installed; e2e evicts by itself.
+# isolated ENV: runs the doctor on an environment as installed, without evictions, which e2e tests itself.
 isolated() {
   local began=$SECONDS
   doctor_of "$1" --no-evictions
@@ -44,7 +44,7 @@ isolated() {
   says 0 "$1: green" "$1 as it stands"
 }
 
-# says EXIT TEXT WHAT: the exit code and the text that doctor must print.
+# says EXIT TEXT WHAT: checks the exit code and a text in the doctor's output.
 says() {
   if [[ $code != "$1" ]] || ! grep -qF "$2" "$out/doctor"; then
     red "the doctor, $3: exit $code, and not \"$2\": $(grep -vE '^(ok|doctor:)' "$out/doctor" | tail -n 40)"
@@ -65,7 +65,7 @@ whole() {
   for name in payments antaeus; do k --namespace "$name" rollout status "deployment/$name" --timeout=120s >/dev/null; done
 }
 
-# kept KIND NAMESPACE NAME: an object as it can be made again.
+# kept KIND NAMESPACE NAME: prints an object in a form from which it can be created again.
 kept() {
   k --namespace "$2" get "$1" "$3" --output json |
     jq 'del(.metadata.uid, .metadata.resourceVersion, .metadata.creationTimestamp, .metadata.generation, .metadata.managedFields, .status)'
@@ -77,7 +77,7 @@ break_policy() {
 }
 revert_policy() { k --namespace payments create --filename "$out/policy.json" >/dev/null; }
 
-# Without the policy that denies to all, too, payments is not shut but open.
+# The policy that denies everything is deleted too: without it payments is not closed but open.
 break_policies() {
   kept networkpolicy payments default-deny >"$out/default-deny.json"
   k --namespace payments delete networkpolicy default-deny >/dev/null
@@ -88,7 +88,7 @@ revert_policies() {
   k --namespace payments create --filename "$out/default-deny.json" >/dev/null
 }
 
-# widened RESOURCE VERB: the team of payments gets one rule more.
+# widened RESOURCE VERB: adds one rule to the team of payments.
 widened() {
   kept role payments team >"$out/role.json"
   k --namespace payments patch role team --type=json --patch \
@@ -99,7 +99,7 @@ revert_role() { k --namespace payments replace --filename "$out/role.json" >/dev
 break_exec() { widened pods/exec create; }
 revert_exec() { revert_role; }
 
-# Any pod that calls itself antaeus, in any namespace.
+# Allows any pod with the label antaeus, in any namespace.
 break_hole() {
   k --namespace payments create --filename - >/dev/null <<'YAML'
 apiVersion: networking.k8s.io/v1
@@ -125,7 +125,7 @@ revert_mtls() {
   whole
 }
 
-# Antaeus with a token that payments does not know: every caller is rejected, so a rejection proves nothing.
+# Gives antaeus a token that payments does not know: every caller is rejected, so a rejection proves nothing.
 break_positive_control() {
   (umask 077 && kept secret antaeus payments-token >"$out/token.json")
   k --namespace antaeus patch secret payments-token --type=merge --patch '{"stringData": {"token": "not-the-token-of-payments"}}' >/dev/null
@@ -135,12 +135,12 @@ revert_positive_control() {
   rm "$out/token.json"
 }
 
-# Ctrl-C in the middle, as a terminal sends it, to all that runs in it: nothing of the doctor's stays.
+# Sends Ctrl-C in the middle to the whole process group, as a terminal does: no object of the doctor may stay.
 interrupted() {
   local doctor left status=0
-  # The output of an earlier run must not be taken for this one's.
+  # The output of an earlier run must not be mistaken for the output of this one.
   : >"$out/doctor"
-  # With job control it is a group of its own, as on a terminal, and does not ignore Ctrl-C.
+  # With job control the doctor is in a process group of its own, as on a terminal, and does not ignore Ctrl-C.
   set -m
   "${program[@]}" doctor deploy/envs/production/doctor.toml --image "$(doctor_image)" --no-evictions >"$out/doctor" 2>&1 &
   set +m
@@ -157,8 +157,8 @@ interrupted() {
   verdict 'the doctor, interrupted: exit 2, and nothing of it is left'
 }
 
-# The CronJob's first run, started by hand: done when green, failed once and not repeated when red. Without a
-# Pushgateway, which no environment brings.
+# Starts the CronJob's first run by hand: it succeeds when green, and fails once without a repeat when red. Runs without
+# a Pushgateway, which no environment installs.
 nightly() {
   local namespace=tinjis-doctor-nightly ended=yes had
   had=$(k get --ignore-not-found --output name --filename deploy/doctor/read-only.yaml)
@@ -182,7 +182,7 @@ nightly() {
   nightly_manifests | k delete --wait --filename - >/dev/null
   [[ $had ]] || k delete --filename deploy/doctor/read-only.yaml >/dev/null
   [[ $ended ]] || red "the nightly doctor did not end: $(<"$out/doctor")"
-  # More than one pod would give more than one code.
+  # Several pods would give several exit codes.
   says 1 'look at: NetworkPolicy payments/payments' 'every night, a NetworkPolicy deleted'
 }
 

@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# What the pages of docs/explanation/kubernetes claim of their objects, measured by e2e.sh, which sources it. Each claim is a
-# verdict that can be red; the numbers of a verdict are those that the pages quote.
+# Measures the claims of the pages of docs/explanation/kubernetes about their objects; e2e.sh sources it. Each claim is
+# a verdict that can be red, and the pages quote the numbers of the verdicts.
 
 # Longest pause of a single pod: 5 s until SIGTERM, 26 s to finish, and a start.
 pause_max=${PAUSE_MAX:-40}
 
-# answered NAMESPACE NAME ADMIN ROUTE: how many requests of a route each pod has answered, a pod in each line.
+# answered NAMESPACE NAME ADMIN ROUTE: prints how many requests of a route each pod has answered, one pod per line.
 answered() {
   local pod
   while read -r pod _; do
@@ -13,8 +13,8 @@ answered() {
   done < <(pods "$1" "$2")
 }
 
-# shares NAMESPACE NAME ADMIN PORT PATH: the requests that each pod answers of one client's, largest first, as `1000 0 0`; sets
-# `share`. The client is that of `load`, whose variables hold.
+# shares NAMESPACE NAME ADMIN PORT PATH: sets `share` to the numbers of one client's requests that the pods answered,
+# largest first, such as `1000 0 0`. The client is that of `load`, with its variables.
 shares() {
   local before after
   before=$(answered "$1" "$2" "$3" "${5%%\?*}")
@@ -24,7 +24,7 @@ shares() {
   share=$(join <(echo "$before") <(echo "$after") | awk '{ print $3 - $2 }' | sort -rn | xargs)
 }
 
-# balanced: a Service chooses a pod for each connection, not for each request.
+# balanced: checks that a Service chooses a pod for each connection, not for each request.
 balanced() {
   local share first second third
   local -x SECRET=invoice-app-secrets TOKEN=--payments-api-token-file=PAYMENTS_API_TOKEN REST_MS=0
@@ -49,11 +49,11 @@ evict() {
 JSON
 }
 
-# tenths MICROSECONDS: as seconds.
+# tenths MICROSECONDS: prints seconds with one decimal.
 tenths() { printf '%d.%d' $(($1 / 1000000)) $(($1 / 100000 % 10)); }
 
-# paused NAMESPACE NAME SERVICE PATH: the only pod is evicted, as by a drain; how long a client, asking by a NodePort every
-# 100 ms, gets no answer. The next pod answers, and the pause ends in time.
+# paused NAMESPACE NAME SERVICE PATH: evicts the only pod, as a drain does, and measures how long a client that calls a
+# NodePort every 100 ms gets no answer. The next pod must answer before the deadline.
 paused() {
   local address pod now began first='' last='' failed=0 good=0 deadline
   address=$(k get nodes --output 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}'):$(k --namespace "$1" get service "$3" --output 'jsonpath={.spec.ports[0].nodePort}')
@@ -65,7 +65,7 @@ paused() {
   k --namespace "$1" get poddisruptionbudgets --output name | grep -F "/$2" && red "$2 has one pod and a budget"
   evict "$1" "$pod" >/dev/null || red "the only pod of $2 could not be evicted"
   began=${EPOCHREALTIME/./} deadline=$((SECONDS + 2 * pause_max))
-  # Until the next pod answers: 20 times after the evicted one is gone.
+  # Waits until the next pod answers: 20 answers after the evicted pod is gone.
   while ((good < 20)); do
     now=${EPOCHREALTIME/./}
     if curl --silent --fail --max-time 1 --output /dev/null "http://$address$4"; then
@@ -84,8 +84,9 @@ paused() {
   verdict "the only pod of $2 was evicted: $(tenths $((first - began))) s later no answer for $(tenths $((last - first))) s, $failed requests failed"
 }
 
-# drained NAMESPACE NAME PORT PATH [NAME...]: a drain of the only node, of these workloads; a client calls the first one. The
-# budget lets one pod of each go; its replacement finds no node, so that no other may go and the drain does not end.
+# drained NAMESPACE NAME PORT PATH [NAME...]: drains the only node of these workloads while a client calls the first
+# workload. The budget lets one pod of each workload go. Its replacement finds no node, so no other pod may go, and the
+# drain does not end.
 drained() {
   local namespace=$1 of=$2 port=$3 path=$4 node reply name left began
   shift 4
@@ -113,7 +114,7 @@ drained() {
   load_stops "$namespace" 'calls during the drain'
 }
 
-# quota NAMESPACE: pods above the quota are refused, and a NodePort at all.
+# quota NAMESPACE: checks that pods above the quota are refused, and every NodePort.
 quota() {
   local reply hard used deadline=$((SECONDS + 60))
   hard=$(k --namespace "$1" get resourcequota team --output 'jsonpath={.spec.hard.pods}')

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Whether e2e would notice: each fault is planted into a copy of this tree, and must turn e2e red by the verdict that is
-# meant for it. What a red one left on the cluster is taken away.
+# Tests that e2e notices faults: each fault is planted into a copy of this tree, and must turn e2e red by its intended
+# verdict. Objects that a red run leaves on the cluster are deleted.
 #
 #   e2e-mutants.sh     the variables are those of e2e.sh
 set -euo pipefail
@@ -11,7 +11,8 @@ trap 'rm -rf "$work"' EXIT
 log=${OUT:?}/mutants.log
 missed=0
 
-# mutant WHAT ENV WORDS FILE SED: plants, runs, judges; WORDS is a pattern of what must follow the mark of a red verdict.
+# mutant WHAT ENV WORDS FILE SED: plants a fault, runs e2e, and judges it; WORDS is a pattern for the text of the red
+# verdict.
 mutant() {
   local what=$1 env=$2 words=$3 file=$4 began=$SECONDS status=0
   rm -rf "$work/tree"

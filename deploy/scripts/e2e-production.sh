@@ -1,10 +1,10 @@
 # shellcheck shell=bash disable=SC2154
-# Production's part of e2e.sh, which sources it: two namespaces, mutual TLS, and no way in but the Ingress.
+# Production's part of e2e.sh, which sources it: two namespaces, mutual TLS, and no access except by the Ingress.
 
-# At a time, so many that a pay run has work to do through the whole of what follows.
+# Number of invoices of one import, so that a pay run lasts through all of the following steps.
 batch=1000
 
-# scaled: a Deployment begins with one pod, and is up with it.
+# scaled: checks that a Deployment begins with one pod, and that this pod is up.
 scaled() {
   local name
   for name in antaeus payments; do
@@ -14,7 +14,7 @@ scaled() {
   verdict 'the autoscaler has brought both services to three pods'
 }
 
-# grown: under load there are more pods than it began with, by the CPU that the autoscaler reads.
+# grown: checks that under load the autoscaler adds pods, by the CPU that it reads.
 grown() {
   local reply
   if ! k get --raw /apis/metrics.k8s.io/v1beta1 >/dev/null 2>&1; then
@@ -38,7 +38,8 @@ of_production() {
   looked_at antaeus antaeus 8001
   looked_at payments payments 9001
 
-  # Runs are started while all that may change does: no call may fail, and none may charge twice. The legacy routes are off.
+  # Runs are started during all changes: no call may fail, and no invoice may be charged twice. The legacy routes are
+  # off.
   invoices=0
   SECRET=operator-token load antaeus antaeus 8000 /v1/runs 900 --post
   bring $batch
@@ -62,7 +63,7 @@ of_production() {
   doctored
 }
 
-# Staging is production under another name, on a cluster of its own; here it stands up, pays, and is judged.
+# Staging is production under another name, on a cluster of its own; here it is installed, pays, and is judged.
 of_staging() {
   scaled
   looked_at antaeus antaeus 8001
@@ -79,7 +80,7 @@ of_staging() {
   quota antaeus
 }
 
-# bring COUNT: so many more invoices, by an operator's token, over a port-forward to whichever pod is there.
+# bring COUNT: imports this many more invoices, by an operator's token, over a port-forward to any pod.
 bring() {
   local token=$out/operator-token i
   (umask 077 && k --namespace antaeus get secret operator-token --output 'jsonpath={.data.token}' | base64 --decode >"$token")
@@ -89,7 +90,8 @@ bring() {
   } >"$out/invoices.csv"
   invoices=$((invoices + $1))
   : >"$out/import"
-  # A port-forward ends with its pod, or when a connection breaks; what was written then stays, and is not written twice.
+  # A port-forward ends with its pod, or when a connection breaks; rows that were written before stay, and are not
+  # written twice.
   for i in {1..5}; do
     forward antaeus antaeus 8000
     "$TINJIS" import "$out/invoices.csv" --billing "http://127.0.0.1:$port" --operator-token-file "$token" >>"$out/import" 2>&1 && i=in
@@ -101,7 +103,7 @@ bring() {
   [[ $i == in ]] || red "import: $(tail -n 5 "$out/import")"
 }
 
-# renewed NAMESPACE NAME: cert-manager makes the certificate anew, as it does when its time comes.
+# renewed NAMESPACE NAME: makes cert-manager renew the certificate, as it does before its end.
 renewed() {
   local before after
   before=$(k --namespace "$1" get secret "$2" --output 'jsonpath={.data.tls\.crt}' | sha256sum)
@@ -118,7 +120,7 @@ renewed() {
   red "$2 was not renewed"
 }
 
-# by_ingress HOST: from outside, by name, with the certificate of the authority.
+# by_ingress HOST: calls the Ingress from outside, by its name, and verifies its certificate with the CA.
 by_ingress() {
   local address reply
   if ! k get namespace traefik >/dev/null 2>&1; then
@@ -139,13 +141,13 @@ by_ingress() {
   red "the Ingress answered $reply"
 }
 
-# up_in_prometheus: namespace and pod of each target that Prometheus has had an answer from, and of those without one.
+# up_in_prometheus: prints namespace and pod of each target in Prometheus, with 1 if it answers and 0 if not.
 up_in_prometheus() {
   curl --silent --max-time 10 --get "http://127.0.0.1:$port/api/v1/query" --data-urlencode 'query=up{namespace=~"antaeus|payments"}' |
     jq --raw-output '.data.result[] | "\(.metric.namespace) \(.metric.pod) \(.value[1])"' | sort -u
 }
 
-# scraped: the cluster's Prometheus, if it has one, gets the figures of every pod of both services, and misses none.
+# scraped: checks that the cluster's Prometheus, if there is one, scrapes every pod of both services.
 scraped() {
   local wanted reply
   if ! k --namespace monitoring get service prometheus >/dev/null 2>&1; then
@@ -166,7 +168,7 @@ scraped() {
   red "Prometheus should have up: $wanted; and has: $reply"
 }
 
-# lines NAMESPACE LINE...: the Secret with tokens of payments' callers, replaced.
+# lines NAMESPACE LINE...: replaces the Secret with tokens of payments' callers.
 lines() {
   local namespace=$1
   shift
@@ -174,15 +176,15 @@ lines() {
     --dry-run=client --output json | k --namespace "$namespace" replace --filename - >/dev/null
 }
 
-# older NAMESPACE SINCE: its pods that ran before; one that has started since began with what is there now.
+# older NAMESPACE SINCE: prints the pods that ran before SINCE; a newer pod has started with the current tokens.
 older() {
   k --namespace "$1" get pods --selector "app.kubernetes.io/name=$1,app.kubernetes.io/instance=$1" --output json |
     jq --raw-output --arg since "$2" '.items[] | select(.metadata.deletionTimestamp == null)
       | select((.status.containerStatuses[0].state.running.startedAt // "9") <= $since) | .metadata.name'
 }
 
-# taken NAMESPACE SINCE: until each pod has read the tokens again that the kubelet brought it. It looks when it is to
-# use them, so invoices keep it at that; few at a time, because a node keeps only so much of a log.
+# taken NAMESPACE SINCE: waits until each pod has reloaded the tokens that the kubelet has updated. A pod checks them
+# when it uses them, so invoices keep it busy. Each import is small, because a node keeps only a limited log.
 taken() {
   local pod left
   while :; do
@@ -196,14 +198,14 @@ taken() {
   done
 }
 
-# refusals: calls that payments have refused so far.
+# refusals: prints how many calls payments have refused so far.
 refusals() {
   local pod
   for pod in $(pods payments payments | cut -d' ' -f1); do metrics payments "$pod" 9001 || true; done |
     awk '/^caller_refusals_total\{/ { sum += $NF } END { print sum + 0 }'
 }
 
-# token_changed: under load, by replacing Secrets, in the order of docs/how-to/callers.md: no call of billing's is refused.
+# token_changed: replaces Secrets under load, in the order of docs/how-to/callers.md; no call of billing may be refused.
 token_changed() {
   local old new verify since began deadline before after step took=()
   before=$(refusals)
@@ -225,7 +227,7 @@ token_changed() {
   verdict "the token was changed under load by replacing Secrets: every pod took each step (${took[*]} s), and no call was refused"
 }
 
-# judge: the job that verifies at night, now, with its own certificate, token and way to both services.
+# judge: runs the nightly verification now, with its own certificate, token and network access to both services.
 judge() {
   k --namespace antaeus create job e2e-verify --from=cronjob/antaeus-verify >/dev/null
   k --namespace antaeus wait --for=condition=complete job/e2e-verify --timeout=90s >/dev/null || true
@@ -236,7 +238,7 @@ judge() {
   verdict "verify, as the nightly job does it: $invoices invoices, $invoices charges, none double, none lost"
 }
 
-# left_alone ENV: no command of another environment installs over, deletes or resets this one.
+# left_alone ENV: checks that no command of another environment installs over, deletes or resets this one.
 left_alone() {
   local before gone command reply
   before=$(for name in antaeus payments; do pods "$name" "$name"; done | sort)
@@ -245,13 +247,13 @@ left_alone() {
     [[ $reply == *"the namespace payments is of $1"* ]] || red "$command does not say why it is rejected in $1: $reply"
   done
   if reply=$(make reset "ENV=$1" 2>&1); then red "reset of $1: $reply"; fi
-  # The autoscaler may have made more.
+  # The autoscaler may have added pods.
   gone=$(comm -23 <(echo "$before") <(for name in antaeus payments; do pods "$name" "$name"; done | sort))
   [[ -z $gone ]] || red "of $1 went: $gone"
   verdict "$1 is left alone by the first environment's commands and by reset"
 }
 
-# sql_as_role NAMESPACE SECRET DATABASE STATEMENT: as the role of the Secret's URL, undone at once.
+# sql_as_role NAMESPACE SECRET DATABASE STATEMENT: runs a statement as the role in the Secret's URL, and rolls it back.
 sql_as_role() {
   local url
   url=$(k --namespace "$1" get secret "$2" --output 'jsonpath={.data.DATABASE_URL}' | base64 --decode)
@@ -259,8 +261,8 @@ sql_as_role() {
     --dbname="${url%@*}@127.0.0.1/$3" --command="BEGIN; $4; ROLLBACK" 2>&1
 }
 
-# roles NAMESPACE DATABASE TABLE OTHER: the service's role reads and writes rows of its own database, and no more; the one
-# that migrates changes the schema.
+# roles NAMESPACE DATABASE TABLE OTHER: checks that the service's role only reads and writes rows of its own database,
+# and that the migrating role changes the schema.
 roles() {
   local namespace=$1 database=$2 table=$3 other=$4 role statement reply refused=0
   reply=$(sql_as_role "$namespace" database "$database" "SELECT count(*) >= 0 FROM $table") || true
@@ -281,7 +283,7 @@ roles() {
   verdict "the database role of $namespace reads $table, is refused $refused statements, and does not connect to $other; the one that migrates changes the schema"
 }
 
-# refused_images: each team's namespace takes its own programs only, and none without a version.
+# refused_images: checks that each team's namespace accepts only its own programs, and none without a version.
 refused_images() {
   local reply
   reply=$(k --namespace antaeus set image deployment/antaeus "billing=tinjis/payments:$VERSION" --dry-run=server 2>&1 || true)

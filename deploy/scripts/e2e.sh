@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Every environment on a real cluster, from installation to deletion: installed, tested from outside, rolled over and
-# robbed of pods under load, judged, and taken away without a trace. Each verdict is a line; the first red one ends it.
+# Tests every environment on a real cluster, from installation to deletion: installs it, tests it from outside, updates
+# it and deletes pods under load, judges it, and deletes it without leftovers. Each verdict is a line; the first red one
+# ends the run.
 #
 #   e2e.sh ENV...
 set -euo pipefail
@@ -27,7 +28,7 @@ red() {
   printf '✘ %s\n' "$*" >&2
   exit 1
 }
-# not_run TEXT: prints where a test is skipped, and again at the end.
+# not_run TEXT: prints that a test is skipped, now and again at the end.
 left_out=()
 not_run() {
   printf 'NOT RUN: %s\n' "$*"
@@ -35,8 +36,8 @@ not_run() {
 }
 step() { printf '\n== %s (%d s)\n' "$*" $SECONDS; }
 
-# everything: whatever the cluster holds, but what comes and goes by itself, and what E2E_OTHERS (a pattern of kind,
-# namespace and name) says is of others who work there meanwhile.
+# everything: lists all objects of the cluster, except kinds that come and go by themselves, and objects of other users,
+# which E2E_OTHERS (a pattern of kind, namespace and name) excludes.
 everything() {
   k api-resources --verbs=list,delete --output name | grep -vE '^(events|leases|endpoints|endpointslices|componentstatuses|podmetrics|nodemetrics|certificaterequests|ciliumendpoints)(\.|$)' |
     while read -r kind; do k get "$kind" --all-namespaces --no-headers --output custom-columns=N:.metadata.namespace,A:.metadata.name 2>/dev/null | awk -v kind="$kind" '{ print kind, $1, $2 }'; done |
@@ -44,21 +45,21 @@ everything() {
     grep -vE "${E2E_OTHERS:-^$}" | sort
 }
 
-# pods NAMESPACE NAME: name and UID of each pod of a workload that is not on its way out.
+# pods NAMESPACE NAME: prints name and UID of each pod of a workload that is not being deleted.
 pods() {
   k --namespace "$1" get pods --selector "app.kubernetes.io/name=$2,app.kubernetes.io/instance=$2" --output json |
     jq --raw-output '.items[] | select(.metadata.deletionTimestamp == null) | "\(.metadata.name) \(.metadata.uid)"' | sort
 }
 
-# metrics NAMESPACE POD PORT: the figures of a pod.
+# metrics NAMESPACE POD PORT: prints the metrics of a pod.
 metrics() { k get --raw "/api/v1/namespaces/$1/pods/$2:$3/proxy/metrics"; }
 
-# looked_at NAMESPACE NAME ADMIN: each pod is of the revision under test, and was ready soon after it started.
+# looked_at NAMESPACE NAME ADMIN: checks that each pod has the revision under test, and was ready soon after its start.
 looked_at() {
   local pod seconds count=0 revision=${tag#*-}
   revision=${revision%-*}
   while read -r pod _; do
-    # Not `grep -q`, which ends before it has read everything, so that the writer would fail.
+    # Not `grep -q`: it ends before it has read everything, and the writer would then fail.
     metrics "$1" "$pod" "$3" | grep "^build_info{.*revision=\"$revision\"" >/dev/null || red "$pod is not of revision $revision"
     seconds=$(k --namespace "$1" get pod "$pod" --output json | jq '
       (.status.conditions[] | select(.type == "Ready") | .lastTransitionTime | fromdate)
@@ -71,7 +72,7 @@ looked_at() {
   verdict "$2: every pod reports the revision under test and was ready within $ready_max s"
 }
 
-# way NAMESPACE OF PORT: lets this test's own pods of the namespace call a workload, and the workload's names be asked.
+# way NAMESPACE OF PORT: allows this test's own pods in the namespace to call a workload, and to resolve its names.
 way() {
   k --namespace "$1" apply --filename - >/dev/null <<YAML
 apiVersion: networking.k8s.io/v1
@@ -95,9 +96,9 @@ spec:
 YAML
 }
 
-# load NAMESPACE OF PORT PATH SECONDS [ARG...]: a client pod in the background that calls a workload's Service; with the
-# token that the Secret of the variable SECRET holds, if there is one: TOKEN is its flag and its key. REST_MS and IN_FLIGHT
-# say how often; CONNECTIONS is --fresh, or empty for connections that are kept.
+# load NAMESPACE OF PORT PATH SECONDS [ARG...]: starts a client pod in the background that calls a workload's Service.
+# If SECRET is set, the client sends a token of this Secret: TOKEN has its flag and its key. REST_MS and IN_FLIGHT set
+# the rate. CONNECTIONS is --fresh, or empty for kept connections.
 load() {
   local namespace=$1 of=$2 port=$3 url=http://${SERVICE:-$2}:$3$4 seconds=$5 args token=${TOKEN:---operator-token-file=token}
   shift 5
@@ -126,7 +127,7 @@ YAML
   k --namespace "$namespace" wait --for=condition=Ready pod/e2e-load --timeout=60s >/dev/null
 }
 
-# load_over NAMESPACE SECONDS: waits until it has ended, well or not.
+# load_over NAMESPACE SECONDS: waits until the client has ended, successfully or not.
 load_over() {
   local deadline=$((SECONDS + $2)) phase
   while ((SECONDS < deadline)); do
@@ -137,7 +138,7 @@ load_over() {
   red "the client pod is still $phase after $2 s"
 }
 
-# load_ends NAMESPACE WHAT: waits for it; none may have failed.
+# load_ends NAMESPACE WHAT: waits for the end of the client; no request may have failed.
 load_ends() {
   load_over "$1" 180
   load_said "$1" "$2"
@@ -153,8 +154,8 @@ load_said() {
   verdict "$2: 0 of $(jq .requests <<<"$reply") requests failed"
 }
 
-# load_stops NAMESPACE WHAT: ends it now, by the kubelet's SIGTERM; it must have lasted until then. A pod that is deleted
-# would take its last words with it.
+# load_stops NAMESPACE WHAT: ends the client now, by the kubelet's SIGTERM; it must still be running. The pod is not
+# deleted yet, because its last output would be lost.
 load_stops() {
   k --namespace "$1" get pod e2e-load --output 'jsonpath={.status.phase}' | grep Running >/dev/null ||
     red "$2: the load ended before what it was to see: $(k --namespace "$1" logs e2e-load | tail -n 1)"
@@ -163,7 +164,7 @@ load_stops() {
   load_said "$1" "$2"
 }
 
-# rolled NAMESPACE NAME: a rolling update, then a pod deleted; every pod is another one afterwards.
+# rolled NAMESPACE NAME: makes a rolling update, then deletes a pod; afterwards every pod is a new one.
 rolled() {
   local before after pod
   before=$(pods "$1" "$2")
@@ -177,13 +178,13 @@ rolled() {
   [[ -z $(comm -12 <(cut -d' ' -f2 <<<"$before" | sort) <(cut -d' ' -f2 <<<"$after" | sort)) ]] || red "$2: a pod outlived its rollout"
 }
 
-# Pods go one after the other, and the autoscaler may have made them six.
+# whole_again NAMESPACE NAME: waits for the end of a rollout, long enough for six pods of the autoscaler, one by one.
 whole_again() {
   k --namespace "$1" rollout status "deployment/$2" --timeout=300s >/dev/null ||
     red "$2 does not become whole: $(k --namespace "$1" get pods --selector "app.kubernetes.io/name=$2" --no-headers)"
 }
 
-# evicted NAMESPACE NAME: of two evictions at once the budget lets one through.
+# evicted NAMESPACE NAME: checks that the budget allows one of two concurrent evictions.
 evicted() {
   local pod reply got=()
   k --namespace "$1" rollout status "deployment/$2" --timeout=120s >/dev/null
@@ -203,10 +204,10 @@ JSON
   verdict "$2: of two evictions one was allowed, and one refused by the budget"
 }
 
-# forward NAMESPACE SERVICE PORT: a port-forward in the background; sets `port`.
+# forward NAMESPACE SERVICE PORT: starts a port-forward in the background; sets `port`.
 forwards=()
 forward() {
-  # Of an earlier one, which could be read before the new one has opened the file.
+  # The file of an earlier port-forward could be read before the new one has opened it.
   rm -f "$out/forward.$2"
   "${kubectl[@]}" --namespace "$1" port-forward "service/$2" ":$3" >"$out/forward.$2" 2>&1 &
   forwards+=($!)
@@ -218,7 +219,7 @@ forward() {
   red "no port-forward to $2: $(<"$out/forward.$2")"
 }
 
-# legacy_api BILLING-URL PAYMENTS-URL MODULE...: the legacy API tests against the deployed services.
+# legacy_api BILLING-URL PAYMENTS-URL MODULE...: runs the legacy API tests against the deployed services.
 legacy_api() {
   local billing=$1 payments=$2
   shift 2
@@ -261,7 +262,7 @@ of_ping-pong() {
   ((failed == 0)) || red "$failed pings failed while every ponger was replaced"
   verdict "no ping failed while every ponger was replaced, $(metrics ping-pong "$pod" 2112 | awk '/^ping_requests_total\{.*success/ { print $NF }') went well"
   evicted ping-pong ponger
-  # Last: it would find the budget that evictions try.
+  # The doctor comes last: otherwise the eviction test and the doctor could disturb each other by the budget.
   isolated ping-pong
 }
 
@@ -296,7 +297,7 @@ of_invoice-app() {
 # shellcheck disable=SC1091
 . deploy/scripts/e2e-figures.sh
 
-cordoned= # a node that may take no pods for the moment
+cordoned= # a node that accepts no pods at the moment
 end() {
   local status=$?
   if [[ -n $cordoned ]]; then k uncordon "$cordoned" >/dev/null || true; fi
@@ -305,14 +306,14 @@ end() {
 }
 trap end EXIT
 
-# prepared ENV: what the environment expects of its cluster; fails where it cannot be had.
+# prepared ENV: installs what the environment expects of its cluster; fails where that is not possible.
 prepared() {
   case $1 in
     staging | production | alerts) make prerequisites ;;
   esac
 }
 
-# installed ENV, destroyed ENV: by the commands that its users type.
+# installed ENV, destroyed ENV: run the commands that users run.
 installed() {
   case $1 in
     tinjis)
@@ -321,7 +322,7 @@ installed() {
       ./k8s-test.sh
       ./k8s-tests.sh
       ;;
-    # Without the variable it would make a cluster.
+    # Without the variable this command would create a cluster.
     ping-pong) KUBECONFIG=${KUBECONFIG:-$HOME/.kube/config} make run-local-kube-with-ping-pong-app ;;
     invoice-app)
       ./deploy.sh
@@ -340,7 +341,7 @@ destroyed() {
   esac
 }
 
-# gone ENV: taken away again, with nothing left.
+# gone ENV: deletes the environment, and checks that nothing is left.
 gone() {
   local left deadline=$((SECONDS + 60))
   destroyed "$1" >/dev/null
@@ -357,7 +358,8 @@ gone() {
   verdict "$1 is gone, and left nothing behind: $(wc -l <"$out/after") objects as before"
 }
 
-# challenged: from nothing to all paid and to nothing again, by the one command for it, which has a limit of its own.
+# challenged: runs the one command for the whole challenge, from nothing to all paid and to nothing again, within a time
+# limit.
 challenged() {
   ./run-challenge.sh | tee "$out/challenge"
   verdict "run-challenge.sh, $(grep 'from nothing' "$out/challenge")"

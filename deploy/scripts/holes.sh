@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Plants isolation holes one by one on a deployed production and lets `tinjis doctor --read-only` name each: by its rule
-# and by its object. Positive control: green before the first one and after the last. Each hole is reverted before its
-# verdict. Holes that admission closes are tried by dry runs, each with a positive control that is accepted. Needs jq, and
-# the rights of an administrator.
+# Plants isolation holes one by one on a deployed production; `tinjis doctor --read-only` must name the rule and the
+# object of each. Positive control: it is green before the first hole and after the last. Each hole is reverted before
+# its verdict. Holes that admission closes are tested by dry runs, each with a positive control that is accepted. Needs
+# jq, and the rights of an administrator.
 #
 #   holes.sh [HOLE...]      these only, by name
 #
-# KUBECTL: the client. TINJIS: the program. OUT: where reports go. PEERS=1: what other tools say, too (peers.sh).
+# KUBECTL: the client. TINJIS: the program. OUT: the folder for reports. PEERS=1: also shows the findings of other tools
+# (peers.sh).
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
@@ -14,18 +15,18 @@ read -ra kubectl <<<"${KUBECTL:-kubectl}"
 out=${OUT:?}
 lab=tinjis-holes
 declare -a wanted=("$@")
-# A line per hole: `added` runs in the subshell of its pipe, where a variable would be lost.
+# The file has a line per hole: `added` runs in the subshell of its pipe, where a variable would be lost.
 results=$out/holes.results
 seconds=$out/holes.seconds
 rm -rf "$out/peers"
 : >"$results"
 : >"$seconds"
 k() { "${kubectl[@]}" "$@"; }
-# `program`, `kept` and `doctor_seconds_max`.
+# Provides `program`, `kept` and `doctor_seconds_max`.
 # shellcheck disable=SC1091
 . deploy/scripts/e2e-doctor.sh
 
-# examine NAME: the doctor's report in a file; sets `code`.
+# examine NAME: writes the doctor's report to a file; sets `code`.
 examine() {
   if [[ -n ${PEERS:-} && $1 != after ]]; then OUT=$out deploy/scripts/peers.sh keep "$1"; fi
   local began=$SECONDS
@@ -58,8 +59,8 @@ judge() {
 
 skipped() { ((${#wanted[@]} > 0)) && [[ ! " ${wanted[*]} " == *" $1 "* ]]; }
 
-# refused NAME POLICY WRITE: the API server must refuse what `WRITE bad` prints, by the policy, and take what `WRITE good`
-# prints; both are dry runs.
+# refused NAME POLICY WRITE: checks by dry runs that the policy makes the API server refuse the output of `WRITE bad`
+# and accept the output of `WRITE good`.
 refused() {
   local reply
   if skipped "$1"; then return; fi
@@ -74,10 +75,10 @@ refused() {
   fi
 }
 
-# added NAME RULE OBJECT: objects from standard input.
+# added NAME RULE OBJECT: plants a hole with the objects on standard input.
 added() {
   local manifest=$out/hole.yaml
-  # What begins with a brace would be taken for JSON.
+  # Text that begins with a brace would be parsed as JSON.
   { echo --- && cat; } >"$manifest"
   if skipped "$1"; then return; fi
   k create --filename "$manifest" >/dev/null
@@ -92,7 +93,7 @@ changed() {
   kept "$4" "$5" "$6" >"$out/kept.json"
   k --namespace "$5" patch "$4" "$6" --type=json --patch "$7" >/dev/null
   examine "$1"
-  # It replaces the version that it reads; a controller may write in between.
+  # The patch replaces the version that it reads; a controller may write in between.
   for _ in {1..5}; do
     if k --namespace "$5" replace --filename "$out/kept.json" >/dev/null; then break; fi
   done
@@ -109,25 +110,25 @@ deleted() {
   judge "$1" "$2" "$3"
 }
 
-# binding KIND/ROLE SUBJECT: a RoleBinding `hole` in payments.
+# binding KIND/ROLE SUBJECT: prints a RoleBinding `hole` in payments.
 binding() {
   printf '{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: hole, namespace: payments}, '
   printf 'roleRef: {apiGroup: rbac.authorization.k8s.io, kind: %s, name: %s}, subjects: [%s]}\n' "${1%/*}" "${1#*/}" "$2"
 }
 subject() { printf '{apiGroup: rbac.authorization.k8s.io, kind: %s, name: %s}' "$1" "$2"; }
-# role API-GROUP RESOURCE VERB: a Role `hole` in payments.
+# role API-GROUP RESOURCE VERB: prints a Role `hole` in payments.
 role() {
   printf '{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: hole, namespace: payments}, '
   printf 'rules: [{apiGroups: ["%s"], resources: [%s], verbs: [%s]}]}\n---\n' "$1" "$2" "$3"
 }
-# policy DIRECTION RULE: a NetworkPolicy `hole` for the pods of payments.
+# policy DIRECTION RULE: prints a NetworkPolicy `hole` for the pods of payments.
 policy() {
   printf '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: hole, namespace: payments}, spec: '
   printf '{podSelector: {matchLabels: {app.kubernetes.io/name: payments}}, policyTypes: [%s], %s: [%s]}}\n' "${1^}" "$1" "$2"
 }
-# in_lab KIND SPEC: what begins with a brace would be taken for JSON.
+# in_lab KIND SPEC: prints an object; text that begins with a brace would be parsed as JSON.
 in_lab() { printf -- '---\n{apiVersion: v1, kind: %s, metadata: {name: hole, namespace: %s}, spec: %s}\n' "$1" "$lab" "$2"; }
-# setting NAME VALUE: a patch that sets a variable of payments last, where it wins.
+# setting NAME VALUE: prints a patch that adds a variable of payments at the end, where it overrides earlier ones.
 setting() {
   printf '[{"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": {"name": "%s", "value": "%s"}}]' "$1" "$2"
 }
@@ -172,7 +173,7 @@ running() {
   in_lab Pod '{hostNetwork: true, containers: [{name: c, image: tinjis/tinjis:0.1.0}]}' |
     added host-network host-network "Pod $lab/hole"
   if ! skipped external-ips; then
-    # Admission refuses it; one from before the policy is still there.
+    # Admission refuses this Service; one that is older than the policy would still exist.
     local kind=validatingadmissionpolicybinding name=tinjis-external-ips service='{externalIPs: [10.96.0.200], ports: [{port: 80}]}'
     kept "$kind" '' "$name" >"$out/binding.json"
     k delete "$kind" "$name" >/dev/null
@@ -204,7 +205,8 @@ services() {
     '[{"op": "replace", "path": "/spec/rules/0/http/paths/0/path", "value": "/"}]'
 }
 
-# image FIELD good|bad: submits a pod of payments, or changes one, with an image of the namespace or another's in the field.
+# image FIELD good|bad: submits a pod of payments, or changes one; the field names an image of the namespace or a
+# foreign one.
 image() {
   local image pod filter base='{apiVersion: "v1", kind: "Pod", metadata: {name: "hole", namespace: "payments"}, spec: .spec.template.spec}'
   image=$(k --namespace payments get deployment payments --output 'jsonpath={.spec.template.spec.containers[0].image}')
@@ -262,7 +264,7 @@ admission() {
     added copied-name copied-name "Certificate $lab/hole"
 }
 
-# Before what is sound is looked at, so that no tool takes it for a hole.
+# This precedes the check of the sound state, so that no tool reports the namespace as a hole.
 k create namespace "$lab" >/dev/null
 green 'before the first hole'
 rights

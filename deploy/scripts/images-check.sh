@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs each image as strictly as a cluster would: read-only, as a non-root user, without capabilities or new privileges.
-# A service must become healthy by its own HEALTHCHECK; a command must print its version. Ends what it started.
+# A service must become healthy by its own HEALTHCHECK; a command must print its version. Ends the containers that it
+# started.
 #
 #   images-check.sh TAG
 set -euo pipefail
@@ -31,7 +32,7 @@ cat >"$work/subscriptions.ndjson" <<'JSON'
 JSON
 chmod -R a+rX "$work"
 
-# service NAME DOCKER-ARGS...: starts it and waits until its own health check says so.
+# service NAME DOCKER-ARGS...: starts a service and waits until its own health check succeeds.
 service() {
   local name=$1 id health
   shift
@@ -55,7 +56,8 @@ service() {
 
 service billing --volume /data
 service payments --volume /data --env PAYMENTS_API_TOKEN=TestToken
-# SQLite is built for images alone: what statements need of it must be in it. Without a token, so on loopback.
+# Only images contain this build of SQLite: it must have the features that statements need. Runs without a token, so on
+# loopback.
 service billing --volume /data --env LISTEN=127.0.0.1:8000
 docker run --rm "${strict[@]}" --network "container:${started[-1]}" --volume "$work/subscriptions.ndjson:/subscriptions.ndjson:ro" \
   "tinjis/tinjis:$tag" subscriptions import /subscriptions.ndjson >/dev/null
@@ -63,7 +65,7 @@ printf '%-10s imports a subscription\n' billing
 service ponger --volume "$work/ponger.yaml:/config.yaml:ro"
 service pinger --volume "$work/pinger.yaml:/config.yaml:ro"
 printf '%-10s %s\n' tinjis "$(docker run --rm "${strict[@]}" "tinjis/tinjis:$tag" --version)"
-# A namespace may run what calls, and not by that the other team's service.
+# A namespace may run the command line, but must not thereby be able to run the other team's service.
 reply=$(docker run --rm "${strict[@]}" "tinjis/tinjis:$tag" run payments 2>&1) || true
 [[ $reply == *'no service is in this program'* ]] || {
   echo "images-check: tinjis runs a service: $reply" >&2

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Packs what is not ours but runs beside it, where no registry is: Debian's PostgreSQL (installed on this host)
-# and Prometheus (its package is downloaded), on nothing else, under the tags that compose and the development
-# environments name; and kube-state-metrics, built from its Go module for the alerts' part of e2e. Needs a Docker daemon.
+# Packs foreign programs that run beside ours, for machines without a registry: Debian's PostgreSQL (installed on this
+# host) and Prometheus (its package is downloaded), without a base image, under the tags that compose and the
+# development environments name. Also kube-state-metrics, built from its Go module for the alerts' part of e2e. Needs a
+# Docker daemon.
 #
 #   images-more.sh OUT postgres|prometheus|kube-state-metrics...
 set -euo pipefail
@@ -11,7 +12,7 @@ mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# with_libraries ROOT PROGRAM...: copies programs, and every library that one of them loads, to ROOT.
+# with_libraries ROOT PROGRAM...: copies programs, and every library that they load, to ROOT.
 with_libraries() {
   local root=$1 program library
   shift
@@ -40,7 +41,7 @@ postgres() {
   mkdir -p "$root/data/data"
   chmod 1777 "$root/data/data"
   cp -a "$share/." "$root/rootfs$share/"
-  cp -a /usr/share/zoneinfo "$root/rootfs/usr/share/" # the server asks for it at start
+  cp -a /usr/share/zoneinfo "$root/rootfs/usr/share/" # the server reads it at start
   ln -s dash "$root/rootfs/bin/sh"
   for program in "$root/rootfs$home"/bin/*; do ln -s "$home/bin/${program##*/}" "$root/rootfs/usr/bin/${program##*/}"; done
   printf 'postgres:x:65532:65532::/var/lib/postgresql:/bin/sh\n' >"$root/rootfs/etc/passwd"
@@ -82,7 +83,7 @@ DOCKERFILE
   pack "$root" prom/prometheus:v2.42.0 prometheus
 }
 
-# With the time zones, which CronJobs name and no scratch image has.
+# Includes the time zones, which CronJobs name and no scratch image has.
 kube-state-metrics() {
   local root=$work/kube-state-metrics
   mkdir -p "$root"

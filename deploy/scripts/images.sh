@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Packs binaries that were built on this host into images, tags them, writes each as a tar, and prints sizes.
-# Needs a Docker daemon, and no registry. Knows nothing of clusters.
+# Packs binaries that were built on this host into images, tags them, writes each as a tar, and prints sizes. Needs a
+# Docker daemon, and no registry. Knows nothing of clusters.
 #
 #   images.sh BINARIES OUT VERSION REVISION
 set -euo pipefail
 
 binaries=$1 out=$2 version=$3 revision=$4
 programs=(billing payments pinger ponger tinjis)
-bytes_max=10000000 # what an image must be under
+bytes_max=10000000 # limit of an image's size
 dockerfile=$(dirname "$0")/../Dockerfile
 
 docker version --format '{{.Server.Version}}' >/dev/null 2>&1 || {
@@ -26,14 +26,14 @@ for program in "${programs[@]}"; do
   cp "$binaries/$program" "$context/"
 done
 
-# The tag tells binaries apart, so that a deployment of other binaries is a rollout.
+# The tag contains a hash of the binaries, so that other binaries cause a rollout.
 content=$(cd "$context" && sha256sum "${programs[@]}" | sha256sum | cut -c1-8)
 tag=$version-$revision-$content
 
 too_big=0
 for program in "${programs[@]}"; do
   names=("tinjis/$program:$tag" "tinjis/$program:$version")
-  case $program in pinger | ponger) names+=("$program:latest") ;; esac # the ping pair's users' names
+  case $program in pinger | ponger) names+=("$program:latest") ;; esac # the names that users of the ping pair know
   DOCKER_BUILDKIT=0 docker build --quiet --file "$dockerfile" --target "packed-$program" \
     --build-arg "VERSION=$version" --build-arg "REVISION=$revision" ${SOURCE:+--build-arg "SOURCE=$SOURCE"} \
     "${names[@]/#/--tag=}" "$context" >"$out/build.log" 2>&1 || {

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What other tools say of the same planted holes, each used as its authors mean it, and compared with what it says of the
-# production before the first hole: only new lines count. A tool that is not installed is named with the reason.
+# Findings of other tools about the same planted holes, each tool used as its authors intend. Only lines that the tool
+# did not print for production before the first hole count. A missing tool is listed with the reason.
 #
-#   peers.sh keep NAME      while a hole is planted: its objects, and what live tools say
-#   peers.sh table          afterwards: a line per hole
+#   peers.sh keep NAME      while a hole is planted: stores its objects, and the findings of live tools
+#   peers.sh table          afterwards: prints a line per hole
 #
 # KUBECTL: the client. OUT: the folder. CHECKOV, KUBE_SCORE, CYCLONUS, CHAINSAW, NETCHECK: the programs.
 set -euo pipefail
@@ -19,7 +19,8 @@ declare -A programs=([checkov]=${CHECKOV:-checkov} [kube-score]=${KUBE_SCORE:-ku
 tools=(can-i netcheck chainsaw checkov kube-score cyclonus)
 installed() { [[ $1 == can-i ]] || command -v "${programs[$1]}" >/dev/null; }
 
-# The permissions of those who should have some, or none: who else exists is not known to the one who asks.
+# Lists the permissions of subjects that should have some, or none: a user of `can-i` does not know which other subjects
+# exist.
 can_i() {
   local namespace
   for namespace in antaeus payments; do
@@ -33,8 +34,8 @@ can_i() {
   done | tr -s ' ' | sort
 }
 
-# What the environment's file says must be there as it says: each object by itself, because an assertion ends at the first
-# that differs.
+# Asserts that each object of the rendered file exists in this form: one assertion per object, because an assertion ends
+# at the first difference.
 of_chainsaw() {
   local assertions=$1/assertions
   rm -rf "$assertions"
@@ -48,7 +49,7 @@ of_chainsaw() {
   rm -r "$assertions"
 }
 
-# Ports that must be closed to where this runs; netcheck's operator runs the same assertions from a pod.
+# Checks ports that must be closed to this machine; netcheck's operator runs the same assertions from a pod.
 of_netcheck() {
   local config=$1/netcheck.json
   for namespace in antaeus payments; do
@@ -73,12 +74,12 @@ keep() {
   if installed netcheck; then of_netcheck "$folder" >"$folder/netcheck"; fi
 }
 
-# checkov starts slowly: all files at once, a line each with its file.
+# Runs checkov once for all files, because it starts slowly; prints a line per finding, with its file.
 all_of_checkov() {
   "${programs[checkov]}" --directory "$out" --framework kubernetes --output json --compact --quiet --skip-download 2>/dev/null |
     jq --raw-output '.results.failed_checks[]? | "\(.file_path) \(.check_id) \(.check_name): \(.resource)"' >"$out/checkov" || true
 }
-# Each of these: the findings of a file, a line each. None says where in the file.
+# Each of the following functions prints the findings of a file, one per line, without their place in the file.
 of_checkov() { grep -F "/${1#"$out/"} " "$out/checkov" | cut -d' ' -f2- | sort --unique || true; }
 of_kube-score() {
   "${programs[kube-score]}" score --output-format ci "$1" 2>/dev/null | grep -E '^\[(CRITICAL|WARNING)\]' | sort --unique || true

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What staging and production expect of their cluster, for a cluster of one's own: a small database, the Secrets and
-# a CA for each namespace. What is there already is left alone. Needs cert-manager.
+# Installs what staging and production expect of their cluster, on a cluster of your own: a small database, the Secrets
+# and a CA for each namespace. Existing objects are left alone. Needs cert-manager.
 #
-#   prerequisites.sh            make them
-#   prerequisites.sh remove     take them away
+#   prerequisites.sh            creates the objects
+#   prerequisites.sh remove     deletes them
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -27,7 +27,7 @@ if [[ ${1:-} == remove ]]; then
   k delete namespace databases --ignore-not-found
   for namespace in antaeus payments; do
     k --namespace "$namespace" delete secret tinjis-ca antaeus-ca payments-ca --ignore-not-found
-    # With an environment in it, it goes with that.
+    # A namespace with an environment in it is deleted together with that environment.
     k delete namespace --field-selector "metadata.name=$namespace" --selector '!tinjis/environment,tinjis/made-by=prerequisites'
   done
   exit
@@ -37,12 +37,12 @@ fi
 secret() {
   k --namespace "$1" get secret "$2" >/dev/null 2>&1 || k --namespace "$1" create secret generic "$2" --from-literal="$3=$4"
 }
-# url NAMESPACE NAME: of a database, in a Secret.
+# url NAMESPACE NAME: prints the URL of a database in a Secret.
 url() { k --namespace "$1" get secret "$2" --output 'jsonpath={.data.DATABASE_URL}' 2>/dev/null | base64 --decode; }
-# database NAMESPACE ROLE DATABASE: two roles, and a Secret with the URL of each.
+# database NAMESPACE ROLE DATABASE: creates two roles, and a Secret with the URL of each.
 database() {
   local name role password
-  # That of the superuser is of an earlier version.
+  # A Secret with the superuser's URL was made by an earlier version.
   if [[ $(url "$1" database) == postgres://postgres:* ]]; then k --namespace "$1" delete secret database; fi
   secret "$1" database DATABASE_URL "postgres://$2:$(random)@postgres.databases.svc/$3"
   secret "$1" database-migrate DATABASE_URL "postgres://$2_migrate:$(random)@postgres.databases.svc/$3"
@@ -60,7 +60,7 @@ database() {
     k --namespace databases exec --stdin statefulset/postgres -- \
       sh -c 'PGPASSWORD=$POSTGRES_PASSWORD exec psql --no-psqlrc --quiet --host=127.0.0.1 --username=postgres'
 }
-# trust NAMESPACE BY: the certificate of a namespace's CA, for another.
+# trust NAMESPACE BY: copies the certificate of a namespace's CA to another namespace.
 trust() {
   local ca
   k --namespace "$1" wait --for=condition=Ready certificate/tinjis-ca issuer/tinjis --timeout=60s

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds billing and payments of the previous version and puts them into a folder, for `make upgrade`. Nothing is built
-# where these programs are: cargo would take one revision's crate for the other's.
+# Builds billing and payments of the previous version and puts them into a folder, for `make upgrade`. Does nothing if
+# the folder has these programs. The build is separate, because cargo would mistake one revision's crate for the
+# other's.
 #
 #   previous.sh FOLDER REVISION
 set -euo pipefail
@@ -9,7 +10,8 @@ folder=$(mkdir -p "$1" && cd "$1" && pwd)
 revision=$2
 cd "$(dirname "$0")/../.."
 
-# none WHY: there is no previous version here, and the tests of an upgrade say why they are left out.
+# none WHY: records that there is no previous version here, so that the tests of an upgrade can report why they are
+# skipped.
 none() {
   rm -f "$folder/revision"
   printf '%s\n' "$*" >"$folder/none"

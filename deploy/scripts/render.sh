@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Renders environments: of each, its base and every release of the chart, in the order in which they are applied, to
-# rendered.yaml. Staging and production share envs/base. The same with Helm 3 and 4. Asks no cluster.
-# CHART is another form of the chart, such as its package.
+# Renders environments to rendered.yaml: the base and every release of the chart, in the order in which they are
+# applied. Staging and production share envs/base. Helm 3 and 4 give the same result. Needs no cluster. CHART is another
+# form of the chart, such as its package.
 #
 #   render.sh ENV...
 set -euo pipefail
@@ -12,8 +12,8 @@ chart=${CHART:-chart}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# documents RANK: splits standard input into files that sort in the order of being applied. Namespaces first, then
-# policies, so that no pod ever runs without them; then what else the base has; then release by release.
+# documents RANK: splits standard input into files that sort in the order of their application. Namespaces come first,
+# then policies, so that no pod ever runs without them; then the rest of the base; then release by release.
 documents() {
   awk -v rank="$1" -v out="$work/docs" '
     function place(  kind, order) {
@@ -38,8 +38,9 @@ documents() {
     END { place() }'
 }
 
-# manifests_of ENV SHARED RELEASE NAMESPACE: one release of the chart. What an environment on the shared base sets lies in
-# its RELEASE.values.json: JSON, because a linter that renders each YAML file of values by itself would refuse a part.
+# manifests_of ENV SHARED RELEASE NAMESPACE: renders one release of the chart. Settings of an environment on the shared
+# base are in its RELEASE.values.json: JSON, because a linter that renders each YAML file of values alone would reject
+# an incomplete one.
 manifests_of() {
   local values=(--values "envs/$2/$3.values.yaml")
   if [[ $2 != "$1" ]]; then
@@ -49,7 +50,8 @@ manifests_of() {
   "$helm" template "$3" "$chart" --namespace "$4" "${values[@]}"
 }
 
-# An environment without a base.yaml of its own stands on envs/base, which has everything but the values that differ.
+# Renders an environment. Without a base.yaml of its own it uses envs/base, which has everything but the values that
+# differ.
 render() {
   local env=$1 shared=$1 base=envs/$1/base.yaml rank=10 release namespace
   if [[ ! -r $base ]]; then shared=base base=envs/base/base.yaml.in; fi
@@ -79,8 +81,8 @@ render() {
   fi
 }
 
-# What the Flux example takes from the production environment: its base with the example's registry, and the values of each
-# release as a ConfigMap.
+# Prints the parts of the production environment for the Flux example: the base with the example's registry, and the
+# values of each release as a ConfigMap.
 flux_base() {
   printf '# Rendered by make render from envs/base and the values of production; not edited by hand.\n'
   sed -e "s|ENVIRONMENT$|production|" -e '/^ *tinjis\/images: /s|\([ ,]\)tinjis/|\1registry.example.com/tinjis/|g' \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Reproduces the bug of docs/explanation/the-runasnonroot-bug.md on a real cluster, with an image that runs as root: the cause, the
-# wrong fix and the right one, each seen. Takes everything away again.
+# Reproduces the bug of docs/explanation/the-runasnonroot-bug.md on a real cluster, with an image that runs as root: the
+# cause, the wrong fix and the right one. Deletes everything afterwards.
 #
 #   runasnonroot.sh
 set -euo pipefail
@@ -25,7 +25,7 @@ docker save --output "$work/as-root.tar" "$image"
 "${image_load[@]}" "$work/as-root.tar" >/dev/null
 "${kubectl[@]}" create namespace "$namespace" >/dev/null
 
-# with SECURITY-CONTEXT: the Deployment, with this as the pods' security context.
+# with SECURITY-CONTEXT: deploys the pods with this security context.
 with() {
   k apply --filename - >/dev/null <<YAML
 apiVersion: apps/v1
@@ -53,7 +53,7 @@ spec:
 YAML
 }
 
-# until WANTED JSONPATH: waits at most 60 s for the pods to say so.
+# until WANTED JSONPATH: waits at most 60 s until the pods have this value.
 until_pods_say() {
   local reply
   for _ in {1..300}; do

@@ -39,7 +39,7 @@ function add_path(path,    parts, n, i, at, base, first, found) {
     sub(/::[^:]*$/, "", base)
     while (parts[i] == "super") { sub(/::[^:]*$/, "", base); i++ }
   } else { base = module; i = 1 }
-  # The longest prefix that is a module is looked up when all modules are known.
+  # When all modules are known, the longest prefix that is a module is looked up.
   at = base
   for (; i <= n; i++) at = at "::" parts[i]
   edge_from[++edges] = module
@@ -83,7 +83,7 @@ function begin_file(    path, n, parts) {
   skipping = 0; after_cfg_test = 0; in_function = 0; import = ""; kept = 0
 }
 
-# A line that can be part of a duplicate.
+# Keeps a line that can be part of a duplicate.
 function keep_line(line) {
   gsub(/[ \t]+/, " ", line)
   sub(/^ /, "", line)
@@ -96,7 +96,7 @@ FNR == 1 { begin_file() }
 
 { line = $0; sub(/[ \t\r]+$/, "", line) }
 
-# Tests inside a file: the attribute and the item under it.
+# Skips tests inside a file: the attribute and the item under it.
 skipping { if (line == skip_end) skipping = 0; next }
 after_cfg_test {
   if (line ~ /^ *#\[/) next
@@ -115,7 +115,7 @@ line == "" { if (in_function) function_lines++; next }
 { code[crate]++; code_all++ }
 is_sql { keep_line(line); next }
 
-# Functions.
+# Measures functions.
 in_function {
   function_lines++
   if (line == function_end) {
@@ -131,7 +131,7 @@ in_function {
 # A declaration without a body ends with a semicolon at its own indentation.
 in_function && line ~ /^ *\).*;$/ && indent_of(line) == length(function_end) - 1 { in_function = 0 }
 
-# Imports. A re-export gives names and is no dependence of the module that makes it.
+# Collects imports. A re-export gives names and is no dependence of its module.
 import != "" || line ~ /^ *use / || line ~ /^ *pub(\([a-z: ]+\))? use / || line ~ /^ *(pub(\([a-z: ]+\))? )?mod [a-z_0-9]+;/ {
   import = import " " line
   if (line ~ /;$/) {
@@ -144,7 +144,7 @@ import != "" || line ~ /^ *use / || line ~ /^ *pub(\([a-z: ]+\))? use / || line 
   next
 }
 {
-  # Paths in code: `crate::a::b`, `super::a`, and `child::name` of a module of this one.
+  # Collects paths in code: `crate::a::b`, `super::a`, and `child::name` of a module of this one.
   rest = line
   sub(/ \/\/ .*$/, "", rest)
   gsub(/"([^"\\]|\\.)*"/, "\"\"", rest)

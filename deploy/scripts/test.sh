@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Looks at a deployed environment from outside, as its users do: health, invoices, a pay call, and what it changed.
+# Tests a deployed environment from outside, as its users do: health, invoices, a pay call, and the changes that it
+# makes.
 #
 #   test.sh ENV
 #
-# The way in: a port-forward that runs already, else the Ingress, else the NodePort, else a port-forward of its own.
+# The access: a running port-forward, else the Ingress, else the NodePort, else a port-forward of its own.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -25,7 +26,7 @@ bad() {
   exit 1
 }
 
-# answers WANTED-STATUS CURL-ARGS...: the body goes to $body.
+# answers WANTED-STATUS CURL-ARGS...: checks the status of a call; the body goes to $body.
 answers() {
   local wanted=$1 status
   shift
@@ -34,8 +35,8 @@ answers() {
 }
 reachable() { curl --silent --fail --max-time 3 --output /dev/null "$@"; }
 
-# forwarded NAME PORT: the local ports of running port-forwards whose command line names NAME; as typed (LOCAL:PORT or
-# PORT), then as the process listens, which also finds the port of `:PORT`.
+# forwarded NAME PORT: prints the local ports of running port-forwards whose command line contains NAME: first as typed
+# (LOCAL:PORT or PORT), then as the process listens, which also finds the port of `:PORT`.
 forwarded() {
   local pid words word
   while read -r pid words; do
@@ -54,7 +55,8 @@ forwarded() {
   done < <(pgrep -f -a port-forward || true) | awk '!seen[$0]++'
 }
 
-# find_way NAMESPACE SERVICE PORT HEALTH NAME [INGRESS]: sets `base` and `host`. NAME is what pods' names begin with.
+# find_way NAMESPACE SERVICE PORT HEALTH NAME [INGRESS]: sets `base` and `host`. NAME is the beginning of the pods'
+# names.
 find_way() {
   local namespace=$1 service=$2 port=$3 health=$4 name=$5 ingress=${6:-} address node named
   host=()
@@ -66,7 +68,7 @@ find_way() {
     fi
   done < <(forwarded "$name" "$port")
   if [[ -n $ingress ]] && k --namespace "$namespace" get ingress "$ingress" >/dev/null 2>&1; then
-    # The host that its manifest names now: users edit it. Without one, every host is served.
+    # Reads the host from the manifest, which users edit. Without a host every host is served.
     named=$(k --namespace "$namespace" get ingress "$ingress" --output 'jsonpath={.spec.rules[0].host}')
     if [[ -n $named ]]; then host=(--header "Host: $named"); fi
     for address in $named $(k --namespace "$namespace" get ingress "$ingress" --output 'jsonpath={.status.loadBalancer.ingress[*].ip}') \
@@ -111,7 +113,7 @@ wait_ready() {
   scripts/cluster.sh wait "$env" | sed 's/^/  /'
 }
 
-# count TEXT: how often it is in the body.
+# count TEXT: prints how often the text is in the body.
 count() { { grep -oF -- "$1" "$body" || true; } | wc -l; }
 
 distribution() {

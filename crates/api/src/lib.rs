@@ -1,7 +1,8 @@
 //! The wire types of `/v1` of both services: requests, responses and problem documents, each declared once and used by the
 //! service that writes it and by all that read it. Knows no rule, no store and no HTTP; a value is checked where it is used.
 //!
-//! A field with `default` came later than the first version: readers take an answer of an earlier service without it.
+//! A field with `default` was added after the first version: readers accept a response of an earlier service without
+//! it.
 
 pub mod billing;
 pub mod payments;

@@ -1,29 +1,31 @@
-//! What payments' `/v1` takes and gives. Its legacy routes have formats of their own, each in one file of the service.
+//! Requests and responses of payments' `/v1`. The legacy routes have formats of their own, each in one file of the
+//! service.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Text;
 
-/// The most rows of a page of the ledger.
+/// Maximum number of rows in a page of the ledger.
 pub const LEDGER_PAGE_MAX: usize = 1000;
 
 /// The longest reference and the longest currency of a ledger row, in bytes.
 pub const LEDGER_TEXT_BYTES_MAX: usize = 256;
 
 /// The longest JSON of a ledger row: each byte of its two texts may be a control character, which JSON writes as six
-/// bytes. The account gets half of the rest; its name is a setting of the operator's.
+/// bytes. Half of the remaining bytes are for the account, whose name an operator configures.
 pub const LEDGER_ROW_JSON_BYTES_MAX: usize = 2 * 6 * LEDGER_TEXT_BYTES_MAX + 2048;
 
-/// The longest JSON of a page of the ledger. A client that reads full pages, and billing's `POST /v1/repairs`, take as much.
+/// The longest JSON of a page of the ledger. Clients that read full pages, and billing's `POST /v1/repairs`, accept
+/// bodies of this size.
 pub const LEDGER_PAGE_JSON_BYTES_MAX: usize = LEDGER_PAGE_MAX * (LEDGER_ROW_JSON_BYTES_MAX + 1) + 256;
 
 /// One page of the ledger.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LedgerPage {
-    /// The ledger that these rows are in.
+    /// Id of the ledger that holds these rows.
     pub ledger_id: String,
-    /// Rows of the caller's account, by `seq`.
+    /// Rows of the caller's account, ordered by `seq`.
     pub items: Vec<LedgerRow>,
     /// Cursor of the next page; null at the end.
     pub next: Option<i64>,
@@ -67,9 +69,9 @@ pub struct LedgerRow {
 pub struct DeclareRequest {
     /// A UUID.
     pub deployment_id: String,
-    /// One line, recorded permanently.
+    /// The operator's reason: one line, recorded permanently.
     pub why: String,
-    /// One line, recorded permanently.
+    /// The operator's name: one line, recorded permanently.
     pub actor: String,
 }
 
@@ -79,7 +81,7 @@ pub struct DeclareRequest {
 pub struct Deployment {
     pub deployment_id: String,
     pub account: String,
-    /// How it became known: declared by an operator, or with its first charge.
+    /// How the deployment became known: declared by an operator, or by its first charge.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub how: Text,
     pub why: Option<String>,
@@ -93,7 +95,7 @@ pub struct Deployment {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeploymentList {
     pub items: Vec<Deployment>,
-    /// Always null: they are few.
+    /// Always null: an account has few deployments, all in one page.
     pub next: Option<i64>,
 }
 
@@ -109,6 +111,6 @@ pub struct ReferenceCharged {
     pub status: u16,
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub detail: Text,
-    /// Key of the charge; null when that came without one.
+    /// Key of the charge; null when the charge came without a key.
     pub key: Option<String>,
 }

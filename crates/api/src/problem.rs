@@ -10,7 +10,7 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 /// Prefix of all our problem types.
 pub const TYPE_PREFIX: &str = "urn:tinjis:problem:";
 
-/// Why a request was refused. A reader takes any JSON object: other servers leave members out.
+/// Why a request was refused. A reader takes any JSON object: other servers omit members.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -19,20 +19,20 @@ pub struct Problem {
     #[serde(rename = "type")]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub type_: Text,
-    /// The same short text for each problem of this type.
+    /// The short text that all problems of this type have.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub title: Text,
     /// The status of the response.
     pub status: u16,
-    /// What is wrong with this request; absent where the title says all.
+    /// What is wrong with this request; absent where the title is sufficient.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// Each field that was wrong; absent where none was.
+    /// Each field that was wrong; absent when no field was wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
 }
 
-/// One field that was wrong.
+/// A wrong field.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
@@ -43,7 +43,6 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// One wrong field.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
     }

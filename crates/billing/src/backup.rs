@@ -8,7 +8,7 @@ use chassis::config::DatabaseUrl;
 use chassis::sqlite::back_up;
 use rusqlite::Connection;
 
-/// What a copy holds.
+/// The identity and the size of a backup, for the log.
 struct Copied {
     deployment: String,
     invoices: i64,
@@ -29,7 +29,7 @@ pub(crate) fn command(url: &DatabaseUrl, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A store without its deployment id is none.
+/// Reads a backup; fails if it has no deployment id, because such a store cannot be used.
 fn read(copy: &Connection) -> rusqlite::Result<Copied> {
     let count = |query: &str| copy.query_row(query, [], |row| row.get::<_, i64>(0));
     count("SELECT count(*) FROM customers")?;

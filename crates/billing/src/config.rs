@@ -1,5 +1,5 @@
-//! Settings of the billing service: flags and variables to real types, every mistake in one message.
-//! Opens nothing but the files that settings name.
+//! Settings of the billing service: parses flags and variables into typed values and reports every mistake in one
+//! message. Opens nothing but the files that settings name.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -39,9 +39,9 @@ const ENDPOINT: &str = "http://localhost:9000";
 const IN_FLIGHT_MAX: &str = "64";
 /// Upper limit of the setting: each call needs a connection.
 const IN_FLIGHT_LIMIT: usize = 1024;
-/// Path that is appended to a URL without a path from one of the invoice-app's variables.
+/// Path that is appended when a URL from one of the invoice-app's variables has none.
 const INVOICE_APP_PATH: &str = "/payments/pay";
-/// The variables of the invoice-app: a whole URL, and the base URL of a ConfigMap.
+/// The invoice-app's variables: one for a whole URL, one for the base URL of a ConfigMap.
 const INVOICE_APP_VARIABLES: [&str; 2] = ["PAYMENT_PROVIDER_URL", "payment-provider-url"];
 
 /// The billing service: charges every invoice exactly once
@@ -121,20 +121,20 @@ enum Sub {
     },
 }
 
-/// The command of a start.
+/// The command that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Serve until the shutdown.
     Serve,
     /// Bring the schema up to date.
     Migrate,
-    /// Ask the running service how it is.
+    /// Ask the running service whether it is ready.
     Healthcheck,
     /// Tell the payment service that this deployment may charge.
     DeclareDeployment {
-        /// Why.
+        /// Why the deployment may charge.
         why: String,
-        /// Who says so.
+        /// The operator who declares it.
         actor: String,
     },
     /// Copy the database to this file.
@@ -144,15 +144,13 @@ pub enum Command {
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Common settings.
     pub common: Common,
-    /// The command.
     pub command: Command,
     /// Demo invoices for an empty store.
     pub demo: Demo,
-    /// The deployment that the store must be, if one is given.
+    /// The deployment id that the store must have, if one is given.
     pub deployment: Option<DeploymentId>,
-    /// URL to which charges are POSTed, unchanged.
+    /// URL to which charges are POSTed, used unchanged.
     pub endpoint: Uri,
     /// CA bundle and client certificate for a provider over TLS.
     pub provider_tls: Option<ClientFiles>,
@@ -160,13 +158,13 @@ pub struct Config {
     pub provider_token: Option<TokenSource>,
     /// Whether the provider supports idempotency keys.
     pub idempotency: Idempotency,
-    /// What the provider's API differs in.
+    /// How the provider's API differs from the default.
     pub dialect: Dialect,
-    /// Charges under way at once.
+    /// The maximum number of calls in flight.
     pub in_flight_max: NonZeroUsize,
-    /// Who may call what.
+    /// The access rules for callers.
     pub access: access::Checked,
-    /// What the schedule does.
+    /// Settings of the schedule.
     pub schedule: ScheduleSettings,
 }
 
@@ -174,9 +172,9 @@ impl Config {
     /// Reads argv (program name first) and the environment.
     ///
     /// # Errors
-    /// The code to exit with, after help, version or all mistakes were printed.
+    /// The exit code, after help, version or all mistakes were printed.
     pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
-        // clap cannot bind several variables to one flag, so the invoice-app's are read here.
+        // clap cannot bind several variables to one flag, so the invoice-app's variables are read here.
         let variables = INVOICE_APP_VARIABLES.map(std::env::var_os);
         load(args, |args: Args, problems| args.resolve(variables, problems))
     }
@@ -237,7 +235,7 @@ fn command(said: Option<&Sub>, problems: &mut Problems) -> Command {
 struct InvalidConfig;
 
 impl Args {
-    /// TLS settings of the provider. Without an https endpoint they are a mistake.
+    /// TLS settings of the provider; a mistake without an https endpoint.
     fn provider_tls(
         &self,
         endpoint: &Uri,
@@ -275,7 +273,7 @@ fn in_flight_max(text: &str) -> Result<NonZeroUsize, String> {
     number.ok_or_else(|| format!("\"{text}\" is no whole number from 1 to {IN_FLIGHT_LIMIT}"))
 }
 
-/// Three sources of one setting; those that are given must mean the same.
+/// The endpoint from three sources of one setting; all given sources must agree.
 fn endpoint(
     whole: &Setting<Uri>,
     invoice_app: [Option<OsString>; 2],

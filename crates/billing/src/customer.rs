@@ -1,5 +1,5 @@
-//! How a source names a customer: by its own number, or by a reference to which billing gives a number. Pure; must not
-//! know a store.
+//! How a source names a customer: by its own number, or by a reference for which billing assigns a number. Pure; must
+//! not know a store.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::import_row;
 use crate::invoice::{CustomerId, Reference};
 use crate::subscription::Mistake;
 
-/// Who pays, as the source says it.
+/// The customer's name at the source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CustomerName {
     /// The source's own number, which the provider gets.
@@ -19,7 +19,7 @@ pub enum CustomerName {
 }
 
 impl CustomerName {
-    /// Reads the two fields, of which one is given.
+    /// Reads the two fields, exactly one of which is given.
     ///
     /// # Errors
     /// The field at fault, and what is allowed.
@@ -45,7 +45,7 @@ impl CustomerName {
         }
     }
 
-    /// The field that holds it.
+    /// The name of the field that holds the value.
     #[must_use]
     pub fn field(&self) -> &'static str {
         match self {
@@ -64,15 +64,15 @@ impl fmt::Display for CustomerName {
     }
 }
 
-/// Numbers that a reference may get, in the order in which they are tried. With a million customers all four are taken
-/// once in 10^12 cases.
+/// The numbers that a reference may get, tried in this order. With a million customers all of them are taken once in
+/// 10^12 cases.
 pub const NUMBERS: usize = 4;
 
-/// The least number that billing gives: the upper half of what existing clients read as a 32-bit integer.
+/// The least number that billing assigns: the upper half of the positive 32-bit integers that existing clients read.
 const NUMBER_MIN: u32 = 1 << 30;
 
-/// The numbers come from the reference alone. A restored store and another order of rows give a customer the same number:
-/// it is part of what a charge's key stands for, and the provider compares it.
+/// Derives the numbers from the reference alone, so that a customer gets the same number after a restore and in another
+/// order of rows. The provider compares this number on a resend, because it is part of the charge.
 #[must_use]
 pub fn numbers(reference: &Reference) -> [CustomerId; NUMBERS] {
     let digest = Sha256::digest(reference.as_str().as_bytes());

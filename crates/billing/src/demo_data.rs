@@ -1,5 +1,5 @@
-//! Demo invoices of the two replaced systems; they are written into an empty store only.
-//! Knows the store by its contract; knows no caller.
+//! Demo invoices of the two replaced systems, written into an empty store only. Knows the store by its contract; knows
+//! no caller.
 
 use std::str::FromStr;
 
@@ -12,12 +12,12 @@ use crate::store::{self, ImportMode, ImportRow, Store};
 /// Which invented invoices to load; setting `--demo`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Demo {
-    /// None: a production store must not charge invented invoices.
+    /// No invoices: a production store must not charge invented ones.
     #[default]
     None,
-    /// Those of Antaeus: two customers with five invoices each.
+    /// The invoices of Antaeus: two customers with five invoices each.
     Antaeus,
-    /// Those of the invoice-app: I1, I2 and I3.
+    /// The invoices of the invoice-app: I1, I2 and I3.
     InvoiceApp,
 }
 
@@ -40,7 +40,7 @@ const ANTAEUS_INVOICES_EACH: u64 = 5;
 /// The least and the most that an invoice of Antaeus may cost, in minor units.
 const ANTAEUS_MINOR: std::ops::RangeInclusive<i64> = 1_000..=50_000;
 
-/// Loads the demo's invoices if the store is empty; answers how many.
+/// Loads the demo's invoices if the store is empty; returns their number.
 pub async fn load(store: &dyn Store, demo: Demo, random: &Random) -> store::Result<usize> {
     let rows = match demo {
         Demo::None => return Ok(0),

@@ -1,5 +1,5 @@
-//! The one validator of an invoice that is to be imported, value by value: the route and the command line both ask
-//! here, so that no file is right for one and wrong for the other. Pure: knows no JSON, no CSV and no store.
+//! The one validator of the values of an imported invoice. The route and the command line both use it, so that a file
+//! is valid for both or for neither. Pure: knows no JSON, no CSV and no store.
 
 use crate::invoice::Reference;
 use crate::money::{Amount, Currency};
@@ -10,18 +10,18 @@ pub const FIELDS: [&str; 5] = ["reference", "customer_id", "currency", "amount",
 /// The longest row, in bytes.
 pub const ROW_BYTES_MAX: usize = 16 * 1024;
 
-/// What is wrong with a well-formed JSON string that is no text: nothing else can be (RFC 8259 section 8.2).
+/// The only fault that a well-formed JSON string can have as text (RFC 8259 section 8.2).
 pub const LONE_SURROGATE: &str = "holds one half of a surrogate pair, such as \\ud800, which is no character: write both halves, or the character itself";
 
-/// The reference.
+/// Parses the reference.
 ///
 /// # Errors
-/// Why it is none.
+/// Why the text is not a reference.
 pub fn reference(text: &str) -> Result<Reference, String> {
     Reference::new(text).map_err(|error| error.to_string())
 }
 
-/// The customer's number; existing clients read it as a 32-bit integer.
+/// Parses the customer's number, which existing clients read as a 32-bit integer.
 ///
 /// # Errors
 /// What is allowed.
@@ -31,7 +31,7 @@ pub fn customer_id(text: &str) -> Result<i32, String> {
     id.ok_or_else(|| format!("must be a whole number from 1 to {}", i32::MAX))
 }
 
-/// The currency, by its code of ISO 4217 in upper case.
+/// Parses the currency: its ISO 4217 code in upper case.
 ///
 /// # Errors
 /// What is allowed.
@@ -39,7 +39,7 @@ pub fn currency(text: &str) -> Result<Currency, String> {
     text.parse().map_err(|error: chassis::currency::UnknownCurrency| error.to_string())
 }
 
-/// The amount, in digits with a decimal point and at most the decimals of its currency.
+/// Parses the amount: digits with a decimal point and at most the decimals of its currency.
 ///
 /// # Errors
 /// What is allowed.
@@ -48,7 +48,7 @@ pub fn amount(text: &str, currency: Currency) -> Result<Amount, String> {
     if amount.minor() < 0 { Err("must not be below 0".to_owned()) } else { Ok(amount) }
 }
 
-/// Whether the status is PAID.
+/// Parses the status; returns whether it is PAID.
 ///
 /// # Errors
 /// What is allowed.

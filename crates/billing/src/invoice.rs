@@ -9,24 +9,25 @@ use crate::run_order::RunOrder;
 
 pub use crate::reference::{BadReference, Reference};
 
-/// Numbers a customer; given by the source, or by billing where the source has a reference; at least 1.
+/// The number of a customer, at least 1: given by the source, or by billing where the source has a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CustomerId(pub i64);
 
-/// Numbers an invoice in this store; old routes show it. A restore may reuse it, so no key derives from it.
+/// The number of an invoice in this store, shown by legacy routes. A restore may reuse it, so no key is derived from
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InvoiceId(pub i64);
 
-/// Numbers a run in this store.
+/// The number of a run in this store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub i64);
 
-/// A text that is no value of this type in SQL and JSON.
+/// The error for a text that is no value of the enum in SQL and JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a known value")]
 pub struct UnknownValue;
 
-/// One enum of states with its values in SQL and JSON.
+/// Defines an enum of states with its values in SQL and JSON.
 macro_rules! states {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
@@ -71,7 +72,8 @@ states! {
         Paid = "PAID",
         /// Operator action required; see `attention_reason`.
         Attention = "ATTENTION",
-        /// By an operator; only a late charge ends it (ATTENTION). The legacy APIs do not show it.
+        /// Cancelled by an operator; only a late charge ends this state (ATTENTION). The legacy APIs do not show such
+        /// an invoice.
         Cancelled = "CANCELLED",
     }
 }
@@ -87,7 +89,7 @@ states! {
         Refused = "REFUSED",
         /// The provider called the request invalid on its first send: not charged.
         Rejected = "REJECTED",
-        /// A request left and no definite answer came.
+        /// A request left and no definite response arrived.
         InDoubt = "IN_DOUBT",
         /// The provider holds a tombstone for this key: not charged, and never will be.
         Voided = "VOIDED",
@@ -105,7 +107,7 @@ impl AttemptState {
 states! {
     /// What a decline means for further attempts.
     DeclineClass {
-        /// This instrument will not be charged, whenever it is tried.
+        /// This instrument will never be charged.
         Hard = "hard",
         /// New data are needed first, such as an expiry date.
         Fix = "fix",
@@ -117,9 +119,9 @@ states! {
 }
 
 states! {
-    /// Whose rules hold for the instrument that a customer pays with.
+    /// The network whose rules apply to the customer's instrument.
     Network {
-        /// Not known: no limit of a network holds.
+        /// Unknown: no limit of a network applies.
         None = "none",
         Visa = "visa",
         Mastercard = "mastercard",
@@ -129,28 +131,29 @@ states! {
 }
 
 states! {
-    /// What declines have left on a PENDING invoice.
+    /// The state that declines have left on a PENDING invoice.
     Dunning {
         /// Tried again from `next_attempt_at` on.
         Waiting = "waiting",
-        /// Its ladder has ended: not tried again by itself.
+        /// The ladder has ended: no run tries the invoice again.
         Exhausted = "exhausted",
         /// A hard decline: not tried again with this instrument.
         Hard = "hard",
-        /// Needs new data: not tried again with this instrument.
+        /// New data are needed: not tried again with this instrument.
         Fix = "fix",
     }
 }
 
-/// A provider's own word for why it declined; safe to log and to show.
+/// The provider's own code for a decline; safe to log and to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeclineCode(Box<str>);
 
 impl DeclineCode {
-    /// Its longest text, in bytes.
+    /// The longest code, in bytes.
     pub const BYTES_MAX: usize = 64;
 
-    /// `None` when it is empty, too long, or has other characters than letters, digits, `_`, `-` and `.` of ASCII.
+    /// `None` when the text is empty, too long, or has other characters than letters, digits, `_`, `-` and `.` of
+    /// ASCII.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
@@ -164,7 +167,7 @@ impl DeclineCode {
     }
 }
 
-/// Why a provider refused.
+/// Why a provider declined a charge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decline {
     pub class: DeclineClass,
@@ -172,7 +175,7 @@ pub struct Decline {
 }
 
 impl Decline {
-    /// Class and code as a store has them.
+    /// Class and code as stored.
     #[must_use]
     pub fn columns(decline: Option<&Self>) -> (Option<&'static str>, Option<&str>) {
         let code = decline.and_then(|decline| decline.code.as_ref());
@@ -187,13 +190,13 @@ impl Default for Decline {
 }
 
 states! {
-    /// Cause of PAID.
+    /// The cause of PAID.
     PaidBy {
-        /// By a charge of ours; a CHARGED ledger row must back it.
+        /// A charge of ours; a CHARGED ledger row must back it.
         Charge = "charge",
-        /// It was imported as paid (also the demo's seeded ones).
+        /// The import as paid, also of the demo's invoices.
         Import = "import",
-        /// An operator resolved it as charged.
+        /// An operator's decision that the invoice was charged.
         Resolve = "resolve",
     }
 }
@@ -210,17 +213,17 @@ states! {
 states! {
     /// Why an invoice needs manual resolution.
     AttentionReason {
-        /// May have been charged, and the provider keeps no keys to ask again with.
+        /// The attempt may have been charged, and the provider has no keys under which it could be sent again.
         InDoubtWithoutKeys = "in-doubt-without-keys",
         /// The provider called the request invalid.
         Rejected = "rejected",
         /// The provider knows the key with other data.
         KeyReused = "key-reused",
-        /// The provider answers this request as if the endpoint or the credentials were wrong, while it executes others.
+        /// The provider rejects this request as if endpoint or credentials were wrong, while it executes others.
         NotAccepted = "not-accepted",
         /// The provider's answer contradicts one that was recorded.
         Contradiction = "contradiction",
-        /// A charge came to light for an attempt that had been closed as not charged.
+        /// An attempt that had been closed as not charged turned out to be charged.
         ChargedLate = "charged-late",
     }
 }
@@ -228,7 +231,6 @@ states! {
 /// A customer. An invoice's currency is its customer's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Customer {
-    /// Its number.
     pub id: CustomerId,
     pub currency: Currency,
 }
@@ -236,33 +238,34 @@ pub struct Customer {
 /// A row of `invoices`. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invoice {
-    /// Its number here.
+    /// The invoice's number in this store.
     pub id: InvoiceId,
-    /// Its name at the source.
+    /// The invoice's name at the source.
     pub reference: Reference,
-    /// Who pays.
+    /// The customer who pays.
     pub customer_id: CustomerId,
     pub money: Money,
     pub state: InvoiceState,
-    /// `None` while it is not PAID.
+    /// `None` unless PAID.
     pub paid_by: Option<PaidBy>,
     /// Why operator action is required; `None` when it is not.
     pub attention_reason: Option<AttentionReason>,
-    /// When it was due; only of an invoice that the schedule made.
+    /// The due time, if the schedule made the invoice.
     pub due_at: Option<i64>,
-    /// From when a scheduled run claims it, or when it is tried again after a decline; `None` from each claim on.
+    /// The time from which a scheduled run claims the invoice, or a run tries it again after a decline; `None` after a
+    /// claim.
     pub next_attempt_at: Option<i64>,
     pub dunning: Option<Dunning>,
     pub created_at: i64,
     pub updated_at: i64,
-    /// By an operator: no run claims it until it is released.
+    /// Held by an operator: no run claims the invoice until it is released.
     pub held: bool,
 }
 
-/// A row of `attempts` with its invoice's reference. A resend reads only this, never the invoice.
+/// A row of `attempts` with its invoice's reference. A resend reads only this row, never the invoice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Names the charge to the provider.
+    /// The idempotency key, which names the charge to the provider.
     pub key: crate::protocol::key::Key,
     pub invoice_id: InvoiceId,
     /// The invoice's reference.
@@ -276,15 +279,16 @@ pub struct Attempt {
     pub state: AttemptState,
     /// Number of requests that may have been sent under this key, including the current one.
     pub sends: u32,
-    /// The run that made it.
+    /// The run that made the attempt.
     pub run_id: RunId,
-    /// Until when its claimer may send; afterwards anyone may claim it. Milliseconds since the Unix epoch.
+    /// The time until which the claiming process may send; then any process may claim it. Milliseconds since the Unix
+    /// epoch.
     pub lease_until: i64,
-    /// When it was journaled.
+    /// The time when the attempt was journaled.
     pub created_at: i64,
-    /// When it became final.
+    /// The time when the attempt became final.
     pub settled_at: Option<i64>,
-    /// Why it was refused; `None` of one that was not, or that was before reasons were recorded.
+    /// Why the attempt was refused; `None` if it was not, or if it was refused before reasons were recorded.
     pub decline: Option<Decline>,
 }
 
@@ -295,11 +299,11 @@ pub struct RunCounters {
     pub total: i64,
     /// Attempts that were claimed for sending, fresh or again.
     pub attempted: i64,
-    /// Settled as CHARGED.
+    /// Attempts settled as CHARGED.
     pub paid: i64,
-    /// Settled as REFUSED or VOIDED.
+    /// Attempts settled as REFUSED or VOIDED.
     pub refused: i64,
-    /// Settled as REJECTED.
+    /// Attempts settled as REJECTED.
     pub rejected: i64,
     /// Attempts of this run that are in doubt now, even if another run resent them.
     pub in_doubt: i64,
@@ -308,8 +312,8 @@ pub struct RunCounters {
 }
 
 impl RunCounters {
-    /// What is an outcome of a call, and no mere try. Tries are no progress: calls that are rejected again and again, here or
-    /// by another replica, would keep their run alive for ever.
+    /// The counters of outcomes, which show progress. Tries do not count: otherwise calls that are rejected again and
+    /// again, here or by another replica, would keep their run alive for ever.
     #[must_use]
     pub fn outcomes(&self) -> [i64; 4] {
         [self.paid, self.refused, self.rejected, self.in_doubt]
@@ -319,32 +323,31 @@ impl RunCounters {
 /// A row of `runs`. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Its number.
     pub id: RunId,
     pub state: RunState,
     pub started_at: i64,
     pub finished_at: Option<i64>,
-    /// Until when its driver holds it; afterwards any replica adopts it.
+    /// The time until which the driver holds the run; then any replica adopts it.
     pub lease_until: i64,
-    /// Which version of billing began it; `None` of one that did not say so yet.
+    /// The version of billing that began the run; `None` for versions that did not record it.
     pub begun_by: Option<String>,
-    /// Number of joins and of changes that the driver must see: it starts over before it ends.
+    /// Number of joins and of changes that the driver must see: it claims again before it ends.
     pub joins: i64,
-    /// What it has done so far.
+    /// The progress so far.
     pub counters: RunCounters,
-    /// What kept it from charging, as its last driver left it.
+    /// What kept the run from charging, as its last driver recorded it.
     pub problem: Option<RunProblem>,
-    /// What it claims. The limits are what is left of them.
+    /// What the run claims. The limits are the amounts and counts that are left.
     pub order: RunOrder,
 }
 
 /// What kept a run from charging; columns of `runs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunProblem {
-    /// The kind of answer: a word of the provider's table, or of a later version's.
+    /// The kind of answer: a reason of the provider's response table, or of a later version's.
     pub reason: String,
-    /// The status, if there was an answer.
+    /// The status, if there was a response.
     pub status: Option<i64>,
-    /// How many calls met it.
+    /// The number of such calls in a row.
     pub count: i64,
 }

@@ -133,7 +133,7 @@ async fn serve(config: Config, log: LogHandle) -> anyhow::Result<()> {
     service::serve_when(listeners, routes, http::meanwhile(), admin, limits, shutdown, telemetry).await
 }
 
-/// Who may call what.
+/// The access rules for callers.
 fn access(config: &Config, telemetry: &Telemetry) -> anyhow::Result<AccessRules> {
     let metrics = CallerMetrics::new(&telemetry.metrics);
     let config::access::Checked { ref operators, ref readers, anonymous_reads, legacy } = config.access;
@@ -145,7 +145,7 @@ fn access(config: &Config, telemetry: &Telemetry) -> anyhow::Result<AccessRules>
     })
 }
 
-/// The connector to the provider, with or without TLS by its URL.
+/// The client for calls to the provider, with or without TLS by its URL.
 fn calls(config: &Config, tls: &TlsMetrics, tracer: Tracer) -> anyhow::Result<chassis::client::Client> {
     let limits = ClientConfig {
         pool_max: config.in_flight_max.get(),

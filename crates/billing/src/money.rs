@@ -7,19 +7,19 @@ use serde_json::value::RawValue;
 
 pub use chassis::currency::Currency;
 
-/// The most minor units of one amount, either sign: 10^15, so that sums of thousands fit an `i64`.
+/// The most minor units of one amount, positive or negative: 10^15, so that sums of thousands fit an `i64`.
 pub const AMOUNT_MINOR_MAX: i64 = 1_000_000_000_000_000;
 
-/// An amount of one currency.
+/// An amount in one currency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Money {
-    /// Minor units of the currency; at most [`AMOUNT_MINOR_MAX`] either way.
+    /// Minor units of the currency, at most [`AMOUNT_MINOR_MAX`], positive or negative.
     pub amount_minor: i64,
     pub currency: Currency,
 }
 
 impl Money {
-    /// The amount without its currency, to be printed.
+    /// The amount without its currency, for display.
     #[must_use]
     pub fn amount(self) -> Amount {
         Amount { minor: self.amount_minor, exponent: self.currency.exponent() }
@@ -40,16 +40,16 @@ pub struct Amount {
     exponent: u8,
 }
 
-/// Why a text is no amount.
+/// Why a text is not an amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAmount {
     /// Not digits with an optional minus sign and decimal point.
     #[error("an amount is written in digits with a decimal point, like 145.40")]
     NotDecimal,
-    /// `1e2` and the like.
+    /// An exponent, like `1e2`.
     #[error("an amount has no exponent: write 100 instead of 1e2")]
     Exponent,
-    /// Rounding is not ours to decide, nor is whether a point groups thousands.
+    /// More decimals than the currency has. They are not rounded, and a point is not guessed to group thousands.
     #[error("{}", too_many_decimals(*.0))]
     Decimals(Currency),
     /// Beyond [`AMOUNT_MINOR_MAX`].
@@ -69,17 +69,17 @@ fn too_large(currency: Currency) -> String {
     format!("an amount in {currency} is at most {most}")
 }
 
-/// Whole and fractional digits together that can still be within [`AMOUNT_MINOR_MAX`].
+/// The most digits, whole and fractional together, of an amount within [`AMOUNT_MINOR_MAX`].
 const DIGITS_MAX: usize = 16;
 
-/// Decimals that existing clients of the legacy API read at least.
+/// The least decimals that existing clients of the legacy API expect.
 const LEGACY_DECIMALS_MIN: u8 = 2;
 
 impl Amount {
     /// An amount of this many minor units.
     ///
     /// # Errors
-    /// Beyond [`AMOUNT_MINOR_MAX`], either sign.
+    /// When it is beyond [`AMOUNT_MINOR_MAX`], positive or negative.
     pub fn from_minor(minor: i64, currency: Currency) -> Result<Self, BadAmount> {
         if (-AMOUNT_MINOR_MAX..=AMOUNT_MINOR_MAX).contains(&minor) {
             Ok(Self { minor, exponent: currency.exponent() })
@@ -98,7 +98,7 @@ impl Amount {
         check_digits(whole, decimals)
     }
 
-    /// Reads what JSON calls a number, without an exponent and with at most the decimals of the currency; nothing is rounded.
+    /// Parses a JSON number without an exponent and with at most the decimals of the currency; nothing is rounded.
     ///
     /// # Errors
     /// What is allowed.
@@ -125,13 +125,12 @@ impl Amount {
         Self::from_minor(if negative { -minor } else { minor }, currency)
     }
 
-    /// Minor units.
     #[must_use]
     pub fn minor(self) -> i64 {
         self.minor
     }
 
-    /// The same amount with the two decimals that existing clients expect, or with more where it has more.
+    /// The same amount with the two decimals that existing clients expect, or with more if it needs more.
     #[must_use]
     pub fn legacy(self) -> Self {
         let missing = LEGACY_DECIMALS_MIN.saturating_sub(self.exponent);
@@ -254,7 +253,7 @@ mod tests {
         }
     }
 
-    /// The value in hundredths by long multiplication of digits, in wide integers: another way than the parser's.
+    /// The value in hundredths by long multiplication of digits, in wide integers: another algorithm than the parser's.
     fn exact_minor(text: &str) -> i128 {
         let negative = text.starts_with('-');
         let mut minor: i128 = 0;

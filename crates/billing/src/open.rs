@@ -1,5 +1,5 @@
-//! Opens the store that the settings name, or brings its schema up to date. The only place that knows which stores
-//! there are; nothing else of the service does.
+//! Opens the store that the settings name, or migrates its schema. The only module that knows which databases a store
+//! can be in.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +33,8 @@ pub(crate) async fn migrate(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     }
 }
 
-/// Opens the store, watched by readiness. SQLite is brought up to date; PostgreSQL is waited for until it is, by
-/// `billing migrate`, and as long as it is away. With it, whether it can be used at any later moment.
+/// Opens the store and registers its readiness check. Migrates SQLite. Waits for PostgreSQL until it is reachable and
+/// `billing migrate` has migrated it. Also returns a check whether the store can be used at a later moment.
 pub(crate) async fn open(
     config: &Config,
     metrics: &TlsMetrics,
@@ -60,7 +60,7 @@ fn connect(settings: &PostgresSettings, metrics: Option<&TlsMetrics>) -> anyhow:
     Ok(Postgres::open(settings, SCHEMA, metrics, Random::system())?)
 }
 
-/// The id of the deployment, of a store that may be in use by a running service: nothing of it is locked or changed.
+/// Reads the deployment id of a store that a running service may use: locks and changes nothing.
 pub(crate) async fn deployment(config: &Config) -> anyhow::Result<DeploymentId> {
     let stored = match &config.common.database_url {
         DatabaseUrl::Sqlite(file) => SqliteStore::peek(&file.path)

@@ -10,23 +10,23 @@ const LEFT: u64 = 64;
 const RIGHT: u64 = 696;
 const TOP: u64 = 92;
 const BOTTOM: u64 = 316;
-/// Below this width of a group its values would run into those beside it, and are left to the bars.
+/// The width of a group below which its values would overlap those beside it, and are not drawn.
 const VALUES_ROOM_MIN: u64 = 60;
-/// Between the labels of the x axis.
+/// The least distance between labels of the x axis.
 const LABELS_ROOM_MIN: u64 = 48;
-/// Steps of the y axis at most.
+/// The most steps of the y axis.
 const STEPS_MAX: u64 = 5;
 
-/// On a background of its own, so that light and dark pages show the same. Told apart also by the colour-blind, by
-/// Okabe and Ito's palette.
+/// Drawn on a background of its own, so that light and dark pages show the same. Okabe and Ito's palette can be
+/// distinguished by colour-blind readers too.
 const COLOURS: [&str; 4] = ["#0072b2", "#009e73", "#d55e00", "#cc79a7"];
 
-/// What is drawn.
+/// The data of a chart.
 #[derive(Clone, Debug)]
 pub struct BarChart {
     pub title: String,
     pub subtitle: String,
-    /// At most as many as there are colours; more are not drawn.
+    /// At most as many series as there are colours; further series are not drawn.
     pub series: Vec<String>,
     pub groups: Vec<Group>,
 }
@@ -38,7 +38,7 @@ pub struct Group {
     pub values: Vec<u64>,
 }
 
-/// Text as XML: every text goes through here. Characters that XML 1.0 has not are replaced.
+/// Text escaped for XML; every text is written by it. Characters that XML 1.0 does not allow are replaced.
 struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {
@@ -69,14 +69,14 @@ fn step_for(largest: u64) -> u64 {
     }
 }
 
-/// The height of a value, rounded up: what is not zero is seen.
+/// The height of a value, rounded up so that a small value is visible.
 fn height_of(value: u64, top: u64) -> u64 {
     let height = (u128::from(value) * u128::from(BOTTOM - TOP)).div_ceil(u128::from(top.max(1)));
     u64::try_from(height).unwrap_or(BOTTOM - TOP)
 }
 
 impl BarChart {
-    /// The value at the top of the y axis, and the step to it.
+    /// The value at the top of the y axis, and the step of its marks.
     fn scale(&self) -> (u64, u64) {
         let largest = self.groups.iter().flat_map(|group| &group.values).copied().max().unwrap_or(0);
         let step = step_for(largest);
@@ -122,7 +122,7 @@ impl BarChart {
                 let middle = x + width / 2;
                 writeln!(f, r#"<text x="{middle}" y="{}" text-anchor="middle">{value}</text>"#, y - 5)?;
             }
-            // Counted from the last one, which is the newest where groups are days.
+            // Counted from the last group, which is the newest where groups are days.
             if !(self.groups.len() - 1 - index).is_multiple_of(labels_step) {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! What the schedule will invoice: the generator's own decisions without a store, so that a preview cannot promise
-//! another month. Pure; must not know a store or the present time.
+//! The invoices that the schedule will make, decided by the generator's own functions without a store, so that a
+//! preview cannot differ. Pure; must not know a store or the present time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,26 +11,26 @@ use crate::schedule::{Holidays, Period};
 use crate::store::changeset::generation::{BadSubscription, DueInvoice, plan};
 use crate::subscription::{NextPeriod, Subscription, SubscriptionState};
 
-/// One invoice that is to come.
+/// One future invoice.
 #[derive(Debug)]
 pub struct Previewed<'a> {
-    /// As it is now.
+    /// The subscription as it is now.
     pub subscription: &'a Subscription,
-    /// When.
+    /// The period that is invoiced.
     pub period: Period,
-    /// What the generator makes.
+    /// The invoice that the generator makes.
     pub invoice: DueInvoice,
 }
 
-/// A subscription on its way through the range.
+/// The position of one subscription in the range.
 struct Cursor<'a> {
     subscription: &'a Subscription,
     advanced: Subscription,
 }
 
 /// The invoices of due dates within `from` to `through`, ordered by instant, then by the order of the subscriptions.
-/// Periods that were invoiced already are part of it; those that a pause left out are not. Keeps one period of each
-/// subscription, whatever the length of the range.
+/// Periods that were invoiced already are included; periods that a pause skipped are not. Holds one period of each
+/// subscription in memory, however long the range is.
 pub fn preview<'a>(
     subscriptions: &'a [Subscription],
     holidays: &'a Holidays,
@@ -89,7 +89,7 @@ impl<'a> Cursor<'a> {
         Ok(None)
     }
 
-    /// Whether the period has an invoice or is going to have one.
+    /// Whether the period has an invoice or will get one.
     fn is_invoiced(&self, on: Date) -> bool {
         let Subscription { state, next, last_on, .. } = self.subscription;
         last_on.is_some_and(|last| on <= last)

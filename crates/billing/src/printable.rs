@@ -1,11 +1,11 @@
-//! Text of others made safe to show: on a terminal, in a log line, on a page. The only place that says which characters are
-//! hidden ones. Pure: knows no output.
+//! Untrusted text made safe to show: on a terminal, in a log line, on a page. The only place that defines hidden
+//! characters. Pure: knows no output.
 
 use std::borrow::Cow;
 
-/// One line with everything escaped that could steer a terminal or change the order in which text is shown: control
+/// Escapes everything in a line that could control a terminal or change the order in which text is shown: control
 /// characters (C0, DEL, C1), line and paragraph separators, format characters with bidi controls, and private use. The
-/// escapes are those of JSON, because a line of JSON stays JSON with them.
+/// escapes are those of JSON, so that a line of JSON stays valid JSON.
 #[must_use]
 pub fn printable(line: &str) -> Cow<'_, str> {
     if !line.chars().any(is_hidden) {
@@ -28,7 +28,7 @@ pub fn printable(line: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The general categories Cc, Cf, Zl, Zp and Co of Unicode 17, and the tag block.
+/// Whether the character has the general category Cc, Cf, Zl, Zp or Co of Unicode 17, or is in the tag block.
 #[must_use]
 pub fn is_hidden(c: char) -> bool {
     c.is_control()

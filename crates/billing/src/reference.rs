@@ -1,5 +1,5 @@
-//! The source's own name of an invoice: which texts may be one, and which two are the same. Billing and the command
-//! line both ask here, so that neither has a rule of its own. Pure: knows no store, no file format and no HTTP.
+//! The source's own name of an invoice: which texts are valid, and which are equal. Billing and the command line both
+//! use these rules, so that they cannot differ. Pure: knows no store, no file format and no HTTP.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -9,28 +9,28 @@ use std::hash::{Hash, Hasher};
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-/// Unique and immutable, 1 to [`Reference::LEN_MAX`] bytes of text that people can see. Two references are equal when
+/// A unique and immutable name of 1 to [`Reference::LEN_MAX`] bytes of visible text. Two references are equal when
 /// their NFC forms are (UAX 15): `é` typed on Windows and on a Mac is one name. The text stays as the source gave it,
-/// because keys and ledger rows were made of it.
+/// because keys and ledger rows were made from it.
 #[derive(Clone, Debug)]
 pub struct Reference {
     text: String,
-    /// The NFC form, if it is another text; mostly it is not.
+    /// The NFC form, if it differs from the text; mostly it does not.
     nfc: Option<Box<str>>,
 }
 
-/// Why a text is no reference.
+/// Why a text is not a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadReference {
-    /// Nothing, or more bytes than fit.
+    /// The length in bytes: zero, or over the limit.
     Length(usize),
-    /// White space at an end.
+    /// White space at the start or the end.
     Space,
     /// A character that is invisible or not text.
     Character {
-        /// Which.
+        /// The character.
         character: char,
-        /// Its place, counted from 1.
+        /// The character's position, counted from 1.
         place: usize,
     },
 }
@@ -52,8 +52,8 @@ impl Reference {
         Self::stored(text)
     }
 
-    /// The text of a reference that a store or a ledger holds, or that a caller looks for: the rule for characters is
-    /// younger than they are, and what is stored never changes.
+    /// The reference in a store, a ledger or a caller's query. Stored texts never change and may be older than the rule
+    /// for characters, so the rule is weaker here.
     ///
     /// # Errors
     /// When it is empty, too long, has white space at an end, or holds a control character.
@@ -79,7 +79,7 @@ impl Reference {
         &self.text
     }
 
-    /// The form that references are compared by.
+    /// The NFC form, by which references are compared.
     #[must_use]
     pub fn nfc(&self) -> &str {
         self.nfc.as_deref().unwrap_or(&self.text)
@@ -91,8 +91,9 @@ impl Reference {
         self.nfc.as_deref()
     }
 
-    /// Case, compatibility form, white space and kind of dash aside: two references that differ and agree in this are
-    /// hard to tell apart, and worth a warning. Shapes of other scripts are not: docs/adr/0110-look-alikes-of-other-scripts.md.
+    /// The text without differences of case, compatibility form, white space and kind of dash. Two different references
+    /// with the same skeleton are hard to distinguish, and worth a warning. Shapes of other scripts are not compared:
+    /// docs/adr/0110-look-alikes-of-other-scripts.md.
     #[must_use]
     pub fn skeleton(&self) -> Cow<'_, str> {
         let is_plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase() && byte != b' ';
@@ -111,8 +112,8 @@ impl Reference {
 }
 
 impl Reference {
-    /// How people and programs write it otherwise: in one case, in compatibility form, without spaces, with plain dashes.
-    /// None of them is this reference; a stored one of these names is worth a warning.
+    /// Other spellings that people and programs use: in one case, in compatibility form, without spaces, with plain
+    /// dashes. None of them equals this reference; a stored reference with such a spelling is worth a warning.
     #[must_use]
     pub fn other_spellings(&self) -> Vec<String> {
         let compatible: String = self.text.nfkc().collect();
@@ -182,8 +183,8 @@ fn is_refused_category(character: char) -> bool {
     )
 }
 
-/// Letters and marks among `Default_Ignorable_Code_Point`; the others are format characters or unassigned. The blank
-/// of Braille is a symbol by category and looks like a space.
+/// Letters and marks among `Default_Ignorable_Code_Point`; the others are format characters or unassigned. Also the
+/// blank of Braille, which is a symbol by category and looks like a space.
 fn is_ignorable(character: char) -> bool {
     matches!(character,
         '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2800}'
@@ -319,7 +320,7 @@ mod tests {
         assert_ne!(skeleton("INV-01"), "inv-1");
     }
 
-    // Decision 0110: alike in shape is not alike in text.
+    // Decision 0110: a similar shape does not make a similar text.
     #[test]
     fn letters_of_another_script_make_another_reference_with_another_skeleton() {
         for (latin, other) in [("AB-1", "\u{410}\u{412}-1"), ("AB-1", "\u{391}\u{392}-1"), ("O-1", "0-1")] {

@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 use crate::invoice::{CustomerId, Dunning};
 use crate::money::{Currency, Money};
 
-/// What a run was started with.
+/// The order with which a run was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunOrder {
     pub filter: RunFilter,
     pub limits: RunLimits,
-    /// Why; of an operator.
+    /// Why an operator started the run.
     pub reason: Option<String>,
 }
 
 impl RunOrder {
-    /// Order of the schedule: invoices of subscriptions that are due for their next attempt.
+    /// The order of the schedule: invoices of subscriptions that are due for their next attempt.
     #[must_use]
     pub fn scheduled() -> Self {
         let filter = RunFilter { scheduled: true, ..RunFilter::default() };
         Self { filter, ..Self::default() }
     }
 
-    /// Whether an unfinished run with this other order claims all that this one asks for, or does once it is joined.
+    /// Whether an unfinished run with the `other` order claims all that this order asks for, or will once it is joined.
     #[must_use]
     pub fn may_join(&self, other: &Self) -> bool {
         let fits = self.may_join_keeping_days() && other.filter == RunFilter::keeping_days();
@@ -34,8 +34,8 @@ impl RunOrder {
             && (other.filter.is_all() || other.filter == self.filter || fits)
     }
 
-    /// Whether it may join a run of all invoices that keeps days: as one that keeps them too, or as a legacy pay call,
-    /// which makes it one that keeps none.
+    /// Whether this order may join a run of all invoices that keeps days: by keeping days too, or as a legacy pay call,
+    /// after which that run no longer keeps days.
     #[must_use]
     pub fn may_join_keeping_days(&self) -> bool {
         self.filter.is_all() || self.filter.keeps_days || self.filter.scheduled
@@ -46,22 +46,23 @@ impl RunOrder {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunFilter {
-    /// Only invoices of subscriptions whose `next_attempt_at` has come.
+    /// Whether only invoices of subscriptions whose `next_attempt_at` has come are claimed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub scheduled: bool,
-    /// Declined invoices only on the days of their ladder. The legacy pay calls ignore these days.
+    /// Whether declined invoices are claimed only on the days of their ladder. The legacy pay calls ignore these days.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keeps_days: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference_prefix: Option<String>,
-    /// In milliseconds since the Unix epoch. An invoice without a due date is not claimed.
+    /// Only invoices due before this time, in milliseconds since the Unix epoch. An invoice without a due date is not
+    /// claimed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub due_before: Option<i64>,
 }
 
-/// What a filter asks of an invoice.
+/// The data of an invoice that a filter checks.
 #[derive(Clone, Copy, Debug)]
 pub struct InvoiceFacts<'a> {
     pub reference: &'a str,
@@ -72,19 +73,19 @@ pub struct InvoiceFacts<'a> {
 }
 
 impl RunFilter {
-    /// Order for all invoices, declined ones on their days.
+    /// The filter for all invoices, with declined ones only on their days.
     #[must_use]
     pub fn keeping_days() -> Self {
         Self { keeps_days: true, ..Self::default() }
     }
 
-    /// Whether it leaves nothing out.
+    /// Whether the filter admits every invoice.
     #[must_use]
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }
 
-    /// As a store has it; `None` for all.
+    /// The filter in its stored form; `None` for all invoices.
     #[must_use]
     pub fn stored(&self) -> Option<String> {
         let text = || serde_json::to_string(self).expect("plain fields are always JSON");
@@ -113,20 +114,20 @@ impl RunFilter {
 /// What a run may still claim; the default is anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunLimits {
-    /// Invoices.
+    /// The number of invoices.
     pub count: Option<i64>,
-    /// Minor units by currency. A currency that is not named is not claimed.
+    /// Minor units by currency. A currency that is not listed is not claimed.
     pub amounts: Option<BTreeMap<Currency, i64>>,
 }
 
 impl RunLimits {
-    /// Whether there are none.
+    /// Whether there are no limits.
     #[must_use]
     pub fn is_unlimited(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The amounts as a store has them.
+    /// The amounts in their stored form.
     #[must_use]
     pub fn amounts_stored(&self) -> Option<String> {
         let text = |amounts| serde_json::to_string(amounts).expect("currencies and numbers are always JSON");
@@ -139,7 +140,8 @@ impl RunLimits {
         self.count.is_some_and(|left| left <= 0)
     }
 
-    /// Takes an invoice from what is left; `false`, and nothing taken, when it does not fit. A smaller one after it may.
+    /// Subtracts an invoice from what is left; `false`, and nothing subtracted, when it exceeds that. A smaller later
+    /// one may fit.
     pub fn take(&mut self, money: Money) -> bool {
         if self.is_used_up() {
             return false;

@@ -1,6 +1,6 @@
-//! The schedule at work: which dates may be invoiced, their invoices in batches, and the run that charges them. Every
-//! replica may do this at any time, none leads: a period exists once by the constraints of the store.
-//! Must not know when a period is due, nor SQL, nor HTTP.
+//! Executes the schedule: decides which dates may be invoiced, makes their invoices in batches, and starts the run that
+//! charges them. Every replica may do this at any time, without a leader: the constraints of the store make each period
+//! exist once. Must not know when a period is due, nor SQL, nor HTTP.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,63 +24,63 @@ use crate::schedule::run::{
 use crate::store::subscriptions::{DueDate, GenerateBatch, ScheduleDecision};
 use crate::store::{self, Store, StoreError};
 
-/// Time between two looks at the schedule.
+/// Time between two passes.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Invoices of one transaction.
+/// The most invoices in one transaction.
 const BATCH: usize = 500;
-/// A scheduled run is started again this long after the last one, while invoices wait for it: the provider may be away.
+/// The time until another scheduled run is started while invoices wait: the provider may have been unreachable.
 const CHARGE_AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// How soon the jump of a virtual clock is noticed.
+/// How soon a jump of a virtual clock is detected.
 const JUMP_NOTICED_WITHIN: Duration = Duration::from_millis(10);
-/// A date that waits is looked at again this often: prices, subscriptions and settings may have changed.
+/// How often a waiting date is decided again: prices, subscriptions and settings may have changed.
 const WAITING_LOOK_EVERY_MS: i64 = 10 * 60 * 1000;
-/// No zone's date is further from that of UTC.
+/// The most days between the date of any zone and the date of UTC, rounded up.
 const ZONES_DAYS: i64 = 2;
 
 /// Settings of the schedule.
 #[derive(Clone, Debug, Default)]
 pub struct ScheduleSettings {
-    /// Whether this process works on it by itself.
+    /// Whether this process executes the schedule by itself.
     pub is_on: bool,
     pub catch_up: CatchUp,
     pub cap: Cap,
     pub holidays: Holidays,
 }
 
-/// What an operator lets run.
+/// An operator's order to run the schedule.
 #[derive(Clone, Debug)]
 pub struct RunUntil {
     /// The last date of periods.
     pub until: Date,
     pub catch_up: CatchUp,
-    /// Whether runs above the cap go on.
+    /// Whether runs above the cap may proceed.
     pub over_cap: bool,
-    /// Who.
+    /// The operator.
     pub actor: String,
 }
 
-/// What was done.
+/// The result of a pass.
 #[derive(Clone, Debug, Default)]
 pub struct Done {
     pub invoices: i64,
     pub skipped: i64,
-    /// Whether the limit was reached with something left.
+    /// Whether the limit was reached before everything was invoiced.
     pub has_more: bool,
     /// Dates that wait for an operator.
     pub waiting: Vec<Waiting>,
 }
 
-/// A date that waits.
+/// A date that waits for an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
     pub on: Date,
     pub reason: WaitReason,
 }
 
-/// What becomes of the charges of what is due.
+/// How the due invoices are charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charging {
-    /// This run makes them.
+    /// This run charges them.
     Started(RunId),
     NothingDue,
     /// This run claims other invoices, and has to end first.
@@ -89,13 +89,13 @@ pub enum Charging {
     Stopped,
 }
 
-/// What holds while a pass goes through the dates.
+/// The parameters of one pass over the dates.
 struct Pass<'a> {
     until: Option<Date>,
     catch_up: CatchUp,
     cap: &'a Cap,
     confirmed_by: Option<&'a str>,
-    /// Invoices that it may still make.
+    /// The number of invoices that the pass may still make.
     left: usize,
 }
 
@@ -110,7 +110,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Its metric is there even if it never works.
+    /// Registers the metric even if the schedule is off.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -132,7 +132,7 @@ impl Scheduler {
         &self.settings
     }
 
-    /// Until the service drains. Without subscriptions a look costs one step in an index.
+    /// Executes passes until the service drains. Without subscriptions a pass costs one step in an index.
     pub async fn run_loop(self: Arc<Self>) {
         let mut charged_at = None;
         loop {
@@ -148,7 +148,7 @@ impl Scheduler {
         }
     }
 
-    /// Until the next look is due by the time of the store, which goes on as that of the machine unless it is virtual.
+    /// Waits until the next pass is due by the store's time, which is the machine's unless the clock is virtual.
     async fn rest(&self) {
         let rest = scaled(LOOK_EVERY);
         let Some((_, Ok(since_ms))) = self.clock.as_virtual().zip(Some(self.store.now_ms().await)) else {
@@ -195,10 +195,10 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Invoices what is due up to a date, at most about `limit` invoices, as an operator says.
+    /// Invoices what is due up to a date, about `limit` invoices at most, by an operator's order.
     ///
     /// # Errors
-    /// When the store fails; what was made stays.
+    /// When the store fails; invoices made before stay.
     pub async fn run_until(&self, order: &RunUntil, limit: usize) -> store::Result<Done> {
         let no_cap = Cap::default();
         self.make_invoices(Pass {
@@ -229,7 +229,7 @@ impl Scheduler {
         }
     }
 
-    /// Date by date, the oldest first.
+    /// Makes the invoices date by date, the oldest first.
     async fn make_invoices(&self, mut pass: Pass<'_>) -> store::Result<Done> {
         let mut done = Done::default();
         let mut after = None;
@@ -247,7 +247,8 @@ impl Scheduler {
                 Decision::Wait(reason) => done.waiting.push(Waiting { on: due.on, reason }),
                 Decision::Run { latest_only } => {
                     match self.run_date(due.on, latest_only, &mut pass, &mut done).await {
-                        // A row that cannot be read must not hold back the other dates, nor what is invoiced. An operator gets the error.
+                        // An unreadable row must not block the other dates or the charging of existing invoices. In an
+                        // operator's call the error is returned.
                         Err(StoreError::Corrupt(problem)) if pass.until.is_none() => {
                             tracing::error!(schedule.period_on = %due.on, problem, "a date cannot be invoiced");
                         }
@@ -335,14 +336,14 @@ impl Scheduler {
     }
 }
 
-/// Also when the clock has been set back: then the time is not known.
+/// Whether the time has passed. Also true when the clock was set back, because then the elapsed time is unknown.
 fn has_passed(time: Duration, since_ms: i64, now_ms: i64) -> bool {
     let passed_ms = now_ms.saturating_sub(since_ms);
     passed_ms < 0 || u128::from(passed_ms.unsigned_abs()) >= time.as_millis()
 }
 
-/// The last date of which a period can be due: one that has begun in some zone, and those behind it that holidays move
-/// back. Whether a period is due its instant says.
+/// The last date that can have a due period: a date that has begun in some zone, or one shortly after it that holidays
+/// move back. The instant of each period decides whether it is due.
 pub(crate) fn last_date(now_ms: i64) -> Date {
     let now = Timestamp::from_millisecond(now_ms).unwrap_or(Timestamp::UNIX_EPOCH);
     let today = TimeZone::UTC.to_datetime(now).date();

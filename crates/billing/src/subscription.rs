@@ -1,5 +1,5 @@
-//! A subscription: its checked fields, and what an operator's change does to it. Pure; must not know a store, HTTP or
-//! the clock. The API, CSV and NDJSON are all read by [`NewSubscription::read`].
+//! A subscription: its checked fields, and the effect of an operator's change. Pure; must not know a store, HTTP or the
+//! clock. [`NewSubscription::read`] reads subscriptions from the API, CSV and NDJSON.
 
 use std::str::FromStr;
 
@@ -14,8 +14,8 @@ use crate::schedule::{
     AnchorDay, EveryMonths, HolidayRule, Holidays, InvalidField, Period, Price, Prices, Terms, Zone, periods,
 };
 
-/// Fields of a subscription, in the order of the documentation. `amount` is the first price where there is one only;
-/// `state` is that of one that was listed, and must be active here.
+/// Fields of a subscription, in the order of the documentation. `amount` is the first price if there is only one.
+/// `state` is there for listed subscriptions that are imported again, and must be active.
 pub const FIELDS: [&str; 14] = [
     "reference",
     "customer_id",
@@ -33,10 +33,10 @@ pub const FIELDS: [&str; 14] = [
     "state",
 ];
 
-/// `@YYYY-MM-DD`, which an invoice's reference has more.
+/// The length of `@YYYY-MM-DD`, which is appended in an invoice's reference.
 const PERIOD_SUFFIX_BYTES: usize = 11;
 
-/// Local time of a due date, unless another is given.
+/// Default local time of a due date.
 const AT_DEFAULT: &str = "06:00";
 const ZONE_DEFAULT: &str = "UTC";
 
@@ -52,7 +52,7 @@ pub enum SubscriptionState {
 }
 
 impl SubscriptionState {
-    /// In the order of their lives.
+    /// All states, in the order of a subscription's life.
     pub const ALL: [Self; 3] = [Self::Active, Self::Paused, Self::Ended];
 
     /// The value in SQL and JSON.
@@ -77,9 +77,9 @@ impl FromStr for SubscriptionState {
 /// The first period that has no invoice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextPeriod {
-    /// Its due date.
+    /// The due date of the period.
     pub on: Date,
-    /// From when it may be charged, in milliseconds since the Unix epoch.
+    /// The time from which the period may be charged, in milliseconds since the Unix epoch.
     pub charge_at: i64,
 }
 
@@ -101,7 +101,7 @@ impl NextPeriod {
     }
 }
 
-/// Fields as they came, as text; `None` where one is absent.
+/// The fields before any check, as text; `None` for an absent field.
 #[derive(Clone, Debug, Default)]
 pub struct RawFields<'a> {
     pub reference: Option<&'a str>,
@@ -109,7 +109,7 @@ pub struct RawFields<'a> {
     pub customer_reference: Option<&'a str>,
     pub currency: Option<&'a str>,
     pub amount: Option<&'a str>,
-    /// Date and amount of each.
+    /// Date and amount of each price.
     pub prices: Option<Vec<(&'a str, &'a str)>>,
     pub anchor_day: Option<&'a str>,
     pub every_months: Option<&'a str>,
@@ -128,15 +128,15 @@ pub struct NewSubscription {
     pub currency: Currency,
     pub prices: Prices,
     pub terms: Terms,
-    /// `None` when it ends before its first period.
+    /// The first period; `None` if the subscription ends before it.
     pub next: Option<NextPeriod>,
 }
 
-/// The field at fault, and what is allowed; to be read after the field's name.
+/// The field at fault, and what is allowed, as a text that follows the field's name.
 pub type Mistake = (&'static str, String);
 
 impl NewSubscription {
-    /// Checks the fields of one subscription: the only validator.
+    /// Checks the fields of one subscription. There is no other validator.
     ///
     /// # Errors
     /// The first mistake.
@@ -165,7 +165,8 @@ fn given<'a>(field: &'static str, text: Option<&'a str>) -> Result<&'a str, Mist
     text.ok_or_else(|| (field, "is missing".to_owned()))
 }
 
-/// Invoices are named after it, so it must leave room for a date, and be the same text in every normal form.
+/// The reference of a subscription is part of its invoices' references. It must leave room for a date, and be the same
+/// text in every normal form.
 fn reference(text: &str) -> Result<Reference, Mistake> {
     const LEN_MAX: usize = Reference::LEN_MAX - PERIOD_SUFFIX_BYTES;
     let reference = import_row::reference(text).map_err(|problem| ("reference", problem))?;
@@ -219,7 +220,7 @@ fn prices(fields: &RawFields<'_>, currency: Currency, starts_on: Date) -> Result
     Prices::new(listed).map_err(mistake)
 }
 
-/// An amount of this currency, as invoices are read.
+/// Parses an amount of this currency by the rules for invoices.
 ///
 /// # Errors
 /// What is allowed.
@@ -227,20 +228,20 @@ pub fn price_minor(currency: Currency, text: &str) -> Result<i64, String> {
     import_row::amount(text, currency).map(|amount| amount.minor())
 }
 
-/// Minor units of a currency as decimal text; of a sum too.
+/// Minor units of a currency as decimal text, also for a sum.
 #[must_use]
 pub fn minor_text(currency: Currency, minor: i64) -> String {
     Money { amount_minor: minor, currency }.amount().to_string()
 }
 
-/// A subscription that a store has.
+/// A stored subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
-    /// Its number here.
+    /// The subscription's number in this store.
     pub id: i64,
     pub reference: Reference,
     pub customer_id: CustomerId,
-    /// Where the customer was named by one.
+    /// The customer's reference, if the customer was named by one.
     pub customer_reference: Option<Reference>,
     pub currency: Currency,
     pub prices: Prices,
@@ -251,13 +252,13 @@ pub struct Subscription {
     pub last_on: Option<Date>,
     /// Milliseconds since the Unix epoch.
     pub created_at: i64,
-    /// The same.
+    /// Milliseconds since the Unix epoch.
     pub updated_at: i64,
 }
 
 impl Subscription {
-    /// Whether this is the same subscription as one that comes again, whatever operators changed since. What they
-    /// cannot change must agree, and so must the prices of the dates for which they set none.
+    /// Whether an imported subscription is the same as this one, apart from operators' changes. Fields that operators
+    /// cannot change must agree, and so must the prices of dates for which no operator set a price.
     #[must_use]
     pub fn is_same(&self, new: &NewSubscription, is_operators: impl Fn(Price) -> bool) -> bool {
         let terms = Terms { ends_on: new.terms.ends_on, ..self.terms.clone() };
@@ -274,10 +275,11 @@ impl Subscription {
             })
     }
 
-    /// The reference of a period's invoice: the same on each replica and after a restore, and so is the key of its charge.
+    /// The reference of a period's invoice. It is the same on each replica and after a restore, and so is the key of
+    /// its charge.
     ///
     /// # Errors
-    /// A stored reference that is too long.
+    /// When the stored reference is too long.
     pub fn invoice_reference(&self, on: Date) -> Result<Reference, crate::invoice::BadReference> {
         Reference::stored(format!("{}@{on}", self.reference.as_str()))
     }
@@ -299,7 +301,7 @@ impl Subscription {
         }
     }
 
-    /// Periods of the time in which it was paused are not billed: a pause promises that to the customer.
+    /// Periods during a pause are not billed: a pause promises that to the customer.
     fn resumed(&self, from: Option<Date>, holidays: &Holidays, now_ms: i64) -> Self {
         let first = self.last_on.and_then(|last| last.tomorrow().ok()).unwrap_or(self.terms.starts_on);
         let from_on = from.map_or(first, |from| from.max(first));
@@ -339,7 +341,7 @@ impl Subscription {
         Self { state, ..self }
     }
 
-    /// After its next period was invoiced, or left out.
+    /// The subscription after its next period was invoiced or skipped.
     #[must_use]
     pub fn advanced(&self, on: Date, invoiced: bool, holidays: &Holidays) -> Self {
         let last_on = if invoiced { Some(on) } else { self.last_on };
@@ -348,27 +350,27 @@ impl Subscription {
     }
 }
 
-/// As an operator's change of a price is recorded.
+/// The name of a price change in the audit row.
 pub const CHANGE_PRICE: &str = "subscription-change-price";
 
-/// What an operator changes.
+/// A change by an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     Pause,
-    /// Bills the first period from this date on; without one, the first that is not due yet.
+    /// Bills the first period from this date on; without a date, the first period that is not due yet.
     Resume {
         from: Option<Date>,
     },
-    /// The last date on which a period may be due; without one, no period is invoiced any more.
+    /// The last date on which a period may be due; without a date, no further period is invoiced.
     End {
         on: Option<Date>,
     },
-    /// For periods from its date on, until the next price's.
+    /// The price of periods from its date on, until the next price.
     Price(Price),
 }
 
 impl Change {
-    /// As it is recorded.
+    /// The name in the audit row.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -379,7 +381,7 @@ impl Change {
         }
     }
 
-    /// What beside the action is recorded.
+    /// The detail in the audit row, if any.
     #[must_use]
     pub fn detail(self) -> Option<String> {
         match self {

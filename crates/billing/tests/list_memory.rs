@@ -1,4 +1,5 @@
-//! Memory while a long table is listed to many clients. Alone in its process, whose peak it reads.
+//! Memory while a long table is listed to many clients. The only test of its process, because it reads the process's
+//! peak.
 
 #[cfg(test)]
 #[path = "routes/engine.rs"]
@@ -33,7 +34,7 @@ mod alone {
         WITH RECURSIVE n(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 100000)
         SELECT 'invoice-' || n, 1, 'EUR', n, 'PENDING', 0, 0 FROM n";
 
-    /// The most memory that this process has held since the last call, in KiB.
+    /// The peak memory of this process since the last call, in KiB.
     fn peak_kib() -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -78,7 +79,7 @@ mod alone {
                     if read == 0 {
                         return objects;
                     }
-                    // One brace for the invoice, one for its amount.
+                    // One brace belongs to the invoice, one to its amount.
                     objects += piece[..read].iter().filter(|byte| **byte == b'{').count();
                 }
             });

@@ -1,5 +1,6 @@
-//! When billing is ready on PostgreSQL: not without its database or with one that cannot prove who it is, not below
-//! the schema, and also above it. Where no server is installed this is left out, loudly; in CI that is a failure.
+//! When billing is ready on PostgreSQL: not without its database, not with a server that cannot prove its identity, not
+//! below the schema version, but also above it. Without an installed server the test is skipped with a loud notice; in
+//! CI that is a failure.
 
 use std::sync::Arc;
 use std::time::Duration;

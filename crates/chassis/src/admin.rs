@@ -1,6 +1,5 @@
-//! The admin port: liveness, readiness, metrics and the log level.
-//! Must not know the business routes; the kubelet and Prometheus call here without any credential, and
-//! only the log level needs one.
+//! The admin port: liveness, readiness, metrics and the log level. Must not know the business routes; the kubelet and
+//! Prometheus call it without any credential, and only a change of the log level needs one.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,10 +22,10 @@ use crate::telemetry::{LogHandle, LogLevel, Metrics, TEXT_FORMAT, Telemetry};
 
 /// The shutdown has begun.
 const DRAINING: &str = "draining";
-/// Something is held that must be there first.
+/// A [`Hold`] exists: something must be opened before the service is ready.
 const OPENING: &str = "opening";
 
-/// Reasons for not being ready. Clones share them.
+/// Tracks the reasons for not being ready. Clones share them.
 #[derive(Clone)]
 pub struct Readiness(Arc<Conditions>);
 
@@ -45,7 +44,7 @@ type Check = Arc<dyn Fn() -> Result<(), Unmet> + Send + Sync>;
 pub struct Unmet {
     /// A constant word for the metric; empty for the check's own name.
     pub code: &'static str,
-    /// For an operator.
+    /// Description for an operator.
     pub text: String,
 }
 
@@ -70,21 +69,21 @@ pub struct Hold {
 }
 
 impl Readiness {
-    /// Ready until something is held, a check fails or the shutdown begins.
+    /// A readiness that lasts until something is held, a check fails or the shutdown begins.
     #[must_use]
     pub fn new(shutdown: &Shutdown) -> Self {
         let (held, checks, remarks) = (Mutex::default(), Mutex::default(), Mutex::default());
         Self(Arc::new(Conditions { shutdown: shutdown.clone(), held, checks, remarks }))
     }
 
-    /// Not ready, for this reason, until the answer is dropped.
+    /// Makes the service not ready, for this reason, until the returned [`Hold`] is dropped.
     pub fn hold(&self, reason: impl Into<String>) -> Hold {
         let reason: Arc<str> = reason.into().into();
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&reason));
         Hold { conditions: self.clone(), reason }
     }
 
-    /// Called at each probe; must return from memory, never wait. Never call another service here.
+    /// Adds a check, called at each probe. A check answers from memory: it never waits and never calls another service.
     pub fn check<E: Into<Unmet>>(
         &self,
         name: &'static str,
@@ -94,19 +93,19 @@ impl Readiness {
         self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).push((name, Arc::new(check)));
     }
 
-    /// Called at each probe, as a check is: a line for operators about what a service that is ready does not do.
+    /// Adds a remark, called at each probe: a line for operators about something that a ready service does not do.
     pub fn remark(&self, remark: impl Fn() -> Option<String> + Send + Sync + 'static) {
         self.0.remarks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(remark));
     }
 
-    /// Every remark that there is now.
+    /// The current remarks.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let remarks = self.0.remarks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         remarks.iter().filter_map(|remark| remark()).collect()
     }
 
-    /// Every reason not to be ready; none when ready.
+    /// Every reason not to be ready; empty when ready.
     #[must_use]
     pub fn unmet(&self) -> Vec<String> {
         self.reasons().into_iter().map(|(_, text)| text).collect()
@@ -152,7 +151,8 @@ pub struct LogLevelAccess {
 }
 
 impl LogLevelAccess {
-    /// For the admin listener at this address; without operators it is closed off loopback.
+    /// The access rule of the admin listener at this address. Without operators, a listener off loopback accepts no
+    /// change.
     #[must_use]
     pub fn new(listener: SocketAddr, operators: Option<Callers>) -> Self {
         let operators = operators.filter(|operators| !operators.is_open());
@@ -218,7 +218,7 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
     (status, format!("{first}{lines}")).into_response()
 }
 
-/// What `/metrics` shows.
+/// The data that `/metrics` shows.
 #[derive(Clone)]
 struct Shown {
     metrics: Metrics,

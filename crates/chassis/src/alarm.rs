@@ -1,12 +1,12 @@
-//! One timer per connection that is hardly ever touched: a later deadline never moves the timer, it is found
-//! out when the timer rings. Knows nothing of connections or of what a deadline means.
+//! One timer per connection, which is rarely moved: a later deadline leaves the timer as it is, and is only read when
+//! the timer fires. Knows nothing of connections or of what a deadline means.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::time::{Instant, Sleep};
 
-/// Rings at a deadline that may change between polls. Setting a later one costs nothing.
+/// An alarm at a deadline that may change between polls. Setting a later deadline costs nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
     timer: Option<Pin<Box<Sleep>>>,
@@ -14,7 +14,7 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    /// Sets or clears the deadline. It counts from the next poll on.
+    /// Sets or clears the deadline. The change takes effect at the next poll.
     pub(crate) fn set(&mut self, deadline: Option<Instant>) {
         self.deadline = deadline;
     }

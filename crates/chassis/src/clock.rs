@@ -1,5 +1,5 @@
-//! Time and randomness as values, so that a simulation can advance the one and a seed can replay the other.
-//! The only module that may ask the system for either. Must not know what they are used for.
+//! Time and randomness as values, so that a simulation can advance the time and a seed can replay the randomness. The
+//! only module that may ask the system for time or randomness. Must not know what they are used for.
 
 mod virtual_clock;
 
@@ -32,7 +32,7 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// Starts at `start_ms` (milliseconds since 1970) and goes on as tokio's time does, also when that is paused.
+    /// Starts at `start_ms` (milliseconds since 1970) and advances with tokio's time, also when tokio's time is paused.
     #[must_use]
     pub fn simulated(start_ms: i64) -> Self {
         Self(Source::Simulated { start_ms, origin: Instant::now() })
@@ -44,13 +44,13 @@ impl Clock {
         Self(Source::Elsewhere { start_ms, elapsed })
     }
 
-    /// One that other processes share, for stores that are marked for it.
+    /// A virtual clock that other processes share, for stores that are marked for it.
     #[must_use]
     pub fn shared(clock: VirtualClock) -> Self {
         Self(Source::Virtual(Arc::new(clock)))
     }
 
-    /// The shared virtual clock, if it is one.
+    /// The shared virtual clock, if this clock is one.
     #[must_use]
     pub fn as_virtual(&self) -> Option<&VirtualClock> {
         match &self.0 {
@@ -76,14 +76,15 @@ impl Clock {
         }
     }
 
-    /// Nanoseconds since 1970 by the machine's own clock: for durations in traces, which others compare with their own.
+    /// Nanoseconds since 1970 by the machine's own clock: for times in traces, which are compared with those of other
+    /// programs.
     #[must_use]
     pub fn wall_ns() -> u64 {
         let since = system_time().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The same instant for formatting: whole milliseconds, never before 1970.
+    /// The current time for formatting: whole milliseconds, never before 1970.
     #[must_use]
     pub fn now(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(u64::try_from(self.now_ms()).unwrap_or(0))
@@ -99,7 +100,7 @@ fn system_time() -> SystemTime {
     SystemTime::now()
 }
 
-/// Randomness. Cheap to clone; clones of a seeded one draw from the same sequence.
+/// Randomness. Cheap to clone; clones of a seeded source draw from the same sequence.
 #[derive(Clone, Debug)]
 pub struct Random(Draw);
 
@@ -143,7 +144,7 @@ impl Random {
             .into_uuid()
     }
 
-    /// Uniform in `0..max`: full jitter. Zero when `max` is.
+    /// Uniform in `0..max`: full jitter. Zero when `max` is zero.
     #[must_use]
     pub fn jitter(&self, max: Duration) -> Duration {
         Duration::from_nanos(self.below(u64::try_from(max.as_nanos()).unwrap_or(u64::MAX)))

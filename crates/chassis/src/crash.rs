@@ -1,11 +1,11 @@
 //! Named points where a test kills the process as a power cut would. Exists only with debug assertions:
 //! a release binary holds neither the calls nor the names. Must not know what the points mean.
 //!
-//! `TINJIS_CRASH=K5:3` kills this process by SIGKILL at the third hit of K5; `TINJIS_CRASH_HITS=FILE` gets the
-//! name of each hit, one a line, so that a test can count that the point was really reached. Hits that stand in the
-//! file at the start count, so that the third start dies at the third hit of a point that each start has once.
+//! `TINJIS_CRASH=K5:3` kills this process by SIGKILL at the third hit of K5; `TINJIS_CRASH_HITS=FILE` gets the name of
+//! each hit, one per line, so that a test can check that the point was reached. Hits already in the file count: if each
+//! start hits a point once, the third start dies at it.
 
-/// Marks a point to die at: `crash_point!("K5")`. Nothing at all without debug assertions.
+/// Marks a point to die at: `crash_point!("K5")`. Compiles to nothing without debug assertions.
 #[macro_export]
 macro_rules! crash_point {
     ($name:literal) => {{
@@ -37,7 +37,7 @@ mod armed {
     }
 
     impl Point {
-        /// Reads `name:nth`; a plan that cannot be read must not pass for "nothing to do".
+        /// Reads `name:nth`; panics at a malformed plan, which must not be ignored.
         fn parse(text: &str) -> Self {
             let (name, nth) = text.rsplit_once(':').unwrap_or((text, "1"));
             let nth =
@@ -45,7 +45,7 @@ mod armed {
             Self { name: name.to_owned(), nth, seen: AtomicU64::new(0) }
         }
 
-        /// Takes up the count where earlier processes left it.
+        /// Continues the count of earlier processes.
         fn after(self, hits: &str) -> Self {
             let before = hits.lines().filter(|name| *name == self.name).count();
             Self { seen: AtomicU64::new(u64::try_from(before).unwrap_or(u64::MAX)), ..self }
@@ -60,10 +60,10 @@ mod armed {
     static PLAN: OnceLock<Plan> = OnceLock::new();
     static IN_TURN: Mutex<()> = Mutex::new(());
 
-    /// Counts a hit and dies when it is the one that was asked for. Use [`crash_point!`](crate::crash_point).
+    /// Counts a hit and dies when it is the planned one. Use [`crash_point!`](crate::crash_point).
     pub fn hit(name: &str) {
         let plan = PLAN.get_or_init(read_plan);
-        // Held until death: no other task's hit is written after the one that kills.
+        // Held until the process dies: no other task's hit is written after the fatal one.
         let _in_turn = IN_TURN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut hits) = plan.hits.as_ref() {
             hits.write_all(format!("{name}\n").as_bytes()).expect("the file of crash hits can be written");

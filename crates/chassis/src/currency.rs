@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// ISO 4217 list one as published on 2026-01-01 (<https://www.six-group.com>, list-one.xml): every code that has a minor
-/// unit, in order, with its number of decimals. Metals, units of account and test codes are no currency of an amount.
-/// Stored amounts are read by this table: a number of decimals in it never changes.
+/// ISO 4217 list one as published on 2026-01-01 (<https://www.six-group.com>, list-one.xml): every code that has a
+/// minor unit, in order, with its number of decimals. Metals, units of account and test codes are left out. Stored
+/// amounts are read by this table, so that a number of decimals in it never changes.
 #[rustfmt::skip]
 const TABLE: &[(&str, u8)] = &[
     ("AED", 2), ("AFN", 2), ("ALL", 2), ("AMD", 2), ("AOA", 2), ("ARS", 2), ("AUD", 2), ("AWG", 2),
@@ -35,7 +35,7 @@ const TABLE: &[(&str, u8)] = &[
 
 const _: () = assert!(TABLE.len() < u8::MAX as usize, "a currency's number is a byte");
 
-/// Decimals of amounts that come without a known currency, and of all amounts before currencies had their own.
+/// Decimals of amounts without a known currency, and of all amounts from before currencies had their own decimals.
 pub const EXPONENT_OF_HUNDREDTHS: u8 = 2;
 
 /// The most decimals of a currency.
@@ -64,7 +64,7 @@ impl Currency {
         u8::try_from(at).ok().map(Self)
     }
 
-    /// For constants: fails to compile for a code that is none.
+    /// A currency for constants: an unknown code fails to compile.
     const fn named(code: &str) -> Self {
         let (mut at, code) = (0, code.as_bytes());
         loop {
@@ -76,26 +76,25 @@ impl Currency {
         }
     }
 
-    /// The code.
     #[must_use]
     pub fn code(self) -> &'static str {
         TABLE[usize::from(self.0)].0
     }
 
-    /// Decimals of an amount: its minor units are ten to this power of one.
+    /// Decimals of an amount: one unit of the currency is ten to this power of minor units.
     #[must_use]
     pub fn exponent(self) -> u8 {
         TABLE[usize::from(self.0)].1
     }
 
-    /// Its place in [`Self::all`].
+    /// Index of the currency in [`Self::all`].
     #[must_use]
     pub fn number(self) -> u8 {
         self.0
     }
 }
 
-/// Decimals of an amount in the currency that a text names; hundredths where it names none.
+/// Decimals of an amount in the currency that a text names; hundredths where the text names no currency.
 #[must_use]
 pub fn exponent_of(code: &str) -> u8 {
     Currency::from_code(code).map_or(EXPONENT_OF_HUNDREDTHS, Currency::exponent)

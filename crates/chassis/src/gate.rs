@@ -1,6 +1,6 @@
-//! What is refused before any route sees it, because it could only be executed later: while the store is known to be of
-//! no use, nothing that writes begins; later on, what waits for the store asks whether the caller is still there. Knows no
-//! route and no store.
+//! Refuses requests before any route runs, where they could only be executed later: while the store is known to be
+//! unusable, no write begins. Later, what waits for the store checks that its caller is still connected. Knows no route
+//! and no store.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::server::{NotExecuted, Shed, is_safe};
 /// Whether the store can be used, from memory.
 pub type Usable = Arc<dyn Fn() -> Result<(), Unmet> + Send + Sync>;
 
-/// Wraps all routes that the router has by now. Reads pass: they fail by themselves, and leave nothing behind.
+/// Wraps all routes that the router has so far. Reads pass: they fail by themselves and change nothing.
 pub fn while_usable(router: Router, usable: Usable, shed: Shed) -> Router {
     let gate = move |request: Request, next: Next| {
         let passes = is_safe(request.method()) || usable().is_ok();

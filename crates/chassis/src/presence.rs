@@ -1,5 +1,6 @@
-//! Whether the caller for whom a task works is still there when something is about to begin: what waits for a database
-//! asks just before, so that nothing is executed for a caller that has left meanwhile. Knows no route and no database.
+//! Whether the caller for whom a task works is still connected when something is about to begin. Code that waits for a
+//! database asks just before, so that nothing is executed for a caller that has left meanwhile. Knows no route and no
+//! database.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ struct Request {
 }
 
 impl Presence {
-    /// Presence of the caller whose request came on this connection.
+    /// The presence of the caller whose request came on this connection.
     #[must_use]
     pub fn of(connection: Option<&Connection>) -> Self {
         let request = |connection: &Connection| Request {
@@ -43,8 +44,8 @@ impl Presence {
         OF_THIS_TASK.scope(self, future).await
     }
 
-    /// Ask this just before something begins: `false` when its caller is gone. Once something has begun for it, the rest
-    /// follows whether or not it stays.
+    /// Whether something may begin for the caller: `false` when the caller is gone. Once something has begun, the rest
+    /// follows even if the caller leaves.
     #[must_use]
     pub fn may_begin(&self) -> bool {
         let Some(request) = &self.0 else { return true };

@@ -17,11 +17,11 @@ pub struct Problem {
     pub status: StatusCode,
     /// `about:blank`, or a stable name such as `urn:tinjis:problem:key-voided`.
     pub type_: api::Text,
-    /// The same short text for each problem of this type.
+    /// The short text, which is the same for each problem of this type.
     pub title: api::Text,
     /// The detail; left out when empty.
     pub detail: String,
-    /// Fields that were wrong; left out when empty.
+    /// The wrong fields; left out when empty.
     pub errors: Vec<FieldError>,
 }
 
@@ -36,7 +36,7 @@ impl Problem {
         Self { status, type_: BLANK.into(), title: title.into(), detail: String::new(), errors: Vec::new() }
     }
 
-    /// A problem that clients branch on: `name` is put behind `urn:tinjis:problem:`.
+    /// A problem that clients branch on: `name` is appended to `urn:tinjis:problem:`.
     #[must_use]
     pub fn named(status: StatusCode, name: &str, title: &'static str) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Problem {
         }
     }
 
-    /// 400 with the fields that were wrong.
+    /// A 400 with the wrong fields.
     #[must_use]
     pub fn validation(errors: Vec<FieldError>) -> Self {
         Self { errors, ..Self::named(StatusCode::BAD_REQUEST, "validation", "The request is not valid") }

@@ -1,5 +1,5 @@
-//! One way from the arguments of a program to its exit code: settings, logs, a runtime, its work. And what each service
-//! has before its own parts. Must not know what a service does.
+//! One way from the arguments of a program to its exit code: settings, logs, a runtime, its work. Also the parts that
+//! each service has before its own. Must not know what a service does.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -27,12 +27,12 @@ const REVISION: &str = match option_env!("TINJIS_REVISION") {
     None => "unknown",
 };
 
-/// What a program does once its settings are read and its log is open. Boxed where the program is: its whole service is
-/// compiled there, once, and not again in each binary that starts it.
+/// What a program does once its settings are read and its log is open. Boxed in the program's crate, so that the
+/// service is compiled once, and not again in each binary that starts it.
 pub type Work = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
 
-/// The whole program, from its settings, or the code to exit with when there are none, to its exit code. An error of its
-/// work is logged and is a failure.
+/// Runs the whole program and returns its exit code. `loaded` has its settings, or the exit code when there are none.
+/// An error of its work is logged and is a failure.
 pub fn run<C>(
     loaded: Result<C, ExitCode>,
     log: fn(&C) -> &LogConfig,
@@ -61,7 +61,7 @@ pub fn new_telemetry(service: &'static str) -> Telemetry {
     Telemetry::new(service, VERSION, REVISION)
 }
 
-/// Exports the traces of a service, if its settings say where to.
+/// Exports the traces of a service, if a collector is configured.
 #[cfg(feature = "otlp")]
 fn tracer(traces: &Traces, telemetry: &Telemetry, tls: &TlsMetrics) -> anyhow::Result<Tracer> {
     for warning in &traces.warnings {
@@ -74,7 +74,7 @@ fn tracer(traces: &Traces, telemetry: &Telemetry, tls: &TlsMetrics) -> anyhow::R
     Ok(Tracer::to(exported.context("cannot export traces")?))
 }
 
-/// A build without the exporter says so, instead of leaving an operator to wait for traces.
+/// A build without the exporter logs a warning, so that an operator does not wait for traces.
 #[cfg(not(feature = "otlp"))]
 fn tracer(traces: &Traces, _: &Telemetry, _: &TlsMetrics) -> anyhow::Result<Tracer> {
     if traces.settings.is_some() {
@@ -93,17 +93,17 @@ pub fn shutdown_on_signals() -> Shutdown {
     shutdown
 }
 
-/// What a service has before its own parts.
+/// The parts that a service has before its own.
 pub struct Service {
     /// Address of the business port.
     pub listen: SocketAddr,
-    /// Its metrics.
+    /// Metrics of the service.
     pub telemetry: Telemetry,
-    /// Metrics of certificates, also of those that its clients use.
+    /// Metrics of certificates, also of those that the service's clients use.
     pub tls: TlsMetrics,
-    /// What keeps it from being ready.
+    /// The conditions that keep the service from being ready.
     pub readiness: Readiness,
-    /// Triggered by signals.
+    /// The shutdown, triggered by signals.
     pub shutdown: Shutdown,
     admin_listen: SocketAddr,
     connections_per_peer: usize,
@@ -129,13 +129,13 @@ impl Service {
         Ok((service, listeners))
     }
 
-    /// Probes, metrics, and the log level for these operators.
+    /// The router of the admin port: probes, metrics, and the log level for these operators.
     pub fn admin(&self, log: LogHandle, operators: Option<Callers>) -> Router {
         let access = LogLevelAccess::new(self.admin_listen, operators);
         admin_router(&self.telemetry, self.readiness.clone(), log, access)
     }
 
-    /// These limits, with the share of a peer that is configured.
+    /// These limits, with the configured share of a peer.
     #[must_use]
     pub fn limits(&self, limits: Limits) -> Limits {
         Limits { connections_per_peer: self.connections_per_peer, ..limits }

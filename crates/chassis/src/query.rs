@@ -1,5 +1,5 @@
-//! Parameters that a route does not take: refused by name, since a switch that is ignored would do its opposite.
-//! Must not know what any parameter means.
+//! Refuses parameters that a route does not take, by name, since ignoring a switch would do its opposite. Must not know
+//! what any parameter means.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::problem::{FieldError, Problem};
 
-/// A parameter that this route does not know.
+/// The error about a parameter that a route does not know.
 #[must_use]
 pub fn unknown(name: &str) -> FieldError {
     FieldError::new(name, "is not a parameter of this route")

@@ -1,10 +1,10 @@
-//! The steps of a schema, and what a database that already took some of them means for a program that knows others.
-//! Knows no database and no step's meaning.
+//! The steps of a schema, and whether a program can use a database that has other steps than the program knows. Knows
+//! no database and no step's meaning.
 
 /// One step of a schema. Its version is its place in the list, from 1; steps are only ever appended.
 #[derive(Clone, Copy, Debug)]
 pub struct Migration {
-    /// Recorded with the version, and compared: a list that was reordered is refused.
+    /// Recorded with the version, and compared: a reordered list is refused.
     pub name: &'static str,
     /// Statements, run in one transaction.
     pub sql: &'static str,
@@ -20,10 +20,11 @@ pub(crate) struct Applied {
     pub(crate) breaks_older: bool,
 }
 
-/// How many steps the database has: fewer than the list must be migrated, more are a later program's and no harm.
+/// Checks the steps that a database has, and returns their number. Fewer than the list: the rest must be migrated.
+/// More: they are a later program's and do no harm.
 ///
 /// # Errors
-/// When it is another service's database, or a later program made it unusable for this one.
+/// When the database is another service's, or a later program made it unusable for this program.
 pub(crate) fn check(applied: &[Applied], migrations: &[Migration]) -> Result<usize, String> {
     for step in applied {
         let known = (1..).zip(migrations).find(|(version, _)| *version == step.version);
@@ -61,7 +62,7 @@ pub(crate) fn relations(migrations: &[Migration]) -> impl Iterator<Item = &str> 
 /// one.
 ///
 /// # Errors
-/// When the clock is of the other kind than the database.
+/// When clock and database are of different kinds.
 pub fn check_clock(is_database_virtual: bool, is_clock_virtual: bool) -> Result<(), String> {
     match (is_database_virtual, is_clock_virtual) {
         (true, false) => {

@@ -1,5 +1,5 @@
-//! One way to run a service: bind both ports, serve, drain, end; and to ask a running one how it is.
-//! Must not know the routes.
+//! One way to run a service: bind both ports, serve, drain, end; and to check a running service's health. Must not know
+//! the routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
@@ -18,25 +18,25 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
 use crate::tls::{ServerFiles, ServerTls, TlsMetrics};
 
-/// Connections that the kernel may hold until we accept them.
+/// Connections that the kernel may hold until they are accepted.
 const BACKLOG: u32 = 4096;
 
-/// Calls of the admin port at once: a few probes, scrapes and people.
+/// Maximum number of concurrent calls of the admin port: a few probes, scrapes and people.
 const ADMIN_MAX: usize = 32;
-/// Its connections: more than calls, so that a probe finds a place while half requests hold some, and has time to send its
-/// own before it is the oldest.
+/// Maximum number of its connections. They are more than the calls, so that a probe finds a place beside unfinished
+/// requests, and has time to send its own before it is the oldest.
 const ADMIN_CONNECTIONS_MAX: usize = 256;
-/// And of one peer address, once all are held.
+/// Maximum number of its connections of one peer address, once all are in use.
 const ADMIN_CONNECTIONS_PER_PEER: usize = 16;
 
-/// Bytes of a request's body on the admin port: a log level.
+/// Maximum size of a request's body on the admin port: a log level.
 const ADMIN_BODY_BYTES_MAX: u64 = 4096;
 
 /// Grace period of the admin port after everything else has ended.
 const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
-/// How long a start may take before the business port answers that nothing is executed yet: a store in a file is open
-/// long before, and its first callers need not notice.
+/// How long a start may take before the business port answers that nothing is executed yet: a store in a file opens
+/// much faster, so that its first callers only wait.
 const OPENING: Duration = Duration::from_millis(250);
 
 /// Time limit of the whole health check.
@@ -49,8 +49,8 @@ pub struct Listeners {
     pub business: TcpListener,
     /// Admin port.
     pub admin: TcpListener,
-    /// What is spoken on the business port; without, plain HTTP. The admin port is always plain: the kubelet and
-    /// Prometheus have no certificate.
+    /// The TLS of the business port; `None` for plain HTTP. The admin port is always plain: the kubelet and Prometheus
+    /// have no certificate.
     pub tls: Option<ServerTls>,
 }
 
@@ -63,7 +63,7 @@ impl Listeners {
         Ok(Self { business: bind(common.listen)?, admin: bind(common.admin_listen)?, tls: None })
     }
 
-    /// Speaks TLS on the business port, by these files if any.
+    /// Uses TLS on the business port with these files, if any.
     ///
     /// # Errors
     /// When a file is invalid.
@@ -95,7 +95,7 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     listen().with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Serves both ports until the shutdown has run its course; the admin port answers until the very end. Shows the
+/// Serves both ports until the shutdown has completed; the admin port answers until the very end. Registers the
 /// business port's connection metrics in `telemetry`; wrap the router in [`crate::telemetry::observe`] before.
 ///
 /// # Errors
@@ -111,12 +111,13 @@ pub async fn serve(
     serve_when(listeners, async { Ok(business) }, Router::new(), admin, limits, shutdown, telemetry).await
 }
 
-/// As [`serve`], with routes that come later, such as after the database does. Until then the business port answers
-/// `meanwhile`: health, and to anything else that it was not executed. Requests that waited in the kernel's queue would be
-/// executed for callers that have gone. A shutdown need not wait for the routes.
+/// Serves as [`serve`] does, with routes that come later, for example once the database is reachable. Until then
+/// `meanwhile` answers on the business port: health, and to all other requests that they were not executed. If they
+/// waited in the kernel's queue instead, they would be executed for callers that have gone. A shutdown need not wait
+/// for the routes.
 ///
 /// # Errors
-/// As [`serve`], and when the routes fail to be made.
+/// As [`serve`], and when making the routes fails.
 pub async fn serve_when(
     listeners: Listeners,
     business: impl Future<Output = anyhow::Result<Router>>,
@@ -142,7 +143,7 @@ pub async fn serve_when(
     let routes = Routes::until(meanwhile);
     let served = match made {
         Some(Err(error)) => Err(error),
-        // Stopped before it began: tracked tasks are awaited all the same.
+        // The shutdown came first: tracked tasks are still awaited.
         None if shutdown.is_draining() => Ok(shutdown.finished().await),
         made => {
             tracing::info!(listen = %listen, admin.listen = %admin_listen, tls, open_files_max, "listening");
@@ -164,7 +165,7 @@ pub async fn serve_when(
         }
     };
 
-    // While the admin port still answers: what the last calls did is in their traces too.
+    // While the admin port still answers: this sends the traces of the last calls.
     telemetry.tracer.finish().await;
     admin_shutdown.trigger();
     admin.await.context("the admin port ended before its time")?;
@@ -174,7 +175,7 @@ pub async fn serve_when(
     Ok(())
 }
 
-/// Serves to the end, unless the routes fail to be made.
+/// Serves to the end, unless making the routes fails.
 async fn serve_and_open(
     serving: impl Future<Output = ()>,
     opened: impl Future<Output = anyhow::Result<()>>,
@@ -200,7 +201,7 @@ fn admin_limits() -> Limits {
     }
 }
 
-/// Raises the soft limit of open files to the hard one; answers the limit that holds now.
+/// Raises the soft limit of open files to the hard one; returns the resulting limit.
 pub fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -209,16 +210,16 @@ pub fn raise_open_files() -> u64 {
 }
 
 /// Makes sure that no copy of this process' memory, which holds keys and tokens, is left on a disk when it aborts, and
-/// that no other process of the same user reads it. To be called first.
+/// that no other process of the same user reads it. Called first in each program.
 pub fn keep_memory_private() {
-    // Nothing is lost where the system does not know how.
+    // Where the system cannot do this, nothing is lost.
     let _unknown = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Asks a running service's admin port whether it is ready.
 ///
 /// # Errors
-/// When it is not, does not answer within 2 s or is not there.
+/// When the service is not ready, does not answer within 2 s or is not running.
 pub async fn healthcheck(admin: SocketAddr) -> anyhow::Result<()> {
     let admin = reachable(admin);
     let asked = tokio::time::timeout(HEALTHCHECK, ask(admin)).await;
@@ -227,7 +228,7 @@ pub async fn healthcheck(admin: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// "All addresses" is where one listens, not where one calls.
+/// Replaces "all addresses" by loopback: a service can listen there, but not be called there.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
@@ -341,7 +342,7 @@ mod tests {
         assert!(error.starts_with("1 tasks"), "{error}");
     }
 
-    /// Each holds a connection by one byte of a head that never ends.
+    /// Each client holds a connection by one byte of a head that never ends.
     #[tokio::test]
     async fn probes_are_answered_beside_more_half_requests_than_the_admin_port_has_places() {
         let shop = start_test_service(Shutdown::new());

@@ -1,5 +1,5 @@
-//! Ends a service softly, then hard: not ready, stop accepting, finish the tracked tasks, give up.
-//! Must not know the tasks.
+//! Ends a service gracefully, then hard: not ready, stop accepting, finish the tracked tasks, give up. Must not know
+//! the tasks.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub const GRACE: Duration = Duration::from_secs(25);
 /// Time for a task to notice the hard stop before it is abandoned.
 const HARD_GRACE: Duration = Duration::from_secs(1);
 
-/// One service's way to its end. Clones share it.
+/// The shutdown of one service, in stages. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Shutdown(Arc<Stages>);
 
@@ -40,13 +40,14 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// No drain notice (loopback has no load balancer) and the usual grace period.
+    /// A shutdown without drain notice (loopback has no load balancer) and with the usual grace period.
     #[must_use]
     pub fn new() -> Self {
         Self::with_timings(Duration::ZERO, GRACE)
     }
 
-    /// `notice`: from "not ready" to "stop accepting", for load balancers to follow. `grace`: from there to hard.
+    /// A shutdown with these times. `notice` is from "not ready" to "stop accepting", for load balancers to follow.
+    /// `grace` is from there to the hard stop.
     #[must_use]
     pub fn with_timings(notice: Duration, grace: Duration) -> Self {
         Self(Arc::new(Stages {
@@ -74,7 +75,8 @@ impl Shutdown {
                 let name = tokio::select! {
                     _ = interrupt.recv() => "SIGINT",
                     _ = terminate.recv() => "SIGTERM",
-                    // A closing terminal sends it twice, once itself and once by the shell: no second one is in a hurry.
+                    // A closing terminal sends it twice, once itself and once by the shell: a second one does not mean
+                    // the hard stop.
                     _ = hangup.recv() => {
                         if !shutdown.is_draining() {
                             tracing::info!(signal = "SIGHUP", "draining");
@@ -96,7 +98,7 @@ impl Shutdown {
         });
     }
 
-    /// Begins the end, once; later calls change nothing. Needs a tokio runtime around it.
+    /// Begins the shutdown, once; later calls change nothing. Needs a tokio runtime around it.
     pub fn trigger(&self) {
         if self.0.draining.is_cancelled() {
             return;
@@ -113,7 +115,7 @@ impl Shutdown {
         });
     }
 
-    /// Resolves when the service is not ready any more: claim nothing new.
+    /// Resolves when the service is no longer ready and must claim nothing new.
     pub async fn draining(&self) {
         self.0.draining.cancelled().await;
     }
@@ -134,7 +136,7 @@ impl Shutdown {
         self.0.draining.is_cancelled()
     }
 
-    /// Where tasks that must finish before the process ends are counted.
+    /// Counts the tasks that must finish before the process ends.
     #[must_use]
     pub fn tracker(&self) -> &TaskTracker {
         &self.0.tracker
@@ -150,7 +152,7 @@ impl Shutdown {
         self.0.tracker.spawn(TraceContext::inherit(task).instrument(span))
     }
 
-    /// Waits for the end; answers how many tracked tasks were left behind.
+    /// Waits for the end of the shutdown. Returns how many tracked tasks were left.
     pub async fn finished(&self) -> usize {
         self.hard().await;
         let _over_time = tokio::time::timeout(HARD_GRACE, self.0.tracker.wait()).await;

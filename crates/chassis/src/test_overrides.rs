@@ -1,5 +1,5 @@
 //! Overrides for tests in builds with debug assertions: scaled durations, unresolvable names, and the offset of the
-//! wall clock. Nothing of it is in a release binary. Must not know the tests or the durations.
+//! wall clock. A release binary contains none of this. Must not know the tests or the durations.
 //!
 //! `TINJIS_TRIAL_TEMPO=30`: deadlines, leases and pauses are divided by 30. `TINJIS_TRIAL_NAMES=FILE`:
 //! names in the file do not resolve. `TINJIS_TRIAL_CLOCK=FILE`: milliseconds by which the wall clock is ahead.

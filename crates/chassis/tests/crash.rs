@@ -1,11 +1,11 @@
-//! A crash point in a real process: this test binary runs itself again and watches how that ends.
-//! Must not know how the points are counted inside.
+//! A crash point in a real process: this test binary runs itself again and checks how that process ends. Must not know
+//! how the points are counted inside.
 #![cfg(debug_assertions)]
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
-/// The points that [`a_crash_point_that_is_not_configured_does_nothing`] comes by, in this order.
+/// Passes the points of [`a_crash_point_that_is_not_configured_does_nothing`], in this order.
 fn come_by() {
     for _ in 0..3 {
         chassis::crash_point!("before-send");
@@ -18,7 +18,7 @@ fn a_crash_point_that_is_not_configured_does_nothing() {
     come_by();
 }
 
-/// Runs the test above in a process of its own; answers how it ended and which points it hit.
+/// Runs the test above in a process of its own; returns how it ended and which points it hit.
 fn victim(plan: &str) -> (ExitStatus, Vec<String>) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let hits = dir.path().join("hits");

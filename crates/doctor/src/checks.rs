@@ -17,7 +17,7 @@ use crate::task::{CallFault, Observation, ProbeAction, ProviderCall};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Topic {
-    /// On pods of the doctor's own: whether the CNI enforces policies at all.
+    /// Tests on pods of the doctor's own: whether the CNI enforces policies at all.
     Enforcement,
     Network,
     Egress,
@@ -64,9 +64,9 @@ impl Topic {
 pub(crate) struct Check {
     pub(crate) id: String,
     pub(crate) topic: Topic,
-    /// The workload, pod or identity that acts.
+    /// The acting workload, pod or identity.
     pub(crate) subject: String,
-    /// The address, object or permission that it acts on.
+    /// The address, object or permission that is tested.
     pub(crate) target: String,
     pub(crate) expect_allowed: bool,
     /// The id of the similar check that must be allowed for a refusal of this one to count.
@@ -95,12 +95,12 @@ pub(crate) enum Action {
         name: Option<String>,
         namespace: String,
     },
-    /// A pod is submitted to the API server, and deleted if accepted.
+    /// Submits a pod to the API server, and deletes it if it is accepted.
     CreatePod {
         namespace: String,
         pod: Value,
     },
-    /// An ephemeral container is added to a running pod, as a dry run: it could not be removed again.
+    /// Adds an ephemeral container to a running pod, as a dry run, because it could not be removed again.
     Debug {
         namespace: String,
         pod: String,
@@ -111,22 +111,22 @@ pub(crate) enum Action {
         workload: String,
         second: bool,
     },
-    /// Already known from the inventory.
+    /// The outcome is already known from the inventory.
     Observed(Observation),
 }
 
-/// Where a probe runs: what policies see of it.
+/// The place of a probe: its namespace and labels, which policies select by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VantagePoint {
     pub(crate) name: String,
     pub(crate) namespace: String,
     pub(crate) labels: BTreeMap<String, String>,
-    /// The workload whose pod it copies.
+    /// The workload whose pod the probe copies.
     pub(crate) workload: Option<String>,
 }
 
 impl VantagePoint {
-    /// An unlabelled pod within a namespace of the environment.
+    /// Whether this is an unlabelled pod in a namespace of the environment.
     pub(crate) fn is_neighbour(&self) -> bool {
         self.workload.is_none() && self.name.starts_with(NEIGHBOUR_PREFIX)
     }
@@ -159,7 +159,7 @@ impl Check {
         self
     }
 
-    /// Whether a NetworkPolicy decides it.
+    /// Whether a NetworkPolicy decides the outcome.
     pub(crate) fn is_network(&self) -> bool {
         matches!(self.topic, Topic::Enforcement | Topic::Network | Topic::Egress)
     }
@@ -169,7 +169,7 @@ impl Check {
     }
 }
 
-/// Where probes run:
+/// The places of probes:
 /// - in place of each workload and each source;
 /// - as a neighbour, without labels, in each namespace of the environment;
 /// - as an outsider, in a namespace of the doctor's own;
@@ -309,7 +309,7 @@ fn api_request(identity: &Identity, permission: Permission, namespace: &str, nam
     Action::ApiRequest { identity, method, path, body, permission, name, namespace }
 }
 
-/// Each team in its own namespace and in those of others.
+/// Checks each team in its own namespace and in all other namespaces.
 fn team_checks(expectations: &Expectations, inventory: &Inventory) -> Vec<Check> {
     let mut checks = Vec::new();
     for team in &expectations.teams {
@@ -434,7 +434,7 @@ mod tests {
         }
     }
 
-    /// Production's expectations, on two workloads with both address families.
+    /// The checks of production's expectations, for two workloads with both address families.
     fn planned() -> Vec<Check> {
         let text = include_str!("../../../deploy/envs/production/doctor.toml");
         let expectations = Expectations::parse(text).unwrap();

@@ -9,7 +9,7 @@ use crate::inventory::text;
 use crate::kube::KubeClient;
 use crate::pods::LABEL;
 
-/// For pods and namespaces to disappear.
+/// Maximum time for pods and namespaces to disappear.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 

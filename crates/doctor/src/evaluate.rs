@@ -31,7 +31,7 @@ pub(crate) struct CheckResult {
 pub(crate) struct Evaluation {
     pub(crate) results: Vec<CheckResult>,
     pub(crate) verdict: Verdict,
-    /// Tested on the doctor's own pods, apart from the environment; `None` when inconclusive.
+    /// Whether the CNI enforces policies, tested on the doctor's own pods; `None` when inconclusive.
     pub(crate) cni_enforces: Option<bool>,
 }
 
@@ -108,7 +108,7 @@ mod tests {
         }
     }
 
-    /// The verdicts of an allowed and a forbidden check of a topic with these outcomes.
+    /// The verdicts of an allowed and a forbidden check of this topic with these outcomes.
     fn pair(topic: Topic, allowed: Outcome, forbidden: Outcome) -> (Verdict, Verdict, Evaluation) {
         let checks = vec![check("yes", topic, true, None), check("no", topic, false, Some("yes"))];
         let seen = [

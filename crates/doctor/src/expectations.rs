@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-/// As a source of paths: every pod without restrictions. Workloads are restricted, and so are neighbours where a
-/// namespace denies by default; each of their paths is listed.
+/// The source of a path that stands for every pod without restrictions. The paths of workloads are listed one by one,
+/// and so are those of neighbours where a namespace denies by default.
 pub(crate) const ANY_SOURCE: &str = "everybody";
 /// The vantage point in a namespace of the doctor's own, outside the environment.
 pub(crate) const OUTSIDER: &str = "stranger";
@@ -14,7 +14,7 @@ pub(crate) const OUTSIDER: &str = "stranger";
 pub(crate) const NEIGHBOUR_PREFIX: &str = "neighbour.";
 /// Prefix of vantage points with a caller's labels in the outsider's namespace.
 pub(crate) const IMPOSTOR_PREFIX: &str = "double.";
-/// As a target of paths: the API server's Service.
+/// The target of a path that stands for the API server's Service.
 pub(crate) const APISERVER: &str = "apiserver";
 /// Permissions that a team must not have in its own namespace, unless it `may`.
 pub(crate) const FORBIDDEN_IN_OWN_NAMESPACE: [&str; 7] = [
@@ -42,7 +42,7 @@ pub(crate) const FORBIDDEN_IN_OTHER_NAMESPACES: [&str; 6] = [
 pub struct Expectations {
     /// The environment's name, for reports.
     pub(crate) environment: String,
-    /// Paths between all of them are checked.
+    /// The workloads of the environment; the paths between all of them are checked.
     #[serde(rename = "workload")]
     pub(crate) workloads: Vec<Workload>,
     /// Further callers: pods with these labels in this namespace.
@@ -104,16 +104,16 @@ pub(crate) struct Workload {
     pub(crate) namespace: String,
     #[serde(default)]
     pub(crate) kind: Kind,
-    /// Whether it may use DNS.
+    /// Whether the workload may use DNS.
     #[serde(default = "yes", rename = "names")]
     pub(crate) dns: bool,
-    /// The NetworkPolicy for its ingress and egress; reported by name when it does not exist.
+    /// The NetworkPolicy for the workload's ingress and egress; reported by name when it does not exist.
     #[serde(default)]
     pub(crate) policy: Option<String>,
-    /// Whether it may connect anywhere.
+    /// Whether the workload may connect anywhere.
     #[serde(default)]
     pub(crate) open_egress: bool,
-    /// Names (SANs) of further callers that it may accept, beside those of `call`.
+    /// Names (SANs) of further callers that the workload may accept, besides those of `call`.
     #[serde(default)]
     pub(crate) clients: Vec<String>,
 }
@@ -137,11 +137,11 @@ pub(crate) struct Source {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Path {
-    /// A workload, a source, or `everybody`.
+    /// A workload, a source, or [`ANY_SOURCE`].
     pub(crate) from: String,
-    /// A workload, or `apiserver`.
+    /// A workload, or [`APISERVER`].
     pub(crate) to: String,
-    /// A port of its pods.
+    /// A port of the target's pods.
     pub(crate) port: u16,
 }
 
@@ -150,7 +150,7 @@ pub(crate) struct Path {
 pub(crate) struct CallRule {
     /// A workload with the settings of billing.
     pub(crate) from: String,
-    /// The workload that it calls.
+    /// The called workload.
     pub(crate) to: String,
     /// A route that only reads.
     pub(crate) path: String,
@@ -191,9 +191,9 @@ pub(crate) struct Team {
     /// The group that RoleBindings name.
     pub(crate) group: String,
     pub(crate) namespace: String,
-    /// Permissions in its namespace, such as `patch deployments` or `get pods`.
+    /// Permissions in the team's namespace, such as `patch deployments` or `get pods`.
     pub(crate) may: Vec<String>,
-    /// Further permissions that it must not have there.
+    /// Further permissions that the team must not have in its namespace.
     #[serde(default)]
     pub(crate) may_not: Vec<String>,
 }
@@ -202,9 +202,9 @@ pub(crate) struct Team {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImageCheck {
     pub(crate) namespace: String,
-    /// An image that must be refused there.
+    /// An image that the namespace must refuse.
     pub(crate) forbidden: String,
-    /// The positive control: an image that must be accepted.
+    /// The positive control: an image that the namespace must accept.
     pub(crate) allowed: String,
     /// The admission policy, such as `validatingadmissionpolicy/images-of-the-team`.
     pub(crate) by: String,
@@ -235,10 +235,10 @@ pub(crate) struct Subject {
     /// Namespace of a ServiceAccount.
     #[serde(default)]
     pub(crate) namespace: Option<String>,
-    /// Namespaces of the environment where it may hold rights. Default: all, also by a ClusterRoleBinding.
+    /// Namespaces of the environment where the subject may hold rights. Default: all, also by a ClusterRoleBinding.
     #[serde(default, rename = "in")]
     pub(crate) within: Vec<String>,
-    /// Its rights, such as `read secrets`. Default: all.
+    /// The subject's rights, such as `read secrets`. Default: all.
     #[serde(default)]
     pub(crate) may: Vec<String>,
 }
@@ -247,9 +247,9 @@ pub(crate) struct Subject {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Setting {
     pub(crate) workload: String,
-    /// The environment variable; a flag of the same setting counts.
+    /// The environment variable of the setting; its flag counts too.
     pub(crate) name: String,
-    /// Empty: it must be unset.
+    /// The expected value; empty if the setting must be unset.
     pub(crate) value: String,
 }
 
@@ -265,9 +265,9 @@ pub(crate) enum Direction {
 pub(crate) struct Address {
     pub(crate) workload: String,
     pub(crate) direction: Direction,
-    /// As the NetworkPolicy spells it.
+    /// The block, in the spelling of the NetworkPolicy.
     pub(crate) cidr: String,
-    /// Default: every port.
+    /// The allowed ports. Default: every port.
     #[serde(default)]
     pub(crate) ports: Vec<u16>,
 }
@@ -275,12 +275,12 @@ pub(crate) struct Address {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Route {
-    /// A workload.
+    /// The workload that the route leads to.
     pub(crate) to: String,
-    /// Default: every host.
+    /// The allowed hosts. Default: every host.
     #[serde(default)]
     pub(crate) hosts: Vec<String>,
-    /// As the Ingress or HTTPRoute spells them.
+    /// The allowed paths, in the spelling of the Ingress or HTTPRoute.
     pub(crate) paths: Vec<String>,
 }
 
@@ -288,7 +288,7 @@ pub(crate) struct Route {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Acceptance {
     pub(crate) rule: String,
-    /// Such as `RoleBinding payments/team`.
+    /// The object of the finding, such as `RoleBinding payments/team`.
     pub(crate) object: String,
     pub(crate) why: String,
 }
@@ -339,7 +339,7 @@ impl Expectations {
         errors
     }
 
-    /// What only the comparison of objects uses.
+    /// Validates the parts that only the comparison of objects uses.
     fn validate_objects(&self, workloads: &BTreeSet<&str>) -> Vec<String> {
         let settings = self.settings.iter().map(|setting| ("setting of", &setting.workload));
         let addresses = self.addresses.iter().map(|address| ("address of", &address.workload));

@@ -10,22 +10,22 @@ use crate::objects::finding::Severity;
 use crate::report::{Report, object_reference};
 use crate::row::Row;
 
-/// Characters of an object name in Kubernetes.
+/// Maximum length of an object name in Kubernetes.
 const NAME_CHARS: usize = 63;
 
 /// How a run is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// A table for people.
     #[default]
     Table,
-    /// Everything, for programs.
+    /// A JSON object with everything, for programs.
     Json,
-    /// For CI.
+    /// JUnit XML, for CI.
     Junit,
-    /// For code scanners.
+    /// SARIF, for code scanners.
     Sarif,
-    /// A `Report` object that `kubectl apply` takes; it holds the last state only.
+    /// A `Report` object for `kubectl apply`; it contains only the latest state.
     OpenReports,
     /// Gauges in the text format of Prometheus.
     Prometheus,
@@ -59,8 +59,8 @@ impl Report {
         }
     }
 
-    /// One rule per topic of checks and per rule about objects, one result per row. SARIF wants the level `none` for all
-    /// that did not fail.
+    /// One rule per topic of checks and per rule about objects, one result per row. SARIF requires the level `none` for
+    /// results that did not fail.
     fn sarif(&self) -> Value {
         let rules: BTreeMap<&str, &str> = self.rows.iter().map(|row| (row.rule, row.requires)).collect();
         let rules = rules.into_iter().map(|(id, requires)| match requires {
@@ -80,7 +80,7 @@ impl Report {
         })
     }
 
-    /// Always the same name, so that each run replaces the one before.
+    /// A `Report` object with a fixed name, so that each run replaces the one before.
     fn open_reports(&self) -> Value {
         let count = |verdict: Verdict| self.rows.iter().filter(|row| row.verdict == verdict).count();
         json!({

@@ -1,4 +1,4 @@
-//! Proposes an expectations file for namespaces that the doctor has never seen: what is there becomes what is expected,
+//! Proposes an expectations file for namespaces that the doctor has never seen: existing objects become expectations,
 //! and findings that no list can express are accepted by name. Pure; reads no cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +12,13 @@ use crate::objects::reach::{self, Pod};
 use crate::objects::snapshot::{Kind, Object, Snapshot, items};
 use crate::objects::{admission, availability, compare, policies, routes, settings};
 
-/// Why a finding is accepted that no reader has judged yet.
+/// The reason for accepting a finding that no reader has judged yet.
 const UNSEEN: &str = "was there when this file was proposed; not reviewed";
 /// A namespace that no selector by name selects.
 const ELSEWHERE: &str = "tinjis-doctor-elsewhere";
 const KUBE_SYSTEM: &str = "kube-system";
 
-/// The text of the file. Its run over the same objects has no finding.
+/// The proposed text of the file. A run with it over the same objects has no finding.
 pub(crate) fn propose(snapshot: &Snapshot, namespaces: &[&str]) -> Result<String, String> {
     check(snapshot, namespaces)?;
     let mut text = head(snapshot, namespaces);
@@ -297,12 +297,12 @@ fn subject_tables(snapshot: &Snapshot, namespaces: &[&str]) -> String {
     text
 }
 
-/// Needs no entry: of Kubernetes itself.
+/// Whether the subject belongs to Kubernetes itself, and so needs no entry.
 fn is_built_in(holder: &Holder) -> bool {
     crate::objects::bindings::is_of_platform(&[KUBE_SYSTEM.to_owned()], holder)
 }
 
-/// What no list expresses is accepted by rule and object, until a reader decides.
+/// Accepts the findings that no list can express, by rule and object, until a reader decides.
 fn accept_rest(text: &mut String, snapshot: &Snapshot) -> Result<(), String> {
     let expectations = parse(text)?;
     let mut seen = BTreeSet::new();
@@ -345,7 +345,7 @@ mod tests {
         }
     }
 
-    /// All but the holes that the proposal of the sound layout cannot know: who calls by certificate, and admission.
+    /// A proposal cannot know the callers by certificate and the admission policies; all other holes must be found.
     #[test]
     fn holes_that_are_planted_after_a_proposal_are_found() {
         let text = propose(&sound(), &NAMESPACES).unwrap();

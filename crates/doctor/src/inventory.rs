@@ -21,14 +21,14 @@ pub(crate) struct Inventory {
     pub(crate) policies: Vec<Value>,
     /// Namespace and name of each Secret.
     pub(crate) secrets: Vec<(String, String)>,
-    /// The name of an existing object by namespace and resource, for requests that need one.
+    /// The name of an existing object by namespace and resource, for requests that must name one.
     pub(crate) objects: BTreeMap<(String, &'static str), String>,
     /// Addresses of the API server's Service.
     pub(crate) api_server: Vec<String>,
     pub(crate) listeners: Listeners,
 }
 
-/// Addresses of the doctor's listener pods; a NetworkPolicy of its own closes the second.
+/// Addresses of the doctor's listener pods; a NetworkPolicy of the doctor closes the second pod.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Listeners {
     pub(crate) open: Vec<String>,
@@ -50,9 +50,9 @@ pub(crate) struct DeployedWorkload {
     /// Name and addresses of a ready pod.
     pub(crate) pod: Option<(String, Vec<String>)>,
     pub(crate) services: Vec<Service>,
-    /// Whether it may use DNS.
+    /// Whether the workload may use DNS.
     pub(crate) dns: bool,
-    /// The name of its expected NetworkPolicy.
+    /// The name of the workload's expected NetworkPolicy.
     pub(crate) policy: Option<String>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) addresses: Vec<String>,
     pub(crate) port: u16,
-    /// The port of the pods behind it.
+    /// The port of the pods behind the Service.
     pub(crate) target: u16,
 }
 
@@ -254,7 +254,7 @@ fn number(value: &Value) -> Option<u16> {
     value.as_u64().and_then(|number| u16::try_from(number).ok())
 }
 
-/// Skips `None`, the cluster IP of a headless Service.
+/// The cluster IPs of a Service, without the `None` of a headless Service.
 fn addresses(ips: &Value) -> Vec<String> {
     let ips = ips.as_array().into_iter().flatten().filter_map(Value::as_str);
     ips.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()).map(str::to_owned).collect()

@@ -17,11 +17,11 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-/// For one request.
+/// Timeout of one request.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// The largest expected response: the list of all pods of a namespace.
+/// Maximum size of a response; the largest is the list of all pods of a namespace.
 const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// For `kubectl proxy` to listen; it may have to fetch a token from a cloud provider.
+/// Maximum time until `kubectl proxy` listens; it may have to fetch a token from a cloud provider.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Where the kubelet mounts the ServiceAccount's token and CA.
@@ -161,7 +161,7 @@ impl KubeClient {
         Ok(response.body)
     }
 
-    /// Deletes an object or a collection; one that does not exist is no error.
+    /// Deletes an object or a collection; a missing object is no error.
     pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<()> {
         let response = self.call(&Identity::Doctor, Method::DELETE, path, None).await?;
         if !response.is_success() && response.status != 404 {
@@ -191,7 +191,7 @@ impl Identity {
         }
     }
 
-    /// Its groups, for matching RoleBindings.
+    /// The identity's groups, for matching RoleBindings.
     pub(crate) fn groups(&self) -> Vec<String> {
         self.headers()
             .into_iter()
@@ -222,13 +222,13 @@ impl KubectlProxy {
     async fn start(kubectl: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("cannot create a private folder")?;
         let socket = folder.path().join("api");
-        // It may contain flags, as in `kubectl --context mine`.
+        // The command may contain flags, as in `kubectl --context mine`.
         let mut command = kubectl.split_whitespace();
         let child = Command::new(command.next().unwrap_or("kubectl"))
             .args(command)
             .arg("proxy")
             .arg(format!("--unix-socket={}", socket.display()))
-            // Its default rejects `exec` with a 403 of its own; this pattern matches no path.
+            // The proxy's default rejects `exec` with a 403 of its own; this pattern matches no path.
             .arg("--reject-paths=^$")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -253,7 +253,7 @@ impl KubectlProxy {
 
 impl Drop for KubectlProxy {
     fn drop(&mut self) {
-        // It may have exited already.
+        // The proxy may have exited already.
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
     }

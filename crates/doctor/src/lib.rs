@@ -48,7 +48,7 @@ pub use report::Report;
 /// How to run the checks.
 #[derive(Debug)]
 pub struct Options {
-    /// What must be open; everything else must be closed.
+    /// The allowed access; everything else must be closed.
     pub expectations: Expectations,
     /// The container image of the probes; its entry point takes `run probe`. Unused when only reading.
     pub image: String,
@@ -63,13 +63,13 @@ pub struct Options {
 /// The report, and whether everything that was created has been deleted again.
 #[derive(Debug)]
 pub struct Examination {
-    /// What was checked, with verdicts.
+    /// The checks with their verdicts.
     pub report: Report,
-    /// Fails with the names of the objects that are left.
+    /// The result of the cleanup; the error names the objects that are left.
     pub cleanup: anyhow::Result<()>,
 }
 
-/// Receives each step, for display.
+/// A function that displays each step.
 pub type Progress<'a> = &'a dyn Fn(Arguments<'_>);
 
 /// Compares the objects of the cluster that kubectl (or the pod's ServiceAccount) reaches, and runs all checks in it.
@@ -83,7 +83,7 @@ pub async fn examine(mut options: Options, progress: Progress<'_>) -> anyhow::Re
     let namespaces: Vec<&str> = options.expectations.namespaces().into_iter().collect();
     let snapshot = tokio::select! {
         snapshot = Snapshot::read(&kube, &namespaces) => snapshot?,
-        // The proxy is ended by its owner, which a signal's default action would skip.
+        // The owner of the proxy ends it, which a signal's default action would skip.
         stopped = stopped() => return Err(stopped.err().unwrap_or_else(|| anyhow!("stopped"))),
     };
     let compared = compare(&options.expectations, &snapshot);
@@ -99,7 +99,7 @@ pub async fn examine(mut options: Options, progress: Progress<'_>) -> anyhow::Re
     Ok(Examination { report, cleanup })
 }
 
-/// Proposes an expectations file for namespaces, from the objects that are there. Reads only.
+/// Proposes an expectations file for namespaces, from the existing objects. Reads only.
 pub async fn propose(kubectl: &str, namespaces: &[String]) -> anyhow::Result<String> {
     let kube = KubeClient::open(kubectl).await?;
     kube.get("/version").await.context("the cluster does not answer; check KUBECONFIG")?;
@@ -108,7 +108,7 @@ pub async fn propose(kubectl: &str, namespaces: &[String]) -> anyhow::Result<Str
     init::propose(&snapshot, &namespaces).map_err(|error| anyhow!(error))
 }
 
-/// Runs the checks, and deletes all that it created for them.
+/// Runs the checks, and deletes everything that it created for them.
 async fn try_checks(
     kube: &KubeClient,
     options: &Options,
@@ -164,7 +164,8 @@ async fn run_checks(
         session.run_probes(expectations, &inventory, &vantage_points, &checks, progress).await;
     progress(format_args!("sending API requests as each group and ServiceAccount"));
     observations.extend(session.run_api_checks(&checks).await);
-    // Last, and after the probe pods are deleted: they carry the labels that a disruption budget counts.
+    // Evictions come last, after the probe pods are deleted: probe pods carry the labels that a disruption budget
+    // counts.
     let namespaces: Vec<&str> = expectations.namespaces().into_iter().collect();
     if !expectations.evictions.is_empty() {
         progress(format_args!("evicting pods"));

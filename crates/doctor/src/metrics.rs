@@ -11,7 +11,7 @@ use crate::report::Report;
 const CANNOT_TELL: &str = "cannot_tell";
 
 impl Report {
-    /// The environment's name is a label of each series, as it is in a Pushgateway's grouping key.
+    /// The metrics. The environment's name is a label of each series, as it is in a Pushgateway's grouping key.
     pub(crate) fn metrics(&self) -> String {
         let red = |severity: Severity| {
             self.rows
@@ -50,7 +50,7 @@ impl Report {
     }
 }
 
-/// As a label value is written in the text format.
+/// A label value, escaped for the text format.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -20,7 +20,7 @@ fn connect(vantage_point: &str, host: &str, port: u16) -> Action {
     }
 }
 
-/// Two listener pods of the doctor's own, one of them closed by a policy of its own.
+/// Checks on two listener pods of the doctor, one of them closed by a policy of the doctor.
 pub(crate) fn enforcement_checks(inventory: &Inventory) -> Vec<Check> {
     let mut checks = Vec::new();
     for (open, closed) in inventory.listeners.open.iter().zip(&inventory.listeners.closed) {
@@ -54,7 +54,7 @@ fn host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// From every vantage point to every port of a workload, by the addresses of its pod and its Services.
+/// Checks from every vantage point to every port of a workload, by the addresses of its pod and its Services.
 pub(crate) fn ingress_checks(
     expectations: &Expectations,
     inventory: &Inventory,
@@ -147,8 +147,8 @@ fn ingress_hint(
     }
 }
 
-/// From each workload (and each neighbour, where namespaces deny by default) to targets that it does not need. The
-/// positive control is the outsider, which no policy restricts.
+/// Checks from each workload (and each neighbour, where namespaces deny by default) to targets that it does not need.
+/// The positive control is the outsider, which no policy restricts.
 pub(crate) fn egress_checks(
     expectations: &Expectations,
     inventory: &Inventory,

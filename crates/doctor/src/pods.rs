@@ -11,7 +11,7 @@ use crate::task::ProbeTask;
 
 /// The label of every object that the doctor creates; its value is the run.
 pub(crate) const LABEL: &str = "tinjis.io/doctor";
-/// The cluster kills a pod that hangs after this time.
+/// Lifetime limit of a pod in seconds, after which the cluster kills it.
 const POD_SECONDS_MAX: u32 = 120;
 /// The environment variables that a probe copies from its workload.
 const COPIED_ENV: [&str; 6] = [
@@ -222,7 +222,7 @@ fn pod_check(
     }
 }
 
-/// In each namespace a valid pod as positive control, and pods that break one rule each.
+/// In each namespace, a valid pod as positive control, and pods that break one rule each.
 pub(crate) fn pod_security_checks(
     expectations: &Expectations,
     inventory: &Inventory,
@@ -254,7 +254,8 @@ pub(crate) fn pod_security_checks(
 /// Names an image in one field of a pod.
 type ImageField = fn(&mut Value, &str);
 
-/// The fields of a new pod that name an image, with words for them. An ephemeral container is added to a running pod.
+/// The fields of a new pod that name an image, each with a description. An ephemeral container is added to a running
+/// pod.
 fn image_fields() -> [(&'static str, ImageField); 3] {
     [
         ("image", |pod, image| pod["spec"]["containers"][0]["image"] = json!(image)),
@@ -265,13 +266,13 @@ fn image_fields() -> [(&'static str, ImageField); 3] {
     ]
 }
 
-/// As the first container is secured, so that only its image can be at fault.
+/// A second container with the security context of the first, so that only its image can be at fault.
 fn second_container(pod: &Value, image: &str) -> Value {
     let security = &pod["spec"]["containers"][0]["securityContext"];
     json!({"name": "doctor-other", "image": image, "securityContext": security})
 }
 
-/// For each rule an image that must be accepted and one that must be refused, in every field that can name one.
+/// For each rule, an image that must be accepted and one that must be refused, in every field that can name one.
 pub(crate) fn image_checks(expectations: &Expectations, inventory: &Inventory, pod: &Value) -> Vec<Check> {
     let mut checks = Vec::new();
     for rule in &expectations.images {

@@ -20,12 +20,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::task::{CallFault, Observation, Outcome, ProbeAction, ProbeTask, ProviderCall};
 
-/// For one connection, DNS query or call. Policies drop packets, so that each refusal takes this long.
+/// Timeout of one connection, DNS query or call. Policies drop packets, so each refusal takes this long.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Attempts until the outcome is as expected, and the delay between two.
+/// Maximum number of attempts until the outcome is as expected, and the delay between two.
 const ATTEMPTS_MAX: u32 = 3;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Characters of a response body in the evidence.
+/// Maximum characters of a response body in the evidence.
 const BODY_CHARS_MAX: usize = 60;
 const WRONG_TOKEN: &str = "tinjis-doctor-has-no-token";
 
@@ -65,7 +65,7 @@ struct Args {
     token_file: Option<PathBuf>,
 }
 
-/// Runs the subcommand; hands each line of its result to `print`. Errors of usage are printed by the parser.
+/// Runs the subcommand; passes each line of its result to `print`. The parser prints errors of usage.
 pub fn run(args: impl IntoIterator<Item = OsString>, print: impl Fn(&str)) -> anyhow::Result<ExitCode> {
     match load(args, |args: Args, problems| args.validated(problems)) {
         Err(code) => Ok(code),
@@ -205,7 +205,7 @@ impl Args {
         })
     }
 
-    /// A self-signed certificate with the SAN of the valid one: only its CA is wrong.
+    /// A self-signed certificate with the SAN of the valid certificate: only its CA is wrong.
     fn self_signed(&self, call: &ProviderCall) -> anyhow::Result<(PathBuf, PathBuf)> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
@@ -225,7 +225,7 @@ impl Args {
     }
 }
 
-/// The start of a refusal's body; of a success only the length, because the data does not belong in a report.
+/// The start of a refusal's body, or only the length of a success, because the data does not belong in a report.
 fn describe(response: &Response<Bytes>) -> String {
     let status = response.status();
     if status.is_success() {
@@ -239,7 +239,7 @@ fn describe(response: &Response<Bytes>) -> String {
 fn response_outcome(status: StatusCode, fault: CallFault) -> Outcome {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Refused,
-        // A TLS proxy answers plain HTTP so.
+        // A TLS proxy answers plain HTTP with this status.
         StatusCode::BAD_REQUEST if fault == CallFault::PlainHttp => Outcome::Refused,
         status if status.is_success() => Outcome::Allowed,
         _ => Outcome::Unknown,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::kube::Identity;
 
-/// The name of an object that does not exist: authorized requests get 404, others are refused before.
+/// The name of an object that does not exist: an authorized request gets 404, any other is refused before.
 const ABSENT_OBJECT: &str = "tinjis-doctor-no-such-object";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +78,8 @@ impl Permission {
         Some(Self { verb, resource })
     }
 
-    /// A request that needs the permission and changes nothing. It targets this object or an absent one; subresources
-    /// always an absent one.
+    /// A request that needs the permission and changes nothing. It names this object, or an absent object. A request
+    /// for a subresource always names an absent object.
     pub(crate) fn request(&self, namespace: &str, name: Option<&str>) -> (Method, String, Option<Value>) {
         let all = self.resource.path(namespace);
         let one = match self.resource.subresource() {
@@ -137,7 +137,7 @@ impl Resource {
         }
     }
 
-    /// Such as `exec` of `pods/exec`.
+    /// The subresource, for example `exec` of `pods/exec`.
     fn subresource(&self) -> Option<&'static str> {
         self.plural.split_once('/').map(|(_, subresource)| subresource)
     }

@@ -12,7 +12,7 @@ use crate::objects::Compared;
 use crate::objects::finding::{ObjectRef, Severity};
 use crate::row::Row;
 
-/// Characters of evidence in the table; JSON has all of it.
+/// Maximum characters of evidence in the table; JSON has all of it.
 const EVIDENCE_CHARS: usize = 100;
 
 /// The results of a run.
@@ -20,10 +20,10 @@ const EVIDENCE_CHARS: usize = 100;
 pub struct Report {
     pub(crate) rows: Vec<Row>,
     pub(crate) verdict: Verdict,
-    /// `None` when inconclusive, or when nothing was tried.
+    /// Whether the CNI enforces policies; `None` when inconclusive, or when no check ran.
     pub(crate) cni_enforces: Option<bool>,
     pub(crate) environment: String,
-    /// Address families of the pods; empty when nothing was tried.
+    /// Address families of the pods; empty when no check ran.
     pub(crate) families: Vec<&'static str>,
     pub(crate) elapsed: Duration,
 }
@@ -47,7 +47,7 @@ impl Verdict {
 }
 
 impl Report {
-    /// The worst verdict counts; without a row nothing is known.
+    /// A report with the worst verdict of its rows; without rows the verdict is inconclusive.
     pub(crate) fn new(
         environment: String,
         compared: &[Compared],
@@ -63,7 +63,7 @@ impl Report {
         Self { rows, verdict, cni_enforces, environment, families, elapsed }
     }
 
-    /// The environment of its expectations.
+    /// The environment's name in the expectations.
     pub fn environment(&self) -> &str {
         &self.environment
     }
@@ -278,7 +278,8 @@ pub(crate) mod tests {
         Report::new("production".to_owned(), &[], Some(&evaluation), vec!["IPv4"], elapsed)
     }
 
-    /// A report of bindings only: one finding, one that is accepted, one rule that is met and one that could not be compared.
+    /// A report of bindings only: a finding, an accepted finding, a rule without findings, and a rule that could not be
+    /// compared.
     pub(crate) fn report_of_objects() -> Report {
         let finding = |name: &str| Finding {
             object: ObjectRef::new(Kind::RoleBinding, "payments", name),

@@ -1,5 +1,5 @@
-//! One line of a report: a check that was tried, or a rule about objects. Every format reads rows and nothing else, so
-//! that both reach each format by one way. Formats nothing.
+//! One line of a report: a check that ran, or a rule about objects. All formats read only rows, so that checks and
+//! rules reach each format in the same way. Formats nothing.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ const ALL_OBJECTS: &str = "all objects";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    /// The same in each run.
+    /// An id that stays the same in each run.
     pub(crate) id: String,
     pub(crate) topic: Topic,
-    /// The rule that it belongs to: of a check its topic.
+    /// The rule of the row; for a check, its topic.
     pub(crate) rule: &'static str,
     /// What the rule requires; empty for a check.
     pub(crate) requires: &'static str,
@@ -25,7 +25,7 @@ pub(crate) struct Row {
     pub(crate) expected: &'static str,
     pub(crate) verdict: Verdict,
     pub(crate) evidence: String,
-    /// The probable cause of a check, the remedy of a finding; empty when green.
+    /// The probable cause of a check's outcome, or the remedy of a finding; empty when green.
     pub(crate) reason: String,
     pub(crate) positive_control: Option<String>,
     /// How the positive control differs from the check: by its subject, or by its target.
@@ -65,7 +65,8 @@ impl Row {
         }
     }
 
-    /// Rows of one comparison: each finding is red, each accepted one green, and a rule without findings is green once.
+    /// Rows of one comparison: each finding is red, each accepted finding is green, and a rule without findings has one
+    /// green row.
     pub(crate) fn of_comparison(compared: &Compared) -> Vec<Self> {
         let comparison = compared.comparison;
         let rule_of = |id: &str| comparison.rules.iter().find(|rule| rule.id == id);
@@ -74,7 +75,7 @@ impl Row {
         let all = found.chain(accepted);
         let mut rows: Vec<Self> = all
             .filter_map(|(finding, why)| {
-                // No finding is lost, whatever rule it names.
+                // No finding is lost, even if the comparison does not list its rule.
                 let rule = rule_of(finding.rule).or(comparison.rules.first())?;
                 Some(Self::of_finding(comparison.topic, rule, finding, why))
             })
@@ -131,7 +132,7 @@ impl Row {
         }
     }
 
-    /// What it says in one sentence, without its outcome.
+    /// The meaning of the row in one sentence, without its outcome.
     pub(crate) fn statement(&self) -> String {
         let Self { subject, target, expected, .. } = self;
         match self.requires {

@@ -20,16 +20,16 @@ use crate::pods::{self, LABEL, PodFactory};
 use crate::rbac::grants;
 use crate::task::{Observation, Outcome, ProbeTask};
 
-/// For a pod to start, or to finish.
+/// Maximum time for a pod to start, or to finish.
 const POD_TIMEOUT: Duration = Duration::from_secs(90);
-/// For all pods of a workload to be ready again after an eviction.
+/// Maximum time until all pods of a workload are ready again after an eviction.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
-/// Waiting reasons that end in failure. A first failed pull (`ErrImagePull`) is missing because it is retried.
+/// Waiting reasons that end in failure. `ErrImagePull`, a first failed pull, is not among them because it is retried.
 const FATAL_WAITING_REASONS: [&str; 4] =
     ["ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"];
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
-/// By the id of the check.
+/// Observations by the id of the check.
 pub(crate) type Observations = BTreeMap<String, Observation>;
 
 /// The connection to the cluster, with the namespace of this run.
@@ -295,7 +295,7 @@ impl ClusterSession<'_> {
         Ok(Observation::new(id, outcome, format_args!("{} {}", response.status, response.message())))
     }
 
-    /// Evicts one pod of each workload, immediately another, and waits until all are ready again.
+    /// Evicts one pod of each workload, immediately another pod, and waits until all are ready again.
     pub(crate) async fn run_evictions(&self, checks: &[Check], inventory: &Inventory) -> Observations {
         let mut all = Observations::new();
         for check in checks {
@@ -404,7 +404,7 @@ fn cannot_start(pod: &Value) -> bool {
     FATAL_WAITING_REASONS.iter().any(|reason| waiting["reason"] == *reason)
 }
 
-/// Outcome of a refused request that the doctor itself has the right to make.
+/// The outcome of a request that the doctor itself has the right to make, when it was refused.
 fn admission_outcome(status: u16) -> Outcome {
     if status == 403 || status == 422 { Outcome::Refused } else { Outcome::Unknown }
 }

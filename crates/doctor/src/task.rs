@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 /// One connection, look-up or request that a probe makes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProbeTask {
-    /// The id of the check that it belongs to.
+    /// The id of the task's check.
     pub(crate) id: String,
-    /// The expected outcome. A probe retries for a while until it gets it: policies for a new pod, and endpoints, may
-    /// take effect late.
+    /// The expected outcome. A probe retries for a while until it gets this outcome: policies for a new pod, and
+    /// endpoints, may take effect late.
     pub(crate) expect_allowed: bool,
     pub(crate) action: ProbeAction,
 }
@@ -43,7 +43,7 @@ pub(crate) struct ProviderCall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum CallFault {
-    /// Nothing: this call should be served.
+    /// No fault: this call should be served.
     None,
     NoCertificate,
     /// A certificate of a CA of the probe's own.
@@ -64,7 +64,7 @@ pub(crate) enum CallFault {
 pub(crate) enum Outcome {
     Allowed,
     Refused,
-    /// Says nothing about permission.
+    /// The outcome says nothing about permission.
     Unknown,
 }
 

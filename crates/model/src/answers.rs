@@ -1,6 +1,6 @@
-//! How a replica classifies responses: those of our payment service on each of its routes, and those that proxies,
-//! load shedders and closed ports put in their place, each judged once by the production table.
-//! Knows no state; what the provider has to say is handed in.
+//! How a replica classifies responses: those of our payment service on each of its routes, and those of proxies, load
+//! shedders and closed ports. The production table judges each of them once. Knows no state; the caller passes the
+//! provider's reply.
 
 use billing::invoice::Reference;
 use billing::protocol::key::{DeploymentId, Key};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::protocol::{Expects, Keeps, Protocol};
 
-/// What the provider has to say of a request.
+/// The provider's reply to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProviderReply {
     Charged,
@@ -41,16 +41,16 @@ impl ProviderReply {
     ];
 }
 
-/// One response that a replica may get.
+/// A response that a replica may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Classified {
-    /// Its class in the production table.
+    /// The response's class in the production table.
     pub(crate) class: AnswerClass,
-    /// How a trace shows it.
+    /// The text for a trace.
     pub(crate) shown: &'static str,
 }
 
-/// Whose key an answer shows.
+/// The key in an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Echo {
     Ours,
@@ -79,12 +79,12 @@ const fn problem(status: u16, body: &'static str, shown: &'static str) -> Answer
     Answer { content_type: PROBLEM, ..json(status, body, shown) }
 }
 
-/// From another sender than our payment service.
+/// A response from another sender than our payment service.
 const fn foreign(status: u16, content_type: &'static str, body: &'static str, shown: &'static str) -> Answer {
     Answer { content_type, echo: Echo::None, ..json(status, body, shown) }
 }
 
-/// The responses of our payment service on each route that has one for it.
+/// The responses of our payment service for each reply, one for each route that has one.
 #[rustfmt::skip]
 const GENUINE: &[(ProviderReply, Answer)] = &[
     (ProviderReply::Charged, json(200, r#"{"result":"true"}"#, "200 result true")),
@@ -106,7 +106,7 @@ const GENUINE: &[(ProviderReply, Answer)] = &[
     (ProviderReply::LedgerBehind, problem(412, r#"{"type":"urn:tinjis:problem:ledger-behind"}"#, "412 ledger-behind")),
 ];
 
-/// What may arrive instead of an answer, after the request was executed.
+/// Responses that may replace the answer after the request was executed.
 #[rustfmt::skip]
 const SPOILT: &[Answer] = &[
     foreign(500, PROBLEM, r#"{"type":"about:blank"}"#, "500"),
@@ -127,13 +127,13 @@ const SPOILT: &[Answer] = &[
     Answer { echo: Echo::Other, ..json(200, r#"{"result":"false"}"#, "the refusal of another request") },
 ];
 
-/// The answer itself, robbed of its key on the way. A provider without keys shows none at any time.
+/// The answer without its key, which was lost on the way. A provider without keys never sends one.
 #[rustfmt::skip]
 const ROBBED: &[Answer] = &[
     foreign(200, JSON, r#"{"result":"true"}"#, "the answer without its key"),
 ];
 
-/// What may arrive although nothing was executed.
+/// Responses that may arrive although nothing was executed.
 #[rustfmt::skip]
 const NOT_TAKEN: &[Answer] = &[
     Answer { not_executed: true, ..foreign(503, JSON, "", "503 marked as not executed") },
@@ -148,15 +148,15 @@ const NOT_TAKEN: &[Answer] = &[
     foreign(307, HTML, "", "307"),
 ];
 
-/// The client's classes of transport errors: see `transport_error` in billing's client.
+/// The client's class of a refused connection: see `transport_error` in billing's client.
 pub(crate) const NOT_CONNECTED: Classified =
     Classified { class: AnswerClass::NotSent, shown: "connection refused" };
-/// The same, after bytes had left.
+/// The client's class of a transport error after bytes had left.
 pub(crate) const NO_ANSWER: Classified = Classified { class: AnswerClass::InDoubt, shown: "no answer" };
 
-/// Ledgers that a replica may expect: none, the first, the second.
+/// Number of expected ledgers of a replica: none, the first, the second.
 const EXPECTED: usize = 3;
-/// Ledgers that the provider may have.
+/// Number of ledgers that the provider may have.
 const LEDGERS: usize = 2;
 
 /// All possible responses, classified: one for each class of the production table.
@@ -167,7 +167,7 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    /// Judges all.
+    /// Classifies all responses.
     pub(crate) fn new(protocol: &Protocol) -> Self {
         let genuine = |reply| GENUINE.iter().filter(move |(of, _)| *of == reply).map(|(_, answer)| answer);
         let robbed = if protocol.keeps == Keeps::Nothing { &[] } else { ROBBED };
@@ -266,14 +266,14 @@ fn key(number: u32) -> Key {
     Key::new(DeploymentId(Uuid::nil()), &reference, number)
 }
 
-/// Whether a replica learns the ledger's name from an answer of this class: a definite one, see `is_definite` in the
-/// engine.
+/// Whether a replica learns the ledger's id from an answer of this class: from a definite answer, see `is_definite` in
+/// the engine.
 pub(crate) fn names_ledger(idempotency: Idempotency, class: AnswerClass) -> bool {
     use AnswerClass::{Charged, Invalid, KeyReused, Refused, Voided};
     idempotency == Idempotency::Keys && matches!(class, Charged | Refused | Voided | Invalid | KeyReused)
 }
 
-/// Whether an answer of this class names a row of the ledger: it was given from one.
+/// Whether an answer of this class names a row of the ledger, because the answer comes from that row.
 pub(crate) fn names_row(class: AnswerClass) -> bool {
     use AnswerClass::{Charged, KeyReused, Refused, Voided};
     matches!(class, Charged | Refused | Voided | KeyReused)

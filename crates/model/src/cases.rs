@@ -1,32 +1,32 @@
-//! The cases: the production protocol within several bounds, which must hold, and every broken variant of it, each of
-//! which must be caught by the wrong that it is known for.
+//! The cases: the production protocol within several bounds, which must hold, and every broken variant of it. Each
+//! variant must be found with the error that it is known for. Knows no step.
 
 use crate::faults::{Fault, Faults};
 use crate::protocol::{
     Bounds, Expects, KEYS, Keeps, KeyRule, Leases, NO_KEYS, OnDoubt, Protocol, SettlesBy, Wrong,
 };
 
-/// What is searched and what must come of it.
+/// A search, and its expected result.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
-    /// Its row in the table.
+    /// The case's row in the table.
     pub(crate) name: &'static str,
     pub(crate) protocol: Protocol,
     pub(crate) bounds: Bounds,
-    /// `None`: it holds.
+    /// The expected error; `None` if the protocol holds.
     pub(crate) breaks: Option<Wrong>,
 }
 
-/// How far the searches go.
+/// The size of the searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Size {
-    /// Within seconds, unoptimised.
+    /// A size that takes seconds without optimisation.
     Small,
-    /// The proof.
+    /// The size of the proof.
     Full,
 }
 
-/// What the protocol with keys survives: everything but a provider that breaks its own promise.
+/// Faults that the protocol with keys survives: all but a provider that breaks its own promise.
 const SURVIVED: Faults = Faults::of(&[
     Fault::Crash,
     Fault::LeaseEnds,
@@ -50,7 +50,8 @@ const SURVIVED: Faults = Faults::of(&[
     Fault::LedgerReplaced,
 ]);
 
-/// Faults that no protocol without keys survives: a journal that forgets, or a request that is duplicated.
+/// Faults that a protocol without keys survives: no journal that forgets, no duplicated request, and no fault that
+/// concerns keys or the ledger.
 const KEYLESS: Faults = SURVIVED.without(&[
     Fault::RequestDuplicated,
     Fault::KeyInFlight,
@@ -60,7 +61,7 @@ const KEYLESS: Faults = SURVIVED.without(&[
     Fault::LedgerReplaced,
 ]);
 
-/// A store that loses its id; what was sent before may still arrive.
+/// A store that loses its id, while earlier requests may still arrive.
 const LOST_ID: Faults = Faults::of(&[
     Fault::IdLost,
     Fault::Crash,
@@ -85,7 +86,7 @@ const SET_BACK: Faults = Faults::of(&[
     Fault::DeclaredNotCharged,
 ]);
 
-/// One process on its own store needs no lease that ends.
+/// One process with its own store needs no lease that ends.
 const ONE_PROCESS: Faults = SURVIVED.without(&[Fault::LeaseEnds]);
 
 const fn within(replicas: usize, invoices: usize, faults_max: u8, faults: Faults) -> Bounds {
@@ -96,7 +97,7 @@ const fn holds(name: &'static str, protocol: Protocol, bounds: Bounds) -> Case {
     Case { name, protocol, bounds, breaks: None }
 }
 
-/// Faults within which every broken variant is caught, by two replicas with one invoice.
+/// Number of faults within which every broken variant is found, with two replicas and one invoice.
 const ENOUGH: u8 = 3;
 
 const fn breaks(name: &'static str, protocol: Protocol, faults: Faults, wrong: Wrong) -> Case {
@@ -125,15 +126,16 @@ pub(crate) fn sound(size: Size) -> Vec<Case> {
     ]
 }
 
-/// Every broken variant, and every limit of the sound ones.
+/// Every broken variant, and every limit of the sound protocols.
 pub(crate) fn broken() -> Vec<Case> {
     [&keys()[..], &records(), &places(), &keyless(), &limits()].concat()
 }
 
-/// What a sound provider and other accidents do to a broken variant; without the two that multiply states most.
+/// Faults for a broken variant: those of a sound provider and other accidents, without the two that multiply states
+/// most.
 const USUAL: Faults = SURVIVED.without(&[Fault::Restore, Fault::LedgerReplaced]);
 
-/// Broken by their keys.
+/// Variants with broken keys.
 #[rustfmt::skip]
 fn keys() -> [Case; 8] {
     use Wrong::ChargedTwice;
@@ -155,7 +157,7 @@ fn keys() -> [Case; 8] {
     ]
 }
 
-/// Broken by what they record, send again, or believe.
+/// Variants with broken records, resends or conclusions.
 #[rustfmt::skip]
 fn records() -> [Case; 4] {
     use Wrong::{ChargedTwice, OtherAmount, RecordedAsNotCharged, Stuck};
@@ -171,7 +173,7 @@ fn records() -> [Case; 4] {
     ]
 }
 
-/// Broken by where they look: at another store, or at a ledger that lost rows.
+/// Variants that use another store, or a ledger that lost rows.
 #[rustfmt::skip]
 fn places() -> [Case; 2] {
     use Wrong::ChargedTwice;
@@ -184,7 +186,7 @@ fn places() -> [Case; 2] {
     ]
 }
 
-/// Broken only where there are no keys.
+/// Variants that are broken only without keys.
 #[rustfmt::skip]
 fn keyless() -> [Case; 3] {
     use Wrong::{ChargedTwice, RecordedAsNotCharged};
@@ -198,7 +200,7 @@ fn keyless() -> [Case; 3] {
     ]
 }
 
-/// Limits of the sound protocols: faults that none survives, and forbidden operator actions.
+/// Limits of the sound protocols: faults that none of them survives, and forbidden operator actions.
 #[rustfmt::skip]
 fn limits() -> [Case; 5] {
     use Wrong::ChargedTwice;

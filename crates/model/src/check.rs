@@ -1,4 +1,4 @@
-//! What must hold: in every state, and in those where nothing is left to happen once faults have stopped.
+//! The conditions that must hold: in every state, and in states where nothing more happens once faults have stopped.
 //! Knows no step.
 
 use billing::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy};
@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::protocol::{Keeps, Wrong};
 use crate::world::{Decision, Invoice, Row, World};
 
-/// What is wrong in this state, whatever happens next.
+/// Errors in this state that no later step can remove.
 pub(crate) fn safety(machine: &Machine, world: &World) -> Vec<Wrong> {
     let mut wrong = Vec::new();
     if world.provider.charges.iter().any(|charges| *charges > 1) {
@@ -31,7 +31,7 @@ pub(crate) fn safety(machine: &Machine, world: &World) -> Vec<Wrong> {
         if invoice.paid_by.is_some() && world.provider.charges[at] == 0 {
             wrong.push(Wrong::Unbacked);
         }
-        // A ledger that was replaced no longer shows what backs a charge.
+        // A replaced ledger no longer shows the row of a charge.
         let is_whole = world.provider.ledger == 0 && !world.provider.set_back;
         let shows = is_whole && machine.protocol.keeps != Keeps::Nothing;
         if invoice.paid_by == Some(PaidBy::Charge) && shows {
@@ -47,7 +47,7 @@ pub(crate) fn safety(machine: &Machine, world: &World) -> Vec<Wrong> {
     wrong
 }
 
-/// What the store's two unique indexes and the meaning of the states demand.
+/// Whether an invoice obeys the store's two unique indexes and the meaning of the states.
 fn is_consistent(invoice: &Invoice) -> bool {
     let open = invoice.known().filter(|(_, attempt)| attempt.state.is_open()).count();
     let charged = invoice.known().filter(|(_, attempt)| attempt.state == AttemptState::Charged).count();
@@ -61,7 +61,7 @@ fn is_consistent(invoice: &Invoice) -> bool {
     fits && open <= 1 && charged <= 1
 }
 
-/// What is wrong in a state after which nothing happens any more, if no fault does.
+/// The error in a state without further regular steps, if there is one.
 pub(crate) fn at_rest(machine: &Machine, world: &World) -> Option<Wrong> {
     let invoices = world.store.invoices.iter().enumerate().take(machine.bounds.invoices);
     for (at, invoice) in invoices {
@@ -85,11 +85,11 @@ pub(crate) fn at_rest(machine: &Machine, world: &World) -> Option<Wrong> {
     None
 }
 
-/// Whether an operator is asked for a valid reason.
+/// Whether there is a valid reason for manual resolution.
 fn is_needed(machine: &Machine, world: &World, at: usize, invoice: &Invoice) -> bool {
     match invoice.reason {
         None => false,
-        // With keys: an answer came back without its key, so the provider seems to keep none.
+        // With keys, an answer without its key looks like one from a provider without keys.
         Some(AttentionReason::InDoubtWithoutKeys) => {
             invoice.any(|attempt| attempt.state.is_open())
                 && (machine.protocol.idempotency == Idempotency::None || world.faults > 0)
@@ -101,13 +101,13 @@ fn is_needed(machine: &Machine, world: &World, at: usize, invoice: &Invoice) -> 
             let row = world.provider.rows[at][usize::from(attempt.key)];
             attempt.state.is_open() && row.is_some_and(|row| row.amount != attempt.amount)
         }),
-        // No replica of the model has other items to tell from that the fault is this one's.
+        // A replica of the model has no other items that could show that the fault is in this one.
         Some(AttentionReason::NotAccepted) => false,
         Some(AttentionReason::Contradiction | AttentionReason::ChargedLate) => true,
     }
 }
 
-/// Whether nothing of this world can be settled by anybody here, so that no rest is asked for.
+/// Whether an invoice of this world waits for an outside event, so that the world need not come to rest.
 pub(crate) fn is_excused(machine: &Machine, world: &World) -> bool {
     let mut invoices = world.store.invoices.iter().enumerate().take(machine.bounds.invoices);
     invoices.any(|(at, invoice)| waits_outside(&machine.protocol, world, at, invoice))

@@ -1,27 +1,27 @@
-//! Packs small values into 64-bit words and reads them back. One visitor serves both directions, so that they cannot disagree.
-//! Knows no state.
+//! Packs small values into 64-bit words and reads them back. One visitor serves both directions, so that they cannot
+//! disagree. Knows no state.
 
 use crate::world::{Packed, WORDS};
 
-/// Bytes of a number that is zero as a rule.
+/// Number of bytes of a number that is usually zero.
 const WORD_BYTES: usize = 6;
 
-/// Goes over the parts of a value: a writer takes each, a reader replaces each.
+/// Visits the parts of a value: a writer stores each part, a reader replaces it.
 pub(crate) trait Codec: Sized {
     /// A number below `2^width`.
     fn bits(&mut self, value: &mut u8, width: u32);
 
-    /// A number below `2^48`, zero as a rule.
+    /// A number below `2^48`, usually zero.
     fn word(&mut self, value: &mut u64);
 
-    /// Yes or no.
+    /// A boolean.
     fn flag(&mut self, value: &mut bool) {
         let mut bit = u8::from(*value);
         self.bits(&mut bit, 1);
         *value = bit == 1;
     }
 
-    /// One of few.
+    /// One of a few values.
     fn one_of<T: Copy + PartialEq>(&mut self, value: &mut T, all: &[T]) {
         let place = all.iter().position(|one| one == value).expect("a value is one of all values");
         let mut place = u8::try_from(place).expect("an enum is small");
@@ -29,7 +29,7 @@ pub(crate) trait Codec: Sized {
         *value = all[usize::from(place)];
     }
 
-    /// A value that may be missing; `blank` is where reading starts.
+    /// A value that may be missing; reading starts from `blank`.
     fn option<T: Copy>(&mut self, value: &mut Option<T>, blank: T, visit: impl Fn(&mut T, &mut Self)) {
         let mut is_some = value.is_some();
         self.flag(&mut is_some);
@@ -41,7 +41,7 @@ pub(crate) trait Codec: Sized {
     }
 }
 
-/// Writes; values end to end, none across two words.
+/// Writes values end to end, none of them across two words.
 #[derive(Default)]
 pub(crate) struct Writer {
     pub(crate) words: Packed,
@@ -72,7 +72,7 @@ impl Codec for Writer {
     }
 }
 
-/// Reads what a [`Writer`] wrote.
+/// Reads the values that a [`Writer`] wrote.
 pub(crate) struct Reader<'a> {
     words: &'a Packed,
     at: usize,
@@ -80,7 +80,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// From the start.
+    /// Reads from the first word.
     pub(crate) fn new(words: &'a Packed) -> Self {
         debug_assert_eq!(words.len(), WORDS);
         Self { words, at: 0, used: 0 }

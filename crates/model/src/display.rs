@@ -7,7 +7,7 @@ use crate::machine::{Effect, Nature, Next, Step};
 use crate::search::Found;
 use crate::world::{Invoice, Job, Request, World};
 
-/// The whole path, numbered, with what is wrong at its end.
+/// The whole path, numbered, with the error at its end.
 pub(crate) fn tell(found: &Found) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some((first, _)) = found.path.first()

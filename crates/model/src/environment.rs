@@ -1,6 +1,6 @@
-//! Steps of the environment: late copies, the disk, backups, the provider's ledger, and operators.
-//! Modelled: an operator's "not charged" as in the engine's `resolve`: a void first, or, without keys, a check that no
-//! request can be alive; then the decision, with any step in between.
+//! Steps of the environment: late copies, the disk, backups, the provider's ledger, and operators. Modelled: an
+//! operator's "not charged", as in the engine's `resolve`. It needs a void first, or, without keys, a check that no
+//! request can be alive. The decision follows, with any step in between.
 
 use billing::invoice::{AttemptState, InvoiceState};
 use billing::protocol::transition::Idempotency;
@@ -38,7 +38,7 @@ impl Machine {
         }
     }
 
-    /// What happens to the disk, to the backup and at the provider.
+    /// Steps of the disk, the backup and the provider.
     pub(crate) fn environment(&self, world: &World, out: &mut Vec<Next>) {
         self.disk(world, out);
         self.lose_id(world, out);
@@ -66,7 +66,7 @@ impl Machine {
         {
             next.store = next.before;
             next.went_back = true;
-            // A store inside the process loses a commit only when the whole machine dies.
+            // A store inside the process loses a commit only when the whole machine fails.
             if self.protocol.leases == Leases::EndByRecovery {
                 self.restart_all(&mut next);
             }
@@ -96,7 +96,7 @@ impl Machine {
         }
     }
 
-    /// Billing comes up on an empty store: a copy without its log, another file, an empty database. The invoices are
+    /// Starts billing on an empty store: a copy without its log, another file, an empty database. The invoices are
     /// imported again.
     fn lose_id(&self, world: &World, out: &mut Vec<Next>) {
         if world.store.deployment == 1 || !keeps_edits(world, &Store::NEW) {
@@ -137,7 +137,7 @@ impl Machine {
         {
             next.provider.set_back = true;
             next.provider.rows = World::NEW.provider.rows;
-            // Replicas read the store again within seconds, long before a ledger is restored.
+            // Replicas reload the store within seconds, long before a ledger is restored.
             if !self.protocol.set_back_early {
                 let seen = next.store.seen;
                 next.replicas.iter_mut().take(self.bounds.replicas).for_each(|replica| replica.seen |= seen);
@@ -214,7 +214,7 @@ impl Machine {
         let Some(mut next) = self.fault(world, Fault::DeclaredNotCharged) else { return };
         let state = world.store.invoices[usize::from(request.invoice)].attempts[at].map(|one| one.state);
         let sure = match (self.protocol.believes_at_once, self.protocol.idempotency) {
-            // For a final attempt no check is needed: the decision concerns its invoice.
+            // A final attempt needs no check: the decision concerns its invoice.
             _ if !state.is_some_and(AttemptState::is_open) => true,
             (true, _) => !is_charged(world, request),
             (false, Idempotency::Keys) => {
@@ -241,7 +241,7 @@ impl Machine {
     }
 }
 
-/// Whether no edit lies between the backup and now.
+/// Whether no amount was edited after the backup.
 fn keeps_edits(world: &World, backup: &Store) -> bool {
     let amounts = |store: &Store| store.invoices.map(|invoice| invoice.amount);
     amounts(&world.store) == amounts(backup)
@@ -256,7 +256,7 @@ fn is_parked(world: &World, invoice: u8) -> bool {
     world.store.invoices[usize::from(invoice)].state == InvoiceState::Attention
 }
 
-/// Whether a request for this attempt is under way or about to be.
+/// Whether a request for this attempt is in flight, or is about to be sent.
 fn is_alive(world: &World, at: usize, request: &Request) -> bool {
     let ours = |job: crate::world::Job| (job.invoice, job.attempt) == (request.invoice, index(at));
     let sending = world.replicas.iter().any(|replica| match replica.call {
@@ -269,7 +269,7 @@ fn is_alive(world: &World, at: usize, request: &Request) -> bool {
     sending || under_way
 }
 
-/// Whether every request that is alive or can still be made names the ledger that it expects.
+/// Whether every request that is alive or can still be made names the ledger that its sender expects.
 fn all_expect_a_ledger(world: &World, replicas: usize) -> bool {
     let stores = [Some(world.store), Some(world.before), world.backup];
     let replicas = world.replicas.iter().take(replicas).all(|replica| {
@@ -283,7 +283,7 @@ fn all_expect_a_ledger(world: &World, replicas: usize) -> bool {
     stores.iter().flatten().all(|store| store.ledger.is_some()) && replicas && copies
 }
 
-/// Whether every store, and every request that is under way, names a row that was seen.
+/// Whether every store, and every request in flight, names a row that was seen.
 fn all_have_seen_a_row(world: &World) -> bool {
     let stores = [Some(world.store), Some(world.before), world.backup];
     let waiting = world.replicas.iter().all(|replica| match replica.call {
@@ -295,8 +295,8 @@ fn all_have_seen_a_row(world: &World) -> bool {
         && world.copies.iter().all(|copies| *copies == 0)
 }
 
-/// Whether an invoice waits for an event that no step here brings: a ledger that an operator must accept,
-/// or a key that stands under another account.
+/// Whether an invoice waits for an event that no step here causes: a ledger that an operator must accept, or a key of
+/// another account.
 pub(crate) fn waits_outside(protocol: &Protocol, world: &World, at: usize, invoice: &Invoice) -> bool {
     let foreign = |key: u8| {
         let row = world.provider.rows[at][usize::from(key)];

@@ -8,10 +8,9 @@ macro_rules! faults {
         pub(crate) enum Fault { $($(#[$doc])* $variant,)* }
 
         impl Fault {
-            /// Every kind.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// Its name in the table.
+            /// The fault's name in the table.
             pub(crate) fn words(self) -> &'static str {
                 match self { $(Self::$variant => $words,)* }
             }
@@ -22,29 +21,30 @@ macro_rules! faults {
 faults! {
     /// A replica is killed at any moment and starts again.
     Crash = "crash",
-    /// A lease ends while its holder is still at work: slow, paused, or its clock jumped.
+    /// A lease ends while its holder still works: slow, paused, or after a jump of its clock.
     LeaseEnds = "lease ends under its holder",
-    /// A claimed attempt is given back unsent: drain, open breaker, or too little lease left.
+    /// A claimed attempt is given back unsent: during a drain, with an open breaker, or when too little of the lease is
+    /// left.
     GivenBack = "claim given back unsent",
     /// The request never arrives.
     RequestLost = "request lost",
-    /// A second copy of the request is under way.
+    /// A second copy of the request is in flight.
     RequestDuplicated = "request duplicated",
-    /// The sender times out while its request is still under way: it may arrive after any later one.
+    /// The sender times out while its request is still in flight: it may arrive after any later request.
     RequestDelayed = "request delayed past the timeout",
     /// A late copy is dropped.
     CopyLost = "late copy lost",
-    /// Executed, and the answer never arrives.
+    /// The request is executed, and the answer never arrives.
     AnswerLost = "answer lost",
-    /// Executed, and something else than the answer arrives.
+    /// The request is executed, and something other than the answer arrives.
     ResponseCorrupted = "response corrupted or from another sender",
-    /// Not executed; a proxy, a load shedder or a closed port answers.
+    /// The request is not executed; a proxy, a load shedder or a closed port answers.
     NotTaken = "request not taken",
-    /// The provider is at work on another copy of the key.
+    /// The provider still processes another copy with the same key.
     KeyInFlight = "key in flight",
-    /// The newest commit, already acknowledged, is gone.
+    /// The newest commit is lost although it was acknowledged.
     CommitLost = "last commit lost",
-    /// Committed, and the response to the commit is lost.
+    /// The commit succeeds, and its acknowledgement is lost.
     CommitUnheard = "commit not acknowledged",
     /// Billing's store is set back to an earlier copy.
     Restore = "restore from backup",
@@ -54,7 +54,7 @@ faults! {
     DeclaredCharged = "operator: charged",
     /// An import changes an invoice's amount by the rules of imports.
     Edited = "amount edited",
-    /// The amount is changed by hand in the database, past every rule.
+    /// The amount is changed in the database, past every rule.
     EditedByHand = "amount edited by hand",
     /// Another credential is used.
     Credential = "credential changed",
@@ -68,7 +68,7 @@ faults! {
     IdLost = "deployment id lost",
 }
 
-/// Some kinds of faults.
+/// A set of fault kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Faults(u32);
 
@@ -80,7 +80,7 @@ impl Faults {
         Self::NONE.with(kinds)
     }
 
-    /// These as well.
+    /// This set with more kinds.
     pub(crate) const fn with(self, kinds: &[Fault]) -> Self {
         let mut set = self.0;
         let mut at = 0;
@@ -91,12 +91,12 @@ impl Faults {
         Self(set)
     }
 
-    /// All but these.
+    /// This set without these kinds.
     pub(crate) const fn without(self, kinds: &[Fault]) -> Self {
         Self(self.0 & !Self::of(kinds).0)
     }
 
-    /// Whether this one may happen.
+    /// Whether the set contains this kind.
     pub(crate) const fn has(self, kind: Fault) -> bool {
         self.0 & (1 << kind as u32) != 0
     }

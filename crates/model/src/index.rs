@@ -1,14 +1,13 @@
-//! A set of packed worlds that gives each a number, in the order of their arrival: a table of numbers beside one list.
-//! Knows nothing of what the words mean.
+//! A set of packed worlds that numbers them in the order of insertion: a table of numbers beside one list. Knows
+//! nothing of the words' meaning.
 
 use crate::world::Packed;
 
-/// No number.
+/// An empty slot.
 const EMPTY: u32 = u32::MAX;
-/// Slots at the start; doubled whenever half of them are taken.
+/// Number of slots at the start; doubled whenever half of them are used.
 const SLOTS: usize = 1 << 12;
 
-/// The set.
 pub(crate) struct Index {
     pub(crate) items: Vec<Packed>,
     slots: Vec<u32>,
@@ -20,7 +19,7 @@ impl Index {
         Self { items: Vec::new(), slots: vec![EMPTY; SLOTS] }
     }
 
-    /// The number of a world, and whether it is new.
+    /// The number of a world, and whether it was inserted now.
     pub(crate) fn insert(&mut self, item: Packed) -> (u32, bool) {
         let slot = self.slot(&item);
         if self.slots[slot] != EMPTY {
@@ -35,13 +34,13 @@ impl Index {
         (number, true)
     }
 
-    /// The number of a world.
+    /// The number of a world, if the set contains it.
     pub(crate) fn find(&self, item: &Packed) -> Option<u32> {
         let number = self.slots[self.slot(item)];
         (number != EMPTY).then_some(number)
     }
 
-    /// Where the world is, or where it belongs.
+    /// The slot of the world, or the free slot for it.
     fn slot(&self, item: &Packed) -> usize {
         let mask = self.slots.len() - 1;
         let mut at = hash(item) & mask;
@@ -64,7 +63,7 @@ impl Index {
     }
 }
 
-/// Multiplies and folds each word in; any mixing will do, since items are compared whole.
+/// Multiplies and folds each word; any mixing suffices, since items are compared completely.
 fn hash(item: &Packed) -> usize {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let mixed = item.iter().fold(0_u64, |hash, word| {

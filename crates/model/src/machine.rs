@@ -1,6 +1,6 @@
-//! Every step that any part of the world can take from one state. What an answer does to an attempt, and what may be
-//! sent, is asked of the production functions. Modelled, as the engine's driver has it: claim, send, hear, remember
-//! the ledger, settle; each replica has one call at a time, and a pause is any other step in between.
+//! Every possible step from one state. The production functions decide what an answer does to an attempt, and what may
+//! be sent. Modelled, as in the engine's driver: claim, send, receive, store the ledger, settle. Each replica has one
+//! call at a time, and a pause is any other step in between.
 
 use billing::invoice::{AttemptState, Reference};
 use billing::protocol::key::{DeploymentId, Key};
@@ -18,18 +18,18 @@ use crate::world::{
     Replica, Request, World,
 };
 
-/// What a step counts as.
+/// The kind of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nature {
-    /// What goes on when nothing goes wrong, and when nothing goes wrong any more.
+    /// A step that happens without faults, also after faults have stopped.
     Regular,
-    /// Free of charge, yet nothing that one may wait for.
+    /// A step that is no fault, and that may never happen.
     Choice,
     /// A fault or an operator action.
     Fault(Fault),
 }
 
-/// One step, as far as its display needs it.
+/// One step, with the details for its display.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Claim(usize, Job),
@@ -59,7 +59,7 @@ pub(crate) enum Step {
     LoseId,
 }
 
-/// What became of a settlement, without its details.
+/// The effect of a settlement, without details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Recorded,
@@ -68,7 +68,7 @@ pub(crate) enum Effect {
     Unknown,
 }
 
-/// A step, what it counts as, and where it leads.
+/// A step, its kind, and the world after it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Next {
     pub(crate) step: Step,
@@ -86,20 +86,20 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Makes the tables that the steps look into.
+    /// Creates a machine with the tables for its steps.
     pub(crate) fn new(protocol: Protocol, bounds: Bounds) -> Self {
         let derived = std::array::from_fn(derive);
         Self { protocol, bounds, answers: Answers::new(&protocol), derived }
     }
 
-    /// Where everything begins: with and without a first amount that the provider calls invalid.
+    /// The initial worlds: with and without a first amount that the provider calls invalid.
     pub(crate) fn roots(&self) -> Vec<World> {
         let mut invalid = World::NEW;
         invalid.provider.invalid[0] = true;
         vec![World::NEW, invalid]
     }
 
-    /// Every step from here.
+    /// All steps from this world.
     pub(crate) fn steps(&self, world: &World, out: &mut Vec<Next>) {
         out.clear();
         for at in 0..self.bounds.replicas {
@@ -115,7 +115,7 @@ impl Machine {
         self.copies(world, out);
         self.environment(world, out);
         self.people(world, out);
-        // A commit that changed nothing is none: what came before it can still be lost.
+        // A commit without a change is none: the commit before it can still be lost.
         for next in out.iter_mut().filter(|next| next.world.store == world.store) {
             next.world.before = world.before;
         }
@@ -127,7 +127,7 @@ impl Machine {
         may.then(|| World { faults: world.faults + 1, ..*world })
     }
 
-    /// Marks what the store is about to do as its newest commit.
+    /// Saves the store, so that the following change counts as its newest commit.
     pub(crate) fn committing(&self, world: &mut World) {
         if self.bounds.faults.has(Fault::CommitLost) {
             world.before = world.store;
@@ -219,7 +219,7 @@ impl Machine {
         self.strand(world, at, job, &request, out);
     }
 
-    /// The request goes on without its sender, or twice.
+    /// The request continues without its sender, or is sent twice.
     fn strand(&self, world: &World, at: usize, job: Job, request: &Request, out: &mut Vec<Next>) {
         let copies = |next: &mut World| next.copies[usize::from(request.invoice)] |= request.place();
         if let Some(mut next) = self.fault(world, Fault::RequestDelayed) {
@@ -285,19 +285,19 @@ impl Machine {
         let outcome = self.outcome(world, job, result);
         let mut next = *world;
         let settled = self.record(&mut next, job, outcome);
-        // In the transaction that settles: see `settle_and_see` of billing's store.
+        // Done in the transaction that settles: see `settle_and_see` of billing's store.
         next.store.seen |= world.replicas[at].seen;
         let step = Step::Settle(at, outcome, settled);
         let after = World { replicas: idle(next.replicas, at), ..next };
         out.push(Next { step, nature: Nature::Regular, world: after });
-        // The engine records every outcome again except "not sent", which would take back another replica's send.
+        // The engine repeats the record of every outcome except "not sent", which would undo another replica's send.
         let again = outcome != Outcome::NotSent || self.protocol.unsends_again;
         if let Some(next) = self.fault(&next, Fault::CommitUnheard).filter(|_| again) {
             out.push(Next { step, nature: Nature::Fault(Fault::CommitUnheard), world: next });
         }
     }
 
-    /// What is to be recorded, by the production functions; the broken variants differ here.
+    /// The outcome to record, by the production functions; the broken variants differ here.
     fn outcome(&self, world: &World, job: Job, result: CallResult) -> Outcome {
         let idempotency = self.protocol.idempotency;
         let class = match result {
@@ -359,7 +359,7 @@ impl Machine {
         out.push(Next { step: Step::Crash(at), nature: Nature::Fault(Fault::Crash), world: next });
     }
 
-    /// A lease that ends by time is no fault once its holder is gone.
+    /// Steps that end leases. The end of a lease by time is no fault once its holder is gone.
     fn leases(&self, world: &World, out: &mut Vec<Next>) {
         if self.protocol.leases != Leases::EndByTime {
             return;
@@ -389,7 +389,7 @@ fn sent(job: Job) -> Sent {
     Sent { state, sends: u32::from(job.sends) }
 }
 
-/// A process begins anew; what it had sent goes on without it.
+/// Restarts a process; a request that it had sent continues.
 pub(crate) fn restart(next: &mut World, at: usize) {
     if let Call::Waiting(job, head) = next.replicas[at].call {
         let request = job.request(head);
@@ -412,7 +412,7 @@ fn draw_key(drawn: &mut u8) -> Option<u8> {
     })
 }
 
-/// The production keys of an invoice's attempts. Two that were equal would get one number.
+/// The production keys of an invoice's attempts. Equal keys would get one number.
 fn derive(invoice: usize) -> [u8; KEYS_MAX] {
     let reference = Reference::new(format!("I{}", invoice + 1)).expect("I1 and I2 are references");
     let key = |at: usize| {

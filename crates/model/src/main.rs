@@ -1,8 +1,8 @@
-//! The exhaustive model: searches every interleaving of faults over the production charge protocol, shows that it holds,
-//! and that each broken variant of it is caught. Never shipped; no other crate knows it.
+//! The exhaustive model: searches every interleaving of faults over the production charge protocol, and shows that it
+//! holds and that each broken variant of it is found. Never shipped; no other crate knows it.
 //!
-//! Called, not copied: `protocol::transition`, `protocol::key`, `provider::answer` and `store::changeset` of billing, and
-//! `keys::judge` of payments. Modelled: what stands around them, as each file says in its first lines.
+//! Called, not copied: `protocol::transition`, `protocol::key`, `provider::answer` and `store::changeset` of billing,
+//! and `keys::judge` of payments. Modelled: the code around them, as each file says in its first lines.
 
 mod answers;
 mod cases;

@@ -1,11 +1,11 @@
-//! A protocol as the model runs it: the production functions, and at named places what a broken variant does instead.
-//! A variant lives here only; production code has no switch for it.
+//! A protocol of the model: the production functions, with replacements at named places in a broken variant. A variant
+//! exists only here; production code has no switch for it.
 
 use billing::protocol::transition::Idempotency;
 
 use crate::faults::Faults;
 
-/// Which key a request goes under.
+/// The rule for a request's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyRule {
     /// The production key: deployment, reference and attempt number.
@@ -21,7 +21,7 @@ pub(crate) enum KeyRule {
 pub(crate) enum Keeps {
     /// A key is executed once, for any caller.
     Keys,
-    /// As many accounts as credentials; a key is still executed once, and another account's answers 403.
+    /// One account per credential; a key is still executed once, and a request of another account gets 403.
     KeysOfTwoAccounts,
     /// A key is executed once for each credential.
     KeysByCredential,
@@ -29,47 +29,47 @@ pub(crate) enum Keeps {
     Nothing,
 }
 
-/// What an answer is recorded under.
+/// How the attempt of an answer is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SettlesBy {
-    /// The key that was sent.
+    /// By the key that was sent.
     Key,
-    /// The invoice: whichever attempt of it is open now.
+    /// By the invoice: the answer settles the attempt that is open now.
     Invoice,
 }
 
-/// What follows an unknown outcome.
+/// The handling of an unknown outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnDoubt {
     /// The production transition.
     Stays,
-    /// It is taken for a failure, and the next attempt gets a new key.
+    /// The outcome is treated as a failure, and the next attempt gets a new key.
     NewKey,
-    /// The key is looked up at the provider; unknown there is taken for not charged.
+    /// The key is looked up at the provider; an unknown key is treated as not charged.
     LookUp,
 }
 
-/// How leases come to their end.
+/// How leases end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leases {
     /// By time, as with several replicas on one store.
     EndByTime,
-    /// By recovery at start alone, as with one process on its own store.
+    /// By recovery at a start only, as with one process on its own store.
     EndByRecovery,
-    /// Not at all: recovery at start is skipped.
+    /// Never: recovery at a start is skipped.
     NeverEnd,
 }
 
 /// When billing sends the expected ledger to the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expects {
-    /// Once a definite answer has named it, as in production.
+    /// After a definite answer has named it, as in production.
     Remembered,
-    /// Never, nor does it look at what an answer names.
+    /// Never; billing also ignores the ledger in an answer.
     Nothing,
 }
 
-/// The protocol in one value.
+/// All choices of a protocol.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Protocol {
     pub(crate) idempotency: Idempotency,
@@ -79,7 +79,7 @@ pub(crate) struct Protocol {
     pub(crate) on_doubt: OnDoubt,
     pub(crate) leases: Leases,
     pub(crate) expects: Expects,
-    /// A 503 without the not-executed mark is taken for not sent.
+    /// A 503 without the not-executed mark is treated as not sent.
     pub(crate) trusts_503: bool,
     /// "Not sent" is recorded again when its commit was not acknowledged.
     pub(crate) unsends_again: bool,
@@ -91,18 +91,18 @@ pub(crate) struct Protocol {
     pub(crate) believes_unparked: bool,
     /// The ledger may be replaced although a request that names no ledger can still arrive or be made.
     pub(crate) replaced_early: bool,
-    /// The provider takes requests of every deployment.
+    /// The provider accepts requests of every deployment.
     pub(crate) ignores_deployments: bool,
-    /// The provider takes requests of those who have seen rows that its ledger lacks.
+    /// The provider accepts requests of callers that have seen rows which its ledger lacks.
     pub(crate) ignores_watermark: bool,
-    /// The ledger may be set back although a store or a request has not seen a row that it loses.
+    /// The ledger may be set back although a store or a request has not seen a row that the ledger loses.
     pub(crate) set_back_early: bool,
-    /// The store may go back behind an edit, and an amount may be edited once it has gone back, though no repair has
-    /// read the provider's ledger back.
+    /// The store may be set back behind an edit, and an amount may be edited after a set-back, without a repair from
+    /// the provider's ledger.
     pub(crate) edits_unrepaired: bool,
 }
 
-/// As in production, towards a provider that keeps keys.
+/// The production protocol with a provider that keeps keys.
 pub(crate) const KEYS: Protocol = Protocol {
     idempotency: Idempotency::Keys,
     keys: KeyRule::Derived,
@@ -123,47 +123,47 @@ pub(crate) const KEYS: Protocol = Protocol {
     edits_unrepaired: false,
 };
 
-/// As in production, towards a provider that keeps none.
+/// The production protocol with a provider that keeps no keys.
 pub(crate) const NO_KEYS: Protocol =
     Protocol { idempotency: Idempotency::None, keeps: Keeps::Nothing, expects: Expects::Nothing, ..KEYS };
 
-/// How far the search goes.
+/// The bounds of the search.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// Replicas that charge at once.
+    /// Number of replicas that charge at the same time.
     pub(crate) replicas: usize,
-    /// Invoices to be charged.
+    /// Number of invoices to be charged.
     pub(crate) invoices: usize,
-    /// Faults and acts of persons on one path, all kinds together.
+    /// Maximum number of faults and operator actions on one path, all kinds together.
     pub(crate) faults_max: u8,
     pub(crate) faults: Faults,
 }
 
-/// What can be wrong.
+/// An error that the search can find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
     /// The provider charged an invoice twice.
     ChargedTwice,
-    /// PAID, and no charge backs it.
+    /// An invoice is PAID without a charge.
     Unbacked,
-    /// PAID, and the charge has another amount than the attempt.
+    /// An invoice is PAID, and its charge has another amount than the attempt.
     OtherAmount,
-    /// An attempt is recorded as not charged, and its key is charged.
+    /// An attempt is recorded as not charged although its key is charged.
     RecordedAsNotCharged,
-    /// What the store's indexes and the states of the protocol rule out.
+    /// A state that the store's indexes and the states of the protocol exclude.
     BadState,
-    /// An answer contradicted what was recorded.
+    /// An answer contradicted the record.
     Conflict,
     /// Faults have stopped, and an attempt stays in doubt.
     Stuck,
     /// Faults have stopped, and a charged invoice is neither PAID nor in ATTENTION.
     Lost,
-    /// Faults have stopped, and an operator is asked needlessly.
+    /// Faults have stopped, and an invoice needs manual resolution without a reason.
     AskedNeedlessly,
 }
 
 impl Wrong {
-    /// Its name in the table.
+    /// The error's name in the table.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::ChargedTwice => "charged twice",

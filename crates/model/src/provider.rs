@@ -1,7 +1,6 @@
-//! The payment service as the model runs it: one delivery, decided by the production rule for known keys.
-//! Modelled: that a delivery is one durable step, in the order ledger check, deployment check, validation,
-//! row that was seen, key, decision. Called: which deployment may charge.
-//! Knows no billing.
+//! The payment service in the model: one delivery, decided by the production rule for known keys. Modelled: a delivery
+//! is one durable step, in the order ledger check, deployment check, validation, row that was seen, key, decision.
+//! Called: which deployment may charge. Knows no billing.
 
 use payments::amount::Minor;
 use payments::deployments::{Admission, Facts, admit};
@@ -15,7 +14,7 @@ use crate::world::{Decision, Provider, Request, Row};
 /// Possible results of one delivery: the reply and the provider's next state.
 pub(crate) type Execution = (ProviderReply, Provider);
 
-/// One delivery of a request; two ways when the provider is free to charge or to refuse.
+/// Delivers a request; there are two results when the provider is free to charge or to refuse.
 pub(crate) fn deliver(protocol: &Protocol, provider: &Provider, request: &Request) -> Vec<Execution> {
     if request.head.expects.is_some_and(|expected| expected != provider.ledger) {
         return vec![(ProviderReply::LedgerMismatch, *provider)];
@@ -41,7 +40,7 @@ pub(crate) fn deliver(protocol: &Protocol, provider: &Provider, request: &Reques
     }
 }
 
-/// The provider once the request's deployment is known to it; `None` when it refuses it.
+/// The provider after it has accepted the request's deployment; `None` when it refuses the deployment.
 fn admitted(protocol: &Protocol, provider: &Provider, request: &Request) -> Option<Provider> {
     let names_one = protocol.keeps != Keeps::Nothing && protocol.keys == KeyRule::Derived;
     if protocol.ignores_deployments || !names_one {
@@ -86,7 +85,8 @@ fn decide(provider: &Provider, request: &Request, charged: bool) -> Execution {
 fn repeat(protocol: &Protocol, row: Row, request: &Request) -> ProviderReply {
     let same_account =
         protocol.keeps != Keeps::KeysOfTwoAccounts || row.credential == request.head.credential;
-    // Other ledgers answer so, and ours where it cannot tell the caller from the client that was charged.
+    // Other ledgers answer in this way, and so does ours where it cannot distinguish the caller from the client that
+    // was charged.
     if !same_account {
         return ProviderReply::KeyForeign;
     }
@@ -98,7 +98,7 @@ fn repeat(protocol: &Protocol, row: Row, request: &Request) -> ProviderReply {
     }
 }
 
-/// Asks the production rule, once for each case.
+/// The production rule's answer, read once for each case.
 fn known(decision: Decision, same_amount: bool) -> Known {
     static CASES: std::sync::OnceLock<Vec<Known>> = std::sync::OnceLock::new();
     let cases = CASES.get_or_init(|| {
@@ -161,7 +161,7 @@ fn case(decision: Decision, same_amount: bool) -> (LedgerRow, Entry) {
     (row, entry)
 }
 
-/// A void: `None` when the provider does not do it, else whether the key stands as not charged now.
+/// A void: `None` when the provider does not execute it, else whether the key is now not charged.
 pub(crate) fn void(protocol: &Protocol, provider: &mut Provider, request: &Request) -> Option<bool> {
     if request.head.expects.is_some_and(|expected| expected != provider.ledger) {
         return None;

@@ -1,4 +1,4 @@
-//! Runs the cases, a few at a time, and prints the table: what was searched, how far, what was found, and how often
+//! Runs the cases, a few at a time, and prints the table: the bounds and size of each search, its result, and how often
 //! each kind of fault and each class of answer occurred. Knows no step.
 
 use std::io::{Write, stderr, stdout};
@@ -16,10 +16,10 @@ use crate::faults::Fault;
 use crate::machine::Machine;
 use crate::search::{Report, SearchCounts, search};
 
-/// Searches that run at once; each holds its own states.
+/// Number of concurrent searches; each has its own states.
 const AT_ONCE: usize = 2;
 
-/// The sound cases of the full size reach at least so many states together.
+/// Minimum number of states that the sound cases of the full size reach together.
 const STATES_MIN: usize = 1_000_000;
 
 struct Done {
@@ -33,7 +33,7 @@ impl Done {
     }
 }
 
-/// Runs every case (or those whose name holds `only`) and prints what came of them; `true` if all is as it must be.
+/// Runs every case (or those whose names contain `only`) and prints the results; `true` if all are as expected.
 pub(crate) fn run(size: Size, only: Option<&str>) -> anyhow::Result<bool> {
     let mut cases = sound(size);
     cases.extend(broken());
@@ -51,7 +51,7 @@ pub(crate) fn run(size: Size, only: Option<&str>) -> anyhow::Result<bool> {
     Ok(right)
 }
 
-/// The model itself failed.
+/// Reports a failure of the model itself.
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
     let _lost = writeln!(stderr(), "the model could not finish: {error:#}");
     ExitCode::FAILURE
@@ -109,7 +109,7 @@ fn table(out: &mut impl Write, cases: &[Case], done: &[Done]) -> anyhow::Result<
     Ok(right)
 }
 
-/// Prints how often each thing occurred in all cases together; `false` if one never did.
+/// Prints how often each kind occurred in all cases together; `false` if a kind never did.
 fn print_counts(out: &mut impl Write, done: &[Done]) -> anyhow::Result<bool> {
     let mut sum = SearchCounts::new();
     done.iter().for_each(|done| sum.add(&done.report.counts));
@@ -147,7 +147,7 @@ fn enough(out: &mut impl Write, size: Size, cases: &[Case], done: &[Done]) -> an
     Ok(enough)
 }
 
-/// The row of `make prove`, as every proof leaves one.
+/// Writes the row for `make prove`, as every proof does.
 fn leave_row(cases: &[Case], done: &[Done]) -> anyhow::Result<()> {
     let Some(folder) = std::env::var_os("PROVE_OUT").filter(|folder| !folder.is_empty()) else {
         return Ok(());

@@ -1,5 +1,6 @@
-//! The search: every state within bounds, nearest first, each checked; then, from every state, what happens once
-//! faults have stopped, on every path. The first thing wrong is the nearest one, and its path the shortest.
+//! The search: visits every state within bounds, nearest first, and checks it. Then it checks from every state what
+//! happens on every path once faults have stopped. The first error is the nearest one, and its path the shortest. Knows
+//! no protocol.
 
 use billing::protocol::transition::AnswerClass;
 
@@ -10,10 +11,10 @@ use crate::machine::{Machine, Nature, Next, Step};
 use crate::protocol::Wrong;
 use crate::world::World;
 
-/// A search gives up beyond so many states; the bounds of every case stay well below.
+/// A search gives up beyond this many states; all cases stay well below.
 const STATES_MAX: usize = 40_000_000;
 
-/// How often each kind of thing happened: steps that were taken, from any state.
+/// How often each kind occurred among the steps taken, from any state.
 #[derive(Clone, Debug)]
 pub(crate) struct SearchCounts {
     pub(crate) faults: Vec<u64>,
@@ -21,12 +22,12 @@ pub(crate) struct SearchCounts {
 }
 
 impl SearchCounts {
-    /// Nothing yet.
+    /// All counts at zero.
     pub(crate) fn new() -> Self {
         Self { faults: vec![0; Fault::ALL.len()], classes: vec![0; AnswerClass::ALL.len()] }
     }
 
-    /// Adds another one.
+    /// Adds the counts of another search.
     pub(crate) fn add(&mut self, other: &Self) {
         self.faults.iter_mut().zip(&other.faults).for_each(|(sum, more)| *sum += more);
         self.classes.iter_mut().zip(&other.classes).for_each(|(sum, more)| *sum += more);
@@ -43,16 +44,16 @@ impl SearchCounts {
     }
 }
 
-/// Something wrong, and the way to it.
+/// An error, and the path to it.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) wrong: Wrong,
     pub(crate) path: Vec<(World, Next)>,
-    /// Steps at the end of the path that come again and again.
+    /// Number of steps at the end of the path that repeat for ever.
     pub(crate) loop_len: usize,
 }
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) states: usize,
@@ -64,12 +65,12 @@ pub(crate) struct Report {
 struct Search<'a> {
     machine: &'a Machine,
     index: Index,
-    /// The state from which each was first reached; a root is its own.
+    /// For each state, the state from which it was first reached; a root is its own parent.
     parents: Vec<u32>,
     counts: SearchCounts,
 }
 
-/// Searches; `wanted`: what is looked for, or anything wrong at all.
+/// Searches for the error `wanted`, or for any error.
 pub(crate) fn search(machine: &Machine, wanted: Option<Wrong>) -> Report {
     let mut search =
         Search { machine, index: Index::new(), parents: Vec::new(), counts: SearchCounts::new() };
@@ -83,7 +84,7 @@ pub(crate) fn search(machine: &Machine, wanted: Option<Wrong>) -> Report {
 }
 
 impl Search<'_> {
-    /// Every state, nearest first; stops at the first that is wrong.
+    /// Visits every state, nearest first; stops at the first error.
     fn forward(&mut self, wanted: Option<Wrong>) -> (usize, Option<Found>) {
         for root in self.machine.roots() {
             let (number, _) = self.index.insert(root.pack());
@@ -116,8 +117,8 @@ impl Search<'_> {
         (depth, None)
     }
 
-    /// From every state, nearest first, along regular steps only: no path may go round for ever, and where one ends,
-    /// everything must be at rest.
+    /// Follows only regular steps from every state, nearest first: no path may repeat for ever, and everything must be
+    /// at rest at the end of each.
     fn rest(&self, wanted: Option<Wrong>) -> Option<Found> {
         let mut marks = vec![Mark::New; self.index.items.len()];
         for start in 0..self.index.items.len() {
@@ -132,7 +133,7 @@ impl Search<'_> {
         None
     }
 
-    /// Depth first from one state; answers the trail to what is wrong.
+    /// Searches depth first from one state; returns the trail to an error.
     fn descend(
         &self,
         start: usize,
@@ -185,7 +186,8 @@ impl Search<'_> {
         wanted.is_none_or(|one| one == wrong).then_some(wrong)
     }
 
-    /// Where regular steps lead. A world that waits for something outside asks for no rest.
+    /// The states after regular steps; none for a world that waits for an outside event, because it need not come to
+    /// rest.
     fn onward(&self, at: usize) -> Vec<usize> {
         let world = World::unpack(&self.index.items[at]);
         if check::is_excused(self.machine, &world) {
@@ -198,7 +200,7 @@ impl Search<'_> {
         numbers.map(|number| number.expect("every regular step was searched") as usize).collect()
     }
 
-    /// The shortest way to a state.
+    /// The shortest path to a state.
     fn path(&self, number: u32) -> Vec<(World, Next)> {
         let mut numbers = vec![number as usize];
         loop {
@@ -213,12 +215,12 @@ impl Search<'_> {
         numbers.windows(2).map(|pair| self.link(pair[0], pair[1])).collect()
     }
 
-    /// The step between two states that follow each other.
+    /// The step between two consecutive states.
     fn link(&self, from: usize, to: usize) -> (World, Next) {
         let world = World::unpack(&self.index.items[from]);
         let mut next = Vec::new();
         self.machine.steps(&world, &mut next);
-        // Of several steps that lead there, the regular one explains most.
+        // If several steps lead there, the regular one explains most.
         next.sort_by_key(|next| next.nature != Nature::Regular);
         let step = next.into_iter().find(|next| next.world.pack() == self.index.items[to]);
         (world, step.expect("a step leads from a state to its successor"))

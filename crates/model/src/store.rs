@@ -1,6 +1,6 @@
-//! Billing's store as the model runs it. Modelled, as `store/mod.rs` of billing promises it: each step is one durable
-//! transaction, and which rows a claim, a recovery or an import may touch. Called, not modelled: what a settlement or an
-//! operator's decision changes (`store::changeset`, which every database applies too).
+//! Billing's store in the model. Modelled, as `store/mod.rs` of billing promises: each step is one durable transaction,
+//! and a claim, a recovery or an import may change only certain rows. Called, not modelled: the changes by a settlement
+//! or an operator's decision (`store::changeset`, which every database applies too).
 
 use std::time::Duration;
 
@@ -58,17 +58,17 @@ fn job(invoice: usize, at: usize, attempt: &Attempt) -> Job {
     }
 }
 
-/// A small index as it is packed.
+/// An index in the size for packing.
 pub(crate) fn index(at: usize) -> u8 {
     u8::try_from(at).expect("indexes are below 48")
 }
 
-/// The place of the attempt with this key.
+/// The index of the attempt with this key.
 pub(crate) fn find(invoice: &Invoice, key: u8) -> Option<usize> {
     invoice.known().find(|(_, attempt)| attempt.key == key).map(|(at, _)| at)
 }
 
-/// Records an outcome of the attempt at this place by the production changeset.
+/// Records an outcome of the attempt at this index by the production changeset.
 pub(crate) fn settle(invoice: &mut Invoice, at: usize, outcome: Outcome) -> Settled {
     let settlement = Settlement {
         key: at,
@@ -83,8 +83,8 @@ pub(crate) fn settle(invoice: &mut Invoice, at: usize, outcome: Outcome) -> Sett
     settled.into_iter().next().expect("one settlement has one answer")
 }
 
-/// Records an operator's decision by the production changeset. Of a key that the provider had refused the attempt would
-/// become REFUSED, not VOIDED: nothing here tells them apart.
+/// Records an operator's decision by the production changeset. If the provider had refused the key, production would
+/// make the attempt REFUSED and not VOIDED: the model does not distinguish them.
 pub(crate) fn resolve(invoice: &mut Invoice, at: usize, charged: bool) -> Resolved {
     match changeset::resolve(facts(invoice), &at, charged, None) {
         Ok((changes, _)) => {
@@ -95,7 +95,7 @@ pub(crate) fn resolve(invoice: &mut Invoice, at: usize, charged: bool) -> Resolv
     }
 }
 
-/// The facts as every database loads them; an attempt is known by its place.
+/// The facts as every database loads them; an attempt is identified by its index.
 fn facts(invoice: &Invoice) -> LoadedFacts<usize> {
     let fact = |(key, attempt): (usize, &Attempt)| AttemptFact {
         key,
@@ -110,12 +110,12 @@ fn facts(invoice: &Invoice) -> LoadedFacts<usize> {
     }
 }
 
-/// Numbers of attempts begin with 1.
+/// The number of an attempt; numbers begin with 1.
 fn number(at: usize) -> u32 {
     u32::from(index(at)) + 1
 }
 
-/// Facts and changes are of one invoice at a time.
+/// The id of every invoice: facts and changes concern one invoice at a time.
 const INVOICE: InvoiceId = InvoiceId(1);
 
 fn apply(invoice: &mut Invoice, changes: &Changeset<usize>) {
@@ -157,7 +157,7 @@ pub(crate) fn may_edit(invoice: &Invoice) -> bool {
     invoice.amount == 0 && invoice.state != InvoiceState::Paid && !invoice.any(locked)
 }
 
-/// Changes it.
+/// Changes the invoice's amount.
 pub(crate) fn edit(invoice: &mut Invoice) {
     invoice.amount = 1;
     set_status(invoice, InvoiceStatus { state: InvoiceState::Pending, paid_by: None, attention: None });

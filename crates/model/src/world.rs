@@ -1,37 +1,37 @@
-//! One state of the whole world: billing's store, its replicas, the network, the provider, an operator, the faults so far.
-//! Plain data; knows no step. Packed into a few words, since a search holds millions.
+//! One state of the whole world: billing's store, its replicas, the network, the provider, an operator, the faults so
+//! far. Plain data; knows no step. Packed into a few words, since a search holds millions of states.
 
 use billing::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy};
 use billing::protocol::transition::AnswerClass;
 
 use crate::codec::{Codec, Reader, Writer};
 
-/// The most invoices of a search.
+/// Maximum number of invoices in a search.
 pub(crate) const INVOICES_MAX: usize = 2;
-/// The most replicas of a search.
+/// Maximum number of replicas in a search.
 pub(crate) const REPLICAS_MAX: usize = 3;
-/// Attempts that an invoice may have: the second one exists only when the first is not charged.
+/// Maximum number of attempts of an invoice: a second one exists only when the first is not charged.
 pub(crate) const ATTEMPTS_MAX: usize = 2;
-/// Keys that an invoice's requests may go under; the sound rule needs one for each attempt.
+/// Maximum number of keys for an invoice's requests; the sound rule needs one for each attempt.
 pub(crate) const KEYS_MAX: usize = 4;
-/// Sends are counted up to here; the count then sticks, so that it never claims fewer than there were.
+/// Maximum count of sends. It stands for this number or more, and is never reduced again.
 pub(crate) const SENDS_MAX: u8 = 3;
-/// Charges of an invoice are counted up to here.
+/// Maximum count of an invoice's charges.
 const CHARGES_MAX: u8 = 3;
 
-/// Places in a set of copies: see [`Request::place`].
+/// Number of bits in a set of copies: see [`Request::place`].
 pub(crate) const PLACES: u8 = 48;
 
-/// Words of a packed world.
+/// Number of words of a packed world.
 pub(crate) const WORDS: usize = 7;
 
 /// A world in packed form.
 pub(crate) type Packed = [u64; WORDS];
 
-/// Who may claim an open attempt.
+/// The processes that may claim an open attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lease {
-    /// No process yet.
+    /// No process until the lease ends.
     Held,
     /// Any process.
     Due,
@@ -39,7 +39,7 @@ pub(crate) enum Lease {
     Never,
 }
 
-/// An attempt as the store holds it. Its number is its place.
+/// An attempt in the store. Its number follows from its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) state: AttemptState,
@@ -49,7 +49,7 @@ pub(crate) struct Attempt {
     pub(crate) amount: u8,
 }
 
-/// An invoice as the store holds it. `amount` 0 is the first, 1 the edited one.
+/// An invoice in the store. `amount` is 0 for the first amount and 1 for the edited one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Invoice {
     pub(crate) state: InvoiceState,
@@ -63,15 +63,15 @@ pub(crate) struct Invoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Store {
     pub(crate) invoices: [Invoice; INVOICES_MAX],
-    /// The provider's ledger that it has settled with.
+    /// The provider's ledger with which the store has settled.
     pub(crate) ledger: Option<u8>,
-    /// Whether any row of that ledger was seen: of a ledger that is set back to its beginning, one is as good as all.
+    /// Whether any row of that ledger was seen: a ledger is set back to its beginning, so that any row shows it.
     pub(crate) seen: bool,
-    /// Which deployment it is; 1 after the id was lost. Its keys follow from it.
+    /// The store's deployment; 1 after the id was lost. Its keys are derived from it.
     pub(crate) deployment: u8,
 }
 
-/// An attempt as a replica claimed it.
+/// An attempt, as a replica claimed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     pub(crate) invoice: u8,
@@ -82,12 +82,12 @@ pub(crate) struct Job {
     pub(crate) amount: u8,
 }
 
-/// What a request carries besides.
+/// The headers of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) credential: u8,
     pub(crate) expects: Option<u8>,
-    /// Whether it names a row that was seen.
+    /// Whether the request names a row that was seen.
     pub(crate) seen: bool,
 }
 
@@ -100,18 +100,18 @@ pub(crate) struct Request {
     pub(crate) head: Head,
 }
 
-/// What a replica knows of its call.
+/// The result of a replica's call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallResult {
-    /// An answer, or that there is none, in its class.
+    /// An answer or a transport error, by its class.
     Answer(AnswerClass),
-    /// It was not sent.
+    /// The request was not sent.
     Unsent,
-    /// It must not be sent.
+    /// The request must not be sent.
     NotAllowed,
 }
 
-/// What a replica is at.
+/// The progress of a replica's call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Idle,
@@ -124,13 +124,13 @@ pub(crate) enum Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Replica {
     pub(crate) call: Call,
-    /// The ledger that it expects; read from the store at start.
+    /// The ledger that the replica expects; read from the store at start.
     pub(crate) ledger: Option<u8>,
-    /// Whether it has seen a row of that ledger; read from the store at start.
+    /// Whether the replica has seen a row of that ledger; read from the store at start.
     pub(crate) seen: bool,
 }
 
-/// What the provider decided for a key.
+/// The provider's decision on a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Charged,
@@ -150,17 +150,17 @@ pub(crate) struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Provider {
     pub(crate) rows: [[Option<Row>; KEYS_MAX]; INVOICES_MAX],
-    /// How often the customer was charged, whatever the ledger remembers.
+    /// How often the customer was charged, independent of the ledger.
     pub(crate) charges: [u8; INVOICES_MAX],
-    /// Which ledger it has; 1 after it was replaced.
+    /// The current ledger; 1 after it was replaced.
     pub(crate) ledger: u8,
-    /// Whether its ledger was set back to its beginning.
+    /// Whether the ledger was set back to its beginning.
     pub(crate) set_back: bool,
-    /// The deployment that it knows under billing's account.
+    /// The deployment that the provider has recorded for billing's account.
     pub(crate) deployment: Option<u8>,
-    /// Which credential billing shows now.
+    /// The current credential of billing.
     pub(crate) credential: u8,
-    /// Whether the first amount of an invoice is one that it calls invalid.
+    /// Whether the provider calls the first amount of an invoice invalid.
     pub(crate) invalid: [bool; INVOICES_MAX],
 }
 
@@ -177,10 +177,10 @@ pub(crate) struct World {
     pub(crate) provider: Provider,
     /// The invoice and attempt that an operator is about to resolve as not charged.
     pub(crate) operator: Option<(u8, u8)>,
-    /// Random keys drawn so far.
+    /// Number of random keys drawn so far.
     pub(crate) drawn: [u8; INVOICES_MAX],
     pub(crate) faults: u8,
-    /// The store has gone back in time: a restore, or a commit that was lost.
+    /// Whether the store was set back: by a restore, or by a lost commit.
     pub(crate) went_back: bool,
     pub(crate) conflict: bool,
 }
@@ -194,12 +194,12 @@ impl Invoice {
         attempts: [None; ATTEMPTS_MAX],
     };
 
-    /// The attempts that exist, with their places.
+    /// The existing attempts, with their indexes.
     pub(crate) fn known(&self) -> impl Iterator<Item = (usize, &Attempt)> {
         self.attempts.iter().enumerate().filter_map(|(at, attempt)| Some((at, attempt.as_ref()?)))
     }
 
-    /// Whether any attempt stands like this.
+    /// Whether any attempt meets this condition.
     pub(crate) fn any(&self, is: impl Fn(&Attempt) -> bool) -> bool {
         self.known().any(|(_, attempt)| is(attempt))
     }
@@ -211,19 +211,19 @@ impl Store {
 }
 
 impl Request {
-    /// The deployment that made it, as its key tells; random keys are all of the first one.
+    /// The deployment of the request, from its key; random keys belong to the first deployment.
     pub(crate) fn deployment(&self) -> u8 {
         u8::from(usize::from(self.key) >= ATTEMPTS_MAX)
     }
 
-    /// Its bit in a set of copies.
+    /// The request's bit in a set of copies.
     pub(crate) fn place(&self) -> u64 {
         let expects = self.head.expects.map_or(0, |ledger| ledger + 1);
         1 << (self.key | self.amount << 2 | self.head.credential << 3 | expects << 4)
     }
 
-    /// The copy at this place. That it names a row is not kept: a ledger is set back only when no copy is under way, and
-    /// a later sender has seen one.
+    /// The copy of this bit. The bit does not record whether the request names a row: a ledger is set back only when no
+    /// copy is in flight, and a later sender has seen a row.
     pub(crate) fn at(invoice: u8, place: u8) -> Self {
         let expects = (place >> 4).checked_sub(1);
         let head = Head { credential: place >> 3 & 1, expects, seen: true };
@@ -232,14 +232,14 @@ impl Request {
 }
 
 impl Job {
-    /// The request that it makes.
+    /// The request for this attempt.
     pub(crate) fn request(self, head: Head) -> Request {
         Request { invoice: self.invoice, key: self.key, amount: self.amount, head }
     }
 }
 
 impl Call {
-    /// The attempt that it is about.
+    /// The claimed attempt of the call.
     pub(crate) fn job(self) -> Option<Job> {
         match self {
             Self::Idle => None,
@@ -259,7 +259,7 @@ impl Provider {
         invalid: [false; INVOICES_MAX],
     };
 
-    /// The customer is charged.
+    /// Charges the customer.
     pub(crate) fn charge(&mut self, invoice: u8) {
         let charges = &mut self.charges[usize::from(invoice)];
         *charges = CHARGES_MAX.min(*charges + 1);
@@ -267,7 +267,7 @@ impl Provider {
 }
 
 impl World {
-    /// The beginning: nothing was tried yet.
+    /// The initial world, before any attempt.
     pub(crate) const NEW: Self = Self {
         store: Store::NEW,
         before: Store::NEW,

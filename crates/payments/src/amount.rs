@@ -5,35 +5,35 @@ use std::cmp::Ordering;
 
 use chassis::currency::EXPONENT_OF_HUNDREDTHS;
 
-/// The most minor units of one amount, either sign.
+/// Maximum minor units of one amount, of either sign.
 pub const AMOUNT_MINOR_MAX: i64 = 1_000_000_000_000_000;
 
 /// The longest spelling of a number; a float written out exactly has fewer than 60 digits before its exponent.
 pub const NUMBER_LEN_MAX: usize = 400;
 
-/// Powers of ten beyond this say nothing that a ledger could hold.
+/// Largest exponent that is parsed: larger powers of ten give no amount that a ledger could hold.
 const EXPONENT_MAX: i32 = 1_000_000;
 
-/// Digits that fit an `i64` whatever they are.
+/// Number of decimal digits that always fit into an `i64`.
 const DIGITS_MAX: i32 = 18;
 
-/// An amount in minor units, and how small they are.
+/// An amount in minor units, and the number of their decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Minor {
-    /// How many.
+    /// Number of minor units.
     pub units: i64,
-    /// Decimals: ten to this power of them are one.
+    /// Decimals: ten to this power of minor units are one unit of the currency.
     pub exponent: u8,
 }
 
 impl Minor {
-    /// Minor units of two decimals.
+    /// An amount in minor units of two decimals.
     #[must_use]
     pub const fn hundredths(units: i64) -> Self {
         Self { units, exponent: EXPONENT_OF_HUNDREDTHS }
     }
 
-    /// In hundredths, if it is a whole number of them.
+    /// The amount in hundredths, if it is a whole number of hundredths.
     #[must_use]
     pub fn in_hundredths(self) -> Option<i64> {
         match EXPONENT_OF_HUNDREDTHS.checked_sub(self.exponent) {
@@ -50,7 +50,7 @@ impl Minor {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decimal {
     negative: bool,
-    /// Without zeros at either end; empty for zero.
+    /// The digits without zeros at either end; empty for zero.
     digits: Vec<u8>,
     point: i32,
 }
@@ -65,19 +65,19 @@ enum Remainder {
 /// Why a number is no amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAmount {
-    /// More than [`AMOUNT_MINOR_MAX`].
+    /// The number is more than [`AMOUNT_MINOR_MAX`].
     #[error("the amount is too large")]
     TooLarge,
-    /// Has more decimals than its minor units, where rounding is not allowed.
+    /// The number has more decimals than its minor units, where rounding is not allowed.
     #[error("the amount has more decimals than its currency")]
     TooPrecise,
 }
 
 impl Decimal {
-    /// Nothing.
     pub const ZERO: Self = Self { negative: false, digits: Vec::new(), point: 0 };
 
-    /// Parses a number in JSON's grammar; `None` for anything else, also for one that is absurdly long.
+    /// Parses a number in JSON's grammar; `None` for anything else, also for a number that is longer than
+    /// [`NUMBER_LEN_MAX`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > NUMBER_LEN_MAX {
@@ -118,7 +118,7 @@ impl Decimal {
         self.negative && !self.is_zero()
     }
 
-    /// Minor units of so many decimals, if there are no smaller digits.
+    /// The number in minor units with `exponent` decimals, if it has no smaller digits.
     pub fn minor_exact(&self, exponent: u8) -> Result<i64, BadAmount> {
         match self.scaled(exponent.into()).ok_or(BadAmount::TooLarge)? {
             (minor, Remainder::Nothing) => self.signed_minor(minor),
@@ -138,7 +138,7 @@ impl Decimal {
         self.signed_minor(minor + i64::from(up))
     }
 
-    /// The number times `10^places` with what is smaller cut off, if it is not negative and has at most 18 digits.
+    /// The number times `10^places` with smaller digits cut off, if it is not negative and has at most 18 digits.
     #[must_use]
     pub fn truncated(&self, places: i32) -> Option<i64> {
         if self.is_negative() { None } else { self.scaled(places).map(|(scaled, _)| scaled) }
@@ -151,7 +151,7 @@ impl Decimal {
         Ok(if self.negative { -minor } else { minor })
     }
 
-    /// The magnitude times `10^places`: its integer part, and what the rest is against one half.
+    /// The magnitude times `10^places`: its integer part, and how the remainder compares with one half.
     fn scaled(&self, places: i32) -> Option<(i64, Remainder)> {
         if self.is_zero() {
             return Some((0, Remainder::Nothing));

@@ -1,4 +1,4 @@
-//! `payments backup FILE`: a checked copy of the ledger while it is served, marked so that it never serves in the place of
+//! `payments backup FILE`: a checked copy of the ledger while it is served, marked so that it cannot serve instead of
 //! the original before `new-ledger-id`. Knows the ledger's tables; starts nothing.
 
 use std::path::Path;
@@ -9,17 +9,17 @@ use chassis::config::DatabaseUrl;
 use chassis::sqlite::back_up;
 use rusqlite::Connection;
 
-/// What a copy holds.
+/// The contents of a copy.
 struct Copied {
     ledger_id: String,
     rows: i64,
     last_seq: i64,
 }
 
-/// Writes the backup and logs what is in it.
+/// Writes the backup and logs its contents.
 pub(crate) fn command(url: &DatabaseUrl, to: &Path) -> anyhow::Result<()> {
     let path = url.file_to_back_up().map_err(anyhow::Error::msg)?;
-    // No start ever writes this id into a sidecar: whatever lies beside a restored copy differs from it.
+    // No start ever writes this id into a sidecar: any sidecar beside a restored copy differs from it.
     let mark = Random::system().uuid().hyphenated().to_string();
     let copied = back_up(path, to, |copy| mark_and_read(copy, &mark)).context("there is no backup")?;
     tracing::info!(
@@ -33,7 +33,7 @@ pub(crate) fn command(url: &DatabaseUrl, to: &Path) -> anyhow::Result<()> {
 }
 
 fn mark_and_read(copy: &Connection, mark: &str) -> rusqlite::Result<Copied> {
-    // A ledger of a version without incarnations has no such columns: its copy is refused here.
+    // A ledger of a version without incarnations lacks these columns: its copy is refused here.
     copy.execute("UPDATE ledger_meta SET incarnation_id = ?1, incarnation_start = 0", [mark])?;
     let ledger_id = copy.query_row("SELECT ledger_id FROM ledger_meta", [], |row| row.get(0))?;
     let rows = copy.query_row("SELECT count(*), coalesce(max(seq), 0) FROM ledger", [], |row| {

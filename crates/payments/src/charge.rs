@@ -23,7 +23,7 @@ use crate::keys::{Fingerprint, Key, Known, judge};
 use crate::ledger::{Entry, Ledger, LedgerError, Recorded, Row, Seq, State};
 use crate::metrics::Counters;
 
-/// Executions under way at most. A client that hangs up leaves its call, but not its execution.
+/// Maximum number of executions under way. When a client disconnects, its call ends, but its execution continues.
 pub const EXECUTIONS_MAX: usize = 4096;
 
 /// The requested charge, from any route.
@@ -35,65 +35,65 @@ pub struct Charge {
     pub currency: String,
     /// The amount.
     pub amount: Minor,
-    /// The caller's own name of what is paid.
+    /// The caller's own name of the charge.
     pub reference: Option<String>,
 }
 
 /// One delivery of a request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Who asks.
+    /// Account of the caller.
     pub account: Account,
-    /// Under which key, if any.
+    /// The idempotency key, if any.
     pub key: Option<Key>,
     pub charge: Charge,
     pub route: &'static str,
-    /// The store of billing that sends, if it says so and was admitted.
+    /// The deployment of billing that sends the request, if the request names it and it was admitted.
     pub deployment: Option<DeploymentId>,
-    /// The last row of the ledger that the caller has seen, if it says so.
+    /// The last row of the ledger that the caller has seen, if the request names it.
     pub seen: Option<Seq>,
 }
 
 /// The response to a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It was decided, now or (`replayed`) at an earlier delivery.
+    /// The charge was decided, now or (`replayed`) at an earlier delivery.
     Decided {
         /// The row that holds the decision.
         seq: Seq,
-        /// Charged, or refused.
+        /// Whether the customer was charged; otherwise the charge was refused.
         charged: bool,
-        /// Why it was refused, if it was and the row says so.
+        /// Why the charge was refused, if it was and the row has a reason.
         decline: Option<Decline>,
         /// Whether this delivery executed nothing.
         replayed: bool,
     },
-    /// Nothing was executed, because a fault script wants it so.
+    /// Nothing was executed, because of a fault script.
     Nothing,
-    /// Nothing was executed, because too much is being executed already.
+    /// Nothing was executed, because too many executions are under way.
     Overloaded,
-    /// Nothing was executed, because the ledger could lose it.
+    /// Nothing was executed, because the ledger might lose the record.
     NotDurable,
-    /// Another delivery of the key is being executed: ask again.
+    /// Another delivery of the key is being executed: the caller must repeat the request.
     KeyInFlight,
-    /// The key is another account's: see [`Recorded::Foreign`].
+    /// The key belongs to another account: see [`Recorded::Foreign`].
     KeyForeign,
     /// The key was voided, by this row.
     KeyVoided(Seq),
     /// The key came with other data before, and has this row.
     KeyReused(Seq),
-    /// This row charged the reference under another key, if under any: nothing was executed.
+    /// Nothing was executed: this row charged the reference under another key, or without a key.
     ReferenceCharged(Seq, Option<Key>),
     /// The ledger lacks a row that the caller has seen: nothing was executed.
     LedgerBehind,
     /// Nothing was executed, because the ledger may lack rows: an operator must act.
     NotServing,
-    /// The ledger failed: whether it was executed is unknown.
+    /// The ledger failed: whether the charge was executed is unknown.
     Unavailable,
 }
 
 impl Answer {
-    /// The row that it was given from.
+    /// The row from which the answer was given.
     #[must_use]
     pub fn row(&self) -> Option<Seq> {
         match self {
@@ -119,7 +119,7 @@ pub enum ResponseFault {
     CutOff,
     /// The response is delayed by this time.
     Hold(Duration),
-    /// This is answered instead.
+    /// This answer replaces the real one.
     Replace(Arc<StatusFault>),
     /// The body is sent in pieces over this time.
     Slow(Duration),
@@ -157,7 +157,6 @@ struct ChargerInner {
 }
 
 impl Charger {
-    /// A charger over this ledger.
     #[must_use]
     pub fn new(
         ledger: Arc<dyn Ledger>,
@@ -170,7 +169,7 @@ impl Charger {
         Self(Arc::new(ChargerInner { ledger, controls, counters, in_flight, executions, shutdown, tracer }))
     }
 
-    /// What is in force.
+    /// The settings in force.
     #[must_use]
     pub fn controls(&self) -> &Controls {
         &self.0.controls
@@ -315,7 +314,7 @@ impl ChargerInner {
     }
 }
 
-/// What the ledger did with a charge, without its money.
+/// Records on a span what the ledger did with a charge, without the amount.
 fn describe(span: &mut Span, entry: &Entry, recorded: &Result<Recorded, LedgerError>) {
     if !span.is_recorded() {
         return;
@@ -347,7 +346,7 @@ fn subject<'a>(key: Option<&'a Key>, charge: &'a Charge, fingerprint: &'a Finger
     }
 }
 
-/// A fault that was not counted could come back: nothing was executed.
+/// The answer when a fault could not be counted and might occur again: nothing was executed.
 fn uncounted(error: &LedgerError) -> Answer {
     if let LedgerError::NotServing(why) = error {
         tracing::debug!(why, "a charge was not executed");
@@ -357,7 +356,7 @@ fn uncounted(error: &LedgerError) -> Answer {
     Answer::NotDurable
 }
 
-/// What is decided: by a rule that refuses, by the amount of a test, or by the rates.
+/// Decides a charge: by a rule that refuses, by the amount of a test, or by the rates.
 fn decide(in_force: &InForce, fault: Option<&Fault>, facts: &Facts<'_>, delivery: Delivery<'_>) -> Decision {
     if let Some(Fault::Refuse(decline)) = fault {
         return Decision::Decline(decline.clone());
@@ -366,7 +365,7 @@ fn decide(in_force: &InForce, fault: Option<&Fault>, facts: &Facts<'_>, delivery
     in_force.faults.decision(facts).unwrap_or_else(draw)
 }
 
-/// What a fault does before the charge: waits, or answers with nothing executed.
+/// Applies a fault before the charge: waits, or returns a response with nothing executed.
 async fn before(fault: Option<&Fault>) -> Option<ResponseFault> {
     match fault? {
         Fault::Latency(wait) => {
@@ -399,11 +398,11 @@ fn response_fault(fault: Fault) -> Option<ResponseFault> {
     }
 }
 
-/// The keys that are being executed in this process, each within its account. Bounded by the server's calls in flight.
+/// The keys under execution in this process, each within its account. Bounded by the server's calls in flight.
 #[derive(Debug, Default)]
 struct InFlight(Mutex<HashSet<(Account, Key)>>);
 
-/// Takes its key out again when dropped, however the execution ends.
+/// Removes its key again when dropped, however the execution ends.
 #[derive(Debug)]
 struct Pass {
     keys: Arc<InFlight>,
@@ -440,7 +439,7 @@ mod tests {
     use std::task::{Context, Waker};
     use tempfile::TempDir;
 
-    /// A charger over a real ledger, and the folder that it lies in.
+    /// A charger over a real ledger, and the folder of that ledger.
     async fn charger(script: &str) -> (Charger, TempDir) {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("payments.db");

@@ -93,11 +93,10 @@ enum Sub {
 /// The command of a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Serve until the shutdown.
     Serve,
     /// Bring the schema up to date.
     Migrate,
-    /// Ask the running service how it is.
+    /// Ask whether the running service is ready.
     Healthcheck,
     /// Copy the database to this file.
     Backup(PathBuf),
@@ -120,17 +119,17 @@ pub struct Config {
     pub command: Command,
     /// The share of charges that succeed.
     pub success_rate: Share,
-    /// What the operator states about promoted standbys.
+    /// The operator's statement about promoted standbys.
     pub failover: Failover,
     /// Seed of outcomes and faults; `None` draws one.
     pub seed: Option<Seed>,
-    /// Whether the seed is the setting's.
+    /// Whether the seed comes from the setting.
     pub is_seed_set: bool,
     /// The faults to inject.
     pub script: Script,
-    /// Whether a reference is charged under one key only.
+    /// Whether a reference can be charged under one key only.
     pub one_charge_per_reference: bool,
-    /// Whether amounts of tests decide by themselves.
+    /// Whether amounts of tests decide a charge by themselves.
     pub test_amounts: bool,
     /// Whether operators may set rates and faults at run time.
     pub run_time_faults: bool,
@@ -171,7 +170,7 @@ impl Args {
         if let (Some(common), true) = (&common, writes) {
             self.common.database.check_writable(&common.database_url, problems);
         }
-        // A ledger in PostgreSQL is dated by the database.
+        // The database dates the rows of a ledger in PostgreSQL.
         if let Some(Common { database_url: DatabaseUrl::Postgres(_), clock, .. }) = &common
             && clock.as_virtual().is_some()
         {

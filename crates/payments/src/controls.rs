@@ -1,5 +1,6 @@
-//! What is in force in this process: seed, rates and fault script, from the settings of the start or set by operators since.
-//! What operators set is kept in the ledger's database, so that a restart and other replicas go on with it. Knows no HTTP.
+//! The controls in force in this process: seed, rates and fault script, from the settings of the start or set by
+//! operators since. Operators' settings are stored in the ledger's database, so that they survive a restart and reach
+//! other replicas. Knows no HTTP.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,10 +14,10 @@ use crate::faults::script::Script;
 use crate::faults::{Faults, id_of_file};
 use crate::ledger::Result;
 
-/// How long another replica's change may stay unnoticed.
+/// Maximum time until another replica's change is noticed.
 pub const POLL_PAUSE: Duration = Duration::from_secs(1);
 
-/// What operators may set at run time.
+/// The controls that operators may set at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Control {
     /// The rates, in their JSON form.
@@ -28,7 +29,7 @@ pub enum Control {
 impl Control {
     pub const ALL: [Self; 2] = [Self::Rates, Self::Faults];
 
-    /// The name in SQL and logs.
+    /// The control's name in SQL and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -37,7 +38,7 @@ impl Control {
         }
     }
 
-    /// The control of this name.
+    /// The control with this name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|control| control.as_str() == text)
@@ -48,38 +49,38 @@ impl Control {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlRow {
     pub control: Control,
-    /// `None` once an operator took it back.
+    /// `None` once an operator has reset it.
     pub value: Option<String>,
-    /// Grows with each change.
+    /// Increases with each change.
     pub revision: i64,
-    /// When, in ms since the epoch.
+    /// Time of the change, in ms since the epoch.
     pub set_at_ms: i64,
 }
 
-/// The durable side: each method is one durable transaction.
+/// The durable store of controls: each method is one durable transaction.
 #[async_trait]
 pub trait ControlStore: Send + Sync + 'static {
     /// Every control that was ever set.
     async fn controls(&self) -> Result<Vec<ControlRow>>;
 
-    /// Sets a control, or takes it back; answers the row that stands there now.
+    /// Sets or resets a control. Returns the row that is stored now.
     async fn set_control(&self, control: Control, value: Option<String>) -> Result<ControlRow>;
 }
 
 /// The settings of the start.
 #[derive(Debug)]
 pub struct StartSettings {
-    /// The seed of the setting, of the script, or one that was drawn.
+    /// The seed of the setting, of the script, or a random one.
     pub seed: Seed,
-    /// Whether it is the setting's, which a script does not override.
+    /// Whether the seed comes from the setting, which a script does not override.
     pub is_seed_set: bool,
     pub rates: Rates,
     pub script: Script,
-    /// Whether the amounts of [`crate::faults::test_amounts`] decide by themselves.
+    /// Whether the amounts of [`crate::faults::test_amounts`] decide charges by themselves.
     pub has_test_amounts: bool,
-    /// Whether a reference is charged under one key only.
+    /// Whether a reference can be charged under one key only.
     pub is_one_charge_per_reference: bool,
-    /// Whether operators may set anything at run time; else what they set before is not in force either.
+    /// Whether operators may set anything at run time; if not, their earlier settings are not in force either.
     pub at_run_time: bool,
 }
 
@@ -90,7 +91,7 @@ impl StartSettings {
         Arc::new(Faults::new(id, self.seed, script, started_at_ms, self.has_test_amounts))
     }
 
-    /// A script of an operator, and the seed that follows from it.
+    /// An operator's script, and the seed that follows from it.
     fn faults_of(&self, script: Script, row: &ControlRow) -> (Seed, Arc<Faults>) {
         let seed = script.seed.filter(|_| !self.is_seed_set).unwrap_or(self.seed);
         let id = format!("revision {}", row.revision);
@@ -98,7 +99,7 @@ impl StartSettings {
     }
 }
 
-/// What one charge is decided by.
+/// The values that decide one charge.
 #[derive(Debug)]
 pub struct InForce {
     pub seed: Seed,
@@ -106,14 +107,14 @@ pub struct InForce {
     pub faults: Arc<Faults>,
 }
 
-/// What is in force. Clones share it.
+/// The controls in force. Clones share them.
 #[derive(Clone)]
 pub struct Controls(Arc<Inner>);
 
 struct Inner {
     start: StartSettings,
     clock: Clock,
-    /// In ms since the epoch.
+    /// Start of the process, in ms since the epoch.
     started_at_ms: i64,
     state: Mutex<State>,
 }
@@ -125,7 +126,6 @@ struct State {
 }
 
 impl Controls {
-    /// Puts the settings of the start into force.
     #[must_use]
     pub fn new(start: StartSettings, clock: Clock) -> Self {
         let started_at_ms = clock.now_ms();
@@ -135,31 +135,31 @@ impl Controls {
         Self(Arc::new(Inner { start, clock, started_at_ms, state }))
     }
 
-    /// Now, in ms since the epoch.
+    /// The current time, in ms since the epoch.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
         self.0.clock.now_ms()
     }
 
-    /// What is in force now.
+    /// The values in force now.
     #[must_use]
     pub fn in_force(&self) -> Arc<InForce> {
         Arc::clone(&self.lock().in_force)
     }
 
-    /// Whether a reference is charged under one key only.
+    /// Whether a reference can be charged under one key only.
     #[must_use]
     pub fn is_one_charge_per_reference(&self) -> bool {
         self.0.start.is_one_charge_per_reference
     }
 
-    /// Whether operators may set anything.
+    /// Whether operators may set anything at run time.
     #[must_use]
     pub fn are_settable(&self) -> bool {
         self.0.start.at_run_time
     }
 
-    /// Takes over what operators set, if they may.
+    /// Loads what operators have set, if they may set anything.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -170,7 +170,7 @@ impl Controls {
         Ok(())
     }
 
-    /// Takes over what other replicas' operators set, for ever.
+    /// Applies what operators set at other replicas; never ends.
     pub async fn follow(self, store: Arc<dyn ControlStore>) {
         while self.are_settable() {
             tokio::time::sleep(POLL_PAUSE).await;
@@ -183,7 +183,7 @@ impl Controls {
         }
     }
 
-    /// Puts a row into force, unless a later one is.
+    /// Puts a row into force, unless a later row is in force.
     pub fn apply(&self, row: &ControlRow) {
         let mut state = self.lock();
         match row.control {
@@ -225,7 +225,7 @@ impl Controls {
     }
 }
 
-/// Another version's: what was in force stays.
+/// Logs a row that another version wrote: the previous settings stay in force.
 fn unreadable(row: &ControlRow) {
     tracing::error!(
         name = row.control.as_str(),

@@ -7,20 +7,20 @@ use std::fmt;
 /// What a client may do after a decline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeclineClass {
-    /// Never again with this instrument.
+    /// The charge must never be repeated with this instrument.
     Hard,
-    /// Not before the payment data were corrected or the customer acted.
+    /// The charge may be repeated once the payment data are corrected or the customer has acted.
     Fix,
-    /// Again later, within the network's limits.
+    /// The charge may be repeated later, within the network's limits.
     Soft,
-    /// The reason was not said.
+    /// The reason is not known.
     Unknown,
 }
 
 impl DeclineClass {
     pub const ALL: [Self; 4] = [Self::Hard, Self::Fix, Self::Soft, Self::Unknown];
 
-    /// The name in headers, SQL and JSON.
+    /// The class's name in headers, SQL and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -31,7 +31,8 @@ impl DeclineClass {
         }
     }
 
-    /// The class of this name. A later version may write classes that this one does not know: their reason is unknown here.
+    /// The class with this name. A later version may write classes that this version does not know; they count as
+    /// unknown.
     #[must_use]
     pub fn from_store(text: &str) -> Self {
         Self::ALL.into_iter().find(|class| class.as_str() == text).unwrap_or(Self::Unknown)
@@ -41,14 +42,14 @@ impl DeclineClass {
 /// The reason of one refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Decline {
-    /// What follows from it.
+    /// The class of the code.
     pub class: DeclineClass,
-    /// The code, of [`CODES`] unless another version wrote it.
+    /// The code; one of [`CODES`] unless another version wrote it.
     pub code: Cow<'static, str>,
 }
 
 impl Decline {
-    /// The reason of a refusal that has none: drawn by the success rate alone, or recorded by an earlier version.
+    /// The decline of a refusal without a reason: drawn by the success rate alone, or recorded by an earlier version.
     pub const GENERIC: Self = Self { class: DeclineClass::Unknown, code: Cow::Borrowed("generic_decline") };
 
     /// The decline with this code, if it is one of [`CODES`].
@@ -58,7 +59,7 @@ impl Decline {
         Some(Self { class: row.class, code: Cow::Borrowed(row.code) })
     }
 
-    /// As a ledger keeps it; `None` of rows that have no reason.
+    /// The decline as a ledger stores it; `None` for rows without a reason.
     #[must_use]
     pub fn from_store(class: Option<&str>, code: Option<String>) -> Option<Self> {
         Some(Self { class: DeclineClass::from_store(class?), code: Cow::Owned(code?) })
@@ -76,7 +77,6 @@ impl fmt::Display for Decline {
 pub struct Code {
     /// The code in headers, rates and scripts.
     pub code: &'static str,
-    /// Its class.
     pub class: DeclineClass,
     /// The scheme's own code and rule.
     pub source: &'static str,

@@ -1,4 +1,4 @@
-//! Keys, fingerprints, and how a known key answers one more delivery. Pure; knows no store and no status codes.
+//! Keys, fingerprints, and the answer to one more delivery of a known key. Pure; knows no store and no status codes.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ impl Key {
     /// The longest key.
     pub const LEN_MAX: usize = 64;
 
-    /// A key as a header or a path spells it, bare or in one pair of double quotes; `None` if that is no key.
+    /// Parses a key from a header or a path, bare or in one pair of double quotes; `None` if the text is no key.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
@@ -37,14 +37,14 @@ impl fmt::Display for Key {
     }
 }
 
-/// How rows are compared with a request that repeats their key. A row keeps the version that it was written under: it is
-/// compared as that version compared it.
+/// How rows are compared with a request that repeats their key. A row keeps the version that it was written under, and
+/// is compared by the rule of that version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FingerprintVersion {
-    /// By the fingerprint alone. The previous version writes such rows.
+    /// Rows are compared by the fingerprint alone. The previous version writes such rows.
     WithoutReference,
-    /// By the fingerprint and the reference. The reference stands in the row already, and the previous version, which may
-    /// run beside this one, must be able to compare the fingerprint.
+    /// Rows are compared by fingerprint and reference. The fingerprint does not include the reference: the row has it
+    /// already, and the previous version, which may run beside this one, must be able to compare the fingerprint.
     WithReference,
 }
 
@@ -52,7 +52,7 @@ impl FingerprintVersion {
     /// The version of rows that are written now.
     pub const CURRENT: Self = Self::WithReference;
 
-    /// The number in SQL.
+    /// The version's number in SQL.
     #[must_use]
     pub fn number(self) -> i16 {
         match self {
@@ -61,25 +61,26 @@ impl FingerprintVersion {
         }
     }
 
-    /// The version of this number.
+    /// The version with this number.
     #[must_use]
     pub fn of_number(number: i16) -> Option<Self> {
         [Self::WithoutReference, Self::WithReference].into_iter().find(|version| version.number() == number)
     }
 }
 
-/// What a request asks for, in 32 hex digits: the same key must come with the same fingerprint.
-/// Empty on a tombstone of a key that no request came with.
+/// A digest of the requested charge, in 32 hex digits: the same key must come with the same fingerprint. Empty on the
+/// tombstone of a key that no request had.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(String);
 
 impl Fingerprint {
-    /// Bytes of SHA-256 that are kept.
+    /// Number of bytes of SHA-256 that are kept.
     const BYTES: usize = 16;
 
-    /// Over customer, amount and currency: the currency last, as the only part of no fixed length. The amount is in
-    /// hundredths, as in rows of before and in those of the previous version, whatever the units of its row; only one that
-    /// is no whole number of them is in its own units, after a byte that no currency holds.
+    /// Fingerprint of customer, amount and currency; the currency is last, as the only part without a fixed length. The
+    /// amount is in hundredths, as in older rows and those of the previous version, independent of the row's units.
+    /// Only an amount that is no whole number of hundredths is in its own units, after a byte that no currency
+    /// contains.
     #[must_use]
     pub fn new(customer_id: i64, currency: &str, amount: Minor) -> Self {
         let mut hash = Sha256::new();
@@ -100,7 +101,6 @@ impl Fingerprint {
         Self(text)
     }
 
-    /// The digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -115,10 +115,10 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// How a known key answers one more request.
+/// The answer to one more request with a known key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// The same request: the recorded decision is the answer.
+    /// The same request: the recorded decision is repeated.
     Replay,
     /// The key was voided and will never be charged.
     Voided,
@@ -126,7 +126,7 @@ pub enum Known {
     Reused,
 }
 
-/// Compares a request with the row that its account has under its key.
+/// Compares a request with the row with the same account and key.
 #[must_use]
 pub fn judge(row: &Row, entry: &Entry) -> Known {
     if row.state == State::Voided {
@@ -138,7 +138,7 @@ pub fn judge(row: &Row, entry: &Entry) -> Known {
     }
 }
 
-/// Two invoices under one key are two requests, whatever their amounts.
+/// Whether both are the same request. Two invoices under one key are two requests, even with equal amounts.
 fn is_same_request(row: &Row, entry: &Entry) -> bool {
     let is_same_reference = match row.fingerprint_version {
         FingerprintVersion::WithoutReference => true,

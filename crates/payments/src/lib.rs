@@ -44,7 +44,7 @@ pub mod keys;
 pub mod ledger;
 pub mod metrics;
 
-/// The whole program: argv (program name first) to exit code. Also behind `tinjis run payments`.
+/// Runs the whole program, from argv (program name first) to the exit code. Also behind `tinjis run payments`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     program::run(Config::load(args), |config| &config.common.log, work)
 }
@@ -136,7 +136,7 @@ async fn serve(config: Config, log: LogHandle) -> anyhow::Result<()> {
     service::serve_when(listeners, routes, http::meanwhile(), admin, limits, shutdown, telemetry).await
 }
 
-/// Takes over what operators set at run time, now and whenever another replica sets something.
+/// Applies what operators set at run time, now and whenever another replica sets something.
 async fn follow_operators(
     controls: &Controls,
     ledger: &Arc<dyn Ledger>,
@@ -167,7 +167,8 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The ledger, watched by readiness, and whether it can be used at any later moment. With PostgreSQL it takes as long as the database takes to be usable.
+/// Opens the ledger and adds it to readiness. Also returns a check whether the ledger can be used. With PostgreSQL this
+/// takes until the database is usable.
 async fn open_ledger(
     url: &DatabaseUrl,
     clock: &Clock,
@@ -180,7 +181,7 @@ async fn open_ledger(
         DatabaseUrl::Sqlite(file) => {
             let ledger = open_sqlite(file, clock).await?;
             readiness.check("ledger", ledger.is_writable());
-            // A file that fails says so to each caller at once.
+            // A failing file gives each caller an error at once.
             Ok((Arc::new(ledger), Arc::new(|| Ok(()))))
         }
         DatabaseUrl::Postgres(settings) => {

@@ -16,7 +16,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Registers them, so that each series is there from the start.
+    /// Registers the counters, so that each series exists from the start.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
         let charges = metrics.counters("payments_charges_total", "Executed charges by state", &["state"]);
@@ -32,17 +32,17 @@ impl Counters {
         }
     }
 
-    /// One more execution.
+    /// Counts one execution.
     pub fn executed(&self, state: State) {
         if state == State::Charged { self.charged.inc() } else { self.refused.inc() }
     }
 
-    /// One more answer out of the ledger.
+    /// Counts one answer from the ledger.
     pub fn replayed(&self) {
         self.replays.inc();
     }
 
-    /// One more fault.
+    /// Counts one fault.
     pub fn struck(&self, fault: &Fault) {
         self.faults.with_label_values(&[fault.as_str()]).inc();
     }

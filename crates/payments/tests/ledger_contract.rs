@@ -1,5 +1,5 @@
-//! What every ledger promises, held against a model that is too simple to be wrong. A further backend joins by
-//! one more function that opens it; knows no SQL. Guarantees of a single backend are tested at the end.
+//! The guarantees of every ledger, compared with a model that is too simple to be wrong. A new backend needs one more
+//! function that opens it. Knows no SQL. Guarantees of a single backend are tested at the end.
 
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -26,20 +26,20 @@ use uuid::Uuid;
 
 type Opened<'a> = Pin<Box<dyn Future<Output = Arc<dyn Ledger>> + 'a>>;
 
-/// A place for one ledger, which can be opened again and again.
+/// A place for one ledger, which can be opened repeatedly.
 trait Place {
     fn open(&self) -> Opened<'_>;
 
-    /// Runs statements of an operator.
+    /// Runs SQL statements as an operator would.
     fn run(&self, statements: &str);
 
-    /// As the version before left it: keys are unique over all accounts. No process has it open.
+    /// Changes the ledger into the previous version's form: keys are unique over all accounts. No process has it open.
     fn make_keys_unique_over_all_accounts(&self);
 
-    /// What `payments keys-per-account` does.
+    /// Does the same as `payments keys-per-account`.
     fn make_keys_per_account(&self) -> Pin<Box<dyn Future<Output = ()> + '_>>;
 
-    /// Whether several processes may have it open at once.
+    /// Whether several processes may have the ledger open at once.
     fn is_shared(&self) -> bool;
 }
 
@@ -86,12 +86,12 @@ impl Place for InSqlite {
 
 struct InPostgres {
     database: Database,
-    /// Where it is reached: directly, or through a pooler.
+    /// URL of the database: direct, or through a pooler.
     url: String,
 }
 
 impl InPostgres {
-    /// `None` where there is no server, which was said.
+    /// A place in a new database; `None` where there is no server, which was reported.
     fn fresh() -> Option<Self> {
         Database::fresh("the ledger's contract on PostgreSQL").map(Self::at)
     }
@@ -138,7 +138,7 @@ impl Place for InPostgres {
     }
 }
 
-/// One step of a story.
+/// One step of a random sequence of calls.
 #[derive(Clone, Debug)]
 enum Step {
     Record { key: Option<u8>, account: u8, data: u8, charged: bool, from: Option<u8> },
@@ -198,7 +198,7 @@ fn entry(key: Option<u8>, account: u8, data: u8, charged: bool) -> Arc<Entry> {
     })
 }
 
-/// Every row in order; nothing else to go wrong.
+/// A model of the ledger: every row in order, and nothing else.
 #[derive(Default)]
 struct Model(Vec<Row>);
 
@@ -207,7 +207,7 @@ impl Model {
         self.0.iter().find(|row| row.key.as_ref() == Some(key) && row.account == account)
     }
 
-    /// Another account charged the key, and the caller may be the same client.
+    /// Whether another account charged the key, and the caller may be the same client.
     fn is_foreign(&self, key: &Key, account: &str, from: Option<u8>) -> bool {
         let charged = |row: &Row| row.key.as_ref() == Some(key) && row.state == State::Charged;
         let elsewhere = self.0.iter().any(|row| charged(row) && row.account != account);
@@ -376,7 +376,7 @@ proptest! {
     }
 }
 
-/// Through one opening or several: replicas of a service have one each.
+/// Runs a race on one or several openings of a ledger: each replica of a service has one.
 async fn race(ledgers: &[Arc<dyn Ledger>]) {
     for round in 0..20 {
         let racers: Vec<_> = (0..8)
@@ -432,7 +432,7 @@ async fn a_new_name_is_another_one_and_stays() {
 
 #[test]
 fn a_ledger_in_postgres_does_what_the_model_does() {
-    /// Each has a database of its own, which takes a while.
+    /// Each case has a database of its own, which takes a while.
     const CASES: u32 = 8;
     let Some(_kept) = InPostgres::fresh() else { return };
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(CASES));
@@ -502,7 +502,8 @@ async fn an_entry_that_the_database_cannot_hold_takes_no_other_with_it() {
     assert!(refused[0] && !refused[1..].contains(&true), "{refused:?}");
 }
 
-/// Four connections behind the pooler, dozens before it: session state belongs to another client in the next transaction.
+/// The pooler has dozens of connections to clients and four to the server: in the next transaction another client gets
+/// the session state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_pooler_in_transaction_mode_changes_nothing() {
     const BEHIND: usize = 4;
@@ -523,7 +524,7 @@ async fn a_pooler_in_transaction_mode_changes_nothing() {
     assert_eq!(place.database.ask("SELECT count(*) FROM ledger"), 60);
 }
 
-/// A failover in small: the server has done it or not, and who asked cannot tell.
+/// Like a small failover: the server has committed or not, and the caller cannot know.
 #[tokio::test]
 async fn a_charge_whose_commit_was_not_answered_is_found_again_by_its_key() {
     const INSERT: &[&str] = &["INSERT INTO ledger"];
@@ -538,7 +539,7 @@ async fn a_charge_whose_commit_was_not_answered_is_found_again_by_its_key() {
     }
     assert_eq!((cutter.cuts(), place.database.ask("SELECT count(*) FROM ledger")), (2, 2));
 
-    // Without a key the outcome stays unknown: it is not answered as a charge, and not written again.
+    // Without a key the outcome stays unknown: the call fails, and the entry is not written again.
     for (cuts, kept) in [(&[Cut::Answer] as &'static [Cut], 3), (&[Cut::Request], 3)] {
         cutter.follow(CutPlan::cut_next_once(INSERT, cuts));
         ledger.record(&entry(None, 0, 0, true)).await.unwrap_err();
@@ -547,8 +548,8 @@ async fn a_charge_whose_commit_was_not_answered_is_found_again_by_its_key() {
     assert_eq!(cutter.cuts(), 4);
 }
 
-/// Two requests of one content under a key, at replicas or at one of them: the answer of the database to one is lost, and
-/// only the other is a row.
+/// Two equal requests under one key, at two replicas or at one: the database's response to one is lost, and only the
+/// other has a row.
 #[tokio::test]
 async fn an_equal_row_of_another_request_is_not_taken_for_ones_own_after_a_lost_answer() {
     const INSERT: &[&str] = &["INSERT INTO ledger"];
@@ -568,7 +569,7 @@ async fn an_equal_row_of_another_request_is_not_taken_for_ones_own_after_a_lost_
         let recorded = ledger.record(&entry(Some(key), 0, 0, true)).await.unwrap();
         assert!(matches!(&recorded, Recorded::Known(row) if row.seq == seq), "{cuts:?}: {recorded:?}");
     }
-    // An earlier version leaves the id out.
+    // An earlier version writes no id.
     other.record(&entry(Some(4), 0, 0, true)).await.unwrap();
     place.run("UPDATE ledger SET write_id = NULL");
     cutter.follow(CutPlan::cut_next_once(INSERT, &[Cut::Answer]));
@@ -592,7 +593,7 @@ async fn a_page_of_a_small_account_does_not_walk_through_the_rows_of_others() {
     assert!(plan.contains("ledger_by_account"), "{plan}");
 }
 
-/// Both databases, where there are both.
+/// Places in both databases, where both are available.
 fn places() -> Vec<Box<dyn Place>> {
     let mut places: Vec<Box<dyn Place>> = vec![Box::new(InSqlite::fresh())];
     places.extend(InPostgres::fresh().map(|place| Box::new(place) as Box<dyn Place>));
@@ -688,7 +689,7 @@ async fn a_ledger_that_is_older_than_its_list_adopts_only_whose_keys_it_holds() 
         assert_eq!(admission(&ledger, 0, deployment(7)).await, refused, "a store that lost its id");
         assert_eq!(admission(&ledger, 0, own).await, Admission::Record(How::Adopted));
         assert_eq!(admission(&ledger, 0, deployment(7)).await, Admission::Refused(Unknown::OtherDeployment));
-        // Neither charges without keys nor tombstones say anything of another deployment.
+        // Neither charges without keys nor tombstones prove another deployment.
         ledger.record(&entry(None, 1, 1, true)).await.unwrap();
         ledger.void(&void_of(3, 1, None)).await.unwrap();
         assert_eq!(admission(&ledger, 1, deployment(8)).await, Admission::Record(How::First));
@@ -755,7 +756,7 @@ async fn a_ledger_without_the_row_that_a_caller_has_seen_records_nothing() {
             "a tombstone of such a ledger would prove nothing"
         );
         drop(ledger);
-        // What one process knows from memory, the next one reads.
+        // The next process must read what one process knows from memory.
         let ledger = place.open().await;
         assert!(matches!(ledger.record(&with(5, first)).await.unwrap(), Recorded::New(_)));
         let rows = ledger.page(ACCOUNTS[0], Seq(0), 100).await.unwrap().rows;
@@ -764,7 +765,7 @@ async fn a_ledger_without_the_row_that_a_caller_has_seen_records_nothing() {
     }
 }
 
-/// The rows stay what they were, and another account's no longer stand in the way.
+/// The rows stay unchanged, and those of another account no longer block a key.
 #[tokio::test]
 async fn a_ledger_from_before_blocks_keys_of_other_accounts_until_its_keys_are_per_account() {
     for place in places() {
@@ -792,7 +793,7 @@ async fn a_ledger_from_before_blocks_keys_of_other_accounts_until_its_keys_are_p
     }
 }
 
-/// The previous version wrote the row, or one before it: its own rule is kept.
+/// The previous version wrote the row, or one before it: the rule of that version applies.
 #[tokio::test]
 async fn a_row_from_before_is_compared_without_its_reference() {
     for place in places() {
@@ -812,7 +813,7 @@ async fn a_row_from_before_is_compared_without_its_reference() {
     }
 }
 
-/// Callers of one statement are answered each for itself.
+/// Each caller of one statement gets its own result.
 #[tokio::test]
 async fn a_caller_that_has_seen_too_much_takes_no_other_with_it() {
     for place in places() {

@@ -1,4 +1,4 @@
-//! The ping pair: a pinger that asks for ever, and a ponger that answers, with certificates as users make them.
+//! The ping pair: a pinger that sends pings for ever, and a ponger that answers, with certificates that users bring.
 //! Depends on `chassis` only; knows no other service's code.
 
 pub mod config;
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use chassis::admin::{LogLevelAccess, Readiness, admin_router};
 use chassis::telemetry::{LogHandle, Telemetry};
 
-/// Probes and metrics; the metrics also under the configured path.
+/// Routes of probes and metrics; the metrics also under the configured path.
 fn admin(
     telemetry: &Telemetry,
     readiness: Readiness,

@@ -1,5 +1,5 @@
-//! The pinger: sends pings on one persistent connection with random pauses; a failed ping is logged
-//! and does not end it. Knows no server.
+//! The pinger: sends pings on one persistent connection with random pauses; a failed ping is logged and does not end
+//! the pinger. Knows no server.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ use crate::config::{PingerConfig, Target};
 /// Results of a ping, as labels of the metrics.
 const RESULTS: [&str; 6] = ["success", "not_connected", "timeout", "no_answer", "wrong_status", "wrong_body"];
 
-/// The whole program: argv (program name first) to exit code. Also behind `tinjis run pinger`.
+/// Runs the whole program, from argv (program name first) to the exit code. Also behind `tinjis run pinger`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     program::run(PingerConfig::load(args), |config| &config.common.log, work)
 }
@@ -41,7 +41,7 @@ async fn start(config: PingerConfig, log: LogHandle) -> anyhow::Result<()> {
     }
     let shutdown = program::shutdown_on_signals();
     let telemetry = program::new_telemetry("pinger");
-    // Without the block there is no port: pinger and ponger then start on one machine in either order.
+    // Without the block the pinger has no port, so that pinger and ponger can start on one machine in either order.
     let listener = metrics.is_present.then(|| metrics.bind()).transpose()?;
     let readiness = Readiness::new(&shutdown);
     let admin = admin(&telemetry, readiness, log, metrics.address, &metrics.endpoint);

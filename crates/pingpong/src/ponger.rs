@@ -18,7 +18,7 @@ use prometheus::IntCounterVec;
 use crate::admin;
 use crate::config::PongerConfig;
 
-/// The whole program: argv (program name first) to exit code. Also behind `tinjis run ponger`.
+/// Runs the whole program, from argv (program name first) to the exit code. Also behind `tinjis run ponger`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     program::run(PongerConfig::load(args), |config| &config.common.log, work)
 }
@@ -52,7 +52,7 @@ fn routes(telemetry: &Telemetry) -> Router {
     Router::new().fallback(answer).with_state(pings)
 }
 
-/// One path, so no table of them: slashes before it are as good as one.
+/// Answers by the path without a router: several slashes before it count as one.
 async fn answer(State(pings): State<IntCounterVec>, request: Request) -> Response {
     let path = request.uri().path();
     if path.trim_start_matches('/') != "ping" {

@@ -1,6 +1,6 @@
-//! What operators have acknowledged of a ledger, with their reason on record: charges that belong to no invoice of this
-//! billing, by row number; and invoices whose charge the ledger has lost, by reference. Neither excuses another kind of
-//! finding.
+//! What operators have acknowledged about a ledger, with a recorded reason: charges that belong to no invoice of this
+//! billing, by row number; and invoices whose charge the ledger has lost, by reference. No acknowledgement excuses
+//! another kind of finding.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// One acknowledgement: the rows of one ledger from `seq_first` to `seq_last`, both included.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Acknowledgement {
-    /// Row numbers mean nothing in another ledger.
+    /// The ledger: row numbers mean nothing in another one.
     pub ledger_id: String,
     /// The first row.
     pub seq_first: i64,
@@ -22,7 +22,7 @@ pub struct Acknowledgement {
 pub struct AcknowledgedRows(Vec<(i64, i64)>);
 
 impl AcknowledgedRows {
-    /// Those of this ledger; without a ledger id there are none.
+    /// The acknowledged rows of this ledger; none without a ledger id.
     pub fn of_ledger(
         acknowledgements: impl IntoIterator<Item = Acknowledgement>,
         ledger_id: Option<&str>,
@@ -51,7 +51,7 @@ impl AcknowledgedRows {
 /// One acknowledgement that a ledger has lost the charge of an invoice.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct UnbackedAcknowledgement {
-    /// Another ledger may have lost other rows.
+    /// The ledger: another one may have lost other rows.
     pub ledger_id: String,
     /// Reference of the invoice.
     pub reference: String,
@@ -62,7 +62,7 @@ pub struct UnbackedAcknowledgement {
 pub struct AcknowledgedUnbacked(HashSet<String>);
 
 impl AcknowledgedUnbacked {
-    /// Those of this ledger; without a ledger id there are none.
+    /// The acknowledged references of this ledger; none without a ledger id.
     pub fn of_ledger(
         acknowledgements: impl IntoIterator<Item = UnbackedAcknowledgement>,
         ledger_id: Option<&str>,

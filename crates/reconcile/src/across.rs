@@ -1,5 +1,6 @@
-//! What only shows across deployments: a reference that two of them have, or that two ledgers have charged. References
-//! are joined in partitions, in as little memory as the comparison of one deployment. Knows no key and no amount.
+//! Findings that need several deployments: a reference that two of them have, or that two ledgers have charged.
+//! References are joined in partitions, in as little memory as a comparison of one deployment. Knows no key and no
+//! amount.
 
 use crate::facts::InvoiceState;
 use crate::findings::{FindingKind, NAMED_FINDINGS_MAX};
@@ -7,7 +8,7 @@ use crate::index::indexed_reference;
 use crate::partitioned::{PARTITIONS, Streams, by_reference};
 use crate::spool::{BlockStore, SpoolError, Stream};
 
-/// References of all deployments. Callers give them in the form that they are compared by.
+/// References of all deployments. Callers give them in the form in which they are compared.
 #[derive(Debug)]
 pub struct AcrossDeployments<S> {
     store: S,
@@ -21,28 +22,28 @@ pub struct SharedReference {
     /// `Duplicate` or `Double`.
     pub kind: FindingKind,
     pub reference: String,
-    /// As numbered by the caller, each once.
+    /// The deployments by the caller's numbers, each once.
     pub deployments: Vec<u8>,
 }
 
-/// What was found across deployments.
+/// The findings across deployments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SharedReferences {
     /// References with an invoice in several deployments.
     pub duplicate: u64,
     /// References that several ledgers have charged.
     pub double: u64,
-    /// Those that are named; at most [`NAMED_FINDINGS_MAX`].
+    /// The named ones of them; at most [`NAMED_FINDINGS_MAX`].
     pub named: Vec<SharedReference>,
 }
 
-/// A deployment has an invoice of the reference.
+/// Kind of fact: a deployment has an invoice of the reference.
 const INVOICE: u8 = 0;
-/// Its ledger has charged the reference.
+/// Kind of fact: a deployment's ledger has charged the reference.
 const CHARGE: u8 = 1;
 
 impl<S: BlockStore> AcrossDeployments<S> {
-    /// Nothing is in the store yet.
+    /// Starts with an empty store.
     #[must_use]
     pub fn new(store: S) -> Self {
         Self { store, references: Streams::default(), record: Vec::new() }
@@ -81,7 +82,7 @@ impl<S: BlockStore> AcrossDeployments<S> {
         Ok(stream.push(&mut self.store, &self.record)?)
     }
 
-    /// Joins one partition after the other.
+    /// Joins the partitions one after the other.
     ///
     /// # Errors
     /// The store has failed.
@@ -96,7 +97,7 @@ impl<S: BlockStore> AcrossDeployments<S> {
     }
 }
 
-/// Reference, what, and by which deployment.
+/// Reference, kind of fact, and number of the deployment.
 type Fact<'a> = (&'a [u8], u8, u8);
 
 /// One partition in memory: its records, and where each begins and ends.
@@ -118,7 +119,7 @@ impl Partition {
         Ok(all)
     }
 
-    /// In order, each once.
+    /// The facts in order, each once.
     fn in_order<E>(&self) -> Result<Vec<Fact<'_>>, SpoolError<E>> {
         let mut all = Vec::with_capacity(self.records.len());
         for (start, end) in &self.records {

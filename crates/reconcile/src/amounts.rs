@@ -1,25 +1,25 @@
 //! Amounts with different numbers of decimals, compared and summed without losing a digit. Pure; knows no currency.
 
-/// Decimals in which amounts of any number of decimals are summed; a source that says more is wrong.
+/// Decimals in which amounts of any number of decimals are summed; a source with more is wrong.
 const SCALE: u8 = 9;
 
-/// Minor units in other minor units; `None` where they are no whole number of those.
+/// Converts minor units to other decimals; `None` where the result is no whole number.
 pub(crate) fn rescaled(minor: i64, from: u8, to: u8) -> Option<i64> {
     i64::try_from(units(scaled(minor, from), to)?).ok()
 }
 
-/// An amount as it is summed.
+/// An amount with [`SCALE`] decimals, for sums.
 pub(crate) fn scaled(minor: i64, exponent: u8) -> i128 {
     i128::from(minor) * power(SCALE.saturating_sub(exponent))
 }
 
-/// A sum in minor units; `None` where it is no whole number of those.
+/// A sum in minor units of `exponent` decimals; `None` where the result is no whole number.
 pub(crate) fn units(scaled: i128, exponent: u8) -> Option<i128> {
     let unit = power(SCALE.saturating_sub(exponent));
     (scaled % unit == 0).then(|| scaled / unit)
 }
 
-/// The least decimals from these on in which all sums are whole.
+/// The smallest number of decimals, at least `from`, in which all sums are whole.
 pub(crate) fn common_exponent(from: u8, sums: &[i128]) -> u8 {
     (from..SCALE).find(|exponent| sums.iter().all(|sum| units(*sum, *exponent).is_some())).unwrap_or(SCALE)
 }

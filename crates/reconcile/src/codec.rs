@@ -1,5 +1,5 @@
-//! Invoices, attempts and ledger rows as short records, each of which can be read again exactly as it was.
-//! Pure; knows neither files nor what is compared.
+//! Invoices, attempts and ledger rows as short records, each of which can be read again exactly as it was. Pure; knows
+//! neither files nor the comparison.
 
 use crate::facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, LedgerRow, PaidBy, RowState};
 use crate::key::{self, KeyBytes};
@@ -23,7 +23,7 @@ const ATTEMPT_STATES: [AttemptState; 6] = [
 ];
 const ROW_STATES: [RowState; 3] = [RowState::Charged, RowState::Refused, RowState::Voided];
 
-/// How a key is written: not at all, as its bytes, or as the text that came where the bytes would not give it back.
+/// How a key is written: absent, as its bytes, or as text where its bytes would not restore the same text.
 const NO_KEY: u8 = 0;
 const KEY_BYTES: u8 = 1;
 const KEY_TEXT: u8 = 2;
@@ -62,7 +62,7 @@ impl Record {
         self.signed(fact.sends);
     }
 
-    /// `place`: its position in the list.
+    /// Writes a ledger row; `place` is its position in the ledger's list.
     pub(crate) fn row(&mut self, place: u64, row: &LedgerRow) {
         self.0.clear();
         self.unsigned(place);
@@ -76,7 +76,7 @@ impl Record {
         self.place(&ROW_STATES, &row.state);
     }
 
-    /// Seven bits a byte, the lowest first.
+    /// Writes seven bits per byte, the lowest first.
     fn unsigned(&mut self, mut value: u64) {
         while value > 0x7f {
             self.0.push((value & 0x7f) as u8 | 0x80);
@@ -85,7 +85,7 @@ impl Record {
         self.0.push((value & 0x7f) as u8);
     }
 
-    /// With the sign in the lowest bit, so that small negative numbers are short too.
+    /// Writes a number with the sign in the lowest bit, so that small negative numbers are short too.
     fn signed(&mut self, value: i64) {
         self.unsigned((value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned());
     }
@@ -108,7 +108,7 @@ impl Record {
     }
 
     fn key(&mut self, key: Option<&str>) {
-        // A text in capitals has the same bytes, and findings show the text.
+        // A key in capitals has the same bytes, but findings show the original text.
         match (key, key.and_then(key::parse)) {
             (None, _) => self.0.push(NO_KEY),
             (Some(text), Some(bytes)) if key::text(&bytes) == text => {
@@ -146,14 +146,14 @@ impl KeyField<'_> {
     }
 }
 
-/// What an invoice is looked up by.
+/// The fields by which an invoice is looked up.
 #[derive(Debug)]
 pub(crate) struct InvoiceHead<'a> {
     pub(crate) id: i64,
     pub(crate) reference: &'a str,
 }
 
-/// What an attempt is looked up by.
+/// The fields by which an attempt is looked up.
 #[derive(Debug)]
 pub(crate) struct AttemptHead {
     pub(crate) invoice_id: i64,
@@ -161,7 +161,7 @@ pub(crate) struct AttemptHead {
     pub(crate) is_open: bool,
 }
 
-/// What a row is looked up by.
+/// The fields by which a row is looked up.
 #[derive(Debug)]
 pub(crate) struct RowHead<'a> {
     pub(crate) place: u64,
@@ -169,7 +169,7 @@ pub(crate) struct RowHead<'a> {
     pub(crate) reference: Option<&'a str>,
 }
 
-/// Reads one record; each method is `None` where it is not what was written.
+/// Reads one record; each method returns `None` where the record is damaged.
 #[derive(Debug)]
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 

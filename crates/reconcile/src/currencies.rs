@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-/// The most currency codes told apart; existing clients of the ledger may send any text.
+/// Maximum number of distinct currency codes; existing clients of the ledger may send any text.
 const CURRENCIES_MAX: usize = 250;
 
-/// What all codes beyond [`CURRENCIES_MAX`] are summed under.
+/// The code under which all codes beyond [`CURRENCIES_MAX`] are summed.
 const OTHER: &str = "other";
 
-/// Codes by their numbers, in the order in which they were first seen.
+/// Codes by their numbers, in the order of their first use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Currencies {
     codes: Vec<String>,
@@ -17,7 +17,7 @@ pub(crate) struct Currencies {
 }
 
 impl Currencies {
-    /// The number of a currency code here.
+    /// The number of a currency code; a new code gets the next number.
     pub(crate) fn number(&mut self, code: &str) -> u8 {
         let known = self.codes.iter().position(|known| known == code);
         let at = known.unwrap_or_else(|| {
@@ -29,7 +29,7 @@ impl Currencies {
         u8::try_from(at).unwrap_or(u8::MAX)
     }
 
-    /// The same, with the decimals of billing's amounts.
+    /// The number of a currency code, which also gets the decimals of billing's amounts.
     pub(crate) fn number_with(&mut self, code: &str, exponent: u8) -> u8 {
         let currency = self.number(code);
         self.exponents.entry(currency).or_insert(exponent);

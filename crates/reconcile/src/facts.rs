@@ -1,5 +1,5 @@
-//! What is compared: billing's invoices and attempts, and the ledger's rows, as their lists show them.
-//! Plain data and its JSON; knows neither where it came from nor what is right.
+//! The data to be compared: billing's invoices and attempts, and the ledger's rows, as their lists show them. Plain
+//! data and its JSON; knows neither its source nor what is correct.
 
 use serde::Deserialize;
 
@@ -23,15 +23,15 @@ pub enum InvoiceState {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum PaidBy {
-    /// By a charge, which a ledger row must back.
+    /// Paid by a charge, which a ledger row must back.
     Charge,
-    /// The source said so.
+    /// Paid according to the imported source.
     Import,
-    /// An operator decided so.
+    /// Paid by an operator's decision.
     Resolve,
 }
 
-/// Decimals of amounts where a source does not say them: before currencies had their own, all amounts had two.
+/// Decimals of amounts from a source without them: before currencies had their own decimals, all amounts had two.
 #[must_use]
 pub fn hundredths() -> u8 {
     2
@@ -40,11 +40,11 @@ pub fn hundredths() -> u8 {
 /// One invoice of billing.
 #[derive(Clone, Debug, Deserialize)]
 pub struct InvoiceFact {
-    /// Its number in billing; attempts name it by this.
+    /// The invoice's id in billing, which attempts refer to.
     pub id: i64,
-    /// Its name at the source.
+    /// The invoice's name at its source.
     pub reference: String,
-    /// Who pays.
+    /// Id of the customer who pays.
     pub customer_id: i64,
     pub currency: String,
     pub amount_minor: i64,
@@ -52,7 +52,7 @@ pub struct InvoiceFact {
     #[serde(default = "hundredths")]
     pub exponent: u8,
     pub state: InvoiceState,
-    /// How it came to be PAID.
+    /// How the invoice became PAID.
     #[serde(default)]
     pub paid_by: Option<PaidBy>,
 }
@@ -76,7 +76,7 @@ pub enum AttemptState {
 }
 
 impl AttemptState {
-    /// As billing spells it.
+    /// The state's name in billing's API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -89,7 +89,7 @@ impl AttemptState {
         }
     }
 
-    /// Whether its outcome is still to come.
+    /// Whether the attempt has no final outcome yet.
     #[must_use]
     pub fn is_open(self) -> bool {
         matches!(self, Self::Intent | Self::InDoubt)
@@ -99,13 +99,13 @@ impl AttemptState {
 /// One attempt of billing.
 #[derive(Clone, Debug, Deserialize)]
 pub struct AttemptFact {
-    /// Names the charge to the provider.
+    /// The idempotency key of the attempt.
     pub key: String,
-    /// Which invoice.
+    /// Id of the invoice.
     pub invoice_id: i64,
-    /// Which of its attempts; its key follows from it.
+    /// Number of the attempt within its invoice; the key follows from it.
     pub number: u32,
-    /// Who pays.
+    /// Id of the customer who pays.
     pub customer_id: i64,
     pub currency: String,
     pub amount_minor: i64,
@@ -113,7 +113,7 @@ pub struct AttemptFact {
     #[serde(default = "hundredths")]
     pub exponent: u8,
     pub state: AttemptState,
-    /// How many requests may have been sent.
+    /// Number of requests that may have been sent.
     #[serde(default)]
     pub sends: i64,
 }
@@ -122,7 +122,7 @@ pub struct AttemptFact {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum RowState {
-    /// Money moved.
+    /// The customer was charged.
     Charged,
     /// Refused.
     Refused,
@@ -133,15 +133,15 @@ pub enum RowState {
 /// One row of the provider's ledger.
 #[derive(Clone, Debug, Deserialize)]
 pub struct LedgerRow {
-    /// Its position in the ledger, from 1.
+    /// The row's position in the ledger, from 1.
     pub seq: i64,
-    /// The key it was sent under.
+    /// The idempotency key of the request.
     #[serde(default)]
     pub key: Option<String>,
     /// The `id` of the request's body.
     #[serde(default)]
     pub reference: Option<String>,
-    /// Who pays; a tombstone of an unknown key has none.
+    /// Id of the customer who pays; a tombstone of an unknown key has none.
     #[serde(default)]
     pub customer_id: Option<i64>,
     #[serde(default)]
@@ -151,6 +151,6 @@ pub struct LedgerRow {
     /// Decimals of the amount.
     #[serde(default = "hundredths")]
     pub exponent: u8,
-    /// What became of it.
+    /// The decision.
     pub state: RowState,
 }

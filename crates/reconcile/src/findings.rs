@@ -1,23 +1,24 @@
-//! What a verification reports: the kinds of finding, each finding with what it can be looked up by, and the totals.
-//! Plain data; decides nothing and knows no output format but its own JSON names.
+//! What a verification reports: the kinds of finding, each finding with the keys and rows by which it can be looked up,
+//! and the totals. Plain data; decides nothing and knows no output format but its own JSON names.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// The most findings that are kept by name; all are counted. Of more, which ones are named is not defined.
+/// Maximum number of findings that are kept by name; all are counted. Which ones are named beyond this number is not
+/// defined.
 pub const NAMED_FINDINGS_MAX: usize = 10_000;
 
-/// The most keys, and the most ledger rows, that one finding lists.
+/// Maximum number of keys, and of ledger rows, that one finding lists.
 pub(crate) const LISTED_MAX: usize = 16;
 
-/// What can be wrong with a reference, or with a row that has none.
+/// The kinds of a finding about a reference, or about a row without a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// Two or more CHARGED rows, or one of billing's for an invoice that was imported as PAID.
+    /// Two or more CHARGED rows, or one CHARGED row of billing's for an invoice that was imported as PAID.
     Double,
-    /// CHARGED, and the invoice neither PAID nor open.
+    /// A CHARGED row, and the invoice is neither PAID nor open.
     Lost,
     /// The ledger or the attempt has another amount.
     Amount,
@@ -25,86 +26,88 @@ pub enum FindingKind {
     Currency,
     /// The ledger or the attempt has another customer.
     Customer,
-    /// PAID by charge without a CHARGED row, or without the one that its journal names. Until acknowledged.
+    /// An invoice that is PAID by a charge without a CHARGED row, or without the row that its journal names. Not
+    /// reported once acknowledged.
     Unbacked,
-    /// A row under a key of billing's that its reference's journal does not have, a row that names another reference
-    /// than its key's, or an attempt under a key that is not its own.
+    /// A row under a key of billing's that is missing in the journal of its reference, a row that names another
+    /// reference than its key's, or an attempt under a key that is not its own.
     UnknownKey,
     /// No run is unfinished, and billing does not know whether the invoice was charged.
     InDoubt,
-    /// CHARGED under billing's account, and neither its key nor its reference belongs to billing. Until acknowledged.
+    /// A CHARGED row of billing's account whose key and reference do not belong to billing. Not reported once
+    /// acknowledged.
     Unattributed,
-    /// An open attempt whose key the ledger holds for another account: it can never be charged under it.
+    /// An open attempt whose key the ledger holds for another account: the attempt can never be charged under this key.
     KeyTaken,
-    /// A ledger row with a number that no ledger gives: below 1.
+    /// A ledger row with a number below 1, which no ledger gives.
     InvalidSeq,
     /// An invoice in more than one deployment. Only found across deployments.
     Duplicate,
 }
 
 impl FindingKind {
-    /// One bit for each kind.
+    /// The kind's own bit.
     pub(crate) fn bit(self) -> u16 {
         1 << (self as u16)
     }
 }
 
-/// One reference that is wrong in one way.
+/// One reference with one kind of finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// In which way.
+    /// The kind of the finding.
     pub kind: FindingKind,
-    /// Empty for a row that names none.
+    /// Reference; empty for a row that names none.
     pub reference: String,
-    /// Keys to look it up by, of the journal and of the ledger.
+    /// Keys of the journal and of the ledger, by which it can be looked up.
     pub keys: Vec<String>,
-    /// Its rows in the ledger.
+    /// Positions of its rows in the ledger.
     pub seqs: Vec<i64>,
 }
 
-/// One currency's totals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CurrencySum {
     /// Sum of invoices PAID otherwise than by import.
     pub paid_minor: i128,
     /// Sum of CHARGED rows.
     pub charged_minor: i128,
-    /// Decimals of both: the currency's, or more where a row has more.
+    /// Decimals of both sums: the currency's, or more where a row has more.
     pub exponent: u8,
 }
 
 /// The result of comparing both sides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reconciliation {
-    /// Invoices of billing.
+    /// Number of billing's invoices.
     pub invoices: u64,
-    /// How many of these are PAID.
+    /// Number of PAID invoices.
     pub paid: u64,
-    /// How many of these by import.
+    /// Number of invoices that are PAID by import.
     pub imported_paid: u64,
-    /// CHARGED rows.
+    /// Number of CHARGED rows.
     pub charges: u64,
-    /// How many of these have no key.
+    /// Number of CHARGED rows without a key.
     pub unkeyed: u64,
-    /// CHARGED rows that belong to no invoice of billing, and that an operator has acknowledged.
+    /// Number of CHARGED rows that belong to no invoice of billing, and that an operator has acknowledged.
     pub acknowledged: u64,
-    /// Invoices PAID by a charge that the ledger has lost, and an operator has acknowledged that.
+    /// Number of invoices that are PAID by a charge that the ledger has lost, where an operator has acknowledged the
+    /// loss.
     pub acknowledged_unbacked: u64,
-    /// Rows of other deployments under the same account that charged nothing; in no other figure.
+    /// Number of rows of other deployments under the same account that charged nothing; no other number includes them.
     pub foreign: u64,
-    /// Invoices with an open attempt.
+    /// Number of invoices with an open attempt.
     pub open: u64,
-    /// Invoices of which billing does not know whether they were charged.
+    /// Number of invoices for which billing does not know whether they were charged.
     pub in_doubt: u64,
-    /// CHARGED attempts of billing that have a CHARGED row under their key.
+    /// Number of CHARGED attempts of billing that have a CHARGED row under their key.
     pub confirmed: u64,
-    /// Requests of attempts beyond the first of each, all under its key; no fault.
+    /// Number of repeated requests of attempts, each under the attempt's key; these are no fault.
     pub resent: u64,
-    /// By currency code.
+    /// Sums by currency code.
     pub sums: BTreeMap<String, CurrencySum>,
-    /// References wrong in each way.
+    /// Number of references by kind of finding.
     pub counts: BTreeMap<FindingKind, u64>,
-    /// Those of the counts that are named; at most [`NAMED_FINDINGS_MAX`].
+    /// The findings that are named; at most [`NAMED_FINDINGS_MAX`].
     pub findings: Vec<Finding>,
 }
 
@@ -123,9 +126,9 @@ impl CurrencySum {
 }
 
 impl Reconciliation {
-    /// Adds the counts of another one.
+    /// Adds the counts of another part.
     pub(crate) fn add_counts(&mut self, part: &Self) {
-        // By all its fields, so that none can be forgotten here.
+        // All fields are listed, so that none can be forgotten here.
         let Self {
             invoices,
             paid,
@@ -164,7 +167,7 @@ impl Reconciliation {
         }
     }
 
-    /// Adds the counts and sums of another deployment; findings stay with the deployment that they are of.
+    /// Adds the counts and sums of another deployment; findings stay with their own deployment.
     pub fn add_deployment(&mut self, other: &Self) {
         self.add_counts(other);
         for (currency, sum) in &other.sums {
@@ -172,19 +175,19 @@ impl Reconciliation {
         }
     }
 
-    /// How many references are wrong in this way.
+    /// Number of references with this kind of finding.
     #[must_use]
     pub fn count(&self, kind: FindingKind) -> u64 {
         self.counts.get(&kind).copied().unwrap_or_default()
     }
 
-    /// All findings, named or not.
+    /// Number of all findings, named or not.
     #[must_use]
     pub fn findings_total(&self) -> u64 {
         self.counts.values().sum()
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are no findings.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.findings_total() == 0

@@ -1,9 +1,9 @@
-//! Billing's side of a verification, packed: one entry for each invoice and each attempt, found by reference, id or key.
-//! Stores and finds; decides nothing and reads from nowhere.
+//! Billing's side of a verification, packed: one entry for each invoice and each attempt, found by reference, id or
+//! key. Stores and finds; decides nothing and reads no source.
 //!
-//! Memory: 48 bytes, 4 of index and the reference's own length for an invoice, 24 bytes for an attempt; vectors
-//! double as they grow. A million invoices with one attempt each stay under `BYTES_PER_INVOICE_MAX` each. `partitioned`
-//! indexes one part of them after the other.
+//! Memory: 48 bytes, 4 of index and the reference's own length for an invoice, 24 bytes for an attempt; vectors double
+//! as they grow. A million invoices with one attempt each stay under `BYTES_PER_INVOICE_MAX` each. `partitioned`
+//! indexes them in parts, one after the other.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::currencies::Currencies;
 use crate::facts::{AttemptFact, AttemptState, InvoiceFact, InvoiceState, PaidBy};
 use crate::key::{self, KeyBytes};
 
-/// What an invoice with one attempt may cost at most, with a reference of 20 bytes and growing vectors.
+/// Maximum memory of an invoice with one attempt, with a reference of 20 bytes and growing vectors.
 #[cfg(test)]
 pub(crate) const BYTES_PER_INVOICE_MAX: usize = 256;
 
@@ -27,21 +27,20 @@ pub(crate) struct Terms {
     pub(crate) currency: u8,
 }
 
-/// One invoice.
 #[derive(Debug)]
 pub(crate) struct InvoiceEntry {
     id: i64,
     customer_id: i64,
     amount_minor: i64,
-    /// The first CHARGED row that names it.
+    /// The first CHARGED row that names the invoice.
     pub(crate) first_seq: i64,
     text_start: u32,
     text_len: u16,
-    /// Kinds found already, one bit each.
+    /// The kinds of finding already recorded, one bit each.
     pub(crate) found: u16,
-    /// CHARGED rows that name it.
+    /// Number of CHARGED rows that name the invoice.
     pub(crate) charges: u16,
-    /// The state's number, and marks.
+    /// The number of the state, and the bits below.
     state: u16,
     currency: u8,
 }
@@ -53,19 +52,19 @@ const PAID_BY_CHARGE: u16 = 3;
 const PAID_BY_IMPORT: u16 = 4;
 const PAID_BY_RESOLVE: u16 = 5;
 const STATE: u16 = 0b0000_0111;
-/// A CHARGED row of it stood in the ledger before billing was read.
+/// Bit: a CHARGED row of the invoice was in the ledger before billing was read.
 const SETTLED: u16 = 1 << 3;
-/// An attempt is open.
+/// Bit: an attempt is open.
 const OPEN: u16 = 1 << 4;
-/// An attempt is in doubt.
+/// Bit: an attempt is in doubt.
 const IN_DOUBT: u16 = 1 << 5;
-/// A request for an open attempt may have been sent.
+/// Bit: a request for an open attempt may have been sent.
 const SENT: u16 = 1 << 8;
-/// A CHARGED row has the key of an attempt that is CHARGED.
+/// Bit: a CHARGED row has the key of a CHARGED attempt.
 const KEYED: u16 = 1 << 7;
-/// It has attempts.
+/// Bit: the invoice has attempts.
 const JOURNALED: u16 = 1 << 9;
-/// A CHARGED row has a key of its journal, whatever the journal says of it.
+/// Bit: a CHARGED row has a key of the invoice's journal, in any state of that attempt.
 const OURS: u16 = 1 << 10;
 
 impl InvoiceEntry {
@@ -99,9 +98,9 @@ impl InvoiceEntry {
         self.state & IN_DOUBT != 0
     }
 
-    /// Whether billing does not know if it was charged, unless a run is asking. CHARGING without an open attempt is
-    /// such a case: something is missing from the journal. So is an open attempt beside a CHARGED row, even if the
-    /// journal says that no request was sent: the ledger contradicts it.
+    /// Whether billing does not know if the invoice was charged, unless a run is unfinished. CHARGING without an open
+    /// attempt is such a case: something is missing from the journal. So is an open attempt beside a CHARGED row, even
+    /// if the journal says that no request was sent: the ledger contradicts it.
     pub(crate) fn is_unknown(&self) -> bool {
         self.is_in_doubt()
             || self.state & SENT != 0
@@ -109,23 +108,23 @@ impl InvoiceEntry {
             || (self.is_open() && self.is_settled())
     }
 
-    /// Whether CHARGED rows back it: by the key of a CHARGED attempt, unless it has no journal at all.
+    /// Whether CHARGED rows back the invoice: by the key of a CHARGED attempt, or by any row if it has no attempts.
     pub(crate) fn is_backed(&self) -> bool {
         self.charges > 0 && (self.state & JOURNALED == 0 || self.state & KEYED != 0)
     }
 
-    /// Whether money moved twice for it: two charges, or one of billing's for what was paid elsewhere. A charge without a
-    /// key may be the very payment that was imported.
+    /// Whether the customer paid twice: two charges, or one of billing's for an invoice that was paid elsewhere. A
+    /// charge without a key may be the same payment that was imported.
     pub(crate) fn is_paid_twice(&self) -> bool {
         self.charges >= 2 || (self.is_paid_by_import() && self.state & OURS != 0)
     }
 
-    /// Whether a CHARGED row of it was in the ledger before billing was read, so that billing must know it.
+    /// Whether a CHARGED row of the invoice was in the ledger before billing was read, so that billing must know it.
     pub(crate) fn is_settled(&self) -> bool {
         self.state & SETTLED != 0
     }
 
-    /// A CHARGED row has the key of an attempt.
+    /// Records that a CHARGED row has the key of an attempt.
     pub(crate) fn mark_keyed(&mut self, attempt_is_charged: bool) {
         self.state |= if attempt_is_charged { OURS | KEYED } else { OURS };
     }
@@ -142,11 +141,11 @@ struct AttemptEntry {
     slot: u32,
     is_charged: bool,
     is_open: bool,
-    /// The ledger has a row under its key.
+    /// Whether the ledger has a row under its key.
     in_ledger: bool,
 }
 
-/// What a key stands for.
+/// The attempt of a key: its invoice, its terms, and whether it is CHARGED.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyMatch {
     pub(crate) slot: InvoiceSlot,
@@ -155,7 +154,7 @@ pub(crate) struct KeyMatch {
     at: usize,
 }
 
-/// An attempt that names no invoice.
+/// The slot of an attempt without a known invoice.
 const NO_INVOICE: u32 = u32::MAX;
 
 /// The bytes of a reference that are indexed.
@@ -164,14 +163,14 @@ pub(crate) fn indexed_reference(reference: &str) -> &[u8] {
     &bytes[..bytes.len().min(usize::from(u16::MAX))]
 }
 
-/// Billing's side. First all invoices are added, then all attempts; then it is searched.
+/// Billing's side of the comparison. First all invoices are added, then all attempts; then it is searched.
 #[derive(Debug, Default)]
 pub(crate) struct BillingIndex {
     entries: Vec<InvoiceEntry>,
     texts: Vec<u8>,
     by_reference: Vec<u32>,
     attempts: Vec<AttemptEntry>,
-    /// Terms of attempts that differ from their invoice's, which was edited since.
+    /// Terms of attempts that differ from those of the invoice, because the invoice was edited later.
     edited_terms: HashMap<KeyBytes, Terms>,
     pub(crate) currencies: Currencies,
 }
@@ -185,16 +184,17 @@ impl BillingIndex {
         index
     }
 
-    /// Adds one invoice. A reference of over 65,535 bytes or 4 GiB of references in all are cut; billing has none.
+    /// Adds one invoice. A reference of over 65,535 bytes or 4 GiB of references in all are cut; billing has no such
+    /// references.
     pub(crate) fn invoice(&mut self, fact: &InvoiceFact) {
         let state = match (fact.state, fact.paid_by) {
-            // Neither owes a charge: one that is found is lost.
+            // These invoices need no charge: a CHARGED row of one is a lost charge.
             (InvoiceState::Pending | InvoiceState::Cancelled, _) => PENDING,
             (InvoiceState::Charging, _) => CHARGING,
             (InvoiceState::Attention, _) => ATTENTION,
             (InvoiceState::Paid, Some(PaidBy::Import)) => PAID_BY_IMPORT,
             (InvoiceState::Paid, Some(PaidBy::Resolve)) => PAID_BY_RESOLVE,
-            // Where the list does not say how, it must be backed.
+            // If the list has no `paid_by`, a charge must back the invoice.
             (InvoiceState::Paid, Some(PaidBy::Charge) | None) => PAID_BY_CHARGE,
         };
         let text = indexed_reference(&fact.reference);
@@ -258,7 +258,7 @@ impl BillingIndex {
         self.attempts.sort_unstable_by_key(|attempt| attempt.key);
     }
 
-    /// The invoice and the terms that a key stands for.
+    /// The attempt of a key, with its invoice and terms.
     pub(crate) fn by_key(&self, key: &KeyBytes) -> Option<KeyMatch> {
         let at = self.attempts.binary_search_by_key(key, |attempt| attempt.key).ok()?;
         let AttemptEntry { slot, is_charged, .. } = self.attempts[at];
@@ -267,12 +267,12 @@ impl BillingIndex {
         Some(KeyMatch { slot: InvoiceSlot(slot), terms, is_charged, at })
     }
 
-    /// The ledger has a row under this key.
+    /// Records that the ledger has a row under this key.
     pub(crate) fn mark_in_ledger(&mut self, found: &KeyMatch) {
         self.attempts[found.at].in_ledger = true;
     }
 
-    /// Keys of open attempts of known invoices that the ledger shows no row for.
+    /// Keys of open attempts of known invoices for which the ledger has shown no row.
     pub(crate) fn open_keys_not_in_ledger(&self) -> impl Iterator<Item = &KeyBytes> {
         let is_missing =
             |attempt: &&AttemptEntry| attempt.is_open && !attempt.in_ledger && attempt.slot != NO_INVOICE;
@@ -294,7 +294,7 @@ impl BillingIndex {
         &mut self.entries[slot.0 as usize]
     }
 
-    /// Every invoice.
+    /// The slots of all invoices.
     pub(crate) fn slots(&self) -> impl Iterator<Item = InvoiceSlot> + use<> {
         (0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX)).map(InvoiceSlot)
     }
@@ -314,7 +314,7 @@ impl BillingIndex {
         self.texts.get(start..start + usize::from(entry.text_len)).unwrap_or_default()
     }
 
-    /// Bytes held now.
+    /// Bytes of memory in use.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.entries.capacity() * size_of::<InvoiceEntry>()

@@ -1,6 +1,6 @@
-//! The idempotency key that an attempt must have, derived here a second time on purpose: a verification that called
-//! billing's own derivation would confirm its mistakes. Shares no code with billing and must not; the published
-//! vector of the key is what both are tested against.
+//! The idempotency key that an attempt must have, derived here a second time on purpose: a verification with billing's
+//! own derivation would confirm billing's mistakes. Must not share code with billing; both derivations are tested
+//! against the published test vector.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -18,7 +18,7 @@ pub(crate) fn derive(deployment: Uuid, number: u32, reference: &str) -> KeyBytes
     bytes
 }
 
-/// The bytes of a key of billing's form; `None` for any other text.
+/// The bytes of a key in billing's format; `None` for any other text.
 pub(crate) fn parse(text: &str) -> Option<KeyBytes> {
     let digits = text.as_bytes();
     let mut bytes = KeyBytes::default();

@@ -1,7 +1,7 @@
 //! Verification as a library over streams: billing's invoices and attempts on one side, the rows of a ledger on the
-//! other, and the findings where they do not agree. `tinjis verify` is one command over it; a command that reads bank
-//! or provider reports is another, with other rows and the same matching.
-//! No I/O, no clock, no async: callers read and report. Knows no service, so that it can contradict each of them.
+//! other, and findings where they disagree. `tinjis verify` uses it; a command for bank or provider reports could use
+//! the same matching with other rows. No I/O, no clock, no async: callers read and report. Knows no service, so that it
+//! can contradict each of them.
 
 mod acknowledged;
 mod across;

@@ -1,6 +1,6 @@
 //! The matching: billing's invoices and attempts are indexed, the ledger's rows are matched to them by key, else by
-//! reference, and what does not agree becomes a finding. Each stream is consumed once, in this order.
-//! Pure: no I/O, no clock; must not know where the streams come from.
+//! reference, and each disagreement becomes a finding. Each stream is read once, in this order. Pure: no I/O, no clock;
+//! must not know where the streams come from.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,19 +18,19 @@ use crate::totals::{Place, Sums, Totals};
 /// The customer that the ledger records for a route that names none.
 const UNNAMED_CUSTOMER: i64 = 0;
 
-/// A row's key is billing's own if it is that of an attempt of the row's reference up to this number. A row beyond
-/// it is not excused: CHARGED without an invoice is a finding, independent of who made its key.
+/// Highest attempt number for which a row's key is recognised as billing's own. A row beyond it is not excused: CHARGED
+/// without an invoice is a finding, independent of who made its key.
 const OWN_NUMBERS_MAX: u32 = 100;
 
-/// What is known of the ledger besides its rows.
+/// Facts about the ledger besides its rows.
 #[derive(Clone, Debug, Default)]
 pub struct LedgerContext {
-    /// The last row of the ledger before billing was read. A later row may be newer than what billing said: it backs a
-    /// payment and makes a double, but does not accuse billing of not knowing it.
+    /// The last row of the ledger before billing was read. A later row may be newer than billing's lists: it backs a
+    /// payment and counts for a double charge, but billing need not know it.
     pub last_seq_before_billing: i64,
     /// Rows that operators have acknowledged.
     pub acknowledged: AcknowledgedRows,
-    /// Invoices whose charge it has lost, as operators have acknowledged.
+    /// Invoices whose charge the ledger has lost, as operators have acknowledged.
     pub acknowledged_unbacked: AcknowledgedUnbacked,
 }
 
@@ -56,13 +56,13 @@ pub struct LedgerPhase {
 }
 
 impl InvoicePhase {
-    /// Reserves memory for this many.
+    /// The first phase, with memory reserved for this many invoices.
     #[must_use]
     pub fn with_capacity(invoices: usize) -> Self {
         Self::with_currencies(invoices, Currencies::default())
     }
 
-    /// The same, where currencies have their numbers and decimals already.
+    /// The first phase, where currencies have their numbers and decimals already.
     pub(crate) fn with_currencies(invoices: usize, currencies: Currencies) -> Self {
         Self(Matcher { index: BillingIndex::with_capacity(invoices, currencies), ..Matcher::default() })
     }
@@ -72,7 +72,7 @@ impl InvoicePhase {
         self.0.index.invoice(fact);
     }
 
-    /// Ends the phase. `deployment` is what billing's keys are derived from; without one there are no keys to check.
+    /// Ends the phase. Billing's keys are derived from `deployment`; without a deployment no keys are checked.
     #[must_use]
     pub fn into_attempts(mut self, deployment: Option<Uuid>) -> AttemptPhase {
         self.0.index.finish_invoices();
@@ -109,13 +109,13 @@ impl AttemptPhase {
     }
 }
 
-/// Whom a row without an invoice belongs to.
+/// The owner of a row without an invoice.
 enum Owner {
-    /// Billing: its key is that of its reference, which billing has forgotten.
+    /// Billing: the key belongs to the row's reference, and billing has lost that invoice.
     Billing,
-    /// Another deployment: its key is one of our form, of another derivation.
+    /// Another deployment: the key has billing's format, but another derivation.
     OtherDeployment,
-    /// Not to be told: it has no reference, or a key of another form, or none.
+    /// Unknown: the row has no reference, or no key, or a key of another format.
     Unknown,
 }
 
@@ -159,7 +159,7 @@ impl LedgerPhase {
         row.seq <= self.context.last_seq_before_billing
     }
 
-    /// A row that has neither a key of an attempt nor the reference of an invoice.
+    /// Records a row that has neither a key of an attempt nor the reference of an invoice.
     fn without_invoice(&mut self, row: &LedgerRow, evidence: Evidence<'_>) {
         let kind = match (row.state, self.owner(row)) {
             (RowState::Charged | RowState::Refused, Owner::Billing) => FindingKind::UnknownKey,
@@ -173,7 +173,7 @@ impl LedgerPhase {
                 self.foreign += 1;
                 return;
             }
-            // A refusal without a key, or a tombstone: no money and no key of billing's.
+            // Refusals without a key and tombstones: the row has no charge and no key of billing's.
             (RowState::Refused | RowState::Voided, _) => return,
         };
         if self.is_before_billing(row) {
@@ -190,8 +190,8 @@ impl LedgerPhase {
         if is_own { Owner::Billing } else { Owner::OtherDeployment }
     }
 
-    /// Keys of open attempts for which the ledger has shown no row, at most `limit`; and whether there are more. A
-    /// caller can ask the ledger for each whether another account holds it.
+    /// Keys of open attempts for which the ledger has shown no row, at most `limit`; and whether there are more. For
+    /// each key a caller can ask the ledger whether another account holds it.
     #[must_use]
     pub fn open_keys_not_in_ledger(&self, limit: usize) -> (Vec<String>, bool) {
         let mut missing = self.matcher.index.open_keys_not_in_ledger();
@@ -199,7 +199,7 @@ impl LedgerPhase {
         (keys, missing.next().is_some())
     }
 
-    /// The ledger holds this key for another account.
+    /// Records that the ledger holds this key for another account.
     pub fn key_taken(&mut self, text: &str) {
         if let Some(found) = key::parse(text).and_then(|key| self.matcher.index.by_key(&key)) {
             let evidence = Evidence { key: Some(text), seq: None };
@@ -213,7 +213,7 @@ impl LedgerPhase {
         self.into_totals(run_is_unfinished).0.into_reconciliation()
     }
 
-    /// The same as parts that can be added up, and the context that it was given.
+    /// Ends the comparison as parts that can be added up. Also returns the context.
     pub(crate) fn into_totals(self, run_is_unfinished: bool) -> (Totals, LedgerContext) {
         let mut totals = self.matcher.finish(run_is_unfinished, &self.context.acknowledged_unbacked);
         (totals.result.acknowledged, totals.result.foreign) = (self.acknowledged, self.foreign);
@@ -221,7 +221,7 @@ impl LedgerPhase {
     }
 }
 
-/// What a finding is about.
+/// The subject of a finding.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Invoice(InvoiceSlot),
@@ -239,14 +239,14 @@ impl Subject {
     }
 }
 
-/// Where a finding was met.
+/// The key and the row in which a finding was detected.
 #[derive(Clone, Copy)]
 struct Evidence<'a> {
     key: Option<&'a str>,
     seq: Option<i64>,
 }
 
-/// What stands for an amount that is no whole number of its currency's minor units: no invoice has it.
+/// The value for an amount that is no whole number of its currency's minor units: no invoice has it.
 const NO_AMOUNT: i64 = i64::MIN;
 
 #[derive(Debug, Default)]
@@ -273,14 +273,14 @@ impl Matcher {
         sums.row_exponent = sums.row_exponent.max(row.exponent);
     }
 
-    /// A row under the key of an attempt.
+    /// Matches a row with the attempt of its key.
     fn match_key(&mut self, found: &KeyMatch, row: &LedgerRow, evidence: Evidence<'_>) {
         let slot = found.slot;
         self.index.mark_in_ledger(found);
         // A tombstone has no reference and no terms of its own.
         if row.state != RowState::Voided {
             self.compare_row(slot, found.terms, row, evidence);
-            // Billing sends the reference with each key, so a row without one was changed too.
+            // Billing sends the reference with each key, so a row without one was changed.
             if row.reference.as_deref() != Some(&*self.index.reference(slot)) {
                 self.record(Subject::Invoice(slot), FindingKind::UnknownKey, evidence);
             }
@@ -305,7 +305,7 @@ impl Matcher {
         }
     }
 
-    /// Compares a row with what was asked for. What the row does not say is no mismatch.
+    /// Compares a row with the terms of the request. Values that the row lacks are no mismatch.
     fn compare_row(&mut self, slot: InvoiceSlot, asked: Terms, row: &LedgerRow, evidence: Evidence<'_>) {
         let currency =
             row.currency.as_deref().map_or(asked.currency, |code| self.index.currencies.number(code));
@@ -335,7 +335,7 @@ impl Matcher {
         }
     }
 
-    /// Counts a finding once for each reference, and keeps its name while there is room.
+    /// Counts a finding once for each reference, and keeps it by name while there is room.
     fn record(&mut self, subject: Subject, kind: FindingKind, evidence: Evidence<'_>) {
         let is_new = match &subject {
             Subject::Row { .. } => true,
@@ -409,7 +409,7 @@ impl Matcher {
                 amounts::scaled(terms.amount_minor, exponent);
         }
         let is_unbacked = entry.is_paid_by_charge() && !entry.is_backed();
-        // A charge under another key, or under none, is no lost one.
+        // A charge under another key, or without a key, is not a lost charge.
         let is_lost = is_unbacked && entry.charges == 0;
         let is_acknowledged = is_lost && lost.contains(&self.index.reference(slot));
         result.acknowledged_unbacked += u64::from(is_acknowledged);

@@ -1,7 +1,7 @@
-//! The matching in little memory, as a grace hash join: facts are written into partitions, each of which has all that
-//! can meet in one comparison, and one partition after the other is compared by [`matching`](crate::matching).
-//! Attempts follow the id of their invoice. A row of the ledger goes where its key's attempt is, else where the invoice
-//! of its reference is, as the matching would find them. Decides nothing about them, and knows no file.
+//! The matching in little memory, as a grace hash join: facts are written into partitions so that all facts that can
+//! match are in the same one. Then [`matching`](crate::matching) compares one partition after the other. Attempts
+//! follow the id of their invoice. A ledger row goes to the partition of its key's attempt, else to that of its
+//! reference's invoice, as the matching would find them. Decides nothing about the facts, and knows no file.
 
 use std::collections::HashMap;
 use std::mem;
@@ -18,7 +18,8 @@ use crate::matching::{InvoicePhase, LedgerContext};
 use crate::spool::{BlockStore, SpoolError, Stream};
 use crate::totals::Totals;
 
-/// How many. A million invoices are 16,000 in each, and streams that are written hold a block in each.
+/// Number of partitions. A million invoices are 16,000 in each, and each stream being written holds one block per
+/// partition.
 pub(crate) const PARTITIONS: u8 = 64;
 
 /// One stream for each partition.
@@ -37,27 +38,27 @@ impl Streams {
     }
 }
 
-/// Partition of what has a number; ids follow each other, so partitions get equally many.
+/// The partition of a number; ids are consecutive, so that partitions get equally many.
 fn by_number(number: i64) -> u8 {
     u8::try_from(number.rem_euclid(PARTITIONS.into())).unwrap_or(0)
 }
 
-/// Partitions have keys in their order. A key is a hash, so they get equally many.
+/// The partition of a key, in the order of keys. A key is a hash, so that partitions get equally many.
 fn by_key(key: &KeyBytes) -> u8 {
     key[0] / (u8::MAX / PARTITIONS + 1)
 }
 
-/// FNV-1a.
+/// The partition of a reference, by FNV-1a.
 pub(crate) fn by_reference(reference: &[u8]) -> u8 {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     by_number((reference.iter().fold(0xcbf2_9ce4_8422_2325, mix) >> 32).cast_signed())
 }
 
-/// Billing's facts in their partitions.
+/// Billing's facts, by partition.
 #[derive(Debug)]
 struct Journal<S> {
     store: S,
-    /// For all partitions, as one comparison would number them.
+    /// Numbers of currencies for all partitions, in the same order as in one comparison of everything.
     currencies: Currencies,
     invoices: Streams,
     attempts: Streams,
@@ -81,16 +82,16 @@ pub struct PartitionedLedger<S> {
     journal: Journal<S>,
     deployment: Option<Uuid>,
     context: LedgerContext,
-    /// Attempts' keys, by key.
+    /// Keys of attempts, partitioned by key.
     keys: Streams,
     rows_by_key: Streams,
     rows_by_reference: Streams,
-    /// In the partition of their invoice.
+    /// Rows, partitioned by their invoice.
     rows: Streams,
     rows_added: u64,
 }
 
-/// All facts are in their partitions.
+/// The last phase: all facts are in their partitions.
 #[derive(Debug)]
 pub struct Partitioned<S> {
     journal: Journal<S>,
@@ -103,7 +104,7 @@ pub struct Partitioned<S> {
 }
 
 impl<S: BlockStore> PartitionedInvoices<S> {
-    /// Nothing is in the store yet.
+    /// Starts with an empty store.
     #[must_use]
     pub fn new(store: S) -> Self {
         Self(Journal {
@@ -127,7 +128,7 @@ impl<S: BlockStore> PartitionedInvoices<S> {
         Ok(stream.push(&mut journal.store, journal.record.bytes())?)
     }
 
-    /// Ends the phase. `deployment` is what billing's keys are derived from; without one there are no keys to check.
+    /// Ends the phase. Billing's keys are derived from `deployment`; without a deployment no keys are checked.
     #[must_use]
     pub fn into_attempts(self, deployment: Option<Uuid>) -> PartitionedAttempts<S> {
         PartitionedAttempts { journal: self.0, deployment }
@@ -173,7 +174,7 @@ impl<S: BlockStore> PartitionedAttempts<S> {
 /// An attempt of a known invoice in the directory of keys.
 struct KeyEntry {
     key: KeyBytes,
-    /// Partition of its invoice.
+    /// The partition of the attempt's invoice.
     partition: u8,
     is_open: bool,
     in_ledger: bool,
@@ -200,7 +201,7 @@ impl KeyEntry {
 }
 
 impl<S: BlockStore> Journal<S> {
-    /// The directory of keys: those of attempts whose invoice is known.
+    /// Builds the directory of keys: those of attempts whose invoice is known.
     fn keys(&mut self) -> Result<Streams, SpoolError<S::Error>> {
         let mut keys = Streams::default();
         for partition in 0..PARTITIONS {
@@ -224,7 +225,7 @@ impl<S: BlockStore> Journal<S> {
         Ok(keys)
     }
 
-    /// The directory of references, each after the number of its invoice's partition.
+    /// Builds the directory of references, each with the number of its invoice's partition.
     fn references(&mut self) -> Result<Streams, SpoolError<S::Error>> {
         let mut references = Streams::default();
         let mut entry = Vec::new();
@@ -250,7 +251,7 @@ impl<S: BlockStore> PartitionedLedger<S> {
     /// The store has failed.
     pub fn add(&mut self, row: &LedgerRow) -> Result<(), SpoolError<S::Error>> {
         if row.state == RowState::Charged {
-            // As one comparison numbers them while it sums charges.
+            // Numbered in the same order as by one comparison while it sums charges.
             self.journal.currencies.number(row.currency.as_deref().unwrap_or_default());
         }
         let mut record = mem::take(&mut self.journal.record);
@@ -264,7 +265,7 @@ impl<S: BlockStore> PartitionedLedger<S> {
         Ok(())
     }
 
-    /// A row whose key is no attempt's. One that names no reference meets nothing in any partition.
+    /// Stores a row whose key belongs to no attempt. A row without a reference matches nothing in any partition.
     fn without_key(&mut self, record: &[u8]) -> Result<(), SpoolError<S::Error>> {
         let head = Fields(record).row_head().ok_or(SpoolError::Damaged)?;
         let stream = match head.reference {
@@ -274,7 +275,7 @@ impl<S: BlockStore> PartitionedLedger<S> {
         Ok(stream.push(&mut self.journal.store, record)?)
     }
 
-    /// Ends the phase. A caller can ask the ledger for each of at most `open_keys_max` open attempts without a row,
+    /// Ends the phase. For each of at most `open_keys_max` open attempts without a row, a caller can ask the ledger
     /// whether another account holds its key.
     ///
     /// # Errors
@@ -349,7 +350,7 @@ impl<S: BlockStore> PartitionedLedger<S> {
         while let Some(record) = records.next(&mut self.journal.store)? {
             let head = Fields(record).row_head().ok_or(SpoolError::Damaged)?;
             let found = head.reference.and_then(|reference| entries.get(reference.as_bytes()));
-            // Of no invoice: it meets nothing in any partition.
+            // A row of no invoice matches nothing in any partition.
             let to = found.copied().unwrap_or_else(|| by_number(head.place.cast_signed()));
             self.rows.of(to).push(&mut self.journal.store, record)?;
         }
@@ -364,12 +365,12 @@ impl<S: BlockStore> Partitioned<S> {
         (&self.open_keys_not_in_ledger, self.has_more_open_keys)
     }
 
-    /// The ledger holds this key for another account.
+    /// Records that the ledger holds this key for another account.
     pub fn key_taken(&mut self, text: &str) {
         self.taken.push(text.to_owned());
     }
 
-    /// Compares one partition after the other. While a run is unfinished, open attempts are no fault.
+    /// Compares the partitions one after the other. While a run is unfinished, open attempts are no fault.
     ///
     /// # Errors
     /// The store has failed.
@@ -406,10 +407,10 @@ impl<S: BlockStore> Partitioned<S> {
     }
 }
 
-/// The rows of one partition, which have come by several ways.
+/// The rows of one partition, which come from several streams.
 struct Rows {
     bytes: Vec<u8>,
-    /// Place in the ledger's list, and where its record begins and ends.
+    /// For each row its place in the ledger's list, and the start and end of its record.
     records: Vec<(u64, usize, usize)>,
 }
 
@@ -427,7 +428,7 @@ impl Rows {
         Ok(rows)
     }
 
-    /// As the ledger lists them: findings name rows in this order.
+    /// The rows in the ledger's order, in which findings name them.
     fn in_order(&self) -> impl Iterator<Item = &[u8]> {
         self.records.iter().map(|(_, start, end)| &self.bytes[*start..*end])
     }

@@ -1,5 +1,5 @@
-//! Streams of records in blocks that a caller keeps outside of memory, so that many streams need little of it.
-//! Writes and reads whole records in order; knows neither what is in them nor where blocks are kept.
+//! Streams of records in blocks that a caller keeps outside of memory, so that many streams need little of it. Writes
+//! and reads whole records in order; knows neither their contents nor where blocks are kept.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -8,37 +8,37 @@ use std::vec;
 /// Bytes of a block. Each stream being written holds about one in memory.
 pub const BLOCK_BYTES: usize = 8 * 1024;
 
-/// Names a block in its store.
+/// The id of a block in its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockId(pub u32);
 
 /// Keeps blocks of [`BLOCK_BYTES`].
 pub trait BlockStore {
-    /// Why a block cannot be written or read.
+    /// The error when a block cannot be written or read.
     type Error;
 
-    /// Keeps a block.
+    /// Stores a block.
     ///
     /// # Errors
-    /// There is no room, or it cannot be written.
+    /// There is no space, or the block cannot be written.
     fn write(&mut self, block: &[u8]) -> Result<BlockId, Self::Error>;
 
-    /// Appends a block that was written.
+    /// Reads a block and appends it to `to`.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The block cannot be read.
     fn read(&mut self, id: BlockId, to: &mut Vec<u8>) -> Result<(), Self::Error>;
 
-    /// This block is not read again, and its room may be used.
+    /// Frees a block that will not be read again, so that its space can be used.
     fn free(&mut self, id: BlockId);
 }
 
-/// Why a stream cannot be written or read.
+/// The error when a stream cannot be written or read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SpoolError<E> {
     /// The store has failed.
     Store(E),
-    /// A block is not what was written.
+    /// A block differs from what was written.
     Damaged,
 }
 
@@ -67,7 +67,7 @@ pub struct MemoryBlocks {
 }
 
 impl MemoryBlocks {
-    /// Blocks that are in use.
+    /// Number of blocks in use.
     #[must_use]
     pub fn used(&self) -> usize {
         self.blocks.len() - self.free.len()
@@ -97,11 +97,11 @@ impl BlockStore for MemoryBlocks {
     }
 }
 
-/// Records in the order in which they came.
+/// A stream of records in the order of their arrival.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stream {
     blocks: Vec<BlockId>,
-    /// What does not fill a block yet.
+    /// The bytes that do not fill a block yet.
     tail: Vec<u8>,
     pub(crate) records: usize,
 }
@@ -121,13 +121,13 @@ impl Stream {
         Ok(())
     }
 
-    /// Reads all records once; their room is free afterwards.
+    /// Reads all records once and frees their space.
     pub(crate) fn take(&mut self) -> Records {
         let Self { blocks, tail, .. } = std::mem::take(self);
         Records { blocks: blocks.into_iter(), tail, is_last: true, buffer: Vec::new(), at: 0 }
     }
 
-    /// Reads all records, which stay.
+    /// Reads all records and keeps them.
     pub(crate) fn read(&self) -> Records {
         Records { is_last: false, ..self.clone().take() }
     }
@@ -144,7 +144,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// The next record, or none after the last.
+    /// The next record, or `None` after the last.
     pub(crate) fn next<S: BlockStore>(
         &mut self,
         store: &mut S,

@@ -1,4 +1,4 @@
-//! What a comparison came to, as parts that can be added up: one comparison of everything, or many of separate parts,
+//! The result of a comparison, as parts that can be added up: one comparison of everything, or many of separate parts,
 //! give the same [`Reconciliation`]. Decides nothing about a reference.
 
 use std::collections::BTreeMap;
@@ -13,16 +13,16 @@ use crate::index::InvoiceSlot;
 pub(crate) struct Sums {
     pub(crate) paid: i128,
     pub(crate) charged: i128,
-    /// The most decimals of a row.
+    /// The largest number of decimals of a row.
     pub(crate) row_exponent: u8,
 }
 
-/// Where a finding stands among others of its kind: invoices by their ids, then rows without one.
+/// The place of a finding among others of its kind: invoices by their ids, then rows without an invoice.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     Invoice {
         id: i64,
-        /// Tells two invoices apart that a broken list gives the same id.
+        /// Distinguishes two invoices that have the same id in a faulty list.
         slot: InvoiceSlot,
     },
     Row {
@@ -35,7 +35,7 @@ pub(crate) enum Place {
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) result: Reconciliation,
-    /// By the numbers of [`Totals::currencies`].
+    /// Sums by the currency numbers of [`Totals::currencies`].
     pub(crate) sums: BTreeMap<u8, Sums>,
     pub(crate) named: BTreeMap<(FindingKind, Place), Finding>,
     pub(crate) currencies: Currencies,
@@ -46,7 +46,7 @@ impl Totals {
         Self { currencies, ..Self::default() }
     }
 
-    /// Adds another part, which must have got its currencies' numbers from this one.
+    /// Adds another part, whose currency numbers must come from this one.
     pub(crate) fn add(&mut self, part: Self) {
         self.result.add_counts(&part.result);
         for (currency, part) in part.sums {

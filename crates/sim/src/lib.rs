@@ -22,7 +22,7 @@ struct Log {
 }
 
 impl Trace {
-    /// Keeps the text too, to find where two traces part.
+    /// A trace that also keeps the text, to find the first difference between two traces.
     #[must_use]
     pub fn keeping() -> Self {
         let trace = Self::default();
@@ -30,7 +30,7 @@ impl Trace {
         trace
     }
 
-    /// Records a fact that no event has.
+    /// Records a fact that is in no event.
     pub fn note(&self, line: &str) {
         let mut log = self.lock();
         log.events += 1;
@@ -42,7 +42,7 @@ impl Trace {
         }
     }
 
-    /// The first 16 hex digits of SHA-256 over everything so far, and how many events that is.
+    /// The first 16 hex digits of SHA-256 over all events so far, and their number.
     #[must_use]
     pub fn digest(&self) -> (String, u64) {
         let log = self.lock();
@@ -54,7 +54,7 @@ impl Trace {
         (hex, log.events)
     }
 
-    /// The text, if it was kept.
+    /// The text, if this trace keeps it.
     #[must_use]
     pub fn text(&self) -> Option<String> {
         self.lock().kept.clone()

@@ -1,5 +1,5 @@
-//! A backup of billing's store, taken in mid-run and put back as an operator does, on each database.
-//! Knows the programs of PostgreSQL and the names of payments' tables; judges nothing.
+//! A backup of billing's store, taken during a run and restored as an operator does, on each database. Knows the
+//! programs of PostgreSQL and the names of payments' tables; judges nothing.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,23 +9,24 @@ use rusqlite::Connection;
 
 use crate::{Database, Services};
 
-/// What each database has for it.
+/// A backup, by the kind of database.
 #[derive(Debug)]
 pub enum Backup {
-    /// A copy of the file.
+    /// A copy of the SQLite file.
     File(PathBuf),
-    /// What `pg_dump` wrote of billing's tables, and the database; a ledger in the same one stays.
+    /// The output of `pg_dump` for billing's tables, and the database's URL; a ledger in the same database is left
+    /// alone.
     Dump(PathBuf, String),
 }
 
-/// Payments' own: not billing's to restore.
+/// Payments' tables, which do not belong to billing's backup.
 const LEDGER: [&str; 3] = ["public.ledger", "public.ledger_meta", "public.ledger_positions"];
 
 impl Backup {
-    /// As a backup does while the service runs.
+    /// Takes a backup while the service runs.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// When the backup cannot be made.
     #[must_use]
     #[track_caller]
     pub fn take(services: &Services, database: Option<&Database>) -> Self {
@@ -44,10 +45,10 @@ impl Backup {
         Self::Dump(to, database.url().to_owned())
     }
 
-    /// Puts it in the place of what was lost; billing must not run.
+    /// Replaces the lost store by the backup; billing must not run.
     ///
     /// # Panics
-    /// When it cannot be put there.
+    /// When the store cannot be written.
     #[track_caller]
     pub fn restore(&self, services: &Services) {
         match self {

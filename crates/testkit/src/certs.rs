@@ -1,5 +1,5 @@
-//! A CA that signs what a test asks for, and certificates as users make them with openssl. Keys are on
-//! elliptic curves, which are quick. Knows no service.
+//! A CA that signs any requested certificate, and certificates as users make them with openssl. Keys are on elliptic
+//! curves, which are quick. Knows no service.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,18 +12,19 @@ use rcgen::{
 
 use crate::requirements::has;
 
-/// Signs.
+/// A CA of a test.
 #[derive(Debug)]
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// Any certificate at all.
+/// The contents of a certificate, which may be invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    /// Each is a URI if it holds `://`, an address if it begins with `ip:`, a mail address if it holds `@`, else a host.
+    /// The names: a URI if it contains `://`, an address if it begins with `ip:`, a mail address if it contains `@`,
+    /// else a host.
     pub names: Vec<String>,
-    /// The years in which it begins and ends.
+    /// The years in which validity begins and ends.
     pub years: (i32, i32),
-    /// To act as a client, as a server.
+    /// Whether it may act as a client, and as a server.
     pub usages: (bool, bool),
 }
 
@@ -35,7 +36,7 @@ pub struct Pair {
 }
 
 impl Authority {
-    /// A new CA; the same name again makes another one.
+    /// A new CA; a second one with the same name is another CA.
     ///
     /// # Panics
     /// Never, with a plain name.
@@ -49,19 +50,19 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key).expect("it signs itself"))
     }
 
-    /// Its certificate in PEM.
+    /// The CA's certificate in PEM.
     #[must_use]
     pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// A server's certificate for this DNS name, sound in all.
+    /// A valid server certificate for this DNS name.
     #[must_use]
     pub fn server(&self, name: &str) -> Pair {
         self.sign(params(&[name], ExtendedKeyUsagePurpose::ServerAuth))
     }
 
-    /// The same, long expired.
+    /// A server certificate for this DNS name that expired long ago.
     #[must_use]
     pub fn expired_server(&self, name: &str) -> Pair {
         let mut params = params(&[name], ExtendedKeyUsagePurpose::ServerAuth);
@@ -75,13 +76,13 @@ impl Authority {
         self.sign(params(&[], ExtendedKeyUsagePurpose::ServerAuth))
     }
 
-    /// A client's certificate of one name, a URI or a DNS name.
+    /// A client certificate with one name, a URI or a DNS name.
     #[must_use]
     pub fn client(&self, name: &str) -> Pair {
         self.sign(params(&[name], ExtendedKeyUsagePurpose::ClientAuth))
     }
 
-    /// Whatever is wanted, sound or not.
+    /// A certificate with these contents, valid or not.
     ///
     /// # Panics
     /// Never, with names in ASCII.
@@ -98,13 +99,13 @@ impl Authority {
 }
 
 impl Leaf {
-    /// A sound client of this one name.
+    /// A valid client certificate with this one name.
     #[must_use]
     pub fn client(name: &str) -> Self {
         Self { names: vec![name.to_owned()], years: (2000, 2100), usages: (true, false) }
     }
 
-    /// The same, signed by itself.
+    /// A self-signed certificate with these contents.
     ///
     /// # Panics
     /// Never, with names in ASCII.
@@ -148,10 +149,10 @@ fn params(names: &[&str], usage: ExtendedKeyUsagePurpose) -> CertificateParams {
 }
 
 impl Pair {
-    /// Writes `NAME.pem` and `NAME.key`; answers both paths.
+    /// Writes `NAME.pem` and `NAME.key`; returns both paths.
     ///
     /// # Panics
-    /// When they cannot be written.
+    /// When the files cannot be written.
     #[track_caller]
     pub fn write(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
         let (certificate, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
@@ -164,7 +165,7 @@ impl Pair {
 /// Replaces a file atomically.
 ///
 /// # Panics
-/// When it cannot be written.
+/// When the file cannot be written.
 #[track_caller]
 pub fn replace(path: &Path, text: &str) {
     let next = path.with_extension("next");
@@ -172,11 +173,11 @@ pub fn replace(path: &Path, text: &str) {
     fs::rename(&next, path).expect("a test's file can be replaced");
 }
 
-/// A certificate as users of the ping pair make it: by `openssl req -x509`, signed by itself, CA:TRUE, on RSA. Without
-/// openssl on this machine, reported as skipped, the same with another kind of key.
+/// A certificate as users of the ping pair make it: by `openssl req -x509`, self-signed, CA:TRUE, with RSA. Where
+/// openssl is missing, reports that as skipped, and makes one with another kind of key.
 ///
 /// # Panics
-/// When openssl is there and fails, or is missing in CI.
+/// When openssl fails, or is missing in CI.
 #[must_use]
 #[track_caller]
 pub fn as_users_make_it(folder: &Path, name: &str) -> Pair {
@@ -199,7 +200,7 @@ pub fn as_users_make_it(folder: &Path, name: &str) -> Pair {
     Pair { certificate: read(certificate), key: read(key) }
 }
 
-/// Signed by itself, CA:TRUE, and a server's leaf all the same.
+/// A self-signed certificate with CA:TRUE that also is a server's leaf.
 fn self_signed(name: &str) -> Pair {
     let key = KeyPair::generate().expect("a key can be made");
     let mut params = CertificateParams::new([name.to_owned()]).expect("a test's names are ASCII");

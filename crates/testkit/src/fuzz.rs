@@ -1,5 +1,5 @@
-//! Feeds a target with what is nearly right: entries of a small corpus with edits, chosen by a seed. What breaks the
-//! target is made as small as it goes, and shown. Counts. Knows no target.
+//! Runs a target with nearly valid inputs: entries of a small corpus with edits, chosen by a seed. An input that breaks
+//! the target is shrunk and printed. Counts executions. Knows no target.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,22 +9,22 @@ use std::time::Duration;
 
 use crate::wait::{SeededRng, size, timed};
 
-/// Default duration of a run: it repeats known findings and does not search.
+/// Default duration of a run, which only repeats known findings.
 const MOMENT_MS: usize = 200;
-/// Inputs between two looks at the clock.
+/// Number of inputs between two checks of the clock.
 const BATCH: usize = 64;
-/// A run of this length makes at least so many executions.
+/// A run of at least this length must reach this minimum of executions.
 const LONG: Duration = Duration::from_secs(60);
 const EXECUTIONS_MIN: u64 = 100_000;
-/// Bytes that one input is chosen by.
+/// Number of random bytes that determine one input.
 const CHOICES: usize = 96;
-/// Looks for a smaller input that breaks the target too.
+/// Maximum number of smaller inputs that are tried after a failure.
 const SHRINKS_MAX: usize = 4000;
-/// Longest input, after all edits.
+/// Maximum length of an input after all edits.
 const INPUT_BYTES_MAX: usize = 16 * 1024;
-/// Most edits of one input.
+/// Maximum number of edits of one input.
 const EDITS_MAX: usize = 8;
-/// What an edit may put in: what texts of all kinds are made of, and what is at the edge of a number.
+/// Texts that an edit may insert: parts of many formats, and numbers at limits.
 const WORDS: &[&[u8]] = &[
     b"\"",
     b"\\",
@@ -67,10 +67,10 @@ const WORDS: &[&[u8]] = &[
     b"\xef\xbb\xbf",
 ];
 
-/// A folder in memory, where there is one, for a target that writes.
+/// A folder in memory, if possible, for a target that writes.
 ///
 /// # Panics
-/// When none can be made.
+/// When no folder can be made.
 #[must_use]
 pub fn quick_folder() -> tempfile::TempDir {
     let in_memory = Path::new("/dev/shm");
@@ -78,7 +78,7 @@ pub fn quick_folder() -> tempfile::TempDir {
     folder.expect("a folder can be made")
 }
 
-/// Entries to begin from.
+/// The entries that inputs are made from.
 #[derive(Debug)]
 pub struct Corpus {
     name: &'static str,
@@ -87,10 +87,10 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Every file of this folder.
+    /// A corpus of every file in this folder.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no file.
     #[must_use]
     #[track_caller]
     pub fn read(name: &'static str, folder: impl AsRef<Path>) -> Self {
@@ -103,10 +103,10 @@ impl Corpus {
         Self::of(name, entries)
     }
 
-    /// These entries.
+    /// A corpus of these entries.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no entry.
     #[must_use]
     #[track_caller]
     pub fn of(name: &'static str, entries: Vec<Vec<u8>>) -> Self {
@@ -114,12 +114,12 @@ impl Corpus {
         Self { name, entries, executions: AtomicU64::new(0) }
     }
 
-    /// Executes the target with each entry unchanged, then with edits of them for `FUZZ_MS`, and
-    /// prints how often. `SEED` repeats a run; a run of the moment that `FUZZ_MS` unset means repeats itself, so that a
-    /// red test is about the change that is tested.
+    /// Runs the target with each entry unchanged, then with edited entries for `FUZZ_MS`, and prints the number of
+    /// executions. `SEED` repeats a run. Without `FUZZ_MS` the short run uses a fixed seed, so that a red test is
+    /// caused by the change under test.
     ///
     /// # Panics
-    /// When the target does; with an input that is as small as could be found.
+    /// When the target panics; the message contains the smallest input that was found.
     pub fn run(&self, target: impl Fn(&[u8])) {
         let time = size("FUZZ_MS", MOMENT_MS);
         let rng = if time == MOMENT_MS { SeededRng::seeded(1) } else { SeededRng::random() };
@@ -156,13 +156,13 @@ impl Corpus {
         }
     }
 
-    /// How often the target was executed with an edited entry.
+    /// Number of executions with an edited entry.
     #[must_use]
     pub fn executions(&self) -> u64 {
         self.executions.load(Ordering::Relaxed)
     }
 
-    /// The entry and its edits that these bytes stand for. Each text of bytes is some input, so that all can be tried.
+    /// The edited entry that these bytes determine. Any bytes give some input, so that every choice can be tried.
     fn edited(&self, choices: &[u8]) -> Vec<u8> {
         let mut choices = Choices(choices);
         let mut input = self.entries[choices.below(self.entries.len())].clone();
@@ -196,7 +196,7 @@ fn insert(input: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     drop(input.splice(at..at, bytes.iter().copied()));
 }
 
-/// Leaves out what may be left out, in ever smaller pieces.
+/// Removes parts of the input in ever smaller pieces while it still breaks the target.
 fn shrunk(mut input: Vec<u8>, breaks: &impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let (mut piece, mut looks) = (input.len() / 2, 0);
     while piece > 0 && looks < SHRINKS_MAX {
@@ -212,7 +212,7 @@ fn shrunk(mut input: Vec<u8>, breaks: &impl Fn(&[u8]) -> bool) -> Vec<u8> {
     input
 }
 
-/// Bytes that are used up; then zeros.
+/// Bytes that are consumed; afterwards zeros.
 struct Choices<'a>(&'a [u8]);
 
 impl<'a> Choices<'a> {
@@ -244,7 +244,7 @@ mod tests {
         serde_json::from_slice(input).ok()
     }
 
-    /// A mistake that is made with one amount of all: a reader that takes it for granted that it is positive.
+    /// Plants a mistake that only a negative amount reveals: a reader that assumes a positive amount.
     #[test]
     fn a_planted_panic_is_found() {
         let corpus = Corpus::of("planted", vec![br#"{"customer_id":1,"value":1.25}"#.to_vec()]);

@@ -1,21 +1,21 @@
-//! A plain HTTP/1.1 client of a few lines, written apart from the one under test so that they share no mistake.
-//! Blocking; no redirects, no retries, no pool. Knows no route.
+//! A small HTTP/1.1 client, written independently of the one under test so that they share no mistake. Blocking; no
+//! redirects, no retries, no pool. Knows no route.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// How long an answer may take: longer than the longest pay call.
+/// Timeout of an answer: longer than the longest pay call.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What came back.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Such as 200.
+    /// The status code, for example 200.
     pub status: u16,
     /// Names in lower case, in order of arrival.
     pub headers: Vec<(String, String)>,
-    /// Whole and unchunked.
+    /// The whole body, without chunk framing.
     pub body: Vec<u8>,
 }
 
@@ -35,7 +35,7 @@ impl Answer {
     /// The body as JSON.
     ///
     /// # Panics
-    /// When it is none.
+    /// When the body is no JSON.
     #[must_use]
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
@@ -60,16 +60,16 @@ pub fn split(url: &str) -> (&str, &str) {
     }
 }
 
-/// One call on a connection of its own.
+/// Makes one call on a connection of its own.
 pub fn try_call(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
     let (host, path) = split(url);
     Connection::open(host)?.call(method, path, headers, body)
 }
 
-/// One call on a connection of its own.
+/// Makes one call on a connection of its own.
 ///
 /// # Panics
-/// When no whole answer comes.
+/// When no complete answer comes.
 #[must_use]
 #[track_caller]
 pub fn call(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
@@ -82,7 +82,7 @@ pub fn call(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> A
 /// GET on a connection of its own.
 ///
 /// # Panics
-/// When no whole answer comes.
+/// When no complete answer comes.
 #[must_use]
 #[track_caller]
 pub fn get(url: &str) -> Answer {
@@ -92,14 +92,14 @@ pub fn get(url: &str) -> Answer {
 /// POST with any body as application/json on a connection of its own.
 ///
 /// # Panics
-/// When no whole answer comes.
+/// When no complete answer comes.
 #[must_use]
 #[track_caller]
 pub fn post(url: &str, body: impl AsRef<[u8]>) -> Answer {
     call("POST", url, &[("Content-Type", "application/json")], body.as_ref())
 }
 
-/// Sends bytes as they stand, closes the sending side, and reads until the other side closes: for hostile input.
+/// Sends these bytes, closes the sending side, and reads until the other side closes: for hostile input.
 pub fn raw(address: impl ToSocketAddrs, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
@@ -134,18 +134,18 @@ impl Connection {
 }
 
 impl<S: Read + Write> Connection<S> {
-    /// Speaks over a stream that stands.
+    /// A connection over an established stream.
     pub fn over(stream: S, host: &str) -> Self {
         Self { stream: BufReader::with_capacity(64 * 1024, stream), host: host.to_owned() }
     }
 
-    /// Writes bytes as they stand, for a request in pieces.
+    /// Writes these bytes, for a request in pieces.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)?;
         self.stream.get_mut().flush()
     }
 
-    /// One call; the connection may be used again. Always sends a Content-Length, except with GET and HEAD.
+    /// Makes one call; the connection may be used again. Sends a Content-Length, except with GET and HEAD.
     pub fn call(
         &mut self,
         method: &str,

@@ -1,5 +1,5 @@
-//! Keys that sign tokens as an API server does, and as an attacker would: any header, any claims, any
-//! signature. Knows no service; shares no code with what verifies.
+//! Keys that sign tokens as an API server does, and as an attacker would: any header, any claims, any signature. Knows
+//! no service; shares no code with the verifier.
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -25,25 +25,25 @@ enum Kind {
     P256(EcdsaKeyPair),
 }
 
-/// As JSON in a token.
+/// JSON as a part of a token.
 #[must_use]
 pub fn part(json: &Value) -> String {
     encode(json.to_string().as_bytes())
 }
 
-/// As bytes in a token.
+/// Bytes as a part of a token.
 #[must_use]
 pub fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Several keys as a set.
+/// A key set with these keys.
 #[must_use]
 pub fn key_set(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
-/// The first element of DER: its tag, what it holds, and what comes after it.
+/// The first element of DER: its tag, its content, and the bytes after it.
 fn element(der: &[u8]) -> (u8, &[u8], &[u8]) {
     let (length, start) = match der[1] {
         short @ 0..=0x7f => (usize::from(short), 2),
@@ -55,7 +55,7 @@ fn element(der: &[u8]) -> (u8, &[u8], &[u8]) {
     (der[0], &der[start..start + length], &der[start + length..])
 }
 
-/// Without the leading zero byte that marks a positive number.
+/// The number without the leading zero byte that marks it as positive.
 fn unsigned(number: &[u8]) -> &[u8] {
     number.strip_prefix(&[0]).unwrap_or(number)
 }
@@ -64,7 +64,7 @@ impl SigningKey {
     /// A new RSA key of 2048 bits.
     ///
     /// # Panics
-    /// When none can be made.
+    /// When no key can be made.
     #[must_use]
     pub fn rsa(kid: &str) -> Self {
         let key = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key can be made");
@@ -74,14 +74,14 @@ impl SigningKey {
     /// A new key on P-256.
     ///
     /// # Panics
-    /// When none can be made.
+    /// When no key can be made.
     #[must_use]
     pub fn p256(kid: &str) -> Self {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key can be made");
         Self { kid: kid.to_owned(), kind: Kind::P256(key) }
     }
 
-    /// Its id.
+    /// The key's id.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.kid
@@ -95,7 +95,7 @@ impl SigningKey {
         }
     }
 
-    /// Its public half as it stands in a set of keys.
+    /// The public key in the format of a key set.
     #[must_use]
     pub fn jwk(&self) -> Value {
         match &self.kind {
@@ -119,11 +119,11 @@ impl SigningKey {
         }
     }
 
-    /// Signs two parts by this algorithm, whether the key is made for it or not: HMAC takes the public half as its
-    /// secret, and `none` signs nothing.
+    /// Signs two parts by this algorithm, even if the key is of another kind: HMAC uses the public key as its secret,
+    /// and `none` signs nothing.
     ///
     /// # Panics
-    /// When the algorithm is none that is known here.
+    /// When the algorithm is unknown here.
     #[must_use]
     #[track_caller]
     pub fn sign(&self, signed: &str, algorithm: &str) -> String {
@@ -150,10 +150,10 @@ impl SigningKey {
         format!("{signed}.{}", encode(&signature))
     }
 
-    /// A sound token of these claims.
+    /// A valid token with these claims.
     ///
     /// # Panics
-    /// Never, with a key that was made here.
+    /// Never, with a key from this module.
     #[must_use]
     pub fn token(&self, claims: &Value) -> String {
         let header = json!({ "alg": self.algorithm(), "kid": self.kid, "typ": "JWT" });

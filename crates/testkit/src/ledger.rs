@@ -1,5 +1,5 @@
-//! A look into the services' SQLite stores from outside, by the tables that docs/reference/api.md publishes.
-//! Reads only; a count here does not pass through any code of ours that it judges.
+//! Reads the services' SQLite stores directly, by the tables that docs/reference/api.md publishes. Only reads; its
+//! counts use none of the code that they judge.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-/// What the two stores say together.
+/// Counts over both stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Invoices in billing's store.
@@ -17,15 +17,15 @@ pub struct Verdict {
     pub charges: i64,
     /// References with two or more CHARGED rows.
     pub double: i64,
-    /// References CHARGED, whose invoice is not PAID.
+    /// CHARGED references whose invoice is not PAID.
     pub lost: i64,
-    /// Invoices PAID by charge without a CHARGED row.
+    /// Invoices that are PAID by a charge, without a CHARGED row.
     pub unbacked: i64,
-    /// Attempts still open.
+    /// Open attempts.
     pub open: i64,
 }
 
-/// Compares both stores as they are on disk.
+/// Compares both stores on disk.
 ///
 /// # Panics
 /// When a store cannot be read.
@@ -68,7 +68,7 @@ pub fn charged_keys(payments_db: &Path) -> i64 {
     number(&open(payments_db), "SELECT count(DISTINCT key) FROM ledger WHERE state = 'CHARGED'")
 }
 
-/// One number that a query gives.
+/// The single number that a query returns.
 ///
 /// # Panics
 /// When the query fails.
@@ -91,7 +91,7 @@ pub fn texts(db: &Path, query: &str) -> Vec<String> {
     rows.unwrap_or_else(|error| panic!("{query}: {error}"))
 }
 
-/// Open attempts of billing whose charge stands in the ledger already: what a careless biller charges again.
+/// Open attempts of billing whose charge is already in the ledger: without keys they would be charged again.
 ///
 /// # Panics
 /// When a store cannot be read.
@@ -121,7 +121,7 @@ fn open(db: &Path) -> Connection {
     let store = Connection::open_with_flags(db, flags).expect("the store can be opened from outside");
     store.busy_timeout(Duration::from_secs(10)).expect("a timeout can be set");
     store.execute_batch("PRAGMA query_only = ON").expect("it can be opened for reading only");
-    // A look after a kill must leave the write-ahead log as the kill left it.
+    // Reading after a kill must not change the write-ahead log.
     store.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("it can be left as it is");
     store
 }

@@ -1,6 +1,6 @@
-//! What tests of several processes share: real services on free ports in a folder of their own, a plain HTTP
-//! client, waiting for predicates, and a look into the stores from outside.
-//! Knows the services by their settings and APIs only; links none of their code. No shipped binary has it.
+//! Code for tests of several processes: real services on free ports in a folder of their own, a plain HTTP client,
+//! waiting for conditions, and direct reads of the stores. Knows the services by their settings and APIs only; links
+//! none of their code. No shipped binary contains it.
 
 pub mod backup;
 pub mod certs;

@@ -1,5 +1,6 @@
-//! Spans as a collector has them: from a receiver of OTLP over HTTP in this process, or from the file that a real collector
-//! writes. Reads the wire by the field numbers of OpenTelemetry's protocol, and with none of the exporter's code.
+//! Spans as a collector receives them: from a receiver of OTLP over HTTP in this process, or from the file that a real
+//! collector writes. Decodes by the field numbers of OpenTelemetry's protocol, without the exporter's code. Knows no
+//! service.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-/// What a test asks of a span.
+/// The parts of a span that tests read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// `service.name` of its resource.
@@ -20,7 +21,7 @@ pub struct Span {
     pub name: String,
     /// 1 internal, 2 server, 3 client.
     pub kind: i64,
-    /// The spans that it refers to, as trace and span.
+    /// The linked spans, as trace and span.
     pub links: Vec<(String, String)>,
     pub attributes: BTreeMap<String, String>,
     pub is_failed: bool,
@@ -28,7 +29,7 @@ pub struct Span {
     pub ended_ns: u64,
 }
 
-/// Takes batches of spans; threads of it end with the test's process.
+/// Receives batches of spans; its threads end with the test's process.
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
@@ -39,15 +40,15 @@ pub struct Receiver {
 struct Received {
     spans: Vec<Span>,
     heads: Vec<String>,
-    /// Answered instead of 200, if not empty.
+    /// The status line that is sent instead of 200, if not empty.
     refusal: &'static str,
 }
 
 impl Receiver {
-    /// Listens on a free port.
+    /// Starts a receiver on a free port.
     ///
     /// # Panics
-    /// When there is none.
+    /// When no port is free.
     #[must_use]
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
@@ -63,18 +64,18 @@ impl Receiver {
         Self { address, received }
     }
 
-    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is set to.
+    /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Answers this status line from now on, such as `500 Internal Server Error`, and takes nothing.
+    /// Answers with this status line from now on, such as `500 Internal Server Error`, and stores nothing.
     pub fn refuse(&self, status: &'static str) {
         self.lock().refusal = status;
     }
 
-    /// All spans so far.
+    /// All spans received so far.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
         self.lock().spans.clone()
@@ -109,7 +110,7 @@ fn serve(stream: &TcpStream, received: &Mutex<Received>) {
     }
 }
 
-/// `None` at the end of the connection.
+/// Reads one request; `None` at the end of the connection.
 fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(String, Vec<u8>)>> {
     let (mut head, mut length) = (String::new(), 0);
     loop {
@@ -138,7 +139,7 @@ enum Field<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The fields of a message, in order; `None` when it is none.
+/// The fields of a message, in order; `None` for malformed bytes.
 fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, Field<'_>)>> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
@@ -185,7 +186,7 @@ fn messages(bytes: &[u8], number: u64) -> Option<Vec<&[u8]>> {
     Some(fields(bytes)?.into_iter().filter_map(of).collect())
 }
 
-/// The spans of an `ExportTraceServiceRequest`; `None` when it is none.
+/// The spans of an `ExportTraceServiceRequest`; `None` for malformed bytes.
 #[must_use]
 pub fn of_protobuf(request: &[u8]) -> Option<Vec<Span>> {
     let mut spans = Vec::new();
@@ -252,7 +253,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The spans of a file of the collector's file exporter: one JSON object a line. A line that is being written is left out.
+/// The spans in a file of the collector's file exporter: one JSON object a line. An unfinished line is skipped.
 #[must_use]
 pub fn of_json_lines(text: &str) -> Vec<Span> {
     let mut spans = Vec::new();

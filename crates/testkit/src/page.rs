@@ -1,5 +1,5 @@
-//! Commands of a page of the documentation, run as they stand there: a page whose commands do not work turns a test red.
-//! Knows Markdown's headings and fences; judges nothing.
+//! Runs the commands of a documentation page as written: a page whose commands do not work fails a test. Knows
+//! Markdown's headings and fences; judges nothing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -24,7 +24,7 @@ impl Page {
     /// Reads the page. `billing`, `payments` and `tinjis` in its commands mean this program; `folder` holds their names.
     ///
     /// # Panics
-    /// When there is no such page.
+    /// When the page does not exist.
     #[must_use]
     #[track_caller]
     pub fn open(page: &Path, tinjis: &str, folder: &Path) -> Self {
@@ -64,8 +64,8 @@ impl Page {
         commands
     }
 
-    /// The blocks of commands from a heading to another one, or to the end of the page, in their order. A block of `text` that is the next one
-    /// after commands is their output.
+    /// The blocks of commands from a heading to another one, or to the end of the page, in their order. A block of
+    /// `text` directly after commands is their output.
     ///
     /// # Panics
     /// When the page has no such heading, or no commands from there on.
@@ -77,9 +77,9 @@ impl Page {
         steps
     }
 
-    /// Runs all steps in one shell, in a folder, and compares the output of each with the page: one line for each
-    /// difference. Processes that the steps leave in the background end with the shell. `edit` changes commands before
-    /// they run, such as their ports.
+    /// Runs all steps in one shell, in a folder, and compares the output of each with the page; returns one line for
+    /// each difference. Background processes of the steps end with the shell. `edit` changes commands before they run,
+    /// such as their ports.
     #[must_use]
     #[track_caller]
     pub fn differences(
@@ -114,7 +114,7 @@ impl Page {
         found
     }
 
-    /// Runs commands of the page with these variables, and stops at the first that fails.
+    /// Runs commands of the page with these variables, and stops at the first failure.
     ///
     /// # Panics
     /// When there is no shell.
@@ -155,7 +155,7 @@ fn steps(text: &str, from: &str, to: Option<&str>) -> Vec<Step> {
     steps
 }
 
-/// The first line in which an output is not what a page shows; `…` there stands for any text within a line.
+/// The first difference between an output and the page; `…` on the page stands for any text within a line.
 fn difference(page: &str, output: &str) -> Option<String> {
     let (mut expected, mut lines) = (page.lines(), output.lines());
     loop {

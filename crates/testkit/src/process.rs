@@ -1,5 +1,5 @@
-//! One service as one process: started, found ready, measured, killed by its id, started again on the same ports
-//! and store. Knows the settings that every service has, and no service.
+//! One service as one process: it can be started, waited for, measured, killed by its id, and started again on the same
+//! ports and store. Knows the settings that every service has, and no service.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,41 +15,41 @@ use rustix::process::{Pid, Signal};
 use crate::http;
 use crate::wait::{pause, wait_for};
 
-/// A service is ready within this, or its test fails.
+/// Maximum time until a service is ready, or its test fails.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// A service has stopped this long after SIGTERM, or its test fails.
+/// Maximum time from SIGTERM until a service has stopped, or its test fails.
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
-/// How often a start is tried on other ports, in case another process took one in between.
+/// How often a start is tried with other ports, in case another process has taken one.
 const STARTS_MAX: usize = 5;
 /// `USER_HZ`: 100 in the interface of every Linux.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// How a service is started: the same every time.
+/// The command line and environment of a service, the same for each start.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// Program and first arguments, such as `tinjis run billing` or the path of the thin binary.
     pub program: Vec<OsString>,
-    /// Flags after these; they beat the variables.
+    /// Flags after the first arguments; they override the variables.
     pub flags: Vec<String>,
     /// The whole environment, except `PATH` and the variables that the test kit sets: addresses, store, log format.
     pub env: BTreeMap<String, String>,
-    /// `ulimit -n`, soft and hard.
+    /// The soft and hard limit of `ulimit -n`.
     pub nofile: Option<u64>,
-    /// Where the store and the log are.
+    /// The folder for the store and the log.
     pub dir: PathBuf,
-    /// Names the store and the log in it.
+    /// The name of the store and the log in the folder.
     pub name: &'static str,
 }
 
 impl Spec {
-    /// This program, with only the settings of the test kit.
+    /// A spec for this program, with only the settings of the test kit.
     #[must_use]
     pub fn new(program: Vec<OsString>, name: &'static str, dir: impl Into<PathBuf>) -> Self {
         Self { program, flags: Vec::new(), env: BTreeMap::new(), nofile: None, dir: dir.into(), name }
     }
 }
 
-/// A process; ended with SIGKILL when dropped.
+/// A process, which SIGKILL ends when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     spec: Spec,
@@ -59,10 +59,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it on free ports of 127.0.0.1 and waits until it is ready.
+    /// Starts a process on free ports of 127.0.0.1 and waits until it is ready.
     ///
     /// # Panics
-    /// When it does not become ready; the message ends with its log.
+    /// When the process does not become ready; the message ends with its log.
     #[must_use]
     #[track_caller]
     pub fn start(spec: Spec) -> Self {
@@ -77,13 +77,13 @@ impl Process {
         panic!("{} did not become ready in {STARTS_MAX} starts:\n{log}", spec.name);
     }
 
-    /// On free ports of 127.0.0.1, not started yet.
+    /// A process with free ports of 127.0.0.1, not started yet.
     #[must_use]
     pub fn new(spec: Spec) -> Self {
         Self { listen: free_address(), admin: free_address(), child: None, spec }
     }
 
-    /// A variable of its next starts; an empty one counts as unset.
+    /// Sets a variable for the next starts; an empty one counts as unset.
     pub fn set_env(&mut self, name: &str, value: impl Into<String>) {
         self.spec.env.insert(name.to_owned(), value.into());
     }
@@ -91,30 +91,30 @@ impl Process {
     /// Spawns the process and does not wait for anything.
     ///
     /// # Panics
-    /// When it runs already or cannot be spawned.
+    /// When the process runs already or cannot be spawned.
     #[track_caller]
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.spec.name);
         self.child = Some(self.run(&[]));
     }
 
-    /// Runs one of its subcommands, such as `migrate`, with the same settings to its end.
+    /// Runs a subcommand, such as `migrate`, with the same settings until it ends.
     ///
     /// # Panics
-    /// When it fails; the message ends with its log.
+    /// When the subcommand fails; the message ends with its log.
     #[track_caller]
     pub fn run_to_end(&self, subcommand: &str) {
         let status = self.try_run(subcommand);
         assert!(status.success(), "{} {subcommand}: {status}:\n{}", self.spec.name, self.log());
     }
 
-    /// As [`Self::run_to_end`]; answers how it ended.
+    /// As [`Self::run_to_end`]; returns the exit status.
     #[track_caller]
     pub fn try_run(&self, subcommand: &str) -> ExitStatus {
         self.try_run_words(&[subcommand])
     }
 
-    /// As [`Self::try_run`], for a subcommand with words after it.
+    /// As [`Self::try_run`], for a subcommand with further arguments.
     #[track_caller]
     pub fn try_run_words(&self, words: &[&str]) -> ExitStatus {
         self.run(words).wait().expect("a child can be waited for")
@@ -155,10 +155,10 @@ impl Process {
         child.expect("the program can be started")
     }
 
-    /// Starts it again after a kill or a stop, on the same ports and store, and waits until it is ready.
+    /// Starts the process again after a kill or a stop, on the same ports and store, and waits until it is ready.
     ///
     /// # Panics
-    /// When it does not become ready; the message ends with its log.
+    /// When the process does not become ready; the message ends with its log.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.spawn();
@@ -167,10 +167,10 @@ impl Process {
         }
     }
 
-    /// As [`Self::start_again`]; an error is how it ended before it was ready.
+    /// As [`Self::start_again`]; the error is the exit status of a process that ended before it was ready.
     ///
     /// # Panics
-    /// When it neither becomes ready nor ends.
+    /// When the process neither becomes ready nor ends.
     #[track_caller]
     pub fn try_start(&mut self) -> Result<(), ExitStatus> {
         self.spawn();
@@ -190,7 +190,7 @@ impl Process {
         }
     }
 
-    /// Whether it was started and has not been seen to end.
+    /// Whether the process was started and its end was not noticed yet.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.child.is_some()
@@ -212,19 +212,19 @@ impl Process {
         Err("ended before it was ready")
     }
 
-    /// SIGKILL, by its id; waits until it is gone. Does nothing when it is not running.
+    /// Sends SIGKILL, by the process id, and waits until the process has ended. Does nothing when it is not running.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may be gone already, which is as good.
+            // The process may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 
-    /// SIGTERM, by its id; waits until it is gone and answers how it ended.
+    /// Sends SIGTERM, by the process id, waits until the process has ended, and returns its exit status.
     ///
     /// # Panics
-    /// When it is not running, or goes on.
+    /// When the process is not running, or does not end.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
         let child = self.child.as_mut().expect("only a running service can be stopped");
@@ -234,10 +234,10 @@ impl Process {
         status
     }
 
-    /// SIGHUP, as a closed terminal sends it; answers how it ended.
+    /// Sends SIGHUP, as a closed terminal does; returns the exit status.
     ///
     /// # Panics
-    /// When it is not running, or goes on.
+    /// When the process is not running, or does not end.
     #[track_caller]
     pub fn hang_up(&mut self) -> ExitStatus {
         self.signal(Signal::HUP);
@@ -247,19 +247,19 @@ impl Process {
         status
     }
 
-    /// SIGSTOP: it stands still until [`Self::go_on`].
+    /// Sends SIGSTOP: the process pauses until [`Self::go_on`].
     ///
     /// # Panics
-    /// When it is not running.
+    /// When the process is not running.
     #[track_caller]
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     ///
     /// # Panics
-    /// When it is not running.
+    /// When the process is not running.
     #[track_caller]
     pub fn go_on(&self) {
         self.signal(Signal::CONT);
@@ -271,12 +271,13 @@ impl Process {
         rustix::process::kill_process(Pid::from_child(child), signal).expect("it can be signalled");
     }
 
-    /// How it ended, if it did by itself.
+    /// The exit status, if the process has ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().ok().flatten()
     }
 
-    /// Starts it again if it has ended by itself, as Kubernetes does; answers whether it had, and does not wait.
+    /// Starts the process again if it has ended by itself, as Kubernetes does; returns whether it had, and does not
+    /// wait.
     #[track_caller]
     pub fn restart_if_ended(&mut self) -> bool {
         let has_ended = self.ended().is_some();
@@ -287,29 +288,29 @@ impl Process {
         has_ended
     }
 
-    /// Its process id.
+    /// The process id.
     ///
     /// # Panics
-    /// When it is not running.
+    /// When the process is not running.
     #[must_use]
     #[track_caller]
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("only a running service has an id").id()
     }
 
-    /// `http://127.0.0.1:port`, business.
+    /// The business URL, `http://127.0.0.1:port`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.listen)
     }
 
-    /// `http://127.0.0.1:port`, admin.
+    /// The admin URL, `http://127.0.0.1:port`.
     #[must_use]
     pub fn admin_url(&self) -> String {
         format!("http://{}", self.admin)
     }
 
-    /// Readiness: status and text; 0 while it does not respond.
+    /// Status and text of the readiness probe; status 0 without a response.
     #[must_use]
     pub fn readiness(&self) -> (u16, String) {
         http::try_call("GET", &format!("{}/readyz", self.admin_url()), &[], b"")
@@ -322,22 +323,22 @@ impl Process {
         self.listen
     }
 
-    /// The store's file.
+    /// The file of the SQLite store.
     #[must_use]
     pub fn db(&self) -> PathBuf {
         self.spec.dir.join(format!("{}.db", self.spec.name))
     }
 
-    /// Everything that it has written so far, over all its starts.
+    /// The whole log, over all starts.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// A metric's value: the sum over the series whose name and labels contain all of `parts`; 0 when there is none.
+    /// The sum of a metric over the series whose name and labels contain all of `parts`; 0 without a series.
     ///
     /// # Panics
-    /// When metrics cannot be read.
+    /// When the metrics cannot be read.
     #[must_use]
     #[track_caller]
     pub fn metric(&self, parts: &[&str]) -> i64 {
@@ -363,13 +364,13 @@ impl Process {
         status_kib(self.pid(), "VmRSS:")
     }
 
-    /// The most resident memory so far, in KiB.
+    /// Maximum resident memory so far, in KiB.
     #[must_use]
     pub fn rss_peak_kib(&self) -> u64 {
         status_kib(self.pid(), "VmHWM:")
     }
 
-    /// File descriptors open now.
+    /// Number of open file descriptors.
     #[must_use]
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
@@ -386,21 +387,21 @@ impl Drop for Process {
     }
 }
 
-/// Processor time of a process, in milliseconds; 0 when it is gone.
+/// Processor time of a process, in milliseconds; 0 when it has ended.
 #[must_use]
 pub fn cpu_ms(pid: u32) -> u64 {
     ticks(pid, 2) * 1000 / TICKS_PER_SECOND
 }
 
-/// Sum of the first so many of utime, stime, and both of children that were waited for; 0 when it is gone.
+/// Sum of the first `fields` of: utime, stime, and both for waited-for children. 0 when the process has ended.
 fn ticks(pid: u32, fields: usize) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name in parentheses may hold spaces; these are the fields from 14 on, 11 after it.
+    // The name in parentheses may contain spaces; the fields after it begin with number 3, so utime (14) is 11 further.
     let times = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(fields);
     times.filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
-/// Processor time of a process, of those that it has started, and of those of these that have ended, in milliseconds.
+/// Processor time of a process, its running children and the ended children of all of these, in milliseconds.
 #[must_use]
 pub fn family_cpu_ms(parent: u32) -> u64 {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
@@ -415,18 +416,18 @@ fn status_kib(pid: u32, field: &str) -> u64 {
     line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Raises this process's own file limit to what it may have, for tests that hold a thousand connections; answers it.
+/// Raises this process's own file limit to its maximum, for tests with a thousand connections; returns the limit.
 pub fn raise_own_nofile() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // What cannot be raised shows when a connection fails.
+    // If the limit cannot be raised, a connection will fail.
     let _ = setrlimit(Resource::Nofile, limit);
     limit.maximum.unwrap_or(u64::MAX)
 }
 
-/// An unused address: below the ephemeral ports that the kernel gives to outgoing connections and to binds
-/// for any, so that it is still free when a program listens there; each one once in this process.
+/// An unused address below the ephemeral ports, which the kernel gives to outgoing connections and to binds without a
+/// port. So it stays free until a program listens there. Each address is used once in this process.
 ///
 /// # Panics
 /// Never: a port has 16 bits.
@@ -434,7 +435,7 @@ pub fn raise_own_nofile() -> u64 {
 pub fn free_address() -> SocketAddr {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
-    /// Coprime to `COUNT`, so that all ports come up, and far, so that two processes seldom meet.
+    /// Coprime to `COUNT`, so that all ports come up, and large, so that two processes rarely choose the same.
     const STRIDE: u32 = 7919;
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -448,7 +449,7 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
-/// The `tinjis` program's arguments that run this service.
+/// The arguments with which the `tinjis` program runs this service.
 #[must_use]
 pub fn run_by(tinjis: impl AsRef<Path>, service: &str) -> Vec<OsString> {
     vec![tinjis.as_ref().as_os_str().to_owned(), "run".into(), service.into()]

@@ -1,6 +1,5 @@
-//! The result of a proof: one line of JSON in the folder `PROVE_OUT`, from which `make prove` prints its
-//! table. Also the judge that proofs share: `tinjis verify`, asked from outside, whatever the database.
-//! Knows no proof.
+//! The result of a proof: one line of JSON in the folder `PROVE_OUT`, from which `make prove` prints its table. Also
+//! the verdict that proofs share: the output of `tinjis verify`, on any database. Knows no proof.
 
 use std::io::Write;
 use std::path::Path;
@@ -19,24 +18,24 @@ pub struct Proof {
     began: Instant,
 }
 
-/// What `tinjis verify` found.
+/// The result of `tinjis verify`.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// Its exit code.
+    /// The exit code.
     pub code: Option<i32>,
-    /// Its one object.
+    /// The JSON object that it printed.
     pub json: Value,
-    /// Its text output.
+    /// The text that it printed.
     pub said: String,
 }
 
 impl Proof {
-    /// Begins; `what` is the row's name, and its file's.
+    /// Begins a proof; `what` is the name of its row and its file.
     pub fn of(what: impl Into<String>) -> Self {
         Self { what: what.into(), began: Instant::now() }
     }
 
-    /// Ends successfully: the count as a short text.
+    /// Ends a proof successfully, with its counts; `how_many` describes its size.
     ///
     /// # Panics
     /// When the line cannot be written.
@@ -57,7 +56,7 @@ impl Proof {
 /// Prints a progress line.
 ///
 /// # Panics
-/// When it cannot be written.
+/// When the line cannot be written.
 #[track_caller]
 pub fn progress(line: &str) {
     let mut out = std::io::stdout().lock();
@@ -65,20 +64,20 @@ pub fn progress(line: &str) {
 }
 
 impl Verified {
-    /// `tinjis verify --json` over these services, with more flags.
+    /// Runs `tinjis verify --json` for these services, with more flags.
     ///
     /// # Panics
-    /// When it gives no object.
+    /// When it prints no object.
     #[must_use]
     #[track_caller]
     pub fn of(tinjis: &str, services: &Services, flags: &[&str]) -> Self {
         Self::between(tinjis, (&services.billing_url(), &services.payments_url()), flags)
     }
 
-    /// The same, between a billing and a payments by their URLs.
+    /// Runs `tinjis verify --json` for a billing and a payments by their URLs.
     ///
     /// # Panics
-    /// When it gives no object.
+    /// When it prints no object.
     #[must_use]
     #[track_caller]
     pub fn between(tinjis: &str, (billing, payments): (&str, &str), flags: &[&str]) -> Self {
@@ -95,20 +94,20 @@ impl Verified {
         }
     }
 
-    /// A number of it.
+    /// A number in the object.
     ///
     /// # Panics
-    /// When it has none of this name.
+    /// When the object has no such number.
     #[must_use]
     #[track_caller]
     pub fn number(&self, name: &str) -> u64 {
         self.json[name].as_u64().unwrap_or_else(|| panic!("no number {name} in {}", self.json))
     }
 
-    /// Everything is charged once, known to be, and nothing is open.
+    /// Asserts that everything is charged once and PAID, and nothing is open.
     ///
     /// # Panics
-    /// When it is not so.
+    /// When the assertion fails.
     #[track_caller]
     pub fn assert_all_paid(&self, context: &str) {
         let open: Vec<u64> =

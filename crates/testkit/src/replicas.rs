@@ -1,5 +1,5 @@
-//! Several processes of each service on one PostgreSQL database, as a cluster runs them: each billing charges through
-//! a payments of its own, and all of those share one ledger. Knows names of settings; judges nothing.
+//! Several processes of each service on one PostgreSQL database, as in a cluster: each billing charges through a
+//! payments of its own, and all payments share one ledger. Knows names of settings; judges nothing.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,11 +12,11 @@ use crate::process::{Process, Spec, run_by};
 use crate::wait::wait_for;
 use crate::{http, runs};
 
-/// Names of logs.
+/// The names of the logs.
 const BILLINGS: [&str; 3] = ["billing-1", "billing-2", "billing-3"];
 const PAYMENTS: [&str; 3] = ["payments-1", "payments-2", "payments-3"];
 
-/// Running processes; they end with SIGKILL, and their folder goes, when this is dropped.
+/// Running processes; dropping this ends them by SIGKILL and deletes their folder.
 #[derive(Debug)]
 pub struct Replicas {
     pub billings: Vec<Process>,
@@ -26,7 +26,7 @@ pub struct Replicas {
     _dir: TempDir,
 }
 
-/// How many there are, at most three of each, and how payments are started.
+/// Number of processes, at most three of each service, and the settings of their start.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub billings: usize,
@@ -35,7 +35,7 @@ pub struct Plan {
     pub payments_flags: Vec<String>,
     /// Variables of each billing.
     pub billing_env: Vec<(String, String)>,
-    /// The folder for logs and a SQLite ledger is made in this one: a benchmark's must be on a real disk.
+    /// The parent of the folder for logs and a SQLite ledger: a benchmark needs one on a real disk.
     pub inside: Option<PathBuf>,
 }
 
@@ -45,7 +45,7 @@ impl Plan {
         Self::of(3, Some(3))
     }
 
-    /// So many billings and payments.
+    /// A plan with this many billings and payments.
     #[must_use]
     pub fn of(billings: usize, payments: Option<usize>) -> Self {
         Self { billings, payments, payments_flags: Vec::new(), billing_env: Vec::new(), inside: None }
@@ -57,7 +57,7 @@ impl Plan {
         self
     }
 
-    /// A variable of each billing.
+    /// Adds a variable for each billing.
     #[must_use]
     pub fn billing_env(mut self, name: &str, value: &str) -> Self {
         self.billing_env.push((name.to_owned(), value.to_owned()));
@@ -66,10 +66,10 @@ impl Plan {
 }
 
 impl Replicas {
-    /// Brings the database up to date, starts all and waits until they are ready.
+    /// Migrates the database, starts all processes and waits until they are ready.
     ///
     /// # Panics
-    /// When one does not become ready; the message ends with its log.
+    /// When a process does not become ready; the message ends with its log.
     #[must_use]
     #[track_caller]
     pub fn start(tinjis: impl AsRef<Path>, database: &Database, plan: &Plan) -> Self {
@@ -116,10 +116,10 @@ impl Replicas {
         Self { billings, payments, database: database.url().to_owned(), ledger, _dir: dir }
     }
 
-    /// Imports this many PENDING invoices `{prefix}1 …` of 12.15 EUR through one of them.
+    /// Imports this many PENDING invoices `{prefix}1 …` of 12.15 EUR through one billing.
     ///
     /// # Panics
-    /// When one is refused.
+    /// When a row is refused.
     #[track_caller]
     pub fn import(&self, prefix: &str, count: usize) {
         const ROWS: usize = 5000;
@@ -140,7 +140,8 @@ impl Replicas {
         }
     }
 
-    /// `POST /rest/v1/invoices/pay` at one after the other until one answers `true`; answers how often.
+    /// Calls `POST /rest/v1/invoices/pay` at each billing in turn until the answer is `true`; returns the number of
+    /// calls.
     ///
     /// # Panics
     /// When that takes too long.
@@ -157,13 +158,13 @@ impl Replicas {
         calls
     }
 
-    /// See [`runs::start`], at one of them.
+    /// [`runs::start`] at one of the billings.
     #[track_caller]
     pub fn start_run(&self, at: usize) -> String {
         runs::start(&self.billings[at].url())
     }
 
-    /// One number out of billing's store.
+    /// The single number that a query on billing's store returns.
     ///
     /// # Panics
     /// When the query fails.
@@ -173,7 +174,7 @@ impl Replicas {
         crate::postgres::Sql::to(&self.database).ask(query)
     }
 
-    /// One number out of the ledger.
+    /// The single number that a query on the ledger returns.
     ///
     /// # Panics
     /// When the query fails.
@@ -186,14 +187,14 @@ impl Replicas {
         }
     }
 
-    /// Compares both stores, asked past the services, where both are on PostgreSQL.
+    /// Compares both stores, read without the services; both must be on PostgreSQL.
     #[must_use]
     #[track_caller]
     pub fn judge(&self) -> Verdict {
         judge(&self.database)
     }
 
-    /// Which of them have ended by themselves.
+    /// The names of processes that have ended by themselves.
     pub fn ended(&mut self) -> Vec<String> {
         let all = self.billings.iter_mut().chain(&mut self.payments);
         all.filter_map(|process| process.ended().map(|status| format!("{}: {status}", process.url())))

@@ -1,17 +1,17 @@
-//! Requirements of tests on the machine: a test whose requirement is missing is skipped with a notice that no capture hides. In CI that
-//! is a failure. Every test that can be left out goes this way.
+//! Requirements of tests on the machine: a test with a missing requirement is skipped with a notice that no capture
+//! hides. In CI that is a failure. Every test that may be skipped uses this module. Knows no test.
 
 use std::fmt::Display;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// `true`: nothing may be left out.
+/// With the value `true` no test may be skipped.
 pub const CI: &str = "CI";
 
-/// Whether a program is on this machine. Where it is not, `what` is left out.
+/// Whether a program is installed. If not, `what` is reported as skipped.
 ///
 /// # Panics
-/// When it is not, in CI.
+/// When the program is missing in CI.
 #[must_use]
 #[track_caller]
 pub fn has(program: &str, what: impl Display) -> bool {
@@ -22,7 +22,7 @@ pub fn has(program: &str, what: impl Display) -> bool {
     found
 }
 
-/// The same for a program that CI does not install: `what` is skipped in CI too, with the same notice.
+/// As [`has`], for a program that CI does not install: `what` is skipped in CI too, with the same notice.
 #[must_use]
 pub fn may_have(program: &str, what: impl Display) -> bool {
     let found = is_here(program);
@@ -38,7 +38,7 @@ fn is_here(program: &str) -> bool {
     look.output().is_ok_and(|output| output.status.success())
 }
 
-/// Says that something was not tested, and why; to be used where CI has all that is needed.
+/// Reports that `what` was skipped, with the reason; for requirements that CI meets.
 ///
 /// # Panics
 /// In CI.
@@ -49,10 +49,10 @@ pub fn leave_out(what: impl Display, why: impl Display) {
     skip_notice(what, why);
 }
 
-/// Says that something was not tested, and why, and goes on.
+/// Reports that `what` was skipped, with the reason, also in CI.
 pub fn skip_notice(what: impl Display, why: impl Display) {
-    // Bypasses the capture, which only sees the print macros, and writes in one piece between other threads; no test
-    // listens when standard error is closed.
+    // Bypasses the capture, which only affects the print macros, and writes in one piece between other threads. If
+    // standard error is closed, there is no reader.
     let line = format!("\nLEFT OUT: {what}: {why}\n\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
 }

@@ -1,17 +1,17 @@
-//! A router against the OpenAPI document that is served for it: each says of the other what is missing. Reads the router off
-//! its `Debug` text, the only place where axum lists methods and paths; links no router.
+//! Compares a router with the OpenAPI document that is served for it, and reports what is missing on either side.
+//! Parses the router's `Debug` text, the only place where axum lists methods and paths; links no router.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// What an OpenAPI document may list and an axum router may answer.
+/// Methods that an OpenAPI document may list and an axum router may answer.
 const METHODS: [&str; 5] = ["delete", "get", "patch", "post", "put"];
 
-/// Operations that only one of both has. Paths of the router that begin with `undocumented` are left out.
+/// Operations that only one side has. Paths of the router that begin with `undocumented` are ignored.
 ///
 /// # Panics
-/// When one of both cannot be read.
+/// When a side cannot be read.
 #[must_use]
 #[track_caller]
 pub fn differences(router: &str, document: &str, undocumented: &str) -> Vec<String> {
@@ -36,7 +36,7 @@ fn documented(document: &Value) -> BTreeSet<(String, String)> {
     operations.collect()
 }
 
-/// Methods and paths of a router. A path that ends in a slash is the path without: no document lists both.
+/// Methods and paths of a router. A final slash is removed, because documents list paths without it.
 fn routed(router: &str) -> BTreeSet<(String, String)> {
     let (routes, rest) = router.split_once("node: Node { paths: {").expect("a router prints its paths");
     let paths: BTreeMap<&str, &str> = rest

@@ -1,5 +1,5 @@
-//! A blocking HTTP client over TLS with any client certificate, and a small server of one page.
-//! Shares no configuration with what it tests.
+//! A blocking HTTP client over TLS with any client certificate, and a small server of one page. Shares no configuration
+//! with the code under test.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ use crate::http::{Connection, TIMEOUT};
 /// A connection over TLS.
 pub type Secured = Connection<StreamOwned<ClientConnection, TcpStream>>;
 
-/// What a client trusts and shows.
+/// The trusted CA and the certificate of a client.
 #[derive(Clone, Debug)]
 pub struct Dialer(Arc<ClientConfig>);
 
@@ -38,19 +38,19 @@ fn key(pem: &str) -> PrivateKeyDer<'static> {
 }
 
 impl Dialer {
-    /// Trusts this CA, and presents this certificate if any.
+    /// A client that trusts this CA, with this certificate if there is one.
     ///
     /// # Panics
-    /// When the material is unsound.
+    /// When the material is invalid.
     #[must_use]
     pub fn new(trusted: &str, shows: Option<&Pair>) -> Self {
         Self::of(&[&TLS13], trusted, shows)
     }
 
-    /// The same, speaking TLS 1.2 only.
+    /// The same client with TLS 1.2 only.
     ///
     /// # Panics
-    /// When the material is unsound.
+    /// When the material is invalid.
     #[must_use]
     pub fn of_1_2(trusted: &str, shows: Option<&Pair>) -> Self {
         Self::of(&[&TLS12], trusted, shows)
@@ -74,7 +74,7 @@ impl Dialer {
         Self(Arc::new(config))
     }
 
-    /// The same, with a full handshake each time.
+    /// The same client with a full handshake for each connection.
     #[must_use]
     pub fn never_resuming(self) -> Self {
         let mut config = (*self.0).clone();
@@ -107,7 +107,7 @@ impl Dialer {
     }
 }
 
-/// A page over https on a free port of 127.0.0.1, for `localhost`; it can be changed, and the server be away.
+/// A page over https on a free port of 127.0.0.1, for `localhost`. It can be replaced, and the server made unreachable.
 #[derive(Debug)]
 pub struct Page {
     address: SocketAddr,
@@ -116,7 +116,7 @@ pub struct Page {
 
 #[derive(Debug)]
 struct State {
-    /// Without one, each connection is closed at once.
+    /// The page; without one each connection is closed at once.
     text: Option<String>,
     served: usize,
     bearer: Option<String>,
@@ -126,7 +126,7 @@ impl Page {
     /// Serves this text until the process ends.
     ///
     /// # Panics
-    /// When no port can be had.
+    /// When no port is free.
     #[must_use]
     pub fn serve(authority: &Authority, text: String) -> Self {
         let pair = authority.server("localhost");
@@ -143,31 +143,31 @@ impl Page {
         std::thread::spawn(move || {
             for tcp in listener.incoming().flatten() {
                 let (config, shared) = (config.clone(), shared.clone());
-                // One that breaks off is the other side's business.
+                // A broken connection is a matter of the other side.
                 std::thread::spawn(move || answer(config, tcp, &shared));
             }
         });
         Self { address, state }
     }
 
-    /// `https://localhost:port/`
+    /// The URL `https://localhost:port/`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://localhost:{}/", self.address.port())
     }
 
-    /// Another text; none: the server is away.
+    /// Replaces the text; `None` makes the server unreachable.
     pub fn set(&self, text: Option<String>) {
         self.locked().text = text;
     }
 
-    /// How often it was read.
+    /// How often the page was read.
     #[must_use]
     pub fn served(&self) -> usize {
         self.locked().served
     }
 
-    /// The `Authorization` of the last reader.
+    /// The `Authorization` header of the last reader.
     #[must_use]
     pub fn last_bearer(&self) -> Option<String> {
         self.locked().bearer.clone()

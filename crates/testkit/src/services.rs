@@ -1,5 +1,5 @@
-//! Both services side by side, as a test wants them: billing charges through payments.
-//! Knows names of settings; judges nothing.
+//! Both services together, as tests need them: billing charges through payments. Knows names of settings; judges
+//! nothing.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use crate::process::{Process, Spec, run_by};
 use crate::runs::{self, PROGRESS_EVERY};
 use crate::wait::pause;
 
-/// So long a service may be writing to its SQLite file.
+/// Maximum wait for a lock while a service writes to its SQLite file.
 const BUSY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Billing and payments, running; both end with SIGKILL, and their folder goes, when this is dropped.
+/// Running billing and payments; dropping this ends both by SIGKILL and deletes their folder.
 #[derive(Debug)]
 pub struct Services {
     pub billing: Process,
@@ -33,14 +33,14 @@ pub struct Services {
     dir: TempDir,
 }
 
-/// The PostgreSQL databases of both.
+/// The PostgreSQL databases of both services.
 #[derive(Clone, Debug)]
 struct Databases {
     billing: String,
     payments: String,
 }
 
-/// How many were paid when it was last asked, and since when it is as many.
+/// Number of PAID invoices at the last read, and the time of its last change.
 #[derive(Debug)]
 pub struct Progress {
     within: Duration,
@@ -49,15 +49,15 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Something more is paid at least this often.
+    /// Requires another PAID invoice at least this often.
     #[must_use]
     pub fn within(within: Duration) -> Self {
         Self { within, paid: 0, since: Instant::now() }
     }
 }
 
-/// A URL of services that run elsewhere (containers, a cluster), for tests that only talk to them:
-/// `BILLING_URL` or `PAYMENTS_URL`. `None`: the test starts its own.
+/// A URL of services that run elsewhere (containers, a cluster), for tests that only call them, from `BILLING_URL` or
+/// `PAYMENTS_URL`. `None`: the test starts its own services.
 #[must_use]
 pub fn given_url(variable: &str) -> Option<String> {
     let url = std::env::var_os(variable)?.into_string().ok()?;
@@ -65,7 +65,7 @@ pub fn given_url(variable: &str) -> Option<String> {
     (!url.is_empty()).then(|| url.to_owned())
 }
 
-/// How they are to be started.
+/// The settings of services that are not started yet.
 #[derive(Clone, Debug)]
 pub struct Builder {
     billing: Spec,
@@ -78,14 +78,14 @@ pub struct Builder {
 }
 
 impl Services {
-    /// Both with defaults, provider keys on. Tests pass `env!("CARGO_BIN_EXE_tinjis")`.
+    /// Starts both services with defaults and provider keys. Tests pass `env!("CARGO_BIN_EXE_tinjis")`.
     #[must_use]
     #[track_caller]
     pub fn start(tinjis: impl AsRef<Path>) -> Self {
         Self::of(tinjis).start()
     }
 
-    /// Both as `tinjis run` starts them. Tests pass `env!("CARGO_BIN_EXE_tinjis")`.
+    /// Both services as `tinjis run` starts them. Tests pass `env!("CARGO_BIN_EXE_tinjis")`.
     #[must_use]
     pub fn of(tinjis: impl AsRef<Path>) -> Builder {
         Builder::new(run_by(&tinjis, "billing"), run_by(&tinjis, "payments"))
@@ -103,29 +103,29 @@ impl Services {
         self.payments.url()
     }
 
-    /// SIGKILL to billing.
+    /// Sends SIGKILL to billing.
     pub fn kill_billing(&mut self) {
         self.billing.kill();
     }
 
-    /// SIGKILL to payments.
+    /// Sends SIGKILL to payments.
     pub fn kill_payments(&mut self) {
         self.payments.kill();
     }
 
-    /// SIGTERM to billing; answers how it ended.
+    /// Sends SIGTERM to billing; returns its exit status.
     #[track_caller]
     pub fn stop_billing(&mut self) -> ExitStatus {
         self.billing.stop()
     }
 
-    /// SIGTERM to payments; answers how it ended.
+    /// Sends SIGTERM to payments; returns its exit status.
     #[track_caller]
     pub fn stop_payments(&mut self) -> ExitStatus {
         self.payments.stop()
     }
 
-    /// One number out of billing's store, asked of the store and not of the service.
+    /// The single number that a query on billing's store returns, read without the service.
     ///
     /// # Panics
     /// When the query fails.
@@ -138,7 +138,7 @@ impl Services {
         }
     }
 
-    /// One number out of payments' ledger.
+    /// The single number that a query on payments' ledger returns.
     ///
     /// # Panics
     /// When the query fails.
@@ -151,10 +151,10 @@ impl Services {
         }
     }
 
-    /// Statements on billing's store, past the service, separated by semicolons.
+    /// Runs statements on billing's store without the service, separated by semicolons.
     ///
     /// # Panics
-    /// When one fails.
+    /// When a statement fails.
     #[track_caller]
     pub fn run_billing(&self, statements: &str) {
         let Some(urls) = &self.databases else {
@@ -165,13 +165,13 @@ impl Services {
         Sql::to(&urls.billing).run(statements);
     }
 
-    /// The folder that holds both stores and logs.
+    /// The folder of both stores and logs.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Compares both stores, asked past the services; on PostgreSQL both are in one database.
+    /// Compares both stores, read without the services; on PostgreSQL both are in one database.
     #[must_use]
     #[track_caller]
     pub fn judge(&self) -> Verdict {
@@ -184,10 +184,10 @@ impl Services {
     /// Imports this many PENDING invoices `{prefix}1 …` over 100 customers, each currency in turn.
     ///
     /// # Panics
-    /// When one is refused.
+    /// When a row is refused.
     #[track_caller]
     pub fn import(&self, prefix: &str, count: usize) {
-        /// Rows of one request; about 80 bytes each, well under the limit of a body.
+        /// Rows of one request: about 80 bytes each, well below the limit of a body.
         const ROWS: usize = 5000;
         const CURRENCIES: [&str; 5] = ["EUR", "USD", "DKK", "SEK", "GBP"];
         let all: Vec<usize> = (1..=count).collect();
@@ -212,7 +212,7 @@ impl Services {
     /// Imports these lines of NDJSON.
     ///
     /// # Panics
-    /// When they are refused.
+    /// When the lines are refused.
     #[track_caller]
     pub fn import_rows(&self, rows: &str) {
         let url = format!("{}/v1/imports", self.billing_url());
@@ -220,10 +220,11 @@ impl Services {
         assert_eq!(answer.status, 200, "import: {}", answer.text());
     }
 
-    /// `POST /rest/v1/invoices/pay` until it answers `true`; a 503 or no answer only means: again. Answers how often.
+    /// Calls `POST /rest/v1/invoices/pay` until it answers `true`, also after a 503 or no answer. Returns the number of
+    /// calls.
     ///
     /// # Panics
-    /// When nothing more is paid for so long: a machine may be slow, but not stand still.
+    /// When no further invoice is paid within this time: a machine may be slow, but must make progress.
     #[track_caller]
     pub fn pay_until_true(&self, within: Duration) -> usize {
         let (mut calls, mut progress) = (1, Progress::within(within));
@@ -234,10 +235,10 @@ impl Services {
         calls
     }
 
-    /// For a loop that does more than [`Self::pay_until_true`] between two requests.
+    /// Checks progress in a loop that does more than [`Self::pay_until_true`] between two requests.
     ///
     /// # Panics
-    /// When nothing more is paid for so long.
+    /// When no further invoice is paid within the time.
     #[track_caller]
     pub fn assert_progress(&self, progress: &mut Progress) {
         let paid = self.ask_billing("SELECT count(*) FROM invoices WHERE state = 'PAID'");
@@ -253,7 +254,7 @@ impl Services {
         pause(PROGRESS_EVERY);
     }
 
-    /// What both say of themselves, for the message of a wait that failed.
+    /// The state that both services report, for the message of a failed wait.
     #[must_use]
     pub fn condition(&self) -> String {
         format!(
@@ -265,7 +266,7 @@ impl Services {
         )
     }
 
-    /// One `POST /rest/v1/invoices/pay`: whether it answered `true`.
+    /// Makes one `POST /rest/v1/invoices/pay`; returns whether it answered `true`.
     #[must_use]
     pub fn is_all_paid(&self) -> bool {
         let url = format!("{}/rest/v1/invoices/pay", self.billing_url());
@@ -273,7 +274,7 @@ impl Services {
         answer.is_ok_and(|answer| answer.status == 200 && answer.body == b"true")
     }
 
-    /// See [`runs::start`].
+    /// [`runs::start`] at billing.
     #[must_use]
     #[track_caller]
     pub fn start_run(&self) -> String {
@@ -282,7 +283,7 @@ impl Services {
 }
 
 impl Builder {
-    /// Both by their programs with first arguments, such as the thin binaries.
+    /// Both services by their programs with first arguments, such as the thin binaries.
     #[must_use]
     pub fn new(billing: Vec<OsString>, payments: Vec<OsString>) -> Self {
         let mut billing = Spec::new(billing, "billing", "");
@@ -298,49 +299,49 @@ impl Builder {
         }
     }
 
-    /// Flags of billing; they override the test kit's variables.
+    /// Adds flags of billing, which override the test kit's variables.
     #[must_use]
     pub fn billing_flags<S: Into<String>>(mut self, flags: impl IntoIterator<Item = S>) -> Self {
         self.billing.flags.extend(flags.into_iter().map(Into::into));
         self
     }
 
-    /// Flags of payments; they override the test kit's variables.
+    /// Adds flags of payments, which override the test kit's variables.
     #[must_use]
     pub fn payments_flags<S: Into<String>>(mut self, flags: impl IntoIterator<Item = S>) -> Self {
         self.payments.flags.extend(flags.into_iter().map(Into::into));
         self
     }
 
-    /// A variable of billing; an empty one counts as unset.
+    /// Sets a variable of billing; an empty one counts as unset.
     #[must_use]
     pub fn billing_env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.billing.env.insert(name.to_owned(), value.into());
         self
     }
 
-    /// A variable of payments; an empty one counts as unset.
+    /// Sets a variable of payments; an empty one counts as unset.
     #[must_use]
     pub fn payments_env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.payments.env.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Charges go to this path of payments, such as `/payments/pay`; none by default.
+    /// Sets the path of payments for charges, such as `/payments/pay`; none by default.
     #[must_use]
     pub fn provider_path(mut self, path: &str) -> Self {
         path.clone_into(&mut self.provider_path);
         self
     }
 
-    /// So many of each, on one PostgreSQL database; SQLite takes one.
+    /// Sets the number of replicas of each service on one PostgreSQL database; SQLite allows one.
     #[must_use]
     pub fn replicas(mut self, replicas: usize) -> Self {
         self.replicas = replicas;
         self
     }
 
-    /// Both start under `ulimit -n`, soft and hard.
+    /// Sets the soft and hard limit of `ulimit -n` for both services.
     #[must_use]
     pub fn nofile(mut self, limit: u64) -> Self {
         self.billing.nofile = Some(limit);
@@ -348,20 +349,20 @@ impl Builder {
         self
     }
 
-    /// The folder for stores and logs is made in this one: a benchmark's must be on a real disk.
+    /// Sets the parent of the folder for stores and logs: a benchmark needs one on a real disk.
     #[must_use]
     pub fn inside(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
         self
     }
 
-    /// Both keep their data in this PostgreSQL database, which is brought up to date first.
+    /// Uses this PostgreSQL database for both services, and migrates it first.
     #[must_use]
     pub fn database(self, url: &str) -> Self {
         self.databases(url, url)
     }
 
-    /// Each keeps its data in a PostgreSQL database of its own, which is brought up to date first.
+    /// Uses a PostgreSQL database for each service, and migrates both first.
     #[must_use]
     pub fn databases(mut self, billing: &str, payments: &str) -> Self {
         for (spec, url) in [(&mut self.billing, billing), (&mut self.payments, payments)] {
@@ -371,14 +372,14 @@ impl Builder {
         self
     }
 
-    /// Billing charges over mutual TLS, with fresh certificates; its own routes stay plain.
+    /// Makes billing charge over mutual TLS, with fresh certificates; its own routes stay plain.
     #[must_use]
     pub fn mutual_tls(mut self) -> Self {
         self.mutual_tls = true;
         self
     }
 
-    /// As [`Self::database`], where there is one.
+    /// As [`Self::database`], if there is a database.
     #[must_use]
     pub fn on(self, database: Option<&Database>) -> Self {
         match database {
@@ -390,7 +391,7 @@ impl Builder {
     /// Starts payments, then billing that charges there, and waits until both are ready.
     ///
     /// # Panics
-    /// When one does not become ready; the message ends with its log.
+    /// When a service does not become ready; the message ends with its log.
     #[must_use]
     #[track_caller]
     pub fn start(mut self) -> Services {

@@ -1,5 +1,6 @@
-//! Tests of every service that waits for its database: it starts before it, may be stopped meanwhile, and is ready
-//! once it is there; over TLS the database's certificate is verified. Knows the services by their settings and APIs only.
+//! Tests for every service that waits for its database: it starts before the database, can be stopped while it waits,
+//! and is ready once the database is there. Over TLS it verifies the database's certificate. Knows the services by
+//! their settings and APIs only.
 
 use std::time::Duration;
 
@@ -12,20 +13,20 @@ use crate::wait::wait_until;
 
 /// Time limit for a service to report its readiness on a slow machine.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Sessions of others, over TLS or not.
+/// Counts sessions of other processes, with or without TLS.
 const SESSIONS: &str = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
      WHERE datname = current_database() AND pid <> pg_backend_pid() AND ssl = ";
 
-/// Waits until it is ready.
+/// Waits until the service is ready.
 ///
 /// # Panics
-/// When it does not become ready.
+/// When the service does not become ready.
 #[track_caller]
 pub fn until_ready(process: &Process) {
     wait_until("the service to be ready", READY_WITHIN, || process.readiness().0 == 200);
 }
 
-/// Waits until it is not ready with all of these reasons.
+/// Waits until the service is not ready, with all of these reasons.
 ///
 /// # Panics
 /// When the reasons differ.
@@ -37,11 +38,11 @@ pub fn until_not_ready(process: &Process, why: &[&str]) {
     });
 }
 
-/// The service, which was not started yet, on a database of this server: the server stops first, and comes back when
-/// the service has logged that it waits for `opening`.
+/// Tests a service that was not started yet, on a database of this server. The server stops first, and returns when the
+/// service has logged that it waits for `opening`.
 ///
 /// # Panics
-/// When it does otherwise.
+/// When the service behaves otherwise.
 #[track_caller]
 pub fn starts_before_its_database(server: &Server, mut process: Process, opening: &str) {
     server.stop();
@@ -55,11 +56,12 @@ pub fn starts_before_its_database(server: &Server, mut process: Process, opening
     until_ready(&process);
 }
 
-/// A service on this database, whose server speaks TLS as `localhost` by this CA: one that trusts another CA reports
-/// that it cannot use it, and one that trusts it speaks TLS only. The same for the migration.
+/// Tests a service on this database, whose server uses TLS as `localhost` by this CA. A service that trusts another CA
+/// reports that it cannot use the database; one that trusts this CA uses TLS only. The migration behaves in the same
+/// way.
 ///
 /// # Panics
-/// When it does otherwise.
+/// When the service behaves otherwise.
 #[track_caller]
 pub fn takes_a_proven_database_only(
     database: &Database,
@@ -85,7 +87,7 @@ pub fn takes_a_proven_database_only(
     process.run_to_end("migrate");
     process.start_again();
     let sessions = |over_tls: bool| database.ask(&format!("{SESSIONS}{over_tls}"));
-    // Who has just asked goes without TLS, and may still be there.
+    // The query itself runs without TLS, and its last session may still exist.
     wait_until("sessions of the service, over TLS alone", READY_WITHIN, || {
         sessions(false) == 0 && sessions(true) > 0
     });

@@ -1,14 +1,13 @@
-//! Waiting for a predicate with a deadline, and the sizes that make a proof small or full.
-//! Knows no service.
+//! Waits for a condition with a deadline, and reads the sizes that make a proof small or full. Knows no service.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often a predicate is asked.
+/// How often a condition is checked.
 const POLL: Duration = Duration::from_millis(2);
 
-/// Polls until the predicate holds; the panic at the deadline names the condition.
+/// Polls until the condition holds; the panic at the deadline names the condition.
 ///
 /// # Panics
 /// When the deadline passes.
@@ -37,14 +36,14 @@ pub fn wait_for<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option
     }
 }
 
-/// What a call gives, and how long it took.
+/// The result of a call, and its duration.
 pub fn timed<T>(call: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     let result = call();
     (result, start.elapsed())
 }
 
-/// Rests between two looks at a predicate, or for a random moment that a proof wants; never instead of a predicate.
+/// Sleeps between two checks of a condition, or for a random time in a proof; never replaces a condition.
 pub fn pause(length: Duration) {
     let until = Instant::now() + length;
     // A parked thread may wake early, so the clock decides.
@@ -53,10 +52,10 @@ pub fn pause(length: Duration) {
     }
 }
 
-/// A proof's size: the variable's number, or else this one.
+/// The size of a proof: the variable's number, or this default.
 ///
 /// # Panics
-/// When the variable is set to something that is no number.
+/// When the variable is no number.
 #[must_use]
 #[track_caller]
 pub fn size(variable: &str, or_else: usize) -> usize {
@@ -69,25 +68,25 @@ pub fn size(variable: &str, or_else: usize) -> usize {
     }
 }
 
-/// Random numbers that a seed repeats: moments and choices of a proof.
+/// Random numbers that a seed repeats, for times and choices of a proof.
 #[derive(Clone, Debug)]
 pub struct SeededRng(u64);
 
 impl SeededRng {
-    /// From the variable `SEED`, else from the process id.
+    /// Numbers from the seed in the variable `SEED`, else from the process id.
     #[must_use]
     pub fn random() -> Self {
         let or_else = usize::try_from(std::process::id()).unwrap_or_default();
         Self(u64::try_from(size("SEED", or_else)).unwrap_or_default())
     }
 
-    /// The numbers of this seed.
+    /// Numbers from this seed.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// What to set `SEED` to for the same numbers from here on.
+    /// The value of `SEED` that repeats the numbers from here on.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.0

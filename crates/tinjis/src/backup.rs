@@ -20,7 +20,7 @@ pub(crate) struct BackupArgs {
     file: PathBuf,
 }
 
-/// Which service's command, with which words.
+/// The backup command of one service, and its arguments.
 #[derive(Debug)]
 pub(crate) struct What {
     run: fn(Vec<OsString>) -> ExitCode,
@@ -48,7 +48,7 @@ impl BackupArgs {
     }
 }
 
-/// Runs it in this process.
+/// Runs the service's command in this process.
 pub(crate) fn command(what: What) -> ExitCode {
     (what.run)(what.words)
 }

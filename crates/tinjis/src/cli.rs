@@ -1,5 +1,5 @@
-//! The command line: from text to checked types, all mistakes in one message.
-//! Opens nothing but the table and the token files that it names; runs nothing.
+//! The command line: from text to checked types, all mistakes in one message. Opens only the deployment table and the
+//! token files that it names; runs nothing.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -185,7 +185,7 @@ struct ResolveArgs {
     log: bool,
 }
 
-/// What is to be done.
+/// A command with its checked options.
 #[derive(Debug)]
 pub(crate) enum Command {
     #[cfg(feature = "services")]
@@ -246,7 +246,7 @@ impl Command {
     }
 }
 
-/// From argv, program name first, to a command; or the code to exit with after help or all mistakes.
+/// Parses argv, program name first, into a command; or returns the exit code after help or after all mistakes.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, ExitCode> {
     load(args, |args: Args, problems| args.command.resolve(problems))
 }
@@ -271,7 +271,7 @@ impl Sub {
             #[cfg(feature = "services")]
             Self::Backup(args) => args.resolve(problems).map(Command::Backup),
             Self::Doctor(args) => args.resolve(problems).map(Box::new).map(Command::Doctor),
-            // Both are run before the command line is parsed; they stand here for `--help`.
+            // `run` and `load` are handled before the command line is parsed; they are listed here for `--help`.
             Self::Run { .. } | Self::Load { .. } => {
                 problems.add("run", run::WHICH);
                 None
@@ -290,7 +290,7 @@ impl BillingArgs {
         &self.tls
     }
 
-    /// A billing elsewhere; with the first token of `own`, a setting and its file, instead of the flags'.
+    /// The API of the billing at `base`. `own`, a setting and its token file, replaces the token of the flags.
     pub(crate) fn at(
         &self,
         base: BaseUrl,
@@ -446,7 +446,7 @@ mod tests {
     use super::*;
     use clap::{CommandFactory, Parser};
 
-    /// The command, or all mistakes.
+    /// Parses these words into the command, or all mistakes.
     fn parsed(words: &str) -> Result<Command, String> {
         let words = std::iter::once("tinjis").chain(words.split_whitespace());
         let args = Args::try_parse_from(words).map_err(|error| error.to_string())?;

@@ -1,5 +1,5 @@
-//! `stop`, `start`, `invoice` and `customer`: an operator stops charging, or goes on with it, as a whole or for one invoice
-//! or customer. Billing checks and records each; knows its routes only.
+//! `stop`, `start`, `invoice` and `customer`: an operator stops or resumes charging, as a whole or for one invoice or
+//! customer. Billing checks and records each change; this module knows its routes only.
 
 use api::billing::{Charging, Customer, Invoice, NetworkRequest, NoteRequest};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use crate::cli::BillingArgs;
 use crate::http::{Api, CallError, segment};
 use crate::output::{note, result};
 
-/// Exit code when billing refused.
+/// Exit code when billing refused the change.
 const REFUSED: u8 = 1;
 
 /// Who, why and where.
@@ -53,7 +53,7 @@ pub(crate) struct CustomerArgs {
     note: NoteArgs,
 }
 
-/// One call of billing.
+/// One request to billing.
 #[derive(Debug)]
 pub(crate) struct What {
     path: String,
@@ -98,7 +98,7 @@ impl CustomerArgs {
     }
 }
 
-/// Whether all charging is stopped, as billing says now; a billing of an earlier version knows no stop.
+/// Whether all charging is stopped, according to billing; `None` for an earlier version of billing without this route.
 pub(crate) async fn charging(billing: &Api) -> Result<Option<Charging>, CallError> {
     billing.find("/v1/charging").await
 }
@@ -112,7 +112,7 @@ pub(crate) fn stopped(charging: &Charging) -> Option<String> {
     })
 }
 
-/// What any of the routes answers.
+/// The answer of any of the routes.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
@@ -142,7 +142,7 @@ impl Answer {
     }
 }
 
-/// Sends one action and prints what is so afterwards.
+/// Sends one change and prints the state after it.
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     let What { path, network, why: reason, actor } = what;
     let body = match network {

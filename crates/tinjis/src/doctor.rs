@@ -107,7 +107,6 @@ impl DoctorArgs {
     }
 }
 
-/// The parsed command line.
 #[derive(Debug)]
 pub(crate) enum Options {
     Check {
@@ -115,7 +114,7 @@ pub(crate) enum Options {
         format: Format,
         junit: Option<PathBuf>,
         json: Option<PathBuf>,
-        /// Push gateway of Prometheus.
+        /// Pushgateway of Prometheus.
         gateway: Option<Box<Api>>,
     },
     Init {
@@ -124,7 +123,7 @@ pub(crate) enum Options {
     },
 }
 
-/// Reads an expectations file; all errors are in one message.
+/// Reads an expectations file; one message holds all errors.
 pub(crate) fn expectations(path: &Path) -> Result<Expectations, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Expectations::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
@@ -169,14 +168,14 @@ fn write_reports(report: &Report, junit: Option<&Path>, json: Option<&Path>) -> 
     Ok(())
 }
 
-/// Replaces what the environment's run before it has pushed.
+/// Replaces the metrics that the previous run of this environment has pushed.
 async fn push(gateway: &Api, report: &Report) -> anyhow::Result<()> {
     let path = format!("/metrics/job/tinjis-doctor/environment/{}", segment(report.environment()));
     let text = report.text(Format::Prometheus);
     gateway.push(&path, METRICS, text.into()).await.context("pushing metrics")
 }
 
-/// The probe program, in the doctor's pods.
+/// Runs the probe program, in the doctor's pods.
 pub(crate) fn probe(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     doctor::probe::run(args, |line| output::result(line)).unwrap_or_else(|error| {
         output::error(&error);

@@ -1,5 +1,5 @@
-//! JSON calls to one service: its address, a token if it wants one, and answers as types.
-//! Knows no route; one call is one request, nothing is tried again here.
+//! JSON calls to one service: its address, its token if it requires one, and answers as types. Knows no route; one call
+//! is one request, and nothing is retried here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,13 +13,13 @@ use chassis::tls::TlsConnect;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use serde::de::DeserializeOwned;
 
-/// For one call; a batch of an import may wait for a busy disk.
+/// Timeout of one call; a batch of an import may wait for a busy disk.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The largest answer. The pages below fit it, each with the longest items that a service may hold.
+/// Maximum size of an answer. The pages below fit, each with the longest items that a service may hold.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Items of a page: the most that the services give.
+/// Items of a page: the maximum of the services.
 pub(crate) const PAGE: usize = 1000;
 
 /// Items of a page whose items have a reason and an actor.
@@ -28,7 +28,7 @@ pub(crate) const AUDIT_PAGE: usize = 500;
 /// Items of a page of subscriptions, which may have many prices.
 pub(crate) const SUBSCRIPTIONS_PAGE: usize = 100;
 
-/// Where a service is: `http://host:port`, perhaps with a path before its routes.
+/// The address of a service: `http://host:port`, optionally with a path before its routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BaseUrl(String);
 
@@ -52,12 +52,12 @@ impl FromStr for BaseUrl {
 }
 
 impl BaseUrl {
-    /// Whether it is called over TLS.
+    /// Whether the service is called over TLS.
     pub(crate) fn is_secure(&self) -> bool {
         self.0.starts_with("https://")
     }
 
-    /// A service on this machine that is called over TLS, by the name that its certificate has.
+    /// The address of a service on this machine over TLS, by the name in its certificate.
     pub(crate) fn secure(host: &str, port: u16) -> Self {
         Self(format!("https://{host}:{port}"))
     }
@@ -72,7 +72,7 @@ impl fmt::Display for BaseUrl {
 /// Why a call has no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
-    /// No answer at all.
+    /// No answer.
     #[error("{url} is not reachable: {}", .failure.cause())]
     NotReachable {
         url: String,
@@ -83,34 +83,34 @@ pub(crate) enum CallError {
     #[error("{url} answered {status}{detail}")]
     Refused {
         url: String,
-        /// Such as 403.
+        /// The status code, such as 403.
         status: StatusCode,
-        /// The problem's type, or nothing.
+        /// The problem's type, or empty.
         problem: String,
-        /// Its message.
+        /// The problem's message.
         detail: String,
     },
-    /// An answer that is not what this route gives: another service, or another version.
+    /// An answer in another form than the route promises: from another service, or another version.
     #[error("{url} did not answer as this version of the service does: {why}")]
     Strange {
         url: String,
-        /// What is strange.
+        /// What is wrong with the answer.
         why: String,
     },
 }
 
-/// What an operator reads after the status: the text, then each field that was wrong.
+/// The text that an operator reads after the status: the message, then each wrong field.
 fn words(problem: &Problem) -> String {
     let text = if problem.detail.is_empty() { &*problem.title } else { &problem.detail };
     let fields = problem.errors.iter().map(|FieldError { field, message }| format!("{field} {message}"));
-    // A detail that repeats a field's message says enough.
+    // A detail that already contains a field's message is enough.
     let fields = fields.filter(|words| !words.split_once(' ').is_some_and(|(_, said)| text.contains(said)));
     let parts: Vec<String> =
         Some(text.to_owned()).filter(|text| !text.is_empty()).into_iter().chain(fields).collect();
     if parts.is_empty() { String::new() } else { format!(": {}", parts.join("; ")) }
 }
 
-/// How a service expects its token.
+/// The header in which a service expects its token.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scheme {
     /// Billing's writing routes: `Authorization: Bearer`.
@@ -123,7 +123,7 @@ fn limits() -> ClientConfig {
     ClientConfig { deadline: DEADLINE, body_bytes_max: BODY_BYTES_MAX, ..ClientConfig::default() }
 }
 
-/// One service.
+/// A client of one service.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     client: Client,
@@ -136,12 +136,12 @@ impl Api {
         Self { client: Client::new(limits()), base, token: None }
     }
 
-    /// A service over TLS.
+    /// A client of a service over TLS.
     pub(crate) fn over_tls(base: BaseUrl, connect: TlsConnect) -> Self {
         Self { client: Client::with_connect(limits(), connect), base, token: None }
     }
 
-    /// Shows this token with each call.
+    /// Sends this token with each call.
     pub(crate) fn with_token(mut self, scheme: Scheme, token: &Secret) -> anyhow::Result<Self> {
         let (name, text) = match scheme {
             Scheme::Bearer => (header::AUTHORIZATION, format!("Bearer {}", token.expose())),
@@ -158,13 +158,13 @@ impl Api {
         &self.base
     }
 
-    /// GET of something that must be there.
+    /// GET of something that must exist.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
         let answer = self.call(Method::GET, path, None, Bytes::new()).await?;
         self.read(path, &answer)
     }
 
-    /// GET of something that may not be there.
+    /// GET of something that may not exist.
     pub(crate) async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, CallError> {
         match self.call(Method::GET, path, None, Bytes::new()).await {
             Ok(answer) => self.read(path, &answer).map(Some),
@@ -250,14 +250,14 @@ impl Api {
     }
 }
 
-/// A text as one segment of a path.
+/// Encodes a text as one segment of a path.
 pub(crate) fn segment(text: &str) -> String {
     use fmt::Write;
     text.bytes().fold(String::with_capacity(text.len()), |mut path, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
             path.push(char::from(byte));
         } else {
-            // A dot too: a segment of dots only would be resolved away.
+            // A dot is encoded too: a segment of dots only would be resolved away.
             let _ = write!(path, "%{byte:02X}");
         }
         path
@@ -281,7 +281,8 @@ mod tests {
         serde_json::to_vec(&page).expect("texts make JSON").len()
     }
 
-    /// Texts of the most bytes, of which JSON writes each as two, or as six where control characters are accepted.
+    /// The texts have the maximum number of bytes. JSON writes each byte as two, or as six where control characters are
+    /// accepted.
     #[test]
     fn pages_of_the_longest_items_fit_the_largest_answer() {
         const { assert!(LEDGER_PAGE_JSON_BYTES_MAX <= BODY_BYTES_MAX) };
@@ -324,7 +325,7 @@ mod tests {
             updated_at: time,
         };
         assert!(page_bytes(&subscription, SUBSCRIPTIONS_PAGE) <= BODY_BYTES_MAX);
-        // The most items would not fit: this is why these lists are read in shorter pages.
+        // Full pages of these lists would not fit, so they are read in shorter pages.
         assert!(page_bytes(&resolution, PAGE) > BODY_BYTES_MAX);
         assert!(page_bytes(&subscription, PAGE) > BODY_BYTES_MAX);
     }

@@ -1,5 +1,6 @@
-//! `tinjis load`, also `tinjis run load`: many requests to one URL from one client, and one line of JSON about them. For tests of
-//! deployments: what a client sees while pods come and go. Sends nothing twice; knows no route and no Kubernetes.
+//! `tinjis load`, also `tinjis run load`: many requests to one URL from one client, and one line of JSON about them.
+//! Tests of deployments use it to see what a client sees while pods start and stop. Sends nothing twice; knows no route
+//! and no Kubernetes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,9 +28,9 @@ const ALL_ANSWERED: u8 = 0;
 const SOME_FAILED: u8 = 1;
 const NOT_BEGUN: u8 = 2;
 
-/// For one request.
+/// Timeout of one request.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Requests in flight at the same time, at most.
+/// Maximum number of requests in flight at the same time.
 const IN_FLIGHT_MAX: u16 = 256;
 /// Maximum number of failures printed in full; all are counted.
 const FAILURES_TOLD_MAX: usize = 10;
@@ -75,7 +76,7 @@ struct Args {
     tls: TlsArgs,
 }
 
-/// What is to be sent, and how often.
+/// The requests to send, and how many.
 struct Load {
     client: Client,
     fresh: bool,
@@ -89,7 +90,7 @@ struct Load {
     rest: Duration,
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     url: String,

@@ -1,6 +1,5 @@
-//! The command line: demo, pay, import, verify, and both services in one binary; without the feature `services`, as in
-//! its image, the commands alone.
-//! Only starts the command that `cli` returns; knows no API.
+//! The command line: demo, pay, import, verify, and both services in one binary. In its image the binary has the
+//! commands alone, without the feature `services`. Only starts the command that `cli` returns; knows no API.
 
 #![cfg_attr(
     not(feature = "services"),
@@ -56,7 +55,7 @@ fn run_command() -> ExitCode {
     };
     #[cfg(feature = "services")]
     let command = match command {
-        // Brings a runtime of its own.
+        // The backup command has its own runtime.
         Command::Backup(what) => return backup::command(what),
         other => other,
     };

@@ -1,6 +1,6 @@
-//! What the command line writes: results on standard output, everything else on standard error. The only place that
-//! writes to either, so that two rules hold for every command: texts of others cannot steer a terminal, and a result
-//! that cannot be written is an error. Knows no command.
+//! The output of the command line: results on standard output, everything else on standard error. The only place that
+//! writes to either stream, so that two rules hold for every command: foreign text cannot control a terminal, and a
+//! result that cannot be written is an error. Knows no command.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -15,25 +15,26 @@ const NOT_WRITTEN: u8 = 2;
 /// The first failure to write a result, for the exit code of the whole command.
 static FAILURE: OnceLock<io::Error> = OnceLock::new();
 
-/// A line of the result.
+/// Writes a line of the result.
 pub(crate) fn result(line: impl Display) {
     if let Err(error) = write(io::stdout().lock(), &line) {
         let _earlier = FAILURE.set(error);
     }
 }
 
-/// A progress line for the terminal. One that cannot be written is lost: there is nowhere left to say so.
+/// Writes a progress line to standard error. A line that cannot be written is lost: no other stream is left for an
+/// error.
 pub(crate) fn note(line: impl Display) {
     let _lost = write(io::stderr().lock(), &line);
 }
 
-/// An error with its causes, one after the other.
+/// Writes an error with its causes, one after the other.
 pub(crate) fn error(error: &anyhow::Error) {
     note(format_args!("error: {error:#}"));
 }
 
-/// The exit code of a command that wanted this one: never success if a part of its result was not written. A closed
-/// pipe (`| head`) is not told: its reader has what it wanted.
+/// The exit code of a command that asked for `code`: never success if a part of its result was not written. A closed
+/// pipe (`| head`) is not reported: its reader has all that it needs.
 pub(crate) fn exit_code(code: ExitCode) -> ExitCode {
     let Some(error) = FAILURE.get() else { return code };
     if error.kind() != ErrorKind::BrokenPipe {
@@ -65,7 +66,7 @@ pub(crate) fn grouped(number: impl Into<i128>) -> String {
     text
 }
 
-/// Minor units as an amount with so many decimals.
+/// Minor units as an amount with this many decimals.
 pub(crate) fn amount(minor: i128, exponent: u8) -> String {
     let sign = if minor < 0 { "-" } else { "" };
     let (minor, places) = (minor.unsigned_abs(), usize::from(exponent));

@@ -1,5 +1,5 @@
-//! `pay`: starts a run or joins the unfinished one, and follows it until it ends.
-//! Charges nothing itself; the run goes on when this command ends.
+//! `pay`: starts a run or joins the unfinished one, and follows it until it ends. Charges nothing itself; the run
+//! continues after this command.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::http::{Api, CallError};
 use crate::output::{self, grouped};
 use crate::progress::Progress;
 
-/// How often progress is asked for.
+/// How often progress is read.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// How long billing may be away in mid-run, as for a restart.
+/// How long billing may be unreachable during a run, for example for a restart.
 const AWAY_MAX: Duration = Duration::from_secs(15);
 
-/// Why a run cannot begin yet.
+/// The problem type of a run that cannot begin yet.
 const RUN_UNFINISHED: &str = "urn:tinjis:problem:run-unfinished";
 
 const TEMPLATE: &str = "[{bar:30}] {pos}/{len}  {msg}";
@@ -30,7 +30,7 @@ const TEMPLATE: &str = "[{bar:30}] {pos}/{len}  {msg}";
 const ALL_PAID: u8 = 0;
 const NOT_ALL_PAID: u8 = 1;
 
-/// A run as billing shows it.
+/// A run, as billing shows it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Run(pub(crate) billing::Run);
@@ -43,7 +43,8 @@ fn shown_problem(problem: &RunProblem) -> String {
 }
 
 impl Run {
-    /// Starts a run or joins the unfinished one. One that claims other invoices, as the schedule's does, has to end first.
+    /// Starts a run or joins the unfinished one. An unfinished run that claims other invoices, as the schedule's does,
+    /// has to end first.
     pub(crate) async fn start(billing: &Api) -> Result<Self, CallError> {
         let mut is_told = false;
         loop {
@@ -59,7 +60,7 @@ impl Run {
         }
     }
 
-    /// The run as it is now.
+    /// Reads the current state of the run.
     pub(crate) async fn look(&self, billing: &Api) -> Result<Self, CallError> {
         billing.get(&format!("/v1/runs/{}", self.0.id)).await
     }
@@ -68,20 +69,20 @@ impl Run {
         self.0.state == billing::RunState::Finished
     }
 
-    /// Invoices that this run is done with.
+    /// Invoices with a result in this run.
     pub(crate) fn done(&self) -> u64 {
         let done = self.0.paid + self.0.refused + self.0.rejected;
         u64::try_from(done).unwrap_or_default()
     }
 
-    /// Invoices that it has claimed.
+    /// Invoices that this run has claimed.
     fn total(&self) -> u64 {
         u64::try_from(self.0.total).unwrap_or_default()
     }
 
     fn display(&self) -> String {
         let mut words = format!("paid {}, refused {}", grouped(self.0.paid), grouped(self.0.refused));
-        // Without keys an attempt in doubt needs manual resolution at once: a zero here would hide it.
+        // Without keys an attempt in doubt needs manual resolution at once: a printed zero would hide this.
         for (count, what) in [(self.0.rejected, "rejected"), (self.0.in_doubt, "in doubt")] {
             if count > 0 {
                 words.push_str(&format!(", {what} {}", grouped(count)));
@@ -91,7 +92,7 @@ impl Run {
     }
 }
 
-/// How fast a run goes since we watch it; one that was joined has gone on for long.
+/// The rate of a run since this command follows it; a joined run began earlier.
 #[derive(Debug)]
 struct Pace {
     since: Instant,
@@ -99,7 +100,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// What there is to say now.
+    /// The current rate, counts and remaining time.
     fn display(&self, run: &Run) -> String {
         let elapsed_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let done = run.done().saturating_sub(self.from);
@@ -109,7 +110,7 @@ impl Pace {
             Some(ms) => format!("{} left", HumanDuration(Duration::from_millis(ms))),
             None => String::new(),
         };
-        // Of a run that stands still, why it does.
+        // For a run without progress, the reason.
         let problem = match &run.0.last_problem {
             Some(problem) if problem.count > 0 && done == 0 => format!("  last problem: {}", problem.reason),
             _ => String::new(),
@@ -118,9 +119,8 @@ impl Pace {
     }
 }
 
-/// The `pay` command.
 pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
-    // Before the run starts, so that every Ctrl-C is answered with the message that the run goes on.
+    // Registered before the run starts, so that every Ctrl-C is answered with the message that the run goes on.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let run = tokio::select! {
         started = Run::start(billing) => started?,
@@ -144,16 +144,16 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
         output::result("all invoices are PAID");
         return Ok(ALL_PAID);
     }
-    // Before everything else: nothing of what is left is charged until this ends.
+    // A stop is printed first: nothing that is left is charged until the stop ends.
     let charging = control::charging(billing).await?;
     charging.as_ref().and_then(control::stopped).iter().for_each(output::result);
-    // Attempts that a run gave up are no longer in its own counts.
+    // The run's own counts no longer contain attempts that it gave up.
     let left: Deployment = billing.get("/v1/deployment").await?;
     advice(&run, &left).iter().for_each(output::result);
     Ok(NOT_ALL_PAID)
 }
 
-/// Follows a run that was started elsewhere, and shows what came of it.
+/// Follows a run that was started elsewhere, and prints its result.
 pub(crate) async fn follow(billing: &Api, id: i64) -> Result<(), CallError> {
     let run: Run = billing.get(&format!("/v1/runs/{id}")).await?;
     let run = watch(billing, run).await?;
@@ -161,7 +161,7 @@ pub(crate) async fn follow(billing: &Api, id: i64) -> Result<(), CallError> {
     Ok(())
 }
 
-/// Asks until the run is finished.
+/// Reads the run until it is finished.
 async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
     let progress = Progress::bar("paying", run.total(), TEMPLATE);
     let mut ticks = tokio::time::interval(EVERY);
@@ -186,7 +186,7 @@ async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
     Ok(run)
 }
 
-/// What to do next about what is not PAID.
+/// Next steps for invoices that are not PAID.
 fn advice(run: &Run, left: &Deployment) -> Vec<String> {
     let Counts { pending, charging, attention, .. } = left.counts;
     let unsent = left.charging_unsent.min(charging);
@@ -219,7 +219,8 @@ fn advice(run: &Run, left: &Deployment) -> Vec<String> {
             "{attention} need manual resolution: see `tinjis resolve` and /v1/invoices?state=ATTENTION"
         ));
     }
-    // A stop is no call's problem and is printed already. A problem that is over has left nothing behind that was not charged.
+    // A stop is not a problem of a call, and is printed already. A problem that is over has left no uncharged invoice
+    // behind.
     let problem = run.0.last_problem.as_ref().or(left.last_problem.as_ref());
     if let Some(problem) = problem.filter(|met| met.count > 0 && (pending > refused || charging > 0)) {
         lines.push(shown_problem(problem));

@@ -1,5 +1,5 @@
-//! `schedule preview`: what the schedule will invoice in a range of dates, computed here by the generator of billing from
-//! the subscriptions that billing has or that a file holds. Writes nothing anywhere.
+//! `schedule preview`: the invoices that the schedule will make in a range of dates. Billing's generator computes them
+//! here, from the subscriptions in billing or in a file. Knows no store and writes nothing anywhere.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ use crate::http::{Api, SUBSCRIPTIONS_PAGE, segment};
 use crate::import::{Dialect, Fault, Format, SUBSCRIPTIONS, SubscriptionRows};
 use crate::output::{grouped, result};
 
-/// Subscriptions that are held in memory.
+/// Maximum number of subscriptions in memory.
 const SUBSCRIPTIONS_MAX: usize = 5_000_000;
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +53,7 @@ pub(crate) struct PreviewArgs {
     json: bool,
 }
 
-/// What is to be shown.
+/// The checked options of a preview.
 #[derive(Debug)]
 pub(crate) struct What {
     range: (Date, Date),
@@ -82,7 +82,7 @@ impl PreviewArgs {
     }
 }
 
-/// A subscription in JSON. A value may be text or a number.
+/// A subscription in JSON. Values may be texts or numbers.
 #[derive(Deserialize)]
 struct Row {
     reference: Option<Value>,
@@ -118,12 +118,12 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
 }
 
 impl Row {
-    /// Billing shows the number of a customer that was named by a reference too.
+    /// Drops the reference of the customer: billing lists the customer's number too.
     fn listed(self) -> Self {
         Self { customer_reference: None, ..self }
     }
 
-    /// By billing's only validator.
+    /// Reads the row by billing's only validator.
     fn read(&self, holidays: &Holidays) -> anyhow::Result<Subscription> {
         let values = [
             &self.reference,
@@ -179,10 +179,10 @@ impl Row {
         self.as_billing_has_it(new).with_context(|| name.to_owned())
     }
 
-    /// With the state that billing shows; one of a file begins.
+    /// The subscription with the state that billing shows; a subscription of a file begins as active.
     fn as_billing_has_it(&self, new: NewSubscription) -> anyhow::Result<Subscription> {
         let NewSubscription { reference, customer, currency, prices, terms, next } = new;
-        // Nothing that is previewed depends on the customer; billing gives the number of one with a reference.
+        // A preview does not depend on the customer; billing chooses the number of a customer with a reference.
         let (customer_id, customer_reference) = match customer {
             CustomerName::Id(id) => (id, None),
             CustomerName::Reference(reference) => (numbers(&reference)[0], Some(reference)),
@@ -190,7 +190,7 @@ impl Row {
         let day = |on: &Option<String>| on.as_deref().map(|on| parse_date("date", on)).transpose();
         let state = self.state.as_deref().map_or(Ok(SubscriptionState::Active), str::parse);
         let next = match self.state {
-            // Only billing tells a state, and the next period with it.
+            // Only a listed subscription has a state, and with it the next period.
             Some(_) => day(&self.next_on)?.map(|on| NextPeriod { on, charge_at: 0 }),
             None => next,
         };
@@ -211,7 +211,7 @@ impl Row {
     }
 }
 
-/// As `subscriptions import` reads it without settings.
+/// Reads a file as `subscriptions import` does without settings.
 fn of_file(path: &Path, only: Option<&str>, holidays: &Holidays) -> anyhow::Result<Vec<Subscription>> {
     let at = |fault: &Fault| anyhow::anyhow!("{}, {fault}", path.display());
     let format = Format::of(path)
@@ -273,7 +273,7 @@ struct Line<'a> {
     notes: billing::schedule::Notes,
 }
 
-/// What all of them come to.
+/// Number and sums of all previewed invoices.
 #[derive(Default)]
 struct Summary {
     count: u64,
@@ -293,7 +293,7 @@ impl Summary {
 
     fn sums(&self) -> BTreeMap<&'static str, String> {
         let text = |(currency, minor): (&Currency, &i128)| {
-            // A sum of more than a store can hold is not previewed: see `SUBSCRIPTIONS_MAX`.
+            // [`SUBSCRIPTIONS_MAX`] keeps a sum within the range of a store.
             (currency.code(), minor_text(*currency, i64::try_from(*minor).unwrap_or(i64::MAX)))
         };
         self.sums.iter().map(text).collect()
@@ -307,7 +307,7 @@ impl Summary {
     }
 }
 
-/// Prints every invoice of the range in the order of their instants, and the sums.
+/// Prints every invoice of the range in the order of their instants, then the sums.
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     let only = what.only.as_deref();
     let subscriptions = match &what.file {

@@ -1,5 +1,5 @@
-//! How far a command has come: a bar or a spinner on a terminal, plain lines elsewhere. On standard error.
-//! Knows no command; must not be where a result is written.
+//! The progress of a command: a bar or a spinner on a terminal, plain lines elsewhere, always on standard error. Knows
+//! no command; must not write results.
 
 use std::cell::Cell;
 use std::fmt::Display;
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use crate::output;
 
-/// How often a plain line is written at most.
+/// Minimum time between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(2);
 
-/// How often a spinner turns.
+/// How often a spinner moves.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Progress of one thing.
+/// The progress of one task.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
@@ -36,13 +36,13 @@ impl Progress {
         progress
     }
 
-    /// For work that is mostly short: the first plain line comes only when that has proved wrong.
+    /// Delays the first plain line by [`PLAIN_EVERY`], for work that is mostly shorter.
     pub(crate) fn patient(self) -> Self {
         self.said.set(Some(Instant::now()));
         self
     }
 
-    /// A spinner for unknown length: steps with names.
+    /// A spinner for named steps of unknown number.
     pub(crate) fn spinner(label: &'static str) -> Self {
         let progress = Self::of(label, 0, "{spinner} {msg}");
         if let Some(bar) = &progress.bar {
@@ -61,7 +61,7 @@ impl Progress {
         Self { bar, label, total: Cell::new(total), said: Cell::new(None) }
     }
 
-    /// The total became known or changed.
+    /// Sets the total, when it becomes known or changes.
     pub(crate) fn total(&self, total: u64) {
         self.total.set(total);
         if let Some(bar) = &self.bar {
@@ -69,7 +69,7 @@ impl Progress {
         }
     }
 
-    /// The count so far with its label.
+    /// Shows the count so far with the label.
     pub(crate) fn so_far(&self, position: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
@@ -78,7 +78,7 @@ impl Progress {
         }
     }
 
-    /// The count so far with a short text.
+    /// Shows the count so far with a short text.
     pub(crate) fn at(&self, position: u64, words: impl Display) {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
@@ -92,7 +92,7 @@ impl Progress {
         position * 100 / self.total.get().max(1)
     }
 
-    /// The next step begins.
+    /// Shows the next step.
     pub(crate) fn step(&self, words: impl Display) {
         match &self.bar {
             Some(bar) => bar.set_message(output::printable(&words.to_string()).into_owned()),
@@ -100,12 +100,12 @@ impl Progress {
         }
     }
 
-    /// Writes a line of the result without tearing the bar.
+    /// Writes a line of the result without breaking the bar.
     pub(crate) fn result(&self, line: impl Display) {
         self.aside(|| output::result(&line));
     }
 
-    /// Prints a line without disturbing the bar.
+    /// Writes a line to standard error without breaking the bar.
     pub(crate) fn note(&self, line: impl Display) {
         self.aside(|| output::note(&line));
     }

@@ -1,4 +1,4 @@
-//! How a command reaches a service: plainly, or over https by `--ca`, `--cert` and `--key`. Knows no route.
+//! How a command connects to a service: plainly, or over https by `--ca`, `--cert` and `--key`. Knows no route.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub(crate) struct TlsArgs {
 }
 
 impl TlsArgs {
-    /// The service there; `None` when a mistake was recorded.
+    /// The API of the service at `base`; `None` when a mistake was recorded.
     pub(crate) fn api(&self, base: BaseUrl, problems: &mut Problems) -> Option<Api> {
         if !base.is_secure() {
             return Some(Api::new(base));

@@ -1,5 +1,5 @@
-//! `resolve`: lists attempts that need manual resolution, and sends an operator's decision to billing, one key after the other.
-//! Knows billing's routes; billing checks the preconditions of a decision.
+//! `resolve`: lists attempts that need manual resolution, and sends an operator's decision to billing, one key after
+//! the other. Knows billing's routes; billing checks the preconditions of a decision.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use serde::Serialize;
 use crate::http::{AUDIT_PAGE, Api, CallError, PAGE, segment};
 use crate::output::{amount, grouped, note, result};
 
-/// The most attempts of one invoice that are looked at.
+/// Maximum number of attempts that are read of one invoice.
 const ATTEMPTS_MAX: usize = 1000;
-/// Exit code when something was refused.
+/// Exit code when billing refused a decision.
 const REFUSED: u8 = 1;
 
-/// What is to be done.
+/// The requested action.
 #[derive(Debug)]
 pub(crate) enum What {
-    /// Show what waits.
+    /// Show the attempts that need manual resolution.
     List(Which),
-    /// Show what was decided.
+    /// Show all decisions.
     Log,
     /// Let billing settle with another ledger.
     AcceptLedger {
@@ -37,14 +37,14 @@ pub(crate) enum What {
     },
 }
 
-/// Which attempts are meant.
+/// The selected attempts.
 #[derive(Debug)]
 pub(crate) enum Which {
-    /// This one, wherever it stands.
+    /// The attempt with this key.
     Key(String),
-    /// Those of invoices that wait for this reason.
+    /// Attempts of invoices with this attention reason.
     Reason(String),
-    /// Those of all that waits.
+    /// All attempts that need manual resolution.
     All,
 }
 
@@ -56,11 +56,11 @@ pub(crate) struct OperatorDecision {
     pub(crate) actor: String,
 }
 
-/// Why invoices need an operator's decision, in billing's words.
+/// Billing's attention reasons: why an invoice needs an operator's decision.
 const ATTENTION_REASONS: [&str; 6] =
     ["in-doubt-without-keys", "rejected", "key-reused", "not-accepted", "contradiction", "charged-late"];
 
-/// A reason that billing has: with another one, nothing would ever be found.
+/// Checks that billing has this reason: a search by an unknown reason would never find anything.
 pub(crate) fn attention_reason(text: &str) -> Result<String, String> {
     match ATTENTION_REASONS.contains(&text) {
         true => Ok(text.to_owned()),
@@ -68,7 +68,7 @@ pub(crate) fn attention_reason(text: &str) -> Result<String, String> {
     }
 }
 
-/// `charged` or `not-charged`.
+/// Parses `charged` or `not-charged`.
 pub(crate) fn charged(text: &str) -> Result<bool, String> {
     match text {
         "charged" => Ok(true),
@@ -84,7 +84,6 @@ struct Waiting {
     attempt: Option<Attempt>,
 }
 
-/// The `resolve` command.
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     match what {
         What::Log => log(billing).await?,
@@ -122,7 +121,7 @@ pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Sends the decision for each; one that is rejected does not stop the others.
+/// Sends the decision for each key; a rejected decision does not stop the others.
 async fn decide(billing: &Api, keys: &[String], resolution: &OperatorDecision) -> Result<u8, CallError> {
     let OperatorDecision { charged, reason, actor } = resolution;
     let decision = if *charged { Decision::Charged } else { Decision::NotCharged };
@@ -204,7 +203,8 @@ async fn log(billing: &Api) -> Result<(), CallError> {
     }
 }
 
-/// What waits, with the attempt that decides it: the open one; else, for `charged`, the CHARGED one; else the last.
+/// The invoices in ATTENTION, each with the attempt to decide: the open one; else, for `charged`, the CHARGED one; else
+/// the last.
 async fn waiting(billing: &Api, which: &Which, charged: Option<bool>) -> Result<Vec<Waiting>, CallError> {
     let mut found = Vec::new();
     let mut after = None;
@@ -239,7 +239,7 @@ async fn waiting(billing: &Api, which: &Which, charged: Option<bool>) -> Result<
     }
 }
 
-/// Whether its outcome is still to come.
+/// Whether the outcome of the attempt is still unknown.
 fn is_open(attempt: &Attempt) -> bool {
     [AttemptState::Intent, AttemptState::InDoubt].iter().any(|state| attempt.state == state.as_str())
 }

@@ -1,6 +1,6 @@
-//! `tinjis run SERVICE …`: the programs of billing, payments, pinger and ponger behind one binary, so that the demo
-//! and system tests can kill real processes; and beside them what tests of a deployment run in pods.
-//! Passes all arguments through; knows no setting.
+//! `tinjis run SERVICE …`: the programs of billing, payments, pinger and ponger in one binary, so that the demo and
+//! system tests can kill real processes. Also the programs that tests of a deployment run in pods. Passes all arguments
+//! through; knows no setting.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use crate::{doctor, load};
 /// Message when no service is named.
 #[cfg(feature = "services")]
 pub(crate) const WHICH: &str = "which service: billing, payments, pinger or ponger";
-/// Message when a service is named that is not in this binary.
+/// Message when the named service is not in this binary.
 #[cfg(not(feature = "services"))]
 pub(crate) const WHICH: &str =
     "no service is in this program; billing, payments, pinger and ponger have images of their own";
@@ -23,12 +23,12 @@ pub(crate) const SERVICES: [&str; 4] = ["billing", "payments", "pinger", "ponger
 #[cfg(not(feature = "services"))]
 pub(crate) const SERVICES: [&str; 0] = [];
 
-/// Accepts the services in this program. In one without any, each name is accepted here and answered with [`WHICH`].
+/// Accepts the services in this program. A program without services accepts each name, and answers with [`WHICH`].
 pub(crate) fn names() -> ValueParser {
     if SERVICES.is_empty() { ValueParser::string() } else { PossibleValuesParser::new(SERVICES).into() }
 }
 
-/// Runs the service that argv names, if it names one.
+/// Runs the service that argv names; `None` for any other command.
 pub(crate) fn service(args: &[OsString]) -> Option<ExitCode> {
     let (service, words) = match args {
         [_, load, words @ ..] if load == "load" => (load, words),

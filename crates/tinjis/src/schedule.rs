@@ -1,5 +1,5 @@
-//! `schedule`: what the schedule does and what waits, and a run up to a date. Billing decides and charges; this command
-//! asks again while there is more, and follows the run.
+//! `schedule`: shows the schedule and the dates that wait, and runs it up to a date. Billing decides and charges; this
+//! command repeats its request while periods are left, and follows the run.
 
 use api::billing::{ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, WaitingDate};
 use bytes::Bytes;
@@ -11,10 +11,10 @@ use crate::http::Api;
 use crate::output::{grouped, note, result};
 use crate::{pay, preview};
 
-/// Exit code when a date, or all charging, waits for an operator.
+/// Exit code when a date or all charging waits for an operator.
 const WAITS: u8 = 1;
 
-/// Who runs it, unless --actor names another.
+/// The recorded actor, unless --actor names another.
 const ACTOR_DEFAULT: &str = "tinjis schedule run";
 
 #[derive(Debug, clap::Subcommand)]
@@ -58,7 +58,7 @@ pub(crate) struct RunArgs {
     actor: String,
 }
 
-/// What is to be done.
+/// The requested action.
 #[derive(Debug)]
 pub(crate) enum What {
     Preview(preview::What),
@@ -85,7 +85,6 @@ impl Sub {
     }
 }
 
-/// The `schedule` command.
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     match what {
         What::Preview(what) => preview::command(billing, what).await,
@@ -118,7 +117,7 @@ async fn status(billing: &Api, json: bool) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// A run of other invoices has to end before what was made is charged.
+/// Billing's reason why new invoices are not charged yet: a run of other invoices has to end first.
 const RUN_UNFINISHED: &str = "run-unfinished";
 const STOPPED: &str = "stopped";
 

@@ -1,5 +1,5 @@
-//! `subscriptions`: import a file of them, list them, and change one. Billing judges every field; this module only reads
-//! files and shows answers. Must not know when a subscription is due.
+//! `subscriptions`: imports a file of them, lists them, and changes one. Billing validates every field; this module
+//! only reads files and shows answers. Must not know when a subscription is due.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ const BAD_ROWS: u8 = 1;
 /// Rows and bytes of one request.
 const ROWS_MAX: usize = 1000;
 const BYTES_MAX: usize = 512 * 1024;
-/// Faults that are shown; all are counted.
+/// Maximum number of faults that are shown; all are counted.
 const SHOWN_MAX: usize = 100;
 
 #[derive(Debug, clap::Subcommand)]
@@ -122,14 +122,14 @@ pub(crate) struct ChangePriceArgs {
     amount: String,
 }
 
-/// What is to be done.
+/// The requested action.
 #[derive(Debug)]
 pub(crate) enum What {
     List { state: Option<String>, json: bool },
     Change { reference: String, change: &'static str, body: ChangeRequest },
 }
 
-/// A file, and how it is written.
+/// A file of subscriptions, and the dialect that it is written in.
 #[derive(Debug)]
 pub(crate) struct ImportOptions {
     file: PathBuf,
@@ -190,7 +190,6 @@ impl WhoArgs {
     }
 }
 
-/// The `subscriptions` command.
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     match what {
         What::List { state, json } => list(billing, state.as_deref(), json).await,
@@ -204,7 +203,7 @@ pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     }
 }
 
-/// `subscriptions import`: the whole file is asked about first, and written only if every row is right.
+/// `subscriptions import`: checks the whole file first, and writes it only if every row is right.
 pub(crate) async fn import(billings: &Billings, options: &ImportOptions) -> anyhow::Result<u8> {
     let rows = match options.open()? {
         Ok(rows) => rows,
@@ -246,13 +245,13 @@ impl ImportOptions {
     }
 }
 
-/// Rows on their way to billing, and what became of those before.
+/// Rows that are not sent yet, and the results of the earlier rows.
 #[derive(Default)]
 struct Sending {
     total: ImportReport,
     shown: usize,
     rows: Vec<Line>,
-    /// The line of the file that each of them has.
+    /// The line in the file of each row.
     lines: Vec<u64>,
     bytes: usize,
 }
@@ -269,7 +268,7 @@ impl Sending {
         self.lines.len() >= ROWS_MAX || self.bytes >= BYTES_MAX
     }
 
-    /// Tells every mistake of one row.
+    /// Prints every mistake of one row.
     fn tell(&mut self, faults: &[Fault]) {
         self.total.errors_total += 1;
         for Fault { line, reference, column, reason, .. } in faults {

@@ -1,5 +1,5 @@
-//! Who may call the services as processes: comments of credential files are no tokens, pages of other sites write nothing
-//! where no credential is needed, closed legacy routes answer 404, and wrong usage is one message with exit code 64.
+//! Access to the services as processes: comments in credential files are no tokens, pages of other sites cannot write
+//! where no credential is needed, closed legacy routes answer 404, and wrong usage gives one message with exit code 64.
 //! Knows the services from outside only.
 #![cfg(test)]
 
@@ -14,7 +14,7 @@ const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 const WITHIN: Duration = Duration::from_secs(60);
 const CHARGE: &[u8] = br#"{"customer_id":1,"currency":"USD","value":1.25}"#;
 
-/// Exit code and standard error, with nothing in the environment.
+/// Exit code and standard error of a command with an empty environment.
 fn tinjis(words: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(TINJIS).args(words).env_clear().output().expect("the command can be started");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -65,7 +65,7 @@ fn a_credential_file_that_holds_something_else_ends_the_start_with_64_and_its_li
         assert_eq!(code, Some(64), "{service} {flag}: {said}");
         assert!(said.contains(&format!("{words}, line 2: has 3 words")), "{said}");
         if (service, flag) == ("billing", "--payments-api-token-file") {
-            // What billing sends is the provider's to judge.
+            // Billing does not check this token: the provider judges it.
             continue;
         }
         let (code, said) = tinjis(&["run", service, flag, &short, "--listen", "0.0.0.0:1"]);
@@ -75,7 +75,7 @@ fn a_credential_file_that_holds_something_else_ends_the_start_with_64_and_its_li
     }
 }
 
-/// A POST with these header lines; the status.
+/// Sends a POST with these header lines; returns the status.
 fn post_raw(process: &Process, path: &str, lines: &str) -> u16 {
     let request =
         format!("POST {path} HTTP/1.1\r\n{lines}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");

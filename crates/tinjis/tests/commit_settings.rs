@@ -1,5 +1,5 @@
-//! Durability is set by the services and not by who runs PostgreSQL: settings that let a server forget commits change
-//! nothing, or nothing is written. Knows both services from outside only.
+//! The services themselves ensure durability, whatever the database server's settings: settings that let a server
+//! forget commits change nothing, or nothing is written. Knows both services from outside only.
 #![cfg(test)]
 
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use testkit::wait::wait_until;
 use testkit::{Database, Proof, Services, http, size};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
-/// However long a machine takes, a step is done within this.
+/// Maximum duration of a step, on any machine.
 const WITHIN: Duration = Duration::from_secs(120);
-/// A server on which nothing but a commit that waits for it writes the log out, once its log writer is stopped. The loss
-/// of every other commit is certain, then, and no matter of chance.
+/// Settings with which only a waiting commit writes the log, once the log writer is stopped. So the loss of every other
+/// commit is certain.
 const FORGETFUL: [&str; 5] = [
     "wal_writer_delay=10s",
     "wal_buffers=64MB",
@@ -23,13 +23,13 @@ const FORGETFUL: [&str; 5] = [
     "bgwriter_lru_maxpages=0",
     "autovacuum=off",
 ];
-/// Each call takes so long, so that a run has a middle.
+/// A latency for each call, so that the run lasts long enough.
 const SLOW: &str = "[[rule]]\nfault = \"latency\"\nshare = 1.0\nlatency_ms = 20\n";
 const LOG_WRITER: &str = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'";
 const PAID: &str = "SELECT count(*) FROM invoices WHERE state = 'PAID'";
 const CHARGED: &str = "SELECT count(*) FROM ledger WHERE state = 'CHARGED'";
 
-/// What turns synchronous commits off in mid-run.
+/// How synchronous commits are turned off during a run.
 #[derive(Clone, Copy, Debug)]
 enum Trigger {
     AlterSystem,
@@ -45,7 +45,7 @@ impl Trigger {
             }
             Self::AlterRole => {
                 database.run("ALTER ROLE CURRENT_USER SET synchronous_commit = off");
-                // It holds for sessions that begin from now on.
+                // The setting applies to new sessions only.
                 database.run(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                      WHERE datname = current_database() AND pid <> pg_backend_pid()",
@@ -54,7 +54,7 @@ impl Trigger {
         }
         let is_off = "SELECT (current_setting('synchronous_commit') = 'off')::int";
         wait_until("a new session to have it off", WITHIN, || database.ask(is_off) == 1);
-        // The server ends it when it is stopped at once.
+        // `stop_at_once` of the server also ends this process.
         let log_writer = i32::try_from(database.ask(LOG_WRITER)).ok().and_then(Pid::from_raw);
         kill_process(log_writer.expect("a process id"), Signal::STOP).expect("it can be stopped");
     }
@@ -74,7 +74,7 @@ fn a_server_reported_in_mid_run_to_forget_commits_loses_none_of_ours() {
     proof.end(&format!("2 ways, 2 servers each stopped at once, {kept} charges"), 0, 0);
 }
 
-/// Both servers are stopped at once in mid-run; answers how many charges there are in the end.
+/// Stops both servers at once during a run; returns the number of charges in the end.
 fn lose(trigger: Trigger, of_billing: Arc<Server>, of_payments: Arc<Server>, invoices: usize) -> i64 {
     let (billing, payments) = (Database::of(&of_billing), Database::of(&of_payments));
     let faults = tempfile::NamedTempFile::new().expect("a file");
@@ -92,19 +92,19 @@ fn lose(trigger: Trigger, of_billing: Arc<Server>, of_payments: Arc<Server>, inv
     wait_until("a part to be paid", WITHIN, || billing.ask(PAID) - before >= third / 2);
     trigger.forget_commits(&billing);
     trigger.forget_commits(&payments);
-    // How much of the run is left by now hangs on the machine, and it is to go on while both servers may forget.
+    // By now the run may be nearly over on some machines; more invoices make it continue while both servers may forget.
     wait_until("billing to have new sessions", WITHIN, || services.billing.readiness().0 == 200);
     services.import("D", invoices);
     let _run = services.start_run();
     let since = billing.ask(PAID);
     wait_until("more to be paid", WITHIN, || billing.ask(PAID) - since >= third);
-    // First the ledger forgets, if it can: billing has recorded as PAID what is not there then.
+    // First the ledger forgets, if it can: then billing has recorded charges as PAID that the ledger lacks.
     of_payments.stop_at_once();
     of_payments.start_again();
     let _charges = recorded(trigger, &services, &payments);
     let since = billing.ask(PAID);
     wait_until("the run to go on", WITHIN, || billing.ask(PAID) > since || services.is_all_paid());
-    // Then billing, which would charge again what it has forgotten.
+    // Then billing forgets, and would charge again.
     of_billing.stop_at_once();
     of_billing.start_again();
     services.pay_until_true(WITHIN);
@@ -114,7 +114,7 @@ fn lose(trigger: Trigger, of_billing: Arc<Server>, of_payments: Arc<Server>, inv
     recorded(trigger, &services, &payments)
 }
 
-/// Charges of the ledger, none of which may be missing. What was executed is counted first: both may grow.
+/// Charges in the ledger, asserting that none is missing. Executed charges are counted first: both numbers may grow.
 fn recorded(trigger: Trigger, services: &Services, payments: &Database) -> i64 {
     let executed = services.payments.metric(&["payments_charges_total", "CHARGED"]);
     let recorded = payments.ask(CHARGED);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Ids of the contract with the line that each stands on.
+/// Ids of the contract with their line numbers.
 fn ids() -> BTreeMap<String, usize> {
     let text =
         fs::read_to_string(root().join("docs/reference/contract.md")).expect("the contract can be read");
@@ -20,7 +20,7 @@ fn ids() -> BTreeMap<String, usize> {
     ids
 }
 
-/// Three capitals, a hyphen, two digits.
+/// Whether the word is three capitals, a hyphen and two digits.
 fn is_id(word: &str) -> bool {
     word.len() == 6
         && word.char_indices().all(|(index, c)| match index {

@@ -1,4 +1,4 @@
-//! `tinjis stop`, `start`, `invoice` and `customer` on real services: what they print and how they end, and that a stop
+//! `tinjis stop`, `start`, `invoice` and `customer` on real services: their output and exit codes, and that a stop
 //! reaches every replica. Knows the services from outside only.
 #![cfg(test)]
 
@@ -27,7 +27,7 @@ fn with_note<'a>(words: &[&'a str]) -> Vec<&'a str> {
     words.iter().copied().chain(NOTE).collect()
 }
 
-/// The one line of a command that succeeded.
+/// The single output line of a command that succeeds.
 fn done(services: &Services, words: &[&str]) -> String {
     let (code, result, notes) = tinjis(services, &with_note(words));
     assert_eq!(code, Some(0), "{words:?}: {result}{notes}");
@@ -90,7 +90,7 @@ fn a_stop_is_shown_by_pay_readiness_and_metrics_and_ends_with_start() {
 #[test]
 fn a_stop_of_one_replica_stops_a_run_that_another_drives() {
     let Some(database) = Database::fresh("a stop reaches every replica") else { return };
-    // The other one may share the run, and charges by its own payment service.
+    // The second billing may share the run, and charges through its own payment service.
     let start = || {
         let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags(["--success-rate=1"]);
         services.on(Some(&database)).start()

@@ -1,5 +1,5 @@
-//! Amounts keep their value from the import to the ledger and back, whatever decimals their currency has: no factor of
-//! ten, and no third decimal lost. Knows the command line and the routes only.
+//! Amounts keep their value from the import to the ledger and back, with any number of decimals: no factor of ten, and
+//! no third decimal lost. Knows the command line and the routes only.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -39,7 +39,7 @@ fn items(url: &str) -> Vec<Value> {
     http::get(url).json()["items"].as_array().expect("a list").clone()
 }
 
-/// Amount, decimals and currency of each item, by reference.
+/// Amount, decimals and currency of each item, ordered by reference.
 fn amounts(items: &[Value]) -> Vec<(String, Value)> {
     let shown = |item: &Value| {
         let reference = item["reference"].as_str().expect("each has one").to_owned();
@@ -135,7 +135,7 @@ fn what_a_currency_has_no_decimals_for_is_refused_and_minor_units_are_its_own() 
     assert_eq!(minor, [1500, 1234, 1215]);
 }
 
-/// Existing clients send no key; their amounts are hundredths as ever, and the row says so.
+/// Existing clients send no key; their amounts are always hundredths, and the row records it.
 #[test]
 fn amounts_without_a_key_are_hundredths_whatever_their_currency() {
     let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags(["--success-rate=1"]).start();
@@ -161,7 +161,7 @@ fn amounts_without_a_key_are_hundredths_whatever_their_currency() {
     assert_eq!(rows, [json!([150_000, 2]), json!([124, 2]), json!([1500, 0]), json!([1235, 3])]);
 }
 
-/// A row that an earlier version wrote under the key holds hundredths: a resend is the same request.
+/// A row that an earlier version wrote under the key contains hundredths; a resend must match it.
 #[test]
 fn a_row_in_hundredths_is_replayed_to_a_resend_in_the_currencys_own_units() {
     let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags(["--success-rate=1"]).start();

@@ -1,5 +1,5 @@
-//! `tinjis demo` as a newcomer types it: passes, says the same for the same seed, and fails when the provider forgets
-//! keys. Knows the command line only.
+//! `tinjis demo` as a new user runs it: succeeds, repeats its figures for the same seed, and fails when the provider
+//! forgets keys. Knows the command line only.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -9,14 +9,14 @@ use testkit::wait::{wait_for, wait_until};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 
-/// Few enough for a build without optimisation, enough for the naive biller to charge a customer twice.
+/// Few enough invoices for a build without optimisation, and enough for the naive biller to charge a customer twice.
 const FEW: &str = "--invoices=200";
 
 fn demo(flags: &[&str]) -> Output {
     demo_in(tempfile::tempdir().expect("a folder can be made").path(), flags)
 }
 
-/// In this folder, where its picture goes.
+/// Runs the demo in this folder, where it also writes its picture.
 fn demo_in(folder: &Path, flags: &[&str]) -> Output {
     Command::new(TINJIS)
         .arg("demo")
@@ -31,7 +31,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("it says text")
 }
 
-/// The lines of the result that the seed fixes.
+/// The lines of the result that follow from the seed.
 fn fixed(output: &Output) -> Vec<String> {
     text(&output.stdout).lines().filter(|line| line.contains("double")).map(str::to_owned).collect()
 }
@@ -127,7 +127,7 @@ fn texts(svg: &str) -> Vec<String> {
     texts
 }
 
-/// Invoiced, charged and declined of a month, as `/v1` shows them.
+/// Counts of a month, as `/v1` shows them: invoiced, charged and declined.
 fn month(items: &[serde_json::Value], month: &str) -> Vec<String> {
     let of_month = |item: &&serde_json::Value| {
         item["reference"].as_str().is_some_and(|reference| reference.contains(&format!("@{month}-")))
@@ -207,7 +207,7 @@ fn what_is_kept_runs_on_until_it_is_ended() {
     std::fs::remove_dir_all(remove).unwrap();
 }
 
-/// Runs the demo in a folder for temporary files of its own, as `sh` runs this script with it as `$@`.
+/// Runs the demo with its own folder for temporary files; `sh` runs this script, with the demo's command as `$@`.
 fn demo_by(script: &str, temporary: &std::path::Path) -> std::process::Child {
     Command::new("/bin/sh")
         .args(["-c", script, "sh", TINJIS, "demo", FEW])
@@ -222,7 +222,7 @@ fn demo_by(script: &str, temporary: &std::path::Path) -> std::process::Child {
 #[test]
 fn a_demo_that_fails_says_in_which_step_and_leaves_nothing() {
     let temporary = tempfile::tempdir().unwrap();
-    // A file may have 4 KiB: no store can be made.
+    // Files are limited to 4 KiB, so that no store can be created.
     let output = demo_by("ulimit -f 8; exec \"$@\"", temporary.path()).wait_with_output().unwrap();
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");

@@ -1,6 +1,6 @@
-//! Several deployments that share the customers: an import sends each reference to one of them, also after the table has
-//! changed, and `verify` over all of them finds what two have. Real services, each pair with stores of its own.
-//! Knows the services from outside only.
+//! Several deployments that share the customers: an import sends each reference to one of them, even after the table
+//! has changed, and `verify` over all of them finds references that two deployments have. Real services, each pair with
+//! stores of its own. Knows the services from outside only.
 #![cfg(test)]
 
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use testkit::{Services, http};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
-/// However long a machine takes, something more is paid within this.
+/// Maximum time until another invoice is paid, on any machine.
 const PAID_WITHIN: Duration = Duration::from_secs(60);
 const BUCKETS: usize = 1024;
-/// The bucket of it is 822, which is the second deployment's of two.
+/// Its bucket is 822, which belongs to the second of two deployments.
 const SUBSCRIPTION: &str = "S1";
 
 /// Several deployments, and a folder for their table and for files.
@@ -42,7 +42,7 @@ impl Site {
         self.pairs.iter().map(id).collect()
     }
 
-    /// A table that gives each deployment as many buckets, with these ids.
+    /// A table with these ids, in which all deployments have the same number of buckets.
     fn table(&self, ids: &[String]) -> String {
         let mut table = String::new();
         for (place, (pair, id)) in self.pairs.iter().zip(ids).enumerate() {
@@ -65,7 +65,7 @@ impl Site {
         path
     }
 
-    /// A command with the table of this text: its exit code, and what it printed on either output.
+    /// Runs a command with this table; returns its exit code and both outputs.
     fn with_table(&self, table: &str, words: &[&str]) -> (Option<i32>, String, String) {
         let table = self.file("deployments.toml", table);
         let output = Command::new(TINJIS)
@@ -79,7 +79,7 @@ impl Site {
         (output.status.code(), text(output.stdout), text(output.stderr))
     }
 
-    /// The same with the right table.
+    /// Runs a command with the right table.
     fn tinjis(&self, words: &[&str]) -> (Option<i32>, String, String) {
         self.with_table(&self.table(&self.ids()), words)
     }
@@ -104,7 +104,7 @@ impl Site {
         }
     }
 
-    /// By reference, the places of the deployments that have its invoice; asked of the stores.
+    /// For each reference, the indexes of the deployments whose stores have its invoice.
     fn places(&self) -> BTreeMap<String, Vec<usize>> {
         let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (place, pair) in self.pairs.iter().enumerate() {
@@ -129,12 +129,12 @@ fn row(reference: &str, number: usize) -> String {
     format!("{reference},{},EUR,{}.15\n", number % 97 + 1, number % 50 + 1)
 }
 
-/// In minor units, what all of these rows come to.
+/// The sum of these rows in minor units.
 fn sum(numbers: impl Iterator<Item = usize>) -> usize {
     numbers.map(|number| (number % 50 + 1) * 100 + 15).sum()
 }
 
-/// Whatever the number of deployments, each invoice is in one of them, and all come to the same.
+/// Asserts that each invoice is in one deployment, and that the sums match, for this number of deployments.
 fn spread_over(deployments: usize) {
     const INVOICES: usize = 2000;
     let site = Site::of(deployments);
@@ -190,7 +190,7 @@ fn a_reference_that_two_deployments_have_is_found_before_and_after_both_have_cha
     let places = site.places();
     let (first, _) = places.iter().find(|(_, places)| **places == [0]).expect("the first one has some");
     let (other, _) = places.iter().find(|(_, places)| **places == [1]).expect("the second one has some");
-    // Past the table: the import of one billing knows no other.
+    // Imports past the table: an import into one billing does not know the others.
     for (planted, to) in [(first, 1), (other, 0)] {
         let file = site.file("planted.csv", &(HEADER.to_owned() + &row(planted, 1)));
         let billing = site.pairs[to].billing_url();
@@ -272,7 +272,7 @@ fn what_the_first_deployment_has_stays_there_when_a_second_one_shares_the_bucket
         "a reference that is known goes nowhere else"
     );
 
-    // Old ones and new ones in turn, and a period of a subscription that is not invoiced yet.
+    // Known and new references alternate; one period of a subscription is not invoiced yet.
     let period = format!("{SUBSCRIPTION}@2035-01-31");
     let mixed = rows((1..=300).flat_map(|number| [number, number + 1000])) + &row(&period, 1);
     site.imported(&["import"], "mixed.csv", &mixed, "301 created, 300 unchanged");

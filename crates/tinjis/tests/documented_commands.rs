@@ -1,5 +1,5 @@
-//! The commands of tutorials and how-to pages, run as they stand there, on other ports: each works, and prints what its page
-//! shows; expressions of the monitoring page name metrics that exist. Knows the pages; judges nothing else.
+//! The commands of tutorials and how-to pages, run as written but on other ports: each succeeds, and prints what its
+//! page shows. Expressions of the monitoring page name metrics that exist. Knows the pages; judges nothing else.
 #![cfg(test)]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use testkit::requirements;
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 
-/// Runs a page from a heading on, to its end or to another heading, in an empty folder.
+/// Runs a page in an empty folder, from a heading to its end or to another heading.
 #[track_caller]
 fn works(page: &str, from: &str, to: Option<&str>) {
     if !["bash", "curl", "openssl"].iter().all(|program| requirements::has(program, page)) {
@@ -26,7 +26,7 @@ fn works(page: &str, from: &str, to: Option<&str>) {
     assert!(differences.is_empty(), "{}:\n{}", path.display(), differences.join("\n"));
 }
 
-/// Ports in the place of the default ones, which another process may have.
+/// Free ports instead of the default ports, which another process may use.
 struct Ports {
     billing: [u16; 2],
     payments: [u16; 2],
@@ -38,7 +38,7 @@ impl Ports {
         Self { billing: two(), payments: two() }
     }
 
-    /// The commands with these ports, both where they name a default one and where they rely on it.
+    /// The commands with these ports, where they name a default port and where they rely on one.
     fn instead_of_the_defaults(&self, commands: &str) -> String {
         let [billing, payments] = [self.billing[0], self.payments[0]];
         let listen =
@@ -57,7 +57,7 @@ impl Ports {
         }
         for command in ["pay", "import", "verify"] {
             let command = format!("tinjis {command} ");
-            // A command at the end of its line has no flags.
+            // A command at the end of a line has no flags.
             text = text.replace(&format!("{}\n", command.trim_end()), &format!("{command}\n"));
             text = text.replace(&format!("{};", command.trim_end()), &format!("{command};"));
             text = text.replace(&command, &format!("{command}--billing http://localhost:{billing} "));
@@ -97,7 +97,7 @@ fn the_monitoring_page_uses_only_metrics_that_are_documented() {
     let read = |page: &str| std::fs::read_to_string(docs.join(page)).expect("the page is there");
     let (reference, page) = (read("reference/metrics.md"), read("how-to/monitor.md"));
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    // The alerts, then the expressions to look at.
+    // The expressions of the alerts, then the other expressions.
     let alerts = page.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
     let looks = page.split_once("```promql\n").expect("the page has expressions").1.lines();
     let looks = looks.take_while(|line| *line != "```");

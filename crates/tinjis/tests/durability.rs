@@ -1,6 +1,6 @@
-//! Order: of every charge, the journal's page with its key is written and flushed to the disk before the first byte of
-//! its request leaves. Read off the system calls, so that a store that only says so is caught.
-//! Knows the services from outside only, and strace.
+//! Order: the journal's page with the key of a charge is written and flushed to the disk before the first byte of the
+//! request leaves. The test reads system calls, so that a store that only claims durability is noticed. Knows the
+//! services from outside only, and strace.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use testkit::wait::wait_until;
 use testkit::{Proof, Services, size};
 
 const WITHIN: Duration = Duration::from_secs(60);
-/// More than PostgreSQL writes of its log at once (its buffers are 4 MiB), so that no key is cut off.
+/// More than PostgreSQL writes of its log at once (its buffers are 4 MiB), so that no key is truncated.
 const TEXT_BYTES: &str = "4300000";
 const CALLS: &str = "trace=write,pwrite64,pwritev,writev,sendto,sendmsg,fsync,fdatasync";
 
@@ -46,13 +46,13 @@ fn the_servers_log_is_on_the_disk_before_a_charge_leaves_on_postgres() {
     prove(Proof::of("durability order, PostgreSQL"), services, writers, is_log);
 }
 
-/// A process and those that it has started: of PostgreSQL, the one that serves and one for each connection.
+/// A process and its children: for PostgreSQL, the server and one process for each connection.
 fn family(parent: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
     [parent].into_iter().chain(children.split_whitespace().filter_map(|pid| pid.parse().ok())).collect()
 }
 
-/// Pays under strace, together with those who write the journal for billing then, and looks at the order.
+/// Pays under strace, which also traces the processes that write billing's journal, and checks the order.
 fn prove(
     proof: Proof,
     mut services: Services,
@@ -80,7 +80,7 @@ fn prove(
     );
 }
 
-/// Watches these processes and what they start; returns when it does.
+/// Starts to trace these processes and their children; returns when the tracing is active.
 fn attach(pids: &[u32], trace: &Path) -> Child {
     let said = trace.with_extension("said");
     let mut command = Command::new("strace");
@@ -97,24 +97,24 @@ fn attach(pids: &[u32], trace: &Path) -> Child {
     wait_until("strace to watch", WITHIN, || {
         let said = fs::read_to_string(&said).unwrap_or_default();
         let is_watched = |pid: &u32| said.contains(&format!("Process {pid} attached"));
-        // Who only looked into the database may have gone by now.
+        // A process of a short connection may have ended by now.
         pids.iter().all(|pid| is_watched(pid) || !Path::new(&format!("/proc/{pid}")).exists())
     });
     child
 }
 
-/// How far a key has come on its way to the disk.
+/// The progress of a key to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Journaled {
     Written,
     Flushed,
 }
 
-/// Goes through a trace in its order; answers how many charges left, each after its key was flushed.
+/// Checks a trace in its order; returns the number of charges that were sent, each after its key was flushed.
 fn check(trace: &str, is_journal: impl Fn(&str) -> bool) -> Result<usize, String> {
     let mut keys: HashMap<String, Journaled> = HashMap::new();
     let mut pages: Vec<String> = Vec::new();
-    // Calls under way by process: what they flush, and how much was written when they began.
+    // Calls in progress by process: the file that they flush, and how much was written when they began.
     let mut under_way: HashMap<&str, usize> = HashMap::new();
     let mut sent: Vec<String> = Vec::new();
     for line in trace.lines() {
@@ -175,7 +175,7 @@ fn sent_key(call: &str) -> Option<String> {
 
 const KEY_DIGITS: usize = 32;
 
-/// Every run of 32 or more hex digits: a key may stand directly after or before another text.
+/// Every run of 32 or more hex digits: a key may be directly next to another text.
 fn keys_in(text: &str) -> Vec<String> {
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let bytes = text.as_bytes();

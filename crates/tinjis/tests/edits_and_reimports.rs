@@ -1,6 +1,6 @@
-//! Changes to invoices around a charge: edits after a refusal and after a restore, importing a file again in
-//! another order, two billings on one payment service. No customer is charged twice by them, on either database.
-//! Knows the services from outside only.
+//! Changes to invoices around a charge: edits after a refusal and after a restore, a second import in another order,
+//! two billings on one payment service. No customer is charged twice, on either database. Knows the services from
+//! outside only.
 #![cfg(test)]
 
 use std::fs;
@@ -14,31 +14,31 @@ use testkit::wait::wait_until;
 use testkit::{Builder, Database, Services, http};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
-/// However long a machine takes, a step is done within this.
+/// Maximum duration of a step, on any machine.
 const WITHIN: Duration = Duration::from_secs(120);
-/// No process listens there: billing that calls there charges nothing.
+/// An address without a listener: billing with this provider charges nothing.
 const NOWHERE: &str = "http://127.0.0.1:9";
 const DEPLOYMENT: &str = "00000000-0000-4000-8000-000000000001";
 const INVOICES: usize = 40;
-/// The first so many are edited.
+/// The first invoices, which are edited.
 const EDITED: usize = 5;
 const CHARGES: &str = "SELECT count(*) FROM ledger WHERE state = 'CHARGED'";
 
-/// Exit code, and what was said on either output.
+/// Exit code and both outputs of a command.
 fn tinjis(words: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(TINJIS).args(words).env_clear().output().expect("the command can be started");
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
-/// `E{number},…`, one row each.
+/// The rows `E{number},…`, one for each number.
 fn rows(numbers: impl Iterator<Item = usize>, amount: &str) -> String {
     let row = |number: usize| format!("E{number},{},EUR,{amount}\n", number % 7 + 1);
     let header = "reference,customer_id,currency,amount\n".to_owned();
     header + &numbers.map(row).collect::<String>()
 }
 
-/// Imports rows as a file by the command line.
+/// Imports rows as a file with the command line.
 fn import(services: &Services, rows: &str, flags: &[&str]) -> (Option<i32>, String) {
     let file = services.dir().join("invoices.csv");
     fs::write(&file, rows).expect("a file can be written");
@@ -54,12 +54,12 @@ fn imported(services: &Services, rows: &str, flags: &[&str], begins: &str) {
     assert!(said.contains(begins), "{begins:?} is not in: {said}");
 }
 
-/// Who is refused follows from the seed and the key, and a key from the deployment.
+/// Services with a fixed seed and deployment: refusals follow from the seed and the key, and keys from the deployment.
 fn site(database: Option<&Database>) -> Builder {
     Services::of(TINJIS).billing_env("DEPLOYMENT_ID", DEPLOYMENT).payments_env("SEED", "9").on(database)
 }
 
-/// Billing comes back with the backup, and calls there.
+/// Restores billing from the backup, with this provider endpoint.
 fn restore(services: &mut Services, backup: &Backup, endpoint: &str) {
     services.kill_billing();
     backup.restore(services);
@@ -95,7 +95,7 @@ fn an_amount_edited_after_a_restore_without_a_repair_needs_an_operator(database:
     edited_after_a_restore(database, false);
 }
 
-/// No invoice is charged again: neither the old amount nor the new one.
+/// Asserts that no invoice is charged again, with the old amount or the new one.
 fn edited_after_a_restore(database: Option<&Database>, is_repaired: bool) {
     let mut services = site(database).payments_env("SUCCESS_RATE", "1").start();
     imported(&services, &rows(1..=INVOICES, "12.15"), &[], "40 created");
@@ -180,7 +180,7 @@ fn two_billings_on_one_payments_charge_once_each(database: Option<&Database>) {
         Process::new(spec.clone()).run_to_end("migrate");
     }
     let other = Process::start(spec);
-    // The same references at both: accounts of their own keep them apart.
+    // Both billings have the same references, and separate accounts.
     imported(&services, &rows(1..=INVOICES, "12.15"), &[], "40 created");
     let file = services.dir().join("invoices.csv");
     let (code, said) = tinjis(&["import", file.to_str().unwrap(), "--billing", &other.url()]);

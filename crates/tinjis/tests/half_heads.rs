@@ -1,6 +1,6 @@
 //! Proof: thousands of requests whose heads never end, on any of the four ports, stop neither probes nor charging.
-//! `make idle` is the release build's, which also compares rates: charging goes on at half of its own or better.
-//! Knows the services from outside only.
+//! `make idle` runs it on a release build, which also compares rates: charging keeps at least half of its rate. Knows
+//! the services from outside only.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,21 +12,22 @@ use testkit::proof::{Verified, progress};
 use testkit::wait::{pause, wait_until};
 use testkit::{Proof, Services, http, runs, size, timed};
 
-/// Half a head, as a client sends it that has stopped in between.
+/// Half a head, from a client that has stopped sending.
 const HALF: &[u8] = b"POST /rest/v1/invoices/pay HTTP/1.1\r\nHost: half\r\nX-Slow: ";
-/// How often those that the service has closed are replaced, and how many at once: more would be a load of its own.
+/// How often closed connections are replaced, and how many at once: more would be a load of its own.
 const EVERY: Duration = Duration::from_millis(500);
 const REPLACED_MAX: usize = 500;
-/// Between two rounds of probes.
+/// Pause between two rounds of probes.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
-/// A kubelet gives a probe so long in the environments that we ship.
+/// Timeout of a kubelet's probe in the environments that we ship.
 const PROBE_MAX: Duration = Duration::from_secs(5);
-/// However long a machine takes, a step is done within this.
+/// Maximum duration of a step, on any machine.
 const WITHIN: Duration = Duration::from_secs(120);
-/// Rates are compared in a release build only, where a charge is quick beside what it waits for. Something else may go
-/// on on the machine during a run: one of so many has to show the rate.
+/// Rates are compared in a release build only, where a charge costs little CPU compared with its waits. Other load on
+/// the machine may disturb a run: only one run of this many has to reach the rate.
 const RUNS_MAX: usize = if cfg!(debug_assertions) { 1 } else { 3 };
-/// In percent of the rate alone, unless `HALF_HEAD_SHARE` says less, as for a machine that others use too.
+/// Minimum rate in percent of the rate without half heads. `HALF_HEAD_SHARE` may lower it for a machine that others use
+/// too.
 const SHARE_MIN: usize = if cfg!(debug_assertions) { 1 } else { 50 };
 
 #[test]
@@ -63,7 +64,7 @@ fn half_heads_on_any_port_stop_neither_probes_nor_charging() {
     proof.end(&format!("{heads} on each of 4 ports"), verified.number("double"), verified.number("lost"));
 }
 
-/// Holds half heads at a port while this goes on, and probes are answered; answers the share of the rate.
+/// Holds half heads at a port during `charge`, while probes must be answered; returns the share of the rate.
 fn under_attack(
     services: &Services,
     name: &str,
@@ -90,7 +91,7 @@ fn under_attack(
     share
 }
 
-/// How long one run over new invoices takes; each is paid in the end.
+/// The duration of one run over new invoices; each is paid in the end.
 fn pay(services: &Services, prefix: &str, invoices: usize) -> Duration {
     services.import(&format!("half-{prefix}"), invoices);
     let (run, took) = timed(|| runs::wait(&services.start_run(), WITHIN));
@@ -102,7 +103,7 @@ fn admin(url: &str) -> SocketAddr {
     url.trim_start_matches("http://").parse().expect("the admin port has an address")
 }
 
-/// Those who never end their heads, and what was asked meanwhile.
+/// The clients with half heads, and measurements of probes.
 #[derive(Default)]
 struct Crowd {
     is_over: AtomicBool,
@@ -110,7 +111,7 @@ struct Crowd {
     slowest_ms: AtomicUsize,
 }
 
-/// Ends the crowd, also when the proof fails.
+/// Ends the clients, even when the proof fails.
 struct Over<'a>(&'a Crowd);
 
 impl Drop for Over<'_> {
@@ -120,7 +121,7 @@ impl Drop for Over<'_> {
 }
 
 impl Crowd {
-    /// Holds so many half heads open, and replaces those that were closed.
+    /// Holds this many half heads open, and replaces those that the service has closed.
     fn hold(&self, address: SocketAddr, count: usize) {
         let mut held: Vec<TcpStream> = Vec::with_capacity(count);
         while !self.is_over.load(Ordering::SeqCst) {
@@ -139,7 +140,7 @@ impl Crowd {
         }
     }
 
-    /// Asks both admin ports as a kubelet does, on new connections; answers how often.
+    /// Probes both admin ports as a kubelet does, on new connections; returns the number of probes.
     fn probe(&self, services: &Services) -> usize {
         let mut asked = 0;
         while !self.is_over.load(Ordering::SeqCst) || asked == 0 {
@@ -160,7 +161,7 @@ impl Crowd {
     }
 }
 
-/// Whether the service has closed it.
+/// Whether the service has kept the connection open.
 fn is_open(stream: &mut TcpStream) -> bool {
     matches!(stream.read(&mut [0; 64]), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }

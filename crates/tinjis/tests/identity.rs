@@ -1,5 +1,5 @@
-//! A store without its deployment id and a ledger that lost rows charge nothing: `tinjis pay` says why and what to do.
-//! Knows the services from outside only.
+//! Billing without its deployment id, or with a ledger that lost rows, charges nothing: `tinjis pay` says why and what
+//! to do. Knows the services from outside only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use testkit::proof::Verified;
 use testkit::wait::wait_until;
 use testkit::{Database, Services};
 
-/// However long a machine takes, a step is done within this.
+/// Maximum duration of a step, on any machine.
 const WITHIN: Duration = Duration::from_secs(120);
 const INVOICES: usize = 12;
 const CHARGED: &str = "SELECT count(*) FROM ledger WHERE state = 'CHARGED'";
@@ -31,7 +31,7 @@ fn pay(billing: &Process) -> (Option<i32>, String) {
     tinjis(&["pay", "--billing", &billing.url()])
 }
 
-/// Both services, with all invoices paid once.
+/// Both services with all invoices paid once.
 fn paid(database: Option<&Database>) -> Services {
     let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags(["--success-rate=1"]);
     let services = services.on(database).start();
@@ -40,7 +40,7 @@ fn paid(database: Option<&Database>) -> Services {
     services
 }
 
-/// Another billing beside the first one, on this store, with the same invoices.
+/// Another billing with this store and the same invoices, on the same payment service.
 fn another_billing(services: &Services, folder: &Path, url: &str) -> Process {
     let mut spec = Spec::new(run_by(env!("CARGO_BIN_EXE_tinjis"), "billing"), "billing", "");
     spec.dir = folder.to_owned();
@@ -66,7 +66,7 @@ fn another_billing(services: &Services, folder: &Path, url: &str) -> Process {
     billing
 }
 
-/// It charges nothing and says what to do; once it is declared, it charges.
+/// Asserts that billing charges nothing and says what to do, and charges once its deployment is declared.
 fn refused_until_declared(services: &Services, billing: &Process, store: &str) {
     let (code, said) = pay(billing);
     assert_eq!(code, Some(1), "{said}");
@@ -152,7 +152,7 @@ fn beside(file: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-/// What makes a ledger, payments being stopped: the database, and the sidecar that tells it from a copy of the database
+/// Copies a ledger of stopped payments: the database, and the sidecar that distinguishes it from a copy of the database
 /// alone.
 fn copy_ledger(from: &Path, to: &Path) {
     for end in ["", ".incarnation"] {
@@ -160,7 +160,7 @@ fn copy_ledger(from: &Path, to: &Path) {
     }
 }
 
-/// The files of before are put back while payments are down, as a snapshot of their volume does, without notice.
+/// Restores the earlier files while payments are stopped, as a snapshot of the volume would, without further steps.
 fn lose_rows(services: &mut Services, backup: &Path) {
     services.stop_payments();
     let file = services.payments.db();
@@ -179,7 +179,7 @@ fn a_ledger_that_lacks_rows_which_billing_has_seen_charges_nothing() {
     services.payments.start_again();
     services.import("Q", INVOICES);
     services.pay_until_true(WITHIN);
-    // Billing has to remember what it saw, not only its process.
+    // Billing's store must remember it, not only its process.
     services.kill_billing();
     services.billing.start_again();
     lose_rows(&mut services, &backup);
@@ -191,7 +191,7 @@ fn a_ledger_that_lacks_rows_which_billing_has_seen_charges_nothing() {
     let before = i64::try_from(INVOICES).expect("a few");
     assert_eq!(services.ask_payments(CHARGED), before, "nothing is executed by such a ledger");
 
-    // What the hint names: a new id, accepted by an operator, after what is missing was looked at.
+    // The steps of the hint: a new id, accepted by an operator after a check of the missing rows.
     services.stop_payments();
     let url = format!("sqlite:{}", services.payments.db().display());
     let (code, said) = tinjis(&["run", "payments", "new-ledger-id", "--database-url", &url]);
@@ -210,7 +210,7 @@ fn a_ledger_that_lacks_rows_which_billing_has_seen_charges_nothing() {
     assert_eq!(services.ask_payments(CHARGED), before + 1);
 }
 
-/// Both services with tokens of two accounts; billing shows that of the first line.
+/// Both services with tokens of two accounts; billing sends the token of the first line.
 fn with_accounts(folder: &Path, flags: &[&str], env: &[(&str, &Path)]) -> Services {
     let tokens = folder.join("tokens");
     fs::write(&tokens, "token-of-billing\ntoken-of-mallory mallory\n").expect("it can be written");
@@ -224,7 +224,7 @@ fn with_accounts(folder: &Path, flags: &[&str], env: &[(&str, &Path)]) -> Servic
     builder.start()
 }
 
-/// Keys of billing's first attempts, derived as anybody can who knows the deployment.
+/// Keys of billing's first attempts, derived from the public deployment id.
 fn first_keys(services: &Services, prefix: &str) -> Vec<String> {
     let shown = testkit::http::get(&format!("{}/v1/deployment", services.billing_url())).json();
     let deployment =
@@ -271,7 +271,7 @@ fn an_account_that_voids_keys_of_another_blocks_no_invoice_and_learns_nothing() 
     }
 }
 
-/// What was charged under the first account is in doubt when the token becomes another account's.
+/// Charges under the first account are in doubt when the token becomes that of another account.
 #[test]
 fn billing_whose_account_changes_charges_no_invoice_twice() {
     let folder = tempfile::tempdir().expect("a folder can be made");
@@ -292,7 +292,7 @@ fn billing_whose_account_changes_charges_no_invoice_twice() {
     assert!(said.contains("deployment-unknown (412)"), "{said}");
     assert_eq!(services.ask_payments(CHARGED), all, "{said}");
 
-    // The operator says that the deployment may charge here. What it charged under the other account stays charged.
+    // The operator declares that the deployment may charge here. Charges under the other account stay charged.
     let deployment = testkit::http::get(&format!("{}/v1/deployment", services.billing_url())).json();
     let id = deployment["deployment_id"].as_str().expect("it has an id");
     let declaration = format!(r#"{{"deployment_id":"{id}","why":"the account was renamed","actor":"ops"}}"#);

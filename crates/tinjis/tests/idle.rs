@@ -1,7 +1,6 @@
-//! Proof: a thousand idle or very slow connections do not delay others, and are not closed
-//! before their time; also when the process may open 1,024 files only, where a few silent ones are closed for others.
-//! `make idle` is the release build's.
-//! Knows the services from outside only.
+//! Proof: a thousand idle or very slow connections do not delay other connections, and are not closed too early. With a
+//! limit of 1,024 open files a few silent ones are closed for others. `make idle` runs it on a release build. Knows the
+//! services from outside only.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,18 +11,19 @@ use testkit::process::raise_own_nofile;
 use testkit::{Services, size};
 use tokio::time::Instant;
 
-/// Answers that others are to get meanwhile, of each service, half over a kept connection, half over fresh ones.
+/// Number of answers that other clients get from each service meanwhile, half over a kept connection, half over fresh
+/// ones.
 const ANSWERS: usize = 1000;
-/// 99 of 100 answers come within this.
+/// Maximum 99th percentile of their latency.
 const P99_MAX: Duration = Duration::from_millis(100);
-/// The others' calls are spread over at least this, so that slow ones have the time to be cut off wrongly.
+/// The calls of the others take at least this many rounds, so that slow connections could be closed wrongly.
 const ROUNDS: usize = 20;
-/// With so many file descriptors no connection is closed for another; a shell may allow fewer, to us and to our services.
+/// With this many file descriptors no connection is closed for another; a shell may allow fewer.
 const FILES_ENOUGH: u64 = 2048;
 /// Maximum number of silent connections closed when a process has hardly more file descriptors than connections.
 const EVICTED_MAX: usize = 8;
 
-/// What the others call.
+/// A call of the other clients.
 struct Call {
     method: &'static str,
     path: &'static str,
@@ -55,7 +55,7 @@ fn a_thousand_idle_and_slow_connections_do_not_slow_other_connections_with_1024_
     println!("{}", hold_and_ask("payments", services.payments.address(), &PAYMENTS, EVICTED_MAX));
 }
 
-/// Answers what was measured, as a line.
+/// Measures one service; returns the result as a line.
 fn hold_and_ask(name: &str, address: SocketAddr, call: &Call, evicted_max: usize) -> String {
     let _limit = raise_own_nofile();
     let count = size("IDLE_CONNECTIONS", 1000);
@@ -69,7 +69,7 @@ fn hold_and_ask(name: &str, address: SocketAddr, call: &Call, evicted_max: usize
     let mut idle: Vec<TcpStream> = (0..count / 2).map(|_| connect(address)).collect();
     let mut slow: Vec<TcpStream> = (count / 2..count).map(|_| connect(address)).collect();
     let mut latencies = Vec::with_capacity(ANSWERS);
-    // One more connection at a time: first a kept one, then fresh ones. With 1,024 files there are hardly more.
+    // One more connection at a time: first a kept one, then fresh ones. With 1,024 files hardly more would fit.
     let mut kept = Some(Connection::open(&address.to_string()).expect("one more connection is accepted"));
     for round in 0..ROUNDS {
         if round == ROUNDS / 2 {
@@ -117,7 +117,7 @@ fn measured(address: SocketAddr, kept: Option<&mut Connection>, call: &Call) -> 
     start.elapsed()
 }
 
-/// Whether nothing came and nothing ended.
+/// Whether the connection is open and no byte has arrived.
 fn still_open(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).expect("it can be asked without waiting");
     let nothing = matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
@@ -125,7 +125,7 @@ fn still_open(stream: &mut TcpStream) -> bool {
     nothing
 }
 
-/// The best proof that a connection was open: it sends the rest of its request and is answered.
+/// Proves that each connection is open: it sends the rest of its request and gets an answer.
 fn finish_all(name: &str, streams: Vec<TcpStream>, rest: &[u8]) {
     for mut stream in streams {
         stream.write_all(rest).expect("a held connection takes the rest");

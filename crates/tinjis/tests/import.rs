@@ -1,6 +1,5 @@
-//! `tinjis import` on real billing: large files twice, files as people's programs write them, and what is wrong with
-//! each row; and the proof that memory stays bounded, at full size by `make import`. Knows the command line and the
-//! tables only.
+//! `tinjis import` on real billing: large files twice, files of other programs, and the mistakes in each row. Also the
+//! proof that memory stays bounded, at full size by `make import`. Knows the command line and the tables only.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use testkit::wait::wait_for;
 use testkit::{Services, size};
 
-/// What the command line, and billing, may take of memory, whatever the file.
+/// Maximum memory of the command line and of billing, for any file.
 const RSS_KIB_MAX: u64 = 64 * 1024;
 
 struct Import {
@@ -48,7 +47,7 @@ impl Import {
     }
 }
 
-/// What a command said, and how it ended.
+/// Output and exit code of a command.
 #[derive(Debug, PartialEq, Eq)]
 struct CommandResult {
     code: Option<i32>,
@@ -263,7 +262,7 @@ fn memory_stays_bounded_whatever_the_file() {
     assert!(peak < RSS_KIB_MAX, "billing took {peak} KiB");
 }
 
-/// A file as another tool writes it, the flags that describe its format, and the one invoice in it.
+/// A file of another tool, the flags that describe its format, and the one invoice in it.
 struct Export {
     name: &'static str,
     text: &'static [u8],
@@ -535,7 +534,7 @@ fn a_proposed_profile_can_be_saved_and_used() {
     assert_eq!(import.count("SELECT count(*) FROM invoices WHERE state = 'PAID'"), 1);
 }
 
-/// Profile, export, and the sum of what is to be charged, what is paid, and how many rows are skipped.
+/// Profile, export, and the expected results: sum to be charged, number of paid invoices, and skipped rows.
 const PROFILES: [(&str, &str, i64, i64, &str); 5] = [
     ("woocommerce", "woocommerce.csv", 7940 + 149_990, 1, "1 skipped by status"),
     ("datev", "datev.csv", 119_000 + 5950, 0, "1 skipped by status"),

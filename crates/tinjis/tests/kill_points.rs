@@ -1,7 +1,7 @@
-//! Kill matrix: billing at each of K1 to K14, payments at each of P1 to P5, killed at the first, the second and a
-//! random hit, started again, and everything paid: no invoice is charged twice, nothing is lost; a point that is never
-//! reached fails. Small here; `make kill-points` is the full size. Knows the services from outside only, and the names
-//! of the points. Release builds have no such points.
+//! Kill matrix: billing is killed at each of K1 to K14, payments at each of P1 to P5, at the first, the second and a
+//! random hit. After a restart all is paid: no invoice is charged twice or lost. A point that is never reached fails.
+//! Small here; `make kill-points` is the full size. Knows the services from outside only, and the names of the points,
+//! which release builds do not have.
 #![cfg(debug_assertions)]
 
 use std::fs;
@@ -14,13 +14,14 @@ use testkit::postgres::Database;
 use testkit::wait::{pause, wait_until};
 use testkit::{Process, Proof, SeededRng, Services, http, size};
 
-/// However long a machine takes, a point is reached and a round is paid within this.
+/// Maximum time until a point is reached or a round is paid, on any machine.
 const WITHIN: Duration = Duration::from_secs(60);
-/// Leases are a second long and calls may take a sixth of one: an attempt's lease is a minute in production.
+/// Billing's times are divided by this: an attempt's lease is a second instead of a minute, and calls may take a sixth
+/// of it.
 const TEMPO: &str = "60";
-/// Plain invoices of a round; where needed, one whose answer is held back comes before them.
+/// Plain invoices of a round; some rounds add one with a held answer before them.
 const INVOICES: usize = 40;
-/// Answers to this customer's first deliveries are held back.
+/// The customer whose first answers are held.
 const HELD: usize = 901;
 const FAULTS: &str = "
     [[rule]]
@@ -29,43 +30,43 @@ const FAULTS: &str = "
     latency_ms = 700
 ";
 
-/// Every charge takes a while.
+/// Every charge is delayed.
 const ALL_HELD: &str = "[[rule]]\nfault = \"latency\"\nlatency_ms = 300\n";
 const RUNNING: &str = "SELECT count(*) FROM runs WHERE state = 'running'";
-/// So many attempts at least are open when billing is killed.
+/// Minimum number of open attempts when billing is killed.
 const OPEN_MIN: i64 = 5;
-/// A sixth of an attempt's lease, and less than a run's.
+/// A sixth of an attempt's lease, and shorter than a run's.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Who is killed.
+/// The process that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     Billing,
     Payments,
 }
 
-/// How the victim is brought to a point.
+/// What brings the victim to a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trigger {
-    /// A start on no store at all.
+    /// A start without a store.
     NewStore,
-    /// A start that finds attempts open.
+    /// A start with open attempts.
     Restart,
-    /// A run.
+    /// A run of ordinary length.
     Run,
     /// A run that lasts until its lease is renewed.
     LongRun,
     /// An operator's decision while the call is in flight.
     Resolve,
-    /// SIGTERM in a run.
+    /// SIGTERM during a run.
     Stop,
 }
 
 use Trigger::{LongRun, NewStore, Resolve, Restart, Run, Stop};
 use Victim::{Billing, Payments};
 
-/// Each point: its number, its name in the code, who dies there, the way, and up to which hit the random one is drawn.
-/// New stores come first: they forget what was charged.
+/// Each point: its number, its name in the code, the victim, the trigger, and the range of the random hit. New stores
+/// come first, because they forget what was charged.
 const POINTS: [(&str, &str, Victim, Trigger, u64); 19] = [
     ("K13", "migration", Billing, NewStore, 4),
     ("K1", "K1", Billing, Run, 6),
@@ -88,7 +89,7 @@ const POINTS: [(&str, &str, Victim, Trigger, u64); 19] = [
     ("P5", "P5", Payments, Run, 60),
 ];
 
-/// What goes before a point's hit: so many rounds at most.
+/// Maximum number of rounds until a point is hit.
 const ROUNDS_MAX: usize = 60;
 
 struct Matrix {
@@ -128,7 +129,7 @@ fn prove(proof: Proof, database: Option<Database>) {
     let (mut kills, mut verdict) = (0, Verdict::default());
     for (number, point, victim, trigger, drawn_from) in POINTS {
         let random = 3 + usize::try_from(rng.below(drawn_from)).unwrap_or_default();
-        // Small: one of the three, in turn.
+        // The small size uses one of the three hits, in rotation.
         let all = [1, 2, random];
         let chosen = if hits >= all.len() { &all[..] } else { &all[kills % all.len()..][..1] };
         for &nth in chosen {
@@ -160,7 +161,7 @@ fn what_a_crash_left_open_is_settled_at_once_after_a_start() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let faults = folder.path().join("faults.toml");
     fs::write(&faults, ALL_HELD).unwrap();
-    // Time is not shortened: the leases of a minute must not be waited for.
+    // Time is not shortened: the test must not have to wait for leases of a minute.
     let mut services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
         .payments_flags([format!("--faults={}", faults.display()), "--success-rate=1".to_owned()])
         .start();
@@ -177,7 +178,7 @@ fn what_a_crash_left_open_is_settled_at_once_after_a_start() {
         let left = services.ask_billing(open);
         services.billing.start_again();
         wait_until("what was open to be settled", SETTLED_WITHIN, || services.ask_billing(open) == 0);
-        // One that came too late is no proof.
+        // A kill with too few open attempts proves nothing.
         if left >= OPEN_MIN {
             struck += 1;
             left_open += left;
@@ -202,7 +203,7 @@ impl Matrix {
         self.services.judge()
     }
 
-    /// Kills the victim at this hit of the point, however many starts that takes, and starts it once more.
+    /// Kills the victim at this hit of the point, with as many starts as necessary, and then starts it normally.
     fn die_at(&mut self, point: &'static str, nth: usize, victim: Victim, trigger: Trigger) {
         let hits = self.services.dir().join(format!("{point}-{nth}.hits"));
         let process = self.victim(victim);
@@ -236,7 +237,7 @@ impl Matrix {
         self.victim(victim).start_again();
     }
 
-    /// One round on the way; whether the victim died of it, by SIGKILL.
+    /// Runs one round; returns whether the victim died by SIGKILL.
     fn is_dead_after(&mut self, victim: Victim, trigger: Trigger) -> bool {
         self.rounds += 1;
         if trigger == Trigger::NewStore {
@@ -269,7 +270,7 @@ impl Matrix {
 
     fn is_dead_after_new_store(&mut self) -> bool {
         if self.database.is_some() {
-            // Here a schema is made by a job.
+            // On PostgreSQL a job creates the schema.
             let died = self.services.billing.try_run("migrate").signal() == Some(9);
             if !died {
                 self.forget_stores();
@@ -279,7 +280,7 @@ impl Matrix {
         self.services.billing.kill();
         let is_new = !self.services.billing.db().exists();
         let died = is_dead_at_start(&mut self.services.billing);
-        // The next round begins on a new store again, unless this one was left half made.
+        // The next round needs a new store again, unless this one was created only partly.
         if !died && is_new {
             self.services.billing.kill();
             self.forget_stores();
@@ -287,7 +288,7 @@ impl Matrix {
         died
     }
 
-    /// Waits until the run is over, or the victim.
+    /// Waits until the run or the victim ends; returns whether the victim died.
     fn is_dead_after_run(&mut self, victim: Victim) -> bool {
         wait_until("a run to end, or the victim", WITHIN, || {
             self.victim(victim).ended().is_some() || self.services.ask_billing(RUNNING) == 0
@@ -314,12 +315,13 @@ impl Matrix {
         self.imported += i64::try_from(INVOICES).expect("a round is smaller than 2^63");
     }
 
-    /// Billing may die before it can answer.
+    /// Requests a run; billing may die before it can answer.
     fn ask_for_run(&self) {
         let _lost = http::try_call("POST", &format!("{}/v1/runs", self.services.billing_url()), &[], b"");
     }
 
-    /// Waits for an open attempt, or the end of the victim, or of the run: who looks too late tries another round.
+    /// Waits for an open attempt, or for the end of the victim or the run: after a missed attempt another round
+    /// follows.
     fn wait_for_open(&mut self, victim: Victim) {
         let open = "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')";
         wait_until("an attempt to be open", WITHIN, || {
@@ -329,7 +331,7 @@ impl Matrix {
         });
     }
 
-    /// Of each open attempt; a refusal of the word, and an answer lost with the process, are as good.
+    /// Resolves an open attempt as not charged. A refused decision and an answer lost with the process are allowed.
     fn say_not_charged(&mut self) {
         self.wait_for_open(Victim::Billing);
         let word = br#"{"decision":"not_charged","reason":"looked it up","actor":"anna"}"#;
@@ -346,7 +348,7 @@ impl Matrix {
         pause(Duration::from_millis(1));
     }
 
-    /// Nothing was charged before this.
+    /// Deletes the stores; nothing may have been charged before.
     fn forget_stores(&mut self) {
         assert_eq!(self.imported, 0, "a store that charged must not be forgotten");
         if let Some(database) = &self.database {
@@ -361,7 +363,7 @@ impl Matrix {
 }
 
 impl Matrix {
-    /// What a new database needs before the services start.
+    /// Creates the schemas of a new database before the services start.
     fn make_stores(&mut self) {
         if self.database.is_some() {
             self.services.billing.run_to_end("migrate");
@@ -371,7 +373,7 @@ impl Matrix {
     }
 }
 
-/// Starts it; whether it died before it was ready.
+/// Starts the process; returns whether it died before it was ready.
 fn is_dead_at_start(process: &mut Process) -> bool {
     match process.try_start() {
         Ok(()) => false,

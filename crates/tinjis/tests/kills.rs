@@ -1,6 +1,5 @@
-//! Proof: billing, or payments, is killed with SIGKILL at random moments of runs, started again, and paid until all
-//! is paid: no invoice is charged twice, nothing is lost. Small here; `make kills` is the full size.
-//! Knows the services from outside only.
+//! Proof: billing or payments is killed by SIGKILL at random moments of runs and started again, until all is paid: no
+//! invoice is charged twice or lost. Small here; `make kills` is the full size. Knows the services from outside only.
 
 use std::io::Write;
 use std::time::Duration;
@@ -9,11 +8,11 @@ use testkit::ledger::{Verdict, ask, charged_and_unsettled, judge};
 use testkit::wait::{pause, wait_until};
 use testkit::{Process, SeededRng, Services, size};
 
-/// However long a machine takes, a run makes progress within this.
+/// Maximum time until a run makes progress, on any machine.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
-/// However long a machine takes, a round is paid within this.
+/// Maximum time until a round is paid, on any machine.
 const PAID_WITHIN: Duration = Duration::from_secs(300);
-/// How many kills are a proof; `make kills` makes so many.
+/// Number of kills at full size, as `make kills` makes them.
 const KILLS_FULL: usize = 20;
 /// A share of refusals, so that second attempts are part of the proof.
 const SUCCESS_RATE: &str = "--success-rate=0.9";
@@ -57,7 +56,7 @@ fn prove(victim: Victim) {
         while counts.kills < kills_wanted
             && kill_in_mid_run(&mut services, victim, invoices, &mut rng, &mut counts)
         {
-            // The next moment of the same round.
+            // Continue with the next kill in the same round.
         }
         services.pay_until_true(PAID_WITHIN);
         let verdict = judge(&services.billing.db(), &services.payments.db());
@@ -66,13 +65,13 @@ fn prove(victim: Victim) {
         let wanted = Verdict { invoices: all, paid: all, charges: all, ..Verdict::default() };
         assert_eq!(verdict, wanted, "SEED={seed}: each invoice is charged once, and known to be");
     }
-    // A few kills may all miss the moments between a charge and its settlement; so many do not.
+    // A few kills may all miss the moments between a charge and its settlement; many kills do not.
     if kills_wanted >= KILLS_FULL {
         assert!(counts.unsettled > 0, "SEED={seed}: no kill hit a charge that was not settled yet");
     }
 }
 
-/// Waits for a random progress and kills. `false` when the round was over before.
+/// Waits for a random amount of progress and kills. `false` when the round was over before.
 fn kill_in_mid_run(
     services: &mut Services,
     victim: Victim,
@@ -87,7 +86,7 @@ fn kill_in_mid_run(
     if target <= 0 {
         return false;
     }
-    // A run may end above the target, with the rest refused once: then the round is over too.
+    // A run may end above the target, with refusals among the rest: then the round is over too.
     let running = || ask(&db, "SELECT count(*) FROM runs WHERE state = 'running'");
     wait_until("a run to make progress", PROGRESS_WITHIN, || unpaid() <= target || running() == 0);
     pause(Duration::from_micros(rng.below(5000)));

@@ -1,5 +1,5 @@
-//! `tinjis run load` against real services: what it counts, when it calls it failed, and how it is stopped.
-//! Knows its line of JSON only.
+//! `tinjis run load` against real services: its counts, its verdict, and how it is stopped. Knows its line of JSON
+//! only.
 
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;

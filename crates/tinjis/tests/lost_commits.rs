@@ -1,5 +1,5 @@
-//! A failover in small: in mid-run connections to PostgreSQL are cut, when a commit was done and its answer is on the
-//! way, or just before it. Both services read back by key what they cannot know. Knows them from outside only.
+//! A small failover: during a run, connections to PostgreSQL are cut just before a commit, or after it and before its
+//! answer. Both services read unknown results back by key. Knows the services from outside only.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use testkit::postgres::{Cut, CutPlan, Cutter};
 use testkit::proof::Verified;
 use testkit::{Database, Proof, Services, size};
 
-/// However long a machine takes, all is paid within this.
+/// Maximum time until all is paid, on any machine.
 const PAID_WITHIN: Duration = Duration::from_secs(300);
 /// Claims, settlements and runs of billing; charges of payments.
 const COMMITS: &[&str] = &["COMMIT\0", "INSERT INTO ledger "];
-/// So many of them are cut at least.
+/// Minimum number of cut connections.
 const CUTS_MIN: usize = 12;
-/// Of so many invoices each, until all that is to happen has happened.
+/// Maximum number of rounds until both kinds of loss have occurred.
 const ROUNDS_MAX: usize = 20;
 
 #[test]
@@ -31,14 +31,14 @@ fn commits_without_an_answer_charges_no_customer_twice_and_lose_nothing() {
     let plan = CutPlan { with: COMMITS, after: "", every: 4, cuts, times: invoices / 10 };
     let read_back = || services.billing.log().matches("read the claim back").count();
     let mut rounds = 0;
-    // Which commits come when is up to the machine: a round may lose no answer to a claim.
+    // The machine decides which commits come when: a round may lose no answer to a claim.
     while cutter.cuts() < CUTS_MIN || read_back() == 0 {
         rounds += 1;
         assert!(rounds <= ROUNDS_MAX, "{} connections cut, {} claims read back", cutter.cuts(), read_back());
         services.import(&format!("L{rounds}-"), invoices);
         cutter.follow(plan);
         services.pay_until_true(PAID_WITHIN);
-        // Who imports, and who judges, is left alone.
+        // The import and the verdict are not disturbed.
         cutter.follow(CutPlan { times: 0, ..plan });
     }
     let cut = cutter.cuts();

@@ -1,5 +1,5 @@
-//! `docs/reference/metrics.md` is what running services show, both ways, and the alerts and dashboards of the chart ask for
-//! nothing else. Knows where these files stand, how Prometheus writes, and the names in a query, not what it means.
+//! `docs/reference/metrics.md` lists exactly the metrics of running services, and the chart's alerts and dashboards use
+//! no other. Knows the paths of these files, the format of Prometheus, and the names in a query, not its meaning.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ fn documented() -> Vec<Documented> {
     .collect()
 }
 
-/// Names and types, without those of the process.
+/// Names and types of the metrics, without those of the process.
 fn shown(process: &Process) -> BTreeMap<String, String> {
     let text = http::get(&format!("{}/metrics", process.admin_url())).text();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
@@ -78,7 +78,8 @@ fn the_page_of_metrics_is_what_running_services_show() {
     assert!(wrong.is_empty(), "docs/reference/metrics.md:\n{}", wrong.join("\n"));
 }
 
-/// What is shown only once it happens cannot all be made to happen here: it is at least registered somewhere.
+/// The source text. Some metrics appear only after their first event, which cannot always be caused here, so their
+/// names are looked up in it.
 fn source_text() -> String {
     let mut text = String::new();
     let mut folders: Vec<_> = ["chassis", "billing", "payments", "pingpong"]
@@ -116,7 +117,7 @@ fn a_legacy_route_has_its_label_however_its_path_is_spelt_and_runs_leave_their_m
     assert_eq!(services.billing.metric(&["billing_oldest_pending_seconds "]), 0);
 }
 
-/// What is in doubt has an age that grows until the outcome is known.
+/// An attempt in doubt has an age that grows until its outcome is known.
 #[test]
 fn an_attempt_in_doubt_has_an_age_until_its_outcome_is_known() {
     let folder = tempfile::tempdir().expect("a folder can be made");
@@ -137,7 +138,7 @@ fn an_attempt_in_doubt_has_an_age_until_its_outcome_is_known() {
     });
 }
 
-/// Metrics of others: kube-state-metrics knows what became of the verify job.
+/// Metrics of other programs: kube-state-metrics knows the result of the verify job.
 const FOREIGN: &[&str] = &[
     "kube_cronjob_created",
     "kube_cronjob_status_last_successful_time",
@@ -145,14 +146,14 @@ const FOREIGN: &[&str] = &[
     "kube_job_status_start_time",
 ];
 
-/// Words of PromQL that stand where a metric may stand.
+/// Words of PromQL in places where a metric may be.
 const WORDS: &[&str] = &["and", "bool", "inf", "nan", "offset", "or", "unless"];
 
-/// Words of PromQL that a list of labels follows.
+/// Words of PromQL before a list of labels.
 const BEFORE_LABELS: &[&str] = &["by", "group_left", "group_right", "ignoring", "on", "without"];
 
-/// The names of metrics in a query: what is neither in quotes, braces, brackets or a comment, nor a function, a word of
-/// the language, or one of its labels.
+/// The names of metrics in a query: not in quotes, braces, brackets or a comment, and neither a function, a word of the
+/// language, nor one of its labels.
 fn metrics_in(query: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let without_comments = query.lines().map(|line| line.split('#').next().unwrap_or_default());
@@ -185,7 +186,7 @@ fn metrics_in(query: &str) -> BTreeSet<String> {
     found
 }
 
-/// The files of a folder of the chart that end so.
+/// The files of a folder of the chart with this ending.
 fn shipped(folder: &str, ending: &str) -> Vec<PathBuf> {
     let folder = root().join("deploy/chart/files").join(folder);
     let entries = std::fs::read_dir(folder).expect("the folder can be read");
@@ -195,7 +196,7 @@ fn shipped(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The queries of the alert rules, as a reader of their form sees them: what follows `expr:`, until the next key.
+/// The queries of the alert rules: the text after `expr:`, until the next key.
 fn queries_of_alerts() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for path in shipped("alerts", "yaml") {
@@ -213,7 +214,7 @@ fn queries_of_alerts() -> Vec<(String, String)> {
     found
 }
 
-/// The queries of the dashboards: of panels, and of the variables that list a label's values.
+/// The queries of the dashboards: in panels, and in variables that list a label's values.
 fn queries_of_dashboards() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for path in shipped("dashboards", "json") {
@@ -236,8 +237,8 @@ fn queries_of_dashboards() -> Vec<(String, String)> {
     found
 }
 
-/// The names that queries may use: what running services show, in the forms in which it is stored, and what is shown only
-/// once it happens, if it is registered by this name.
+/// The names that queries may use: metrics of running services in the forms in which Prometheus stores them, and
+/// registered metrics that appear only after their first event.
 fn exported() -> BTreeSet<String> {
     let services = Services::of(env!("CARGO_BIN_EXE_tinjis")).payments_flags(["--success-rate", "1"]).start();
     services.import("Q", 2);

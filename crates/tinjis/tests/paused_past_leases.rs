@@ -1,6 +1,6 @@
-//! Pauses: billing is stopped by SIGSTOP in mid-run until its leases have ended, then goes on by SIGCONT with calls
-//! in flight that have timed out; each invoice is charged once all the same. Small here; `make pauses` is the full size.
-//! Knows the services from outside only; builds with debug assertions only, where leases are short.
+//! Pauses: SIGSTOP stops billing during a run until its leases have ended; after SIGCONT it continues with calls in
+//! flight that have timed out. Each invoice is still charged once. Small here; `make pauses` is the full size. Knows
+//! the services from outside only; builds with debug assertions only, where leases are short.
 #![cfg(debug_assertions)]
 
 use std::time::Duration;
@@ -10,14 +10,14 @@ use testkit::proof::{Verified, progress};
 use testkit::wait::{pause, wait_until};
 use testkit::{Builder, Proof, SeededRng, Services, size};
 
-/// However long a machine takes, a round is paid within this.
+/// Maximum time until a round is paid, on any machine.
 const WITHIN: Duration = Duration::from_secs(60);
-/// Leases of a second.
+/// With this tempo an attempt's lease is one second.
 const TEMPO: &str = "60";
-/// Longer than an attempt's lease and a run's, at that tempo.
+/// Longer than an attempt's lease and a run's, at this tempo.
 const PAUSED: Duration = Duration::from_millis(1200);
 const INVOICES: usize = 40;
-/// Some charges are refused, so that second attempts are there to be confused with first ones; some take a while.
+/// Some charges are refused, so that second attempts could be confused with first ones; some are delayed.
 const FAULTS: &str = "seed = 9\n[[rule]]\nfault = \"latency\"\nshare = 0.3\nlatency_ms = 100\n";
 const RUNNING: &str = "SELECT count(*) FROM runs WHERE state = 'running'";
 const OPEN: &str = "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')";
@@ -56,7 +56,7 @@ fn prove(name: &str, on: impl FnOnce(Builder) -> Builder) {
         pause(PAUSED);
         services.billing.go_on();
         services.pay_until_true(WITHIN);
-        // One that hit nothing open is no proof.
+        // A pause without open attempts proves nothing.
         if left_open > 0 {
             struck += 1;
             open += left_open;

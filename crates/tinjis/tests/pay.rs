@@ -1,4 +1,4 @@
-//! `tinjis pay` follows a run of real billing: its exit codes, what it says, and that leaving it stops nothing.
+//! `tinjis pay` follows a run of real billing: its exit codes, its output, and that its end does not stop the run.
 //! Knows the command line and `/v1/runs` only.
 
 use std::fs;
@@ -21,7 +21,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Every charge takes so long that a run of 600 invoices takes seconds.
+/// Services with a latency for every charge, so that a run of 600 invoices takes seconds.
 fn slow_services(dir: &tempfile::TempDir) -> Services {
     let script = dir.path().join("slow.toml");
     fs::write(&script, "[[rule]]\nfault = \"latency\"\nlatency_ms = 400\n").expect("a script can be written");
@@ -32,7 +32,7 @@ fn slow_services(dir: &tempfile::TempDir) -> Services {
     services
 }
 
-/// Reads what it says until it follows a run.
+/// Reads the command's output until it follows a run.
 fn wait_until_it_follows(child: &mut Child) -> BufReader<std::process::ChildStderr> {
     let mut said = BufReader::new(child.stderr.take().expect("standard error is a pipe"));
     let mut line = String::new();

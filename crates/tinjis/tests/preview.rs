@@ -1,4 +1,4 @@
-//! `tinjis schedule preview` on a real billing: the lines and the sums of each format, and what is refused. Knows the
+//! `tinjis schedule preview` on a real billing: the lines and the sums of each format, and refused arguments. Knows the
 //! services from outside only.
 #![cfg(test)]
 
@@ -24,7 +24,7 @@ fn create(services: &Services, body: &str) {
     assert!(matches!(answer.status, 200 | 201), "{}", answer.text());
 }
 
-/// Two months of 2028, which is in the future: nothing of them is invoiced meanwhile.
+/// Two months of 2028, which are in the future: the schedule invoices nothing of them during the test.
 const RANGE: [&str; 4] = ["--from", "2028-02-01", "--to", "2028-03-31"];
 
 fn services() -> Services {
@@ -35,7 +35,7 @@ fn services() -> Services {
             "prices":[{"from":"2028-01-01","amount":"9.90"},{"from":"2028-03-01","amount":"12.00"}],
             "zone":"Europe/Copenhagen","at":"06:00","starts_on":"2028-01-31","holidays":"as-is"}"#,
     );
-    // Clocks leave 02:30 out on 26 March 2028, a Sunday.
+    // Clocks skip 02:30 on 26 March 2028, a Sunday.
     create(
         &services,
         r#"{"reference":"S-2","customer_id":2,"currency":"USD","prices":[{"from":"2028-01-01","amount":"5.00"}],

@@ -1,5 +1,5 @@
-//! Several processes of each service on one PostgreSQL database, from outside: they share a run, miss none that dies,
-//! survive a database that is killed, and `tinjis verify` judges between any two of them, also in mid-run.
+//! Several processes of each service on one PostgreSQL database, from outside: they share a run, take over from one
+//! that dies, survive a database that is killed, and `tinjis verify` works with any two of them, even during a run.
 //! Small here; `make replicas` is the full size.
 
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use testkit::replicas::Plan;
 use testkit::wait::wait_until;
 use testkit::{Database, Proof, Replicas, http, size};
 
-/// However long a machine takes, all is paid within this.
+/// Maximum time until all is paid, on any machine.
 const PAID_WITHIN: Duration = Duration::from_secs(300);
-/// So soon after the database is back nothing is in doubt any more.
+/// Maximum time after the database's return until nothing is in doubt.
 const DOUBT_ENDS_WITHIN: Duration = Duration::from_secs(60);
 const PAID: &str = "SELECT count(*) FROM invoices WHERE state = 'PAID'";
 const OPEN: &str = "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')";
-/// Where `verify --json` has each kind's count.
+/// The places of the counts in the output of `verify --json`.
 const KINDS: [&str; 9] = [
     "/double",
     "/lost",
@@ -29,10 +29,10 @@ const KINDS: [&str; 9] = [
     "/mismatch/unbacked",
     "/mismatch/unknown_key",
 ];
-/// Which billing and which payments are asked.
+/// The pairs of billing and payments that `verify` uses.
 const PAIRS: [(usize, usize); 3] = [(0, 2), (1, 0), (2, 1)];
 
-/// Statements that make one thing wrong, each of the kind before it.
+/// For each kind of finding, statements that cause one.
 const SPOILS: [(&str, &str); 8] = [
     ("/lost", "UPDATE invoices SET state = 'PENDING', paid_by = NULL WHERE reference = 'R1'"),
     (
@@ -57,7 +57,7 @@ const SPOILS: [(&str, &str); 8] = [
         "DELETE FROM attempts WHERE key =
              (SELECT min(key) FROM attempts WHERE state = 'REFUSED' AND invoice_id > 100)",
     ),
-    // It is not sent again before the year 9999.
+    // The attempt is not sent again before the year 9999.
     (
         "/in_doubt",
         "UPDATE attempts SET state = 'IN_DOUBT', settled_at = NULL, lease_until = 253402300799999 WHERE key =
@@ -76,7 +76,7 @@ fn verify(replicas: &Replicas, billing: usize, payments: usize) -> Verified {
     Verified::between(tinjis(), (&billing, &payments), &[])
 }
 
-/// Some charges are refused and some answers take a while, so that a run lasts and has second attempts.
+/// Some charges are refused and some answers are delayed, so that a run lasts and has second attempts.
 fn plan() -> Plan {
     Plan::three_of_each().payments_flags(["--success-rate=0.8", "--seed=5", "--log-level=warn"])
 }
@@ -112,7 +112,7 @@ fn three_replicas_of_each_share_a_run_and_verify_judges_between_any_two_of_them(
     proof.end(&format!("{invoices} invoices, {calls} pay calls at three, {looks} looks in mid-run"), 0, 0);
 }
 
-/// Each of the three has taken its share of the calls.
+/// Asserts that each of the three has made a part of the calls.
 fn each_charged(replicas: &Replicas) {
     for billing in &replicas.billings {
         let charged = billing.metric(&["billing_attempts_total", "outcome=\"charged\""]);
@@ -120,18 +120,18 @@ fn each_charged(replicas: &Replicas) {
     }
 }
 
-/// Kinds that are counted and wrong; each kind is counted.
+/// The kinds with findings; asserts that each kind is counted.
 #[track_caller]
 fn wrong_in(found: &Verified) -> Vec<&'static str> {
     let count = |kind: &str| {
         let count = found.json.pointer(kind).and_then(serde_json::Value::as_u64);
         count.unwrap_or_else(|| panic!("{kind} is not counted: {}", found.json))
     };
-    // Open attempts are shown, and no fault in themselves.
+    // Open attempts are counted, but are no fault.
     KINDS.into_iter().filter(|kind| count(kind) > 0 && *kind != "/open").collect()
 }
 
-/// Exit 1 for what is wrong, each kind counted by itself, whichever two are asked; exit 2 for who could not look.
+/// Asserts exit code 1 and one finding of each kind with any pair, and exit code 2 when a side cannot be read.
 fn wrong_and_unknown_are_reported(replicas: &Replicas, database: &Database) {
     SPOILS.iter().for_each(|(_, statements)| database.run(statements));
     std::thread::scope(|scope| {
@@ -167,7 +167,7 @@ fn wrong_and_unknown_are_reported(replicas: &Replicas, database: &Database) {
 
 #[test]
 fn a_database_that_is_killed_in_mid_run_costs_no_charge_and_no_process() {
-    // Not the one that other tests of this process use meanwhile.
+    // A server of its own, because other tests of this process use the shared one.
     let Some(server) = Server::start("a database that is killed").map(Arc::new) else { return };
     let database = Database::of(&server);
     let proof = Proof::of("database killed in mid-run, PostgreSQL");

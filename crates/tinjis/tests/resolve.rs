@@ -1,5 +1,6 @@
-//! `tinjis resolve`: attempts that need manual resolution are listed, resolved and recorded; with a provider without keys under lost
-//! replies no invoice is charged twice, and with keys "not charged" needs a void. Knows the services from outside only.
+//! `tinjis resolve`: attempts that need manual resolution are listed, resolved and recorded. With a provider without
+//! keys and lost replies no invoice is charged twice; with keys "not charged" needs a void. Knows the services from
+//! outside only.
 #![cfg(test)]
 
 use std::process::Command;
@@ -26,7 +27,7 @@ fn resolve(services: &Services, words: &[&str]) -> (Option<i32>, String, String)
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// The time that a request may live goes by: 16 minutes and a little.
+/// Moves the attempts into the past, by more than the 16 minutes that a request may live.
 const TIME_GOES_BY: &str = "UPDATE attempts SET created_at = created_at - 1000000;
     UPDATE invoices SET updated_at = updated_at - 1000000;";
 
@@ -111,7 +112,7 @@ fn without_keys(proof: Proof, database: Option<&Database>) {
     proof.end(&how_many, verified.number("double"), verified.number("lost"));
 }
 
-/// Charges of customer 2 (of V1) are not executed, those of customer 3 (of V2) are; neither is answered as it should be.
+/// Charges of customer 2 (of V1) are not executed, those of customer 3 (of V2) are; neither gets its right answer.
 const NEITHER_IS_TOLD: &str = r#"
 [[rule]]
 fault = "error-before"
@@ -178,9 +179,9 @@ fn void(database: Option<&Database>) {
     Verified::of(env!("CARGO_BIN_EXE_tinjis"), &services, &[]).assert_all_paid("after the word");
 }
 
-/// Each response is lost, for ever.
+/// Every response is lost.
 const NO_RESPONSE: &str = "[[rule]]\nfault = \"reply-lost\"\ntimes = 1000000\n";
-/// By the payment service's test amounts: a hard decline, one of the same card, and a soft one.
+/// Declines by the payment service's test amounts: a hard decline, one of the same card, and a soft one.
 const DECLINED: &str = r#"{"reference":"HARD","customer_id":1,"currency":"EUR","amount":"40.02"}
 {"reference":"SAME CARD","customer_id":1,"currency":"EUR","amount":"12.15"}
 {"reference":"SOFT","customer_id":2,"currency":"EUR","amount":"40.01"}

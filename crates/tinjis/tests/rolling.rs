@@ -1,6 +1,6 @@
-//! Rolling restart: three billings and three payments on one PostgreSQL are stopped and started again one after the
-//! other, under load: each leaves the load balancer, is stopped, and comes back when it is ready. No
-//! request fails, nothing is lost. Knows the services from outside only.
+//! Rolling restart: three billings and three payments on one PostgreSQL are restarted one after the other, under load.
+//! Each leaves the load balancer, is stopped, and returns when it is ready. No request fails, nothing is lost. Knows
+//! the services from outside only.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,21 +11,21 @@ use testkit::replicas::Plan;
 use testkit::wait::wait_until;
 use testkit::{Database, Proof, Replicas, http, size};
 
-/// However long a machine takes, a step is done within this.
+/// Maximum duration of a step, on any machine.
 const WITHIN: Duration = Duration::from_secs(120);
-/// Those who ask billing without a pause.
+/// Number of clients that call billing without a pause.
 const CALLERS: usize = 4;
-/// Between two rounds under load.
+/// Number of answers between two restarts under load.
 const SERVED_BETWEEN: usize = 100;
 
-/// Whom callers may ask, and whom they are asking.
+/// Addresses that callers may use, and addresses with a request in flight.
 #[derive(Default)]
 struct List {
     listed: Vec<String>,
     asked: Vec<String>,
 }
 
-/// The list, and what came of it.
+/// The list of addresses, and the results of the calls.
 struct Balancer {
     list: Mutex<List>,
     stops: AtomicBool,
@@ -38,7 +38,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Balancer {
-    /// As a cluster waits between taking a pod off the list and telling it to stop, until all have heard of it.
+    /// Removes an address and waits for its requests in flight, as a cluster waits before it stops a pod.
     fn take_off(&self, url: &str) {
         lock(&self.list).listed.retain(|listed| listed != url);
         wait_until("those who asked it before have their answers", WITHIN, || {
@@ -50,7 +50,7 @@ impl Balancer {
         lock(&self.list).listed.push(url.to_owned());
     }
 
-    /// Whom to ask.
+    /// The next address to call.
     fn pick(&self, turn: usize) -> String {
         let mut list = lock(&self.list);
         let base = list.listed[turn % list.listed.len()].clone();
@@ -64,7 +64,7 @@ impl Balancer {
         asked.swap_remove(at);
     }
 
-    /// Asks one after the other until told to stop; each failure is kept.
+    /// Calls the addresses in rotation until the end; keeps each failure.
     fn call(&self, caller: usize) {
         let mut turn = caller;
         while !self.stops.load(Ordering::SeqCst) {
@@ -86,7 +86,7 @@ impl Balancer {
         }
     }
 
-    /// Waits until load was served by those who are there now.
+    /// Waits until the listed replicas have answered some requests.
     fn serve_some(&self) {
         let before = self.served.load(Ordering::SeqCst);
         wait_until("load is served", WITHIN, || {
@@ -95,7 +95,7 @@ impl Balancer {
     }
 }
 
-/// Ends the callers, also when the proof fails.
+/// Ends the callers, even when the proof fails.
 struct Over<'a>(&'a Balancer);
 
 impl Drop for Over<'_> {

@@ -1,6 +1,5 @@
-//! Proof: a pay call with very many PENDING invoices answers `false` in time, its run goes on after the answer, and
-//! later calls end with `true`. Small here; `make scale` is the full size.
-//! Knows the services from outside only.
+//! Proof: a pay call with very many PENDING invoices answers `false` in time, its run continues after the answer, and
+//! later calls end with `true`. Small here; `make scale` is the full size. Knows the services from outside only.
 
 use std::fs;
 use std::time::Duration;
@@ -10,13 +9,13 @@ use testkit::wait::{wait_for, wait_until};
 use testkit::{Services, http, size};
 use tokio::time::Instant;
 
-/// An old pay call answers within this, whatever there is to do.
+/// Maximum duration of a legacy pay call, with any number of invoices.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// However long a machine takes, progress shows within this.
+/// Maximum time until progress shows, on any machine.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
-/// However long a machine takes, all is paid within this.
+/// Maximum time until all is paid, on any machine.
 const PAID_WITHIN: Duration = Duration::from_secs(600);
-/// From this size on the plain provider is slow enough for a pay call not to see the end.
+/// From this size on the plain provider is slow enough for a pay call to end before the run.
 const FULL: usize = 100_000;
 
 /// A slow provider, so that a small proof takes longer than a pay call waits: 64 in flight, 80 ms each.

@@ -1,5 +1,5 @@
-//! `tinjis simulate` as it is typed: months of both real services on a virtual clock end right through kills, on either
-//! database, and a provider that forgets keys is noticed. Knows the command line only.
+//! `tinjis simulate` as users run it: months of both real services on a virtual clock end right despite kills, on
+//! either database, and a provider that forgets keys is noticed. Knows the command line only.
 
 use std::process::{Command, Output};
 
@@ -8,9 +8,9 @@ use testkit::{Database, Proof, size};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 
-/// Of the last object, beside those of a month.
+/// Fields of the last object, besides those of a month.
 const TOTALS: [&str; 4] = ["seconds", "sending_seconds", "kills", "verdict"];
-/// The largest process of a service, and the command itself.
+/// Memory of the largest service process, and of the command itself.
 const MEMORY: [&str; 2] = ["memory_peak_kib", "command_memory_peak_kib"];
 const FIGURES: [&str; 12] = [
     "month",
@@ -27,7 +27,7 @@ const FIGURES: [&str; 12] = [
     "over_limit",
 ];
 const WRONG: [&str; 4] = ["double", "lost", "early", "over_limit"];
-/// `make simulate` sizes it; each process stays below this at each size.
+/// Maximum memory of each process at each size; `make simulate` sets the size.
 const MEMORY_KIB_MAX: u64 = 96 * 1024;
 
 fn simulate(flags: &[String]) -> Output {
@@ -89,7 +89,7 @@ fn months_with_kills_declines_and_downtime_end_right() {
     proof.end(&how_many, 0, 0);
 }
 
-/// Of a month, what does not depend on how fast the machine is nor on when a process is killed: all but `resent`.
+/// The fields of a month that depend neither on the machine's speed nor on the moment of a kill: all but `resent`.
 fn repeatable(month: &Value) -> Value {
     let mut month = month.clone();
     month.as_object_mut().expect("a month is an object").remove("resent");
@@ -127,8 +127,8 @@ fn two_replicas_on_postgresql_end_right_when_one_is_killed() {
 fn a_provider_that_forgets_keys_is_noticed() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let script = folder.path().join("faults.toml");
-    // In this order: of a tenth of the keys the first answer is lost, and each resend meets a provider that has forgotten
-    // its key. Which of both comes first never decides whether something is charged twice.
+    // The order matters: a tenth of the keys lose their first answer, and each resend meets a provider that has
+    // forgotten its key. So it never depends on a race whether an invoice is charged twice.
     let rules =
         "[[rule]]\nfault = \"reply-lost\"\nshare = 0.1\n[[rule]]\nfault = \"forget-key\"\ntimes = 1000\n";
     std::fs::write(&script, rules).expect("a script can be written");

@@ -1,5 +1,5 @@
-//! Traces by OTLP of both services: a charge is one trace through its resends, a later process continues it, sampling is
-//! one decision, and a collector that fails costs spans and no charge. Against a receiver in this process, and with
+//! Traces of both services by OTLP: a charge is one trace across its resends, a later process continues it, sampling is
+//! one decision, and a failing collector costs spans and no charge. Runs against a receiver in this process, and with
 //! `make traces-test` against a real collector. Knows the services from outside only.
 
 use std::path::Path;
@@ -20,7 +20,7 @@ const INTERNAL: i64 = 1;
 const SERVER: i64 = 2;
 const CLIENT: i64 = 3;
 
-/// All that attributes may say: no amount, no currency, no customer, no credential.
+/// The allowed attributes: no amount, no currency, no customer, no credential.
 const ATTRIBUTES: [&str; 19] = [
     "attempt.key",
     "attempt.number",
@@ -43,7 +43,7 @@ const ATTRIBUTES: [&str; 19] = [
     "url.scheme",
 ];
 
-/// Both services, exporting to this endpoint, with this fault script.
+/// Both services with this endpoint for traces and this fault script.
 fn services(endpoint: &str, faults: &str) -> (Services, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a folder can be made");
     let script = dir.path().join("faults.toml");
@@ -81,7 +81,7 @@ fn only_key(services: &Services) -> String {
     attempts["items"][0]["key"].as_str().expect("an attempt has a key").to_owned()
 }
 
-/// The spans of a trace once its first span, which ends last, and `payments` spans of the other service are there.
+/// The spans of a trace, once its first span, which ends last, and `payments` spans of the other service have arrived.
 fn trace_of(key: &str, payments: usize, spans: impl Fn() -> Vec<Span>) -> Vec<Span> {
     wait_for("the whole trace", WITHIN, || {
         let trace: Vec<Span> = spans().into_iter().filter(|span| span.trace_id == key).collect();
@@ -97,7 +97,7 @@ fn of<'a>(trace: &'a [Span], kind: i64, name: &str) -> Vec<&'a Span> {
     found
 }
 
-/// One charge whose answer is lost twice, as a collector has it.
+/// Asserts the trace of one charge whose answer is lost twice.
 fn assert_resent_twice(key: &str, trace: &[Span]) {
     let [root] = of(trace, INTERNAL, "charge")[..] else { panic!("one first span: {trace:#?}") };
     assert_eq!((root.parent.as_str(), root.attributes["attempt.state"].as_str()), ("", "CHARGED"));
@@ -132,7 +132,7 @@ fn assert_resent_twice(key: &str, trace: &[Span]) {
     }
 }
 
-/// No span says what is paid, by whom, or with which credential.
+/// Asserts that no span contains an amount, a customer or a credential.
 fn assert_discreet(spans: &[Span]) {
     for span in spans {
         for (name, value) in &span.attributes {
@@ -158,7 +158,7 @@ fn a_charge_resent_twice_is_one_trace_with_two_links() {
     assert_resent_twice(&key, &trace);
     assert_discreet(&receiver.spans());
 
-    // The run is in the trace of the call that started it, and each charge names that trace.
+    // The run belongs to the trace of the call that started it, and each charge names that trace.
     let spans = wait_for("the run", WITHIN, || {
         Some(receiver.spans()).filter(|spans| spans.iter().any(|span| span.name == "run"))
     });
@@ -186,7 +186,7 @@ fn a_resend_of_a_later_process_continues_the_trace_and_links_to_the_send_before(
     let key = only_key(&services);
     services.kill_billing();
     services.billing.start_again();
-    // The first call is held still: its own span comes later or never, its commit is there.
+    // The answer of the first call is held: its own span may never arrive, but the span of its commit has.
     let trace = wait_for("the whole trace", WITHIN, || {
         let trace: Vec<Span> = receiver.spans().into_iter().filter(|span| span.trace_id == key).collect();
         let is_whole =
@@ -233,7 +233,7 @@ fn a_trace_that_billing_does_not_sample_is_not_recorded_by_payments_either() {
     import(&services, 200);
     let run = runs::wait(&services.start_run(), WITHIN);
     assert_eq!(run["paid"], 200, "{run}");
-    // The sampler of OpenTelemetry's SDKs: the low 63 bits of the id, as a share.
+    // As the sampler of OpenTelemetry's SDKs: the low 63 bits of the id decide.
     let attempts = http::get(&format!("{}/v1/attempts?limit=1000", services.billing_url())).json();
     let keys = attempts["items"]
         .as_array()
@@ -285,7 +285,7 @@ fn what_is_still_queued_is_sent_at_the_end() {
     assert_eq!(of(&receiver.spans(), INTERNAL, "charge").len(), 3);
 }
 
-/// A running collector; ends with the test.
+/// A running collector, which ends with the test.
 struct Collector(Child);
 
 impl Drop for Collector {

@@ -1,5 +1,5 @@
-//! The commands of the tutorial "Your first month", run as they stand on the page, print what the page shows. Only the
-//! addresses differ: each test has ports of its own. Knows Markdown's fences; the page knows the rest.
+//! The commands of the tutorial "Your first month", run as the page states them, print what the page shows. Only the
+//! addresses differ: each test has ports of its own. Knows Markdown's fences; the page has the rest.
 #![cfg(test)]
 
 use std::fs;
@@ -11,10 +11,10 @@ use testkit::process::free_address;
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/tutorial/first-month.md");
-/// Printed after each block of commands.
+/// A line that is printed after each block of commands.
 const END: &str = "=== end of block";
 
-/// Commands, and what the page shows of their output; nothing if it shows none.
+/// Commands, and the output that the page shows for them; empty if it shows none.
 struct Block {
     commands: String,
     shown: String,
@@ -35,7 +35,7 @@ fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// The programs that the commands name, on other ports than their defaults: each port of the page, and its address.
+/// The programs in the commands, on free ports: each default address of the page, and its replacement.
 fn programs(folder: &Path) -> [(&'static str, String); 3] {
     let [billing, billing_admin, payments, payments_admin] = [(); 4].map(|()| free_address());
     let write = |name: &str, script: String| {

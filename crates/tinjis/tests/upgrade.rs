@@ -1,7 +1,7 @@
-//! Upgrade: the previous version's programs and these on one database, at once on PostgreSQL and one after the other on
-//! SQLite, with a migration in mid-run between them; then back, and forward again. Nothing is charged twice or lost.
-//! `make upgrade` builds the previous version; without it, or in a checkout without history, this is left out. Knows
-//! both from outside only.
+//! Upgrade: programs of the previous and the present version on one database, at the same time on PostgreSQL and one
+//! after the other on SQLite, with a migration during a run; then back, and forward again. Nothing is charged twice or
+//! lost. `make upgrade` builds the previous version; without it, or in a checkout without history, the test is skipped.
+//! Knows both versions from outside only.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,16 +17,16 @@ use testkit::{Database, Process, Proof, http, runs, size};
 
 /// The folder of the previous version's `billing` and `payments`.
 const PREVIOUS: &str = "UPGRADE_PREVIOUS";
-/// However long a machine takes, a step is done within this.
+/// Maximum duration of a step, on any machine.
 const WITHIN: Duration = Duration::from_secs(300);
-/// Runs until each of the programs has charged something.
+/// Maximum number of runs until each program has charged something.
 const ROUNDS_MAX: usize = 20;
 const PAID: &str = "SELECT count(*) FROM invoices WHERE state = 'PAID'";
 const STEPS: [&str; 2] =
     ["SELECT count(*) FROM billing_migrations", "SELECT count(*) FROM payments_migrations"];
 const CHARGED: &[&str] = &["billing_attempts_total", "outcome=\"charged\""];
 
-/// Whose programs.
+/// The version of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     Previous,
@@ -34,7 +34,7 @@ enum Version {
 }
 use Version::{Present, Previous};
 
-/// One installation: programs of two versions, and what they share.
+/// One installation: programs of two versions with a shared store.
 struct Site {
     previous: PathBuf,
     dir: TempDir,
@@ -43,7 +43,7 @@ struct Site {
 }
 
 impl Site {
-    /// `None` where there is no previous version or no server, which is said past any capture.
+    /// `None` with a notice where there is no previous version or no server.
     fn of(on_postgres: bool) -> Option<Self> {
         let Some(previous) = std::env::var_os(PREVIOUS).filter(|folder| !folder.is_empty()) else {
             leave_out(
@@ -62,7 +62,7 @@ impl Site {
         Some(Self { previous, dir, database, invoices: size("UPGRADE_INVOICES", 1_000) })
     }
 
-    /// A program of that version, not started. On SQLite all of one name share a file.
+    /// A program of this version, not started. On SQLite processes with the same name share a file.
     fn process(
         &self,
         version: Version,
@@ -100,7 +100,7 @@ impl Site {
         process
     }
 
-    /// Until a tenth of the next import is paid too.
+    /// Waits until a tenth of the latest import is paid too.
     fn wait_for_a_part(&self, already: i64, paid: impl Fn() -> i64) {
         let part = i64::try_from(self.invoices / 10).expect("a count");
         wait_until("a part is paid", WITHIN, || paid() > already + part);
@@ -120,7 +120,7 @@ impl Site {
     }
 }
 
-/// Whether a database has more steps of one service at least, and no fewer of the other.
+/// Whether at least one service has more migrations than before, and none has fewer.
 fn is_further(after: [i64; 2], before: [i64; 2]) -> bool {
     after != before && after[0] >= before[0] && after[1] >= before[1]
 }
@@ -148,7 +148,7 @@ fn two_versions_at_once_on_one_postgresql_charge_each_invoice_once() {
     let proof = Proof::of("two versions at once, PostgreSQL");
     let database = site.database.as_ref().expect("it has one");
 
-    // The previous version alone, and in the middle of its run the migration.
+    // The previous version alone; the migration runs during its run.
     site.process(Previous, "payments", "payments-old", None).run_to_end("migrate");
     let mut payments_old = site.started(Previous, "payments", "payments-old", None);
     let mut billing_old = site.process(Previous, "billing", "billing-old", Some(&payments_old));
@@ -156,14 +156,14 @@ fn two_versions_at_once_on_one_postgresql_charge_each_invoice_once() {
     billing_old.start_again();
     migrate_in_mid_run(&site, &billing_old, database);
 
-    // Both versions of both services, each with each.
+    // Both versions of both services, in every combination.
     let mut payments_new = site.started(Present, "payments", "payments-new", None);
     let more_old = site.started(Previous, "billing", "billing-old-2", Some(&payments_new));
     let mut billing_new = site.started(Present, "billing", "billing-new", Some(&payments_old));
     let mut more_new = site.started(Present, "billing", "billing-new-2", Some(&payments_new));
     let rounds = each_charges(&site, &[&billing_old, &more_old, &billing_new, &more_new]);
 
-    // One of each dies in mid-run; what it had open is taken over by the others, of either version.
+    // One billing of each version dies during a run; the other billings take over its open attempts.
     site.import(&more_new, "C");
     let already = database.ask(PAID);
     for billing in [&billing_old, &billing_new, &more_old, &more_new] {
@@ -174,14 +174,14 @@ fn two_versions_at_once_on_one_postgresql_charge_each_invoice_once() {
     billing_new.kill();
     pay_until_true(&[&more_old, &more_new]);
 
-    // Back to the previous version alone, on the schema of this one.
+    // Back to the previous version alone, on the present schema.
     assert!(more_new.stop().success() && payments_new.stop().success(), "they end softly");
     drop(more_old);
     billing_old.start_again();
     site.import(&billing_old, "D");
     pay_until_true(&[&billing_old]);
 
-    // And forward again.
+    // Forward to the present version again.
     payments_new.start_again();
     billing_old.kill();
     payments_old.kill();
@@ -200,7 +200,7 @@ fn two_versions_at_once_on_one_postgresql_charge_each_invoice_once() {
     proof.end(&how_many, verified.number("double"), verified.number("lost"));
 }
 
-/// The previous version is ready and charges on, on the schema of this one.
+/// Migrates during a run; the previous version stays ready and continues to charge on the new schema.
 fn migrate_in_mid_run(site: &Site, billing: &Process, database: &Database) {
     let steps = || STEPS.map(|query| database.ask(query));
     site.import(billing, "A");
@@ -217,7 +217,7 @@ fn migrate_in_mid_run(site: &Site, billing: &Process, database: &Database) {
     assert_eq!(ready.status, 200, "{}", ready.text());
 }
 
-/// Runs until each has charged; how many that took.
+/// Runs until each billing has charged; returns the number of runs.
 fn each_charges(site: &Site, billings: &[&Process]) -> usize {
     for round in 1..=ROUNDS_MAX {
         site.import(billings[round % billings.len()], &format!("B{round}-"));
@@ -249,7 +249,7 @@ fn two_versions_one_after_the_other_on_one_sqlite_file_charge_each_invoice_once(
         site.wait_for_a_part(already, || ask(&billing.db(), PAID));
         (billing, payments)
     };
-    // What is dropped is killed, in mid-run.
+    // Dropping the processes kills them, during their run.
     drop(turn(Previous, "A"));
     drop(turn(Present, "B"));
     drop(turn(Previous, "C"));

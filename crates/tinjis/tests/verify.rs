@@ -1,4 +1,4 @@
-//! `tinjis verify` reports no false `ok`: real stores, changed by one statement each, served by the real services.
+//! `tinjis verify` never wrongly reports `ok`: real stores, each changed by one statement, served by the real services.
 //! Changes copies with SQL; knows the command line and the tables only.
 
 use std::fs;
@@ -13,7 +13,7 @@ use testkit::Services;
 const INVOICES: usize = 40;
 const PAID_WITHIN: Duration = Duration::from_secs(60);
 
-/// Where both stores of a paid world lie, at rest.
+/// The paths of both stores after all was paid and the services have stopped.
 struct AtRest {
     billing: PathBuf,
     payments: PathBuf,
@@ -36,7 +36,7 @@ fn verify(services: &Services) -> (Output, Value) {
     (output, json)
 }
 
-/// All paid, a third of them at a second or later attempt.
+/// Stores with all invoices paid, a third of them at a second or later attempt.
 fn paid_world() -> AtRest {
     let mut services = Services::of(tinjis()).payments_flags(["--success-rate=0.7", "--seed=7"]).start();
     services.import("V", INVOICES);
@@ -66,13 +66,13 @@ fn open(store: &Path) -> Connection {
     Connection::open(store).expect("a store can be opened")
 }
 
-/// A store as a backup takes it, its log folded in.
+/// Copies a store as a backup does, with its log merged into the file.
 fn copy(from: &Path, to: &Path) {
     let to = to.to_str().expect("a test's path is UTF-8");
     open(from).execute("VACUUM INTO ?1", [to]).expect("a store can be copied");
 }
 
-/// The reference that a query on both stores gives.
+/// The reference that a query over both stores returns.
 fn reference(world: &AtRest, query: &str) -> String {
     let store = open(&world.billing);
     let payments = world.payments.to_str().expect("a test's path is UTF-8");
@@ -80,18 +80,18 @@ fn reference(world: &AtRest, query: &str) -> String {
     store.query_row(query, [], |row| row.get(0)).expect("there is such a row")
 }
 
-/// Serves copies, each changed by one statement or none; returns what verify reports.
+/// Serves copies, each changed by at most one statement; returns the output of `verify`.
 fn judged(world: &AtRest, billing: Option<&str>, payments: Option<&str>) -> (Output, Value) {
     judged_after(world, billing.as_slice(), payments.as_slice())
 }
 
-/// The same after several statements, each of which must change something.
+/// The same with several statements, each of which must change something.
 fn judged_after(world: &AtRest, billing: &[&str], payments: &[&str]) -> (Output, Value) {
     let dir = tempfile::tempdir().expect("a folder can be made");
     verify(&changed(world, dir.path(), billing, payments))
 }
 
-/// Both services over copies in this folder, changed by these statements.
+/// Both services on copies of the stores in this folder, changed by these statements.
 fn changed(world: &AtRest, dir: &Path, billing: &[&str], payments: &[&str]) -> Services {
     let corrupted = |store: &Path, name: &str, statements: &[&str]| {
         let copied = dir.join(name);
@@ -109,8 +109,8 @@ fn changed(world: &AtRest, dir: &Path, billing: &[&str], payments: &[&str]) -> S
     Services::of(tinjis()).billing_flags([billing]).payments_flags(payments).start()
 }
 
-/// A ledger serves only beside its sidecar, and only with the rows that the sidecar says it had: here it says none,
-/// because a statement may take some away.
+/// Copies the sidecar. A ledger serves only with its sidecar, and only with all rows that the sidecar records. This
+/// copy records none, because a statement may delete some.
 fn copy_sidecar(store: &Path, copied: &Path) {
     let sidecar = |database: &Path| database.with_extension("db.incarnation");
     let Ok(text) = fs::read_to_string(sidecar(store)) else { return };
@@ -121,7 +121,7 @@ fn copy_sidecar(store: &Path, copied: &Path) {
     fs::write(sidecar(copied), lines.collect::<String>()).expect("the sidecar can be copied");
 }
 
-/// One statement on one store, what must be found, and a query for the reference that must be named.
+/// One statement on one store, the expected finding, and a query for the reference that it must name.
 struct Corruption {
     what: &'static str,
     billing: Option<&'static str>,
@@ -294,7 +294,7 @@ fn each_corrupt_row_is_found_and_its_reference_is_named() {
             assert_eq!(json.pointer("/mismatch/unknown_key").and_then(Value::as_u64), Some(40), "{json}");
         });
         scope.spawn(|| {
-            // Two statements: an invoice and its attempt as if no request had been sent.
+            // The statements make an invoice and its attempt look as if no request had been sent.
             let never_sent = "UPDATE attempts SET state = 'INTENT', sends = 0, settled_at = NULL,
                  lease_until = 253402300799999 WHERE invoice_id = 3 AND state = 'CHARGED'";
             let parked = "UPDATE invoices SET state = 'ATTENTION', paid_by = NULL,
@@ -317,7 +317,7 @@ fn each_corrupt_row_is_found_and_its_reference_is_named() {
     });
 }
 
-/// Every command line that the tests of acknowledging need.
+/// Runs a command line of the tests of acknowledging.
 fn tinjis_says(words: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(tinjis()).args(words).env_clear().output().expect("the command can be started");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -457,7 +457,7 @@ fn an_invoice_whose_charge_the_ledger_contradicts_is_not_acknowledged_as_lost() 
 #[test]
 fn an_attempt_in_doubt_behind_more_refusals_than_a_page_holds_is_found() {
     let world = paid_world();
-    // The journal of one invoice gets so many refused attempts before its last one, which is in doubt.
+    // The journal of one invoice gets many refused attempts before its last one, which is in doubt.
     let billing = [
         "UPDATE invoices SET state = 'ATTENTION', paid_by = NULL, attention_reason = 'rejected' WHERE id = 3",
         "UPDATE attempts SET state = 'IN_DOUBT', settled_at = NULL, number = 9999, lease_until = 253402300799999
@@ -494,7 +494,7 @@ fn an_open_attempt_whose_key_another_account_holds_is_found() {
     let parked = "UPDATE invoices SET state = 'ATTENTION', paid_by = NULL, attention_reason = 'rejected'";
     assert_eq!(store.execute(parked, []).unwrap(), 1);
     drop(store);
-    // A ledger from before: its keys are unique over all accounts.
+    // A ledger of an earlier version, whose keys are unique over all accounts.
     let taken = "DROP INDEX ledger_key_of_account; CREATE UNIQUE INDEX key_of_all ON ledger (key); \
         UPDATE ledger SET account = 'mallory'";
     open(&services.payments.db()).execute_batch(taken).unwrap();

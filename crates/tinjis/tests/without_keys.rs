@@ -1,5 +1,5 @@
-//! Providers that know no idempotency keys: an invoice is sent at most once, whatever a gateway makes of the response, and
-//! trouble of any kind costs at most five invoices an operator's time. Knows billing from outside only.
+//! Providers without idempotency keys: an invoice is sent at most once, whatever a gateway does to the response, and
+//! any new kind of fault brings at most five invoices to an operator. Knows billing from outside only.
 #![cfg(test)]
 
 use std::collections::BTreeMap;
@@ -13,32 +13,32 @@ use testkit::wait::pause;
 use testkit::{Proof, Services, http, runs};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
-/// However long a machine takes, a step is done within this.
+/// Maximum duration of a step, on any machine.
 const WITHIN: Duration = Duration::from_secs(120);
-/// Invoices that a new kind of trouble may cost.
+/// Maximum number of invoices in ATTENTION for a new kind of fault.
 const PARKED_MAX: usize = 5;
 const PENDING: usize = 2_000;
-/// Pay calls while the trouble goes on, as a loop in a script makes them.
+/// Number of pay calls during the fault, like a script that repeats them.
 const PAY_CALLS: usize = 4;
 
-/// What a provider does with a request that it has executed.
+/// A provider's reply to a request that it has executed.
 #[derive(Clone, Debug)]
 enum Reply {
     /// Answers with this status, content type and body.
     Says(u16, &'static str, &'static str),
-    /// Ends the connection.
+    /// Closes the connection.
     Closes,
     /// Resets the connection.
     Resets,
-    /// Answers the first request of each connection with yes, and with a copy of that after so long; each later one
-    /// with no, once the copy is there.
+    /// Answers the first request of each connection with yes, and sends a copy of that answer after this time. Answers
+    /// later requests with no, once the copy has been sent.
     YesTwice(Duration),
 }
 
 const YES: Reply = Reply::Says(200, "application/json", r#"{"result":"true"}"#);
 const NO: Reply = Reply::Says(200, "application/json", r#"{"result":"false"}"#);
 
-/// A provider that executes whatever comes; it ends with the test's process.
+/// A provider that executes every request; it ends with the test's process.
 struct Provider {
     url: String,
     inner: Arc<Inner>,
@@ -52,11 +52,11 @@ struct Inner {
 /// Requests that the provider has executed.
 #[derive(Clone, Debug, Default)]
 struct Recorded {
-    /// Requests by reference.
+    /// Number of requests for each reference.
     executed: BTreeMap<String, usize>,
     /// Whether the last request of a reference was charged.
     charged: BTreeMap<String, bool>,
-    /// The most requests that came on one connection.
+    /// Maximum number of requests on one connection.
     on_one_connection: usize,
 }
 
@@ -96,7 +96,7 @@ fn serve(mut socket: TcpStream, inner: &Inner) {
     let mut requests = 0;
     loop {
         let reply = lock(&inner.reply).clone();
-        // A connection that ends with unread bytes in it is reset.
+        // The kernel resets a connection that ends with unread bytes.
         let leaves_it_unread = matches!(reply, Reply::Resets);
         let Some(reference) = read_request(&mut socket, leaves_it_unread) else { return };
         requests += 1;
@@ -110,7 +110,7 @@ fn serve(mut socket: TcpStream, inner: &Inner) {
             recorded.charged.insert(reference, charged);
             recorded.on_one_connection = recorded.on_one_connection.max(requests);
         }
-        // A peer that has gone is no fault of the test's.
+        // A peer that has closed the connection is no error of the test.
         let _ = match reply {
             Reply::Says(..) => socket.write_all(&response(&reply)),
             Reply::Closes | Reply::Resets => return,
@@ -130,7 +130,7 @@ fn serve(mut socket: TcpStream, inner: &Inner) {
     }
 }
 
-/// One that leaves the connection open.
+/// A complete response that leaves the connection open.
 fn response(reply: &Reply) -> Vec<u8> {
     let Reply::Says(status, content_type, body) = reply else { return Vec::new() };
     let length = body.len();
@@ -139,7 +139,7 @@ fn response(reply: &Reply) -> Vec<u8> {
     [head.as_bytes(), body.as_bytes()].concat()
 }
 
-/// The reference of the next request; `None` when there is none.
+/// Reads the reference of the next request; `None` when there is none.
 fn read_request(socket: &mut TcpStream, leaves_it_unread: bool) -> Option<String> {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -151,7 +151,7 @@ fn read_request(socket: &mut TcpStream, leaves_it_unread: bool) -> Option<String
         }
         let read = match leaves_it_unread {
             true => {
-                // All that has come so far is seen again.
+                // This peeks, so each read sees all received bytes again.
                 bytes.clear();
                 pause(Duration::from_millis(1));
                 socket.peek(&mut buffer)
@@ -165,7 +165,7 @@ fn read_request(socket: &mut TcpStream, leaves_it_unread: bool) -> Option<String
     }
 }
 
-/// Billing that charges there without keys.
+/// Billing that charges at this provider without keys.
 struct Billing {
     process: Process,
     _dir: tempfile::TempDir,
@@ -189,12 +189,12 @@ impl Billing {
         billing
     }
 
-    /// One pay call, and the end of its run.
+    /// Makes one pay call, and waits for the end of its run.
     fn pay(&self) {
         let _ended = runs::wait(&runs::start(&self.process.url()), WITHIN);
     }
 
-    /// References in a state.
+    /// The references of invoices in this state.
     fn in_state(&self, state: &str) -> Vec<String> {
         let mut found = Vec::new();
         let mut after = String::new();
@@ -211,7 +211,7 @@ impl Billing {
     }
 }
 
-/// A response that a gateway made on the way back, after the charge was executed.
+/// A gateway creates the response, after the charge was executed.
 #[test]
 fn a_status_that_a_gateway_makes_after_execution_is_never_sent_again() {
     let proof = Proof::of("without keys: statuses after execution");
@@ -289,7 +289,7 @@ fn after_trouble_that_ends_the_others_are_paid() {
     assert!(recorded.executed.values().all(|times| *times == 1), "{recorded:?}");
 }
 
-/// The one response that is known to come before execution: ours, to a wrong token.
+/// The one response that certainly comes before execution: our own, to a wrong token.
 #[test]
 fn a_wrong_token_costs_no_invoice_and_with_the_right_one_all_are_paid() {
     let tokens = tempfile::NamedTempFile::new().expect("a file");

@@ -11,7 +11,8 @@
 {{- end }}
 {{- end }}
 
-{{/* Who made an object, and by which chart. Pods have no `helm.sh/chart`: a chart's version alone must not roll them. */}}
+{{/* Labels for the tool and the chart that made an object. Pods have no `helm.sh/chart`: a chart's version alone must
+     not roll them. */}}
 {{- define "service.chartLabels" -}}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") | trunc 63 | trimSuffix "-" }}
@@ -31,13 +32,13 @@ app.kubernetes.io/part-of: {{ .Values.partOf }}
 {{- end }}
 {{- end }}
 
-{{/* Of objects. */}}
+{{/* Labels of objects. */}}
 {{- define "service.labels" -}}
 {{ include "service.commonLabels" . }}
 {{ include "service.chartLabels" . }}
 {{- end }}
 
-{{/* Of pods. */}}
+{{/* Labels of pods. */}}
 {{- define "service.podLabels" -}}
 {{ include "service.commonLabels" . }}
 {{- with .Values.podLabels }}
@@ -45,7 +46,7 @@ app.kubernetes.io/part-of: {{ .Values.partOf }}
 {{- end }}
 {{- end }}
 
-{{/* Never changes for a release: what selects its pods. */}}
+{{/* Labels by which selectors find the pods; they never change for a release. */}}
 {{- define "service.selector" -}}
 app.kubernetes.io/name: {{ .Values.nameOverride | default .Release.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -63,7 +64,7 @@ app.kubernetes.io/part-of: {{ $root.Values.partOf }}
 {{ include "service.versionLabel" $root }}
 {{- end }}
 
-{{/* Of the job's objects. */}}
+{{/* Labels of the job's objects. */}}
 {{- define "service.jobLabels" -}}
 {{ include "service.jobPodLabels" . }}
 {{ include "service.chartLabels" (first .) }}
@@ -87,7 +88,7 @@ app.kubernetes.io/part-of: {{ $root.Values.partOf }}
 {{- list .Values.image.registry $path | compact | join "/" }}
 {{- end }}
 
-{{/* A digest wins over a tag: it names one image for ever. */}}
+{{/* The image of the service. A digest wins over a tag, because it names one image for ever. */}}
 {{- define "service.image" -}}
 {{- if .Values.image.digest }}
 {{- include "service.imageName" . }}@{{ .Values.image.digest }}
@@ -96,7 +97,7 @@ app.kubernetes.io/part-of: {{ $root.Values.partOf }}
 {{- end }}
 {{- end }}
 
-{{/* The image of `tinjis`, which the jobs and the test run. */}}
+{{/* The image of `tinjis` for the jobs and the test. */}}
 {{- define "service.toolsImage" -}}
 {{- $name := .Values.toolsImage.repository | default (list (include "service.imagesFolder" .) "tinjis" | compact | join "/") }}
 {{- if .Values.toolsImage.digest }}
@@ -106,7 +107,7 @@ app.kubernetes.io/part-of: {{ $root.Values.partOf }}
 {{- end }}
 {{- end }}
 
-{{/* Argo CD starts these only once the migration of wave 0 has succeeded. */}}
+{{/* The sync wave of objects that Argo CD must start only after the migration of wave 0 has succeeded. */}}
 {{- define "service.afterMigration" -}}
 argocd.argoproj.io/sync-wave: "1"
 {{- end }}
@@ -115,7 +116,7 @@ argocd.argoproj.io/sync-wave: "1"
 {{ .Values.serviceAccount.name | default (include "service.fullname" .) }}
 {{- end }}
 
-{{/* Both forms: names, and {name}, as a pod has them. */}}
+{{/* Pull secrets in the form of a pod, from both forms of values: names, and {name}. */}}
 {{- define "service.pullSecrets" -}}
 {{- $names := list }}
 {{- range concat .Values.imagePullSecrets .Values.image.pullSecrets }}
@@ -129,7 +130,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* On which nodes, and before whom: of every pod of the release. */}}
+{{/* Nodes and priority of every pod of the release. */}}
 {{- define "service.placement" -}}
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . }}
@@ -152,7 +153,7 @@ ipFamilies: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* All addresses: of IPv4, or of both families where a Service may have IPv6. */}}
+{{/* The address for listening on all interfaces: of IPv4, or of both families where a Service may have IPv6. */}}
 {{- define "service.anyAddress" -}}
 {{- if or (hasSuffix "DualStack" .Values.ipFamilyPolicy) (has "IPv6" .Values.ipFamilies) -}}
 [::]
@@ -179,7 +180,7 @@ runAsGroup: 65532
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Settings: the same for the pods and for the Job that migrates. */}}
+{{/* Settings of the pods and of the Job that migrates. */}}
 {{- define "service.env" -}}
 - {name: OTEL_SERVICE_NAME, value: {{ include "service.fullname" . | quote }}}
 {{- if .Values.configFile }}

@@ -1,4 +1,4 @@
-{{/* Nonsense, refused with a sentence before anything is rendered. */}}
+{{/* Refuses invalid values with a message before anything is rendered. */}}
 
 {{- define "service.refuse" -}}
 {{- $v := .Values }}
@@ -154,7 +154,7 @@
 {{- end }}
 {{- end }}
 
-{{/* A NetworkPolicyPeer that selects every pod of every namespace, or every address. */}}
+{{/* Whether a NetworkPolicyPeer selects every pod of every namespace, or every address. */}}
 {{- define "service.isEverywhere" -}}
 {{- $block := get . "ipBlock" | default dict }}
 {{- $namespaces := get . "namespaceSelector" | default dict }}
@@ -166,7 +166,7 @@ true
 {{- end }}
 {{- end }}
 
-{{/* Allow-lists name callers exactly, in every environment. */}}
+{{/* Refuses allow-lists that do not name callers exactly, in every environment. */}}
 {{- define "service.refuseWildcards" -}}
 {{- $settings := include "service.settings" . | fromJson }}
 {{- $lists := list (dict "from" "tls.allowedClients" "value" (join "," .Values.tls.allowedClients)) }}
@@ -185,8 +185,8 @@ true
 {{- end }}
 {{- end }}
 
-{{/* What production accepts of a setting, whichever way it comes. A value that cannot be read here is accepted of none of
-     them: a Secret could have any. Settings that the chart makes from values come from there only. */}}
+{{/* Refuses settings that production does not accept, from every way in. A value that cannot be read here is refused
+     too, because a Secret could have any value. Settings that the chart makes from values come from there only. */}}
 {{- define "service.refuseSettingsInProduction" -}}
 {{- $v := .Values }}
 {{- $settings := include "service.settings" . | fromJson }}
@@ -239,7 +239,7 @@ true
 {{- end }}
 {{- end }}
 
-{{/* Charges travel encrypted, and to a provider that is named: the default is a plain one on the same machine. */}}
+{{/* Requires an https:// provider in the values: the default provider is a plain one on the same machine. */}}
 {{- define "service.refuseProviders" -}}
 {{- $root := first . }}
 {{- $settings := last . }}

@@ -1,7 +1,7 @@
 {{/* Every setting of the service's container, from every way in: args, env, extraEnv, secretEnv, configMap. Must not judge
      them; _refuse.tpl does. */}}
 
-{{/* What stands for a value that the chart cannot read, such as a Secret's. */}}
+{{/* The placeholder for a value that the chart cannot read, such as a Secret's. */}}
 {{- define "service.unreadable" -}}
 (not readable here)
 {{- end }}
@@ -12,8 +12,9 @@
 {{- ternary "OTEL_SERVICE_NAME" $name (eq $name "SERVICE_NAME") }}
 {{- end }}
 
-{{/* As JSON: {NAME: [{from, value}]}, NAME always the variable's, in the order in which they are read. A flag without a
-     value is `true`. The value is without the pair of quotes that the services strip, and without spaces around it. */}}
+{{/* The settings as JSON: {NAME: [{from, value}]}, in the order in which they are read. NAME is the variable, also for
+     a flag. A flag without a value is `true`. Values are without the pair of quotes that the services strip, and
+     without spaces around them. */}}
 {{- define "service.settings" -}}
 {{- $unreadable := include "service.unreadable" . }}
 {{- $found := list }}

@@ -1,10 +1,10 @@
-//! Imports: one row a line in, counts and the mistakes of lines out.
+//! The types of an import: a row per line in the request, counts and faulty lines in the response.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Text;
 
-/// An invoice to be imported; one line of NDJSON. The rules of each value are billing's `import_row`.
+/// An invoice to be imported; one line of NDJSON. Billing's `import_row` has the rules for each value.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,7 +13,7 @@ pub struct ImportRow {
     pub customer_id: i32,
     /// ISO 4217 code in upper case.
     pub currency: String,
-    /// Decimal text, with at most the decimals of the currency; a number is taken too.
+    /// Decimal text, with at most the decimals of the currency; a JSON number is accepted too.
     pub amount: String,
     /// PENDING or PAID.
     #[serde(default = "pending")]
@@ -34,7 +34,7 @@ pub struct ImportReport {
     #[serde(default)]
     pub updated: u64,
     pub errors_total: u64,
-    /// The first ones; all are counted.
+    /// The first faulty lines; `errors_total` counts all.
     pub errors: Vec<LineFault>,
     #[serde(default)]
     pub dry_run: bool,
@@ -56,13 +56,13 @@ pub struct LineFault {
     pub line: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// `line` for the line as a whole.
+    /// The wrong field, or `line` if the line as a whole is wrong.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub field: Text,
     pub message: String,
 }
 
-/// A row that was taken, with a reference that people can hardly tell from another one.
+/// A warning about an accepted row: people can hardly tell its reference from another one.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LineWarning {
@@ -71,7 +71,7 @@ pub struct LineWarning {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub field: Text,
-    /// The earlier line of the import; null when the other one is stored.
+    /// The earlier line with the similar reference; null when that reference is already stored.
     pub like_line: Option<u64>,
     pub message: String,
 }

@@ -1,4 +1,4 @@
-//! Invoices, their attempts, and operators' decisions on those.
+//! Invoices, their attempts, and operators' decisions on attempts.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ pub struct Invoice {
     /// Why an operator must act.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub attention_reason: Option<Text>,
-    /// RFC 3339 in UTC with milliseconds, as are all times.
+    /// Due time in RFC 3339, UTC, with milliseconds, as are all times.
     pub due_at: Option<String>,
     pub next_attempt_at: Option<String>,
     /// How the declines of the invoice are followed up.
@@ -54,7 +54,7 @@ pub struct Attempt {
     pub key: String,
     pub invoice_id: i64,
     pub reference: String,
-    /// Counted from 1 within its invoice.
+    /// Number of the attempt within its invoice, from 1.
     #[serde(default)]
     pub number: u32,
     #[serde(default)]
@@ -67,7 +67,7 @@ pub struct Attempt {
     pub exponent: u8,
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub state: Text,
-    /// How often it was sent.
+    /// How often its request was sent.
     #[serde(default)]
     pub sends: u32,
     #[serde(default)]
@@ -82,7 +82,7 @@ pub struct Attempt {
     pub decline_code: Option<String>,
 }
 
-/// Earlier versions knew no other amounts.
+/// The exponent in documents of earlier versions, which knew only hundredths.
 fn hundredths() -> u8 {
     2
 }
@@ -93,13 +93,13 @@ fn hundredths() -> u8 {
 #[serde(deny_unknown_fields)]
 pub struct ResolveRequest {
     pub decision: Decision,
-    /// Recorded permanently.
+    /// The reason, recorded permanently.
     pub reason: String,
-    /// Recorded permanently.
+    /// Name of the operator, recorded permanently.
     pub actor: String,
 }
 
-/// What became of an attempt.
+/// Whether an attempt was charged, as an operator decides.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,7 +109,7 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// As it is written.
+    /// The decision as it is written in requests and records.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -130,7 +130,7 @@ pub struct Resolution {
     /// charged or `not_charged`.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub decision: Text,
-    /// States before and after; null in records of earlier versions.
+    /// States before and after the decision; null in records of earlier versions.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub attempt_from: Option<Text>,
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]

@@ -1,5 +1,5 @@
-//! What operators say of the provider's ledger: accept another one, explain rows, accept that rows are lost, send rows that
-//! billing has lost.
+//! Operators' requests about the provider's ledger: accept another ledger, explain rows, accept that rows are lost,
+//! send rows that billing has lost.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub struct AcceptRequest {
     pub actor: String,
 }
 
-/// The ledgers before and after.
+/// The ledgers before and after an operator's decision.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Accepted {
@@ -56,9 +56,9 @@ pub struct UnbackedAcknowledgementRequest {
     /// A UUID: the ledger that billing settles with.
     pub ledger_id: String,
     pub reference: String,
-    /// Recorded permanently.
+    /// The reason, recorded permanently.
     pub reason: String,
-    /// Recorded permanently.
+    /// Name of the operator, recorded permanently.
     pub actor: String,
 }
 
@@ -74,8 +74,8 @@ pub struct UnbackedAcknowledgement {
     pub created_at: String,
 }
 
-/// A page of the provider's ledger, as billing reads it. Unknown fields are ignored, unlike those of other bodies: the page
-/// is passed on as payments sent it, and a later version of payments adds fields.
+/// A page of the provider's ledger, as billing reads it. Unknown fields are ignored, unlike those of other bodies: a
+/// caller passes on the page as payments sent it, and a later version of payments may add fields.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Deserialize)]
 pub struct RepairPage {
@@ -83,7 +83,7 @@ pub struct RepairPage {
     pub items: Vec<RepairRow>,
 }
 
-/// What billing reads of a ledger row; an earlier version of payments leaves some out.
+/// The fields of a ledger row that billing reads; earlier versions of payments omit some of them.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Deserialize)]
 pub struct RepairRow {
@@ -114,14 +114,14 @@ pub enum EntryState {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct RepairReport {
-    /// Billing had them.
+    /// Rows that billing already had.
     pub known: u64,
-    /// They settled an open attempt.
+    /// Rows that settled an open attempt.
     pub settled: u64,
-    /// Billing had lost the attempt.
+    /// Rows whose attempt billing had lost.
     pub adopted: u64,
-    /// They contradict billing and need a decision.
+    /// Rows that contradict billing and need a decision.
     pub conflicts: u64,
-    /// They are of another deployment or name no invoice here.
+    /// Rows of another deployment, or of no invoice here.
     pub unknown: u64,
 }

@@ -1,5 +1,5 @@
-//! What billing's `/v1` takes and gives, by resource. Its legacy routes have formats of their own, each in one file of the
-//! service.
+//! Requests and responses of billing's `/v1`, by resource. The legacy routes have formats of their own, each in one
+//! file of the service.
 
 mod imports;
 mod invoices;
@@ -22,7 +22,7 @@ pub use runs::{Counts, Deployment, Run, RunDryRun, RunProblem, RunRequest, RunSt
 pub use schedule::{ScheduleRun, ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, WaitingDate};
 pub use subscriptions::{ChangeRequest, Price, Subscription, SubscriptionAction};
 
-/// The longest reason and the longest name of an actor that is recorded with a decision, in bytes.
+/// The longest reason and the longest operator's name that are recorded with a decision, in bytes.
 pub const REASON_BYTES_MAX: usize = 1000;
 
 /// One page of a list.

@@ -1,10 +1,10 @@
-//! What operators stop and go on with: all charging, an invoice, a customer.
+//! What operators stop and resume: all charging, an invoice, a customer.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Text;
 
-/// Why, and who; recorded permanently.
+/// The reason of an operator's action and the operator's name; both are recorded permanently.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,12 +13,12 @@ pub struct NoteRequest {
     pub actor: String,
 }
 
-/// A network, why, and who.
+/// A network, with the reason and the operator's name.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkRequest {
-    /// none, visa, mastercard or sepa.
+    /// Network of the customer's instrument: none, visa, mastercard or sepa.
     pub network: String,
     pub reason: String,
     pub actor: String,
@@ -32,7 +32,7 @@ pub struct Customer {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub currency: Text,
-    /// Whether an operator holds all its invoices back.
+    /// Whether an operator holds back all invoices of the customer.
     pub held: bool,
     /// Network of its instrument, whose limits of retries apply.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]

@@ -1,4 +1,4 @@
-//! Runs, and what billing says of itself as a whole.
+//! Runs, and the state of a billing deployment as a whole.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub struct Run {
     #[serde(default)]
     pub started_at: String,
     pub finished_at: Option<String>,
-    /// The program that began it.
+    /// The program that began the run.
     pub begun_by: Option<String>,
     pub total: i64,
     #[serde(default)]
@@ -33,21 +33,21 @@ pub struct Run {
     /// Whether no invoice in the store is unpaid.
     pub all_paid: bool,
     pub last_problem: Option<RunProblem>,
-    /// Whether the schedule began it.
+    /// Whether the schedule began the run.
     #[serde(default)]
     pub scheduled: bool,
     pub customer_id: Option<i64>,
     pub reference_prefix: Option<String>,
     pub due_before: Option<String>,
-    /// What is left of its limit of invoices.
+    /// Number of invoices that the run's limit still allows.
     pub count_left: Option<i64>,
-    /// What is left of its limits of amounts, by currency.
+    /// Amounts that the run's limits still allow, by currency.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, String>>))]
     pub amounts_left: Option<BTreeMap<Text, String>>,
     pub reason: Option<String>,
 }
 
-/// Whether it goes on.
+/// Whether a run continues.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -56,21 +56,21 @@ pub enum RunState {
     Finished,
 }
 
-/// The last response that was none about an invoice.
+/// The last call whose response, or transport error, said nothing about an invoice.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunProblem {
     pub reason: String,
     /// Status of the provider's response, if there was one.
     pub status: Option<i64>,
-    /// Calls that met it.
+    /// Number of calls with this problem.
     pub count: i64,
     /// What to do about it.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub hint: Text,
 }
 
-/// Which invoices a run charges, and how much at most. Without a body: all.
+/// Which invoices a run charges, and how much at most. Without a body, a run charges all.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -105,16 +105,17 @@ pub struct RunDryRun {
     pub sums: BTreeMap<Text, String>,
 }
 
-/// Which store this is, which ledger it settles with, and how its invoices stand.
+/// A deployment of billing: its store, the ledger that it settles with, and its invoices by state.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Deployment {
     #[serde(default)]
     pub deployment_id: String,
-    /// Null before the first keyed response.
+    /// Id of the ledger; null before the first keyed response.
     pub ledger_id: Option<String>,
     pub unfinished_run: Option<i64>,
-    /// What a call met last that was no answer about an invoice: here, or else in the latest run.
+    /// The last call whose response, or transport error, said nothing about an invoice: of this process, or else of the
+    /// latest run.
     pub last_problem: Option<RunProblem>,
     /// Number of CHARGING invoices of which no request counts as sent.
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! The schedule, its runs by date, and runs that an operator asks for.
+//! The schedule, its runs by date, and runs that an operator requests.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Text;
 
-/// What the schedule does, and the dates that wait for an operator.
+/// The state of the schedule, and the dates that wait for an operator.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ScheduleStatus {
-    /// on or off.
+    /// Whether the schedule runs: on or off.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub schedule: Text,
     /// ask, each or latest.
@@ -24,7 +24,7 @@ pub struct ScheduleStatus {
     /// The earliest attempt of a scheduled invoice that is due or will be.
     #[serde(default)]
     pub next_attempt_at: Option<String>,
-    /// The clock of the store.
+    /// The time of the store's clock.
     #[serde(default)]
     pub now: String,
     pub waiting: Vec<ScheduleRun>,
@@ -39,10 +39,10 @@ pub struct ScheduleRun {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub state: Text,
-    /// Why it waits.
+    /// Why the date waits for an operator.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub reason: Option<Text>,
-    /// What was left to be invoiced when it was decided last.
+    /// Number of invoices that were still to be made at the latest decision about the date.
     pub planned_count: i64,
     /// Decimal text by currency.
     #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, String>))]
@@ -62,7 +62,7 @@ pub struct ScheduleRun {
     pub updated_at: String,
 }
 
-/// A run that an operator asks for.
+/// A run that an operator requests.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,14 +72,14 @@ pub struct ScheduleRunRequest {
     /// ask, each or latest; billing's setting when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub catch_up: Option<String>,
-    /// Goes on with dates whose sums are above the cap.
+    /// Whether to continue with dates whose sums are above the cap.
     #[serde(default)]
     pub over_cap: bool,
     pub reason: String,
     pub actor: String,
 }
 
-/// What it came to.
+/// The result of a requested run.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ScheduleRunResult {
@@ -87,13 +87,14 @@ pub struct ScheduleRunResult {
     pub until: String,
     pub invoices: i64,
     pub skipped: i64,
-    /// Whether to ask again: a call makes a bounded number of invoices.
+    /// Whether to send the request again: a call makes a bounded number of invoices.
     pub more: bool,
     pub waiting: Vec<WaitingDate>,
-    /// Once nothing more is to be made: `started`, `nothing-due`, `run-unfinished` or `stopped`.
+    /// Result of the charging, once no more invoices are to be made: `started`, `nothing-due`, `run-unfinished` or
+    /// `stopped`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub charging: Option<Text>,
-    /// The run that charges, or the one that has to end first.
+    /// The run that charges, or the unfinished run that must end first.
     pub run_id: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! Subscriptions, their changes, and what operators did to one.
+//! Subscriptions, their changes, and operators' actions on them.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ pub struct Subscription {
     #[serde(default)]
     pub starts_on: String,
     pub ends_on: Option<String>,
-    /// as-is, next or previous.
+    /// Rule for holidays: as-is, next or previous.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub holidays: Text,
@@ -39,7 +39,7 @@ pub struct Subscription {
     /// The first period without an invoice.
     pub next_on: Option<String>,
     pub next_charge_at: Option<String>,
-    /// The last period with one.
+    /// The last period with an invoice.
     pub last_on: Option<String>,
     #[serde(default)]
     pub created_at: String,
@@ -47,7 +47,7 @@ pub struct Subscription {
     pub updated_at: String,
 }
 
-/// The amount of periods from a date on.
+/// The amount of each period from a date on.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Price {
@@ -68,20 +68,20 @@ pub struct SubscriptionAction {
     pub created_at: String,
 }
 
-/// The body of a change; which fields a change takes is said by its route.
+/// The body of a change; each route says which fields it takes.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeRequest {
     pub reason: String,
     pub actor: String,
-    /// For resume and change-price: the first date.
+    /// The first date, for resume and change-price.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// For end: the last date.
+    /// The last date, for end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ends_on: Option<String>,
-    /// For change-price: decimal text.
+    /// The new amount as decimal text, for change-price.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amount: Option<String>,
 }

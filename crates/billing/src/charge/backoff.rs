@@ -7,15 +7,15 @@ use chassis::test_overrides::scaled;
 
 /// Ceiling of the first pause.
 const FIRST: Duration = Duration::from_millis(200);
-/// Ceiling of every later one: short enough that attempts in doubt settle soon after the fault ends.
+/// Ceiling of every later pause: short enough that attempts in doubt settle soon after the fault ends.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The ceiling after so many sends.
+/// The ceiling of the pause after this number of sends.
 fn ceiling(sends: u32) -> Duration {
     FIRST.saturating_mul(1 << sends.saturating_sub(1).min(16)).min(LONGEST)
 }
 
-/// The pause after so many sends.
+/// The pause after this number of sends.
 #[must_use]
 pub fn pause(random: &Random, sends: u32) -> Duration {
     random.jitter(scaled(ceiling(sends)))

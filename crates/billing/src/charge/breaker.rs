@@ -1,12 +1,12 @@
-//! The circuit breaker: decides by the results of the last calls whether the provider is called at all.
-//! Knows no provider, no attempt and no clock: signals and the moment come in.
+//! The circuit breaker: decides by the results of the last calls whether the provider is called at all. Knows no
+//! provider, no attempt and no clock: signals and the current time are parameters.
 //!
-//! An engine begins *unproven*: one call at a time until one is answered, so that a wrong setting meets one invoice
-//! and not a whole window of them. Once a provider has charged without showing our key, the breaker is *latched*:
-//! nothing more is sent until an operator has changed the setting and restarted the service.
+//! An engine begins *unproven*: one call at a time until a call is answered. So a wrong setting affects one invoice and
+//! not a whole window of them. Once a provider has charged without echoing our key, the breaker is *latched*: nothing
+//! more is sent until an operator has changed the setting and restarted the service.
 //!
-//! Without keys a call that ends in doubt costs an invoice an operator's time, a probe too: there the breaker opens at
-//! the first such call that went alone, and a [`Window`] limits how many are under way and how many may end so.
+//! Without keys a call in doubt, a probe too, costs an operator's time. Then the breaker opens at the first such call
+//! that was made alone, and a [`Window`] limits the calls under way and those that may end in doubt.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,12 +18,12 @@ use tokio::time::Instant;
 
 use super::window::{Reading, Window};
 
-/// Calls in a row without an answer, or answered as unavailable, that open it.
+/// Calls in a row without an answer, or answered as unavailable, that open the breaker.
 pub const FAILURES_MAX: u32 = 10;
 /// Consecutive validation errors that open the breaker: so many invalid invoices in a row mean an invalid client.
 pub const INVALID_MAX: u32 = 20;
-/// Failed calls in a row after which an unproven provider is tried in parallel, so that a slow one is not waited
-/// for ten times over.
+/// Failed calls in a row after which an unproven provider is called in parallel, so that calls to a slow provider do
+/// not time out one after another.
 const UNPROVEN_FAILURES_MAX: u32 = 3;
 /// Failed probes after which a run gives up.
 pub const PROBES_MAX: u32 = 3;
@@ -39,19 +39,19 @@ pub enum Signal {
     Good,
     /// No response, or one that means "unavailable".
     Failure,
-    /// The same without keys, when it may have been executed.
+    /// No response, or "unavailable", without keys, and the request may have been executed.
     Doubt,
     /// A validation answer.
     Invalid,
     /// The endpoint or the credentials are wrong.
     Wrong,
-    /// The same, or only this item is: others show which.
+    /// The endpoint, the credentials or only this item is wrong: the results of other items show which.
     Suspect,
-    /// The provider charges without showing the key.
+    /// The provider charges without echoing the key.
     Unkeyed,
 }
 
-/// Leave to make one call. Dropped without a report, it is as if it had never been given.
+/// Permission to make one call. A permit that is dropped without a report has no effect.
 #[derive(Debug)]
 #[must_use = "report what the call met"]
 pub struct Permit<'a> {
@@ -60,17 +60,17 @@ pub struct Permit<'a> {
     is_reported: bool,
 }
 
-/// What was so when a call was allowed.
+/// The conditions under which a call was allowed.
 #[derive(Clone, Copy, Debug)]
 struct Call {
-    /// Whether this is the one call that decides.
+    /// Whether this call alone decides the next state.
     probe: bool,
-    /// Whether no other could be under way, so that its end says something of the next one. Only with a window.
+    /// Whether no other call could be under way, so that its result predicts that of the next call. Only with a window.
     alone: bool,
 }
 
 impl Permit<'_> {
-    /// Takes in what the call met; `true` when this opened the breaker.
+    /// Applies the result of the call; `true` when it opened the breaker.
     pub fn report(mut self, signal: Signal, now: Instant) -> bool {
         self.is_reported = true;
         self.breaker.report(self.call, signal, now)
@@ -92,7 +92,7 @@ pub enum Admission {
     Clear,
     /// One call may be made from this moment on.
     ProbeAt(Instant),
-    /// The deciding call is under way.
+    /// The probe is under way.
     Probing,
     /// No call until an operator acts.
     Latched,
@@ -106,7 +106,7 @@ enum State {
     Latched,
 }
 
-/// The breaker of one provider; shared by all runs of an engine.
+/// The breaker of one provider, shared by all runs of an engine.
 #[derive(Debug)]
 pub struct Breaker {
     inner: Mutex<Inner>,
@@ -117,7 +117,7 @@ pub struct Breaker {
 #[derive(Debug)]
 struct Inner {
     state: State,
-    /// Until when the provider has asked to be left alone, in whatever state.
+    /// The time until which the provider has asked for no requests, in whatever state.
     held_until: Option<Instant>,
     /// Window of calls to a provider without keys.
     window: Option<Window>,
@@ -134,14 +134,14 @@ impl Inner {
 }
 
 impl Breaker {
-    /// A breaker that knows nothing of the provider yet; with a window, of one without keys.
+    /// A breaker for a provider that has not answered yet. A window means that the provider has no keys.
     #[must_use]
     pub fn unproven(random: Random, window: Option<Window>) -> Self {
         let state = State::Unproven { failures: 0, invalid: 0, probing: false };
         Self { inner: Mutex::new(Inner { state, held_until: None, window }), changed: Notify::new(), random }
     }
 
-    /// Leave to make a call now, if it makes sense.
+    /// A permit for one call now; `None` while the state admits none.
     pub fn admit(&self, now: Instant) -> Option<Permit<'_>> {
         let Inner { state, held_until, window } = &mut *self.lock();
         if held_until.is_some_and(|until| now < until) {
@@ -213,14 +213,14 @@ impl Breaker {
         }
     }
 
-    /// The provider has asked that nothing be sent before `until`; an earlier moment than it asked for before changes
-    /// nothing. No operator's call shortens it.
+    /// The provider has asked for no requests before `until`. A time earlier than the one it asked for before has no
+    /// effect. No operator's call shortens this pause.
     pub fn hold(&self, until: Instant) {
         let held_until = &mut self.lock().held_until;
         *held_until = (*held_until).max(Some(until));
     }
 
-    /// Whether no call is made now, not even a probe: half-open is closed enough, whether or not a call comes to prove it.
+    /// Whether no call is made now, not even a probe. Half-open counts as closed, also when no call follows.
     #[must_use]
     pub fn is_open(&self, now: Instant) -> bool {
         let inner = self.lock();
@@ -244,7 +244,8 @@ impl Breaker {
         }
     }
 
-    /// A caller starts a run: an open breaker may probe at once and has all its probes again. A latched one stays latched.
+    /// Called when a caller starts a run: an open breaker may probe at once and has all its probes again. A latched
+    /// breaker stays latched.
     pub fn rearm(&self, now: Instant) {
         if let State::Open { probe_at, failed_probes, .. } = &mut self.lock().state {
             *probe_at = now;
@@ -278,7 +279,7 @@ impl Breaker {
         opened
     }
 
-    /// Returns after the next change; take it before looking, so that none is missed.
+    /// Completes at the next change. Create it before reading the state, so that no change is missed.
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.changed.notified()
     }
@@ -288,31 +289,31 @@ impl Breaker {
         let Call { probe, alone } = call;
         match (state, signal) {
             (State::Latched, _) | (_, Signal::Unkeyed) => State::Latched,
-            // The last calls of a window that was in flight when it opened change nothing.
+            // Calls that were in flight when the breaker opened change nothing.
             (State::Open { .. }, _) if !probe => state,
             (State::Open { .. } | State::Unproven { .. }, Signal::Good) => {
                 State::Closed { failures: 0, invalid: 0 }
             }
-            // It may be one bad invoice or a wrong setting: the next invoice shows which.
+            // Either this invoice is invalid or a setting is wrong: the next invoice shows which.
             (State::Unproven { invalid, .. }, Signal::Invalid) => match invalid + 1 {
                 INVALID_MAX.. => self.open(now, 0),
                 invalid => State::Unproven { failures: 0, invalid, probing: false },
             },
-            // Bad invoices may be what opened it: one more of them proves nothing.
+            // Invalid invoices may have opened the breaker: another invalid one does not prove that the provider works.
             (
                 State::Open { failed_probes, .. },
                 Signal::Failure | Signal::Doubt | Signal::Wrong | Signal::Suspect | Signal::Invalid,
             ) => self.open(now, failed_probes.saturating_add(1)),
             (_, Signal::Wrong) | (State::Unproven { .. }, Signal::Suspect) => self.open(now, 0),
-            // The provider has answered others; whether it still does is for them to show.
+            // The provider has answered other items before; their next results show whether it still does.
             (State::Closed { .. }, Signal::Suspect) => state,
-            // The next call could cost another invoice: first a pause.
+            // The next call could cost another invoice: pause first.
             (State::Unproven { .. }, Signal::Doubt) => self.open(now, 0),
             (State::Closed { .. }, Signal::Doubt) if alone => self.open(now, 0),
-            // The window has become narrower by it.
+            // The response has narrowed the window.
             (State::Closed { .. }, Signal::Doubt) => state,
             (State::Unproven { failures, invalid, .. }, Signal::Failure) => match failures + 1 {
-                // One call at a time would wait for a slow one as often as it takes to open.
+                // Calls to a slow provider would time out one by one until the breaker opens.
                 UNPROVEN_FAILURES_MAX.. if window.is_some() => self.open(now, 0),
                 failures @ UNPROVEN_FAILURES_MAX.. => State::Closed { failures, invalid },
                 failures => State::Unproven { failures, invalid, probing: false },
@@ -329,7 +330,7 @@ impl Breaker {
         }
     }
 
-    /// Open, with half of the pause fixed and half drawn.
+    /// The open state, with half of the pause fixed and half random.
     fn open(&self, now: Instant, failed_probes: u32) -> State {
         let ceiling = COOL_DOWN_FIRST.saturating_mul(1 << failed_probes.min(16)).min(COOL_DOWN_MAX);
         let pause = ceiling / 2 + self.random.jitter(ceiling / 2);
@@ -341,7 +342,7 @@ impl Breaker {
     }
 }
 
-/// What a signal is to the window.
+/// Maps a signal to the window's reading.
 fn reading(signal: Signal) -> Reading {
     match signal {
         Signal::Good => Reading::Definite,

@@ -5,16 +5,16 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// Thousandths of a token: one resend.
+/// The cost of one resend, in thousandths of a token.
 const RESEND: u64 = 1000;
 /// Credit of one first send: half a resend, so that one call in three may be a resend.
 const FIRST_SEND: u64 = 500;
 /// Credit per second without first sends: 50 resends.
 const REFILL_PER_SECOND: u64 = 50 * RESEND;
-/// The most that is saved up; also what an engine begins with, so that a crash's open attempts are resent at once.
+/// The highest balance. An engine begins with it, so that open attempts are resent at once after a crash.
 const CAPACITY: u64 = 1000 * RESEND;
 
-/// The bucket; shared by all runs of an engine.
+/// The bucket, shared by all runs of an engine.
 #[derive(Debug)]
 pub struct Budget {
     level: Mutex<Level>,
@@ -33,7 +33,7 @@ impl Budget {
         Self { level: Mutex::new(Level { saved: CAPACITY, at: now }) }
     }
 
-    /// Pays in for first sends.
+    /// Adds the credit of first sends.
     pub fn first_sends(&self, count: usize) {
         let paid = FIRST_SEND.saturating_mul(u64::try_from(count).unwrap_or(u64::MAX));
         let mut level = self.lock();

@@ -27,23 +27,24 @@ use crate::provider::answer::{Reason, Verdict};
 use crate::provider::trace::of_attempt;
 use crate::provider::{Answer, Preconditions, VoidOutcome};
 
-/// Pause of an attempt that was released because it could not be sent now.
+/// Pause of an attempt that was released because it could not be sent at that time.
 const UNSENT_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause of an item that the provider does not accept; never less than half of it, which is longer than
+/// The longest pause of an item that the provider does not accept. The shortest is half of it, which is longer than
 /// [`UNSENT_PAUSE`].
 const SUSPECT_PAUSE: Duration = Duration::from_millis(800);
-/// The pause after a call that was not executed is drawn as after so many sends.
+/// The number of sends from which the pause after a call that was not executed is derived.
 const NOT_TAKEN: u32 = 2;
 
-/// A claimed attempt on its way to a worker.
+/// A claimed attempt in the queue of the workers.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) attempt: Attempt,
-    /// Its key is to be voided: no more attempt is allowed.
+    /// Whether the key is to be voided, because no more attempt is allowed.
     pub(super) is_withdrawn: bool,
-    /// The end of our lease, by our own clock; counted from before the claim, so that it is never too late.
+    /// The end of our lease by our own clock, counted from before the claim, so that it is never later than the stored
+    /// end.
     pub(super) lease_ends: Instant,
-    /// Its permit among the claimed and unsettled attempts.
+    /// The attempt's permit among the claimed and unsettled attempts.
     pub(super) place: OwnedSemaphorePermit,
 }
 
@@ -52,7 +53,7 @@ pub(super) struct Job {
 pub(super) struct AttemptResult {
     pub(super) settlement: Settlement,
     pub(super) place: OwnedSemaphorePermit,
-    /// Its trace, if it is sampled.
+    /// The attempt's trace, if sampled.
     pub(super) trace: Option<AttemptTrace>,
 }
 
@@ -64,7 +65,7 @@ impl EngineContext {
         let run = whole.and_then(|_| TraceContext::current());
         let outcome = self.outcome(&attempt, is_withdrawn, lease_ends, progress);
         let (outcome, again_in, decline) = match whole {
-            // Its lines in the log are found by its trace too.
+            // The log lines of the attempt then have its trace id.
             Some(whole) => whole.scope(outcome).await,
             None => outcome.await,
         };
@@ -99,7 +100,7 @@ impl EngineContext {
         }
         let (answer, verdict) = self.call(attempt, lease_ends, progress).await;
         let left_alone_for = answer.retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)).unwrap_or_default();
-        // Before the permit goes back, so that no other call slips in between.
+        // Hold before the permit is released, so that no other call is admitted in between.
         if !left_alone_for.is_zero() {
             self.breaker.hold(Instant::now() + left_alone_for);
         }
@@ -115,7 +116,7 @@ impl EngineContext {
             _ => on_answer(idempotency, sent, verdict.class),
         };
         let again_in = match outcome {
-            // Behind those that were not sent yet, for these show whether the endpoint works.
+            // The pause is longer than that of unsent attempts, because those show whether the endpoint works.
             Outcome::InDoubt(None) | Outcome::NotSent if suspicion.is_some() => {
                 scaled(SUSPECT_PAUSE / 2 + self.random.jitter(SUSPECT_PAUSE / 2))
             }
@@ -126,15 +127,15 @@ impl EngineContext {
         (outcome, again_in.max(left_alone_for), None)
     }
 
-    /// A call met something else than an answer about its invoice.
+    /// Records that a call got no answer about its invoice.
     fn met_in(&self, progress: &Progress, reason: Reason, status: Option<u16>) {
         let problem = Problem { reason, status, count: 1 };
         progress.met(problem);
         self.met(problem);
     }
 
-    /// Has the key voided; `None` where it was charged before, so that to send it again tells the same and charges nothing.
-    /// The breaker hears nothing of it: one key that cannot be voided must not stop others.
+    /// Voids the key; `None` if it is charged already, because a resend then returns that result and charges nothing.
+    /// The result is not reported to the breaker: one key that cannot be voided must not stop others.
     async fn withdraw(
         &self,
         attempt: &Attempt,
@@ -156,7 +157,7 @@ impl EngineContext {
             VoidOutcome::Unknown(why) => {
                 tracing::warn!(attempt.key = key, why, "an attempt that is allowed no more was not voided");
                 self.met_in(progress, Reason::NotVoided, None);
-                // Perhaps the ledger is another, or lacks what this store has seen.
+                // The ledger may have been replaced, or may lack rows that this store has seen.
                 self.read_ledger().await;
                 let pause = backoff::pause(&self.random, attempt.sends.max(NOT_TAKEN));
                 let outcome = if sent.is_resend() { Outcome::InDoubt(None) } else { Outcome::NotSent };
@@ -165,7 +166,7 @@ impl EngineContext {
         }
     }
 
-    /// Makes the call; takes in what the answer says of the provider's ledger.
+    /// Makes the call, and records what the answer says about the provider's ledger.
     async fn call(&self, attempt: &Attempt, lease_ends: Instant, progress: &Progress) -> (Answer, Verdict) {
         let ledger = self.ledger.known();
         let began = Instant::now();
@@ -184,7 +185,7 @@ impl EngineContext {
         if matches!(verdict.reason, Reason::LedgerMismatch | Reason::OtherLedger | Reason::LedgerBehind) {
             self.read_ledger().await;
         }
-        // Of an answer that counts, and only then: a row that this ledger never had would lock billing out of it.
+        // Only definite answers count: a row number that this ledger never had would block all charging.
         if let (true, Some(ledger), Some(seq)) =
             (is_definite(verdict.class), answer.ledger.as_deref(), answer.seq)
         {
@@ -193,7 +194,8 @@ impl EngineContext {
         (answer, verdict)
     }
 
-    /// Whose fault it is, of an answer that may be the item's own; takes in each answer that shows that the endpoint works.
+    /// Whether the item or the endpoint is at fault, for an answer that fits either cause. Records each answer that
+    /// shows that the endpoint works.
     fn suspect(&self, attempt: &Attempt, verdict: Verdict, status: Option<u16>) -> Option<Suspicion> {
         let now = Instant::now();
         if is_definite(verdict.class) && verdict.class != AnswerClass::Invalid {
@@ -220,13 +222,13 @@ impl EngineContext {
         suspicion
     }
 
-    /// Under which conditions a request may be executed.
+    /// The conditions under which the provider may execute a request.
     pub(super) fn preconditions<'a>(&self, ledger: Option<&'a Known>) -> Preconditions<'a> {
         let seen = ledger.and_then(Known::seen);
         Preconditions { deployment: self.deployment, ledger: ledger.map(|ledger| ledger.id.as_str()), seen }
     }
 
-    /// Remembers the first ledger that answers, before its answer counts.
+    /// Stores the first ledger that answers before its answer counts.
     async fn first_of_its_ledger(&self, answer: &Answer) -> Verdict {
         let (verdict, Some(ledger)) = (answer.verdict, answer.ledger.as_deref()) else {
             return answer.verdict;
@@ -286,7 +288,7 @@ impl EngineContext {
     }
 }
 
-/// From here on only an operator can resolve it: `tinjis resolve`.
+/// Logs that from now on only an operator can resolve the invoice: `tinjis resolve`.
 pub(super) fn log_parked(attempt: &Attempt, outcome: Outcome) {
     let Some(reason) = outcome.attention() else { return };
     tracing::warn!(

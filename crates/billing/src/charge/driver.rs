@@ -1,9 +1,8 @@
-//! Drives a run: claims in batches, hands to workers, lets a recorder settle behind them, and knows when it is done.
-//! Knows no answer and no outcome; claims nothing more once the service drains.
+//! Drives a run: claims batches, passes them to workers, has a recorder settle the results, and decides when the run is
+//! done. Knows no answer and no outcome; claims nothing more once the service drains.
 //!
-//! With keys it claims ahead, so that a commit is shared by hundreds of attempts. Without keys it claims only what
-//! is sent at once, so that a crash leaves as few attempts as possible in doubt;
-//! and no more than the breaker's window is wide.
+//! With keys it claims ahead, so that hundreds of attempts share a commit. Without keys it claims only what is sent at
+//! once, within the breaker's window. So a crash leaves as few attempts as possible in doubt.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,9 +27,9 @@ use crate::invoice::{Attempt, InvoiceId, RunId};
 use crate::protocol::key::Key;
 use crate::protocol::transition::Idempotency;
 
-/// Attempts of one claim, with keys.
+/// The most attempts of one claim, with keys.
 const CLAIM_MAX: usize = 256;
-/// Such claims that may be unsettled, besides what is under way: one is sent, one waits, one is recorded.
+/// Claims that may be unsettled besides the calls in flight: one being sent, one queued, one being recorded.
 const CLAIMS_AHEAD: usize = 3;
 /// Interval at which a run with fresh invoices left claims due open attempts.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -48,7 +47,7 @@ pub(super) enum Ended {
     Interrupted,
 }
 
-/// Sends everything that is due for a run, or without one what is left open; returns when all is settled.
+/// Sends all attempts that are due for a run, or, without a run, all open attempts. Returns when all are settled.
 pub(super) async fn drive(
     shared: &Arc<EngineContext>,
     run: Option<RunId>,
@@ -61,7 +60,7 @@ pub(super) async fn drive(
     for _ in 0..shared.settings.in_flight_max.get() {
         let (shared, progress) = (Arc::clone(shared), Arc::clone(progress));
         let worker = work(shared, progress, Arc::clone(&claimed), results.clone());
-        // Without the span of this task: it would be entered and left at each poll of each worker.
+        // Without this task's span, which would be entered and left at each poll of each worker.
         tasks.spawn(TraceContext::inherit(worker));
     }
     drop(results);
@@ -73,7 +72,7 @@ pub(super) async fn drive(
     if ended == Ended::Interrupted {
         crash_point!("K14");
     }
-    // The claimer has dropped its sender: workers end when the queue is empty, the recorder when they have ended.
+    // The claimer has dropped its sender: workers end when the queue is empty, and the recorder ends after the workers.
     while let Some(ended) = tasks.join_next().await {
         if let Err(panic) = ended {
             tracing::error!(error = &panic as &dyn std::error::Error, "a task of the run panicked");
@@ -110,20 +109,20 @@ struct Claimer<'a> {
     run: Option<RunId>,
     progress: &'a Progress,
     jobs: Sender<Job>,
-    /// Attempts that are claimed and have not come back.
+    /// The number of claimed attempts whose results have not been received.
     out: Arc<AtomicUsize>,
-    /// A place for each attempt that is claimed and not yet settled.
+    /// One permit for each attempt that is claimed and not yet settled.
     places: Arc<Semaphore>,
     places_max: usize,
-    /// The last invoice that this run has claimed; the run ends where ids end.
+    /// The last invoice that this run has claimed. A pass goes through the invoices by id.
     after: InvoiceId,
     fresh_left: bool,
     /// The first invoice of this pass that waits for another attempt of its customer.
     waiting_from: Option<InvoiceId>,
-    /// Since this pass began, something was claimed here, or others have settled something.
+    /// Whether something was claimed here, or settled by others, since this pass began.
     moved: bool,
     look_at: Instant,
-    /// Outcomes of the run when it was looked at last.
+    /// The outcomes of the run at the last read.
     counted: Option<[i64; 4]>,
     looked_again: bool,
 }
@@ -186,7 +185,7 @@ impl<'a> Claimer<'a> {
         }
     }
 
-    /// Looks at the service, the breaker and the free places.
+    /// Decides the next step by the shutdown, the breaker and the free permits.
     async fn next(&self) -> Next {
         let shutdown = &self.shared.shutdown;
         if shutdown.is_draining() {
@@ -210,7 +209,7 @@ impl<'a> Claimer<'a> {
                         () = changed => Next::LookAgain,
                     },
                 },
-                // Outside a run nothing waits for a provider that is not known to answer.
+                // Outside a run, open attempts do not wait for a provider that is not known to answer.
                 Admission::Probing if self.run.is_none() => Next::End(Ended::Done),
                 Admission::ProbeAt(at) if self.run.is_none() && at > now => Next::End(Ended::Done),
                 Admission::Probing => {
@@ -233,7 +232,7 @@ impl<'a> Claimer<'a> {
         Next::Claim { at_most: places.num_permits(), places }
     }
 
-    /// As many as fit beside what is claimed and not yet settled; waits until one does.
+    /// Claims as many as the window has places for beside the unsettled ones; waits until there is a place.
     async fn claim_in_window(&self, size: usize) -> Next {
         let size = size.min(self.places_max);
         let mut free = self.take_places(self.places_max - size + 1).await;
@@ -247,11 +246,11 @@ impl<'a> Claimer<'a> {
         Next::Claim { at_most, places }
     }
 
-    /// One attempt, once everything before it is settled.
+    /// Claims one attempt, once all earlier ones are settled.
     async fn claim_probe(&self, at: Instant) -> Next {
         tokio::time::sleep_until(at).await;
         let mut places = self.take_places(self.places_max).await;
-        // What was settled meanwhile may have opened the breaker: then this probe comes too early.
+        // Results that were settled meanwhile may have opened the breaker: then it is too early for this probe.
         let now = Instant::now();
         if !matches!(self.shared.breaker.admission(now), Admission::ProbeAt(at) if at <= now) {
             return Next::LookAgain;
@@ -265,8 +264,8 @@ impl<'a> Claimer<'a> {
         Arc::clone(&self.places).acquire_many_owned(count).await.expect("the semaphore is never closed")
     }
 
-    /// Attempts in doubt first, then fresh invoices. While the breaker is open the other way round: a few items that fail
-    /// for ever would be all that is ever tried. With the keys of those that are to be voided.
+    /// Claims attempts in doubt first, then fresh invoices. While the breaker is open the order is reversed: otherwise
+    /// a few items that always fail would be the only probes. Also returns the keys to void.
     async fn claim(&mut self, at_most: usize) -> (Vec<Attempt>, HashSet<Key>) {
         let now = Instant::now();
         let fresh_first = self.fresh_left && self.shared.breaker.wants_fresh();
@@ -291,7 +290,7 @@ impl<'a> Claimer<'a> {
             self.after = last.invoice_id;
             self.progress.forward();
         }
-        // These were claimed because their networks allow them.
+        // No key is to be voided: the claim has checked that the networks allow these attempts.
         (fresh, HashSet::new())
     }
 
@@ -307,18 +306,18 @@ impl<'a> Claimer<'a> {
         open
     }
 
-    /// Keys to void, of attempts that were claimed again. Without keys nothing can be voided.
+    /// The keys to void among attempts that were claimed again. Without keys nothing can be voided.
     async fn to_withdraw(&self, attempts: &[Attempt]) -> HashSet<Key> {
         let EngineContext { store, provider, .. } = self.shared;
         if provider.idempotency() == Idempotency::None {
             return HashSet::new();
         }
         let look = || store.to_withdraw(attempts);
-        // None: the service drains, and sends nothing.
+        // `None` means that the service drains: then nothing is sent.
         self.shared.retry_until_draining("look for what forbids an attempt", look).await.unwrap_or_default()
     }
 
-    /// `false` when no worker is left.
+    /// Passes attempts to the workers; `false` when no worker is left.
     async fn hand_over(
         &self,
         attempts: Vec<Attempt>,
@@ -337,7 +336,8 @@ impl<'a> Claimer<'a> {
         true
     }
 
-    /// Once, where others claim too: what one of them held when we passed it is PENDING still if that one died.
+    /// Once per run on a shared store: an invoice that another process held in our pass is PENDING again if that
+    /// process died.
     fn should_claim_again(&mut self) -> bool {
         let looks = self.run.is_some() && self.shared.store.is_shared() && !self.looked_again;
         if looks {
@@ -347,7 +347,7 @@ impl<'a> Claimer<'a> {
         looks
     }
 
-    /// What waited for another attempt of its customer may be free now.
+    /// Starts again from the first invoice that had to wait for another attempt of its customer: it may be free now.
     fn resume_from_first_waiting(&mut self) -> bool {
         let first = self.waiting_from;
         if let Some(InvoiceId(first)) = first {
@@ -356,8 +356,8 @@ impl<'a> Claimer<'a> {
         first.is_some()
     }
 
-    /// Another process claims one invoice of a customer after the other, and we met none that it did not hold: to end the
-    /// run would be to end it there too.
+    /// Whether other processes have left something to claim. They may claim a customer's invoices one after another, so
+    /// that our pass finds each of them taken. Ending the run here would end it for them too.
     async fn has_claimable_left(&self) -> bool {
         let Some(run) = self.run else { return false };
         let store = &self.shared.store;
@@ -367,13 +367,13 @@ impl<'a> Claimer<'a> {
             .unwrap_or(true)
     }
 
-    /// Begins another pass.
+    /// Begins another pass after this invoice.
     fn claim_after(&mut self, after: InvoiceId) {
         (self.after, self.fresh_left, self.waiting_from, self.moved) = (after, true, None, false);
     }
 
-    /// When to look again for what is open: another process may settle it before its lease ends, and what others do is
-    /// a step forward of the run too.
+    /// The time until the next check of open attempts: another process may settle them before their leases end.
+    /// Outcomes that other processes record count as progress of the run.
     async fn wait_or_settled(&mut self, next_in: Duration) -> Duration {
         let (Some(run), true) = (self.run, self.shared.store.is_shared()) else { return next_in };
         if let Ok(Some(run)) = self.shared.store.run(run).await
@@ -387,8 +387,8 @@ impl<'a> Claimer<'a> {
         next_in.min(LOOK_AGAIN)
     }
 
-    /// Nothing could be claimed: waits until all is settled, then for attempts in doubt; `Some` when there is
-    /// nothing to wait for.
+    /// Called when nothing could be claimed: waits until all is settled, then for attempts in doubt. `Some` when there
+    /// is nothing to wait for.
     async fn wait_for_work(&mut self) -> Option<Ended> {
         if self.fresh_left {
             return None;
@@ -404,7 +404,7 @@ impl<'a> Claimer<'a> {
         let store = &self.shared.store;
         let next = self.shared.retry_until_draining("look ahead", || store.next_open_in()).await;
         let next_in = match next {
-            // The store failed until the service drained: whether something is left is unknown.
+            // The store failed until the service drained: whether attempts are left is unknown.
             None => return Some(Ended::Interrupted),
             Some(None) if self.resume_from_first_waiting() || self.should_claim_again() => return None,
             Some(None) if !self.has_claimable_left().await => return Some(Ended::Done),
@@ -414,7 +414,7 @@ impl<'a> Claimer<'a> {
             }
             Some(Some(next_in)) => self.wait_or_settled(next_in).await,
         };
-        // Others are open still, perhaps in doubt.
+        // Other attempts are still open, perhaps in doubt.
         if self.moved && self.resume_from_first_waiting() {
             return None;
         }

@@ -24,19 +24,19 @@ use crate::store::{self, Store};
 
 /// The first pause after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(50);
-/// The longest one.
+/// The longest pause after the store has failed.
 const STORE_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Settings of the engine; those of the provider are in [`crate::provider::ProviderConfig`].
 #[derive(Clone, Copy, Debug)]
 pub struct ChargeSettings {
-    /// Calls under way at once.
+    /// The maximum number of calls under way.
     pub in_flight_max: NonZeroUsize,
-    /// Lease of a claimed attempt; must be longer than a call and its time in the queue.
+    /// Lease of a claimed attempt; must be longer than a call and its wait in the queue.
     pub lease: Duration,
 }
 
-/// One engine.
+/// The state that all tasks of one engine share.
 pub(super) struct EngineContext {
     pub(super) store: Arc<dyn Store>,
     pub(super) provider: provider::Client,
@@ -47,23 +47,23 @@ pub(super) struct EngineContext {
     pub(super) metrics: ChargeMetrics,
     pub(super) breaker: Breaker,
     pub(super) suspects: Suspects,
-    /// What the last call met that was no answer about an invoice, since this process began to drive a run.
+    /// The last result of a call that was no answer about an invoice, since this process last began to drive a run.
     pub(super) problem: Mutex<Option<Problem>>,
     pub(super) budget: Budget,
     /// One permit for each call that may be under way.
     pub(super) in_flight: Semaphore,
     pub(super) ledger: Ledger,
-    /// The store's own name: keys are made from it, and the provider may ask whether it knows it.
+    /// The store's deployment id: keys are derived from it, and the provider may reject an unknown one.
     pub(super) deployment: DeploymentId,
     pub(super) runs: Runs,
-    /// The halt as it was read last: for readiness, which must not wait for the store.
+    /// The halt as last read, because readiness must not wait for the store.
     pub(super) halt: Mutex<Option<Halt>>,
-    /// Wakes the supervisor: a run has ended, or one is to be adopted.
+    /// Wakes the supervisor when a run has ended or is to be adopted.
     pub(super) wake: Notify,
 }
 
 impl EngineContext {
-    /// A call met something else than an answer about its invoice.
+    /// Records that a call got no answer about its invoice.
     pub(super) fn met(&self, problem: Problem) {
         let mut last = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some(Problem::after(*last, problem));
@@ -77,7 +77,7 @@ impl EngineContext {
         self.repeat(what, step, || self.shutdown.hard()).await
     }
 
-    /// As [`Self::retry_until_stopped`], but not repeated once the service drains: for steps that begin something.
+    /// Like [`Self::retry_until_stopped`], but not repeated once the service drains: for steps that begin something.
     pub(super) async fn retry_until_draining<T, F>(&self, what: &str, step: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = store::Result<T>>,
@@ -85,7 +85,7 @@ impl EngineContext {
         self.repeat(what, step, || self.shutdown.draining()).await
     }
 
-    /// A step that has begun is waited for: what it did must be known.
+    /// Never cancels a step that has begun, because its result must be known.
     async fn repeat<T, F, S>(&self, what: &str, step: impl Fn() -> F, stop: impl Fn() -> S) -> Option<T>
     where
         F: Future<Output = store::Result<T>>,

@@ -1,5 +1,4 @@
-//! The end of all charging by an operator's decision, as this process shows it. The store's claims enforce it.
-//! Knows no route.
+//! The operator's halt of all charging, as this process knows it. The store's claims enforce it. Knows no route.
 
 use std::sync::PoisonError;
 
@@ -9,7 +8,7 @@ use crate::store::StoreError;
 use crate::store::control::{Halt, OperatorNote};
 
 impl Engine {
-    /// Stops all charging, on all replicas; answers whether it was not stopped before. Open attempts still settle.
+    /// Stops all charging, on all replicas; returns whether charging was on before. Open attempts still settle.
     ///
     /// # Errors
     /// When the store fails.
@@ -22,7 +21,7 @@ impl Engine {
         Ok(changed)
     }
 
-    /// Lets charging go on, from the next run on; answers whether it was stopped.
+    /// Allows charging again, from the next run on; returns whether it was stopped.
     ///
     /// # Errors
     /// When the store fails.
@@ -35,7 +34,7 @@ impl Engine {
         Ok(changed)
     }
 
-    /// The halt as it was read last, a few seconds ago at most.
+    /// The halt as last read, at most a few seconds ago.
     #[must_use]
     pub fn last_halt(&self) -> Option<Halt> {
         self.0.halt.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,5 +1,5 @@
-//! What this process knows of the provider, for an operator: the breaker, the last problem, latency and declines. Memory
-//! only: another replica knows its own.
+//! The provider's state as this process knows it, for an operator: the breaker, the last problem, latency and declines.
+//! Held in memory only, so each replica reports its own.
 
 use tokio::time::Instant;
 
@@ -13,9 +13,9 @@ pub struct ProviderHealth {
     /// Whether calls are admitted: `closed`, `half-open`, `open` or `latched`.
     pub breaker: &'static str,
     pub last_problem: Option<Problem>,
-    /// Requests that were sent.
+    /// The number of requests sent.
     pub requests: u64,
-    /// Their mean duration in microseconds.
+    /// The mean duration of these requests in microseconds.
     pub mean_us: Option<u64>,
     /// Declines by class, in the order of [`DeclineClass::ALL`].
     pub declines: Vec<(DeclineClass, u64)>,
@@ -36,7 +36,7 @@ impl Engine {
         ProviderHealth { breaker, last_problem: self.latest_problem(), requests, mean_us, declines }
     }
 
-    /// Resolves when the service is to end: what is open for long ends then.
+    /// Completes when the service begins to drain: long-lived responses end then.
     pub async fn draining(&self) {
         self.0.shutdown.draining().await;
     }

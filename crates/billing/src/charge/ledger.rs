@@ -1,29 +1,29 @@
-//! The provider's ledger as this process knows it: which one the store settles with, and the last of its rows that was
-//! seen. What is sent comes from here; what is durable, from the store. Knows no answer and no HTTP.
+//! The provider's ledger as this process knows it: the ledger that the store settles with, and its last row that was
+//! seen. Requests are built from this state; the store holds the durable copy. Knows no answer and no HTTP.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::store::LedgerSeen;
 
-/// Former ledgers that are remembered; each takes an operator's acceptance.
+/// Former ledgers that are remembered. An operator accepted each replacement.
 const FORMER_MAX: usize = 100;
 
 /// The remembered ledger, if any.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     known: RwLock<Option<Arc<Known>>>,
-    /// Ids of ledgers that others have replaced while this process ran, the latest last.
+    /// Ids of ledgers that were replaced while this process ran, the latest last.
     former: Mutex<Vec<String>>,
 }
 
-/// One ledger. Another one that is accepted is another value, so that rows of the former are not taken for its own.
+/// One ledger. Each newly accepted ledger is a new value, so that rows of the former ledger are not counted as its own.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) id: String,
-    /// The last row that any answer named; 0 before the first.
+    /// The last row that any answer named; 0 before the first one.
     seen: AtomicI64,
-    /// As far as the store holds it.
+    /// The last row that the store holds.
     kept: AtomicI64,
 }
 
@@ -45,19 +45,19 @@ impl Ledger {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The ledger to settle with from now on.
+    /// Sets the ledger to settle with from now on.
     pub(super) fn remember(&self, ledger: &str) {
         self.take_in(Some(LedgerSeen { ledger_id: ledger.to_owned(), seq: 0 }));
     }
 
-    /// An operator accepts this ledger here, also one that others have replaced before.
+    /// Accepts this ledger by an operator's decision here, also a ledger that was replaced before.
     pub(super) fn accept(&self, ledger: &str) {
         self.former.lock().unwrap_or_else(PoisonError::into_inner).retain(|former| former != ledger);
         self.remember(ledger);
     }
 
-    /// What the store holds: another process may have seen more. Not a ledger that another has replaced: a store that
-    /// names it is a database server that a failover has left behind, and so may be the ledger that goes with it.
+    /// Applies what the store holds: another process may have seen more. Ignores a ledger that was replaced: a store
+    /// that names it is a database server from before a failover, and its ledger may be just as old.
     pub(super) fn take_in(&self, stored: Option<LedgerSeen>) {
         let Some(LedgerSeen { ledger_id, seq }) = stored else { return };
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -70,8 +70,8 @@ impl Ledger {
         if former.contains(&ledger_id) {
             tracing::error!(
                 ledger.id = ledger_id,
-                "the store names a ledger that was replaced: it may be a database server of before a failover. If an \
-                 operator has accepted that ledger again elsewhere, start billing again"
+                "the store names a ledger that was replaced: it may be a database server of before a failover, \
+                 unless an operator has accepted that ledger again elsewhere and billing has to be started again"
             );
             return;
         }
@@ -84,21 +84,21 @@ impl Ledger {
         }
     }
 
-    /// An answer of this ledger named this row.
+    /// Records that an answer of this ledger named this row.
     pub(super) fn see(&self, ledger: &str, seq: i64) {
         if let Some(known) = self.known().filter(|known| known.id == ledger) {
             known.seen.fetch_max(seq, Ordering::Relaxed);
         }
     }
 
-    /// What the store does not hold yet.
+    /// The last row that was seen, if the store does not hold it yet.
     pub(super) fn unkept(&self) -> Option<LedgerSeen> {
         let known = self.known()?;
         let seq = known.seen.load(Ordering::Relaxed);
         (seq > known.kept.load(Ordering::Relaxed)).then(|| LedgerSeen { ledger_id: known.id.clone(), seq })
     }
 
-    /// The store holds it now.
+    /// Records that the store now holds this row.
     pub(super) fn kept(&self, stored: &LedgerSeen) {
         if let Some(known) = self.known().filter(|known| known.id == stored.ledger_id) {
             known.kept.fetch_max(stored.seq, Ordering::Relaxed);

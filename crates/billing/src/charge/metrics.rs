@@ -10,13 +10,12 @@ use crate::protocol::transition::Outcome;
 use crate::store::Counts;
 use crate::store::ages::Ages;
 
-/// The engine's metrics.
 #[derive(Clone, Debug)]
 pub(super) struct ChargeMetrics {
     attempts: IntCounterVec,
     declines: IntCounterVec,
     invoices: IntGaugeVec,
-    /// Settlements that met another outcome: must stay 0.
+    /// Settlements that contradict a recorded outcome: must stay 0.
     pub(super) conflicts: IntCounter,
     /// 1 while the breaker is open.
     pub(super) breaker_open: IntGauge,
@@ -109,7 +108,7 @@ impl ChargeMetrics {
         self.provider.observe(after.as_secs_f64());
     }
 
-    /// How many requests were sent, and their mean duration in microseconds.
+    /// The number of requests sent, and their mean duration in microseconds.
     pub(super) fn provider_requests(&self) -> (u64, Option<u64>) {
         let (count, seconds) = (self.provider.get_sample_count(), self.provider.get_sample_sum());
         let total = Duration::try_from_secs_f64(seconds).unwrap_or_default();

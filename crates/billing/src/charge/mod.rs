@@ -53,15 +53,15 @@ pub use resolve::REQUEST_LIFE_MAX;
 pub use run::Waited;
 pub use supervisor::RUN_LEASE;
 
-/// Lease of a claimed attempt; several deadlines of a call.
+/// Lease of a claimed attempt, as long as several deadlines of a call.
 pub const LEASE: Duration = crate::store::lease::LONGEST;
 
-/// The longest that a provider's `Retry-After` is respected for: an answer that asks for days must not stop a run.
+/// The longest `Retry-After` that is respected: an answer that asks for days must not stop a run.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// Poll interval for a run that another process drives.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
-/// How long a run of all invoices waits for one of some to end before it tries again.
+/// How long a run of all invoices waits for a narrower run to end before it tries again.
 const BUSY_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A run that a pay call started, or the unfinished one that it joined.
@@ -76,7 +76,7 @@ pub struct Started {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartedRun {
     Started(Started),
-    /// This run is unfinished, and claims less than was asked for.
+    /// This run is unfinished, and claims less than the caller asked for.
     Busy(RunId),
 }
 
@@ -97,7 +97,7 @@ pub enum RepairError {
     /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// This store has settled with another ledger: what is missing in this one proves nothing, and neither does the rest.
+    /// This store has settled with another ledger: neither the rows nor the gaps of this one prove anything.
     #[error("this store settles with ledger {0}")]
     OtherLedger(String),
 }
@@ -120,7 +120,7 @@ pub enum ResolveError {
     /// Another attempt of the same invoice is charged already: a second charge is paid back, not recorded.
     #[error("another attempt of this invoice is charged already; pay this one back, then say not charged")]
     OtherCharged,
-    /// The provider could not be asked to void the key, or its answer cannot be relied on.
+    /// The provider could not be asked to void the key, or its answer is not reliable.
     #[error("the provider did not void this key: {0}")]
     NotVoided(String),
 }
@@ -130,16 +130,16 @@ pub struct EngineParts {
     pub store: Arc<dyn Store>,
     pub provider: provider::Client,
     pub settings: ChargeSettings,
-    /// Tells how old a request may be.
+    /// The clock by which the age of a request is measured.
     pub clock: Clock,
-    /// Jitter.
+    /// The source of jitter.
     pub random: Random,
     /// The registry for the engine's metrics.
     pub metrics: Metrics,
     pub shutdown: Shutdown,
 }
 
-/// The engine's handle; clones share one engine.
+/// A handle of the engine; clones share the engine.
 #[derive(Clone)]
 pub struct Engine(Arc<EngineContext>);
 
@@ -183,8 +183,9 @@ impl Engine {
         Ok(Self(shared))
     }
 
-    /// Starts a run of all invoices or joins the unfinished one, which then looks at every invoice that is PENDING now.
-    /// One of some invoices is waited for first. The run is a task of its own: a caller that hangs up cancels nothing.
+    /// Starts a run of all invoices, or joins the unfinished one, which then also claims every invoice that is PENDING
+    /// now. Waits first for an unfinished run of some invoices. The run is a separate task: a caller that hangs up
+    /// cancels nothing.
     pub async fn pay(&self) -> Result<Started, StoreError> {
         loop {
             match self.begin_run(RunOrder::default()).await? {
@@ -192,14 +193,14 @@ impl Engine {
                 StartedRun::Busy(_) if self.0.shutdown.is_draining() => {
                     return Err(StoreError::Unavailable("the service drains".into()));
                 }
-                // Waited for in the caller's own task: nothing is left waiting for one that has gone.
+                // This wait belongs to the caller's task: it ends when the caller hangs up.
                 StartedRun::Busy(run) => self.wait(run, BUSY_LOOK_EVERY).await.map(drop)?,
             }
         }
     }
 
-    /// Starts a run with this order, or joins the unfinished one if that claims all that the order asks for.
-    /// The start is a task of its own too, so that no run is opened without a driver.
+    /// Starts a run with this order, or joins the unfinished one if that claims all that the order asks for. The start
+    /// is a separate task too, so that no run is opened without a driver.
     pub async fn begin_run(&self, order: RunOrder) -> Result<StartedRun, StoreError> {
         let shared = Arc::clone(&self.0);
         let start = Presence::of_this_task().scope(async move { shared.start_or_join(&order).await });
@@ -230,40 +231,44 @@ impl Engine {
         }
     }
 
-    /// What keeps a run from charging that this process drives or has driven lately.
+    /// The problem that keeps this run from charging, if this process drives the run or has driven it lately.
     #[must_use]
     pub fn last_problem(&self, run: RunId) -> Option<Problem> {
         self.0.runs.find(run)?.problem()
     }
 
-    /// What a call of this process met last, in a run or outside of one, since it began to drive its last run.
+    /// The last problem that a call of this process had, inside or outside a run, since the process began to drive its
+    /// last run.
     #[must_use]
     pub fn latest_problem(&self) -> Option<Problem> {
         *self.0.problem.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies an operator's decision on an attempt. "Not charged" of an open one is accepted only after the provider has voided
-    /// the key, or, with a reason, without keys once no request can be alive, or of a second charge of the invoice, which
-    /// can only be refunded. A decision on a final one may end its invoice's need of manual resolution.
+    /// Applies an operator's decision on an attempt. "Not charged" of an open attempt is accepted once the provider has
+    /// voided the key. Without keys it needs a reason, and no request may be alive. It also needs a reason for a second
+    /// charge of the invoice, which can only be refunded. A decision on a final attempt may end its invoice's need of
+    /// manual resolution.
     pub async fn resolve(&self, resolution: Resolution) -> Result<ResolveOutcome, ResolveError> {
         self.0.resolve(&resolution).await
     }
 
-    /// Accepts this ledger from now on, by an operator's decision; returns the previous one. It may have fewer keys.
+    /// Accepts this ledger from now on, by an operator's decision; returns the previous ledger. The new ledger may have
+    /// fewer keys.
     pub async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>, StoreError> {
         self.0.accept_ledger(acceptance).await
     }
 
-    /// The ledger that the provider names now; `None` when it names none.
+    /// The ledger that the provider names now; `None` when it names no ledger.
     ///
     /// # Errors
-    /// Why it did not respond.
+    /// The reason why the provider did not respond.
     pub async fn provider_ledger(&self) -> Result<Option<String>, String> {
         self.0.provider.named_ledger().await
     }
 
-    /// Repairs from the provider's ledger: settles attempts that are open here, and writes those that a
-    /// store restored from a backup has forgotten. Sends nothing. A store that remembers no ledger remembers this one.
+    /// Repairs the store from rows of the provider's ledger: settles attempts that are open here, and writes attempts
+    /// that a store restored from a backup lacks. Sends nothing. A store without a remembered ledger remembers this
+    /// one.
     pub async fn repair(&self, ledger_id: &str, facts: &[LedgerFact]) -> Result<Vec<Repaired>, RepairError> {
         self.0.repair(ledger_id, facts).await
     }

@@ -1,22 +1,22 @@
-//! What kept a run from charging, as it is shown to an operator: the last answer that was none about an invoice.
-//! Knows no store and no HTTP.
+//! The last answer that was not about an invoice and so kept a run from charging, as shown to an operator. Knows no
+//! store and no HTTP.
 
 use crate::invoice::RunProblem;
 use crate::provider::answer::Reason;
 
-/// A kind of answer, and how often in a row of its kind it came.
+/// A kind of answer, and the number of such answers in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Which kind.
+    /// The kind.
     pub reason: Reason,
-    /// The status, if there was an answer.
+    /// The status, if there was a response.
     pub status: Option<u16>,
-    /// How many calls met it, without one of another kind between.
+    /// The number of calls in a row with this kind of answer.
     pub count: u64,
 }
 
 impl Problem {
-    /// The last problem after one more.
+    /// Combines the former problem with the next one.
     #[must_use]
     pub fn after(former: Option<Self>, next: Self) -> Self {
         match former {
@@ -27,7 +27,7 @@ impl Problem {
         }
     }
 
-    /// As the store keeps it with its run.
+    /// The problem as the store holds it with its run.
     #[must_use]
     pub fn stored(self) -> RunProblem {
         RunProblem {

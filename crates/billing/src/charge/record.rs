@@ -1,5 +1,5 @@
-//! Records outcomes: many settlements in one durable step, none lost while the process lives.
-//! Makes no call and claims nothing.
+//! Records outcomes: many settlements in one durable step; none is lost while the process lives. Makes no call and
+//! claims nothing.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::invoice::{DeclineClass, RunId};
 use crate::protocol::transition::{Idempotency, Outcome, Settlement};
 use crate::store::{self, Settled, StoreError};
 
-/// The most settlements of one step.
+/// The most settlements in one step.
 pub(super) const RECORD_MAX: usize = 512;
-/// With keys, this many are waited for before a step, so that commits are few.
+/// With keys, a step waits for this many settlements, so that commits are few.
 const RECORD_AT_LEAST: usize = 256;
-/// And at most this long; meanwhile a crash makes them be asked for again, by their keys.
+/// The longest wait for a full step. After a crash in this time the attempts are resent under their keys.
 const LINGER: Duration = Duration::from_millis(20);
 
 /// Collects results and records them in batches.
@@ -30,7 +30,7 @@ pub(super) struct Recorder {
     pub(super) shared: Arc<EngineContext>,
     pub(super) run: Option<RunId>,
     pub(super) progress: Arc<Progress>,
-    /// Attempts that are claimed and have not come back.
+    /// The number of claimed attempts whose results have not been received.
     pub(super) out: Arc<AtomicUsize>,
 }
 
@@ -70,14 +70,14 @@ impl Recorder {
         !batch.is_empty()
     }
 
-    /// Counts returned attempts; returns the number still in flight.
+    /// Subtracts returned attempts; returns the number still in flight.
     fn back(&self, come: usize) -> usize {
         self.out.fetch_sub(come, Ordering::AcqRel).saturating_sub(come)
     }
 }
 
 impl EngineContext {
-    /// As [`Self::settle_traced`], of attempts that this process did not send.
+    /// Like [`Self::settle_traced`], for attempts that this process did not send.
     pub(super) async fn settle(
         &self,
         run: Option<RunId>,
@@ -87,7 +87,7 @@ impl EngineContext {
         self.settle_traced(run, settlements, progress, AttemptTraces::new()).await
     }
 
-    /// `false` when the hard stop came first; a restart then learns the outcome again, by its key.
+    /// Settles attempts. `false` when the hard stop came first; a restart then gets the outcomes again by their keys.
     async fn settle_traced(
         &self,
         run: Option<RunId>,
@@ -97,8 +97,8 @@ impl EngineContext {
     ) -> bool {
         let tried = AtomicBool::new(false);
         let settled = self.retry_until_stopped("settle", || async {
-            // A failed try may have committed. Taking back a send twice would hide another one, which may have
-            // been executed; everything else may be recorded again.
+            // A failed try may have committed. Subtracting a send twice would hide another send, which may have been
+            // executed. All other settlements may be recorded again.
             let now = if tried.swap(true, Ordering::Relaxed) {
                 let again = settlements.iter().filter(|one| one.outcome != Outcome::NotSent);
                 Cow::Owned(again.cloned().collect::<Vec<_>>())
@@ -107,7 +107,7 @@ impl EngineContext {
             };
             let seen = self.ledger.unkept();
             let settled = match self.store.settle_and_see(run, &now, seen.as_ref()).await {
-                // One bad row must not hold back the others.
+                // One corrupt row must not block the others.
                 Err(StoreError::Corrupt(_)) => self.one_by_one(run, &now).await,
                 Ok(settled) => {
                     seen.iter().for_each(|seen| self.ledger.kept(seen));
@@ -121,7 +121,7 @@ impl EngineContext {
         crash_point!("K9");
         for (settlement, settled) in recorded.iter().zip(settled) {
             self.count(run, settlement, &settled, progress);
-            // Once: what was settled before has its trace.
+            // Only once: an attempt that was settled before has its trace already.
             if let (Settled::Applied, Some(trace)) = (settled, traces.remove(&settlement.key)) {
                 trace.settled(settlement);
             }

@@ -1,5 +1,5 @@
-//! Repairs the store from the provider's ledger, after a restore or when a run left attempts in doubt.
-//! Knows no route and no key's making; the store decides what a row of the ledger changes.
+//! Repairs the store from the provider's ledger, after a restore or when a run left attempts in doubt. Must not know a
+//! route or how a key is derived; the store decides what a row of the ledger changes.
 
 use super::RepairError;
 use super::engine::EngineContext;
@@ -42,8 +42,8 @@ impl EngineContext {
         Ok(repaired)
     }
 
-    /// Reads the accepted ledger from the store: another process may have got the first response, or an operator may have
-    /// accepted another ledger there.
+    /// Reads the accepted ledger from the store: another process may have got the first response, or an operator may
+    /// have accepted another ledger through another replica.
     pub(super) async fn read_ledger(&self) {
         if let Ok(stored) = self.store.ledger_seen().await {
             self.ledger.take_in(stored);

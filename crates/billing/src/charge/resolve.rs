@@ -1,5 +1,5 @@
-//! Preconditions of an operator's decision on an attempt in doubt.
-//! Knows no route and no operator; the store keeps the audit row.
+//! Preconditions of an operator's decision on an attempt in doubt. Knows no route and no operator; the store writes the
+//! audit row.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::protocol::transition::Idempotency;
 use crate::provider::VoidOutcome;
 use crate::store::{BATCH_MAX, Evidence, Resolution, Resolved, StoreError};
 
-/// How long after the last moment at which it can have been sent a request may still be executed somewhere: as long
-/// as TCP keeps resending unacknowledged bytes, which on Linux is about 15 minutes.
+/// How long a request may still be executed after the last moment at which it can have been sent: as long as TCP
+/// resends unacknowledged bytes, which on Linux is about 15 minutes.
 pub const REQUEST_LIFE_MAX: Duration = Duration::from_secs(16 * 60);
 
 impl EngineContext {

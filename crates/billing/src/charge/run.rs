@@ -34,9 +34,9 @@ pub(super) struct Progress {
     gave_up: AtomicBool,
     finished: AtomicBool,
     over: CancellationToken,
-    /// Milliseconds from `began` to the last step forward.
+    /// Milliseconds from `began` to the last progress.
     forward_ms: AtomicU64,
-    /// A caller joined that may know of invoices that the driver has not seen.
+    /// Whether a caller has joined: there may be invoices that the driver has not seen.
     joined: AtomicBool,
     joining: Notify,
     problem: Mutex<Option<Problem>>,
@@ -74,28 +74,28 @@ impl Progress {
         self.joining.notified().await;
     }
 
-    /// A request left, whether or not a response arrived.
+    /// Records that a request left, whether or not a response arrived.
     pub(super) fn reached(&self) {
         self.reached.store(true, Ordering::Relaxed);
     }
 
-    /// A call found no connection.
+    /// Records that a call found no connection.
     pub(super) fn not_connected(&self) {
         self.not_connected.store(true, Ordering::Relaxed);
     }
 
-    /// A call met something else than an answer about its invoice.
+    /// Records that a call got no answer about its invoice.
     pub(super) fn met(&self, problem: Problem) {
         let mut last = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some(Problem::after(*last, problem));
     }
 
-    /// What a call met last.
+    /// The last problem of a call.
     pub(super) fn problem(&self) -> Option<Problem> {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The breaker has given up although attempts are left.
+    /// Records that the breaker has given up although attempts are left.
     pub(super) fn give_up(&self) {
         self.gave_up.store(true, Ordering::Relaxed);
     }
@@ -105,7 +105,7 @@ impl Progress {
         self.gave_up.load(Ordering::Relaxed)
     }
 
-    /// Something became definite, or was tried for the first time.
+    /// Records that an outcome became definite, or that an invoice was attempted for the first time.
     pub(super) fn forward(&self) {
         let passed_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.forward_ms.fetch_max(passed_ms, Ordering::Relaxed);
@@ -116,12 +116,12 @@ impl Progress {
         self.began + Duration::from_millis(self.forward_ms.load(Ordering::Relaxed))
     }
 
-    /// Whether this process drives it.
+    /// Whether this process drives the run.
     pub(super) fn is_driven(&self) -> bool {
         !self.over.is_cancelled()
     }
 
-    /// The driver has released it: finished or interrupted.
+    /// Records that the driver has ended: finished or interrupted.
     pub(super) fn end(&self, finished: bool) {
         self.finished.store(finished, Ordering::Relaxed);
         self.over.cancel();
@@ -129,8 +129,8 @@ impl Progress {
 
     fn waited(&self) -> Waited {
         let finished = self.over.is_cancelled() && self.finished.load(Ordering::Relaxed);
-        // A slow provider is not an unreachable one, nor is one that has answered and is left alone for its answers: only
-        // a call that found no connection shows it.
+        // The provider is unreachable only if calls found no connection. A slow provider is reachable, and so is one
+        // that asked for a pause.
         let not_connected = self.not_connected.load(Ordering::Relaxed);
         Waited { finished, reached: self.reached.load(Ordering::Relaxed) || !not_connected }
     }
@@ -148,7 +148,7 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    /// Takes a run into this process; `None` if it is driven here already.
+    /// Registers a run in this process; `None` if this process drives it already.
     pub(super) fn begin(&self, run: RunId) -> Option<Arc<Progress>> {
         let mut known = self.lock();
         if known.iter().any(|(id, progress)| *id == run && progress.is_driven()) {
@@ -167,7 +167,7 @@ impl Runs {
         self.lock().iter().find(|(id, _)| *id == run).map(|(_, progress)| Arc::clone(progress))
     }
 
-    /// Whether a run is driven here now.
+    /// Whether this process drives any run now.
     pub(super) fn is_any(&self) -> bool {
         self.lock().iter().any(|(_, progress)| progress.is_driven())
     }

@@ -20,22 +20,24 @@ use crate::protocol::transition::{Idempotency, Outcome, Sent, Settlement, may_se
 use crate::run_order::RunOrder;
 use crate::store::{self, BATCH_MAX, OpenedRun};
 
-/// Lease of a run without a renewal.
+/// Lease of a run; renewals prolong it.
 pub const RUN_LEASE: Duration = Duration::from_secs(15);
 /// Interval of the renewal.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// Maximum time between two recovery passes.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// The same on a shared store: soon enough to share a run that another process has started.
+/// The same on a shared store: short enough to share a run that another process has started.
 const LOOK_AT_SHARED_EVERY: Duration = Duration::from_secs(1);
-/// How long a process that cannot reach the provider waits for progress of others before it finishes their run.
+/// How long a process that cannot reach the provider waits for progress by others before it finishes their run.
 const OTHERS_WITHIN: Duration = Duration::from_secs(1);
 /// Minimum time between two recovery passes.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(50);
-/// Interval of counting the invoices for the metrics and of reading the accepted ledger, which another process may have changed.
+/// Interval of counting the invoices for the metrics and of reading the accepted ledger, which another process may have
+/// changed.
 const REFRESH_EVERY: Duration = Duration::from_secs(2);
 
-/// Releases a run however its driver ends, also by a panic: waiting callers return, and the supervisor may adopt it.
+/// Releases a run however its driver ends, also after a panic: waiting callers return, and the supervisor may adopt the
+/// run.
 struct RunGuard<'a> {
     shared: &'a EngineContext,
     progress: &'a Progress,
@@ -50,8 +52,8 @@ impl Drop for RunGuard<'_> {
 }
 
 impl EngineContext {
-    /// Starts a run, or joins the unfinished one, which then looks once more before it ends. One that another process
-    /// drives is shared from now on.
+    /// Starts a run, or joins the unfinished one, which then claims once more before it ends. This process then also
+    /// drives a joined run of another process, if the store is shared.
     pub(super) async fn start_or_join(self: &Arc<Self>, order: &RunOrder) -> store::Result<StartedRun> {
         let (run, joined) = match self.store.open_ordered_run(order, scaled(RUN_LEASE)).await? {
             OpenedRun::Started(run) => (run, false),
@@ -70,7 +72,7 @@ impl EngineContext {
         Ok(StartedRun::Started(Started { run: run.id, joined }))
     }
 
-    /// Drives a run as a task of its own, unless this process does already.
+    /// Drives a run in its own task, unless this process drives it already.
     pub(super) fn begin(self: &Arc<Self>, run: RunId) {
         let Some(progress) = self.runs.begin(run) else { return };
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -100,8 +102,8 @@ impl EngineContext {
         self.log_run_end(run, guard.finished).await;
     }
 
-    /// Drives until all invoices that were there at the last join are settled, then finishes; `false` when the
-    /// run is left to others, or to a later start.
+    /// Drives a run until all invoices that existed at the last join are settled, and finishes it. `false` when the run
+    /// is left to other processes or to a later start.
     async fn drive_until_finished(self: &Arc<Self>, run: RunId, progress: &Arc<Progress>) -> bool {
         loop {
             let Some(before) = self.retry_until_draining("read the run", || self.store.run(run)).await else {
@@ -131,7 +133,7 @@ impl EngineContext {
             };
             match self.retry_until_stopped("finish the run", || self.store.finish_run(run, seen)).await {
                 Some(true) => return true,
-                // Another caller has joined meanwhile, or another process was first.
+                // Another caller has joined meanwhile, or another process has finished the run.
                 Some(false) => {}
                 None => return false,
             }
@@ -156,14 +158,14 @@ impl EngineContext {
         settled().await != before
     }
 
-    /// Prolongs the lease for as long as it is polled; does not end by itself.
+    /// Renews the run's lease while it is polled; never completes.
     async fn renew(&self, run: RunId) {
         loop {
             tokio::time::sleep(scaled(RENEW_EVERY)).await;
             crash_point!("K12");
             match self.store.renew_run(run, scaled(RUN_LEASE)).await {
                 Ok(true) => {}
-                // Attempts have leases and keys of their own: going on is safe.
+                // Attempts have leases and keys of their own, so it is safe to continue.
                 Ok(false) => tracing::warn!(run.id = run.0, "the run was finished by another process"),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
@@ -191,8 +193,8 @@ impl EngineContext {
         );
     }
 
-    /// Until the service drains: adopts the unfinished run when its driver is gone, or shares it with its driver;
-    /// with keys, settles what is left open outside runs.
+    /// Runs until the service drains: adopts the unfinished run when its driver has died, or on a shared store drives
+    /// it together with its driver. With keys, also settles open attempts outside runs.
     pub(super) async fn run_recovery_loop(self: Arc<Self>) {
         while !self.shutdown.is_draining() {
             let shares = self.store.is_shared() && !self.breaker.has_given_up();
@@ -219,8 +221,8 @@ impl EngineContext {
         }
     }
 
-    /// Without keys, at start: attempts that may have been sent are not sent again and need manual resolution, now rather than
-    /// from the next run. Needs no provider.
+    /// Parks open attempts at the start, without keys. Those that may have been sent are not sent again, and need
+    /// manual resolution now rather than from the next run on. Needs no provider.
     pub(super) async fn park_open_attempts(&self) -> store::Result<()> {
         let mut unsent = Vec::new();
         loop {
@@ -284,7 +286,7 @@ impl EngineContext {
     }
 
     async fn refresh_metrics_and_ledger(&self) {
-        // Also without a call: half-open is a matter of time.
+        // Updated here too, because the breaker becomes half-open with time and without a call.
         self.metrics.breaker_open.set(i64::from(self.breaker.is_open(Instant::now())));
         if let Ok(counts) = self.store.counts().await {
             self.metrics.invoices(counts);

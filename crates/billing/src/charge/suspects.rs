@@ -1,6 +1,6 @@
-//! Attempts that the provider answers as if the endpoint were wrong: is it the endpoint's fault, or the item's? Only
-//! other items can tell, and only what failed while others succeeded is the item's.
-//! Knows no provider, no store and no clock: keys and the moment come in.
+//! Attempts that the provider answers as if the endpoint were wrong: is the endpoint at fault, or the item? Only other
+//! items can show that: if they succeed while an item fails, the item is at fault. Knows no provider, no store and no
+//! clock: keys and the current time are parameters.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,36 +10,36 @@ use tokio::time::Instant;
 
 use crate::protocol::key::Key;
 
-/// Failures of one item while others succeed, after which the fault is the item's. A provider of which one backend in
-/// three is broken fails one item in 243 so often in a row.
+/// Failures of one item while others succeed, after which the item is at fault. A provider with one broken backend of
+/// three fails one item in 243 so many times in a row.
 pub const FAILURES_MAX: u32 = 5;
-/// Items that may fail for the first time since another item succeeded. With one more the endpoint is in question: no
-/// failure counts against an item, and an outage leaves no more items than these to an operator.
+/// Items that may fail for the first time since another item succeeded. One more puts the endpoint in question: then no
+/// failure counts against an item, so that an outage leaves no more items than these to an operator.
 pub const FIRST_FAILURES_MAX: u32 = 5;
-/// For how long the success of one item says that the endpoint works.
+/// How long the success of one item proves that the endpoint works.
 const PROOF_HOLDS: Duration = Duration::from_secs(60);
-/// Items that are remembered. Further ones keep the endpoint in question until a place is free.
+/// Items that are remembered. Further failing items keep the endpoint in question until a place is free.
 const REMEMBERED_MAX: usize = 10_000;
-/// After so long without a failure an item gives its place up: another process has settled it, or an operator.
+/// An item without a failure for this time may be forgotten: another process or an operator has settled it.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
-/// Where the fault of a failure is looked for.
+/// The suspected cause of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suspicion {
     /// Not known yet.
     Unclear,
-    /// The endpoint's, or the credentials': too many different items fail.
+    /// The endpoint or the credentials: too many different items fail.
     Endpoint,
-    /// The item's: it fails again and again while others succeed.
+    /// The item: it fails again and again while others succeed.
     Item,
 }
 
-/// Which success of another item shows that the endpoint works for this one.
+/// The success of another item that proves for this item that the endpoint works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Any recent one: the items that fail may be the last ones of a run.
+    /// Any recent success: the failing items may be the last ones of a run.
     Recent,
-    /// One after the item failed first: credentials that were replaced fail all items from some moment on.
+    /// A success after this item's first failure: replaced credentials fail all items from some moment on.
     Later,
 }
 
@@ -50,7 +50,7 @@ struct Suspect {
     failed_at: Instant,
 }
 
-/// The items that failed, of one engine.
+/// The failed items of one engine.
 #[derive(Debug, Default)]
 pub struct Suspects {
     inner: Mutex<Inner>,
@@ -64,7 +64,7 @@ struct Inner {
 }
 
 impl Suspects {
-    /// The provider charged or refused this item: the endpoint works.
+    /// Records that the provider charged or refused this item, so the endpoint works.
     pub fn succeeded(&self, key: &Key, now: Instant) {
         let mut inner = self.lock();
         inner.items.remove(key);
@@ -72,7 +72,7 @@ impl Suspects {
         inner.first_failures = 0;
     }
 
-    /// This item failed.
+    /// Records that this item failed, and returns the suspected cause.
     pub fn failed(&self, key: &Key, proof: Proof, now: Instant) -> Suspicion {
         let mut inner = self.lock();
         let is_first = !inner.items.contains_key(key);
@@ -94,7 +94,7 @@ impl Suspects {
             Proof::Later => succeeded_at.is_some_and(|at| at > item.first_failed_at),
         };
         item.failed_at = now;
-        // In an outage the failure says nothing of the item.
+        // During an outage the failure does not count against the item.
         item.failures += u32::from(proven && !in_question);
         if item.failures >= FAILURES_MAX {
             inner.items.remove(key);
@@ -119,7 +119,7 @@ mod tests {
         Key::new(DeploymentId(uuid::Uuid::nil()), &reference, 1)
     }
 
-    /// Fails this item until the fault is its own; how often it failed.
+    /// Fails this item until the item is at fault; returns the number of failures.
     fn fail_until_at_fault(suspects: &Suspects, name: u32, at_most: u32) -> Option<u32> {
         (1..=at_most).find(|_| suspects.failed(&key(name), Proof::Recent, Instant::now()) == Suspicion::Item)
     }
@@ -157,7 +157,7 @@ mod tests {
         }
         assert!(!found.contains(&Suspicion::Item));
         assert_eq!(found.iter().position(|found| *found == Suspicion::Endpoint), Some(5));
-        // What failed in it is not held against an item once it is over.
+        // Once the outage is over, its failures do not count against an item.
         suspects.succeeded(&key(1001), Instant::now());
         assert_eq!(suspects.failed(&key(64), Proof::Recent, Instant::now()), Suspicion::Unclear);
     }

@@ -1,4 +1,4 @@
-//! The spans of an attempt in billing: the whole of it, from its journal row to its settlement, and the settlement.
+//! The spans of an attempt in billing: the whole attempt, from its journal row to its settlement, and the settlement.
 //! Decides nothing; knows no exporter. Holds nothing unless the attempt's trace is sampled.
 
 use std::collections::HashMap;
@@ -10,19 +10,20 @@ use crate::invoice::Attempt;
 use crate::protocol::key::Key;
 use crate::protocol::transition::{Outcome, Settlement};
 
-/// An attempt that has its response and waits for its settlement. Dropped before, it leaves no record of the whole: the next
-/// process that settles the attempt makes one.
+/// An attempt that has its response and waits for its settlement. If dropped earlier, it records no span of the whole
+/// attempt: the process that settles the attempt later does that.
 #[derive(Debug)]
 pub(super) struct AttemptTrace {
     whole: Span,
     settling: Span,
 }
 
-/// The attempts of one batch that are sampled.
+/// The sampled attempts of one batch.
 pub(super) type AttemptTraces = HashMap<Key, AttemptTrace>;
 
 impl EngineContext {
-    /// Begins the last part of this attempt's trace; nothing unless it is sampled. `run`: the span that it was sent from.
+    /// Begins the settlement span of this attempt; `None` unless sampled. `run` is the span in which the attempt was
+    /// sent.
     pub(super) fn trace_settlement(
         &self,
         whole: Option<TraceContext>,
@@ -32,7 +33,7 @@ impl EngineContext {
         let context = whole.filter(TraceContext::is_sampled)?;
         let tracer = self.provider.tracer();
         let mut whole = tracer.span(context, None, Kind::Internal, "charge");
-        // Not by a clock that a simulation advances: the other spans are by the machine's.
+        // Not with a simulation's clock: all other spans use the machine's clock.
         if self.clock.as_virtual().is_none() {
             whole.began_at_ms(attempt.created_at);
         }
@@ -50,7 +51,7 @@ impl EngineContext {
 }
 
 impl AttemptTrace {
-    /// The outcome is durable. The whole ends with it, unless the attempt is sent again.
+    /// Records that the outcome is durable. This ends the span of the whole attempt, unless the attempt is sent again.
     pub(super) fn settled(mut self, settlement: &Settlement) {
         drop(std::mem::take(&mut self.settling));
         let outcome = settlement.outcome;

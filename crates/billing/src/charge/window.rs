@@ -1,25 +1,25 @@
-//! How many calls may be under way at a provider without keys: one at first, twice as many after each definite response,
-//! half after anything else. Each response that is not definite costs an invoice an operator's time, so that at the
-//! bottom of the window only so many of them in a row are taken. Pure: knows no provider, no breaker and no clock.
+//! How many calls may be under way at a provider without keys: one at first, twice as many after each definite
+//! response, half after any other. Each response in doubt costs an invoice an operator's time, so with a window of one
+//! call only so many of them in a row are accepted. Pure: knows no provider, no breaker and no clock.
 
 use std::num::NonZeroUsize;
 
-/// Responses in a row without a definite one among them, each to a call that was alone, after which nothing more is
-/// sent until an operator has resolved one of their invoices or has started the service again.
+/// The number of responses in doubt in a row, each to a call that was alone, after which nothing more is sent. Then an
+/// operator must resolve one of their invoices or restart the service.
 pub const DOUBTS_MAX: u32 = 5;
 
-/// What a call says about the window.
+/// The effect of a call on the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
     /// The provider charged or refused.
     Definite,
-    /// It is unknown whether the provider executed it: its invoice needs an operator.
+    /// It is unknown whether the provider executed the call: its invoice needs an operator.
     Doubt,
-    /// Anything else, such as a provider that was not reached.
+    /// Anything else, such as no connection to the provider.
     Other,
 }
 
-/// The window, and what is under way in it.
+/// The size of the window, and the calls under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     size: usize,
@@ -29,13 +29,13 @@ pub struct Window {
 }
 
 impl Window {
-    /// One call at first, and never more than this.
+    /// A window of one call that grows to at most this size.
     #[must_use]
     pub fn new(size_max: NonZeroUsize) -> Self {
         Self { size: 1, size_max: size_max.get(), under_way: 0, doubts: 0 }
     }
 
-    /// Calls that may be under way now.
+    /// The number of calls that may be under way now.
     #[must_use]
     pub fn size(&self) -> usize {
         self.size
@@ -56,13 +56,13 @@ impl Window {
         Some(self.size == 1)
     }
 
-    /// Gives the place back; without a reading the call was not made.
+    /// Ends a call. Without a following [`Self::read`] the call was not made.
     pub fn leave(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// Takes in what a call met. The doubts of a window that was wide when they were sent only make it narrow: they were
-    /// under way already, and say nothing of a call that goes alone.
+    /// Applies the reading of a call. A call in doubt from a wide window only narrows the window: it was under way
+    /// already, and does not predict the result of a call made alone.
     pub fn read(&mut self, was_alone: bool, reading: Reading) {
         match reading {
             Reading::Definite => {
@@ -90,7 +90,7 @@ mod tests {
         Window::new(NonZeroUsize::new(size_max).unwrap())
     }
 
-    /// One call after the other, each alone or not as the window has it.
+    /// Makes one call; the window decides whether the call is alone.
     fn call(window: &mut Window, reading: Reading) {
         let was_alone = window.enter().expect("a place");
         window.leave();
@@ -151,7 +151,7 @@ mod tests {
         assert!(window.is_exhausted());
         window.resolved();
         call(&mut window, Reading::Definite);
-        // The first of these meets a window of two, and is not counted.
+        // The first of these calls has a window of two, and is not counted.
         (0..DOUBTS_MAX).for_each(|_| call(&mut window, Reading::Doubt));
         assert!(!window.is_exhausted(), "a definite response begins the count anew");
         call(&mut window, Reading::Doubt);

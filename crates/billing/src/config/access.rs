@@ -1,5 +1,5 @@
-//! The settings of who may call billing: operators, readers, anonymous reads and the legacy routes. Text in, checked
-//! rules out. Must not know any route.
+//! Access settings of billing: operators, readers, anonymous reads and the legacy routes. Text in, checked rules out.
+//! Must not know any route.
 
 use std::path::PathBuf;
 
@@ -35,7 +35,7 @@ pub struct AccessArgs {
 pub struct Checked {
     /// Operator tokens, if any.
     pub operators: Option<TokenSource>,
-    /// Tokens of readers, if any.
+    /// Reader tokens, if any.
     pub readers: Option<TokenSource>,
     /// Whether every caller may read `/v1`.
     pub anonymous_reads: bool,
@@ -44,14 +44,14 @@ pub struct Checked {
 }
 
 impl AccessArgs {
-    /// `None` when a mistake was recorded, or cannot be judged because of another one.
+    /// `None` when a setting is wrong, or cannot be checked because of another wrong setting.
     pub(super) fn resolve(
         &self,
         common: Option<&Common>,
         command: &Command,
         problems: &mut Problems,
     ) -> Option<Checked> {
-        // Only a service accepts tokens; a one-shot command sends payments' operator token, which payments judges.
+        // Only a service accepts tokens. A one-shot command sends payments' operator token, which payments checks.
         let listener = common.filter(|_| *command == Command::Serve).map(|common| common.listen);
         let operators = token_file(&self.operator_token_file, listener, problems);
         let readers = token_file(&self.reader_token_file, listener, problems);

@@ -1,5 +1,5 @@
-//! The settings of the schedule: whether it works, what it does after downtime, above which sums it asks, and which days
-//! are closed. Text in, checked settings out. Must not know a subscription.
+//! The settings of the schedule: whether it is on, how it catches up after downtime, above which sums an operator
+//! confirms, and which days are closed. Text in, checked settings out. Must not know a subscription.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ pub(super) struct ScheduleArgs {
 }
 
 impl ScheduleArgs {
-    /// `None` when a mistake was recorded.
+    /// `None` when a setting is wrong.
     pub(super) fn resolve(&self, problems: &mut Problems) -> Option<ScheduleSettings> {
         let is_on = self.schedule.value(problems);
         let catch_up = self.schedule_catch_up.value(problems);
@@ -73,13 +73,13 @@ fn amounts(text: &str) -> Result<BTreeMap<Currency, i64>, String> {
     text.split(',').map(amount).collect()
 }
 
-/// The closed days unless others are given. They move only what a subscription's `holidays` field lets move.
+/// The default closed days. They move a charge only as the subscription's `holidays` field says.
 pub const HOLIDAYS_DEFAULT: &str = "target";
 
-/// `none`, `target`, or the path of a file of dates.
+/// Reads `none`, `target`, or the path of a file of dates.
 ///
 /// # Errors
-/// The file cannot be read, or holds what is no date.
+/// When the file cannot be read, or has a line that is not a date.
 pub fn holidays(text: &str) -> Result<Holidays, String> {
     match text {
         "none" => Ok(Holidays::default()),

@@ -1,6 +1,6 @@
-//! Who may call what: `/v1` writes and reads, and the legacy routes as `--legacy-routes` says. On a loopback listener
-//! programs of this machine need no token. Knows tokens, addresses and the setting; which routes stand behind which guard
-//! is said by the router table.
+//! Access rules: `/v1` writes and reads, and the legacy routes as `--legacy-routes` says. On a loopback listener
+//! programs of this machine need no token. Knows tokens, addresses and the setting; the router table decides which
+//! guard a route has.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,18 +19,18 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 
 use super::{antaeus, error, json};
 
-/// The setting, as the log names it.
+/// The setting's name in the log.
 const LEGACY_ROUTES: &str = "--legacy-routes (LEGACY_ROUTES)";
 
-/// Who may call the routes of the replaced systems, their health paths apart.
+/// Who may call the routes of the replaced systems, except their health paths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LegacyRoutes {
     /// Every caller, as their clients expect.
     #[default]
     Open,
-    /// Operators write, readers and operators read.
+    /// Operators may write; readers and operators may read.
     Token,
-    /// Closed: they answer as unknown paths do.
+    /// The routes are closed and answer as unknown paths do.
     Off,
 }
 
@@ -47,21 +47,21 @@ impl FromStr for LegacyRoutes {
     }
 }
 
-/// Whose tokens are known, and what is open without one.
+/// The configured tokens, and what is open without a token.
 #[derive(Clone, Debug)]
 pub struct AccessRules {
-    /// Operators; open when no token of one is configured.
+    /// Operator tokens; open when none is configured.
     pub operators: Callers,
-    /// Readers; open when no token of one is configured.
+    /// Reader tokens; open when none is configured.
     pub readers: Callers,
-    /// Whether `/v1` is read without a token also off loopback.
+    /// Whether `/v1` may be read without a token off loopback.
     pub anonymous_reads: bool,
     /// Who may call the legacy routes.
     pub legacy: LegacyRoutes,
 }
 
 impl AccessRules {
-    /// No token is configured, and reads are open.
+    /// Rules without tokens and with open reads.
     #[must_use]
     pub fn open() -> Self {
         let open = Callers::by_token(None, None).expect("without a file nothing can be wrong with it");
@@ -70,18 +70,18 @@ impl AccessRules {
     }
 }
 
-/// Decides about one call; clones share it.
+/// Decides about each call; clones share their state.
 #[derive(Clone, Debug)]
 pub struct Access {
     rules: AccessRules,
     is_loopback: bool,
     cross_site: CrossSiteGuard,
     clock: Clock,
-    /// Closed legacy routes whose callers are in the log already.
+    /// Closed legacy routes that a caller has called and that are in the log already.
     logged: Arc<Mutex<BTreeSet<String>>>,
 }
 
-/// Why a call is refused: for the log and the metrics, and for the caller.
+/// Why a call is refused, for the log, the metrics and the caller.
 struct Denied {
     refusal: Refusal,
     detail: &'static str,
@@ -100,7 +100,7 @@ impl Access {
         }
     }
 
-    /// A write through `/v1`: where operators have tokens, theirs; else only on loopback.
+    /// Allows a write through `/v1`: with an operator's token if any is configured, otherwise only on loopback.
     async fn write(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
         if self.rules.operators.is_open() && self.is_loopback {
             return self.same_site(uri, headers);
@@ -108,7 +108,7 @@ impl Access {
         self.operator(headers).await
     }
 
-    /// A read of `/v1`.
+    /// Allows a read of `/v1`.
     async fn read(&self, headers: &HeaderMap) -> Result<(), Denied> {
         if self.is_loopback || self.rules.anonymous_reads {
             return Ok(());
@@ -116,7 +116,7 @@ impl Access {
         self.reader(headers).await
     }
 
-    /// A call of a legacy route that is not closed.
+    /// Allows a call of a legacy route that is not closed.
     async fn legacy(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
         let reads = is_safe(method);
         match self.rules.legacy {
@@ -127,7 +127,7 @@ impl Access {
         }
     }
 
-    /// A read of the console: as of `/v1`, or in a session that a login has opened.
+    /// Whether the console may be read: under the rules of `/v1` reads, or in a session that a login has opened.
     pub(super) async fn may_see_console(&self, headers: &HeaderMap, session: Option<&str>) -> bool {
         let AccessRules { operators, readers, anonymous_reads, .. } = &self.rules;
         let now_s = self.clock.now_ms().div_euclid(1000);
@@ -135,14 +135,14 @@ impl Access {
         if self.is_loopback || *anonymous_reads || is_in(readers) || is_in(operators) {
             return true;
         }
-        // A first visit without a credential is no attempt to get in, and counts as no refusal.
+        // A first visit without a credential is not counted as a refusal.
         headers.contains_key(header::AUTHORIZATION) && self.reader(headers).await.is_ok()
     }
 
-    /// The session that a reader's or an operator's token opens for so many seconds; a wrong token counts as a refusal.
+    /// Opens a session of `seconds` for a reader's or an operator's token; a wrong token counts as a refusal.
     ///
     /// # Errors
-    /// Why there is none, for the caller.
+    /// The reason for the caller.
     pub(super) fn log_in(
         &self,
         uri: &Uri,
@@ -179,7 +179,8 @@ impl Access {
         self.rules.operators.admit(&presented).await.map(drop).map_err(|(why, _)| denied(why))
     }
 
-    /// A reader's token or an operator's. Only the operators count refusals, so that one call is counted once.
+    /// Accepts a reader's or an operator's token. Only the operators' check counts refusals, so that one call is
+    /// counted once.
     async fn reader(&self, headers: &HeaderMap) -> Result<(), Denied> {
         let denied = |refusal| Denied {
             refusal,
@@ -208,7 +209,7 @@ impl Access {
         })
     }
 
-    /// Names the setting once per route: a client that calls for ever fills no log.
+    /// Logs the setting once per route, so that repeated calls do not fill the log.
     fn log_closed(&self, request: &Request) {
         let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         let route = matched.unwrap_or_else(|| request.uri().path());
@@ -246,7 +247,7 @@ pub(super) async fn guard_legacy(State(access): State<Access>, request: Request,
         return next.run(request).await;
     };
     tracing::warn!(reason = refusal.label(), "a call of a legacy route was refused");
-    // Never an object: a script in use runs the pay call's body as a shell command.
+    // Never a JSON object: a script in use runs the body of a pay response as a shell command.
     let text = serde_json::Value::from(detail).to_string();
     json(StatusCode::FORBIDDEN, antaeus::CONTENT_TYPE, text)
 }

@@ -1,5 +1,5 @@
-//! The routes of Antaeus, byte for byte: customers, invoices, and a pay call that answers a bare boolean.
-//! Knows what its clients read; not how a charge is made, nor the rules of `/v1`.
+//! The routes of Antaeus, byte for byte: customers, invoices, and a pay call that answers a bare boolean. Knows what
+//! existing clients read; must not know how a charge is made, nor the rules of `/v1`.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ pub(super) async fn health() -> Response {
     json(StatusCode::OK, CONTENT_TYPE, "\"ok\"")
 }
 
-/// `GET /rest/v1/customers`: all of them, by id.
+/// `GET /rest/v1/customers`: all customers, by id.
 pub(super) async fn customers(State(state): State<AppState>) -> Response {
     let list = List {
         content_type: CONTENT_TYPE,
@@ -45,7 +45,7 @@ pub(super) async fn customer(
     }
 }
 
-/// `GET /rest/v1/invoices`: all of them, by id.
+/// `GET /rest/v1/invoices`: all invoices, by id.
 pub(super) async fn invoices(State(state): State<AppState>) -> Response {
     let list = List {
         content_type: CONTENT_TYPE,
@@ -69,7 +69,7 @@ pub(super) async fn invoice(
     }
 }
 
-/// `POST /rest/v1/invoices/pay`: whether every invoice is paid now. Never an object: a script executes the body.
+/// `POST /rest/v1/invoices/pay`: whether every invoice is paid now. Never a JSON object: a script executes the body.
 pub(super) async fn pay(
     State(state): State<AppState>,
     Extension(waiting): Extension<pay::Waiting>,
@@ -95,7 +95,7 @@ fn one<T>(found: Option<&T>, write: fn(&mut String, &T)) -> Response {
     json(StatusCode::OK, CONTENT_TYPE, text)
 }
 
-/// Existing clients know no invoice that is never to be paid.
+/// Whether existing clients see the invoice: they do not know cancelled ones.
 pub(super) fn is_legacy_invoice(invoice: &Invoice) -> bool {
     invoice.state != InvoiceState::Cancelled
 }

@@ -1,5 +1,5 @@
-//! The one place where a failure becomes an answer: old routes speak in JSON strings, `/v1` in problem+json.
-//! Internal errors are logged here, once; clients get only the texts of this file.
+//! The one place where a failure becomes a response: JSON strings on legacy routes, problem+json on `/v1`. Internal
+//! errors are logged here, once; clients get only the texts of this file.
 
 use axum::response::Response;
 use chassis::problem::Problem;
@@ -8,12 +8,12 @@ use http::StatusCode;
 use super::{antaeus, json};
 use crate::store::StoreError;
 
-/// Unknown path, unknown id, or wrong method, on old and unknown paths.
+/// The response to an unknown path, an unknown id or a wrong method, on legacy and unknown paths.
 pub(super) fn not_found() -> Response {
     json(StatusCode::NOT_FOUND, antaeus::CONTENT_TYPE, "\"not found\"")
 }
 
-/// A store's failure, on an old route other than pay.
+/// The response to a failure of the store, on a legacy route other than pay.
 pub(super) fn legacy_failure(error: &StoreError) -> Response {
     log_failure(error);
     match error {
@@ -22,17 +22,17 @@ pub(super) fn legacy_failure(error: &StoreError) -> Response {
     }
 }
 
-/// Nothing can be served now, on an old route other than pay.
+/// The response when nothing can be served now, on a legacy route other than pay.
 pub(super) fn unavailable() -> Response {
     json(StatusCode::SERVICE_UNAVAILABLE, antaeus::CONTENT_TYPE, "\"unavailable\"")
 }
 
-/// Something is broken here, on an old route other than pay.
+/// The response to an internal error, on a legacy route other than pay.
 pub(super) fn internal() -> Response {
     json(StatusCode::INTERNAL_SERVER_ERROR, antaeus::CONTENT_TYPE, "\"internal error\"")
 }
 
-/// A store's failure, on a `/v1` route.
+/// The problem for a failure of the store, on a `/v1` route.
 pub(super) fn problem_of(error: &StoreError) -> Problem {
     log_failure(error);
     let detail = match error {

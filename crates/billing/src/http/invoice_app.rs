@@ -1,5 +1,5 @@
-//! The routes of the invoice-app, byte for byte: its list, its pay call and its health.
-//! Knows what its clients read; not how a charge is made, nor the rules of `/v1`.
+//! The routes of the invoice-app, byte for byte: its list, its pay call and its health. Knows what existing clients
+//! read; must not know how a charge is made, nor the rules of `/v1`.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use crate::invoice::{Invoice, InvoiceId, InvoiceState};
 
 const CONTENT_TYPE: &str = "application/json; charset=utf-8";
 
-/// Health paths of the invoice-app and of known forks of these services; they answer alike.
+/// Health paths of the invoice-app and of known forks of these services; all answer alike.
 pub(super) const HEALTH_PATHS: [&str; 8] = [
     "/healthz",
     "/health",
@@ -31,7 +31,7 @@ pub(super) async fn healthz() -> Response {
     json(StatusCode::OK, CONTENT_TYPE, r#"{"status":"ok"}"#)
 }
 
-/// `GET /invoices`: all of them, by id, each under its reference.
+/// `GET /invoices`: all invoices, by id, each under its reference.
 pub(super) async fn invoices(State(state): State<AppState>) -> Response {
     let list = List {
         content_type: CONTENT_TYPE,
@@ -43,7 +43,7 @@ pub(super) async fn invoices(State(state): State<AppState>) -> Response {
     list.answer(state.store).await.unwrap_or_else(|error| legacy_failure(&error))
 }
 
-/// `POST /invoices/pay`: `{}`, also when some were refused; 502 only when no request reached the provider.
+/// `POST /invoices/pay`: `{}`, also when some invoices were refused; 502 only when no request reached the provider.
 pub(super) async fn pay(
     State(state): State<AppState>,
     Extension(waiting): Extension<pay::Waiting>,

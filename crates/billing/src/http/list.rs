@@ -16,7 +16,7 @@ use crate::store::{self, Store};
 /// Rows of one page; a table with fewer is sent whole, with its length.
 const PAGE_ROWS: usize = 500;
 
-/// Fetches the rows after an id, in order, at most so many.
+/// Fetches the rows after an id, in order, at most the given number.
 type Fetch<T> = for<'a> fn(&'a dyn Store, i64, usize) -> BoxFuture<'a, store::Result<Vec<T>>>;
 
 /// Describes the list of one table.
@@ -33,18 +33,18 @@ pub(super) struct List<T> {
     pub(super) write: fn(&mut String, &T),
 }
 
-/// The part of a list that is still to be sent.
+/// The part of a list that is not sent yet.
 struct RemainingPages<T> {
     store: Arc<dyn Store>,
     list: List<T>,
     after: i64,
-    /// Whether a row was written, so that the next one needs a comma.
+    /// Whether a row was written, so that the next row needs a comma.
     has_begun: bool,
 }
 
 impl<T: Send + 'static> List<T> {
-    /// The whole table. A failure of the first page is the caller's to answer; a later one breaks the connection
-    /// off, so that a list cut short never looks complete.
+    /// Sends the whole table. A failure of the first page is returned to the caller. A later failure closes the
+    /// connection, so that a list cut short never looks complete.
     pub(super) async fn answer(self, store: Arc<dyn Store>) -> store::Result<Response> {
         let rows = (self.fetch)(store.as_ref(), i64::MIN, PAGE_ROWS).await?;
         let mut text = String::from("[");
@@ -66,7 +66,7 @@ impl<T: Send + 'static> List<T> {
         Ok((headers, body).into_response())
     }
 
-    /// Answers whether any row is written by now.
+    /// Appends rows; returns whether any row is written by now.
     fn append(&self, text: &mut String, rows: &[T], mut has_begun: bool) -> bool {
         for row in rows.iter().filter(|row| (self.is_shown)(row)) {
             if has_begun {

@@ -1,5 +1,5 @@
-//! The routes of the billing service, all in one table: both old systems and `/v1` on one port.
-//! Assigns every status code; knows the store and the engine by their contracts only.
+//! The routes of the billing service, all in one table: both legacy APIs and `/v1` on one port. Assigns every status
+//! code; knows the store and the engine by their contracts only.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub use v1::control::stopped_line;
 
 pub use access::{Access, AccessRules, LegacyRoutes};
 
-/// The OpenAPI document of these routes; `make pages` writes it.
+/// The OpenAPI document of these routes, written by `make pages`.
 pub const OPENAPI: &str = include_str!("../../../../docs/reference/openapi/billing.json");
 
 /// Antaeus' health call.
@@ -47,22 +47,22 @@ const INVOICE_APP_PAY: &str = "/invoices/pay";
 /// State of the routes; clones share it.
 #[derive(Clone)]
 pub struct AppState {
-    /// Plain reads and imports.
+    /// The store, for plain reads and imports.
     pub store: Arc<dyn Store>,
-    /// Everything that charges.
+    /// The engine, for everything that charges.
     pub engine: Engine,
-    /// What invoices subscriptions.
+    /// The scheduler, which invoices subscriptions.
     pub scheduler: Arc<Scheduler>,
-    /// Who may call what.
+    /// The access rules.
     pub access: Access,
 }
 
 /// The router table.
 pub fn router(state: AppState) -> Router {
-    // A path under /rest that the table does not know is looked up once more, in the table's spelling.
+    // A path under /rest that is not in the table is matched once more, in the table's spelling.
     let waiting = Extension(pay::Waiting::default());
     let table = antaeus_routes(any(nothing), &waiting, &state).fallback(nothing).with_state(state.clone());
-    // The middleware that counts requests sees no matched route outside this table: the response carries it.
+    // The middleware that counts requests cannot see a route matched in this table, so the response carries its name.
     let table = table.layer(from_fn(name_route));
     let respell = move |request: Request| normalize_path(table.clone(), request);
     antaeus_routes(any(respell.clone()), &waiting, &state)
@@ -73,7 +73,7 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
-/// The routes of Antaeus; `other` answers other methods. Health never closes.
+/// The routes of Antaeus; `other` answers other methods. The health route is never closed.
 fn antaeus_routes(
     other: MethodRouter<AppState>,
     waiting: &Extension<pay::Waiting>,
@@ -90,8 +90,8 @@ fn antaeus_routes(
         .route(HEALTH, at().get(antaeus::health))
 }
 
-/// The routes of the invoice-app, with or without a slash at the end, and the health paths of its known forks, which never
-/// close.
+/// The routes of the invoice-app, with or without a trailing slash, and the health paths of its known forks. The health
+/// paths are never closed.
 fn invoice_app_routes(waiting: &Extension<pay::Waiting>, state: &AppState) -> Router<AppState> {
     let (mut routes, mut health) = (Router::new(), Router::new());
     for slash in ["", "/"] {
@@ -106,8 +106,8 @@ fn invoice_app_routes(waiting: &Extension<pay::Waiting>, state: &AppState) -> Ro
     routes.route_layer(from_fn_with_state(state.access.clone(), access::guard_legacy)).merge(health)
 }
 
-/// The `/v1` API: writes are behind operators' tokens, reads behind readers' or operators'. Its document, which holds no data,
-/// is open.
+/// The `/v1` API: writes need an operator's token, reads a reader's or an operator's. Its OpenAPI document has no data
+/// and is open.
 fn v1_routes(state: &AppState) -> Router<AppState> {
     let short = DefaultBodyLimit::max(v1::attempts::RESOLVE_BODY_BYTES_MAX);
     let pages = DefaultBodyLimit::max(v1::repairs::BODY_BYTES_MAX);
@@ -179,7 +179,8 @@ async fn normalize_path(table: Router, mut request: Request) -> Response {
     if is_v1(request.uri().path()) { v1::unknown_path().into_response() } else { error::not_found() }
 }
 
-/// What is answered until the store is open: that the process is there, and that nothing was executed.
+/// The routes until the store is open: health paths answer; all other calls get the response for a call that was not
+/// executed.
 pub fn meanwhile() -> Router {
     let answer = |uri: Uri| async move {
         let spelled = path::normalize_path(&uri);
@@ -201,13 +202,13 @@ pub fn limits() -> Limits {
     Limits { shed: not_executed(), panicked: Panicked::new(panicked), ..Limits::default() }
 }
 
-/// What calls are answered that were not executed.
+/// The responses to calls that were not executed.
 #[must_use]
 pub fn not_executed() -> Shed {
     Shed::new(shed)
 }
 
-/// What a call is answered that was not executed.
+/// The response to one call that was not executed.
 fn shed(uri: &Uri, why: NotExecuted) -> Response {
     in_format_of(uri, || Shed::problem(why), error::unavailable)
 }
@@ -217,7 +218,7 @@ fn panicked(uri: &Uri) -> Response {
     in_format_of(uri, Panicked::problem, error::internal)
 }
 
-/// Neither the handler nor its answer is to be had: a pay call answers `false` however it is spelled.
+/// A response without a handler's result, in the format of the path's API. A pay call answers `false` in any spelling.
 fn in_format_of(uri: &Uri, v1: impl Fn() -> Response, old: fn() -> Response) -> Response {
     let spelled = path::normalize_path(uri);
     match spelled.as_ref().unwrap_or(uri).path() {
@@ -233,7 +234,7 @@ fn is_v1(path: &str) -> bool {
     path == "/v1" || path.starts_with("/v1/")
 }
 
-/// A small answer with its length.
+/// A small response with its length.
 fn json(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
     (status, [(header::CONTENT_TYPE, content_type)], body.into()).into_response()
 }

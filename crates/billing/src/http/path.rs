@@ -1,15 +1,15 @@
-//! Spelling of legacy paths: any case, with or without a trailing slash, ids as 32-bit integers. Pure:
-//! knows no routes and no requests.
+//! Spelling of legacy paths: any case, with or without a trailing slash, ids as 32-bit integers. Pure: knows no routes
+//! and no requests.
 
 use std::borrow::Cow;
 
 use http::Uri;
 use http::uri::{Parts, PathAndQuery};
 
-/// The only prefix under which the spelling of a path is free.
+/// The only prefix under which letter case and a trailing slash do not matter.
 const FREE_SPELLING: &str = "/rest";
 
-/// The path as the router table spells it; `None` when it is spelled so already, or is none of the old ones.
+/// The path in the router table's spelling; `None` when it has that spelling already or is no legacy path.
 pub(super) fn normalize_path(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let table = table_spelling(path)?;
@@ -35,7 +35,7 @@ fn table_spelling(path: &str) -> Option<Cow<'_, str>> {
     })
 }
 
-/// An id as old clients write it: a 32-bit integer, with a sign and leading zeros if they like.
+/// An id as existing clients write it: a 32-bit integer, optionally with a sign and leading zeros.
 pub(super) fn id(text: &str) -> Option<i64> {
     text.parse::<i32>().ok().map(i64::from)
 }

@@ -1,5 +1,5 @@
-//! The shared part of both legacy pay calls: start or join a run, wait for it, report whether all is paid.
-//! Knows no wire format of the response, and not how a run works.
+//! The shared part of both legacy pay calls: start or join a run, wait for it, report whether all is paid. Knows no
+//! format of the response, and not how a run works.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use crate::charge::StartedRun;
 use crate::run_order::RunOrder;
 use crate::store::{self, StoreError};
 
-/// Wait of Antaeus' pay call for the run: its clients time out after 5 s.
+/// How long Antaeus' pay call waits for the run: its clients time out after 5 s.
 pub(super) const ANTAEUS_WAIT: Duration = Duration::from_secs(4);
 
-/// Wait of the invoice-app's pay call for the run.
+/// How long the invoice-app's pay call waits for the run.
 pub(super) const INVOICE_APP_WAIT: Duration = Duration::from_secs(30);
 
-/// Extra time of the store after the wait before it counts as unusable.
+/// The time that the store gets in addition before it counts as unusable.
 const STORE_GRACE: Duration = Duration::from_millis(750);
 
-/// Pay calls that wait for a run at once. Each holds one of the places of calls in flight, which are for all routes.
+/// The most pay calls that wait for a run. Each holds one of the calls in flight, which all routes share.
 const WAITING_MAX: usize = 256;
 
-/// The places of pay calls that wait; clones share them.
+/// Permits of pay calls that wait; clones share them.
 #[derive(Clone)]
 pub(super) struct Waiting(Arc<Semaphore>);
 
@@ -34,7 +34,7 @@ impl Default for Waiting {
     }
 }
 
-/// State when the call stopped waiting. The run goes on.
+/// The result when the call stopped waiting. The run continues.
 pub(super) struct Paid {
     /// Whether every invoice in the store is PAID or CANCELLED.
     pub(super) all: bool,
@@ -42,13 +42,14 @@ pub(super) struct Paid {
     pub(super) reached: bool,
 }
 
-/// Starts or joins a run and waits for its end, at most this long; with too many waiting already, not at all.
+/// Starts or joins a run and waits for its end, at most `at_most`; does not wait if too many calls wait already.
 pub(super) async fn pay(state: &AppState, waiting: &Waiting, at_most: Duration) -> store::Result<Paid> {
     let began = Instant::now();
     let work = async {
         let started = match state.engine.begin_run(RunOrder::default()).await? {
             StartedRun::Started(started) => started,
-            // A run of some invoices has to end first: a caller that cannot wait so long asks again.
+            // A run of some invoices has to end first. A caller for which that takes too long gets `false` and asks
+            // again.
             StartedRun::Busy(_) => match timeout_at(began + at_most, state.engine.pay()).await {
                 Ok(started) => started?,
                 Err(_late) => return Ok(Paid { all: false, reached: true }),

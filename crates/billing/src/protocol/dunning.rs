@@ -1,6 +1,6 @@
-//! Dunning as pure functions: when a declined invoice is tried again, and whether the network of a customer's instrument
-//! allows one more attempt now. One rule for both databases, the claims and the simulation.
-//! Must not know a store, a run or a clock: times are given, in milliseconds since the Unix epoch.
+//! Dunning as pure functions: when a declined invoice is tried again, and whether the network of a customer's
+//! instrument allows another attempt now. Both databases, the claims and the simulation use this one rule. Must not
+//! know a store, a run or a clock: times are parameters, in milliseconds since the Unix epoch.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const CARD_DAYS: &[u32] = &[1, 3, 5, 7];
 /// "Automatic representation of rejected SDDs").
 const SEPA_DAYS: &[u32] = &[5, 10];
 
-/// At most so many declined attempts of one instrument in any time as long as this.
+/// A limit on the declined attempts of one instrument in any period of this length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     pub attempts: usize,
@@ -36,7 +36,7 @@ const VISA: &[Limit] = &[Limit { attempts: 20, within_ms: 30 * DAY_MS }];
 const MASTERCARD: &[Limit] =
     &[Limit { attempts: 10, within_ms: 24 * HOUR_MS }, Limit { attempts: 35, within_ms: 30 * DAY_MS }];
 
-/// The most declines of one instrument that any limit looks at, and the longest time that it looks back.
+/// The most declines of one instrument that any limit counts, and the longest period of any limit.
 pub const DECLINES_MAX: usize = 35;
 pub const LOOK_BACK_MS: i64 = 30 * DAY_MS;
 
@@ -57,18 +57,18 @@ fn ladder(network: Network) -> &'static [u32] {
     }
 }
 
-/// When a declined invoice may be tried again, as far as its own attempts go.
+/// When a declined invoice may be tried again, by its own attempts alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// By the next run that wants it.
+    /// The next run that admits the invoice may try it.
     AtOnce,
     After(Duration),
-    /// Not before an operator says that the instrument has changed.
+    /// No run may try it before an operator records that the instrument has changed.
     Never(Dunning),
 }
 
 impl Retry {
-    /// The flag of the invoice, if it gets one.
+    /// The flag that the invoice gets, if any.
     #[must_use]
     pub fn flag(self) -> Option<Dunning> {
         match self {
@@ -79,9 +79,9 @@ impl Retry {
     }
 }
 
-/// Decides after a decline. `soft_declines` counts the soft declines of the invoice since its instrument changed, this
-/// one included. The position is counted from attempts and each wait from the last decline, so that a late attempt, a
-/// restart or a restore never leads to two attempts in quick succession.
+/// Decides after a decline. `soft_declines` counts the soft declines of the invoice since its instrument changed,
+/// including this one. The position in the ladder follows from the number of attempts, and each wait begins at the last
+/// decline. So a late attempt, a restart or a restore never leads to two attempts in quick succession.
 #[must_use]
 pub fn after_decline(class: DeclineClass, soft_declines: u32, network: Network) -> Retry {
     let position = usize::try_from(soft_declines.max(1)).unwrap_or(usize::MAX);
@@ -98,20 +98,21 @@ pub fn after_decline(class: DeclineClass, soft_declines: u32, network: Network) 
     }
 }
 
-/// What is known of the instrument of one customer, whose network is not `none`.
+/// The known declines and open attempts of one customer's instrument, whose network is not `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstrumentHistory {
     pub network: Network,
     pub changed_at: Option<i64>,
-    /// When its last hard decline was recorded.
+    /// The time when the last hard decline was recorded.
     pub hard_declined_at: Option<i64>,
-    /// When the declines of the last [`LOOK_BACK_MS`] were recorded, the latest first; at most [`DECLINES_MAX`].
+    /// The times when the declines of the last [`LOOK_BACK_MS`] were recorded, the latest first; at most
+    /// [`DECLINES_MAX`].
     pub declined_at: Vec<i64>,
-    /// An attempt whose outcome is not known, if there is one; of several, the one that lasts longest.
+    /// The open attempt of the customer, if there is one; of several, the one that lasts longest.
     pub open: Option<OpenAttempt>,
 }
 
-/// What settles an attempt whose outcome is not known.
+/// What an attempt with an unknown outcome waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OpenAttempt {
     /// Its response, perhaps after further sends.
@@ -127,32 +128,32 @@ impl OpenAttempt {
     }
 }
 
-/// Whether one more attempt may be made.
+/// Whether another attempt may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     Open,
-    /// Until this attempt is settled.
+    /// No attempt until the open one is settled.
     Occupied(OpenAttempt),
-    /// Until then.
+    /// No attempt before this time.
     Closed {
         until: i64,
     },
-    /// Until the instrument has changed.
+    /// No attempt until the instrument has changed.
     Blocked,
 }
 
 impl InstrumentHistory {
-    /// One more attempt has no outcome yet.
+    /// Records another attempt without an outcome.
     pub fn occupy(&mut self, open: OpenAttempt) {
         self.open = self.open.max(Some(open));
     }
 
-    /// An attempt that is open may turn out to be declined hard, or to be the last decline of a limit: so at most one is
-    /// open at a time, and no attempt is under way when a hard decline is recorded.
+    /// Decides whether another attempt may be made. An open attempt may be declined hard, or be the last decline that a
+    /// limit allows. So at most one attempt is open at a time, and none is under way when a hard decline is recorded.
     ///
-    /// A declined attempt counts from the moment at which its decline was recorded, which is not before it was made: so
-    /// an attempt that was sent again and again while in doubt counts for longer rather than for shorter. A change of
-    /// the instrument does not end a window; an operator who could end one could pass the limit.
+    /// A declined attempt counts from the time when its decline was recorded, which is never before the attempt was
+    /// made: an attempt that was resent while in doubt counts for longer, not for shorter. A change of the instrument
+    /// does not end a period of a limit, because an operator could then exceed the limit.
     #[must_use]
     pub fn gate(&self, now_ms: i64) -> Gate {
         let changed_at = self.changed_at.unwrap_or(i64::MIN);
@@ -166,14 +167,14 @@ impl InstrumentHistory {
         closed.map_or(Gate::Open, |until| Gate::Closed { until })
     }
 
-    /// Whether no attempt may be made now, whatever else is under way.
+    /// Whether a limit or a hard decline forbids an attempt now, whatever attempts are open.
     #[must_use]
     pub fn refuses(&self, now_ms: i64) -> bool {
         Self { open: None, ..self.clone() }.gate(now_ms) != Gate::Open
     }
 
     fn closed_until(&self, limit: Limit, now_ms: i64) -> Option<i64> {
-        // The decline that has to leave the window before one more attempt fits.
+        // The decline that must leave the limit's period before another attempt is allowed.
         let oldest = self.declined_at.get(limit.attempts.checked_sub(1)?)?;
         let until = oldest.saturating_add(limit.within_ms);
         (until > now_ms).then_some(until)

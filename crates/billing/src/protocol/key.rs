@@ -1,4 +1,4 @@
-//! The idempotency key: deployment, reference and attempt number hashed to 32 hex digits. Pure.
+//! The idempotency key: deployment id, reference and attempt number, hashed to 32 hex digits. Pure.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use uuid::Uuid;
 
 use crate::invoice::Reference;
 
-/// Names this installation's store; travels with a backup on purpose, so that a restored store makes the same keys.
+/// The id of this installation's store. A backup includes it, so that a restored store makes the same keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeploymentId(pub Uuid);
 
-/// 32 lower-case hex digits; the same attempt has the same key for ever, on every replica and after a restore.
+/// 32 lower-case hex digits. The same attempt always has the same key, on every replica and after a restore.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
 impl Key {
-    /// Digits of a key.
+    /// The number of digits.
     pub const LEN: usize = 32;
 
     /// The first 32 hex digits of SHA-256 (deployment as 16 bytes ‖ attempt number as u32 big-endian ‖ reference).
@@ -33,14 +33,13 @@ impl Key {
         Self(digits.collect())
     }
 
-    /// A key as a store, a path or a header spells it; `None` if that is no key.
+    /// A key from a store, a path or a header; `None` if the text is not a key.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let is_key = text.len() == Self::LEN && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         is_key.then(|| Self(text.to_owned()))
     }
 
-    /// The digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,5 +1,5 @@
-//! The charge protocol, pure: how a charge is named, and what an answer does to an attempt. The stores, the provider's
-//! module, the engine and the exhaustive model use it; it knows invoices and none of them.
+//! The pure charge protocol: how a charge is named, and what a response does to an attempt. The stores, the provider
+//! module, the engine and the exhaustive model use it; it knows invoices, and must not know these modules.
 
 pub mod dunning;
 pub mod key;

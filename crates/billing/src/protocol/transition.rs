@@ -1,5 +1,5 @@
-//! The charge protocol as pure functions: what an answer does to an attempt, and what a late one does to history.
-//! The driver, every store, and the exhaustive model call these; no I/O, no clock, no randomness.
+//! The charge protocol as pure functions: what a response does to an attempt, and what a late response does to a final
+//! attempt. The driver, every store, and the exhaustive model call these; no I/O, no clock, no randomness.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub enum Idempotency {
     Keys,
 }
 
-/// Class of one delivery's response; the table in crates/billing/src/provider/answer.rs decides it.
+/// Class of the response to one send; the table in crates/billing/src/provider/answer.rs decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AnswerClass {
     /// The provider charged this key.
@@ -28,13 +28,13 @@ pub enum AnswerClass {
     Voided,
     /// The provider knows this key with other data.
     KeyReused,
-    /// The endpoint is wrong, not the invoice. `not_executed`: the status itself means that nothing was executed
-    /// (401, 403, 404, 405, 412), rather than some page of a proxy.
+    /// The endpoint is wrong, not the invoice. With `not_executed` the status itself means that nothing was executed
+    /// (401, 403, 404, 405, 412); without it the response may be a proxy's page.
     EndpointWrong {
         /// Whether the request is known not to have been executed.
         not_executed: bool,
     },
-    /// The provider executed the request without echoing the key, although it is configured to support keys: sending again
+    /// The provider executed the request without echoing the key, although it is configured to support keys: a resend
     /// might charge again.
     Unkeyed,
     /// The request may or may not have been executed.
@@ -72,12 +72,12 @@ pub enum Outcome {
     Voided,
     /// Open: may have been executed. Claimable again after a pause, unless operator action is required.
     InDoubt(Option<AttentionReason>),
-    /// Open as before; this send does not count and is subtracted from `sends`.
+    /// Open as before; this send is subtracted from `sends`, because it was not executed.
     NotSent,
 }
 
 impl Outcome {
-    /// The attempt's next state; `None` leaves it as it is.
+    /// The attempt's next state; `None` if unchanged.
     #[must_use]
     pub fn attempt(self) -> Option<AttemptState> {
         match self {
@@ -115,16 +115,16 @@ impl Outcome {
 /// One outcome to be recorded under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement<K = Key> {
-    /// Which attempt.
+    /// The key of the attempt.
     pub key: K,
-    /// Its invoice, in whose row of this number the key is looked for.
+    /// The invoice in whose attempts the key is looked up.
     pub invoice: InvoiceId,
     pub number: u32,
     /// The outcome to record.
     pub outcome: Outcome,
-    /// Time until it may be claimed again, if it stays open.
+    /// The time until it may be claimed again, if it stays open.
     pub again_in: Duration,
-    /// Why it was refused, as the provider says; of another outcome `None`.
+    /// Why the provider refused the attempt; `None` for other outcomes.
     pub decline: Option<Decline>,
 }
 
@@ -136,7 +136,7 @@ impl Settlement {
     }
 }
 
-/// State of an attempt when it was sent.
+/// A sent attempt, as it was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// The state at the claim.
@@ -146,14 +146,14 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Whether an earlier copy of this request may be alive: then "not sent" does not hold for that copy.
+    /// Whether an earlier copy of this request may be alive; "not sent" says nothing about that copy.
     #[must_use]
     pub fn is_resend(self) -> bool {
         self.sends > 1 || self.state == AttemptState::InDoubt
     }
 }
 
-/// Whether a claimed attempt may be sent at all; if not, it is recorded as this.
+/// Whether a claimed attempt may be sent; if not, the error is the outcome to record.
 pub fn may_send(idempotency: Idempotency, sent: Sent) -> Result<(), Outcome> {
     match idempotency {
         Idempotency::Keys => Ok(()),
@@ -173,7 +173,8 @@ pub fn on_answer(idempotency: Idempotency, sent: Sent, class: AnswerClass) -> Ou
         AnswerClass::KeyReused => Outcome::InDoubt(Some(AttentionReason::KeyReused)),
         AnswerClass::Unkeyed => in_doubt(Idempotency::None),
         AnswerClass::NotSent | AnswerClass::EndpointWrong { .. } if sent.is_resend() => doubt,
-        // It stays open, since an earlier copy may have been executed; but resending would never end.
+        // The attempt stays open, since an earlier copy may have been executed, and is not resent, because that would
+        // never end.
         AnswerClass::Invalid if sent.is_resend() => Outcome::InDoubt(Some(AttentionReason::Rejected)),
         AnswerClass::Invalid => Outcome::Rejected,
         AnswerClass::NotSent | AnswerClass::EndpointWrong { not_executed: true } => Outcome::NotSent,
@@ -192,18 +193,18 @@ fn in_doubt(idempotency: Idempotency) -> Outcome {
     }
 }
 
-/// A settlement that met an attempt which was final already.
+/// A contradiction between a settlement and an attempt that was already final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Conflict {
-    /// Charged, though it was recorded as not charged: recorded as CHARGED. The invoice becomes PAID, or goes to
-    /// ATTENTION when another attempt of it is open or charged.
+    /// Charged, though the attempt was recorded as not charged: it becomes CHARGED. The invoice becomes PAID, or goes
+    /// to ATTENTION when another attempt of it is open or charged.
     ChargedLate,
-    /// Not charged, though it was recorded otherwise: nothing is overwritten, the invoice goes to ATTENTION.
+    /// Not charged, though the attempt was recorded otherwise: it stays as it is, and the invoice goes to ATTENTION.
     Contradiction,
 }
 
-/// Effect of a settlement on an attempt in a final state; `None`: no change. REFUSED,
-/// REJECTED and VOIDED agree: each means that this key was not charged, and an operator's void may precede the refusal.
+/// The conflict of an outcome with an attempt in a final state; `None` if there is none. REFUSED, REJECTED and VOIDED
+/// agree: each means that this key was not charged, and an operator may void a key before its refusal arrives.
 #[must_use]
 pub fn on_final(stored: AttemptState, outcome: Outcome) -> Option<Conflict> {
     let charged = stored == AttemptState::Charged;

@@ -1,8 +1,8 @@
-//! The meaning of responses: the whole table, as one pure function over status, headers and body.
-//! "Where do we decide what a 503 means?" Here. Knows no HTTP library, no store and no clock.
+//! The meaning of responses: the whole response table, as one pure function of status, headers and body. "Where do we
+//! decide what a 503 means?" Here. Knows no HTTP library, no store and no clock.
 //!
-//! The rule behind the rows: only a response with exactly one meaning is definite; every other one is in doubt,
-//! and is settled by the same key later or by an operator, never by a guess.
+//! The rule behind the rows: only a response with exactly one meaning is definite. Every other response leaves the
+//! attempt in doubt, until a later send of the same key or an operator settles it, never a guess.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub struct RequestFacts<'a> {
     pub idempotency: Idempotency,
     /// The ledger that this store has settled with before.
     pub ledger: Option<&'a str>,
-    /// How the provider speaks.
+    /// The dialect of the provider's API.
     pub dialect: Dialect,
 }
 
@@ -30,11 +30,11 @@ pub struct RequestFacts<'a> {
 pub struct ResponseFacts<'a> {
     pub status: u16,
     pub content_type: Option<&'a str>,
-    /// The whole body.
+    /// The whole body of the response.
     pub body: &'a [u8],
-    /// `Idempotency-Key` of the answer.
+    /// `Idempotency-Key` of the response.
     pub key: Option<&'a str>,
-    /// `Ledger-Id` of the answer.
+    /// `Ledger-Id` of the response.
     pub ledger: Option<&'a str>,
     /// Whether the response has `Not-Executed: true`.
     pub not_executed: bool,
@@ -44,7 +44,7 @@ pub struct ResponseFacts<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub class: AnswerClass,
-    /// Why.
+    /// The row of the table that gave the class.
     pub reason: Reason,
 }
 
@@ -55,7 +55,7 @@ impl Verdict {
         self.reason == Reason::Credentials && self.class == WRONG
     }
 
-    /// Whether it may be about this one item (there is no such customer) as well as about the endpoint.
+    /// Whether the fault may be this one item's (such as an unknown customer) as well as the endpoint's.
     #[must_use]
     pub fn is_about_item_or_endpoint(self, status: Option<u16>) -> bool {
         use Reason::{Credentials, KeyForeign, NoSuchRoute, OtherStatus, TextPage, Unreadable};
@@ -71,7 +71,7 @@ impl Verdict {
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
-        /// Which row of the table an answer fell into; for logs and metrics.
+        /// The row of the table that a response matched; for logs and metrics.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[$doc])* $variant,)* }
 
@@ -79,7 +79,7 @@ macro_rules! reasons {
             /// Every row.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// Its stable name in logs.
+            /// The row's stable name in logs.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
@@ -100,23 +100,23 @@ macro_rules! reasons {
 reasons! {
     /// `result` is true.
     ResultTrue = "result-true",
-    /// The id that was sent came back, and no `result`.
+    /// The `id` that was sent came back, without `result`.
     IdEchoed = "id-echoed",
     /// `result` is false.
     ResultFalse = "result-false",
-    /// 402 with the id that was sent and an error.
+    /// 402 with the `id` that was sent and an error.
     PaymentRefused = "payment-refused",
-    /// A validation message that we know.
+    /// A known validation message.
     Validation = "validation",
     /// Our ledger holds a tombstone for the key.
     KeyVoided = "key-voided",
     /// Our ledger knows the key with other data.
     KeyReused = "key-reused",
-    /// Our ledger is at work on the key.
+    /// Our ledger is executing the key at this moment.
     KeyInFlight = "key-in-flight",
     /// Our ledger has charged the reference under another key, and charges each reference once.
     ReferenceCharged = "reference-charged",
-    /// Our ledger knows the key as another account's.
+    /// The key belongs to another account in our ledger.
     KeyForeign = "key-foreign",
     /// Our ledger is not the one that was expected.
     LedgerMismatch = "ledger-mismatch",
@@ -142,35 +142,35 @@ reasons! {
     Unreadable = "unreadable",
     /// The parts of the answer contradict each other.
     Contradictory = "contradictory",
-    /// Another id came back than was sent.
+    /// The response has another `id` than was sent.
     OtherId = "other-id",
     /// A definite response without the key, although the provider is configured to support keys.
     NoEcho = "no-echo",
-    /// An answer to another key.
+    /// A response for another key.
     OtherEcho = "other-echo",
     /// A definite answer from another ledger than before.
     OtherLedger = "other-ledger",
     /// A definite answer that names no ledger, though one was named before.
     NoLedger = "no-ledger",
-    /// No connection, or none on which a byte could be written.
+    /// No connection, or no connection on which a byte could be written.
     NotConnected = "not-connected",
-    /// The time to send was over before a byte left.
+    /// The time to send ended before a byte left.
     SendLate = "send-late",
-    /// Bytes left and no readable answer came in time.
+    /// Bytes left and no readable response came in time.
     NoAnswer = "no-answer",
     /// A key that was to be voided is neither voided nor settled.
     NotVoided = "not-voided",
 }
 
-/// Statuses that say of themselves that nothing was executed, and that the endpoint or the credentials are wrong. With
-/// keys that is believed, for the key is sent again. Without keys it is not: a gateway may put such a status in the
-/// place of a response on its way back, after the charge was executed.
+/// Statuses that mean that nothing was executed, and that the endpoint or the credentials are wrong. With keys this is
+/// accepted, because the key is sent again. Without keys it is not: a gateway may replace a response with such a status
+/// after the charge was executed.
 const NOT_EXECUTED_STATUSES: [u16; 5] = [401, 403, 404, 405, 412];
 
-/// Statuses that say nothing against an item: the same request may succeed a moment later.
+/// Statuses that do not point to a fault of the item: the same request may succeed a moment later.
 const TRY_AGAIN_STATUSES: [u16; 4] = [408, 409, 425, 429];
 
-/// The body of the one such response that is believed without keys: the known payment service answers 403 with it, as
+/// The body of the one such response that is accepted without keys: the known payment service answers 403 with it, as
 /// plain text, before it reads the request's body.
 const FORBIDDEN: &[u8] = b"Forbidden";
 
@@ -201,7 +201,7 @@ const WRONG_MAYBE_EXECUTED: AnswerClass = AnswerClass::EndpointWrong { not_execu
 
 /// The class by status and body, before the sender is checked.
 fn content(request: &RequestFacts<'_>, response: &ResponseFacts<'_>) -> Row {
-    // As UTF-8 first: an ignored string could otherwise hold invalid bytes (RFC 8259 section 8.1).
+    // UTF-8 is checked first: an ignored string could otherwise hold invalid bytes (RFC 8259 section 8.1).
     let text = std::str::from_utf8(response.body).ok();
     let fields = text.and_then(|text| serde_json::from_str::<Fields>(text).ok());
     let says_charged = fields.as_ref().is_some_and(|fields| fields.result == Field::Is(true));
@@ -230,7 +230,7 @@ fn content(request: &RequestFacts<'_>, response: &ResponseFacts<'_>) -> Row {
     }
 }
 
-/// 200 and 201.
+/// The row for a 200 or 201.
 fn success(request: &RequestFacts<'_>, status: u16, fields: Option<&Fields>) -> Row {
     let Some(fields) = fields else { return (AnswerClass::InDoubt, Reason::Unreadable) };
     match (&fields.result, &fields.id) {
@@ -247,7 +247,7 @@ fn success(request: &RequestFacts<'_>, status: u16, fields: Option<&Fields>) -> 
     }
 }
 
-/// A problem of our own payment service; `None` if it is none that we know.
+/// The row for a problem of our own payment service; `None` if its type is unknown.
 fn problem(status: u16, fields: &Fields) -> Option<Row> {
     let Field::Is(name) = &fields.problem else { return None };
     if fields.result != Field::Absent {
@@ -257,7 +257,7 @@ fn problem(status: u16, fields: &Fields) -> Option<Row> {
         ("key-voided", 410) => Some((AnswerClass::Voided, Reason::KeyVoided)),
         ("key-reused", 422) => Some((AnswerClass::KeyReused, Reason::KeyReused)),
         ("key-in-flight", 409) => Some((AnswerClass::InDoubt, Reason::KeyInFlight)),
-        // To send it again changes nothing: an operator says whose charge that was.
+        // A resend would change nothing: an operator must find out whose charge that was.
         ("reference-charged", 409) => Some((AnswerClass::KeyReused, Reason::ReferenceCharged)),
         ("key-foreign", 403) => Some((WRONG, Reason::KeyForeign)),
         ("ledger-mismatch", 412) => Some((WRONG, Reason::LedgerMismatch)),
@@ -268,7 +268,7 @@ fn problem(status: u16, fields: &Fields) -> Option<Row> {
     }
 }
 
-/// 4xx but 408 and 429.
+/// The row for a 4xx other than 408 and 429.
 fn client_error(request: &RequestFacts<'_>, response: &ResponseFacts<'_>, fields: Option<&Fields>) -> Row {
     let status = response.status;
     if NOT_EXECUTED_STATUSES.contains(&status) {
@@ -332,7 +332,7 @@ impl ResponseFacts<'_> {
         whole.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 
-    /// Whether it is the exact response of the known payment service to a wrong or missing token.
+    /// Whether it is exactly the known payment service's response to a wrong or missing token.
     fn is_decided_before_execution(&self) -> bool {
         let body = self.body.strip_suffix(b"\n").unwrap_or(self.body);
         self.status == 403 && self.media_type() == "text/plain" && body == FORBIDDEN
@@ -348,15 +348,15 @@ impl ResponseFacts<'_> {
     }
 }
 
-/// A field that matters.
+/// A field that the table uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Field<T> {
     /// Missing; for message texts also null or empty.
     #[default]
     Absent,
-    /// Once, with a value of the right type.
+    /// Present once, with a value of the right type.
     Is(T),
-    /// Twice, or with a value that we cannot read.
+    /// Present twice, or with an unreadable value.
     Unclear,
 }
 
@@ -369,7 +369,7 @@ impl<T> Field<T> {
     }
 }
 
-/// The fields of a JSON object that matter, their names in any case.
+/// The fields of a JSON object that the table uses, their names in any case.
 #[derive(Debug, Default)]
 struct Fields {
     result: Field<bool>,
@@ -380,7 +380,7 @@ struct Fields {
 }
 
 impl Fields {
-    /// A readable `result` without a word of complaint or a problem type.
+    /// A readable `result` without an error message or a problem type.
     fn is_bare_result(&self) -> bool {
         matches!(self.result, Field::Is(_))
             && [&self.error, &self.message, &self.problem].into_iter().all(|field| *field == Field::Absent)

@@ -1,6 +1,6 @@
-//! The call itself: one attempt out, one verdict back. Sends nothing twice, except that a rejected credential is
-//! replaced by the next one of the token file where the response table says that nothing was executed.
-//! Knows no store, no run and no lease.
+//! The call itself: sends one attempt and returns one verdict. Sends nothing twice, except that a rejected credential
+//! is replaced by the next one of the token file where the response table says that nothing was executed. Knows no
+//! store, no run and no lease.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ use crate::invoice::{Attempt, Decline};
 use crate::protocol::key::{DeploymentId, Key};
 use crate::protocol::transition::{AnswerClass, Idempotency};
 
-/// Credentials that one call tries: the one that worked last, and the one after it.
+/// The most credentials that one call tries: the one that worked last, and the next.
 pub(super) const CREDENTIALS_MAX: usize = 2;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -40,13 +40,13 @@ pub struct ProviderConfig {
     pub endpoint: Uri,
     /// Configured idempotency of the provider.
     pub idempotency: Idempotency,
-    /// How it speaks.
+    /// The dialect of the provider's API.
     pub dialect: Dialect,
-    /// The credentials to show, if any.
+    /// The credentials to send, if any.
     pub tokens: Option<Tokens>,
-    /// The signed token to show besides, if any: the first of its file.
+    /// The signed token to send in addition, if any: the first one in its file.
     pub bearer: Option<Tokens>,
-    /// For one request, connecting included.
+    /// The deadline of one request, including the connection.
     pub deadline: Duration,
 }
 
@@ -60,12 +60,12 @@ impl ProviderConfig {
     }
 }
 
-/// Under which conditions the provider may execute a request; one that does not know them takes no notice.
+/// The conditions under which the provider may execute a request. A provider that does not know them ignores them.
 #[derive(Clone, Copy, Debug)]
 pub struct Preconditions<'a> {
-    /// The store that sends.
+    /// The deployment id of the store that sends.
     pub deployment: DeploymentId,
-    /// The only ledger that may execute it, if one is remembered.
+    /// The only ledger that may execute the request, if one is remembered.
     pub ledger: Option<&'a str>,
     /// The last row of that ledger that was seen.
     pub seen: Option<i64>,
@@ -76,7 +76,7 @@ pub struct Preconditions<'a> {
 pub struct Client {
     pub(super) http: chassis::client::Client,
     config: Arc<ProviderConfig>,
-    /// Which line of the token file worked last.
+    /// The line of the token file that worked last.
     pub(super) token: Arc<AtomicUsize>,
     sends: Arc<Sends>,
 }
@@ -84,19 +84,19 @@ pub struct Client {
 /// Result of one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Its meaning.
+    /// The meaning of the response.
     pub verdict: Verdict,
     /// Whether there was any response.
     pub answered: bool,
-    /// The status, if it did.
+    /// The status, if there was a response.
     pub status: Option<u16>,
-    /// The ledger that it named.
+    /// The ledger that the response named.
     pub ledger: Option<String>,
-    /// The row of that ledger that it was given from.
+    /// The ledger's row from which the response was made.
     pub seq: Option<i64>,
-    /// For how long it asks that nothing be sent.
+    /// How long the provider asks for no requests.
     pub retry_after: Option<Duration>,
-    /// Why it refused, if it did.
+    /// Why the provider refused, if it did.
     pub decline: Option<Decline>,
     /// The transport error, for the log.
     pub failure: Option<String>,
@@ -105,24 +105,24 @@ pub struct Answer {
 /// Result of voiding a key at the provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VoidOutcome {
-    /// This key is not charged and never will be: it was voided.
+    /// The key is voided: it is not charged and never will be.
     Voided,
-    /// This key is not charged and never will be: it was refused before, for this reason.
+    /// The key was refused earlier, for this reason: it is not charged and never will be.
     Refused(Decline),
-    /// This key is charged.
+    /// The key is charged.
     Charged,
-    /// Nothing is known; why.
+    /// The state of the key is unknown, for this reason.
     Unknown(String),
 }
 
 impl Client {
-    /// A client that makes its own connections.
+    /// A client that uses these connections.
     #[must_use]
     pub fn new(http: chassis::client::Client, config: ProviderConfig) -> Self {
         Self { http, config: Arc::new(config), token: Arc::default(), sends: Arc::default() }
     }
 
-    /// What records the spans of its calls.
+    /// The tracer that records the spans of its calls.
     #[must_use]
     pub fn tracer(&self) -> &Tracer {
         self.http.tracer()
@@ -134,14 +134,14 @@ impl Client {
         self.config.idempotency
     }
 
-    /// The longest that one [`Self::charge`] takes.
+    /// The longest duration of one [`Self::charge`].
     #[must_use]
     pub fn deadline(&self) -> Duration {
         self.config.deadline * u32::try_from(CREDENTIALS_MAX).unwrap_or(u32::MAX)
     }
 
-    /// Delivers an attempt. No byte of it leaves from `send_before` on, however long this process stood still: others may
-    /// have decided on the attempt by then.
+    /// Sends an attempt. No byte of it leaves from `send_before` on, even if this process was paused: others may have
+    /// decided on the attempt by then.
     pub async fn charge(
         &self,
         attempt: &Attempt,
@@ -181,7 +181,7 @@ impl Client {
         answer
     }
 
-    /// Remembers which credential worked; the first of many calls that learn it at once decides.
+    /// Remembers which credential worked; of several calls that find one at once, the first decides.
     fn prefer(&self, was: usize, now: usize) {
         if self.token.compare_exchange(was, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             tracing::warn!("the provider rejected the current token and accepted the next one of the file");
@@ -206,7 +206,7 @@ impl Client {
             not_executed: only(headers, &NOT_EXECUTED).is_some_and(|mark| mark.eq_ignore_ascii_case("true")),
         };
         let verdict = judge(&request, &facts);
-        // Beside a key only: without one, nothing shows whose answer the header belongs to.
+        // Only in a response with a key: without it, nothing shows whose answer the header belongs to.
         let refused = verdict.class == AnswerClass::Refused && facts.key.is_some();
         Answer {
             verdict,
@@ -265,7 +265,7 @@ impl Client {
         request
     }
 
-    /// Another path of the provider's host.
+    /// The URI of another path on the provider's host.
     pub(super) fn beside(&self, path: &str) -> Option<Uri> {
         let mut parts = self.config.endpoint.clone().into_parts();
         parts.path_and_query = path.parse().ok();
@@ -301,14 +301,14 @@ impl Client {
     }
 }
 
-/// A header that occurs once. Repeated or unreadable ones count as wrong.
+/// A header that occurs exactly once. A repeated or unreadable header counts as wrong.
 pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?.to_str().unwrap_or("?");
     Some(if values.next().is_some() { "?" } else { first })
 }
 
-/// A text that no header can hold is left out: the provider then refuses, and nothing is charged.
+/// Omits a text that no header can hold: the provider then refuses, and nothing is charged.
 pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     match HeaderValue::from_bytes(text.as_bytes()) {
         Ok(mut value) => {
@@ -321,7 +321,7 @@ pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     }
 }
 
-/// Why a request was refused. A header that is missing, repeated or of another form says nothing: such a decline restricts
+/// Why a request was refused. A header that is missing, repeated or malformed gives no reason: such a decline restricts
 /// no further attempt.
 fn declined(headers: &HeaderMap, key: &str) -> Decline {
     let said = only(headers, &request::DECLINE).and_then(decline::parse);

@@ -1,5 +1,5 @@
-//! Declares this store's deployment at the payment service, once, on an operator's word.
-//! Charges nothing and reads no store.
+//! Declares this store's deployment at the payment service, once, by an operator's decision. Charges nothing and reads
+//! no store.
 
 use std::sync::atomic::Ordering;
 
@@ -12,20 +12,20 @@ use super::client::{Client, describe, insert};
 use super::request::OPERATOR_TOKEN;
 use crate::protocol::key::DeploymentId;
 
-/// How much of a refusal is shown.
+/// The most bytes of a refusal that are shown.
 const SHOWN_BYTES_MAX: usize = 500;
 
-/// What came of a declaration.
+/// Result of a declaration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeclareOutcome {
     /// The payment service knows the deployment now, or did already.
     Known,
-    /// It did not take it; why.
+    /// The payment service rejected the declaration, for this reason.
     Refused(String),
 }
 
 impl Client {
-    /// Declares the deployment under the account of our credentials, with an operator's token where one is needed.
+    /// Declares the deployment under the account of our credentials, with an operator's token if one is needed.
     pub async fn declare(
         &self,
         deployment: DeploymentId,

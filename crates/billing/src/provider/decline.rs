@@ -1,18 +1,17 @@
-//! Why a provider refused: the `Decline` header beside a refusal, `class=hard|fix|soft|unknown; code=TEXT`, and the
-//! columns of a ledger row. Pure.
-//! Knows no response table, and not what a class leads to.
+//! Parses why a provider refused: the `Decline` header of a refusal, `class=hard|fix|soft|unknown; code=TEXT`, and the
+//! columns of a ledger row. Pure. Knows no response table, and not what a class leads to.
 
 use crate::invoice::{Decline, DeclineClass, DeclineCode};
 
-/// What a refused row of the ledger says of its reason. As with [`parse`], what cannot be read says nothing.
+/// The reason in a refused row of the ledger. As in [`parse`], unreadable columns give no reason.
 #[must_use]
 pub fn of_row(class: Option<&str>, code: Option<&str>) -> Decline {
     let class = class.and_then(|class| class.parse().ok()).unwrap_or(DeclineClass::Unknown);
     Decline { class, code: code.and_then(DeclineCode::new) }
 }
 
-/// What a refusal says of its reason; `None` for a header of another form. That says nothing: a class that is guessed wrong
-/// would either stop a charge that may be made or repeat one that must not be.
+/// The reason in a refusal's header; `None` for a header of another form. A wrongly guessed class would either stop an
+/// allowed charge or repeat a forbidden one.
 #[must_use]
 pub fn parse(text: &str) -> Option<Decline> {
     let (class, code) = match text.split_once(';') {

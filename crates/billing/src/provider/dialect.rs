@@ -1,5 +1,5 @@
-//! What providers of the original's API differ in: how the currency is sent, and whether the status counts.
-//! Pure; `--dialect` names one of them.
+//! Variants of the original's API: how the currency is sent, and whether the status counts. Pure; `--dialect` selects
+//! one of them.
 
 use std::str::FromStr;
 
@@ -9,9 +9,9 @@ pub enum Dialect {
     /// The currency is text, and status and body must agree.
     #[default]
     Default,
-    /// The currency is an empty object, as the original billing program sends it; some forks take nothing else.
+    /// The currency is an empty object, as the original billing program sends it; some forks accept nothing else.
     Original,
-    /// As the default, but `result` counts with any 2xx or 4xx status: one fork answers every charge with 400.
+    /// Like the default, but `result` counts with any 2xx or 4xx status: one fork answers every charge with 400.
     StatusBlind,
 }
 

@@ -1,10 +1,10 @@
-//! What an operator does about each answer that keeps a run from charging: the only place that says so.
-//! Knows no run and no attempt.
+//! Advice to an operator for each answer that keeps a run from charging, in this one place. Knows no run and no
+//! attempt.
 
 use super::answer::Reason;
 
 impl Reason {
-    /// What to do about it; one line, for a command line and for `/v1`.
+    /// What to do about this answer, in one line, for a command line and for `/v1`.
     #[must_use]
     pub fn hint(self) -> &'static str {
         match self {

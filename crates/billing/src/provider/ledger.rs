@@ -1,5 +1,5 @@
-//! Which ledger the provider has now, so that an operator accepts none that does not exist.
-//! Charges nothing and reads no store.
+//! Asks which ledger the provider has now, so that an operator accepts no ledger that does not exist. Charges nothing
+//! and reads no store.
 
 use std::sync::atomic::Ordering;
 

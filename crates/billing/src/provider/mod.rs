@@ -1,5 +1,5 @@
-//! The payment provider: what is sent to it, how the call is made, and what its answers mean.
-//! Knows nothing of stores and runs; `charge` calls it and never sees HTTP.
+//! The payment provider: the request, the call, and the meaning of responses. Knows nothing of stores and runs;
+//! `charge` calls it and never sees HTTP.
 
 pub mod answer;
 mod client;

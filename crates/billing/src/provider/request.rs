@@ -1,5 +1,5 @@
-//! The request to the provider: one body that every known provider reads, and the names of its headers.
-//! Pure; knows no connection and no answer.
+//! The request to the provider: one body that every known provider reads, and the names of its headers. Pure; knows no
+//! connection and no answer.
 
 use http::HeaderName;
 use serde::Serialize;
@@ -8,28 +8,28 @@ use super::Dialect;
 use crate::invoice::Attempt;
 use crate::money::Amount;
 
-/// The key of the charge, in request and answer.
+/// In a request and its response: the key of the charge.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// In an answer: the ledger that gave it.
+/// In a response: the ledger that sent it.
 pub(super) const LEDGER_ID: HeaderName = HeaderName::from_static("ledger-id");
-/// In a request: the only ledger that may execute it.
+/// In a request: the only ledger that may execute the request.
 pub(super) const EXPECT_LEDGER: HeaderName = HeaderName::from_static("expect-ledger");
-/// In a keyed answer: the row of the ledger that it was given from.
+/// In a keyed response: the row of the ledger from which it was made.
 pub(super) const LEDGER_SEQ: HeaderName = HeaderName::from_static("ledger-seq");
-/// In a request: the last row that was seen. A ledger without it has lost rows and executes nothing.
+/// In a request: the last row that was seen. A ledger without that row has lost rows and executes nothing.
 pub(super) const LEDGER_SEEN: HeaderName = HeaderName::from_static("ledger-seen");
-/// In a request: the store that sends. A store that lost its id makes other keys, and is refused.
+/// In a request: the store's deployment id. A store that lost its id makes other keys, and is refused.
 pub(super) const DEPLOYMENT_ID: HeaderName = HeaderName::from_static("deployment-id");
 /// In a declaration: an operator's credential.
 pub(super) const OPERATOR_TOKEN: HeaderName = HeaderName::from_static("operator-token");
-/// In an answer: `true` when nothing was executed.
+/// In a response: `true` when nothing was executed.
 pub(super) const NOT_EXECUTED: HeaderName = HeaderName::from_static("not-executed");
-/// In an answer that refuses: why.
+/// In a refusal: the reason.
 pub(super) const DECLINE: HeaderName = HeaderName::from_static("decline");
 /// In a request: the credential.
 pub(super) const X_TOKEN: HeaderName = HeaderName::from_static("x-token");
 
-/// One body for every known provider: each ignores what it does not know.
+/// One body for every known provider: each ignores unknown fields.
 #[derive(Serialize)]
 struct Body<'a> {
     id: &'a str,
@@ -39,7 +39,7 @@ struct Body<'a> {
     value: Amount,
 }
 
-/// A text, or the empty object that the original's JSON library made of its enumeration.
+/// Text, or the empty object to which the original's JSON library serialized its enumeration.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Currency<'a> {
@@ -47,7 +47,7 @@ enum Currency<'a> {
     Object {},
 }
 
-/// The body of a charge; the same for every delivery of an attempt.
+/// The body of a charge, the same for every send of an attempt.
 pub(super) fn body(attempt: &Attempt, dialect: Dialect) -> Vec<u8> {
     let code = attempt.money.currency.code();
     let body = Body {

@@ -1,20 +1,20 @@
-//! How long a provider asks to be left alone: `Retry-After` in both of its forms (RFC 9110, 10.2.3). Pure; knows no cap
+//! How long a provider asks for no requests: `Retry-After` in both of its forms (RFC 9110, 10.2.3). Pure; knows no cap
 //! and no attempt.
 
 use std::time::{Duration, SystemTime};
 
-/// Statuses whose `Retry-After` is about all calls: too many requests (RFC 6585, 4) and service unavailable.
+/// Statuses whose `Retry-After` is for all calls: too many requests (RFC 6585, 4) and service unavailable.
 const ABOUT_ALL_CALLS: [u16; 2] = [429, 503];
 
-/// What a response with this status asks for. A date counts from the response's own `Date`, so that two clocks need not
-/// agree; without one, from `now`. A date that has passed, and a value that is neither form, ask for nothing.
+/// The pause that a response with this status asks for. A date is measured from the response's own `Date`, so that two
+/// clocks need not agree, or from `now` without one. A past date or an invalid value asks for no pause.
 pub(super) fn retry_after(status: u16, value: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
     if !ABOUT_ALL_CALLS.contains(&status) {
         return None;
     }
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than any number holds: the cap decides.
+        // A number too large to parse: the caller's cap limits the pause.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let at = httpdate::parse_http_date(value).ok()?;

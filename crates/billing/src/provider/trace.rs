@@ -1,5 +1,5 @@
-//! The spans of one attempt: numbered within the trace whose id is the attempt's key, so that a resend of a later process
-//! finds the trace and the send before it, and nothing is stored for it. Knows no exporter.
+//! The spans of one attempt, numbered within the trace whose id is the attempt's key. A resend by a later process thus
+//! finds the trace and the previous send without stored data. Knows no exporter.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,25 +14,25 @@ use crate::invoice::Attempt;
 use crate::protocol::key::Key;
 use crate::protocol::transition::AnswerClass;
 
-/// Numbers of sends that may be used again, remembered at most. Beyond it two spans may have one id.
+/// The most numbers of sends that are remembered as used. Beyond this, two spans may have the same id.
 const REMEMBERED_MAX: usize = 4096;
 
-/// The span of the whole attempt, from its journal row to its settlement. Sampled by its key alone: each process decides
-/// alike. Nothing while spans are not exported.
+/// The span of the whole attempt, from its journal row to its settlement. Its key alone decides sampling, so each
+/// process decides alike. `None` while spans are not exported.
 #[must_use]
 pub fn of_attempt(tracer: &Tracer, key: &Key) -> Option<TraceContext> {
     tracer.begin_trace(|| TraceContext::numbered(key.as_str(), 0))
 }
 
-/// The sends of this process whose number another one may get: those that were not definite, for what was not executed
-/// is subtracted from an attempt's sends.
+/// Sends of this process whose number a later send may get. Only definite sends surely keep their number: a send that
+/// was not executed is subtracted from the attempt's sends.
 #[derive(Debug, Default)]
 pub(super) struct Sends {
     used: Mutex<HashSet<(Key, u32)>>,
 }
 
 impl Sends {
-    /// The span of a send of this attempt; with its `nth` credential, counted from 0.
+    /// The span of a send of this attempt with its `nth` credential, counted from 0.
     pub(super) fn traced(&self, tracer: &Tracer, attempt: &Attempt, nth: usize) -> Option<Traced> {
         let parent = of_attempt(tracer, &attempt.key)?;
         if !parent.is_sampled() {
@@ -66,7 +66,7 @@ impl Sends {
         })
     }
 
-    /// A send has ended with this verdict.
+    /// Records that a send has ended with this verdict.
     pub(super) fn ended(&self, attempt: &Attempt, nth: usize, verdict: Verdict) {
         let is_counted = matches!(
             verdict.class,
@@ -87,7 +87,7 @@ impl Sends {
     }
 }
 
-/// The number of a send in its trace; 0 is the attempt's own.
+/// The number of a send in its trace; 0 is the span of the whole attempt.
 fn number(sends: u32, nth: usize) -> u32 {
     let credentials = u32::try_from(CREDENTIALS_MAX).unwrap_or(1);
     sends.max(1).saturating_mul(credentials).saturating_add(u32::try_from(nth).unwrap_or(0))

@@ -18,15 +18,15 @@ pub const DATE_MIN: Date = Date::constant(1973, 1, 1);
 /// The last date of a calendar.
 pub const DATE_MAX: Date = Date::constant(2999, 12, 31);
 
-/// Day of the month, 1 to 31; the last day of a shorter month stands in for it.
+/// Day of the month, 1 to 31; a shorter month uses its last day instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnchorDay(i8);
 
 impl AnchorDay {
-    /// A day that some month has.
+    /// Checks the day.
     ///
     /// # Errors
-    /// Not 1 to 31.
+    /// When it is not 1 to 31.
     pub fn new(day: i64) -> Result<Self, InvalidField> {
         match i8::try_from(day) {
             Ok(day @ 1..=31) => Ok(Self(day)),
@@ -52,10 +52,10 @@ impl EveryMonths {
     /// Ten years.
     pub const MAX: i32 = 120;
 
-    /// An interval.
+    /// Checks the interval.
     ///
     /// # Errors
-    /// Not 1 to [`EveryMonths::MAX`].
+    /// When it is not 1 to [`EveryMonths::MAX`].
     pub fn new(months: i64) -> Result<Self, InvalidField> {
         match i32::try_from(months) {
             Ok(months @ 1..=Self::MAX) => Ok(Self(months)),
@@ -66,17 +66,16 @@ impl EveryMonths {
         }
     }
 
-    /// Months.
     #[must_use]
     pub fn months(self) -> i32 {
         self.0
     }
 }
 
-/// Where a charge goes whose due date is a closed day. The due date stays, and so does the period.
+/// The day of a charge whose due date is a closed day. The due date and the period stay the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HolidayRule {
-    /// Charged on the due date all the same.
+    /// Charged on the due date despite the closed day.
     #[default]
     AsIs,
     /// Charged on the first open day after it.
@@ -86,7 +85,7 @@ pub enum HolidayRule {
 }
 
 impl HolidayRule {
-    /// As `/v1/subscriptions` spells it.
+    /// The spelling in `/v1/subscriptions`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -107,10 +106,10 @@ impl FromStr for HolidayRule {
     }
 }
 
-/// A date in the one form that is read: `2026-01-31`.
+/// Parses a date in the only accepted form: `2026-01-31`.
 ///
 /// # Errors
-/// Another form, no such day, or outside [`DATE_MIN`] to [`DATE_MAX`].
+/// When it has another form, is not a day, or is outside [`DATE_MIN`] to [`DATE_MAX`].
 pub fn parse_date(field: &'static str, text: &str) -> Result<Date, InvalidField> {
     date(text).filter(|date| (DATE_MIN..=DATE_MAX).contains(date)).ok_or_else(|| {
         InvalidField::new(
@@ -120,23 +119,23 @@ pub fn parse_date(field: &'static str, text: &str) -> Result<Date, InvalidField>
     })
 }
 
-/// `2026-01-31` and nothing else that jiff would also read.
+/// Parses `2026-01-31`, and rejects the other forms that jiff would read.
 pub(super) fn date(text: &str) -> Option<Date> {
     let form = b"dddd-dd-dd";
     has_form(text, form).then(|| text.parse().ok()).flatten()
 }
 
-/// A local time in the one form that is read: `06:00`.
+/// Parses a local time in the only accepted form: `06:00`.
 ///
 /// # Errors
-/// Another form, or no time of a day.
+/// When it has another form, or is no time of a day.
 pub fn parse_time(field: &'static str, text: &str) -> Result<Time, InvalidField> {
     has_form(text, b"dd:dd").then(|| text.parse().ok()).flatten().ok_or_else(|| {
         InvalidField::new(field, format!("must be a time like 06:00, from 00:00 to 23:59, not {text:?}"))
     })
 }
 
-/// A local time as [`parse_time`] reads it.
+/// Formats a local time as [`parse_time`] reads it.
 #[must_use]
 pub fn format_time(time: Time) -> String {
     format!("{:02}:{:02}", time.hour(), time.minute())
@@ -150,18 +149,18 @@ fn has_form(text: &str, form: &[u8]) -> bool {
         })
 }
 
-/// What decides when a subscription is due.
+/// The fields that decide when a subscription is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// Day of the month.
     pub anchor_day: AnchorDay,
-    /// Interval.
+    /// Months from one due date to the next.
     pub every_months: EveryMonths,
-    /// Whose clocks `at` is read on.
+    /// The time zone of `at`.
     pub zone: Zone,
     /// Local time of each due date, to the minute.
     pub at: Time,
-    /// No due date is before it; its month is the first that may have one.
+    /// No due date is earlier; its month is the first that may have a due date.
     pub starts_on: Date,
     /// The last date that may be a due date.
     pub ends_on: Option<Date>,
@@ -173,7 +172,7 @@ impl Terms {
     /// Checks the fields against each other.
     ///
     /// # Errors
-    /// Dates outside [`DATE_MIN`] to [`DATE_MAX`], an end before the start, or a time with seconds.
+    /// Fails for dates outside [`DATE_MIN`] to [`DATE_MAX`], an end before the start, or a time with seconds.
     pub fn check(&self) -> Result<(), InvalidField> {
         let dates = [("starts_on", Some(self.starts_on)), ("ends_on", self.ends_on)];
         for (field, date) in dates {
@@ -194,8 +193,8 @@ impl Terms {
         Ok(())
     }
 
-    /// The due date of the rule's month `number`, whether the subscription has begun or not, and whether the month
-    /// is too short for the anchor day. `None` beyond the calendar.
+    /// The due date of the month `number` by the rule, even before the subscription begins, and whether the month is
+    /// too short for the anchor day. `None` beyond the calendar.
     fn due(&self, number: i32) -> Option<(Date, bool)> {
         let months = number.checked_mul(self.every_months.0)?.checked_add(month_number(self.starts_on))?;
         let year = i16::try_from(months.div_euclid(12)).ok()?;
@@ -215,18 +214,18 @@ fn month_number(date: Date) -> i32 {
 /// What is unusual about a period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// The month has no anchor day; its last day stands in.
+    /// The month does not have the anchor day; its last day is used.
     pub clamped: bool,
-    /// Clocks leave the local time out on this date; the instant is later by the gap's length.
+    /// The local time does not exist on this date; the instant is later by the length of the gap.
     pub gap: bool,
-    /// Clocks show the local time twice on this date; the instant is the first.
+    /// The local time occurs twice on this date; the instant is the first.
     pub fold: bool,
     /// The due date is a closed day, and the charge has moved.
     pub holiday: bool,
 }
 
 impl Notes {
-    /// The names of those that are set, in this order.
+    /// The names of the notes that are set, in this order.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         [(self.clamped, "clamped"), (self.gap, "gap"), (self.fold, "fold"), (self.holiday, "holiday")]
             .into_iter()
@@ -261,7 +260,7 @@ pub struct Period {
     pub instant: LocalInstant,
     /// The instant from which the invoice may be charged: the local time on `charge_on`.
     pub charge_instant: LocalInstant,
-    /// What is unusual about it.
+    /// The notes on this period.
     pub notes: Notes,
 }
 
@@ -271,8 +270,8 @@ pub fn first_due(terms: &Terms) -> Option<Date> {
     due_dates(terms, terms.starts_on, DATE_MAX).next().map(|(due, _)| due)
 }
 
-/// The periods of a subscription whose due dates are within `from` to `through`, both included, in order.
-/// Holidays and zones change where a period is charged and when; which periods exist they do not.
+/// The periods of a subscription whose due dates are within `from` to `through`, both included, in order. Holidays and
+/// zones change the day and the time of a charge, but not which periods exist.
 pub fn periods<'a>(
     terms: &'a Terms,
     holidays: &'a Holidays,
@@ -282,11 +281,11 @@ pub fn periods<'a>(
     due_dates(terms, from, through).filter_map(|(on, clamped)| period(terms, holidays, on, clamped))
 }
 
-/// Due dates with whether the month was too short. The range is cut to the subscription and to the calendar.
+/// Due dates, each with whether its month was too short. Limited to the subscription's dates and the calendar.
 fn due_dates(terms: &Terms, from: Date, through: Date) -> impl Iterator<Item = (Date, bool)> {
     let from = from.max(terms.starts_on).max(DATE_MIN);
     let through = through.min(terms.ends_on.unwrap_or(DATE_MAX)).min(DATE_MAX);
-    // The month of `from` or an earlier one: at most one due date is passed over.
+    // The month of `from` or an earlier one: at most one due date is skipped.
     let first = (month_number(from) - month_number(terms.starts_on)) / terms.every_months.0;
     (first..)
         .map_while(|number| terms.due(number))
@@ -294,11 +293,11 @@ fn due_dates(terms: &Terms, from: Date, through: Date) -> impl Iterator<Item = (
         .take_while(move |(due, _)| *due <= through)
 }
 
-/// `None` only outside the calendar, where `due_dates` has none.
+/// `None` only outside the calendar, where `due_dates` has no dates.
 fn period(terms: &Terms, holidays: &Holidays, on: Date, clamped: bool) -> Option<Period> {
     let charge_on = match terms.holidays {
         HolidayRule::AsIs => on,
-        // The closed days in a row are limited where holidays are made.
+        // [`Holidays`] limits the closed days in a row, so an open day is found.
         HolidayRule::Next => holidays.open_day(on, 1).unwrap_or(on),
         HolidayRule::Previous => holidays.open_day(on, -1).unwrap_or(on),
     };

@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use jiff::ToSpan;
 use jiff::civil::{Date, Weekday};
 
-/// Most dates in a file of holidays: two centuries of fifty.
+/// The most dates in a file of holidays: two centuries of fifty.
 pub const DATES_MAX: usize = 10_000;
 
-/// Most closed days in a row: a longer closure is a mistake in the file, and would move a charge into another period.
+/// The most closed days in a row: a longer closure is a mistake in the file, and would move a charge into another
+/// period.
 pub const CLOSED_DAYS_MAX: i32 = 14;
 
-/// The closed days by which `next` and `previous` move a charge.
+/// The closed days from which `next` and `previous` move a charge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holidays {
     target: bool,
@@ -27,13 +28,13 @@ pub enum BadHolidays {
     NoDate {
         /// Counted from 1.
         line: usize,
-        /// What stands there.
+        /// The text on this line.
         text: String,
     },
     /// More than [`DATES_MAX`].
     #[error("more than {DATES_MAX} dates")]
     TooMany,
-    /// More than [`CLOSED_DAYS_MAX`] in a row, from this one.
+    /// More than [`CLOSED_DAYS_MAX`] in a row, from this date.
     #[error("more than {CLOSED_DAYS_MAX} closed days in a row from {0}")]
     TooLong(Date),
 }
@@ -47,15 +48,15 @@ impl Holidays {
         Self { target: true, dates: BTreeSet::new() }
     }
 
-    /// Exactly the dates of a file, weekends only where they are listed: one date a line, `#` begins a comment.
+    /// The dates of a file and no others, weekends only where they are listed: one date a line, `#` begins a comment.
     ///
     /// # Errors
-    /// A line that is no date, too many of them, or too many in a row.
+    /// When a line is no date, there are too many dates, or too many in a row.
     pub fn listed(text: &str) -> Result<Self, BadHolidays> {
         Self::default().with(text)
     }
 
-    /// These closed days and those of a file.
+    /// Adds the closed days of a file to these.
     ///
     /// # Errors
     /// As [`Holidays::listed`].
@@ -83,8 +84,8 @@ impl Holidays {
         self.dates.contains(&date) || (self.target && is_target_closing_day(date))
     }
 
-    /// The first open day from `date` on, in steps of one day forward (1) or back (-1).
-    /// `None` when [`CLOSED_DAYS_MAX`] days are closed.
+    /// The first open day from `date` on, in steps of one day forward (1) or back (-1). `None` when [`CLOSED_DAYS_MAX`]
+    /// days are closed.
     pub(super) fn open_day(&self, date: Date, step: i32) -> Option<Date> {
         (0..=CLOSED_DAYS_MAX)
             .filter_map(|days| date.checked_add((days * step).days()).ok())
@@ -103,8 +104,8 @@ fn is_target_closing_day(date: Date) -> bool {
     [-2, 1].iter().any(|days: &i32| easter.checked_add(days.days()).is_ok_and(|closed| closed == date))
 }
 
-/// Easter Sunday of the Gregorian calendar by the anonymous algorithm of 1876, as in Meeus, "Astronomical Algorithms",
-/// chapter 8, whose letters these are.
+/// Easter Sunday of the Gregorian calendar by the anonymous algorithm of 1876, with the variable names of Meeus,
+/// "Astronomical Algorithms", chapter 8.
 fn easter_sunday(year: i16) -> Date {
     let year_number = i32::from(year);
     let a = year_number.rem_euclid(19);
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn easter_is_on_the_published_days() {
-        // The years with the earliest and latest days of the algorithm's special cases, and the coming ones.
+        // The years of the algorithm's earliest, latest and special cases, and the coming years.
         let published = [
             (1818, 3, 22),
             (1943, 4, 25),

@@ -1,5 +1,5 @@
-//! Which periods a subscription has, at which instant each is due, and at which price. Pure: must not know a store,
-//! HTTP or the present time; a caller asks about a range of dates.
+//! The periods of a subscription, the instant at which each is due, and its price. Pure: must not know a store, HTTP or
+//! the present time; a caller asks about a range of dates.
 
 pub mod calendar;
 pub mod holidays;
@@ -12,13 +12,13 @@ pub use holidays::{BadHolidays, Holidays};
 pub use prices::{Price, Prices};
 pub use zone::{LocalInstant, Zone, zone_data_version};
 
-/// A field of a subscription that cannot be taken: which, and what is allowed.
+/// The error for an invalid field of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {problem}")]
 pub struct InvalidField {
     /// The field's name in `/v1/subscriptions` and in files.
     pub field: &'static str,
-    /// What is wrong with it, to be read after the field's name.
+    /// The problem and what is allowed, as a text that follows the field's name.
     pub problem: String,
 }
 

@@ -6,15 +6,15 @@ use super::InvalidField;
 use super::calendar::{Terms, first_due};
 use crate::money::AMOUNT_MINOR_MAX;
 
-/// Most price changes of one subscription: one a month for eighty years.
+/// The most price changes of one subscription: one a month for eighty years.
 pub const PRICES_MAX: usize = 1_000;
 
-/// An amount from a date on, until the next one's.
+/// An amount that is valid from a date until the next price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Price {
-    /// First due date with this amount.
+    /// The first due date with this amount.
     pub from: Date,
-    /// In minor units of the subscription's currency.
+    /// The amount in minor units of the subscription's currency.
     pub amount_minor: i64,
 }
 
@@ -26,7 +26,8 @@ impl Prices {
     /// Checks the order and the amounts.
     ///
     /// # Errors
-    /// None or too many, a date that does not follow the one before, or an amount that no invoice may have.
+    /// When there are none or too many, a date does not follow the previous one, or an amount is not allowed for an
+    /// invoice.
     pub fn new(prices: Vec<Price>) -> Result<Self, InvalidField> {
         let bad = |problem: String| Err(InvalidField::new("prices", problem));
         if prices.is_empty() {
@@ -52,7 +53,7 @@ impl Prices {
     /// Checks that each due date of these terms has a price.
     ///
     /// # Errors
-    /// The first price begins after the first due date.
+    /// When the first price begins after the first due date.
     pub fn check_covers(&self, terms: &Terms) -> Result<(), InvalidField> {
         let first_from = self.0[0].from;
         match first_due(terms) {
@@ -71,7 +72,7 @@ impl Prices {
         begun.checked_sub(1).map(|last| self.0[last].amount_minor)
     }
 
-    /// All of them.
+    /// All prices, by date.
     #[must_use]
     pub fn as_slice(&self) -> &[Price] {
         &self.0

@@ -1,5 +1,5 @@
-//! Schedule runs: one for each date on which subscriptions have periods, and whether it may go on. Pure; must not know
-//! a store, a clock or how invoices are made.
+//! Schedule runs, one for each date on which subscriptions have periods, and the decision whether a run may proceed.
+//! Pure; must not know a store, a clock or how invoices are made.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -11,27 +11,27 @@ use serde::{Deserialize, Serialize};
 use crate::invoice::UnknownValue;
 use crate::money::Currency;
 
-/// The one schedule that there is.
+/// The only schedule.
 pub const SCHEDULE: &str = "subscriptions";
 
-/// A period that is charged later than this after its time was missed: what is done about it is for an operator, or for
-/// the setting, to say. Longer than a night, shorter than a weekend.
+/// The delay after which a period without an invoice counts as missed; then an operator or the setting decides about
+/// it. Longer than a night, shorter than a weekend.
 pub const LATE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What is done about periods that were missed for longer than [`LATE_AFTER`].
+/// What the schedule does with periods that were missed for longer than [`LATE_AFTER`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CatchUp {
-    /// They wait until an operator runs the schedule.
+    /// The periods wait until an operator runs the schedule.
     #[default]
     Ask,
-    /// Each is invoiced, oldest first.
+    /// Every period is invoiced, oldest first.
     Each,
     /// The latest period of each subscription is invoiced; earlier ones are skipped.
     Latest,
 }
 
 impl CatchUp {
-    /// As settings and JSON spell it.
+    /// The spelling in settings and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -56,11 +56,11 @@ impl FromStr for CatchUp {
 /// State of a schedule run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScheduleRunState {
-    /// For an operator.
+    /// Waits for an operator.
     Waiting,
-    /// Its invoices are being made.
+    /// The run's invoices are being made.
     Running,
-    /// Each period of its date that is due has its invoice. A subscription that comes later opens it again.
+    /// Each due period of the run's date has its invoice. A subscription that is added later opens the run again.
     Finished,
 }
 
@@ -90,9 +90,9 @@ impl FromStr for ScheduleRunState {
 /// Why a run waits for an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitReason {
-    /// Missed for longer than [`LATE_AFTER`].
+    /// A period was missed for longer than [`LATE_AFTER`].
     Late,
-    /// More than the cap allows without an operator.
+    /// The invoices exceed the cap.
     Cap,
 }
 
@@ -115,28 +115,28 @@ impl FromStr for WaitReason {
     }
 }
 
-/// Invoices of one currency.
+/// Invoices in one currency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
     pub count: i64,
-    /// Their sum in minor units.
+    /// The sum of their amounts, in minor units.
     pub amount_minor: i64,
 }
 
 /// Invoices by currency.
 pub type Sums = BTreeMap<Currency, Sum>;
 
-/// What one run may make without an operator.
+/// The most that one run may invoice without an operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cap {
-    /// Invoices of all currencies; `None` for any number.
+    /// The number of invoices in all currencies; `None` for any number.
     pub count: Option<i64>,
-    /// By currency, in minor units. A currency that is not named has no cap.
+    /// The amounts in minor units by currency. A currency that is not listed has no cap.
     pub amounts: BTreeMap<Currency, i64>,
 }
 
 impl Cap {
-    /// Whether these invoices need an operator.
+    /// Whether these invoices exceed the cap, so that an operator must confirm.
     #[must_use]
     pub fn is_exceeded(&self, sums: &Sums) -> bool {
         let count: i64 = sums.values().map(|sum| sum.count).sum();
@@ -150,53 +150,53 @@ impl Cap {
 /// A row of `schedule_runs`. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScheduleRun {
-    /// The date of its periods.
+    /// The due date of the run's periods.
     pub period_on: Date,
     pub state: ScheduleRunState,
-    /// Why it waits.
+    /// Why the run waits.
     pub reason: Option<WaitReason>,
-    /// What was left to be invoiced when it was decided last.
+    /// What was left to be invoiced at the last decision.
     pub planned: Sums,
-    /// Invoices that it made.
+    /// The number of invoices that the run made.
     pub invoices: i64,
-    /// Periods that it left out.
+    /// The number of periods that the run skipped.
     pub skipped: i64,
-    /// How long after its time the latest of them came.
+    /// The delay of the latest of these periods.
     pub late_ms: i64,
-    /// The zone data by which its instants were computed.
+    /// The version of the zone data from which its instants were computed.
     pub zone_data: String,
-    /// The operator who let it run.
+    /// The operator who confirmed it.
     pub confirmed_by: Option<String>,
     pub created_at: i64,
     pub updated_at: i64,
 }
 
-/// Whether the run of a date goes on.
+/// Whether the run of a date may proceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Its due periods are invoiced; with `latest_only` those that another due period of the same subscription follows
-    /// are skipped.
+    /// The due periods are invoiced. With `latest_only` a period is skipped if another due period of the same
+    /// subscription follows it.
     Run { latest_only: bool },
-    /// For an operator.
+    /// The run waits for an operator.
     Wait(WaitReason),
 }
 
-/// What decides about a date.
+/// The facts that decide about a date.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// The first charge of the date that is due and has no invoice.
+    /// The time of the date's first charge that is due and has no invoice.
     pub first_at: i64,
-    /// Now; as `first_at`.
+    /// The present time, in the unit of `first_at`.
     pub now_ms: i64,
     pub catch_up: CatchUp,
     pub cap: &'a Cap,
     /// What is left to be invoiced on the date.
     pub left: &'a Sums,
-    /// What was left when an operator let the date run: other zones come later the same day.
+    /// What was left when an operator confirmed the date; other zones may add invoices later on the same day.
     pub confirmed: Option<&'a Sums>,
 }
 
-/// Lateness first: a cap that an operator confirms says nothing about periods that were missed.
+/// Decides about a date. Lateness comes first: an operator who confirms a cap says nothing about missed periods.
 #[must_use]
 pub fn decide(question: &Question<'_>) -> Decision {
     let late_ms = question.now_ms.saturating_sub(question.first_at);

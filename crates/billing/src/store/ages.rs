@@ -1,23 +1,24 @@
-//! How long things have waited and when runs were made: what monitoring asks of a store, in one statement that both
-//! databases understand. Knows no clock; the moments are the store's.
+//! Ages for monitoring: how long things have waited and when runs were made, read by one statement that both databases
+//! understand. Knows no clock; the times are the store's.
 
-/// Moments in milliseconds since the Unix epoch; `None` where there is no such row.
+/// Times in milliseconds since the Unix epoch; `None` where there is no such row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ages {
-    /// When the PENDING invoice that came first was imported.
+    /// The import time of the first PENDING invoice.
     pub oldest_pending_at: Option<i64>,
-    /// When the oldest attempt that is IN_DOUBT was made.
+    /// The creation time of the oldest attempt that is IN_DOUBT.
     pub oldest_in_doubt_at: Option<i64>,
-    /// When the last run began.
+    /// The start time of the last run.
     pub run_started_at: Option<i64>,
-    /// When the last run ended that nothing kept from charging.
+    /// The end time of the last run that no problem kept from charging.
     pub run_succeeded_at: Option<i64>,
-    /// How many invoices are not tried again by themselves.
+    /// The number of invoices that are not tried again by themselves.
     pub overdue: i64,
 }
 
-/// Invoices and runs by the order of ids, which is the order of coming: no column of times is indexed. Attempts have no
-/// such order; the open ones, which have an index, are few. A repair's run has no `begun_by` and does not count.
+/// Invoices and runs are searched by id, which is the order of their creation, because no column of times is indexed.
+/// Attempts have no such order, but few are open, and an index has them. The run of a repair has no `begun_by` and does
+/// not count.
 pub(super) const AGES: &str = "SELECT
     (SELECT created_at FROM invoices WHERE state = 'PENDING' AND state <> 'PAID' ORDER BY id LIMIT 1),
     (SELECT MIN(created_at) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT') AND state = 'IN_DOUBT'),

@@ -1,25 +1,26 @@
-//! What was charged on each day: sums that a store keeps as it settles, so that they are read without their attempts.
-//! Days are UTC's. Knows no driver.
+//! Sums charged on each UTC day. A store maintains them when it settles, so that they can be read without the attempts.
+//! Knows no driver.
 
 use std::collections::BTreeMap;
 
 use super::rows::{Columns, FromRow};
 use crate::money::{Currency, Money};
 
-/// A day of UTC has no leap second by this clock.
+/// The length of a UTC day; this clock has no leap seconds.
 pub const DAY_MS: i64 = 86_400_000;
 
-/// The CHARGED attempts of a UTC day and a currency.
+/// The sum of the CHARGED attempts of one UTC day in one currency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChargedDay {
     /// Days since the Unix epoch.
     pub day: i64,
     pub charges: i64,
-    /// Their sum.
+    /// The sum of their amounts.
     pub money: Money,
 }
 
-/// Backwards through the primary key, without a sort. In PostgreSQL sums are `numeric`, and each has some shards.
+/// Read backwards through the primary key, without a sort. In PostgreSQL sums are `numeric`, and each has several
+/// shards.
 pub(super) const CHARGED_DAYS: &str =
     "SELECT day, currency, CAST(sum(amount_minor) AS bigint), CAST(sum(charges) AS bigint) FROM charged_days
      WHERE day >= $1 GROUP BY day, currency ORDER BY day DESC, currency DESC LIMIT $2";
@@ -30,7 +31,7 @@ impl FromRow for ChargedDay {
     }
 }
 
-/// What one transaction adds to its day.
+/// The amounts that one transaction adds to its day.
 #[derive(Debug, Default)]
 pub(super) struct ChargedSums(BTreeMap<Currency, (i64, i64)>);
 

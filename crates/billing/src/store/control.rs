@@ -1,51 +1,51 @@
-//! What operators stop and go on with: single invoices, all of a customer's, and all charging. Each change is one row of
-//! `operator_actions` as well. Knows no SQL; the rules are in `changeset::control`.
+//! What operators stop and resume: single invoices, all invoices of a customer, and all charging. Each change also
+//! writes one row of `operator_actions`. Knows no SQL; the rules are in `changeset::control`.
 
 use async_trait::async_trait;
 
 use super::Result;
 use crate::invoice::{CustomerId, InvoiceState, Network, Reference};
 
-/// Who does it, and why; kept for ever.
+/// The operator and the reason of an action; kept for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorNote {
     pub reason: String,
     pub actor: String,
 }
 
-/// What is done to an invoice.
+/// An operator's action on an invoice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvoiceAction {
-    /// No run claims it until it is released.
+    /// No run claims the invoice until it is released.
     Hold,
     Release,
-    /// It is never charged: final.
+    /// The invoice is never charged; final.
     Cancel,
 }
 
-/// What is done to a customer.
+/// An operator's action on a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CustomerAction {
     /// No run claims an invoice of the customer until it is released.
     Hold,
     Release,
-    /// The customer pays with another instrument, or its data were corrected: declines of the old one hold nothing back
-    /// any more. The windows of network limits go on.
+    /// The customer pays with another instrument, or its data were corrected: declines of the old instrument hold
+    /// nothing back any more. The periods of network limits continue.
     InstrumentChanged,
     SetNetwork(Network),
 }
 
-/// What operators have said of a customer.
+/// What operators have recorded about a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CustomerStatus {
     pub held: bool,
     pub network: Network,
-    /// In milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch.
     pub instrument_changed_at: Option<i64>,
 }
 
 impl InvoiceAction {
-    /// As it is recorded.
+    /// The name in the audit row.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl InvoiceAction {
 }
 
 impl CustomerAction {
-    /// As it is recorded.
+    /// The name in the audit row.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -72,10 +72,10 @@ impl CustomerAction {
     }
 }
 
-/// How the end and the beginning of all charging are recorded.
+/// The actions that stop and start all charging, in audit rows.
 pub(super) const STOP: &str = "charging-stop";
 pub(super) const START: &str = "charging-start";
-/// What they are done to.
+/// The subject of these actions.
 pub(super) const CHARGING: &str = "charging";
 
 /// Result of an operator's action. Only [`Controlled::Applied`] changed anything.
@@ -83,11 +83,11 @@ pub(super) const CHARGING: &str = "charging";
 pub enum Controlled {
     /// Recorded, with its audit row.
     Applied,
-    /// It is so already.
+    /// The state was so already.
     Unchanged,
-    /// A request may be on its way: the attempt must be settled or resolved first.
+    /// A request may be in flight: the attempt must be settled or resolved first.
     AttemptOpen,
-    /// An attempt is CHARGED: there is money to be paid back, which cancelling would hide.
+    /// An attempt is CHARGED: the money must be paid back, which a cancellation would hide.
     Charged,
     /// The invoice is in this state, which is final.
     Final(InvoiceState),
@@ -95,15 +95,15 @@ pub enum Controlled {
     Unknown,
 }
 
-/// All charging is stopped by an operator.
+/// The halt of all charging by an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Halt {
     pub note: OperatorNote,
-    /// In milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch.
     pub since: i64,
 }
 
-/// Holds, cancellations, and the end of all charging.
+/// Holds, cancellations, and the halt of all charging.
 #[async_trait]
 pub trait ControlStore: Send + Sync + 'static {
     /// Applies an action to the invoice with exactly this stored reference.
@@ -122,16 +122,16 @@ pub trait ControlStore: Send + Sync + 'static {
         note: &OperatorNote,
     ) -> Result<Controlled>;
 
-    /// `None` for a customer that is not known.
+    /// The customer's status; `None` for an unknown customer.
     async fn customer_status(&self, customer: CustomerId) -> Result<Option<CustomerStatus>>;
 
     /// The halt, if charging is stopped.
     async fn halt(&self) -> Result<Option<Halt>>;
 
-    /// Stops all charging; answers whether it was not stopped before. Once this has returned, no transaction of any
+    /// Stops all charging; returns whether charging was on before. Once this has returned, no transaction of any
     /// process claims a PENDING invoice. Open attempts are still sent and settled.
     async fn stop_charging(&self, note: &OperatorNote) -> Result<bool>;
 
-    /// Lets charging go on; answers whether it was stopped.
+    /// Allows charging again; returns whether it was stopped.
     async fn start_charging(&self, note: &OperatorNote) -> Result<bool>;
 }

@@ -1,5 +1,5 @@
-//! What billing keeps of the provider's ledger, and what it takes from one of its rows. Plain values: knows no SQL, and
-//! decides nothing about an attempt.
+//! What billing stores about the provider's ledger, and the data of a ledger row for a repair. Plain values: knows no
+//! SQL, and decides nothing about an attempt.
 
 use crate::invoice::{CustomerId, Decline, Reference};
 use crate::money::Money;
@@ -16,19 +16,19 @@ pub struct LedgerAcceptance {
     pub actor: String,
 }
 
-/// How far a ledger of the provider is known to go.
+/// The last known row of a provider's ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerSeen {
-    /// Which ledger.
+    /// The ledger's id.
     pub ledger_id: String,
-    /// The last of its rows that any answer named; 0 before the first.
+    /// The last row that any answer named; 0 before the first one.
     pub seq: i64,
 }
 
 /// Rows of the provider's ledger that belong to no invoice of this store and that an operator has explained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerAcknowledgement {
-    /// Row numbers mean nothing in another ledger.
+    /// The ledger of the rows; row numbers mean nothing in another ledger.
     pub ledger_id: String,
     /// The first row, from 1.
     pub seq_first: i64,
@@ -36,52 +36,52 @@ pub struct LedgerAcknowledgement {
     pub seq_last: i64,
     /// Why these charges are in order.
     pub reason: String,
-    /// Who says so.
+    /// The operator who says so.
     pub actor: String,
 }
 
 /// One row of `ledger_acknowledgements`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerAcknowledgementRow {
-    /// Its position: grows with each row.
+    /// The row's position, which grows with each row.
     pub id: i64,
     /// What was acknowledged, why, and by whom.
     pub acknowledgement: LedgerAcknowledgement,
-    /// When, in milliseconds since the Unix epoch.
+    /// The time, in milliseconds since the Unix epoch.
     pub created_at: i64,
 }
 
-/// An invoice that is PAID by a charge whose row a ledger has lost, as an operator has accepted.
+/// An operator's acceptance that a ledger has lost the row of a charge by which an invoice is PAID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnbackedAcknowledgement {
-    /// Another ledger may have lost other rows.
+    /// The ledger that lost the row; another ledger may have lost other rows.
     pub ledger_id: String,
-    /// Reference of the invoice, as it is stored.
+    /// Reference of the invoice, as stored.
     pub reference: Reference,
     /// Why the loss is accepted.
     pub reason: String,
-    /// Who says so.
+    /// The operator who says so.
     pub actor: String,
 }
 
 /// One row of `unbacked_acknowledgements`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnbackedAcknowledgementRow {
-    /// Its position: grows with each row.
+    /// The row's position, which grows with each row.
     pub id: i64,
     /// What was acknowledged, why, and by whom.
     pub acknowledgement: UnbackedAcknowledgement,
-    /// When, in milliseconds since the Unix epoch.
+    /// The time, in milliseconds since the Unix epoch.
     pub created_at: i64,
 }
 
-/// A row of the provider's ledger, for a repair. What the ledger records for a key is final.
+/// A row of the provider's ledger, for a repair. The ledger's outcome of a key is final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerFact {
     pub key: Key,
-    /// What the request named; a tombstone of an unknown key names nothing.
+    /// The reference in the request; the tombstone of an unknown key has none.
     pub reference: Option<Reference>,
-    /// The row's customer; `None` where its route has none.
+    /// The row's customer; `None` if its route has no customer.
     pub customer_id: Option<CustomerId>,
     /// The row's amount; `None` when it is not representable here.
     pub money: Option<Money>,
@@ -92,7 +92,8 @@ pub struct LedgerFact {
 }
 
 impl LedgerFact {
-    /// Whether the row is about this customer and exactly this amount. A route that names no customer is about anybody.
+    /// Whether the row has this customer and exactly this amount. A row of a route without a customer fits any
+    /// customer.
     #[must_use]
     pub fn has_terms(&self, customer_id: CustomerId, money: Money) -> bool {
         self.money == Some(money) && self.customer_id.is_none_or(|customer| customer == customer_id)
@@ -106,11 +107,11 @@ pub enum Repaired {
     Known,
     /// The attempt was open and is settled now.
     Settled,
-    /// The store had no such attempt, though its key is this deployment's: it has it now, settled.
+    /// The store did not have this attempt of its own deployment; it is stored now, settled.
     Adopted,
-    /// Another outcome was recorded, or the row has other data than the invoice: the invoice is in ATTENTION now.
+    /// Another outcome was recorded, or the row differs from the invoice: the invoice is in ATTENTION now.
     Conflict,
-    /// No key of ours: another deployment's, or another system's.
+    /// The key belongs to another deployment or to another system.
     Unknown,
 }
 
@@ -122,6 +123,6 @@ impl Repaired {
     }
 }
 
-/// How far past the last attempt that a store knows of an invoice a repair looks for a key's number: attempts that
-/// left no row in the ledger (rejected ones) may lie between.
+/// How many numbers after the last known attempt of an invoice a repair tries for a key: attempts without a row in the
+/// ledger (rejected ones) may lie between.
 pub const REPAIR_NUMBERS_MAX: u32 = 100;

@@ -1,5 +1,6 @@
-//! Every list of the console and of `/v1` on stores with many rows: each reads about as many rows as it returns, and one
-//! whose index is gone does not. `LIST_ROWS` is the number of invoices: small in `cargo test`, a million by `make lists`.
+//! Tests that each list of the console and of `/v1` reads about as many rows as it returns, on large stores. A list
+//! whose index is gone must fail. `LIST_ROWS` is the number of invoices: small in `cargo test`, a million by `make
+//! lists`.
 
 use std::marker::PhantomData;
 use std::sync::Mutex;
@@ -20,18 +21,18 @@ use super::*;
 use crate::schedule::run::ScheduleRunState;
 use crate::subscription::SubscriptionState;
 
-/// Rows of a list.
+/// The rows of a list in these tests.
 const LIMIT: usize = 50;
-/// What a list of as many rows may read: their rows, those joined to them, and some that a filter leaves out.
+/// The most rows that such a list may read: its rows, those joined to them, and some that a filter leaves out.
 const ROWS_READ_MAX: u64 = 1_000;
-/// Instructions of SQLite's machine for as many.
+/// The most instructions of SQLite's virtual machine for such a list.
 const STEPS_MAX: i32 = 30_000;
-/// Far more than what a list may read, so that one which reads all is seen.
+/// Far more rows than a list may read, so that a full scan is detected.
 const ROWS_LEAST: usize = 20_000;
-/// Day of the newest settlement.
+/// The day of the newest settlement.
 const DAY_LAST: i64 = 20_000;
 
-/// Each is needed by a list.
+/// The indexes, each of which some list needs.
 const INDEXES: [&str; 8] = [
     "invoices_unpaid",
     "invoices_dunning",
@@ -43,14 +44,14 @@ const INDEXES: [&str; 8] = [
     "subscriptions_due",
 ];
 
-/// What a store asks its database: for a page, or for a few rows in a way of its own.
+/// A query of the store: for a page of a list, or for a few rows by another access path.
 struct StoreQuery {
     sql: String,
     params: Vec<Value>,
     is_page: bool,
 }
 
-/// Reads nothing: takes down what a store would ask its database.
+/// A reader that reads nothing, and records the store's queries.
 struct Recorded<S> {
     asked: Mutex<Option<StoreQuery>>,
     of: PhantomData<fn() -> S>,
@@ -128,8 +129,9 @@ async fn lists<S: Reader>(runs: String, rows: i64) -> Vec<(String, StoreQuery)> 
     all
 }
 
-/// Customer 1 has half of the invoices, each other one ten, the oldest the oldest. Most are PAID, some wait after a decline
-/// and a few are in each other state. `n` has the numbers from 1, and `key` makes a key of one.
+/// Customer 1 has half of the invoices. Each other customer has ten, older customers older ones. Most are PAID, some
+/// wait after a decline, and a few are in each other state. `n` is a table of numbers from 1, and `key` makes a key of
+/// one.
 fn filling(n: &str, key: &str, rows: usize) -> String {
     let at = format!("{DAY_MS} * ({DAY_LAST} - i % 1000) + i");
     let customer = "CASE WHEN i % 2 = 0 THEN 1 ELSE 2 + i / 20 END";
@@ -164,7 +166,7 @@ fn filling(n: &str, key: &str, rows: usize) -> String {
     )
 }
 
-/// Which lists read too much, and how they were answered.
+/// The lists that read too much, and how they were executed.
 type Slow = Vec<(String, String)>;
 
 fn names(slow: &Slow) -> Vec<&str> {
@@ -175,7 +177,7 @@ fn rows() -> usize {
     testkit::size("LIST_ROWS", ROWS_LEAST).max(ROWS_LEAST)
 }
 
-/// The instructions that a statement took, or why it cannot be answered.
+/// The number of instructions of a statement, or why it failed.
 fn steps_of(connection: &Connection, sql: &str, params: Vec<Value>) -> std::result::Result<i32, String> {
     let mut statement = connection.prepare(sql).map_err(|error| error.to_string())?;
     let mut answer = statement.query(params_from_iter(params)).map_err(|error| error.to_string())?;
@@ -219,7 +221,7 @@ async fn each_list_of_sqlite_reads_what_it_returns_and_one_without_its_index_doe
     assert_eq!(slow_in_sqlite(&connection).await, Slow::new());
 }
 
-/// Rows that the nodes of a plan returned and left out, by the text of EXPLAIN ANALYZE.
+/// The rows that the nodes of a plan returned and left out, from the text of EXPLAIN ANALYZE.
 fn rows_read(plan: &[String]) -> u64 {
     let number = |line: &str, name: &str| -> Option<u64> {
         let text = line.split_once(name)?.1;
@@ -268,7 +270,7 @@ async fn each_list_of_postgresql_reads_what_it_returns_and_one_without_its_index
     database.migrate().await.unwrap();
     let numbers = format!("(SELECT generate_series(1, {}::bigint) AS i) AS n", rows());
     fresh.run(&filling(&numbers, "lpad(i::text, 32, '0')", rows()));
-    // Freshly filled, as after a large import; then as the planner knows it later.
+    // Without statistics, as after a large import; then with the planner's statistics.
     for statistics in ["SELECT 1", "VACUUM (ANALYZE)"] {
         fresh.run(statistics);
         assert_eq!(slow_in_postgres(&database).await, Slow::new(), "after {statistics}");

@@ -1,4 +1,4 @@
-//! Which row an attempt is. Knows no SQL.
+//! The row of an attempt, found by its key. Knows no SQL.
 
 use crate::invoice::{InvoiceId, Reference};
 use crate::protocol::key::Key;
@@ -9,12 +9,12 @@ use crate::store::LedgerFact;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
     pub(super) key: &'a Key,
-    /// Its invoice, in which alone it is looked for. Without one, any attempt with the key: by the index of keys
-    /// that are not settled, and where that lacks the key by reading all attempts.
+    /// The invoice's reference: then only the invoice's attempts are searched. Without a reference, any attempt with
+    /// the key is found: by the index of keys that are not settled, or else by reading all attempts.
     pub(super) reference: Option<&'a Reference>,
 }
 
-/// The row of an attempt. The key is compared wherever the row is read or changed: a row with another key is another
+/// The row of an attempt. Its key is compared whenever the row is read or changed: a row with another key is another
 /// attempt.
 #[derive(Clone, Debug)]
 pub(super) struct Located {

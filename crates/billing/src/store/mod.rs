@@ -49,12 +49,12 @@ pub enum StoreError {
     /// Not reachable, full, locked by another process, closed, or overloaded: try again later.
     #[error("the store cannot be used")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The data breaks an invariant of ours; an operator must examine it.
+    /// The data break an invariant of billing; an operator must examine them.
     #[error("the store holds what it must not: {0}")]
     Corrupt(String),
 }
 
-/// The store was made for another installation: keys would not match what was sent.
+/// The store belongs to another installation: its keys would not match those that were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the store belongs to deployment {stored}, not to {given}: leave --deployment-id (DEPLOYMENT_ID) out, \
@@ -62,11 +62,12 @@ pub enum StoreError {
 )]
 pub struct OtherDeployment {
     pub stored: Uuid,
-    /// The one of the settings.
+    /// The deployment id in the settings.
     pub given: Uuid,
 }
 
-/// Keys of a new store are new to every provider: where there was a store before, the wrong one is open.
+/// Warns of a new deployment id, whose keys are new to every provider: if there was a store before, the wrong one is
+/// open.
 fn warn_of_new(deployment: Uuid) {
     tracing::warn!(
         deployment.id = %deployment,
@@ -74,7 +75,7 @@ fn warn_of_new(deployment: Uuid) {
     );
 }
 
-/// A store's answer.
+/// The result of a store's method.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// The version of this program, recorded with the runs that it begins.
@@ -83,7 +84,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The most rows that one call takes or returns.
 pub const BATCH_MAX: usize = 1000;
 
-/// Invoices by state.
+/// The number of invoices in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub pending: i64,
@@ -94,7 +95,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Whether all invoices that are not cancelled are paid, for the legacy pay calls. True for a store without any.
+    /// Whether all invoices that are not cancelled are paid, for the legacy pay calls. True for an empty store.
     #[must_use]
     pub fn all_paid(&self) -> bool {
         self.pending + self.charging + self.attention == 0
@@ -105,28 +106,28 @@ impl Counts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpenedRun {
     Started(Run),
-    /// The unfinished one claims all that was asked for.
+    /// The unfinished run was joined, because it claims all that was asked for.
     Joined(Run),
-    /// The unfinished one claims less: it has to end first.
+    /// The unfinished run claims less, and has to end first.
     Busy(RunId),
 }
 
-/// An invoice to be imported; already validated for shape.
+/// An invoice to be imported, with a valid form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportRow {
-    /// Its name at the source.
+    /// The invoice's name at the source.
     pub reference: Reference,
-    /// Who pays; made with the row's currency when unknown.
+    /// The customer who pays; an unknown customer is created with the row's currency.
     pub customer_id: CustomerId,
     pub money: Money,
-    /// `true` for `status` PAID: needs no charge.
+    /// `true` for `status` PAID: the invoice needs no charge.
     pub paid: bool,
 }
 
 /// Mode of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImportMode {
-    /// Answer what would happen; change nothing.
+    /// Return what would happen; change nothing.
     pub dry_run: bool,
     /// Change a known invoice whose data differ, if no attempt of it is open or charged.
     pub update: bool,
@@ -135,15 +136,15 @@ pub struct ImportMode {
 /// Result of one imported row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Imported {
-    /// New here.
+    /// Created.
     Created,
     /// Known with the same data.
     Unchanged,
-    /// Known with other data, now these.
+    /// Known with other data, and updated.
     Updated,
-    /// Known with other data, and `update` was not asked for.
+    /// Known with other data; `update` was not set.
     Differs,
-    /// Known with other data, and an attempt is open or charged, or it is PAID.
+    /// Known with other data, and not changed: an attempt is open or charged, or the invoice is PAID.
     Locked,
     /// The customer has this other currency.
     CurrencyMismatch(crate::money::Currency),
@@ -153,8 +154,8 @@ pub enum Imported {
 #[derive(Clone, Debug, Default)]
 pub struct ClaimedPending {
     pub attempts: Vec<Attempt>,
-    /// The first invoice that was passed over because an attempt of its customer is under way: it may be claimed once
-    /// that is settled.
+    /// The first invoice that was skipped because an attempt of its customer is under way. It may be claimed once that
+    /// attempt is settled.
     pub waiting_from: Option<InvoiceId>,
 }
 
@@ -174,7 +175,7 @@ pub enum Settled {
 /// An operator's decision on an attempt, kept for ever in `resolutions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolution {
-    /// Which attempt.
+    /// The key of the attempt.
     pub key: Key,
     /// `true`: the provider charged it; `false`: it did not and never will (voided, or no request can be alive).
     pub charged: bool,
@@ -183,14 +184,15 @@ pub struct Resolution {
     pub actor: String,
 }
 
-/// What shows that an open attempt is not charged, when an operator decides so.
+/// The evidence that an open attempt is not charged, when an operator decides so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Evidence {
-    /// The provider has voided its key. Also where nothing is to be shown: of a final attempt, and of "charged".
+    /// The provider has voided the key. Also used where no evidence is needed: for a final attempt, and for "charged".
     Voided,
-    /// The provider had refused it, for this reason: the attempt becomes REFUSED, and further attempts wait for their day.
+    /// The provider had refused the attempt, for this reason: it becomes REFUSED, and further attempts wait for their
+    /// day.
     Refused(Decline),
-    /// No request of it can be alive once it cannot have been sent for this long.
+    /// No request of the attempt can be alive, once it cannot have been sent for this long.
     Quiet(Duration),
 }
 
@@ -199,11 +201,11 @@ pub enum Evidence {
 pub enum Resolved {
     /// Recorded, with its audit row.
     Applied,
-    /// The attempt is final already, in this state, and its invoice needs no such decision; nothing changed.
+    /// The attempt is final already, in this state, and its invoice does not need this decision; nothing changed.
     Final(AttemptState),
-    /// Decided as not charged, but a request may still be alive for this long, by the store's clock; nothing changed.
+    /// The decision is "not charged", but a request may be alive for this long, by the store's clock; nothing changed.
     TooEarly(Duration),
-    /// Decided as charged, but another attempt of the same invoice is CHARGED already; nothing changed. The second
+    /// The decision is "charged", but another attempt of the same invoice is CHARGED; nothing changed. The second
     /// charge must be paid back first, then resolved as not charged.
     OtherCharged,
     /// No attempt has this key.
@@ -213,21 +215,21 @@ pub enum Resolved {
 /// One row of `resolutions`: a decision and what it changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolutionRow {
-    /// Its position: grows with each row.
+    /// The row's position, which grows with each row.
     pub id: i64,
     /// The decision.
     pub resolution: Resolution,
-    /// Its invoice.
+    /// The reference of the invoice.
     pub reference: Reference,
-    /// The attempt before and after; `None` in rows older than these columns.
+    /// The attempt's state before and after; `None` in rows older than these columns.
     pub attempt: Option<(AttemptState, AttemptState)>,
-    /// The invoice before and after; as above.
+    /// The invoice's state before and after; `None` in rows older than these columns.
     pub invoice: Option<(InvoiceState, InvoiceState)>,
-    /// When, in milliseconds since the Unix epoch.
+    /// The time, in milliseconds since the Unix epoch.
     pub created_at: i64,
 }
 
-/// Customers, invoices and attempts as they are.
+/// Reads of customers, invoices and attempts.
 #[async_trait]
 pub trait InvoiceReads: Send + Sync + 'static {
     /// Customers with `id > after`, by id, at most `limit`.
@@ -248,7 +250,7 @@ pub trait InvoiceReads: Send + Sync + 'static {
 
     async fn invoice_by_reference(&self, reference: &Reference) -> Result<Option<Invoice>>;
 
-    /// Which of these texts are references of stored invoices, exactly so.
+    /// The texts among these that are references of stored invoices, in exactly this spelling.
     async fn stored_among(&self, texts: Vec<String>) -> Result<Vec<String>>;
 
     /// Attempts after (invoice, number), in that order, at most `limit`.
@@ -257,20 +259,20 @@ pub trait InvoiceReads: Send + Sync + 'static {
     async fn attempt(&self, key: &Key) -> Result<Option<Attempt>>;
 }
 
-/// Runs, of which at most one is unfinished, and how far they are.
+/// Runs, of which at most one is unfinished, and their progress.
 #[async_trait]
 pub trait RunStore: Send + Sync + 'static {
-    /// Invoices by state, counted as of one moment; cheap at any size.
+    /// The number of invoices in each state at one moment; cheap at any size.
     async fn counts(&self) -> Result<Counts>;
 
-    /// For monitoring.
+    /// The ages that monitoring reads.
     async fn ages(&self) -> Result<Ages>;
 
-    /// Starts a run with this order, or joins the unfinished one if that claims all that the order asks for: its `joins`
-    /// grow. Sets the lease only of a run that it starts.
+    /// Starts a run with this order, or joins the unfinished one if that claims all that the order asks for. Joining
+    /// increments `joins`. Sets the lease only of a run that it starts.
     async fn open_ordered_run(&self, order: &RunOrder, lease: Duration) -> Result<OpenedRun>;
 
-    /// The same for a run of all invoices; answers whether it was joined.
+    /// Opens a run of all invoices; also returns whether an unfinished run was joined.
     async fn open_run(&self, lease: Duration) -> Result<(Run, bool)> {
         match self.open_ordered_run(&RunOrder::default(), lease).await? {
             OpenedRun::Started(run) => Ok((run, false)),
@@ -282,17 +284,17 @@ pub trait RunStore: Send + Sync + 'static {
         }
     }
 
-    /// Takes over the unfinished run if its lease has ended, or is a wrong clock's ([`lease`]).
+    /// Takes over the unfinished run if its lease has ended, or was made by a wrong clock ([`lease`]).
     async fn adopt_run(&self, lease: Duration) -> Result<Option<Run>>;
 
     /// Prolongs the lease; `false` when the run is finished.
     async fn renew_run(&self, run: RunId, lease: Duration) -> Result<bool>;
 
-    /// Finishes the run, unless a caller has joined it since it had these `joins`; `false` then, or when it was
-    /// finished already.
+    /// Finishes the run, unless a caller has joined it since it had `joins` joins. `false` if a caller has, or if the
+    /// run was finished already.
     async fn finish_run(&self, run: RunId, joins: i64) -> Result<bool>;
 
-    /// Keeps with the run what kept it from charging; the last one counts.
+    /// Stores with the run the problem that kept it from charging, in place of an earlier one.
     async fn note_problem(&self, run: RunId, problem: &RunProblem) -> Result<()>;
 
     async fn run(&self, run: RunId) -> Result<Option<Run>>;
@@ -306,19 +308,19 @@ pub trait RunStore: Send + Sync + 'static {
     /// The run that began last.
     async fn latest_run(&self) -> Result<Option<Run>>;
 
-    /// Open attempts of which no request counts: none was sent, or the provider executed none.
+    /// The number of open attempts without a request that counts: none was sent, or the provider executed none.
     async fn unsent_attempts(&self) -> Result<i64>;
 }
 
-/// Attempts as they are claimed, sent and settled.
+/// Claims and settlements of attempts.
 #[async_trait]
 pub trait ChargeStore: Send + Sync + 'static {
-    /// Journals the next attempt of up to `limit` PENDING invoices with `id > after` that this run has not
-    /// attempted and that its order admits, by id: invoice to CHARGING, attempt INTENT with `sends` 1, leased. Counts
-    /// `attempted` and takes from the run's limits.
-    /// Fewer than `limit` say nothing; empty means that none is left after `after`, or that the run is finished. An
-    /// invoice whose rows break an invariant is logged and passed over. Of a customer whose network is known at most one
-    /// attempt is open: the customer's other invoices are passed over while it is.
+    /// Journals the next attempt of up to `limit` PENDING invoices with `id > after`, by id: invoices that this run has
+    /// not attempted and that its order admits. Each invoice becomes CHARGING; its attempt is a leased INTENT with
+    /// `sends` 1. Counts `attempted` and subtracts from the run's limits.
+    /// Fewer attempts than `limit` mean nothing; none means that nothing is left after `after`, or that the run is
+    /// finished. An invoice whose rows break an invariant is logged and skipped. A customer whose network is known has
+    /// at most one open attempt: the customer's other invoices are skipped until then.
     async fn claim_in_turn(
         &self,
         run: RunId,
@@ -327,36 +329,36 @@ pub trait ChargeStore: Send + Sync + 'static {
         lease: Duration,
     ) -> Result<ClaimedPending>;
 
-    /// Whether an invoice of a customer whose network is known is left for this run to claim, now or once an attempt that
-    /// is under way is settled; also one that a claim passed over because another held it at that moment.
+    /// Whether this run has an invoice left to claim, now or once an attempt under way is settled, of a customer whose
+    /// network is known. Includes invoices that a claim skipped because another one held them at that moment.
     async fn has_claimable_left(&self, run: RunId) -> Result<bool>;
 
-    /// Leases up to `limit` open attempts whose lease has ended, oldest lease first, of invoices that are CHARGING
-    /// (those in ATTENTION need manual resolution): `sends` grows by one. Of a customer whose network is known only the
-    /// first that is open, so that each knows the outcome of those before it. A row that breaks an invariant is logged,
-    /// leased and left out.
+    /// Leases up to `limit` open attempts whose lease has ended, oldest lease first, and increments `sends`. Only of
+    /// invoices that are CHARGING: those in ATTENTION need manual resolution. Of a customer whose network is known only
+    /// the first open attempt, so that each is sent after the outcomes of the earlier ones are known. A row that breaks
+    /// an invariant is logged, leased and left out.
     async fn claim_open(&self, run: Option<RunId>, limit: usize, lease: Duration) -> Result<Vec<Attempt>>;
 
-    /// Which of these open attempts must not be sent, because the network of the customer's instrument, or a decline of the
-    /// same invoice, allows no attempt now: their keys are to be voided.
+    /// The attempts among these that must not be sent: the network of the customer's instrument, or a decline of the
+    /// same invoice, forbids them now. Their keys are to be voided.
     async fn to_withdraw(&self, attempts: &[Attempt]) -> Result<HashSet<Key>>;
 
-    /// When the next open attempt of a CHARGING invoice may be claimed, as by [`Self::claim_open`]: `Some(ZERO)` for now, `None` for none. Leases
-    /// that a wrong clock left far ahead ([`lease`]) end here.
+    /// The time until [`Self::claim_open`] can claim the next open attempt: `Some(ZERO)` for now, `None` for none. Ends
+    /// leases that a wrong clock left far ahead ([`lease`]).
     async fn next_open_in(&self) -> Result<Option<Duration>>;
 
-    /// Ends the leases of all open attempts and of the unfinished run: for the one process that holds the store,
-    /// at start. Answers how many attempts are open. A store shared by replicas does nothing and answers 0.
+    /// Ends the leases of all open attempts and of the unfinished run, when the one process that holds the store
+    /// starts. Returns the number of open attempts. A store shared by replicas does nothing and returns 0.
     async fn recover(&self) -> Result<u64>;
 
-    /// Records settlements together with the invoices and the run's counters, as [`changeset::settle`] decides;
-    /// answers one [`Settled`] each, in order.
+    /// Records settlements together with the invoices and the run's counters, as [`changeset::settle`] decides; returns
+    /// one [`Settled`] each, in order.
     async fn settle(&self, run: Option<RunId>, settlements: &[Settlement]) -> Result<Vec<Settled>> {
         self.settle_and_see(run, settlements, None).await
     }
 
-    /// As [`ChargeStore::settle`]; in the same transaction remembers the last row that was seen of a ledger, if that is
-    /// later than the one that is remembered of it.
+    /// Like [`ChargeStore::settle`]. In the same transaction remembers the last row that was seen of a ledger, if it is
+    /// later than the remembered one.
     async fn settle_and_see(
         &self,
         run: Option<RunId>,
@@ -365,13 +367,13 @@ pub trait ChargeStore: Send + Sync + 'static {
     ) -> Result<Vec<Settled>>;
 }
 
-/// Whose store it is, and with which ledger it settles.
+/// The identity of the store, and the ledger that it settles with.
 #[async_trait]
 pub trait LedgerStore: Send + Sync + 'static {
-    /// Whether other processes use this store at the same time. A store that is not shared is held by one process.
+    /// Whether other processes use this store at the same time. A store that is not shared belongs to one process.
     fn is_shared(&self) -> bool;
 
-    /// The deployment's id: written at the first migration, travels with a backup.
+    /// The deployment id, written by the first migration and included in a backup.
     async fn deployment(&self) -> Result<DeploymentId>;
 
     /// The provider ledger that this store has settled with; `None` before the first keyed answer.
@@ -380,53 +382,53 @@ pub trait LedgerStore: Send + Sync + 'static {
     /// The remembered ledger with the last of its rows that any process has seen.
     async fn ledger_seen(&self) -> Result<Option<LedgerSeen>>;
 
-    /// Remembers the ledger, if none was remembered; answers the remembered one.
+    /// Remembers the ledger, if none was remembered; returns the remembered ledger.
     async fn remember_ledger(&self, ledger_id: &str) -> Result<String>;
 
-    /// Remembers this ledger instead of the one that was remembered, with its audit row; answers the former. The one
-    /// that is remembered already changes nothing and leaves no row.
+    /// Remembers this ledger in place of the former one, with an audit row; returns the former. A ledger that is
+    /// remembered already changes nothing and writes no audit row.
     async fn accept_ledger(&self, acceptance: &LedgerAcceptance) -> Result<Option<String>>;
 }
 
-/// What operators bring in and decide.
+/// Imports, decisions and repairs by operators.
 #[async_trait]
 pub trait OperatorStore: Send + Sync + 'static {
-    /// Imports one batch of at most [`BATCH_MAX`] rows, in order; answers one [`Imported`] each.
-    /// Rows with a problem change nothing; the others are recorded.
+    /// Imports one batch of at most [`BATCH_MAX`] rows, in order; returns one [`Imported`] each. Rows with a problem
+    /// change nothing; the others are recorded.
     async fn import(&self, rows: &[ImportRow], mode: ImportMode) -> Result<Vec<Imported>>;
 
-    /// Records a decision, with its audit row. Of an open attempt: attempt CHARGED, VOIDED or REFUSED, invoice PAID (by
-    /// resolve, or by charge when another attempt is CHARGED) or PENDING. A final attempt stays as it is; if its invoice
-    /// is in ATTENTION and none of its attempts is open, "not charged" of a REJECTED one makes the invoice PENDING, and
-    /// "charged" of the CHARGED one makes it PAID (by resolve).
+    /// Records a decision, with its audit row. An open attempt becomes CHARGED, VOIDED or REFUSED, and its invoice PAID
+    /// (by resolve, or by charge when another attempt is CHARGED) or PENDING. A final attempt stays. If its invoice is
+    /// in ATTENTION without an open attempt, "not charged" of a REJECTED attempt makes the invoice PENDING. Likewise,
+    /// "charged" of a CHARGED attempt makes it PAID (by resolve).
     async fn resolve(&self, resolution: &Resolution) -> Result<Resolved> {
         self.resolve_by(resolution, &Evidence::Voided).await
     }
 
-    /// As [`OperatorStore::resolve`], by this evidence. By [`Evidence::Quiet`], "not charged" of an open attempt changes
-    /// something only when its invoice is in ATTENTION and it cannot have been sent for so long, by the clock of the store
-    /// in the same transaction: the clock of a process may be ahead, and another process may claim the attempt meanwhile.
+    /// Like [`OperatorStore::resolve`], with this evidence. With [`Evidence::Quiet`], "not charged" of an open attempt
+    /// needs an invoice in ATTENTION and an attempt that cannot have been sent for so long. The clock is the store's in
+    /// the same transaction: a process's clock may be ahead, and another process may claim the attempt meanwhile.
     async fn resolve_by(&self, resolution: &Resolution, evidence: &Evidence) -> Result<Resolved>;
 
-    /// Applies rows of the provider's ledger, at most [`BATCH_MAX`] in the ledger's order; returns one
-    /// [`Repaired`] each. A known key is settled as by [`ChargeStore::settle`], but a charge of another customer or
-    /// amount than the attempt's and the invoice's makes no invoice PAID. An unknown one is adopted when it is the key
-    /// of its reference's attempt number n, n up to [`REPAIR_NUMBERS_MAX`] past the last that is known: the attempt is
-    /// written as final, with the row's customer and amount, and the invoice follows. It belongs to the latest run, or
-    /// to a finished one made for it. Repeating a repair changes nothing; one that changes something joins the
-    /// unfinished run, so that its driver checks for new work.
+    /// Applies rows of the provider's ledger, at most [`BATCH_MAX`] in the ledger's order; returns one [`Repaired`]
+    /// each. A known key is settled as in [`ChargeStore::settle`], but a charge makes no invoice PAID if its customer
+    /// or amount differs from the attempt's or the invoice's. An unknown key is adopted when it is the key of its
+    /// reference with a number up to [`REPAIR_NUMBERS_MAX`] past the last known one. The adopted attempt is final, has
+    /// the row's customer and amount, and determines the invoice's state. It belongs to the latest run, or to a
+    /// finished run made for it. Repeating a repair changes nothing. A repair with changes joins the unfinished run, so
+    /// that its driver checks for new work.
     async fn repair(&self, facts: &[LedgerFact]) -> Result<Vec<Repaired>>;
 }
 
-/// Rows of the provider's ledger that operators have explained, and lost ones that they have accepted: appended, never
+/// Ledger rows that operators have explained, and lost rows that they have accepted. Records are appended, never
 /// changed.
 #[async_trait]
 pub trait AcknowledgementStore: Send + Sync + 'static {
-    /// Records that an operator has explained these ledger rows; each call is a row of its own.
+    /// Records that an operator has explained these ledger rows; each call adds a row.
     async fn acknowledge(&self, acknowledgement: &LedgerAcknowledgement) -> Result<LedgerAcknowledgementRow>;
 
-    /// Records that an operator has accepted the loss of an invoice's ledger row; each call is a row of its own. `None`,
-    /// and no record, unless the invoice is PAID by a charge and the store settles with that ledger.
+    /// Records that an operator has accepted the loss of an invoice's ledger row; each call adds a row. `None`, and no
+    /// record, unless the invoice is PAID by a charge and the store settles with that ledger.
     async fn acknowledge_unbacked(
         &self,
         acknowledgement: &UnbackedAcknowledgement,

@@ -1,4 +1,4 @@
-//! What an operator looks at beside single rows: each read is a few steps in an index and has a limit. Changes nothing.
+//! Lists for operators, besides single rows: each read is a few steps in an index and has a limit. Changes nothing.
 //! Knows no driver.
 
 use async_trait::async_trait;
@@ -10,7 +10,7 @@ use super::subscriptions::rows::OPERATOR_ACTION;
 use super::{LedgerAcknowledgementRow, ResolutionRow, Result, UnbackedAcknowledgementRow, rows};
 use crate::invoice::{Attempt, CustomerId, Invoice, InvoiceId};
 
-/// What the actions that are looked for have changed.
+/// The subject of the requested actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActedOn {
     Invoice,
@@ -19,7 +19,7 @@ pub enum ActedOn {
 }
 
 impl ActedOn {
-    /// How the names of its actions begin.
+    /// The prefix of the names of these actions.
     fn pattern(self) -> &'static str {
         match self {
             Self::Invoice => "invoice-%",
@@ -46,24 +46,24 @@ pub trait OperatorReads: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Invoice>>;
 
-    /// What was charged on each UTC day since this one, by currency, newest day first. Days and currencies without a
+    /// The sums charged on each UTC day from `since` on, by currency, newest day first. Days and currencies without a
     /// charge are left out.
     async fn charged_days(&self, since: i64, limit: usize) -> Result<Vec<ChargedDay>>;
 
     /// The last declines of a customer, newest first.
     async fn last_declines(&self, customer: CustomerId, limit: usize) -> Result<Vec<Attempt>>;
 
-    /// Decisions that were recorded, with `id > after`, by id, at most `limit`.
+    /// Recorded decisions with `id > after`, by id, at most `limit`.
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>>;
 
-    /// What was acknowledged, with `id > after`, by id, at most `limit`.
+    /// Acknowledgements of ledger rows with `id > after`, by id, at most `limit`.
     async fn ledger_acknowledgements(
         &self,
         after: i64,
         limit: usize,
     ) -> Result<Vec<LedgerAcknowledgementRow>>;
 
-    /// Which losses were accepted, with `id > after`, by id, at most `limit`.
+    /// Acceptances of lost rows with `id > after`, by id, at most `limit`.
     async fn unbacked_acknowledgements(
         &self,
         after: i64,
@@ -101,7 +101,7 @@ impl<S: Reader> OperatorReads for S {
     async fn charged_days(&self, since: i64, limit: usize) -> Result<Vec<ChargedDay>> {
         let days: Vec<ChargedDay> =
             self.page(CHARGED_DAYS.to_owned(), vec![Value::Integer(since), at_most(limit)]).await?;
-        // By hand, the last charge of a day may have been taken out.
+        // Statements typed by hand may have removed the last charge of a day.
         Ok(days.into_iter().filter(|day| day.charges != 0).collect())
     }
 
@@ -112,7 +112,7 @@ impl<S: Reader> OperatorReads for S {
         self.page(sql, vec![Value::Integer(customer.0), at_most(limit)]).await
     }
 
-    /// A replica of the version before names no invoice.
+    /// A replica of the previous version writes decisions without an invoice.
     async fn resolutions(&self, after: i64, limit: usize) -> Result<Vec<ResolutionRow>> {
         let columns = rows::RESOLUTION;
         let sql = format!(

@@ -1,5 +1,5 @@
-//! Plain reads by the SQL that every database understands: pages by cursor, and single rows. Changes nothing.
-//! Knows no driver.
+//! Plain reads by SQL that both databases understand: pages by cursor, and single rows. Changes nothing. Knows no
+//! driver.
 
 use async_trait::async_trait;
 
@@ -12,35 +12,35 @@ use crate::store::{BATCH_MAX, InvoiceReads, Result};
 /// A parameter of a read.
 pub(super) enum Value {
     Integer(i64),
-    /// Narrower where the database has narrower integers.
+    /// An integer that is narrower where the database has narrower integers.
     Count(u32),
     Text(String),
     OptionalInteger(Option<i64>),
     OptionalText(Option<String>),
 }
 
-/// A database that can be asked. Parameters are `$1`, `$2` and so on, in the order of their first use.
+/// A database that executes reads. Parameters are `$1`, `$2` and so on, in the order of their first use.
 pub(super) trait Reader: Send + Sync + 'static {
-    /// Follows the table's name where unpaid invoices are to be found by their own index.
+    /// Text after the table's name that makes a query find unpaid invoices by their own index.
     const BY_UNPAID_INDEX: &'static str;
-    /// How `a` is found by its key `$1`, one after the other: first by the index of some keys, then by reading all.
+    /// Conditions that find `a` by its key `$1`, tried in order: first by the index of some keys, then by reading all.
     const BY_KEY: &'static [&'static str];
-    /// Whether `i` is found by the text `$1` or by the NFC form `$2`.
+    /// The condition that finds `i` by the text `$1` or by the NFC form `$2`.
     const MATCHES: &'static str;
-    /// How it spells what differs.
+    /// The database's variant of SQL.
     const SQL: Sql;
 
-    /// A page of a long list; must not delay what others wait for.
+    /// Reads a page of a long list; must not delay reads that others wait for.
     fn page<T: FromRow>(
         &self,
         sql: String,
         params: Vec<Value>,
     ) -> impl Future<Output = Result<Vec<T>>> + Send;
 
-    /// Which of these texts are references, exactly so.
+    /// The texts among these that are references, in exactly this spelling.
     fn stored_among(&self, texts: Vec<String>) -> impl Future<Output = Result<Vec<String>>> + Send;
 
-    /// One row.
+    /// Reads one row.
     fn row<T: FromRow>(
         &self,
         sql: String,
@@ -48,7 +48,7 @@ pub(super) trait Reader: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<T>>> + Send;
 }
 
-/// Ends a search by a reference: a store may hold two that were told apart once.
+/// The end of a search by reference: a store may have two references that were distinct before NFC.
 pub(super) const EQUAL_TEXT_FIRST: &str = "ORDER BY i.reference <> $1, i.id LIMIT 1";
 
 pub(super) fn at_most(limit: usize) -> Value {
@@ -86,7 +86,7 @@ impl<S: Reader> InvoiceReads for S {
         after: InvoiceId,
         limit: usize,
     ) -> Result<Vec<Invoice>> {
-        // The state is part of the text, not a parameter, so that the planner knows whether the partial index serves.
+        // The state is part of the text, not a parameter, so that the planner can use the partial index.
         let (index, condition) = match state {
             None => ("", String::new()),
             Some(InvoiceState::Paid) => ("", "i.state = 'PAID' AND".to_owned()),
@@ -118,7 +118,7 @@ impl<S: Reader> InvoiceReads for S {
 
     async fn attempt(&self, key: &Key) -> Result<Option<Attempt>> {
         for condition in S::BY_KEY {
-            // As a list: it may read all attempts, and must not delay what others wait for.
+            // Runs as a list: it may read all attempts, and must not delay reads that others wait for.
             let params = vec![Value::Text(key.as_str().to_owned())];
             let found = self.page(attempts_where(condition), params).await?.pop();
             if found.is_some() {

@@ -1,5 +1,5 @@
-//! Rows of a database as billing's own types, once for every database. A text that no type has is an error of the row,
-//! never a default. Knows columns, not databases.
+//! Rows of a database as billing's own types, once for every database. A text that is no value of its type is an error
+//! of the row, never a default. Knows columns, not databases.
 
 use std::str::FromStr;
 
@@ -19,19 +19,20 @@ use crate::store::{
 
 /// A row that a database returned.
 pub(super) trait Columns {
-    /// What the database fails with.
+    /// The error of the database.
     type Error;
 
     fn integer(&self, column: usize) -> Result<i64, Self::Error>;
     fn optional_integer(&self, column: usize) -> Result<Option<i64>, Self::Error>;
-    /// Narrower where the database has narrower integers.
+    /// An integer that is narrower where the database has narrower integers.
     fn count(&self, column: usize) -> Result<u32, Self::Error>;
     fn flag(&self, column: usize) -> Result<bool, Self::Error>;
     fn optional_text(&self, column: usize) -> Result<Option<&str>, Self::Error>;
-    /// The row breaks an invariant; becomes [`StoreError::Corrupt`](crate::store::StoreError::Corrupt).
+    /// The error for a row that breaks an invariant; becomes
+    /// [`StoreError::Corrupt`](crate::store::StoreError::Corrupt).
     fn corrupt(column: usize, problem: String) -> Self::Error;
 
-    /// A text that `parse` knows, or NULL.
+    /// A text that `parse` accepts, or NULL.
     fn optional<T>(
         &self,
         column: usize,
@@ -44,7 +45,7 @@ pub(super) trait Columns {
         }
     }
 
-    /// A text that `parse` knows.
+    /// A text that `parse` accepts.
     fn parsed<T>(&self, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Self::Error> {
         self.optional(column, parse)?.ok_or_else(|| Self::corrupt(column, "is NULL".to_owned()))
     }
@@ -65,14 +66,14 @@ pub(super) trait Columns {
         Reference::stored(self.text(column)?).map_err(|error| Self::corrupt(column, error.to_string()))
     }
 
-    /// Currency at `column`, minor units at the next.
+    /// The currency in `column` and the minor units in the next column.
     fn money(&self, column: usize) -> Result<Money, Self::Error> {
         let currency = self.parsed(column, Currency::from_code)?;
         Ok(Money { amount_minor: self.integer(column + 1)?, currency })
     }
 }
 
-/// A type that a row becomes; its columns are named by a constant beside it.
+/// A type that is read from a row; a constant beside it lists its columns.
 pub(super) trait FromRow: Sized + Send + 'static {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error>;
 }
@@ -113,7 +114,7 @@ impl FromRow for Invoice {
 /// Number of columns of [`INVOICE`].
 pub(super) const INVOICE_COLUMNS: usize = 14;
 
-/// Found by the index of open attempts.
+/// The query for open attempts that were not sent; uses the index of open attempts.
 pub(super) const UNSENT: &str =
     "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT') AND sends = 0";
 
@@ -144,8 +145,9 @@ impl FromRow for Attempt {
     }
 }
 
-/// From `id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, refused, rejected, in_doubt,
-/// not_sent, begun_by, problem, problem_status, problem_count, filter, count_left, amounts_left, reason`. Each database keeps the counters in its own way.
+/// Reads `id, state, started_at, finished_at, lease_until, joins, total, attempted, paid, refused, rejected, in_doubt,
+/// not_sent, begun_by, problem, problem_status, problem_count, filter, count_left, amounts_left, reason`. Each database
+/// has its own table of counters.
 impl FromRow for Run {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
         Ok(Self {
@@ -222,8 +224,8 @@ impl FromRow for ResolutionRow {
     }
 }
 
-/// Condition of an invoice whose flag and date may follow a change of its customer's network or instrument: it has a
-/// flag, or is the schedule's and has no date.
+/// Condition of an invoice whose flag and date may change with its customer's network or instrument: it has a flag, or
+/// the schedule made it and it has no date.
 pub(super) const IS_RETRIED: &str =
     "state = 'PENDING' AND (dunning IS NOT NULL OR due_at IS NOT NULL AND next_attempt_at IS NULL)";
 
@@ -239,7 +241,7 @@ impl FromRow for (Key, CustomersAndAmounts) {
     }
 }
 
-/// From `ledger_id` and the last row seen of it.
+/// Reads `ledger_id` and the last row seen of that ledger.
 impl FromRow for LedgerSeen {
     fn from_row<R: Columns>(row: &R) -> Result<Self, R::Error> {
         Ok(Self { ledger_id: row.text(0)?, seq: row.integer(1)? })
@@ -284,8 +286,8 @@ impl FromRow for UnbackedAcknowledgementRow {
     }
 }
 
-/// Whether the filter of a run admits the invoice of a row that a claim has found: `id, reference, customer_id, currency,
-/// amount_minor, due_at, next_attempt_at, dunning`. What any run takes is not read.
+/// Whether a run's filter admits the invoice in a row of a claim: `id, reference, customer_id, currency, amount_minor,
+/// due_at, next_attempt_at, dunning`. A filter that admits every invoice reads no columns.
 pub(super) fn is_admitted<R: Columns>(row: &R, order: &ClaimOrder) -> Result<bool, R::Error> {
     let dunning = row.optional_value(7)?;
     if order.filter.is_all() && dunning.is_none() {
@@ -301,7 +303,7 @@ pub(super) fn is_admitted<R: Columns>(row: &R, order: &ClaimOrder) -> Result<boo
     Ok(order.filter.admits(&facts, order.now_ms))
 }
 
-/// Reads a candidate from the same row; its next attempt has this number.
+/// Reads a candidate from the same row; `number` is that of its next attempt.
 pub(super) fn candidate<R: Columns>(row: &R, id: InvoiceId, number: u32) -> Result<Candidate, R::Error> {
     let customer_id = CustomerId(row.integer(2)?);
     Ok(Candidate {

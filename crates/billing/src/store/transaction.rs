@@ -1,5 +1,5 @@
 //! The steps of each transaction that changes attempts or invoices, once for every database: load facts, decide by
-//! `changeset`, apply. Databases bring the primitives. Knows no SQL.
+//! `changeset`, apply. Each database implements the primitives. Knows no SQL.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
@@ -26,17 +26,17 @@ use crate::store::{
     Resolution, Resolved, Settled,
 };
 
-/// An open transaction. What it loads stays as it is until the transaction ends; each change checks how many rows it
-/// changed.
+/// An open transaction. The rows that it loads do not change until it ends; each write checks the number of changed
+/// rows.
 pub(super) trait Transaction {
-    /// What the database fails with.
+    /// The error of the database.
     type Error;
 
-    /// Where those of these attempts are that are stored.
+    /// The rows of those attempts that are stored.
     fn locate(&self, wanted: &[Wanted<'_>])
     -> impl Future<Output = Result<Vec<Located>, Self::Error>> + Send;
 
-    /// Facts for those of these attempts that have these keys, and for the invoices with these references.
+    /// Facts of the attempts with these keys, and of the invoices with these references.
     fn load_facts(
         &self,
         located: &[Located],
@@ -49,30 +49,28 @@ pub(super) trait Transaction {
         references: &[&Reference],
     ) -> impl Future<Output = Result<HashMap<String, Owner>, Self::Error>> + Send;
 
-    /// Times of this attempt's sends, read after its facts.
+    /// The times of this attempt's sends, read after its facts.
     fn load_send_times(
         &self,
         located: &Located,
     ) -> impl Future<Output = Result<Option<SendTimes>, Self::Error>> + Send;
 
-    /// Customers and amounts of these attempts.
     fn load_customers_and_amounts(
         &self,
         located: &[Located],
     ) -> impl Future<Output = Result<HashMap<Key, CustomersAndAmounts>, Self::Error>> + Send;
 
-    /// Customers and invoices that the rows name.
+    /// The customers and invoices that the rows name.
     fn load_known(
         &self,
         rows: &[ImportRow],
         for_update: bool,
     ) -> impl Future<Output = Result<KnownRows, Self::Error>> + Send;
 
-    /// The order of a run, with what is left of its limits, which no other transaction changes until this one ends;
-    /// `None` when it is finished.
+    /// The order of a run, with the rest of its limits, which no other transaction changes until this one ends; `None`
+    /// when the run is finished.
     fn load_order(&self, run: RunId) -> impl Future<Output = Result<Option<ClaimOrder>, Self::Error>> + Send;
 
-    /// What is left of a run's limits.
     fn save_limits(
         &self,
         run: RunId,
@@ -87,39 +85,39 @@ pub(super) trait Transaction {
         order: &ClaimOrder,
     ) -> impl Future<Output = Result<Candidates, Self::Error>> + Send;
 
-    /// Inserts first sends and sets their times; answers those that the unique indexes accept.
+    /// Inserts first sends and sets their times; returns those that the unique indexes accept.
     fn insert_attempts(
         &self,
         attempts: Vec<Attempt>,
     ) -> impl Future<Output = Result<Vec<Attempt>, Self::Error>> + Send;
 
-    /// Instruments of these candidates' customers, where the network is known. No other claim counts their attempts until this
-    /// transaction ends.
+    /// Instruments of those candidates' customers whose network is known. No other claim counts their attempts until
+    /// this transaction ends.
     fn load_instruments(
         &self,
         customers: &BTreeSet<CustomerId>,
         now_ms: i64,
     ) -> impl Future<Output = Result<HashMap<CustomerId, InstrumentHistory>, Self::Error>> + Send;
 
-    /// Ladders of those invoices that are PENDING.
+    /// Ladders of those of the invoices that are PENDING.
     fn load_ladders(
         &self,
         invoices: &BTreeSet<InvoiceId>,
     ) -> impl Future<Output = Result<BTreeMap<InvoiceId, LadderFacts>, Self::Error>> + Send;
 
-    /// Sets flag and date of PENDING invoices.
+    /// Sets the flag and the date of PENDING invoices.
     fn postpone(&self, postponed: &[Postponed]) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Leases open attempts that are due, oldest lease first; an unreadable one is leased and left out.
+    /// Leases due open attempts, oldest lease first; an unreadable one is leased and left out.
     fn lease_due(&self, limit: usize) -> impl Future<Output = Result<Vec<Attempt>, Self::Error>> + Send;
 
-    /// What an operator's action on the invoice with this reference meets, beside its facts: its number and its hold.
+    /// The number and the hold of the invoice with this reference, for an operator's action.
     fn load_hold(
         &self,
         reference: &Reference,
     ) -> impl Future<Output = Result<Option<(InvoiceId, bool)>, Self::Error>> + Send;
 
-    /// No claim goes on beside this transaction once this has returned.
+    /// The customer; no claim runs at the same time as this transaction once this has returned.
     fn load_customer(
         &self,
         customer: CustomerId,
@@ -140,7 +138,7 @@ pub(super) trait Transaction {
     fn change_instrument(&self, customer: CustomerId)
     -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Those of the customer's invoices that `rows::IS_RETRIED` says.
+    /// The customer's invoices that satisfy `rows::IS_RETRIED`.
     fn load_retried(
         &self,
         customer: CustomerId,
@@ -152,14 +150,13 @@ pub(super) trait Transaction {
         network: Network,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Stops or starts all charging; answers whether it was not so before. No claim goes on beside a stop.
+    /// Stops or starts all charging; returns whether this changed anything. No claim runs at the same time as a stop.
     fn set_halt(
         &self,
         halts: bool,
         note: &OperatorNote,
     ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 
-    /// Appends an audit row.
     fn record_action(
         &self,
         action: &str,
@@ -174,7 +171,7 @@ pub(super) trait Transaction {
         audit: ResolutionAudit,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Remembers how far a ledger goes, never less than before. After every other counter.
+    /// Remembers the last row seen of a ledger, which never decreases. Called after every other counter.
     fn see(&self, seen: &LedgerSeen) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     fn apply(&self, changes: &Changeset) -> impl Future<Output = Result<(), Self::Error>> + Send;
@@ -182,23 +179,23 @@ pub(super) trait Transaction {
     fn apply_import(&self, plan: &ImportPlan<'_>) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
-/// Which invoices a run claims.
+/// The parameters of a run's claim of PENDING invoices.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PendingClaim {
     pub(super) deployment: DeploymentId,
     pub(super) run: RunId,
     pub(super) after: InvoiceId,
     pub(super) limit: usize,
-    /// Invoices that one transaction looks at.
+    /// The most invoices that one transaction examines.
     pub(super) window: usize,
 }
 
-/// What a run claims now.
+/// The order of a run and the present time.
 #[derive(Clone, Debug)]
 pub(super) struct ClaimOrder {
     pub(super) filter: RunFilter,
     pub(super) limits: RunLimits,
-    /// In milliseconds since the Unix epoch.
+    /// The present time, in milliseconds since the Unix epoch.
     pub(super) now_ms: i64,
 }
 
@@ -220,18 +217,18 @@ pub(super) struct Candidates {
     pub(super) examined: Option<InvoiceId>,
 }
 
-/// What one transaction claimed.
+/// The result of one claiming transaction.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claimed {
     pub(super) attempts: Vec<Attempt>,
-    /// Where to go on when nothing was claimed; `None` when nothing is left.
+    /// The invoice after which to continue when nothing was claimed; `None` when nothing is left.
     pub(super) continue_after: Option<InvoiceId>,
-    /// As in [`ClaimedPending`].
+    /// The same as in [`ClaimedPending`].
     pub(super) waiting_from: Option<InvoiceId>,
 }
 
-/// After a window in which nothing could be claimed, such as many invoices of a customer with an open attempt, the next
-/// one is so many times as wide: a claim of one invoice must not pass them one by one.
+/// The factor by which the window grows after one in which nothing could be claimed, such as many invoices of a
+/// customer with an open attempt. Otherwise a claim of one invoice would examine them one by one.
 const WINDOW_GROWTH: usize = 4;
 
 impl PendingClaim {
@@ -240,7 +237,7 @@ impl PendingClaim {
         Self { deployment, run, after, limit, window: limit }
     }
 
-    /// Claims, a transaction at a time, until one has claimed something or nothing is left.
+    /// Claims, one transaction at a time, until something is claimed or nothing is left.
     pub(super) async fn repeat<F, Fut, E>(mut self, claim: F) -> Result<ClaimedPending, E>
     where
         F: Fn(Self) -> Fut + Send,
@@ -278,7 +275,7 @@ pub(super) async fn claim_pending<T: Transaction>(tx: &T, claim: PendingClaim) -
     Ok(Claimed { attempts, continue_after, waiting_from })
 }
 
-/// What may be claimed of the next window, and what is held back.
+/// The claimable candidates of the next window, and those that are held back.
 async fn examine<T: Transaction>(
     tx: &T,
     claim: &PendingClaim,
@@ -292,7 +289,7 @@ async fn examine<T: Transaction>(
     Ok((candidates, held_back))
 }
 
-/// Whether the run may claim one of the candidates, now or once an attempt that is under way is settled. Changes nothing.
+/// Whether the run may claim one of the candidates, now or once an attempt under way is settled. Changes nothing.
 pub(super) async fn has_claimable_left<T: Transaction>(
     tx: &T,
     mut claim: PendingClaim,
@@ -360,8 +357,8 @@ async fn apply_and_plan<T: Transaction>(tx: &T, changes: &Changeset) -> Result<(
     plan_retries(tx, dunning::to_plan(changes)).await
 }
 
-/// However an invoice becomes PENDING, its flag and its date follow from its attempts; and anew when its customer's network
-/// or instrument changes.
+/// Derives flag and date of PENDING invoices from their attempts: whenever an invoice becomes PENDING, and when its
+/// customer's network or instrument changes.
 async fn plan_retries<T: Transaction>(tx: &T, invoices: BTreeSet<InvoiceId>) -> Result<(), T::Error> {
     if invoices.is_empty() {
         return Ok(());
@@ -426,7 +423,7 @@ pub(super) async fn import<T: Transaction>(
     let plan = import::plan(rows, known, mode);
     if !mode.dry_run {
         tx.apply_import(&plan).await?;
-        // One that belongs to another customer now, or back to the former one, or is no longer in ATTENTION.
+        // Invoices that now belong to another customer, possibly a former one, or that left ATTENTION.
         plan_retries(tx, plan.updated.iter().map(|(id, _)| *id).collect()).await?;
     }
     Ok(plan.answers)
@@ -438,7 +435,7 @@ pub(super) async fn control_invoice<T: Transaction>(
     action: InvoiceAction,
     note: &OperatorNote,
 ) -> Result<Controlled, T::Error> {
-    // The facts are locked first: a hold that was read before could be another's by now.
+    // The facts are locked first: a hold that was read earlier could have changed.
     let facts = tx.load_facts(&[], &[reference]).await?;
     let Some((id, held)) = tx.load_hold(reference).await? else { return Ok(Controlled::Unknown) };
     let control = match rules::invoice(&facts, id, held, action) {
@@ -492,7 +489,7 @@ pub(super) async fn set_halt<T: Transaction>(
     Ok(changed)
 }
 
-/// One invoice whose rows are wrong must not hold back the others.
+/// Logs an invoice with corrupt rows, which must not block the others.
 pub(super) fn log_unclaimable(invoice: InvoiceId, error: &(dyn Error + 'static)) {
     tracing::error!(
         invoice.id = invoice.0,

@@ -1,4 +1,4 @@
-//! Days as plain numbers, by the Gregorian leap rule. Must not use jiff: what it computes is checked here.
+//! Days as plain numbers, by the Gregorian leap rule. Must not use jiff, because these tests check what it computes.
 
 /// A date, ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

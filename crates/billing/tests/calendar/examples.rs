@@ -1,4 +1,4 @@
-//! Examples with published results, and the days on which the clocks of a zone change, by name.
+//! Published examples, and days on which the clocks of a zone change.
 
 use billing::schedule::calendar::{parse_date, parse_time};
 use billing::schedule::{AnchorDay, EveryMonths, Holidays, Terms, Zone, first_due, periods};
@@ -91,11 +91,11 @@ fn a_gap_moves_the_instant_forward_by_its_length() {
         ("Europe/Copenhagen", "2026-03-29", "02:00", "2026-03-29T03:00:00+02:00 gap"),
         ("Europe/Copenhagen", "2026-03-29", "01:59", "2026-03-29T01:59:00+01:00"),
         ("Europe/Copenhagen", "2026-03-29", "03:00", "2026-03-29T03:00:00+02:00"),
-        // Midnight itself was left out, until Brazil gave daylight saving up.
+        // Brazil skipped midnight itself, until it gave up daylight saving time.
         ("America/Sao_Paulo", "2018-11-04", "00:00", "2018-11-04T01:00:00-02:00 gap"),
         // A gap of half an hour.
         ("Australia/Lord_Howe", "2026-10-04", "02:15", "2026-10-04T02:45:00+11:00 gap"),
-        // Samoa left a whole day out: 30 December 2011.
+        // Samoa skipped a whole day: 30 December 2011.
         ("Pacific/Apia", "2011-12-30", "06:00", "2011-12-31T06:00:00+14:00 gap"),
     ] {
         assert_eq!(instant(zone, on, at), expected, "{zone} {on} {at}");
@@ -123,7 +123,7 @@ fn offsets_are_those_of_the_zone_on_that_date() {
         ("America/Sao_Paulo", "2026-11-01", "00:00", "2026-11-01T00:00:00-03:00"),
         ("Pacific/Apia", "2011-12-29", "06:00", "2011-12-29T06:00:00-10:00"),
         ("Pacific/Apia", "2011-12-31", "06:00", "2011-12-31T06:00:00+14:00"),
-        // Morocco turned its clocks back for Ramadan: 2024 from 10 March to 14 April.
+        // Morocco set its clocks back for Ramadan: in 2024 from 10 March to 14 April.
         ("Africa/Casablanca", "2024-03-09", "06:00", "2024-03-09T06:00:00+01:00"),
         ("Africa/Casablanca", "2024-03-31", "06:00", "2024-03-31T06:00:00+00:00"),
         ("Africa/Casablanca", "2024-04-14", "02:30", "2024-04-14T03:30:00+01:00 gap"),

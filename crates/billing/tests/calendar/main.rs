@@ -1,5 +1,5 @@
-//! The calendar of subscriptions: against a second implementation, against providers' published examples, and on the
-//! days on which clocks change.
+//! Tests of the calendar of subscriptions: against a second implementation, against providers' published examples, and
+//! on days on which clocks change.
 
 #[cfg(test)]
 mod days;

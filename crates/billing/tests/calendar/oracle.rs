@@ -1,5 +1,5 @@
-//! The rule of due dates once more, from its text in docs/explanation/calendar.md. Must not use jiff or `billing::schedule`: an
-//! error of theirs would be here too.
+//! A second implementation of the rule of due dates, from its text in docs/explanation/calendar.md. Must not use jiff
+//! or `billing::schedule`, whose errors it must not share.
 
 use crate::days::{Day, day, days_in_month};
 use crate::tzif::{Offsets, Reading};
@@ -68,7 +68,7 @@ fn rfc3339(instant: i64, offset: i64) -> String {
     )
 }
 
-/// Closed: Saturday, Sunday, 1 January, Good Friday, Easter Monday, 1 May, 25 and 26 December.
+/// Whether the day is closed: Saturday, Sunday, 1 January, Good Friday, Easter Monday, 1 May, 25 and 26 December.
 fn is_target_closed(date: Day) -> bool {
     let easter = easter(date.year).number();
     date.weekday() >= 5

@@ -1,4 +1,4 @@
-//! Random subscriptions over every zone of the data: the calendar and the second implementation print the same lines.
+//! Random subscriptions in every zone of the data: the calendar and the second implementation print the same lines.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::tzif::Offsets;
 const SEED: u64 = 20_260_131;
 const MONTHS: i64 = 24;
 
-/// Times at which clocks change somewhere, in minutes; the others are drawn from the whole day.
+/// Times at which clocks often change, in minutes; other times are drawn from the whole day.
 const CHANGES_AT: [i64; 8] = [0, 30, 60, 90, 120, 135, 150, 180];
 
 fn date(day: Day) -> Date {
@@ -52,7 +52,7 @@ fn draw(random: &Random, zone: &'static str) -> Plain {
         _ => within(random, 0, 1439),
     };
     Plain {
-        // Half of them on the days that some months do not have.
+        // Half of them are days that some months do not have.
         anchor_day: if random.below(2) == 0 { within(random, 28, 31) } else { within(random, 1, 31) },
         every_months: if random.below(4) == 0 { within(random, 1, 24) } else { 1 },
         zone,
@@ -73,7 +73,7 @@ fn the_calendar_agrees_with_an_independent_one_over_every_zone() {
     for number in 0..testkit::size("CALENDAR_SUBSCRIPTIONS", 3_000) {
         let zone = zones[number % zones.len()];
         let plain = draw(&random, zone);
-        // Two years from the start, or from later: a batch may begin anywhere.
+        // Two years from the start, or from a later date, because a batch may begin anywhere.
         let from = if random.below(2) == 0 {
             plain.starts_on
         } else {
@@ -90,7 +90,7 @@ fn the_calendar_agrees_with_an_independent_one_over_every_zone() {
         assert_eq!(computed, expected, "subscription {number} of seed {SEED}: {plain:?} from {from}");
         *seen.entry("periods").or_default() += computed.len() as u64;
     }
-    // Each kind of period did occur: a comparison of ordinary ones would prove little.
+    // Each kind of period must occur: ordinary periods alone would prove little.
     for (what, at_least) in
         [("periods", 30_000), ("clamped", 3_000), ("gap", 5), ("fold", 5), ("holiday", 5_000)]
     {

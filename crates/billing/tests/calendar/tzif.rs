@@ -1,9 +1,9 @@
-//! Reads the zone data of the binary by itself (RFC 9636: TZif with a POSIX TZ string as footer) and says which
-//! instants a local time has. Must not use jiff: what it computes is checked here.
+//! Reads the zone data of the binary without jiff (RFC 9636: TZif with a POSIX TZ string as footer) and finds the
+//! instants of a local time. Must not use jiff, because these tests check what it computes.
 
 use crate::days::{day, days_in_month};
 
-/// Generated from footers up to this year.
+/// The last year for which changes are generated from footers.
 const YEAR_MAX: i64 = 2110;
 
 /// A zone's offsets: the first one, and each change.
@@ -13,20 +13,20 @@ pub(crate) struct Offsets {
     changes: Vec<Change>,
 }
 
-/// From an instant on, another offset (seconds east of UTC).
+/// The change to another offset (seconds east of UTC) at an instant.
 #[derive(Clone, Copy, Debug)]
 struct Change {
     at: i64,
     offset: i64,
 }
 
-/// What a local time is.
+/// The kinds of local times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     Once(i64),
-    /// Left out: the instant, read with the offset before.
+    /// A skipped time: its instant with the offset before the gap.
     Gap(i64),
-    /// Twice: the first instant.
+    /// A time that occurs twice: its first instant.
     Fold(i64),
 }
 
@@ -60,14 +60,14 @@ impl Offsets {
         }
     }
 
-    /// Offset of an instant.
+    /// The offset at an instant.
     pub(crate) fn offset(&self, instant: i64) -> i64 {
         self.at(instant)
     }
 
     /// `local` is the local time as if it were UTC, in seconds since 1970.
     pub(crate) fn read(&self, local: i64) -> Reading {
-        // No offset is beyond 26 hours, and Apia's change of a day is within two.
+        // No offset exceeds 26 hours, and Apia's change of one day is within two.
         let near = self.changes.partition_point(|change| change.at < local - 2 * 86_400);
         let mut offsets = vec![self.at(local - 2 * 86_400)];
         let mut gap = None;
@@ -122,7 +122,7 @@ fn counts(header: &[u8]) -> Counts {
     }
 }
 
-/// Where the second header begins: after the first body, which has times of four bytes.
+/// The position of the second header: after the first body, whose times have four bytes.
 fn body_start(data: &[u8]) -> usize {
     assert!(data[4] >= b'2', "only version 2 and later has a footer");
     let Counts { times, types, chars, leaps, is_std, is_ut } = counts(data);
@@ -135,7 +135,7 @@ struct Footer {
     summer: Option<(i64, Rule, Rule)>,
 }
 
-/// The `week`th `weekday` of a month (5 is the last, Sunday is 0) at so many seconds of local time.
+/// The `week`th `weekday` of a month (5 is the last, Sunday is 0) at this many seconds of local time.
 #[derive(Clone, Copy)]
 struct Rule {
     month: i64,
@@ -184,7 +184,7 @@ impl Rule {
         Self { month, week, weekday, seconds: seconds(time) }
     }
 
-    /// As if local time were UTC.
+    /// The local time, read as UTC.
     fn local(self, year: i64) -> i64 {
         let first = day(year, self.month, 1);
         // `Day::weekday` counts from Monday, the rule from Sunday.

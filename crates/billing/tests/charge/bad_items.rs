@@ -1,4 +1,4 @@
-//! One item that the provider does not accept stops no other, and needs an operator only while others succeed.
+//! One item that the provider does not accept stops no other item, and needs an operator only while others succeed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,7 +13,7 @@ use crate::support::{Billing, EngineFixture, Plan};
 const INVOICES: u64 = 60;
 const NO_SUCH_CUSTOMER: &str = r#"{"error":"no such customer"}"#;
 
-/// A provider that does not accept these invoices and charges all others, and four pay calls at most.
+/// Makes at most four pay calls at a provider that rejects these invoices and charges all others.
 async fn paid_but_for(bad: &'static [u64], reply: Reply, plan: Plan) -> (EngineFixture, Billing, Provider) {
     let provider = Provider::start(move |delivery| match bad.contains(&delivery.invoice) {
         true => reply.clone(),

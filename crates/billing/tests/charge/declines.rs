@@ -1,4 +1,4 @@
-//! Declines: what a provider says of its refusal is recorded with the attempt, and counted by class.
+//! Declines: the provider's reason for a refusal is recorded with the attempt, and counted by class.
 
 use billing::charge::StartedRun;
 use billing::invoice::{AttemptState, Decline, DeclineClass, DeclineCode, Dunning, InvoiceState};
@@ -17,7 +17,7 @@ async fn a_refusal_is_recorded_and_counted_with_the_reason_that_the_provider_giv
         1 => Reply::refused().because("class=soft; code=insufficient_funds"),
         2 => Reply::refused().because("class=maybe; code=a"),
         3 => Reply::refused(),
-        // Not a refusal: the header means nothing there.
+        // Not a refusal, so the header means nothing.
         _ => Reply::charged().because("class=hard; code=stolen_card"),
     })
     .await;

@@ -1,4 +1,5 @@
-//! SIGTERM in the middle of a run: what is under way is finished, what is claimed and not sent is given back.
+//! SIGTERM in the middle of a run: calls in flight are finished, and claimed attempts that were not sent are given
+//! back.
 
 use billing::invoice::{AttemptState, InvoiceState, RunId, RunState};
 use billing::store::sqlite::SCAN_MAX;

@@ -1,5 +1,4 @@
-//! A real store whose next steps of one kind fail, panic or wait, as a test says.
-//! Knows no engine.
+//! A real store in which a test makes the next steps of one kind fail, panic or wait. Knows no engine.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,12 +35,12 @@ use billing::subscription::{NewSubscription, Subscription, SubscriptionState};
 use jiff::civil::Date;
 use tokio::sync::Semaphore;
 
-/// What the steps meet.
+/// The faults of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The store cannot be used.
     Fails,
-    /// The next such step panics, later ones do not.
+    /// The next such step panics; later ones do not.
     PanicsOnce,
     /// Such steps wait until [`Faulty::repair`].
     Waits,
@@ -61,7 +60,7 @@ impl Faulty {
         Self::new(inner, inner.is_shared())
     }
 
-    /// Says that other processes use it too.
+    /// A store that claims to be shared with other processes.
     pub(crate) fn shared(inner: &Arc<dyn Store>) -> Arc<Self> {
         Self::new(inner, true)
     }
@@ -72,28 +71,28 @@ impl Faulty {
         Arc::new(Self { inner: Arc::clone(inner), shared, fault, hits, steps, gate })
     }
 
-    /// The store as another process uses it: without faults.
+    /// The store as another process sees it: without faults.
     pub(crate) fn elsewhere(&self) -> &dyn Store {
         &*self.inner
     }
 
-    /// From now on this step, by the name of its method, meets this.
+    /// Makes this step, named by its method, fail in this way from now on.
     pub(crate) fn spoil(&self, step: &'static str, fault: Fault) {
         *self.fault.lock().unwrap() = Some((step, fault));
     }
 
-    /// No more faults; who waits goes on.
+    /// Removes all faults; waiting steps continue.
     pub(crate) fn repair(&self) {
         *self.fault.lock().unwrap() = None;
         self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 
-    /// How many steps have met a fault.
+    /// The number of steps that had a fault.
     pub(crate) fn hits(&self) -> usize {
         self.hits.load(Ordering::SeqCst)
     }
 
-    /// How often this step was asked for.
+    /// The number of calls of this step.
     pub(crate) fn asked(&self, step: &str) -> usize {
         self.steps.lock().unwrap().iter().filter(|asked| *asked == step).count()
     }

@@ -1,4 +1,4 @@
-//! With keys: doubt is resent under the same key, and nothing else is.
+//! A provider with keys: attempts in doubt are resent under the same key, and no others.
 
 use std::collections::BTreeSet;
 
@@ -136,7 +136,7 @@ async fn the_last_row_that_was_seen_goes_with_each_request_and_survives_a_restar
     );
     let seen = fixture.store.ledger_seen().await.unwrap();
     assert_eq!(seen, Some(LedgerSeen { ledger_id: LEDGER.to_owned(), seq: 10 }));
-    // Rows of another ledger, and lower ones of this, change nothing.
+    // Rows of another ledger, and lower rows of this one, change nothing.
     fixture.import(&["I2".to_owned(), "I3".to_owned()]).await;
     provider.now(|delivery| match delivery.invoice {
         2 => Reply::charged().with_row(4),
@@ -147,7 +147,7 @@ async fn the_last_row_that_was_seen_goes_with_each_request_and_survives_a_restar
     again.pay().await;
     let later = provider.deliveries().split_off(1);
     assert!(later.iter().all(|delivery| delivery.ledger_seen.as_deref() == Some("10")), "{later:?}");
-    // A ledger that an operator accepted begins anew.
+    // A newly accepted ledger starts without a last row.
     let acceptance = LedgerAcceptance {
         ledger_id: "another".to_owned(),
         reason: "restored".to_owned(),

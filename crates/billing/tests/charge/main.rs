@@ -1,4 +1,4 @@
-//! The charge engine over a real SQLite store, charging at a provider on a real socket that answers as told.
+//! Tests of the charge engine over a real SQLite store, with a scripted provider on a real socket.
 
 #[cfg(test)]
 mod bad_items;

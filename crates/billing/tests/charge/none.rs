@@ -1,4 +1,4 @@
-//! Without keys: nothing is sent twice, and attempts that may have been sent need manual resolution.
+//! A provider without keys: nothing is sent twice, and attempts that may have been sent need manual resolution.
 
 use billing::invoice::{AttemptState, AttentionReason, InvoiceState};
 
@@ -39,7 +39,7 @@ async fn no_more_is_claimed_than_is_sent_at_once() {
     let fixture = EngineFixture::with(100).await;
     let billing = fixture.open(&provider.url, Plan::none().in_flight_max(4)).await;
     let started = billing.engine.pay().await.unwrap();
-    // The first call goes alone; the window opens with its answer.
+    // The first call is made alone; the window grows after its response.
     until("the first is sent", async || provider.deliveries().len() == 1).await;
     assert_eq!(fixture.attempts().await.len(), 1);
     provider.now(|_| Reply::charged());

@@ -1,4 +1,4 @@
-//! A payment provider on a real socket: it answers as a test says, and remembers every delivery.
+//! A payment provider on a real socket that answers by a test's script, and records every delivery.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-/// The ledger that answers, unless a test says otherwise.
+/// The ledger id in responses, unless a test sets another.
 pub(crate) const LEDGER: &str = "11111111-1111-4111-8111-111111111111";
 
 /// One request for one key.
@@ -32,7 +32,7 @@ pub(crate) struct Delivery {
     pub(crate) deployment: Option<String>,
 }
 
-/// How a delivery ends.
+/// The response to a delivery, or its absence.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     status: u16,
@@ -74,7 +74,7 @@ impl Reply {
         Self::new(200, r#"{"result":"false"}"#)
     }
 
-    /// With this `Decline` header.
+    /// Adds this `Decline` header.
     pub(crate) fn because(self, decline: &'static str) -> Self {
         Self { decline: Some(decline), ..self }
     }
@@ -87,7 +87,7 @@ impl Reply {
         Self { ledger: Some(ledger), ..self }
     }
 
-    /// From this row of the ledger.
+    /// Adds this row of the ledger.
     pub(crate) fn with_row(self, seq: u32) -> Self {
         Self { seq: Some(seq), ..self }
     }
@@ -96,7 +96,7 @@ impl Reply {
         Self { not_executed: true, ..self }
     }
 
-    /// With `Retry-After` in seconds.
+    /// Adds `Retry-After` in seconds.
     pub(crate) fn retry_after(self, seconds: u32) -> Self {
         Self { retry_after_s: Some(seconds), ..self }
     }
@@ -105,12 +105,12 @@ impl Reply {
         Self { content_type: "application/problem+json", ..self }
     }
 
-    /// The connection ends instead.
+    /// Ends the connection without a response.
     pub(crate) fn lost(self) -> Self {
         Self { lost: true, ..self }
     }
 
-    /// Given only after [`Provider::release`].
+    /// Delays the response until [`Provider::release`].
     pub(crate) fn held(self) -> Self {
         Self { held: true, ..self }
     }
@@ -118,7 +118,7 @@ impl Reply {
 
 type Script = Arc<dyn Fn(&Delivery) -> Reply + Send + Sync>;
 
-/// One provider; it ends with the test's runtime.
+/// A provider, which ends with the test's runtime.
 #[derive(Clone)]
 pub(crate) struct Provider {
     pub(crate) url: String,
@@ -129,7 +129,7 @@ struct Inner {
     script: Mutex<Script>,
     deliveries: Mutex<Vec<Delivery>>,
     voided: Mutex<HashMap<String, u16>>,
-    /// Class and code of what was refused before it was voided.
+    /// Class and code of keys that were refused before they were voided.
     refused: Mutex<HashMap<String, (&'static str, &'static str)>>,
     under_way: AtomicUsize,
     under_way_max: AtomicUsize,
@@ -158,7 +158,7 @@ impl Provider {
         provider
     }
 
-    /// From now on it answers so.
+    /// Sets the script for further deliveries.
     pub(crate) fn now(&self, script: impl Fn(&Delivery) -> Reply + Send + Sync + 'static) {
         *self.inner.script.lock().unwrap() = Arc::new(script);
     }
@@ -175,22 +175,22 @@ impl Provider {
         invoices
     }
 
-    /// The most deliveries that were ever under way at once.
+    /// The most deliveries that were ever in flight at once.
     pub(crate) fn under_way_max(&self) -> usize {
         self.inner.under_way_max.load(Ordering::SeqCst)
     }
 
-    /// Gives all held replies, and holds none any more.
+    /// Sends all held responses, and holds none from now on.
     pub(crate) fn release(&self) {
         self.inner.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 
-    /// What a void of this key is answered.
+    /// Sets the status of the response to a void of this key.
     pub(crate) fn voids(&self, key: &str, status: u16) {
         self.inner.voided.lock().unwrap().insert(key.to_owned(), status);
     }
 
-    /// A void of this key finds it refused, for a reason of this class and code.
+    /// Makes a void of this key find it refused, with this class and code.
     pub(crate) fn had_refused(&self, key: &str, class: &'static str, code: &'static str) {
         self.voids(key, 200);
         self.inner.refused.lock().unwrap().insert(key.to_owned(), (class, code));

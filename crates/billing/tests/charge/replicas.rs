@@ -1,4 +1,4 @@
-//! Several engines on one store: they share a run, none ends it over another's head, and all learn of one ledger.
+//! Several engines on one store: they share a run, none ends it while another still needs it, and all use one ledger.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -104,7 +104,8 @@ async fn what_a_dead_process_held_is_claimed_before_the_run_ends_though_an_attem
     let provider = Provider::start(|_| Reply::charged()).await;
     let (fixture, store) = shared(3).await;
     let billing = fixture.open(&provider.url, Plan::keys()).await;
-    // The first is claimed elsewhere for longer than a run waits; the second cannot be claimed when the run passes it.
+    // Another process holds the first invoice for longer than a run waits; the second cannot be claimed in the first
+    // pass.
     store.spoil("claim_in_turn", Fault::Waits);
     let (run, _) = store.elsewhere().open_run(LEASE).await.unwrap();
     store.elsewhere().claim_in_turn(run.id, InvoiceId(0), 1, LEASE).await.unwrap();
@@ -130,7 +131,7 @@ async fn calls_that_are_rejected_again_and_again_keep_no_run_alive_in_any_proces
     let second = fixture.open(&provider.url, Plan::keys()).await;
     let started = first.engine.pay().await.unwrap();
     assert_eq!(second.engine.pay().await.unwrap().run, started.run);
-    // Both let go of it, ten seconds after the last outcome.
+    // Both engines leave the run ten seconds after the last outcome.
     for billing in [&first, &second] {
         let ends = billing.engine.wait(started.run, Duration::from_secs(3600));
         assert!(tokio::time::timeout(LONG, ends).await.expect("it ends here").unwrap().finished);

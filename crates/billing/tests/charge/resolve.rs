@@ -142,7 +142,7 @@ async fn a_decline_that_a_void_finds_restricts_further_attempts() {
     assert_eq!(fixture.invoice(2).await.dunning, None);
     provider.now(|_| Reply::charged());
     billing.pay().await;
-    // The run of the first attempts has ended now, if it had not before.
+    // The run of the first attempts has ended by now.
     billing.pay().await;
     assert_eq!(fixture.invoice(1).await.state, InvoiceState::Pending, "never again with this instrument");
     assert_eq!(fixture.invoice(2).await.state, InvoiceState::Paid);

@@ -1,4 +1,4 @@
-//! Runs that end badly, or are joined late: none is stuck, none is finished too early, none misses an invoice.
+//! Runs that end badly or are joined late: no run is stuck or finished too early, and no invoice is missed.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! An engine over a store in a folder of its own, and what a test asks of the two.
+//! An engine over a store in its own folder, and helpers that tests use on both.
 
 use std::future::Future;
 use std::num::NonZeroUsize;
@@ -20,7 +20,7 @@ use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
 use tempfile::TempDir;
 
-/// Longer than anything here takes, and shorter than an attempt's lease, which nothing here waits for.
+/// Longer than any test here takes, and shorter than an attempt's lease, whose end no test here waits for.
 pub(crate) const LONG: Duration = Duration::from_secs(45);
 
 /// A folder with a store.
@@ -30,7 +30,7 @@ pub(crate) struct EngineFixture {
     pub(crate) clock: Clock,
 }
 
-/// How an engine is to be.
+/// The configuration of an engine.
 pub(crate) struct Plan {
     pub(crate) idempotency: Idempotency,
     pub(crate) in_flight_max: usize,
@@ -60,7 +60,7 @@ pub(crate) struct Billing {
 }
 
 impl EngineFixture {
-    /// With this many PENDING invoices of 12.15 EUR, named I1, I2 …
+    /// Creates a store with this many PENDING invoices of 12.15 EUR, named I1, I2 …
     pub(crate) async fn with(invoices: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::system();
@@ -86,7 +86,7 @@ impl EngineFixture {
         self.store.import(&rows, ImportMode::default()).await.unwrap();
     }
 
-    /// Runs a statement behind the service's back.
+    /// Runs a statement without the service's knowledge.
     pub(crate) fn spoil(&self, sql: &str) {
         rusqlite::Connection::open(self.folder.path().join("billing.db"))
             .unwrap()
@@ -94,7 +94,7 @@ impl EngineFixture {
             .unwrap();
     }
 
-    /// Calls this provider without an engine.
+    /// A client of this provider, without an engine.
     pub(crate) fn client(url: &str, plan: &Plan) -> Client {
         let provider = ProviderConfig {
             endpoint: url.parse().unwrap(),
@@ -108,7 +108,7 @@ impl EngineFixture {
         Client::new(chassis::client::Client::new(calls), provider)
     }
 
-    /// Starts an engine that charges there.
+    /// Starts an engine that charges at this URL.
     pub(crate) async fn open(&self, url: &str, plan: Plan) -> Billing {
         let (shutdown, telemetry) = (Shutdown::new(), Telemetry::new("billing", "0", "test"));
         let parts = EngineParts {
@@ -153,7 +153,7 @@ impl EngineFixture {
         self.store.run(run).await.unwrap().unwrap().counters
     }
 
-    /// Leaves the store as a process does that was killed after it had claimed this many.
+    /// Leaves the store in the state after a process was killed that had claimed this many.
     pub(crate) async fn crash_after_claim(&self, claimed: usize) -> Vec<Attempt> {
         let (run, _) = self.store.open_run(LEASE).await.unwrap();
         self.store.claim_in_turn(run.id, InvoiceId(0), claimed, LEASE).await.unwrap().attempts
@@ -169,13 +169,13 @@ impl Billing {
         (started.run, waited)
     }
 
-    /// Drains as SIGTERM does, to the end.
+    /// Drains to the end, as after SIGTERM.
     pub(crate) async fn stop(self) {
         self.shutdown.trigger();
         assert_eq!(self.shutdown.finished().await, 0, "tasks were left behind");
     }
 
-    /// A line of the metrics.
+    /// The value of a metric.
     pub(crate) fn metric(&self, name: &str) -> i64 {
         let text = String::from_utf8(self.telemetry.metrics.render()).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
@@ -183,7 +183,7 @@ impl Billing {
     }
 }
 
-/// Waits until something holds.
+/// Waits until the condition holds.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
     let look = async {
         while !holds().await {

@@ -1,4 +1,4 @@
-//! A provider or a store in trouble: the breaker, the budget, the lease, and outcomes that are never lost.
+//! Failures of a provider or a store: the breaker, the budget, the lease, and outcomes that are never lost.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Customers whose network is known: their invoices are charged one after the other, so that nothing of them is under way
-//! when a hard decline comes; a run goes on until each had its turn.
+//! Customers whose network is known: their invoices are charged one at a time, so that no other attempt of theirs is
+//! under way when a hard decline arrives. A run continues until each invoice was attempted.
 
 use billing::invoice::{InvoiceState, RunState};
 use billing::store::Resolution;

@@ -1,5 +1,5 @@
-//! Nearly right requests to every route of billing, and nearly right answers of a provider: none breaks billing, and none
-//! that is not a success is taken for a charge. Runs for a moment here, `make fuzz` is the full size.
+//! Almost valid requests to every route of billing, and almost valid responses of a provider: none breaks billing, and
+//! no response other than a success counts as a charge. Runs briefly here; `make fuzz` is the full size.
 #![cfg(test)]
 
 use std::num::NonZeroUsize;
@@ -31,7 +31,7 @@ fn corpus(name: &'static str, folder: &str) -> Corpus {
     Corpus::read(name, Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz").join(folder))
 }
 
-/// With a provider that is not there.
+/// The router, with an unreachable provider.
 async fn router(path: &Path) -> Router {
     let (clock, random) = (Clock::system(), Random::seeded(1));
     let store: Arc<dyn Store> =
@@ -62,7 +62,7 @@ async fn router(path: &Path) -> Router {
     billing::http::router(AppState { store, engine, scheduler: Arc::new(scheduler), access })
 }
 
-/// The first line's words, and the rest.
+/// The words of the first line, and the other bytes.
 fn split(input: &[u8]) -> Option<(Vec<&str>, &[u8])> {
     let at = input.iter().position(|byte| *byte == b'\n')?;
     Some((std::str::from_utf8(&input[..at]).ok()?.split(' ').collect(), &input[at + 1..]))
@@ -77,18 +77,18 @@ fn fuzz_requests_to_every_route() {
         let Some((words, body)) = split(input) else { return };
         let [method, path, ..] = words[..] else { return };
         let request = Request::builder().method(method).uri(path).body(Body::from(body.to_vec()));
-        // Pay calls wait for a provider that is not there.
+        // Pay calls would wait for the unreachable provider.
         let Some(request) = request.ok().filter(|_| !path.contains("pay") && path != "/v1/runs") else {
             return;
         };
         let answer = runtime.block_on(router.clone().oneshot(request)).unwrap();
-        // The provider that is asked for its ledger is not there.
+        // This route asks the unreachable provider for its ledger.
         let of_the_provider = path == "/v1/ledger/accept" && answer.status() == 502;
         assert!(answer.status().as_u16() < 500 || of_the_provider, "{path}: {}", answer.status());
     });
 }
 
-/// Whether `true` in any case, as providers write it, or the invoice's reference could be in it, also escaped.
+/// Whether the text could contain `true` in any case, as providers write it, or the invoice's reference, also escaped.
 fn could_say_so(text: &str) -> bool {
     text.to_ascii_lowercase().contains("true") || text.contains("I1") || text.contains("\\u")
 }

@@ -1,4 +1,4 @@
-//! The console's pages without a browser: what they show, who may see them, and what their headers forbid.
+//! The console's pages without a browser: their content, who may see them, and what their headers forbid.
 
 use billing::http::AccessRules;
 use billing::protocol::key::Key;

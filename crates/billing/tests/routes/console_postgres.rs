@@ -1,4 +1,4 @@
-//! The console over PostgreSQL: after the same calls, each page is the one that SQLite's store gives.
+//! The console over PostgreSQL: after the same calls, each page equals that of SQLite's store.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn settlement(attempt: &Attempt) -> Settlement {
     Settlement::of(attempt, outcome, Duration::from_secs(600), decline)
 }
 
-/// Invoices in each state, of two customers and currencies, with what operators did to them.
+/// Creates invoices in each state, of two customers and currencies, and operators' actions on them.
 async fn fill(billing: &Billing) {
     let line = |number: usize| {
         let (customer, currency) = if number.is_multiple_of(10) { (8, "SEK") } else { (7, "EUR") };
@@ -65,7 +65,7 @@ async fn fill(billing: &Billing) {
     assert_eq!(billing.call("POST", "/v1/subscriptions", SUBSCRIPTION).await.status, 201);
 }
 
-/// Without the instants: the two stores have a clock each.
+/// The page without its times, because each store has its own clock.
 fn without_times(page: &str) -> String {
     let mut parts = page.split("<time ");
     let first = parts.next().unwrap_or_default().to_owned();

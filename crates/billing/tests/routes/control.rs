@@ -1,4 +1,4 @@
-//! What operators stop and go on with through `/v1`, and what the legacy routes show of it.
+//! What operators stop and resume through `/v1`, and the effect on the legacy routes.
 
 use billing::protocol::transition::Idempotency;
 
@@ -26,7 +26,7 @@ fn doubtful(_: u64) -> (u16, &'static str) {
     (500, "")
 }
 
-/// Customer 1, of whom no operator has named a network.
+/// Customer 1 without a network.
 fn customer_of_none(held: bool) -> String {
     format!(r#"{{"id":1,"currency":"EUR","held":{held},"network":"none","instrument_changed_at":null}}"#)
 }
@@ -49,7 +49,7 @@ async fn a_cancelled_invoice_is_gone_from_the_legacy_routes_and_not_to_be_paid()
     let listed = billing.get("/v1/invoices?state=CANCELLED").await.json();
     assert_eq!(listed["items"][0]["reference"], "I2");
     assert_eq!(billing.get("/v1/deployment").await.json()["counts"]["cancelled"], 1);
-    // Final: it is neither held nor paid again, and cancelling once more changes nothing.
+    // The state is final: the invoice is neither held nor paid again, and another cancellation changes nothing.
     let held = billing.call("POST", "/v1/invoices/I2/hold", NOTE).await;
     assert_eq!((held.status, &held.json()["type"]), (409, &"urn:tinjis:problem:invoice-final".into()));
     assert_eq!(billing.call("POST", "/v1/invoices/I2/cancel", NOTE).await.status, 200);
@@ -60,7 +60,7 @@ async fn a_cancelled_invoice_is_gone_from_the_legacy_routes_and_not_to_be_paid()
 #[tokio::test]
 async fn a_legacy_list_is_complete_and_well_formed_whatever_is_cancelled() {
     let billing = Billing::with(&lines(1200)).await;
-    // The first page of 500 has no row left to show, the second some.
+    // The first page of 500 has no row to show; the second has some.
     billing.spoil("UPDATE invoices SET state = 'CANCELLED' WHERE id <= 700 OR id = 1200");
     for path in ["/rest/v1/invoices", "/invoices"] {
         let rows = billing.get(path).await.json();

@@ -1,4 +1,4 @@
-//! A real engine over a store, with a provider behind a URL or none at all.
+//! A real engine over a store, with a provider at a URL or without one.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use chassis::clock::{Clock, Random};
 use chassis::shutdown::Shutdown;
 use chassis::telemetry::Telemetry;
 
-/// URL of a provider that cannot be reached: no process listens there.
+/// URL of an unreachable provider: no process listens there.
 pub(crate) const UNREACHABLE: &str = "http://127.0.0.1:1";
 
-/// Calls under way at once.
+/// The maximum number of calls in flight.
 const IN_FLIGHT_MAX: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
 pub(crate) async fn engine(

@@ -1,4 +1,4 @@
-//! Lists of whole tables: complete however long, streamed in pieces, and never whole when they are not.
+//! Lists of whole tables: complete at any length, streamed in pieces, and never apparently complete after a failure.
 
 use http_body_util::BodyExt;
 

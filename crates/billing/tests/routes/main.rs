@@ -1,5 +1,5 @@
-//! The routes of billing, driven through the real router over a real SQLite store in a folder of its own; the console
-//! over PostgreSQL too.
+//! The routes of billing, called through the real router over a real SQLite store in its own folder; the console also
+//! over PostgreSQL.
 
 #[cfg(test)]
 mod antaeus;

@@ -51,7 +51,7 @@ const LEGACY_READS: [&str; 4] =
 const HEALTH: [&str; 3] = ["/rest/health", "/REST/health/", "/healthz"];
 const ELSEWHERE: [&str; 3] = ["0.0.0.0:8000", "[::]:8000", "192.0.2.1:8000"];
 
-/// What a browser says of pages of other sites.
+/// Headers by which a browser marks requests from pages of other sites.
 const PAGES: [(&str, &str); 4] = [
     ("origin", "http://evil.example"),
     ("origin", "null"),
@@ -65,7 +65,7 @@ fn tokens() -> AccessRules {
     AccessRules { operators: of("operator-1"), readers: of("reader-1"), ..AccessRules::open() }
 }
 
-/// A route that is added to the table and forgotten here is found.
+/// Detects a route that was added to the table and not to this test.
 #[test]
 fn every_route_that_writes_is_tried_here() {
     let table = include_str!("../../src/http/mod.rs");
@@ -171,12 +171,12 @@ async fn v1_is_read_by_readers_and_operators_off_loopback_and_by_everybody_on_it
     }
 }
 
-/// A route that is added to the table and forgotten here is found.
+/// Detects a route that was added to the table and not to this test.
 #[test]
 fn every_route_that_reads_is_tried_here() {
     let table = include_str!("../../src/http/mod.rs");
     let reading = table.lines().filter(|line| line.contains(".route(\"/v1/") && line.contains(", get("));
-    // The document of the API is open, and tried below.
+    // The OpenAPI document is open, and has its own test below.
     let guarded = reading.filter(|line| !line.contains("\"/v1/openapi.json\""));
     assert_eq!(guarded.count(), READS.len());
 }
@@ -198,7 +198,7 @@ async fn no_page_of_another_site_pays_by_an_open_legacy_route() {
             for path in LEGACY_PAYS {
                 let answer = billing.with_headers("POST", path, &[page], "").await;
                 assert_eq!(answer.status, 403, "{path} {page:?}");
-                // A script in use runs the body as a shell command: one quoted text, never an object.
+                // A script in use runs the body as a shell command: the body is one quoted text, never an object.
                 assert!(
                     answer.body.starts_with('"') && answer.body.contains("needs no credential"),
                     "{}",
@@ -252,7 +252,7 @@ async fn closed_legacy_routes_answer_as_unknown_paths_do_and_health_stays() {
     assert_eq!(begun.status, 202, "{}", begun.body);
 }
 
-/// It holds no data: a generator of clients needs no secret.
+/// The document has no data: a client generator needs no token.
 #[tokio::test]
 async fn the_document_of_the_api_is_read_without_a_token_and_the_api_is_not() {
     let rules = AccessRules { anonymous_reads: false, ..tokens() };

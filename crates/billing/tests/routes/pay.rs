@@ -1,4 +1,5 @@
-//! Both old pay calls and `/v1/runs`, with a provider on a real socket; and what `/v1/attempts` shows afterwards.
+//! Both legacy pay calls and `/v1/runs`, with a provider on a real socket; and the attempts that `/v1/attempts` lists
+//! afterwards.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,10 +19,10 @@ const APP_JSON: &str = "application/json; charset=utf-8";
 const PROBLEM: &str = "application/problem+json";
 const PAY: &str = "/rest/v1/invoices/pay";
 
-/// Clients of Antaeus give up after this.
+/// Clients of Antaeus time out after this.
 const PAY_WITHIN: Duration = Duration::from_secs(5);
 
-/// The published vector: deployment, I1, attempt 1.
+/// The published test vector: the deployment id, I1, attempt 1.
 const KEY: &str = "bca1897f57e947286a9d2dcb4be588f1";
 
 fn lines(count: u32) -> String {
@@ -87,7 +88,7 @@ async fn refused_invoices_leave_pay_false_and_the_invoice_app_content() {
     assert_eq!(billing.get("/rest/v1/invoices").await.body.matches("PAID").count(), 2);
 }
 
-/// The loop of the old job: pay until it says true, while every second call is declined.
+/// The loop of the former job: it calls pay until the answer is true, while every second charge is declined.
 #[tokio::test]
 async fn a_loop_of_pay_calls_ends_with_true_also_for_a_card_whose_network_is_known() {
     static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -132,7 +133,7 @@ async fn a_provider_that_is_not_there_is_false_in_time_and_502_for_the_invoice_a
     assert_eq!(billing.get("/invoices").await.body.matches("\"IsPaid\":false").count(), 2);
 }
 
-/// Of these, the service lets 256 wait.
+/// More calls than the 256 that the service lets wait.
 const MANY: usize = 266;
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A payment provider on a real socket that answers as a test says, and keeps what it was sent.
+//! A payment provider on a real socket that answers by a test's script, and records its requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 /// Status and body for the request with this `invoice_id`.
 type Script = fn(u64) -> (u16, &'static str);
 
-/// One provider; it ends with the test's runtime.
+/// A provider, which ends with the test's runtime.
 #[derive(Clone)]
 pub(crate) struct Provider {
     script: Script,
@@ -24,7 +24,7 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// Starts it; answers it and its URL.
+    /// Starts a provider; returns it and its URL.
     pub(crate) async fn start(script: Script) -> (Self, String) {
         let provider = Self { script, asked: Arc::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! What only a real connection shows: long bodies, a list that breaks off, and memory that does not grow with a list.
+//! Behaviour that only a real connection shows: long bodies, a list that is cut off, and constant memory of a list.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::Billing;
 
-/// A body's limit on every other route.
+/// The limit of a body on every other route.
 const ONE_MIB: usize = 1024 * 1024;
 
 fn lines(count: u32) -> String {
@@ -23,7 +23,7 @@ fn lines(count: u32) -> String {
         .collect()
 }
 
-/// Serves it on a free port until the test's runtime ends.
+/// Serves the router on a free port until the test's runtime ends.
 async fn listen(billing: &Billing) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -33,7 +33,7 @@ async fn listen(billing: &Billing) -> SocketAddr {
     address
 }
 
-/// Sends these bytes and reads until the connection ends, however it ends.
+/// Sends these bytes and reads until the connection ends, also by an error.
 async fn exchange(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let (mut reader, mut writer) = stream.split();
@@ -51,7 +51,7 @@ async fn exchange(address: SocketAddr, request: &str) -> String {
 
 fn request(head: &str, body: &str) -> String {
     let length = body.len();
-    // A write under a name that is none of loopback's is refused on loopback.
+    // On loopback, a write to a host name other than loopback's is rejected.
     let host = if head.starts_with("GET ") { "elsewhere.example" } else { "localhost" };
     format!("{head} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
 }
@@ -70,7 +70,7 @@ async fn an_import_may_be_longer_than_other_bodies() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer:.200}");
 }
 
-/// A page of the ledger whose rows are the longest that payments send.
+/// A ledger page whose rows are the longest that payments sends.
 fn longest_page() -> String {
     let text = r"\u0001".repeat(LEDGER_TEXT_BYTES_MAX);
     let row = |seq: usize| {
@@ -117,7 +117,7 @@ async fn a_long_list_ends_with_its_last_chunk_and_one_cut_short_does_not() {
     assert_eq!(whole.matches("\"customerId\"").count(), 1200);
     billing.spoil("UPDATE invoices SET currency = 'XXX' WHERE id = 700");
     let cut = exchange(address, &request("GET /rest/v1/invoices", "")).await;
-    // What was not yet written when the failure came may be lost with the connection.
+    // Data not yet written at the time of the failure may be lost with the connection.
     assert!(cut.is_empty() || cut.starts_with("HTTP/1.1 200 "), "{cut:.200}");
     assert!(cut.matches("\"customerId\"").count() <= 500);
     assert!(!cut.ends_with("0\r\n\r\n") && !cut.contains(']'), "a list cut short must not look complete");
@@ -151,7 +151,7 @@ async fn imports_have_places_and_give_them_back() {
     }
 }
 
-/// How long after its request a caller that has shut its side counts as gone.
+/// The time after its request until a caller that has shut its side counts as gone.
 const GONE_AFTER: Duration = Duration::from_millis(1100);
 
 #[tokio::test]

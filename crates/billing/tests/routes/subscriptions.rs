@@ -1,5 +1,5 @@
-//! `/v1/subscriptions`, `/v1/schedule` and runs of some invoices: shapes, mistakes by field, and states that forbid.
-//! The clock of each service here shows 14 November 2023.
+//! `/v1/subscriptions`, `/v1/schedule` and runs of some invoices: shapes, mistakes by field, and states that forbid an
+//! action. The clock of each service here shows 14 November 2023.
 
 use billing::protocol::transition::Idempotency;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! A billing service without its sockets: the real router over a real store, and calls that read as sentences.
+//! A billing service without its sockets: the real router over a real store, and helpers for calls.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,17 +27,17 @@ use uuid::Uuid;
 
 use crate::engine::{self, UNREACHABLE};
 
-/// Body of each 404 of an old route.
+/// Body of each 404 of a legacy route.
 pub(crate) const NOT_FOUND: &str = "\"not found\"";
 
-/// The deployment of every store here.
+/// The deployment id of every store here.
 pub(crate) const DEPLOYMENT: &str = "00000000-0000-4000-8000-000000000001";
 
-/// What every clock here shows at first.
+/// The initial time of every clock here.
 pub(crate) const START: &str = "2023-11-14T22:13:20.000Z";
 const START_MS: i64 = 1_700_000_000_000;
 
-/// One service.
+/// A billing service.
 pub(crate) struct Billing {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) router: Router,
@@ -49,7 +49,7 @@ fn deployment() -> DeploymentId {
     DeploymentId(Uuid::parse_str(DEPLOYMENT).unwrap())
 }
 
-/// One answer, read to its end.
+/// One response, read to its end.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     headers: HeaderMap,
@@ -57,12 +57,12 @@ pub(crate) struct Answer {
 }
 
 impl Billing {
-    /// Over an empty store.
+    /// A service with an empty store.
     pub(crate) async fn empty() -> Self {
         Self::guarded(AccessRules::open(), "127.0.0.1:8000").await
     }
 
-    /// Over a store with these lines imported.
+    /// A service whose store has these lines imported.
     pub(crate) async fn with(lines: &str) -> Self {
         let billing = Self::empty().await;
         let report = billing.call("POST", "/v1/imports", lines).await.json();
@@ -70,19 +70,19 @@ impl Billing {
         billing
     }
 
-    /// Over a store with this demo.
+    /// A service whose store has this demo.
     pub(crate) async fn demo(demo: Demo) -> Self {
         let billing = Self::empty().await;
         demo_data::load(billing.store.as_ref(), demo, &Random::seeded(8213)).await.unwrap();
         billing
     }
 
-    /// Over an empty store, for a listener at this address.
+    /// A service with an empty store, for a listener at this address.
     pub(crate) async fn guarded(rules: AccessRules, listener: &str) -> Self {
         Self::build(Access::new(rules, listener.parse().unwrap()), UNREACHABLE, Idempotency::None).await
     }
 
-    /// Over a store with these lines imported, with a provider behind this URL.
+    /// A service whose store has these lines imported, and a provider at this URL.
     pub(crate) async fn charging(lines: &str, endpoint: &str, idempotency: Idempotency) -> Self {
         let access = Access::new(AccessRules::open(), "127.0.0.1:8000".parse().unwrap());
         let billing = Self::build(access, endpoint, idempotency).await;
@@ -101,7 +101,8 @@ impl Billing {
         Self { folder, ..billing }
     }
 
-    /// Over an empty PostgreSQL store, whose clock stands still. `None` where there is no PostgreSQL, which is said loudly.
+    /// A service with an empty PostgreSQL store, whose clock stands still. `None`, with a loud notice, without
+    /// PostgreSQL.
     pub(crate) async fn on_postgres() -> Option<Self> {
         let fresh = Database::fresh("billing's console over PostgreSQL")?;
         let settings = PostgresSettings::parse(fresh.url(), None, 4, "billing").unwrap();
@@ -165,20 +166,20 @@ impl Billing {
         Answer::read(self.router.clone().oneshot(request).await.unwrap()).await
     }
 
-    /// An answer whose body is still to be read.
+    /// A response whose body is not read yet.
     pub(crate) async fn answer(&self, method: &str, path: &str) -> Response {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         self.router.clone().oneshot(request).await.unwrap()
     }
 
-    /// Keeps the store from writing until this connection is dropped, as another program may.
+    /// Locks the store against writes until this connection is dropped, as another program may.
     pub(crate) fn lock(&self) -> rusqlite::Connection {
         let connection = rusqlite::Connection::open(self.folder.path().join("billing.db")).unwrap();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         connection
     }
 
-    /// Runs a statement behind the service's back.
+    /// Runs a statement without the service's knowledge.
     pub(crate) fn spoil(&self, sql: &str) {
         let path: PathBuf = self.folder.path().join("billing.db");
         rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
@@ -208,7 +209,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// Holds the whole answer to these bytes.
+    /// Asserts that the whole response has exactly these bytes.
     pub(crate) fn is(&self, status: u16, content_type: &str, body: &str) {
         let answer = (self.status, self.content_type(), self.body.clone());
         assert_eq!(answer, (status, content_type.to_owned(), body.to_owned()));

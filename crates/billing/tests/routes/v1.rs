@@ -1,4 +1,4 @@
-//! The new API over a real store: pages, single rows, and what it says to wrong calls.
+//! The `/v1` API over a real store: pages, single rows, and responses to wrong calls.
 
 use serde_json::json;
 
@@ -189,7 +189,7 @@ async fn a_parameter_that_a_route_does_not_take_is_refused_before_anything_is_do
     assert_eq!(billing.get("/v1/invoices/R1").await.status, 200);
 }
 
-/// The console is for people: it answers pages, and no document lists them.
+/// The console is for people: it serves pages, which the document does not list.
 #[tokio::test]
 async fn the_document_lists_every_route_and_no_other() {
     let billing = Billing::empty().await;

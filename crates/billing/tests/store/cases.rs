@@ -24,7 +24,7 @@ macro_rules! cases {
     };
 }
 
-/// The same, and behind pgbouncer.
+/// Each case on SQLite, on PostgreSQL, and behind pgbouncer.
 macro_rules! cases_and_pooled {
     ($($case:ident,)*) => {
         cases! { $($case,)* }

@@ -1,4 +1,4 @@
-//! Sums of what was charged by UTC day, and the list of a customer's invoices, on each kind of store.
+//! Sums charged by UTC day, and the list of a customer's invoices, on each kind of store.
 
 use std::time::Duration;
 
@@ -158,7 +158,7 @@ async fn what_a_version_without_the_sums_charged_is_counted_at_the_next_start() 
     let run = run(&*store).await;
     charge_all(&*store, &claimed(&*store, &run, 3).await).await;
     drop(store);
-    // As that version leaves it: its triggers are off, and its writer does not know the table.
+    // The state that the previous version leaves: its triggers are off, and its writer does not know the table.
     for lost in ["DELETE FROM charged_days", "UPDATE charged_days SET charges = 1, amount_minor = 1215"] {
         fixture.by_hand(lost);
         let store = fixture.open().await;

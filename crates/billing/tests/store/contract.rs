@@ -1,4 +1,4 @@
-//! What each method promises, one case a sentence, for every kind of store.
+//! The contract of each method, one case per sentence, for every kind of store.
 
 use std::time::Duration;
 
@@ -334,7 +334,7 @@ async fn an_open_attempt_is_leased_to_one_claimer_at_a_time(fixture: impl Fixtur
     assert_eq!(store.run(run.id).await.unwrap().unwrap().counters.attempted, 4);
 }
 
-/// A clock that was two hours ahead for a moment.
+/// The clock was two hours ahead for a moment.
 async fn a_lease_further_ahead_than_a_lease_is_long_is_due(fixture: impl Fixture) {
     const WRONG: Duration = Duration::from_secs(7200);
     let store = fixture.open().await;
@@ -410,7 +410,7 @@ async fn what_needs_an_operator_is_not_claimed<F: Fixture>(fixture: F) {
     assert_eq!(state(&*store, 1).await, paid(PaidBy::Charge));
 }
 
-/// Of a store that only this process uses; leases of another process end by themselves.
+/// Runs only for a store that one process uses; leases of another process end by themselves.
 async fn recovery_ends_every_lease<F: Fixture>(fixture: F) {
     let store = fixture.open().await;
     imported(&*store, 3).await;
@@ -497,7 +497,7 @@ async fn imported_as(store: &dyn Store, outcome: Outcome) {
     assert_eq!(answers, [Imported::Created]);
 }
 
-/// The second charge cannot be recorded; paid back, it was none.
+/// Resolves a second charge, which cannot be recorded, as not charged after it was paid back.
 async fn paid_back(store: &dyn Store, key: &Key) {
     let word = |charged| Resolution {
         key: key.clone(),
@@ -575,7 +575,7 @@ async fn not_charged_waits_by_the_clock_of_the_store_until_no_request_can_be_ali
         let resolution = Resolution { key: attempts[at].key.clone(), charged, reason, actor };
         store.resolve_by(&resolution, &Evidence::Quiet(QUIET)).await.unwrap()
     };
-    // It can be claimed and sent at any moment.
+    // The attempt can be claimed and sent at any moment.
     fixture.pass(2 * QUIET).await;
     assert_eq!(decide(0, false).await, Resolved::TooEarly(QUIET));
     for attempt in &attempts {

@@ -1,4 +1,4 @@
-//! What operators stop and go on with: holds, cancellations and the halt, for every kind of store.
+//! What operators stop and resume: holds, cancellations and the halt, for every kind of store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ async fn act(store: &dyn Store, name: &str, action: InvoiceAction) -> Controlled
     store.control_invoice(&reference(name), action, &note()).await.unwrap()
 }
 
-/// Invoices that a new claim of a run gets.
+/// The invoices that a new claim of the run gets.
 async fn claimable(store: &dyn Store, run: &Run) -> Vec<i64> {
     let claimed = store.claim_in_turn(run.id, InvoiceId(0), 10, LEASE).await.unwrap().attempts;
     claimed.iter().map(|attempt| attempt.invoice_id.0).collect()
@@ -100,7 +100,7 @@ async fn a_cancelled_invoice_is_final_is_counted_and_is_never_claimed(fixture: i
     let counts = store.counts().await.unwrap();
     assert_eq!((counts.pending, counts.cancelled), (1, 1));
     assert_eq!(store.invoices(Some(InvoiceState::Cancelled), InvoiceId(0), 10).await.unwrap().len(), 1);
-    // The source sends it again, as it was and with other data.
+    // The source sends the invoice again, unchanged and with other data.
     assert_eq!(store.import(&[row("I1", 1215)], UPDATE).await.unwrap(), [Imported::Unchanged]);
     assert_eq!(store.import(&[row("I1", 99)], UPDATE).await.unwrap(), [Imported::Locked]);
     let run = run(&*store).await;
@@ -176,7 +176,7 @@ async fn each_action_that_changed_something_is_recorded_and_no_other(fixture: im
         ("charging-stop", "charging"),
         ("charging-start", "charging"),
     ];
-    // Both kinds of database refuse the statement unless these rows, and no others, are there.
+    // Both kinds of database reject the statement unless exactly these rows exist.
     for (at, (action, subject)) in expected.iter().enumerate() {
         fixture.by_hand(&format!(
             "INSERT INTO halt (one, reason, actor, created_at) SELECT CASE WHEN count(*) = 1 THEN 1 ELSE 2 END,

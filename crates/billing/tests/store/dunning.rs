@@ -1,5 +1,5 @@
-//! Declines in a store: what is recorded of them, when a declined invoice is claimed again, and what the limits of
-//! networks hold back. The oracle counts by itself, from the attempts that the test has seen.
+//! Declines in a store: what is recorded, when a declined invoice is claimed again, and what the limits of networks
+//! hold back. The oracle counts by itself, from the attempts in the test.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -70,7 +70,7 @@ async fn act(store: &dyn Store, customer: i64, action: CustomerAction) {
     assert_eq!(done, Controlled::Applied, "{action:?}");
 }
 
-/// All that a run of its own claims now.
+/// Starts a run with this order and returns all that it claims.
 async fn claim(store: &dyn Store, order: &RunOrder) -> Vec<Attempt> {
     let OpenedRun::Started(run) = store.open_ordered_run(order, LEASE).await.unwrap() else {
         panic!("a run is unfinished")
@@ -125,7 +125,7 @@ async fn a_refusal_is_stored_with_its_class_and_code(fixture: impl Fixture) {
     let stored = store.attempts((attempts[0].invoice_id, 0), 9).await.unwrap();
     let stored: Vec<_> = stored.into_iter().map(|attempt| attempt.decline).collect();
     assert_eq!(stored, [Some(soft), Some(Decline::default()), None]);
-    // A reason that comes later changes nothing.
+    // A later reason changes nothing.
     let late = Settlement { decline: decline(DeclineClass::Hard), ..settlements[1].clone() };
     assert_eq!(store.settle(None, &[late]).await.unwrap(), [Settled::Same]);
     let kept = store.attempt(&attempts[1].key).await.unwrap().unwrap();
@@ -241,7 +241,7 @@ async fn a_ladder_ends_and_a_changed_instrument_begins_it_again(fixture: impl Fi
     assert_eq!(ids(&claimed), [1]);
     settle(&*store, &claimed[0], Outcome::Refused, decline(DeclineClass::Soft)).await;
     assert_eq!(invoice(&*store, 1).await.dunning, Some(Dunning::Waiting), "the first day of the ladder");
-    // Charged by a legacy call before its day: nothing is left of it.
+    // A legacy call charged it before its day: flag and date are removed.
     let claimed = claim(&*store, &legacy()).await;
     settle(&*store, &claimed[0], Outcome::Charged, None).await;
     assert_eq!(invoice(&*store, 1).await.dunning, None);
@@ -260,7 +260,7 @@ async fn a_hard_decline_holds_back_all_invoices_of_an_instrument_whose_network_i
         settle(&*store, attempt, Outcome::Refused, decline(class.parse().unwrap())).await;
     }
     fixture.pass(DAY * 400).await;
-    // Without a network the invoice itself is not tried again, and the others are.
+    // Without a network only the declined invoice is not tried again; the others are.
     let other = claim(&*store, &legacy()).await;
     assert_eq!(ids(&other), [4]);
     settle(&*store, &other[0], Outcome::Charged, None).await;
@@ -273,7 +273,7 @@ async fn a_hard_decline_holds_back_all_invoices_of_an_instrument_whose_network_i
     assert_eq!(ids(&claim(&*store, &on_its_day()).await), [2]);
 }
 
-/// Claims of the unfinished run: which invoices, and which waits for its turn first.
+/// Claims of the unfinished run: the attempts, and the first invoice that waits for another attempt of its customer.
 async fn in_turn(store: &dyn Store, limit: usize) -> (Vec<Attempt>, Option<i64>) {
     let run = run(store).await;
     let claimed = store.claim_in_turn(run.id, InvoiceId(0), limit, LEASE).await.unwrap();
@@ -287,7 +287,7 @@ async fn of_a_customer_whose_network_is_known_one_attempt_is_open_at_a_time(fixt
     set_network(&*store, 1, Network::Sepa).await;
     let (first, waiting) = in_turn(&*store, 9).await;
     assert_eq!((ids(&first), waiting), (vec![1, 2, 4], Some(3)));
-    // Neither a response that is lost nor the end of a lease tells the outcome.
+    // Neither a lost response nor the end of a lease decides the outcome.
     settle(&*store, &first[0], Outcome::InDoubt(None), None).await;
     fixture.pass(LEASE * 2).await;
     let (none, waiting) = in_turn(&*store, 9).await;
@@ -295,7 +295,7 @@ async fn of_a_customer_whose_network_is_known_one_attempt_is_open_at_a_time(fixt
     settle(&*store, &first[0], Outcome::Charged, None).await;
     let (second, waiting) = in_turn(&*store, 9).await;
     assert_eq!((ids(&second), waiting), (vec![3], Some(5)));
-    // No run ends later for what only an operator settles.
+    // No run waits for an attempt that only an operator can settle.
     settle(&*store, &second[0], Outcome::InDoubt(Some(AttentionReason::InDoubtWithoutKeys)), None).await;
     let (none, waiting) = in_turn(&*store, 9).await;
     assert_eq!((ids(&none), waiting), (vec![], None));
@@ -339,7 +339,7 @@ async fn an_invoice_that_does_not_fit_into_a_run_holds_no_other_back(fixture: im
     let first = next().await;
     assert_eq!((ids(&first.attempts), first.waiting_from), (vec![2], Some(InvoiceId(3))));
     settle(&*store, &first.attempts[0], Outcome::Charged, None).await;
-    // What waited has taken nothing from the limits.
+    // Waiting invoices were not subtracted from the limits.
     assert_eq!(ids(&next().await.attempts), [3]);
 }
 
@@ -348,7 +348,7 @@ async fn a_limit_is_never_passed(fixture: impl Fixture) {
     imported(&*store, 25).await;
     set_network(&*store, 1, Network::Visa).await;
     let mut declined = 0;
-    // Charges use nothing up.
+    // Successful charges do not count for the limits.
     for nth in 0..40 {
         let claimed = claim(&*store, &legacy()).await;
         let Some(attempt) = claimed.first() else { break };
@@ -364,7 +364,7 @@ async fn a_limit_is_never_passed(fixture: impl Fixture) {
     assert_eq!(claim(&*store, &legacy()).await.len(), 1);
 }
 
-/// Invoices whose reference begins so, without regard to days.
+/// An order for invoices with this reference prefix, without regard to days.
 fn only(prefix: &str) -> RunOrder {
     let reference_prefix = Some(prefix.to_owned());
     RunOrder { filter: RunFilter { reference_prefix, ..RunFilter::default() }, ..RunOrder::default() }
@@ -424,7 +424,7 @@ async fn an_invoice_that_was_in_attention_has_the_flag_of_its_last_decline(fixtu
     for attempt in &rejected {
         settle(&*store, attempt, Outcome::Rejected, None).await;
     }
-    // After a restore, a repair: what was declined since does not end ATTENTION.
+    // A repair after a restore: later declines do not end ATTENTION.
     let facts = ["I1", "I2"].map(|name| forgotten(name, 1, 2, DeclineClass::Hard));
     assert_eq!(store.repair(&facts).await.unwrap(), [Repaired::Adopted; 2]);
     assert_eq!(invoice(&*store, 1).await.state, InvoiceState::Attention);
@@ -464,7 +464,7 @@ fn ledger_row(attempt: &Attempt, class: DeclineClass) -> LedgerFact {
     }
 }
 
-/// As of an attempt that was never recorded here.
+/// A ledger row of an attempt that was never recorded here.
 fn forgotten(name: &str, customer: i64, number: u32, class: DeclineClass) -> LedgerFact {
     let ImportRow { reference, money, .. } = of_customer(name, customer);
     LedgerFact {
@@ -477,7 +477,7 @@ fn forgotten(name: &str, customer: i64, number: u32, class: DeclineClass) -> Led
     }
 }
 
-/// An operator decides "not charged", and the provider says that it had refused the attempt.
+/// Resolves as "not charged" an attempt that the provider says it had refused.
 async fn resolve_as_refused(store: &dyn Store, attempt: &Attempt, class: DeclineClass) {
     let (reason, actor) = ("asked the bank".to_owned(), "kim".to_owned());
     let resolution = Resolution { key: attempt.key.clone(), charged: false, reason, actor };
@@ -520,7 +520,7 @@ async fn a_decline_that_only_the_ledger_knew_restricts_as_if_it_had_been_recorde
     assert!(store.finish_run(unfinished.id, run(&*store).await.joins).await.unwrap());
     let day_ms = i64::try_from(DAY.as_millis()).unwrap();
     assert_eq!(invoice(&*store, 3).await.next_attempt_at, Some(fixture.now_ms() + day_ms));
-    // A repair that is repeated changes nothing.
+    // A repeated repair changes nothing.
     assert_eq!(store.repair(&facts).await.unwrap(), [Repaired::Known; 8]);
     assert_eq!(ids(&claim(&*store, &on_its_day()).await), [4, 8, 12]);
     assert_eq!(invoice(&*store, 13).await.dunning, Some(Dunning::Hard), "of the same instrument");
@@ -550,7 +550,7 @@ async fn open_attempts_that_a_network_allows_no_more_are_to_be_withdrawn(fixture
         forgotten("B1", 1, 1, DeclineClass::Hard),
         forgotten("B2", 2, 1, DeclineClass::Fix),
         forgotten("B5", 5, 1, DeclineClass::Hard),
-        // Of the invoices themselves.
+        // Declines of the invoices themselves.
         forgotten("A6", 6, 2, DeclineClass::Hard),
         forgotten("A7", 7, 2, DeclineClass::Fix),
         forgotten("A8", 8, 2, DeclineClass::Soft),
@@ -558,7 +558,8 @@ async fn open_attempts_that_a_network_allows_no_more_are_to_be_withdrawn(fixture
     facts.extend(declines(3, 20).chain(declines(4, 19)));
     let repaired = store.repair(&facts).await.unwrap();
     assert!(repaired.iter().all(|became| *became == Repaired::Adopted), "{repaired:?}");
-    // A hard decline of a card, and the twentieth of a month; where no network is known, only of the same invoice.
+    // A hard decline of a card, and the twentieth decline of a month. Without a known network only a decline of the
+    // same invoice.
     let withdrawn = async || store.to_withdraw(&open).await.unwrap();
     let keys = |places: &[usize]| places.iter().map(|&at| open[at].key.clone()).collect::<HashSet<_>>();
     assert_eq!(withdrawn().await, keys(&[0, 2, 5, 6]));
@@ -572,7 +573,7 @@ async fn an_older_attempt_that_is_settled_late_changes_no_flag(fixture: impl Fix
     let store = fixture.open().await;
     imported(&*store, 3).await;
     let older = claim(&*store, &legacy()).await;
-    // After a restore: later ones are adopted while the older ones are open.
+    // A restore: later attempts are adopted while older ones are open.
     let facts = [forgotten("I1", 1, 2, Soft), forgotten("I2", 1, 2, Hard), forgotten("I3", 1, 2, Unknown)];
     assert_eq!(store.repair(&facts).await.unwrap(), [Repaired::Adopted; 3]);
     settle(&*store, &older[0], Outcome::Refused, decline(Unknown)).await;
@@ -581,7 +582,7 @@ async fn an_older_attempt_that_is_settled_late_changes_no_flag(fixture: impl Fix
     for (id, flag) in [(1, Some(Dunning::Waiting)), (2, Some(Dunning::Hard)), (3, None)] {
         assert_eq!(invoice(&*store, id).await.dunning, flag, "invoice {id}");
     }
-    // One that follows and has no class ends what the one before it left.
+    // A later decline without a class removes the effect of the earlier one.
     assert_eq!(store.repair(&[forgotten("I2", 1, 3, Unknown)]).await.unwrap(), [Repaired::Adopted]);
     let freed = invoice(&*store, 2).await;
     assert_eq!((freed.dunning, freed.next_attempt_at), (None, None));
@@ -602,7 +603,7 @@ async fn an_invoice_of_the_schedule_whose_first_attempt_is_voided_is_due_again(f
     let (reason, actor) = ("asked the bank".to_owned(), "kim".to_owned());
     let not_charged = Resolution { key: first[1].key.clone(), charged: false, reason, actor };
     assert_eq!(store.resolve(&not_charged).await.unwrap(), Resolved::Applied);
-    // Providers without classes have no ladder: what they declined is for a run that asks.
+    // Providers without classes have no ladder: only a run that asks for their declined invoices claims them.
     settle(&*store, &first[2], Outcome::Refused, decline(DeclineClass::Unknown)).await;
     let imported = claim(&*store, &only("I4")).await.pop().unwrap();
     settle(&*store, &imported, Outcome::Voided, None).await;
@@ -617,7 +618,7 @@ async fn attempts_that_are_open_when_a_network_is_set_are_sent_again_in_turn(fix
     let store = fixture.open().await;
     imported(&*store, 25).await;
     assert_eq!(claim(&*store, &legacy()).await.len(), 25);
-    // As in a store that was restored.
+    // The same as in a restored store.
     set_network(&*store, 1, Network::Visa).await;
     fixture.pass(LEASE * 2).await;
     for nth in 1..=25 {
@@ -668,7 +669,7 @@ async fn another_network_or_instrument_plans_all_that_waits_anew(fixture: impl F
             "without a network a hard decline is its invoice's own"
         );
     }
-    // Of the schedule: what has no class has no date, until the instrument changes.
+    // Invoices of the schedule: after a decline without a class there is no date, until the instrument changes.
     let due = fixture.now_ms() - 1;
     fixture.by_hand(&format!("UPDATE invoices SET due_at = {due}, next_attempt_at = {due} WHERE id = 5"));
     let unknown = claim(&*store, &scheduled()).await;
@@ -680,7 +681,7 @@ async fn another_network_or_instrument_plans_all_that_waits_anew(fixture: impl F
         let freed = invoice(&*store, id).await;
         assert_eq!((freed.dunning, freed.next_attempt_at), (None, next), "invoice {id}");
     }
-    // One that moves takes no date of its former customer with it.
+    // An invoice that moves to another customer loses the date from its former customer.
     let again = claim(&*store, &scheduled()).await;
     settle(&*store, &again[0], Outcome::Refused, decline(DeclineClass::Soft)).await;
     let moved = ImportRow { customer_id: CustomerId(2), ..row("I5", 1215) };
@@ -693,7 +694,7 @@ async fn several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder
     let store = fixture.open().await;
     store.import(&["A", "B", "C"].map(|name| of_customer(name, 1)), PLAIN).await.unwrap();
     let mut facts: Vec<_> = (1..=3).map(|number| forgotten("A", 1, number, Soft)).collect();
-    // As if each had been recorded in its turn: the last decides.
+    // The same as if each had been recorded in order: the last one decides.
     facts.extend([forgotten("B", 1, 1, Hard), forgotten("B", 1, 2, Unknown)]);
     facts.extend([forgotten("C", 1, 1, Hard), forgotten("C", 1, 2, Soft)]);
     assert_eq!(store.repair(&facts).await.unwrap(), [Repaired::Adopted; 7]);
@@ -716,7 +717,7 @@ async fn several_declines_that_the_store_had_forgotten_are_counted_on_the_ladder
 struct Rng(u64);
 
 impl Rng {
-    /// Splitmix64.
+    /// The next number of Splitmix64, below `end`.
     fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -730,7 +731,7 @@ impl Rng {
 struct Past {
     attempt: Attempt,
     made_at: i64,
-    /// When it was settled, and the class if it was declined.
+    /// The time of settlement, and the class of a decline.
     settled: Option<(i64, Option<DeclineClass>)>,
 }
 
@@ -753,7 +754,7 @@ impl Oracle {
         self.past.iter().filter(move |past| past.attempt.invoice_id.0 == id)
     }
 
-    /// Whether nothing of it is open or charged.
+    /// Whether no attempt of the invoice is open or charged.
     fn is_pending(&self, id: i64) -> bool {
         self.of_invoice(id).all(|past| matches!(past.settled, Some((_, Some(_)))))
     }
@@ -762,7 +763,7 @@ impl Oracle {
         self.changed_at.get(&customer).copied().unwrap_or(i64::MIN)
     }
 
-    /// What the last decline with the same instrument says: nothing, never, or from when.
+    /// When the last decline with the same instrument allows another attempt: at once, never, or from a time on.
     fn own_day(&self, customer: i64, id: i64) -> Option<i64> {
         let changed = self.changed_at(customer);
         let last = self.of_invoice(id).last().and_then(|past| past.settled).filter(|(at, _)| *at > changed);
@@ -774,16 +775,17 @@ impl Oracle {
         match class {
             DeclineClass::Unknown => Some(i64::MIN),
             DeclineClass::Hard | DeclineClass::Fix => None,
-            // Exhausted ones are for legacy calls only, whose days do not count.
+            // Exhausted invoices are for legacy calls only, which ignore days.
             DeclineClass::Soft => {
-                // One that was made before the instrument changed and declined after it is the first of its ladder.
+                // An attempt made before the instrument changed and declined after it counts as the first of its
+                // ladder.
                 let count = self.of_invoice(id).filter(soft).count().max(1);
                 Some(gaps.get(count - 1).map_or(i64::MAX, |days| at + days * 24 * HOUR_MS))
             }
         }
     }
 
-    /// Whether the network allows one more attempt. It may be declined for good: then nothing else may be under way.
+    /// Whether the network allows one more attempt. That attempt may be declined hard, so no other may be under way.
     fn is_allowed(&self, customer: i64, now: i64, claimed: usize) -> bool {
         let of_customer = || self.past.iter().filter(|past| past.attempt.customer_id.0 == customer);
         let changed = self.changed_at(customer);
@@ -803,8 +805,8 @@ impl Oracle {
         }
     }
 
-    /// As a restore would: the store forgets the last decline of an invoice, and has it back from the ledger. It counts from
-    /// then on. Answers whether there was one.
+    /// Simulates a restore: the store forgets the last decline of an invoice, and gets it back from the ledger. The
+    /// decline counts from then on. Returns whether there was one.
     async fn forget_and_repair(&mut self, fixture: &impl Fixture, store: &dyn Store, rng: &mut Rng) -> usize {
         let invoices = i64::try_from(NETWORKS.len()).unwrap() * INVOICES_EACH;
         let id = i64::try_from(rng.below(u64::try_from(invoices).unwrap())).unwrap() + 1;
@@ -824,7 +826,7 @@ impl Oracle {
         1
     }
 
-    /// Each claimed one may be, and each that must be is claimed.
+    /// Checks that each claimed attempt was allowed, and that each required one was claimed.
     fn check(&self, claimed: &[Attempt], keeps_days: bool, now: i64) -> usize {
         let claimed = ids(claimed);
         let mut held_back = 0;
@@ -838,7 +840,7 @@ impl Oracle {
                 let may = self.is_pending(id) && is_due && is_allowed;
                 held_back += usize::from(self.is_pending(id) && is_due && !is_allowed);
                 assert!(may || !is_claimed, "invoice {id} of {} is claimed, day {day:?}", network(customer));
-                // A run that keeps days waits for the date that a closed window gave; that may be later than it need be.
+                // A run that keeps days waits for the date from a closed gate; that date may be later than necessary.
                 let must = may && (!keeps_days || matches!(network(customer), Network::None | Network::Sepa));
                 assert!(is_claimed || !must, "invoice {id} of {} is not claimed", network(customer));
                 taken += usize::from(is_claimed);
@@ -881,7 +883,7 @@ async fn random_histories_stay_within_the_limits(fixture: impl Fixture) {
         let (mut settlements, mut voided) = (Vec::new(), Vec::new());
         for past in oracle.past.iter_mut().filter(|past| past.settled.is_none()) {
             let class = match rng.below(100) {
-                // In doubt for now.
+                // The attempt stays in doubt for now.
                 0..10 => continue,
                 10 => None,
                 11..50 => Some(DeclineClass::Soft),
@@ -890,13 +892,13 @@ async fn random_histories_stay_within_the_limits(fixture: impl Fixture) {
                 _ => Some(DeclineClass::Unknown),
             };
             if rng.below(12) == 0 {
-                // Such an end says nothing: what the last decline said stands.
+                // A void has no reason: the effect of the last decline stays.
                 voided.push(past.attempt.clone());
                 continue;
             }
             past.settled = Some((now, class));
             match class {
-                // However a decline becomes known, it restricts the same.
+                // A decline has the same effect in whichever way it becomes known.
                 Some(class) if rng.below(5) == 0 => {
                     let repaired = store.repair(&[ledger_row(&past.attempt, class)]).await.unwrap();
                     assert_eq!(repaired, [Repaired::Settled]);
@@ -922,7 +924,7 @@ async fn random_histories_stay_within_the_limits(fixture: impl Fixture) {
 
 async fn ten_thousand_old_invoices_lose_nothing_when_networks_are_set(fixture: impl Fixture) {
     const INVOICES: i64 = 10_000;
-    // This takes long, and simulated time would stand still: what SQLite's writer should begin in time were late.
+    // This test takes long while simulated time stands still; otherwise writes with a deadline would be late.
     const LONG: Duration = Duration::from_secs(600);
     let store = fixture.open().await;
     let rows: Vec<_> = (1..=INVOICES).map(|nth| of_customer(&format!("I{nth}"), nth)).collect();
@@ -931,7 +933,7 @@ async fn ten_thousand_old_invoices_lose_nothing_when_networks_are_set(fixture: i
         store.import(batch, PLAIN).await.unwrap();
     }
     fixture.pass(LONG).await;
-    // Each was declined before classes were recorded.
+    // Each of these was declined before classes were recorded.
     let old = claim(&*store, &legacy()).await;
     let refused = |attempt: &Attempt| Settlement::of(attempt, Outcome::Refused, Duration::ZERO, None);
     for batch in old.chunks(500) {

@@ -1,4 +1,4 @@
-//! Where stores under test come from, and builders of what they are given. SQLite and PostgreSQL run the same suite.
+//! Sources of stores under test, and builders of test data. SQLite and PostgreSQL run the same suite.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -22,13 +22,13 @@ use uuid::Uuid;
 
 pub(crate) const LEASE_MS: i64 = 15_000;
 pub(crate) const LEASE: Duration = Duration::from_millis(LEASE_MS.unsigned_abs());
-/// When every store's time begins.
+/// The initial time of every store.
 pub(crate) const START_MS: i64 = 1_700_000_000_000;
 pub(crate) const DEPLOYMENT: DeploymentId = DeploymentId(Uuid::from_u128(8213));
 
 /// One kind of store on one fresh database.
 pub(crate) trait Fixture {
-    /// Whether several processes use such a store, so that none recovers what another holds.
+    /// Whether several processes use such a store, so that no process recovers attempts that another holds.
     const SHARED: bool;
     /// Opens the database; the store opened before has been dropped.
     fn open(&self) -> impl Future<Output = Arc<dyn Store>>;
@@ -40,7 +40,7 @@ pub(crate) trait Fixture {
     fn by_hand(&self, sql: &str);
 }
 
-/// SQLite in a temporary folder, on simulated time. Needs a runtime whose time is paused.
+/// SQLite in a temporary folder, on simulated time. Needs a runtime with paused time.
 pub(crate) struct SqliteFixture {
     folder: TempDir,
     clock: Clock,
@@ -78,7 +78,7 @@ impl Fixture for SqliteFixture {
     }
 }
 
-/// PostgreSQL, in a database of its own whose clock only moves when the test moves it.
+/// PostgreSQL, in its own database whose clock only the test moves.
 pub(crate) struct PostgresFixture {
     pub(crate) database: Database,
     settings: PostgresSettings,
@@ -86,10 +86,10 @@ pub(crate) struct PostgresFixture {
     _pooler: Option<Pooler>,
 }
 
-/// What tests with PostgreSQL are, where there is none.
+/// The name of the tests that are skipped without PostgreSQL.
 const PART: &str = "billing's store on PostgreSQL";
 
-/// Keeps the server for tests that have one database after the other; `None` where there is none, which is said loudly.
+/// A server kept for tests that use one database after another; `None`, with a loud notice, without PostgreSQL.
 pub(crate) fn postgres_kept() -> Option<Database> {
     Database::fresh(PART)
 }
@@ -98,7 +98,7 @@ fn settings(url: &str) -> PostgresSettings {
     PostgresSettings::parse(url, None, 4, "billing").unwrap()
 }
 
-/// The store's only clock, in a test's hands.
+/// Replaces the store's only clock by one that the test controls.
 const CLOCK: &str = "
     CREATE TABLE test_clock (ms bigint NOT NULL);
     INSERT INTO test_clock VALUES (1700000000000);
@@ -106,7 +106,7 @@ const CLOCK: &str = "
         AS $$ SELECT ms FROM test_clock $$";
 
 impl PostgresFixture {
-    /// `None` where there is no PostgreSQL, which is said loudly.
+    /// `None`, with a loud notice, without PostgreSQL.
     pub(crate) async fn new() -> Option<Self> {
         let database = Database::fresh(PART)?;
         let settings = settings(database.url());
@@ -116,7 +116,7 @@ impl PostgresFixture {
         Some(fixture)
     }
 
-    /// Behind a pgbouncer in transaction mode with fewer connections than come to it.
+    /// A fixture behind a pgbouncer in transaction mode that has fewer connections than its clients.
     pub(crate) async fn pooled() -> Option<Self> {
         const BEHIND: usize = 2;
         let fixture = Self::new().await?;
@@ -130,7 +130,7 @@ impl PostgresFixture {
         Self { settings: settings(url), ..self }
     }
 
-    /// As the store does.
+    /// Connects as the store does.
     pub(crate) fn connect(&self) -> Postgres {
         Postgres::open(&self.settings, SCHEMA, None, Random::system()).unwrap()
     }
@@ -164,7 +164,7 @@ pub(crate) fn reference(text: &str) -> Reference {
     Reference::new(text).unwrap()
 }
 
-/// `row("I1", 12_15)`: customer 1, EUR, unpaid.
+/// A row like `row("I1", 12_15)`: customer 1, EUR, unpaid.
 pub(crate) fn row(name: &str, amount_minor: i64) -> ImportRow {
     ImportRow {
         reference: reference(name),
@@ -178,7 +178,7 @@ pub(crate) const PLAIN: ImportMode = ImportMode { dry_run: false, update: false 
 pub(crate) const UPDATE: ImportMode = ImportMode { dry_run: false, update: true };
 pub(crate) const DRY: ImportMode = ImportMode { dry_run: true, update: false };
 
-/// I1, I2, … of 12.15 EUR each.
+/// Imports I1, I2, … of 12.15 EUR each.
 pub(crate) async fn imported(store: &dyn Store, count: usize) {
     let rows: Vec<_> = (1..=count).map(|number| row(&format!("I{number}"), 1215)).collect();
     for batch in rows.chunks(1000) {
@@ -198,7 +198,8 @@ pub(crate) async fn claimed(store: &dyn Store, run: &Run, count: usize) -> Vec<A
     attempts
 }
 
-/// Of the attempt with this key. If there is none, it names the row of another attempt, which must not be settled.
+/// A settlement of the attempt with this key. If there is none, it names the row of another attempt, which must not be
+/// settled.
 pub(crate) async fn settlement(
     store: &dyn Store,
     key: &Key,

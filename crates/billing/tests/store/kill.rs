@@ -1,5 +1,5 @@
-//! SIGKILL in the middle of the store's work: what was answered is there afterwards, and nothing is there by halves.
-//! The child is this very test binary, told by its environment to be one.
+//! SIGKILL in the middle of the store's work: acknowledged work is stored afterwards, and no work is stored in part.
+//! The child process is this same test binary, started with an environment variable.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::fixture::{LEASE, imported, run};
 
 const CHILD: &str = "STORE_TEST_CHILD";
-/// More than four children can claim before they are killed, however late: what they say fills a pipe after about 800.
+/// More invoices than four children can claim before they are killed: their output fills a pipe after about 800.
 const INVOICES: usize = 5_000;
 const BATCH: usize = 20;
 
@@ -36,7 +36,7 @@ fn child(path: &Path, crash: &str) -> Child {
         .unwrap()
 }
 
-/// Does nothing unless it is the child: claims and settles, and prints each key after its answer.
+/// Does nothing except in the child process, where it claims and settles, and prints each key after the store's answer.
 #[tokio::test]
 async fn the_child_that_is_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
@@ -64,13 +64,13 @@ fn skip_notice<'a>(word: &str, keys: impl Iterator<Item = &'a Key>) {
     out.flush().unwrap();
 }
 
-/// What the child said until it died; killed from outside after so many keys, if it does not die by itself.
+/// The output of the child until it died; kills the child after this many keys, if it does not die by itself.
 fn listen(mut child: Child, keys_max: usize) -> Vec<(String, Key)> {
     let mut said = Vec::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
         if let Some((word @ ("claimed" | "settled"), key)) = line.split_once(' ') {
-            // A line cut short by the kill was never said.
+            // A line cut short by the kill does not count as printed.
             said.extend(Key::parse(key).map(|key| (word.to_owned(), key)));
         }
         if said.len() >= keys_max {
@@ -81,7 +81,7 @@ fn listen(mut child: Child, keys_max: usize) -> Vec<(String, Key)> {
     said
 }
 
-/// What was said is there; the rest is there in whole jobs.
+/// Checks that all printed work is stored, and other work only in whole jobs.
 async fn check(path: &Path, said: &[(String, Key)]) -> Counts {
     let store = open(path).await;
     for (word, key) in said {

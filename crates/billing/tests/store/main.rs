@@ -1,5 +1,5 @@
-//! The store contract as one suite: a fixture opens (and opens again) a store of some kind, the suite does the rest.
-//! Knows no SQL; each kind of store passes the same cases and the same walk against the model.
+//! The store contract as one suite. A fixture opens and reopens a store of some kind; the suite runs the cases. Knows
+//! no SQL; each kind of store passes the same cases and the same walk against the model.
 
 #[cfg(test)]
 #[macro_use]

@@ -1,5 +1,5 @@
-//! The store contract once more, as a few maps in memory that any store must agree with.
-//! Written from the contract's words; shares no code with a store, nor with `store::changeset`.
+//! A model of the store contract: a few maps in memory with which any store must agree. Written from the contract's
+//! text; shares no code with a store, nor with `store::changeset`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,18 +43,18 @@ pub(crate) struct ModelRun {
     pub(crate) counters: RunCounters,
 }
 
-/// Invoice and run numbers are places in the lists, from 1.
+/// Invoice and run numbers are positions in the lists, from 1.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
     pub(crate) customers: BTreeMap<i64, Currency>,
-    /// Customers whose network is known. It has no limits, and no decline has a class here.
+    /// Customers whose network is known. The model's network has no limits, and its declines have no class.
     pub(crate) networks: BTreeSet<i64>,
     pub(crate) invoices: Vec<ModelInvoice>,
     pub(crate) attempts: BTreeMap<Key, ModelAttempt>,
     pub(crate) runs: Vec<ModelRun>,
     pub(crate) now: i64,
     pub(crate) resolutions: usize,
-    /// Other processes use the store too.
+    /// Whether other processes use the store too.
     pub(crate) shared: bool,
     /// The reply to the last step.
     pub(crate) reply: StoreReply,
@@ -161,7 +161,7 @@ impl Model {
         self.networks.contains(&customer) && self.attempts.values().any(is_open)
     }
 
-    /// Of each run: whether it goes on, and its joins.
+    /// Whether each run is unfinished, and its joins.
     pub(crate) fn known_runs(&self) -> Vec<(bool, i64)> {
         self.runs.iter().map(|run| (!run.finished, run.joins)).collect()
     }
@@ -178,7 +178,7 @@ impl Model {
         self.runs.iter_mut().filter(|run| !run.finished).for_each(|run| run.lease_until = until);
     }
 
-    /// Places of the invoices that a fresh claim takes, and their keys.
+    /// Positions of the invoices that a fresh claim takes, and their keys.
     pub(crate) fn claim_pending(&mut self, run: usize, after: i64, limit: usize, lease_ms: i64) -> Vec<Key> {
         let mut keys = Vec::new();
         if self.runs[run - 1].finished {
@@ -217,8 +217,7 @@ impl Model {
         keys
     }
 
-    /// Open attempts of CHARGING invoices.
-    /// Of a customer whose network is known only the first that is open.
+    /// Whether the attempt is the first open one of its customer; always true if the customer's network is unknown.
     fn has_its_turn(&self, attempt: &ModelAttempt) -> bool {
         let is_before = |other: &ModelAttempt| {
             other.customer == attempt.customer && other.state.is_open() && other.invoice < attempt.invoice
@@ -239,7 +238,7 @@ impl Model {
         due
     }
 
-    /// The oldest leases that have ended, so many at least, and all that are as old as the last of them.
+    /// The oldest leases that have ended: at least `limit`, and all that are as old as the last of them.
     pub(crate) fn claim_open(&mut self, run: Option<usize>, limit: usize, lease_ms: i64) -> Vec<Key> {
         let mut due = self.resendable();
         due.retain(|(lease_until, _)| *lease_until <= self.now);

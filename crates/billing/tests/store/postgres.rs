@@ -1,4 +1,4 @@
-//! What is PostgreSQL's own in the store: several processes at once, guards, counts of statements typed by hand.
+//! Tests of PostgreSQL's store alone: several processes at once, guards, counts of statements typed by hand.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ fn settlement(attempt: &Attempt, outcome: Outcome) -> Settlement {
     Settlement::of(attempt, outcome, Duration::ZERO, None)
 }
 
-/// One of several processes in one run: claims and settles until nothing is left, and refuses some.
+/// Acts as one of several processes in one run: claims and settles until nothing is left, and refuses some.
 async fn work(store: Arc<dyn Store>, nth: usize) -> Vec<Attempt> {
     let run = store.open_run(LEASE).await.unwrap().0;
     let (mut after, mut mine) = (InvoiceId(0), Vec::new());
@@ -30,7 +30,7 @@ async fn work(store: Arc<dyn Store>, nth: usize) -> Vec<Attempt> {
         let claimed = store.claim_in_turn(run.id, after, 7 + nth, LEASE).await.unwrap().attempts;
         let Some(last) = claimed.last() else { return mine };
         after = last.invoice_id;
-        // In another order than they were claimed in, as answers come.
+        // Settled in another order than claimed, as responses arrive.
         let outcome = |attempt: &Attempt| match attempt.invoice_id.0 % 5 {
             0 => Outcome::Refused,
             _ => Outcome::Charged,
@@ -52,12 +52,12 @@ async fn several_processes_claim_each_invoice_once_and_never_wait_for_each_other
     for nth in 0..6 {
         tasks.spawn(work(fixture.open().await, nth));
     }
-    // A file that comes again meanwhile, in another order.
+    // The same file is imported again meanwhile, in another order.
     let again: Vec<_> = (1..=1_000).rev().map(|number| row(&format!("I{number}"), 1215)).collect();
     first.import(&again, UPDATE).await.unwrap();
     let all: Vec<Attempt> = tasks.join_all().await.into_iter().flatten().collect();
     let keys: BTreeSet<_> = all.iter().map(|attempt| &attempt.key).collect();
-    // One that an import held just then is left for the end of a run.
+    // An invoice that an import locked at that moment is claimed at the end of a run.
     let rest = work(fixture.open().await, 100).await;
     assert_eq!((keys.len(), all.len() + rest.len()), (all.len(), 1_000));
     assert_eq!(first.counts().await.unwrap(), Counts { pending: 200, paid: 800, ..Counts::default() });
@@ -66,15 +66,15 @@ async fn several_processes_claim_each_invoice_once_and_never_wait_for_each_other
     assert_eq!(fixture.database.ask(DEADLOCKS), 0);
 }
 
-/// As [`work`], for customer 1 alone, whose card is declined for good at the invoice with this number. Notes what it
-/// claims, in `claims`.
+/// Like [`work`], for customer 1 alone, whose card gets a hard decline at the invoice with this number. Records its
+/// claims in `claims`.
 async fn work_in_turn(store: Arc<dyn Store>, open: impl Fn() -> i64, claims: Arc<Mutex<Vec<i64>>>) {
     let run = store.open_run(LEASE).await.unwrap().0;
     let mut after = InvoiceId(0);
     loop {
         let claimed = store.claim_in_turn(run.id, after, 20, LEASE).await.unwrap();
         let Some(attempt) = claimed.attempts.first() else {
-            // Another has its turn, which ends.
+            // Another attempt of the customer is open, and will be settled.
             let Some(InvoiceId(first)) = claimed.waiting_from else { return };
             after = InvoiceId(first - 1);
             tokio::task::yield_now().await;
@@ -116,7 +116,7 @@ async fn several_processes_have_one_attempt_of_a_customer_open_and_none_after_a_
     assert_eq!(fixture.database.ask(DEADLOCKS), 0);
 }
 
-/// A claim of another process locks all that it looks at, and claims one of them.
+/// Another process's claim locks all invoices that it examines, and claims one of them.
 #[tokio::test]
 async fn a_run_knows_of_turns_that_are_left_also_while_another_claim_holds_them() {
     let Some(fixture) = PostgresFixture::new().await else { return };
@@ -153,7 +153,7 @@ async fn a_run_knows_of_turns_that_are_left_also_while_another_claim_holds_them(
     assert!(!left().await, "a finished run claims nothing");
 }
 
-/// What a settlement that goes on decides by the former instrument does not outlast the change.
+/// A settlement under way decides by the former instrument; the change of the instrument overrides its decision.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_instrument_frees_what_a_settlement_leaves_that_goes_on() {
     const WAITING: &str = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
@@ -183,7 +183,7 @@ async fn a_changed_instrument_frees_what_a_settlement_leaves_that_goes_on() {
     assert_eq!(store.invoice(InvoiceId(1)).await.unwrap().unwrap().dunning, None);
 }
 
-/// A settlement changes its invoices and checks that their customer is there; an operator's action locks both.
+/// A settlement changes its invoices and checks that their customer exists; an operator's action locks both.
 #[test]
 fn operators_actions_on_a_customer_and_settlements_never_wait_for_each_other_in_a_ring() {
     const ROUNDS: usize = 20;
@@ -193,7 +193,7 @@ fn operators_actions_on_a_customer_and_settlements_never_wait_for_each_other_in_
     assert_eq!(fixture.database.ask(DEADLOCKS), 0);
 }
 
-/// Answers how many actions changed something.
+/// Returns the number of actions that changed something.
 async fn act_and_settle(fixture: &PostgresFixture, rounds: usize) -> usize {
     let store = fixture.open().await;
     imported(&*store, 200).await;
@@ -227,7 +227,7 @@ async fn act_and_settle(fixture: &PostgresFixture, rounds: usize) -> usize {
     acting.await.unwrap()
 }
 
-/// Claims everything and has all of it refused: each invoice is PENDING again, with an attempt. Answers how many.
+/// Claims everything and has all of it refused: each invoice is PENDING again, with an attempt. Returns their number.
 async fn work_refused(store: &dyn Store) -> usize {
     let run = run(store).await;
     let (mut after, mut count) = (InvoiceId(0), 0);
@@ -240,8 +240,8 @@ async fn work_refused(store: &dyn Store) -> usize {
     }
 }
 
-/// Of invoices and attempts, rows that statements have looked at so far. A server counts what a connection did when
-/// it is closed.
+/// Rows of invoices and attempts that statements have read so far. A server counts a connection's reads when the
+/// connection is closed.
 fn rows_read(fixture: &PostgresFixture) -> i64 {
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     wait_until("connections to close", LEASE, || fixture.database.ask(others) == 0);
@@ -251,7 +251,7 @@ fn rows_read(fixture: &PostgresFixture) -> i64 {
     )
 }
 
-/// On connections that are closed at the end.
+/// Runs the work on connections that are closed at the end.
 fn alone<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
@@ -260,7 +260,7 @@ fn alone<T>(work: impl Future<Output = T>) -> T {
 fn a_batch_reads_its_own_rows_and_not_all_that_wait() {
     const WAITING: usize = 5_000;
     const BATCH: usize = 100;
-    /// Each row of a batch is looked at by a dozen statements, checks of references among them.
+    /// A dozen statements read each row of a batch, including reference checks.
     const READ_MAX: i64 = 20 * BATCH as i64;
     let Some(fixture) = alone(PostgresFixture::new()) else { return };
     alone(async { imported(&*fixture.open().await, WAITING).await });
@@ -324,8 +324,8 @@ fn a_page_reads_its_own_rows_and_not_all_that_wait_or_came_before() {
     }
 }
 
-/// Invoices that wait for `pay`, then some of a subscription, then one of another customer: as imports and the schedule
-/// leave them, and before the server has counted its rows.
+/// Invoices that wait for `pay`, then some of a subscription, then one of another customer, as imports and the schedule
+/// leave them, before the server has gathered statistics.
 const MANY: usize = 200_000;
 const SCHEDULED: usize = 100;
 const FILL: &str = "
@@ -338,7 +338,7 @@ const FILL: &str = "
     INSERT INTO invoices (reference, customer_id, currency, amount_minor, state, created_at, updated_at)
         VALUES ('LAST', 2, 'EUR', 1215, 'PENDING', 0, 0)";
 
-/// Claims of one run until nothing is left: references, then rows read and transactions that it took.
+/// Makes the claims of one run until nothing is left: references, then the rows read and the number of transactions.
 fn all_claimed(fixture: &PostgresFixture, filter: RunFilter) -> (Vec<String>, i64, i64) {
     const COMMITS: &str = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
     let before = (rows_read(fixture), fixture.database.ask(COMMITS));
@@ -364,7 +364,7 @@ fn all_claimed(fixture: &PostgresFixture, filter: RunFilter) -> (Vec<String>, i6
 
 #[test]
 fn a_scheduled_run_reads_its_own_rows_and_not_all_that_wait() {
-    /// As for a batch: each row is looked at by a dozen statements, checks of references among them.
+    /// Like the limit of a batch: a dozen statements read each row, including reference checks.
     const READ_MAX: i64 = 25 * SCHEDULED as i64;
     let Some(fixture) = alone(PostgresFixture::new()) else { return };
     fixture.database.run(FILL);
@@ -380,8 +380,8 @@ fn a_scheduled_run_reads_its_own_rows_and_not_all_that_wait() {
 
 #[test]
 fn a_run_of_some_invoices_passes_the_others_in_few_transactions() {
-    /// A transaction passes 2,000 waiting invoices. The database also counts those by which the store sees, every few
-    /// seconds, whether it can write; a claim's worth of invoices in each would be thousands.
+    /// A transaction passes 2,000 PENDING invoices. The database also counts the store's checks, every few seconds,
+    /// whether it can write. With a claim's worth of invoices in each transaction there would be thousands.
     const COMMITS_MAX: i64 = 10 * (MANY / 2_000) as i64;
     const READ_MAX: i64 = 3 * MANY as i64;
     let Some(fixture) = alone(PostgresFixture::new()) else { return };
@@ -449,7 +449,7 @@ async fn a_corrupt_invoice_is_skipped_and_delays_no_other() {
     imported(&*store, 3).await;
     let run = run(&*store).await;
     claimed(&*store, &run, 1).await;
-    // PENDING beside an open attempt, and a currency that no type has.
+    // An invoice that is PENDING beside an open attempt, and an unknown currency.
     fixture.database.run(
         "UPDATE invoices SET state = 'PENDING' WHERE id = 1; UPDATE invoices SET currency = 'XXX' WHERE id = 2;
          UPDATE attempts SET run_id = 99",
@@ -459,10 +459,10 @@ async fn a_corrupt_invoice_is_skipped_and_delays_no_other() {
     assert!(matches!(store.invoice(InvoiceId(2)).await, Err(StoreError::Corrupt(_))));
 }
 
-/// A failover in small: the server has committed or not, and who asked cannot tell.
+/// A small failover: the server may have committed or not, and the client cannot tell.
 #[tokio::test]
 async fn a_claim_whose_commit_was_not_answered_is_read_back_by_key_and_a_settlement_is_repeated() {
-    // The store also commits to see whether it still can.
+    // The store also commits to check whether it can write.
     const COMMIT: &[&str] = &["COMMIT\0"];
     const CLAIM: &str = "INSERT INTO attempts";
     const SETTLE: &str = "UPDATE attempts AS a";

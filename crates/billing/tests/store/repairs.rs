@@ -1,5 +1,5 @@
-//! What a store does with the word of the provider's ledger, after it was restored from a backup.
-//! A part of the suite: each case takes any fixture.
+//! Repairs of a store from the provider's ledger, after it was restored from a backup. Part of the suite: each case
+//! takes any fixture.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Steps through the contract and what the model says to each: the reference that every store is held against.
-//! Knows no store.
+//! Steps through the contract and the model's reply to each: the reference for every store. Knows no store.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,7 +16,7 @@ use proptest_state_machine::ReferenceStateMachine;
 use crate::fixture::{Fixture, LEASE_MS, START_MS, reference};
 use crate::model::Model;
 
-/// One call of the contract. Keys were chosen from what the model knew.
+/// One call of the contract. Its keys were chosen from those that the model knew.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Import { rows: Vec<ImportRow>, mode: ImportMode },
@@ -35,7 +34,7 @@ pub(crate) enum Step {
     Reopen,
 }
 
-/// What the contract says to a step; runs by number.
+/// The contract's reply to a step; runs by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum StoreReply {
     #[default]
@@ -46,16 +45,16 @@ pub(crate) enum StoreReply {
         joined: bool,
     },
     Adopted(Option<usize>),
-    /// Of each run: whether it goes on, and its joins.
+    /// Whether each run is unfinished, and its joins.
     Runs(Vec<(bool, i64)>),
-    /// Where invoices may wait for their turn so many were asked for that no others come in between: after how many of
-    /// them a claim ends is the store's choice.
+    /// If a customer's network is known, `limit` is so large that one claim takes all: after how many waiting invoices
+    /// a smaller claim ends is the store's choice.
     ClaimedPending {
         run: usize,
         limit: usize,
         keys: Vec<Key>,
     },
-    /// So many were asked for that equally old leases are all among them or none is: which of those is the store's
+    /// `limit` includes all or none of the equally old leases: which of them a smaller claim takes is the store's
     /// choice.
     ClaimedOpen {
         run: Option<usize>,
@@ -116,7 +115,7 @@ fn tell(model: &mut Model, step: &Step) -> StoreReply {
             model.runs.iter_mut().for_each(|run| run.finished = true);
             StoreReply::Runs(runs)
         }
-        // Without an unfinished run the last one asks, and gets nothing.
+        // Without an unfinished run the last run claims, and gets nothing.
         Step::ClaimPending { after, limit } => match model.running().unwrap_or(model.runs.len()) {
             0 => StoreReply::Nothing,
             run => {
@@ -150,7 +149,7 @@ fn tell(model: &mut Model, step: &Step) -> StoreReply {
     }
 }
 
-/// Newest first; then one that is not in the store.
+/// Newest first; then a key that is not in the store.
 fn known_keys(model: &Model) -> Vec<Key> {
     let unknown = Key::parse("0123456789abcdef0123456789abcdef").unwrap();
     let mut keys: Vec<_> = model.attempts.iter().map(|(key, attempt)| (attempt.run, key)).collect();
@@ -184,7 +183,7 @@ fn an_outcome() -> impl Strategy<Value = Outcome> {
     ]
 }
 
-/// Mostly one of the newest, so that several words meet on one attempt.
+/// Mostly one of the newest, so that several settlements and decisions concern one attempt.
 fn a_key(keys: Vec<Key>) -> impl Strategy<Value = Key> {
     let place = prop_oneof![3 => 0..4_usize, 1 => 0..40_usize];
     place.prop_map(move |place| keys[place % keys.len()].clone())

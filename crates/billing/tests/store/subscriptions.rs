@@ -1,4 +1,4 @@
-//! What the store promises of subscriptions, of their schedule and of runs that claim some invoices, for every kind of
+//! The store's contract for subscriptions, for their schedule and for runs that claim some invoices, for every kind of
 //! store.
 
 use std::time::Duration;
@@ -72,7 +72,7 @@ async fn changed(store: &dyn Store, name: &str, change: Change) -> SubscriptionC
     store.change_subscription(&reference(name), &change, &Holidays::default()).await.unwrap()
 }
 
-/// Everything that is due, date by date; answers the dates on which something was made or left out.
+/// Invoices everything that is due, date by date; returns the dates on which something was invoiced or skipped.
 async fn generated(store: &dyn Store, latest_until: Option<Date>) -> Vec<Date> {
     let (mut after, mut dates) = (None, Vec::new());
     while let Some(due) = store.next_due_date(after).await.unwrap() {
@@ -172,7 +172,7 @@ async fn a_customer_named_by_a_reference_is_made_once_and_is_no_other(fixture: i
         })
     };
     let acme = numbers(&reference("acme"));
-    // Of another source, and before the reference was known: its number is not given again.
+    // A customer of another source that existed before the reference was known: its number is not given again.
     let foreign = NewSubscription { customer: CustomerName::Id(acme[0]), ..subscription(|_| ()) };
     created(&*store, &foreign).await;
     let batch = [named("S2", "acme", "EUR"), named("S3", "acme", "EUR"), named("S4", "other", "USD")];
@@ -265,7 +265,7 @@ async fn only_the_latest_due_period_is_invoiced_if_so_asked(fixture: impl Fixtur
     generated(&*store, Some(Date::MAX)).await;
     assert_eq!(references(&*store).await, ["S1@2023-10-31"]);
     assert_eq!(stored(&*store, "S1").await.next.unwrap().on, date(2023, 11, 30));
-    // A later period that is not asked for now takes the place of none.
+    // A later period that is not requested now replaces no earlier one.
     created(&*store, &subscription(|fields| fields.reference = Some("S2"))).await;
     generated(&*store, Some(date(2023, 9, 30))).await;
     assert_eq!(references(&*store).await, ["S1@2023-10-31", "S2@2023-09-30", "S2@2023-10-31"]);

@@ -1,4 +1,4 @@
-//! Random walks through the contract: each step is taken by a store and by the model, then everything is compared.
+//! Random walks through the contract: a store and the model take each step, then everything is compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,15 +22,15 @@ fn run_id(number: usize) -> RunId {
     RunId(i64::try_from(number).unwrap())
 }
 
-/// A store under test, on a runtime of its own.
+/// A store under test, on its own runtime.
 struct Walk<F> {
-    // Dropped before the runtime that it lives on.
+    // Dropped before the runtime on which it runs.
     store: Option<Arc<dyn Store>>,
     fixture: F,
     runtime: Runtime,
 }
 
-/// How a kind of fixture comes to be.
+/// How a kind of fixture is created.
 trait Made: Fixture + Sized + 'static {
     fn make() -> (Runtime, Self);
 }
@@ -145,7 +145,7 @@ async fn take_runs(store: &dyn Store, step: &Step, runs: &[(bool, i64)]) {
     }
 }
 
-/// What is looked at after each step.
+/// The facts that are compared after each step.
 struct Compared<'a> {
     store: &'a dyn Store,
     model: &'a Model,
@@ -222,7 +222,7 @@ impl Compared<'_> {
 }
 
 impl Compared<'_> {
-    /// The sums against the attempts that they are of.
+    /// Compares the sums with their attempts.
     async fn compare_charged_days(&self, attempts: &[Attempt]) {
         let mut expected = BTreeMap::new();
         for attempt in attempts.iter().filter(|attempt| attempt.state == AttemptState::Charged) {
@@ -248,7 +248,7 @@ fn walks<F: Made>(cases: u32) {
     walked.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// So many where nothing else is said.
+/// The number of walks, unless an environment variable sets another.
 fn number(small: usize) -> u32 {
     u32::try_from(testkit::size("STORE_WALKS", small)).unwrap()
 }

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Account of every credential that names none, and of callers without one where none is asked for.
+/// The account of every credential that names no account, and of callers without a credential where none is required.
 pub const DEFAULT_ACCOUNT: &str = "antaeus";
 
-/// Names of one list.
+/// Maximum number of names in one list.
 const NAMES_MAX: usize = 256;
 
 /// The account that a charge belongs to. Several credentials, old and new, may map to one account.
@@ -19,7 +19,6 @@ impl Account {
         Self(name.to_owned())
     }
 
-    /// Its name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -45,13 +44,13 @@ pub struct Accounts(BTreeMap<String, Account>);
 /// Why a list of names is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccountsError {
-    /// The same name, for two accounts.
+    /// A name maps to two accounts.
     #[error("\"{0}\" stands there for two accounts")]
     Twice(String),
     /// No name at all.
     #[error("is empty: every client would be rejected")]
     Empty,
-    /// More than a list may hold.
+    /// More names than a list may hold.
     #[error("has more than {NAMES_MAX} names")]
     TooMany,
 }
@@ -81,21 +80,22 @@ impl Accounts {
         self.0.keys().map(String::as_str)
     }
 
-    /// The same with each name in its one spelling.
+    /// The same list with each name in its canonical spelling.
     #[must_use]
     pub fn spelled(self, spell: impl Fn(&str) -> Option<String>) -> Self {
         let spelled = self.0.into_iter().map(|(name, account)| (spell(&name).unwrap_or(name), account));
         Self(spelled.collect())
     }
 
-    /// The account of this very name; nothing when the list does not have it.
+    /// The account of exactly this name; `None` when the list does not have it.
     #[must_use]
     pub fn of(&self, name: &str) -> Option<&Account> {
         self.0.get(name)
     }
 }
 
-/// A URI may hold `=` itself: what follows the last one is an account only if it is one word.
+/// Splits `NAME=ACCOUNT`. A URI may contain `=` itself: the text after the last `=` is an account only if it is one
+/// word.
 fn split(entry: &str) -> (&str, Account) {
     let is_word =
         |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));

@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, header};
 
-/// The token of `Authorization: Bearer TOKEN`; `None` when there is none, or more than one such header.
+/// The token of `Authorization: Bearer TOKEN`; `None` when there is no such header, or more than one.
 #[must_use]
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();

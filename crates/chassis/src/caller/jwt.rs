@@ -1,5 +1,5 @@
-//! Reads a signed token and decides whether it authenticates a caller: RS256 or ES256, our issuer and audience, a subject of
-//! the list, in its time. Must not know where keys come from, nor how a token travels.
+//! Reads a signed token and decides whether it authenticates a caller: RS256 or ES256, our issuer and audience, an
+//! accepted subject, within its validity. Must not know where keys come from, nor how a token travels.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,7 +21,7 @@ pub const LEEWAY_SECONDS: i64 = 30;
 pub struct JwtRules {
     /// Required issuer.
     pub issuer: String,
-    /// The audience that it must be issued for.
+    /// Required audience.
     pub audience: String,
     /// Accepted subjects, each with its account.
     pub subjects: Accounts,
@@ -55,8 +55,8 @@ struct Claims {
     iat: Option<NumericDate>,
 }
 
-/// Seconds since 1970. RFC 7519 (section 2) permits fractions, and JSON exponents. Rounded up: the clock counts whole
-/// seconds, and `now < ceil(date)` holds exactly when `now < date`.
+/// Seconds since 1970. RFC 7519 (section 2) permits fractions, and JSON exponents. The value is rounded up: the clock
+/// counts whole seconds, and `now < ceil(date)` holds exactly when `now < date`.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "serde_json::Number")]
 struct NumericDate(i64);
@@ -70,7 +70,7 @@ impl TryFrom<serde_json::Number> for NumericDate {
             return Ok(Self(seconds));
         }
         let seconds = number.as_f64().ok_or(OUT_OF_RANGE)?.ceil();
-        // By its digits: a cast would turn a value out of range into a date.
+        // Converted by its digits: a cast would turn a value out of range into a date.
         format!("{seconds:.0}").parse().map(Self).map_err(|_| OUT_OF_RANGE)
     }
 }
@@ -89,7 +89,7 @@ pub(super) struct Proven {
     pub(super) window: Window,
 }
 
-/// In seconds since 1970.
+/// The validity of a token, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
     from: i64,
@@ -126,7 +126,7 @@ impl<'a> Unverified<'a> {
         Ok(Self { algorithm, kid, signed, claims, signature })
     }
 
-    /// Whom it proves, if this is the key that it names. Nothing of the claims is read before the signature holds.
+    /// The proven subject, if this is the key that the token names. No claim is read before the signature is verified.
     pub(super) fn verify(&self, key: &Key, rules: &JwtRules, now: i64) -> Result<Proven, Refusal> {
         if key.algorithm() != self.algorithm {
             return Err(Refusal::JwtAlgorithm);
@@ -148,7 +148,7 @@ impl<'a> Unverified<'a> {
         }
         let account = claims.sub.as_deref().and_then(|subject| rules.subjects.of(subject));
         let account = account.ok_or(Refusal::JwtSubject)?.clone();
-        // Without a beginning it begins when it was issued.
+        // Without `nbf` the validity begins when the token was issued.
         let from = claims.nbf.or(claims.iat).map_or(i64::MIN, |date| date.0);
         let window = Window { from, to: claims.exp.0 };
         window.check(now)?;

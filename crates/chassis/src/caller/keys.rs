@@ -19,19 +19,19 @@ use crate::config::TokenSource;
 use crate::telemetry::Metrics;
 use crate::tls::{ClientFiles, Mistakes, Source, TlsConnect, TlsMetrics};
 
-/// Minimum time between fetches that unknown keys cause.
+/// Minimum time between two fetches because of unknown keys.
 pub const REFETCH_EVERY: Duration = Duration::from_secs(30);
 
 /// A key that was removed from the set is rejected after this time at the latest.
 pub const REFRESH_EVERY: Duration = Duration::from_secs(300);
 
-/// For one fetch, and for a call that waits for one.
+/// Time limit of one fetch, and of a call that waits for a fetch.
 const FETCH_WITHIN: Duration = Duration::from_secs(5);
 
-/// Most bytes of a key set.
+/// Maximum number of bytes of a key set.
 const SET_BYTES_MAX: usize = 256 * 1024;
 
-/// Where the keys are.
+/// The source of the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySource {
     /// URL of the key set, over https.
@@ -49,7 +49,7 @@ impl KeySource {
     }
 }
 
-/// The keys that are known now. Clones share them.
+/// The keys that are known now, and their refresher. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     known: watch::Receiver<Known>,
@@ -60,7 +60,7 @@ pub(super) struct Keys {
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) set: Arc<KeySet>,
-    /// Grows with each set that is fetched.
+    /// Increases with each fetched set.
     pub(super) generation: u64,
     /// Earliest time at which an unknown key causes another fetch.
     look_again: Instant,
@@ -114,7 +114,8 @@ impl Keys {
         Ok(Self { known, wanted })
     }
 
-    /// What is known, with the key of this id in it; looked for anew when it is not known, if that is its turn.
+    /// The known keys, with the key of this id among them. An unknown id causes a fetch, if the last such fetch is long
+    /// enough ago.
     pub(super) async fn with(&self, kid: &str) -> Option<Known> {
         let mut known = self.known.clone();
         let now = known.borrow_and_update().clone();
@@ -153,7 +154,7 @@ impl KeySetRefresher {
         }
     }
 
-    /// Fetches and publishes. The cached keys stay when that fails.
+    /// Fetches and publishes the key set. The cached keys stay when the fetch fails.
     async fn look(&mut self, asked: Option<Instant>) {
         let fetched = self.fetch().await;
         let result = if fetched.is_ok() { "ok" } else { "bad" };

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-/// Keys of one set; an API server has two or three.
+/// Maximum number of keys in one set; an API server has two or three.
 const KEYS_MAX: usize = 64;
 
 /// Length of one coordinate of the curve.
@@ -32,7 +32,6 @@ impl Algorithm {
     }
 }
 
-/// One public key.
 #[derive(Debug)]
 pub(super) struct Key {
     algorithm: Algorithm,
@@ -84,7 +83,7 @@ struct Entry {
 }
 
 impl KeySet {
-    /// Reads a set; keys of other kinds are passed over, since a set may serve others too.
+    /// Reads a set; keys of other kinds are skipped, since a set may serve other clients too.
     pub(super) fn read(text: &[u8]) -> Result<Self, KeySetError> {
         let set: Set = serde_json::from_slice(text).map_err(KeySetError::Malformed)?;
         if set.keys.len() > KEYS_MAX {

@@ -1,5 +1,5 @@
-//! Who is calling: a name that a certificate proved, a signed token, a static token; one of them or all, as is
-//! configured, and the account that they map to. Must not know any route or status.
+//! Authenticates a caller by a certificate's name, a signed token or a static token, by any or all of them as
+//! configured, and maps the caller to an account. Must not know any route or status.
 
 mod accounts;
 mod bearer;
@@ -37,21 +37,21 @@ use rate::Rate;
 /// Whether a caller needs any or all of the configured proofs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Proof {
-    /// One is enough; two must map to the same account.
+    /// One proof is enough; several must map to the same account.
     #[default]
     Any,
-    /// Each of them, for the same account.
+    /// Every configured proof is needed, each for the same account.
     All,
 }
 
 /// The configured proofs. Unset proofs are neither accepted nor required.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallerRules {
-    /// How many of the following.
+    /// Whether any or all of the following proofs are needed.
     pub proof: Proof,
-    /// Names of certificates. The handshake has proven the name; here it gets its account.
+    /// Accounts by the names of certificates. The handshake has already verified the name.
     pub certificates: Option<Accounts>,
-    /// Signed tokens, and where the keys are.
+    /// Rules for signed tokens, and the source of their keys.
     pub jwt: Option<(JwtRules, KeySource)>,
     /// Static tokens.
     pub tokens: Option<TokenSource>,
@@ -70,7 +70,7 @@ pub struct Presented<'a> {
     pub token: Option<&'a str>,
 }
 
-/// Authenticates callers. Clones share it.
+/// Authenticates callers. Clones share the state.
 #[derive(Clone, Debug)]
 pub struct Callers(Arc<Inner>);
 
@@ -118,7 +118,8 @@ impl Callers {
         })))
     }
 
-    /// Callers by static tokens alone; without a source every caller is accepted. Counts if metrics are given.
+    /// A set of callers with static tokens alone; without a source every caller is accepted. Refusals are counted if
+    /// metrics are given.
     ///
     /// # Errors
     /// When the source cannot be read or holds no token.
@@ -136,7 +137,7 @@ impl Callers {
     /// The account of these credentials. Consumes one request of its rate limit.
     ///
     /// # Errors
-    /// Why it is refused, which was counted; and after which time it may come again, if it only came too often.
+    /// The refusal, which was counted. For an exceeded rate limit, also the time until the next request is accepted.
     pub async fn admit(&self, presented: &Presented<'_>) -> Result<Account, (Refusal, Option<Duration>)> {
         let account = self.identify(presented).await.map_err(|why| (self.refuse(why), None))?;
         if let Some(rate) = &self.0.rate {
@@ -164,7 +165,7 @@ impl Callers {
         if self.is_open() {
             return Ok(Account::default());
         }
-        // Each is looked at, also when another one has proven the caller or refused it.
+        // Every proof is checked, even after another proof has accepted or refused the caller.
         let proofs = [self.by_name(presented), self.by_jwt(presented).await, self.by_static(presented)];
         let proofs = proofs.into_iter().flatten();
         match self.0.proof {
@@ -173,7 +174,7 @@ impl Callers {
         }
     }
 
-    /// `None` when certificates are no proof here.
+    /// The account by the certificate's name; `None` when certificates are not configured as a proof.
     fn by_name(&self, presented: &Presented<'_>) -> Option<Result<Account, Refusal>> {
         let known = self.0.certificates.as_ref()?;
         Some(match presented.name {
@@ -199,7 +200,7 @@ impl Callers {
     }
 }
 
-/// One proof is enough. Without one, a wrong credential is the reported reason rather than a missing one.
+/// One proof is enough. Without a proof, a wrong credential is reported rather than a missing one.
 fn any_account(proofs: Vec<Result<Account, Refusal>>) -> Result<Account, Refusal> {
     let is_absence =
         |why: &Refusal| matches!(why, Refusal::NoCertificate | Refusal::NoJwt | Refusal::NoToken);
@@ -209,7 +210,7 @@ fn any_account(proofs: Vec<Result<Account, Refusal>>) -> Result<Account, Refusal
     if proven.is_empty() { Err(wrong) } else { one_account(proven) }
 }
 
-/// Whose key it is must not hang on which proof is looked at first.
+/// The one account of all proofs. It must not depend on which proof is checked first.
 fn one_account(proven: Vec<Account>) -> Result<Account, Refusal> {
     let mut proven = proven.into_iter();
     let account = proven.next().ok_or(Refusal::NoCredential)?;

@@ -1,5 +1,5 @@
-//! Tokens whose signature was verified a moment ago, so that each call of a busy caller does not cost one again. Keeps
-//! hashes, never a token; whatever may change is looked at each time. Knows no key.
+//! Remembers tokens whose signature was verified recently, so that a busy caller does not cost a verification per call.
+//! Keeps hashes, never a token; the validity in time is checked at each call. Knows no key.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::jwt::Proven;
 
-/// Tokens that are remembered; when there are more, all are forgotten and verified again.
+/// Maximum number of remembered tokens; beyond it all are forgotten and verified again.
 const TOKENS_MAX: usize = 1024;
 
 /// A token by its hash.
@@ -29,7 +29,7 @@ pub(super) fn hash(token: &str) -> Hash {
 }
 
 impl ProofCache {
-    /// What this token proved under this very set of keys.
+    /// The result of this token's verification under exactly this key set.
     pub(super) fn find(&self, token: &Hash, generation: u64) -> Option<Proven> {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.proven.get(token).filter(|_| seen.generation == generation).cloned()

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 
 use super::Account;
 
-/// Default rate limit of one account: no caller of ours needs so many, and it protects the others from one
-/// that has gone mad.
+/// Default rate limit of one account: none of our callers needs so many, and the limit protects other accounts from a
+/// runaway caller.
 pub const RATE_MAX: NonZeroU32 = NonZeroU32::new(50_000).expect("it is not zero");
 
-/// Accounts with a limit of their own; beyond them all new ones share one.
+/// Maximum number of accounts with a limit of their own; all further accounts share one limit.
 const ACCOUNTS_MAX: usize = 1024;
 
 /// The burst, as a duration.
@@ -22,9 +22,9 @@ const BURST: Duration = Duration::from_secs(1);
 /// A limit, and how much of it each account has used.
 #[derive(Debug)]
 pub(super) struct Rate {
-    /// Between two calls at exactly the limit.
+    /// Interval between two calls at exactly the limit.
     every: Duration,
-    /// Until when each account has used its calls.
+    /// The time until which each account has used up its calls.
     used: Mutex<HashMap<Account, Instant>>,
 }
 
@@ -33,7 +33,7 @@ impl Rate {
         Self { every: BURST / per_second.get(), used: Mutex::default() }
     }
 
-    /// Consumes one request of this account, or returns the time until one is available.
+    /// Consumes one request of this account, or returns the time until a request is available.
     pub(super) fn take(&self, account: &Account) -> Result<(), Duration> {
         let now = Instant::now();
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +81,7 @@ mod tests {
     async fn so_many_accounts_as_one_likes_take_no_more_room() {
         let rate = Rate::new(NonZeroU32::MIN);
         for number in 0..2 * ACCOUNTS_MAX {
-            // Whether it is accepted does not matter here.
+            // Whether the call is accepted does not matter here.
             let _ = rate.take(&Account::named(&format!("a{number}")));
         }
         assert!(rate.used.lock().unwrap().len() <= ACCOUNTS_MAX + 1);

@@ -11,41 +11,41 @@ use crate::telemetry::Metrics;
 pub enum Refusal {
     /// No credentials.
     NoCredential,
-    /// Each proof is needed, and there was no certificate.
+    /// Every proof is needed, and there was no certificate.
     NoCertificate,
-    /// Its name is not on the allow-list.
+    /// The certificate's name is not on the allow-list.
     CertificateUnknown,
-    /// Each proof is needed, and there was no static token.
+    /// Every proof is needed, and there was no static token.
     NoToken,
-    /// No line of the file is this token.
+    /// No line of the token file is this token.
     TokenUnknown,
-    /// Each proof is needed, and there was no signed token.
+    /// Every proof is needed, and there was no signed token.
     NoJwt,
-    /// It is no signed token, or too long.
+    /// The bearer text is no signed token, or too long.
     JwtMalformed,
-    /// Its algorithm is not accepted, or is not the one of its key.
+    /// The token's algorithm is not accepted, or is not the one of its key.
     JwtAlgorithm,
-    /// The key that it names is unknown.
+    /// The key that the token names is unknown.
     JwtUnknownKey,
-    /// The signature is not that of the key that it names.
+    /// The signature is not that of the key that the token names.
     JwtSignature,
-    /// It has another issuer.
+    /// The token has another issuer.
     JwtIssuer,
-    /// It has another audience.
+    /// The token has another audience.
     JwtAudience,
-    /// Its subject is not accepted.
+    /// The token's subject is not accepted.
     JwtSubject,
-    /// It is too old.
+    /// The token has expired.
     JwtExpired,
-    /// It is too young.
+    /// The token is not valid yet.
     JwtNotYetValid,
-    /// Two proofs, and each for another account.
+    /// Two proofs map to different accounts.
     AccountsDiffer,
-    /// Sound, but more calls than one account may make.
+    /// The credentials are valid, but the account has exceeded its rate limit.
     RateLimited,
-    /// A web page of another site sent it.
+    /// A web page of another site sent the request.
     Origin,
-    /// It came to loopback under a name that is none of loopback's, as after DNS rebinding.
+    /// The request came to loopback under a name that is not loopback's, as after DNS rebinding.
     Host,
     /// No credential is configured, and the listener is not on loopback.
     Closed,
@@ -61,7 +61,7 @@ impl From<CrossSite> for Refusal {
 }
 
 impl Refusal {
-    /// All of them.
+    /// All refusals.
     pub const ALL: [Self; 20] = [
         Self::NoCredential,
         Self::NoCertificate,
@@ -85,7 +85,7 @@ impl Refusal {
         Self::Closed,
     ];
 
-    /// Its label in `caller_refusals_total`.
+    /// The refusal's label in `caller_refusals_total`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -118,7 +118,7 @@ impl Refusal {
 pub struct CallerMetrics(IntCounterVec);
 
 impl CallerMetrics {
-    /// Shows them in a service's metrics; to be made once a service.
+    /// Registers the metrics in a service's registry; called once per service.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
         let refusals = metrics.counters(

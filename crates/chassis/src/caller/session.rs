@@ -1,6 +1,6 @@
-//! Sessions of a browser that has presented a static token once: a text with an end and a code that only the token makes.
-//! Nothing is kept: each replica that has the token accepts it, and a token that leaves its file takes its sessions along.
-//! Must not know how the text is transported.
+//! Sessions of a browser that has presented a static token once: a text with an end time and a code that only the token
+//! can make. Sessions are not stored: each replica that has the token accepts them, and they end when the token leaves
+//! its file. Must not know how the text is transported.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -9,11 +9,11 @@ use subtle::Choice;
 use super::Callers;
 use super::tokens::Token;
 
-/// Parts the uses of one key: no code of a session is one of anything else.
+/// Separates the uses of one key: the code of a session is valid for nothing else.
 const PURPOSE: &[u8] = b"tinjis session 1\0";
 
 impl Callers {
-    /// A session that this token opens until a moment in seconds since the Unix epoch; `None` where the token is wrong.
+    /// Opens a session by this token until a time in seconds since the Unix epoch; `None` when the token is wrong.
     #[must_use]
     pub fn open_session(&self, token: &str, until_s: i64) -> Option<String> {
         let tokens = self.0.tokens.as_ref()?;
@@ -21,8 +21,8 @@ impl Callers {
         Some(format!("{until_s}.{}", hex(&code(&token, until_s).finalize().into_bytes())))
     }
 
-    /// Whether one of the valid tokens opened this session, and it has not ended. Takes as long for each of them, so that
-    /// the time tells nothing about which.
+    /// Whether one of the valid tokens opened this session, and it has not ended. All tokens are checked, so that the
+    /// time does not reveal which one matched.
     #[must_use]
     pub fn is_in_session(&self, session: &str, now_s: i64) -> bool {
         let Some(tokens) = &self.0.tokens else { return false };

@@ -1,6 +1,6 @@
-//! The format of a credential file: `TOKEN` or `TOKEN ACCOUNT` per line, with comments, blank lines and a byte order mark
-//! skipped. The only parser of it, for every file that a service accepts or sends tokens from.
-//! Must not know where the text comes from, nor what a token opens; no message shows a token.
+//! The format of a credential file: `TOKEN` or `TOKEN ACCOUNT` per line, with comments, blank lines and a byte order
+//! mark skipped. The only parser of this format, for tokens that a service accepts and for those that it sends. Must
+//! not know where the text comes from, nor what a token gives access to; no message shows a token.
 
 use std::fmt;
 
@@ -10,20 +10,20 @@ use super::tokens::Token;
 /// The byte order mark that some editors put before the first line.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// What begins a comment.
+/// The first character of a comment.
 const COMMENT: char = '#';
 
-/// Mistakes that are listed; more of them are one file of another kind.
+/// Maximum number of listed mistakes; a file with more is probably of another kind.
 const LISTED_MAX: usize = 10;
 
 /// What is wrong with one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// So many words.
+    /// The line has this many words.
     Words(usize),
-    /// A character that no header carries, so no caller could present this token.
+    /// The token has a character that no header can carry, so that no caller could present it.
     NotVisibleAscii,
-    /// Fewer bytes than a token needs here.
+    /// The token has fewer bytes than it needs here.
     Short(usize, usize),
     /// The second word is a comment, or holds control characters.
     Account,
@@ -50,7 +50,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Every line that is wrong, with its number from 1.
+/// Every faulty line, with its number from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(Vec<(usize, Fault)>);
 
@@ -67,7 +67,7 @@ impl fmt::Display for Faults {
     }
 }
 
-/// The tokens of a file in its order, each of at least so many bytes.
+/// The tokens of a file in its order, each of at least `bytes_min` bytes.
 pub(super) fn parse(text: &str, bytes_min: usize) -> Result<Vec<Token>, Faults> {
     let (mut tokens, mut faults) = (Vec::new(), Vec::new());
     for (at, line) in text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).lines().enumerate() {
@@ -80,7 +80,7 @@ pub(super) fn parse(text: &str, bytes_min: usize) -> Result<Vec<Token>, Faults> 
 }
 
 fn token(line: &str, bytes_min: usize) -> Result<Option<Token>, Fault> {
-    // Only these two separate words: a lone carriage return would make an account of a second token.
+    // Only spaces and tabs separate words: splitting at a lone carriage return would make an account of a second token.
     let words: Vec<&str> = line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
     let (text, account) = match words[..] {
         [] => return Ok(None),

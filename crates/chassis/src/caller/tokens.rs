@@ -19,16 +19,16 @@ use crate::config::{Secret, TokenOrigin, TokenSource};
 /// Minimum time between two checks of a token file.
 const REREAD: Duration = Duration::from_secs(1);
 
-/// Size of a token file and number of its tokens.
+/// Maximum size of a token file, and maximum number of its tokens.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 const TOKENS_MAX: usize = 256;
 
 /// One line of a token file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// What is presented.
+    /// The text that a caller presents.
     pub secret: Secret,
-    /// Its account.
+    /// The account that the token maps to.
     pub account: Account,
     digest: [u8; 32],
 }
@@ -51,16 +51,16 @@ pub enum TokenError {
     /// The file could not be read.
     #[error("{0} cannot be read: {1}")]
     Unreadable(String, #[source] std::io::Error),
-    /// Nothing but blank lines and comments.
+    /// The source has only blank lines and comments.
     #[error("{0} holds no token")]
     Empty(String),
     /// Lines that are neither a token nor a comment.
     #[error("{0}, {1}")]
     Lines(String, Faults),
-    /// More than a token file may hold.
+    /// More bytes or tokens than a token file may hold.
     #[error("{0} is too large: at most {TOKENS_MAX} tokens and {FILE_BYTES_MAX} bytes")]
     TooLarge(String),
-    /// Whose charges a caller's are must not hang on the order of lines.
+    /// One token maps to two accounts; the account must not depend on the order of lines.
     #[error("{0} has one token for two accounts, {1} and {2}")]
     TwoAccounts(String, Account, Account),
 }
@@ -83,7 +83,7 @@ struct TokenFileWatch {
 }
 
 impl Tokens {
-    /// Reads the source once and keeps an eye on it from then on.
+    /// Reads the source once. A file is read again later, when its tokens are used.
     ///
     /// # Errors
     /// When the source cannot be read or holds no token.
@@ -91,7 +91,7 @@ impl Tokens {
         if let TokenOrigin::Value(secret) = &source.origin
             && secret.expose().len() < source.bytes_min
         {
-            // Only a warning: environments of the replaced systems set a short one by its variable.
+            // Only a warning: environments of the replaced systems set a short token by its variable.
             tracing::warn!(
                 bytes = secret.expose().len(),
                 bytes_min = source.bytes_min,
@@ -106,7 +106,7 @@ impl Tokens {
     /// The current tokens.
     pub(crate) fn read(source: &TokenSource) -> Result<Vec<Token>, TokenError> {
         match &source.origin {
-            // The variable of old is one token, spaces and all.
+            // The legacy variable is one token, spaces included.
             TokenOrigin::Value(secret) if secret.expose().trim().is_empty() => {
                 Err(TokenError::Empty("the value".into()))
             }
@@ -115,8 +115,8 @@ impl Tokens {
         }
     }
 
-    /// The valid tokens; looks at the file when the last look is more than a second ago. The file is read whole,
-    /// being small, so that a change never hides behind an unchanged time stamp.
+    /// The valid tokens. Reads the file again when the last check is more than a second ago: the whole file, since it
+    /// is small, so that a change never hides behind an unchanged time stamp.
     #[must_use]
     pub fn current(&self) -> Arc<[Token]> {
         if let TokenOrigin::File(path) = &self.0.source.origin {
@@ -131,14 +131,14 @@ impl Tokens {
         Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The account of this token; nothing when it is wrong. Takes the same time whichever line matches and also when
-    /// none does.
+    /// The account of this token; `None` when the token is wrong. Takes the same time whichever line matches, and when
+    /// none matches.
     #[must_use]
     pub fn account(&self, presented: &str) -> Option<Account> {
         self.find(presented).map(|token| token.account)
     }
 
-    /// As [`Self::account`]: the whole line.
+    /// The whole line of this token, found as by [`Self::account`].
     pub(super) fn find(&self, presented: &str) -> Option<Token> {
         let tokens = self.current();
         let presented = digest(presented);
@@ -196,7 +196,7 @@ fn read_file(path: &Path, bytes_min: usize) -> Result<Vec<Token>, TokenError> {
     }
 }
 
-/// The accounts of a token that maps to more than one.
+/// Two accounts of a token that maps to more than one.
 fn shared(tokens: &[Token]) -> Option<(Account, Account)> {
     let mut accounts = HashMap::new();
     tokens.iter().find_map(|token| {
@@ -205,7 +205,7 @@ fn shared(tokens: &[Token]) -> Option<(Account, Account)> {
     })
 }
 
-/// A pipe or a device would block for ever.
+/// Opens regular files only: opening a pipe or a device could block for ever.
 fn open_regular(path: &Path) -> std::io::Result<std::fs::File> {
     if std::fs::metadata(path)?.is_file() {
         std::fs::File::open(path)

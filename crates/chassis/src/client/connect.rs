@@ -18,8 +18,8 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
 
 /// Makes connections.
 pub trait Connect: Send + Sync + 'static {
-    /// Connects to a host (a name or an address without brackets), giving up by itself at the deadline at the
-    /// latest; the client gives up then in any case.
+    /// Connects to a host, given as a name or an address without brackets. It should give up at the deadline; the
+    /// client gives up then in any case.
     fn connect<'a>(
         &'a self,
         host: &'a str,
@@ -27,7 +27,7 @@ pub trait Connect: Send + Sync + 'static {
         deadline: Instant,
     ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>>;
 
-    /// Whether it speaks TLS: then only `https` is called, else only `http`.
+    /// Whether this connector makes TLS connections. If so, only `https` URLs are called, otherwise only `http` URLs.
     fn is_tls(&self) -> bool {
         false
     }
@@ -38,7 +38,7 @@ pub trait Connect: Send + Sync + 'static {
     }
 }
 
-/// Plain TCP: every address that the name resolves to, one after the other, each with its share of the time.
+/// Plain TCP: tries every address of the name in order, each with its share of the time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 
@@ -54,7 +54,7 @@ impl Connect for Tcp {
 }
 
 impl Tcp {
-    /// A connection to the first address of the host that takes one.
+    /// A connection to the first address of the host that accepts.
     pub(crate) async fn dial(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
         let tcp = match host.parse::<IpAddr>() {
             Ok(address) => TcpStream::connect((address, port)).await?,

@@ -1,5 +1,5 @@
-//! One HTTP/1.1 connection that serves one request at a time. The caller's task polls it itself: no task is
-//! spawned and none is woken for a call. Knows no pool and no retry.
+//! One HTTP/1.1 connection that serves one request at a time. The caller's task polls the connection itself: a call
+//! spawns no task and wakes none. Knows no pool and no retry.
 
 use super::connect::Stream;
 use super::failure::{Cause, Failure};
@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 /// Read buffer for a response's head or a chunk of its body.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// A connection that was idle for longer is checked with the operating system before use. Below, the runtime's own
-/// readiness is as fresh.
+/// A connection that was idle for longer is checked with the operating system before use. After a shorter time the
+/// runtime's own readiness is fresh enough.
 const TRUSTED_FOR: Duration = Duration::from_millis(10);
 
 /// Limits of one call.
@@ -48,7 +48,7 @@ pub(super) struct Http1Connection {
     progress: Arc<RequestProgress>,
     alarm: Alarm,
     over: bool,
-    /// The generation of the TLS material that it was connected with.
+    /// The generation of the TLS material that the connection was made with.
     pub(super) generation: u64,
     pub(super) idle_since: Instant,
 }
@@ -69,12 +69,12 @@ impl Http1Connection {
         if self.idle_since.elapsed() > TRUSTED_FOR {
             self.progress.check_at_next_read();
         }
-        // Without a waker: the task that sends next registers its own.
+        // Polled without a waker: the task that sends next registers its own.
         self.drive(&mut Context::from_waker(Waker::noop()));
         !self.over && self.sender.is_ready()
     }
 
-    /// Sends one request and reads its whole answer.
+    /// Sends one request and reads the whole response.
     pub(super) async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -88,7 +88,7 @@ impl Http1Connection {
         let mut answer = pin!(self.sender.try_send_request(request));
         let answer = poll_fn(|cx| {
             self.drive(cx);
-            // Only `drive` can make it ready, so it needs no waker of its own.
+            // Only `drive` can make the answer ready, so that the answer needs no waker of its own.
             if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return Poll::Ready(Some(answer));
             }
@@ -134,7 +134,7 @@ impl Http1Connection {
         }
     }
 
-    /// Lets HTTP go on; remembers its end, after which it must not be polled again.
+    /// Polls the HTTP connection and records its end, after which it must not be polled again.
     fn drive(&mut self, cx: &mut Context<'_>) {
         if !self.over {
             self.over = Pin::new(&mut self.connection).poll(cx).is_ready();
@@ -159,7 +159,7 @@ impl Http1Connection {
     }
 }
 
-/// A body being put together under its limit; one that comes in one piece is not copied.
+/// A body that is collected up to its limit; a body in one piece is not copied.
 struct Whole {
     bytes_max: usize,
     first: Bytes,

@@ -4,13 +4,13 @@
 use std::io;
 use std::time::Duration;
 
-/// A call without a whole answer.
+/// A call without a complete response.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Not one byte of this request was handed to the kernel: the other side cannot have executed it.
+    /// No byte of this request was handed to the kernel: the other side cannot have executed it.
     #[error("not sent")]
     NotSent(#[source] Cause),
-    /// Some of it may have arrived: whether it was executed is not known.
+    /// Some bytes may have arrived: whether the request was executed is not known.
     #[error("no answer")]
     Unknown(#[source] Cause),
 }
@@ -26,7 +26,7 @@ impl Failure {
 }
 
 impl Cause {
-    /// Its class, in a word: `error.type` in traces.
+    /// The error's class as one word: `error.type` in traces.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl Cause {
         }
     }
 
-    /// Whether the limit of open file descriptors was reached, of the process or of the machine.
+    /// Whether the process or the machine has reached its limit of open file descriptors.
     pub(super) fn is_want_of_files(&self) -> bool {
         let Self::Connect(error) = self else { return false };
         let wants = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(rustix::io::Errno::raw_os_error);
@@ -64,10 +64,10 @@ pub enum Cause {
     /// No address took the connection in time.
     #[error("not connected within {0:?}")]
     ConnectLate(Duration),
-    /// The time to send it was over before its first byte left: this process stood still, or was too slow.
+    /// The time limit for sending passed before the first byte left: this process stood still, or was too slow.
     #[error("the time to send it was over")]
     SendLate,
-    /// The time of the whole call is over.
+    /// The time limit of the whole call has passed.
     #[error("not answered within {0:?}")]
     Late(Duration),
     /// The answer is larger than allowed.

@@ -1,8 +1,8 @@
 //! The HTTP client: one call on one connection, exact about whether a byte was sent. Must not know which service is called
 //! or what a response means. Never retries, follows redirects or reads proxy settings.
 //!
-//! One case looks like a retry and is none: an idle connection that is found dead before any byte of a request was
-//! written to it is replaced. A request of which a byte was written is never written again.
+//! One case looks like a retry but is none: an idle connection that is found dead before any byte of a request was
+//! written is replaced. Once a byte of a request was written, the request is never written again.
 
 mod connect;
 mod exchange;
@@ -29,17 +29,17 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// To resolve a name and connect.
+/// Default time limit for resolving a name and connecting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// For a whole call.
+/// Default time limit of a whole call.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Idle time after which a connection is closed.
 pub const IDLE: Duration = Duration::from_secs(30);
-/// Open connections.
+/// Default maximum number of open connections.
 pub const POOL_MAX: usize = 256;
-/// Pause of a call that found no free file descriptor, unless one is released before.
+/// Pause of a call that found no free file descriptor, unless a connection is returned before.
 const FILES_AGAIN_IN: Duration = Duration::from_millis(20);
-/// Longest body of a response.
+/// Default maximum size of a response's body.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 const HTTP_PORT: u16 = 80;
@@ -48,22 +48,22 @@ const HTTPS_PORT: u16 = 443;
 /// The limits and deadlines of a client.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// To resolve a name and connect, all of its addresses together.
+    /// Time limit for resolving a name and connecting, for all addresses together.
     pub connect_timeout: Duration,
-    /// For a whole call: waiting for a connection, connecting, sending, the whole answer.
+    /// Time limit of a whole call: waiting for a connection, connecting, sending, reading the whole response.
     pub deadline: Duration,
     /// Idle time after which a connection is closed; shorter than any server's.
     pub idle: Duration,
     /// Maximum number of open connections, busy and idle.
     pub pool_max: usize,
-    /// Whether a connection serves further calls. Without it each call has one of its own, which ends with the call: a
-    /// late second response cannot be taken for the response to another request.
+    /// Whether a connection serves further calls. If not, each call has a connection of its own, which ends with the
+    /// call: a late second response cannot be taken for the response to another request.
     pub reuse: bool,
     /// Longest body of a response; a larger one is [`Cause::TooLarge`].
     pub body_bytes_max: usize,
-    /// Names the spans of outgoing calls.
+    /// Source of the span ids of outgoing calls.
     pub random: Random,
-    /// Records them.
+    /// Records the spans of outgoing calls.
     pub tracer: Tracer,
 }
 
@@ -82,7 +82,8 @@ impl Default for ClientConfig {
     }
 }
 
-/// An extension of a request: none of it is sent from this moment on, however long this process stood still before.
+/// An extension of a request: its first byte is not sent after this moment, however long this process stood still
+/// before.
 #[derive(Clone, Copy, Debug)]
 pub struct SendBefore(pub Instant);
 
@@ -98,7 +99,7 @@ struct Inner {
 }
 
 impl Client {
-    /// What records the spans of its calls.
+    /// The tracer that records the spans of its calls.
     #[must_use]
     pub fn tracer(&self) -> &Tracer {
         &self.0.config.tracer
@@ -118,8 +119,8 @@ impl Client {
         Self(Arc::new(Inner { config, connect: Box::new(connect), pool, places }))
     }
 
-    /// Sends one request, whose URI is absolute, and reads the whole answer, whatever its status. A future
-    /// dropped before its end may have sent.
+    /// Sends one request, whose URI is absolute, and reads the whole answer, whatever its status. If the future is
+    /// dropped before its end, the request may have been sent.
     ///
     /// # Errors
     /// [`Failure::NotSent`] when no byte of the request reached the kernel, else [`Failure::Unknown`].
@@ -151,7 +152,7 @@ impl Client {
 }
 
 impl Inner {
-    /// A place among the open connections.
+    /// Waits for a place among the open connections.
     async fn place(&self, allowed: CallLimits) -> Result<SemaphorePermit<'_>, Cause> {
         if let Ok(place) = self.places.try_acquire() {
             return Ok(place);
@@ -179,8 +180,8 @@ impl Inner {
             }
             match self.connect(authority, allowed).await {
                 Ok(fresh) => break fresh,
-                // That this process may open no more files is no fault of the other side's: others' calls end soon,
-                // and nothing of this one has left.
+                // It is not the other side's fault that this process may open no more files. Other calls end soon, and
+                // no byte of this request has left.
                 Err(cause) if cause.is_want_of_files() && Instant::now() < allowed.deadline => {
                     self.pool.wait_for_kept(FILES_AGAIN_IN).await;
                 }
@@ -206,7 +207,8 @@ impl Inner {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let default_port = if self.connect.is_tls() { HTTPS_PORT } else { HTTP_PORT };
         let port = port(authority).map_err(Cause::Request)?.unwrap_or(default_port);
-        // Read before connecting: a change in between makes the connection look older than it is, which is harmless.
+        // Read before connecting: if the material changes in between, the connection seems older than it is, which is
+        // harmless.
         let generation = self.connect.generation();
         let stream = tokio::time::timeout_at(deadline, self.connect.connect(host, port, deadline))
             .await
@@ -251,7 +253,7 @@ impl Inner {
     }
 }
 
-/// Points at which proofs count that a connection could not be had.
+/// Points by which proofs count failed connections.
 fn mark(cause: &Cause) {
     match cause {
         Cause::ConnectLate(_) => crate::crash_point!("client-connect-late"),
@@ -265,11 +267,11 @@ fn mark(cause: &Cause) {
     }
 }
 
-/// The port of a URL, `None` if the scheme decides. An invalid port must not be taken
-/// for a missing one: another service would be called.
+/// The port of a URL, `None` if the scheme decides. An invalid port must not count as a missing port: another service
+/// would be called.
 ///
 /// # Errors
-/// When it is no number from 1 to 65535.
+/// When the port is no number from 1 to 65535.
 pub fn port(authority: &Authority) -> Result<Option<u16>, &'static str> {
     let place = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place);
     match place.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':')) {

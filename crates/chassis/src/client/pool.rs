@@ -26,7 +26,7 @@ impl Pool {
         Self { idle_for_max, idle: Mutex::default(), kept: Notify::new() }
     }
 
-    /// The connection used last, unless it has idled for too long (then so have all others).
+    /// The connection used last, unless it has been idle for too long (then so have all others).
     pub(super) fn take(&self, authority: &Authority) -> Option<Http1Connection> {
         let connection = self.lock().connections.get_mut(authority)?.pop()?;
         (connection.idle_since.elapsed() < self.idle_for_max).then_some(connection)
@@ -43,12 +43,12 @@ impl Pool {
         self.kept.notify_waiters();
     }
 
-    /// Waits until a connection is given back, but no longer than this.
+    /// Waits until a connection is given back, but no longer than `at_most`.
     pub(super) async fn wait_for_kept(&self, at_most: Duration) {
         let _nothing_came = tokio::time::timeout(at_most, self.kept.notified()).await;
     }
 
-    /// Drops idle connections until at most so many are left.
+    /// Drops idle connections until at most `count_max` are left.
     pub(super) fn keep_at_most(&self, count_max: usize) {
         let mut idle = self.lock();
         let mut surplus = idle.connections.values().map(Vec::len).sum::<usize>().saturating_sub(count_max);
@@ -75,7 +75,7 @@ impl Pool {
     }
 }
 
-/// Closes expired idle connections. Ends with the last one, or with the pool.
+/// Closes expired idle connections. Ends with the last connection, or with the pool.
 async fn watch(pool: std::sync::Weak<Pool>, idle_for_max: Duration) {
     loop {
         tokio::time::sleep(idle_for_max).await;

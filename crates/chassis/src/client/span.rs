@@ -1,5 +1,5 @@
-//! The span of one call, by the semantic conventions of HTTP clients. Must not know which service is called.
-//! A call outside of any sampled trace gets a `traceparent` all the same, so that the logs of both sides belong together.
+//! The span of one call, by the semantic conventions of HTTP clients. Must not know which service is called. A call
+//! outside of any sampled trace also gets a `traceparent`, so that the logs of both sides can be joined.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -7,18 +7,18 @@ use http::{Request, Response};
 use super::{ClientConfig, Failure, port};
 use crate::telemetry::{Kind, Span, TRACEPARENT, TraceContext, Value};
 
-/// An extension of a request whose caller says where in which trace it belongs.
+/// An extension of a request: the place of its span in a trace, as the caller sets it.
 #[derive(Clone, Debug)]
 pub struct Traced {
-    /// The span of the call; of another one, nothing is recorded.
+    /// The span of the call; nothing is recorded unless its trace is sampled.
     pub context: TraceContext,
-    /// The span that it is a part of.
+    /// The parent of the span.
     pub parent: TraceContext,
-    /// The earlier call that this one repeats.
+    /// The earlier call that this call repeats.
     pub resends: Option<TraceContext>,
-    /// How many calls came before it.
+    /// Number of earlier calls of the same attempt.
     pub resend_count: u32,
-    /// What else is to be known of it.
+    /// Further attributes of the span.
     pub attributes: Vec<(&'static str, Value)>,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn begin(config: &ClientConfig, request: &mut Request<Bytes>) -> Span
     span
 }
 
-/// Without the URL's query: it may hold what a log must not.
+/// Describes the request without the URL's query, which may hold secrets.
 fn describe(span: &mut Span, request: &Request<Bytes>) {
     let (method, uri) = (request.method().as_str(), request.uri());
     span.rename(|| method.to_owned());
@@ -59,7 +59,8 @@ fn describe(span: &mut Span, request: &Request<Bytes>) {
         let default_port = if is_https { super::HTTPS_PORT } else { super::HTTP_PORT };
         let port = port(authority).ok().flatten().unwrap_or(default_port);
         span.set_attribute("server.port", i64::from(port));
-        // Behind a user name there may be a password; such a request is refused, and not shown either.
+        // A user name in a URL may be followed by a password. Such a request is refused, and its URL is not recorded
+        // either.
         if !authority.as_str().contains('@') {
             let scheme = uri.scheme_str().unwrap_or("http");
             span.set_attribute("url.full", format!("{scheme}://{authority}{}", uri.path()));
@@ -67,7 +68,7 @@ fn describe(span: &mut Span, request: &Request<Bytes>) {
     }
 }
 
-/// What became of the call. A refusal is an answer, and still an error of the client's span, as the conventions say.
+/// Records the outcome of the call. By the conventions a 4xx or 5xx response is an error of the client's span.
 pub(super) fn conclude(span: &mut Span, result: &Result<Response<Bytes>, Failure>) {
     if !span.is_recorded() {
         return;
@@ -81,7 +82,7 @@ pub(super) fn conclude(span: &mut Span, result: &Result<Response<Bytes>, Failure
             }
         }
         Err(failure) => {
-            // No one has seen this span, and the next call of the same attempt has its number.
+            // The peer has not seen this span's id, and the next call of the same attempt uses the same id.
             if matches!(failure, Failure::NotSent(_)) {
                 span.renumber();
             }

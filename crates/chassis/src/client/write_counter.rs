@@ -1,5 +1,6 @@
-//! The stream below HTTP that counts the request bytes handed to the kernel, so that "not sent" is a fact and
-//! not a guess, and hands over none of a request whose time is over. Knows no HTTP beyond "first a request, then a response".
+//! The stream below HTTP that counts the request bytes handed to the kernel, so that "not sent" is a fact and not a
+//! guess, and hands over no byte of a request that is too late. Knows no HTTP beyond "first a request, then a
+//! response".
 
 use super::connect::Stream;
 use std::io;
@@ -14,9 +15,9 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(super) struct RequestProgress {
     written: AtomicU64,
-    /// When the first byte comes too late.
+    /// The time after which the first byte is too late.
     first_byte_by: Mutex<Option<Instant>>,
-    /// The kernel was offered a byte in time and took none: the other side's fault.
+    /// The kernel was offered a byte in time and took none: the delay is the other side's.
     is_offered: AtomicBool,
     /// The next read asks the operating system whether the peer is gone.
     check: AtomicBool,
@@ -25,7 +26,7 @@ pub(super) struct RequestProgress {
 }
 
 impl RequestProgress {
-    /// A new request begins, of which no byte may leave after this moment.
+    /// Begins a new request, whose first byte must not leave after this moment.
     pub(super) fn begin(&self, first_byte_by: Instant) {
         self.written.store(0, Relaxed);
         self.is_offered.store(false, Relaxed);
@@ -62,7 +63,7 @@ impl WriteCounter {
 
     fn write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if !self.progress.is_anything_written() && self.progress.is_too_late() {
-            // What was offered in time ends with the call, whose alarm wakes it.
+            // A byte that was offered in time stays pending until the call ends, whose alarm wakes the task.
             return match self.progress.is_offered.load(Relaxed) {
                 true => Poll::Pending,
                 false => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -126,10 +127,10 @@ mod points {
     use crate::crash;
     use tokio::io::AsyncRead as _;
 
-    /// Where "half an answer" is cut: within the status line.
+    /// The length at which "half an answer" is cut, within the status line.
     const HALF_ANSWER_BYTES: usize = 12;
 
-    /// Which points the present request has passed.
+    /// The points that the current request has passed.
     #[derive(Debug, Default)]
     pub(super) struct Passed {
         sent: AtomicBool,
@@ -144,7 +145,7 @@ mod points {
     }
 
     impl WriteCounter {
-        /// Hands only half of the request's first piece to the kernel, when that point is to be died at.
+        /// Hands only half of the request's first piece to the kernel, when the process is to die at that point.
         pub(super) fn write_half_request(
             &mut self,
             cx: &mut Context<'_>,
@@ -169,7 +170,7 @@ mod points {
             }
         }
 
-        /// Takes only the beginning of the answer from the kernel, when that point is to be died at.
+        /// Takes only the beginning of the answer from the kernel, when the process is to die at that point.
         pub(super) fn read_half_answer(
             &mut self,
             cx: &mut Context<'_>,

@@ -1,5 +1,5 @@
-//! A virtual clock that several processes share by a file: how far it is ahead of the machine's clock. It goes on at the
-//! machine's rate, and its owner moves it ahead in jumps. Knows neither who reads it nor what is due when.
+//! A virtual clock that several processes share by a file with its distance from the machine's clock. It runs at the
+//! machine's rate, and its owner moves it ahead in jumps. Knows neither its readers nor what is due when.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,26 +11,27 @@ use super::{system_time, whole_ms};
 
 /// Digits of a number in the file, with its sign.
 const DIGITS: usize = 20;
-/// The number twice: a reader that meets a write half done sees two numbers that differ.
+/// The file holds the number twice: a reader during a write sees two different numbers.
 const BYTES: usize = 2 * (DIGITS + 1);
-/// How often a reader that has met a half written file reads it again before it goes on with what it knows.
+/// How often a reader of a half-written file reads again before it uses the last known number.
 const READS_MAX: usize = 100;
 
 /// The shared file, open.
 #[derive(Debug)]
 pub struct VirtualClock {
     file: File,
-    /// What was read last.
+    /// The last number read.
     known_ahead_ms: AtomicI64,
-    /// The latest time that was shown: time never goes back, whatever the machine's clock does.
+    /// The latest time that was returned: time never goes back, whatever the machine's clock does.
     latest_ms: AtomicI64,
 }
 
 impl VirtualClock {
-    /// Makes the file, which must not exist; the clock shows `start_ms`, milliseconds since 1970, and goes on from there.
+    /// Creates the file, which must not exist; the clock shows `start_ms`, milliseconds since 1970, and runs on from
+    /// there.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the file cannot be written.
     pub fn create(path: &Path, start_ms: i64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let clock = Self::of(file, start_ms.saturating_sub(machine_ms()));
@@ -41,7 +42,7 @@ impl VirtualClock {
     /// Opens the file to read it.
     ///
     /// # Errors
-    /// When it cannot be read, or is no clock.
+    /// When the file cannot be read, or is no clock.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         for _ in 0..READS_MAX {
@@ -56,7 +57,7 @@ impl VirtualClock {
         Self { file, known_ahead_ms: AtomicI64::new(ahead_ms), latest_ms: AtomicI64::new(i64::MIN) }
     }
 
-    /// Moves it ahead to this time; never back.
+    /// Moves the clock ahead to this time, never back.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -67,7 +68,7 @@ impl VirtualClock {
         Ok(())
     }
 
-    /// By how much it is ahead of the machine's clock.
+    /// Milliseconds by which the clock is ahead of the machine's clock.
     #[must_use]
     pub fn ahead_ms(&self) -> i64 {
         for _ in 0..READS_MAX {
@@ -96,7 +97,7 @@ impl VirtualClock {
     }
 }
 
-/// `None`: a write is half done, or this is no clock.
+/// The number in the file. `None`: a write is half done, or the file is no clock.
 fn read(file: &File) -> io::Result<Option<i64>> {
     let mut bytes = [0; BYTES];
     if file.read_at(&mut bytes, 0)? != BYTES {

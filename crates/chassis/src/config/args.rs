@@ -11,10 +11,10 @@ use clap::{Arg, Command, Error};
 
 use super::problems::{EXIT_USAGE, Problems};
 
-/// Maximum number of reported mistakes of one command line; further ones are reported as one.
+/// Maximum number of reported mistakes of one command line; further mistakes are reported as one.
 const MISTAKES_MAX: usize = 20;
 
-/// From argv (program name first) to a valid configuration: prints help or version, or ALL mistakes at once,
+/// Reads a valid configuration from argv (program name first), or prints help or version, or ALL mistakes at once,
 /// unknown flags and bad values alike.
 ///
 /// # Errors
@@ -33,7 +33,7 @@ pub fn load<A: clap::Parser, C>(
     }
 }
 
-/// Parses argv (program name first) alone; for commands whose arguments need no further check.
+/// Parses argv (program name first) without resolving it; for commands whose arguments need no further check.
 ///
 /// # Errors
 /// As [`load`].
@@ -47,8 +47,8 @@ fn refuse(message: &str) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-/// Parses, and after each mistake again without the wrong argument, so that every mistake is found.
-/// `None` when the mistakes left nothing to go on with.
+/// Parses, and after each mistake again without the wrong argument, so that every mistake is found. `None` when the
+/// mistakes left nothing to parse.
 fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> Result<Option<A>, ExitCode> {
     // The value of a removed flag is no mistake of its own.
     let mut left_over = None;
@@ -67,7 +67,7 @@ fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> R
         }
         let wrong = wrong_word(&error).and_then(|word| position(&args, &word, left_over));
         if error.kind() == ErrorKind::InvalidSubcommand && wrong != left_over {
-            // Without its command nothing after it can be judged.
+            // Without a known command no later argument can be judged.
             problems.note(unknown_command::<A>(&error));
             return Ok(None);
         }
@@ -94,7 +94,7 @@ fn attempt<A: clap::Parser>(args: &[OsString]) -> Result<A, Error> {
     A::from_arg_matches(&matches)
 }
 
-/// An error that names no subcommand which `--help` hides.
+/// Removes from an error the suggestion of a subcommand that `--help` hides.
 fn without_hidden(mut error: Error, hidden: &[String]) -> Error {
     for kind in [ContextKind::ValidSubcommand, ContextKind::SuggestedSubcommand] {
         let Some(ContextValue::Strings(names)) = error.remove(kind) else { continue };
@@ -142,7 +142,7 @@ fn takes_next_word(word: &OsStr) -> bool {
     word.starts_with('-') && !word.contains('=')
 }
 
-/// What is wrong, with the most similar command or else all of them.
+/// Describes an unknown command, with the most similar command or else all of them.
 fn unknown_command<A: clap::Parser>(error: &Error) -> String {
     let said = first_lines(error);
     if error.get(ContextKind::SuggestedSubcommand).is_some() {

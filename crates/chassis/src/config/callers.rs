@@ -14,8 +14,8 @@ use crate::caller::{Accounts, CallerRules, JwtRules, KeySource, Proof, Tokens};
 use crate::client::port;
 use crate::clock::Clock;
 
-/// What a pod finds in a cluster. No defaults of clap: a setting of signed tokens that is given without an audience is a
-/// mistake.
+/// The values of a pod in a cluster. They are not clap's defaults: any setting of signed tokens without an audience is
+/// a mistake.
 const ISSUER_DEFAULT: &str = "https://kubernetes.default.svc.cluster.local";
 const JWKS_URL_DEFAULT: &str = "https://kubernetes.default.svc/openid/v1/jwks";
 const CREDENTIALS_DEFAULT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -62,8 +62,8 @@ pub struct CallerArgs {
 }
 
 impl CallerArgs {
-    /// Checks the settings and the files that they name, together with the common settings; `None` when a mistake
-    /// was recorded. Where a certificate is only one of several proofs, the handshake no longer asks for it.
+    /// Checks the settings and the files that they name, together with the common settings; `None` when a mistake was
+    /// recorded. Where a certificate is only one of several proofs, the handshake no longer requires it.
     pub fn resolve(
         &self,
         given: &CommonArgs,
@@ -121,7 +121,7 @@ impl CallerArgs {
         }
     }
 
-    /// Without an audience signed tokens are off, and any other setting of them is a mistake.
+    /// Checks that no other setting of signed tokens is given: without an audience they are off.
     fn no_jwt(&self, problems: &mut Problems) -> Result<Option<(JwtRules, KeySource)>, ()> {
         let settings = [
             (self.jwt_issuer.name(), self.jwt_issuer.is_given()),
@@ -226,7 +226,7 @@ mod tests {
         );
     }
 
-    /// They are no defaults of clap's, so that the text of `--help` says them again.
+    /// The defaults are not clap's, so that the text of `--help` must repeat them.
     #[test]
     fn help_says_the_defaults_that_a_pod_finds() {
         let help = Args::command().term_width(400).render_long_help().to_string();

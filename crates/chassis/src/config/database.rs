@@ -21,29 +21,29 @@ pub enum DatabaseUrl {
 /// A SQLite file, and what may be done with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqliteUrl {
-    /// Its path.
     pub path: PathBuf,
-    /// As `mode` in the URL says.
+    /// The `mode` parameter of the URL.
     pub mode: SqliteMode,
 }
 
-/// What may be done with a SQLite file; the words and their meaning are those of SQLite's URI file names.
+/// What may be done with a SQLite file; names and meaning are those of SQLite's URI file names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SqliteMode {
-    /// `ro`: it is only read, and must exist.
+    /// `ro`: the file is only read, and must exist.
     ReadOnly,
-    /// `rw`: it must exist.
+    /// `rw`: the file must exist.
     ReadWrite,
-    /// `rwc`, or nothing: it is made if it is missing.
+    /// `rwc`, or no mode: a missing file is created.
     #[default]
     ReadWriteCreate,
 }
 
 impl SqliteUrl {
-    /// The file for a service that writes. Before it is opened, so that a mistyped path makes no empty store.
+    /// The file for a service that writes. Checked before the file is opened, so that a mistyped path creates no empty
+    /// store.
     ///
     /// # Errors
-    /// When it must exist and does not.
+    /// When the file must exist and does not.
     pub fn existing(&self) -> Result<&Path, String> {
         let path = self.path.display();
         match self.mode {
@@ -60,7 +60,8 @@ impl DatabaseUrl {
     /// The file of which a copy is a backup.
     ///
     /// # Errors
-    /// What to use instead where it is in PostgreSQL. It names no tables: such a list lacked those of later versions.
+    /// For PostgreSQL, the text that says what to use instead. It names no tables: such a list would lack those of
+    /// later versions.
     pub fn file_to_back_up(&self) -> Result<&Path, &'static str> {
         match self {
             Self::Sqlite(file) => Ok(&file.path),
@@ -73,7 +74,7 @@ impl DatabaseUrl {
     }
 }
 
-/// Without user, password or parameters: all may be secrets.
+/// Hides user, password and parameters: all may be secrets.
 impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

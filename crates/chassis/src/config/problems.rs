@@ -10,12 +10,11 @@ pub const EXIT_USAGE: u8 = 64;
 #[derive(Debug, Default)]
 pub struct Problems(Vec<String>);
 
-/// At least one mistake; shows all of them, one a line.
+/// At least one mistake; its text has all of them, one per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(Vec<String>);
 
 impl Problems {
-    /// None yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -13,7 +13,8 @@ use clap::{Arg, Command};
 use super::problems::Problems;
 use crate::tls::Source;
 
-/// What was given for a setting, or else its default. A mistake in it waits until all are reported together.
+/// What was given for a setting, or else its default. A mistake in the value is kept until all mistakes are reported
+/// together.
 ///
 /// A field of this type needs [`checked`] as its value parser, and its command [`with_defaults`].
 #[derive(Clone)]
@@ -23,18 +24,18 @@ pub struct Setting<T> {
 }
 
 impl<T: Clone> Setting<T> {
-    /// One that clap did not make.
+    /// A setting that clap did not make.
     pub fn new(name: &str, value: Option<T>) -> Self {
         Self { name: name.into(), value: Ok(value) }
     }
 
-    /// As messages name it, such as `--listen (LISTEN)`.
+    /// The name that messages show, such as `--listen (LISTEN)`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether something was given, right or wrong; a default counts as given.
+    /// Whether a value was given, right or wrong; a default counts as given.
     #[must_use]
     pub fn is_given(&self) -> bool {
         !matches!(self.value, Ok(None))
@@ -54,7 +55,7 @@ impl<T: Clone> Setting<T> {
         problems.check(&self.name, self.value.as_ref()).cloned()
     }
 
-    /// What the value leads to, such as a file's contents; a mistake there is one of the setting.
+    /// Converts the value, for example to a file's contents; an error of the conversion is a mistake of this setting.
     pub fn and_then<U, E: Display>(&self, lead: impl FnOnce(T) -> Result<U, E>) -> Setting<U> {
         let value = self.value.clone().and_then(|value| {
             let led = value.map(lead).transpose();
@@ -73,7 +74,7 @@ impl Setting<PathBuf> {
     }
 }
 
-/// Without the value, which may be a secret.
+/// Hides the value, which may be a secret.
 impl<T> fmt::Debug for Setting<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
@@ -109,8 +110,8 @@ where
     }
 }
 
-/// Makes a flag valid before and after a subcommand, and gives it its default: that of the list, by the name of the field, or
-/// what it declares, or an empty text. Call it from `#[command(mut_args = …)]`.
+/// Makes a flag valid before and after a subcommand, and sets its default: the one of the list under the field's name,
+/// else the one that the flag declares, else an empty text. Call it from `#[command(mut_args = …)]`.
 #[must_use]
 pub fn with_defaults(arg: Arg, defaults: &[(&str, &'static str)]) -> Arg {
     // clap requires a field that is no `Option`.
@@ -130,7 +131,7 @@ fn name_of(arg: &Arg) -> String {
     }
 }
 
-/// For [`checked`]: any text.
+/// The check of any text, for [`checked`].
 ///
 /// # Errors
 /// None.
@@ -138,7 +139,7 @@ pub fn text(text: &str) -> Result<String, Infallible> {
     Ok(text.to_owned())
 }
 
-/// For [`checked`]: the path of a file or a folder.
+/// The check of a path of a file or a folder, for [`checked`].
 ///
 /// # Errors
 /// None.

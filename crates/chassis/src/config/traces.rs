@@ -1,6 +1,6 @@
-//! Settings of the trace exporter: OpenTelemetry's standard variables, text in, checked settings out.
-//! Must not know what a trace is of. A value that cannot be used is a warning and its default holds, as the specification
-//! wants it: operators of clusters set these variables for every pod, and a service charges without traces too.
+//! Settings of the trace exporter: OpenTelemetry's standard variables, text in, checked settings out. Must not know
+//! what a trace is of. A value that cannot be used causes a warning and its default applies, as the specification
+//! demands: operators of clusters set these variables for every pod, and a service charges without traces too.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,15 +18,15 @@ use crate::tls::{ClientFiles, Source};
 const TRACES_PATH: &str = "/v1/traces";
 /// Time limit of one request to the collector.
 const TIMEOUT_MS: u64 = 10_000;
-/// From one export to the next, in milliseconds, unless a batch is full before.
+/// Interval between exports in milliseconds, unless a batch is full before.
 const SCHEDULE_DELAY_MS: u64 = 5_000;
-/// To hand over one batch, tries included, in milliseconds.
+/// Time limit for exporting one batch, retries included, in milliseconds.
 const EXPORT_TIMEOUT_MS: u64 = 30_000;
-/// Ended spans that may wait; further ones are dropped.
+/// Maximum number of ended spans that wait; further spans are dropped.
 const QUEUE_MAX: u64 = 2048;
-/// Spans in one request.
+/// Maximum number of spans in one request.
 const BATCH_MAX: u64 = 512;
-/// No queue is larger, whatever a variable says: 256 spans are about 100 kB.
+/// Upper limit of the queue, above any value of the variable: 256 spans are about 100 kB.
 const QUEUE_LIMIT: u64 = 65_536;
 
 const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
@@ -42,40 +42,40 @@ pub struct TraceSettings {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// CA bundle and certificate, where the URL begins with https.
     pub tls: Option<ClientFiles>,
-    /// For one request.
+    /// Time limit of one request.
     pub timeout: Duration,
     /// Which traces are recorded.
     pub sampler: Sampler,
-    /// What these spans come from; `service.name` is the first.
+    /// Attributes of the source of these spans; `service.name` is the first.
     pub resource: Vec<(String, String)>,
-    /// Ended spans that may wait.
+    /// Maximum number of ended spans that wait.
     pub queue_max: usize,
-    /// Spans in one request.
+    /// Maximum number of spans in one request.
     pub batch_max: usize,
-    /// From one export to the next.
+    /// Interval between exports.
     pub schedule_delay: Duration,
-    /// To hand over one batch, tries included.
+    /// Time limit for exporting one batch, retries included.
     pub export_timeout: Duration,
 }
 
-/// Without the headers: they are credentials.
+/// Hides the headers, which are credentials.
 impl fmt::Debug for TraceSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TraceSettings").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
-/// What the variables say.
+/// The settings that the variables give, and their mistakes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traces {
-    /// Nothing unless an endpoint is given.
+    /// `None` unless an endpoint is given.
     pub settings: Option<TraceSettings>,
-    /// A line for each value that cannot be used; for the log, once it is open.
+    /// A line for each value that cannot be used; logged once the log is open.
     pub warnings: Vec<String>,
 }
 
 impl Traces {
-    /// Reads the variables of this process. `service`: its name, and whether it is the service's own default.
+    /// Reads the variables of this process. `service` is a name, and whether that name is the service's own default.
     #[must_use]
     pub fn of_environment(service: (&str, bool)) -> Self {
         Self::read(&|name| std::env::var_os(name)?.into_string().ok(), service)
@@ -135,7 +135,7 @@ impl Variables<'_> {
         })
     }
 
-    /// A variable of traces alone is the whole URL; one of all signals is what their paths stand below.
+    /// The variable for traces holds the whole URL; the variable for all signals holds the base URL of their paths.
     fn endpoint(&mut self) -> Option<Uri> {
         let (name, text) = self.of_traces("ENDPOINT")?;
         let url = match name.contains("TRACES") {
@@ -159,8 +159,8 @@ impl Variables<'_> {
         })
     }
 
-    /// `service.name` from a flag or `OTEL_SERVICE_NAME` comes before that of `OTEL_RESOURCE_ATTRIBUTES`, and that before
-    /// the service's own.
+    /// `service.name` is taken from a flag or `OTEL_SERVICE_NAME`, else from `OTEL_RESOURCE_ATTRIBUTES`, else it is the
+    /// service's own default.
     fn resource(&mut self, (service, is_default): (&str, bool)) -> Vec<(String, String)> {
         const NAME: &str = "service.name";
         let mut given = match self.given("OTEL_RESOURCE_ATTRIBUTES") {
@@ -182,14 +182,14 @@ impl Variables<'_> {
                     value.set_sensitive(true);
                     headers.push((name, value));
                 }
-                // The value may be a credential, and the name is not sound: neither is shown.
+                // The value may be a credential, and the name is invalid: neither is shown.
                 _ => self.warn(&variable, "an entry is no header, it is left out"),
             }
         }
         headers
     }
 
-    /// Nothing when a file cannot be used: traces go to a verified collector only.
+    /// TLS settings; `None` when a file cannot be used, since traces go to a verified collector only.
     fn tls(&mut self) -> Option<ClientFiles> {
         let source = |setting: &str| {
             let path = self.given(setting).map(PathBuf::from)?;
@@ -205,7 +205,7 @@ impl Variables<'_> {
         mistakes.is_empty().then_some(files)
     }
 
-    /// `name=value` between commas, values percent-encoded, as in W3C baggage.
+    /// Parses `name=value` pairs with percent-encoded values, separated by commas as in W3C baggage.
     fn pairs(&mut self, variable: &str, text: &str) -> Vec<(String, String)> {
         let mut pairs = Vec::new();
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
@@ -230,7 +230,7 @@ impl Variables<'_> {
         })
     }
 
-    /// The variable of traces, or else the one of all signals, with its name.
+    /// Value and name of the variable for traces, or else of the variable for all signals.
     fn of_traces(&self, what: &str) -> Option<(String, String)> {
         let names = [format!("OTEL_EXPORTER_OTLP_TRACES_{what}"), format!("OTEL_EXPORTER_OTLP_{what}")];
         names.into_iter().find_map(|name| self.given(&name).map(|text| (name, text)))

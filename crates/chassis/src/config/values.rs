@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::telemetry::{LogConfig, LogFormat, LogLevel};
 use crate::tls::ServerFiles;
 
-/// As many as there are ports of one address.
+/// The number of ports of one address.
 const CONNECTIONS_PER_PEER_MAX: usize = 65536;
 
 /// A secret text: no log, error or `Debug` shows it.
@@ -55,7 +55,7 @@ pub fn unquote(text: &str) -> &str {
     stripped('"').or_else(|| stripped('\'')).unwrap_or(text)
 }
 
-/// Bytes of a token in a file, where callers from elsewhere could try others.
+/// Minimum number of bytes of a token in a file, where remote callers could try to guess it.
 const TOKEN_BYTES_MIN: usize = 16;
 
 /// A switch: true, 1 or yes; false, 0 or no.
@@ -82,7 +82,7 @@ pub fn on_or_off(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Where the tokens that callers present (and that billing sends) come from.
+/// The source of the tokens that callers present, or that billing sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenSource {
     pub(crate) origin: TokenOrigin,
@@ -93,7 +93,7 @@ pub struct TokenSource {
 /// What holds the tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenOrigin {
-    /// One token, given as the variable of old.
+    /// One token, given by the legacy variable.
     Value(Secret),
     /// A file with one token a line, read again when it changes.
     File(PathBuf),
@@ -111,7 +111,8 @@ impl TokenSource {
         Self { origin: TokenOrigin::File(path.into()), bytes_min: 0 }
     }
 
-    /// As what callers of this listener present: off loopback a token in a file must not be short.
+    /// The same source, for tokens that callers of this listener present: off loopback a token in a file must not be
+    /// short.
     #[must_use]
     pub fn accepted_on(self, listener: SocketAddr) -> Self {
         let bytes_min = if is_loopback(listener) { 0 } else { TOKEN_BYTES_MIN };
@@ -220,7 +221,7 @@ pub struct Common {
     pub connections_per_peer: usize,
     /// The database.
     pub database_url: DatabaseUrl,
-    /// The clock of the database's rows, and of what is due by it; logs and certificates go by the machine's.
+    /// The clock of the database's rows and due times; logs and certificates use the machine's clock.
     pub clock: Clock,
     /// Log format, level and service name.
     pub log: LogConfig,
@@ -288,8 +289,8 @@ impl CommonArgs {
     }
 }
 
-/// A file of tokens, which must be of use now: those that callers of this listener present, or with `None` those that we
-/// send.
+/// Checks that a token file is usable now. Its tokens are those that callers of this listener present or, with `None`,
+/// those that we send.
 pub fn token_file(
     file: &Setting<PathBuf>,
     listener: Option<SocketAddr>,

@@ -1,6 +1,7 @@
-//! What each transaction sets for itself as it begins, in one round trip: a commit that waits for the disk, and limits
-//! that the server enforces when this process no longer can. It relies on no default: a role, a database or the server
-//! may be set otherwise at any time, and a pooler hands out sessions that are not ours. Knows no statement's meaning.
+//! The settings that each transaction makes as it begins, in one round trip: a commit that waits for the disk, and
+//! limits that the server enforces when this process no longer can. It relies on no default: a role, database or server
+//! may be set otherwise at any time, and a pooler's sessions are shared with other clients. Knows no statement's
+//! meaning.
 
 use std::time::Duration;
 
@@ -10,13 +11,13 @@ use super::error::PgError;
 
 /// How long a statement may wait for a lock; then it fails, and its transaction is begun anew.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the server waits for the next statement of an open transaction: a process that was stopped or cut off in
-/// the middle of one holds its locks no longer.
+/// How long the server waits for the next statement of an open transaction: after this a process that was stopped or
+/// cut off no longer holds its locks.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
-/// The same where nothing is thought over between two statements.
+/// The same limit for transactions whose statements follow each other at once.
 pub(super) const BRIEF_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much later than this process the server gives up on a statement. A COMMIT that waits for a standby and is cut
-/// short by the server is answered as if it had succeeded: this process must have stopped waiting before.
+/// short by the server is answered as if it had succeeded: this process must stop waiting before that.
 const SERVER_GRACE: Duration = Duration::from_secs(5);
 
 /// PostgreSQL's own default: on the disk here, and on that of a synchronous standby where there is one. `local` would
@@ -27,24 +28,24 @@ const AT_LEAST: &str = "on";
 /// were just filled, and where rows must be found by index; batches are planned anew, and end within few milliseconds.
 const NEVER_COMPILED: &str = "set_config('jit', 'off', true)";
 
-/// No value of the setting, so that the server refuses it.
+/// Not a valid value of the setting, so that the server refuses it.
 const NOT_DURABLE: &str = "cannot be durable";
 
 /// The texts that begin a transaction.
 #[derive(Clone, Debug)]
 pub(super) struct Begin {
-    /// That writes: its commit is durable, or the server refuses to begin.
+    /// Begins a transaction that writes: its commit is durable, or the server refuses to begin.
     pub(super) write: String,
-    /// The same, for statements that are sent at once, or under a lock that others wait for.
+    /// Begins a writing transaction whose statements follow at once, or that holds a lock that others wait for.
     pub(super) brief: String,
-    /// The same, for as long as its statements take.
+    /// Begins a writing transaction without time limits for its statements and locks.
     pub(super) migrate: String,
-    /// That keeps nothing.
+    /// Begins a transaction that only reads.
     pub(super) read: String,
 }
 
 impl Begin {
-    /// `statement_timeout` is how long this process waits for one statement.
+    /// The texts for this time limit, `statement_timeout`, within which this process waits for one statement.
     pub(super) fn new(statement_timeout: Duration) -> Self {
         let statement = statement_timeout + SERVER_GRACE;
         let of = |mode: &str, settings: &str| {
@@ -73,8 +74,9 @@ impl Begin {
     }
 }
 
-/// A stricter value than [`AT_LEAST`] stays, and so does a weaker one that still waits for this server's disk. `fsync`
-/// and `full_page_writes` are no session's to set: with either off, no commit is durable, and none is tried.
+/// The setting that makes commits durable. A stricter value than [`AT_LEAST`] stays, and so does a weaker one that
+/// still waits for this server's disk. No session can set `fsync` and `full_page_writes`: with either off, no commit is
+/// durable, and none is tried.
 fn durable() -> String {
     format!(
         "set_config('synchronous_commit', CASE \
@@ -84,7 +86,7 @@ fn durable() -> String {
     )
 }
 
-/// An error of one of these texts.
+/// Converts the error of one of these texts.
 pub(super) fn failed(error: tokio_postgres::Error) -> PgError {
     match error.code() {
         Some(code) if *code == SqlState::INVALID_PARAMETER_VALUE => PgError::NotDurable,

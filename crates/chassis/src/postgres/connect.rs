@@ -1,5 +1,5 @@
-//! One connection over plain TCP, TLS or a Unix socket, with a pause after failed tries that all callers share.
-//! Knows no statement. TLS is the one of this crate; the CA bundle may change while connections are open.
+//! One connection over plain TCP, TLS or a Unix socket, with a pause after failed tries that all callers share. Knows
+//! no statement. It uses this crate's TLS; the CA bundle may change while connections are open.
 
 use std::fmt;
 use std::io;
@@ -20,9 +20,9 @@ use super::hosts::Hosts;
 use crate::clock::Random;
 use crate::tls::{Secured, TlsConnect};
 
-/// The first pause after a failed try to connect; it doubles with each.
+/// The first pause after a failed try to connect; it doubles with each further one.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
-/// The longest: how long after the database's return it may go unnoticed.
+/// The longest pause: the time for which the database's return may go unnoticed.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Time limit for cancelling a statement.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -112,7 +112,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // Without this a statement that hangs would hold the connection for ever.
+        // Otherwise a statement that hangs would hold the connection for ever.
         self.driver.abort();
     }
 }
@@ -133,12 +133,12 @@ async fn open(config: &Config, way: TlsMode) -> Result<Connection, tokio_postgre
     Ok(Connection { client, way, driver })
 }
 
-/// How a connection is secured: with the current TLS material, or not at all, according to `sslmode`
-/// too. One type for both, since all of the driver's connecting is compiled for each.
+/// How a connection is secured: with the current TLS material, or not at all, according to `sslmode` too. One type for
+/// both cases, since the driver's connection code is compiled for each type.
 #[derive(Clone)]
 struct TlsMode(Option<TlsConnect>);
 
-/// `None` where it is not needed.
+/// The TLS handshake of a connection; `None` without TLS.
 struct Handshake(Option<(TlsConnector, ServerName<'static>)>);
 
 impl MakeTlsConnect<Socket> for TlsMode {

@@ -7,13 +7,13 @@ use tokio_postgres::error::{DbError, SqlState};
 /// A database error. Unless the variant says otherwise, the statement or transaction was rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum PgError {
-    /// Not reachable, shutting down, read-only or too slow.
+    /// The database is not reachable, shutting down, read-only or too slow.
     #[error("the database cannot be used")]
     Unavailable(#[source] Source),
-    /// Every connection was in use for as long as one waits for one.
+    /// Every connection stayed in use for the whole waiting time.
     #[error("no connection to the database was free in time")]
     Busy,
-    /// Who asked for it has left while it waited; nothing was begun.
+    /// The caller left while the call waited; nothing was begun.
     #[error("the caller has left, so nothing was begun")]
     CallerGone,
     /// No commit would be durable, so that nothing was begun.
@@ -25,13 +25,13 @@ pub enum PgError {
     /// The commit was sent and its response was lost: the outcome is unknown. Read the rows back by key.
     #[error("the database's answer to a commit was lost")]
     InDoubt(#[source] Source),
-    /// Others wrote the same rows, each time it was tried.
+    /// Other transactions wrote the same rows at every try.
     #[error("others were faster at the same rows, each time")]
     Conflict(#[source] Source),
     /// A constraint of the schema refused it.
     #[error("the constraint {name} refused it")]
     Constraint {
-        /// As the schema names it; empty where the server does not say.
+        /// The constraint's name; empty when the server does not send it.
         name: String,
         /// The server's message.
         source: Source,
@@ -45,7 +45,7 @@ pub enum PgError {
     /// The server refused the statement: it or its types are wrong.
     #[error("the database refused a statement")]
     Refused(#[source] Source),
-    /// A row, or the server's storage, holds what it must not.
+    /// A row, or the server's storage, holds invalid data.
     #[error("the database holds what it must not: {0}")]
     Corrupt(String),
 }
@@ -53,7 +53,7 @@ pub enum PgError {
 /// The source of an error.
 pub type Source = Box<dyn Error + Send + Sync>;
 
-/// A database's answer.
+/// The result of a database call.
 pub type Result<T> = std::result::Result<T, PgError>;
 
 impl PgError {
@@ -67,7 +67,7 @@ impl PgError {
         matches!(self, Self::Unavailable(_) | Self::InDoubt(_) | Self::Corrupt(_))
     }
 
-    /// The same for a statement that may have committed: without the server's response the outcome is unknown.
+    /// The error of a statement that may have committed: without the server's response the outcome is unknown.
     pub(super) fn of_commit(error: tokio_postgres::Error) -> Self {
         match error.as_db_error().map(is_definite) {
             Some(true) => error.into(),
@@ -75,14 +75,15 @@ impl PgError {
         }
     }
 
-    /// The same, of a wait that was given up.
+    /// The error of a wait that was given up.
     pub(super) fn too_slow(may_have_committed: bool, what: &str, limit: std::time::Duration) -> Self {
         let source = format!("{what} took longer than {limit:?}").into();
         if may_have_committed { Self::InDoubt(source) } else { Self::Unavailable(source) }
     }
 }
 
-/// Whether this error means that the server rolled back. One that is shutting down may send it after the commit.
+/// Whether this error means that the server rolled back. A server that is shutting down may send an error after the
+/// commit.
 fn is_definite(error: &DbError) -> bool {
     error.severity() == "ERROR" && !matches!(class(error.code()), "57" | "08")
 }
@@ -100,12 +101,12 @@ impl From<tokio_postgres::Error> for PgError {
                 source: error.into(),
             },
             "XX" => Self::Corrupt(error.to_string()),
-            // Connection, login, resources, operator, system.
+            // Classes of connection, login, resources, operator and system.
             "08" | "28" | "53" | "57" | "58" => Self::Unavailable(error.into()),
             _ if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code) => {
                 Self::Conflict(error.into())
             }
-            // The last one: the server gave up waiting for the next statement of an open transaction.
+            // The last code: the server gave up waiting for the next statement of an open transaction.
             _ if [
                 SqlState::READ_ONLY_SQL_TRANSACTION,
                 SqlState::LOCK_NOT_AVAILABLE,

@@ -1,5 +1,5 @@
-//! Several servers in one URL: the one that takes writes is found while another is silent. Knows no connection and no
-//! statement.
+//! Several servers in one URL: the one that takes writes is found even while another does not respond. Knows no
+//! connection and no statement.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,14 +9,14 @@ use futures_util::stream::FuturesUnordered;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
-/// How long one server may be silent before the next is tried beside it. A server whose machine stands still takes a
-/// connection, since its kernel does, and never answers on it: `connect_timeout` does not end that.
+/// How long a server may stay silent before the next is tried in parallel. A hung server's kernel still accepts a
+/// connection, on which no response ever comes: `connect_timeout` does not end that.
 const NEXT_AFTER: Duration = Duration::from_millis(250);
 
 /// The servers of one URL.
 pub(super) struct Hosts {
     each: Vec<Config>,
-    /// Which one was connected to last: tried first.
+    /// Index of the server that was connected to last, which is tried first.
     last: AtomicUsize,
 }
 
@@ -25,8 +25,8 @@ impl Hosts {
         Self { each: split(config), last: AtomicUsize::new(0) }
     }
 
-    /// Tries one server after the other, and the next also while one is silent; the first that succeeds is the result. The
-    /// tries that are left are dropped.
+    /// Tries the servers in order, and the next one also while one is silent. Returns the first success; the remaining
+    /// tries are dropped.
     pub(super) async fn first<'a, T, E, Fut>(&'a self, open: impl Fn(&'a Config) -> Fut) -> Result<T, E>
     where
         Fut: Future<Output = Result<T, E>>,
@@ -55,8 +55,8 @@ impl Hosts {
     }
 }
 
-/// One configuration for each server. Numbers of hosts, addresses and ports that do not fit are left to the driver, which
-/// names them.
+/// One configuration for each server. Where the numbers of hosts, addresses and ports do not match, the driver reports
+/// the mistake.
 fn split(config: &Config) -> Vec<Config> {
     let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
     let count = hosts.len().max(addresses.len());

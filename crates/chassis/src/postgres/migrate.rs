@@ -6,10 +6,10 @@ use tokio_postgres::types::Type;
 use super::{NOW_MS, PgError, PoolClass, Postgres, Result, Tx, get};
 use crate::schema::{Applied, check};
 
-/// The only encoding that holds every reference. One that does not would refuse single rows, for ever.
+/// The only encoding that holds every reference. A database in another encoding would refuse single rows, for ever.
 pub(super) const ENCODING: &str = "UTF8";
 
-/// Why a database of another encoding is not taken.
+/// Checks a database's encoding, and says why another one is not accepted.
 pub(super) fn check_encoding(encoding: &str) -> std::result::Result<(), String> {
     if encoding == ENCODING {
         return Ok(());
@@ -20,12 +20,12 @@ pub(super) fn check_encoding(encoding: &str) -> std::result::Result<(), String> 
     ))
 }
 
-/// The table of the steps that a database has.
+/// Name of the table that records the steps that a database has.
 pub(super) fn table(service: &str) -> String {
     format!("{service}_migrations")
 }
 
-/// The steps that the database has; the table must be there.
+/// The steps that the database has; the table must exist.
 pub(super) async fn applied(database: &Postgres) -> Result<Vec<Applied>> {
     let rows = database.read(PoolClass::Claim, &list(database.0.schema.service), &[]).await?;
     rows.iter().map(read).collect()
@@ -47,11 +47,11 @@ pub(super) async fn apply(database: &Postgres) -> Result<usize> {
     }
 }
 
-/// One step, if one is missing: how many the database has then, and whether that is all.
+/// Applies one step, if one is missing. Returns how many steps the database has then, and whether that is all.
 async fn step(database: &Postgres, tx: Tx) -> Result<(usize, bool)> {
     let schema = database.0.schema;
     let table = table(schema.service);
-    // Waits for another migrator as long as that one takes.
+    // Waits until another migrator has ended, however long that takes.
     tx.batch(&format!("SELECT pg_advisory_xact_lock(hashtext('{table}'))")).await?;
     tx.batch(&format!(
         "CREATE TABLE IF NOT EXISTS {table} (version integer PRIMARY KEY, name text NOT NULL, \

@@ -1,6 +1,6 @@
-//! PostgreSQL behind two small pools: transactions that are tried again when that is safe, statements without names
-//! or session state (any pooler may stand between), errors by what a caller can do. Knows no table of any service:
-//! statements and migrations are parameters. Time is the database's.
+//! PostgreSQL behind two small pools: transactions that are retried when that is safe, statements without names or
+//! session state (any pooler may be used), errors by what a caller can do. Knows no table of any service: statements
+//! and migrations are parameters. Time is the database's.
 
 mod begin;
 mod connect;
@@ -41,20 +41,22 @@ pub use transaction::Tx;
 
 /// Maximum number of tries of one transaction.
 pub const TRIES_MAX: u32 = 5;
-/// The longest pause before the first further try; it doubles with each.
+/// The longest pause before the first further try; it doubles with each further one.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
-/// How much later than a pool's own limit a try ends that waits for a connection: the pool says better why.
+/// A try that waits for a connection ends later than the pool's own limit by this time, since the pool gives a better
+/// reason.
 const ACQUIRE_SLACK: Duration = Duration::from_millis(250);
-/// SQL for now, in milliseconds since the Unix epoch: the moment of the statement, not of its transaction's begin.
+/// SQL for the current time in milliseconds since the Unix epoch: the time of the statement, not of its transaction's
+/// begin.
 pub const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// One parameter, with the type that the statement sees.
 pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// The pool that a statement uses, so that statements that may wait do not delay those that must not.
+/// The pool that a statement uses, so that statements that may wait do not delay statements that must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolClass {
-    /// May wait for locks or read long: claims, lists, checks.
+    /// Statements that may wait for locks or read long: claims, lists, checks.
     Claim,
     /// Short writes by key that others wait for.
     Record,
@@ -63,9 +65,9 @@ pub enum PoolClass {
 /// The schema that a service needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Schema {
-    /// Names the table of versions, so that two services may share a database.
+    /// Name of the service, and of its table of versions, so that two services may share a database.
     pub service: &'static str,
-    /// Its steps, in order.
+    /// The steps of the schema, in order.
     pub steps: &'static [Migration],
 }
 
@@ -87,9 +89,9 @@ struct Inner {
 }
 
 impl Postgres {
-    /// Gets ready to connect, and looks after the database's state from then on; connects to nothing yet, so that a
-    /// service starts before its database. With `metrics`, the CA bundle is reloaded when it changes.
-    /// Needs a tokio runtime around it.
+    /// Prepares the pools, and starts to check the database's state in the background. Makes no connection itself, so
+    /// that a service can start before its database. With `metrics`, the CA bundle is reloaded when it changes. Needs a
+    /// tokio runtime around it.
     ///
     /// # Errors
     /// When the CA bundle is invalid.
@@ -134,14 +136,15 @@ impl Postgres {
         Ok(Self(inner))
     }
 
-    /// For a transaction that marks what it writes, so that it can be read back when its commit is in doubt.
+    /// A random id for a transaction that marks what it writes, so that the rows can be found when its commit is in
+    /// doubt.
     #[must_use]
     pub fn random_id(&self) -> String {
         self.0.random.uuid().simple().to_string()
     }
 
-    /// Whether the database was usable at the last look, from memory: for a readiness check. It is not below the
-    /// schema that this program needs.
+    /// Whether the database was usable at the last check, from memory: for a readiness check. A database below the
+    /// schema that this program needs is not usable.
     pub fn is_usable(&self) -> impl Fn() -> std::result::Result<(), Unmet> + Send + Sync + use<> {
         let states = self.0.health.states();
         move || health::verdict(&states.borrow())
@@ -150,16 +153,18 @@ impl Postgres {
     /// Waits until the database is usable, however long that takes.
     pub async fn wait_until_usable(&self) {
         let mut states = self.0.health.states();
-        // Closed only when this database is dropped, and it is borrowed here.
+        // The sender is closed only when this database is dropped, and the database is borrowed here.
         let _usable = states.wait_for(|state| health::verdict(state).is_ok()).await;
     }
 
-    /// Runs a job inside one transaction (READ COMMITTED) and commits it: `Ok` means that it is on the server's disk,
-    /// whatever the role, the database and the server are set to; where that cannot be, nothing is begun. It is begun anew, up to [`TRIES_MAX`] times, when the connection broke before the commit was sent or others
-    /// wrote the same rows: the job must change nothing outside. Its clone of the transaction ends with it.
+    /// Runs a job inside one transaction (READ COMMITTED) and commits it: `Ok` means that the commit is on the server's
+    /// disk, under any settings of role, database and server; where that is impossible, nothing is begun. The
+    /// transaction is begun anew, up to [`TRIES_MAX`] times, when the connection broke before the commit was sent or
+    /// other transactions wrote the same rows: the job must change nothing outside of it. The transaction ends with the
+    /// job, also for the job's clone of it.
     ///
     /// # Errors
-    /// The job's own, and everything was undone; or [`PgError::InDoubt`].
+    /// The job's own error, and everything was undone; or [`PgError::InDoubt`].
     pub async fn transaction<T, F, Fut>(&self, class: PoolClass, job: F) -> Result<T>
     where
         T: Send,
@@ -169,8 +174,8 @@ impl Postgres {
         self.within(&self.0.begin.write, class, true, job).await
     }
 
-    /// As [`Self::transaction`], for a lock that every replica takes: a process that is stopped in the middle gives it
-    /// back within a second.
+    /// As [`Self::transaction`], for a lock that every replica takes: a process that is stopped in the middle releases
+    /// the lock within a second.
     ///
     /// # Errors
     /// As [`Self::transaction`].
@@ -183,7 +188,7 @@ impl Postgres {
         self.within(&self.0.begin.brief, class, true, job).await
     }
 
-    /// A transaction that is begun by this text.
+    /// Runs a job in a transaction that begins with this text.
     async fn within<T, F, Fut>(&self, begin: &str, class: PoolClass, writes: bool, job: F) -> Result<T>
     where
         T: Send,
@@ -203,7 +208,7 @@ impl Postgres {
         .await
     }
 
-    /// One statement that changes nothing, tried again when the connection broke.
+    /// Runs one statement that changes nothing, and retries it when the connection broke.
     ///
     /// # Errors
     /// The server's error.
@@ -215,14 +220,15 @@ impl Postgres {
         .await
     }
 
-    /// One statement that changes nothing and reads a page of a long list, found by index: the planner would read all
-    /// that comes after the page to sort it, and for a join all that comes before. Tried again as [`Self::read`].
+    /// Runs one statement that changes nothing and reads a page of a long list. Its rows are found by index: the
+    /// planner would read all rows after the page to sort them, and for a join all rows before. Retried as by
+    /// [`Self::read`].
     ///
     /// # Errors
     /// The server's error.
     pub async fn page(&self, class: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         self.within(&self.0.begin.read, class, false, |tx| async move {
-            // No commit, so none that could be in doubt.
+            // There is no commit, so that none can be in doubt.
             tx.undo();
             tx.find_by_index().await?;
             tx.query(sql, params).await
@@ -230,8 +236,8 @@ impl Postgres {
         .await
     }
 
-    /// One statement that is a transaction of its own, in one round trip: `Ok` means that it is on the server's disk, as
-    /// [`Self::transaction`] says.
+    /// Runs one statement that is a transaction of its own, in one round trip: `Ok` means that the commit is on the
+    /// server's disk, as for [`Self::transaction`].
     ///
     /// # Errors
     /// The server's error; [`PgError::InDoubt`] without a response: the statement may have been committed.
@@ -244,16 +250,17 @@ impl Postgres {
         .await
     }
 
-    /// Brings the schema up to date; several may at once. Answers the version that the database has then.
+    /// Brings the schema up to date; several processes may do so at once. Returns the version that the database has
+    /// then.
     ///
     /// # Errors
-    /// When the database cannot be used, or holds another service's or an incompatible later schema.
+    /// When the database cannot be used, or has the schema of another service or an incompatible later one.
     pub async fn migrate(&self) -> Result<usize> {
         migrate::apply(self).await
     }
 
-    /// All tries begin within the time that one may wait for a connection. The caller gets its error then, and nothing is
-    /// done later for a caller that has left.
+    /// Retries after transient errors. All tries begin within the time limit for waiting for a connection. Then the
+    /// caller gets its error, and nothing is done later for a caller that has left.
     async fn retry_transient<T, Fut>(&self, attempt: impl Fn(Instant) -> Fut + Send) -> Result<T>
     where
         Fut: Future<Output = Result<T>> + Send,
@@ -303,7 +310,7 @@ impl fmt::Debug for Postgres {
     }
 }
 
-/// Just before something that writes begins.
+/// Checks that the caller is still connected, just before something that writes begins.
 fn ensure_wanted() -> Result<()> {
     if Presence::of_this_task().may_begin() { Ok(()) } else { Err(PgError::CallerGone) }
 }
@@ -311,7 +318,7 @@ fn ensure_wanted() -> Result<()> {
 /// A column's value.
 ///
 /// # Errors
-/// [`PgError::Corrupt`] when it is none of this type.
+/// [`PgError::Corrupt`] when the value is not of this type.
 pub fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
     row.try_get(column).map_err(|error| {
         let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
@@ -319,7 +326,7 @@ pub fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
     })
 }
 
-/// Gives up a connection: the pool makes a new one when it needs it.
+/// Removes a connection from the pool, which makes a new one when needed.
 fn discard(connection: Object<Connector>) -> Connection {
     Object::take(connection)
 }

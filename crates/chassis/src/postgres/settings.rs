@@ -1,5 +1,5 @@
-//! The database URL: checked whole, with the meaning of `sslmode` made explicit.
-//! Opens nothing but the CA bundle. Knows no table and no service.
+//! The database URL: fully checked, with the meaning of `sslmode` made explicit. Opens nothing but the CA bundle. Knows
+//! no table and no service.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,20 +11,21 @@ use crate::tls::{ClientFiles, Source};
 
 /// Default time limit for connecting to one server.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long one waits for a free connection, all tries together: old clients give up after 5 s.
+/// How long a caller waits for a free connection, all tries together: legacy clients give up after 5 s.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);
-/// Time limit of one statement, locks included; then it is cancelled and its connection discarded.
+/// Time limit of one statement, waiting for locks included; then the statement is cancelled and its connection
+/// discarded.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
-/// After how long of silence the kernel asks whether the server is still there.
+/// Time of silence after which the kernel asks whether the server is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
-/// Time after which the kernel gives up on unacknowledged bytes: a failed-over server sends no reset.
+/// Time after which the kernel gives up on unacknowledged bytes: after a failover the old server sends no reset.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
 /// Default number of connections of one process.
 pub const CONNECTIONS_MAX: usize = 12;
 /// Upper limit of the setting.
 pub const CONNECTIONS_LIMIT: usize = 500;
-/// One for each class of pool.
+/// The minimum: one connection for each class of pool.
 pub const CONNECTIONS_LEAST: usize = 2;
 
 /// A checked database URL.
@@ -40,10 +41,10 @@ pub struct PostgresSettings {
 
 impl PostgresSettings {
     /// Reads `postgres://USER:PASSWORD@HOST/NAME?sslmode=…`. Over TLS the server's name and chain are always verified,
-    /// against `ca` if given, else against this system's authorities.
+    /// against `ca` if given, else against this system's trusted CAs.
     ///
     /// # Errors
-    /// What is wrong with it; never shows the URL.
+    /// The mistake in the URL; never shows the URL.
     pub fn parse(
         url: &str,
         ca: Option<Source>,
@@ -89,7 +90,7 @@ impl PostgresSettings {
         })
     }
 
-    /// The same database with other limits than [`ACQUIRE_TIMEOUT`] and [`STATEMENT_TIMEOUT`].
+    /// The same settings with other limits than [`ACQUIRE_TIMEOUT`] and [`STATEMENT_TIMEOUT`].
     #[must_use]
     pub fn limited(self, acquire_timeout: Duration, statement_timeout: Duration) -> Self {
         Self { acquire_timeout, statement_timeout, ..self }
@@ -151,7 +152,7 @@ fn complete(config: &mut Config, service: &str) {
         config.tcp_user_timeout(UNACKNOWLEDGED_MAX);
     }
     config.keepalives_idle(KEEPALIVE_IDLE);
-    // Of several hosts, the one that takes writes.
+    // With several hosts, the connection must be to the one that takes writes.
     if config.get_hosts().len().max(config.get_hostaddrs().len()) > 1 {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }

@@ -1,5 +1,6 @@
-//! A transaction on a pooled connection, and a statement that is one by itself: unnamed statements only, each with a
-//! time limit. Knows no statement's meaning; a transaction that is dropped half-way takes its connection with it.
+//! A transaction on a pooled connection, and a statement that is a transaction by itself: unnamed statements only, each
+//! with a time limit. Knows no statement's meaning; a transaction that is dropped half-way takes its connection with
+//! it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use super::connect::Connector;
 use super::error::{PgError, Result};
 use super::{Param, discard};
 
-/// No session state: it ends with the transaction.
+/// Makes the planner use indexes. This is no session state: it ends with the transaction.
 const BY_INDEX: &str = "
     SELECT set_config(name, 'off', true)
     FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin']) AS name";
@@ -25,19 +26,19 @@ const BY_INDEX: &str = "
 pub struct Tx(Arc<Session>);
 
 struct Session {
-    /// `None` only while it is dropped.
+    /// `None` only while the session is dropped.
     connection: Option<Object<Connector>>,
     /// Time limit of each statement.
     limit: Duration,
-    /// True until the server has confirmed the end.
+    /// True until the server has confirmed the end of the transaction.
     is_open: AtomicBool,
-    /// A statement failed: PostgreSQL would answer a COMMIT kindly, and undo everything.
+    /// A statement failed: PostgreSQL would answer a COMMIT without an error, and undo everything.
     has_failed: AtomicBool,
     is_undone: AtomicBool,
 }
 
 impl Tx {
-    /// `begin` is one of [`super::begin::Begin`].
+    /// Begins a transaction by `begin`, one of the texts of [`super::begin::Begin`].
     pub(super) async fn begin(connection: Object<Connector>, begin: &str, limit: Duration) -> Result<Self> {
         let session = Session {
             connection: Some(connection),
@@ -63,7 +64,7 @@ impl Tx {
         self.limited(client.query_typed(sql, params), false, PgError::from).await
     }
 
-    /// As [`Self::query`], for one that answers no rows: how many it changed.
+    /// Runs one statement that returns no rows, as [`Self::query`] does. Returns how many rows it changed.
     ///
     /// # Errors
     /// As [`Self::query`].
@@ -72,8 +73,8 @@ impl Tx {
         self.limited(client.execute_typed(sql, params), false, PgError::from).await
     }
 
-    /// From now until the transaction ends, rows are found by index. The planner would guess: of tables that were just
-    /// filled it knows nothing, takes what waits for a few rows, and reads all of it for each batch.
+    /// Makes the planner find rows by index until the transaction ends. It has no statistics of tables that were just
+    /// filled: it would expect few waiting rows, and read all of them for each batch.
     ///
     /// # Errors
     /// As [`Self::query`].
@@ -81,18 +82,18 @@ impl Tx {
         self.query(BY_INDEX, &[]).await.map(drop)
     }
 
-    /// Rolls the transaction back whatever the job returns.
+    /// Rolls the transaction back even if the job succeeds.
     pub fn undo(&self) {
         self.0.is_undone.store(true, Ordering::Relaxed);
     }
 
-    /// Statements without parameters, separated by semicolons, for as long as they take.
+    /// Runs statements without parameters, separated by semicolons, without a time limit.
     pub(super) async fn batch(&self, sql: &str) -> Result<()> {
         let done = self.0.connection()?.client.batch_execute(sql).await;
         done.inspect_err(|_| self.0.fail()).map_err(PgError::from)
     }
 
-    /// Commits after success, else undoes.
+    /// Commits after success, else rolls back.
     pub(super) async fn end<T>(self, done: Result<T>) -> Result<T> {
         let has_failed = self.0.has_failed.load(Ordering::Relaxed);
         match done {
@@ -118,7 +119,7 @@ impl Tx {
         }
     }
 
-    /// Rolled back too when this fails: the connection is discarded.
+    /// Rolls back. If this fails, the connection is discarded, so that the server rolls back too.
     async fn roll_back(&self) {
         if self.command("ROLLBACK", false).await.is_ok() {
             self.0.is_open.store(false, Ordering::Relaxed);
@@ -170,7 +171,7 @@ impl Drop for Session {
     }
 }
 
-/// Discards its connection unless it was marked as reusable: the statement may still be running.
+/// Discards a connection unless it was marked as reusable: the statement may still be running.
 struct ConnectionGuard(Option<Object<Connector>>);
 
 impl Drop for ConnectionGuard {
@@ -181,7 +182,7 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// One statement that changes nothing, outside of any transaction.
+/// Runs one statement that changes nothing, outside of any transaction.
 pub(super) async fn read(
     connection: Object<Connector>,
     sql: &str,
@@ -191,8 +192,8 @@ pub(super) async fn read(
     lend(connection, limit, false, async |client| Ok(client.query_typed(sql, params).await?)).await
 }
 
-/// One statement in a transaction of its own. All three parts are sent at once: a statement alone would be committed as
-/// the role, the database or the server is set, and not as `begin` sets it.
+/// Runs one statement in a transaction of its own. All three parts are sent at once: a statement alone would be
+/// committed under the settings of the role, the database or the server, not those of `begin`.
 pub(super) async fn write(
     connection: Object<Connector>,
     begin: &str,
@@ -201,7 +202,7 @@ pub(super) async fn write(
     limit: Duration,
 ) -> Result<Vec<Row>> {
     lend(connection, limit, true, async |client| {
-        // In this order on the wire: each is sent when it is polled first.
+        // These are sent in this order: each is sent when it is polled first.
         let (begun, done, committed) = join3(
             client.batch_execute(begin),
             client.query_typed(sql, params),
@@ -210,7 +211,8 @@ pub(super) async fn write(
         .await;
         match (begun, done, committed) {
             (Ok(()), Ok(rows), Ok(())) => Ok(rows),
-            // After an error of the server's the transaction cannot be committed: what came of the COMMIT is no matter.
+            // After the server has reported an error the transaction cannot be committed: the result of the COMMIT does
+            // not matter.
             (Err(error), _, _) if error.as_db_error().is_some() => Err(begin::failed(error)),
             (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => Err(PgError::of_commit(error)),
         }
@@ -218,7 +220,7 @@ pub(super) async fn write(
     .await
 }
 
-/// Runs something on a connection, which is given up unless it is sound afterwards.
+/// Runs a job on a connection, which is discarded unless it is usable afterwards.
 async fn lend<T>(
     connection: Object<Connector>,
     limit: Duration,

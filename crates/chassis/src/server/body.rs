@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
-/// What the handler reads.
+/// The body that the handler reads.
 pub(super) struct RequestBody {
     incoming: Incoming,
     state: Arc<State>,
@@ -79,7 +79,7 @@ impl Body for RequestBody {
 }
 
 impl Drop for RequestBody {
-    /// A body that came with its head is whole, even if the handler did not want it.
+    /// Records that a body that came with its head is complete, even if the handler did not read it.
     fn drop(&mut self) {
         let cx = &mut Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(Ok(_))) = Pin::new(&mut self.incoming).poll_frame(cx) {}
@@ -106,7 +106,7 @@ impl Drop for InFlight {
     }
 }
 
-/// What the client is sent.
+/// The body that the client is sent.
 pub(super) struct AnswerBody {
     pub(super) inner: axum::body::Body,
     pub(super) _place: Option<InFlight>,

@@ -34,7 +34,7 @@ pub(super) struct ServerContext {
     pub(super) is_dated: bool,
     pub(super) metrics: ServerMetrics,
     pub(super) in_flight: Arc<AtomicUsize>,
-    /// A newcomer waits for a place.
+    /// A new connection waits for a place.
     pub(super) is_crowded: AtomicBool,
 }
 
@@ -94,7 +94,7 @@ fn finish(shared: &ServerContext, state: &State, mut response: Response) -> Resp
     response
 }
 
-/// Calls the router; a panic costs this one call only.
+/// Calls the router; a panic fails only this call.
 async fn run(shared: &ServerContext, request: Request<Body>) -> Response {
     let mut router = shared.routes.now();
     let uri = request.uri().clone();
@@ -113,7 +113,8 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text")
 }
 
-/// Whatever the handler made of it, it cannot have had the body: at most it says so in its own words.
+/// The answer to a call whose body failed. The handler cannot have had the whole body, so that its answer is replaced;
+/// only for a broken body its own 400 is kept.
 fn refused_body(failure: BodyFailure, by_handler: Response) -> Response {
     let status = match failure {
         BodyFailure::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

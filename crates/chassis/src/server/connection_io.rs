@@ -1,5 +1,5 @@
-//! The bytes of one connection, below HTTP: sees the first byte of a head, a write that stalls and the limit of
-//! an answer, and closes so that the last answer arrives. Sets phases; takes no time and decides no deadline.
+//! The bytes of one connection, below HTTP: detects the first byte of a head, a stalled write and the limit of an
+//! answer, and closes so that the last answer arrives. Sets phases; reads no clock and decides no deadline.
 
 use super::framing::{Framing, Malformed};
 use super::socket::Socket;
@@ -20,7 +20,7 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Makes closing it a reset.
+    /// Makes the close of this stream a reset.
     fn set_reset(&self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.set_reset(),
@@ -28,8 +28,8 @@ impl Stream {
         }
     }
 
-    /// Notes whether the other side has shut its side, and wakes this task when it does. A socket that is given cannot
-    /// tell without being read.
+    /// Notes whether the other side has shut its side, and wakes this task when it does. A given socket cannot show
+    /// that without being read.
     fn poll_shut_by_peer(&self, cx: &mut Context<'_>, state: &State) {
         let tcp = match self {
             Self::Plain(Socket::Tcp(tcp)) => tcp,
@@ -47,7 +47,7 @@ impl Stream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            // Requests say how long they are, so that an end without a farewell cuts off nothing unnoticed.
+            // Requests have an explicit length, so that an end without a TLS close alert cannot truncate one unnoticed.
             Self::Tls(tls) => match Pin::new(tls).poll_read(cx, buf) {
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     Poll::Ready(Ok(()))
@@ -72,16 +72,16 @@ impl Stream {
     }
 }
 
-/// A read on the way out throws away this much at once.
+/// Bytes that one read discards while the connection closes.
 const DISCARD_BYTES: usize = 4096;
 
 pub(super) struct ConnectionIo {
     stream: Stream,
     state: Arc<State>,
     framing: Framing,
-    /// Why nothing more is read, and what is left of the answer that says so.
+    /// Why reading has ended, and the unsent rest of the answer to that.
     malformed: Option<(Malformed, &'static [u8])>,
-    /// Whether HTTP wanted to read on: until then it may have refused an earlier request itself.
+    /// Whether HTTP has asked for more bytes: before that it may have refused an earlier request itself.
     is_refused: bool,
     shut: bool,
 }
@@ -91,12 +91,12 @@ impl ConnectionIo {
         Self { stream, state, framing: Framing::new(), malformed: None, is_refused: false, shut: false }
     }
 
-    /// Whether a head was refused, so that shutting down says why.
+    /// Whether a head was refused, so that the reason is sent when the connection closes.
     pub(super) fn is_refused(&self) -> bool {
         self.is_refused
     }
 
-    /// Hands on what comes before a malformed request, and not a byte of it.
+    /// Passes on the bytes before a malformed request, and none of that request.
     fn follow(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
         let Err((sound, malformed)) = self.framing.read(&buf.filled()[before..]) else { return Ok(()) };
         self.malformed = Some((malformed, malformed.answer()));
@@ -120,7 +120,8 @@ impl ConnectionIo {
         Poll::Ready(Ok(()))
     }
 
-    /// HTTP reads only when it wants a head or a body. With the call answered, it is the next head.
+    /// Records a read. HTTP reads only when it wants a head or a body. After the answer to a call, the bytes are the
+    /// next head.
     fn note_read(&self, bytes: usize) {
         match (self.state.phase(), bytes) {
             (Phase::Answer | Phase::Idle | Phase::FirstByte, 1..) => self.state.enter(Phase::Head),
@@ -174,19 +175,19 @@ impl AsyncWrite for ConnectionIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // HTTP flushes each time that it is polled, and reads nothing while a call is under way.
+        // HTTP flushes at each poll, and reads nothing while a call is under way.
         if self.state.phase() == Phase::Call {
             self.stream.poll_shut_by_peer(cx, &self.state);
         }
         let Stream::Tls(tls) = &mut self.stream else { return Poll::Ready(Ok(())) };
-        // TLS takes what is written into a buffer of its own: a client that reads nothing is seen here.
+        // TLS buffers what is written: a client that reads nothing is noticed here.
         let result = Pin::new(tls).poll_flush(cx);
         self.state.set_write_blocked(result.is_pending());
         result
     }
 
-    /// Shuts our side. If the client may still be sending, waits for its end: a close with unread bytes would be
-    /// a reset and could destroy the answer on its way.
+    /// Shuts our side. If the client may still be sending, waits until it ends: a close with unread bytes would be a
+    /// reset, and the client could lose the answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut {
             ready!(self.poll_refuse(cx))?;

@@ -1,6 +1,6 @@
-//! Requests that a web page made a user's browser send: by their `Origin` and `Sec-Fetch-Site`, and on a loopback
-//! listener by a `Host` that is no loopback name, as after DNS rebinding. For writing routes that need no credential: there
-//! the browser's place in the network would be all that a page needs. Must not know any route or status.
+//! Requests that a web page made a user's browser send: recognised by `Origin` and `Sec-Fetch-Site`, and on a loopback
+//! listener by a `Host` that is no loopback name, as after DNS rebinding. They are refused on writing routes without a
+//! credential, where a page needs only the browser's place in the network. Must not know any route or status.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,26 +11,26 @@ use crate::config::is_loopback;
 
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// Decides about requests of one listener.
+/// Checks the requests of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct CrossSiteGuard {
     is_loopback: bool,
 }
 
-/// Which header shows that the request is another site's.
+/// The header which shows that a request comes from another site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrossSite {
     /// `Origin` is not the origin of this service.
     Origin,
-    /// `Sec-Fetch-Site` says that another site's page sends it.
+    /// `Sec-Fetch-Site` says that a page of another site sent the request.
     FetchSite,
     /// `Host` is no loopback name, and the listener is on loopback.
     Host,
 }
 
 impl CrossSite {
-    /// What is wrong and what is allowed. A legacy pay call's body is run as a shell command by a script in use: plain
-    /// words only.
+    /// What is wrong and what is allowed. Plain words only: a script in use runs the body of a legacy pay call as a
+    /// shell command.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl CrossSite {
 }
 
 impl CrossSiteGuard {
-    /// For the listener at this address.
+    /// The guard of the listener at this address.
     #[must_use]
     pub fn new(listener: SocketAddr) -> Self {
         Self { is_loopback: is_loopback(listener) }
@@ -56,7 +56,7 @@ impl CrossSiteGuard {
     /// of other services, pass.
     ///
     /// # Errors
-    /// The header that shows another site.
+    /// The header that shows that the request comes from another site.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), CrossSite> {
         let host = host(uri, headers);
         let is_page = headers.contains_key(header::ORIGIN) || headers.contains_key(SEC_FETCH_SITE);
@@ -77,20 +77,21 @@ impl CrossSiteGuard {
     }
 }
 
-/// Whether a method asks for nothing to be changed (RFC 9110, 9.2.1).
+/// Whether a method is safe, that is, asks for no change (RFC 9110, 9.2.1).
 #[must_use]
 pub fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
-/// Whom the request is for: the target's authority beats `Host` (RFC 9112, 3.2.2). HTTP/1.0 has perhaps none.
+/// The host that the request is for: the authority of its target has precedence over `Host` (RFC 9112, 3.2.2). HTTP/1.0
+/// may have neither.
 fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     let named = headers.get(header::HOST).filter(|host| !host.is_empty());
     uri.authority().cloned().or_else(|| Authority::try_from(named?.as_bytes()).ok())
 }
 
-/// Whether a name cannot have led to a loopback listener by itself. One without a dot is in no public DNS, and scripts use
-/// such names; only a local network's name service could rebind it, so a browser's headers decide.
+/// Whether a name leads to a loopback listener only after rebinding. A name without a dot is in no public DNS, and
+/// scripts use such names; only a local name service could rebind it, so that a browser's headers decide.
 fn is_rebound(host: &str, is_page: bool) -> bool {
     let is_plain_word = !host.is_empty() && !host.contains(['.', ':', '[']);
     !is_loopback_name(host) && (is_page || !is_plain_word)
@@ -107,8 +108,7 @@ fn is_loopback_name(host: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// Whether a page of this origin was served under this host. A proxy in between may speak TLS for us, so the schemes
-/// may differ.
+/// Whether a page of this origin was served under this host. A proxy may terminate TLS, so the schemes may differ.
 fn is_same(origin: &str, host: &Authority) -> bool {
     let Ok(origin) = origin.parse::<Uri>() else { return false };
     let (Some(scheme), Some(authority)) = (origin.scheme(), origin.authority()) else { return false };

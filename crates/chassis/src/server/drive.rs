@@ -1,5 +1,5 @@
-//! Drives one connection from its first byte to its end: polls HTTP, keeps the deadline of the present phase,
-//! obeys the drain and the handler. Knows no bytes and no routes.
+//! Drives one connection from its first byte to its end: polls HTTP, enforces the deadline of the current phase, obeys
+//! the drain and the handler. Knows no bytes and no routes.
 
 use super::body::AnswerBody;
 use super::call::{self, ServerContext};
@@ -24,9 +24,9 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// Time for which a client may go on sending after our last response.
+/// Time for which a client may continue to send after our last response.
 const CLOSING: Duration = Duration::from_secs(2);
-/// What is buffered of one connection each way; a body passes through in such pieces.
+/// Buffer size of one connection in each direction; a body passes through in such pieces.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a connection ended.
@@ -34,24 +34,24 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 pub(super) enum End {
     /// HTTP or the client ended it.
     Over,
-    /// HTTP could not go on: a bad head, a client gone in the middle.
+    /// HTTP could not continue: a bad head, or the client disconnected within a request.
     Broken,
-    /// The deadline of this phase passed.
+    /// The deadline of the current phase passed.
     Expired(Phase),
-    /// The client does not take its answer, or hardly.
+    /// The client does not read its answer, or reads it too slowly.
     WriteStall,
     /// The TLS handshake failed; the TLS metrics have the reason.
     Refused,
-    /// A handler asked for it.
+    /// A handler ended the connection.
     Severed,
-    /// It took long over its request, and another connection needed the place.
+    /// The connection took long over its request, and another one needed the place.
     Evicted,
     /// The server is shutting down.
     Drained,
 }
 
 impl End {
-    /// The label in the metrics; none for the ordinary end.
+    /// The end's label in the metrics; `None` for an ordinary end.
     pub(super) fn reason(self) -> Option<&'static str> {
         match self {
             Self::Over | Self::Refused => None,
@@ -69,7 +69,7 @@ impl End {
     }
 }
 
-/// The timer of a connection: the deadline of its phase, set again only when the phase changed.
+/// The timer of a connection: set to the deadline of its phase, and set again only when the phase changes.
 struct PhaseTimer {
     epoch: Instant,
     turn: Option<u32>,
@@ -82,7 +82,7 @@ struct PhaseTimer {
 struct Stall {
     blocked_since: Option<Instant>,
     waited: Duration,
-    /// Bytes written when the waiting was last counted from nothing.
+    /// Bytes written when the blocked time was last reset to zero.
     written: u64,
 }
 
@@ -140,7 +140,7 @@ pub(super) async fn connection(
     epoch: Instant,
 ) -> End {
     let mut watch = PhaseTimer { epoch, turn: None, alarm: Alarm::default(), stall: Stall::default() };
-    // Until a byte comes, a connection holds no buffer.
+    // A connection holds no buffer before its first byte.
     let first = std::future::poll_fn(|cx| poll_first_byte(cx, &socket, &shared, &state, &mut watch));
     if let Some(end) = first.await {
         return end;
@@ -170,7 +170,7 @@ pub(super) async fn connection(
     end
 }
 
-/// Lets a client read why its head was refused, within the time that any closing takes.
+/// Lets a client read why its head was refused, within the time limit of any close.
 fn poll_refusal(
     cx: &mut Context<'_>,
     wire: &mut ConnectionIo,
@@ -185,7 +185,7 @@ fn poll_refusal(
     watch.poll(cx, state, &shared.limits)
 }
 
-/// Performs the TLS handshake within its time limit. The peer's name is known to the connection from then on.
+/// Performs the TLS handshake within its time limit. Records the peer's name in the connection's state.
 async fn handshake(
     tls: &ServerTls,
     tcp: TcpStream,
@@ -254,7 +254,7 @@ fn poll_first_byte(
     watch.poll(cx, state, &shared.limits).map(|()| Some(End::Expired(Phase::FirstByte)))
 }
 
-/// HTTP as this driver needs it, whatever the type of its service.
+/// HTTP as this driver needs it, for any type of service.
 trait Http: Future<Output = hyper::Result<()>> + Unpin {
     fn finish_and_close(self: Pin<&mut Self>);
 }

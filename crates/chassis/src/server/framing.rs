@@ -1,15 +1,15 @@
-//! Follows where each request's head begins and ends among the bytes of a connection, and refuses what the HTTP library
-//! lets pass: a line of a head that ends without CR, and a transfer coding that no service here decodes. Behind a proxy that
-//! reads either differently, one caller's bytes would become another's request. Knows no header but the two that say how
-//! long a body is; whatever else is wrong with a request is the library's to refuse.
+//! Finds where each request's head begins and ends in the bytes of a connection, and refuses two things that the HTTP
+//! library accepts: a line of a head that ends without CR, and a transfer coding that no service here decodes. A proxy
+//! in front may read these differently, and then one caller's bytes would become another's request. Knows only the two
+//! headers for a body's length; the library refuses all other mistakes.
 
-/// Bytes of one line that are kept until it is whole; the library refuses a longer head.
+/// Bytes that are kept of an incomplete line; the library refuses a longer head.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// Why a request is not read on.
+/// Why reading stops at a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Malformed {
-    /// RFC 9112, 2.2: a recipient may take it for the end of a line, and then two recipients disagree.
+    /// RFC 9112, 2.2: a recipient may accept a bare LF as the end of a line, and then two recipients disagree.
     BareLineFeed,
     /// RFC 9112, 6.1: more than one `chunked`.
     ChunkedTwice,
@@ -18,7 +18,7 @@ pub(super) enum Malformed {
 }
 
 impl Malformed {
-    /// The whole answer: it stands below the library, which has refused nothing.
+    /// The complete answer, as bytes: it is sent below the library, which has refused nothing.
     pub(super) fn answer(self) -> &'static [u8] {
         match self {
             Self::BareLineFeed | Self::ChunkedTwice => {
@@ -34,7 +34,7 @@ impl Malformed {
 #[derive(Debug)]
 pub(super) struct Framing {
     at: At,
-    /// The part of the present line that came with earlier bytes.
+    /// The earlier bytes of the current line.
     line: Vec<u8>,
     head: Head,
 }
@@ -49,11 +49,11 @@ enum At {
     },
     ChunkSize,
     Trailer,
-    /// What comes cannot be followed: the library refuses it.
+    /// The bytes can no longer be followed: the library refuses this request.
     Lost,
 }
 
-/// What the lines of a head have said so far.
+/// The contents of a head's lines so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Head {
     has_lines: bool,
@@ -66,10 +66,10 @@ impl Framing {
         Self { at: At::Head, line: Vec::new(), head: Head::default() }
     }
 
-    /// Takes in what was read.
+    /// Follows the bytes that were read.
     ///
     /// # Errors
-    /// What is wrong, and how many of these bytes come before the request that it is wrong with.
+    /// The mistake, and how many of these bytes come before the request with the mistake.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), (usize, Malformed)> {
         let (mut from, mut head_from) = (0, 0);
         while from < bytes.len() {
@@ -115,7 +115,7 @@ impl Framing {
         Ok(())
     }
 
-    /// One line, without its LF.
+    /// Follows one line, without its LF.
     fn line(&mut self, line: &[u8]) -> Result<(), Malformed> {
         let Some(line) = line.strip_suffix(b"\r") else {
             if self.at == At::Head {
@@ -126,7 +126,7 @@ impl Framing {
         };
         match self.at {
             At::Head if !line.is_empty() => return self.head_line(line),
-            // An empty line before a request is skipped by the library too.
+            // An empty line before a request is skipped by the library as well.
             At::Head if !self.head.has_lines => {}
             At::Head => {
                 let Head { length, chunked, .. } = std::mem::take(&mut self.head);
@@ -150,7 +150,7 @@ impl Framing {
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
-            // A sign is no digit, though the standard library's parser takes one.
+            // A sign is no digit, although the standard library's parser accepts a plus sign.
             let digits = Some(value).filter(|value| value.iter().all(u8::is_ascii_digit));
             let length = digits.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
             if length.is_none() {
@@ -187,7 +187,7 @@ fn after_chunk_size(line: &[u8]) -> At {
 mod tests {
     use super::*;
 
-    /// What is said of these bytes, in one piece and byte by byte.
+    /// The result for these bytes, in one piece and byte by byte.
     fn read(text: &str) -> Result<(), Malformed> {
         let whole = Framing::new().read(text.as_bytes()).map_err(|(_, malformed)| malformed);
         let mut framing = Framing::new();

@@ -1,5 +1,5 @@
-//! Validates a request's host as RFC 9112 §3.2 requires of a server. Must not know which names are
-//! ours: a service is reached under many.
+//! Validates a request's host as RFC 9112 §3.2 requires of a server. Must not know the service's own names: a service
+//! is reached under many.
 
 use http::request::Parts;
 use http::uri::Authority;
@@ -7,10 +7,10 @@ use http::{HeaderValue, Version, header};
 
 use crate::client::port;
 
-/// One `Host` line with a host and perhaps a port in it; only HTTP/1.0 may go without.
+/// Requires exactly one `Host` line, with a host and optionally a port; only HTTP/1.0 may omit it.
 ///
 /// # Errors
-/// What is wrong with it, for the client.
+/// The mistake, for the client.
 pub(super) fn check(head: &Parts) -> Result<(), &'static str> {
     let mut lines = head.headers.get_all(header::HOST).iter();
     match (lines.next(), lines.next()) {
@@ -22,7 +22,7 @@ pub(super) fn check(head: &Parts) -> Result<(), &'static str> {
     }
 }
 
-/// Empty is valid: a URL without a host is sent so.
+/// Empty is valid: a URL without a host gives an empty `Host`.
 fn is_valid_host(host: &HeaderValue) -> bool {
     host.is_empty()
         || Authority::try_from(host.as_bytes())

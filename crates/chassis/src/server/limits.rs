@@ -8,39 +8,40 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Open connections of one server, unless the process has fewer file descriptors.
+/// Maximum number of open connections of one server, unless the process has fewer file descriptors.
 const CONNECTIONS_MAX: usize = 4096;
-/// Calls whose answer is not yet written.
+/// Maximum number of calls whose answer is not yet written.
 const IN_FLIGHT_MAX: usize = 1024;
-/// From the accept to the first byte.
+/// Time limit from the accept to the first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(60);
-/// From the first byte of a TLS handshake to its end.
+/// Time limit from the first byte of a TLS handshake to its end.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes under way.
+/// Maximum number of handshakes under way.
 const HANDSHAKES_MAX: usize = 1024;
-/// Until a connection over TLS is to be made anew.
+/// Age at which a connection over TLS must be replaced.
 const TLS_AGE: Duration = Duration::from_secs(600);
-/// From the first byte of a head to its end: a head is one packet, or a few.
+/// Time limit from the first byte of a head to its end: a head is one packet, or a few.
 const HEADER: Duration = Duration::from_secs(10);
-/// Connections of one peer address, once there is no place for another.
+/// Maximum number of connections of one peer address, once there is no place for another connection.
 const CONNECTIONS_PER_PEER: usize = 64;
-/// From the end of a head to the end of its body.
+/// Time limit from the end of a head to the end of its body.
 const BODY: Duration = Duration::from_secs(60);
-/// Between an answer and the next request: longer than any known client keeps a connection, so that it is
-/// always the client who closes and no request meets a closing server.
+/// Time limit between an answer and the next request. It is longer than any known client keeps a connection, so that
+/// always the client closes and no request meets a closing server.
 const IDLE: Duration = Duration::from_secs(360);
-/// Minimum idle time before a connection is closed in favour of a new one at the limit. The new one waits so long, and the one
-/// that closes has had this time to send a request.
+/// Minimum idle time before a connection is closed in favour of a new one at the limit. The new connection waits for
+/// this time, and the closed one has had it to send a request.
 const IDLE_MIN: Duration = Duration::from_secs(2);
 /// Time for which a client may block writes before it has read [`WRITE_BYTES_MIN`] more.
 const WRITE_STALL: Duration = Duration::from_secs(60);
-/// About 17 KiB/s: an answer counts as in flight until it is written, and those places are for all clients.
+/// About 17 KiB/s with [`WRITE_STALL`]. An answer counts as in flight until it is written, and all clients share these
+/// places.
 const WRITE_BYTES_MIN: u64 = 1024 * 1024;
-/// Request line and header lines together.
+/// Maximum size of request line and header lines together.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
-/// Header lines.
+/// Maximum number of header lines.
 const HEADERS_MAX: usize = 100;
-/// A request's body, unless its handler asked for a long one.
+/// Maximum size of a request's body, unless its handler has asked for a long one.
 const BODY_BYTES_MAX: u64 = 1024 * 1024;
 /// File descriptors reserved for other uses: admin calls, calls to other services, files.
 const DESCRIPTORS_KEPT_BACK: usize = 4;
@@ -48,43 +49,44 @@ const DESCRIPTORS_KEPT_BACK: usize = 4;
 /// The limits and deadlines of one server.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Open connections; a further one waits in the kernel's queue. Lowered at start to what the process can
-    /// open.
+    /// Maximum number of open connections; a further one waits in the kernel's queue. Lowered at the start to the
+    /// number that the process can open.
     pub connections_max: usize,
-    /// At the limit of connections, a peer address with more than this loses its oldest ones first. Below the limit
-    /// it has no meaning: a proxy may bring all callers from one address.
+    /// At the limit of connections, a peer address with more connections than this loses its oldest ones first. Below
+    /// that limit the number has no effect: behind a proxy all callers may have one address.
     pub connections_per_peer: usize,
-    /// Calls whose answer is not yet written; a further one is answered by `shed`.
+    /// Maximum number of calls whose answer is not yet written; `shed` answers further calls.
     pub in_flight_max: usize,
-    /// From the accept to the first byte.
+    /// Time limit from the accept to the first byte.
     pub first_byte: Duration,
-    /// From the first byte of a TLS handshake to its end.
+    /// Time limit from the first byte of a TLS handshake to its end.
     pub handshake: Duration,
-    /// TLS handshakes under way; for a further one the oldest gives way, since a sound one takes milliseconds.
+    /// TLS handshakes under way; a further one replaces the oldest, since a proper handshake takes milliseconds.
     pub handshakes_max: usize,
-    /// Maximum age of a TLS connection, which ends with its next response, so that changed client rules take effect.
+    /// Maximum age of a TLS connection, after which it ends with its next response, so that changed client rules take
+    /// effect.
     pub tls_age: Duration,
-    /// From the first byte of a head to its end.
+    /// Time limit from the first byte of a head to its end.
     pub header: Duration,
-    /// From the end of a head to the end of its body; see [`super::Connection::expect_long_body`].
+    /// Time limit from the end of a head to the end of its body; see [`super::Connection::expect_long_body`].
     pub body: Duration,
-    /// Between an answer and the first byte of the next request.
+    /// Time limit between an answer and the first byte of the next request.
     pub idle: Duration,
-    /// At the limit of connections, the one idle for longest makes room for a new one, or one that is longest at sending a
-    /// request, but not before this.
+    /// Minimum time before a connection is closed in favour of a new one at the limit of connections: the one idle for
+    /// longest, or the one that has been sending its request for longest.
     pub idle_min: Duration,
-    /// Total time for which a client may block writes before it has read `write_bytes_min` more of its response;
-    /// the time that a handler takes to make more is not counted.
+    /// Total time for which a client may block writes before it has read `write_bytes_min` more of its response; the
+    /// time in which a handler produces more is not counted.
     pub write_stall: Duration,
-    /// See `write_stall`: together the least rate of a client that is behind.
+    /// See `write_stall`: the two together are the minimum rate of a slow client.
     pub write_bytes_min: u64,
-    /// Request line and header lines together; more is 431.
+    /// Request line and header lines together; a larger head gets 431.
     pub header_bytes_max: usize,
-    /// Header lines; more is 431.
+    /// Number of header lines; a request with more gets 431.
     pub headers_max: usize,
-    /// A request's body; more is 413.
+    /// Size of a request's body; a larger one gets 413.
     pub body_bytes_max: u64,
-    /// What a call beyond `in_flight_max` is answered.
+    /// Response to a call beyond `in_flight_max`.
     pub shed: Shed,
     /// Response to a call whose handler panicked.
     pub panicked: Panicked,
@@ -122,12 +124,12 @@ pub enum NotExecuted {
     Overloaded,
     /// The service's store cannot be used, or not yet.
     NotUsable,
-    /// Its caller closed the connection while it waited.
+    /// The caller closed the connection while the call waited.
     CallerGone,
 }
 
 impl NotExecuted {
-    /// For the caller.
+    /// The description for the caller.
     #[must_use]
     pub fn detail(self) -> &'static str {
         match self {
@@ -140,14 +142,14 @@ impl NotExecuted {
     }
 }
 
-/// How a call is answered that was not executed.
+/// Makes the response to a call that was not executed.
 #[derive(Clone)]
 pub struct Shed(Arc<ShedAnswer>);
 
 type ShedAnswer = dyn Fn(&Uri, NotExecuted) -> Response + Send + Sync;
 
 impl Shed {
-    /// Chooses the answer by what was asked for. `Retry-After` and `Not-Executed` are added to each.
+    /// A response that depends on the requested URI. `Retry-After` and `Not-Executed` are added to each.
     pub fn new(answer: impl Fn(&Uri, NotExecuted) -> Response + Send + Sync + 'static) -> Self {
         Self(Arc::new(answer))
     }
@@ -158,7 +160,7 @@ impl Shed {
         Problem { detail, ..Problem::new(StatusCode::SERVICE_UNAVAILABLE) }.into_response()
     }
 
-    /// The answer to one call.
+    /// The response to one call that was not executed.
     #[must_use]
     pub fn answer(&self, uri: &Uri, why: NotExecuted) -> Response {
         let mut response = (self.0)(uri, why);
@@ -185,7 +187,7 @@ impl fmt::Debug for Shed {
 pub struct Panicked(Arc<dyn Fn(&Uri) -> Response + Send + Sync>);
 
 impl Panicked {
-    /// Chooses the response by the request.
+    /// A response that depends on the request.
     pub fn new(answer: impl Fn(&Uri) -> Response + Send + Sync + 'static) -> Self {
         Self(Arc::new(answer))
     }
@@ -212,7 +214,7 @@ impl fmt::Debug for Panicked {
     }
 }
 
-/// `wanted`, or what this process can still open now if that is less; at least one.
+/// `wanted`, or the number of connections that this process can still open, if that is smaller; at least one.
 pub(super) fn affordable(wanted: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -229,7 +231,7 @@ fn open_descriptors() -> usize {
 mod tests {
     use super::*;
 
-    /// Java's HTTP libraries keep an idle connection for up to this.
+    /// Java's HTTP libraries keep an idle connection for up to this time.
     const OLD_CLIENTS_KEEP: Duration = Duration::from_secs(300);
 
     /// PAY-21

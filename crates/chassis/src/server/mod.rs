@@ -1,9 +1,9 @@
 //! The accept loop: HTTP/1.1 with a limit or a deadline on everything a client could hold on to, and a drain in
 //! which no received request goes unanswered. Knows no route and no service.
 //!
-//! A connection beyond the limit waits in the kernel's queue. While one waits, those that are longest at sending a request
-//! give way, of the peers with the most connections first; then each answer is the last on its connection, and the
-//! connection idle for longest is closed: no connection keeps a place without use.
+//! A connection beyond the limit waits in the kernel's queue. While one waits, connections that have been sending a
+//! request for longest are closed, first those of peers above their share. Then each answer is the last on its
+//! connection, and the connection idle for longest is closed: no connection keeps a place without use.
 
 mod body;
 mod call;
@@ -43,11 +43,11 @@ use tokio_util::task::TaskTracker;
 /// Marks an answer whose request was not executed.
 pub const NOT_EXECUTED: HeaderName = HeaderName::from_static("not-executed");
 
-/// The pause after an accept that failed for want of something, doubled up to the second figure.
+/// The pause after an accept that failed for lack of a resource; it doubles up to the maximum.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(200);
 
-/// How long a newcomer at the limit waits for the turn of a busy connection before an idle one is asked to go.
+/// How long a new connection at the limit waits for a busy connection to end before an idle one is closed.
 const TURN_PAUSE: Duration = Duration::from_millis(20);
 
 /// A handler's handle of the connection that its request came on: a request extension.
@@ -58,13 +58,13 @@ pub struct Connection {
     is_tls: bool,
 }
 
-/// How long a request may have waited before a caller that has shut its side counts as gone. Some clients shut it as soon
-/// as they have asked, and wait for the answer: theirs is executed if it begins by then.
+/// How long a request may have waited before a caller that has shut its side counts as gone. Some clients shut their
+/// side right after the request and wait for the answer: such a request is executed if it begins within this time.
 const GONE_AFTER: Duration = Duration::from_secs(1);
 
 impl Connection {
-    /// Whether the caller is gone, as far as can be seen: to be asked before something begins that a
-    /// caller that has given up would not expect.
+    /// Whether the caller is gone, as far as can be seen: checked before something begins that a caller would not
+    /// expect after giving up.
     pub fn is_abandoned(&self) -> bool {
         self.state.is_shut_by_peer() && self.asked_at.elapsed() >= GONE_AFTER
     }
@@ -84,7 +84,7 @@ impl Connection {
         self.state.ask(CLOSE);
     }
 
-    /// As [`Self::close`], by RST: the other side sees an error, not an end.
+    /// Drops the connection as [`Self::close`] does, but by RST: the other side sees an error, not an end.
     pub fn reset(&self) {
         self.state.ask(RESET);
     }
@@ -94,14 +94,14 @@ impl Connection {
         self.state.limit_answer(bytes);
     }
 
-    /// This call takes a body of up to `bytes_max` bytes, whose deadline runs anew each time the handler waits for
-    /// more of it. To be called before the body is read.
+    /// Accepts a body of up to `bytes_max` bytes for this call. Its deadline restarts each time the handler waits for
+    /// more of it. Call it before the body is read.
     pub fn expect_long_body(&self, bytes_max: u64) {
         self.state.expect_long_body(bytes_max);
     }
 }
 
-/// What a server answers: its routes, or until they are there what stands in for them. Clones share them.
+/// The routes of a server, or until they exist a replacement. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Routes {
     routes: Arc<OnceLock<Router>>,
@@ -109,13 +109,13 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Answers this until [`Self::open`].
+    /// Routes that `meanwhile` answers until [`Self::open`].
     #[must_use]
     pub fn until(meanwhile: Router) -> Self {
         Self { routes: Arc::default(), meanwhile }
     }
 
-    /// Answers these from now on; the first ones stay.
+    /// Answers with these routes from now on; a second call changes nothing.
     pub fn open(&self, routes: Router) {
         let _first = self.routes.set(routes);
     }
@@ -142,19 +142,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Nothing is accepted before [`Self::serve`]. Lowers the limit of connections to what the process can still
-    /// open now: to be called once all that a service keeps open is open, and before any server accepts.
+    /// A server that accepts nothing before [`Self::serve`]. Lowers the limit of connections to what the process can
+    /// still open now: call it once everything that a service keeps open is open, and before any server accepts.
     pub fn new(listener: TcpListener, router: Router, limits: Limits) -> Self {
         Self::with_routes(listener, router.into(), limits)
     }
 
-    /// As [`Self::new`], with routes that may come later.
+    /// A server as by [`Self::new`], with routes that may come later.
     pub fn with_routes(listener: TcpListener, routes: Routes, mut limits: Limits) -> Self {
         limits.connections_max = limits::affordable(limits.connections_max);
         Self::over(Listener::Tcp(listener), routes, limits)
     }
 
-    /// As [`Self::new`], on connections that are handed in.
+    /// A server as by [`Self::new`], on connections from a given listener.
     pub fn with_listener(listen: Box<dyn Listen>, router: Router, limits: Limits) -> Self {
         Self::over(Listener::Given(listen), router.into(), limits)
     }
@@ -163,23 +163,23 @@ impl Server {
         Self { listener, routes, limits, metrics: ServerMetrics::new(), tls: None }
     }
 
-    /// Counts into these metrics.
+    /// Counts into these metrics instead of its own.
     #[must_use]
     pub fn metrics(mut self, metrics: ServerMetrics) -> Self {
         self.metrics = metrics;
         self
     }
 
-    /// Speaks TLS on every connection, and nothing else.
+    /// Accepts only TLS on every connection, if TLS is given.
     #[must_use]
     pub fn tls(self, tls: Option<ServerTls>) -> Self {
         Self { tls, ..self }
     }
 
-    /// Accepts until the shutdown begins, then closes idle connections, lets busy ones finish their response, and returns
-    /// when all are gone: by themselves or hard.
+    /// Accepts until the shutdown begins, then closes idle connections, lets busy ones finish their response, and
+    /// returns when all are gone, at the latest after the hard stop.
     pub async fn serve(self, shutdown: Shutdown) {
-        // Holds the hard stop back until the last answer is written.
+        // Delays the hard stop until the last answer is written.
         let _serving = shutdown.tracker().token();
         let connections_max = self.limits.connections_max;
         let epoch = Instant::now();
@@ -188,7 +188,7 @@ impl Server {
             tls: self.tls,
             half_open: HalfOpen::new(self.limits.handshakes_max),
             limits: self.limits,
-            // A network that is handed in has a time of its own.
+            // A given network has a time of its own.
             is_dated: matches!(self.listener, Listener::Tcp(_)),
             metrics: self.metrics,
             in_flight: Arc::default(),
@@ -242,8 +242,8 @@ impl Accepting {
         }
     }
 
-    /// A free slot, made free if need be: by half requests at once, else by those whose answer is written, then by the
-    /// idle. Meanwhile the other newcomers wait in the kernel's queue.
+    /// Waits for a free slot, and frees one if need be: first by closing connections with unfinished requests, then
+    /// those whose answer is written, then idle ones. Meanwhile other new connections wait in the kernel's queue.
     async fn slot(&self) -> OwnedSemaphorePermit {
         if let Ok(slot) = self.slots.clone().try_acquire_owned() {
             return slot;
@@ -298,19 +298,19 @@ impl Accepting {
         }
     }
 
-    /// Whether a connection that takes long over its request gives way.
+    /// Closes connections that take long over their requests, and returns whether there were any.
     fn evict(&self) -> bool {
         self.registry.evict(self.shared.limits.connections_per_peer, self.aged_before_ms())
     }
 
-    /// Until when a phase must have begun to be old enough; none while none can be.
+    /// The time by which a phase must have begun to be old enough; `None` while none can be.
     fn aged_before_ms(&self) -> Option<u64> {
         let before = self.epoch.elapsed().checked_sub(self.shared.limits.idle_min)?;
         Some(u64::try_from(before.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
-/// Whether only the connection at hand is lost, and the next accept can be tried at once.
+/// Whether only the current connection is lost, so that the next accept can be tried at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

@@ -1,4 +1,4 @@
-//! The open connections of one server: all can be told something, and those that hold a place for nothing asked to go. Does
+//! The open connections of one server: all can be signalled, and those that hold a place without use are closed. Does
 //! not count them: that is the accept loop's semaphore.
 
 use super::state::{CLOSE, DRAIN, EVICT, Phase, State};
@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// So many give way when one place is needed: in a flood the next newcomers find theirs without another search.
+/// Number of connections that are closed when one place is needed: in a flood the next new connections find a place
+/// without another search.
 const EVICTED_AT_ONCE: usize = 4;
 
 #[derive(Clone, Default)]
@@ -19,7 +20,7 @@ struct Entries {
     open: HashMap<u64, Arc<State>>,
 }
 
-/// Keeps a connection on the roster until dropped.
+/// Keeps a connection in the registry until dropped.
 pub(super) struct Entry {
     id: u64,
     registry: ConnectionRegistry,
@@ -40,8 +41,8 @@ impl ConnectionRegistry {
         }
     }
 
-    /// Closes the connection that was idle for longest, since its last response or since it was opened without a request,
-    /// to close, if that is long enough. One that meanwhile has a request answers it first.
+    /// Closes the connection that was idle for longest, since its last response or its accept, if that is long enough.
+    /// If it has a request by then, it answers that first.
     pub(super) fn make_room(&self, idle_since_ms_max: u64) {
         let entries = self.lock();
         let idle = entries.open.values().filter(|state| {
@@ -54,7 +55,8 @@ impl ConnectionRegistry {
     }
 
     /// Closes connections that take long over sending a request or over their last answer: the oldest of any peer that
-    /// has more than its share, whatever their age, else the oldest of all that are old enough. Whether there were any.
+    /// has more than its share, whatever their age, else the oldest of all that are old enough. Returns whether there
+    /// were any.
     pub(super) fn evict(&self, share: usize, since_ms_max: Option<u64>) -> bool {
         let entries = self.lock();
         let mut held: HashMap<IpAddr, usize> = HashMap::new();
@@ -64,11 +66,11 @@ impl ConnectionRegistry {
         let is_over = |state: &State| held.get(&state.peer.ip()).is_some_and(|count| *count > share);
         let takes_long = |state: &State| match state.phase() {
             Phase::Handshake | Phase::Head | Phase::Body | Phase::LongBody | Phase::Closing => true,
-            // Idle otherwise: only one of too many is closed before its time.
+            // These count as idle otherwise: only a peer with too many connections loses one early.
             Phase::FirstByte => is_over(state),
             Phase::Idle | Phase::Call | Phase::Answer => false,
         };
-        // Far ahead at first: its driver has not begun.
+        // The maximum at first: the connection's driver has not begun.
         let slow = entries
             .open
             .values()
@@ -88,7 +90,7 @@ impl ConnectionRegistry {
     }
 }
 
-/// The handshakes under way, the oldest first.
+/// The handshakes under way, with the oldest first.
 pub(super) struct HalfOpen {
     count_max: usize,
     under_way: Mutex<(u64, BTreeMap<u64, Arc<State>>)>,
@@ -105,7 +107,7 @@ impl HalfOpen {
         Self { count_max, under_way: Mutex::default() }
     }
 
-    /// Takes one more; beyond the limit the oldest is asked to go.
+    /// Adds a handshake; beyond the limit the oldest is closed.
     pub(super) fn enter(&self, state: Arc<State>) -> HalfOpened<'_> {
         let mut under_way = self.lock();
         under_way.0 += 1;

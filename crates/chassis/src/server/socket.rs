@@ -10,18 +10,18 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A connected stream of bytes from elsewhere.
+/// A connected stream of bytes that is not the system's.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Duplex for T {}
 
-/// Takes connections from elsewhere than the system.
+/// Accepts connections from a source other than the system.
 pub trait Listen: Send + Sync {
-    /// The next connection and its other side's address.
+    /// Waits for the next connection, with its peer's address.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Duplex>, SocketAddr)>>;
 }
 
-/// Where connections are accepted.
+/// A source of accepted connections.
 pub(super) enum Listener {
     Tcp(TcpListener),
     Given(Box<dyn Listen>),
@@ -45,7 +45,7 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// One connection's bytes as they come off the network.
+/// The bytes of one connection as they come from the network.
 pub(super) enum Socket {
     Tcp(TcpStream),
     Given(Box<dyn Duplex>),
@@ -59,7 +59,7 @@ impl Socket {
         }
     }
 
-    /// Makes closing it a reset, where there is such a thing.
+    /// Makes the close of this socket a reset, where that exists.
     pub(super) fn set_reset(&self) -> io::Result<()> {
         match self {
             Self::Tcp(tcp) => tcp.set_zero_linger(),

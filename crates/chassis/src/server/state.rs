@@ -1,5 +1,5 @@
-//! State that the driver, the I/O, the call and the handler's handle of one connection share: its phase, what
-//! was asked of it, and how its body ended. Atomics only; it decides nothing.
+//! State that the driver, the I/O, the call and the handler's handle of one connection share: its phase, its signals,
+//! and how its body ended. Atomics only; it decides nothing.
 
 use crate::tls::PeerName;
 use futures_util::task::AtomicWaker;
@@ -12,19 +12,19 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
-    /// No byte came yet.
+    /// No byte has come yet.
     FirstByte,
-    /// TLS is being agreed upon.
+    /// The TLS handshake is under way.
     Handshake,
     /// Between an answer and the next request.
     Idle,
     /// A head has begun.
     Head,
-    /// The head is whole, the body is not.
+    /// The head is complete, the body is not.
     Body,
     /// A handler waits for more of a long body.
     LongBody,
-    /// The handler is at work and waits for nothing of ours.
+    /// The handler works and does not wait for the body.
     Call,
     /// The handler has answered.
     Answer,
@@ -61,12 +61,12 @@ pub(super) enum BodyFailure {
 pub(super) const DRAIN: u32 = 1;
 /// End at once.
 pub(super) const HARD: u32 = 2;
-/// A handler wants no answer to be sent.
+/// End without an answer, as a handler asked.
 pub(super) const CLOSE: u32 = 4;
-/// As `CLOSE`, by RST.
+/// End as by `CLOSE`, but by RST.
 pub(super) const RESET: u32 = 8;
 
-/// Another connection needs the place.
+/// End, because another connection needs the place.
 pub(super) const EVICT: u32 = 16;
 
 const NOT_LIMITED: u64 = u64::MAX;
@@ -78,18 +78,18 @@ const BODY_BROKEN: u8 = 3;
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) peer: SocketAddr,
-    /// Whom the other side's certificate proves, once it has.
+    /// The name that the peer's certificate has proven.
     pub(super) peer_name: OnceLock<PeerName>,
-    /// Time from which a response is the last one.
+    /// Time after which a response is the connection's last one.
     pub(super) aged_at: OnceLock<Instant>,
     /// The task that drives the connection.
     pub(super) driver: AtomicWaker,
-    /// The task that waits for the body, if another one.
+    /// The task that waits for the body, if it is another one.
     pub(super) reader: AtomicWaker,
-    /// Milliseconds since the server's start at which the phase was last seen to change; at first far ahead.
+    /// Milliseconds since the server's start at which the driver last noticed a change of phase; the maximum at first.
     pub(super) since_ms: AtomicU64,
     phase: AtomicU8,
-    /// Counts phases and progress, so that the driver knows when to take the time again.
+    /// Counts phases and progress, so that the driver knows when to read the clock again.
     turn: AtomicU32,
     signals: AtomicU32,
     write_blocked: AtomicBool,
@@ -97,7 +97,7 @@ pub(super) struct State {
     body_bytes_max: AtomicU64,
     body_is_long: AtomicBool,
     body_failure: AtomicU8,
-    /// The handler saw the failure: whatever it answers, it cannot have had the body.
+    /// The handler saw the failure: it cannot have had the body.
     body_failure_seen: AtomicBool,
     body_whole: AtomicBool,
     answer_bytes_left: AtomicU64,
@@ -142,7 +142,7 @@ impl State {
         self.progress();
     }
 
-    /// The present phase counts from now.
+    /// Restarts the time of the current phase.
     pub(super) fn progress(&self) {
         self.turn.fetch_add(1, Relaxed);
     }
@@ -155,7 +155,7 @@ impl State {
         self.signals.load(Relaxed)
     }
 
-    /// No more byte may be written.
+    /// Whether no more bytes may be written.
     pub(super) fn is_severed(&self) -> bool {
         self.signals() & (CLOSE | RESET | EVICT) != 0
     }
@@ -172,7 +172,7 @@ impl State {
         }
     }
 
-    /// The other side sends nothing more: it has gone, or waits for its last answer.
+    /// Records that the peer sends nothing more: it has gone, or waits for its last answer.
     pub(super) fn note_shut_by_peer(&self) {
         self.shut_by_peer.store(true, Relaxed);
     }
@@ -181,7 +181,7 @@ impl State {
         self.shut_by_peer.load(Relaxed)
     }
 
-    /// On this connection so far.
+    /// Number of bytes written on this connection so far.
     pub(super) fn bytes_written(&self) -> u64 {
         self.bytes_written.load(Relaxed)
     }
@@ -190,7 +190,7 @@ impl State {
         self.write_blocked.load(Relaxed)
     }
 
-    /// A head is whole and its call begins.
+    /// Records that a head is complete and its call begins.
     pub(super) fn begin_call(&self, has_body: bool, body_bytes_max: u64) {
         self.body_bytes_max.store(body_bytes_max, Relaxed);
         self.body_is_long.store(false, Relaxed);
@@ -201,7 +201,7 @@ impl State {
         self.enter(if has_body { Phase::Body } else { Phase::Call });
     }
 
-    /// From now on the deadline of this call's body runs only while the handler waits for more of it.
+    /// Makes the deadline of this call's body run only while the handler waits for more of it.
     pub(super) fn expect_long_body(&self, bytes_max: u64) {
         self.body_bytes_max.store(bytes_max, Relaxed);
         self.body_is_long.store(true, Relaxed);
@@ -210,7 +210,7 @@ impl State {
         }
     }
 
-    /// The handler asked for more of the body and there is none yet.
+    /// Records that the handler asked for more of the body and none is there yet.
     pub(super) fn await_body(&self) {
         if self.body_is_long.load(Relaxed) && self.phase() == Phase::Call {
             self.enter(Phase::LongBody);
@@ -229,7 +229,7 @@ impl State {
         self.body_bytes_max.load(Relaxed)
     }
 
-    /// Nothing more of the body is awaited; `whole` if all of it came.
+    /// Records that no more of the body is awaited; `whole` if all of it came.
     pub(super) fn end_body(&self, whole: bool) {
         if whole {
             self.body_whole.store(true, Relaxed);
@@ -254,7 +254,7 @@ impl State {
         self.reader.wake();
     }
 
-    /// Tells the handler's side of the body that it failed.
+    /// The failure of the body, for the handler's side; records that the handler has seen it.
     pub(super) fn see_body_failure(&self) -> Option<BodyFailure> {
         let failure = self.body_failure()?;
         self.body_failure_seen.store(true, Relaxed);
@@ -279,7 +279,7 @@ impl State {
         self.answer_bytes_left.store(bytes, Relaxed);
     }
 
-    /// How many bytes may be written now.
+    /// Number of bytes that may be written now.
     pub(super) fn answer_bytes_left(&self) -> usize {
         usize::try_from(self.answer_bytes_left.load(Relaxed)).unwrap_or(usize::MAX)
     }

@@ -1,5 +1,5 @@
 //! A consistent copy of a SQLite database while another process serves it: written under another name, checked, synced,
-//! and only then given its own. Never overwrites; knows no table of any service.
+//! and only then renamed to its own. Never overwrites; knows no table of any service.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -13,10 +13,10 @@ use super::configured;
 /// Faults that the check of a copy lists.
 const FAULTS_MAX: usize = 10;
 
-/// Why there is no backup; nothing is left under its name.
+/// Why a backup failed; nothing is left under its name.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The name is taken.
+    /// A file of this name exists already.
     #[error("{0} exists, and a backup overwrites nothing: give another name, or move it away")]
     Exists(PathBuf),
     /// There is nothing to copy.
@@ -25,34 +25,34 @@ pub enum BackupError {
     /// The copy could not be written or named.
     #[error("cannot write {path}")]
     Write {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// SQLite could not read the database or write the copy.
     #[error("cannot copy {path}")]
     Copy {
-        /// Which database.
+        /// The database.
         path: PathBuf,
         /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// The copy was opened, and is not sound.
+    /// The copy could be opened, but is damaged.
     #[error("the copy of {path} is not sound, so it was removed: {what}")]
     Unsound {
-        /// Which database.
+        /// The database.
         path: PathBuf,
-        /// What is wrong.
+        /// The damage.
         what: String,
     },
 }
 
-/// Copies `database` to `to`, as it is at one moment; the process that serves it goes on. `look` is given the copy: it may
-/// mark it, and says what is missing in it.
+/// Copies `database` to `to`, as it is at one moment; the process that serves it continues. `look` gets the copy: it
+/// may mark the copy, and returns what is missing in it.
 ///
 /// # Errors
-/// Why there is no copy.
+/// Why the backup failed.
 pub fn back_up<T>(
     database: &Path,
     to: &Path,
@@ -72,11 +72,11 @@ pub fn back_up<T>(
     Ok(found)
 }
 
-/// What is written so far, under a name of its own; gone when dropped.
+/// The unfinished copy, under a name of its own; deleted when dropped.
 struct Partial(PathBuf);
 
 impl Partial {
-    /// Empty, readable by its owner only: the copy holds what the database holds.
+    /// Creates an empty file that only its owner can read: the copy holds the same data as the database.
     fn create(to: &Path) -> Result<Self, BackupError> {
         let mut name = OsString::from(to);
         name.push(format!(".{}.partial", std::process::id()));
@@ -99,11 +99,11 @@ impl Partial {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(BackupError::Exists(to.to_owned()));
             }
-            // A file system without hard links: another writer of the same name between these two is not noticed.
+            // A file system without hard links: a writer of the same name between these two calls is not noticed.
             Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(&self.0, to).map_err(failed)?,
             Err(error) => return Err(failed(error)),
         }
-        // The second name goes before the folder is synced.
+        // The temporary name is removed before the folder is synced.
         drop(self);
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or_else(|| Path::new(".")))
@@ -114,12 +114,12 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // Gone already where it was renamed.
+        // A renamed file is gone already.
         let _gone = fs::remove_file(&self.0);
     }
 }
 
-/// By SQLite itself, from one snapshot, the write-ahead log included; the copy needs none.
+/// Copies by SQLite itself, from one snapshot with the write-ahead log; the copy needs no log.
 fn copy(database: &Path, to: &Path) -> rusqlite::Result<()> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;

@@ -1,7 +1,8 @@
 //! A disk that a simulation owns: one database in memory, which outlives the processes that use it, runs every job on
 //! its caller's task, and can lose the last commit. Knows no job's meaning.
 //!
-//! The last commit is kept as an open savepoint: the next one releases it, and losing it rolls it back.
+//! The last commit is kept as an open savepoint: the next commit releases the savepoint, and the loss of a commit rolls
+//! it back.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,7 +15,8 @@ use super::{Migration, migrate};
 use super::{SqliteError, configured};
 use crate::clock::{Clock, Random};
 
-/// How long a write waits for its turn, and its caller for the answer, at most: each drawn anew.
+/// Maximum time that a write waits for its turn, and that its caller then waits for the answer; each is drawn
+/// separately.
 const LATENCY_MAX: Duration = Duration::from_millis(4);
 
 /// The database of a simulation. Clones share it.
@@ -24,7 +26,7 @@ pub struct Disk(Arc<Inner>);
 struct Inner {
     connection: Mutex<Connection>,
     random: Random,
-    /// How many of 100 writes fail.
+    /// Share of writes that fail, in percent.
     failing: AtomicU64,
 }
 
@@ -51,7 +53,7 @@ impl Disk {
         Ok(Self(Arc::new(Inner { connection, random, failing })))
     }
 
-    /// Undoes the last commit although it was reported as durable, like a power failure on a disk that ignores fsync.
+    /// Undoes the last commit, although it was reported as durable, like a power failure on a disk that ignores fsync.
     ///
     /// # Errors
     /// When SQLite refuses.
@@ -59,12 +61,12 @@ impl Disk {
         self.with(|connection| connection.execute_batch("ROLLBACK TO last")).map_err(SqliteError::Job)
     }
 
-    /// From now on so many of 100 writes fail: every second of them only after it was committed.
+    /// Makes this percentage of writes fail from now on: every second of them only after its commit.
     pub fn fail_writes(&self, percent: u64) {
         self.0.failing.store(percent, Relaxed);
     }
 
-    /// Looks at the database from outside, at once.
+    /// Reads the database from outside the simulation, at once.
     ///
     /// # Errors
     /// The job's own error.
@@ -72,7 +74,8 @@ impl Disk {
         self.with(job)
     }
 
-    /// As [`super::Sqlite::write`]. A caller that is gone undoes nothing, unless the whole process is gone.
+    /// Runs a job as [`super::Sqlite::write`] does. A caller that is gone undoes nothing, unless the whole process is
+    /// gone.
     pub(super) async fn write<T, F>(&self, job: F) -> Result<T, SqliteError>
     where
         T: Send + 'static,
@@ -95,7 +98,7 @@ impl Disk {
         tokio::spawn(task).await.map_err(|_| SqliteError::Closed)?
     }
 
-    /// As [`super::Sqlite::read`].
+    /// Runs a job as [`super::Sqlite::read`] does.
     pub(super) async fn read<T, F>(&self, job: F) -> Result<T, SqliteError>
     where
         F: FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -119,7 +122,7 @@ impl Disk {
     }
 }
 
-/// The commit before this one cannot be lost any more; after a job that failed there is none to lose.
+/// Commits a job. The commit before it cannot be lost any more; after a failed job there is no commit to lose.
 fn commit<T>(
     connection: &Connection,
     job: impl FnOnce(&Connection) -> rusqlite::Result<T>,

@@ -1,5 +1,5 @@
-//! One SQLite file behind one writer thread: many callers' jobs share one durable commit, reads go to a small pool.
-//! Knows no job's meaning.
+//! One SQLite file behind one writer thread: jobs of many callers share one durable commit, and reads use a small pool
+//! of connections. Knows no job's meaning.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,14 +18,14 @@ use crate::clock::Clock;
 /// Capacity of the writer's queue; further callers wait.
 pub const QUEUE_MAX: usize = 4096;
 
-/// Read-only connections for any read, each two file descriptors: with 1,000 clients those are scarce.
+/// Read-only connections for any read, each two file descriptors: with 1,000 clients descriptors are scarce.
 pub const READERS_MAX: usize = 2;
 
-/// Read-only connections that only short reads may use, so that lists to many clients hold up no count.
+/// Read-only connections that only short reads may use, so that lists for many clients delay no count.
 const SHORT_READERS_MAX: usize = 1;
 
-/// Pages of the write-ahead log before it is copied into the database: 16 MiB, so that random keys of many commits
-/// meet on one page before that page is written and synced a second time.
+/// Pages of the write-ahead log before it is copied into the database: 16 MiB, so that many commits with random keys
+/// change a page before it is written and synced a second time.
 const WAL_PAGES: u32 = 4096;
 const WAL_BYTES_KEPT: u32 = 64 << 20;
 /// Negative: kibibytes instead of pages.

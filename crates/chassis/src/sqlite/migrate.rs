@@ -14,7 +14,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS migrations (
     applied_at INTEGER NOT NULL
 ) STRICT";
 
-/// Its being there says that the database was created with a virtual clock.
+/// The existence of this table shows that the database was created with a virtual clock.
 const VIRTUAL_CLOCK: &str =
     "CREATE TABLE IF NOT EXISTS virtual_clock (one INTEGER PRIMARY KEY CHECK (one = 1)) STRICT";
 
@@ -37,8 +37,8 @@ pub(super) fn apply(
     Ok(())
 }
 
-/// Marks a new database if its clock is virtual. The mark comes before the first migration, so that a crash between the two
-/// leaves none that a service on the machine's clock would take.
+/// Marks a new database if its clock is virtual. The mark comes before the first migration, so that a crash between the
+/// two leaves no database that a service on the machine's clock would accept.
 fn mark(connection: &Connection, is_new: bool, clock: &Clock) -> Result<(), SqliteError> {
     let is_virtual = clock.as_virtual().is_some();
     if is_new && is_virtual {

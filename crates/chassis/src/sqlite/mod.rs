@@ -36,21 +36,21 @@ pub enum SqliteError {
     /// The schema is not one that this program may use.
     #[error("{0}")]
     Schema(String),
-    /// Its rows are of the other kind of clock.
+    /// The rows of the database are of the other kind of clock.
     #[error("{0}")]
     Clock(String),
     /// SQLite could not open or prepare the file.
     #[error("cannot open the database {path}")]
     Open {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// This job failed and left nothing behind; others of its commit are not concerned.
+    /// This job failed and left nothing behind; other jobs of its commit are not affected.
     #[error("the database refused a statement")]
     Job(#[source] rusqlite::Error),
-    /// This job was not begun: those before it took too long, or its caller has left.
+    /// This job was not begun: the jobs before it took too long, or its caller has left.
     #[error("the database was busy for too long, or the caller has left, so this was not begun")]
     Late,
     /// The commit that this job was part of failed and was rolled back.
@@ -65,7 +65,7 @@ pub enum SqliteError {
 #[derive(Debug)]
 pub struct Sqlite(Backing);
 
-/// Where a database is.
+/// The place of a database: a file or a simulation's disk.
 #[derive(Debug)]
 enum Backing {
     InFile(File),
@@ -73,11 +73,11 @@ enum Backing {
 }
 
 impl Sqlite {
-    /// Locks and opens the file (made if missing), brings its schema up to date and starts the writer thread.
+    /// Locks and opens the file (created if missing), brings its schema up to date and starts the writer thread.
     ///
     /// # Errors
-    /// When another process holds the file, it lies on a network file system, its schema is from an incompatible
-    /// later program, or SQLite cannot use it.
+    /// When another process holds the file, the file is on a network file system, its schema is an incompatible later
+    /// program's, or SQLite cannot use it.
     pub fn open(path: &Path, migrations: &'static [Migration], clock: &Clock) -> Result<Self, SqliteError> {
         File::open(path, migrations, clock).map(Backing::InFile).map(Self)
     }
@@ -88,8 +88,8 @@ impl Sqlite {
         Self(Backing::OnDisk(disk.clone()))
     }
 
-    /// Whether the last commit succeeded, from memory: for a readiness check. While it did not, a write that changes
-    /// nothing is retried periodically, so that free space is noticed.
+    /// Whether the last commit succeeded, from memory: for a readiness check. After a failed commit, a check also
+    /// queues a write that changes nothing, so that free space is noticed.
     pub fn is_writable(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
         let look = match &self.0 {
             Backing::InFile(file) => Some(file.is_writable()),
@@ -98,12 +98,12 @@ impl Sqlite {
         move || look.as_ref().map_or(Ok(()), |look| look())
     }
 
-    /// Runs a job inside a transaction that it may share with other jobs: it must not begin or end one, must not
-    /// block, and sees what earlier jobs wrote. `Ok` means that its writes are on disk.
-    /// A caller that stops waiting does not undo or cancel its job.
+    /// Runs a job inside a transaction that it may share with other jobs: it must not begin or end a transaction, must
+    /// not block, and sees what earlier jobs wrote. `Ok` means that its writes are on disk. A caller that stops waiting
+    /// does not undo or cancel its job.
     ///
     /// # Errors
-    /// The job's own error (it alone is undone), or the failed commit's.
+    /// The job's own error (then only this job is undone), or the error of the failed commit.
     pub async fn write<T, F>(&self, job: F) -> Result<T, SqliteError>
     where
         T: Send + 'static,
@@ -115,8 +115,8 @@ impl Sqlite {
         }
     }
 
-    /// As [`Self::write`], for a job that is not begun later than `within` from now, when its caller will have
-    /// given up, nor once that caller has left.
+    /// As [`Self::write`], for a job that is not begun later than `within` from now, when its caller has given up, nor
+    /// after that caller has left.
     ///
     /// # Errors
     /// As [`Self::write`], and [`SqliteError::Late`].
@@ -131,8 +131,8 @@ impl Sqlite {
         }
     }
 
-    /// As [`Self::write`], for a job that writes by one statement and fails only when that does: SQLite undoes such a
-    /// one by itself, so that it costs no savepoint. If it panics, its whole commit fails.
+    /// As [`Self::write`], for a job that writes by one statement and fails only when that statement does: SQLite
+    /// undoes such a statement itself, so that the job needs no savepoint. If it panics, its whole commit fails.
     ///
     /// # Errors
     /// As [`Self::write`].
@@ -162,7 +162,8 @@ impl Sqlite {
         }
     }
 
-    /// As [`Self::read`], for what takes a few rows by an index: has a connection that other reads never take.
+    /// Runs a job as [`Self::read`] does, for a read of a few rows by an index: it has a connection that other reads
+    /// never take.
     ///
     /// # Errors
     /// The job's own error.
@@ -178,7 +179,7 @@ impl Sqlite {
     }
 }
 
-/// Reads a file that another process may be working with: takes no lock of ours, makes and changes nothing.
+/// Reads a file that another process may be working with: takes no lock of ours, creates and changes nothing.
 ///
 /// # Errors
 /// When there is no such file, it cannot be read, or the job's own error.
@@ -198,7 +199,7 @@ where
 fn configured(connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED_MAX);
-    // A plan must not depend on bound values: else statements are prepared again and again as the values change.
+    // A plan must not depend on bound values: otherwise statements are prepared again whenever the values change.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;

@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use super::SqliteError;
 
-/// How long a held lock is asked for again: a process that was just killed, or a child between fork and exec, lets
-/// go within moments.
+/// How long a held lock is retried: a process that was just killed, or a child between fork and exec, releases it
+/// within moments.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
-/// Between two tries.
+/// Pause between two tries.
 const LOCK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The file that a path means: one lock for all of its names.
+/// The real file of a path, so that all its names have one lock.
 ///
 /// # Errors
 /// When the file has other names (hard links).

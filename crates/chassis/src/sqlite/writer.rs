@@ -1,8 +1,8 @@
 //! The writer thread: takes queued jobs, runs each in a savepoint, commits, and only then responds.
 //! Knows no job's meaning.
 //!
-//! A savepoint has its price: SQLite copies each page that is changed in it. With random keys that is a page or more
-//! for each row, so a job that can be undone without one has none.
+//! A savepoint is expensive: SQLite copies each page that is changed in it, which with random keys is a page or more
+//! per row. A job that can be undone without a savepoint therefore has none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,29 +17,30 @@ use super::SqliteError;
 use super::health::Health;
 use crate::presence::Presence;
 
-/// Jobs of one commit at most.
+/// Maximum number of jobs in one commit.
 const BATCH_MAX: usize = 512;
 
-/// A commit takes no further job after this long, so that one caller's large job does not hold up another's answer.
+/// A commit takes no further job after this long, so that one caller's large job does not delay another caller's
+/// answer.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
 
 /// One queued job, with its caller's type hidden.
 pub(super) trait Job: Send {
-    /// Runs once; `false` when it failed and its writes must go.
+    /// Runs the job, once; `false` when it failed and its writes must be undone.
     fn run(&mut self, connection: &Connection) -> bool;
-    /// Whether it writes by one statement, which SQLite itself undoes when it fails.
+    /// Whether the job writes by one statement, which SQLite itself undoes when it fails.
     fn is_one_statement(&self) -> bool;
     /// Responds to the caller after the commit; `failure` is the error of a commit that failed.
     fn answer(self: Box<Self>, failure: Option<&Arc<rusqlite::Error>>);
 }
 
-/// A job, its result once it ran, and where the caller waits.
+/// A job, its result once it ran, and the sender for its caller.
 pub(super) struct Task<T, F> {
     job: Option<F>,
     one_statement: bool,
-    /// When it is too late to begin.
+    /// The time after which it is too late to begin.
     begin_by: Option<Instant>,
-    /// Who must be there then.
+    /// The caller, who must still be there when the job begins.
     caller: Presence,
     is_late: bool,
     result: Option<rusqlite::Result<T>>,
@@ -59,7 +60,7 @@ impl<T, F> Task<T, F> {
         }
     }
 
-    /// For the caller of this task.
+    /// A job that must begin by this time, for the caller of this task.
     pub(super) fn begin_by(
         job: F,
         begin_by: Instant,
@@ -100,12 +101,12 @@ where
             (Some(error), _) => Err(SqliteError::Commit(Arc::clone(error))),
             (None, None) => Err(SqliteError::Closed),
         };
-        // A caller that stopped waiting is no concern: its job is done either way.
+        // A caller that stopped waiting does not matter: its job is done in any case.
         let _ = self.reply.send(answer);
     }
 }
 
-/// Serves the queue until every sender is gone and it is empty.
+/// Serves the queue until every sender is gone and the queue is empty.
 pub(super) fn run(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>, health: &Health) {
     let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(BATCH_MAX);
     while let Some(first) = queue.blocking_recv() {
@@ -122,7 +123,7 @@ pub(super) fn run(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job
     }
 }
 
-/// Fills `batch` with the jobs that ran, whether or not the commit succeeds.
+/// Runs jobs in one transaction and commits it. Fills `batch` with the jobs that ran, even if the commit fails.
 fn commit_batch(
     connection: &Connection,
     first: Box<dyn Job>,
@@ -153,9 +154,9 @@ fn commit_batch(
     execute(connection, "COMMIT")
 }
 
-/// The next job; the first time in a batch, after other threads that wait for this CPU had a time slice. Where all CPUs
-/// are busy, callers that are about to queue a job are among them, and their jobs join this commit. Where no thread waits,
-/// this returns at once.
+/// Takes the next job. At the first call of a batch it first yields to other threads that wait for this CPU. If all
+/// CPUs are busy, these include callers that are about to queue a job, and their jobs join this commit. If no thread
+/// waits, the yield returns at once.
 fn after_others(
     has_yielded: &mut bool,
     queue: &mut mpsc::Receiver<Box<dyn Job>>,
@@ -190,7 +191,7 @@ fn run_job(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<Ran> 
     })
 }
 
-/// The writes before a panic are unknown, so the whole commit is abandoned.
+/// Runs a job that is one statement. After a panic its writes are unknown, so that the whole commit is abandoned.
 fn run_statement(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<()> {
     match run_job(connection, job)? {
         Ran::Well | Ran::Badly => Ok(()),
@@ -198,7 +199,7 @@ fn run_statement(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result
     }
 }
 
-/// Nothing else is in the transaction yet: it can go as a whole.
+/// Runs the first job of a transaction: nothing else is in it yet, so that it can be rolled back as a whole.
 fn run_first(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<()> {
     if run_job(connection, job)? == Ran::Well {
         return Ok(());
@@ -215,7 +216,8 @@ fn run_in_savepoint(connection: &Connection, job: &mut dyn Job) -> rusqlite::Res
     execute(connection, "RELEASE job")
 }
 
-/// Disk full and I/O errors make SQLite roll the whole transaction back, earlier jobs of it included.
+/// The error after SQLite has rolled the whole transaction back, earlier jobs included, as it does on a full disk or
+/// I/O errors.
 fn transaction_lost() -> rusqlite::Error {
     let what = "another write of the same commit failed and took the transaction with it";
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ABORT_ROLLBACK), Some(what.to_owned()))

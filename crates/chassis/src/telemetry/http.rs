@@ -25,8 +25,8 @@ struct Observer {
     random: Random,
 }
 
-/// Wraps all routes that the router has by now: counts and times each request, continues or begins its trace.
-/// Call it last, and once a service.
+/// Wraps all routes that the router has so far: counts and times each request, continues or begins its trace. Call it
+/// last, and once per service.
 pub fn observe<S: Clone + Send + Sync + 'static>(router: Router<S>, telemetry: &Telemetry) -> Router<S> {
     let metrics = &telemetry.metrics;
     let observer = Observer {
@@ -59,7 +59,7 @@ async fn watch(State(observer): State<Observer>, mut request: Request, next: Nex
     let span = tracing::debug_span!("request", http.method = method, http.path = request.uri().path());
     let response = context.scope(next.run(request)).instrument(span).await;
 
-    // A path that is spelled otherwise than its route is matched by a router within, which says so in the answer.
+    // A path in another spelling than its route is matched by an inner router, which puts the route into the response.
     let route = route.or_else(|| response.extensions().get::<MatchedPath>().cloned());
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
     let elapsed = began.elapsed();
@@ -72,8 +72,8 @@ async fn watch(State(observer): State<Observer>, mut request: Request, next: Nex
     response
 }
 
-/// What is known of a request before it is routed, by the semantic conventions of HTTP servers. Without its query, which
-/// may hold what a log must not.
+/// Records what is known of a request before it is routed, by the semantic conventions of HTTP servers. The query is
+/// left out, since it may hold secrets.
 fn describe(span: &mut Span, request: &Request) {
     span.set_attribute("http.request.method", method_label(request.method()));
     span.set_text("url.path", request.uri().path());
@@ -81,7 +81,7 @@ fn describe(span: &mut Span, request: &Request) {
     span.set_attribute("url.scheme", if is_tls { "https" } else { "http" });
 }
 
-/// A status of 5xx is the server's failure, one of 4xx the client's.
+/// Records the response. A status of 5xx is the server's failure, one of 4xx the client's.
 fn conclude(span: &mut Span, method: &'static str, route: &str, status: StatusCode) {
     if route != UNMATCHED {
         span.rename(|| format!("{method} {route}"));
@@ -93,7 +93,7 @@ fn conclude(span: &mut Span, method: &'static str, route: &str, status: StatusCo
     }
 }
 
-/// Clients choose their methods; labels are ours.
+/// The label of a method: clients can send any text, labels are a fixed set.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-/// `debug`, or a level and exceptions from it: `info,chassis::client=debug`.
+/// A level such as `debug`, or a level with exceptions: `info,chassis::client=debug`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLevel {
     text: String,
@@ -16,7 +16,7 @@ pub struct LogLevel {
 }
 
 impl LogLevel {
-    /// The filter that lets just this through.
+    /// The filter for exactly these levels.
     pub(super) fn targets(&self) -> Targets {
         Targets::new().with_default(self.base).with_targets(self.modules.clone())
     }

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 /// Log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One flat JSON object a line.
+    /// One flat JSON object per line.
     Json,
     /// Human-readable.
     Text,
@@ -55,13 +55,13 @@ impl FromStr for LogFormat {
 pub struct LogConfig {
     /// Log format.
     pub format: LogFormat,
-    /// What is logged at the start; changeable on the admin port.
+    /// The level at the start; the admin port can change it.
     pub level: LogLevel,
     /// The workload's name: `service.name` of every line.
     pub service: String,
 }
 
-/// Changes the log level while the service runs. Clones act on the same log.
+/// Changes the log level while the service runs. Clones change the same log.
 #[derive(Clone, Debug)]
 pub struct LogHandle {
     filter: Arc<dyn Filter>,
@@ -69,9 +69,9 @@ pub struct LogHandle {
     queue: Option<Arc<Queue>>,
 }
 
-/// A reloadable filter of some subscriber; which one, only the place that built it knows.
+/// A reloadable filter of a subscriber whose type only its builder knows.
 trait Filter: Send + Sync + std::fmt::Debug {
-    /// False when the subscriber is gone.
+    /// Replaces the filter; `false` when the subscriber is gone.
     fn replace(&self, targets: Targets) -> bool;
 }
 
@@ -91,14 +91,14 @@ impl LogHandle {
         self.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Logs this from now on.
+    /// Changes the level from now on.
     pub fn set_level(&self, level: LogLevel) {
         if self.filter.replace(level.targets()) {
             *self.level.lock().unwrap_or_else(PoisonError::into_inner) = level;
         }
     }
 
-    /// Flushes the log, for two seconds at most: to be called before the process ends.
+    /// Flushes the log, for two seconds at most: called before the process ends.
     pub fn flush(&self) {
         if let Some(queue) = &self.queue {
             queue.flush();
@@ -108,7 +108,7 @@ impl LogHandle {
 
 #[cfg(test)]
 impl LogHandle {
-    /// Changes nothing but what it answers itself.
+    /// A handle that is attached to no log: it changes only the level that it returns itself.
     pub(crate) fn detached(level: &str) -> Self {
         #[derive(Debug)]
         struct DetachedFilter;
@@ -122,7 +122,7 @@ impl LogHandle {
     }
 }
 
-/// Sets the process's log up, once; a later call answers the handle of the first. Panics are logged as events too.
+/// Sets up the log of the process, once; a later call returns the handle of the first. Panics are logged as events too.
 ///
 /// # Panics
 /// When the process cannot start a single thread.
@@ -144,7 +144,7 @@ fn set_up(config: &LogConfig) -> LogHandle {
         std::panic::set_hook(Box::new(move |info| {
             if tracing::enabled!(tracing::Level::ERROR) {
                 log_panic(info);
-                // The process may be about to end.
+                // The process may end right after this.
                 queue.flush();
             } else {
                 unlogged(info);
@@ -195,7 +195,7 @@ where
     (tracing_subscriber::registry().with(filter).with(lines), handle)
 }
 
-/// Puts a line out per event.
+/// Writes a line per event.
 struct Lines<P> {
     format: LogFormat,
     service: String,

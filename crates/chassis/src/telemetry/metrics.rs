@@ -8,10 +8,10 @@ use prometheus::{
     TextEncoder,
 };
 
-/// Media type of what [`Metrics::render`] answers.
+/// Media type of the text from [`Metrics::render`].
 pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Upper bounds in seconds: from a local answer to the longest wait of an old route.
+/// Upper bounds in seconds: from a local answer to the longest wait of a legacy route.
 const SECONDS_BUCKETS: [f64; 14] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
 
@@ -77,7 +77,7 @@ impl Metrics {
         self.register(HistogramVec::new(options, labels).expect("metric names in the code are sound"))
     }
 
-    /// Everything in Prometheus' text format, version 0.0.4.
+    /// All metrics in Prometheus' text format, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
         let mut text = Vec::new();

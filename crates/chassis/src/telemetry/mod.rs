@@ -22,19 +22,19 @@ use prometheus::Registry;
 
 use crate::clock::Random;
 
-/// The metrics of one service in this process, and where its trace ids come from. Clones share them.
+/// The metrics of one service in this process, and the source of its trace ids. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
-    /// Where counters, gauges and histograms are registered.
+    /// Registry of counters, gauges and histograms.
     pub metrics: Metrics,
-    /// What makes spans, if anything does.
+    /// Makes spans, if traces are exported.
     pub tracer: Tracer,
     service: &'static str,
     random: Random,
 }
 
 impl Telemetry {
-    /// Its own registry with the process metrics and `build_info{version,revision}`.
+    /// Telemetry with its own registry, the process metrics and `build_info{version,revision}`.
     #[must_use]
     pub fn new(service: &'static str, version: &str, revision: &str) -> Self {
         Self {
@@ -45,14 +45,13 @@ impl Telemetry {
         }
     }
 
-    /// The same, with trace ids drawn from a seed.
+    /// The same telemetry, with trace ids drawn from a seed.
     #[must_use]
     pub fn with_random(mut self, random: Random) -> Self {
         self.random = random;
         self
     }
 
-    /// Name of the service.
     #[must_use]
     pub fn service(&self) -> &'static str {
         self.service
@@ -64,7 +63,6 @@ impl Telemetry {
         &self.random
     }
 
-    /// The registry itself.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         self.metrics.registry()

@@ -1,5 +1,5 @@
-//! W3C trace context: which trace a request belongs to, carried with its task into logs and outgoing calls.
-//! Must not know who exports traces, nor any route.
+//! W3C trace context: the trace of a request, which its task passes on to logs and outgoing calls. Must not know who
+//! exports traces, nor any route.
 
 use std::fmt;
 use std::future::Future;
@@ -14,7 +14,7 @@ pub const TRACEPARENT: &str = "traceparent";
 /// The flag of a trace whose spans are recorded.
 const SAMPLED: u8 = 1;
 
-/// One span of one trace. Both ids are never zero.
+/// One span of one trace. Neither id is ever zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     trace_id: u128,
@@ -33,8 +33,8 @@ impl TraceContext {
         Self { trace_id: random.u128().max(1), span_id: random.u64().max(1), flags: SAMPLED }
     }
 
-    /// Span number `nth` of a trace whose id is given as 32 hex digits; nothing when it is not. The same arguments give the
-    /// same span in each process, so that spans refer to each other and nothing is stored.
+    /// Span number `nth` of a trace whose id is given as 32 hex digits; `None` when it is malformed. The same arguments
+    /// give the same span in each process, so that spans refer to each other and nothing is stored.
     #[must_use]
     pub fn numbered(trace_id: &str, nth: u32) -> Option<Self> {
         let trace_id = hex(trace_id, 32).filter(|id| *id != 0)?;
@@ -43,7 +43,7 @@ impl TraceContext {
         Some(Self { trace_id, span_id, flags: SAMPLED })
     }
 
-    /// The same span, sampled or not.
+    /// The same span with another sampling flag.
     #[must_use]
     pub fn with_sampled(self, sampled: bool) -> Self {
         Self { flags: if sampled { self.flags | SAMPLED } else { self.flags & !SAMPLED }, ..self }
@@ -55,12 +55,11 @@ impl TraceContext {
         self.flags & SAMPLED != 0
     }
 
-    /// Both ids, as numbers.
     pub(super) fn ids(&self) -> (u128, u64) {
         (self.trace_id, self.span_id)
     }
 
-    /// Reads `00-<32 hex>-<16 hex>-<2 hex>`; nothing when it is malformed or an id is all zero.
+    /// Reads `00-<32 hex>-<16 hex>-<2 hex>`; `None` when it is malformed or an id is all zero.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
@@ -74,7 +73,7 @@ impl TraceContext {
         sound.then_some(Self { trace_id, span_id, flags })
     }
 
-    /// What a request brought along, continued by a span of ours; a new trace when it brought nothing sound.
+    /// The context of a request, continued by a span of this service; a new trace when the request has no valid one.
     #[must_use]
     pub fn of_request(headers: &HeaderMap, random: &Random) -> Self {
         Self::given(headers).map_or_else(|| Self::root(random), |parent| parent.child(random))
@@ -87,13 +86,12 @@ impl TraceContext {
         first.filter(|_| given.next().is_none())
     }
 
-    /// A new span of the same trace.
     #[must_use]
     pub fn child(&self, random: &Random) -> Self {
         Self { span_id: random.u64().max(1), ..*self }
     }
 
-    /// For an outgoing call: a child of the current span, or a new trace outside any request.
+    /// The context of an outgoing call: a child of the current span, or a new trace outside any request.
     #[must_use]
     pub fn outgoing(random: &Random) -> Self {
         Self::current().map_or_else(|| Self::root(random), |current| current.child(random))
@@ -105,12 +103,12 @@ impl TraceContext {
         CURRENT.try_with(|current| *current).ok()
     }
 
-    /// Runs a future for this span: [`TraceContext::current`] answers it inside.
+    /// Runs a future for this span, which [`TraceContext::current`] returns inside.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, future)
     }
 
-    /// Hands the current span (if any) on to a future that is about to be spawned as a task of its own.
+    /// Passes the current span (if any) to a future that is about to be spawned as a task.
     pub fn inherit<F: Future>(future: F) -> impl Future<Output = F::Output> {
         let current = Self::current();
         async move {
@@ -140,7 +138,7 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// The finalizer of SplitMix64: numbers that are close to each other become ids that are not.
+/// The finalizer of SplitMix64: adjacent numbers become unrelated ids.
 fn spread(number: u64) -> u64 {
     let mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -148,7 +146,7 @@ fn spread(number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Exactly `digits` lower-case hex digits; the standard forbids upper case and signs.
+/// Parses exactly `digits` lower-case hex digits; the standard forbids upper case and signs.
 fn hex(text: &str, digits: usize) -> Option<u128> {
     let sound = text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     sound.then(|| u128::from_str_radix(text, 16).ok()).flatten()

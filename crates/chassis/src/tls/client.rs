@@ -1,6 +1,6 @@
-//! The client's side: connects, verifies the server's name, shows a certificate of its own. TLS 1.2 and 1.3.
-//! Must not know HTTP. A connection is open only when the server has accepted our certificate, so that a rejection is
-//! never mistaken for a request that may have arrived.
+//! The client's side: connects, verifies the server's name, presents a certificate of its own. TLS 1.2 and 1.3. Must
+//! not know HTTP. A connection is open only when the server has accepted our certificate, so that a rejection is never
+//! mistaken for a request that may have arrived.
 
 use std::fmt;
 use std::io;
@@ -41,10 +41,10 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
-/// Time limit for the server to accept our certificate. It confirms by a session ticket; one that sends
-/// none is believed after this.
+/// Time limit for the server to accept our certificate. The server confirms by a session ticket; a server that sends
+/// none is trusted after this time.
 const SETTLE: Duration = Duration::from_millis(250);
-/// Most plain text in one record: such a piece arrives whole or cannot be read at all.
+/// Maximum plain text in one record: a record arrives whole or cannot be read at all.
 const RECORD_BYTES_MAX: usize = 16 * 1024;
 
 /// CA bundle and certificate of a client.
@@ -54,12 +54,12 @@ pub struct ClientFiles {
     pub trusted: Option<Source>,
     /// Whether the system's CAs are trusted too.
     pub system_too: bool,
-    /// Its own certificate with its chain, and the key.
+    /// The client's own certificate with its chain, and the key.
     pub identity: Option<(Source, Source)>,
 }
 
 impl ClientFiles {
-    /// Every mistake in the files as they lie there now.
+    /// Every mistake in the files as they are now.
     #[must_use]
     pub fn check(&self, clock: &Clock) -> Vec<Mistake> {
         check(self, clock)
@@ -112,8 +112,7 @@ impl Material for ClientFiles {
     }
 }
 
-/// Connects over TLS, by files that may change: to be given to [`crate::client::Client::with_connect`]. Clones share
-/// it.
+/// Connects over TLS, with files that may change, for [`crate::client::Client::with_connect`]. Clones share it.
 #[derive(Clone, Debug)]
 pub struct TlsConnect {
     live: Reloadable<ClientFiles>,
@@ -130,22 +129,22 @@ impl TlsConnect {
         Ok(Self { live: Reloadable::open(files, clock, metrics.clone())?, shows_certificate })
     }
 
-    /// For a short-lived program: loads the files once, without metrics.
+    /// Loads the files once, without metrics: for a short-lived program.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// When a file is invalid.
     pub fn once(files: ClientFiles, clock: Clock) -> Result<Self, Mistakes> {
         let shows_certificate = files.identity.is_some();
         let unseen = TlsMetrics::new(&Telemetry::new("", "", "").metrics);
         Ok(Self { live: Reloadable::once(files, clock, unseen)?, shows_certificate })
     }
 
-    /// Looks at the files now, instead of within some seconds.
+    /// Checks the files now, instead of within a few seconds.
     pub fn look(&self) -> ReloadOutcome {
         self.live.look()
     }
 
-    /// For another protocol than HTTP: with the current material.
+    /// The connector with the current material, for a protocol other than HTTP.
     pub(crate) fn connector(&self) -> TlsConnector {
         TlsConnector::from(self.live.current().config.clone())
     }
@@ -180,7 +179,7 @@ impl Connect for TlsConnect {
     }
 }
 
-/// In TLS 1.3 a client finishes before the server has verified its certificate. Waits for data from the server.
+/// In TLS 1.3 a client finishes before the server has verified its certificate. This waits for data from the server.
 async fn settle(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
     let word = std::future::poll_fn(|cx| {
         let heard = match Pin::new(&mut *stream).poll_fill_buf(cx) {
@@ -222,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
-    /// One record at most: a write that fails has then brought nothing that the other side could read.
+    /// Writes at most one record: when a write fails, the other side has received nothing that it could read.
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let piece = &buf[..buf.len().min(RECORD_BYTES_MAX)];
         Pin::new(&mut self.0).poll_write(cx, piece)
@@ -237,8 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
     }
 }
 
-/// Verifies a server: a pinned certificate, or a chain to a trusted CA. Name,
-/// time and usage count either way.
+/// Verifies a server: a pinned certificate, or a chain to a trusted CA. Name, time and usage are checked in both cases.
 struct Verifier {
     pinned: Vec<CertificateDer<'static>>,
     chains: Option<Arc<WebPkiServerVerifier>>,

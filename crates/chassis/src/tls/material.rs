@@ -17,26 +17,25 @@ use x509_parser::prelude::FromDer;
 
 use crate::clock::Clock;
 
-/// Most bytes of one file; the bundle of a whole system has a quarter of it.
+/// Maximum bytes of one file; the bundle of a whole system has a quarter of it.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// Most certificates of one file.
+/// Maximum number of certificates in one file.
 const CERTIFICATES_MAX: usize = 1024;
 
 /// A file of material, and the setting that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// As the user writes it, such as `--tls-cert (TLS_CERT)`.
+    /// The setting as the user writes it, such as `--tls-cert (TLS_CERT)`.
     pub setting: Arc<str>,
-    /// Its path.
     pub path: PathBuf,
 }
 
-/// What is wrong with one file.
+/// A mistake in one file.
 #[derive(Debug)]
 pub struct Mistake {
     /// The setting that names the file.
     pub setting: Arc<str>,
-    /// What is wrong, with the path.
+    /// The mistake, with the path.
     pub what: String,
 }
 
@@ -46,7 +45,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// All that is wrong; at least one.
+/// All mistakes; at least one.
 #[derive(Debug)]
 pub struct Mistakes(pub Vec<Mistake>);
 
@@ -84,7 +83,7 @@ pub(super) enum MaterialError {
 }
 
 impl Source {
-    /// What the file holds now.
+    /// The contents of the file now.
     pub(super) fn read(&self) -> Result<Vec<u8>, Mistake> {
         match self.read_regular() {
             Err(error) => Err(self.mistake(&MaterialError::Unreadable(error))),
@@ -93,7 +92,7 @@ impl Source {
         }
     }
 
-    /// A pipe or a device would block for ever.
+    /// Reads a regular file only: a pipe or a device could block for ever.
     fn read_regular(&self) -> io::Result<Vec<u8>> {
         if !std::fs::metadata(&self.path)?.is_file() {
             return Err(io::Error::other("not a regular file"));
@@ -108,7 +107,7 @@ impl Source {
     }
 }
 
-/// All certificates of a file, each of which can be read.
+/// All certificates of a file; each must be readable.
 pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).take(CERTIFICATES_MAX + 1).collect();
     let found = found.map_err(|_| MaterialError::BadCertificate("bad PEM"))?;
@@ -129,7 +128,7 @@ pub(super) struct Facts {
     pub(super) not_before: i64,
     pub(super) not_after: i64,
     pub(super) is_authority: bool,
-    /// Whether it names usages at all, and among them to act as a server or as a client.
+    /// Whether the certificate names usages at all, and whether it names those of servers and of clients.
     pub(super) names_usages: bool,
     pub(super) is_for_servers: bool,
     pub(super) is_for_clients: bool,
@@ -171,7 +170,8 @@ fn date(seconds: i64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
-/// A certificate with its chain and key, fit for each other and valid now; and when the first of them expires.
+/// A certificate with its chain and key, which match and are valid now; and the time at which the first certificate
+/// expires.
 pub(super) struct Identity {
     pub(super) certified: Arc<CertifiedKey>,
     pub(super) expires: i64,
@@ -219,11 +219,11 @@ fn signer(pem: &[u8], provider: &CryptoProvider) -> Result<Arc<dyn rustls::sign:
 pub(super) struct Trusted {
     pub(super) roots: rustls::RootCertStore,
     pub(super) pinned: Vec<CertificateDer<'static>>,
-    /// When the first of them expires.
+    /// The time at which the first certificate expires.
     pub(super) expires: i64,
 }
 
-/// Reads a bundle. One of its certificates may have expired: that is the other side's trouble, and no reason to
+/// Reads a bundle. Expired certificates in it are accepted: they concern only the other side, and are no reason to
 /// refuse a change.
 pub(super) fn trusted(pem: &[u8]) -> Result<Trusted, MaterialError> {
     let pinned = certificates(pem)?;

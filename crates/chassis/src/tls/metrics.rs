@@ -7,25 +7,25 @@ use crate::telemetry::Metrics;
 /// Why a TLS handshake was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The client showed no certificate, and one is needed.
+    /// The client presented no certificate, and one is required.
     NoCertificate,
-    /// No trusted CA signed it.
+    /// No trusted CA signed the certificate.
     UnknownCa,
-    /// It is too old.
+    /// The certificate has expired.
     Expired,
-    /// It is too young.
+    /// The certificate is not valid yet.
     NotYetValid,
-    /// Its name is missing or not on the SAN allow-list.
+    /// The certificate's name is missing or not on the SAN allow-list.
     WrongName,
-    /// It has more names than one.
+    /// The certificate has more than one name.
     SeveralNames,
-    /// It is not a client certificate.
+    /// The certificate is not a client certificate.
     WrongUsage,
     /// The client does not speak TLS.
     Plaintext,
     /// The handshake was not finished in time.
     HandshakeTimeout,
-    /// Anything else: a version or suite that we do not speak, a client that refused us, a broken handshake.
+    /// Any other reason: an unsupported version or suite, a client that refused the server, a broken handshake.
     Other,
 }
 
@@ -43,7 +43,7 @@ impl Refusal {
         Self::Other,
     ];
 
-    /// Its label in `tls_refusals_total`.
+    /// The refusal's label in `tls_refusals_total`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ pub struct TlsMetrics {
 }
 
 impl TlsMetrics {
-    /// Shows them in a service's metrics; to be made once a service.
+    /// Registers the metrics in a service's registry; called once per service.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
         let figures = Self {
@@ -117,7 +117,7 @@ impl TlsMetrics {
         self.reloads.with_label_values(&[if is_good { "ok" } else { "bad" }]).inc();
     }
 
-    /// A set of files turned from good to bad, or back.
+    /// Records that a set of files has become invalid, or valid again.
     pub(super) fn failing(&self, is_failing: bool) {
         if is_failing { self.failing.inc() } else { self.failing.dec() }
     }

@@ -25,12 +25,12 @@ use rustls::time_provider::TimeProvider;
 
 use crate::clock::Clock;
 
-/// The one provider of cryptography; given to each configuration, never taken from the process.
+/// The one provider of cryptography; passed to each configuration, never read from a global default.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Our clock as the TLS library asks for the time.
+/// The clock in the form that the TLS library needs.
 #[derive(Debug)]
 struct Time(Clock);
 

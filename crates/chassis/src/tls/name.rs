@@ -9,7 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-/// Names of one list.
+/// Maximum number of names in one list.
 const NAMES_MAX: usize = 256;
 
 /// The peer's name in its certificate: a URI (such as a SPIFFE id) or a DNS name.
@@ -27,7 +27,7 @@ impl PeerName {
     /// Parses a name of the allow-list.
     ///
     /// # Errors
-    /// When it is neither a URI with a scheme nor a DNS name, or a pattern.
+    /// When the text is neither a URI with a scheme nor a DNS name, or a pattern.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let wrong = || NameError::Malformed(text.to_owned());
         if text.contains('*') {
@@ -50,10 +50,10 @@ impl PeerName {
         }
     }
 
-    /// The one name of a client's certificate.
+    /// The single name of a client's certificate.
     ///
     /// # Errors
-    /// When it has none, more than one, or one that is no URI and no DNS name.
+    /// When the certificate has none, more than one, or one that is no URI and no DNS name.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, NameError> {
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| NameError::None)?;
         let names = parsed.subject_alternative_name().map_err(|_| NameError::None)?;
@@ -86,13 +86,13 @@ pub enum NameError {
     /// A wildcard.
     #[error("\"{0}\" is a pattern; names are exact")]
     Pattern(String),
-    /// Anything else.
+    /// Neither a URI nor a DNS name.
     #[error("\"{0}\" is neither a DNS name nor a URI")]
     Malformed(String),
     /// A list without a name.
     #[error("is empty: every client would be rejected")]
     EmptyList,
-    /// More than a list may hold.
+    /// More names than a list may hold.
     #[error("has more than {NAMES_MAX} names")]
     LongList,
 }
@@ -100,7 +100,7 @@ pub enum NameError {
 /// The SAN allow-list. Clones share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SanAllowList {
-    /// Only these names.
+    /// Only these names are accepted.
     Names(Arc<[PeerName]>),
     /// Any single name that the CA has signed.
     OfAuthority,
@@ -110,12 +110,12 @@ impl SanAllowList {
     /// Reads names that are separated by commas or white space.
     ///
     /// # Errors
-    /// When there is none, too many, or one that is no exact name.
+    /// When there are no names, too many, or one that is no exact name.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         Self::list(text.split(|c: char| c == ',' || c.is_whitespace()).filter(|name| !name.is_empty()))
     }
 
-    /// Takes each text as one name.
+    /// Parses each text as one name.
     ///
     /// # Errors
     /// As [`Self::parse`].

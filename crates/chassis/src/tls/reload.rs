@@ -1,5 +1,5 @@
-//! Reloading of TLS material: compared by content, built whole, then published; invalid material leaves the
-//! previous one in force. Must not know what is built.
+//! Reloading of TLS material: compared by content, built completely, then published; after invalid material the
+//! previous one stays in force. Must not know what is built.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -16,11 +16,11 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Maximum number of reads in one check when the files change meanwhile.
 const READS_MAX: usize = 3;
 
-/// Something that is built from files.
+/// A configuration that is built from files.
 pub(super) trait Material: Send + Sync + 'static {
     type Config: Send + Sync + 'static;
 
-    /// The files, in the order in which [`Self::build`] takes their contents.
+    /// The files, in the order in which [`Self::build`] needs their contents.
     fn sources(&self) -> Vec<&Source>;
 
     fn build(&self, contents: &[Vec<u8>], clock: &Clock) -> Result<Built<Self::Config>, Vec<Mistake>>;
@@ -28,7 +28,7 @@ pub(super) trait Material: Send + Sync + 'static {
 
 pub(super) struct Built<C> {
     pub(super) config: C,
-    /// Role, and when the first of its certificates expires, in seconds since 1970.
+    /// Roles of certificates, and when the first one of each role expires, in seconds since 1970.
     pub(super) expiries: Vec<(&'static str, i64)>,
 }
 
@@ -42,9 +42,9 @@ pub(super) struct Published<C> {
 /// Result of a check of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReloadOutcome {
-    /// Fingerprint of the material in force.
+    /// Unchanged; with the fingerprint of the material in force.
     Same,
-    /// New material, in force from now on.
+    /// New material, which is in force from now on.
     Published,
     /// Invalid; the previous material stays in force.
     Bad,
@@ -91,7 +91,7 @@ impl<M: Material> Reloadable<M> {
         Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Looks at the files now.
+    /// Checks the files now.
     pub(super) fn look(&self) -> ReloadOutcome {
         self.0.look()
     }
@@ -177,8 +177,8 @@ fn fingerprint(contents: &Contents) -> Fingerprint {
     hash.finalize().into()
 }
 
-/// Files are replaced one after the other, or all at once between two reads: invalid material is read again, and
-/// only rejected when it no longer changes.
+/// Files may be replaced one after the other, or all at once between two reads. Invalid material is therefore read
+/// again, and only rejected when it no longer changes.
 fn read_and_build<M: Material>(
     material: &M,
     clock: &Clock,
@@ -203,7 +203,7 @@ async fn watch<M: Material>(inner: Weak<Inner<M>>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let Some(inner) = inner.upgrade() else { return };
-        // Files may be on a slow disk. A check that panicked is logged by the panic hook.
+        // The files may be on a slow disk. A check that panicked is logged by the panic hook.
         let _looked = tokio::task::spawn_blocking(move || inner.look()).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Server-side TLS: its certificate, the verification of clients, and the reasons of rejections. TLS 1.3 only.
-//! Must not know HTTP, and takes no decision on what a caller may do.
+//! Server-side TLS: its certificate, the verification of clients, and the reasons of rejections. TLS 1.3 only. Must not
+//! know HTTP, and does not decide what a caller may do.
 
 use std::fmt;
 use std::io;
@@ -31,7 +31,7 @@ const HANDSHAKE_RECORD: u8 = 0x16;
 /// Certificate and client rules of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerFiles {
-    /// Its certificate chain, the leaf first.
+    /// The server's certificate chain, the leaf first.
     pub certificate: Source,
     /// The key of the certificate.
     pub key: Source,
@@ -42,18 +42,18 @@ pub struct ServerFiles {
 /// Rules for client certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRules {
-    /// Authorities, old and new during a change.
+    /// CA bundle, with old and new CAs during a rotation.
     pub ca: Source,
     /// The SAN allow-list.
     pub allowed: SanAllowList,
     /// Whether a client without a certificate is refused.
     pub is_required: bool,
-    /// Whether a certificate that names no usage at all is refused, and not only one that names others.
+    /// Whether a certificate that names no usage at all is refused, like one that names only other usages.
     pub must_name_usage: bool,
 }
 
 impl ServerFiles {
-    /// Every mistake in the files as they lie there now.
+    /// Every mistake in the files as they are now.
     #[must_use]
     pub fn check(&self, clock: &Clock) -> Vec<Mistake> {
         check(self, clock)
@@ -104,13 +104,13 @@ impl Material for ServerFiles {
         };
         let mut config =
             builder.with_cert_resolver(Arc::new(SingleCertAndKey::from((*own.certified).clone())));
-        // Of this configuration alone: no ticket outlives a change of what is trusted.
+        // The ticketer belongs to this configuration alone, so that no ticket outlives a change of trusted CAs.
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| unusable(&error))?;
         Ok(Built { config: ServerSide { config: Arc::new(config), verifier }, expiries })
     }
 }
 
-/// TLS of a listener, by files that may change. Clones share it.
+/// TLS of a listener, with files that may change. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     live: Reloadable<ServerFiles>,
@@ -126,13 +126,13 @@ impl ServerTls {
         Ok(Self { live: Reloadable::open(files, clock, metrics.clone())?, metrics: metrics.clone() })
     }
 
-    /// Looks at the files now, instead of within some seconds.
+    /// Checks the files now, instead of within a few seconds.
     pub fn look(&self) -> ReloadOutcome {
         self.live.look()
     }
 
-    /// Performs the handshake: returns the stream and the name of the client's certificate. `None` without one
-    /// connection, which was counted unless the other side just went away.
+    /// Performs the handshake: returns the stream and the name of the client's certificate. `None` when it failed; the
+    /// failure was counted, unless the peer just disconnected.
     pub(crate) async fn accept(&self, tcp: TcpStream) -> Option<(TlsStream<TcpStream>, Option<PeerName>)> {
         let mut first = [0];
         match tcp.peek(&mut first).await {
@@ -155,7 +155,7 @@ impl ServerTls {
         }
     }
 
-    /// Counts a handshake that ends here.
+    /// Counts a handshake that is refused here.
     pub(crate) fn refuse(&self, why: Refusal, error: &dyn fmt::Display) {
         self.metrics.refused(why);
         tracing::debug!(reason = why.label(), %error, "rejected a TLS connection");
@@ -166,8 +166,8 @@ impl ServerTls {
 type HandshakeError = (Refusal, Box<dyn fmt::Display + Send>);
 
 impl ServerSide {
-    /// The certificate of a resumed session is verified like a new one, before the server sends anything:
-    /// a client that has received data from us has been accepted.
+    /// The certificate of a resumed session is verified like a new one, before the server sends anything: a client that
+    /// has received data from the server has been accepted.
     async fn handshake(
         &self,
         tcp: TcpStream,
@@ -290,7 +290,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// Our own reason, on its way through the TLS library.
+/// A refusal of this verifier, passed through the TLS library.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.label())]
 struct Refused(Refusal);

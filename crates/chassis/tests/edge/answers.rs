@@ -1,4 +1,4 @@
-//! How the server answers when nothing is wrong with time or size.
+//! How the server answers when no limit or deadline is exceeded.
 
 use crate::support::{Peer, get, patiently, post, start, until};
 use axum::Router;
@@ -82,7 +82,7 @@ async fn a_panic_costs_one_call_and_not_the_connection() {
     assert!(peer.answer().await.ends_with("hello"));
 }
 
-/// A route that says when it was entered and answers when told to.
+/// A route that signals when it was entered, and answers when it is notified.
 fn gate() -> (Router, Arc<AtomicU32>, Arc<Notify>) {
     let (entered, open) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
     let (count, gate) = (entered.clone(), open.clone());
@@ -198,7 +198,8 @@ async fn a_handler_can_close_its_connection_from_another_task_and_never_answer()
     assert_eq!(peer.rest().await, "");
 }
 
-/// A request that waited until its caller had gone is not to be executed; one of a caller that only shuts its side is.
+/// A request that waited until its caller had gone must not be executed; a request whose caller only shuts its side
+/// must be.
 #[tokio::test]
 async fn a_caller_that_has_gone_while_its_request_waited_is_known_to_be_gone() {
     let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

@@ -1,5 +1,5 @@
-//! The named points at which the process dies in the middle of a call: this program runs one of its own tests
-//! again, as the process that dies, and looks at what arrived.
+//! The named points at which the process dies in the middle of a call: this program runs one of its own tests again, as
+//! the process that dies, and checks what arrived.
 
 use crate::sent::request;
 use crate::support::patiently;
@@ -14,7 +14,7 @@ const TARGET: &str = "EDGE_CRASH_TARGET";
 const SIGKILL: i32 = 9;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// What of the request arrived before the process died at the point.
+/// The part of the request that arrived before the process died at the point.
 async fn arrived_when_dying_at(point: &str, test: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -31,7 +31,7 @@ async fn arrived_when_dying_at(point: &str, test: &str) -> String {
     while let Ok(bytes @ 1..) = patiently(tcp.read(&mut buf)).await {
         arrived.extend_from_slice(&buf[..bytes]);
         if arrived.ends_with(b"\r\n\r\nbody") {
-            // It may be dead already; if not, it dies of the answer.
+            // The process may be dead already; if not, it dies when it reads the answer.
             let _ = tcp.write_all(ANSWER).await;
         }
     }
@@ -40,7 +40,7 @@ async fn arrived_when_dying_at(point: &str, test: &str) -> String {
     String::from_utf8(arrived).unwrap()
 }
 
-/// In the process that is to die: makes the call. In any other: nothing.
+/// Makes the call, in the process that is to die. In any other process: `false`.
 async fn is_the_one_to_die() -> bool {
     let Some(target) = std::env::var_os(TARGET) else { return false };
     let target: SocketAddr = target.to_str().unwrap().parse().unwrap();

@@ -15,13 +15,13 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-/// Set in the process that serves.
+/// Variable that is set in the process that serves.
 const SERVING: &str = "EDGE_CROWD_SERVER";
 const ADDRESS: &str = "serving on ";
 const CROWD: usize = 1000;
 const CALLS: usize = 1000;
-/// Somewhat fewer connections than the server can open: at its limit idle ones would be closed, and one that
-/// has gone counts until the server has noticed.
+/// The crowd is smaller than the server's limit by this number. At the limit idle connections would be closed, and a
+/// closed connection counts until the server has noticed.
 const OTHERS: usize = 4;
 const P99_MAX: Duration = Duration::from_millis(100);
 
@@ -31,7 +31,7 @@ struct Process {
 }
 
 impl Process {
-    /// Runs `test` of this program again under a limit of open files; there it serves.
+    /// Runs `test` of this program again, under a limit of open files; that process serves.
     fn start(test: &str, open_files: usize) -> Self {
         let own = std::env::current_exe().unwrap();
         let script = format!("ulimit -n {open_files} && exec \"$0\" --exact --nocapture {test}");
@@ -60,7 +60,7 @@ impl Drop for Process {
     }
 }
 
-/// In the process that is to serve: serves until killed. In any other: nothing.
+/// Serves until killed, in the process that is to serve. In any other process it does nothing.
 async fn serve_if_asked() {
     if std::env::var_os(SERVING).is_none() {
         return;

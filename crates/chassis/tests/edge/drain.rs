@@ -1,4 +1,5 @@
-//! The end of a server: what is idle goes at once, what is busy gets its answer, what is stuck goes hard.
+//! The end of a server: idle connections are closed at once, busy ones get their answer, stuck ones end at the hard
+//! stop.
 
 use crate::support::{get, patiently, post, start, until};
 use axum::Router;
@@ -61,7 +62,8 @@ async fn a_request_that_came_before_the_drain_is_answered_although_it_was_not_re
     let mut peer = server.connect().await;
     peer.send(&get("/")).await;
     peer.answer().await;
-    // On this one thread the server runs only when this test waits: the request lies unread in the kernel.
+    // Server and test share one thread, so that the server runs only when this test waits: the request is still unread
+    // in the kernel.
     peer.0.try_write(get("/").as_bytes()).unwrap();
     server.shutdown.trigger();
     let answer = peer.rest().await;

@@ -55,7 +55,7 @@ async fn a_head_sent_byte_by_byte_ends_at_its_deadline() {
 
 #[tokio::test]
 async fn an_idle_connection_ends_at_its_deadline_counted_from_its_last_answer() {
-    // Long beside the pauses between calls: both go by on one thread, and a machine may hold it up.
+    // Long compared with the pauses between calls: both pass on one thread, and a busy machine may delay it.
     let idle = millis(1000);
     let server = with(Limits { idle, ..Limits::default() }).await;
     let mut peer = server.connect().await;
@@ -183,7 +183,7 @@ async fn a_long_body_is_taken_by_a_handler_that_expects_it_as_long_as_it_goes_on
         }
         bytes.to_string()
     };
-    // Ten pieces take longer than this in all, and each far less.
+    // Ten pieces together take longer than this limit, and each one takes far less.
     let limits = Limits { body_bytes_max: 10, body: millis(1000), ..Limits::default() };
     let server = start(Router::new().route("/", on_post(count)), limits).await;
     let mut peer = server.connect().await;
@@ -211,7 +211,7 @@ async fn a_head_that_is_too_large_or_has_too_many_lines_is_answered_431() {
     server.until_figure(ENDED, "broken", 2.0).await;
 }
 
-/// A body without end that says when it was dropped.
+/// A body without end, with a flag that it was dropped.
 fn endless(dropped: Arc<AtomicBool>) -> Body {
     struct OnDrop(Arc<AtomicBool>);
     impl Drop for OnDrop {
@@ -250,7 +250,7 @@ async fn a_client_that_takes_its_answer_slowly_is_served() {
     assert!(peer.rest().await.len() > 12 * 1024 * 1024);
 }
 
-/// Takes `bytes` of an answer every 20 ms until it ends.
+/// Reads `bytes` of an answer every 20 ms until it ends.
 async fn sip(peer: &mut Peer, bytes: usize) -> usize {
     let (mut taken, mut piece) = (0, vec![0; bytes]);
     loop {
@@ -316,7 +316,7 @@ async fn at_the_limit_busy_clients_take_turns() {
         let waiting = waiting.clone();
         clients.spawn(async move {
             let (mut peer, mut answers) = (None, 0);
-            // Each goes on until all have had their share: no client leaves early and frees a place.
+            // Each client continues until all have had their share: none leaves early and frees a place.
             while waiting.load(SeqCst) > 0 {
                 let mut own = match peer.take() {
                     Some(own) => own,
@@ -370,7 +370,7 @@ async fn at_the_limit_half_a_head_makes_room_before_a_silent_connection() {
     let mut slow = server.connect().await;
     slow.send("GET / HTTP/1.1\r\n").await;
     until_taken(server.address, &slow).await;
-    // Both are old enough by now.
+    // Both connections are old enough by now.
     tokio::time::sleep(millis(100)).await;
     let mut fresh = server.connect().await;
     fresh.send(&get("/")).await;
@@ -430,7 +430,7 @@ async fn in_a_flood_of_half_heads_calls_are_answered_and_those_under_way_go_on()
     let mut flood = Vec::with_capacity(FLOOD);
     for nth in 0..FLOOD {
         let mut peer = connect_from(&server, &format!("127.0.0.{}", 2 + nth % 3)).await;
-        // It may have been evicted already.
+        // The connection may have been evicted already.
         let _gone = tokio::io::AsyncWriteExt::write_all(&mut peer.0, b"GET / HTTP/1.1\r\nx-").await;
         flood.push(peer);
         if nth % 40 == 0 {

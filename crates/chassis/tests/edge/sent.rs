@@ -1,4 +1,4 @@
-//! Calls of the client of which bytes have left: answers, and every way to have none.
+//! Calls of the client whose bytes have left: answers, and every way of getting none.
 
 use crate::support::{millis, patiently, start, until};
 use axum::Router;
@@ -173,7 +173,7 @@ async fn a_reset_after_the_request_is_unknown_and_nothing_is_sent_again() {
     let server = start(Router::new().route("/", on_post(reset)), Limits::default()).await;
     let client = client();
     client.send(request(server.address, "/", "x")).await.unwrap();
-    // Now on a kept connection, where a library that knows no better sends again.
+    // The next call uses a kept connection, on which a library without this rule would send again.
     let cause = unknown(client.send(request(server.address, "/", "x")).await);
     assert!(matches!(cause, Cause::Connection(_)), "{cause:?}");
     assert_eq!(count.load(SeqCst), 2);

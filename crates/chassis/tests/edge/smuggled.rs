@@ -1,4 +1,4 @@
-//! Requests that two readers could understand differently: about whom they are for, and where they end.
+//! Requests that two readers could understand differently: as to their host and their end.
 
 use crate::support::{get, start};
 use axum::Router;
@@ -33,7 +33,7 @@ async fn a_request_without_one_sound_host_is_answered_400_and_the_connection_end
     assert!(old.starts_with("HTTP/1.0 200 ") && old.ends_with("ok"), "{old}");
 }
 
-/// RFC 9112 §6.1 leaves a server the choice to go by the chunks alone; what it must do is to end the connection.
+/// RFC 9112 §6.1 lets a server use the chunks alone, but it must close the connection.
 #[tokio::test]
 async fn a_body_with_two_lengths_is_read_by_its_chunks_and_nothing_after_it_is_a_request() {
     let server = start(echo(), Limits::default()).await;

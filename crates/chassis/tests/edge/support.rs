@@ -1,4 +1,4 @@
-//! A running server, and a client that speaks bytes.
+//! A running server, and a client that sends and reads raw bytes.
 
 use axum::Router;
 use chassis::server::{Limits, Server, ServerMetrics};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Far more than anything here takes, and less than any deadline that a test does not set: who waits so long has failed.
+/// Time limit of each wait: far longer than any step here, and shorter than any deadline that a test does not set.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 pub(crate) struct Running {
@@ -35,7 +35,7 @@ impl Running {
         Peer(TcpStream::connect(self.address).await.unwrap())
     }
 
-    /// The whole answer to one request on a connection of its own.
+    /// The complete response to one request on a connection of its own.
     pub(crate) async fn ask(&self, request: &str) -> String {
         let mut peer = self.connect().await;
         peer.send(request).await;
@@ -43,7 +43,7 @@ impl Running {
         peer.rest().await
     }
 
-    /// The sum of a figure over its labels that contain `label`.
+    /// The sum of a metric over its labels that contain `label`.
     pub(crate) fn figure(&self, name: &str, label: &str) -> f64 {
         let families = self.metrics.gather();
         let family = families.iter().filter(|family| family.name() == name);
@@ -65,12 +65,12 @@ impl Peer {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// Says that nothing more will be sent.
+    /// Shuts this side of the connection: nothing more will be sent.
     pub(crate) async fn shut(&mut self) {
         self.0.shutdown().await.unwrap();
     }
 
-    /// One answer: its head, and its body by `content-length`.
+    /// Reads one answer: its head, and its body by `content-length`.
     pub(crate) async fn answer(&mut self) -> String {
         patiently(async {
             let mut text = String::new();
@@ -96,7 +96,7 @@ impl Peer {
         text.push_str(std::str::from_utf8(&buf[..bytes]).unwrap());
     }
 
-    /// Everything up to the end of the connection.
+    /// Reads everything up to the end of the connection.
     pub(crate) async fn rest(&mut self) -> String {
         let mut text = Vec::new();
         patiently(self.0.read_to_end(&mut text)).await.unwrap();
@@ -104,8 +104,8 @@ impl Peer {
     }
 }
 
-/// Waits until the server has taken all that this peer has sent: the kernel holds none of it in the queue of the server's
-/// side. Server and test share one thread, so the server has also acted on what it took.
+/// Waits until the server has read all that this peer has sent, and the kernel's queue on the server's side is empty.
+/// Server and test share one thread, so that the server has also processed what it read.
 pub(crate) async fn until_taken(server: SocketAddr, peer: &Peer) {
     let ends = [server, peer.0.local_addr().unwrap()].map(in_proc);
     until(|| {
@@ -117,7 +117,7 @@ pub(crate) async fn until_taken(server: SocketAddr, peer: &Peer) {
     .await;
 }
 
-/// As proc(5) writes an address of IPv4: the bytes of the address in the machine's order, and the port.
+/// An IPv4 address as proc(5) writes it: the bytes of the address in the machine's order, and the port.
 fn in_proc(address: SocketAddr) -> String {
     let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
     format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
@@ -127,7 +127,7 @@ pub(crate) async fn patiently<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it happens within the patience of the test")
 }
 
-/// Waits for something to become true.
+/// Waits until a condition is true.
 pub(crate) async fn until(is_so: impl Fn() -> bool) {
     let looks = async {
         while !is_so() {

@@ -1,4 +1,4 @@
-//! Calls of the client of which not one byte has left, and what happens to kept connections.
+//! Calls of the client whose request has not left, not even one byte, and what happens to kept connections.
 
 use crate::sent::request;
 use crate::support::{millis, patiently, start, until};
@@ -67,7 +67,7 @@ async fn a_request_that_this_client_cannot_send_is_not_sent() {
     }
 }
 
-/// Connects as TCP does, after this process has stood still.
+/// Connects over TCP, but only after this process has stood still.
 struct StandsStill(Duration);
 
 impl Connect for StandsStill {
@@ -113,7 +113,7 @@ async fn no_byte_leaves_once_the_time_of_the_whole_call_is_over() {
     assert_eq!(patiently(peer.read(&mut [0; 64])).await.unwrap(), 0, "bytes were sent");
 }
 
-/// Blocks the whole process once it is connected, so that no timer is seen before the request could be written.
+/// Blocks the whole process once connected, so that no timer fires before the request could be written.
 struct StoodStill;
 
 impl Connect for StoodStill {
@@ -134,7 +134,7 @@ impl Connect for StoodStill {
     }
 }
 
-/// A network that behaves as its name says.
+/// Networks that behave as their names say.
 #[derive(Clone, Copy)]
 enum Wire {
     NeverConnects,
@@ -260,7 +260,7 @@ async fn a_call_that_finds_all_connections_busy_is_not_sent() {
     assert!(matches!(cause, Cause::Busy(_)), "{cause:?}");
 }
 
-/// Finds no file for its first connections, as under a low `ulimit -n`; then plain TCP.
+/// Gets no file descriptor for its first connections, as under a low `ulimit -n`; then plain TCP.
 struct NoFiles {
     left: AtomicUsize,
 }
@@ -292,7 +292,7 @@ async fn a_call_that_finds_no_file_for_its_connection_waits_for_one_within_its_d
     assert!(matches!(cause, Cause::Connect(_)), "{cause:?}");
 }
 
-/// Answers one request on each connection, then closes it: softly, or by a reset.
+/// Answers one request on each connection, then closes it: gracefully, or by a reset.
 async fn closes_after_one(reset: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -316,11 +316,11 @@ async fn a_kept_connection_that_the_server_closed_is_replaced_before_a_byte_is_w
         let client = Client::new(ClientConfig::default());
         for _ in 0..5 {
             let answer = client.send(request(address, "/", "x")).await;
-            // A reset may overtake the answer that was just written; that is the server's doing.
+            // A reset may overtake the answer that was just written; the server causes that.
             if !reset {
                 answer.unwrap();
             }
-            // The close is on its way; a real pause between two calls is longer.
+            // Time for the close to arrive; a real pause between two calls is longer.
             tokio::time::sleep(millis(20)).await;
         }
     }
@@ -344,7 +344,7 @@ async fn a_close_that_the_runtime_has_not_heard_of_yet_is_noticed_too() {
     });
     let client = Client::new(ClientConfig::default());
     client.send(request(address, "/", "x")).await.unwrap();
-    // From here on the only thread of the runtime is blocked: it does not hear of the close.
+    // From here on the only thread of the runtime is blocked: it does not notice the close.
     close.send(()).unwrap();
     is_closed.recv().unwrap();
     assert!(is_closed.recv_timeout(millis(30)).is_err());

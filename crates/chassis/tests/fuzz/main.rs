@@ -1,5 +1,5 @@
-//! Nearly right PEM files in place of certificates, keys and authorities, and nearly right files of tokens: no panic, and
-//! invalid input is reported. Runs for a moment here, `make fuzz` is the full size.
+//! Nearly right PEM files in place of certificates, keys and CA bundles, and nearly right files of tokens: no panic,
+//! and invalid input is reported. Runs for a moment here, `make fuzz` is the full size.
 #![cfg(test)]
 
 use std::fs;

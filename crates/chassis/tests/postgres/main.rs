@@ -1,5 +1,5 @@
 //! The guarantees of `chassis::postgres` on a real server: what is committed, what is retried, what is in doubt, and
-//! what a slow, dying, strange or standby database is called.
+//! how errors of a slow, dying, foreign or standby database are classified.
 
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -88,7 +88,7 @@ async fn a_transaction_is_kept_unless_it_failed_was_undone_or_was_dropped() {
     };
     let dropped = postgres.transaction(PoolClass::Record, hangs);
     assert!(tokio::time::timeout(Duration::from_millis(300), dropped).await.is_err());
-    // The dropped one's lock has gone with its connection.
+    // The lock of the dropped transaction was released with its connection.
     assert_eq!(postgres.transaction(PoolClass::Record, add).await.unwrap(), 1);
     assert_eq!(sum(), 2);
 }
@@ -197,7 +197,7 @@ async fn a_lane_in_use_is_busy_and_holds_up_no_other() {
 #[tokio::test]
 async fn a_server_of_the_url_that_takes_connections_and_never_answers_does_not_hide_the_next() {
     let Some(database) = Database::fresh("a silent server") else { return };
-    // As the kernel of a machine whose processes stand still.
+    // A listener that never answers, like a machine whose processes stand still but whose kernel does not.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let both = format!("@{},", silent.local_addr().unwrap());
     let postgres = connect(&settings(&database.url().replacen('@', &both, 1)), STEPS);
@@ -227,7 +227,7 @@ async fn errors_are_reported_by_what_can_be_done() {
 
 const LEVEL: &str = "SELECT current_setting('synchronous_commit')";
 
-/// What a transaction, and a statement that is one, commit with.
+/// The `synchronous_commit` with which a transaction, and a statement that is one, commit.
 async fn levels(postgres: &Postgres) -> [String; 2] {
     let in_transaction =
         postgres.transaction(PoolClass::Record, |tx| async move { tx.query(LEVEL, &[]).await });
@@ -236,7 +236,7 @@ async fn levels(postgres: &Postgres) -> [String; 2] {
     [one, other].map(|rows| get::<&str>(&rows[0], 0).unwrap().to_owned())
 }
 
-/// `ALTER DATABASE … SET`, for the sessions that begin from now on.
+/// `ALTER DATABASE … SET`, for all sessions that begin after it.
 fn set(database: &Database, setting: &str, value: &str) {
     database.run(&format!(
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {setting} = {value}', current_database()); END $$"
@@ -276,7 +276,7 @@ async fn every_commit_waits_for_the_disk_also_through_a_pooler_and_in_sessions_t
         database.run("SELECT pg_reload_conf()");
         let is_off = || database.ask("SELECT (current_setting('synchronous_commit') = 'off')::int") == 1;
         wait_until("the server to have read its settings", is_off).await;
-        // Each of a few, in whichever session it comes.
+        // Each of a few tries, which may use different sessions.
         for _ in 0..8 {
             assert_eq!(levels(&postgres).await, ["on", "on"], "{url}");
         }

@@ -1,4 +1,5 @@
-//! An authority that signs whatever a test asks for. Makes keys on elliptic curves, which are quick.
+//! A certificate authority that signs anything that a test asks for. Its keys are on elliptic curves, which are quick
+//! to make.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -28,7 +29,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A server on this machine.
+    /// A certificate for a server on this machine.
     pub(crate) fn server(&self) -> Pair {
         self.sign(usage(Vec::new(), ExtendedKeyUsagePurpose::ServerAuth, |params| {
             params.subject_alt_names =
@@ -36,12 +37,12 @@ impl Authority {
         }))
     }
 
-    /// A client of one name, sound in all.
+    /// A valid certificate of a client with one name.
     pub(crate) fn client(&self, name: &str) -> Pair {
         self.client_but(name, |_| {})
     }
 
-    /// A client that is sound but for one thing.
+    /// A certificate of a client that is valid except for one change.
     pub(crate) fn client_but(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let san = if name.contains("://") { uri(name) } else { dns(name) };
         self.sign(usage(vec![san], ExtendedKeyUsagePurpose::ClientAuth, change))

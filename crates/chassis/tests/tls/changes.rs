@@ -97,7 +97,7 @@ async fn a_session_is_resumed_but_not_beyond_a_change_of_authority() {
     assert_eq!(site.figure("tls_handshakes_total{kind=\"resumed\"}"), 2);
 }
 
-/// Stands between clients and the server; answers its address, and how many bytes the server has said on each
+/// A proxy between clients and the server. Returns its address, and how many bytes the server has sent on each
 /// connection, in their order.
 async fn overheard(server: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<usize>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -125,7 +125,7 @@ async fn overheard(server: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<usize>>>) {
     (between, said)
 }
 
-/// How far the server's clock is ahead of what it was, in seconds.
+/// Seconds by which the server's clock has been moved ahead.
 static AHEAD_S: AtomicU64 = AtomicU64::new(0);
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn a_session_is_not_resumed_beyond_the_end_of_its_certificate_and_nothing_
     site.until(|site| site.refusals(Refusal::Expired) == 1).await;
     let handshakes = |kind: &str| site.figure(&format!("tls_handshakes_total{{kind=\"{kind}\"}}"));
     assert_eq!((handshakes("full"), handshakes("resumed")), (1, 1));
-    // A client that receives data from the server may take it as acceptance and send its request.
+    // A client that receives data from the server may regard it as acceptance and send its request.
     let said = said.lock().unwrap().clone();
     let spoke: Vec<bool> = said.iter().map(|bytes| *bytes > 0).collect();
     assert_eq!(spoke, [true, true, false], "bytes of the server on each connection: {said:?}");

@@ -1,4 +1,4 @@
-//! The client: whom it trusts, what it never calls, and that its pool follows a change.
+//! The client: which servers it trusts, which it never calls, and that its pool follows a change of files.
 
 use crate::authority::{Authority, Pair};
 use crate::site::{NAME, Site, ask, connect, pair_of, put, source};
@@ -23,7 +23,7 @@ async fn a_server_of_another_authority_or_name_is_not_sent_anything() {
     let stranger = Client::with_connect(ClientConfig::default(), connect(files));
     assert!(matches!(site.ask(&stranger).await, Err(Failure::NotSent(_))));
 
-    // An address that the certificate does not hold.
+    // This address is not in the certificate.
     let uri = format!("https://127.0.0.2:{}/who", site.address.port());
     let request = http::Request::get(uri).body(Bytes::new()).unwrap();
     assert!(matches!(client.send(request).await, Err(Failure::NotSent(_))));
@@ -65,7 +65,7 @@ async fn connections_made_with_older_material_are_not_used_again() {
     assert_eq!(ask(&client, site.address).await.unwrap(), "client.test");
 }
 
-/// A server that shows `pair`, trusted as `trusted` says.
+/// Whether a client that trusts `trusted` accepts a server with the certificate `pair`.
 async fn is_trusted(pair: &Pair, trusted: &str) -> bool {
     let site = Site::open().await;
     let folder = site.folder.path();

@@ -1,4 +1,4 @@
-//! The limits of the accept loop with TLS on: a client that takes no answer, half-closed connections, a drain.
+//! The limits of the accept loop with TLS on: a client that reads no answer, half-closed connections, a drain.
 
 use crate::site::Site;
 use chassis::server::Limits;
@@ -17,7 +17,7 @@ fn ended(site: &Site, reason: &str) -> i64 {
 async fn a_client_that_takes_no_answer_is_given_up() {
     let site = Site::open_with(Limits { write_stall: Duration::from_millis(50), ..Limits::default() }).await;
     let mut deaf = site.bytes().await;
-    // Many answers that fit into no buffer together, one by one small enough for that of TLS.
+    // Together these answers fit into no buffer; each one fits into that of TLS.
     let requests = get("/large/32").repeat(800);
     let writes = async { while deaf.write_all(requests.as_bytes()).await.is_ok() {} };
     tokio::select! {

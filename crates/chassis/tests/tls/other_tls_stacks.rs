@@ -1,5 +1,5 @@
-//! Clients that share no code with us: openssl, curl, and the TLS of Go and of Java. Missing tools are skipped with a notice;
-//! openssl and curl are never missing in CI.
+//! Clients that share no code with this project: openssl, curl, and the TLS of Go and of Java. Missing tools are
+//! skipped with a notice; openssl and curl are never missing in CI.
 
 use crate::authority::Pair;
 use crate::site::{NAME, Site, put};
@@ -11,7 +11,7 @@ const JAVA: &str = "Java's TLS as a client";
 
 async fn run(program: &'static str, arguments: Vec<String>) -> Output {
     let output = tokio::task::spawn_blocking(move || {
-        // A compiler must not look for another version of itself in the network.
+        // The Go tool must not fetch another version of itself.
         Command::new(program).args(arguments).env("GOTOOLCHAIN", "local").stdin(Stdio::null()).output()
     });
     output.await.unwrap().unwrap()
@@ -48,7 +48,7 @@ async fn curl_is_let_in_with_its_certificate_and_refused_with_foreign() {
     assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
 }
 
-/// Java reads keys from a store, which openssl makes.
+/// A call by Java, which reads keys from a key store that openssl makes.
 async fn java(site: &Site, shows: &Pair) -> Output {
     let folder = site.folder.path();
     put(folder, "java", shows);

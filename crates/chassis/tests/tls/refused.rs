@@ -18,9 +18,9 @@ async fn accepted_name(site: &Site, pair: &Pair) -> String {
     site.ask(&site.client(Some(pair))).await.unwrap()
 }
 
-/// Refused before anything of the request left, and counted.
+/// Checks that the call is refused before any byte of the request left, and counted.
 async fn refused(site: &Site, shows: Option<&Pair>, why: Refusal) {
-    // A client shows no certificate that it takes for expired itself.
+    // A client does not present a certificate that it considers expired itself.
     let clock = match why {
         Refusal::Expired => Clock::simulated(IN_2019_MS),
         Refusal::NotYetValid => Clock::simulated(IN_2101_MS),
@@ -71,7 +71,7 @@ async fn plain_text_is_refused_and_counted() {
     let mut plain = TcpStream::connect(site.address).await.unwrap();
     plain.write_all(b"GET /who HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    // The end may come as a reset, since what was sent was not read.
+    // The end may come as a reset, since the sent bytes were not read.
     let _end = plain.read_to_end(&mut answer).await;
     assert_eq!(answer, b"");
     site.until(|site| site.refusals(Refusal::Plaintext) == 1).await;
@@ -85,7 +85,7 @@ async fn a_connection_that_says_nothing_is_no_refusal() {
     assert!(Refusal::ALL.iter().all(|why| site.refusals(*why) == 0));
 }
 
-/// The beginning of a ClientHello: a record of 512 bytes that never comes whole.
+/// The beginning of a ClientHello: a record of 512 bytes that never arrives completely.
 const HALF_A_HELLO: [u8; 6] = [0x16, 3, 1, 2, 0, 1];
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_thousand_half_handshakes_do_not_keep_others_out() {
     let began = tokio::time::Instant::now();
     assert_eq!(site.ask(&client).await.unwrap(), NAME);
     assert!(began.elapsed() < Duration::from_secs(2), "others notice nothing: {:?}", began.elapsed());
-    // The oldest gave way, long before their ten seconds were over.
+    // The oldest handshakes were closed, long before their ten seconds were over.
     site.until(|site| site.refusals(Refusal::HandshakeTimeout) >= 500).await;
 }
 

@@ -64,7 +64,7 @@ impl Site {
         Self::open_at(limits, Clock::system()).await
     }
 
-    /// A server that takes this for the time.
+    /// A server whose clock is `clock`.
     pub(crate) async fn open_at(limits: Limits, clock: Clock) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("first");
@@ -83,12 +83,12 @@ impl Site {
         Self { folder, address, tls, telemetry, authority }
     }
 
-    /// A client that shows this, if anything, and trusts the site's authority.
+    /// A client that presents this certificate, if any, and trusts the site's CA.
     pub(crate) fn client(&self, shows: Option<&Pair>) -> Client {
         self.client_at(shows, Clock::system())
     }
 
-    /// A client that takes this for the time.
+    /// A client whose clock is `clock`.
     pub(crate) fn client_at(&self, shows: Option<&Pair>, clock: Clock) -> Client {
         let folder = self.folder.path();
         std::fs::write(folder.join("provider-ca.pem"), self.authority.pem()).unwrap();
@@ -103,7 +103,7 @@ impl Site {
         Client::with_connect(ClientConfig::default(), connect_at(files, clock))
     }
 
-    /// A connection of its own, over which a test speaks HTTP by the byte.
+    /// A connection of its own, on which a test sends HTTP as raw bytes.
     pub(crate) async fn bytes(&self) -> Box<dyn Stream> {
         let _writes_the_files = self.client(Some(&self.authority.client(NAME)));
         let folder = self.folder.path();
@@ -156,7 +156,7 @@ pub(crate) async fn ask(client: &Client, address: SocketAddr) -> Result<String, 
     Ok(String::from_utf8(client.send(request).await?.into_body().to_vec()).unwrap())
 }
 
-/// Answers with the name that the connection proves.
+/// Routes that answer with the name that the connection proves.
 fn routes() -> Router {
     let who = |request: Request| async move {
         let name = request.extensions().get::<PeerName>().map(|name| name.as_str().to_owned());

@@ -100,7 +100,8 @@ pub(crate) fn is_restricted(namespace: &Object) -> bool {
     namespace.labels()[ENFORCE] == "restricted"
 }
 
-/// In pods and templates of the environment, and in what a namespace permits. Not compared without listed registries.
+/// Compares images in pods and templates of the environment, and those that a namespace permits, with the listed
+/// registries. Compares nothing without listed registries.
 pub(crate) fn images(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Finding> {
     if expectations.registries.is_empty() {
         return Vec::new();
@@ -153,7 +154,8 @@ pub(crate) fn images_of(pod: &Value) -> Vec<(String, &str)> {
     named.collect()
 }
 
-/// An entry of one word is an organisation or an official image of Docker's registry.
+/// Whether a registry of the expectations contains the image. An entry of one word is an organisation or an official
+/// image of Docker's registry.
 fn is_listed(expectations: &Expectations, image: &str) -> bool {
     let image = repository(image);
     let is_within = |listed: &str| {

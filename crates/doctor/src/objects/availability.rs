@@ -19,7 +19,7 @@ pub(crate) fn examine(expectations: &Expectations, snapshot: &Snapshot) -> Vec<F
     required.flat_map(|workload| problems(workload.object, snapshot)).collect()
 }
 
-/// What keeps a workload from surviving an eviction.
+/// The problems that keep a workload from surviving an eviction.
 pub(crate) fn problems(workload: &Object, snapshot: &Snapshot) -> Vec<Finding> {
     let autoscaler =
         snapshot.within(Kind::HorizontalPodAutoscaler, workload.namespace()).find(|autoscaler| {

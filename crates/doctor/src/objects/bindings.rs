@@ -19,7 +19,7 @@ pub(crate) const TEAM_PERMISSION: &str = "team-permission";
 
 /// Every right over every resource.
 const EVERYTHING: &str = "everything";
-/// Rights that each team has in its own namespace: it ships its service.
+/// Rights that each team has in its own namespace, because it ships its service.
 const OF_A_TEAM: [&str; 3] = ["change workloads", "change services", "forward ports"];
 /// Groups of callers that no administrator chooses, despite their prefix.
 const BROAD_GROUPS: [&str; 3] = ["system:authenticated", "system:unauthenticated", "system:serviceaccounts"];
@@ -130,11 +130,11 @@ pub(crate) fn weights(rules: &Value) -> BTreeSet<&'static str> {
     found
 }
 
-/// Who holds the rights of a binding.
+/// The subject that holds the rights of a binding.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Holder {
     pub(crate) kind: SubjectKind,
-    /// Namespace of a ServiceAccount; else empty.
+    /// Namespace of a ServiceAccount; otherwise empty.
     pub(crate) namespace: String,
     pub(crate) name: String,
 }
@@ -149,7 +149,7 @@ impl Display for Holder {
     }
 }
 
-/// The subjects of a binding. A ServiceAccount is the same under its name as a user.
+/// The subjects of a binding. A user with the name of a ServiceAccount is that ServiceAccount.
 pub(crate) fn subjects(binding: &Object) -> Vec<Holder> {
     let of = |subject: &Value| {
         let name = subject["name"].as_str()?;
@@ -196,7 +196,7 @@ pub(crate) fn rules_of<'a>(binding: &Object, snapshot: &'a Snapshot) -> Option<&
     role.map(|role| &role["rules"])
 }
 
-/// Bindings that give rights in a namespace, or in all for an empty one.
+/// Bindings that give rights in these namespaces; an empty namespace stands for all.
 fn bindings<'a>(snapshot: &'a Snapshot, namespaces: &'a BTreeSet<&str>) -> impl Iterator<Item = &'a Object> {
     let here = snapshot.of(Kind::RoleBinding).iter();
     let here = here.filter(|binding| namespaces.contains(binding.namespace()));
@@ -290,7 +290,7 @@ fn weight_of(text: &str) -> Option<BTreeSet<&'static str>> {
     ])))
 }
 
-/// What each team's Roles grant, against what it may: no request is sent as the team.
+/// Compares the permissions that each team's Roles grant with those that it may have; sends no request as the team.
 pub(crate) fn team_permissions(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings = Vec::new();
     for team in &expectations.teams {

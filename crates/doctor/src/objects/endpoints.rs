@@ -1,5 +1,5 @@
-//! What runs: pods behind Services that are not of the Service's workload, workloads that the expectations do not list,
-//! pods on the node's network, and Services with addresses outside of the cluster. Pure.
+//! Running pods and their Services: pods behind a Service that do not belong to its workload, workloads that the
+//! expectations do not list, pods on the node's network, and Services with addresses outside of the cluster. Pure.
 
 use super::finding::{Finding, Severity};
 use super::snapshot::{Kind, Object, Snapshot, items, texts};
@@ -33,7 +33,7 @@ pub(crate) fn foreign_endpoints(expectations: &Expectations, snapshot: &Snapshot
                     let address = texts(&endpoint["addresses"]).next().unwrap_or("an address");
                     Some(format!("it routes to {address}, which is no pod"))
                 }
-                // Gone between the two lists.
+                // The pod disappeared between the two lists.
                 (Some(_), None) => None,
                 (Some(name), Some(pod)) if !behind.iter().any(|workload| workload.owns(pod, snapshot)) => {
                     Some(format!("it routes to pod {name} of {}", owner(pod, snapshot)))
@@ -58,7 +58,7 @@ fn foreign(service: &Object, behind: &[Deployed<'_>], problem: &str) -> Finding 
     )
 }
 
-/// What made a pod, as `Deployment payments-2`.
+/// The object that created a pod, as `Deployment payments-2`.
 fn owner(pod: &Object, snapshot: &Snapshot) -> String {
     let first = |object: &Object| {
         let owner = items(&object["metadata"]["ownerReferences"]).next()?;
@@ -110,7 +110,7 @@ pub(crate) fn workloads(expectations: &Expectations, snapshot: &Snapshot) -> Vec
     unlisted.chain(missing).collect()
 }
 
-/// No NetworkPolicy applies to a pod on the node's network, wherever it runs.
+/// Pods on the node's network, to which no NetworkPolicy applies in any namespace.
 pub(crate) fn host_network(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Finding> {
     let namespaces = expectations.namespaces();
     let pods = snapshot.of(Kind::Pod).iter();
@@ -132,7 +132,8 @@ pub(crate) fn host_network(expectations: &Expectations, snapshot: &Snapshot) -> 
     .collect()
 }
 
-/// externalIPs take traffic of the whole cluster for an address; NodePorts and load balancers are reachable from outside.
+/// Services with externalIPs, which capture traffic of the whole cluster for an address; NodePorts and load balancers,
+/// which are reachable from outside.
 pub(crate) fn exposed_services(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Finding> {
     let namespaces = expectations.namespaces();
     let workloads: Vec<Deployed<'_>> = deployed(expectations, snapshot).collect();

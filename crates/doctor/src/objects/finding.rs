@@ -13,7 +13,7 @@ pub(crate) enum Severity {
 }
 
 impl Severity {
-    /// As OpenReports spells it.
+    /// The name in OpenReports.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Medium => "medium",
@@ -27,7 +27,7 @@ impl Severity {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ObjectRef {
     pub(crate) kind: Kind,
-    /// Empty for an object without a namespace.
+    /// The namespace; empty for an object without one.
     pub(crate) namespace: String,
     pub(crate) name: String,
 }
@@ -68,7 +68,7 @@ impl Finding {
         Self::of(object.reference(), rule, severity, problem, remedy)
     }
 
-    /// For an object that does not exist, too.
+    /// A finding about an object, which need not exist.
     pub(crate) fn of(
         object: ObjectRef,
         rule: &'static str,

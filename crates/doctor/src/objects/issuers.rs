@@ -20,7 +20,8 @@ fn named_calls(expectations: &Expectations) -> impl Iterator<Item = (&str, &str,
     })
 }
 
-/// A ClusterIssuer serves Certificates of every namespace: each subject that may create one gets any name that it signs.
+/// Findings about ClusterIssuers, which serve Certificates of every namespace: a subject that may create a Certificate
+/// gets any name that the issuer signs.
 pub(crate) fn open_issuers(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     for (namespace, name, call) in named_calls(expectations) {
@@ -59,8 +60,7 @@ pub(crate) fn open_issuers(expectations: &Expectations, snapshot: &Snapshot) -> 
     findings
 }
 
-/// The caller's own Certificates from an issuer that the file does not name: the CA that the provider trusts then signs
-/// for others.
+/// The caller's own Certificates from an issuer that the file does not name: then the trusted CA signs for others too.
 fn other_issuers(namespace: &str, name: &str, call: &CallRule, snapshot: &Snapshot) -> Vec<Finding> {
     let Some(expected) = &call.issuer else { return Vec::new() };
     let expected = format!("{} {}", expected.kind, expected.name);
@@ -89,7 +89,7 @@ fn carries(certificate: &Object, name: &str) -> bool {
     has("uris") || has("dnsNames") || certificate["spec"]["commonName"] == *name
 }
 
-/// Listed for certificates or for everything.
+/// Whether the expectations list this subject for certificates or for everything.
 fn is_named(expectations: &Expectations, binding: &Object, holder: &super::bindings::Holder) -> bool {
     let rights = super::bindings::permitted(expectations, holder, binding.namespace());
     rights.contains(ISSUES) || rights.contains(EVERYTHING)

@@ -1,5 +1,5 @@
-//! The objects of the cluster compared with the expectations, by name: a table of rules over one snapshot. Reads and
-//! changes nothing; what is tried by requests is `checks`.
+//! Compares the objects of the cluster with the expectations, by name: a table of rules over one snapshot. Reads and
+//! changes nothing; tests by requests are in `checks`.
 
 pub(crate) mod admission;
 pub(crate) mod availability;
@@ -21,12 +21,12 @@ use crate::expectations::Expectations;
 use finding::Finding;
 use snapshot::{Kind, Snapshot};
 
-/// A group of findings that one function makes.
+/// A group of rules that one function evaluates.
 pub(crate) struct Comparison {
     pub(crate) topic: Topic,
-    /// The rules that its findings name.
+    /// The rules that the findings name.
     pub(crate) rules: &'static [Rule],
-    /// Kinds whose objects it compares: without one of them it is inconclusive.
+    /// The compared kinds: without one of them the comparison is inconclusive.
     pub(crate) reads: &'static [Kind],
     examine: fn(&Expectations, &Snapshot) -> Vec<Finding>,
 }
@@ -42,12 +42,12 @@ const fn rule(id: &'static str, requires: &'static str) -> Rule {
     Rule { id, requires }
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 pub(crate) struct Compared {
     pub(crate) comparison: &'static Comparison,
-    /// How many objects were compared.
+    /// Number of compared objects.
     pub(crate) objects: usize,
-    /// Why it is inconclusive.
+    /// Why the comparison is inconclusive, if it is.
     pub(crate) unreadable: Option<String>,
     pub(crate) findings: Vec<Finding>,
     /// Findings that the expectations accept, each with its reason.
@@ -230,8 +230,8 @@ pub(crate) fn is_rule(id: &str) -> bool {
     COMPARISONS.iter().any(|comparison| comparison.rules.iter().any(|rule| rule.id == id))
 }
 
-/// Runs every comparison. An accepted finding is kept apart; a kind that could not be read makes its rules inconclusive,
-/// and what is found without it still counts.
+/// Runs every comparison. Accepted findings are listed separately. A kind that could not be read makes its rules
+/// inconclusive; findings about other objects still count.
 pub(crate) fn compare(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Compared> {
     let run = |comparison: &'static Comparison| {
         let unreadable = comparison.reads.iter().filter_map(|kind| snapshot.unreadable(*kind)).next();

@@ -1,5 +1,5 @@
-//! NetworkPolicies: every caller that one accepts must be a caller of the expectations, every destination outside of the
-//! cluster must be listed, and default denies must exist. Pure; opens no connection.
+//! NetworkPolicies: every caller that a policy accepts must be a caller of the expectations, every destination outside
+//! of the cluster must be listed, and default denies must exist. Pure; opens no connection.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ pub(crate) const MISSING_POLICY: &str = "missing-policy";
 /// The port of DNS, which a rule may open to every destination.
 const DNS_PORT: u16 = 53;
 
-/// A rule of a policy, with what it applies to.
+/// A rule of a policy, with the policy's object and direction.
 struct Rule<'a> {
     policy: &'a Object,
     rule: &'a Value,
@@ -28,19 +28,19 @@ struct Rule<'a> {
 }
 
 impl<'a> Rule<'a> {
-    /// Its peers: none means that it has no `from` or `to`, and so accepts every address.
+    /// The rule's peers. Without peers it has no `from` or `to`, and so accepts every address.
     fn peers(&self) -> Vec<&'a Value> {
         let field = if self.direction == Direction::In { "from" } else { "to" };
         items(&self.rule[field]).collect()
     }
 
-    /// The declared ports of a workload that it opens.
+    /// The declared ports of a workload that the rule opens.
     fn opened(&self, workload: Deployed<'_>) -> Vec<u16> {
         let declared = workload.ports().into_iter();
         declared.filter(|port| opens(self.rule, *port)).map(|(_, number)| number).collect()
     }
 
-    /// Its ports by number; empty when it opens all.
+    /// The rule's ports by number; empty when it opens all.
     fn numbers(&self) -> Vec<u16> {
         items(&self.rule["ports"])
             .filter_map(|entry| entry["port"].as_u64().and_then(|number| u16::try_from(number).ok()))
@@ -91,7 +91,7 @@ pub(crate) fn open_rules(expectations: &Expectations, snapshot: &Snapshot) -> Ve
     findings
 }
 
-/// For each selected workload the peers whose pods are no callers of a port that the rule opens.
+/// For each selected workload, the peers whose pods are no callers of a port that the rule opens.
 fn ingress(
     rule: &Rule<'_>,
     selected: &[Deployed<'_>],
@@ -114,7 +114,7 @@ fn ingress(
             findings.extend(peer_finding(rule, peer, *workload, &ports, expectations, snapshot));
         }
     }
-    // A policy for pods that are not of a listed workload, such as a Job's.
+    // The policy selects pods that are not of a listed workload, such as a Job's.
     if selected.is_empty() {
         let wide = peers.is_empty() || peers.iter().any(|peer| is_internet(peer["ipBlock"]["cidr"].as_str()));
         if wide {
@@ -187,8 +187,8 @@ fn peer_finding(
     ))
 }
 
-/// The existing namespaces that a peer selects and in which no expected caller of the port has labels that it selects.
-/// A peer without labels selects all pods, so only a caller without labels stands for it.
+/// The existing namespaces that a peer selects without an expected caller of the port there. A caller counts if the
+/// peer selects its labels; for a peer without labels, which selects all pods, only if it has none.
 fn unlisted_namespaces(
     policy: &Object,
     peer: &Value,
@@ -301,7 +301,7 @@ fn is_listed(
     })
 }
 
-/// Whether a block holds a large part of the Internet: two blocks of half its size open as much as one.
+/// Whether a block contains a large part of the Internet: two blocks of half its size open as much as one.
 fn is_internet(cidr: Option<&str>) -> bool {
     let Some((address, length)) = cidr.and_then(|cidr| cidr.split_once('/')) else { return false };
     let longest = match address.parse() {
@@ -321,7 +321,7 @@ pub(crate) fn is_empty_selector(selector: &Value) -> bool {
     empty("matchLabels") && empty("matchExpressions")
 }
 
-/// A selector as it is read, such as `{"app":"x"}`.
+/// A selector as text, such as `{"app":"x"}`.
 fn labels(selector: &Value) -> String {
     match is_empty_selector(selector) {
         true => "with any labels".to_owned(),
@@ -334,7 +334,8 @@ fn list(ports: &[u16]) -> String {
     format!("port {}", texts.join(", "))
 }
 
-/// Workloads that no policy selects, a policy that the file names and that does not exist, and default denies.
+/// Findings about missing objects: workloads that no policy selects, named policies that do not exist, and default
+/// denies.
 pub(crate) fn missing(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings = Vec::new();
     for workload in deployed(expectations, snapshot) {
@@ -382,7 +383,7 @@ pub(crate) fn missing(expectations: &Expectations, snapshot: &Snapshot) -> Vec<F
     findings
 }
 
-/// As Kubernetes defaults it: Ingress always, Egress when there are egress rules.
+/// Whether the policy has this type, with Kubernetes' defaults: always Ingress, and Egress when there are egress rules.
 pub(crate) fn has_type(policy: &Object, kind: &str) -> bool {
     let types = &policy["spec"]["policyTypes"];
     match types.is_array() {

@@ -1,5 +1,5 @@
-//! What NetworkPolicies let pass between pods, by Kubernetes' rules: a pod that no policy of a direction selects is open
-//! in it, and rules add up. For proposals; judges nothing and sends nothing.
+//! The connections that NetworkPolicies allow between pods, by Kubernetes' rules: a pod that no policy of a direction
+//! selects is open in that direction, and rules are combined. For proposals; judges nothing and sends nothing.
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ const DNS_PORT: u16 = 53;
 /// A declared port of a workload: name and number.
 pub(crate) type Port<'a> = (&'a str, u16);
 
-/// A pod as policies see it.
+/// The namespace and labels of a pod, by which policies select it.
 #[derive(Clone, Copy)]
 pub(crate) struct Pod<'a> {
     pub(crate) namespace: &'a str,
@@ -26,7 +26,7 @@ impl<'a> Pod<'a> {
     }
 }
 
-/// The policies of a direction that select the pod.
+/// The policies of this direction that select the pod.
 fn selecting<'a>(snapshot: &'a Snapshot, pod: Pod<'a>, kind: &'a str) -> impl Iterator<Item = &'a Object> {
     snapshot
         .within(Kind::NetworkPolicy, pod.namespace)
@@ -43,7 +43,8 @@ fn rules<'a>(
         .flat_map(move |policy| items(&policy["spec"][field]).map(move |rule| (policy, rule)))
 }
 
-/// A namespace that does not exist has the label that Kubernetes gives every namespace.
+/// Whether a selector matches a namespace. A namespace that does not exist has the label that Kubernetes gives every
+/// namespace.
 fn selects_namespace(snapshot: &Snapshot, selector: &Value, name: &str) -> bool {
     match snapshot.find(Kind::Namespace, "", name) {
         Some(namespace) => selects(selector, namespace.labels()),
@@ -79,12 +80,12 @@ pub(crate) fn accepts(snapshot: &Snapshot, workload: &Object, caller: Pod<'_>, p
     allows(snapshot, (Pod::of(workload), caller), port, true)
 }
 
-/// Whether the policies of the caller let it connect to the workload.
+/// Whether the policies of the caller allow it to connect to the workload.
 pub(crate) fn may_connect(snapshot: &Snapshot, caller: Pod<'_>, workload: &Object, port: Port<'_>) -> bool {
     allows(snapshot, (caller, Pod::of(workload)), port, false)
 }
 
-/// Whether no policy limits where the pod connects to.
+/// Whether no policy limits the destinations of the pod.
 pub(crate) fn has_open_egress(snapshot: &Snapshot, pod: Pod<'_>) -> bool {
     let open = |rule: &Value| items(&rule["to"]).next().is_none() && items(&rule["ports"]).next().is_none();
     selecting(snapshot, pod, "Egress").next().is_none()
@@ -125,7 +126,7 @@ pub(crate) fn sources(snapshot: &Snapshot, workload: &Object, port: Port<'_>) ->
     found
 }
 
-/// Labels that a selector selects.
+/// Labels that the selector matches.
 fn example(selector: &Value) -> Value {
     let mut labels = selector["matchLabels"].as_object().cloned().unwrap_or_else(Map::new);
     for expression in items(&selector["matchExpressions"]) {

@@ -19,7 +19,7 @@ const SOURCES: [&str; 3] = [
     "haproxy.org/allow-list",
 ];
 
-/// One way in: what it matches, and the Service behind it.
+/// One entry of a route: its host and paths, and the Service behind it.
 struct Entry {
     host: String,
     path: String,
@@ -86,7 +86,7 @@ fn judge(expectations: &Expectations, route: &Object, entry: &Entry, to: &str) -
     })
 }
 
-/// What routes lead to each expected workload now: its name, hosts and paths.
+/// The existing routes to each expected workload: its name, hosts and paths.
 pub(crate) fn existing(
     expectations: &Expectations,
     snapshot: &Snapshot,

@@ -1,4 +1,4 @@
-//! Settings of the workloads: what weakens a service, what differs from the expectations, and who may call by
+//! Settings of the workloads: settings that weaken a service, differences from the expectations, and allowed callers by
 //! certificate. Knows names of settings and no code of a service. Pure.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ pub(crate) const CALLER_NAMES: &str = "caller-names";
 
 const ALLOWED_CLIENTS: &str = "TLS_ALLOWED_CLIENTS";
 
-/// A setting, when a value weakens the service, and what that means.
+/// A setting, the values that weaken the service, and their effect.
 struct Weak {
     name: &'static str,
     is_weak: fn(&str) -> bool,
@@ -48,15 +48,15 @@ fn is_true(value: &str) -> bool {
     value.eq_ignore_ascii_case("true") || value == "1"
 }
 
-/// Where a setting comes from.
+/// The source of a setting.
 #[derive(Debug, PartialEq, Eq)]
 enum Source {
     Value(String),
-    /// A Secret's key: its value is not read.
+    /// A key of a Secret, whose value is not read.
     Hidden(String),
 }
 
-/// The effective value: a flag beats the environment.
+/// The effective value of a setting: a flag overrides the environment.
 fn setting(workload: &Object, name: &str, snapshot: &Snapshot) -> Option<Source> {
     let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
     let containers: Vec<&Value> = items(&workload.pod_spec()["containers"]).collect();
@@ -137,7 +137,8 @@ fn weakness(object: &Object, problem: String, name: &str) -> Finding {
     Finding::new(object, WEAK_SETTING, Severity::High, problem, remedy)
 }
 
-/// The SAN allow-list against the names of the file; and what a call that needs both proofs must find configured.
+/// Compares the SAN allow-list with the names of the file, and checks that a call with two required proofs finds both
+/// configured.
 pub(crate) fn caller_names(expectations: &Expectations, snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings = Vec::new();
     for workload in deployed(expectations, snapshot) {
@@ -186,7 +187,7 @@ pub(crate) fn caller_names(expectations: &Expectations, snapshot: &Snapshot) -> 
     findings
 }
 
-/// The settings that weaken a service and whose value can be read: workload, name and value.
+/// The readable settings that weaken a service: workload, name and value.
 pub(crate) fn weak_values(expectations: &Expectations, snapshot: &Snapshot) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     for workload in deployed(expectations, snapshot) {

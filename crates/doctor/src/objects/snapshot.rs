@@ -1,4 +1,4 @@
-//! The objects of a cluster as they were read, by kind. The only place that reads them for the comparison; it lists and
+//! The objects of a cluster by kind, as read once. The only place that reads them for the comparison; it lists and
 //! changes nothing. Does not know what is allowed.
 
 use std::collections::BTreeMap;
@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::finding::ObjectRef;
 use crate::kube::{Identity, KubeClient};
 
-/// Objects of one response: a list of all pods of a large cluster is longer than a response may be.
+/// Objects per page: a complete list of all pods of a large cluster would exceed the maximum size of a response.
 const PAGE: usize = 500;
-/// Pages of one kind.
+/// Maximum number of pages of one kind.
 const PAGES_MAX: usize = 200;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,12 +42,12 @@ pub(crate) enum Kind {
     ValidatingAdmissionPolicyBinding,
 }
 
-/// Where the objects of a kind are read.
+/// The namespaces in which the objects of a kind are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
-    /// In all namespaces: one of them elsewhere may open this environment.
+    /// All namespaces: an object elsewhere may open this environment.
     Everywhere,
-    /// In the namespaces of the environment.
+    /// The namespaces of the environment.
     Environment,
 }
 
@@ -78,7 +78,7 @@ impl Kind {
         Self::ValidatingAdmissionPolicyBinding,
     ];
 
-    /// Kind, group with version, plural, and where it is read.
+    /// Kind, group with version, plural, and scope.
     fn row(self) -> (&'static str, &'static str, &'static str, Scope) {
         use Scope::{Environment, Everywhere};
         const RBAC: &str = "rbac.authorization.k8s.io/v1";
@@ -156,7 +156,7 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// The items of a list carry no kind, which RBAC's references compare.
+    /// An object with its kind: the items of a list carry none, but RBAC's references compare it.
     pub(crate) fn new(kind: Kind, mut value: Value) -> Self {
         value["kind"] = Value::from(kind.name());
         Self { kind, value }
@@ -166,7 +166,7 @@ impl Object {
         self["metadata"]["name"].as_str().unwrap_or_default()
     }
 
-    /// Empty for an object without a namespace.
+    /// The namespace; empty for an object without one.
     pub(crate) fn namespace(&self) -> &str {
         self["metadata"]["namespace"].as_str().unwrap_or_default()
     }
@@ -179,7 +179,7 @@ impl Object {
         ObjectRef::new(self.kind, self.namespace(), self.name())
     }
 
-    /// The pod of a pod or of a workload's template.
+    /// The spec of a pod, or of a workload's template.
     pub(crate) fn pod_spec(&self) -> &Value {
         if self.kind == Kind::Pod { &self["spec"] } else { &self["spec"]["template"]["spec"] }
     }
@@ -211,7 +211,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Lists every kind. One that cannot be read is noted, so that its rules are inconclusive and not green.
+    /// Lists every kind. A kind that cannot be read is recorded, so that its rules are inconclusive and not green.
     pub(crate) async fn read(kube: &KubeClient, namespaces: &[&str]) -> anyhow::Result<Self> {
         let mut snapshot = Self::default();
         for kind in Kind::ALL {
@@ -260,7 +260,7 @@ impl Snapshot {
     }
 }
 
-/// All pages of a list. A kind that the cluster does not know has none; the inner error is the API server's refusal.
+/// All pages of a list; empty for a kind that the cluster does not know. The inner error is the API server's refusal.
 async fn read_pages(kube: &KubeClient, path: &str) -> anyhow::Result<Result<Vec<Value>, String>> {
     let (mut values, mut next) = (Vec::new(), String::new());
     for _ in 0..PAGES_MAX {
@@ -288,7 +288,7 @@ mod tests {
 
     use super::*;
 
-    /// Group and resource with their verbs, of a manifest that spells lists in brackets.
+    /// The verbs of each group and resource in a manifest with lists in brackets.
     fn rights(manifest: &str) -> BTreeMap<(String, String), BTreeSet<String>> {
         let list = |line: &str, field: &str| {
             let inner = line.trim().trim_start_matches("- ").strip_prefix(field)?.trim();

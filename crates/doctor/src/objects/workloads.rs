@@ -1,5 +1,5 @@
-//! The expected workloads as deployed objects: their selector, labels, declared ports and pods. Answers questions of the
-//! rules; finds nothing itself.
+//! The expected workloads as deployed objects: their selector, labels, declared ports and pods. Used by the rules;
+//! finds nothing itself.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ pub(crate) struct Deployed<'a> {
     pub(crate) object: &'a Object,
 }
 
-/// Kinds that make pods which stay.
+/// Kinds that create long-running pods.
 pub(crate) const LASTING: [Kind; 3] = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet];
 
 pub(crate) fn kind_of(workload: &Workload) -> Kind {
@@ -67,7 +67,7 @@ impl<'a> Deployed<'a> {
             })
     }
 
-    /// Whether the pod was made by this workload's own object; labels alone can be copied.
+    /// Whether this workload's own object created the pod; labels alone can be copied.
     pub(crate) fn owns(self, pod: &Object, snapshot: &Snapshot) -> bool {
         let owner = |object: &Object, kind: Kind, name: &str| {
             items(&object["metadata"]["ownerReferences"])

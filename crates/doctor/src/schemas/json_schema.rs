@@ -1,5 +1,5 @@
-//! JSON Schema as far as the schemas beside it use it. A keyword that is not known here fails, so that none is skipped.
-//! Objects must not have undeclared fields: an API server in strict mode refuses them, too.
+//! JSON Schema, limited to the keywords of the schemas in this folder. An unknown keyword fails, so that none is
+//! skipped. Objects must not have undeclared fields: an API server in strict mode refuses them, too.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Validates the doctor's formats against their published schemas, which lie beside this file. Knows no format.
+//! Validates the doctor's formats against their published schemas in this folder. Knows no format.
 
 mod json_schema;
 mod xsd;
@@ -15,7 +15,7 @@ const SARIF: &str = include_str!("sarif-2.1.0.json");
 const OPEN_REPORTS: &str = include_str!("openreports-report.json");
 const JUNIT: &str = include_str!("junit.xsd");
 
-/// Checks, and findings about objects: green, red and inconclusive of each.
+/// Reports with green, red and inconclusive rows, of checks and of findings about objects.
 fn reports() -> [Report; 2] {
     [report(Duration::from_secs(7)), report_of_objects()]
 }
@@ -48,7 +48,7 @@ fn junit_is_valid() {
     }
 }
 
-/// The positive control of the three above: each kind of fault is reported.
+/// The positive control of the three tests above: each kind of fault is reported.
 #[test]
 fn documents_with_a_fault_are_refused() {
     let sarif = |change: fn(&mut Value)| {

@@ -1,9 +1,9 @@
-//! XML Schema as far as the JUnit schema beside it uses it: elements with attributes, and sequences of references. Reads
-//! the schema itself with the same small parser as the document.
+//! XML Schema, limited to the features of the JUnit schema in this folder: elements with attributes, and sequences of
+//! references. Reads the schema with the same small parser as the document. Knows no format.
 
 use std::collections::BTreeMap;
 
-/// An element with its attributes, its elements, and whether it holds text.
+/// An element with its attributes and children, and whether it contains text.
 #[derive(Debug, Default)]
 struct Element {
     name: String,
@@ -87,7 +87,7 @@ fn check(schema: &Element, element: &Element, errors: &mut Vec<String>) {
     }
 }
 
-/// Elements, attributes, text, comments and declarations; entities count as text.
+/// Parses elements, attributes, text, comments and declarations; entities count as text.
 fn parse(text: &str) -> Result<Element, String> {
     let mut open = vec![Element::default()];
     let mut rest = text;

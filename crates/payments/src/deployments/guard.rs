@@ -1,5 +1,5 @@
-//! Lets a deployment charge, from memory where it is known already: a charge must not cost a read of the list.
-//! Decides nothing itself: the ledger records by the rule. Knows no HTTP.
+//! Checks whether a deployment may charge, from memory once it is known, so that a charge does not cost a read of the
+//! list. Decides nothing itself: the ledger applies the rule. Knows no HTTP.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use super::{Admission, Declaration, DeclareOutcome, DeploymentId, Unknown};
 use crate::ledger::{Ledger, Result};
 
-/// Pairs of account and deployment that are remembered; beyond, all are asked for anew.
+/// Maximum number of remembered pairs of account and deployment; beyond it all are read again.
 const REMEMBERED_MAX: usize = 1024;
-/// How long a refusal is answered from memory: another replica may take the declaration meanwhile.
+/// How long a refusal is answered from memory: another replica may receive the declaration meanwhile.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 
-/// Asks the ledger, and remembers what it said.
+/// Asks the ledger about deployments, and remembers the answers.
 pub struct Guard {
     ledger: Arc<dyn Ledger>,
     remembered: Mutex<HashMap<DeploymentId, Vec<(Account, Remembered)>>>,
@@ -24,19 +24,18 @@ pub struct Guard {
 
 #[derive(Clone, Copy)]
 enum Remembered {
-    /// Rows of the list are never taken away.
+    /// Kept for ever, since rows of the list are never removed.
     Known,
     Refused(Unknown, Instant),
 }
 
 impl Guard {
-    /// A guard that remembers nothing yet.
     #[must_use]
     pub fn new(ledger: Arc<dyn Ledger>) -> Self {
         Self { ledger, remembered: Mutex::default() }
     }
 
-    /// Whether the deployment may charge under the account; recorded if the rule says so.
+    /// Whether the deployment may charge under the account; the deployment is recorded if the rule says so.
     ///
     /// # Errors
     /// When the ledger fails: then nothing may be executed.
@@ -76,7 +75,7 @@ impl Guard {
         Ok(answer)
     }
 
-    /// Takes an operator's declaration.
+    /// Records an operator's declaration.
     ///
     /// # Errors
     /// When the ledger fails.

@@ -1,6 +1,6 @@
-//! Which deployments of billing may charge under an account: the rule, pure, over what the ledger knows.
-//! A deployment that lost its id makes new keys for what it has charged already, and the ledger is the last to notice.
-//! Knows no SQL and no HTTP.
+//! Which deployments of billing may charge under an account: the rule as a pure function of the ledger's facts. A
+//! deployment that lost its id makes new keys for invoices that it has charged already, and only the ledger can still
+//! notice. Knows no SQL and no HTTP.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -9,36 +9,35 @@ use crate::keys::{Key, hex};
 
 pub mod guard;
 
-/// Names one store of billing: what its keys are derived from.
+/// The id of one store of billing, from which its keys are derived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeploymentId(pub Uuid);
 
-/// Deployments that one account may have: each is a decision of an operator, so that more are a mistake.
+/// Maximum number of deployments of one account. An operator decides on each, so that more of them are a mistake.
 pub const DEPLOYMENTS_MAX: usize = 100;
 
-/// Rows of the account that are read from either end of the ledger to find one that a deployment can have made.
+/// Number of the account's rows that are read from either end of the ledger to find a row of the deployment.
 pub const SCAN_ROWS_MAX: usize = 10_000;
-/// How many of these keyed rows are compared from either end.
+/// Number of the keyed rows among them that are compared, from either end.
 pub const COMPARE_ROWS_MAX: usize = 500;
-/// Attempt numbers that are tried for each row: first attempts are most of any ledger.
+/// Attempt numbers that are tried for each row: most rows of a ledger are first attempts.
 pub const ATTEMPT_NUMBERS_MAX: u32 = 16;
 
-/// How the ledger came to know a deployment.
+/// How the ledger learned of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum How {
-    /// It was the first under an account without keyed charges.
+    /// The deployment was the first under an account without keyed charges.
     First,
-    /// The ledger is older than its list of deployments, and holds a row under a key of this one.
+    /// The ledger is older than its list of deployments, and holds a row under a key of this deployment.
     Adopted,
-    /// An operator declared it.
+    /// An operator declared the deployment.
     Declared,
 }
 
 impl How {
-    /// Every way.
     pub const ALL: [Self; 3] = [Self::First, Self::Adopted, Self::Declared];
 
-    /// Its name in SQL and JSON.
+    /// The value's name in SQL and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -48,93 +47,93 @@ impl How {
         }
     }
 
-    /// The way of this name.
+    /// The value with this name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|how| how.as_str() == text)
     }
 }
 
-/// What an operator declares.
+/// An operator's declaration of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declaration {
-    /// Under which account.
+    /// The account that it is declared for.
     pub account: String,
-    /// Which deployment.
+    /// The declared deployment.
     pub deployment: DeploymentId,
     /// Why the operator is sure.
     pub why: String,
-    /// Who.
+    /// The operator's name.
     pub actor: String,
 }
 
-/// A deployment as the ledger keeps it; rows are never changed.
+/// A deployment as the ledger stores it; rows are never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeploymentRow {
-    /// Which deployment.
+    /// The deployment.
     pub deployment: DeploymentId,
-    /// Under which account.
+    /// The account that it may charge under.
     pub account: String,
-    /// How it became known.
+    /// How the deployment became known.
     pub how: How,
-    /// Why, if an operator declared it.
+    /// The operator's reason, if it was declared.
     pub why: Option<String>,
-    /// Who declared it.
+    /// The operator's name, if it was declared.
     pub actor: Option<String>,
-    /// When, in ms since the epoch.
+    /// Time of the record, in ms since the epoch.
     pub created_at_ms: i64,
 }
 
-/// What became of a declaration.
+/// The result of a declaration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeclareOutcome {
-    /// It is a row now.
+    /// The deployment was recorded, as this row.
     New(DeploymentRow),
-    /// The account had it already; nothing changed.
+    /// The account had the deployment already; nothing changed.
     Known(DeploymentRow),
-    /// The account has [`DEPLOYMENTS_MAX`] already.
+    /// The account has [`DEPLOYMENTS_MAX`] deployments already.
     TooMany,
 }
 
-/// What the ledger knows when a deployment shows itself under an account.
+/// The ledger's facts about a deployment under an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The account has this deployment.
     pub is_known: bool,
-    /// Another account has it, and has CHARGED rows under keys. Without any, it only claims the deployment, and nothing can
-    /// be charged again.
+    /// Another account has the deployment, and has CHARGED rows under keys. Without such rows it only claims the
+    /// deployment, and nothing can be charged again.
     pub is_elsewhere: bool,
-    /// The account has another one.
+    /// The account has another deployment.
     pub has_others: bool,
-    /// The account has charged, or was refused, under a key.
+    /// The account has keyed rows, charged or refused.
     pub has_keyed_rows: bool,
-    /// One of these keys is this deployment's.
+    /// One of these keys is derived from this deployment's id.
     pub has_own_row: bool,
 }
 
 /// Why a deployment may not charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unknown {
-    /// The account knows another one.
+    /// The account knows another deployment.
     OtherDeployment,
-    /// Another account has it.
+    /// Another account has the deployment.
     OtherAccount,
-    /// The account has keyed charges, and none of those that were compared is this deployment's.
+    /// The account has keyed charges, and none of the compared keys is this deployment's.
     OtherKeys,
 }
 
-/// What follows from the facts.
+/// Whether a deployment may charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It may charge.
+    /// The deployment may charge.
     Known,
-    /// It may charge once it is recorded like this.
+    /// The deployment may charge once it is recorded with this value.
     Record(How),
-    /// It may not, until an operator declares it.
+    /// The deployment may not charge until an operator declares it.
     Refused(Unknown),
 }
 
-/// The rule.
+/// Decides from the facts whether a deployment may charge.
 #[must_use]
 pub fn admit(facts: Facts) -> Admission {
     match facts {
@@ -147,13 +146,13 @@ pub fn admit(facts: Facts) -> Admission {
     }
 }
 
-/// Whether a row with this key and reference can have been made by the deployment.
+/// Whether the deployment can have made a row with this key and reference.
 #[must_use]
 pub fn is_key_of(deployment: DeploymentId, key: &Key, reference: &str) -> bool {
     (1..=ATTEMPT_NUMBERS_MAX).any(|number| derived(deployment, reference, number) == key.as_str())
 }
 
-/// The key as billing publishes it, derived here anew: this crate knows none of billing's code.
+/// The key as billing documents it, derived here again: this crate shares no code with billing.
 fn derived(deployment: DeploymentId, reference: &str, number: u32) -> String {
     const BYTES: usize = 16;
     let mut hash = Sha256::new();

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::amount::Decimal;
 
-/// From which every draw follows.
+/// The seed from which every draw follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(pub u64);
 
@@ -22,17 +22,17 @@ impl fmt::Display for Seed {
 pub enum Subject<'a> {
     /// A keyed request: every delivery of the key draws the same.
     Key(&'a str),
-    /// An unkeyed request that names its reference: each delivery draws for itself.
+    /// An unkeyed request with a reference: each delivery draws for itself.
     Reference(&'a str),
     /// An unkeyed request without a reference, by its fingerprint: each delivery draws for itself.
     Fingerprint(&'a str),
 }
 
-/// One delivery of a subject, counted from 1.
+/// One delivery of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery<'a> {
     pub subject: Subject<'a>,
-    /// Its number, from 1; without effect on the draws of a key.
+    /// The delivery's number, from 1; it does not affect the draws of a key.
     pub nth: u32,
 }
 
@@ -56,15 +56,15 @@ impl Delivery<'_> {
     }
 }
 
-/// A part of all draws, from none to every one.
+/// A share of all draws, from none to all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// Parts of [`Self::ONE`].
+    /// The share in units of 1/[`Self::ONE`].
     parts: u64,
 }
 
 impl Share {
-    /// Every draw.
+    /// All draws.
     pub const ALL: Self = Self { parts: Self::ONE };
     /// No draw.
     pub const NONE: Self = Self { parts: 0 };
@@ -79,21 +79,21 @@ impl Share {
         (parts <= Self::ONE).then_some(Self { parts })
     }
 
-    /// As [`Self::parse`], and of no smaller digits.
+    /// Parses as [`Self::parse`] does, but accepts no smaller digits.
     #[must_use]
     pub fn parse_exact(text: &str) -> Option<Self> {
         let is_exact = Decimal::parse(text)?.minor_exact(u8::try_from(Self::PLACES).ok()?).is_ok();
         Self::parse(text).filter(|_| is_exact)
     }
 
-    /// Both together; `None` if that is more than all.
+    /// The sum of both shares; `None` if it is more than all.
     #[must_use]
     pub fn plus(self, other: Self) -> Option<Self> {
         let parts = self.parts.checked_add(other.parts).filter(|parts| *parts <= Self::ONE)?;
         Some(Self { parts })
     }
 
-    /// Whether a draw is within: below the same part of 2^64.
+    /// Whether a draw is within the share: below the same part of 2^64.
     #[must_use]
     pub fn holds(self, draw: u64) -> bool {
         u128::from(draw) < (u128::from(self.parts) << 64) / u128::from(Self::ONE)
@@ -101,7 +101,7 @@ impl Share {
 }
 
 impl fmt::Display for Share {
-    /// The decimal number that [`Self::parse`] takes.
+    /// Writes the decimal number that [`Self::parse`] reads.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (whole, rest) = (self.parts / Self::ONE, self.parts % Self::ONE);
         let digits = format!("{rest:012}");

@@ -1,6 +1,6 @@
-//! Faults on demand: which deliveries a script hits, and with what. Which fault a delivery meets follows from script, seed
-//! and counts; the counts that must survive a restart are kept through [`FaultCounts`]. Knows no HTTP and no SQL: others do
-//! what is decided here.
+//! Faults on demand: which fault of a script hits which delivery. The fault follows from script, seed and counts;
+//! counts that must survive a restart are stored through [`FaultCounts`]. Knows no HTTP and no SQL: other modules apply
+//! the faults.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,10 +20,10 @@ use self::script::{Facts, Fault, Rule, Script};
 use crate::keys::hex;
 use crate::ledger::Result;
 
-/// How many subjects are remembered at least; the oldest are forgotten in one go beyond twice as many.
+/// Minimum number of subjects that are remembered. Beyond twice this number, the oldest are forgotten all at once.
 pub const SUBJECTS_MAX: usize = 1 << 18;
 
-/// What is wrong with one field of a script or of rates.
+/// A mistake in one field of a script or of rates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// The field.
@@ -33,7 +33,6 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    /// A mistake of this field.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
     }
@@ -42,34 +41,33 @@ impl Mistake {
 /// Counts that survive a restart and that all replicas share. Each call is one durable transaction.
 #[async_trait]
 pub trait FaultCounts: Send + Sync + 'static {
-    /// Counts one more of a subject under a script, to `at_least` this; answers the count.
+    /// Adds one to the count of a subject under a script, and raises it to at least `at_least`. Returns the count.
     async fn count(&self, script: &str, subject: &str, at_least: u32) -> Result<u32>;
 }
 
-/// Names the script of a start: the same file goes on counting after a restart, an edited one counts anew.
+/// The id of a start's script: after a restart the same file continues its counts, an edited file begins new ones.
 #[must_use]
 pub fn id_of_file(script: &Script) -> String {
     const BYTES: usize = 8;
     format!("file {}", hex(&Sha256::digest(script.to_json())[..BYTES]))
 }
 
-/// The rules in force and what they have seen.
+/// The rules in force and their counts.
 #[derive(Debug)]
 pub struct Faults {
-    /// Under which the counts are kept.
+    /// The id under which the counts are stored.
     id: String,
     seed: Seed,
-    /// When the script was set, in ms since the epoch: its windows may begin so long after.
+    /// When the script was set, in ms since the epoch: its windows may be relative to this time.
     set_at_ms: i64,
     script: Script,
-    /// Those of the script, then those of the test amounts.
+    /// The rules of the script, then those of the test amounts.
     rules: Vec<Rule>,
     has_test_amounts: bool,
     deliveries: Mutex<Generations>,
 }
 
 impl Faults {
-    /// Puts a script's rules into force.
     #[must_use]
     pub fn new(id: String, seed: Seed, script: Script, set_at_ms: i64, has_test_amounts: bool) -> Self {
         let mut rules = script.rules.clone();
@@ -77,13 +75,13 @@ impl Faults {
         Self { id, seed, set_at_ms, script, rules, has_test_amounts, deliveries: Mutex::default() }
     }
 
-    /// The script that was set.
+    /// The script in force.
     #[must_use]
     pub fn script(&self) -> &Script {
         &self.script
     }
 
-    /// What is decided by the amount alone.
+    /// The decision that follows from the amount alone, if any.
     #[must_use]
     pub fn decision(&self, facts: &Facts<'_>) -> Option<Decision> {
         if self.has_test_amounts && facts.is_keyed {
@@ -94,10 +92,10 @@ impl Faults {
     }
 
     /// Counts one more delivery and selects the fault that hits it: the first rule that matches. Rules with `nth` count
-    /// every delivery that their other fields match, whichever rule wins.
+    /// every delivery that their other fields match, even if another rule is selected.
     ///
     /// # Errors
-    /// When a count cannot be kept: then the fault could come back after a restart, and nothing may be executed.
+    /// When a count cannot be stored: the fault could occur again after a restart, so that nothing may be executed.
     pub async fn select_fault<'a>(
         &self,
         counts: &dyn FaultCounts,
@@ -105,7 +103,7 @@ impl Faults {
         facts: &Facts<'_>,
     ) -> Result<(Delivery<'a>, Option<Fault>)> {
         let mut delivery = self.deliver(subject, facts.account);
-        // Most deliveries are not exposed to any transport fault, and cost no write.
+        // Most deliveries are not exposed to any transport fault, so that they need no write.
         if let Subject::Key(key) = subject
             && self
                 .rules
@@ -151,14 +149,14 @@ impl Faults {
         Delivery { subject, nth: deliveries.count(name(subject, account)) }
     }
 
-    /// Takes over what was counted before a restart, or by other replicas.
+    /// Raises the count to the stored one, which includes deliveries before a restart and at other replicas.
     fn catch_up(&self, delivery: Delivery<'_>, account: &str) {
         let mut deliveries = self.deliveries.lock().expect("counting never panics");
         deliveries.raise(name(delivery.subject, account), delivery.nth);
     }
 }
 
-/// The same key of two accounts is two subjects.
+/// The hash that identifies a subject. The same key of two accounts is two subjects.
 fn name(subject: Subject<'_>, account: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     subject.hash(&mut hasher);
@@ -208,7 +206,7 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::Arc;
 
-    /// As a database keeps them.
+    /// Counts as a database stores them.
     #[derive(Default)]
     struct Kept(Mutex<HashMap<(String, String), u32>>);
 
@@ -222,7 +220,7 @@ mod tests {
         }
     }
 
-    /// A script in a process, and the counts beside it.
+    /// A script in a process, and its stored counts.
     struct Process {
         faults: Faults,
         kept: Arc<Kept>,
@@ -257,7 +255,7 @@ mod tests {
         Process { faults, kept: Arc::default() }
     }
 
-    /// The faults of one delivery each of these keys, for customer 1 and 10.00.
+    /// The faults that one delivery of each key meets, for customer 1 and 10.00.
     fn hits(faults: &Process, keys: &[String]) -> Vec<Option<&'static str>> {
         keys.iter().map(|key| faults.hit(Subject::Key(key), &FACTS)).collect()
     }

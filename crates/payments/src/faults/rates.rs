@@ -1,5 +1,5 @@
-//! Which share of charges succeeds, and with which decline the others are refused. Pure; the JSON form of an operator and of
-//! the store is here too. Knows no request.
+//! The share of charges that succeed, and the declines of those that are refused. Pure; the JSON form that operators
+//! and the store use is here too. Knows no request.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::Mistake;
 use super::draw::Share;
 use crate::declines::{CODES, Decline};
 
-/// What is decided for one charge.
+/// The decision for one charge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The customer is charged.
@@ -19,11 +19,11 @@ pub enum Decision {
     Decline(Decline),
 }
 
-/// The shares of all draws, in the order in which a draw meets them.
+/// The shares of all draws, in the order in which a draw is compared with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rates {
     success: Share,
-    /// By code, so that the order of a request changes no draw.
+    /// Sorted by code, so that the order in a request changes no draw.
     declines: Vec<(Decline, Share)>,
 }
 
@@ -42,7 +42,7 @@ struct Shown<'a> {
 }
 
 impl Rates {
-    /// This share succeeds; the others are refused without a reason.
+    /// Rates by which this share succeeds; other charges are refused without a reason.
     #[must_use]
     pub fn of_success(success: Share) -> Self {
         Self { success, declines: Vec::new() }
@@ -51,7 +51,7 @@ impl Rates {
     /// Parses the JSON form.
     ///
     /// # Errors
-    /// With every mistake.
+    /// All mistakes.
     pub fn parse(json: &[u8]) -> Result<Self, Vec<Mistake>> {
         let given: Given = serde_json::from_slice(json)
             .map_err(|error| vec![Mistake::new("body", format!("is not as expected: {error}"))])?;
@@ -83,7 +83,7 @@ impl Rates {
         if mistakes.is_empty() { Ok(Self { success, declines }) } else { Err(mistakes) }
     }
 
-    /// The JSON form, which [`Self::parse`] takes.
+    /// The JSON form, which [`Self::parse`] reads.
     #[must_use]
     pub fn to_json(&self) -> String {
         let raw = |share: Share| RawValue::from_string(share.to_string()).expect("a decimal number is JSON");
@@ -92,8 +92,8 @@ impl Rates {
         serde_json::to_string(&shown).expect("numbers and codes are JSON")
     }
 
-    /// What a draw means: charged below the success rate, above it the declines one after the other. The draws that succeed
-    /// are the same whatever the declines.
+    /// The decision for a draw: charged below the success rate, above it the declines in order. The declines do not
+    /// change which draws succeed.
     #[must_use]
     pub fn decide(&self, draw: u64) -> Decision {
         if self.success.holds(draw) {

@@ -1,5 +1,5 @@
-//! Fault scripts: TOML or JSON to checked rules, with every mistake named by rule and field.
-//! Pure; knows what a rule matches a charge by, and not what a fault does to it.
+//! Fault scripts: TOML or JSON to checked rules, with every mistake named by rule and field. Pure; knows by which
+//! properties a rule matches a charge, but not what a fault does.
 
 mod fields;
 
@@ -14,13 +14,13 @@ use super::Mistake;
 use super::draw::{Seed, Share};
 use crate::declines::Decline;
 
-/// The most rules of one script.
+/// Maximum number of rules in a script.
 pub const RULES_MAX: usize = 100;
 
-/// The longest wait that a rule may ask for.
+/// Maximum wait of a rule.
 pub const LATENCY_MAX: Duration = Duration::from_secs(3600);
 
-/// How long `hold` keeps an answer back when the rule does not say.
+/// Time for which `hold` delays an answer when the rule has none.
 pub const HOLD_DEFAULT: Duration = Duration::from_secs(60);
 
 /// The longest body of `status`, in bytes.
@@ -38,9 +38,9 @@ pub const ROUTES: [&str; 3] = ["/", "/payments", "/payments/pay"];
 /// A fault of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The decision is "refused", for this reason.
+    /// The charge is refused, for this reason.
     Refuse(Decline),
-    /// Waits before it decides.
+    /// Waits before the decision.
     Latency(Duration),
     /// Answers 500 and executes nothing.
     ErrorBefore,
@@ -52,16 +52,16 @@ pub enum Fault {
     Reset,
     /// Executes, then answers 200 with a body that is cut off.
     Malformed,
-    /// Executes twice, as if a network had doubled the delivery.
+    /// Executes twice, as if a network had duplicated the delivery.
     Duplicate,
-    /// Executes, then keeps the answer back for so long or until the service is being stopped. A client that has
-    /// hung up looks like one that only ended its request, and is held all the same.
+    /// Executes, then delays the answer for this time or until the service drains. The delay applies also after the
+    /// client has disconnected, which looks as if it had only ended its request.
     Hold(Duration),
-    /// Executes and records it without its key, so that a resend is executed again: a broken provider.
+    /// Executes and records the charge without its key, so that a resend is executed again: a broken provider.
     ForgetKey,
-    /// Answers something else than what was decided, if anything was.
+    /// Gives another answer than the decision, if there is one.
     Status(Arc<StatusFault>),
-    /// Executes, then sends the body in pieces over so long or until the service is being stopped.
+    /// Executes, then sends the body in pieces over this time or until the service drains.
     SlowBody(Duration),
     /// Executes, then closes the connection after half of the body.
     TruncatedBody,
@@ -75,12 +75,12 @@ pub struct StatusFault {
     pub content_type: String,
     /// The header `Retry-After`, in seconds.
     pub retry_after_s: Option<u32>,
-    /// Whether the charge is executed before.
+    /// Whether the charge is executed before the answer.
     pub execute: bool,
 }
 
 impl StatusFault {
-    /// A fault with this status, no body and nothing executed. 429 and 503 say when to come again.
+    /// A fault with this status, no body and nothing executed. 429 and 503 have a `Retry-After`.
     #[must_use]
     pub fn of(status: u16) -> Self {
         Self {
@@ -94,7 +94,7 @@ impl StatusFault {
 }
 
 impl Fault {
-    /// The names in scripts, in their order.
+    /// The faults' names in scripts, in their order.
     pub const NAMES: [&'static str; 13] = [
         "refuse",
         "latency",
@@ -111,7 +111,7 @@ impl Fault {
         "truncated-body",
     ];
 
-    /// The name in scripts and metrics.
+    /// The fault's name in scripts and metrics.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -131,19 +131,19 @@ impl Fault {
         }
     }
 
-    /// Whether it hits a delivery, so that resending must end it; a refusal is a decision.
+    /// Whether the fault hits a delivery, so that resends must get past it; a refusal is a decision.
     #[must_use]
     pub fn is_of_transport(&self) -> bool {
         !matches!(self, Self::Refuse(_))
     }
 }
 
-/// A moment in a rule.
+/// A time in a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// In ms since the epoch.
+    /// A time in ms since the epoch.
     At(i64),
-    /// So many ms after the script was set.
+    /// A time in ms after the script was set.
     After(i64),
 }
 
@@ -156,7 +156,7 @@ impl Moment {
     }
 }
 
-/// What a rule may match a charge by.
+/// The properties by which a rule matches a charge.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub is_keyed: bool,
@@ -169,29 +169,29 @@ pub struct Facts<'a> {
     pub now_ms: i64,
 }
 
-/// The charges that a rule concerns: those that pass every field that is set.
+/// The charges that a rule concerns: those that match every set field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {
     pub customer_id: Option<i64>,
-    /// Only this amount and more.
+    /// Matches this amount and more.
     pub amount_minor_min: Option<i64>,
-    /// Only this amount and less.
+    /// Matches this amount and less.
     pub amount_minor_max: Option<i64>,
     pub route: Option<String>,
     pub reference: Option<String>,
     pub reference_prefix: Option<String>,
     pub currency: Option<String>,
     pub account: Option<String>,
-    /// From this moment on.
+    /// Matches from this time on.
     pub from: Option<Moment>,
-    /// Before this moment.
+    /// Matches before this time.
     pub until: Option<Moment>,
-    /// Only charges with a key; no field of a script.
+    /// Matches charges with a key only; scripts have no such field.
     pub is_keyed: bool,
 }
 
 impl Match {
-    /// Whether a charge passes, under a script that was set then.
+    /// Whether a charge matches, under a script that was set at `set_at_ms`.
     #[must_use]
     pub fn matches(&self, facts: &Facts<'_>, set_at_ms: i64) -> bool {
         let is = |only: &Option<String>, text: &str| only.as_deref().is_none_or(|only| only == text);
@@ -213,17 +213,17 @@ impl Match {
     }
 }
 
-/// One `[[rule]]`: a fault, and the deliveries that it hits.
+/// One `[[rule]]`: a fault, and the deliveries that the fault hits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub fault: Fault,
-    /// Which part of the subjects, drawn by seed.
+    /// The share of subjects that the rule hits, drawn by seed.
     pub share: Share,
-    /// Only these.
+    /// The charges that the rule concerns.
     pub only: Match,
-    /// Only the nth of the deliveries that match all other fields.
+    /// The rule hits only the nth of the deliveries that match all other fields.
     pub nth: Option<u64>,
-    /// How many deliveries of one key are hit at most; not for `refuse`.
+    /// Maximum number of deliveries of one key that are hit; not for `refuse`.
     pub times: u32,
 }
 
@@ -234,7 +234,7 @@ pub struct Script {
     pub seed: Option<Seed>,
     /// The first rule that matches wins.
     pub rules: Vec<Rule>,
-    /// As it was written, without comments; times of day as text, so that JSON can hold it.
+    /// The script as it was written, without comments; times of day are texts, so that JSON can hold them.
     written: Table,
 }
 
@@ -256,27 +256,27 @@ impl Script {
     /// Parses and checks a script in TOML.
     ///
     /// # Errors
-    /// With every mistake.
+    /// All mistakes.
     pub fn parse(text: &str) -> Result<Self, ScriptError> {
         let table = text.parse().map_err(|error: toml::de::Error| unreadable("TOML", &error))?;
         Self::of_table(table)
     }
 
-    /// Parses and checks a script in JSON, of the same fields: `{"seed":…,"rule":[{…}]}`.
+    /// Parses and checks a script in JSON, with the same fields: `{"seed":…,"rule":[{…}]}`.
     ///
     /// # Errors
-    /// With every mistake.
+    /// All mistakes.
     pub fn parse_json(text: &[u8]) -> Result<Self, ScriptError> {
         Self::of_table(serde_json::from_slice(text).map_err(|error| unreadable("JSON of a script", &error))?)
     }
 
-    /// As JSON that [`Self::parse_json`] takes.
+    /// The script as JSON that [`Self::parse_json`] reads.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(&self.written).expect("a table without times of day is JSON")
     }
 
-    /// As TOML that [`Self::parse`] takes.
+    /// The script as TOML that [`Self::parse`] reads.
     #[must_use]
     pub fn to_toml(&self) -> String {
         self.written.to_string()
@@ -308,7 +308,7 @@ fn unreadable(what: &str, error: &dyn fmt::Display) -> ScriptError {
     ScriptError(vec![Mistake::new("script", message)])
 }
 
-/// Whatever holds a time of day is no field or a moment, and a moment may be a text.
+/// Turns TOML times into texts. A field with a time is either unknown or a [`Moment`], which may be a text.
 fn times_as_text(table: &mut Table) {
     for (_, value) in table.iter_mut() {
         match value {

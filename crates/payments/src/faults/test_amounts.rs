@@ -1,4 +1,5 @@
-//! Amounts that decide by themselves, for clients under test (`--test-amounts`). Pure; concerns keyed requests only.
+//! Amounts that decide a charge by themselves, for clients under test (`--test-amounts`). Pure; concerns keyed requests
+//! only.
 
 use std::sync::Arc;
 
@@ -7,18 +8,18 @@ use super::rates::Decision;
 use super::script::{Fault, Match, Rule, StatusFault};
 use crate::declines::Decline;
 
-/// What an amount means, in the minor units of its currency.
+/// The effect of an amount, in the minor units of its currency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TestAmount {
     /// Refused with this code.
     Declined(&'static str),
     /// Charged; the first response is lost.
     ReplyLost,
-    /// The first delivery is answered 429; the next one is charged.
+    /// The first delivery gets a 429; the next one is charged.
     TooManyRequests,
 }
 
-/// Every such amount.
+/// All such amounts.
 pub const AMOUNTS: [(i64, TestAmount); 5] = [
     (4001, TestAmount::Declined("insufficient_funds")),
     (4002, TestAmount::Declined("stolen_card")),
@@ -27,7 +28,7 @@ pub const AMOUNTS: [(i64, TestAmount); 5] = [
     (4005, TestAmount::TooManyRequests),
 ];
 
-/// What is decided for an amount, whatever the rates.
+/// The decision for an amount, independent of the rates.
 #[must_use]
 pub fn decision(amount_minor: i64) -> Option<Decision> {
     let (_, meaning) = AMOUNTS.into_iter().find(|(amount, _)| *amount == amount_minor)?;
@@ -37,7 +38,7 @@ pub fn decision(amount_minor: i64) -> Option<Decision> {
     }
 }
 
-/// The rules of those that disturb a response, to stand behind a script's.
+/// The rules of the amounts that disturb a response; they follow a script's rules.
 pub fn rules() -> impl Iterator<Item = Rule> {
     AMOUNTS.into_iter().filter_map(|(amount, meaning)| {
         let fault = match meaning {

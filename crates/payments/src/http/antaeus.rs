@@ -35,7 +35,7 @@ fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
     let amount = inbound.amount(&value, currency.as_deref().unwrap_or_default(), INVALID)?;
     let currency = currency.ok_or(FAULTY)?;
     let customer_id = customer_id.filter(|id| *id >= 1).ok_or(FAULTY)?;
-    // Old clients never had this field, so that whatever it is cannot be a mistake of theirs.
+    // Legacy clients never had this field, so that no value of it is an error.
     let reference = fields.id.and_then(|raw| fields::text(raw).ok()).filter(|text| !text.is_empty());
     Ok(Charge { customer_id, currency, amount, reference })
 }

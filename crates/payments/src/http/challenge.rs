@@ -29,7 +29,7 @@ pub(super) async fn pay(State(app): State<App>, request: Request) -> Response {
     deliver(&app, &FORMAT, request).await
 }
 
-/// The parameters as texts, wherever they came from.
+/// The parameters as texts, from any kind of request.
 #[derive(Debug, Default)]
 struct Parameters<'a> {
     customer_id: Option<Cow<'a, str>>,
@@ -86,7 +86,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// A parameter that is given twice is not guessed at.
+/// Stores a parameter; one that is given twice is an error.
 fn put<T>(slot: &mut Option<T>, value: Option<T>) -> Result<(), Invalid> {
     match (&slot, value) {
         (Some(_), Some(_)) => Err(INVALID),
@@ -98,7 +98,7 @@ fn put<T>(slot: &mut Option<T>, value: Option<T>) -> Result<(), Invalid> {
     }
 }
 
-/// A number or a text as the text that a form would have.
+/// The text of a number or a text, as a form would have it.
 fn json_text(field: Field<'_>) -> Result<Option<Cow<'_, str>>, Invalid> {
     let Some(raw) = field else { return Ok(None) };
     match raw.get().as_bytes() {
@@ -108,7 +108,7 @@ fn json_text(field: Field<'_>) -> Result<Option<Cow<'_, str>>, Invalid> {
     }
 }
 
-/// The id is derived from ledger and row, so that a replay returns the same one.
+/// The id of a payment, derived from ledger and row, so that a replay returns the same one.
 fn payment_id(decision: &Decision<'_>) -> String {
     let mut hash = Sha256::new();
     hash.update(decision.ledger_id.0.as_bytes());

@@ -40,7 +40,7 @@ pub(super) async fn set_rates(State(app): State<App>, headers: HeaderMap, body: 
     set.err().unwrap_or(rates(State(app)).await)
 }
 
-/// `DELETE /v1/rates`: back to the settings of the start.
+/// `DELETE /v1/rates`: restores the settings of the start.
 pub(super) async fn reset_rates(State(app): State<App>, headers: HeaderMap) -> Response {
     if let Err(refusal) = may_set(&app, &headers).await {
         return refusal.into_response();
@@ -49,13 +49,13 @@ pub(super) async fn reset_rates(State(app): State<App>, headers: HeaderMap) -> R
     set.err().unwrap_or(rates(State(app)).await)
 }
 
-/// `GET /v1/faults`: the script, in JSON unless TOML is asked for.
+/// `GET /v1/faults`: the script, in JSON unless the request accepts TOML.
 pub(super) async fn faults(State(app): State<App>, headers: HeaderMap) -> Response {
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     shown_script(&app, if accepts.contains(TOML) { TOML } else { JSON })
 }
 
-/// `PUT /v1/faults`: 200 and the script that is in force from now on, in the form in which it came.
+/// `PUT /v1/faults`: 200 and the script that is in force from now on, in the form in which it was sent.
 pub(super) async fn set_faults(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Response {
     if let Err(refusal) = may_set(&app, &headers).await {
         return refusal.into_response();
@@ -75,7 +75,7 @@ pub(super) async fn set_faults(State(app): State<App>, headers: HeaderMap, body:
     set.err().unwrap_or_else(|| shown_script(&app, form))
 }
 
-/// `DELETE /v1/faults`: back to the script of the start.
+/// `DELETE /v1/faults`: restores the script of the start.
 pub(super) async fn reset_faults(State(app): State<App>, headers: HeaderMap) -> Response {
     if let Err(refusal) = may_set(&app, &headers).await {
         return refusal.into_response();
@@ -89,7 +89,8 @@ fn shown_script(app: &App, form: &'static str) -> Response {
     shown(form, if form == TOML { script.to_toml() } else { script.to_json() })
 }
 
-/// Off loopback only an operator with a token may, and no caller where the setting says so.
+/// Checks that the caller may set controls: off loopback only an operator with a token, and no caller if the setting is
+/// off.
 async fn may_set(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     if !app.0.controls.are_settable() {
         let detail = "start payments with --run-time-faults on (RUN_TIME_FAULTS), not in production";
@@ -108,7 +109,7 @@ async fn may_set(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     check_operator(app, headers, "Setting rates or faults needs an operator token").await
 }
 
-/// Keeps it, then puts it into force here; other replicas follow.
+/// Stores the control, then puts it into force here; other replicas follow.
 async fn set(app: &App, control: Control, value: Option<String>) -> Result<(), Response> {
     match app.0.ledger.set_control(control, value).await {
         Ok(row) => {

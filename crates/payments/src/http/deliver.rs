@@ -1,5 +1,5 @@
-//! The shared part of all legacy routes: one delivery from head to response, with key, ledger check, faults and echo.
-//! Knows no wire format: each route provides functions that read a body and encode a decision.
+//! The shared part of all legacy routes: one delivery from head to response, with key, ledger check, faults and the
+//! echoed key. Knows no wire format: each route provides functions that read a body and encode a decision.
 
 use api::payments::ReferenceCharged;
 use axum::body::{Body, Bytes};
@@ -26,21 +26,20 @@ pub(super) use preconditions::{behind, check_deployment, check_ledger, not_execu
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// Beside a key: why a charge was refused.
+/// Header of a keyed answer: why a charge was refused.
 const DECLINE: HeaderName = HeaderName::from_static("decline");
-/// In a keyed answer: the row that it was given from.
+/// Header of a keyed answer: the row from which it was given.
 pub(super) const LEDGER_SEQ: HeaderName = HeaderName::from_static("ledger-seq");
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
-/// A charge's body; real ones have some hundred bytes. The server's own limit comes first.
+/// Maximum size of a charge's body; real ones have a few hundred bytes. The server's own limit applies first.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// How much of a body the log shows.
+/// Maximum number of bytes of a body that the log shows.
 const LOGGED_BYTES_MAX: usize = 2048;
 
 /// A legacy route.
 pub(super) struct RouteFormat {
-    /// Its path.
     pub(super) route: &'static str,
     /// Content type of its responses.
     pub(super) content_type: &'static str,
@@ -54,7 +53,7 @@ pub(super) struct RouteFormat {
 pub(super) struct Inbound<'a> {
     pub(super) body: &'a [u8],
     pub(super) query: Option<&'a str>,
-    /// Keyed amounts must be exact; old clients' are rounded.
+    /// Whether the amount must be exact: true with a key; legacy clients' amounts are rounded.
     exact: bool,
 }
 
@@ -69,15 +68,15 @@ pub(super) struct Decision<'a> {
 /// Why a request is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Invalid {
-    /// With the route's own body.
+    /// The response has the route's own body.
     Body(&'static str),
-    /// A keyed amount has more decimals than its currency, which has so many.
+    /// A keyed amount has more decimals than its currency; the value is the currency's decimals.
     TooPrecise(u8),
 }
 
 impl Inbound<'_> {
-    /// Minor units of a number: those of its currency beside a key, else hundredths; `too_large` is how the route calls one
-    /// that no ledger holds.
+    /// A number in minor units: with a key those of its currency, else hundredths. `too_large` is the route's error for
+    /// an amount that no ledger holds.
     pub(super) fn amount(
         &self,
         value: &Decimal,
@@ -94,7 +93,7 @@ impl Inbound<'_> {
     }
 }
 
-/// Takes one delivery; every keyed answer echoes its key.
+/// Handles one delivery; every keyed answer echoes its key.
 pub(super) async fn deliver(app: &App, format: &'static RouteFormat, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let key = match read_key(&head.headers) {
@@ -116,7 +115,7 @@ pub(super) async fn deliver(app: &App, format: &'static RouteFormat, request: Re
     response
 }
 
-/// Everything that is decided before anything is executed.
+/// Makes every decision that comes before the execution.
 async fn admit(
     app: &App,
     format: &'static RouteFormat,
@@ -198,7 +197,7 @@ async fn execute(
     apply_response_fault(app, head, response, response_fault).await
 }
 
-/// The answer for a decision. Its body is cut in two where a fault wants it.
+/// The answer for a decision. A fault may split its body in two.
 fn decided(
     format: &RouteFormat,
     status: StatusCode,
@@ -218,7 +217,7 @@ fn decided(
     response
 }
 
-/// Says why a charge was refused.
+/// Adds a header with the reason of a refusal.
 fn explain(response: &mut Response, decline: Option<Decline>) {
     let text = decline.unwrap_or(Decline::GENERIC).to_string();
     response.headers_mut().extend(HeaderValue::from_str(&text).ok().map(|value| (DECLINE, value)));
@@ -252,7 +251,7 @@ async fn apply_response_fault(
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response()
 }
 
-/// What a script answers instead.
+/// The answer of a script instead of the real one.
 fn replaced(instead: &StatusFault) -> Response {
     let mut response = Response::new(Body::from(instead.body.clone()));
     *response.status_mut() = StatusCode::from_u16(instead.status).expect("a script's status was checked");
@@ -290,19 +289,21 @@ fn reference_charged(key: Option<&Key>) -> Response {
     (status, [(header::CONTENT_TYPE, PROBLEM)], body).into_response()
 }
 
-/// The answer for a key of another account: nothing but that.
+/// The answer for a key of another account: it contains nothing else.
 pub(super) fn foreign() -> Response {
     Problem::named(StatusCode::FORBIDDEN, "key-foreign", "This key belongs to another account")
         .into_response()
 }
 
-/// The answer when the ledger failed. Not marked as not executed: a failed commit may be known only later.
+/// The answer when the ledger failed. It is not marked as not executed, since a commit that seemed to fail may turn out
+/// to have succeeded.
 pub(super) fn unavailable() -> Response {
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("the ledger cannot be used now");
     ([(header::RETRY_AFTER, RETRY_AFTER_S)], problem).into_response()
 }
 
-/// The answer of a ledger that may lack rows: nothing was executed, and nothing will be until an operator acts.
+/// The answer of a ledger that may lack rows: nothing was executed, and nothing will be executed until an operator
+/// acts.
 pub(super) fn not_serving() -> Response {
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE)
         .detail("the ledger was copied or restored and executes nothing; an operator must act: see /readyz");
@@ -320,7 +321,7 @@ fn read_key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
     }
 }
 
-/// A key that is none; `field` is where it stood.
+/// The problem of an invalid key; `field` is where the request has it.
 pub(super) fn bad_key(field: &str) -> Problem {
     let rule = format!("is not one key of 1 to {} visible ASCII characters without quotes", Key::LEN_MAX);
     Problem::validation(vec![FieldError::new(field, rule)])

@@ -17,7 +17,7 @@ use super::App;
 use super::v1::failed;
 use crate::deployments::{DEPLOYMENTS_MAX, Declaration, DeclareOutcome, DeploymentId, DeploymentRow};
 
-/// Carries an operator's token beside the credentials of the account.
+/// Header with an operator's token beside the credentials of the account.
 const OPERATOR_TOKEN: HeaderName = HeaderName::from_static("operator-token");
 
 /// The longest `why` or `actor`, in bytes.
@@ -37,7 +37,7 @@ fn item(row: &DeploymentRow) -> Deployment {
     }
 }
 
-/// `GET /v1/deployments`: all of the account's, which are few.
+/// `GET /v1/deployments`: all deployments of the account, which are few.
 pub(super) async fn list(State(app): State<App>, Extension(account): Extension<Account>) -> Response {
     match app.0.ledger.deployments(account.as_str()).await {
         Ok(rows) => {
@@ -47,7 +47,7 @@ pub(super) async fn list(State(app): State<App>, Extension(account): Extension<A
     }
 }
 
-/// `POST /v1/deployments`: 201 and the new row, or 200 and the one that was known already.
+/// `POST /v1/deployments`: 201 and the new row, or 200 and the row that was known already.
 pub(super) async fn declare(
     State(app): State<App>,
     Extension(account): Extension<Account>,
@@ -81,7 +81,7 @@ pub(super) async fn declare(
     }
 }
 
-/// Where operators have tokens, the account's own credentials do not suffice.
+/// Requires an operator's token, where operators have tokens: the account's own credentials do not suffice.
 pub(super) async fn check_operator(
     app: &App,
     headers: &HeaderMap,

@@ -1,5 +1,5 @@
-//! The fields of a charge out of a JSON body: names in any case, unknown ones skipped, none guessed at.
-//! Pure; knows no route, no status and no limit but those of the shape.
+//! The fields of a charge in a JSON body: names in any letter case, unknown fields skipped, no value guessed. Pure;
+//! knows no route, no status and no limit but those of the shape.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ pub(super) use api::payments::LEDGER_TEXT_BYTES_MAX as TEXT_LEN_MAX;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// How deep a body may nest; what old clients send nests two deep.
+/// Maximum depth of a body; bodies of legacy clients have two levels.
 pub(super) const DEPTH_MAX: usize = 32;
 
-/// A field has another type than its route allows, or is longer than any real one.
+/// A field has another type than its route allows, or is longer than any real value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WrongType;
 
@@ -18,7 +18,7 @@ pub(super) struct WrongType;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MalformedBody;
 
-/// One value as it was written; absent and `null` are the same.
+/// One value as the body has it; absent and `null` are the same.
 pub(super) type Field<'a> = Option<&'a RawValue>;
 
 /// The fields that any of the routes reads.
@@ -31,10 +31,10 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads a body. A bare `null` is an object without fields, as it was to the original.
+    /// Reads a body. A bare `null` is an object without fields, as in the original service.
     ///
     /// # Errors
-    /// When the body is no such thing.
+    /// When the body is not valid.
     pub(super) fn parse(body: &'a [u8]) -> Result<Self, MalformedBody> {
         if is_deeper_than(body, DEPTH_MAX) {
             return Err(MalformedBody);
@@ -85,7 +85,7 @@ enum Name {
 }
 
 impl Name {
-    /// Names but `Other`.
+    /// Number of names without `Other`.
     const COUNT: usize = 4;
 
     fn of(text: &str) -> Self {
@@ -120,27 +120,27 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// An integer written as one: no quotes, no decimals, no exponent.
+/// Parses an integer that is written as one: no quotes, no decimals, no exponent.
 ///
 /// # Errors
-/// For any other type, and beyond 64 bits.
+/// For any other type, and for a number beyond 64 bits.
 pub(super) fn integer(field: &RawValue) -> Result<i64, WrongType> {
     field.get().parse().map_err(|_| WrongType)
 }
 
-/// A text.
+/// Parses a text.
 ///
 /// # Errors
-/// For any other type, beyond [`TEXT_LEN_MAX`], and with a NUL, which PostgreSQL has no place for.
+/// For any other type, for a text beyond [`TEXT_LEN_MAX`], and for one with a NUL, which PostgreSQL cannot store.
 pub(super) fn text(field: &RawValue) -> Result<String, WrongType> {
     let text: String = serde_json::from_str(field.get()).map_err(|_| WrongType)?;
     if text.len() <= TEXT_LEN_MAX && !text.contains('\0') { Ok(text) } else { Err(WrongType) }
 }
 
-/// A currency: a text, or any object, which is the empty text.
+/// Parses a currency: a text, or any object, which counts as the empty text.
 ///
 /// # Errors
-/// For any other type, beyond [`TEXT_LEN_MAX`], and with a NUL, which PostgreSQL has no place for.
+/// For any other type, for a text beyond [`TEXT_LEN_MAX`], and for one with a NUL, which PostgreSQL cannot store.
 pub(super) fn currency(field: &RawValue) -> Result<Currency, WrongType> {
     if field.get().starts_with('{') { Ok(Currency::Object) } else { text(field).map(Currency::Text) }
 }
@@ -148,14 +148,14 @@ pub(super) fn currency(field: &RawValue) -> Result<Currency, WrongType> {
 /// How a currency was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Currency {
-    /// As a text, possibly empty.
+    /// The currency was sent as a text, possibly empty.
     Text(String),
-    /// As an object: an enumeration that a client's JSON library took for an empty bean.
+    /// The currency was sent as an object: an enumeration that a client's JSON library wrote as an empty bean.
     Object,
 }
 
 impl Currency {
-    /// What is stored; `None` where the currency is missing in effect.
+    /// The text to store; `None` for an empty text, which counts as missing.
     #[must_use]
     pub(super) fn stored(self) -> Option<String> {
         match self {

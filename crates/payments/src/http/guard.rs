@@ -14,13 +14,13 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::App;
 
-/// Carries the token; what old clients send.
+/// Header with the token of legacy clients.
 const TOKEN: HeaderName = HeaderName::from_static("x-token");
 
-/// Names the ledger in each answer.
+/// Header with the ledger's id in each answer.
 const LEDGER_ID: HeaderName = HeaderName::from_static("ledger-id");
 
-/// Authenticates a request and adds its account; all rejections look alike.
+/// Authenticates a request and adds its account; all rejections get the same response.
 pub(super) async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
     if app.0.callers.is_open()
         && !is_safe(request.method())
@@ -29,7 +29,8 @@ pub(super) async fn authenticate(State(app): State<App>, mut request: Request, n
         return other_site(app.0.callers.refuse(why.into()), why);
     }
     let headers = request.headers();
-    // Of several the first counts, as it did in the existing payment service. One that is no text authenticates no caller.
+    // The first of several headers counts, as in the existing payment service. A value that is no text authenticates no
+    // caller.
     let token = headers.get(TOKEN).map(|value| value.to_str().unwrap_or_default());
     let name = request.extensions().get::<PeerName>();
     let presented = Presented { name, bearer: bearer(headers), token };
@@ -50,7 +51,7 @@ pub(super) async fn authenticate(State(app): State<App>, mut request: Request, n
     }
 }
 
-/// A page of another site wrote, or a rebound name was used; nothing was executed.
+/// The refusal of a write by a page of another site, or under a rebound name; nothing was executed.
 fn other_site(refusal: Refusal, why: CrossSite) -> Response {
     tracing::warn!(reason = refusal.label(), "a write from another site without a credential was refused");
     let mut response = Problem::new(StatusCode::FORBIDDEN).detail(why.reason()).into_response();
@@ -58,7 +59,7 @@ fn other_site(refusal: Refusal, why: CrossSite) -> Response {
     response
 }
 
-/// Nothing was executed, and the same call may come again.
+/// The refusal above the rate limit: nothing was executed, and the same call may be repeated.
 fn too_often(wait: Duration) -> Response {
     let seconds = HeaderValue::from(wait.as_secs().max(1));
     let problem =
@@ -69,7 +70,7 @@ fn too_often(wait: Duration) -> Response {
     response
 }
 
-/// Adds the ledger's name to an answer.
+/// Adds the ledger's id to an answer.
 pub(super) async fn name_ledger(ledger_id: HeaderValue, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().insert(LEDGER_ID, ledger_id);

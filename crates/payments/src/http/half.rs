@@ -1,5 +1,5 @@
-//! Answers that can be cut in the middle: a test may kill the process when half of one is written (P5).
-//! Nothing but the plain body in a release; knows no route.
+//! Answers that can be cut in the middle: a test may kill the process when half of one is written (P5). A release has
+//! only the plain body. Knows no route.
 
 use axum::body::{Body, Bytes};
 
@@ -24,7 +24,7 @@ mod halves {
     use chassis::crash_point;
     use http_body::{Frame, SizeHint};
 
-    /// The first half, a pause in which it is written, the second half.
+    /// A body that yields the first half, then a pause in which it is written, then the second half.
     pub(super) struct BodyInHalves {
         left: Bytes,
         half: usize,

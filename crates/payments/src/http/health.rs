@@ -1,5 +1,5 @@
-//! The open routes that old environments probe, and the answer for what is no route.
-//! Must not ask the ledger: readiness is on the admin port.
+//! The open routes that legacy environments probe, and the answer for unknown paths. Must not ask the ledger: readiness
+//! is on the admin port.
 
 use axum::response::{IntoResponse, Response};
 use chassis::problem::Problem;
@@ -26,7 +26,7 @@ pub(super) async fn ping() -> impl IntoResponse {
     (JSON, r#"{"ping":"pong"}"#)
 }
 
-/// `GET` of any of [`PATHS`].
+/// `GET` on each of [`PATHS`].
 pub(super) async fn health() -> impl IntoResponse {
     (JSON, r#"{"alive":"true"}"#)
 }
@@ -36,7 +36,7 @@ pub(super) async fn healthz() -> impl IntoResponse {
     (JSON, r#"{"status":"ok"}"#)
 }
 
-/// Everything else.
+/// The answer to every other path.
 pub(super) async fn unknown_path() -> Response {
     Problem::new(StatusCode::NOT_FOUND).into_response()
 }

@@ -1,5 +1,5 @@
-//! The routes of the three replaced systems and of the ledger, on one port and on one screen.
-//! Knows no SQL and decides no charge; only this module names status codes.
+//! The routes of the three replaced systems and of the ledger, on one port. Knows no SQL and decides no charge; only
+//! this module names status codes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,20 +44,20 @@ struct Parts {
     ledger: Arc<dyn Ledger>,
     controls: Controls,
     deployments: Guard,
-    /// Operators, who alone may declare deployments; `None`: every caller that may charge.
+    /// Operators, who alone may declare deployments. With `None` every caller that may charge may also declare.
     operators: Option<Callers>,
     ledger_id: LedgerId,
     ledger_id_header: HeaderValue,
     callers: Callers,
-    /// Where callers need no proof, no page of another site may charge.
+    /// Guard for callers without credentials: no page of another site may charge.
     cross_site: CrossSiteGuard,
-    /// Whether only programs of this machine reach the routes.
+    /// Whether only programs of this machine can reach the routes.
     is_loopback: bool,
     shutdown: Shutdown,
 }
 
 impl App {
-    /// Routes over this charger and its ledger.
+    /// State for routes over this charger and its ledger.
     #[must_use]
     pub fn new(
         charger: Charger,
@@ -88,7 +88,7 @@ impl App {
     }
 }
 
-/// Every route. All but the open ones ask for a token, if one is configured; each answer names the ledger.
+/// Every route. All except the open ones authenticate callers, if this is configured; each answer has the ledger's id.
 pub fn router(app: App) -> Router {
     let of_one_key = Router::new()
         .route("/v1/ledger/{key}", get(v1::row))
@@ -125,7 +125,7 @@ fn open_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     health::PATHS.into_iter().fold(routes, |routes, path| routes.route(path, get(health::health)))
 }
 
-/// What is answered until the ledger is open: that the process is there, and that nothing was executed.
+/// Routes until the ledger is open: they answer that the process is alive, and that nothing was executed.
 pub fn meanwhile() -> Router {
     let not_executed = |uri: Uri| async move { Shed::default().answer(&uri, NotExecuted::NotUsable) };
     open_routes().fallback(not_executed)

@@ -1,4 +1,5 @@
-//! Bodies that come slowly, or break off: the head promises the whole length. Knows no route and no fault script.
+//! Bodies that come slowly, or break off: the head has the length of the whole body. Knows no route and no fault
+//! script.
 
 use std::io;
 use std::pin::Pin;
@@ -10,10 +11,10 @@ use axum::response::Response;
 use chassis::shutdown::Shutdown;
 use http_body::{Frame, SizeHint};
 
-/// In how many pieces a slow body comes.
+/// Number of pieces of a slow body.
 const COUNT: usize = 8;
 
-/// An answer of a route is short.
+/// Maximum size of an answer; the answers of a route are short.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 type Pause = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -21,14 +22,14 @@ type Pause = Pin<Box<dyn Future<Output = ()> + Send>>;
 struct Pieces {
     left: Bytes,
     piece: usize,
-    /// Waited for before each piece.
+    /// Makes the pause before each piece.
     pause: Box<dyn Fn() -> Pause + Send>,
     waiting: Option<Pause>,
-    /// How much is left when the connection is closed.
+    /// Number of bytes that are left when the connection is closed.
     close_at: usize,
 }
 
-/// The body in pieces over this time, or at once when the service drains.
+/// The response with its body in pieces over this time, or at once when the service drains.
 pub(super) async fn slow(response: Response, over: Duration, shutdown: &Shutdown) -> Response {
     let (head, body) = response.into_parts();
     let left = whole(body).await;
@@ -50,7 +51,7 @@ pub(super) async fn slow(response: Response, over: Duration, shutdown: &Shutdown
     Response::from_parts(head, Body::new(body))
 }
 
-/// Half of the body, and then no more.
+/// The response with half of its body, after which the connection is closed.
 pub(super) async fn truncated(response: Response) -> Response {
     let (head, body) = response.into_parts();
     let left = whole(body).await;

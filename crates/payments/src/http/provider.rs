@@ -1,5 +1,5 @@
-//! `POST /payments/pay`, as the payment-provider had it: the answer is the id that was sent.
-//! It had no response for "refused"; ours is 402. Knows no other wire format.
+//! `POST /payments/pay`, as the payment-provider had it: the answer is the id that was sent. The original had no
+//! response for "refused"; this one is 402. Knows no other wire format.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -28,12 +28,13 @@ pub(super) async fn pay(State(app): State<App>, request: Request) -> Response {
 fn read(inbound: &Inbound<'_>) -> Result<Charge, Invalid> {
     let fields = Fields::parse(inbound.body).map_err(|_| UNREADABLE)?;
     let id = fields.id.map(fields::text).transpose().map_err(|_| UNREADABLE)?;
-    // Only text: the object that a client's JSON library makes of an enumeration belongs to the other routes.
+    // Only a text is accepted: the object that a client's JSON library makes of an enumeration belongs to the other
+    // routes.
     let currency = fields.currency.map(fields::text).transpose().map_err(|_| UNREADABLE)?;
     let customer_id = fields.customer_id.map(fields::integer).transpose().map_err(|_| UNREADABLE)?;
     let value = fields.value.map(|raw| Decimal::parse(raw.get()).ok_or(UNREADABLE)).transpose()?;
     let id = id.filter(|id| !id.is_empty()).ok_or(NO_ID)?;
-    // A payment of less than nothing is none; the original let it through. Nor is one that rounds to nothing.
+    // A payment below zero is invalid, although the original accepted it. So is one that rounds to zero.
     let value = value.filter(|value| !value.is_zero() && !value.is_negative()).ok_or(NO_VALUE)?;
     let of = currency.as_deref().unwrap_or_default();
     let amount =

@@ -1,5 +1,5 @@
-//! The ledger as others may read it: a page, one key, and a key's tombstone. A caller sees its own account only.
-//! Executes no charge; fields are named as the columns.
+//! The ledger for callers: a page, one key, and a key's tombstone. A caller sees its own account only. Executes no
+//! charge; fields are named as the columns.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +20,7 @@ use super::deliver::{
 use crate::keys::Key;
 use crate::ledger::{Found, LedgerError, PAGE_MAX, Row, Seq, State as RowState, Void, Voided};
 
-/// Rows of a page when the caller does not say.
+/// Number of rows of a page when the request has no limit.
 const LIMIT_DEFAULT: usize = 100;
 
 fn item(row: &Row) -> LedgerRow {
@@ -44,7 +44,7 @@ fn item(row: &Row) -> LedgerRow {
     }
 }
 
-/// `GET /v1/openapi.json`: what this service answers, for programs; without credentials.
+/// `GET /v1/openapi.json`: the API as a document for programs; without credentials.
 pub(super) async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], super::OPENAPI).into_response()
 }
@@ -85,9 +85,9 @@ pub(super) async fn row(
     }
 }
 
-/// `POST /v1/ledger/{key}/void`: after 200 the key is not charged and never will be. The row that stands there is
-/// returned: VOIDED, or REFUSED as before. A tombstone in another ledger than the caller expects, or under another account
-/// than its charge was sent under, would stop nothing.
+/// `POST /v1/ledger/{key}/void`: after 200 the key is not charged and never will be. Returns the row of the key:
+/// VOIDED, or REFUSED as before. A tombstone in another ledger than the caller expects, or under another account than
+/// that of its charge, would prevent nothing.
 pub(super) async fn void(
     State(app): State<App>,
     Extension(account): Extension<Account>,
@@ -142,7 +142,7 @@ fn read_query(query: &str) -> Result<(Seq, usize), Problem> {
             errors.push(FieldError::new(name, "is given more than once"));
         }
     }
-    // From the very first row: one with a number that no ledger gives must not be hidden from a verifier.
+    // The page begins with the very first row: even a row with an invalid number must not be hidden from a verifier.
     let after = after.map_or(Some(i64::MIN), |text| text.parse().ok());
     let limit = limit
         .map_or(Some(LIMIT_DEFAULT), |text| text.parse().ok().filter(|rows| (1..=PAGE_MAX).contains(rows)));
@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    /// The row with the longest JSON of all that a route accepts.
+    /// The row with the longest JSON that a route accepts.
     fn longest_row() -> LedgerRow {
         let escaped = "\u{1}".repeat(LEDGER_TEXT_BYTES_MAX);
         LedgerRow {
@@ -215,7 +215,7 @@ mod tests {
         let ledger_id = "00000000-0000-4000-8000-000000000001".to_owned();
         let page = LedgerPage { ledger_id, items: vec![row; LEDGER_PAGE_MAX], next: Some(i64::MIN) };
         assert!(bytes(&page) <= LEDGER_PAGE_JSON_BYTES_MAX);
-        // More than the server takes of other bodies: this is why one route has a limit of its own.
+        // This is more than the server accepts for other bodies, which is why one route has a limit of its own.
         assert!(bytes(&page) > 4 * 1024 * 1024);
     }
 }

@@ -1,16 +1,16 @@
-//! Whether a PostgreSQL ledger is where it was written last: the same cluster, the same tables and the same timeline, or
-//! a timeline that the operator has called safe. Pure; asks no database.
+//! Whether a PostgreSQL ledger is still where it was last written: in the same cluster, the same tables and the same
+//! timeline, or in a timeline that the operator has declared safe. Pure; asks no database.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What the operator states about a promoted standby.
+/// The operator's statement about promoted standbys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Failover {
-    /// Nothing: it may lack rows, and `new-ledger-id` is needed.
+    /// The operator states nothing: the standby may lack rows, and `new-ledger-id` is needed.
     #[default]
     Manual,
-    /// It lacks nothing, because replication is synchronous.
+    /// The standby lacks nothing, because replication is synchronous.
     Synchronous,
 }
 
@@ -26,23 +26,23 @@ impl FromStr for Failover {
     }
 }
 
-/// Where a ledger is.
+/// The place of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Drawn by `initdb`: physical copies keep it, a dump that is restored elsewhere does not.
+    /// Id of the cluster, drawn by `initdb`: physical copies keep it, a dump that is restored elsewhere does not.
     pub system_identifier: String,
-    /// Grows with each promotion.
+    /// Timeline, which grows with each promotion.
     pub timeline: i64,
-    /// Identity of the table of rows: another one after a dump was restored.
+    /// Identity of the table of rows: it changes when a dump is restored.
     pub table: i64,
 }
 
-/// What may be done at the place where the ledger is now.
+/// Whether charges may be executed at the current place of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Charges are executed.
     Serve,
-    /// Charges are executed once this place is remembered.
+    /// Charges are executed once this place is stored.
     Remember,
     /// Nothing is executed.
     NotServing(Moved),
@@ -51,40 +51,40 @@ pub enum Verdict {
 /// Why nothing is executed: rows may be missing, and a charge whose row is missing would be executed again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Moved {
-    /// Restored by dump or replicated row by row into another cluster.
+    /// The ledger was restored by a dump, or replicated row by row, into another cluster.
     #[error("it was written in the database cluster {written}, and is in {current} now")]
     OtherCluster {
-        /// The system identifier that is remembered.
+        /// The stored system identifier.
         written: String,
-        /// The one that is there.
+        /// The current system identifier.
         current: String,
     },
-    /// Restored by a dump into the same cluster.
+    /// The ledger was restored by a dump into the same cluster.
     #[error("its tables were restored from a dump")]
     OtherTable,
     /// A standby was promoted.
     #[error("a standby was promoted: it was written on timeline {written}, and is on {current} now")]
     Promoted {
-        /// The timeline that is remembered.
+        /// The stored timeline.
         written: i64,
-        /// The one that is there.
+        /// The current timeline.
         current: i64,
     },
     /// An old primary, or an older backup of the cluster, has come back.
     #[error("the server went back: it was on timeline {written}, and is on {current} now")]
     Back {
-        /// The timeline that is remembered.
+        /// The stored timeline.
         written: i64,
-        /// The one that is there.
+        /// The current timeline.
         current: i64,
     },
-    /// A row of names without a place, in a ledger that had one.
+    /// The ledger's row of names has no place, although the ledger had one.
     #[error("the place where it was written is forgotten")]
     Forgotten,
 }
 
-/// Whether this is a server that a promotion has left behind: it may run on for a moment, or for long where nothing fences
-/// it, and its ledger has the id of before. Nothing that it holds counts.
+/// Whether this is an old primary after a promotion. It may continue to run, for long if nothing fences it, and its
+/// ledger still has the same id. Nothing that is stored there counts.
 #[must_use]
 pub fn is_left_behind(seen: Option<&Place>, current: &Place) -> Option<Moved> {
     let seen = seen.filter(|seen| seen.system_identifier == current.system_identifier)?;
@@ -92,8 +92,8 @@ pub fn is_left_behind(seen: Option<&Place>, current: &Place) -> Option<Moved> {
     (current < written).then_some(Moved::Back { written, current })
 }
 
-/// Judges where the ledger is. `seen` is where this process has executed before, if it has; `stored` what the ledger
-/// remembers, if it does.
+/// Judges the current place of the ledger. `seen` is the place where this process has executed before, if any; `stored`
+/// is the place that the ledger has recorded, if any.
 #[must_use]
 pub fn judge(seen: Option<&Place>, stored: Option<&Place>, current: &Place, failover: Failover) -> Verdict {
     let Some(stored) = stored else {
@@ -123,7 +123,7 @@ pub fn judge(seen: Option<&Place>, stored: Option<&Place>, current: &Place, fail
 }
 
 impl Moved {
-    /// With what helps.
+    /// The reason, and what the operator can do.
     #[must_use]
     pub fn advice(&self) -> String {
         let setting = match self {
@@ -175,7 +175,7 @@ mod tests {
             assert_eq!(verdict, Verdict::NotServing(Moved::Promoted { written: 1, current: 2 }));
             assert_eq!(judge(seen, Some(&at(1)), &at(2), Synchronous), Verdict::Remember);
         }
-        // Another process has remembered it.
+        // Another process has stored it.
         assert_eq!(judge(Some(&at(1)), Some(&at(2)), &at(2), Synchronous), Verdict::Serve);
     }
 
@@ -196,7 +196,7 @@ mod tests {
     fn a_server_that_a_promotion_has_left_behind_is_known_by_its_timeline() {
         let back = Some(Moved::Back { written: 3, current: 2 });
         assert_eq!(is_left_behind(Some(&at(3)), &at(2)), back);
-        // Restored from a dump into it: the table tells nothing.
+        // A dump was restored into it: the id of the table is no evidence.
         assert_eq!(is_left_behind(Some(&at(3)), &Place { table: 1, ..at(2) }), back);
         assert_eq!(is_left_behind(None, &at(2)), None, "this process has seen no other");
         assert_eq!(is_left_behind(Some(&at(2)), &at(3)), None);

@@ -1,21 +1,21 @@
-//! Whether a SQLite ledger is the file that was served last, or a copy of it: decided from what stands in the database
-//! and in the sidecar file beside it. Pure; opens nothing and knows no SQL.
+//! Whether a SQLite ledger is the file that was served last, or a copy of it: decided from the database and the sidecar
+//! file beside it. Pure; opens nothing and knows no SQL.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// One start of one ledger. The id changes with `new-ledger-id` only, the number grows with each start.
+/// One start of one ledger. The id changes only with `new-ledger-id`; the number grows with each start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incarnation {
-    /// Drawn at the migration that introduced incarnations, and by `new-ledger-id`.
+    /// Id that is drawn at the migration that introduced incarnations, and by `new-ledger-id`.
     pub id: Uuid,
-    /// Starts under this id, from 1.
+    /// Number of starts under this id, from 1.
     pub start: i64,
 }
 
 impl Incarnation {
-    /// The first start under a fresh id.
+    /// The incarnation of the first start under a fresh id.
     #[must_use]
     pub fn first(id: Uuid) -> Self {
         Self { id, start: 1 }
@@ -32,22 +32,21 @@ impl fmt::Display for Incarnation {
     }
 }
 
-/// How far the write of an incarnation got.
+/// The last completed step of writing an incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// A start wrote the sidecar; the database may be one start behind.
     Pending,
-    /// `new-ledger-id` wrote the sidecar; until the database follows, the ledger still has its old id.
+    /// `new-ledger-id` wrote the sidecar; until the database is written, the ledger still has its old id.
     Renewing,
     /// Sidecar and database agree.
     Confirmed,
 }
 
 impl Stage {
-    /// Every stage.
     pub const ALL: [Self; 3] = [Self::Pending, Self::Renewing, Self::Confirmed];
 
-    /// As the sidecar spells it.
+    /// The stage's name in the sidecar file.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,46 +57,46 @@ impl Stage {
     }
 }
 
-/// What the sidecar file says.
+/// The contents of the sidecar file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sidecar {
-    /// Which start wrote it.
+    /// The start that wrote the file.
     pub incarnation: Incarnation,
-    /// How far that start got.
+    /// The last completed step of that start.
     pub stage: Stage,
-    /// A position that the ledger has had: rows up to it were durable.
+    /// A position that the ledger has reached: rows up to it were durable.
     pub last_seq: i64,
 }
 
 /// Why a ledger must not execute: it may lack rows, and a charge whose row is missing would be executed again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Copied {
-    /// The database knows its incarnation, and no sidecar lies beside it.
+    /// The database has an incarnation, and there is no sidecar beside it.
     #[error(
         "the database is at {0}, and its sidecar file is missing: it was moved or restored from a backup"
     )]
     SidecarMissing(Incarnation),
-    /// The sidecar is not readable as one.
+    /// The sidecar has no valid contents.
     #[error("its sidecar file cannot be read: {0}")]
     SidecarUnreadable(String),
-    /// Sidecar and database tell of two different files.
+    /// Sidecar and database have the incarnations of two different files.
     #[error("the database is at {}, and its sidecar file at {sidecar}: the database is a copy, or was restored from \
              one", reply(.database.as_ref()))]
     Differs {
-        /// What the database says, if anything.
+        /// The incarnation in the database, if any.
         database: Option<Incarnation>,
-        /// What the sidecar says.
+        /// The incarnation in the sidecar.
         sidecar: Incarnation,
     },
-    /// The database lacks rows that were there during this very incarnation.
+    /// The database lacks rows that it had during this same incarnation.
     #[error("the database ends at row {database}, and had row {sidecar} before: it was restored from a copy")]
     RowsMissing {
         /// The last position in the database.
         database: i64,
-        /// The last position that the sidecar tells of.
+        /// The last position in the sidecar.
         sidecar: i64,
     },
-    /// `new-ledger-id` was interrupted before the database had the new id.
+    /// `new-ledger-id` was interrupted before the database got the new id.
     #[error("`payments new-ledger-id` was interrupted: run it again")]
     RenewalInterrupted,
 }
@@ -106,11 +105,11 @@ fn reply(incarnation: Option<&Incarnation>) -> String {
     incarnation.map_or_else(|| "no incarnation".to_owned(), ToString::to_string)
 }
 
-/// The incarnation that this start is to write, if the database is the one that was served last. `fresh` names a ledger
-/// that has no incarnation yet.
+/// The incarnation that this start must write, if the database is the one that was served last. `fresh` is the id for a
+/// ledger without an incarnation.
 ///
 /// # Errors
-/// Why it is not.
+/// Why the database is not that one.
 pub fn next(
     database: Option<Incarnation>,
     last_seq: i64,
@@ -125,8 +124,8 @@ pub fn next(
     };
     let written = sidecar.incarnation;
     let next = match (database, sidecar.stage) {
-        // Interrupted before the database followed: the same number again, so that however many starts are interrupted
-        // there, the database is one behind and no more.
+        // A start was interrupted before the database was written. The number is used again, so that the database is at
+        // most one behind, after any number of interrupted starts.
         (None, Stage::Pending) if written.start == 1 => written,
         (Some(known), Stage::Pending) if known.next() == written => written,
         (Some(known), _) if known == written => written.next(),

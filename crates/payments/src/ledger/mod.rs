@@ -1,5 +1,5 @@
-//! The ledger contract: every decision is durable before it is returned, one per key for ever.
-//! Knows no SQL and no HTTP; SQLite and PostgreSQL implement it and pass one contract suite.
+//! The ledger contract: every decision is durable before it is returned, and a key has one decision for ever. Knows no
+//! SQL and no HTTP; SQLite and PostgreSQL implement it and pass one contract suite.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,24 +26,25 @@ const VOID_ROUTE: &str = "/v1/ledger/{key}/void";
 /// Errors of a ledger; business results are values.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// Not reachable, full, locked by another process, or broken: whether it was recorded may be unknown.
+    /// The ledger is not reachable, full, locked by another process, or broken: whether the entry was recorded may be
+    /// unknown.
     #[error("the ledger cannot be used")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Nothing was recorded, for what it would have recorded could be lost.
+    /// Nothing was recorded, because a commit could be lost.
     #[error("the ledger cannot record anything durably")]
     NotDurable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The data violates an invariant; operator action required.
     #[error("the ledger holds what it must not: {0}")]
     Corrupt(String),
-    /// Nothing was recorded: rows may be missing, so that nothing may be executed. The text says what helps.
+    /// Nothing was recorded: rows may be missing, so that nothing may be executed. The text says what to do.
     #[error("{0}")]
     NotServing(String),
 }
 
-/// A ledger's answer.
+/// The result of a ledger call.
 pub type Result<T> = std::result::Result<T, LedgerError>;
 
-/// Names one ledger; a restored copy gets a new one, because it may have forgotten keys.
+/// The id of one ledger; a restored copy gets a new id, because it may lack keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedgerId(pub Uuid);
 
@@ -53,7 +54,7 @@ impl fmt::Display for LedgerId {
     }
 }
 
-/// Position of a row: grows with each row, is never used twice.
+/// Position of a row: grows with each row, and is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub i64);
 
@@ -71,7 +72,7 @@ pub enum State {
 impl State {
     pub const ALL: [Self; 3] = [Self::Charged, Self::Refused, Self::Voided];
 
-    /// The name in SQL, JSON and metrics.
+    /// The state's name in SQL, JSON and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -98,13 +99,13 @@ impl std::str::FromStr for State {
 /// The decision for one execution, to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The key; `None` when the caller gave none and is not protected against repetition.
+    /// The key; `None` when the caller gave none, and so is not protected against repetition.
     pub key: Option<Key>,
-    /// Who asked.
+    /// Account of the caller.
     pub account: String,
-    /// The request's properties that the table needs.
+    /// A digest of the requested charge.
     pub fingerprint: Fingerprint,
-    /// The caller's own name of what is paid.
+    /// The caller's own name of the charge.
     pub reference: Option<String>,
     /// The customer; 0 where the caller's route has none.
     pub customer_id: i64,
@@ -112,22 +113,23 @@ pub struct Entry {
     pub currency: String,
     /// The amount.
     pub amount: Minor,
-    /// What was decided.
+    /// The decision.
     pub state: State,
-    /// Why it was refused, if it was.
+    /// Why the charge was refused, if it was.
     pub decline: Option<Decline>,
-    /// By which route it came.
+    /// The route of the request.
     pub route: &'static str,
-    /// The store of billing that sends, admitted under the account; `None` when the caller names none.
+    /// The deployment of billing that sends the request, admitted under the account; `None` when the caller names none.
     pub deployment: Option<DeploymentId>,
     /// A row that the caller has seen: a ledger without it has lost rows, and records nothing.
     pub seen: Option<Seq>,
-    /// Whether nothing is recorded once the account was charged for the reference under another key. Needs both.
+    /// Whether a charge of the reference under another key of the account prevents the record. Needs a key and a
+    /// reference.
     pub is_once: bool,
 }
 
 impl Entry {
-    /// Makes a key unusable that has no row yet: nothing was charged under it, and nothing will be.
+    /// The entry that makes a key without a row unusable: nothing was charged under it, and nothing will be.
     fn tombstone(void: &Void) -> Self {
         let Void { account, key, deployment, seen } = void;
         Self {
@@ -148,10 +150,10 @@ impl Entry {
     }
 }
 
-/// A key that is to be made unusable.
+/// A key to be made unusable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Void {
-    /// Whose key.
+    /// The account that the key belongs to.
     pub account: String,
     pub key: Key,
     /// See [`Entry::deployment`].
@@ -160,10 +162,9 @@ pub struct Void {
     pub seen: Option<Seq>,
 }
 
-/// One row of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Its position.
+    /// The row's position.
     pub seq: Seq,
     /// See [`Entry::key`].
     pub key: Option<Key>,
@@ -171,7 +172,7 @@ pub struct Row {
     pub account: String,
     /// See [`Entry::fingerprint`]; empty on a tombstone.
     pub fingerprint: Fingerprint,
-    /// How it is compared.
+    /// The rule by which the fingerprint is compared.
     pub fingerprint_version: FingerprintVersion,
     /// See [`Entry::reference`].
     pub reference: Option<String>,
@@ -183,28 +184,28 @@ pub struct Row {
     pub amount: Minor,
     /// See [`Entry::state`].
     pub state: State,
-    /// See [`Entry::decline`]; `None` too of refusals that an earlier version recorded.
+    /// See [`Entry::decline`]; `None` also for refusals that an earlier version recorded.
     pub decline: Option<Decline>,
     /// See [`Entry::route`].
     pub route: String,
-    /// When, in ms since the epoch.
+    /// Time of the record, in ms since the epoch.
     pub created_at_ms: i64,
 }
 
 /// Result of recording an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// It is a row now.
+    /// The entry was recorded, as this row.
     New(Seq),
     /// The account has this row under the key already; nothing was recorded. See [`crate::keys::judge`].
     Known(Row),
-    /// Another account has the key, so that nothing was recorded. It charged it, and the caller may be the same client
-    /// under another account: it names no deployment, or one that charged under that account too. Or the ledger is from a
-    /// version whose keys were unique over all accounts, until `payments keys-per-account`.
+    /// Another account has the key, so that nothing was recorded. In the first case that account charged the key, and
+    /// the caller may be the same client: it names no deployment, or one that the other account also has. In the second
+    /// case the keys of an older ledger are still unique over all accounts, until `payments keys-per-account`.
     Foreign,
     /// The ledger lacks the row that [`Entry::seen`] names; nothing was recorded.
     Behind,
-    /// [`Entry::is_once`], and this row of the account charged the reference; nothing was recorded.
+    /// [`Entry::is_once`] is set, and this row of the account charged the reference; nothing was recorded.
     ReferenceCharged(Row),
 }
 
@@ -214,10 +215,10 @@ pub enum Recorded {
 pub enum Found {
     /// The account's row.
     Row(Row),
-    /// The account has none and can have none: another account has the key, in a ledger whose keys are unique over all
-    /// accounts.
+    /// The account has no row and can have none: another account has the key, in a ledger whose keys are unique over
+    /// all accounts.
     Foreign,
-    /// The account has none. Whether another one has is not disclosed.
+    /// The account has no row. Whether another account has one is not disclosed.
     Absent,
 }
 
@@ -233,17 +234,17 @@ pub enum Voided {
     Behind,
 }
 
-/// Rows in order of `seq`.
+/// A page of rows in order of `seq`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// At most as many as were asked for.
+    /// The rows, at most as many as requested.
     pub rows: Vec<Row>,
     /// Whether there are rows after these.
     pub more: bool,
 }
 
 impl Page {
-    /// Page of rows that were read up to one more than this limit.
+    /// The page of rows that were read up to one more than this limit.
     fn of(mut rows: Vec<Row>, limit: usize) -> Self {
         let more = rows.len() > limit;
         rows.truncate(limit);
@@ -251,7 +252,8 @@ impl Page {
     }
 }
 
-/// A ledger without rows has no memory of what was charged: where there was one before, the wrong one is open.
+/// Warns of a new ledger: it has no memory of earlier charges, so that it is the wrong one if there was a ledger
+/// before.
 fn warn_of_new(id: &str) {
     tracing::warn!(
         ledger.id = id,
@@ -259,9 +261,9 @@ fn warn_of_new(id: &str) {
     );
 }
 
-/// The durable side of the payment service. Each method is one durable transaction: when it returns `Ok`, the fact
-/// is on disk. Implementations keep two promises that callers rely on: a key of an account has one row, also under races;
-/// and a page never passes over a row that becomes visible later.
+/// The durable side of the payment service. Each method is one durable transaction: when it returns `Ok`, the fact is
+/// on disk. Callers rely on two guarantees of every implementation: a key of an account has one row, also under races;
+/// and a page never skips a row that becomes visible later.
 #[async_trait]
 pub trait Ledger: ControlStore + FaultCounts {
     /// The ledger's id, written at the first migration.
@@ -270,10 +272,10 @@ pub trait Ledger: ControlStore + FaultCounts {
     /// Gives a restored ledger a new id.
     async fn renew_id(&self) -> Result<LedgerId>;
 
-    /// Records an execution, or answers the row that the account has under its key already.
+    /// Records an execution, or returns the row that the account already has under the key.
     async fn record(&self, entry: &Arc<Entry>) -> Result<Recorded>;
 
-    /// Makes the charges of a reference quick to find, for entries of [`Entry::is_once`].
+    /// Creates the index that finds the charges of a reference, for entries of [`Entry::is_once`].
     async fn index_references(&self) -> Result<()>;
 
     /// Finds the row that the account has under a key.
@@ -282,12 +284,12 @@ pub trait Ledger: ControlStore + FaultCounts {
     /// The account's rows with `seq > after`, at most `limit` (and [`PAGE_MAX`]).
     async fn page(&self, account: &str, after: Seq, limit: usize) -> Result<Page>;
 
-    /// Makes sure that the account has a row under the key, a tombstone if there was none. Where that would not prove that
-    /// nothing was charged, none is made.
+    /// Makes sure that the account has a row under the key, a tombstone if there was none. No tombstone is made where
+    /// it would not prove that nothing was charged.
     async fn void(&self, void: &Void) -> Result<Voided>;
 
-    /// Whether a deployment of billing may charge under an account, by [`crate::deployments::admit`]; recorded in the
-    /// same step if that says so. Of several that come first at once, one is recorded.
+    /// Whether a deployment of billing may charge under an account, by [`crate::deployments::admit`]; a deployment is
+    /// recorded in the same step if that rule says so. Of several first deployments at the same time, one is recorded.
     async fn admit_deployment(&self, account: &str, deployment: DeploymentId) -> Result<Admission>;
 
     /// Records an operator's declaration.

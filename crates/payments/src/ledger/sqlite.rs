@@ -1,4 +1,4 @@
-//! The ledger in one SQLite file: a charge is one INSERT; the key, unique in its account, finds every repetition.
+//! The ledger in one SQLite file: a charge is one INSERT; the key, unique in its account, detects every repetition.
 //! Knows no HTTP; what a repeated key means is decided by the caller.
 
 mod controls;
@@ -44,11 +44,12 @@ const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// A page of one account's rows among many others'; each entry ends with the row's number.
+/// Finds a page of one account's rows among many others; each entry ends with the row's number.
 const BY_ACCOUNT: &str = "CREATE INDEX ledger_by_account ON ledger (account)";
 
-/// No conflict target: the key is unique in its account, and in a ledger from before over all accounts. A key that another
-/// account charged is not charged again for a caller that may be the same client: see [`Recorded::Foreign`].
+/// The insert has no conflict target: the key is unique in its account, and in an older ledger over all accounts. A key
+/// that another account charged is not charged again for a caller that may be the same client: see
+/// [`Recorded::Foreign`].
 const INSERT: &str = "INSERT INTO ledger \
     (key, account, fingerprint, reference, customer_id, currency, amount_minor, state, route, created_at, \
      fingerprint_version, exponent, decline_class, decline_code) \
@@ -58,7 +59,7 @@ const INSERT: &str = "INSERT INTO ledger \
           WHERE theirs.account = other.account AND theirs.deployment_id = ?11))) \
     ON CONFLICT DO NOTHING";
 
-/// For [`Entry::is_once`] only: other ledgers do without.
+/// The index for entries of [`Entry::is_once`]; other ledgers do not need it.
 const INDEX_REFERENCES: &str = "CREATE INDEX IF NOT EXISTS ledger_charged_references ON ledger (account, reference) \
     WHERE state = 'CHARGED'";
 
@@ -75,7 +76,7 @@ const HAS_KEYS_PER_ACCOUNT: &str = "SELECT 1 FROM sqlite_schema WHERE name = 'le
 const BY_KEY: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, amount_minor, \
     state, route, created_at, fingerprint_version, exponent, decline_class, decline_code FROM ledger WHERE key = ?1 AND account = ?2";
 
-/// Only while keys are unique over all accounts does a row of another one matter.
+/// Whether a row of another account blocks a key: only while keys are unique over all accounts.
 const IS_BLOCKED: &str = "SELECT 1 FROM ledger WHERE key = ?1 \
     AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'ledger_key_of_account')";
 
@@ -89,8 +90,8 @@ pub struct SqliteLedger {
     sqlite: Sqlite,
     clock: Clock,
     random: Random,
-    /// The highest position that is known to have a row. Rows are written in the order of their positions and the file is
-    /// this process's alone, so that no row below it is missing.
+    /// The highest position that is known to have a row. Rows are written in the order of their positions and only this
+    /// process writes the file, so that no row below it is missing.
     written: Arc<AtomicI64>,
     /// `None` on a simulation's disk, which is never copied.
     path: Option<PathBuf>,
@@ -100,18 +101,18 @@ pub struct SqliteLedger {
 /// Whether charges are executed.
 #[derive(Debug)]
 enum Serving {
-    /// They are; rows are noted in the sidecar, if there is one.
+    /// Charges are executed; rows are noted in the sidecar, if there is one.
     Yes(Option<Notes>),
-    /// They are not, for this reason.
+    /// Charges are not executed, for this reason.
     No(String),
 }
 
 impl SqliteLedger {
-    /// Opens the file, brings its schema up to date, names the ledger if it has no name yet, and executes charges unless
+    /// Opens the file, brings its schema up to date, gives the ledger an id if it has none, and executes charges unless
     /// the file is a copy of the one that was served last.
     ///
     /// # Errors
-    /// When the file or its sidecar cannot be used; the source says why.
+    /// When the file or its sidecar cannot be used; the source has the reason.
     pub async fn open(path: &Path, clock: Clock, random: Random) -> Result<Self> {
         let ledger = Self::attach(path, clock, random).await?;
         let serving = match start::start(ledger.place()?, &ledger.sqlite, &ledger.random).await? {
@@ -124,13 +125,14 @@ impl SqliteLedger {
         Ok(Self { serving, ..ledger })
     }
 
-    /// As [`Self::open`], to be looked at or named anew: executes nothing, and is no start of the ledger.
+    /// Opens as [`Self::open`] does, but only to read the ledger or to give it a new id: executes nothing, and is no
+    /// start of the ledger.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub async fn attach(path: &Path, clock: Clock, random: Random) -> Result<Self> {
         let sqlite = Sqlite::open(path, MIGRATIONS, &clock).map_err(unavailable)?;
-        // One sidecar for all names of the file.
+        // All names of the file share one sidecar.
         let path = std::fs::canonicalize(path).map_err(|error| LedgerError::Unavailable(error.into()))?;
         let serving = Serving::No("the ledger was not opened to execute charges".to_owned());
         Self::over(sqlite, clock, random, Some(path), serving).await
@@ -139,7 +141,7 @@ impl SqliteLedger {
     /// A fresh database for a simulation; `latency` draws how long its writes take.
     ///
     /// # Errors
-    /// When the schema cannot be made.
+    /// When the schema cannot be created.
     pub fn disk(clock: &Clock, latency: Random) -> Result<Disk> {
         Disk::new(MIGRATIONS, clock, latency).map_err(unavailable)
     }
@@ -164,7 +166,8 @@ impl SqliteLedger {
         let name = "INSERT INTO ledger_meta (ledger_id) VALUES (?1) ON CONFLICT DO NOTHING";
         let shown = id.clone();
         let begin = move |sql: &Connection| {
-            // No process that needs the index over all accounts has an empty ledger open: one process owns the file.
+            // An empty ledger is not open in a process that needs the index over all accounts: one process owns the
+            // file.
             if !sql.prepare("SELECT 1 FROM ledger")?.exists([])? {
                 keys_per_account(sql)?;
             }
@@ -176,7 +179,7 @@ impl SqliteLedger {
         Ok(ledger)
     }
 
-    /// Makes keys unique per account, also in a ledger from before; earlier versions can no longer open it.
+    /// Makes keys unique per account, also in an older ledger; earlier versions can no longer open it then.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -184,7 +187,7 @@ impl SqliteLedger {
         self.sqlite.write(keys_per_account).await.map_err(unavailable)
     }
 
-    /// A row that was answered is known to be there from now on.
+    /// Records that the row of a response is durable.
     fn note_written(&self, notes: Option<&Notes>, recorded: &Recorded) {
         let seq = match recorded {
             Recorded::New(seq) => *seq,
@@ -197,7 +200,7 @@ impl SqliteLedger {
         }
     }
 
-    /// Whether it executes charges and takes writes, from memory: for a readiness check.
+    /// Whether the ledger executes charges and accepts writes, from memory: for a readiness check.
     pub fn is_writable(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
         let serving = match &self.serving {
             Serving::Yes(_) => Ok(()),
@@ -319,7 +322,7 @@ fn record(sql: &Connection, entry: &Entry, written: i64, now_ms: i64) -> rusqlit
     {
         return Ok(Recorded::Behind);
     }
-    // One writer: no other charge of the reference comes in between.
+    // One writer: no other charge of the reference can come in between.
     if let (true, Some(key)) = (entry.is_once, &entry.key)
         && let Some(first) = charged_reference(sql, entry, key)?
     {

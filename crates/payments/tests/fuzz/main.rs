@@ -1,6 +1,6 @@
-//! Nearly right requests to every route of payments, and nearly right fault scripts: none breaks the service. Runs for a
-//! moment here, `make fuzz` is the full size. Each file of a corpus is a request: method, path, content type, key (`-` for
-//! none), then the body.
+//! Nearly right requests to every route of payments, and nearly right fault scripts: none makes the service fail. Runs
+//! for a moment here, `make fuzz` is the full size. Each file of a corpus is a request: method, path, content type, key
+//! (`-` for none), then the body.
 #![cfg(test)]
 
 use std::path::Path;
@@ -51,7 +51,7 @@ async fn router(path: &Path) -> Router {
     payments::http::router(App::new(charger, ledger, ledger_id, callers, None, listen, shutdown))
 }
 
-/// The request that these bytes are, if they are one at all.
+/// The request in these bytes, if there is one.
 fn request(input: &[u8]) -> Option<Request<Body>> {
     let at = input.iter().position(|byte| *byte == b'\n')?;
     let mut words = std::str::from_utf8(&input[..at]).ok()?.split(' ');
@@ -79,7 +79,7 @@ fn fuzz_requests_to_every_route() {
 #[test]
 fn fuzz_fault_scripts() {
     corpus("fault scripts", "scripts").run(|input| {
-        // Whether it is one does not matter.
+        // Whether the input is a valid script does not matter.
         let _script = (std::str::from_utf8(input).ok().map(Script::parse), Script::parse_json(input));
     });
 }

@@ -1,5 +1,6 @@
-//! The responses while the database cannot be used, that nothing of those calls is executed later, and that a replica that
-//! stands still holds up no other. Where no server is installed these are left out, loudly; in CI that is a failure.
+//! The responses while the database cannot be used, that none of those calls is executed later, and that a replica that
+//! stands still delays no other. Without an installed server these tests are skipped with a message; in CI that is a
+//! failure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use testkit::{Answer, Database, Process};
 use crate::replicas::{Replicas, charge, replica};
 use crate::site::willing;
 
-/// What every client is promised, and what a probe of a cluster may take to notice.
+/// The time within which every client gets an answer, and that within which a cluster's probe must notice a failure.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 const NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -97,7 +98,7 @@ fn a_database_of_another_encoding_is_neither_migrated_nor_ready() {
     assert_eq!(process.metric(&["not_ready_reasons{", "reason=\"encoding\""]), 1);
 }
 
-/// Standing still is what the node of a process that dies without a word looks like: no FIN, no RST.
+/// A stopped process looks like one whose node dies: no FIN, no RST.
 #[test]
 fn a_replica_that_is_stopped_at_any_statement_holds_up_no_other() {
     let tries = size("STOPS", 12);
@@ -113,7 +114,7 @@ fn a_replica_that_is_stopped_at_any_statement_holds_up_no_other() {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    // What came of it is no matter: it keeps the replica at its statements.
+                    // The results do not matter: these calls keep the replica at its statements.
                     let _page = try_call("GET", &format!("{url}/v1/ledger?limit=1"), &[], b"");
                     let _charge = charge(&url, &format!("s{caller}-{nth}"));
                 }

@@ -1,5 +1,5 @@
-//! SIGKILL at each named point: what was answered is on disk, and a resend under the key is charged once.
-//! The points exist with debug assertions only; each test asserts that its point was really reached.
+//! SIGKILL at each named point: answered charges are on disk, and a resend under the key is charged once. The points
+//! exist with debug assertions only; each test asserts that its point was really reached.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use crate::site::{GOOD, Site, willing};
 
 const ENDED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Kills the service at the second hit of a point, during the second charge; answers the rows that it left.
+/// Kills the service at the second hit of a point, during the second charge; returns the site and the number of rows
+/// that are left.
 fn killed_at(point: &str) -> (Site, i64) {
     let mut site =
         willing().env("TINJIS_CRASH", &format!("{point}:2")).env("TINJIS_CRASH_HITS", "hits").start();
@@ -22,7 +23,7 @@ fn killed_at(point: &str) -> (Site, i64) {
     (site, rows)
 }
 
-/// Starts it again; the same plan is in force, so that a point may be hit once more, but not twice.
+/// Starts the service again. The same plan is in force, so that the point may be hit once more, but not twice.
 #[track_caller]
 fn assert_resend_charges_once(mut site: Site, replayed: bool) {
     site.process.start_again();

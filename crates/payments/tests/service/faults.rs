@@ -1,4 +1,4 @@
-//! Each fault as a client meets it, and what it leaves in the ledger.
+//! Each fault as a client sees it, and its effect on the ledger.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -11,7 +11,8 @@ fn with(fault: &str) -> Site {
     willing().faults(&format!("[[rule]]\nfault = \"{fault}\"\n")).start()
 }
 
-/// The resend of a key whose fault took effect: a replay if it was executed, else the first execution; clean both.
+/// The resend of a key whose fault took effect: a replay if the charge was executed, else the first execution; both
+/// succeed without a fault.
 #[track_caller]
 fn assert_resend_is_clean(site: &Site, replayed: bool) {
     let again = site.charge("k");
@@ -143,7 +144,7 @@ fn a_fault_that_took_effect_before_a_restart_does_not_come_back() {
     assert_resend_is_clean(&site, true);
 }
 
-/// What one delivery met.
+/// The outcome of one delivery, as a letter.
 fn letter(answer: std::io::Result<testkit::Answer>) -> char {
     match answer {
         Err(_) => 'x',
@@ -154,7 +155,7 @@ fn letter(answer: std::io::Result<testkit::Answer>) -> char {
     }
 }
 
-/// What a run of these keys and references meets: one letter each.
+/// The outcomes of a sequence of these keys and references, one letter each.
 fn story(seed: &str, rate: &str) -> String {
     let script =
         "[[rule]]\nfault = \"reply-lost\"\nshare = 0.2\n[[rule]]\nfault = \"error-before\"\nshare = 0.2\n";
@@ -177,7 +178,8 @@ fn a_seed_replays_every_decision_and_every_fault() {
     }
 }
 
-/// Derived from the first edition by a program of its own: two deliveries each of 40 keys, then two each of 20 references without a key.
+/// Expected outcomes, derived from the first version by a separate program: two deliveries each of 40 keys, then two
+/// each of 20 references without a key.
 const RECORDED: [&str; 3] = [
     "xfffttmf5ftxxttf55xx5xxtfx5tx5f5f5xtxfxt",
     "fffftt5f5ftffttffftttfttffttt5ftf5tt5f5t",

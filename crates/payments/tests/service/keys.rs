@@ -1,4 +1,4 @@
-//! Idempotency keys: executed once, answered the same for ever, and shown to no other account.
+//! Idempotency keys: executed once, answered in the same way for ever, and visible to no other account.
 
 use tempfile::TempDir;
 
@@ -74,7 +74,7 @@ fn a_key_with_other_data_is_422() {
     assert_eq!(site.charges(), 1);
 }
 
-/// Two invoices of one amount are two requests.
+/// Two invoices with the same amount are two requests.
 #[test]
 fn a_key_with_another_reference_is_422_on_each_route() {
     let site = willing().start();
@@ -173,7 +173,7 @@ fn an_account_voids_its_own_keys_only() {
     assert_eq!((site.charges(), site.ask("SELECT count(*) FROM ledger")), (1, 2));
 }
 
-/// It may be the same client under another account: an earlier version of billing names no deployment.
+/// The caller may be the same client under another account: an earlier version of billing names no deployment.
 #[test]
 fn a_client_that_names_no_deployment_is_not_charged_again_under_another_account() {
     let (site, _tokens) = with_two_accounts();
@@ -182,7 +182,7 @@ fn a_client_that_names_no_deployment_is_not_charged_again_under_another_account(
     let answer = site.post("/", &keyed("k", "token-b"), GOOD);
     assert_eq!(problem(&answer), foreign);
     assert!(!answer.text().contains("antaeus"), "{}", answer.text());
-    // A tombstone would be taken for the proof that nothing was charged.
+    // A tombstone would count as proof that nothing was charged.
     assert_eq!(problem(&site.post("/v1/ledger/k/void", &[("X-Token", "token-b")], "")), foreign);
     assert_eq!(site.ask("SELECT count(*) FROM ledger"), 1);
 }
@@ -206,7 +206,7 @@ fn a_deployment_that_charged_under_another_account_is_refused_by_deployment_and_
     assert_eq!(site.charges(), 2);
 }
 
-/// Another account's charge under a key of a deployment that it does not share is no business of the key's owner.
+/// Another account's charge under a key of a deployment that it does not share does not concern the key's owner.
 #[test]
 fn a_charge_of_another_account_does_not_block_a_deployments_key() {
     const DEPLOYMENT: (&str, &str) = ("Deployment-Id", "00000000-0000-4000-8000-000000000001");

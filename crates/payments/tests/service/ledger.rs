@@ -1,4 +1,4 @@
-//! The ledger's own routes: pages, look-up, tombstones, and its name.
+//! The ledger's own routes: pages, look-up, tombstones, and the ledger's id.
 
 use std::process::Command;
 

@@ -60,7 +60,7 @@ fn the_guard_stands_before_everything_but_health_and_unknown_paths() {
     assert_eq!(site.charges(), 1);
 }
 
-/// The body of a refused caller is not waited for.
+/// The response to a refused caller does not wait for its body.
 #[test]
 fn a_refused_caller_is_answered_before_its_body_came() {
     let site = willing().env("PAYMENTS_API_TOKEN", "TestToken").start();
@@ -214,7 +214,7 @@ fn the_provider_route_names_the_first_field_that_it_misses() {
             assert_eq!(seen(&site.post("/payments/pay", &[], body)), error(what), "{body}");
         }
     }
-    // The object that one client of `POST /` sends is no currency here.
+    // The object that one client of `POST /` sends is not accepted as a currency here.
     let object = site.post("/payments/pay", &[], r#"{"id":"a","value":12.15,"currency":{}}"#);
     assert_eq!(seen(&object), error("failed to process payment request parameters"));
     assert_eq!(site.ask("SELECT count(*) FROM ledger"), 0);

@@ -1,5 +1,5 @@
-//! The payment service as one real process on a real SQLite file, seen from its ports only.
-//! What old clients see is in `legacy_routes`; everything that is new beside it has a file of its own.
+//! The payment service as one real process on a real SQLite file, seen from its ports only. Tests of legacy clients are
+//! in `legacy_routes`; each newer feature has a file of its own.
 
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 

@@ -16,7 +16,7 @@ pub(crate) struct Provider {
     database: Option<Database>,
 }
 
-/// Runs a test on SQLite, and on PostgreSQL where there is one, which else is said.
+/// Runs a test on SQLite, and on PostgreSQL where it is installed; otherwise a message says that this part is skipped.
 pub(crate) fn on_each_store(flags: &[&str], test: impl Fn(Provider)) {
     test(Provider::on_sqlite(flags));
     let Some(database) = Database::fresh("a payment service on PostgreSQL") else { return };
@@ -53,13 +53,13 @@ impl Provider {
         self.call("GET", path, &[], "")
     }
 
-    /// A good charge under this key.
+    /// A valid charge under this key.
     #[track_caller]
     pub(crate) fn charge(&self, key: &str) -> Answer {
         self.call("POST", "/", &[("Idempotency-Key", key)], GOOD)
     }
 
-    /// Runs statements of an operator.
+    /// Runs SQL statements as an operator would.
     pub(crate) fn run(&self, statements: &str) {
         if let Some(database) = &self.database {
             return database.run(statements);

@@ -1,4 +1,5 @@
-//! Rates and declines: what operators set at run time, what a refused charge says beside a key, and what a resend gets.
+//! Rates and declines: what operators set at run time, what the response to a refused keyed charge says, and what a
+//! resend gets.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::site::{GOOD, problem};
 const RATES: &str = "/v1/rates";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
-/// The parts of an answer by which a client goes on.
+/// The parts of a response that decide how a client continues.
 fn told(answer: &Answer) -> (u16, String, Option<String>) {
     (answer.status, answer.text(), answer.header("decline").map(str::to_owned))
 }

@@ -1,4 +1,4 @@
-//! `--one-charge-per-reference`: a second key for a charged reference executes nothing and gets the first one back.
+//! `--one-charge-per-reference`: a second key for a charged reference executes nothing and returns the first key.
 
 use std::thread;
 

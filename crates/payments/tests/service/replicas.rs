@@ -1,5 +1,5 @@
 //! Payment services on one PostgreSQL: one charge per key on any replica, through a killed database, and not ready
-//! below the schema. Where no server is installed these are left out, loudly; in CI that is a failure.
+//! below the schema. Without an installed server these tests are skipped with a message; in CI that is a failure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(crate) fn replica(database: &Database, flags: &[&str]) -> (Process, TempDir)
 }
 
 impl Replicas {
-    /// This many, ready, each with a seed of its own: what is decided differs, what is recorded must not.
+    /// Starts `count` replicas, each with a seed of its own: they decide differently, and must record the same.
     pub(crate) fn start(database: Database, count: usize, success: &str) -> Self {
         let migrator = replica(&database, &[]);
         migrator.0.run_to_end("migrate");
@@ -75,7 +75,7 @@ fn a_key_that_comes_to_three_replicas_at_once_is_charged_once_and_reported_alike
                     if answer.status == 200 {
                         return (key, answer.text(), answer.header("idempotency-replayed").is_some());
                     }
-                    // A busy machine: nothing was executed.
+                    // The machine is busy: nothing was executed.
                     if answer.status == 503 && answer.header("not-executed") == Some("true") {
                         pause(Duration::from_millis(20));
                         continue;
@@ -117,7 +117,8 @@ fn a_database_killed_in_mid_traffic_is_survived_and_keys_agree_after_it() {
                 let mut keys = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     let key = format!("c{caller}-{}", keys.len());
-                    // As a careful caller does: again under the same key, at any replica, until there is a word.
+                    // A careful caller repeats the request under the same key, at any replica, until it gets a
+                    // decision.
                     for url in urls.iter().cycle().skip(keys.len()) {
                         match charge(url, &key) {
                             Ok(answer) if answer.status == 200 => break,

@@ -23,7 +23,7 @@ fn set(provider: &Provider, script: &str) {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
-/// One rule, and what becomes of a key under it.
+/// The results of a key's deliveries under one rule.
 struct Met {
     first: std::io::Result<Answer>,
     took: Duration,

@@ -1,5 +1,5 @@
-//! A running payment service in a folder of its own, and the few calls that every test makes.
-//! Knows settings and routes, and nothing of the code behind them.
+//! A running payment service in a folder of its own, and the few calls that every test makes. Knows settings and
+//! routes, but nothing of the code behind them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,16 +10,16 @@ use testkit::http::{Connection, try_call};
 use testkit::process::Spec;
 use testkit::{Answer, Process};
 
-/// Three fields as every billing program sends them.
+/// Three fields that every billing program sends.
 pub(crate) const GOOD: &str = r#"{"customer_id":1,"currency":"USD","value":1.25}"#;
 
-/// A service that was started, and its folder; both go when dropped.
+/// A started service and its folder; both are removed when dropped.
 pub(crate) struct Site {
     pub(crate) process: Process,
     pub(crate) dir: TempDir,
 }
 
-/// How a service is to be started.
+/// Settings with which a service is started.
 #[derive(Default)]
 pub(crate) struct Settings {
     flags: Vec<String>,
@@ -27,7 +27,7 @@ pub(crate) struct Settings {
     script: Option<String>,
 }
 
-/// A service that charges always and requires no token.
+/// Settings of a service that always charges and requires no token.
 pub(crate) fn willing() -> Settings {
     Settings::default().flags(["--success-rate", "1", "--seed", "8213"])
 }
@@ -73,7 +73,7 @@ impl Settings {
 }
 
 impl Site {
-    /// A POST with these headers; an error when no whole answer comes.
+    /// A POST with these headers; an error when no complete response comes.
     pub(crate) fn try_post(
         &self,
         path: &str,
@@ -89,7 +89,7 @@ impl Site {
         self.try_post(path, headers, body).expect("an answer")
     }
 
-    /// A good charge under this key.
+    /// A valid charge under this key.
     #[track_caller]
     pub(crate) fn charge(&self, key: &str) -> Answer {
         self.post("/", &[("Idempotency-Key", key)], GOOD)
@@ -105,17 +105,17 @@ impl Site {
         try_call("GET", &format!("{}{path}", self.process.url()), headers, b"").expect("an answer")
     }
 
-    /// A connection of its own, to be used several times.
+    /// A connection of its own, for several calls.
     pub(crate) fn connect(&self) -> Connection {
         Connection::open(&self.process.address().to_string()).expect("a connection")
     }
 
-    /// A number out of the store, asked of the file and not of the service.
+    /// A number that is read from the database file, not from the service.
     pub(crate) fn ask(&self, sql: &str) -> i64 {
         testkit::ledger::ask(&self.process.db(), sql)
     }
 
-    /// CHARGED rows.
+    /// Number of CHARGED rows.
     pub(crate) fn charges(&self) -> i64 {
         self.ask("SELECT count(*) FROM ledger WHERE state = 'CHARGED'")
     }
@@ -126,7 +126,7 @@ impl Site {
     }
 }
 
-/// Status, content type and body: all that an old client sees.
+/// Status, content type and body: all that a legacy client sees.
 pub(crate) fn seen(answer: &Answer) -> (u16, String, String) {
     (answer.status, answer.header("content-type").unwrap_or_default().to_owned(), answer.text())
 }

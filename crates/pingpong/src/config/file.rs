@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::yaml;
 
-/// The largest configuration file.
+/// Maximum size of a configuration file.
 const BYTES_MAX: u64 = 64 * 1024;
 
 /// The value of one name, before it is parsed.
@@ -19,12 +19,12 @@ pub(super) enum RawValue {
     List(Vec<String>),
 }
 
-/// The values of a file that have not been taken yet.
+/// The values of a file that have not been read yet.
 #[derive(Debug)]
 pub(super) struct Settings(pub(super) BTreeMap<String, RawValue>);
 
 impl Settings {
-    /// Reads a file: JSON by its ending, else YAML.
+    /// Reads a file: JSON if the name ends in `.json`, else YAML.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let name = path.display();
         let mut text = String::new();
@@ -42,7 +42,7 @@ impl Settings {
         values.map(Self).map_err(|error| format!("{name}: {error}"))
     }
 
-    /// Takes one text; an empty one counts as unset.
+    /// Takes one text; an empty text counts as unset.
     pub(super) fn text(&mut self, key: &'static str, problems: &mut Problems) -> Option<String> {
         match self.0.remove(&key.to_ascii_lowercase())? {
             RawValue::Scalar(text) => Some(text).filter(|text| !text.is_empty()),
@@ -53,7 +53,7 @@ impl Settings {
         }
     }
 
-    /// Takes a list; a text is split at its commas.
+    /// Takes a list; a text is split at commas.
     pub(super) fn list(&mut self, key: &'static str) -> Option<Vec<String>> {
         match self.0.remove(&key.to_ascii_lowercase())? {
             RawValue::List(texts) => Some(texts),
@@ -61,12 +61,12 @@ impl Settings {
         }
     }
 
-    /// Whether any name below this one is set.
+    /// Whether any name below `name` is set.
     pub(super) fn has_block(&self, name: &str) -> bool {
         self.0.keys().any(|key| key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
     }
 
-    /// The names that were not taken.
+    /// The names that were not read.
     pub(super) fn left(self) -> Vec<String> {
         self.0.into_keys().collect()
     }

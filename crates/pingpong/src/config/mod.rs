@@ -46,29 +46,28 @@ enum Sub {
     Healthcheck,
 }
 
-/// What both programs have.
+/// Settings of both programs.
 #[derive(Clone, Debug)]
 pub struct Common {
-    /// How and what is logged.
+    /// Settings of the log.
     pub log: LogConfig,
-    /// Probes and metrics.
+    /// Address of probes and metrics.
     pub metrics: MetricsConfig,
     /// Unknown keys of the file; logged once.
     pub unread: Vec<String>,
-    /// Only checks the running program.
+    /// Whether the program only checks the running one.
     pub is_healthcheck: bool,
 }
 
 /// Address of probes and metrics.
 #[derive(Clone, Debug)]
 pub struct MetricsConfig {
-    /// The address.
     pub address: SocketAddr,
     /// Path of the metrics, in addition to `/metrics`.
     pub endpoint: String,
     /// Whether the port is configured. The default port may be replaced when it is in use.
     pub is_configured: bool,
-    /// Whether the file has the block at all. A pinger without it listens on no port.
+    /// Whether the file has this block. A pinger without it listens on no port.
     pub is_present: bool,
 }
 
@@ -135,7 +134,7 @@ fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("\"{text}\" is no port, from 0 to 65535"))
 }
 
-/// All addresses, unless configured otherwise.
+/// Reads an address; the default is all addresses.
 fn address(settings: &mut Settings, key: &'static str, problems: &mut Problems) -> Option<IpAddr> {
     let Some(text) = settings.text(key, problems) else { return Some(Ipv4Addr::UNSPECIFIED.into()) };
     problems.check(key, text.parse().map_err(|_| format!("\"{text}\" is no IP address")))

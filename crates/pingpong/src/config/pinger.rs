@@ -1,4 +1,4 @@
-//! The pinger's settings. Must not know how it asks.
+//! The pinger's settings. Must not know how pings are sent.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -18,11 +18,11 @@ const URL: &str = "ponger.url";
 const CERTIFICATE: &str = "ponger.clientCert";
 const KEY: &str = "ponger.clientKey";
 
-/// Pauses are drawn from zero to this, as they ever were.
+/// Maximum pause; pauses are drawn from zero to this, as in earlier versions.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// For one ping, connecting included.
+/// Time limit of one ping, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The upper limit of both.
+/// Maximum of interval and timeout.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The pinger: pings the ponger until it is stopped
@@ -36,24 +36,24 @@ struct Args {
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct PingerConfig {
-    /// What both programs have.
+    /// Settings of both programs.
     pub common: Common,
-    /// The target.
+    /// The target and the interval.
     pub target: Target,
 }
 
-/// The target and the interval.
+/// Where pings are sent, and how often.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// URL of a ping.
     pub url: Uri,
-    /// Whom the pinger trusts and what it shows, over https.
+    /// The CA bundle and the pinger's certificate, for https.
     pub tls: Option<ClientFiles>,
-    /// Certificates are named, and the URL begins with http all the same.
+    /// Whether certificates are named although the URL begins with http.
     pub leaves_tls_unused: bool,
-    /// Pauses are uniform from zero to this.
+    /// Maximum pause; pauses are uniform from zero to this.
     pub interval: Duration,
-    /// For one ping.
+    /// Time limit of one ping.
     pub timeout: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! The ponger's settings. Must not know how it answers.
+//! The ponger's settings. Must not know how pings are answered.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -28,13 +28,13 @@ struct Args {
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct PongerConfig {
-    /// What both programs have.
+    /// Settings of both programs.
     pub common: Common,
-    /// Where pings come in.
+    /// Address on which pings are accepted.
     pub listen: SocketAddr,
     /// Server certificate and client rules; without them, plain HTTP.
     pub tls: Option<ServerFiles>,
-    /// Certificates are named, and the protocol is http all the same.
+    /// Whether certificates are named although the protocol is http.
     pub leaves_tls_unused: bool,
 }
 
@@ -98,7 +98,8 @@ fn resolve(settings: &mut Settings, problems: &mut Problems) -> Option<Service> 
     Some((SocketAddr::new(ip?, port?), Some(files), false))
 }
 
-/// The SAN allow-list: with a CA and no list, every client that it signed. `None` when a mistake was recorded.
+/// The SAN allow-list: with a CA and no list, every client with a certificate of that CA. `None` when a mistake was
+/// recorded.
 fn clients(settings: &mut Settings, problems: &mut Problems) -> Option<Option<ClientRules>> {
     let ca = source(settings, CLIENT_CA, problems);
     let names = settings.list(ALLOWED);

@@ -7,12 +7,12 @@ use saphyr_parser::{Event, Parser, ScalarStyle};
 
 use super::file::RawValue;
 
-/// Nested mappings; the deepest setting has two.
+/// Maximum depth of nested mappings; the deepest setting is at depth two.
 const DEPTH_MAX: usize = 8;
 
 /// A mapping that is being read.
 struct Mapping {
-    /// Its own dotted name and a dot; empty for the file's.
+    /// Its own dotted name with a dot; empty for the file's top level.
     prefix: String,
     /// The dotted name whose value comes next.
     key: Option<String>,
@@ -29,7 +29,7 @@ struct Loader {
     documents: usize,
 }
 
-/// Reads a whole file; an empty one has no values.
+/// Reads a whole file; an empty file has no values.
 pub(super) fn parse(text: &str) -> Result<BTreeMap<String, RawValue>, String> {
     let mut loader = Loader::default();
     for event in Parser::new_from_str(text.trim_start_matches('\u{feff}')) {
@@ -105,7 +105,7 @@ impl Loader {
         Ok(())
     }
 
-    /// The key that a block is the value of.
+    /// Name of the key whose value is this block.
     fn name_of_block(&mut self, block: &str) -> Result<String, String> {
         if self.list.is_some() {
             return Err(format!("{block} inside a list; a list may contain texts only"));
@@ -205,7 +205,7 @@ mod tests {
         assert!(parse("a: [[b]]\n").unwrap_err().contains("inside a list"));
     }
 
-    /// Whatever a file holds: no panic.
+    /// No contents of a file cause a panic.
     #[test]
     fn fuzz_configuration_files() {
         let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");

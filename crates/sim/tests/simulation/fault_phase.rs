@@ -1,5 +1,5 @@
-//! One seed from its beginning to its verdict: the fault phase, in which no customer may be charged twice, and the phase after it, in which
-//! everything must come to its end. Knows the plan and the hosts; decides nothing.
+//! One seed from its beginning to its verdict: the fault phase, in which no customer may be charged twice, and the calm
+//! after it, in which everything must finish. Knows the plan and the hosts; decides nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,12 +21,12 @@ use crate::world::{World, billing_name, payments_name};
 
 const TICK: Duration = Duration::from_millis(2);
 const LATENCY_MAX: Duration = Duration::from_millis(60);
-/// The calm: in which everything must be done. A lease, a hold, a breaker's pause and some pay calls fit in.
+/// Maximum duration of the calm: long enough for a lease, a hold, a breaker's pause and some pay calls.
 pub(crate) const CALM: Duration = Duration::from_secs(60);
-/// How often it is looked whether all is done.
+/// How often the test checks whether all is done.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What came of a seed; one line of JSON between processes.
+/// The result of a seed; passed between processes as one line of JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) seed: u64,
@@ -119,7 +119,7 @@ fn hosts<'a>(world: &World, random: &Random) -> Sim<'a> {
     sim
 }
 
-/// Begins and ends events as they are due. Safety holds all the time.
+/// Begins and ends events at their times. Safety must hold all the time.
 fn fault_phase(sim: &mut Sim<'_>, world: &World, faults: &Faults, trace: &Trace) {
     let mut due: Vec<(Duration, bool, What)> = Vec::new();
     for event in &world.plan.weather {
@@ -171,7 +171,7 @@ fn end(sim: &mut Sim<'_>, world: &World, what: What) {
     }
 }
 
-/// Faults have stopped: steps until all is done, or the calm is over; answers how long that took.
+/// Runs the simulation without faults until all is done, or the calm is over; returns the time taken.
 fn calm(sim: &mut Sim<'_>, world: &World) -> Duration {
     let mut calm = Duration::ZERO;
     while calm < CALM && !Verdict::of(world).is_done(world.plan.idempotency) {

@@ -1,6 +1,6 @@
-//! Proof: both services as they are, on a simulated network and simulated disks, one process a seed. In the storm
-//! processes die, commits are lost, links are cut or slow, stores fail and the provider misbehaves: no customer is charged
-//! twice. Then faults stop, and everything comes to its end. Small here; `make sim` is the full size.
+//! Proof: both unchanged services on a simulated network and simulated disks, one process a seed. In the fault phase
+//! processes die, commits are lost, links are cut or slow, stores fail and the provider misbehaves: no customer is
+//! charged twice. Then faults stop, and everything finishes. Small here; `make sim` is the full size.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
@@ -19,12 +19,12 @@ mod world;
 
 /// Default number of seeds; `SIM_SEEDS` overrides it.
 const SEEDS: u64 = 10;
-/// Processes at once.
+/// Number of concurrent processes.
 const AT_ONCE: usize = 2;
-/// What a child prints its outcome behind.
+/// The text before the outcome in a child's output.
 const MARK: &str = "OUTCOME ";
 
-/// Of what is set for a proof.
+/// A variable of the proof.
 #[expect(clippy::disallowed_methods, reason = "the size of a proof is no setting of a service")]
 fn set(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -52,7 +52,7 @@ fn outcome(seed: u64, child: Child) -> Outcome {
     serde_json::from_str(line).expect("an outcome")
 }
 
-/// Asserts what must hold of every seed.
+/// Asserts the conditions that must hold for every seed.
 fn judge(outcome: &Outcome) {
     let Outcome { seed, verdict, .. } = outcome;
     let again = format!("seed {seed}; again: make sim SIM_FIRST={seed} SIM_SEEDS=1");
@@ -96,7 +96,7 @@ fn no_customer_is_charged_twice_under_faults_and_all_is_settled_after_them() {
     for kind in KINDS {
         let count = faults.get(kind).copied().unwrap_or(0);
         println!("  {kind:<30} {count:>8}");
-        // A few seeds, asked for one by one, show what they show.
+        // A few seeds may miss some kinds of faults.
         assert!(count > 0 || seeds < SEEDS, "{kind} never happened: nothing is shown about it");
     }
     let struck: u64 = faults.values().sum();
@@ -113,7 +113,7 @@ fn a_seed_replays_to_the_same_trace() {
     assert_ne!(outcome(2, child(2)).trace, outcome(3, child(3)).trace);
 }
 
-/// The only one that runs in this process: with `SIM_SEED`, it is what the others start.
+/// The only test that runs a seed in this process: other tests start it with `SIM_SEED`.
 #[test]
 fn one_seed() {
     let kept_in = set("SIM_TRACE");

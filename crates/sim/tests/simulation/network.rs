@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use turmoil::net::{TcpListener, TcpStream};
 
-/// Connects through the simulation.
+/// Connects through the simulated network.
 pub(crate) struct Network;
 
 impl Connect for Network {
@@ -29,7 +29,7 @@ impl Connect for Network {
     }
 }
 
-/// A connection that cannot be asked whether it is stale: as on a real network, the next call finds out.
+/// A connection that is never reported as stale: as on a real network, the next call may find that it is.
 struct Simulated(TcpStream);
 
 impl Stream for Simulated {
@@ -62,7 +62,7 @@ impl AsyncWrite for Simulated {
     }
 }
 
-/// Accepts from the simulation.
+/// Accepts connections from the simulated network.
 pub(crate) struct PortState(TcpListener);
 
 impl PortState {

@@ -1,21 +1,21 @@
-//! What a seed means: how many replicas, what the provider does wrong, and the weather, hour by hour.
-//! Pure: a plan is drawn whole before anything runs.
+//! The plan of a seed: the number of replicas, the provider's faults, and the events of the fault phase. Pure: a plan
+//! is drawn completely before anything runs.
 
 use std::time::Duration;
 
 use billing::protocol::transition::Idempotency;
 use chassis::clock::Random;
 
-/// How long things go wrong; then faults stop.
+/// Duration of the fault phase; then faults stop.
 pub(crate) const STORM: Duration = Duration::from_secs(30);
-/// Something happens this often in the storm, on average.
+/// Average time between two events in the fault phase.
 const EVENT_EVERY: Duration = Duration::from_millis(900);
-/// The longest that one event lasts.
+/// Maximum duration of one event.
 const EVENT_MAX: Duration = Duration::from_secs(5);
-/// Of 100 writes, while a store fails.
+/// How many of 100 writes fail while a store fails.
 const STORE_FAILING: u64 = 40;
 
-/// The provider's own faults, each at a share of first deliveries.
+/// The provider's own faults, each with its share of first deliveries.
 const SCRIPT: &str = r#"
 [[rule]]
 fault = "latency"
@@ -59,7 +59,7 @@ pub(crate) struct Plan {
     pub(crate) weather: Vec<Event>,
 }
 
-/// Something that goes wrong, from when to when.
+/// A fault with its beginning and duration.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) begins: Duration,
@@ -67,18 +67,18 @@ pub(crate) struct Event {
     pub(crate) what: What,
 }
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    /// A billing process is killed, and started again at the end; its last commit may be lost with it.
+    /// A billing process is killed, and started again when the event ends; its last commit may be lost.
     KillBilling { n: usize, loses_commit: bool },
-    /// A payment process is killed, and started again at the end.
+    /// A payment process is killed, and started again when the event ends.
     KillPayments { n: usize },
-    /// Nothing gets through between the two; what is sent meanwhile is lost.
+    /// The link between the two is cut; data that is sent meanwhile is lost.
     Cut { billing: usize, payments: usize },
-    /// What the billing sends arrives, and no answer comes back.
+    /// Requests of the billing arrive, and no answer comes back.
     CutAnswers { billing: usize, payments: usize },
-    /// What is sent between the two arrives at the end.
+    /// Data between the two arrives when the event ends.
     Delay { billing: usize, payments: usize },
     /// Writes of billing's store fail, some after they were committed.
     StoreFails,
@@ -98,7 +98,7 @@ impl What {
     }
 }
 
-/// Every kind of weather and every fault of the script: none may stay unseen over all seeds.
+/// Every kind of event and every fault of the script: each must occur over all seeds.
 pub(crate) const KINDS: [&str; 15] = [
     "kill-billing",
     "kill-billing-losing-a-commit",
@@ -117,14 +117,14 @@ pub(crate) const KINDS: [&str; 15] = [
     "duplicate",
 ];
 
-/// Of 10 seeds: which kind of installation they simulate.
+/// The kind of installation; the last digit of a seed decides.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Installation {
     /// One billing, one payments; the disk may lose the last commit.
     Alone,
     /// Three billings and two payments on shared databases.
     Replicas,
-    /// One billing at a provider that is not believed to know keys: at most once.
+    /// One billing with a provider that is treated as one without keys: it sends each invoice at most once.
     WithoutKeys,
 }
 
@@ -166,7 +166,7 @@ fn weather(plan: &Plan, installation: Installation, random: &Random) -> Vec<Even
         let (billing, payments) = (pick(plan.billings), pick(plan.payments));
         let is_even = random.below(2) == 0;
         let what = match random.below(10) {
-            // Without keys, the journal alone stands between a customer and a second charge: it must not forget.
+            // Without keys only the journal prevents a second charge, so it must not lose a commit.
             0..3 => {
                 What::KillBilling { n: billing, loses_commit: installation == Installation::Alone && is_even }
             }

@@ -1,4 +1,4 @@
-//! What the two databases say in the end, in SQL of its own: it trusts no code of the services.
+//! The final state of the two databases, read by SQL of its own: it trusts no code of the services.
 
 use billing::protocol::transition::Idempotency;
 use chassis::sqlite::Disk;
@@ -6,13 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::world::World;
 
-/// What is wrong, and what is not done yet.
+/// Errors, and unfinished work.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     /// References that were charged more than once.
     pub(crate) double: i64,
-    /// Invoices that are charged and would be charged again or are forgotten, or are PAID without a charge, or were
-    /// charged another amount.
+    /// Invoices that are charged and PENDING, PAID without a charge, or PAID with another amount than charged.
     pub(crate) lost: i64,
     /// Attempts in doubt of invoices that need no manual resolution.
     pub(crate) in_doubt: i64,
@@ -55,12 +54,12 @@ impl Verdict {
         verdict
     }
 
-    /// Whether nothing that must never be is.
+    /// Whether no reference was charged twice.
     pub(crate) fn is_safe(&self) -> bool {
         self.double == 0
     }
 
-    /// Whether all is settled that can be settled without an operator, and none is needed with keys.
+    /// Whether everything is settled that needs no operator. With keys no invoice may need one.
     pub(crate) fn is_done(&self, idempotency: Idempotency) -> bool {
         self.unpaid == 0 && self.in_doubt == 0 && (idempotency == Idempotency::None || self.attention == 0)
     }

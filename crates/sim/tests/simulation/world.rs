@@ -1,5 +1,5 @@
-//! The hosts: billing replicas, payment replicas and a caller who pays again and again, all real but for the network
-//! under them and the disk behind them. Knows no fault and no verdict.
+//! The hosts: billing replicas, payment replicas and a caller that pays repeatedly. Everything is real except the
+//! network and the disk. Knows no fault and no verdict.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -37,31 +37,31 @@ use payments::metrics::Counters;
 use crate::network::{Network, PortState};
 use crate::plan::Plan;
 
-/// Where a simulated world's time begins: any moment will do.
+/// Start time of a simulated world; its value does not matter.
 const EPOCH_MS: i64 = 1_700_000_000_000;
 const BILLING_PORT: u16 = 8000;
 const PAYMENTS_PORT: u16 = 9000;
-/// Of one call to the provider; short, so that many happen.
+/// Deadline of one call to the provider; short, so that many calls are made.
 const CALL_DEADLINE: Duration = Duration::from_secs(2);
-/// Longer than two calls.
+/// Duration of a lease, longer than two calls.
 const LEASE: Duration = Duration::from_secs(6);
-/// The caller's pause between two pay calls at most.
+/// Maximum pause of the caller between two pay calls.
 const PAY_PAUSE_MAX: Duration = Duration::from_secs(3);
-/// How many of 100 keys are charged rather than refused.
+/// Share of keys that are charged rather than refused.
 const SUCCESS_RATE: &str = "0.85";
 
-/// How long a supervisor waits before it starts a process again.
+/// Time after which a supervisor starts a failed process again.
 const START_AGAIN_IN: Duration = Duration::from_millis(300);
 const IN_FLIGHT_MAX: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 
 type Outcome = turmoil::Result;
 
-/// A listener that other hosts reach.
+/// An address on which other hosts can reach the listener.
 fn anywhere(port: u16) -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, port).into()
 }
 
-/// What survives every crash.
+/// The parts of a world that survive every crash.
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) plan: Plan,
@@ -89,7 +89,7 @@ impl World {
         Ok(SqliteLedger::on(&self.ledger, self.clock.clone(), self.random.clone()).await?)
     }
 
-    /// Writes the invoices, before anything is faulty.
+    /// Writes the invoices, before any fault.
     pub(crate) async fn fill(&self) -> Outcome {
         let row = |n: usize| ImportRow {
             reference: Reference::new(format!("S{n}")).expect("a sound reference"),
@@ -103,7 +103,7 @@ impl World {
         Ok(())
     }
 
-    /// The nth billing process, started again whenever it cannot start, as a supervisor does.
+    /// Runs the nth billing process, and starts it again after each failure, as a supervisor does.
     pub(crate) async fn keep_billing(self, n: usize) -> Outcome {
         while let Err(error) = self.run_billing(n).await {
             tracing::warn!(n, %error, "billing ended");
@@ -112,7 +112,7 @@ impl World {
         Ok(())
     }
 
-    /// The nth payment process; as above.
+    /// Runs the nth payment process, and starts it again after each failure.
     pub(crate) async fn keep_payments(self, n: usize) -> Outcome {
         while let Err(error) = self.run_payments().await {
             tracing::warn!(n, %error, "payments ended");
@@ -189,7 +189,7 @@ impl World {
         Ok(())
     }
 
-    /// Calls pay of one billing after the other, for ever; what is answered does not matter.
+    /// Calls pay of each billing in turn, for ever, and ignores the answers.
     pub(crate) async fn run_caller(self) -> Outcome {
         let random = Random::seeded(self.random.u64());
         let client = client(&random);
@@ -221,7 +221,7 @@ fn client(random: &Random) -> Client {
     Client::with_connect(config, Network)
 }
 
-/// As [`client`], as billing calls its provider.
+/// A client with the settings of billing's calls to its provider.
 fn charging(random: &Random, idempotency: Idempotency) -> Client {
     let config = ProviderConfig::connections(idempotency, CALL_DEADLINE);
     Client::with_connect(ClientConfig { random: random.clone(), ..config }, Network)

@@ -1,6 +1,6 @@
-//! A proxy before a PostgreSQL server that cuts connections by a plan: when a statement was done and its response
-//! is on the way back, or before the statement reaches the server. A failover looks so to a client that commits.
-//! Knows the wire format as far as that needs; no statement's meaning.
+//! A proxy in front of a PostgreSQL server that cuts connections by a plan: after a statement was done and before its
+//! response arrives, or before the statement reaches the server. A client that commits sees a failover like this. Knows
+//! the wire format as far as necessary; no statement's meaning.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -9,51 +9,51 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{place_of, with_place};
 
-/// Read at once: a message of a client comes whole, unless it is longer.
+/// Maximum number of bytes of one read: a client's message arrives whole, unless it is longer.
 const PIECE_BYTES: usize = 256 * 1024;
-/// ReadyForQuery, its length, and the status of a session that is in no transaction.
+/// ReadyForQuery, its length, and the status of a session without a transaction.
 const IDLE: &[u8] = b"Z\0\0\0\x05I";
 
-/// Where a connection ends.
+/// The moment at which a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The server has done it, and its answer never comes.
+    /// After the server has executed the message, before its answer arrives.
     Answer,
-    /// The server never gets it.
+    /// Before the server gets the message.
     Request,
 }
 
-/// Which messages of clients meet their end.
+/// Selects the client messages whose connections are cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Those with one of these texts. A plain statement ends with a zero, as in `COMMIT\0`.
+    /// Messages with one of these texts. A plain statement ends with a zero, as in `COMMIT\0`.
     pub with: &'static [&'static str],
-    /// Only on a connection that has sent this text before: a client may commit for itself too, such as to see whether it
-    /// still can.
+    /// Only messages after this text on the same connection: a client may also commit for other reasons, such as a test
+    /// of whether it still can.
     pub after: &'static str,
-    /// Each so many of them.
+    /// One message of this many is cut.
     pub every: usize,
-    /// In this way, one after the other.
+    /// The kinds of cut, in rotation.
     pub cuts: &'static [Cut],
-    /// No more than so many.
+    /// Maximum number of cuts.
     pub times: usize,
 }
 
 impl Plan {
-    /// The next one, once.
+    /// Cuts the next matching message, once.
     #[must_use]
     pub const fn cut_next_once(with: &'static [&'static str], cuts: &'static [Cut]) -> Self {
         Self { with, after: "", every: 1, cuts, times: 1 }
     }
 
-    /// The same, of a transaction that has sent this text.
+    /// The same plan, for a transaction that has sent this text.
     #[must_use]
     pub const fn after(self, text: &'static str) -> Self {
         Self { after: text, ..self }
     }
 }
 
-/// Carries until it is dropped; what it carries then goes on.
+/// A forwarding listener. Dropping it ends the listener; open connections continue.
 #[derive(Debug)]
 pub struct Cutter {
     address: SocketAddr,
@@ -64,7 +64,7 @@ pub struct Cutter {
 struct Shared {
     behind: SocketAddr,
     plan: Mutex<Option<Plan>>,
-    /// Messages that the plan names.
+    /// Number of messages that the plan has selected.
     seen: AtomicUsize,
     planned: AtomicUsize,
     done: AtomicUsize,
@@ -72,10 +72,10 @@ struct Shared {
 }
 
 impl Cutter {
-    /// Before the server of this URL; cuts nothing until it has a plan.
+    /// A cutter in front of the server at this URL; cuts nothing until it has a plan.
     ///
     /// # Panics
-    /// When the URL names no place, or no port is free.
+    /// When the URL contains no address, or no port is free.
     #[must_use]
     #[track_caller]
     pub fn before(url: &str) -> Self {
@@ -96,20 +96,20 @@ impl Cutter {
         Self { address, shared }
     }
 
-    /// A database's URL, through it.
+    /// The URL of a database through the cutter.
     #[must_use]
     pub fn url(&self, url: &str) -> String {
         with_place(url, &self.address.to_string())
     }
 
-    /// From now on.
+    /// Follows this plan from now on.
     pub fn follow(&self, plan: Plan) {
         self.shared.seen.store(0, Ordering::SeqCst);
         self.shared.planned.store(0, Ordering::SeqCst);
         *self.shared.plan() = Some(plan);
     }
 
-    /// How many connections were cut so far.
+    /// Number of connections that were cut so far.
     #[must_use]
     pub fn cuts(&self) -> usize {
         self.shared.done.load(Ordering::SeqCst)
@@ -119,7 +119,7 @@ impl Cutter {
 impl Drop for Cutter {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::SeqCst);
-        // Wakes the listener; it may be gone already.
+        // This wakes the listener, which may have ended already.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -129,8 +129,8 @@ impl Shared {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fate of a piece of a client's data, on a connection whose transaction has or has not sent what the plan waits
-    /// for.
+    /// Whether and how a piece of a client's data is cut; `is_awaited` records whether the transaction has sent the
+    /// plan's text.
     fn fate(&self, piece: &[u8], is_awaited: &mut bool) -> Option<Cut> {
         let plan = (*self.plan())?;
         let holds =
@@ -158,7 +158,7 @@ fn run_listener(shared: &Arc<Shared>, listener: &TcpListener) {
         if shared.is_over.load(Ordering::SeqCst) {
             return;
         }
-        // A server that is away refuses, and so do we.
+        // A stopped server refuses connections, so the cutter does too.
         let Ok(server) = TcpStream::connect(shared.behind) else { continue };
         let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { continue };
         let loses_answer = Arc::new(AtomicBool::new(false));
@@ -185,8 +185,9 @@ fn carry_up(shared: &Shared, mut client: &TcpStream, mut server: &TcpStream, los
     hang_up(&[client, server]);
 }
 
-/// Clients send BEGIN, a statement and COMMIT at once, and await the answers of all three before they ask on: all that comes
-/// once one is to be lost belongs to it, and the server has done it when it is in no transaction any more.
+/// Forwards answers, and cuts the connection where one must be lost. Clients send BEGIN, a statement and COMMIT at once
+/// and await all three answers. So all data after the selected message belongs to it, and the server has executed it
+/// when it is in no transaction any more.
 fn carry_down(shared: &Shared, mut server: &TcpStream, mut client: &TcpStream, loses_answer: &AtomicBool) {
     let mut buffer = vec![0; PIECE_BYTES];
     let mut last = Vec::new();
@@ -213,7 +214,7 @@ fn read<'a>(from: &mut impl Read, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
 
 fn hang_up(ends: &[&TcpStream]) {
     for end in ends {
-        // One that is gone already is as good.
+        // The connection may be closed already.
         let _ = end.shutdown(Shutdown::Both);
     }
 }

@@ -1,5 +1,5 @@
-//! A PostgreSQL database for a test: fresh, on a server of the test's own or on one that is given, and gone with it.
-//! Where there is neither, the test is skipped with a notice, except in CI. Knows no service's code.
+//! A fresh PostgreSQL database for a test, on a server of the test's own or on a given one; it is dropped with its
+//! value. Where there is no server, the test is skipped with a notice, except in CI. Knows no service's code.
 
 pub mod cluster;
 mod cutter;
@@ -20,12 +20,12 @@ pub use pooler::Pooler;
 pub use server::Server;
 pub use sql::Sql;
 
-/// A server that is there already, as `postgres://USER:PASSWORD@HOST/NAME`: the user may create databases.
+/// An existing server, as `postgres://USER:PASSWORD@HOST/NAME`: the user may create databases.
 const GIVEN: &str = "TINJIS_TEST_DATABASE_URL";
-/// `hidden`: whatever is there, as on a machine without PostgreSQL.
+/// With the value `hidden`, tests behave as on a machine without PostgreSQL.
 const SEEN: &str = "TINJIS_TEST_POSTGRES";
 
-/// A database of one test's own; dropped with it.
+/// A database of one test, which is dropped with this value.
 #[derive(Debug)]
 pub struct Database {
     url: String,
@@ -35,11 +35,11 @@ pub struct Database {
 }
 
 impl Database {
-    /// On the server that is given, else on one that this process's tests share. `None` where there is neither: then
-    /// `what` was skipped with a notice.
+    /// Creates a database on the given server, else on one that this process's tests share. Returns `None` where there
+    /// is neither: then `what` was skipped with a notice.
     ///
     /// # Panics
-    /// When there is neither in CI, or it cannot be used.
+    /// When there is no server in CI, or it cannot be used.
     #[must_use]
     #[track_caller]
     pub fn fresh(what: &str) -> Option<Self> {
@@ -76,13 +76,13 @@ impl Database {
         &self.url
     }
 
-    /// The server, if it is the tests' own: it may be killed and started again.
+    /// The server, if the tests have started it: it may be killed and started again.
     #[must_use]
     pub fn server(&self) -> Option<&Server> {
         self.server.as_deref()
     }
 
-    /// One number that a query gives.
+    /// The single number that a query returns.
     ///
     /// # Panics
     /// When the query fails.
@@ -92,16 +92,16 @@ impl Database {
         Sql::to(&self.url).ask(query)
     }
 
-    /// Statements, separated by semicolons.
+    /// Runs statements, separated by semicolons.
     ///
     /// # Panics
-    /// When one fails.
+    /// When a statement fails.
     #[track_caller]
     pub fn run(&self, statements: &str) {
         Sql::to(&self.url).run(statements);
     }
 
-    /// Compares what both services keep in this one database.
+    /// Compares the tables of both services in this one database.
     ///
     /// # Panics
     /// When a table cannot be read.
@@ -112,7 +112,7 @@ impl Database {
     }
 }
 
-/// Compares what both services keep in the database at this URL.
+/// Compares the tables of both services in the database at this URL.
 ///
 /// # Panics
 /// When a table cannot be read.
@@ -138,19 +138,19 @@ pub fn judge(url: &str) -> Verdict {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // A server of the tests' own goes as a whole, and may be dead by now.
+        // A server that the tests have started is removed as a whole, and may have ended by now.
         if self.server.is_none() {
             Sql::to(&self.admin_url).run(&format!("DROP DATABASE {} WITH (FORCE)", self.name));
         }
     }
 }
 
-/// Whether it is to be as on a machine without PostgreSQL.
+/// Whether tests must behave as on a machine without PostgreSQL.
 fn is_hidden() -> bool {
     std::env::var_os(SEEN).is_some_and(|value| value == "hidden")
 }
 
-/// `what` is not tested for want of a server; why, and what to do about it.
+/// Reports that `what` is not tested without a server, the reason, and the remedy.
 #[track_caller]
 fn without_a_server(what: &str, why: impl Display) {
     leave_out(what, format_args!("{why}; install PostgreSQL or set {GIVEN}"));
@@ -171,21 +171,21 @@ fn with_database(url: &str, name: &str) -> String {
     format!("{base}/{name}{question}{query}")
 }
 
-/// Host and port.
+/// Host and port of a URL.
 fn place_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     rest.split(['/', '?']).next().unwrap_or(rest)
 }
 
-/// User and password; an empty one where there is none.
+/// User and password of a URL; empty where it has none.
 fn who_of(url: &str) -> (&str, &str) {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let who = rest.rsplit_once('@').map_or("", |(who, _)| who);
     who.split_once(':').unwrap_or((who, ""))
 }
 
-/// The same database, at another address.
+/// The URL of the same database at another address.
 fn with_place(url: &str, place: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
     let (who, rest) = rest.rsplit_once('@').map_or(("", rest), |(who, rest)| (who, rest));
@@ -239,7 +239,7 @@ mod tests {
         assert_ne!(one.url(), other.url());
     }
 
-    /// Runs the test above in a process of its own, as on a machine without PostgreSQL.
+    /// Runs the test above in a process of its own that behaves as on a machine without PostgreSQL.
     fn without_postgres(ci: &str) -> (bool, String, String) {
         let this = std::env::current_exe().expect("a test has a program");
         let output = Command::new(this)

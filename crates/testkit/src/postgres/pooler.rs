@@ -1,5 +1,5 @@
-//! pgbouncer in transaction mode in front of a server: fewer connections behind than before it, and no session that
-//! lasts longer than a transaction. Knows no database in it.
+//! pgbouncer in transaction mode in front of a server: it has fewer connections to the server than clients have to it,
+//! and no session lasts longer than a transaction. Knows no database in it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ use crate::process::free_address;
 use crate::requirements::leave_out;
 use crate::wait::wait_until;
 
-/// Where Debian puts it.
+/// The path of Debian's package.
 const PROGRAM: &str = "/usr/sbin/pgbouncer";
-/// It has nothing to keep, and releases differ in what gentler signals mean.
+/// The signal that ends pgbouncer: it has nothing to save, and gentler signals differ between releases.
 const END: &str = "KILL";
-/// It takes connections within this.
+/// Maximum time until it accepts connections.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// A running pooler; ends when dropped.
@@ -30,11 +30,11 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// In front of the server of this URL, with so many connections to each database; `None` where pgbouncer is not
-    /// installed, and `what` is left out.
+    /// Starts a pooler in front of the server at this URL, with this many connections to each database. Returns `None`
+    /// where pgbouncer is not installed, and reports `what` as skipped.
     ///
     /// # Panics
-    /// When it is not installed in CI, or does not start.
+    /// When pgbouncer is not installed in CI, or does not start.
     #[must_use]
     #[track_caller]
     pub fn start(what: &str, url: &str, connections: usize) -> Option<Self> {
@@ -47,7 +47,7 @@ impl Pooler {
         let (address, user) = (free_address(), unprivileged());
         let (host, port) = place_of(url).rsplit_once(':').unwrap_or((place_of(url), "5432"));
         let (name, password) = who_of(url);
-        // An empty value is a mistake to it.
+        // pgbouncer rejects an empty value.
         let password = if password.is_empty() { String::new() } else { format!(" password={password}") };
         let settings = format!(
             "[databases]\n* = host={host} port={port} user={name}{password}\n[pgbouncer]\n\
@@ -67,13 +67,13 @@ impl Pooler {
         Some(pooler)
     }
 
-    /// A database's URL, through it.
+    /// The URL of a database through the pooler.
     #[must_use]
     pub fn before(&self, url: &str) -> String {
         with_place(url, &self.address.to_string())
     }
 
-    /// Its log.
+    /// The pooler's log.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("server.log")).unwrap_or_default()

@@ -1,5 +1,5 @@
-//! Guards a server process of a test: it ends with the test's process, in whatever way that ends, and its folder is deleted
-//! then. As root it runs as another user, because such servers refuse root. Knows no server.
+//! Guards a server process of a test: the server ends with the test's process, even if that is killed, and its folder
+//! is then deleted. As root the server runs as another user, because such servers refuse root. Knows no server.
 
 use std::fs;
 use std::io::Write;
@@ -7,12 +7,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// The first of these that the machine knows runs servers that refuse root.
+/// Users for servers that refuse root; the first that exists is used.
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
-/// SIGHUP comes when the test's process is killed while a server of the group stands still, and must not end the guard first.
-/// A line on standard input stops the server at once; the end of input removes its folder too, which is how it ends
-/// when the test's process is killed.
+/// Stops the server on a line of standard input. At the end of the input, which a killed test process causes, it also
+/// removes the folder. SIGHUP must not end the guard first: it arrives when the test's process is killed while a server
+/// of the group is stopped.
 const SCRIPT: &str = r#"
 trap '' HUP
 exec 3<&0
@@ -30,8 +30,8 @@ if [ -e "$KEPT/gone" ]; then rm -rf "$KEPT"; fi
 pub(super) struct ProcessGuard(Child);
 
 impl ProcessGuard {
-    /// Starts a server whose files are in this folder and that ends by this signal; its output goes to `server.log`
-    /// there.
+    /// Starts a server whose files are in this folder and that this signal ends; its output goes to `server.log` in the
+    /// folder.
     #[track_caller]
     pub(super) fn start<S: AsRef<std::ffi::OsStr>>(
         dir: &Path,
@@ -60,7 +60,7 @@ impl ProcessGuard {
         self.0.try_wait().is_ok_and(|status| status.is_some())
     }
 
-    /// Stops the server, if it still runs, and leaves its folder.
+    /// Stops the server, if it still runs, and keeps its folder.
     pub(super) fn stop(self) {
         self.end(b"keep\n");
     }
@@ -72,14 +72,14 @@ impl ProcessGuard {
 
     fn end(mut self, word: &[u8]) {
         if let Some(mut input) = self.0.stdin.take() {
-            // A guard that is gone needs no signal.
+            // If the guard has ended already, it needs no word.
             let _ = input.write_all(word);
         }
         let _ = self.0.wait();
     }
 }
 
-/// A program in a folder, with next to no environment, as this user.
+/// A command for a program in a folder, with a nearly empty environment, as this user.
 pub(super) fn command(program: &Path, dir: &Path, user: Option<(u32, u32)>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C").current_dir(dir);
@@ -89,7 +89,7 @@ pub(super) fn command(program: &Path, dir: &Path, user: Option<(u32, u32)>) -> C
     command
 }
 
-/// The user to run servers as: `None` for the current one.
+/// The user that servers run as; `None` for the current one.
 pub(super) fn unprivileged() -> Option<(u32, u32)> {
     if !rustix::process::getuid().is_root() {
         return None;

@@ -1,5 +1,5 @@
-//! A PostgreSQL server from the binaries that are installed, on a free port of loopback and a socket, in a folder of
-//! its own. Ends with the process that started it, also when that is killed. Knows no database in it.
+//! A PostgreSQL server from the installed binaries, on a free port of loopback and a socket, in a folder of its own.
+//! Ends with the process that started it, even if that is killed. Knows no database in it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,9 +17,9 @@ use crate::certs::Pair;
 use crate::process::{family_cpu_ms, free_address};
 use crate::wait::{pause, wait_until};
 
-/// Where Debian puts the servers, one folder a version.
+/// The folder of Debian's packages, with one folder per version.
 const DEBIAN: &str = "/usr/lib/postgresql";
-/// A server takes connections within this, also when it repairs itself first.
+/// Maximum time until a server accepts connections, also when it must recover first.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A running server.
 #[derive(Debug)]
@@ -33,21 +33,21 @@ pub struct Server {
 }
 
 impl Server {
-    /// Who owns the databases; needs no password.
+    /// The owner of the databases, who needs no password.
     const ROLE: &str = "tinjis";
 
-    /// A new one; `None` where PostgreSQL is not installed, and `what` is left out.
+    /// Starts a new server; `None` where PostgreSQL is not installed, and `what` is reported as skipped.
     ///
     /// # Panics
-    /// When it is not installed in CI, or does not start.
+    /// When PostgreSQL is not installed in CI, or does not start.
     #[must_use]
     #[track_caller]
     pub fn start(what: &str) -> Option<Self> {
         Self::start_with(what, &[], None)
     }
 
-    /// As [`Self::start`], with settings such as `fsync=off`, which override the test kit's; and speaking TLS by this
-    /// certificate.
+    /// As [`Self::start`], with settings such as `fsync=off`, which override those of the test kit, and with TLS by
+    /// this certificate.
     #[must_use]
     #[track_caller]
     pub fn start_with(what: &str, settings: &[&str], tls: Option<&Pair>) -> Option<Self> {
@@ -78,10 +78,11 @@ impl Server {
         Some(server)
     }
 
-    /// A hot standby of this one, which replicates asynchronously: another process, on another port and folder.
+    /// Starts a hot standby of this server, which replicates asynchronously: another process, with another port and
+    /// folder.
     ///
     /// # Panics
-    /// When it cannot be made or does not start.
+    /// When the standby cannot be made or does not start.
     #[must_use]
     #[track_caller]
     pub fn standby(&self) -> Self {
@@ -108,7 +109,7 @@ impl Server {
     /// Makes a standby the primary of a new timeline, as a failover does.
     ///
     /// # Panics
-    /// When it refuses.
+    /// When the server refuses.
     #[track_caller]
     pub fn promote(&self) {
         let promoted = command(&self.bin.join("pg_ctl"), &self.dir, self.user)
@@ -136,17 +137,18 @@ impl Server {
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
     }
 
-    /// Starts it again on the same data, after [`Self::kill`] or [`Self::stop`], and waits until it takes connections.
+    /// Starts the server again on the same data, after [`Self::kill`] or [`Self::stop`], and waits until it accepts
+    /// connections.
     ///
     /// # Panics
-    /// When it runs already or does not start.
+    /// When the server runs already or does not start.
     #[track_caller]
     pub fn start_again(&self) {
         self.spawn();
         let what = "PostgreSQL to take connections";
         wait_until(what, READY_WITHIN, || {
             if self.has_ended() {
-                // What a killed one left in shared memory may take a moment to go.
+                // Shared memory of a killed server may take a moment to disappear.
                 self.spawn();
                 pause(Duration::from_millis(50));
             }
@@ -166,10 +168,10 @@ impl Server {
         *self.guard() = Some(guard);
     }
 
-    /// SIGKILL to the postmaster, by its id, and waits until it is gone: what it had not written out is lost.
+    /// Sends SIGKILL to the postmaster, by its id, and waits until it has ended: unwritten data is lost.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When the server does not run.
     #[track_caller]
     pub fn kill(&self) {
         let pid = Pid::from_raw(self.pid()).expect("a process id is positive");
@@ -177,19 +179,19 @@ impl Server {
         self.end();
     }
 
-    /// Stops it as an operator does in a hurry: connections are cut, and what is committed is written out.
+    /// Stops the server quickly: connections are cut, and committed data is written.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When the server does not run.
     #[track_caller]
     pub fn stop(&self) {
         self.end_by(Signal::INT);
     }
 
-    /// As `pg_ctl stop -m immediate`: nothing more is written out, and what was only in memory is lost.
+    /// Stops the server as `pg_ctl stop -m immediate` does: nothing more is written, and data in memory is lost.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When the server does not run.
     #[track_caller]
     pub fn stop_at_once(&self) {
         self.end_by(Signal::QUIT);
@@ -207,7 +209,7 @@ impl Server {
     /// The postmaster's process id.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When the server does not run.
     #[must_use]
     #[track_caller]
     pub fn pid(&self) -> i32 {
@@ -215,41 +217,41 @@ impl Server {
         text.lines().next().and_then(|line| line.parse().ok()).expect("the first line is its id")
     }
 
-    /// Processor time of all its processes so far, in milliseconds.
+    /// Processor time of all processes of the server so far, in milliseconds.
     ///
     /// # Panics
-    /// When it does not run.
+    /// When the server does not run.
     #[must_use]
     #[track_caller]
     pub fn cpu_ms(&self) -> u64 {
         family_cpu_ms(self.pid().unsigned_abs())
     }
 
-    /// URL of a database, over TCP.
+    /// The URL of a database, over TCP.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{}@{}/{database}", Self::ROLE, self.address)
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The folder of its data, as `pg_dump`, `pg_basebackup` or a certificate would need it.
+    /// The folder for the server's files, for `pg_dump`, `pg_basebackup` or a certificate.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// A program that comes with it, such as `pg_dump`.
+    /// The path of a program of the same version, such as `pg_dump`.
     #[must_use]
     pub fn tool(&self, name: &str) -> PathBuf {
         self.bin.join(name)
     }
 
-    /// Its log.
+    /// The server's log.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
@@ -283,7 +285,7 @@ impl Drop for Server {
         if let Some(guard) = self.guard().take() {
             guard.remove();
         }
-        // Left over only when it was not running.
+        // The folder is left only if the server was not running.
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

@@ -1,36 +1,36 @@
-//! A plain connection to PostgreSQL for a look from outside: blocking, on a thread of its own, so that it can be
-//! used in any test. Knows no table.
+//! A plain connection to PostgreSQL for direct queries: blocking, on a thread of its own, so that any test can use it.
+//! Knows no table.
 
 use std::fmt;
 
 use tokio_postgres::{Error, NoTls, SimpleQueryMessage};
 
-/// Asks one database; each call is a connection of its own.
+/// Queries one database; each call uses a connection of its own.
 #[derive(Clone, Debug)]
 pub struct Sql {
     url: String,
 }
 
 impl Sql {
-    /// The database at this URL; nothing is connected yet.
+    /// The database at this URL; does not connect yet.
     #[must_use]
     pub fn to(url: &str) -> Self {
         Self { url: url.to_owned() }
     }
 
-    /// The same, after a look whether it answers.
+    /// The database at this URL, after a test query.
     ///
     /// # Errors
-    /// Why it does not.
+    /// When the database does not answer, with the reason.
     pub fn try_to(url: &str) -> Result<Self, String> {
         let sql = Self::to(url);
         sql.rows("SELECT 1").map(|_| sql)
     }
 
-    /// Statements, separated by semicolons.
+    /// Runs statements, separated by semicolons.
     ///
     /// # Panics
-    /// When one fails.
+    /// When a statement fails.
     #[track_caller]
     pub fn run(&self, statements: &str) {
         if let Err(error) = self.rows(statements) {
@@ -38,10 +38,10 @@ impl Sql {
         }
     }
 
-    /// One number that a query gives.
+    /// The single number that a query returns.
     ///
     /// # Panics
-    /// When the query fails or gives no number.
+    /// When the query fails or returns no number.
     #[must_use]
     #[track_caller]
     pub fn ask(&self, query: &str) -> i64 {
@@ -56,7 +56,7 @@ impl Sql {
         }
     }
 
-    /// Every row as text.
+    /// Every row of the result, as text.
     ///
     /// # Errors
     /// The server's error, or the transport's.

@@ -1,5 +1,5 @@
-//! One connection of a caller through the proxy: each request is carried to the provider and back, or treated as
-//! the plan wants. A fault is counted when it took effect, not when it was drawn.
+//! One connection of a caller through the proxy: each request is forwarded to the provider, or treated as the plan
+//! says. A fault is counted when it takes effect, not when it is drawn. Knows no service.
 
 use std::io;
 use std::net::TcpStream;
@@ -13,24 +13,24 @@ use super::{Line, Shared};
 use crate::http::{Answer, Connection};
 use crate::wait::pause;
 
-/// Longer than any body that a caller reads.
+/// Length of an oversized body, longer than any that a caller reads.
 const OVERSIZED_BYTES: usize = 256 * 1024;
-/// As a hotel's network answers.
+/// A page as a hotel's network sends it.
 const FOREIGN: &str = "<!doctype html><title>Welcome</title><p>Please log in to use this network.</p>";
-/// What proxies answer when they cannot go on, in turn.
+/// Statuses of proxies that cannot continue, in rotation.
 const ERRORS: [u16; 3] = [500, 502, 504];
-/// What asks to go elsewhere, in turn.
+/// Statuses of redirects, in rotation.
 const REDIRECTS: [u16; 3] = [302, 307, 308];
 
-/// What becomes of the connection.
+/// The further use of the connection.
 enum Next {
     Keep,
-    /// Its next request meets a reset.
+    /// The next request gets a reset.
     Race,
     Close,
 }
 
-/// One request under way.
+/// One request in progress.
 struct Call<'a> {
     shared: &'a Arc<Shared>,
     stream: &'a TcpStream,
@@ -128,19 +128,19 @@ impl Call<'_> {
             }
             (Fault::OtherAnswer, Some(reply)) => match shared.answer_to_another(&self.key) {
                 Some(other) => other,
-                // The first of all: nothing has happened to it.
+                // The first answer of all: no earlier answer can replace it, so it is not changed.
                 None => return write(stream, &reply).map(|()| Next::Keep),
             },
             (Fault::KeepAliveRace, Some(reply)) => return write(stream, &reply).map(|()| Next::Race),
             (fault, reply) => return Ok(self.lose(fault, reply, strips_key)),
         };
         shared.count(fault);
-        // An oversized answer is not read to its end.
+        // The caller does not read an oversized answer to its end.
         let _hung_up = write(stream, &bad);
         Ok(Next::Keep)
     }
 
-    /// The faults by which no answer comes in time.
+    /// Carries out the faults without an answer in time.
     fn lose(self, fault: Fault, reply: Option<Answer>, strips_key: bool) -> Next {
         let Self { shared, stream, .. } = self;
         match (fault, reply) {
@@ -170,14 +170,14 @@ impl Call<'_> {
         Next::Close
     }
 
-    /// The request goes on by itself, long after its caller has given up.
+    /// Forwards the request later, long after its caller has given up.
     fn delay(&self, strips_key: bool) {
         let (shared, request) = (Arc::clone(self.shared), self.request.clone());
         let (key, nth) = (self.key.clone(), self.nth);
         shared.on_the_way.fetch_add(1, Ordering::SeqCst);
         std::thread::spawn(move || {
             pause(shared.pace.delay);
-            // A provider without keys is never asked again: there the caller has only given up.
+            // A provider without keys gets no resend: there it is enough that the caller has given up.
             let is_overtaken = strips_key || shared.is_overtaken(&key, nth, request.reference().as_deref());
             if forward(&shared, &request, strips_key).is_ok() && is_overtaken {
                 shared.count(Fault::Delayed);
@@ -187,12 +187,12 @@ impl Call<'_> {
     }
 }
 
-/// How long the proxy waits, given how long its caller does.
+/// Times of the proxy, which depend on the caller's.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// When a caller gives up.
+    /// The timeout after which a caller gives up.
     pub call_timeout: Duration,
-    /// How long a delayed request is on its way: many call timeouts.
+    /// The time until a delayed request arrives: many call timeouts.
     pub delay: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What a provider has executed, by its answers: the list of what moved money, which no failover of a database loses.
+//! The list of charges that a provider has executed, according to its answers; no failover of a database loses it.
 //! Knows the answer to a charge.
 
 use serde_json::Value;
@@ -8,11 +8,11 @@ use super::http_io::Request;
 use super::{Shared, lock};
 use crate::http::Answer;
 
-/// A charge that was executed now, and not at an earlier delivery of its key.
+/// A charge that this delivery executed, not an earlier one with the same key.
 #[derive(Clone, Debug)]
 pub struct Execution {
     pub key: String,
-    /// The request's body.
+    /// The body of the request.
     pub charge: Value,
 }
 

@@ -1,44 +1,43 @@
-//! Network faults; each has a name for tables.
-//! Says only what happens; carries nothing out.
+//! Network faults; each has a name for tables. Describes the faults; carries none out.
 
-/// What happens to one request or to its answer.
+/// A fault of one request or its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
-    /// The connection is reset while the request comes in.
+    /// The connection is reset while the request is being sent.
     ResetInRequest,
     /// The request is dropped: it is not delivered, and no response comes.
     BlackHole,
-    /// The answer comes after the caller has given up.
+    /// The answer arrives after the caller has given up.
     LateAnswer,
-    /// It is executed, and the connection ends without an answer.
+    /// The request is executed, and the connection ends without an answer.
     LostAnswer,
-    /// The provider gets it twice at once.
+    /// The provider gets the request twice at the same time.
     Repeated,
-    /// The provider gets it a minute later, after the caller has sent again.
+    /// The provider gets the request a minute later, after the caller has sent it again.
     Delayed,
-    /// It is executed, and something answers 5xx.
+    /// The request is executed, and another server answers 5xx.
     ErrorAfter,
-    /// Something answers 5xx before the provider has it.
+    /// Another server answers 5xx before the provider gets the request.
     ErrorBefore,
-    /// It is executed; the answer's body is cut off.
+    /// The request is executed; the answer's body is cut off.
     BrokenBody,
-    /// It is executed; the response is 200 with an unrelated page.
+    /// The request is executed; the response is 200 with an unrelated page.
     ForeignBody,
-    /// It is executed; the answer's body is beyond every limit.
+    /// The request is executed; the answer's body exceeds every limit.
     OversizedBody,
     /// The answer is a redirect.
     Redirect,
-    /// 429 with the mark that nothing was executed, and so it is.
+    /// The response is 429, marked as not executed, and nothing was executed.
     TooManyMarked,
-    /// 429 without it, though it was executed.
+    /// The response is 429 without the mark, although the request was executed.
     TooMany,
-    /// 503 with the mark that nothing was executed, and so it is.
+    /// The response is 503, marked as not executed, and nothing was executed.
     UnavailableMarked,
-    /// 503 without it, though it was executed.
+    /// The response is 503 without the mark, although the request was executed.
     Unavailable,
-    /// The connection is kept, and reset when its next request comes.
+    /// The connection is kept, and reset when the next request arrives.
     KeepAliveRace,
-    /// It is executed; the answer is the one to another request.
+    /// The request is executed; the caller gets the answer to another request.
     OtherAnswer,
 }
 
@@ -64,7 +63,7 @@ impl Fault {
         Self::OtherAnswer,
     ];
 
-    /// Its name in tables.
+    /// The fault's name in tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -89,7 +88,7 @@ impl Fault {
         }
     }
 
-    /// Whether the provider gets the request when this happens at once, and once.
+    /// Whether the provider gets the request once and without delay.
     #[must_use]
     pub(super) fn is_forwarded(self) -> bool {
         !matches!(
@@ -105,27 +104,27 @@ impl Fault {
     }
 }
 
-/// Which requests are treated badly, and how.
+/// Selects the requests with faults, and the faults.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// How many of a hundred requests.
+    /// Percentage of requests with a fault.
     pub percent: u64,
-    /// Each time one of these is drawn.
+    /// The faults that are drawn from.
     pub faults: Vec<Fault>,
-    /// The provider never sees `Idempotency-Key`: one without keys.
+    /// Whether to remove `Idempotency-Key`, for a provider without keys.
     pub strips_keys: bool,
-    /// Routes under `/v1/` answer 404: a provider that has none.
+    /// Whether routes under `/v1/` answer 404, for a provider without them.
     pub hides_ledger: bool,
 }
 
 impl Plan {
-    /// One fault alone.
+    /// A plan with one fault.
     #[must_use]
     pub fn only(fault: Fault, percent: u64) -> Self {
         Self { percent, faults: vec![fault], ..Self::default() }
     }
 
-    /// These, mixed.
+    /// A plan with a mix of these faults.
     #[must_use]
     pub fn mix(faults: &[Fault], percent: u64) -> Self {
         Self { percent, faults: faults.to_vec(), ..Self::default() }

@@ -1,5 +1,4 @@
-//! HTTP/1.1 as the proxy needs it: a request's head is looked at before it is taken, an answer is written back.
-//! Knows no fault.
+//! HTTP/1.1 for the proxy: peeks at a request's head before reading it, and writes answers. Knows no fault.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -10,22 +9,22 @@ use serde_json::Value;
 use crate::http::Answer;
 use crate::wait::pause;
 
-/// Longest head of a request; real ones have some hundred bytes.
+/// Maximum length of a request's head; real ones have some hundred bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Longest body of a request; real ones have about a hundred bytes.
+/// Maximum length of a request's body; real ones have about a hundred bytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// How often an unfinished head is looked at.
+/// How often an unfinished head is checked.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// How often, before the sender counts as one that never ends its head.
+/// Maximum number of checks until a head counts as never ending.
 const LOOKS_MAX: usize = 30_000;
 
-/// The head of a request that still lies in the socket.
+/// The head of a request that is still in the socket's buffer.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     bytes: Vec<u8>,
 }
 
-/// A whole request, taken.
+/// A complete request that was read.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) head: Head,
@@ -33,7 +32,7 @@ pub(super) struct Request {
 }
 
 impl Head {
-    /// Waits for a head and leaves it where it is; `None` when none comes any more.
+    /// Waits for a head without consuming it; `None` when no more heads come.
     pub(super) fn peek(stream: &TcpStream) -> Option<Self> {
         let mut buffer = vec![0; HEAD_BYTES_MAX];
         for _ in 0..LOOKS_MAX {
@@ -70,7 +69,7 @@ impl Head {
 }
 
 impl Request {
-    /// Takes what was peeked, and its body.
+    /// Reads the head that was peeked, and its body.
     pub(super) fn take(mut stream: &TcpStream, head: Head) -> io::Result<Self> {
         stream.read_exact(&mut vec![0; head.length()])?;
         let length = head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -88,7 +87,7 @@ impl Request {
         body["id"].as_str().map(ToOwned::to_owned)
     }
 
-    /// As it goes on to the provider.
+    /// The request as it is sent to the provider.
     pub(super) fn bytes(&self, strips_key: bool) -> Vec<u8> {
         let mut bytes =
             if strips_key { self.head.without("idempotency-key") } else { self.head.bytes.clone() };
@@ -103,7 +102,7 @@ pub(super) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Vec<
     Answer { status, headers, body: body.into() }
 }
 
-/// Writes an answer, with the length of the body that it has.
+/// Writes an answer, with the actual length of its body.
 pub(super) fn write(mut stream: &TcpStream, answer: &Answer) -> io::Result<()> {
     let mut bytes = format!("HTTP/1.1 {} Proxied\r\n", answer.status).into_bytes();
     for (name, value) in &answer.headers {
@@ -116,13 +115,13 @@ pub(super) fn write(mut stream: &TcpStream, answer: &Answer) -> io::Result<()> {
     stream.write_all(&bytes)
 }
 
-/// Reads until the other side closes, for as long as the socket's own deadline lets it.
+/// Reads until the other side closes, or the socket's own timeout expires.
 pub(super) fn await_end(mut stream: &TcpStream) {
     let mut rest = [0; 1024];
     while stream.read(&mut rest).is_ok_and(|read| read > 0) {}
 }
 
-/// Ends the connection by a reset: what lies unread in a socket that is closed makes the system send one.
+/// Ends the connection by a reset, which a linger time of zero causes.
 pub(super) fn reset(stream: &TcpStream) {
     let linger = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
     debug_assert!(linger.is_ok(), "a connected socket can be reset");

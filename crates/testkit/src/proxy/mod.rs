@@ -1,6 +1,6 @@
-//! A TCP and HTTP proxy between billing and its provider that treats calls as badly as a plan wants: refuses, stalls,
-//! resets, swallows, delays, repeats, loses and swaps. Every fault that took effect is counted.
-//! Knows HTTP and the key's header; links no service.
+//! A TCP and HTTP proxy between billing and its provider that causes faults by a plan: refuses, stalls, resets, drops,
+//! delays, repeats, loses and swaps. Every fault that took effect is counted. Knows HTTP and the key's header; links no
+//! service.
 
 mod carry;
 mod executed;
@@ -24,25 +24,25 @@ pub use fault::{Fault, Plan};
 use crate::http::Answer;
 use crate::wait::{SeededRng, pause, wait_until};
 
-/// How often the door is looked at.
+/// How often the listener's state is checked.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// Connections that fill the queue of a listener that accepts none.
+/// Number of connections that fill the queue of a listener that accepts none.
 const FILLERS: usize = 4;
 
-/// What a new connection meets.
+/// How new connections are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerState {
-    /// It is taken.
+    /// The proxy accepts them.
     Open,
-    /// It is refused.
+    /// The proxy refuses them.
     Refusing,
-    /// It gets no answer.
+    /// The proxy does not respond.
     Stalling,
     /// The proxy has ended.
     Shut,
 }
 
-/// The proxy; ends when dropped.
+/// A running proxy; dropping it ends it.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -65,18 +65,18 @@ struct Shared {
     door: Mutex<ListenerState>,
     lines: Mutex<Vec<Arc<Line>>>,
     counts: Mutex<BTreeMap<Fault, u64>>,
-    /// Deliveries so far by key.
+    /// Number of deliveries so far for each key.
     deliveries: Mutex<HashMap<String, u64>>,
     /// The last key of each reference.
     latest: Mutex<HashMap<String, String>>,
-    /// A clean answer, and to which key.
+    /// The last unchanged answer, with its key.
     last: Mutex<Option<(String, Answer)>>,
     turns: AtomicU64,
-    /// Delayed requests that the provider does not have yet.
+    /// Number of delayed requests that the provider does not have yet.
     on_the_way: AtomicU64,
-    /// Charges that the provider has executed, as it answered.
+    /// Charges that the provider has executed, according to its answers.
     executed: Mutex<Vec<Execution>>,
-    /// When the provider answered that a charge was executed, then or before.
+    /// Times at which the provider answered that a charge was executed, now or earlier.
     charged_at: Mutex<Vec<Instant>>,
 }
 
@@ -85,10 +85,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Proxy {
-    /// On a free port of 127.0.0.1; behaves well until it gets a plan.
+    /// Starts a proxy on a free port of 127.0.0.1; it causes no fault until it gets a plan.
     ///
     /// # Panics
-    /// When no port can be had.
+    /// When no port is free.
     #[must_use]
     #[track_caller]
     pub fn start(seed: u64, pace: Pace) -> Self {
@@ -115,62 +115,62 @@ impl Proxy {
         Self { address, shared }
     }
 
-    /// Where requests go, in turn.
+    /// Sets the providers that get the requests, in rotation.
     pub fn lead_to(&self, providers: Vec<SocketAddr>) {
         *lock(&self.shared.upstream) = providers;
     }
 
-    /// Its URL by the name of this machine, so that a name must be resolved.
+    /// The proxy's URL with the name of this machine, so that clients must resolve a name.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://localhost:{}", self.address.port())
     }
 
-    /// From now on.
+    /// Follows this plan from now on.
     pub fn follow(&self, plan: Plan) {
         *lock(&self.shared.plan) = plan;
     }
 
-    /// What new connections meet from now on; idle ones end, so that calls need new ones.
+    /// Sets how new connections are treated; closes idle ones, so that calls need new ones.
     pub fn set_listener(&self, door: ListenerState) {
         *lock(&self.shared.door) = door;
         self.hang_up_idle();
     }
 
-    /// Ends the connections that have no request under way.
+    /// Closes the connections without a request in progress.
     pub fn hang_up_idle(&self) {
         for line in lock(&self.shared.lines).iter().filter(|line| !line.busy.load(Ordering::SeqCst)) {
             let _gone = line.stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// Faults that took effect so far.
+    /// Number of times that each fault took effect so far.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<Fault, u64> {
         lock(&self.shared.counts).clone()
     }
 
-    /// Charges that the provider has executed so far, in the order of its answers: what moved money, whatever becomes of
-    /// the stores on both sides.
+    /// Charges that the provider has executed so far, in the order of its answers. The list is independent of the
+    /// stores on both sides.
     #[must_use]
     pub fn executed(&self) -> Vec<Execution> {
         lock(&self.shared.executed).clone()
     }
 
-    /// How many these are.
+    /// Number of executed charges.
     #[must_use]
     pub fn executions(&self) -> usize {
         lock(&self.shared.executed).len()
     }
 
-    /// When the first charge after this moment was answered, executed then or before.
+    /// The time of the first answer after this moment which says that a charge was executed, now or earlier.
     #[must_use]
     pub fn first_charge_after(&self, moment: Instant) -> Option<Instant> {
         let charged = lock(&self.shared.charged_at);
         charged.get(charged.partition_point(|at| *at <= moment)).copied()
     }
 
-    /// Waits until no delayed request is on its way.
+    /// Waits until no delayed request is in flight.
     ///
     /// # Panics
     /// When that takes too long.
@@ -212,7 +212,7 @@ impl Shared {
         self.turns.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The number of this delivery of the key, and what happens to it: the same for the same seed.
+    /// The number of this delivery of the key, and its fault, which the seed determines.
     fn draw(&self, plan: &Plan, key: &str) -> (u64, Option<Fault>) {
         let nth = {
             let mut deliveries = lock(&self.deliveries);
@@ -233,7 +233,7 @@ impl Shared {
         lock(&self.latest).insert(reference, key.to_owned());
     }
 
-    /// Whether the caller has sent this charge again, or a later attempt of it.
+    /// Whether the caller has sent this charge again, or a later attempt for the same reference.
     fn is_overtaken(&self, key: &str, nth: u64, reference: Option<&str>) -> bool {
         let again = lock(&self.deliveries).get(key).is_some_and(|seen| *seen > nth);
         again
@@ -256,7 +256,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Lets callers in as the door stands, until it is shut.
+/// Accepts connections by the listener's state, until the proxy ends.
 fn run_listener(shared: &Arc<Shared>, address: SocketAddr, listener: TcpListener) {
     let mut listener = Some(listener);
     let mut stalling: Option<Vec<Socket>> = None;
@@ -300,7 +300,7 @@ fn accept(shared: &Arc<Shared>, stream: TcpStream) {
     });
 }
 
-/// A listener whose queue is full and which accepts no connection: to clients the address does not respond.
+/// A listener whose queue is full and which accepts no connection: its address does not respond to clients.
 fn stall(address: SocketAddr) -> io::Result<Vec<Socket>> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -310,7 +310,7 @@ fn stall(address: SocketAddr) -> io::Result<Vec<Socket>> {
     for _ in 0..FILLERS {
         let filler = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         filler.set_nonblocking(true)?;
-        // It is in flight, or waits like the others.
+        // This connection is in flight, or waits like the others.
         let _under_way = filler.connect(&address.into());
         held.push(filler);
     }

@@ -1,12 +1,12 @@
-//! What a charge costs where 1, 2 and 4 deployments share the same invoices on one machine: rows are sent by
-//! `tinjis import --deployments`, all pay at the same time, and each round compares its own measurements.
-//! Judges CPU, no rate: on one machine more deployments have no more of it.
+//! What a charge costs where 1, 2 and 4 deployments share the same invoices on one machine. `tinjis import
+//! --deployments` sends the rows, all deployments pay at the same time, and each round compares its own measurements.
+//! Judges CPU and no rate: more deployments on one machine have no more CPU.
 //!
-//! All deployments live through the whole run and take short turns, because what else runs on a shared machine comes in
-//! bursts of a second. Every CPU is kept busy: where two of them are threads of one core, work costs more while both are
-//! busy, and four deployments keep both busy for longer than one does. So the figures hold for busy CPUs. Each turn adds
-//! invoices: at the end one deployment has as many as the four have together. Run it without a CPU quota, which loops of
-//! any priority use up.
+//! All deployments stay up for the whole run and pay in short turns, because other load on a shared machine comes in
+//! bursts of a second. Loops keep every CPU busy: two threads of one core cost more while both are busy, and four
+//! deployments keep both busy for longer than one deployment does. So the figures hold for busy CPUs. Each turn adds
+//! invoices: at the end one deployment has as many as the four have together. Run it without a CPU quota: the loops use
+//! up a quota at any priority.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -20,9 +20,9 @@ use testkit::{Services, http, runs};
 use crate::legs::{RUN_WITHIN, count};
 use crate::{grouped, micros};
 
-/// How many deployments share the invoices; the first is what the others are compared with.
+/// How many deployments share the invoices; the others are compared with the first.
 const DEPLOYMENTS: [usize; 3] = [1, 2, 4];
-/// CPU of a charge, in thousandths of that with one deployment: at most this.
+/// Maximum CPU of a charge, in thousandths of the CPU with one deployment.
 const CPU_OF_ONE_MAX: u64 = 1050;
 /// Rounds, unless `BENCH_ROUNDS` says otherwise.
 pub(crate) const ROUNDS: usize = 30;
@@ -43,7 +43,8 @@ impl Measured {
     }
 }
 
-/// Measures all in each round, there and back, and prints a verdict for each; whether all stay within the limit.
+/// Measures every number of deployments in each round, up and down, and prints a verdict for each; returns whether all
+/// stay within the limit.
 pub(crate) fn report(out: &mut impl Write, invoices: usize, rounds: usize) -> io::Result<bool> {
     writeln!(
         out,
@@ -93,7 +94,7 @@ pub(crate) fn report(out: &mut impl Write, invoices: usize, rounds: usize) -> io
     Ok(all)
 }
 
-/// Deployments that share invoices, and how many those are so far.
+/// Deployments that share invoices, and the number of invoices so far.
 struct Shared {
     pairs: Vec<Services>,
     table: PathBuf,
@@ -115,7 +116,7 @@ impl Shared {
         Self { pairs, table, invoices: 0 }
     }
 
-    /// Imports so many, and measures how they are paid.
+    /// Imports this many invoices, and measures how they are paid.
     fn pay(&mut self, invoices: usize) -> io::Result<Measured> {
         self.import(invoices)?;
         let before = self.cpu_ms();
@@ -142,7 +143,7 @@ impl Shared {
         (sum(|pair| pair.billing.cpu_ms()), sum(|pair| pair.payments.cpu_ms()))
     }
 
-    /// By the command and a table, so that what is measured is what is shipped.
+    /// Imports by the shipped command and a table, so that the shipped import is measured.
     fn import(&mut self, invoices: usize) -> io::Result<()> {
         let file = self.table.with_file_name("invoices.csv");
         let mut rows = "reference,customer_id,currency,amount\n".to_owned();
@@ -160,7 +161,7 @@ impl Shared {
     }
 }
 
-/// Loops that take what is left of every CPU, make room at once, and end with this program however it ends.
+/// Loops of idle priority that use the spare time of every CPU, and end with this program however it ends.
 struct Busy(Vec<Child>);
 
 impl Busy {
@@ -176,7 +177,7 @@ impl Busy {
         Ok(busy)
     }
 
-    /// That none has ended, for then less was kept busy than is said.
+    /// Fails if a loop has ended: then fewer CPUs were kept busy than the figures assume.
     fn check(&mut self) -> io::Result<()> {
         for child in &mut self.0 {
             if let Some(status) = child.try_wait()? {
@@ -196,7 +197,7 @@ impl Drop for Busy {
     }
 }
 
-/// A table that gives each deployment as many buckets.
+/// A deployment table in which all deployments have the same number of buckets.
 fn of_table(pairs: &[Services]) -> String {
     let entry = |(place, pair): (usize, &Services)| {
         let (billing, payments) = (pair.billing_url(), pair.payments_url());

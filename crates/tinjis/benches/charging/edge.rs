@@ -1,5 +1,5 @@
-//! What proving oneself costs at payments' edge: a connection's handshake, full and resumed, and a request's signed
-//! token. Every kind is counted by the service itself, so that none is taken for another. Knows no goal.
+//! What authentication costs payments: the handshake of a connection, full and resumed, and the signed token of a
+//! request. The service itself counts each kind, so that none is taken for another. Knows no goal.
 
 use std::fs;
 use std::io::{self, Write};
@@ -20,18 +20,19 @@ use crate::grouped;
 
 /// Clients that connect at the same time.
 const CLIENTS: usize = 4;
-/// Connections of a leg, for each invoice of the benchmark's size: one for 25, within these.
+/// Minimum and maximum number of connections of a leg; in between it is one for 25 invoices of the benchmark.
 const CONNECTIONS: (usize, usize) = (400, 4000);
-/// Requests of a leg on a kept connection: one for 5 invoices, within these.
+/// Minimum and maximum number of requests of a leg on a kept connection; in between it is one for 5 invoices.
 const REQUESTS: (usize, usize) = (2000, 20_000);
-/// Of tokens that are new each time, one for so many requests: making them takes longer than verifying.
+/// The leg with a new token for each request sends this fraction of the requests: making a token takes longer than
+/// verifying it.
 const NEW_TOKENS_SHARE: usize = 5;
 const CLIENT: &str = "spiffe://test/bench";
 const SUBJECT: &str = "system:serviceaccount:bench:bench";
-/// Requests a page of no rows, which is rejected after authentication: the ledger is not measured.
+/// A page of no rows, which is rejected after authentication, so that the ledger is not measured.
 const GUARDED: &str = "/v1/ledger?limit=0";
 
-/// A rate, and what it cost payments.
+/// A rate, and the CPU time that it cost payments.
 struct Cost {
     per_second: usize,
     cpu_us: u64,
@@ -70,7 +71,7 @@ fn handshakes(out: &mut impl Write, folder: &Path, connections: usize) -> io::Re
     );
     let resuming = Dialer::new(&authority.pem(), Some(&authority.client(CLIENT)));
     let anew = resuming.clone().never_resuming();
-    // A session is resumed once, and each connection brings more of them: enough for all clients at once.
+    // A session is resumed once, and each connection brings several sessions: enough for all clients at once.
     for _ in 0..CLIENTS {
         over_tls(&resuming, secured.address())?;
     }
@@ -98,7 +99,7 @@ fn over_tls(dialer: &Dialer, address: SocketAddr) -> io::Result<u16> {
     connection.call("GET", "/health", &[("Connection", "close")], b"").map(|answer| answer.status)
 }
 
-/// So many connections by several clients at once, each with one request.
+/// Opens this many connections by several clients at once, each with one request.
 fn connect(
     payments: &Process,
     connections: usize,
@@ -154,7 +155,7 @@ fn proofs(out: &mut impl Write, folder: &Path, requests: usize) -> io::Result<()
     Ok(())
 }
 
-/// A request for each proof, one after the other on one connection.
+/// Sends a request for each proof, one after the other on one connection.
 fn ask(payments: &Process, proofs: &[(&str, String)]) -> io::Result<Cost> {
     let mut connection = Connection::open(&payments.address().to_string())?;
     let before = payments.cpu_ms();

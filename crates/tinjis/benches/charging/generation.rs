@@ -1,5 +1,5 @@
-//! What it takes to invoice many due periods while charging is stopped: invoices per second, and billing's memory. Knows
-//! no goal that ends the benchmark; a test asserts the limit of memory.
+//! What it costs to invoice many due periods while charging is stopped: invoices per second, and billing's memory.
+//! Knows no goal that ends the benchmark; a test asserts the memory limit.
 
 use std::io::{self, Write};
 

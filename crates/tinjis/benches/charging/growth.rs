@@ -1,24 +1,24 @@
-//! Whether a charge costs the same however many there are: the pay run small and large, side by side, on each database.
-//! Judges CPU, rate and memory.
+//! Whether a charge costs the same among few and among many invoices: a small and a large pay run, side by side, on
+//! each database. Judges CPU, rate and memory.
 
 use std::io::{self, Write};
 
 use crate::legs::{self, Leg, Measured};
 use crate::{grouped, mebibytes, micros};
 
-/// What a charge costs is taken from a run of this many first.
+/// Invoices of the small run, which the large run is compared with.
 const SMALL: usize = 10_000;
-/// Times that the small run is measured; the figure is the median, since a clock tick is 3 % of it.
+/// How often the small run is measured; the figure is the median, since a clock tick is 3 % of it.
 const SMALL_ROUNDS: usize = 5;
-/// CPU of a charge in the large run, in hundredths of the small run's: at most this.
+/// Maximum CPU of a charge in the large run, in hundredths of the small run's.
 const CPU_OF_SMALL_MAX: u64 = 105;
-/// Charges a second in the large run, in hundredths of the small run's: at least this.
+/// Minimum charges per second in the large run, in hundredths of the small run's.
 const RATE_OF_SMALL_MIN: u64 = 90;
-/// Memory of any process in the large run, in KiB: less than this.
+/// Memory of any process in the large run must stay below this, in KiB.
 const PEAK_KIB_MAX: u64 = 64 * 1024;
 
-/// Measures both databases, or SQLite alone where there is no PostgreSQL, and prints a verdict for each; whether all
-/// stay within the limits.
+/// Measures both databases, or SQLite alone where there is no PostgreSQL, and prints a verdict for each; returns
+/// whether all stay within the limits.
 pub(crate) fn report(out: &mut impl Write, large: usize, on_postgres: bool) -> io::Result<bool> {
     writeln!(out, "a charge among {} and among {}, success rate 1", grouped(SMALL), grouped(large))?;
     let mut all = true;
@@ -41,7 +41,7 @@ pub(crate) fn report(out: &mut impl Write, large: usize, on_postgres: bool) -> i
     Ok(all)
 }
 
-/// Of everything that a charge keeps busy: both services, and the database where it is a process of its own.
+/// CPU of all processes that a charge uses: both services, and the database where it is a process of its own.
 fn cpu_us(figures: &Measured) -> u64 {
     figures.cpu_billing_us.unwrap_or(0) + figures.cpu_payments_us + figures.cpu_database_us.unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! One leg of the benchmark: fresh services, one way of charging, what it cost, and the ledger counted.
+//! One leg of the benchmark: fresh services, one way of charging, its cost, and the number of charges in the ledger.
 //! Knows no goal.
 
 use std::io;
@@ -17,9 +17,9 @@ use crate::replicas;
 
 /// Requests that wrk keeps in flight, and billing too.
 const IN_FLIGHT: u64 = 64;
-/// The loop charges one of this many: it is slow, and its rate does not depend on the number.
+/// The naive loop charges one invoice of this many: it is slow, and its rate does not depend on the number.
 const LOOP_SHARE: usize = 50;
-/// However long a machine takes, a run of any size ends within this.
+/// A run of any size ends within this, on any machine.
 pub(crate) const RUN_WITHIN: Duration = Duration::from_secs(900);
 
 /// One way of charging.
@@ -35,9 +35,10 @@ pub(crate) enum Leg {
     PayRunTraced,
     /// Billing by another build of tinjis, which `BENCH_OTHER` names.
     PayRunOther,
-    /// One after the other, each with a commit of its own, SQLite as it comes: rollback journal, FULL.
+    /// The naive biller: one invoice after the other, a commit each, SQLite with its default journal (rollback) and
+    /// FULL.
     Loop,
-    /// The same with a write-ahead log: what a careful writer of that loop would get.
+    /// The naive biller with a write-ahead log, as a careful author would choose.
     LoopWal,
     /// The load generator against payments on PostgreSQL.
     WrkPostgres,
@@ -48,7 +49,7 @@ pub(crate) enum Leg {
 }
 
 impl Leg {
-    /// All, in the order of the first round.
+    /// All legs, in the order of the first round.
     pub(crate) const ALL: [Self; 10] = [
         Self::Wrk,
         Self::PayRun,
@@ -62,7 +63,7 @@ impl Leg {
         Self::PostgresThree,
     ];
 
-    /// As `BENCH_LEGS` calls it.
+    /// The name of the leg in `BENCH_LEGS`.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Wrk => "wrk",
@@ -78,12 +79,12 @@ impl Leg {
         }
     }
 
-    /// Whether it needs PostgreSQL.
+    /// Whether the leg needs PostgreSQL.
     pub(crate) fn is_on_postgres(self) -> bool {
         matches!(self, Self::WrkPostgres | Self::Postgres | Self::PostgresThree)
     }
 
-    /// As the table calls it.
+    /// The name of the leg in the printed table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Wrk => "wrk -t2 -c64, a fresh key each",
@@ -100,7 +101,7 @@ impl Leg {
     }
 }
 
-/// What a leg gave. CPU is per charge, in microseconds.
+/// The measurements of one leg. CPU is per charge, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     pub(crate) per_second: u64,
@@ -109,9 +110,9 @@ pub(crate) struct Measured {
     pub(crate) peak_billing_kib: Option<u64>,
     pub(crate) peak_payments_kib: u64,
     pub(crate) keys: i64,
-    /// Of all processes of PostgreSQL, where the benchmark has started it.
+    /// CPU of all processes of PostgreSQL, where the benchmark has started it.
     pub(crate) cpu_database_us: Option<u64>,
-    /// Of PostgreSQL's write-ahead log, a charge.
+    /// Bytes of PostgreSQL's write-ahead log per charge.
     pub(crate) wal_bytes: Option<u64>,
 }
 
@@ -123,7 +124,7 @@ pub(crate) fn run(leg: Leg, invoices: usize) -> io::Result<Measured> {
         Leg::PostgresThree => return replicas::run(3, invoices),
         _ => {}
     }
-    // Below the build's folder, which is on a disk: on a memory file system a FULL commit costs nothing.
+    // The folder is below the build's folder, which is on a disk: on a memory file system a FULL commit costs nothing.
     let own = || env!("CARGO_BIN_EXE_tinjis").into();
     let program = if leg == Leg::PayRunOther { other().unwrap_or_else(own) } else { own() };
     let receiver = (leg == Leg::PayRunTraced).then(Receiver::start);
@@ -152,7 +153,7 @@ pub(crate) fn run(leg: Leg, invoices: usize) -> io::Result<Measured> {
     }
 }
 
-/// Another build to compare with, such as one without traces.
+/// Another build to compare with, for example an earlier version.
 pub(crate) fn other() -> Option<PathBuf> {
     std::env::var_os("BENCH_OTHER").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
@@ -186,13 +187,13 @@ fn wrk(services: &Services, invoices: usize) -> io::Result<Measured> {
     Ok(figures)
 }
 
-/// What wrk got from payments at this address: how many charges were answered, and in what time.
+/// Runs wrk against payments at this address; returns the number of answered charges and the time.
 pub(crate) fn load(url: &str, invoices: usize) -> io::Result<(u64, Duration)> {
-    // Long enough for about as many charges as the other leg.
+    // Long enough for about as many charges as the other legs make.
     let seconds = (invoices / 20_000).clamp(1, 30);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/charging/charge.lua");
     let output = Command::new("wrk")
-        // What a slow disk holds up for longer than wrk's two seconds is no error.
+        // A disk that blocks a response for longer than wrk's default of two seconds is no error.
         .args(["-t2", "-c64", "--timeout", "60s", &format!("-d{seconds}s"), "-s"])
         .arg(script)
         .arg(format!("{url}/"))
@@ -211,13 +212,13 @@ pub(crate) fn load(url: &str, invoices: usize) -> io::Result<(u64, Duration)> {
     Ok((number("charged="), Duration::from_micros(number("in_us="))))
 }
 
-/// What was in flight when wrk stopped is in the ledger, and wrk did not count it.
+/// Charges that were in flight when wrk stopped are in the ledger, but wrk did not count them.
 pub(crate) fn assert_none_is_missing(charged: u64, keys: i64) {
     let keys = u64::try_from(keys).unwrap_or_default();
     assert!((charged..=charged + IN_FLIGHT).contains(&keys), "{charged} answers, {keys} keys in the ledger");
 }
 
-/// The naive biller with a key: select one, POST, commit, repeat.
+/// The naive biller with a key: selects one invoice, sends it, commits, repeats.
 fn naive_loop(services: &Services, invoices: usize, journal: &str) -> io::Result<Measured> {
     let store = rusqlite::Connection::open(services.dir().join("loop.db")).map_err(io::Error::other)?;
     prepare(&store, invoices, journal).map_err(io::Error::other)?;
@@ -270,7 +271,7 @@ fn next(store: &rusqlite::Connection) -> rusqlite::Result<Option<i64>> {
 
 fn measured(services: &Services, charged: u64, took: Duration, cpu_payments_ms: u64) -> Measured {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-    // What was in flight is in the ledger once payments are idle again.
+    // Requests in flight are in the ledger once payments are idle again.
     let url = format!("{}/livez", services.payments.admin_url());
     wait_until("payments to be idle", RUN_WITHIN, || http::get(&url).status == 200);
     Measured {

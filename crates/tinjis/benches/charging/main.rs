@@ -1,7 +1,8 @@
-//! Charges a second, side by side in one run: billing's pay run, plain and over mutual TLS, wrk against the same endpoint
-//! of payments with its ledger on, the naive biller, and one and three replicas on PostgreSQL.
-//! Alternating rounds, medians, and the ledger counted after each leg. With BENCH_GROWTH, a small and a large run
-//! instead; with BENCH_DEPLOYMENTS, one, two and four deployments; with BENCH_PARTITIONS, tables with and without partitions. Exit 1 when a goal is missed. Knows the services from outside only.
+//! Charges per second, side by side in one run: billing's pay run, plain and over mutual TLS, wrk against the same
+//! endpoint of payments with its ledger on, the naive biller, and one and three replicas on PostgreSQL. Rounds
+//! alternate, figures are medians, and the ledger is counted after each leg. BENCH_GROWTH compares a small and a large
+//! run instead; BENCH_DEPLOYMENTS one, two and four deployments; BENCH_PARTITIONS tables with and without partitions.
+//! Exits with 1 when a goal is missed. Knows the services from outside only.
 
 mod deployments;
 mod edge;
@@ -19,10 +20,10 @@ use testkit::size;
 
 use crate::legs::{Leg, Measured};
 
-/// Times that every leg runs, unless `BENCH_ROUNDS` says otherwise; figures are medians.
+/// How often every leg runs, unless `BENCH_ROUNDS` sets another number; figures are medians.
 const ROUNDS: usize = 3;
 
-/// What one leg should reach beside another of the same round; docs/explanation/scale.md says what is reached.
+/// The goal of one leg relative to another of the same round; docs/explanation/scale.md has the measured figures.
 struct Goal {
     what: &'static str,
     leg: Leg,
@@ -30,12 +31,12 @@ struct Goal {
     limit: Limit,
 }
 
-/// In hundredths.
+/// A limit in hundredths of the other leg.
 #[derive(Clone, Copy)]
 enum Limit {
-    /// Charges a second, at least.
+    /// Minimum charges per second.
     Rate(u64),
-    /// CPU of a charge in both services, at most.
+    /// Maximum CPU of a charge in both services.
     Cpu(u64),
 }
 
@@ -127,7 +128,7 @@ fn main() -> io::Result<ExitCode> {
     ended(&mut out, met)
 }
 
-/// What the benchmark ends with; `BENCH_GOALS=off` shows a miss and does not fail for it.
+/// The exit code of the benchmark; `BENCH_GOALS=off` shows a missed goal and does not fail for it.
 fn ended(out: &mut impl Write, met: bool) -> io::Result<ExitCode> {
     let goals = std::env::var_os("BENCH_GOALS").is_none_or(|text| text != "off");
     if met || !goals {
@@ -137,7 +138,7 @@ fn ended(out: &mut impl Write, met: bool) -> io::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// All legs, or those that `BENCH_LEGS` names, such as `sqlite,postgres`.
+/// All legs, or the legs that `BENCH_LEGS` names, such as `sqlite,postgres`.
 fn wanted() -> io::Result<Vec<Leg>> {
     let named = std::env::var_os("BENCH_LEGS").and_then(|text| text.into_string().ok());
     let Some(named) = named.filter(|text| !text.is_empty()) else { return Ok(Leg::ALL.to_vec()) };
@@ -148,12 +149,12 @@ fn wanted() -> io::Result<Vec<Leg>> {
     named.split(',').map(find).collect()
 }
 
-/// CPU of a charge in both services; wrk's own is not counted.
+/// CPU of a charge in both services, without the CPU of wrk.
 fn cpu_us(figures: &Measured) -> u64 {
     figures.cpu_billing_us.unwrap_or(0) + figures.cpu_payments_us
 }
 
-/// One leg against another of the same round, in parts of `unit`: the median of rounds. `None`: not measured.
+/// The median over rounds of one leg divided by another of the same round, in parts of `unit`. `None`: not measured.
 fn paired_ratio(
     results: &[(Leg, Vec<Measured>)],
     leg: Leg,
@@ -168,7 +169,7 @@ fn paired_ratio(
     ratios.get(ratios.len() / 2).copied()
 }
 
-/// The round in the middle by rate.
+/// The round with the median rate.
 fn median(mut measured: Vec<Measured>) -> Measured {
     measured.sort_by_key(|figures| figures.per_second);
     measured.swap_remove(measured.len() / 2)
@@ -209,7 +210,7 @@ fn table(out: &mut impl Write, medians: &[(Leg, Measured)]) -> io::Result<()> {
     )
 }
 
-/// Prints the ratios; whether all goals are met.
+/// Prints the ratios; returns whether all goals are met.
 fn compare(out: &mut impl Write, judged: &[(Option<u64>, Goal)]) -> io::Result<bool> {
     let mut all = true;
     for (ratio, Goal { what, limit, .. }) in judged {
@@ -237,7 +238,7 @@ fn hundredths(number: u64) -> String {
     format!("{}.{:02}", number / 100, number % 100)
 }
 
-/// A dash where there is no such process.
+/// The number with its unit, or a dash where there is no such process.
 fn micros(number: Option<u64>) -> String {
     number.map_or("–".to_owned(), |number| format!("{number} µs"))
 }
@@ -247,7 +248,7 @@ fn mebibytes(kib: u64) -> String {
     format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024)
 }
 
-/// `100,000`.
+/// The number with commas: `100,000`.
 fn grouped(number: impl TryInto<u64>) -> String {
     let digits = number.try_into().unwrap_or_default().to_string();
     let mut text = String::new();

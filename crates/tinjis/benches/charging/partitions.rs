@@ -1,6 +1,7 @@
-//! Whether hash partitions make writing cheaper among many rows: the same rows into one table and into one in partitions,
-//! in turn, on PostgreSQL. Both have the columns of the service's table and the indexes that partitions allow, without its
-//! triggers and references. Knows the two tables that grow with each charge; judges nothing.
+//! Whether hash partitions make writing cheaper among many rows. On PostgreSQL the same rows are written alternately
+//! into one table and into one with partitions. Both tables have the columns of the service's table and the indexes
+//! that partitions allow, without its triggers and references. Knows the two tables that grow with each charge; judges
+//! nothing.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,16 +13,16 @@ use testkit::process::{Process, Spec, run_by};
 
 use crate::grouped;
 
-/// How many partitions.
 const PARTITIONS: usize = 16;
-/// Rows of one statement, as of a batch in mid-run.
+/// Rows of one statement, as in a batch of a run.
 const BATCH: usize = 64;
 /// Connections that write at the same time.
 const CLIENTS: usize = 4;
 /// Statements of one connection in one round.
 const STATEMENTS: usize = 500;
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
-/// A cache that holds the upper pages of the indexes and not all leaves. The rest is for filling quickly.
+/// Settings with a cache that holds the upper pages of the indexes and not all leaves. The other settings make filling
+/// quick.
 const SETTINGS: [&str; 5] = [
     "shared_buffers=512MB",
     "max_wal_size=8GB",
@@ -30,19 +31,19 @@ const SETTINGS: [&str; 5] = [
     "max_wal_senders=0",
 ];
 
-/// A table with one row or more of each charge.
+/// A table that gets at least one row per charge.
 struct Table {
     name: &'static str,
-    /// What its partitions are by: the column of an index that must stay unique.
+    /// The partition key: the column of an index that must stay unique.
     by: &'static str,
-    /// Each as UNIQUE or nothing, and what it is on. In partitions a unique one must contain `by`.
+    /// Indexes: UNIQUE or nothing, and the indexed columns. A unique index of a partitioned table must contain `by`.
     indexes: &'static [(&'static str, &'static str)],
     columns: &'static str,
-    /// Values of a row that is there before; `n` is its number.
+    /// Values of a row that exists before the measurement; `n` is its number.
     before: &'static str,
-    /// Values of a row of a batch; `:base::bigint + n` is new.
+    /// Values of a row of a batch; `:base::bigint + n` is a new number.
     batch: &'static str,
-    /// What is done to the rows of a batch afterwards.
+    /// A statement that changes the rows of a batch afterwards.
     then: &'static str,
 }
 
@@ -78,14 +79,14 @@ const TABLES: [Table; 2] = [
     },
 ];
 
-/// One round with one shape of a table, for each row.
+/// The cost of one row, from one round with one shape of a table.
 #[derive(Clone, Copy)]
 struct Measured {
     cpu_ns: u64,
     wal_bytes: u64,
 }
 
-/// Measures each table among this many rows and prints medians; nothing where there is no server.
+/// Measures each table with this many existing rows and prints medians; does nothing where there is no server.
 pub(crate) fn report(out: &mut impl Write, rows: usize, rounds: usize) -> io::Result<()> {
     let Some(server) = Server::start_with("the benchmark of partitions", &SETTINGS, None) else {
         return Ok(());
@@ -102,7 +103,7 @@ pub(crate) fn report(out: &mut impl Write, rows: usize, rounds: usize) -> io::Re
         table.fill(out, &database, rows)?;
         let shapes = ["whole", "parts"];
         let mut measured: [Vec<Measured>; 2] = Default::default();
-        // One round for caches, which does not count.
+        // The first round warms the caches and does not count.
         for round in 0..=rounds {
             for step in 0..shapes.len() {
                 let turn = (round + step) % shapes.len();
@@ -137,7 +138,7 @@ pub(crate) fn report(out: &mut impl Write, rows: usize, rounds: usize) -> io::Re
     Ok(())
 }
 
-/// Both schemas, as the services make them.
+/// Creates both schemas, as the services do.
 fn migrate(database: &Database) -> io::Result<()> {
     let folder = tempfile::tempdir()?;
     for service in ["billing", "payments"] {
@@ -149,7 +150,7 @@ fn migrate(database: &Database) -> io::Result<()> {
 }
 
 impl Table {
-    /// Both shapes with the same rows and the same indexes, which are made last.
+    /// Fills both shapes with the same rows and creates the same indexes last.
     fn fill(&self, out: &mut impl Write, database: &Database, rows: usize) -> io::Result<()> {
         let Self { name, by, columns, before, .. } = self;
         let like = format!("(LIKE {name} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)");
@@ -173,7 +174,7 @@ impl Table {
                 .iter()
                 .map(|(unique, on)| format!("CREATE {unique} INDEX ON {shape} {on};"))
                 .collect();
-            // In one transaction, so that this minimal WAL leaves the rows out.
+            // One transaction, so that the minimal WAL leaves the rows out.
             database.run(&format!(
                 "{create} INSERT INTO {shape} ({columns}) SELECT {before} FROM generate_series(1, {rows}) AS n; {indexes}"
             ));
@@ -216,7 +217,7 @@ impl Table {
     }
 }
 
-/// The round in the middle by CPU.
+/// The round with the median CPU.
 fn median(mut measured: Vec<Measured>) -> Measured {
     measured.sort_by_key(|figures| figures.cpu_ns);
     measured.swap_remove(measured.len() / 2)

@@ -12,7 +12,7 @@ use testkit::{Database, Replicas, runs};
 
 use crate::legs::{Measured, RUN_WITHIN, assert_none_is_missing, count, load};
 
-/// How often a run is asked for: each answer costs the database two statements, which are not a charge's.
+/// How often a run is requested: each response costs the database two statements, which are not part of a charge.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 const WAL: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint";
 const PAID: &str = "SELECT count(*) FROM invoices WHERE state = 'PAID'";
@@ -50,7 +50,7 @@ pub(crate) fn wrk(invoices: usize) -> io::Result<Measured> {
     let cpu_payments_ms = payments.cpu_ms() - before;
     let cpu_database_ms =
         database.server().zip(server_before).map(|(server, before)| server.cpu_ms() - before);
-    // What was in flight is in the ledger within this.
+    // Requests in flight are in the ledger within this time.
     let keys = wait_for("what was in flight", RUN_WITHIN, || {
         let keys = replicas.ask_payments(CHARGED_KEYS);
         (keys == replicas.ask_payments(CHARGED_KEYS)).then_some(keys)
@@ -70,7 +70,7 @@ pub(crate) fn wrk(invoices: usize) -> io::Result<Measured> {
     })
 }
 
-/// A run of this many invoices by so many billings, begun at the first.
+/// One run of this many invoices by this many billings, started at the first billing.
 pub(crate) fn run(billings: usize, invoices: usize) -> io::Result<Measured> {
     let database = fresh()?;
     let replicas = start(&database, billings);

@@ -1,5 +1,5 @@
-//! What a service costs before it has done anything: time to its first healthy answer, memory when idle, size of
-//! the binaries for images. Knows no goal that ends the benchmark.
+//! What a service costs before its first work: time to its first healthy answer, memory when idle, size of the binaries
+//! for images. Knows no goal that ends the benchmark.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -12,14 +12,14 @@ use testkit::wait::{pause, timed, wait_until};
 
 use crate::mebibytes;
 
-/// Times that a start is measured; the figure is the median.
+/// How often a start is measured; the figure is the median.
 const STARTS: usize = 7;
-/// However long a machine takes, a service answers within this.
+/// A service answers within this, on any machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// So long nothing is asked of a service before its memory is called idle.
+/// A service gets no request for this long before its memory is called idle.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Measures and prints both services, and the sizes of what `make dist` has built.
+/// Measures and prints both services, and the sizes of the binaries that `make dist` has built.
 pub(crate) fn report(out: &mut impl Write) -> io::Result<()> {
     writeln!(out)?;
     for (name, path) in [("billing", "/rest/health"), ("payments", "/health")] {
@@ -71,7 +71,7 @@ fn measure(name: &'static str, path: &str, program: &[OsString]) -> io::Result<(
     Ok((starts[STARTS / 2], idle_kib))
 }
 
-/// What `make dist` has built, if it has.
+/// A binary that `make dist` has built, if it exists.
 fn dist(name: &str) -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
     Some(target.join("x86_64-unknown-linux-gnu/dist").join(name)).filter(|binary| binary.is_file())

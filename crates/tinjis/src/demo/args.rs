@@ -54,7 +54,7 @@ pub(crate) struct NaiveArgs {
     pub(super) pki: Option<PathBuf>,
 }
 
-/// What is to be done.
+/// The parsed command.
 #[derive(Debug)]
 pub(crate) enum What {
     Demo(Options),
@@ -105,7 +105,7 @@ mod tests {
         sub: Sub,
     }
 
-    /// The options, or all mistakes.
+    /// Parses these words into the options, or all mistakes.
     fn parsed(words: &str) -> Result<Options, String> {
         let line = Line::try_parse_from(std::iter::once("tinjis").chain(words.split_whitespace())).unwrap();
         let mut problems = Problems::new();

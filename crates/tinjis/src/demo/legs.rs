@@ -1,5 +1,5 @@
-//! Three legs of the demo: the old pay call once, the naive loop, and the same with Tinjis.
-//! Each measures and returns numbers; the parent prints and judges them.
+//! Three legs of the demo: the legacy pay call once, the naive biller, and the same invoices with Tinjis. Each measures
+//! and returns numbers; the parent prints and judges them.
 
 use std::fs;
 use std::path::Path;
@@ -22,13 +22,13 @@ use crate::verify::{Billing, ReadProgress, Report, verify};
 /// Share of charges that succeed in the legs with faults: high, so that a few rounds pay all.
 const SUCCESS_RATE: &str = "0.9";
 
-/// Runs until everything must be PAID.
+/// Maximum number of runs until all invoices must be PAID.
 const ROUNDS_MAX: u32 = 40;
 
-/// How long one leg may wait for anything.
+/// Timeout of each wait in a leg.
 pub(super) const WITHIN: Duration = Duration::from_secs(120);
 
-/// What the first leg saw.
+/// The results of the first leg.
 #[derive(Debug)]
 pub(super) struct PaidOnce {
     pub(super) invoices: usize,
@@ -42,7 +42,7 @@ struct OldInvoice {
     status: String,
 }
 
-/// Billing with the data of old, and one pay call over the old route.
+/// Starts billing with the legacy data, and makes one pay call over the legacy route.
 pub(super) async fn pay_once(dir: &Path, world: &World, pki: Option<&Pki>) -> anyhow::Result<PaidOnce> {
     let seed = world.seed.to_string();
     let payments = Service::start("payments", dir, pki, &[("--seed", seed)]).await?;
@@ -90,7 +90,7 @@ async fn start_faulty_payments(
     Service::start("payments", dir, pki, &settings).await
 }
 
-/// How many answers the provider has kept back so far.
+/// The number of answers that the provider has held back so far.
 async fn held(payments: &Api) -> anyhow::Result<u32> {
     const METRIC: &str = "payments_faults_total{fault=\"hold\"} ";
     let metrics = payments.text("/metrics").await?;
@@ -98,7 +98,7 @@ async fn held(payments: &Api) -> anyhow::Result<u32> {
     value.map_or(Ok(0), |value| value.parse()).context("a counter is a whole number")
 }
 
-/// The loop without keys: killed wherever an answer is held back, started again, until it thinks that all is paid.
+/// The naive biller: killed at each held answer and started again, until it considers all invoices paid.
 pub(super) async fn naive(
     dir: &Path,
     world: &World,
@@ -132,18 +132,18 @@ pub(super) async fn naive(
     verify(&Billing::List(world.naive_invoices(&marked)), payments.api()?, &ReadProgress::silent()).await
 }
 
-/// What the leg with Tinjis leaves behind.
+/// The services and the report of the leg with Tinjis.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) billing: Service,
     pub(super) payments: Service,
     pub(super) report: Report,
     pub(super) kills: u32,
-    /// Whether all certificates changed in mid-run.
+    /// Whether all certificates were changed during the run.
     pub(super) certificates_changed: bool,
 }
 
-/// The same invoices and faults through our billing, killed in mid-run, until all are PAID.
+/// Charges the same invoices with the same faults through our billing, with kills during the run, until all are PAID.
 pub(super) async fn tinjis(
     dir: &Path,
     world: &World,
@@ -180,21 +180,21 @@ pub(super) async fn tinjis(
     Ok(Kept { billing, payments, report, kills, certificates_changed })
 }
 
-/// What befell the services so far.
+/// Counts of this leg so far.
 struct SoFar {
     kills: u32,
     certificates_changed: bool,
 }
 
-/// Replaces all certificates during the run and waits until both services have loaded them. Billing loads what it
-/// shows as a server and as a client each by itself.
+/// Replaces all certificates during the run and waits until both services have loaded them. Billing loads its server
+/// certificate and its client certificate separately.
 async fn change_certificates(pki: &Pki, billing: &Service, payments: &Service) -> anyhow::Result<()> {
     pki.change()?;
     payments.changed(1).await?;
     billing.changed(2).await
 }
 
-/// One run to its end, through kills; answers whether all invoices are PAID.
+/// Drives one run to its end, with kills; returns whether all invoices are PAID.
 async fn one_round(
     billing: &mut Service,
     payments: &Service,
@@ -224,7 +224,7 @@ async fn one_round(
             so_far.kills += 1;
             progress.step(format_args!("with Tinjis: kill {} of {}", so_far.kills, world.kills));
             billing.kill_and_restart().await?;
-            // Joins the run that the kill interrupted.
+            // This joins the run that the kill interrupted.
             run = Run::start(&api).await?;
         }
         rest().await;

@@ -1,6 +1,6 @@
-//! `demo`: both services as real processes, invoices charged, processes killed, answers lost, and a checker that can
-//! fail. Prints what was measured; every figure with `double` and `lost` follows from the seed alone.
-//! Must not know how a service works inside.
+//! `demo`: both services as real processes, with charged invoices, killed processes, lost answers, and a checker that
+//! can fail. Prints its measurements; every figure with `double` and `lost` follows from the seed alone. Must not know
+//! how a service works inside.
 
 mod args;
 mod legs;
@@ -33,22 +33,22 @@ use crate::verify::{Report, VerifyVerdict};
 const INVOICES_DEFAULT: u64 = 1000;
 const INVOICES: RangeInclusive<u64> = 20..=100_000;
 
-/// Times that a process is killed in each leg with faults.
+/// How often a process is killed in each leg with faults.
 const KILLS: u32 = 3;
 
-/// Where the picture is written.
+/// The default file for the picture.
 const PLOT_DEFAULT: &str = "tinjis-demo.svg";
 
-/// Random seeds stay short, so that they can be typed.
+/// Maximum random seed: short, so that it can be typed.
 const SEED_MAX: u64 = 10_000;
 
-/// Columns of the result.
+/// Width of the first column of the result.
 const WIDTH: usize = 38;
 
-/// Exit code when a line is not as it must be.
+/// Exit code when a line of the result is wrong.
 const WRONG: u8 = 1;
 
-/// What was asked for.
+/// The checked options of the demo.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) seed: Option<u64>,
@@ -56,12 +56,12 @@ pub(crate) struct Options {
     pub(crate) kill: bool,
     pub(crate) mtls: bool,
     pub(crate) keep: bool,
-    /// The picture's file.
+    /// The file for the picture.
     pub(crate) plot: PathBuf,
     pub(crate) forget_key: bool,
 }
 
-/// The `demo` command, and the process that it starts as its counterexample.
+/// Runs the `demo` command, or the process that it starts as its control group.
 pub(crate) async fn command(what: What) -> anyhow::Result<u8> {
     match what {
         What::Demo(options) => demo(options).await,
@@ -78,7 +78,7 @@ async fn demo(options: Options) -> anyhow::Result<u8> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    // Whatever ends this, children end with the future that holds them.
+    // However the demo ends, the children end with the future that holds them.
     let done = tokio::select! {
         done = show(&options, &world, dir.path()) => done,
         _ = hangup.recv() => anyhow::bail!("the terminal is gone; all processes of the demo are ended"),
@@ -113,7 +113,7 @@ async fn show(options: &Options, world: &World, dir: &Path) -> anyhow::Result<(u
     progress.result(once_line(&once));
     progress.result(heading(options));
 
-    // Side by side, each with a provider of its own: both mostly wait for a disk.
+    // Both legs run at the same time, each with a provider of its own: both mostly wait for a disk.
     let (naive_dir, tinjis_dir) = (leg("naive")?, leg("tinjis")?);
     let (naive, kept) = tokio::join!(
         legs::naive(&naive_dir, world, pki, &progress),
@@ -141,7 +141,7 @@ async fn show(options: &Options, world: &World, dir: &Path) -> anyhow::Result<(u
     Ok((if complaints.is_empty() { 0 } else { WRONG }, kept, quarter))
 }
 
-/// Why the demo fails although it ran.
+/// Reasons why the demo fails although it ran.
 fn complaints(naive: &Report, kept: &Kept, world: &World) -> Vec<String> {
     let mut complaints = Vec::new();
     if naive.result.count(FindingKind::Double) == 0 {

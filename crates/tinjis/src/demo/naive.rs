@@ -1,5 +1,6 @@
-//! The naive biller (control group): read, charge, mark as paid, and retry without a key when no response came.
-//! A process of the demo, to be killed like ours; no mode of the product, and no part of it may use this.
+//! The naive biller (control group): reads, charges, marks as paid, and retries without a key after a lost response. A
+//! process of the demo that is killed as ours are. It is no mode of the product, and must not be used by any part of
+//! it.
 
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use chassis::client::{Client, ClientConfig};
 use http::Request;
 
-/// How often it tries one invoice before it gives up.
+/// How often one invoice is tried before the naive biller gives up.
 const TRIES_MAX: usize = 100;
 
 /// Charges each line of `invoices` (a request's body each) that is not a line of `paid`, until none is left.
@@ -41,7 +42,7 @@ pub(crate) async fn bill(
     }
 }
 
-/// Whether the provider charged it; without an answer, asks again.
+/// Charges an invoice, repeatedly until there is an answer; returns whether the provider charged it.
 async fn charge(client: &Client, provider: &str, invoice: &str) -> anyhow::Result<bool> {
     for _ in 0..TRIES_MAX {
         let body = Bytes::from(invoice.to_owned());

@@ -1,5 +1,5 @@
-//! The demo's own CA, for `--mtls`: fresh certificates for both services, the biller and the demo itself, written
-//! out as a mounted secret is, and exchanged at once in mid-run. Knows settings, and no connection.
+//! The demo's own CA, for `--mtls`: fresh certificates for both services, the biller and the demo itself. They are
+//! written like a mounted secret, and replaced all at once during a run. Knows settings, and no connection.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,7 +16,7 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-/// What every server here is called by.
+/// The host name in every server certificate of the demo.
 pub(super) const HOST: &str = "localhost";
 /// The SAN allow-list of both services.
 const CLIENT: &str = "spiffe://tinjis/demo";
@@ -51,7 +51,7 @@ impl Pki {
         Ok(pki)
     }
 
-    /// Replaces all certificates and keys, in force at once.
+    /// Replaces all certificates and keys at once.
     pub(super) fn change(&self) -> anyhow::Result<()> {
         let version = format!("..{}", self.0.version.fetch_add(1, Ordering::Relaxed));
         let folder = self.0.folder.join(&version);
@@ -107,12 +107,12 @@ impl Pki {
         format!("--cacert {ca} --cert {certificate} --key {key} ")
     }
 
-    /// Where everything lies.
+    /// The folder with all certificates and keys.
     pub(super) fn folder(&self) -> &Path {
         &self.0.folder
     }
 
-    /// Connections of the demo itself.
+    /// TLS for connections of the demo itself.
     pub(super) fn connect(&self) -> anyhow::Result<TlsConnect> {
         connect(&self.0.folder)
     }
@@ -126,7 +126,7 @@ impl Pki {
     }
 }
 
-/// Connections by the certificates in such a folder.
+/// TLS with the certificates in such a folder.
 pub(super) fn connect(folder: &Path) -> anyhow::Result<TlsConnect> {
     let source = |file: &str| Source { setting: "--pki".into(), path: folder.join(file) };
     let files = ClientFiles {
@@ -134,7 +134,7 @@ pub(super) fn connect(folder: &Path) -> anyhow::Result<TlsConnect> {
         system_too: false,
         identity: Some((source("client.pem"), source("client.key"))),
     };
-    // Its metrics are not exported.
+    // The metrics of these connections are not exported.
     let unseen = Telemetry::new("demo", "", "");
     Ok(TlsConnect::open(files, Clock::system(), &TlsMetrics::new(&unseen.metrics))?)
 }

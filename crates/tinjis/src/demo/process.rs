@@ -1,5 +1,5 @@
-//! The demo's children: this same binary as a service or as the naive biller, ended by its id whatever happens.
-//! Knows that services have two ports, a database and a log; knows nothing that they do.
+//! The demo's children: this same binary as a service or as the naive biller, each ended by its process id in every
+//! case. Knows that services have two ports, a database and a log, and nothing about their work.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -19,7 +19,7 @@ use crate::http::{Api, BaseUrl};
 /// How long a child may take to become ready, or to end.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often a predicate is asked.
+/// How often a condition is checked.
 const POLL: Duration = Duration::from_millis(4);
 
 /// Lines of a child's log that are printed after a failure.
@@ -48,12 +48,12 @@ pub(crate) async fn wait_for<T>(
     }
 }
 
-/// Between two looks at a predicate.
+/// Sleeps between two checks of a condition.
 pub(crate) async fn rest() {
     tokio::time::sleep(POLL).await;
 }
 
-/// This very program, also when a newer build has taken the place of its file since.
+/// This program's own file, even if a newer build has replaced it since.
 fn own_program() -> anyhow::Result<PathBuf> {
     const RUNNING: &str = "/proc/self/exe";
     if Path::new(RUNNING).exists() {
@@ -71,8 +71,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts this binary with these arguments, in a process group of its own, so that Ctrl-C reaches the demo alone,
-    /// and without this process's settings.
+    /// Starts this binary with these arguments and without this process's settings. The child has a process group of
+    /// its own, so that Ctrl-C reaches the demo alone.
     fn start(words: &[OsString], log: &Path) -> anyhow::Result<Self> {
         let out = OpenOptions::new().create(true).append(true).open(log)?;
         let err: File = out.try_clone()?;
@@ -93,12 +93,12 @@ impl Running {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if the child has ended.
     pub(super) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL, and waits until the child has ended.
     pub(super) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -109,13 +109,13 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.detached {
-            // It may be gone already.
+            // The child may have ended already.
             let _ = self.kill();
         }
     }
 }
 
-/// One service of ours as a child.
+/// One of our services as a child.
 #[derive(Debug)]
 pub(crate) struct Service {
     name: &'static str,
@@ -162,18 +162,18 @@ impl Service {
         Ok(())
     }
 
-    /// SIGKILL.
+    /// Kills the service by SIGKILL.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.running.kill()
     }
 
-    /// After a kill: the same again on the same ports and data.
+    /// Starts a killed service again with the same ports and data.
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         self.running = Running::start(&self.words, &self.running.log)?;
         self.ready().await
     }
 
-    /// SIGKILL, then the same again on the same ports and data.
+    /// Kills the service by SIGKILL and starts it again with the same ports and data.
     pub(crate) async fn kill_and_restart(&mut self) -> anyhow::Result<()> {
         self.kill()?;
         self.restart().await
@@ -207,7 +207,7 @@ impl Service {
         })
     }
 
-    /// Waits until it shows and trusts what was changed in the files.
+    /// Waits until the service has loaded changed TLS files this many times.
     pub(super) async fn changed(&self, times: i64) -> anyhow::Result<()> {
         const METRIC: &str = "tls_reloads_total{result=\"ok\"} ";
         let admin = self.admin_api();
@@ -228,18 +228,18 @@ impl Service {
         self.running.id()
     }
 
-    /// What curl must show, if anything.
+    /// The TLS arguments of curl, or nothing without `--mtls`.
     pub(super) fn curl_words(&self) -> String {
         self.pki.as_ref().map(Pki::curl_words).unwrap_or_default()
     }
 
-    /// Goes on without the demo.
+    /// Keeps the service running after the demo ends.
     pub(super) fn detach(&mut self) {
         self.running.detached = true;
     }
 }
 
-/// The arguments of a service with its data in a folder, unless a setting says where they are.
+/// The arguments of a service. Its database is in `dir`, unless a setting names another.
 fn words(name: &str, dir: &Path, settings: &[(&str, String)]) -> Vec<OsString> {
     const DATABASE: &str = "--database-url";
     let mut words: Vec<OsString> = vec!["run".into(), name.into()];
@@ -257,7 +257,7 @@ fn api(address: SocketAddr) -> Api {
     Api::new(base)
 }
 
-/// The naive biller as a child.
+/// Starts the naive biller as a child.
 pub(super) fn naive(
     [invoices, paid, log]: [&Path; 3],
     provider: &str,
@@ -281,7 +281,7 @@ pub(super) fn naive(
 /// Unused loopback addresses.
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let random = Random::system();
-    // All are held until all are found, so that they differ.
+    // All ports stay bound until all are found, so that they differ.
     let held: [TcpListener; N] = std::array::from_fn(|_| {
         loop {
             let step = u16::try_from(random.below(PORTS.into())).unwrap_or_default();
@@ -293,7 +293,7 @@ fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     held.map(|listener| listener.local_addr().expect("a bound socket has an address"))
 }
 
-/// The last lines of every log in a folder and its folders.
+/// The last lines of every log in a folder and its subfolders.
 pub(crate) fn log_tails(dir: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     let mut entries: Vec<PathBuf> =

@@ -1,7 +1,6 @@
-//! The demo's third act: a quarter of a year of subscriptions, invoiced and charged month by month by the schedule of a
-//! real billing. The clock is not moved: the periods are past ones, which the schedule makes when an operator
-//! asks for each.
-//! Measures and returns numbers; the parent prints and judges them.
+//! The last part of the demo: the schedule of a real billing invoices and charges a quarter of a year of subscriptions,
+//! month by month. The clock is not moved: all periods are in the past, and the schedule makes each month when an
+//! operator asks for it. Measures and returns numbers; the parent prints and judges them.
 
 use billing::plot::{BarChart, Group};
 use std::path::Path;
@@ -20,19 +19,19 @@ use crate::pay::Run;
 use crate::progress::Progress;
 use crate::verify::{Billing, ReadProgress, Report, verify};
 
-/// One subscription of each kind, times three.
+/// One subscription of each kind, three times.
 pub(super) const SUBSCRIPTIONS: u64 = 54;
 const ANCHORS: [u64; 3] = [29, 30, 31];
 const ZONES: [&str; 2] = ["Europe/Copenhagen", "America/New_York"];
-/// With two, no and three decimals.
+/// Prices with two, no and three decimals.
 const PRICES: [(&str, &str); 3] = [("EUR", "9.90"), ("JPY", "1290"), ("KWD", "2.750")];
 const STARTS_ON: &str = "2025-01-01";
 
-/// Paused for February, and the one whose price grows in March.
+/// The subscription that is paused for February, and the one whose price rises in March.
 const PAUSED: &str = "S-01";
 const DEARER: &str = "S-02";
 
-/// As billing records what the demo does.
+/// Reason and actor that billing records for the demo's changes.
 const REASON: &str = "the demo";
 const ACTOR: &str = "tinjis demo";
 
@@ -43,17 +42,17 @@ const SUCCESS_RATE: &str = "0.9";
 const MONTHS: [(&str, &str); 3] =
     [("January", "2025-01-31"), ("February", "2025-02-28"), ("March", "2025-03-31")];
 
-/// What billing shows of one month.
+/// Counts of one month, as billing shows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Month {
     pub(super) name: &'static str,
     pub(super) invoiced: u64,
     pub(super) charged: u64,
-    /// By the provider; PENDING until a `pay` tries them again.
+    /// Invoices that the provider declined; PENDING until a `pay` tries them again.
     pub(super) declined: u64,
 }
 
-/// What the act leaves behind.
+/// Services and counts of the quarter.
 #[derive(Debug)]
 pub(super) struct Quarter {
     pub(super) billing: Service,
@@ -62,7 +61,7 @@ pub(super) struct Quarter {
     pub(super) report: Report,
 }
 
-/// Starts both services and lets the schedule work through three months.
+/// Starts both services and lets the schedule process three months.
 pub(super) async fn quarter(
     dir: &Path,
     world: &World,
@@ -95,7 +94,7 @@ pub(super) async fn quarter(
     Ok(Quarter { billing, payments, months, report })
 }
 
-/// The subscriptions: each anchor in each zone in each currency, in turn.
+/// The rows of the subscriptions: each anchor in each zone in each currency.
 fn rows() -> String {
     let row = |nth: u64| {
         let pick = |nth: u64, count: usize| usize::try_from(nth).unwrap_or(0) % count;
@@ -127,7 +126,7 @@ async fn change(billing: &Api, reference: &str, change: &str, fields: ChangeRequ
     Ok(())
 }
 
-/// As `tinjis schedule run --until DATE --catch-up each`, to the end of its charges.
+/// Does the same as `tinjis schedule run --until DATE --catch-up each`, and waits until its charges have ended.
 async fn run_schedule(billing: &Api, until: &str) -> anyhow::Result<()> {
     let request = ScheduleRunRequest {
         until: until.to_owned(),
@@ -155,7 +154,7 @@ async fn run_schedule(billing: &Api, until: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Counts what `/v1` shows: each invoice of a period has its due date in its reference.
+/// Counts the invoices that `/v1` shows: the reference of an invoice contains the due date of its period.
 async fn months(billing: &Api) -> anyhow::Result<Vec<Month>> {
     let page: Page<Invoice> = billing.get("/v1/invoices?limit=1000").await?;
     let mut months = MONTHS.map(|(name, _)| Month { name, ..Month::default() });
@@ -178,7 +177,7 @@ impl Quarter {
         self.months.iter().map(|month| month.invoiced).sum()
     }
 
-    /// Each subscription has one period a month, and one was paused for one.
+    /// Whether each subscription has one period a month, and the paused subscription one less.
     pub(super) fn is_whole(&self) -> bool {
         let invoiced: Vec<u64> = self.months.iter().map(|month| month.invoiced).collect();
         invoiced == [SUBSCRIPTIONS, SUBSCRIPTIONS - 1, SUBSCRIPTIONS]

@@ -1,5 +1,5 @@
-//! What follows from the demo's seed: the deployment, the invoices and the provider's faults. Pure.
-//! Starts nothing.
+//! Everything that follows from the demo's seed: the deployment, the invoices and the provider's faults. Pure. Starts
+//! nothing.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::import::Row;
 
-/// Customers that the invoices are spread over.
+/// Number of customers with invoices.
 const CUSTOMERS: u64 = 100;
 
 /// Currencies of the customers, in turn.
@@ -23,13 +23,13 @@ const AMOUNT_MINOR_MAX: u64 = 50_000;
 /// Share of answers that are lost after the charge, in percent.
 pub(super) const LOST_PERCENT: u32 = 5;
 
-/// One world, the same for every demo of this seed.
+/// The inputs of the demo, the same for each demo with this seed.
 #[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) seed: u64,
     pub(super) deployment_id: Uuid,
     pub(super) invoices: Vec<Row>,
-    /// How many charges are held back, each for a kill.
+    /// Number of answers that are held back, each for a kill.
     pub(super) kills: u32,
 }
 
@@ -41,7 +41,7 @@ impl World {
         Self { seed, deployment_id, invoices, kills }
     }
 
-    /// The provider's faults: some responses are lost, and at even distances one is held until a process is killed.
+    /// The provider's faults: some responses are lost, and at equal intervals one is held until a process is killed.
     pub(super) fn faults(&self, forget_key: bool) -> String {
         let mut script = format!("seed = {}\n", self.seed);
         let parts = u64::from(self.kills) + 1;
@@ -56,7 +56,7 @@ impl World {
         script
     }
 
-    /// The bodies that the naive biller sends, a line each: what ours sends, without a key.
+    /// The requests' bodies for the naive biller, a line each: the same as billing's, without a key.
     pub(super) fn bodies(&self) -> impl Iterator<Item = String> {
         (1..).zip(&self.invoices).map(|(number, row): (u64, _)| {
             let Row { reference, customer_id, currency, amount, .. } = row;
@@ -67,7 +67,7 @@ impl World {
         })
     }
 
-    /// The naive biller's invoices, to be verified: `paid` are the bodies that it marked.
+    /// The naive biller's invoices for verification: those whose body is in `paid` are marked as paid.
     pub(super) fn naive_invoices(&self, paid: &str) -> Vec<InvoiceFact> {
         let paid: std::collections::HashSet<&str> = paid.lines().collect();
         (1..)

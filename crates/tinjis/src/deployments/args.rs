@@ -1,4 +1,4 @@
-//! The flag that names a deployment table, and the services that it leads to. Opens the table and token files.
+//! The flag that names a deployment table, and the services in the table. Opens the table and token files.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub(crate) struct DeploymentsArgs {
     deployments: Option<String>,
 }
 
-/// The pairs of a table, in its order.
+/// Both services of each deployment, in the order of the table.
 #[derive(Debug)]
 pub(crate) struct Pairs {
     pub(crate) table: Table,
@@ -35,7 +35,7 @@ impl DeploymentsArgs {
         problems.check(FLAG, Table::read(Path::new(non_empty(&self.deployments)?)))
     }
 
-    /// Those of the table, or the one of the flags; `None` when a mistake was recorded.
+    /// The billings of the table, or the single billing of the flags; `None` when a mistake was recorded.
     pub(crate) fn billings(&self, flags: &BillingArgs, problems: &mut Problems) -> Option<Billings> {
         if !self.is_given() {
             return flags.resolve(problems).map(Billings::one);
@@ -45,8 +45,8 @@ impl DeploymentsArgs {
         Some(Billings::of(table, apis))
     }
 
-    /// Both services of each deployment; `None` when a mistake was recorded. `token` is for payments without one of their
-    /// own.
+    /// Both services of each deployment; `None` when a mistake was recorded. `token` is for payment services without a
+    /// token of their own in the table.
     pub(crate) fn pairs(
         &self,
         flags: &BillingArgs,

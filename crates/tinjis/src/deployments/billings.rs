@@ -1,5 +1,5 @@
-//! Where a row of an import goes: to the deployment that has its reference already, else to the one that the table names.
-//! Knows two import routes and two look-ups; knows no file and writes nothing.
+//! The target of an imported row: the deployment that has its reference already, else the one that the table names.
+//! Knows two import routes and two look-up routes; knows no file and writes nothing.
 
 use anyhow::bail;
 use api::billing::ImportReport;
@@ -13,10 +13,10 @@ use super::table::Table;
 use crate::http::{Api, CallError, segment};
 use crate::verify::BillingApi;
 
-/// References that one deployment is asked for at the same time.
+/// Maximum number of concurrent look-ups at one deployment.
 const CONCURRENT_MAX: usize = 16;
 
-/// What rows become: the route that imports them, without writing, and the one that shows one of them.
+/// A kind of rows: the route that imports rows without writing, and the route that shows one item.
 #[derive(Debug)]
 pub(crate) struct Kind {
     dry_run: &'static str,
@@ -27,20 +27,20 @@ pub(crate) const INVOICES: Kind = Kind { dry_run: "/v1/imports?dry_run=true", it
 pub(crate) const SUBSCRIPTIONS: Kind =
     Kind { dry_run: "/v1/subscriptions/imports?dry_run=true", item: "/v1/subscriptions" };
 
-/// A row as billing takes it.
+/// A row in billing's import format.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) reference: Reference,
-    /// With its line break.
+    /// The row as JSON, with its line break.
     pub(crate) json: Vec<u8>,
 }
 
 /// The billings that rows may go to.
 #[derive(Clone, Debug)]
 pub(crate) struct Billings {
-    /// In the order of the table.
+    /// One API per deployment, in the order of the table.
     pub(crate) apis: Vec<Api>,
-    /// `None` for a single one.
+    /// `None` for a single billing.
     table: Option<Table>,
 }
 
@@ -49,12 +49,12 @@ impl Billings {
         Self { apis: vec![api], table: None }
     }
 
-    /// One for each entry of the table.
+    /// The billings of a table, one for each entry.
     pub(crate) fn of(table: Table, apis: Vec<Api>) -> Self {
         Self { apis, table: Some(table) }
     }
 
-    /// Fails unless each is reached and is the deployment that the table says.
+    /// Fails unless each billing answers with the deployment id in the table.
     pub(crate) async fn check_ids(&self) -> anyhow::Result<()> {
         let Some(table) = &self.table else { return Ok(()) };
         let found = ids(&self.apis).await;
@@ -67,8 +67,8 @@ impl Billings {
         })
     }
 
-    /// For each row the place of the billing that it goes to. Who has a reference keeps it, whatever the table says now:
-    /// a second invoice of it would be charged a second time.
+    /// For each row, the index of its billing. A deployment that has a reference keeps it, even if the table names
+    /// another: a second invoice of a reference would be charged a second time.
     pub(crate) async fn places(&self, kind: &Kind, rows: &[Line]) -> Result<Vec<usize>, CallError> {
         let Some(table) = &self.table else { return Ok(vec![0; rows.len()]) };
         let by_table: Vec<usize> = rows.iter().map(|row| table.place(row.reference.as_str())).collect();
@@ -86,13 +86,13 @@ impl Billings {
     }
 }
 
-/// The deployment id that each billing says, or why it says none.
+/// The deployment id of each billing, or the error of the call.
 pub(crate) async fn ids(apis: &[Api]) -> Vec<Result<String, CallError>> {
     let ids = apis.iter().map(async |api| Ok(BillingApi(api.clone()).deployment().await?.deployment_id));
     stream::iter(ids).buffered(CONCURRENT_MAX).collect().await
 }
 
-/// Where the table and a billing that answered do not agree.
+/// Differences between the table and the billings that answered.
 pub(crate) fn wrong_ids(table: &Table, found: &[Result<String, CallError>]) -> Vec<String> {
     let wrong = table.entries.iter().zip(found).filter_map(|(entry, found)| {
         let found = found.as_ref().ok()?;
@@ -113,7 +113,7 @@ async fn known(api: &Api, kind: &Kind, rows: &[&Line]) -> Result<Vec<bool>, Call
     let of_all = if report.unchanged == all {
         Some(true)
     } else {
-        // Rows that would be refused may be known, with other data.
+        // Some rows may be known with other data, which billing refuses.
         (report.created == all).then_some(false)
     };
     let lookups = rows.iter().map(async |row| {
@@ -124,7 +124,7 @@ async fn known(api: &Api, kind: &Kind, rows: &[&Line]) -> Result<Vec<bool>, Call
             Some(of_all) => of_all,
             None => has(kind.item, row.reference.as_str()).await?,
         };
-        // Its schedule will make this invoice.
+        // The schedule of that subscription will make this invoice.
         match subscription_of(row.reference.as_str()).filter(|_| !is_known) {
             Some(subscription) => has(SUBSCRIPTIONS.item, subscription).await,
             None => Ok(is_known),

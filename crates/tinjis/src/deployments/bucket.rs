@@ -1,24 +1,23 @@
-//! Which bucket a reference has: the one rule that spreads invoices and subscriptions over deployments. It never changes,
-//! because an import that sent a reference elsewhere than the one before would rely on being told who has it.
-//! Pure; knows no deployment.
+//! The bucket of a reference: the one rule that spreads invoices and subscriptions over deployments. It never changes:
+//! otherwise an import could send a known reference to another deployment. Pure; knows no deployment.
 
 use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-/// Shares are given in these; more than anybody has deployments, so that shares can be small.
+/// Number of buckets, the unit of a share: many more than deployments, so that a share can be small.
 pub(crate) const BUCKETS: u16 = 1024;
 
-/// Keeps these hashes apart from those of keys.
+/// Keeps these hashes distinct from those of keys.
 const PURPOSE: &[u8] = b"tinjis bucket 1\n";
 
-/// The form that references are compared by. Not billing's own, because verification uses it too.
+/// The NFC form, in which references are compared. Independent of billing's own code, because verification uses it too.
 pub(crate) fn nfc(reference: &str) -> Cow<'_, str> {
     if is_nfc(reference) { Cow::Borrowed(reference) } else { Cow::Owned(reference.nfc().collect()) }
 }
 
-/// By the NFC form; a period has the bucket of its subscription.
+/// The bucket of a reference's NFC form; a period has the bucket of its subscription.
 pub(crate) fn bucket(reference: &str) -> u16 {
     let name = nfc(reference);
     let name = subscription_of(&name).unwrap_or(&name);
@@ -26,7 +25,7 @@ pub(crate) fn bucket(reference: &str) -> u16 {
     u16::from_be_bytes([hash[0], hash[1]]) / (u16::MAX / BUCKETS + 1)
 }
 
-/// The subscription that a period's invoice would be of: what is before `@YYYY-MM-DD`.
+/// The subscription in the reference of a period's invoice: the text before `@YYYY-MM-DD`.
 pub(crate) fn subscription_of(reference: &str) -> Option<&str> {
     let (subscription, date) = reference.rsplit_once('@')?;
     let is_date = date.len() == 10
@@ -41,7 +40,7 @@ pub(crate) fn subscription_of(reference: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    // Computed by another implementation of SHA-256; fixed for ever.
+    // Computed by another implementation of SHA-256; never changes.
     #[test]
     fn the_bucket_of_a_reference_is_fixed() {
         let references = ["I1", "INV-2026-0001", "Größe/7", "S1", "発票-3", "a@b"];

@@ -1,6 +1,6 @@
-//! Several deployments that share the customers by a hash of the reference: their table, and where a row of an import goes.
-//! docs/adr/0123-references-belong-to-the-deployment-that-has-them.md has the decision. Knows no file of rows and compares
-//! nothing.
+//! Several deployments that share the customers by a hash of the reference: their table, and the target of an imported
+//! row. The decision is docs/adr/0123-references-belong-to-the-deployment-that-has-them.md. Knows no file of rows and
+//! compares nothing.
 
 mod args;
 mod billings;

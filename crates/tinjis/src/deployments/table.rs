@@ -1,5 +1,5 @@
-//! The deployment table: which deployments share the customers, where they are, and which buckets each has. Read from a
-//! file as a whole, with all its mistakes in one message. Calls no service.
+//! The deployment table: which deployments share the customers, their addresses, and their buckets. Reads the file as a
+//! whole, and reports all its mistakes in one message. Calls no service.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -12,14 +12,14 @@ use uuid::Uuid;
 use super::bucket::{BUCKETS, bucket};
 use crate::http::BaseUrl;
 
-/// Deployments of one table.
+/// Maximum number of deployments in one table.
 const DEPLOYMENTS_MAX: usize = 64;
 
 /// A deployment table without mistakes.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     pub(crate) entries: Vec<Entry>,
-    /// By bucket, the place of the deployment that gets its new references.
+    /// For each bucket, the index of the deployment that gets new references.
     owners: Vec<usize>,
 }
 
@@ -29,9 +29,9 @@ pub(crate) struct Entry {
     pub(crate) id: Uuid,
     pub(crate) billing: BaseUrl,
     pub(crate) payments: BaseUrl,
-    /// Instead of the token of the flags.
+    /// Replaces the token of the flags.
     pub(crate) billing_token_file: Option<PathBuf>,
-    /// Instead of the token of the flags.
+    /// Replaces the token of the flags.
     pub(crate) payments_token_file: Option<PathBuf>,
 }
 
@@ -53,7 +53,7 @@ struct RawEntry {
 }
 
 impl Table {
-    /// Paths of token files are relative to the folder of the table.
+    /// Reads a table. Paths of token files are relative to the folder of the table.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let failed = |error: &dyn Display| format!("{}: {error}", path.display());
         let text = fs::read_to_string(path).map_err(|error| failed(&error))?;
@@ -104,7 +104,7 @@ impl Table {
         }
     }
 
-    /// The place of the deployment that gets this reference, if no deployment has it.
+    /// The index of the deployment that gets this reference, if no deployment has it yet.
     pub(crate) fn place(&self, reference: &str) -> usize {
         self.owners[usize::from(bucket(reference))]
     }
@@ -126,7 +126,7 @@ impl RawEntry {
     }
 }
 
-/// Gives the buckets of a range, such as `0-511` or `7`, to the deployment at this place.
+/// Gives the buckets of a range, such as `0-511` or `7`, to the deployment at this index.
 fn take(owners: &mut [Option<usize>], range: &str, place: usize) -> Result<(), String> {
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let number = |text: &str| text.parse().ok().filter(|number: &u16| *number < BUCKETS).map(usize::from);

@@ -1,5 +1,5 @@
-//! Amounts as other tools write them, to the one text that the validator takes. Only separators that were named are
-//! taken; everything else is refused with the setting that would help. Pure.
+//! Converts amounts of other tools to the one text that the validator accepts. Accepts only separators that the
+//! settings name, and refuses any other with the setting that would help. Pure: knows no file.
 
 use std::borrow::Cow;
 
@@ -28,7 +28,7 @@ pub(crate) fn plain<'a>(text: &'a str, dialect: &Dialect, exponent: u8) -> Resul
     hint(&text).map_or(Ok(Cow::Owned(text)), Err)
 }
 
-/// Around the decimal separator; the other one, if it groups nothing, is no part of an amount.
+/// Splits at the decimal separator; the other separator is an error unless it groups thousands.
 fn split<'a>(text: &'a str, dialect: &Dialect) -> Result<(&'a str, Option<&'a str>), String> {
     let (decimal, other) = if dialect.decimal_comma { (',', '.') } else { ('.', ',') };
     if text.contains(other) && dialect.thousands != Some(other) {
@@ -43,9 +43,9 @@ fn split<'a>(text: &'a str, dialect: &Dialect) -> Result<(&'a str, Option<&'a st
     })
 }
 
-/// `1.234.567` to `1234567`; an ungrouped number stays. `None` for groups of another size.
+/// Removes the separators: `1.234.567` to `1234567`; an ungrouped number stays. `None` for groups of another size.
 fn ungroup(whole: &str, separator: char) -> Option<String> {
-    // Spreadsheets write a space that does not break, of either width, and either apostrophe.
+    // Spreadsheets write non-breaking spaces of either width, and either apostrophe.
     let is_separator = |character: char| match separator {
         ' ' => matches!(character, ' ' | '\u{a0}' | '\u{202f}'),
         '\'' => matches!(character, '\'' | '\u{2019}'),
@@ -68,7 +68,7 @@ fn minor_units(text: &str, exponent: usize) -> Result<String, String> {
     Ok(format!("{sign}{whole}{point}{decimals}"))
 }
 
-/// What to do about an amount that is surely none as it stands.
+/// Advice for a text that cannot be an amount in this form.
 fn hint(text: &str) -> Option<String> {
     let has_digit = text.bytes().any(|byte| byte.is_ascii_digit());
     let is_negative =

@@ -1,5 +1,5 @@
-//! CSV as people's programs write it: a header in any order, quotes, CRLF, a named delimiter and named columns; a row at
-//! a time. Must not know what a value means; only where it stood.
+//! CSV of spreadsheets and other programs: a header in any order, quotes, CRLF, a named delimiter and named columns; a
+//! row at a time. Must not know what a value means, only its place.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -14,10 +14,10 @@ use super::header::{self, Columns};
 use super::row::{Fault, Value, Values};
 use super::settings::Dialect;
 
-/// Bytes that are read ahead.
+/// Number of bytes that are read ahead.
 const BUFFER: usize = 64 * 1024;
 
-/// What a file of the dialect separates fields with, if nothing was said.
+/// The default delimiter.
 const COMMA: u8 = b',';
 
 /// Rows of a CSV file.
@@ -26,32 +26,32 @@ pub(crate) struct CsvRows<R> {
     record: ByteRecord,
     shared: Rc<Shared>,
     columns: Columns,
-    /// Lines above the first that the parser sees.
+    /// Number of lines above the first line that the parser reads.
     lines_above: u64,
     /// Whether fields without a name may follow the last column.
     may_be_wider: bool,
 }
 
-/// What the reader below the parser tells.
+/// State that the reader below the parser shares with the rows.
 #[derive(Debug, Default)]
 struct Shared {
     /// Bytes handed to the parser since the last record ended.
     since: Cell<usize>,
-    /// All bytes handed to the parser, once there are no more.
+    /// Number of all bytes, known after the last of them.
     all: Cell<Option<u64>>,
-    /// Lines with text behind a closing quote, which the parser would glue to the value; at most what is read ahead.
+    /// Lines with text behind a closing quote, which the parser would append to the value; bounded by the read-ahead.
     stray: RefCell<VecDeque<u64>>,
-    /// The file's last line has no end.
+    /// Whether the file's last line has no line end.
     ends_in_mid_line: Cell<bool>,
 }
 
-/// A record's line, and its values unless it is out of shape.
+/// A record's line, and its values or the fault in its shape.
 pub(crate) type Record<'a> = (u64, Result<Values<'a>, Fault>);
 
-/// A reader that refuses to feed one endless record (a quote that is never closed would swallow the file into
-/// memory), and that ends every line with one line feed, so that lines can be counted: the parser stops between the
-/// two bytes of CRLF. No column may hold a line break, so no value changes by this. One more line feed comes last: only
-/// a record whose quote is not closed reaches so far.
+/// A reader that limits the length of a record: a quote that is never closed would read the whole file into memory. It
+/// ends every line with one line feed, so that lines can be counted: the parser stops between the two bytes of CRLF. No
+/// column may hold a line break, so no value changes by this. At the end it adds one line feed: only a record whose
+/// quote is not closed reaches it.
 #[derive(Debug)]
 struct BoundedReader<R> {
     inner: R,
@@ -64,22 +64,22 @@ struct BoundedReader<R> {
     last: u8,
 }
 
-/// Where the bytes stand among quotes, as the parser sees it too.
+/// The parser's state of quotes at the current byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Quote {
     FieldStart,
     Plain,
     Inside,
-    /// After a quote that closes, or is the first of two.
+    /// After a quote that closes the field, or is the first of two.
     Closing,
 }
 
-/// What a record over the limit ends with; also recognised below.
+/// The error of a record over the limit; also recognised below.
 const TOO_LONG: &str = "is a quote not closed?";
 
 impl<R: Read> Read for BoundedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // What is read ahead may belong to records after this one.
+        // Bytes that are read ahead may belong to later records.
         if self.shared.since.get() > ROW_BYTES_MAX + BUFFER {
             return Err(io::Error::other(TOO_LONG));
         }
@@ -107,7 +107,7 @@ impl<R: Read> Read for BoundedReader<R> {
 }
 
 impl<R> BoundedReader<R> {
-    /// Rewrites CRLF and lone CR to LF in place; answers how many bytes are left.
+    /// Rewrites CRLF and lone CR to LF in place; returns how many bytes remain.
     fn with_line_feeds(&mut self, bytes: &mut [u8]) -> usize {
         let mut kept = 0;
         for at in 0..bytes.len() {
@@ -192,7 +192,7 @@ impl<R: BufRead> CsvRows<R> {
         Ok(rows)
     }
 
-    /// The line and the names of the header row.
+    /// The line number and the names of the header row.
     fn header(&mut self) -> Result<(u64, Vec<String>), Fault> {
         if !self.read()? {
             return Err(Fault::row(
@@ -204,7 +204,7 @@ impl<R: BufRead> CsvRows<R> {
         Ok((self.line(), names.collect()))
     }
 
-    /// Columns that are passed over.
+    /// Columns that are ignored.
     pub(crate) fn ignored(&self) -> &[String] {
         &self.columns.ignored
     }
@@ -214,7 +214,7 @@ impl<R: BufRead> CsvRows<R> {
         self.shared.ends_in_mid_line.get()
     }
 
-    /// The next row's line and values; a fault for a row that is out of shape. `None` at the end.
+    /// The next row's line and values; a fault for a row with a wrong shape. `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Record<'_>>, Fault> {
         if !self.read()? {
             return Ok(None);
@@ -265,7 +265,7 @@ impl<R: BufRead> CsvRows<R> {
         is_long.then(|| format!("is longer than {ROW_BYTES_MAX} bytes"))
     }
 
-    /// Whether a line of this record is among the stray ones; forgets those up to its end.
+    /// Whether a line of this record has stray text; forgets stray lines up to the end of the record.
     fn has_stray_text(&self) -> bool {
         let end = self.reader.position().line().saturating_sub(1);
         let mut stray = self.shared.stray.borrow_mut();
@@ -277,7 +277,7 @@ impl<R: BufRead> CsvRows<R> {
         found
     }
 
-    /// Where the record began: each of its lines has ended by now. (Its own position is before empty lines.)
+    /// The line on which the record began, computed from its end. The record's own position is before empty lines.
     fn line(&self) -> u64 {
         self.lines_above + self.reader.position().line().saturating_sub(self.breaks() + 1)
     }
@@ -307,7 +307,7 @@ impl<R: BufRead> CsvRows<R> {
     }
 }
 
-/// Passes over one line, whatever ends it; `false` at the end of the file.
+/// Skips one line with any line end; `false` at the end of the file.
 fn skip_line(inner: &mut impl BufRead) -> io::Result<bool> {
     let mut has_begun = false;
     loop {
@@ -330,7 +330,7 @@ fn skip_line(inner: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
-/// The character of a first line `sep=;`, which spreadsheets write and read.
+/// The delimiter in a first line `sep=;`, which spreadsheets write and read.
 pub(crate) fn separator_line(start: &[u8]) -> Option<u8> {
     let line = start.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
     let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);

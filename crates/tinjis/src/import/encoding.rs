@@ -1,5 +1,5 @@
-//! A file's bytes as UTF-8, from the encoding that its owner names. A contradicting byte order mark is reported,
-//! never followed. Knows no format.
+//! Converts a file's bytes to UTF-8, from the encoding that its owner names. A contradicting byte order mark is
+//! reported, never followed. Knows no format.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -11,7 +11,7 @@ use super::settings::{Dialect, NamedEncoding};
 
 const BUFFER: usize = 64 * 1024;
 
-/// The text, or why it cannot be read so.
+/// The file's text, or why it cannot be decoded.
 pub(crate) fn utf8(
     mut file: impl BufRead + Send + 'static,
     dialect: &Dialect,
@@ -52,7 +52,7 @@ pub(crate) fn utf8(
     Ok(Ok(Box::new(BufReader::with_capacity(BUFFER, transcoder))))
 }
 
-/// Decodes as it is read.
+/// A reader that decodes while it reads.
 struct Transcoder<R> {
     inner: R,
     decoder: Decoder,

@@ -1,5 +1,5 @@
-//! `import --explain`: a profile that is proposed for a file, with the reason for each line. The user reviews, corrects
-//! and saves it; the import itself never looks here. Writes nothing and asks no server.
+//! `import --explain`: proposes a profile for a file, with the reason for each line. The user reviews, corrects and
+//! saves it; the import itself never uses this module. Writes nothing and calls no server.
 
 mod columns;
 mod sample;
@@ -19,13 +19,13 @@ use columns::Mapping;
 use sample::Sample;
 use separators::Separators;
 
-/// How much of a file is looked at.
+/// Maximum number of bytes of a file that are read.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Exit code when something that is needed was not found.
+/// Exit code when something necessary was not found.
 const INCOMPLETE: u8 = 1;
 
-/// Statuses that are proposed a meaning at most.
+/// Maximum number of statuses with a proposed meaning.
 const STATUSES_MAX: usize = 50;
 
 /// Prints a proposal.
@@ -49,7 +49,7 @@ pub(crate) fn command(file: &Path, format: Format, target: &'static Target) -> a
     Ok(if is_complete { 0 } else { INCOMPLETE })
 }
 
-/// A profile as text, and whether it holds everything that is needed.
+/// A profile as text, and whether it is complete.
 fn propose(sample: &Sample, target: &'static Target) -> (String, bool) {
     let mapping = columns::mapping(&sample.names, target);
     let mut profile = Profile { text: String::new(), is_complete: true };
@@ -79,7 +79,7 @@ impl Profile {
     }
 
     fn comment(&mut self, why: &str) {
-        // What a file says stays in its comment.
+        // Control characters are removed, so that text of the file cannot leave its comment.
         let why: String =
             why.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
         self.line(format_args!("# {why}"));

@@ -1,5 +1,5 @@
-//! A file as rows, whatever its format and encoding, and how far it has been read; opened once for each pass.
-//! Must not know billing.
+//! A file as rows, in any supported format and encoding, and the number of bytes read; opened once for each pass. Must
+//! not know billing.
 
 use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Read};
@@ -13,19 +13,19 @@ use super::json::{ArrayRows, NdjsonRows, Parsed};
 use super::row::{self, Fault, Judged, Place, Value};
 use super::settings::Dialect;
 
-/// How rows are written.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// A header and rows.
     Csv,
     /// One array of objects.
     Json,
-    /// An object a line.
+    /// One object per line.
     Ndjson,
 }
 
 impl Format {
-    /// By the file's ending.
+    /// The format, by the file's extension.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" => Some(Self::Csv),
@@ -36,7 +36,7 @@ impl Format {
     }
 }
 
-/// Bytes read so far; shared with the progress bar.
+/// Number of bytes read so far; shared with the progress bar.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BytesRead(Arc<AtomicU64>);
 
@@ -64,7 +64,7 @@ impl Read for Counted {
 /// A file's text in UTF-8, without a byte order mark.
 pub(crate) type Start = Box<dyn BufRead + Send>;
 
-/// A file's rows.
+/// The rows of a file in one of the formats.
 pub(crate) enum Rows {
     Csv(Box<CsvRows<Start>>),
     Json(ArrayRows),
@@ -93,7 +93,7 @@ pub(crate) struct Opened {
     pub(crate) read: BytesRead,
 }
 
-/// Opens a file. The inner result is what is wrong with its beginning.
+/// Opens a file. The inner result is a fault at the beginning of the file.
 pub(crate) fn open(path: &Path, format: Format, dialect: &Dialect) -> io::Result<Opened> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
@@ -114,13 +114,13 @@ pub(crate) fn open(path: &Path, format: Format, dialect: &Dialect) -> io::Result
 }
 
 impl Rows {
-    /// The next invoice; a fault when the file cannot be read on.
+    /// The next invoice; a fault when the file cannot be read further.
     pub(crate) fn next(&mut self, dialect: &Dialect) -> Result<Option<Judged>, Fault> {
         let row = self.next_with(|place, values| row::judge(place, values, dialect))?;
         Ok(row.map(|row| row.unwrap_or_else(|fault| Judged::Bad { faults: vec![fault], reference: None })))
     }
 
-    /// The next row by what `judge` makes of its values, or the fault of one that is out of shape.
+    /// The result of `judge` for the next row, or the fault of a row with a wrong shape.
     pub(crate) fn next_with<T>(
         &mut self,
         judge: impl FnOnce(Place, &[Value<'_>]) -> T,
@@ -136,7 +136,7 @@ impl Rows {
         Ok(parsed.map(|parsed| parsed.values().map(|values| judge(parsed.place, &values))))
     }
 
-    /// Columns that were passed over.
+    /// Columns that were ignored.
     pub(crate) fn ignored(&self) -> &[String] {
         match self {
             Self::Csv(rows) => rows.ignored(),
@@ -144,7 +144,7 @@ impl Rows {
         }
     }
 
-    /// Whether a CSV file ended within its last line, as one does that was cut off.
+    /// Whether a CSV file has no line end after its last line, as a truncated file.
     pub(crate) fn ends_in_mid_line(&self) -> bool {
         match self {
             Self::Csv(rows) => rows.ends_in_mid_line(),

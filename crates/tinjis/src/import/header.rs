@@ -1,23 +1,23 @@
-//! A CSV file's header: which of its columns hold what is needed, by name or by the owner's map. Pure: knows no row.
+//! A CSV file's header: which column holds which field, by name or by the user's map. Pure: knows no row.
 
 use super::row::{Fault, shown};
 use super::settings::Dialect;
 
-/// Names that a message lists.
+/// Maximum number of names in a message.
 const LISTED_MAX: usize = 30;
 
-/// Where each field stands.
+/// The columns of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Columns {
-    /// For each column of the target, its place in a record.
+    /// For each column of the target, its index in a record.
     pub(crate) places: Vec<Option<usize>>,
     pub(crate) width: usize,
-    /// Columns that are passed over.
+    /// Columns that are ignored.
     pub(crate) ignored: Vec<String>,
 }
 
-/// Finds the columns. Without `--ignore-unknown-columns` every name must be known, and with it no column that may tell
-/// what is paid is passed over silently: a `status` that is not read would charge what is paid.
+/// Finds the columns. Without `--ignore-unknown-columns` every name must be known. With it, a column that may say what
+/// is paid is still an error: ignoring a `status` would charge what is paid.
 pub(crate) fn columns(line: u64, names: &[String], dialect: &Dialect) -> Result<Columns, Fault> {
     let folded: Vec<String> = names.iter().map(|name| fold(name)).collect();
     let fields = dialect.target.fields.len();
@@ -67,7 +67,7 @@ fn missing(field: usize, columns: &Columns, dialect: &Dialect) -> Option<String>
     }
 }
 
-/// A column that would be passed over and may tell what is paid.
+/// The error for an ignored column that may say what is paid.
 fn unread_status(columns: &Columns, dialect: &Dialect) -> Option<String> {
     let status = dialect.target.status?;
     let is_decided = columns.places[status].is_some() || dialect.source(status).is_none();
@@ -78,7 +78,7 @@ fn unread_status(columns: &Columns, dialect: &Dialect) -> Option<String> {
     ))
 }
 
-/// Whether a column's name may be one for the status, also misspelt.
+/// Whether a column's name may mean the status, also misspelt.
 pub(crate) fn may_be_status(name: &str) -> bool {
     let name = fold(name);
     let mut letters: Vec<char> = name.chars().collect();
@@ -103,7 +103,7 @@ fn hint(names: &[String], dialect: &Dialect) -> &'static str {
     }
 }
 
-/// Names are compared without case and without spaces around them.
+/// The form in which names are compared: lower case, without spaces around.
 pub(crate) fn fold(name: &str) -> String {
     name.trim().to_lowercase()
 }

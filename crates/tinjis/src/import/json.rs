@@ -1,5 +1,5 @@
-//! JSON arrays, also one inside an object, and NDJSON: an object at a time, in bounded memory. An array is read by a
-//! streaming visitor on a thread of its own, since a visitor pushes and an import pulls. Must not know what a value means.
+//! JSON arrays, also one inside an object, and NDJSON: an object at a time, in bounded memory. A streaming visitor on a
+//! thread of its own reads an array, since a visitor pushes and an import pulls. Must not know what a value means.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -18,16 +18,16 @@ use super::row::{Fault, Place, Value, Values, shown};
 use super::settings::Dialect;
 use super::target::Target;
 
-/// Elements that are read ahead of the import; each is at most as long as a row may be.
+/// Maximum number of elements that are read ahead of the import; each is at most as long as a row may be.
 const AHEAD_MAX: usize = 64;
 
-/// The longest element that holds fields which are passed over.
+/// Maximum length of an element when unknown fields are ignored.
 const WIDE_ELEMENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// What the reader ends an element over the limit with.
+/// The reader's error for an element over the limit.
 const TOO_LONG: &str = "is too long";
 
-/// One object's fields, each as it came.
+/// The raw fields of one object, with their place.
 #[derive(Debug)]
 pub(crate) struct Parsed {
     pub(crate) place: Place,
@@ -35,10 +35,10 @@ pub(crate) struct Parsed {
     target: &'static Target,
 }
 
-/// By the columns of the target.
+/// Raw values by the columns of the target.
 type Raw = Vec<Option<Box<RawValue>>>;
 
-/// The fields that are needed, and what was wrong with the others.
+/// The values of known fields, and the mistake in the other fields.
 #[derive(Debug)]
 struct Fields {
     raw: Raw,
@@ -59,7 +59,7 @@ impl Parsed {
         }
         let values = raw.iter().enumerate().map(|(field, raw)| match raw.as_deref().map(RawValue::get) {
             None => Value::Missing,
-            // Some tools tell by a switch whether an invoice is void.
+            // Some tools write true or false for whether an invoice is void.
             Some(switch @ ("true" | "false")) if self.target.status == Some(field) => {
                 Value::Text(switch.into())
             }
@@ -83,7 +83,7 @@ fn value(raw: &str, may_be_number: bool) -> Value<'_> {
     }
 }
 
-/// What the visitors need to know of the dialect.
+/// Names and limits of the dialect for the visitors.
 #[derive(Clone, Debug)]
 struct Names {
     target: &'static Target,
@@ -148,7 +148,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
             }
             map.next_value::<IgnoredAny>()?;
         }
-        // As in a CSV header: what may tell what is paid is not passed over silently.
+        // As in a CSV header: a field that may say what is paid is not ignored silently.
         let is_decided = self.0.target.status.is_none_or(|status| {
             let name = self.0.target.fields[status];
             fields.raw[status].is_some() || self.0.sources[status].as_deref() != Some(name)
@@ -164,7 +164,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
     }
 }
 
-/// Lines of NDJSON; empty ones are passed over.
+/// Lines of NDJSON; empty lines are skipped.
 pub(crate) struct NdjsonRows<R> {
     inner: R,
     names: Names,
@@ -215,7 +215,7 @@ impl Names {
         if self.ignore_unknown { WIDE_ELEMENT_BYTES_MAX } else { ROW_BYTES_MAX }
     }
 
-    /// The object that one line is.
+    /// Parses the object in one line.
     fn object(&self, line: u64, text: &[u8]) -> Result<Fields, Fault> {
         let mut deserializer = serde_json::Deserializer::from_slice(text);
         let fields = ObjectSeed(self).deserialize(&mut deserializer);
@@ -234,7 +234,7 @@ impl Names {
     }
 }
 
-/// What is wrong, without the place.
+/// The parser's message without the place.
 fn what(error: &serde_json::Error) -> String {
     let said = error.to_string();
     said.split(" at line ").next().unwrap_or(&said).to_owned()
@@ -249,7 +249,7 @@ impl ArrayRows {
     pub(crate) fn new(start: Start, dialect: &Dialect) -> Self {
         let names = Names::of(dialect);
         let (sender, elements) = sync_channel(AHEAD_MAX);
-        // It ends with the file, with the first mistake, or when the receiver is gone.
+        // The thread ends with the file, with the first mistake, or when the receiver is gone.
         std::thread::spawn(move || {
             if let Err(fault) = read_array(start, &names, &sender) {
                 let _gone = sender.send(Err(fault));
@@ -263,7 +263,8 @@ impl ArrayRows {
     }
 }
 
-/// Counts lines and refuses to feed an endless element. The parser takes a byte at a time, so that its place is known.
+/// A reader that counts lines and limits an element's length. The parser takes a byte at a time, so that its place is
+/// known.
 struct PlacedReader {
     inner: Start,
     place: Rc<ReaderPlace>,
@@ -335,7 +336,7 @@ struct Document<'a> {
     names: &'a Names,
     elements: &'a SyncSender<Result<Parsed, Fault>>,
     place: Rc<ReaderPlace>,
-    /// The next element's.
+    /// The index of the next element.
     index: Cell<u64>,
 }
 
@@ -423,7 +424,7 @@ impl<'de> Visitor<'de> for Records<'_, '_> {
     }
 }
 
-/// One element, sent on.
+/// One element, which is sent to the import.
 struct Element<'a, 'b>(&'a Document<'b>);
 
 impl<'de> DeserializeSeed<'de> for Element<'_, '_> {
@@ -434,7 +435,7 @@ impl<'de> DeserializeSeed<'de> for Element<'_, '_> {
         let index = document.index.get();
         document.index.set(index + 1);
         document.place.since.set(0);
-        // Its first byte has just been read.
+        // The first byte of the element has just been read.
         let place = Place { line: document.place.line.get(), index: Some(index) };
         let fields = ObjectSeed(document.names).deserialize(deserializer)?;
         document.place.since.set(0);

@@ -42,7 +42,7 @@ use crate::output::{self, grouped};
 /// Exit code when rows are bad.
 const BAD_ROWS: u8 = 1;
 
-/// What was asked for.
+/// The checked options of an import.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) file: PathBuf,
@@ -53,7 +53,7 @@ pub(crate) struct Options {
     pub(crate) update: bool,
 }
 
-/// What the whole file showed by itself.
+/// The result of the check without billing.
 #[derive(Debug)]
 struct Checked {
     identity: Identity,
@@ -63,13 +63,12 @@ struct Checked {
     same: u64,
     /// Rows that are left out by their status.
     left_out: u64,
-    /// Lines that are not sent: repeats and contradictions, in order.
+    /// Lines that are not sent, in order: repeats and contradictions.
     skipped: Vec<u32>,
-    /// The file could not be read to its end.
+    /// Whether the file could not be read to its end.
     is_broken: bool,
 }
 
-/// The `import` command.
 pub(crate) async fn command(billings: &Billings, options: &Options) -> anyhow::Result<u8> {
     let checked = check(options)?;
     if checked.is_broken {
@@ -115,7 +114,7 @@ fn bad_rows(count: u64) -> String {
     format!("{} {noun}", grouped(count))
 }
 
-/// Reads the whole file and tells the mistakes that it holds by itself.
+/// Reads the whole file and reports the mistakes that show without billing.
 fn check(options: &Options) -> anyhow::Result<Checked> {
     let opened = open(options)?;
     let identity = opened.identity;
@@ -171,7 +170,7 @@ impl Checked {
     }
 }
 
-/// What billing did with the rows of the file that are right by themselves, or would do.
+/// Sends the rows that are valid by themselves; with `dry_run` billing only checks them.
 async fn send(
     billings: &Billings,
     options: &Options,
@@ -206,7 +205,7 @@ async fn send(
         notes.so_far(opened.read.so_far());
         notes.faults(&std::mem::take(&mut sender.faults));
         let warnings = std::mem::take(&mut sender.warnings);
-        // Asked first, then written: said once.
+        // Printed in the dry run only, so that each warning appears once.
         if dry_run {
             notes.look_alikes(&warnings);
         }
@@ -222,7 +221,7 @@ fn is_skipped(skipped: &[u32], row: &Row) -> bool {
     u32::try_from(row.line).is_ok_and(|line| skipped.binary_search(&line).is_ok())
 }
 
-/// A failure in the middle, with what was written before it.
+/// The error of an interrupted import, with the counts of rows written before.
 fn stopped(error: anyhow::Error, sender: &Router, dry_run: bool) -> anyhow::Error {
     let Counts { created, unchanged, updated } = sender.counts();
     if dry_run {

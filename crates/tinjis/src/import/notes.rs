@@ -1,4 +1,4 @@
-//! What an import says while it reads a file: mistakes and warnings, of each a bounded number and the total.
+//! Messages of an import while it reads a file: mistakes and warnings, a bounded number of each kind and their total.
 //! Decides nothing.
 
 use crate::output::grouped;
@@ -9,18 +9,18 @@ use super::seen::{LISTED_MAX, Repeats};
 
 const TEMPLATE: &str = "{msg:10} [{bar:30}] {percent} %  {bytes_per_sec}  {eta}";
 
-/// Ignored columns that are named.
+/// Maximum number of ignored columns in a message.
 const COLUMNS_NAMED_MAX: usize = 30;
 
-/// Words on standard error, beside a bar.
+/// Messages on standard error, next to a progress bar.
 pub(crate) struct Notes {
     progress: Progress,
-    /// Mistakes, told or not.
+    /// Number of mistakes, printed or not.
     mistakes: u64,
     listed: usize,
-    /// Suspicious references, told or not.
+    /// Number of suspicious references, printed or not.
     suspects: u64,
-    /// References that look like stored ones, told or not.
+    /// Number of references that look like stored ones, printed or not.
     alike: usize,
 }
 
@@ -49,7 +49,7 @@ impl Notes {
         }
     }
 
-    /// Tells the first references that look like stored ones; the others are counted.
+    /// Prints the first references that look like stored ones; the others are only counted.
     pub(crate) fn look_alikes(&mut self, warnings: &[Fault]) {
         for warning in warnings.iter().take(LISTED_MAX.saturating_sub(self.alike)) {
             self.progress.note(format_args!("warning: {warning}"));
@@ -57,7 +57,7 @@ impl Notes {
         self.alike += warnings.len();
     }
 
-    /// All rows that billing refused: it lists some of each batch.
+    /// Sets the number of rows that billing refused: billing lists only some of each batch.
     pub(crate) fn bad_of_billing(&mut self, rows: u64) {
         self.mistakes = self.mistakes.max(rows);
     }
@@ -75,7 +75,7 @@ impl Notes {
         }
     }
 
-    /// What is passed over is said, once.
+    /// Prints the ignored columns, once.
     pub(crate) fn ignored_columns(&self, names: &[String]) {
         if names.is_empty() {
             return;
@@ -102,7 +102,7 @@ impl Notes {
         }
     }
 
-    /// Tells the first reference that looks as if a spreadsheet had changed it; the others are counted.
+    /// Prints the first reference that a spreadsheet seems to have changed; the others are only counted.
     pub(crate) fn suspect(&mut self, row: &Row) {
         let Some(why) = row::suspicion(row.reference.as_str()) else { return };
         self.suspects += 1;

@@ -1,26 +1,26 @@
-//! Rows on their way to the billings of several deployments, or to the only one: collected, asked about, sent.
-//! Which billing gets a row is decided in `deployments`; knows no file format.
+//! Sends rows to the billings of several deployments, or to the only billing: collects them, asks which billing has
+//! them, sends them. The rule for the target is in `deployments`; knows no file format.
 
 use super::row::{Fault, Row};
 use super::send::{BYTES_MAX, Counts, ROWS_MAX, Sender};
 use crate::deployments::{Billings, INVOICES, Line};
 use crate::http::{Api, CallError};
 
-/// Sends rows in batches, each to where it belongs.
+/// Sends rows in batches, each row to its billing.
 #[derive(Debug)]
 pub(crate) struct Router {
     billings: Billings,
-    /// One for each billing.
+    /// One sender for each billing.
     senders: Vec<Sender>,
     waiting: Vec<Line>,
-    /// Where each of them stands in the file: line and index.
+    /// The place of each waiting row in the file: line and index.
     places: Vec<(u64, Option<u64>)>,
     bytes: usize,
-    /// The last line of the file that was answered for.
+    /// The last line of the file with an answer.
     pub(crate) done_to: u64,
-    /// Until the caller takes them.
+    /// Faults, until the caller takes them.
     pub(crate) faults: Vec<Fault>,
-    /// References that look like stored ones, as above.
+    /// References that look like stored ones, until the caller takes them.
     pub(crate) warnings: Vec<Fault>,
 }
 
@@ -39,7 +39,7 @@ impl Router {
         }
     }
 
-    /// Adds a row, and sends when there are enough.
+    /// Adds a row, and sends when a batch is full.
     pub(crate) async fn row(&mut self, row: &Row) -> Result<(), CallError> {
         let line = Line { reference: row.reference.clone(), json: row.json() };
         self.bytes += line.json.len();
@@ -48,7 +48,7 @@ impl Router {
         if self.waiting.len() >= ROWS_MAX || self.bytes >= BYTES_MAX { self.flush().await } else { Ok(()) }
     }
 
-    /// Sends what is left. Asked directly before, so that little time is left for another import to be faster.
+    /// Sends the waiting rows. The look-up comes directly before, to leave another import little time in between.
     pub(crate) async fn flush(&mut self) -> Result<(), CallError> {
         self.bytes = 0;
         let (waiting, places) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.places));
@@ -71,7 +71,7 @@ impl Router {
         self.senders.iter().fold(Counts::default(), |all, sender| all + sender.counts)
     }
 
-    /// Rows that were not taken.
+    /// Number of rows that billing refused.
     pub(crate) fn bad(&self) -> u64 {
         self.senders.iter().map(|sender| sender.bad).sum()
     }

@@ -1,5 +1,5 @@
-//! One row of an import: from a source's texts to what billing takes, or every mistake in it. What is allowed is
-//! billing's own rule; this knows what other tools do to values. Pure: knows no format, no other rows, no server.
+//! One row of an import: from a source's texts to billing's types, or every mistake in it. Billing's own rules say what
+//! is allowed; this module knows what other tools do to values. Pure: knows no format, no other rows, no server.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,12 +13,12 @@ use chassis::currency::EXPONENT_OF_HUNDREDTHS;
 use super::amount;
 use super::settings::{Dialect, Meaning};
 
-/// Where a row stands.
+/// The place of a row in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Counted from 1, the header included.
+    /// Line number, counted from 1, the header included.
     pub(crate) line: u64,
-    /// In a JSON array, where lines may say little: counted from 0.
+    /// Index in a JSON array, where lines may not identify a row: counted from 0.
     pub(crate) index: Option<u64>,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Place {
 pub(crate) struct Fault {
     pub(crate) line: u64,
     pub(crate) index: Option<u64>,
-    /// The row's reference, as far as it has one.
+    /// The row's reference, if it is known.
     pub(crate) reference: Option<String>,
     /// The column's name; `row` for the row as a whole.
     pub(crate) column: Cow<'static, str>,
@@ -45,7 +45,7 @@ impl Fault {
         Self::new(line, "row", reason)
     }
 
-    /// The same in a row that is known better.
+    /// Adds the index and the reference to a fault, where they are known.
     pub(crate) fn at(mut self, index: Option<u64>, reference: Option<String>) -> Self {
         self.index = index.or(self.index);
         self.reference = reference.or(self.reference);
@@ -66,7 +66,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A row that is right by itself.
+/// A row without mistakes of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) line: u64,
@@ -79,14 +79,14 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// A line of the body that billing takes.
+    /// The row as a line of billing's request body.
     pub(crate) fn json(&self) -> Vec<u8> {
         let mut json = serde_json::to_vec(&self.wire()).expect("a checked row is always JSON");
         json.push(b'\n');
         json
     }
 
-    /// As billing takes it.
+    /// The row in billing's wire format.
     pub(crate) fn wire(&self) -> ImportRow {
         ImportRow {
             reference: self.reference.as_str().to_owned(),
@@ -98,37 +98,37 @@ impl Row {
     }
 }
 
-/// What became of a row.
+/// The result of checking a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Judged {
     Good(Row),
-    /// Left out by its status.
+    /// Left out because of its status.
     Skipped,
     Bad {
         faults: Vec<Fault>,
-        /// Its reference, if that is right.
+        /// The row's reference, if it is valid.
         reference: Option<Reference>,
     },
 }
 
-/// One value as its source gave it.
+/// One value from the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
     Text(Cow<'a, str>),
-    /// The digits of a JSON number, which no separators of people are in.
+    /// The digits of a JSON number, which contains no separators of the dialect.
     Number(Cow<'a, str>),
-    /// Not given.
+    /// The value is absent.
     Missing,
-    /// Given, but not as text: why.
+    /// The value is present, but not as text, with the reason.
     Bad(&'static str),
     /// JSON of the one column that is no text.
     Json(Cow<'a, str>),
 }
 
-/// The values of a row by the columns of its target.
+/// The values of a row, by the columns of its target.
 pub(crate) type Values<'a> = Vec<Value<'a>>;
 
-/// Checks a row; finds every mistake in it.
+/// Checks a row and finds every mistake in it.
 pub(crate) fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged {
     let values: &[Value<'_>; 5] = values.try_into().expect("a row has the columns of an invoice");
     let [reference, customer_id, currency, amount, status] = values;
@@ -156,7 +156,7 @@ pub(crate) fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Ju
     }
 }
 
-/// A value as a message names its row by it.
+/// The text by which a message names the row.
 pub(crate) fn text_of(value: &Value<'_>) -> Option<String> {
     match value {
         Value::Text(text) | Value::Number(text) if !text.is_empty() => Some(text.to_string()),
@@ -164,7 +164,7 @@ pub(crate) fn text_of(value: &Value<'_>) -> Option<String> {
     }
 }
 
-/// Our name of the column, and the file's where it has another.
+/// Our name of the column, with the name in the file if that differs.
 pub(crate) fn column(field: usize, dialect: &Dialect) -> Cow<'static, str> {
     let name = dialect.target.fields[field];
     match dialect.source(field) {
@@ -185,7 +185,8 @@ fn required<'a>(value: &'a Value<'_>) -> Result<&'a str, String> {
 
 pub(crate) fn parse_reference(value: &Value<'_>, dialect: &Dialect) -> Result<Reference, String> {
     if let Value::Number(digits) = value {
-        // Only what is mapped is another tool's, which may number its invoices; a fraction or an exponent never is a name.
+        // Only a mapped field may be a number, because other tools number their invoices; a fraction or an exponent is
+        // never a reference.
         let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit());
         if !(dialect.is_mapped(0) && is_whole) {
             return Err(format!(
@@ -204,7 +205,7 @@ pub(crate) fn parse_reference(value: &Value<'_>, dialect: &Dialect) -> Result<Re
     import_row::reference(text)
 }
 
-/// `1.23457E+11`, `1,23E+11`.
+/// Whether the text is a shortened number, such as `1.23457E+11` or `1,23E+11`.
 fn is_shortened_number(text: &str) -> bool {
     let Some((mantissa, exponent)) = text.split_once(['E', 'e']) else { return false };
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -234,7 +235,7 @@ pub(crate) fn parse_currency(value: &Value<'_>, dialect: &Dialect) -> Result<Cur
     }
 }
 
-/// `None` for a text that is an amount of some currency, where the row's is not known.
+/// Parses an amount. `None` for a valid amount of some currency, when the row's currency is unknown.
 pub(crate) fn parse_amount(
     value: &Value<'_>,
     dialect: &Dialect,
@@ -273,7 +274,7 @@ fn parse_status(value: &Value<'_>, dialect: &Dialect) -> Result<Meaning, String>
         .map_err(|why| format!("{why}, not {}; --status says what a tool's own words mean", shown(text)))
 }
 
-/// Why a good reference deserves a look: what a spreadsheet makes of other texts.
+/// Why a valid reference is suspicious: it looks like a spreadsheet's version of another text.
 pub(crate) fn suspicion(reference: &str) -> Option<&'static str> {
     match reference.as_bytes() {
         [b'=' | b'@', ..] => return Some("begins like a formula of a spreadsheet"),
@@ -305,7 +306,7 @@ fn is_date(text: &str) -> bool {
     }
 }
 
-/// A value as a message shows it: quoted, escaped and cut.
+/// A value for a message: quoted, escaped and cut.
 pub(crate) fn shown(text: &str) -> String {
     const CHARS_MAX: usize = 40;
     let cut: String = text.chars().take(CHARS_MAX).collect();

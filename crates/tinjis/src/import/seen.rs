@@ -1,56 +1,56 @@
-//! What one file says twice: references that stand in it more than once, those that people cannot tell apart, customers
-//! with two currencies. 32 bytes a row, so that a million rows take 32 MB; keeps digests, no texts. Knows no format and
-//! no server.
+//! Repeats in one file: references that appear more than once, references that look the same to a reader, customers
+//! with two currencies. 32 bytes a row, so that a million rows take 32 MB; stores digests, no texts. Knows no format
+//! and no server.
 
 use billing::invoice::Reference;
 use sha2::{Digest, Sha256};
 
 use super::row::{Fault, Row};
 
-/// The most rows of one file; at 32 bytes a row.
+/// Maximum number of rows in one file, at 32 bytes a row.
 pub(crate) const ROWS_MAX: usize = 20_000_000;
 
 /// Findings of one kind that are kept as text; all are counted.
 pub(crate) const LISTED_MAX: usize = 100;
 
-/// A row's trace. 96 bits of a SHA-256 are the reference's NFC form, and 64 its skeleton; 24 bits of the data's suffice,
-/// because a difference that they miss is found by billing at the second row.
+/// The digests of a row: 96 bits of a SHA-256 of the reference's NFC form, 64 of its skeleton, and 24 of the data. 24
+/// suffice, because billing finds a difference that they miss at the second row.
 #[derive(Clone, Copy, Debug)]
 struct Trace {
     reference: [u32; 3],
     skeleton: [u32; 2],
-    /// 0 of a row that is wrong.
+    /// 0 for a wrong row.
     customer_id: u32,
     line: u32,
-    /// The currency's number in the lowest byte, below 24 bits of everything.
+    /// The currency's number in the lowest byte, and 24 bits of the data's digest above it.
     data: u32,
 }
 
 const CURRENCY_BITS: u32 = 0xff;
 
-/// `data` of a row that is wrong by itself: equal to no other.
+/// `data` of a row that is wrong by itself: equal to no other row's data.
 const WRONG: u32 = u32::MAX;
 
-/// Everything read so far.
+/// Digests of all rows read so far.
 #[derive(Debug, Default)]
 pub(crate) struct Seen(Vec<Trace>);
 
-/// What the whole file showed.
+/// Repeats, contradictions and look-alikes of the whole file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Repeats {
-    /// How many rows say again what an earlier row said.
+    /// Number of rows that repeat an earlier row with the same data.
     pub(crate) same: u64,
-    /// The first of them.
+    /// The first repeats.
     pub(crate) repeated: Vec<Fault>,
-    /// How many rows are contradicted by another one, the first of each name included, and were right by themselves.
+    /// Number of rows that are valid by themselves and contradicted by another row, the first of each name included.
     pub(crate) contradicting: u64,
-    /// The first of them.
+    /// The first contradictions.
     pub(crate) faults: Vec<Fault>,
-    /// How many rows have a reference that is hard to tell from an earlier one.
+    /// Number of rows whose reference is hard to distinguish from an earlier one.
     pub(crate) alike: u64,
-    /// The first of them.
+    /// The first look-alikes.
     pub(crate) look_alikes: Vec<Fault>,
-    /// Lines of all repeats and contradictions, in order: they are not sent.
+    /// Lines of all repeats and contradictions, in order; these rows are not sent.
     pub(crate) skipped: Vec<u32>,
 }
 
@@ -76,7 +76,7 @@ impl Seen {
         self.push(&row.reference, row.line, row.customer_id.unsigned_abs(), data)
     }
 
-    /// Remembers the reference of a row that is wrong: another row of that name may be the wrong one.
+    /// Remembers the reference of a wrong row: another row of that name may be the wrong one.
     pub(crate) fn add_wrong(&mut self, reference: &Reference, line: u64) -> bool {
         self.push(reference, line, 0, WRONG)
     }
@@ -88,7 +88,7 @@ impl Seen {
         self.0.len() < ROWS_MAX
     }
 
-    /// Compares all rows with each other.
+    /// Compares all rows of the file.
     pub(crate) fn repeats(mut self) -> Repeats {
         let mut repeats = Repeats::default();
         self.0.sort_unstable_by_key(|row| (row.skeleton, row.reference, row.line));
@@ -112,7 +112,7 @@ impl Seen {
 }
 
 impl Repeats {
-    /// Rows of one skeleton, by name and line.
+    /// Compares rows of one skeleton, ordered by name and line.
     fn compare_names(&mut self, rows: &[Trace]) {
         let first = rows.iter().map(|row| row.line).min().unwrap_or_default();
         for same_name in rows.chunk_by(|a, b| a.reference == b.reference) {
@@ -144,7 +144,7 @@ impl Repeats {
         }
     }
 
-    /// Which of two rows is right cannot be known, so neither is taken.
+    /// Records a contradiction. It is unknown which of two rows is right, so neither is sent.
     fn contradict(&mut self, row: &Trace, other: &Trace) {
         if row.data == WRONG {
             return;
@@ -159,7 +159,7 @@ impl Repeats {
         );
     }
 
-    /// Rows of one customer, by line; the first `settled` of the skipped ones are counted already.
+    /// Compares rows of one customer, ordered by line; the first `settled` skipped lines are counted already.
     fn compare_currencies(&mut self, rows: &[Trace], settled: usize) {
         let currency = rows[0].data & CURRENCY_BITS;
         for row in rows.iter().filter(|row| row.data & CURRENCY_BITS != currency) {

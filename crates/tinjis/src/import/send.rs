@@ -1,5 +1,5 @@
-//! Rows on their way to billing: batches of bounded size, and billing's answers as faults of the file's lines.
-//! Knows one route; knows no file format.
+//! Sends rows to billing in batches of bounded size, and returns billing's answers as faults of the file's lines. Knows
+//! one route; knows no file format.
 
 use std::borrow::Cow;
 use std::ops::Add;
@@ -11,11 +11,11 @@ use bytes::Bytes;
 use super::row::{Fault, Row};
 use crate::http::{Api, CallError};
 
-/// Rows and bytes of one request, well below what billing takes.
+/// Maximum rows and bytes of one request, well below billing's limits.
 pub(super) const ROWS_MAX: usize = 1000;
 pub(super) const BYTES_MAX: usize = 512 * 1024;
 
-/// What billing did with rows, or would do.
+/// Counts of what billing did with rows, or would do in a dry run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) created: u64,
@@ -41,16 +41,16 @@ pub(crate) struct Sender {
     api: Api,
     path: String,
     body: Vec<u8>,
-    /// Where each row of the body stands in the file: line and index.
+    /// The place in the file of each row of the body: line and index.
     places: Vec<(u64, Option<u64>)>,
     /// The last line of the file that billing has answered for.
     pub(crate) done_to: u64,
     pub(crate) counts: Counts,
-    /// Rows that billing did not take.
+    /// Number of rows that billing refused.
     pub(crate) bad: u64,
-    /// Faults of some of them, until the caller takes them: billing lists a bounded number for each batch.
+    /// Faults of refused rows, until the caller takes them: billing lists a bounded number for each batch.
     pub(crate) faults: Vec<Fault>,
-    /// References that look like stored ones, as above.
+    /// References that look like stored ones, until the caller takes them.
     pub(crate) warnings: Vec<Fault>,
 }
 
@@ -69,7 +69,7 @@ impl Sender {
         }
     }
 
-    /// Adds a row, and sends when there are enough.
+    /// Adds a row, and sends when a batch is full.
     pub(crate) async fn row(&mut self, row: &Row) -> Result<(), CallError> {
         self.add((row.line, row.index), &row.json());
         if self.places.len() >= ROWS_MAX || self.body.len() >= BYTES_MAX {
@@ -79,13 +79,13 @@ impl Sender {
         }
     }
 
-    /// Adds a row as billing takes it, with its place in the file.
+    /// Adds a row in billing's format, with its place in the file.
     pub(super) fn add(&mut self, place: (u64, Option<u64>), json: &[u8]) {
         self.body.extend_from_slice(json);
         self.places.push(place);
     }
 
-    /// Sends what is left.
+    /// Sends the rows that are left.
     pub(crate) async fn flush(&mut self) -> Result<(), CallError> {
         if self.places.is_empty() {
             return Ok(());
@@ -102,7 +102,7 @@ impl Sender {
             let at = line.checked_sub(1).and_then(|at| usize::try_from(at).ok());
             at.and_then(|at| places.get(at)).copied().unwrap_or_default()
         };
-        // Look-alikes in the same request are shown already: the whole file was looked at.
+        // Look-alikes within the same request are shown already: the check of the whole file found them.
         let beside_stored = answer.warnings.into_iter().filter(|warning| warning.like_line.is_none());
         self.warnings.extend(beside_stored.map(|warning| {
             let (line, index) = place(warning.line);

@@ -1,5 +1,5 @@
-//! How a file is written, as its owner says: flags of `import`, the same settings in a profile, and both together as
-//! one checked dialect. Nothing here is guessed from a file. Knows no file and no row.
+//! The settings of how a file is written: flags of `import`, the same settings in a profile, and both together as one
+//! checked dialect. Nothing here is guessed from a file. Knows no file and no row.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use chassis::config::Problems;
 use super::file::Format;
 use super::target::Target;
 
-/// The longest profile, in bytes.
+/// Maximum length of a profile, in bytes.
 const PROFILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Lines above a header that may be passed over.
+/// Maximum number of lines above a header that may be skipped.
 const SKIP_LINES_MAX: u32 = 1000;
 
 /// Settings as they were given: on the command line, or in a profile under the same names.
@@ -75,7 +75,7 @@ pub(crate) struct FileSettings {
 }
 
 impl FileSettings {
-    /// The format and the dialect of a file whose rows become the target's.
+    /// Resolves the format and the dialect of a file for this target.
     pub(crate) fn resolve(
         self,
         file: &Path,
@@ -94,7 +94,7 @@ impl FileSettings {
 /// `NAME=VALUE` pairs.
 pub(crate) type Assignments = BTreeMap<String, String>;
 
-/// Reads `A=x,B=y`. A piece without `=` goes on with the value before it, so that names may hold commas.
+/// Parses `A=x,B=y`. A piece without `=` continues the value before it, so that names may contain commas.
 fn assignments(text: &str) -> Result<Assignments, String> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for piece in text.split(',') {
@@ -109,33 +109,33 @@ fn assignments(text: &str) -> Result<Assignments, String> {
     if map.len() == count { Ok(map) } else { Err("names something twice".to_owned()) }
 }
 
-/// What a status of the file means.
+/// The meaning of a status in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     Pending,
     Paid,
-    /// The row is left out.
+    /// Leave the row out.
     Skip,
 }
 
-/// Where a value comes from.
+/// The column or field that a value comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// The column or field of its own name.
+    /// The column or field with our name.
     #[default]
     Own,
-    /// The one that was mapped.
+    /// The column or field that the user mapped.
     Named(String),
-    /// None, by the owner's word.
+    /// No column, as the user decided.
     Absent,
 }
 
-/// Settings that were checked.
+/// The checked settings of a file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dialect {
-    /// What its rows become.
+    /// The kind of the rows.
     pub(crate) target: &'static Target,
-    /// By the columns of the target; those beyond the last have their own names.
+    /// Sources by the columns of the target; columns beyond the last source have our names.
     sources: Vec<Source>,
     pub(crate) statuses: Option<BTreeMap<String, Meaning>>,
     pub(crate) delimiter: Option<u8>,
@@ -146,12 +146,12 @@ pub(crate) struct Dialect {
     pub(crate) ignore_unknown_columns: bool,
     pub(crate) encoding: Option<NamedEncoding>,
     pub(crate) skip_lines: u32,
-    /// The columns of a file without a header row.
+    /// Column names for a file without a header row.
     pub(crate) header: Option<Vec<String>>,
     pub(crate) records: Option<String>,
 }
 
-/// An encoding; `utf-16` alone leaves the order of bytes to the file's mark.
+/// An encoding; for a plain `utf-16` the file's byte order mark decides the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NamedEncoding {
     pub(crate) encoding: &'static Encoding,
@@ -159,12 +159,12 @@ pub(crate) struct NamedEncoding {
 }
 
 impl Dialect {
-    /// Our own format of the target's rows.
+    /// Our own format for rows of the target.
     pub(crate) fn plain(target: &'static Target) -> Self {
         Self { target, ..Self::default() }
     }
 
-    /// The name under which a value stands in the file.
+    /// The name of a field in the file.
     pub(crate) fn source(&self, field: usize) -> Option<&str> {
         match self.sources.get(field) {
             None | Some(Source::Own) => Some(self.target.fields[field]),
@@ -173,7 +173,7 @@ impl Dialect {
         }
     }
 
-    /// Whether the field was mapped: then it is another tool's, with that tool's habits.
+    /// Whether the field was mapped: then the value comes from another tool, with the conventions of that tool.
     pub(crate) fn is_mapped(&self, field: usize) -> bool {
         matches!(self.sources.get(field), Some(Source::Named(_)))
     }
@@ -190,7 +190,7 @@ impl Settings {
         toml::from_str(&text).map_err(|error| format!("{}: {}", path.display(), error.to_string().trim()))
     }
 
-    /// These settings, and where they say nothing, those.
+    /// These settings; the profile supplies those that are unset.
     pub(crate) fn over(self, profile: Self) -> Self {
         let merged = |over: Option<Assignments>, under: Option<Assignments>| match (over, under) {
             (Some(over), Some(mut under)) => {
@@ -216,7 +216,7 @@ impl Settings {
         }
     }
 
-    /// The format: as given, or by the file's name.
+    /// The format that was given, or the format by the file's name.
     pub(crate) fn format(&self, file: &Path) -> Result<Format, String> {
         let Some(name) = &self.format else {
             let hint = "must end in .csv, .json or .ndjson, or --format must say what it is";
@@ -226,7 +226,7 @@ impl Settings {
             .ok_or_else(|| "--format must be csv, json or ndjson".to_owned())
     }
 
-    /// Checks everything; each mistake with its setting.
+    /// Checks all settings and reports each mistake with its setting.
     pub(crate) fn check(
         &self,
         target: &'static Target,

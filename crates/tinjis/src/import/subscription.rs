@@ -1,5 +1,5 @@
-//! Subscriptions of a file, as the JSON that billing takes. What is allowed is billing's own rule; this only makes of a
-//! value what its owner says it is. Knows no server.
+//! Subscriptions of a file, as JSON in billing's format. Billing's own rules say what is allowed; this module only
+//! converts values by the user's settings. Knows no server.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub(crate) struct SubscriptionRows {
 }
 
 impl SubscriptionRows {
-    /// The inner result is what is wrong with the file's beginning.
+    /// Opens a file. The inner result is a fault at the beginning of the file.
     pub(crate) fn open(
         path: &Path,
         format: Format,
@@ -43,7 +43,7 @@ impl SubscriptionRows {
         Ok(opened.rows.map(|rows| Self { rows, dialect, identity }))
     }
 
-    /// Fails when the other ones are of a file that changed since.
+    /// Fails when the file has changed since it had the earlier identity.
     pub(crate) fn check_same(&self, path: &Path, earlier: &Identity) -> anyhow::Result<()> {
         if self.identity == *earlier {
             return Ok(());
@@ -55,25 +55,25 @@ impl SubscriptionRows {
         self.identity.clone()
     }
 
-    /// A column of ours as the file has it.
+    /// The name of our column in messages, with the name in the file if that differs.
     pub(crate) fn column(&self, name: &str) -> Cow<'static, str> {
         let field = self.dialect.target.fields.iter().position(|field| *field == name);
         field.map_or_else(|| Cow::Owned(name.to_owned()), |field| column(field, &self.dialect))
     }
 
-    /// Columns that are passed over.
+    /// Columns that are ignored.
     pub(crate) fn ignored(&self) -> &[String] {
         self.rows.ignored()
     }
 
-    /// The next row, or every mistake in it; a fault when the file cannot be read on.
+    /// The next row, or every mistake in it; a fault when the file cannot be read further.
     pub(crate) fn next(&mut self) -> Result<Option<Result<SubscriptionRow, Vec<Fault>>>, Fault> {
         let row = self.rows.next_with(|place, values| row(place, values, &self.dialect))?;
         Ok(row.map(|row| row.unwrap_or_else(|fault| Err(vec![fault]))))
     }
 }
 
-/// A field that is absent, null or empty is not given.
+/// Converts one row. An absent, null or empty field is left out.
 fn row(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Result<SubscriptionRow, Vec<Fault>> {
     let target = dialect.target;
     let name = text_of(&values[0]);
@@ -108,7 +108,7 @@ fn row(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Result<Subscrip
     }
 }
 
-/// Plain decimal text; `None` where it is an amount of some currency, and the row's is not known.
+/// The amount as plain decimal text; `None` for a valid amount of some currency, when the row's currency is unknown.
 fn amount(
     value: &Value<'_>,
     dialect: &Dialect,
@@ -118,7 +118,7 @@ fn amount(
     Ok(amount.map(|amount| amount.to_string()))
 }
 
-/// The same list with plain amounts. One of another shape is left to billing, which says what is allowed.
+/// The price list with plain amounts. A list of another shape is passed to billing, which reports the error.
 fn prices(raw: &str, dialect: &Dialect, currency: Option<Currency>) -> Result<Json, String> {
     type Price<'a> = BTreeMap<String, Cow<'a, RawValue>>;
     let as_it_is = || serde_json::from_str(raw).map_err(|error| error.to_string());

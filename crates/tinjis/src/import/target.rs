@@ -1,5 +1,5 @@
-//! What the rows of a file can become: the columns of each kind, and what is special about them. Every reader and every
-//! setting works for each kind. Knows no file and no row.
+//! The kinds of rows that a file can hold: the columns of each kind, and which columns are special. Every reader and
+//! every setting works for each kind. Knows no file and no row.
 
 use std::fmt;
 
@@ -7,23 +7,22 @@ use billing::{import_row, subscription};
 
 /// A kind of rows.
 pub(crate) struct Target {
-    /// What its rows are called.
+    /// The plural name of the rows, for messages.
     pub(crate) name: &'static str,
     /// Our names of the columns; the reference is the first.
     pub(crate) fields: &'static [&'static str],
-    /// Those that a CSV file must have.
+    /// Columns that a CSV file must have.
     required: &'static [&'static str],
     pub(crate) currency: usize,
     pub(crate) amount: usize,
-    /// The column that tells what is paid.
+    /// The column that says what is paid.
     pub(crate) status: Option<usize>,
-    /// The column that is no text, and so is in no CSV file.
+    /// The column that is no text, and so cannot be in a CSV file.
     pub(crate) json: Option<usize>,
     /// Columns that are never a JSON number.
     texts: &'static [&'static str],
 }
 
-/// Invoices.
 pub(crate) static INVOICES: Target = Target {
     name: "invoices",
     fields: &import_row::FIELDS,
@@ -35,7 +34,7 @@ pub(crate) static INVOICES: Target = Target {
     texts: &["currency"],
 };
 
-/// Subscriptions. Billing says which of the others each row needs.
+/// Subscriptions. Billing reports which further columns a row needs.
 pub(crate) static SUBSCRIPTIONS: Target = Target {
     name: "subscriptions",
     fields: &subscription::FIELDS,

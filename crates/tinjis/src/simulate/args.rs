@@ -11,7 +11,7 @@ use super::plan::SUBSCRIPTIONS_MIN;
 const MONTHS: RangeInclusive<u64> = 1..=120;
 const SUBSCRIPTIONS: RangeInclusive<u64> = SUBSCRIPTIONS_MIN..=2_000_000;
 const KILLS: RangeInclusive<u64> = 0..=1000;
-/// The largest that the payment service takes.
+/// Maximum seed of the payment service.
 const SEED_MAX: u64 = i64::MAX.unsigned_abs();
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,7 @@ impl SimulateArgs {
         let subscriptions = take("--subscriptions", self.subscriptions.as_ref(), 2000, SUBSCRIPTIONS);
         let seed = take("--seed", self.seed.as_ref(), 1, 0..=SEED_MAX);
         let kills = take("--kills", self.kills.as_ref(), 0, KILLS);
-        // At the end of a long run it would be too late to say so.
+        // Checked before the simulation: a message at the end of a long run would be too late.
         if let Some(error) = self.plot.as_ref().and_then(|path| writable(path).err()) {
             problems.add("--plot", &error);
         }
@@ -76,7 +76,7 @@ impl SimulateArgs {
     }
 }
 
-/// Leaves what the file holds.
+/// Checks that the file can be written, without changing its content.
 fn writable(path: &Path) -> Result<(), String> {
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
     opened.map(drop).map_err(|error| format!("cannot be written: {error}"))

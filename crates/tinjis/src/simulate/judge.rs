@@ -1,5 +1,6 @@
-//! Judges the provider's ledger row by row: no attempt before its day, none beyond what a card network allows. Written a
-//! second time from the published rules, so that a mistake of billing's own gate shows. Must not know billing's code.
+//! Judges the provider's ledger row by row: no attempt before its day, none above the limits of a card network. Written
+//! a second time from the published rules, so that a mistake in billing's own check shows. Must not know billing's
+//! code.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,19 +11,19 @@ use super::plan::{AtMs, Plan};
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// Days between a soft decline and the next attempt of the invoice: after the first, the second, and so on.
+/// Days between a soft decline and the next attempt of the invoice: after the first decline, the second, and so on.
 const CARD_WAITS: &[i64] = &[1, 2, 2, 2];
 const SEPA_WAITS: &[i64] = &[5, 5];
 
-/// Declines in any time as long as this, after which one more attempt is one too many.
+/// Maximum declines in each time window; an attempt after them is wrong.
 const VISA: &[(usize, i64)] = &[(20, 30 * DAY_MS)];
 const MASTERCARD: &[(usize, i64)] = &[(10, DAY_MS), (35, 30 * DAY_MS)];
 const LOOK_BACK_MS: i64 = 30 * DAY_MS;
 
-/// Rows of a month that are named when they are wrong; all are counted.
+/// Maximum number of wrong rows of a month that are named; all are counted.
 const NAMED_MAX: usize = 20;
 
-/// A row of the ledger, as its list shows it.
+/// A row of the ledger's list.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Row {
     pub(super) seq: i64,
@@ -33,7 +34,7 @@ pub(super) struct Row {
     pub(super) created_at: AtMs,
 }
 
-/// What was counted.
+/// Counts of a month.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     pub(super) paid: u64,
@@ -43,8 +44,8 @@ pub(super) struct Counted {
     pub(super) over_limit: u64,
 }
 
-/// From then on a customer pays with another card: what was declined before holds nothing back, and counts in the windows of
-/// its network.
+/// A customer's change to another card. Earlier declines delay nothing after it, but still count in the windows of its
+/// network.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NewInstrument {
     pub(super) customer: u64,
@@ -59,31 +60,31 @@ struct Declined {
     is_final: bool,
 }
 
-/// What is remembered of the rows before.
+/// State from the rows so far.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
     invoices: HashMap<String, Declined>,
     declines: HashMap<u64, VecDeque<i64>>,
-    /// The last hard decline of a customer.
+    /// The last hard decline of each customer.
     hard: HashMap<u64, i64>,
     new_instruments: HashMap<u64, i64>,
-    /// The first rows that are wrong, in words, until they are taken.
+    /// Descriptions of the first wrong rows, until they are taken.
     pub(super) named: Vec<String>,
 }
 
 impl Judge {
-    /// Before the rows of that time; once a customer.
+    /// Records a change of card, before the rows of that time; once per customer.
     pub(super) fn instrument_changed(&mut self, change: NewInstrument) {
         self.new_instruments.insert(change.customer, change.from.0);
     }
 
-    /// Whether a decline at that time was of the instrument that the customer has at this one.
+    /// Whether the decline at `declined_ms` was of the instrument that the customer has at `at_ms`.
     fn is_of_this_instrument(&self, customer: u64, declined_ms: i64, at_ms: i64) -> bool {
         let changed_ms = self.new_instruments.get(&customer);
         changed_ms.is_none_or(|changed_ms| at_ms < *changed_ms || declined_ms > *changed_ms)
     }
 
-    /// Takes the next row; in the order of the ledger.
+    /// Judges the next row, in the order of the ledger.
     pub(super) fn row(&mut self, row: &Row, plan: &Plan, counted: &mut Counted) {
         let Some(reference) = &row.reference else { return };
         let at_ms = row.created_at.0;
@@ -162,7 +163,7 @@ fn is_early(due_ms: Option<i64>, declined: Option<&Declined>, at_ms: i64, networ
         let days = declined.soft.checked_sub(1).and_then(|place| waits(network).get(place))?;
         Some(declined.at_ms + days * DAY_MS)
     });
-    // An invoice that no subscription has is never due.
+    // An invoice of no subscription is never due.
     due_ms.is_none_or(|due| at_ms < due) || wait.is_some_and(|wait| at_ms < wait)
 }
 

@@ -31,10 +31,10 @@ use crate::progress::Progress;
 use crate::verify::{Billing, ReadProgress, Report, VerifyVerdict, verify};
 
 const TEMPLATE: &str = "[{bar:30}] {percent} %  {msg}";
-/// Items of a page: the most that the services give.
+/// Items of a page: the maximum of the services.
 const PAGE: usize = 1000;
 
-/// What was asked for.
+/// The checked options of a simulation.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) months: u64,
@@ -47,13 +47,12 @@ pub(crate) struct Options {
     pub(crate) json: bool,
 }
 
-/// The `simulate` command.
 pub(crate) async fn command(options: Options) -> anyhow::Result<u8> {
     let dir =
         tempfile::Builder::new().prefix("tinjis-simulate-").tempdir().context("a folder for the stores")?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Whatever ends this, children end with the future that holds them.
+    // However the simulation ends, the children end with the future that holds them.
     let done = tokio::select! {
         done = simulate(&options, dir.path()) => done,
         _ = terminate.recv() => anyhow::bail!("ended by a signal; all processes of the simulation are ended"),
@@ -115,24 +114,24 @@ async fn simulate(options: &Options, dir: &Path) -> anyhow::Result<u8> {
     Ok(summary.verdict.code())
 }
 
-/// A row of the ledger's list, with what the judge reads of it.
+/// A page of the ledger's list, with the fields that the judge reads.
 #[derive(Deserialize)]
 struct LedgerPage {
     items: Vec<Row>,
     next: Option<i64>,
 }
 
-/// How far the lists were read, and what the judge remembers of them.
+/// State from one month's end to the next: the judge, and the positions in the lists.
 #[derive(Debug, Default)]
 struct MonthEnd {
     judge: Judge,
     last_seq: i64,
-    /// Resends of all months so far.
+    /// Resends in all months so far.
     resent: u64,
 }
 
 impl MonthEnd {
-    /// Judges a month that is over.
+    /// Judges a finished month.
     async fn close(&mut self, plan: &Plan, month: u64, site: &Site) -> anyhow::Result<Month> {
         let billing = site.billing_api()?;
         let payments = site.payments.api()?;
@@ -144,12 +143,12 @@ impl MonthEnd {
             self.read_ledger(&payments, plan, &mut counted),
             verify(&billing, payments.clone(), &silent)
         )?;
-        // The list of attempts is read once a month, by `verify`.
+        // `verify` reads the list of attempts, once a month.
         let resent = verified.result.resent.saturating_sub(self.resent);
         self.resent = verified.result.resent;
         let due = plan.due_in(month);
         let Report { ref result, verdict, .. } = verified;
-        // A period without an invoice is forgotten; an invoice that no period has is made before its time.
+        // A period without an invoice is forgotten; an invoice without a period was made too early.
         let lost = result.count(FindingKind::Lost) + due.saturating_sub(invoiced);
         let early = counted.early + invoiced.saturating_sub(due);
         let double = result.count(FindingKind::Double);
@@ -199,11 +198,11 @@ impl MonthEnd {
     }
 }
 
-/// Invoices of periods after one date, up to another.
+/// Number of invoices of periods after one date, up to another.
 async fn invoiced(billing: &Api, after: Date, until: Date) -> anyhow::Result<u64> {
     let page: Page<ScheduleRun> =
         billing.get(&format!("/v1/schedule/runs?limit={PAGE}&after={after}")).await?;
-    // YYYY-MM-DD is ordered as the dates are.
+    // Text of the form YYYY-MM-DD sorts as dates do.
     let until = until.to_string();
     let invoices = page.items.iter().filter(|run| run.period_on <= until).map(|run| run.invoices);
     Ok(u64::try_from(invoices.sum::<i64>())?)

@@ -1,6 +1,6 @@
-//! Whom a simulation bills and what happens in it: subscriptions, periods, networks of cards, the provider's faults, and
-//! operators' changes. Follows from sizes and seed alone. Starts nothing; a due date is computed here a second time,
-//! so that a mistake of billing's own calendar shows.
+//! The inputs of a simulation: subscriptions, periods, networks of cards, the provider's faults, and operators'
+//! changes. All follow from sizes and seed alone. Starts nothing. Due dates are computed here a second time, so that a
+//! mistake in billing's own calendar shows.
 
 use std::fmt::Write;
 
@@ -13,45 +13,48 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-/// A simulation starts in mid-month, at noon UTC. Twelve months from here have a leap day and both changes of the clocks.
+/// A simulation starts in mid-month, at noon UTC. The twelve months from this date have a leap day and both clock
+/// changes.
 const START_ON: Date = date(2028, 1, 15);
 const START_HOUR: i8 = 12;
 
-/// At 06:00 in the zone, which no change of the clocks leaves out or repeats.
+/// Periods are due at 06:00 in the zone, an hour that no clock change skips or repeats.
 const HOUR: i8 = 6;
 const ZONES: [&str; 2] = ["Europe/Copenhagen", "America/New_York"];
 const ANCHORS: [u64; 7] = [1, 8, 15, 22, 29, 30, 31];
-/// With two, no and three decimals.
+/// Prices with two, no and three decimals.
 const PRICES: [(&str, &str); 3] = [("EUR", "9.90"), ("JPY", "1290"), ("KWD", "2.750")];
 
-/// Two customers with so many subscriptions each and a card that is always declined: their networks' limits are reached.
+/// Number of subscriptions of each of two customers whose card is always declined, so that their networks' limits are
+/// reached.
 const FLEET: u64 = 30;
-/// Subscriptions of a customer whose card is lost: two at a time are due on the same day, and the second must not follow the first.
+/// Subscriptions of a customer whose card is lost. Two at a time are due on the same day, and the second must not be
+/// tried after the first.
 const LOST_CARD: u64 = 10;
-/// The customers with a card whose network is known, besides these three.
+/// Number of customers with one subscription and a card of a known network.
 const CARDS: u64 = 200;
-/// Subscriptions with a customer of another number than their own.
+/// Number of subscriptions whose customer has another number than the subscription.
 const GROUPED: u64 = 2 * FLEET + LOST_CARD;
 const NETWORKS: [&str; 3] = ["visa", "mastercard", "sepa"];
 
-/// The one whose price grows, and the one that is paused.
+/// The subscription whose price rises, and the subscription that is paused.
 const DEARER: u64 = GROUPED + 1;
 const PAUSED: u64 = GROUPED + 2;
 const DEARER_FROM: Date = date(2028, 3, 1);
 const PAUSED_ON: Date = date(2028, 2, 5);
 const RESUMED_FROM: Date = date(2028, 4, 1);
 const RESUMED_ON: Date = date(2028, 3, 25);
-/// The fleet with a Visa card gets another card while its network's limit is reached, and the customer whose card is lost
-/// gets one in the middle of a month.
+/// The Visa customer gets another card while the network's limit is reached. The customer with the lost card gets one
+/// in the middle of a month.
 const NEW_FLEET_CARD_ON: Date = date(2028, 2, 24);
 const FOUND_CARD_ON: Date = date(2028, 3, 5);
-/// Both services are away for two days, in which periods fall due.
+/// Both services are stopped for two days, in which periods fall due.
 const AWAY_FROM: Date = date(2028, 3, 7);
 const AWAY_UNTIL: Date = date(2028, 3, 9);
 
 pub(super) const SUBSCRIPTIONS_MIN: u64 = PAUSED;
 
-/// Milliseconds since 1970, as JSON says it by RFC 3339.
+/// Milliseconds since 1970, read from RFC 3339 in JSON.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
 pub(super) struct AtMs(pub(super) i64);
@@ -71,11 +74,11 @@ pub(super) enum Event {
     Change { reference: String, change: &'static str, fields: serde_json::Value },
     /// The customer pays with another card from now on.
     NewInstrument { customer: u64 },
-    /// Both services are away until then, in milliseconds since 1970.
+    /// Both services are stopped until this time, in milliseconds since 1970.
     Away { until_ms: i64 },
 }
 
-/// One simulation, the same for each run of its seed.
+/// The plan of one simulation, the same for each run with its seed.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
@@ -99,7 +102,7 @@ impl Plan {
         Ok(Self { seed, subscriptions, months, zones: [zone(ZONES[0])?, zone(ZONES[1])?] })
     }
 
-    /// The date on which a month of the simulation begins, from 0; the month after the last begins where that ends.
+    /// The date on which a month of the simulation begins, counted from 0; also the end of the month before.
     pub(super) fn month_on(&self, month: u64) -> Date {
         START_ON.saturating_add(Span::new().months(i64::try_from(month).unwrap_or(i64::MAX)))
     }
@@ -108,7 +111,8 @@ impl Plan {
         utc_ms(self.month_on(month), START_HOUR)
     }
 
-    /// Keys are made from it, and the provider draws by keys: so that a seed repeats its declines.
+    /// A fixed deployment id: keys are derived from it, and the provider draws by keys, so that a seed repeats its
+    /// declines.
     pub(super) fn deployment_id(&self) -> Uuid {
         Random::seeded(self.seed).uuid()
     }
@@ -138,7 +142,7 @@ impl Plan {
         number / ANCHORS.len() as u64 % 2
     }
 
-    /// A page of subscriptions as billing imports them, a line each.
+    /// A page of subscriptions in billing's import format, one per line.
     pub(super) fn rows(&self, from: u64, to: u64) -> String {
         let starts_on = START_ON.saturating_add(Span::new().days(1)).to_string();
         (from..=to.min(self.subscriptions)).fold(String::new(), |mut rows, number| {
@@ -162,7 +166,7 @@ impl Plan {
             .map(|customer| (customer, Self::network(customer).unwrap_or("none")))
     }
 
-    /// `None` where billing does not know it.
+    /// The network of a customer's card; `None` where billing does not know it.
     pub(super) fn network(customer: u64) -> Option<&'static str> {
         match customer {
             1 | 3 => Some("visa"),
@@ -172,7 +176,7 @@ impl Plan {
         }
     }
 
-    /// The faults of the provider, as a script.
+    /// The script of the provider's faults.
     pub(super) fn faults(&self) -> String {
         let refuse = |customer: u64, decline: &str, until: Option<Date>| {
             let until = until.map(|on| format!("until = {on}T00:00:00Z\n")).unwrap_or_default();
@@ -189,7 +193,7 @@ impl Plan {
         format!("seed = {}\n{rules}\n[[rule]]\nfault = \"reply-lost\"\nshare = 0.02\n", self.seed)
     }
 
-    /// Operators' changes and the downtime, by time.
+    /// Operators' changes and the downtime, each with its time.
     pub(super) fn events(&self) -> Vec<(i64, Event)> {
         let change =
             |number, change, fields| Event::Change { reference: Self::reference(number), change, fields };
@@ -209,7 +213,7 @@ impl Plan {
         events.into_iter().filter(|(at, _)| *at < end).collect()
     }
 
-    /// When each process is killed, by time: one in each equal part of the whole.
+    /// The times of kills, ascending: one at random in each equal part of the simulation.
     pub(super) fn kills(&self, kills: u64) -> Vec<i64> {
         let (random, start) = (Random::seeded(self.seed), self.month_ms(0));
         let whole = u64::try_from(self.month_ms(self.months) - start).unwrap_or(0);
@@ -218,7 +222,7 @@ impl Plan {
         (0..kills).map(at).collect()
     }
 
-    /// When the period of this invoice is due; `None` for a reference of another form.
+    /// The due time of the invoice's period; `None` for a reference of another form.
     pub(super) fn due_ms(&self, invoice: &str) -> Option<i64> {
         let (subscription, on) = invoice.split_once('@')?;
         let number: u64 = subscription.strip_prefix("S-")?.parse().ok()?;
@@ -231,8 +235,8 @@ impl Plan {
         at.map_or(i64::MAX, Timestamp::as_millisecond)
     }
 
-    /// Periods that fall due in a month of the simulation: a day of each calendar month that it touches, the last one
-    /// where a month is too short.
+    /// Number of periods that fall due in a month of the simulation: on the anchor day of each calendar month that it
+    /// touches, or the last day where that month is too short.
     pub(super) fn due_in(&self, month: u64) -> u64 {
         let (from, to) = (self.month_on(month), self.month_on(month + 1));
         (1..=self.subscriptions)

@@ -1,4 +1,4 @@
-//! What a simulation prints and draws: a line or a JSON object a month, and the totals. Judges nothing.
+//! The output of a simulation: a line or a JSON object per month, the totals, and the picture. Judges nothing.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::output::grouped;
 use crate::verify::VerifyVerdict;
 use billing::plot::{BarChart, Group};
 
-/// A month, and what was found in it. The names of the JSON are published.
+/// The results of a month. The names in the JSON are published.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Month {
     pub(super) month: String,
@@ -20,10 +20,10 @@ pub(super) struct Month {
     pub(super) paid: u64,
     pub(super) soft: u64,
     pub(super) hard: u64,
-    /// At its end, of all months.
+    /// Overdue invoices of all months so far.
     pub(super) overdue: u64,
     pub(super) resent: u64,
-    /// At its end, of all months, as the next one.
+    /// Double and lost charges of all months so far.
     pub(super) double: u64,
     pub(super) lost: u64,
     pub(super) early: u64,
@@ -52,7 +52,7 @@ fn word(verdict: VerifyVerdict) -> &'static str {
     }
 }
 
-/// All months together, and what they cost.
+/// All months together, and their costs.
 pub(super) struct Summary {
     total: Month,
     pub(super) verdict: VerifyVerdict,

@@ -1,5 +1,6 @@
-//! Both real services on a virtual clock, and the steps of that clock: from one instant at which something is due to the
-//! next, each only once billing has done what was due before. Knows what billing says is due; judges nothing.
+//! Both real services on a virtual clock, and the steps of that clock. A step goes to the next instant at which
+//! something is due, but only after billing has finished what was due before. Knows what billing says is due; judges
+//! nothing.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,22 +19,22 @@ use super::plan::{AtMs, Event, Plan};
 use crate::demo::process::Service;
 use crate::http::{Api, segment};
 
-/// Retries are due at as many instants as there were declines: those of half an hour are one step.
+/// Retries within this time are one step: otherwise each decline would cause a step of its own.
 const RETRIES_TOGETHER_MS: i64 = 30 * 60 * 1000;
-/// Past every lease and pause of billing.
+/// Longer than every lease and pause of billing.
 const PAST_LEASES_MS: i64 = 61_000;
-/// When billing has done nothing for so long although something is due or leased, that is not due yet.
+/// If billing makes no progress for this long although something is due or leased, the clock must advance.
 const STUCK_AFTER: Duration = Duration::from_millis(1500);
-/// When it has done nothing for so long however far the clock went, it does not work.
+/// If billing makes no progress for this long although the clock advanced, it is broken.
 const BROKEN_AFTER: Duration = Duration::from_secs(120);
-/// About so many looks while billing does what is due, so that they take nothing from it when that is much.
+/// Approximate number of reads while billing works, so that they do not slow down a long step.
 const LOOKS: u32 = 32;
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(4);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Subscriptions of one call.
+/// Number of subscriptions in one request.
 const IMPORT_BATCH: u64 = 5000;
 
-/// What one simulation runs on.
+/// The services and the clock of one simulation.
 pub(super) struct Site {
     pub(super) payments: Service,
     /// Replicas on one store.
@@ -41,22 +42,22 @@ pub(super) struct Site {
     clock: VirtualClock,
     kills: Vec<i64>,
     pub(super) killed: u64,
-    /// How long a run was unfinished, as far as was seen.
+    /// Approximate total time with an unfinished run.
     pub(super) charging: Duration,
-    /// The most that any of the services' processes held in memory, in KiB.
+    /// Maximum memory of any process of the services, in KiB.
     pub(super) memory_peak_kib: u64,
 }
 
-/// How one look found billing.
+/// The state of billing at one read.
 enum State {
-    /// Nothing is due and nothing is open; something is due next then, if ever.
+    /// Nothing is due and nothing is open; holds the next due time, if there is one.
     Quiet(Option<i64>),
     Charging,
     /// Something is due or open, and no run is unfinished.
     Idle,
 }
 
-/// What the services are started with.
+/// Settings that the services start with.
 pub(super) struct Settings<'a> {
     pub(super) dir: &'a Path,
     pub(super) database_url: Option<&'a str>,
@@ -103,7 +104,7 @@ impl Site {
         self.billing.first().context("billing has a replica")?.api()
     }
 
-    /// Subscriptions, the networks of cards, and what the provider declines.
+    /// Imports the subscriptions and the networks of cards.
     pub(super) async fn fill(&self, plan: &Plan, progress: &dyn Fn(u64)) -> anyhow::Result<()> {
         let api = self.billing_api()?;
         let mut from = 1;
@@ -129,7 +130,7 @@ impl Site {
         Ok(())
     }
 
-    /// Goes on to this instant, by steps; what was due before it is done then.
+    /// Advances the clock to this instant in steps; everything due before is then done.
     pub(super) async fn run_until(&mut self, end_ms: i64, seen: &dyn Fn(i64)) -> anyhow::Result<()> {
         loop {
             let next = self.settle().await?;
@@ -142,7 +143,7 @@ impl Site {
         }
     }
 
-    /// An operator's change, or both services away for a while. Says when an instrument changed, by the time of the store.
+    /// Applies an operator's change or the downtime. Returns when an instrument changed, by the time of the store.
     pub(super) async fn apply(&mut self, event: &Event) -> anyhow::Result<Option<NewInstrument>> {
         match event {
             Event::Change { reference, change, fields } => {
@@ -168,7 +169,7 @@ impl Site {
         }
     }
 
-    /// Waits until billing has done what is due, through kills; answers when something is due next.
+    /// Waits until billing has done what is due, with kills; returns the next due time.
     async fn settle(&mut self) -> anyhow::Result<Option<i64>> {
         let (mut before, mut since, mut moved) = (None, Instant::now(), Instant::now());
         let began = Instant::now();
@@ -189,7 +190,8 @@ impl Site {
             if since.elapsed() >= BROKEN_AFTER {
                 bail!("billing has done nothing for {} s: {deployment:?}", BROKEN_AFTER.as_secs());
             }
-            // A run that is not driven, an attempt that a killed process has leased, a pause after a run.
+            // Progress needs the clock: for an orphaned run, an attempt leased by a killed process, or a pause after a
+            // run.
             if moved.elapsed() >= STUCK_AFTER
                 || matches!(state, State::Idle) && moved.elapsed() >= STUCK_AFTER / 10
             {
@@ -205,11 +207,11 @@ impl Site {
 
     async fn look(&self) -> anyhow::Result<(ScheduleStatus, Deployment)> {
         let api = self.billing_api()?;
-        // In this order: a run that ends in between leaves nothing due.
+        // The order matters: a run that ends between the two calls leaves nothing due.
         Ok((api.get("/v1/schedule").await?, api.get("/v1/deployment").await?))
     }
 
-    /// One process after the other, while it works.
+    /// Kills the processes in rotation, while a run is unfinished.
     async fn kill_if_due(&mut self) -> anyhow::Result<()> {
         let now = self.clock.now_ms();
         if self.kills.last().is_none_or(|at| *at > now) {
@@ -225,7 +227,7 @@ impl Site {
         }
     }
 
-    /// Before a process ends, and at the end.
+    /// Samples the memory, before a process ends and at the end.
     pub(super) fn sample_memory(&mut self) {
         let services = self.billing.iter().chain([&self.payments]);
         let peak = services.filter_map(|service| memory_peak_kib_of(service.id())).max();

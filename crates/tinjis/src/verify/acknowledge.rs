@@ -1,5 +1,6 @@
-//! `verify --acknowledge`, `--acknowledge-through` and `--acknowledge-unbacked`: before verifying, an operator explains charges
-//! that belong to no invoice, or accepts that the ledger has lost charges. Checks that it is so; billing keeps the record.
+//! `verify --acknowledge`, `--acknowledge-through` and `--acknowledge-unbacked`. Before verifying, an operator explains
+//! charges without an invoice, or accepts that the ledger has lost charges. Checks each claim; billing keeps the
+//! record. Knows no report.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,10 +20,10 @@ const ONE: &str = "--acknowledge";
 const THROUGH: &str = "--acknowledge-through";
 const UNBACKED: &str = "--acknowledge-unbacked";
 
-/// References of one command line.
+/// Maximum number of references in one command line.
 const UNBACKED_MAX: usize = 1000;
 
-/// What is acknowledged, and who says why.
+/// The acknowledged rows or references, with reason and actor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Acknowledge {
     what: What,
@@ -32,9 +33,9 @@ pub(crate) struct Acknowledge {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
-    /// A row of the ledger that belongs to no invoice.
+    /// One row of the ledger without an invoice.
     Row(i64),
-    /// Every such row, from the first one of the ledger on.
+    /// All such rows, from the first row of the ledger to this one.
     Through(i64),
     /// References of invoices whose row the ledger has lost.
     Unbacked(BTreeSet<String>),
@@ -127,7 +128,7 @@ fn seq(text: &str) -> Result<i64, String> {
     seq.ok_or_else(|| format!("must be the number of a ledger row, from 1, not {text:?}"))
 }
 
-/// What operators have acknowledged of one ledger.
+/// Acknowledgements of operators for one ledger.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Acknowledged {
     rows: AcknowledgedRows,
@@ -148,7 +149,7 @@ impl Acknowledged {
     }
 }
 
-/// Records it in billing, or fails. Nothing is recorded before all of it was checked.
+/// Records the acknowledgement in billing, or fails. Nothing is recorded before everything was checked.
 pub(crate) async fn command(billing: &Api, payments: &Api, asked: &Acknowledge) -> anyhow::Result<()> {
     let (billing, ledger) = (BillingApi(billing.clone()), LedgerApi(payments.clone()));
     let ledger_id = settled_ledger(&billing, &ledger).await?;
@@ -182,7 +183,7 @@ async fn settled_ledger(billing: &BillingApi, ledger: &LedgerApi) -> anyhow::Res
     Ok(ledger_id)
 }
 
-/// Only what `verify` reports as unattributed: everything else is a difference to be resolved, not to be explained.
+/// Allows only rows that `verify` reports as unattributed: any other row is a difference to be resolved, not explained.
 async fn check_row(billing: &BillingApi, ledger: &LedgerApi, seq: i64) -> anyhow::Result<()> {
     let Some(row) = ledger.row_at(seq).await? else { bail!("the ledger shows this account no row {seq}") };
     if row.state != RowState::Charged {
@@ -208,8 +209,8 @@ async fn record_rows(
     Ok(())
 }
 
-/// Those of these references that are not acknowledged yet. Each must be unbacked now, by a whole verification: only a
-/// reading of all rows finds a charge under another key than those of the journal.
+/// The references that are not acknowledged yet. A whole verification must find each of them unbacked now: only reading
+/// all rows finds a charge under a key that is not in the journal.
 async fn unbacked<'r>(
     billing: &BillingApi,
     ledger: &LedgerApi,
@@ -237,7 +238,7 @@ async fn unbacked<'r>(
     Ok(new)
 }
 
-/// That the ledger has no row of the charge. One that says something else is a contradiction, and no loss.
+/// Checks that the ledger has no row of the charge. A row with other data is a contradiction, and no loss.
 async fn check_lost(billing: &BillingApi, ledger: &LedgerApi, finding: &Finding) -> anyhow::Result<()> {
     let reference = &finding.reference;
     if let Some(seq) = finding.seqs.first() {
@@ -280,7 +281,7 @@ async fn record_unbacked(
 mod tests {
     use super::*;
 
-    /// The flags in their order, each with its value; what was asked for, and the mistakes.
+    /// Parses these flags and values; returns the selection, and the mistakes.
     fn resolved(flags: &[(&str, &str)]) -> (Option<What>, String) {
         let values = |flag: &str| {
             let given = flags.iter().filter(|(name, _)| *name == flag);

@@ -1,5 +1,5 @@
-//! What a verification of several deployments remembers of each while it is read: who has which reference, who has charged
-//! it, and whether the table sends it there. Judges nothing by itself.
+//! What a verification of several deployments remembers of each: which references it has, which it has charged, and
+//! whether the table names that deployment for them. Judges nothing by itself.
 
 use reconcile::{AcrossDeployments, InvoiceFact, LedgerRow, RowState, SharedReferences};
 
@@ -7,7 +7,7 @@ use super::blocks::Blocks;
 use crate::deployments::{Table, nfc};
 use crate::output::grouped;
 
-/// Result over all deployments.
+/// References of all deployments so far.
 #[derive(Debug)]
 pub(super) struct Across<'t> {
     table: &'t Table,
@@ -16,11 +16,11 @@ pub(super) struct Across<'t> {
     first_elsewhere: Option<String>,
 }
 
-/// Observes one deployment while it is read.
+/// Records the references of one deployment while it is read.
 #[derive(Debug)]
 pub(super) struct Observer<'a, 't> {
     across: &'a mut Across<'t>,
-    /// Its place in the table.
+    /// The deployment's index in the table.
     place: u8,
 }
 
@@ -34,7 +34,7 @@ impl<'t> Across<'t> {
         Observer { across: self, place: u8::try_from(place).expect("a table has few deployments") }
     }
 
-    /// What is shared, and a remark on what the table sends elsewhere.
+    /// The shared references, and a remark on invoices for which the table names another deployment.
     pub(super) fn finish(self) -> anyhow::Result<(SharedReferences, Option<String>)> {
         let remark = self.first_elsewhere.map(|first| {
             format!(

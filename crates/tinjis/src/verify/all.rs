@@ -1,5 +1,5 @@
-//! `verify --deployments`: every pair of the table as `verify` does it, one after the other, then what only shows across
-//! them; one report with the sums. Compares nothing itself.
+//! `verify --deployments`: verifies every pair of the table, one after the other, then the references across all of
+//! them; prints one report with the sums. Compares nothing itself.
 
 use anyhow::bail;
 use reconcile::{FindingKind, Reconciliation, SharedReference, SharedReferences};
@@ -18,10 +18,10 @@ use crate::output::{self, grouped};
 struct AllReport<'t> {
     table: &'t Table,
     verdict: Verdict,
-    /// Result over all of them.
+    /// Sums over all deployments.
     result: Reconciliation,
     shared: SharedReferences,
-    /// One for each entry of the table.
+    /// One report for each entry of the table.
     reports: Vec<Report>,
     remarks: Vec<String>,
 }
@@ -44,7 +44,6 @@ struct SharedJson<'a> {
     deployments: Vec<String>,
 }
 
-/// The command.
 pub(crate) async fn command(pairs: &Pairs, json: bool) -> anyhow::Result<u8> {
     let checked = check_ids(pairs).await;
     let report = match checked {
@@ -64,8 +63,8 @@ pub(crate) async fn command(pairs: &Pairs, json: bool) -> anyhow::Result<u8> {
     Ok(report.verdict.code())
 }
 
-/// A deployment that is not reached is reported with the others; one that is another than the table says is a mistake in
-/// the table, and makes all findings across deployments worthless.
+/// Fails when a billing has another deployment id than the table: a wrong table makes all findings across deployments
+/// worthless. An unreachable deployment is reported with the others.
 async fn check_ids(pairs: &Pairs) -> anyhow::Result<()> {
     let wrong = wrong_ids(&pairs.table, &ids(&pairs.billings).await);
     if !wrong.is_empty() {
@@ -81,7 +80,7 @@ async fn verify(pairs: &Pairs) -> AllReport<'_> {
         let progress = ReadProgress::visible("verifying");
         let (billing, ledger) = (BillingApi(billing.clone()), LedgerApi(payments.clone()));
         let report = verify_service(&billing, &ledger, &progress, Some(across.observer(place))).await;
-        // The bar goes before anything else is printed.
+        // The progress bar ends before anything else is printed.
         drop(progress);
         let entry = &pairs.table.entries[place];
         reports.push(report.unwrap_or_else(|error| {
@@ -104,7 +103,7 @@ async fn verify(pairs: &Pairs) -> AllReport<'_> {
 }
 
 impl<'t> AllReport<'t> {
-    /// `None`: it could not be compared across deployments.
+    /// `shared` is `None` when references could not be compared across deployments.
     fn of(
         table: &'t Table,
         reports: Vec<Report>,
@@ -126,12 +125,12 @@ impl<'t> AllReport<'t> {
         Self { table, verdict, result, shared, reports, remarks }
     }
 
-    /// Nothing was read.
+    /// The report when nothing was read.
     fn unknown(table: &'t Table) -> Self {
         Self::of(table, Vec::new(), None, Vec::new())
     }
 
-    /// One line of JSON.
+    /// The report as one line of JSON.
     fn json(&self) -> String {
         let json = AllJson {
             verdict: self.verdict,
@@ -151,7 +150,7 @@ impl<'t> AllReport<'t> {
         serde_json::to_string(&json).expect("texts and numbers are always JSON")
     }
 
-    /// Lines for people: the sums, then each deployment; in full where it is not right.
+    /// The report as text: the sums, then each deployment; those that are not right in full.
     fn lines(&self) -> Vec<String> {
         let (word, invoices) = (self.verdict.word(), grouped(self.result.invoices));
         let mut lines =

@@ -1,5 +1,5 @@
-//! Where a verification keeps what does not fit into its memory: the first blocks in memory, all others in one temporary
-//! file. The file has no name, so that nothing is left of it however the process ends. Knows nothing of its content.
+//! Storage for the data of a verification: the first blocks in memory, all others in one temporary file. The file has
+//! no name, so that it disappears however the process ends. Knows nothing of the content.
 
 use std::fs::File;
 use std::io;
@@ -12,10 +12,10 @@ use crate::output::note;
 /// Blocks of 8 KiB that stay in memory: 16 MiB, enough for about 60,000 invoices, which then need no file.
 const IN_MEMORY: usize = 2048;
 
-/// Marks blocks of the file. The others are in memory.
+/// Marks the number of a block in the file. Other blocks are in memory.
 const IN_FILE: u32 = 1 << 31;
 
-/// Why a block is lost.
+/// Why a block could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BlockError {
     #[error(
@@ -48,7 +48,7 @@ impl Blocks {
         Self { memory, in_memory_max, open, file: None, written: 0, free: Vec::new() }
     }
 
-    /// Without a file all blocks stay in memory: a container may have no folder that can be written.
+    /// Opens the file. Without it all blocks stay in memory: a container may have no writable folder.
     fn open_file(&mut self) {
         match (self.open)() {
             Ok(file) => self.file = Some(file),
@@ -166,9 +166,9 @@ mod tests {
         );
     }
 
-    /// Invoices, each with its charge, in memory of one block and otherwise in this file.
+    /// Compares invoices, each with its charge, with one block in memory and the others in this file.
     fn compared(count: i64, open: fn() -> io::Result<File>) -> anyhow::Result<Reconciliation> {
-        // Spread as hashes are.
+        // Spreads the keys like hashes.
         let key = |id: i64| format!("{:016x}{id:016x}", id.wrapping_mul(0x1E37_79B9_7F4A_7C15));
         let mut invoices = PartitionedInvoices::new(Blocks::with(1, open));
         let fact = |id: i64| {

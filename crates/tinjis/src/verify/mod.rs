@@ -1,6 +1,5 @@
-//! `verify`: reads billing and the provider's ledger, and reports whether anybody was charged twice or forgotten.
-//! Reads and reports; what is compared with what is the library `reconcile`, and how either side stores anything is
-//! not known here.
+//! `verify`: reads billing and the provider's ledger, and reports whether a customer was charged twice or an invoice
+//! was forgotten. Reads and reports; the library `reconcile` compares. Must not know how either side stores its data.
 
 pub(crate) mod acknowledge;
 mod across;
@@ -31,26 +30,25 @@ pub(crate) use source::BillingApi;
 use crate::http::{Api, CallError};
 use crate::output::{self, grouped};
 
-/// Open attempts whose key the ledger is asked for one by one, because its list shows no row for them.
+/// Maximum number of open attempts whose key is looked up in the ledger, because its list shows no row for them.
 const KEYS_ASKED_MAX: usize = 10_000;
 
-/// The side of who bills.
+/// The source of invoices and attempts.
 #[derive(Clone, Debug)]
 pub(crate) enum Billing {
-    /// Our service; a run may be going on.
+    /// Our service; a run may be unfinished.
     Service(Api),
-    /// A list from another system, at rest and without a journal.
+    /// A list from another system that does not change and has no journal.
     List(Vec<InvoiceFact>),
 }
 
-/// The `verify` command.
 pub(crate) async fn command(billing: Api, payments: Api, json: bool) -> anyhow::Result<u8> {
     let progress = ReadProgress::visible("verifying");
     let report = verify(&Billing::Service(billing), payments, &progress).await;
-    // The bar goes before the result comes.
+    // The progress bar ends before the result is printed.
     drop(progress);
     if json {
-        // A reader of JSON gets an object also when a side could not be read; the reason is on standard error.
+        // A reader of JSON gets an object even when a side could not be read; the reason is on standard error.
         output::result(report.as_ref().map_or_else(|_| Report::unknown().json(), Report::json));
     } else {
         report.iter().flat_map(Report::lines).for_each(output::result);
@@ -90,7 +88,7 @@ async fn verify_service(
     let is_one_ledger = read_ledger(ledger, ledger_id.as_ref(), add, progress).await?;
     let mut all = rows.into_partitions(KEYS_ASKED_MAX)?;
     let all_keys_asked = ask_for_open_keys(ledger, &mut all).await?;
-    // Read last: billing remembers the ledger before it believes its first response.
+    // Read last: billing stores the ledger id before it trusts its first response.
     let deployment = billing.deployment().await?;
     let run_is_unfinished = deployment.unfinished_run.is_some();
     let mut result = all.finish(run_is_unfinished)?;
@@ -138,23 +136,23 @@ async fn verify_list(
     Ok(Report { verdict, deployment_id: None, ledger_id, run: false, result, remarks: Vec::new() })
 }
 
-/// What the worth of a verdict depends on, besides the findings.
+/// Facts that decide whether a verdict is proven, besides the findings.
 struct Proof<'a> {
     ledger_id: Option<&'a str>,
-    /// The ledger that billing remembers.
+    /// The ledger id that billing has stored.
     settled_with: Option<&'a str>,
-    /// Billing has charges that this ledger confirms.
+    /// Whether billing has charges that this ledger confirms.
     has_charged: bool,
-    /// Each page named the same ledger.
+    /// Whether each page named the same ledger.
     is_one_ledger: bool,
-    /// Each open attempt without a row was asked for by its key.
+    /// Whether each open attempt without a row was looked up by its key.
     all_keys_asked: bool,
-    /// Findings that are counted and were not checked again.
+    /// Number of findings that are counted but were not checked again.
     unchecked: u64,
 }
 
 impl Proof<'_> {
-    /// The verdict, and why it is not `ok`. What is wrong stays wrong; what is not proven is not `ok`.
+    /// The verdict, and why it is not `ok`. A wrong result stays wrong; an unproven result is not `ok`.
     fn verdict(&self, is_ok: bool, has_named_findings: bool) -> (Verdict, Vec<String>) {
         let mut reasons = Vec::new();
         match (self.settled_with, self.ledger_id) {
@@ -192,7 +190,7 @@ impl Proof<'_> {
     }
 }
 
-/// `rows`: about so many has the ledger; nearly as many attempts has billing.
+/// `rows`: approximate number of rows in the ledger; billing has nearly as many attempts.
 async fn read_billing(
     billing: &BillingApi,
     rows: i64,
@@ -223,7 +221,7 @@ async fn read_billing(
     Ok((deployment, attempts))
 }
 
-/// Whether each page named the ledger that was asked first.
+/// Returns whether each page named the ledger that was read first.
 async fn read_ledger(
     ledger: &LedgerApi,
     ledger_id: Option<&String>,
@@ -241,8 +239,8 @@ async fn read_ledger(
     Ok(is_one_ledger)
 }
 
-/// Asks for each open attempt that the ledger's list does not show: the list shows this account's rows only, and a key
-/// that another account holds blocks the attempt for ever. Whether all were asked for.
+/// Looks up each open attempt that the ledger's list does not show: the list shows this account's rows only, and a key
+/// of another account blocks the attempt for ever. Returns whether all were looked up.
 async fn ask_for_open_keys(ledger: &LedgerApi, all: &mut Partitioned<Blocks>) -> Result<bool, CallError> {
     let (keys, has_more) = all.open_keys_not_in_ledger();
     let asked = keys.iter().map(|key| async move {

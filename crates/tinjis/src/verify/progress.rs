@@ -1,5 +1,5 @@
-//! How far a verification has read: invoices, attempts and ledger rows, counted as they come.
-//! Judges nothing, and knows neither side.
+//! The progress of a verification: invoices, attempts and ledger rows, counted as they arrive. Judges nothing, and
+//! knows neither side.
 
 use std::cell::Cell;
 
@@ -8,7 +8,7 @@ use crate::progress::Progress;
 
 const TEMPLATE: &str = "[{bar:30}] {percent} %  {msg}";
 
-/// Counts what was read, and shows it or not.
+/// Counts the items that were read, and optionally shows the count.
 #[derive(Debug)]
 pub(crate) struct ReadProgress {
     progress: Option<Progress>,
@@ -17,12 +17,12 @@ pub(crate) struct ReadProgress {
 }
 
 impl ReadProgress {
-    /// Shows it on a terminal at once, elsewhere once it takes long.
+    /// Shows the count, on a terminal at once, elsewhere only after some time.
     pub(crate) fn visible(label: &'static str) -> Self {
         Self::of(Some(Progress::bar(label, 0, TEMPLATE).patient()))
     }
 
-    /// For callers that show progress of their own.
+    /// Shows nothing, for callers with progress of their own.
     pub(crate) fn silent() -> Self {
         Self::of(None)
     }
@@ -31,7 +31,7 @@ impl ReadProgress {
         Self { progress, read: Cell::new(0), total: Cell::new(0) }
     }
 
-    /// The estimated number of items still to be read.
+    /// Adds the estimated number of items still to be read.
     pub(crate) fn expect(&self, items: u64) {
         self.total.set(self.read.get() + items);
         if let Some(progress) = &self.progress {
@@ -39,13 +39,13 @@ impl ReadProgress {
         }
     }
 
-    /// A page was read.
+    /// Counts a page that was read.
     pub(crate) fn page(&self, of_what: &str, items: usize) {
         self.read.set(self.read.get() + u64::try_from(items).unwrap_or(u64::MAX));
         self.message(format_args!("{of_what}; {} items so far", grouped(self.read.get())));
     }
 
-    /// The step that goes on now.
+    /// Shows the current step.
     pub(crate) fn message(&self, words: std::fmt::Arguments<'_>) {
         if let Some(progress) = &self.progress {
             progress.at(self.read.get().min(self.total.get()), words);

@@ -1,5 +1,5 @@
-//! Checks each finding again by its reference and keys: what only showed because a store moved while it was read goes
-//! away, what is wrong stays. Judges by the same matching as the first look; knows no report.
+//! Checks each finding again by its reference and keys: findings that came from changes during the reading disappear,
+//! real ones stay. Judges by the same matching as the first comparison; knows no report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use super::progress::ReadProgress;
 use super::source::{BillingApi, KeyLookup, LedgerApi};
 use crate::http::CallError;
 
-/// How often each finding is checked again, and how long between two checks.
+/// How often each finding is checked again, and the time between two checks.
 const CHECKS: usize = 3;
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// References that are checked at the same time.
+/// Maximum number of references that are checked at the same time.
 pub(super) const CONCURRENT_MAX: usize = 16;
 
-/// Both sides, and what a check needs to know besides.
+/// Both sides, and the facts that a check needs.
 pub(super) struct Recheck<'a> {
     pub(super) billing: &'a BillingApi,
     pub(super) ledger: &'a LedgerApi,
@@ -28,15 +28,15 @@ pub(super) struct Recheck<'a> {
     pub(super) acknowledged: &'a Acknowledged,
 }
 
-/// What one check came to.
+/// The result of one check.
 struct Checked {
     confirmed: Vec<Finding>,
     gone: BTreeMap<FindingKind, u64>,
 }
 
 impl Recheck<'_> {
-    /// Takes back what later checks do not confirm. Findings beyond the named ones keep counting, because they
-    /// were not checked again; returns how many these are.
+    /// Removes findings that later checks do not confirm. Findings beyond the named ones stay counted, because they
+    /// were not checked again; returns their number.
     pub(super) async fn run(
         &self,
         result: &mut Reconciliation,
@@ -70,7 +70,7 @@ impl Recheck<'_> {
     async fn check(&self, findings: Vec<Finding>, run_is_unfinished: bool) -> Result<Checked, CallError> {
         let mut subjects: BTreeMap<(String, Option<i64>), Vec<Finding>> = BTreeMap::new();
         for finding in findings {
-            // Rows without a reference have nothing in common.
+            // Rows without a reference are checked separately.
             let alone = finding.reference.is_empty().then(|| finding.seqs.first().copied()).flatten();
             subjects.entry((finding.reference.clone(), alone)).or_default().push(finding);
         }
@@ -92,7 +92,7 @@ impl Recheck<'_> {
         Ok(checked)
     }
 
-    /// Compares both sides of one reference as they are now.
+    /// Compares the current data of both sides for one reference.
     async fn one(&self, findings: &[Finding], run_is_unfinished: bool) -> Result<Reconciliation, CallError> {
         let reference = findings.first().map(|finding| finding.reference.as_str()).unwrap_or_default();
         let invoice = if reference.is_empty() { None } else { self.billing.invoice(reference).await? };

@@ -11,13 +11,13 @@ use super::source::{Cursor, LedgerApi, page};
 use crate::http::{Api, CallError, PAGE};
 use crate::output::{grouped, note};
 
-/// What is read of a page that is passed on as it came.
+/// The fields that are read of a page; its bytes are passed on unchanged.
 #[derive(Deserialize)]
 struct Passed {
     next: Option<Cursor>,
 }
 
-/// Prints on standard error what was done: the verdict is the result.
+/// Prints its counts on standard error: the result of the command is the verdict.
 pub(crate) async fn command(billing: &Api, payments: &Api) -> Result<(), CallError> {
     let mut done = RepairReport::default();
     let mut after = None;

@@ -1,28 +1,29 @@
-//! What `verify` prints: one JSON object with fixed names, or a few lines for people.
-//! Reads nothing and compares nothing.
+//! The output of `verify`: one JSON object with fixed names, or a few lines of text. Reads nothing and compares
+//! nothing.
 
 use reconcile::{CurrencySum, Finding, FindingKind, Reconciliation};
 use serde::Serialize;
 
 use crate::output::{amount, grouped};
 
-/// The most findings that are shown.
+/// Maximum number of findings that are shown.
 pub(super) const SHOWN_MAX: usize = 100;
 
-/// What a verification came to.
+/// The verdict of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
-    /// Right.
+    /// Proven consistent.
     Ok,
-    /// Wrong.
+    /// Inconsistent.
     Wrong,
     /// Not proven.
     Unknown,
 }
 
 impl Verdict {
-    /// Verdict of two parts of one verification. What is wrong stays wrong, whatever else is not proven.
+    /// The verdict of two parts of one verification. A wrong part makes the whole wrong, even if the other is not
+    /// proven.
     pub(super) fn worse(self, other: Self) -> Self {
         match (self, other) {
             (Self::Wrong, _) | (_, Self::Wrong) => Self::Wrong,
@@ -39,7 +40,6 @@ impl Verdict {
         }
     }
 
-    /// The exit code.
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
@@ -55,10 +55,10 @@ pub(crate) struct Report {
     pub(crate) verdict: Verdict,
     pub(crate) deployment_id: Option<String>,
     pub(crate) ledger_id: Option<String>,
-    /// A run was unfinished at the end.
+    /// Whether a run was unfinished at the end.
     pub(crate) run: bool,
     pub(crate) result: Reconciliation,
-    /// Why it is not proven, and other remarks.
+    /// Why the result is not proven, and other remarks.
     pub(crate) remarks: Vec<String>,
 }
 
@@ -137,7 +137,7 @@ impl<'a> TotalsJson<'a> {
 }
 
 impl Report {
-    /// A side could not be read.
+    /// The report when a side could not be read.
     pub(crate) fn unknown() -> Self {
         Self {
             verdict: Verdict::Unknown,
@@ -149,7 +149,7 @@ impl Report {
         }
     }
 
-    /// One line of JSON.
+    /// The report as one line of JSON.
     pub(crate) fn json(&self) -> String {
         serde_json::to_string(&self.object()).expect("texts and numbers are always JSON")
     }
@@ -166,7 +166,7 @@ impl Report {
         }
     }
 
-    /// Lines for people.
+    /// The report as lines of text.
     pub(crate) fn lines(&self) -> Vec<String> {
         let result = &self.result;
         let word = self.verdict.word();
@@ -189,7 +189,7 @@ impl Report {
                     .to_owned(),
             );
         }
-        // With a token of another account no row is billing's, and every payment is unbacked.
+        // With the token of another account no row belongs to billing, and every payment is unbacked.
         if result.count(FindingKind::Unbacked) > 0 && result.confirmed > 0 {
             lines.push(
                 "  an unbacked invoice whose row the ledger has lost: tinjis verify --acknowledge-unbacked REFERENCE \
@@ -202,7 +202,7 @@ impl Report {
     }
 }
 
-/// Counts and sums for people.
+/// Counts and sums as text.
 pub(super) fn figure_lines(result: &Reconciliation) -> Vec<String> {
     let count = |kind| grouped(result.count(kind));
     let mut lines = vec![
@@ -238,7 +238,7 @@ pub(super) fn figure_lines(result: &Reconciliation) -> Vec<String> {
     lines
 }
 
-/// What is shown only where there is any.
+/// The figures that are shown only if they are not zero.
 fn unattributed_line(result: &Reconciliation) -> Option<String> {
     let figures = [
         ("charges of no invoice", result.count(FindingKind::Unattributed)),

@@ -1,5 +1,5 @@
-//! Where a verification's facts come from: the lists of both services, page by page and to the end.
-//! Knows routes, cursors and the order that each list promises; judges nothing.
+//! The source of a verification's facts: the lists of both services, read page by page to the end. Knows routes,
+//! cursors and the order that each list promises; judges nothing.
 
 use std::fmt;
 
@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use crate::http::{AUDIT_PAGE, Api, CallError, PAGE, segment};
 
-/// What billing says of itself.
+/// Billing's description of itself.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Deployment {
     pub(crate) deployment_id: String,
-    /// The ledger it settles with; `None` before the first keyed response.
+    /// The ledger that billing settles with; `None` before the first keyed response.
     pub(crate) ledger_id: Option<String>,
     /// Invoices by state.
     pub(crate) counts: Counts,
@@ -24,7 +24,7 @@ pub(crate) struct Deployment {
 }
 
 impl Deployment {
-    /// What its keys are derived from.
+    /// The id from which keys are derived.
     pub(crate) fn uuid(&self) -> Option<Uuid> {
         self.deployment_id.parse().ok()
     }
@@ -50,18 +50,18 @@ impl Counts {
 pub(crate) struct Page<T> {
     pub(crate) items: Vec<T>,
     pub(crate) next: Option<Cursor>,
-    /// Only the ledger's pages have it.
+    /// The ledger's id; only pages of the ledger have it.
     #[serde(default)]
     pub(crate) ledger_id: Option<String>,
 }
 
-/// Where the next page starts; text or a number, as the service likes.
+/// The start of the next page: text or a number, depending on the service.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Cursor {
-    /// Such as `17.2`.
+    /// For example `17.2`.
     Text(String),
-    /// Such as 17.
+    /// For example 17.
     Number(i64),
 }
 
@@ -90,8 +90,8 @@ const LEDGER: List<LedgerRow> = List { path: "/v1/ledger", position: |row| (row.
 const ACKNOWLEDGEMENTS: &str = "/v1/ledger/acknowledgements";
 const UNBACKED_ACKNOWLEDGEMENTS: &str = "/v1/ledger/unbacked-acknowledgements";
 
-/// Reads a list from a cursor on until `each` says that it has enough. A list that repeats itself or goes back cannot be
-/// trusted to be complete, so that is an error, and never a verdict; it also cannot hold us for ever.
+/// Reads a list from a cursor until `each` has enough. A list whose positions do not increase may be incomplete, and
+/// could be endless: that is an error, never a verdict.
 async fn read<T: DeserializeOwned, E: From<CallError>>(
     api: &Api,
     list: &List<T>,
@@ -175,7 +175,7 @@ impl BillingApi {
         self.records(UNBACKED_ACKNOWLEDGEMENTS).await
     }
 
-    /// A list of operators' records; empty where the route is unknown.
+    /// A list of operators' records; empty where billing does not have the route.
     async fn records<T: DeserializeOwned>(&self, list: &str) -> Result<Vec<T>, CallError> {
         let mut all = Vec::new();
         let mut after = None;
@@ -209,12 +209,12 @@ impl BillingApi {
     }
 }
 
-/// What the ledger says of a key.
+/// The ledger's answer for a key.
 #[derive(Debug)]
 pub(crate) enum KeyLookup {
     Row(LedgerRow),
     Absent,
-    /// The row belongs to another account, which is not ours to see.
+    /// The row belongs to another account, so its content is not shown.
     OtherAccount,
 }
 
@@ -223,7 +223,7 @@ pub(crate) enum KeyLookup {
 pub(crate) struct LedgerApi(pub(crate) Api);
 
 impl LedgerApi {
-    /// Which ledger this is.
+    /// The id of the ledger.
     pub(crate) async fn id(&self) -> Result<Option<String>, CallError> {
         let page: Page<LedgerRow> = self.0.get(&page(LEDGER.path, None, 1)).await?;
         Ok(page.ledger_id)
@@ -236,7 +236,8 @@ impl LedgerApi {
         read(&self.0, &LEDGER, None, PAGE, |page| each(&page).map(|()| true)).await
     }
 
-    /// The last row of the ledger, or one shortly before it; by halving, because the list only goes forward.
+    /// The last row of the ledger, or one shortly before it; found by bisection, because the list can only be read
+    /// forward.
     pub(crate) async fn last_seq(&self) -> Result<i64, CallError> {
         let is_behind_all = async |seq: i64| {
             let path = page(LEDGER.path, Some(&Cursor::Number(seq)), 1);
@@ -259,7 +260,7 @@ impl LedgerApi {
         Ok(high)
     }
 
-    /// The row under a key. A text that the ledger takes for no key is absent.
+    /// The row under a key. `Absent` also for a text that is no valid key.
     pub(crate) async fn by_key(&self, key: &str) -> Result<KeyLookup, CallError> {
         const OTHER_ACCOUNT: &str = "urn:tinjis:problem:key-foreign";
         match self.0.get(&format!("{}/{}", LEDGER.path, segment(key))).await {

@@ -1,5 +1,5 @@
-//! Several credentials are one account: a change of credentials never changes whose key it is. And billing as a caller
-//! that proves itself by a signed token alone, which is replaced while it runs. Knows both services' settings.
+//! Several credentials stand for one account: a change of credentials never changes the owner of a key. Also billing as
+//! a caller with only a signed token, which is replaced while it runs. Knows both services' settings.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::presented::{Attempt, CLIENT, Jwt};
 use crate::site::{ServerKind, Site};
 use crate::table::{Table, route};
 
-/// However long a machine takes.
+/// Maximum time until all is paid, on any machine.
 const PAID_WITHIN: Duration = Duration::from_secs(60);
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-/// A charge under one key by a token is the same charge by a certificate and by a signed token; another account's
-/// is not. Nothing of it is charged twice.
+/// Under one key a charge by token is the same charge by certificate and by signed token; another account is rejected.
+/// Nothing is charged twice.
 pub(crate) fn change(table: &mut Table<'_>) {
     let at = ServerKind::Any;
     let tls = Attempt::bare().over_tls().but(|a| a.key = Some(KEY));
@@ -41,8 +41,7 @@ pub(crate) fn change(table: &mut Table<'_>) {
     println!("  one key by token, certificate and signed token: one charge; another account is refused");
 }
 
-/// Payments take nothing but a signed token; billing shows one, and another after its file was replaced, while the
-/// key of the first is taken out of the set.
+/// Payments accept only a signed token. Billing sends one, and another after its file was replaced.
 pub(crate) fn billing_shows_a_signed_token_and_its_successor(site: &Site) {
     let folder = tempfile::tempdir().expect("a folder");
     let token = folder.path().join("token");
@@ -65,7 +64,7 @@ pub(crate) fn billing_shows_a_signed_token_and_its_successor(site: &Site) {
     replace(&token, "not-a-signed-token");
     let mut more = 0;
     testkit::wait_until("payments to refuse what is no signed token", PAID_WITHIN, || {
-        // Those that are charged before the file is read again are paid.
+        // Invoices that are charged before the file is reloaded are paid.
         more += 1;
         services.import(&format!("C{more}-"), 1);
         let _run = runs::wait(&services.start_run(), PAID_WITHIN);

@@ -1,4 +1,4 @@
-//! Attempts that end in the handshake: by what certificate, or none. Knows no token.
+//! Attempts that end in the TLS handshake: each wrong certificate, and none. Knows no token.
 
 use crate::presented::{Attempt, CLIENT, HOST, Signer, Wire};
 use crate::site::ServerKind;
@@ -29,7 +29,7 @@ pub(crate) fn attempts(table: &mut Table<'_>) {
     names(table);
 }
 
-/// One character is enough.
+/// Names that differ in one character are enough.
 fn names(table: &mut Table<'_>) {
     let at = ServerKind::Mutual;
     let good = Attempt::bare().over_tls().certified(CLIENT);

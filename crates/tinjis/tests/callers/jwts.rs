@@ -1,4 +1,4 @@
-//! Attempts by signed tokens: each header, claim and shape that is not the right one. Knows no certificate.
+//! Attempts by signed tokens: each wrong header, claim and shape. Knows no certificate.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::presented::{AUDIENCE, Attempt, Jwt, SUBJECT, Shape, Text};
 use crate::site::ServerKind;
 use crate::table::Table;
 
-/// How far two clocks may stand apart, in seconds, as `docs/how-to/callers.md` says.
+/// Allowed difference between two clocks in seconds, as in `docs/how-to/callers.md`.
 const LEEWAY: i64 = 30;
 
 const AT: ServerKind = ServerKind::Plain;
@@ -69,7 +69,7 @@ fn keys(table: &mut Table<'_>) {
     table.pair(AT, "a stranger's key under our id", &rsa, &stranger, "jwt_signature");
     let stranger = p256.but(|a| a.jwt().key = "stranger on p256");
     table.pair(AT, "a stranger's key on P-256 under our id", &p256, &stranger, "jwt_signature");
-    // The header may bring a key along, or say where it is: neither is looked at.
+    // A header may contain a key or the address of one: both are ignored.
     let jwk = table.site.key("stranger").jwk();
     let theirs = rsa.but(|a| {
         a.jwt().key = "stranger";
@@ -109,7 +109,7 @@ fn claims(table: &mut Table<'_>) {
     table.pair(AT, "several audiences without ours", &several, &without, "jwt_audience");
 }
 
-/// Within the leeway the positive control is accepted.
+/// Tests times: the positive control is within the leeway.
 fn times(table: &mut Table<'_>) {
     let (good, now) = (good(table, "p256"), table.site.now());
     let within = good.but(|a| a.jwt().claims["exp"] = json!(now - LEEWAY / 2));
@@ -169,8 +169,8 @@ fn same_time(table: &mut Table<'_>) {
     table.take_the_same_time(AT, &attempts);
 }
 
-/// The API server has other keys from now on, and is then away. Another server of ours has not asked for an unknown
-/// key yet, so that it is its turn.
+/// The API server replaces its keys, and is later unreachable. Uses a server that has not yet fetched an unknown key,
+/// so that its fetch is not delayed.
 fn replaced(table: &mut Table<'_>) {
     let at = ServerKind::Any;
     let old = Attempt::bare().over_tls().signed(Jwt::of(table.site, "rsa"));

@@ -1,6 +1,6 @@
-//! Proof: unauthenticated callers are rejected for the reason that the server counts. Beside each is a positive control
-//! that differs in one property and is accepted. `make prove-callers` prints the table; it runs whole in every test run.
-//! Knows the services from outside only.
+//! Proof: unauthenticated callers are rejected for the reason that the server counts. Each attempt has a positive
+//! control that differs in one property and is accepted. `make prove-callers` prints the table; each test run makes all
+//! attempts. Knows the services from outside only.
 #![cfg(test)]
 
 mod credentials;
@@ -15,7 +15,7 @@ mod tokens;
 use site::Site;
 use table::Table;
 
-/// Fewer would mean that some were lost.
+/// Minimum number of attempts, so that lost cases are noticed.
 const ATTEMPTS_MIN: usize = 100;
 
 #[test]

@@ -4,7 +4,7 @@ use crate::presented::{Attempt, Text};
 use crate::site::ServerKind;
 use crate::table::Table;
 
-/// Each route of billing that writes through `/v1`.
+/// Billing's writing routes of `/v1`.
 const WRITES: [&str; 5] = [
     "/v1/runs",
     "/v1/imports",

@@ -1,4 +1,4 @@
-//! The credentials of an attempt, property by property, so that two attempts can be compared. Knows no server.
+//! The credentials of an attempt, one property each, so that two attempts can be compared. Knows no server.
 
 use serde_json::{Value, json};
 use testkit::certs::Leaf;
@@ -6,7 +6,7 @@ use testkit::issuer;
 
 use crate::site::Site;
 
-/// Whom payments know by a certificate or a token.
+/// The client that payments know by certificate or token.
 pub(crate) const CLIENT: &str = "spiffe://cluster.local/ns/antaeus/sa/antaeus";
 pub(crate) const HOST: &str = "billing.antaeus.svc";
 pub(crate) const SHOP: &str = "spiffe://cluster.local/ns/shop/sa/shop";
@@ -15,7 +15,7 @@ pub(crate) const SHOP_SUBJECT: &str = "system:serviceaccount:shop:shop";
 pub(crate) const ISSUER: &str = "https://issuer.test";
 pub(crate) const AUDIENCE: &str = "payments";
 
-/// How the connection begins.
+/// The protocol of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
     Plain,
@@ -23,7 +23,7 @@ pub(crate) enum Wire {
     Tls13,
 }
 
-/// Who signed a certificate.
+/// The signer of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signer {
     Ours,
@@ -37,7 +37,7 @@ pub(crate) struct Certificate {
     pub(crate) leaf: Leaf,
 }
 
-/// What becomes of a token after it was signed.
+/// The change to a token after it was signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Whole,
@@ -50,12 +50,12 @@ pub(crate) enum Shape {
     HalfSignature,
 }
 
-/// A signed token before it is put together.
+/// The parts of a signed token.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Jwt {
     pub(crate) header: Value,
     pub(crate) claims: Value,
-    /// Which of the site's keys signs, whatever the header says.
+    /// The key of the site that signs, independent of the header.
     pub(crate) key: &'static str,
     pub(crate) shape: Shape,
 }
@@ -79,7 +79,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// Nothing at all, over plain TCP.
+    /// No credentials, over plain TCP.
     pub(crate) fn bare() -> Self {
         Self {
             wire: Wire::Plain,
@@ -97,7 +97,7 @@ impl Attempt {
         self
     }
 
-    /// A sound certificate of this one name.
+    /// Adds a valid certificate with this name.
     pub(crate) fn certified(mut self, name: &str) -> Self {
         self.certificate = Some(Certificate { signer: Signer::Ours, leaf: Leaf::client(name) });
         self
@@ -118,7 +118,7 @@ impl Attempt {
         self
     }
 
-    /// The same with one change.
+    /// A copy with one change.
     pub(crate) fn but(&self, change: impl FnOnce(&mut Self)) -> Self {
         let mut changed = self.clone();
         change(&mut changed);
@@ -138,7 +138,7 @@ impl Attempt {
         }
     }
 
-    /// What the other one has otherwise, each property as `name: value`.
+    /// The properties in which the other attempt differs, each as `name: value`.
     pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let mut note = |name: &str, ours: String, theirs: String| {
@@ -199,7 +199,7 @@ fn fields(ours: &Value, theirs: &Value) -> std::collections::BTreeSet<String> {
 }
 
 impl Jwt {
-    /// A sound one of this key.
+    /// A valid token signed by this key.
     pub(crate) fn of(site: &Site, key: &'static str) -> Self {
         let now = site.now();
         Self {

@@ -1,4 +1,5 @@
-//! The servers under attack, each with other settings, and who may call them. Knows settings and nothing of the code.
+//! The servers under attack, each with other settings, and their allowed callers. Knows settings and nothing of the
+//! code.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,26 +18,26 @@ use crate::presented::{AUDIENCE, CLIENT, HOST, ISSUER, SHOP, SHOP_SUBJECT, SUBJE
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 
-/// A server, by what it asks for.
+/// A server, named by the credentials that it requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ServerKind {
-    /// Payments: a certificate.
+    /// Payments: requires a certificate.
     Mutual,
-    /// Ponger: a certificate.
+    /// Ponger: requires a certificate.
     Ponger,
-    /// Billing: a certificate.
+    /// Billing: requires a certificate.
     Billing,
-    /// Payments without TLS: a token or a signed one.
+    /// Payments without TLS: requires a token or a signed token.
     Plain,
-    /// Payments over TLS: certificate, token or signed token.
+    /// Payments over TLS: requires a certificate, a token or a signed token.
     Any,
-    /// Payments over TLS: all three.
+    /// Payments over TLS: requires all three.
     All,
-    /// Payments: a token, and few calls.
+    /// Payments: requires a token, with a low rate limit.
     Rated,
-    /// Billing's writing routes: an operator's token.
+    /// Billing's writing routes: require an operator's token.
     Operators,
-    /// Billing's writing routes on loopback: no token.
+    /// Billing's writing routes on loopback: require no token.
     Loopback,
 }
 
@@ -51,7 +52,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Every server.
+    /// Starts every server.
     pub(crate) fn start() -> Self {
         use ServerKind::{All, Any, Billing, Loopback, Mutual, Operators, Plain, Rated};
         let mut site = Self::of(&[Mutual, Plain, Any, All, Rated, Operators, Loopback, Billing]);
@@ -60,7 +61,7 @@ impl Site {
         site
     }
 
-    /// These servers, and who may call them.
+    /// Starts these servers.
     pub(crate) fn of(servers: &[ServerKind]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (ours, another) = (Authority::new("ours"), Authority::new("another"));
@@ -104,12 +105,12 @@ impl Site {
         self.path(file).display().to_string()
     }
 
-    /// The lines of the token file; the services read it again by themselves.
+    /// Replaces the lines of the token file, which the services reload by themselves.
     pub(crate) fn write_tokens(&self, lines: &str) {
         replace(&self.path("tokens"), lines);
     }
 
-    /// The API server changes its keys: only the next one is left.
+    /// Replaces the API server's keys: only the next key is left.
     pub(crate) fn replace_keys(&self) {
         self.keys.set(Some(key_set(&[self.key("next").jwk()])));
     }
@@ -124,7 +125,7 @@ impl Site {
         replace(&self.path("account/token"), "the-pod-s-own-token\n");
     }
 
-    /// What makes payments take signed tokens.
+    /// Settings with which payments accept signed tokens.
     pub(crate) fn jwt_settings(&self) -> [(&'static str, String); 5] {
         [
             ("JWT_AUDIENCE", AUDIENCE.to_owned()),
@@ -186,7 +187,7 @@ impl Site {
     }
 }
 
-/// Both keys that sign, and two that are not for signing.
+/// Both signing keys, and two keys that are not for signing.
 fn first_set(signing: &BTreeMap<&'static str, SigningKey>) -> String {
     let mut for_encryption: Value = signing["rsa"].jwk();
     for_encryption["kid"] = json!("k-enc");

@@ -1,4 +1,5 @@
-//! Makes attempts in pairs, reads the server's counters around each, and prints a line of the table. Knows no reason.
+//! Makes attempts in pairs, reads the server's counters before and after each, and prints a line of the table. Knows no
+//! reason.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use testkit::{timed, wait_until};
 use crate::presented::{Attempt, Signer, Wire};
 use crate::site::{ServerKind, Site};
 
-/// A refusal is counted within this.
+/// Maximum time until a refusal is counted.
 const COUNTED_WITHIN: Duration = Duration::from_secs(60);
-/// Two kinds of refusal stand no further apart than this in the middle: nothing is to be learned from their times.
+/// Maximum difference between the times of two kinds of refusal, so that a time does not reveal the reason.
 const SAME_CLASS: Duration = Duration::from_millis(5);
 /// A charge as every billing program sends it.
 const CHARGE: &[u8] = br#"{"customer_id":1,"currency":"USD","value":1.25}"#;
@@ -20,9 +21,9 @@ const CHARGE: &[u8] = br#"{"customer_id":1,"currency":"USD","value":1.25}"#;
 pub(crate) struct Table<'a> {
     pub(crate) site: &'a Site,
     refused: usize,
-    /// How every refusal of payments looks.
+    /// Status, headers and body that all refusals of payments share.
     look: Option<Look>,
-    /// Charges that were to be executed.
+    /// Number of charges that must have been executed.
     charges: BTreeMap<ServerKind, i64>,
 }
 
@@ -40,7 +41,8 @@ impl<'a> Table<'a> {
         Self { site, refused: 0, look: None, charges: BTreeMap::new() }
     }
 
-    /// The positive control succeeds; the other attempt differs in one property and is rejected for this reason.
+    /// Makes both attempts: the positive control succeeds; the other differs in one property and is rejected for this
+    /// reason.
     #[track_caller]
     pub(crate) fn pair(
         &mut self,
@@ -53,7 +55,7 @@ impl<'a> Table<'a> {
         self.pair_on(at, route(at), what, control, other, reason);
     }
 
-    /// The same on another route.
+    /// Makes both attempts on another route.
     #[track_caller]
     pub(crate) fn pair_on(
         &mut self,
@@ -78,7 +80,7 @@ impl<'a> Table<'a> {
         let answer =
             answer.unwrap_or_else(|error| panic!("{what}: its positive control had no response: {error}"));
         let is_write = matches!(at, ServerKind::Operators | ServerKind::Loopback);
-        // An accepted operator call may still ask for a missing row.
+        // An accepted call of an operator may still name a missing row.
         let is_good = if is_write { answer.status != 403 } else { answer.status == 200 };
         assert!(is_good, "{what}: its positive control got {} {}", answer.status, answer.text());
         assert_eq!(before, self.counters(at), "{what}: its positive control was counted as rejected");
@@ -120,20 +122,20 @@ impl<'a> Table<'a> {
         self.refused += 1;
     }
 
-    /// Every series of refusals that the server shows, with the label `reason` last.
+    /// Every counter of refusals on the server, with the label `reason` last.
     fn counters(&self, at: ServerKind) -> Counters {
         let page = testkit::http::get(&format!("{}/metrics", self.site.server(at).admin_url())).text();
         let names = ["tls_refusals_total{", "caller_refusals_total{"];
         let lines = page.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
         let series = lines.filter_map(|line| line.rsplit_once(' '));
-        // Both tables have "other"; the handshake's are distinguished by their name.
+        // Both counters have the reason "other"; their names distinguish them.
         series.map(|(series, value)| (series.to_owned(), value.parse().unwrap_or(-1))).collect()
     }
 
-    /// How long refusals of these reasons take, at the least: a busy machine makes each of them longer and none shorter.
+    /// Compares the minimum times of refusals: a busy machine makes refusals slower, never faster.
     #[track_caller]
     pub(crate) fn take_the_same_time(&mut self, at: ServerKind, attempts: &[(&str, Attempt)]) {
-        /// Of each.
+        /// Number of calls for each reason.
         const CALLS: usize = 41;
         let mut least = Vec::new();
         for (reason, attempt) in attempts {
@@ -189,12 +191,12 @@ impl<'a> Table<'a> {
         connection.call(method, path, &headers, body)
     }
 
-    /// One charge more that is to stand in the ledger.
+    /// Counts one more charge that the ledger must contain.
     pub(crate) fn charged(&mut self, at: ServerKind) {
         *self.charges.entry(at).or_default() += 1;
     }
 
-    /// Nothing that was refused was executed. Answers how many attempts were refused.
+    /// Asserts that no refused attempt was executed; returns the number of refusals.
     pub(crate) fn end(self) -> usize {
         for (at, charges) in &self.charges {
             let in_ledger = testkit::ledger::ask(&self.site.server(*at).db(), "SELECT count(*) FROM ledger");
@@ -212,7 +214,7 @@ fn borrowed<'a>(headers: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)
     headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 
-/// Headers that tell one answer from another.
+/// Headers by which answers could be distinguished.
 fn looks(answer: &Answer) -> Vec<(String, String)> {
     let told = answer.headers.iter().filter(|(name, _)| !matches!(name.as_str(), "date" | "ledger-id"));
     told.cloned().collect()

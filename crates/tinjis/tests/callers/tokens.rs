@@ -1,4 +1,4 @@
-//! Attempts by static tokens, by several proofs at once, and too often. Knows no signed token's inside.
+//! Attempts by static tokens, by several proofs at once, and above the rate limit. Knows nothing inside a signed token.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::presented::{Attempt, CLIENT, Jwt, SHOP, SHOP_SUBJECT, Signer, Text};
 use crate::site::ServerKind;
 use crate::table::{Table, route};
 
-/// A changed file is read again within this.
+/// A changed file is reloaded within this time.
 const READ_WITHIN: Duration = Duration::from_secs(30);
 
 fn word(token: &str) -> Vec<Text> {
@@ -40,7 +40,7 @@ pub(crate) fn attempts(table: &mut Table<'_>) {
     too_often(table);
 }
 
-/// A line that is taken out of the file is refused soon after.
+/// A token that is removed from the file is refused soon after.
 fn removed(table: &mut Table<'_>) {
     table.succeeds(
         ServerKind::Plain,
@@ -61,7 +61,7 @@ fn removed(table: &mut Table<'_>) {
     table.pair(ServerKind::Plain, "a line that was taken out", &good, &old, "token_unknown");
 }
 
-/// Certificate, signed token and token, one of them or all.
+/// Attempts with certificate, signed token and token: one of them, or all.
 fn several(table: &mut Table<'_>) {
     let jwt = Jwt::of(table.site, "rsa");
     let all = Attempt::bare().over_tls().certified(CLIENT).signed(jwt.clone()).token("new-token");
@@ -104,7 +104,7 @@ fn several(table: &mut Table<'_>) {
     table.pair(at, "any, a certificate and another account's token", &both, &theirs, "accounts_differ");
 }
 
-/// One call a second, and the second at once is one too many; another account's is not.
+/// With a limit of one request per second the second request at once is refused; a request of another account is not.
 fn too_often(table: &mut Table<'_>) {
     let at = ServerKind::Rated;
     let shop = Attempt::bare().token("shop-token");

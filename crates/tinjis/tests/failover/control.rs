@@ -1,5 +1,5 @@
-//! The control group: a naive biller of several workers, each try under a random key, on the same cluster and during the
-//! same failovers. It shows that they can charge a customer twice. Knows nothing of our billing.
+//! The control group: a naive biller with several workers and a random key for each attempt, on the same cluster during
+//! the same failovers. It shows that these failovers can charge a customer twice. Knows nothing of our billing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use crate::report::doubles;
 use crate::site::{PACE, TINJIS, ledger_rows};
 
 const WORKERS: u64 = 3;
-/// Between two tries, so that it leaves the machine to the proof.
+/// Pause between two attempts, so that the control group leaves CPU to the proof.
 const BETWEEN: Duration = Duration::from_millis(10);
 
 pub(crate) struct Control {
@@ -45,7 +45,7 @@ impl Control {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let mut spec = Spec::new(run_by(TINJIS, "payments"), "control-payments", folder.path());
         spec.env.insert("DATABASE_URL".to_owned(), cluster.haproxy_url("control_ledger"));
-        // Untrue where replication is asynchronous; the naive biller asks no operator.
+        // Untrue where replication is asynchronous, but the naive biller has no operator.
         spec.env.insert("LEDGER_FAILOVER".to_owned(), "synchronous".to_owned());
         spec.flags.push("--success-rate=1".to_owned());
         Process::new(spec.clone()).run_to_end("migrate");
@@ -66,7 +66,7 @@ impl Control {
         Self { proxy, is_over, workers, _payments: payments, _folder: folder }
     }
 
-    /// How many invoices it charged twice.
+    /// Stops the workers; returns the number of invoices that were charged twice.
     pub(crate) fn end(self, cluster: &Cluster) -> u64 {
         self.is_over.store(true, Ordering::SeqCst);
         for worker in self.workers {
@@ -87,7 +87,7 @@ impl Worker {
             while !self.charge(next) && !self.is_over() {
                 pause(BETWEEN);
             }
-            // What fails here is charged again: the mistake that the real one does not make.
+            // If this statement fails, the invoice is charged again: the mistake that billing does not make.
             let _lost =
                 self.sql.rows(&format!("UPDATE invoices SET paid = {next} WHERE worker = {}", self.number));
         }

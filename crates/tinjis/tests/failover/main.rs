@@ -1,6 +1,7 @@
-//! Proof: a highly available PostgreSQL (Patroni) loses its leader in mid-run, in three ways, with synchronous and with
-//! asynchronous replication, by a URL of all nodes and through HAProxy. No customer is charged twice, and no charge is lost:
-//! judged by `tinjis verify`, and by a list of what was executed that no database holds. A naive biller beside it (control
+//! Proof: a highly available PostgreSQL (Patroni) loses its leader during a run, in three ways, with synchronous and
+//! asynchronous replication, by a URL of all nodes and through HAProxy. No customer is charged twice, and no charge is
+//! lost, according to `tinjis verify` and to a list of executions outside the databases. A naive biller (control group)
+//! charges twice. `make failover` is the full size. Knows the services from outside only.
 //! group) charges twice. `make failover` is the full size. Knows the services from outside only.
 
 mod control;
@@ -18,7 +19,7 @@ use report::{Report, Totals};
 use site::Site;
 use table::SETUPS;
 
-/// The size of a proof, of which a share must have met open attempts.
+/// Number of failovers of the full size, and the share of them that must leave attempts open.
 const FAILOVERS_FULL: usize = 50;
 const OPEN_SHARE_PERCENT: usize = 80;
 
@@ -51,7 +52,7 @@ fn no_failover_charges_a_customer_twice_or_loses_a_charge() {
     }
     totals.control_doubles = control.end(&cluster);
     report.totals(&totals);
-    // Whether one failover meets a naive charge between its execution and its mark is chance.
+    // It is random whether one failover hits a naive charge between its execution and its mark.
     if failovers >= FAILOVERS_FULL {
         assert!(
             totals.control_doubles > 0,

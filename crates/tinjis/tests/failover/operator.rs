@@ -1,5 +1,5 @@
-//! The operator after a failover that may have lost commits: runs the commands of `docs/how-to/postgresql-failover.md`, with
-//! the list of what moved money in hand. Decides nothing that the page does not say.
+//! The operator after a failover that may have lost commits: runs the commands of `docs/how-to/postgresql-failover.md`,
+//! with the list of executed charges. Decides nothing that is not on the page.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use testkit::{Services, http};
 
 use crate::site::{TINJIS, WITHIN};
 
-/// The headings of the page, in their order.
+/// Headings of the page, in their order.
 const STOP: &str = "Stop charging";
 const NEW_ID: &str = "Give the ledger a new id";
 const COMPARE: &str = "Compare both sides";
 const DECIDE: &str = "Tell billing what moved money";
 const ACCEPT: &str = "Accept the ledger and go on";
 const REPAIR: &str = "Repair billing from the ledger";
-/// The longest page of a list.
+/// Maximum length of a page of a list.
 const PAGE_MAX: usize = 1_000;
 
 pub(crate) struct Operator {
@@ -34,7 +34,7 @@ impl Operator {
         Self { page: Page::open(&page, TINJIS, folder), folder: folder.to_owned() }
     }
 
-    /// Billing stops, and the ledger gets a new id: nothing is charged until [`Self::accept`].
+    /// Stops billing and gives the ledger a new id: nothing is charged until [`Self::accept`].
     #[track_caller]
     pub(crate) fn declare(&self, services: &mut Services, payments_db: &str) {
         self.runs(services, STOP, &[]);
@@ -43,13 +43,12 @@ impl Operator {
         wait_until(&format!("payments with the old id to end: {said}"), WITHIN, || {
             payments.ended().is_some()
         });
-        // As Kubernetes starts it again.
+        // Kubernetes would also start it again.
         payments.kill();
         payments.start_again();
     }
 
-    /// Tells billing of the charges that were executed and that the ledger lacks; answers how many of them billing had
-    /// forgotten too.
+    /// Tells billing which executed charges the ledger lacks; returns how many of them billing had lost too.
     #[track_caller]
     pub(crate) fn decide(&self, services: &Services, forgotten: &[Execution]) -> usize {
         self.compare(services);
@@ -76,7 +75,7 @@ impl Operator {
         unknown.len()
     }
 
-    /// Nothing is double, and nothing is charged that billing does not know; the ledger's new id is still a remark.
+    /// Runs the comparison of the page, which ends with any verdict: the ledger's new id is not accepted yet.
     #[track_caller]
     fn compare(&self, services: &Services) {
         let (code, said) = self.run(services, COMPARE, &[]);
@@ -90,7 +89,7 @@ impl Operator {
         self.runs(services, ACCEPT, &[("LEDGER_ID", id.as_str())]);
     }
 
-    /// Where the ledger has lost nothing; an error is what the command said.
+    /// Repairs billing from a ledger that has lost nothing; the error contains the command's output.
     pub(crate) fn repair(&self, services: &Services) -> Result<(), String> {
         match self.run(services, REPAIR, &[]) {
             (Some(0), _) => Ok(()),
@@ -115,7 +114,7 @@ impl Operator {
     }
 }
 
-/// A row of an import, of what a charge asked for.
+/// An import row with the data of a charge.
 fn row(charge: &Value) -> Value {
     json!({
         "reference": charge["id"], "customer_id": charge["customer_id"], "currency": charge["currency"],
@@ -123,7 +122,7 @@ fn row(charge: &Value) -> Value {
     })
 }
 
-/// Every attempt of billing.
+/// All attempts of billing.
 fn attempts(services: &Services) -> Vec<Value> {
     let mut all = Vec::new();
     let mut after = String::new();

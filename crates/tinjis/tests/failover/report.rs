@@ -1,5 +1,5 @@
-//! What each failover was like and what it cost, as a line to read and as a line of JSON in the file `FAILOVER_OUT`, and
-//! the verdict. Starts and asks nothing.
+//! The report of each failover: a line of text, a line of JSON in the file `FAILOVER_OUT`, and the verdict. Starts and
+//! queries nothing.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,38 +19,38 @@ pub(crate) struct Failover {
     pub(crate) number: usize,
     pub(crate) blow: Blow,
     pub(crate) setup: Setup,
-    /// Charges per second before the blow.
+    /// Charges per second before the failure.
     pub(crate) rate: u64,
-    /// From the blow until a standby was promoted.
+    /// Time from the failure until a standby was promoted.
     pub(crate) to_leader: Duration,
-    /// From then until the provider answered the first charge; the operator's steps are part of it.
+    /// Time from the promotion until the provider answered the first charge, with the operator's steps.
     pub(crate) to_charge: Duration,
-    /// Attempts that the new leader held as open.
+    /// Open attempts on the new leader.
     pub(crate) open: i64,
-    /// Charges that were executed and that billing on the new leader did not know: what a careless biller charges again.
+    /// Executed charges that billing on the new leader did not know: without keys they would be charged again.
     pub(crate) unsettled: usize,
-    /// Charges that were executed and that the new leader's ledger lacks.
+    /// Executed charges that the new leader's ledger lacks.
     pub(crate) forgotten: usize,
-    /// Of these, the ones that billing had forgotten too.
+    /// Those of the lacking charges that billing had lost too.
     pub(crate) imported: usize,
 }
 
-/// What a setup came to.
+/// The totals of a setup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Judged {
     pub(crate) invoices: usize,
-    /// Of executions and ledger together.
+    /// Double charges in executions and ledger together.
     pub(crate) double: u64,
-    /// Executed, and the invoice is not PAID; or PAID, and never executed.
+    /// Invoices that were executed and are not PAID, or are PAID and were never executed.
     pub(crate) lost: u64,
     pub(crate) unpaid: u64,
-    /// PAID by a charge whose row the ledger has lost, as `verify` names them.
+    /// PAID invoices whose charge the ledger has lost, as `verify` names them.
     pub(crate) unbacked: u64,
-    /// The most of these that the failovers explain.
+    /// Maximum number of unbacked invoices that the failovers explain.
     pub(crate) explained: u64,
-    /// What repairs that failed have said.
+    /// Output of failed repairs.
     pub(crate) not_repaired: Vec<String>,
-    /// Findings of `verify` of any other kind.
+    /// Findings of `verify` of all other kinds.
     pub(crate) findings: u64,
 }
 
@@ -167,8 +167,8 @@ impl Judged {
     }
 }
 
-/// References that were charged more than once: each execution counts, and each row of the ledger whose execution was not
-/// seen. Rows are by reference and key.
+/// Number of references that were charged more than once. Counts each execution, and each ledger row (reference and
+/// key) without a recorded execution.
 pub(crate) fn doubles(executed: &[Execution], rows: &[(String, String)]) -> u64 {
     let mut charges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for execution in executed {
@@ -184,7 +184,7 @@ pub(crate) fn doubles(executed: &[Execution], rows: &[(String, String)]) -> u64 
     u64::try_from(doubles).expect("a proof is smaller than 2^64")
 }
 
-/// References of executions and rows.
+/// The references of executions and rows.
 pub(crate) fn charged<'a>(executed: &'a [Execution], rows: &'a [(String, String)]) -> BTreeSet<&'a str> {
     executed
         .iter()

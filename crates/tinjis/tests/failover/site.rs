@@ -1,4 +1,4 @@
-//! Both services on the cluster, the list of what the provider has executed between them, and one failover in mid-run.
+//! Both services on the cluster, the list of the provider's executions between them, and one failover during a run.
 //! Decides nothing about what is right.
 
 use std::collections::BTreeSet;
@@ -18,22 +18,23 @@ use crate::report::{Failover, Judged, charged, doubles};
 use crate::table::{Ledger, Route, Setup};
 
 pub(crate) const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
-/// However long a machine takes, a step is done within this.
+/// Maximum duration of a step, on any machine.
 pub(crate) const WITHIN: Duration = Duration::from_secs(180);
-/// The proxy adds no fault, and waits longer than billing does.
+/// The proxy adds no fault, and its delay is longer than billing's timeout.
 pub(crate) const PACE: Pace = Pace { call_timeout: Duration::from_secs(10), delay: Duration::from_secs(60) };
-/// So many charges standbys lack when an asynchronous leader is lost. Billing's attempts of them are on the standbys, since
-/// it claims ahead.
+/// Number of charges that standbys lack when an asynchronous leader is lost. The standbys have billing's attempts for
+/// them, since billing claims ahead.
 const BEHIND: usize = 50;
-/// The same where standbys shall lack the attempts too: more than billing claims ahead (64 in flight and three claims of 256).
+/// The number of charges for standbys that lack the attempts too: more than billing claims ahead (64 in flight and
+/// three claims of 256).
 const FAR_BEHIND: usize = 900;
-/// Each so many failovers, the first included.
+/// One failover of this many is that far behind, beginning with the first.
 const FAR_BEHIND_EVERY: usize = 4;
-/// So long the leader is given to make them, if the run does not end before.
+/// Maximum time for the leader to make these charges, if the run does not end before.
 const BEHIND_WITHIN: Duration = Duration::from_secs(60);
-/// Between two requests for a run.
+/// Pause between two requests for a run.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
-/// The longest that a lost leader stays away after the first charge.
+/// Maximum time for which a lost leader stays away after the first charge.
 const AWAY_MS: u64 = 3_000;
 
 const OPEN: &str = "SELECT count(*) FROM attempts WHERE state IN ('INTENT', 'IN_DOUBT')";
@@ -47,9 +48,9 @@ pub(crate) struct Site {
     setup: Setup,
     billing: String,
     ledger: LedgerPlace,
-    /// Charges that the ledger has lost so far, by key.
+    /// Keys of charges that the ledger has lost so far.
     forgotten: BTreeSet<String>,
-    /// Repairs that failed.
+    /// Output of failed repairs.
     not_repaired: Vec<String>,
 }
 
@@ -99,7 +100,7 @@ impl Site {
         }
     }
 
-    /// Loses the leader in mid-run, and waits until all is paid on the next one and the cluster is whole again.
+    /// Loses the leader during a run, and waits until all is paid on the next leader and the cluster is complete again.
     #[track_caller]
     pub(crate) fn fail_over(
         &mut self,
@@ -132,7 +133,7 @@ impl Site {
         cluster.heal(leader);
         cluster.wait_whole();
         if self.setup.ledger == Ledger::Elsewhere {
-            // Judged at the end, after what is worse.
+            // A failed repair is judged at the end, after worse results.
             self.not_repaired.extend(self.operator.repair(&self.services).err());
         }
         self.pay_until_true();
@@ -152,8 +153,8 @@ impl Site {
         }
     }
 
-    /// Returns in mid-run, with attempts open; standbys of an asynchronous leader are some charges behind. The result is
-    /// charges per second until then.
+    /// Charges a part of the invoices, and returns while attempts are open; the result is charges per second. Standbys
+    /// of an asynchronous leader are then some charges behind.
     #[track_caller]
     fn charge_a_part(
         &self,
@@ -189,7 +190,7 @@ impl Site {
         rate
     }
 
-    /// Charges that were executed, and that the ledger on this node lacks, without those of earlier failovers.
+    /// Executed charges that the ledger on this node lacks, without those of earlier failovers.
     fn forgotten_now(&mut self, cluster: &Cluster, node: usize) -> Vec<Execution> {
         let rows = self.ledger_rows(cluster, node);
         let keys: BTreeSet<&str> = rows.iter().map(|(_, key)| key.as_str()).collect();
@@ -201,7 +202,7 @@ impl Site {
         executed
     }
 
-    /// Charges that were executed, and that billing on this node does not know: what a careless biller charges again.
+    /// Executed charges that billing on this node does not know: without keys they would be charged again.
     fn unsettled(&self, cluster: &Cluster, node: usize) -> usize {
         let url = cluster.direct_url(node, &self.billing);
         let settled = pairs(&url, "SELECT key, state FROM attempts WHERE state = 'CHARGED'");
@@ -218,8 +219,8 @@ impl Site {
         }
     }
 
-    /// As the page says, until payments run under the new id. Those of before have ended then, and with them the answers
-    /// that were on their way: what moved money is known.
+    /// Follows the page until payments run under the new id. Earlier processes have ended then, and no answer is in
+    /// flight: the executed charges are known.
     #[track_caller]
     fn declare(&mut self) {
         let url = self.ledger.url().to_owned();
@@ -227,12 +228,12 @@ impl Site {
             self.restart_payments();
             self.services.payments.readiness().1.contains("`payments new-ledger-id`")
         });
-        // As the page says: before, its first command is refused.
+        // The page requires this first: before, its first command is refused.
         wait_until("billing to reach the new leader", WITHIN, || self.services.billing.readiness().0 == 200);
         self.operator.declare(&mut self.services, &url);
     }
 
-    /// The rest of the page; answers how many charges both sides had forgotten.
+    /// Follows the rest of the page; returns how many charges both sides had lost.
     #[track_caller]
     fn decide(&self, forgotten: &[Execution]) -> usize {
         let executed = self.proxy.executions();
@@ -242,7 +243,7 @@ impl Site {
         imported
     }
 
-    /// When the provider answered the first charge after this moment; a client asks for a run meanwhile.
+    /// The time of the first charge that the provider answered after `after`; meanwhile a client requests runs.
     #[track_caller]
     fn first_charge(&mut self, after: Instant) -> Instant {
         let url = format!("{}/v1/runs", self.services.billing_url());
@@ -268,8 +269,8 @@ impl Site {
         }
     }
 
-    /// As Kubernetes does. A former leader that goes on answers through HAProxy for a moment, with the former id of the
-    /// ledger: payments that meet it end.
+    /// Restarts ended payments, as Kubernetes does. A former leader that continues may answer through HAProxy for a
+    /// moment with the ledger's former id, and payments that read it end.
     #[track_caller]
     fn restart_payments(&mut self) {
         if self.services.payments.restart_if_ended() {
@@ -277,8 +278,7 @@ impl Site {
         }
     }
 
-    /// Compares what was executed, the ledger and billing, all of them asked past the services; and asks `verify` where
-    /// these agree.
+    /// Compares executions, ledger and billing, read directly from the databases, and runs `verify` where they agree.
     #[track_caller]
     pub(crate) fn judge(&self, cluster: &Cluster) -> Judged {
         let leader = cluster.leader();
@@ -321,7 +321,7 @@ impl LedgerPlace {
     }
 }
 
-/// CHARGED rows by reference and key.
+/// CHARGED rows, as reference and key.
 pub(crate) fn ledger_rows(url: &str) -> Vec<(String, String)> {
     pairs(url, "SELECT reference, key FROM ledger WHERE state = 'CHARGED'")
 }

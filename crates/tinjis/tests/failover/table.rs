@@ -1,11 +1,11 @@
-//! Under which setups leaders are lost, and how many of the failovers each gets. Runs nothing.
+//! The setups in which leaders are lost, and the number of failovers for each. Runs nothing.
 
 use testkit::postgres::cluster::Mode;
 
-/// How services reach the cluster.
+/// How services connect to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// A URL of all nodes.
+    /// By a URL of all nodes.
     AllNodes,
     Haproxy,
 }
@@ -19,10 +19,10 @@ impl Route {
     }
 }
 
-/// Where payments keep their ledger.
+/// The place of payments' ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ledger {
-    /// In a database of the cluster, so that it loses what billing loses.
+    /// In a database of the cluster: it loses the same commits as billing.
     InCluster,
     /// On a server of its own, which loses nothing.
     Elsewhere,
@@ -42,7 +42,7 @@ impl Setup {
     }
 }
 
-/// In this order, so that three failovers meet both modes, both routes and both places of the ledger.
+/// The order lets three failovers use both modes, both routes and both places of the ledger.
 pub(crate) const SETUPS: [Setup; 5] = [
     Setup { mode: Mode::Asynchronous, route: Route::AllNodes, ledger: Ledger::Elsewhere },
     Setup { mode: Mode::Asynchronous, route: Route::Haproxy, ledger: Ledger::InCluster },
@@ -51,7 +51,7 @@ pub(crate) const SETUPS: [Setup; 5] = [
     Setup { mode: Mode::Synchronous, route: Route::Haproxy, ledger: Ledger::InCluster },
 ];
 
-/// As equal as can be; the first get what is left.
+/// Splits the failovers into equal parts; the first parts get the remainder.
 pub(crate) fn shares(all: usize, parts: usize) -> Vec<usize> {
     (0..parts).map(|part| all / parts + usize::from(part < all % parts)).collect()
 }

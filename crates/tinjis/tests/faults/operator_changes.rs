@@ -1,5 +1,5 @@
 //! Operator actions while charges are in doubt: credentials change, an amount is edited in the database, an operator
-//! queries a provider that has no record. None of it may charge a customer twice.
+//! queries a provider that has no record. No action may charge a customer twice.
 
 use std::fs;
 use std::process::Command;
@@ -17,7 +17,7 @@ const INVOICES: usize = 60;
 const DOUBTFUL_MIN: usize = 5;
 const SEED: u64 = 5;
 
-/// Every call is executed and no answer comes.
+/// Every call is executed and every answer is lost.
 fn all_lost() -> Plan {
     Plan::only(Fault::LostAnswer, 100)
 }
@@ -31,7 +31,7 @@ fn in_doubt(site: &Site) -> Vec<(String, i64)> {
     doubtful.filter_map(named).collect()
 }
 
-/// Charges that are executed, of which billing knows nothing.
+/// Has charges executed of which billing gets no answer.
 #[track_caller]
 fn bring_into_doubt(site: &Site) -> usize {
     site.services.import("H", INVOICES);
@@ -70,7 +70,7 @@ fn a_credential_that_changes_while_charges_are_in_doubt_charges_no_customer_twic
 #[test]
 fn an_amount_that_is_edited_by_hand_while_in_doubt_is_not_sent() {
     let proof = Proof::of("amount edited, SQLite");
-    // Nothing is refused: a second attempt would rightly have the amount of now.
+    // Nothing is refused, because a second attempt may have the new amount.
     let site = Site::start(Services::of(TINJIS).payments_flags(["--success-rate=1"]), SEED);
     let doubtful = bring_into_doubt(&site);
     let add = |minor: i64, of: &[i64]| {

@@ -1,5 +1,5 @@
-//! What befalls all calls for a while: no name, no connection, a connection that never comes, a clock that jumps.
-//! Each comes for a fifth of the time, and is counted where it struck: by billing's own hits, or as a jump in a run.
+//! Outages of all calls for a while: no name, no connection, a stalled connection, a clock that jumps. Each takes a
+//! fifth of the time, and is counted where it takes effect: by billing's own hits, or as a clock jump in a run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,14 +12,14 @@ use testkit::wait::pause;
 
 use crate::site::Site;
 
-/// One fifth of the time.
+/// An outage takes a fifth of the time.
 const BAD: Duration = Duration::from_millis(400);
 const GOOD: Duration = Duration::from_millis(1600);
-/// How often it is looked whether an outage has struck.
+/// How often the test checks whether an outage has taken effect.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// As a clock that was set.
+/// Clock jumps, as when an operator sets the clock.
 const JUMPS_MS: [i64; 2] = [3_600_000, -3_600_000];
-/// What the machine itself is called.
+/// The host name of the machine itself.
 const NAME: &str = "localhost";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Outage {
         }
     }
 
-    /// The point of the client at which it strikes.
+    /// The point in billing's client at which the outage takes effect.
     fn point(self) -> Option<&'static str> {
         match self {
             Self::NoName => Some("client-no-name"),
@@ -53,7 +53,7 @@ impl Outage {
     }
 }
 
-/// The files by which billing's surroundings are bent.
+/// The files that control billing's environment.
 pub(crate) struct Trials {
     pub(crate) names: PathBuf,
     pub(crate) clock: PathBuf,
@@ -80,7 +80,7 @@ impl Trials {
     }
 }
 
-/// Brings it on, or ends it.
+/// Starts or ends an outage.
 pub(crate) fn set(site: &Site, outage: Outage, bad: bool, turn: usize) {
     match (outage, bad) {
         (Outage::NoName, true) => {
@@ -101,8 +101,8 @@ pub(crate) fn set(site: &Site, outage: Outage, bad: bool, turn: usize) {
     site.proxy.hang_up_idle();
 }
 
-/// One after the other, a fifth of the time each turn, for as long as `goes_on`. The first is on already, and lasts until
-/// it has struck: a machine may take longer than that to make a call.
+/// Repeats the outages in turn, each for a fifth of the time, while `goes_on`. The first outage has been started
+/// already, and lasts until it takes effect: a slow machine may need longer for a call.
 pub(crate) fn cycle(
     site: &Site,
     outages: &[Outage],

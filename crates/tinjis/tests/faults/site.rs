@@ -1,5 +1,5 @@
-//! Both services with the fault proxy between them, ten times as quick as in production.
-//! Knows settings and routes; judges by `tinjis verify`.
+//! Both services with the fault proxy between them, at ten times the speed of production. Knows settings and routes;
+//! judges by `tinjis verify`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,9 +15,9 @@ use crate::outage::Trials;
 pub(crate) const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 /// Every deadline, lease and pause of billing is divided by this.
 const TEMPO: u32 = 10;
-/// As billing's call deadline, at that tempo.
+/// Billing's call deadline at that speed.
 pub(crate) const PACE: Pace = Pace { call_timeout: Duration::from_secs(1), delay: Duration::from_secs(6) };
-/// However long a machine takes, a leg is done within this.
+/// Maximum duration of a leg, on any machine.
 pub(crate) const WITHIN: Duration = Duration::from_secs(120);
 
 pub(crate) struct Site {
@@ -27,7 +27,7 @@ pub(crate) struct Site {
     _folder: tempfile::TempDir,
 }
 
-/// Services as they are to be.
+/// The services without special settings.
 pub(crate) fn plain() -> Builder {
     Services::of(TINJIS).payments_flags(["--success-rate=0.9", "--seed=3"])
 }
@@ -50,7 +50,7 @@ impl Site {
         Self { services, proxy, trials, _folder: folder }
     }
 
-    /// From now on nothing goes wrong; returns when nothing is left of what did, and all is paid.
+    /// Ends all faults; returns when their effects are over and all is paid.
     #[track_caller]
     pub(crate) fn recover(&self) {
         self.proxy.follow(Plan::default());
@@ -69,7 +69,7 @@ impl Site {
         verified
     }
 
-    /// How often each fault took effect so far, by its word.
+    /// How often each fault took effect so far, by its name.
     pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = self.trials.counts();
         counts.extend(self.proxy.counts().into_iter().map(|(fault, count)| (fault.as_str(), count)));

@@ -1,5 +1,5 @@
-//! Black box of the Antaeus billing routes, as its clients and scripts meet them (ids ANT in docs/reference/contract.md).
-//! Runs against processes of its own, or against `BILLING_URL` wherever that stands.
+//! Black-box tests of the Antaeus billing routes, as its clients and scripts use them (ids ANT in
+//! docs/reference/contract.md). Runs against processes of its own, or against a running service at `BILLING_URL`.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::site::{Site, antaeus, antaeus_at, own, seen, shown};
 use testkit::{Answer, http, timed};
 
 const JSON: &str = "application/json";
-/// The longest that an old pay call may take.
+/// Maximum duration of a legacy pay call.
 const PAY_WITHIN: Duration = Duration::from_secs(5);
 
 fn json(body: &str) -> (u16, String, String) {
@@ -22,14 +22,14 @@ fn not_found() -> (u16, String, String) {
     shown(404, JSON, "\"not found\"")
 }
 
-/// Splits a list into its objects' texts, so that spelling can be compared.
+/// Splits a list into the texts of its objects, so that their spelling can be compared.
 fn objects(list: &Answer) -> Vec<String> {
     let text = list.text();
     let inner = text.strip_prefix("[{").and_then(|rest| rest.strip_suffix("}]")).expect("a list of objects");
     inner.split("},{").map(str::to_owned).collect()
 }
 
-/// `"id":1,"customerId":1,"amount":{"value":233.12,"currency":"USD"},"status":"PAID"`, spelt exactly so.
+/// Asserts this exact spelling: `"id":1,"customerId":1,"amount":{"value":233.12,"currency":"USD"},"status":"PAID"`.
 fn assert_invoice(object: &str) {
     let parts: Vec<&str> = object.splitn(5, ',').collect();
     let number = |text: &str, key: &str| text.strip_prefix(key).is_some_and(|n| n.parse::<u32>().is_ok());
@@ -157,7 +157,7 @@ fn pay_answers_a_bare_boolean_that_says_whether_all_are_paid() {
     let (answer, took) = timed(|| site.call("POST", "/rest/v1/invoices/pay", &[], ""));
     assert!(took < PAY_WITHIN, "{took:?}");
     let is_all_paid = site.paid() == all;
-    // A site that is given is called by others too: between the answer and the look they may pay the rest.
+    // Other callers may use a given site too: between the answer and the check they may pay the rest.
     let is_true = if site.is_own() { is_all_paid } else { was_all_paid || answer.text() == "true" };
     assert_eq!(seen(&answer), json(if is_true { "true" } else { "false" }));
     assert!(is_all_paid || !is_true, "who is paid stays paid");
@@ -205,8 +205,8 @@ fn refusals_stop_no_other_invoice_and_are_not_tried_again_in_the_same_call() {
 /// ANT-20
 #[test]
 fn repeated_calls_end_with_true() {
-    // Seeded, keys and all: left to chance, all eight pass at the first call once in 256 runs. Draws follow from the
-    // seed and the key, and a key from the deployment, which is random unless it is set.
+    // Keys and seed are fixed: at random, all eight would succeed at the first call once in 256 runs. Draws follow from
+    // the seed and the key, and a key from the deployment, which is random unless it is set.
     let site = Site::of(
         antaeus()
             .billing_flags(["--deployment-id", "00000000-0000-4000-8000-000000000001"])

@@ -1,5 +1,5 @@
-//! Billing as the client of foreign providers, each answering in its own way (ids CHG in docs/reference/contract.md).
-//! What billing believes is read from its own wires; no crate of ours is linked.
+//! Billing as the client of foreign providers with different answers (ids CHG in docs/reference/contract.md). Reads
+//! billing's conclusions from its own API; links no crate of ours.
 
 use crate::scripted_provider::{Foreign, answer, body_of, header_of};
 use crate::site::{Site, antaeus_at, own};
@@ -9,7 +9,7 @@ fn one_invoice_at(provider: &str) -> Site {
     one_invoice_in("default", provider)
 }
 
-/// The same at a provider of this dialect.
+/// One invoice to charge at a provider with this dialect.
 fn one_invoice_in(dialect: &str, provider: &str) -> Site {
     let settings = own()
         .billing_flags(["--dialect", dialect])
@@ -139,7 +139,7 @@ fn what_is_not_definite_is_neither_charged_nor_refused_and_not_sent_again_withou
     }
 }
 
-/// A wrong token or address is the endpoint's fault, not the invoice's: once fixed, the same invoices are paid.
+/// A wrong token or address is a fault of the endpoint, not of the invoice: once fixed, the same invoices are paid.
 #[test]
 fn a_wrong_endpoint_costs_no_invoice() {
     let foreign = Foreign::start(|request| {

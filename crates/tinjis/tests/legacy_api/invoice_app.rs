@@ -1,5 +1,5 @@
-//! Black box of the invoice-app routes, as its test script and users meet them (ids INV in docs/reference/contract.md).
-//! Runs against processes of its own, or against `BILLING_URL` wherever that stands.
+//! Black-box tests of the invoice-app routes, as its test script and users use them (ids INV in
+//! docs/reference/contract.md). Runs against processes of its own, or against a running service at `BILLING_URL`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -63,7 +63,7 @@ fn health_paths_of_known_forks_answer() {
 /// INV-13
 #[test]
 fn a_provider_that_has_not_answered_yet_gives_200_and_an_unpaid_invoice() {
-    // Answers after billing's deadline for a request, at most 30 s, which is also how long the call waits.
+    // The provider answers after billing's deadline for a request, at most 30 s; the call waits for that deadline too.
     let silent = Foreign::start(|_| {
         pause(Duration::from_secs(40));
         answer(500, "")

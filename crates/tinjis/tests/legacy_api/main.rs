@@ -1,6 +1,6 @@
-//! The wire contract as black-box tests, one file per older system; `docs/reference/contract.md` has the ids.
-//! Each test starts processes of its own; those that need no special data run against `BILLING_URL` and
-//! `PAYMENTS_URL` instead when these are given. Links none of our crates.
+//! The wire contract as black-box tests, one file per older system; `docs/reference/contract.md` has the ids. Each test
+//! starts processes of its own; tests without special data run against `BILLING_URL` and `PAYMENTS_URL` if these are
+//! set. Links none of our crates.
 
 mod antaeus;
 mod charging;

@@ -1,5 +1,6 @@
-//! Black box of the payment service's old routes, as three older billing programs call them (ids PAY, PYS and PRV
-//! in docs/reference/contract.md). Runs against processes of its own, or against `PAYMENTS_URL` wherever that stands.
+//! Black-box tests of the payment service's legacy routes, as three older billing programs call them (ids PAY, PYS and
+//! PRV in docs/reference/contract.md). Runs against processes of its own, or against a running service at
+//! `PAYMENTS_URL`.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ const JSON: &str = "application/json";
 const GOOD: &str = r#"{"customer_id":1,"currency":"USD","value":1.25}"#;
 /// The token of the older demo environment.
 const TOKEN: (&str, &str) = ("X-Token", "TestToken");
-/// More than one log line takes to be written.
+/// Maximum time until a log line is written.
 const LOGGED_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 
 fn site() -> Site {
@@ -46,7 +47,7 @@ fn a_good_call_is_charged_or_refused_about_half_and_half() {
         assert_verdict(&answer);
         *count.entry(answer.text()).or_default() += 1;
     }
-    // 200 fair draws lie outside 60..=140 once in some hundred million times.
+    // The count of 200 fair draws is outside 60..=140 about once in some hundred million runs.
     assert!(count.values().all(|n| (60..=140).contains(n)), "{count:?}");
 }
 

@@ -1,5 +1,5 @@
-//! The ping pair with certificates as its users make them: which are taken, which are refused, mutual TLS, and a
-//! change of all of them while pings go on.
+//! The ping pair with the certificates of its users: which are accepted and refused, mutual TLS, and a replacement of
+//! all certificates during pings. Knows the programs from outside only.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::pings::{Program, free_port, pinger_of};
 const SUCCESS: &str = "ping_requests_total{result=\"success\"}";
 const FAILED: &str = "ping_requests_total{result=\"not_connected\"}";
 
-/// A ponger that shows this, with more lines of configuration.
+/// A ponger with this certificate and more lines of configuration.
 fn ponger(below: &Path, shows: &Pair, more: &str) -> (Program, u16) {
     let port = free_port();
     let (certificate, key) = shows.write(below, "ponger");
@@ -25,7 +25,7 @@ fn ponger(below: &Path, shows: &Pair, more: &str) -> (Program, u16) {
     (Program::start("ponger", below, &text), port)
 }
 
-/// A pinger that accepts this, with more lines of configuration.
+/// A pinger that accepts this certificate, with more lines of configuration.
 fn pinger(below: &Path, port: u16, accepts: &str, more: &str) -> Program {
     let accepted = below.join("accepted.pem");
     replace(&accepted, accepts);
@@ -113,7 +113,7 @@ fn an_expired_certificate_is_refused_although_it_is_pinned() {
     let folder = folder();
     let authority = Authority::new("of the ponger");
     let expired = authority.expired_server("localhost");
-    // Our own ponger does not serve it, so openssl does.
+    // Our own ponger does not serve an expired certificate, so openssl does.
     let (certificate, key) = expired.write(folder.path(), "expired");
     let port = free_port();
     let server = Command::new("openssl")
@@ -175,7 +175,7 @@ fn both_sides_change_their_certificates_and_no_ping_fails() {
     let shows = format!("  clientCert: {}\n  clientKey: {}\n", certificate.display(), key.display());
     let pinger = pinger(below, port, &old.pem(), &shows);
     pinger.until_figure(SUCCESS, 5);
-    // Both are trusted before either is shown, and the old one goes last.
+    // Both authorities are trusted before a new leaf is used, and the old one is removed last.
     let steps: [&dyn Fn(); 3] = [
         &|| {
             replace(&below.join("ca.pem"), &(old.pem() + &new.pem()));

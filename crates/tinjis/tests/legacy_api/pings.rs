@@ -1,4 +1,5 @@
-//! The ping pair from outside: configuration, wires, log lines, signals. Certificates are in a file of their own.
+//! The ping pair from outside: configuration, wire format, log lines, signals. Tests of certificates are in
+//! `ping_certs.rs`.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -16,14 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The state LISTEN in the kernel's tables of sockets.
 const LISTENING: &str = "0A";
 
-/// A program of the pair with its own folder.
+/// A program of the pair, with its own folder.
 pub(crate) struct Program {
     pub(crate) folder: PathBuf,
     pub(crate) metrics: u16,
     child: Child,
 }
 
-/// Not a port that the kernel gives to another process before the program listens there.
+/// A port that the kernel gives to no other process before the program listens there.
 pub(crate) fn free_port() -> u16 {
     free_address().port()
 }
@@ -37,7 +38,7 @@ fn spawn(name: &str, folder: &Path, words: &[&str]) -> Child {
 }
 
 impl Program {
-    /// Starts it with this configuration in a folder below, and waits until it is ready.
+    /// Starts the program with this configuration in its own folder, and waits until it is ready.
     pub(crate) fn start(name: &str, below: &Path, configuration: &str) -> Self {
         let metrics = free_port();
         let configuration = format!(
@@ -71,7 +72,7 @@ impl Program {
         wait_until(&format!("{text} in {}", self.log()), PATIENCE, || self.log().contains(text));
     }
 
-    /// A figure by the beginning of its line; 0 when it is not there.
+    /// The value of a metric by the beginning of its line; 0 if it is missing.
     pub(crate) fn figure(&self, begins: &str) -> i64 {
         let page = http::get(&format!("http://127.0.0.1:{}/figures", self.metrics)).text();
         let line = page.lines().find(|line| line.starts_with(begins));
@@ -91,13 +92,13 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may be gone already, which is as good.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A start that is refused: the exit code and what it says.
+/// The exit code and the output of a start that is refused.
 fn refused(name: &str, configuration: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("config.yaml"), configuration).expect("a configuration can be written");

@@ -1,5 +1,5 @@
-//! A scripted provider on a socket: answers every request with the same bytes and records the requests.
-//! It is no stand-in for our payment service: it answers what ours never would.
+//! A scripted provider on a socket: answers every request with the same bytes and records the requests. It does not
+//! replace our payment service: it gives answers that ours never gives.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ pub(crate) struct Foreign {
 }
 
 impl Foreign {
-    /// Answers every request with these bytes and closes; empty bytes: closes without an answer.
+    /// Answers every request with these bytes and closes the connection; without bytes it only closes.
     pub(crate) fn sending(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::start(move |_| bytes.clone())
@@ -24,7 +24,7 @@ impl Foreign {
         Self::sending(answer(status, body))
     }
 
-    /// Answers each request, given whole as text, with the bytes that the function makes.
+    /// Answers each request, passed as text, with the bytes from the function.
     pub(crate) fn start(reply: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("a bound address"));
@@ -50,7 +50,7 @@ impl Foreign {
     }
 }
 
-/// A whole answer that closes its connection.
+/// A complete answer that closes its connection.
 pub(crate) fn answer(status: u16, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
@@ -60,13 +60,13 @@ pub(crate) fn answer(status: u16, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The JSON body of a request given as text.
+/// The JSON body of a request.
 pub(crate) fn body_of(request: &str) -> serde_json::Value {
     let (_, body) = request.split_once("\r\n\r\n").expect("a head");
     serde_json::from_str(body).expect("a JSON body")
 }
 
-/// A header's value of a request given as text.
+/// The value of a header of a request.
 pub(crate) fn header_of<'a>(request: &'a str, name: &str) -> Option<&'a str> {
     let head = request.split_once("\r\n\r\n").map_or(request, |(head, _)| head);
     head.lines()
@@ -78,7 +78,7 @@ pub(crate) fn header_of<'a>(request: &'a str, name: &str) -> Option<&'a str> {
 fn serve(mut socket: TcpStream, kept: &Mutex<Vec<String>>, reply: &(impl Fn(&str) -> Vec<u8> + ?Sized)) {
     let Some(request) = read_request(&mut socket) else { return };
     kept.lock().expect("no test thread panicked here").push(request.clone());
-    // A peer that has gone is no fault of the test's.
+    // A peer that has closed the connection is no error of the test.
     let _ = socket.write_all(&reply(&request));
 }
 

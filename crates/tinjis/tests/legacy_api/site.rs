@@ -1,12 +1,12 @@
-//! One old system as its clients meet it: given by `BILLING_URL` and `PAYMENTS_URL`, or started here.
-//! A test that needs fresh or special data starts its own in any case. Knows settings and wires only.
+//! One older system as its clients see it: the services at `BILLING_URL` and `PAYMENTS_URL`, or services started here.
+//! A test that needs fresh or special data always starts its own. Knows settings and wire formats only.
 
 use std::path::Path;
 
 use testkit::services::given_url;
 use testkit::{Answer, Builder, Services, http};
 
-/// Addresses of a billing and a payment service, with what keeps them alive.
+/// Addresses of a billing and a payment service, with the processes that were started here.
 pub(crate) struct Site {
     billing: String,
     payments: String,
@@ -19,7 +19,7 @@ pub(crate) fn own() -> Builder {
 }
 
 impl Site {
-    /// The site that the variables name, else one of our own.
+    /// The site that the variables name, else a site started here.
     pub(crate) fn given_or(builder: Builder) -> Self {
         match (given_url("BILLING_URL"), given_url("PAYMENTS_URL")) {
             (None, None) => Self::of(builder),
@@ -31,7 +31,7 @@ impl Site {
         }
     }
 
-    /// A site of our own.
+    /// A site started here.
     pub(crate) fn of(builder: Builder) -> Self {
         let services = builder.start();
         Self { billing: services.billing_url(), payments: services.payments_url(), services: Some(services) }
@@ -69,35 +69,35 @@ impl Site {
         billing.start_again();
     }
 
-    /// GET at billing.
+    /// GET request to billing.
     pub(crate) fn get(&self, path: &str) -> Answer {
         http::get(&format!("{}{path}", self.billing))
     }
 
-    /// Any call at billing.
+    /// A request to billing.
     pub(crate) fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         http::call(method, &format!("{}{path}", self.billing), headers, body.as_bytes())
     }
 
-    /// Any call at payments.
+    /// A request to payments.
     pub(crate) fn provider(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         http::call(method, &format!("{}{path}", self.payments), headers, body.as_bytes())
     }
 
-    /// One old pay call; its body.
+    /// Makes one legacy pay call; returns its body.
     pub(crate) fn pay(&self) -> String {
         let answer = self.call("POST", "/rest/v1/invoices/pay", &[], "");
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.text()
     }
 
-    /// How many invoices read PAID on the Antaeus wire.
+    /// The number of PAID invoices in the Antaeus list.
     pub(crate) fn paid(&self) -> usize {
         let list = self.get("/rest/v1/invoices").json();
         list.as_array().expect("a list").iter().filter(|invoice| invoice["status"] == "PAID").count()
     }
 
-    /// CHARGED rows in our own ledger.
+    /// The number of CHARGED rows in our own ledger.
     pub(crate) fn charges(&self) -> i64 {
         testkit::ledger::ask(
             &self.services().payments.db(),
@@ -116,7 +116,7 @@ pub(crate) fn invoice_app() -> Builder {
     invoice_app_at_success_rate("1")
 }
 
-/// The same with another share of charges that succeed.
+/// The invoice-app environment with another share of charges that succeed.
 pub(crate) fn invoice_app_at_success_rate(share: &str) -> Builder {
     own()
         .billing_flags(["--demo", "invoice-app"])
@@ -124,7 +124,7 @@ pub(crate) fn invoice_app_at_success_rate(share: &str) -> Builder {
         .provider_path("/payments/pay")
 }
 
-/// Billing alone with the Antaeus data, charging at a foreign provider without keys.
+/// Billing alone with the Antaeus data, with a foreign provider without keys.
 pub(crate) fn antaeus_at(provider: &str) -> Builder {
     own()
         .billing_flags(["--demo", "antaeus"])
@@ -132,12 +132,12 @@ pub(crate) fn antaeus_at(provider: &str) -> Builder {
         .billing_env("PAYMENT_PROVIDER_IDEMPOTENCY", "none")
 }
 
-/// What an answer looks like: status, content type, body.
+/// The compared parts of an answer: status, content type, body.
 pub(crate) fn seen(answer: &Answer) -> (u16, String, String) {
     (answer.status, answer.header("content-type").unwrap_or("").to_owned(), answer.text())
 }
 
-/// The same for what is expected.
+/// The same parts of an expected answer.
 pub(crate) fn shown(status: u16, content_type: &str, body: &str) -> (u16, String, String) {
     (status, content_type.to_owned(), body.to_owned())
 }

@@ -1,6 +1,6 @@
-//! schemathesis against both services: it reads the document that a service serves, sends requests to every operation, right
-//! and wrong ones, and compares each response with the document. No request breaks a service, and no response has a status, a
-//! media type or a shape that is not documented. `make openapi-check` is the full size.
+//! schemathesis against both services: it reads the document that a service serves, sends right and wrong requests to
+//! every operation, and compares each response with the document. No request breaks a service, and no response has an
+//! undocumented status, media type or shape. `make openapi-check` is the full size.
 #![cfg(test)]
 
 use std::path::Path;
@@ -17,8 +17,8 @@ const WITHIN: Duration = Duration::from_secs(120);
 const SUBSCRIPTION: &str =
     r#"{"reference":"GYM-1","customer_id":5,"currency":"EUR","amount":"9.90","starts_on":"2027-01-31"}"#;
 
-/// Both services with some of everything, so that reads answer rows: PAID and declined invoices, a run, a subscription, an
-/// acknowledgement of each kind.
+/// Both services with rows of every kind, so that reads return rows: PAID and declined invoices, a run, a subscription,
+/// an acknowledgement of each kind.
 fn site() -> Services {
     let services = Services::of(env!("CARGO_BIN_EXE_tinjis"))
         .billing_flags(["--deployment-id", DEPLOYMENT])
@@ -46,11 +46,11 @@ fn site() -> Services {
     services
 }
 
-/// Tries the operations that these filters leave; answers how many requests it sent.
+/// Tests the operations that these filters select; returns the number of requests.
 fn try_document(process: &Process, examples: usize, filters: &[&str]) -> i64 {
     let before = requests(process);
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openapi");
-    // It keeps what it finds in the folder where it runs.
+    // schemathesis stores its findings in the folder where it runs.
     let folder = tempfile::tempdir().expect("a folder can be made");
     let output = Command::new(program())
         .current_dir(folder.path())
@@ -77,12 +77,12 @@ fn program() -> String {
     named.filter(|path| !path.is_empty()).unwrap_or_else(|| "schemathesis".to_owned())
 }
 
-/// Requests that the service has answered, by its own count.
+/// The service's own count of answered requests.
 fn requests(process: &Process) -> i64 {
     process.metric(&["http_requests_total"])
 }
 
-/// What the service logged as broken.
+/// Log lines of the service about internal errors.
 fn errors_of(process: &Process) -> String {
     let log = process.log();
     log.lines().filter(|line| line.contains("\"ERROR\"")).take(20).collect::<Vec<_>>().join("\n")
@@ -99,7 +99,7 @@ fn no_request_breaks_billing_and_no_response_is_undocumented() {
     assert!(sent > 500, "only {sent} requests reached billing");
 }
 
-/// Fault scripts are tried last and alone: one that is right disturbs charges, as it is asked to.
+/// Fault scripts are tested last and alone: a valid script disturbs charges.
 #[test]
 fn no_request_breaks_payments_and_no_response_is_undocumented() {
     if !may_have(&program(), "the OpenAPI document of payments") {
@@ -113,7 +113,7 @@ fn no_request_breaks_payments_and_no_response_is_undocumented() {
     assert!(sent > 300 && scripts > 30, "only {sent} and {scripts} requests reached payments");
 }
 
-/// The clients know the services by their documents only.
+/// The generated clients know the services by their documents only.
 #[test]
 fn a_client_that_is_generated_from_the_documents_compiles_and_pays() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openapi/client");

@@ -1,11 +1,13 @@
-//! Declines that billing forgot by a restore and has again by a repair: what may not be tried again is not.
+//! Declines that billing lost by a restore and gets back by a repair still forbid retries. Knows the services from
+//! outside only.
 
 use testkit::wait::wait_until;
 use testkit::{Database, runs};
 
 use super::site::{NOWHERE, Site, WITHIN, databases};
 
-/// By the payment service's test amounts: a hard decline, one of the same card, a soft one, and one that needs new data.
+/// Declines by the payment service's test amounts: a hard decline, one of the same card, a soft one, and one that needs
+/// new data.
 const DECLINED: &str = r#"{"reference":"HARD","customer_id":1,"currency":"EUR","amount":"40.02"}
 {"reference":"SAME CARD","customer_id":1,"currency":"EUR","amount":"12.15"}
 {"reference":"SOFT","customer_id":2,"currency":"EUR","amount":"40.01"}
@@ -87,7 +89,7 @@ fn claimed_before_the_repair(databases: Option<[Database; 2]>) {
     site.page_runs(&site.of_database("Put back billing"));
     site.services.billing.set_env("PAYMENT_PROVIDER_ENDPOINT", NOWHERE);
     site.services.billing.start_again();
-    // A legacy call ignores days; nothing can be sent.
+    // A legacy call ignores the waiting days; still nothing may be sent.
     let pay = format!("{}/rest/v1/invoices/pay", site.services.billing_url());
     let _unpaid = testkit::http::try_call("POST", &pay, &[], b"");
     let open = "SELECT count(*) FROM attempts WHERE number = 2 AND state IN ('INTENT', 'IN_DOUBT')";

@@ -1,5 +1,5 @@
-//! A start of payments is killed at each step in which it writes its sidecar and its database: the next one serves. The
-//! same of `new-ledger-id`: the ledger serves under the new id or not at all.
+//! Payments are killed at each step of a start that writes the sidecar and the database: the next start serves. The
+//! same for `new-ledger-id`: the ledger serves under the new id or not at all.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use testkit::{http, ledger};
 
 use crate::site::{TINJIS, WITHIN};
 
-/// Each step of a start, and which of its hits in one start.
+/// Each step of a start, with the number of its hit.
 const STEPS: [&str; 5] = [
     "sidecar-written:1",
     "sidecar-renamed:1",
@@ -29,7 +29,7 @@ fn sidecar(payments: &Process) -> PathBuf {
     name.into()
 }
 
-/// Starts it, to die at this step.
+/// Starts payments, which die at this step.
 fn die_at(payments: &mut Process, step: &str) {
     payments.set_env("TINJIS_CRASH", step);
     payments.spawn();
@@ -47,7 +47,7 @@ fn ledger_id(payments: &Process) -> String {
     ledger::texts(&payments.db(), "SELECT ledger_id FROM ledger_meta").remove(0)
 }
 
-/// Not ready, and its reason names the command that helps.
+/// Asserts that the service is not ready, and that its reason names the command that helps.
 fn is_refused(payments: &mut Process) {
     payments.spawn();
     wait_until("payments to say what helps", WITHIN, || {
@@ -64,7 +64,7 @@ fn a_start_that_is_killed_at_any_step_is_followed_by_one_that_serves() {
         let mut payments = payments(&folder);
         for (start, key) in [("first", "1"), ("second", "2"), ("third", "3")] {
             die_at(&mut payments, step);
-            // Twice at the same step, too.
+            // Also twice at the same step.
             die_at(&mut payments, step);
             payments.start_again();
             assert!(is_charged(&payments, key), "{step} at the {start} start");
@@ -87,7 +87,7 @@ fn a_new_id_that_is_interrupted_at_any_step_is_there_or_the_ledger_does_not_serv
         payments.set_env("TINJIS_CRASH", "");
         let renewed = ledger_id(&payments) != before;
         match step {
-            // Nothing was written yet: the ledger is as it was.
+            // Nothing was written yet: the ledger is unchanged.
             "sidecar-written:1" => {
                 assert!(!renewed);
                 payments.start_again();
@@ -156,7 +156,7 @@ fn a_ledger_of_a_version_without_incarnations_gets_one_at_its_migration() {
     payments.start_again();
     assert!(is_charged(&payments, "2"));
     payments.stop();
-    // Once: from then on it is missed.
+    // This worked once: from now on the sidecar is required.
     fs::remove_file(sidecar(&payments)).unwrap();
     is_refused(&mut payments);
 }

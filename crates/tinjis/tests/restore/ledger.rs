@@ -1,5 +1,5 @@
-//! The ledger is lost and restored from a backup, as the page says and in wrong ways: the charges that it lacks are not
-//! executed again. Billing never got the outcome of a charge in between, so that it sends each again.
+//! The ledger is lost and restored from a backup, by the page and in wrong ways: the charges that the backup lacks are
+//! not executed again. Billing never got the outcome of some of them, so it sends these again.
 
 use std::fs;
 use std::path::Path;
@@ -12,28 +12,28 @@ use testkit::{Proof, http};
 
 use crate::site::{Site, TINJIS, WITHIN, databases};
 
-/// Charges before the backup, and after it.
+/// Number of charges before the backup, and after it.
 const KNOWN: usize = 30;
 const FORGOTTEN: usize = 60;
-/// Of these, executed without billing learning it.
+/// Number of the later charges whose outcome billing never gets.
 const IN_DOUBT: usize = 20;
-/// Far more than a note of the last row takes.
+/// Much longer than the service needs to note the last row.
 const NOTED_WITHIN: Duration = Duration::from_secs(1);
-/// So often a wrongly restored ledger is asked to charge.
+/// How often a wrongly restored ledger gets requests to charge.
 const PAYS: usize = 4;
 
 /// How a ledger is backed up and restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RestoreMethod {
-    /// As the page says.
+    /// By the commands of the page.
     Page,
-    /// As the page says, but for its last line, `payments new-ledger-id`.
+    /// By the page without its last command, `payments new-ledger-id`.
     PageWithoutNewId,
-    /// The file alone, while payments write it.
+    /// A copy of the database file alone, while payments write it.
     FileAlone,
-    /// The file and its log, while payments write them.
+    /// A copy of the file and its log, while payments write them.
     FileAndLog,
-    /// The file of a service that was stopped, and started again since.
+    /// A copy of the file while the service was stopped; it was started again afterwards.
     Stopped,
 }
 
@@ -84,8 +84,8 @@ fn put_back(site: &Site, method: RestoreMethod) {
     }
 }
 
-/// Payments charge some, are backed up, charge more, of which some answers are lost, and come back as the backup. Answers
-/// the keys that the backup lacks.
+/// Charges, backs payments up, charges more with some answers lost, and restores the backup. Returns the keys that the
+/// backup lacks.
 fn lose_and_restore(site: &mut Site, method: RestoreMethod) -> Vec<String> {
     site.services.import("K", KNOWN);
     site.services.pay_until_true(WITHIN);
@@ -98,7 +98,7 @@ fn lose_and_restore(site: &mut Site, method: RestoreMethod) -> Vec<String> {
     wait_until("all are executed", WITHIN, || {
         site.charged_keys().len() == KNOWN + FORGOTTEN && site.services.ask_billing(answered) == paid
     });
-    // What a copy of the same start lacks is noted within moments.
+    // The service notes its last row within moments, which a copy of the same start then lacks.
     pause(NOTED_WITHIN);
     let mut lost = site.charged_keys();
     lost.retain(|key| !before.contains(key));
@@ -109,9 +109,9 @@ fn lose_and_restore(site: &mut Site, method: RestoreMethod) -> Vec<String> {
     lost
 }
 
-/// Of the last customers' charges every answer is lost.
+/// The fault script: every answer to the last customers' charges is lost.
 fn script() -> String {
-    // As `Services::import` numbers customers.
+    // The customers' numbers, as `Services::import` assigns them.
     let customers = FORGOTTEN - IN_DOUBT + 2..=FORGOTTEN + 1;
     customers
         .map(|customer| {
@@ -219,7 +219,7 @@ fn restored_as_the_page_says(proof: Proof, mut site: Site) {
     proof.end(&format!("{} charges forgotten by the ledger", lost.len()), verified.number("double"), 0);
 }
 
-/// As the page says, with the references of this verification.
+/// Follows the page, with the references of this verification.
 fn accept_the_loss(site: &Site, verified: &Verified) {
     let findings = verified.json["findings"].as_array().expect("the JSON has this field");
     let names: Vec<&str> = findings.iter().filter_map(|finding| finding["reference"].as_str()).collect();
@@ -231,7 +231,7 @@ fn accept_the_loss(site: &Site, verified: &Verified) {
     assert!(said.contains(&format!("unbacked acknowledged {}", names.len())), "{said}");
 }
 
-/// The operator has found each of them in what really moved money.
+/// Resolves each open attempt as charged: the operator has found it among the real payments.
 fn decide_open_attempts(site: &Site) {
     let attempts = http::get(&format!("{}/v1/attempts?limit=1000", site.services.billing_url())).json();
     let attempts = attempts["items"].as_array().expect("the API has this field");

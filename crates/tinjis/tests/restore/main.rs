@@ -1,6 +1,6 @@
-//! Drill: each service is backed up in mid-run, goes on, dies, and is restored by the commands of `docs/how-to/backup.md`, on
-//! each database; and in wrong ways. Then no invoice is charged twice. Knows the services from outside only.
-//! `make drill` is the full size.
+//! Drill: each service is backed up during a run, continues, dies, and is restored by the commands of
+//! `docs/how-to/backup.md`, on each database; also in wrong ways. Then no invoice is charged twice. Knows the services
+//! from outside only. `make drill` is the full size.
 
 mod declines;
 mod incarnation;
@@ -17,9 +17,8 @@ use testkit::{Proof, Services, size};
 
 use site::{CHARGES, NOWHERE, Site, TINJIS, WITHIN};
 
-/// So many charges at least lie between the backup and the loss: more than billing claims ahead (64 in flight and three
-/// claims of 256). Nearly every attempt that is open in the backup then has its ledger row; one that a busy machine sent later
-/// waits for the end of the lease that the lost process took.
+/// Minimum number of charges between the backup and the loss. Nearly every attempt that is open in the backup then has
+/// its ledger row. An attempt that a busy machine sent later waits for the end of the lost process's lease.
 const FORGOTTEN_MIN: i64 = 680;
 const KNOWN: &str = "SELECT count(*) FROM attempts WHERE state = 'CHARGED'";
 
@@ -40,12 +39,11 @@ fn drill(proof: Proof, mut site: Site) {
     let _run = site.services.start_run();
     site.wait_for_charges(20);
     site.page_runs(&site.of_database("Billing"));
-    // The backup knows no more than this.
+    // The backup contains at most these charges.
     let known = site.services.ask_billing(KNOWN);
-    // What is imported after the backup is forgotten whole.
+    // Invoices that are imported after the backup are missing from it completely.
     site.services.import("S", invoices / 10);
-    // Joins the run, or begins the next: all of what came after the backup is charged in the end, whatever was
-    // refused, and however much of the rest was charged before it.
+    // Each request joins the run or begins the next one, so that the charges after the backup increase in any case.
     site.wait_for_charges(known + FORGOTTEN_MIN);
     site.services.kill_billing();
     site.page_runs(&site.of_database("Put back billing"));
@@ -65,7 +63,8 @@ fn drill(proof: Proof, mut site: Site) {
     site.services.kill_billing();
     site.services.billing.set_env("PAYMENT_PROVIDER_ENDPOINT", site.services.payments_url());
     site.services.billing.start_again();
-    // As the page says: where only attempts of the lost process are in doubt, both commands again once their leases are over.
+    // The page says: if only attempts of the lost process are in doubt, run both commands again once their leases are
+    // over.
     wait_until("the leases of the lost process to end", WITHIN, || {
         let (code, said) = site.page_says("Charge again after billing is restored", &[]);
         let only_in_doubt = said.contains("double 0   lost 0   in doubt ") && !said.contains("in doubt 0 ");
@@ -87,7 +86,7 @@ fn a_store_that_was_copied_without_its_log_charges_no_invoice_again() {
     site.services.import("R", INVOICES);
     site.services.pay_until_true(WITHIN);
     let charged = site.charged_keys();
-    // What `cp` makes of a live store: its tables are in the log.
+    // A plain `cp` of a live store lacks the tables, which are still in the log.
     std::fs::copy(site.services.billing.db(), site.backups().join("billing.db")).unwrap();
     site.services.kill_billing();
     site.page_runs("Put back billing, SQLite");
@@ -115,7 +114,7 @@ fn a_repair_of_what_is_known_changes_nothing_and_another_ledger_is_refused() {
     assert!(answer.text().contains("urn:tinjis:problem:ledger-mismatch"), "{}", answer.text());
 }
 
-/// Refused charges under keys of another deployment: rows that are no finding and change nothing.
+/// Refused charges under keys of another deployment: these rows are no finding and change nothing.
 #[test]
 fn a_repair_takes_pages_of_rows_with_the_longest_texts() {
     const ROWS: usize = LEDGER_PAGE_MAX + 1;

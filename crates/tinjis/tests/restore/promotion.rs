@@ -1,4 +1,4 @@
-//! A PostgreSQL standby is promoted while payments live on: the primary dies, and the standby lacks its last charges.
+//! A PostgreSQL standby is promoted while payments run: the primary dies, and the standby lacks its last charges.
 //! Payments execute nothing there before an operator has acted, or has stated that nothing can be lost.
 
 use std::process::Command;
@@ -12,11 +12,11 @@ use testkit::{http, ledger};
 use crate::site::{TINJIS, WITHIN};
 
 const ROWS: &str = "SELECT count(*) FROM ledger";
-/// Before a replica's link is cut, and after: so many the new primary lacks.
+/// Charges before a replica's link is cut, and after it: the new primary lacks the later ones.
 const REPLICATED: usize = 10;
 const LOST: usize = 10;
 
-/// An ordinary role, which owns its database and no more.
+/// Creates an ordinary role that owns its database and no more.
 fn owned_database(server: &Server) {
     let sql = Sql::to(&server.url("postgres"));
     sql.run("CREATE ROLE payer LOGIN");
@@ -65,7 +65,7 @@ impl Cluster {
         Sql::to(&self.standby.url("ledger")).ask(ROWS)
     }
 
-    /// The standby stops replicating, the primary charges on and dies, and the standby takes its place.
+    /// Stops the replication, charges on the primary, kills it, and promotes the standby.
     fn fail_over_with_loss(&self) {
         self.charge_all("kept", REPLICATED);
         let kept = i64::try_from(REPLICATED).expect("a drill is small");
@@ -82,7 +82,7 @@ impl Cluster {
         assert_eq!(self.rows_on_standby(), kept, "the new primary lacks charges");
     }
 
-    /// Until payments have reached the new primary; answers what they said there.
+    /// Repeats a charge until payments have reached the new primary; returns their answer.
     fn first_answer(&self, key: &str) -> http::Answer {
         testkit::wait::wait_for("payments to reach the new primary", WITHIN, || {
             let answer = self.charge(key).ok()?;
@@ -100,7 +100,7 @@ fn payments_that_live_through_a_promotion_execute_nothing_before_the_ledger_has_
     let Some(mut cluster) = Cluster::start("manual") else { return };
     cluster.fail_over_with_loss();
     let kept = cluster.rows_on_standby();
-    // Each was executed on the primary that died.
+    // Each of these charges was executed on the primary that died.
     for number in 0..LOST {
         let answer = cluster.first_answer(&format!("lost{number}"));
         assert_eq!(answer.status, 503, "{}", answer.text());
@@ -110,7 +110,7 @@ fn payments_that_live_through_a_promotion_execute_nothing_before_the_ledger_has_
         let said = cluster.payments.readiness().1;
         said.contains("`payments new-ledger-id`") && said.contains("--ledger-failover synchronous")
     });
-    // A process that starts there is no better.
+    // A new process on that server is refused too.
     cluster.payments.stop();
     cluster.payments.spawn();
     assert_eq!(cluster.first_answer("lost0").status, 503);
@@ -132,14 +132,14 @@ fn payments_go_on_after_a_promotion_that_loses_nothing_if_the_operator_has_state
     wait_until("the standby to follow", WITHIN, || cluster.rows_on_standby() == kept);
     cluster.primary.kill();
     cluster.standby.promote();
-    // Before they have reached it, they answer that nothing was executed.
+    // Until payments have reached the new primary, they answer that nothing was executed.
     wait_until("payments to charge on the new primary", WITHIN, || {
         cluster.first_answer("new0").status == 200
     });
     assert_eq!(cluster.rows_on_standby(), kept + 1);
     let timeline = "SELECT timeline FROM ledger_meta";
     assert_eq!(Sql::to(&cluster.standby.url("ledger")).ask(timeline), 2, "the new place is remembered");
-    // The primary of before comes back beside it: no charge is executed there.
+    // The former primary returns: no charge is executed there.
     cluster.standby.stop();
     cluster.primary.start_again();
     let answer = cluster.first_answer("new1");
@@ -166,7 +166,7 @@ fn a_server_that_does_not_tell_where_it_is_needs_a_statement() {
     payments.set_env("LEDGER_FAILOVER", "synchronous");
     payments.start_again();
     payments.stop();
-    // Once it tells, the place is remembered.
+    // Once the server shows its identity, payments remember it.
     Sql::to(&server.url("ledger")).run("GRANT EXECUTE ON FUNCTION pg_control_system() TO public");
     payments.set_env("LEDGER_FAILOVER", "manual");
     payments.start_again();

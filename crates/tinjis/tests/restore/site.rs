@@ -1,4 +1,5 @@
-//! Both services with databases of their own, a folder for backups, and the page whose commands restore them.
+//! Both services with databases of their own, a folder for backups, and the page with the commands that restore them.
+//! Judges nothing.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,14 +11,14 @@ use testkit::{Database, Services, http};
 
 /// The program under test.
 pub(crate) const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
-/// However long a machine takes, a step is done within this.
+/// Maximum duration of a step, on any machine.
 pub(crate) const WITHIN: Duration = Duration::from_secs(300);
-/// No process listens there: billing that calls there charges nothing.
+/// An address without a listener: billing with this provider charges nothing.
 pub(crate) const NOWHERE: &str = "http://127.0.0.1:9";
-/// Charges in the ledger.
+/// Number of charges in the ledger.
 pub(crate) const CHARGES: &str = "SELECT count(DISTINCT key) FROM ledger WHERE state = 'CHARGED'";
 
-/// Both services, and what restores them.
+/// Both services, their backups and the page.
 pub(crate) struct Site {
     pub(crate) services: Services,
     databases: Option<[Database; 2]>,
@@ -30,17 +31,17 @@ impl Site {
         Self::start(None, &["--success-rate=0.8"], "")
     }
 
-    /// `None` where there is no PostgreSQL.
+    /// Both services on PostgreSQL; `None` where there is no server.
     pub(crate) fn on_postgres(what: &str) -> Option<Self> {
         Some(Self::start(Some(databases(what)?), &["--success-rate=0.8"], ""))
     }
 
-    /// With a provider that declines nothing, and follows this fault script.
+    /// A provider that declines nothing, and follows this fault script.
     pub(crate) fn with_faults(databases: Option<[Database; 2]>, script: &str) -> Self {
         Self::start(databases, &["--success-rate=1"], script)
     }
 
-    /// With a provider whose test amounts decide.
+    /// A provider whose test amounts decide the outcome.
     pub(crate) fn with_test_amounts(databases: Option<[Database; 2]>) -> Self {
         Self::start(databases, &["--success-rate=1", "--test-amounts=true"], "")
     }
@@ -62,7 +63,7 @@ impl Site {
         Self { services, databases, backups, page }
     }
 
-    /// A heading of the page that is there once for each database.
+    /// A heading that the page has once for each database.
     pub(crate) fn of_database(&self, heading: &str) -> String {
         format!("{heading}, {}", if self.databases.is_some() { "PostgreSQL" } else { "SQLite" })
     }
@@ -71,12 +72,12 @@ impl Site {
         self.backups.path()
     }
 
-    /// Runs the page's commands under a heading: exit code and output.
+    /// Runs the page's commands under a heading; returns exit code and output.
     pub(crate) fn page_says(&self, heading: &str, more: &[(&str, &str)]) -> (Option<i32>, String) {
         self.run(&self.page.commands(heading), more)
     }
 
-    /// Runs the page's commands under a heading, but for those that contain a word: as an operator who leaves them out.
+    /// Runs the page's commands under a heading, except those that contain a word, like an operator who forgets them.
     #[track_caller]
     pub(crate) fn page_runs_without(&self, heading: &str, word: &str) {
         let commands = self.page.commands(heading);
@@ -106,14 +107,14 @@ impl Site {
         (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     }
 
-    /// As [`Self::page_says`], of commands that must succeed.
+    /// Runs the page's commands under a heading, which must succeed.
     #[track_caller]
     pub(crate) fn page_runs(&self, heading: &str) {
         let (code, said) = self.page_says(heading, &[]);
         assert_eq!(code, Some(0), "{heading}: {said}");
     }
 
-    /// Pays until the ledger has more than so many charges.
+    /// Pays until the ledger has more than this many charges.
     pub(crate) fn wait_for_charges(&self, charges: i64) {
         wait_until("charges", WITHIN, || {
             let _busy = http::try_call("POST", &format!("{}/v1/runs", self.services.billing_url()), &[], b"");
@@ -135,7 +136,7 @@ impl Site {
     }
 }
 
-/// One for each service; `None` where there is no PostgreSQL.
+/// One database for each service; `None` where there is no PostgreSQL.
 pub(crate) fn databases(what: &str) -> Option<[Database; 2]> {
     Some([Database::fresh(what)?, Database::fresh(what)?])
 }

@@ -1,5 +1,5 @@
-//! Requests without an end and without a retry: by our client at all three servers, and pay runs that make billing
-//! charge. Counts, and keeps what failed.
+//! Continuous requests without retries: by our client to all three servers, and pay runs that make billing charge.
+//! Counts requests, and keeps failures.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use crate::mount::Mount;
 use crate::site::Site;
 use crate::tokens::Shown;
 
-/// Callers of each server.
+/// Number of callers for each server.
 const CALLERS: usize = 3;
 /// Invoices of one pay run.
 const INVOICES: usize = 100;
@@ -37,7 +37,7 @@ struct Shared {
     done: AtomicUsize,
     stop: AtomicBool,
     failures: Mutex<Vec<String>>,
-    /// What callers prove themselves by, besides their certificate.
+    /// The credentials of the callers, besides their certificate.
     shown: Mutex<Shown>,
 }
 
@@ -84,12 +84,12 @@ impl Load {
         Self { runtime, shared, tasks, folder }
     }
 
-    /// Callers show this from now on.
+    /// Sets the credentials for all further requests.
     pub(crate) fn show(&self, shown: Shown) {
         *self.shared.shown.lock().expect("no caller panics") = shown;
     }
 
-    /// What payments answer who shows this.
+    /// The status with which payments answer these credentials.
     pub(crate) fn status(&self, site: &Site, shown: &Shown) -> u16 {
         let request = shown.request(Method::GET, &site.calls()[1], Bytes::new());
         let answer = self.runtime.block_on(self.shared.client.send(request));
@@ -108,12 +108,12 @@ impl Load {
         wait_until("requests to be answered", DONE_WITHIN, || self.done() >= requests || self.failed() > 0);
     }
 
-    /// Waits until so many more are answered, whatever was before.
+    /// Waits until this many more requests are answered.
     pub(crate) fn until_another(&self, requests: usize) {
         self.until(self.done() + requests.max(100));
     }
 
-    /// Whether both servers of a payment show just this certificate: a client that trusts nothing else is answered.
+    /// Whether all three servers use this certificate: a client that trusts only it gets an answer.
     pub(crate) fn is_trusted(&self, site: &Site, certificate: &str) -> bool {
         let pinned = self.folder.join("pinned.pem");
         testkit::certs::replace(&pinned, certificate);
@@ -130,7 +130,7 @@ impl Load {
         })
     }
 
-    /// Stops; how many requests were answered, and what failed.
+    /// Stops the load; returns the number of answered requests, and the failures.
     pub(crate) fn end(self) -> (usize, Vec<String>) {
         self.shared.stop.store(true, Relaxed);
         for task in self.tasks {
@@ -142,7 +142,7 @@ impl Load {
 }
 
 impl Shared {
-    /// One request; nothing is tried again.
+    /// Sends one request, without a retry.
     async fn call(&self, method: Method, url: String, body: Bytes) -> Option<Bytes> {
         let request = self.shown.lock().expect("no caller panics").request(method, &url, body);
         let failure = match self.client.send(request).await {
@@ -158,7 +158,7 @@ impl Shared {
     }
 }
 
-/// Imports a few invoices and lets billing charge them, over and over.
+/// Repeatedly imports a few invoices and lets billing charge them.
 async fn pay(shared: &Shared, billing: &str) {
     for round in 0.. {
         let invoices: String = (0..INVOICES)

@@ -1,6 +1,6 @@
-//! Proof: leaves, authorities (old, both, new), then tokens change on all four services while requests go on without a retry,
-//! and none fails; a broken file in between changes nothing but a figure; the old authority is refused afterwards.
-//! Small here; `make prove-rotation` is the full size. Knows the services from outside only.
+//! Proof: leaves, authorities (old, both, new), then tokens are replaced on all four services during requests without
+//! retries, and no request fails. A broken file in between changes nothing but a metric; the old authority is refused
+//! afterwards. Small here; `make prove-rotation` is the full size. Knows the services from outside only.
 #![cfg(test)]
 
 mod load;
@@ -18,7 +18,7 @@ use mount::Mount;
 use site::Site;
 use tokens::Tokens;
 
-/// However long a machine takes, a change is taken within this.
+/// Maximum time until a change is loaded, on any machine.
 const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 
 #[test]
@@ -68,7 +68,7 @@ fn certificates_authorities_and_tokens_change_under_load_and_no_request_fails() 
     assert_eq!(site.other_outcomes(), Vec::<String>::new());
 }
 
-/// The receiver takes both, the sender shows the new one, the receiver takes it alone.
+/// Receivers first accept both tokens, then senders use the new one, then receivers accept only the new one.
 fn change_tokens(tokens: &Tokens, site: &Site, load: &Load, requests: usize) {
     let step = |what: &str, read: (usize, usize)| {
         wait_until(&format!("services to read: {what}"), TAKEN_WITHIN, || site.token_files_read() == read);

@@ -1,4 +1,4 @@
-//! Certificates of all four services and of the load, laid out as a mounted secret is: each change is one swap of a
+//! Certificates of all four services and of the load, in the layout of a mounted secret: each change is one swap of a
 //! link. Knows authorities and files, and no service.
 
 use std::cell::RefCell;
@@ -59,7 +59,7 @@ impl Mount {
         self.path(file).display().to_string()
     }
 
-    /// The certificate that every server shows.
+    /// The certificate of every server.
     pub(crate) fn server_leaf(&self) -> String {
         self.state.borrow().server.certificate.clone()
     }
@@ -89,7 +89,7 @@ impl Mount {
         self.swap();
     }
 
-    /// The key of another certificate, as a change that went wrong leaves it.
+    /// Writes the key of another certificate, as a mistaken change would.
     pub(crate) fn break_leaf(&self) {
         self.write_version(|folder| {
             fs::write(folder.join("server.key"), self.new.server("localhost").key).expect("a file");
@@ -118,12 +118,12 @@ impl Mount {
         fs::rename(self.path("..next"), self.path("..data")).expect("a swap");
     }
 
-    /// Whether curl, which shares no code with us, is answered when it shows what the new authority signed.
+    /// Whether curl, which shares no code with us, gets an answer with the client certificate of the new authority.
     pub(crate) fn is_accepted(&self, url: &str) -> bool {
         self.curl(url, "client")
     }
 
-    /// The same with what the old authority signed, sound in all else.
+    /// Whether curl gets an answer with a certificate of the old authority that is otherwise valid.
     pub(crate) fn is_accepted_by_old(&self, url: &str) -> bool {
         self.curl(url, "old-client")
     }

@@ -1,5 +1,5 @@
-//! Proof: pings go on over mutual TLS while both sides' leaves and authorities change, and none fails. A few seconds here,
-//! a minute by `make prove-pings`. Knows the pair from outside only.
+//! Proof: pings continue over mutual TLS while both sides' leaves and authorities are replaced, and none fails. A few
+//! seconds here, a minute by `make prove-pings`. Knows the pair from outside only.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! All four services over mutual TLS, and what they say of themselves. Knows settings and figures.
+//! All four services over mutual TLS, and their metrics and logs. Knows settings and metrics.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Over mutual TLS, in a folder of their own.
+    /// Starts the pair over mutual TLS, in a folder of its own.
     pub(crate) fn start(mount: &Mount, folder: &TempDir) -> Self {
         Self::of(mount, &|name| Spec::new(run_by(TINJIS, name), name, folder.path()))
     }
@@ -54,7 +54,7 @@ impl Pair {
         Self { ponger, pinger }
     }
 
-    /// Pinger or ponger, which have a file instead of variables.
+    /// Starts pinger or ponger, which read a file instead of variables.
     fn one(mut spec: Spec, configuration: impl Fn(u16) -> String) -> Process {
         let file = spec.dir.join(format!("{}.yaml", spec.name));
         spec.flags = vec!["-c".to_owned(), file.display().to_string()];
@@ -67,7 +67,7 @@ impl Pair {
         process
     }
 
-    /// Whether both have taken so many changes.
+    /// Whether both have loaded this many changes.
     pub(crate) fn has_taken(&self, changes: i64) -> bool {
         [&self.ponger, &self.pinger]
             .iter()
@@ -85,7 +85,7 @@ impl Site {
         let spec = |name| {
             let mut spec = Spec::new(run_by(TINJIS, name), name, folder.path());
             let mut set = |name: &str, value: &str| spec.env.insert(name.to_owned(), value.to_owned());
-            // A file of tokens that is read again says so, and nothing else does.
+            // At this level the log shows each reload of a token file, and little else.
             set("LOG_LEVEL", "warn,chassis::caller=info");
             if matches!(name, "billing" | "payments") {
                 set("TLS_CERT", &mount.text("server.pem"));
@@ -118,48 +118,48 @@ impl Site {
     }
 
     fn all(&self) -> [(&Process, i64); 4] {
-        // How many sets of material each has: billing has one as a server and one as a client.
+        // The number of certificate sets of each: billing has one as a server and one as a client.
         [(&self.billing, 2), (&self.payments, 1), (&self.pair.ponger, 1), (&self.pair.pinger, 1)]
     }
 
-    /// Whether every service has taken so many changes.
+    /// Whether every service has loaded this many changes.
     pub(crate) fn has_taken(&self, changes: i64) -> bool {
         self.all()
             .iter()
             .all(|(process, sets)| process.metric(&["tls_reloads_total", "\"ok\""]) >= changes * sets)
     }
 
-    /// Whether every server has told of a file that it cannot use.
+    /// Whether every server has counted one unusable file.
     pub(crate) fn has_refused_a_file(&self) -> bool {
         [&self.billing, &self.payments, &self.pair.ponger]
             .iter()
             .all(|process| process.metric(&["tls_reloads_total", "\"bad\""]) == 1)
     }
 
-    /// A page of each server that an old client may ask for.
+    /// A path of each server that legacy clients may call.
     pub(crate) fn urls(&self) -> [String; 3] {
         let url = |process: &Process, path| format!("https://localhost:{}{path}", process.address().port());
         [url(&self.billing, "/rest/health"), url(&self.payments, "/ping"), url(&self.pair.ponger, "/ping")]
     }
 
-    /// What callers ask of each server, by whatever it asks of them.
+    /// A path of each server that requires all its credentials.
     pub(crate) fn calls(&self) -> [String; 3] {
         let [billing, payments, ponger] = self.urls();
         [billing, payments.replace("/ping", "/v1/ledger?limit=1"), ponger]
     }
 
-    /// How often payments and billing have read files of tokens again.
+    /// How often payments and billing have reloaded token files.
     pub(crate) fn token_files_read(&self) -> (usize, usize) {
         let times = |process: &Process| process.log().matches("reloaded the token file").count();
         (times(&self.payments), times(&self.billing))
     }
 
-    /// Callers that payments and billing refused.
+    /// Number of callers that payments and billing refused.
     pub(crate) fn refused(&self) -> i64 {
         self.payments.metric(&["caller_refusals_total"]) + self.billing.metric(&["caller_refusals_total"])
     }
 
-    /// Charges that billing made, and how many of them were sent more than once.
+    /// Number of charges, and of attempts that were not sent exactly once or not charged.
     pub(crate) fn charges(&self) -> (i64, i64) {
         let db = self.billing.db();
         (
@@ -172,7 +172,7 @@ impl Site {
         self.pair.pings()
     }
 
-    /// Every figure of a charge or a ping that went otherwise than well.
+    /// Metrics of charges and pings that did not succeed.
     pub(crate) fn other_outcomes(&self) -> Vec<String> {
         let page = |process: &Process| testkit::http::get(&format!("{}/metrics", process.admin_url())).text();
         let pages = page(&self.billing) + &page(&self.pair.pinger);

@@ -1,5 +1,5 @@
-//! What callers prove themselves by besides their certificate, as files that are replaced, and the keys of an API
-//! server. Knows settings, and no certificate but the API server's.
+//! The credentials of callers besides their certificate, in files that are replaced, and the keys of an API server.
+//! Knows settings, and no certificate but the API server's.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub(crate) struct Tokens {
     new: SigningKey,
 }
 
-/// A token for payments, a signed one, and an operator's.
+/// A token for payments, a signed token, and an operator's token.
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
     token: &'static str,
@@ -31,7 +31,7 @@ pub(crate) struct Shown {
 
 impl Shown {
     pub(crate) fn request(&self, method: Method, url: &str, body: Bytes) -> Request<Bytes> {
-        // Billing's operators stand where a signed token stands at payments.
+        // Billing takes the operator's token in the header that holds a signed token at payments.
         let bearer = if url.contains("/v1/ledger") { &self.jwt } else { self.operator };
         let request = Request::builder().method(method).uri(url).header("x-token", self.token);
         request.header("authorization", format!("Bearer {bearer}")).body(body).expect("a request")
@@ -72,7 +72,7 @@ impl Tokens {
         Shown { token: "new-token", operator: "new-operator", jwt: jwt(&self.new) }
     }
 
-    /// Payments ask for all three proofs.
+    /// Settings with which payments require all three proofs.
     pub(crate) fn payments_settings(&self) -> [(String, String); 7] {
         [
             ("CALLER_PROOF", "all".to_owned()),
@@ -86,14 +86,14 @@ impl Tokens {
         .map(|(name, value)| (name.to_owned(), value))
     }
 
-    /// Payments and billing take old and new; the API server has both keys.
+    /// Lets payments and billing accept old and new tokens; the API server has both keys.
     pub(crate) fn take_both(&self) {
         self.keys.set(Some(key_set(&[self.old.jwk(), self.new.jwk()])));
         self.write("payments-tokens", "new-token\nold-token");
         self.write("operator-tokens", "new-operator\nold-operator");
     }
 
-    /// Billing shows the new ones.
+    /// Lets billing send the new tokens.
     pub(crate) fn show_new(&self) {
         self.write("billing-tokens", "new-token");
         self.write("billing-jwt", &self.new_ones().jwt);

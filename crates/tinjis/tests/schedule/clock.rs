@@ -1,5 +1,5 @@
-//! The schedule of a running billing, whose clock the test moves: a period is charged when its time has come, and six
-//! days of downtime over a month end leave what the setting says.
+//! The schedule of a running billing, whose clock the test moves: a period is charged at its time, and six days of
+//! downtime over a month end are handled as the setting says.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use crate::site::{CHARGES, INVOICES, Site, TINJIS, WITHIN};
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const WAITING: &str = "SELECT count(*) FROM schedule_runs WHERE state = 'waiting'";
 
-/// How far ahead billing's clock is, in a file that it reads.
+/// The offset of billing's clock, in a file that billing reads.
 struct Ahead {
     dir: TempDir,
-    /// So that a test begins on 31 January 2030, noon UTC.
+    /// The offset with which a test begins on 31 January 2030, noon UTC.
     base_ms: i64,
 }
 
@@ -46,7 +46,7 @@ impl Ahead {
     }
 }
 
-/// Two monthly ones that are due on the last day of February and on 3 March, in this order.
+/// Two monthly subscriptions, which are due on the last day of February and on 3 March, in this order.
 const ROWS: &str = "S2,2,EUR,5.00,3,UTC,2030-02-04,2030-03-31\nS1,1,EUR,9.90,31,UTC,2030-02-01,2030-03-15\n";
 
 #[test]
@@ -69,7 +69,7 @@ fn a_period_is_charged_when_its_time_has_come_and_not_before() {
     site.assert_each_is_charged_once();
 }
 
-/// Billing is away from before the end of February until 6 March.
+/// Stops billing from before the end of February until 6 March.
 fn after_six_days(catch_up: &str) -> (Site, Ahead) {
     let ahead = Ahead::new();
     let mut site = ahead.site(catch_up);

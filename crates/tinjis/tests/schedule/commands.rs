@@ -1,5 +1,5 @@
-//! What operators do by the command line, with exact dates. The dates are past ones, so that nothing depends on when the
-//! test runs.
+//! Operators' commands on the command line, with exact dates. The dates are in the past, so that nothing depends on
+//! when the test runs.
 
 use testkit::Database;
 
@@ -150,7 +150,7 @@ fn a_run_of_other_invoices_is_waited_for_by_pay_and_by_the_schedule(database: Op
     let site = Site::by_hand(database, &[]);
     site.services.import("imported-", 3);
     site.import(S1);
-    // Its one call is under way for as long as payments stands still.
+    // The run has one call in flight while payments is paused.
     site.services.payments.pause();
     let url = format!("{}/v1/runs", site.services.billing_url());
     assert_eq!(testkit::http::post(&url, r#"{"max_count":1}"#).status, 202);
@@ -166,7 +166,7 @@ fn a_run_of_other_invoices_is_waited_for_by_pay_and_by_the_schedule(database: Op
     site.assert_each_is_charged_once();
 }
 
-/// Forgets what the run wrote, as a backup from before it would.
+/// Deletes everything that the run wrote, like a restored backup from before the run.
 const FORGET: &str = "
     DELETE FROM attempts;
     DELETE FROM invoices;

@@ -1,5 +1,5 @@
 //! Subscriptions in currencies with no, two and three decimals, from the import to the ledger and back: no factor of a
-//! hundred, and no third decimal lost. Everything is compared with exact values.
+//! hundred, and no third decimal lost. Compares everything with exact values.
 
 use serde_json::{Value, json};
 use testkit::proof::Verified;
@@ -7,13 +7,13 @@ use testkit::{Database, http};
 
 use crate::site::{CHARGES, Site, TINJIS};
 
-/// A subscription with its first price, from April on its second one, and both as existing clients read them.
+/// A subscription with its first price, its second price from April on, and the legacy form of both.
 struct Row {
     reference: &'static str,
     customer: i64,
     currency: &'static str,
     exponent: i64,
-    /// As written, in minor units, and in the legacy lists.
+    /// Each price as written, in minor units, and in the legacy lists.
     first: (&'static str, i64, &'static str),
     second: (&'static str, i64, &'static str),
 }
@@ -61,11 +61,11 @@ const ROWS: [Row; 5] = [
     },
 ];
 
-/// Always on the 31st: the last is billed at the second price.
+/// All dates are the 31st; the last period has the second price.
 const DATES: [&str; 3] = ["2024-01-31", "2024-03-31", "2024-05-31"];
 
 impl Row {
-    /// What each of its dates is billed, as in `first`.
+    /// The price of each date, in the form of `first`.
     fn prices(&self) -> [(&'static str, i64, &'static str); 3] {
         [self.first, self.first, self.second]
     }
@@ -155,7 +155,7 @@ fn preview_is_exact(site: &Site) {
     assert_eq!(summary["summary"], json!({ "count": 15, "sums": sums }));
 }
 
-/// Existing clients read numbers; a third decimal is theirs too.
+/// Existing clients read numbers, with a third decimal too.
 fn legacy_lists_are_exact(billing: &str) {
     let antaeus = http::get(&format!("{billing}/rest/v1/invoices")).text();
     let invoice_app = http::get(&format!("{billing}/invoices")).text();

@@ -1,8 +1,8 @@
 //! Subscriptions on real billing and real payments, by the command line: each due period is invoiced and charged once,
-//! over missed dates, price changes, pauses, ends, caps, restarts, replicas and a restore from before the run. On SQLite
-//! and on PostgreSQL. Knows the command line and the tables only.
+//! over missed dates, price changes, pauses, ends, caps, restarts, replicas and a restore from before the run. On
+//! SQLite and on PostgreSQL. Knows the command line and the tables only.
 
-/// On each kind of store.
+/// Runs each case on both kinds of store.
 #[cfg(test)]
 macro_rules! on_both {
     ($($case:ident,)*) => {

@@ -1,11 +1,11 @@
-//! Many periods that are due at once: billing invoices them in batches, within a limit of memory. At full size by
-//! `make generate`.
+//! Many periods that are due at once: billing invoices them in batches, within a memory limit. At full size by `make
+//! generate`.
 
 use testkit::{Database, Services, http, size};
 
 use crate::site::{INVOICES, TINJIS, tinjis};
 
-/// What billing may take, however much is due.
+/// Maximum memory of billing, with any number of due periods.
 const RSS_KIB_MAX: u64 = 64 * 1024;
 /// Periods of each subscription.
 const MONTHS: usize = 10;

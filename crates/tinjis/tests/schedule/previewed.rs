@@ -1,7 +1,6 @@
-//! Random subscriptions over every zone: what the preview of the file says is what `/v1` shows after real runs, each
-//! period once, while imports come in random order and billing is killed and started again; on SQLite, and with two
-//! replicas on PostgreSQL. Charging is stopped: how often a charge is made is not asked here. At full size by
-//! `make prove-schedule`.
+//! Random subscriptions in every zone: `/v1` shows after real runs what the preview of the file listed, each period
+//! once. Imports come in random order, and billing is killed and restarted; on SQLite, and with two replicas on
+//! PostgreSQL. Charging is stopped: this test does not count charges. At full size by `make prove-schedule`.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -19,11 +18,11 @@ use testkit::{Database, Replicas, Services, http, size};
 
 use crate::site::{INVOICES, TINJIS, WITHIN};
 
-/// Every period is past, so that all of them are due.
+/// All periods are in the past, so that all of them are due.
 const FROM: Date = date(2023, 1, 1);
-/// Parts of the import; billing is killed after every other.
+/// Number of parts of the import; billing is killed after every second one.
 const PARTS: usize = 6;
-/// With two, no, three and no decimals.
+/// Prices with two, no, three and no decimals.
 const PRICES: [(&str, [&str; 2]); 4] = [
     ("EUR", ["9.90", "12.90"]),
     ("JPY", ["1290", "1300"]),
@@ -34,7 +33,7 @@ const PRICES: [(&str, [&str; 2]); 4] = [
 /// A period: currency, amount in minor units, instant in seconds since the Unix epoch.
 type Period = (String, i64, i64);
 
-/// The last due date: of `SCHEDULE_MONTHS` months, at least 4. In these, clocks change and February is short.
+/// The last due date, after `SCHEDULE_MONTHS` months, at least 4. In these months clocks change and February is short.
 fn to() -> Date {
     let months = i64::try_from(size("SCHEDULE_MONTHS", 4)).expect("months");
     FROM.saturating_add(months.months()).yesterday().expect("a date before")
@@ -44,7 +43,8 @@ fn pick<T: Copy>(rng: &mut SeededRng, of: &[T]) -> T {
     of[usize::try_from(rng.below(of.len() as u64)).expect("an index")]
 }
 
-/// One line of NDJSON. Half of them are due on days that some months do not have, some at times that clocks leave out.
+/// One subscription as a line of NDJSON. Half of them are due on days that some months do not have, some at times that
+/// clocks skip.
 fn subscription(rng: &mut SeededRng, number: usize, zone: &str) -> String {
     let (currency, amounts) = PRICES[number % PRICES.len()];
     let anchor_day = if rng.below(2) == 0 { 28 + rng.below(4) } else { 1 + rng.below(31) };
@@ -82,7 +82,7 @@ fn seconds(instant: &str) -> i64 {
     instant.parse::<jiff::Timestamp>().unwrap_or_else(|error| panic!("{instant}: {error}")).as_second()
 }
 
-/// What `tinjis schedule preview` says of the file, by the reference of the invoice.
+/// The periods that `tinjis schedule preview` lists for the file, by the reference of the invoice.
 fn previewed(rows: &[String]) -> HashMap<String, Period> {
     let dir = tempfile::tempdir().expect("a folder can be made");
     let file = dir.path().join("all.ndjson");
@@ -112,7 +112,7 @@ fn previewed(rows: &[String]) -> HashMap<String, Period> {
     periods
 }
 
-/// Takes from `expected` what `/v1` shows: nothing twice, nothing else, nothing different.
+/// Removes from `expected` the invoices that `/v1` shows; fails for one that is doubled, unexpected or different.
 fn take_shown(url: &str, mut expected: HashMap<String, Period>) -> usize {
     let (mut shown, mut after) = (0, String::new());
     loop {
@@ -137,7 +137,7 @@ fn take_shown(url: &str, mut expected: HashMap<String, Period>) -> usize {
     shown
 }
 
-/// The steps of both cases; `ask` is billing's store.
+/// The steps of both cases; `ask` queries billing's store.
 fn generate_and_compare(what: &str, billings: &mut [&mut Process], ask: impl Fn(&str) -> i64) {
     let proof = Proof::of(what);
     let mut rng = SeededRng::random();

@@ -12,10 +12,10 @@ use testkit::{Database, Services};
 
 /// The program under test.
 pub(crate) const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
-/// However long a machine takes, a step is done within this.
+/// Maximum duration of a step, on any machine.
 pub(crate) const WITHIN: Duration = Duration::from_secs(300);
 pub(crate) const HEADER: &str = "reference,customer_id,currency,amount,anchor_day,zone,starts_on,ends_on\n";
-/// By their first attempt each.
+/// Number of charged invoices.
 pub(crate) const CHARGES: &str = "SELECT count(*) FROM ledger WHERE state = 'CHARGED'";
 pub(crate) const INVOICES: &str = "SELECT count(*) FROM invoices";
 
@@ -24,7 +24,7 @@ pub(crate) struct Site {
     dir: TempDir,
 }
 
-/// What a command said, and how it ended.
+/// Output and exit code of a command.
 #[derive(Debug)]
 pub(crate) struct CommandResult {
     pub(crate) code: Option<i32>,
@@ -32,7 +32,7 @@ pub(crate) struct CommandResult {
     pub(crate) notes: String,
 }
 
-/// The command line on this billing.
+/// Runs the command line with this billing.
 pub(crate) fn tinjis(billing: &str, words: &[&str]) -> CommandResult {
     let output = Command::new(TINJIS)
         .args(words)
@@ -44,14 +44,14 @@ pub(crate) fn tinjis(billing: &str, words: &[&str]) -> CommandResult {
     CommandResult { code: output.status.code(), result: text(&output.stdout), notes: text(&output.stderr) }
 }
 
-/// A command that goes on.
+/// A command that is still running.
 pub(crate) struct Running {
     child: Child,
     notes: PathBuf,
 }
 
 impl Running {
-    /// Waits for its end.
+    /// Waits for the end of the command.
     pub(crate) fn ended(self) -> CommandResult {
         let output = self.child.wait_with_output().expect("the command ends");
         let result = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -61,7 +61,7 @@ impl Running {
 }
 
 impl Site {
-    /// Whose schedule does nothing by itself, and whose provider declines nothing.
+    /// Services whose schedule is off, and whose provider declines nothing.
     pub(crate) fn by_hand(database: Option<&Database>, flags: &[&str]) -> Self {
         let builder = Services::of(TINJIS).on(database).billing_flags(["--schedule=off"]);
         Self::of(builder.billing_flags(flags.iter().copied()))
@@ -76,7 +76,7 @@ impl Site {
         tinjis(&self.services.billing_url(), words)
     }
 
-    /// As [`Self::tinjis`], of a command that must end with this code.
+    /// Runs a command that must end with this code.
     #[track_caller]
     pub(crate) fn ends(&self, code: i32, words: &[&str]) -> CommandResult {
         let said = self.tinjis(words);
@@ -84,7 +84,7 @@ impl Site {
         said
     }
 
-    /// Starts a command and waits until it has noted this.
+    /// Starts a command and waits until it has printed this note.
     #[track_caller]
     pub(crate) fn begin(&self, words: &[&str], note: &str) -> Running {
         let notes = self.dir.path().join(words.join("-"));
@@ -112,7 +112,7 @@ impl Site {
         self.tinjis(&["subscriptions", "import", &self.write(name, text)])
     }
 
-    /// Writes a file of this name; answers its path.
+    /// Writes a file with this name; returns its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let path = self.dir.path().join(name);
         fs::write(&path, text).expect("a file can be written");
@@ -125,7 +125,7 @@ impl Site {
         self.ends(0, &all).result
     }
 
-    /// What `/v1` shows of each invoice, in the order of their references: reference, amount, state.
+    /// The invoices in `/v1`, ordered by reference: reference, amount, state.
     pub(crate) fn invoices(&self) -> Vec<(String, i64, String)> {
         let url = format!("{}/v1/invoices?limit=1000", self.services.billing_url());
         let answer = testkit::http::call("GET", &url, &[], b"");

@@ -1,5 +1,5 @@
-//! Both services on a virtual clock that the test moves: what is due is charged at its time, and no store serves the
-//! other kind of clock.
+//! Both services on a virtual clock that the test moves: periods are charged at their time, and a store serves only its
+//! own kind of clock.
 
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,7 @@ impl Shared {
     }
 }
 
-/// The quarter of an hour before a period is due nothing happens; then it is charged, dated by the virtual clock.
+/// Nothing happens in the quarter of an hour before a period is due; then it is charged, dated by the virtual clock.
 fn charges_at_its_time(site: &Site, clock: &Shared, ask_billing: &dyn Fn(&str) -> i64) {
     site.import(ROWS);
     clock.move_to(DUE_MS - 15 * 60 * 1000);
@@ -97,8 +97,8 @@ fn two_replicas_share_the_virtual_clock_of_one_database() {
     assert_a_claim_finds_the_time(database.url());
 }
 
-/// Claims forbid scans of tables: one in `billing_now_ms` would look so dear that each call is compiled, for a fifth of a
-/// second.
+/// Claims forbid table scans. A scan in `billing_now_ms` would have such a high estimated cost that PostgreSQL compiles
+/// each call, which takes a fifth of a second.
 fn assert_a_claim_finds_the_time(database: &str) {
     let sql = Sql::to(database);
     let text = |rows: Vec<Vec<Option<String>>>| -> String {
@@ -111,7 +111,7 @@ fn assert_a_claim_finds_the_time(database: &str) {
     assert!(plan.contains("Index") && !plan.contains("Seq Scan") && !plan.contains("JIT"), "{plan}");
 }
 
-/// Starts one service on a database, with or without the clock, and answers what it logs when it does not start.
+/// Starts one service on a database, with or without the clock; returns its output when it refuses to start.
 fn refused(service: &str, database: &str, flag: Option<&str>) -> String {
     let mut command = std::process::Command::new(TINJIS);
     command.args(["run", service, "--database-url", database, "--listen=127.0.0.1:0"]);
@@ -125,7 +125,7 @@ fn file(dir: &Path, service: &str) -> String {
     format!("sqlite:{}", dir.join(format!("{service}.db")).display())
 }
 
-/// By `migrate`, which is how a PostgreSQL store is made.
+/// Creates a store by `migrate`, as on PostgreSQL.
 fn migrated(service: &str, database: &str, flag: Option<&str>) {
     let mut command = std::process::Command::new(TINJIS);
     command.args(["run", service, "--database-url", database]).args(flag).arg("migrate").env_clear();
@@ -167,7 +167,7 @@ fn both_are_refused(service: &str, marked: &str, plain: &str, flag: &str) {
     assert!(refusal.contains("created by a simulation with a virtual clock"), "{service}: {refusal}");
     let refusal = refused(service, plain, Some(flag));
     assert!(refusal.contains("created without a virtual clock"), "{service}: {refusal}");
-    // The kind is the same: they start.
+    // With the matching kind of clock both services start.
     migrated(service, marked, Some(flag));
     migrated(service, plain, None);
 }

@@ -1,5 +1,6 @@
-//! Each service with a canary in its memory, aborted where cores have no limit but the machine's: no core, and no canary in the folder.
-//! Another program that is aborted the same way leaves one, so that the look is known to see.
+//! Each service with a canary in its memory is aborted while cores have no limit but the machine's: there is no core,
+//! and no canary in the folder. Another program that is aborted the same way leaves a core, which shows that the check
+//! works.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -17,7 +18,7 @@ use crate::Canaries;
 
 const STARTED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Whether a program may leave a core here at all. Where none may, a service that leaves none shows nothing.
+/// Whether a program may write a core on this machine. If not, a service without a core proves nothing.
 fn may_leave_cores() -> bool {
     let may = getrlimit(Resource::Core).maximum != Some(0);
     if !may {
@@ -26,7 +27,7 @@ fn may_leave_cores() -> bool {
     may
 }
 
-/// In a folder of its own, with cores as large as may be and nothing else in its environment.
+/// Starts a program in a folder of its own, with the maximum core size and no other environment variables.
 fn start(folder: &TempDir, words: &[&str], variables: &[(&str, &str)]) -> Child {
     let log = fs::File::create(folder.path().join("log")).expect("a log");
     Command::new("/bin/sh")

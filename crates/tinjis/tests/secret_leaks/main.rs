@@ -1,18 +1,18 @@
-//! Proof: no secret leaks. Every secret input holds a marker; logs at trace level, metrics,
-//! responses, `--help`, configuration mistakes and the folder of an aborted process are searched for it. Knows settings only.
+//! Proof: no secret leaks. Every secret input contains a marker; logs at trace level, metrics, responses, `--help`,
+//! configuration mistakes and the folder of an aborted process are searched for it. Knows settings only.
 #![cfg(test)]
 
 mod cores;
 mod mistakes;
 mod planted_secrets;
 
-/// Texts that must be found nowhere, each with what it is.
+/// Texts that must not appear anywhere, each with its description.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Canaries(Vec<(&'static str, String)>);
 
 impl Canaries {
     pub(crate) fn plant(&mut self, what: &'static str) -> String {
-        // Letters only: it survives every form of quoting.
+        // Letters only, which survive every form of quoting.
         let text = format!("canary{:02}ofthistest", self.0.len());
         self.0.push((what, text.clone()));
         text
@@ -22,7 +22,7 @@ impl Canaries {
         self.0.push((what, text.to_owned()));
     }
 
-    /// Which of them are in there.
+    /// The canaries that appear in these bytes.
     pub(crate) fn found_in(&self, place: &str, bytes: &[u8]) -> Vec<String> {
         let is_there = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
         let found = self.0.iter().filter(|(_, text)| is_there(text));

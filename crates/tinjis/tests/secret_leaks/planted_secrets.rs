@@ -1,5 +1,5 @@
-//! Both services at work with a canary in every secret, at the most talkative log level: charges, refused callers, a
-//! change of files for the worse, an end. Searched: logs, figures and answers.
+//! Both services with a canary in every secret, at the most verbose log level: charges, refused callers, invalid
+//! replacements of files, a shutdown. Searches logs, metrics and answers.
 
 use std::fs;
 use std::path::Path;
@@ -56,7 +56,7 @@ struct LeakFixture {
 }
 
 impl LeakFixture {
-    /// Writes every file with a canary in it.
+    /// Writes every secret file, with a canary in each.
     fn furnish(folder: &Path, canaries: &mut Canaries) -> Self {
         let authority = Authority::new("the test's");
         let (server, client) = (authority.server("localhost"), authority.leaf(&Leaf::client(CLIENT)));
@@ -74,7 +74,7 @@ impl LeakFixture {
         replace(&folder.join("tokens"), &format!("{token}\n{}\n", canaries.plant("the second token")));
         let operator = canaries.plant("the operator's token");
         replace(&folder.join("operators"), &operator);
-        // Shown to the API server.
+        // The token that is sent to the API server.
         replace(&folder.join("token"), &canaries.plant("the pod's own token"));
         let now = Clock::system().now_ms() / 1000;
         let jwt = signing.token(&json!({
@@ -144,7 +144,7 @@ impl LeakFixture {
     }
 }
 
-/// Charges every demo invoice, with an operator's calls before; answers the bodies.
+/// Charges every demo invoice after some calls of an operator; returns the bodies.
 fn charge(billing: &Process, fixture: &LeakFixture) -> Vec<Vec<u8>> {
     let bearer = format!("Bearer {}", fixture.operator);
     let call = |headers: &[(&str, &str)], path: &str| {
@@ -163,7 +163,7 @@ fn charge(billing: &Process, fixture: &LeakFixture) -> Vec<Vec<u8>> {
     pages
 }
 
-/// Callers with wrong secrets, which may be nearly right ones; answers the bodies.
+/// Calls with wrong secrets, some of them nearly right; returns the bodies.
 fn refused(payments: &Process, fixture: &LeakFixture, canaries: &mut Canaries) -> Vec<Vec<u8>> {
     let wrong = canaries.plant("a wrong token");
     let dialer = Dialer::new(&fixture.authority.pem(), Some(&fixture.client));
@@ -190,7 +190,7 @@ fn refused(payments: &Process, fixture: &LeakFixture, canaries: &mut Canaries) -
     attempts.iter().map(call).collect()
 }
 
-/// Each secret file becomes invalid, which is logged.
+/// Makes each secret file invalid, which is logged.
 fn spoil(folder: &Path, processes: &[&Process], fixture: &LeakFixture) {
     let half = |pem: &str| pem[..pem.len() / 2].to_owned();
     let read = |file: &str| fs::read_to_string(folder.join(file)).expect("a file of the test");

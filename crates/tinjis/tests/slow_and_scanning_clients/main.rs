@@ -1,4 +1,4 @@
-//! Proof: scanners find TLS 1.3 and nothing weak on the business ports, and clients that are slow on purpose, in the
+//! Proof: scanners find TLS 1.3 and nothing weak on the business ports, and clients that are deliberately slow, in the
 //! handshake or after it, do not delay others. A few seconds here, `make hostile` is the full size.
 #![cfg(test)]
 
@@ -14,7 +14,7 @@ use testkit::process::{Spec, run_by};
 
 const TINJIS: &str = env!("CARGO_BIN_EXE_tinjis");
 
-/// Services that speak TLS on their business ports.
+/// Services with TLS on their business ports.
 pub(crate) struct Site {
     pub(crate) authority: Authority,
     folder: TempDir,

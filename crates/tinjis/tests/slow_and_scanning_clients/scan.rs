@@ -1,5 +1,5 @@
-//! What `sslscan` finds on each business port. Knows its words. It gives up where a certificate is asked for; that TLS
-//! 1.2 is refused there too is among the attempts of `make prove-callers`.
+//! The findings of `sslscan` on each business port. Knows its output. It gives up where a client certificate is
+//! required; `make prove-callers` tests that TLS 1.2 is refused there too.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use testkit::requirements::has;
 
 use crate::Site;
 
-/// The suites of TLS 1.3 that are taken; none of them is weak.
+/// The accepted suites of TLS 1.3; none of them is weak.
 const SUITES: [&str; 3] =
     ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
 const OLD: [&str; 5] = ["SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1", "TLSv1.2"];

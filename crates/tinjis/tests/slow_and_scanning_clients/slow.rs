@@ -1,5 +1,5 @@
-//! Others are answered while a thousand connections are slow on purpose: in the handshake, in the head, in the body, in
-//! reading the answer. Knows `slowhttptest` and what a ClientHello looks like.
+//! Other clients get answers while a thousand connections are deliberately slow: in the handshake, in the head, in the
+//! body, in reading the answer. Knows `slowhttptest` and the form of a ClientHello.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -15,18 +15,18 @@ use testkit::{size, timed};
 
 use crate::Site;
 
-/// Others are answered within this, all but one of a hundred. Without optimisation a handshake alone takes half of it.
+/// Maximum 99th percentile of the others' latency. Without optimisation a handshake alone takes half of it.
 const P99_MAX: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 100 });
-/// Slow connections.
+/// Number of slow connections.
 const SLOW: usize = 1000;
-/// Of them those that send their ClientHello a byte at a time.
+/// Number of slow connections that send their ClientHello a byte at a time.
 const DRIPPING: usize = 100;
-/// An attack has so many at least; how many it manages to make is up to the machine.
+/// Minimum number of connections of an attack; the machine limits how many it can make.
 const ATTACKS_MIN: i64 = 20;
-/// Calls that are made on one connection, before another one is opened.
+/// Number of calls on one connection before another one is opened.
 const CALLS: usize = 5;
 
-/// As long as each attack lasts.
+/// The duration of each attack.
 fn length() -> Duration {
     Duration::from_secs(u64::try_from(size("HOSTILE_SECONDS", 1)).expect("a short time"))
 }
@@ -38,8 +38,8 @@ struct Others<'a> {
 }
 
 impl Others<'_> {
-    /// Calls, on new connections and kept ones, until the attack is over; prints how long answers took, and answers
-    /// how many connections that were.
+    /// Makes calls on new and kept connections until the attack is over, and prints the latencies; returns the number
+    /// of connections.
     fn are_answered_during(&self, name: &str, attack: impl FnOnce() + Send) -> i64 {
         let (mut times, mut connections) = (Vec::new(), 0);
         std::thread::scope(|scope| {
@@ -57,7 +57,7 @@ impl Others<'_> {
         connections
     }
 
-    /// On one connection, whose handshake counts as part of the first answer.
+    /// Makes calls on one connection, whose handshake counts as part of the first answer.
     fn call(&self, name: &str, times: &mut Vec<Duration>) {
         let mut connection = None;
         for _ in 0..CALLS {
@@ -92,7 +92,7 @@ fn slow_handshakes_leave_others_alone() {
     others.are_answered_during("100 ClientHellos, a byte at a time", || drip(address, &hello));
 }
 
-/// Opens connections, sends this on each, and holds them.
+/// Opens connections, sends these bytes on each, and holds them.
 fn hold(address: SocketAddr, bytes: &[u8], count: usize) {
     let held: Vec<TcpStream> = (0..count)
         .map(|_| {
@@ -105,7 +105,7 @@ fn hold(address: SocketAddr, bytes: &[u8], count: usize) {
     drop(held);
 }
 
-/// One byte on each connection in turn; what is closed is closed.
+/// Sends one byte on each connection in turn; closed connections are ignored.
 fn drip(address: SocketAddr, hello: &[u8]) {
     const EVERY: Duration = Duration::from_millis(5);
     let bytes = usize::try_from(length().as_millis() / EVERY.as_millis()).expect("a short time");
@@ -133,7 +133,7 @@ fn slow_requests_over_tls_leave_others_alone() {
             let before = made();
             let attack = || slowhttptest(&server, mode, path);
             let own = others.are_answered_during(&format!("{name}: slowhttptest, {SLOW} {what}"), attack);
-            // An attack that did not take place would pass for one that was borne.
+            // Without this check an attack that did not take place would count as success.
             let attacks = made() - before - own;
             println!("  {:44} {attacks:>6} connections of slowhttptest", "");
             assert!(attacks >= ATTACKS_MIN, "slowhttptest {mode} made {attacks} connections");
@@ -152,6 +152,6 @@ fn slowhttptest(server: &Process, mode: &str, path: &str) {
         .stderr(Stdio::null())
         .spawn()
         .expect("slowhttptest can be started");
-    // How it ends says what it thinks of the server, which is not asked here.
+    // Its exit status is its opinion of the server, which is not tested here.
     let _verdict = attacker.wait().expect("a child can be waited for");
 }

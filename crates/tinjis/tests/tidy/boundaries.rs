@@ -1,19 +1,19 @@
 //! Dependency directions between modules, lengths, first lines and forbidden words. `ARCHITECTURE.md` has the reasons.
+//! Must not know any other rule.
 
 use crate::tree::{File, file, files, has_word, none, root, rust};
 
-/// A file is at most this long, tests aside.
+/// Maximum lines of a file without its tests.
 const LINES_MAX: usize = 500;
 
 /// A module and the words that its code must not contain.
 struct Rule {
-    /// The module: paths that begin so.
+    /// The beginning of the module's paths.
     prefix: &'static str,
-    /// But not these.
+    /// Exceptions among these paths.
     except: &'static [&'static str],
-    /// Crates and modules that it must not name.
+    /// Crates and modules that the module must not name.
     never: &'static [&'static str],
-    /// The reason.
     why: &'static str,
 }
 
@@ -37,7 +37,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         prefix: "crates/billing/src/",
-        // Tests alone, which see the store's statements.
+        // This file contains only tests, which read the store's statements.
         except: &["crates/billing/src/store/list_plans.rs"],
         never: &["payments::", "tinjis::", "testkit::"],
         why: "a service depends on chassis and api only",
@@ -232,7 +232,7 @@ fn every_module_keeps_its_dependency_direction() {
     none("a module names what it must not know", &findings);
 }
 
-/// Whether the line names the crate, module or type. A word that ends in `::` must begin a path, not stand in one.
+/// Whether the line names the crate, module or type. A word with a final `::` must be at the beginning of a path.
 fn names(line: &str, word: &str) -> bool {
     match word.strip_suffix("::") {
         None => has_word(line, word),
@@ -288,7 +288,7 @@ fn services_link_chassis_and_api_and_no_other_service() {
         ("testkit", &["api", "billing", "payments", "pingpong", "chassis", "tinjis"]),
     ] {
         let manifest = file(&format!("crates/{service}/Cargo.toml"));
-        // Its tests may start whole services from outside.
+        // The tests of a service may start whole services from outside.
         let shipped = manifest.text.split("[dev-dependencies]").next().unwrap_or_default();
         for line in shipped.lines() {
             let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
@@ -312,7 +312,7 @@ fn no_shipped_binary_links_the_test_kit_or_the_model() {
 
 #[test]
 fn every_file_is_within_its_length_limit() {
-    // Suites of cases may be longer: each case is read alone.
+    // Test suites may be longer, because each case is read alone.
     let sources = rust().into_iter().filter(|file| !file.path.contains("/tests/"));
     let long = sources.map(|file| (file.lines().count(), file.path));
     let long: Vec<String> = long
@@ -338,7 +338,7 @@ fn every_crate_takes_the_lints_of_the_workspace() {
 
 #[test]
 fn nothing_is_left_open_or_switched_off() {
-    // Written in two parts, so that this file does not hold them itself.
+    // Written in two parts, so that this file does not contain the words itself.
     let anywhere = [
         concat!("TO", "DO"),
         concat!("FIX", "ME"),

@@ -1,6 +1,6 @@
-//! The commands of every program: docs/reference/cli.md is what their `--help` says, and docs/reference/exit-codes.md has a
-//! row for each, true for those whose code needs no running service. Runs the real program; knows no command by name
-//! except in the table of exit codes.
+//! The commands of every program: docs/reference/cli.md matches their `--help`, and docs/reference/exit-codes.md has a
+//! row for each. The row is tested where the code needs no running service. Runs the real program; knows no command by
+//! name except in the table of exit codes.
 
 use std::process::{Command, Output};
 
@@ -11,10 +11,10 @@ use crate::tree::{file, none};
 const PAGE: &str = "docs/reference/cli.md";
 const EXIT_CODES: &str = "docs/reference/exit-codes.md";
 
-/// Flags that this many commands have, alike, are listed once.
+/// Flags that at least this many commands share, with the same text, are listed once.
 const COMMON_MIN: usize = 8;
 
-/// Programs, and how the one binary of the tests is called to be each.
+/// Programs, and the arguments with which the one test binary acts as each.
 const PROGRAMS: [(&str, &[&str]); 5] = [
     ("tinjis", &[]),
     ("billing", &["run", "billing"]),
@@ -23,7 +23,7 @@ const PROGRAMS: [(&str, &[&str]); 5] = [
     ("ponger", &["run", "ponger"]),
 ];
 
-/// A command as its help describes it.
+/// A command, parsed from its help.
 struct Described {
     name: String,
     about: String,
@@ -38,7 +38,7 @@ fn run(words: &[&str]) -> Output {
     command.args(words).env_clear().output().expect("the program can be run")
 }
 
-/// This command and those below it, in the order of the help.
+/// Describes this command and its subcommands, in the order of the help.
 fn described(name: &str, words: &[&str], found: &mut Vec<Described>) {
     let output = run(&[words, &["--help"]].concat());
     assert!(output.status.success(), "{name} --help: {output:?}");
@@ -60,7 +60,7 @@ fn described(name: &str, words: &[&str], found: &mut Vec<Described>) {
     }
 }
 
-/// Entries of a section of the help, each with its text: lines that are indented by two spaces begin one.
+/// Entries of a section of the help, each with its text: an entry begins with an indent of two spaces.
 fn entries(help: &str, section: &str) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     let lines = help.lines().skip_while(|line| *line != section).skip(1);
@@ -146,7 +146,7 @@ fn flags(flags: &[&Setting]) -> String {
         let name =
             if flag.value.is_empty() { flag.flag.clone() } else { format!("{} {}", flag.flag, flag.value) };
         let variable = flag.variable.as_ref().map_or("–".to_owned(), |name| format!("`{name}`"));
-        // A bare address would become a link, and a name in backquotes is taken for a path.
+        // A bare address would become a link, and a name in backquotes would be read as a path.
         let quoted = |text: &String| if text.contains("://") { format!("`{text}`") } else { cell(text) };
         let default = flag.default.as_ref().map_or("–".to_owned(), quoted);
         lines.push(format!(
@@ -158,7 +158,7 @@ fn flags(flags: &[&Setting]) -> String {
     lines.join("\n")
 }
 
-/// The row of the page of exit codes for this command: what 0, 1 and 2 mean, or `–`.
+/// The row of this command in the page of exit codes: the meanings of 0, 1 and 2, or `–`.
 fn row<'a>(page: &'a str, name: &str) -> Option<Vec<&'a str>> {
     let line = page.lines().find(|line| line.starts_with("| `") && line.contains(&format!("`{name}`")))?;
     Some(line.trim_matches('|').split(" | ").map(str::trim).skip(1).collect())
@@ -197,7 +197,7 @@ fn exit_codes_that_need_no_service_are_those_of_the_page() {
     std::fs::write(&good, "reference,customer_id,currency,amount\nA,1,EUR,1.00\n").expect("it is written");
     std::fs::write(&bad, "reference,customer_id,currency,amount\nA,1,EUR,1.0x\n").expect("it is written");
     let (none_there, copy) = (path("none.csv"), path("copy.db"));
-    // Port 1 of loopback serves nothing.
+    // No service listens on port 1 of loopback.
     let away = "http://127.0.0.1:1";
     let cases: &[(&str, &[&str], i32)] = &[
         ("tinjis pay", &["pay", "--billing", away], 2),

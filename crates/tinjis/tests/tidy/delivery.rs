@@ -1,5 +1,5 @@
-//! The chart's README and the examples of delivery match what they describe. Reads text, with the one layout that these
-//! files have; validators of the formats are elsewhere.
+//! The chart's README and the examples of delivery match what they describe. Reads text in the one layout of these
+//! files; validators of the formats are elsewhere. Knows no cluster.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ fn each_secret_that_production_names_has_an_example() {
         let variables =
             document.match_indices("secretKeyRef: {name: ").map(|(at, key)| &document[at + key.len()..]);
         for name in secrets.chain(variables).map(word) {
-            // The Certificate makes it, and for an Ingress its annotation does.
+            // A Certificate or the annotation of an Ingress creates this Secret.
             let makes = kind == "Certificate" || kind == "Ingress";
             (if makes { &mut made } else { &mut named }).insert((namespace.to_owned(), name.to_owned()));
         }
@@ -65,7 +65,7 @@ fn each_secret_that_production_names_has_an_example() {
 
 #[test]
 fn each_object_that_an_example_names_exists() {
-    // (what stands before the name, the kind that is named)
+    // (text before the name, kind of the named object)
     const NAMES: [(&str, &str); 9] = [
         ("secretStoreRef: {kind: ClusterSecretStore, name: ", "ClusterSecretStore"),
         ("chartRef: {kind: OCIRepository, name: ", "OCIRepository"),
@@ -117,7 +117,7 @@ fn no_delivery_file_names_an_account_of_a_registry_or_forge() {
 #[test]
 fn no_function_of_scripts_is_defined_twice_where_one_sources_the_other() {
     let scripts = files("deploy/scripts", &[".sh"]);
-    // An indented one is defined where its script runs alone, or within another.
+    // An indented function is defined only where its script runs alone, or within another function.
     let functions = |text: &str| -> Vec<String> {
         let lines = text.lines().filter(|line| !line.starts_with(' '));
         lines.filter_map(|line| Some(line.split_once("() {")?.0.to_owned())).collect()
@@ -191,12 +191,12 @@ fn field<'a>(document: &'a str, key: &str) -> Option<&'a str> {
     document.find(key).map(|at| word(&document[at + key.len()..]))
 }
 
-/// What stands before a space, a comma, a bracket or the end of the line.
+/// The text before a space, a comma, a bracket or the end of the line.
 fn word(text: &str) -> &str {
     text.split([' ', ',', '}', ')', '\n']).next().unwrap_or_default()
 }
 
-/// Each leaf of the chart's values by its path: a line whose next line is not deeper, or whose value is on the line.
+/// Each leaf of the chart's values by its path: a line with a value.
 fn values(text: &str) -> Vec<String> {
     let mut parents: Vec<(usize, &str)> = Vec::new();
     let mut found = Vec::new();

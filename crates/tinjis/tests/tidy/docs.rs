@@ -1,20 +1,20 @@
-//! That documents name only what exists, and stay short enough to be read.
+//! Documents name only things that exist, and stay short enough to be read. Must not know what they describe.
 
 use std::fs;
 use std::path::Path;
 
 use crate::tree::{File, file, files, none, root};
 
-/// What a document may hold at most, in lines; each setting is a line of README.md.
+/// Maximum lines of a document.
 const LENGTHS: &[(&str, usize)] = &[("README.md", 150), ("ARCHITECTURE.md", 200)];
 
 /// Documents at the root.
 const AT_ROOT: &[&str] = &["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"];
 
-/// The table of contents of the site; mdBook renders no page that it does not name.
+/// The table of contents of the site; mdBook renders only pages that it names.
 const SUMMARY: &str = "docs/SUMMARY.md";
 
-/// Endings that make a bare word the name of a file.
+/// File endings by which a bare word is read as a file name.
 const ENDINGS: &[&str] = &[".rs", ".md", ".toml", ".lua", ".sh", ".yml", ".yaml"];
 
 #[test]
@@ -41,7 +41,7 @@ fn every_path_that_a_document_names_exists() {
     none("a document names what is not there", &findings);
 }
 
-/// Every document of the repository: those at the root, the pages of the site, and what lies beside the delivery files.
+/// Every document of the repository: at the root, on the site, and next to the delivery files.
 fn documents() -> Vec<File> {
     let mut found: Vec<File> =
         ["docs", "deploy", "crates"].iter().flat_map(|top| files(top, &[".md"])).collect();
@@ -49,7 +49,7 @@ fn documents() -> Vec<File> {
     found
 }
 
-/// The targets of the links of a document with their line: no address of another site, and nothing in code.
+/// The targets of a document's links with their lines, without other sites and without code.
 fn links(document: &File) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut is_code = false;
@@ -70,7 +70,7 @@ fn links(document: &File) -> Vec<(usize, String)> {
     found
 }
 
-/// Whether a link of the document at this path leads to a file, and to a heading of it.
+/// Whether a link of this document leads to an existing file and heading.
 fn resolves(document: &File, link: &str) -> bool {
     let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
     let folder = Path::new(&document.path).parent().expect("a file lies in a folder");
@@ -110,7 +110,7 @@ fn every_page_of_the_site_is_in_its_table_of_contents_once() {
     none("docs/SUMMARY.md should have each of these lines once, in its part", &wrong);
 }
 
-/// The anchors that renderers of Markdown give to headings: one that is taken gets a number.
+/// The anchors that Markdown renderers give to headings: a repeated anchor gets a number.
 fn anchors(text: &str) -> Vec<String> {
     let mut slugs: Vec<String> = Vec::new();
     let mut is_code = false;
@@ -170,7 +170,7 @@ fn every_path_that_a_comment_names_exists() {
     none("a comment names what is not there", &findings);
 }
 
-/// Each table with its columns, as `CREATE TABLE name (column TYPE …, …)` says it, a column a line or all in one.
+/// Each table with its columns, from `CREATE TABLE name (column TYPE …, …)`, with a column a line or all in one line.
 fn tables(sql: &str) -> Vec<String> {
     let starts = sql.match_indices("CREATE TABLE ").map(|(at, start)| &sql[at + start.len()..]);
     let read = |text: &str| {
@@ -212,7 +212,7 @@ fn the_stores_tables_and_the_faults_are_in_the_document_that_publishes_them() {
     );
 }
 
-/// Words in backquotes that are paths of this repository, with their line.
+/// Words in backquotes that are paths of this repository, with their lines.
 fn paths(document: &File) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (index, line) in document.text.lines().enumerate() {
@@ -230,7 +230,7 @@ fn paths(document: &File) -> Vec<(usize, String)> {
     found
 }
 
-/// Whether a path, or a bare name at the root or anywhere in the crates, is there.
+/// Whether this path exists, or this bare file name at the root or anywhere in the crates.
 fn exists(path: &str) -> bool {
     root().join(path).exists()
         || (!path.contains('/')

@@ -1,5 +1,5 @@
-//! Measured figures: docs/reference/figures.md is made from figures.toml, and every measured figure and every proof that
-//! README and the site quote is in it. Knows how a measurement is written in prose, not what was measured.
+//! Measured figures: docs/reference/figures.md is generated from figures.toml, which contains every measured figure and
+//! every proof that README and the site quote. Knows how prose writes a measurement, not what was measured.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -11,10 +11,10 @@ const DATA: &str = "docs/reference/figures.toml";
 const PAGE: &str = "docs/reference/figures.md";
 const CHECK: &str = "deploy/scripts/figures-check.sh";
 
-/// A page's comment that names the figures of the rest of its section.
+/// The comment in a page that names the figures for the rest of its section.
 const MARK: &str = "<!-- figures: ";
 
-/// Units in which measurements are given, and limits too: those are listed as such.
+/// Units of measurements. Limits have them too, and are listed as limits.
 const UNITS: [&str; 5] = ["µs", "ms", "MiB", "MB", "KiB"];
 
 #[derive(Debug, serde::Deserialize)]
@@ -33,7 +33,7 @@ struct Figure {
     measured: BTreeMap<String, String>,
 }
 
-/// A line of a page whose number is a limit or another's figure.
+/// A line of a page whose number is a limit or a foreign figure.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Limit {
@@ -48,7 +48,7 @@ impl Figure {
         !self.measured.is_empty()
     }
 
-    /// What keeps this from being a whole row, if anything does.
+    /// Why the figure is incomplete or malformed, if it is.
     fn fault(&self) -> Option<String> {
         let given: Vec<&str> = self.measured.keys().map(String::as_str).collect();
         let is_whole = given.is_empty() || given == MEASURED;
@@ -70,7 +70,8 @@ fn data() -> Data {
     toml::from_str(&file(DATA).text).unwrap_or_else(|error| panic!("{DATA}: {error}"))
 }
 
-/// README and the pages of the site, apart from this page and from decision records, which are of their date.
+/// README and the pages of the site, without the page of figures and without decision records, which keep the figures
+/// of their date.
 fn quoting() -> Vec<File> {
     let mut found = files("docs", &[".md"]);
     found.retain(|page| {
@@ -98,7 +99,7 @@ fn lines(page: &File) -> Vec<(usize, &str, Vec<&str>)> {
     found
 }
 
-/// Whether a line has a number with a unit of measurement, or a rate.
+/// Whether a line contains a number with a unit of measurement, or a rate.
 fn has_measurement(line: &str) -> bool {
     let words: Vec<&str> = line.split_whitespace().collect();
     let plain = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
@@ -125,7 +126,7 @@ fn the_page_of_figures_is_made_from_the_data() {
     current(PAGE, &tables(&data.figure, &quoted));
 }
 
-/// What was measured, and what was not.
+/// The tables of the page: measured figures, and figures without a measurement.
 fn tables(figures: &[Figure], quoted: &BTreeMap<String, Vec<String>>) -> String {
     let links = |id: &str| {
         let mut pages = quoted.get(id).cloned().unwrap_or_default();

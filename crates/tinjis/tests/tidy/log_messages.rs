@@ -1,12 +1,12 @@
-//! A log message is a constant sentence in one style: it starts in lower case, is one sentence, and what varies is a
-//! field. Reads the macros of `tracing` in shipped code. Must not know any other rule.
+//! A log message is a constant sentence in one style: it starts in lower case, is one sentence, and variable parts are
+//! fields. Reads the macros of `tracing` in shipped code. Must not know any other rule.
 
 use crate::tree::{File, none, rust};
 
 const MACROS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
-/// Lines that users of the replaced systems look for, the pinger's and the body of a charge, and the last words of a
-/// program that ends with an error, which are the error.
+/// Exceptions: lines that users of the replaced systems search for, the pinger's lines, the body of a charge, and the
+/// error with which a program ends.
 const NAMED_BY_OTHERS: &[&str] = &[
     "Authenticated user {account}",
     "Unauthenticated user",
@@ -21,7 +21,7 @@ const NAMED_BY_OTHERS: &[&str] = &[
     "Request failed: the answer is no pong",
 ];
 
-/// The text of each argument that is a literal, of a call whose arguments begin here.
+/// The literal arguments of a call whose argument list begins here.
 fn literals(arguments: &str) -> Vec<String> {
     let (mut found, mut depth, mut is_first) = (Vec::new(), 1, true);
     let mut rest = arguments.chars();
@@ -45,7 +45,7 @@ fn literals(arguments: &str) -> Vec<String> {
     found
 }
 
-/// The rest of a literal, with lines joined that a backslash continues.
+/// The rest of a literal, with continued lines joined.
 fn literal(rest: &mut std::str::Chars<'_>) -> String {
     let mut text = String::new();
     while let Some(character) = rest.next() {

@@ -1,6 +1,6 @@
-//! The targets of the Makefile: documents name no other, each says what it does and stands in a group of `make help`, and
-//! the names that users of the replaced systems type are among them. Runs make and scripts with stand-ins for the programs
-//! that they call; needs no cluster.
+//! The targets of the Makefile: documents name only existing targets, each has a help text and a group in `make help`,
+//! and the targets of the replaced systems exist. Runs make and scripts with stand-ins for the programs that they call;
+//! needs no cluster.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::tree::{file, files, none, root};
 
-/// What users of the replaced systems type.
+/// Targets that users of the replaced systems know.
 const TYPED: [&str; 8] = [
     "build-pinger",
     "build-ponger",
@@ -72,7 +72,7 @@ fn every_make_target_stands_in_a_group_and_those_that_users_type_stand_first() {
     assert!(groups.all(|group| !group.is_empty()), "a group without a target");
 }
 
-/// A program that writes its words into the log beside it, and then does this.
+/// Creates a program that appends its arguments to the log next to it, and then runs `does`.
 fn stand_in(folder: &Path, name: &str, does: &str) {
     let path = folder.join(name);
     let text = format!("#!/bin/sh\necho \"{name} $*\" >>\"{}/log\"\n{does}\n", folder.display());
@@ -80,10 +80,10 @@ fn stand_in(folder: &Path, name: &str, does: &str) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it can be made a program");
 }
 
-/// Runs a command in the repository with the stand-ins first, and returns what they were called with.
+/// Runs a command in the repository with the stand-ins first in PATH; returns the calls of the stand-ins.
 fn calls(folder: &Path, program: &str, words: &[&str], kubeconfig: Option<&str>) -> String {
     let _none_yet = fs::remove_file(folder.join("log"));
-    // The shell has the PATH of this test.
+    // The shell gets the PATH of this test.
     let mut command = Command::new("sh");
     command.args(["-c", "PATH=\"$0:$PATH\" exec \"$@\""]).arg(folder).arg(program).args(words);
     command.current_dir(root());
@@ -150,8 +150,8 @@ fn the_deployed_service_is_asked_by_the_host_that_an_edited_ingress_names() {
     assert_eq!(way, "Ingress: antaeus-ingress on host billing.example, http://192.0.2.7\n");
 }
 
-/// What `make dist` may leave out of SQLite, and the SQL that would need it. Only the images are built so: no other test
-/// would see a statement fail.
+/// Parts that `make dist` may leave out of SQLite, with the SQL that needs them. Only the images are built this way: no
+/// other test would see a statement fail.
 const LEFT_OUT: [(&str, &[&str]); 4] = [
     ("-DSQLITE_OMIT_JSON", &["json_each(", "json_extract(", "json_array(", "json_group_array("]),
     ("-USQLITE_ENABLE_FTS5", &["USING fts5", "USING fts4"]),

@@ -1,5 +1,6 @@
-//! That the pages on Kubernetes objects say the numbers that are shipped, and the page on limits those of the code. Knows where a number is set and how a page says it.
-//! A changed number is a red row here: correct the page, its arithmetic too, and then the row.
+//! The pages on Kubernetes objects state the numbers that are shipped, and the page on limits those of the code. Knows
+//! where a number is set and how a page states it. A changed number fails a row here: correct the page, its arithmetic
+//! too, and then the row.
 
 use crate::tree::{file, none};
 
@@ -29,7 +30,7 @@ const ROWS: &str = "crates/billing/src/import_row.rs";
 const SUBSCRIPTION: &str = "crates/billing/src/subscription.rs";
 const SUPERVISOR: &str = "crates/billing/src/charge/supervisor.rs";
 
-/// Where a number is set, the text there, the page, and how the page says it.
+/// The file that sets a number, the text there, the page, and the text on the page.
 const NUMBERS: &[(&str, &str, &str, &str)] = &[
     (VALUES, "stopDelaySeconds: 5\n", "load-balancer.md", "which sleeps 5 s (`stopDelaySeconds`)"),
     (VALUES, "gracePeriodSeconds: 40\n", "load-balancer.md", "The grace period of 40 s"),
@@ -120,7 +121,7 @@ const NUMBERS: &[(&str, &str, &str, &str)] = &[
     (VALUES, "expirationSeconds: 3600\n", "serviceaccount-tokens.md", "audience `payments`, 3,600 s"),
 ];
 
-/// Where a number of the page on limits is set, the text there, and how the page says it.
+/// The file that sets a limit, the text there, and the text on the page of limits.
 const LIMITS: &[(&str, &str, &str)] = &[
     (SERVER, "const BODY_BYTES_MAX: u64 = 1024 * 1024;", "| body of a request | 1,048,576 bytes |"),
     (DELIVER, "const BODY_BYTES_MAX: usize = 1024 * 1024;", "| body of a request | 1,048,576 bytes |"),
@@ -251,7 +252,7 @@ const LIMITS: &[(&str, &str, &str)] = &[
     (VALUES, "gracePeriodSeconds: 40\n", "(`gracePeriodSeconds`) | 40 s |"),
 ];
 
-/// Digits of the page on limits that are no limit: status codes, and names.
+/// Numbers on the page of limits that are no limits: status codes, and names.
 const NO_LIMITS: &[&str] = &[
     "| 400 |",
     "| 408,",
@@ -263,14 +264,14 @@ const NO_LIMITS: &[&str] = &[
     "| 503 with",
     "`/v1`",
     "/v1/",
-    // One process holds the lock on a SQLite file; the service tests start the second one.
+    // One process holds the lock on a SQLite file; the service tests start a second process.
     "| 1; a second one ends with exit code 1 |",
 ];
 
-/// The lines of the page on limits that have a digit beside what is compared.
+/// Lines of the page of limits with a digit outside the compared texts.
 fn not_compared(page: &str) -> Vec<String> {
     let compared = LIMITS.iter().map(|(_, _, text)| *text).chain(NO_LIMITS.iter().copied());
-    // Marked and not removed: a bar between two cells may belong to two texts.
+    // Texts are marked and not removed: a bar between two cells may belong to two texts.
     let mut is_compared = vec![false; page.len()];
     for (at, text) in compared.flat_map(|text| page.match_indices(text)) {
         is_compared[at..at + text.len()].fill(true);
@@ -287,7 +288,7 @@ fn not_compared(page: &str) -> Vec<String> {
     lines.into_iter().map(str::to_owned).collect()
 }
 
-/// What is wrong with a row, if anything is.
+/// The mistake in a row, if there is one.
 fn finding(source: &str, number: &str, page: &str, text: &str) -> Option<String> {
     let number_is_set = file(source).text.contains(number);
     let page_says_it = file(page).text.contains(text);

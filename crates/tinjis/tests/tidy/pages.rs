@@ -1,14 +1,14 @@
-//! Pages of docs/reference that are made from the code or from data: each is as its source makes it. With WRITE_PAGES set
-//! (`make pages`) the page is written instead. Knows no source.
+//! Pages of docs/reference that are generated from code or data match their source. With WRITE_PAGES set (`make pages`)
+//! the page is written instead. Knows no source.
 
 use std::fs;
 
 use crate::tree::{file, root};
 
-/// Set by `make pages`.
+/// The variable that `make pages` sets.
 const WRITE: &str = "WRITE_PAGES";
 
-/// The page with its generated part, which stands between a first and a last mark, as it should be.
+/// The page with a new generated part between its two marks.
 fn renewed(page: &str, wanted: &str) -> Option<String> {
     let (begin, end) = ("<!-- generated: make pages -->\n", "<!-- end of generated -->\n");
     let (head, rest) = page.split_once(begin)?;

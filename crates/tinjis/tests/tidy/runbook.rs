@@ -1,17 +1,17 @@
-//! Each alert of the chart and of the nightly doctor has its page of the runbook, the page and the table say its name, and the commands that the
-//! runbook gives exist. Knows the form of the rules, not what they ask.
+//! Each alert of the chart and of the nightly doctor has its page of the runbook, the page and the table contain its
+//! name, and the commands of the runbook exist. Knows the form of the rules, not their queries.
 
 use std::process::Command;
 
 use crate::tree::{File, file, files, none};
 
-/// Where the pages of alerts lie; `runbook_url` of an alert ends in this and the page's name.
+/// The folder of the alerts' pages; an alert's `runbook_url` ends with this and the page's name.
 const PAGES: &str = "docs/how-to/runbook/";
 
-/// What each page says, in this order: for money, how to look, and how to know that it is over.
+/// The parts of each page, in this order: the effect on money, how to look, and when the alert is over.
 const PARTS: [&str; 3] = ["**Money.**", "**Look.**", "**Over** when"];
 
-/// The alerts with the path of their page.
+/// The alerts, each with the path of its page.
 fn alerts() -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut sources = files("deploy/chart/files/alerts", &[".yaml"]);
@@ -61,7 +61,7 @@ fn every_alert_has_its_page_of_the_runbook() {
     none("alerts and the runbook", &findings);
 }
 
-/// The commands of `tinjis` in a page: the words after the program, up to the end of the code or line.
+/// The commands of `tinjis` in a page: the words after the program's name, up to the end of the code or line.
 fn commands(page: &File) -> Vec<(usize, Vec<String>)> {
     let mut found = Vec::new();
     let mut is_code = false;

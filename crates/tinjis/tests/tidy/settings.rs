@@ -1,22 +1,22 @@
-//! The table of settings in docs/reference/settings.md is what each service's `--help` says, word for word, and not longer than allowed.
-//! Runs the real programs; knows no setting by name.
+//! The table of settings in docs/reference/settings.md contains each service's `--help` word for word, within the
+//! allowed number. Runs the real programs; knows no setting by name.
 
 use std::process::Command;
 
 use crate::tree::{file, none};
 
-/// The table stands between these lines.
+/// The marks before and after the table.
 const BEGIN: &str = "<!-- settings: from --help -->";
 const END: &str = "<!-- end of settings -->";
 
-/// A service has at most this many settings.
+/// Maximum number of settings of a service.
 const SETTINGS_MAX: usize = 40;
 
 /// One setting of one service, or one flag of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Setting {
     pub(crate) flag: String,
-    /// The name of its value, as `<FILE>`, or nothing.
+    /// The name of the setting's value, such as `<FILE>`, or empty.
     pub(crate) value: String,
     pub(crate) variable: Option<String>,
     pub(crate) default: Option<String>,
@@ -47,7 +47,7 @@ fn every_setting_has_a_variable_and_a_line_of_help_and_there_are_few() {
         }
         let bare = settings.iter().filter(|setting| setting.variable.is_none() || setting.help.is_empty());
         findings.extend(bare.map(|setting| format!("{service} {}: no variable, or no help", setting.flag)));
-        // Kubernetes sets such variables itself, for its Services.
+        // Kubernetes itself sets variables with these endings, for its Services.
         let taken = settings.iter().filter_map(|setting| setting.variable.as_deref());
         let taken = taken.filter(|name| name.ends_with("_PORT") || name.ends_with("_HOST"));
         findings.extend(taken.map(|name| format!("{service} {name}: Kubernetes may set it")));
@@ -55,7 +55,7 @@ fn every_setting_has_a_variable_and_a_line_of_help_and_there_are_few() {
     none("a setting without a variable or help", &findings);
 }
 
-/// The page's table of OpenTelemetry's variables, and those that the code reads, both ways.
+/// The page's table of OpenTelemetry's variables matches the variables that the code reads.
 #[test]
 fn the_settings_page_has_every_variable_of_traces() {
     let source = file("crates/chassis/src/config/traces.rs").text;
@@ -85,7 +85,7 @@ fn settings_of(service: &str) -> Vec<Setting> {
     parse(&String::from_utf8(output.stdout).expect("help is text"))
 }
 
-/// Reads clap's long help: a line with the flag, then its text, then `[env: …]` and `[default: …]`.
+/// Parses clap's long help: a line with the flag, then its text, then `[env: …]` and `[default: …]`.
 pub(crate) fn parse(help: &str) -> Vec<Setting> {
     let mut entries: Vec<String> = Vec::new();
     let mut inside = false;
@@ -122,7 +122,7 @@ fn setting(entry: &str) -> Option<Setting> {
     Some(Setting { flag, value, variable, default, help: rest.trim().to_owned() })
 }
 
-/// Takes `[name: text]` out of the rest and answers the text.
+/// Removes `[name: text]` from the rest and returns the text.
 fn bracket(rest: &mut String, opening: &str) -> Option<String> {
     let start = rest.find(opening)?;
     let end = start + rest[start..].find(']')?;
@@ -131,7 +131,7 @@ fn bracket(rest: &mut String, opening: &str) -> Option<String> {
     Some(text)
 }
 
-/// The table: what both have, then what only one has.
+/// The table: settings of both services, then of one.
 fn table(billing: &[Setting], payments: &[Setting]) -> String {
     let mut lines = vec![
         "| service | flag | variable | default | what |".to_owned(),
@@ -167,7 +167,7 @@ fn row(service: &str, setting: &Setting) -> String {
     format!("| {service} | `{}` | {variable} | {default} | {help} |", setting.flag)
 }
 
-/// A text of help in a cell of a table.
+/// A help text, escaped for a table cell.
 pub(crate) fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "\\<")
 }

@@ -1,5 +1,5 @@
-//! docs/reference/states.md: what a response of the provider means, and what it does to an attempt and its invoice, as
-//! billing's own functions decide it. Gives examples; decides nothing.
+//! docs/reference/states.md: the meaning of each response of the provider, and its effect on an attempt and its
+//! invoice, from billing's own functions. Gives examples; decides nothing.
 
 use billing::invoice::{AttemptState, AttentionReason, InvoiceState};
 use billing::protocol::transition::{AnswerClass, Idempotency, Outcome, Sent, on_answer};
@@ -15,12 +15,12 @@ const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 const HTML: &str = "text/html";
 
-/// What comes with a response beside its status and body.
+/// The headers of a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum With {
-    /// The key that was sent and the ledger that was seen before.
+    /// The key that was sent, and the ledger id that was seen before.
     Key,
-    /// These and `Not-Executed: true`.
+    /// The same headers, and `Not-Executed: true`.
     NotExecuted,
     NoKey,
     AnotherKey,
@@ -41,7 +41,7 @@ impl With {
     }
 }
 
-/// One response for each reason, and a second one where a neighbour means something else.
+/// One response for each reason, and a second one where a similar response means something else.
 const RESPONSES: &[(u16, &str, &str, With)] = &[
     (200, JSON, r#"{"result":true}"#, With::Key),
     (200, JSON, r#"{"id":"I1"}"#, With::Key),
@@ -77,7 +77,7 @@ const RESPONSES: &[(u16, &str, &str, With)] = &[
     (200, JSON, r#"{"result":true}"#, With::NoLedger),
 ];
 
-/// Calls that end without a response, with the class that the client gives them.
+/// Calls without a response, with the client's class for them.
 const NO_RESPONSE: [(Reason, AnswerClass, &str); 4] = [
     (Reason::NotConnected, AnswerClass::NotSent, "no connection, and no byte was written"),
     (Reason::SendLate, AnswerClass::NotSent, "the time to send was over before a byte was written"),
@@ -116,7 +116,7 @@ fn class_of((status, content_type, body, with): (u16, &str, &str, With)) -> (Ans
     (verdict.class, verdict.reason)
 }
 
-/// A class as these pages call it.
+/// The name of a class on these pages.
 fn name(class: AnswerClass) -> &'static str {
     match class {
         AnswerClass::Charged => "charged",
@@ -132,7 +132,7 @@ fn name(class: AnswerClass) -> &'static str {
     }
 }
 
-/// The states after an outcome: attempt, then invoice with the reason where an operator is needed.
+/// The states after an outcome: of the attempt, then of the invoice, with the reason where an operator is needed.
 fn states(outcome: Outcome) -> String {
     let attempt = outcome.attempt().map_or("as before", AttemptState::as_str);
     let reason = outcome.attention().map_or(String::new(), |reason| format!(" (`{}`)", reason.as_str()));

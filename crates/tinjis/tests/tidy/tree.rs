@@ -1,27 +1,26 @@
-//! The files of the repository as the rules look at them. Knows no rule.
+//! Reads the files of the repository for the rules. Knows no rule.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Folders that hold no source of ours.
+/// Folders without source of ours.
 const SKIPPED: &[&str] = &[".git", "target", "book", "node_modules"];
 
 /// One text file.
 pub(crate) struct File {
-    /// Its path from the root, with `/`.
+    /// The path from the root, with `/`.
     pub(crate) path: String,
-    /// Its text.
     pub(crate) text: String,
 }
 
 impl File {
-    /// The lines before the tests in it, numbered from 1. Tests stand last, as `#[cfg(test)] mod …`.
+    /// The lines before the file's tests, numbered from 1. Tests come last, as `#[cfg(test)] mod …`.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         let end = self.text.find("\n#[cfg(test)]\nmod ").unwrap_or(self.text.len());
         self.text[..end].lines().enumerate().map(|(index, line)| (index + 1, line))
     }
 
-    /// The same lines without what stands in comments.
+    /// The same lines without comments.
     pub(crate) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.lines().map(|(number, line)| (number, line.split("//").next().unwrap_or_default()))
     }
@@ -74,7 +73,7 @@ pub(crate) fn none(rule: &str, findings: &[String]) {
     assert!(findings.is_empty(), "{rule}:\n  {}", findings.join("\n  "));
 }
 
-/// Whether `word` occurs in `line` with nothing that could continue a name before it or after it.
+/// Whether `word` occurs in `line` as a whole name, with no name character before or after it.
 pub(crate) fn has_word(line: &str, word: &str) -> bool {
     let part_of_name = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {

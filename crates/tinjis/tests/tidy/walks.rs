@@ -1,5 +1,5 @@
-//! That pages which point into the code point at what is there: the walk of one payment, and the table of edge cases with
-//! their tests. Looks at tables only; links elsewhere are checked with all other documents.
+//! Pages that point into the code name existing files and functions: the steps of one payment, and the table of edge
+//! cases with their tests. Reads tables only; another test checks the links of all documents.
 
 use std::collections::BTreeSet;
 
@@ -8,12 +8,12 @@ use crate::tree::{File, file, none, root};
 const PAYMENT: &str = "docs/explanation/one-payment.md";
 const EDGE_CASES: &str = "docs/reference/edge-cases.md";
 
-/// The most files whose decisions one payment may meet.
+/// Maximum number of files that one payment may pass.
 const FILES_MAX: usize = 45;
-/// Those of billing among them.
+/// Maximum number of billing's files among them.
 const BILLING_FILES_MAX: usize = 20;
 
-/// A name in backquotes behind a link to the file that holds it.
+/// A name in backquotes after a link to the file that contains it.
 #[derive(Debug, PartialEq, Eq)]
 struct Named {
     line: usize,
@@ -21,7 +21,7 @@ struct Named {
     name: String,
 }
 
-/// The cells of each row of the tables, numbered by line; no header, no ruler.
+/// The cells of each table row, numbered by line, without headers and rulers.
 fn rows(page: &File) -> Vec<(usize, Vec<&str>)> {
     let lines = page.text.lines().enumerate().filter(|(_, line)| line.starts_with('|'));
     let cells = lines.map(|(index, line)| {
@@ -47,7 +47,7 @@ fn named(line: usize, text: &str) -> Vec<Named> {
             else {
                 continue;
             };
-            // However deep the page lies: only code is linked so, and the rest is its path from the root.
+            // Links to code begin with `../` at any depth of the page; the rest is the path from the root.
             path = Some(target.trim_start_matches("../"));
             rest = behind;
         } else {
@@ -60,7 +60,7 @@ fn named(line: usize, text: &str) -> Vec<Named> {
     found
 }
 
-/// Whether the file defines the function; in a file of another language, whether it holds the text.
+/// Whether the file defines the function, or contains the text if it is not Rust.
 fn holds(named: &Named) -> bool {
     if !root().join(&named.path).is_file() {
         return false;

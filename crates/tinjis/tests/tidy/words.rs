@@ -1,4 +1,4 @@
-//! The retired words of the project's language: each with what to say instead. Looks at code, comments, help, documents,
+//! The retired words of the project's language, each with its replacement. Reads code, comments, help, documents,
 //! scripts, chart and SQL. Must not know any other rule. A new word is a line in a table here.
 
 use std::fs;
@@ -8,9 +8,9 @@ use crate::tree::{File, files, has_word, none, root};
 /// Where a word is refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Where {
-    /// Everywhere: code, comments, texts and documents. Letter case does not matter.
+    /// In all text: code, comments, help and documents, in any letter case.
     Text,
-    /// In the code of Rust files: a name exactly as it is written.
+    /// In the code of Rust files: a name in exactly this spelling.
     Name,
 }
 
@@ -117,7 +117,7 @@ const RETIRED: &[Retired] = &[
     name("House", "StoreFixture, or the fixture that it is"),
 ];
 
-/// What is looked at, and what ends so.
+/// Folders that are searched, and the endings of their files.
 const PLACES: &[(&str, &[&str])] = &[
     ("crates", &[".rs", ".toml", ".sql", ".patch", ".lua"]),
     ("deploy", &[".sh", ".yaml", ".yml", ".tpl", ".txt", ".toml", ".sql", ".jq", ".md"]),
@@ -125,7 +125,7 @@ const PLACES: &[(&str, &[&str])] = &[
     (".github", &[".yml"]),
 ];
 
-/// Files at the root; the changelog says what things were called.
+/// Files at the root that are searched. The changelog is not, because it contains earlier names.
 const AT_ROOT: &[&str] = &[
     "README.md",
     "ARCHITECTURE.md",
@@ -140,13 +140,13 @@ const AT_ROOT: &[&str] = &[
     ".ci/run",
 ];
 
-/// Paths that are not looked at, each with its reason.
+/// Paths that are not searched, each with its reason.
 const NOT_LOOKED_AT: &[(&str, &str)] = &[
     ("crates/tinjis/tests/tidy/words.rs", "holds the words themselves"),
     ("deploy/envs/", "rendered from the chart, which is looked at; values are data"),
 ];
 
-/// Lines that stay although they hold a retired word: path, part of the line, reason.
+/// Allowed lines with a retired word: path, part of the line, reason.
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/doctor/src/expectations.rs", "everybody", "a source in doctor.toml, which users have written"),
     ("docs/how-to/doctor.md", "everybody", "documents that source"),
@@ -156,7 +156,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("deploy/chart/tests/shape_test.yaml", "nobody's user", "the Linux user"),
 ];
 
-/// The retired words in one file, as `line: word, say …`.
+/// The retired words in one file, each as `line: word, say …`.
 fn findings(file: &File) -> Vec<String> {
     let is_rust = file.path.ends_with(".rs");
     let mut found = Vec::new();
@@ -186,7 +186,7 @@ fn is_allowed(path: &str, line: &str) -> bool {
     ALLOWED.iter().any(|(allowed, part, _)| path == *allowed && line.contains(part))
 }
 
-/// Every file that is looked at.
+/// Every file that is searched.
 fn looked_at() -> Vec<File> {
     let mut all: Vec<File> = PLACES.iter().flat_map(|(below, endings)| files(below, endings)).collect();
     for path in AT_ROOT {

@@ -1,4 +1,4 @@
-//! When the breaker opens, what it lets through as a probe, and when it closes again.
+//! When the breaker opens, which calls it admits as probes, and when it closes again.
 
 use std::num::NonZeroUsize;
 
@@ -187,7 +187,7 @@ fn without_keys(in_flight_max: usize) -> Breaker {
     Breaker::unproven(Random::seeded(1), Some(window))
 }
 
-/// Calls for as long as one is allowed, as a run does; answers how many were made.
+/// Makes calls while one is admitted, as a run does; returns their number.
 async fn run(breaker: &Breaker, signal: Signal) -> u32 {
     let mut calls = 0;
     breaker.rearm(Instant::now());

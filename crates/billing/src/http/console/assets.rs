@@ -1,4 +1,5 @@
-//! The one style file, the one script and the icon. Each is part of the binary; its address changes with its content.
+//! The style file, the script and the icon of the console, all part of the binary. The URL of each changes with its
+//! content.
 
 use std::sync::LazyLock;
 
@@ -6,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-/// Hexadecimal digits that tell one content from another.
+/// Hexadecimal digits of the content's hash in a URL.
 const TAG_LEN: usize = 16;
 
 /// A served file.
@@ -25,7 +26,7 @@ impl Asset {
         Self { path, content_type, text, tag }
     }
 
-    /// Where pages find it.
+    /// The URL of the file in pages.
     pub(super) fn url(&self) -> String {
         format!("{}?{}", self.path, self.tag)
     }

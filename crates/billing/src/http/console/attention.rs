@@ -11,7 +11,7 @@ use crate::invoice::{AttentionReason, Invoice, InvoiceId, InvoiceState};
 
 const COLUMNS: [&str; 5] = ["Invoice", "Customer", "Amount", "Reason", "Since"];
 
-/// What the reason means and what to find out before deciding.
+/// What the reason means and what to check before deciding.
 pub(super) fn meaning(reason: AttentionReason) -> &'static str {
     match reason {
         AttentionReason::InDoubtWithoutKeys => {
@@ -37,7 +37,7 @@ pub(super) fn meaning(reason: AttentionReason) -> &'static str {
     }
 }
 
-/// The decision about everything that waits for this reason, first as a dry run.
+/// The command that decides all invoices with this reason, first as a dry run.
 fn decision(reason: AttentionReason) -> String {
     format!(
         "tinjis resolve --reason-is {reason} --decision charged|not-charged --why 'TEXT' --actor NAME --dry-run"

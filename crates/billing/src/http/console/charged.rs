@@ -1,4 +1,4 @@
-//! Money charged by UTC day and currency: a chart for each of the first currencies, and a table that has all of it.
+//! Money charged by UTC day and currency: charts for the first few currencies, and a table of all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +13,12 @@ use crate::store::charged_days::{ChargedDay, DAY_MS};
 use crate::store::{BATCH_MAX, Result, Store};
 use crate::subscription::minor_text;
 
-/// Days that are shown, today's included. The store keeps sums, so that reading them touches no attempt.
+/// Days that are shown, including today. The store keeps daily sums, so no attempt is read.
 const DAYS: i64 = 30;
-/// Charts, one for each currency; the table has them all.
+/// The most charts, one for each currency; the table has all currencies.
 const CHARTS_MAX: usize = 4;
 
-/// What was charged on the last days.
+/// The sums charged on the last days.
 pub(super) struct Charged {
     /// Days since the Unix epoch.
     today: i64,
@@ -35,7 +35,7 @@ fn date_of(day: i64) -> Date {
     date(1970, 1, 1).checked_add(span).unwrap_or(Date::MAX)
 }
 
-/// Whole units for the height of a bar, rounded up: what is not zero is seen.
+/// Whole units for the height of a bar, rounded up so that a small sum is visible.
 pub(super) fn whole_units(currency: Currency, amount_minor: i64) -> u64 {
     let unit = 10_u64.pow(u32::from(currency.exponent()));
     u64::try_from(amount_minor).unwrap_or(0).div_ceil(unit)
@@ -65,7 +65,8 @@ impl Charged {
         }
     }
 
-    /// A row for each day with a charge, newest first, and a column for each currency; the sums of all days come first.
+    /// The rows: the sums of all days first, then each day with a charge, newest first, with a column for each
+    /// currency.
     fn rows(&self, currencies: &BTreeSet<Currency>) -> Vec<Markup> {
         if self.days.is_empty() {
             return Vec::new();
@@ -94,7 +95,7 @@ impl Charged {
         std::iter::once(row("All days", None)).chain(each).collect()
     }
 
-    /// The section of the overview.
+    /// The section of the overview page.
     pub(super) fn show(&self) -> Markup {
         let currencies = self.currencies();
         let codes = currencies.iter().map(|currency| currency.code());
@@ -112,7 +113,7 @@ impl Charged {
     }
 }
 
-/// A chart that scrolls by itself where the page is narrow.
+/// A chart that scrolls horizontally where the page is narrow.
 pub(super) fn figure(chart: &BarChart) -> Markup {
     html! {
         div class="scroll" role="group" tabindex="0" aria-label={ "Chart: " (chart.title) } {

@@ -1,4 +1,4 @@
-//! `/console/customers/{id}`: a customer's invoices, and what holds some of them back.
+//! `/console/customers/{id}`: a customer's invoices, and the reasons why some of them are not charged.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -18,7 +18,7 @@ const INVOICES: [&str; 5] = ["Invoice", "State", "Amount", "Due", "Created"];
 const DECLINED: [&str; 5] = ["Invoice", "State", "Amount", "Dunning", "Next attempt"];
 const DECLINES: [&str; 5] = ["Invoice", "Attempt", "Amount", "Decline", "When"];
 
-/// `GET /console/customers/{id}?after=`: after an invoice come those that are older.
+/// `GET /console/customers/{id}?after=`: the page after an invoice has older ones.
 pub(super) async fn show(
     State(app): State<AppState>,
     path: Result<Path<i64>, PathRejection>,

@@ -1,4 +1,5 @@
-//! `/console/invoices/{reference}`: one invoice with its attempts and what operators did to it; and the search for it.
+//! `/console/invoices/{reference}`: one invoice with its attempts and operators' actions; and the search for an
+//! invoice.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -69,7 +70,7 @@ fn details(invoice: &Invoice) -> Markup {
     ])
 }
 
-/// The decision is about the open attempt, else about the last one.
+/// The commands for a decision on the open attempt, or on the last one if none is open.
 fn what_to_do(invoice: &Invoice, attempts: &[Attempt]) -> Markup {
     let attempt = attempts.iter().find(|attempt| attempt.state.is_open()).or(attempts.last());
     html! {

@@ -1,5 +1,5 @@
-//! The frame of every page, and the parts that pages are made of: text of others, times, money, tables. The only place
-//! that turns a failure of the store into a page. Knows no row.
+//! The frame of every page, and the parts of pages: untrusted text, times, money, tables. The only place that turns a
+//! failure of the store into a page. Knows no row.
 
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
@@ -12,7 +12,7 @@ use crate::money::Money;
 use crate::printable::printable;
 use crate::store::StoreError;
 
-/// Links of each page, and the paths under which they count as the current one.
+/// The links on each page, and the path prefixes under which a link is the current one.
 const PAGES: [(&str, &str); 4] = [
     ("/console", "Overview"),
     ("/console/runs", "Runs"),
@@ -24,9 +24,9 @@ const PAGES: [(&str, &str); 4] = [
 pub(super) struct Page {
     title: String,
     body: Markup,
-    /// The link that is the current one.
+    /// The path of the current link.
     at: &'static str,
-    /// Whether it shows what changes, so that a script may keep it current.
+    /// Whether the page shows changing data, so that a script may refresh it.
     is_live: bool,
     has_navigation: bool,
 }
@@ -50,7 +50,7 @@ impl Page {
         Self { is_live: true, ..self }
     }
 
-    /// For who has not logged in.
+    /// Omits the navigation, for callers that have not logged in.
     pub(super) fn bare(self) -> Self {
         Self { has_navigation: false, ..self }
     }
@@ -120,9 +120,9 @@ fn navigation(at: &str) -> Markup {
     }
 }
 
-/// Why there is no page.
+/// Why a page cannot be shown.
 pub(super) enum Failure {
-    /// Nothing has this name.
+    /// Nothing with this name exists.
     Unknown(&'static str),
     Store(StoreError),
 }
@@ -152,18 +152,19 @@ impl IntoResponse for Failure {
     }
 }
 
-/// Text of others: what is hidden in it is shown as an escape, and it does not turn the text around it.
+/// Untrusted text: hidden characters are shown as escapes, so that they cannot change the direction of the text around
+/// it.
 pub(super) fn foreign(text: &str) -> Markup {
     html! { bdi { (printable(text)) } }
 }
 
-/// A path segment that any text may be.
+/// Encodes any text as one path segment.
 pub(super) fn segment(text: &str) -> String {
     let mut path = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
             b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'~' => path.push(char::from(byte)),
-            // Dots too: `.` and `..` alone would be resolved away by a browser, encoded or not.
+            // Dots are encoded as well, although a browser removes a segment that is only `.` or `..`, encoded or not.
             _ => path.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -195,7 +196,7 @@ pub(super) fn money(money: Money) -> Markup {
     html! { span class="number" { (money.amount()) } " " (money.currency.code()) }
 }
 
-/// A whole number with thin gaps between thousands, for eyes and not for copying.
+/// A whole number with thin spaces between thousands, for reading and not for copying.
 pub(super) fn number(value: i64) -> Markup {
     let digits = value.unsigned_abs().to_string();
     let mut text = String::from(if value < 0 { "−" } else { "" });
@@ -208,12 +209,12 @@ pub(super) fn number(value: i64) -> Markup {
     html! { span class="number" { (text) } }
 }
 
-/// The state of something, told apart by its word as well.
+/// A state, distinguished by its text as well as by its colour.
 pub(super) fn state(word: &str) -> Markup {
     html! { span class={ "state " (word.to_ascii_lowercase()) } { (word) } }
 }
 
-/// A table that scrolls by itself where the page is narrow.
+/// A table that scrolls horizontally where the page is narrow.
 pub(super) fn table(caption: &str, columns: &[&str], rows: &[Markup]) -> Markup {
     html! {
         div class="scroll" role="group" aria-label=(caption) tabindex="0" {
@@ -234,12 +235,12 @@ pub(super) fn facts(rows: &[(&str, Markup)]) -> Markup {
     html! { dl { @for (name, value) in rows { div { dt { (name) } dd { (value) } } } } }
 }
 
-/// A command to be typed or copied.
+/// A command to type or copy.
 pub(super) fn command(text: &str) -> Markup {
     html! { pre tabindex="0" { code { (printable(text)) } } }
 }
 
-/// A link to the rows after these.
+/// A link to the next page of rows.
 pub(super) fn next_page(path: &str, cursor: Option<i64>) -> Markup {
     html! { @if let Some(cursor) = cursor { p { a href={ (path) "?after=" (cursor) } rel="next" { "Next page" } } } }
 }

@@ -1,5 +1,5 @@
-//! `/console/events`: tells a page that something has changed, so that its script reads it again. One reading of the store
-//! a second serves all streams. A stream ends when the service drains, and after some minutes by itself.
+//! `/console/events`: signals a page that something has changed, so that its script reloads the content. The store is
+//! read once a second for all streams. A stream ends when the service drains, and after some minutes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,25 +19,26 @@ use crate::http::AppState;
 use crate::http::error::log_failure;
 use crate::store::{self, Store};
 
-/// Streams of this process at once: each holds a connection and one of the calls in flight, which are for billing's callers.
+/// The most streams of this process: each holds a connection and one of the calls in flight, which billing's callers
+/// need.
 const STREAMS_MAX: usize = 32;
-/// How often a stream looks, and how old a reading may be.
+/// How often a stream checks for changes, and how old a reading may be.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const READING_AGE_MAX: Duration = Duration::from_millis(900);
-/// What a look without news writes. A place is given back when a write fails, so each look writes: a browser that goes from page to
-/// page would soon have taken all places.
+/// The event when nothing has changed. Only a failed write frees the place of a closed page, so each check writes:
+/// otherwise a browser that goes from page to page would soon hold all places.
 const BEAT: &[u8] = b":
 
 ";
-/// After this a stream ends, and its browser begins another one with what its session is worth then.
+/// A stream ends after this time. Its browser opens another one, for which the session is checked again.
 const STREAM_AGE_MAX: Duration = Duration::from_secs(600);
 
-/// Says how soon a browser may come back.
+/// The first event, which sets the reconnect time of the browser.
 const HELLO: &[u8] = b"retry: 5000\n\n";
 
 const CHANGED: &[u8] = b"event: changed\ndata: 1\n\n";
 
-/// What all streams share.
+/// The state that all streams share.
 #[derive(Clone)]
 pub(super) struct Live {
     places: Arc<Semaphore>,
@@ -51,7 +52,7 @@ impl Default for Live {
 }
 
 impl Live {
-    /// What pages show that changes, as one text that differs when any of it does.
+    /// The changing data that pages show, as one text that differs when any of it does.
     async fn reading(&self, store: &dyn Store) -> store::Result<String> {
         let mut kept = self.reading.lock().await;
         if let Some((at, text)) = &*kept
@@ -67,7 +68,7 @@ impl Live {
     }
 }
 
-/// One stream.
+/// The stream of one page.
 struct Stream {
     live: Live,
     app: AppState,
@@ -78,7 +79,7 @@ struct Stream {
 }
 
 impl Stream {
-    /// The next event; `None` at the end.
+    /// The next event; `None` at the end of the stream.
     async fn next(&mut self) -> Option<Bytes> {
         tokio::select! {
             biased;

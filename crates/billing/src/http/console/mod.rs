@@ -1,5 +1,5 @@
-//! The console: pages for operators in a browser, complete without scripts and read-only. Knows what a page shows and who
-//! may see it; no page knows SQL, and none writes.
+//! The console: pages for operators in a browser, complete without scripts and read-only. Knows what a page shows and
+//! who may see it; no page knows SQL, and no page writes.
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -26,11 +26,11 @@ mod runs;
 mod session;
 mod subscriptions;
 
-/// Rows of one list.
+/// The most rows of one page of a list.
 const PAGE_ROWS: usize = 50;
 
-/// Headers of every answer. Style and script are one served file each; nothing is taken from elsewhere, and no other page frames
-/// this one. `same-origin` instead of `no-referrer`: with the latter a browser sends `Origin: null` with the login form.
+/// Headers of every response. Style and script are served from here only, and no other page may frame this one.
+/// `same-origin` instead of `no-referrer`: with the latter a browser sends `Origin: null` with the login form.
 const HEADERS: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -68,7 +68,7 @@ pub(super) fn routes(state: &AppState) -> Router<AppState> {
         .layer(from_fn(add_headers))
 }
 
-/// Sends who has no session to the login form.
+/// Redirects callers without a session to the login form.
 async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
     let session = session::cookie(request.headers());
     if access.may_see_console(request.headers(), session).await {
@@ -92,5 +92,5 @@ async fn wrong_method() -> Response {
     Page::new("Method not allowed", body).answer(StatusCode::METHOD_NOT_ALLOWED)
 }
 
-/// A page, or why there is none.
+/// A page, or the reason why it cannot be shown.
 type Shown = Result<Response, Failure>;

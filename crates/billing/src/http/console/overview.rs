@@ -1,4 +1,4 @@
-//! `/console`: how billing stands now.
+//! `/console`: the present state of billing.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -20,19 +20,19 @@ use crate::store::subscriptions::DueDate;
 use crate::store::{Counts, Result, Store};
 use crate::subscription::minor_text;
 
-/// Runs that are shown.
+/// The number of runs that are shown.
 const RUNS: i64 = 5;
-/// Due dates whose money is shown, back from today.
+/// Due dates whose money is shown, counted back from today.
 const DAYS: i64 = 35;
-/// Dates that are read, and drawn of them.
+/// The most dates that are read, and the most of them that are drawn.
 const DATES_READ_MAX: usize = 100;
 const DATES_DRAWN_MAX: usize = 7;
-/// Charts, one for each currency; the table has them all.
+/// The most charts, one for each currency; the table has all currencies.
 const CHARTS_MAX: usize = 4;
-/// Dates that wait for an operator and are shown.
+/// The most dates waiting for an operator that are shown.
 const WAITING_MAX: usize = 10;
 
-/// What is read of the store.
+/// The data that the page shows.
 struct Facts {
     counts: Counts,
     unsent: i64,
@@ -148,7 +148,7 @@ fn provider(health: &ProviderHealth) -> Markup {
     }
 }
 
-/// One chart for each of the first currencies, and the table of all.
+/// Charts for the first few currencies, and the table of all.
 fn money(days: &[ScheduleRun]) -> Markup {
     let mut currencies: Vec<Currency> = days.iter().flat_map(|day| day.planned.keys().copied()).collect();
     currencies.sort_unstable();

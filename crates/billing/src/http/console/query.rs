@@ -1,4 +1,4 @@
-//! Query parameters of pages. A parameter that is no value counts as absent: a link that was cut short shows the
+//! Query parameters of pages. A parameter without a valid value counts as absent: a link that was cut short shows the
 //! beginning of a list.
 
 use std::str::FromStr;
@@ -11,7 +11,7 @@ pub(super) fn value(uri: &Uri, name: &str) -> Option<String> {
     form_urlencoded::parse(query).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
-/// The same, where it is one.
+/// The first value of a parameter, if it can be parsed.
 pub(super) fn parsed<T: FromStr>(uri: &Uri, name: &str) -> Option<T> {
     value(uri, name)?.parse().ok()
 }

@@ -17,11 +17,12 @@ use crate::run_order::RunFilter;
 use crate::store::{Result, Store};
 use crate::subscription::minor_text;
 
-/// Columns of a table of runs.
+/// The columns of a table of runs.
 pub(super) const COLUMNS: [&str; 7] =
     ["Run", "State", "Began", "Of invoices", "Paid", "Declined", "In doubt"];
 
-/// Runs that end with this one, newest first. Numbers that no run has make the list shorter, never longer to find.
+/// The runs up to `last`, newest first. Ids without a run make the list shorter than `count`; they cost no further
+/// reads.
 pub(super) async fn latest(store: &dyn Store, last: i64, count: i64) -> Result<Vec<Run>> {
     let limit = usize::try_from(count).unwrap_or(0);
     let mut runs = store.runs(RunId(last.saturating_sub(count)), limit).await?;
@@ -63,7 +64,7 @@ pub(super) async fn show(
 ) -> Shown {
     let Ok(Path(id)) = id else { return Err(Failure::Unknown("run")) };
     let run = app.store.run(RunId(id)).await?.ok_or(Failure::Unknown("run"))?;
-    // What a driver of this process met is newer than what was kept.
+    // The problem that a driver in this process has is newer than the stored one.
     let problem = app.engine.last_problem(run.id).map(Problem::stored).or_else(|| run.problem.clone());
     let body = html! {
         div id="run" data-live { (progress(&run)) (details(&run, problem.as_ref())) }
@@ -129,7 +130,7 @@ fn details(run: &Run, problem: Option<&RunProblem>) -> Markup {
     }
 }
 
-/// What was met, how often, and what to do about it.
+/// The problem, how often it occurred, and what to do about it.
 pub(super) fn problem_text(problem: &RunProblem) -> Markup {
     let hint = problem.reason.parse::<Reason>().ok().map_or("see billing's log", Reason::hint);
     html! {

@@ -1,5 +1,5 @@
-//! Login and logout: a token becomes a session in a cookie that scripts cannot read and other sites do not send. Decides
-//! nothing about tokens.
+//! Login and logout: a token becomes a session in a cookie that scripts cannot read and other sites do not send.
+//! Decides nothing about tokens.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -10,7 +10,7 @@ use maud::{Markup, html};
 use super::layout::Page;
 use crate::http::AppState;
 
-/// The longest form, in bytes.
+/// The longest form body, in bytes.
 pub(super) const BODY_BYTES_MAX: usize = 4096;
 
 /// Eight hours: a working day.
@@ -25,8 +25,8 @@ pub(super) fn cookie(headers: &HeaderMap) -> Option<&str> {
     pairs.find(|(name, _)| *name == COOKIE).map(|(_, session)| session)
 }
 
-/// Sets the session, or ends it with zero seconds. `Secure` where the browser speaks TLS, to us or to a proxy before us:
-/// with a form it says so in `Origin`.
+/// The cookie that sets a session, or ends it with zero seconds. `Secure` is set where the browser uses TLS, to billing
+/// or to a proxy before it: `Origin` of a form request shows that.
 fn set_cookie(headers: &HeaderMap, session: &str, seconds: i64) -> String {
     let is_tls = headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
     let secure = if is_tls { "; Secure" } else { "" };

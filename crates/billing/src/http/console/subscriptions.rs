@@ -1,4 +1,4 @@
-//! `/console/subscriptions`: the list, and one subscription with the periods to come.
+//! `/console/subscriptions`: the list, and one subscription with its next periods.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -19,7 +19,7 @@ use crate::schedule::calendar::format_time;
 use crate::store::operator_reads::ActedOn;
 use crate::subscription::{Subscription, SubscriptionState, minor_text};
 
-/// Periods of a preview, and how far it looks: the longest interval is in years.
+/// The periods of a preview, and how far ahead it searches: the longest interval is in years.
 const PERIODS: usize = 12;
 const YEARS: i64 = 12;
 

@@ -1,6 +1,6 @@
-//! `/v1/ledger/acknowledgements`: ledger rows that belong to no invoice and that an operator has explained. They are kept
-//! for ever, and `tinjis verify` no longer reports these rows. Knows no ledger: whether a row exists is the caller's
-//! to check.
+//! `/v1/ledger/acknowledgements`: ledger rows that belong to no invoice and that an operator has explained. They are
+//! kept for ever, and `tinjis verify` no longer reports these rows. Knows no ledger: the caller must check whether a
+//! row exists.
 
 use api::billing::{Acknowledgement, AcknowledgementRequest};
 use axum::body::Bytes;

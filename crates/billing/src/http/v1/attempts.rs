@@ -1,5 +1,5 @@
-//! `/v1/attempts`: the journal in the order of its invoices, and an operator's decision on an attempt.
-//! Knows what a decision needs to be recorded, not what it does to an invoice.
+//! `/v1/attempts`: the journal in the order of its invoices, and an operator's decision on an attempt. Knows which
+//! fields a decision needs, not what it does to an invoice.
 
 use std::str::FromStr;
 
@@ -46,7 +46,7 @@ fn item(attempt: &Attempt) -> Item {
     }
 }
 
-/// Where a page of attempts starts, written `invoice.number`.
+/// The position after which a page of attempts starts, written `invoice.number`.
 struct Cursor(InvoiceId, u32);
 
 impl FromStr for Cursor {
@@ -58,7 +58,7 @@ impl FromStr for Cursor {
     }
 }
 
-/// `GET /v1/attempts?after=&limit=`, by invoice and number.
+/// `GET /v1/attempts?after=&limit=`: attempts by invoice and number.
 pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, Problem> {
     let mut params = Params::of(&uri);
     let Cursor(invoice, number) = params.after().unwrap_or(Cursor(InvoiceId(i64::MIN), 0));

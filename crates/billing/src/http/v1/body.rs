@@ -1,22 +1,22 @@
-//! JSON bodies of `/v1`: one object, whose unknown and missing fields are named; a switch that is ignored would do its
-//! opposite. Knows no route and no field.
+//! JSON bodies of `/v1`: one object, whose unknown and missing fields are named. An ignored unknown field could be a
+//! misspelt switch and do the opposite. Knows no route and no field.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use chassis::problem::{FieldError, Problem};
 use serde::de::DeserializeOwned;
 
-/// The bytes of a body.
+/// The bytes of a body, or the problem in reading it.
 pub(super) fn bytes(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     body.map_err(|error| Problem::new(error.status()).detail("the body could not be read"))
 }
 
-/// A body of this shape, as a client that sends another one is answered.
+/// Parses a body; the error for a body of another form names this `shape`.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8], shape: &str) -> Result<T, Problem> {
     let wrong = |what: String, errors: Vec<FieldError>| {
         Problem::validation(errors).detail(format!("the body must be {shape}: {what}"))
     };
-    // Serde would take an array as the fields in their order.
+    // Serde would also accept an array of the fields in their order.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(wrong("it is no JSON object".to_owned(), Vec::new()));
     }

@@ -1,5 +1,5 @@
-//! `/v1/invoices/{reference}/hold|release|cancel`, `/v1/customers/{id}/hold|release|instrument-changed|network` and `/v1/charging`: what operators
-//! stop and go on with. Knows the fields of an action, not what it does to an attempt.
+//! `/v1/invoices/{reference}/hold|release|cancel`, `/v1/customers/{id}/hold|release|instrument-changed|network` and
+//! `/v1/charging`: operators stop and resume charging. Knows the fields of an action, not what it does to an attempt.
 
 use api::billing::{Charging, Customer, NetworkRequest, NoteRequest};
 use axum::body::Bytes;
@@ -19,7 +19,7 @@ use crate::invoice::{CustomerId, Reference};
 use crate::store::StoreError;
 use crate::store::control::{Controlled, CustomerAction, Halt, InvoiceAction, OperatorNote};
 
-/// One line for operators.
+/// The halt in one line, for operators.
 #[must_use]
 pub fn stopped_line(halt: &Halt) -> String {
     let Halt { note: OperatorNote { reason, actor }, since } = halt;
@@ -37,7 +37,7 @@ fn failed(error: StoreError) -> Problem {
     problem_of(&error)
 }
 
-/// The problem for an action that changed nothing; doing again what is done already is none.
+/// The problem for an action that changed nothing. An action whose effect exists already is no problem.
 fn checked(controlled: Controlled, what: &str) -> Result<(), Problem> {
     let conflict = |name, title| Problem::named(StatusCode::CONFLICT, name, title);
     match controlled {
@@ -126,13 +126,13 @@ pub(in crate::http) async fn set_network(
     customer(&state, path, OperatorNote { reason, actor }, CustomerAction::SetNetwork(network)).await
 }
 
-/// 200 with the invoice, also when it is so already.
+/// Answers 200 with the invoice, also when the effect of the action exists already.
 async fn invoice(state: &AppState, path: PathText, body: Body, action: InvoiceAction) -> Answer {
     let asked = path.ok().and_then(|Path(text)| Reference::stored(text).ok());
     let asked = asked.ok_or_else(|| unknown("invoice"))?;
     let note = note(body)?;
     let find = async || state.store.invoice_by_reference(&asked).await.map_err(failed);
-    // By its stored form, which may be another than that of the caller.
+    // The stored spelling, which may differ from the caller's.
     let stored = find().await?.ok_or_else(|| unknown("invoice"))?.reference;
     let controlled = state.store.control_invoice(&stored, action, &note).await.map_err(failed)?;
     checked(controlled, "invoice")?;
@@ -146,7 +146,7 @@ async fn invoice(state: &AppState, path: PathText, body: Body, action: InvoiceAc
     Ok(answer(StatusCode::OK, &invoices::item(&invoice)))
 }
 
-/// 200 with the customer, also when it is so already.
+/// Answers 200 with the customer, also when the effect of the action exists already.
 async fn customer(state: &AppState, path: PathText, note: OperatorNote, action: CustomerAction) -> Answer {
     let id = path.ok().and_then(|Path(text)| path::id(&text)).map(CustomerId);
     let id = id.ok_or_else(|| unknown("customer"))?;

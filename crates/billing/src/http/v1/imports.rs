@@ -1,6 +1,6 @@
-//! `/v1/imports`: invoices in, one JSON object a line, in batches, so that memory does not grow with the body. Other
-//! rows are taken in the same way ([`Rows`]).
-//! Knows the rules of a row; not how rows are kept, nor what other formats the command line reads.
+//! `/v1/imports`: imports invoices, one JSON object a line, in batches, so that memory does not grow with the body.
+//! Other kinds of rows are imported in the same way ([`Rows`]). Knows the rules of a row; must not know how rows are
+//! stored, nor the other formats of the command line.
 
 use std::sync::Arc;
 
@@ -26,16 +26,16 @@ use crate::http::error::problem_of;
 use crate::invoice::Reference;
 use crate::store::{BATCH_MAX, ImportMode, ImportRow, Imported, Store, StoreError};
 
-/// Faults that are listed; all are counted.
+/// The most faults that are listed; all are counted.
 const LISTED_MAX: usize = 100;
 
-/// The longest body; it is never held as a whole.
+/// The longest body; it is never held in memory as a whole.
 const BODY_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
-/// Imports at once; each holds one batch of rows.
+/// The most imports at once; each holds one batch of rows.
 const IMPORTS_MAX: usize = 16;
 
-/// What NDJSON is called; a caller may also leave the type out.
+/// Media types for NDJSON; a caller may also omit the type.
 const MEDIA_TYPES: [&str; 5] = [
     "application/x-ndjson",
     "application/ndjson",
@@ -57,7 +57,7 @@ impl Default for Places {
     }
 }
 
-/// Lets an import through if a place is free; else 503, before its body is read.
+/// Admits an import if a permit is free; otherwise answers 503 before the body is read.
 pub(in crate::http) async fn place(State(places): State<Places>, request: Request, next: Next) -> Response {
     if let Ok(_place) = places.0.try_acquire() {
         return next.run(request).await;
@@ -67,15 +67,15 @@ pub(in crate::http) async fn place(State(places): State<Places>, request: Reques
     ([(header::RETRY_AFTER, "1")], problem).into_response()
 }
 
-/// Why an import stopped before its end. What was recorded before stays; the next import completes it.
+/// Why an import stopped before its end. Rows recorded before stay; repeating the import completes it.
 enum Stopped {
     Store(StoreError),
     Body(axum::Error),
-    /// The first line shows that the body is something else.
+    /// The first line shows that the body has another format.
     NotNdjson(&'static str),
 }
 
-/// What became of a row that was right by itself.
+/// The result of importing a row that is valid by itself.
 pub(super) enum RowOutcome {
     Created,
     Unchanged,
@@ -87,19 +87,19 @@ pub(super) enum RowOutcome {
 pub(super) trait Rows: Send + Sync {
     type Row: Send + Sync;
 
-    /// One line.
+    /// Parses one line.
     fn parse(&self, line: &[u8]) -> Result<Self::Row, Fault>;
 
-    /// What a row is known by.
+    /// The reference that identifies a row.
     fn reference<'r>(&self, row: &'r Self::Row) -> &'r Reference;
 
-    /// For each row, a stored reference that is another spelling of its own.
+    /// Finds for each row a stored reference that is another spelling of the row's own.
     fn stored_spellings(
         &self,
         rows: &[Self::Row],
     ) -> impl Future<Output = Result<Vec<Option<String>>, StoreError>> + Send;
 
-    /// At most [`BATCH_MAX`] rows; answers one each, in order.
+    /// Imports at most [`BATCH_MAX`] rows; returns one outcome for each, in order.
     fn take(
         &self,
         rows: &[Self::Row],
@@ -107,7 +107,7 @@ pub(super) trait Rows: Send + Sync {
     ) -> impl Future<Output = Result<Vec<RowOutcome>, StoreError>> + Send;
 }
 
-/// Invoices.
+/// The rows of invoices.
 struct Invoices<'a> {
     store: &'a dyn Store,
     update: bool,
@@ -142,22 +142,22 @@ impl Rows for Invoices<'_> {
     }
 }
 
-/// Rows on their way to the store.
+/// An import in progress.
 struct ImportStream<R: Rows> {
     kind: R,
     dry_run: bool,
     rows: Vec<R::Row>,
     numbers: Vec<u64>,
-    /// The last line that came whole, and the last one whose batch the store has taken.
+    /// The last complete line, and the last line whose batch the store has recorded.
     last_line: u64,
     taken_to: u64,
     look_alikes: LookAlikes,
-    /// Whether a line was judged yet.
+    /// Whether the first line that is not blank has been read.
     has_begun: bool,
     report: ImportReport,
 }
 
-/// `POST /v1/imports?dry_run=&update=`: 200 with what was done, also when lines were at fault.
+/// `POST /v1/imports?dry_run=&update=`: 200 with the report, also when lines had faults.
 pub(in crate::http) async fn create(
     State(state): State<AppState>,
     connection: Option<Extension<Connection>>,
@@ -171,7 +171,7 @@ pub(in crate::http) async fn create(
     import(Invoices { store: state.store.as_ref(), update }, dry_run, connection, &headers, body).await
 }
 
-/// Takes a body of such rows: 200 with what was done, also when lines were at fault.
+/// Imports a body of such rows: 200 with the report, also when lines had faults.
 pub(super) async fn import<R: Rows>(
     kind: R,
     dry_run: bool,
@@ -225,7 +225,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE).detail(detail))
 }
 
-/// Why a body that begins with this line is no NDJSON; `None` for a line that may be wrong by itself.
+/// The reason why a body that begins with this line is not NDJSON; `None` for a line that may be invalid by itself.
 fn other_format(line: &[u8]) -> Option<&'static str> {
     let object: Result<serde::de::IgnoredAny, _> = serde_json::from_slice(line);
     match line.trim_ascii_start().first() {
@@ -243,7 +243,7 @@ fn other_format(line: &[u8]) -> Option<&'static str> {
 }
 
 impl<R: Rows> ImportStream<R> {
-    /// What an import that stops here has done.
+    /// What the import has done up to the point where it stopped.
     fn so_far(&self) -> String {
         let ImportReport { created, unchanged, updated, errors_total, .. } = self.report;
         if self.dry_run || created + updated == 0 {
@@ -269,7 +269,7 @@ impl<R: Rows> ImportStream<R> {
             self.take(line).await?;
         }
         self.flush().await?;
-        // The store's faults come a batch later than those of the lines themselves.
+        // Faults from the store arrive a batch later than faults of the lines themselves.
         self.report.errors.sort_by_key(|fault| fault.line);
         Ok(())
     }
@@ -326,7 +326,7 @@ impl<R: Rows> ImportStream<R> {
         Ok(())
     }
 
-    /// Nothing is refused for it: they may be two invoices.
+    /// Warns about a similar reference. The row is imported all the same, because there may be two invoices.
     fn warn(&mut self, line: u64, reference: &Reference, like_line: Option<u64>, stored: Option<String>) {
         let other = match (like_line, stored) {
             (Some(earlier), _) => format!("that of line {earlier}"),

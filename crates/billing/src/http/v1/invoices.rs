@@ -1,5 +1,5 @@
-//! `/v1/invoices`: the list, by state if asked, and one invoice by its reference.
-//! Reads only; knows no SQL and no rule of charging.
+//! `/v1/invoices`: the list, optionally by state, and one invoice by its reference. Reads only; knows no SQL and no
+//! rule of charging.
 
 use api::billing::Invoice as Item;
 use axum::extract::rejection::PathRejection;
@@ -35,7 +35,7 @@ pub(super) fn item(invoice: &Invoice) -> Item {
     }
 }
 
-/// `GET /v1/invoices?state=&after=&limit=`, by id.
+/// `GET /v1/invoices?state=&after=&limit=`: invoices by id.
 pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, Problem> {
     let mut params = Params::of(&uri);
     let only = params.choice(
@@ -51,7 +51,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     Ok(answer(StatusCode::OK, &page(&rows, limit, item, cursor)))
 }
 
-/// `GET /v1/invoices/{reference}`; the reference in its own case.
+/// `GET /v1/invoices/{reference}`; the case of the reference matters.
 pub(in crate::http) async fn one(
     State(state): State<AppState>,
     reference: Result<Path<String>, PathRejection>,

@@ -33,7 +33,7 @@ pub(in crate::http) async fn accept(
     Ok(answer(StatusCode::OK, &Accepted { ledger_from: former, ledger_to: acceptance.ledger_id }))
 }
 
-/// Accepting an id that is no ledger's would stop charging until the next acceptance.
+/// Accepting an id of no ledger would stop charging until the next acceptance.
 async fn ensure_exists(state: &AppState, ledger_id: &str) -> Result<(), Problem> {
     let unknown = |status, detail| {
         Err(Problem::named(status, "ledger-unknown", "The provider does not have this ledger").detail(detail))

@@ -1,4 +1,4 @@
-//! References of one import that people can hardly tell apart: within the import, by skeletons; beside stored ones, by
+//! References of one import that people can hardly distinguish: within the import by skeletons, and from stored ones by
 //! other spellings. Refuses nothing. Knows no line format and no route.
 
 use std::collections::HashMap;
@@ -7,10 +7,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::invoice::Reference;
 use crate::store::{ImportRow, Result, Store};
 
-/// Different skeletons that are remembered; what comes later is compared with these only.
+/// The most skeletons that are remembered; later references are compared with these only.
 const SKELETONS_MAX: usize = 250_000;
 
-/// What was read so far. Keeps digests, no texts.
+/// The references read so far, as digests without texts.
 #[derive(Debug, Default)]
 pub(super) struct LookAlikes {
     /// Line and hash of the first reference with each skeleton.
@@ -24,7 +24,7 @@ fn digest(text: &str) -> u64 {
 }
 
 impl LookAlikes {
-    /// Remembers the reference of a line; the earlier line from whose reference it can hardly be told.
+    /// Remembers the reference of a line; returns the earlier line whose reference can hardly be distinguished from it.
     pub(super) fn earlier(&mut self, reference: &Reference, line: u64) -> Option<u64> {
         let (skeleton, own) = (digest(&reference.skeleton()), digest(reference.nfc()));
         match self.first.get(&skeleton) {
@@ -39,7 +39,7 @@ impl LookAlikes {
     }
 }
 
-/// For each row, a stored reference that is another spelling of its own.
+/// Finds for each row a stored reference that is another spelling of the row's own.
 pub(super) async fn stored_spellings(store: &dyn Store, rows: &[ImportRow]) -> Result<Vec<Option<String>>> {
     let spellings: Vec<Vec<String>> = rows.iter().map(|row| row.reference.other_spellings()).collect();
     let stored = store.stored_among(spellings.concat()).await?;

@@ -1,5 +1,5 @@
-//! The `/v1` API: rows as stored, pages with cursors, problem+json for errors.
-//! Knows no old route and no SQL; names and shapes are public and change only by addition.
+//! The `/v1` API: rows as stored, pages with cursors, problem+json for errors. Knows no legacy route and no SQL; names
+//! and shapes are public and change only by addition.
 
 use api::billing::{Counts, Deployment};
 use axum::extract::State;
@@ -31,8 +31,8 @@ pub(super) mod schedule;
 pub(super) mod subscriptions;
 pub(super) mod unbacked;
 
-/// `GET /v1/deployment`: which store this is, which ledger it settles with, whether a run goes on, and how its
-/// invoices stand.
+/// `GET /v1/deployment`: the store's deployment id, the ledger that it settles with, whether a run is unfinished, and
+/// the number of invoices in each state.
 pub(super) async fn deployment(State(state): State<AppState>) -> Result<Response, Problem> {
     let read = async || -> store::Result<Deployment> {
         let counts = state.store.counts().await?;
@@ -58,22 +58,22 @@ pub(super) async fn deployment(State(state): State<AppState>) -> Result<Response
     Ok(page::answer(StatusCode::OK, &shown))
 }
 
-/// `GET /v1/openapi.json`: what this service answers, for programs; without a token.
+/// `GET /v1/openapi.json`: the description of this API for programs; needs no token.
 pub(super) async fn openapi() -> Response {
     super::json(StatusCode::OK, "application/json", super::OPENAPI)
 }
 
-/// No route of this API has this path.
+/// The problem for a path that no route of this API has.
 pub(super) fn unknown_path() -> Problem {
     Problem::new(StatusCode::NOT_FOUND).detail("no route has this path")
 }
 
-/// The path is known, the method is not; the router adds `Allow`.
+/// The problem for a known path with an unknown method; the router adds `Allow`.
 pub(super) async fn wrong_method() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED).detail("this path takes other methods; see Allow")
 }
 
-/// No such row.
+/// The problem for a row that does not exist.
 fn unknown(what: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND).detail(format!("no {what} has this name"))
 }

@@ -2,19 +2,19 @@
 
 use bytes::Bytes;
 
-/// The longest line, in bytes, its end not counted.
+/// The longest line, in bytes without its line end.
 pub(super) const LINE_BYTES_MAX: usize = crate::import_row::ROW_BYTES_MAX;
 
-/// One line, or the trace of one that was too long to keep.
+/// One line, or a marker for a line that was too long to keep.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     /// Counted from 1.
     pub(super) number: u64,
-    /// Its bytes without the end; `None` for a line over the limit.
+    /// The bytes without the line end; `None` for a line over the limit.
     pub(super) bytes: Option<Bytes>,
 }
 
-/// The cutter: feed it a chunk, take lines until there is none, and at the end take the rest.
+/// Splits chunks into lines: feed a chunk, consume its lines with `next`, and call `finish` after the last chunk.
 #[derive(Default)]
 pub(super) struct Lines {
     chunk: Bytes,
@@ -45,7 +45,7 @@ impl Lines {
         Some(self.last())
     }
 
-    /// The line that the stream ended in, if it ended in one.
+    /// The last line, if the stream ended without a line end.
     pub(super) fn finish(mut self) -> Option<Line> {
         (self.over || !self.begun.is_empty()).then(|| self.last())
     }
@@ -79,7 +79,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// All lines of these chunks; a line over the limit as "<long>".
+    /// All lines of these chunks; a line over the limit is shown as "<long>".
     fn lines(chunks: &[&[u8]]) -> Vec<(u64, String)> {
         let mut cutter = Lines::default();
         let mut found = Vec::new();

@@ -1,5 +1,5 @@
-//! Query parameters of `/v1`: pages, filters and switches; every mistake is named in one answer.
-//! Knows no route and no store.
+//! Query parameters of `/v1`: pages, filters and switches. One response names every mistake. Knows no route and no
+//! store.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::store::BATCH_MAX;
 
-/// Items of a page when none were asked for.
+/// Items of a page without the parameter `limit`.
 const LIMIT_DEFAULT: usize = 100;
 
 /// The parameters of one request, consumed one by one; those left at the end are unknown.
@@ -29,7 +29,7 @@ impl<'a> Params<'a> {
         Self { left: form_urlencoded::parse(query).collect(), errors: Vec::new() }
     }
 
-    /// The one value of a parameter; an empty one counts as absent.
+    /// The single value of a parameter; an empty value counts as absent.
     fn take(&mut self, name: &str) -> Option<Cow<'a, str>> {
         let mut values = self.left.extract_if(.., |(key, _)| key == name).map(|(_, value)| value);
         let value = values.next();
@@ -64,7 +64,7 @@ impl<'a> Params<'a> {
         cursor
     }
 
-    /// A parameter that names one of a few things.
+    /// A parameter whose value is one of a few names.
     pub(super) fn choice<T>(&mut self, name: &str, of: fn(&str) -> Option<T>, allowed: &str) -> Option<T> {
         let text = self.take(name)?;
         let choice = of(&text);
@@ -74,7 +74,7 @@ impl<'a> Params<'a> {
         choice
     }
 
-    /// A switch, off when absent.
+    /// A switch; off when absent.
     pub(super) fn switch(&mut self, name: &str) -> bool {
         let of = |text: &str| match text {
             "true" | "1" => Some(true),
@@ -84,7 +84,7 @@ impl<'a> Params<'a> {
         self.choice(name, of, "true, false, 1 and 0").unwrap_or(false)
     }
 
-    /// Fails with every mistake, unknown parameters included: a switch that is misspelt must not do its opposite.
+    /// Fails with every mistake. Unknown parameters are mistakes: a misspelt switch must not do the opposite.
     pub(super) fn finish(mut self) -> Result<(), Problem> {
         for (name, _) in std::mem::take(&mut self.left) {
             self.errors.push(query::unknown(&name));
@@ -97,13 +97,13 @@ impl<'a> Params<'a> {
     }
 }
 
-/// A page of these rows; a full one may have a successor, after its last row.
+/// A page of these rows. A full page gets a cursor after its last row, because more rows may follow.
 pub(super) fn page<R, T>(rows: &[R], limit: usize, item: fn(&R) -> T, cursor: fn(&R) -> String) -> Page<T> {
     let next = if rows.len() < limit { None } else { rows.last().map(cursor) };
     Page { items: rows.iter().map(item).collect(), next }
 }
 
-/// A JSON answer.
+/// A JSON response.
 pub(super) fn answer<T: Serialize>(status: StatusCode, body: &T) -> Response {
     let text = serde_json::to_vec(body).expect("rows are plain text and numbers, which JSON always holds");
     (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
@@ -116,14 +116,14 @@ pub(super) fn time(ms: i64) -> String {
     humantime::format_rfc3339_millis(time.unwrap_or(std::time::UNIX_EPOCH)).to_string()
 }
 
-/// RFC 3339 writes years with four digits.
+/// The year 10000: RFC 3339 writes years with four digits.
 const YEAR_10000: std::time::Duration = std::time::Duration::from_secs(253_402_300_800);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The fields at fault when a list's three parameters and a switch are read from this query.
+    /// The faulty fields when a list's three parameters and a switch are read from this query.
     fn faults(query: &str) -> Vec<String> {
         let uri: Uri = format!("/v1/things?{query}").parse().unwrap();
         let mut params = Params::of(&uri);

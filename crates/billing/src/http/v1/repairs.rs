@@ -1,5 +1,5 @@
-//! `/v1/repairs`: pages of the provider's ledger in, as that shows them; what the store had forgotten is known again.
-//! Knows how a row is spelled, not what it changes.
+//! `/v1/repairs`: takes pages of the provider's ledger in the form in which the ledger serves them, and restores what
+//! the store has forgotten. Knows how a row is spelled, not what it changes.
 
 use api::billing::{EntryState, RepairPage, RepairReport, RepairRow};
 use api::payments::LEDGER_PAGE_JSON_BYTES_MAX;
@@ -25,10 +25,10 @@ use crate::protocol::transition::Outcome;
 use crate::provider::decline;
 use crate::store::{BATCH_MAX, LedgerFact, Repaired};
 
-/// The longest body: the longest page that payments send.
+/// The longest body: the longest page that payments sends.
 pub(in crate::http) const BODY_BYTES_MAX: usize = LEDGER_PAGE_JSON_BYTES_MAX;
 
-/// Raises the server's own limit of a body, which is lower, before the body is read.
+/// Raises the server's lower limit of a body before the body is read.
 pub(in crate::http) async fn expect_page(request: Request, next: Next) -> Response {
     if let Some(connection) = request.extensions().get::<Connection>() {
         connection.expect_long_body(BODY_BYTES_MAX as u64);
@@ -36,7 +36,7 @@ pub(in crate::http) async fn expect_page(request: Request, next: Next) -> Respon
     next.run(request).await
 }
 
-/// `None` for a row without a key of ours.
+/// A row as a fact; `None` for a row without a key of ours.
 fn fact(row: RepairRow) -> Option<LedgerFact> {
     let currency = row.currency.as_deref().and_then(Currency::from_code);
     let exponent = row.exponent.unwrap_or(EXPONENT_OF_HUNDREDTHS);
@@ -58,7 +58,8 @@ fn fact(row: RepairRow) -> Option<LedgerFact> {
     })
 }
 
-/// The amount in minor units of its currency. One that has none, such as half a yen, is no amount of any invoice.
+/// The amount in minor units of its currency. An amount without such units, such as half a yen, becomes one that no
+/// invoice has.
 fn in_units(minor: i64, exponent: u8, currency: Currency) -> i64 {
     const NO_AMOUNT: i64 = i64::MIN;
     let places = |places: u8| 10_i64.checked_pow(places.into());
@@ -70,7 +71,7 @@ fn in_units(minor: i64, exponent: u8, currency: Currency) -> i64 {
     units.unwrap_or(NO_AMOUNT)
 }
 
-/// `POST /v1/repairs`: takes in one page of the ledger; 200 with counts.
+/// `POST /v1/repairs`: applies one page of the ledger; 200 with counts.
 pub(in crate::http) async fn create(
     State(state): State<AppState>,
     body: Result<Bytes, BytesRejection>,

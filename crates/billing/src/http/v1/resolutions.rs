@@ -1,5 +1,5 @@
-//! `/v1/resolutions`: the audit trail of operators' decisions, oldest first.
-//! Read-only; `attempts` has the writing side.
+//! `/v1/resolutions`: the audit trail of operators' decisions, oldest first. Read-only; `attempts` has the route that
+//! writes decisions.
 
 use api::billing::{Decision, Resolution};
 use axum::extract::State;

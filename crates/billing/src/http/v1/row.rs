@@ -1,4 +1,4 @@
-//! One line of an import: from JSON text to a row that is valid by itself, or to its first mistake. Pure.
+//! Parses one line of an import from JSON text into a row that is valid by itself, or finds its first mistake. Pure.
 //! Knows no other rows and no store.
 
 use serde::Deserialize;
@@ -12,15 +12,15 @@ use crate::store::ImportRow;
 /// An error of one line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// The line's reference, if it has a good one.
+    /// The line's reference, if valid.
     pub(super) reference: Option<String>,
-    /// Which field; `line` for the line as a whole.
+    /// The field at fault; `line` for the line as a whole.
     pub(super) field: &'static str,
     /// The mistake and what is allowed.
     pub(super) message: String,
 }
 
-/// The fields as they came, each judged by itself.
+/// The fields before any check.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields<'a> {
@@ -113,7 +113,7 @@ mod tests {
     const GOOD: &str =
         r#"{"reference":"A/1","customer_id":7,"currency":"SEK","amount":"145.4","status":"PAID"}"#;
 
-    /// The good line with one field's text replaced by another; the field, and the start of the message.
+    /// Replaces one field's text in a valid line; returns the field at fault and the start of its message.
     fn mistake(from: &str, to: &str) -> (&'static str, String) {
         assert!(GOOD.contains(from), "{from} is in the good line");
         let fault = parse(GOOD.replace(from, to).as_bytes()).unwrap_err();

@@ -1,5 +1,5 @@
-//! `/v1/runs`: start or join a run, see what it would claim, list runs, and follow their progress.
-//! Knows what a run shows, not how it charges.
+//! `/v1/runs`: start or join a run, preview what it would claim, list runs, and follow their progress. Knows what a run
+//! shows, not how it charges.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ use crate::subscription::{minor_text, price_minor};
 const SHAPE: &str = "empty or {\"dry_run\",\"max_count\",\"max_amount\",\"customer_id\",\"reference_prefix\",\
      \"due_before\",\"reason\"}";
 
-/// Every mistake is named.
+/// Parses a request into an order; the problem names every mistake.
 fn order(request: RunRequest) -> Result<RunOrder, Problem> {
     let mut errors = Vec::new();
     let mut wrong = |field: &str, message: String| errors.push(FieldError::new(field, message));
@@ -74,7 +74,7 @@ fn order(request: RunRequest) -> Result<RunOrder, Problem> {
     Ok(RunOrder { filter, limits, reason })
 }
 
-/// In UTC.
+/// The start of a day in UTC.
 fn start_of_day_ms(date: Date) -> Option<i64> {
     TimeZone::UTC.to_timestamp(date.to_datetime(Time::midnight())).ok().map(Timestamp::as_millisecond)
 }
@@ -125,8 +125,8 @@ fn amounts(minor: &BTreeMap<Currency, i64>) -> BTreeMap<Text, String> {
     minor.iter().map(sum_text).collect()
 }
 
-/// `POST /v1/runs`: starts a run, or joins the unfinished one if that claims all that is asked for; 202 with `Location`.
-/// A dry run answers 200 with what would be claimed.
+/// `POST /v1/runs`: starts a run, or joins the unfinished one if that claims all that is asked for; 202 with
+/// `Location`. A dry run answers 200 with what would be claimed.
 pub(in crate::http) async fn start(
     State(state): State<AppState>,
     body: Result<Bytes, BytesRejection>,
@@ -174,7 +174,7 @@ pub(in crate::http) async fn one(
     Ok(answer(StatusCode::OK, &found.ok_or_else(|| unknown("run"))?))
 }
 
-/// `GET /v1/runs?after=&limit=`, by id.
+/// `GET /v1/runs?after=&limit=`: runs by id.
 pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, Problem> {
     let mut params = Params::of(&uri);
     let (after, limit) = (params.after().unwrap_or(0), params.limit());
@@ -191,7 +191,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     Ok(answer(StatusCode::OK, &page(&rows, limit, shown, |(run, _)| run.id.0.to_string())))
 }
 
-/// What a run with this order would claim, by the rule of the claims. Attempts in doubt are not counted.
+/// What a run with this order would claim, under the rules of the claims. Attempts in doubt are not counted.
 async fn would_claim(store: &dyn Store, order: RunOrder) -> store::Result<RunDryRun> {
     let RunOrder { filter, mut limits, .. } = order;
     let now_ms = store.now_ms().await?;
@@ -238,7 +238,7 @@ fn sum_text((currency, minor): (&Currency, &i64)) -> (Text, String) {
 async fn read(state: &AppState, id: RunId, joined: bool) -> store::Result<Option<Item>> {
     let Some(run) = state.store.run(id).await? else { return Ok(None) };
     let all_paid = state.store.counts().await?.all_paid();
-    // What a driver of this process met is newer than what was kept.
+    // The problem that a driver in this process has is newer than the stored one.
     let met = state.engine.last_problem(id).map(charge::Problem::stored);
     let mut last_problem = met.or(run.problem.clone()).map(problem);
     if !all_paid && state.store.halt().await?.is_some() {

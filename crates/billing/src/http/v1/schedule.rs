@@ -1,5 +1,5 @@
-//! `/v1/schedule`: what the schedule does and what waits for an operator, its runs by date, and runs that an operator
-//! asks for. Knows what a run shows, not what it makes.
+//! `/v1/schedule`: the state of the schedule and the dates that wait for an operator, its runs by date, and runs that
+//! an operator starts. Knows what a run shows, not what it makes.
 
 use std::collections::BTreeMap;
 
@@ -27,10 +27,10 @@ use crate::scheduler::{Charging, Done, RunUntil, ScheduleSettings, last_date};
 use crate::store::{self, BATCH_MAX};
 use crate::subscription::minor_text;
 
-/// Invoices that one call makes at most, about: a caller asks again while there are more.
+/// The approximate maximum of invoices that one call makes; the response says whether more are left.
 const INVOICES_MAX: usize = 10_000;
 
-/// Instead of a date: for a job that runs each day.
+/// The word for today's date, for a job that runs each day.
 const TODAY: &str = "today";
 
 fn item(run: &ScheduleRun) -> Item {
@@ -77,7 +77,7 @@ pub(in crate::http) async fn status(State(state): State<AppState>) -> Result<Res
     Ok(answer(StatusCode::OK, &shown))
 }
 
-/// `GET /v1/schedule/runs?state=&after=&limit=`, by date.
+/// `GET /v1/schedule/runs?state=&after=&limit=`: schedule runs by date.
 pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, Problem> {
     let mut params = Params::of(&uri);
     let only: Option<ScheduleRunState> =
@@ -180,7 +180,7 @@ fn order(
     }
 }
 
-/// Today in the zone where it is latest.
+/// The latest date that is today in any zone.
 fn last_today(now_ms: i64) -> Date {
     let now = Timestamp::from_millisecond(now_ms).unwrap_or(Timestamp::UNIX_EPOCH);
     TimeZone::UTC.to_datetime(now).date().tomorrow().unwrap_or(Date::MAX)

@@ -1,5 +1,5 @@
-//! `/v1/subscriptions`: create, import, list and change subscriptions, and see what operators did to one.
-//! Knows how a subscription is written; not when it is due.
+//! `/v1/subscriptions`: create, import, list and change subscriptions, and list operators' actions on one. Knows how a
+//! subscription is written; not when it is due.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ fn item(row: &Subscription) -> Item {
     }
 }
 
-/// Reads one object. Numbers may be written as text, as a CSV file has them.
+/// Parses one object. Numbers may be text, as in rows of a CSV file.
 fn parse(line: &[u8], holidays: &Holidays) -> Result<NewSubscription, Fault> {
     let fault = |reference: Option<&str>, (field, message): Mistake| Fault {
         reference: reference.map(str::to_owned),
@@ -101,7 +101,7 @@ fn parse(line: &[u8], holidays: &Holidays) -> Result<NewSubscription, Fault> {
     NewSubscription::read(&fields, holidays).map_err(|mistake| fault(fields.reference, mistake))
 }
 
-/// The fields as they came. `state` is what a subscription that was listed has more.
+/// The fields before any check. `state` is accepted because a listed subscription has it too.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Given<'a> {
@@ -160,7 +160,7 @@ impl<'a> Given<'a> {
     }
 }
 
-/// Text or a number as text; `None` for null and for an empty text, which a CSV file has for nothing.
+/// Text, or a number as text; `None` for null and for an empty text, which is an empty cell of a CSV file.
 fn text_of<'a>(field: &'static str, raw: &'a RawValue) -> Result<Option<Cow<'a, str>>, Mistake> {
     let json = raw.get();
     let text: Cow<'a, str> = match json.as_bytes().first() {
@@ -194,7 +194,7 @@ fn listed_prices(raw: &RawValue) -> Result<Vec<(String, String)>, Mistake> {
     listed.into_iter().map(price).collect()
 }
 
-/// Subscriptions as an import has them.
+/// Rows of subscriptions for an import.
 struct Subscriptions<'a> {
     store: &'a dyn Store,
     holidays: &'a Holidays,
@@ -211,7 +211,7 @@ impl Rows for Subscriptions<'_> {
         &row.reference
     }
 
-    /// Other spellings of stored ones are not looked for: subscriptions are few, and each is made by hand or by one source.
+    /// Does not search for other spellings: subscriptions are few, and each is written by hand or by one source.
     async fn stored_spellings(&self, rows: &[NewSubscription]) -> Result<Vec<Option<String>>, StoreError> {
         Ok(vec![None; rows.len()])
     }
@@ -249,7 +249,7 @@ fn refusal(row: &NewSubscription, outcome: SubscriptionImported) -> Option<Mista
     }
 }
 
-/// `POST /v1/subscriptions/imports?dry_run=`, as `/v1/imports`.
+/// `POST /v1/subscriptions/imports?dry_run=`, like `/v1/imports`.
 pub(in crate::http) async fn import(
     State(state): State<AppState>,
     connection: Option<Extension<Connection>>,
@@ -264,7 +264,7 @@ pub(in crate::http) async fn import(
     imports::import(kind, dry_run, connection, &headers, body).await
 }
 
-/// `POST /v1/subscriptions`: 201 with the new one, 200 with the same one that is known.
+/// `POST /v1/subscriptions`: 201 with a new subscription, 200 with an existing one that has the same data.
 pub(in crate::http) async fn create(
     State(state): State<AppState>,
     body: Result<Bytes, BytesRejection>,
@@ -292,7 +292,7 @@ pub(in crate::http) async fn create(
     Ok(answer(status, &item(&stored.ok_or_else(|| unknown("subscription"))?)))
 }
 
-/// `GET /v1/subscriptions?state=&after=&limit=`, in the order in which they came.
+/// `GET /v1/subscriptions?state=&after=&limit=`: subscriptions in the order of their creation.
 pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, Problem> {
     let mut params = Params::of(&uri);
     let only: Option<SubscriptionState> =
@@ -322,7 +322,7 @@ fn action_item(row: &OperatorAction) -> SubscriptionAction {
     SubscriptionAction { id, action, detail, reason, actor, created_at: time(created_at) }
 }
 
-/// `GET /v1/subscriptions/{reference}/actions?after=&limit=`: what operators did to it.
+/// `GET /v1/subscriptions/{reference}/actions?after=&limit=`: operators' actions on the subscription.
 pub(in crate::http) async fn actions(
     State(state): State<AppState>,
     path: Result<Path<String>, PathRejection>,

@@ -1,6 +1,6 @@
-//! `/v1/ledger/unbacked-acknowledgements`: invoices that are PAID by a charge whose row the provider's ledger has lost, as
-//! an operator has accepted. They are kept for ever, and `tinjis verify` no longer reports these invoices as unbacked in
-//! that ledger. Knows no ledger: whether the row is lost is the caller's to check.
+//! `/v1/ledger/unbacked-acknowledgements`: invoices PAID by a charge whose row the provider's ledger has lost, with an
+//! operator's acceptance. They are kept for ever, and `tinjis verify` no longer reports these invoices as unbacked in
+//! that ledger. Knows no ledger: the caller must check whether the row is lost.
 
 use api::billing::{UnbackedAcknowledgement as Item, UnbackedAcknowledgementRequest};
 use axum::body::Bytes;

@@ -1,4 +1,4 @@
-//! The answers of every known provider, row by row, and what is nearly one of them.
+//! The responses of every known provider, row by row, and responses that almost match a row.
 
 use AnswerClass::{Charged, EndpointWrong, InDoubt, Invalid, KeyReused, NotSent, Refused, Unkeyed, Voided};
 
@@ -11,7 +11,7 @@ const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// What the provider sends beside status and body; `Keyed` is our own service.
+/// The headers that the provider sends besides status and body; `Keyed` is our own service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mark {
     Keyed,
@@ -40,7 +40,7 @@ fn verdict(status: u16, content_type: &str, body: &str, mark: Mark) -> Verdict {
 
 type Case = (u16, &'static str, &'static str, Mark, AnswerClass, &'static str);
 
-/// The table of the design, row by row. Columns: status, content type, body, mark; class, reason.
+/// The response table, row by row. Columns: status, content type, body, mark; class, reason.
 #[rustfmt::skip]
 const TABLE: &[Case] = &[
     // Problems of our own ledger.
@@ -129,7 +129,7 @@ const TABLE: &[Case] = &[
     (400, JSON, "", Keyed, InDoubt, "unreadable"),
     (404, JSON, r#"{"result":true}"#, Keyed, InDoubt, "contradictory"),
     (418, JSON, "{}", Keyed, InDoubt, "other-status"),
-    // Bodies that do not say one thing.
+    // Ambiguous bodies.
     (200, JSON, "", Keyed, InDoubt, "unreadable"),
     (200, JSON, "{}", Keyed, InDoubt, "unreadable"),
     (200, JSON, "true", Keyed, InDoubt, "unreadable"),
@@ -159,14 +159,15 @@ fn every_row_of_the_table_holds() {
     }
 }
 
-/// What differs without keys: the status alone proves nothing. Columns: status, content type, body; class, reason.
+/// The rows that differ without keys: the status alone proves nothing. Columns: status, content type, body; class,
+/// reason.
 #[rustfmt::skip]
 const WITHOUT_KEYS: &[(u16, &str, &str, AnswerClass, &str)] = &[
-    // Decided before execution, by the one payment service that is known to: these bytes, and no others.
+    // Exactly these bytes: one known payment service sends them before it executes anything.
     (403, "text/plain", "Forbidden", WRONG, "credentials"),
     (403, "text/plain", "Forbidden\n", WRONG, "credentials"),
     (403, "text/plain; charset=utf-8", "Forbidden\n", WRONG, "credentials"),
-    // Nearly that one.
+    // Responses that almost match the row above.
     (403, "text/plain", "Forbidden\n\n", WRONG_MAYBE_EXECUTED, "credentials"),
     (403, "text/plain", "Forbidden\r\n", WRONG_MAYBE_EXECUTED, "credentials"),
     (403, "text/plain", "Forbidden ", WRONG_MAYBE_EXECUTED, "credentials"),
@@ -177,7 +178,7 @@ const WITHOUT_KEYS: &[(u16, &str, &str, AnswerClass, &str)] = &[
     (403, JSON, "Forbidden\n", WRONG_MAYBE_EXECUTED, "credentials"),
     (401, "text/plain", "Forbidden\n", WRONG_MAYBE_EXECUTED, "credentials"),
     (404, "text/plain", "Forbidden\n", WRONG_MAYBE_EXECUTED, "no-such-route"),
-    // The other statuses that a gateway may put in the place of a response.
+    // Other statuses that a gateway may send in place of a response.
     (401, HTML, "<html>", WRONG_MAYBE_EXECUTED, "credentials"),
     (401, JSON, r#"{"error":"who are you"}"#, WRONG_MAYBE_EXECUTED, "credentials"),
     (403, HTML, "<html>", WRONG_MAYBE_EXECUTED, "credentials"),

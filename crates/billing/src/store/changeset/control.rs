@@ -6,25 +6,25 @@ use super::{Changeset, InvoiceChange, InvoiceStatus, LoadedFacts, resend};
 use crate::invoice::{AttemptState, InvoiceId, InvoiceState, Network};
 use crate::store::control::{Controlled, CustomerAction, InvoiceAction};
 
-/// What is to be written for one invoice.
+/// The changes to one invoice.
 #[derive(Debug)]
 pub struct InvoiceControl {
-    /// Its next state, if that changes.
+    /// The change of its state, if any.
     pub changes: Changeset,
-    /// Its next hold; `None` leaves it.
+    /// The new value of its hold; `None` if unchanged.
     pub held: Option<bool>,
 }
 
-/// What a store knows of a customer.
+/// The facts of a customer in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CustomerFacts {
     pub held: bool,
     pub network: Network,
-    /// An attempt of an invoice of the customer is open.
+    /// Whether an attempt of an invoice of the customer is open.
     pub has_open_attempt: bool,
 }
 
-/// Decides an action on an invoice; `held` is whether it is held. The facts are those of the invoice, with its open and
+/// Decides an action on an invoice; `held` is whether it is held now. The facts contain the invoice and its open and
 /// CHARGED attempts.
 ///
 /// # Errors
@@ -60,11 +60,11 @@ pub fn invoice<K: Clone + Eq + Hash>(
     }
 }
 
-/// What is to be written for one customer.
+/// The changes to one customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CustomerControl {
     Held(bool),
-    /// And what declines left on the customer's invoices goes.
+    /// The instrument has changed, so the effects of declines on the customer's invoices are removed.
     InstrumentChanged,
     Network(Network),
 }

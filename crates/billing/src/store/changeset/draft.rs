@@ -1,5 +1,5 @@
-//! A changeset while it is decided: outcomes and decisions are taken in one after the other, each by the rules, so that
-//! later ones of a batch meet what earlier ones changed. Pure.
+//! A changeset under construction: outcomes and decisions are applied one after the other by the rules, so that later
+//! ones of a batch see the effects of earlier ones. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -69,7 +69,7 @@ impl<K: Clone + Eq + Hash> Draft<K> {
         self.repair(key, *outcome, *again_in, decline.as_ref(), true)
     }
 
-    /// Takes in a ledger's row on a known attempt, as [`rules::repair`].
+    /// Applies a ledger row to a known attempt, by [`rules::repair`].
     pub(super) fn repair(
         &mut self,
         key: &K,
@@ -116,7 +116,8 @@ impl<K: Clone + Eq + Hash> Draft<K> {
         Ok(ResolutionAudit { attempt: (context.attempt, state), invoice: (context.invoice, invoice.state) })
     }
 
-    /// Whether an operator must decide now; `None`: no ledger records such an outcome, and nothing is adopted.
+    /// Adopts an attempt; returns whether an operator must decide now. `None`, and nothing is adopted, for an outcome
+    /// that no ledger records.
     pub(super) fn adopt(
         &mut self,
         mut attempt: AdoptedAttempt<K>,
@@ -129,7 +130,7 @@ impl<K: Clone + Eq + Hash> Draft<K> {
         let (state, next) = rules::adopt(invoice, others, as_invoiced, outcome)?;
         attempt.state = state;
         attempt.decline = (state == AttemptState::Refused).then(|| decline.cloned().unwrap_or_default());
-        // Its run is found when it is written; a final attempt counts at none.
+        // The run of an adopted attempt is chosen when the changeset is written; a final attempt is counted in no run.
         let (key, number) = (attempt.key.clone(), attempt.number);
         self.add(AttemptFact { key, invoice: attempt.invoice, number, run: RunId(0), state });
         self.adopted.push(attempt);
@@ -138,7 +139,8 @@ impl<K: Clone + Eq + Hash> Draft<K> {
         Some(next.is_some_and(|next| next.attention.is_some()))
     }
 
-    /// What is to be written. Outcomes count at the run that settles; doubt counts at the run that made the attempt.
+    /// The finished changeset. Outcomes are counted in the run that settles, and attempts in doubt in the run that made
+    /// them.
     pub(super) fn into_changeset(self, run: Option<RunId>) -> Changeset<K> {
         let mut counters: BTreeMap<RunId, CounterDeltas> =
             run.map(|run| (run, self.counters)).into_iter().collect();

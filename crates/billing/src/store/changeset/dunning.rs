@@ -1,5 +1,5 @@
-//! What declines and networks do to invoices: the flag and the date that a settlement leaves, and which candidates of a
-//! claim the network holds back. Pure; knows no SQL. When it is, `protocol::dunning` decides.
+//! The effects of declines and networks on invoices: the flag and the date that a settlement sets, and which candidates
+//! of a claim the network holds back. Pure; knows no SQL. The dates come from `protocol::dunning`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -11,23 +11,23 @@ use crate::protocol::key::Key;
 use crate::run_order::RunLimits;
 use crate::store::transaction::Candidate;
 
-/// What an invoice's attempts with the present customer and instrument say, and what is written of it.
+/// The facts from an invoice's attempts with the present customer and instrument, and its stored flag and date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LadderFacts {
     pub is_pending: bool,
     pub network: Network,
-    /// Declines of attempts that were made after the instrument changed.
+    /// The number of soft declines of attempts made after the instrument changed.
     pub soft_declines: u32,
-    /// The last decline: its class, unless it was recorded before there were classes, and when it was recorded. Voided and
-    /// rejected attempts say nothing.
+    /// The class and the time of the last decline; no class if it was recorded before there were classes. Voided and
+    /// rejected attempts do not count.
     pub last: Option<(Option<DeclineClass>, i64)>,
-    /// Due time of an invoice of the schedule.
+    /// The due time of an invoice of the schedule.
     pub due_at: Option<i64>,
     pub dunning: Option<Dunning>,
     pub next_attempt_at: Option<i64>,
 }
 
-/// The flag of a PENDING invoice that is not claimed now, and from when it may be.
+/// The new flag and date of a PENDING invoice that is not claimed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Postponed {
     pub id: InvoiceId,
@@ -43,10 +43,10 @@ impl LadderFacts {
         })
     }
 
-    /// The flag and the date that follow.
+    /// The flag and the date that follow from the facts.
     fn plan(&self) -> (Option<Dunning>, Option<i64>) {
         match self.retry() {
-            // Its first attempt is still to be made: on its day, or by the schedule as soon as it looks.
+            // The first attempt is still to be made: on its day, or in the next pass of the schedule.
             None if self.dunning.is_none() && self.next_attempt_at.is_some() => (None, self.next_attempt_at),
             None => (None, self.due_at),
             Some((retry @ Retry::After(wait), declined_at)) => (retry.flag(), Some(later(declined_at, wait))),
@@ -55,15 +55,15 @@ impl LadderFacts {
     }
 }
 
-/// Invoices whose flag and date follow anew from their attempts: each that becomes PENDING, however it does, and each that
-/// a repair gives attempts.
+/// Invoices whose flag and date must be derived again from their attempts: each that becomes PENDING for any reason,
+/// and each to which a repair adds attempts.
 pub fn to_plan<K>(changes: &Changeset<K>) -> BTreeSet<InvoiceId> {
     let is_pending = |change: &&InvoiceChange| change.status.state == InvoiceState::Pending;
     let pending = changes.invoices.iter().filter(is_pending).map(|change| change.id);
     pending.chain(changes.adopted.iter().map(|attempt| attempt.invoice)).collect()
 }
 
-/// Decides the next attempt of each invoice; of those that change.
+/// Decides flag and date of each invoice; returns those that change.
 pub fn plan(ladders: &BTreeMap<InvoiceId, LadderFacts>) -> Vec<Postponed> {
     let postponed = |(&id, ladder): (&InvoiceId, &LadderFacts)| {
         let (dunning, next_attempt_at) = ladder.plan();
@@ -77,8 +77,8 @@ fn later(at: i64, wait: Duration) -> i64 {
     at.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Which open attempts are allowed no more, since a repair found what was declined meanwhile: by the networks of their
-/// customers, or by a decline of their own invoices. To send one would charge the instrument once more than is allowed.
+/// Open attempts that are no longer allowed since a repair found earlier declines: a limit of the customer's network,
+/// or a decline of the same invoice, forbids them. Sending one would exceed what is allowed for the instrument.
 pub(in crate::store) fn to_withdraw(
     attempts: &[Attempt],
     instruments: &HashMap<CustomerId, InstrumentHistory>,
@@ -87,7 +87,8 @@ pub(in crate::store) fn to_withdraw(
 ) -> HashSet<Key> {
     let is_refused = |attempt: &&Attempt| {
         let instrument = instruments.get(&attempt.customer_id);
-        // No run attempts what has such a flag; what waits or is exhausted is attempted by a legacy call.
+        // Only these two flags forbid an attempt in every run: a legacy call also attempts invoices that wait or are
+        // exhausted.
         let own = ladders.get(&attempt.invoice_id).and_then(|ladder| ladder.retry());
         instrument.is_some_and(|instrument| instrument.refuses(now_ms))
             || matches!(own, Some((Retry::Never(Dunning::Hard | Dunning::Fix), _)))
@@ -95,17 +96,17 @@ pub(in crate::store) fn to_withdraw(
     attempts.iter().filter(is_refused).map(|attempt| attempt.key.clone()).collect()
 }
 
-/// Why candidates of a claim were not claimed.
+/// The candidates of a claim that were held back.
 #[derive(Debug, Default)]
 pub(in crate::store) struct HeldBack {
-    /// Their networks allow no attempt now.
+    /// The candidates whose networks allow no attempt now, with their new flags and dates.
     pub(in crate::store) postponed: Vec<Postponed>,
-    /// The first that may be claimed once an attempt that is under way is settled.
+    /// The first invoice that may be claimed once an attempt under way is settled.
     pub(in crate::store) waiting_from: Option<InvoiceId>,
 }
 
-/// Leaves of the candidates at most `limit`: those that fit into the run's limits and that their networks allow now. One
-/// that is left counts for those after it.
+/// Keeps at most `limit` of the candidates: those that fit into the run's limits and that their networks allow now.
+/// Each candidate that is kept counts for the ones after it.
 pub(in crate::store) fn hold_back(
     candidates: &mut Vec<Candidate>,
     mut instruments: HashMap<CustomerId, InstrumentHistory>,
@@ -129,14 +130,14 @@ pub(in crate::store) fn hold_back(
                 left -= usize::from(fits);
                 return fits;
             }
-            // No flag: it would outlast the open attempt.
+            // No flag is set, because the flag would outlast the open attempt.
             Gate::Occupied(open) => {
                 if open == OpenAttempt::UnderWay {
                     held_back.waiting_from.get_or_insert(candidate.id);
                 }
                 return false;
             }
-            // What its own attempts say stands, where it is stricter.
+            // A stricter result of the invoice's own attempts stays.
             Gate::Closed { .. } if candidate.dunning == Some(Dunning::Exhausted) => return false,
             Gate::Closed { until } => {
                 let own = candidate.next_attempt_at.filter(|_| candidate.dunning == Some(Dunning::Waiting));

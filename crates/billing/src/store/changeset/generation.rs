@@ -1,5 +1,5 @@
-//! Which invoices the due periods of a batch of subscriptions become, and where each subscription goes on. Pure; knows
-//! no SQL.
+//! Decides the invoices for the due periods of a batch of subscriptions, and the next period of each subscription.
+//! Pure; knows no SQL.
 
 use jiff::civil::Date;
 
@@ -12,41 +12,42 @@ use crate::subscription::{NextPeriod, Subscription};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueInvoice {
     pub reference: Reference,
-    /// Its subscription, by place in the batch.
+    /// The position of its subscription in the batch.
     pub place: usize,
     pub amount_minor: i64,
     /// The instant of the due date, before any holiday's shift, in milliseconds since the Unix epoch.
     pub due_at: i64,
-    /// From when it may be charged.
+    /// The time from which it may be charged.
     pub charge_at: i64,
 }
 
-/// What becomes of a batch.
+/// The result of a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Generation {
     pub invoices: Vec<DueInvoice>,
-    /// The subscriptions as they are afterwards, in the order of the batch.
+    /// The subscriptions after the batch, in its order.
     pub advanced: Vec<Subscription>,
-    /// Periods that were left out.
+    /// The number of skipped periods.
     pub skipped: i64,
 }
 
 /// Why a subscription of a store cannot be invoiced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSubscription {
-    /// Its row says that it is due, and it is not.
+    /// The row says that the subscription is due, but it is not.
     #[error("subscription {0} is not due on {1}")]
     NotDue(String, Date),
     /// No price covers the date.
     #[error("subscription {0} has no price on {1}")]
     NoPrice(String, Date),
-    /// Too long for a date behind it.
+    /// The reference is too long for an appended date.
     #[error("subscription {0}: {1}")]
     Reference(String, BadReference),
 }
 
-/// Decides a batch of subscriptions whose next period is due on `on`. A period is skipped if the next one of the same
-/// subscription is due as well, and is no later than `latest_until`: one behind it will not be made for it now.
+/// Decides a batch of subscriptions whose next period is due on `on`. A period is skipped if the next period of the
+/// same subscription is due too, and is not later than `latest_until`: a later one would not be invoiced in its place
+/// now.
 ///
 /// # Errors
 /// When a subscription's row is wrong.

@@ -1,4 +1,4 @@
-//! What an import does to the facts that a store holds, row by row; rows of one batch see each other. Pure; knows no
+//! The effect of an import on the facts of a store, row by row; later rows of a batch see earlier ones. Pure; knows no
 //! SQL.
 
 use std::collections::HashMap;
@@ -8,26 +8,27 @@ use crate::invoice::{CustomerId, Invoice, InvoiceId, InvoiceState, PaidBy, Refer
 use crate::money::Currency;
 use crate::store::{ImportMode, ImportRow, Imported};
 
-/// What a store holds of the customers and references that a batch names.
+/// The store's data of the customers and references in a batch.
 #[derive(Debug, Default)]
 pub struct KnownRows {
-    /// Currencies of those that exist.
+    /// Currencies of the existing customers.
     pub customers: HashMap<CustomerId, Currency>,
-    /// Invoices that exist; `true` when an attempt of one is open or charged.
+    /// Existing invoices; `true` if an attempt of the invoice is open or charged.
     pub invoices: HashMap<Reference, (Invoice, bool)>,
 }
 
-/// What is to be answered and, unless it is a dry run, to be written.
+/// The results for the caller and, unless it is a dry run, the rows to write.
 #[derive(Debug, Default)]
 pub struct ImportPlan<'a> {
-    /// One for each row.
+    /// One result for each row.
     pub answers: Vec<Imported>,
     pub customers: Vec<(CustomerId, Currency)>,
-    /// New invoices, in the order of the first row that names each, with the data of the last row that counts.
+    /// New invoices, in the order of the first row of each, with the data of the last valid row.
     pub created: Vec<&'a ImportRow>,
-    /// Known invoices that change, none of them PAID or CANCELLED. Their references stay as they are stored, whichever form a row has.
+    /// Known invoices that change, none of them PAID or CANCELLED. Their references stay as stored, also if a row has
+    /// another form.
     pub updated: Vec<(InvoiceId, &'a ImportRow)>,
-    /// Deltas that SQLite's store adds; PostgreSQL's triggers count.
+    /// Deltas that SQLite's store adds; in PostgreSQL triggers count.
     pub state_counts: StateCountDeltas,
 }
 
@@ -118,8 +119,8 @@ fn decide(
     }
 }
 
-/// An invoice that we charged may come again as PENDING, because the source does not know yet. One that the source called
-/// PAID may not.
+/// Whether a row agrees with the stored invoice. An invoice that we charged may be imported again as PENDING, because
+/// its source may not know yet. An invoice that was imported as PAID may not.
 fn is_same(row: &ImportRow, stored: &Invoice) -> bool {
     let paid_agrees = match (row.paid, stored.paid_by) {
         (true, paid_by) => paid_by.is_some(),

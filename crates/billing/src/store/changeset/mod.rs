@@ -1,4 +1,4 @@
-//! What is to be written when outcomes, ledger rows, decisions or claims meet the facts that a store has loaded.
+//! Decides what is written for outcomes, ledger rows, decisions or claims, given the facts that a store has loaded.
 //! Pure: every rule about rows, counters and audit rows is here. Backends load facts and apply a changeset; the model
 //! calls the same functions. Knows no SQL and no clock.
 
@@ -23,39 +23,35 @@ use crate::store::{LedgerFact, REPAIR_NUMBERS_MAX, Repaired, Resolved, Settled};
 
 pub use rules::{InvoiceStatus, needs_others};
 
-/// `lease_until` of an attempt that needs manual resolution, so that no search for due ones passes it:
+/// `lease_until` of an attempt that needs manual resolution, so that no search for due attempts finds it:
 /// 9999-12-31T23:59:59.999Z, the last instant that RFC 3339 can write.
 pub const LEASE_NEVER: i64 = 253_402_300_799_999;
 
-/// An attempt as it was read.
+/// An attempt as read from the store.
 #[derive(Clone, Debug)]
 pub struct AttemptFact<K = Key> {
-    /// Its key.
     pub key: K,
-    /// Its invoice.
     pub invoice: InvoiceId,
-    /// Its number.
     pub number: u32,
-    /// The run that made it.
+    /// The run that made the attempt.
     pub run: RunId,
-    /// Its state.
     pub state: AttemptState,
 }
 
-/// Rows read under a lock: the attempts in question with their invoices and, where
-/// [`needs_others`] says so, every other open or CHARGED attempt of these invoices.
+/// Rows read under a lock: the requested attempts with their invoices and, where [`needs_others`] says so, every other
+/// open or CHARGED attempt of these invoices.
 #[derive(Clone, Debug)]
 pub struct LoadedFacts<K = Key> {
     /// States of the invoices.
     pub invoices: BTreeMap<InvoiceId, InvoiceState>,
-    /// Attempts, each once.
+    /// The attempts, each once.
     pub attempts: Vec<AttemptFact<K>>,
 }
 
 /// When an attempt that stays open may be claimed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimAgain {
-    /// After so long.
+    /// Claimable again after this time.
     In(Duration),
     /// Never: an operator decides.
     Never,
@@ -64,26 +60,26 @@ pub enum ClaimAgain {
 /// A change of an attempt; valid only while it is in the state that was read.
 #[derive(Clone, Debug)]
 pub struct AttemptChange<K = Key> {
-    /// As it was read.
+    /// The attempt as read.
     pub read: AttemptFact<K>,
     /// Its next state.
     pub state: AttemptState,
-    /// Sends that did not count.
+    /// Sends to subtract because they did not count.
     pub sends_taken_back: i32,
-    /// Its next lease; `None` leaves it.
+    /// The attempt's next lease; `None` if unchanged.
     pub claim_again: Option<ClaimAgain>,
-    /// Why it was refused, if it is now.
+    /// The reason of a refusal that is recorded now.
     pub decline: Option<Decline>,
 }
 
 impl<K> AttemptChange<K> {
-    /// Whether it becomes CHARGED now.
+    /// Whether the attempt becomes CHARGED now.
     #[must_use]
     pub fn charges(&self) -> bool {
         self.closes() && self.state == AttemptState::Charged
     }
 
-    /// Whether it becomes final now.
+    /// Whether the attempt becomes final now.
     #[must_use]
     pub fn closes(&self) -> bool {
         !self.state.is_open() && self.state != self.read.state
@@ -93,11 +89,10 @@ impl<K> AttemptChange<K> {
 /// A change of an invoice; valid only while it is in the state that was read.
 #[derive(Clone, Copy, Debug)]
 pub struct InvoiceChange {
-    /// Which one.
     pub id: InvoiceId,
     /// The state that was read.
     pub read: InvoiceState,
-    /// Its next status.
+    /// The invoice's next status.
     pub status: InvoiceStatus,
 }
 
@@ -107,54 +102,50 @@ impl InvoiceChange {
     }
 }
 
-/// An attempt that only the provider's ledger knew; written as final, before any [`AttemptChange`] of it.
+/// An attempt that only the provider's ledger knew; written as final, before any [`AttemptChange`] of the same attempt.
 #[derive(Clone, Debug)]
 pub struct AdoptedAttempt<K = Key> {
-    /// Its key.
     pub key: K,
-    /// Its invoice.
     pub invoice: InvoiceId,
-    /// Its number.
     pub number: u32,
-    /// Whom the ledger's row says, or else the invoice.
+    /// The customer in the ledger's row, or else the invoice's.
     pub customer_id: CustomerId,
     /// The amount in the ledger's row, or else the invoice's.
     pub money: Money,
-    /// Its state.
     pub state: AttemptState,
-    /// Why it was refused, if it was.
+    /// Why the attempt was refused, if it was.
     pub decline: Option<Decline>,
 }
 
-/// What is added to the counters of one run.
+/// Numbers to add to the counters of one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CounterDeltas {
-    /// Claims.
+    /// Claims of attempts.
     pub attempted: i64,
-    /// CHARGED, each once.
+    /// Attempts settled as CHARGED, each once.
     pub paid: i64,
-    /// REFUSED or VOIDED.
+    /// Attempts settled as REFUSED or VOIDED.
     pub refused: i64,
     pub rejected: i64,
-    /// More attempts in IN_DOUBT than before.
+    /// The change of the number of attempts in doubt.
     pub in_doubt: i64,
-    /// Given back unsent.
+    /// Claims that were given back unsent.
     pub not_sent: i64,
 }
 
-/// By how much the number of invoices in each state changes.
+/// The change of the number of invoices in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateCountDeltas([i64; InvoiceState::ALL.len()]);
 
 impl StateCountDeltas {
-    /// Counts invoices that move, or that are created (`from` is `None`).
+    /// Adds invoices that change their state, or that are created (`from` is `None`).
     pub fn add(&mut self, from: Option<InvoiceState>, to: InvoiceState) {
         for (delta, &state) in self.0.iter_mut().zip(InvoiceState::ALL) {
             *delta += i64::from(state == to) - i64::from(Some(state) == from);
         }
     }
 
-    /// Counts invoices that are created.
+    /// Adds invoices that are created.
     pub fn add_created(&mut self, state: InvoiceState, count: i64) {
         for (delta, &of) in self.0.iter_mut().zip(InvoiceState::ALL) {
             *delta += if of == state { count } else { 0 };
@@ -167,7 +158,7 @@ impl StateCountDeltas {
     }
 }
 
-/// Audit of one decision: attempt and invoice before and after.
+/// The audit data of one decision: attempt and invoice before and after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResolutionAudit {
     pub attempt: (AttemptState, AttemptState),
@@ -177,7 +168,7 @@ pub struct ResolutionAudit {
 /// Everything that one transaction writes.
 #[derive(Clone, Debug)]
 pub struct Changeset<K = Key> {
-    /// Attempts to insert, as the latest run's or as those of a finished one that is made for them.
+    /// Attempts to insert: in the latest run, or in a finished run that is made for them.
     pub adopted: Vec<AdoptedAttempt<K>>,
     /// Attempts to change, each from the state that was read.
     pub attempts: Vec<AttemptChange<K>>,
@@ -185,13 +176,13 @@ pub struct Changeset<K = Key> {
     pub invoices: Vec<InvoiceChange>,
     /// Deltas to add to each run's counters.
     pub counters: BTreeMap<RunId, CounterDeltas>,
-    /// Added by SQLite's store; PostgreSQL's triggers count.
+    /// Deltas that SQLite's store adds; in PostgreSQL triggers count.
     pub state_counts: StateCountDeltas,
     /// Whether the unfinished run is joined, so that its driver checks for new work before it ends.
     pub joins_run: bool,
 }
 
-/// Records outcomes, in order; `run` is the one that settles.
+/// Records outcomes, in order; `run` is the run that settles.
 pub fn settle<K: Clone + Eq + Hash>(
     facts: LoadedFacts<K>,
     run: Option<RunId>,
@@ -202,8 +193,8 @@ pub fn settle<K: Clone + Eq + Hash>(
     (draft.into_changeset(run), settled)
 }
 
-/// Records an operator's decision on the attempt with this key, or says why nothing changes. `refusal` is the reason for
-/// which the provider had refused it, if it had.
+/// Records an operator's decision on the attempt with this key, or returns why nothing changes. `refusal` is the
+/// provider's reason if it had refused the attempt.
 pub fn resolve<K: Clone + Eq + Hash>(
     facts: LoadedFacts<K>,
     key: &K,
@@ -215,20 +206,21 @@ pub fn resolve<K: Clone + Eq + Hash>(
     Ok((draft.into_changeset(None), audit))
 }
 
-/// When an attempt can have been sent last, in milliseconds since the Unix epoch by the store's clock.
+/// Times that bound the last send of an attempt, in milliseconds since the Unix epoch by the store's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct SendTimes {
     /// When the attempt was created.
     pub created_at: i64,
-    /// End of the attempt's lease: it is not sent after this. One that needs manual resolution has no such end.
+    /// End of the attempt's lease: the attempt is not sent later. An attempt that needs manual resolution has no such
+    /// end.
     pub lease_until: i64,
-    /// When its invoice changed last: one that needs manual resolution was sent before that.
+    /// The last change of its invoice: an attempt that needs manual resolution was sent before that.
     pub parked_at: i64,
     pub now: i64,
 }
 
-/// For how long a request of the open attempt with this key may still be executed somewhere, if one that is `quiet_for`
-/// old cannot be. Zero: "not charged" may be decided, as far as this goes.
+/// How long a request of the open attempt with this key may still be executed, if no request is executed once it is
+/// `quiet_for` old. Zero means that "not charged" is allowed in this respect.
 pub fn alive_for<K: Eq>(
     facts: &LoadedFacts<K>,
     key: &K,
@@ -250,19 +242,19 @@ pub fn alive_for<K: Eq>(
     Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))
 }
 
-/// An invoice that rows of the ledger name, and the last number of its attempts.
+/// An invoice named in rows of the ledger, and the last number of its attempts.
 #[derive(Clone, Debug)]
 pub struct Owner {
     /// The invoice.
     pub invoice: Invoice,
-    /// 0 for none.
+    /// 0 without an attempt.
     pub last_number: u32,
 }
 
-/// Customers and amounts of an attempt and of its invoice.
+/// The customer and the amount of an attempt, then those of its invoice.
 pub type CustomersAndAmounts = [(CustomerId, Money); 2];
 
-/// What rows of the ledger meet, beside the facts.
+/// Facts for ledger rows, besides the loaded ones.
 #[derive(Clone, Debug, Default)]
 pub struct RepairFacts {
     /// Invoices by the text of their references.
@@ -271,7 +263,7 @@ pub struct RepairFacts {
     pub amounts: HashMap<Key, CustomersAndAmounts>,
 }
 
-/// Records rows of the provider's ledger, in order: a known key is settled, an unknown one is adopted if it is a key of
+/// Records rows of the provider's ledger, in order. A known key is settled. An unknown key is adopted if it is a key of
 /// this deployment.
 pub fn repair(
     facts: LoadedFacts,
@@ -305,7 +297,7 @@ pub fn repair(
     (Changeset { joins_run, ..draft.into_changeset(None) }, repaired)
 }
 
-/// The number is found by deriving the keys again, as they were derived when they were sent.
+/// Adopts an unknown key. Its number is found by deriving the keys of the next numbers until one is equal.
 fn adopt(
     draft: &mut Draft<Key>,
     deployment: DeploymentId,
@@ -331,7 +323,7 @@ fn adopt(
     Some((if needs_operator { Repaired::Conflict } else { Repaired::Adopted }, amounts))
 }
 
-/// The number of an invoice's next attempt in this run; `None` when the run has attempted it already.
+/// The number of an invoice's next attempt in this run; `None` if the run has attempted the invoice already.
 #[must_use]
 pub fn next_number(last: Option<(u32, RunId)>, run: RunId) -> Option<u32> {
     match last {

@@ -1,16 +1,16 @@
-//! The rules: what an outcome, a ledger row or an operator's decision does to one attempt and its invoice.
-//! Pure; knows no batch, no counter, no SQL.
+//! The rules for the effect of an outcome, a ledger row or an operator's decision on one attempt and its invoice. Pure;
+//! knows no batch, no counter, no SQL.
 
 use crate::invoice::{AttemptState, AttentionReason, InvoiceState, PaidBy};
 use crate::protocol::transition::{Conflict, Outcome, on_final};
 use crate::store::{Resolved, Settled};
 
-/// An attempt and what surrounds it when an outcome or a decision arrives.
+/// An attempt, its invoice and other attempts at the time of an outcome or a decision.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AttemptContext {
     pub(super) attempt: AttemptState,
     pub(super) invoice: InvoiceState,
-    /// Other attempts of the invoice; empty where [`needs_others`] says no.
+    /// Other attempts of the invoice; empty if [`needs_others`] returns false.
     pub(super) others: Others,
 }
 
@@ -20,19 +20,19 @@ pub(super) struct Others {
     pub(super) charged: bool,
 }
 
-/// Whether other attempts can matter: one that is open while its invoice is CHARGING is the only one open or charged.
+/// Whether other attempts can matter. An open attempt of a CHARGING invoice is the only one that is open or charged.
 #[must_use]
 pub fn needs_others(attempt: AttemptState, invoice: InvoiceState) -> bool {
     !(attempt.is_open() && invoice == InvoiceState::Charging)
 }
 
-/// State of an invoice with what belongs to it.
+/// The state of an invoice with its details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvoiceStatus {
     pub state: InvoiceState,
-    /// Set exactly when PAID.
+    /// Set only when PAID.
     pub paid_by: Option<PaidBy>,
-    /// Set exactly when ATTENTION.
+    /// Set only when ATTENTION.
     pub attention: Option<AttentionReason>,
 }
 
@@ -50,16 +50,16 @@ impl InvoiceStatus {
     }
 }
 
-/// What recording an outcome changes, and what its caller gets.
+/// The changes by an outcome, and the result for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SettlementEffect {
-    /// The attempt's next state; `None` leaves it.
+    /// The attempt's next state; `None` if unchanged.
     pub(super) attempt: Option<AttemptState>,
-    /// Whether the last send did not count.
+    /// Whether the last send is subtracted because it did not count.
     pub(super) takes_back_send: bool,
-    /// The invoice's next status; `None` leaves it.
+    /// The invoice's next status; `None` if unchanged.
     pub(super) invoice: Option<InvoiceStatus>,
-    /// The caller's answer.
+    /// The caller's result.
     pub(super) settled: Settled,
 }
 
@@ -69,15 +69,15 @@ impl SettlementEffect {
     }
 }
 
-/// Decides what an outcome does.
+/// Decides the effect of an outcome.
 #[must_use]
 pub(super) fn settle(context: AttemptContext, outcome: Outcome) -> SettlementEffect {
     if context.attempt.is_open() { settle_open(context, outcome) } else { settle_final(context, outcome) }
 }
 
-/// Decides what a ledger's row on a known attempt does in a repair: the same as [`settle`], except that a charge of
+/// Decides the effect of a ledger row on a known attempt in a repair. It is that of [`settle`], except that a charge of
 /// other data never makes the invoice PAID. `has_same_terms` tells whether the row has the customer and the amount of
-/// the attempt and of the invoice. Without this check an invoice of 99.00 is PAID by a charge of 10.00.
+/// the attempt and of the invoice. Without this check a charge of 10.00 could make an invoice of 99.00 PAID.
 #[must_use]
 pub(super) fn repair(context: AttemptContext, outcome: Outcome, has_same_terms: bool) -> SettlementEffect {
     let effect = settle(context, outcome);
@@ -87,7 +87,7 @@ pub(super) fn repair(context: AttemptContext, outcome: Outcome, has_same_terms: 
     }
     let attention = InvoiceStatus::attention(AttentionReason::KeyReused);
     if context.attempt.is_open() {
-        // The attempt as it was sent is not what was charged: it stays open for an operator.
+        // The charge differs from the attempt that was sent: the attempt stays open for an operator.
         return SettlementEffect {
             invoice: (context.invoice != InvoiceState::Attention).then_some(attention),
             ..SettlementEffect::nothing(Settled::Conflict(Conflict::Contradiction))
@@ -102,12 +102,12 @@ fn settle_open(context: AttemptContext, outcome: Outcome) -> SettlementEffect {
     }
     let invoice = match outcome {
         Outcome::Charged => Some(InvoiceStatus::paid(PaidBy::Charge)),
-        // Still open: an invoice in ATTENTION stays there, for the reason that came first.
+        // The attempt stays open: an invoice in ATTENTION stays there, for its first reason.
         Outcome::NotSent => None,
         Outcome::InDoubt(_) if context.invoice == InvoiceState::Attention => None,
         Outcome::InDoubt(None) => None,
         Outcome::InDoubt(Some(reason)) => Some(InvoiceStatus::attention(reason)),
-        // This attempt charged nothing, but an earlier one did, late: the invoice is paid, once.
+        // This attempt was not charged, but an earlier one was charged late: the invoice is paid, once.
         Outcome::Refused | Outcome::Rejected | Outcome::Voided if context.others.charged => {
             Some(InvoiceStatus::paid(PaidBy::Charge))
         }
@@ -127,8 +127,8 @@ fn settle_final(context: AttemptContext, outcome: Outcome) -> SettlementEffect {
         None => SettlementEffect::nothing(Settled::Same),
         Some(Conflict::ChargedLate) if context.others.charged => second_charge(None),
         Some(Conflict::ChargedLate) => {
-            // PAID by import or by an operator's decision, and charged besides, or CANCELLED and charged: one charge has
-            // to be refunded.
+            // The invoice was PAID by import or by an operator's decision, or CANCELLED, and is charged now: one charge
+            // must be refunded.
             let owes_nothing = matches!(context.invoice, InvoiceState::Paid | InvoiceState::Cancelled);
             let invoice = if context.others.open || owes_nothing {
                 InvoiceStatus::attention(AttentionReason::ChargedLate)
@@ -150,8 +150,8 @@ fn settle_final(context: AttemptContext, outcome: Outcome) -> SettlementEffect {
     }
 }
 
-/// Two attempts of one invoice are charged. The unique index allows one CHARGED attempt, so this one is not recorded as
-/// charged: an open one stays open, in doubt, and an operator must decide.
+/// The effect when a second attempt of an invoice is charged. The unique index allows one CHARGED attempt, so this one
+/// is not recorded as charged: if open, it stays in doubt, and an operator must decide.
 fn second_charge(attempt: Option<AttemptState>) -> SettlementEffect {
     SettlementEffect {
         attempt,
@@ -162,8 +162,8 @@ fn second_charge(attempt: Option<AttemptState>) -> SettlementEffect {
 }
 
 /// Decides how an attempt that only the ledger knew is recorded, once and as final: its state, and the invoice's next
-/// status. `others` are all attempts that the store has of the invoice; `as_invoiced` says whether the ledger's row has
-/// the invoice's customer and amount. `None`: the outcome is not one that a ledger records.
+/// status. `others` are all attempts of the invoice in the store; `as_invoiced` tells whether the ledger's row has the
+/// invoice's customer and amount. `None` for an outcome that no ledger records.
 #[must_use]
 pub(super) fn adopt(
     invoice: InvoiceState,
@@ -175,7 +175,7 @@ pub(super) fn adopt(
         Outcome::Refused => Some((AttemptState::Refused, None)),
         Outcome::Voided => Some((AttemptState::Voided, None)),
         Outcome::Charged => {
-            // As if it had been closed as not charged, and a late charge came to light.
+            // Treated as a late charge of an attempt that was closed as not charged.
             let context = AttemptContext { attempt: AttemptState::Refused, invoice, others };
             let late = settle_final(context, outcome);
             let is_other = |status: &InvoiceStatus| status.state == InvoiceState::Paid && !as_invoiced;
@@ -191,8 +191,8 @@ pub(super) fn adopt(
     }
 }
 
-/// Decides what an operator's decision on an attempt does: the attempt's next state (`None` leaves it) and the invoice's
-/// status, or why nothing changes. `is_refused` tells whether the provider had refused it.
+/// Decides the effect of an operator's decision on an attempt: the attempt's next state (`None` if unchanged) and the
+/// invoice's status, or why nothing changes. `is_refused` tells whether the provider had refused the attempt.
 pub(super) fn resolve(
     context: AttemptContext,
     charged: bool,
@@ -212,14 +212,14 @@ pub(super) fn resolve(
     }
 }
 
-/// A decision on a final attempt changes nothing of it, but ends the ATTENTION of its invoice: a rejected attempt may be
-/// tried again, a charged one is acknowledged. While another attempt is open, that one must be resolved first.
+/// The effect of a decision on a final attempt: the attempt stays, but its invoice may leave ATTENTION. After a
+/// rejection the invoice may be tried again; a charge is acknowledged. An open attempt must be resolved first.
 fn resolve_final(context: AttemptContext, charged: bool) -> Option<InvoiceStatus> {
     if context.invoice != InvoiceState::Attention || context.others.open {
         return None;
     }
     match (context.attempt, charged) {
-        // After a repair the last attempt may be another than the one that was rejected.
+        // After a repair the last attempt may differ from the rejected one.
         (AttemptState::Rejected | AttemptState::Refused | AttemptState::Voided, false)
             if !context.others.charged =>
         {

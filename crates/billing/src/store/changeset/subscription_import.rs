@@ -1,5 +1,5 @@
-//! Which subscriptions of an import are new, and which customers come with them; rows of one batch see each other. Pure;
-//! knows no SQL.
+//! Decides which subscriptions of an import are new, and which customers are created for them; later rows of a batch
+//! see earlier ones. Pure; knows no SQL.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,23 +10,23 @@ use crate::schedule::Price;
 use crate::store::subscriptions::SubscriptionImported;
 use crate::subscription::{Change, NewSubscription, Subscription};
 
-/// A customer that a store has, or is to have.
+/// An existing customer, or one to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownCustomer {
     pub id: CustomerId,
     pub currency: Currency,
-    /// Where it was named by one, and has its number from billing.
+    /// The customer's reference, if it was named by one; billing then gave it its number.
     pub reference: Option<Reference>,
 }
 
-/// A price that an operator set: the subscription, and the detail of the action.
+/// A price that an operator set: the subscription, and the recorded detail of the action.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OperatorPrice {
     pub subscription: Reference,
     pub detail: String,
 }
 
-/// What a store holds of the customers and subscriptions that a batch names.
+/// The store's data of the customers and subscriptions in a batch.
 #[derive(Debug)]
 pub struct KnownSubscriptions {
     currencies: HashMap<CustomerId, Currency>,
@@ -36,7 +36,7 @@ pub struct KnownSubscriptions {
 }
 
 impl KnownSubscriptions {
-    /// Those with a number that a new customer might get are among the customers.
+    /// `customers` must include the owners of all numbers that a new customer might get.
     #[must_use]
     pub fn new(
         customers: Vec<KnownCustomer>,
@@ -56,7 +56,7 @@ impl KnownSubscriptions {
         known
     }
 
-    /// A price of a date is an operator's if the one that is stored is what an action says.
+    /// Whether an operator set this price: the stored price equals the recorded detail of an action.
     fn is_operators(&self, subscription: &Reference, price: Price) -> bool {
         let detail = Change::Price(price).detail().unwrap_or_default();
         self.prices.contains(&OperatorPrice { subscription: subscription.clone(), detail })
@@ -79,17 +79,17 @@ impl KnownSubscriptions {
     }
 }
 
-/// A subscription to be made, and the number of its customer.
+/// A subscription to create, and the number of its customer.
 #[derive(Debug)]
 pub struct CreatedSubscription<'a> {
     pub new: &'a NewSubscription,
     pub customer_id: CustomerId,
 }
 
-/// What is to be answered and, unless it is a dry run, to be written.
+/// The results for the caller and, unless it is a dry run, the rows to write.
 #[derive(Debug, Default)]
 pub struct SubscriptionImportPlan<'a> {
-    /// One for each row.
+    /// One result for each row.
     pub answers: Vec<SubscriptionImported>,
     pub customers: Vec<KnownCustomer>,
     pub created: Vec<CreatedSubscription<'a>>,

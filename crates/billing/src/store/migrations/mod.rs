@@ -1,5 +1,6 @@
-//! Billing's schema as ordered steps, one numbered SQL file each. Steps are appended and never changed: databases record
-//! them by number and name. Each step leaves the previous version working (expand now, contract one version later).
+//! Billing's schema as ordered steps, one numbered SQL file each. Steps are appended and never changed: databases
+//! record them by number and name. Each step leaves the previous version working (expand now, contract one version
+//! later).
 
 use chassis::schema::Migration;
 
@@ -9,7 +10,6 @@ macro_rules! step {
     };
 }
 
-/// Steps of SQLite.
 pub(super) static SQLITE: [Migration; 17] = [
     step!("billing", "sqlite/0001_billing.sql"),
     step!("resolutions", "sqlite/0002_resolutions.sql"),
@@ -30,7 +30,7 @@ pub(super) static SQLITE: [Migration; 17] = [
     step!("attempts by invoice", "sqlite/0017_attempts_by_invoice.sql"),
 ];
 
-/// Steps of PostgreSQL. It got its first ones later, with what SQLite's earlier steps had added.
+/// PostgreSQL's support came later, so its first step contains what SQLite's earlier steps had added.
 pub(super) static POSTGRES: [Migration; 16] = [
     step!("billing", "postgres/0001_billing.sql"),
     step!("run versions", "postgres/0002_run_versions.sql"),

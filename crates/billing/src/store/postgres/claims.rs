@@ -1,5 +1,5 @@
 //! Claims in PostgreSQL: PENDING invoices that a run has not attempted, first sends, and leases of open attempts. Rows
-//! that another claimer has locked are passed over. A claim whose commit was in doubt is read back by its id.
+//! that another claim has locked are skipped. A claim whose commit is in doubt is read back by its id.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -17,17 +17,18 @@ use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::rows::{self, Columns, FromRow};
 use crate::store::transaction::{Candidates, ClaimOrder, Claimed, PendingClaim, log_unclaimable};
 
-/// Between two tries to read back what a claim wrote.
+/// The pause between two tries to read back a claim.
 const READ_BACK_EVERY: Duration = Duration::from_millis(100);
 
-/// The id alone is not enough: a previous version claims without an id, and leaves an older one. `sends` has grown then.
+/// The claim id alone is not enough: a previous version claims without an id and leaves an older one, but increments
+/// `sends`.
 const READ_BACK: &str = "
     SELECT a.key FROM unnest($1::text[], $2::integer[], $4::bigint[], $5::integer[]) AS u (key, sends, invoice_id, number)
     JOIN attempts AS a ON a.invoice_id = u.invoice_id AND a.number = u.number AND a.key = u.key
     WHERE a.claim_id = $3 AND a.sends = u.sends AND a.state IN ('INTENT', 'IN_DOUBT')";
 
-/// Runs a claim. If its commit is in doubt, reads it back for as long as the result may be of use: otherwise no
-/// process would send what it claimed until the lease has ended.
+/// Runs a claim. If its commit is in doubt, reads the claim back while the result can be of use: otherwise no process
+/// would send the claimed attempts until their leases have ended.
 pub(super) async fn claim<F, Fut>(database: &Postgres, lease: Duration, steps: F) -> Result<Claimed>
 where
     F: Fn(PostgresTransaction) -> Fut + Send + Sync,
@@ -74,15 +75,15 @@ where
     Err(in_doubt)
 }
 
-/// Waiting invoices that one statement of a claim examines at most, if its filter has no index.
+/// The most PENDING invoices that one statement of a claim examines, if its filter has no index.
 const SCAN_MAX: i64 = 2_000;
 
-/// The last invoice that such a statement examines; none if fewer wait.
+/// The last invoice that such a statement examines; no row if fewer wait.
 const SCAN_END: &str = "
     SELECT i.id FROM invoices AS i WHERE i.state = 'PENDING' AND i.id > $1 ORDER BY i.id OFFSET $2 LIMIT 1";
 
-/// What was locked is checked as it is then. `conditions` are what a filter asks for beyond that: they only spare
-/// looking at rows and locking them, [`RunFilter::admits`] decides.
+/// Locked rows are checked again in their locked state. `conditions` come from a filter and only reduce the rows that
+/// are read and locked; [`RunFilter::admits`] decides.
 fn candidates_sql(conditions: &str, locks: bool) -> String {
     let (of_customers, lock) = if locks { ("", LOCK) } else { (NETWORK_KNOWN, "") };
     format!(
@@ -103,20 +104,22 @@ const LOCK: &str = "FOR UPDATE OF i SKIP LOCKED";
 const NETWORK_KNOWN: &str =
     "AND EXISTS (SELECT 1 FROM customers AS n WHERE n.id = i.customer_id AND n.network <> 'none')";
 
-/// Condition of a scheduled run: the predicate of the index `invoices_scheduled_by_id`, so that no other invoice is looked at.
+/// Condition of a scheduled run: the predicate of the index `invoices_scheduled_by_id`, so that no other invoice is
+/// read.
 const SCHEDULED: &str = "AND i.next_attempt_at IS NOT NULL AND i.next_attempt_at <= $4";
 
-/// Condition of a run with another filter, within one scan. No index is wanted for these: the order by id would have to be sorted.
+/// Condition of a run with another filter, within one scan. No index may serve it, because the rows would have to be
+/// sorted by id.
 const FILTERED: &str = "AND i.id <= $4 AND ($5::bigint IS NULL OR i.customer_id = $5)
     AND ($6::text IS NULL OR starts_with(i.reference, $6)) AND ($7::bigint IS NULL OR i.due_at < $7)
     AND (NOT $8 OR i.next_attempt_at IS NOT NULL)";
 
-/// Read after the lock: another claim may have come in between.
+/// Read after the lock, because another claim may have committed in between.
 const LAST_ATTEMPTS: &str = "
     SELECT DISTINCT ON (invoice_id) invoice_id, number, run_id FROM attempts WHERE invoice_id = ANY($1)
     ORDER BY invoice_id, number DESC";
 
-/// Rows that a filter lets through, and how far they were looked for.
+/// The rows that a filter admits, and the last row examined.
 async fn filtered(
     tx: &Tx,
     claim: &PendingClaim,
@@ -135,7 +138,7 @@ async fn filtered(
         }
         return Ok((tx.query(&candidates_sql(conditions, locks), &params).await?, None));
     }
-    // Before the scan: an invoice that begins to wait meanwhile is not passed unseen.
+    // Read before the scan: an invoice that becomes PENDING meanwhile is not skipped unseen.
     let end = tx.query(SCAN_END, &[(&claim.after.0, Type::INT8), (&(SCAN_MAX - 1), Type::INT8)]).await?;
     let end: Option<i64> = end.first().map(|row| get(row, 0)).transpose()?;
     let through = end.unwrap_or(i64::MAX);
@@ -180,7 +183,7 @@ pub(super) async fn candidates(
     Ok(candidates)
 }
 
-/// A row that the unique indexes refuse is left out, and its invoice with it.
+/// A row that the unique indexes reject is left out, and its invoice too.
 const INSERT: &str = "
     WITH now AS MATERIALIZED (SELECT billing_now_ms() AS ms)
     INSERT INTO attempts (key, invoice_id, number, customer_id, currency, amount_minor, state, sends, run_id,
@@ -231,7 +234,8 @@ pub(super) async fn insert(claim: &PostgresTransaction, attempts: Vec<Attempt>) 
     Ok(attempts.into_iter().filter_map(with_times).collect())
 }
 
-/// Accepts only the first open attempt of a customer whose network is known: several are open when the network was set.
+/// Accepts only the first open attempt of a customer whose network is known. Several may be open if the network was set
+/// later.
 macro_rules! is_its_turn {
     () => {
         "NOT (EXISTS (SELECT 1 FROM customers AS c WHERE c.id = a.customer_id AND c.network <> 'none')
@@ -251,7 +255,7 @@ const LEASE_DUE: &str = concat!(
     FROM now, due AS i WHERE a.invoice_id = i.invoice_id AND a.number = i.number"
 );
 
-/// Takes back the sends of unreadable attempts, which are not sent.
+/// Subtracts the sends of unreadable attempts, which are not sent.
 const TAKE_BACK_SENDS: &str = "
     UPDATE attempts AS a SET sends = a.sends - 1 FROM unnest($1::bigint[], $2::integer[]) AS u (invoice_id, number)
     WHERE a.invoice_id = u.invoice_id AND a.number = u.number";
@@ -294,7 +298,7 @@ const NEXT_DUE: &str = concat!(
     " ORDER BY a.lease_until LIMIT 1"
 );
 
-/// Ends leases that reach so far ahead that a wrong clock must have set them.
+/// Ends leases so far ahead that a wrong clock must have set them.
 const END_WRONG_LEASES: &str = "
     UPDATE attempts SET lease_until = billing_now_ms()
     WHERE state IN ('INTENT', 'IN_DOUBT') AND lease_until > billing_now_ms() + $1 AND lease_until < $2 RETURNING 1";

@@ -1,5 +1,5 @@
-//! Holds and the halt in PostgreSQL. Claims take a lock of their transaction together; what forbids claims takes it
-//! alone, so that no claim that has begun before commits after. Decides nothing.
+//! Holds and the halt in PostgreSQL. Claims share a transaction lock; actions that forbid claims take it exclusively,
+//! so that no claim that has begun before commits after them. Decides nothing.
 
 use async_trait::async_trait;
 use chassis::postgres::{Param, PoolClass, Result as PgResult, Row, Tx, Type, get};
@@ -16,13 +16,13 @@ use crate::store::{Result, transaction as steps};
 const CLAIMS: &str = "SELECT pg_advisory_xact_lock_shared(hashtext('billing claims'))";
 const NO_CLAIMS: &str = "SELECT pg_advisory_xact_lock(hashtext('billing claims'))";
 
-/// Before a claim looks for anything: the statements that follow see each halt and hold that was made before.
+/// Takes the lock before any read of a claim, so that the following statements see each earlier halt and hold.
 pub(super) async fn begin_claim(tx: &Tx) -> PgResult<()> {
     tx.query(CLAIMS, &[]).await.map(drop)
 }
 
-/// Few attempts are open at any time. The weaker lock: settlements of the customer's invoices check by foreign key that the
-/// customer is there, and what waits for such an invoice must not hold them up.
+/// Few attempts are open at any time. The weaker row lock is enough: settlements of the customer's invoices check by a
+/// foreign key that the customer exists, and must not wait for an action that itself waits for such an invoice.
 const CUSTOMER: &str = "
     SELECT c.held, c.network, EXISTS (SELECT 1 FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
         WHERE a.state IN ('INTENT', 'IN_DOUBT') AND i.customer_id = c.id)

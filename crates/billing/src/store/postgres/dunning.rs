@@ -1,4 +1,4 @@
-//! What PostgreSQL knows of ladders and instruments. Decides nothing.
+//! Reads and writes ladders and instruments in PostgreSQL. Decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -11,8 +11,8 @@ use crate::protocol::key::Key;
 use crate::store::changeset::dunning::{self as changeset, LadderFacts, Postponed};
 use crate::store::rows::{self, Columns};
 
-/// The states are conditions of the sums and not of the rows: by them the planner, without statistics, would read all
-/// declines there are instead of the attempts of the invoice.
+/// The states are conditions of the sums and not of the rows: otherwise the planner, without statistics, would read all
+/// declines in the table instead of the attempts of the invoice.
 const LADDERS: &str = "
     SELECT i.id, c.network, of_invoice.soft, of_invoice.classes[1], of_invoice.times[1], i.state = 'PENDING', i.due_at,
         i.dunning, i.next_attempt_at
@@ -48,15 +48,15 @@ pub(super) async fn ladders(
     Ok(ladders)
 }
 
-/// Locked until the claim ends, so that no other claim counts the same attempts. Claims are the only ones that lock
-/// several customers, each in the order of their numbers.
+/// Locked until the claim ends, so that no other claim counts the same attempts. Only claims lock several customers,
+/// always in the order of their numbers.
 const INSTRUMENTS: &str = "
     SELECT id, network, instrument_changed_at FROM customers WHERE id = ANY($1) AND network <> 'none' ORDER BY id";
 const LOCK: &str = " FOR NO KEY UPDATE";
 
 const ANY_NETWORK: &str = "SELECT 1 FROM customers WHERE network <> 'none' LIMIT 1";
 
-/// And whether an operator must decide.
+/// The open attempts of these customers, and whether an operator must decide.
 const OPEN: &str = "
     SELECT a.customer_id, i.state <> 'CHARGING' FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
     WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.customer_id = ANY($1)";
@@ -80,7 +80,7 @@ pub(super) async fn is_any_network_known(tx: &Tx) -> Result<bool> {
     Ok(!tx.query(ANY_NETWORK, &[]).await?.is_empty())
 }
 
-/// Instruments of these customers, where the network is known.
+/// The instruments of those customers whose network is known.
 pub(super) async fn instruments(
     tx: &Tx,
     customers: &BTreeSet<CustomerId>,
@@ -107,7 +107,7 @@ pub(super) async fn instruments(
         return Ok(instruments);
     }
     let ids: Vec<i64> = instruments.keys().map(|customer| customer.0).collect();
-    // Open ones first: one that is settled meanwhile would not be seen at all the other way round.
+    // Open attempts are read first: in the other order an attempt that is settled meanwhile would be missed.
     for row in &tx.query(OPEN, &[(&ids, Type::INT8_ARRAY)]).await? {
         if let Some(instrument) = instruments.get_mut(&customer(row)?) {
             instrument.occupy(OpenAttempt::of(get(row, 1)?));
@@ -155,9 +155,9 @@ pub(super) async fn postpone(tx: &Tx, postponed: &[Postponed]) -> Result<()> {
     changed(done, ids.len(), "an invoice that is postponed is PENDING")
 }
 
-/// Invoices whose flag and date an operator's action may change, in the order in which settlements lock them too. Waits for
-/// settlements that go on: what one of them decides by the former network or instrument is seen by the statements after
-/// this one, and one that begins meanwhile waits and reads the new one.
+/// Locks the invoices whose flag and date an operator's action may change, in the same order as settlements. Waits for
+/// settlements under way, whose decisions by the former network or instrument the following statements see. A
+/// settlement that begins meanwhile waits and reads the new one.
 async fn lock_concerned(tx: &Tx, customer: CustomerId) -> Result<()> {
     let sql = format!(
         "SELECT 1 FROM invoices WHERE customer_id = $1 AND (state = 'CHARGING' OR {}) ORDER BY id FOR NO KEY UPDATE",

@@ -1,5 +1,5 @@
-//! Imports in PostgreSQL: what a batch names is loaded, and what `changeset::import` planned is written, customers first,
-//! then invoices in the order of their references. A batch that met another import half-way is begun anew.
+//! Imports in PostgreSQL: loads the data that a batch names, and writes the plan of `changeset::import`, customers
+//! first, then invoices in the order of their references. A batch that conflicts with another import starts again.
 
 use std::collections::HashSet;
 
@@ -42,7 +42,7 @@ const UPDATE_INVOICES: &str = "
         AS u (id, customer_id, currency, amount_minor, state, paid_by)
     WHERE i.id = u.id AND i.state <> 'PAID'";
 
-/// Invoices that may be changed are locked, in the order of their numbers; attempts are read after that.
+/// Locks invoices that may be changed, in the order of their numbers, and reads attempts after that.
 pub(super) async fn load(tx: &Tx, batch: &[ImportRow], for_update: bool) -> Result<KnownRows> {
     let mut known = KnownRows::default();
     let customers: HashSet<i64> = batch.iter().map(|row| row.customer_id.0).collect();
@@ -69,7 +69,7 @@ pub(super) async fn load(tx: &Tx, batch: &[ImportRow], for_update: bool) -> Resu
     for row in &stored {
         let invoice = Invoice::from_row(row)?;
         let is_held = held.contains(&invoice.id);
-        // A store may hold two that were told apart once: an equal text comes first.
+        // A store may have two references that were distinct before NFC; an equal text comes first.
         let is_equal_text = references.contains(invoice.reference.as_str());
         if is_equal_text || !known.invoices.contains_key(&invoice.reference) {
             known.invoices.insert(invoice.reference.clone(), (invoice, is_held));
@@ -96,7 +96,7 @@ async fn insert_customers(tx: &Tx, plan: &ImportPlan<'_>) -> Result<()> {
     all_new(tx.execute(INSERT_CUSTOMERS, params).await?, ids.len())
 }
 
-/// Ids follow the order of the file, whatever order the rows are inserted in.
+/// Inserts invoices with ids in the order of the file.
 async fn insert_invoices(tx: &Tx, plan: &ImportPlan<'_>) -> Result<()> {
     if plan.created.is_empty() {
         return Ok(());
@@ -128,7 +128,7 @@ async fn update_invoices(tx: &Tx, plan: &ImportPlan<'_>) -> Result<()> {
     changed(done, rows.len(), "an imported row is one invoice")
 }
 
-/// Another import was faster with some of these: the plan no longer holds.
+/// Fails if another import has inserted some of these rows first: then the plan is out of date.
 fn all_new(written: u64, expected: usize) -> Result<()> {
     if usize::try_from(written) == Ok(expected) {
         return Ok(());
@@ -136,7 +136,7 @@ fn all_new(written: u64, expected: usize) -> Result<()> {
     Err(PgError::Conflict("another import wrote the same rows meanwhile".into()))
 }
 
-/// What an import gives an invoice, as arrays.
+/// The imported data of invoices, as arrays.
 struct Arrays {
     customers: Vec<i64>,
     currencies: Vec<&'static str>,

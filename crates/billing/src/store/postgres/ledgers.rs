@@ -1,5 +1,5 @@
-//! What PostgreSQL's store knows of the provider's ledgers: the one that it settles with, how far it goes, and which of
-//! its rows operators have explained or given up.
+//! PostgreSQL's data about the provider's ledgers: the ledger that the store settles with, its last known row, and the
+//! rows that operators have explained or accepted as lost.
 
 use chassis::postgres::{Param, PgError, PoolClass, Postgres, Result, Tx, Type, get};
 
@@ -23,8 +23,8 @@ pub(super) async fn seen(database: &Postgres) -> Result<Option<LedgerSeen>> {
     rows.first().map(LedgerSeen::from_row).transpose()
 }
 
-/// How far a ledger goes, never less than before; in the shard of this connection, so that replicas do not wait for
-/// each other. After every other counter.
+/// Records the last row seen of a ledger, which never decreases, in the shard of this connection, so that replicas do
+/// not wait for each other. Written after every other counter.
 pub(super) async fn see(tx: &Tx, seen: &LedgerSeen) -> Result<()> {
     let sql = format!(
         "INSERT INTO ledger_seen AS s (ledger_id, shard, seq) VALUES ($1, {SHARD}, $2)

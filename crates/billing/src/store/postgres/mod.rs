@@ -1,6 +1,6 @@
-//! PostgreSQL behind the store contract, shared by any number of processes: each method is one transaction or one
-//! statement, without names or session state, on the database's own clock. Decides nothing: the steps of a transaction
-//! are `store::transaction`'s.
+//! PostgreSQL as a store, shared by any number of processes. Each method is one transaction or one statement, without
+//! prepared names or session state, on the database's own clock. Decides nothing: the steps of a transaction are in
+//! `store::transaction`.
 
 mod claims;
 mod control;
@@ -42,10 +42,10 @@ use crate::store::{
     Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
 };
 
-/// What billing needs of a database.
+/// Billing's schema.
 pub const SCHEMA: Schema = Schema { service: "billing", steps: &migrations::POSTGRES };
 
-/// Inserted once, by the first process.
+/// Inserts the deployment id once, from the first process.
 const FIRST: &str = "
     INSERT INTO deployment (id) SELECT $1::text::uuid WHERE NOT EXISTS (SELECT 1 FROM deployment)
     ON CONFLICT DO NOTHING RETURNING 1";
@@ -55,13 +55,13 @@ const DEPLOYMENT: &str = "SELECT id::text FROM deployment";
 /// Why the database cannot serve as this installation's store.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It cannot be used.
+    /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Another installation's.
+    /// The database belongs to another installation.
     #[error(transparent)]
     OtherDeployment(#[from] OtherDeployment),
-    /// Its rows are of the other kind of clock.
+    /// The times in its rows come from the other kind of clock.
     #[error("{0}")]
     OtherClock(String),
 }
@@ -74,10 +74,10 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Takes a database that has the schema. A new store gets the given deployment id, or the random one.
+    /// Opens a database that has the schema. A new store gets the given deployment id, or the random one.
     ///
     /// # Errors
-    /// When the database cannot be used, is of the other kind of clock, or belongs to another deployment than the given
+    /// When the database cannot be used, has the other kind of clock, or belongs to another deployment than the given
     /// one.
     pub async fn open(
         database: Postgres,
@@ -96,15 +96,15 @@ impl PostgresStore {
         }
     }
 
-    /// Keeps the database at the time of a virtual clock, for ever; ends at once for another clock.
+    /// Keeps the database at the time of a virtual clock, for ever; completes at once for another clock.
     pub fn follow(&self, clock: Clock) -> impl Future<Output = ()> + Send + use<> {
         virtual_clock::follow(self.database.clone(), clock)
     }
 
-    /// The deployment of a store, without opening it for charging. `None`: none yet.
+    /// The deployment id of a store that is not opened for charging; `None` if it has none yet.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the id cannot be read.
     pub async fn peek(database: &Postgres) -> Result<Option<DeploymentId>> {
         let rows = database.read(PoolClass::Record, DEPLOYMENT, &[]).await.map_err(store_error)?;
         let id = rows.first().map(deployment_id).transpose().map_err(store_error)?;
@@ -143,7 +143,7 @@ fn deployment_id(row: &Row) -> PgResult<Uuid> {
     row.parsed(0, |text| Uuid::parse_str(text).ok())
 }
 
-/// Data that break an invariant are the store's fault; all else may pass.
+/// Data that break an invariant are the store's fault; any other error may be temporary.
 fn store_error(error: PgError) -> StoreError {
     match &error {
         PgError::Corrupt(_) | PgError::Constraint { .. } => StoreError::Corrupt(error.to_string()),
@@ -151,7 +151,7 @@ fn store_error(error: PgError) -> StoreError {
     }
 }
 
-/// For SQL.
+/// Milliseconds for SQL.
 fn ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(LEASE_NEVER)
 }
@@ -185,7 +185,7 @@ impl Columns for Row {
     }
 }
 
-/// A conditional statement must have changed this many rows.
+/// Fails unless a conditional statement changed this many rows.
 fn changed(rows: u64, expected: usize, what: &'static str) -> PgResult<()> {
     if usize::try_from(rows) == Ok(expected) {
         return Ok(());
@@ -195,7 +195,7 @@ fn changed(rows: u64, expected: usize, what: &'static str) -> PgResult<()> {
 
 pub(super) type Boxed = (Box<dyn ToSql + Sync + Send>, Type);
 
-/// As the driver's own parameter.
+/// The value as a parameter of the driver.
 pub(super) fn boxed(value: Value) -> Boxed {
     match value {
         Value::Integer(integer) => (Box::new(integer), Type::INT8),
@@ -211,13 +211,13 @@ pub(super) fn params_of(boxed: &[Boxed]) -> Vec<Param<'_>> {
 }
 
 impl Reader for PostgresStore {
-    /// The planner finds it by the condition.
+    /// Empty: the planner finds the index by the condition.
     const BY_UNPAID_INDEX: &'static str = "";
     const BY_KEY: &'static [&'static str] = &["a.key = $1"];
     const MATCHES: &'static str = normal_form::MATCHES;
     const SQL: Sql = Sql::Postgres;
 
-    /// Does not take connections that outcomes wait for.
+    /// Uses no connection that outcomes wait for.
     async fn page<T: FromRow>(&self, sql: String, params: Vec<Value>) -> Result<Vec<T>> {
         let boxed: Vec<_> = params.into_iter().map(boxed).collect();
         let found =
@@ -366,7 +366,7 @@ impl ChargeStore for PostgresStore {
         claims::next_due(&self.database).await.map_err(store_error)
     }
 
-    /// Nothing is this process's alone: leases end by themselves.
+    /// Does nothing: no lease belongs to this process alone, and leases end by themselves.
     async fn recover(&self) -> Result<u64> {
         Ok(0)
     }

@@ -1,5 +1,5 @@
-//! References by their NFC form in PostgreSQL, which knows that form itself: how they are found, and which stored ones
-//! are one by it. Knows no rule of what a reference is.
+//! References by their NFC form in PostgreSQL, which can compute that form itself: how they are found, and which stored
+//! ones have the same form. Knows no rule of what a reference is.
 
 use chassis::postgres::{PoolClass, Postgres, Result, Tx, get};
 
@@ -9,16 +9,16 @@ use crate::store::ImportRow;
 pub(super) const MATCHES: &str = r#"(i.reference IN ($1, $2)
     OR (i.reference IS NOT NFC NORMALIZED AND normalize(i.reference, NFC) COLLATE "C" = $2))"#;
 
-/// As [`MATCHES`], by arrays of them. Each index is asked for itself: for all conditions together the planner may read the
-/// whole table in the order that is asked for.
+/// Like [`MATCHES`], for arrays. Each index has its own subquery: for all conditions together the planner may read the
+/// whole table in the requested order.
 pub(super) const MATCHES_ANY: &str = r#"i.id = ANY(ARRAY(
     SELECT id FROM invoices WHERE reference = ANY($1)
     UNION SELECT id FROM invoices WHERE reference = ANY($2)
     UNION SELECT id FROM invoices
         WHERE reference IS NOT NFC NORMALIZED AND normalize(reference, NFC) COLLATE "C" = ANY($2)))"#;
 
-/// Pairs that are reported at the start. The rows of the index come first, and each is looked up by its own: as one join,
-/// the planner may read the whole table to find that the index is empty.
+/// The pairs that are reported at the start. The rows of the index come first, and each is looked up on its own: for a
+/// single join the planner may read the whole table to find that the index is empty.
 const PAIRS: &str = r#"
     WITH other_form AS MATERIALIZED (
         SELECT id, reference, normalize(reference, NFC) COLLATE "C" AS nfc FROM invoices
@@ -30,11 +30,11 @@ const PAIRS: &str = r#"
         ON b.nfc = a.nfc AND b.id < a.id
     LIMIT 100"#;
 
-/// Two imports that write one name in two forms at once would not see each other, and no unique index can hold what
-/// older stores may hold already: those with such names go one after the other.
+/// Two simultaneous imports of one name in two forms would not see each other. No unique index can prevent that,
+/// because older stores may hold such pairs. So batches with such names run one after the other.
 const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtext('billing import beyond ascii'))";
 
-/// Takes a batch's turn, if it needs one.
+/// Waits for other such batches, if this batch has such names.
 pub(super) async fn wait_for_turn(tx: &Tx, batch: &[ImportRow]) -> Result<()> {
     if batch.iter().any(|row| !row.reference.as_str().is_ascii()) {
         tx.query(ONE_AT_A_TIME, &[]).await?;
@@ -42,10 +42,10 @@ pub(super) async fn wait_for_turn(tx: &Tx, batch: &[ImportRow]) -> Result<()> {
     Ok(())
 }
 
-/// Tells which stored references are one by NFC.
+/// Logs which stored references are equal by NFC.
 pub(super) async fn warn_of_pairs(database: &Postgres) -> Result<()> {
     let found = async |tx: Tx| {
-        // The index holds few rows or none; without it the whole table would be read at each start.
+        // The index has few rows or none; without it each start would read the whole table.
         tx.find_by_index().await?;
         tx.query(PAIRS, &[]).await
     };

@@ -1,5 +1,5 @@
-//! Runs in PostgreSQL, of which a partial unique index lets one be unfinished, and the numbers of invoices by state.
-//! Each counter is the sum of its shards, of which a transaction changes one, last of all.
+//! Runs in PostgreSQL, of which a partial unique index allows one unfinished, and the number of invoices in each state.
+//! Each counter is the sum of its shards; a transaction changes one shard, after all other rows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::store::rows::{FromRow, UNSENT, claim_order};
 use crate::store::transaction::ClaimOrder;
 use crate::store::{Counts, OpenedRun, VERSION};
 
-/// Counters have 16 rows each, so that transactions seldom wait for each other. A connection always takes the same one
-/// and takes it last, so that no two can deadlock.
+/// Counters have 16 rows each, so that transactions seldom wait for each other. A connection always uses the same shard
+/// and locks it last, so that no two can deadlock.
 pub(super) const SHARD: &str = "(pg_backend_pid() % 16)";
 
 /// Columns of a run, from `runs AS r` and the sums `c` of its counters by [`SUMS`].
@@ -25,7 +25,7 @@ const RUN: &str = "r.id, r.state, r.started_at, r.finished_at, r.lease_until, r.
      c.attempted, c.paid, c.refused, c.rejected, c.in_doubt, c.not_sent, r.begun_by, r.problem, \
      r.problem_status, r.problem_count, r.filter, r.count_left, r.amounts_left, r.reason";
 
-/// Joined to `r`, it has one row for each run.
+/// Joined to `r`, this has one row for each run.
 const SUMS: &str = "
     LEFT JOIN LATERAL (SELECT coalesce(sum(attempted), 0)::bigint AS attempted,
         coalesce(sum(paid), 0)::bigint AS paid, coalesce(sum(refused), 0)::bigint AS refused,
@@ -33,13 +33,13 @@ const SUMS: &str = "
         coalesce(sum(not_sent), 0)::bigint AS not_sent
         FROM run_counts WHERE run_id = r.id) AS c ON true";
 
-/// Tries to join or start, when runs end and begin meanwhile.
+/// The most tries to join or start, if runs end and begin meanwhile.
 const OPEN_TRIES_MAX: usize = 8;
 
 const JOIN: &str = "UPDATE runs SET joins = joins + 1 WHERE state = 'running'";
 
-/// Joins a run that claims all that this filter asks for, as [`RunOrder::may_join`] says.
-/// One that is joined for all invoices claims all from then on.
+/// Joins a run that claims all that this filter asks for, as [`RunOrder::may_join`] says. A run that is joined for all
+/// invoices claims all invoices from then on.
 const JOIN_SAME: &str = "UPDATE runs SET joins = joins + 1,
              filter = CASE WHEN $1::text IS NULL THEN NULL ELSE filter END
          WHERE state = 'running' AND (filter IS NULL OR filter = $1 OR $3 AND filter = $2)
@@ -49,7 +49,7 @@ fn select(condition: &str) -> String {
     format!("SELECT {RUN} FROM runs AS r {SUMS} WHERE {condition}")
 }
 
-/// The run that a statement changed, with its counters.
+/// A query of the run that the statement `change` changed, with its counters.
 fn after(change: &str) -> String {
     format!("WITH r AS ({change} RETURNING *) SELECT {RUN} FROM r {SUMS}")
 }
@@ -90,7 +90,8 @@ pub(super) async fn list_after(database: &Postgres, after: RunId, limit: usize) 
     rows.iter().map(Run::from_row).collect()
 }
 
-/// `None` also while charging is stopped. A run with limits is locked: no other claim may take from them meanwhile.
+/// The order of a run; `None` also while charging is stopped. A run with limits is locked: no other claim may subtract
+/// from them meanwhile.
 pub(super) async fn order(tx: &Tx, run: RunId) -> Result<Option<ClaimOrder>> {
     const ORDER: &str = "SELECT filter, count_left, amounts_left, billing_now_ms() FROM runs
          WHERE id = $1 AND state = 'running' AND NOT EXISTS (SELECT 1 FROM halt)";
@@ -149,7 +150,7 @@ pub(super) async fn open(database: &Postgres, order: &RunOrder, lease: Duration)
     Err(PgError::Conflict("runs begin and end too fast".into()))
 }
 
-/// Within a transaction: makes the driver of the unfinished run check for new work before it ends.
+/// Makes the driver of the unfinished run check for new work before it ends, in this transaction.
 pub(super) async fn join(tx: &Tx) -> Result<()> {
     tx.execute(JOIN, &[]).await.map(drop)
 }
@@ -197,7 +198,7 @@ pub(super) async fn note_problem(database: &Postgres, run: RunId, problem: &RunP
     database.write(PoolClass::Record, sql, params).await.map(drop)
 }
 
-/// For attempts that belong to no run that the store knows.
+/// A run for attempts whose own run the store does not know.
 pub(super) async fn latest_or_finished(tx: &Tx) -> Result<RunId> {
     let mut found = tx.query("SELECT id FROM runs ORDER BY id DESC LIMIT 1", &[]).await?;
     if found.is_empty() {
@@ -209,7 +210,7 @@ pub(super) async fn latest_or_finished(tx: &Tx) -> Result<RunId> {
     get(row, 0).map(RunId)
 }
 
-/// Runs in ascending order, so that no two transactions wait for each other.
+/// Adds to the counters of runs in ascending order, so that no two transactions wait for each other.
 pub(super) async fn add(tx: &Tx, counters: &BTreeMap<RunId, CounterDeltas>) -> Result<()> {
     if counters.is_empty() {
         return Ok(());

@@ -41,7 +41,7 @@ impl Statements for PostgresTransaction {
         self.tx.execute(&sql, &params_of(&boxed)).await
     }
 
-    /// Triggers do.
+    /// Does nothing, because triggers count.
     async fn count_pending(&self, _: i64) -> PgResult<()> {
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! The primitives of a transaction: invoices are locked in the order of their numbers, facts are loaded after that, and
-//! a changeset is written by one statement a table, whatever it holds. Decides nothing.
+//! a changeset is written by one statement per table, whatever its size. Decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -26,12 +26,12 @@ use crate::store::rows::{self, Columns, FromRow};
 use crate::store::transaction::{Candidates, ClaimOrder, PendingClaim, Transaction};
 use crate::store::{ImportRow, LedgerSeen, Resolution};
 
-/// An open transaction; what it claims is leased for so long, and marked with this id.
+/// An open transaction. Attempts that it claims get this lease and this claim id.
 pub(super) struct PostgresTransaction {
     pub(super) tx: Tx,
     pub(super) lease: Duration,
     pub(super) claim_id: String,
-    /// Whether candidates of a claim, and their customers, are locked until it ends.
+    /// Whether candidates of a claim, and their customers, are locked until the transaction ends.
     locks_candidates: bool,
 }
 
@@ -40,32 +40,33 @@ impl PostgresTransaction {
         Self { tx, lease, claim_id, locks_candidates: true }
     }
 
-    /// Claims nothing: locks no candidate and passes over none that is locked, and sees only those of customers whose
-    /// network is known.
+    /// A transaction that claims nothing: it locks no candidate and skips no locked one, and sees only candidates of
+    /// customers whose network is known.
     pub(super) fn looking_on(self) -> Self {
         Self { locks_candidates: false, ..self }
     }
 }
 
-/// The version before looks keys up by their index, which therefore stays one version longer than it is needed here.
+/// The previous version looks up keys by their index, which therefore stays one version longer than this version needs
+/// it.
 const LOCATE: &str = "
     SELECT a.key, a.invoice_id, a.number FROM unnest($1::text[], $2::text[]) AS u (key, reference)
     JOIN invoices AS i ON i.reference = u.reference JOIN attempts AS a ON a.invoice_id = i.id AND a.key = u.key
     UNION ALL SELECT a.key, a.invoice_id, a.number FROM attempts AS a WHERE a.key = ANY($3)";
 
-/// A transaction that changes the state of an attempt locks its invoice first; all lock in this order.
+/// A transaction that changes the state of an attempt locks its invoice first, always in this order.
 const LOCK: &str = "
     SELECT i.id, i.state FROM invoices AS i
     WHERE i.id = ANY($1
         || ARRAY(SELECT named.id FROM invoices AS named WHERE named.reference = ANY($2)))
     ORDER BY i.id FOR UPDATE";
 
-/// Read after the lock, so that no other transaction can change it.
+/// Read after the lock, so that no other transaction can change these rows.
 const FACTS: &str = "
     SELECT a.key, a.invoice_id, a.number, a.run_id, a.state FROM attempts AS a
     WHERE a.invoice_id = ANY($1) AND (a.state IN ('INTENT', 'IN_DOUBT', 'CHARGED') OR a.key = ANY($2))";
 
-/// The database's clock, not this process's.
+/// Uses the database's clock, not this process's.
 const SEND_TIMES: &str = "
     SELECT a.created_at, a.lease_until, i.updated_at, billing_now_ms()
     FROM attempts AS a JOIN invoices AS i ON i.id = a.invoice_id
@@ -263,7 +264,8 @@ impl Transaction for PostgresTransaction {
         dunning::postpone(&self.tx, postponed).await
     }
 
-    /// Attempts, then invoices, whose triggers count them; counters last, since many transactions share their rows.
+    /// Changes attempts, then invoices, whose triggers count them, and counters last, because many transactions share
+    /// their rows.
     async fn apply(&self, changes: &Changeset) -> Result<()> {
         insert_adopted(&self.tx, &changes.adopted).await?;
         set_attempts(&self.tx, &changes.attempts).await?;
@@ -279,7 +281,7 @@ impl Transaction for PostgresTransaction {
     }
 }
 
-/// Columns of [`Located`].
+/// The columns of [`Located`] as arrays.
 struct Places<'a> {
     keys: Vec<&'a str>,
     invoices: Vec<i64>,
@@ -311,7 +313,7 @@ const SET_ATTEMPTS: &str = "
         AS u (key, before, after, taken_back, again_ms, closes, decline_class, decline_code, invoice_id, number)
     WHERE a.invoice_id = u.invoice_id AND a.number = u.number AND a.key = u.key AND a.state = u.before";
 
-/// [`ClaimAgain::Never`] for [`SET_ATTEMPTS`].
+/// The value of [`ClaimAgain::Never`] in [`SET_ATTEMPTS`].
 const NEVER_MS: i64 = -1;
 
 async fn set_attempts(tx: &Tx, changes: &[AttemptChange]) -> Result<()> {
@@ -421,7 +423,7 @@ async fn insert_adopted(tx: &Tx, adopted: &[AdoptedAttempt]) -> Result<()> {
     changed(done, adopted.len(), "an attempt that is adopted is new")
 }
 
-/// For an `integer` column.
+/// The value for an `integer` column.
 pub(super) fn number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }

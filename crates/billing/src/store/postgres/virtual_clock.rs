@@ -1,5 +1,5 @@
-//! A simulation's clock in PostgreSQL: the mark of a store that was created with one, and its time, which each process
-//! carries from the simulation's file into the database. Knows nothing that is dated by it.
+//! A simulation's clock in PostgreSQL: the mark of a store that was created with such a clock, and its time, which each
+//! process copies from the simulation's file into the database. Knows no row that has a time.
 
 use std::time::Duration;
 
@@ -7,11 +7,12 @@ use chassis::clock::{Clock, VirtualClock};
 use chassis::postgres::{PgError, PoolClass, Postgres, Result, Tx, Type, get};
 use chassis::schema::check_clock;
 
-/// How long the database may lag behind the file.
+/// The longest lag of the database behind the file.
 const CARRY_EVERY: Duration = Duration::from_millis(10);
 
-/// Replaces the function of the first step. Other stores keep that one, which costs no look at a table. The row is found by
-/// its key: claims make scans of a table look so dear that each call would be compiled, for a fifth of a second.
+/// Replaces the function of the first step only in such stores, because it reads a table. The row is found by its key:
+/// a scan would make claims so expensive for the planner that each call would be compiled, which takes a fifth of a
+/// second.
 const NOW: &str = "CREATE OR REPLACE FUNCTION billing_now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint + (SELECT ahead_ms FROM virtual_clock WHERE one = 1) $$";
 
@@ -20,11 +21,11 @@ const MARK: &str = "INSERT INTO virtual_clock (one, ahead_ms)
 
 const MARKS: &str = "SELECT count(*) FROM virtual_clock";
 
-/// Never back: a process that was stopped for a while may carry an old time.
+/// Never sets the time back: a process that was paused may write an old time.
 const CARRY: &str = "UPDATE virtual_clock SET ahead_ms = $1 WHERE ahead_ms < $1 RETURNING 1";
 
-/// Marks a new store if the clock is virtual; before it gets its deployment. The text says that the store is of the other
-/// kind.
+/// Marks a new store if the clock is virtual, before the store gets its deployment id. The error text says that the
+/// store has the other kind of clock.
 pub(super) async fn prepare(database: &Postgres, clock: &Clock) -> Result<std::result::Result<(), String>> {
     if let Some(clock) = clock.as_virtual() {
         let ahead_ms = clock.ahead_ms();
@@ -49,7 +50,7 @@ async fn carry(database: &Postgres, clock: &VirtualClock) -> Result<()> {
     database.write(PoolClass::Record, CARRY, &[(&clock.ahead_ms(), Type::INT8)]).await.map(drop)
 }
 
-/// Carries the simulation's time into the database for ever.
+/// Copies the simulation's time into the database for ever.
 pub(super) async fn follow(database: Postgres, clock: Clock) {
     let Some(clock) = clock.as_virtual() else { return };
     let mut carried_ms = None;

@@ -1,5 +1,5 @@
-//! The sums of what was charged, in SQLite: the writer adds to them, and the start of the program counts anew what they
-//! lack.
+//! The sums charged on each day, in SQLite: the writer adds to them, and the start of the program counts again if
+//! charges are missing.
 
 use rusqlite::{Connection, params};
 
@@ -10,12 +10,13 @@ use crate::store::charged_days::{ChargedSums, DAY_MS};
 
 const MONEY: &str = "SELECT currency, amount_minor FROM attempts WHERE invoice_id = ?1 AND number = ?2";
 
-/// An amount ends at what the column holds instead of failing.
+/// An amount stops at the limit of the column instead of failing.
 pub(super) const ADD: &str = "INSERT INTO charged_days (day, currency, charges, amount_minor) VALUES (?1, ?2, ?3, ?4)
      ON CONFLICT (day, currency) DO UPDATE SET charges = charges + excluded.charges,
          amount_minor = min(max(amount_minor + excluded.amount_minor, -9223372036854775808), 9223372036854775807)";
 
-/// The writer's connection has its triggers off. All that is settled now is of one day.
+/// Adds to the sums, because the writer's connection has its triggers off. All settlements of one changeset are on one
+/// day.
 pub(super) fn add(connection: &Connection, changes: &Changeset, now: i64) -> rusqlite::Result<()> {
     let mut sums = ChargedSums::default();
     for adopted in changes.adopted.iter().filter(|adopted| adopted.state == AttemptState::Charged) {
@@ -34,11 +35,11 @@ pub(super) fn add(connection: &Connection, changes: &Changeset, now: i64) -> rus
     Ok(())
 }
 
-/// Whether each CHARGED attempt is counted, by the index of these alone.
+/// Whether each CHARGED attempt is counted, by the index of CHARGED attempts alone.
 const ARE_WHOLE: &str = "SELECT (SELECT count(*) FROM attempts WHERE state = 'CHARGED')
      = (SELECT coalesce(sum(charges), 0) FROM charged_days)";
 
-/// Counts anew what a version charged that did not know the sums.
+/// Counts all charges again if an older version, which did not know the sums, has charged.
 pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
     if connection.query_row(ARE_WHOLE, [], |row| row.get(0))? {
         return Ok(());

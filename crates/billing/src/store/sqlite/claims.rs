@@ -9,8 +9,8 @@ use crate::store::lease::AHEAD_MAX_MS;
 use crate::store::rows;
 use crate::store::transaction::{Candidates, ClaimOrder, PendingClaim, log_unclaimable};
 
-/// PENDING invoices that one job examines: a run that goes on after a restart passes those that it has attempted
-/// already, and must not hold the writer up meanwhile.
+/// The most PENDING invoices that one job examines: a run that continues after a restart passes those that it has
+/// attempted already, and must not block the writer meanwhile.
 pub const SCAN_MAX: i64 = 10_000;
 
 /// The query for claimable invoices, by an index and its condition.
@@ -32,7 +32,7 @@ macro_rules! candidates {
 
 pub(super) const CANDIDATES: &str = candidates!("invoices_unpaid", "state <> 'PAID'");
 
-/// Query of a scheduled run: imported invoices, however many wait, are not looked at.
+/// Query of a scheduled run, which reads no imported invoices, however many wait.
 pub(super) const SCHEDULED: &str = candidates!("invoices_scheduled_by_id", "next_attempt_at IS NOT NULL");
 
 pub(super) const LAST_ATTEMPT: &str =
@@ -103,7 +103,8 @@ pub(super) fn insert(
     Ok(inserted)
 }
 
-/// Accepts only the first open attempt of a customer whose network is known: several are open when the network was set.
+/// Accepts only the first open attempt of a customer whose network is known. Several may be open if the network was set
+/// later.
 macro_rules! is_its_turn {
     () => {
         "NOT (EXISTS (SELECT 1 FROM customers AS c INDEXED BY customers_network
@@ -113,7 +114,7 @@ macro_rules! is_its_turn {
     };
 }
 
-/// Invoices in ATTENTION need manual resolution first.
+/// Due open attempts of CHARGING invoices; those in ATTENTION need manual resolution first.
 pub(super) const DUE: &str = concat!(
     "SELECT a.rowid FROM attempts AS a INDEXED BY attempts_due CROSS JOIN invoices AS i ON i.id = a.invoice_id
     WHERE a.state IN ('INTENT', 'IN_DOUBT') AND a.lease_until <= ?1 AND i.state = 'CHARGING' AND ",
@@ -153,7 +154,7 @@ fn pass_over(invoice: InvoiceId, error: rusqlite::Error) -> rusqlite::Result<()>
     Ok(())
 }
 
-/// An unreadable attempt is not sent; it is examined again when its new lease has ended.
+/// Subtracts the send of an unreadable attempt, which is not sent and is examined again when its new lease has ended.
 fn take_back_send(connection: &Connection, rowid: i64, error: rusqlite::Error) -> rusqlite::Result<()> {
     if !is_corrupt(&error) {
         return Err(error);
@@ -174,7 +175,7 @@ pub(super) fn next_due(connection: &Connection) -> rusqlite::Result<Option<i64>>
     one(connection, NEXT_DUE, [LEASE_NEVER], |row| row.get(0))
 }
 
-/// Ends the leases that end too far ahead to be anything but a wrong clock's.
+/// Ends leases so far ahead that a wrong clock must have set them.
 pub(super) fn end_wrong_leases(connection: &Connection, now: i64) -> rusqlite::Result<()> {
     let sql = "UPDATE attempts SET lease_until = ?1
          WHERE state IN ('INTENT', 'IN_DOUBT') AND lease_until > ?2 AND lease_until < ?3";

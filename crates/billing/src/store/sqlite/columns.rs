@@ -1,4 +1,4 @@
-//! How SQLite gives rows and their columns, and takes the parameters of a read. Knows no table.
+//! Reads SQLite's rows and columns, and binds the parameters of a read. Knows no table.
 
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql};
@@ -68,7 +68,7 @@ pub(super) fn read<T: FromRow>(row: &Row<'_>) -> rusqlite::Result<T> {
     T::from_row(row)
 }
 
-/// A conditional statement must have changed exactly one row.
+/// Fails unless a conditional statement changed exactly one row.
 pub(super) fn one_row(changed: usize, what: &'static str) -> rusqlite::Result<()> {
     if changed == 1 { Ok(()) } else { Err(Row::corrupt(0, format!("{what}: {changed} rows instead of one"))) }
 }

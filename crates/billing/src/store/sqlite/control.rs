@@ -61,7 +61,7 @@ impl ControlStore for SqliteStore {
     }
 }
 
-/// Few attempts are open at any time.
+/// The scan of open attempts is short, because few are open at any time.
 const CUSTOMER: &str = "
     SELECT held, network, EXISTS (SELECT 1 FROM attempts AS a INDEXED BY attempts_open JOIN invoices AS i ON i.id = a.invoice_id
         WHERE a.state IN ('INTENT', 'IN_DOUBT') AND i.customer_id = ?1)

@@ -1,4 +1,4 @@
-//! What SQLite knows of ladders and instruments. Decides nothing.
+//! Reads and writes ladders and instruments in SQLite. Decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::protocol::key::Key;
 use crate::store::changeset::dunning::{self as changeset, LadderFacts, Postponed};
 use crate::store::rows;
 
-/// By the index of an invoice's attempts.
+/// Uses the index of an invoice's attempts.
 pub(super) const LADDER: &str = "
     SELECT c.network, (SELECT count(*) FROM attempts AS a WHERE a.invoice_id = i.id AND a.customer_id = i.customer_id
         AND a.state = 'REFUSED' AND a.decline_class = 'soft' AND a.created_at > coalesce(c.instrument_changed_at, -1)),
@@ -52,7 +52,8 @@ pub(super) const INSTRUMENT: &str = "
     SELECT network, instrument_changed_at FROM customers INDEXED BY customers_network
     WHERE id = ?1 AND network <> 'none'";
 
-/// One pass over the open attempts, which are few, instead of one for each customer; and whether an operator must decide.
+/// Reads all open attempts, which are few, in one pass instead of one for each customer; and whether an operator must
+/// decide.
 pub(super) const OPEN: &str = "
     SELECT a.customer_id, i.state <> 'CHARGING' FROM attempts AS a INDEXED BY attempts_open
     CROSS JOIN customers AS c INDEXED BY customers_network ON c.id = a.customer_id
@@ -67,7 +68,7 @@ pub(super) const HARD_DECLINED: &str = "
     SELECT max(settled_at) FROM attempts INDEXED BY attempts_hard
     WHERE customer_id = ?1 AND decline_class = 'hard' AND state = 'REFUSED'";
 
-/// Instruments of these customers, where the network is known. One look at an index while there is none.
+/// The instruments of those customers whose network is known. Costs one step in an index while there are none.
 pub(super) fn instruments(
     connection: &Connection,
     customers: &BTreeSet<CustomerId>,

@@ -1,4 +1,4 @@
-//! Imports in SQLite: what a batch names is loaded, and what `changeset::import` planned is written, row by row.
+//! Imports in SQLite: loads the data that a batch names, and writes the plan of `changeset::import`, row by row.
 
 use rusqlite::{Connection, params};
 

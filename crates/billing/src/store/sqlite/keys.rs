@@ -1,5 +1,5 @@
-//! Attempts by their key alone, in SQLite. Only the keys of attempts that are neither CHARGED nor REFUSED are indexed: an
-//! index of all keys, which are hashes, would have each insert write to another page. Decides nothing.
+//! Attempts by their key alone, in SQLite. Only the keys of attempts that are neither CHARGED nor REFUSED are indexed:
+//! keys are hashes, so with an index of all keys each insert would write to another page. Decides nothing.
 
 use rusqlite::Connection;
 
@@ -8,15 +8,15 @@ use crate::invoice::InvoiceId;
 use crate::protocol::key::Key;
 use crate::store::located::{Located, Wanted};
 
-/// How `a` is found by its key `$1`: by the index, then by reading all attempts.
+/// Conditions that find `a` by its key `$1`: by the index, then by reading all attempts.
 pub(super) const BY_KEY: &[&str] =
     &["a.key = $1 AND a.state <> 'CHARGED' AND a.state <> 'REFUSED'", "a.key = $1"];
 
-/// By the key alone; whether it is stored under another state is [`ANY_WITH_KEY`]'s.
+/// Finds an attempt by its key alone; [`ANY_WITH_KEY`] also finds CHARGED and REFUSED ones.
 pub(super) const UNSETTLED_WITH_KEY: &str =
     "SELECT invoice_id, number FROM attempts WHERE key = ?1 AND state <> 'CHARGED' AND state <> 'REFUSED'";
 
-/// Reads all attempts, once for however many keys.
+/// Finds attempts in any state by reading all attempts, once for any number of keys.
 const ANY_WITH_KEY: &str =
     "SELECT key, invoice_id, number FROM attempts WHERE key IN (SELECT value FROM json_each(?1))";
 
@@ -47,11 +47,11 @@ pub(super) fn locate(connection: &Connection, wanted: &[Wanted<'_>]) -> rusqlite
     Ok(located)
 }
 
-/// Fills in decisions that the version before recorded after this one had run already.
+/// Adds the invoice to decisions that the previous version recorded after this one had already run.
 const NAME_INVOICES: &str = "UPDATE resolutions SET invoice_id = (SELECT a.invoice_id FROM attempts AS a
      WHERE a.key = resolutions.key) WHERE invoice_id IS NULL";
 
-/// At the start.
+/// Called at the start.
 pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute(NAME_INVOICES, []).map(drop)
 }

@@ -1,5 +1,5 @@
-//! What SQLite's store knows of the provider's ledgers: the one that it settles with, how far it goes, and which of its
-//! rows operators have explained or given up.
+//! SQLite's data about the provider's ledgers: the ledger that the store settles with, its last known row, and the rows
+//! that operators have explained or accepted as lost.
 
 use rusqlite::{Connection, params};
 
@@ -19,7 +19,7 @@ pub(super) fn seen(connection: &Connection) -> rusqlite::Result<Option<LedgerSee
     one(connection, sql, [], read)
 }
 
-/// How far a ledger goes; never less than before.
+/// Records the last row seen of a ledger, which never decreases.
 pub(super) fn see(connection: &Connection, seen: &LedgerSeen) -> rusqlite::Result<()> {
     let sql = "INSERT INTO ledger_seen (ledger_id, seq) VALUES (?1, ?2)
          ON CONFLICT (ledger_id) DO UPDATE SET seq = max(seq, excluded.seq)";

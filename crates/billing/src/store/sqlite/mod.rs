@@ -1,5 +1,5 @@
-//! SQLite behind the store contract: one writer thread, two readers, the process's own clock. Each method is one job.
-//! Decides nothing: the steps of a transaction are `store::transaction`'s.
+//! SQLite as a store: one writer thread, two readers, the process's own clock. Each method is one job. Decides nothing:
+//! the steps of a transaction are in `store::transaction`.
 
 mod charged_days;
 mod claims;
@@ -47,7 +47,7 @@ use crate::store::{
     Settled, StoreError, UnbackedAcknowledgement, UnbackedAcknowledgementRow, migrations,
 };
 
-/// How long what a caller asked for may wait for the writer: old clients give up after 5 s. As on PostgreSQL.
+/// How long a caller's write may wait for the writer: existing clients give up after 5 s. The same as on PostgreSQL.
 const BEGIN_WITHIN: Duration = Duration::from_secs(4);
 
 /// Billing's facts in one SQLite file.
@@ -56,23 +56,23 @@ pub struct SqliteStore {
     database: Sqlite,
     deployment: DeploymentId,
     clock: Clock,
-    /// Whether other processes work with the same data: only in a simulation.
+    /// Whether other processes use the same data, which happens only in a simulation.
     is_shared: bool,
 }
 
 /// Why the file cannot serve as this installation's store.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file, its place or its schema.
+    /// The file, its directory or its schema cannot be used.
     #[error(transparent)]
     Database(#[from] SqliteError),
-    /// Another installation's.
+    /// The file belongs to another installation.
     #[error(transparent)]
     OtherDeployment(#[from] OtherDeployment),
 }
 
 impl SqliteStore {
-    /// Opens the file, made if missing. A new store gets the given deployment id, or a random one.
+    /// Opens the file, which is created if missing. A new store gets the given deployment id, or a random one.
     ///
     /// # Errors
     /// When the file cannot be used, or belongs to another deployment than the given one.
@@ -85,24 +85,24 @@ impl SqliteStore {
         Self::over(Sqlite::open(path, &migrations::SQLITE, &clock)?, deployment, clock, random).await
     }
 
-    /// The deployment of a store that another process may be working with: read, and nothing else. `None`: none yet.
+    /// The deployment id of a store that another process may be using; reads nothing else. `None` if it has none yet.
     ///
     /// # Errors
-    /// When there is no store that can be read.
+    /// When no store can be read there.
     pub async fn peek(path: &Path) -> std::result::Result<Option<DeploymentId>, SqliteError> {
         let id = chassis::sqlite::peek(path, |connection| one(connection, DEPLOYMENT, [], deployment_id));
         Ok(id.await?.map(DeploymentId))
     }
 
-    /// A fresh database for a simulation; `latency` draws how long its writes take.
+    /// A fresh database for a simulation; `latency` draws the duration of its writes.
     ///
     /// # Errors
-    /// When the schema cannot be made.
+    /// When the schema cannot be created.
     pub fn disk(clock: &Clock, latency: Random) -> std::result::Result<Disk, SqliteError> {
         Disk::new(&migrations::SQLITE, clock, latency)
     }
 
-    /// The store on a simulation's disk, alone or as one of several replicas.
+    /// Opens the store on a simulation's disk, alone or as one of several replicas.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -130,12 +130,12 @@ impl SqliteStore {
         }
     }
 
-    /// Whether it accepts writes, from memory: for a readiness check.
+    /// Whether the store accepts writes, known without a query: for a readiness check.
     pub fn is_writable(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
         self.database.is_writable()
     }
 
-    /// For a few rows: does not wait behind lists.
+    /// Reads a few rows; does not wait behind lists.
     async fn read_short<T, F>(&self, job: F) -> Result<T>
     where
         T: Send + 'static,
@@ -152,7 +152,7 @@ impl SqliteStore {
         self.database.write(job).await.map_err(store_error)
     }
 
-    /// For what a caller asked for: not begun once the caller has given up.
+    /// Writes for a caller's request; not begun once the caller has given up.
     async fn write_asked<T, F>(&self, job: F) -> Result<T>
     where
         T: Send + 'static,
@@ -161,7 +161,7 @@ impl SqliteStore {
         self.database.write_within(BEGIN_WITHIN, job).await.map_err(store_error)
     }
 
-    /// As [`Self::transact`], for what a caller asked for.
+    /// Like [`Self::transact`], for a caller's request.
     async fn transact_asked<T, F>(&self, steps: F) -> Result<T>
     where
         T: Send + 'static,
@@ -171,7 +171,7 @@ impl SqliteStore {
         self.write_asked(move |connection| run(&SqliteTransaction { connection, lease }, steps)).await
     }
 
-    /// Runs the steps of a transaction, which SQLite finishes without waiting; what they claim is leased for so long.
+    /// Runs the steps of a transaction, which SQLite finishes without waiting; attempts that they claim get this lease.
     async fn transact<T, F>(&self, lease: Duration, steps: F) -> Result<T>
     where
         T: Send + 'static,
@@ -181,7 +181,8 @@ impl SqliteStore {
         self.write(move |connection| run(&SqliteTransaction { connection, lease }, steps)).await
     }
 
-    /// Now, and when a lease taken now ends. Taken in the caller's task: the writer thread knows no simulated time.
+    /// The present time, and the end of a lease that begins now. Read in the caller's task: the writer thread knows no
+    /// simulated time.
     fn lease(&self, lease: Duration) -> Lease {
         let now = self.clock.now_ms();
         Lease { now, until: later(now, lease) }
@@ -195,7 +196,7 @@ fn run<T>(
     steps(tx).expect("each primitive of SQLite is ready at once")
 }
 
-/// When something happens and until when it holds, in milliseconds since the Unix epoch.
+/// A time and the end of a lease, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy)]
 struct Lease {
     now: i64,
@@ -206,7 +207,7 @@ fn later(now: i64, by: Duration) -> i64 {
     now.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)).min(LEASE_NEVER - 1)
 }
 
-/// On the writer, before any other job.
+/// Prepares the store, on the writer before any other job.
 fn prepare(connection: &Connection, first: Uuid) -> rusqlite::Result<Uuid> {
     runs::disable_triggers(connection)?;
     normal_form::take_over(connection)?;
@@ -228,7 +229,7 @@ fn deployment_id(row: &Row<'_>) -> rusqlite::Result<Uuid> {
     row.parsed(0, |text| Uuid::parse_str(text).ok())
 }
 
-/// Data that break an invariant are the store's fault; all else may pass.
+/// Data that break an invariant are the store's fault; any other error may be temporary.
 fn store_error(error: SqliteError) -> StoreError {
     match &error {
         SqliteError::Job(source) if is_corrupt(source) => StoreError::Corrupt(source.to_string()),
@@ -362,7 +363,7 @@ impl ChargeStore for SqliteStore {
         PendingClaim::new(self.deployment, run, after, limit).repeat(once).await
     }
 
-    /// One writer: a claim passes over nothing without saying so.
+    /// Always false: with one writer a claim skips no invoice without reporting it.
     async fn has_claimable_left(&self, _: RunId) -> Result<bool> {
         Ok(false)
     }

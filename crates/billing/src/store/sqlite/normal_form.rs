@@ -1,5 +1,5 @@
-//! References by their NFC form in SQLite: how one is found, and what is to be done at the start so that stored ones
-//! are found. Knows no rule of what a reference is.
+//! References by their NFC form in SQLite: how a reference is found, and what the start of the program prepares for
+//! that. Knows no rule of what a reference is.
 
 use rusqlite::{Connection, params};
 
@@ -8,10 +8,10 @@ use crate::invoice::Reference;
 /// Whether `i` is found by the text `$1` or by the NFC form `$2`.
 pub(super) const MATCHES: &str = "(i.reference IN ($1, $2) OR i.reference_nfc = $2)";
 
-/// Pairs that are reported at the start.
+/// The most pairs that are reported at the start.
 const PAIRS_MAX: i64 = 100;
 
-/// Which of these texts are references, exactly so.
+/// The texts among these that are references, in exactly this spelling.
 pub(super) fn stored_among(connection: &Connection, mut texts: Vec<String>) -> rusqlite::Result<Vec<String>> {
     let mut find = connection.prepare_cached("SELECT 1 FROM invoices WHERE reference = ?1")?;
     let mut failed = None;
@@ -25,7 +25,7 @@ pub(super) fn stored_among(connection: &Connection, mut texts: Vec<String>) -> r
     failed.map_or(Ok(texts), Err)
 }
 
-/// Fills the column for rows that were written without it, and tells which stored references are one by NFC.
+/// Fills the column for rows that were written without it, and logs which stored references are equal by NFC.
 pub(super) fn take_over(connection: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT id, reference FROM invoices WHERE reference GLOB '*[^ -~]*' AND reference_nfc IS NULL";
     let mut statement = connection.prepare(sql)?;

@@ -1,4 +1,4 @@
-//! Runs in SQLite, of which a partial unique index lets one be unfinished, and the numbers of invoices by state.
+//! Runs in SQLite, of which a partial unique index allows one unfinished, and the number of invoices in each state.
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -35,7 +35,7 @@ pub(super) fn list_after(connection: &Connection, after: RunId, limit: i64) -> r
     list(connection, &list_sql(), [after.0, limit], read)
 }
 
-/// `None` also while charging is stopped.
+/// The order of a run; `None` also while charging is stopped.
 pub(super) fn order(
     connection: &Connection,
     run: RunId,
@@ -74,8 +74,8 @@ pub(super) fn open(connection: &Connection, order: &RunOrder, lease: Lease) -> r
     connection.prepare_cached(&sql)?.query_row(params, read).map(OpenedRun::Started)
 }
 
-/// Makes the driver of the unfinished run check for new work before it ends.
-/// A run that is joined for all invoices claims all from then on.
+/// Makes the driver of the unfinished run check for new work before it ends. A run that is joined for all invoices
+/// claims all invoices from then on.
 fn join_as(connection: &Connection, order: &RunOrder) -> rusqlite::Result<Option<Run>> {
     let sql = format!(
         "UPDATE runs SET joins = joins + 1, filter = CASE WHEN ?1 THEN NULL ELSE filter END
@@ -131,7 +131,7 @@ pub(super) fn note_problem(
     connection.prepare_cached(sql)?.execute(params![run.0, reason, status, count]).map(drop)
 }
 
-/// For attempts that belong to no run that the store knows.
+/// A run for attempts whose own run the store does not know.
 pub(super) fn latest_or_finished(connection: &Connection, now: i64) -> rusqlite::Result<RunId> {
     let latest = "SELECT id FROM runs ORDER BY id DESC LIMIT 1";
     let latest = connection.query_row(latest, [], |row| row.get(0)).optional()?;
@@ -144,8 +144,8 @@ pub(super) fn latest_or_finished(connection: &Connection, now: i64) -> rusqlite:
     Ok(RunId(connection.last_insert_rowid()))
 }
 
-/// From here on this connection's jobs count by themselves: triggers make each single-row statement copy the pages that
-/// it touches. They stay for statements typed by hand.
+/// Turns off the triggers of this connection, whose jobs count by themselves: triggers make each single-row statement
+/// copy the pages that it changes. The triggers stay for statements typed by hand.
 pub(super) fn disable_triggers(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).map(drop)
 }

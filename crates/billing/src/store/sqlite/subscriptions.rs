@@ -54,7 +54,7 @@ impl Statements for SqliteTransaction<'_> {
         Row::corrupt(0, problem)
     }
 
-    /// There is one writer.
+    /// Does not happen with one writer.
     fn conflict(&self) -> rusqlite::Error {
         Row::corrupt(0, "rows that were not there a moment ago are there".to_owned())
     }

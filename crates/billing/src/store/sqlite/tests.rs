@@ -1,4 +1,4 @@
-//! What is SQLite's own in the store: plans of the hot statements, the deployment, hand-typed statements, kills.
+//! Tests of SQLite's store alone: plans of the hot statements, the deployment, hand-typed statements, kills.
 
 use std::time::Duration;
 
@@ -169,7 +169,7 @@ async fn a_run_that_goes_on_passes_what_it_refused_in_bounded_steps() {
     assert!(store.claim_in_turn(run.id, InvoiceId(0), 100, LEASE).await.unwrap().attempts.is_empty());
 }
 
-/// A file as the version before made it, with the rows of one invoice, whose former attempt was refused and decided.
+/// A file of the previous version, with one invoice whose former attempt was refused and decided.
 fn of_the_version_before(path: &Path) -> Connection {
     let connection = Connection::open(path).unwrap();
     connection.pragma_update(None, "foreign_keys", true).unwrap();
@@ -214,7 +214,7 @@ fn attempts_are_stored_by_invoice_with_every_column_index_and_trigger() {
          invoice_from, invoice_to, invoice_id) FROM resolutions";
     let expected = "7|a|0|seen|ann|3|IN_DOUBT|REFUSED|ATTENTION|PENDING|1";
     assert_eq!(texts(&connection, decided), [expected]);
-    // The version before decides without an invoice; the next start finds it.
+    // The previous version records decisions without an invoice; the next start adds the invoice.
     connection.execute_batch("UPDATE resolutions SET invoice_id = NULL").unwrap();
     keys::take_over(&connection).unwrap();
     assert_eq!(texts(&connection, decided), [expected]);

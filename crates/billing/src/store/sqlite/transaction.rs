@@ -320,12 +320,13 @@ fn add_counters(connection: &Connection, changes: &Changeset) -> rusqlite::Resul
     Ok(())
 }
 
-/// The writer's connection has its triggers off: each would copy the pages that a statement touches.
+/// Adds counts, because the writer's connection has its triggers off: each would copy the pages that a statement
+/// changes.
 pub(super) fn add_state_counts(connection: &Connection, counts: &StateCountDeltas) -> rusqlite::Result<()> {
     let sql = "UPDATE invoice_counts SET invoices = invoices + ?2 WHERE state = ?1";
     for (state, delta) in counts.iter() {
         if state == InvoiceState::Cancelled {
-            // The version before knows no such state: its row is made when there is one to count.
+            // The previous version does not know every state: the row of a state is created when it is first counted.
             let sql = "INSERT INTO invoice_counts VALUES (?1, 0) ON CONFLICT DO NOTHING";
             connection.prepare_cached(sql)?.execute([state.as_str()])?;
         }

@@ -1,5 +1,5 @@
-//! The steps of an import of subscriptions, once for every database. Decides nothing: that is
-//! `changeset::subscription_import`'s.
+//! The steps of an import of subscriptions, once for every database. Decides nothing: decisions are in
+//! `changeset::subscription_import`.
 
 use serde_json::json;
 
@@ -33,7 +33,7 @@ pub(in crate::store) async fn import<S: Statements>(
     Ok(plan.answers)
 }
 
-/// Those that the batch names, and those that have a number which a new one might get.
+/// The customers that the batch names, and the owners of numbers that a new customer might get.
 async fn known_customers<S: Statements>(
     tx: &S,
     batch: &[NewSubscription],
@@ -165,7 +165,7 @@ async fn insert_subscriptions<S: Statements>(
     insert_all(tx, sql, &prices).await
 }
 
-/// Another import was faster with some of these: what was decided no longer holds.
+/// Inserts the rows. Fails if another import has inserted some of them first: then the plan is out of date.
 async fn insert_all<S: Statements>(
     tx: &S,
     sql: String,

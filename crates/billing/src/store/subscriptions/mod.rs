@@ -1,4 +1,4 @@
-//! What a store does with subscriptions and with their schedule: the role traits, and their data. Knows no SQL.
+//! The store's part of subscriptions and of their schedule: the role traits, and their data. Knows no SQL.
 
 pub(super) mod import;
 mod reads;
@@ -19,15 +19,15 @@ use crate::subscription::{Change, NewSubscription, Subscription, SubscriptionSta
 /// Result of one imported subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubscriptionImported {
-    /// New here.
+    /// Created.
     Created,
-    /// Known with the same fields, whatever operators changed since.
+    /// Known with the same fields, apart from operators' changes.
     Unchanged,
     /// Known with other fields.
     Differs,
     /// The customer has this other currency.
     CurrencyMismatch(Currency),
-    /// Other customers have all the numbers that its customer's reference could get.
+    /// Other customers have all the numbers that this customer's reference could get.
     NoNumberLeft,
 }
 
@@ -43,7 +43,7 @@ pub struct SubscriptionChange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubscriptionChanged {
     Applied(Box<Subscription>),
-    /// The field at fault, and why; nothing changed.
+    /// Rejected, with the field at fault and the reason; nothing changed.
     Refused(&'static str, String),
     /// No subscription has this reference.
     Unknown,
@@ -54,7 +54,7 @@ pub enum SubscriptionChanged {
 pub struct OperatorAction {
     pub id: i64,
     pub action: String,
-    /// What it was done to.
+    /// The name of the changed object.
     pub subject: String,
     pub detail: Option<String>,
     pub reason: String,
@@ -63,7 +63,7 @@ pub struct OperatorAction {
     pub created_at: i64,
 }
 
-/// The first charge of a date that has no invoice yet.
+/// A date and the time of its first charge that has no invoice yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DueDate {
     pub on: Date,
@@ -71,7 +71,7 @@ pub struct DueDate {
     pub first_at: i64,
 }
 
-/// What is decided about the run of a date, to be recorded.
+/// The decision about the run of a date, to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScheduleDecision {
     pub on: Date,
@@ -87,23 +87,23 @@ pub struct ScheduleDecision {
 pub struct GenerateBatch<'a> {
     pub on: Date,
     pub limit: usize,
-    /// Skip a period that another due one of the same subscription follows, if that one is no later than this date.
+    /// Skip a period if another due period of the same subscription follows it and is not later than this date.
     pub latest_until: Option<Date>,
     pub holidays: &'a Holidays,
 }
 
-/// What a batch came to.
+/// The result of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Generated {
-    /// Subscriptions that went on; none when no period of the date is due.
+    /// The number of subscriptions that moved to their next period; 0 when no period of the date is due.
     pub taken: usize,
     /// Invoices that were made.
     pub invoices: i64,
-    /// Periods that were left out, or whose reference another invoice has.
+    /// Periods that were skipped, or whose reference another invoice has.
     pub skipped: i64,
 }
 
-/// Subscriptions and their schedule, as they are.
+/// Reads of subscriptions and of their schedule.
 #[async_trait]
 pub trait SubscriptionReads: Send + Sync + 'static {
     /// Subscriptions with `id > after` (and in `state`, if given), by id, at most `limit`.
@@ -127,7 +127,7 @@ pub trait SubscriptionReads: Send + Sync + 'static {
     /// The first date after `after` on which an active subscription has a period without an invoice.
     async fn next_due_date(&self, after: Option<Date>) -> Result<Option<DueDate>>;
 
-    /// What active subscriptions have to be invoiced on a date, due or not.
+    /// The invoices that active subscriptions still lack on a date, due or not.
     async fn left_on(&self, on: Date) -> Result<Sums>;
 
     /// Runs with a date after `after` (and in `state`, if given), by date, at most `limit`.
@@ -138,18 +138,19 @@ pub trait SubscriptionReads: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<ScheduleRun>>;
 
-    /// From when a scheduled run has something to claim, in milliseconds since the Unix epoch; `None` while it has nothing.
+    /// The time from which a scheduled run has something to claim, in milliseconds since the Unix epoch; `None` if
+    /// nothing waits.
     async fn next_attempt_at(&self) -> Result<Option<i64>>;
 }
 
-/// What changes subscriptions, and makes the invoices of their due periods.
+/// Changes of subscriptions, and the invoices of their due periods.
 #[async_trait]
 pub trait SubscriptionStore: Send + Sync + 'static {
     /// The store's time, in milliseconds since the Unix epoch.
     async fn now_ms(&self) -> Result<i64>;
 
-    /// Imports one batch of at most [`BATCH_MAX`](super::BATCH_MAX), in order; answers one each. Those with a problem
-    /// change nothing; the others are recorded, unless it is a dry run.
+    /// Imports one batch of at most [`BATCH_MAX`](super::BATCH_MAX) rows, in order; returns one result each. Rows with
+    /// a problem change nothing; the others are recorded, unless it is a dry run.
     async fn import_subscriptions(
         &self,
         batch: &[NewSubscription],
@@ -164,11 +165,11 @@ pub trait SubscriptionStore: Send + Sync + 'static {
         holidays: &Holidays,
     ) -> Result<SubscriptionChanged>;
 
-    /// Records a decision about the run of a date, which begins with it.
+    /// Records a decision about the run of a date; the run begins with its first decision.
     async fn put_schedule_run(&self, decision: &ScheduleDecision) -> Result<()>;
 
-    /// Makes the invoices of up to `limit` due periods of a date, by instant, and moves their subscriptions on, in one
-    /// transaction. Subscriptions that another process works on are passed over. An invoice that has the reference
-    /// already is left as it is.
+    /// Makes the invoices of up to `limit` due periods of a date, by instant, and moves their subscriptions to the next
+    /// period, in one transaction. Subscriptions locked by another process are skipped. An existing invoice with the
+    /// same reference stays as it is.
     async fn generate(&self, batch: &GenerateBatch<'_>) -> Result<Generated>;
 }

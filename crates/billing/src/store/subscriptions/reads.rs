@@ -12,7 +12,7 @@ use crate::store::Result;
 use crate::store::reads::{Reader, Value};
 use crate::subscription::{Subscription, SubscriptionState};
 
-/// Empty before every date.
+/// The date as text; without a date an empty text, which sorts before every date.
 fn date_text(on: Option<Date>) -> Value {
     text(on.map_or(String::new(), |on| on.to_string()))
 }
@@ -55,7 +55,7 @@ impl<S: Reader> SubscriptionReads for S {
     }
 
     async fn left_on(&self, on: Date) -> Result<Sums> {
-        // Not GROUP BY: SQLite would sort every row of the date in memory.
+        // No GROUP BY, for which SQLite would sort every row of the date in memory.
         let due =
             "FROM subscriptions AS s WHERE s.state = 'active' AND s.next_on IS NOT NULL AND s.next_on = $1";
         let sql = format!(
@@ -84,7 +84,7 @@ impl<S: Reader> SubscriptionReads for S {
     }
 
     async fn next_attempt_at(&self) -> Result<Option<i64>> {
-        // As claims see it: a run that claims nothing would be begun again and again.
+        // The same conditions as in claims: otherwise runs that claim nothing would be started again and again.
         let sql = "SELECT i.next_attempt_at FROM invoices AS i WHERE i.state = 'PENDING'
              AND i.next_attempt_at IS NOT NULL AND i.due_at IS NOT NULL AND NOT i.held
              AND NOT EXISTS (SELECT 1 FROM halt)

@@ -20,7 +20,7 @@ fn given_date<R: Columns>(row: &R, column: usize) -> Result<Date, R::Error> {
     row.parsed(column, |text| parse_date("", text).ok())
 }
 
-/// Columns of `subscriptions AS s`; `prices` is the subselect that makes a JSON array of its prices.
+/// Columns of `subscriptions AS s`; `prices` is the subselect for a JSON array of its prices.
 pub(in crate::store) fn subscription(prices: &str) -> String {
     format!(
         "s.id, s.reference, s.customer_id, s.currency, s.anchor_day, s.every_months, s.zone, s.at, s.starts_on, \
@@ -94,7 +94,7 @@ impl FromRow for OperatorPrice {
     }
 }
 
-/// An invoice whose reference a period would have.
+/// An invoice that has the reference of a period.
 pub(super) struct TakenReference {
     pub(super) reference: Reference,
     pub(super) customer_id: CustomerId,
@@ -129,7 +129,7 @@ impl FromRow for CurrencySum {
     }
 }
 
-/// Milliseconds since 1970, in UTC.
+/// A time in UTC, in milliseconds since 1970.
 pub(super) struct UnixMillis(pub(super) i64);
 
 impl FromRow for UnixMillis {

@@ -1,17 +1,17 @@
-//! What a transaction on subscriptions needs of a database: statements by text, and the few places in which the SQL of
-//! two databases differs. Knows no table's rules.
+//! The database primitives of transactions on subscriptions: statements by text, and the few places in which the SQL of
+//! the two databases differs. Knows no table's rules.
 
 use super::super::reads::Value;
 use super::super::rows::FromRow;
 
-/// How a database spells what differs.
+/// The variants of SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Sql {
     Sqlite,
     Postgres,
 }
 
-/// A column of records: its name, and its type in PostgreSQL.
+/// A column of JSON records: its name, and its type in PostgreSQL.
 pub(in crate::store) type Column = (&'static str, &'static str);
 
 impl Sql {
@@ -29,7 +29,7 @@ impl Sql {
         }
     }
 
-    /// `$1`, a JSON array of objects, as rows of `u`.
+    /// A table `u` from `$1`, a JSON array of objects.
     pub(in crate::store) fn records(self, columns: &[Column]) -> String {
         let list = |column: fn(&Column) -> String| columns.iter().map(column).collect::<Vec<_>>().join(", ");
         match self {
@@ -46,7 +46,7 @@ impl Sql {
         }
     }
 
-    /// Behind a `SELECT` whose rows of `s` are changed by the same transaction.
+    /// The end of a `SELECT` whose rows of `s` the same transaction changes.
     pub(in crate::store) fn lock(self) -> &'static str {
         match self {
             Self::Sqlite => "",
@@ -54,7 +54,7 @@ impl Sql {
         }
     }
 
-    /// The same, without those that another transaction changes.
+    /// Like [`Self::lock`], but skips rows that another transaction changes.
     pub(in crate::store) fn lock_free_ones(self) -> &'static str {
         match self {
             Self::Sqlite => "",
@@ -63,9 +63,10 @@ impl Sql {
     }
 }
 
-/// A transaction that takes statements by text, with parameters `$1`, `$2` and so on in the order of their first use.
+/// A transaction that executes statements by text, with parameters `$1`, `$2` and so on in the order of their first
+/// use.
 pub(in crate::store) trait Statements {
-    /// What the database fails with.
+    /// The error of the database.
     type Error;
 
     const SQL: Sql;
@@ -78,19 +79,19 @@ pub(in crate::store) trait Statements {
         params: Vec<Value>,
     ) -> impl Future<Output = Result<Vec<T>, Self::Error>> + Send;
 
-    /// How many rows it changed.
+    /// Executes a statement; returns the number of changed rows.
     fn change(
         &self,
         sql: String,
         params: Vec<Value>,
     ) -> impl Future<Output = Result<u64, Self::Error>> + Send;
 
-    /// PENDING invoices were inserted, which triggers may count by themselves.
+    /// Counts inserted PENDING invoices, unless triggers count them.
     fn count_pending(&self, inserted: i64) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Rows break an invariant.
+    /// The error for rows that break an invariant.
     fn corrupt(&self, problem: String) -> Self::Error;
 
-    /// Another transaction wrote the same rows: the whole begins anew.
+    /// The error when another transaction wrote the same rows: the transaction starts again.
     fn conflict(&self) -> Self::Error;
 }

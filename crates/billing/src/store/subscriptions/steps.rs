@@ -1,5 +1,5 @@
-//! The steps of each transaction on subscriptions and on their schedule, once for every database, by SQL that each
-//! understands. Decides nothing: that is `subscription`'s and `changeset::generation`'s.
+//! The steps of each transaction on subscriptions and on their schedule, once for every database, by SQL that both
+//! understand. Decides nothing: decisions are in `subscription` and `changeset::generation`.
 
 use std::collections::HashSet;
 
@@ -72,7 +72,7 @@ pub(in crate::store) async fn change<S: Statements>(
     Ok(SubscriptionChanged::Applied(Box::new(changed)))
 }
 
-/// Writes what changes in the life of a subscription; nothing else of its row ever does.
+/// Writes the columns of a subscription that can change; all other columns never do.
 async fn update<S: Statements>(tx: &S, subscriptions: &[Subscription], now: i64) -> Result<(), S::Error> {
     const COLUMNS: [Column; 7] = [
         ("id", "bigint"),
@@ -107,8 +107,8 @@ async fn update<S: Statements>(tx: &S, subscriptions: &[Subscription], now: i64)
     Err(tx.corrupt(format!("{changed} subscriptions were changed instead of {}", subscriptions.len())))
 }
 
-/// In PostgreSQL the statement that locks reads prices as of its own beginning: a change of a price that was committed
-/// before the lock was taken would be missed, and the period invoiced at the old one.
+/// Reads the prices again after the lock. In PostgreSQL the statement that locks reads prices as of its own beginning.
+/// It would miss a change committed before the lock was taken, and the period would be invoiced at the old price.
 async fn as_locked<S: Statements>(tx: &S, locked: Vec<Subscription>) -> Result<Vec<Subscription>, S::Error> {
     if S::SQL == Sql::Sqlite || locked.is_empty() {
         return Ok(locked);
@@ -170,8 +170,8 @@ async fn taken_references<S: Statements>(tx: &S, plan: &Generation) -> Result<Ve
     tx.rows(sql, vec![text(json!(records).to_string())]).await
 }
 
-/// Whether the invoice that has a period's reference is what the period would have made. If not, no second invoice is
-/// made: it is logged, and an operator decides.
+/// Whether the invoice with a period's reference is the one that the period would have made. If not, no second invoice
+/// is made: the mismatch is logged, and an operator decides.
 fn is_same(taken: &TakenReference, due: &[Subscription], plan: &Generation) -> bool {
     let is_same = plan.invoices.iter().any(|invoice| {
         let subscription = &due[invoice.place];
@@ -233,7 +233,7 @@ async fn insert_invoices<S: Statements>(
         S::SQL.records(&COLUMNS)
     );
     let inserted = tx.change(sql, vec![text(json!(records).to_string())]).await?;
-    // An import that committed one of these references since they were looked for: look again.
+    // An import has committed one of these references since they were read: read them again.
     if usize::try_from(inserted) != Ok(records.len()) {
         return Err(tx.conflict());
     }

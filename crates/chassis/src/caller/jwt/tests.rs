@@ -1,4 +1,4 @@
-//! Signed tokens, one property at a time: which token is accepted, and the rejection reason of each other one.
+//! Signed tokens, one property at a time: which token is accepted, and the rejection reason of every other token.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -118,7 +118,7 @@ fn dates_may_have_a_fraction_or_an_exponent() {
         ("exp", "1.9e9".to_owned(), Ok(())),
         ("nbf", format!("{}.5", NOW - 1), Ok(())),
         ("iat", format!("{NOW}.25"), Ok(())),
-        // The last second of the leeway counts until its fraction is over, and the first one only from then on.
+        // Fractions round up: within the last second of the leeway a token is still valid, or not yet valid.
         ("exp", format!("{expired}.5"), Ok(())),
         ("exp", format!("{}.5", expired - 1), Err(Refusal::JwtExpired)),
         ("nbf", format!("{}.5", NOW + LEEWAY_SECONDS), Err(Refusal::JwtNotYetValid)),
@@ -189,7 +189,7 @@ fn fuzz_signed_tokens() {
     });
 }
 
-/// The claims and the header as JSON before they are signed, and a set of keys: no panic.
+/// Random claims and headers, which are then signed, and random key sets cause no panic.
 #[test]
 fn fuzz_claims_and_sets_of_keys() {
     let issuer = issuer();

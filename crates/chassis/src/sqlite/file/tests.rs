@@ -1,4 +1,4 @@
-//! What callers of the database rely on, each as a sentence.
+//! Tests of what callers rely on, each named by a sentence.
 
 use std::sync::mpsc as std_mpsc;
 
@@ -32,7 +32,7 @@ async fn texts(database: &File) -> Vec<String> {
     all.await.unwrap()
 }
 
-/// Holds the writer inside a job until the sender speaks or is dropped, so that later jobs queue up behind it.
+/// Holds the writer inside a job until the sender sends or is dropped, so that later jobs queue up behind it.
 async fn hold(database: &Arc<File>) -> std_mpsc::Sender<()> {
     let (release, held) = std_mpsc::channel::<()>();
     let (entered, inside) = tokio::sync::oneshot::channel();
@@ -168,7 +168,8 @@ async fn a_failing_first_job_undoes_itself_and_the_others_of_its_commit_stay() {
         async move { database.write(|connection| insert(connection, "other")).await }
     });
     queued(&database, 2).await;
-    // Longer than a commit takes further jobs: both come into the next one, the failing one first.
+    // This is longer than the time in which a commit takes further jobs: both come into the next commit, the failing
+    // one first.
     tokio::time::sleep(Duration::from_millis(50)).await;
     drop(release);
     assert!(matches!(twice.await.unwrap(), Err(SqliteError::Job(_))));
@@ -244,7 +245,7 @@ async fn a_database_is_not_writable_from_a_failed_commit_to_the_next_that_succee
     let orphan = database.write(move |connection| connection.execute(orphan, [])).await;
     assert!(matches!(orphan, Err(SqliteError::Commit(_))));
     assert!(is_writable().is_err());
-    // The check is enough: this process is the only writer.
+    // The check alone must notice it: this process is the only writer.
     let again = async {
         while is_writable().is_err() {
             tokio::task::yield_now().await;

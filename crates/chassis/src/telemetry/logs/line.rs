@@ -14,7 +14,7 @@ use crate::error_chain;
 /// Where tracing keeps an event's text.
 const MESSAGE: &str = "message";
 
-/// Keys of each line that are ours; a field of the same name is printed as `field.<name>`.
+/// The reserved keys of each line; a field of the same name is printed as `field.<name>`.
 const RESERVED: [&str; 6] = ["timestamp", "level", "message", "target", "service.name", "trace_id"];
 
 /// Fields in the order they were recorded, each name once.
@@ -25,7 +25,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// A message and one figure.
+    /// A message and one number.
     pub(super) fn new(message: &str, name: &'static str, value: u64) -> Self {
         Self { message: message.to_owned(), others: vec![(name, value.into())] }
     }
@@ -84,7 +84,7 @@ pub(super) struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// A flat JSON object and a newline.
+    /// The line as a flat JSON object with a newline.
     pub(super) fn json(&self) -> String {
         let mut line = format!("{{\"timestamp\":\"{}\"", humantime::format_rfc3339_millis(self.time));
         let mut put = |name: &str, value: &Value| {
@@ -104,7 +104,7 @@ impl Line<'_> {
         line
     }
 
-    /// Time, level, message and `name=value` for each field, on one line.
+    /// The line as text: time, level, message and `name=value` for each field.
     pub(super) fn text(&self) -> String {
         let time = humantime::format_rfc3339_millis(self.time);
         let mut line = format!("{time} {:>5} {}", self.level, one_line(&self.fields.message));
@@ -128,7 +128,7 @@ fn text_of(value: &Value) -> Cow<'_, str> {
     value.as_str().map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed)
 }
 
-/// A client's text must not make a line of its own.
+/// Escapes a text, so that a client's text cannot begin a new line.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {

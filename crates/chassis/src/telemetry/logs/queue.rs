@@ -1,7 +1,7 @@
 //! The log queue: callers append to a bounded buffer without waiting, one thread writes the lines in
 //! batches. Must not know the content of a line.
 //!
-//! A process that is killed loses the lines of its last few milliseconds; one that ends by itself flushes first.
+//! A process that is killed loses the lines of its last few milliseconds; a process that ends by itself flushes first.
 
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,10 @@ use std::time::Duration;
 /// Capacity of the buffer in bytes; lines beyond it are dropped and counted.
 const BYTES_MAX: usize = 4 << 20;
 
-/// What the buffers keep of their memory after a burst.
+/// Memory that the buffers keep after a burst.
 const BYTES_KEPT: usize = 64 << 10;
 
-/// Pause of the writer after a write, so that the lines of a busy service share the next one.
+/// Pause of the writer after a write, so that the lines of a busy service share the next write.
 const REST: Duration = Duration::from_millis(2);
 
 /// Time limit of a flush.
@@ -43,7 +43,7 @@ impl Queue {
     /// Starts the writer. `dropped` formats the line that reports dropped lines.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// When no thread can be started.
     pub(super) fn start(
         out: impl Write + Send + 'static,
         dropped: impl Fn(u64) -> String + Send + 'static,
@@ -55,7 +55,7 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Takes a line over, or counts it as dropped. Never waits for the reader of the log.
+    /// Queues a line, or counts it as dropped. Never waits for the reader of the log.
     pub(super) fn put(&self, line: &str) {
         let mut pending = self.lock();
         if pending.text.len() + line.len() > BYTES_MAX {
@@ -87,7 +87,7 @@ impl Queue {
             if lost > 0 {
                 batch.extend_from_slice(dropped(lost).as_bytes());
             }
-            // A log that cannot be written is lost; a service must not stop for that.
+            // A log that cannot be written is lost; a service must not stop because of that.
             let _closed = out.write_all(&batch).and_then(|()| out.flush());
             batch.clear();
             batch.shrink_to(BYTES_KEPT);
@@ -98,7 +98,7 @@ impl Queue {
         }
     }
 
-    /// Waits for lines and takes all there are.
+    /// Waits for lines and takes all that are queued.
     fn take(&self, batch: &mut Vec<u8>) -> (u64, u64) {
         let mut pending = self.lock();
         while pending.text.is_empty() {
@@ -160,7 +160,7 @@ mod tests {
     fn a_log_that_is_not_read_delays_no_caller_and_reports_later_what_was_dropped() {
         let (queue, tell, read) = queue();
         let line = "x".repeat(1023) + "\n";
-        // One is with the reader, or waits with the others; the buffer is full then.
+        // The writer holds one line, and the buffer is full after the others.
         queue.put(&line);
         while !queue.lock().text.is_empty() {
             std::thread::yield_now();

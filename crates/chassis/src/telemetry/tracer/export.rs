@@ -1,6 +1,6 @@
-//! Sends ended spans to a collector: OTLP over HTTP with protobuf, in batches, by our own client.
-//! Must not know what a span is of. Nothing waits for it: a collector that is slow, wrong or gone costs spans, which are
-//! counted, and nothing else.
+//! Sends ended spans to a collector: OTLP over HTTP with protobuf, in batches, by this crate's client. Must not know
+//! what a span describes. Nothing waits for the export: a collector that is slow, wrong or gone only costs spans, which
+//! are counted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,9 +23,9 @@ use crate::config::TraceSettings;
 use crate::telemetry::Metrics;
 use crate::tls::{TlsConnect, TlsMetrics};
 
-/// How long the end of a service waits for the last spans to be sent.
+/// Time limit at the end of a service for sending the last spans.
 const FINISH: Duration = Duration::from_secs(2);
-/// The first pause before a batch is sent again; each further one is twice as long.
+/// The first pause before a batch is sent again; each further pause is twice as long.
 const PAUSE: Duration = Duration::from_secs(1);
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
@@ -48,7 +48,7 @@ impl Exported {
     /// Starts to export. Needs a tokio runtime around it.
     ///
     /// # Errors
-    /// When the collector's CA bundle or our certificate for it is not valid any more.
+    /// When the collector's CA bundle or the client certificate is not valid any more.
     pub fn start(
         settings: TraceSettings,
         version: &'static str,
@@ -102,7 +102,7 @@ impl Exported {
         }
     }
 
-    /// Sends what is queued once more, and ends.
+    /// Sends the queued spans once more, and ends.
     pub(super) async fn finish(&self) {
         self.stop.cancel();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -120,7 +120,7 @@ struct Exporter {
     queue: Arc<Queue>,
     stop: CancellationToken,
     random: Random,
-    /// The last batch was lost: said once, not for each batch.
+    /// The last batch was lost: this is logged once, not for each batch.
     is_failing: bool,
 }
 
@@ -158,7 +158,7 @@ impl Exporter {
         }
     }
 
-    /// Sends one batch; again after a pause while the collector asks for it, or cannot be reached, and time is left.
+    /// Sends one batch; and again after a pause while time is left, if the collector asks for it or cannot be reached.
     async fn export(&mut self, batch: Vec<Recorded>) {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let body = message::request(&self.settings.resource, self.version, &batch).encode_to_vec();
@@ -196,7 +196,7 @@ impl Exporter {
         }
     }
 
-    /// One request; answers how many of its spans the collector rejected.
+    /// Sends one request. Returns how many of its spans the collector rejected.
     async fn send(&self, body: Bytes) -> Result<u64, Undelivered> {
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
@@ -213,7 +213,7 @@ impl Exporter {
         if !status.is_success() {
             return Err(Undelivered {
                 why: format!("it answered {status}"),
-                // The ones that OTLP calls retryable.
+                // The statuses that OTLP calls retryable.
                 is_transient: matches!(
                     status,
                     StatusCode::TOO_MANY_REQUESTS
@@ -223,7 +223,7 @@ impl Exporter {
                 ),
             });
         }
-        // An answer that is no message of OTLP's says nothing of rejected spans.
+        // A response that is no OTLP message says nothing of rejected spans.
         let partial =
             message::Response::decode(response.into_body()).ok().and_then(|answer| answer.partial_success);
         let Some(partial) = partial.filter(|partial| partial.rejected_spans > 0) else { return Ok(0) };

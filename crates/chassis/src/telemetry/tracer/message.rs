@@ -1,5 +1,5 @@
-//! The messages of OTLP's trace service, as far as they are sent and read here, and a batch of spans as one of them.
-//! Field numbers are those of opentelemetry-proto's `trace.proto`, `common.proto` and `trace_service.proto`.
+//! The messages of OTLP's trace service, as far as they are used here, and a batch of spans as one of them. Field
+//! numbers are those of opentelemetry-proto's `trace.proto`, `common.proto` and `trace_service.proto`.
 
 use prost::Message;
 
@@ -127,9 +127,9 @@ enum Any {
 
 /// `STATUS_CODE_ERROR`.
 const STATUS_ERROR: i32 = 2;
-/// The semantic conventions that the names of attributes are from.
+/// The semantic conventions that define the names of attributes.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
-/// In `flags`, besides those of the trace context: whether the parent's process is another one is known, and it is.
+/// Bits of `flags` beside those of the trace context: it is known whether the parent is in another process, and it is.
 const PARENT_IS_REMOTE_KNOWN: u32 = 0x100;
 const PARENT_IS_REMOTE: u32 = 0x200;
 

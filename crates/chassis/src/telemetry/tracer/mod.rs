@@ -1,5 +1,5 @@
 //! Spans of sampled traces: begun where work begins, recorded when dropped, queued for an exporter without waiting.
-//! Must not know any route, nor what is charged. Where no exporter runs, each function is one branch.
+//! Must not know any route, nor what is charged. Without an exporter, each function is one branch.
 
 mod sampler;
 mod span;
@@ -32,7 +32,7 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Hands its spans to this exporter.
+    /// A tracer that passes its spans to this exporter.
     #[cfg(feature = "otlp")]
     #[must_use]
     pub fn to(exported: Exported) -> Self {
@@ -64,7 +64,7 @@ impl Tracer {
         }
     }
 
-    /// The first span of a trace that begins here, sampled or not by its id; nothing while spans are not exported.
+    /// The first span of a trace that begins here, sampled or not by its id; `None` while spans are not exported.
     pub fn begin_trace(&self, first: impl FnOnce() -> Option<TraceContext>) -> Option<TraceContext> {
         let sampler = self.sampler()?;
         Some(Self::decided(sampler, first()?))
@@ -86,7 +86,7 @@ impl Tracer {
     }
 
     /// Begins a span inside the current one, or the first of a new trace; its context is for the work inside of it.
-    /// Nothing while spans are not exported.
+    /// `None` while spans are not exported.
     #[must_use]
     pub fn begin_here(&self, kind: Kind, name: &'static str) -> Option<(TraceContext, Span)> {
         if !self.is_on() {
@@ -99,7 +99,7 @@ impl Tracer {
         Some((context, self.span(context, parent, kind, name)))
     }
 
-    /// Begins a span inside the current one; records nothing outside of any.
+    /// Begins a span inside the current one; without a current span it records nothing.
     #[must_use]
     pub fn child(&self, kind: Kind, name: &'static str) -> Span {
         match TraceContext::current() {
@@ -133,7 +133,7 @@ impl Tracer {
         drop(span);
     }
 
-    /// Exports what is queued, for a moment: the end of a service does not wait for a collector.
+    /// Exports the queued spans for a short time: the end of a service does not wait for a collector.
     pub async fn finish(&self) {
         #[cfg(feature = "otlp")]
         if let Some(exported) = &self.exported {

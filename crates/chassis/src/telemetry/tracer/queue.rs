@@ -1,5 +1,5 @@
-//! Spans that have ended and wait for the exporter: bounded, filled without waiting, emptied in batches.
-//! Must not know where they go. A lock and not a channel, so that a span wakes no task: only a full batch does.
+//! Spans that have ended and wait for the exporter: bounded, filled without waiting, emptied in batches. Must not know
+//! their destination. It uses a lock, not a channel, so that only a full batch wakes a task.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,7 +13,7 @@ pub(super) struct Queue {
     spans: Mutex<Vec<Recorded>>,
     spans_max: usize,
     batch_max: usize,
-    /// A batch is full.
+    /// Notified when a batch is full.
     pub(super) full: Notify,
 }
 
@@ -22,7 +22,7 @@ impl Queue {
         Self { spans: Mutex::default(), spans_max, batch_max, full: Notify::new() }
     }
 
-    /// `false` when it has no place: the span is lost.
+    /// Adds a span; `false` when the queue is full and the span is lost.
     pub(super) fn push(&self, span: Recorded) -> bool {
         let length = {
             let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +38,7 @@ impl Queue {
         true
     }
 
-    /// The oldest batch, and whether another full one waits.
+    /// Takes the oldest batch, and returns whether another full one waits.
     pub(super) fn take(&self) -> (Vec<Recorded>, bool) {
         let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
         let size = spans.len().min(self.batch_max);

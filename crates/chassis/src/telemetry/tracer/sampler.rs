@@ -1,13 +1,13 @@
-//! Which traces are recorded: the samplers that OpenTelemetry names, of a trace's id and its caller's flag alone.
-//! Must not know what a trace is of.
+//! Which traces are recorded: the samplers that OpenTelemetry names, which use a trace's id and its caller's flag
+//! alone. Must not know what a trace describes.
 
 use std::str::FromStr;
 
-/// Decides alike in each process and for each span of a trace, without asking another.
+/// Decides in the same way in each process and for each span of a trace, without communication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sampler {
     of_root: OfRoot,
-    /// Whether a caller's flag decides, where there is a caller.
+    /// Whether a caller's flag decides, if there is a caller.
     is_parent_based: bool,
 }
 
@@ -15,7 +15,7 @@ pub struct Sampler {
 enum OfRoot {
     On,
     Off,
-    /// Traces whose id's low 63 bits are below this.
+    /// Samples traces whose id's low 63 bits are below this number.
     Below(u64),
 }
 
@@ -23,10 +23,10 @@ impl Sampler {
     /// `parentbased_always_on`, the specification's default.
     pub const DEFAULT: Self = Self { of_root: OfRoot::On, is_parent_based: true };
 
-    /// By its name in `OTEL_TRACES_SAMPLER` and the ratio in `OTEL_TRACES_SAMPLER_ARG`, 1 if there is none.
+    /// The sampler with this name in `OTEL_TRACES_SAMPLER` and the ratio of `OTEL_TRACES_SAMPLER_ARG`, by default 1.
     ///
     /// # Errors
-    /// When no sampler has this name, or the ratio is none.
+    /// When no sampler has this name, or the ratio is invalid.
     pub fn new(name: &str, ratio: Option<&str>) -> Result<Self, String> {
         let (is_parent_based, root) =
             name.strip_prefix("parentbased_").map_or((false, name), |root| (true, root));
@@ -56,7 +56,7 @@ impl Sampler {
     }
 }
 
-/// A ratio from 0 to 1.
+/// Parses a ratio from 0 to 1.
 impl FromStr for OfRoot {
     type Err = String;
 
@@ -73,7 +73,7 @@ impl FromStr for OfRoot {
     }
 }
 
-/// The part of an id that the SDKs of other languages compare, so that all sides decide alike.
+/// The part of an id that the SDKs of other languages compare, so that all processes decide alike.
 fn low_63_bits(trace_id: u128) -> u64 {
     u64::try_from(trace_id & u128::from(u64::MAX)).expect("64 bits are left") >> 1
 }

@@ -1,5 +1,5 @@
-//! One span: what it is called, when it was, where it belongs. Ends when it is dropped, however its work ends.
-//! Must not know how spans are exported.
+//! One span: its name, its time, its place in a trace. Ends when it is dropped, however its work ends. Must not know
+//! how spans are exported.
 
 use std::borrow::Cow;
 
@@ -10,15 +10,15 @@ use crate::telemetry::TraceContext;
 /// Who does the work of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A part of this process.
+    /// A part of this process does the work.
     Internal,
-    /// This service, for a caller.
+    /// This service does the work, for a caller.
     Server,
-    /// Another service, for this one.
+    /// Another service does the work, for this one.
     Client,
 }
 
-/// The value of an attribute. Never an amount, never a credential.
+/// The value of an attribute. It is never an amount and never a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     Text(Cow<'static, str>),
@@ -65,7 +65,7 @@ pub(super) struct Recorded {
     pub(super) is_failed: bool,
 }
 
-/// A span, if its trace is sampled: without, nothing is kept and nothing is computed.
+/// A span, if its trace is sampled. Otherwise nothing is kept and nothing is computed.
 #[derive(Debug, Default)]
 pub struct Span(Option<Box<Open>>);
 
@@ -97,56 +97,56 @@ impl Span {
         Self(Some(Box::new(Open { tracer, recorded })))
     }
 
-    /// Whether attributes are of any use.
+    /// Whether attributes are recorded.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.0.is_some()
     }
 
-    /// The span of the work inside of it.
+    /// The context of this span, for the work inside of it.
     #[must_use]
     pub fn context(&self) -> Option<TraceContext> {
         self.0.as_deref().map(|open| open.recorded.context)
     }
 
-    /// Names it by what became known after it began.
+    /// Names the span by what became known after it began.
     pub fn rename(&mut self, name: impl FnOnce() -> String) {
         self.with(|recorded| recorded.name = Cow::Owned(name()));
     }
 
-    /// Adds an attribute, by its name in OpenTelemetry's semantic conventions where there is one.
+    /// Adds an attribute, by its name in OpenTelemetry's semantic conventions where they have one.
     pub fn set_attribute(&mut self, name: &'static str, value: impl Into<Value>) {
         self.with(|recorded| recorded.attributes.push((name, value.into())));
     }
 
-    /// As [`Self::set_attribute`], of a text that is copied only when it is recorded.
+    /// Adds an attribute as [`Self::set_attribute`] does, with a text that is copied only when it is recorded.
     pub fn set_text(&mut self, name: &'static str, text: &str) {
         self.with(|recorded| recorded.attributes.push((name, text.to_owned().into())));
     }
 
-    /// Refers to another span, such as an earlier request of the same attempt.
+    /// Links another span, such as an earlier request of the same attempt.
     pub fn link(&mut self, to: TraceContext) {
         self.with(|recorded| recorded.links.push(to));
     }
 
-    /// It began at this moment already, in milliseconds since 1970.
+    /// Sets the time at which the span began, in milliseconds since 1970.
     pub fn began_at_ms(&mut self, moment: i64) {
         let moment = u64::try_from(moment).unwrap_or(0).saturating_mul(1_000_000);
         self.with(|recorded| recorded.began_ns = recorded.began_ns.min(moment));
     }
 
-    /// Gives it an id that no other span has; to be called only while no other process knows of it.
+    /// Gives the span an id that no other span has. Call it only while no other process knows the old id.
     pub fn renumber(&mut self) {
         self.with(|recorded| recorded.context = recorded.context.child(&Random::system()));
     }
 
-    /// Ends it without a record.
+    /// Ends the span without a record.
     pub fn discard(&mut self) {
-        // What is dropped here is the record alone: dropping the span would queue it.
+        // This drops the record alone: dropping the span would queue it.
         drop(self.0.take());
     }
 
-    /// Marks it as failed, with a short name of a class of errors.
+    /// Marks the span as failed, with a short name of a class of errors.
     pub fn fail(&mut self, error_type: impl Into<Value>) {
         self.with(|recorded| {
             recorded.is_failed = true;
@@ -165,7 +165,7 @@ impl Drop for Span {
     fn drop(&mut self) {
         let Some(open) = self.0.take() else { return };
         let Open { tracer, mut recorded } = *open;
-        // Clocks are set back now and then; no span ends before it begins.
+        // A clock may be set back, but no span ends before it begins.
         recorded.ended_ns = Clock::wall_ns().max(recorded.began_ns);
         tracer.record(recorded);
     }

@@ -349,7 +349,7 @@ fn snapshot_add(snapshot: &mut Snapshot, kind: Kind, value: Value) {
     snapshot.add(kind, vec![value]);
 }
 
-/// It is found twice: as a workload that is not listed, and behind the Service.
+/// The hole is found twice: as a workload that is not listed, and behind the Service.
 #[test]
 fn a_second_deployment_behind_the_service_is_named_with_its_pods() {
     let mut snapshot = sound();

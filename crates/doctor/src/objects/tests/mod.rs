@@ -147,7 +147,7 @@ fn account(namespace: &str, name: &str) -> Value {
     json!({"kind": "ServiceAccount", "namespace": namespace, "name": name})
 }
 
-/// Resources and verbs of one rule, each by words.
+/// The rules of a role: groups, and space-separated resources and verbs.
 fn rules(groups: &[&str], resources: &str, verbs: &str) -> Value {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     json!([{"apiGroups": groups, "resources": words(resources), "verbs": words(verbs)}])
@@ -252,7 +252,7 @@ fn findings(expectations: &Expectations, snapshot: &Snapshot) -> BTreeSet<(Strin
     all.map(|finding| (finding.rule.to_owned(), finding.object.to_string())).collect()
 }
 
-/// A hole: its name, how it is planted, and the finding that it must be.
+/// A hole: its name, the change that plants it, and the rule and object of its finding.
 type Hole = (&'static str, fn(&mut Snapshot), &'static str, &'static str);
 
 fn assert_found(holes: &[Hole]) {

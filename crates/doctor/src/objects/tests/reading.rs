@@ -1,5 +1,5 @@
-//! A whole read-only run against a server of the test's own, which answers lists of objects and records every request.
-//! No cluster and no kubectl: a script stands in its place.
+//! A complete read-only run against a server of the test, which answers lists of objects and records every request.
+//! Needs no cluster and no kubectl: a script replaces it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
@@ -11,16 +11,16 @@ use super::*;
 use crate::evaluate::Verdict;
 use crate::{Examination, Format, Options, examine, propose};
 
-/// What the server answers, and what it was asked: method and path with query.
+/// The server's objects, and its recorded requests: method and path with query.
 struct Api {
     snapshot: Snapshot,
-    /// Paths that it refuses.
+    /// Paths that the server refuses.
     forbidden: Vec<&'static str>,
     requests: Mutex<Vec<String>>,
 }
 
 impl Api {
-    /// One object per page, so that the reader must follow `continue`.
+    /// An answer with one object per page, so that the reader must follow `continue`.
     fn answer(&self, target: &str) -> (u16, Value) {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         if path == "/version" {
@@ -65,7 +65,7 @@ impl Api {
     }
 }
 
-/// The server, and a command that behaves as `kubectl proxy` in front of it.
+/// Starts the server, and writes a script that acts as `kubectl proxy` in front of it; returns the command.
 fn start(folder: &std::path::Path, api: Arc<Api>) -> String {
     let (socket, script) = (folder.join("server"), folder.join("kubectl"));
     let listener = UnixListener::bind(&socket).unwrap();
@@ -110,7 +110,7 @@ async fn a_read_only_run_sends_get_requests_only_and_reads_every_page() {
     examination.cleanup.unwrap();
 }
 
-/// One hole per rule.
+/// Tests one hole per rule.
 #[tokio::test]
 async fn a_hole_is_red_through_the_whole_run() {
     let mut rules = BTreeSet::new();

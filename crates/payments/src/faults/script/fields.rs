@@ -1,5 +1,5 @@
-//! The fields of one table of a fault script, each read once with its range, and every mistake named by table and field.
-//! Pure; knows what a field may hold, and not what it does.
+//! The fields of one table of a fault script, each read once with its range, and every mistake named by table and
+//! field. Pure; knows what a field may hold, but not what it does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::faults::Mistake;
 const STATUS_MIN: i64 = 200;
 const STATUS_MAX: i64 = 599;
 
-/// The latest moment after a script was set: a year.
+/// The latest time after a script was set: a year.
 const AFTER_MAX_S: i64 = 366 * 24 * 3600;
 
-/// The fields of one table that were not read yet, and what was wrong with the others.
+/// The fields of one table that were not read yet, and the mistakes in the others.
 pub(super) struct Fields {
     table: Table,
     place: String,
@@ -210,7 +210,7 @@ impl Fields {
         tables
     }
 
-    /// Whatever is left is unknown.
+    /// Ends the table: all remaining fields are unknown.
     pub(super) fn finish(mut self) -> Vec<Mistake> {
         let unknown: Vec<String> = self.table.keys().cloned().collect();
         for field in unknown {

@@ -1,5 +1,5 @@
-//! What a caller may demand of the ledger, and what the ledger demands of a caller's deployment, before anything is
-//! executed. Each refusal is a 412 with the not-executed mark. Knows no route and no body.
+//! The conditions that a caller may set for the ledger, and the ledger for a caller's deployment, checked before
+//! anything is executed. An unmet condition is a 412 with the header `Not-Executed`. Knows no route and no body.
 
 use axum::response::{IntoResponse, Response};
 use chassis::caller::Account;
@@ -14,9 +14,9 @@ use crate::deployments::{DeploymentId, Unknown};
 use crate::ledger::Seq;
 
 const EXPECT_LEDGER: HeaderName = HeaderName::from_static("expect-ledger");
-/// The last row that the caller has seen.
+/// Header with the last row that the caller has seen.
 const LEDGER_SEEN: HeaderName = HeaderName::from_static("ledger-seen");
-/// The store of billing that sends.
+/// Header with the deployment of billing that sends the request.
 const DEPLOYMENT_ID: HeaderName = HeaderName::from_static("deployment-id");
 
 /// Refuses a caller that expects another ledger.
@@ -51,8 +51,9 @@ pub(in crate::http) fn behind() -> Response {
     not_executed(problem.detail(advice))
 }
 
-/// Refuses a deployment that is not known under the account. A caller that names none is not checked here: neither foreign
-/// clients nor earlier versions of billing do. The ledger refuses it a key that another account charged.
+/// Refuses a deployment that is not known under the account. A caller that names no deployment is not checked here:
+/// foreign clients and earlier versions of billing name none. For such a caller the ledger refuses a key that another
+/// account charged.
 pub(in crate::http) async fn check_deployment(
     app: &App,
     headers: &HeaderMap,
@@ -85,12 +86,12 @@ fn unknown(deployment: DeploymentId, why: Unknown) -> Response {
     not_executed(problem.detail(format!("deployment {}: {why}", deployment.0)))
 }
 
-/// A refusal that was decided before anything was executed, with the mark that says so.
+/// A refusal before anything was executed, marked as such.
 pub(in crate::http) fn not_executed(problem: Problem) -> Response {
     ([(NOT_EXECUTED, "true")], problem).into_response()
 }
 
-/// A header that stands there once and can be read; `None` if it does not stand there.
+/// Reads a header that may occur once; `None` if it is absent.
 fn only<T>(
     headers: &HeaderMap,
     name: &HeaderName,

@@ -1,5 +1,5 @@
--- Every decision, one row each; never updated, never deleted. A key is known for as long as the ledger lives.
--- Positions are drawn by the statement that inserts, under the gate that a page waits at; gaps mean nothing.
+-- Every decision, one row each; never updated, never deleted. A key is known for as long as the ledger lives. The
+-- inserting statement draws positions while it holds a lock that a page waits for; gaps mean nothing.
 CREATE SEQUENCE ledger_positions;
 CREATE TABLE ledger (
     seq bigint PRIMARY KEY,
@@ -15,6 +15,6 @@ CREATE TABLE ledger (
     created_at bigint NOT NULL
 );
 
--- One row: the name of this ledger. A restored copy gets a new one (`new-ledger-id`).
+-- One row: the id of this ledger. A restored copy gets a new id (`new-ledger-id`).
 CREATE TABLE ledger_meta (ledger_id text NOT NULL);
 CREATE UNIQUE INDEX ledger_meta_has_one_row ON ledger_meta ((1));

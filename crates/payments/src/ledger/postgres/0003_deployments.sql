@@ -1,5 +1,6 @@
--- Which deployments of billing charge under which account; never updated, never deleted. At most one of an account
--- came to be known by itself, and a deployment did so under one account only: every other one was declared.
+-- Which deployments of billing charge under which account; never updated, never deleted. At most one deployment of an
+-- account was recorded without a declaration, and a deployment was recorded like this under one account only. All
+-- others were declared.
 CREATE TABLE ledger_deployments (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     deployment_id text COLLATE "C" NOT NULL,

@@ -1,7 +1,8 @@
--- A deployment that another account claimed and never charged under is recorded under the account that charges.
+-- If another account claimed a deployment but never charged under it, the deployment is recorded under the account that
+-- charges.
 DROP INDEX ledger_deployments_undeclared;
 
--- What a repeated key is compared by, and what the minor units of an amount are. Rows from before, and those of the
--- previous version, compare without the reference and hold hundredths.
+-- The rule for comparing a repeated key, and the decimals of an amount. Older rows, and those of the previous version,
+-- are compared without the reference and hold hundredths.
 ALTER TABLE ledger ADD COLUMN fingerprint_version smallint NOT NULL DEFAULT 1;
 ALTER TABLE ledger ADD COLUMN exponent smallint NOT NULL DEFAULT 2;

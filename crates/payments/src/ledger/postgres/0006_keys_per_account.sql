@@ -1,5 +1,5 @@
--- A key is unique within its account, at once in a ledger without rows. In one with rows the previous version may be
--- running, which needs the index over all accounts: it stays until `payments keys-per-account`.
+-- A key is unique within its account, immediately in a ledger without rows. On a ledger with rows the previous version
+-- may be running, and needs the index over all accounts: this index stays until `payments keys-per-account`.
 DO $$
 BEGIN
     LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE;

@@ -1,5 +1,5 @@
--- How often a fault script met a key or a rule, so that a restart goes on counting. Rows of scripts that are no longer in
--- force mean nothing; setting a script deletes them.
+-- Deliveries by fault script, and by key or rule, so that the counts survive a restart. Rows of scripts that are no
+-- longer in force have no effect; setting a script deletes them.
 CREATE TABLE fault_counts (
     script text COLLATE "C" NOT NULL,
     subject text COLLATE "C" NOT NULL,

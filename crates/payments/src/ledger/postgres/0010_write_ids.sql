@@ -1,3 +1,3 @@
--- Which request wrote the row, so that it knows its own row from an equal one when the answer to its commit was lost.
--- Null of what an earlier version wrote.
+-- Id of the request that wrote the row. It distinguishes the request's own row from an equal one after the response to
+-- its commit was lost. Null for rows of earlier versions.
 ALTER TABLE ledger ADD COLUMN write_id bigint;

@@ -1,5 +1,5 @@
-//! Group commit: entries that come together become one statement, and one fsync of the database. An answer that was
-//! lost is found again by key and write id. Knows the ledger's columns; decides nothing about a charge.
+//! Group commit: concurrent entries become one statement, and one fsync of the database. After a lost response, rows
+//! are found by key and write id. Knows the ledger's columns; decides nothing about a charge.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,30 +14,30 @@ use super::rows::{BY_KEYS, CHARGED_REFERENCES, read_row, read_write_id};
 use crate::keys::{FingerprintVersion, Key};
 use crate::ledger::{Entry, LedgerError, LedgerId, Recorded, Result, Row, Seq};
 
-/// Entries of one statement.
+/// Maximum number of entries in one statement.
 const BATCH_MAX: usize = 512;
-/// Statements under way at once: while one is written out, the next gathers.
+/// Maximum number of concurrent statements: while one is written to disk, the next is collected.
 const WRITERS: usize = 3;
 /// Capacity of the queue; further callers wait.
 const QUEUE_MAX: usize = 4096;
 /// Maximum number of rewrites of keyed entries after a lost response.
 const TRIES_MAX: u32 = 3;
-/// Writers pass this gate together, a page waits until those are through that draw positions: so that it never
-/// passes over a row that becomes visible later.
+/// Id of an advisory lock. Writers share it while they draw positions, and a page waits for them, so that it never
+/// skips a row that becomes visible later.
 const GATE: i64 = 0x7469_6e6a_6973;
 
-/// Number of the parameter after those of the columns.
+/// Number of the first parameter after those of the columns.
 const FIRST_OF_GATE: usize = 18;
 
-/// Takes entries and answers what became of them.
+/// Queues entries and returns the result of each.
 #[derive(Debug)]
 pub(super) struct BatchWriter {
     queue: mpsc::Sender<Waiting>,
     random: Random,
 }
 
-/// An entry under an id of its own, the same in each try: an equal row that another process, or another request of this
-/// one, wrote under the key has another id. Two alike in 64 random bits would also need the same key to do harm.
+/// An entry with an id of its own, which is the same in each try. An equal row under the key that another request wrote
+/// has another id. A collision of the 64 random bits would do harm only under the same key.
 #[derive(Clone)]
 struct Write {
     entry: Arc<Entry>,
@@ -49,7 +49,7 @@ struct Waiting {
     reply: oneshot::Sender<Result<Recorded>>,
 }
 
-/// Writes batches into one ledger, as long as it keeps its id and its place.
+/// Writes batches into one ledger, as long as the ledger keeps its id and its place.
 #[derive(Clone, Debug)]
 pub(super) struct Writer {
     pub(super) database: Postgres,
@@ -58,7 +58,7 @@ pub(super) struct Writer {
 }
 
 impl BatchWriter {
-    /// Its tasks end when it is dropped and what was queued is written.
+    /// A writer with tasks that end after it is dropped, once the queued entries are written.
     pub(super) fn new(writer: Writer, random: Random) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
@@ -94,13 +94,13 @@ async fn write_all(writer: Writer, waiting: Arc<Mutex<mpsc::Receiver<Waiting>>>)
 }
 
 impl Writer {
-    /// One result each, in order.
+    /// Writes a batch; returns one result per entry, in order.
     async fn write(&self, writes: &[Write]) -> Vec<Result<Recorded>> {
         match self.insert(writes).await {
             Ok(Some(recorded)) => recorded.into_iter().map(Ok).collect(),
             Ok(None) => self.retry_after_placement_check(writes).await,
             Err(PgError::InDoubt(source)) => self.find_again(writes, source).await,
-            // One that the database cannot hold must not take the others with it.
+            // An entry that the database cannot store must not make the others fail.
             Err(PgError::Refused(_) | PgError::Constraint { .. }) if writes.len() > 1 => {
                 let mut results = Vec::with_capacity(writes.len());
                 for write in writes {
@@ -113,7 +113,8 @@ impl Writer {
         }
     }
 
-    /// After a statement that executed nothing, because the ledger has another name or place than this process knew.
+    /// Writes again after a statement that executed nothing, because the ledger has another id or place than this
+    /// process knew.
     async fn retry_after_placement_check(&self, writes: &[Write]) -> Vec<Result<Recorded>> {
         for _ in 0..TRIES_MAX {
             let why = match self.placement.look().await {
@@ -132,8 +133,8 @@ impl Writer {
         spread(&PgError::Unavailable("the ledger keeps moving".into()), writes.len())
     }
 
-    /// After a lost answer: a keyed entry is written again, and finds itself if it was kept. Of one without a key
-    /// the outcome is unknown.
+    /// Recovers from a lost response. A keyed entry is written again, which finds its own row if there is one. Without
+    /// a key the outcome stays unknown.
     async fn find_again(&self, writes: &[Write], source: chassis::postgres::Source) -> Vec<Result<Recorded>> {
         let keyed: Vec<Write> = writes.iter().filter(|write| write.entry.key.is_some()).cloned().collect();
         let mut error = PgError::InDoubt(source);
@@ -147,7 +148,7 @@ impl Writer {
                     found = Some(recorded.into_iter());
                     break;
                 }
-                // Where it was kept, if it was, cannot be asked here: it stays unknown.
+                // The server that may have kept the entry cannot be asked here: the outcome stays unknown.
                 Ok(None) => match self.placement.look().await {
                     Ok(Look::Serving) => {}
                     Ok(Look::NotServing(_) | Look::IdChanged) => break,
@@ -164,8 +165,8 @@ impl Writer {
         results
     }
 
-    /// One statement for all, and a look at those whose key was known. `None`: nothing was executed, because the ledger
-    /// has another name, or is at another place.
+    /// Inserts all entries by one statement, and reads the rows of keys that were known. `None`: nothing was executed,
+    /// because the ledger has another id or place.
     async fn insert(&self, writes: &[Write]) -> std::result::Result<Option<Vec<Recorded>>, PgError> {
         let statement = Statement::of(self.id, writes, self.placement.gate(FIRST_OF_GATE));
         let rows = statement.run(&self.database).await?;
@@ -197,12 +198,12 @@ impl Writer {
             }
             let key = entry.key.as_ref();
             match key.and_then(|key| known.get(&(entry.account.clone(), key.clone()))) {
-                // From a try whose answer was lost.
+                // This row is from a try whose response was lost.
                 Some((row, Some(written))) if written == id => return Recorded::New(row.seq),
                 Some((row, _)) => return Recorded::Known(row.clone()),
                 None => {}
             }
-            // None of its own, and yet not inserted: another account has the key.
+            // The account has no row and the entry was not inserted: another account has the key.
             let first = entry.reference.as_ref().filter(|_| entry.is_once);
             let first = first.and_then(|reference| charged.get(&(entry.account.clone(), reference.clone())));
             first.cloned().map_or(Recorded::Foreign, Recorded::ReferenceCharged)
@@ -210,7 +211,7 @@ impl Writer {
         Ok(Some(recorded.collect()))
     }
 
-    /// The first charges of the references of those that were not recorded and have no row of their own.
+    /// The first charges of the references of entries that were not recorded and have no row of their own.
     async fn charged_references(
         &self,
         writes: &[Write],
@@ -238,7 +239,7 @@ impl Writer {
         Ok(charged)
     }
 
-    /// The rows of these accounts and keys, each with the id of the write that made it.
+    /// The rows of these accounts and keys, each with the id of the write that inserted it.
     async fn known(
         &self,
         missed: &HashSet<(&str, &str)>,
@@ -248,7 +249,7 @@ impl Writer {
         }
         let (accounts, keys): (Vec<&str>, Vec<&str>) = missed.iter().copied().unzip();
         let asked = [(&keys as _, Type::TEXT_ARRAY), (&accounts as _, Type::TEXT_ARRAY)];
-        // A statement of its own: it sees what others committed while the first one waited for them.
+        // A statement of its own: it sees rows that other processes committed while the first one waited for them.
         let rows = self.database.read(PoolClass::Record, BY_KEYS, &asked).await?;
         let rows = rows.iter().map(|row| {
             let (row, write_id) = (read_row(row)?, read_write_id(row)?);
@@ -259,8 +260,8 @@ impl Writer {
     }
 }
 
-/// Whether another account charged the key, and the caller may be the same client: see [`Recorded::Foreign`]. Looked up for
-/// each entry by the index: as a join, the planner might read the whole ledger.
+/// Whether another account charged the key, and the caller may be the same client: see [`Recorded::Foreign`]. It is
+/// looked up for each entry by the index: for a join, the planner might read the whole ledger.
 const CHARGED_ELSEWHERE: &str = "( \
     SELECT other.seq FROM ledger AS other WHERE other.key = given.key AND other.account <> given.account \
       AND other.state = 'CHARGED' AND (given.deployment IS NULL OR EXISTS ( \
@@ -268,16 +269,16 @@ const CHARGED_ELSEWHERE: &str = "( \
         WHERE theirs.account = other.account AND theirs.deployment_id = given.deployment)) LIMIT 1 \
     ) IS NOT NULL AS is_charged_elsewhere";
 
-/// Whether the account was charged for the reference under another key. What is charged at the same moment is met by the
-/// index of only charges.
+/// Whether the account was charged for the reference under another key. The unique index `ledger_only_charge` excludes
+/// charges at the same moment.
 const CHARGED_REFERENCE: &str = "CASE WHEN given.once THEN ( \
     SELECT charged.seq FROM ledger AS charged WHERE charged.account = given.account \
       AND charged.reference = given.reference AND charged.state = 'CHARGED' \
       AND charged.key IS DISTINCT FROM given.key LIMIT 1 \
     ) IS NOT NULL ELSE false END AS is_charged_reference";
 
-/// The columns of a batch. No conflict target: the key is unique in its account, and in a ledger from before over all
-/// accounts. Of an entry whose key was known, or stands in the batch before it, nothing is kept.
+/// The columns of a batch. The insert has no conflict target: the key is unique in its account, and in an older ledger
+/// over all accounts. An entry is not inserted if its key is known, or is earlier in the batch.
 struct Statement<'a> {
     ledger_id: String,
     gate: Option<Gate>,
@@ -377,7 +378,7 @@ impl<'a> Statement<'a> {
         }
         #[cfg(debug_assertions)]
         if chassis::crash::is_planned("P2") {
-            // The statement is a transaction of its own: to die inside of it, it needs one around.
+            // The statement is a transaction of its own. To die within it, the test needs a transaction around it.
             let (sql, params) = (sql.as_str(), params.as_slice());
             return database
                 .transaction(PoolClass::Record, |tx| async move {
@@ -391,9 +392,9 @@ impl<'a> Statement<'a> {
     }
 }
 
-/// The last position below which every row is either visible or will never be. One statement and so one round trip: a
-/// process that is stopped between two would keep all writers out. The sequence is read for the row of the gate, that is
-/// once the lock is held.
+/// The last position up to which every row is visible now or never will be. It is one statement, since a process that
+/// stops between two would block all writers. The sequence is read in the row of the lock, that is once the lock is
+/// held.
 pub(super) async fn settled(database: &Postgres) -> std::result::Result<i64, PgError> {
     let sql = format!(
         "WITH gate AS MATERIALIZED (SELECT 1 AS held, pg_advisory_xact_lock({GATE})) \
@@ -410,7 +411,7 @@ fn spread(error: &PgError, count: usize) -> Vec<Result<Recorded>> {
     (0..count).map(|_| Err(unknown(error))).collect()
 }
 
-/// The same error, told to one of several callers. Never that nothing was recorded: this may be the error of a later try.
+/// The error for one of several callers. It never says that nothing was recorded: it may be the error of a later try.
 fn unknown(error: &PgError) -> LedgerError {
     match error {
         PgError::Corrupt(what) => LedgerError::Corrupt(what.clone()),

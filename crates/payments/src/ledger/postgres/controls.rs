@@ -1,5 +1,5 @@
-//! What operators set at run time, and the counts of faults, in PostgreSQL: every replica uses the same rows. Decides nothing
-//! about them.
+//! What operators set at run time, and the counts of faults, in PostgreSQL: every replica uses the same rows. Decides
+//! nothing about these settings.
 
 use chassis::postgres::{NOW_MS, PgError, PoolClass, Row as SqlRow, Type, get};
 
@@ -14,7 +14,7 @@ const ALL: &str = "SELECT name, value, revision, set_at FROM run_time_settings";
 impl ControlStore for PostgresLedger {
     async fn controls(&self) -> Result<Vec<ControlRow>> {
         let rows = self.database.read(PoolClass::Claim, ALL, &[]).await.map_err(failed)?;
-        // Settings of a later version are not this one's.
+        // Settings of a later version are skipped.
         let rows = rows.iter().filter_map(|row| read_row(row).transpose());
         rows.collect::<std::result::Result<_, _>>().map_err(failed)
     }

@@ -1,4 +1,4 @@
-//! The list of deployments in PostgreSQL: reads the facts and writes what `crate::deployments` says, under a lock that
+//! The list of deployments in PostgreSQL: reads the facts and writes as `crate::deployments` decides, under a lock that
 //! all replicas take, so that of two first deployments one wins.
 
 use chassis::postgres::{NOW_MS, Param, PgError, PoolClass, Postgres, Result, Row as SqlRow, Tx, Type, get};
@@ -24,7 +24,7 @@ const KNOWN: &str = "SELECT coalesce(bool_or(account = $1 AND deployment_id = $2
 const HAS_KEYED_ROWS: &str = "SELECT EXISTS ( \
     SELECT 1 FROM ledger WHERE account = $1 AND key IS NOT NULL AND state <> 'VOIDED')";
 
-/// One that has the lock may act on what it reads.
+/// Takes the lock. Its holder may act on what it reads.
 async fn locked(tx: &Tx) -> Result<()> {
     tx.query(&format!("SELECT pg_advisory_xact_lock({LOCK})"), &[]).await.map(drop)
 }
@@ -36,7 +36,7 @@ pub(super) async fn admit_one(
 ) -> Result<Admission> {
     let id = deployment.0.to_string();
     let id = id.as_str();
-    // What stands in the list stays there: only what may be recorded needs the lock.
+    // Rows of the list are permanent: only a possible record needs the lock.
     let listed = facts_listed(&database.read(PoolClass::Claim, KNOWN, &of(&account, &id)).await?)?;
     if listed.is_known || listed.is_elsewhere || listed.has_others {
         return Ok(admit(listed));
@@ -57,7 +57,7 @@ fn of<'a>(account: &'a &str, id: &'a &str) -> [Param<'a>; 2] {
     [(account, Type::TEXT), (id, Type::TEXT)]
 }
 
-/// As far as the list says.
+/// The facts that are in the list.
 fn facts_listed(rows: &[SqlRow]) -> Result<Facts> {
     let [row] = rows else { return Err(PgError::Corrupt("a sum has no row".to_owned())) };
     Ok(Facts {
@@ -70,7 +70,7 @@ fn facts_listed(rows: &[SqlRow]) -> Result<Facts> {
 
 async fn facts(tx: &Tx, account: &str, deployment: DeploymentId, id: &str) -> Result<Facts> {
     let mut facts = facts_listed(&tx.query(KNOWN, &of(&account, &id)).await?)?;
-    // Only a ledger that is older than its list is searched.
+    // Only a ledger that is older than its list is searched for rows.
     if !facts.is_known && !facts.is_elsewhere && !facts.has_others {
         let rows = tx.query(HAS_KEYED_ROWS, &[(&account, Type::TEXT)]).await?;
         facts.has_keyed_rows = rows.first().map_or(Ok(false), |row| get(row, 0))?;

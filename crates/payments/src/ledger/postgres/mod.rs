@@ -27,16 +27,16 @@ use super::{
 use crate::deployments::{Admission, Declaration, DeclareOutcome, DeploymentId, DeploymentRow};
 use crate::keys::Key;
 
-/// A page of one account's rows among many others'. Charges wait while it is built; an account with too many rows for that
-/// builds it before, by this name and `CONCURRENTLY`.
+/// Finds a page of one account's rows among many others. Charges wait while the index is built. In a ledger with too
+/// many rows for that, an operator builds it before, by this name and `CONCURRENTLY`.
 const BY_ACCOUNT: &str = "CREATE INDEX IF NOT EXISTS ledger_by_account ON ledger (account, seq)";
 
-/// For entries of [`Entry::is_once`] only: other ledgers do without. Charges wait while it is built; a ledger with too many
-/// rows for that builds it before, by this name and `CONCURRENTLY`.
+/// The index for entries of [`Entry::is_once`]; other ledgers do not need it. Charges wait while it is built. In a
+/// ledger with too many rows for that, an operator builds it before, by this name and `CONCURRENTLY`.
 const INDEX_REFERENCES: &str = "CREATE INDEX IF NOT EXISTS ledger_charged_references ON ledger (account, reference) \
     WHERE state = 'CHARGED'";
 
-/// Replicas that start at once build an index one after the other; `refs` in ASCII.
+/// Advisory lock under which replicas that start at once build an index one after the other; `refs` in ASCII.
 const LOCK_INDEX: i64 = 0x7265_6673;
 
 /// The schema, step by step; steps are only ever appended.
@@ -73,11 +73,11 @@ pub struct PostgresLedger {
 }
 
 impl PostgresLedger {
-    /// Waits until the database can be used, however long that takes, names the ledger if it has no name yet, and
+    /// Waits until the database can be used, however long that takes, gives the ledger an id if it has none, and
     /// executes charges unless the ledger moved since it was written.
     ///
     /// # Errors
-    /// When the ledger is not one.
+    /// When the database holds no valid ledger.
     pub async fn open(database: Postgres, random: &Random, failover: Failover) -> Result<Self> {
         loop {
             database.wait_until_usable().await;
@@ -105,7 +105,7 @@ impl PostgresLedger {
         }
     }
 
-    /// Whether it executes charges, from memory: for a readiness check.
+    /// Whether the ledger executes charges, from memory: for a readiness check.
     pub fn is_serving(&self) -> impl Fn() -> std::result::Result<(), String> + Send + Sync + use<> {
         self.placement.is_serving()
     }
@@ -118,7 +118,7 @@ impl PostgresLedger {
         rows.map_err(failed)?.first().map(read_row).transpose().map_err(failed)
     }
 
-    /// Ends when the ledger has got another id: this process would use the old one from then on.
+    /// Ends when the ledger has got another id: this process would continue with the old one.
     pub fn id_changed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.placement.id_changed()
     }
@@ -152,10 +152,10 @@ async fn read_id(database: &Postgres) -> std::result::Result<LedgerId, PgError> 
     Ok(LedgerId(id))
 }
 
-/// Gives the ledger in this database a new id; processes that serve it end then, to be started again.
+/// Gives the ledger in this database a new id; processes that serve it end then, and must be started again.
 ///
 /// # Errors
-/// When it could not be written, or when the outcome is unknown.
+/// When the id could not be written, or when the outcome is unknown.
 pub async fn renew_id(database: &Postgres, random: &Random) -> Result<LedgerId> {
     let id = LedgerId(random.uuid());
     match placement::rename(database, id).await.map_err(failed)? {
@@ -164,10 +164,11 @@ pub async fn renew_id(database: &Postgres, random: &Random) -> Result<LedgerId> 
     }
 }
 
-/// Makes keys unique per account in a ledger from before. Earlier versions can no longer use it, and charges wait meanwhile.
+/// Makes keys unique per account in an older ledger. Earlier versions can no longer use it then. Charges wait
+/// meanwhile.
 ///
 /// # Errors
-/// When it could not be written, or when the outcome is unknown.
+/// When the schema could not be written, or when the outcome is unknown.
 pub async fn make_keys_per_account(database: &Postgres) -> Result<()> {
     let statements = [
         "LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE",

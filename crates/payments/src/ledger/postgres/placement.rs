@@ -1,6 +1,6 @@
-//! Where the ledger is, asked of the server itself and compared with what the ledger remembers. The statement that
-//! writes charges contains the same comparison, so that a failover between two statements executes nothing.
-//! Decides nothing: `failover` judges.
+//! Where the ledger is, as the server itself reports it, compared with the place that the ledger has stored. The
+//! statement that writes charges contains the same comparison, so that a failover between two statements executes
+//! nothing. Decides nothing: `failover` judges.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,22 +11,22 @@ use tokio::sync::watch;
 use crate::ledger::failover::{Failover, Place, Verdict, is_left_behind, judge};
 use crate::ledger::{LedgerError, LedgerId, Result};
 
-/// Columns of the ledger's one row of names.
+/// Adds the columns of the stored place to the ledger's one row in `ledger_meta`.
 pub(super) const MIGRATION: &str = "ALTER TABLE ledger_meta ADD COLUMN IF NOT EXISTS system_identifier text, \
     ADD COLUMN IF NOT EXISTS timeline bigint, ADD COLUMN IF NOT EXISTS table_oid bigint";
 
-/// Three values that any role may ask for, of the server that executes the statement. The timeline is that of the next
-/// write: after a promotion the control file says the old one until its first checkpoint.
+/// The current place: three values of the server that executes the statement, which any role may read. The timeline is
+/// that of the next write: after a promotion the control file has the old one until the first checkpoint.
 const CURRENT: &str = "SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier, \
     ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint AS timeline, \
     to_regclass('ledger')::oid::bigint AS table_oid";
 
-/// How often it is looked whether the ledger moved.
+/// Interval of checks whether the ledger has moved.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How often, while it does not execute.
+/// Interval of these checks while the ledger does not execute charges.
 const LOOK_SOON: Duration = Duration::from_millis(500);
 
-/// What this process knows of the place. Shared by writers and readiness.
+/// What this process knows about the place. Writers and readiness share it.
 #[derive(Debug)]
 pub(super) struct Placement {
     database: Postgres,
@@ -41,16 +41,16 @@ enum Serving {
     /// The server has not been asked yet.
     Unknown,
     At(Place),
-    /// The server does not tell where it is, and the operator has stated that no failover loses anything.
+    /// The server does not report its place, and the operator has stated that no failover loses anything.
     Unchecked,
-    /// With the last place where it did.
+    /// Charges are not executed; `before` is the last place where they were.
     No {
         why: String,
         before: Option<Place>,
     },
 }
 
-/// What may be executed now.
+/// The result of a check: whether charges may be executed now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
     Serving,
@@ -66,7 +66,7 @@ pub(super) struct Gate {
 }
 
 impl Placement {
-    /// Looks for the first time, and from then on while this exists.
+    /// Checks the place for the first time, and then regularly while this exists.
     pub(super) async fn open(
         database: &Postgres,
         id: LedgerId,
@@ -88,7 +88,7 @@ impl Placement {
         }
     }
 
-    /// As [`Self::is_serving`], for a charge.
+    /// Fails with the reason unless charges are executed.
     pub(super) fn serve(&self) -> Result<()> {
         self.is_serving()().map_err(LedgerError::NotServing)
     }
@@ -103,7 +103,8 @@ impl Placement {
         }
     }
 
-    /// What a statement is to compare, from parameter `first` on; `None` where the server does not tell.
+    /// The comparison for a statement, with parameters from `first` on; `None` where the server does not report its
+    /// place.
     pub(super) fn gate(&self, first: usize) -> Option<Gate> {
         let place = match &*self.serving.borrow() {
             Serving::At(place) => place.clone(),
@@ -117,7 +118,7 @@ impl Placement {
         Some(Gate { condition, place })
     }
 
-    /// Asks the server, and remembers what may be remembered.
+    /// Asks the server for the place, and stores it in the ledger if the verdict is to remember it.
     pub(super) async fn look(&self) -> std::result::Result<Look, PgError> {
         let (stored, current) = match stored_and_current(&self.database).await {
             Ok((stored, current)) => (stored, Ok(current)),
@@ -127,7 +128,8 @@ impl Placement {
             Err(error) => return Err(error),
         };
         let before = self.before();
-        // First: to end because of its id would be to forget that it was left behind, and to charge there.
+        // This check comes before that of the id: a process that ends because of the id would forget that the server is
+        // left behind, and would charge there.
         let left_behind = current.as_ref().ok().and_then(|current| is_left_behind(before.as_ref(), current));
         if let Some(moved) = left_behind {
             let why = moved.advice();
@@ -214,7 +216,7 @@ async fn watch_over(placement: Weak<Placement>) {
     }
 }
 
-/// The id and the place that the ledger remembers.
+/// The id and the place that the ledger has stored.
 async fn stored(database: &Postgres) -> std::result::Result<(String, Option<Place>), PgError> {
     let query = "SELECT ledger_id, system_identifier, timeline, table_oid FROM ledger_meta";
     let rows = database.read(PoolClass::Claim, query, &[]).await?;
@@ -224,7 +226,7 @@ async fn stored(database: &Postgres) -> std::result::Result<(String, Option<Plac
     read_stored(row)
 }
 
-/// Both by one statement, so that they are of one server.
+/// The stored and the current place, read by one statement, so that they are of one server.
 async fn stored_and_current(
     database: &Postgres,
 ) -> std::result::Result<((String, Option<Place>), Place), PgError> {
@@ -258,7 +260,7 @@ async fn current(database: &Postgres) -> std::result::Result<Place, PgError> {
     Ok(Place { system_identifier: get(row, 0)?, timeline: get(row, 1)?, table: get(row, 2)? })
 }
 
-/// Only at this very place: a failover since it was asked for changes no row.
+/// Stores the place only while it is the current one: after a failover in between, the statement changes no row.
 async fn remember(database: &Postgres, id: LedgerId, place: &Place) -> std::result::Result<(), PgError> {
     let update = format!(
         "UPDATE ledger_meta SET system_identifier = $2, timeline = $3, table_oid = $4 \
@@ -273,7 +275,7 @@ async fn remember(database: &Postgres, id: LedgerId, place: &Place) -> std::resu
     database.write(PoolClass::Record, &update, params).await.map(drop)
 }
 
-/// Names the ledger anew, at the place where it is now.
+/// Gives the ledger a new id, and stores its current place.
 pub(super) async fn rename(database: &Postgres, id: LedgerId) -> std::result::Result<usize, PgError> {
     let place = match current(database).await {
         Ok(place) => Some(place),

@@ -7,7 +7,7 @@ use crate::declines::Decline;
 use crate::keys::{Fingerprint, FingerprintVersion, Key};
 use crate::ledger::{Row, Seq, State};
 
-/// The rows of some keys under some accounts, in no order, each with the id of its write.
+/// The rows of some keys under some accounts, in any order, each with the id of its write.
 pub(super) const BY_KEYS: &str = "SELECT seq, key, account, fingerprint, reference, customer_id, currency, \
     amount_minor, state, route, created_at, fingerprint_version, exponent, decline_class, decline_code, write_id \
     FROM ledger WHERE key = ANY($1) AND account = ANY($2)";
@@ -17,7 +17,7 @@ pub(super) const CHARGED_REFERENCES: &str = "SELECT seq, key, account, fingerpri
     amount_minor, state, route, created_at, fingerprint_version, exponent, decline_class, decline_code \
     FROM ledger WHERE account = ANY($1) AND reference = ANY($2) AND state = 'CHARGED' ORDER BY seq";
 
-/// Only while keys are unique over all accounts does a row of another one matter.
+/// Whether a row of another account blocks a key: only while keys are unique over all accounts.
 pub(super) const IS_BLOCKED: &str = "SELECT 1 FROM ledger WHERE key = $1 AND EXISTS ( \
     SELECT 1 FROM pg_constraint WHERE conname = 'ledger_key_key' AND conrelid = 'ledger'::regclass)";
 
@@ -52,7 +52,7 @@ pub(super) fn read_row(row: &SqlRow) -> Result<Row, PgError> {
     })
 }
 
-/// From [`BY_KEYS`]; none of what an earlier version wrote.
+/// The write id from [`BY_KEYS`]; `None` for rows of earlier versions.
 pub(super) fn read_write_id(row: &SqlRow) -> Result<Option<i64>, PgError> {
     get(row, 15)
 }

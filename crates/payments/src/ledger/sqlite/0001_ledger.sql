@@ -13,6 +13,6 @@ CREATE TABLE ledger (
     created_at INTEGER NOT NULL
 ) STRICT;
 
--- One row: the name of this ledger. A restored copy gets a new one (`new-ledger-id`).
+-- One row: the id of this ledger. A restored copy gets a new id (`new-ledger-id`).
 CREATE TABLE ledger_meta (ledger_id TEXT NOT NULL) STRICT;
 CREATE UNIQUE INDEX ledger_meta_has_one_row ON ledger_meta ((1));

@@ -1,4 +1,4 @@
-//! What operators set at run time, and the counts of faults, in SQLite. Decides nothing about them.
+//! What operators set at run time, and the counts of faults, in SQLite. Decides nothing about these settings.
 
 use chassis::clock::Clock;
 use rusqlite::{Connection, Row as SqlRow, params};
@@ -60,7 +60,7 @@ fn read(sql: &Connection) -> rusqlite::Result<Vec<ControlRow>> {
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        // Settings of a later version are not this one's.
+        // Settings of a later version are skipped.
         if let Some(control) = Control::parse(&row.get::<_, String>(0)?) {
             found.push(read_row(control, row)?);
         }

@@ -1,4 +1,4 @@
-//! The list of deployments in SQLite: reads the facts and writes what `crate::deployments` says, in one job of the
+//! The list of deployments in SQLite: reads the facts and writes as `crate::deployments` decides, in one job of the
 //! only writer, so that of two first deployments one wins.
 
 use rusqlite::{Connection, Row as SqlRow, params};
@@ -49,7 +49,7 @@ fn facts(sql: &Connection, account: &str, deployment: DeploymentId) -> rusqlite:
         )?,
         ..Facts::default()
     };
-    // Only a ledger that is older than its list is searched.
+    // Only a ledger that is older than its list is searched for rows.
     if !facts.is_known && !facts.is_elsewhere && !facts.has_others {
         facts.has_keyed_rows = exists(HAS_KEYED_ROWS, &[account])?;
         facts.has_own_row = facts.has_keyed_rows && has_own_row(sql, account, deployment)?;

@@ -1,5 +1,5 @@
--- A key is unique within its account. SQLite cannot drop the UNIQUE of a column, so the table is written anew. Not a step
--- of the schema: programs that do not know it need the old UNIQUE, and must not open the file afterwards.
+-- A key is unique within its account. SQLite cannot drop the UNIQUE of a column, so the table is written anew. This is
+-- not a step of the schema: programs that do not know it need the old UNIQUE, and must not open the file afterwards.
 CREATE TABLE ledger_per_account (
     seq INTEGER PRIMARY KEY,
     key TEXT,

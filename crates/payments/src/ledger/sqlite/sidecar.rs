@@ -1,5 +1,5 @@
-//! The sidecar file beside a SQLite ledger: which start wrote it last, and a position that the ledger has had. Written
-//! so that a crash leaves the old file or the new one. Decides nothing and opens no database.
+//! The sidecar file beside a SQLite ledger: it has the last start, and a position that the ledger has reached. A crash
+//! leaves the old file or the new one. Decides nothing and opens no database.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -17,14 +17,15 @@ use crate::ledger::incarnation::{Incarnation, Sidecar, Stage};
 /// The first line; another version is another file format.
 const HEADER: &str = "tinjis ledger sidecar 1\n";
 const LAST_SEQ: &str = "last-seq ";
-/// Digits of the last position, always as many, so that it is overwritten in place.
+/// Number of digits of the last position, which is fixed, so that the position is overwritten in place.
 const DIGITS: usize = 20;
-/// A sidecar has some 120 bytes.
+/// Maximum size of a sidecar, which has some 120 bytes.
 const BYTES_MAX: u64 = 1024;
-/// Between two notes of the last position: what a copy may lack unnoticed, and what notes may cost.
+/// Interval between two notes of the last position: a compromise of their cost and the rows that a copy may lack
+/// unnoticed.
 const NOTE_EVERY: Duration = Duration::from_millis(50);
 
-/// Where the sidecar of a database lies.
+/// Path of the sidecar of a database.
 pub(super) fn path_of(database: &Path) -> PathBuf {
     beside(database, ".incarnation")
 }
@@ -35,7 +36,7 @@ fn beside(file: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-/// What the file says; `None` if there is none, an error in text if it says nothing that can be read.
+/// The contents of the file; `None` if there is no file, an error text if its contents are invalid.
 ///
 /// # Errors
 /// When the file cannot be read at all.
@@ -68,10 +69,10 @@ fn render(sidecar: &Sidecar) -> String {
     format!("{HEADER}{LAST_SEQ}{last_seq:0DIGITS$}\nid {id}\nstart {start}\nstage {stage}\n")
 }
 
-/// Replaces the file; when it returns, the new one is on disk under its name.
+/// Replaces the file; when this returns, the new one is on disk under its name.
 ///
 /// # Errors
-/// When it cannot be written; the old file is there then, or the new one.
+/// When the file cannot be written: then either the old file is there or the new one.
 pub(super) fn write(path: &Path, sidecar: &Sidecar) -> io::Result<()> {
     let new = beside(path, ".new");
     let mut file = created(&new)?;
@@ -81,7 +82,7 @@ pub(super) fn write(path: &Path, sidecar: &Sidecar) -> io::Result<()> {
     crash_point!("sidecar-written");
     fs::rename(&new, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    // Until the folder is on disk too, a power cut may bring the old name back.
+    // Until the folder is on disk too, a power cut may restore the old file under this name.
     File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
     crash_point!("sidecar-renamed");
     Ok(())
@@ -95,16 +96,16 @@ fn created(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Notes the last position while the ledger serves, a moment after each row is durable and before any copy can be
-/// restored: by this a copy of the same start is known.
+/// Notes the last position while the ledger serves, shortly after each row is durable and before any copy can be
+/// restored; this detects a copy from the same start.
 #[derive(Debug)]
 pub(super) struct Notes(watch::Sender<i64>);
 
 impl Notes {
-    /// In the file that [`write`] left; needs a tokio runtime around it.
+    /// Opens the file that [`write`] left; needs a tokio runtime around it.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// When the file cannot be opened.
     pub(super) fn open(path: &Path, last_seq: i64) -> io::Result<Self> {
         let file = Arc::new(OpenOptions::new().write(true).open(path)?);
         let (newest, noted) = watch::channel(last_seq);
@@ -112,7 +113,7 @@ impl Notes {
         Ok(Self(newest))
     }
 
-    /// This row is durable.
+    /// Records that this row is durable.
     pub(super) fn durable(&self, seq: i64) {
         self.0.send_if_modified(|newest| {
             let is_newer = seq > *newest;
@@ -142,7 +143,7 @@ async fn follow(mut newest: watch::Receiver<i64>, file: Arc<File>) {
     }
 }
 
-/// Not synced: after a power cut an older position stands there, which the ledger has too.
+/// Writes the position without a sync: after a power cut the file has an older position, which the ledger has too.
 fn note(file: &File, seq: i64) -> io::Result<()> {
     let digits = format!("{seq:0DIGITS$}");
     let at = u64::try_from(HEADER.len() + LAST_SEQ.len()).expect("a line is short");

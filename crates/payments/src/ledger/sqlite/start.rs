@@ -1,5 +1,5 @@
-//! The start of a SQLite ledger, step by step: sidecar pending, database, sidecar confirmed. A crash between any two
-//! leaves what the next start goes on from; a copied or restored database stops it. Knows no row of the ledger.
+//! The start of a SQLite ledger, step by step: sidecar pending, database, sidecar confirmed. After a crash between two
+//! steps the next start continues; it refuses a copied or restored database. Knows no row of the ledger.
 
 use std::path::Path;
 
@@ -14,19 +14,19 @@ use super::unavailable;
 use crate::ledger::incarnation::{Copied, Incarnation, Sidecar, Stage, next};
 use crate::ledger::{LedgerError, LedgerId, Result};
 
-/// Columns of the ledger's one row of names.
+/// Adds the columns of the incarnation to the ledger's one row in `ledger_meta`.
 pub(super) const MIGRATION: &str = "ALTER TABLE ledger_meta ADD COLUMN incarnation_id TEXT; \
     ALTER TABLE ledger_meta ADD COLUMN incarnation_start INTEGER";
 
 /// Whether the database is the one that was served last.
 pub(super) enum Started {
-    /// It is, and its rows are noted from now on.
+    /// The database is that one, and its rows are noted from now on.
     Serving(Notes),
-    /// It is not.
+    /// The database is another one, for this reason.
     NotServing(String),
 }
 
-/// Holds the database against its sidecar, and writes this start into both if they agree. Changes nothing if not.
+/// Compares the database with its sidecar, and writes this start into both if they agree. Otherwise it changes nothing.
 pub(super) async fn start(path: &Path, sqlite: &Sqlite, random: &Random) -> Result<Started> {
     let beside = sidecar::path_of(path);
     let (known, last_seq) = stored(sqlite).await?;
@@ -40,7 +40,7 @@ pub(super) async fn start(path: &Path, sqlite: &Sqlite, random: &Random) -> Resu
     Notes::open(&beside, last_seq).map(Started::Serving).map_err(|error| failed(&beside, &error))
 }
 
-/// Names the ledger anew and makes this database the one that is served, whatever its sidecar says.
+/// Gives the ledger a new id and makes this database the one that is served, regardless of its sidecar.
 pub(super) async fn renew(path: &Path, sqlite: &Sqlite, random: &Random, id: LedgerId) -> Result<()> {
     let (_, last_seq) = stored(sqlite).await?;
     let incarnation = Incarnation::first(random.uuid());
@@ -48,7 +48,7 @@ pub(super) async fn renew(path: &Path, sqlite: &Sqlite, random: &Random, id: Led
     write(&sidecar::path_of(path), sqlite, renewed, Some(id)).await
 }
 
-/// The one order in which both are written.
+/// Writes sidecar, database and sidecar, always in this order.
 async fn write(beside: &Path, sqlite: &Sqlite, first: Sidecar, id: Option<LedgerId>) -> Result<()> {
     put(beside, first).await?;
     let Incarnation { id: incarnation, start } = first.incarnation;

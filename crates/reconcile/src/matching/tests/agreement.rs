@@ -1,10 +1,10 @@
-//! The matching agrees with a slow and obvious second implementation on random small worlds.
+//! The matching agrees with a slow and obvious second implementation on small random data sets.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// The second implementation: whole lists, searched from end to end.
+/// The second implementation: whole lists, searched completely.
 fn obvious(world: &World) -> BTreeMap<FindingKind, u64> {
     let mut counts = BTreeMap::new();
     for invoice in &world.invoices {

@@ -1,4 +1,4 @@
-//! Every kind of finding on its own.
+//! Each kind of finding, tested separately.
 
 mod agreement;
 mod partitioned;
@@ -8,7 +8,7 @@ use crate::acknowledged::{Acknowledgement, UnbackedAcknowledgement};
 use crate::facts::{InvoiceState, PaidBy};
 use crate::index::BYTES_PER_INVOICE_MAX;
 
-/// A small world: one invoice `I1`, charged and PAID, as it should be; tests spoil it.
+/// A small data set without findings: one invoice `I1`, charged and PAID. Tests change it.
 #[derive(Debug)]
 struct World {
     invoices: Vec<InvoiceFact>,
@@ -17,7 +17,7 @@ struct World {
     run: bool,
 }
 
-/// All three phases over whole lists; each row was in the ledger before billing was read.
+/// Runs all three phases over whole lists; each row was in the ledger before billing was read.
 fn reconcile(
     invoices: impl IntoIterator<Item = InvoiceFact>,
     attempts: impl IntoIterator<Item = AttemptFact>,
@@ -97,7 +97,7 @@ impl World {
         reconcile(self.invoices, self.attempts, self.rows, self.run, None)
     }
 
-    /// Kinds found, each of which must name this reference.
+    /// The kinds of finding, each of which must name this reference.
     #[track_caller]
     fn kinds(self, reference: &str) -> Vec<FindingKind> {
         let result = self.reconcile();
@@ -128,7 +128,7 @@ fn a_paid_invoice_with_its_one_charge_is_ok() {
     assert_eq!((eur.paid_minor, eur.charged_minor), (1215, 1215));
 }
 
-/// One way to spoil the right world, and the kinds that must be found then.
+/// A change that makes the data set wrong, and the kinds that must be found then.
 type Spoiled = (&'static str, fn(&mut World), &'static [FindingKind]);
 
 const SPOILED: &[Spoiled] = &[
@@ -262,7 +262,7 @@ fn each_way_to_be_wrong_is_found_and_names_the_reference() {
     }
 }
 
-/// A change of the right world that leaves it right.
+/// A change of the data set that adds no finding.
 type Changed = (&'static str, fn(&mut World));
 
 #[test]
@@ -365,7 +365,7 @@ fn a_charge_of_no_invoice_is_found_until_it_is_acknowledged() {
     }
 }
 
-/// All three phases where the loss of the charge of `I1` is acknowledged.
+/// Runs all three phases; the loss of the charge of `I1` is acknowledged.
 fn with_acknowledged_loss(world: &World) -> Reconciliation {
     let one = UnbackedAcknowledgement { ledger_id: "L".to_owned(), reference: "I1".to_owned() };
     let acknowledged_unbacked = AcknowledgedUnbacked::of_ledger([one], Some("L"));
@@ -562,13 +562,13 @@ fn rows_under_keys_of_another_deployment_are_reported_from_forgotten_ones() {
         (text(other, 1, "I9"), 9, RowState::Charged, &[FindingKind::Unattributed][..], 0),
         (text(other, 1, "I9"), 9, RowState::Refused, &[], 1),
         (text(other, 1, "I9"), 9, RowState::Voided, &[], 1),
-        // Billing's own, of an invoice that it has forgotten.
+        // Billing's own keys, of an invoice that billing has lost.
         (text(own, 2, "I9"), 9, RowState::Charged, &[FindingKind::UnknownKey], 0),
         (text(own, OWN_NUMBERS_MAX, "I9"), 9, RowState::Refused, &[FindingKind::UnknownKey], 0),
         (text(own, OWN_NUMBERS_MAX + 1, "I9"), 9, RowState::Charged, &[FindingKind::Unattributed], 0),
-        // Forgotten, and its reference changed since.
+        // A key of a lost invoice, and the row's reference was changed.
         (text(own, 1, "I9"), 8, RowState::Charged, &[FindingKind::Unattributed], 0),
-        // Of an invoice that is billing's too: charged twice.
+        // A key of another deployment for an invoice that billing has too: charged twice.
         (text(other, 1, "I1"), 1, RowState::Charged, &[FindingKind::Double, FindingKind::UnknownKey], 0),
     ] {
         let mut rows = world.rows.clone();

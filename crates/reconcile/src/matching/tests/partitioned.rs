@@ -1,5 +1,5 @@
-//! One partition after the other gives what one comparison of everything gives: the same counts, sums and findings, each
-//! with the same keys and rows in the same order.
+//! A comparison in partitions gives the same result as one comparison of everything: the same counts, sums and
+//! findings, each with the same keys and rows in the same order.
 
 use proptest::prelude::*;
 
@@ -8,18 +8,18 @@ use crate::codec::{Fields, Record};
 use crate::partitioned::{Partitioned, PartitionedInvoices};
 use crate::spool::{BLOCK_BYTES, BlockId, BlockStore, MemoryBlocks, SpoolError};
 
-/// What a verification gets besides the world.
+/// The inputs of a verification besides the data set.
 #[derive(Clone, Debug, Default)]
 struct Setting {
     context: LedgerContext,
     deployment: Option<Uuid>,
-    /// So many of the open keys that the ledger does not show are another account's.
+    /// Number of open keys without a row that belong to another account.
     taken: usize,
 }
 
 const OPEN_KEYS_MAX: usize = 3;
 
-/// The result, and the open keys that the ledger does not show.
+/// The result, and the open keys without a row in the ledger.
 type Result = (Reconciliation, (Vec<String>, bool));
 
 fn at_once(world: &World, setting: &Setting) -> Result {
@@ -71,7 +71,7 @@ fn each_way_to_be_wrong_is_found_in_partitions_as_at_once() {
 
 const DEPLOYMENT: Uuid = Uuid::from_bytes([7; 16]);
 
-/// Keys of all partitions, with some that are not of our form, or in capitals.
+/// Keys of all partitions; some have another format, some are in capitals.
 fn key_text(number: u32, of: i64, attempt: u32) -> String {
     match number {
         0 => "no key".to_owned(),
@@ -104,7 +104,7 @@ fn attempts() -> impl Strategy<Value = Vec<AttemptFact>> {
     use AttemptState as A;
     let states =
         prop::sample::select(vec![A::Intent, A::Charged, A::Refused, A::Rejected, A::InDoubt, A::Voided]);
-    // Of each key one attempt, as billing's own index requires.
+    // Each key has one attempt, as billing's own index requires.
     let one = (ids(), states, 0..3_i64, 1214..1216_i64, 1..3_u32);
     prop::collection::btree_map(0..14_u32, one, 0..14).prop_map(|all| {
         let of = |(key_number, (id, state, sends, amount_minor, number))| {
@@ -137,7 +137,7 @@ fn rows() -> impl Strategy<Value = Vec<LedgerRow>> {
         let of = |(seq, (key, named, is_keys, terms, state))| {
             let ((key_number, of, number), named): ((Option<u32>, i64, u32), Option<i64>) = (key, named);
             let (customer_id, currency, amount_minor, exponent): (_, Option<&str>, _, _) = terms;
-            // Mostly the reference of the key, so that much of it matches.
+            // Mostly the reference of the key, so that many rows match.
             let reference = named.map(|named| format!("I{}", if is_keys { of } else { named }));
             LedgerRow {
                 key: key_number.map(|key_number| key_text(key_number, of, number)),
@@ -226,7 +226,7 @@ fn many(count: i64) -> World {
     }
 }
 
-/// Blocks in memory that can be counted, and that fail from a number on.
+/// Blocks in memory that are counted, and that fail from a given number on.
 #[derive(Default)]
 struct Counted {
     memory: MemoryBlocks,
@@ -265,7 +265,7 @@ impl BlockStore for &mut Counted {
 fn many_facts_go_through_blocks_of_which_none_stays() {
     let setting = Setting { context: settled(i64::MAX), deployment: Some(DEPLOYMENT), ..Setting::default() };
     let mut world = many(30_000);
-    // Without their keys these find their invoices by reference, without a reference one meets nothing.
+    // Without keys, the first row finds its invoice by reference, and the second matches nothing.
     world.rows[100].key = None;
     world.rows[200] = LedgerRow { reference: None, key: None, ..world.rows[200].clone() };
     let mut store = Counted::default();

@@ -1,5 +1,5 @@
 //! `make prove` runs every proof, one after the other, and prints one table; `make prove-mutants` breaks the code on
-//! purpose and looks that the named proof notices. Knows proofs by their command and by the line each leaves.
+//! purpose and checks that the named proof fails. Knows proofs by their command and by the result line of each.
 
 mod mutants;
 mod parts;
@@ -37,6 +37,6 @@ fn main() -> ExitCode {
 
 /// Prints a progress line.
 fn say(line: &str) {
-    // When it is closed, there is no reader to report the error to.
+    // When standard output is closed, there is no reader to report the error to.
     let _ = writeln!(io::stdout(), "{line}");
 }

@@ -1,7 +1,7 @@
-//! Each patch breaks the protocol in one way; applied to a copy, it must turn the proof that it names red, which is
-//! green without it. The copy is of the last commit and is built in a target folder of its own: to cargo, a crate of
-//! the copy is the crate itself, and its broken build would pass for the sound one. Knows the first lines of a patch, and
-//! the parts by their names.
+//! Each patch breaks the protocol in one way. Applied to a copy, it must turn the proof that it names red; without it
+//! the proof is green. The copy is of the last commit and has a target folder of its own: cargo treats a crate of the
+//! copy as the crate itself, so a shared folder would mix broken and sound builds. Knows the first lines of a patch,
+//! and the parts by their names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,32 +19,33 @@ use crate::table::columns;
 
 const PATCHES: &str = "crates/tinjis/mutants";
 const NOTICED: &str = "red, as wanted";
-/// Longest complaint of a proof in the table.
+/// Maximum length of a proof's message in the table.
 const SAID_CHARS_MAX: usize = 100;
 
-/// An edit of production code that must be noticed.
+/// An edit of production code that a proof must notice.
 struct Mutant {
     file: PathBuf,
     breaks: String,
     proof: Proof,
 }
 
-/// What must notice it: a part of `make prove`, and those of its tests whose names hold a word. A patch may name several.
+/// The proof that must fail: a part of `make prove`, and its tests whose names contain a word. A patch may name
+/// several.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Proof {
     part: String,
     test: String,
-    /// A variable and its value, where the size that a part has in `cargo test` would leave the catch to luck.
+    /// A variable and its value, where the size of the part in `cargo test` would make the failure a matter of chance.
     size: Option<(String, String)>,
 }
 
-/// A copy of the last commit, and where it is built; the copy is gone when dropped.
+/// A copy of the last commit, and its target folder; dropping it deletes the copy.
 struct Copy {
     folder: PathBuf,
     target: PathBuf,
 }
 
-/// Breaks and looks, with the patches whose file names hold `only`; `false` when something was not noticed.
+/// Runs the proofs with the patches whose file names contain `only`; `false` when a mutant was not noticed.
 pub(crate) fn prove(only: &str) -> io::Result<bool> {
     let (out, began) = (out()?, Instant::now());
     let mut mutants = read(Path::new(PATCHES))?;
@@ -108,7 +109,7 @@ fn read(folder: &Path) -> io::Result<Vec<Mutant>> {
 }
 
 impl Mutant {
-    /// One mutant for each proof that the patch names: `part:` begins a proof, `test:` and `size:` belong to it.
+    /// Reads one mutant for each proof that the patch names: `part:` begins a proof, `test:` and `size:` belong to it.
     fn read(file: PathBuf) -> io::Result<Vec<Self>> {
         let text = fs::read_to_string(&file)?;
         let missing = |name: &str| io::Error::other(format!("{} has no line {name}", file.display()));
@@ -149,18 +150,18 @@ impl Copy {
         Ok(copy)
     }
 
-    /// The proof, over the copy as it is.
+    /// Runs the proof on the unpatched copy.
     fn look(&self, proof: &Proof, log: &Path) -> io::Result<Ended> {
         let part = Part::named(&proof.part).expect("its name was looked up when it was read");
         let args = [&part.command(false)[..], &[&proof.test]].concat();
-        // Its row is not for the table of sound ones.
+        // The row of this proof does not belong in the table of `make prove`.
         let mut variables =
             vec![NOTHING_LEFT_OUT, ("PROVE_OUT", ""), ("CARGO_TARGET_DIR", text_of(&self.target)?)];
         variables.extend(proof.size.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         cargo(&self.folder, &args, &variables, log)
     }
 
-    /// The same with a patch; that it builds is not the proof's merit.
+    /// Runs the proof on the patched copy, which must first build: a failed build is not a failed proof.
     fn look_when_broken(&self, mutant: &Mutant, log: &Path) -> io::Result<(&'static str, Duration)> {
         let part = Part::named(&mutant.proof.part).expect("its name was looked up when it was read");
         self.apply(&mutant.file, &[])?;
@@ -238,7 +239,7 @@ mod tests {
         text
     }
 
-    /// The word selects tests by their names. One that no name holds selects none, and then nothing can turn red.
+    /// The word selects tests by their names. A word without a match would select none, and nothing could turn red.
     #[test]
     fn each_mutant_selects_a_test_of_its_part() {
         for mutant in read(&root().join(PATCHES)).unwrap() {
@@ -255,7 +256,7 @@ mod tests {
                 }
             };
             let word = test.rsplit("::").next().unwrap();
-            // A function, or an entry of a table from which a macro makes the tests.
+            // The line is a test function, or an entry of a table from which a macro makes the tests.
             let selects = |line: &str| {
                 let line = line.trim_start();
                 let line = line.strip_prefix("async ").unwrap_or(line);

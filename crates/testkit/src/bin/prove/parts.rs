@@ -1,5 +1,5 @@
-//! The proofs: each a command with its sizes, small for every change and full for a release. Prints nothing of theirs
-//! but the rows that they leave; the rest is in a log each.
+//! The proofs: each a command with its sizes, small for every change and full for a release. Prints only the rows of
+//! the proofs; other output goes to a log for each. Knows no proof's code.
 
 use std::fs;
 use std::io;
@@ -12,11 +12,11 @@ use crate::run::{cargo, tail};
 use crate::say;
 use crate::table::{Row, print, take};
 
-/// How much of each proof is run.
+/// The size of each proof.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Size {
     Small,
-    /// Small, without the proofs that `cargo test` has run at the same size just before, as in CI.
+    /// The small size, without the proofs that `cargo test` has just run at this size, as in CI.
     BeyondTests,
     Full,
 }
@@ -26,14 +26,14 @@ type Variables = &'static [(&'static str, &'static str)];
 /// A proof, or several in one program.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
-    /// After `cargo`, in the profile of tests and of the whole workspace, so that what its tests have built is not
-    /// built again.
+    /// The arguments after `cargo`, in the profile of tests and of the whole workspace, so that nothing is built a
+    /// second time.
     args: &'static [&'static str],
     small: Variables,
     full: Variables,
-    /// Worth a release build, when full.
+    /// Whether the full size is worth a release build.
     is_heavy: bool,
-    /// The row of a part that leaves none.
+    /// The table row of a part that writes no row itself.
     plain: Option<&'static str>,
 }
 
@@ -41,10 +41,10 @@ const fn test(name: &'static str, args: &'static [&'static str], small: Variable
     Part { name, args, small, full, is_heavy: false, plain: None }
 }
 
-/// Where PostgreSQL or strace is missing, a test of the workspace is skipped; a proof fails then.
+/// Makes a proof fail where PostgreSQL or strace is missing; a test of the workspace is skipped there.
 pub(crate) const NOTHING_LEFT_OUT: (&str, &str) = ("CI", "true");
 
-/// In the order of the table. Where most of the time is waiting, several tests go on at once.
+/// The parts in the order of the table. Where most of the time is waiting, several tests run at the same time.
 static PARTS: [Part; 23] = [
     test(
         "model",
@@ -246,7 +246,7 @@ impl Part {
         PARTS.iter().find(|part| part.name == name)
     }
 
-    /// The integration test that it runs; `None` for a part that runs the tests of a program.
+    /// The integration test of the part; `None` for a part that runs the tests of a program.
     #[cfg(test)]
     pub(crate) fn integration_test(&self) -> Option<&'static str> {
         let at = self.args.iter().position(|word| *word == "--test")?;
@@ -257,13 +257,13 @@ impl Part {
         size != Size::BeyondTests || !self.small.is_empty()
     }
 
-    /// Why there is no previous version here, as its build script has written.
+    /// Why there is no previous version here, as the build script has written.
     fn cannot_be_tried(&self) -> Option<String> {
         let folder = std::env::var_os("UPGRADE_PREVIOUS").filter(|_| self.name == "upgrade")?;
         fs::read_to_string(Path::new(&folder).join("none")).ok()
     }
 
-    /// After `cargo`.
+    /// The arguments after `cargo`.
     pub(crate) fn command(&self, is_full: bool) -> Vec<&'static str> {
         let (command, rest) = self.args.split_first().expect("a part has a command");
         let profile: &[&str] = if is_full && self.is_heavy { &["--release"] } else { &[] };
@@ -290,14 +290,14 @@ fn run(part: &Part, is_full: bool, folder: &Path) -> io::Result<(Vec<Row>, bool)
     Ok((rows, is_right))
 }
 
-/// Where lines and logs go: `PROVE_OUT`, which make sets.
+/// The folder for result lines and logs: `PROVE_OUT`, which make sets.
 pub(crate) fn out() -> io::Result<PathBuf> {
     let folder = std::env::var_os("PROVE_OUT").map_or_else(|| PathBuf::from("target/proofs"), PathBuf::from);
     fs::create_dir_all(&folder)?;
     fs::canonicalize(folder)
 }
 
-/// For messages.
+/// A duration for messages, in seconds.
 pub(crate) fn seconds(took: Duration) -> String {
     format!("{}.{} s", took.as_secs(), took.subsec_millis() / 100)
 }

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What goes in the log's place on the screen, when it goes wrong.
+/// Number of log lines that are shown when a command fails.
 const TAIL_LINES: usize = 40;
 
-/// How a command ended.
+/// The result of a command.
 pub(crate) struct Ended {
     pub(crate) is_ok: bool,
     pub(crate) took: Duration,
 }
 
-/// A cargo command in a folder, with variables.
+/// Runs a cargo command in a folder, with variables.
 pub(crate) fn cargo(
     folder: &Path,
     args: &[&str],

@@ -1,4 +1,4 @@
-//! The lines that proofs leave, and the table of them. Runs nothing.
+//! The result lines of proofs, and the table of them. Runs nothing.
 
 use std::fmt;
 use std::fs;
@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// How often something went wrong.
+/// How often a kind of error occurred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
-    /// So often.
+    /// This many times.
     Of(u64),
-    /// The proof counts no invoices; it ended well.
+    /// The proof counts no invoices; it succeeded.
     None,
-    /// The proof failed before it could say.
+    /// The proof failed before it could count.
     Unknown,
 }
 
@@ -51,7 +51,7 @@ impl Row {
         })
     }
 
-    /// A proof that failed, or that left no line.
+    /// The row of a proof that failed, or that wrote no line.
     pub(crate) fn failed(what: &str, took: Duration) -> Self {
         Self {
             what: what.to_owned(),
@@ -62,7 +62,7 @@ impl Row {
         }
     }
 
-    /// A proof without numbers of its own.
+    /// The row of a proof without numbers of its own.
     pub(crate) fn passed(what: &str, how_many: &str, took: Duration) -> Self {
         Self {
             what: what.to_owned(),
@@ -73,13 +73,13 @@ impl Row {
         }
     }
 
-    /// Whether it reports success.
+    /// Whether the row reports success.
     pub(crate) fn is_right(&self) -> bool {
         [self.double, self.lost].iter().all(|count| matches!(count, Count::Of(0) | Count::None))
     }
 }
 
-/// Takes the lines that lie in a folder, by name.
+/// Reads and removes the lines in a folder, ordered by name.
 pub(crate) fn take(folder: &Path) -> io::Result<Vec<Row>> {
     let mut files: Vec<_> = fs::read_dir(folder)?.filter_map(Result::ok).map(|file| file.path()).collect();
     files.retain(|file| file.extension().is_some_and(|end| end == "json"));
@@ -102,7 +102,7 @@ pub(crate) fn print(rows: &[Row]) -> String {
     columns(&std::iter::once(heading).chain(cells).collect::<Vec<_>>(), 2)
 }
 
-/// Lines of cells, each column as wide as its widest; those from `right` on are flush right, as numbers are.
+/// Lines of cells, each column as wide as its widest cell; columns from `right` on are right-aligned, for numbers.
 pub(crate) fn columns<const N: usize>(rows: &[[String; N]], right: usize) -> String {
     let widths: [usize; N] =
         std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));

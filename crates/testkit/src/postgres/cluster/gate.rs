@@ -1,5 +1,5 @@
-//! A network path of one node that can be cut: nothing passes, and neither side notices. What was under way arrives when
-//! the path is back, as TCP sends it again. Knows no protocol.
+//! A network path of one node that can be cut: then no byte passes, and neither side notices. Bytes in transit arrive
+//! once the path is open again, as TCP resends them. Knows no protocol.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,12 +10,12 @@ use std::time::Duration;
 use crate::process::free_address;
 use crate::wait::pause;
 
-/// Read at once.
+/// Maximum number of bytes of one read.
 const PIECE_BYTES: usize = 64 * 1024;
-/// How often a cut path is looked at.
+/// How often a cut path is checked.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Carries until it is dropped; what it carries then goes on.
+/// A forwarding listener. Dropping it ends the listener; open connections continue.
 #[derive(Debug)]
 pub(super) struct Gate {
     address: SocketAddr,
@@ -30,7 +30,7 @@ struct Shared {
 }
 
 impl Gate {
-    /// On a free port, to this address; several gates of one node are cut together by their owner.
+    /// A gate on a free port to this address; the owner cuts several gates of one node together.
     #[track_caller]
     pub(super) fn to(behind: SocketAddr) -> Self {
         let address = free_address();
@@ -55,7 +55,7 @@ impl Drop for Gate {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::SeqCst);
         self.set_cut(false);
-        // Wakes the listener; it may be gone already.
+        // This wakes the listener, which may have ended already.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -81,7 +81,7 @@ fn run_listener(shared: &Arc<Shared>, listener: &TcpListener) {
 
 fn carry(shared: &Arc<Shared>, client: TcpStream) {
     shared.pass();
-    // A server that is away refuses, and so do we.
+    // A stopped server refuses connections, so the gate does too.
     let Ok(server) = TcpStream::connect(shared.behind) else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { return };
@@ -100,7 +100,7 @@ fn pump(shared: &Shared, mut from: &TcpStream, mut to: &TcpStream) {
     }
     shared.pass();
     for end in [from, to] {
-        // One that is gone already is as good.
+        // The connection may be closed already.
         let _ = end.shutdown(Shutdown::Both);
     }
 }
@@ -122,7 +122,7 @@ mod tests {
         client.write_all(b"b").unwrap();
         server.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         server.read_exact(&mut byte).unwrap_err();
-        // A new one is taken, as by a host whose packets are lost later, and hears nothing.
+        // A new connection is accepted, as by a host whose packets are lost later, and gets no answer.
         let mut late = TcpStream::connect(gate.address()).unwrap();
         late.write_all(b"c").unwrap();
         listener.set_nonblocking(true).unwrap();

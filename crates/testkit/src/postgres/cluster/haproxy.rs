@@ -1,5 +1,5 @@
-//! HAProxy before the nodes of a cluster, as Patroni's documentation sets it up: connections go to the node whose
-//! REST API says that it is the primary, and end when it no longer is. Knows no database.
+//! HAProxy in front of the nodes of a cluster, as in Patroni's documentation: connections go to the node whose REST API
+//! reports that it is the primary, and end when it no longer is. Knows no database.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::super::process_guard::{ProcessGuard, unprivileged};
 use crate::process::free_address;
 
-/// Where Debian puts it.
+/// The path of Debian's package.
 pub(super) const PROGRAM: &str = "/usr/sbin/haproxy";
 
 /// A running HAProxy; ends when dropped.
@@ -20,7 +20,7 @@ pub(super) struct Haproxy {
 }
 
 impl Haproxy {
-    /// Before nodes, each by the address of its PostgreSQL and that of its REST API.
+    /// Starts HAProxy in front of nodes, each with the address of its PostgreSQL and that of its REST API.
     #[track_caller]
     pub(super) fn start(nodes: &[(SocketAddr, SocketAddr)]) -> Self {
         let dir = tempfile::Builder::new()

@@ -1,5 +1,5 @@
-//! A highly available PostgreSQL: three nodes under Patroni, with an etcd, and HAProxy before them. Leaders are lost by
-//! a blow, and come back as replicas. Knows no database in it.
+//! A highly available PostgreSQL: three nodes under Patroni, with an etcd, and HAProxy in front of them. A failure
+//! takes the leader away, and it returns as a replica. Knows no database in it.
 
 mod gate;
 mod haproxy;
@@ -27,23 +27,23 @@ use crate::wait::{pause, wait_for};
 
 pub use node::Blow;
 
-/// Three, so that a leader that is lost leaves two.
+/// Number of nodes: three, so that two are left when a leader is lost.
 const NODES: usize = 3;
-/// A cluster is whole within this, also after the former leader was rewound or copied anew.
+/// Maximum time until a cluster is complete, also after the former leader was rewound or copied again.
 const WHOLE_WITHIN: Duration = Duration::from_secs(180);
-/// An etcd of one member starts within this.
+/// Maximum time until an etcd of one member has started.
 const ETCD_WITHIN: Duration = Duration::from_secs(60);
-/// Patroni replaces a leader within this.
+/// Maximum time until Patroni has replaced a leader.
 const LEADER_WITHIN: Duration = Duration::from_secs(120);
-/// How often Patroni is asked.
+/// How often Patroni is queried.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How standbys replicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// A commit is answered when one standby has it, and only that one is promoted.
+    /// A commit is acknowledged when one standby has it, and only that standby is promoted.
     Synchronous,
-    /// A commit is answered before: a promotion may lose the last ones.
+    /// A commit is acknowledged earlier: a promotion may lose the last commits.
     Asynchronous,
 }
 
@@ -67,10 +67,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// `None` where a program of it is not installed, and `what` is left out.
+    /// Starts a cluster; `None` where one of its programs is not installed, and `what` is reported as skipped.
     ///
     /// # Panics
-    /// When one is not installed in CI, or the cluster does not start.
+    /// When a program is not installed in CI, or the cluster does not start.
     #[must_use]
     #[track_caller]
     pub fn start(what: &str, mode: Mode) -> Option<Self> {
@@ -89,29 +89,29 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// A database by all nodes.
+    /// The URL of a database with all nodes.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         let hosts: Vec<String> = self.nodes.iter().map(|node| node.address().to_string()).collect();
         format!("postgres://tinjis@{}/{database}?target_session_attrs=read-write", hosts.join(","))
     }
 
-    /// The same through HAProxy.
+    /// The URL of a database through HAProxy.
     #[must_use]
     pub fn haproxy_url(&self, database: &str) -> String {
         format!("postgres://tinjis@{}/{database}", self.haproxy.address())
     }
 
-    /// A database of one node, past what may be cut.
+    /// The URL of a database on one node, past the gates that can be cut.
     #[must_use]
     pub fn direct_url(&self, node: usize, database: &str) -> String {
         format!("postgres://tinjis@{}/{database}", self.nodes[node].direct())
     }
 
-    /// A new database, on the leader.
+    /// Creates a database on the leader.
     ///
     /// # Panics
-    /// When there is no leader, or it has one of this name.
+    /// When there is no leader, or the database exists.
     #[track_caller]
     pub fn create(&self, database: &str) {
         let leader = self.leader();
@@ -121,17 +121,17 @@ impl Cluster {
     /// Waits for a leader.
     ///
     /// # Panics
-    /// When there is none for long.
+    /// When no leader is found in time.
     #[must_use]
     #[track_caller]
     pub fn leader(&self) -> usize {
         wait_for("a leader", LEADER_WITHIN, || self.primary_except(None))
     }
 
-    /// Waits for a leader that is not this node, which may stand still; answers when it was seen first.
+    /// Waits for a leader other than this node, which may be stopped; returns the time of its first sight.
     ///
     /// # Panics
-    /// When there is none for long; the message ends with the logs.
+    /// When no leader is found in time; the message ends with the logs.
     #[must_use]
     #[track_caller]
     pub fn new_leader(&self, former: usize) -> (usize, Instant) {
@@ -145,7 +145,7 @@ impl Cluster {
         }
     }
 
-    /// Asks each node but one.
+    /// The primary among all nodes but one.
     fn primary_except(&self, former: Option<usize>) -> Option<usize> {
         let asked = (0..NODES).filter(|nth| Some(*nth) != former);
         asked.into_iter().find(|nth| {
@@ -153,7 +153,7 @@ impl Cluster {
         })
     }
 
-    /// Sets how standbys replicate, and waits until they do.
+    /// Sets how standbys replicate, and waits until this takes effect.
     ///
     /// # Panics
     /// When Patroni refuses.
@@ -166,7 +166,7 @@ impl Cluster {
         self.wait_whole();
     }
 
-    /// Waits until every node runs on one timeline, and a standby is synchronous if one is to be.
+    /// Waits until every node is on one timeline, and one standby is synchronous if the mode requires it.
     ///
     /// # Panics
     /// When that takes too long; the message ends with the logs.
@@ -196,16 +196,16 @@ impl Cluster {
             && self.replicas_of(leader) == NODES - 1
     }
 
-    /// Patroni's view is older than the server's by up to a second.
+    /// The number of replicas in the leader's own view, because Patroni's is up to a second older.
     fn replicas_of(&self, leader: usize) -> usize {
         let sql = Sql::to(&self.direct_url(leader, "postgres"));
         sql.rows("SELECT pid FROM pg_stat_replication WHERE state = 'streaming'").map_or(0, |rows| rows.len())
     }
 
-    /// What the leader commits from now on reaches no standby.
+    /// Holds back all further commits of the leader from its standbys.
     ///
     /// # Panics
-    /// When it is no leader.
+    /// When the node is no leader.
     #[track_caller]
     pub fn hold_replication(&mut self, leader: usize) {
         let sql = Sql::to(&self.direct_url(leader, "postgres"));
@@ -214,23 +214,23 @@ impl Cluster {
         self.nodes[leader].stop_senders(senders.filter_map(|pid| pid.parse().ok()));
     }
 
-    /// Strikes a node.
+    /// Makes a node fail.
     #[track_caller]
     pub fn strike(&mut self, node: usize, blow: Blow) {
         self.nodes[node].strike(blow);
     }
 
-    /// Undoes the blow, and lets the node come back by itself.
+    /// Ends the failure, after which the node returns by itself.
     pub fn heal(&mut self, node: usize) {
         self.nodes[node].heal();
     }
 
-    /// What each node knows of the cluster, and has logged.
+    /// Each node's view of the cluster, and its log.
     #[must_use]
     pub fn logs(&self) -> String {
         const LINES: usize = 80;
         let tail = |text: String| {
-            // Patroni logs every second that nothing happened.
+            // Patroni logs every second that there was nothing to do.
             let lines: Vec<&str> = text.lines().filter(|line| !line.contains("no action")).collect();
             lines[lines.len().saturating_sub(LINES)..].join("\n")
         };
@@ -243,7 +243,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Whatever a proof was waiting for: which node led, and on which timeline, is gone afterwards.
+        // Prints the state after a failed proof: which node led on which timeline cannot be read later.
         if std::thread::panicking() {
             progress(&self.logs());
         }
@@ -254,7 +254,7 @@ impl Drop for Cluster {
     }
 }
 
-/// One is enough: etcd is not what fails here.
+/// Starts one etcd, which is enough because it does not fail here.
 fn start_etcd() -> (ProcessGuard, SocketAddr) {
     let dir = tempfile::Builder::new().prefix("tinjis-etcd-").tempdir().expect("a folder can be made").keep();
     let (address, peers, user) = (free_address(), free_address(), unprivileged());
@@ -271,7 +271,8 @@ fn start_etcd() -> (ProcessGuard, SocketAddr) {
         format!("--initial-cluster=default=http://{peers}"),
     ];
     let guard = ProcessGuard::start(&dir, user, Path::new("/usr/bin/etcd"), "KILL", args);
-    // Until it has decided on the version of its cluster it says `not_decided`, and a Patroni that reads that ends.
+    // Until etcd has decided on the version of its cluster it answers `not_decided`, and a Patroni that reads this
+    // ends.
     wait_for("an etcd that knows its cluster's version", ETCD_WITHIN, || {
         let answer = http::try_call("GET", &format!("http://{address}/version"), &[], b"").ok()?;
         let said: Value = serde_json::from_slice(&answer.body).ok()?;

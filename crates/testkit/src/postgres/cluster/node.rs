@@ -1,5 +1,5 @@
-//! One node: PostgreSQL under Patroni, whose every path to others leads through a gate. It is killed, stopped and cut
-//! off as a machine is. Knows no other node.
+//! One node: PostgreSQL under Patroni, with a gate in each network path to others. It can be killed, stopped and cut
+//! off like a machine. Knows no other node.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::http;
 use crate::postgres::process_guard::{ProcessGuard, unprivileged};
 use crate::process::free_address;
 
-/// Runs Patroni; at its end PostgreSQL ends too, at once, whether or not it stands still.
+/// Runs Patroni; when it ends, PostgreSQL ends at once too, even if it is stopped.
 const SCRIPT: &str = r#"
 end() {
   trap '' TERM
@@ -31,12 +31,12 @@ wait "$patroni"
 end
 "#;
 
-/// How a leader is lost.
+/// The kinds of failure of a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blow {
     /// SIGKILL to every process of PostgreSQL.
     Kill,
-    /// SIGSTOP to every process of PostgreSQL and to Patroni, as a virtual machine that is paused.
+    /// SIGSTOP to every process of PostgreSQL and to Patroni, like a paused virtual machine.
     Stop,
     /// No packet passes between the node and clients, other nodes and etcd.
     Cut,
@@ -59,11 +59,11 @@ impl Blow {
 #[derive(Debug)]
 pub(super) struct Node {
     dir: PathBuf,
-    /// Past the gates.
+    /// The address of PostgreSQL past the gates.
     postgres: SocketAddr,
     rest: SocketAddr,
     gates: Gates,
-    /// Those that stand still.
+    /// The processes that are stopped.
     stopped: Vec<Pid>,
     guard: Option<ProcessGuard>,
 }
@@ -76,7 +76,7 @@ struct Gates {
 }
 
 impl Node {
-    /// The nth of a cluster whose state is in this etcd.
+    /// Starts the nth node of a cluster whose state is in this etcd.
     #[track_caller]
     pub(super) fn start(nth: usize, bin: &Path, etcd: SocketAddr, mode: Mode) -> Self {
         let dir = tempfile::Builder::new().prefix("tinjis-node-").tempdir();
@@ -92,17 +92,17 @@ impl Node {
         Self { dir, postgres, rest, gates, stopped: Vec::new(), guard: Some(guard) }
     }
 
-    /// Where clients and other nodes reach it.
+    /// The address for clients and other nodes.
     pub(super) fn address(&self) -> SocketAddr {
         self.gates.postgres.address()
     }
 
-    /// The same of Patroni's REST API.
+    /// The address of Patroni's REST API for other nodes.
     pub(super) fn rest_address(&self) -> SocketAddr {
         self.gates.rest.address()
     }
 
-    /// PostgreSQL, past the gates.
+    /// The address of PostgreSQL past the gates.
     pub(super) fn direct(&self) -> SocketAddr {
         self.postgres
     }
@@ -121,12 +121,12 @@ impl Node {
         match blow {
             Blow::Kill => {
                 for pid in self.server() {
-                    // A child that has ended meanwhile is as good.
+                    // The process may have ended meanwhile.
                     let _ = kill_process(pid, Signal::KILL);
                 }
             }
             Blow::Stop => {
-                // Parents first, so that none begins a child that is not seen.
+                // Parents are stopped first, so that none starts a child unnoticed.
                 self.stop(self.patroni());
                 let server = self.server();
                 server.into_iter().for_each(|pid| self.stop(pid));
@@ -136,12 +136,12 @@ impl Node {
         }
     }
 
-    /// SIGSTOP to processes that send WAL.
+    /// Sends SIGSTOP to the processes that send WAL.
     pub(super) fn stop_senders(&mut self, senders: impl Iterator<Item = i32>) {
         senders.filter_map(Pid::from_raw).for_each(|pid| self.stop(pid));
     }
 
-    /// After a kill Patroni starts PostgreSQL again by itself.
+    /// Ends the failure. After a kill Patroni starts PostgreSQL again by itself.
     pub(super) fn heal(&mut self) {
         for pid in std::mem::take(&mut self.stopped) {
             let _gone = kill_process(pid, Signal::CONT);
@@ -166,7 +166,7 @@ impl Node {
         self.pid_in("patroni.pid")
     }
 
-    /// The postmaster, then its children.
+    /// The processes of PostgreSQL: the postmaster, then its children.
     #[track_caller]
     fn server(&self) -> Vec<Pid> {
         let postmaster = self.pid_in("data/postmaster.pid");
@@ -193,12 +193,13 @@ impl Drop for Node {
     }
 }
 
-/// A standby may be promoted however far it is behind. Short times, so that a proof is not spent on waiting: a leader that
-/// is silent for 8 s is replaced. Patroni's own are 30, 10 and 10.
+/// Patroni's settings. A standby may be promoted however far it is behind. Short times keep proofs short: a leader that
+/// is silent for 8 s is replaced. Patroni's defaults are 30, 10 and 10.
 ///
-/// By version 2 of etcd's API, where a leader's key is set only if it is still the leader's own. By version 3, Patroni
-/// before 3.0.3 sets it unconditionally when its lease has expired (<https://github.com/patroni/patroni/pull/2689>): a
-/// former leader that was stopped between two steps takes the place of the new one back, and the new one's commits are lost.
+/// Uses version 2 of etcd's API, where a node sets the leader's key only if it still holds it. With version 3, Patroni
+/// before 3.0.3 sets the key unconditionally when its lease has expired
+/// (<https://github.com/patroni/patroni/pull/2689>). A former leader that was stopped between two steps then replaces
+/// the new leader, whose commits are lost.
 fn settings(
     nth: usize,
     dir: &Path,

@@ -1,10 +1,10 @@
-//! What is read of CSV files, and what is refused with its line.
+//! Tests of accepted CSV files, and of refused ones with the line of the mistake.
 
 use super::*;
 
 const HEADER: &str = "reference,customer_id,currency,amount\n";
 
-/// Lines and first columns, or the fault, of each row.
+/// The line and the first column, or the fault, of each row.
 fn read(file: impl AsRef<[u8]>) -> Vec<(u64, Result<String, Fault>)> {
     let file = file.as_ref();
     let mut rows = CsvRows::open(file, &Dialect::default()).unwrap();
@@ -168,7 +168,7 @@ fn a_file_without_a_last_line_end_is_noticed() {
     }
 }
 
-/// Whatever a file holds: no panic, and it ends.
+/// For any file, reading ends without a panic.
 #[test]
 fn fuzz_csv_files() {
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/src/import/corpus");

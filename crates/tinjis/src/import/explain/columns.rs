@@ -1,10 +1,10 @@
-//! Which columns of other tools usually hold what an import needs, and what their statuses usually mean. Proposals for a
-//! person to read, from lists of names; nothing is imported by them.
+//! Names of columns in which other tools usually keep what an import needs, and usual meanings of their statuses. These
+//! are proposals for a reader; nothing is imported by them. Knows no server.
 
 use super::super::header::may_be_status;
 use super::super::target::{SUBSCRIPTIONS, Target};
 
-/// Candidates for each field, best first, as places among the names.
+/// Candidates for each field, best first, as indexes of the names.
 #[derive(Debug)]
 pub(super) struct Mapping {
     pub(super) target: &'static Target,
@@ -17,7 +17,7 @@ impl Mapping {
     }
 }
 
-/// Names as tools write them, letters and digits only; the best first.
+/// A field, and its names in other tools, letters and digits only; the best first.
 type Known = (&'static str, &'static [&'static str]);
 
 const INVOICE_REFERENCE: Known = (
@@ -147,7 +147,7 @@ fn known(name: &str, target: &Target) -> &'static [&'static str] {
     found.map_or(&[], |(_, names)| names)
 }
 
-/// Looks for names; our own name beats all others.
+/// Finds candidates by name; our own name comes before all others.
 pub(super) fn mapping(names: &[String], target: &'static Target) -> Mapping {
     let plain: Vec<String> = names.iter().map(|name| plain(name)).collect();
     let mut mapping = Mapping { target, fields: vec![Vec::new(); target.fields.len()] };
@@ -175,7 +175,7 @@ fn plain(name: &str) -> String {
     name.to_lowercase().chars().filter(|character| character.is_alphanumeric()).collect()
 }
 
-/// What a status usually means.
+/// The usual meaning of a status.
 pub(super) fn meaning(status: &str) -> Option<&'static str> {
     match plain(status).as_str() {
         "pending" | "open" | "unpaid" | "notpaid" | "pastdue" | "overdue" | "paymentdue" | "due"

@@ -1,4 +1,4 @@
-//! The beginning of a file as names and values, with what had to be assumed to read it and why. Knows no meaning.
+//! The beginning of a file as names and values, with each assumption about its form and the reason. Knows no meaning.
 
 use std::collections::BTreeMap;
 
@@ -8,23 +8,23 @@ use serde_json::value::RawValue;
 use super::super::csv::separator_line;
 use super::super::file::Format;
 
-/// Rows that are looked at.
+/// Maximum number of rows that are read.
 const ROWS_MAX: usize = 500;
 
-/// Records that tell where the header is.
+/// Number of records from which the place of the header is inferred.
 const HEAD_MAX: usize = 20;
 
-/// What a beginning shows.
+/// Names, rows and assumed settings of a file's beginning.
 #[derive(Debug, Default)]
 pub(super) struct Sample {
     pub(super) names: Vec<String>,
     rows: Vec<Vec<String>>,
-    /// Settings that the file needs to be read so: name, value, reason.
+    /// Settings without which the file cannot be read: name, value, reason.
     pub(super) settings: Vec<(&'static str, toml::Value, String)>,
 }
 
 impl Sample {
-    /// Reads the beginning; or why it cannot be read.
+    /// Reads the beginning of a file, or returns why it cannot be read.
     pub(super) fn of(bytes: &[u8], is_cut: bool, format: Format) -> Result<Self, String> {
         let mut sample = Self::default();
         let text = sample.decode(bytes);
@@ -42,7 +42,7 @@ impl Sample {
         if sample.names.is_empty() { Err("no columns were found".to_owned()) } else { Ok(sample) }
     }
 
-    /// What stands in a column, without empty values.
+    /// The values of a column, without empty ones.
     pub(super) fn values(&self, column: usize) -> impl Iterator<Item = &str> {
         let values = self.rows.iter().filter_map(move |row| row.get(column));
         values.map(String::as_str).filter(|value| !value.is_empty())
@@ -169,7 +169,7 @@ fn records(text: &str, delimiter: u8) -> Vec<Vec<String>> {
     records.map(|record| record.iter().map(str::to_owned).collect()).collect()
 }
 
-/// The number of fields that most of the first records have; of several the greatest.
+/// The most frequent number of fields among the first records; of several the greatest.
 fn usual_width(records: &[Vec<String>]) -> usize {
     let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
     for record in records.iter().take(HEAD_MAX) {

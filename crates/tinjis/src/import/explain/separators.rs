@@ -1,5 +1,5 @@
-//! How the amounts of a file are written: which mark stands before the decimals, and which groups thousands.
-//! Knows no profile and no file. What could be two amounts is not decided here.
+//! How the amounts of a file are written: which mark separates decimals, and which groups thousands. Ambiguous amounts
+//! are not decided here. Knows no profile and no file.
 
 /// What separates the digits of amounts.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,11 +12,11 @@ pub(super) enum Separators {
         thousands: Option<String>,
         example: String,
     },
-    /// The same texts could be two amounts.
+    /// All amounts could be read in two ways.
     Unclear {
         example: String,
     },
-    /// Decimals stand behind a comma in some amounts and behind a point in others.
+    /// The decimal mark is a comma in some amounts and a point in others.
     Mixed {
         comma: String,
         point: String,
@@ -64,13 +64,13 @@ impl Separators {
     }
 }
 
-/// How one mark stands in amounts.
+/// The use of one mark in amounts.
 #[derive(Debug)]
 struct Marks {
     seen: bool,
-    /// Each time before three digits: it may group, or be a decimal mark with three places.
+    /// Whether the mark always comes before three digits: it may group, or be a decimal mark with three places.
     can_only_group: bool,
-    /// The first amount in which it can only be the decimal mark.
+    /// The first amount in which the mark can only be the decimal mark.
     before_decimals: Option<String>,
 }
 

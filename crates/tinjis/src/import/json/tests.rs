@@ -1,4 +1,4 @@
-//! What is read of JSON and NDJSON files, and what is refused with its place.
+//! Tests of accepted JSON and NDJSON files, and of refused ones with the place of the mistake.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Operations of billing: `/v1` and the routes of the replaced systems.
+//! Operations of billing: `/v1` and the routes of the replaced systems. Knows no other service.
 
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -30,7 +30,7 @@ const TAGS: [(&str, &str); 9] = [
     ("subscriptions", "Subscriptions and their schedule."),
 ];
 
-/// The document.
+/// Builds the document of billing.
 pub(super) fn document() -> Value {
     let mut document = Document::default();
     document.schema::<Problem>();
@@ -51,7 +51,7 @@ pub(super) fn document() -> Value {
     document.finish("Tinjis billing", ABOUT, 8000, &TAGS, schemes)
 }
 
-/// What every operation of `/v1` may answer.
+/// An operation of `/v1` with the answers that all of them may give.
 fn v1(method: &'static str, path: &'static str, id: &str, tag: &str, summary: &str) -> Operation {
     let access = if method == "get" { Access::Reader } else { Access::Operator };
     let operation = Operation::new(method, path, id, tag, access, summary)
@@ -85,7 +85,7 @@ fn list<T: ToSchema>(
     document.add(operation.answers(200, JSON, shown, "One page."));
 }
 
-/// A write that takes one JSON object.
+/// A write with one JSON object as its body.
 fn post<B: ToSchema, T: ToSchema>(
     document: &mut Document,
     (path, id, tag): (&'static str, &str, &str),
@@ -102,7 +102,7 @@ fn post<B: ToSchema, T: ToSchema>(
     if conflicts.is_empty() { operation } else { operation.problem(409, conflicts) }
 }
 
-/// A body of this type. The documents' tests send it too.
+/// An example body of this type, which the tests of the documents also send.
 fn example(name: &str) -> Value {
     const LEDGER: &str = "7f2c3f0e-5d1a-4f0e-9d0a-0c7d6a3f1b11";
     let (reason, actor) = ("ticket 4711", "ann");
@@ -362,7 +362,8 @@ fn imports(document: &mut Document) {
     document.add(import("/v1/subscriptions/imports", "importSubscriptions", "Import subscriptions", new));
 }
 
-/// What billing reads field by field, so that each mistake is named: no wire type has this shape.
+/// The schema of a new subscription. No wire type has this shape, because billing reads it field by field and names
+/// each mistake.
 fn new_subscription(document: &mut Document) -> Value {
     let number = |least: i64, most: i64| json!({ "anyOf": [{ "type": "integer", "minimum": least, "maximum": most }, { "type": "string" }] });
     let date = |text: &str| json!({ "type": "string", "format": "date", "description": text });
@@ -396,7 +397,7 @@ fn new_subscription(document: &mut Document) -> Value {
     document.component("NewSubscription", schema)
 }
 
-/// A legacy route: with `--legacy-routes token` or `off`, 403 or 404.
+/// A legacy route, which answers 403 or 404 with `--legacy-routes token` or `off`.
 fn legacy(method: &'static str, path: &'static str, id: &str, tag: &str, summary: &str) -> Operation {
     let access = if method == "get" { Access::Reader } else { Access::Operator };
     let text = json!({ "type": "string" });

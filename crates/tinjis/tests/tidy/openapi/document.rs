@@ -1,5 +1,5 @@
-//! The OpenAPI 3.1 document of a service while it is built: schemas from the wire types, operations one by one, and the text
-//! in which it is committed. Knows no operation of any service.
+//! Builds the OpenAPI 3.1 document of a service: schemas from the wire types, operations one by one, and the text that
+//! is committed. Knows no operation of any service.
 
 use std::collections::BTreeMap;
 
@@ -12,21 +12,21 @@ pub(super) const NDJSON: &str = "application/x-ndjson";
 pub(super) const PROBLEM: &str = "application/problem+json";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Who may call an operation.
+/// The credentials that an operation requires.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     Open,
-    /// Billing: no token on loopback.
+    /// Billing: a reader's token; none on loopback.
     Reader,
-    /// Billing: no token on loopback when none is configured.
+    /// Billing: an operator's token; none on loopback when none is configured.
     Operator,
-    /// Payments: what `--payments-api-token` and the other proofs say.
+    /// Payments: the credentials of an account, by `--payments-api-token` and the other proofs.
     Account,
-    /// Payments: an operator's token beside the account's credentials.
+    /// Payments: an operator's token besides the account's credentials.
     AccountOperator,
 }
 
-/// One operation, grown step by step.
+/// One operation, built step by step.
 pub(super) struct Operation {
     method: &'static str,
     path: &'static str,
@@ -36,7 +36,7 @@ pub(super) struct Operation {
     head: Value,
 }
 
-/// Everything of a document but its frame.
+/// The schemas and operations of a document.
 #[derive(Default)]
 pub(super) struct Document {
     schemas: Map<String, Value>,
@@ -44,7 +44,7 @@ pub(super) struct Document {
 }
 
 impl Document {
-    /// A reference to a wire type, which becomes a component.
+    /// Adds a wire type as a component; returns a reference to it.
     pub(super) fn schema<T: ToSchema>(&mut self) -> Value {
         let name = T::name().into_owned();
         let mut found: Vec<(String, RefOr<Schema>)> = vec![(name.clone(), T::schema())];
@@ -58,7 +58,7 @@ impl Document {
         reference(&name)
     }
 
-    /// A page of these, as its own component: generic types have one name for all.
+    /// Adds a page of this type as a component of its own, because generic types share one name.
     pub(super) fn page<T: ToSchema>(&mut self) -> Value {
         let name = format!("{}Page", T::name());
         let items = self.schema::<T>();
@@ -74,7 +74,7 @@ impl Document {
         reference(&name)
     }
 
-    /// A reference to a schema that no wire type has.
+    /// Adds a schema without a wire type as a component; returns a reference to it.
     pub(super) fn component(&mut self, name: &str, schema: Value) -> Value {
         self.schemas.insert(name.to_owned(), schema);
         reference(name)
@@ -126,7 +126,7 @@ pub(super) fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
-/// What a service leaves out of a response when there is nothing of it.
+/// Fields that a service omits from a response when they are empty.
 const LEFT_OUT: [(&str, &[&str]); 4] = [
     ("ImportReport", &["warnings_total", "warnings"]),
     ("LineFault", &["reference"]),
@@ -134,7 +134,8 @@ const LEFT_OUT: [(&str, &[&str]); 4] = [
     ("Subscription", &["customer_reference"]),
 ];
 
-/// Readers of earlier services do without later fields; this version writes each. Requests stay as their readers are.
+/// Makes all other fields required: this version always writes them. Requests keep the required fields of their
+/// readers.
 fn require_all(name: &str, schema: &mut Value) {
     if name.ends_with("Request") || name == "ImportRow" {
         return;
@@ -146,7 +147,7 @@ fn require_all(name: &str, schema: &mut Value) {
     schema["required"] = json!(required);
 }
 
-/// What operators must say is never blank.
+/// Texts of operators must not be blank.
 fn limit_words(name: &str, schema: &mut Value) {
     for field in ["reason", "actor", "why"] {
         let property = schema.pointer_mut(&format!("/properties/{field}"));
@@ -206,7 +207,7 @@ impl Operation {
         self
     }
 
-    /// A body that is right, whatever its media type.
+    /// Adds an example body for each media type.
     pub(super) fn example(mut self, example: &Value) -> Self {
         let contents = self.body.as_mut().and_then(|body| body["content"].as_object_mut());
         for (_, content) in contents.into_iter().flatten() {
@@ -222,7 +223,7 @@ impl Operation {
         self
     }
 
-    /// A problem; of several, the texts are joined.
+    /// Adds a problem response; several texts of one status are joined.
     pub(super) fn problem(mut self, status: u16, text: &str) -> Self {
         let text = match self.answers.get(&status).and_then(|answer| answer["description"].as_str()) {
             Some(before) => format!("{before}; {text}"),
@@ -246,7 +247,8 @@ pub(super) fn parameter(place: &str, name: &str, schema: Value, text: &str) -> V
     json!({ "in": place, "name": name, "required": place == "path", "schema": schema, "description": text })
 }
 
-/// The examples name rows of the tests that try a document: keys are of deployment 00000000-0000-4000-8000-000000000001.
+/// A path parameter. Its example names a row in the tests of the documents, whose keys are of deployment
+/// 00000000-0000-4000-8000-000000000001.
 fn path_parameter(path: &str, name: &str) -> Value {
     let (schema, example) = match name {
         "id" => (
@@ -280,15 +282,15 @@ pub(super) fn page() -> [Value; 2] {
     ]
 }
 
-/// What every `/v1/openapi.json` is.
+/// The operation of `/v1/openapi.json`.
 pub(super) fn own_document(document: &mut Document) {
     let operation =
         Operation::new("get", "/v1/openapi.json", "getOpenApi", "api", Access::Open, "This document");
     document.add(operation.answers(200, JSON, json!({ "type": "object" }), "OpenAPI 3.1"));
 }
 
-/// A document as it is committed and served: JSON with a line for each operation and each component, so that it is short and
-/// a change shows where it is.
+/// The document as committed and served: JSON with a line for each operation and component, so that it is short and a
+/// diff shows each change.
 pub(super) fn text(document: &Value) -> String {
     let mut lines = Vec::new();
     for (name, value) in ["openapi", "info", "servers", "tags"].map(|name| (name, &document[name])) {
@@ -299,7 +301,7 @@ pub(super) fn text(document: &Value) -> String {
     lines.concat()
 }
 
-/// An object whose members begin lines, so many levels deep.
+/// An object with a line for each member, down to this many levels.
 fn nested(value: &Value, levels: usize) -> String {
     let Some(members) = value.as_object().filter(|_| levels > 0) else { return value.to_string() };
     let members =

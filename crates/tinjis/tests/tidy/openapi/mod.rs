@@ -1,5 +1,5 @@
-//! The OpenAPI documents, which are made from the wire types and a table of operations, and the page that is made from them
-//! for readers. Knows no operation.
+//! Generates the OpenAPI documents from the wire types and a table of operations, and the page for readers from the
+//! documents. Knows no operation.
 
 mod billing;
 mod document;
@@ -33,7 +33,7 @@ fn the_page_of_operations_is_that_of_the_documents() {
     current(PAGE, &page);
 }
 
-/// What makes the documents is compiled for tests only.
+/// The code that generates the documents is compiled for tests only.
 #[test]
 fn no_program_is_built_with_what_makes_the_documents() {
     let mut findings = Vec::new();
@@ -103,7 +103,7 @@ fn operation_row(method: &str, path: &str, operation: &Value) -> [String; 5] {
     ]
 }
 
-/// The schemes of which one is enough where a token is needed.
+/// The security schemes of an operation, one of which is enough.
 fn who(operation: &Value) -> String {
     let mut names: Vec<String> = Vec::new();
     for alternative in list(&operation["security"]) {
@@ -126,7 +126,7 @@ fn schema_rows(page: &mut String, name: &str, schema: &Value) {
     }
 }
 
-/// A schema in a few words.
+/// A short text for a schema.
 fn kind(schema: &Value) -> String {
     if let Some(name) = schema["$ref"].as_str() {
         return name.rsplit('/').next().unwrap_or(name).to_owned();
@@ -155,7 +155,7 @@ fn line(page: &mut String, text: &str) {
     writeln!(page, "{text}\n").expect("a text takes text");
 }
 
-/// A row of a table; a bar would end its cell.
+/// Adds a table row; a bar would end its cell, so it is escaped.
 fn row(page: &mut String, cells: &[String]) {
     let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|").replace('\n', " ")).collect();
     writeln!(page, "| {} |", cells.join(" | ")).expect("a text takes text");

@@ -1,4 +1,4 @@
-//! Operations of payments: the routes that charge, `/v1`, and the health paths.
+//! Operations of payments: the routes that charge, `/v1`, and the health paths. Knows no other service.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ const TAGS: [(&str, &str); 5] = [
 
 const TOML: &str = "application/toml";
 
-/// The document.
+/// Builds the document of payments.
 pub(super) fn document() -> Value {
     let mut document = Document::default();
     document.schema::<Problem>();
@@ -41,7 +41,7 @@ pub(super) fn document() -> Value {
     document.finish("Tinjis payments", ABOUT, 9000, &TAGS, schemes)
 }
 
-/// What every operation behind credentials may answer.
+/// An operation behind credentials, with the answers that all of them may give.
 fn guarded(
     method: &'static str,
     path: &'static str,

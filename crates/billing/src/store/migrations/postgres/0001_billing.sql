@@ -1,7 +1,7 @@
 -- `billing_now_ms` is the only clock.
 -- `invoices_unpaid` serves claims and lists by state; PAID rows, which are most, are not in it.
--- `attempts_open` and `attempts_charged` are the last guard of charging once.
--- No foreign key leads to `runs`: each attempt would lock the one row of its run.
+-- `attempts_open` and `attempts_charged` are the last guard against a second charge.
+-- No foreign key refers to `runs`: each attempt would lock the one row of its run.
 -- Triggers count invoices by state once per statement, also for statements typed by hand.
 CREATE FUNCTION billing_now_ms() RETURNS bigint LANGUAGE sql VOLATILE
     AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;

@@ -1,5 +1,5 @@
--- How far each ledger is known to go, by shards as the counters: one that lacks the last row was set back, and must not
--- charge.
+-- The last known row of each ledger, in shards like the counters. A ledger that lacks this row was set back, and must
+-- not charge.
 CREATE TABLE ledger_seen (
     ledger_id text COLLATE "C" NOT NULL,
     shard integer NOT NULL,

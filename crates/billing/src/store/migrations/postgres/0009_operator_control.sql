@@ -1,7 +1,7 @@
--- Held customers are few: claims look them up in an index that holds no other customers.
+-- Few customers are held: claims look them up in an index that contains no other customers.
 CREATE INDEX customers_held ON customers (id) WHERE held;
 
--- The version before neither reads nor writes CANCELLED; its statements fire the same function.
+-- The previous version neither reads nor writes CANCELLED; its statements fire the same function.
 ALTER TABLE invoice_counts ADD COLUMN cancelled bigint NOT NULL DEFAULT 0;
 CREATE OR REPLACE FUNCTION count_invoices() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- One row: the store was created by a simulation, whose clock is so far ahead of the database's. None: it was not.
+-- One row if a simulation created the store: how far its clock is ahead of the database clock. Otherwise no row.
 CREATE TABLE virtual_clock (
     one integer PRIMARY KEY CHECK (one = 1),
     ahead_ms bigint NOT NULL

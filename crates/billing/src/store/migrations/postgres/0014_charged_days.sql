@@ -1,7 +1,7 @@
--- Sums of the CHARGED attempts by UTC day of their settlement and by currency, in shards as the other counters, so that no
--- page adds up a million rows. Triggers add once per statement: the version before charges beside this one, and does not
--- know the table. An amount ends far below what the column holds, so that neither it nor the sum of 16 shards fails: a sum
--- to look at must not keep a settlement from being recorded.
+-- Sums of the CHARGED attempts by UTC day of their settlement and by currency, so that no page sums a million rows. In
+-- shards like the other counters. Triggers add once per statement, because the previous version charges at the same
+-- time and does not know the table. Each amount has a limit far below that of the column, so that the sum of 16 shards
+-- cannot fail: these sums must not keep a settlement from being recorded.
 CREATE TABLE charged_days (
     day bigint NOT NULL,
     currency text COLLATE "C" NOT NULL,
@@ -14,8 +14,8 @@ CREATE TABLE charged_days (
 CREATE FUNCTION charged_amount(amount numeric) RETURNS bigint LANGUAGE sql IMMUTABLE
     AS $$ SELECT least(greatest(amount, -576460752303423487), 576460752303423487)::bigint $$;
 
--- The lock, until the transaction ends, is for one that fires the trigger twice: rows of two statements could be locked
--- in two orders.
+-- The lock until the end of the transaction is for a transaction that fires the trigger twice: otherwise rows of two
+-- statements could be locked in two orders.
 CREATE FUNCTION add_charged_days() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     this_shard integer := pg_backend_pid() % 16;
@@ -57,7 +57,7 @@ CREATE TRIGGER attempts_charged_over AFTER UPDATE ON attempts
     REFERENCING OLD TABLE AS before_rows NEW TABLE AS after_rows
     FOR EACH STATEMENT EXECUTE FUNCTION add_charged_days();
 
--- The triggers' lock lets no other transaction charge until this one ends.
+-- The lock of the triggers lets no other transaction charge until this one ends.
 INSERT INTO charged_days
 SELECT settled_at / 86400000, currency, 0, count(*), charged_amount(sum(amount_minor))
 FROM attempts WHERE state = 'CHARGED' GROUP BY 1, 2;

@@ -1,6 +1,6 @@
 -- `invoices_unpaid` serves claims and lists by state; PAID rows, which are most, are not in it.
--- `attempts_open` and `attempts_charged` are the last guard of charging once.
--- The triggers keep `invoice_counts` for statements typed by hand; the store's writer counts by itself.
+-- `attempts_open` and `attempts_charged` are the last guard against a second charge.
+-- The triggers update `invoice_counts` for statements typed by hand; the store's writer counts by itself.
 -- State checks do not use `IN (...)`: SQLite builds a temporary table for it in each statement.
 CREATE TABLE deployment (
     id TEXT NOT NULL,

@@ -1,4 +1,4 @@
--- How far each ledger is known to go: one that lacks the last row was set back, and must not charge.
+-- The last known row of each ledger. A ledger that lacks this row was set back, and must not charge.
 CREATE TABLE ledger_seen (
     ledger_id TEXT PRIMARY KEY,
     seq INTEGER NOT NULL

@@ -1,12 +1,12 @@
--- Subscriptions, the schedule that invoices them, and what later steps of charging need, in one step.
--- Columns with a default and columns without a value: the version before writes rows as before.
+-- Subscriptions, the schedule that invoices them, and columns for later steps of charging, in one step. All new columns
+-- are optional or have a default, so the previous version can still write rows.
 ALTER TABLE customers ADD COLUMN reference TEXT;
 ALTER TABLE customers ADD COLUMN network TEXT NOT NULL DEFAULT 'none';
 ALTER TABLE customers ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
 CREATE UNIQUE INDEX customers_reference ON customers (reference) WHERE reference IS NOT NULL;
 
--- `due_at` and `subscription_id`: of an invoice that the schedule made. `next_attempt_at`: from when a scheduled run
--- claims it; NULL for every other invoice, and from its first claim on.
+-- `due_at` and `subscription_id` are set if the schedule made the invoice. `next_attempt_at` is the time from which a
+-- scheduled run claims the invoice; NULL for every other invoice, and after its first claim.
 ALTER TABLE invoices ADD COLUMN due_at INTEGER;
 ALTER TABLE invoices ADD COLUMN next_attempt_at INTEGER;
 ALTER TABLE invoices ADD COLUMN subscription_id INTEGER;
@@ -18,14 +18,14 @@ ALTER TABLE attempts ADD COLUMN decline_class TEXT;
 ALTER TABLE attempts ADD COLUMN decline_code TEXT;
 ALTER TABLE attempts ADD COLUMN key_scheme INTEGER NOT NULL DEFAULT 1;
 
--- `filter`: which invoices a run claims (JSON), NULL for all. `amounts_left`, `count_left`: what its limits leave.
+-- `filter`: the invoices that a run claims (JSON), NULL for all. `amounts_left`, `count_left`: the rest of its limits.
 ALTER TABLE runs ADD COLUMN filter TEXT;
 ALTER TABLE runs ADD COLUMN count_left INTEGER;
 ALTER TABLE runs ADD COLUMN amounts_left TEXT;
 ALTER TABLE runs ADD COLUMN reason TEXT;
 
 -- Dates are YYYY-MM-DD. `next_on`, `next_at`: the first period without an invoice, and its instant. `last_on`: the last
--- period that has one.
+-- period with an invoice.
 CREATE TABLE subscriptions (
     id INTEGER PRIMARY KEY,
     reference TEXT NOT NULL UNIQUE,
@@ -55,7 +55,7 @@ CREATE TABLE prices (
     PRIMARY KEY (subscription_id, from_on)
 ) STRICT, WITHOUT ROWID;
 
--- One row for each date on which a schedule has periods. `cursor_at`, `cursor_id`: the last period that has its invoice.
+-- One row for each date on which a schedule has periods. `cursor_at`, `cursor_id`: the last period with an invoice.
 CREATE TABLE schedule_runs (
     schedule TEXT NOT NULL,
     period_on TEXT NOT NULL,
@@ -86,7 +86,7 @@ CREATE TABLE operator_actions (
 ) STRICT;
 CREATE INDEX operator_actions_of ON operator_actions (subject, id);
 
--- At most one row: while it is there, nothing is charged.
+-- At most one row: while it exists, nothing is charged.
 CREATE TABLE halt (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     reason TEXT NOT NULL,
@@ -94,8 +94,8 @@ CREATE TABLE halt (
     created_at INTEGER NOT NULL
 ) STRICT;
 
--- An invoice may be CANCELLED. SQLite changes no CHECK; building the table anew would take as long as it is large, and
--- all that is stored fits the wider rule. `RESET` has this connection read the schema again; others do by its version.
+-- An invoice may be CANCELLED. SQLite cannot change a CHECK, and copying a large table takes long; all stored rows
+-- satisfy the wider rule. `RESET` makes this connection read the schema again; other connections do so by its version.
 PRAGMA writable_schema = ON;
 UPDATE sqlite_schema
 SET sql = replace(sql, 'OR state = ''ATTENTION''', 'OR state = ''ATTENTION'' OR state = ''CANCELLED''')

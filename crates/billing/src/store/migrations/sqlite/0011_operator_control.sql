@@ -1,2 +1,2 @@
--- Held customers are few: claims look them up in an index that holds no other customers.
+-- Few customers are held: claims look them up in an index that contains no other customers.
 CREATE INDEX customers_held ON customers (id) WHERE held <> 0;

@@ -1,4 +1,4 @@
--- Invoices that are PAID by a charge whose row a ledger of the provider has lost, as an operator has accepted.
+-- Acceptances by operators that a ledger has lost the row of a charge by which an invoice is PAID.
 CREATE TABLE unbacked_acknowledgements (
     id INTEGER PRIMARY KEY,
     ledger_id TEXT NOT NULL,

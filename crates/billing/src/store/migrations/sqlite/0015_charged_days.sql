@@ -1,7 +1,7 @@
--- Sums of the CHARGED attempts by UTC day of their settlement and by currency, so that no page adds up a million rows.
--- Filled at the start of the program, which also finds what an earlier version charged after it.
--- The triggers keep the sums for statements typed by hand; the store's writer adds by itself. An amount ends at what the
--- column holds instead of failing: a sum to look at must not keep a settlement from being recorded.
+-- Sums of the CHARGED attempts by UTC day of their settlement and by currency, so that no page sums a million rows.
+-- Filled at the start of the program, which also adds charges that an earlier version recorded since. The triggers
+-- update the sums for statements typed by hand; the store's writer adds by itself. An amount stops at the limit of the
+-- column instead of failing: these sums must not keep a settlement from being recorded.
 CREATE TABLE charged_days (
     day INTEGER NOT NULL,
     currency TEXT NOT NULL,

@@ -1,10 +1,11 @@
--- Keys are hashes: an index of all of them has each insert write to another page. Only keys that are looked up alone are
--- indexed: of attempts that are open, voided, or rejected. Any other look-up knows the invoice and the number.
--- The key of a CHARGED or REFUSED attempt is unique because it follows from the invoice's reference and the number, which
--- are; `verify` derives it again.
--- The rowid stays, because the version before leases attempts by it. That version still finds keys, by reading the table.
+-- Keys are hashes: with an index of all keys each insert would write to another page. Only keys that are looked up
+-- without an invoice are indexed: those of open, voided or rejected attempts. Other look-ups know invoice and number.
+-- The key of a CHARGED or REFUSED attempt is unique because the invoice's reference and the number, from which it is
+-- derived, are unique; `verify` derives it again. The rowid stays, because the previous version leases attempts by it.
+-- That version still finds keys, by reading the table.
 
--- A decision names its invoice, so that no list of decisions looks keys up. NULL in rows that the version before writes.
+-- A decision names its invoice, so that a list of decisions looks up no keys. NULL in rows that the previous version
+-- writes.
 CREATE TABLE resolutions_by_invoice (
     id INTEGER PRIMARY KEY,
     key TEXT NOT NULL,
@@ -45,7 +46,7 @@ CREATE TABLE attempts_by_invoice (
     key_scheme INTEGER NOT NULL DEFAULT 1,
     UNIQUE (invoice_id, number)
 ) STRICT;
--- In the order of the unique index, which is then written from its beginning to its end.
+-- Copied in the order of the unique index, which is then written from its beginning to its end.
 INSERT INTO attempts_by_invoice
 SELECT key, invoice_id, number, customer_id, currency, amount_minor, state, sends, run_id, lease_until, created_at,
     settled_at, decline_class, decline_code, key_scheme
@@ -60,7 +61,7 @@ CREATE INDEX attempts_due ON attempts (lease_until) WHERE state IN ('INTENT', 'I
 CREATE INDEX attempts_refused ON attempts (customer_id, settled_at) WHERE state = 'REFUSED';
 CREATE INDEX attempts_hard ON attempts (customer_id, settled_at) WHERE decline_class = 'hard';
 
--- Those of `charged days`, which went with the former table.
+-- The triggers of the step `charged days`, which were dropped with the former table.
 CREATE TRIGGER attempts_charged_in AFTER INSERT ON attempts WHEN NEW.state = 'CHARGED' BEGIN
     INSERT INTO charged_days VALUES (NEW.settled_at / 86400000, NEW.currency, 1, NEW.amount_minor)
         ON CONFLICT (day, currency) DO UPDATE SET charges = charges + 1,
