@@ -201,7 +201,7 @@ pub(crate) enum Command {
     },
     ImportSubscriptions {
         billings: Billings,
-        options: Box<subscriptions::ImportOptions>,
+        options: Box<import::Options>,
     },
     Explain {
         file: PathBuf,

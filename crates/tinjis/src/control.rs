@@ -1,7 +1,7 @@
 //! `stop`, `start`, `invoice` and `customer`: an operator stops or resumes charging, as a whole or for one invoice or
 //! customer. Billing checks and records each change; this module knows its routes only.
 
-use api::billing::{Charging, Customer, Invoice, NetworkRequest, NoteRequest};
+use api::billing::{Charging, Customer, Invoice, NetworkRequest, NoteRequest, REASON_BYTES_MAX};
 use bytes::Bytes;
 use chassis::config::Problems;
 use serde::Deserialize;
@@ -62,6 +62,17 @@ pub(crate) struct What {
     actor: String,
 }
 
+/// Texts that billing records with what an operator does.
+pub(crate) fn check_recorded(problems: &mut Problems, why: &str, actor: &str) {
+    for (setting, text) in [("--why", why), ("--actor", actor)] {
+        if text.trim().is_empty() {
+            problems.add(setting, "must not be empty: it is recorded");
+        } else if text.len() > REASON_BYTES_MAX {
+            problems.add(setting, format_args!("must have at most {REASON_BYTES_MAX} bytes"));
+        }
+    }
+}
+
 impl NoteArgs {
     pub(crate) fn stop(self, problems: &mut Problems) -> Option<(Api, What)> {
         self.call("/v1/charging/stop".to_owned(), problems)
@@ -72,11 +83,7 @@ impl NoteArgs {
     }
 
     fn call(self, path: String, problems: &mut Problems) -> Option<(Api, What)> {
-        for (setting, text) in [("--why", &self.why), ("--actor", &self.actor)] {
-            if text.trim().is_empty() {
-                problems.add(setting, "must not be empty: it is recorded");
-            }
-        }
+        check_recorded(problems, &self.why, &self.actor);
         let billing = self.billing.resolve(problems)?;
         Some((billing, What { path, network: None, why: self.why, actor: self.actor }))
     }

@@ -77,9 +77,9 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         #[cfg(feature = "services")]
         Command::Simulate(options) => simulate::command(*options).await,
         Command::Pay { billing } => pay::command(&billing).await,
-        Command::Import { billings, options } => import::command(&billings, &options).await,
+        Command::Import { billings, options } => import::command::<import::Row>(&billings, &options).await,
         Command::ImportSubscriptions { billings, options } => {
-            subscriptions::import(&billings, &options).await
+            import::command::<import::SubscriptionRow>(&billings, &options).await
         }
         Command::Explain { file, format, target } => import::explain(&file, format, target),
         Command::Control { billing, what } => control::command(&billing, what).await,

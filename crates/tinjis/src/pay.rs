@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use api::billing::{self, Counts, Deployment, RunProblem};
+use api::billing::{self, Counts, Deployment, RunProblem, ScheduleStatus};
 use bytes::Bytes;
 use indicatif::HumanDuration;
 use serde::Deserialize;
@@ -75,7 +75,15 @@ impl Run {
         u64::try_from(done).unwrap_or_default()
     }
 
-    /// Invoices that this run has claimed.
+    /// Whether an attempt of it has no answer yet, or one that only an operator can settle. `total` does not tell: it
+    /// counts what the run was not to claim, too.
+    fn has_open(&self, left: &Deployment) -> bool {
+        let billing::Run { attempted, paid, refused, rejected, in_doubt, .. } = self.0;
+        attempted > paid + refused && left.counts.charging > 0
+            || rejected + in_doubt > 0 && left.counts.attention > 0
+    }
+
+    /// Invoices that were open when it began.
     fn total(&self) -> u64 {
         u64::try_from(self.0.total).unwrap_or_default()
     }
@@ -144,21 +152,46 @@ pub(crate) async fn command(billing: &Api) -> anyhow::Result<u8> {
         output::result("all invoices are PAID");
         return Ok(ALL_PAID);
     }
-    // A stop is printed first: nothing that is left is charged until the stop ends.
-    let charging = control::charging(billing).await?;
-    charging.as_ref().and_then(control::stopped).iter().for_each(output::result);
-    // The run's own counts no longer contain attempts that it gave up.
+    // Before everything else: nothing of what is left is charged until this ends.
+    tell_stop(billing).await?;
+    // Attempts that a run gave up are no longer in its own counts.
     let left: Deployment = billing.get("/v1/deployment").await?;
     advice(&run, &left).iter().for_each(output::result);
     Ok(NOT_ALL_PAID)
 }
 
-/// Follows a run that was started elsewhere, and prints its result.
-pub(crate) async fn follow(billing: &Api, id: i64) -> Result<(), CallError> {
+/// Says that all charging is stopped, if it is.
+async fn tell_stop(billing: &Api) -> Result<bool, CallError> {
+    let stopped = control::charging(billing).await?.as_ref().and_then(control::stopped);
+    stopped.iter().for_each(output::result);
+    Ok(stopped.is_some())
+}
+
+/// Follows a run that was started elsewhere, and shows what came of it.
+pub(crate) async fn follow(billing: &Api, id: i64) -> Result<Run, CallError> {
     let run: Run = billing.get(&format!("/v1/runs/{id}")).await?;
     let run = watch(billing, run).await?;
     output::result(format_args!("run {}: {}", run.0.id, run.display()));
-    Ok(())
+    Ok(run)
+}
+
+/// Follows a run of the schedule, and says what to do about invoices that it did not charge; `true` if there are none.
+/// A declined invoice has its answer: its ladder says when it is tried again.
+pub(crate) async fn follow_scheduled(billing: &Api, id: i64) -> Result<bool, CallError> {
+    let run = follow(billing, id).await?;
+    let is_due = is_due(&billing.get("/v1/schedule").await?);
+    let left: Deployment = billing.get("/v1/deployment").await?;
+    let is_stopped = tell_stop(billing).await?;
+    if !is_stopped && !is_due && !run.has_open(&left) {
+        return Ok(true);
+    }
+    scheduled_advice(&run, &left, is_due).iter().for_each(output::result);
+    Ok(false)
+}
+
+/// Whether an invoice of the schedule is PENDING although its time has come.
+fn is_due(schedule: &ScheduleStatus) -> bool {
+    schedule.next_attempt_at.as_ref().is_some_and(|at| *at <= schedule.now)
 }
 
 /// Reads the run until it is finished.
@@ -188,8 +221,7 @@ async fn watch(billing: &Api, mut run: Run) -> Result<Run, CallError> {
 
 /// Next steps for invoices that are not PAID.
 fn advice(run: &Run, left: &Deployment) -> Vec<String> {
-    let Counts { pending, charging, attention, .. } = left.counts;
-    let unsent = left.charging_unsent.min(charging);
+    let pending = left.counts.pending;
     let mut lines = Vec::new();
     let refused = run.0.refused.min(pending);
     if refused > 0 {
@@ -201,6 +233,27 @@ fn advice(run: &Run, left: &Deployment) -> Vec<String> {
         let left = grouped(pending - refused);
         lines.push(format!("{left} are PENDING, not charged: see billing's log, then `tinjis pay` again"));
     }
+    lines.extend(unsettled(run, left, pending > refused));
+    if lines.is_empty() {
+        lines.push("all invoices are PAID by now".to_owned());
+    }
+    lines
+}
+
+/// The same after a run of the schedule. `tinjis pay` is not advised: it charges imported invoices too.
+fn scheduled_advice(run: &Run, left: &Deployment, is_due: bool) -> Vec<String> {
+    let due =
+        "invoices that are due are PENDING, not charged: see billing's log, then run the schedule again";
+    let mut lines: Vec<String> = is_due.then(|| due.to_owned()).into_iter().collect();
+    lines.extend(unsettled(run, left, is_due));
+    lines
+}
+
+/// What is open or needs an operator, and the problem that kept something from being charged.
+fn unsettled(run: &Run, left: &Deployment, is_pending: bool) -> Vec<String> {
+    let Counts { charging, attention, .. } = left.counts;
+    let unsent = left.charging_unsent.min(charging);
+    let mut lines = Vec::new();
     if unsent > 0 {
         let unsent = grouped(unsent);
         lines.push(format!(
@@ -222,11 +275,8 @@ fn advice(run: &Run, left: &Deployment) -> Vec<String> {
     // A stop is not a problem of a call, and is printed already. A problem that is over has left no uncharged invoice
     // behind.
     let problem = run.0.last_problem.as_ref().or(left.last_problem.as_ref());
-    if let Some(problem) = problem.filter(|met| met.count > 0 && (pending > refused || charging > 0)) {
+    if let Some(problem) = problem.filter(|met| met.count > 0 && (is_pending || charging > 0)) {
         lines.push(shown_problem(problem));
-    }
-    if lines.is_empty() {
-        lines.push("all invoices are PAID by now".to_owned());
     }
     lines
 }
@@ -279,6 +329,39 @@ mod tests {
         let lines = advice(&run, &left([0, 4, 0], 3));
         assert!(lines[0].starts_with("3 are CHARGING, not charged"), "{lines:?}");
         assert!(lines[1].starts_with("1 are CHARGING, in doubt"), "{lines:?}");
+    }
+
+    #[test]
+    fn after_a_run_of_the_schedule_imported_invoices_are_not_called_left() {
+        let run: Run = serde_json::from_str(
+            r#"{"id":1,"state":"finished","total":2,"paid":0,"refused":0,"rejected":0,"in_doubt":0,"all_paid":false,
+                "last_problem":{"reason":"not-connected","status":null,"count":3,"hint":"look"}}"#,
+        )
+        .unwrap();
+        let said = |counts, unsent, is_due| scheduled_advice(&run, &left(counts, unsent), is_due);
+        assert!(said([7, 0, 0], 0, false).is_empty());
+        let lines = said([7, 2, 0], 2, false);
+        assert!(lines[0].starts_with("2 are CHARGING, not charged"), "{lines:?}");
+        assert_eq!(lines[1..], ["3 calls met not-connected: look"]);
+        let lines = said([7, 0, 0], 0, true);
+        assert!(lines[0].starts_with("invoices that are due are PENDING, not charged"), "{lines:?}");
+        assert_eq!(lines[1..], ["3 calls met not-connected: look"]);
+    }
+
+    #[test]
+    fn a_run_has_something_open_when_one_of_its_attempts_has_no_answer() {
+        let run = |attempted: i64, rejected: i64, in_doubt: i64| -> Run {
+            let text = format!(
+                r#"{{"id":1,"state":"finished","total":9,"attempted":{attempted},"paid":2,"refused":1,"rejected":{rejected},
+                "in_doubt":{in_doubt},"all_paid":false}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        assert!(!run(3, 0, 0).has_open(&left([6, 1, 1], 0)), "others are open, of other runs");
+        assert!(!run(4, 0, 0).has_open(&left([6, 0, 0], 0)), "an attempt was sent twice, and has its answer");
+        assert!(run(4, 0, 0).has_open(&left([6, 1, 0], 1)));
+        assert!(run(4, 1, 0).has_open(&left([0, 0, 1], 0)), "rejected");
+        assert!(run(4, 0, 1).has_open(&left([0, 0, 1], 0)), "in doubt without keys");
     }
 
     #[test]

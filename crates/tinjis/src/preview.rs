@@ -1,9 +1,8 @@
 //! `schedule preview`: the invoices that the schedule will make in a range of dates. Billing's generator computes them
 //! here, from the subscriptions in billing or in a file. Knows no store and writes nothing anywhere.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use api::billing::Page;
@@ -13,17 +12,15 @@ use billing::money::Currency;
 use billing::preview::{Previewed, preview};
 use billing::schedule::Holidays;
 use billing::schedule::calendar::parse_date;
-use billing::subscription::{
-    NewSubscription, NextPeriod, RawFields, Subscription, SubscriptionState, minor_text,
-};
+use billing::subscription::{NewSubscription, NextPeriod, Subscription, SubscriptionState, minor_text};
 use chassis::config::Problems;
 use jiff::civil::Date;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use crate::cli::BillingArgs;
 use crate::http::{Api, SUBSCRIPTIONS_PAGE, segment};
-use crate::import::{Dialect, Fault, Format, SUBSCRIPTIONS, SubscriptionRows};
+use crate::import::{self, Dialect, Format, SUBSCRIPTIONS, SubscriptionRow, new_subscription};
 use crate::output::{grouped, result};
 
 /// Maximum number of subscriptions in memory.
@@ -42,7 +39,7 @@ pub(crate) struct PreviewArgs {
     /// Closed days as billing's --schedule-holidays has them: none, target or a file of dates
     #[arg(long, value_name = "none|target|FILE", default_value = HOLIDAYS_DEFAULT)]
     holidays: String,
-    /// Subscriptions of this .csv or .ndjson file instead of billing's
+    /// Subscriptions of this .csv, .json or .ndjson file instead of billing's
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Only this subscription
@@ -65,10 +62,7 @@ pub(crate) struct What {
 
 impl PreviewArgs {
     pub(crate) fn resolve(self, problems: &mut Problems) -> (Option<Api>, Option<What>) {
-        let mut date = |setting: &str, text: &str| {
-            problems.check(setting, parse_date("", text).map_err(|bad| bad.problem))
-        };
-        let (from, to) = (date("--from", &self.from), date("--to", &self.to));
+        let (from, to) = (date(problems, "--from", &self.from), date(problems, "--to", &self.to));
         let range = from.zip(to);
         if range.is_some_and(|(from, to)| to < from) {
             problems.add("--to", "must not be before --from");
@@ -82,155 +76,80 @@ impl PreviewArgs {
     }
 }
 
-/// A subscription in JSON. Values may be texts or numbers.
-#[derive(Deserialize)]
-struct Row {
-    reference: Option<Value>,
-    customer_id: Option<Value>,
-    customer_reference: Option<Value>,
-    currency: Option<Value>,
-    amount: Option<Value>,
-    prices: Option<Vec<PriceRow>>,
-    anchor_day: Option<Value>,
-    every_months: Option<Value>,
-    zone: Option<Value>,
-    at: Option<Value>,
-    starts_on: Option<Value>,
-    ends_on: Option<Value>,
-    holidays: Option<Value>,
-    state: Option<String>,
-    next_on: Option<String>,
-    last_on: Option<String>,
+/// A date of an argument.
+pub(crate) fn date(problems: &mut Problems, setting: &str, text: &str) -> Option<Date> {
+    problems.check(setting, parse_date("", text).map_err(|bad| bad.problem))
 }
 
-#[derive(Deserialize)]
-struct PriceRow {
-    from: String,
-    amount: Value,
+/// A subscription in JSON, as billing shows it or a file has it.
+type Object = Map<String, Value>;
+
+/// By billing's only validator.
+fn read(object: &Object, holidays: &Holidays) -> anyhow::Result<Subscription> {
+    let name = || object.get("reference").and_then(Value::as_str).unwrap_or("a subscription").to_owned();
+    let new = new_subscription(object, holidays)
+        .map_err(|(field, problem)| anyhow::anyhow!("{}: {field} {problem}", name()))?;
+    as_billing_has_it(object, new).with_context(name)
 }
 
-fn text(value: &Value) -> Option<Cow<'_, str>> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.as_str().into()).filter(|text: &Cow<'_, str>| !text.is_empty()),
-        other => Some(other.to_string().into()),
-    }
+/// Billing shows the number of a customer that was named by a reference too.
+fn read_listed(mut object: Object, holidays: &Holidays) -> anyhow::Result<Subscription> {
+    object.remove("customer_reference");
+    read(&object, holidays)
 }
 
-impl Row {
-    /// Drops the reference of the customer: billing lists the customer's number too.
-    fn listed(self) -> Self {
-        Self { customer_reference: None, ..self }
-    }
-
-    /// Reads the row by billing's only validator.
-    fn read(&self, holidays: &Holidays) -> anyhow::Result<Subscription> {
-        let values = [
-            &self.reference,
-            &self.customer_id,
-            &self.customer_reference,
-            &self.currency,
-            &self.amount,
-            &self.anchor_day,
-            &self.every_months,
-            &self.zone,
-            &self.at,
-            &self.starts_on,
-            &self.ends_on,
-            &self.holidays,
-        ];
-        let texts = values.map(|value| value.as_ref().and_then(text));
-        let [
-            reference,
-            customer_id,
-            customer_reference,
-            currency,
-            amount,
-            anchor_day,
-            every_months,
-            zone,
-            at,
-            starts_on,
-            ends_on,
-            closed,
-        ] = texts.each_ref().map(Option::as_deref);
-        let prices: Option<Vec<_>> = self.prices.as_ref().map(|prices| {
-            prices.iter().map(|price| (&*price.from, text(&price.amount).unwrap_or_default())).collect()
-        });
-        let prices = prices.as_ref().map(|all| all.iter().map(|(from, amount)| (*from, &**amount)).collect());
-        let fields = RawFields {
-            reference,
-            customer_id,
-            customer_reference,
-            currency,
-            amount,
-            prices,
-            anchor_day,
-            every_months,
-            zone,
-            at,
-            starts_on,
-            ends_on,
-            holidays: closed,
-        };
-        let name = reference.unwrap_or("a subscription");
-        let new = NewSubscription::read(&fields, holidays)
-            .map_err(|(field, problem)| anyhow::anyhow!("{name}: {field} {problem}"))?;
-        self.as_billing_has_it(new).with_context(|| name.to_owned())
-    }
-
-    /// The subscription with the state that billing shows; a subscription of a file begins as active.
-    fn as_billing_has_it(&self, new: NewSubscription) -> anyhow::Result<Subscription> {
-        let NewSubscription { reference, customer, currency, prices, terms, next } = new;
-        // A preview does not depend on the customer; billing chooses the number of a customer with a reference.
-        let (customer_id, customer_reference) = match customer {
-            CustomerName::Id(id) => (id, None),
-            CustomerName::Reference(reference) => (numbers(&reference)[0], Some(reference)),
-        };
-        let day = |on: &Option<String>| on.as_deref().map(|on| parse_date("date", on)).transpose();
-        let state = self.state.as_deref().map_or(Ok(SubscriptionState::Active), str::parse);
-        let next = match self.state {
-            // Only a listed subscription has a state, and with it the next period.
-            Some(_) => day(&self.next_on)?.map(|on| NextPeriod { on, charge_at: 0 }),
-            None => next,
-        };
-        Ok(Subscription {
-            id: 0,
-            reference,
-            customer_id,
-            customer_reference,
-            currency,
-            prices,
-            terms,
-            state: state.context("state")?,
-            next,
-            last_on: day(&self.last_on)?,
-            created_at: 0,
-            updated_at: 0,
-        })
-    }
+/// With the state that billing shows; one of a file begins.
+fn as_billing_has_it(object: &Object, new: NewSubscription) -> anyhow::Result<Subscription> {
+    let NewSubscription { reference, customer, currency, prices, terms, next } = new;
+    // Nothing that is previewed depends on the customer; billing gives the number of one with a reference.
+    let (customer_id, customer_reference) = match customer {
+        CustomerName::Id(id) => (id, None),
+        CustomerName::Reference(reference) => (numbers(&reference)[0], Some(reference)),
+    };
+    let given = |field: &str| object.get(field).and_then(Value::as_str);
+    let day = |field: &'static str| given(field).map(|on| parse_date("date", on)).transpose();
+    let state = given("state").map_or(Ok(SubscriptionState::Active), str::parse);
+    let next = match given("state") {
+        // Only billing tells a state, and the next period with it.
+        Some(_) => day("next_on")?.map(|on| NextPeriod { on, charge_at: 0 }),
+        None => next,
+    };
+    Ok(Subscription {
+        id: 0,
+        reference,
+        customer_id,
+        customer_reference,
+        currency,
+        prices,
+        terms,
+        state: state.context("state")?,
+        next,
+        last_on: day("last_on")?,
+        created_at: 0,
+        updated_at: 0,
+    })
 }
 
-/// Reads a file as `subscriptions import` does without settings.
-fn of_file(path: &Path, only: Option<&str>, holidays: &Holidays) -> anyhow::Result<Vec<Subscription>> {
-    let at = |fault: &Fault| anyhow::anyhow!("{}, {fault}", path.display());
-    let format = Format::of(path)
-        .with_context(|| format!("{} must end in .csv, .json, .ndjson or .jsonl", path.display()))?;
+/// As `subscriptions import` reads it without settings.
+fn of_file(file: PathBuf, only: Option<&str>, holidays: &Holidays) -> anyhow::Result<Vec<Subscription>> {
+    let format = Format::of(&file)
+        .with_context(|| format!("{} must end in .csv, .json, .ndjson or .jsonl", file.display()))?;
     let dialect = Dialect::plain(&SUBSCRIPTIONS);
-    let mut rows = SubscriptionRows::open(path, format, &dialect)?.map_err(|fault| at(&fault))?;
+    let options = import::Options { file, format, dialect, dry_run: true, skip_bad: false, update: false };
     let mut all = Vec::new();
-    while let Some(row) = rows.next().map_err(|fault| at(&fault))? {
-        let row = row.map_err(|faults| faults.first().map_or_else(|| anyhow::anyhow!("a bad row"), at))?;
-        let line = || format!("{}, line {}", path.display(), row.line);
-        let read: Row = serde_json::from_value(Value::Object(row.object)).with_context(line)?;
-        let subscription = Row { state: None, ..read }.read(holidays).with_context(line)?;
+    import::each_row(&options, |mut row: SubscriptionRow| {
+        let file = options.file.display();
+        row.object.remove("state");
+        let subscription =
+            read(&row.object, holidays).with_context(|| format!("{file}, line {}", row.place.line))?;
         if only.is_none_or(|only| subscription.reference.as_str() == only) {
             all.push(subscription);
         }
         if all.len() > SUBSCRIPTIONS_MAX {
-            bail!("{} has more than {SUBSCRIPTIONS_MAX} subscriptions: split it", path.display());
+            bail!("{file} has more than {SUBSCRIPTIONS_MAX} subscriptions: split it");
         }
-    }
+        Ok(())
+    })?;
     Ok(all)
 }
 
@@ -240,16 +159,16 @@ async fn of_billing(
     holidays: &Holidays,
 ) -> anyhow::Result<Vec<Subscription>> {
     if let Some(reference) = only {
-        let row: Row = billing.get(&format!("/v1/subscriptions/{}", segment(reference))).await?;
-        return Ok(vec![row.listed().read(holidays)?]);
+        let row: Object = billing.get(&format!("/v1/subscriptions/{}", segment(reference))).await?;
+        return Ok(vec![read_listed(row, holidays)?]);
     }
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let cursor = after.map_or(String::new(), |after: String| format!("&after={}", segment(&after)));
-        let page: Page<Row> =
+        let page: Page<Object> =
             billing.get(&format!("/v1/subscriptions?limit={SUBSCRIPTIONS_PAGE}{cursor}")).await?;
         for row in page.items {
-            all.push(row.listed().read(holidays)?);
+            all.push(read_listed(row, holidays)?);
         }
         if all.len() > SUBSCRIPTIONS_MAX {
             bail!("billing has more than {SUBSCRIPTIONS_MAX} subscriptions; preview one with --subscription");
@@ -310,8 +229,8 @@ impl Summary {
 /// Prints every invoice of the range in the order of their instants, then the sums.
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     let only = what.only.as_deref();
-    let subscriptions = match &what.file {
-        Some(path) => of_file(path, only, &what.holidays)?,
+    let subscriptions = match what.file {
+        Some(file) => of_file(file, only, &what.holidays)?,
         None => of_billing(billing, only, &what.holidays).await?,
     };
     let mut summary = Summary::default();

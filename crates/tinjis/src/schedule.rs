@@ -2,19 +2,25 @@
 //! command repeats its request while periods are left, and follows the run.
 
 use api::billing::{ScheduleRunRequest, ScheduleRunResult, ScheduleStatus, WaitingDate};
+use billing::schedule::calendar::parse_date;
+use billing::schedule::run::CatchUp;
 use bytes::Bytes;
 use chassis::config::Problems;
 use serde_json::Value;
 
 use crate::cli::{BillingArgs, Command};
+use crate::control::check_recorded;
 use crate::http::Api;
 use crate::output::{grouped, note, result};
 use crate::{pay, preview};
 
-/// Exit code when a date or all charging waits for an operator.
+/// Exit code when a date, or all charging, waits for an operator, or when something due was not charged.
 const WAITS: u8 = 1;
 
-/// The recorded actor, unless --actor names another.
+/// Instead of a date: for a job that runs each day.
+const TODAY: &str = "today";
+
+/// Who runs it, unless --actor names another.
 const ACTOR_DEFAULT: &str = "tinjis schedule run";
 
 #[derive(Debug, clap::Subcommand)]
@@ -23,7 +29,7 @@ pub(crate) enum Sub {
     Preview(preview::PreviewArgs),
     /// Show whether the schedule is on, the next due date, and the dates that wait for an operator
     Status(StatusArgs),
-    /// Invoice and charge what is due up to a date: exit code 0 done, 1 an operator must act first
+    /// Invoice and charge what is due up to a date: exit code 0 done, 1 an operator must act or something was not charged
     Run(RunArgs),
 }
 
@@ -76,6 +82,13 @@ impl Sub {
             Self::Status(args) => (args.billing.resolve(problems), What::Status { json: args.json }),
             Self::Run(args) => {
                 let RunArgs { billing, until, catch_up, over_cap, why, actor } = args;
+                if until != TODAY {
+                    let until = parse_date("", &until).map_err(|bad| format!("{}, or today", bad.problem));
+                    problems.check("--until", until);
+                }
+                let known = catch_up.parse::<CatchUp>().map_err(|_| "must be ask, each or latest");
+                problems.check("--catch-up", known);
+                check_recorded(problems, &why, &actor);
                 let catch_up = Some(catch_up);
                 let request = ScheduleRunRequest { until, catch_up, over_cap, reason: why, actor };
                 (billing.resolve(problems), What::Run(request))
@@ -143,9 +156,10 @@ async fn run(billing: &Api, request: &ScheduleRunRequest) -> anyhow::Result<u8> 
     if is_stopped {
         note("charging is stopped: nothing of it is charged before `tinjis start`");
     }
-    if let Some(run_id) = made.run_id {
-        pay::follow(billing, run_id).await?;
-    }
+    let is_charged = match made.run_id {
+        Some(run_id) => pay::follow_scheduled(billing, run_id).await?,
+        None => true,
+    };
     result(format_args!("{} invoices made, {} periods skipped", grouped(invoices), grouped(skipped)));
-    Ok(if made.waiting.is_empty() && !is_stopped { 0 } else { WAITS })
+    Ok(if made.waiting.is_empty() && !is_stopped && is_charged { 0 } else { WAITS })
 }

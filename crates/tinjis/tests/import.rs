@@ -212,6 +212,23 @@ fn bad_rows_are_listed_to_a_limit_and_all_are_counted() {
 }
 
 #[test]
+fn rows_of_an_array_on_one_line_are_told_apart() {
+    let import = Import::start();
+    let row = |reference: &str, amount: &str| {
+        format!(r#"{{"reference":"{reference}","customer_id":1,"currency":"EUR","amount":"{amount}"}}"#)
+    };
+    let array = [row("I1", "1"), row("I2", "1"), row("I1", "1"), row("I3", "1"), row("I3", "2")].join(",");
+    let said = import.run("a.json", format!("[{array}]"), &["--skip-bad"]);
+    let expected = "2 created, 0 unchanged, 0 updated; 2 bad rows left out; 1 repeated within the file";
+    assert!(said.code == Some(0) && said.result.starts_with(expected), "{said:?}");
+    said.assert_notes(&[
+        "warning: index 2, column reference: repeats index 0",
+        "index 3, column reference: stands in index 4 with other data",
+    ]);
+    assert_eq!(import.invoices(), 2);
+}
+
+#[test]
 fn a_file_that_cannot_be_read_to_its_end_writes_nothing() {
     let import = Import::start();
     let open =

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::pki::Pki;
 use super::process::{self, Service, rest, wait_for};
 use super::seeded::World;
+use crate::deployments::INVOICES;
 use crate::http::Api;
 use crate::import::Sender;
 use crate::pay::Run;
@@ -153,7 +154,7 @@ pub(super) async fn tinjis(
 ) -> anyhow::Result<Kept> {
     let payments = start_faulty_payments(dir, world, pki, forget_key).await?;
     let mut billing = start_billing(dir, world, &payments, pki, None).await?;
-    let mut sender = Sender::new(billing.api()?, false, false);
+    let mut sender = Sender::new(billing.api()?, &INVOICES, false, false);
     for row in &world.invoices {
         sender.row(row).await?;
     }

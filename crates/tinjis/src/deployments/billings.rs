@@ -16,16 +16,16 @@ use crate::verify::BillingApi;
 /// Maximum number of concurrent look-ups at one deployment.
 const CONCURRENT_MAX: usize = 16;
 
-/// A kind of rows: the route that imports rows without writing, and the route that shows one item.
+/// What rows become: the route that imports them, and the one that shows one of them.
 #[derive(Debug)]
 pub(crate) struct Kind {
-    dry_run: &'static str,
+    pub(crate) import: &'static str,
     item: &'static str,
 }
 
-pub(crate) const INVOICES: Kind = Kind { dry_run: "/v1/imports?dry_run=true", item: "/v1/invoices" };
-pub(crate) const SUBSCRIPTIONS: Kind =
-    Kind { dry_run: "/v1/subscriptions/imports?dry_run=true", item: "/v1/subscriptions" };
+pub(crate) static INVOICES: Kind = Kind { import: "/v1/imports", item: "/v1/invoices" };
+pub(crate) static SUBSCRIPTIONS: Kind =
+    Kind { import: "/v1/subscriptions/imports", item: "/v1/subscriptions" };
 
 /// A row in billing's import format.
 #[derive(Clone, Debug)]
@@ -108,7 +108,8 @@ async fn known(api: &Api, kind: &Kind, rows: &[&Line]) -> Result<Vec<bool>, Call
         return Ok(Vec::new());
     }
     let body: Vec<u8> = rows.iter().flat_map(|row| &row.json).copied().collect();
-    let report: ImportReport = api.post(kind.dry_run, "application/x-ndjson", Bytes::from(body)).await?;
+    let path = format!("{}?dry_run=true", kind.import);
+    let report: ImportReport = api.post(&path, "application/x-ndjson", Bytes::from(body)).await?;
     let all = rows.len() as u64;
     let of_all = if report.unchanged == all {
         Some(true)

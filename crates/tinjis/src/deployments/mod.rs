@@ -8,6 +8,6 @@ mod bucket;
 mod table;
 
 pub(crate) use args::{DeploymentsArgs, Pairs};
-pub(crate) use billings::{Billings, INVOICES, Line, SUBSCRIPTIONS, ids, wrong_ids};
+pub(crate) use billings::{Billings, INVOICES, Kind, Line, SUBSCRIPTIONS, ids, wrong_ids};
 pub(crate) use bucket::nfc;
 pub(crate) use table::Table;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::csv::CsvRows;
 use super::encoding;
 use super::json::{ArrayRows, NdjsonRows, Parsed};
-use super::row::{self, Fault, Judged, Place, Value};
+use super::row::{Fault, FileRow, Judged, Place, Value};
 use super::settings::Dialect;
 
 /// The format of a file.
@@ -114,14 +114,14 @@ pub(crate) fn open(path: &Path, format: Format, dialect: &Dialect) -> io::Result
 }
 
 impl Rows {
-    /// The next invoice; a fault when the file cannot be read further.
-    pub(crate) fn next(&mut self, dialect: &Dialect) -> Result<Option<Judged>, Fault> {
-        let row = self.next_with(|place, values| row::judge(place, values, dialect))?;
+    /// The next row; a fault when the file cannot be read on.
+    pub(crate) fn next<R: FileRow>(&mut self, dialect: &Dialect) -> Result<Option<Judged<R>>, Fault> {
+        let row = self.next_with(|place, values| R::judge(place, values, dialect))?;
         Ok(row.map(|row| row.unwrap_or_else(|fault| Judged::Bad { faults: vec![fault], reference: None })))
     }
 
-    /// The result of `judge` for the next row, or the fault of a row with a wrong shape.
-    pub(crate) fn next_with<T>(
+    /// The next row by what `judge` makes of its values, or the fault of one that is out of shape.
+    fn next_with<T>(
         &mut self,
         judge: impl FnOnce(Place, &[Value<'_>]) -> T,
     ) -> Result<Option<Result<T, Fault>>, Fault> {

@@ -234,8 +234,8 @@ impl Names {
     }
 }
 
-/// The parser's message without the place.
-fn what(error: &serde_json::Error) -> String {
+/// What is wrong, without the place.
+pub(super) fn what(error: &serde_json::Error) -> String {
     let said = error.to_string();
     said.split(" at line ").next().unwrap_or(&said).to_owned()
 }

@@ -1,6 +1,6 @@
-//! `import`: invoices from a file to billing. The whole file is checked, alone and against billing, before the first
-//! row is written; a crash in mid-write leaves a prefix that the next import completes.
-//! Must not know how billing keeps invoices.
+//! `import` and `subscriptions import`: rows of a file to billing. The whole file is checked, alone and against billing,
+//! before the first row is written; a crash in mid-write leaves a prefix that the next import completes.
+//! Must not know how billing keeps them.
 
 mod amount;
 mod csv;
@@ -17,22 +17,24 @@ mod send;
 mod settings;
 mod subscription;
 mod target;
+mod unique;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
 pub(crate) use explain::command as explain;
-pub(crate) use file::{Format, Identity};
+pub(crate) use file::Format;
 pub(crate) use row::{Fault, Row};
 pub(crate) use send::Sender;
 pub(crate) use settings::{Dialect, FileSettings};
-pub(crate) use subscription::{SubscriptionRow, SubscriptionRows};
+pub(crate) use subscription::{SubscriptionRow, new_subscription};
 pub(crate) use target::{INVOICES, SUBSCRIPTIONS, Target};
 
+use file::{BytesRead, Identity, Rows};
 use notes::Notes;
 use route::Router;
-use row::Judged;
+use row::{FileRow, Judged};
 use seen::{ROWS_MAX, Repeats, Seen};
 use send::Counts;
 
@@ -63,43 +65,42 @@ struct Checked {
     same: u64,
     /// Rows that are left out by their status.
     left_out: u64,
-    /// Lines that are not sent, in order: repeats and contradictions.
+    /// Lines or indexes that are not sent: repeats and contradictions, in order.
     skipped: Vec<u32>,
     /// Whether the file could not be read to its end.
     is_broken: bool,
 }
 
-pub(crate) async fn command(billings: &Billings, options: &Options) -> anyhow::Result<u8> {
-    let checked = check(options)?;
+/// The `import` and the `subscriptions import` command.
+pub(crate) async fn command<R: FileRow>(billings: &Billings, options: &Options) -> anyhow::Result<u8> {
+    let checked = check::<R>(options)?;
     if checked.is_broken {
         output::note("nothing was written: the file cannot be read to its end");
         return Ok(BAD_ROWS);
     }
     billings.check_ids().await?;
-    let would = send(billings, options, &checked, true).await?;
+    let would = send::<R>(billings, options, &checked, true).await?;
     let bad = checked.bad + would.bad();
     if bad > 0 && !options.skip_bad {
-        let rows = bad_rows(bad);
-        output::note(format_args!("nothing was written: {rows}; fix them or skip them with --skip-bad"));
+        let or_skip = if options.dialect.target.is_partial { " or skip them with --skip-bad" } else { "" };
+        output::note(format_args!("nothing was written: {}; fix them{or_skip}", bad_rows(bad)));
         return Ok(BAD_ROWS);
     }
     if options.dry_run {
-        output::result(summary("would be ", &would.counts(), &checked, bad));
+        output::result(summary("would be ", &would.counts(), &checked, bad, options));
         return Ok(0);
     }
-    let done = send(billings, options, &checked, false).await?;
+    let done = send::<R>(billings, options, &checked, false).await?;
     let bad = checked.bad + done.bad();
-    output::result(summary("", &done.counts(), &checked, bad));
+    output::result(summary("", &done.counts(), &checked, bad, options));
     Ok(if bad > 0 && !options.skip_bad { BAD_ROWS } else { 0 })
 }
 
-fn summary(would_be: &str, counts: &Counts, checked: &Checked, bad: u64) -> String {
-    let Counts { created, unchanged, updated } = *counts;
-    let [created, unchanged, updated] = [created, unchanged, updated].map(grouped);
-    let mut text = format!(
-        "{would_be}{created} created, {unchanged} unchanged, {updated} updated; {} left out",
-        bad_rows(bad)
-    );
+fn summary(would_be: &str, counts: &Counts, checked: &Checked, bad: u64, options: &Options) -> String {
+    let mut text = format!("{would_be}{}", counts.display(options));
+    if bad > 0 || options.dialect.target.is_partial {
+        text += &format!("; {} left out", bad_rows(bad));
+    }
     for (count, what) in [(checked.same, "repeated within the file"), (checked.left_out, "skipped by status")]
     {
         if count > 0 {
@@ -114,8 +115,40 @@ fn bad_rows(count: u64) -> String {
     format!("{} {noun}", grouped(count))
 }
 
-/// Reads the whole file and reports the mistakes that show without billing.
-fn check(options: &Options) -> anyhow::Result<Checked> {
+impl Counts {
+    fn display(self, options: &Options) -> String {
+        let Self { created, unchanged, updated } = self;
+        let [created, unchanged, updated] = [created, unchanged, updated].map(grouped);
+        let updated = options.dialect.target.is_partial.then(|| format!(", {updated} updated"));
+        format!("{created} created, {unchanged} unchanged{}", updated.unwrap_or_default())
+    }
+}
+
+/// Hands on each row of a file that is right by itself, without repeats; fails if a row is wrong.
+pub(crate) fn each_row<R: FileRow>(
+    options: &Options,
+    mut take: impl FnMut(R) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let checked = check::<R>(options)?;
+    let file = options.file.display();
+    if checked.is_broken {
+        bail!("{file} cannot be read to its end");
+    }
+    if checked.bad > 0 {
+        bail!("{file} has {}: fix them", bad_rows(checked.bad));
+    }
+    let (mut rows, _) = open_again(options, &checked)?;
+    while let Some(judged) = rows.next(&options.dialect).map_err(|fault| changed(options, &fault))? {
+        match judged {
+            Judged::Good(row) if !is_skipped(&checked.skipped, &row) => take(row)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads the whole file and tells the mistakes that it holds by itself.
+fn check<R: FileRow>(options: &Options) -> anyhow::Result<Checked> {
     let opened = open(options)?;
     let identity = opened.identity;
     let mut notes = Notes::new("checking", identity.bytes);
@@ -124,7 +157,7 @@ fn check(options: &Options) -> anyhow::Result<Checked> {
     let mut seen = Seen::default();
     let read = opened.rows.and_then(|mut rows| {
         notes.ignored_columns(rows.ignored());
-        while let Some(judged) = rows.next(&options.dialect)? {
+        while let Some(judged) = rows.next::<R>(&options.dialect)? {
             checked.take(judged, &mut seen, &mut notes)?;
             if checked.rows.is_multiple_of(1000) {
                 notes.so_far(opened.read.so_far());
@@ -147,12 +180,17 @@ fn check(options: &Options) -> anyhow::Result<Checked> {
 }
 
 impl Checked {
-    fn take(&mut self, judged: Judged, seen: &mut Seen, notes: &mut Notes) -> Result<(), Fault> {
+    fn take<R: FileRow>(
+        &mut self,
+        judged: Judged<R>,
+        seen: &mut Seen,
+        notes: &mut Notes,
+    ) -> Result<(), Fault> {
         self.rows += 1;
-        let (line, fits) = match &judged {
+        let (place, fits) = match &judged {
             Judged::Good(row) => {
                 notes.suspect(row);
-                (row.line, seen.add(row))
+                (row.place(), seen.add(row))
             }
             Judged::Skipped => {
                 self.left_out += 1;
@@ -161,34 +199,28 @@ impl Checked {
             Judged::Bad { faults, reference } => {
                 self.bad += 1;
                 notes.faults(faults);
-                let line = faults.first().map_or(0, |fault| fault.line);
-                (line, reference.as_ref().is_none_or(|reference| seen.add_wrong(reference, line)))
+                let place = faults.first().map(Fault::place).unwrap_or_default();
+                (place, reference.as_ref().is_none_or(|reference| seen.add_wrong(reference, place)))
             }
         };
         let reason = || format!("is too far down: split the file, at most {ROWS_MAX} rows each");
-        if fits { Ok(()) } else { Err(Fault::row(line, reason())) }
+        if fits { Ok(()) } else { Err(Fault::row(place.line, reason())) }
     }
 }
 
-/// Sends the rows that are valid by themselves; with `dry_run` billing only checks them.
-async fn send(
+/// What billing did with the rows of the file that are right by themselves, or would do.
+async fn send<R: FileRow>(
     billings: &Billings,
     options: &Options,
     checked: &Checked,
     dry_run: bool,
 ) -> anyhow::Result<Router> {
-    let opened = open(options)?;
-    if opened.identity != checked.identity {
-        bail!("{} changed while it was read", options.file.display());
-    }
+    let (mut rows, read) = open_again(options, checked)?;
     let mut notes = Notes::new(if dry_run { "asking" } else { "writing" }, checked.identity.bytes);
-    let mut sender = Router::new(billings, dry_run, options.update);
-    let changed =
-        |fault: Fault| anyhow::anyhow!("{} cannot be read again: {}", options.file.display(), fault.reason);
-    let mut rows = opened.rows.map_err(changed)?;
+    let mut sender = Router::new(billings, R::KIND, dry_run, options.update);
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
-        let judged = rows.next(&options.dialect).map_err(changed)?;
+        let judged = rows.next::<R>(&options.dialect).map_err(|fault| changed(options, &fault))?;
         let is_end = judged.is_none();
         let step = async {
             match judged {
@@ -201,9 +233,10 @@ async fn send(
             sent = step => sent.map_err(anyhow::Error::from),
             _ = &mut interrupted => Err(anyhow::anyhow!("interrupted")),
         };
-        sent.map_err(|error| stopped(error, &sender, dry_run))?;
-        notes.so_far(opened.read.so_far());
-        notes.faults(&std::mem::take(&mut sender.faults));
+        sent.map_err(|error| stopped(error, &sender, options, dry_run))?;
+        notes.so_far(read.so_far());
+        let faults = std::mem::take(&mut sender.faults).into_iter();
+        notes.faults(&faults.map(|fault| fault.of_file(&options.dialect)).collect::<Vec<_>>());
         let warnings = std::mem::take(&mut sender.warnings);
         // Printed in the dry run only, so that each warning appears once.
         if dry_run {
@@ -217,22 +250,34 @@ async fn send(
     }
 }
 
-fn is_skipped(skipped: &[u32], row: &Row) -> bool {
-    u32::try_from(row.line).is_ok_and(|line| skipped.binary_search(&line).is_ok())
+fn is_skipped(skipped: &[u32], row: &impl FileRow) -> bool {
+    u32::try_from(row.place().at()).is_ok_and(|at| skipped.binary_search(&at).is_ok())
 }
 
-/// The error of an interrupted import, with the counts of rows written before.
-fn stopped(error: anyhow::Error, sender: &Router, dry_run: bool) -> anyhow::Error {
-    let Counts { created, unchanged, updated } = sender.counts();
+/// A failure in the middle, with what was written before it.
+fn stopped(error: anyhow::Error, sender: &Router, options: &Options, dry_run: bool) -> anyhow::Error {
     if dry_run {
         return error.context("nothing was written");
     }
-    let [created, unchanged, updated] = [created, unchanged, updated].map(grouped);
     error.context(format!(
-        "the import was cut off after line {}: {created} created, {unchanged} unchanged, {updated} updated so far, \
-         perhaps some of the next rows; import the same file again to complete it",
-        sender.done_to
+        "the import was cut off after {}: {} so far, perhaps some of the next rows; import the same file again to \
+         complete it",
+        sender.done_to,
+        sender.counts().display(options)
     ))
+}
+
+/// The rows of a file that was checked.
+fn open_again(options: &Options, checked: &Checked) -> anyhow::Result<(Rows, BytesRead)> {
+    let opened = open(options)?;
+    if opened.identity != checked.identity {
+        bail!("{} changed while it was read", options.file.display());
+    }
+    Ok((opened.rows.map_err(|fault| changed(options, &fault))?, opened.read))
+}
+
+fn changed(options: &Options, fault: &Fault) -> anyhow::Error {
+    anyhow::anyhow!("{} cannot be read again: {}", options.file.display(), fault.reason)
 }
 
 fn open(options: &Options) -> anyhow::Result<file::Opened> {

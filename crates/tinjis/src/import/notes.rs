@@ -4,7 +4,7 @@
 use crate::output::grouped;
 use crate::progress::Progress;
 
-use super::row::{self, Fault, Row};
+use super::row::{self, Fault, FileRow, Place};
 use super::seen::{LISTED_MAX, Repeats};
 
 const TEMPLATE: &str = "{msg:10} [{bar:30}] {percent} %  {bytes_per_sec}  {eta}";
@@ -102,13 +102,13 @@ impl Notes {
         }
     }
 
-    /// Prints the first reference that a spreadsheet seems to have changed; the others are only counted.
-    pub(crate) fn suspect(&mut self, row: &Row) {
-        let Some(why) = row::suspicion(row.reference.as_str()) else { return };
+    /// Tells the first reference that looks as if a spreadsheet had changed it; the others are counted.
+    pub(crate) fn suspect(&mut self, row: &impl FileRow) {
+        let (reference, Place { line, index }) = (row.reference().as_str(), row.place());
+        let Some(why) = row::suspicion(reference) else { return };
         self.suspects += 1;
         if self.suspects == 1 {
-            let reference = Some(row.reference.as_str().to_owned());
-            let fault = Fault::new(row.line, "reference", why).at(row.index, reference);
+            let fault = Fault::new(line, "reference", why).at(index, Some(reference.to_owned()));
             self.progress.note(format_args!("warning: {fault}"));
         }
     }

@@ -5,21 +5,42 @@ use std::borrow::Cow;
 use std::fmt;
 
 use api::billing::ImportRow;
+use billing::customer::CustomerName;
 use billing::import_row;
-use billing::invoice::Reference;
+use billing::invoice::{CustomerId, Reference};
 use billing::money::{Amount, Currency};
 use chassis::currency::EXPONENT_OF_HUNDREDTHS;
 
 use super::amount;
+use super::seen::Data;
 use super::settings::{Dialect, Meaning};
+use crate::deployments::{INVOICES, Kind};
 
-/// The place of a row in its file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a row stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     /// Line number, counted from 1, the header included.
     pub(crate) line: u64,
     /// Index in a JSON array, where lines may not identify a row: counted from 0.
     pub(crate) index: Option<u64>,
+}
+
+impl Place {
+    /// What no other row of the file has: several elements of an array may stand on one line.
+    pub(crate) fn at(self) -> u64 {
+        self.index.unwrap_or(self.line)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            // Of an element of which only the index was kept.
+            Self { line: 0, index: Some(index) } => write!(f, "index {index}"),
+            Self { line, index: Some(index) } => write!(f, "line {line}, index {index}"),
+            Self { line, index: None } => write!(f, "line {line}"),
+        }
+    }
 }
 
 /// A mistake in a row, or in the file as a whole.
@@ -45,7 +66,19 @@ impl Fault {
         Self::new(line, "row", reason)
     }
 
-    /// Adds the index and the reference to a fault, where they are known.
+    pub(crate) fn place(&self) -> Place {
+        Place { line: self.line, index: self.index }
+    }
+
+    /// The same with the column as its file has it.
+    pub(crate) fn of_file(mut self, dialect: &Dialect) -> Self {
+        if let Some(field) = dialect.target.fields.iter().position(|field| *field == self.column) {
+            self.column = column(field, dialect);
+        }
+        self
+    }
+
+    /// The same in a row that is known better.
     pub(crate) fn at(mut self, index: Option<u64>, reference: Option<String>) -> Self {
         self.index = index.or(self.index);
         self.reference = reference.or(self.reference);
@@ -55,10 +88,7 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}", self.line)?;
-        if let Some(index) = self.index {
-            write!(f, ", index {index}")?;
-        }
+        write!(f, "{}", self.place())?;
         if let Some(reference) = &self.reference {
             write!(f, ", reference {}", shown(reference))?;
         }
@@ -66,7 +96,24 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A row without mistakes of its own.
+/// A row of one kind that is right by itself, as far as its file shows.
+pub(crate) trait FileRow: Sized {
+    const KIND: &'static Kind;
+
+    fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged<Self>;
+
+    fn place(&self) -> Place;
+
+    fn reference(&self) -> &Reference;
+
+    /// What another row of this reference has to agree with; `None` where billing will refuse the row.
+    fn data(&self) -> Option<Data>;
+
+    /// A line of the body that billing takes.
+    fn json(&self) -> Vec<u8>;
+}
+
+/// An invoice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) line: u64,
@@ -79,14 +126,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// The row as a line of billing's request body.
-    pub(crate) fn json(&self) -> Vec<u8> {
-        let mut json = serde_json::to_vec(&self.wire()).expect("a checked row is always JSON");
-        json.push(b'\n');
-        json
-    }
-
-    /// The row in billing's wire format.
+    /// As billing takes it.
     pub(crate) fn wire(&self) -> ImportRow {
         ImportRow {
             reference: self.reference.as_str().to_owned(),
@@ -98,11 +138,40 @@ impl Row {
     }
 }
 
-/// The result of checking a row.
+impl FileRow for Row {
+    const KIND: &'static Kind = &INVOICES;
+
+    fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged {
+        judge(place, values, dialect)
+    }
+
+    fn place(&self) -> Place {
+        Place { line: self.line, index: self.index }
+    }
+
+    fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    fn data(&self) -> Option<Data> {
+        let Self { customer_id, currency, amount, paid, .. } = self;
+        let everything = format!("{customer_id} {currency} {} {paid}", amount.minor());
+        let customer = CustomerName::Id(CustomerId((*customer_id).into()));
+        Some(Data { customer, currency: *currency, everything })
+    }
+
+    fn json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec(&self.wire()).expect("a checked row is always JSON");
+        json.push(b'\n');
+        json
+    }
+}
+
+/// What became of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Judged {
-    Good(Row),
-    /// Left out because of its status.
+pub(crate) enum Judged<R = Row> {
+    Good(R),
+    /// Left out by its status.
     Skipped,
     Bad {
         faults: Vec<Fault>,
@@ -128,7 +197,7 @@ pub(crate) enum Value<'a> {
 /// The values of a row, by the columns of its target.
 pub(crate) type Values<'a> = Vec<Value<'a>>;
 
-/// Checks a row and finds every mistake in it.
+/// Checks an invoice; finds every mistake in it.
 pub(crate) fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged {
     let values: &[Value<'_>; 5] = values.try_into().expect("a row has the columns of an invoice");
     let [reference, customer_id, currency, amount, status] = values;

@@ -1,11 +1,15 @@
-//! Repeats in one file: references that appear more than once, references that look the same to a reader, customers
-//! with two currencies. 32 bytes a row, so that a million rows take 32 MB; stores digests, no texts. Knows no format
-//! and no server.
+//! What one file says twice: references that stand in it more than once, those that people cannot tell apart, customers
+//! with two currencies. 32 bytes a row, so that a million rows take 32 MB, and about as much for each customer that is
+//! named by a reference; keeps digests, no texts. Knows no format and no server.
 
-use billing::invoice::Reference;
+use std::collections::HashMap;
+
+use billing::customer::CustomerName;
+use billing::invoice::{CustomerId, Reference};
+use billing::money::Currency;
 use sha2::{Digest, Sha256};
 
-use super::row::{Fault, Row};
+use super::row::{Fault, FileRow, Place};
 
 /// Maximum number of rows in one file, at 32 bytes a row.
 pub(crate) const ROWS_MAX: usize = 20_000_000;
@@ -19,10 +23,11 @@ pub(crate) const LISTED_MAX: usize = 100;
 struct Trace {
     reference: [u32; 3],
     skeleton: [u32; 2],
-    /// 0 for a wrong row.
-    customer_id: u32,
-    line: u32,
-    /// The currency's number in the lowest byte, and 24 bits of the data's digest above it.
+    /// The id, or for a customer named by a reference a number above all ids; 0 of a row that is wrong.
+    customer: u32,
+    /// The line, or in a JSON array the index.
+    at: u32,
+    /// The currency's number in the lowest byte, below 24 bits of everything.
     data: u32,
 }
 
@@ -31,9 +36,23 @@ const CURRENCY_BITS: u32 = 0xff;
 /// `data` of a row that is wrong by itself: equal to no other row's data.
 const WRONG: u32 = u32::MAX;
 
-/// Digests of all rows read so far.
+/// What rows of one reference, or of one customer, are compared by.
+#[derive(Debug)]
+pub(crate) struct Data {
+    pub(crate) customer: CustomerName,
+    pub(crate) currency: Currency,
+    /// The same text in each row that says the same.
+    pub(crate) everything: String,
+}
+
+/// Everything read so far.
 #[derive(Debug, Default)]
-pub(crate) struct Seen(Vec<Trace>);
+pub(crate) struct Seen {
+    rows: Vec<Trace>,
+    is_array: bool,
+    /// Numbers of the customers that are named by a reference, in the order of the file.
+    customers: HashMap<[u32; 3], u32>,
+}
 
 /// Repeats, contradictions and look-alikes of the whole file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -50,8 +69,9 @@ pub(crate) struct Repeats {
     pub(crate) alike: u64,
     /// The first look-alikes.
     pub(crate) look_alikes: Vec<Fault>,
-    /// Lines of all repeats and contradictions, in order; these rows are not sent.
+    /// Lines or indexes of all repeats and contradictions, in order: they are not sent.
     pub(crate) skipped: Vec<u32>,
+    is_array: bool,
 }
 
 fn digest<const N: usize>(text: &str) -> [u32; N] {
@@ -66,63 +86,82 @@ fn number(bytes: &[u8]) -> u32 {
 
 impl Seen {
     /// Remembers a row; `false` when the file has too many rows or lines.
-    pub(crate) fn add(&mut self, row: &Row) -> bool {
-        let mut data = Sha256::new();
-        data.update(row.customer_id.to_be_bytes());
-        data.update(row.amount.minor().to_be_bytes());
-        data.update([u8::from(row.paid)]);
-        data.update(row.currency.code());
-        let data = number(&data.finalize()) & !CURRENCY_BITS | u32::from(row.currency.number());
-        self.push(&row.reference, row.line, row.customer_id.unsigned_abs(), data)
+    pub(crate) fn add(&mut self, row: &impl FileRow) -> bool {
+        let (reference, place) = (row.reference(), row.place());
+        let Some(Data { customer, currency, everything }) = row.data() else {
+            return self.add_wrong(reference, place);
+        };
+        let [data] = digest(&everything);
+        let customer = self.customer(&customer);
+        self.push(reference, place, customer, data & !CURRENCY_BITS | u32::from(currency.number()))
     }
 
-    /// Remembers the reference of a wrong row: another row of that name may be the wrong one.
-    pub(crate) fn add_wrong(&mut self, reference: &Reference, line: u64) -> bool {
-        self.push(reference, line, 0, WRONG)
+    fn customer(&mut self, name: &CustomerName) -> u32 {
+        match name {
+            CustomerName::Id(CustomerId(id)) => u32::try_from(*id).unwrap_or_default(),
+            CustomerName::Reference(reference) => {
+                // Ids end at `i32::MAX`, and there are fewer rows than numbers above it.
+                let next = u32::MAX - u32::try_from(self.customers.len()).unwrap_or_default();
+                *self.customers.entry(digest(reference.nfc())).or_insert(next)
+            }
+        }
     }
 
-    fn push(&mut self, reference: &Reference, line: u64, customer_id: u32, data: u32) -> bool {
-        let Ok(line) = u32::try_from(line) else { return false };
+    /// Remembers the reference of a row that is wrong: another row of that name may be the wrong one.
+    pub(crate) fn add_wrong(&mut self, reference: &Reference, place: Place) -> bool {
+        self.push(reference, place, 0, WRONG)
+    }
+
+    fn push(&mut self, reference: &Reference, place: Place, customer: u32, data: u32) -> bool {
+        let Ok(at) = u32::try_from(place.at()) else { return false };
+        self.is_array = place.index.is_some();
         let (reference, skeleton) = (digest(reference.nfc()), digest(&reference.skeleton()));
-        self.0.push(Trace { reference, skeleton, customer_id, line, data });
-        self.0.len() < ROWS_MAX
+        self.rows.push(Trace { reference, skeleton, customer, at, data });
+        self.rows.len() < ROWS_MAX
     }
 
     /// Compares all rows of the file.
     pub(crate) fn repeats(mut self) -> Repeats {
-        let mut repeats = Repeats::default();
-        self.0.sort_unstable_by_key(|row| (row.skeleton, row.reference, row.line));
-        for rows in self.0.chunk_by(|a, b| a.skeleton == b.skeleton) {
+        let mut repeats = Repeats { is_array: self.is_array, ..Repeats::default() };
+        self.rows.sort_unstable_by_key(|row| (row.skeleton, row.reference, row.at));
+        for rows in self.rows.chunk_by(|a, b| a.skeleton == b.skeleton) {
             repeats.compare_names(rows);
         }
         repeats.skipped.sort_unstable();
         let settled = repeats.skipped.len();
-        self.0.retain(|row| row.data != WRONG);
-        self.0.sort_unstable_by_key(|row| (row.customer_id, row.line));
-        for rows in self.0.chunk_by(|a, b| a.customer_id == b.customer_id) {
+        self.rows.retain(|row| row.data != WRONG);
+        self.rows.sort_unstable_by_key(|row| (row.customer, row.at));
+        for rows in self.rows.chunk_by(|a, b| a.customer == b.customer) {
             repeats.compare_currencies(rows, settled);
         }
         repeats.skipped.sort_unstable();
         repeats.skipped.dedup();
         for findings in [&mut repeats.faults, &mut repeats.repeated, &mut repeats.look_alikes] {
-            findings.sort_by_key(|fault| fault.line);
+            findings.sort_by_key(|fault| fault.place().at());
         }
         repeats
     }
 }
 
 impl Repeats {
-    /// Compares rows of one skeleton, ordered by name and line.
+    fn place(&self, at: u32) -> Place {
+        let at = at.into();
+        if self.is_array { Place { line: 0, index: Some(at) } } else { Place { line: at, index: None } }
+    }
+
+    /// Rows of one skeleton, by name and place.
     fn compare_names(&mut self, rows: &[Trace]) {
-        let first = rows.iter().map(|row| row.line).min().unwrap_or_default();
+        let first = rows.iter().map(|row| row.at).min().unwrap_or_default();
         for same_name in rows.chunk_by(|a, b| a.reference == b.reference) {
             let [row, more @ ..] = same_name else { continue };
-            if row.line != first {
+            if row.at != first {
                 self.alike += 1;
+                let place = self.place(row.at);
                 let reason = format!(
-                    "differs from that of line {first} only by case, compatibility form, spaces or dashes"
+                    "differs from that of {} only by case, compatibility form, spaces or dashes",
+                    self.place(first)
                 );
-                list(&mut self.look_alikes, row.line, "reference", reason);
+                list(&mut self.look_alikes, place, "reference", reason);
             }
             let differs = more.iter().any(|other| other.data != row.data || other.data == WRONG);
             for (at, repeat) in same_name.iter().enumerate() {
@@ -132,13 +171,9 @@ impl Repeats {
                     self.contradict(repeat, other);
                 } else if at > 0 {
                     self.same += 1;
-                    self.skipped.push(repeat.line);
-                    list(
-                        &mut self.repeated,
-                        repeat.line,
-                        "reference",
-                        format!("repeats line {}", other.line),
-                    );
+                    self.skipped.push(repeat.at);
+                    let (place, other) = (self.place(repeat.at), self.place(other.at));
+                    list(&mut self.repeated, place, "reference", format!("repeats {other}"));
                 }
             }
         }
@@ -150,30 +185,27 @@ impl Repeats {
             return;
         }
         self.contradicting += 1;
-        self.skipped.push(row.line);
-        list(
-            &mut self.faults,
-            row.line,
-            "reference",
-            format!("stands in line {} with other data", other.line),
-        );
+        self.skipped.push(row.at);
+        let (place, other) = (self.place(row.at), self.place(other.at));
+        list(&mut self.faults, place, "reference", format!("stands in {other} with other data"));
     }
 
-    /// Compares rows of one customer, ordered by line; the first `settled` skipped lines are counted already.
+    /// Rows of one customer, by place; the first `settled` of the skipped ones are counted already.
     fn compare_currencies(&mut self, rows: &[Trace], settled: usize) {
         let currency = rows[0].data & CURRENCY_BITS;
         for row in rows.iter().filter(|row| row.data & CURRENCY_BITS != currency) {
-            self.contradicting += u64::from(self.skipped[..settled].binary_search(&row.line).is_err());
-            self.skipped.push(row.line);
-            let reason = format!("differs from line {}, and a customer has one currency", rows[0].line);
-            list(&mut self.faults, row.line, "currency", reason);
+            self.contradicting += u64::from(self.skipped[..settled].binary_search(&row.at).is_err());
+            self.skipped.push(row.at);
+            let (place, first) = (self.place(row.at), self.place(rows[0].at));
+            let reason = format!("differs from {first}, and a customer has one currency");
+            list(&mut self.faults, place, "currency", reason);
         }
     }
 }
 
-fn list(findings: &mut Vec<Fault>, line: u32, column: &'static str, reason: String) {
+fn list(findings: &mut Vec<Fault>, place: Place, column: &'static str, reason: String) {
     if findings.len() < LISTED_MAX {
-        findings.push(Fault::new(line.into(), column, reason));
+        findings.push(Fault::new(place.line, column, reason).at(place.index, None));
     }
 }
 
@@ -181,6 +213,7 @@ fn list(findings: &mut Vec<Fault>, line: u32, column: &'static str, reason: Stri
 mod tests {
     use billing::money::{Amount, Currency};
 
+    use super::super::row::Row;
     use super::*;
 
     fn row(line: u64, reference: &str, customer_id: i32, currency: Currency, amount: &str) -> Row {
@@ -225,8 +258,9 @@ mod tests {
     fn the_name_of_a_wrong_row_makes_its_other_rows_doubtful() {
         let mut seen = Seen::default();
         seen.add(&row(2, "I1", 1, Currency::EUR, "1"));
-        seen.add_wrong(&Reference::new("I1").unwrap(), 3);
-        seen.add_wrong(&Reference::new("I2").unwrap(), 4);
+        for (reference, line) in [("I1", 3), ("I2", 4)] {
+            seen.add_wrong(&Reference::new(reference).unwrap(), Place { line, index: None });
+        }
         let repeats = seen.repeats();
         assert_eq!(
             (repeats.contradicting, repeats.skipped, told(&repeats.faults)),
@@ -250,6 +284,20 @@ mod tests {
             (2, vec![(4, "reference"), (6, "reference")])
         );
         assert!(repeats.look_alikes[1].reason.contains("line 5"), "{repeats:?}");
+    }
+
+    #[test]
+    fn elements_of_an_array_on_one_line_are_told_apart() {
+        let element =
+            |index, reference| Row { index: Some(index), ..row(1, reference, 1, Currency::EUR, "1") };
+        let repeats = seen(&[element(0, "I1"), element(1, "I2"), element(2, "I1"), element(3, "i2")]);
+        assert_eq!((repeats.same, repeats.skipped), (1, vec![2]));
+        assert_eq!(repeats.repeated[0].to_string(), "index 2, column reference: repeats index 0");
+        assert!(
+            repeats.look_alikes[0]
+                .to_string()
+                .starts_with("index 3, column reference: differs from that of index 1")
+        );
     }
 
     #[test]

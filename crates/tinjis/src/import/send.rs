@@ -1,14 +1,14 @@
-//! Sends rows to billing in batches of bounded size, and returns billing's answers as faults of the file's lines. Knows
-//! one route; knows no file format.
+//! Rows on their way to billing: batches of bounded size, and billing's answers as faults of the file's lines.
+//! Knows no file format.
 
-use std::borrow::Cow;
 use std::ops::Add;
 
-use api::billing::ImportReport;
-use billing::import_row::FIELDS;
+use api::billing::{ImportReport, LineFault};
 use bytes::Bytes;
+use serde_json::{Map, Value};
 
-use super::row::{Fault, Row};
+use super::row::{Fault, FileRow, Place, shown};
+use crate::deployments::Kind;
 use crate::http::{Api, CallError};
 
 /// Maximum rows and bytes of one request, well below billing's limits.
@@ -41,10 +41,8 @@ pub(crate) struct Sender {
     api: Api,
     path: String,
     body: Vec<u8>,
-    /// The place in the file of each row of the body: line and index.
-    places: Vec<(u64, Option<u64>)>,
-    /// The last line of the file that billing has answered for.
-    pub(crate) done_to: u64,
+    /// Where each row of the body stands in the file.
+    places: Vec<Place>,
     pub(crate) counts: Counts,
     /// Number of rows that billing refused.
     pub(crate) bad: u64,
@@ -55,13 +53,13 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) fn new(api: Api, dry_run: bool, update: bool) -> Self {
+    pub(crate) fn new(api: Api, kind: &Kind, dry_run: bool, update: bool) -> Self {
+        let update = if update { "&update=true" } else { "" };
         Self {
             api,
-            path: format!("/v1/imports?dry_run={dry_run}&update={update}"),
+            path: format!("{}?dry_run={dry_run}{update}", kind.import),
             body: Vec::new(),
             places: Vec::with_capacity(ROWS_MAX),
-            done_to: 0,
             counts: Counts::default(),
             bad: 0,
             faults: Vec::new(),
@@ -69,9 +67,9 @@ impl Sender {
         }
     }
 
-    /// Adds a row, and sends when a batch is full.
-    pub(crate) async fn row(&mut self, row: &Row) -> Result<(), CallError> {
-        self.add((row.line, row.index), &row.json());
+    /// Adds a row, and sends when there are enough.
+    pub(crate) async fn row(&mut self, row: &impl FileRow) -> Result<(), CallError> {
+        self.add(row.place(), &row.json());
         if self.places.len() >= ROWS_MAX || self.body.len() >= BYTES_MAX {
             self.flush().await
         } else {
@@ -79,8 +77,8 @@ impl Sender {
         }
     }
 
-    /// Adds a row in billing's format, with its place in the file.
-    pub(super) fn add(&mut self, place: (u64, Option<u64>), json: &[u8]) {
+    /// Adds a row as billing takes it, with its place in the file.
+    pub(super) fn add(&mut self, place: Place, json: &[u8]) {
         self.body.extend_from_slice(json);
         self.places.push(place);
     }
@@ -92,31 +90,39 @@ impl Sender {
         }
         let body = Bytes::from(std::mem::take(&mut self.body));
         let places = std::mem::take(&mut self.places);
-        let answer: ImportReport = self.api.post(&self.path, "application/x-ndjson", body).await?;
+        let answer: ImportReport = self.api.post(&self.path, "application/x-ndjson", body.clone()).await?;
         self.counts.created += answer.created;
         self.counts.unchanged += answer.unchanged;
         self.counts.updated += answer.updated;
         self.bad += answer.errors_total;
-        self.done_to = places.last().map_or(self.done_to, |(line, _)| *line);
-        let place = |line: u64| {
-            let at = line.checked_sub(1).and_then(|at| usize::try_from(at).ok());
-            at.and_then(|at| places.get(at)).copied().unwrap_or_default()
-        };
-        // Look-alikes within the same request are shown already: the check of the whole file found them.
+        let at = |line: u64| line.checked_sub(1).and_then(|at| usize::try_from(at).ok());
+        let place = |line: u64| at(line).and_then(|at| places.get(at)).copied().unwrap_or_default();
+        // Look-alikes in the same request are shown already: the whole file was looked at.
         let beside_stored = answer.warnings.into_iter().filter(|warning| warning.like_line.is_none());
         self.warnings.extend(beside_stored.map(|warning| {
-            let (line, index) = place(warning.line);
+            let Place { line, index } = place(warning.line);
             Fault::new(line, "reference", warning.message).at(index, Some(warning.reference))
         }));
+        let row = |line: u64| at(line).and_then(|at| body.split(|byte| *byte == b'\n').nth(at));
         self.faults.extend(answer.errors.into_iter().map(|error| {
-            let (line, index) = place(error.line);
-            Fault::new(line, column(error.field.into_owned()), error.message).at(index, error.reference)
+            let Place { line, index } = place(error.line);
+            let reason = reason(&error, row(error.line));
+            Fault::new(line, error.field.into_owned(), reason).at(index, error.reference)
         }));
         Ok(())
     }
 }
 
-fn column(field: String) -> Cow<'static, str> {
-    let known = FIELDS.into_iter().find(|column| *column == field);
-    known.map_or(Cow::Owned(field), Cow::Borrowed)
+/// Billing's message, and the value that it is about. That of the reference is shown beside it.
+fn reason(error: &LineFault, row: Option<&[u8]>) -> String {
+    let row: Option<Map<String, Value>> = row.and_then(|row| serde_json::from_slice(row).ok());
+    let value = match row.as_ref().and_then(|row| row.get(&*error.field)) {
+        Some(Value::String(text)) if error.field != "reference" => shown(text),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => return error.message.clone(),
+    };
+    if error.message.contains(&value) {
+        return error.message.clone();
+    }
+    format!("{}; the row has {value}", error.message)
 }

@@ -3,78 +3,111 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use anyhow::{Context, bail};
 use billing::invoice::Reference;
 use billing::money::Currency;
+use billing::schedule::Holidays;
+use billing::subscription::{Mistake, NewSubscription, RawFields};
+use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value as Json};
 
-use super::file::{Format, Identity, Rows, open};
-use super::row::{Fault, Place, Value, column, parse_amount, parse_currency, parse_reference, text_of};
+use super::row::{
+    Fault, FileRow, Judged, Place, Value, column, parse_amount, parse_currency, parse_reference, text_of,
+};
+use super::seen::Data;
 use super::settings::Dialect;
+use super::unique;
+use crate::deployments::{Kind, SUBSCRIPTIONS};
 
 /// One subscription.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SubscriptionRow {
-    pub(crate) line: u64,
+    pub(crate) place: Place,
     pub(crate) reference: Reference,
     pub(crate) object: Map<String, Json>,
 }
 
-/// The rows of an open file.
-pub(crate) struct SubscriptionRows {
-    rows: Rows,
-    dialect: Dialect,
-    identity: Identity,
-}
+impl FileRow for SubscriptionRow {
+    const KIND: &'static Kind = &SUBSCRIPTIONS;
 
-impl SubscriptionRows {
-    /// Opens a file. The inner result is a fault at the beginning of the file.
-    pub(crate) fn open(
-        path: &Path,
-        format: Format,
-        dialect: &Dialect,
-    ) -> anyhow::Result<Result<Self, Fault>> {
-        let opened =
-            open(path, format, dialect).with_context(|| format!("{} cannot be read", path.display()))?;
-        let (dialect, identity) = (dialect.clone(), opened.identity);
-        Ok(opened.rows.map(|rows| Self { rows, dialect, identity }))
+    fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged<Self> {
+        judge(place, values, dialect)
     }
 
-    /// Fails when the file has changed since it had the earlier identity.
-    pub(crate) fn check_same(&self, path: &Path, earlier: &Identity) -> anyhow::Result<()> {
-        if self.identity == *earlier {
-            return Ok(());
-        }
-        bail!("{} changed while it was read", path.display())
+    fn place(&self) -> Place {
+        self.place
     }
 
-    pub(crate) fn identity(&self) -> Identity {
-        self.identity.clone()
+    fn reference(&self) -> &Reference {
+        &self.reference
     }
 
-    /// The name of our column in messages, with the name in the file if that differs.
-    pub(crate) fn column(&self, name: &str) -> Cow<'static, str> {
-        let field = self.dialect.target.fields.iter().position(|field| *field == name);
-        field.map_or_else(|| Cow::Owned(name.to_owned()), |field| column(field, &self.dialect))
+    fn data(&self) -> Option<Data> {
+        // No holiday moves a due date, and what is compared lives no longer than this process.
+        let new = new_subscription(&self.object, &Holidays::default()).ok()?;
+        let everything = format!("{new:?}");
+        Some(Data { customer: new.customer, currency: new.currency, everything })
     }
 
-    /// Columns that are ignored.
-    pub(crate) fn ignored(&self) -> &[String] {
-        self.rows.ignored()
-    }
-
-    /// The next row, or every mistake in it; a fault when the file cannot be read further.
-    pub(crate) fn next(&mut self) -> Result<Option<Result<SubscriptionRow, Vec<Fault>>>, Fault> {
-        let row = self.rows.next_with(|place, values| row(place, values, &self.dialect))?;
-        Ok(row.map(|row| row.unwrap_or_else(|fault| Err(vec![fault]))))
+    fn json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec(&self.object).expect("an object of texts is always JSON");
+        json.push(b'\n');
+        json
     }
 }
 
-/// Converts one row. An absent, null or empty field is left out.
-fn row(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Result<SubscriptionRow, Vec<Fault>> {
+/// By billing's only validator, of an object as billing takes or shows it.
+pub(crate) fn new_subscription(
+    object: &Map<String, Json>,
+    holidays: &Holidays,
+) -> Result<NewSubscription, Mistake> {
+    let texts: BTreeMap<&str, Cow<'_, str>> =
+        object.iter().filter_map(|(name, value)| Some((name.as_str(), text(value)?))).collect();
+    let given = |field: &str| texts.get(field).map(|text| &**text);
+    let prices = object.get("prices").filter(|prices| !prices.is_null());
+    let prices = prices.map(Vec::<Price>::deserialize).transpose();
+    let prices = prices.map_err(|error| ("prices", format!("cannot be read: {error}")))?;
+    let amounts: Option<Vec<_>> = prices.as_ref().map(|prices| {
+        prices.iter().map(|price| (&*price.from, text(&price.amount).unwrap_or_default())).collect()
+    });
+    let prices = amounts.as_ref().map(|all| all.iter().map(|(from, amount)| (*from, &**amount)).collect());
+    let fields = RawFields {
+        reference: given("reference"),
+        customer_id: given("customer_id"),
+        customer_reference: given("customer_reference"),
+        currency: given("currency"),
+        amount: given("amount"),
+        prices,
+        anchor_day: given("anchor_day"),
+        every_months: given("every_months"),
+        zone: given("zone"),
+        at: given("at"),
+        starts_on: given("starts_on"),
+        ends_on: given("ends_on"),
+        holidays: given("holidays"),
+    };
+    NewSubscription::read(&fields, holidays)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Price {
+    from: String,
+    amount: Json,
+}
+
+/// Text or a number as text; `None` for null and for an empty text.
+fn text(value: &Json) -> Option<Cow<'_, str>> {
+    match value {
+        Json::Null => None,
+        Json::String(text) => Some(text.as_str().into()).filter(|text: &Cow<'_, str>| !text.is_empty()),
+        other => Some(other.to_string().into()),
+    }
+}
+
+/// A field that is absent, null or empty is not given.
+fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged<SubscriptionRow> {
     let target = dialect.target;
     let name = text_of(&values[0]);
     let (mut object, mut faults, mut reference) = (Map::new(), Vec::new(), None);
@@ -103,8 +136,8 @@ fn row(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Result<Subscrip
         }
     }
     match reference {
-        Some(reference) if faults.is_empty() => Ok(SubscriptionRow { line: place.line, reference, object }),
-        _ => Err(faults),
+        Some(reference) if faults.is_empty() => Judged::Good(SubscriptionRow { place, reference, object }),
+        reference => Judged::Bad { faults, reference },
     }
 }
 
@@ -121,6 +154,7 @@ fn amount(
 /// The price list with plain amounts. A list of another shape is passed to billing, which reports the error.
 fn prices(raw: &str, dialect: &Dialect, currency: Option<Currency>) -> Result<Json, String> {
     type Price<'a> = BTreeMap<String, Cow<'a, RawValue>>;
+    unique::check(raw)?;
     let as_it_is = || serde_json::from_str(raw).map_err(|error| error.to_string());
     let Ok(mut listed) = serde_json::from_str::<Vec<Price<'_>>>(raw) else { return as_it_is() };
     for price in &mut listed {
@@ -139,6 +173,7 @@ fn prices(raw: &str, dialect: &Dialect, currency: Option<Currency>) -> Result<Js
 
 #[cfg(test)]
 mod tests {
+    use super::super::file;
     use super::super::settings::Settings;
     use super::super::target::SUBSCRIPTIONS;
     use super::*;
@@ -150,14 +185,18 @@ mod tests {
         let path = dir.path().join(name);
         std::fs::write(&path, file).expect("a file can be written");
         let format = settings.format(&path).expect("a known ending");
-        let mut rows = SubscriptionRows::open(&path, format, &dialect)
-            .expect("it can be opened")
-            .map_err(|fault| fault.to_string())?;
+        let opened = file::open(&path, format, &dialect).expect("it can be opened");
+        let mut rows = opened.rows.map_err(|fault| fault.to_string())?;
         let mut all = Vec::new();
-        while let Some(row) = rows.next().map_err(|fault| fault.to_string())? {
+        while let Some(row) = rows.next(&dialect).map_err(|fault| fault.to_string())? {
             all.push(match row {
-                Ok(row) => format!("{}: {}", row.line, Json::Object(row.object)),
-                Err(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+                Judged::Good(SubscriptionRow { place, object, .. }) => {
+                    format!("{}: {}", place.line, Json::Object(object))
+                }
+                Judged::Bad { faults, .. } => {
+                    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+                }
+                Judged::Skipped => "no row".to_owned(),
             });
         }
         Ok(all)

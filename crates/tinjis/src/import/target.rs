@@ -21,6 +21,8 @@ pub(crate) struct Target {
     pub(crate) json: Option<usize>,
     /// Columns that are never a JSON number.
     texts: &'static [&'static str],
+    /// Whether a file may be written in part, and known rows be changed (--skip-bad, --update).
+    pub(crate) is_partial: bool,
 }
 
 pub(crate) static INVOICES: Target = Target {
@@ -32,6 +34,7 @@ pub(crate) static INVOICES: Target = Target {
     status: Some(4),
     json: None,
     texts: &["currency"],
+    is_partial: true,
 };
 
 /// Subscriptions. Billing reports which further columns a row needs.
@@ -44,6 +47,7 @@ pub(crate) static SUBSCRIPTIONS: Target = Target {
     status: None,
     json: Some(5),
     texts: &["currency", "zone", "at", "starts_on", "ends_on", "holidays", "state"],
+    is_partial: false,
 };
 
 impl Target {

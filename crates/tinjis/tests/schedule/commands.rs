@@ -1,9 +1,9 @@
 //! Operators' commands on the command line, with exact dates. The dates are in the past, so that nothing depends on
 //! when the test runs.
 
-use testkit::Database;
+use testkit::{Database, Services};
 
-use crate::site::{CHARGES, HEADER, INVOICES, Site};
+use crate::site::{CHARGES, HEADER, INVOICES, Site, TINJIS};
 
 const S1: &str = "S1,1001,EUR,9.90,31,Europe/Copenhagen,2024-01-31,2024-08-31\n";
 const S2: &str = "S2,1002,USD,5.00,30,America/New_York,2024-01-30,2024-08-31\n";
@@ -14,6 +14,8 @@ on_both! {
     missed_dates_wait_until_an_operator_says_which_are_invoiced,
     a_sum_above_the_cap_waits_for_an_operator,
     while_charging_is_stopped_the_command_invoices_says_so_and_fails,
+    a_run_that_ends_without_charging_what_was_due_fails_and_says_what_to_do,
+    declined_invoices_have_their_answer_and_the_command_succeeds,
     a_run_of_other_invoices_is_waited_for_by_pay_and_by_the_schedule,
     a_billing_restored_from_before_the_run_makes_no_second_invoice_and_no_second_charge,
 }
@@ -69,7 +71,8 @@ fn a_life_of_a_subscription_is_invoiced_and_charged_date_by_date(database: Optio
 
     let bad = site.import_file("more.csv", &format!("{HEADER}S3,3,EUR,1.00,32,UTC,2024-01-31,\n{S1}"));
     assert_eq!(bad.code, Some(1), "{bad:?}");
-    assert!(bad.notes.contains("line 2 (S3): anchor_day must be a day of the month"), "{bad:?}");
+    let part = "line 2, reference \"S3\", column anchor_day: must be a day of the month";
+    assert!(bad.notes.contains(part), "{bad:?}");
     assert!(bad.notes.contains("nothing was written"), "{bad:?}");
 }
 
@@ -93,9 +96,9 @@ fn customers_named_by_a_reference_are_imported_previewed_and_charged(database: O
         "reference,customer_id,customer_reference,currency,amount,starts_on\nS3,1,acme,EUR,1.00,2024-01-31\n";
     let neither = "reference,currency,amount,starts_on\nS3,EUR,1.00,2024-01-31\n";
     for (file, why) in [
-        (both.to_owned(), "customer_reference must not be given beside customer_id"),
-        (neither.to_owned(), "customer_id is missing; give it or customer_reference"),
-        (format!("{header}S3,acme,USD,1.00,2024-01-31,\n"), "currency customer acme pays in EUR"),
+        (both.to_owned(), "customer_reference: must not be given beside customer_id"),
+        (neither.to_owned(), "customer_id: is missing; give it or customer_reference"),
+        (format!("{header}S3,acme,USD,1.00,2024-01-31,\n"), "currency: customer acme pays in EUR"),
     ] {
         let bad = site.import_file("bad.csv", &file);
         assert!(bad.code == Some(1) && bad.notes.contains(why), "{why}: {bad:?}");
@@ -144,6 +147,30 @@ fn while_charging_is_stopped_the_command_invoices_says_so_and_fails(database: Op
     site.ends(0, &[&["start"][..], &note].concat());
     site.ends(0, &run);
     site.assert_each_is_charged_once();
+}
+
+fn a_run_that_ends_without_charging_what_was_due_fails_and_says_what_to_do(database: Option<&Database>) {
+    let mut site = Site::by_hand(database, &[]);
+    site.services.import("imported-", 2);
+    site.import(S1);
+    site.services.kill_payments();
+    let run = ["schedule", "run", "--until", "2024-01-31"];
+    let said = site.ends(1, &run);
+    assert!(said.result.contains("1 invoices made"), "{said:?}");
+    assert!(said.result.contains("not charged") && said.result.contains("not-connected"), "{said:?}");
+    assert!(!said.result.contains("tinjis pay"), "it would charge what was imported: {said:?}");
+    site.services.payments.start_again();
+    site.services.pay_until_true(crate::site::WITHIN);
+    site.assert_each_is_charged_once();
+    site.ends(0, &run);
+}
+
+fn declined_invoices_have_their_answer_and_the_command_succeeds(database: Option<&Database>) {
+    let builder = Services::of(TINJIS).on(database).billing_flags(["--schedule=off"]);
+    let site = Site::with(builder.payments_flags(["--success-rate=0"]));
+    site.import(S1);
+    let said = site.ends(0, &["schedule", "run", "--until", "2024-01-31"]);
+    assert!(said.result.contains("paid 0, refused 1"), "{said:?}");
 }
 
 fn a_run_of_other_invoices_is_waited_for_by_pay_and_by_the_schedule(database: Option<&Database>) {
@@ -208,7 +235,7 @@ fn subscriptions_of_another_tool_are_imported_by_a_profile_that_is_proposed_for_
     let asked = import(&["--profile", &profile, "--dry-run"]);
     assert!(asked.code == Some(0) && asked.result.contains("would be 2 created"), "{asked:?}");
     let said = import(&["--profile", &profile]);
-    assert!(said.code == Some(0) && said.notes.contains("columns passed over: Notiz"), "{said:?}");
+    assert!(said.code == Some(0) && said.notes.contains("columns passed over: \"Notiz\""), "{said:?}");
     let list = site.ends(0, &["subscriptions", "list"]).result;
     assert!(list.contains("V-1: active, next due 2024-01-31, EUR 1234.50 from 2024-01-31"), "{list}");
     assert!(list.contains("V-2: active, next due 2024-01-31, EUR 12.15 from 2024-01-31"), "{list}");

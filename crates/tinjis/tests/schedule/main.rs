@@ -29,6 +29,8 @@ mod commands;
 #[cfg(test)]
 mod currencies;
 #[cfg(test)]
+mod imports;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod previewed;

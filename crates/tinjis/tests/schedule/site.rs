@@ -68,7 +68,11 @@ impl Site {
     }
 
     pub(crate) fn of(builder: Builder) -> Self {
-        let services = builder.payments_flags(["--success-rate=1", "--seed=5"]).start();
+        Self::with(builder.payments_flags(["--success-rate=1", "--seed=5"]))
+    }
+
+    pub(crate) fn with(builder: Builder) -> Self {
+        let services = builder.start();
         Self { services, dir: tempfile::tempdir().expect("a folder can be made") }
     }
 
