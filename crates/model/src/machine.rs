@@ -290,7 +290,7 @@ impl Machine {
         let step = Step::Settle(at, outcome, settled);
         let after = World { replicas: idle(next.replicas, at), ..next };
         out.push(Next { step, nature: Nature::Regular, world: after });
-        // The engine repeats the record of every outcome except "not sent", which would undo another replica's send.
+        // The engine records each outcome again, except "not sent": that would undo another replica's send.
         let again = outcome != Outcome::NotSent || self.protocol.unsends_again;
         if let Some(next) = self.fault(&next, Fault::CommitUnheard).filter(|_| again) {
             out.push(Next { step, nature: Nature::Fault(Fault::CommitUnheard), world: next });

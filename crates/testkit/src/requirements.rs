@@ -1,5 +1,6 @@
 //! Requirements of tests on the machine: a test with a missing requirement is skipped with a notice that no capture
-//! hides. In CI that is a failure. Every test that may be skipped uses this module. Knows no test.
+//! hides. In CI only [`may_have`] and [`skip_notice`] allow that. Every test that may be skipped uses this module. Knows
+//! no test.
 
 use std::fmt::Display;
 use std::io::Write;

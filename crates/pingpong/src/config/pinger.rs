@@ -22,7 +22,7 @@ const KEY: &str = "ponger.clientKey";
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Time limit of one ping, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum of interval and timeout.
+/// Upper limit of the interval, and of the timeout.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The pinger: pings the ponger until it is stopped

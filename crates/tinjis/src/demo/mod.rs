@@ -245,7 +245,7 @@ fn keep(mut kept: Kept, mut quarter: Quarter, dir: PathBuf) {
         service.detach();
     }
     let (billing, payments) = (kept.billing.url(), kept.payments.url());
-    let curl = kept.billing.curl_words();
+    let curl = kept.billing.curl_tls_args();
     let mut lines = vec![
         String::new(),
         format!("billing  {billing}   (process {}, data and logs in {})", kept.billing.id(), dir.display()),

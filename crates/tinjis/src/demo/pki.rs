@@ -102,7 +102,7 @@ impl Pki {
     }
 
     /// The TLS arguments of curl.
-    pub(super) fn curl_words(&self) -> String {
+    pub(super) fn curl_tls_args(&self) -> String {
         let [ca, certificate, key] = ["ca.pem", "client.pem", "client.key"].map(|file| self.text(file));
         format!("--cacert {ca} --cert {certificate} --key {key} ")
     }

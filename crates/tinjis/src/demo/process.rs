@@ -229,8 +229,8 @@ impl Service {
     }
 
     /// The TLS arguments of curl, or nothing without `--mtls`.
-    pub(super) fn curl_words(&self) -> String {
-        self.pki.as_ref().map(Pki::curl_words).unwrap_or_default()
+    pub(super) fn curl_tls_args(&self) -> String {
+        self.pki.as_ref().map(Pki::curl_tls_args).unwrap_or_default()
     }
 
     /// Keeps the service running after the demo ends.
