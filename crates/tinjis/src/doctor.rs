@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use chassis::config::Problems;
+use chassis::config::{Problems, read_regular_text};
 use doctor::{Expectations, Format, Report, Verdict};
 
 use crate::http::{Api, BaseUrl, segment};
@@ -15,6 +15,9 @@ use crate::progress::Progress;
 use crate::reach::TlsArgs;
 
 const KUBECTL_DEFAULT: &str = "kubectl";
+
+/// The longest expectations file.
+const EXPECTATIONS_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Media type of Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4";
@@ -125,7 +128,8 @@ pub(crate) enum Options {
 
 /// Reads an expectations file; one message holds all errors.
 pub(crate) fn expectations(path: &Path) -> Result<Expectations, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = read_regular_text(path, EXPECTATIONS_BYTES_MAX)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
     Expectations::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 

@@ -456,6 +456,8 @@ fn what_no_flag_makes_right_is_refused_with_what_to_do() {
         ),
         ("wrapped.json", "{\"data\":[]}", "--records data"),
         ("lines.json", "{\"reference\":\"T1\"}\n{}", "--format ndjson"),
+        ("cr.ndjson", "{\"reference\":\"A\"}\r{\"reference\":\"B\"}\r", "not with CR alone"),
+        ("narrow.csv", "reference,customer_id,currency,amount\n########,1,EUR,1\n", "error of a spreadsheet"),
         (
             "twice.json",
             "[{\"reference\":\"J9\",\"amount\":1,\"amount\":2}]",
@@ -466,6 +468,89 @@ fn what_no_flag_makes_right_is_refused_with_what_to_do() {
         let said = import.run(name, rest, &[]);
         assert_eq!((said.code, import.invoices()), (Some(1), 0), "{name}: {said:?}");
         said.assert_notes(&[part, "nothing was written"]);
+    }
+}
+
+#[test]
+fn nothing_is_charged_that_a_file_may_call_paid() {
+    let import = Import::start();
+    let row = |more: &str| {
+        format!("{{\"reference\":\"P-1\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":12.15{more}}}\n")
+    };
+    let mapped = "--map status=state --status paid=PAID,open=PENDING --ignore-unknown-columns";
+    let twice = format!("{{\"data\":[{}],\"data\":[]}}", row("").trim_end());
+    for (name, file, flags, part) in [
+        (
+            "paid.ndjson",
+            row(",\"isPaid\":true"),
+            "--ignore-unknown-columns",
+            "\"isPaid\" may tell what is paid",
+        ),
+        (
+            "settled.json",
+            format!("[{}]", row(",\"settled\":1")),
+            "--ignore-unknown-columns",
+            "\"settled\" may tell",
+        ),
+        (
+            "other.ndjson",
+            row(",\"State\":\"paid\""),
+            mapped,
+            "column status (\"state\"): is missing or empty",
+        ),
+        ("null.ndjson", row(",\"state\":null"), mapped, "column status (\"state\"): is missing or empty"),
+        ("twice.json", twice, "--records data", "duplicate field \"data\""),
+        (
+            "on.csv",
+            format!("{HEADER},Bezahlt am\nP-1,1,EUR,12.15,2026-01-31\n"),
+            "--ignore-unknown-columns",
+            "\"Bezahlt am\" may tell",
+        ),
+    ] {
+        let said = import.run(name, file, &flags.split(' ').collect::<Vec<_>>());
+        assert_eq!((said.code, import.invoices()), (Some(1), 0), "{name}: {said:?}");
+        said.assert_notes(&[part, "nothing was written"]);
+    }
+    let given = ["--map", "status=state", "--status", "paid=PAID,=PENDING", "--ignore-unknown-columns"];
+    let said = import.run("null.ndjson", row(",\"state\":null,\"x\":1"), &given);
+    assert!(said.code == Some(0) && said.result.starts_with("1 created"), "{said:?}");
+    said.assert_notes(&["columns passed over: \"x\""]);
+}
+
+#[test]
+fn a_file_of_utf_8_is_not_read_in_a_single_byte_encoding() {
+    let import = Import::start();
+    let file = format!("{HEADER}\nRechnung-\u{fc}1,1,EUR,12.15\n");
+    let said = import.run("a.csv", &file, &[]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let said = import.run("a.csv", &file, &["--encoding", "windows-1252"]);
+    assert_eq!((said.code, import.invoices()), (Some(1), 1), "{said:?}");
+    said.assert_notes(&["is UTF-8 in all its letters", "give --encoding utf-8", "nothing was written"]);
+}
+
+#[test]
+fn settings_of_another_format_and_files_that_are_none_end_the_command() {
+    let import = Import::start();
+    let row = "{\"reference\":\"N1\",\"customer_id\":1,\"currency\":\"EUR\",\"amount\":1}\n";
+    let said = import.run("a.ndjson", row, &["--skip-lines", "1", "--delimiter", ";", "--header", "a,b"]);
+    assert_eq!((said.code, import.invoices()), (Some(64), 0), "{said:?}");
+    said.assert_notes(&["--skip-lines: belongs to csv, and the file is ndjson", "--delimiter", "--header"]);
+
+    let fifo = import.dir.path().join("fifo.csv");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
+    let fifo = fifo.to_str().expect("a path of UTF-8");
+    let file = format!("{HEADER}\nA,1,EUR,1\n");
+    for path in [fifo, "/dev/zero"] {
+        let said = import.run("a.csv", &file, &["--profile", path]);
+        assert_eq!(said.code, Some(64), "{said:?}");
+        said.assert_notes(&["--profile", "not a regular file"]);
+    }
+    for flag in ["--dry-run", "--explain"] {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_tinjis")).args(["import", fifo, flag]).env_clear().output();
+        let said = CommandResult::of(&output.expect("the command can be started"));
+        assert_eq!(said.code, Some(2), "{said:?}");
+        said.assert_notes(&["not a regular file"]);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Account;
 use super::token_file::{self, Faults};
-use crate::config::{Secret, TokenOrigin, TokenSource};
+use crate::config::{Secret, TokenOrigin, TokenSource, read_regular_text};
 
 /// Minimum time between two checks of a token file.
 const REREAD: Duration = Duration::from_secs(1);
@@ -174,14 +174,11 @@ impl Tokens {
 
 fn read_file(path: &Path, bytes_min: usize) -> Result<Vec<Token>, TokenError> {
     let name = path.display().to_string();
-    let mut text = String::new();
-    let read = open_regular(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
-    if let Err(error) = read {
-        return Err(TokenError::Unreadable(name, error));
-    }
-    if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
-        return Err(TokenError::TooLarge(name));
-    }
+    let text = match read_regular_text(path, FILE_BYTES_MAX) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => return Err(TokenError::TooLarge(name)),
+        Err(error) => return Err(TokenError::Unreadable(name, error)),
+    };
     let tokens = match token_file::parse(&text, bytes_min) {
         Ok(tokens) => tokens,
         Err(faults) => return Err(TokenError::Lines(name, faults)),
@@ -203,15 +200,6 @@ fn shared(tokens: &[Token]) -> Option<(Account, Account)> {
         let known = accounts.insert(token.digest, &token.account)?;
         (*known != token.account).then(|| (known.clone(), token.account.clone()))
     })
-}
-
-/// Opens regular files only: opening a pipe or a device could block for ever.
-fn open_regular(path: &Path) -> std::io::Result<std::fs::File> {
-    if std::fs::metadata(path)?.is_file() {
-        std::fs::File::open(path)
-    } else {
-        Err(std::io::Error::other("not a regular file"))
-    }
 }
 
 fn digest(text: &str) -> [u8; 32] {

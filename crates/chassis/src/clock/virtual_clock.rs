@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::{system_time, whole_ms};
+use crate::config::open_regular;
 
 /// Digits of a number in the file, with its sign.
 const DIGITS: usize = 20;
@@ -44,7 +45,7 @@ impl VirtualClock {
     /// # Errors
     /// When the file cannot be read, or is no clock.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        let file = open_regular(path)?;
         for _ in 0..READS_MAX {
             if let Some(ahead_ms) = read(&file)? {
                 return Ok(Self::of(file, ahead_ms));

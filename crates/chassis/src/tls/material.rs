@@ -2,8 +2,7 @@
 //! file. Must not know what is served or called with it, nor when it changes.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -16,6 +15,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use crate::clock::Clock;
+use crate::config::read_regular;
 
 /// Maximum bytes of one file; the bundle of a whole system has a quarter of it.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -85,21 +85,12 @@ pub(super) enum MaterialError {
 impl Source {
     /// The contents of the file now.
     pub(super) fn read(&self) -> Result<Vec<u8>, Mistake> {
-        match self.read_regular() {
-            Err(error) => Err(self.mistake(&MaterialError::Unreadable(error))),
-            Ok(bytes) if bytes.len() as u64 > FILE_BYTES_MAX => Err(self.mistake(&MaterialError::TooLarge)),
-            Ok(bytes) => Ok(bytes),
-        }
-    }
-
-    /// Reads a regular file only: a pipe or a device could block for ever.
-    fn read_regular(&self) -> io::Result<Vec<u8>> {
-        if !std::fs::metadata(&self.path)?.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        let mut bytes = Vec::new();
-        File::open(&self.path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        read_regular(&self.path, FILE_BYTES_MAX).map_err(|error| {
+            self.mistake(&match error.kind() {
+                io::ErrorKind::FileTooLarge => MaterialError::TooLarge,
+                _ => MaterialError::Unreadable(error),
+            })
+        })
     }
 
     pub(super) fn mistake(&self, error: &MaterialError) -> Mistake {

@@ -1,10 +1,9 @@
 //! The values of a configuration file, by dotted names in lower case. Must not know which names there are.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
-use chassis::config::Problems;
+use chassis::config::{Problems, read_regular_text};
 use serde_json::Value;
 
 use super::yaml;
@@ -27,16 +26,8 @@ impl Settings {
     /// Reads a file: JSON if the name ends in `.json`, else YAML.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let name = path.display();
-        let mut text = String::new();
-        let is_file = std::fs::metadata(path).map(|found| found.is_file());
-        let read = is_file.and_then(|is_file| match is_file {
-            true => std::fs::File::open(path)?.take(BYTES_MAX + 1).read_to_string(&mut text),
-            false => Err(std::io::Error::other("not a regular file")),
-        });
-        read.map_err(|error| format!("{name} cannot be read: {error}"))?;
-        if text.len() as u64 > BYTES_MAX {
-            return Err(format!("{name} is larger than {BYTES_MAX} bytes"));
-        }
+        let text =
+            read_regular_text(path, BYTES_MAX).map_err(|error| format!("{name} cannot be read: {error}"))?;
         let is_json = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
         let values = if is_json { json(&text) } else { yaml::parse(&text) };
         values.map(Self).map_err(|error| format!("{name}: {error}"))

@@ -10,8 +10,11 @@ pub(crate) fn plain<'a>(text: &'a str, dialect: &Dialect, exponent: u8) -> Resul
     if dialect.minor_units {
         return minor_units(text, exponent.into()).map(Cow::Owned);
     }
+    if let Some(why) = foreign(text) {
+        return Err(why);
+    }
     if !dialect.decimal_comma && dialect.thousands.is_none() {
-        return hint(text).map_or(Ok(Cow::Borrowed(text)), Err);
+        return ungrouped(text).map_or(Ok(Cow::Borrowed(text)), Err);
     }
     let (whole, decimals) = split(text, dialect)?;
     let (sign, whole) = match whole.strip_prefix('-') {
@@ -25,7 +28,7 @@ pub(crate) fn plain<'a>(text: &'a str, dialect: &Dialect, exponent: u8) -> Resul
     };
     let text =
         decimals.map_or_else(|| format!("{sign}{digits}"), |decimals| format!("{sign}{digits}.{decimals}"));
-    hint(&text).map_or(Ok(Cow::Owned(text)), Err)
+    ungrouped(&text).map_or(Ok(Cow::Owned(text)), Err)
 }
 
 /// Splits at the decimal separator; the other separator is an error unless it groups thousands.
@@ -44,17 +47,25 @@ fn split<'a>(text: &'a str, dialect: &Dialect) -> Result<(&'a str, Option<&'a st
 }
 
 /// Removes the separators: `1.234.567` to `1234567`; an ungrouped number stays. `None` for groups of another size.
-fn ungroup(whole: &str, separator: char) -> Option<String> {
-    // Spreadsheets write non-breaking spaces of either width, and either apostrophe.
+pub(super) fn ungroup(whole: &str, separator: char) -> Option<String> {
     let is_separator = |character: char| match separator {
-        ' ' => matches!(character, ' ' | '\u{a0}' | '\u{202f}'),
-        '\'' => matches!(character, '\'' | '\u{2019}'),
+        ' ' => is_space(character),
+        '\'' => is_apostrophe(character),
         other => character == other,
     };
     let groups: Vec<&str> = whole.split(is_separator).collect();
     let (first, rest) = groups.split_first()?;
     let fits = rest.is_empty() || (1..=3).contains(&first.len()) && rest.iter().all(|group| group.len() == 3);
     fits.then(|| groups.concat())
+}
+
+/// A space of any width: spreadsheets write one that does not break, and ISO 31-0 asks for a thin one.
+pub(super) fn is_space(character: char) -> bool {
+    matches!(character, ' ' | '\u{a0}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
+}
+
+pub(super) fn is_apostrophe(character: char) -> bool {
+    matches!(character, '\'' | '\u{2019}')
 }
 
 fn minor_units(text: &str, exponent: usize) -> Result<String, String> {
@@ -68,30 +79,42 @@ fn minor_units(text: &str, exponent: usize) -> Result<String, String> {
     Ok(format!("{sign}{whole}{point}{decimals}"))
 }
 
-/// Advice for a text that cannot be an amount in this form.
-fn hint(text: &str) -> Option<String> {
-    let has_digit = text.bytes().any(|byte| byte.is_ascii_digit());
+/// What to do about an amount that is none in any way of writing.
+fn foreign(text: &str) -> Option<String> {
+    let is_separator = |character| is_space(character) || is_apostrophe(character);
     let is_negative =
         text.starts_with('(') && text.ends_with(')') || text.ends_with('-') || text.starts_with('\u{2212}');
-    let foreign =
-        text.chars().find(|character| !character.is_ascii_digit() && !" .,'-+()eE_".contains(*character));
-    let is_space = |character: char| matches!(character, ' ' | '\u{a0}' | '\u{202f}' | '\'' | '\u{2019}');
+    let is_known = |character: char| character.is_numeric() || " .,'-+()eE_".contains(character);
+    let foreign = text.chars().find(|character| !is_known(*character) && !is_separator(*character));
     match foreign {
-        _ if !has_digit => None,
+        _ if !text.bytes().any(|byte| byte.is_ascii_digit()) => None,
         _ if is_negative => Some(
-            "is negative, and an invoice is not: leave credit notes out, by --status or --skip-bad".to_owned(),
-        ),
-        Some(character) if !is_space(character) && !character.is_numeric() => Some(format!(
-            "holds {character:?}: export amounts without currency or unit, and name the currency in a column or by --currency"
-        )),
-        _ if text.trim() != text => Some("has a space at an end: remove it".to_owned()),
-        _ if text.contains(is_space) => Some("is grouped: give --thousands space (or the character)".to_owned()),
-        _ if text.contains(',') => Some(
-            "has a comma: give --decimal-comma if it comes before the decimals, --thousands ',' if it groups thousands"
+            "is negative, and an invoice is not: leave credit notes out, by --status or --skip-bad"
                 .to_owned(),
         ),
-        _ => None,
+        Some(character) => Some(format!(
+            "holds {character:?}: export amounts without currency or unit, and name the currency in a column or by --currency"
+        )),
+        None if text.trim() != text => Some("has a space at an end: remove it".to_owned()),
+        None if text.ends_with(['.', ',']) => {
+            Some("ends with a separator: write the decimals behind it, or remove it".to_owned())
+        }
+        None => None,
     }
+}
+
+/// What to do about a separator that was not named.
+fn ungrouped(text: &str) -> Option<String> {
+    if !text.bytes().any(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    if text.contains(|character| is_space(character) || is_apostrophe(character)) {
+        return Some("is grouped: give --thousands space (or the character)".to_owned());
+    }
+    text.contains(',').then(|| {
+        "has a comma: give --decimal-comma if it comes before the decimals, --thousands ',' if it groups thousands"
+            .to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -116,6 +139,8 @@ mod tests {
             (FRENCH, "1 234,50", "1234.50"),
             (FRENCH, "1\u{a0}234,50", "1234.50"),
             (FRENCH, "1\u{202f}234,50", "1234.50"),
+            (FRENCH, "1\u{2009}234,50", "1234.50"),
+            ("thousands = '\u{2009}'", "1 234.50", "1234.50"),
             (ENGLISH, "1,234.50", "1234.50"),
             (SWISS, "1\u{2019}234.50", "1234.50"),
             ("decimal-comma = true", "12,15", "12.15"),
@@ -155,6 +180,12 @@ mod tests {
             (ENGLISH, "1,2345", "in threes"),
             (ENGLISH, "1234,50", "in threes"),
             (ENGLISH, "1,,234", "in threes"),
+            (GERMAN, "12.15CR", "--currency"),
+            (GERMAN, "\u{20ac}12.15", "--currency"),
+            (GERMAN, "5.", "ends with a separator"),
+            ("decimal-comma = true", "12,15 EUR", "--currency"),
+            ("", "5.", "ends with a separator"),
+            ("", "1\u{2009}234.50", "--thousands space"),
             ("minor-units = true", "12.15", "--minor-units"),
             ("minor-units = true", "", "--minor-units"),
         ] {

@@ -50,7 +50,7 @@ pub(crate) type Record<'a> = (u64, Result<Values<'a>, Fault>);
 
 /// A reader that limits the length of a record: a quote that is never closed would read the whole file into memory. It
 /// ends every line with one line feed, so that lines can be counted: the parser stops between the two bytes of CRLF. No
-/// column may hold a line break, so no value changes by this. At the end it adds one line feed: only a record whose
+/// value changes by this, since CR inside quotes is left as it is. At the end it adds one line feed: only a record whose
 /// quote is not closed reaches it.
 #[derive(Debug)]
 struct BoundedReader<R> {
@@ -107,15 +107,16 @@ impl<R: Read> Read for BoundedReader<R> {
 }
 
 impl<R> BoundedReader<R> {
-    /// Rewrites CRLF and lone CR to LF in place; returns how many bytes remain.
+    /// Rewrites CRLF and lone CR that end a line to LF in place; returns how many bytes remain.
     fn with_line_feeds(&mut self, bytes: &mut [u8]) -> usize {
         let mut kept = 0;
         for at in 0..bytes.len() {
             let byte = bytes[at];
             let is_second = byte == b'\n' && self.after_return;
-            self.after_return = byte == b'\r';
+            // Inside quotes it is a character of a value, and a message must name the one that stands there.
+            self.after_return = byte == b'\r' && self.quote != Quote::Inside;
             if !is_second {
-                bytes[kept] = if byte == b'\r' { b'\n' } else { byte };
+                bytes[kept] = if self.after_return { b'\n' } else { byte };
                 self.follow_quotes(bytes[kept]);
                 kept += 1;
             }

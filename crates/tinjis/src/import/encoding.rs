@@ -11,6 +11,49 @@ use super::settings::{Dialect, NamedEncoding};
 
 const BUFFER: usize = 64 * 1024;
 
+/// Why the encoding that was named cannot be the file's, read from its beginning. In a single-byte encoding any bytes
+/// are text, so that a file of UTF-8 would give other references, and other invoices, than it gave as UTF-8. Text of
+/// such an encoding is no UTF-8 from its first letter beyond ASCII on, so that little of it is read here.
+pub(crate) fn contradicted(mut file: impl Read, dialect: &Dialect) -> io::Result<Option<Fault>> {
+    let Some(NamedEncoding { encoding, .. }) =
+        dialect.encoding.filter(|named| named.encoding.is_single_byte())
+    else {
+        return Ok(None);
+    };
+    let mut decoder = UTF_8.new_decoder_without_bom_handling();
+    // Twice the size holds what is decoded of one buffer and of a letter that began in the one before.
+    let (mut bytes, mut text) = (vec![0; BUFFER], vec![0; 2 * BUFFER]);
+    let mut is_ascii = true;
+    loop {
+        let count = file.read(&mut bytes)?;
+        let bytes = &bytes[..count];
+        is_ascii &= bytes.is_ascii();
+        let (result, ..) = decoder.decode_to_utf8_without_replacement(bytes, &mut text, count == 0);
+        if result != DecoderResult::InputEmpty || count == 0 && is_ascii {
+            return Ok(None);
+        }
+        if count == 0 {
+            let name = encoding.name();
+            let reason = format!(
+                "is UTF-8 in all its letters beyond ASCII, and not {name}: give --encoding utf-8; if it is {name} all \
+                 the same, save it as UTF-8"
+            );
+            return Ok(Some(Fault::new(1, "encoding", reason)));
+        }
+    }
+}
+
+/// UTF-32, by its byte order mark or by the NUL bytes of a first letter of ASCII; what begins so is mistaken for UTF-16.
+pub(crate) fn is_utf_32(start: &[u8]) -> bool {
+    matches!(
+        start,
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] | [1..=255, 0, 0, 0, ..] | [0, 0, 0, 1..=255, ..]
+    )
+}
+
+/// What to do about it.
+pub(crate) const UTF_32: &str = "is UTF-32, which is not read: save the file as UTF-8";
+
 /// The file's text, or why it cannot be decoded.
 pub(crate) fn utf8(
     mut file: impl BufRead + Send + 'static,
@@ -18,6 +61,9 @@ pub(crate) fn utf8(
 ) -> io::Result<Result<Start, Fault>> {
     let (marked, mark_len, has_nul) = {
         let start = file.fill_buf()?;
+        if is_utf_32(start) {
+            return Ok(Err(Fault::new(1, "encoding", UTF_32)));
+        }
         let (marked, mark_len) =
             Encoding::for_bom(start).map_or((None, 0), |(marked, len)| (Some(marked), len));
         (marked, mark_len, start.iter().take(2).any(|byte| *byte == 0))
@@ -118,12 +164,39 @@ mod tests {
     }
 
     #[test]
+    fn a_single_byte_encoding_of_a_file_of_utf_8_is_refused_wherever_its_letters_stand() {
+        let long = |end: &[u8]| [&b"a".repeat(BUFFER - 1)[..], end].concat();
+        for (bytes, profile, is_contradicted) in [
+            (b"R-\xc3\xbc1".to_vec(), "encoding = 'windows-1252'", true),
+            (b"R-\xc3\xbc1".to_vec(), "encoding = 'koi8-r'", true),
+            (b"R-\xc3\xbc1".to_vec(), "encoding = 'utf-8'", false),
+            (b"R-\xc3\xbc1".to_vec(), "", false),
+            (b"R-\xc3\xbc1".to_vec(), "encoding = 'shift_jis'", false),
+            (b"R-\xfc1 \xc3\xbc".to_vec(), "encoding = 'windows-1252'", false),
+            (b"R-\xc3\xbc \xfc".to_vec(), "encoding = 'windows-1252'", false),
+            (b"R-\xc3\xbc \xc3".to_vec(), "encoding = 'windows-1252'", false),
+            (b"plain".to_vec(), "encoding = 'windows-1252'", false),
+            (long(b"\xc3\xbc"), "encoding = 'windows-1252'", true),
+            (long(b"\xc3\xbc\xfc"), "encoding = 'windows-1252'", false),
+        ] {
+            let fault = contradicted(bytes.as_slice(), &dialect(profile)).unwrap();
+            let says = fault.map(|fault| fault.reason.contains("--encoding utf-8"));
+            assert_eq!(says, is_contradicted.then_some(true), "{profile}");
+        }
+    }
+
+    #[test]
     fn another_encoding_than_the_named_one_is_reported_with_what_to_give() {
         for (bytes, profile, part) in [
             (&b"\xff\xfea\0"[..], "", "--encoding utf-16le"),
             (b"\xfe\xff\0a", "", "--encoding utf-16be"),
             (b"\xfe\xff\0a", "encoding = 'utf-16le'", "--encoding utf-16be"),
             (b"\xef\xbb\xbfa", "encoding = 'windows-1252'", "--encoding utf-8"),
+            (b"\xff\xfe\0\0a\0\0\0", "", "UTF-32"),
+            (b"\xff\xfe\0\0a\0\0\0", "encoding = 'utf-16'", "UTF-32"),
+            (b"\0\0\xfe\xff\0\0\0a", "", "UTF-32"),
+            (b"a\0\0\0", "", "UTF-32"),
+            (b"\0\0\0a", "encoding = 'utf-16be'", "UTF-32"),
             (b"a\0b\0", "", "--encoding utf-16le"),
             (b"\0a\0b", "encoding = 'windows-1252'", "utf-16be"),
             (b"a\0b", "encoding = 'utf-16le'", "no UTF-16LE"),

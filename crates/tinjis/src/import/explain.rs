@@ -6,15 +6,16 @@ mod sample;
 mod separators;
 
 use std::fmt::Write;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::file::Format;
+use super::header::fold;
 use super::row::shown;
 use super::target::{SUBSCRIPTIONS, Target};
 use crate::output;
 use anyhow::Context;
+use chassis::config::open_regular;
 use columns::Mapping;
 use sample::Sample;
 use separators::Separators;
@@ -31,7 +32,7 @@ const STATUSES_MAX: usize = 50;
 /// Prints a proposal.
 pub(crate) fn command(file: &Path, format: Format, target: &'static Target) -> anyhow::Result<u8> {
     let cannot = || format!("{} cannot be read", file.display());
-    let opened = File::open(file).with_context(cannot)?;
+    let opened = open_regular(file).with_context(cannot)?;
     let mut bytes = Vec::new();
     let read = opened.take(BYTES_MAX).read_to_end(&mut bytes).with_context(cannot)?;
     let sample = match Sample::of(&bytes, read as u64 == BYTES_MAX, format) {
@@ -115,6 +116,10 @@ impl Profile {
                 "how amounts are written, like {}: decimal-comma = true, or thousands = \",\" or \".\"",
                 shown(&example)
             )),
+            Separators::NotInThrees { example } => self.needed(&format!(
+                "amounts are not grouped in threes, like {}, which is not read: export them without grouping",
+                shown(&example)
+            )),
             Separators::Mixed { comma, point } => self.needed(&format!(
                 "amounts are written in more than one way, like {} and {}: export them in one way",
                 shown(&comma),
@@ -132,9 +137,8 @@ impl Profile {
 
     fn ignored(&mut self, sample: &Sample, mapping: &Mapping) {
         let used: Vec<usize> = mapping.fields.iter().filter_map(|found| found.first().copied()).collect();
-        let is_same = |at: usize, other: usize| {
-            at != other && sample.names[at].trim().eq_ignore_ascii_case(sample.names[other].trim())
-        };
+        let is_same =
+            |at: usize, other: usize| at != other && fold(&sample.names[at]) == fold(&sample.names[other]);
         let repeated = used.iter().filter(|at| (0..sample.names.len()).any(|other| is_same(**at, other)));
         for at in repeated {
             let name = shown(sample.names[*at].trim());
@@ -202,18 +206,24 @@ impl Profile {
             self.comment("no column says what is paid: every row will be charged");
             return;
         };
-        let mut values: Vec<&str> = sample.values(*at).collect();
+        let is_own = sample.names[*at].trim() == mapping.target.fields[status];
+        let mut values: Vec<&str> = sample.values(*at).chain(sample.has_empty(*at).then_some("")).collect();
         values.sort_unstable();
         values.dedup();
-        if values.iter().all(|value| ["", "PENDING", "PAID"].contains(value)) {
+        let is_ours = |value: &&str| ["PENDING", "PAID"].contains(value) || value.is_empty() && is_own;
+        if values.iter().all(is_ours) {
             return;
         }
         self.line("\n[status]");
         self.comment("PENDING is charged, PAID is recorded as paid, SKIP is left out; other words of the file are errors");
         for value in values.into_iter().take(STATUSES_MAX) {
-            let name = toml::Value::from(value);
+            let name = key(value);
             match columns::meaning(value) {
-                Some(meaning) => self.setting(&name.to_string(), &meaning.into()),
+                Some(meaning) => self.setting(&name, &meaning.into()),
+                None if value.is_empty() => {
+                    self.needed("what a missing or empty status means");
+                    self.comment(&format!("{name} = \"PENDING\""));
+                }
                 None => {
                     self.needed(&format!("what {} means", shown(value)));
                     self.comment(&format!("{name} = \"PENDING\""));
@@ -221,6 +231,11 @@ impl Profile {
             }
         }
     }
+}
+
+/// A key of TOML, which stands on one line; JSON's strings are such keys, but for one character.
+fn key(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 #[cfg(test)]
@@ -275,6 +290,39 @@ mod tests {
         for part in ["needed: \"amount\" stands twice", "like \"12,15\" and \"1,234.50\""] {
             assert!(text.contains(part), "{part}: {text}");
         }
+    }
+
+    #[test]
+    fn each_status_of_a_file_gets_a_meaning_also_none_and_those_with_quotes_and_line_breaks() {
+        let file = br#"[{"reference":"A","customer_id":1,"currency":"EUR","amount":1,"state":"Paid\n"},
+            {"reference":"B","customer_id":1,"currency":"EUR","amount":1,"state":"\"it's\" \u007f"},
+            {"reference":"C","customer_id":1,"currency":"EUR","amount":1,"paidAt":"x"}]"#;
+        let (text, is_complete) = proposed(file, Format::Json);
+        assert!(!is_complete && text.contains("needed: what a missing or empty status means"), "{text}");
+        assert!(text.contains("\"Paid\\n\" = \"PAID\"") && text.contains("\"paidAt\""), "{text}");
+        let saved = text.replace("# \"", "\"");
+        assert_eq!(dialect(&saved).statuses.unwrap().len(), 3, "{text}");
+    }
+
+    #[test]
+    fn a_column_for_what_is_paid_is_never_called_not_needed() {
+        for name in ["isPaid", "Paid On", "Bezahlt am", "Statut"] {
+            let file = format!("reference,customer_id,currency,amount,{name}\nA,1,EUR,1,x\n");
+            let (text, is_complete) = proposed(file.as_bytes(), Format::Csv);
+            assert!(!is_complete && text.contains(&format!("status = \"{name}\"")), "{text}");
+        }
+        let (text, is_complete) =
+            proposed(b"reference,customer_id,currency,amount,status\nA,1,EUR,1,\n", Format::Csv);
+        assert!(is_complete && !text.contains("[status]"), "an empty status of our own is PENDING: {text}");
+    }
+
+    #[test]
+    fn amounts_that_no_setting_reads_and_utf_32_are_named() {
+        let file = b"reference,customer_id,currency,amount\nA,1,INR,\"1,23,456.00\"\n";
+        let (text, is_complete) = proposed(file, Format::Csv);
+        assert!(!is_complete && text.contains("not grouped in threes, like \"1,23,456.00\""), "{text}");
+        let utf_32: Vec<u8> = "reference\n".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
+        assert!(Sample::of(&utf_32, false, Format::Csv).unwrap_err().contains("UTF-32"));
     }
 
     #[test]

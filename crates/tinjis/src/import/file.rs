@@ -1,11 +1,14 @@
 //! A file as rows, in any supported format and encoding, and the number of bytes read; opened once for each pass. Must
 //! not know billing.
 
+use std::fmt;
 use std::fs::{File, Metadata};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use chassis::config::open_regular;
 
 use super::csv::CsvRows;
 use super::encoding;
@@ -33,6 +36,16 @@ impl Format {
             "ndjson" | "jsonl" => Some(Self::Ndjson),
             _ => None,
         }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Csv => "csv",
+            Self::Json => "json",
+            Self::Ndjson => "ndjson",
+        })
     }
 }
 
@@ -95,15 +108,14 @@ pub(crate) struct Opened {
 
 /// Opens a file. The inner result is a fault at the beginning of the file.
 pub(crate) fn open(path: &Path, format: Format, dialect: &Dialect) -> io::Result<Opened> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is read twice, so it must be a plain file"));
-    }
-    let identity = Identity::from(&metadata);
+    let mut file = open_regular(path)?;
+    let identity = Identity::from(&file.metadata()?);
+    let contradicted = encoding::contradicted(&file, dialect)?;
+    file.rewind()?;
     let read = BytesRead::default();
     let counted = BufReader::with_capacity(BUFFER, Counted { file, count: read.clone() });
-    let rows = encoding::utf8(counted, dialect)?.and_then(|start| {
+    let start = encoding::utf8(counted, dialect)?.and_then(|start| contradicted.map_or(Ok(start), Err));
+    let rows = start.and_then(|start| {
         Ok(match format {
             Format::Csv => Rows::Csv(Box::new(CsvRows::open(start, dialect)?)),
             Format::Json => Rows::Json(ArrayRows::new(start, dialect)),
@@ -136,11 +148,20 @@ impl Rows {
         Ok(parsed.map(|parsed| parsed.values().map(|values| judge(parsed.place, &values))))
     }
 
-    /// Columns that were ignored.
+    /// Columns that are passed over; those of JSON are known once it has been read: [`Self::ignored_fields`].
     pub(crate) fn ignored(&self) -> &[String] {
         match self {
             Self::Csv(rows) => rows.ignored(),
             Self::Json(_) | Self::Ndjson(_) => &[],
+        }
+    }
+
+    /// Fields of JSON that were passed over so far.
+    pub(crate) fn ignored_fields(&self) -> Vec<String> {
+        match self {
+            Self::Csv(_) => Vec::new(),
+            Self::Json(rows) => rows.names.ignored_fields(),
+            Self::Ndjson(rows) => rows.names.ignored_fields(),
         }
     }
 

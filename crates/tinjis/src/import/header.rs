@@ -1,5 +1,7 @@
 //! A CSV file's header: which column holds which field, by name or by the user's map. Pure: knows no row.
 
+use unicode_normalization::UnicodeNormalization;
+
 use super::row::{Fault, shown};
 use super::settings::Dialect;
 
@@ -63,6 +65,9 @@ fn missing(field: usize, columns: &Columns, dialect: &Dialect) -> Option<String>
             Some(format!("{} is needed, and --map gives it no source", target.fields[field]))
         }
         Some(name) if target.is_required(field) => Some(format!("{name} is missing")),
+        Some(name) if dialect.has_meanings(field) => {
+            Some(format!("{name} is missing, and --status says what its values mean"))
+        }
         _ => None,
     }
 }
@@ -78,15 +83,60 @@ fn unread_status(columns: &Columns, dialect: &Dialect) -> Option<String> {
     ))
 }
 
-/// Whether a column's name may mean the status, also misspelt.
-pub(crate) fn may_be_status(name: &str) -> bool {
-    let name = fold(name);
+/// Parts of names that may tell what is paid, in the languages that `--explain` knows; the likeliest first. What is
+/// not listed here is passed over, and what is paid is charged.
+const STATUS_PARTS: [&str; 25] = [
+    "status",
+    "statut",
+    "paid",
+    "settle",
+    "bezahlt",
+    "gezahlt",
+    "beglichen",
+    "ausgeglichen",
+    "betalt",
+    "betald",
+    "pay\u{e9}",
+    "r\u{e9}gl\u{e9}",
+    "sold\u{e9}",
+    "acquitt\u{e9}",
+    "pagad",
+    "cobrad",
+    "liquidad",
+    "paymentdate",
+    "dateofpayment",
+    "paymentreceived",
+    "zahlungsdatum",
+    "zahlungseingang",
+    "datedepaiement",
+    "fechadepago",
+    "betalningsdatum",
+];
+
+/// Names that addresses have too: they count alone, or beside a word for what is paid.
+const STATES: [&str; 8] =
+    ["state", "zustand", "tilstand", "tillst\u{e5}nd", "\u{e9}tat", "etat", "estado", "paye"];
+const BESIDE_STATES: [&str; 9] =
+    ["payment", "invoice", "order", "document", "zahlung", "rechnung", "faktura", "paiement", "pago"];
+
+/// How likely a column's name is one for the status, also misspelt: the lower the likelier. `None` for other names.
+pub(crate) fn status_rank(name: &str) -> Option<usize> {
+    let name: String = plain(name).chars().filter(|character| character.is_alphabetic()).collect();
     let mut letters: Vec<char> = name.chars().collect();
     letters.sort_unstable();
     let is_misspelt = letters.iter().collect::<String>() == "assttu";
-    name.contains("status")
-        || is_misspelt
-        || ["state", "paid", "is_paid", "paid_at", "paid at"].contains(&name.as_str())
+    let is_state = |state: &&str| {
+        let beside = name.strip_prefix(*state).or_else(|| name.strip_suffix(*state));
+        beside
+            .is_some_and(|beside| beside.is_empty() || BESIDE_STATES.iter().any(|word| beside.contains(word)))
+    };
+    let is_first = is_misspelt || STATES.iter().any(is_state);
+    if is_first { Some(0) } else { STATUS_PARTS.iter().position(|part| name.contains(part)) }
+}
+
+/// Whether a column's name may be one for the status.
+pub(crate) fn may_be_status(name: &str) -> bool {
+    status_rank(name).is_some()
 }
 
 fn hint(names: &[String], dialect: &Dialect) -> &'static str {
@@ -103,9 +153,14 @@ fn hint(names: &[String], dialect: &Dialect) -> &'static str {
     }
 }
 
-/// The form in which names are compared: lower case, without spaces around.
+/// The form in which names are compared: lower case, without spaces around, letters with marks in NFC.
 pub(crate) fn fold(name: &str) -> String {
-    name.trim().to_lowercase()
+    name.trim().nfc().flat_map(char::to_lowercase).collect()
+}
+
+/// The letters and digits of a name: tools write `isPaid`, `is_paid` and `Is paid`.
+pub(crate) fn plain(name: &str) -> String {
+    fold(name).chars().filter(|character| character.is_alphanumeric()).collect()
 }
 
 #[cfg(test)]
@@ -138,7 +193,9 @@ mod tests {
 
     #[test]
     fn a_column_that_may_tell_what_is_paid_is_not_passed_over() {
-        for name in ["Financial Status", "stauts", "State", "paid"] {
+        let names = "Financial Status,stauts,State,paid,isPaid,paidAt,paid_on,Date Paid,Amount Paid,settled,Settled At,\
+            paymentState,Bezahlt am,Statut,\u{c9}tat,Betald,estado,Estado de pago,Pagada";
+        for name in names.split(',') {
             let header = format!("reference,customer_id,currency,amount,{name}");
             let why = found(&header, "ignore-unknown-columns = true").unwrap_err();
             assert!(why.contains("--map status="), "{why}");
@@ -146,6 +203,29 @@ mod tests {
             let mapped = format!("ignore-unknown-columns = true\nmap = {{ status = '{name}' }}");
             assert_eq!(found(&header, &mapped).unwrap()[4], Some(4));
         }
+    }
+
+    #[test]
+    fn addresses_and_recipients_are_passed_over() {
+        for name in ["Billing State", "State/Province", "Statement", "Estate", "Payee", "Payment Method"] {
+            let header = format!("reference,customer_id,currency,amount,{name}");
+            assert!(found(&header, "ignore-unknown-columns = true").is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_found_however_its_marks_are_written() {
+        let header = "reference,customer_id,Wa\u{308}hrung,amount";
+        let places = found(header, "map = { currency = 'W\u{e4}hrung' }").unwrap();
+        assert_eq!(places[2], Some(2));
+    }
+
+    #[test]
+    fn statuses_that_have_meanings_need_their_column() {
+        let header = "reference,customer_id,currency,amount";
+        let why = found(header, "status = { open = 'PENDING' }").unwrap_err();
+        assert!(why.contains("status is missing, and --status says"), "{why}");
+        assert!(found(header, "status = { open = 'PENDING' }\nmap = { status = '' }").is_ok());
     }
 
     #[test]

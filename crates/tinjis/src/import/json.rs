@@ -3,10 +3,12 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, BufRead, Read};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use billing::import_row::{LONE_SURROGATE, ROW_BYTES_MAX};
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -23,6 +25,10 @@ const AHEAD_MAX: usize = 64;
 
 /// Maximum length of an element when unknown fields are ignored.
 const WIDE_ELEMENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Fields that are passed over and remembered: a file may have any number of names.
+const IGNORED_FIELDS_MAX: usize = 1000;
+const IGNORED_NAME_CHARS_MAX: usize = 200;
 
 /// The reader's error for an element over the limit.
 const TOO_LONG: &str = "is too long";
@@ -85,11 +91,13 @@ fn value(raw: &str, may_be_number: bool) -> Value<'_> {
 
 /// Names and limits of the dialect for the visitors.
 #[derive(Clone, Debug)]
-struct Names {
+pub(super) struct Names {
     target: &'static Target,
     sources: Vec<Option<String>>,
     ignore_unknown: bool,
     records: Option<String>,
+    /// Fields that were passed over.
+    ignored: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Names {
@@ -97,7 +105,23 @@ impl Names {
         let Dialect { target, ignore_unknown_columns, records, .. } = dialect;
         let sources =
             (0..target.fields.len()).map(|field| dialect.source(field).map(str::to_owned)).collect();
-        Self { target, sources, ignore_unknown: *ignore_unknown_columns, records: records.clone() }
+        let (ignore_unknown, records) = (*ignore_unknown_columns, records.clone());
+        Self { target, sources, ignore_unknown, records, ignored: Arc::default() }
+    }
+
+    fn ignore(&self, mut name: String) {
+        if let Some((end, _)) = name.char_indices().nth(IGNORED_NAME_CHARS_MAX) {
+            name.truncate(end);
+        }
+        let mut ignored = self.ignored.lock().unwrap_or_else(PoisonError::into_inner);
+        if ignored.len() < IGNORED_FIELDS_MAX {
+            ignored.insert(name);
+        }
+    }
+
+    /// Fields that were passed over so far.
+    pub(super) fn ignored_fields(&self) -> Vec<String> {
+        self.ignored.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     fn unknown(&self, name: &str) -> String {
@@ -108,6 +132,10 @@ impl Names {
             shown(name)
         )
     }
+}
+
+fn duplicate_field(name: &str) -> String {
+    format!("duplicate field {}", shown(name))
 }
 
 /// Reads one object. Unknown fields are mistakes, because a misspelt `status` would charge what is paid.
@@ -139,11 +167,12 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
                     fields.raw[at] = Some(map.next_value()?);
                     continue;
                 }
-                Some(_) => _ = fields.mistake.get_or_insert(format!("duplicate field {}", shown(&name))),
+                Some(_) => _ = fields.mistake.get_or_insert_with(|| duplicate_field(&name)),
                 None if self.0.ignore_unknown && self.0.target.status.is_some() && may_be_status(&name) => {
+                    self.0.ignore(name.clone());
                     _ = unread_status.get_or_insert(name)
                 }
-                None if self.0.ignore_unknown => {}
+                None if self.0.ignore_unknown => self.0.ignore(name),
                 None => _ = fields.mistake.get_or_insert_with(|| self.0.unknown(&name)),
             }
             map.next_value::<IgnoredAny>()?;
@@ -151,7 +180,8 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
         // As in a CSV header: a field that may say what is paid is not ignored silently.
         let is_decided = self.0.target.status.is_none_or(|status| {
             let name = self.0.target.fields[status];
-            fields.raw[status].is_some() || self.0.sources[status].as_deref() != Some(name)
+            let is_given = fields.raw[status].as_deref().is_some_and(|raw| raw.get() != "null");
+            is_given || self.0.sources[status].as_deref() != Some(name)
         });
         if let Some(name) = unread_status.filter(|_| !is_decided) {
             let name = shown(&name);
@@ -167,7 +197,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
 /// Lines of NDJSON; empty lines are skipped.
 pub(crate) struct NdjsonRows<R> {
     inner: R,
-    names: Names,
+    pub(super) names: Names,
     line: u64,
     is_empty: bool,
 }
@@ -220,7 +250,19 @@ impl Names {
         let mut deserializer = serde_json::Deserializer::from_slice(text);
         let fields = ObjectSeed(self).deserialize(&mut deserializer);
         fields.and_then(|fields| deserializer.end().map(|()| fields)).map_err(|error| {
+            let what = what(&error);
             let hint = match text.trim_ascii() {
+                _ if what.contains("unicode") => NOT_UTF_8,
+                [0x1e, ..] => ": U+001E before an object belongs to JSON text sequences (RFC 7464): remove it",
+                [0xef, 0xbb, 0xbf, ..] => {
+                    ": a byte order mark stands only at the beginning of a file: remove it"
+                }
+                text if what == "trailing characters" && text.contains(&b'\r') => {
+                    ": lines end with LF or CRLF, not with CR alone: save the file so"
+                }
+                [b'{', .., b'}'] if what == "trailing characters" => {
+                    ": one object stands on each line: begin a line with each"
+                }
                 [b'{', ..] if error.is_eof() => {
                     ": an object stands on one line; objects over several lines are a JSON array, in [ ] and with commas"
                 }
@@ -229,10 +271,12 @@ impl Names {
                 [b'{', ..] => "",
                 _ => ": a JSON object is needed on each line",
             };
-            Fault::new(line, format!("byte {}", error.column()), format!("{}{hint}", what(&error)))
+            Fault::new(line, format!("byte {}", error.column()), format!("{what}{hint}"))
         })
     }
 }
+
+const NOT_UTF_8: &str = ": if the file is not UTF-8, name its encoding by --encoding";
 
 /// What is wrong, without the place.
 pub(super) fn what(error: &serde_json::Error) -> String {
@@ -243,19 +287,21 @@ pub(super) fn what(error: &serde_json::Error) -> String {
 /// Elements of one JSON array.
 pub(crate) struct ArrayRows {
     elements: Receiver<Result<Parsed, Fault>>,
+    pub(super) names: Names,
 }
 
 impl ArrayRows {
     pub(crate) fn new(start: Start, dialect: &Dialect) -> Self {
         let names = Names::of(dialect);
         let (sender, elements) = sync_channel(AHEAD_MAX);
+        let rows = Self { elements, names: names.clone() };
         // The thread ends with the file, with the first mistake, or when the receiver is gone.
         std::thread::spawn(move || {
             if let Err(fault) = read_array(start, &names, &sender) {
                 let _gone = sender.send(Err(fault));
             }
         });
-        Self { elements }
+        rows
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Parsed>, Fault> {
@@ -323,7 +369,7 @@ fn read_array(
                 ": the array has ended, but the file goes on; objects on lines of their own are .ndjson"
             }
             "trailing comma" => ": remove it: no comma stands behind the last element or field",
-            _ if what.contains("unicode") => ": if the file is not UTF-8, name its encoding by --encoding",
+            _ if what.contains("unicode") => NOT_UTF_8,
             _ => "",
         };
         Fault::new(error.line() as u64, format!("byte {}", error.column()), format!("{what}{hint}"))
@@ -367,7 +413,11 @@ impl<'de> Visitor<'de> for &Document<'_> {
         let mut found = false;
         let mut first = None;
         while let Some(name) = object.next_key::<String>()? {
-            if self.names.records.as_ref() == Some(&name) && !found {
+            if self.names.records.as_ref() == Some(&name) {
+                // Which of two arrays holds the rows cannot be known.
+                if found {
+                    return Err(A::Error::custom(duplicate_field(&name)));
+                }
                 found = true;
                 object.next_value_seed(Records(self))?;
             } else {

@@ -163,6 +163,7 @@ fn check<R: FileRow>(options: &Options) -> anyhow::Result<Checked> {
                 notes.so_far(opened.read.so_far());
             }
         }
+        notes.ignored_columns(&rows.ignored_fields());
         notes.end_of_file(checked.rows, rows.ends_in_mid_line());
         Ok(())
     });

@@ -265,6 +265,7 @@ pub(crate) fn parse_reference(value: &Value<'_>, dialect: &Dialect) -> Result<Re
         }
     }
     let text = required(value)?;
+    check_spreadsheet_error(text)?;
     if is_shortened_number(text) {
         return Err(format!(
             "{} is a number that a spreadsheet has shortened: format the column as text and export again",
@@ -274,12 +275,36 @@ pub(crate) fn parse_reference(value: &Value<'_>, dialect: &Dialect) -> Result<Re
     import_row::reference(text)
 }
 
-/// Whether the text is a shortened number, such as `1.23457E+11` or `1,23E+11`.
+/// Whether the text is a shortened number, such as `1.23457E+11`, `1,23E+11`, `-1.5E-05` or `1.23E15`. A name may look
+/// like `1E5`.
 fn is_shortened_number(text: &str) -> bool {
     let Some((mantissa, exponent)) = text.split_once(['E', 'e']) else { return false };
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let (whole, decimals) = mantissa.split_once(['.', ',']).unwrap_or((mantissa, "0"));
-    exponent.strip_prefix('+').is_some_and(is_digits) && is_digits(whole) && is_digits(decimals)
+    let mantissa = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    let decimals = mantissa.split_once(['.', ',']);
+    let (whole, behind) = decimals.unwrap_or((mantissa, "0"));
+    let signed = exponent.strip_prefix(['+', '-']);
+    (signed.is_some() || decimals.is_some())
+        && is_digits(signed.unwrap_or(exponent))
+        && is_digits(whole)
+        && is_digits(behind)
+}
+
+/// Refuses what a spreadsheet exports in place of a value: rows would share it as if it were a name.
+pub(crate) fn check_spreadsheet_error(text: &str) -> Result<(), String> {
+    let why = "stands for an error of a spreadsheet: correct it there and export again";
+    if is_spreadsheet_error(text) { Err(format!("{} {why}", shown(text))) } else { Ok(()) }
+}
+
+/// `#NAME?`, `#DIV/0!`, `#N/A` and its German form `#NV`, `Err:502`, and the marks of a column that is too narrow.
+fn is_spreadsheet_error(text: &str) -> bool {
+    let code = text.strip_prefix("Err:").is_some_and(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
+    let Some(name) = text.strip_prefix('#') else { return code };
+    let is_word =
+        |word: &str| word.bytes().all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'/' | b'0' | b'_'));
+    matches!(name, "N/A" | "NV")
+        || name.strip_suffix(['!', '?']).is_some_and(is_word)
+        || !name.is_empty() && name.bytes().all(|byte| byte == b'#')
 }
 
 fn parse_customer_id(value: &Value<'_>) -> Result<i32, String> {
@@ -323,20 +348,31 @@ pub(crate) fn parse_amount(
     }
 }
 
+/// No value is PENDING only in the column of our own format: in another tool's it may stand for what is paid.
 fn parse_status(value: &Value<'_>, dialect: &Dialect) -> Result<Meaning, String> {
+    const SAY: &str = "say what that means by --status, as =PENDING, =PAID or =SKIP";
     let text = match value {
-        Value::Missing => return Ok(Meaning::Pending),
+        Value::Missing => "",
         Value::Bad(why) => return Err((*why).to_owned()),
         Value::Text(text) | Value::Number(text) | Value::Json(text) => text.as_ref(),
     };
+    let status = dialect.target.status.and_then(|field| Some((dialect.source(field)?, field)));
+    let Some((source, field)) = status else { return Ok(Meaning::Pending) };
     if let Some(statuses) = &dialect.statuses {
         let known = || statuses.keys().map(|name| shown(name)).collect::<Vec<_>>().join(", ");
-        return statuses.get(text).copied().ok_or_else(|| {
-            format!("{} is none of the statuses of --status ({}): say what it means", shown(text), known())
+        return statuses.get(text).copied().ok_or_else(|| match text {
+            "" => format!("is missing or empty, which --status ({}) does not name: {SAY}", known()),
+            _ => format!(
+                "{} is none of the statuses of --status ({}): say what it means",
+                shown(text),
+                known()
+            ),
         });
     }
-    if text.is_empty() {
-        return Ok(Meaning::Pending);
+    match text {
+        "" if source == dialect.target.fields[field] => return Ok(Meaning::Pending),
+        "" => return Err(format!("is missing or empty: {SAY}")),
+        _ => {}
     }
     let paid = import_row::status(text);
     paid.map(|paid| if paid { Meaning::Paid } else { Meaning::Pending })
@@ -351,6 +387,9 @@ pub(crate) fn suspicion(reference: &str) -> Option<&'static str> {
             return Some("begins like a formula of a spreadsheet");
         }
         _ => {}
+    }
+    if ["TRUE", "FALSE", "WAHR", "FALSCH"].contains(&reference) {
+        return Some("is what spreadsheets make of the words true and false");
     }
     is_date(reference).then_some("looks like a date, which spreadsheets make of names like 1-2")
 }
@@ -470,12 +509,52 @@ mod tests {
 
     #[test]
     fn a_reference_that_a_spreadsheet_has_shortened_is_refused() {
-        for reference in ["1.23457E+11", "1,23E+11", "2E+05"] {
+        for reference in
+            ["1.23457E+11", "1,23E+11", "2E+05", "1.23E15", "1.23457E-05", "5E-05", "-1.23E+11", "-1.5E3"]
+        {
             let faults = faults(&values([reference, "1", "EUR", "1", ""]), "");
             assert!(faults[0].reason.contains("spreadsheet"), "{reference}: {faults:?}");
         }
-        for reference in ["1E5", "E+11", "SE+11", "1.2.3E+4", "12E"] {
+        for reference in ["1E5", "-1E5", "E+11", "SE+11", "1.2.3E+4", "12E"] {
             good(&values([reference, "1", "EUR", "1", ""]), "");
+        }
+    }
+
+    #[test]
+    fn an_error_of_a_spreadsheet_is_no_reference() {
+        for reference in
+            ["########", "##", "#NAME?", "#N/A", "#NV", "#REF!", "#DIV/0!", "#VALUE!", "#BEZUG!", "Err:502"]
+        {
+            let faults = faults(&values([reference, "1", "EUR", "1", ""]), "");
+            assert!(faults[0].reason.contains("error of a spreadsheet"), "{reference}: {faults:?}");
+        }
+        for reference in ["#1001", "#A-1", "#", "#NEW", "Err", "Err:x", "A#"] {
+            good(&values([reference, "1", "EUR", "1", ""]), "");
+        }
+    }
+
+    #[test]
+    fn no_status_is_pending_only_in_a_column_of_our_own() {
+        let missing = |status: Value<'static>| {
+            let mut row = values(["I1", "1", "EUR", "1", ""]);
+            row[4] = status;
+            row
+        };
+        for none in [Value::Missing, Value::Text(Cow::Borrowed(""))] {
+            let row = missing(none);
+            for profile in [
+                "map = { status = 'state' }",
+                "status = { paid = 'PAID' }",
+                "map = { status = 'state' }\nstatus = { paid = 'PAID' }",
+            ] {
+                let faults = faults(&row, profile);
+                assert!(faults[0].reason.contains("as =PENDING, =PAID or =SKIP"), "{profile}: {faults:?}");
+            }
+            let meaning = "map = { status = 'state' }\nstatus = { '' = 'PAID' }";
+            assert!(good(&row, meaning).paid);
+            for profile in ["", "map = { status = 'status' }", "map = { status = '' }"] {
+                assert!(!good(&row, profile).paid, "{profile}");
+            }
         }
     }
 
@@ -524,6 +603,9 @@ mod tests {
     fn what_spreadsheets_make_of_names_is_suspected() {
         for reference in ["02-Jan", "Jan-26", "2026-11-28", "28.11.2026", "1/2/26", "2-Jan-2026"] {
             assert!(suspicion(reference).unwrap().contains("date"), "{reference}");
+        }
+        for reference in ["TRUE", "FALSCH"] {
+            assert!(suspicion(reference).unwrap().contains("true and false"), "{reference}");
         }
         for reference in ["=1+1", "@SUM(A1)", "+1-2", "-5"] {
             assert!(suspicion(reference).unwrap().contains("formula"), "{reference}");

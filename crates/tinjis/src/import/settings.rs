@@ -8,8 +8,9 @@ use billing::money::Currency;
 use encoding_rs::Encoding;
 use serde::Deserialize;
 
-use chassis::config::Problems;
+use chassis::config::{Problems, read_regular_text};
 
+use super::amount;
 use super::file::Format;
 use super::target::Target;
 
@@ -87,6 +88,7 @@ impl FileSettings {
         let settings = self.settings.over(profile);
         let dialect = settings.check(target, |setting, why| problems.add(setting, why));
         let format = settings.format(file).map_err(|why| problems.add("FILE", why)).ok()?;
+        settings.check_format(format, |setting, why| problems.add(setting, why));
         Some((format, dialect))
     }
 }
@@ -173,6 +175,11 @@ impl Dialect {
         }
     }
 
+    /// Whether `--status` says what the field's values mean.
+    pub(crate) fn has_meanings(&self, field: usize) -> bool {
+        self.target.status == Some(field) && self.statuses.is_some()
+    }
+
     /// Whether the field was mapped: then the value comes from another tool, with the conventions of that tool.
     pub(crate) fn is_mapped(&self, field: usize) -> bool {
         matches!(self.sources.get(field), Some(Source::Named(_)))
@@ -182,11 +189,8 @@ impl Dialect {
 impl Settings {
     /// Reads a profile.
     pub(crate) fn of_profile(path: &Path) -> Result<Self, String> {
-        let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        if metadata.len() > PROFILE_BYTES_MAX {
-            return Err(format!("{} is longer than {PROFILE_BYTES_MAX} bytes", path.display()));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = read_regular_text(path, PROFILE_BYTES_MAX)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
         toml::from_str(&text).map_err(|error| format!("{}: {}", path.display(), error.to_string().trim()))
     }
 
@@ -224,6 +228,22 @@ impl Settings {
         };
         Format::of(&PathBuf::from(format!("x.{name}")))
             .ok_or_else(|| "--format must be csv, json or ndjson".to_owned())
+    }
+
+    /// A setting of another format would have no effect: lines that it passes over would be imported.
+    fn check_format(&self, format: Format, mut mistake: impl FnMut(&'static str, String)) {
+        for (setting, of, is_given) in [
+            ("--delimiter", Format::Csv, self.delimiter.is_some()),
+            ("--skip-lines", Format::Csv, self.skip_lines.is_some_and(|lines| lines > 0)),
+            ("--header", Format::Csv, self.header.is_some()),
+            ("--records", Format::Json, self.records.is_some()),
+        ] {
+            if is_given && of != format {
+                let why =
+                    format!("belongs to {of}, and the file is {format}: leave it out, or give --format {of}");
+                mistake(setting, why);
+            }
+        }
     }
 
     /// Checks all settings and reports each mistake with its setting.
@@ -332,9 +352,9 @@ fn thousands(text: &str) -> Result<char, String> {
     let mut characters = text.chars();
     match (characters.next(), characters.next()) {
         _ if text == "space" => Ok(' '),
-        (Some('\u{a0}' | '\u{202f}'), None) => Ok(' '),
-        (Some('\u{2019}'), None) => Ok('\''),
-        (Some(character @ (' ' | '.' | ',' | '\'' | '_')), None) => Ok(character),
+        (Some(character), None) if amount::is_space(character) => Ok(' '),
+        (Some(character), None) if amount::is_apostrophe(character) => Ok('\''),
+        (Some(character @ ('.' | ',' | '_')), None) => Ok(character),
         _ => Err("must be one of . , ' _ or the word space".to_owned()),
     }
 }
@@ -428,6 +448,29 @@ mod tests {
         assert!(
             toml::from_str::<Settings>("delimeter = ';'").unwrap_err().to_string().contains("unknown field")
         );
+    }
+
+    #[test]
+    fn settings_of_another_format_are_mistakes() {
+        let mistakes = |profile: &str, format| {
+            let settings: Settings = toml::from_str(profile).unwrap();
+            let mut found = Vec::new();
+            settings.check_format(format, |setting, why| {
+                assert!(why.contains("leave it out"), "{why}");
+                found.push(setting);
+            });
+            found
+        };
+        let of_csv = "delimiter = ';'\nskip-lines = 1\nheader = ['a']";
+        for format in [Format::Json, Format::Ndjson] {
+            assert_eq!(mistakes(of_csv, format), ["--delimiter", "--skip-lines", "--header"]);
+        }
+        assert!(mistakes(of_csv, Format::Csv).is_empty());
+        assert!(mistakes("skip-lines = 0", Format::Json).is_empty());
+        for format in [Format::Csv, Format::Ndjson] {
+            assert_eq!(mistakes("records = 'data'", format), ["--records"]);
+        }
+        assert!(mistakes("records = 'data'", Format::Json).is_empty());
     }
 
     #[test]

@@ -123,7 +123,9 @@ fn judge(place: Place, values: &[Value<'_>], dialect: &Dialect) -> Judged<Subscr
             }
             _ if field == target.amount => amount(value, dialect, known).map(|text| text.map(Json::from)),
             Value::Json(raw) => prices(raw, dialect, known).map(Some),
-            Value::Text(text) | Value::Number(text) => Ok(Some(text.as_ref().into())),
+            Value::Text(text) | Value::Number(text) => {
+                super::row::check_spreadsheet_error(text).map(|()| Some(text.as_ref().into()))
+            }
             Value::Bad(why) => Err((*why).to_owned()),
             Value::Missing => Ok(None),
         };
@@ -213,6 +215,13 @@ mod tests {
         let wrong = read("a.csv", "Vertrag;Kunde;Betrag;Beginn\nV-1;Müller;12.50;2026-01-31\n", GERMAN);
         let wrong = wrong.expect("readable").concat();
         assert!(wrong.starts_with("line 2, reference \"V-1\", column amount (\"Betrag\"):"), "{wrong}");
+    }
+
+    #[test]
+    fn an_error_of_a_spreadsheet_is_no_customer() {
+        let file = "reference,customer_reference,currency,amount,starts_on\nS-1,#N/A,EUR,1,2026-01-31\n";
+        let why = read("a.csv", file, "").expect("readable").concat();
+        assert!(why.contains("column customer_reference: \"#N/A\" stands for an error"), "{why}");
     }
 
     #[test]

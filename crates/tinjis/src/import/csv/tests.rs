@@ -36,6 +36,12 @@ fn quotes_crlf_and_line_breaks_in_fields_keep_the_line_right() {
 }
 
 #[test]
+fn a_carriage_return_inside_quotes_stays_what_it_is() {
+    let file = format!("{HEADER}\"a\rb\",1,EUR,1\r\n\"c\r\nd\",1,EUR,1\r\nlast,1,EUR,1\r\n");
+    assert_eq!(read(file), [(2, text("a\rb")), (3, text("c\r\nd")), (5, text("last"))]);
+}
+
+#[test]
 fn empty_lines_are_passed_over_and_counted() {
     let file = format!("{HEADER}\n\nI1,1,EUR,1\r\n\r\n\r\nI2,1,EUR,1\n\n");
     assert_eq!(read(file), [(4, text("I1")), (7, text("I2"))]);

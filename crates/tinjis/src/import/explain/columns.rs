@@ -1,7 +1,7 @@
 //! Names of columns in which other tools usually keep what an import needs, and usual meanings of their statuses. These
 //! are proposals for a reader; nothing is imported by them. Knows no server.
 
-use super::super::header::may_be_status;
+use super::super::header::{fold, plain, status_rank};
 use super::super::target::{SUBSCRIPTIONS, Target};
 
 /// Candidates for each field, best first, as indexes of the names.
@@ -34,10 +34,18 @@ const INVOICE_REFERENCE: Known = (
         "belegnummer",
         "belegfeld1",
         "fakturanummer",
+        "fakturanr",
+        "num\u{e9}rodefacture",
+        "numerodefacture",
+        "nfacture",
+        "n\u{fa}merodefactura",
+        "numerodefactura",
         "ordernumber",
         "number",
         "invoiceid",
         "invoice",
+        "facture",
+        "factura",
         "id",
         "name",
     ],
@@ -80,10 +88,20 @@ const KNOWN: [Known; 11] = [
             "kundennr",
             "kundenummer",
             "kundnummer",
+            "kundenr",
+            "kundnr",
+            "num\u{e9}roclient",
+            "num\u{e9}rodeclient",
+            "codeclient",
+            "n\u{fa}merodecliente",
+            "numerodecliente",
+            "c\u{f3}digocliente",
             "debitorennummer",
             "debitor",
             "konto",
             "customer",
+            "client",
+            "cliente",
             "account",
         ],
     ),
@@ -102,8 +120,11 @@ const KNOWN: [Known; 11] = [
             "waehrung",
             "wkzumsatz",
             "valuta",
+            "valutakod",
             "devise",
+            "monnaie",
             "moneda",
+            "divisa",
         ],
     ),
     (
@@ -122,11 +143,17 @@ const KNOWN: [Known; 11] = [
             "betrag",
             "bruttobetrag",
             "gesamtbetrag",
+            "rechnungsbetrag",
             "umsatzohnesollhabenkz",
             "bel\u{f8}b",
             "belopp",
+            "attbetala",
+            "montantttc",
+            "totalttc",
             "montant",
+            "importetotal",
             "importe",
+            "monto",
             "price",
             "preis",
         ],
@@ -153,7 +180,7 @@ pub(super) fn mapping(names: &[String], target: &'static Target) -> Mapping {
     let mut mapping = Mapping { target, fields: vec![Vec::new(); target.fields.len()] };
     let is_told = |field: &usize| target.json != Some(*field) && target.status != Some(*field);
     for field in (0..target.fields.len()).filter(is_told) {
-        let own = names.iter().position(|name| name.trim().eq_ignore_ascii_case(target.fields[field]));
+        let own = names.iter().position(|name| fold(name) == target.fields[field]);
         let found = known(target.fields[field], target)
             .iter()
             .filter_map(|known| plain.iter().position(|name| name == known));
@@ -164,26 +191,28 @@ pub(super) fn mapping(names: &[String], target: &'static Target) -> Mapping {
         }
     }
     if let Some(status) = target.status {
-        mapping.fields[status] = (0..names.len())
-            .filter(|at| may_be_status(&names[*at]) && !mapping.fields.iter().any(|used| used.contains(at)))
+        let is_other = |at: usize| fold(&names[at]) != target.fields[status];
+        let mut found: Vec<(bool, usize, usize)> = (0..names.len())
+            .filter(|at| !mapping.fields.iter().any(|used| used.contains(at)))
+            .filter_map(|at| Some((is_other(at), status_rank(&names[at])?, at)))
             .collect();
+        found.sort_unstable();
+        mapping.fields[status] = found.into_iter().map(|(_, _, at)| at).collect();
     }
     mapping
-}
-
-fn plain(name: &str) -> String {
-    name.to_lowercase().chars().filter(|character| character.is_alphanumeric()).collect()
 }
 
 /// The usual meaning of a status.
 pub(super) fn meaning(status: &str) -> Option<&'static str> {
     match plain(status).as_str() {
         "pending" | "open" | "unpaid" | "notpaid" | "pastdue" | "overdue" | "paymentdue" | "due"
-        | "offen" | "f\u{e4}llig" => Some("PENDING"),
-        "paid" | "completed" | "closed" | "settled" | "bezahlt" => Some("PAID"),
-        "void" | "voided" | "cancelled" | "canceled" | "draft" | "deleted" | "storniert" | "entwurf" => {
-            Some("SKIP")
-        }
+        | "offen" | "f\u{e4}llig" | "unbezahlt" | "impay\u{e9}" | "impay\u{e9}e" | "pendiente"
+        | "obetald" | "ubetalt" => Some("PENDING"),
+        "paid" | "completed" | "closed" | "settled" | "bezahlt" | "pay\u{e9}" | "pay\u{e9}e" | "pagado"
+        | "pagada" | "betald" | "betalt" => Some("PAID"),
+        "void" | "voided" | "cancelled" | "canceled" | "draft" | "deleted" | "storniert" | "entwurf"
+        | "annul\u{e9}" | "annul\u{e9}e" | "brouillon" | "anulado" | "anulada" | "borrador" | "makulerad"
+        | "annulleret" | "kladde" => Some("SKIP"),
         _ => None,
     }
 }
@@ -209,6 +238,18 @@ mod tests {
         assert_eq!(
             mapped("Umsatz (ohne Soll/Haben-Kz),WKZ Umsatz,Konto,Belegfeld 1"),
             names(["Belegfeld 1", "Konto", "WKZ Umsatz", "Umsatz (ohne Soll/Haben-Kz)", ""])
+        );
+        assert_eq!(
+            mapped("Paid At,Num\u{e9}ro de facture,Client,Devise,Montant TTC,Billing State,Statut"),
+            names(["Num\u{e9}ro de facture", "Client", "Devise", "Montant TTC", "Statut"])
+        );
+        assert_eq!(
+            mapped("Fakturanr,Kundnr,Valuta,Belopp,Betald"),
+            names(["Fakturanr", "Kundnr", "Valuta", "Belopp", "Betald"])
+        );
+        assert_eq!(
+            mapped("Fulfillment Status,N\u{fa}mero de factura,cliente,divisa,importe,status")[4].as_deref(),
+            Some("status")
         );
         assert_eq!(mapped("amount,total,reference,id")[0].as_deref(), Some("reference"));
         assert_eq!(mapped("amount,total,reference,id")[3].as_deref(), Some("amount"));

@@ -6,6 +6,7 @@ use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use serde_json::value::RawValue;
 
 use super::super::csv::separator_line;
+use super::super::encoding::{UTF_32, is_utf_32};
 use super::super::file::Format;
 
 /// Maximum number of rows that are read.
@@ -26,6 +27,9 @@ pub(super) struct Sample {
 impl Sample {
     /// Reads the beginning of a file, or returns why it cannot be read.
     pub(super) fn of(bytes: &[u8], is_cut: bool, format: Format) -> Result<Self, String> {
+        if is_utf_32(bytes) {
+            return Err(UTF_32.to_owned());
+        }
         let mut sample = Self::default();
         let text = sample.decode(bytes);
         match format {
@@ -46,6 +50,11 @@ impl Sample {
     pub(super) fn values(&self, column: usize) -> impl Iterator<Item = &str> {
         let values = self.rows.iter().filter_map(move |row| row.get(column));
         values.map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether a row has no value in a column.
+    pub(super) fn has_empty(&self, column: usize) -> bool {
+        self.rows.iter().any(|row| row.get(column).is_none_or(String::is_empty))
     }
 
     fn set(&mut self, name: &'static str, value: impl Into<toml::Value>, why: impl Into<String>) {
@@ -142,8 +151,11 @@ impl Sample {
     }
 
     fn objects(&mut self, objects: &[Object]) -> Option<()> {
-        let first = objects.first()?;
-        self.names = first.keys().cloned().collect();
+        objects.first()?;
+        for object in objects.iter().take(ROWS_MAX) {
+            let more = object.keys().filter(|name| !self.names.contains(name)).cloned().collect::<Vec<_>>();
+            self.names.extend(more);
+        }
         let text = |value: &RawValue| match value.get() {
             "null" => String::new(),
             text => serde_json::from_str(text).unwrap_or_else(|_| text.to_owned()),

@@ -1,6 +1,8 @@
 //! How the amounts of a file are written: which mark separates decimals, and which groups thousands. Ambiguous amounts
 //! are not decided here. Knows no profile and no file.
 
+use super::super::amount;
+
 /// What separates the digits of amounts.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Separators {
@@ -14,6 +16,10 @@ pub(super) enum Separators {
     },
     /// All amounts could be read in two ways.
     Unclear {
+        example: String,
+    },
+    /// Groups of another size than three, such as India's `1,23,456.00`.
+    NotInThrees {
         example: String,
     },
     /// The decimal mark is a comma in some amounts and a point in others.
@@ -31,20 +37,22 @@ impl Separators {
         for text in texts {
             points.add(text, '.', ',');
             commas.add(text, ',', '.');
-            let space =
-                text.trim().chars().find(|c| matches!(c, ' ' | '\u{a0}' | '\u{202f}' | '\'' | '\u{2019}'));
-            group = group.or(space);
+            let is_group = |c: &char| amount::is_space(*c) || amount::is_apostrophe(*c);
+            group = group.or_else(|| text.trim().chars().find(is_group));
             if text.len() > example.len() {
                 example = text;
             }
         }
         let example = example.to_owned();
-        let group =
-            group.map(|group| if matches!(group, '\'' | '\u{2019}') { "'" } else { "space" }.to_owned());
-        let named = |decimal_comma, thousands: Option<&str>| Self::Named {
-            decimal_comma,
-            thousands: group.clone().or(thousands.map(str::to_owned)),
-            example: example.clone(),
+        let group = group.map(|group| if amount::is_apostrophe(group) { '\'' } else { ' ' });
+        let named = |decimal_comma, thousands: Option<char>| {
+            let thousands = group.or(thousands);
+            let other = thousands.and_then(|mark| texts.iter().find(|text| is_grouped_otherwise(text, mark)));
+            if let Some(other) = other {
+                return Self::NotInThrees { example: other.trim().to_owned() };
+            }
+            let thousands = thousands.map(|mark| if mark == ' ' { "space".to_owned() } else { mark.into() });
+            Self::Named { decimal_comma, thousands, example: example.clone() }
         };
         if let (Some(comma), Some(point)) = (&commas.before_decimals, &points.before_decimals) {
             return Self::Mixed { comma: comma.clone(), point: point.clone() };
@@ -57,11 +65,17 @@ impl Separators {
             (false, true) => Self::Plain { all_whole: false },
             (true, false) if commas.can_only_group => Self::Unclear { example },
             (true, false) => named(true, None),
-            (true, true) if points.before_decimals.is_some() => named(false, Some(",")),
-            (true, true) if commas.before_decimals.is_some() => named(true, Some(".")),
+            (true, true) if points.before_decimals.is_some() => named(false, Some(',')),
+            (true, true) if commas.before_decimals.is_some() => named(true, Some('.')),
             (true, true) => Self::Unclear { example },
         }
     }
+}
+
+fn is_grouped_otherwise(text: &str, mark: char) -> bool {
+    let is_decimal = |character| character != mark && matches!(character, '.' | ',');
+    let whole = text.trim().trim_start_matches('-').split(is_decimal).next().unwrap_or_default();
+    whole.starts_with(|first: char| first.is_ascii_digit()) && amount::ungroup(whole, mark).is_none()
 }
 
 /// The use of one mark in amounts.
@@ -120,6 +134,8 @@ mod tests {
             (&["1,234", "12.15"], named(false, Some(","), "1,234")),
             (&["1,234,567.00"], named(false, Some(","), "1,234,567.00")),
             (&["1,234", "1.234"], Separators::Unclear { example: "1,234".to_owned() }),
+            (&["1,23,456.00", "3.00"], Separators::NotInThrees { example: "1,23,456.00".to_owned() }),
+            (&["3,00", "1.2345,00"], Separators::NotInThrees { example: "1.2345,00".to_owned() }),
             (&["12.15", "12,15"], mixed("12,15", "12.15")),
             (&["1,234.50", "1.234,50", "5"], mixed("1.234,50", "1,234.50")),
         ] {

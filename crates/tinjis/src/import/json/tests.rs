@@ -58,6 +58,7 @@ fn an_array_may_stand_in_a_named_field_of_an_object() {
         (r#"{"reference":"a"}"#, "", "--format ndjson"),
         (r#"{"rows":[]}"#, "records = 'data'", "no field"),
         ("[]", "records = 'data'", "is an array"),
+        (r#"{"data":[{"reference":"a"}],"data":[]}"#, "records = 'data'", "duplicate field \"data\""),
         (r#"{"data":{}}"#, "records = 'data'", "in the field of --records"),
         ("7", "", "an array of objects"),
     ] {
@@ -120,6 +121,46 @@ fn a_field_that_may_tell_what_is_paid_is_not_passed_over() {
     for map in ["map = { status = '' }", "map = { status = 'Status' }"] {
         let found = lines(line, &format!("ignore-unknown-columns = true\n{map}")).0;
         assert_eq!(found, [named(1, None, "a")], "{map}");
+    }
+}
+
+#[test]
+fn a_status_of_null_is_as_if_it_were_missing() {
+    let line = r#"{"reference":"a","status":null,"isPaid":true}"#;
+    let fault = lines(line, "ignore-unknown-columns = true").0.remove(0).2;
+    assert!(fault.unwrap_err().contains("\"isPaid\" may tell what is paid"));
+}
+
+#[test]
+fn fields_that_are_passed_over_are_known_once_each_and_to_a_limit() {
+    let profile = "ignore-unknown-columns = true\nmap = { status = '' }";
+    let file = r#"{"reference":"a","x":1,"isPaid":true}
+{"reference":"b","y":1,"x":[2]}"#;
+    let mut rows = NdjsonRows::new(file.as_bytes(), &dialect(profile));
+    while rows.next().unwrap().is_some() {}
+    assert_eq!(rows.names.ignored_fields(), ["isPaid", "x", "y"]);
+
+    let many: Vec<String> = (0..2000).map(|number| format!(r#"{{"f{number}":1}}"#)).collect();
+    let start: Start = Box::new(io::Cursor::new(format!("[{}]", many.join(",")).into_bytes()));
+    let mut rows = ArrayRows::new(start, &dialect(profile));
+    while rows.next().unwrap().is_some() {}
+    assert_eq!(rows.names.ignored_fields().len(), IGNORED_FIELDS_MAX);
+}
+
+#[test]
+fn a_line_that_is_no_object_says_what_to_do() {
+    for (line, part) in [
+        (&b"{\"reference\":\"\xfc\"}"[..], "--encoding"),
+        (b"{\"reference\":\"a\"}\r{\"reference\":\"b\"}", "not with CR alone"),
+        (b"{\"reference\":\"a\"} {\"reference\":\"b\"}", "one object stands on each line"),
+        (b"\x1e{\"reference\":\"a\"}", "RFC 7464"),
+        (b"\xef\xbb\xbf{\"reference\":\"a\"}", "a byte order mark"),
+    ] {
+        let file = [b"{\"reference\":\"good\"}\n", line, b"\n"].concat();
+        let mut rows = NdjsonRows::new(file.as_slice(), &dialect(""));
+        let (found, _) = all(|| rows.next());
+        assert_eq!(found[0], named(1, None, "good"));
+        assert!(found[1].2.as_ref().unwrap_err().contains(part), "{part}: {found:?}");
     }
 }
 
