@@ -8,10 +8,10 @@ use std::process::ExitCode;
 
 use ::http::Uri;
 use ::http::uri::{PathAndQuery, Scheme};
-use chassis::client::port;
+use chassis::client::http_url;
 use chassis::config::{
-    Common, CommonArgs, CommonDefaults, Problems, Setting, TokenSource, checked, client_tls, load, path,
-    token_file, unquote,
+    Common, CommonArgs, CommonDefaults, Problems, Setting, TokenSource, checked, client_tls, load,
+    no_client_tls, path, token_file, unquote,
 };
 use chassis::tls::ClientFiles;
 use uuid::Uuid;
@@ -241,16 +241,11 @@ impl Args {
         endpoint: &Uri,
         problems: &mut Problems,
     ) -> Result<Option<ClientFiles>, InvalidConfig> {
-        let settings @ [ca, cert, key] = [&self.provider_ca, &self.provider_cert, &self.provider_key];
+        let files @ [ca, cert, key] = [&self.provider_ca, &self.provider_cert, &self.provider_key];
         if endpoint.scheme() == Some(&Scheme::HTTPS) {
             return client_tls(ca, cert, key, problems).map(Some).ok_or(InvalidConfig);
         }
-        let given = settings.into_iter().filter(|setting| setting.is_given());
-        let given: Vec<&str> = given.map(Setting::name).collect();
-        for setting in &given {
-            problems.add(setting, format!("is given, but {endpoint} is not called over TLS; say https://"));
-        }
-        if given.is_empty() { Ok(None) } else { Err(InvalidConfig) }
+        if no_client_tls(files, endpoint, problems) { Ok(None) } else { Err(InvalidConfig) }
     }
 }
 
@@ -310,22 +305,7 @@ fn endpoint(
 }
 
 fn endpoint_url(text: &str) -> Result<Uri, String> {
-    let text = unquote(text);
-    if text.contains('@') {
-        return Err("must not hold credentials; the token has a setting of its own".to_owned());
-    }
-    let no_url = || format!("\"{text}\" is no URL with a scheme, as {ENDPOINT} is");
-    let url = text.parse::<Uri>().map_err(|_| no_url())?;
-    if let Some(Err(why)) = url.authority().map(port) {
-        return Err(format!("\"{text}\" is no URL: {why}"));
-    }
-    match url.scheme() {
-        Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => Ok(url),
-        Some(_) if text.contains("://") => {
-            Err(format!("\"{text}\" has a scheme that is not called; http:// and https:// are"))
-        }
-        _ => Err(no_url()),
-    }
+    http_url(unquote(text), ENDPOINT)
 }
 
 fn with_invoice_app_path(url: Uri) -> Uri {
@@ -423,6 +403,9 @@ mod tests {
                 "{url}: {mistake}"
             );
         }
+        assert!(endpoint_of(Some("http://a/b@c"), None, None).is_ok());
+        let mistake = endpoint_of(Some("http://a/#frag"), None, None).unwrap_err();
+        assert!(mistake.contains("must not have a fragment"), "{mistake}");
         let mistake = endpoint_of(None, None, Some("http://user:password@a")).unwrap_err();
         assert!(mistake.contains("payment-provider-url") && !mistake.contains("password"), "{mistake}");
     }

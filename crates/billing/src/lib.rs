@@ -35,7 +35,6 @@ pub mod money;
 mod open;
 pub mod plot;
 pub mod preview;
-pub mod printable;
 pub mod protocol;
 pub mod provider;
 pub mod reference;

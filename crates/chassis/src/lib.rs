@@ -13,6 +13,7 @@ mod error_chain;
 pub mod gate;
 pub mod postgres;
 pub mod presence;
+pub mod printable;
 pub mod problem;
 pub mod program;
 pub mod query;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use chassis::caller::CallerRules;
 use chassis::config::{
     CallerArgs, Common, CommonArgs, CommonDefaults, DatabaseUrl, Problems, Setting, TokenSource, boolean,
-    checked, load, on_or_off, path, token_file,
+    checked, load, on_or_off, path, read_regular_text, token_file,
 };
 
 use crate::faults::draw::{Seed, Share};
@@ -23,6 +23,9 @@ pub const DEFAULTS: CommonDefaults = CommonDefaults {
     admin_listen: "127.0.0.1:9001",
     database_url: "sqlite:./payments.db",
 };
+
+/// Bytes of a fault script; one of the most rules with the longest bodies has half of it.
+const SCRIPT_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The payment service: executes each idempotency key once and records every decision in its ledger
 #[derive(Debug, clap::Parser)]
@@ -215,9 +218,13 @@ fn seed(text: &str) -> Result<Seed, String> {
     text.parse().map(Seed).map_err(|_| format!("\"{text}\" is no whole number from 0 to {}", u64::MAX))
 }
 
-fn read_script(path: &Path) -> Result<Script, String> {
+/// The fault script in this file.
+///
+/// # Errors
+/// When it cannot be read, or is no script.
+pub fn read_script(path: &Path) -> Result<Script, String> {
     let named = |error: &dyn Display| format!("{}: {error}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
+    let text = read_regular_text(path, SCRIPT_BYTES_MAX).map_err(|error| named(&error))?;
     Script::parse(&text).map_err(|error| named(&error))
 }
 
@@ -264,6 +271,17 @@ mod tests {
         for setting in ["--success-rate", "--seed", "--faults", "--listen"] {
             assert!(mistakes.contains(setting), "{setting} is not in {mistakes}");
         }
+    }
+
+    #[test]
+    fn a_script_is_a_regular_file_of_a_limited_size() {
+        assert_eq!(read_script(Path::new("/dev/zero")).unwrap_err(), "/dev/zero: not a regular file");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("faults.toml");
+        std::fs::write(&path, "#".repeat(1024 * 1024)).unwrap();
+        assert!(read_script(&path).is_ok());
+        std::fs::write(&path, "#".repeat(1024 * 1024 + 1)).unwrap();
+        assert!(read_script(&path).unwrap_err().ends_with("faults.toml: larger than 1048576 bytes"));
     }
 
     #[test]

@@ -178,10 +178,10 @@ struct ResolveArgs {
     #[arg(long)]
     dry_run: bool,
     /// Accept this ledger id from now on, after the provider's ledger was replaced or restored
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", conflicts_with_all = ["attempt", "reason_is", "decision", "dry_run", "log"])]
     accept_ledger: Option<String>,
     /// List every decision
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["attempt", "reason_is", "decision", "why", "actor", "dry_run"])]
     log: bool,
 }
 
@@ -282,8 +282,13 @@ impl Sub {
 
 impl BillingArgs {
     pub(crate) fn resolve(&self, problems: &mut Problems) -> Option<Api> {
-        let base = url(problems, "--billing", &self.billing, BILLING_DEFAULT)?;
+        let base = self.base(problems)?;
+        self.tls.check_needed([&base], problems);
         self.at(base, None, problems)
+    }
+
+    fn base(&self, problems: &mut Problems) -> Option<BaseUrl> {
+        url(problems, "--billing", &self.billing, BILLING_DEFAULT)
     }
 
     pub(crate) fn tls(&self) -> &TlsArgs {
@@ -326,9 +331,13 @@ impl VerifyArgs {
         if self.deployments.is_given() {
             return self.all(setting, token, problems);
         }
-        let billing = self.billing.resolve(problems);
-        let base = url(problems, "--payments", &self.payments, PAYMENTS_DEFAULT);
-        let payments = base.and_then(|base| self.billing.tls.api(base, problems));
+        let billing = self.billing.base(problems);
+        let payments = url(problems, "--payments", &self.payments, PAYMENTS_DEFAULT);
+        if let (Some(billing), Some(payments)) = (&billing, &payments) {
+            self.billing.tls.check_needed([billing, payments], problems);
+        }
+        let billing = billing.and_then(|base| self.billing.at(base, None, problems));
+        let payments = payments.and_then(|base| self.billing.tls.api(base, problems));
         let payments = service(problems, setting, payments, Scheme::XToken, token);
         let acknowledge = self.acknowledge.resolve(problems);
         let Self { json, repair, .. } = *self;
@@ -491,6 +500,39 @@ mod tests {
             assert!(mistakes.contains(part), "{part} in {mistakes}");
         }
         assert!(parsed("resolve --reason-is rejected").is_ok());
+    }
+
+    #[test]
+    fn files_of_tls_are_a_mistake_where_nothing_is_called_over_tls() {
+        let files = "--ca /nowhere --cert /nowhere --key /nowhere";
+        for command in ["pay", "import i.csv", "verify", "resolve", "schedule status"] {
+            let mistakes = parsed(&format!("{command} {files}")).unwrap_err();
+            for flag in ["--ca", "--cert", "--key"] {
+                let mistake = format!("{flag}: is given, but http://127.0.0.1:8000 is not called over TLS");
+                assert!(mistakes.contains(&mistake), "{command}: {mistakes}");
+            }
+        }
+        // One of two services may be called over TLS.
+        let mistakes = parsed(&format!("verify --payments https://localhost:9000 {files}")).unwrap_err();
+        assert!(mistakes.contains("/nowhere") && !mistakes.contains("not called over TLS"), "{mistakes}");
+    }
+
+    #[test]
+    fn flags_of_resolve_that_contradict_each_other_are_a_mistake() {
+        let accept = "resolve --accept-ledger 00000000-0000-4000-8000-000000000001 --why w --actor a";
+        let accepts = |command: &Command| {
+            matches!(command, Command::Resolve { what: resolve::What::AcceptLedger { .. }, .. })
+        };
+        assert!(accepts(&parsed(accept).unwrap()));
+        for more in ["--dry-run", "KEY", "--decision charged", "--reason-is rejected", "--log"] {
+            let mistake = parsed(&format!("{accept} {more}")).unwrap_err();
+            assert!(mistake.contains("cannot be used with"), "{more}: {mistake}");
+        }
+        assert!(parsed("resolve --log").is_ok());
+        for more in ["--dry-run", "KEY", "--decision foo", "--reason-is rejected", "--why w", "--actor a"] {
+            let mistake = parsed(&format!("resolve --log {more}")).unwrap_err();
+            assert!(mistake.contains("cannot be used with"), "{more}: {mistake}");
+        }
     }
 
     #[test]

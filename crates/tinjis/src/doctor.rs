@@ -90,7 +90,11 @@ impl DoctorArgs {
         let gateway = self.push_metrics.filter(|url| !url.is_empty());
         let gateway = gateway.map(|url| problems.check("--push-metrics", url.parse::<BaseUrl>()));
         let gateway = match gateway {
-            Some(base) => Some(self.tls.api(base?, problems)?),
+            Some(base) => {
+                let base = base?;
+                self.tls.check_needed([&base], problems);
+                Some(self.tls.api(base, problems)?)
+            }
             None => None,
         };
         let checks = doctor::Options {

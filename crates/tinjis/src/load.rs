@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chassis::caller::Tokens;
-use chassis::client::{Client, ClientConfig, Failure, port};
+use chassis::client::{Client, ClientConfig, Failure, http_url};
 use chassis::config::{Problems, TokenSource, load};
 use futures_util::future::join_all;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::output;
 use crate::reach::TlsArgs;
 
-/// Exit codes: every request was answered with success; one was not; the load could not begin.
+/// Exit codes: every request was answered with success; one was not; no request was sent.
 const ALL_ANSWERED: u8 = 0;
 const SOME_FAILED: u8 = 1;
 const NOT_BEGUN: u8 = 2;
@@ -46,16 +46,16 @@ struct Args {
     #[arg(long, value_name = "URL")]
     url: String,
     /// Minimum number of requests
-    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = whole)]
     requests: u64,
     /// Minimum duration in seconds
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = whole)]
     seconds: u64,
     /// Requests in flight at the same time
-    #[arg(long, value_name = "NUMBER", default_value_t = 8)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = in_flight)]
     in_flight: u16,
     /// Pause after each response, in milliseconds
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = whole)]
     rest_ms: u64,
     /// POST instead of GET
     #[arg(long)]
@@ -134,22 +134,12 @@ pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 impl Args {
     fn resolve(self, problems: &mut Problems) -> Option<Load> {
-        let is_whole =
-            |uri: &Uri| uri.scheme().is_some() && uri.authority().is_some_and(|to| port(to).is_ok());
-        let uri = self.url.parse::<Uri>().ok().filter(is_whole);
-        if uri.is_none() {
-            problems.add("--url", "must be a URL such as http://antaeus-service:8000/rest/health");
-        }
-        if self.in_flight == 0 || self.in_flight > IN_FLIGHT_MAX {
-            problems.add("--in-flight", format_args!("must be from 1 to {IN_FLIGHT_MAX}"));
-            return None;
-        }
+        let uri = problems.check("--url", http_url(&self.url, "http://antaeus-service:8000/rest/health"));
         let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         headers.extend(self.credentials(problems)?);
         let uri = uri?;
-        let is_secure = uri.scheme_str() == Some("https");
         let config = ClientConfig { deadline: DEADLINE, ..ClientConfig::default() };
-        let client = self.tls.client(is_secure, config, problems)?;
+        let client = self.tls.client(&uri, config, problems)?;
         let method = if self.post || self.body.is_some() { Method::POST } else { Method::GET };
         Some(Load {
             client,
@@ -186,6 +176,15 @@ impl Args {
         }
         Some(headers)
     }
+}
+
+fn whole(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("must be a whole number from 0 to {}", u64::MAX))
+}
+
+fn in_flight(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|number| (1..=IN_FLIGHT_MAX).contains(number));
+    number.ok_or_else(|| format!("must be a whole number from 1 to {IN_FLIGHT_MAX}"))
 }
 
 impl Load {
@@ -268,6 +267,10 @@ impl Report {
 
     fn tell(&self) -> ExitCode {
         output::result(serde_json::to_string(self).unwrap_or_default());
-        ExitCode::from(if self.failed == 0 { ALL_ANSWERED } else { SOME_FAILED })
+        ExitCode::from(match self {
+            Self { requests: 0, .. } => NOT_BEGUN,
+            Self { failed: 0, .. } => ALL_ANSWERED,
+            _ => SOME_FAILED,
+        })
     }
 }

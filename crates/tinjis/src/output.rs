@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-pub(crate) use billing::printable::printable;
+pub(crate) use chassis::printable::printable;
 
 /// Exit code when the result could not be written and nothing else was wrong.
 const NOT_WRITTEN: u8 = 2;
@@ -77,7 +77,7 @@ pub(crate) fn amount(minor: i128, exponent: u8) -> String {
 
 #[cfg(test)]
 mod tests {
-    use billing::printable::is_hidden;
+    use chassis::printable::is_hidden;
 
     use super::*;
 

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use chassis::client::{Client, ClientConfig};
 use chassis::clock::Clock;
-use chassis::config::{Problems, Setting, client_tls, non_empty};
+use chassis::config::{Problems, Setting, client_tls, no_client_tls, non_empty};
 use chassis::tls::TlsConnect;
+use http::Uri;
+use http::uri::Scheme;
 
 use crate::http::{Api, BaseUrl};
 
@@ -23,7 +25,8 @@ pub(crate) struct TlsArgs {
 }
 
 impl TlsArgs {
-    /// The API of the service at `base`; `None` when a mistake was recorded.
+    /// The service there; `None` when a mistake was recorded. Says nothing of files that it does not need: see
+    /// [`Self::check_needed`].
     pub(crate) fn api(&self, base: BaseUrl, problems: &mut Problems) -> Option<Api> {
         if !base.is_secure() {
             return Some(Api::new(base));
@@ -31,23 +34,36 @@ impl TlsArgs {
         self.connect(problems).map(|connect| Api::over_tls(base, connect))
     }
 
-    /// A client with these limits, over TLS or not; `None` when a mistake was recorded.
-    pub(crate) fn client(
+    /// Records a mistake if the files are given and none of the services that a command calls is called over TLS.
+    pub(crate) fn check_needed<'a>(
         &self,
-        is_secure: bool,
-        config: ClientConfig,
+        bases: impl IntoIterator<Item = &'a BaseUrl>,
         problems: &mut Problems,
-    ) -> Option<Client> {
-        match is_secure {
-            false => Some(Client::new(config)),
-            true => self.connect(problems).map(|connect| Client::with_connect(config, connect)),
+    ) {
+        let bases: Vec<&BaseUrl> = bases.into_iter().collect();
+        if let [first, ..] = bases[..]
+            && !bases.iter().any(|base| base.is_secure())
+        {
+            no_client_tls(self.files().each_ref(), first, problems);
         }
     }
 
+    /// A client of this URL with these limits; `None` when a mistake was recorded.
+    pub(crate) fn client(&self, url: &Uri, config: ClientConfig, problems: &mut Problems) -> Option<Client> {
+        if url.scheme() == Some(&Scheme::HTTPS) {
+            return self.connect(problems).map(|connect| Client::with_connect(config, connect));
+        }
+        no_client_tls(self.files().each_ref(), url, problems).then(|| Client::new(config))
+    }
+
     fn connect(&self, problems: &mut Problems) -> Option<TlsConnect> {
-        let [ca, cert, key] = [("--ca", &self.ca), ("--cert", &self.cert), ("--key", &self.key)]
-            .map(|(name, path)| Setting::new(name, non_empty(path).map(PathBuf::from)));
+        let [ca, cert, key] = self.files();
         let files = client_tls(&ca, &cert, &key, problems)?;
         problems.check("--ca", TlsConnect::once(files, Clock::system()))
+    }
+
+    fn files(&self) -> [Setting<PathBuf>; 3] {
+        [("--ca", &self.ca), ("--cert", &self.cert), ("--key", &self.key)]
+            .map(|(name, path)| Setting::new(name, non_empty(path).map(PathBuf::from)))
     }
 }

@@ -86,10 +86,10 @@ struct Waiting {
 
 pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
     match what {
-        What::Log => log(billing).await?,
+        What::Log => Ok(log(billing).await.map(|()| 0)?),
         What::AcceptLedger { ledger_id, reason, actor } => {
             let body = body(&AcceptRequest { ledger_id, reason, actor });
-            return match billing.post::<Accepted>("/v1/ledger/accept", "application/json", body).await {
+            match billing.post::<Accepted>("/v1/ledger/accept", "application/json", body).await {
                 Ok(Accepted { ledger_from, ledger_to }) => {
                     let former = ledger_from.as_deref().unwrap_or("none");
                     result(format_args!("ledger {former} -> {ledger_to}"));
@@ -100,25 +100,24 @@ pub(crate) async fn command(billing: &Api, what: What) -> anyhow::Result<u8> {
                     Ok(REFUSED)
                 }
                 Err(error) => Err(error.into()),
-            };
+            }
         }
-        What::List(which) => show(&waiting(billing, &which, None).await?),
+        What::List(which) => Ok(show(&which, &waiting(billing, &which, None).await?)),
         What::Decide { which: Which::Key(key), resolution, dry_run: false } => {
-            return Ok(decide(billing, &[key], &resolution).await?);
+            Ok(decide(billing, &[key], &resolution).await?)
         }
         What::Decide { which, resolution, dry_run } => {
             let found = waiting(billing, &which, Some(resolution.charged)).await?;
             if dry_run {
-                show(&found);
+                let code = show(&which, &found);
                 note("nothing was decided: --dry-run");
-                return Ok(0);
+                return Ok(code);
             }
             let keys: Vec<String> =
                 found.into_iter().filter_map(|waits| waits.attempt).map(|attempt| attempt.key).collect();
-            return Ok(decide(billing, &keys, &resolution).await?);
+            Ok(decide(billing, &keys, &resolution).await?)
         }
     }
-    Ok(0)
 }
 
 /// Sends the decision for each key; a rejected decision does not stop the others.
@@ -147,7 +146,15 @@ async fn decide(billing: &Api, keys: &[String], resolution: &OperatorDecision) -
     Ok(if refused > 0 { REFUSED } else { 0 })
 }
 
-fn show(found: &[Waiting]) {
+/// The exit code: a key that names nothing was mistyped, or was decided before.
+fn show(which: &Which, found: &[Waiting]) -> u8 {
+    if let (Which::Key(key), []) = (which, found) {
+        note(format_args!(
+            "no attempt that needs manual resolution has the key {key}: `tinjis resolve` lists those that do, \
+             and `tinjis resolve --log` what was decided"
+        ));
+        return REFUSED;
+    }
     let mut groups: BTreeMap<&str, Vec<&Waiting>> = BTreeMap::new();
     for waits in found {
         groups.entry(&waits.reason).or_default().push(waits);
@@ -172,6 +179,7 @@ fn show(found: &[Waiting]) {
     if groups.is_empty() {
         result("no attempt needs manual resolution");
     }
+    0
 }
 
 async fn log(billing: &Api) -> Result<(), CallError> {

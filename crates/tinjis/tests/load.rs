@@ -75,4 +75,35 @@ fn mistakes_are_reported_together_with_exit_64() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert!(said.contains("--url") && said.contains("--in-flight"), "{said}");
+    let output = load("http://127.0.0.1:9", &["--in-flight", "-1", "--seconds", "1e3"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert!(
+        said.starts_with("error: 2 mistakes") && said.contains("must be a whole number from 1 to 256"),
+        "{said}"
+    );
+    assert!(said.contains("must be a whole number from 0 to 18446744073709551615"), "{said}");
+}
+
+#[test]
+fn a_load_that_sent_nothing_exits_with_2() {
+    let output = load("http://127.0.0.1:9/", &["--requests", "0"]).output().unwrap();
+    assert_eq!((output.status.code(), &report(&output)["requests"]), (Some(2), &Value::from(0)));
+}
+
+#[test]
+fn a_url_that_would_be_called_in_another_way_is_a_mistake() {
+    for (url, flags, part) in [
+        ("http://127.0.0.1:9/#x", &[][..], "--url: must not have a fragment"),
+        ("http://127.0.0.1:+9/", &[], "--url: "),
+        (
+            "http://127.0.0.1:9/",
+            &["--ca", "/nowhere"],
+            "--ca: is given, but http://127.0.0.1:9/ is not called over TLS",
+        ),
+    ] {
+        let output = load(url, flags).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(64) && said.contains(part), "{url}: {said}");
+    }
 }

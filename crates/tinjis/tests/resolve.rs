@@ -266,10 +266,23 @@ fn a_replaced_ledger_is_refused_until_an_operator_accepts_it() {
     let _ended = runs::wait(&run, WITHIN);
     assert_eq!(ask(&ledger, "SELECT count(*) FROM ledger"), 3, "nothing is charged there");
     let word = ["--accept-ledger", new, "--why", "restored, nothing lost", "--actor", "ann"];
+    let (code, _, said) = resolve(&services, &[&word[..], &["--dry-run"]].concat());
+    assert!(code == Some(64) && said.contains("--dry-run"), "{said}");
+    let accepted = "SELECT count(*) FROM ledger_acceptances WHERE actor = 'ann'";
+    assert_eq!(ask(&services.billing.db(), accepted), 0, "nothing is accepted");
     let (code, out, said) = resolve(&services, &word);
     assert_eq!(code, Some(0), "{said}");
     assert!(out.ends_with(&format!("-> {new}\n")), "{out}");
     services.pay_until_true(WITHIN);
     assert_eq!(ask(&ledger, "SELECT count(*) FROM ledger WHERE state = 'CHARGED'"), 6);
-    assert_eq!(ask(&services.billing.db(), "SELECT count(*) FROM ledger_acceptances WHERE actor = 'ann'"), 1);
+    assert_eq!(ask(&services.billing.db(), accepted), 1);
+    let decision = ["--decision", "charged", "--why", "w", "--actor", "ann"];
+    for words in [
+        &["NOPE"][..],
+        &[&["NOPE"][..], &decision].concat(),
+        &[&["NOPE", "--dry-run"][..], &decision].concat(),
+    ] {
+        let (code, out, said) = resolve(&services, words);
+        assert!(code == Some(1) && out.is_empty() && said.contains("NOPE"), "{words:?}: {out}{said}");
+    }
 }

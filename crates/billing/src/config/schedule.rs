@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use chassis::config::{Problems, Setting, checked, on_or_off, text};
+use chassis::config::{Problems, Setting, checked, on_or_off, read_regular_text, text};
 
 use crate::import_row;
 use crate::money::Currency;
@@ -61,7 +61,7 @@ fn count(text: &str) -> Result<i64, String> {
 }
 
 fn amounts(text: &str) -> Result<BTreeMap<Currency, i64>, String> {
-    let amount = |part: &str| {
+    let amount = |part: &str| -> Result<(Currency, i64), String> {
         let (code, amount) = part
             .trim()
             .split_once('=')
@@ -70,11 +70,20 @@ fn amounts(text: &str) -> Result<BTreeMap<Currency, i64>, String> {
         let minor = price_minor(currency, amount).map_err(|problem| format!("\"{part}\": {problem}"))?;
         Ok((currency, minor))
     };
-    text.split(',').map(amount).collect()
+    let mut amounts = BTreeMap::new();
+    for part in text.split(',') {
+        let (currency, minor) = amount(part)?;
+        if amounts.insert(currency, minor).is_some() {
+            return Err(format!("names {currency} twice; give each currency one amount"));
+        }
+    }
+    Ok(amounts)
 }
 
 /// The default closed days. They move a charge only as the subscription's `holidays` field says.
 pub const HOLIDAYS_DEFAULT: &str = "target";
+/// Bytes of a file of dates; there is room for a long comment beside each.
+const HOLIDAYS_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Reads `none`, `target`, or the path of a file of dates.
 ///
@@ -85,8 +94,8 @@ pub fn holidays(text: &str) -> Result<Holidays, String> {
         "none" => Ok(Holidays::default()),
         "target" => Ok(Holidays::target()),
         path => {
-            let listed =
-                std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+            let listed = read_regular_text(path.as_ref(), HOLIDAYS_BYTES_MAX)
+                .map_err(|error| format!("cannot read {path}: {error}"))?;
             Holidays::listed(&listed).map_err(|error| format!("{path}: {error}"))
         }
     }
@@ -114,6 +123,28 @@ mod tests {
         assert_eq!(settings.holidays, Holidays::default());
         let amounts = [(Currency::EUR, 1000), (Currency::USD, 500)].into();
         assert_eq!(settings.cap, Cap { count: Some(10), amounts });
+    }
+
+    #[test]
+    fn a_currency_with_two_amounts_is_a_mistake() {
+        for text in ["EUR=5,EUR=1000", "EUR=1000, USD=1, EUR=5", "EUR=5,EUR=5"] {
+            let mistake = resolve(&["--schedule-max-amount", text]).expect_err("a mistake");
+            assert!(
+                mistake.contains("--schedule-max-amount (SCHEDULE_MAX_AMOUNT): names EUR twice"),
+                "{mistake}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_of_holidays_is_a_regular_file_of_a_limited_size() {
+        assert_eq!(holidays("/dev/zero").unwrap_err(), "cannot read /dev/zero: not a regular file");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        std::fs::write(path, "#".repeat(1024 * 1024)).unwrap();
+        assert_eq!(holidays(path).unwrap(), Holidays::default());
+        std::fs::write(path, "#".repeat(1024 * 1024 + 1)).unwrap();
+        assert!(holidays(path).unwrap_err().ends_with("larger than 1048576 bytes"));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::fmt;
 
 use super::Account;
 use super::tokens::Token;
+use crate::config::unquote;
+use crate::printable::is_hidden;
 
 /// The byte order mark that some editors put before the first line.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -13,7 +15,13 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// The first character of a comment.
 const COMMENT: char = '#';
 
-/// Maximum number of listed mistakes; a file with more is probably of another kind.
+/// What begins a comment elsewhere, and would be a token that is easily guessed here.
+const COMMENTS_ELSEWHERE: [&str; 2] = [";", "//"];
+
+/// Schemes of the header `Authorization`.
+const SCHEMES: [&str; 2] = ["Bearer", "Basic"];
+
+/// Mistakes that are listed; more of them are one file of another kind.
 const LISTED_MAX: usize = 10;
 
 /// What is wrong with one line.
@@ -25,8 +33,12 @@ pub(super) enum Fault {
     NotVisibleAscii,
     /// The token has fewer bytes than it needs here.
     Short(usize, usize),
-    /// The second word is a comment, or holds control characters.
+    /// The second word is a comment, or holds characters that are not seen.
     Account,
+    /// A comment as other files have it.
+    CommentElsewhere,
+    /// A token as a header, a file of variables or a shell has it.
+    NotBare,
 }
 
 impl fmt::Display for Fault {
@@ -44,7 +56,14 @@ impl fmt::Display for Fault {
                 )
             }
             Self::Account => f.write_str(
-                "the account begins with # or has control characters; a comment needs a line of its own",
+                "the account begins with # or has control or format characters; a comment needs a line of its own",
+            ),
+            Self::CommentElsewhere => {
+                f.write_str("begins with ; or //; a token begins with neither, and a comment is a line that begins with #")
+            }
+            Self::NotBare => f.write_str(
+                "has Bearer, Basic, NAME: or NAME= before the token, or quotes around it; a line is TOKEN or TOKEN ACCOUNT \
+                 and nothing else",
             ),
         }
     }
@@ -85,6 +104,10 @@ fn token(line: &str, bytes_min: usize) -> Result<Option<Token>, Fault> {
     let (text, account) = match words[..] {
         [] => return Ok(None),
         [first, ..] if first.starts_with(COMMENT) => return Ok(None),
+        [first, ..] if COMMENTS_ELSEWHERE.iter().any(|mark| first.starts_with(mark)) => {
+            return Err(Fault::CommentElsewhere);
+        }
+        _ if has_label_or_quotes(&words) => return Err(Fault::NotBare),
         [text] => (text, Account::default()),
         [text, account] if is_account(account) => (text, Account::named(account)),
         [_, _] => return Err(Fault::Account),
@@ -99,8 +122,29 @@ fn token(line: &str, bytes_min: usize) -> Result<Option<Token>, Fault> {
     Ok(Some(Token::new(text, account)))
 }
 
+/// Whether the token has its surroundings of elsewhere: they would be a token that is easily guessed, and the real one an
+/// account, which is shown.
+fn has_label_or_quotes(words: &[&str]) -> bool {
+    let is_label =
+        |word: &str| word.ends_with(':') || SCHEMES.iter().any(|scheme| word.eq_ignore_ascii_case(scheme));
+    let is_quoted = |text: &str| unquote(text) != text;
+    (words.len() > 1 && is_label(words[0]))
+        || is_quoted(&words.join(" "))
+        || words.iter().any(|word| is_quoted(word) || is_assignment(word))
+}
+
+/// `NAME=value`, but not a token whose padding is `=`.
+fn is_assignment(word: &str) -> bool {
+    let is_name = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+            && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    word.split_once('=')
+        .is_some_and(|(name, value)| is_name(name) && !value.trim_start_matches('=').is_empty())
+}
+
 fn is_account(word: &str) -> bool {
-    !word.starts_with(COMMENT) && !word.chars().any(|c| c.is_control() || c == BYTE_ORDER_MARK)
+    !word.starts_with(COMMENT) && !word.chars().any(is_hidden)
 }
 
 #[cfg(test)]
@@ -144,6 +188,69 @@ mod tests {
         let shown = parse(text, 0).unwrap_err().to_string();
         assert!(shown.starts_with("line 3: has 3 words; a line is TOKEN or TOKEN ACCOUNT"), "{shown}");
         assert!(!shown.contains("good") && !shown.contains("three"), "{shown}");
+    }
+
+    #[test]
+    fn a_comment_of_another_format_is_no_token() {
+        for line in [
+            "; comment",
+            ";",
+            ";comment",
+            "; old token of the shop",
+            "// comment",
+            "//comment",
+            " \t// x y z",
+        ] {
+            assert_eq!(faults(&format!("good\n{line}\n"), 0), [(2, Fault::CommentElsewhere)], "{line}");
+        }
+        let shown = parse("; comment", 0).unwrap_err().to_string();
+        assert_eq!(
+            shown,
+            "line 1: begins with ; or //; a token begins with neither, and a comment is a line that begins with #"
+        );
+        assert_eq!(read("a;b\na//b shop"), [pair("a;b", "antaeus"), pair("a//b", "shop")]);
+    }
+
+    #[test]
+    fn a_token_as_a_header_or_a_variable_has_it_is_no_token() {
+        for line in [
+            "Bearer SECRET",
+            "bearer SECRET shop",
+            "Basic c2hvcDpzZWNyZXQ=",
+            "Authorization: Bearer SECRET",
+            "X-Token: SECRET",
+            "TOKEN=SECRET",
+            "PAYMENTS_API_TOKEN=SECRET shop",
+            "_T0=SECRET==",
+            "export TOKEN=SECRET",
+            "\"SECRET\"",
+            "'SECRET' shop",
+            "SECRET 'shop'",
+            "\"SECRET shop\"",
+        ] {
+            let wrong = parse(line, 0).unwrap_err();
+            assert_eq!(wrong.0, [(1, Fault::NotBare)], "{line}");
+            assert!(!wrong.to_string().contains("SECRET"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_token_may_be_padded_and_hold_any_visible_character() {
+        for token in
+            ["QUJD=", "QUJDRA==", "QUJD", "a:b", "token=SECRET", "Ab=c", "\"", "\"a", "a\"b'", "1A=b"]
+        {
+            assert_eq!(read(token), [pair(token, "antaeus")]);
+            assert_eq!(read(&format!("SECRET\n{token} shop"))[1], pair(token, "shop"));
+        }
+        assert_eq!(read("Bearer"), [pair("Bearer", "antaeus")]);
+    }
+
+    #[test]
+    fn an_account_has_no_character_that_is_not_seen() {
+        for account in ["a\u{202e}b", "\u{200b}", "a\u{feff}", "a\u{7f}", "a\u{9b}b", "\u{ad}", "#a"] {
+            assert_eq!(faults(&format!("token {account}"), 0), [(1, Fault::Account)], "{account:?}");
+        }
+        assert_eq!(read("token kr\u{e4}mer"), [pair("token", "kr\u{e4}mer")]);
     }
 
     #[test]

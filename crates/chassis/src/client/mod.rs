@@ -9,11 +9,13 @@ mod exchange;
 mod failure;
 mod pool;
 mod span;
+mod url;
 mod write_counter;
 
 pub use connect::{Connect, Stream, Tcp};
 pub use failure::{Cause, Failure};
 pub use span::Traced;
+pub use url::http_url;
 
 use crate::clock::Random;
 use crate::telemetry::{TRACEPARENT, TraceContext, Tracer};
@@ -277,7 +279,8 @@ pub fn port(authority: &Authority) -> Result<Option<u16>, &'static str> {
     match place.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':')) {
         None | Some("") => Ok(None),
         Some(text) => match text.parse() {
-            Ok(port) if port != 0 => Ok(Some(port)),
+            // A number of Rust may have a sign.
+            Ok(port) if port != 0 && !text.starts_with('+') => Ok(Some(port)),
             _ => Err("its port is none from 1 to 65535"),
         },
     }
@@ -321,7 +324,14 @@ mod tests {
         ] {
             assert_eq!(of(text), Ok(named), "{text}");
         }
-        for text in ["payments:0", "payments:65536", "payments:99999", "[::1]:70000", "payments:9000000000"] {
+        for text in [
+            "payments:0",
+            "payments:65536",
+            "payments:99999",
+            "[::1]:70000",
+            "payments:9000000000",
+            "payments:+80",
+        ] {
             assert!(of(text).is_err(), "{text}");
         }
     }

@@ -10,6 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Error};
 
 use super::problems::{EXIT_USAGE, Problems};
+use crate::printable::printable;
 
 /// Maximum number of reported mistakes of one command line; further mistakes are reported as one.
 const MISTAKES_MAX: usize = 20;
@@ -42,13 +43,30 @@ pub fn parse_or_exit_code<A: clap::Parser>(args: impl IntoIterator<Item = OsStri
 }
 
 fn refuse(message: &str) -> ExitCode {
-    // When standard error is closed too, only the exit code is left.
-    let _closed = writeln!(std::io::stderr().lock(), "error: {message}\n\nFor the manual, try --help.");
+    complain(&format!("{message}\n\nFor the manual, try --help."));
     ExitCode::from(EXIT_USAGE)
 }
 
-/// Parses, and after each mistake again without the wrong argument, so that every mistake is found. `None` when the
-/// mistakes left nothing to parse.
+/// The reader of a closed pipe (`| head`) has what it wanted.
+fn not_printed(error: std::io::Error) -> ExitCode {
+    if error.kind() != std::io::ErrorKind::BrokenPipe {
+        complain(&format!("the text could not be written to standard output: {error}"));
+    }
+    ExitCode::FAILURE
+}
+
+fn complain(message: &str) {
+    // When standard error is closed too, only the exit code is left.
+    let _closed = writeln!(std::io::stderr().lock(), "error: {}", printable_lines(message));
+}
+
+/// A message that may quote a file or a variable, with its line breaks.
+fn printable_lines(message: &str) -> String {
+    message.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Parses, and after each mistake again without the wrong argument, so that every mistake is found.
+/// `None` when the mistakes left nothing to go on with.
 fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> Result<Option<A>, ExitCode> {
     // The value of a removed flag is no mistake of its own.
     let mut left_over = None;
@@ -63,7 +81,7 @@ fn parse<A: clap::Parser>(mut args: Vec<OsString>, problems: &mut Problems) -> R
             }
             // A help that cannot be printed (a full disk, a closed pipe) is no success.
             let printed = error.print().and_then(|()| std::io::stdout().flush());
-            return Err(if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Err(printed.map_or_else(not_printed, |()| ExitCode::SUCCESS));
         }
         let wrong = wrong_word(&error).and_then(|word| position(&args, &word, left_over));
         if error.kind() == ErrorKind::InvalidSubcommand && wrong != left_over {
@@ -106,7 +124,8 @@ fn without_hidden(mut error: Error, hidden: &[String]) -> Error {
     error
 }
 
-/// An empty variable counts as unset, also for subcommands. Values of variables are never shown by `--help`.
+/// An empty variable counts as unset, also for subcommands. Values of variables are never shown by `--help`. A negative
+/// number is a value, which its setting refuses with what it allows.
 fn without_empty_variables(command: Command, read: &dyn Fn(&OsStr) -> Option<OsString>) -> Command {
     // A flag with a variable and a default is a `Setting`, which takes an empty text for the default itself.
     let is_empty = |arg: &Arg| {
@@ -115,6 +134,8 @@ fn without_empty_variables(command: Command, read: &dyn Fn(&OsStr) -> Option<OsS
     };
     command
         .mut_args(|arg| {
+            let is_flag_with_value = !arg.is_positional() && arg.get_action().takes_values();
+            let arg = if is_flag_with_value { arg.allow_negative_numbers(true) } else { arg };
             let arg = arg.hide_env_values(true);
             if is_empty(&arg) { arg.env(Resettable::<clap::builder::OsStr>::Reset) } else { arg }
         })
@@ -136,10 +157,11 @@ fn position(args: &[OsString], word: &str, left_over: Option<usize>) -> Option<u
     at_left_over.or_else(|| args.iter().skip(1).position(is_it).map(|index| index + 1))
 }
 
-/// True for `--flag`, whose value may be the next argument.
+/// True for `--flag`, whose value may be the next argument; not for a negative number, which is a value itself.
 fn takes_next_word(word: &OsStr) -> bool {
     let word = word.to_string_lossy();
-    word.starts_with('-') && !word.contains('=')
+    let flag = word.strip_prefix('-');
+    flag.is_some_and(|flag| !flag.contains('=') && !flag.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Describes an unknown command, with the most similar command or else all of them.
@@ -245,6 +267,24 @@ mod tests {
     fn an_unknown_subcommand_is_a_mistake() {
         let message = mistakes_of("kiosk healthchekc");
         assert!(message.contains("healthchekc"), "{message}");
+    }
+
+    #[test]
+    fn a_negative_number_is_one_mistake_of_its_setting() {
+        let message = mistakes_of("kiosk --stock -1");
+        assert_eq!(message, "1 mistake in the settings:\n  --stock (STOCK): invalid digit found in string");
+        assert!(mistakes_of("kiosk --colour -1").starts_with("1 mistake "));
+        let message = mistakes_of("kiosk --stock --listen here");
+        assert!(message.contains("a value is required for '--stock"), "{message}");
+    }
+
+    #[test]
+    fn a_message_keeps_its_line_breaks_and_escapes_what_steers_a_terminal() {
+        let message = "2 mistakes:\n  1 | \u{1b}[2Jkey\u{202e}\r\n  2 | \u{9b}\r31m\tb";
+        assert_eq!(
+            printable_lines(message),
+            "2 mistakes:\n  1 | \\u001b[2Jkey\\u202e\n  2 | \\u009b\\r31m\\tb"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::problems::Problems;
 use super::setting::{Setting, checked, path, text};
 use super::values::{Common, CommonArgs};
 use crate::caller::{Accounts, CallerRules, JwtRules, KeySource, Proof, Tokens};
-use crate::client::port;
+use crate::client::http_url;
 use crate::clock::Clock;
 
 /// The values of a pod in a cluster. They are not clap's defaults: any setting of signed tokens without an audience is
@@ -151,14 +151,10 @@ fn rate(text: &str) -> Result<NonZeroU32, String> {
 }
 
 fn jwks_url(text: &str) -> Result<Uri, String> {
-    if text.contains('@') {
-        return Err("must not hold credentials; those of the folder are shown".to_owned());
-    }
-    let wrong = || format!("\"{text}\" is no URL over https, as {JWKS_URL_DEFAULT} is");
-    let url = text.parse::<Uri>().map_err(|_| wrong())?;
-    match url.authority().map(port) {
-        Some(Ok(_)) if url.scheme() == Some(&Scheme::HTTPS) => Ok(url),
-        _ => Err(wrong()),
+    let url = http_url(text, JWKS_URL_DEFAULT)?;
+    match url.scheme() == Some(&Scheme::HTTPS) {
+        true => Ok(url),
+        false => Err(format!("\"{text}\" is no URL over https, as {JWKS_URL_DEFAULT} is")),
     }
 }
 

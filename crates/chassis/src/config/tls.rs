@@ -108,3 +108,17 @@ pub fn client_tls(
     }
     is_sound.then_some(files)
 }
+
+/// Refuses the files of a TLS client where nothing is called over TLS: `called` goes out in the clear. Whether none was given.
+pub fn no_client_tls(
+    files: [&Setting<PathBuf>; 3],
+    called: impl std::fmt::Display,
+    problems: &mut Problems,
+) -> bool {
+    let given: Vec<_> = files.into_iter().filter(|setting| setting.is_given()).collect();
+    for setting in &given {
+        problems
+            .add(setting.name(), format_args!("is given, but {called} is not called over TLS; say https://"));
+    }
+    given.is_empty()
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Uri};
 
+use crate::client::http_url;
 use crate::clock::Clock;
 use crate::telemetry::Sampler;
 use crate::tls::{ClientFiles, Source};
@@ -142,10 +143,12 @@ impl Variables<'_> {
             true => text,
             false => format!("{}{TRACES_PATH}", text.trim_end_matches('/')),
         };
-        let is_http = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https"));
-        let uri = url.parse::<Uri>().ok().filter(|uri| is_http(uri) && !url.contains('@'));
+        let uri = http_url(&url, "http://collector:4318").ok();
         if uri.is_none() {
-            self.warn(&name, "is no http or https URL without credentials, no traces are exported");
+            self.warn(
+                &name,
+                "is no http or https URL without credentials and fragment, no traces are exported",
+            );
         }
         uri
     }
@@ -354,7 +357,12 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_is_no_url_or_holds_credentials_exports_nothing() {
-        for text in ["collector:4318", "grpc://collector:4317", "http://user:word@collector:4318"] {
+        for text in [
+            "collector:4318",
+            "grpc://collector:4317",
+            "http://user:word@collector:4318",
+            "http://collector:4318#x",
+        ] {
             let read = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", text)]);
             assert_eq!(read.settings, None, "{text}");
             assert_eq!(read.warnings.len(), 1, "{text}");

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chassis::client::port;
+use chassis::client::http_url;
 use chassis::clock::Clock;
 use chassis::config::{Problems, with_defaults};
 use chassis::tls::ClientFiles;
@@ -105,18 +105,10 @@ fn resolve(settings: &mut Settings, problems: &mut Problems) -> Option<Target> {
 
 /// `{url}/ping`, whether the URL ends in a slash or not.
 fn ping_url(text: &str) -> Result<Uri, String> {
-    let no_url = || format!("\"{text}\" is no URL with a scheme, as https://pong:8080 is");
-    if text.contains(['@', '?', '#']) {
-        return Err("must be a plain URL, without credentials and query".to_owned());
-    }
-    let url: Uri = format!("{}/ping", text.trim_end_matches('/')).parse().map_err(|_| no_url())?;
-    let is_known = [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)].contains(&url.scheme());
-    match url.authority() {
-        Some(authority) if is_known && !authority.host().is_empty() => {
-            port(authority).map_err(|why| format!("\"{text}\" is no URL: {why}"))?;
-            Ok(url)
-        }
-        _ => Err(no_url()),
+    let text = text.trim_end_matches('/');
+    match http_url(text, "https://pong:8080")?.query() {
+        None => format!("{text}/ping").parse().map_err(|_| format!("{text:?} is no URL")),
+        Some(_) => Err("must be a plain URL, without query".to_owned()),
     }
 }
 
@@ -153,6 +145,8 @@ mod tests {
             "ftp://pong",
             "https://",
             "https://a@pong",
+            "https://pong?a=b",
+            "https://pong#a",
             "",
         ] {
             assert!(ping_url(wrong).is_err(), "{wrong}");

@@ -41,6 +41,7 @@ impl DeploymentsArgs {
             return flags.resolve(problems).map(Billings::one);
         }
         let table = self.table(problems)?;
+        flags.tls().check_needed(table.entries.iter().map(|entry| &entry.billing), problems);
         let apis = billings(&table, flags, problems)?;
         Some(Billings::of(table, apis))
     }
@@ -54,6 +55,8 @@ impl DeploymentsArgs {
         problems: &mut Problems,
     ) -> Option<Pairs> {
         let table = self.table(problems)?;
+        let bases = table.entries.iter().flat_map(|entry| [&entry.billing, &entry.payments]);
+        flags.tls().check_needed(bases, problems);
         let billings = billings(&table, flags, problems);
         let api = |entry: &Entry| {
             let own = entry.payments_token_file.clone().map(|path| (FLAG, Some(TokenSource::file(path))));

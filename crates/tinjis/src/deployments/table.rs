@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use chassis::config::read_regular_text;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -14,6 +14,8 @@ use crate::http::BaseUrl;
 
 /// Maximum number of deployments in one table.
 const DEPLOYMENTS_MAX: usize = 64;
+/// Bytes of its file; the most deployments with the longest paths have half of it.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A deployment table without mistakes.
 #[derive(Clone, Debug)]
@@ -56,7 +58,7 @@ impl Table {
     /// Reads a table. Paths of token files are relative to the folder of the table.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let failed = |error: &dyn Display| format!("{}: {error}", path.display());
-        let text = fs::read_to_string(path).map_err(|error| failed(&error))?;
+        let text = read_regular_text(path, FILE_BYTES_MAX).map_err(|error| failed(&error))?;
         Self::parse(&text, path.parent().unwrap_or(Path::new(""))).map_err(|error| failed(&error))
     }
 
@@ -176,6 +178,17 @@ mod tests {
         let entry = &table.entries[0];
         assert_eq!(entry.billing_token_file.as_deref(), Some(Path::new("/etc/tinjis/a")));
         assert_eq!(entry.payments_token_file.as_deref(), Some(Path::new("/b")));
+    }
+
+    #[test]
+    fn a_table_is_a_regular_file_of_a_limited_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deployments.toml");
+        std::fs::write(&path, entry(0, r#"["0-1023"]"#)).unwrap();
+        assert!(Table::read(&path).is_ok());
+        std::fs::write(&path, "#".repeat(1024 * 1024 + 1)).unwrap();
+        assert!(Table::read(&path).unwrap_err().ends_with("deployments.toml: larger than 1048576 bytes"));
+        assert_eq!(Table::read(Path::new("/dev/zero")).unwrap_err(), "/dev/zero: not a regular file");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use chassis::config::Problems;
+use payments::config::read_script;
 
 use super::Options;
 use super::plan::SUBSCRIPTIONS_MIN;
@@ -55,8 +56,8 @@ impl SimulateArgs {
         if let Some(error) = self.plot.as_ref().and_then(|path| writable(path).err()) {
             problems.add("--plot", &error);
         }
-        if let Some(error) = self.faults.as_ref().and_then(|path| std::fs::read(path).err()) {
-            problems.add("--faults", format!("cannot be read: {error}"));
+        if let Some(error) = self.faults.as_ref().and_then(|path| read_script(path).err()) {
+            problems.add("--faults", error);
         }
         let is_postgres = |url: &String| url.starts_with("postgres://") || url.starts_with("postgresql://");
         if self.database_url.as_ref().is_some_and(|url| !is_postgres(url)) {
@@ -76,10 +77,12 @@ impl SimulateArgs {
     }
 }
 
-/// Checks that the file can be written, without changing its content.
+/// Leaves what the file holds, and no file where there was none.
 fn writable(path: &Path) -> Result<(), String> {
+    let is_new = std::fs::symlink_metadata(path).is_err();
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    opened.map(drop).map_err(|error| format!("cannot be written: {error}"))
+    let checked = opened.and_then(|_| if is_new { std::fs::remove_file(path) } else { Ok(()) });
+    checked.map_err(|error| format!("cannot be written: {error}"))
 }
 
 fn number(text: &str, allowed: &RangeInclusive<u64>) -> Result<u64, String> {
@@ -87,4 +90,51 @@ fn number(text: &str, allowed: &RangeInclusive<u64>) -> Result<u64, String> {
     number.ok_or_else(|| {
         format!("must be a whole number from {} to {}, not {text:?}", allowed.start(), allowed.end())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Args {
+        #[command(flatten)]
+        simulate: SimulateArgs,
+    }
+
+    /// All mistakes, or nothing.
+    fn mistakes(words: &[&str]) -> String {
+        let args = Args::try_parse_from(["simulate"].iter().chain(words)).unwrap();
+        let mut problems = Problems::new();
+        args.simulate.resolve(&mut problems);
+        problems.finish().err().map(|mistakes| mistakes.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_check_of_the_plot_leaves_no_file_and_keeps_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let plot = folder.path().join("year.svg");
+        let flags = ["--plot", plot.to_str().unwrap()];
+        for months in ["0", "1"] {
+            assert_eq!(mistakes(&[&flags[..], &["--months", months]].concat()).is_empty(), months == "1");
+            assert!(!plot.exists(), "--months {months}");
+        }
+        std::fs::write(&plot, "kept").unwrap();
+        assert_eq!(mistakes(&flags), "");
+        assert_eq!(std::fs::read_to_string(&plot).unwrap(), "kept");
+        let shown = mistakes(&["--plot", "/nowhere/at-all.svg"]);
+        assert!(shown.contains("--plot: cannot be written"), "{shown}");
+    }
+
+    #[test]
+    fn a_wrong_fault_script_is_a_mistake_before_anything_runs() {
+        let shown = mistakes(&["--faults", "/dev/zero"]);
+        assert!(shown.contains("--faults: /dev/zero: not a regular file"), "{shown}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "sede = 1").unwrap();
+        let shown = mistakes(&["--faults", file.path().to_str().unwrap()]);
+        assert!(shown.contains("--faults: ") && shown.contains("sede"), "{shown}");
+    }
 }

@@ -162,6 +162,21 @@ const LIMITS: &[(&str, &str, &str)] = &[
         "AMOUNT_MINOR_MAX: i64 = 1_000_000_000_000_000;",
         "| amount | 10¹⁵ minor units",
     ),
+    (
+        "crates/payments/src/config.rs",
+        "SCRIPT_BYTES_MAX: u64 = 1024 * 1024;",
+        "`--deployments` | a regular file of at most 1,048,576 bytes |",
+    ),
+    (
+        "crates/billing/src/config/schedule.rs",
+        "HOLIDAYS_BYTES_MAX: u64 = 1024 * 1024;",
+        "`--deployments` | a regular file of at most 1,048,576 bytes |",
+    ),
+    (
+        "crates/tinjis/src/deployments/table.rs",
+        "FILE_BYTES_MAX: u64 = 1024 * 1024;",
+        "`--deployments` | a regular file of at most 1,048,576 bytes |",
+    ),
     (CURRENCIES, "(\"EUR\", 2)", "ISO 4217 gives the currency: EUR 2,"),
     (CURRENCIES, "(\"JPY\", 0)", "JPY 0,"),
     (CURRENCIES, "(\"KWD\", 3)", "KWD 3 |"),

@@ -2,6 +2,7 @@
 //! failure of the store into a page. Knows no row.
 
 use axum::response::{IntoResponse, Response};
+use chassis::printable::printable;
 use http::{StatusCode, header};
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
@@ -9,7 +10,6 @@ use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 use super::assets;
 use crate::http::error::log_failure;
 use crate::money::Money;
-use crate::printable::printable;
 use crate::store::StoreError;
 
 /// The links on each page, and the path prefixes under which a link is the current one.
