@@ -179,7 +179,7 @@ impl Engine {
             shared.park_open_attempts().await?;
         }
         shared.shutdown.spawn("supervisor", Arc::clone(&shared).run_recovery_loop());
-        shared.shutdown.spawn("figures", Arc::clone(&shared).run_refresh_loop());
+        shared.shutdown.spawn("metrics", Arc::clone(&shared).run_refresh_loop());
         Ok(Self(shared))
     }
 

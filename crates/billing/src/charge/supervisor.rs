@@ -146,8 +146,8 @@ impl EngineContext {
             return false;
         }
         let settled = async || match self.store.run(run).await {
-            Ok(Some(Run { counters, .. })) => counters.paid + counters.refused + counters.rejected,
-            _ => 0,
+            Ok(Some(Run { counters, .. })) => Some(counters.paid + counters.refused + counters.rejected),
+            _ => None,
         };
         let before = settled().await;
         tokio::select! {
@@ -155,7 +155,8 @@ impl EngineContext {
             () = tokio::time::sleep(OTHERS_WITHIN) => {}
             () = self.shutdown.draining() => {}
         }
-        settled().await != before
+        // A read that fails says nothing of others.
+        before.zip(settled().await).is_some_and(|(before, after)| after != before)
     }
 
     /// Renews the run's lease while it is polled; never completes.
