@@ -77,10 +77,15 @@ fn unread_status(columns: &Columns, dialect: &Dialect) -> Option<String> {
     let status = dialect.target.status?;
     let is_decided = columns.places[status].is_some() || dialect.source(status).is_none();
     let name = columns.ignored.iter().find(|name| !is_decided && may_be_status(name))?;
-    Some(format!(
+    Some(must_be_decided(name))
+}
+
+/// What to do about an ignored column or field that may say what is paid.
+pub(crate) fn must_be_decided(name: &str) -> String {
+    format!(
         "{} may tell what is paid: give --map status={name}, or --map status= if every row is to be charged",
         shown(name)
-    ))
+    )
 }
 
 /// Parts of names that may tell what is paid, in the languages that `--explain` knows; the likeliest first. What is

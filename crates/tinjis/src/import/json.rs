@@ -15,7 +15,7 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde_json::value::RawValue;
 
 use super::file::Start;
-use super::header::may_be_status;
+use super::header::{may_be_status, must_be_decided};
 use super::row::{Fault, Place, Value, Values, shown};
 use super::settings::Dialect;
 use super::target::Target;
@@ -184,11 +184,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
             is_given || self.0.sources[status].as_deref() != Some(name)
         });
         if let Some(name) = unread_status.filter(|_| !is_decided) {
-            let name = shown(&name);
-            let why = format!(
-                "{name} may tell what is paid: map it by --map status=, or give an empty source if every row is to be charged"
-            );
-            fields.mistake.get_or_insert(why);
+            fields.mistake.get_or_insert(must_be_decided(&name));
         }
         Ok(fields)
     }
