@@ -11,7 +11,5 @@ mod unique;
 
 use std::borrow::Cow;
 
-pub use unique::Unique;
-
 /// A text that a service mostly has as a constant, such as a state.
 pub type Text = Cow<'static, str>;

@@ -7,8 +7,7 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 /// An object in which no name stands twice. Serde would keep the last of two without a word: of two amounts, one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unique<V>(pub BTreeMap<String, V>);
+struct Unique<V>(BTreeMap<String, V>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Unique<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -21,8 +21,8 @@ impl Callers {
         Some(format!("{until_s}.{}", hex(&code(&token, until_s).finalize().into_bytes())))
     }
 
-    /// Whether one of the valid tokens opened this session, and it has not ended. All tokens are checked, so that the
-    /// time does not reveal which one matched.
+    /// Whether a valid token opened the session, and the session has not ended. All tokens are checked, so that the time
+    /// does not reveal which one matched.
     #[must_use]
     pub fn is_in_session(&self, session: &str, now_s: i64) -> bool {
         let Some(tokens) = &self.0.tokens else { return false };

@@ -196,7 +196,7 @@ impl Postgres {
         Fut: Future<Output = Result<T>> + Send,
     {
         let job = &job;
-        self.retry_transient(|begin_by| async move {
+        let transaction = self.retry_transient(|begin_by| async move {
             let connection = self.acquire(class, begin_by).await?;
             if writes {
                 ensure_wanted()?;
@@ -204,8 +204,12 @@ impl Postgres {
             let tx = Tx::begin(connection, begin, self.0.statement_timeout).await?;
             let done = job(tx.clone()).await;
             tx.end(done).await
-        })
-        .await
+        });
+        let done = transaction.await;
+        if writes {
+            self.note_denied(&done);
+        }
+        done
     }
 
     /// Runs one statement that changes nothing, and retries it when the connection broke.
@@ -242,12 +246,23 @@ impl Postgres {
     /// # Errors
     /// The server's error; [`PgError::InDoubt`] without a response: the statement may have been committed.
     pub async fn write(&self, class: PoolClass, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        self.retry_transient(|begin_by| async move {
+        let statement = self.retry_transient(|begin_by| async move {
             let connection = self.acquire(class, begin_by).await?;
             ensure_wanted()?;
             transaction::write(connection, &self.0.begin.brief, sql, params, self.0.statement_timeout).await
-        })
-        .await
+        });
+        let done = statement.await;
+        self.note_denied(&done);
+        done
+    }
+
+    /// Makes the next look compare rights. Only for what writes: a service may ask for what an ordinary role must not
+    /// read, such as the server's identity, and does without the answer.
+    fn note_denied<T>(&self, done: &Result<T>) {
+        if matches!(done, Err(PgError::Denied(_))) {
+            self.0.health.deny();
+            self.0.trouble.notify_one();
+        }
     }
 
     /// Brings the schema up to date; several processes may do so at once. Returns the version that the database has
@@ -273,10 +288,6 @@ impl Postgres {
                 Err(error) => error,
             };
             if error.spoils_connection() || matches!(error, PgError::NotDurable) {
-                self.0.trouble.notify_one();
-            }
-            if matches!(error, PgError::Denied(_)) {
-                self.0.health.deny();
                 self.0.trouble.notify_one();
             }
             if !error.is_passing() || tries == TRIES_MAX || Instant::now() >= begin_by {
